@@ -1,0 +1,210 @@
+//! Whatever happens is an event: a fact with a time.
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostic::Diagnostic;
+use crate::names::{WatcherName, WorkerId};
+use crate::wire::keeper::Ended;
+
+/// Why a worker ended, in words that are shown, logged and counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum EndReason {
+    /// It exited by itself with this code.
+    Exited {
+        /// The exit code.
+        code: i32,
+    },
+    /// A signal that we did not send ended it.
+    Signalled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// The kernel killed it for lack of memory (only with the kernel's word for it).
+    OutOfMemory,
+    /// It was over its memory limit.
+    OverMemoryLimit,
+    /// It had reached its maximum age.
+    TooOld,
+    /// It held a request for too long.
+    Stuck,
+    /// Somebody asked (stop, restart, scale, reload).
+    Asked {
+        /// What was asked for.
+        what: String,
+    },
+    /// Its files changed.
+    FilesChanged,
+    /// It did not become ready in time, or its probe failed.
+    FailedProbe {
+        /// What the last probe saw.
+        saw: String,
+    },
+    /// It could not be started at all.
+    NotStarted {
+        /// Why.
+        why: String,
+    },
+    /// It is gone; how cannot be known, because an earlier keeper started it.
+    UnknownAdopted,
+}
+
+impl EndReason {
+    /// What the keeper saw, when nothing else explains the end.
+    pub fn of(ended: &Ended) -> Self {
+        match ended {
+            Ended::Exited { code } => EndReason::Exited { code: *code },
+            Ended::Signalled { signal } => EndReason::Signalled { signal: *signal },
+            Ended::Unknown => EndReason::UnknownAdopted,
+        }
+    }
+}
+
+impl std::fmt::Display for EndReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            EndReason::Exited { code } => write!(f, "exited with code {code}"),
+            EndReason::Signalled { signal } => write!(f, "killed by {}", signal_name(*signal)),
+            EndReason::OutOfMemory => f.write_str("out of memory"),
+            EndReason::OverMemoryLimit => f.write_str("over its memory limit"),
+            EndReason::TooOld => f.write_str("too old"),
+            EndReason::Stuck => f.write_str("stuck in a request"),
+            EndReason::Asked { what } => write!(f, "asked ({what})"),
+            EndReason::FilesChanged => f.write_str("files changed"),
+            EndReason::FailedProbe { saw } => write!(f, "failed its probe ({saw})"),
+            EndReason::NotStarted { why } => write!(f, "could not be started ({why})"),
+            EndReason::UnknownAdopted => f.write_str("ended (status unknown: adopted)"),
+        }
+    }
+}
+
+/// A signal's usual name, `SIGKILL` for 9.
+pub fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        10 => "SIGUSR1",
+        11 => "SIGSEGV",
+        12 => "SIGUSR2",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        other => return format!("signal {other}"),
+    };
+    name.into()
+}
+
+/// A fact with a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub fact: Fact,
+}
+
+/// What can happen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Fact {
+    /// The daemon started and knows the node again.
+    DaemonStarted {
+        /// Its process id.
+        pid: u32,
+        /// Workers that already lived.
+        adopted: u32,
+    },
+    /// The node's state changed.
+    NodeState {
+        /// The new word.
+        word: String,
+    },
+    /// A plan was applied.
+    PlanApplied {
+        /// Its generation.
+        generation: u64,
+        /// What changed, in a few words.
+        changes: String,
+    },
+    /// A problem in a configuration.
+    Problem {
+        /// The problem.
+        problem: Diagnostic,
+    },
+    /// A worker was started.
+    WorkerStarted {
+        /// The worker.
+        worker: WorkerId,
+        /// Its process id.
+        pid: u32,
+    },
+    /// A worker is ready.
+    WorkerReady {
+        /// The worker.
+        worker: WorkerId,
+        /// From start to ready, milliseconds.
+        after_ms: u64,
+    },
+    /// A worker lives and was found again by a new daemon.
+    WorkerAdopted {
+        /// The worker.
+        worker: WorkerId,
+        /// Its process id.
+        pid: u32,
+    },
+    /// A worker is being replaced or stopped.
+    WorkerRetiring {
+        /// The worker.
+        worker: WorkerId,
+        /// Why.
+        why: EndReason,
+    },
+    /// A worker ended.
+    WorkerEnded {
+        /// The worker.
+        worker: WorkerId,
+        /// Why.
+        why: EndReason,
+        /// The last lines of its output.
+        last_output: String,
+        /// Processes it had left behind, killed.
+        left_behind: u32,
+        /// Milliseconds until the next start in this slot; `None` when none is wanted.
+        restart_in_ms: Option<u64>,
+    },
+    /// Output of a worker was dropped (the disk is slower than it writes).
+    OutputDropped {
+        /// The process.
+        id: String,
+        /// How much.
+        bytes: u64,
+    },
+    /// A watcher changed its wanted count.
+    Scaled {
+        /// The watcher.
+        watcher: WatcherName,
+        /// The wanted number of workers.
+        count: u32,
+    },
+    /// The front reported trouble with a worker.
+    WorkerTrouble {
+        /// The worker.
+        worker: WorkerId,
+        /// One word.
+        cause: String,
+    },
+    /// Anything about the roles themselves: keeper lost and found, front replaced…
+    Note {
+        /// A sentence.
+        text: String,
+    },
+}

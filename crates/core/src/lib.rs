@@ -1,0 +1,18 @@
+//! What mfserv decides, and the words it uses: pure code.
+//!
+//! Text comes in, decisions go out. Nothing here opens a file, a socket or a
+//! process, reads a clock, or waits. The other crates carry out what is
+//! decided here.
+
+#![forbid(unsafe_code)]
+
+pub mod diagnostic;
+pub mod event;
+pub mod names;
+pub mod output;
+pub mod plugin_spec;
+pub mod route;
+pub mod watcher;
+pub mod wire;
+
+pub use diagnostic::{Diagnostic, Kind, Location, Severity};

@@ -1,0 +1,137 @@
+//! A plugin's configuration, typed: what `config.ini` and its overrides say.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::watcher::Rlimits;
+
+/// The typed configuration of one plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginSpec {
+    /// Its name, from `.layerapi2_label`.
+    pub name: String,
+    /// `[general]`.
+    pub general: General,
+    /// `[app_*]`, in file order.
+    pub apps: Vec<AppSpec>,
+    /// `[extra_daemon_*]`, in file order.
+    pub extra_daemons: Vec<ExtraSpec>,
+    /// `[internal] disable_nginx_conf`: it contributes no route.
+    pub routes_disabled: bool,
+    /// Every public key of every section (defaults included), as
+    /// (section, key, value) in file order: what is exported as
+    /// `MFSERV_CURRENT_PLUGIN_SECTION_KEY`. Booleans are `1`/`0`.
+    pub exported: Vec<(String, String, String)>,
+}
+
+/// `[general]` of a plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct General {
+    /// `_version`.
+    pub version: String,
+    /// `_release`.
+    pub release: String,
+    /// `_summary`.
+    pub summary: String,
+    /// `_license`.
+    pub license: String,
+    /// `_url`.
+    pub url: String,
+    /// `_maintainer`.
+    pub maintainer: String,
+    /// `_vendor`.
+    pub vendor: String,
+    /// `_add_plugin_dir_to_python_path`.
+    pub add_plugin_dir_to_python_path: bool,
+    /// `_python`: the interpreter to use, by name (`python3.12`); `None` = the host's python3.
+    pub python: Option<String>,
+    /// Every path of `_persistent_paths` (`;` list), relative to the plugin home.
+    pub persistent_paths: Vec<PathBuf>,
+}
+
+/// What apps and extra daemons have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandSpec {
+    /// The name, without `app_` or `extra_daemon_`.
+    pub name: String,
+    /// `_cmd_and_args`, as written; empty = no command.
+    pub command: String,
+    /// `numprocesses`.
+    pub count: u32,
+    /// `graceful_timeout`, seconds (extra daemons only).
+    pub graceful_timeout_s: u64,
+    /// `max_age`, seconds; 0 = never.
+    pub max_age_s: u64,
+    /// `rlimit_*`.
+    pub rlimits: Rlimits,
+    /// `debug`.
+    pub debug: bool,
+    /// `log_split_stdout_stderr`; `None` = AUTO.
+    pub split_streams: Option<bool>,
+    /// `log_split_multiple_workers`; `None` = AUTO.
+    pub split_workers: Option<bool>,
+    /// `_ready`: `http`, `connect` or `notify`; `None` = by kind.
+    pub ready: Option<ReadyBy>,
+    /// `_start_timeout`, seconds: longest wait for readiness.
+    pub start_timeout_s: Option<u64>,
+    /// `_overlap`: a replacement may run beside the old one; `None` = by kind
+    /// (apps yes, extra daemons no).
+    pub overlap: Option<bool>,
+}
+
+/// `_ready` of an app or extra daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadyBy {
+    /// Any answer to a HEAD.
+    Http,
+    /// An accepted connection.
+    Connect,
+    /// sd_notify(3).
+    Notify,
+}
+
+/// `[app_*]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppSpec {
+    /// The common part.
+    pub command: CommandSpec,
+    /// `timeout`, seconds; `None` = the module's.
+    pub timeout_s: Option<u64>,
+    /// `smart_stop_signal`.
+    pub stop_signal: i32,
+    /// `smart_stop_delay`, seconds; 0 = for ever.
+    pub stop_delay_s: u64,
+    /// `smart_start_delay`, seconds.
+    pub start_delay_s: u64,
+    /// `_debug_extra_options`.
+    pub debug_extra_options: String,
+    /// `_prefix_based_routing`.
+    pub prefix_routing: bool,
+    /// `_virtualdomain_based_routing`.
+    pub domain_routing: bool,
+    /// `_static_routing`.
+    pub static_routing: bool,
+    /// `_static_url_prefix`.
+    pub static_url_prefix: String,
+    /// `_static_directory`.
+    pub static_directory: String,
+    /// `prefix_based_routing_extra_routes`, split.
+    pub extra_routes: Vec<String>,
+    /// `_gateway_interface_mode` is `fastcgi`.
+    pub fastcgi: bool,
+    /// `_http_test_endpoint`; `None` = none.
+    pub http_test_endpoint: Option<String>,
+    /// `_requests_per_worker`: `None` = by command; `Some(0)` = unlimited.
+    pub requests_per_worker: Option<u32>,
+    /// `_keep_alive`; `None` = by command.
+    pub keep_alive: Option<bool>,
+}
+
+/// `[extra_daemon_*]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtraSpec {
+    /// The common part.
+    pub command: CommandSpec,
+}

@@ -1,0 +1,129 @@
+//! Routes: which request goes where. An immutable snapshot, and which route wins.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the requests of a route go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "to", rename_all = "snake_case")]
+pub enum Target {
+    /// To the workers of an upstream (a key of [`RouteTable::upstreams`]).
+    Upstream {
+        /// The upstream's name, `PLUGIN/APP`.
+        name: String,
+    },
+    /// To the files of a directory: the rest of the path after the prefix, below `root`.
+    Static {
+        /// The directory; nothing outside of it is served.
+        root: PathBuf,
+    },
+    /// A fixed answer.
+    Fixed {
+        /// The status code.
+        status: u16,
+        /// The body, text/plain.
+        body: String,
+    },
+}
+
+/// One rule: requests below `prefix` go to `target`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// `/` for everything, else a path that begins with `/` and does not end with one.
+    /// It matches the path itself and everything below it, on a segment border.
+    pub prefix: String,
+    /// The prefix is a regular expression (an extra route with regex characters,
+    /// which the predecessor allowed by accident and some plugins rely on).
+    #[serde(default)]
+    pub pattern: bool,
+    /// Where its requests go.
+    pub target: Target,
+    /// The plugin that declared it (in the access log).
+    pub plugin: String,
+    /// The app that declared it.
+    pub app: String,
+}
+
+/// How many requests a worker takes at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "policy", rename_all = "snake_case")]
+pub enum Slots {
+    /// Exactly this many; idle and busy connections to a worker never exceed it.
+    Finite {
+        /// Requests at a time per worker, at least 1.
+        per_worker: u32,
+    },
+    /// As many as come; the worker with the fewest in flight is next.
+    Unlimited,
+}
+
+/// What the front needs to know of an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamSpec {
+    /// How many requests a worker takes at a time.
+    pub slots: Slots,
+    /// Connections to workers are kept for further requests.
+    pub keep_alive: bool,
+    /// Connect, send and read (between two reads) timeout, milliseconds.
+    pub timeout_ms: u64,
+    /// At most this many requests wait for a slot.
+    pub queue_max: u32,
+    /// A request waits at most this long for a slot or for a worker to come back, milliseconds.
+    pub queue_timeout_ms: u64,
+}
+
+/// Settings of the listening side, from `[nginx]` and `[front]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerSettings {
+    /// Largest request body, bytes (413 beyond).
+    pub max_body_bytes: u64,
+    /// Write the access log.
+    pub access_log: bool,
+    /// Add `X-Request-Id` to requests and answers.
+    pub add_request_id: bool,
+    /// Keep the request id that a client sent.
+    pub accept_request_id: bool,
+    /// Add `X-Real-IP` and `X-Forwarded-*`.
+    pub add_forwarded: bool,
+    /// A request goes on in the worker when its client has gone.
+    pub ignore_client_abort: bool,
+    /// The health endpoint's exact path, if any.
+    pub health_path: Option<String>,
+    /// Health requests appear in the access log.
+    pub health_access_log: bool,
+    /// Say the version in `Server` and error pages.
+    pub server_tokens: bool,
+    /// Put the port into redirects made by the front.
+    pub port_in_redirect: bool,
+    /// The node's identifier (`/uuid`).
+    pub uuid: String,
+    /// Networks (CIDR) allowed on `/uuid` besides the loopback address.
+    pub uuid_allows: Vec<String>,
+    /// Where request bodies beyond memory are put (unlinked files).
+    pub body_temp_dir: PathBuf,
+    /// Threads that forward requests.
+    pub threads: u32,
+    /// At most this many client connections at a time.
+    pub max_connections: u32,
+    /// A client must have sent a request's head within this, milliseconds.
+    pub header_timeout_ms: u64,
+    /// An idle kept client connection is closed after this, milliseconds.
+    pub keepalive_timeout_ms: u64,
+    /// Between two reads of a request body, or two writes of an answer, milliseconds.
+    pub client_timeout_ms: u64,
+}
+
+/// The whole routing of a node. A request sees exactly one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTable {
+    /// Settings of the listening side.
+    pub server: ServerSettings,
+    /// The rules in order: the first that matches wins, but `/` only when no other does.
+    pub routes: Vec<Route>,
+    /// The apps behind the routes, by name `PLUGIN/APP`.
+    pub upstreams: BTreeMap<String, UpstreamSpec>,
+    /// The page for URLs that no route matches: a file (served with status 404).
+    pub not_found_page: Option<PathBuf>,
+}

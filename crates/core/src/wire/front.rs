@@ -1,0 +1,151 @@
+//! What is said between the daemon and a front.
+//!
+//! Each front listens on its own unix socket (`var/run/front.N.K.sock`); the daemon
+//! connects to every living one. A front that loses its daemon goes on serving with
+//! what it has; a daemon that comes back learns from `Hello` who is admitted.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::WorkerId;
+use crate::route::RouteTable;
+
+/// One admitted worker: where its requests go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its unix socket.
+    pub socket: PathBuf,
+}
+
+/// The daemon to a front.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "snake_case")]
+pub enum ToFront {
+    /// First message.
+    Hello {
+        /// The daemon's protocol version.
+        version: u32,
+    },
+    /// Route by this table from now on. A peer of an upstream that both tables have
+    /// keeps its requests and connections. Answered by `Published`, or by `Refused`
+    /// (and then nothing has changed).
+    Publish {
+        /// The plan's generation; an older one than the last is refused.
+        generation: u64,
+        /// The table.
+        table: Box<RouteTable>,
+        /// Who is admitted, by upstream. Those not named are drained without a word.
+        peers: BTreeMap<String, Vec<Peer>>,
+    },
+    /// Give traffic to a worker. Answered by `Admitted`.
+    Admit {
+        /// The upstream.
+        upstream: String,
+        /// The worker.
+        peer: Peer,
+    },
+    /// Give no more traffic to a worker, and say `Drained` when it holds nothing:
+    /// nothing in flight, idle connections closed. Unknown workers are drained at once.
+    Drain {
+        /// The upstream.
+        upstream: String,
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A worker is dead: forget it; what it held fails or is tried again elsewhere.
+    Forget {
+        /// The upstream.
+        upstream: String,
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// The node's state, for the health endpoint: `RUNNING`, `STARTING`…
+    State {
+        /// The word.
+        word: String,
+    },
+    /// Answered by `Stats`.
+    Stats,
+}
+
+/// A front to the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "snake_case")]
+pub enum FromFront {
+    /// First message.
+    Hello {
+        /// The front's protocol version.
+        version: u32,
+        /// Its process id.
+        pid: u32,
+        /// The generation it routes by; 0 = it has no table yet and accepts nothing.
+        generation: u64,
+        /// Who is admitted, by upstream (draining workers are not listed).
+        peers: BTreeMap<String, Vec<Peer>>,
+    },
+    /// The table is in force.
+    Published {
+        /// Its generation.
+        generation: u64,
+    },
+    /// The table was not taken.
+    Refused {
+        /// Its generation.
+        generation: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The worker receives traffic.
+    Admitted {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// The worker holds nothing any more.
+    Drained {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A worker did not behave (connection refused, broken answer, timeout).
+    Trouble {
+        /// The worker.
+        worker: WorkerId,
+        /// One word: `refused`, `reset`, `timeout`, `malformed`, `early_end`.
+        cause: String,
+    },
+    /// Counters since this front started.
+    Stats(Stats),
+}
+
+/// Counters of a front.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Stats {
+    /// Client connections open now.
+    pub connections: u64,
+    /// Client connections accepted.
+    pub accepted: u64,
+    /// Requests answered.
+    pub requests: u64,
+    /// By upstream.
+    pub upstreams: BTreeMap<String, UpstreamStats>,
+}
+
+/// Counters of one upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpstreamStats {
+    /// Requests answered, by class of status: 1xx, 2xx, 3xx, 4xx, 5xx.
+    pub by_class: [u64; 5],
+    /// Requests tried again on another worker.
+    pub retried: u64,
+    /// Requests that waited for a slot.
+    pub queued: u64,
+    /// Requests waiting now.
+    pub waiting: u64,
+    /// In flight now, by worker.
+    pub in_flight: BTreeMap<String, u64>,
+}

@@ -1,0 +1,2 @@
+//! mfserv
+fn main() {}
