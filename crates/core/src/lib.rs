@@ -6,13 +6,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backoff;
 pub mod diagnostic;
 pub mod event;
 pub mod names;
 pub mod output;
 pub mod plugin_spec;
 pub mod route;
+pub mod status;
 pub mod watcher;
 pub mod wire;
+pub mod worker;
 
 pub use diagnostic::{Diagnostic, Kind, Location, Severity};

@@ -1,0 +1,122 @@
+//! The observed node at one instant: what `mfserv status`, `ps`, the tests and
+//! the dashboard read.
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostic::Diagnostic;
+use crate::event::EndReason;
+use crate::names::{WatcherName, WorkerId};
+use crate::worker::{Phase, Want};
+
+/// One worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its id.
+    pub id: WorkerId,
+    /// Its process id, when it has a process.
+    pub pid: Option<u32>,
+    /// Where it is.
+    pub phase: Phase,
+    /// What is asked of it.
+    pub want: Want,
+    /// Since when it is in this phase, milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// When its process was started, milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// Resident memory of it and its descendants, bytes.
+    pub memory_bytes: Option<u64>,
+    /// CPU time of it and its descendants, milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// What kills what it leaves behind: `cgroup` or `session`.
+    pub containment: String,
+    /// It was started by an earlier keeper.
+    pub adopted: bool,
+    /// What its probe saw last, while it is starting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<String>,
+}
+
+/// How the last worker that ended without being asked to ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastEnd {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Why.
+    pub why: EndReason,
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// The last lines of its output.
+    pub last_output: String,
+}
+
+/// One watcher.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WatcherStatus {
+    /// Its name.
+    pub name: WatcherName,
+    /// The plugin, unless it is a role of ours.
+    pub plugin: Option<String>,
+    /// How many workers are wanted.
+    pub wanted: u32,
+    /// How many are ready.
+    pub ready: u32,
+    /// One word for a person: `ready`, `starting`, `restarting`, `failing`, `stopping`, `off`.
+    pub state: String,
+    /// Crashes and failed starts since the node started.
+    pub crashes: u64,
+    /// The last of them.
+    pub last_end: Option<LastEnd>,
+    /// The workers, by slot and incarnation.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// One plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginStatus {
+    /// Its name.
+    pub name: String,
+    /// `VERSION-RELEASE` of its configuration, or empty when that cannot be read.
+    pub version: String,
+    /// The directory that its workers use.
+    pub dir: String,
+    /// `active`, `refused`, or `last good` (refused now, running with what was accepted before).
+    pub state: String,
+    /// Where its apps answer, as URL paths.
+    pub paths: Vec<String>,
+}
+
+/// A role of the node: keeper, daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleStatus {
+    /// Its process id.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// Since when, milliseconds since the Unix epoch.
+    pub since_ms: u64,
+}
+
+/// The whole node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// `STARTING`, `RUNNING`, `ERROR`, `STOPPING`, `STOPPED` (as `var/status`).
+    pub state: String,
+    /// The runtime home.
+    pub home: String,
+    /// Where HTTP is answered, `http://HOST:PORT`.
+    pub address: Option<String>,
+    /// The generation of the plan in force.
+    pub generation: u64,
+    /// The keeper.
+    pub keeper: Option<RoleStatus>,
+    /// The daemon.
+    pub daemon: RoleStatus,
+    /// What was lost when a keeper was adopted from, said as sentences.
+    pub notes: Vec<String>,
+    /// The plugins.
+    pub plugins: Vec<PluginStatus>,
+    /// The watchers, the front included.
+    pub watchers: Vec<WatcherStatus>,
+    /// Problems of the present configuration.
+    pub problems: Vec<Diagnostic>,
+}
