@@ -9,11 +9,14 @@
 pub mod backoff;
 pub mod diagnostic;
 pub mod event;
+pub mod ini;
+pub mod layers;
 pub mod names;
 pub mod output;
 pub mod plugin_spec;
 pub mod route;
 pub mod status;
+pub mod suggest;
 pub mod watcher;
 pub mod wire;
 pub mod worker;
