@@ -13,6 +13,7 @@ pub mod ini;
 pub mod layers;
 pub mod names;
 pub mod output;
+pub mod peers;
 pub mod plugin_spec;
 pub mod route;
 pub mod status;
