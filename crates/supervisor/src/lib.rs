@@ -1,1 +1,31 @@
-//! Placeholder replaced by the first commit of this crate.
+//! Watchers and workers: what runs, when it is ready, how it ends.
+//!
+//! One task owns everything ([`Supervisor`]); it is spoken to by messages
+//! ([`Handle`]) and never waits for anything but the next one. Processes are
+//! started by the keeper ([`KeeperLink`]); requests are given and taken through
+//! [`Traffic`], behind which stands a web front that this crate knows nothing of.
+
+#![forbid(unsafe_code)]
+
+mod adopt;
+mod keeper_link;
+mod probe;
+mod sample;
+mod saved;
+mod spawn;
+mod supervisor;
+mod traffic;
+mod waiting;
+mod watcher;
+mod worker;
+
+pub use keeper_link::{KeeperLink, KeeperNews, KeeperState};
+pub use supervisor::{Emit, Handle, Options, Supervisor};
+pub use traffic::Traffic;
+pub use waiting::Until;
+
+/// Milliseconds since the Unix epoch, now.
+pub(crate) fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| d.as_millis() as u64)
+}

@@ -1,0 +1,94 @@
+//! From a watcher's spec to the process of one worker.
+
+use std::path::{Path, PathBuf};
+
+use mfserv_core::names::WorkerId;
+use mfserv_core::output::Output;
+use mfserv_core::watcher::{Probe, WatcherSpec};
+use mfserv_core::wire::keeper::ProcessSpec;
+
+/// The socket that the worker listens on: `{stem}_N.K.socket`.
+pub(crate) fn socket_path(spec: &WatcherSpec, id: &WorkerId) -> Option<PathBuf> {
+    let stem = spec.socket_stem.as_ref()?;
+    Some(with_end(stem, &format!("_{}.{}.socket", id.slot, id.incarnation)))
+}
+
+/// The link that people know: `{stem}_N.socket`, to the admitted incarnation's socket.
+pub(crate) fn socket_link(spec: &WatcherSpec, id: &WorkerId) -> Option<PathBuf> {
+    let stem = spec.socket_stem.as_ref()?;
+    Some(with_end(stem, &format!("_{}.socket", id.slot)))
+}
+
+/// Where a worker that says by itself that it is ready says so (sd_notify(3)).
+pub(crate) fn notify_path(run_dir: &Path, id: &WorkerId) -> PathBuf {
+    run_dir.join(format!("{id}.notify"))
+}
+
+fn with_end(stem: &Path, end: &str) -> PathBuf {
+    let mut path = stem.as_os_str().to_owned();
+    path.push(end);
+    path.into()
+}
+
+/// What the keeper is asked to start. The whole spec travels as the note, so that
+/// a daemon that comes back knows what it finds.
+pub(crate) fn process_spec(spec: &WatcherSpec, id: &WorkerId, run_dir: &Path) -> ProcessSpec {
+    let socket = socket_path(spec, id).unwrap_or_default();
+    let fill = |text: &String| {
+        text.replace("{unix_socket_path}", &socket.to_string_lossy())
+            .replace("$(circus.wid)", &id.slot.to_string())
+            .replace("{worker_slot}", &id.slot.to_string())
+            .replace("{worker_incarnation}", &id.incarnation.to_string())
+    };
+    let mut env: std::collections::BTreeMap<_, _> =
+        spec.env.iter().map(|(key, value)| (key.clone(), fill(value))).collect();
+    if spec.probe == Probe::Notify {
+        env.insert("NOTIFY_SOCKET".into(), notify_path(run_dir, id).to_string_lossy().into());
+    }
+    ProcessSpec {
+        id: id.to_string(),
+        argv: spec.argv.iter().map(fill).collect(),
+        env,
+        cwd: spec.cwd.clone(),
+        rlimits: spec.rlimits,
+        output: if spec.output_per_worker {
+            per_worker(&spec.output, id.slot)
+        } else {
+            spec.output.clone()
+        },
+        listeners: spec.listeners.clone(),
+        note: serde_json::to_string(spec).unwrap_or_default(),
+    }
+}
+
+/// `app_P_A.log` → `app_P_A_workerN.log`, as the predecessor splits logs.
+fn per_worker(output: &Output, slot: u32) -> Output {
+    let rename = |path: &PathBuf| {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let end = path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
+        path.with_file_name(format!("{stem}_worker{slot}{end}"))
+    };
+    Output {
+        stdout: rename(&output.stdout),
+        stderr: output.stderr.as_ref().map(rename),
+        rotation: output.rotation,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mfserv_core::output::Rotation;
+
+    #[test]
+    fn a_log_split_by_worker_carries_the_slot_before_its_ending() {
+        let output = Output {
+            stdout: "/l/app_p_main.stdout".into(),
+            stderr: Some("/l/app_p_main.stderr".into()),
+            rotation: Rotation::default(),
+        };
+        let split = per_worker(&output, 3);
+        assert_eq!(split.stdout, PathBuf::from("/l/app_p_main_worker3.stdout"));
+        assert_eq!(split.stderr, Some("/l/app_p_main_worker3.stderr".into()));
+    }
+}

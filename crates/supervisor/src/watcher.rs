@@ -1,0 +1,160 @@
+//! One watcher: its slots, and the queue of workers to be replaced one after the other.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use mfserv_core::backoff::Backoff;
+use mfserv_core::event::EndReason;
+use mfserv_core::names::{WatcherName, WorkerId};
+use mfserv_core::status::{LastEnd, WatcherStatus};
+use mfserv_core::watcher::WatcherSpec;
+use mfserv_core::worker::{Phase, Want};
+
+use crate::saved::SavedWatcher;
+use crate::worker::Worker;
+
+/// A watcher and all that lives of it.
+pub(crate) struct Watcher {
+    pub name: WatcherName,
+    /// What is wanted, with `count` 0.
+    pub spec: Arc<WatcherSpec>,
+    /// How many workers are wanted.
+    pub count: u32,
+    pub workers: BTreeMap<WorkerId, Worker>,
+    /// The next incarnation number.
+    pub next_incarnation: u64,
+    pub backoffs: BTreeMap<u32, Backoff>,
+    /// Workers still to be replaced, and why.
+    pub queue: VecDeque<(WorkerId, EndReason)>,
+    /// Slots whose replacement is under way.
+    pub rolling: BTreeSet<u32>,
+    /// Crashes and failed starts.
+    pub crashes: u64,
+    /// Starts that never became ready.
+    pub failed_starts: u64,
+    pub last_end: Option<LastEnd>,
+}
+
+impl Watcher {
+    pub fn new(spec: &WatcherSpec) -> Self {
+        Watcher {
+            name: spec.name.clone(),
+            spec: without_count(spec),
+            count: spec.count,
+            workers: BTreeMap::new(),
+            next_incarnation: 1,
+            backoffs: BTreeMap::new(),
+            queue: VecDeque::new(),
+            rolling: BTreeSet::new(),
+            crashes: 0,
+            failed_starts: 0,
+            last_end: None,
+        }
+    }
+
+    /// Takes up what an earlier daemon knew of it.
+    pub fn remember(&mut self, saved: SavedWatcher) {
+        self.next_incarnation = saved.next_incarnation.max(1);
+        self.crashes = saved.crashes;
+        self.last_end = saved.last_end;
+    }
+
+    /// What a later daemon must know of it.
+    pub fn to_remember(&self) -> SavedWatcher {
+        SavedWatcher {
+            next_incarnation: self.next_incarnation,
+            crashes: self.crashes,
+            last_end: self.last_end.clone(),
+        }
+    }
+
+    /// The next incarnation of a slot.
+    pub fn next_id(&mut self, slot: u32) -> WorkerId {
+        let incarnation = self.next_incarnation;
+        self.next_incarnation += 1;
+        WorkerId::new(self.name.clone(), slot, incarnation)
+    }
+
+    /// The workers of a slot that are needed, oldest first.
+    pub fn needed(&self, slot: u32) -> impl Iterator<Item = &Worker> {
+        self.workers.values().filter(move |w| w.id.slot == slot && w.want == Want::Up)
+    }
+
+    /// A replacement of this worker would be of use: it is needed, it is not fresh
+    /// from its start, and no younger one is on its way in its slot.
+    pub fn needs_replacement(&self, id: &WorkerId) -> bool {
+        let Some(worker) = self.workers.get(id) else { return false };
+        let fresh = worker.phase() == Phase::Starting && worker.spec == self.spec;
+        let followed = self.needed(id.slot).any(|other| other.id > *id);
+        worker.want == Want::Up && !fresh && !followed
+    }
+
+    /// How many workers may be replaced at a time: a quarter, at least one.
+    pub fn rolling_width(&self) -> usize {
+        (self.count as usize / 4).max(1)
+    }
+
+    /// How many are ready.
+    pub fn ready(&self) -> u32 {
+        let slots: BTreeSet<u32> =
+            self.workers.values().filter(|w| w.is_ready()).map(|w| w.id.slot).collect();
+        slots.len() as u32
+    }
+
+    /// Every slot is served by a worker of the present spec, and nothing is under way.
+    pub fn settled(&self) -> bool {
+        self.queue.is_empty()
+            && self.rolling.is_empty()
+            && (1..=self.count)
+                .all(|slot| self.needed(slot).any(|w| w.is_ready() && w.spec == self.spec))
+            && self.workers.values().all(|w| w.want == Want::Up || w.phase() != Phase::Ready)
+    }
+
+    /// Nothing is wanted of it and nothing lives of it.
+    pub fn is_over(&self) -> bool {
+        self.count == 0 && self.workers.is_empty()
+    }
+
+    /// One word for a person.
+    pub fn state(&self) -> &'static str {
+        let ready = self.ready();
+        let waiting = self.workers.values().any(|w| w.phase() == Phase::Backoff);
+        if self.count == 0 {
+            return if self.workers.is_empty() { "off" } else { "stopping" };
+        }
+        if !self.rolling.is_empty() || !self.queue.is_empty() {
+            return if self.failing() { "failing" } else { "restarting" };
+        }
+        match ready {
+            n if n >= self.count => "ready",
+            _ if waiting || self.failing() => "failing",
+            _ => "starting",
+        }
+    }
+
+    /// The last start failed, and nothing has become ready since.
+    fn failing(&self) -> bool {
+        let trouble = |slot: &u32| self.backoffs.get(slot).is_some_and(|b| b.wait_ms() > 0);
+        (1..=self.count).any(|slot| trouble(&slot) && !self.needed(slot).any(Worker::is_ready))
+            || self.workers.values().any(|w| w.phase() == Phase::Backoff)
+    }
+
+    /// What is seen from outside, without samples.
+    pub fn status(&self) -> WatcherStatus {
+        WatcherStatus {
+            name: self.name.clone(),
+            plugin: self.name.plugin().map(str::to_owned),
+            wanted: self.count,
+            ready: self.ready(),
+            state: self.state().into(),
+            crashes: self.crashes,
+            last_end: self.last_end.clone(),
+            workers: self.workers.values().map(crate::sample::worker_status).collect(),
+        }
+    }
+}
+
+/// A spec as workers carry it: the count is no property of a worker.
+pub(crate) fn without_count(spec: &WatcherSpec) -> Arc<WatcherSpec> {
+    Arc::new(WatcherSpec { count: 0, ..spec.clone() })
+}
