@@ -9,8 +9,11 @@
 pub mod backoff;
 pub mod diagnostic;
 pub mod event;
+pub mod export;
 pub mod ini;
+pub mod keys;
 pub mod layers;
+pub mod module_config;
 pub mod names;
 pub mod output;
 pub mod peers;

@@ -1,0 +1,139 @@
+//! Every key of the module's configuration: one table, read by the resolver,
+//! by `mfserv config`, by the generated `config.ini` and by the documentation.
+//!
+//! Keys whose meaning this version does not carry out are in the table too:
+//! they are accepted and exported, and whoever sets one is told.
+
+mod table;
+mod text;
+
+pub use table::KEYS;
+pub use text::{home_config_text, markdown_table};
+
+/// What a value may be. Everything is text in the file; this is how it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// `1` or `0`.
+    Flag,
+    /// A decimal number with its unit (empty when it only counts).
+    Integer {
+        /// The smallest accepted.
+        min: i64,
+        /// The largest accepted.
+        max: i64,
+        /// What it counts, for people.
+        unit: &'static str,
+    },
+    /// A TCP or UDP port; `0` and `null` mean none.
+    Port,
+    /// A file mode in octal digits; `null` means that it is not set.
+    FileMode,
+    /// One of a few words, in any case.
+    OneOf(&'static [&'static str]),
+    /// A path of the file system.
+    Path,
+    /// A path of a URL, beginning with `/`; `null` means none.
+    UrlPath,
+    /// A host name or address; `null` means none.
+    Host,
+    /// An IP address to listen on.
+    Address,
+    /// Networks in CIDR form separated by commas; `null` means none.
+    Networks,
+    /// Any text.
+    Text,
+}
+
+impl Type {
+    /// The type in a word or two, for documentation.
+    pub fn describe(self) -> String {
+        match self {
+            Type::Flag => "0/1".into(),
+            Type::Integer { unit: "", .. } => "number".into(),
+            Type::Integer { unit, .. } => unit.into(),
+            Type::Port => "port".into(),
+            Type::FileMode => "octal".into(),
+            Type::OneOf(words) => words.join(", "),
+            Type::Path => "path".into(),
+            Type::UrlPath => "URL path".into(),
+            Type::Host => "host".into(),
+            Type::Address => "IP address".into(),
+            Type::Networks => "networks, comma".into(),
+            Type::Text => "text".into(),
+        }
+    }
+}
+
+/// One key of the module's configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Its section.
+    pub section: &'static str,
+    /// Its name.
+    pub key: &'static str,
+    /// The compiled-in value, as it would be written; `None` = not set at all
+    /// (nothing is exported).
+    pub default: Option<&'static str>,
+    /// How it is read.
+    pub kind: Type,
+    /// What it does, one line.
+    pub meaning: &'static str,
+    /// This version does it. When false, setting it to another value than the
+    /// default gives a warning.
+    pub obeyed: bool,
+}
+
+impl Key {
+    /// The environment variable it is exported as, if it is.
+    pub fn variable(&self) -> Option<String> {
+        crate::export::variable("MFSERV", self.section, self.key)
+    }
+}
+
+/// The key of a section, if there is one.
+pub fn find(section: &str, key: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|known| known.section == section && known.key == key)
+}
+
+/// The known sections, in the order of the table.
+pub fn sections() -> Vec<&'static str> {
+    let mut sections: Vec<&str> = KEYS.iter().map(|key| key.section).collect();
+    sections.dedup();
+    sections
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_there_once_and_its_section_is_in_one_piece() {
+        for (index, key) in KEYS.iter().enumerate() {
+            let same = |other: &Key| other.section == key.section && other.key == key.key;
+            assert_eq!(KEYS.iter().position(same), Some(index), "{}.{}", key.section, key.key);
+            assert!(!key.meaning.is_empty() && !key.meaning.contains('\n'));
+            assert!(!key.meaning.contains('|'), "the meaning stands in a Markdown table");
+        }
+        let mut sorted = sections();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(sorted.len(), sections().len());
+    }
+
+    #[test]
+    fn a_key_is_exported_under_its_section_unless_it_is_private() {
+        let variable = |section, key| find(section, key).unwrap().variable();
+        assert_eq!(variable("nginx", "port").as_deref(), Some("MFSERV_NGINX_PORT"));
+        assert_eq!(variable("general", "_python"), None);
+    }
+
+    #[test]
+    fn the_user_documentation_contains_the_row_of_every_key() {
+        let document = include_str!("../../../docs/configuration.md");
+        for section in sections() {
+            for row in markdown_table(section).lines() {
+                assert!(document.contains(row), "docs/configuration.md misses this line:\n{row}");
+            }
+        }
+    }
+}

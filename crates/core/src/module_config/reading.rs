@@ -1,0 +1,211 @@
+//! One value of one type: text in, reading or reason out.
+
+use std::net::IpAddr;
+
+use crate::keys::Type;
+
+/// A value as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Read {
+    /// Not set: `null`, or nothing.
+    Nothing,
+    /// A flag.
+    Flag(bool),
+    /// A flag that is neither 1 nor 0. Scripts compare with `1`, so it is no.
+    Doubtful(bool),
+    /// A number.
+    Number(i64),
+    /// Words, paths, addresses.
+    Text(String),
+    /// Networks, as (address, prefix length) in CIDR form.
+    List(Vec<String>),
+}
+
+/// Why a value is refused, and what to write instead.
+type Refusal = (String, String);
+
+/// Reads a value. `Err` is (reason, help).
+pub(super) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
+    let text = text.trim();
+    let is_null = text.is_empty() || text.eq_ignore_ascii_case("null");
+    match kind {
+        Type::Flag => Ok(flag(text)),
+        Type::Integer { min, max, unit } => number(text, min, max, unit).map(Read::Number),
+        Type::Port if is_null => Ok(Read::Number(0)),
+        Type::Port => number(text, 0, 65_535, "").map(Read::Number),
+        Type::FileMode | Type::UrlPath | Type::Networks | Type::Host if is_null => {
+            Ok(Read::Nothing)
+        }
+        Type::FileMode => file_mode(text),
+        Type::OneOf(words) => one_of(text, words),
+        Type::UrlPath => url_path(text),
+        Type::Address => listen_address(text),
+        Type::Networks => networks(text),
+        Type::Path if is_null => Ok(Read::Nothing),
+        Type::Path => path(text),
+        Type::Host | Type::Text => Ok(Read::Text(text.to_string())),
+    }
+}
+
+fn flag(text: &str) -> Read {
+    match text {
+        "1" => Read::Flag(true),
+        "0" => Read::Flag(false),
+        _ => Read::Doubtful(false),
+    }
+}
+
+fn number(text: &str, min: i64, max: i64, unit: &str) -> Result<i64, Refusal> {
+    let unit = if unit.is_empty() { String::new() } else { format!(" ({unit})") };
+    let help = format!("write a whole number from {min} to {max}{unit}");
+    match text.parse::<i64>() {
+        Ok(number) if number < min => Err((format!("{number} is below {min}"), help)),
+        Ok(number) if number > max => Err((format!("{number} is above {max}"), help)),
+        Ok(number) => Ok(number),
+        Err(_) => {
+            let comment = text.contains(['#', ';']);
+            let reason = match comment {
+                true => "a comment must be a line of its own: here it is part of the value",
+                false => "it is not a whole number",
+            };
+            Err((reason.to_string(), help))
+        }
+    }
+}
+
+fn file_mode(text: &str) -> Result<Read, Refusal> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o7777 => Ok(Read::Number(i64::from(mode))),
+        _ => Err(("it is not a file mode".into(), "write octal digits, for example 0644".into())),
+    }
+}
+
+fn one_of(text: &str, words: &[&str]) -> Result<Read, Refusal> {
+    match words.iter().find(|word| word.eq_ignore_ascii_case(text)) {
+        Some(word) => Ok(Read::Text((*word).to_string())),
+        None => Err((
+            "it is not one of the known words".into(),
+            format!("write one of {}", words.join(", ")),
+        )),
+    }
+}
+
+fn path(text: &str) -> Result<Read, Refusal> {
+    match text.starts_with('/') {
+        true => Ok(Read::Text(text.to_string())),
+        false => Err(("it is not an absolute path".into(), "begin the path with /".into())),
+    }
+}
+
+fn url_path(text: &str) -> Result<Read, Refusal> {
+    let bad = |c: char| c.is_whitespace() || c.is_control() || c == '?' || c == '#';
+    match text.starts_with('/') && !text.contains(bad) {
+        true => Ok(Read::Text(text.to_string())),
+        false => Err((
+            "it is not the path of a URL".into(),
+            "write a path that begins with / and has no blank, ? or #; null for none".into(),
+        )),
+    }
+}
+
+fn listen_address(text: &str) -> Result<Read, Refusal> {
+    let text = if text == "localhost" { "127.0.0.1" } else { text };
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(Read::Text(address.to_string())),
+        Err(_) => Err((
+            "it is not an IP address".into(),
+            "write the address to listen on: 0.0.0.0 for all, 127.0.0.1 for this machine".into(),
+        )),
+    }
+}
+
+fn networks(text: &str) -> Result<Read, Refusal> {
+    let mut list = Vec::new();
+    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        match item {
+            "all" => list.extend(["0.0.0.0/0".to_string(), "::/0".to_string()]),
+            item => list.push(network(item).ok_or_else(|| {
+                (
+                    format!("{item} is not a network"),
+                    "write networks as 10.0.0.0/8, separated by commas; null for none".to_string(),
+                )
+            })?),
+        }
+    }
+    Ok(if list.is_empty() { Read::Nothing } else { Read::List(list) })
+}
+
+fn network(item: &str) -> Option<String> {
+    let (address, length) = match item.split_once('/') {
+        Some((address, length)) => (address, Some(length.parse::<u8>().ok()?)),
+        None => (item, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let length = length.unwrap_or(longest);
+    (length <= longest).then(|| format!("{address}/{length}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: &str) -> Result<Read, Refusal> {
+        Ok(Read::Text(value.into()))
+    }
+
+    #[test]
+    fn each_type_reads_its_values() {
+        let bytes = Type::Integer { min: -1, max: 9, unit: "bytes" };
+        let list =
+            |items: &[&str]| Ok(Read::List(items.iter().map(|item| (*item).to_string()).collect()));
+        for (kind, value, expected) in [
+            (Type::Flag, "1", Ok(Read::Flag(true))),
+            (Type::Flag, "0", Ok(Read::Flag(false))),
+            (Type::Flag, "true", Ok(Read::Doubtful(false))),
+            (bytes, "-1", Ok(Read::Number(-1))),
+            (Type::Port, "null", Ok(Read::Number(0))),
+            (Type::Port, "65535", Ok(Read::Number(65_535))),
+            (Type::FileMode, "0644", Ok(Read::Number(0o644))),
+            (Type::FileMode, "null", Ok(Read::Nothing)),
+            (Type::OneOf(&["INFO", "DEBUG"]), "debug", text("DEBUG")),
+            (Type::UrlPath, "/__health", text("/__health")),
+            (Type::UrlPath, "NULL", Ok(Read::Nothing)),
+            (Type::Address, "localhost", text("127.0.0.1")),
+            (Type::Address, "::", text("::")),
+            (Type::Networks, "10.0.0.0/8, ::1,", list(&["10.0.0.0/8", "::1/128"])),
+            (Type::Networks, "all", list(&["0.0.0.0/0", "::/0"])),
+            (Type::Networks, "null", Ok(Read::Nothing)),
+        ] {
+            assert_eq!(read(kind, value), expected, "{kind:?} {value}");
+        }
+    }
+
+    #[test]
+    fn each_type_refuses_what_it_cannot_be_with_help() {
+        let count = Type::Integer { min: 0, max: 9, unit: "seconds" };
+        for (kind, value, reason) in [
+            (count, "abc", "not a whole number"),
+            (count, "", "not a whole number"),
+            (count, "1.5", "not a whole number"),
+            (count, "5 # five", "a comment must be a line of its own"),
+            (count, "-1", "-1 is below 0"),
+            (count, "10", "10 is above 9"),
+            (count, "99999999999999999999", "not a whole number"),
+            (Type::Port, "65536", "above 65535"),
+            (Type::FileMode, "0689", "not a file mode"),
+            (Type::FileMode, "17777", "not a file mode"),
+            (Type::OneOf(&["a"]), "b", "not one of"),
+            (Type::Path, "var/x", "not an absolute path"),
+            (Type::UrlPath, "health", "not the path"),
+            (Type::UrlPath, "/a b", "not the path"),
+            (Type::Address, "example.org", "not an IP address"),
+            (Type::Networks, "10.0.0.0/33", "10.0.0.0/33 is not a network"),
+            (Type::Networks, "10.0.0.0/8 1.2.3.4", "is not a network"),
+        ] {
+            let (found, help) = read(kind, value).expect_err(value);
+            assert!(found.contains(reason), "{value}: {found}");
+            assert!(!help.is_empty());
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Files and `--set` in, settings and diagnostics out.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::diagnostic::{Location, Severity};
+use crate::ini::{Dialect, parse};
+
+fn env() -> BTreeMap<String, String> {
+    [
+        ("MFMODULE_RUNTIME_HOME", "/home/mfserv"),
+        ("MFHARDWARE_NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2", "16"),
+        ("MFHARDWARE_NUMBER_OF_CPU_CORES_DIVIDED_BY_4", "2"),
+    ]
+    .map(|(name, value)| (name.to_string(), value.to_string()))
+    .into()
+}
+
+fn resolved(files: &[&str], sets: &[&str], config_name: &str) -> Resolution {
+    let names = ["home.ini", "site.ini"];
+    let documents: Vec<Document> = files
+        .iter()
+        .zip(names)
+        .map(|(text, name)| parse(text, name, Dialect::Module).unwrap())
+        .collect();
+    let sets: Vec<_> = sets.iter().map(|set| crate::layers::parse_set(set).unwrap()).collect();
+    resolve(&documents, &sets, &env(), config_name)
+}
+
+fn home(text: &str) -> Resolution {
+    resolved(&[text], &[], "GENERIC")
+}
+
+#[track_caller]
+fn only(resolution: &Resolution) -> &Diagnostic {
+    assert_eq!(resolution.diagnostics.len(), 1, "{:?}", resolution.diagnostics);
+    &resolution.diagnostics[0]
+}
+
+#[track_caller]
+fn says(diagnostic: &Diagnostic, severity: Severity, line: u32, parts: &[&str]) {
+    let text = diagnostic.to_string();
+    assert_eq!(diagnostic.severity, severity, "{text}");
+    assert_eq!(diagnostic.at, Some(Location::new("home.ini", line)), "{text}");
+    assert!(diagnostic.help.is_some(), "{text}");
+    assert_eq!(diagnostic.kind, Kind::BadConfiguration, "{text}");
+    for part in parts {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn without_any_file_the_settings_are_those_of_the_reference() {
+    let resolution = resolved(&[], &[], "GENERIC");
+    assert_eq!(resolution.diagnostics, []);
+    let config = &resolution.config;
+    assert!(config.startup.enabled && config.nginx.enabled && config.nginx.access_log);
+    assert_eq!(config.nginx.port, Some(18868));
+    assert_eq!(config.nginx.timeout_s, 60);
+    assert_eq!(config.nginx.upload_max_body_bytes, 104_857_600);
+    assert_eq!(config.nginx.body_temp_dir, Some(PathBuf::from("/home/mfserv/var/nginx2")));
+    assert_eq!(config.nginx.health_path.as_deref(), Some("/__health"));
+    assert_eq!(config.nginx.rotation_max_bytes, None);
+    assert!(config.nginx.uuid_allows.is_empty());
+    assert!(config.nginx.add_request_id && !config.nginx.accept_request_id);
+    assert_eq!(config.front.kind, FrontKind::Embedded);
+    assert_eq!(config.front.threads, 2);
+    assert_eq!((config.front.max_connections, config.front.queue_max), (40_000, 10_000));
+    assert_eq!(config.front.header_timeout_s, 60);
+    assert_eq!((config.front.keepalive_timeout_s, config.front.client_timeout_s), (75, 60));
+    assert_eq!(config.front.queue_timeout_s, None);
+    assert_eq!(config.log.rotation, crate::output::Rotation::default());
+    assert_eq!(config.log.minimal_level, Level::Info);
+    assert_eq!(config.internal_plugins.install, ["welcome"]);
+    assert_eq!(config.general.python, None);
+    assert_eq!(config.listen_address().unwrap().to_string(), "0.0.0.0:18868");
+}
+
+#[test]
+fn an_environment_without_hardware_still_gives_settings() {
+    let resolution = resolve(&[], &[], &BTreeMap::new(), "GENERIC");
+    assert_eq!(resolution.diagnostics, []);
+    assert_eq!(resolution.config.front.threads, 1);
+}
+
+#[test]
+fn defaults_lose_to_the_home_which_loses_to_the_site_which_loses_to_set() {
+    let home = "[nginx]\nport=1\ntimeout=1\nsmart_stop_delay=1\n";
+    let site = "[nginx]\nport=2\ntimeout=2\n";
+    let resolution = resolved(&[home, site], &["nginx.port=3"], "GENERIC");
+    let nginx = &resolution.config.nginx;
+    assert_eq!((nginx.port, nginx.timeout_s, nginx.stop_delay_s), (Some(3), 2, 1));
+    assert_eq!(nginx.start_delay_s, 0);
+    let port = resolution.value("nginx", "port").unwrap();
+    assert_eq!(port.origin.to_string(), "--set");
+    let history: Vec<String> =
+        port.overrides.iter().map(|o| format!("{}={} {}", o.key, o.raw, o.origin)).collect();
+    assert_eq!(history, ["port=2 site.ini:2", "port=1 home.ini:2", "port=18868 built-in default"]);
+}
+
+#[test]
+fn a_variant_for_this_configuration_beats_the_plain_key_of_a_later_file() {
+    let files = ["[nginx]\nport[PROD]=80\n", "[nginx]\nport=8080\n"];
+    let port = |name| resolved(&files, &[], name).config.nginx.port;
+    assert_eq!(port("prod_south"), Some(80));
+    assert_eq!(port("dev"), Some(8080));
+}
+
+#[test]
+fn a_bad_number_is_an_error_at_its_line_and_the_default_stands() {
+    let resolution = home("[nginx]\nport=80\n\ntimeout=soon\n");
+    says(
+        only(&resolution),
+        Severity::Error,
+        4,
+        &["[nginx] timeout", "\"soon\"", "not a whole number", "seconds"],
+    );
+    assert!(resolution.has_errors());
+    assert_eq!(resolution.config.nginx.timeout_s, 60);
+    assert_eq!(resolution.config.nginx.port, Some(80));
+}
+
+#[test]
+fn a_comment_after_a_number_is_explained() {
+    let resolution = home("[nginx]\nport=80 # http\n");
+    says(only(&resolution), Severity::Error, 2, &["a comment must be a line of its own"]);
+}
+
+#[test]
+fn a_bad_set_says_that_it_was_set() {
+    let resolution = resolved(&[], &["nginx.port=x"], "GENERIC");
+    assert_eq!(only(&resolution).at, Some(Location::new("--set", 0)));
+}
+
+#[test]
+fn a_doubtful_flag_is_a_warning_and_read_as_the_predecessor_reads_it() {
+    let resolution = home("[nginx]\nlogging=true\n");
+    says(only(&resolution), Severity::Warning, 2, &["[nginx] logging=true is read as 0"]);
+    assert!(!resolution.config.nginx.access_log);
+    assert_eq!(resolution.exported["MFSERV_NGINX_LOGGING"], "true");
+}
+
+#[test]
+fn an_unknown_key_of_a_known_section_is_a_warning_with_a_suggestion() {
+    let resolution = home("[nginx]\nporte=80\n[log]\nbanana=1\n");
+    assert_eq!(resolution.diagnostics.len(), 2);
+    says(&resolution.diagnostics[0], Severity::Warning, 2, &["porte", "did you mean port?"]);
+    says(&resolution.diagnostics[1], Severity::Warning, 4, &["banana", "mfserv config show"]);
+    assert_eq!(resolution.exported["MFSERV_NGINX_PORTE"], "80");
+}
+
+#[test]
+fn an_unknown_section_is_accepted_and_exported() {
+    let resolution = home("[Custom-App]\nBar=1\n_private=2\n[_hidden]\nx=1\n");
+    assert_eq!(resolution.diagnostics, []);
+    assert_eq!(resolution.exported["MFSERV_CUSTOM_APP_BAR"], "1");
+    assert!(resolution.exported.keys().all(|name| !name.contains("PRIVATE")));
+    assert!(resolution.exported.keys().all(|name| !name.contains("HIDDEN")));
+}
+
+#[test]
+fn a_section_that_is_nearly_a_known_one_is_said() {
+    let resolution = home("[INCLUDE_config.ini]\n\n[ngnix]\nport=80\n");
+    says(only(&resolution), Severity::Warning, 3, &["[ngnix]", "did you mean [nginx]?"]);
+    assert_eq!(resolution.config.nginx.port, Some(18868));
+}
+
+#[test]
+fn a_known_key_that_is_not_obeyed_is_said_only_when_it_is_changed() {
+    let resolution = home("[nginx]\nhttps_port=null\nworkers=16\n[admin]\nhostname=localhost\n");
+    says(only(&resolution), Severity::Warning, 5, &["[admin] hostname has no effect"]);
+    assert_eq!(resolution.exported["MFSERV_ADMIN_HOSTNAME_IP"], "127.0.0.1");
+}
+
+#[test]
+fn nginx_as_the_front_is_refused_in_this_version() {
+    let resolution = home("[front]\nkind=nginx\n");
+    says(only(&resolution), Severity::Error, 2, &["not available in this version"]);
+    says(only(&home("[front]\nkind=apache\n")), Severity::Error, 2, &["write one of embedded"]);
+}
+
+#[test]
+fn a_bad_template_is_an_error_at_its_line() {
+    let resolution = home("[nginx]\nhealth_location=/{{ x\n");
+    assert!(resolution.has_errors());
+    says(&resolution.diagnostics[0], Severity::Error, 2, &["can't render [nginx] health_location"]);
+}
+
+#[test]
+fn values_are_rendered_from_the_environment() {
+    let resolution = home("[my]\na=@@@MFMODULE_RUNTIME_HOME@@@/x\nb={{NOPE}}.\n");
+    assert_eq!(resolution.exported["MFSERV_MY_A"], "/home/mfserv/x");
+    assert_eq!(resolution.exported["MFSERV_MY_B"], ".");
+    let value = resolution.value("my", "a").unwrap();
+    assert_eq!(value.raw, "@@@MFMODULE_RUNTIME_HOME@@@/x");
+}
+
+#[test]
+fn every_default_is_exported_and_hosts_that_need_a_resolver_are_handed_over() {
+    let resolution = home("[db]\nhostname=db.example.org\n");
+    assert_eq!(resolution.exported["MFSERV_NGINX_PORT"], "18868");
+    assert_eq!(resolution.exported["MFSERV_NGINX_WORKERS"], "16");
+    assert_eq!(resolution.exported["MFSERV_ADMIN_HOSTNAME_IP"], "null");
+    assert!(!resolution.exported.contains_key("MFSERV_NGINX_PROXY_TEMP_PATH"));
+    assert!(!resolution.exported.contains_key("MFSERV_GENERAL__PYTHON"));
+    assert_eq!(resolution.unresolved[0].variable, "MFSERV_DB_HOSTNAME_IP");
+    assert_eq!(resolution.unresolved[0].hosts, ["db.example.org"]);
+}
+
+#[test]
+fn null_and_zero_switch_things_off() {
+    let text = "[nginx]\nport=null\nhealth_location=null\nupload_max_body_size=0\n\
+                [log]\nchmod=null\nmax_age_before_rotation=-1\n[front]\nqueue_timeout=NULL\n";
+    let resolution = home(text);
+    assert_eq!(resolution.diagnostics, []);
+    let config = &resolution.config;
+    assert_eq!((config.nginx.port, config.listen_address()), (None, None));
+    assert_eq!(config.nginx.health_path, None);
+    assert_eq!(config.nginx.upload_max_body_bytes, u64::MAX);
+    assert_eq!((config.log.rotation.mode, config.log.rotation.max_age_s), (None, 0));
+}
+
+#[test]
+fn other_internal_plugins_are_installed_by_their_name() {
+    let resolution = home("[internal_plugins]\ninstall_welcome=0\ninstall_foo=1\n");
+    assert_eq!(resolution.diagnostics, []);
+    assert_eq!(resolution.config.internal_plugins.install, ["foo"]);
+}
+
+#[test]
+fn the_front_gets_its_settings_in_milliseconds() {
+    let text = "[nginx]\nuuid_endpoint_extra_allows=10.0.0.0/8,1.2.3.4\n\
+                max_size_before_rotation=1000\n[front]\nheader_timeout=5\nqueue_timeout=7\n\
+                [general]\n_python=python3.12\n";
+    let config = home(text).config;
+    let server = config.server_settings("abc", PathBuf::from("/tmp/x"));
+    assert_eq!(server.header_timeout_ms, 5000);
+    assert_eq!(server.uuid_allows, ["10.0.0.0/8", "1.2.3.4/32"]);
+    assert_eq!((server.uuid.as_str(), server.threads), ("abc", 2));
+    assert_eq!(config.front_rotation().max_bytes, 1000);
+    assert_eq!(config.front.queue_timeout_s, Some(7));
+    assert_eq!(config.general.python.as_deref(), Some("python3.12"));
+}
