@@ -8,6 +8,7 @@
 
 pub mod backoff;
 pub mod diagnostic;
+pub mod diff;
 pub mod event;
 pub mod export;
 pub mod ini;
@@ -17,6 +18,7 @@ pub mod module_config;
 pub mod names;
 pub mod output;
 pub mod peers;
+pub mod plan;
 pub mod plugin_spec;
 pub mod route;
 pub mod status;

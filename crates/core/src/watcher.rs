@@ -68,6 +68,9 @@ pub struct WatcherSpec {
     /// Where its socket is: the path without its end; the worker N.K listens on
     /// `{socket_stem}_N.K.socket`. `None` when it serves nothing.
     pub socket_stem: Option<PathBuf>,
+    /// The link that people know, to the admitted worker's socket:
+    /// `{socket_link_stem}_N.socket`.
+    pub socket_link_stem: Option<PathBuf>,
     /// The upstream whose requests it serves, if any.
     pub upstream: Option<String>,
     /// How readiness is observed.

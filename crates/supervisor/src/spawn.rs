@@ -13,9 +13,9 @@ pub(crate) fn socket_path(spec: &WatcherSpec, id: &WorkerId) -> Option<PathBuf> 
     Some(with_end(stem, &format!("_{}.{}.socket", id.slot, id.incarnation)))
 }
 
-/// The link that people know: `{stem}_N.socket`, to the admitted incarnation's socket.
+/// The link that people know: `{link stem}_N.socket`, to the admitted incarnation's socket.
 pub(crate) fn socket_link(spec: &WatcherSpec, id: &WorkerId) -> Option<PathBuf> {
-    let stem = spec.socket_stem.as_ref()?;
+    let stem = spec.socket_link_stem.as_ref()?;
     Some(with_end(stem, &format!("_{}.socket", id.slot)))
 }
 

@@ -1,0 +1,243 @@
+//! The whole desired node, resolved: so detailed that carrying it out leaves
+//! nothing to choose.
+
+mod command;
+mod routes;
+mod watchers;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostic::Diagnostic;
+use crate::module_config::ModuleConfig;
+use crate::names::WatcherName;
+use crate::plugin_spec::PluginSpec;
+use crate::route::RouteTable;
+use crate::watcher::WatcherSpec;
+
+pub use command::{slots_of, split_command};
+
+/// The longest path of a unix socket that every program can bind, bytes.
+pub const LONGEST_SOCKET_PATH: usize = 100;
+
+/// One plugin as found on disk.
+#[derive(Debug, Clone)]
+pub struct PluginInput {
+    /// Its name.
+    pub name: String,
+    /// The directory its workers use: a numbered release, or a developer's directory.
+    pub dir: PathBuf,
+    /// What its configuration says and the environment of its processes; or why it
+    /// is refused.
+    pub loaded: Result<Loaded, Vec<Diagnostic>>,
+}
+
+/// A plugin whose configuration is accepted.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The typed configuration.
+    pub spec: PluginSpec,
+    /// The environment of its processes.
+    pub env: BTreeMap<String, String>,
+    /// Warnings about its configuration.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Everything a plan is made of.
+#[derive(Debug, Clone)]
+pub struct Inputs<'a> {
+    /// The number of the plan.
+    pub generation: u64,
+    /// The module's configuration.
+    pub module: &'a ModuleConfig,
+    /// Problems found while reading it.
+    pub module_problems: Vec<Diagnostic>,
+    /// `var`: where sockets are.
+    pub var_dir: PathBuf,
+    /// A private directory with a short path, for sockets whose path in `var` would be too long.
+    pub short_dir: PathBuf,
+    /// `log`.
+    pub log_dir: PathBuf,
+    /// Where request bodies beyond memory are put.
+    pub body_temp_dir: PathBuf,
+    /// The node's identifier.
+    pub uuid: String,
+    /// The plugins, in any order.
+    pub plugins: Vec<PluginInput>,
+    /// The front's command, and its environment; `None` = no front.
+    pub front: Option<FrontProgram>,
+    /// Worker counts set by `mfserv scale`.
+    pub scales: BTreeMap<WatcherName, u32>,
+    /// The plan in force: what a plugin that is refused now goes on running with.
+    pub previous: Option<&'a Plan>,
+}
+
+/// How the front is started. `{unix_socket_path}` in the command is its control socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrontProgram {
+    /// The command.
+    pub argv: Vec<String>,
+    /// Its environment.
+    pub env: BTreeMap<String, String>,
+    /// Its working directory.
+    pub cwd: PathBuf,
+}
+
+/// A listening socket that the keeper holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listen {
+    /// The name it is inherited by.
+    pub name: String,
+    /// `HOST:PORT`.
+    pub address: String,
+}
+
+/// A plugin in a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedPlugin {
+    /// Its name.
+    pub name: String,
+    /// `VERSION-RELEASE`.
+    pub version: String,
+    /// The directory its workers use.
+    pub dir: PathBuf,
+    /// How it takes part.
+    pub state: PluginState,
+    /// Where it answers, as URL paths.
+    pub paths: Vec<String>,
+}
+
+/// How a plugin takes part in a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PluginState {
+    /// As its configuration says.
+    Active,
+    /// Its configuration is refused.
+    Refused,
+    /// Its configuration is refused now; it goes on with the last one that was accepted.
+    LastGood,
+}
+
+impl std::fmt::Display for PluginState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            PluginState::Active => "active",
+            PluginState::Refused => "refused",
+            PluginState::LastGood => "last good",
+        })
+    }
+}
+
+/// The whole desired node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its number; each plan of a daemon has a greater one.
+    pub generation: u64,
+    /// What runs.
+    pub watchers: BTreeMap<WatcherName, WatcherSpec>,
+    /// Which request goes where.
+    pub table: RouteTable,
+    /// What listens.
+    pub listeners: Vec<Listen>,
+    /// The plugins, by name.
+    pub plugins: Vec<PlannedPlugin>,
+    /// What is wrong or doubtful.
+    pub problems: Vec<Diagnostic>,
+}
+
+impl Plan {
+    /// Resolves everything. Never fails: what is wrong is left out and said in
+    /// [`Plan::problems`]; a plugin that was accepted before goes on as it was.
+    pub fn new(inputs: Inputs) -> Plan {
+        let mut plan = Plan {
+            generation: inputs.generation,
+            watchers: BTreeMap::new(),
+            table: RouteTable {
+                server: inputs.module.server_settings(&inputs.uuid, inputs.body_temp_dir.clone()),
+                routes: Vec::new(),
+                upstreams: BTreeMap::new(),
+                not_found_page: None,
+            },
+            listeners: Vec::new(),
+            plugins: Vec::new(),
+            problems: inputs.module_problems.clone(),
+        };
+        let mut plugins: Vec<&PluginInput> = inputs.plugins.iter().collect();
+        plugins.sort_by(|a, b| a.name.cmp(&b.name));
+        for plugin in plugins {
+            match &plugin.loaded {
+                Ok(loaded) => plan.add(plugin, loaded, &inputs),
+                Err(problems) => plan.refuse(plugin, problems, &inputs),
+            }
+        }
+        routes::diagnose_overlaps(&mut plan);
+        plan.add_front(&inputs);
+        plan
+    }
+
+    fn add(&mut self, plugin: &PluginInput, loaded: &Loaded, inputs: &Inputs) {
+        self.problems.extend(loaded.warnings.iter().cloned());
+        for watcher in watchers::of_plugin(plugin, loaded, inputs, &mut self.problems) {
+            self.watchers.insert(watcher.name.clone(), watcher);
+        }
+        let routes = routes::of_plugin(plugin, loaded);
+        if plugin.name == "welcome" && !loaded.spec.routes_disabled {
+            self.table.not_found_page = routes::not_found_page(plugin, loaded);
+        }
+        for (name, upstream) in routes::upstreams_of(loaded, inputs.module) {
+            self.table.upstreams.insert(name, upstream);
+        }
+        let general = &loaded.spec.general;
+        self.plugins.push(PlannedPlugin {
+            name: plugin.name.clone(),
+            version: format!("{}-{}", general.version, general.release),
+            dir: plugin.dir.clone(),
+            state: PluginState::Active,
+            paths: routes::paths_for_people(&routes),
+        });
+        self.table.routes.extend(routes);
+    }
+
+    fn refuse(&mut self, plugin: &PluginInput, problems: &[Diagnostic], inputs: &Inputs) {
+        self.problems.extend(problems.iter().cloned());
+        let before = inputs.previous.and_then(|plan| {
+            let known = plan.plugins.iter().find(|p| p.name == plugin.name)?;
+            (known.state != PluginState::Refused).then_some((plan, known))
+        });
+        let Some((previous, known)) = before else {
+            self.plugins.push(PlannedPlugin {
+                name: plugin.name.clone(),
+                version: String::new(),
+                dir: plugin.dir.clone(),
+                state: PluginState::Refused,
+                paths: Vec::new(),
+            });
+            return;
+        };
+        let own = |name: &WatcherName| name.plugin() == Some(plugin.name.as_str());
+        let watchers = previous.watchers.iter().filter(|(name, _)| own(name));
+        self.watchers.extend(watchers.map(|(name, spec)| (name.clone(), spec.clone())));
+        let of_app = |name: &str| name.split('/').next() == Some(plugin.name.as_str());
+        let upstreams = previous.table.upstreams.iter().filter(|(name, _)| of_app(name));
+        self.table.upstreams.extend(upstreams.map(|(name, spec)| (name.clone(), spec.clone())));
+        let routes = previous.table.routes.iter().filter(|route| route.plugin == plugin.name);
+        self.table.routes.extend(routes.cloned());
+        if plugin.name == "welcome" {
+            self.table.not_found_page = previous.table.not_found_page.clone();
+        }
+        self.plugins.push(PlannedPlugin { state: PluginState::LastGood, ..known.clone() });
+    }
+
+    fn add_front(&mut self, inputs: &Inputs) {
+        let (Some(program), Some(address)) = (&inputs.front, inputs.module.listen_address()) else {
+            return;
+        };
+        self.listeners.push(Listen { name: "http".into(), address: address.to_string() });
+        let names = self.listeners.iter().map(|listen| listen.name.clone()).collect();
+        let front = watchers::of_front(program, inputs, names);
+        self.watchers.insert(front.name.clone(), front);
+    }
+}

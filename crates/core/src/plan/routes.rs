@@ -1,0 +1,165 @@
+//! The routes of a plugin, in the order of the predecessor: apps by prefix, then
+//! aliases; static before dynamic.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::diagnostic::Diagnostic;
+use crate::module_config::ModuleConfig;
+use crate::plan::{Loaded, Plan, PluginInput, command};
+use crate::plugin_spec::{AppSpec, PluginSpec};
+use crate::route::{Route, Slots, Target, UpstreamSpec};
+
+/// The upstream of an app.
+pub(super) fn upstream_name(plugin: &str, app: &AppSpec) -> String {
+    format!("{plugin}/{}", app.command.name)
+}
+
+/// The prefixes of an app, its own one first.
+fn prefixes(spec: &PluginSpec, app: &AppSpec) -> (String, Vec<String>) {
+    let name = &app.command.name;
+    let own = format!("/{}/{name}", spec.name);
+    let mut aliases = Vec::new();
+    if name == "main" || spec.apps.len() == 1 {
+        aliases.push(format!("/{}", spec.name));
+    }
+    aliases.extend(app.extra_routes.iter().cloned());
+    (own, aliases)
+}
+
+/// The path that a probe asks for: one that the app itself answers.
+pub(super) fn probe_path(spec: &PluginSpec, app: &AppSpec) -> String {
+    match &app.http_test_endpoint {
+        Some(endpoint) if endpoint.starts_with('/') => endpoint.clone(),
+        _ if !app.prefix_routing => "/".into(),
+        _ => prefixes(spec, app).0,
+    }
+}
+
+pub(super) fn of_plugin(plugin: &PluginInput, loaded: &Loaded) -> Vec<Route> {
+    let spec = &loaded.spec;
+    if spec.routes_disabled {
+        return Vec::new();
+    }
+    let routed = || spec.apps.iter().filter(|app| app.prefix_routing);
+    let own = routed().map(|app| (app, vec![prefixes(spec, app).0]));
+    let aliases = routed().map(|app| (app, prefixes(spec, app).1));
+    let mut routes = Vec::new();
+    for (app, prefixes) in own.chain(aliases) {
+        for prefix in prefixes {
+            push_routes(&mut routes, plugin, spec, app, &prefix);
+        }
+    }
+    routes
+}
+
+fn push_routes(
+    routes: &mut Vec<Route>,
+    plugin: &PluginInput,
+    spec: &PluginSpec,
+    app: &AppSpec,
+    prefix: &str,
+) {
+    let route = |prefix: &str, target| Route {
+        prefix: prefix.into(),
+        pattern: is_pattern(prefix),
+        target,
+        plugin: spec.name.clone(),
+        app: app.command.name.clone(),
+    };
+    if app.static_routing {
+        let directory = app.static_directory.trim_start_matches('/');
+        let root = plugin.dir.join(&app.command.name).join(directory);
+        let path = format!("{}{}", prefix.trim_end_matches('/'), app.static_url_prefix);
+        let path = if path.is_empty() { "/" } else { &path };
+        routes.push(route(path, Target::Static { root }));
+    }
+    if app.command.count > 0 {
+        let target = match app.fastcgi {
+            true => Target::Fixed {
+                status: 501,
+                body: "This app speaks FastCGI, which this version does not forward.\n".into(),
+            },
+            false => Target::Upstream { name: upstream_name(&spec.name, app) },
+        };
+        routes.push(route(prefix, target));
+    }
+}
+
+/// The predecessor put prefixes into a regular expression as they were. A dot
+/// alone is far more often a dot than "any character", and is taken as one.
+fn is_pattern(prefix: &str) -> bool {
+    prefix.contains(['+', '*', '?', '(', ')', '[', ']', '{', '}', '|', '^', '$', '\\'])
+}
+
+pub(super) fn upstreams_of(
+    loaded: &Loaded,
+    module: &ModuleConfig,
+) -> BTreeMap<String, UpstreamSpec> {
+    let serving = loaded.spec.apps.iter().filter(|app| app.command.count > 0 && !app.fastcgi);
+    serving.map(|app| (upstream_name(&loaded.spec.name, app), upstream(app, module))).collect()
+}
+
+fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
+    let argv = command::split_command(&app.command.command, &[], &[]).unwrap_or_default();
+    let (by_command, keep) = command::slots_of(&argv);
+    let slots = match app.requests_per_worker {
+        Some(0) => Slots::Unlimited,
+        Some(per_worker) => Slots::Finite { per_worker },
+        None => by_command,
+    };
+    let timeout_ms = app.timeout_s.unwrap_or(module.nginx.timeout_s) * 1000;
+    UpstreamSpec {
+        slots,
+        keep_alive: app.keep_alive.unwrap_or(keep),
+        timeout_ms,
+        queue_max: module.front.queue_max,
+        queue_timeout_ms: module.front.queue_timeout_s.map_or(timeout_ms, |s| s * 1000),
+    }
+}
+
+/// The page for unknown URLs is the index of the welcome plugin.
+pub(super) fn not_found_page(plugin: &PluginInput, loaded: &Loaded) -> Option<PathBuf> {
+    let app = loaded.spec.apps.first()?;
+    Some(plugin.dir.join(&app.command.name).join("index.html"))
+}
+
+/// The shortest path of each app: what a person opens.
+pub(super) fn paths_for_people(routes: &[Route]) -> Vec<String> {
+    let mut best: BTreeMap<&str, &str> = BTreeMap::new();
+    for route in routes.iter().filter(|route| !route.pattern) {
+        let path = best.entry(&route.app).or_insert(&route.prefix);
+        let is_page = !route.prefix.ends_with("/static");
+        if is_page && route.prefix.len() < path.len() {
+            *path = &route.prefix;
+        }
+    }
+    best.into_values().map(str::to_owned).collect()
+}
+
+/// Two plugins that ask for the same requests: the first by name gets them, and
+/// somebody should know.
+pub(super) fn diagnose_overlaps(plan: &mut Plan) {
+    let mut owners: BTreeMap<&str, &Route> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for route in &plan.table.routes {
+        match owners.get(route.prefix.as_str()) {
+            Some(first) if first.plugin != route.plugin || first.app != route.app => {
+                problems.push(
+                    Diagnostic::warning(format!(
+                        "two apps ask for the requests of {}",
+                        route.prefix
+                    ))
+                    .because(format!(
+                        "{}/{} and {}/{} both declare it; the first one gets them all",
+                        first.plugin, first.app, route.plugin, route.app
+                    ))
+                    .help("change prefix_based_routing_extra_routes of one of them"),
+                );
+            }
+            Some(_) => {}
+            None => drop(owners.insert(&route.prefix, route)),
+        }
+    }
+    plan.problems.extend(problems);
+}

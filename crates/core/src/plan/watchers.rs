@@ -1,0 +1,221 @@
+//! The watchers of a plugin, and of the front.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::diagnostic::Diagnostic;
+use crate::names::WatcherName;
+use crate::output::{Output, Rotation};
+use crate::plan::routes::{probe_path, upstream_name};
+use crate::plan::{FrontProgram, Inputs, LONGEST_SOCKET_PATH, Loaded, PluginInput, command};
+use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, ReadyBy};
+use crate::watcher::{Probe, Rlimits, WatcherSpec};
+
+/// How long a worker may take to become ready when its plugin does not say.
+const START_TIMEOUT_S: u64 = 60;
+/// A program that cannot be asked is ready once it has lived this long.
+const ALIVE_MS: u64 = 1_000;
+/// How long a front that is asked to end may take for the requests it holds.
+const FRONT_STOP_MS: u64 = 90_000;
+
+const SIGTERM: i32 = 15;
+
+pub(super) fn of_plugin(
+    plugin: &PluginInput,
+    loaded: &Loaded,
+    inputs: &Inputs,
+    problems: &mut Vec<Diagnostic>,
+) -> Vec<WatcherSpec> {
+    let maker = Maker { plugin, loaded, inputs };
+    let apps = loaded.spec.apps.iter().filter(|app| !app.fastcgi).map(|app| maker.app(app));
+    let extras = loaded.spec.extra_daemons.iter().map(|extra| maker.extra(extra));
+    let mut watchers = Vec::new();
+    for made in apps.chain(extras) {
+        match made {
+            Ok(watcher) if watcher.count > 0 => watchers.push(watcher),
+            Ok(_) => {}
+            Err(problem) => problems.push(problem),
+        }
+    }
+    watchers
+}
+
+struct Maker<'a> {
+    plugin: &'a PluginInput,
+    loaded: &'a Loaded,
+    inputs: &'a Inputs<'a>,
+}
+
+impl Maker<'_> {
+    fn app(&self, app: &AppSpec) -> Result<WatcherSpec, Diagnostic> {
+        let spec = &self.loaded.spec;
+        let name = WatcherName::app(&spec.name, &app.command.name);
+        let timeout_s = app.timeout_s.unwrap_or(self.inputs.module.nginx.timeout_s);
+        let debug_options = if app.command.debug { app.debug_extra_options.as_str() } else { "" };
+        let timeout = timeout_s.to_string();
+        let argv = self.argv(
+            &name,
+            &app.command,
+            &[("{debug_extra_options}", debug_options)],
+            &[("{timeout}", &timeout), ("{app_name}", &app.command.name)],
+        )?;
+        let has_socket = argv.iter().any(|word| word.contains("{unix_socket_path}"));
+        let probe = match app.command.ready {
+            Some(ReadyBy::Notify) => Probe::Notify,
+            Some(ReadyBy::Connect) if has_socket => Probe::Connect,
+            _ if has_socket => Probe::Http { path: probe_path(spec, app) },
+            _ => Probe::Alive { for_ms: app.start_delay_s * 1000 },
+        };
+        let mut watcher = self.watcher(name, &app.command, argv, probe);
+        watcher.env.insert("HOTSWAP".into(), "0".into());
+        let link_stem = self.inputs.var_dir.join(watcher.name.file_stem());
+        watcher.socket_stem = Some(short_enough(&link_stem, &self.inputs.short_dir));
+        watcher.socket_link_stem = Some(link_stem);
+        watcher.upstream = Some(upstream_name(&spec.name, app));
+        watcher.drain_timeout_ms = timeout_s * 1000;
+        watcher.stop_signal = app.stop_signal;
+        watcher.stop_timeout_ms = app.stop_delay_s * 1000;
+        watcher.overlap = app.command.overlap.unwrap_or(true);
+        Ok(watcher)
+    }
+
+    fn extra(&self, extra: &ExtraSpec) -> Result<WatcherSpec, Diagnostic> {
+        let name = WatcherName::extra(&self.loaded.spec.name, &extra.command.name);
+        let values = [("{extra_name}", extra.command.name.as_str())];
+        let argv = self.argv(&name, &extra.command, &[], &values)?;
+        let probe = match extra.command.ready {
+            Some(ReadyBy::Notify) => Probe::Notify,
+            _ => Probe::Alive { for_ms: ALIVE_MS },
+        };
+        let mut watcher = self.watcher(name, &extra.command, argv, probe);
+        watcher.stop_timeout_ms = extra.command.graceful_timeout_s * 1000;
+        // Two copies of a consumer or of a scheduler can do harm.
+        watcher.overlap = extra.command.overlap.unwrap_or(false);
+        Ok(watcher)
+    }
+
+    fn argv(
+        &self,
+        name: &WatcherName,
+        spec: &CommandSpec,
+        options: &[(&str, &str)],
+        values: &[(&str, &str)],
+    ) -> Result<Vec<String>, Diagnostic> {
+        if spec.count == 0 {
+            return Ok(Vec::new());
+        }
+        let dir = self.plugin.dir.to_string_lossy();
+        let own = [("{plugin_name}", self.loaded.spec.name.as_str()), ("{plugin_dir}", &dir)];
+        let refused = |why: &str| {
+            Diagnostic::error(format!("{name} is not started"))
+                .because(format!("its _cmd_and_args {why}"))
+                .help("correct it in the plugin's config.ini")
+        };
+        let argv = command::split_command(&spec.command, options, &[&own, values].concat())
+            .map_err(|why| refused(&why))?;
+        if argv.is_empty() {
+            return Err(refused("is empty, but numprocesses is not 0"));
+        }
+        Ok(argv)
+    }
+
+    fn watcher(
+        &self,
+        name: WatcherName,
+        spec: &CommandSpec,
+        argv: Vec<String>,
+        probe: Probe,
+    ) -> WatcherSpec {
+        let count = self.inputs.scales.get(&name).copied().unwrap_or(spec.count);
+        let log = &self.inputs.module.log;
+        let split_workers = spec.split_workers.unwrap_or(log.split_workers);
+        WatcherSpec {
+            count,
+            env: self.env(spec),
+            argv,
+            cwd: self.plugin.dir.clone(),
+            rlimits: spec.rlimits,
+            output: self.output(&name, spec.split_streams.unwrap_or(log.split_streams)),
+            output_per_worker: split_workers && count > 1,
+            name,
+            socket_stem: None,
+            socket_link_stem: None,
+            upstream: None,
+            probe,
+            start_timeout_ms: spec.start_timeout_s.unwrap_or(START_TIMEOUT_S) * 1000,
+            drain_timeout_ms: 0,
+            stop_signal: SIGTERM,
+            stop_timeout_ms: 0,
+            overlap: true,
+            max_age_s: spec.max_age_s,
+            listeners: Vec::new(),
+        }
+    }
+
+    fn env(&self, spec: &CommandSpec) -> BTreeMap<String, String> {
+        let mut env = self.loaded.env.clone();
+        let flag = if spec.debug { "1" } else { "0" };
+        env.insert("MFSERV_CURRENT_APP_DEBUG".into(), flag.into());
+        if spec.debug {
+            env.insert("MFLOG_MINIMAL_LEVEL".into(), "DEBUG".into());
+            env.insert("MFSERV_LOG_MINIMAL_LEVEL".into(), "DEBUG".into());
+        }
+        env
+    }
+
+    fn output(&self, name: &WatcherName, split: bool) -> Output {
+        let file = |end: &str| self.inputs.log_dir.join(format!("{}.{end}", name.file_stem()));
+        let rotation = self.inputs.module.log.rotation;
+        match split {
+            true => Output { stdout: file("stdout"), stderr: Some(file("stderr")), rotation },
+            false => Output { stdout: file("log"), stderr: None, rotation },
+        }
+    }
+}
+
+/// The stem itself, or one in the short directory when a socket's path could
+/// become too long. The short name is derived from the long one.
+fn short_enough(stem: &Path, short_dir: &Path) -> PathBuf {
+    const LONGEST_END: usize = "_9999.99999999.socket".len();
+    if stem.as_os_str().len() + LONGEST_END <= LONGEST_SOCKET_PATH {
+        return stem.to_owned();
+    }
+    short_dir.join(format!("{:016x}", fnv1a(stem.as_os_str().as_encoded_bytes())))
+}
+
+/// FNV-1a, 64 bits: stable over versions and builds, which std's hasher is not.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+pub(super) fn of_front(
+    program: &FrontProgram,
+    inputs: &Inputs,
+    listeners: Vec<String>,
+) -> WatcherSpec {
+    let rotation: Rotation = inputs.module.front_rotation();
+    WatcherSpec {
+        name: WatcherName::front(),
+        count: 1,
+        argv: program.argv.clone(),
+        env: program.env.clone(),
+        cwd: program.cwd.clone(),
+        rlimits: Rlimits::default(),
+        // What it says beside its access and error logs: panics, mostly.
+        output: Output { stdout: inputs.log_dir.join("front.log"), stderr: None, rotation },
+        output_per_worker: false,
+        socket_stem: Some(inputs.var_dir.join("run").join("front")),
+        socket_link_stem: None,
+        upstream: None,
+        probe: Probe::Told,
+        start_timeout_ms: 30_000,
+        drain_timeout_ms: 0,
+        stop_signal: SIGTERM,
+        stop_timeout_ms: FRONT_STOP_MS,
+        overlap: true,
+        max_age_s: 0,
+        listeners,
+    }
+}
