@@ -168,7 +168,7 @@ fn rank(variant: &str, config_name: &str) -> Option<usize> {
     }
     let variant = variant.to_lowercase();
     let rest = config_name.strip_prefix(&variant)?;
-    (rest.is_empty() || rest.starts_with('_')).then(|| variant.len())
+    (rest.is_empty() || rest.starts_with('_')).then_some(variant.len())
 }
 
 /// Replaces the placeholders of every value. A value that cannot be rendered

@@ -19,6 +19,7 @@ pub mod names;
 pub mod output;
 pub mod peers;
 pub mod plan;
+pub mod plugin_config;
 pub mod plugin_spec;
 pub mod route;
 pub mod status;

@@ -1,0 +1,298 @@
+//! A plugin's configuration: its `config.ini` and the overrides become a
+//! [`PluginSpec`], or the list of all that is wrong with them.
+
+use std::collections::BTreeMap;
+
+use crate::diagnostic::{Diagnostic, Kind as Failure, Location};
+use crate::export::{Exported, export};
+use crate::ini::Document;
+use crate::layers::{Value, assignments, merge, substitute_all};
+use crate::plugin_spec::PluginSpec;
+use crate::suggest::nearest;
+
+mod coerce;
+mod identity;
+mod override_text;
+mod schema;
+mod spec;
+
+pub use identity::{Dependency, dependencies, format_version, label};
+pub use override_text::override_text;
+
+use coerce::{Read, coerce};
+use schema::{Key, Kind};
+
+/// Resolves the configuration of the plugin `name`.
+///
+/// `own` is its `config.ini`; `overrides` are the other files, the weakest first
+/// (the home's, then the site's); `env` is what `{{NAME}}` reads: the process
+/// environment and the exported variables of the module, of which
+/// `MFSERV_NGINX_TIMEOUT` is the timeout of apps that set none; `config_name`
+/// chooses variants; `home_files` says whether a relative path is a regular file
+/// of the plugin.
+///
+/// `Ok` has the warnings, `Err` every error and every warning.
+pub fn resolve(
+    name: &str,
+    own: &Document,
+    overrides: &[Document],
+    env: &BTreeMap<String, String>,
+    config_name: &str,
+    home_files: &dyn Fn(&str) -> bool,
+) -> Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let documents: Vec<&Document> = std::iter::once(own).chain(overrides).collect();
+    let mut resolver = Resolver { name, env, home_files, diagnostics: Vec::new() };
+    let mut values =
+        merge(documents.iter().flat_map(|document| assignments(document)), config_name);
+    values.retain(|value| !value.section.starts_with('_'));
+    substitute_all(&mut values, env, &mut resolver.diagnostics);
+    let mut sections = Vec::new();
+    for (section, at) in section_names(&documents) {
+        let values: Vec<&Value> = values.iter().filter(|v| v.section == section).collect();
+        sections.extend(resolver.section(section, &at, &values));
+    }
+    if !sections.iter().any(|section| section.kind == Kind::General) {
+        resolver.refuse("there is no section [general]", own.at(0), "add it with its _version");
+    }
+    let diagnostics = resolver.diagnostics;
+    match diagnostics.iter().any(Diagnostic::is_error) {
+        true => Err(diagnostics),
+        false => Ok((spec::build(name, &sections), diagnostics)),
+    }
+}
+
+/// The variables that a plugin's public keys are exported as, with `_IP` and
+/// `_IPS` siblings for keys that name hosts.
+pub fn environment(spec: &PluginSpec) -> Exported {
+    let values = spec.exported.iter().map(|(section, key, value)| (&**section, &**key, &**value));
+    export("MFSERV_CURRENT_PLUGIN", "_IPS", values)
+}
+
+/// Every section once, in the order of its first appearance, with its place.
+fn section_names<'a>(documents: &[&'a Document]) -> Vec<(&'a str, Location)> {
+    let mut names: Vec<(&str, Location)> = Vec::new();
+    for document in documents {
+        for section in &document.sections {
+            // The first line of files of before 1.0; it never had a key.
+            let legacy = section.name == "INCLUDE_config.ini" && section.entries.is_empty();
+            let hidden = section.name.starts_with('_') || legacy;
+            if !hidden && !names.iter().any(|(name, _)| *name == section.name) {
+                names.push((&section.name, document.at(section.line)));
+            }
+        }
+    }
+    names
+}
+
+/// A section whose keys have been read.
+struct Section<'a> {
+    kind: Kind<'a>,
+    read: BTreeMap<&'static str, Read>,
+    exported: Vec<(String, String, String)>,
+}
+
+struct Resolver<'a> {
+    name: &'a str,
+    env: &'a BTreeMap<String, String>,
+    home_files: &'a dyn Fn(&str) -> bool,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Resolver<'_> {
+    fn section<'s>(
+        &mut self,
+        name: &'s str,
+        at: &Location,
+        values: &[&Value],
+    ) -> Option<Section<'s>> {
+        let Some(kind) = Kind::of(name) else {
+            let help = schema::unknown_section_help(name);
+            self.refuse(&format!("unknown section [{name}]"), at.clone(), &help);
+            return None;
+        };
+        self.check_name(kind, name, at);
+        let mut section = Section { kind, read: BTreeMap::new(), exported: Vec::new() };
+        for value in values {
+            if kind == Kind::Custom {
+                if !value.key.starts_with('_') {
+                    section.export(name, &value.key, &value.value);
+                }
+                continue;
+            }
+            match kind.keys().find(|key| key.name == value.key) {
+                Some(key) => self.written(name, key, value, &mut section),
+                None => self.unknown_key(kind, value),
+            }
+        }
+        for key in kind.keys().filter(|key| !values.iter().any(|value| value.key == key.name)) {
+            self.left_out(name, key, at, &mut section);
+        }
+        self.check_command(kind, values, &mut section);
+        Some(section)
+    }
+
+    /// The names of apps and daemons are parts of paths, of URLs and of variables.
+    fn check_name(&mut self, kind: Kind, section: &str, at: &Location) {
+        let (Kind::App(name) | Kind::Extra(name)) = kind else { return };
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if name.is_empty() || name.len() > 100 || !name.chars().all(allowed) {
+            self.refuse(
+                &format!("[{section}] has a bad name"),
+                at.clone(),
+                "a name is made of 1 to 100 letters, digits, _ and -",
+            );
+        }
+    }
+
+    /// A key that stands in a file.
+    fn written(&mut self, name: &str, key: &Key, value: &Value, section: &mut Section) {
+        let at = value.origin.location();
+        let label = format!("[{name}] {}", value.written);
+        let coerced = match self.coerce(key, &value.value) {
+            Ok(coerced) => coerced,
+            Err((reason, help)) => {
+                return self.refuse(&format!("{label}: {reason}"), at, &help);
+            }
+        };
+        if let Some((taken, help)) = &coerced.doubt {
+            let what = format!("{label}={} is read as {taken}", value.value);
+            self.warn(&what, None, at.clone(), help);
+        }
+        if let Some(reason) = key.later.filter(|_| self.changes(key, &coerced.read)) {
+            let what = format!("{label} has no effect in this version");
+            self.warn(&what, Some(reason), at, "leave the key out to silence this");
+        }
+        section.put(name, key, coerced);
+    }
+
+    /// A key that no file sets: its default.
+    fn left_out(&mut self, name: &str, key: &Key, at: &Location, section: &mut Section) {
+        let Some(default) = key.default else {
+            let reason = format!("[{name}] {}: required key is missing", key.name);
+            let help = format!("add {}=… to [{name}]", key.name);
+            return self.refuse(&reason, at.clone(), &help);
+        };
+        if let Ok(coerced) = self.coerce(key, default) {
+            section.put(name, key, coerced);
+        }
+    }
+
+    fn unknown_key(&mut self, kind: Kind, value: &Value) {
+        let known = kind.keys().map(|key| key.name);
+        let help = schema::legacy_key(kind, &value.key)
+            .or_else(|| nearest(&value.key, known).map(|near| format!("did you mean {near}?")))
+            .unwrap_or_else(|| "remove it; keys of your own belong into [custom]".into());
+        let reason = format!("[{}] {}: unknown key", value.section, value.written);
+        self.refuse(&reason, value.origin.location(), &help);
+    }
+
+    /// A command must be one, and nothing is started without one.
+    fn check_command(&mut self, kind: Kind, values: &[&Value], section: &mut Section) {
+        let (Kind::App(_) | Kind::Extra(_)) = kind else { return };
+        let place = |key: &str| values.iter().find(|value| value.key == key);
+        let command = section.text("_cmd_and_args");
+        if let Some(value) = place("_cmd_and_args").filter(|_| shlex::split(&command).is_none()) {
+            let reason = format!("[{}] _cmd_and_args: a quote is not closed", value.section);
+            let help = "the command is split as a shell does: close every quote";
+            self.refuse(&reason, value.origin.location(), help);
+        }
+        if let Some(value) = place("numprocesses").filter(|_| command.trim().is_empty()) {
+            if section.number("numprocesses") > 0 {
+                let what = format!("[{}] starts nothing: it has no command", value.section);
+                let help = "write _cmd_and_args, or numprocesses=0";
+                self.warn(&what, None, value.origin.location(), help);
+                section.read.insert("numprocesses", Read::Number(0));
+            }
+        }
+    }
+
+    fn coerce(&self, key: &Key, text: &str) -> Result<coerce::Coerced, coerce::Refusal> {
+        let module_timeout = self.env.get("MFSERV_NGINX_TIMEOUT").map_or_else(
+            || crate::keys::find("nginx", "timeout").and_then(|key| key.default).unwrap_or(""),
+            String::as_str,
+        );
+        coerce(key.kind, text, module_timeout, self.home_files)
+    }
+
+    /// True when the value asks for something else than the default does.
+    fn changes(&self, key: &Key, read: &Read) -> bool {
+        // Whatever is not `fastcgi` is the default way to talk to an app.
+        if key.name == "_gateway_interface_mode" {
+            return *read == Read::Text("fastcgi".into());
+        }
+        let default = key.default.and_then(|text| self.coerce(key, text).ok());
+        default.is_none_or(|default| default.read != *read)
+    }
+
+    fn refuse(&mut self, reason: &str, at: Location, help: &str) {
+        self.diagnostics.push(
+            Diagnostic::error(format!("plugin {} is refused", self.name))
+                .kind(Failure::BadConfiguration)
+                .because(reason)
+                .at(at)
+                .help(help),
+        );
+    }
+
+    fn warn(&mut self, what: &str, because: Option<&str>, at: Location, help: &str) {
+        let mut warning = Diagnostic::warning(format!("plugin {}: {what}", self.name));
+        if let Some(reason) = because {
+            warning = warning.because(reason);
+        }
+        self.diagnostics.push(warning.at(at).help(help));
+    }
+}
+
+impl Section<'_> {
+    fn export(&mut self, section: &str, key: &str, value: &str) {
+        self.exported.push((section.into(), key.into(), value.into()));
+    }
+
+    fn put(&mut self, section: &str, key: &Key, coerced: coerce::Coerced) {
+        if key.is_public() {
+            self.export(section, key.name, &coerced.exported);
+        }
+        if let Some(known) = self.kind.keys().find(|known| known.name == key.name) {
+            self.read.insert(known.name, coerced.read);
+        }
+    }
+
+    fn text(&self, key: &str) -> String {
+        match self.read.get(key) {
+            Some(Read::Text(text)) => text.clone(),
+            _ => String::new(),
+        }
+    }
+
+    fn number(&self, key: &str) -> u64 {
+        self.optional_number(key).unwrap_or(0)
+    }
+
+    fn optional_number(&self, key: &str) -> Option<u64> {
+        match self.read.get(key) {
+            Some(Read::Number(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    fn flag(&self, key: &str) -> bool {
+        self.optional_flag(key).unwrap_or(false)
+    }
+
+    fn optional_flag(&self, key: &str) -> Option<bool> {
+        match self.read.get(key) {
+            Some(Read::Flag(flag)) => Some(*flag),
+            _ => None,
+        }
+    }
+
+    fn list(&self, key: &str) -> Vec<String> {
+        match self.read.get(key) {
+            Some(Read::List(items)) => items.clone(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
