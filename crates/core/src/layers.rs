@@ -78,6 +78,25 @@ pub struct Value {
     pub overrides: Vec<Assignment>,
 }
 
+impl Value {
+    /// The value and its whole history, for people:
+    ///
+    /// ```text
+    /// [nginx] port = 80
+    ///   used: port=80 (--set)
+    ///   over: port=8080 (/home/mfserv/config/config.ini:12)
+    ///   over: port=18868 (built-in default)
+    /// ```
+    pub fn explain(&self) -> String {
+        let mut text = format!("[{}] {} = {}", self.section, self.key, self.value);
+        text.push_str(&format!("\n  used: {}={} ({})", self.written, self.raw, self.origin));
+        for over in &self.overrides {
+            text.push_str(&format!("\n  over: {}={} ({})", over.key, over.raw, over.origin));
+        }
+        text
+    }
+}
+
 /// Every key of a document as an [`Assignment`].
 pub fn assignments(document: &Document) -> impl Iterator<Item = Assignment> + '_ {
     document.sections.iter().flat_map(move |section| {
@@ -264,7 +283,10 @@ mod tests {
     fn set_wins_over_every_file_and_every_variant() {
         let values = merged(&["[a]\nx[dev]=2\n"], &[("a", "x", "4"), ("a", "x", "5")], "dev");
         assert_eq!(shown(&values), ["a.x=5 (--set)"]);
-        assert_eq!(values[0].overrides.len(), 2);
+        assert_eq!(
+            values[0].explain(),
+            "[a] x = 5\n  used: x=5 (--set)\n  over: x=4 (--set)\n  over: x[dev]=2 (f0:2)"
+        );
     }
 
     #[test]

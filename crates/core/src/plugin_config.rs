@@ -46,6 +46,7 @@ pub fn resolve(
         merge(documents.iter().flat_map(|document| assignments(document)), config_name);
     values.retain(|value| !value.section.starts_with('_'));
     substitute_all(&mut values, env, &mut resolver.diagnostics);
+    resolver.name_the_plugin();
     let mut sections = Vec::new();
     for (section, at) in section_names(&documents) {
         let values: Vec<&Value> = values.iter().filter(|v| v.section == section).collect();
@@ -222,6 +223,14 @@ impl Resolver<'_> {
         }
         let default = key.default.and_then(|text| self.coerce(key, text).ok());
         default.is_none_or(|default| default.read != *read)
+    }
+
+    /// Errors found so far become reasons to refuse this plugin.
+    fn name_the_plugin(&mut self) {
+        for diagnostic in &mut self.diagnostics {
+            let what = format!("plugin {} is refused", self.name);
+            diagnostic.because.insert(0, std::mem::replace(&mut diagnostic.what, what));
+        }
     }
 
     fn refuse(&mut self, reason: &str, at: Location, help: &str) {

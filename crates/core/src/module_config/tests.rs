@@ -241,3 +241,38 @@ fn the_front_gets_its_settings_in_milliseconds() {
     assert_eq!(config.front.queue_timeout_s, Some(7));
     assert_eq!(config.general.python.as_deref(), Some("python3.12"));
 }
+
+#[test]
+fn every_key_takes_any_text_without_a_panic_and_says_where_and_what_to_do() {
+    let values = [
+        "",
+        "0",
+        "1",
+        "-1",
+        "null",
+        "é",
+        "/",
+        "/a b",
+        "{{",
+        "@@@X@@@",
+        "99999999999999999999",
+        "9223372036854775807",
+        "1125899906842624",
+        "0644",
+        "::1",
+        "10.0.0.0/99",
+        "x;y",
+        "%",
+        "[a]",
+    ];
+    for key in KEYS {
+        for value in values {
+            let resolution = home(&format!("[{}]\n{}={value}\n", key.section, key.key));
+            for diagnostic in &resolution.diagnostics {
+                assert_eq!(diagnostic.at, Some(Location::new("home.ini", 2)), "{diagnostic}");
+                assert!(diagnostic.help.is_some(), "{diagnostic}");
+            }
+            let _ = resolution.config.server_settings("x", PathBuf::new());
+        }
+    }
+}

@@ -36,7 +36,7 @@ fn general(section: Option<&Section>) -> General {
     let paths = section.map(|section| section.list("_persistent_paths")).unwrap_or_default();
     General {
         version: text("_version"),
-        release: text("_release"),
+        release: Some(text("_release")).filter(|r| !r.is_empty()).unwrap_or("1".into()),
         summary: text("_summary"),
         license: text("_license"),
         url: text("_url"),

@@ -322,13 +322,73 @@ fn public_keys_are_exported_with_their_defaults_and_private_ones_not() {
 
 #[test]
 fn a_template_that_cannot_be_rendered_refuses_the_plugin() {
-    let errors = plugin("[custom]\nx={{ y\n").unwrap_err();
-    assert_eq!(errors[0].at, Some(Location::new("config.ini", 9)));
-    assert!(errors[0].is_error());
+    refused("[custom]\nx={{ y\n", 9, &["can't render [custom] x"]);
 }
 
 #[test]
 fn the_legacy_first_line_is_tolerated_in_overrides() {
     let (_, warnings) = resolved_as("GENERIC", GENERAL, &["[INCLUDE_config.ini]\n", ""]).unwrap();
     assert_eq!(warnings, []);
+}
+
+/// A small linear congruential generator: the same numbers in every run.
+fn pick<'a>(seed: &mut u64, words: &[&'a str]) -> &'a str {
+    *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+    words[(*seed >> 33) as usize % words.len()]
+}
+
+#[test]
+fn whatever_is_written_every_diagnostic_has_a_place_and_help() {
+    let sections =
+        ["general", "app_main", "app_é", "extra_daemon_d", "internal", "custom", "_x", "x"];
+    let mut keys: Vec<&str> = [Kind::General, Kind::App(""), Kind::Internal]
+        .into_iter()
+        .flat_map(Kind::keys)
+        .map(|k| k.name)
+        .collect();
+    keys.extend(["version", "é", "numproceses", "hostname", "_ready"]);
+    let values = [
+        "",
+        "0",
+        "1",
+        "-1",
+        "null",
+        "AUTO",
+        "é",
+        "/a",
+        "/a/",
+        "..",
+        "{{CORES}}",
+        "{{",
+        "{% for %}",
+        "@@@X@@@",
+        "99999999999999999999",
+        "http",
+        "'",
+        "/(",
+        "a;b",
+        "@@@",
+        "9223372036854775807",
+    ];
+    let mut seed = 7;
+    for _ in 0..3000 {
+        let mut text = format!("[{}]\n", pick(&mut seed, &sections));
+        for key in [pick(&mut seed, &keys), pick(&mut seed, &keys)] {
+            let variant = pick(&mut seed, &["", "[]", "[generic]", "[x]", "[é"]);
+            text.push_str(&format!("{key}{variant}={}\n", pick(&mut seed, &values)));
+        }
+        let Ok(own) = parse(&text, "config.ini", Dialect::Plugin) else { continue };
+        let general = parse(GENERAL, "home.ini", Dialect::Plugin).unwrap();
+        let result = resolve("foo", &own, &[general], &env(), "generic", &|_| true);
+        for diagnostic in match &result {
+            Ok((spec, warnings)) => {
+                let _ = environment(spec);
+                warnings
+            }
+            Err(errors) => errors,
+        } {
+            assert!(diagnostic.at.is_some() && diagnostic.help.is_some(), "{diagnostic}");
+        }
+        let _ = override_text("foo", &text);
+    }
 }
