@@ -267,6 +267,13 @@ fn shortened(text: &str) -> String {
     }
 }
 
+/// What stands before `=` in the continuation lines of a value. Who removes the `#`
+/// of a commented key but not the blank behind it has written such a line,
+/// without knowing: whoever knows the keys can say so.
+pub fn keys_in_continuation(value: &str) -> impl Iterator<Item = &str> {
+    value.lines().skip(1).filter_map(|line| Some(line.split_once('=')?.0.trim()))
+}
+
 /// True when a file sets something: it has a line that is neither a comment nor a
 /// section header and contains a letter. A generated file without such a line
 /// may be replaced or removed; one with it belongs to its author.
@@ -356,6 +363,13 @@ mod tests {
         let document = module("\u{feff}[INCLUDE_config.ini]\r\n\r\n[nginx]\r\nport=1\r\n").unwrap();
         assert_eq!(document.sections.len(), 2);
         assert_eq!(entries(&document), [("port", "1", 4)]);
+    }
+
+    #[test]
+    fn a_key_that_an_indent_has_made_part_of_a_value_can_be_found() {
+        let document = module("[a]\nx=1=2\n# y=1\n z=1\n text\n").unwrap();
+        let value = &document.sections[0].entries[0].value;
+        assert_eq!(keys_in_continuation(value).collect::<Vec<_>>(), ["z"]);
     }
 
     #[test]

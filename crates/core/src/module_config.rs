@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::diagnostic::{Diagnostic, Kind};
 use crate::export::{Unresolved, export, variable};
-use crate::ini::Document;
+use crate::ini::{Document, keys_in_continuation};
 use crate::keys::{self, KEYS, Key};
-use crate::layers::{Assignment, Origin, Value, assignments, merge, substitute_all};
+use crate::layers::{Assignment, Origin, Value, assignments, merge, split_variant, substitute_all};
 use crate::suggest::nearest;
 
 mod reading;
@@ -69,6 +69,7 @@ pub fn resolve(
     let built_in = built_in(env);
     let mut readings = Readings::default();
     for value in &values {
+        check_indent(value, &mut diagnostics);
         let reading = match keys::find(&value.section, &value.key) {
             Some(key) => reading(key, value, &built_in, &mut diagnostics),
             None => {
@@ -189,6 +190,20 @@ fn warn_if_not_obeyed(key: &Key, value: &Value, diagnostics: &mut Vec<Diagnostic
             .at(value.origin.location())
             .help("it is exported to plugins all the same; remove it to silence this"),
     );
+}
+
+/// A known key on an indented line is part of the value above it: say so.
+fn check_indent(value: &Value, diagnostics: &mut Vec<Diagnostic>) {
+    let is_known =
+        |name: &&str| keys::find(&value.section, split_variant(&name.to_lowercase()).0).is_some();
+    for name in keys_in_continuation(&value.raw).filter(is_known) {
+        diagnostics.push(
+            Diagnostic::warning(format!("[{}] {name} is not set", value.section))
+                .because(format!("its line is indented: it continues the value of {}", value.key))
+                .at(value.origin.location())
+                .help("remove the blanks before the key"),
+        );
+    }
 }
 
 /// Unknown sections belong to whoever wrote them; unknown keys of known

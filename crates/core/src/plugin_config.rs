@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::diagnostic::{Diagnostic, Kind as Failure, Location};
 use crate::export::{Exported, export};
-use crate::ini::Document;
-use crate::layers::{Value, assignments, merge, substitute_all};
+use crate::ini::{Document, keys_in_continuation};
+use crate::layers::{Value, assignments, merge, split_variant, substitute_all};
 use crate::plugin_spec::PluginSpec;
 use crate::suggest::nearest;
 
@@ -114,6 +114,7 @@ impl Resolver<'_> {
         self.check_name(kind, name, at);
         let mut section = Section { kind, read: BTreeMap::new(), exported: Vec::new() };
         for value in values {
+            self.check_indent(kind, value);
             if kind == Kind::Custom {
                 if !value.key.starts_with('_') {
                     section.export(name, &value.key, &value.value);
@@ -142,6 +143,17 @@ impl Resolver<'_> {
                 at.clone(),
                 "a name is made of 1 to 100 letters, digits, _ and -",
             );
+        }
+    }
+
+    /// A known key on an indented line is part of the value above it: say so.
+    fn check_indent(&mut self, kind: Kind, value: &Value) {
+        let is_known = |name: &&str| kind.keys().any(|key| key.name == split_variant(name).0);
+        for name in keys_in_continuation(&value.raw).filter(is_known) {
+            let what = format!("[{}] {name} is not set", value.section);
+            let reason = format!("its line is indented: it continues the value of {}", value.key);
+            let at = value.origin.location();
+            self.warn(&what, Some(&reason), at, "remove the blanks before the key");
         }
     }
 

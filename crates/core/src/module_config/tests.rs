@@ -127,6 +127,13 @@ fn a_comment_after_a_number_is_explained() {
 }
 
 #[test]
+fn a_key_that_is_uncommented_but_still_indented_is_explained() {
+    let resolution = home("[nginx]\nhealth_location=/x\n# text\n port=80\n");
+    says(&resolution.diagnostics[0], Severity::Warning, 2, &["port is not set", "indented"]);
+    assert_eq!(resolution.config.nginx.port, Some(18868));
+}
+
+#[test]
 fn a_bad_set_says_that_it_was_set() {
     let resolution = resolved(&[], &["nginx.port=x"], "GENERIC");
     assert_eq!(only(&resolution).at, Some(Location::new("--set", 0)));

@@ -224,6 +224,13 @@ fn doubtful_values_are_coerced_with_a_warning_at_their_line() {
 }
 
 #[test]
+fn a_key_that_is_uncommented_but_still_indented_is_explained() {
+    let text = "[app_main]\n_cmd_and_args=foo\n  --bar=1\n numprocesses=2\n";
+    let spec = warned(text, 9, &["numprocesses is not set", "continues the value of _cmd"]);
+    assert_eq!(spec.apps[0].command.count, 0);
+}
+
+#[test]
 fn bad_routes_and_files_refuse_the_plugin() {
     let key = "prefix_based_routing_extra_routes";
     refused(&format!("[app_main]\n{key}=a\n"), 9, &[key, "all routes must start by /"]);
