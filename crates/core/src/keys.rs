@@ -40,6 +40,8 @@ pub enum Type {
     Address,
     /// Networks in CIDR form separated by commas; `null` means none.
     Networks,
+    /// The name of a program, without a directory; `null` means the usual one.
+    Program,
     /// Any text.
     Text,
 }
@@ -59,6 +61,7 @@ impl Type {
             Type::Host => "host".into(),
             Type::Address => "IP address".into(),
             Type::Networks => "networks, comma".into(),
+            Type::Program => "program".into(),
             Type::Text => "text".into(),
         }
     }
@@ -88,6 +91,12 @@ impl Key {
     pub fn variable(&self) -> Option<String> {
         crate::export::variable("MFSERV", self.section, self.key)
     }
+}
+
+/// True for the name of a program as `python3.12`: no directory, no arguments.
+pub fn is_program_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !name.is_empty() && name.chars().all(allowed) && !name.starts_with(['.', '-'])
 }
 
 /// The key of a section, if there is one.

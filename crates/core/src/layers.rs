@@ -73,6 +73,9 @@ pub struct Value {
     pub written: String,
     /// Where it comes from.
     pub origin: Origin,
+    /// Its placeholders could not be replaced: `value` is still the text as written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub broken: bool,
     /// What it won against, the strongest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Assignment>,
@@ -167,6 +170,7 @@ fn chosen(mut candidates: Vec<(usize, Assignment)>, name: (String, String)) -> O
         raw: winner.raw,
         written: winner.key,
         origin: winner.origin,
+        broken: false,
         overrides,
     })
 }
@@ -191,7 +195,7 @@ fn rank(variant: &str, config_name: &str) -> Option<usize> {
 }
 
 /// Replaces the placeholders of every value. A value that cannot be rendered
-/// becomes an error and keeps its raw text.
+/// becomes an error and is marked as broken.
 pub fn substitute_all(
     values: &mut [Value],
     env: &BTreeMap<String, String>,
@@ -200,13 +204,17 @@ pub fn substitute_all(
     for value in values {
         match substitute(&value.raw, env) {
             Ok(text) => value.value = text,
-            Err(reason) => diagnostics.push(
-                Diagnostic::error(format!("can't render [{}] {}", value.section, value.written))
-                    .kind(Kind::BadConfiguration)
-                    .because(reason)
-                    .at(value.origin.location())
-                    .help("{{NAME}} is an environment variable; write {{ '{%' }} for the text {%"),
-            ),
+            Err(reason) => {
+                value.broken = true;
+                let what = format!("can't render [{}] {}", value.section, value.written);
+                diagnostics.push(
+                    Diagnostic::error(what)
+                        .kind(Kind::BadConfiguration)
+                        .because(reason)
+                        .at(value.origin.location())
+                        .help("{{NAME}} is an environment variable; {{ '{%' }} is the text {%"),
+                );
+            }
         }
     }
 }

@@ -134,7 +134,7 @@ fn reading(
     let by_default = || read(key.kind, default).unwrap_or(Read::Nothing);
     // The built-in value is right by definition, also when it is `null` or when
     // the environment has no number of processors.
-    if value.value == *default {
+    if value.broken || value.value == *default {
         return by_default();
     }
     let name = format!("[{}] {}", key.section, value.written);

@@ -122,6 +122,7 @@ impl Resolver<'_> {
                 continue;
             }
             match kind.keys().find(|key| key.name == value.key) {
+                Some(_) if value.broken => {}
                 Some(key) => self.written(name, key, value, &mut section),
                 None => self.unknown_key(kind, value),
             }

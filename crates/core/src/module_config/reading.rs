@@ -43,6 +43,7 @@ pub(super) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
         Type::Networks => networks(text),
         Type::Path if is_null => Ok(Read::Nothing),
         Type::Path => path(text),
+        Type::Program => program(text),
         Type::Host | Type::Text => Ok(Read::Text(text.to_string())),
     }
 }
@@ -94,6 +95,16 @@ fn path(text: &str) -> Result<Read, Refusal> {
     match text.starts_with('/') {
         true => Ok(Read::Text(text.to_string())),
         false => Err(("it is not an absolute path".into(), "begin the path with /".into())),
+    }
+}
+
+fn program(text: &str) -> Result<Read, Refusal> {
+    match crate::keys::is_program_name(text) {
+        true => Ok(Read::Text(text.to_string())),
+        false => Err((
+            "it is not the name of a program".into(),
+            "write a name without a directory, for example python3.12".into(),
+        )),
     }
 }
 

@@ -188,9 +188,9 @@ fn nginx_as_the_front_is_refused_in_this_version() {
 
 #[test]
 fn a_bad_template_is_an_error_at_its_line() {
-    let resolution = home("[nginx]\nhealth_location=/{{ x\n");
-    assert!(resolution.has_errors());
-    says(&resolution.diagnostics[0], Severity::Error, 2, &["can't render [nginx] health_location"]);
+    let resolution = home("[nginx]\nport={{ x\n");
+    says(only(&resolution), Severity::Error, 2, &["can't render [nginx] port"]);
+    assert_eq!(resolution.config.nginx.port, Some(18868));
 }
 
 #[test]
@@ -225,6 +225,12 @@ fn null_and_zero_switch_things_off() {
     assert_eq!(config.nginx.health_path, None);
     assert_eq!(config.nginx.upload_max_body_bytes, u64::MAX);
     assert_eq!((config.log.rotation.mode, config.log.rotation.max_age_s), (None, 0));
+}
+
+#[test]
+fn the_interpreter_is_a_name() {
+    let resolution = home("[general]\n_python=/usr/bin/python3 -S\n");
+    says(only(&resolution), Severity::Error, 2, &["_python", "python3.12"]);
 }
 
 #[test]

@@ -263,8 +263,7 @@ fn word(text: &str, words: &[&str]) -> Result<Coerced, Refusal> {
 }
 
 fn interpreter(text: &str) -> Result<Coerced, Refusal> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    match text.chars().all(allowed) && !text.starts_with(['.', '-']) {
+    match crate::keys::is_program_name(text) {
         true => Ok(as_text(text)),
         false => Err((
             format!("{text:?} is not the name of an interpreter"),

@@ -330,6 +330,7 @@ fn public_keys_are_exported_with_their_defaults_and_private_ones_not() {
 #[test]
 fn a_template_that_cannot_be_rendered_refuses_the_plugin() {
     refused("[custom]\nx={{ y\n", 9, &["can't render [custom] x"]);
+    refused("[app_main]\nmax_age={{ y\n", 9, &["can't render [app_main] max_age"]);
 }
 
 #[test]
