@@ -1,1 +1,23 @@
-//! Placeholder replaced by the first commit of this crate.
+//! Plugins on disk: made from templates, built, packed, installed, and the
+//! environment that their programs run in.
+//!
+//! Ordinary blocking code that needs no running node: it is used by the
+//! command line and by threads of the daemon alike.
+
+#![forbid(unsafe_code)]
+
+pub mod archive;
+pub mod base;
+pub mod build;
+mod child;
+mod disk;
+pub mod environment;
+pub mod home;
+pub mod label;
+pub mod progress;
+pub mod python;
+// pub mod store;
+pub mod templates;
+
+pub use home::Home;
+pub use progress::{Cancel, Progress, Silent};

@@ -1,0 +1,1 @@
+"""Names that plugins import from the base framework."""

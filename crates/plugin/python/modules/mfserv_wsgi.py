@@ -1,0 +1,348 @@
+"""One worker of a WSGI app: a single-threaded HTTP/1.1 server on a unix socket.
+
+The server is waitress. Its event loop reads requests and writes responses for
+any number of connections, and between two turns the main thread runs the
+requests that are complete, one after the other: an idle or slow connection
+never blocks another, and a signal can interrupt the request that runs.
+
+Options and behaviour are those of the predecessor's bjoern_wrapper.py, except
+that SIGTERM also ends it cleanly, and that it never removes a socket which is
+no longer its own.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+
+BACKLOG = 10000
+REQUEST_ID = "MFSERV_CURRENT_REQUEST_ID"
+# how long a worker that was told to stop goes on sending what it has answered
+FLUSH_SECONDS = 5.0
+
+
+class SoftTimeout(BaseException):
+    """The running request took too long. Not an Exception, so that no app swallows it."""
+
+
+def log_problem(message, exc_info=False):
+    """Logs with mflog, imported at the first problem (it takes as long as the rest of the start)."""
+    try:
+        from mflog import get_logger
+
+        logger = get_logger("bjoern_wrapper")
+        logger.error(message, exc_info=True) if exc_info else logger.warning(message)
+    except Exception:
+        import traceback
+
+        print(message, file=sys.stderr)
+        if exc_info:
+            traceback.print_exc()
+
+
+def kill_family():
+    """SIGKILLs the descendants of this process, then itself."""
+    todo, pids = [os.getpid()], []
+    while todo:
+        pid = todo.pop()
+        pids.append(pid)
+        try:
+            for thread in os.listdir("/proc/%d/task" % pid):
+                with open("/proc/%d/task/%s/children" % (pid, thread)) as children:
+                    todo += [int(child) for child in children.read().split()]
+        except OSError:
+            pass
+    for pid in reversed(pids):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            pass
+
+
+class Clock:
+    """The time that the running request has left."""
+
+    def __init__(self, timeout):
+        self.timeout = timeout
+        self.armed = False
+        self.began = None
+        signal.signal(signal.SIGALRM, self.ring)
+
+    def ring(self, signum, frame):
+        if self.armed:
+            self.armed = False
+            raise SoftTimeout()
+
+    def start(self):
+        self.began = time.monotonic()
+        self.resume()
+
+    def resume(self):
+        if self.timeout > 0:
+            self.armed = True
+            left = self.began + self.timeout - time.monotonic()
+            signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))
+
+    def pause(self):
+        if self.timeout > 0:
+            self.armed = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def finish(self):
+        self.pause()
+        self.began = None
+
+    def watch(self):
+        """The hard limit: a request that even a signal does not interrupt ends the process."""
+        while True:
+            time.sleep(1)
+            began = self.began
+            if began is not None and time.monotonic() - began >= self.timeout + 1:
+                print("hard timeout (%i s) => SIGKILL" % (self.timeout + 1), file=sys.stderr, flush=True)
+                kill_family()
+
+
+class TimedBody:
+    """A response body that is made piece by piece: each piece under the same clock."""
+
+    def __init__(self, limits, body):
+        self.limits = limits
+        self.body = body
+        self.pieces = iter(body)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        clock = self.limits.clock
+        try:
+            clock.resume()
+            try:
+                return next(self.pieces)
+            finally:
+                clock.pause()
+        except SoftTimeout:
+            clock.pause()
+            raise RuntimeError("request timeout (%i s) while sending the response" % clock.timeout) from None
+
+    def close(self):
+        try:
+            close = getattr(self.body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self.limits.clock.finish()
+
+
+class Limits:
+    """The app, with its timeouts, its request id and an answer for what it does not catch."""
+
+    def __init__(self, app, clock):
+        self.app = app
+        self.clock = clock
+
+    def __call__(self, environ, start_response):
+        os.environ[REQUEST_ID] = environ.get("HTTP_X_REQUEST_ID", "")
+        clock = self.clock
+        try:
+            clock.start()
+            try:
+                body = self.app(environ, start_response)
+            finally:
+                clock.pause()
+        except SoftTimeout:
+            clock.finish()
+            log_problem("request timeout (%i s) => HTTP/504" % clock.timeout)
+            return answer(start_response, "504 Gateway Time-out", b"")
+        except Exception:
+            clock.finish()
+            log_problem("uncaught exception => HTTP/500", exc_info=True)
+            return answer(start_response, "500 Internal Server Error", b"HTTP/500 Internal Server Error")
+        if isinstance(body, (list, tuple)):
+            clock.finish()
+            return body
+        return TimedBody(self, body)
+
+
+def answer(start_response, status, body):
+    headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
+    start_response(status, headers, sys.exc_info())
+    return [body]
+
+
+class OwnSocket:
+    """The unix socket of this worker, removed at the end if it is still the same file."""
+
+    def __init__(self, path):
+        self.path = path
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.remove_dead(path)
+        self.socket.bind(path)
+        self.identity = self.look()
+        self.socket.listen(BACKLOG)
+
+    @staticmethod
+    def remove_dead(path):
+        """Removes a socket file that nobody listens on any more."""
+        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except OSError:
+            pass
+        finally:
+            probe.close()
+
+    def look(self):
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino)
+
+    def remove(self):
+        if self.identity is not None and self.look() == self.identity:
+            os.unlink(self.path)
+
+
+class Worker:
+    """The event loop, and the requests that wait for their turn in the main thread."""
+
+    def __init__(self, app, own_socket):
+        from waitress import wasyncore
+        from waitress.server import create_server
+
+        self.poll = wasyncore.poll2
+        self.queue = deque()
+        self.channels = {}
+        self.stopping = False
+        self.server = create_server(
+            app,
+            map=self.channels,
+            sockets=[own_socket.socket],
+            _dispatcher=self,
+            ident=None,
+            # the front sets X-Forwarded-*, and it is the only one who can connect
+            clear_untrusted_proxy_headers=False,
+            # bounds on connections, bodies and heads are the front's
+            connection_limit=100000,
+            max_request_body_size=1 << 40,
+            # one thread can not wait for itself: a response larger than its
+            # buffer goes to a temporary file
+            outbuf_high_watermark=sys.maxsize,
+        )
+        # the loop is never asleep while a request runs: nobody has to wake it
+        self.wake = self.server.pull_trigger
+        self.server.pull_trigger = lambda thunk=None: None
+
+    def add_task(self, channel):
+        """Called by waitress for each complete request."""
+        self.queue.append(channel)
+
+    def shutdown(self, cancel_pending=True, timeout=0):
+        """Called by waitress when its server closes."""
+        return False
+
+    def stop(self, signum=None, frame=None):
+        """Asks for a clean end; the signal a second time ends at once."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        self.stopping = True
+        self.wake()
+
+    def turn(self, patience):
+        self.poll(patience, self.channels)
+        while self.queue:
+            self.queue.popleft().service()
+
+    def run(self):
+        while not self.stopping:
+            self.turn(30.0)
+
+    def flush(self):
+        """Sends what was answered and not yet sent."""
+        deadline = time.monotonic() + FLUSH_SECONDS
+        while time.monotonic() < deadline and any(
+            channel.total_outbufs_len or channel.requests for channel in list(self.server.active_channels.values())
+        ):
+            self.turn(0.1)
+
+
+def import_app(target):
+    """Imports MODULE:CALLABLE; None, with the reason logged, when it can not be."""
+    module_name, colon, name = target.partition(":")
+    if not (module_name and colon and name):
+        log_problem("bad application: %r, expected MODULE:CALLABLE" % target)
+        return None
+    from importlib import import_module
+
+    try:
+        module = import_module(module_name)
+    except ImportError:
+        log_problem("can't import the module %s" % module_name, exc_info=True)
+        return None
+    app = getattr(module, name, None)
+    if not callable(app):
+        log_problem("no callable %s in the module %s" % (name, module_name))
+        return None
+    return app
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(prog="bjoern_wrapper.py", description="WSGI server on a unix socket")
+    parser.add_argument("wsgi_app", metavar="MODULE:CALLABLE", help="the WSGI application")
+    parser.add_argument("unix_socket", metavar="UNIX_SOCKET", help="the unix socket to listen on")
+    parser.add_argument(
+        "--timeout", type=int, default=60, help="longest time of one request, seconds (0 = no soft limit)"
+    )
+    parser.add_argument("--debug", action="store_true", help="debug level, and a page for exceptions")
+    parser.add_argument("--debug-evalex", action="store_true", help="with --debug: a console in that page")
+    return parser.parse_args(arguments)
+
+
+def with_debugger(app, evalex):
+    import logging
+
+    from werkzeug.debug import DebuggedApplication
+
+    os.environ["MFLOG_MINIMAL_LEVEL"] = "DEBUG"
+    logging.basicConfig(level=logging.DEBUG)
+    return DebuggedApplication(app, evalex=evalex)
+
+
+def main(arguments=None):
+    """The command line; returns the exit code."""
+    options = parse(arguments)
+    app = import_app(options.wsgi_app)
+    if app is None:
+        return 1
+    if options.debug or options.debug_evalex:
+        app = with_debugger(app, options.debug_evalex)
+    clock = Clock(max(options.timeout, 0))
+    try:
+        own_socket = OwnSocket(options.unix_socket)
+    except OSError as error:
+        log_problem("can't listen on %s: %s" % (options.unix_socket, error))
+        return 1
+    worker = Worker(Limits(app, clock), own_socket)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, worker.stop)
+    watch(clock)
+    try:
+        worker.run()
+        # nobody new; who is connected gets what was answered
+        own_socket.remove()
+        worker.flush()
+    finally:
+        own_socket.remove()
+    return 0
+
+
+def watch(clock):
+    from threading import Thread
+
+    Thread(target=clock.watch, daemon=True).start()

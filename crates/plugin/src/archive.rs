@@ -1,0 +1,24 @@
+//! The `.plugin` file: one directory `metwork_plugin/`, packed.
+//!
+//! tar + zstd. `.manifest.json` comes first and says everything that follows;
+//! then the two files that the predecessor reads, then the members, sorted. The
+//! packages of the predecessor (gzip, no manifest) are read too.
+
+mod manifest;
+mod pack;
+mod read;
+mod unpack;
+
+pub use manifest::{Kind, MANIFEST, Manifest, Member};
+pub use pack::{file_name, pack};
+pub use read::{Package, read};
+pub use unpack::{Limits, unpack};
+
+/// The single top directory of a package.
+pub(crate) const TOP: &str = "metwork_plugin";
+/// The predecessor's description.
+pub(crate) const METADATA: &str = ".metadata.json";
+/// The predecessor's list of files.
+pub(crate) const FILES: &str = ".files.json";
+/// The most that each of the three descriptions may hold, bytes.
+pub(crate) const LARGEST_DESCRIPTION: u64 = 64 * 1024 * 1024;

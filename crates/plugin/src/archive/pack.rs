@@ -1,0 +1,369 @@
+//! Packing a plugin directory.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use mfserv_core::diagnostic::Location;
+use mfserv_core::plugin_spec::General;
+use mfserv_core::{Diagnostic, Kind as Failure};
+use sha2::{Digest, Sha256};
+
+use super::manifest::{Kind, MANIFEST, Manifest, Member, bad_link, bad_path};
+use super::{FILES, METADATA, TOP};
+use crate::disk;
+use crate::label;
+use crate::progress::Progress;
+
+/// What is not packaged when there is no `.releaseignore`.
+const DEFAULT_IGNORE: &str = include_str!("../../templates/shared/releaseignore");
+/// What is never packaged: it is made at the place where the plugin is installed.
+const NEVER: &str = "/local\n/.local.*\n/.node_modules.*\n/.configuration_cache\n/.manifest.json\n/.metadata.json\n/.files.json\n/.committed\n/*.plugin\n";
+/// zstd's level: most of what is to be gained, in little time.
+const LEVEL: i32 = 12;
+/// The most members that a package may have.
+const MOST_MEMBERS: usize = 500_000;
+
+/// The name of the package of a plugin.
+pub fn file_name(name: &str, general: &General) -> String {
+    format!("{name}-{}-{}.metwork.mfserv.plugin", general.version, general.release)
+}
+
+/// Packs the plugin in `dir` into `out_dir`, where it replaces a package of the
+/// same name. `general` comes from the plugin's own config.ini alone. The same
+/// files give the same bytes. Returns the path of the package.
+pub fn pack(
+    dir: &Path,
+    general: &General,
+    out_dir: &Path,
+    progress: &mut dyn Progress,
+) -> Result<PathBuf, Diagnostic> {
+    let name = label::read_name(dir)?;
+    check_built(dir)?;
+    progress.step("reading the plugin directory");
+    let members = collect(dir)?;
+    let manifest = Manifest {
+        format: 1,
+        name: name.clone(),
+        version: general.version.clone(),
+        release: general.release.clone(),
+        total_size: members.iter().map(|member| size_of(&member.kind)).sum(),
+        interpreters: interpreters(dir),
+        builder: format!("mfserv {}", env!("CARGO_PKG_VERSION")),
+        members,
+    };
+    let place = out_dir.join(file_name(&name, general));
+    progress.step(&format!("packing {} files", manifest.members.len()));
+    let stage = disk::beside(&place, "new");
+    let written = write(dir, &manifest, general, &stage)
+        .and_then(|()| fs::rename(&stage, &place).map_err(|e| disk::failed("write", &place, e)));
+    if written.is_err() {
+        let _ = fs::remove_file(&stage);
+    }
+    written.map(|()| place)
+}
+
+/// A package must carry all that its installation needs.
+fn check_built(dir: &Path) -> Result<(), Diagnostic> {
+    let missing = |what: &str| {
+        Diagnostic::error("the plugin is not built")
+            .because(format!("{what} is missing"))
+            .help(format!("mfserv build {}", dir.display()))
+    };
+    let python = dir.join("python3_virtualenv_sources");
+    if python.join("requirements-to-freeze.txt").is_file()
+        && !python.join("requirements3.txt").is_file()
+    {
+        return Err(missing("python3_virtualenv_sources/requirements3.txt"));
+    }
+    let frozen = label::read_small(&python.join("requirements3.txt")).unwrap_or_default();
+    let names_something =
+        frozen.lines().any(|line| !line.trim().is_empty() && !line.trim().starts_with('#'));
+    if names_something && !python.join("src").is_dir() {
+        return Err(missing("python3_virtualenv_sources/src"));
+    }
+    if dir.join("package.json").is_file() && !dir.join("node_modules").is_dir() {
+        return Err(missing("node_modules"));
+    }
+    Ok(())
+}
+
+fn interpreters(dir: &Path) -> BTreeMap<String, String> {
+    let read = |path: &str| -> Option<serde_json::Value> {
+        serde_json::from_str(&label::read_small(&dir.join(path)).ok()?).ok()
+    };
+    let mut found = BTreeMap::new();
+    if let Some(mark) = read("python3_virtualenv_sources/src/.mfserv-wheels.json") {
+        let text = |key: &str| {
+            mark.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_string()
+        };
+        found.insert("python".to_string(), format!("{} {}", text("python"), text("abi")));
+    }
+    if let Some(node) = read("node_modules/.mfserv-node.json")
+        .as_ref()
+        .and_then(|mark| mark.get("node")?.as_str().map(str::to_string))
+    {
+        found.insert("node".to_string(), node);
+    }
+    found
+}
+
+fn ignored(dir: &Path) -> Result<Gitignore, Diagnostic> {
+    let file = dir.join(".releaseignore");
+    let text = match label::read_small(&file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => DEFAULT_IGNORE.to_string(),
+        Err(e) => return Err(disk::failed("read", &file, e)),
+    };
+    let mut builder = GitignoreBuilder::new(dir);
+    let last = text.lines().count();
+    // what must never be packaged comes last, and so wins
+    for (index, line) in text.lines().chain(NEVER.lines()).enumerate() {
+        builder.add_line(None, line).map_err(|e| {
+            let at = u32::try_from(index.min(last) + 1).unwrap_or(0);
+            Diagnostic::error(format!("bad pattern {line:?}"))
+                .kind(Failure::BadConfiguration)
+                .because(e)
+                .at(Location::new(file.display().to_string(), at))
+        })?;
+    }
+    builder.build().map_err(|e| disk::failed("read", &file, e))
+}
+
+/// Everything to package, sorted by path.
+fn collect(dir: &Path) -> Result<Vec<Member>, Diagnostic> {
+    let mut walk = Walk { root: dir, ignore: ignored(dir)?, members: Vec::new() };
+    walk.directory("")?;
+    let mut members = walk.members;
+    members.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(members)
+}
+
+struct Walk<'a> {
+    root: &'a Path,
+    ignore: Gitignore,
+    members: Vec<Member>,
+}
+
+impl Walk<'_> {
+    /// Adds what a directory has; true if it has anything to package.
+    fn directory(&mut self, path: &str) -> Result<bool, Diagnostic> {
+        let dir = self.root.join(path);
+        let entries = fs::read_dir(&dir)
+            .and_then(Iterator::collect::<io::Result<Vec<_>>>)
+            .map_err(|e| disk::failed("read", &dir, e))?;
+        let mut any = false;
+        for entry in entries {
+            let name = entry.file_name();
+            let name =
+                name.to_str().ok_or_else(|| self.refuse(&entry.path(), "its name is not UTF-8"))?;
+            let below = if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
+            any |= self.entry(below)?;
+        }
+        Ok(any)
+    }
+
+    fn entry(&mut self, path: String) -> Result<bool, Diagnostic> {
+        let file = self.root.join(&path);
+        let found = fs::symlink_metadata(&file).map_err(|e| disk::failed("read", &file, e))?;
+        let is_dir = found.is_dir();
+        let skipped = self.ignore.matched_path_or_any_parents(&path, is_dir).is_ignore();
+        if skipped && (!is_dir || self.ignore.num_whitelists() == 0) {
+            return Ok(false);
+        }
+        if let Some(reason) = bad_path(&path) {
+            return Err(self.refuse(&file, &reason));
+        }
+        if is_dir {
+            // an ignored directory is packaged if something in it is not ignored
+            let any = self.directory(&path)?;
+            if any || !skipped {
+                self.add(path, Kind::Directory)?;
+            }
+            return Ok(any || !skipped);
+        }
+        let kind = self.kind(&path, &file, &found)?;
+        self.add(path, kind)?;
+        Ok(true)
+    }
+
+    fn kind(&self, path: &str, file: &Path, found: &fs::Metadata) -> Result<Kind, Diagnostic> {
+        if found.is_symlink() {
+            let target = fs::read_link(file).map_err(|e| disk::failed("read", file, e))?;
+            let target = target
+                .to_str()
+                .ok_or_else(|| self.refuse(file, "it points to a name that is not UTF-8"))?;
+            return match bad_link(path, target) {
+                None => Ok(Kind::Link { target: target.into() }),
+                Some(reason) => Err(self.refuse(file, &reason)),
+            };
+        }
+        if !found.is_file() {
+            return Err(self.refuse(file, "it is neither a file, nor a directory, nor a link"));
+        }
+        let mode = if found.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
+        let (size, sha256) = sum(file).map_err(|e| disk::failed("read", file, e))?;
+        Ok(Kind::File { mode, size, sha256 })
+    }
+
+    fn add(&mut self, path: String, kind: Kind) -> Result<(), Diagnostic> {
+        if self.members.len() >= MOST_MEMBERS {
+            return Err(Diagnostic::error("the plugin can't be packaged")
+                .because(format!("it has more than {MOST_MEMBERS} files")));
+        }
+        self.members.push(Member { path, kind });
+        Ok(())
+    }
+
+    fn refuse(&self, file: &Path, reason: &str) -> Diagnostic {
+        Diagnostic::error(format!("{} can't be packaged", file.display()))
+            .because(reason)
+            .help("remove it, or add it to .releaseignore")
+    }
+}
+
+fn sum(file: &Path) -> io::Result<(u64, String)> {
+    let mut reader = Summing::new(File::open(file)?);
+    let size = io::copy(&mut reader, &mut io::sink())?;
+    Ok((size, reader.finish()))
+}
+
+/// Sums what is read through it.
+struct Summing<R> {
+    reader: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Summing<R> {
+    fn new(reader: R) -> Self {
+        Self { reader, hash: Sha256::new() }
+    }
+
+    fn finish(self) -> String {
+        disk::hex(&self.hash.finalize())
+    }
+}
+
+impl<R: Read> Read for Summing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.hash.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+fn size_of(kind: &Kind) -> u64 {
+    match kind {
+        Kind::File { size, .. } => *size,
+        Kind::Directory | Kind::Link { .. } => 0,
+    }
+}
+
+fn write(
+    dir: &Path,
+    manifest: &Manifest,
+    general: &General,
+    stage: &Path,
+) -> Result<(), Diagnostic> {
+    let failed = |e: io::Error| disk::failed("write", stage, e);
+    let file = File::create(stage).map_err(failed)?;
+    let mut packer = zstd::Encoder::new(file, LEVEL).map_err(failed)?;
+    packer.include_checksum(true).map_err(failed)?;
+    let mut tar = Tape(tar::Builder::new(packer));
+    let json = |value: &serde_json::Value| serde_json::to_vec_pretty(value).unwrap_or_default();
+    let content =
+        serde_json::to_vec_pretty(manifest).map_err(|e| disk::failed("write", stage, e))?;
+    tar.text(MANIFEST, &content).map_err(failed)?;
+    tar.text(METADATA, &json(&metadata(manifest, general)?)).map_err(failed)?;
+    tar.text(FILES, &json(&file_list(manifest))).map_err(failed)?;
+    for member in &manifest.members {
+        tar.member(dir, member)?;
+    }
+    let packer = tar.0.into_inner().map_err(failed)?;
+    packer.finish().and_then(|file| file.sync_data()).map_err(failed)
+}
+
+fn metadata(manifest: &Manifest, general: &General) -> Result<serde_json::Value, Diagnostic> {
+    Ok(serde_json::json!({
+        "version": general.version,
+        "release": general.release,
+        "build_host": "reproducible",
+        "build_date": build_date()?,
+        "size": manifest.total_size.to_string(),
+        "summary": general.summary,
+        "license": general.license,
+        "packager": general.maintainer,
+        "vendor": general.vendor,
+        "url": general.url,
+    }))
+}
+
+/// SOURCE_DATE_EPOCH, else 1970: the same files give the same package at any time.
+fn build_date() -> Result<String, Diagnostic> {
+    let text = std::env::var("SOURCE_DATE_EPOCH").unwrap_or_else(|_| "0".into());
+    let date =
+        text.trim().parse().ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    let date = date.ok_or_else(|| {
+        Diagnostic::error(format!("SOURCE_DATE_EPOCH={text} is not a date"))
+            .help("it is a number of seconds since 1970")
+    })?;
+    Ok(date.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+fn file_list(manifest: &Manifest) -> serde_json::Value {
+    let files = manifest.members.iter().filter(|member| member.kind != Kind::Directory);
+    files.map(|member| format!("{TOP}/{}", member.path)).collect::<Vec<_>>().into()
+}
+
+/// The tar stream, with headers in which nothing depends on the machine.
+struct Tape<W: Write>(tar::Builder<W>);
+
+impl<W: Write> Tape<W> {
+    fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(size);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header
+    }
+
+    fn text(&mut self, name: &str, content: &[u8]) -> io::Result<()> {
+        let mut header = Self::header(tar::EntryType::Regular, 0o644, content.len() as u64);
+        self.0.append_data(&mut header, format!("{TOP}/{name}"), content)
+    }
+
+    fn member(&mut self, dir: &Path, member: &Member) -> Result<(), Diagnostic> {
+        let path = format!("{TOP}/{}", member.path);
+        let file = dir.join(&member.path);
+        let failed = |e: io::Error| disk::failed("package", &file, e);
+        match &member.kind {
+            Kind::Directory => {
+                let mut header = Self::header(tar::EntryType::Directory, 0o755, 0);
+                self.0.append_data(&mut header, path, io::empty()).map_err(failed)
+            }
+            Kind::Link { target } => {
+                let mut header = Self::header(tar::EntryType::Symlink, 0o777, 0);
+                self.0.append_link(&mut header, path, target).map_err(failed)
+            }
+            Kind::File { mode, size, sha256 } => {
+                let mut header = Self::header(tar::EntryType::Regular, *mode, *size);
+                let mut reader = Summing::new(File::open(&file).map_err(failed)?.take(*size));
+                self.0.append_data(&mut header, path, &mut reader).map_err(failed)?;
+                if reader.finish() == *sha256 {
+                    return Ok(());
+                }
+                Err(Diagnostic::error(format!(
+                    "{} has changed while it was packaged",
+                    file.display()
+                ))
+                .help("pack the plugin again"))
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Reading what a package says about itself.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use mfserv_core::Diagnostic;
+use serde::{Deserialize, Serialize};
+
+use super::manifest::{MANIFEST, Manifest};
+use super::{FILES, LARGEST_DESCRIPTION, METADATA, TOP};
+use crate::disk;
+use crate::label::name_in_label;
+
+/// What a package says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Package {
+    /// The plugin.
+    pub name: String,
+    /// The predecessor's description: version, release, size, summary…
+    pub metadata: Metadata,
+    /// The paths of its files, below the plugin directory.
+    pub files: Vec<String>,
+    /// The manifest; `None` for a package of the predecessor.
+    pub manifest: Option<Manifest>,
+}
+
+/// `.metadata.json`, all texts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Metadata {
+    /// `_version`.
+    pub version: String,
+    /// `_release`.
+    pub release: String,
+    /// The machine it was built on.
+    pub build_host: String,
+    /// When it was built: `YYYY-MM-DDTHH:MM:SSZ`.
+    pub build_date: String,
+    /// The bytes of all files.
+    pub size: String,
+    /// `_summary`.
+    pub summary: String,
+    /// `_license`.
+    pub license: String,
+    /// `_maintainer`.
+    pub packager: String,
+    /// `_vendor`.
+    pub vendor: String,
+    /// `_url`.
+    pub url: String,
+}
+
+/// Reads what a package says about itself. Of our own packages only the
+/// beginning is read.
+pub fn read(file: &Path) -> Result<Package, Diagnostic> {
+    let mut archive = tar::Archive::new(open(file, u64::MAX)?);
+    let mut found = Found::default();
+    let entries = archive.entries().map_err(|e| bad(file, e))?;
+    for entry in entries {
+        let mut entry = entry.map_err(|e| bad(file, e))?;
+        let path = entry.path_bytes().into_owned();
+        found.take(&path, &mut entry).map_err(|e| bad(file, e))?;
+        if found.is_complete() {
+            break;
+        }
+    }
+    found.finish().map_err(|reason| bad(file, reason))
+}
+
+/// The error of a package that can't be read.
+pub(super) fn bad(file: &Path, reason: impl std::fmt::Display) -> Diagnostic {
+    Diagnostic::error(format!("bad plugin file: {}", file.display())).because(reason)
+}
+
+/// The tar stream of a package, whatever it is compressed with; reading more
+/// than `limit` bytes from it is an error.
+pub(super) fn open(file: &Path, limit: u64) -> Result<Box<dyn Read>, Diagnostic> {
+    let mut source = File::open(file).map_err(|e| disk::failed("read", file, e))?;
+    let mut magic = [0; 4];
+    let length = source
+        .read(&mut magic)
+        .and_then(|n| source.seek(SeekFrom::Start(0)).map(|_| n))
+        .map_err(|e| disk::failed("read", file, e))?;
+    let source = BufReader::new(source);
+    let reader: Box<dyn Read> = match &magic[..length] {
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            Box::new(zstd::Decoder::with_buffer(source).map_err(|e| bad(file, e))?)
+        }
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
+        _ => Box::new(source),
+    };
+    Ok(Box::new(Bounded { reader, left: limit }))
+}
+
+struct Bounded<R> {
+    reader: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.left = self
+            .left
+            .checked_sub(count as u64)
+            .ok_or_else(|| io::Error::other("it unpacks to more than is allowed"))?;
+        Ok(count)
+    }
+}
+
+/// The descriptions found so far.
+#[derive(Default)]
+pub(super) struct Found {
+    manifest: Option<Vec<u8>>,
+    metadata: Option<Vec<u8>>,
+    files: Option<Vec<u8>>,
+    label: Option<Vec<u8>>,
+}
+
+impl Found {
+    /// Keeps the entry if it is one of the descriptions.
+    pub(super) fn take(&mut self, path: &[u8], entry: &mut impl Read) -> io::Result<()> {
+        let name = path.strip_prefix(TOP.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"));
+        let place = match name.and_then(|name| std::str::from_utf8(name).ok()) {
+            Some(MANIFEST) => &mut self.manifest,
+            Some(METADATA) => &mut self.metadata,
+            Some(FILES) => &mut self.files,
+            Some(".layerapi2_label") => &mut self.label,
+            _ => return Ok(()),
+        };
+        let mut text = Vec::new();
+        entry.take(LARGEST_DESCRIPTION + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > LARGEST_DESCRIPTION {
+            return Err(io::Error::other("its description is too long"));
+        }
+        *place = Some(text);
+        Ok(())
+    }
+
+    /// Nothing more has to be read to know everything.
+    pub(super) fn is_complete(&self) -> bool {
+        self.metadata.is_some()
+            && self.files.is_some()
+            && (self.manifest.is_some() || self.label.is_some())
+    }
+
+    /// The error is the reason for which it is no package.
+    pub(super) fn finish(self) -> Result<Package, String> {
+        let missing = |name: &str| format!("can't read/find {TOP}/{name} file in plugin");
+        let metadata = self.metadata.ok_or_else(|| missing(METADATA))?;
+        let metadata: Metadata =
+            serde_json::from_slice(&metadata).map_err(|e| format!("{METADATA}: {e}"))?;
+        let files = self.files.ok_or_else(|| missing(FILES))?;
+        let files: Vec<String> =
+            serde_json::from_slice(&files).map_err(|e| format!("{FILES}: {e}"))?;
+        let files = files.iter().map(|path| {
+            path.strip_prefix(TOP)
+                .map_or(path.as_str(), |rest| rest.trim_start_matches('/'))
+                .to_string()
+        });
+        let manifest: Option<Manifest> = match self.manifest {
+            Some(text) => {
+                Some(serde_json::from_slice(&text).map_err(|e| format!("{MANIFEST}: {e}"))?)
+            }
+            None => None,
+        };
+        let name = match (&manifest, self.label) {
+            (Some(manifest), _) if manifest.format != 1 => {
+                return Err(format!("it has format {}, and we know format 1", manifest.format));
+            }
+            (Some(manifest), _) => {
+                name_in_label(&format!("plugin_{}@mfserv", manifest.name)).map(str::to_string)?
+            }
+            (None, Some(label)) => {
+                name_in_label(&String::from_utf8_lossy(&label)).map(str::to_string)?
+            }
+            (None, None) => return Err(missing(".layerapi2_label")),
+        };
+        Ok(Package { name, metadata, files: files.collect(), manifest })
+    }
+}

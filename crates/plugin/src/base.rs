@@ -1,0 +1,237 @@
+//! Base environments: for each Python version, what plugins expect from the
+//! framework without declaring it.
+//!
+//! One is made in a directory of its own below `var/base`, at its final path,
+//! and becomes `var/base/pythonX.Y` by the renaming of a link: workers run with
+//! the real path, and what they run with never changes below them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mfserv_core::Diagnostic;
+use serde::{Deserialize, Serialize};
+
+use crate::disk;
+use crate::home::Home;
+use crate::progress::{Cancel, Progress};
+use crate::python::{self, Interpreter, Packages, Toolbox};
+
+/// The exact versions of all packages of a base environment (a pip
+/// requirements file).
+pub const LOCK: &str = include_str!("../python/base-requirements.txt");
+
+/// Our own modules, by their path in site-packages.
+const MODULES: &[(&str, &str)] = &[
+    ("mfserv_wsgi.py", include_str!("../python/modules/mfserv_wsgi.py")),
+    (
+        "aiohttp_metwork_middlewares/__init__.py",
+        include_str!("../python/modules/aiohttp_metwork_middlewares/__init__.py"),
+    ),
+    ("mfext/__init__.py", include_str!("../python/modules/mfext/__init__.py")),
+    ("mfext/mflog_addon.py", include_str!("../python/modules/mfext/mflog_addon.py")),
+];
+
+/// Our own programs, by name.
+const PROGRAMS: &[(&str, &str)] =
+    &[("bjoern_wrapper.py", include_str!("../python/bin/bjoern_wrapper.py"))];
+
+/// The oldest Python that [`LOCK`] is made for.
+const OLDEST: (u32, u32) = (3, 10);
+/// How long making a base environment may take, a slow network included.
+const LIMIT: Duration = Duration::from_secs(900);
+/// The file that says that an environment is whole, written last.
+const MARK: &str = ".mfserv-base.json";
+
+/// A base environment that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseEnvironment {
+    /// Its real directory (not the link).
+    pub dir: PathBuf,
+    /// The interpreter it was made with.
+    pub interpreter: Interpreter,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Mark {
+    format: u32,
+    fingerprint: String,
+    interpreter: Interpreter,
+}
+
+impl BaseEnvironment {
+    /// `bin`: the interpreter and the programs.
+    pub fn bin(&self) -> PathBuf {
+        self.dir.join("bin")
+    }
+
+    /// `lib/pythonX.Y/site-packages`.
+    pub fn site_packages(&self) -> PathBuf {
+        site_packages(&self.dir, &self.interpreter)
+    }
+}
+
+/// `lib/pythonX.Y/site-packages` of an environment.
+pub(crate) fn site_packages(environment: &Path, interpreter: &Interpreter) -> PathBuf {
+    environment.join(format!("lib/python{}/site-packages", interpreter.short_version))
+}
+
+/// The base environment that is there for a Python version (`3.11`), whether or
+/// not it is up to date. Starts no program: good for each start of a worker.
+pub fn find(home: &Home, short_version: &str) -> Option<BaseEnvironment> {
+    let dir = fs::canonicalize(home.base().join(format!("python{short_version}"))).ok()?;
+    let mark: Mark = serde_json::from_slice(&fs::read(dir.join(MARK)).ok()?).ok()?;
+    Some(BaseEnvironment { dir, interpreter: mark.interpreter })
+}
+
+/// The base environments that are there, by version.
+pub fn list(home: &Home) -> Vec<BaseEnvironment> {
+    let Ok(entries) = fs::read_dir(home.base()) else { return Vec::new() };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut found: Vec<_> =
+        names.filter_map(|name| find(home, name.strip_prefix("python")?)).collect();
+    let order = |base: &BaseEnvironment| version_numbers(&base.interpreter.short_version);
+    found.sort_by_key(order);
+    found
+}
+
+/// The base environment of an interpreter, made if it is missing or not of this
+/// version of mfserv. Needs the network when it is made. Two that want it at the
+/// same time: one makes it, the other waits.
+pub fn ensure(
+    home: &Home,
+    python: &Interpreter,
+    cancel: &Cancel,
+    progress: &mut dyn Progress,
+) -> Result<BaseEnvironment, Diagnostic> {
+    if let Some(base) = current(home, python) {
+        return Ok(base);
+    }
+    if version_numbers(&python.short_version) < Some(OLDEST) {
+        return Err(Diagnostic::error(format!(
+            "no base environment for Python {}",
+            python.version
+        ))
+        .because(format!("mfserv has packages for Python {}.{} and later", OLDEST.0, OLDEST.1))
+        .help("name another interpreter with _python=… in [general] of the plugin"));
+    }
+    disk::create_dir(&home.base())?;
+    let _lock = disk::Lock::wait(&home.base().join(".lock"), "the base environment", LIMIT)?;
+    if let Some(base) = current(home, python) {
+        return Ok(base);
+    }
+    let name = format!(".python{}-{}", python.short_version, &fingerprint(python)[..12]);
+    let dir = home.base().join(name);
+    disk::remove(&dir)?;
+    let made = make(home, &dir, python, cancel, progress);
+    if made.is_err() {
+        let _ = disk::remove(&dir);
+    }
+    made?;
+    let link = home.base().join(format!("python{}", python.short_version));
+    let before = fs::canonicalize(&link).ok();
+    disk::relink(&link, Path::new(dir.file_name().unwrap_or_default()))?;
+    sweep(home, python, &[Some(dir.clone()), before]);
+    current(home, python).ok_or_else(|| {
+        Diagnostic::error(format!("the base environment {} is not whole", dir.display()))
+    })
+}
+
+/// The base environment, if it is the one that this version would make.
+fn current(home: &Home, python: &Interpreter) -> Option<BaseEnvironment> {
+    let base = find(home, &python.short_version)?;
+    let mark: Mark = serde_json::from_slice(&fs::read(base.dir.join(MARK)).ok()?).ok()?;
+    (mark.fingerprint == fingerprint(python) && base.bin().join("python").exists()).then_some(base)
+}
+
+fn fingerprint(python: &Interpreter) -> String {
+    let path = python.path.to_string_lossy();
+    let own = MODULES.iter().chain(PROGRAMS).map(|(name, text)| (*name, text.as_bytes()));
+    disk::fingerprint(
+        [
+            ("lock", LOCK.as_bytes()),
+            ("python", path.as_bytes()),
+            ("version", python.version.as_bytes()),
+            ("abi", python.abi.as_bytes()),
+        ]
+        .into_iter()
+        .chain(own),
+    )
+}
+
+fn make(
+    home: &Home,
+    dir: &Path,
+    python: &Interpreter,
+    cancel: &Cancel,
+    progress: &mut dyn Progress,
+) -> Result<(), Diagnostic> {
+    let toolbox =
+        Toolbox { home, interpreter: python, uv: Toolbox::find_uv(home), limit: LIMIT, cancel };
+    progress.step(&format!(
+        "making the base environment of Python {} with {}",
+        python.short_version,
+        toolbox.name()
+    ));
+    toolbox.make_environment(dir, progress)?;
+    let lock = dir.join("base-requirements.txt");
+    disk::write(&lock, LOCK.as_bytes())?;
+    toolbox.install(dir, &lock, Packages::Index, progress)?;
+    for (path, text) in MODULES {
+        let place = site_packages(dir, python).join(path);
+        place.parent().map_or(Ok(()), disk::create_dir)?;
+        disk::write(&place, text.as_bytes())?;
+    }
+    for (name, text) in PROGRAMS {
+        let place = dir.join("bin").join(name);
+        disk::write(
+            &place,
+            text.replace("@PYTHON@", &dir.join("bin/python").to_string_lossy()).as_bytes(),
+        )?;
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o755))
+            .map_err(|e| disk::failed("write", &place, e))?;
+    }
+    compile(&toolbox, dir, progress)?;
+    let mark = Mark { format: 1, fingerprint: fingerprint(python), interpreter: python.clone() };
+    disk::write(&dir.join(MARK), &serde_json::to_vec_pretty(&mark).unwrap_or_default())
+}
+
+/// Compiles our own modules; pip and uv have compiled the others.
+fn compile(
+    toolbox: &Toolbox<'_>,
+    dir: &Path,
+    progress: &mut dyn Progress,
+) -> Result<(), Diagnostic> {
+    let mut command = python::clean(&dir.join("bin/python"));
+    command.args(["-I", "-m", "compileall", "-q"]);
+    command
+        .args(MODULES.iter().map(|(path, _)| site_packages(dir, toolbox.interpreter).join(path)));
+    let run = crate::child::Run {
+        what: "compiling our Python modules",
+        limit: toolbox.limit,
+        cancel: toolbox.cancel,
+    };
+    run.run(command, progress).map(drop)
+}
+
+/// Removes the environments of this Python version that are not in `kept`: the
+/// new one, and the one before, which workers still run with.
+fn sweep(home: &Home, python: &Interpreter, kept: &[Option<PathBuf>]) {
+    let prefix = format!(".python{}-", python.short_version);
+    let Ok(entries) = fs::read_dir(home.base()) else { return };
+    for entry in
+        entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+    {
+        let same = |one: &PathBuf| one.file_name() == Some(&entry.file_name());
+        if !kept.iter().flatten().any(same) {
+            let _ = disk::remove(&entry.path());
+        }
+    }
+}
+
+/// `3.11` as numbers.
+fn version_numbers(short: &str) -> Option<(u32, u32)> {
+    let (major, minor) = short.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}

@@ -1,0 +1,90 @@
+//! Building a plugin directory: its Python environment in `local/`, its
+//! `node_modules/`. What has not changed is not built again.
+
+mod node;
+mod python;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use mfserv_core::Diagnostic;
+use serde::{Deserialize, Serialize};
+
+use crate::home::Home;
+use crate::label;
+use crate::progress::{Cancel, Progress};
+
+pub(crate) use python::environment_from_wheels;
+
+/// How a plugin is built.
+#[derive(Debug, Clone)]
+pub struct BuildOptions {
+    /// The runtime home, for the tools kept in `var/base`.
+    pub home: Home,
+    /// The Python interpreter (`_python` in `[general]`); `None` = the host's python3.
+    pub python: Option<String>,
+    /// How long each program that the build runs may take.
+    pub limit: Duration,
+    /// Stops the build.
+    pub cancel: Cancel,
+}
+
+impl BuildOptions {
+    /// The usual: the host's python3, half an hour for each program.
+    pub fn new(home: Home) -> Self {
+        Self { home, python: None, limit: Duration::from_secs(1800), cancel: Cancel::default() }
+    }
+}
+
+/// What a build did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildReport {
+    /// The plugin.
+    pub plugin: String,
+    /// Its Python part, if it has one.
+    pub python: Option<Part>,
+    /// Its Node part, if it has one.
+    pub node: Option<Part>,
+    /// How long it took, milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// What was done for one language.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Nothing had changed: nothing was done.
+    pub unchanged: bool,
+    /// The interpreter: `Python 3.11.7`, `Node v20.20.2`.
+    pub interpreter: String,
+    /// The tool: `uv`, `pip` or `npm`.
+    pub tool: String,
+    /// How many packages the environment has.
+    pub packages: usize,
+}
+
+/// Builds the plugin in `dir`. On any error, what was there before is still
+/// there, whole. The text of pip, uv or npm is in the error.
+pub fn build(
+    dir: &Path,
+    options: &BuildOptions,
+    progress: &mut dyn Progress,
+) -> Result<BuildReport, Diagnostic> {
+    let begin = Instant::now();
+    let plugin = label::read_name(dir)?;
+    let dir = std::fs::canonicalize(dir).map_err(|e| crate::disk::failed("read", dir, e))?;
+    let _lock = crate::disk::Lock::take(
+        &lock_file(&options.home, &dir),
+        &format!("the plugin directory {}", dir.display()),
+    )?;
+    let python = python::build(&dir, options, progress)?;
+    let node = node::build(&dir, options, progress)?;
+    let elapsed_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(BuildReport { plugin, python, node, elapsed_ms })
+}
+
+/// The lock of a build, outside the plugin directory, which is the developer's.
+fn lock_file(home: &Home, dir: &Path) -> std::path::PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    let name = crate::disk::fingerprint([("dir", dir.as_os_str().as_bytes())]);
+    home.root().join("tmp").join(format!("build-{}.lock", &name[..16]))
+}

@@ -1,0 +1,232 @@
+//! The Node part of a build: `package.json` → `package-lock.json` → `node_modules`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use mfserv_core::{Diagnostic, Kind};
+use serde::{Deserialize, Serialize};
+
+use super::python::is_older;
+use super::{BuildOptions, Part};
+use crate::child::Run;
+use crate::disk;
+use crate::progress::{Progress, Silent};
+use crate::python::{clean, on_path, with_compiler_help};
+
+/// Says what `node_modules` was made of.
+const MARK: &str = ".mfserv-node.json";
+/// The largest package.json or package-lock.json, bytes.
+const LARGEST: u64 = 64 * 1024 * 1024;
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    format: u32,
+    inputs: String,
+    node: String,
+}
+
+pub(super) fn build(
+    dir: &Path,
+    options: &BuildOptions,
+    progress: &mut dyn Progress,
+) -> Result<Option<Part>, Diagnostic> {
+    let package = dir.join("package.json");
+    if !package.is_file() {
+        return Ok(None);
+    }
+    let npm = Npm::find(options)?;
+    let whole = read(&package).and_then(|text| parse(&package, &text))?;
+    let lock = dir.join("package-lock.json");
+    let modules = dir.join("node_modules");
+    let locked = !is_older(&lock, &package);
+    if locked
+        && fs::read(modules.join(MARK)).ok().and_then(|text| serde_json::from_slice(&text).ok())
+            == Some(npm.mark(dir)?)
+    {
+        return Ok(Some(npm.part(true, &lock)));
+    }
+    if is_tied_to_its_place(&whole) {
+        npm.build_in_place(dir, locked, progress)?;
+    } else {
+        npm.build_beside(dir, locked, progress)?;
+    }
+    Ok(Some(npm.part(false, &lock)))
+}
+
+/// npm, and the node it works with.
+struct Npm<'a> {
+    npm: PathBuf,
+    node_version: String,
+    options: &'a BuildOptions,
+}
+
+impl<'a> Npm<'a> {
+    fn find(options: &'a BuildOptions) -> Result<Self, Diagnostic> {
+        let missing = |name: &str| {
+            Diagnostic::error(format!("{name} is not there"))
+                .because("the plugin has a package.json, which needs node and npm")
+                .help("apt-get install nodejs npm")
+        };
+        let node = on_path("node").ok_or_else(|| missing("node"))?;
+        let npm = on_path("npm").ok_or_else(|| missing("npm"))?;
+        let mut command = clean(&node);
+        command.arg("--version");
+        let run = Run {
+            what: "asking node for its version",
+            limit: Duration::from_secs(20),
+            cancel: &options.cancel,
+        };
+        let node_version = run.run(command, &mut Silent)?.text();
+        Ok(Self { npm, node_version, options })
+    }
+
+    fn mark(&self, dir: &Path) -> Result<Mark, Diagnostic> {
+        let package = read(&dir.join("package.json"))?;
+        let lock = read(&dir.join("package-lock.json"))?;
+        let inputs =
+            disk::fingerprint([("package", package.as_bytes()), ("lock", lock.as_bytes())]);
+        Ok(Mark { format: 1, inputs, node: self.node_version.clone() })
+    }
+
+    fn part(&self, unchanged: bool, lock: &Path) -> Part {
+        let lock: Option<serde_json::Value> =
+            fs::read(lock).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let packages = lock.as_ref().and_then(|lock| {
+            lock.get("packages")?.as_object().map(|all| all.len().saturating_sub(1))
+        });
+        Part {
+            unchanged,
+            interpreter: format!("Node {}", self.node_version),
+            tool: "npm".into(),
+            packages: packages.unwrap_or_default(),
+        }
+    }
+
+    /// In a directory of its own, so that running workers and an interrupted
+    /// build never see half of `node_modules`.
+    fn build_beside(
+        &self,
+        dir: &Path,
+        locked: bool,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Diagnostic> {
+        let place = dir.join("node_modules");
+        disk::sweep_beside(&place);
+        let stage = disk::beside(&place, "stage");
+        disk::remove(&stage)?;
+        let result = self.fill(dir, &stage, locked, progress).and_then(|()| {
+            let lock = read(&stage.join("package-lock.json"))?;
+            disk::write(&dir.join("package-lock.json"), lock.as_bytes())?;
+            self.finish(dir, &stage.join("node_modules"))?;
+            disk::swap_in(&stage.join("node_modules"), &place)
+        });
+        let removed = disk::remove(&stage);
+        result.and(removed)
+    }
+
+    fn fill(
+        &self,
+        dir: &Path,
+        stage: &Path,
+        locked: bool,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Diagnostic> {
+        disk::create_dir(stage)?;
+        for name in ["package.json", "package-lock.json", ".npmrc"] {
+            let source = dir.join(name);
+            if source.is_file() {
+                fs::copy(&source, stage.join(name))
+                    .map_err(|e| disk::failed("copy", &source, e))?;
+            }
+        }
+        self.install(stage, locked, progress)
+    }
+
+    /// Workspaces and `file:` dependencies are links to what is beside them.
+    fn build_in_place(
+        &self,
+        dir: &Path,
+        locked: bool,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Diagnostic> {
+        self.install(dir, locked, progress)?;
+        self.finish(dir, &dir.join("node_modules"))
+    }
+
+    fn install(
+        &self,
+        dir: &Path,
+        locked: bool,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Diagnostic> {
+        if !locked {
+            progress.step("resolving the Node packages with npm");
+            self.npm(dir, &["install", "--package-lock-only"], "npm install", progress)?;
+        }
+        progress.step("installing the Node packages with npm");
+        self.npm(dir, &["ci"], "npm ci", progress)
+    }
+
+    fn finish(&self, dir: &Path, modules: &Path) -> Result<(), Diagnostic> {
+        // npm makes none when there is no dependency
+        disk::create_dir(modules)?;
+        let text = serde_json::to_string_pretty(&self.mark(dir)?).unwrap_or_default() + "\n";
+        disk::write(&modules.join(MARK), text.as_bytes())
+    }
+
+    fn npm(
+        &self,
+        dir: &Path,
+        arguments: &[&str],
+        what: &str,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Diagnostic> {
+        let mut command: Command = clean(&self.npm);
+        command.args(arguments).args(["--no-audit", "--no-fund", "--no-progress"]).current_dir(dir);
+        let run = Run { what, limit: self.options.limit, cancel: &self.options.cancel };
+        run.run(command, progress).map(drop).map_err(with_compiler_help)
+    }
+}
+
+fn read(file: &Path) -> Result<String, Diagnostic> {
+    let small = fs::metadata(file).is_ok_and(|found| found.len() <= LARGEST);
+    if !small {
+        return Err(disk::failed(
+            "read",
+            file,
+            format!("it is missing or larger than {LARGEST} bytes"),
+        ));
+    }
+    fs::read_to_string(file).map_err(|e| disk::failed("read", file, e))
+}
+
+fn parse(file: &Path, text: &str) -> Result<serde_json::Value, Diagnostic> {
+    serde_json::from_str(text).map_err(|e| {
+        Diagnostic::error("package.json is not valid JSON")
+            .kind(Kind::BadConfiguration)
+            .because(&e)
+            .at(mfserv_core::diagnostic::Location::new(
+                file.display().to_string(),
+                u32::try_from(e.line()).unwrap_or(0),
+            ))
+    })
+}
+
+fn is_tied_to_its_place(package: &serde_json::Value) -> bool {
+    let workspaces = package
+        .get("workspaces")
+        .is_some_and(|all| all.as_array().is_none_or(|list| !list.is_empty()));
+    let local = |key: &str| {
+        let versions = package
+            .get(key)
+            .and_then(|all| all.as_object())
+            .into_iter()
+            .flat_map(|all| all.values());
+        versions.filter_map(|version| version.as_str()).any(|version| {
+            version.starts_with("file:") || version.starts_with("link:") || version.starts_with('.')
+        })
+    };
+    workspaces || ["dependencies", "devDependencies", "optionalDependencies"].into_iter().any(local)
+}

@@ -1,0 +1,298 @@
+//! The Python part of a build: requirements → exact versions → wheels → environment.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mfserv_core::{Diagnostic, Kind};
+use serde::{Deserialize, Serialize};
+
+use super::{BuildOptions, Part};
+use crate::base::{self, site_packages};
+use crate::disk;
+use crate::home::Home;
+use crate::label::read_small;
+use crate::progress::{Cancel, Progress};
+use crate::python::{self, Interpreter, Packages, Toolbox};
+
+/// Says what an environment was made of; in `local/`.
+const ENVIRONMENT_MARK: &str = ".mfserv-environment.json";
+/// Says what the wheels were made for; in `python3_virtualenv_sources/src`, packaged.
+const WHEELS_MARK: &str = ".mfserv-wheels.json";
+
+/// The files of the Python part of a plugin.
+struct Sources {
+    loose: PathBuf,
+    frozen: PathBuf,
+    wheels: PathBuf,
+    override_mark: PathBuf,
+    local: PathBuf,
+}
+
+impl Sources {
+    fn of(dir: &Path) -> Self {
+        let sources = dir.join("python3_virtualenv_sources");
+        Self {
+            loose: sources.join("requirements-to-freeze.txt"),
+            frozen: sources.join("requirements3.txt"),
+            wheels: sources.join("src"),
+            override_mark: sources.join("override"),
+            local: dir.join("local"),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    format: u32,
+    requirements: String,
+    python: String,
+    abi: String,
+}
+
+impl Mark {
+    fn new(frozen: &str, python: &str, interpreter: &Interpreter) -> Self {
+        let requirements = disk::fingerprint([("requirements", frozen.as_bytes())]);
+        Self { format: 1, requirements, python: python.into(), abi: interpreter.abi.clone() }
+    }
+
+    fn read(dir: &Path, name: &str) -> Option<Self> {
+        serde_json::from_str(&read_small(&dir.join(name)).ok()?).ok()
+    }
+
+    fn write(&self, dir: &Path, name: &str) -> Result<(), Diagnostic> {
+        let text = serde_json::to_string_pretty(self).unwrap_or_default() + "\n";
+        disk::write(&dir.join(name), text.as_bytes())
+    }
+}
+
+pub(super) fn build(
+    dir: &Path,
+    options: &BuildOptions,
+    progress: &mut dyn Progress,
+) -> Result<Option<Part>, Diagnostic> {
+    let sources = Sources::of(dir);
+    if !sources.loose.is_file() && !sources.frozen.is_file() {
+        return Ok(None);
+    }
+    let interpreter = python::find(options.python.as_deref())?;
+    let toolbox = Toolbox {
+        home: &options.home,
+        interpreter: &interpreter,
+        uv: Toolbox::find_uv(&options.home),
+        limit: options.limit,
+        cancel: &options.cancel,
+    };
+    let frozen = freeze(&sources, &toolbox, progress)?;
+    let collected = collect_wheels(&sources, &frozen, &toolbox, progress)?;
+    let installed = install(&sources, &frozen, &toolbox, progress)?;
+    Ok(Some(Part {
+        unchanged: !collected && !installed,
+        interpreter: format!("Python {}", interpreter.version),
+        tool: toolbox.name().into(),
+        packages: requirements(&frozen).count(),
+    }))
+}
+
+/// The environment of an installed release, from its packaged wheels alone.
+/// Returns false when the plugin has no Python packages.
+pub(crate) fn environment_from_wheels(
+    dir: &Path,
+    home: &Home,
+    python: Option<&str>,
+    cancel: &Cancel,
+    progress: &mut dyn Progress,
+) -> Result<bool, Diagnostic> {
+    let sources = Sources::of(dir);
+    let Ok(frozen) = read_small(&sources.frozen) else { return Ok(false) };
+    if requirements(&frozen).next().is_none() {
+        return Ok(false);
+    }
+    let interpreter = python::find(python)?;
+    check_abi(&sources, &interpreter)?;
+    let limit = Duration::from_secs(1800);
+    let toolbox =
+        Toolbox { home, interpreter: &interpreter, uv: Toolbox::find_uv(home), limit, cancel };
+    install(&sources, &frozen, &toolbox, progress)
+}
+
+/// Refuses wheels that were compiled for another Python, by its name.
+fn check_abi(sources: &Sources, interpreter: &Interpreter) -> Result<(), Diagnostic> {
+    let Some(mark) = Mark::read(&sources.wheels, WHEELS_MARK) else { return Ok(()) };
+    let compiled = |name: &str| {
+        name.ends_with(".whl") && !name.ends_with("-none-any.whl") && !name.contains("-abi3-")
+    };
+    let entries =
+        fs::read_dir(&sources.wheels).map_err(|e| disk::failed("read", &sources.wheels, e))?;
+    let any = entries.flatten().any(|entry| compiled(&entry.file_name().to_string_lossy()));
+    if !any || mark.abi == interpreter.abi {
+        return Ok(());
+    }
+    Err(Diagnostic::error(format!("the plugin was built for another Python: {}", mark.python))
+        .kind(Kind::Refused)
+        .because(format!("its compiled packages are for {}, and {} is {}", mark.abi, interpreter.path.display(), interpreter.abi))
+        .help(format!("build it again with this Python, or name the other one with _python=python{} in [general]", mark.python)))
+}
+
+/// The text of requirements3.txt, made again when it is older than the loose one.
+fn freeze(
+    sources: &Sources,
+    toolbox: &Toolbox<'_>,
+    progress: &mut dyn Progress,
+) -> Result<String, Diagnostic> {
+    let read = |file: &Path| read_small(file).map_err(|e| disk::failed("read", file, e));
+    if sources.frozen.is_file() && !is_older(&sources.frozen, &sources.loose) {
+        return read(&sources.frozen);
+    }
+    let frozen = if requirements(&read(&sources.loose)?).next().is_none() {
+        String::from("# no packages\n")
+    } else {
+        progress.step(&format!("resolving the Python requirements with {}", toolbox.name()));
+        resolve(sources, toolbox, progress)?
+    };
+    disk::write(&sources.frozen, frozen.as_bytes())?;
+    Ok(frozen)
+}
+
+/// The versions of the base environment are constraints, unless the plugin says
+/// `override`: so what a plugin and the framework share is the same.
+fn resolve(
+    sources: &Sources,
+    toolbox: &Toolbox<'_>,
+    progress: &mut dyn Progress,
+) -> Result<String, Diagnostic> {
+    if sources.override_mark.exists() {
+        return toolbox.freeze(&sources.loose, None, progress);
+    }
+    disk::create_dir(&toolbox.home.base())?;
+    let constraints = disk::beside(&toolbox.home.base().join("constraints.txt"), "new");
+    disk::write(&constraints, base::LOCK.as_bytes())?;
+    let result = toolbox.freeze(&sources.loose, Some(&constraints), progress);
+    let _ = fs::remove_file(&constraints);
+    result.map_err(|error| match error.help {
+        None if error.kind == Kind::Failed => {
+            error.help("if it conflicts with a version of the base environment, create an empty file python3_virtualenv_sources/override")
+        }
+        _ => error,
+    })
+}
+
+/// Collects the wheels, unless they are there. True when something was done.
+fn collect_wheels(
+    sources: &Sources,
+    frozen: &str,
+    toolbox: &Toolbox<'_>,
+    progress: &mut dyn Progress,
+) -> Result<bool, Diagnostic> {
+    let count = requirements(frozen).count();
+    // no patch version: the wheels are packaged, and good for all of 3.11
+    let wanted = Mark::new(frozen, &toolbox.interpreter.short_version, toolbox.interpreter);
+    if count == 0 {
+        disk::remove(&sources.wheels)?;
+        return Ok(false);
+    }
+    if Mark::read(&sources.wheels, WHEELS_MARK).as_ref() == Some(&wanted) {
+        return Ok(false);
+    }
+    progress.step(&format!("collecting {count} Python packages"));
+    staged(&sources.wheels, |stage| {
+        disk::create_dir(stage)?;
+        toolbox.wheels(&sources.frozen, stage, progress)?;
+        wanted.write(stage, WHEELS_MARK)
+    })?;
+    Ok(true)
+}
+
+/// Makes `local/` from the wheels, unless it is there. True when something was done.
+fn install(
+    sources: &Sources,
+    frozen: &str,
+    toolbox: &Toolbox<'_>,
+    progress: &mut dyn Progress,
+) -> Result<bool, Diagnostic> {
+    let count = requirements(frozen).count();
+    if count == 0 {
+        disk::remove(&sources.local)?;
+        return Ok(false);
+    }
+    let interpreter = toolbox.interpreter;
+    let wanted = Mark::new(
+        frozen,
+        &format!("{} {}", interpreter.version, interpreter.path.display()),
+        interpreter,
+    );
+    let place = sources.local.to_string_lossy().into_owned();
+    let usable = sources.local.join("bin/python").exists();
+    if usable && Mark::read(&sources.local, ENVIRONMENT_MARK).as_ref() == Some(&wanted) {
+        return Ok(false);
+    }
+    progress.step(&format!("installing {count} Python packages with {}", toolbox.name()));
+    staged(&sources.local, |stage| {
+        toolbox.make_environment(stage, progress)?;
+        toolbox.install(stage, &sources.frozen, Packages::Wheels(&sources.wheels), progress)?;
+        let list = site_packages(stage, interpreter).join("requirements3.txt");
+        disk::write(&list, sorted(frozen).as_bytes())?;
+        move_programs(stage, &stage.to_string_lossy(), &place)?;
+        wanted.write(stage, ENVIRONMENT_MARK)
+    })?;
+    Ok(true)
+}
+
+/// Fills a stage beside `place` and puts it there in one step; on error nothing is left.
+fn staged(
+    place: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), Diagnostic>,
+) -> Result<(), Diagnostic> {
+    disk::sweep_beside(place);
+    let stage = disk::beside(place, "stage");
+    disk::remove(&stage)?;
+    let result = fill(&stage).and_then(|()| disk::swap_in(&stage, place));
+    if result.is_err() {
+        let _ = disk::remove(&stage);
+    }
+    result
+}
+
+/// The programs of an environment name its interpreter by path: names the place
+/// where the environment will be.
+fn move_programs(environment: &Path, from: &str, to: &str) -> Result<(), Diagnostic> {
+    let bin = environment.join("bin");
+    let entries = fs::read_dir(&bin).map_err(|e| disk::failed("read", &bin, e))?;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let is_text = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let Some(text) = is_text
+            .then(|| fs::read(&path).ok())
+            .flatten()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+        else {
+            continue;
+        };
+        if text.contains(from) {
+            // in place: the mode is kept, and nobody runs it yet
+            fs::write(&path, text.replace(from, to))
+                .map_err(|e| disk::failed("write", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
+/// The lines of a requirements file that name something.
+fn requirements(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+fn sorted(frozen: &str) -> String {
+    let mut lines: Vec<&str> = requirements(frozen).collect();
+    lines.sort_unstable();
+    lines.join("\n") + "\n"
+}
+
+pub(super) fn is_older(file: &Path, than: &Path) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
+    match (time(file), time(than)) {
+        (Some(file), Some(than)) => file < than,
+        (None, _) => true,
+        (_, None) => false,
+    }
+}

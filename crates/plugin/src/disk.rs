@@ -1,0 +1,173 @@
+//! Small file operations with errors that people understand.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use mfserv_core::{Diagnostic, Kind};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use sha2::{Digest, Sha256};
+
+/// The error of an operation on a path.
+pub(crate) fn failed(verb: &str, path: &Path, error: impl std::fmt::Display) -> Diagnostic {
+    Diagnostic::error(format!("can't {verb} {}", path.display())).because(error)
+}
+
+/// Creates a directory and its parents.
+pub(crate) fn create_dir(dir: &Path) -> Result<(), Diagnostic> {
+    fs::create_dir_all(dir).map_err(|e| failed("create", dir, e))
+}
+
+/// Removes whatever is at a path: file, link (not what it points to) or tree.
+/// Nothing there is fine.
+pub(crate) fn remove(path: &Path) -> Result<(), Diagnostic> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => return Ok(()),
+    };
+    result.map_err(|e| failed("remove", path, e))
+}
+
+/// Writes a file beside its place and renames it: readers see the old or the
+/// new text, never half of it.
+pub(crate) fn write(path: &Path, text: &[u8]) -> Result<(), Diagnostic> {
+    let beside = beside(path, "new");
+    let written = fs::File::create(&beside).and_then(|mut file| {
+        file.write_all(text)?;
+        file.sync_data()
+    });
+    written.and_then(|()| fs::rename(&beside, path)).map_err(|e| {
+        let _ = fs::remove_file(&beside);
+        failed("write", path, e)
+    })
+}
+
+/// Makes `link` point to `target`, in place of whatever link was there.
+pub(crate) fn relink(link: &Path, target: &Path) -> Result<(), Diagnostic> {
+    let beside = beside(link, "new");
+    let _ = fs::remove_file(&beside);
+    std::os::unix::fs::symlink(target, &beside).and_then(|()| fs::rename(&beside, link)).map_err(
+        |e| {
+            let _ = fs::remove_file(&beside);
+            failed("make the link", link, e)
+        },
+    )
+}
+
+/// Puts the directory `stage` at `place` in one step; what was there is removed
+/// afterwards.
+pub(crate) fn swap_in(stage: &Path, place: &Path) -> Result<(), Diagnostic> {
+    if fs::symlink_metadata(place).is_err() {
+        return fs::rename(stage, place).map_err(|e| failed("create", place, e));
+    }
+    match renameat_with(CWD, stage, CWD, place, RenameFlags::EXCHANGE) {
+        Ok(()) => remove(stage),
+        // a file system that can not exchange: two renames
+        Err(_) => {
+            let old = beside(place, "old");
+            remove(&old)?;
+            fs::rename(place, &old)
+                .and_then(|()| fs::rename(stage, place))
+                .map_err(|e| failed("replace", place, e))?;
+            remove(&old)
+        }
+    }
+}
+
+/// A hidden path in the same directory, of this process alone.
+pub(crate) fn beside(path: &Path, what: &str) -> PathBuf {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = name.trim_start_matches('.');
+    path.with_file_name(format!(".{name}.{what}.{}", std::process::id()))
+}
+
+/// Removes what an operation that died has left beside `path` (see [`beside`]):
+/// entries whose process has ended.
+pub(crate) fn sweep_beside(path: &Path) {
+    let Some((parent, name)) = path.parent().zip(path.file_name()) else { return };
+    let prefix = format!(".{}.", name.to_string_lossy().trim_start_matches('.'));
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let file_name = entry.file_name();
+        let Some(rest) = file_name.to_str().and_then(|n| n.strip_prefix(&prefix)) else { continue };
+        let Some((what, pid)) = rest.split_once('.') else { continue };
+        let dead = pid.parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        if dead && ["new", "old", "stage"].contains(&what) {
+            let _ = remove(&entry.path());
+        }
+    }
+}
+
+/// Bytes as hexadecimal text.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The SHA-256 of several named parts; the names and lengths count, so that no
+/// two different lists agree.
+pub(crate) fn fingerprint<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
+    let mut hash = Sha256::new();
+    for (name, bytes) in parts {
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(name);
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    }
+    hex(&hash.finalize())
+}
+
+/// An exclusive lock on a file, held until dropped. Refused at once when
+/// another process (or thread) holds it.
+#[derive(Debug)]
+pub(crate) struct Lock(#[allow(dead_code)] fs::File);
+
+impl Lock {
+    /// Takes the lock; `what` names what is locked in the error.
+    pub(crate) fn take(file: &Path, what: &str) -> Result<Self, Diagnostic> {
+        if let Some(parent) = file.parent() {
+            create_dir(parent)?;
+        }
+        let lock = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(file)
+            .map_err(|e| failed("open", file, e))?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                let _ = lock.set_len(0);
+                let _ = writeln!(&lock, "{}", std::process::id());
+                Ok(Self(lock))
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let holder = fs::read_to_string(file).unwrap_or_default();
+                Err(Diagnostic::error(format!("{what} is being changed by another command"))
+                    .kind(Kind::Refused)
+                    .because(format!("process {} holds {}", holder.trim(), file.display()))
+                    .help("try again when it has ended"))
+            }
+            Err(e) => Err(failed("lock", file, e)),
+        }
+    }
+
+    /// Takes the lock, waiting for its holder at most `patience`.
+    pub(crate) fn wait(
+        file: &Path,
+        what: &str,
+        patience: std::time::Duration,
+    ) -> Result<Self, Diagnostic> {
+        let deadline = std::time::Instant::now() + patience;
+        loop {
+            match Self::take(file, what) {
+                Err(error)
+                    if error.kind == Kind::Refused && std::time::Instant::now() < deadline =>
+                {
+                    std::thread::sleep(std::time::Duration::from_millis(50));
+                }
+                result => return result,
+            }
+        }
+    }
+}

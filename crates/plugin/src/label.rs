@@ -1,0 +1,78 @@
+//! Who a plugin directory says it is: `.layerapi2_label` and its dependencies.
+
+use std::fs;
+use std::path::Path;
+
+use mfserv_core::diagnostic::Location;
+use mfserv_core::names::check_plugin_name;
+use mfserv_core::{Diagnostic, Kind};
+
+/// The longest label or dependencies file that is read, bytes.
+const LONGEST: u64 = 64 * 1024;
+
+/// The plugin name in the text of a `.layerapi2_label`: `plugin_NAME@mfserv`.
+/// The error is the reason.
+pub fn name_in_label(text: &str) -> Result<&str, String> {
+    let label = text.trim_end_matches(['\n', '\r', ' ']);
+    let name = label
+        .strip_prefix("plugin_")
+        .and_then(|rest| rest.strip_suffix("@mfserv"))
+        .ok_or_else(|| format!("bad layerapi2_label: {label:?} => is it really a plugin?"))?;
+    check_plugin_name(name)?;
+    Ok(name)
+}
+
+/// The name of the plugin in a directory.
+pub fn read_name(dir: &Path) -> Result<String, Diagnostic> {
+    let file = dir.join(".layerapi2_label");
+    let refused = |because: String| {
+        Diagnostic::error(format!("{} is not a plugin", dir.display()))
+            .kind(Kind::BadConfiguration)
+            .because(because)
+            .at(Location::new(file.display().to_string(), 0))
+    };
+    let text = read_small(&file)
+        .map_err(|e| refused(format!("can't read {} file: {e}", file.display())))?;
+    name_in_label(&text).map(str::to_string).map_err(refused)
+}
+
+/// The other plugins that a plugin depends on (`plugin_OTHER@mfserv` lines of
+/// `.layerapi2_dependencies`), in file order, with whether each is optional
+/// (a leading `-`). A missing file means none.
+pub fn plugin_dependencies(dir: &Path) -> Vec<(String, bool)> {
+    let Ok(text) = read_small(&dir.join(".layerapi2_dependencies")) else {
+        return Vec::new();
+    };
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| {
+            let (label, optional) = match line.strip_prefix('-') {
+                Some(rest) => (rest, true),
+                None => (line, false),
+            };
+            name_in_label(label).ok().map(|name| (name.to_string(), optional))
+        })
+        .collect()
+}
+
+/// Reads a small text file; a larger one is an error.
+pub(crate) fn read_small(file: &Path) -> std::io::Result<String> {
+    if fs::metadata(file)?.len() > LONGEST {
+        return Err(std::io::Error::other(format!("longer than {LONGEST} bytes")));
+    }
+    fs::read_to_string(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_gives_the_name_or_the_reason() {
+        assert_eq!(name_in_label("plugin_foo@mfserv\n"), Ok("foo"));
+        assert!(name_in_label("foo@mfserv").unwrap_err().contains("is it really a plugin"));
+        assert!(name_in_label("plugin_foo@mfdata").is_err());
+        assert!(name_in_label("plugin_../x@mfserv").is_err());
+    }
+}

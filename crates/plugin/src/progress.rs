@@ -1,0 +1,39 @@
+//! How a long operation tells what it does, and is told to stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Receives what a long operation does. The command line draws it.
+pub trait Progress {
+    /// A new step begins, for example `installing 7 Python packages`.
+    fn step(&mut self, what: &str);
+    /// A line of output of the step, from pip, npm, a hook…
+    fn line(&mut self, text: &str);
+}
+
+/// Tells nobody.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn step(&mut self, _what: &str) {}
+    fn line(&mut self, _text: &str) {}
+}
+
+/// A wish to stop, shared between who wishes and the operation. Once wished, it
+/// stays wished.
+#[derive(Debug, Default, Clone)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks the operation to stop: its child processes are killed, what it has
+    /// half done is removed, and it returns an error.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// True once [`Cancel::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}

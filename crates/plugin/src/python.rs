@@ -1,0 +1,475 @@
+//! The Python interpreter of the host, and the tools that fill environments:
+//! uv where it is found, else venv and pip.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use mfserv_core::Diagnostic;
+use serde::{Deserialize, Serialize};
+
+use crate::child::Run;
+use crate::disk;
+use crate::home::Home;
+use crate::progress::{Cancel, Progress, Silent};
+
+/// The interpreter used when none is named.
+pub const DEFAULT: &str = "python3";
+/// How long an interpreter may take to say its version.
+const PROBE: Duration = Duration::from_secs(20);
+
+/// A Python interpreter of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interpreter {
+    /// The real program, shims and links of its directory resolved by itself.
+    pub path: PathBuf,
+    /// Its short version: `3.11`.
+    pub short_version: String,
+    /// Its whole version: `3.11.7`.
+    pub version: String,
+    /// The binary interface that compiled packages must have: `cpython-311-x86_64-linux-gnu`.
+    pub abi: String,
+    /// It can make an environment with pip in it.
+    pub has_ensurepip: bool,
+}
+
+const PROBE_SCRIPT: &str = "
+import json, sys, sysconfig
+try:
+    import ensurepip, venv
+    has = True
+except ImportError:
+    has = False
+print(json.dumps({'path': sys.executable, 'short_version': '%d.%d' % sys.version_info[:2],
+    'version': '%d.%d.%d' % sys.version_info[:3], 'abi': sysconfig.get_config_var('SOABI') or '', 'has_ensurepip': has}))
+";
+
+/// Finds an interpreter by name (`python3.12`) or path; `None` is [`DEFAULT`].
+pub fn find(name: Option<&str>) -> Result<Interpreter, Diagnostic> {
+    let name = name.unwrap_or(DEFAULT);
+    let missing = || {
+        Diagnostic::error(format!("the Python interpreter {name} is not there"))
+            .because("no such program on PATH")
+            .help(format!("install it: apt-get install {} python3-venv", package_of(name)))
+    };
+    let program = on_path(name).ok_or_else(missing)?;
+    let mut command = Command::new(&program);
+    command.args(["-I", "-c", PROBE_SCRIPT]);
+    let run = Run {
+        what: &format!("asking {} for its version", program.display()),
+        limit: PROBE,
+        cancel: &Cancel::default(),
+    };
+    let said = run.run(command, &mut Silent).map_err(|error| {
+        error.help(format!(
+            "name another one with _python=… in [general], or install it: apt-get install {}",
+            package_of(name)
+        ))
+    })?;
+    serde_json::from_str(&said.text()).map_err(|e| {
+        Diagnostic::error(format!(
+            "{} is not a Python interpreter that we understand",
+            program.display()
+        ))
+        .because(e)
+    })
+}
+
+fn package_of(name: &str) -> &str {
+    let file = name.rsplit('/').next().unwrap_or(DEFAULT);
+    if file.starts_with("python") { file } else { DEFAULT }
+}
+
+/// The executable file of a program name: as given if it has a `/`, else the
+/// first one on PATH.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let executable = |file: &Path| {
+        fs::metadata(file)
+            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    if name.contains('/') {
+        return Some(PathBuf::from(name)).filter(|file| executable(file));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_absolute() && executable(file))
+}
+
+/// Where packages are taken from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Packages<'a> {
+    /// The package index that pip or uv is configured with.
+    Index,
+    /// Wheels in a directory, and nothing else.
+    Wheels(&'a Path),
+}
+
+/// An interpreter with the tools that work for it.
+pub(crate) struct Toolbox<'a> {
+    pub(crate) home: &'a Home,
+    pub(crate) interpreter: &'a Interpreter,
+    pub(crate) uv: Option<PathBuf>,
+    pub(crate) limit: Duration,
+    pub(crate) cancel: &'a Cancel,
+}
+
+impl Toolbox<'_> {
+    /// uv on PATH, or in `var/base/bin`.
+    pub(crate) fn find_uv(home: &Home) -> Option<PathBuf> {
+        on_path("uv").or_else(|| Some(home.base().join("bin/uv")).filter(|file| file.is_file()))
+    }
+
+    /// The tool that fills environments.
+    pub(crate) fn name(&self) -> &'static str {
+        if self.uv.is_some() { "uv" } else { "pip" }
+    }
+
+    fn run(
+        &self,
+        what: &str,
+        command: Command,
+        progress: &mut dyn Progress,
+    ) -> Result<String, Diagnostic> {
+        let run = Run { what, limit: self.limit, cancel: self.cancel };
+        run.run(command, progress).map(|said| said.text()).map_err(with_compiler_help)
+    }
+
+    /// Makes an environment without packages in the directory `stage`.
+    pub(crate) fn make_environment(
+        &self,
+        stage: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Diagnostic> {
+        let mut command = match &self.uv {
+            Some(uv) => {
+                let mut command = clean(uv);
+                command
+                    .args([
+                        "venv",
+                        "--quiet",
+                        "--no-project",
+                        "--no-config",
+                        "--offline",
+                        "--python",
+                    ])
+                    .arg(&self.interpreter.path);
+                command
+            }
+            None => {
+                let mut command = clean(&self.interpreter.path);
+                command.args(["-I", "-m", "venv", "--without-pip"]);
+                command
+            }
+        };
+        command.arg(stage);
+        self.run("making the Python environment", command, progress).map(drop)
+    }
+
+    /// Installs exactly the packages of a frozen requirements file into an
+    /// environment, compiled to bytecode.
+    pub(crate) fn install(
+        &self,
+        environment: &Path,
+        frozen: &Path,
+        from: Packages<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Diagnostic> {
+        let python = environment.join("bin/python");
+        let mut command = match &self.uv {
+            Some(uv) => {
+                let mut command = clean(uv);
+                command
+                    .args([
+                        "pip",
+                        "install",
+                        "--quiet",
+                        "--compile-bytecode",
+                        "--link-mode=copy",
+                        "--no-deps",
+                        "--python",
+                    ])
+                    .arg(python);
+                command
+            }
+            None => {
+                let mut command = self.pip(progress)?;
+                command.arg("--python").arg(python).args([
+                    "install",
+                    "--quiet",
+                    "--no-deps",
+                    "--no-warn-script-location",
+                ]);
+                command
+            }
+        };
+        if let Packages::Wheels(dir) = from {
+            command.arg("--no-index").arg("--find-links").arg(dir);
+        }
+        command.arg("-r").arg(frozen);
+        self.run("installing the Python packages", command, progress).map(drop)
+    }
+
+    /// Resolves loose requirements to a text of exact versions, one a line, sorted.
+    pub(crate) fn freeze(
+        &self,
+        loose: &Path,
+        constraints: Option<&Path>,
+        progress: &mut dyn Progress,
+    ) -> Result<String, Diagnostic> {
+        match &self.uv {
+            Some(uv) => {
+                let mut command = clean(uv);
+                command
+                    .args(["pip", "compile", "--quiet", "--no-annotate", "--no-header", "--python"])
+                    .arg(&self.interpreter.path);
+                constraints.iter().for_each(|file| {
+                    command.arg("-c").arg(file);
+                });
+                command.arg(loose);
+                self.run("resolving the Python requirements", command, progress)
+                    .map(|text| text + "\n")
+            }
+            None => self.freeze_with_pip(loose, constraints, progress),
+        }
+    }
+
+    fn freeze_with_pip(
+        &self,
+        loose: &Path,
+        constraints: Option<&Path>,
+        progress: &mut dyn Progress,
+    ) -> Result<String, Diagnostic> {
+        let report = disk::beside(&self.home.base().join("pip-report"), "new");
+        let mut command = self.pip(progress)?;
+        command
+            .args(["install", "--quiet", "--dry-run", "--ignore-installed", "--report"])
+            .arg(&report);
+        constraints.iter().for_each(|file| {
+            command.arg("-c").arg(file);
+        });
+        command.arg("-r").arg(loose);
+        let result = self.run("resolving the Python requirements", command, progress);
+        let text = fs::read_to_string(&report);
+        let _ = fs::remove_file(&report);
+        result?;
+        pinned(&text.map_err(|e| disk::failed("read", &report, e))?).ok_or_else(|| {
+            Diagnostic::error("resolving the Python requirements failed")
+                .because("pip's report is not as expected")
+        })
+    }
+
+    /// Downloads, or builds, the wheels of frozen requirements into a directory.
+    pub(crate) fn wheels(
+        &self,
+        frozen: &Path,
+        into: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Diagnostic> {
+        let mut command = self.pip(progress)?;
+        command
+            .args(["wheel", "--quiet", "--no-deps", "--wheel-dir"])
+            .arg(into)
+            .arg("-r")
+            .arg(frozen);
+        self.run("collecting the Python wheels", command, progress).map(drop)
+    }
+
+    /// A pip of our own for this interpreter, made at first need: it works on
+    /// other environments, which so have none.
+    fn pip(&self, progress: &mut dyn Progress) -> Result<Command, Diagnostic> {
+        let place = self.home.base().join(format!(".pip-python{}", self.interpreter.short_version));
+        let python = place.join("bin/python");
+        if !self.works(&python) {
+            self.make_pip(&place, progress)?;
+        }
+        let mut command = clean(&python);
+        command.args(["-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]);
+        Ok(command)
+    }
+
+    fn works(&self, python: &Path) -> bool {
+        let same = fs::canonicalize(python).ok() == fs::canonicalize(&self.interpreter.path).ok();
+        same && python.with_file_name("pip").exists()
+    }
+
+    fn make_pip(&self, place: &Path, progress: &mut dyn Progress) -> Result<(), Diagnostic> {
+        let python = &self.interpreter.path;
+        let mut command = match (&self.uv, self.interpreter.has_ensurepip) {
+            (_, true) => {
+                let mut command = clean(python);
+                command.args(["-I", "-m", "venv", "--clear"]);
+                command
+            }
+            (Some(uv), false) => {
+                let mut command = clean(uv);
+                command
+                    .args([
+                        "venv",
+                        "--quiet",
+                        "--seed",
+                        "--clear",
+                        "--no-project",
+                        "--no-config",
+                        "--python",
+                    ])
+                    .arg(python);
+                command
+            }
+            (None, false) => return Err(self.no_venv()),
+        };
+        progress.step("preparing pip");
+        disk::create_dir(&self.home.base())?;
+        let _lock = disk::Lock::wait(&self.home.base().join(".pip.lock"), "pip", self.limit)?;
+        if self.works(&place.join("bin/python")) {
+            return Ok(());
+        }
+        command.arg(place);
+        let result = self.run("preparing pip", command, progress).map(drop);
+        if result.is_err() {
+            let _ = disk::remove(place);
+        }
+        result
+    }
+
+    fn no_venv(&self) -> Diagnostic {
+        Diagnostic::error("Python environments can't be made")
+            .because(format!(
+                "{} has no venv and ensurepip modules, and uv was not found",
+                self.interpreter.path.display()
+            ))
+            .help(format!("apt-get install python{}-venv", self.interpreter.short_version))
+    }
+}
+
+/// A command with only the variables that a build tool needs.
+pub(crate) fn clean(program: &Path) -> Command {
+    const NAMES: &[&str] = &[
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "LC_ALL",
+        "TZ",
+        "TMPDIR",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "CC",
+        "CXX",
+        "CFLAGS",
+        "LDFLAGS",
+        "NODE_EXTRA_CA_CERTS",
+        "XDG_CACHE_HOME",
+        "XDG_CONFIG_HOME",
+    ];
+    const PREFIXES: &[&str] =
+        &["pip_", "uv_", "npm_config_", "http_proxy", "https_proxy", "no_proxy", "all_proxy"];
+    // these would change what is built and where
+    const NEVER: &[&str] = &[
+        "pip_prefix",
+        "pip_target",
+        "pip_user",
+        "uv_python",
+        "uv_project_environment",
+        "npm_config_prefix",
+        "npm_config_local_prefix",
+    ];
+    let mut command = Command::new(program);
+    command.env_clear();
+    for (name, value) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let lower = text.to_ascii_lowercase();
+        let wanted = NAMES.contains(&text.as_ref())
+            || PREFIXES.iter().any(|prefix| lower.starts_with(prefix));
+        if wanted && !NEVER.contains(&lower.as_str()) {
+            command.env(name, value);
+        }
+    }
+    command.env("NO_UPDATE_NOTIFIER", "1");
+    command
+}
+
+/// Adds what to install when a build failed for want of a compiler.
+pub(crate) fn with_compiler_help(error: Diagnostic) -> Diagnostic {
+    let text = error.because.join("\n").to_ascii_lowercase();
+    let compiler = [
+        "gcc",
+        "g++",
+        "cc1",
+        "c++",
+        "make",
+        "clang",
+        "x86_64-linux-gnu-gcc",
+        "aarch64-linux-gnu-gcc",
+    ];
+    let missing = text.lines().any(|line| {
+        let absent =
+            ["not found", "no such file", "not installed"].iter().any(|sign| line.contains(sign));
+        absent
+            && line
+                .split(|c: char| !(c.is_alphanumeric() || "+_-".contains(c)))
+                .any(|word| word == "cc" || compiler.contains(&word))
+    });
+    if missing {
+        return error.help("a compiler is needed: apt-get install build-essential");
+    }
+    if text.contains("python.h: no such file") {
+        return error.help("the headers of Python are needed: apt-get install python3-dev");
+    }
+    error
+}
+
+/// The `name==version` lines of a pip installation report.
+fn pinned(report: &str) -> Option<String> {
+    let report: serde_json::Value = serde_json::from_str(report).ok()?;
+    let mut lines = Vec::new();
+    for item in report.get("install")?.as_array()? {
+        let name = item.pointer("/metadata/name")?.as_str()?;
+        let version = item.pointer("/metadata/version")?.as_str()?;
+        lines.push(format!("{}=={version}\n", name.to_ascii_lowercase().replace('_', "-")));
+    }
+    lines.sort();
+    Some(lines.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_python_of_the_host_says_its_version_and_where_it_really_is() {
+        let python = find(None).unwrap();
+        assert!(python.path.is_absolute() && python.version.starts_with(&python.short_version));
+        assert!(python.abi.starts_with("cpython-"));
+    }
+
+    #[test]
+    fn a_missing_interpreter_is_named_with_the_command_that_installs_it() {
+        let error = find(Some("python3.99")).unwrap_err();
+        assert!(error.what.contains("python3.99"));
+        assert!(error.help.unwrap().contains("apt-get install python3.99"));
+    }
+
+    #[test]
+    fn a_missing_compiler_is_recognised_in_the_output_of_a_build() {
+        let help = |text: &str| with_compiler_help(Diagnostic::error("x").because(text)).help;
+        assert!(
+            help("error: command 'gcc' failed: No such file or directory")
+                .unwrap()
+                .contains("build-essential")
+        );
+        assert!(help("/bin/sh: 1: make: not found").is_some());
+        assert_eq!(help("ERROR: No matching distribution found for nope"), None);
+    }
+
+    #[test]
+    fn a_pip_report_becomes_exact_versions() {
+        let report = r#"{"install":[{"metadata":{"name":"Flask","version":"3.1.3"}},{"metadata":{"name":"a_b","version":"1"}}]}"#;
+        assert_eq!(pinned(report).unwrap(), "a-b==1\nflask==3.1.3\n");
+        assert_eq!(pinned("{}"), None);
+    }
+}
