@@ -1,0 +1,199 @@
+//! What a process started, wherever that has gone: in its cgroup, else in its session,
+//! among its descendants, or with its marker in the environment.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+
+use crate::procfs::{self, Stat};
+
+/// The variable by which the processes of a node are recognised: `HASH:ID`.
+pub const MARKER: &str = "MFSERV_WORKER";
+
+/// A short name of a runtime home, the same each time: FNV-1a (64 bits) of its path, in
+/// hexadecimal.
+pub fn home_hash(home: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let hash = home.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+/// The cgroup below which each process gets a leaf, where the system lets us make one.
+pub(crate) struct Cgroups {
+    node: Option<PathBuf>,
+}
+
+impl Cgroups {
+    /// Looks for the cgroup v2 tree, also beside a v1 one, and our place in it.
+    pub fn find(hash: &str) -> Self {
+        let node = own_cgroup().map(|own| own.join(format!("mfserv-{hash}")));
+        Self { node: node.filter(|node| node.is_dir() || fs::create_dir(node).is_ok()) }
+    }
+
+    /// No cgroups are used.
+    pub fn none() -> Self {
+        Self { node: None }
+    }
+
+    /// A leaf for one process, and its `cgroup.procs` to be written to by the child.
+    pub fn leaf(&self, id: &str) -> Option<(PathBuf, File)> {
+        let path = self.node.as_ref()?.join(id);
+        if let Err(e) = fs::create_dir(&path) {
+            (e.kind() == io::ErrorKind::AlreadyExists).then_some(())?;
+        }
+        let procs = OpenOptions::new().write(true).open(path.join("cgroup.procs"));
+        if procs.is_err() {
+            remove(&path);
+        }
+        Some((path, procs.ok()?))
+    }
+
+    /// Removes the node's cgroup and the leaves that are empty.
+    pub fn remove_all(&self) {
+        let Some(node) = &self.node else { return };
+        for entry in fs::read_dir(node).into_iter().flatten().flatten() {
+            remove(&entry.path());
+        }
+        remove(node);
+    }
+}
+
+/// Removes an empty cgroup; one that is not empty stays.
+pub(crate) fn remove(cgroup: &Path) {
+    let _ = fs::remove_dir(cgroup);
+}
+
+fn own_cgroup() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let (root, mount_point) = mounts.lines().find_map(cgroup2_mount)?;
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let below = Path::new(own).strip_prefix(root).ok()?;
+    Some(Path::new(&mount_point).join(below))
+}
+
+/// Root and mount point of a cgroup2 line of proc_pid_mountinfo(5).
+fn cgroup2_mount(line: &str) -> Option<(String, String)> {
+    let (mount, kind) = line.split_once(" - ")?;
+    kind.starts_with("cgroup2 ").then_some(())?;
+    let mut fields = mount.split(' ').skip(3);
+    Some((unescape(fields.next()?), unescape(fields.next()?)))
+}
+
+fn unescape(field: &str) -> String {
+    field.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+}
+
+/// The root of a tree of processes.
+pub(crate) struct Tree<'a> {
+    pub pid: u32,
+    pub start_ticks: u64,
+    pub cgroup: Option<&'a Path>,
+    /// The value of [`MARKER`] in it.
+    pub marker: &'a str,
+}
+
+impl Tree<'_> {
+    /// Everything of it that lives, itself included.
+    pub fn members(&self) -> Vec<Stat> {
+        match self.cgroup {
+            Some(cgroup) => cgroup_members(cgroup),
+            None => self.members_by_descent(procfs::living()),
+        }
+    }
+
+    /// Sends a signal to everything of it.
+    pub fn signal(&self, signal: Signal) -> usize {
+        if signal == Signal::KILL && self.cgroup.is_some_and(|cgroup| kill_cgroup(cgroup).is_ok()) {
+            return 1;
+        }
+        self.members().iter().filter(|member| procfs::signal(member, signal)).count()
+    }
+
+    /// The number of a session stays taken while anything is in it. Once the root is gone
+    /// and its number has been given to another process, the session says nothing more.
+    fn members_by_descent(&self, living: Vec<Stat>) -> Vec<Stat> {
+        let reused = living.iter().any(|s| s.pid == self.pid && s.start_ticks != self.start_ticks);
+        let belongs = |s: &Stat| {
+            let in_session = !reused && s.session == self.pid && s.start_ticks >= self.start_ticks;
+            let is_root = s.pid == self.pid && s.start_ticks == self.start_ticks;
+            is_root
+                || in_session
+                || procfs::variable(s.pid, MARKER).is_some_and(|value| value == self.marker)
+        };
+        let own = std::process::id();
+        let seeds: BTreeSet<u32> =
+            living.iter().filter(|s| s.pid != own && belongs(s)).map(|s| s.pid).collect();
+        with_descendants(living, seeds)
+    }
+}
+
+/// The processes of this node, other than the keeper, that live: its descendants and
+/// whatever carries the marker of this home.
+pub(crate) fn whole_node(hash: &str) -> Vec<Stat> {
+    let living = procfs::living();
+    let own = std::process::id();
+    let prefix = format!("{hash}:");
+    let marked =
+        |s: &Stat| procfs::variable(s.pid, MARKER).is_some_and(|value| value.starts_with(&prefix));
+    let seeds = living
+        .iter()
+        .filter(|s| s.pid != own && (s.parent == own || marked(s)))
+        .map(|s| s.pid)
+        .collect();
+    with_descendants(living, seeds)
+}
+
+fn with_descendants(living: Vec<Stat>, mut chosen: BTreeSet<u32>) -> Vec<Stat> {
+    let own = std::process::id();
+    loop {
+        let before = chosen.len();
+        for stat in &living {
+            if stat.pid != own && chosen.contains(&stat.parent) {
+                chosen.insert(stat.pid);
+            }
+        }
+        if chosen.len() == before {
+            return living.into_iter().filter(|s| chosen.contains(&s.pid)).collect();
+        }
+    }
+}
+
+fn cgroup_members(cgroup: &Path) -> Vec<Stat> {
+    let procs = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    procs
+        .lines()
+        .filter_map(|line| procfs::stat(line.parse().ok()?).ok())
+        .filter(|stat| !stat.is_zombie())
+        .collect()
+}
+
+/// Linux 5.14 and later; before, the members are killed one by one.
+fn kill_cgroup(cgroup: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).open(cgroup.join("cgroup.kill"))?.write_all(b"1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup2_mount_is_recognised_among_others() {
+        let v2 = "36 25 0:31 / /sys/fs/cgroup/uni\\040fied rw shared:9 - cgroup2 cgroup2 rw";
+        let v1 = "35 25 0:30 / /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu";
+        assert_eq!(cgroup2_mount(v2), Some(("/".into(), "/sys/fs/cgroup/uni fied".into())));
+        assert_eq!(cgroup2_mount(v1), None);
+    }
+
+    #[test]
+    fn a_home_has_always_the_same_hash() {
+        assert_eq!(home_hash(Path::new("/home/mfserv")), home_hash(Path::new("/home/mfserv")));
+        assert_ne!(home_hash(Path::new("/a")), home_hash(Path::new("/b")));
+        assert_eq!(home_hash(Path::new("")), "cbf29ce484222325");
+    }
+}

@@ -1,0 +1,227 @@
+//! Copies what processes write, from their FIFOs to their log files.
+//!
+//! Two threads, so that neither reaping nor any app ever waits for a disk: the
+//! [`reader`] polls the FIFOs, the [`writer`] writes. While the disk keeps up, nothing is
+//! taken out of a FIFO before it is in its log file: the reader looks at it with tee(2),
+//! hands the whole lines over, and removes them when the writer says they are written. A
+//! keeper that is killed at any moment therefore loses no line; at worst the lines of its
+//! last moment are written twice. When the disk does not keep up, lines are taken into
+//! memory up to a bound, and beyond it dropped, counted and reported.
+
+mod reader;
+mod writer;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use mfserv_core::output::Rotation;
+use rustix::event::{EventfdFlags, eventfd};
+
+use reader::Reader;
+use writer::Writer;
+
+/// Most bytes of one stream that wait in memory for the disk.
+const STREAM_BOUND: usize = 2 * 1024 * 1024;
+
+/// Most bytes of all streams that wait in memory for the disk.
+const TOTAL_BOUND: usize = 64 * 1024 * 1024;
+
+/// One output stream of one process.
+#[derive(Debug, Clone)]
+pub(crate) struct Stream {
+    pub key: u64,
+    /// The process.
+    pub owner: String,
+    pub fifo: PathBuf,
+    pub log: PathBuf,
+    pub rotation: Rotation,
+}
+
+/// What the copying threads say.
+#[derive(Debug)]
+pub(crate) enum Word {
+    /// Everything that this process wrote has been read; its last lines.
+    Finished { owner: String, last_output: String },
+    /// Nobody holds this FIFO any more; its file has been removed.
+    Closed { key: u64 },
+    /// The disk is slower than this process writes.
+    Dropped { owner: String, bytes: u64 },
+    /// A log file cannot be written.
+    Trouble { file: PathBuf, reason: String },
+}
+
+enum Order {
+    Add(Stream, OwnedFd),
+    Finish(String),
+    Pause,
+}
+
+/// Lines on their way to one log file.
+struct Chunk {
+    key: u64,
+    bytes: Vec<u8>,
+}
+
+struct Queue {
+    rotation: Rotation,
+    chunks: VecDeque<Chunk>,
+    /// The last attempt failed: not before this.
+    retry_at: Option<Instant>,
+}
+
+/// What the two threads share.
+#[derive(Default)]
+struct Pending {
+    logs: BTreeMap<PathBuf, Queue>,
+    bytes: usize,
+    /// Chunks that have been written, with their length.
+    written: Vec<(u64, usize)>,
+    writer_stops: bool,
+}
+
+struct Shared {
+    pending: Mutex<Pending>,
+    work: Condvar,
+    /// Wakes the reader: orders, or written chunks.
+    wake_reader: OwnedFd,
+    /// Wakes the main loop: words.
+    wake_main: OwnedFd,
+    words: Mutex<Sender<Word>>,
+}
+
+impl Shared {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, word: Word) {
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        // The main loop that no longer listens is about to end or to be replaced.
+        let _ = words.send(word);
+        ring(&self.wake_main);
+    }
+}
+
+/// The running threads.
+pub(crate) struct Copier {
+    shared: Arc<Shared>,
+    orders: Sender<Order>,
+    words: Receiver<Word>,
+    reader: JoinHandle<(Reader, bool)>,
+    writer: JoinHandle<Writer>,
+}
+
+/// The threads stopped, every stream still open.
+pub(crate) struct Paused {
+    shared: Arc<Shared>,
+    orders: Sender<Order>,
+    words: Receiver<Word>,
+    reader: Reader,
+    writer: Writer,
+    /// All that was read is in the log files.
+    pub all_written: bool,
+}
+
+impl Copier {
+    /// Starts both threads, with no stream.
+    pub fn start() -> io::Result<Self> {
+        let (orders, receiver) = mpsc::channel();
+        let (say, words) = mpsc::channel();
+        let bell = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let shared = Arc::new(Shared {
+            pending: Mutex::default(),
+            work: Condvar::new(),
+            wake_reader: bell()?,
+            wake_main: bell()?,
+            words: Mutex::new(say),
+        });
+        let reader = Reader::new(shared.clone(), receiver)?;
+        let writer = Writer::new(shared.clone());
+        let all_written = true;
+        Paused { shared, orders, words, reader, writer, all_written }.resume()
+    }
+
+    /// Copies this stream from now on.
+    pub fn add(&self, stream: Stream, fifo: OwnedFd) {
+        self.order(Order::Add(stream, fifo));
+    }
+
+    /// The process has ended: read what is left and say [`Word::Finished`].
+    pub fn finish(&self, owner: &str) {
+        self.order(Order::Finish(owner.to_owned()));
+    }
+
+    /// Readable when there are words.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.shared.wake_main.as_fd()
+    }
+
+    /// What has been said since the last time.
+    pub fn words(&self) -> Vec<Word> {
+        hush(&self.shared.wake_main);
+        self.words.try_iter().collect()
+    }
+
+    /// Writes out what was read, for some seconds at most, and stops both threads. An
+    /// error means that a thread has panicked.
+    pub fn pause(self) -> Result<Paused, &'static str> {
+        self.order(Order::Pause);
+        let (reader, all_written) = self.reader.join().map_err(|_| "the reader has panicked")?;
+        self.shared.pending().writer_stops = true;
+        self.shared.work.notify_one();
+        let writer = self.writer.join().map_err(|_| "the writer has panicked")?;
+        let Self { shared, orders, words, .. } = self;
+        Ok(Paused { shared, orders, words, reader, writer, all_written })
+    }
+
+    fn order(&self, order: Order) {
+        let _ = self.orders.send(order);
+        ring(&self.shared.wake_reader);
+    }
+}
+
+impl Paused {
+    /// The streams that are open, with their descriptors.
+    pub fn streams(&self) -> impl Iterator<Item = (&Stream, BorrowedFd<'_>)> {
+        self.reader.streams()
+    }
+
+    /// What has been said and not yet heard.
+    pub fn words(&self) -> Vec<Word> {
+        self.words.try_iter().collect()
+    }
+
+    /// The last output of each process so far.
+    pub fn last_outputs(&self) -> impl Iterator<Item = (&str, String)> {
+        self.reader.last_outputs()
+    }
+
+    /// Starts the threads again.
+    pub fn resume(self) -> io::Result<Copier> {
+        let Self { shared, orders, words, reader, writer, .. } = self;
+        shared.pending().writer_stops = false;
+        let writer = thread::Builder::new().name("log writer".into()).spawn(|| writer.run())?;
+        let reader = thread::Builder::new().name("fifo reader".into()).spawn(|| reader.run())?;
+        Ok(Copier { shared, orders, words, reader, writer })
+    }
+
+    /// Seeds the last output of a process that an earlier image of this keeper has read.
+    pub fn remember(&mut self, owner: &str, last_output: &str) {
+        self.reader.remember(owner, last_output);
+    }
+}
+
+fn ring(bell: &OwnedFd) {
+    // Full means that it is ringing already.
+    let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+}
+
+fn hush(bell: &OwnedFd) {
+    let _ = rustix::io::read(bell, &mut [0_u8; 8]);
+}

@@ -1,0 +1,457 @@
+//! The thread that reads the FIFOs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::pipe::{
+    PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice, tee,
+};
+
+use super::{Chunk, Order, Queue, STREAM_BOUND, Shared, Stream, TOTAL_BOUND, Word, hush};
+
+/// Most bytes looked at in one stream before it is another's turn.
+const LOOK: usize = 1024 * 1024;
+
+/// The disk has so long to take lines before they are moved into memory: an app that
+/// fills its FIFO meanwhile waits no longer than this.
+const DISK_PATIENCE: Duration = Duration::from_millis(50);
+
+/// A line without an end waits so long for it, or until it is [`LONG_LINE`] long.
+const LINE_PATIENCE: Duration = Duration::from_secs(1);
+const LONG_LINE: usize = 64 * 1024;
+
+/// How often a stream with a line without an end is looked at.
+const LINE_LOOK: Duration = Duration::from_millis(50);
+
+/// A pause after a round in which every stream had little: many lines are copied at once
+/// rather than each for itself.
+const GATHER: Duration = Duration::from_millis(3);
+const LITTLE: usize = 16 * 1024;
+
+/// At most one report of dropped output of one stream in this time.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// How much of its last output is kept for each process.
+const LAST_OUTPUT: usize = 4096;
+
+/// How long a pause waits for the disk.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(5);
+
+struct Open {
+    stream: Stream,
+    fifo: OwnedFd,
+    /// Bytes at the front of the FIFO that the writer has and that are not yet written.
+    in_flight: usize,
+    since: Instant,
+    /// The disk does not keep up: lines leave the FIFO before they are written.
+    slow: bool,
+    /// Bytes of this stream in memory, while slow.
+    held: usize,
+    /// Dropped, and not yet said in the log / to the watchers.
+    unsaid: u64,
+    unreported: u64,
+    reported: Option<Instant>,
+    /// A line without an end has been there since then.
+    partial: Option<Instant>,
+    look_again: Instant,
+}
+
+/// What one look at a FIFO found.
+enum Found {
+    Nothing,
+    /// So many bytes.
+    Lines(usize),
+    /// Only a line without an end.
+    Partial,
+    /// Empty, and nobody can write to it any more.
+    End,
+}
+
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    orders: Receiver<Order>,
+    streams: BTreeMap<u64, Open>,
+    tails: BTreeMap<String, Vec<u8>>,
+    /// Where tee(2) copies to.
+    scratch: (OwnedFd, OwnedFd),
+    nowhere: fs::File,
+    buffer: Vec<u8>,
+}
+
+impl Reader {
+    pub fn new(shared: Arc<Shared>, orders: Receiver<Order>) -> io::Result<Self> {
+        let scratch = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        widen(&scratch.1, LOOK);
+        let size = fcntl_getpipe_size(&scratch.1).unwrap_or(LONG_LINE).max(LONG_LINE);
+        Ok(Self {
+            shared,
+            orders,
+            streams: BTreeMap::new(),
+            tails: BTreeMap::new(),
+            scratch,
+            nowhere: fs::OpenOptions::new().write(true).open("/dev/null")?,
+            buffer: vec![0; size],
+        })
+    }
+
+    pub fn streams(&self) -> impl Iterator<Item = (&Stream, BorrowedFd<'_>)> {
+        self.streams.values().map(|open| (&open.stream, open.fifo.as_fd()))
+    }
+
+    pub fn last_outputs(&self) -> impl Iterator<Item = (&str, String)> {
+        self.tails.iter().map(|(owner, tail)| (owner.as_str(), last_lines(tail)))
+    }
+
+    pub fn remember(&mut self, owner: &str, last_output: &str) {
+        self.tails.insert(owner.to_owned(), last_output.as_bytes().to_vec());
+    }
+
+    /// Until it is told to pause. The flag says that all that was read is written.
+    pub fn run(mut self) -> (Self, bool) {
+        loop {
+            if self.take_orders() {
+                let all_written = self.let_the_disk_finish();
+                return (self, all_written);
+            }
+            self.take_written();
+            self.hurry_the_slow();
+            let ready = self.wait();
+            let most = ready.into_iter().map(|(key, hung_up)| self.copy(key, hung_up)).max();
+            if most.is_some_and(|most| most < LITTLE) {
+                thread::sleep(GATHER);
+            }
+        }
+    }
+
+    /// True for the order to pause.
+    fn take_orders(&mut self) -> bool {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Add(stream, fifo) => self.add(stream, fifo),
+                Order::Finish(owner) => self.finish(owner),
+                Order::Pause => return true,
+            }
+        }
+        false
+    }
+
+    fn add(&mut self, stream: Stream, fifo: OwnedFd) {
+        // What pipes may hold is limited per user: the more streams, the less for each.
+        widen(&fifo, LOOK >> (self.streams.len() / 16).min(4));
+        let now = Instant::now();
+        let key = stream.key;
+        self.tails.entry(stream.owner.clone()).or_default();
+        let open = Open {
+            stream,
+            fifo,
+            in_flight: 0,
+            since: now,
+            slow: false,
+            held: 0,
+            unsaid: 0,
+            unreported: 0,
+            reported: None,
+            partial: None,
+            look_again: now,
+        };
+        self.streams.insert(key, open);
+        // A FIFO whose last holder is already gone is never reported by poll(2).
+        self.copy(key, false);
+    }
+
+    /// Reads all that the process has left in its FIFOs.
+    fn finish(&mut self, owner: String) {
+        let keys: Vec<u64> = self
+            .streams
+            .values()
+            .filter(|o| o.stream.owner == owner)
+            .map(|o| o.stream.key)
+            .collect();
+        for key in keys {
+            // A stray that holds the FIFO may write for ever.
+            for _ in 0..8 {
+                if let Some(open) = self.streams.get_mut(&key) {
+                    take_into_memory(open, &self.nowhere);
+                }
+                if self.copy(key, true) == 0 {
+                    break;
+                }
+            }
+        }
+        let last_output =
+            self.tails.remove(&owner).map(|tail| last_lines(&tail)).unwrap_or_default();
+        self.shared.say(Word::Finished { owner, last_output });
+    }
+
+    /// Removes from the FIFOs what is in the log files now.
+    fn take_written(&mut self) {
+        let written = std::mem::take(&mut self.shared.pending().written);
+        for (key, count) in written {
+            let Some(open) = self.streams.get_mut(&key) else { continue };
+            if open.slow {
+                open.held = open.held.saturating_sub(count);
+                if open.held == 0 {
+                    open.slow = false;
+                    say_dropped_in_log(&self.shared, open);
+                }
+            } else {
+                let count = count.min(open.in_flight);
+                remove(&open.fifo, count, &self.nowhere);
+                open.in_flight -= count;
+            }
+        }
+    }
+
+    fn hurry_the_slow(&mut self) {
+        for open in self.streams.values_mut() {
+            if open.in_flight > 0 && open.since.elapsed() >= DISK_PATIENCE {
+                take_into_memory(open, &self.nowhere);
+            }
+            if open.unreported > 0 && open.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
+                let bytes = std::mem::take(&mut open.unreported);
+                open.reported = Some(Instant::now());
+                self.shared.say(Word::Dropped { owner: open.stream.owner.clone(), bytes });
+            }
+        }
+    }
+
+    /// Waits for a stream with something to read; each with whether its writers are gone.
+    fn wait(&self) -> Vec<(u64, bool)> {
+        let now = Instant::now();
+        let mut fds = vec![PollFd::new(&self.shared.wake_reader, PollFlags::IN)];
+        let mut keys = Vec::with_capacity(self.streams.len());
+        let mut wake: Option<Instant> = None;
+        let mut wake_at = |at: Instant| wake = Some(wake.map_or(at, |other| other.min(at)));
+        for (key, open) in &self.streams {
+            if open.in_flight > 0 {
+                wake_at(open.since + DISK_PATIENCE);
+            } else if open.look_again > now {
+                wake_at(open.look_again);
+            } else {
+                fds.push(PollFd::new(&open.fifo, PollFlags::IN));
+                keys.push(*key);
+            }
+            if open.unreported > 0 {
+                wake_at(open.reported.map_or(now, |at| at + REPORT_EVERY));
+            }
+        }
+        let timeout = wake.map(|at| until(at, now));
+        if poll(&mut fds, timeout.as_ref()).is_err() {
+            return Vec::new();
+        }
+        if !fds[0].revents().is_empty() {
+            hush(&self.shared.wake_reader);
+        }
+        keys.into_iter()
+            .zip(&fds[1..])
+            .filter(|(_, fd)| !fd.revents().is_empty())
+            .map(|(key, fd)| (key, fd.revents().contains(PollFlags::HUP)))
+            .collect()
+    }
+
+    /// Looks at a stream once. `all`: also a line without an end. Returns how many bytes
+    /// were taken.
+    fn copy(&mut self, key: u64, all: bool) -> usize {
+        let Some(open) = self.streams.get_mut(&key) else { return 0 };
+        match look(open, all, &self.scratch, &mut self.buffer) {
+            Found::Nothing => 0,
+            Found::Partial => {
+                open.partial.get_or_insert_with(Instant::now);
+                open.look_again = Instant::now() + LINE_LOOK;
+                0
+            }
+            Found::Lines(count) => {
+                open.partial = None;
+                let lines = &self.buffer[..count];
+                keep_tail(self.tails.get_mut(&open.stream.owner), lines);
+                deliver(&self.shared, open, lines, all, &self.nowhere);
+                count
+            }
+            Found::End => {
+                if let Some(mut open) = self.streams.remove(&key) {
+                    say_dropped_in_log(&self.shared, &mut open);
+                    let _ = fs::remove_file(&open.stream.fifo);
+                    self.shared.say(Word::Closed { key });
+                }
+                0
+            }
+        }
+    }
+
+    fn let_the_disk_finish(&mut self) -> bool {
+        let start = Instant::now();
+        loop {
+            self.take_written();
+            let waiting = self.shared.pending().bytes > 0;
+            if !waiting {
+                return true;
+            }
+            if start.elapsed() >= PAUSE_PATIENCE {
+                return false;
+            }
+            let mut fds = [PollFd::new(&self.shared.wake_reader, PollFlags::IN)];
+            let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 }));
+            hush(&self.shared.wake_reader);
+        }
+    }
+}
+
+/// Copies the front of the FIFO into `buffer`, without taking it out.
+fn look(open: &Open, all: bool, scratch: &(OwnedFd, OwnedFd), buffer: &mut [u8]) -> Found {
+    let copied = match tee(&open.fifo, &scratch.1, buffer.len(), SpliceFlags::NONBLOCK) {
+        Ok(0) => return Found::End,
+        Ok(count) => count,
+        Err(_) => return Found::Nothing,
+    };
+    let mut count = 0;
+    while count < copied {
+        match rustix::io::read(&scratch.0, &mut buffer[count..copied]) {
+            Ok(0) | Err(Errno::AGAIN) => break,
+            Ok(more) => count += more,
+            Err(Errno::INTR) => {}
+            Err(_) => break,
+        }
+    }
+    let waited = open.partial.is_some_and(|since| since.elapsed() >= LINE_PATIENCE);
+    match buffer[..count].iter().rposition(|&b| b == b'\n') {
+        _ if all => Found::Lines(count),
+        Some(end) => Found::Lines(end + 1),
+        None if waited || count >= LONG_LINE => Found::Lines(count),
+        None => Found::Partial,
+    }
+}
+
+/// Hands lines to the writer; drops them when the disk is too far behind. `last`: nothing
+/// follows, so a line without an end is given one.
+fn deliver(shared: &Shared, open: &mut Open, lines: &[u8], last: bool, nowhere: &fs::File) {
+    let mut pending = shared.pending();
+    let too_much =
+        open.held + lines.len() > STREAM_BOUND || pending.bytes + lines.len() > TOTAL_BOUND;
+    if too_much {
+        drop(pending);
+        remove(&open.fifo, lines.len(), nowhere);
+        open.unsaid += lines.len() as u64;
+        open.unreported += lines.len() as u64;
+        return;
+    }
+    let mut bytes = Vec::with_capacity(lines.len() + 1);
+    if open.unsaid > 0 {
+        bytes.extend_from_slice(dropped_line(std::mem::take(&mut open.unsaid)).as_bytes());
+    }
+    bytes.extend_from_slice(lines);
+    let needs_end = last && bytes.last() != Some(&b'\n');
+    if needs_end {
+        bytes.push(b'\n');
+    }
+    let length = bytes.len();
+    push(&mut pending, open, bytes);
+    drop(pending);
+    shared.work.notify_one();
+    if open.slow || length != lines.len() {
+        remove(&open.fifo, lines.len(), nowhere);
+        open.slow = true;
+        open.held += length;
+    } else {
+        open.in_flight = length;
+        open.since = Instant::now();
+    }
+}
+
+fn push(pending: &mut super::Pending, open: &Open, bytes: Vec<u8>) {
+    pending.bytes += bytes.len();
+    let queue = pending.logs.entry(open.stream.log.clone()).or_insert_with(|| Queue {
+        rotation: open.stream.rotation,
+        chunks: Default::default(),
+        retry_at: None,
+    });
+    queue.rotation = open.stream.rotation;
+    queue.chunks.push_back(Chunk { key: open.stream.key, bytes });
+}
+
+fn say_dropped_in_log(shared: &Shared, open: &mut Open) {
+    if open.unsaid > 0 {
+        let line = dropped_line(std::mem::take(&mut open.unsaid)).into_bytes();
+        open.slow = true;
+        open.held += line.len();
+        push(&mut shared.pending(), open, line);
+        shared.work.notify_one();
+    }
+    if open.unreported > 0 {
+        let bytes = std::mem::take(&mut open.unreported);
+        open.reported = Some(Instant::now());
+        shared.say(Word::Dropped { owner: open.stream.owner.clone(), bytes });
+    }
+}
+
+fn dropped_line(bytes: u64) -> String {
+    format!("[mfserv] {bytes} bytes of output dropped: the disk is full or too slow\n")
+}
+
+/// The disk is late: what it is still to write leaves the FIFO now.
+fn take_into_memory(open: &mut Open, nowhere: &fs::File) {
+    if open.in_flight > 0 {
+        remove(&open.fifo, open.in_flight, nowhere);
+        open.held += open.in_flight;
+        open.in_flight = 0;
+        open.slow = true;
+    }
+}
+
+/// Takes bytes out of the front of a FIFO without looking at them.
+fn remove(fifo: &OwnedFd, mut count: usize, nowhere: &fs::File) {
+    while count > 0 {
+        match splice(fifo, None, nowhere, None, count, SpliceFlags::NONBLOCK) {
+            Ok(0) => return,
+            Ok(taken) => count -= taken,
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Makes a pipe hold more, where the system allows it.
+fn widen(pipe: &OwnedFd, wanted: usize) {
+    let mut size = wanted;
+    while size > LONG_LINE && fcntl_getpipe_size(pipe).is_ok_and(|now| now < size) {
+        if fcntl_setpipe_size(pipe, size).is_ok() {
+            return;
+        }
+        size /= 2;
+    }
+}
+
+fn keep_tail(tail: Option<&mut Vec<u8>>, lines: &[u8]) {
+    let Some(tail) = tail else { return };
+    let recent = &lines[lines.len().saturating_sub(LAST_OUTPUT)..];
+    let too_many = (tail.len() + recent.len()).saturating_sub(LAST_OUTPUT);
+    tail.drain(..too_many.min(tail.len()));
+    tail.extend_from_slice(recent);
+}
+
+/// A tail as text; when it is full, its first line has lost its beginning and is left out.
+fn last_lines(tail: &[u8]) -> String {
+    let whole = match tail.iter().position(|&b| b == b'\n') {
+        Some(end) if tail.len() >= LAST_OUTPUT && end + 1 < tail.len() => &tail[end + 1..],
+        _ => tail,
+    };
+    let mut text = String::from_utf8_lossy(whole).into_owned();
+    // A replaced byte is three bytes long: the bound holds for the text too.
+    while text.len() > LAST_OUTPUT {
+        let keep_from = text.char_indices().map(|(i, _)| i).find(|i| text.len() - i <= LAST_OUTPUT);
+        text.drain(..keep_from.unwrap_or(text.len()));
+    }
+    text
+}
+
+fn until(at: Instant, now: Instant) -> Timespec {
+    let wait = at.saturating_duration_since(now) + Duration::from_millis(1);
+    Timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().into() }
+}

@@ -1,0 +1,376 @@
+//! The keeper's loop, and all it knows.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mfserv_core::wire::keeper::{Exit, FromKeeper, Notice, ProcessSpec};
+use mfserv_core::{Diagnostic, Kind};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::connection::Connection;
+use crate::containment::{Cgroups, home_hash};
+use crate::copying::{Copier, Stream, Word};
+use crate::ends::Living;
+use crate::listening::Listener;
+use crate::saved::Saved;
+use crate::signals::Signals;
+use crate::stopping::Stage;
+use crate::{DAEMON, KeeperOptions, descriptors, procfs, spawn};
+
+/// More clients than these are not served.
+const MOST_CLIENTS: usize = 64;
+
+/// The state is written again so long after it could not be.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
+
+/// The paths in `var/run`.
+pub(crate) struct Paths {
+    pub lock: PathBuf,
+    pub socket: PathBuf,
+    pub state: PathBuf,
+    pub fifos: PathBuf,
+}
+
+/// The daemon: what it is, and when it is started again.
+pub(crate) struct DaemonWatch {
+    pub spec: ProcessSpec,
+    /// It ended so many times in a row within a second.
+    pub quick_ends: u32,
+    pub start_at: Option<Instant>,
+}
+
+pub(crate) struct Keeper {
+    pub options: KeeperOptions,
+    pub hash: String,
+    pub paths: Paths,
+    pub boot_id: String,
+    pub lock: OwnedFd,
+    pub door: UnixListener,
+    pub signals: Signals,
+    pub cgroups: Cgroups,
+    pub clients: Vec<Connection>,
+    pub next_client: u64,
+    pub processes: BTreeMap<String, Living>,
+    pub exits: VecDeque<Exit>,
+    pub listeners: BTreeMap<String, Listener>,
+    pub streams: BTreeMap<u64, Stream>,
+    pub next_key: u64,
+    /// `None` only while it is paused.
+    pub copier: Option<Copier>,
+    pub daemon: Option<DaemonWatch>,
+    pub adopted: u32,
+    pub stage: Stage,
+    /// The state file is not up to date.
+    pub unsaved: bool,
+    pub save_at: Option<Instant>,
+}
+
+impl Keeper {
+    /// Takes the lock, goes on with what an earlier keeper has left, and listens.
+    pub fn start(mut options: KeeperOptions) -> Result<Self, Diagnostic> {
+        let failed = |what: String| {
+            move |e: io::Error| {
+                Diagnostic::error(format!("the keeper cannot start: {what}")).because(e)
+            }
+        };
+        descriptors::close_all_on_exec();
+        options.ready = match options.ready.take() {
+            Some(ready) => {
+                Some(out_of_the_way(ready).map_err(failed("the ready descriptor".into()))?)
+            }
+            None => None,
+        };
+        let run = options.home.join("var/run");
+        let make = || DirBuilder::new().recursive(true).mode(0o700).create(run.join("fifo"));
+        make().map_err(failed(format!("{} cannot be made", run.display())))?;
+        fs::set_permissions(&run, Permissions::from_mode(0o700))
+            .map_err(failed(format!("the mode of {}", run.display())))?;
+        let home = options.home.canonicalize().map_err(failed("the home".into()))?;
+        let paths = Paths::of(&home);
+        let saved = Saved::read(&paths.state);
+        let saved = saved.unwrap_or_else(|e| {
+            remark(format_args!(
+                "{} is not understood, nothing is adopted: {e}",
+                paths.state.display()
+            ));
+            None
+        });
+        let saved = saved.unwrap_or_default();
+        let handover = if options.resume { saved.handover.clone() } else { None };
+        let lock = match &handover {
+            Some(handover) => descriptors::inherited(handover.lock)
+                .map_err(failed("the lock was not inherited".into()))?,
+            None => take_lock(&paths.lock)?,
+        };
+        let door = match &handover {
+            Some(handover) => descriptors::inherited(handover.door).map(UnixListener::from),
+            None => open_door(&paths.socket),
+        };
+        let door = door.map_err(failed(format!("{} cannot be opened", paths.socket.display())))?;
+        let kept: Vec<(u64, io::Result<OwnedFd>)> = handover
+            .iter()
+            .flat_map(|handover| &handover.streams)
+            .map(|(key, number)| (*key, descriptors::inherited(*number)))
+            .collect();
+        door.set_nonblocking(true).map_err(failed("its socket".into()))?;
+        // After what was inherited is out of danger, before anything else is opened.
+        spawn::reserve_descriptors().map_err(failed("its descriptors".into()))?;
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|e| failed("PR_SET_CHILD_SUBREAPER".into())(e.into()))?;
+        let hash = home_hash(&home);
+        let daemon = options.daemon.take().map(|spec| DaemonWatch {
+            spec: ProcessSpec { id: DAEMON.to_owned(), ..spec },
+            quick_ends: 0,
+            start_at: None,
+        });
+        let mut keeper = Self {
+            cgroups: if options.cgroups { Cgroups::find(&hash) } else { Cgroups::none() },
+            hash,
+            boot_id: procfs::boot_id().map_err(failed("the boot id".into()))?,
+            lock,
+            door,
+            signals: Signals::register().map_err(failed("its signals".into()))?,
+            clients: Vec::new(),
+            next_client: 1,
+            processes: BTreeMap::new(),
+            exits: VecDeque::new(),
+            listeners: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            next_key: saved.next_key.max(1),
+            copier: Some(Copier::start().map_err(failed("its threads".into()))?),
+            daemon,
+            adopted: 0,
+            stage: Stage::Serving,
+            unsaved: true,
+            save_at: None,
+            paths,
+            options,
+        };
+        match handover {
+            Some(handover) => keeper.resume(saved, handover, kept),
+            None => keeper.adopt(saved),
+        }
+        keeper.daemon_is_wanted();
+        keeper.save();
+        keeper.say_ready();
+        Ok(keeper)
+    }
+
+    /// Until the node has been stopped.
+    pub fn serve(mut self) -> Result<(), Diagnostic> {
+        self.reap();
+        while !matches!(self.stage, Stage::Over) {
+            self.start_daemon_if_due();
+            let (accepts, readable) = self.wait()?;
+            if self.signals.take_end() {
+                self.asked_to_end();
+            }
+            self.reap();
+            self.watch_adopted();
+            self.hear_copier();
+            if accepts {
+                self.accept();
+            }
+            self.serve_clients(&readable);
+            self.go_on_with_ends();
+            self.go_on_stopping();
+            self.save_if_due();
+            self.clients.iter_mut().for_each(Connection::flush);
+            self.clients.retain(|client| !client.broken);
+        }
+        self.leave();
+        Ok(())
+    }
+
+    /// Waits until something happens. Returns whether somebody is at the door, and which
+    /// clients have sent something.
+    fn wait(&self) -> Result<(bool, Vec<u64>), Diagnostic> {
+        let mut fds = vec![
+            PollFd::new(self.signals.bell(), PollFlags::IN),
+            PollFd::new(&self.door, PollFlags::IN),
+        ];
+        for client in &self.clients {
+            let mut events = PollFlags::IN;
+            if client.wants_to_write() {
+                events |= PollFlags::OUT;
+            }
+            fds.push(PollFd::new(client.socket(), events));
+        }
+        let copier = self.copier.as_ref().map(Copier::bell);
+        fds.extend(copier.map(|bell| PollFd::from_borrowed_fd(bell, PollFlags::IN)));
+        let adopted = self.processes.values().filter_map(Living::pidfd_to_watch);
+        fds.extend(adopted.map(|pidfd| PollFd::from_borrowed_fd(pidfd, PollFlags::IN)));
+        let timeout = self.next_moment().map(|at| {
+            let wait = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            Timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().into() }
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(Diagnostic::error("the keeper cannot wait").because(e)),
+        }
+        let accepts = !fds[1].revents().is_empty();
+        let heard = self.clients.iter().zip(&fds[2..]);
+        let heard = heard.filter(|(_, fd)| !(fd.revents() - PollFlags::OUT).is_empty());
+        Ok((accepts, heard.map(|(client, _)| client.id).collect()))
+    }
+
+    /// When something is to be done even if nothing happens.
+    fn next_moment(&self) -> Option<Instant> {
+        let daemon = self.daemon.as_ref().and_then(|daemon| daemon.start_at);
+        let ends = self.processes.values().filter_map(Living::next_moment);
+        ends.chain(daemon).chain(self.save_at).chain(self.stage.next_moment()).min()
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..MOST_CLIENTS {
+            let Ok((socket, _)) = self.door.accept() else { return };
+            if self.clients.len() >= MOST_CLIENTS {
+                remark(format_args!("a client is turned away: there are {MOST_CLIENTS} already"));
+                continue;
+            }
+            if let Ok(client) = Connection::new(self.next_client, socket) {
+                self.next_client += 1;
+                self.clients.push(client);
+            }
+        }
+    }
+
+    fn hear_copier(&mut self) {
+        let words = self.copier.as_ref().map(Copier::words).unwrap_or_default();
+        words.into_iter().for_each(|word| self.hear(word));
+    }
+
+    pub fn hear(&mut self, word: Word) {
+        match word {
+            Word::Finished { owner, last_output } => self.record_exit(&owner, last_output),
+            Word::Closed { key } => {
+                self.streams.remove(&key);
+                self.unsaved = true;
+            }
+            Word::Dropped { owner, bytes } => self.notify(Notice::Dropped { id: owner, bytes }),
+            Word::Trouble { file, reason } => {
+                remark(format_args!("{} cannot be written: {reason}", file.display()));
+                self.notify(Notice::LogTrouble { file, reason });
+            }
+        }
+    }
+
+    /// Tells everybody who watches.
+    pub fn notify(&mut self, notice: Notice) {
+        let message = FromKeeper::Notice(notice);
+        self.clients.iter_mut().filter(|c| c.watches).for_each(|c| c.send(&message));
+    }
+
+    /// Writes the state file if something has changed: before anybody is told.
+    fn save_if_due(&mut self) {
+        let may = self.save_at.is_none_or(|at| at <= Instant::now());
+        if self.unsaved && may && !matches!(self.stage, Stage::Over) {
+            self.save();
+        }
+    }
+
+    pub fn save(&mut self) {
+        match self.to_save().write(&self.paths.state) {
+            Ok(()) => {
+                self.unsaved = false;
+                self.save_at = None;
+            }
+            Err(e) => {
+                if self.save_at.is_none() {
+                    remark(format_args!("{} cannot be written: {e}", self.paths.state.display()));
+                }
+                self.save_at = Some(Instant::now() + SAVE_AGAIN);
+            }
+        }
+    }
+
+    fn say_ready(&mut self) {
+        if let Some(ready) = self.options.ready.take() {
+            let _ = rustix::io::write(&ready, b"ready\n");
+        }
+        sd_notify("READY=1\n");
+    }
+}
+
+impl Paths {
+    fn of(home: &Path) -> Self {
+        let run = home.join("var/run");
+        Self {
+            lock: run.join("keeper.lock"),
+            socket: run.join("keep.sock"),
+            state: run.join("keeper.json"),
+            fifos: run.join("fifo"),
+        }
+    }
+}
+
+/// Above the descriptors that children receive listening sockets as.
+fn out_of_the_way(descriptor: OwnedFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(&descriptor, 64)?)
+}
+
+/// One keeper per home.
+fn take_lock(path: &Path) -> Result<OwnedFd, Diagnostic> {
+    let failed = |e: io::Error| {
+        Diagnostic::error(format!("the lock {} cannot be taken", path.display())).because(e)
+    };
+    let mut options = OpenOptions::new();
+    let mut file: File =
+        options.read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+    if flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        let _ = file.read_to_string(&mut pid);
+        return Err(Diagnostic::error("this home has a keeper already")
+            .kind(Kind::Refused)
+            .because(format!("{} is locked by process {}", path.display(), pid.trim()))
+            .help("stop it first: mfserv stop"));
+    }
+    file.set_len(0).map_err(failed)?;
+    file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
+    out_of_the_way(file.into()).map_err(failed)
+}
+
+/// Only called with the lock held: a socket file that is there is nobody's.
+fn open_door(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let (short, _directory) = descriptors::short_path(path)?;
+    let door = UnixListener::bind(short)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok(out_of_the_way(door.into())?.into())
+}
+
+/// sd_notify(3), if somebody wants it.
+pub(crate) fn sd_notify(state: &str) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let bytes = name.as_encoded_bytes();
+    let address = match bytes.strip_prefix(b"@") {
+        Some(abstract_name) => SocketAddr::from_abstract_name(abstract_name),
+        None => SocketAddr::from_pathname(&name),
+    };
+    let sent = address.and_then(|to| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &to));
+    if let Err(e) = sent {
+        remark(format_args!("NOTIFY_SOCKET cannot be told: {e}"));
+    }
+}
+
+/// A line for whoever reads the keeper's own standard error.
+pub(crate) fn remark(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "keeper: {text}");
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

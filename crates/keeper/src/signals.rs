@@ -1,0 +1,45 @@
+//! Signals that the keeper obeys, as bytes in a socket.
+
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
+
+/// A file larger than RLIMIT_FSIZE is to be an error of write(2), not the end.
+const SIGXFSZ: i32 = 25;
+
+pub(crate) struct Signals {
+    wake: UnixStream,
+    end: Arc<AtomicBool>,
+}
+
+impl Signals {
+    pub fn register() -> io::Result<Self> {
+        let (wake, writes) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        writes.set_nonblocking(true)?;
+        let end = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            // Before the byte, which is what makes somebody look at it.
+            signal_hook::flag::register(signal, end.clone())?;
+            pipe::register(signal, writes.try_clone()?)?;
+        }
+        pipe::register(SIGCHLD, writes)?;
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+        Ok(Self { wake, end })
+    }
+
+    /// Readable when a signal has arrived.
+    pub fn bell(&self) -> &UnixStream {
+        &self.wake
+    }
+
+    /// True if we have been asked to end since the last time.
+    pub fn take_end(&mut self) -> bool {
+        while matches!(self.wake.read(&mut [0; 256]), Ok(1..)) {}
+        self.end.swap(false, Ordering::SeqCst)
+    }
+}
