@@ -241,3 +241,6 @@ impl Plan {
         self.watchers.insert(front.name.clone(), front);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+use std::path::Path;
+
+use super::*;
+use crate::diff::Changes;
+use crate::ini::{self, Dialect};
+use crate::route::Target;
+use crate::watcher::Probe;
+use crate::{module_config, plugin_config};
+
+const GENERAL: &str =
+    "[general]\n_version=1.0\n_summary=s\n_license=l\n_url=u\n_maintainer=m\n_vendor=v\n";
+
+fn module(text: &str) -> ModuleConfig {
+    let document = ini::parse(text, "config.ini", Dialect::Module).unwrap();
+    module_config::resolve(&[document], &[], &BTreeMap::new(), "GENERIC").config
+}
+
+fn plugin(name: &str, text: &str) -> PluginInput {
+    let text = format!("{GENERAL}{text}");
+    let document = ini::parse(&text, "config.ini", Dialect::Plugin).unwrap();
+    let resolved =
+        plugin_config::resolve(name, &document, &[], &BTreeMap::new(), "GENERIC", &|_| true);
+    PluginInput {
+        name: name.into(),
+        dir: Path::new("/rt/var/releases").join(name).join("1"),
+        loaded: resolved.map(|(spec, warnings)| Loaded { spec, warnings, env: BTreeMap::new() }),
+    }
+}
+
+fn inputs<'a>(module: &'a ModuleConfig, plugins: Vec<PluginInput>) -> Inputs<'a> {
+    Inputs {
+        generation: 1,
+        module,
+        module_problems: Vec::new(),
+        var_dir: "/rt/var".into(),
+        short_dir: "/tmp/short".into(),
+        log_dir: "/rt/log".into(),
+        body_temp_dir: "/rt/tmp".into(),
+        uuid: "u".into(),
+        plugins,
+        front: Some(FrontProgram {
+            argv: vec!["mfserv".into(), "front".into()],
+            env: BTreeMap::new(),
+            cwd: "/rt".into(),
+        }),
+        scales: BTreeMap::new(),
+        previous: None,
+    }
+}
+
+fn plan(plugins: Vec<PluginInput>) -> Plan {
+    let module = module("");
+    Plan::new(inputs(&module, plugins))
+}
+
+const WEB: &str =
+    "[app_main]\n_cmd_and_args=bjoern_wrapper.py m \"{unix_socket_path}\"\nnumprocesses=2\n";
+
+fn prefixes(plan: &Plan) -> Vec<(&str, bool)> {
+    let is_static = |target: &Target| matches!(target, Target::Static { .. });
+    plan.table.routes.iter().map(|r| (r.prefix.as_str(), is_static(&r.target))).collect()
+}
+
+#[test]
+fn an_app_is_routed_by_its_prefix_then_by_its_aliases_static_before_dynamic() {
+    let text = format!("{WEB}prefix_based_routing_extra_routes=/x;/\n");
+    let plan = plan(vec![plugin("foo", &text)]);
+    let wanted = [
+        ("/foo/main/static", true),
+        ("/foo/main", false),
+        ("/foo/static", true),
+        ("/foo", false),
+        ("/x/static", true),
+        ("/x", false),
+        ("/static", true),
+        ("/", false),
+    ];
+    assert_eq!(prefixes(&plan), wanted);
+    assert_eq!(plan.plugins[0].paths, ["/"]);
+}
+
+#[test]
+fn a_static_app_needs_no_worker() {
+    let text = "[app_main]\nnumprocesses=0\n_static_url_prefix=\n_static_directory=\n";
+    let plan = plan(vec![plugin("s", text)]);
+    assert_eq!(prefixes(&plan), [("/s/main", true), ("/s", true)]);
+    assert!(!plan.watchers.keys().any(|name| name.plugin().is_some()));
+    let Target::Static { root } = &plan.table.routes[0].target else { panic!("static") };
+    assert_eq!(root, Path::new("/rt/var/releases/s/1/main"));
+}
+
+#[test]
+fn an_app_becomes_a_watcher_that_is_asked_at_its_own_address() {
+    let plan = plan(vec![plugin("foo", &format!("{WEB}smart_stop_delay=7\ntimeout=9\n"))]);
+    let watcher = &plan.watchers[&WatcherName::app("foo", "main")];
+    assert_eq!(watcher.count, 2);
+    assert_eq!(watcher.probe, Probe::Http { path: "/foo/main".into() });
+    assert_eq!(watcher.socket_stem.as_deref(), Some(Path::new("/rt/var/app_foo_main")));
+    assert_eq!((watcher.drain_timeout_ms, watcher.stop_timeout_ms), (9_000, 7_000));
+    assert_eq!(watcher.output.stdout, Path::new("/rt/log/app_foo_main.log"));
+    assert_eq!(plan.table.upstreams["foo/main"].timeout_ms, 9_000);
+}
+
+#[test]
+fn a_socket_path_that_would_be_too_long_moves_to_the_short_directory() {
+    let long = "l".repeat(90);
+    let plan = plan(vec![plugin(&long, WEB)]);
+    let watcher = &plan.watchers[&WatcherName::app(&long, "main")];
+    let stem = watcher.socket_stem.as_deref().unwrap();
+    assert!(stem.starts_with("/tmp/short"), "{stem:?}");
+    let link = watcher.socket_link_stem.as_deref().unwrap();
+    assert_eq!(link, Path::new("/rt/var").join(format!("app_{long}_main")));
+}
+
+#[test]
+fn a_refused_plugin_is_refused_alone() {
+    let broken = plugin("bad", "[app_main]\nnumproceses=1\n");
+    assert!(broken.loaded.is_err());
+    let plan = plan(vec![broken, plugin("good", WEB)]);
+    assert_eq!(plan.plugins[0].state, PluginState::Refused);
+    assert_eq!(plan.plugins[1].state, PluginState::Active);
+    assert!(plan.problems.iter().any(Diagnostic::is_error));
+    assert!(plan.watchers.contains_key(&WatcherName::app("good", "main")));
+}
+
+#[test]
+fn a_plugin_that_breaks_later_goes_on_with_its_last_good_configuration() {
+    let module = module("");
+    let before = Plan::new(inputs(&module, vec![plugin("p", WEB), plugin("q", WEB)]));
+    let broken = vec![plugin("p", "[app_main]\nfoo=1\n"), plugin("q", WEB)];
+    let after = Plan::new(Inputs { previous: Some(&before), ..inputs(&module, broken) });
+    assert_eq!(after.plugins[0].state, PluginState::LastGood);
+    assert_eq!(after.watchers, before.watchers);
+    assert_eq!(after.table.routes, before.table.routes);
+    let changes = Changes::between(Some(&before), &after);
+    assert!(changes.is_empty(), "{changes}");
+}
+
+#[test]
+fn a_change_of_one_plugin_touches_no_other() {
+    let module = module("");
+    let old = Plan::new(inputs(&module, vec![plugin("a", WEB), plugin("b", WEB)]));
+    let changed = WEB.replace("bjoern_wrapper.py m", "bjoern_wrapper.py other");
+    let new = Plan::new(inputs(&module, vec![plugin("a", &changed), plugin("b", WEB)]));
+    let changes = Changes::between(Some(&old), &new);
+    assert_eq!(changes.replace, [WatcherName::app("a", "main")]);
+    assert!(changes.start.is_empty() && changes.stop.is_empty() && changes.rescale.is_empty());
+    assert!(!changes.table);
+    assert!(Changes::between(Some(&new), &new).is_empty());
+}
+
+#[test]
+fn more_workers_of_the_same_replace_none() {
+    let module = module("");
+    let old = Plan::new(inputs(&module, vec![plugin("a", WEB)]));
+    let scales = BTreeMap::from([(WatcherName::app("a", "main"), 5)]);
+    let new = Plan::new(Inputs { scales, ..inputs(&module, vec![plugin("a", WEB)]) });
+    let changes = Changes::between(Some(&old), &new);
+    assert_eq!(changes.rescale, [WatcherName::app("a", "main")]);
+    assert!(changes.replace.is_empty());
+    assert_eq!(changes.to_string(), "rescale app.a.main");
+}
+
+#[test]
+fn from_nothing_everything_starts_and_a_removed_plugin_stops() {
+    let module = module("[nginx]\nport=1234\n");
+    let all = Plan::new(inputs(&module, vec![plugin("a", WEB), plugin("b", WEB)]));
+    let boot = Changes::between(None, &all);
+    assert_eq!(boot.start.len(), 3, "two apps and the front");
+    assert_eq!(boot.listen[0].address, "0.0.0.0:1234");
+    let less = Plan::new(inputs(&module, vec![plugin("a", WEB)]));
+    let changes = Changes::between(Some(&all), &less);
+    assert_eq!(changes.stop, [WatcherName::app("b", "main")]);
+    assert!(changes.table);
+}
+
+#[test]
+fn two_plugins_that_ask_for_the_same_requests_are_diagnosed() {
+    let text = format!("{WEB}prefix_based_routing_extra_routes=/same\n");
+    let plan = plan(vec![plugin("a", &text), plugin("b", &text)]);
+    let problem = plan.problems.iter().find(|p| p.what.contains("/same")).unwrap();
+    assert!(problem.because[0].contains("a/main and b/main"), "{problem}");
+}
+
+#[test]
+fn a_command_that_cannot_be_split_is_not_started_and_says_why() {
+    let text = "[app_main]\n_cmd_and_args=run 'open\nnumprocesses=1\n";
+    let plan = plan(vec![plugin("a", text)]);
+    assert!(!plan.watchers.contains_key(&WatcherName::app("a", "main")));
+    assert!(plan.problems.iter().any(Diagnostic::is_error), "{:?}", plan.problems);
+}
