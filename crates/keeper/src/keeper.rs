@@ -57,6 +57,8 @@ pub(crate) struct Keeper {
     pub cgroups: Cgroups,
     pub clients: Vec<Connection>,
     pub next_client: u64,
+    /// There are too many clients; said once.
+    pub turns_away: bool,
     pub processes: BTreeMap<String, Living>,
     pub exits: VecDeque<Exit>,
     pub listeners: BTreeMap<String, Listener>,
@@ -139,6 +141,7 @@ impl Keeper {
             signals: Signals::register().map_err(failed("its signals".into()))?,
             clients: Vec::new(),
             next_client: 1,
+            turns_away: false,
             processes: BTreeMap::new(),
             exits: VecDeque::new(),
             listeners: BTreeMap::new(),
@@ -232,9 +235,12 @@ impl Keeper {
         for _ in 0..MOST_CLIENTS {
             let Ok((socket, _)) = self.door.accept() else { return };
             if self.clients.len() >= MOST_CLIENTS {
-                remark(format_args!("a client is turned away: there are {MOST_CLIENTS} already"));
+                if !std::mem::replace(&mut self.turns_away, true) {
+                    remark(format_args!("clients are turned away: {MOST_CLIENTS} are connected"));
+                }
                 continue;
             }
+            self.turns_away = false;
             if let Ok(client) = Connection::new(self.next_client, socket) {
                 self.next_client += 1;
                 self.clients.push(client);

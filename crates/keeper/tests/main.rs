@@ -115,7 +115,7 @@ fn what_cannot_be_started_is_refused_with_errno_and_a_sentence() {
     assert_eq!(reason, "a lives already");
 }
 
-fn what_hides_is_killed(setup: Setup, containment: &str) {
+fn what_hides_is_killed(setup: Setup<&str>, containment: &str) {
     let node = Node::with(setup);
     let mut client = node.watching();
     let pid_file = node.home().join("pid");
@@ -170,7 +170,7 @@ fn a_keeper_that_is_killed_loses_no_line_and_its_successor_adopts_all() {
     let mut client = node.client();
     let before = client.spawn("a", COUNTING);
     client.spawn("dies", "sleep 1000");
-    client.spawn("code", "read x < $HOME_DIR/go; exit 9");
+    client.spawn("code", "trap 'exit 9' TERM; while :; do sleep 0.05; done");
     let (alive, _) = client.list();
     let dies = alive.iter().find(|p| p.id == "dies").unwrap().pid;
     for _ in 0..5 {
@@ -194,10 +194,11 @@ fn a_keeper_that_is_killed_loses_no_line_and_its_successor_adopts_all() {
     );
     let lines = node.log("a").lines().count();
     until("lines after adoption", || node.log("a").lines().count() > lines + 1000);
-    fs::write(node.home().join("go"), "x\n").unwrap();
     client.done(Ask::Signal { id: "code".into(), signal: SIGTERM, scope: Scope::Process });
     let ended = client.exit_of("code").ended;
-    assert!(matches!(ended, Ended::Unknown | Ended::Signalled { signal: SIGTERM }), "{ended:?}");
+    // Linux 6.15 and later tell, others do not.
+    assert!(matches!(ended, Ended::Unknown | Ended::Exited { code: 9 }), "{ended:?}");
+    eprintln!("an adopted process ended with {ended:?}");
     client.done(Ask::Signal { id: "a".into(), signal: SIGKILL, scope: Scope::Tree });
     client.exit_of("a");
     drop(client);

@@ -1,5 +1,7 @@
 //! A keeper in a temporary home, and one who asks it.
 
+#![allow(missing_docs)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;

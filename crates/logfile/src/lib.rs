@@ -124,16 +124,19 @@ impl LogFile {
     /// that the file has been rotated and there is room now.
     fn append_piece(&mut self, lines: &[u8]) -> Result<usize, Trouble> {
         let max_bytes = self.max_bytes;
-        let nothing = |error| Trouble { written: 0, error };
-        let live = self.live().map_err(nothing)?;
-        let piece = match max_bytes {
+        let live = self.live().map_err(|error| Trouble { written: 0, error })?;
+        let mut piece = match max_bytes {
             0 => lines,
             max => fitting(lines, max.saturating_sub(live.size), live.size == 0),
         };
         if piece.is_empty() {
-            self.rotate().map_err(nothing)?;
-            return Ok(0);
+            if self.rotate().is_ok() {
+                return Ok(0);
+            }
+            // Better a file that is too large than lines that are lost.
+            piece = lines;
         }
+        let live = self.live().map_err(|error| Trouble { written: 0, error })?;
         let mut written = 0;
         while written < piece.len() {
             match live.file.write(&piece[written..]) {
@@ -172,7 +175,11 @@ impl LogFile {
                 self.live()?;
             }
         }
-        if self.is_too_old() { self.rotate() } else { Ok(()) }
+        if self.is_too_old() {
+            // A directory that permits no rename does not stop the log.
+            let _ = self.rotate();
+        }
+        Ok(())
     }
 
     fn is_too_old(&self) -> bool {
