@@ -3,9 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use mfserv_core::Diagnostic;
+use mfserv_core::export::address;
+use mfserv_core::plugin_config;
 use mfserv_core::plugin_spec::PluginSpec;
 
 use crate::base::BaseEnvironment;
@@ -29,6 +34,8 @@ const PASSED: &[&str] = &[
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 ];
+/// How long the resolver may take for one host.
+const RESOLVER_PATIENCE: Duration = Duration::from_secs(3);
 /// What PATH ends with when we have none.
 const LAST_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -83,18 +90,6 @@ pub fn environment(
     Ok(variables)
 }
 
-/// The name of the variable that exports a configuration key; `None` for keys
-/// that are not exported (private, or with characters that no variable has).
-pub fn variable_of(section: &str, key: &str) -> Option<String> {
-    let fits = |text: &str| {
-        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
-    };
-    if !fits(section) || !fits(key) || section.starts_with('_') || key.starts_with('_') {
-        return None;
-    }
-    Some(format!("MFSERV_CURRENT_PLUGIN_{section}_{key}").to_ascii_uppercase().replace('-', "_"))
-}
-
 fn outer() -> BTreeMap<String, String> {
     let wanted = |name: &str| PASSED.contains(&name) || name.starts_with("LC_");
     // a variable that is not text is not passed
@@ -104,11 +99,29 @@ fn outer() -> BTreeMap<String, String> {
 }
 
 fn export(spec: &PluginSpec, variables: &mut BTreeMap<String, String>) {
-    for (section, key, value) in &spec.exported {
-        if let Some(name) = variable_of(section, key) {
-            variables.insert(name, value.clone());
-        }
+    let exported = plugin_config::environment(spec);
+    variables.extend(exported.variables);
+    for one in exported.unresolved {
+        let addresses: Vec<String> = one.hosts.iter().map(|host| resolve(host)).collect();
+        variables.insert(one.variable, addresses.join(";"));
     }
+}
+
+/// The first IPv4 address of a host; `dns_error` if it has none, or if the
+/// resolver does not answer in time.
+fn resolve(host: &str) -> String {
+    if let Some(address) = address(host) {
+        return address;
+    }
+    let (sender, receiver) = mpsc::channel();
+    let target = (host.to_string(), 0);
+    // the resolver can not be interrupted: its thread ends by itself
+    std::thread::spawn(move || {
+        let found = target.to_socket_addrs().ok().and_then(|mut all| all.find(SocketAddr::is_ipv4));
+        let _ = sender.send(found.map(|address| address.ip().to_string()));
+    });
+    let answer = receiver.recv_timeout(RESOLVER_PATIENCE).ok().flatten();
+    answer.unwrap_or_else(|| "dns_error".into())
 }
 
 /// `.layerapi2_extra_env`: lines `KEY=VALUE`, where `{VAR}` is the value of a variable.
@@ -265,21 +278,6 @@ fn python_version(dir: &Path, base: Option<&BaseEnvironment>) -> Option<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_public_key_becomes_a_variable_and_a_private_one_does_not() {
-        assert_eq!(
-            variable_of("custom", "foo-bar").unwrap(),
-            "MFSERV_CURRENT_PLUGIN_CUSTOM_FOO_BAR"
-        );
-        assert_eq!(
-            variable_of("app_main", "timeout").unwrap(),
-            "MFSERV_CURRENT_PLUGIN_APP_MAIN_TIMEOUT"
-        );
-        for (section, key) in [("custom", "_foo"), ("custom", "a b"), ("", "a")] {
-            assert_eq!(variable_of(section, key), None);
-        }
-    }
 
     #[test]
     fn extra_variables_may_use_the_others() {

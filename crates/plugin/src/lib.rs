@@ -16,7 +16,7 @@ pub mod home;
 pub mod label;
 pub mod progress;
 pub mod python;
-// pub mod store;
+pub mod store;
 pub mod templates;
 
 pub use home::Home;

@@ -1,0 +1,35 @@
+//! The installed plugins: numbered releases, developers' directories, and the
+//! links that say which one is current.
+//!
+//! ```text
+//! var/releases/NAME/7/            a release, at the path where it was built
+//! var/releases/NAME/7/.committed  written last: without it the release does not count
+//! var/plugins/NAME                the link to the current one
+//! ```
+//!
+//! A release becomes current by the renaming of one link. What an operation that
+//! died has left (releases without `.committed`) is removed by the next one.
+
+mod install;
+mod links;
+mod releases;
+
+pub use install::{InstallOptions, Prepare, Prepared, Staged, install, stage};
+pub use links::{Installed, Origin, current, dev_link, list, list_of, uninstall, unlink};
+pub use releases::{KEPT, Release, releases, remove_releases};
+
+use std::path::PathBuf;
+
+use mfserv_core::Diagnostic;
+
+use crate::disk::Lock;
+use crate::home::Home;
+
+/// The lock that every change of the store of plugins holds.
+fn lock(home: &Home) -> Result<Lock, Diagnostic> {
+    Lock::take(&lock_file(home), "the set of plugins")
+}
+
+fn lock_file(home: &Home) -> PathBuf {
+    home.releases().join(".lock")
+}

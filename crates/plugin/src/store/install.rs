@@ -1,0 +1,232 @@
+//! Installing a package: stage it as a release, then commit.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use mfserv_core::plugin_config::override_text;
+use mfserv_core::plugin_spec::PluginSpec;
+use mfserv_core::{Diagnostic, Kind};
+
+use super::links::{Installed, Origin, current, has_active_line};
+use super::{lock, releases};
+use crate::archive::{self, Limits, Package};
+use crate::base;
+use crate::build::environment_from_wheels;
+use crate::child::Run;
+use crate::disk::{self, Lock};
+use crate::environment::{Placed, environment};
+use crate::home::Home;
+use crate::progress::{Cancel, Progress};
+use crate::python;
+
+/// How long the postinstall hook of a plugin may take.
+const POSTINSTALL: Duration = Duration::from_secs(1800);
+
+/// What must be known of a plugin directory to run its hooks; found out by the
+/// caller, who has the configuration of the module.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// Its whole configuration, overrides included, valid.
+    pub spec: PluginSpec,
+    /// What is doubtful in it.
+    pub warnings: Vec<Diagnostic>,
+    /// The plugins that it depends on, recursively, the nearest first: directory and configuration.
+    pub dependencies: Vec<(PathBuf, PluginSpec)>,
+    /// The environment of the module.
+    pub module: BTreeMap<String, String>,
+}
+
+/// Reads and checks the configuration of the plugin in a directory.
+pub type Prepare<'a> = dyn Fn(&Path) -> Result<Prepared, Diagnostic> + 'a;
+
+/// How a package is installed.
+pub struct InstallOptions<'a> {
+    /// Accept that a packed plugin of that name is installed: make a new release of it.
+    pub replace: bool,
+    /// What the package may unpack to.
+    pub limits: Limits,
+    /// Stops the installation.
+    pub cancel: Cancel,
+    /// Reads and checks the configuration of the unpacked plugin.
+    pub prepare: &'a Prepare<'a>,
+}
+
+/// A release that is whole and can be started, and is not current. Dropped
+/// without [`Staged::commit`], it leaves nothing. It holds the lock of the store.
+#[derive(Debug)]
+pub struct Staged {
+    home: Home,
+    /// The package it comes from.
+    pub package: Package,
+    /// Its number.
+    pub number: u32,
+    /// Its directory, the final one.
+    pub dir: PathBuf,
+    /// Its configuration.
+    pub spec: PluginSpec,
+    /// What is doubtful in it.
+    pub warnings: Vec<Diagnostic>,
+    committed: bool,
+    _lock: Lock,
+}
+
+/// Installs a package: [`stage`], then [`Staged::commit`].
+pub fn install(
+    home: &Home,
+    file: &Path,
+    options: &InstallOptions<'_>,
+    progress: &mut dyn Progress,
+) -> Result<(Installed, Vec<Diagnostic>), Diagnostic> {
+    stage(home, file, options, progress)?.commit()
+}
+
+/// Unpacks a package as the next release of its plugin, builds its environment
+/// there from what is packed (no network), checks its configuration and runs its
+/// postinstall hook. On any error nothing is left.
+pub fn stage(home: &Home, file: &Path, options: &InstallOptions<'_>, progress: &mut dyn Progress) -> Result<Staged, Diagnostic> {
+    progress.step(&format!("reading {}", file.display()));
+    let package = archive::read(file)?;
+    let lock = lock(home)?;
+    releases::sweep(home);
+    check_place(home, &package.name, options.replace)?;
+    let number = releases::next_number(home, &package.name);
+    let dir = home.release(&package.name, number);
+    disk::create_dir(&home.releases_of(&package.name))?;
+    let attempt = Attempt { dir: &dir, whole: false };
+    progress.step(&format!("unpacking {} {}", package.name, package.metadata.version));
+    let package = archive::unpack(file, &dir, options.limits)?;
+    let prepared = (options.prepare)(&dir)?;
+    make_ready(home, &dir, &prepared, options, progress)?;
+    attempt.succeeded();
+    let Prepared { spec, warnings, .. } = prepared;
+    Ok(Staged { home: home.clone(), package, number, dir, spec, warnings, committed: false, _lock: lock })
+}
+
+/// The directory of a release being made, removed unless it becomes whole.
+struct Attempt<'a> {
+    dir: &'a Path,
+    whole: bool,
+}
+
+impl Attempt<'_> {
+    fn succeeded(mut self) {
+        self.whole = true;
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.whole {
+            forget(self.dir);
+        }
+    }
+}
+
+/// Removes a release that does not count, and its parent with the last one.
+fn forget(dir: &Path) {
+    let _ = disk::remove(dir);
+    if let Some(parent) = dir.parent() {
+        let _ = fs::remove_dir(parent);
+    }
+}
+
+fn check_place(home: &Home, plugin: &str, replace: bool) -> Result<(), Diagnostic> {
+    if fs::symlink_metadata(home.link(plugin)).is_err() {
+        return Ok(());
+    }
+    let there = current(home, plugin)?;
+    let refused = Diagnostic::error(format!("plugin: {plugin} is already installed")).kind(Kind::Refused);
+    match there.origin {
+        Origin::Packed(_) if replace => Ok(()),
+        Origin::Packed(_) => Err(refused.because(format!("version {}, release {}", there.version, there.release))),
+        Origin::Dev | Origin::Internal => Err(refused
+            .because(format!("it is a link to {}", there.dir.display()))
+            .help(format!("mfserv uninstall {plugin}"))),
+    }
+}
+
+fn make_ready(
+    home: &Home,
+    dir: &Path,
+    prepared: &Prepared,
+    options: &InstallOptions<'_>,
+    progress: &mut dyn Progress,
+) -> Result<(), Diagnostic> {
+    let python = prepared.spec.general.python.as_deref();
+    environment_from_wheels(dir, home, python, &options.cancel, progress)?;
+    let hook = dir.join("postinstall");
+    let executable = fs::metadata(&hook).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
+    match executable {
+        true => postinstall(home, dir, &hook, prepared, &options.cancel, progress),
+        false => Ok(()),
+    }
+}
+
+fn postinstall(
+    home: &Home,
+    dir: &Path,
+    hook: &Path,
+    prepared: &Prepared,
+    cancel: &Cancel,
+    progress: &mut dyn Progress,
+) -> Result<(), Diagnostic> {
+    progress.step("running post-installation plugin tasks");
+    let dependencies: Vec<Placed<'_>> = prepared.dependencies.iter().map(|(dir, spec)| Placed { dir, spec }).collect();
+    let interpreter = python::find(prepared.spec.general.python.as_deref()).ok();
+    let base = interpreter.and_then(|interpreter| base::find(home, &interpreter.short_version));
+    let plugin = Placed { dir, spec: &prepared.spec };
+    let mut command = Command::new(hook);
+    command.env_clear().envs(environment(home, plugin, &dependencies, base.as_ref(), &prepared.module)?).current_dir(dir);
+    let run = Run { what: "the postinstall hook", limit: POSTINSTALL, cancel };
+    run.run(command, progress).map(drop)
+}
+
+impl Staged {
+    /// Makes the release the current one, by the renaming of one link. Then the
+    /// oldest releases beyond those that are kept are removed. Returns what is
+    /// installed now and the warnings.
+    pub fn commit(mut self) -> Result<(Installed, Vec<Diagnostic>), Diagnostic> {
+        let plugin = self.spec.name.clone();
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(self.write_override_file(&plugin)?);
+        disk::create_dir(&self.home.plugins())?;
+        releases::mark_committed(&self.dir)?;
+        let target = Path::new("../releases").join(&plugin).join(self.number.to_string());
+        disk::relink(&self.home.link(&plugin), &target)?;
+        self.committed = true;
+        releases::collect(&self.home, &plugin, self.number);
+        Ok((current(&self.home, &plugin)?, warnings))
+    }
+
+    /// Writes `config/plugins/NAME.ini`; one that the administrator has changed
+    /// is kept, and the new one is put beside.
+    fn write_override_file(&self, plugin: &str) -> Result<Option<Diagnostic>, Diagnostic> {
+        let own = self.dir.join("config.ini");
+        let own = fs::read_to_string(&own).map_err(|e| disk::failed("read", &own, e))?;
+        let text = override_text(plugin, &own);
+        let file = self.home.override_file(plugin);
+        file.parent().map_or(Ok(()), disk::create_dir)?;
+        if !has_active_line(&file) {
+            return disk::write(&file, text.as_bytes()).map(|()| None);
+        }
+        let beside = file.with_extension("ini.new");
+        disk::write(&beside, text.as_bytes())?;
+        Ok(Some(
+            Diagnostic::warning(format!("{} is kept as it is", file.display()))
+                .because("it has lines that override the plugin's configuration")
+                .help(format!("compare it with {}", beside.display())),
+        ))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.committed {
+            forget(&self.dir);
+        }
+    }
+}

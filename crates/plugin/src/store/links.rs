@@ -1,0 +1,184 @@
+//! The links in `var/plugins`: what is installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mfserv_core::names::check_plugin_name;
+use mfserv_core::{Diagnostic, Kind};
+use serde::{Deserialize, Serialize};
+
+use super::{lock, releases};
+use crate::archive::METADATA;
+use crate::disk;
+use crate::home::Home;
+use crate::label;
+
+/// Where an installed plugin comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// A package: the release of this number.
+    Packed(u32),
+    /// A developer's directory.
+    Dev,
+    /// A plugin that comes with mfserv.
+    Internal,
+}
+
+/// An installed plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    /// Its name.
+    pub name: String,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Its real directory: what workers run in.
+    pub dir: PathBuf,
+    /// The link `var/plugins/NAME`.
+    pub link: PathBuf,
+    /// `_version` of the package; `dev_link` for a developer's directory; `error` if it can't be read.
+    pub version: String,
+    /// `_release`, in the same way.
+    pub release: String,
+    /// Why it can't be used, if it can't.
+    pub problem: Option<Diagnostic>,
+}
+
+/// What is installed, by name. Broken ones are in the list, with their problem.
+pub fn list(home: &Home) -> Vec<Installed> {
+    list_of(home, &home.plugins())
+}
+
+/// The same, for another base directory of plugins.
+pub fn list_of(home: &Home, plugins: &Path) -> Vec<Installed> {
+    let Ok(entries) = fs::read_dir(plugins) else { return Vec::new() };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| name != "base" && !name.starts_with('.')).collect();
+    names.sort();
+    names.into_iter().map(|name| look(home, plugins, name)).collect()
+}
+
+/// The installed plugin of a name. Refused with kind [`Kind::Failed`] if there is none.
+pub fn current(home: &Home, plugin: &str) -> Result<Installed, Diagnostic> {
+    if check_plugin_name(plugin).is_err() || fs::symlink_metadata(home.link(plugin)).is_err() {
+        let names: Vec<String> = list(home).into_iter().map(|one| one.name).collect();
+        let error = Diagnostic::error(format!("the plugin {plugin} is not installed"));
+        return Err(match names.is_empty() {
+            true => error,
+            false => error.help(format!("installed: {}", names.join(", "))),
+        });
+    }
+    Ok(look(home, &home.plugins(), plugin.into()))
+}
+
+fn look(home: &Home, plugins: &Path, name: String) -> Installed {
+    let link = plugins.join(&name);
+    let dir = fs::canonicalize(&link);
+    let problem = match &dir {
+        Err(e) => Some(disk::failed("read", &link, e)),
+        Ok(dir) => problem_of(dir, &name),
+    };
+    let dir = dir.unwrap_or_else(|_| link.clone());
+    let origin = origin(home, &name, &dir);
+    let (version, release) = match (&problem, origin) {
+        (Some(_), _) => ("error".into(), "error".into()),
+        (None, Origin::Dev) => ("dev_link".into(), "dev_link".into()),
+        (None, Origin::Internal) => (env!("CARGO_PKG_VERSION").into(), "1".into()),
+        (None, Origin::Packed(_)) => packed_version(&dir),
+    };
+    Installed { name, origin, dir, link, version, release, problem }
+}
+
+fn problem_of(dir: &Path, name: &str) -> Option<Diagnostic> {
+    match label::read_name(dir) {
+        Err(problem) => Some(problem),
+        Ok(label) if label != name => Some(
+            Diagnostic::error(format!("the plugin in {} is not {name}", dir.display()))
+                .kind(Kind::BadConfiguration)
+                .because(format!("its .layerapi2_label says {label}")),
+        ),
+        Ok(_) => None,
+    }
+}
+
+fn origin(home: &Home, name: &str, dir: &Path) -> Origin {
+    if let Some(number) = releases::number_of(home, name, dir) {
+        return Origin::Packed(number);
+    }
+    match fs::canonicalize(home.internal(name)).is_ok_and(|internal| internal == dir) {
+        true => Origin::Internal,
+        false => Origin::Dev,
+    }
+}
+
+fn packed_version(dir: &Path) -> (String, String) {
+    let read = || -> Option<(String, String)> {
+        let metadata: serde_json::Value = serde_json::from_str(&label::read_small(&dir.join(METADATA)).ok()?).ok()?;
+        let text = |key: &str| metadata.get(key)?.as_str().map(str::to_string);
+        Some((text("version")?, text("release")?))
+    };
+    read().unwrap_or_else(|| ("error".into(), "error".into()))
+}
+
+/// Makes a developer's directory the current plugin of its name; returns it.
+/// Done again with the same directory, nothing changes. A packed plugin of that
+/// name refuses.
+pub fn dev_link(home: &Home, dir: &Path) -> Result<Installed, Diagnostic> {
+    let dir = fs::canonicalize(dir).map_err(|e| disk::failed("read", dir, e))?;
+    let name = label::read_name(&dir)?;
+    let _lock = lock(home)?;
+    releases::sweep(home);
+    let link = home.link(&name);
+    if fs::symlink_metadata(&link).is_ok() {
+        let there = look(home, &home.plugins(), name.clone());
+        if there.dir == dir {
+            return Ok(there);
+        }
+        if there.origin != Origin::Dev || !link.is_symlink() {
+            return Err(Diagnostic::error(format!("the plugin {name} is already installed"))
+                .kind(Kind::Refused)
+                .because(format!("from {}", there.dir.display()))
+                .help(format!("mfserv uninstall {name}")));
+        }
+    }
+    disk::create_dir(&home.plugins())?;
+    disk::relink(&link, &dir)?;
+    Ok(look(home, &home.plugins(), name))
+}
+
+/// Removes the link of a plugin, and no file of it: from here it is not
+/// installed any more. The override file goes if no line of it is active (or
+/// `clean`). Returns what was installed.
+pub fn unlink(home: &Home, plugin: &str, clean: bool) -> Result<Installed, Diagnostic> {
+    let _lock = lock(home)?;
+    releases::sweep(home);
+    let installed = current(home, plugin)?;
+    disk::remove(&home.link(plugin))?;
+    let overrides = home.override_file(plugin);
+    if matches!(installed.origin, Origin::Packed(_)) && (clean || !has_active_line(&overrides)) {
+        disk::remove(&overrides)?;
+        disk::remove(&overrides.with_extension("ini.new"))?;
+    }
+    Ok(installed)
+}
+
+/// Uninstalls a plugin that nothing runs any more: [`unlink`], then its releases
+/// and temporary files. Its data in `var/data` stays unless `clean`. Of a
+/// developer's directory nothing is removed.
+pub fn uninstall(home: &Home, plugin: &str, clean: bool) -> Result<Installed, Diagnostic> {
+    let installed = unlink(home, plugin, clean)?;
+    releases::remove_releases(home, plugin)?;
+    let data = home.plugin_data(plugin);
+    match clean {
+        true => disk::remove(&data)?,
+        // an empty one says nothing
+        false => drop(fs::remove_dir(&data)),
+    }
+    Ok(installed)
+}
+
+/// True if an override file sets anything.
+pub(super) fn has_active_line(file: &Path) -> bool {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().map(str::trim).any(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with('['))
+}
