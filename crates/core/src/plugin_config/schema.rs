@@ -133,7 +133,7 @@ const APP: &[Key] = &[
     later("_gateway_interface_mode", Type::Text, "proxy", FASTCGI),
     later("_extra_nginx_conf_filename", Type::File, "", FRAGMENT),
     later("_extra_nginx_conf_static_filename", Type::File, "", FRAGMENT),
-    later("_http_test_endpoint", Type::Text, "", HTTP_TEST),
+    key("_http_test_endpoint", Type::Text, ""),
     later("_http_test_expected_status_code", Type::Count(999), "200", HTTP_TEST),
     later("_http_test_expected_body", Type::Text, "OK", HTTP_TEST),
     later("_http_test_timeout", SECONDS, "10", HTTP_TEST),

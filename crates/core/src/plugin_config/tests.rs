@@ -253,7 +253,8 @@ fn known_keys_that_are_not_obeyed_are_said_when_they_are_used() {
     accepted("[app_main]\n_gateway_interface_mode=\n");
     let spec = warned("[app_main]\n_virtualdomain_based_routing=1\n", 9, &["by host name"]);
     assert!(spec.apps[0].domain_routing);
-    let spec = warned("[app_main]\n_http_test_endpoint=/ok\n", 9, &["_http_test_endpoint"]);
+    warned("[app_main]\n_http_test_timeout=3\n", 9, &["_http_test_timeout"]);
+    let spec = accepted("[app_main]\n_http_test_endpoint=/ok\n");
     assert_eq!(spec.apps[0].http_test_endpoint.as_deref(), Some("/ok"));
 }
 

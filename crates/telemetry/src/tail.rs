@@ -1,0 +1,54 @@
+//! The last lines of a file.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// How much is read at a time, from the end.
+const CHUNK: u64 = 64 * 1024;
+/// The most that is read, bytes: a file of one endless line stays readable.
+const MOST: u64 = 64 * 1024 * 1024;
+
+/// The last `count` lines of a file, oldest first, and where the file ended then.
+/// Bytes that are not UTF-8 are shown as U+FFFD.
+pub fn tail(path: &Path, count: usize) -> io::Result<(Vec<String>, u64)> {
+    let mut file = File::open(path)?;
+    let end = file.seek(SeekFrom::End(0))?;
+    let mut from = end;
+    let mut bytes: Vec<u8> = Vec::new();
+    while from > 0 && end - from < MOST && lines_in(&bytes) <= count {
+        let step = CHUNK.min(from);
+        from -= step;
+        file.seek(SeekFrom::Start(from))?;
+        let mut chunk = vec![0; step as usize];
+        file.read_exact(&mut chunk)?;
+        chunk.extend_from_slice(&bytes);
+        bytes = chunk;
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    let skip = lines.len().saturating_sub(count);
+    Ok((lines[skip..].iter().map(|line| line.to_string()).collect(), end))
+}
+
+fn lines_in(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_found_whatever_their_length() {
+        let path = std::env::temp_dir().join(format!("mfserv-tail-{}", std::process::id()));
+        let long = "x".repeat(100_000);
+        std::fs::write(&path, format!("first\n{long}\nlast\n")).unwrap();
+        assert_eq!(tail(&path, 1).unwrap().0, ["last"]);
+        assert_eq!(tail(&path, 2).unwrap().0, [long.as_str(), "last"]);
+        assert_eq!(tail(&path, 9).unwrap().0.len(), 3);
+        assert!(tail(&path, 0).unwrap().0.is_empty());
+        std::fs::remove_file(&path).unwrap();
+        assert!(tail(&path, 1).is_err());
+    }
+}
