@@ -14,7 +14,7 @@ use crate::refusal::Refusal;
 use crate::stopping::Stage;
 
 /// The longest note of a process, bytes: an answer with all of them is one frame.
-const LONGEST_NOTE: usize = 16 * 1024;
+const LONGEST_NOTE: usize = 4 * 1024;
 
 impl Keeper {
     pub fn serve_clients(&mut self, readable: &[u64]) {

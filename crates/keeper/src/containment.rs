@@ -31,8 +31,7 @@ pub(crate) struct Cgroups {
 impl Cgroups {
     /// Looks for the cgroup v2 tree, also beside a v1 one, and our place in it.
     pub fn find(hash: &str) -> Self {
-        let node = own_cgroup().map(|own| own.join(format!("mfserv-{hash}")));
-        Self { node: node.filter(|node| node.is_dir() || fs::create_dir(node).is_ok()) }
+        Self { node: own_cgroup().map(|own| own.join(format!("mfserv-{hash}"))) }
     }
 
     /// No cgroups are used.
@@ -43,12 +42,10 @@ impl Cgroups {
     /// A leaf for one process, and its `cgroup.procs` to be written to by the child.
     pub fn leaf(&self, id: &str) -> Option<(PathBuf, File)> {
         let path = self.node.as_ref()?.join(id);
-        if let Err(e) = fs::create_dir(&path) {
-            (e.kind() == io::ErrorKind::AlreadyExists).then_some(())?;
-        }
+        fs::create_dir_all(&path).ok()?;
         let procs = OpenOptions::new().write(true).open(path.join("cgroup.procs"));
         if procs.is_err() {
-            remove(&path);
+            remove_leaf(&path);
         }
         Some((path, procs.ok()?))
     }
@@ -63,8 +60,15 @@ impl Cgroups {
     }
 }
 
+/// Removes an empty leaf, and the node's cgroup if it was the last: an earlier keeper may
+/// have lived elsewhere in the tree, and nobody else would remove what it made.
+pub(crate) fn remove_leaf(leaf: &Path) {
+    remove(leaf);
+    leaf.parent().map(remove);
+}
+
 /// Removes an empty cgroup; one that is not empty stays.
-pub(crate) fn remove(cgroup: &Path) {
+fn remove(cgroup: &Path) {
     let _ = fs::remove_dir(cgroup);
 }
 

@@ -168,6 +168,11 @@ impl Copier {
         self.words.try_iter().collect()
     }
 
+    /// A thread has panicked: nothing is copied any more.
+    pub fn has_died(&self) -> bool {
+        self.reader.is_finished() || self.writer.is_finished()
+    }
+
     /// Writes out what was read, for some seconds at most, and stops both threads. An
     /// error means that a thread has panicked.
     pub fn pause(self) -> Result<Paused, &'static str> {

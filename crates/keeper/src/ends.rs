@@ -30,9 +30,11 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 const QUICK_END_MS: u64 = 1000;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Exit records kept, and the bytes of last output in them (an answer is one frame).
+/// Exit records kept, and the bytes of last output and of notes in them: an answer with
+/// all of them is one frame.
 const MOST_EXITS: usize = 10_000;
-const MOST_LAST_OUTPUT: usize = 2 * 1024 * 1024;
+const MOST_LAST_OUTPUT: usize = 1024 * 1024;
+const MOST_NOTES: usize = 1024 * 1024;
 
 /// A process, from its start until its exit is recorded.
 pub(crate) struct Living {
@@ -142,12 +144,13 @@ impl Keeper {
             stdout,
             stderr,
             cgroup: leaf.as_ref().map(|(_, procs)| procs),
+            open_files: self.open_files,
         };
         let started = spawn::start(spec, gifts);
         let cgroup = leaf.map(|(path, _)| path);
         let in_cgroup = started.as_ref().is_ok_and(|started| started.in_cgroup);
         if let Some(unused) = cgroup.as_deref().filter(|_| !in_cgroup) {
-            containment::remove(unused);
+            containment::remove_leaf(unused);
         }
         let started = started?;
         let process = Process {
@@ -259,13 +262,20 @@ impl Keeper {
         }
     }
 
+    /// A process whose output was being read when the threads died: to be done again.
+    pub fn read_ends_again(&mut self) {
+        for end in self.processes.values_mut().filter_map(|living| living.end.as_mut()) {
+            end.reading = false;
+        }
+    }
+
     /// The last thing of a process: its record.
     pub fn record_exit(&mut self, id: &str, last_output: String) {
         let Some(Living { process, cgroup, end: Some(end), .. }) = self.processes.remove(id) else {
             return;
         };
         if let Some(cgroup) = cgroup {
-            containment::remove(&cgroup);
+            containment::remove_leaf(&cgroup);
         }
         let lived_ms = end.at_ms.saturating_sub(process.started_ms);
         let exit = Exit {
@@ -287,8 +297,9 @@ impl Keeper {
     }
 
     fn bound_exits(&mut self) {
-        while self.exits.len() > MOST_EXITS {
-            self.exits.pop_front();
+        let mut notes: usize = self.exits.iter().map(|exit| exit.note.len()).sum();
+        while self.exits.len() > MOST_EXITS || notes > MOST_NOTES {
+            notes -= self.exits.pop_front().map_or(0, |exit| exit.note.len());
         }
         let mut length: usize = self.exits.iter().map(|exit| exit.last_output.len()).sum();
         for exit in &mut self.exits {

@@ -42,3 +42,30 @@ pub(crate) fn of_stranger(pidfd: BorrowedFd<'_>) -> Option<Ended> {
         signal => Ended::Signalled { signal },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::process::Command;
+
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    use super::*;
+
+    #[test]
+    fn a_pidfd_tells_how_a_reaped_process_ended_where_the_kernel_knows() {
+        for (script, expected) in
+            [("exit 9", Ended::Exited { code: 9 }), ("kill -6 $$", Ended::Signalled { signal: 6 })]
+        {
+            let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+            let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+            child.wait().unwrap();
+            let told = of_stranger(pidfd.as_fd());
+            assert!(told.is_none() || told == Some(expected), "{told:?}");
+            let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+            let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+            let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+            assert!(told.is_some() || version < (6, 15), "Linux {release} should know");
+        }
+    }
+}

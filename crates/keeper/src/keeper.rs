@@ -13,6 +13,7 @@ use mfserv_core::wire::keeper::{Exit, FromKeeper, Notice, ProcessSpec};
 use mfserv_core::{Diagnostic, Kind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::connection::Connection;
 use crate::containment::{Cgroups, home_hash};
@@ -71,6 +72,8 @@ pub(crate) struct Keeper {
     pub stage: Stage,
     /// The state file is not up to date.
     pub unsaved: bool,
+    /// RLIMIT_NOFILE as this process was given it, which is what others get.
+    pub open_files: Rlimit,
     pub save_at: Option<Instant>,
 }
 
@@ -126,6 +129,7 @@ impl Keeper {
         spawn::reserve_descriptors().map_err(failed("its descriptors".into()))?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|e| failed("PR_SET_CHILD_SUBREAPER".into())(e.into()))?;
+        let open_files = raise_open_files(handover.as_ref().and_then(|it| it.open_files));
         let hash = home_hash(&home);
         let daemon = options.daemon.take().map(|spec| DaemonWatch {
             spec: ProcessSpec { id: DAEMON.to_owned(), ..spec },
@@ -152,6 +156,7 @@ impl Keeper {
             adopted: 0,
             stage: Stage::Serving,
             unsaved: true,
+            open_files,
             save_at: None,
             paths,
             options,
@@ -233,7 +238,15 @@ impl Keeper {
 
     fn accept(&mut self) {
         for _ in 0..MOST_CLIENTS {
-            let Ok((socket, _)) = self.door.accept() else { return };
+            let socket = match self.door.accept() {
+                Ok((socket, _)) => socket,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    // No descriptor is free: they stay at the door, which would ring at once.
+                    std::thread::sleep(Duration::from_millis(20));
+                    return;
+                }
+            };
             if self.clients.len() >= MOST_CLIENTS {
                 if !std::mem::replace(&mut self.turns_away, true) {
                     remark(format_args!("clients are turned away: {MOST_CLIENTS} are connected"));
@@ -251,6 +264,9 @@ impl Keeper {
     fn hear_copier(&mut self) {
         let words = self.copier.as_ref().map(Copier::words).unwrap_or_default();
         words.into_iter().for_each(|word| self.hear(word));
+        if self.copier.as_ref().is_some_and(Copier::has_died) {
+            self.restart_copying();
+        }
     }
 
     pub fn hear(&mut self, word: Word) {
@@ -320,6 +336,14 @@ impl Paths {
 /// Above the descriptors that children receive listening sockets as.
 fn out_of_the_way(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(&descriptor, 64)?)
+}
+
+/// Each process costs one or two descriptors: all that are permitted may be used. Returns
+/// the limit for other programs, of which some cannot live with many.
+fn raise_open_files(earlier: Option<u64>) -> Rlimit {
+    let given = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: given.maximum, ..given });
+    Rlimit { current: earlier.or(given.current), ..given }
 }
 
 /// One keeper per home.

@@ -64,6 +64,8 @@ pub(crate) struct Handover {
     /// Who asked, to be answered by the new program: descriptor, number of the request,
     /// and whether it watches.
     pub asker: Option<(RawFd, u64, bool)>,
+    /// The soft RLIMIT_NOFILE that the first image was given.
+    pub open_files: Option<u64>,
 }
 
 impl Saved {

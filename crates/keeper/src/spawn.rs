@@ -51,6 +51,8 @@ pub(crate) struct Gifts<'a> {
     pub stderr: OwnedFd,
     /// `cgroup.procs` of its leaf.
     pub cgroup: Option<&'a File>,
+    /// RLIMIT_NOFILE, if the specification sets none.
+    pub open_files: Rlimit,
 }
 
 /// A process that has been started.
@@ -115,6 +117,7 @@ pub(crate) fn start(spec: &ProcessSpec, gifts: Gifts<'_>) -> Result<Started, Ref
         cwd: &cwd,
         listeners: &listeners,
         limits: spec.rlimits,
+        open_files: &gifts.open_files,
     };
     // SAFETY: the closure only makes system calls on what exists already: no allocation,
     // no lock. What it borrows outlives `spawn`, after which `command` is dropped; the
@@ -144,6 +147,7 @@ struct Birth<'a> {
     cwd: &'a CString,
     listeners: &'a [BorrowedFd<'a>],
     limits: Rlimits,
+    open_files: &'a Rlimit,
 }
 
 impl Birth<'_> {
@@ -164,6 +168,7 @@ impl Birth<'_> {
             give(*listener, 3 + number as RawFd).map_err(failed(4))?;
         }
         limit(Resource::As, self.limits.address_space).map_err(failed(5))?;
+        setrlimit(Resource::Nofile, *self.open_files).map_err(failed(6))?;
         limit(Resource::Nofile, self.limits.open_files).map_err(failed(6))?;
         limit(Resource::Stack, self.limits.stack).map_err(failed(6))?;
         limit(Resource::Fsize, self.limits.file_size).map_err(failed(6))

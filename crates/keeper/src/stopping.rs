@@ -110,7 +110,8 @@ impl Keeper {
         }
         let left = containment::whole_node(&self.hash);
         let late = until <= Instant::now();
-        if !late && !(left.is_empty() && self.processes.is_empty()) {
+        let done = left.is_empty() && self.processes.is_empty();
+        if !late && !done {
             for stat in &left {
                 procfs::signal(stat, Signal::KILL);
             }

@@ -96,6 +96,19 @@ impl Keeper {
         }
     }
 
+    /// A thread that copies has panicked: both begin anew, from the FIFOs.
+    pub fn restart_copying(&mut self) {
+        remark(format_args!("a thread that copies output has failed; output may be lost"));
+        match Copier::start() {
+            Ok(copier) => self.copier = Some(copier),
+            Err(e) => cannot_copy(&e),
+        }
+        for stream in std::mem::take(&mut self.streams).into_values() {
+            self.reopen(stream);
+        }
+        self.read_ends_again();
+    }
+
     /// A process that was started but not yet saved was never answered for: nobody knows
     /// it. The same for FIFOs.
     fn remove_unknown(&mut self) {
@@ -181,7 +194,10 @@ impl Keeper {
         self.clients.iter_mut().for_each(Connection::flush);
         let paused = match self.copier.take().map(Copier::pause) {
             Some(Ok(paused)) => paused,
-            Some(Err(why)) => return Refusal::because(why),
+            Some(Err(why)) => {
+                self.restart_copying();
+                return Refusal::because(why);
+            }
             None => return Refusal::because("no output is being copied"),
         };
         paused.words().into_iter().for_each(|word| self.hear(word));
@@ -210,6 +226,7 @@ impl Keeper {
             listeners: listeners.collect(),
             last_outputs: paused.last_outputs().map(|(id, text)| (id.to_owned(), text)).collect(),
             asker: asker.map(|c| (c.socket().as_raw_fd(), seq, c.watches)),
+            open_files: self.open_files.current,
         };
         let exits = self.exits.iter().cloned().collect();
         let saved = Saved { handover: Some(handover), exits, ..self.to_save() };
@@ -232,15 +249,15 @@ impl Keeper {
     }
 }
 
-/// A keeper without its copying threads would let the apps stand still: better none.
 fn go_on(paused: Paused) -> Option<Copier> {
-    match paused.resume() {
-        Ok(copier) => Some(copier),
-        Err(e) => {
-            remark(format_args!("the threads that copy output cannot be started: {e}"));
-            std::process::abort()
-        }
-    }
+    paused.resume().map_err(|e| cannot_copy(&e)).ok()
+}
+
+/// A keeper without its copying threads would let the apps stand still: better none, and
+/// a new one that adopts.
+fn cannot_copy(error: &io::Error) -> ! {
+    remark(format_args!("the threads that copy output cannot be started: {error}"));
+    std::process::abort()
 }
 
 /// A pidfd of exactly this process: opened first, then compared.
