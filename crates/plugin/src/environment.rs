@@ -77,6 +77,7 @@ pub fn environment(
             .entry("MFLOG_EXTRA_CONTEXT_FUNC".into())
             .or_insert_with(|| "mfext.mflog_addon.extra_context".into());
     }
+    identify(home, plugin, &mut variables)?;
     let mut paths = Paths::default();
     for one in std::iter::once(&plugin).chain(dependencies) {
         paths.add(one, base);
@@ -86,7 +87,6 @@ pub fn environment(
         export(one.spec, &mut variables);
         extra(one.dir, &mut variables);
     }
-    identify(home, plugin, &mut variables)?;
     Ok(variables)
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use mfserv_core::diagnostic::Location;
 use mfserv_core::names::check_plugin_name;
+use mfserv_core::plugin_config;
 use mfserv_core::{Diagnostic, Kind};
 
 /// The longest label or dependencies file that is read, bytes.
@@ -12,14 +13,9 @@ const LONGEST: u64 = 64 * 1024;
 
 /// The plugin name in the text of a `.layerapi2_label`: `plugin_NAME@mfserv`.
 /// The error is the reason.
-pub fn name_in_label(text: &str) -> Result<&str, String> {
-    let label = text.trim_end_matches(['\n', '\r', ' ']);
-    let name = label
-        .strip_prefix("plugin_")
-        .and_then(|rest| rest.strip_suffix("@mfserv"))
-        .ok_or_else(|| format!("bad layerapi2_label: {label:?} => is it really a plugin?"))?;
-    check_plugin_name(name)?;
-    Ok(name)
+pub fn name_in_label(text: &str) -> Result<String, String> {
+    plugin_config::label(text)
+        .map_err(|problem| format!("{}: {}", problem.what, problem.because.join(": ")))
 }
 
 /// The name of the plugin in a directory.
@@ -33,7 +29,7 @@ pub fn read_name(dir: &Path) -> Result<String, Diagnostic> {
     };
     let text = read_small(&file)
         .map_err(|e| refused(format!("can't read {} file: {e}", file.display())))?;
-    name_in_label(&text).map(str::to_string).map_err(refused)
+    name_in_label(&text).map_err(refused)
 }
 
 /// The other plugins that a plugin depends on (`plugin_OTHER@mfserv` lines of
@@ -43,16 +39,10 @@ pub fn plugin_dependencies(dir: &Path) -> Vec<(String, bool)> {
     let Ok(text) = read_small(&dir.join(".layerapi2_dependencies")) else {
         return Vec::new();
     };
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| {
-            let (label, optional) = match line.strip_prefix('-') {
-                Some(rest) => (rest, true),
-                None => (line, false),
-            };
-            name_in_label(label).ok().map(|name| (name.to_string(), optional))
-        })
+    plugin_config::dependencies(&text)
+        .iter()
+        .filter_map(|one| Some((one.plugin()?.to_string(), one.optional)))
+        .filter(|(name, _)| check_plugin_name(name).is_ok())
         .collect()
 }
 
@@ -70,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_label_gives_the_name_or_the_reason() {
-        assert_eq!(name_in_label("plugin_foo@mfserv\n"), Ok("foo"));
+        assert_eq!(name_in_label("plugin_foo@mfserv\n"), Ok("foo".to_string()));
         assert!(name_in_label("foo@mfserv").unwrap_err().contains("is it really a plugin"));
         assert!(name_in_label("plugin_foo@mfdata").is_err());
         assert!(name_in_label("plugin_../x@mfserv").is_err());

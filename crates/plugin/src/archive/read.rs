@@ -169,12 +169,8 @@ impl Found {
             (Some(manifest), _) if manifest.format != 1 => {
                 return Err(format!("it has format {}, and we know format 1", manifest.format));
             }
-            (Some(manifest), _) => {
-                name_in_label(&format!("plugin_{}@mfserv", manifest.name)).map(str::to_string)?
-            }
-            (None, Some(label)) => {
-                name_in_label(&String::from_utf8_lossy(&label)).map(str::to_string)?
-            }
+            (Some(manifest), _) => name_in_label(&format!("plugin_{}@mfserv", manifest.name))?,
+            (None, Some(label)) => name_in_label(&String::from_utf8_lossy(&label))?,
             (None, None) => return Err(missing(".layerapi2_label")),
         };
         Ok(Package { name, metadata, files: files.collect(), manifest })

@@ -87,7 +87,12 @@ pub fn install(
 /// Unpacks a package as the next release of its plugin, builds its environment
 /// there from what is packed (no network), checks its configuration and runs its
 /// postinstall hook. On any error nothing is left.
-pub fn stage(home: &Home, file: &Path, options: &InstallOptions<'_>, progress: &mut dyn Progress) -> Result<Staged, Diagnostic> {
+pub fn stage(
+    home: &Home,
+    file: &Path,
+    options: &InstallOptions<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Staged, Diagnostic> {
     progress.step(&format!("reading {}", file.display()));
     let package = archive::read(file)?;
     let lock = lock(home)?;
@@ -103,7 +108,16 @@ pub fn stage(home: &Home, file: &Path, options: &InstallOptions<'_>, progress: &
     make_ready(home, &dir, &prepared, options, progress)?;
     attempt.succeeded();
     let Prepared { spec, warnings, .. } = prepared;
-    Ok(Staged { home: home.clone(), package, number, dir, spec, warnings, committed: false, _lock: lock })
+    Ok(Staged {
+        home: home.clone(),
+        package,
+        number,
+        dir,
+        spec,
+        warnings,
+        committed: false,
+        _lock: lock,
+    })
 }
 
 /// The directory of a release being made, removed unless it becomes whole.
@@ -139,10 +153,13 @@ fn check_place(home: &Home, plugin: &str, replace: bool) -> Result<(), Diagnosti
         return Ok(());
     }
     let there = current(home, plugin)?;
-    let refused = Diagnostic::error(format!("plugin: {plugin} is already installed")).kind(Kind::Refused);
+    let refused =
+        Diagnostic::error(format!("plugin: {plugin} is already installed")).kind(Kind::Refused);
     match there.origin {
         Origin::Packed(_) if replace => Ok(()),
-        Origin::Packed(_) => Err(refused.because(format!("version {}, release {}", there.version, there.release))),
+        Origin::Packed(_) => {
+            Err(refused.because(format!("version {}, release {}", there.version, there.release)))
+        }
         Origin::Dev | Origin::Internal => Err(refused
             .because(format!("it is a link to {}", there.dir.display()))
             .help(format!("mfserv uninstall {plugin}"))),
@@ -159,7 +176,8 @@ fn make_ready(
     let python = prepared.spec.general.python.as_deref();
     environment_from_wheels(dir, home, python, &options.cancel, progress)?;
     let hook = dir.join("postinstall");
-    let executable = fs::metadata(&hook).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
+    let executable = fs::metadata(&hook)
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
     match executable {
         true => postinstall(home, dir, &hook, prepared, &options.cancel, progress),
         false => Ok(()),
@@ -175,12 +193,16 @@ fn postinstall(
     progress: &mut dyn Progress,
 ) -> Result<(), Diagnostic> {
     progress.step("running post-installation plugin tasks");
-    let dependencies: Vec<Placed<'_>> = prepared.dependencies.iter().map(|(dir, spec)| Placed { dir, spec }).collect();
+    let dependencies: Vec<Placed<'_>> =
+        prepared.dependencies.iter().map(|(dir, spec)| Placed { dir, spec }).collect();
     let interpreter = python::find(prepared.spec.general.python.as_deref()).ok();
     let base = interpreter.and_then(|interpreter| base::find(home, &interpreter.short_version));
     let plugin = Placed { dir, spec: &prepared.spec };
     let mut command = Command::new(hook);
-    command.env_clear().envs(environment(home, plugin, &dependencies, base.as_ref(), &prepared.module)?).current_dir(dir);
+    command
+        .env_clear()
+        .envs(environment(home, plugin, &dependencies, base.as_ref(), &prepared.module)?)
+        .current_dir(dir);
     let run = Run { what: "the postinstall hook", limit: POSTINSTALL, cancel };
     run.run(command, progress).map(drop)
 }

@@ -53,7 +53,8 @@ pub fn list(home: &Home) -> Vec<Installed> {
 pub fn list_of(home: &Home, plugins: &Path) -> Vec<Installed> {
     let Ok(entries) = fs::read_dir(plugins) else { return Vec::new() };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| name != "base" && !name.starts_with('.')).collect();
+    let mut names: Vec<String> =
+        names.filter(|name| name != "base" && !name.starts_with('.')).collect();
     names.sort();
     names.into_iter().map(|name| look(home, plugins, name)).collect()
 }
@@ -113,7 +114,8 @@ fn origin(home: &Home, name: &str, dir: &Path) -> Origin {
 
 fn packed_version(dir: &Path) -> (String, String) {
     let read = || -> Option<(String, String)> {
-        let metadata: serde_json::Value = serde_json::from_str(&label::read_small(&dir.join(METADATA)).ok()?).ok()?;
+        let metadata: serde_json::Value =
+            serde_json::from_str(&label::read_small(&dir.join(METADATA)).ok()?).ok()?;
         let text = |key: &str| metadata.get(key)?.as_str().map(str::to_string);
         Some((text("version")?, text("release")?))
     };
@@ -180,5 +182,7 @@ pub fn uninstall(home: &Home, plugin: &str, clean: bool) -> Result<Installed, Di
 /// True if an override file sets anything.
 pub(super) fn has_active_line(file: &Path) -> bool {
     let text = fs::read_to_string(file).unwrap_or_default();
-    text.lines().map(str::trim).any(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with('['))
+    text.lines()
+        .map(str::trim)
+        .any(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with('['))
 }

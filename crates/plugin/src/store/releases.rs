@@ -29,7 +29,8 @@ pub struct Release {
 pub fn releases(home: &Home, plugin: &str) -> Vec<Release> {
     let Ok(entries) = fs::read_dir(home.releases_of(plugin)) else { return Vec::new() };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let numbers = names.filter_map(|name| name.parse().ok().filter(|number: &u32| number.to_string() == name));
+    let numbers = names
+        .filter_map(|name| name.parse().ok().filter(|number: &u32| number.to_string() == name));
     let mut found: Vec<Release> = numbers
         .map(|number| {
             let dir = home.release(plugin, number);
@@ -42,7 +43,10 @@ pub fn releases(home: &Home, plugin: &str) -> Vec<Release> {
 
 /// The number of the release that a directory is, if it is one of this plugin.
 pub(super) fn number_of(home: &Home, plugin: &str, dir: &Path) -> Option<u32> {
-    let inside = dir.parent().is_some_and(|parent| parent == home.releases_of(plugin) || fs::canonicalize(home.releases_of(plugin)).is_ok_and(|real| real == parent));
+    let inside = dir.parent().is_some_and(|parent| {
+        parent == home.releases_of(plugin)
+            || fs::canonicalize(home.releases_of(plugin)).is_ok_and(|real| real == parent)
+    });
     inside.then(|| dir.file_name()?.to_str()?.parse().ok()).flatten()
 }
 
@@ -84,7 +88,9 @@ pub(super) fn collect(home: &Home, plugin: &str, current: u32) {
 pub fn remove_releases(home: &Home, plugin: &str) -> Result<(), Diagnostic> {
     let _lock = super::lock(home)?;
     if fs::symlink_metadata(home.link(plugin)).is_ok() {
-        return Err(Diagnostic::error(format!("the plugin {plugin} is installed")).kind(mfserv_core::Kind::Refused).help("uninstall it first"));
+        return Err(Diagnostic::error(format!("the plugin {plugin} is installed"))
+            .kind(mfserv_core::Kind::Refused)
+            .help("uninstall it first"));
     }
     disk::remove(&home.releases_of(plugin))?;
     disk::remove(&home.tmp_of(plugin))

@@ -1,0 +1,98 @@
+//! Builds that need no package of the network, and builds that fail.
+
+use std::fs;
+use std::time::Duration;
+
+use mfserv_core::Kind;
+use mfserv_plugin::build::{BuildOptions, build};
+use mfserv_plugin::{Cancel, Silent};
+
+use crate::{Node, Told, tree, until};
+
+#[test]
+fn a_plugin_without_packages_has_nothing_to_build() {
+    let node = Node::new();
+    let options = BuildOptions::new(node.home.clone());
+    let report = build(&node.plugin("static", "foo"), &options, &mut Silent).unwrap();
+    assert_eq!((report.plugin.as_str(), report.python, report.node), ("foo", None, None));
+    let raw = node.plugin("python3_raw_wsgi", "bar");
+    let report = build(&raw, &options, &mut Silent).unwrap();
+    assert_eq!(report.python.unwrap().packages, 0);
+    assert!(!raw.join("local").exists());
+    assert!(raw.join("python3_virtualenv_sources/requirements3.txt").is_file());
+}
+
+#[test]
+fn a_directory_that_is_no_plugin_is_refused() {
+    let node = Node::new();
+    let error =
+        build(&node.work(), &BuildOptions::new(node.home.clone()), &mut Silent).unwrap_err();
+    assert_eq!(error.kind, Kind::BadConfiguration);
+}
+
+#[test]
+fn a_missing_interpreter_is_named() {
+    let node = Node::new();
+    let dir = node.plugin("python3_flask", "foo");
+    let options =
+        BuildOptions { python: Some("python3.99".into()), ..BuildOptions::new(node.home.clone()) };
+    let error = build(&dir, &options, &mut Silent).unwrap_err();
+    assert!(error.to_string().contains("apt-get install python3.99"), "{error}");
+}
+
+#[test]
+fn a_broken_package_json_is_refused_with_its_line() {
+    let node = Node::new();
+    let dir = node.plugin("node", "foo");
+    fs::write(dir.join("package.json"), "{\n  \"name\": \n}").unwrap();
+    let error = build(&dir, &BuildOptions::new(node.home.clone()), &mut Silent).unwrap_err();
+    assert_eq!(error.at.unwrap().line, 3);
+}
+
+#[test]
+fn the_error_of_npm_is_shown_and_what_was_there_stays() {
+    let node = Node::new();
+    let dir = node.plugin("node", "foo");
+    fs::create_dir(dir.join("node_modules")).unwrap();
+    fs::write(dir.join("node_modules/mine"), "x").unwrap();
+    let package = r#"{"name": "foo", "version": "1.0.0", "scripts": {"preinstall": "echo eels in the disk >&2; exit 9"}}"#;
+    fs::write(dir.join("package.json"), package).unwrap();
+    let before = tree(&dir);
+    let error = build(&dir, &BuildOptions::new(node.home.clone()), &mut Silent).unwrap_err();
+    assert!(error.to_string().contains("eels in the disk"), "{error}");
+    assert_eq!(tree(&dir), before);
+}
+
+#[test]
+fn a_cancelled_build_ends_at_once_and_leaves_nothing() {
+    let node = Node::new();
+    let dir = node.plugin("node", "foo");
+    let mark = node.work().join("started");
+    let package = format!(
+        r#"{{"name": "foo", "version": "1.0.0", "scripts": {{"preinstall": "touch {}; sleep 1000"}}}}"#,
+        mark.display()
+    );
+    fs::write(dir.join("package.json"), package).unwrap();
+    let before = tree(&dir);
+    let options = BuildOptions::new(node.home.clone());
+    let cancel: Cancel = options.cancel.clone();
+    let error = std::thread::scope(|scope| {
+        let building = scope.spawn(|| build(&dir, &options, &mut Silent).unwrap_err());
+        until("npm runs the script", || mark.exists());
+        cancel.cancel();
+        building.join().unwrap()
+    });
+    assert!(error.what.contains("interrupted"), "{error}");
+    assert_eq!(tree(&dir), before);
+}
+
+#[test]
+fn a_build_that_takes_too_long_is_ended() {
+    let node = Node::new();
+    let dir = node.plugin("node", "foo");
+    let package = r#"{"name": "foo", "version": "1.0.0", "scripts": {"preinstall": "sleep 1000"}}"#;
+    fs::write(dir.join("package.json"), package).unwrap();
+    let options =
+        BuildOptions { limit: Duration::from_secs(3), ..BuildOptions::new(node.home.clone()) };
+    assert_eq!(build(&dir, &options, &mut Told::default()).unwrap_err().kind, Kind::Timeout);
+}

@@ -1,0 +1,110 @@
+//! The crate as its users see it, with the real python, pip and npm.
+
+mod archive;
+mod build;
+mod node;
+mod store;
+mod wsgi;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use mfserv_core::Diagnostic;
+use mfserv_core::ini::{Dialect, parse};
+use mfserv_core::plugin_config::resolve;
+use mfserv_core::plugin_spec::PluginSpec;
+use mfserv_plugin::store::{InstallOptions, Prepared};
+use mfserv_plugin::templates::{Answers, create};
+use mfserv_plugin::{Cancel, Home, Progress};
+use tempfile::TempDir;
+
+/// A runtime home in a temporary directory, and a place for plugins beside it.
+struct Node {
+    folder: TempDir,
+    home: Home,
+}
+
+impl Node {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path().join("home"));
+        fs::create_dir(folder.path().join("work")).unwrap();
+        Self { folder, home }
+    }
+
+    fn work(&self) -> PathBuf {
+        self.folder.path().join("work")
+    }
+
+    fn plugin(&self, template: &str, name: &str) -> PathBuf {
+        create(template, name, &Answers::default(), &self.work()).unwrap()
+    }
+}
+
+/// Remembers what it was told.
+#[derive(Default)]
+struct Told(Vec<String>);
+
+impl Progress for Told {
+    fn step(&mut self, what: &str) {
+        self.0.push(what.into());
+    }
+
+    fn line(&mut self, _text: &str) {}
+}
+
+/// The configuration of a plugin directory, without overrides.
+fn spec_of(dir: &Path) -> PluginSpec {
+    let text = fs::read_to_string(dir.join("config.ini")).unwrap();
+    let own = parse(&text, "config.ini", Dialect::Plugin).unwrap();
+    let name = mfserv_plugin::label::read_name(dir).unwrap();
+    let env = BTreeMap::from([
+        ("MFHARDWARE_NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2".to_string(), "4".to_string()),
+        ("MFSERV_NGINX_TIMEOUT".to_string(), "60".to_string()),
+        ("MFMODULE_VERSION".to_string(), "1.2.3".to_string()),
+    ]);
+    let is_file = |path: &str| dir.join(path).is_file();
+    resolve(&name, &own, &[], &env, "default", &is_file).unwrap().0
+}
+
+fn prepare(dir: &Path) -> Result<Prepared, Diagnostic> {
+    let module = BTreeMap::from([("MFMODULE".to_string(), "MFSERV".to_string())]);
+    Ok(Prepared { spec: spec_of(dir), warnings: Vec::new(), dependencies: Vec::new(), module })
+}
+
+fn options(replace: bool) -> InstallOptions<'static> {
+    InstallOptions {
+        replace,
+        limits: Default::default(),
+        cancel: Cancel::default(),
+        prepare: &prepare,
+    }
+}
+
+/// Waits until something is so.
+#[track_caller]
+fn until(what: &str, so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Every path below a directory, sorted, links not followed.
+fn tree(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut todo = vec![dir.to_path_buf()];
+    while let Some(one) = todo.pop() {
+        for entry in fs::read_dir(one).into_iter().flatten().flatten() {
+            found.push(entry.path().strip_prefix(dir).unwrap().to_string_lossy().into_owned());
+            if entry.file_type().unwrap().is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    found
+}

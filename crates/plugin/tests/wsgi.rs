@@ -1,0 +1,213 @@
+//! A Flask plugin from template to running app, with the real pip (or uv) and
+//! its index; and the worker of WSGI apps on its own.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use mfserv_plugin::archive::pack;
+use mfserv_plugin::base::{self, BaseEnvironment};
+use mfserv_plugin::build::{BuildOptions, build};
+use mfserv_plugin::environment::{Placed, environment};
+use mfserv_plugin::store::install;
+use mfserv_plugin::{Cancel, Home, Silent, python};
+
+use crate::{Node, Told, options, spec_of, tree, until};
+
+/// A child that does not outlive its test.
+pub struct End(pub Child);
+
+impl End {
+    pub fn signal(&mut self, name: &str) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// One GET on a unix socket, once it answers: the head and the body.
+pub fn get(socket: &Path, path: &str, headers: &str) -> (String, String) {
+    until("the app listens", || UnixStream::connect(socket).is_ok());
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.to_string(), body.to_string())
+}
+
+/// Starts `bjoern_wrapper.py` in the environment of a plugin.
+fn worker(
+    home: &Home,
+    base: &BaseEnvironment,
+    dir: &Path,
+    arguments: &[&str],
+    socket: &Path,
+) -> End {
+    let spec = spec_of(dir);
+    let variables =
+        environment(home, Placed { dir, spec: &spec }, &[], Some(base), &Default::default())
+            .unwrap();
+    let mut command = Command::new(base.bin().join("bjoern_wrapper.py"));
+    command.args(arguments).arg(socket).current_dir(dir).env_clear().envs(variables);
+    let log = fs::File::create(socket.with_extension("log")).unwrap();
+    End(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
+}
+
+/// One test, as the base environment takes a while to make.
+#[test]
+fn a_flask_plugin_goes_from_template_to_running_app() {
+    let node = Node::new();
+    let interpreter = python::find(None).unwrap();
+    let base =
+        base::ensure(&node.home, &interpreter, &Cancel::default(), &mut Told::default()).unwrap();
+    assert_eq!(base::find(&node.home, &interpreter.short_version).unwrap(), base);
+    let mut told = Told::default();
+    base::ensure(&node.home, &interpreter, &Cancel::default(), &mut told).unwrap();
+    assert!(told.0.is_empty(), "made once: {:?}", told.0);
+
+    let dir = node.plugin("python3_flask", "sample");
+    let build_options = BuildOptions::new(node.home.clone());
+    let report = build(&dir, &build_options, &mut Told::default()).unwrap().python.unwrap();
+    assert!(!report.unchanged && report.packages >= 6, "{report:?}");
+    let site = dir.join(format!("local/lib/python{}/site-packages", interpreter.short_version));
+    assert!(site.join("flask/__init__.py").is_file());
+    assert!(fs::read_dir(site.join("flask/__pycache__")).unwrap().count() > 5, "compiled");
+    let program = fs::read_to_string(dir.join("local/bin/flask")).unwrap();
+    assert!(
+        program.starts_with(&format!("#!{}\n", dir.join("local/bin/python").display())),
+        "{program}"
+    );
+    assert!(build(&dir, &build_options, &mut Silent).unwrap().python.unwrap().unchanged);
+    assert!(!tree(&dir).iter().any(|path| path.contains(".stage.")), "nothing is left");
+
+    let file = pack(&dir, &spec_of(&dir).general, &node.work(), &mut Silent).unwrap();
+    let (installed, _) = install(&node.home, &file, &options(false), &mut Silent).unwrap();
+    let socket = node.work().join("s");
+    let mut app =
+        worker(&node.home, &base, &installed.dir, &["--timeout=60", "main.wsgi:app"], &socket);
+    let (head, body) = get(&socket, "/sample/", "");
+    assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("text/html"), "{head}");
+    assert_eq!(body, "Hello World !");
+    assert!(get(&socket, "/sample", "").0.starts_with("HTTP/1.1 308"));
+    app.signal("INT");
+    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+    assert!(!socket.exists());
+
+    the_plugins_own_packages_win(&node, &base, &installed.dir);
+    the_worker_keeps_its_promises(&node, &base);
+}
+
+/// A module of the plugin and a package of its environment hide those of the base.
+fn the_plugins_own_packages_win(node: &Node, base: &BaseEnvironment, dir: &Path) {
+    let version = &base.interpreter.short_version;
+    let own = dir.join(format!("local/lib/python{version}/site-packages/requests"));
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("__init__.py"), "").unwrap();
+    let spec = spec_of(dir);
+    let variables =
+        environment(&node.home, Placed { dir, spec: &spec }, &[], Some(base), &Default::default())
+            .unwrap();
+    for program in ["python", base.bin().join("python").to_str().unwrap()] {
+        let script = "import requests, flask, werkzeug, mflog, sys; print(requests.__file__, flask.__file__, mflog.__file__)";
+        let mut command = Command::new("/usr/bin/env");
+        let said =
+            command.args([program, "-c", script]).env_clear().envs(&variables).output().unwrap();
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        let files: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!(files.len(), 3, "{}", String::from_utf8_lossy(&said.stderr));
+        assert!(files[0].starts_with(dir.to_str().unwrap()), "{text}");
+        assert!(files[1].starts_with(dir.to_str().unwrap()), "{text}");
+        assert!(files[2].starts_with(base.dir.to_str().unwrap()), "{text}");
+    }
+}
+
+const APP: &str = r#"
+import os, time
+
+def application(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/slow":
+        time.sleep(1000)
+    if path == "/deaf":
+        while True:
+            try:
+                time.sleep(1000)
+            except BaseException:
+                pass
+    if path == "/boom":
+        raise ValueError("eels in the disk")
+    if path == "/pieces":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return (piece for piece in [b"a", b"b", b"c"])
+    body = os.environ["MFSERV_CURRENT_REQUEST_ID"].encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+"#;
+
+fn the_worker_keeps_its_promises(node: &Node, base: &BaseEnvironment) {
+    let dir = node.plugin("python3_raw_wsgi", "raw");
+    fs::write(dir.join("main/wsgi.py"), APP).unwrap();
+    let socket = node.work().join("w");
+    let start =
+        || worker(&node.home, base, &dir, &["--timeout=1", "main.wsgi:application"], &socket);
+    let mut app = start();
+    assert_eq!(get(&socket, "/", "X-Request-Id: abc\r\n").1, "abc");
+    assert!(get(&socket, "/slow", "").0.starts_with("HTTP/1.1 504 Gateway Time-out"));
+    let (head, body) = get(&socket, "/boom", "");
+    assert!(head.starts_with("HTTP/1.1 500") && head.contains("text/plain"), "{head}");
+    assert_eq!(body, "HTTP/500 Internal Server Error");
+    assert!(
+        fs::read_to_string(socket.with_extension("log"))
+            .unwrap()
+            .contains("ValueError: eels in the disk")
+    );
+    assert!(get(&socket, "/pieces", "").1.contains('c'));
+    an_idle_connection_blocks_nobody(&socket);
+
+    // a successor has taken the path: its socket stays
+    fs::remove_file(&socket).unwrap();
+    let mut successor = start();
+    until("the successor listens", || UnixStream::connect(&socket).is_ok());
+    app.signal("TERM");
+    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+    assert_eq!(get(&socket, "/", "X-Request-Id: new\r\n").1, "new");
+
+    // a request that swallows the soft timeout ends the process
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream.write_all(b"GET /deaf HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    use std::os::unix::process::ExitStatusExt;
+    assert_eq!(successor.0.wait().unwrap().signal(), Some(9));
+
+    // its socket is dead: the next one takes its place
+    let mut next = start();
+    assert_eq!(get(&socket, "/", "X-Request-Id: again\r\n").1, "again");
+    next.signal("TERM");
+    next.0.wait().unwrap();
+
+    let mut broken = worker(&node.home, base, &dir, &["main.nope:application"], &socket);
+    assert_eq!(broken.0.wait().unwrap().code(), Some(1));
+}
+
+fn an_idle_connection_blocks_nobody(socket: &Path) {
+    let mut idle = UnixStream::connect(socket).unwrap();
+    idle.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut answer = [0; 4096];
+    for _ in 0..2 {
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        assert!(idle.read(&mut answer).unwrap() > 0);
+        // while this one stays open, others are served
+        assert!(get(socket, "/", "").0.starts_with("HTTP/1.1 200"));
+    }
+}
