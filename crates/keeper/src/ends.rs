@@ -176,7 +176,6 @@ impl Keeper {
         if let (Some(err), Some(reads)) = (err, err_reads) {
             self.copy_from(err.clone(), reads);
         }
-        self.exits.retain(|exit| exit.id != spec.id);
         self.unsaved = true;
         Ok(process)
     }
@@ -287,6 +286,9 @@ impl Keeper {
             left_behind: end.killed.len() as u32,
             note: process.note,
         };
+        // One record for a name; it outlives the next start, so that a daemon can read how
+        // the one before it has ended.
+        self.exits.retain(|earlier| earlier.id != id);
         self.exits.push_back(exit.clone());
         self.bound_exits();
         self.notify(Notice::Exited(exit));

@@ -222,6 +222,7 @@ fn an_upgrade_keeps_children_exit_codes_listeners_lines_and_the_one_who_asked() 
         until("more lines", || node.log("a").lines().count() > lines + 1000);
         client.done(Ask::Upgrade { program: std::env::current_exe().unwrap() });
     }
+    assert_eq!(node.second_keeper().status.code(), Some(5), "the lock is still held");
     let greeting = node.client().client.greeting().clone();
     assert_eq!(
         (greeting.pid, greeting.adopted, greeting.listeners),
@@ -441,6 +442,112 @@ fn a_shutdown_leaves_no_process_fifo_socket_or_cgroup() {
     for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
         assert!(!std::path::Path::new(root).join(format!("mfserv-{hash}")).exists());
     }
+}
+
+#[test]
+fn a_daemon_is_adopted_and_never_doubled() {
+    let mut node = Node::with(Setup { daemon: Some("exec sleep 1000"), ..Setup::default() });
+    until("a daemon", || node.marked_processes().len() == 1);
+    let before = node.marked_processes();
+    for _ in 0..3 {
+        node.kill();
+        node.again();
+        // An ask comes after whatever the keeper does first.
+        assert_eq!(node.client().list().0.len(), 1);
+        assert_eq!(node.marked_processes(), before);
+    }
+    node.kill();
+    node::kill(before[0]);
+    node.again();
+    until("another daemon", || {
+        let now = node.marked_processes();
+        now.len() == 1 && now != before
+    });
+    assert_eq!(node.client().list().1.last().unwrap().ended, Ended::Unknown);
+}
+
+#[test]
+fn a_keeper_killed_while_it_starts_processes_leaves_none_that_its_successor_does_not_know() {
+    let mut node = Node::start();
+    let mut number = 0;
+    for round in 0..10 {
+        let mut client = node.client();
+        let killer = {
+            let pid = client.client.greeting().pid;
+            let pause = Duration::from_micros(3000 + 1700 * round);
+            std::thread::spawn(move || {
+                std::thread::sleep(pause);
+                node::kill(pid);
+            })
+        };
+        let spawn = |client: &mut node::Asker, number: u32| {
+            let spec = Box::new(node.spec(&format!("w{number}"), "exec sleep 1000"));
+            matches!(client.client.ask(Ask::Spawn { spec }), Ok(Answer::Spawned(_)))
+        };
+        let mut answered = Vec::new();
+        while spawn(&mut client, number) {
+            answered.push(format!("w{number}"));
+            number += 1;
+        }
+        number += 1;
+        killer.join().unwrap();
+        node.kill();
+        node.again();
+        let mut alive = node.client().list().0;
+        for id in &answered {
+            assert!(alive.iter().any(|p| p.id == *id), "{id} was promised");
+        }
+        let mut known: Vec<u32> = alive.drain(..).map(|p| p.pid).collect();
+        known.sort();
+        until("the unknown ones are gone", || {
+            let mut marked = node.marked_processes();
+            marked.sort();
+            marked == known
+        });
+    }
+}
+
+#[test]
+fn a_line_without_an_end_is_written_after_a_while_and_at_the_end() {
+    let node = Node::start();
+    let mut client = node.watching();
+    client.spawn("a", "printf begun; while [ ! -e go ]; do sleep 0.02; done; printf ' and ended'");
+    until("the beginning", || node.log("a") == "begun");
+    fs::write(node.home().join("go"), "").unwrap();
+    assert_eq!(client.exit_of("a").last_output, "begun and ended");
+    until("the end", || node.log("a") == "begun and ended\n");
+    client.spawn("b", "head -c 200000 /dev/zero | tr '\\0' x; printf end");
+    client.exit_of("b");
+    until("a long line", || node.log("b").len() == 200_004);
+}
+
+#[test]
+fn output_of_what_cannot_be_found_is_still_copied_and_its_fifo_removed_when_it_ends() {
+    let node = Node::with(Setup { cgroups: false, ..Setup::default() });
+    let mut client = node.watching();
+    let stray = "while [ ! -e go ]; do sleep 0.02; done; echo the stray says so";
+    client.spawn("a", &format!("env -i PATH=$PATH setsid -f sh -c '{stray}'; sleep 0.2"));
+    assert_eq!(client.exit_of("a").left_behind, 0);
+    let fifos = || fs::read_dir(node.home().join("var/run/fifo")).unwrap().count();
+    assert_eq!(fifos(), 1);
+    fs::write(node.home().join("go"), "").unwrap();
+    until("the words of the stray", || node.log("a") == "the stray says so\n");
+    until("no FIFO", || fifos() == 0);
+}
+
+#[test]
+fn a_hundred_processes_start_and_stop_quickly_without_cgroups() {
+    let mut node = Node::with(Setup { cgroups: false, ..Setup::default() });
+    let mut client = node.client();
+    let start = Instant::now();
+    for number in 0..100 {
+        client.spawn(&format!("w{number}"), "exec sleep 1000");
+    }
+    assert_eq!(client.list().0.len(), 100);
+    client.done(Ask::Shutdown);
+    assert_eq!(node.wait(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(node.marked_processes(), Vec::<u32>::new());
 }
 
 #[test]
