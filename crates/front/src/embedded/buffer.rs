@@ -1,0 +1,199 @@
+//! Buffers that are read into and written from, reused from request to request.
+
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+
+/// The size of a fresh buffer, bytes: holds the largest head.
+pub const SIZE: usize = super::h1::HEAD_MAX;
+/// Buffers that have grown beyond this are not kept.
+const KEEP_MAX: usize = 64 * 1024;
+/// How many unused buffers a thread keeps.
+const KEPT: usize = 256;
+
+/// Bytes with room before and behind: filled at the end, consumed at the beginning.
+#[derive(Debug)]
+pub struct Buffer {
+    /// Always initialised to its full length.
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    fn new() -> Self {
+        Self { bytes: vec![0; SIZE], start: 0, end: 0 }
+    }
+
+    /// What is in it.
+    pub fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// How much is in it.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// True if nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Removes the first bytes.
+    pub fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.end);
+        if self.start == self.end {
+            self.clear();
+        }
+    }
+
+    /// Removes everything.
+    pub fn clear(&mut self) {
+        self.start = 0;
+        self.end = 0;
+    }
+
+    /// Room for at least `wanted` more bytes; moves or grows what is there if needed.
+    pub fn spare(&mut self, wanted: usize) -> &mut [u8] {
+        if self.bytes.len() - self.end < wanted {
+            self.make_room(wanted);
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// The room that there is without growing.
+    pub fn room(&mut self) -> &mut [u8] {
+        if self.start > 0 && self.end == self.bytes.len() {
+            self.compact();
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// `count` bytes were written into the room.
+    pub fn advance(&mut self, count: usize) {
+        self.end = (self.end + count).min(self.bytes.len());
+    }
+
+    /// Appends.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.spare(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+    }
+
+    /// Appends the parts one after the other.
+    pub fn push_all(&mut self, parts: &[&[u8]]) {
+        for part in parts {
+            self.push(part);
+        }
+    }
+
+    /// Appends a number in decimal digits.
+    pub fn push_number(&mut self, number: u64) {
+        let mut digits = [0; 20];
+        let mut at = digits.len();
+        let mut left = number;
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (left % 10) as u8;
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        self.push(&digits[at..]);
+    }
+
+    fn compact(&mut self) {
+        self.bytes.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+    }
+
+    fn make_room(&mut self, wanted: usize) {
+        self.compact();
+        if self.bytes.len() - self.end < wanted {
+            let size = (self.end + wanted).next_power_of_two();
+            self.bytes.resize(size, 0);
+        }
+    }
+}
+
+thread_local! {
+    static UNUSED: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer that takes memory only while it is in use: an idle connection has none.
+#[derive(Debug, Default)]
+pub struct Lent(Option<Buffer>);
+
+impl Lent {
+    /// Gives the memory back; what was in the buffer is lost.
+    pub fn give_back(&mut self) {
+        let Some(mut buffer) = self.0.take() else { return };
+        buffer.clear();
+        UNUSED.with_borrow_mut(|unused| {
+            if unused.len() < KEPT && buffer.bytes.len() <= KEEP_MAX {
+                unused.push(buffer);
+            }
+        });
+    }
+
+    /// What is in it, without borrowing a buffer.
+    pub fn is_idle(&self) -> bool {
+        self.0.as_ref().is_none_or(Buffer::is_empty)
+    }
+}
+
+impl Deref for Lent {
+    type Target = Buffer;
+
+    fn deref(&self) -> &Buffer {
+        static EMPTY: Buffer = Buffer { bytes: Vec::new(), start: 0, end: 0 };
+        self.0.as_ref().unwrap_or(&EMPTY)
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Buffer {
+        self.0.get_or_insert_with(|| UNUSED.with_borrow_mut(Vec::pop).unwrap_or_else(Buffer::new))
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_out_as_they_went_in_while_the_buffer_moves_and_grows() {
+        let mut buffer = Lent::default();
+        let mut expected = Vec::new();
+        for round in 0..2000u32 {
+            let text = format!("{round},");
+            buffer.push(text.as_bytes());
+            expected.extend_from_slice(text.as_bytes());
+            if round % 3 == 0 {
+                buffer.consume(4);
+                expected.drain(..4.min(expected.len()));
+            }
+        }
+        buffer.push(&[7; 2 * SIZE]);
+        expected.extend_from_slice(&[7; 2 * SIZE]);
+        assert_eq!(buffer.filled(), expected);
+    }
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        let mut buffer = Lent::default();
+        for number in [0, 7, 10, u64::MAX] {
+            buffer.push_number(number);
+            buffer.push(b" ");
+        }
+        assert_eq!(buffer.filled(), b"0 7 10 18446744073709551615 ");
+    }
+}

@@ -1,0 +1,263 @@
+//! A client's connection.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use mfserv_core::route::ServerSettings;
+use tokio::time::Instant;
+
+use super::alarm::{Alarm, Bell, Ear};
+use super::buffer::Lent;
+use super::h1::{HeadScan, Refusal};
+use super::wire::Wire;
+
+/// When the front ends, a connection that has just been used may bring one more request.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+/// After an answer to a request that was not read to its end, its rest is read and
+/// thrown away for so long and so much, so that the answer is not lost in a reset.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// A client.
+pub struct Client {
+    wire: Wire,
+    /// What it sent and nobody has used yet.
+    pub inbox: Lent,
+    /// What it has still to receive.
+    pub out: Lent,
+    /// Its timer.
+    pub alarm: Alarm,
+    closing: Ear,
+    /// Its address; none over a unix socket.
+    pub address: Option<IpAddr>,
+    /// The address as text.
+    pub address_text: String,
+    /// Bytes received.
+    pub received: u64,
+    /// Bytes sent.
+    pub sent: u64,
+    /// It sends nothing more, or is gone.
+    pub ended: bool,
+    idle_since: Instant,
+}
+
+/// What the next thing is that a client does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// A whole head of this length is in the inbox.
+    Head(usize),
+    /// Nothing more will come, or has come in time.
+    End,
+    /// A head began and was not finished in time.
+    Late,
+    /// What came is no head.
+    Refused(Refusal),
+}
+
+/// The client did not take its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost;
+
+impl Client {
+    /// A new connection.
+    pub fn new(wire: Wire, address: Option<IpAddr>, closing: Arc<Bell>) -> Self {
+        Self {
+            wire,
+            inbox: Lent::default(),
+            out: Lent::default(),
+            alarm: Alarm::new(),
+            closing: Ear::new(closing),
+            address_text: address.map_or_else(|| "unix:".into(), |a| a.to_canonical().to_string()),
+            address: address.map(|a| a.to_canonical()),
+            received: 0,
+            sent: 0,
+            ended: false,
+            idle_since: Instant::now(),
+        }
+    }
+
+    /// True for a client on this machine.
+    pub fn is_local(&self) -> bool {
+        self.address.is_none_or(|address| address.is_loopback())
+    }
+
+    /// Waits for a request. `first`: it is the first one of the connection.
+    pub async fn next_head(&mut self, settings: &ServerSettings, first: bool) -> Arrival {
+        let mut scan = HeadScan::default();
+        let header = Duration::from_millis(settings.header_timeout_ms);
+        let idle = match first {
+            true => header,
+            false => Duration::from_millis(settings.keepalive_timeout_ms),
+        };
+        self.idle_since = Instant::now();
+        let mut head_by = (!self.inbox.is_empty()).then(|| self.idle_since + header);
+        if head_by.is_some() {
+            match scan.find_end(self.inbox.filled()) {
+                Ok(Some(length)) => return Arrival::Head(length),
+                Ok(None) => {}
+                Err(refusal) => return Arrival::Refused(refusal),
+            }
+        }
+        let idle_by = self.idle_since + idle;
+        poll_fn(|cx| {
+            while ready!(self.poll_more(cx, idle_by, head_by)) {
+                head_by.get_or_insert_with(|| Instant::now() + header);
+                match scan.find_end(self.inbox.filled()) {
+                    Ok(Some(length)) => return Poll::Ready(Arrival::Head(length)),
+                    Ok(None) => {}
+                    Err(refusal) => return Poll::Ready(Arrival::Refused(refusal)),
+                }
+            }
+            let late = head_by.is_some() && !self.ended;
+            Poll::Ready(if late { Arrival::Late } else { Arrival::End })
+        })
+        .await
+    }
+
+    /// Ready with true when more is in the inbox, with false when nothing will be.
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        idle_by: Instant,
+        head_by: Option<Instant>,
+    ) -> Poll<bool> {
+        if self.inbox.is_idle() {
+            self.inbox.give_back();
+            self.out.give_back();
+        }
+        match self.poll_fill(cx) {
+            Poll::Ready(got) => return Poll::Ready(got.is_ok_and(|count| count > 0)),
+            Poll::Pending if self.inbox.is_idle() => self.inbox.give_back(),
+            Poll::Pending => {}
+        }
+        let closing = self.closing.hears(cx);
+        let deadline = match head_by {
+            Some(by) => by,
+            None if closing => idle_by.min(self.idle_since + LAST_REQUEST),
+            None => idle_by,
+        };
+        if !self.alarm.rings(cx, deadline) {
+            return Poll::Pending;
+        }
+        Poll::Ready(head_by.is_none() && self.take_what_just_came())
+    }
+
+    /// The last look before an idle connection is closed.
+    fn take_what_just_came(&mut self) -> bool {
+        match self.wire.try_read(self.inbox.room()) {
+            Ok(count) if count > 0 => {
+                self.inbox.advance(count);
+                self.received += count as u64;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Reads into the inbox, as far as there is room. 0: it has ended.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.ended {
+            return Poll::Ready(Ok(0));
+        }
+        if self.inbox.is_idle() {
+            ready!(self.wire.poll_readable(cx))?;
+        }
+        let room = self.inbox.room();
+        if room.is_empty() {
+            return Poll::Pending;
+        }
+        let got = ready!(self.wire.poll_read(cx, room));
+        match got {
+            Ok(count) if count > 0 => {
+                self.inbox.advance(count);
+                self.received += count as u64;
+            }
+            _ => self.ended = true,
+        }
+        Poll::Ready(got)
+    }
+
+    /// Looks whether the client is still there, taking what it sends ahead into the
+    /// inbox. True if it has gone.
+    pub fn has_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        while !self.ended {
+            if self.poll_fill(cx).is_pending() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Writes what it has to receive, as far as it takes it. Ready when all is written.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        while !self.out.is_empty() {
+            match ready!(self.wire.poll_write(cx, self.out.filled())) {
+                Ok(count) if count > 0 => {
+                    self.out.consume(count);
+                    self.sent += count as u64;
+                }
+                _ => {
+                    self.ended = true;
+                    return Poll::Ready(Err(Lost));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes everything; the client has to take some of it within each `patience`.
+    pub async fn flush(&mut self, patience: Duration) -> Result<(), Lost> {
+        let mut left = self.out.len();
+        let mut deadline = Instant::now() + patience;
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = self.poll_flush(cx) {
+                return Poll::Ready(done);
+            }
+            if self.out.len() < left {
+                left = self.out.len();
+                deadline = Instant::now() + patience;
+            }
+            if self.alarm.rings(cx, deadline) { Poll::Ready(Err(Lost)) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn end_writing(&mut self) {
+        self.wire.end_writing();
+    }
+
+    /// Makes the close visible as a cut.
+    pub fn cut(&mut self) {
+        self.out.clear();
+        self.wire.cut();
+    }
+
+    /// Ends the connection after an answer; `unread`: the client may still be sending.
+    pub async fn leave(mut self, unread: bool) {
+        if !unread || self.ended {
+            return;
+        }
+        self.wire.end_writing();
+        self.inbox.clear();
+        let (mut budget, deadline) = (LINGER_BYTES, Instant::now() + LINGER);
+        poll_fn(|cx| {
+            loop {
+                match self.poll_fill(cx) {
+                    Poll::Ready(Ok(count)) if count > 0 && budget > count => {
+                        budget -= count;
+                        self.inbox.clear();
+                    }
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => break,
+                }
+            }
+            if self.alarm.rings(cx, deadline) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,157 @@
+//! What the daemon says to this front, and what the front says back.
+
+use std::cell::Cell;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use mfserv_core::Diagnostic;
+use mfserv_core::names::WorkerId;
+use mfserv_core::wire::front::{FromFront, ToFront};
+use mfserv_core::wire::{VERSION, frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::state::Front;
+
+/// Daemons (and who looks over their shoulder) at the same time.
+const CONNECTIONS_MAX: usize = 8;
+/// A daemon that does not read for so long is let go.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Listens where the daemon will look for this front. What an earlier process left
+/// there is replaced.
+pub fn listen(path: &Path) -> Result<UnixListener, Diagnostic> {
+    let cannot = |why: std::io::Error| {
+        Diagnostic::error(format!("the front cannot listen on {}", path.display())).because(why)
+    };
+    match std::fs::remove_file(path) {
+        Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(cannot(why)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(cannot)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(cannot)?;
+    Ok(listener)
+}
+
+/// Serves daemons, one after the other or side by side, for ever.
+pub async fn serve(front: Rc<Front>, listener: UnixListener) {
+    let open = Rc::new(Cell::new(0));
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        if open.get() >= CONNECTIONS_MAX {
+            continue;
+        }
+        open.set(open.get() + 1);
+        let (front, open) = (front.clone(), open.clone());
+        tokio::task::spawn_local(async move {
+            if let Err(why) = talk(&front, stream).await {
+                front.errors.say(&format!("daemon: {why}"));
+            }
+            open.set(open.get() - 1);
+        });
+    }
+}
+
+/// One daemon, until it goes.
+async fn talk(front: &Front, mut stream: UnixStream) -> Result<(), String> {
+    let mut stirred = front.stir.subscribe();
+    let mut owed: Vec<(String, WorkerId)> = Vec::new();
+    let mut buffer: Vec<u8> = Vec::new();
+    let mut said = vec![hello(front)];
+    loop {
+        stirred.borrow_and_update();
+        owed.retain(|(upstream, worker)| {
+            let held = front.holds(upstream, worker);
+            if !held {
+                said.push(FromFront::Drained { worker: worker.clone() });
+            }
+            held
+        });
+        while let Some((worker, cause)) = front.next_trouble() {
+            said.push(FromFront::Trouble { worker, cause: cause.into() });
+        }
+        send(&mut stream, &mut said).await?;
+        tokio::select! {
+            read = stream.read_buf(&mut buffer) => {
+                if read.map_err(|e| e.to_string())? == 0 {
+                    return Ok(());
+                }
+            }
+            _ = stirred.changed() => {}
+        }
+        while let Some(message) = frame::decode(&mut buffer).map_err(|e| e.to_string())? {
+            said.extend(obey(front, message, &mut owed));
+        }
+    }
+}
+
+fn hello(front: &Front) -> FromFront {
+    FromFront::Hello {
+        version: VERSION,
+        pid: std::process::id(),
+        generation: front.generation(),
+        peers: front.upstreams().iter().map(|one| (one.name.clone(), one.admitted())).collect(),
+    }
+}
+
+async fn send(stream: &mut UnixStream, said: &mut Vec<FromFront>) -> Result<(), String> {
+    let mut bytes = Vec::new();
+    for message in said.drain(..) {
+        bytes.extend(frame::encode(&message).map_err(|e| e.to_string())?);
+    }
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    match tokio::time::timeout(WRITE_PATIENCE, stream.write_all(&bytes)).await {
+        Ok(written) => written.map_err(|e| e.to_string()),
+        Err(_) => Err("it does not read".into()),
+    }
+}
+
+/// Does what is said; returns what is answered at once.
+fn obey(front: &Front, message: ToFront, owed: &mut Vec<(String, WorkerId)>) -> Option<FromFront> {
+    match message {
+        // Unknown fields are ignored, so every version is welcome.
+        ToFront::Hello { .. } => None,
+        ToFront::Publish { generation, table, peers } => {
+            Some(match front.publish(generation, *table, &peers) {
+                Ok(()) => FromFront::Published { generation },
+                Err(reason) => {
+                    front.errors.say(&format!("table {generation} refused: {reason}"));
+                    FromFront::Refused { generation, reason }
+                }
+            })
+        }
+        ToFront::Admit { upstream, peer } => Some(match front.upstream(&upstream) {
+            Some(app) => {
+                app.admit(&peer);
+                FromFront::Admitted { worker: peer.worker }
+            }
+            None => FromFront::Refused {
+                generation: front.generation(),
+                reason: format!("no app {upstream} for worker {}", peer.worker),
+            },
+        }),
+        ToFront::Drain { upstream, worker } => {
+            if let Some(app) = front.upstream(&upstream) {
+                app.drain(&worker);
+            }
+            owed.push((upstream, worker));
+            None
+        }
+        ToFront::Forget { upstream, worker } => {
+            front.forget(&upstream, &worker);
+            None
+        }
+        ToFront::State { word } => {
+            *front.word.borrow_mut() = word;
+            None
+        }
+        ToFront::Stats => Some(FromFront::Stats(front.stats())),
+    }
+}

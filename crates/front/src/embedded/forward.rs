@@ -1,0 +1,390 @@
+//! A request to an app: its body, a slot, a connection, the answer; and what happens
+//! when a worker goes away in the middle of that.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use mfserv_core::route::{ServerSettings, Slots};
+use tokio::time::Instant;
+
+use super::buffer::Lent;
+use super::client::Client;
+use super::h1::{HeadScan, Refusal, RequestHead, ResponseHead};
+use super::relay;
+use super::rewrite;
+use super::state::{App, Front};
+use super::tunnel;
+use super::upload::{BodyFault, SendFault, Upload};
+use super::upstream::{Link, NoLink, Peer, Slot, Taken};
+use super::visit::Visit;
+
+/// Interim answers (1xx) of one request at most.
+const INTERIM_MAX: u32 = 16;
+
+/// How a request to an app ended when it did not end well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The client gets this status with this cause, in one word.
+    Answer(u16, &'static str),
+    /// The client has gone.
+    Gone,
+    /// The answer had begun and cannot be finished.
+    Cut,
+}
+
+/// Why a worker gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// Nothing of the request was sent.
+    Unsent,
+    /// It was reset with the request unread.
+    Unread,
+    /// It ended, or was reset, before it said anything.
+    Silent(&'static str),
+    /// It ended in the middle of the head.
+    Early,
+    /// What it said is no answer.
+    Malformed(&'static str),
+    /// It said nothing in time.
+    Timeout,
+    /// The client is to blame.
+    Client(Fault),
+}
+
+/// A request on its way to an app.
+pub struct Forwarding<'a> {
+    /// The front.
+    pub front: &'a Front,
+    /// Who asks.
+    pub client: &'a mut Client,
+    /// What.
+    pub head: &'a RequestHead,
+    /// Its line in the log.
+    pub visit: &'a mut Visit,
+    /// The app.
+    pub app: &'a App,
+    /// The listening side's settings.
+    pub settings: &'a ServerSettings,
+    /// The answer's head.
+    pub reply: &'a mut ResponseHead,
+    /// What the worker sent and nobody has used yet.
+    pub back: &'a mut Lent,
+}
+
+/// What has been tried.
+#[derive(Default)]
+struct Tries {
+    count: u32,
+    first: Option<Arc<Peer>>,
+    first_died_of_it: bool,
+    avoid: Option<Arc<Peer>>,
+}
+
+impl Forwarding<'_> {
+    /// The whole life of it.
+    pub async fn run(mut self) -> Result<(), Fault> {
+        let finite = matches!(self.app.spec.slots, Slots::Finite { .. });
+        let received = Upload::receive(self.client, self.head, self.settings, finite).await;
+        let mut upload = received.map_err(of_body)?;
+        let answered = self.answered(&mut upload).await;
+        if answered.is_err() {
+            self.visit.keep &= !upload.is_incomplete();
+        }
+        let (slot, link) = answered?;
+        self.app.upstream.count_answer(self.reply.status);
+        if self.reply.status == 101 {
+            return tunnel::run(self, slot, link).await;
+        }
+        relay::run(self, slot, link, upload).await
+    }
+
+    /// Until a worker has sent the head of an answer.
+    async fn answered(&mut self, upload: &mut Upload) -> Result<(Slot, Link), Fault> {
+        let wait = Duration::from_millis(self.app.spec.queue_timeout_ms);
+        let deadline = Instant::now() + wait;
+        let mut tries = Tries::default();
+        let mut last = NoLink::Busy;
+        loop {
+            let mut slot = self.slot(tries.avoid.as_ref(), deadline, last).await?;
+            let mut link = match slot.link(tries.count > 0).await {
+                Ok(link) => link,
+                Err(why) => {
+                    self.no_link(&slot, why, last);
+                    last = why;
+                    tries.avoid = Some(slot.peer.clone());
+                    continue;
+                }
+            };
+            let keep_alive = self.app.spec.keep_alive;
+            let told = (&*self.client, &*self.visit, self.settings);
+            upload.begin(|out, upload| {
+                rewrite::put_request(out, self.head, told, upload, keep_alive);
+            });
+            let failure = match self.attempt(&mut slot, &mut link, upload).await {
+                Ok(()) => return Ok((slot, link)),
+                Err(failure) => failure,
+            };
+            drop(link);
+            let again = tries.allow(
+                failure,
+                &slot,
+                self.head.is_safe() && upload.can_be_repeated(),
+                upload,
+            );
+            self.report(&slot, failure);
+            if !again {
+                return Err(of_failure(failure));
+            }
+            self.app.upstream.count_retry();
+        }
+    }
+
+    /// A slot, now or when it is this request's turn.
+    async fn slot(
+        &mut self,
+        avoid: Option<&Arc<Peer>>,
+        deadline: Instant,
+        last: NoLink,
+    ) -> Result<Slot, Fault> {
+        let mut waiting = match self.app.upstream.take(avoid) {
+            Taken::Slot(slot) => return Ok(slot),
+            Taken::Waiting(waiting) => waiting,
+            Taken::Full => return Err(Fault::Answer(503, "queue_full")),
+            Taken::Removed => return Err(Fault::Answer(503, "removed")),
+        };
+        poll_fn(|cx| {
+            if let Poll::Ready(called) = Pin::new(&mut waiting).poll(cx) {
+                return Poll::Ready(called.ok_or(Fault::Answer(503, "removed")));
+            }
+            if self.client.has_gone(cx) && !self.settings.ignore_client_abort {
+                return Poll::Ready(Err(Fault::Gone));
+            }
+            if self.client.alarm.rings(cx, deadline) {
+                return Poll::Ready(Err(match last {
+                    NoLink::Refused => Fault::Answer(502, "refused"),
+                    NoLink::Busy if self.app.upstream.has_admitted() => {
+                        Fault::Answer(503, "queue_timeout")
+                    }
+                    NoLink::Busy => Fault::Answer(503, "no_worker"),
+                }));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn no_link(&self, slot: &Slot, why: NoLink, last: NoLink) {
+        self.app.upstream.rest(&slot.peer, why);
+        if why == NoLink::Refused && last != NoLink::Refused {
+            let socket = slot.socket().display().to_string();
+            self.front.trouble(&slot.peer.name.worker, "refused", &socket);
+        }
+    }
+
+    fn report(&self, slot: &Slot, failure: Failure) {
+        let (cause, detail) = match failure {
+            Failure::Unsent => ("reset", "before the request was sent"),
+            Failure::Unread => ("reset", "with the request unread"),
+            Failure::Silent(how) => ("reset", how),
+            Failure::Early => ("early_end", "in the head of its answer"),
+            Failure::Malformed(reason) => ("malformed", reason),
+            Failure::Timeout => ("timeout", "before its answer"),
+            Failure::Client(_) => return,
+        };
+        let target = String::from_utf8_lossy(self.head.path());
+        let id = String::from_utf8_lossy(&self.visit.id);
+        let detail = format!("{detail} (path {target}, request {id})");
+        self.front.trouble(&slot.peer.name.worker, cause, &detail);
+    }
+
+    /// Sends the request on a connection and reads the head of the answer.
+    async fn attempt(
+        &mut self,
+        slot: &mut Slot,
+        link: &mut Link,
+        upload: &mut Upload,
+    ) -> Result<(), Failure> {
+        self.back.clear();
+        let patience = Duration::from_millis(self.app.spec.timeout_ms);
+        let mut exchange = Exchange {
+            scan: HeadScan::default(),
+            interim: 0,
+            send_failed: false,
+            deadline: Instant::now() + patience,
+            patience,
+            uploading: !upload.finished,
+        };
+        poll_fn(|cx| exchange.poll(cx, self, slot, link, upload)).await
+    }
+}
+
+/// One try with one worker.
+struct Exchange {
+    scan: HeadScan,
+    interim: u32,
+    send_failed: bool,
+    deadline: Instant,
+    patience: Duration,
+    uploading: bool,
+}
+
+impl Exchange {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        of: &mut Forwarding<'_>,
+        slot: &mut Slot,
+        link: &mut Link,
+        upload: &mut Upload,
+    ) -> Poll<Result<(), Failure>> {
+        self.send(cx, of, link, upload)?;
+        loop {
+            let room = of.back.room();
+            if room.is_empty() {
+                return Poll::Ready(Err(Failure::Malformed("its head is too large")));
+            }
+            match link.wire.poll_read(cx, room) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    of.back.advance(count);
+                    if self.read_head(of)? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Poll::Ready(end) => {
+                    return Poll::Ready(Err(self.ended(of, link, upload, end.err())));
+                }
+            }
+        }
+        if slot.worker_is_gone(cx) {
+            return Poll::Ready(Err(self.ended(of, link, upload, None)));
+        }
+        if of.client.has_gone(cx) && !of.settings.ignore_client_abort {
+            return Poll::Ready(Err(Failure::Client(Fault::Gone)));
+        }
+        // Interim answers are not held back; a client that takes none is noticed later.
+        let _ = of.client.poll_flush(cx);
+        if of.client.alarm.rings(cx, self.deadline) {
+            return Poll::Ready(Err(Failure::Timeout));
+        }
+        Poll::Pending
+    }
+
+    /// Goes on sending. A worker that takes no more may still have answered.
+    fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        of: &mut Forwarding<'_>,
+        link: &mut Link,
+        upload: &mut Upload,
+    ) -> Result<(), Failure> {
+        if self.send_failed || upload.finished {
+            return Ok(());
+        }
+        match upload.send(cx, &mut link.wire, of.client) {
+            Ok(()) => {}
+            Err(SendFault::Worker) if upload.is_unsent() => return Err(Failure::Unsent),
+            Err(SendFault::Worker) => self.send_failed = true,
+            Err(SendFault::Body(fault)) => return Err(Failure::Client(of_body(fault))),
+        }
+        if self.uploading {
+            self.deadline = Instant::now() + self.patience;
+            self.uploading = !upload.finished;
+        }
+        Ok(())
+    }
+
+    /// True when the final head has been read; interim ones are passed on.
+    fn read_head(&mut self, of: &mut Forwarding<'_>) -> Result<bool, Failure> {
+        let malformed = |refusal: Refusal| Failure::Malformed(refusal.reason);
+        while let Some(length) = self.scan.find_end(of.back.filled()).map_err(malformed)? {
+            let to_head = of.head.method() == b"HEAD";
+            of.reply.read(&of.back.filled()[..length], to_head).map_err(malformed)?;
+            of.back.consume(length);
+            self.scan = HeadScan::default();
+            if of.reply.status == 101 && !of.head.upgrade {
+                return Err(Failure::Malformed("an upgrade that nobody asked for"));
+            }
+            if !of.reply.is_interim() {
+                return Ok(true);
+            }
+            self.interim += 1;
+            if self.interim > INTERIM_MAX {
+                return Err(Failure::Malformed("too many interim answers"));
+            }
+            if of.reply.status != 100 && of.head.is_1_1 {
+                rewrite::put_interim(&mut of.client.out, of.reply, of.settings);
+            }
+            if of.back.is_empty() {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    fn ended(
+        &self,
+        of: &Forwarding<'_>,
+        link: &Link,
+        upload: &Upload,
+        why: Option<io::Error>,
+    ) -> Failure {
+        let reset = why.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionReset);
+        let unix = matches!(link.wire, super::wire::Wire::Unix(_));
+        if !of.back.is_empty() || self.interim > 0 {
+            Failure::Early
+        } else if reset && unix && upload.was_one_short_write() {
+            Failure::Unread
+        } else if link.reused {
+            Failure::Silent("on a kept connection, without an answer")
+        } else {
+            Failure::Silent("on a new connection, without an answer")
+        }
+    }
+}
+
+impl Tries {
+    /// Whether another worker may be asked after this. One retry; a second one only if
+    /// the first worker did not die of the request.
+    fn allow(&mut self, failure: Failure, slot: &Slot, safe: bool, upload: &Upload) -> bool {
+        let harmless = matches!(failure, Failure::Unsent | Failure::Unread);
+        let silent = matches!(failure, Failure::Silent(_));
+        if !upload.can_be_repeated() || !(harmless || (silent && safe)) {
+            return false;
+        }
+        self.count += 1;
+        self.avoid = Some(slot.peer.clone());
+        if self.count == 1 {
+            let fresh = matches!(failure, Failure::Silent(how) if how.starts_with("on a new"));
+            self.first_died_of_it = fresh;
+            self.first = (!harmless).then(|| slot.peer.clone());
+            return true;
+        }
+        let gone = self.first.as_ref().is_some_and(|peer| peer.gone.has_rung());
+        self.count == 2 && !self.first_died_of_it && !gone
+    }
+}
+
+fn of_body(fault: BodyFault) -> Fault {
+    match fault {
+        BodyFault::Refused(refusal) => Fault::Answer(refusal.status, "bad_body"),
+        BodyFault::TooLarge => Fault::Answer(413, "too_large"),
+        BodyFault::Gone => Fault::Gone,
+        BodyFault::Late => Fault::Answer(408, "slow_body"),
+        BodyFault::Disk => Fault::Answer(500, "disk"),
+    }
+}
+
+fn of_failure(failure: Failure) -> Fault {
+    match failure {
+        Failure::Unsent | Failure::Unread | Failure::Silent(_) => Fault::Answer(502, "reset"),
+        Failure::Early => Fault::Answer(502, "early_end"),
+        Failure::Malformed(_) => Fault::Answer(502, "malformed"),
+        Failure::Timeout => Fault::Answer(504, "timeout"),
+        Failure::Client(fault) => fault,
+    }
+}

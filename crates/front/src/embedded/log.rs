@@ -1,0 +1,145 @@
+//! The front's log files: lines are gathered, and written by a thread of their own.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mfserv_core::output::Rotation;
+use mfserv_logfile::LogFile;
+
+/// Gathered lines are handed to the writer when they are this long, bytes…
+const BATCH: usize = 32 * 1024;
+/// …or this old.
+const MAX_AGE: Duration = Duration::from_millis(500);
+/// What the writer may be behind, batches; beyond, lines are dropped and counted.
+const BATCHES_MAX: usize = 256;
+
+#[derive(Default)]
+struct Shared {
+    lines: Vec<u8>,
+    since: Option<Instant>,
+    batches: VecDeque<Vec<u8>>,
+    dropped: u64,
+    ended: bool,
+}
+
+/// A log file that never makes who writes to it wait.
+pub struct Log {
+    shared: Arc<(Mutex<Shared>, Condvar)>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Log {
+    /// Starts the writer. The file is opened by the first line.
+    pub fn start(path: PathBuf, rotation: Rotation) -> std::io::Result<Self> {
+        let shared = Arc::new((Mutex::new(Shared::default()), Condvar::new()));
+        let theirs = shared.clone();
+        let writer = std::thread::Builder::new()
+            .name("log".into())
+            .spawn(move || write_batches(&theirs, LogFile::new(path, rotation)))?;
+        Ok(Self { shared, writer: Some(writer) })
+    }
+
+    /// Adds a line: `fill` appends it, with its end.
+    pub fn line(&self, fill: impl FnOnce(&mut Vec<u8>)) {
+        let (shared, wake) = &*self.shared;
+        let mut shared = lock(shared);
+        fill(&mut shared.lines);
+        let first = shared.since.is_none();
+        if first {
+            shared.since = Some(Instant::now());
+        }
+        let full = shared.lines.len() >= BATCH;
+        if full {
+            shared.cut_batch();
+        }
+        drop(shared);
+        if first || full {
+            wake.notify_one();
+        }
+    }
+}
+
+impl Drop for Log {
+    /// Writes what is there, then ends.
+    fn drop(&mut self) {
+        let (shared, wake) = &*self.shared;
+        lock(shared).ended = true;
+        wake.notify_one();
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has nothing left to say.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Shared {
+    fn cut_batch(&mut self) {
+        self.since = None;
+        let lines = std::mem::take(&mut self.lines);
+        if self.batches.len() < BATCHES_MAX {
+            self.batches.push_back(lines);
+        } else {
+            self.dropped += lines.iter().filter(|&&b| b == b'\n').count() as u64;
+        }
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn write_batches(shared: &(Mutex<Shared>, Condvar), mut file: LogFile) {
+    let mut reported = 0;
+    loop {
+        let (batch, dropped, ended) = next_batch(shared);
+        if dropped > reported {
+            eprintln!("front: {} lines of {} dropped", dropped - reported, file.path().display());
+            reported = dropped;
+        }
+        match batch {
+            Some(batch) => append(&mut file, &batch),
+            None if ended => return,
+            // The file may have to be rotated although nothing is written.
+            None => drop(file.tick()),
+        }
+    }
+}
+
+/// Waits for a batch; `None` at the end, or about once a second.
+fn next_batch(shared: &(Mutex<Shared>, Condvar)) -> (Option<Vec<u8>>, u64, bool) {
+    let (mutex, wake) = shared;
+    let mut shared = lock(mutex);
+    let mut idle = Duration::from_secs(60);
+    loop {
+        let age = shared.since.map(|since| since.elapsed());
+        let due = age.is_some_and(|age| age >= MAX_AGE) || shared.ended;
+        if due && shared.batches.is_empty() && !shared.lines.is_empty() {
+            shared.cut_batch();
+        }
+        let batch = shared.batches.pop_front();
+        if batch.is_some() || shared.ended || idle.is_zero() {
+            return (batch, shared.dropped, shared.ended);
+        }
+        let wait = age.map_or(idle, |age| MAX_AGE.saturating_sub(age));
+        let (again, timeout) =
+            wake.wait_timeout(shared, wait).unwrap_or_else(std::sync::PoisonError::into_inner);
+        shared = again;
+        if timeout.timed_out() && age.is_none() {
+            idle = Duration::ZERO;
+        }
+    }
+}
+
+/// Tries twice; then says on standard error what is wrong, and goes on without.
+fn append(file: &mut LogFile, batch: &[u8]) {
+    let Err(first) = file.append(batch) else { return };
+    if let Err(second) = file.append(&batch[first.written.min(batch.len())..]) {
+        let path = file.path().display().to_string();
+        // Standard error may be closed as well.
+        let _ = writeln!(std::io::stderr(), "front: cannot write {path}: {second}");
+    }
+}

@@ -1,0 +1,271 @@
+//! The body of an answer, from the worker to the client.
+//!
+//! What arrives is passed on at once. A worker with a finite number of slots is let go
+//! as soon as it has said everything: what its client has not read yet waits here.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use mfserv_core::route::Slots;
+use tokio::time::Instant;
+
+use super::forward::{Fault, Forwarding};
+use super::h1::{BodyReader, Piece};
+use super::rewrite::{self, Shape};
+use super::upload::{self, Upload};
+use super::upstream::{Link, Slot};
+
+/// What the client of a finite app may leave unread, bytes.
+const ABSORBED_MAX: usize = 1024 * 1024;
+/// What the client of another app may leave unread, bytes.
+const AHEAD_MAX: usize = 64 * 1024;
+/// What is read at a time, bytes.
+const STEP: usize = 32 * 1024;
+
+struct Relay {
+    reader: BodyReader,
+    shape: Shape,
+    /// The worker, as long as it has something to say.
+    held: Option<(Slot, Link)>,
+    upload: Upload,
+    send_failed: bool,
+    /// The worker broke off.
+    broken: Option<&'static str>,
+    /// Some of this answer may have reached the client.
+    begun: bool,
+    ahead_max: usize,
+    worker_patience: Duration,
+    worker_by: Instant,
+    client_patience: Duration,
+    client_by: Instant,
+}
+
+/// Passes an answer on, whose head has been read.
+pub async fn run(
+    mut of: Forwarding<'_>,
+    slot: Slot,
+    link: Link,
+    upload: Upload,
+) -> Result<(), Fault> {
+    let sent_before = of.client.sent;
+    of.visit.keep &= !upload.is_incomplete();
+    let shape = rewrite::put_answer(&mut of.client.out, of.reply, of.head, of.settings, of.visit);
+    let now = Instant::now();
+    let worker_patience = Duration::from_millis(of.app.spec.timeout_ms);
+    let client_patience = Duration::from_millis(of.settings.client_timeout_ms);
+    let mut relay = Relay {
+        reader: BodyReader::new(of.reply.framing),
+        shape,
+        held: Some((slot, link)),
+        upload,
+        send_failed: false,
+        broken: None,
+        begun: false,
+        ahead_max: match of.app.spec.slots {
+            Slots::Finite { .. } => ABSORBED_MAX,
+            Slots::Unlimited => AHEAD_MAX,
+        },
+        worker_patience,
+        worker_by: now + worker_patience,
+        client_patience,
+        client_by: now + client_patience,
+    };
+    let done = poll_fn(|cx| relay.poll(cx, &mut of)).await;
+    match (done, relay.broken) {
+        (Err(Fault::Cut), Some(cause)) if of.client.sent == sent_before => {
+            of.client.out.clear();
+            Err(Fault::Answer(if cause == "timeout" { 504 } else { 502 }, cause))
+        }
+        (done, _) => done,
+    }
+}
+
+impl Relay {
+    fn poll(&mut self, cx: &mut Context<'_>, of: &mut Forwarding<'_>) -> Poll<Result<(), Fault>> {
+        self.take_what_is_there(of);
+        loop {
+            self.go_on_uploading(cx, of)?;
+            let read = self.read(cx, of);
+            if let Some(cause) = self.broken {
+                return Poll::Ready(Err(self.break_off(of, cause)));
+            }
+            let unsent = of.client.out.len();
+            let wrote = match of.client.poll_flush(cx) {
+                Poll::Ready(Ok(())) if self.held.is_none() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {
+                    self.client_by = Instant::now() + self.client_patience;
+                    true
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::Gone)),
+                Poll::Pending => {
+                    if of.client.out.len() < unsent {
+                        self.client_by = Instant::now() + self.client_patience;
+                    }
+                    false
+                }
+            };
+            if !read {
+                return self.wait(cx, of, wrote);
+            }
+        }
+    }
+
+    /// Nothing can be done now: how long may that last?
+    fn wait(
+        &mut self,
+        cx: &mut Context<'_>,
+        of: &mut Forwarding<'_>,
+        client_has_all: bool,
+    ) -> Poll<Result<(), Fault>> {
+        let ignore = of.settings.ignore_client_abort;
+        if self.held.is_some() && of.client.has_gone(cx) && !ignore {
+            return Poll::Ready(Err(Fault::Gone));
+        }
+        if !client_has_all && of.client.alarm.rings(cx, self.client_by) {
+            of.client.cut();
+            return Poll::Ready(Err(Fault::Gone));
+        }
+        let reads = of.client.out.len() < self.ahead_max;
+        if self.held.is_some() && reads && of.client.alarm.rings(cx, self.worker_by) {
+            self.broken = Some("timeout");
+            return Poll::Ready(Err(self.break_off(of, "timeout")));
+        }
+        Poll::Pending
+    }
+
+    /// What came together with the head.
+    fn take_what_is_there(&mut self, of: &mut Forwarding<'_>) {
+        if !self.begun {
+            self.begun = true;
+            self.decode(of);
+            self.let_go_if_done(of);
+        }
+    }
+
+    /// Reads once from the worker, if there is room. True if something came.
+    fn read(&mut self, cx: &mut Context<'_>, of: &mut Forwarding<'_>) -> bool {
+        if of.client.out.len() >= self.ahead_max {
+            self.worker_by = Instant::now() + self.worker_patience;
+            return false;
+        }
+        let Some((slot, link)) = &mut self.held else { return false };
+        // Content that needs no reading goes straight to where it is sent from.
+        let direct = self.reader.plain().filter(|_| self.shape != Shape::Chunked);
+        let got = match direct {
+            Some(left) => {
+                let room = of.client.out.spare(STEP);
+                let most = room.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                link.wire.poll_read(cx, &mut room[..most])
+            }
+            None => link.wire.poll_read(cx, of.back.spare(STEP)),
+        };
+        match got {
+            Poll::Pending => {
+                if slot.worker_is_gone(cx) {
+                    self.worker_ended(of, false);
+                }
+                return false;
+            }
+            Poll::Ready(Ok(count)) if count > 0 => {
+                self.worker_by = Instant::now() + self.worker_patience;
+                if direct.is_some() {
+                    of.client.out.advance(count);
+                    self.reader.took(count as u64);
+                } else {
+                    of.back.advance(count);
+                    self.decode(of);
+                }
+                self.let_go_if_done(of);
+            }
+            Poll::Ready(end) => self.worker_ended(of, end.is_ok()),
+        }
+        true
+    }
+
+    fn worker_ended(&mut self, of: &mut Forwarding<'_>, cleanly: bool) {
+        if !cleanly || !self.reader.may_end_here() {
+            self.broken = Some("early_end");
+            return;
+        }
+        self.held = None;
+        if self.shape == Shape::Chunked {
+            of.client.out.push(b"0\r\n\r\n");
+        }
+    }
+
+    /// From the worker's framing to the client's.
+    fn decode(&mut self, of: &mut Forwarding<'_>) {
+        loop {
+            match self.reader.next(of.back.filled()) {
+                Ok(Piece::Content(range)) => {
+                    let (end, content) = (range.end, &of.back.filled()[range]);
+                    match self.shape {
+                        Shape::Chunked => upload::put_chunk(&mut of.client.out, content),
+                        _ => of.client.out.push(content),
+                    }
+                    of.back.consume(end);
+                }
+                Ok(Piece::More(used)) => return of.back.consume(used),
+                Ok(Piece::End(used)) => return of.back.consume(used),
+                Err(_) => {
+                    self.broken = Some("malformed");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The answer is complete: the worker is free for the next request.
+    fn let_go_if_done(&mut self, of: &mut Forwarding<'_>) {
+        if self.broken.is_some() || !self.reader.is_done() {
+            return;
+        }
+        let Some((slot, link)) = self.held.take() else { return };
+        if self.shape == Shape::Chunked {
+            of.client.out.push(b"0\r\n\r\n");
+        }
+        let reusable = of.reply.keep_alive
+            && of.app.spec.keep_alive
+            && !of.front.closing.has_rung()
+            && self.upload.finished
+            && of.back.is_empty();
+        of.back.clear();
+        if reusable && slot.park(link.wire, of.reply.keep_alive_s) {
+            of.front.parked.notify_one();
+        }
+    }
+
+    /// A body that is still being sent while the answer already comes.
+    fn go_on_uploading(
+        &mut self,
+        cx: &mut Context<'_>,
+        of: &mut Forwarding<'_>,
+    ) -> Result<(), Fault> {
+        let Some((_, link)) = &mut self.held else { return Ok(()) };
+        if self.send_failed || self.upload.finished {
+            return Ok(());
+        }
+        if self.upload.send(cx, &mut link.wire, of.client).is_err() {
+            self.send_failed = true;
+        }
+        if self.upload.finished && !self.upload.is_incomplete() {
+            self.worker_by = Instant::now() + self.worker_patience;
+        }
+        Ok(())
+    }
+
+    /// The rest of the answer will not come.
+    fn break_off(&mut self, of: &mut Forwarding<'_>, cause: &'static str) -> Fault {
+        if let Some((slot, _)) = self.held.take() {
+            let id = String::from_utf8_lossy(&of.visit.id);
+            let detail = format!("in the body of its answer (request {id})");
+            of.front.trouble(&slot.peer.name.worker, cause, &detail);
+        }
+        if self.shape == Shape::UntilClose {
+            // An ordinary close would look like the end of the answer.
+            of.client.cut();
+        }
+        Fault::Cut
+    }
+}

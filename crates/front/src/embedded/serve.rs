@@ -1,0 +1,207 @@
+//! The life of a request, from the first byte of a client to its line in the access log.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use mfserv_core::route::{self, ServerSettings, Target};
+
+use super::answer;
+use super::buffer::Lent;
+use super::client::{Arrival, Client};
+use super::endpoints;
+use super::files;
+use super::forward::{Fault, Forwarding};
+use super::h1::{Framing, Refusal, RequestHead, ResponseHead};
+use super::state::{Front, InForce};
+use super::visit::Visit;
+use super::wire::Wire;
+
+/// What is used again for each request of a connection.
+struct Desk {
+    head: RequestHead,
+    reply: ResponseHead,
+    visit: Visit,
+    back: Lent,
+}
+
+/// Serves a client until one of the two has had enough.
+pub async fn serve(front: Rc<Front>, wire: Wire, address: Option<IpAddr>) {
+    let Some(in_force) = front.in_force() else { return };
+    let mut client = Client::new(wire, address, front.closing.clone());
+    let mut desk = Desk {
+        head: RequestHead::default(),
+        reply: ResponseHead::default(),
+        visit: Visit::new(),
+        back: Lent::default(),
+    };
+    let mut first = true;
+    let mut in_force = in_force;
+    loop {
+        let arrival = client.next_head(&in_force.table.server, first).await;
+        if arrival == Arrival::End {
+            return;
+        }
+        first = false;
+        in_force = front.in_force().unwrap_or(in_force);
+        front.busy.set(front.busy.get() + 1);
+        let go_on = one_request(&front, &in_force, &mut client, &mut desk, arrival).await;
+        front.busy.set(front.busy.get() - 1);
+        if !go_on {
+            break;
+        }
+    }
+    let unread =
+        !desk.visit.understood || desk.head.framing != Framing::None || !client.inbox.is_empty();
+    drop(desk);
+    client.leave(unread).await;
+}
+
+/// Answers a request and tells it. True if the connection may bring another one.
+async fn one_request(
+    front: &Front,
+    in_force: &InForce,
+    client: &mut Client,
+    desk: &mut Desk,
+    arrival: Arrival,
+) -> bool {
+    let settings = &in_force.table.server;
+    desk.visit.begin(client);
+    let outcome = match understand(client, desk, arrival) {
+        Ok(()) => {
+            choose_id(front, settings, desk);
+            desk.visit.keep = desk.head.keep_alive && !front.closing.has_rung();
+            answer(front, in_force, client, desk).await
+        }
+        Err(refusal) => {
+            front.new_id(&mut desk.visit.id);
+            Err(Fault::Answer(refusal.status, "bad_request"))
+        }
+    };
+    let done = finish(front, settings, client, desk, outcome).await;
+    front.requests.set(front.requests.get() + 1);
+    if settings.access_log && desk.visit.logged {
+        desk.visit.log(&front.access, client, &desk.head);
+    }
+    desk.back.give_back();
+    done && desk.visit.keep && !client.ended
+}
+
+fn understand(client: &mut Client, desk: &mut Desk, arrival: Arrival) -> Result<(), Refusal> {
+    match arrival {
+        Arrival::Head(length) => {
+            let read = desk.head.read(&client.inbox.filled()[..length]);
+            client.inbox.consume(length);
+            desk.visit.understood = read.is_ok();
+            read
+        }
+        Arrival::Refused(refusal) => Err(refusal),
+        Arrival::Late | Arrival::End => Err(Refusal { status: 408, reason: "a slow head" }),
+    }
+}
+
+fn choose_id(front: &Front, settings: &ServerSettings, desk: &mut Desk) {
+    if !(settings.accept_request_id && desk.visit.accept_id(&desk.head)) {
+        front.new_id(&mut desk.visit.id);
+    }
+}
+
+/// Which road does this request take?
+async fn answer(
+    front: &Front,
+    in_force: &InForce,
+    client: &mut Client,
+    desk: &mut Desk,
+) -> Result<(), Fault> {
+    let settings = &in_force.table.server;
+    let Desk { head, reply, visit, back } = desk;
+    if head.method() == b"TRACE" {
+        return Err(Fault::Answer(405, "method"));
+    }
+    if head.target() == b"*" {
+        visit.keep &= head.framing == Framing::None;
+        answer::put_text(&mut client.out, settings, visit, false, (200, "", b""));
+        return Ok(());
+    }
+    let raw = std::str::from_utf8(head.path()).map_err(|_| Fault::Answer(400, "bad_path"))?;
+    let path = route::normalise(raw).map_err(|_| Fault::Answer(400, "bad_path"))?;
+    if endpoints::answer(front, settings, client, (head, visit), &path) {
+        return Ok(());
+    }
+    let Some(hit) = in_force.matcher.resolve(&path) else {
+        visit.keep &= head.framing == Framing::None;
+        return files::not_found(in_force, client, head, visit).await;
+    };
+    let route = &in_force.table.routes[hit.index];
+    visit.of_plugin(&route.plugin);
+    match (&route.target, &in_force.apps[hit.index]) {
+        (Target::Upstream { .. }, Some(app)) => {
+            Forwarding { front, client, head, visit, app, settings, reply, back }.run().await
+        }
+        (Target::Upstream { .. }, None) => {
+            visit.keep &= head.framing == Framing::None;
+            Err(Fault::Answer(503, "removed"))
+        }
+        (Target::Static { root }, _) => {
+            let rest = &path[hit.rest_at..];
+            files::serve(root, rest, &path, settings, client, head, visit).await
+        }
+        (Target::Fixed { status, body }, _) => {
+            visit.keep &= head.framing == Framing::None;
+            let what = (*status, "text/plain; charset=utf-8", body.as_bytes());
+            answer::put_text(&mut client.out, settings, visit, head.method() == b"HEAD", what);
+            Ok(())
+        }
+    }
+}
+
+/// Sends what is left to send. False if the connection is of no more use.
+async fn finish(
+    front: &Front,
+    settings: &ServerSettings,
+    client: &mut Client,
+    desk: &mut Desk,
+    outcome: Result<(), Fault>,
+) -> bool {
+    let visit = &mut desk.visit;
+    match outcome {
+        Ok(()) => {}
+        Err(Fault::Gone) => {
+            visit.keep = false;
+            visit.status = if visit.status == 0 { 499 } else { visit.status };
+            client.out.clear();
+            return false;
+        }
+        Err(Fault::Cut) => visit.keep = false,
+        Err(Fault::Answer(status, cause)) => {
+            put_fault(client, settings, desk, status, cause);
+            if status >= 500 {
+                let id = String::from_utf8_lossy(&desk.visit.id);
+                let path = String::from_utf8_lossy(desk.head.written_target());
+                front.errors.say(&format!("answered {status} {cause}: {path} (request {id})"));
+            }
+        }
+    }
+    let patience = Duration::from_millis(settings.client_timeout_ms);
+    client.out.is_empty() || client.flush(patience).await.is_ok()
+}
+
+fn put_fault(
+    client: &mut Client,
+    settings: &ServerSettings,
+    desk: &mut Desk,
+    status: u16,
+    cause: &str,
+) {
+    let Desk { head, visit, .. } = desk;
+    // After these the rest of what the client sends cannot be understood, or is unread.
+    let body_was_read = visit.understood && (status >= 502 || head.framing == Framing::None);
+    visit.keep &= body_was_read;
+    let fields: &[(&str, &str)] = match status {
+        503 => &[("Retry-After", "1")],
+        405 => &[("Allow", "GET, HEAD")],
+        _ => &[],
+    };
+    let to_head = visit.understood && head.method() == b"HEAD";
+    answer::put_error(&mut client.out, settings, visit, to_head, (status, cause, fields));
+}

@@ -1,0 +1,124 @@
+//! After an upgrade: bytes both ways, until one side ends.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::forward::{Fault, Forwarding};
+use super::rewrite;
+use super::upstream::{Link, Slot};
+
+/// Passes bytes until both sides have ended, one is gone, or nothing has moved for the
+/// app's timeout.
+pub async fn run(mut of: Forwarding<'_>, mut slot: Slot, mut link: Link) -> Result<(), Fault> {
+    of.visit.keep = false;
+    rewrite::put_answer(&mut of.client.out, of.reply, of.head, of.settings, of.visit);
+    of.client.out.push(of.back.filled());
+    of.back.clear();
+    let patience = Duration::from_millis(of.app.spec.timeout_ms);
+    let mut quiet_by = Instant::now() + patience;
+    let mut ends = Ends::default();
+    poll_fn(|cx| {
+        loop {
+            let moved = match ends.pass(cx, &mut of, &mut link) {
+                Ok(moved) => moved,
+                Err(()) => return Poll::Ready(()),
+            };
+            if moved {
+                quiet_by = Instant::now() + patience;
+                continue;
+            }
+            let over = ends.client && ends.worker;
+            if over || slot.worker_is_gone(cx) || of.client.alarm.rings(cx, quiet_by) {
+                return Poll::Ready(());
+            }
+            return Poll::Pending;
+        }
+    })
+    .await;
+    Ok(())
+}
+
+/// Which side has ended, and has had that passed on.
+#[derive(Default)]
+struct Ends {
+    client: bool,
+    worker: bool,
+}
+
+impl Ends {
+    /// Passes what can be passed now. True if something moved.
+    fn pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        of: &mut Forwarding<'_>,
+        link: &mut Link,
+    ) -> Result<bool, ()> {
+        let up = self.pass_up(cx, of, link)?;
+        let down = self.pass_down(cx, of, link)?;
+        Ok(up || down)
+    }
+
+    fn pass_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        of: &mut Forwarding<'_>,
+        link: &mut Link,
+    ) -> Result<bool, ()> {
+        let mut moved = false;
+        if of.client.inbox.is_empty() && !self.client {
+            match of.client.poll_fill(cx) {
+                Poll::Ready(Ok(count)) if count > 0 => moved = true,
+                Poll::Ready(Ok(_)) => {
+                    self.client = true;
+                    link.wire.end_writing();
+                    return Ok(true);
+                }
+                Poll::Ready(Err(_)) => return Err(()),
+                Poll::Pending => {}
+            }
+        }
+        while !of.client.inbox.is_empty() {
+            match link.wire.poll_write(cx, of.client.inbox.filled()) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    of.client.inbox.consume(count);
+                    moved = true;
+                }
+                Poll::Ready(_) => return Err(()),
+                Poll::Pending => break,
+            }
+        }
+        Ok(moved)
+    }
+
+    fn pass_down(
+        &mut self,
+        cx: &mut Context<'_>,
+        of: &mut Forwarding<'_>,
+        link: &mut Link,
+    ) -> Result<bool, ()> {
+        let mut moved = false;
+        if of.client.out.is_empty() && !self.worker {
+            match link.wire.poll_read(cx, of.client.out.room()) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    of.client.out.advance(count);
+                    moved = true;
+                }
+                Poll::Ready(Ok(_)) => {
+                    self.worker = true;
+                    of.client.end_writing();
+                    return Ok(true);
+                }
+                Poll::Ready(Err(_)) => return Err(()),
+                Poll::Pending => {}
+            }
+        }
+        let before = of.client.out.len();
+        match of.client.poll_flush(cx) {
+            Poll::Ready(Err(_)) => Err(()),
+            _ => Ok(moved || of.client.out.len() < before),
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The body of a request: from the client into memory, a file, or straight to the
+//! worker; and the sending of the whole request, again if need be.
+
+use std::fs::{File, OpenOptions};
+use std::future::poll_fn;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use mfserv_core::route::ServerSettings;
+use tokio::time::Instant;
+
+use super::buffer::{Buffer, Lent};
+use super::client::Client;
+use super::h1::{BodyReader, Framing, Piece, Refusal, RequestHead};
+use super::wire::Wire;
+
+/// What of a body is kept in memory, bytes.
+pub const MEMORY_MAX: usize = 64 * 1024;
+/// A request that is this short and was written at once is either read by the worker or
+/// not: never in part.
+const UNREAD_MAX: usize = 4096;
+/// What is moved at a time from a file, bytes.
+const STEP: usize = 32 * 1024;
+
+/// Why a body cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyFault {
+    /// It is not framed as it should be.
+    Refused(Refusal),
+    /// It is longer than allowed.
+    TooLarge,
+    /// The client has gone.
+    Gone,
+    /// The client is too slow.
+    Late,
+    /// It cannot be put into a file.
+    Disk,
+}
+
+/// Why a request cannot be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendFault {
+    /// The worker takes nothing (more).
+    Worker,
+    /// The client gives nothing (more).
+    Body(BodyFault),
+}
+
+/// A request on its way to a worker.
+pub struct Upload {
+    /// The head, and behind it the body as far as it is in memory.
+    request: Lent,
+    memory: Lent,
+    file: Option<File>,
+    /// What is still to come from the client, if that is not waited for.
+    rest: Option<BodyReader>,
+    /// The body goes on in chunks.
+    chunked: bool,
+    /// Content received so far, and how much is allowed.
+    received: u64,
+    max: u64,
+    patience: Duration,
+    client_by: Instant,
+    // How far it has been sent:
+    at: usize,
+    file_at: u64,
+    piece: Lent,
+    writes: u32,
+    streamed: bool,
+    /// All of it has been sent.
+    pub finished: bool,
+}
+
+impl Upload {
+    /// Reads the body of a request: all of it if `whole`, else up to what is kept in
+    /// memory.
+    pub async fn receive(
+        client: &mut Client,
+        head: &RequestHead,
+        settings: &ServerSettings,
+        whole: bool,
+    ) -> Result<Self, BodyFault> {
+        let patience = Duration::from_millis(settings.client_timeout_ms);
+        let mut upload = Self {
+            request: Lent::default(),
+            memory: Lent::default(),
+            file: None,
+            rest: None,
+            chunked: head.framing == Framing::Chunked,
+            received: 0,
+            max: settings.max_body_bytes,
+            patience,
+            client_by: Instant::now() + patience,
+            at: 0,
+            file_at: 0,
+            piece: Lent::default(),
+            writes: 0,
+            streamed: false,
+            finished: false,
+        };
+        match head.framing {
+            Framing::None => return Ok(upload),
+            Framing::Length(length) if length > upload.max => return Err(BodyFault::TooLarge),
+            _ => {}
+        }
+        if head.expects_continue && client.inbox.is_empty() {
+            client.out.push(b"HTTP/1.1 100 Continue\r\n\r\n");
+            client.flush(patience).await.map_err(|_| BodyFault::Gone)?;
+        }
+        upload.collect(client, BodyReader::new(head.framing), whole.then_some(settings)).await?;
+        Ok(upload)
+    }
+
+    /// Into memory, then into a file if `spool` says where.
+    async fn collect(
+        &mut self,
+        client: &mut Client,
+        mut reader: BodyReader,
+        spool: Option<&ServerSettings>,
+    ) -> Result<(), BodyFault> {
+        let done = poll_fn(|cx| {
+            while let Some(range) = std::task::ready!(self.next_content(cx, client, &mut reader))? {
+                let end = range.end;
+                let content = &client.inbox.filled()[range];
+                match (&mut self.file, spool) {
+                    (Some(file), _) => file.write_all(content).map_err(|_| BodyFault::Disk)?,
+                    (None, Some(settings)) if self.memory.len() + content.len() > MEMORY_MAX => {
+                        let file =
+                            spool_file(&settings.body_temp_dir, &[self.memory.filled(), content]);
+                        self.file = Some(file.map_err(|_| BodyFault::Disk)?);
+                        self.memory.give_back();
+                    }
+                    _ => self.memory.push(content),
+                }
+                client.inbox.consume(end);
+                if spool.is_none() && self.memory.len() >= MEMORY_MAX {
+                    break;
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await;
+        if !reader.is_done() {
+            self.rest = Some(reader);
+        }
+        self.chunked = self.chunked && self.rest.is_some();
+        done
+    }
+
+    /// The next content in the client's inbox; `None` at the end of the body.
+    fn next_content(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        reader: &mut BodyReader,
+    ) -> Poll<Result<Option<std::ops::Range<usize>>, BodyFault>> {
+        loop {
+            let piece = reader.next(client.inbox.filled());
+            let refused = |reason| BodyFault::Refused(Refusal { status: 400, reason });
+            match piece.map_err(refused)? {
+                Piece::Content(range) => {
+                    self.received += range.len() as u64;
+                    if self.received > self.max {
+                        return Poll::Ready(Err(BodyFault::TooLarge));
+                    }
+                    return Poll::Ready(Ok(Some(range)));
+                }
+                Piece::End(used) => {
+                    client.inbox.consume(used);
+                    return Poll::Ready(Ok(None));
+                }
+                Piece::More(used) => client.inbox.consume(used),
+            }
+            match client.poll_fill(cx) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.client_by = Instant::now() + self.patience;
+                }
+                Poll::Ready(_) => return Poll::Ready(Err(BodyFault::Gone)),
+                Poll::Pending if client.alarm.rings(cx, self.client_by) => {
+                    return Poll::Ready(Err(BodyFault::Late));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// The length of the whole body, where it is known.
+    pub fn length(&self) -> Option<u64> {
+        match &self.rest {
+            None => Some(self.received),
+            Some(reader) => reader.remaining().map(|left| self.received + left),
+        }
+    }
+
+    /// It can be sent to another worker: nothing is needed that has been let go.
+    pub fn can_be_repeated(&self) -> bool {
+        !self.streamed
+    }
+
+    /// True if a worker has either read all of it or nothing: it fitted one short write.
+    pub fn was_one_short_write(&self) -> bool {
+        self.finished && self.writes == 1 && self.request.len() <= UNREAD_MAX
+    }
+
+    /// Nothing of it has left the front.
+    pub fn is_unsent(&self) -> bool {
+        self.writes == 0
+    }
+
+    /// True if the client has still to send a part of it.
+    pub fn is_incomplete(&self) -> bool {
+        self.rest.as_ref().is_some_and(|reader| !reader.is_done())
+    }
+
+    /// Begins (again): `put_head` writes the head.
+    pub fn begin(&mut self, put_head: impl FnOnce(&mut Buffer, &Self)) {
+        let mut request = std::mem::take(&mut self.request);
+        request.clear();
+        put_head(&mut request, self);
+        self.request = request;
+        if self.chunked && !self.memory.is_empty() {
+            put_chunk(&mut self.request, self.memory.filled());
+        } else {
+            self.request.push(self.memory.filled());
+        }
+        self.at = 0;
+        self.file_at = 0;
+        self.writes = 0;
+        self.finished = false;
+    }
+
+    /// Sends what can be sent now.
+    pub fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        wire: &mut Wire,
+        client: &mut Client,
+    ) -> Result<(), SendFault> {
+        while !self.finished {
+            let pending = match self.at < self.request.len() {
+                true => &self.request.filled()[self.at..],
+                false => self.piece.filled(),
+            };
+            if pending.is_empty() {
+                match self.next_piece(cx, client) {
+                    Poll::Ready(done) => done.map_err(SendFault::Body)?,
+                    Poll::Pending => return Ok(()),
+                }
+                continue;
+            }
+            match wire.poll_write(cx, pending) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(count)) if count > 0 => self.wrote(count),
+                Poll::Ready(_) => return Err(SendFault::Worker),
+            }
+        }
+        Ok(())
+    }
+
+    fn wrote(&mut self, count: usize) {
+        self.writes += 1;
+        if self.at < self.request.len() {
+            self.at += count;
+        } else {
+            self.piece.consume(count);
+        }
+        let all = self.at == self.request.len() && self.piece.is_empty();
+        self.finished = all && self.file.is_none() && self.rest.is_none();
+    }
+
+    /// Fills `piece` with what follows, or says that nothing does.
+    fn next_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+    ) -> Poll<Result<(), BodyFault>> {
+        if let Some(file) = &self.file {
+            let count = file
+                .read_at(&mut self.piece.spare(STEP)[..STEP], self.file_at)
+                .map_err(|_| BodyFault::Disk)?;
+            self.piece.advance(count);
+            self.file_at += count as u64;
+            self.finished = count == 0;
+            return Poll::Ready(Ok(()));
+        }
+        let Some(mut reader) = self.rest.take() else {
+            self.finished = true;
+            return Poll::Ready(Ok(()));
+        };
+        if reader.is_done() {
+            self.rest = Some(reader);
+            self.finished = true;
+            return Poll::Ready(Ok(()));
+        }
+        let next = self.next_content(cx, client, &mut reader);
+        self.rest = Some(reader);
+        match std::task::ready!(next)? {
+            Some(range) => {
+                self.streamed = true;
+                let (end, content) = (range.end, &client.inbox.filled()[range]);
+                match self.chunked {
+                    true => put_chunk(&mut self.piece, content),
+                    false => self.piece.push(content),
+                }
+                client.inbox.consume(end);
+            }
+            None if self.chunked => self.piece.push(b"0\r\n\r\n"),
+            None => self.finished = true,
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes a chunk.
+pub fn put_chunk(out: &mut Buffer, content: &[u8]) {
+    put_chunk_size(out, content.len());
+    out.push_all(&[content, b"\r\n"]);
+}
+
+fn put_chunk_size(out: &mut Buffer, size: usize) {
+    let mut digits = [0; 16];
+    let (mut at, mut left) = (digits.len(), size);
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[left % 16];
+        left /= 16;
+        if left == 0 {
+            break;
+        }
+    }
+    out.push_all(&[&digits[at..], b"\r\n"]);
+}
+
+/// A file without a name: it is gone when it is closed.
+fn spool_file(directory: &Path, first: &[&[u8]]) -> io::Result<File> {
+    let mut tries = 0;
+    let (mut file, path) = loop {
+        let name = format!(".body-{:016x}", RandomState::new().hash_one(std::process::id()));
+        let path = directory.join(name);
+        let open =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        match open {
+            Ok(file) => break (file, path),
+            Err(why) if why.kind() == io::ErrorKind::AlreadyExists && tries < 8 => tries += 1,
+            Err(why) if why.kind() == io::ErrorKind::NotFound && tries < 8 => {
+                std::fs::create_dir_all(directory)?;
+                tries += 8;
+            }
+            Err(why) => return Err(why),
+        }
+    };
+    std::fs::remove_file(path)?;
+    first.iter().try_for_each(|part| file.write_all(part))?;
+    Ok(file)
+}

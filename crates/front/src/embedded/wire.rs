@@ -1,0 +1,74 @@
+//! A byte stream to a client or a worker.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connection. Other kinds (TLS) join here.
+#[derive(Debug)]
+pub enum Wire {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a unix socket.
+    Unix(UnixStream),
+}
+
+impl Wire {
+    /// Reads into `room` (not empty); 0 means that the other side has ended. Where
+    /// nothing was announced by the system, no call is made.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut target = ReadBuf::new(room);
+        let done = match self {
+            Wire::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut target),
+            Wire::Unix(stream) => Pin::new(stream).poll_read(cx, &mut target),
+        };
+        ready!(done)?;
+        Poll::Ready(Ok(target.filled().len()))
+    }
+
+    /// Writes some of `bytes`.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Wire::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Wire::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    /// Waits for something to read, without a buffer.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Wire::Tcp(stream) => stream.poll_read_ready(cx),
+            Wire::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Reads what is there now, asking the system in any case.
+    pub fn try_read(&self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Wire::Tcp(stream) => stream.try_read(room),
+            Wire::Unix(stream) => stream.try_read(room),
+        }
+    }
+
+    /// Says that nothing more will be written.
+    pub fn end_writing(&mut self) {
+        let how = rustix::net::Shutdown::Write;
+        // A connection that is gone already needs no end.
+        let _ = match self {
+            Wire::Tcp(stream) => rustix::net::shutdown(stream, how),
+            Wire::Unix(stream) => rustix::net::shutdown(stream, how),
+        };
+    }
+
+    /// Makes the coming close a reset, so that the other side does not take what it
+    /// has for the whole.
+    pub fn cut(&self) {
+        if let Wire::Tcp(stream) = self {
+            // If that is refused, the close is an ordinary one.
+            let _ = stream.set_zero_linger();
+        }
+    }
+}
