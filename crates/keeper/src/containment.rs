@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -50,13 +51,11 @@ impl Cgroups {
         Some((path, procs.ok()?))
     }
 
-    /// Removes the node's cgroup and the leaves that are empty.
+    /// Removes the node's cgroup and all that is in it.
     pub fn remove_all(&self) {
-        let Some(node) = &self.node else { return };
-        for entry in fs::read_dir(node).into_iter().flatten().flatten() {
-            remove(&entry.path());
+        if let Some(node) = &self.node {
+            remove(node);
         }
-        remove(node);
     }
 }
 
@@ -64,12 +63,36 @@ impl Cgroups {
 /// have lived elsewhere in the tree, and nobody else would remove what it made.
 pub(crate) fn remove_leaf(leaf: &Path) {
     remove(leaf);
-    leaf.parent().map(remove);
+    let _ = leaf.parent().map(fs::remove_dir);
 }
 
-/// Removes an empty cgroup; one that is not empty stays.
+/// Removes a cgroup with those below it. For a moment after its last process has died it
+/// is still busy; one that is not empty stays.
 fn remove(cgroup: &Path) {
-    let _ = fs::remove_dir(cgroup);
+    for part in with_those_below(cgroup).iter().rev() {
+        for _ in 0..20 {
+            match fs::remove_dir(part) {
+                Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                _ => break,
+            }
+        }
+    }
+}
+
+/// A cgroup and all below it (a process may have made some), parents first.
+fn with_those_below(cgroup: &Path) -> Vec<PathBuf> {
+    let mut found = vec![cgroup.to_owned()];
+    let mut next = 0;
+    while let Some(directory) = found.get(next) {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let below: Vec<PathBuf> = below.map(|entry| entry.path()).collect();
+        found.extend(below);
+        next += 1;
+    }
+    found
 }
 
 fn own_cgroup() -> Option<PathBuf> {
@@ -169,7 +192,8 @@ fn with_descendants(living: Vec<Stat>, mut chosen: BTreeSet<u32>) -> Vec<Stat> {
 }
 
 fn cgroup_members(cgroup: &Path) -> Vec<Stat> {
-    let procs = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    let read = |part: &PathBuf| fs::read_to_string(part.join("cgroup.procs")).unwrap_or_default();
+    let procs: String = with_those_below(cgroup).iter().map(read).collect();
     procs
         .lines()
         .filter_map(|line| procfs::stat(line.parse().ok()?).ok())
