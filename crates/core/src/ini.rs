@@ -283,6 +283,43 @@ pub fn has_active_line(text: &str) -> bool {
         .any(|line| !line.starts_with(['#', ';', '[']) && line.chars().any(char::is_alphabetic))
 }
 
+/// A text with `key = value` in a section: the line of the key is replaced, else one
+/// is added to the section, else the section is added. All else is left as it is.
+pub fn set(text: &str, section: &str, key: &str, value: &str) -> String {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let header = |line: &str| -> Option<String> {
+        Some(line.trim().strip_prefix('[')?.strip_suffix(']')?.trim().to_string())
+    };
+    let is_key = |line: &str| {
+        let active = !line.starts_with([' ', '\t', '#', ';']);
+        active && line.split(['=', ':']).next().is_some_and(|k| k.trim().eq_ignore_ascii_case(key))
+    };
+    let assignment = format!("{key}={value}");
+    let begin = lines.iter().position(|line| header(line).is_some_and(|h| h.eq_ignore_ascii_case(section)));
+    match begin {
+        None => {
+            if lines.last().is_some_and(|line| !line.trim().is_empty()) {
+                lines.push(String::new());
+            }
+            lines.extend([format!("[{section}]"), assignment]);
+        }
+        Some(begin) => {
+            let rest = lines[begin + 1..].iter().position(|line| header(line).is_some());
+            let end = rest.map_or(lines.len(), |rest| begin + 1 + rest);
+            match (begin + 1..end).find(|index| is_key(&lines[*index])) {
+                Some(index) => {
+                    // A value on several lines goes as a whole.
+                    let more = lines[index + 1..end].iter();
+                    let more = more.take_while(|l| l.starts_with([' ', '\t'])).count();
+                    lines.splice(index..=index + more, [assignment]);
+                }
+                None => lines.insert(begin + 1, assignment),
+            }
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

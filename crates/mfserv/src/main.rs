@@ -1,2 +1,28 @@
-//! mfserv
-fn main() {}
+//! mfserv: a private PaaS in one binary. This file is the map: parse, run, report.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod configure;
+mod control;
+mod daemon;
+mod host;
+mod installed;
+mod places;
+mod say;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::report::exit_code(cli::run())
+}
+
+/// This program's path, also after the file was replaced by a newer one.
+fn program() -> PathBuf {
+    let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("mfserv"));
+    match path.to_string_lossy().strip_suffix(" (deleted)") {
+        Some(replaced) => PathBuf::from(replaced),
+        None => path,
+    }
+}

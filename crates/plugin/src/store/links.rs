@@ -169,6 +169,12 @@ pub fn unlink(home: &Home, plugin: &str, clean: bool) -> Result<Installed, Diagn
 /// developer's directory nothing is removed.
 pub fn uninstall(home: &Home, plugin: &str, clean: bool) -> Result<Installed, Diagnostic> {
     let installed = unlink(home, plugin, clean)?;
+    remove_unlinked(home, plugin, clean)?;
+    Ok(installed)
+}
+
+/// What is left of a plugin after [`unlink`], once nothing runs of it.
+pub fn remove_unlinked(home: &Home, plugin: &str, clean: bool) -> Result<(), Diagnostic> {
     releases::remove_releases(home, plugin)?;
     let data = home.plugin_data(plugin);
     match clean {
@@ -176,7 +182,7 @@ pub fn uninstall(home: &Home, plugin: &str, clean: bool) -> Result<Installed, Di
         // an empty one says nothing
         false => drop(fs::remove_dir(&data)),
     }
-    Ok(installed)
+    Ok(())
 }
 
 /// True if an override file sets anything.

@@ -1,0 +1,162 @@
+//! The command line: flags, and one call each. Nothing is decided here.
+
+mod config;
+mod logs;
+mod node;
+mod plugins;
+mod progress;
+pub mod report;
+mod roles;
+mod show;
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use mfserv_core::{Diagnostic, Kind};
+
+use crate::configure::Set;
+use crate::places::Places;
+use report::Outcome;
+
+/// A private PaaS in one binary: develop, run and manage web services on your own server.
+#[derive(Debug, Parser)]
+#[command(name = "mfserv", version, max_term_width = 100)]
+struct Cli {
+    /// The runtime home (else MFMODULE_RUNTIME_HOME, ~/metwork/mfserv, ~/mfserv).
+    #[arg(long, global = true, value_name = "DIR")]
+    home: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the node in the background and wait until it runs.
+    Start(node::Start),
+    /// Stop the node: requests are finished, nothing is left.
+    Stop(node::Stop),
+    /// Replace the workers of some apps (or of all, and the front) without losing a request.
+    Restart(node::Restart),
+    /// Read the configuration and the plugins again, and apply what changed.
+    Reload(node::Reload),
+    /// Run the node in the foreground (systemd, containers).
+    Run(node::Run),
+    /// Go over to this version of the program, under load.
+    Upgrade(node::Upgrade),
+    /// Keep another number of workers of an app.
+    Scale(node::Scale),
+    /// What lives, what fails and why.
+    Status(show::Look),
+    /// The workers: processes, phases, memory, CPU.
+    Ps(show::Look),
+    /// The logs of apps, extra daemons and roles.
+    Logs(logs::Logs),
+    /// What happened.
+    Events(logs::Events),
+    /// Check the configuration and every plugin, without touching anything.
+    Check(config::Check),
+    /// Show and change the configuration.
+    Config(config::Config),
+    /// Prepare what plugins need: the base environment of Python.
+    Setup(plugins::Setup),
+    /// Make a new plugin from a template.
+    New(plugins::New),
+    /// Build a plugin's environment: Python packages, node_modules.
+    Build(plugins::Build),
+    /// Run a plugin from its directory (build, link, reload).
+    Dev(plugins::Dev),
+    /// Build a plugin and pack it into one file.
+    Release(plugins::Release),
+    /// Install a packed plugin; of an installed name: a new release, without losing a request.
+    Install(plugins::Install),
+    /// Uninstall a plugin.
+    Uninstall(plugins::Uninstall),
+    /// The installed plugins.
+    List(plugins::List),
+    /// What is known of an installed plugin or of a package.
+    Info(plugins::Info),
+    /// The environment of a plugin's programs.
+    Env(plugins::Env),
+    /// Run a command in the environment of a plugin.
+    Exec(plugins::Exec),
+    /// Print the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// (role) The only parent: spawns, reaps, holds listeners, copies output.
+    #[command(hide = true)]
+    Keep(roles::Keep),
+    /// (role) Owns the plan and decides.
+    #[command(hide = true)]
+    Daemon(roles::Daemon),
+    /// (role) Listens for HTTP.
+    #[command(hide = true)]
+    Front(roles::Front),
+}
+
+/// Parses the command line and runs what it says.
+pub fn run() -> Result<Outcome, Diagnostic> {
+    let cli = Cli::parse();
+    if let Command::Completions { shell } = cli.command {
+        let mut command = Cli::command();
+        clap_complete::generate(shell, &mut command, "mfserv", &mut std::io::stdout());
+        return Ok(Outcome::Done);
+    }
+    let places = Places::choose(cli.home.as_deref())?;
+    match cli.command {
+        Command::Start(args) => args.run(&places),
+        Command::Stop(args) => args.run(&places),
+        Command::Restart(args) => args.run(&places),
+        Command::Reload(args) => args.run(&places),
+        Command::Run(args) => args.run(&places),
+        Command::Upgrade(args) => args.run(&places),
+        Command::Scale(args) => args.run(&places),
+        Command::Status(args) => args.status(&places),
+        Command::Ps(args) => args.ps(&places),
+        Command::Logs(args) => args.run(&places),
+        Command::Events(args) => args.run(&places),
+        Command::Check(args) => args.run(&places),
+        Command::Config(args) => args.run(&places),
+        Command::Setup(args) => args.run(&places),
+        Command::New(args) => args.run(),
+        Command::Build(args) => args.run(&places),
+        Command::Dev(args) => args.run(&places),
+        Command::Release(args) => args.run(&places),
+        Command::Install(args) => args.run(&places),
+        Command::Uninstall(args) => args.run(&places),
+        Command::List(args) => args.run(&places),
+        Command::Info(args) => args.run(&places),
+        Command::Env(args) => args.run(&places),
+        Command::Exec(args) => args.run(&places),
+        Command::Completions { .. } => Ok(Outcome::Done),
+        Command::Keep(args) => args.run(&places),
+        Command::Daemon(args) => args.run(places),
+        Command::Front(args) => args.run(&places),
+    }
+}
+
+/// `--set section.key=value`, as given.
+fn sets(texts: &[String]) -> Result<Vec<Set>, Diagnostic> {
+    let parse =
+        |text: &String| mfserv_core::layers::parse_set(text).map_err(|p| p.kind(Kind::Usage));
+    texts.iter().map(parse).collect()
+}
+
+/// Prints a value as JSON.
+fn print_json<T: serde::Serialize>(value: &T) -> Result<(), Diagnostic> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Diagnostic::error("cannot print this as JSON").because(e))?;
+    print(&format!("{text}\n"));
+    Ok(())
+}
+
+/// Prints to standard output; a reader that has gone (`| head`) is no error.
+fn print(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout();
+    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}

@@ -1,0 +1,151 @@
+//! `config show|explain|set` and `check`.
+
+use clap::{Args, Subcommand};
+use mfserv_core::{Diagnostic, Kind, ini};
+
+use super::report::{self, Outcome};
+use super::{print, print_json, sets};
+use crate::places::Places;
+use crate::{configure, installed};
+
+#[derive(Debug, Args)]
+pub struct Config {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Every value in force.
+    Show {
+        /// Only this section.
+        section: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Where a value comes from, and what it overrides.
+    Explain {
+        /// `section.key`.
+        key: String,
+    },
+    /// Write a value into the home's config.ini.
+    Set {
+        /// `section.key=value`, or `section.key value`.
+        #[arg(required = true, num_args = 1..=2)]
+        assignment: Vec<String>,
+    },
+}
+
+impl Config {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        match self.verb {
+            Verb::Show { section, json } => show(places, section.as_deref(), json),
+            Verb::Explain { key } => explain(places, &key),
+            Verb::Set { assignment } => set(places, &assignment.join("=")),
+        }
+    }
+}
+
+fn show(places: &Places, section: Option<&str>, json: bool) -> Result<Outcome, Diagnostic> {
+    let module = configure::module(places, &[])?;
+    let values: Vec<_> = module
+        .resolution
+        .values
+        .iter()
+        .filter(|value| section.is_none_or(|section| value.section == section))
+        .collect();
+    if json {
+        print_json(&values)?;
+        return Ok(Outcome::Done);
+    }
+    let mut shown = "";
+    for value in &values {
+        if value.section != shown {
+            print(&format!("[{}]\n", value.section));
+            shown = &value.section;
+        }
+        print(&format!("{} = {}    # {}\n", value.key, value.value, value.origin));
+    }
+    module.resolution.diagnostics.iter().for_each(report::print_problem);
+    Ok(Outcome::Done)
+}
+
+fn explain(places: &Places, key: &str) -> Result<Outcome, Diagnostic> {
+    let unknown = || {
+        Diagnostic::error(format!("no value is called {key}"))
+            .kind(Kind::Usage)
+            .help("say section.key, for example nginx.port; `mfserv config show` lists them")
+    };
+    let (section, name) = key.split_once('.').ok_or_else(unknown)?;
+    let module = configure::module(places, &[])?;
+    let value = module.resolution.value(section, name).ok_or_else(unknown)?;
+    print(&format!("{}\n", value.explain().trim_end()));
+    Ok(Outcome::Done)
+}
+
+fn set(places: &Places, text: &str) -> Result<Outcome, Diagnostic> {
+    let set = sets(&[text.to_string()])?.remove(0);
+    // Checked before it is written: a node must not be broken by its own command.
+    let module = configure::module(places, std::slice::from_ref(&set))?;
+    if let Some(error) = module.resolution.diagnostics.iter().find(|d| d.is_error()) {
+        return Err(error.clone());
+    }
+    places.create()?;
+    let path = places.config_file();
+    let before = std::fs::read_to_string(&path).unwrap_or_default();
+    let (section, key, value) = set;
+    let after = ini::set(&before, &section, &key, &value);
+    let beside = path.with_extension("new");
+    let written = std::fs::write(&beside, after).and_then(|()| std::fs::rename(&beside, &path));
+    written
+        .map_err(|e| Diagnostic::error(format!("cannot write {}", path.display())).because(e))?;
+    print(&format!("[{section}] {key} = {value} is written to {}\n", path.display()));
+    Ok(Outcome::Done)
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// A plugin directory to check, instead of the node.
+    plugin: Option<std::path::PathBuf>,
+    /// A value that beats every file.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    sets: Vec<String>,
+    /// Print the problems as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let problems = match &self.plugin {
+            Some(dir) => {
+                let module = configure::module(places, &sets(&self.sets)?)?;
+                let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+                match installed::load_one(places, &dir, &module) {
+                    Ok(loaded) => loaded.warnings,
+                    Err(problems) => problems,
+                }
+            }
+            None => {
+                let sets = sets(&self.sets)?;
+                let options = crate::daemon::DaemonOptions { places: places.clone(), sets };
+                crate::daemon::check(&options)?
+            }
+        };
+        let bad = problems.iter().any(Diagnostic::is_error);
+        if self.json {
+            print_json(&problems)?;
+        } else {
+            problems.iter().for_each(report::print_problem);
+            if problems.is_empty() {
+                print("ok\n");
+            }
+        }
+        match bad {
+            false => Ok(Outcome::Done),
+            true if self.json => Ok(Outcome::Code(Kind::BadConfiguration.exit_code())),
+            true => Err(Diagnostic::error("the check found errors").kind(Kind::BadConfiguration)),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! `logs` and `events`: they read files, so they work while nothing runs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use mfserv_core::event::Event;
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_telemetry::{Follower, tail};
+
+use super::print;
+use super::report::Outcome;
+use crate::places::Places;
+use crate::say;
+
+/// How often followed files are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Plugins (`foo`), apps (`foo.main`), `front` (its access log), `daemon`, `keeper`; without any: all apps.
+    names: Vec<String>,
+    /// Go on with the lines that come.
+    #[arg(long, short)]
+    follow: bool,
+    /// How many lines of the past.
+    #[arg(long, short = 'n', default_value_t = 50)]
+    lines: usize,
+    /// One JSON object a line: file and line.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Logs {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let files = self.files(places)?;
+        if files.is_empty() && !self.follow {
+            return Err(nothing(places, &self.names));
+        }
+        let several = files.len() > 1 || self.follow && self.names.len() != 1;
+        let mut ends = BTreeMap::new();
+        for file in &files {
+            let (lines, end) = tail(file, self.lines).unwrap_or_default();
+            ends.insert(file.clone(), end);
+            lines.iter().for_each(|line| self.say(file, line, several));
+        }
+        if !self.follow {
+            return Ok(Outcome::Done);
+        }
+        let mut follower = Follower::new(ends);
+        loop {
+            for file in self.files(places)? {
+                follower.add(file);
+            }
+            follower.poll(&mut |file, line| self.say(file, line, several));
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn say(&self, file: &Path, line: &str, several: bool) {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        if self.json {
+            let object = serde_json::json!({ "log": stem, "line": line });
+            print(&format!("{object}\n"));
+        } else if several {
+            print(&format!("{stem} | {line}\n"));
+        } else {
+            print(&format!("{line}\n"));
+        }
+    }
+
+    /// The live log files that are meant, by name.
+    fn files(&self, places: &Places) -> Result<Vec<PathBuf>, Diagnostic> {
+        let entries = std::fs::read_dir(places.log()).map_err(|e| {
+            Diagnostic::error("there are no logs")
+                .kind(Kind::NotRunning)
+                .because(format!("{}: {e}", places.log().display()))
+                .help("logs are written once the node runs: `mfserv start`")
+        })?;
+        let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        files.retain(|path| {
+            let end = path.extension().unwrap_or_default().to_string_lossy();
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let live = ["log", "stdout", "stderr"].contains(&&*end) && !stem.starts_with('.');
+            live && self.is_meant(&stem)
+        });
+        files.sort();
+        Ok(files)
+    }
+
+    fn is_meant(&self, stem: &str) -> bool {
+        let of_plugin = stem.strip_prefix("app_").or_else(|| stem.strip_prefix("extra_"));
+        if self.names.is_empty() {
+            return of_plugin.is_some();
+        }
+        self.names.iter().any(|name| {
+            let plain = name.replace(['.', '/'], "_");
+            let below = |rest: &str| rest == plain || rest.starts_with(&format!("{plain}_"));
+            match name.as_str() {
+                "front" => stem == "nginx_access",
+                "errors" => stem == "nginx_error",
+                _ => of_plugin.is_some_and(below) || stem == plain,
+            }
+        })
+    }
+}
+
+fn nothing(places: &Places, names: &[String]) -> Diagnostic {
+    Diagnostic::error(format!("no log of {} yet", names.join(", ")))
+        .because(format!("no such file in {}", places.log().display()))
+        .help("`mfserv status` shows what runs; an app that has said nothing has no log")
+}
+
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Go on with what happens.
+    #[arg(long, short)]
+    follow: bool,
+    /// How many events of the past.
+    #[arg(long, short = 'n', default_value_t = 50)]
+    lines: usize,
+    /// As recorded: one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Events {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let file = places.events_file();
+        let (lines, end) = tail(&file, self.lines).unwrap_or_default();
+        if lines.is_empty() && !self.follow {
+            return Err(Diagnostic::error("nothing has happened yet")
+                .kind(Kind::NotRunning)
+                .help("start the node with `mfserv start`"));
+        }
+        lines.iter().for_each(|line| self.say(line));
+        if !self.follow {
+            return Ok(Outcome::Done);
+        }
+        let mut follower = Follower::new([(file, end)]);
+        loop {
+            follower.poll(&mut |_, line| self.say(line));
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn say(&self, line: &str) {
+        match serde_json::from_str::<Event>(line) {
+            Ok(event) if !self.json => print(&format!("{}\n", say::event(&event))),
+            _ => print(&format!("{line}\n")),
+        }
+    }
+}

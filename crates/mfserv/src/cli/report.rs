@@ -1,0 +1,74 @@
+//! The only place that says how a command ended: errors, colours, exit codes.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use mfserv_core::{Diagnostic, Severity};
+
+/// How a command that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it should.
+    Done,
+    /// What was asked about is not well (exit code 1), and has been said.
+    NotWell,
+    /// The exit code of a program that was run.
+    Code(u8),
+}
+
+/// Prints what failed, and gives the exit code.
+pub fn exit_code(result: Result<Outcome, Diagnostic>) -> ExitCode {
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::NotWell) => ExitCode::from(1),
+        Ok(Outcome::Code(code)) => ExitCode::from(code),
+        Err(problem) => {
+            print_problem(&problem);
+            ExitCode::from(problem.kind.exit_code())
+        }
+    }
+}
+
+/// Says a problem on standard error.
+pub fn print_problem(problem: &Diagnostic) {
+    let text = problem.to_string();
+    if !colours(&std::io::stderr()) {
+        eprintln!("{text}");
+        return;
+    }
+    let colour = match problem.severity {
+        Severity::Error => "31",
+        Severity::Warning => "33",
+    };
+    let (word, rest) = text.split_once(':').unwrap_or((&text, ""));
+    eprintln!("\x1b[1;{colour}m{word}\x1b[0m:{rest}");
+}
+
+/// Colours are for terminals whose owner has not said no (NO_COLOR, TERM=dumb).
+pub fn colours(stream: &impl IsTerminal) -> bool {
+    let unset = |name: &str| std::env::var_os(name).is_none_or(|value| value.is_empty());
+    stream.is_terminal() && unset("NO_COLOR") && std::env::var("TERM").is_ok_and(|t| t != "dumb")
+}
+
+/// A text in a colour, on a terminal.
+pub fn paint(text: &str, colour: Colour) -> String {
+    if !colours(&std::io::stdout()) {
+        return text.into();
+    }
+    let code = match colour {
+        Colour::Good => "32",
+        Colour::Doubtful => "33",
+        Colour::Bad => "31",
+        Colour::Title => "1",
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+/// What a colour means.
+#[derive(Debug, Clone, Copy)]
+pub enum Colour {
+    Good,
+    Doubtful,
+    Bad,
+    Title,
+}

@@ -1,0 +1,124 @@
+//! The roles: what the keeper starts, and the keeper itself.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use mfserv_core::output::{Output, Rotation};
+use mfserv_core::wire::keeper::ProcessSpec;
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_front::FrontOptions;
+use mfserv_keeper::KeeperOptions;
+
+use super::report::Outcome;
+use super::sets;
+use crate::daemon::{self, DaemonOptions};
+use crate::places::Places;
+
+/// How long a front that ends may take for the requests it holds.
+const GRACE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub struct Keep {
+    /// Handed on to the daemon.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    sets: Vec<String>,
+    /// Say `ready` on standard output when the socket listens.
+    #[arg(long)]
+    ready_on_stdout: bool,
+    /// Start no daemon (to stop what an earlier keeper left).
+    #[arg(long)]
+    no_daemon: bool,
+    /// How long the daemon may take to stop the node after SIGTERM, seconds.
+    #[arg(long, default_value_t = 300)]
+    grace: u64,
+}
+
+impl Keep {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        places.create()?;
+        // Not in the session of the terminal that started us. Refused if we lead one already.
+        let _ = rustix::process::setsid();
+        let mut options = KeeperOptions::new(places.home());
+        options.grace_ms = self.grace * 1000;
+        options.daemon = (!self.no_daemon).then(|| daemon_process(places, &self.sets));
+        if self.ready_on_stdout {
+            options.ready = std::io::stdout().as_fd().try_clone_to_owned().ok();
+        }
+        mfserv_keeper::run(options)?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// How the keeper starts the daemon: in the environment that it was started in itself.
+fn daemon_process(places: &Places, sets: &[String]) -> ProcessSpec {
+    let home = places.home().to_string_lossy().into_owned();
+    let program = crate::program().to_string_lossy().into_owned();
+    let mut argv = vec![program, "daemon".into(), "--home".into(), home];
+    for set in sets {
+        argv.extend(["--set".into(), set.clone()]);
+    }
+    let env: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+        .collect();
+    ProcessSpec {
+        id: mfserv_keeper::DAEMON.into(),
+        argv,
+        env,
+        cwd: places.home().to_owned(),
+        rlimits: Default::default(),
+        output: Output {
+            stdout: places.log().join("daemon.log"),
+            stderr: None,
+            rotation: Rotation { max_bytes: 16 << 20, ..Rotation::default() },
+        },
+        listeners: Vec::new(),
+        note: String::new(),
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Daemon {
+    /// A value that beats every file.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+impl Daemon {
+    pub fn run(self, places: Places) -> Result<Outcome, Diagnostic> {
+        daemon::run(DaemonOptions { places, sets: sets(&self.sets)? })?;
+        Ok(Outcome::Done)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Front {
+    /// The control socket to listen on.
+    #[arg(long)]
+    control: PathBuf,
+    /// How the logs are rotated (JSON).
+    #[arg(long)]
+    rotation: String,
+}
+
+impl Front {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let bad = |e: serde_json::Error| {
+            Diagnostic::error("--rotation is not understood").kind(Kind::Usage).because(e)
+        };
+        let rotation: Rotation = serde_json::from_str(&self.rotation).map_err(bad)?;
+        let inherited = std::env::var("MFSERV_LISTEN").unwrap_or_default();
+        let listeners = mfserv_front::listeners_from_env(&inherited)?;
+        mfserv_front::run(FrontOptions {
+            listeners,
+            control_socket: self.control,
+            keeper_socket: Some(places.keep_socket()),
+            log_dir: places.log(),
+            rotation,
+            grace: GRACE,
+        })?;
+        Ok(Outcome::Done)
+    }
+}

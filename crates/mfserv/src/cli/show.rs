@@ -1,0 +1,211 @@
+//! `status` and `ps`: the observed node, for people and for scripts.
+
+use std::time::Duration;
+
+use clap::Args;
+use mfserv_core::Diagnostic;
+use mfserv_core::status::{Status, WatcherStatus};
+
+use super::report::{Colour, Outcome, paint, print_problem};
+use super::{print, print_json};
+use crate::control::client;
+use crate::control::protocol::Ask;
+use crate::places::Places;
+use crate::say;
+
+/// How many of a dead worker's last lines `status` shows.
+const LAST_LINES: usize = 8;
+
+#[derive(Debug, Args)]
+pub struct Look {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Look {
+    /// Exit code 0 when the node runs, 1 when it does not as it should, 3 when there is none.
+    pub fn status(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let status = ask(places)?;
+        let outcome = if status.state == "RUNNING" { Outcome::Done } else { Outcome::NotWell };
+        if self.json {
+            print_json(&status)?;
+        } else {
+            print(&text(&status));
+            status.problems.iter().for_each(print_problem);
+        }
+        Ok(outcome)
+    }
+
+    pub fn ps(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let status = ask(places)?;
+        if self.json {
+            let workers: Vec<_> = status.watchers.iter().flat_map(|w| &w.workers).collect();
+            print_json(&workers)?;
+        } else {
+            print(&table(&worker_rows(&status)));
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+fn ask(places: &Places) -> Result<Status, Diagnostic> {
+    client::ask(&places.control_socket(), &Ask::Status, Duration::from_secs(10))
+}
+
+fn text(status: &Status) -> String {
+    let state = match status.state.as_str() {
+        "RUNNING" => paint(&status.state, Colour::Good),
+        "STARTING" | "STOPPING" => paint(&status.state, Colour::Doubtful),
+        _ => paint(&status.state, Colour::Bad),
+    };
+    let address = status.address.as_deref().unwrap_or("no listener");
+    let mut out = format!("mfserv is {state} at {address} ({})\n", status.home);
+    let ago = |since_ms: u64| say::span(say::now_ms().saturating_sub(since_ms));
+    let keeper = match &status.keeper {
+        Some(keeper) => format!("keeper {}", keeper.pid),
+        None => paint("no keeper: run `mfserv start`", Colour::Bad),
+    };
+    let (daemon, generation) = (&status.daemon, status.generation);
+    out += &format!(
+        "{keeper}, daemon {} for {}, plan {generation}\n",
+        daemon.pid,
+        ago(daemon.since_ms)
+    );
+    for note in &status.notes {
+        out += &format!("{} {note}\n", paint("note:", Colour::Doubtful));
+    }
+    out.push('\n');
+    out += &table(&watcher_rows(status));
+    for watcher in status.watchers.iter().filter(|w| !well(w)) {
+        out += &trouble(watcher);
+    }
+    let refused = status.plugins.iter().filter(|p| p.state != "active");
+    for plugin in refused {
+        out += &format!("\nplugin {}: {}\n", plugin.name, paint(&plugin.state, Colour::Bad));
+    }
+    out
+}
+
+fn well(watcher: &WatcherStatus) -> bool {
+    matches!(watcher.state.as_str(), "ready" | "off") && watcher.last_end.is_none()
+}
+
+fn watcher_rows(status: &Status) -> Vec<Vec<String>> {
+    let mut rows = vec![titles(&["WATCHER", "STATE", "READY", "CRASHES", "MEMORY", "PATHS"])];
+    for watcher in &status.watchers {
+        let colour = match watcher.state.as_str() {
+            "ready" => Colour::Good,
+            "failing" => Colour::Bad,
+            _ => Colour::Doubtful,
+        };
+        let memory: u64 = watcher.workers.iter().filter_map(|w| w.memory_bytes).sum();
+        let plugin = status.plugins.iter().find(|p| Some(&p.name) == watcher.plugin.as_ref());
+        rows.push(vec![
+            watcher.name.to_string(),
+            paint(&watcher.state, colour),
+            format!("{}/{}", watcher.ready, watcher.wanted),
+            watcher.crashes.to_string(),
+            say::bytes(memory),
+            plugin.map_or_else(String::new, |p| p.paths.join(" ")),
+        ]);
+    }
+    for plugin in &status.plugins {
+        let has_watcher = status.watchers.iter().any(|w| w.plugin.as_ref() == Some(&plugin.name));
+        if !has_watcher && plugin.state == "active" {
+            let paths = plugin.paths.join(" ");
+            let cells = [plugin.name.as_str(), "static", "-", "-", "-", &paths];
+            rows.push(cells.map(str::to_owned).to_vec());
+        }
+    }
+    rows
+}
+
+/// Why a watcher is not well: the end of its last worker, and what starting ones say.
+fn trouble(watcher: &WatcherStatus) -> String {
+    let mut out = String::new();
+    for worker in watcher.workers.iter().filter(|w| w.probe.is_some()) {
+        let since = say::span(say::now_ms().saturating_sub(worker.since_ms));
+        let saw = worker.probe.as_deref().unwrap_or_default();
+        out += &format!("\n{} is starting for {since}: {saw}\n", worker.id);
+    }
+    if let Some(end) = &watcher.last_end {
+        let ago = say::span(say::now_ms().saturating_sub(end.at_ms));
+        let why = paint(&end.why.to_string(), Colour::Bad);
+        out += &format!("\n{} ended {ago} ago: {why}", end.worker);
+        out += &say::indented(&end.last_output, LAST_LINES);
+        out.push('\n');
+    }
+    out
+}
+
+fn worker_rows(status: &Status) -> Vec<Vec<String>> {
+    let mut rows =
+        vec![titles(&["WORKER", "PID", "PHASE", "FOR", "CPU", "MEMORY", "CONTAINED BY"])];
+    let now = say::now_ms();
+    for worker in status.watchers.iter().flat_map(|w| &w.workers) {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        rows.push(vec![
+            worker.id.to_string(),
+            or_dash(worker.pid.map(|pid| pid.to_string())),
+            worker.phase.to_string(),
+            say::span(now.saturating_sub(worker.since_ms)),
+            or_dash(worker.cpu_ms.map(|ms| format!("{:.1}s", ms as f64 / 1000.0))),
+            or_dash(worker.memory_bytes.map(say::bytes)),
+            worker.containment.clone() + if worker.adopted { " (adopted)" } else { "" },
+        ]);
+    }
+    rows
+}
+
+fn titles(titles: &[&str]) -> Vec<String> {
+    titles.iter().map(|title| paint(title, Colour::Title)).collect()
+}
+
+/// Columns as wide as their widest cell, two blanks apart.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            rows.iter().filter_map(|row| row.get(column)).map(|c| visible(c)).max().unwrap_or(0)
+        })
+        .collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line += cell;
+            line += &" ".repeat(width + 2 - visible(cell));
+        }
+        out += line.trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+/// How many columns a text takes: colours take none.
+fn visible(text: &str) -> usize {
+    let mut count = 0;
+    let mut in_colour = false;
+    for c in text.chars() {
+        match c {
+            '\x1b' => in_colour = true,
+            'm' if in_colour => in_colour = false,
+            _ if in_colour => {}
+            _ => count += 1,
+        }
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_with_and_without_colours() {
+        let row = |cells: &[&str]| cells.iter().map(|c| c.to_string()).collect::<Vec<_>>();
+        let text = table(&[row(&["A", "LONG", "C"]), row(&["\x1b[32mwide\x1b[0m", "x", "y"])]);
+        assert_eq!(text, "A     LONG  C\n\x1b[32mwide\x1b[0m  x     y\n");
+    }
+}

@@ -1,0 +1,154 @@
+//! Reading what the node should be: configuration files, environment, plugins.
+//! Nothing is bound or started here.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use mfserv_core::ini::{self, Dialect, Document};
+use mfserv_core::module_config::{self, Resolution};
+use mfserv_core::{Diagnostic, Kind, Location};
+
+use crate::host;
+use crate::places::Places;
+
+/// The variables of the outside that reach plugins.
+const PASSED: [&str; 10] =
+    ["HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "PATH", "SHELL", "TERM", "SSL_CERT_FILE"];
+
+/// One `--set section.key=value`.
+pub type Set = (String, String, String);
+
+/// The module's configuration, and the environment that it gives.
+pub struct Module {
+    /// The typed configuration with the history of each value.
+    pub resolution: Resolution,
+    /// The module environment: what plugins and commands see.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Reads the module's configuration.
+pub fn module(places: &Places, sets: &[Set]) -> Result<Module, Diagnostic> {
+    let mut env = base_environment(places);
+    let config_name = config_name();
+    let documents = [places.config_file(), site_dir().join("mfserv/config.ini")]
+        .iter()
+        .filter_map(|path| read_document(path, Dialect::Module).transpose())
+        .collect::<Result<Vec<Document>, Diagnostic>>()?;
+    let mut resolution = module_config::resolve(&documents, sets, &env, &config_name);
+    resolve_hosts(&mut resolution);
+    env.insert("MFCONFIG".into(), config_name);
+    env.extend(resolution.exported.clone());
+    env.extend(log_environment(places, &resolution));
+    Ok(Module { resolution, env })
+}
+
+/// The names that only a resolver knows.
+fn resolve_hosts(resolution: &mut Resolution) {
+    for unresolved in std::mem::take(&mut resolution.unresolved) {
+        let address = |host: &String| host::resolve(host).unwrap_or_else(|| "dns_error".into());
+        let addresses: Vec<String> = unresolved.hosts.iter().map(address).collect();
+        resolution.exported.insert(unresolved.variable, addresses.join(";"));
+    }
+}
+
+/// The root of the site's configuration, `/etc/metwork.config.d` or `MFSERV_SITE_DIR`.
+pub fn site_dir() -> PathBuf {
+    std::env::var_os("MFSERV_SITE_DIR")
+        .map_or_else(|| PathBuf::from("/etc/metwork.config.d"), PathBuf::from)
+}
+
+/// The configuration name that chooses variants: `MFCONFIG`, else the first line
+/// of `/etc/metwork.config`, else `GENERIC`.
+pub fn config_name() -> String {
+    if let Ok(name) = std::env::var("MFCONFIG") {
+        if !name.is_empty() {
+            return name;
+        }
+    }
+    let text = std::fs::read_to_string("/etc/metwork.config").unwrap_or_default();
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    line.map_or_else(|| "GENERIC".into(), |line| line.replace(' ', ""))
+}
+
+/// Reads an INI file; `None` when there is none.
+pub fn read_document(path: &Path, dialect: Dialect) -> Result<Option<Document>, Diagnostic> {
+    let name = path.to_string_lossy();
+    match std::fs::read(path) {
+        Ok(bytes) => ini::parse_bytes(&bytes, &name, dialect).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Diagnostic::error("a configuration file cannot be read")
+            .kind(Kind::BadConfiguration)
+            .because(error)
+            .at(Location::new(name, 0))
+            .help("make it readable for the user that runs mfserv")),
+    }
+}
+
+/// What is known before any configuration is read.
+fn base_environment(places: &Places) -> BTreeMap<String, String> {
+    let mut env: BTreeMap<String, String> =
+        PASSED.iter().filter_map(|key| Some((key.to_string(), std::env::var(key).ok()?))).collect();
+    env.extend(host::variables());
+    let home = places.home().to_string_lossy().into_owned();
+    let prefix = installation_dir().to_string_lossy().into_owned();
+    let version = env!("CARGO_PKG_VERSION");
+    let user = env.get("USER").or_else(|| env.get("LOGNAME")).cloned();
+    for (key, value) in [
+        ("MFMODULE", "MFSERV"),
+        ("MFMODULE_LOWERCASE", "mfserv"),
+        ("MFMODULE_HOME", &prefix),
+        ("MFSERV_HOME", &prefix),
+        ("MFEXT_HOME", &prefix),
+        ("MFMODULE_VERSION", version),
+        ("MFSERV_VERSION", version),
+        ("MFMODULE_RUNTIME_HOME", &home),
+        ("MFMODULE_RUNTIME_USER", user.as_deref().unwrap_or("mfserv")),
+        ("MFMODULE_PLUGINS_BASE_DIR", &format!("{home}/var/plugins")),
+        ("TMPDIR", &format!("{home}/tmp")),
+        ("PYTHON_EGG_CACHE", &format!("{home}/tmp/python_cache")),
+        ("LC_NUMERIC", "C"),
+        ("METWORK_PROFILE_LOADED", "1"),
+    ] {
+        env.insert(key.into(), value.into());
+    }
+    env
+}
+
+/// `MFSERV_HOME`: where the program is installed (the directory above its `bin`,
+/// or the one it is in).
+fn installation_dir() -> PathBuf {
+    if let Some(home) = std::env::var_os("MFSERV_HOME") {
+        return home.into();
+    }
+    let program = crate::program();
+    let dir = program.parent().unwrap_or(Path::new("/"));
+    match dir.file_name() {
+        Some(name) if name == "bin" => dir.parent().unwrap_or(dir).to_owned(),
+        _ => dir.to_owned(),
+    }
+}
+
+/// The variables that the log library of plugins reads.
+fn log_environment(places: &Places, resolution: &Resolution) -> Vec<(String, String)> {
+    let value = |section: &str, key: &str| {
+        resolution.value(section, key).map_or_else(String::new, |value| value.value.clone())
+    };
+    let log = |key: &str| value("log", key);
+    [
+        ("LOGPROXY_LOG_DIRECTORY", places.log().to_string_lossy().into_owned()),
+        ("LOGPROXY_ROTATED_FILES", log("number_of_rotated_files")),
+        ("LOGPROXY_ROTATION_TIME", log("max_age_before_rotation")),
+        ("LOGPROXY_ROTATION_SIZE", log("max_size_before_rotation")),
+        ("LOGPROXY_CHMOD", log("chmod")),
+        ("MFLOG_MINIMAL_LEVEL", log("minimal_level")),
+        ("MFLOG_JSON_FILE", "null".into()),
+        ("MFLOG_JSON_MINIMAL_LEVEL", log("json_minimal_level")),
+        ("MFLOG_SYSLOG_ADDRESS", "null".into()),
+        ("MFLOG_SYSLOG_FORMAT", "json".into()),
+        ("MFLOG_JSON_ONLY_KEYS", "plugin".into()),
+        ("MFLOG_EXTRA_CONTEXT_FUNC", "mfext.mflog_addon.extra_context".into()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_string(), value))
+    .collect()
+}

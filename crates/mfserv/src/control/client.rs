@@ -1,0 +1,74 @@
+//! The command line's side of the control link.
+
+use std::path::Path;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use mfserv_core::{Diagnostic, Kind};
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::protocol::{Ask, MAX_BODY};
+
+/// Asks the daemon that listens on `socket`, and waits for its answer, at most `patience`.
+/// [`Kind::NotRunning`] when there is none.
+pub fn ask<T: DeserializeOwned>(
+    socket: &Path,
+    ask: &Ask,
+    patience: Duration,
+) -> Result<T, Diagnostic> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Diagnostic::error("cannot start").because(e))?;
+    runtime.block_on(async {
+        let late = |_| {
+            Diagnostic::error("the daemon does not answer in time")
+                .kind(Kind::Timeout)
+                .because(format!("no answer within {} s", patience.as_secs()))
+                .help("`mfserv events` shows what it is doing")
+        };
+        tokio::time::timeout(patience, exchange(socket, ask)).await.map_err(late)?
+    })
+}
+
+async fn exchange<T: DeserializeOwned>(socket: &Path, ask: &Ask) -> Result<T, Diagnostic> {
+    let stream = UnixStream::connect(socket).await.map_err(|e| not_running(socket, &e))?;
+    let broke = |e: &dyn std::fmt::Display| {
+        Diagnostic::error("the daemon went away before it answered")
+            .because(e)
+            .help("it is restarted by itself; try again")
+    };
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broke(&e))?;
+    let connection = tokio::spawn(connection);
+    let body = serde_json::to_vec(ask).unwrap_or_default();
+    let request = Request::post("/v1/ask")
+        .header("host", "mfserv")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|e| broke(&e))?;
+    let response = sender.send_request(request).await.map_err(|e| broke(&e))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
+    let body = body.map_err(|e| broke(&e))?.to_bytes();
+    connection.abort();
+    let unreadable = |e: serde_json::Error| {
+        Diagnostic::error("the daemon's answer is not understood")
+            .because(e)
+            .help("the daemon may be of another version: `mfserv upgrade`")
+    };
+    match status {
+        StatusCode::OK => serde_json::from_slice(&body).map_err(unreadable),
+        _ => Err(serde_json::from_slice(&body).map_err(unreadable)?),
+    }
+}
+
+fn not_running(socket: &Path, error: &std::io::Error) -> Diagnostic {
+    Diagnostic::error("the node is not running")
+        .kind(Kind::NotRunning)
+        .because(format!("{}: {error}", socket.display()))
+        .help("start it with `mfserv start`")
+}

@@ -1,0 +1,53 @@
+//! What can be asked of the daemon: `POST /v1/ask` with an [`Ask`] as its JSON
+//! body; the answer is JSON, or a [`mfserv_core::Diagnostic`] with status 4xx/5xx.
+
+use mfserv_core::Diagnostic;
+use serde::{Deserialize, Serialize};
+
+/// The largest body of a request or an answer, bytes.
+pub const MAX_BODY: usize = 16 * 1024 * 1024;
+
+/// A request to the daemon.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Ask {
+    /// The observed node: a [`mfserv_core::status::Status`].
+    Status,
+    /// Read everything again and apply what changed: an [`Applied`].
+    Reload {
+        /// Wait at most this long until what changed is served, seconds; 0 = do not wait.
+        wait_s: u64,
+    },
+    /// Replace the workers of these apps, one after the other: an [`Applied`].
+    Restart {
+        /// Plugins (`foo`), apps (`foo.main`, `foo/main`) or watchers; empty = every app.
+        apps: Vec<String>,
+        /// Wait at most this long, seconds; 0 = do not wait.
+        wait_s: u64,
+    },
+    /// Keep this many workers of an app from now on: an [`Applied`].
+    Scale {
+        /// The app, as in `Restart`.
+        app: String,
+        /// How many; `None` = what its configuration says.
+        count: Option<u32>,
+        /// Wait at most this long, seconds; 0 = do not wait.
+        wait_s: u64,
+    },
+    /// Stop everything in order; answered when nothing but keeper and daemon is left,
+    /// which end right after: an [`Applied`].
+    Stop,
+    /// The plan in force: a [`mfserv_core::plan::Plan`].
+    Plan,
+}
+
+/// What an operation did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The generation of the plan that is now in force.
+    pub generation: u64,
+    /// What changed, in a few words.
+    pub changes: String,
+    /// Problems of the present configuration.
+    pub problems: Vec<Diagnostic>,
+}

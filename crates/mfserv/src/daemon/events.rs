@@ -1,0 +1,41 @@
+//! The record of what happened: one JSON line for each event in `log/events.jsonl`,
+//! and a sentence for people in the daemon's own log.
+
+use std::sync::{Arc, Mutex};
+
+use mfserv_core::Diagnostic;
+use mfserv_core::event::{Event, Fact};
+use mfserv_core::output::Rotation;
+use mfserv_logfile::LogFile;
+
+use crate::places::Places;
+use crate::say;
+
+/// Records events. Cheap to clone.
+#[derive(Clone)]
+pub struct Events {
+    file: Arc<Mutex<LogFile>>,
+}
+
+impl Events {
+    /// Goes on with the node's record.
+    pub fn open(places: &Places) -> Result<Events, Diagnostic> {
+        let rotation = Rotation { max_bytes: 16 << 20, max_age_s: 0, ..Rotation::default() };
+        let path = places.events_file();
+        let file = LogFile::open(&path, rotation).map_err(|e| {
+            Diagnostic::error(format!("cannot write {}", path.display())).because(e)
+        })?;
+        Ok(Events { file: Arc::new(Mutex::new(file)) })
+    }
+
+    /// Records a fact, now. A disk that cannot be written loses the record, never the node.
+    pub fn record(&self, fact: Fact) {
+        let event = Event { at_ms: say::now_ms(), fact };
+        eprintln!("{}", say::event(&event));
+        let Ok(mut line) = serde_json::to_vec(&event) else { return };
+        line.push(b'\n');
+        if let Ok(mut file) = self.file.lock() {
+            let _ = file.append(&line);
+        }
+    }
+}

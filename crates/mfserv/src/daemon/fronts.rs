@@ -1,0 +1,432 @@
+//! The living fronts: each has the same table and the same admitted workers, and a
+//! worker is drained when all of them say so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mfserv_core::event::Fact;
+use mfserv_core::names::{WatcherName, WorkerId};
+use mfserv_core::route::RouteTable;
+use mfserv_core::wire::front::{FromFront, Peer, ToFront};
+use mfserv_core::wire::{self, frame};
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_supervisor::{Handle, Traffic};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use super::events::Events;
+use super::front_socket;
+
+/// How long a living front may take to answer a daemon that comes back.
+const GREETING: Duration = Duration::from_secs(2);
+
+enum Message {
+    Admit(String, Peer),
+    Drain(String, WorkerId),
+    Forget(String, WorkerId),
+    Publish(u64, Box<RouteTable>, oneshot::Sender<Result<(), Diagnostic>>),
+    State(String),
+    Up(WorkerId),
+    Gone(WorkerId),
+    Connected(WorkerId, mpsc::UnboundedSender<ToFront>),
+    Says(WorkerId, FromFront),
+    Lost(WorkerId),
+}
+
+/// Speaks to every front. Cheap to clone.
+#[derive(Clone)]
+pub struct Fronts {
+    messages: mpsc::UnboundedSender<Message>,
+}
+
+/// What was found before the task starts.
+pub struct Found {
+    run_dir: PathBuf,
+    received: mpsc::UnboundedReceiver<Message>,
+    links: Vec<(WorkerId, Link)>,
+    admitted: BTreeMap<String, Vec<Peer>>,
+    /// The greatest generation that a living front routes by.
+    pub generation: u64,
+}
+
+impl Fronts {
+    /// No front is known yet.
+    pub fn new(run_dir: PathBuf) -> (Fronts, Found) {
+        let (messages, received) = mpsc::unbounded_channel();
+        let found = Found {
+            run_dir,
+            received,
+            links: Vec::new(),
+            admitted: BTreeMap::new(),
+            generation: 0,
+        };
+        (Fronts { messages }, found)
+    }
+
+    /// Starts the task.
+    pub fn run(&self, found: Found, supervisor: Handle, events: Events) {
+        let mut board = Board {
+            run_dir: found.run_dir,
+            own: self.clone(),
+            supervisor,
+            events,
+            table: None,
+            word: "STARTING".into(),
+            admitted: found.admitted,
+            links: BTreeMap::new(),
+            connecting: BTreeMap::new(),
+            draining: BTreeMap::new(),
+            publishing: Vec::new(),
+        };
+        for (id, link) in found.links {
+            link.start(id, self.clone());
+        }
+        let mut received = found.received;
+        tokio::spawn(async move {
+            while let Some(message) = received.recv().await {
+                board.receive(message);
+            }
+        });
+    }
+
+    /// Every front routes by this table from now on; returns when they all do.
+    pub async fn publish(&self, generation: u64, table: RouteTable) -> Result<(), Diagnostic> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Publish(generation, Box::new(table), reply));
+        answer.await.unwrap_or_else(|_| Err(Diagnostic::error("the front link has ended")))
+    }
+
+    /// The word of the health endpoint.
+    pub fn state(&self, word: &str) {
+        self.send(Message::State(word.into()));
+    }
+
+    /// Looks for facts about fronts among all facts.
+    pub fn notice(&self, fact: &Fact) {
+        let is_front = |worker: &WorkerId| worker.watcher == WatcherName::front();
+        match fact {
+            Fact::WorkerStarted { worker, .. } if is_front(worker) => {
+                self.send(Message::Up(worker.clone()));
+            }
+            Fact::WorkerEnded { worker, .. } if is_front(worker) => {
+                self.send(Message::Gone(worker.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    fn send(&self, message: Message) {
+        let _ = self.messages.send(message);
+    }
+}
+
+impl Traffic for Fronts {
+    fn admit(&mut self, upstream: &str, peer: Peer) {
+        self.send(Message::Admit(upstream.into(), peer));
+    }
+
+    fn drain(&mut self, upstream: &str, worker: &WorkerId) {
+        self.send(Message::Drain(upstream.into(), worker.clone()));
+    }
+
+    fn forget(&mut self, upstream: &str, worker: &WorkerId) {
+        self.send(Message::Forget(upstream.into(), worker.clone()));
+    }
+}
+
+impl Found {
+    /// Connects to the fronts that live, and learns whom they give requests to.
+    /// Workers that are not `alive` any more are left out.
+    pub async fn connect(
+        &mut self,
+        fronts: &BTreeSet<WorkerId>,
+        alive: &BTreeSet<WorkerId>,
+    ) -> BTreeSet<WorkerId> {
+        for id in fronts {
+            let socket = front_socket(&self.run_dir, id);
+            let greeted = tokio::time::timeout(GREETING, Link::connect(&socket)).await;
+            // One that does not answer is probed and replaced like any other worker.
+            let Ok(Ok((link, generation, peers))) = greeted else { continue };
+            self.generation = self.generation.max(generation);
+            self.links.push((id.clone(), link));
+            for (upstream, peers) in peers {
+                let known = self.admitted.entry(upstream).or_default();
+                for peer in peers {
+                    if alive.contains(&peer.worker) && !known.contains(&peer) {
+                        known.push(peer);
+                    }
+                }
+            }
+        }
+        let peers = self.admitted.values().flatten().map(|peer| peer.worker.clone());
+        let fronts = self.links.iter().map(|(id, _)| id.clone());
+        peers.chain(fronts).collect()
+    }
+}
+
+/// The task's state.
+struct Board {
+    run_dir: PathBuf,
+    own: Fronts,
+    supervisor: Handle,
+    events: Events,
+    table: Option<(u64, Box<RouteTable>)>,
+    word: String,
+    admitted: BTreeMap<String, Vec<Peer>>,
+    links: BTreeMap<WorkerId, mpsc::UnboundedSender<ToFront>>,
+    connecting: BTreeMap<WorkerId, AbortHandle>,
+    /// Workers being drained, and the fronts that have not said so yet.
+    draining: BTreeMap<WorkerId, BTreeSet<WorkerId>>,
+    publishing: Vec<Publishing>,
+}
+
+struct Publishing {
+    generation: u64,
+    missing: BTreeSet<WorkerId>,
+    reply: oneshot::Sender<Result<(), Diagnostic>>,
+}
+
+impl Board {
+    fn receive(&mut self, message: Message) {
+        match message {
+            Message::Admit(upstream, peer) => self.admit(upstream, peer),
+            Message::Drain(upstream, worker) => self.drain(upstream, worker),
+            Message::Forget(upstream, worker) => {
+                self.take_off(&upstream, &worker);
+                self.draining.remove(&worker);
+                self.tell_all(&ToFront::Forget { upstream, worker });
+            }
+            Message::Publish(generation, table, reply) => self.publish(generation, table, reply),
+            Message::State(word) => {
+                self.word.clone_from(&word);
+                self.tell_all(&ToFront::State { word });
+            }
+            Message::Up(front) => self.reach(front),
+            Message::Gone(front) => {
+                if let Some(task) = self.connecting.remove(&front) {
+                    task.abort();
+                }
+                self.lost(&front);
+            }
+            Message::Connected(front, link) => self.connected(front, link),
+            Message::Says(front, said) => self.said(&front, said),
+            Message::Lost(front) => self.lost(&front),
+        }
+    }
+
+    fn tell_all(&self, message: &ToFront) {
+        for link in self.links.values() {
+            let _ = link.send(message.clone());
+        }
+    }
+
+    fn admit(&mut self, upstream: String, peer: Peer) {
+        let peers = self.admitted.entry(upstream.clone()).or_default();
+        if !peers.contains(&peer) {
+            peers.push(peer.clone());
+        }
+        self.tell_all(&ToFront::Admit { upstream, peer });
+    }
+
+    fn drain(&mut self, upstream: String, worker: WorkerId) {
+        self.take_off(&upstream, &worker);
+        let fronts: BTreeSet<WorkerId> = self.links.keys().cloned().collect();
+        if fronts.is_empty() {
+            return self.supervisor.drained(worker);
+        }
+        self.draining.insert(worker.clone(), fronts);
+        self.tell_all(&ToFront::Drain { upstream, worker });
+    }
+
+    fn take_off(&mut self, upstream: &str, worker: &WorkerId) {
+        if let Some(peers) = self.admitted.get_mut(upstream) {
+            peers.retain(|peer| peer.worker != *worker);
+            if peers.is_empty() {
+                self.admitted.remove(upstream);
+            }
+        }
+    }
+
+    fn publish(
+        &mut self,
+        generation: u64,
+        table: Box<RouteTable>,
+        reply: oneshot::Sender<Result<(), Diagnostic>>,
+    ) {
+        self.table = Some((generation, table));
+        let missing: BTreeSet<WorkerId> = self.links.keys().cloned().collect();
+        if missing.is_empty() {
+            // The next front begins with this table.
+            let _ = reply.send(Ok(()));
+            return;
+        }
+        if let Some(message) = self.table_message() {
+            self.tell_all(&message);
+        }
+        self.publishing.push(Publishing { generation, missing, reply });
+    }
+
+    fn table_message(&self) -> Option<ToFront> {
+        let (generation, table) = self.table.as_ref()?;
+        Some(ToFront::Publish {
+            generation: *generation,
+            table: table.clone(),
+            peers: self.admitted.clone(),
+        })
+    }
+
+    /// A front was started: connect to it as soon as it listens.
+    fn reach(&mut self, front: WorkerId) {
+        let (socket, own, id) =
+            (front_socket(&self.run_dir, &front), self.own.clone(), front.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                if let Ok((link, ..)) = Link::connect(&socket).await {
+                    return link.start(id, own);
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        self.connecting.insert(front, task.abort_handle());
+    }
+
+    fn connected(&mut self, front: WorkerId, link: mpsc::UnboundedSender<ToFront>) {
+        self.connecting.remove(&front);
+        let _ = link.send(ToFront::State { word: self.word.clone() });
+        if let Some(message) = self.table_message() {
+            let _ = link.send(message);
+        }
+        self.links.insert(front, link);
+    }
+
+    fn said(&mut self, front: &WorkerId, said: FromFront) {
+        match said {
+            FromFront::Published { generation } => {
+                self.supervisor.ready(front.clone());
+                self.published(front, generation, Ok(()));
+            }
+            FromFront::Refused { generation, reason } => {
+                let problem = Diagnostic::error("the front refuses the new routes")
+                    .kind(Kind::BadConfiguration)
+                    .because(reason)
+                    .help("the routes in force before are still in force");
+                self.published(front, generation, Err(problem));
+            }
+            FromFront::Drained { worker } => {
+                if let Some(missing) = self.draining.get_mut(&worker) {
+                    missing.remove(front);
+                }
+                self.tell_drained();
+            }
+            FromFront::Trouble { worker, cause } => {
+                self.events.record(Fact::WorkerTrouble { worker, cause });
+            }
+            FromFront::Hello { .. } | FromFront::Admitted { .. } | FromFront::Stats(_) => {}
+        }
+    }
+
+    fn published(&mut self, front: &WorkerId, generation: u64, outcome: Result<(), Diagnostic>) {
+        for publishing in &mut self.publishing {
+            if publishing.generation <= generation {
+                publishing.missing.remove(front);
+            }
+        }
+        for index in (0..self.publishing.len()).rev() {
+            if self.publishing[index].missing.is_empty() {
+                let _ = self.publishing.swap_remove(index).reply.send(outcome.clone());
+            }
+        }
+    }
+
+    /// A front is gone, and with it all that it held.
+    fn lost(&mut self, front: &WorkerId) {
+        if self.links.remove(front).is_none() {
+            return;
+        }
+        for missing in self.draining.values_mut() {
+            missing.remove(front);
+        }
+        self.tell_drained();
+        let last = self.publishing.iter().map(|p| p.generation).max().unwrap_or(0);
+        self.published(front, last, Ok(()));
+    }
+
+    fn tell_drained(&mut self) {
+        let drained: Vec<WorkerId> = self
+            .draining
+            .iter()
+            .filter(|(_, missing)| missing.is_empty())
+            .map(|(worker, _)| worker.clone())
+            .collect();
+        for worker in drained {
+            self.draining.remove(&worker);
+            self.supervisor.drained(worker);
+        }
+    }
+}
+
+/// A connection to one front.
+struct Link {
+    stream: UnixStream,
+    incoming: Vec<u8>,
+}
+
+impl Link {
+    /// Connects and exchanges greetings; returns the generation that the front routes
+    /// by, and whom it gives requests to.
+    async fn connect(
+        socket: &Path,
+    ) -> Result<(Link, u64, BTreeMap<String, Vec<Peer>>), Diagnostic> {
+        let stream = UnixStream::connect(socket).await.map_err(broken)?;
+        let mut link = Link { stream, incoming: Vec::new() };
+        link.send(&ToFront::Hello { version: wire::VERSION }).await?;
+        match link.next().await? {
+            FromFront::Hello { peers, generation, .. } => Ok((link, generation, peers)),
+            other => Err(broken(format!("it did not greet: {other:?}"))),
+        }
+    }
+
+    async fn send(&mut self, message: &ToFront) -> Result<(), Diagnostic> {
+        let bytes = frame::encode(message).map_err(broken)?;
+        self.stream.write_all(&bytes).await.map_err(broken)
+    }
+
+    async fn next(&mut self) -> Result<FromFront, Diagnostic> {
+        loop {
+            if let Some(message) = frame::decode(&mut self.incoming).map_err(broken)? {
+                return Ok(message);
+            }
+            if self.stream.read_buf(&mut self.incoming).await.map_err(broken)? == 0 {
+                return Err(broken("it closed the link"));
+            }
+        }
+    }
+
+    /// Carries messages both ways in a task of its own, until the link breaks.
+    fn start(mut self, front: WorkerId, fronts: Fronts) {
+        let (sender, mut to_send) = mpsc::unbounded_channel();
+        fronts.send(Message::Connected(front.clone(), sender));
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    said = self.next() => match said {
+                        Ok(said) => fronts.send(Message::Says(front.clone(), said)),
+                        Err(_) => break,
+                    },
+                    message = to_send.recv() => match message {
+                        Some(message) if self.send(&message).await.is_ok() => {}
+                        _ => break,
+                    },
+                }
+            }
+            fronts.send(Message::Lost(front));
+        });
+    }
+}
+
+fn broken(cause: impl std::fmt::Display) -> Diagnostic {
+    Diagnostic::error("the link to a front broke").because(cause)
+}

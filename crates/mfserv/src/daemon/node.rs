@@ -1,0 +1,390 @@
+//! The node as the daemon holds it: what is asked of it, one operation at a time.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mfserv_core::diff::Changes;
+use mfserv_core::event::{EndReason, Fact};
+use mfserv_core::names::WatcherName;
+use mfserv_core::plan::{Plan, PluginState};
+use mfserv_core::status::{PluginStatus, RoleStatus, Status};
+use mfserv_core::wire::keeper::Ask as AskKeeper;
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_supervisor::{Handle, KeeperLink, KeeperState, Until};
+
+use super::DaemonOptions;
+use super::events::Events;
+use super::fronts::Fronts;
+use super::state::NodeState;
+use crate::control::protocol::{Applied, Ask};
+use crate::control::server::{Answer, Answerer};
+use crate::say;
+
+/// How long all apps together may take at boot before the node is said to run anyway.
+const BOOT: Duration = Duration::from_secs(600);
+/// How long everything may take to stop in order; then it is killed.
+const STOP: Duration = Duration::from_secs(300);
+
+/// What a node is made of.
+pub struct Parts {
+    pub options: DaemonOptions,
+    pub events: Events,
+    pub keeper: KeeperLink,
+    pub supervisor: Handle,
+    pub fronts: Fronts,
+    /// What the keeper said first.
+    pub found: KeeperState,
+    /// The generation that living fronts route by.
+    pub generation: u64,
+}
+
+/// The node. Cheap to clone.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+pub struct Inner {
+    pub(super) parts: Parts,
+    pub(super) state: NodeState,
+    /// Held during an operation: operations queue up, they do not fail.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    pub(super) plan: Mutex<Option<Arc<Plan>>>,
+    keeper: Mutex<Option<RoleStatus>>,
+    notes: Mutex<Vec<String>>,
+    stopping: AtomicBool,
+    since_ms: u64,
+}
+
+impl std::ops::Deref for Node {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Node {
+    /// A node that has applied no plan yet.
+    pub fn new(parts: Parts) -> Node {
+        let state = NodeState::load(parts.options.places.status_file());
+        let found = parts.found.clone();
+        let node = Node(Arc::new(Inner {
+            parts,
+            state,
+            turn: tokio::sync::Mutex::new(()),
+            plan: Mutex::new(None),
+            keeper: Mutex::new(None),
+            notes: Mutex::new(Vec::new()),
+            stopping: AtomicBool::new(false),
+            since_ms: say::now_ms(),
+        }));
+        node.keeper_found(&found);
+        node
+    }
+
+    /// Brings the node up. Tried again as long as it cannot be done (the port is taken…).
+    pub async fn boot(&self, adopted: bool) {
+        // A daemon that comes back to a serving node must not make it look down.
+        if !(adopted && self.state.word() == "RUNNING") {
+            self.set_state("STARTING");
+        } else {
+            self.parts.fronts.state("RUNNING");
+        }
+        let mut told = None;
+        let changes = loop {
+            match self.reconcile().await {
+                Ok(changes) => break changes,
+                Err(problem) => {
+                    if told.as_ref() != Some(&problem) {
+                        self.parts.events.record(Fact::Problem { problem: problem.clone() });
+                        self.note(&problem.to_string());
+                        told = Some(problem);
+                    }
+                    self.set_state("ERROR");
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            }
+        };
+        if told.is_some() {
+            self.forget_notes();
+        }
+        let _ = self.parts.supervisor.wait(Until::Tried, changes.touched(), BOOT).await;
+        let front =
+            self.parts.supervisor.wait(Until::Settled, vec![WatcherName::front()], BOOT).await;
+        if self.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        self.set_state(if front.is_ok() { "RUNNING" } else { "ERROR" });
+    }
+
+    fn set_state(&self, word: &str) {
+        self.parts.fronts.state(word);
+        if self.state.set(word) {
+            self.parts.events.record(Fact::NodeState { word: word.into() });
+        }
+    }
+
+    fn note(&self, text: &str) {
+        if let Ok(mut notes) = self.notes.lock() {
+            notes.push(text.into());
+        }
+    }
+
+    fn forget_notes(&self) {
+        if let Ok(mut notes) = self.notes.lock() {
+            notes.clear();
+        }
+    }
+
+    /// A keeper answers.
+    pub fn keeper_found(&self, found: &KeeperState) {
+        let Ok(mut keeper) = self.keeper.lock() else { return };
+        let role = RoleStatus {
+            pid: found.pid,
+            version: env!("CARGO_PKG_VERSION").into(),
+            since_ms: say::now_ms(),
+        };
+        *keeper = Some(role);
+        drop(keeper);
+        if found.adopted > 0 {
+            let text = format!(
+                "keeper {} adopted {} processes of an earlier keeper: how those end cannot be \
+                 known, and what they started in the background meanwhile is not contained",
+                found.pid, found.adopted
+            );
+            self.note(&text);
+            self.parts.events.record(Fact::Note { text });
+        }
+    }
+
+    /// The keeper does not answer any more.
+    pub fn keeper_lost(&self) {
+        if let Ok(mut keeper) = self.keeper.lock() {
+            *keeper = None;
+        }
+        let text = "the keeper is gone: everything goes on, but nothing can be started or \
+                    restarted until `mfserv start` brings a new one";
+        self.parts.events.record(Fact::Note { text: text.into() });
+    }
+
+    /// Answers what is asked over the control link.
+    pub fn answerer(&self) -> Answerer {
+        let node = self.clone();
+        Arc::new(move |ask| {
+            let node = node.clone();
+            Box::pin(async move { node.answer(ask).await })
+        })
+    }
+
+    async fn answer(&self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Status => json(&self.status().await),
+            Ask::Plan => json(&*self.shown_plan()?),
+            Ask::Reload { wait_s } => json(&self.reload(wait_s).await?),
+            Ask::Restart { apps, wait_s } => json(&self.restart(&apps, wait_s).await?),
+            Ask::Scale { app, count, wait_s } => json(&self.scale(&app, count, wait_s).await?),
+            Ask::Stop => json(&self.stop().await?),
+        }
+    }
+
+    /// The plan in force.
+    pub fn shown_plan(&self) -> Result<Arc<Plan>, Diagnostic> {
+        let plan = self.plan.lock().ok().and_then(|plan| plan.clone());
+        plan.ok_or_else(|| {
+            Diagnostic::error("the node has no plan yet")
+                .kind(Kind::NotRunning)
+                .help("it is starting: try again, or look at `mfserv events`")
+        })
+    }
+
+    async fn reload(&self, wait_s: u64) -> Result<Applied, Diagnostic> {
+        self.refuse_while_stopping()?;
+        let turn = self.turn.lock().await;
+        let changes = self.reconcile_in_turn().await?;
+        drop(turn);
+        self.wait(changes.touched(), wait_s).await?;
+        let gone = self.parts.supervisor.wait(Until::Gone, changes.stop.clone(), seconds(wait_s));
+        if wait_s > 0 {
+            gone.await?;
+        }
+        self.applied(&changes)
+    }
+
+    async fn restart(&self, apps: &[String], wait_s: u64) -> Result<Applied, Diagnostic> {
+        self.refuse_while_stopping()?;
+        let _turn = self.turn.lock().await;
+        let watchers = self.find(apps)?;
+        let why = EndReason::Asked { what: "restart".into() };
+        self.parts.supervisor.restart(watchers.clone(), why);
+        self.wait(watchers.clone(), wait_s).await?;
+        self.applied(&Changes { replace: watchers, ..Changes::default() })
+    }
+
+    async fn scale(
+        &self,
+        app: &str,
+        count: Option<u32>,
+        wait_s: u64,
+    ) -> Result<Applied, Diagnostic> {
+        self.refuse_while_stopping()?;
+        let turn = self.turn.lock().await;
+        for watcher in self.find(&[app.to_string()])? {
+            self.set_scale(&watcher, count)?;
+            if let Some(count) = count {
+                self.parts.events.record(Fact::Scaled { watcher, count });
+            }
+        }
+        let changes = self.reconcile_in_turn().await?;
+        drop(turn);
+        self.wait(changes.touched(), wait_s).await?;
+        self.applied(&changes)
+    }
+
+    async fn wait(&self, watchers: Vec<WatcherName>, wait_s: u64) -> Result<(), Diagnostic> {
+        match wait_s {
+            0 => Ok(()),
+            _ => self.parts.supervisor.wait(Until::Settled, watchers, seconds(wait_s)).await,
+        }
+    }
+
+    fn applied(&self, changes: &Changes) -> Result<Applied, Diagnostic> {
+        let plan = self.shown_plan()?;
+        Ok(Applied {
+            generation: plan.generation,
+            changes: changes.to_string(),
+            problems: plan.problems.clone(),
+        })
+    }
+
+    /// The watchers that people mean by these names; all apps and extra daemons by none.
+    fn find(&self, names: &[String]) -> Result<Vec<WatcherName>, Diagnostic> {
+        let plan = self.shown_plan()?;
+        let own = || plan.watchers.keys().filter(|watcher| watcher.plugin().is_some());
+        if names.is_empty() {
+            return Ok(own().cloned().collect());
+        }
+        let mut found = Vec::new();
+        for name in names {
+            let dotted = name.replace('/', ".");
+            let meant = |watcher: &&WatcherName| {
+                watcher.as_str() == dotted
+                    || watcher.plugin() == Some(name)
+                    || watcher.as_str().split_once('.').is_some_and(|(_, rest)| rest == dotted)
+            };
+            let before = found.len();
+            found.extend(plan.watchers.keys().filter(meant).cloned());
+            if found.len() == before {
+                let known: Vec<&str> = own().map(WatcherName::as_str).collect();
+                return Err(Diagnostic::error(format!("no app is called {name}"))
+                    .kind(Kind::NotRunning)
+                    .help(format!("there are: {}", known.join(", "))));
+            }
+        }
+        Ok(found)
+    }
+
+    fn refuse_while_stopping(&self) -> Result<(), Diagnostic> {
+        match self.stopping.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Diagnostic::error("the node is stopping").kind(Kind::Refused)),
+        }
+    }
+
+    // ---- stopping ----
+
+    /// Health first says no; then nothing new is accepted; the front finishes what it
+    /// holds; then the workers end; then keeper and daemon.
+    async fn stop(&self) -> Result<Applied, Diagnostic> {
+        self.stopping.store(true, Ordering::Relaxed);
+        let _turn = self.turn.lock().await;
+        self.set_state("STOPPING");
+        let plan = self.shown_plan().ok();
+        tokio::time::sleep(self.stop_delay()).await;
+        for listen in plan.iter().flat_map(|plan| &plan.listeners) {
+            self.parts.keeper.tell(AskKeeper::Unlisten { name: listen.name.clone() });
+        }
+        let without_front = plan.iter().flat_map(|plan| plan.watchers.values());
+        let without_front = without_front.filter(|spec| spec.name != WatcherName::front());
+        self.parts.supervisor.apply(without_front.cloned().collect());
+        let front = vec![WatcherName::front()];
+        let _ = self.parts.supervisor.wait(Until::Gone, front, STOP).await;
+        self.parts.supervisor.apply(Vec::new());
+        let all = plan.iter().flat_map(|plan| plan.watchers.keys().cloned()).collect();
+        let gone = self.parts.supervisor.wait(Until::Gone, all, STOP).await;
+        self.set_state("STOPPED");
+        let node = self.clone();
+        tokio::spawn(async move {
+            // The answer goes out first.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let _ = std::fs::remove_file(node.parts.options.places.control_socket());
+            let _ = node.parts.keeper.ask(AskKeeper::Shutdown).await;
+        });
+        gone.map(|()| Applied::default())
+    }
+
+    fn stop_delay(&self) -> Duration {
+        let module = crate::configure::module(&self.parts.options.places, &self.parts.options.sets);
+        Duration::from_secs(module.map_or(0, |m| m.resolution.config.nginx.stop_delay_s))
+    }
+
+    /// The keeper was asked to end (SIGTERM): everything stops in order.
+    pub async fn stop_because_the_keeper_ends(&self) {
+        let _ = self.stop().await;
+    }
+
+    // ---- status ----
+
+    async fn status(&self) -> Status {
+        let plan = self.shown_plan().ok();
+        let keeper = self.keeper.lock().ok().and_then(|keeper| keeper.clone());
+        let notes = self.notes.lock().map(|notes| notes.clone()).unwrap_or_default();
+        Status {
+            state: self.state.word(),
+            home: self.parts.options.places.home().to_string_lossy().into_owned(),
+            address: plan.as_ref().and_then(|plan| address(plan)),
+            generation: plan.as_ref().map_or(0, |plan| plan.generation),
+            keeper,
+            daemon: RoleStatus {
+                pid: std::process::id(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                since_ms: self.since_ms,
+            },
+            notes,
+            plugins: plan.iter().flat_map(|plan| &plan.plugins).map(plugin_status).collect(),
+            watchers: self.parts.supervisor.status().await,
+            problems: plan.map_or_else(Vec::new, |plan| plan.problems.clone()),
+        }
+    }
+}
+
+fn plugin_status(plugin: &mfserv_core::plan::PlannedPlugin) -> PluginStatus {
+    PluginStatus {
+        name: plugin.name.clone(),
+        version: plugin.version.clone(),
+        dir: plugin.dir.to_string_lossy().into_owned(),
+        state: match plugin.state {
+            PluginState::Active => "active".into(),
+            other => other.to_string(),
+        },
+        paths: plugin.paths.clone(),
+    }
+}
+
+/// Where a person on this host reaches the node.
+fn address(plan: &Plan) -> Option<String> {
+    let listen = plan.listeners.first()?;
+    let everywhere = ["0.0.0.0:", "[::]:"];
+    let port = everywhere.iter().find_map(|prefix| listen.address.strip_prefix(prefix));
+    Some(match port {
+        Some(port) => format!("http://127.0.0.1:{port}"),
+        None => format!("http://{}", listen.address),
+    })
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Answer {
+    serde_json::to_value(value).map_err(|e| Diagnostic::error("cannot answer").because(e))
+}

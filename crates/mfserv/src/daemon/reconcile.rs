@@ -1,0 +1,208 @@
+//! The one road for every change: read what should be, make a plan, compare it with
+//! the plan in force, apply the difference.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mfserv_core::diff::Changes;
+use mfserv_core::event::Fact;
+use mfserv_core::names::WatcherName;
+use mfserv_core::plan::{FrontProgram, Inputs, Listen, Plan};
+use mfserv_core::wire::keeper::Ask as AskKeeper;
+use mfserv_core::{Diagnostic, Kind};
+
+use super::DaemonOptions;
+use super::node::Node;
+use crate::{configure, installed};
+
+/// How long a port may stay taken before that is said to be a problem: a living
+/// front gives its socket back to a new keeper within this time.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+/// listen(2) backlog: connections wait in it while no front lives.
+const BACKLOG: i32 = 40_000;
+
+impl Node {
+    /// Reads everything again and applies what changed.
+    pub(super) async fn reconcile(&self) -> Result<Changes, Diagnostic> {
+        let _turn = self.turn.lock().await;
+        self.reconcile_in_turn().await
+    }
+
+    pub(super) async fn reconcile_in_turn(&self) -> Result<Changes, Diagnostic> {
+        let previous = self.plan.lock().ok().and_then(|plan| plan.clone());
+        let options = self.parts.options.clone();
+        let before = previous.clone();
+        let generation = before.as_ref().map_or(self.parts.generation, |plan| plan.generation) + 1;
+        // Files and the resolver may be slow; the daemon must not be.
+        let made =
+            tokio::task::spawn_blocking(move || make(&options, before.as_deref(), generation));
+        let plan =
+            made.await.map_err(|e| Diagnostic::error("making the plan failed").because(e))??;
+        let changes = Changes::between(previous.as_deref(), &plan);
+        self.apply(previous.as_deref(), plan, &changes).await?;
+        Ok(changes)
+    }
+
+    /// Applies a plan. What can be refused comes first, so that a refusal changes nothing.
+    async fn apply(
+        &self,
+        previous: Option<&Plan>,
+        plan: Plan,
+        changes: &Changes,
+    ) -> Result<(), Diagnostic> {
+        self.listen(&changes.listen).await?;
+        if changes.table {
+            self.parts.fronts.publish(plan.generation, plan.table.clone()).await?;
+        }
+        self.parts.supervisor.apply(plan.watchers.values().cloned().collect());
+        for name in &changes.unlisten {
+            self.parts.keeper.tell(AskKeeper::Unlisten { name: name.clone() });
+        }
+        let news = |problem: &&Diagnostic| previous.is_none_or(|p| !p.problems.contains(problem));
+        for problem in plan.problems.iter().filter(news) {
+            self.parts.events.record(Fact::Problem { problem: problem.clone() });
+        }
+        if !changes.is_empty() {
+            let applied =
+                Fact::PlanApplied { generation: plan.generation, changes: changes.to_string() };
+            self.parts.events.record(applied);
+        }
+        if let Ok(mut shown) = self.plan.lock() {
+            *shown = Some(Arc::new(plan));
+        }
+        Ok(())
+    }
+
+    async fn listen(&self, listeners: &[Listen]) -> Result<(), Diagnostic> {
+        let began = Instant::now();
+        for Listen { name, address } in listeners {
+            loop {
+                let (name, address) = (name.clone(), address.clone());
+                let ask = AskKeeper::Listen { name, address: address.clone(), backlog: BACKLOG };
+                let Err(problem) = self.parts.keeper.ask(ask).await else { break };
+                if began.elapsed() > PORT_PATIENCE {
+                    return Err(Diagnostic::error(format!("cannot listen on {address}"))
+                        .kind(Kind::Refused)
+                        .because(problem.what)
+                        .help(
+                            "another program listens there, or the port needs a privilege: \
+                             choose another port ([nginx] port), or stop that program",
+                        ));
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers (or forgets) a worker count that overrides the configuration.
+    pub(super) fn set_scale(
+        &self,
+        watcher: &WatcherName,
+        count: Option<u32>,
+    ) -> Result<(), Diagnostic> {
+        let path = self.parts.options.places.scale_file();
+        let mut scales = read_scales(&self.parts.options);
+        match count {
+            Some(count) => scales.insert(watcher.clone(), count),
+            None => scales.remove(watcher),
+        };
+        let text = serde_json::to_vec(&scales).unwrap_or_default();
+        let beside = path.with_extension("new");
+        let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path));
+        written.map_err(|e| Diagnostic::error("the new count cannot be remembered").because(e))
+    }
+}
+
+fn read_scales(options: &DaemonOptions) -> BTreeMap<WatcherName, u32> {
+    let text = std::fs::read(options.places.scale_file()).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// Reads what the node should be, and makes the plan.
+pub fn make(
+    options: &DaemonOptions,
+    previous: Option<&Plan>,
+    generation: u64,
+) -> Result<Plan, Diagnostic> {
+    let places = &options.places;
+    let module = configure::module(places, &options.sets)?;
+    if module.resolution.has_errors() {
+        let mut errors = module.resolution.diagnostics.iter().filter(|d| d.is_error());
+        let first = errors.next().cloned();
+        return Err(first
+            .unwrap_or_else(|| Diagnostic::error("the configuration is refused"))
+            .kind(Kind::BadConfiguration));
+    }
+    ensure_short_dir(places)?;
+    Ok(Plan::new(Inputs {
+        generation,
+        module: &module.resolution.config,
+        module_problems: module.resolution.diagnostics.clone(),
+        var_dir: places.var(),
+        short_dir: places.short_dir(),
+        log_dir: places.log(),
+        body_temp_dir: places.tmp().join("bodies"),
+        uuid: uuid(places)?,
+        plugins: installed::load_all(places, &module)?,
+        front: Some(front_program(options, &module)),
+        scales: read_scales(options),
+        previous,
+    }))
+}
+
+fn front_program(options: &DaemonOptions, module: &configure::Module) -> FrontProgram {
+    let places = &options.places;
+    let rotation = module.resolution.config.front_rotation();
+    let argv = [
+        crate::program().to_string_lossy().into_owned(),
+        "front".into(),
+        "--home".into(),
+        places.home().to_string_lossy().into_owned(),
+        "--control".into(),
+        "{unix_socket_path}".into(),
+        "--rotation".into(),
+        serde_json::to_string(&rotation).unwrap_or_default(),
+    ];
+    let passed = ["PATH", "HOME", "TZ", "LANG"];
+    let env =
+        passed.iter().filter_map(|key| Some((key.to_string(), module.env.get(*key)?.clone())));
+    FrontProgram { argv: argv.to_vec(), env: env.collect(), cwd: places.home().to_owned() }
+}
+
+/// The node's identifier: made once, 32 hexadecimal digits.
+fn uuid(places: &crate::places::Places) -> Result<String, Diagnostic> {
+    let path = places.var().join("uuid");
+    let known = std::fs::read_to_string(&path).unwrap_or_default();
+    if !known.trim().is_empty() {
+        return Ok(known.trim().to_string());
+    }
+    let mut bytes = [0u8; 16];
+    let random = std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
+    let fresh: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    random
+        .and_then(|()| std::fs::write(&path, format!("{fresh}\n")))
+        .map_err(|e| Diagnostic::error(format!("cannot write {}", path.display())).because(e))?;
+    Ok(fresh)
+}
+
+/// The short directory is in a place that everybody may write: it must be ours.
+fn ensure_short_dir(places: &crate::places::Places) -> Result<(), Diagnostic> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    let dir = places.short_dir();
+    let _ = std::fs::DirBuilder::new().mode(0o700).create(&dir);
+    let ours = std::fs::symlink_metadata(&dir).is_ok_and(|meta| {
+        meta.is_dir()
+            && meta.uid() == rustix::process::getuid().as_raw()
+            && meta.mode() & 0o077 == 0
+    });
+    match ours {
+        true => Ok(()),
+        false => Err(Diagnostic::error(format!("{} is not usable for sockets", dir.display()))
+            .kind(Kind::Refused)
+            .because("it is not a private directory of this user")
+            .help("remove it, or find out who made it")),
+    }
+}

@@ -1,0 +1,143 @@
+//! What configurations may say about this host: `MFHARDWARE_*`, `MFHOSTNAME*`.
+//! Names and rules are the predecessor's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long the resolver may take.
+const RESOLVE: Duration = Duration::from_secs(2);
+
+/// Every variable about the host.
+pub fn variables() -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    hardware(&mut all);
+    names(&mut all);
+    all
+}
+
+fn hardware(all: &mut BTreeMap<String, String>) {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let (sockets, cores) = count_cores(&text);
+    let mut put = |name: &str, value: u64| {
+        all.insert(format!("MFHARDWARE_{name}"), value.to_string());
+    };
+    put("NUMBER_OF_PHYSICAL_PROCESSORS", sockets);
+    put("NUMBER_OF_CPU_CORES", cores);
+    put("NUMBER_OF_CPU_CORES_PLUS_1", cores + 1);
+    put("NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2", cores * 2);
+    for n in [2, 3, 4, 6, 8] {
+        put(&format!("NUMBER_OF_CPU_CORES_DIVIDED_BY_{n}"), (cores / n).max(1));
+    }
+    let memory = physical_memory_kb();
+    put("PHYSICAL_MEMORY", memory);
+    for n in [2, 3, 4, 6, 8, 16] {
+        put(&format!("PHYSICAL_MEMORY_DIVIDED_BY_{n}"), memory / n);
+    }
+}
+
+/// Processors and distinct cores of a proc_cpuinfo(5) text; hyper-threads do not
+/// count. Where the text says nothing of cores, each processor is one.
+fn count_cores(cpuinfo: &str) -> (u64, u64) {
+    let (mut sockets, mut cores) = (BTreeSet::new(), BTreeSet::new());
+    let mut processors = 0;
+    let mut socket = String::new();
+    for line in cpuinfo.lines() {
+        let Some((key, value)) = line.split_once(':') else { continue };
+        match key.trim() {
+            "processor" => processors += 1,
+            "physical id" => {
+                socket = value.trim().to_string();
+                sockets.insert(socket.clone());
+            }
+            "core id" => {
+                cores.insert((socket.clone(), value.trim().to_string()));
+            }
+            _ => {}
+        }
+    }
+    let known = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let cores =
+        if cores.is_empty() { processors.max(1).max(known.min(1)) } else { cores.len() as u64 };
+    (sockets.len().max(1) as u64, cores)
+}
+
+fn physical_memory_kb() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+fn names(all: &mut BTreeMap<String, String>) {
+    let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let short = node.split('.').next().unwrap_or("localhost").to_string();
+    let domain =
+        node.split_once('.').map(|(_, domain)| domain.to_string()).or_else(resolver_domain);
+    let full = domain.as_ref().map_or_else(|| short.clone(), |domain| format!("{short}.{domain}"));
+    let address = main_address(&short);
+    all.insert("MFHOSTNAME".into(), short);
+    all.insert("MFHOSTNAME_FULL".into(), full);
+    all.insert("MFDOMAIN".into(), domain.unwrap_or_else(|| "None".into()));
+    all.insert("MFHOSTNAME_IP".into(), address.clone());
+    all.insert("MFHOSTNAME_FULL_IP".into(), address);
+}
+
+fn resolver_domain() -> Option<String> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("domain "))?;
+    Some(line.trim().to_string()).filter(|domain| !domain.is_empty())
+}
+
+/// The host's own address: what its name means, unless that is the loopback; then
+/// the address that packets to the outside would carry (none is sent).
+fn main_address(host: &str) -> String {
+    let named = resolve(host).filter(|address| !address.starts_with("127."));
+    named.or_else(routed_address).unwrap_or_else(|| "127.0.0.1".into())
+}
+
+fn routed_address() -> Option<String> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Connecting a datagram socket only asks the routing table.
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_unspecified() && !address.is_loopback()).then(|| address.to_string())
+}
+
+/// The first IPv4 address of a name, if the resolver knows one in time.
+pub fn resolve(host: &str) -> Option<String> {
+    let (sender, receiver) = mpsc::channel();
+    let host = host.to_string();
+    // getaddrinfo(3) cannot be interrupted: a slow one is left behind.
+    std::thread::spawn(move || {
+        let found = (host.as_str(), 0).to_socket_addrs().ok();
+        let first = found.into_iter().flatten().map(|a| a.ip()).find(IpAddr::is_ipv4);
+        let _ = sender.send(first.map(|address| address.to_string()));
+    });
+    receiver.recv_timeout(RESOLVE).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hyper_threads_are_not_cores() {
+        let one = |cpu, core| format!("processor : {cpu}\nphysical id : 0\ncore id : {core}\n\n");
+        let text = [one(0, 0), one(1, 0), one(2, 1), one(3, 1)].concat();
+        assert_eq!(count_cores(&text), (1, 2));
+        assert_eq!(count_cores("processor : 0\nprocessor : 1\n"), (1, 2));
+    }
+
+    #[test]
+    fn every_documented_variable_is_there() {
+        let all = variables();
+        for name in [
+            "MFHARDWARE_NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2",
+            "MFHARDWARE_PHYSICAL_MEMORY",
+            "MFHOSTNAME_IP",
+        ] {
+            assert!(!all[name].is_empty(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Every installed plugin, read: configuration, overrides, environment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use mfserv_core::ini::{Dialect, Document};
+use mfserv_core::plan::{Loaded, PluginInput};
+use mfserv_core::plugin_config;
+use mfserv_core::plugin_spec::PluginSpec;
+use mfserv_core::{Diagnostic, Kind, Location};
+use mfserv_plugin::base::{self, BaseEnvironment};
+use mfserv_plugin::environment::{Placed, environment};
+use mfserv_plugin::store::Prepared;
+use mfserv_plugin::{Home, label};
+
+use crate::configure::{self, Module};
+use crate::places::Places;
+
+/// A plugin as it lies on disk, its configuration read.
+struct Read {
+    name: String,
+    dir: PathBuf,
+    spec: Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>>,
+}
+
+/// Reads every plugin of `var/plugins`. One that is broken is refused alone.
+pub fn load_all(places: &Places, module: &Module) -> Result<Vec<PluginInput>, Diagnostic> {
+    let home = Home::new(places.home());
+    let read: Vec<Read> = links(&home)?
+        .into_iter()
+        .map(|(name, dir)| {
+            let spec = read_spec(&home, &name, &dir, module);
+            Read { name, dir, spec }
+        })
+        .collect();
+    let all: BTreeMap<&str, Placed> = read
+        .iter()
+        .filter_map(|plugin| {
+            let (spec, _) = plugin.spec.as_ref().ok()?;
+            Some((plugin.name.as_str(), Placed { dir: &plugin.dir, spec }))
+        })
+        .collect();
+    let bases = base::list(&home);
+    let placed = read.iter().map(|plugin| load(&home, plugin, &all, &bases, module));
+    Ok(placed.collect())
+}
+
+/// The configuration and environment of one plugin in any directory, as it would
+/// run there (`mfserv env`, `mfserv exec`, `mfserv check`).
+pub fn load_one(places: &Places, dir: &Path, module: &Module) -> Result<Loaded, Vec<Diagnostic>> {
+    let home = Home::new(places.home());
+    let name = label::read_name(dir).map_err(|problem| vec![problem])?;
+    let spec = read_spec(&home, &name, dir, module);
+    let plugin = Read { name, dir: dir.to_owned(), spec };
+    let others = load_all(places, module).map_err(|problem| vec![problem])?;
+    let all = placed(&others);
+    load(&home, &plugin, &all, &base::list(&home), module).loaded
+}
+
+/// What the installation of the plugin in a directory must know.
+pub fn prepare(places: &Places, dir: &Path, module: &Module) -> Result<Prepared, Vec<Diagnostic>> {
+    let home = Home::new(places.home());
+    let name = label::read_name(dir).map_err(|problem| vec![problem])?;
+    let (spec, warnings) = read_spec(&home, &name, dir, module)?;
+    let others = load_all(places, module).map_err(|problem| vec![problem])?;
+    let all = placed(&others);
+    let plugin = Read { name, dir: dir.to_owned(), spec: Ok((spec.clone(), Vec::new())) };
+    let dependencies = dependencies(&plugin, &all)?;
+    let dependencies =
+        dependencies.iter().map(|other| (other.dir.to_owned(), other.spec.clone())).collect();
+    Ok(Prepared { spec, warnings, dependencies, module: module.env.clone() })
+}
+
+/// The configuration of a directory by itself, without the overrides of this machine.
+pub fn own_spec(dir: &Path, module: &Module) -> Result<PluginSpec, Vec<Diagnostic>> {
+    let name = label::read_name(dir).map_err(|problem| vec![problem])?;
+    let nowhere = Home::new("/nonexistent");
+    read_spec_with(&nowhere, &name, dir, module, false).map(|(spec, _)| spec)
+}
+
+fn placed(inputs: &[PluginInput]) -> BTreeMap<&str, Placed<'_>> {
+    let accepted = inputs.iter().filter_map(|input| {
+        let loaded = input.loaded.as_ref().ok()?;
+        Some((input.name.as_str(), Placed { dir: &input.dir, spec: &loaded.spec }))
+    });
+    accepted.collect()
+}
+
+/// The links of `var/plugins` and where they lead: a numbered release for an
+/// installed plugin, the link itself for a developer's directory.
+fn links(home: &Home) -> Result<Vec<(String, PathBuf)>, Diagnostic> {
+    let dir = home.plugins();
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(Diagnostic::error(format!("cannot read {}", dir.display()))
+                .because(error)
+                .help("make it readable for the user that runs mfserv"));
+        }
+    };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') || name == "base" {
+            continue;
+        }
+        let link = entry.path();
+        let target = std::fs::canonicalize(&link).unwrap_or_else(|_| link.clone());
+        let releases = home.releases().canonicalize().unwrap_or_else(|_| home.releases());
+        found.push((name, if target.starts_with(releases) { target } else { link }));
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn read_spec(
+    home: &Home,
+    name: &str,
+    dir: &Path,
+    module: &Module,
+) -> Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>> {
+    read_spec_with(home, name, dir, module, true)
+}
+
+fn read_spec_with(
+    home: &Home,
+    name: &str,
+    dir: &Path,
+    module: &Module,
+    overridden: bool,
+) -> Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let known = label::read_name(dir).map_err(|problem| vec![problem])?;
+    if known != name {
+        return Err(vec![
+            Diagnostic::error(format!("plugin {name} is refused"))
+                .kind(Kind::BadConfiguration)
+                .because(format!("its label says that its name is {known}"))
+                .at(Location::new(dir.join(".layerapi2_label").to_string_lossy(), 1))
+                .help("install it under its own name"),
+        ]);
+    }
+    check_format_version(name, dir)?;
+    let own = document(&dir.join("config.ini"))?.ok_or_else(|| {
+        vec![
+            Diagnostic::error(format!("plugin {name} is refused"))
+                .kind(Kind::BadConfiguration)
+                .because("it has no configuration file")
+                .at(Location::new(dir.join("config.ini").to_string_lossy(), 0))
+                .help("a plugin made by `mfserv new` has one: compare with it"),
+        ]
+    })?;
+    let site = configure::site_dir().join(format!("mfserv/plugins/{name}.ini"));
+    let mut overrides = Vec::new();
+    let files = [home.override_file(name), site];
+    for path in files.iter().filter(|_| overridden) {
+        overrides.extend(document(path)?);
+    }
+    let mut env = module.env.clone();
+    env.insert("MFSERV_CURRENT_PLUGIN_NAME".into(), name.into());
+    env.insert("MFSERV_CURRENT_PLUGIN_DIR".into(), dir.to_string_lossy().into_owned());
+    let is_file = |path: &str| dir.join(path).is_file();
+    plugin_config::resolve(name, &own, &overrides, &env, &configure::config_name(), &is_file)
+}
+
+fn document(path: &Path) -> Result<Option<Document>, Vec<Diagnostic>> {
+    configure::read_document(path, Dialect::Plugin).map_err(|problem| vec![problem])
+}
+
+fn check_format_version(name: &str, dir: &Path) -> Result<(), Vec<Diagnostic>> {
+    let path = dir.join(".plugin_format_version");
+    let at = || Location::new(path.to_string_lossy(), 1);
+    let checked = match std::fs::read_to_string(&path) {
+        Ok(text) => plugin_config::format_version(&text).map(drop).map_err(|p| p.at(at())),
+        Err(_) => Err(Diagnostic::error(format!("plugin {name} is refused"))
+            .because(format!(
+                "{} is missing => this is probably an old and incompatible plugin => please migrate it!",
+                path.display()
+            ))
+            .at(at())
+            .help("write the version of the framework that it was made with, for example 2.0.0")),
+    };
+    checked.map_err(|problem| vec![problem.kind(Kind::BadConfiguration)])
+}
+
+fn load(
+    home: &Home,
+    plugin: &Read,
+    all: &BTreeMap<&str, Placed>,
+    bases: &[BaseEnvironment],
+    module: &Module,
+) -> PluginInput {
+    let loaded = plugin.spec.clone().and_then(|(spec, warnings)| {
+        let placed = Placed { dir: &plugin.dir, spec: &spec };
+        let dependencies = dependencies(plugin, all)?;
+        let base = base_for(&spec, &plugin.dir, bases, module);
+        let env = environment(home, placed, &dependencies, base, &module.env)
+            .map_err(|problem| vec![problem])?;
+        Ok(Loaded { spec, env, warnings })
+    });
+    PluginInput { name: plugin.name.clone(), dir: plugin.dir.clone(), loaded }
+}
+
+/// The plugins that this one depends on, recursively, the nearest first.
+fn dependencies<'a>(
+    plugin: &Read,
+    all: &BTreeMap<&str, Placed<'a>>,
+) -> Result<Vec<Placed<'a>>, Vec<Diagnostic>> {
+    let mut found: Vec<(String, Placed)> = Vec::new();
+    let mut todo = label::plugin_dependencies(&plugin.dir);
+    while !todo.is_empty() {
+        let (name, optional) = todo.remove(0);
+        if name == plugin.name || found.iter().any(|(known, _)| *known == name) {
+            continue;
+        }
+        match all.get(name.as_str()) {
+            Some(placed) => {
+                todo.extend(label::plugin_dependencies(placed.dir));
+                found.push((name, *placed));
+            }
+            None if optional => {}
+            None => {
+                let at = plugin.dir.join(".layerapi2_dependencies");
+                return Err(vec![
+                    Diagnostic::error(format!("plugin {} is refused", plugin.name))
+                        .kind(Kind::BadConfiguration)
+                        .because(format!(
+                            "it depends on the plugin {name}, which is not installed or refused"
+                        ))
+                        .at(Location::new(at.to_string_lossy(), 0))
+                        .help(format!(
+                            "install {name}, or make the dependency optional with a leading -"
+                        )),
+                ]);
+            }
+        }
+    }
+    Ok(found.into_iter().map(|(_, placed)| placed).collect())
+}
+
+/// The base environment of the Python that the plugin is built for, or asks for;
+/// else the newest.
+fn base_for<'a>(
+    spec: &PluginSpec,
+    dir: &Path,
+    bases: &'a [BaseEnvironment],
+    module: &Module,
+) -> Option<&'a BaseEnvironment> {
+    let version = |base: &BaseEnvironment| base.interpreter.short_version.clone();
+    let built =
+        bases.iter().find(|base| dir.join(format!("local/lib/python{}", version(base))).is_dir());
+    let asked = spec.general.python.as_ref().or(module.resolution.config.general.python.as_ref());
+    let asked = asked.and_then(|name| bases.iter().find(|base| name.ends_with(&version(base))));
+    built.or(asked).or(bases.last())
+}

@@ -1,0 +1,160 @@
+//! Where things are in the runtime home, as far as the node is concerned.
+
+use std::path::{Path, PathBuf};
+
+use mfserv_core::{Diagnostic, Kind};
+
+/// The paths of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    home: PathBuf,
+}
+
+impl Places {
+    /// The runtime home: `--home`, else `MFMODULE_RUNTIME_HOME`, else `~` if the user
+    /// is mfserv and `~/config/config.ini` exists, else `~/metwork/mfserv` if it
+    /// exists, else `~/mfserv`.
+    pub fn choose(asked: Option<&Path>) -> Result<Places, Diagnostic> {
+        let home = match asked {
+            Some(path) => path.to_owned(),
+            None => match std::env::var_os("MFMODULE_RUNTIME_HOME").filter(|v| !v.is_empty()) {
+                Some(path) => path.into(),
+                None => Self::by_user()?,
+            },
+        };
+        let home = std::path::absolute(&home)
+            .map_err(|e| Diagnostic::error("the runtime home has no usable path").because(e))?;
+        // The link's target is what /proc and other programs will say.
+        let home = home.canonicalize().unwrap_or(home);
+        // var/run/control.sock must fit into a socket address.
+        if home.as_os_str().len() > 75 {
+            return Err(Diagnostic::error("the runtime home's path is too long for unix sockets")
+                .kind(Kind::Usage)
+                .because(format!("{} has {} bytes", home.display(), home.as_os_str().len()))
+                .help("choose a home whose path has at most 75 bytes (`--home`)"));
+        }
+        Ok(Places { home })
+    }
+
+    fn by_user() -> Result<PathBuf, Diagnostic> {
+        let home = std::env::var_os("HOME").map(PathBuf::from).ok_or_else(|| {
+            Diagnostic::error("no runtime home is known")
+                .kind(Kind::Usage)
+                .because("neither MFMODULE_RUNTIME_HOME nor HOME is set")
+                .help("say where it is with `--home DIR`")
+        })?;
+        if std::env::var("USER").is_ok_and(|u| u == "mfserv")
+            && home.join("config/config.ini").exists()
+        {
+            return Ok(home);
+        }
+        let predecessor = home.join("metwork/mfserv");
+        Ok(if predecessor.is_dir() { predecessor } else { home.join("mfserv") })
+    }
+
+    /// The runtime home.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// `config/config.ini`.
+    pub fn config_file(&self) -> PathBuf {
+        self.home.join("config/config.ini")
+    }
+
+    /// `var`.
+    pub fn var(&self) -> PathBuf {
+        self.home.join("var")
+    }
+
+    /// `var/run`: sockets, FIFOs and state of the roles.
+    pub fn run(&self) -> PathBuf {
+        self.home.join("var/run")
+    }
+
+    /// `log`.
+    pub fn log(&self) -> PathBuf {
+        self.home.join("log")
+    }
+
+    /// `tmp`.
+    pub fn tmp(&self) -> PathBuf {
+        self.home.join("tmp")
+    }
+
+    /// The keeper's socket.
+    pub fn keep_socket(&self) -> PathBuf {
+        self.run().join("keep.sock")
+    }
+
+    /// The daemon's socket.
+    pub fn control_socket(&self) -> PathBuf {
+        self.run().join("control.sock")
+    }
+
+    /// `var/status`: the node's state in one word.
+    pub fn status_file(&self) -> PathBuf {
+        self.var().join("status")
+    }
+
+    /// `log/events.jsonl`: what happened, one JSON object a line.
+    pub fn events_file(&self) -> PathBuf {
+        self.log().join("events.jsonl")
+    }
+
+    /// `var/scale.json`: worker counts set by `mfserv scale`.
+    pub fn scale_file(&self) -> PathBuf {
+        self.var().join("scale.json")
+    }
+
+    /// A private directory with a short path, for sockets whose path below the home
+    /// would be too long.
+    pub fn short_dir(&self) -> PathBuf {
+        let uid = rustix::process::getuid().as_raw();
+        let hash = self
+            .home
+            .as_os_str()
+            .as_encoded_bytes()
+            .iter()
+            .fold(5381u32, |hash, byte| hash.wrapping_mul(33) ^ u32::from(*byte));
+        PathBuf::from(format!("/tmp/mfserv-{uid}-{hash:08x}"))
+    }
+
+    /// Creates what a node needs; `var` and below are private.
+    pub fn create(&self) -> Result<(), Diagnostic> {
+        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+        let failed = |path: &Path, error: std::io::Error| {
+            Diagnostic::error(format!("cannot create {}", path.display()))
+                .because(error)
+                .help("check that the disk is not full and that this user may write there")
+        };
+        for dir in ["config", "config/plugins", "log", "tmp", "tmp/config_auto"] {
+            let path = self.home.join(dir);
+            std::fs::create_dir_all(&path).map_err(|e| failed(&path, e))?;
+        }
+        for dir in ["var", "var/run", "var/plugins", "var/releases"] {
+            let path = self.home.join(dir);
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .map_err(|e| failed(&path, e))?;
+        }
+        let var = self.var();
+        std::fs::set_permissions(&var, std::fs::Permissions::from_mode(0o700))
+            .map_err(|e| failed(&var, e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_with_a_path_too_long_for_sockets_is_refused_with_help() {
+        let long = format!("/tmp/{}", "x".repeat(100));
+        let problem = Places::choose(Some(Path::new(&long))).unwrap_err();
+        assert_eq!(problem.kind, Kind::Usage);
+        assert!(problem.help.is_some());
+    }
+}

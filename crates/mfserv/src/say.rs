@@ -1,0 +1,111 @@
+//! Facts as sentences, times as people read them.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mfserv_core::event::{Event, Fact};
+
+/// Milliseconds since the Unix epoch, now.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// Local time, to the millisecond: `2026-01-31 12:00:00.123`.
+pub fn time(at_ms: u64) -> String {
+    let at = jiff::Timestamp::from_millisecond(at_ms as i64).unwrap_or_default();
+    at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
+}
+
+/// How long ago, or how long: `850ms`, `12s`, `3m 4s`, `2h 5m`, `3d 4h`.
+pub fn span(ms: u64) -> String {
+    let s = ms / 1000;
+    match s {
+        0 => format!("{ms}ms"),
+        1..60 => format!("{s}s"),
+        60..3_600 => format!("{}m {}s", s / 60, s % 60),
+        3_600..86_400 => format!("{}h {}m", s / 3_600, s % 3_600 / 60),
+        _ => format!("{}d {}h", s / 86_400, s % 86_400 / 3_600),
+    }
+}
+
+/// An amount of memory: `12.3M`.
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "K", "M", "G", "T"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit < UNITS.len() - 1 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{n}B"),
+        _ => format!("{value:.1}{}", UNITS[unit]),
+    }
+}
+
+/// An event on one line; the last output of a worker on indented lines below.
+pub fn event(event: &Event) -> String {
+    format!("{} {}", time(event.at_ms), fact(&event.fact))
+}
+
+fn fact(fact: &Fact) -> String {
+    match fact {
+        Fact::DaemonStarted { pid, adopted } => {
+            format!("daemon started (pid {pid}), {adopted} living workers found")
+        }
+        Fact::NodeState { word } => format!("node is {word}"),
+        Fact::PlanApplied { generation, changes } => format!("plan {generation}: {changes}"),
+        Fact::Problem { problem } => problem.to_string(),
+        Fact::WorkerStarted { worker, pid } => format!("{worker} started (pid {pid})"),
+        Fact::WorkerReady { worker, after_ms } => {
+            format!("{worker} ready after {}", span(*after_ms))
+        }
+        Fact::WorkerAdopted { worker, pid } => format!("{worker} found alive (pid {pid})"),
+        Fact::WorkerRetiring { worker, why } => format!("{worker} is being replaced: {why}"),
+        Fact::WorkerEnded { worker, why, last_output, left_behind, restart_in_ms } => {
+            let mut text = format!("{worker} ended: {why}");
+            if *left_behind > 0 {
+                text += &format!("; {left_behind} processes it had left behind were killed");
+            }
+            if let Some(ms) = restart_in_ms.filter(|ms| *ms > 0) {
+                text += &format!("; next start in {}", span(ms));
+            }
+            let asked = matches!(why, mfserv_core::event::EndReason::Asked { .. });
+            if !asked && !last_output.trim().is_empty() {
+                text += &indented(last_output, 10);
+            }
+            text
+        }
+        Fact::OutputDropped { id, bytes: n } => {
+            format!("{id} writes faster than the disk: {} of its output dropped", bytes(*n))
+        }
+        Fact::Scaled { watcher, count } => format!("{watcher} scaled to {count}"),
+        Fact::WorkerTrouble { worker, cause } => format!("{worker} did not behave: {cause}"),
+        Fact::Note { text } => text.clone(),
+    }
+}
+
+/// The last `most` lines of a text, each on a line of its own behind a bar.
+pub fn indented(text: &str, most: usize) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    let from = lines.len().saturating_sub(most);
+    lines[from..].iter().map(|line| format!("\n    | {line}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_sizes_are_short() {
+        assert_eq!(span(850), "850ms");
+        assert_eq!(span(184_000), "3m 4s");
+        assert_eq!(span(7_500_000), "2h 5m");
+        assert_eq!(bytes(512), "512B");
+        assert_eq!(bytes(12_897_485), "12.3M");
+    }
+
+    #[test]
+    fn only_the_last_lines_are_shown() {
+        assert_eq!(indented("a\nb\nc\n", 2), "\n    | b\n    | c");
+    }
+}
