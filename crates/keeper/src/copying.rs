@@ -124,13 +124,20 @@ pub(crate) struct Paused {
     words: Receiver<Word>,
     reader: Reader,
     writer: Writer,
-    /// All that was read is in the log files.
-    pub all_written: bool,
+}
+
+/// Why the threads were not stopped.
+pub(crate) enum NotPaused {
+    /// Lines still wait for the disk; they go on.
+    Late(Copier),
+    /// One of them has panicked.
+    Died,
 }
 
 impl Copier {
-    /// Starts both threads, with no stream.
-    pub fn start() -> io::Result<Self> {
+    /// Starts both threads, with no stream. `after_death`: a keeper that was killed may
+    /// have left half a line at the end of a log file.
+    pub fn start(after_death: bool) -> io::Result<Self> {
         let (orders, receiver) = mpsc::channel();
         let (say, words) = mpsc::channel();
         let bell = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
@@ -142,9 +149,8 @@ impl Copier {
             words: Mutex::new(say),
         });
         let reader = Reader::new(shared.clone(), receiver)?;
-        let writer = Writer::new(shared.clone());
-        let all_written = true;
-        Paused { shared, orders, words, reader, writer, all_written }.resume()
+        let writer = Writer::new(shared.clone(), after_death);
+        Paused { shared, orders, words, reader, writer }.resume()
     }
 
     /// Copies this stream from now on.
@@ -173,16 +179,20 @@ impl Copier {
         self.reader.is_finished() || self.writer.is_finished()
     }
 
-    /// Writes out what was read, for some seconds at most, and stops both threads. An
-    /// error means that a thread has panicked.
-    pub fn pause(self) -> Result<Paused, &'static str> {
+    /// Writes out what was read, for some seconds at most, and stops both threads.
+    pub fn pause(self) -> Result<Paused, NotPaused> {
         self.order(Order::Pause);
-        let (reader, all_written) = self.reader.join().map_err(|_| "the reader has panicked")?;
-        self.shared.pending().writer_stops = true;
-        self.shared.work.notify_one();
-        let writer = self.writer.join().map_err(|_| "the writer has panicked")?;
-        let Self { shared, orders, words, .. } = self;
-        Ok(Paused { shared, orders, words, reader, writer, all_written })
+        let Self { shared, orders, words, reader, writer } = self;
+        let (reader, all_written) = reader.join().map_err(|_| NotPaused::Died)?;
+        if !all_written {
+            // The writer may hang in a write(2): it is not waited for.
+            let reader = run_reader(reader).map_err(|_| NotPaused::Died)?;
+            return Err(NotPaused::Late(Self { shared, orders, words, reader, writer }));
+        }
+        shared.pending().writer_stops = true;
+        shared.work.notify_one();
+        let writer = writer.join().map_err(|_| NotPaused::Died)?;
+        Ok(Paused { shared, orders, words, reader, writer })
     }
 
     fn order(&self, order: Order) {
@@ -209,10 +219,10 @@ impl Paused {
 
     /// Starts the threads again.
     pub fn resume(self) -> io::Result<Copier> {
-        let Self { shared, orders, words, reader, writer, .. } = self;
+        let Self { shared, orders, words, reader, writer } = self;
         shared.pending().writer_stops = false;
         let writer = thread::Builder::new().name("log writer".into()).spawn(|| writer.run())?;
-        let reader = thread::Builder::new().name("fifo reader".into()).spawn(|| reader.run())?;
+        let reader = run_reader(reader)?;
         Ok(Copier { shared, orders, words, reader, writer })
     }
 
@@ -220,6 +230,10 @@ impl Paused {
     pub fn remember(&mut self, owner: &str, last_output: &str) {
         self.reader.remember(owner, last_output);
     }
+}
+
+fn run_reader(reader: Reader) -> io::Result<JoinHandle<(Reader, bool)>> {
+    thread::Builder::new().name("fifo reader".into()).spawn(|| reader.run())
 }
 
 fn ring(bell: &OwnedFd) {

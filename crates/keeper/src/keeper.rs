@@ -151,7 +151,7 @@ impl Keeper {
             listeners: BTreeMap::new(),
             streams: BTreeMap::new(),
             next_key: saved.next_key.max(1),
-            copier: Some(Copier::start().map_err(failed("its threads".into()))?),
+            copier: Some(Copier::start(!options.resume).map_err(failed("its threads".into()))?),
             daemon,
             adopted: 0,
             stage: Stage::Serving,

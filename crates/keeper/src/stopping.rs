@@ -7,6 +7,7 @@ use mfserv_core::wire::keeper::{Answer, Notice};
 use rustix::process::Signal;
 
 use crate::containment;
+use crate::copying::Copier;
 use crate::ends::Living;
 use crate::keeper::{Keeper, remark, sd_notify};
 use crate::{DAEMON, listening, procfs};
@@ -131,8 +132,8 @@ impl Keeper {
 
     /// Removes all traces from the disk, so that a `Done` means that there are none.
     fn clean_up(&mut self) {
-        if let Some(Err(e)) = self.copier.take().map(|copier| copier.pause().map(drop)) {
-            remark(format_args!("output may be lost: {e}"));
+        if let Some(Err(_)) = self.copier.take().map(Copier::pause) {
+            remark(format_args!("output that still waits for the disk is lost"));
         }
         self.reap();
         for (_, held) in std::mem::take(&mut self.listeners) {

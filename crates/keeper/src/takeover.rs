@@ -13,7 +13,7 @@ use mfserv_core::wire::keeper::{Answer, Ended, Process};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use crate::connection::Connection;
-use crate::copying::{Copier, Paused, Stream};
+use crate::copying::{Copier, NotPaused, Paused, Stream};
 use crate::ends::{End, Living};
 use crate::keeper::{Keeper, now_ms, remark};
 use crate::listening::Listener;
@@ -99,7 +99,7 @@ impl Keeper {
     /// A thread that copies has panicked: both begin anew, from the FIFOs.
     pub fn restart_copying(&mut self) {
         remark(format_args!("a thread that copies output has failed; output may be lost"));
-        match Copier::start() {
+        match Copier::start(true) {
             Ok(copier) => self.copier = Some(copier),
             Err(e) => cannot_copy(&e),
         }
@@ -194,18 +194,18 @@ impl Keeper {
         self.clients.iter_mut().for_each(Connection::flush);
         let paused = match self.copier.take().map(Copier::pause) {
             Some(Ok(paused)) => paused,
-            Some(Err(why)) => {
+            Some(Err(NotPaused::Late(copier))) => {
+                self.copier = Some(copier);
+                return Refusal::because("output still waits for the disk: it would be lost");
+            }
+            Some(Err(NotPaused::Died)) => {
                 self.restart_copying();
-                return Refusal::because(why);
+                return Refusal::because("a thread that copies output has failed; try again");
             }
             None => return Refusal::because("no output is being copied"),
         };
         paused.words().into_iter().for_each(|word| self.hear(word));
-        let refusal = if paused.all_written {
-            self.become_program(client, seq, program, &paused)
-        } else {
-            Refusal::because("output still waits for the disk: it would be lost")
-        };
+        let refusal = self.become_program(client, seq, program, &paused);
         self.copier = go_on(paused);
         self.unsaved = true;
         refusal

@@ -15,7 +15,7 @@ mod rotated;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -112,6 +112,17 @@ impl LogFile {
             }
         }
         Ok(())
+    }
+
+    /// Ends the last line if it has no end: what a writer that was killed has left.
+    pub fn end_line(&mut self) -> Result<(), Trouble> {
+        let live = self.live().map_err(|error| Trouble { written: 0, error })?;
+        // The file is open for appending only; a pipe or a device has no last byte.
+        let mut last = [b'\n'];
+        if let (Some(at), Ok(file)) = (live.size.checked_sub(1), File::open(&self.path)) {
+            let _ = file.read_exact_at(&mut last, at);
+        }
+        if last == *b"\n" { Ok(()) } else { self.append(b"\n") }
     }
 
     /// Rotates if the file is too old, and notices a file that is gone, without writing.

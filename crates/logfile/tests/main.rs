@@ -105,6 +105,21 @@ fn a_file_that_somebody_deletes_renames_or_truncates_goes_on() {
 }
 
 #[test]
+fn half_a_line_that_a_killed_writer_left_is_ended_and_a_whole_one_is_not() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("a.log");
+    for expected in ["", "half", "half\n", "half\n"] {
+        let mut log = LogFile::open(&path, NEVER).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+        if expected.is_empty() {
+            log.append(b"half").unwrap();
+        } else {
+            log.end_line().unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_full_disk_is_an_error_that_says_how_far_it_came() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("a.log");

@@ -36,11 +36,13 @@ pub(super) struct Writer {
     /// Whose turn it was.
     last: PathBuf,
     looked_after: Instant,
+    after_death: bool,
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, open: BTreeMap::new(), last: PathBuf::new(), looked_after: Instant::now() }
+    pub fn new(shared: Arc<Shared>, after_death: bool) -> Self {
+        let (open, last, looked_after) = (BTreeMap::new(), PathBuf::new(), Instant::now());
+        Self { shared, open, last, looked_after, after_death }
     }
 
     /// Until it is told to stop.
@@ -82,10 +84,13 @@ impl Writer {
         else {
             return 0;
         };
-        let open = self.open.entry(path.to_owned()).or_insert_with(|| Open {
-            log: LogFile::new(path, rotation),
-            used: Instant::now(),
-            reported: None,
+        let open = self.open.entry(path.to_owned()).or_insert_with(|| {
+            let mut log = LogFile::new(path, rotation);
+            if self.after_death {
+                // If it fails, so will the append that follows, and that is reported.
+                let _ = log.end_line();
+            }
+            Open { log, used: Instant::now(), reported: None }
         });
         open.used = Instant::now();
         if open.log.rotation() != rotation {
