@@ -7,6 +7,7 @@
 mod manifest;
 mod pack;
 mod read;
+mod tape;
 mod unpack;
 
 pub use manifest::{Kind, MANIFEST, Manifest, Member};

@@ -15,7 +15,9 @@ mod links;
 mod releases;
 
 pub use install::{InstallOptions, Prepare, Prepared, Staged, install, stage};
-pub use links::{Installed, Origin, current, dev_link, list, list_of, remove_unlinked, uninstall, unlink};
+pub use links::{
+    Installed, Origin, current, dev_link, list, list_of, remove_unlinked, uninstall, unlink,
+};
 pub use releases::{KEPT, Release, releases, remove_releases};
 
 use std::path::PathBuf;

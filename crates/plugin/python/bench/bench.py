@@ -18,7 +18,7 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SERVERS = ["waitress", "waitress_threads", "gunicorn_sync", "cheroot", "wsgiref", "granian", "bjoern"]
+SERVERS = ["mfserv_wsgi", "waitress", "waitress_threads", "gunicorn_sync", "cheroot", "wsgiref", "granian", "bjoern"]
 TICK = os.sysconf("SC_CLK_TCK")
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: 0123456789abcdef\r\nAccept: */*\r\n"
 
@@ -137,7 +137,7 @@ def measure(server, app, count):
             path = os.path.join(folder, f"s{turn}")
             start = time.monotonic()
             process = subprocess.Popen(command(server, app, path), stdout=subprocess.DEVNULL,
-                                       stderr=subprocess.PIPE, cwd=HERE, start_new_session=True)
+                                       stderr=subprocess.DEVNULL, cwd=HERE, start_new_session=True)
             try:
                 kept = first_answer(path, process)
                 if kept is None:
@@ -150,8 +150,13 @@ def measure(server, app, count):
                     keep = f"{per_request(path, process.pid, count, False):.0f}" if kept else "-"
                     return (f"| {server} | {app} | {keep} | {fresh:.0f} | {pss(process.pid):.1f} | "
                             f"{sorted(boots)[1]:.0f} | {neighbour} |")
+            except TimeoutError:
+                return f"| {server} | {app} | no answer within 5 s |"
             finally:
-                os.killpg(process.pid, signal.SIGKILL)
+                try:
+                    os.killpg(process.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
                 process.wait()
 
 

@@ -55,6 +55,15 @@ def serve_waitress(app, path):
             queue.popleft().service()
 
 
+def serve_mfserv_wsgi(app, path):
+    """What bjoern_wrapper.py runs: waitress as above, with the limits of a request."""
+    import mfserv_wsgi
+
+    sys.modules["bench_app"] = sys.modules["__main__"]
+    sys.modules["__main__"].bench_app = app
+    sys.exit(mfserv_wsgi.main(["--timeout=60", "bench_app:bench_app", path]))
+
+
 def serve_waitress_threads(app, path):
     import waitress
 

@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{MANIFEST, Manifest};
+use super::tape::entries;
 use super::{FILES, LARGEST_DESCRIPTION, METADATA, TOP};
 use crate::disk;
 use crate::label::name_in_label;
@@ -54,17 +56,12 @@ pub struct Metadata {
 /// Reads what a package says about itself. Of our own packages only the
 /// beginning is read.
 pub fn read(file: &Path) -> Result<Package, Diagnostic> {
-    let mut archive = tar::Archive::new(open(file, u64::MAX)?);
     let mut found = Found::default();
-    let entries = archive.entries().map_err(|e| bad(file, e))?;
-    for entry in entries {
-        let mut entry = entry.map_err(|e| bad(file, e))?;
-        let path = entry.path_bytes().into_owned();
-        found.take(&path, &mut entry).map_err(|e| bad(file, e))?;
-        if found.is_complete() {
-            break;
-        }
-    }
+    entries(open(file, u64::MAX)?, |head, content| {
+        found.take(&head.path, content).map_err(|e| e.to_string())?;
+        Ok(if found.is_complete() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })
+    .map_err(|reason| bad(file, reason))?;
     found.finish().map_err(|reason| bad(file, reason))
 }
 
@@ -120,7 +117,7 @@ pub(super) struct Found {
 
 impl Found {
     /// Keeps the entry if it is one of the descriptions.
-    pub(super) fn take(&mut self, path: &[u8], entry: &mut impl Read) -> io::Result<()> {
+    pub(super) fn take(&mut self, path: &[u8], entry: &mut dyn Read) -> io::Result<()> {
         let name = path.strip_prefix(TOP.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"));
         let place = match name.and_then(|name| std::str::from_utf8(name).ok()) {
             Some(MANIFEST) => &mut self.manifest,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::manifest::{Kind, MANIFEST, Manifest, Member, bad_link, bad_path};
 use super::read::{Found, Package, bad, open};
+use super::tape::{Head, entries};
 use super::{FILES, METADATA, TOP};
 use crate::disk;
 use crate::label;
@@ -49,7 +51,7 @@ pub fn unpack(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagn
 fn unpack_all(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagnostic> {
     // tar adds a header per member, and rounds
     let overhead = (limits.members as u64).saturating_mul(4096);
-    let mut archive = tar::Archive::new(open(file, limits.bytes.saturating_add(overhead))?);
+    let stream = open(file, limits.bytes.saturating_add(overhead))?;
     let mut unpacking = Unpacking {
         into,
         limits,
@@ -58,10 +60,10 @@ fn unpack_all(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagn
         found: Found::default(),
         manifest: None,
     };
-    for entry in archive.entries().map_err(|e| bad(file, e))? {
-        let mut entry = entry.map_err(|e| bad(file, e))?;
-        unpacking.entry(&mut entry).map_err(|reason| bad(file, reason))?;
-    }
+    entries(stream, |head, content| {
+        unpacking.entry(head, content).map(|()| ControlFlow::Continue(()))
+    })
+    .map_err(|reason| bad(file, reason))?;
     unpacking.finish().map_err(|reason| bad(file, reason))
 }
 
@@ -86,13 +88,11 @@ struct Unpacking<'a> {
 }
 
 impl Unpacking<'_> {
-    fn entry(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), String> {
-        let bytes = entry.path_bytes().into_owned();
-        let whole = std::str::from_utf8(&bytes)
-            .map_err(|_| format!("a name is not UTF-8: {}", String::from_utf8_lossy(&bytes)))?;
+    fn entry(&mut self, head: &Head, content: &mut dyn Read) -> Result<(), String> {
+        let whole = std::str::from_utf8(&head.path)
+            .map_err(|_| format!("a name is not UTF-8: {}", String::from_utf8_lossy(&head.path)))?;
         let whole = whole.strip_prefix("./").unwrap_or(whole);
-        let kind = entry.header().entry_type();
-        let is_dir = kind == tar::EntryType::Directory;
+        let is_dir = head.kind == tar::EntryType::Directory;
         let trimmed = if is_dir { whole.trim_end_matches('/') } else { whole };
         if trimmed == TOP && is_dir {
             return Ok(());
@@ -110,10 +110,12 @@ impl Unpacking<'_> {
         if self.done.len() >= self.limits.members {
             return Err(format!("it has more than {} files", self.limits.members));
         }
-        let kind = match kind {
+        let kind = match head.kind {
             tar::EntryType::Directory => self.directory(path)?,
-            tar::EntryType::Regular | tar::EntryType::Continuous => self.file(path, entry)?,
-            tar::EntryType::Symlink => self.link(path, entry)?,
+            tar::EntryType::Regular | tar::EntryType::Continuous => {
+                self.file(path, head, content)?
+            }
+            tar::EntryType::Symlink => self.link(path, head)?,
             other => {
                 return Err(format!(
                     "{path} is neither a file, nor a directory, nor a link ({other:?})"
@@ -136,22 +138,21 @@ impl Unpacking<'_> {
         }
     }
 
-    fn file(&mut self, path: &str, entry: &mut tar::Entry<'_, impl Read>) -> Result<Kind, String> {
+    fn file(&mut self, path: &str, head: &Head, content: &mut dyn Read) -> Result<Kind, String> {
         self.parents(path)?;
-        let mode = entry.header().mode().map_err(|e| format!("{path}: {e}"))?;
-        let mode = if mode & 0o111 == 0 { 0o644 } else { 0o755 };
-        let size = entry.size();
+        let mode = if head.mode & 0o111 == 0 { 0o644 } else { 0o755 };
+        let size = head.size;
         self.bytes = self.bytes.saturating_add(size);
         if self.bytes > self.limits.bytes {
             return Err(format!("it unpacks to more than {} bytes", self.limits.bytes));
         }
         if [MANIFEST, METADATA, FILES].contains(&path) {
-            return self.description(path, entry, mode);
+            return self.description(path, content, mode);
         }
         let place = self.into.join(path);
         let created = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&place);
         let created = created.map_err(|e| format!("{path}: {e}"))?;
-        let (written, sha256) = copy(entry, created).map_err(|e| format!("{path}: {e}"))?;
+        let (written, sha256) = copy(content, created).map_err(|e| format!("{path}: {e}"))?;
         if written != size {
             return Err(format!("{path} is cut off"));
         }
@@ -161,11 +162,11 @@ impl Unpacking<'_> {
     fn description(
         &mut self,
         path: &str,
-        entry: &mut tar::Entry<'_, impl Read>,
+        content: &mut dyn Read,
         mode: u32,
     ) -> Result<Kind, String> {
         let mut text = Vec::new();
-        let mut copying = Tee { reader: entry, copy: &mut text };
+        let mut copying = Tee { reader: content, copy: &mut text };
         self.found
             .take(format!("{TOP}/{path}").as_bytes(), &mut copying)
             .map_err(|e| format!("{path}: {e}"))?;
@@ -191,10 +192,9 @@ impl Unpacking<'_> {
         Ok(Kind::File { mode, size: text.len() as u64, sha256: disk::hex(&Sha256::digest(&text)) })
     }
 
-    fn link(&mut self, path: &str, entry: &tar::Entry<'_, impl Read>) -> Result<Kind, String> {
+    fn link(&mut self, path: &str, head: &Head) -> Result<Kind, String> {
         self.parents(path)?;
-        let target = entry.link_name_bytes().map(|bytes| bytes.into_owned()).unwrap_or_default();
-        let target = String::from_utf8(target)
+        let target = String::from_utf8(head.link.clone())
             .map_err(|_| format!("{path}: it points to a name that is not UTF-8"))?;
         if let Some(reason) = bad_link(path, &target) {
             return Err(format!("{path}: {reason}"));
@@ -243,7 +243,7 @@ impl Unpacking<'_> {
     }
 }
 
-fn copy(reader: &mut impl Read, mut into: File) -> io::Result<(u64, String)> {
+fn copy(reader: &mut dyn Read, mut into: File) -> io::Result<(u64, String)> {
     let (mut hash, mut total, mut buffer) = (Sha256::new(), 0, vec![0; 128 * 1024]);
     loop {
         let count = reader.read(&mut buffer)?;
@@ -257,12 +257,12 @@ fn copy(reader: &mut impl Read, mut into: File) -> io::Result<(u64, String)> {
 }
 
 /// Keeps a copy of what is read through it.
-struct Tee<'a, R> {
-    reader: &'a mut R,
+struct Tee<'a> {
+    reader: &'a mut dyn Read,
     copy: &'a mut Vec<u8>,
 }
 
-impl<R: Read> Read for Tee<'_, R> {
+impl Read for Tee<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;
         self.copy.extend_from_slice(&buffer[..count]);

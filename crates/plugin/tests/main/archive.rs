@@ -156,6 +156,33 @@ fn a_gzip_package_of_the_predecessor_is_read_and_unpacked() {
 }
 
 #[test]
+fn a_package_made_by_pythons_tarfile_with_long_names_is_unpacked() {
+    let node = Node::new();
+    let file = node.work().join("foo.plugin");
+    let tape = Tape::of_the_predecessor();
+    tape.gzip(&file);
+    unpack(&file, &node.work().join("metwork_plugin"), Limits::default()).unwrap();
+    let long = ["deep".repeat(40), "é".repeat(60), "file".repeat(20)].join("/");
+    let place = node.work().join("metwork_plugin").join(&long);
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    fs::write(&place, "x").unwrap();
+    for format in ["PAX_FORMAT", "GNU_FORMAT"] {
+        let script = format!(
+            "import tarfile\nwith tarfile.open('foo.plugin', 'w:gz', format=tarfile.{format}) as t: t.add('metwork_plugin')"
+        );
+        let made = std::process::Command::new("python3")
+            .args(["-c", &script])
+            .current_dir(node.work())
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let into = node.work().join(format);
+        unpack(&file, &into, Limits::default()).unwrap();
+        assert_eq!(fs::read_to_string(into.join(&long)).unwrap(), "x");
+    }
+}
+
+#[test]
 fn a_hostile_package_is_refused_and_touches_nothing() {
     use tar::EntryType::{Block, Char, Directory, Fifo, Link, Regular, Symlink};
     let cases: &[(&str, tar::EntryType, &str)] = &[

@@ -96,3 +96,16 @@ fn a_build_that_takes_too_long_is_ended() {
         BuildOptions { limit: Duration::from_secs(3), ..BuildOptions::new(node.home.clone()) };
     assert_eq!(build(&dir, &options, &mut Told::default()).unwrap_err().kind, Kind::Timeout);
 }
+
+#[test]
+fn a_requirement_that_does_not_exist_is_shown_as_the_tool_says_it() {
+    let node = Node::new();
+    let dir = node.plugin("python3_flask", "foo");
+    let loose = dir.join("python3_virtualenv_sources/requirements-to-freeze.txt");
+    fs::write(&loose, "flask==0.0.0.1\n").unwrap();
+    let before = tree(&dir);
+    let error = build(&dir, &BuildOptions::new(node.home.clone()), &mut Silent).unwrap_err();
+    assert_eq!(error.what, "resolving the Python requirements failed");
+    assert!(error.because.join("\n").contains("flask==0.0.0.1"), "{error}");
+    assert_eq!(tree(&dir), before);
+}

@@ -203,3 +203,19 @@ fn the_list_has_internal_and_broken_plugins_too() {
     assert_eq!(spec_of(&welcome).apps[0].static_url_prefix, "");
     uninstall(&node.home, "gone", false).unwrap();
 }
+
+#[test]
+fn compiled_packages_of_another_python_are_refused_by_its_name() {
+    let node = Node::new();
+    let dir = node.plugin("python3_flask", "foo");
+    let sources = dir.join("python3_virtualenv_sources");
+    fs::create_dir(sources.join("src")).unwrap();
+    fs::write(sources.join("requirements3.txt"), "eels==1.0\n").unwrap();
+    fs::write(sources.join("src/eels-1.0-cp27-cp27mu-linux_x86_64.whl"), "").unwrap();
+    let mark = r#"{"format": 1, "requirements": "", "python": "2.7", "abi": "cpython-27mu"}"#;
+    fs::write(sources.join("src/.mfserv-wheels.json"), mark).unwrap();
+    let error =
+        install(&node.home, &packed(&node, &dir), &options(false), &mut Silent).unwrap_err();
+    assert!(error.what.contains("2.7") && error.kind == Kind::Refused, "{error}");
+    assert!(!node.home.releases_of("foo").exists());
+}
