@@ -20,7 +20,7 @@ use crate::containment::{Cgroups, home_hash};
 use crate::copying::{Copier, Stream, Word};
 use crate::ends::Living;
 use crate::listening::Listener;
-use crate::saved::Saved;
+use crate::saved::{Handover, Saved};
 use crate::signals::Signals;
 use crate::stopping::Stage;
 use crate::{DAEMON, KeeperOptions, descriptors, procfs, spawn};
@@ -80,69 +80,34 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Takes the lock, goes on with what an earlier keeper has left, and listens.
     pub fn start(mut options: KeeperOptions) -> Result<Self, Diagnostic> {
-        let failed = |what: String| {
-            move |e: io::Error| {
-                Diagnostic::error(format!("the keeper cannot start: {what}")).because(e)
-            }
-        };
         descriptors::close_all_on_exec();
-        options.ready = match options.ready.take() {
-            Some(ready) => {
-                Some(out_of_the_way(ready).map_err(failed("the ready descriptor".into()))?)
-            }
-            None => None,
-        };
-        let run = options.home.join("var/run");
-        let make = || DirBuilder::new().recursive(true).mode(0o700).create(run.join("fifo"));
-        make().map_err(failed(format!("{} cannot be made", run.display())))?;
-        fs::set_permissions(&run, Permissions::from_mode(0o700))
-            .map_err(failed(format!("the mode of {}", run.display())))?;
-        let home = options.home.canonicalize().map_err(failed("the home".into()))?;
+        let ready = options.ready.take().map(out_of_the_way).transpose();
+        options.ready = ready.map_err(failed("the ready descriptor"))?;
+        let home = prepare_home(&options.home)?;
         let paths = Paths::of(&home);
-        let saved = Saved::read(&paths.state);
-        let saved = saved.unwrap_or_else(|e| {
-            remark(format_args!(
-                "{} is not understood, nothing is adopted: {e}",
-                paths.state.display()
-            ));
-            None
-        });
-        let saved = saved.unwrap_or_default();
-        let handover = if options.resume { saved.handover.clone() } else { None };
-        let lock = match &handover {
-            Some(handover) => descriptors::inherited(handover.lock)
-                .map_err(failed("the lock was not inherited".into()))?,
-            None => take_lock(&paths.lock)?,
+        let saved = read_saved(&paths.state);
+        let handover = saved.handover.clone().filter(|_| options.resume);
+        let Held { lock, door, fifos } = match &handover {
+            Some(handover) => Held::inherit(handover).map_err(failed("what it inherits"))?,
+            None => Held::open(&paths)?,
         };
-        let door = match &handover {
-            Some(handover) => descriptors::inherited(handover.door).map(UnixListener::from),
-            None => open_door(&paths.socket),
-        };
-        let door = door.map_err(failed(format!("{} cannot be opened", paths.socket.display())))?;
-        let kept: Vec<(u64, io::Result<OwnedFd>)> = handover
-            .iter()
-            .flat_map(|handover| &handover.streams)
-            .map(|(key, number)| (*key, descriptors::inherited(*number)))
-            .collect();
-        door.set_nonblocking(true).map_err(failed("its socket".into()))?;
+        door.set_nonblocking(true).map_err(failed("its socket"))?;
         // After what was inherited is out of danger, before anything else is opened.
-        spawn::reserve_descriptors().map_err(failed("its descriptors".into()))?;
+        spawn::reserve_descriptors().map_err(failed("its descriptors"))?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-            .map_err(|e| failed("PR_SET_CHILD_SUBREAPER".into())(e.into()))?;
+            .map_err(|e| failed("PR_SET_CHILD_SUBREAPER")(e.into()))?;
         let open_files = raise_open_files(handover.as_ref().and_then(|it| it.open_files));
         let hash = home_hash(&home);
-        let daemon = options.daemon.take().map(|spec| DaemonWatch {
-            spec: ProcessSpec { id: DAEMON.to_owned(), ..spec },
-            quick_ends: 0,
-            start_at: None,
-        });
+        let cgroups = if options.cgroups { Cgroups::find(&hash) } else { Cgroups::none() };
+        let daemon = options.daemon.take().map(DaemonWatch::new);
+        let copier = Copier::start(!options.resume).map_err(failed("its threads"))?;
         let mut keeper = Self {
-            cgroups: if options.cgroups { Cgroups::find(&hash) } else { Cgroups::none() },
+            cgroups,
             hash,
-            boot_id: procfs::boot_id().map_err(failed("the boot id".into()))?,
+            boot_id: procfs::boot_id().map_err(failed("the boot id"))?,
             lock,
             door,
-            signals: Signals::register().map_err(failed("its signals".into()))?,
+            signals: Signals::register().map_err(failed("its signals"))?,
             clients: Vec::new(),
             next_client: 1,
             turns_away: false,
@@ -151,7 +116,7 @@ impl Keeper {
             listeners: BTreeMap::new(),
             streams: BTreeMap::new(),
             next_key: saved.next_key.max(1),
-            copier: Some(Copier::start(!options.resume).map_err(failed("its threads".into()))?),
+            copier: Some(copier),
             daemon,
             adopted: 0,
             stage: Stage::Serving,
@@ -162,7 +127,7 @@ impl Keeper {
             options,
         };
         match handover {
-            Some(handover) => keeper.resume(saved, handover, kept),
+            Some(handover) => keeper.resume(saved, handover, fifos),
             None => keeper.adopt(saved),
         }
         keeper.daemon_is_wanted();
@@ -331,6 +296,61 @@ impl Paths {
             fifos: run.join("fifo"),
         }
     }
+}
+
+impl DaemonWatch {
+    fn new(spec: ProcessSpec) -> Self {
+        Self { spec: ProcessSpec { id: DAEMON.to_owned(), ..spec }, quick_ends: 0, start_at: None }
+    }
+}
+
+/// What is open from the first moment: made new, or left open by an earlier image.
+struct Held {
+    lock: OwnedFd,
+    door: UnixListener,
+    fifos: Vec<(u64, io::Result<OwnedFd>)>,
+}
+
+impl Held {
+    fn open(paths: &Paths) -> Result<Self, Diagnostic> {
+        let lock = take_lock(&paths.lock)?;
+        let door = open_door(&paths.socket).map_err(failed("its socket"))?;
+        Ok(Self { lock, door, fifos: Vec::new() })
+    }
+
+    fn inherit(handover: &Handover) -> io::Result<Self> {
+        let fifos = handover.streams.iter();
+        Ok(Self {
+            lock: descriptors::inherited(handover.lock)?,
+            door: descriptors::inherited(handover.door)?.into(),
+            fifos: fifos.map(|(key, number)| (*key, descriptors::inherited(*number))).collect(),
+        })
+    }
+}
+
+fn failed(what: &str) -> impl FnOnce(io::Error) -> Diagnostic + use<> {
+    let what = format!("the keeper cannot start: {what}");
+    move |e| Diagnostic::error(what).because(e)
+}
+
+/// Makes `var/run`, private, and returns the home by its real path.
+fn prepare_home(home: &Path) -> Result<PathBuf, Diagnostic> {
+    let run = home.join("var/run");
+    let prepare = || {
+        DirBuilder::new().recursive(true).mode(0o700).create(run.join("fifo"))?;
+        fs::set_permissions(&run, Permissions::from_mode(0o700))?;
+        home.canonicalize()
+    };
+    prepare().map_err(failed(&run.display().to_string()))
+}
+
+/// A state file that is not understood is as none: a new keeper is better than none.
+fn read_saved(path: &Path) -> Saved {
+    let saved = Saved::read(path).unwrap_or_else(|e| {
+        remark(format_args!("{} is not understood, nothing is adopted: {e}", path.display()));
+        None
+    });
+    saved.unwrap_or_default()
 }
 
 /// Above the descriptors that children receive listening sockets as.

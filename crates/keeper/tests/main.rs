@@ -29,6 +29,7 @@ fn keeper_process() {
     options.grace_ms = setup.grace_ms;
     options.stop_ms = 500;
     options.cgroups = setup.cgroups;
+    options.ready = Some(fs::File::create(setup.home.join("ready")).unwrap().into());
     if let Err(diagnostic) = run(options) {
         eprintln!("{diagnostic}");
         std::process::exit(i32::from(diagnostic.kind.exit_code()));
@@ -39,6 +40,7 @@ fn keeper_process() {
 #[test]
 fn an_exit_is_told_with_its_code_or_signal_and_its_last_lines() {
     let node = Node::start();
+    assert_eq!(fs::read_to_string(node.home().join("ready")).unwrap(), "ready\n");
     let mut client = node.watching();
     client.spawn("a", "echo first; echo last >&2; exit 7");
     let exit = client.exit_of("a");
