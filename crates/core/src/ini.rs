@@ -295,7 +295,8 @@ pub fn set(text: &str, section: &str, key: &str, value: &str) -> String {
         active && line.split(['=', ':']).next().is_some_and(|k| k.trim().eq_ignore_ascii_case(key))
     };
     let assignment = format!("{key}={value}");
-    let begin = lines.iter().position(|line| header(line).is_some_and(|h| h.eq_ignore_ascii_case(section)));
+    let begin =
+        lines.iter().position(|line| header(line).is_some_and(|h| h.eq_ignore_ascii_case(section)));
     match begin {
         None => {
             if lines.last().is_some_and(|line| !line.trim().is_empty()) {

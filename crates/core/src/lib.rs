@@ -11,6 +11,7 @@ pub mod diagnostic;
 pub mod diff;
 pub mod event;
 pub mod export;
+pub mod fingerprint;
 pub mod ini;
 pub mod keys;
 pub mod layers;

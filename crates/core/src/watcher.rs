@@ -91,3 +91,11 @@ pub struct WatcherSpec {
     /// Names of the listening sockets it inherits (the front only).
     pub listeners: Vec<String>,
 }
+
+impl WatcherSpec {
+    /// What a worker runs, as a number: equal for specs that differ in their count only.
+    pub fn fingerprint(&self) -> u64 {
+        let text = serde_json::to_vec(&Self { count: 0, ..self.clone() });
+        crate::fingerprint::of(&text.unwrap_or_default())
+    }
+}

@@ -10,19 +10,20 @@ use mfserv_core::worker::Phase;
 
 use crate::keeper_link::KeeperState;
 use crate::now_ms;
+use crate::spawn::Note;
 use crate::supervisor::Supervisor;
-use crate::watcher::{Watcher, without_count};
+use crate::watcher::Watcher;
 use crate::worker::Worker;
 
 impl Supervisor {
     /// A new daemon takes over what lives. Those who have traffic keep it; the
     /// others are probed. Returns how many were adopted.
     pub(crate) fn adopt_all(&mut self, keeper: KeeperState, admitted: &BTreeSet<WorkerId>) -> u32 {
-        let mut alive: BTreeMap<WorkerId, (WatcherSpec, Process)> = BTreeMap::new();
+        let mut alive: BTreeMap<WorkerId, (Note, Process)> = BTreeMap::new();
         for process in keeper.alive {
             let Ok(id) = process.id.parse::<WorkerId>() else { continue };
             match serde_json::from_str(&process.note) {
-                Ok(spec) => drop(alive.insert(id, (spec, process))),
+                Ok(note) => drop(alive.insert(id, (note, process))),
                 // Nobody knows what it is or how it is stopped in order.
                 Err(_) => self.kill_tree(&id),
             }
@@ -30,10 +31,10 @@ impl Supervisor {
         let adopted = alive.len() as u32;
         let newest: BTreeMap<(WatcherName, u32), WorkerId> =
             alive.keys().map(|id| ((id.watcher.clone(), id.slot), id.clone())).collect();
-        for (id, (spec, process)) in alive {
+        for (id, (note, process)) in alive {
             self.emit(Fact::WorkerAdopted { worker: id.clone(), pid: process.pid });
             let followed = newest.get(&(id.watcher.clone(), id.slot)) != Some(&id);
-            self.adopt_one(id, spec, process, admitted, followed);
+            self.adopt_one(id, note, process, admitted, followed);
         }
         for exit in keeper.exits {
             self.ended_unseen(exit);
@@ -44,7 +45,7 @@ impl Supervisor {
     fn adopt_one(
         &mut self,
         id: WorkerId,
-        spec: WatcherSpec,
+        note: Note,
         process: Process,
         admitted: &BTreeSet<WorkerId>,
         followed: bool,
@@ -52,7 +53,7 @@ impl Supervisor {
         let saved = self.remembered.get(&id.watcher).cloned().unwrap_or_default();
         let watcher = self.watchers.entry(id.watcher.clone()).or_insert_with(|| {
             // What is wanted is said by the plan, which comes next.
-            let mut watcher = Watcher::new(&WatcherSpec { count: 0, ..spec.clone() });
+            let mut watcher = Watcher::new(&WatcherSpec { count: 0, ..note.spec.clone() });
             watcher.remember(saved);
             watcher
         });
@@ -61,8 +62,7 @@ impl Supervisor {
         // One that has no traffic and is followed by a younger one was on its way
         // out: it drains what it holds, again.
         let leaving = followed && !ready;
-        let mut worker =
-            Worker::adopted(id.clone(), without_count(&spec), process, ready || leaving);
+        let mut worker = Worker::adopted(id.clone(), note, process, ready || leaving);
         worker.replaces =
             watcher.needed(id.slot).filter(|w| w.id < id).map(|w| w.id.clone()).last();
         watcher.workers.insert(id.clone(), worker);

@@ -6,6 +6,7 @@ use mfserv_core::names::WorkerId;
 use mfserv_core::output::Output;
 use mfserv_core::watcher::{Probe, WatcherSpec};
 use mfserv_core::wire::keeper::ProcessSpec;
+use serde::{Deserialize, Serialize};
 
 /// The socket that the worker listens on: `{stem}_N.K.socket`.
 pub(crate) fn socket_path(spec: &WatcherSpec, id: &WorkerId) -> Option<PathBuf> {
@@ -30,8 +31,23 @@ fn with_end(stem: &Path, end: &str) -> PathBuf {
     path.into()
 }
 
-/// What the keeper is asked to start. The whole spec travels as the note, so that
-/// a daemon that comes back knows what it finds.
+/// What travels with a process, so that a daemon that comes back knows what it finds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Note {
+    /// What it runs, without the environment.
+    pub spec: WatcherSpec,
+    /// The fingerprint of the whole spec.
+    pub fingerprint: u64,
+}
+
+impl Note {
+    fn of(spec: &WatcherSpec) -> Self {
+        let fingerprint = spec.fingerprint();
+        Note { spec: WatcherSpec { env: Default::default(), ..spec.clone() }, fingerprint }
+    }
+}
+
+/// What the keeper is asked to start.
 pub(crate) fn process_spec(spec: &WatcherSpec, id: &WorkerId, run_dir: &Path) -> ProcessSpec {
     let socket = socket_path(spec, id).unwrap_or_default();
     let fill = |text: &String| {
@@ -57,7 +73,7 @@ pub(crate) fn process_spec(spec: &WatcherSpec, id: &WorkerId, run_dir: &Path) ->
             spec.output.clone()
         },
         listeners: spec.listeners.clone(),
-        note: serde_json::to_string(spec).unwrap_or_default(),
+        note: serde_json::to_string(&Note::of(spec)).unwrap_or_default(),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::keeper_link::{KeeperLink, KeeperNews, KeeperState};
 use crate::saved::{Saved, SavedWatcher};
 use crate::traffic::Traffic;
 use crate::waiting::{Until, Waiting};
-use crate::watcher::{Watcher, without_count};
+use crate::watcher::Watcher;
 use crate::worker::Worker;
 use crate::{now_ms, probe, sample, spawn};
 
@@ -298,17 +298,18 @@ impl Supervisor {
         });
         watcher.count = spec.count;
         watcher.rolling.retain(|slot| *slot <= spec.count);
-        let fresh = without_count(spec);
-        if watcher.spec != fresh {
-            watcher.spec = fresh;
+        let fingerprint = spec.fingerprint();
+        if watcher.fingerprint != fingerprint {
             watcher.backoffs.clear();
         }
+        watcher.fingerprint = fingerprint;
+        watcher.spec = Arc::new(spec.clone());
     }
 
     /// Brings one watcher from what lives to what is wanted.
     fn reconcile(&mut self, name: &WatcherName) {
         let Some(watcher) = self.watchers.get(name) else { return };
-        let (count, spec) = (watcher.count, watcher.spec.clone());
+        let (count, fingerprint) = (watcher.count, watcher.fingerprint);
         let surplus: Vec<WorkerId> =
             watcher.workers.keys().filter(|id| id.slot > count).cloned().collect();
         let empty: Vec<u32> =
@@ -316,7 +317,7 @@ impl Supervisor {
         let outdated: Vec<WorkerId> = watcher
             .workers
             .values()
-            .filter(|w| w.id.slot <= count && w.want == Want::Up && w.spec != spec)
+            .filter(|w| w.id.slot <= count && w.want == Want::Up && w.fingerprint != fingerprint)
             .map(|w| w.id.clone())
             .collect();
         for id in surplus {
@@ -434,7 +435,7 @@ impl Supervisor {
     ) {
         let Some(watcher) = self.watchers.get_mut(name) else { return };
         let id = watcher.next_id(slot);
-        let mut worker = Worker::new(id.clone(), watcher.spec.clone(), wait);
+        let mut worker = Worker::new(id.clone(), watcher.spec.clone(), watcher.fingerprint, wait);
         worker.replaces = replaces;
         watcher.workers.insert(id.clone(), worker);
         if wait.is_none() {
@@ -444,9 +445,11 @@ impl Supervisor {
 
     pub(crate) fn spawn(&mut self, id: &WorkerId) {
         let Some(watcher) = self.watchers.get_mut(&id.watcher) else { return };
-        let spec = watcher.spec.clone();
+        let (spec, fingerprint) = (watcher.spec.clone(), watcher.fingerprint);
         let Some(worker) = watcher.workers.get_mut(id) else { return };
+        // One that has waited for its start starts as what is wanted now.
         worker.spec = spec.clone();
+        worker.fingerprint = fingerprint;
         worker.started = Instant::now();
         self.probe(id);
         let spec = Box::new(spawn::process_spec(&spec, id, &self.run_dir));

@@ -16,8 +16,10 @@ use crate::worker::Worker;
 /// A watcher and all that lives of it.
 pub(crate) struct Watcher {
     pub name: WatcherName,
-    /// What is wanted, with `count` 0.
+    /// What is wanted.
     pub spec: Arc<WatcherSpec>,
+    /// Its [`WatcherSpec::fingerprint`].
+    pub fingerprint: u64,
     /// How many workers are wanted.
     pub count: u32,
     pub workers: BTreeMap<WorkerId, Worker>,
@@ -39,7 +41,8 @@ impl Watcher {
     pub fn new(spec: &WatcherSpec) -> Self {
         Watcher {
             name: spec.name.clone(),
-            spec: without_count(spec),
+            spec: Arc::new(spec.clone()),
+            fingerprint: spec.fingerprint(),
             count: spec.count,
             workers: BTreeMap::new(),
             next_incarnation: 1,
@@ -84,7 +87,7 @@ impl Watcher {
     /// from its start, and no younger one is on its way in its slot.
     pub fn needs_replacement(&self, id: &WorkerId) -> bool {
         let Some(worker) = self.workers.get(id) else { return false };
-        let fresh = worker.phase() == Phase::Starting && worker.spec == self.spec;
+        let fresh = worker.phase() == Phase::Starting && worker.fingerprint == self.fingerprint;
         let followed = self.needed(id.slot).any(|other| other.id > *id);
         worker.want == Want::Up && !fresh && !followed
     }
@@ -105,8 +108,9 @@ impl Watcher {
     pub fn settled(&self) -> bool {
         self.queue.is_empty()
             && self.rolling.is_empty()
-            && (1..=self.count)
-                .all(|slot| self.needed(slot).any(|w| w.is_ready() && w.spec == self.spec))
+            && (1..=self.count).all(|slot| {
+                self.needed(slot).any(|w| w.is_ready() && w.fingerprint == self.fingerprint)
+            })
             && self.workers.values().all(|w| w.want == Want::Up || w.phase() != Phase::Ready)
     }
 
@@ -152,9 +156,4 @@ impl Watcher {
             workers: self.workers.values().map(crate::sample::worker_status).collect(),
         }
     }
-}
-
-/// A spec as workers carry it: the count is no property of a worker.
-pub(crate) fn without_count(spec: &WatcherSpec) -> Arc<WatcherSpec> {
-    Arc::new(WatcherSpec { count: 0, ..spec.clone() })
 }

@@ -11,6 +11,7 @@ use mfserv_core::worker::{Effect, Input, Phase, Want, step};
 use tokio::task::AbortHandle;
 
 use crate::now_ms;
+use crate::spawn::Note;
 
 /// How often a killed worker that does not go is killed again.
 const KILL_AGAIN: Duration = Duration::from_secs(2);
@@ -18,8 +19,10 @@ const KILL_AGAIN: Duration = Duration::from_secs(2);
 /// One incarnation.
 pub(crate) struct Worker {
     pub id: WorkerId,
-    /// What it runs, with `count` 0 (the count is no property of a worker).
+    /// What it runs. The environment is not known of one that was adopted.
     pub spec: Arc<WatcherSpec>,
+    /// The [`WatcherSpec::fingerprint`] of what it runs.
+    pub fingerprint: u64,
     phase: Phase,
     pub want: Want,
     /// Since when it is in its phase.
@@ -45,11 +48,17 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// A worker that is not started yet; with a wait, it starts when that is over.
-    pub fn new(id: WorkerId, spec: Arc<WatcherSpec>, wait: Option<Duration>) -> Self {
+    pub fn new(
+        id: WorkerId,
+        spec: Arc<WatcherSpec>,
+        fingerprint: u64,
+        wait: Option<Duration>,
+    ) -> Self {
         let now = Instant::now();
         Worker {
             id,
             spec,
+            fingerprint,
             phase: if wait.is_some() { Phase::Backoff } else { Phase::Down },
             want: Want::Up,
             since_ms: now_ms(),
@@ -66,8 +75,8 @@ impl Worker {
     }
 
     /// A worker that lives already, found again: ready if it has traffic, else to be probed.
-    pub fn adopted(id: WorkerId, spec: Arc<WatcherSpec>, process: Process, ready: bool) -> Self {
-        let mut worker = Worker::new(id, spec, None);
+    pub fn adopted(id: WorkerId, note: Note, process: Process, ready: bool) -> Self {
+        let mut worker = Worker::new(id, Arc::new(note.spec), note.fingerprint, None);
         worker.since_ms = process.started_ms;
         worker.process = Some(process);
         worker.enter(if ready { Phase::Ready } else { Phase::Starting });

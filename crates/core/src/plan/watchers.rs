@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Diagnostic;
+use crate::fingerprint;
 use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
 use crate::plan::routes::{probe_path, upstream_name};
@@ -180,14 +181,7 @@ fn short_enough(stem: &Path, short_dir: &Path) -> PathBuf {
     if stem.as_os_str().len() + LONGEST_END <= LONGEST_SOCKET_PATH {
         return stem.to_owned();
     }
-    short_dir.join(format!("{:016x}", fnv1a(stem.as_os_str().as_encoded_bytes())))
-}
-
-/// FNV-1a, 64 bits: stable over versions and builds, which std's hasher is not.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    short_dir.join(format!("{:016x}", fingerprint::of(stem.as_os_str().as_encoded_bytes())))
 }
 
 pub(super) fn of_front(
