@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
+use mfserv_core::plugin_spec::PluginSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::disk;
@@ -83,6 +84,19 @@ pub fn find(home: &Home, short_version: &str) -> Option<BaseEnvironment> {
     let dir = fs::canonicalize(home.base().join(format!("python{short_version}"))).ok()?;
     let mark: Mark = serde_json::from_slice(&fs::read(dir.join(MARK)).ok()?).ok()?;
     Some(BaseEnvironment { dir, interpreter: mark.interpreter })
+}
+
+/// Whether a plugin needs a base environment: it has a Python part, or one of
+/// its commands is a Python program or one of the base's own.
+pub fn is_wanted(plugin_dir: &Path, spec: &PluginSpec) -> bool {
+    let apps = spec.apps.iter().map(|app| &app.command.command);
+    let commands = apps.chain(spec.extra_daemons.iter().map(|extra| &extra.command.command));
+    let python = |command: &String| {
+        let word = command.split_whitespace().next().unwrap_or_default().trim_matches('"');
+        let program = word.rsplit('/').next().unwrap_or_default();
+        program.ends_with(".py") || program.starts_with("python") || program == "uvicorn"
+    };
+    plugin_dir.join("python3_virtualenv_sources").is_dir() || commands.into_iter().any(python)
 }
 
 /// The base environments that are there, by version.
@@ -177,7 +191,10 @@ fn make(
     toolbox.make_environment(dir, progress)?;
     let lock = dir.join("base-requirements.txt");
     disk::write(&lock, LOCK.as_bytes())?;
-    toolbox.install(dir, &lock, Packages::Index, progress)?;
+    toolbox.install(dir, &lock, Packages::Index, progress).map_err(|error| match error.help {
+        None => error.help("making it needs the Python package index once: check the network, the proxy or PIP_INDEX_URL"),
+        Some(_) => error,
+    })?;
     for (path, text) in MODULES {
         let place = site_packages(dir, python).join(path);
         place.parent().map_or(Ok(()), disk::create_dir)?;

@@ -21,6 +21,9 @@ const LONGEST_LINE: u64 = 16 * 1024;
 /// it may still hold the pipe).
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// How long a program that is interrupted may take to tidy up.
+const TIDY: Duration = Duration::from_secs(2);
+
 /// What a program has written, both streams together in order of arrival; the
 /// oldest lines are forgotten beyond a bound.
 #[derive(Debug, Default)]
@@ -172,11 +175,17 @@ fn ended(status: ExitStatus) -> String {
     }
 }
 
-/// Kills the program and all its process group, and reaps it.
+/// Ends the program and all its process group, and reaps it: first as Ctrl-C
+/// does, so that pip and npm remove their temporary files, then by force.
 fn kill(child: &mut Child) {
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        let _ = kill_process_group(group, Signal::KILL);
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let send = |signal| group.map(|group| kill_process_group(group, signal));
+    let _ = send(Signal::INT);
+    let deadline = Instant::now() + TIDY;
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
     }
+    let _ = send(Signal::KILL);
     let _ = child.wait();
 }
 
