@@ -134,6 +134,14 @@ impl Tree<'_> {
         }
     }
 
+    /// The kernel has not yet let go of its last process: its cgroup cannot be removed.
+    pub fn is_busy(&self) -> bool {
+        self.cgroup.is_some_and(|cgroup| {
+            let events = fs::read_to_string(cgroup.join("cgroup.events")).unwrap_or_default();
+            events.lines().any(|line| line == "populated 1")
+        })
+    }
+
     /// Sends a signal to everything of it.
     pub fn signal(&self, signal: Signal) -> usize {
         if signal == Signal::KILL && self.cgroup.is_some_and(|cgroup| kill_cgroup(cgroup).is_ok()) {

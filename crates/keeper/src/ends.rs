@@ -246,9 +246,11 @@ impl Keeper {
                 marker: &marker,
             };
             let left = tree.members();
-            if !left.is_empty() && end.since.elapsed() < CLEANING {
+            if end.since.elapsed() < CLEANING && (!left.is_empty() || tree.is_busy()) {
                 end.killed.extend(left.iter().map(|stat| (stat.pid, stat.start_ticks)));
-                tree.signal(Signal::KILL);
+                if !left.is_empty() {
+                    tree.signal(Signal::KILL);
+                }
                 continue;
             }
             if !left.is_empty() {
