@@ -1,1 +1,34 @@
-fn main() {}
+//! The real front, in a process of its own, between raw clients and instrumented workers.
+
+mod bodies;
+mod broken;
+mod control;
+mod files;
+mod forwarding;
+mod lasting;
+mod retries;
+mod slots;
+mod strict;
+mod world;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Not a test by itself: the process that the other tests start and drive.
+#[test]
+fn front_process() {
+    let Ok(dir) = std::env::var("FRONT_UNDER_TEST") else { return };
+    let dir = PathBuf::from(dir);
+    let var = |name: &str| std::env::var(name).ok();
+    let listeners = mfserv_front::listeners_from_env(&var("MFSERV_LISTEN").unwrap()).unwrap();
+    let number = var("FRONT_NUMBER").unwrap();
+    mfserv_front::run(mfserv_front::FrontOptions {
+        listeners,
+        control_socket: dir.join(format!("front.{number}.sock")),
+        keeper_socket: Some(dir.join("keep.sock")),
+        log_dir: dir.join("log"),
+        rotation: mfserv_core::output::Rotation::default(),
+        grace: Duration::from_millis(var("FRONT_GRACE_MS").unwrap().parse().unwrap()),
+    })
+    .unwrap();
+}
