@@ -252,3 +252,39 @@ fn version_numbers(short: &str) -> Option<(u32, u32)> {
     let (major, minor) = short.split_once('.')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Silent;
+
+    #[test]
+    fn a_python_too_old_is_refused_before_anything_is_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let python = Interpreter {
+            path: "/usr/bin/python3.6".into(),
+            short_version: "3.6".into(),
+            version: "3.6.15".into(),
+            abi: "cpython-36m".into(),
+            has_ensurepip: true,
+        };
+        let home = Home::new(folder.path());
+        let error = ensure(&home, &python, &Cancel::default(), &mut Silent).unwrap_err();
+        assert!(
+            error.to_string().contains("3.6.15") && error.to_string().contains("3.10"),
+            "{error}"
+        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn every_line_of_the_lock_is_an_exact_version() {
+        let lines = LOCK.lines().filter(|line| !line.starts_with('#'));
+        for line in lines.clone() {
+            assert!(line.split(" ; ").next().unwrap().contains("=="), "{line}");
+        }
+        for wanted in include_str!("../python/base-requirements.in").lines() {
+            assert!(lines.clone().any(|line| line.starts_with(&format!("{wanted}=="))), "{wanted}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use mfserv_core::{Diagnostic, Kind};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -75,11 +76,13 @@ pub(crate) fn swap_in(stage: &Path, place: &Path) -> Result<(), Diagnostic> {
     }
 }
 
-/// A hidden path in the same directory, of this process alone.
+/// A hidden path in the same directory, that nobody else uses.
 pub(crate) fn beside(path: &Path, what: &str) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let name = name.trim_start_matches('.');
-    path.with_file_name(format!(".{name}.{what}.{}", std::process::id()))
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    path.with_file_name(format!(".{name}.{what}.{}.{count}", std::process::id()))
 }
 
 /// Removes what an operation that died has left beside `path` (see [`beside`]):
@@ -91,7 +94,7 @@ pub(crate) fn sweep_beside(path: &Path) {
     for entry in entries.flatten() {
         let file_name = entry.file_name();
         let Some(rest) = file_name.to_str().and_then(|n| n.strip_prefix(&prefix)) else { continue };
-        let Some((what, pid)) = rest.split_once('.') else { continue };
+        let [what, pid, _count] = rest.split('.').collect::<Vec<_>>()[..] else { continue };
         let dead = pid.parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
         if dead && ["new", "old", "stage"].contains(&what) {
             let _ = remove(&entry.path());
@@ -169,5 +172,52 @@ impl Lock {
                 result => return result,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dead_process_has_left_beside_is_swept_and_what_a_living_one_makes_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("local");
+        let mine = beside(&place, "stage");
+        // no process has a number as large as this
+        let dead = folder.path().join(".local.stage.4999999.0");
+        let other = folder.path().join(".local.notes.4999999.0");
+        for dir in [&mine, &dead, &other] {
+            fs::create_dir(dir).unwrap();
+        }
+        sweep_beside(&place);
+        assert!(mine.exists() && other.exists() && !dead.exists());
+    }
+
+    #[test]
+    fn a_directory_is_replaced_in_one_step_and_a_link_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stage, place, link) =
+            (folder.path().join("a"), folder.path().join("b"), folder.path().join("c"));
+        for (dir, text) in [(&stage, "new"), (&place, "old")] {
+            fs::create_dir(dir).unwrap();
+            fs::write(dir.join("x"), text).unwrap();
+        }
+        swap_in(&stage, &place).unwrap();
+        assert_eq!(fs::read_to_string(place.join("x")).unwrap(), "new");
+        relink(&link, Path::new("a")).unwrap();
+        relink(&link, Path::new("b")).unwrap();
+        assert_eq!(fs::read_to_string(link.join("x")).unwrap(), "new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_lock_is_refused_while_another_holds_it_and_free_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lock");
+        let held = Lock::take(&file, "it").unwrap();
+        assert_eq!(Lock::take(&file, "it").unwrap_err().kind, Kind::Refused);
+        drop(held);
+        Lock::take(&file, "it").unwrap();
     }
 }

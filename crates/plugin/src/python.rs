@@ -35,15 +35,13 @@ pub struct Interpreter {
     pub has_ensurepip: bool,
 }
 
+// looks for the modules without importing them: this runs at each build
 const PROBE_SCRIPT: &str = "
 import json, sys, sysconfig
-try:
-    import ensurepip, venv
-    has = True
-except ImportError:
-    has = False
+from importlib.util import find_spec
 print(json.dumps({'path': sys.executable, 'short_version': '%d.%d' % sys.version_info[:2],
-    'version': '%d.%d.%d' % sys.version_info[:3], 'abi': sysconfig.get_config_var('SOABI') or '', 'has_ensurepip': has}))
+    'version': '%d.%d.%d' % sys.version_info[:3], 'abi': sysconfig.get_config_var('SOABI') or '',
+    'has_ensurepip': find_spec('ensurepip') is not None and find_spec('venv') is not None}))
 ";
 
 /// Finds an interpreter by name (`python3.12`) or path; `None` is [`DEFAULT`].

@@ -2,6 +2,7 @@
 
 mod archive;
 mod build;
+mod environment;
 mod node;
 mod store;
 mod wsgi;
