@@ -1,1 +1,138 @@
-//! placeholder
+//! Broken answers of workers never reach another request: a clear 502 or a visible cut.
+
+use std::io::Write;
+
+use mfserv_core::route::Slots;
+
+use crate::world::*;
+
+/// An answer as a worker writes it, and the cause that the client is told.
+const MALFORMED: &[(&str, &str)] = &[
+    ("", "reset"),
+    ("HTTP/1.1", "early_end"),
+    ("HTTP/1.1 200 OK\r\nContent-Le", "early_end"),
+    ("hello world\r\n\r\n", "malformed"),
+    ("HTTP/1.1 200 OK\nContent-Length: 0\n\n", "malformed"),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc", "malformed"),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab", "malformed"),
+    ("HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nab", "malformed"),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 2x\r\n\r\nab", "malformed"),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nab", "malformed"),
+    (
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "malformed",
+    ),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nab", "malformed"),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\nab", "malformed"),
+    ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "malformed"),
+    ("HTTP/1.1 999 Odd\r\n\r\n", "malformed"),
+    ("HTTP/1.1 000 Odd\r\n\r\n", "malformed"),
+    ("HTTP/1.1 20 Odd\r\n\r\n", "malformed"),
+    ("HTTP/1.1 xyz Odd\r\n\r\n", "malformed"),
+    ("HTTP/3.0 200 OK\r\n\r\n", "malformed"),
+    ("HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 0\r\n\r\n", "malformed"),
+    ("HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n", "malformed"),
+    ("HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n", "malformed"),
+    ("HTTP/1.1 200 OK\r\nX\r\nContent-Length: 0\r\n\r\n", "malformed"),
+    ("HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", "malformed"),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "malformed"),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", "malformed"),
+];
+
+/// Answers of which a part is right: the client must see that they are not whole.
+const CUT: &[&str] = &[
+    "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+];
+
+#[test]
+fn a_broken_answer_is_a_502_with_its_cause() {
+    let world = World::new();
+    let worker = Worker::start(&world, 1, |stream, received| {
+        let number = received.target().strip_prefix("/a/").unwrap().parse::<usize>();
+        let _ = match number {
+            Ok(number) => stream.write_all(MALFORMED[number].0.as_bytes()),
+            Err(_) => return say(stream, "fine"),
+        };
+        false
+    });
+    let front = world.serving(table(Slots::Unlimited, true), &[&worker]);
+    let mut client = Client::connect(front.address);
+    for (number, (answer, cause)) in MALFORMED.iter().enumerate() {
+        client.send(format!("POST /a/{number} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n"));
+        let got = client.receive().unwrap_or_else(|| panic!("nothing for {answer:?}"));
+        assert_eq!(got.status, 502, "{answer:?}: {}", got.head);
+        assert_eq!(got.field("x-mfserv-cause"), [*cause], "{answer:?}");
+        assert_eq!(client.get("/a/fine").text(), "fine", "after {answer:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_never_taken_for_a_whole_one() {
+    for slots in [ONE, Slots::Unlimited] {
+        let world = World::new();
+        let worker = Worker::start(&world, 1, |stream, received| {
+            let number = received.target().strip_prefix("/a/").unwrap().parse::<usize>();
+            let _ = stream.write_all(CUT[number.unwrap()].as_bytes());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            false
+        });
+        let front = world.serving(table(slots, true), &[&worker]);
+        for (number, answer) in CUT.iter().enumerate() {
+            let got = front.get(&format!("/a/{number}"));
+            assert!(got.status == 502 || !got.whole, "{answer:?}: {got:?}");
+            let mut old = Client::connect(front.address);
+            old.send(format!("GET /a/{number} HTTP/1.0\r\n\r\n"));
+            let mut bytes = Vec::new();
+            let end = std::io::Read::read_to_end(&mut old.stream, &mut bytes);
+            let text = String::from_utf8_lossy(&bytes);
+            let short = text.contains("Content-Length: 10") && !text.contains("0123");
+            assert!(end.is_err() || text.contains(" 502 ") || short, "{answer:?}: {text}");
+        }
+    }
+}
+
+#[test]
+fn junk_after_an_answer_ends_its_connection_and_reaches_nobody() {
+    let world = World::new();
+    let worker = Worker::start(&world, 1, |stream, _| {
+        let junk = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+        stream.write_all(junk.as_bytes()).is_ok()
+    });
+    let front = world.serving(table(ONE, true), &[&worker]);
+    let mut client = Client::connect(front.address);
+    for _ in 0..20 {
+        assert_eq!(client.get("/a").text(), "ok");
+    }
+    assert_eq!(worker.raw.lock().unwrap().len(), 20);
+}
+
+#[test]
+fn interim_answers_are_passed_on_and_the_unasked_100_is_not() {
+    let world = World::new();
+    let worker = Worker::start(&world, 1, |stream, _| {
+        let all = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n\
+                   HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        stream.write_all(all.as_bytes()).is_ok()
+    });
+    let front = world.serving(table(ONE, true), &[&worker]);
+    let mut client = Client::connect(front.address);
+    client.send("GET /a HTTP/1.1\r\nHost: h\r\n\r\n");
+    let hints = client.read_until(b"\r\n\r\n");
+    assert!(hints.starts_with(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n"));
+    assert_eq!(client.receive().unwrap().text(), "ok");
+}
+
+#[test]
+fn a_head_without_end_is_bounded() {
+    let world = World::new();
+    let worker = Worker::start(&world, 1, |stream, _| {
+        let _ =
+            stream.write_all(format!("HTTP/1.1 200 OK\r\nX: {}", "y".repeat(100_000)).as_bytes());
+        false
+    });
+    let front = world.serving(table(ONE, true), &[&worker]);
+    assert_eq!(front.get("/a").status, 502);
+}

@@ -1,1 +1,132 @@
-//! placeholder
+//! Upgraded connections, and the end of a front.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use mfserv_core::route::Slots;
+use rustix::process::Signal;
+
+use crate::world::*;
+
+const UPGRADE: &str = "GET /a HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\n\
+                       Upgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
+
+/// Upgrades, then sends everything back.
+fn parrot(world: &World, number: u32) -> Worker {
+    Worker::start(world, number, |stream, received| {
+        if received.field("upgrade") != ["websocket"] {
+            return say(stream, "plain");
+        }
+        assert_eq!(received.field("connection"), ["upgrade"]);
+        let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+                    Connection: Upgrade\r\nSec-WebSocket-Accept: y\r\n\r\nhello";
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut room = [0; 65536];
+        while let Ok(count @ 1..) = stream.read(&mut room) {
+            stream.write_all(&room[..count]).unwrap();
+        }
+        false
+    })
+}
+
+fn upgraded(front: &Front) -> Client {
+    let mut client = Client::connect(front.address);
+    client.send(UPGRADE);
+    let answer = client.receive().unwrap();
+    assert_eq!(answer.status, 101);
+    assert_eq!(answer.field("upgrade"), ["websocket"]);
+    assert_eq!(answer.field("connection"), ["upgrade"]);
+    assert_eq!(answer.field("sec-websocket-accept"), ["y"]);
+    client.read_until(b"hello");
+    client
+}
+
+fn echoes(client: &mut Client, text: &str) {
+    client.send(text);
+    client.read_until(text.as_bytes());
+}
+
+#[test]
+fn an_upgraded_connection_carries_bytes_both_ways_and_survives_a_publish() {
+    let world = World::new();
+    let worker = parrot(&world, 1);
+    let mut front = world.serving(table(Slots::Unlimited, true), &[&worker]);
+    let mut client = upgraded(&front);
+    echoes(&mut client, "one");
+    let other = Worker::saying(&world, 2, "plain");
+    front.daemon.publish(2, table(Slots::Unlimited, true), &[&worker, &other]);
+    echoes(&mut client, "two");
+    echoes(&mut client, &"large ".repeat(100_000));
+    assert_eq!(front.get("/a").text(), "plain");
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(client.is_closed());
+    assert_eq!(world.access_log(2)[1]["status"], 101);
+}
+
+#[test]
+fn bytes_that_follow_the_upgrade_request_at_once_are_passed_on() {
+    let world = World::new();
+    let worker = parrot(&world, 1);
+    let front = world.serving(table(ONE, true), &[&worker]);
+    let mut client = Client::connect(front.address);
+    client.send(format!("{UPGRADE}early"));
+    client.receive().unwrap();
+    client.read_until(b"early");
+}
+
+#[test]
+fn a_worker_may_decline_an_upgrade() {
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "no");
+    let front = world.serving(table(ONE, true), &[&worker]);
+    let mut client = Client::connect(front.address);
+    client.send(UPGRADE);
+    assert_eq!(client.receive().unwrap().text(), "no");
+    assert_eq!(client.get("/a").text(), "no");
+}
+
+#[test]
+fn a_front_that_is_asked_to_end_finishes_what_it_has_begun() {
+    let world = World::new();
+    let worker = Worker::start(&world, 1, |stream, received| {
+        if received.target().contains("slow") {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        say(stream, "whole")
+    });
+    let mut front = world.serving(table(Slots::Unlimited, true), &[&worker]);
+    let mut slow = Client::connect(front.address);
+    slow.send("GET /a/slow HTTP/1.1\r\nHost: h\r\n\r\n");
+    let mut idle = Client::connect(front.address);
+    idle.get("/a");
+    until("the worker has the request", || worker.count() == 2);
+    front.signal(Signal::TERM);
+    // A kept connection may bring one more request, which is its last.
+    until("the last answer", || {
+        let answer = idle.get("/a");
+        assert_eq!(answer.text(), "whole");
+        answer.field("connection") == ["close"]
+    });
+    assert!(idle.is_closed());
+    let answer = slow.receive().unwrap();
+    assert_eq!(
+        (answer.text().as_str(), answer.field("connection")),
+        ("whole", vec!["close".into()])
+    );
+    assert!(front.ended().success());
+    assert!(world.access_log(3).iter().all(|line| line["status"] == 200));
+}
+
+#[test]
+fn upgraded_connections_are_cut_at_the_end_of_the_grace() {
+    let world = World::new();
+    let worker = parrot(&world, 1);
+    let mut front = world.front_with_grace(1, Duration::from_millis(300));
+    front.daemon.publish(1, table(Slots::Unlimited, true), &[&worker]);
+    let mut client = upgraded(&front);
+    front.signal(Signal::TERM);
+    echoes(&mut client, "still here");
+    assert!(!front.has_ended());
+    assert!(front.ended().success());
+    assert!(client.is_closed());
+}

@@ -325,6 +325,8 @@ pub struct Worker {
     pub open: Arc<AtomicUsize>,
     pub most: Arc<AtomicUsize>,
     stopped: Arc<AtomicBool>,
+    /// Not one of its threads: its end is the worker's.
+    is_owner: bool,
 }
 
 impl Worker {
@@ -356,6 +358,7 @@ impl Worker {
             open: Arc::default(),
             most: Arc::default(),
             stopped: Arc::default(),
+            is_owner: true,
         };
         let listener = UnixListener::bind(&worker.socket).unwrap();
         let copy = worker.copy();
@@ -382,7 +385,7 @@ impl Worker {
         Self::start(world, number, move |stream, _| say(stream, body))
     }
 
-    pub fn copy(&self) -> Self {
+    fn copy(&self) -> Self {
         Self {
             app: self.app.clone(),
             id: self.id.clone(),
@@ -392,6 +395,7 @@ impl Worker {
             open: self.open.clone(),
             most: self.most.clone(),
             stopped: self.stopped.clone(),
+            is_owner: false,
         }
     }
 
@@ -401,9 +405,10 @@ impl Worker {
 
     /// Accepts nothing more: its socket is refused.
     pub fn stop_listening(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        let _ = UnixStream::connect(&self.socket);
-        let _ = std::fs::remove_file(&self.socket);
+        if !self.stopped.swap(true, Ordering::SeqCst) {
+            let _ = UnixStream::connect(&self.socket);
+            let _ = std::fs::remove_file(&self.socket);
+        }
     }
 
     pub fn count(&self) -> usize {
@@ -485,8 +490,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // Copies share the thread; the last one that a test holds ends it.
-        if Arc::strong_count(&self.stopped) == 2 {
+        if self.is_owner {
             self.stop_listening();
         }
     }
@@ -626,7 +630,8 @@ impl Client {
                 }
             }
         }
-        let Some(length) = fields(head, "content-length").first().map(|l| l.parse().unwrap()) else {
+        let Some(length) = fields(head, "content-length").first().map(|l| l.parse().unwrap())
+        else {
             while self.more() {}
             return (std::mem::take(&mut self.pending), true);
         };

@@ -49,7 +49,7 @@ pub async fn run(
     upload: Upload,
 ) -> Result<(), Fault> {
     let sent_before = of.client.sent;
-    of.visit.keep &= !upload.is_incomplete();
+    of.visit.keep &= !upload.is_incomplete() && !of.front.closing.has_rung();
     let shape = rewrite::put_answer(&mut of.client.out, of.reply, of.head, of.settings, of.visit);
     let now = Instant::now();
     let worker_patience = Duration::from_millis(of.app.spec.timeout_ms);
@@ -145,6 +145,9 @@ impl Relay {
 
     /// Reads once from the worker, if there is room. True if something came.
     fn read(&mut self, cx: &mut Context<'_>, of: &mut Forwarding<'_>) -> bool {
+        if self.broken.is_some() {
+            return false;
+        }
         if of.client.out.len() >= self.ahead_max {
             self.worker_by = Instant::now() + self.worker_patience;
             return false;
