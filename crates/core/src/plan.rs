@@ -235,7 +235,9 @@ impl Plan {
         let (Some(program), Some(address)) = (&inputs.front, inputs.module.listen_address()) else {
             return;
         };
-        self.listeners.push(Listen { name: "http".into(), address: address.to_string() });
+        // Named by its address: another address is another socket, and another front.
+        self.listeners
+            .push(Listen { name: format!("http:{address}"), address: address.to_string() });
         let names = self.listeners.iter().map(|listen| listen.name.clone()).collect();
         let front = watchers::of_front(program, inputs, names);
         self.watchers.insert(front.name.clone(), front);

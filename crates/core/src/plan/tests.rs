@@ -168,6 +168,7 @@ fn from_nothing_everything_starts_and_a_removed_plugin_stops() {
     let boot = Changes::between(None, &all);
     assert_eq!(boot.start.len(), 3, "two apps and the front");
     assert_eq!(boot.listen[0].address, "0.0.0.0:1234");
+    assert_eq!(all.watchers[&WatcherName::front()].listeners, ["http:0.0.0.0:1234"]);
     let less = Plan::new(inputs(&module, vec![plugin("a", WEB)]));
     let changes = Changes::between(Some(&all), &less);
     assert_eq!(changes.stop, [WatcherName::app("b", "main")]);

@@ -455,7 +455,11 @@ impl Upgrade {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let before: Status = client::ask(&places.control_socket(), &Ask::Status, QUICK)?;
         let mut keeper = mfserv_keeper::Client::connect(&places.keep_socket(), "cli")?;
-        keeper.ask(keep::Ask::Upgrade { program: crate::program() })?;
+        if let keep::Answer::Refused { reason, .. } =
+            keeper.ask(keep::Ask::Upgrade { program: crate::program() })?
+        {
+            return Err(Diagnostic::error("the keeper goes on as it was").because(reason));
+        }
         drop(keeper);
         let mut keeper = reconnect(places)?;
         let daemon = mfserv_keeper::DAEMON.to_string();

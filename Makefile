@@ -1,0 +1,27 @@
+# Two commands: `make run` builds mfserv and runs its main job in the background,
+# `make test` installs what the tests need and runs all of them.
+
+HOME_DIR ?= $(CURDIR)/run
+PORT ?= 18868
+CARGO ?= cargo
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: run test check build stop
+
+run: build
+	@HOME_DIR="$(HOME_DIR)" PORT="$(PORT)" scripts/samples "$(abspath $(TARGET))/release/mfserv"
+
+build:
+	@scripts/need run
+	$(CARGO) build --release --locked -p mfserv
+
+stop:
+	@"$(abspath $(TARGET))/release/mfserv" --home "$(HOME_DIR)" stop
+
+test: check
+	$(CARGO) test --locked --workspace
+
+check:
+	@scripts/need test
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
