@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+
 /// Receives what a long operation does. The command line draws it.
 pub trait Progress {
     /// A new step begins, for example `installing 7 Python packages`.
@@ -26,6 +29,19 @@ impl Progress for Silent {
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
+    /// A wish that Ctrl-C, SIGTERM or SIGHUP makes; the second signal ends this
+    /// process at once. For the command line: the programs that an operation runs
+    /// are in process groups of their own, which a terminal does not interrupt.
+    pub fn by_signals() -> std::io::Result<Self> {
+        let cancel = Self::default();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // in this order: the first signal only sets the flag
+            flag::register_conditional_default(signal, cancel.0.clone())?;
+            flag::register(signal, cancel.0.clone())?;
+        }
+        Ok(cancel)
+    }
+
     /// Asks the operation to stop: its child processes are killed, what it has
     /// half done is removed, and it returns an error.
     pub fn cancel(&self) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mfserv_core::Kind;
 use mfserv_plugin::build::{BuildOptions, build};
-use mfserv_plugin::{Cancel, Silent};
+use mfserv_plugin::{Cancel, Home, Silent};
 
 use crate::{Node, Told, tree, until};
 
@@ -108,4 +108,46 @@ fn a_requirement_that_does_not_exist_is_shown_as_the_tool_says_it() {
     assert_eq!(error.what, "resolving the Python requirements failed");
     assert!(error.because.join("\n").contains("flask==0.0.0.1"), "{error}");
     assert_eq!(tree(&dir), before);
+}
+
+#[test]
+fn a_build_that_is_interrupted_from_the_keyboard_ends_its_programs() {
+    let node = Node::new();
+    let dir = node.plugin("node", "foo");
+    let mark = node.work().join("started");
+    let script = format!("echo $$ > {0}.new; mv {0}.new {0}; sleep 1000", mark.display());
+    let package =
+        serde_json::json!({"name": "foo", "version": "1.0.0", "scripts": {"preinstall": script}});
+    fs::write(dir.join("package.json"), package.to_string()).unwrap();
+    let before = tree(&dir);
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "--ignored", "build::builds_until_a_signal"]);
+    command.env("MFSERV_TEST_HOME", node.home.root()).env("MFSERV_TEST_DIR", &dir);
+    let mut building =
+        crate::wsgi::End(command.stdout(std::process::Stdio::null()).spawn().unwrap());
+    until("npm runs the script", || mark.exists());
+    let pid = fs::read_to_string(&mark).unwrap();
+    building.signal("INT");
+    assert!(building.0.wait().unwrap().success());
+    let alive = || {
+        fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
+            .is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    until("the script is gone", || !alive());
+    assert_eq!(tree(&dir), before);
+}
+
+#[test]
+#[ignore = "it is a part of another test"]
+fn builds_until_a_signal() {
+    let (Some(home), Some(dir)) =
+        (std::env::var_os("MFSERV_TEST_HOME"), std::env::var_os("MFSERV_TEST_DIR"))
+    else {
+        return;
+    };
+    let options = BuildOptions {
+        cancel: Cancel::by_signals().unwrap(),
+        ..BuildOptions::new(Home::new(home))
+    };
+    assert!(build(dir.as_ref(), &options, &mut Silent).unwrap_err().what.contains("interrupted"));
 }
