@@ -12,7 +12,7 @@ mod unpack;
 
 pub use manifest::{Kind, MANIFEST, Manifest, Member};
 pub use pack::{file_name, pack};
-pub use read::{Package, read};
+pub use read::{Metadata, Package, read, read_installed};
 pub use unpack::{Limits, unpack};
 
 /// The single top directory of a package.

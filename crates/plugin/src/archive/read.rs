@@ -65,6 +65,27 @@ pub fn read(file: &Path) -> Result<Package, Diagnostic> {
     found.finish().map_err(|reason| bad(file, reason))
 }
 
+/// Reads what the package said from which a release was installed. A
+/// developer's directory has said nothing: that is an error.
+pub fn read_installed(dir: &Path) -> Result<Package, Diagnostic> {
+    let mut found = Found::default();
+    for name in [MANIFEST, METADATA, FILES, ".layerapi2_label"] {
+        let file = dir.join(name);
+        let path = format!("{TOP}/{name}");
+        match File::open(&file) {
+            Ok(mut content) => found
+                .take(path.as_bytes(), &mut content)
+                .map_err(|e| disk::failed("read", &file, e))?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(disk::failed("read", &file, e)),
+        }
+    }
+    found.finish().map_err(|reason| {
+        Diagnostic::error(format!("{} was not installed from a package", dir.display()))
+            .because(reason)
+    })
+}
+
 /// The error of a package that can't be read.
 pub(super) fn bad(file: &Path, reason: impl std::fmt::Display) -> Diagnostic {
     Diagnostic::error(format!("bad plugin file: {}", file.display())).because(reason)

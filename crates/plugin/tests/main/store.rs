@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mfserv_core::Kind;
 use mfserv_plugin::Silent;
-use mfserv_plugin::archive::pack;
+use mfserv_plugin::archive::{pack, read, read_installed};
 use mfserv_plugin::store::{self, KEPT, Origin, dev_link, install, releases, stage, uninstall};
 use mfserv_plugin::templates::materialise_welcome;
 
@@ -32,6 +32,8 @@ fn a_package_becomes_a_numbered_release_and_a_link_and_leaves_nothing_when_unins
     assert!(warnings.is_empty());
     assert_eq!(fs::read_link(node.home.link("foo")).unwrap(), Path::new("../releases/foo/1"));
     assert!(node.home.link("foo").join("main/index.html").is_file());
+    assert_eq!(read_installed(&installed.dir).unwrap(), read(&file).unwrap());
+    assert!(read_installed(&dir).is_err());
     let overrides = fs::read_to_string(node.home.override_file("foo")).unwrap();
     assert!(overrides.contains("# prefix_based_routing_extra_routes=null"), "{overrides}");
     assert_eq!(store::list(&node.home), [installed]);
