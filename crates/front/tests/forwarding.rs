@@ -131,8 +131,7 @@ fn a_kept_connection_carries_request_after_request() {
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let world = World::new();
-    let worker =
-        Worker::start(&world, 1, |stream, received| say(stream, &received.target().to_string()));
+    let worker = Worker::start(&world, 1, |stream, received| say(stream, received.target()));
     let front = world.serving(table(Slots::Unlimited, true), &[&worker]);
     let mut client = Client::connect(front.address);
     let all: String = (0..50).map(|n| format!("GET /a/{n} HTTP/1.1\r\nHost: h\r\n\r\n")).collect();

@@ -94,7 +94,7 @@ fn unreading(world: &World, number: u32) -> Peer {
     std::thread::spawn(move || {
         for stream in listener.incoming().take(5) {
             let flags = rustix::net::RecvFlags::PEEK;
-            let _ = rustix::net::recv(&stream.unwrap(), &mut [0; 1], flags);
+            let _ = rustix::net::recv(stream.unwrap(), &mut [0; 1], flags);
         }
     });
     Peer { worker, socket }

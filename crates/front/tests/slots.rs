@@ -49,7 +49,7 @@ fn patient(world: &World, number: u32) -> (Worker, mpsc::Sender<()>) {
         if received.target().contains("wait") {
             let _ = told.lock().unwrap().recv_timeout(PATIENCE);
         }
-        say(stream, &received.target().to_string())
+        say(stream, received.target())
     });
     (worker, tell)
 }
