@@ -17,10 +17,11 @@ import socket
 import sys
 import time
 from collections import deque
+from select import POLLIN, poll
 
 BACKLOG = 10000
 REQUEST_ID = "MFSERV_CURRENT_REQUEST_ID"
-# how long a worker that was told to stop goes on sending what it has answered
+# how long a worker that was told to stop goes on serving who has connected
 FLUSH_SECONDS = 5.0
 
 
@@ -280,13 +281,22 @@ class Worker:
         while not self.stopping:
             self.turn(30.0)
 
-    def flush(self):
-        """Sends what was answered and not yet sent."""
+    def finish(self, listener):
+        """Serves who had connected before the socket went away, then sends what
+        was answered; FLUSH_SECONDS at most, besides the requests themselves."""
         deadline = time.monotonic() + FLUSH_SECONDS
-        while time.monotonic() < deadline and any(
-            channel.total_outbufs_len or channel.requests for channel in list(self.server.active_channels.values())
-        ):
+        waiting = poll()
+        waiting.register(listener, POLLIN)
+        while time.monotonic() < deadline and waiting.poll(0):
+            self.turn(0)
+        # what the last one has sent is there already
+        self.turn(0)
+        while time.monotonic() < deadline and self.has_work():
             self.turn(0.1)
+
+    def has_work(self):
+        channels = list(self.server.active_channels.values())
+        return any(channel.total_outbufs_len or channel.requests for channel in channels)
 
 
 def import_app(target):
@@ -351,9 +361,9 @@ def main(arguments=None):
     watch(clock)
     try:
         worker.run()
-        # nobody new; who is connected gets what was answered
+        # nobody new from here
         own_socket.remove()
-        worker.flush()
+        worker.finish(own_socket.socket)
     finally:
         own_socket.remove()
     return 0

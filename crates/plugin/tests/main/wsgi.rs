@@ -177,6 +177,9 @@ def application(environ, start_response):
                 time.sleep(1000)
             except BaseException:
                 pass
+    if path == "/nap":
+        open("napping", "w").close()
+        time.sleep(0.5)
     if path == "/boom":
         raise ValueError("eels in the disk")
     if path == "/pieces":
@@ -227,6 +230,8 @@ fn the_worker_keeps_its_promises(node: &Node, base: &BaseEnvironment) {
     next.signal("TERM");
     next.0.wait().unwrap();
 
+    who_had_connected_is_served_before_the_end(&dir, &mut start(), &socket);
+
     let mut broken = worker(&node.home, base, &dir, &["main.nope:application"], &socket);
     assert_eq!(broken.0.wait().unwrap().code(), Some(1));
 }
@@ -241,4 +246,25 @@ fn an_idle_connection_blocks_nobody(socket: &Path) {
         // while this one stays open, others are served
         assert!(get(socket, "/", "").0.starts_with("HTTP/1.1 200"));
     }
+}
+
+fn who_had_connected_is_served_before_the_end(dir: &Path, app: &mut End, socket: &Path) {
+    until("the app listens", || UnixStream::connect(socket).is_ok());
+    let send = |path: &str| {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        stream
+    };
+    let mut streams = vec![send("/nap")];
+    until("the app naps", || dir.join("napping").exists());
+    streams.extend((0..20).map(|_| send("/")));
+    app.signal("TERM");
+    for mut stream in streams {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+    assert!(!socket.exists());
 }
