@@ -1,1 +1,21 @@
-//! Placeholder replaced by the first commit of this crate.
+//! A real node in a temporary home, programs that misbehave, and clients that count.
+//!
+//! Nothing here replaces a part of mfserv: a [`Node`] is the real binary with real
+//! workers, a [`Load`] speaks HTTP/1.1 over real connections and forgets no failure.
+
+mod http;
+mod load;
+mod node;
+mod plugin;
+mod processes;
+pub mod programs;
+mod samples;
+mod wait;
+
+pub use http::{Broken, Client, Method, Response, get, post};
+pub use load::{Failure, Load, Report, Running};
+pub use node::{Node, Ran};
+pub use plugin::Plugin;
+pub use processes::{Process, boot_ticks_ms, kill, of_home, process};
+pub use samples::Samples;
+pub use wait::{until, until_some};

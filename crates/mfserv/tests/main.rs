@@ -1,0 +1,72 @@
+//! What operators are promised, shown with the real binary, real workers and real load.
+//! One module per promise.
+
+mod crash;
+mod start_and_stop;
+
+use std::path::Path;
+use std::sync::{
+    Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
+use std::time::Duration;
+
+use mfserv_testkit::{Node, Samples};
+
+/// The program that is tested.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mfserv");
+
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A fresh home.
+fn node() -> Node {
+    Node::new(Path::new(PROGRAM), samples())
+}
+
+/// The sample plugins, made once.
+fn samples() -> &'static Samples {
+    static SAMPLES: OnceLock<Samples> = OnceLock::new();
+    SAMPLES.get_or_init(|| Samples::of(Path::new(PROGRAM), Path::new(env!("CARGO_TARGET_TMPDIR"))))
+}
+
+/// How long the load of a test lasts: 8 s, or `MFSERV_TEST_LOAD_S`.
+fn load_time() -> Duration {
+    let asked = std::env::var("MFSERV_TEST_LOAD_S").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(asked.unwrap_or(8))
+}
+
+/// What a test may do at the same time as others, on a machine with few cores.
+struct Turn {
+    _machine: Machine,
+    _heavy: Option<MutexGuard<'static, ()>>,
+}
+
+enum Machine {
+    Shared(#[allow(dead_code)] RwLockReadGuard<'static, ()>),
+    Alone(#[allow(dead_code)] RwLockWriteGuard<'static, ()>),
+}
+
+static MACHINE: RwLock<()> = RwLock::new(());
+static HEAVY: Mutex<()> = Mutex::new(());
+
+impl Turn {
+    /// Little work: beside any other test that does not measure time.
+    fn cheap() -> Turn {
+        samples();
+        let shared = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+        Turn { _machine: Machine::Shared(shared), _heavy: None }
+    }
+
+    /// Load: one such test at a time.
+    fn heavy() -> Turn {
+        let heavy = HEAVY.lock().unwrap_or_else(PoisonError::into_inner);
+        Turn { _heavy: Some(heavy), ..Turn::cheap() }
+    }
+
+    /// Measures time: nothing else runs.
+    fn alone() -> Turn {
+        samples();
+        let alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+        Turn { _machine: Machine::Alone(alone), _heavy: None }
+    }
+}

@@ -1,0 +1,144 @@
+//! A fresh home becomes a serving node with one command, and nothing with another.
+
+use mfserv_core::event::Fact;
+use mfserv_core::status::Status;
+use mfserv_testkit::{Plugin, programs};
+
+use crate::{Turn, node, samples};
+
+#[test]
+fn a_fresh_home_serves_all_samples_after_start_and_nothing_is_left_after_stop() {
+    let _turn = Turn::cheap();
+    let node = node();
+    for name in ["sample_flask", "sample_node", "sample_static"] {
+        let dir = samples().dir(name);
+        let ran = node.mfserv(&["dev", &dir.to_string_lossy()]).code(0);
+        assert!(ran.stdout.contains("after `mfserv start`"), "{ran:?}");
+    }
+    assert_eq!(node.mfserv(&["status"]).code(3).stdout, "");
+    let ran = node.mfserv(&["start"]).code(0);
+    assert!(ran.stdout.contains(&format!("running at http://{}", node.address())), "{ran:?}");
+
+    let status: Status = node.status();
+    assert_eq!(status.state, "RUNNING");
+    assert_eq!(status.address.as_deref(), Some(&*format!("http://{}", node.address())));
+    let paths: Vec<&String> = status.plugins.iter().flat_map(|p| &p.paths).collect();
+    assert_eq!(paths.len(), 4, "{paths:?}");
+    for path in paths {
+        let answer = node.get(&format!("{path}/"));
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    }
+    assert!(node.get("/sample_flask/").text().contains("Hello World"));
+    assert!(node.get("/sample_node").text().contains("Hello World from sample_node"));
+    assert!(node.get("/sample_static/").text().contains("sample_static"));
+    assert_eq!(node.get("/nothing/here").status, 404);
+    assert_eq!(node.get("/__health").status, 200);
+
+    let hash = node.hash();
+    assert!(hash.is_some(), "no process carries its marker");
+    let ran = node.mfserv(&["stop"]).code(0);
+    assert!(ran.stdout.contains("mfserv is stopped"), "{ran:?}");
+    node.assert_nothing_left(hash.as_deref());
+    assert_eq!(std::fs::read_to_string(node.path("var/status")).unwrap(), "STOPPED\n");
+    node.mfserv(&["stop"]).code(0);
+    node.mfserv(&["status"]).code(3);
+    node.mfserv(&["ps"]).code(3);
+    node.mfserv(&["restart"]).code(3);
+}
+
+#[test]
+fn status_ps_logs_and_events_say_what_is_there_for_people_and_for_scripts() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.link_sample("sample_flask", &[("app_main", "numprocesses", "2")]);
+    node.link_sample("sample_static", &[]);
+    node.start();
+    assert_eq!(node.get("/sample_flask/").status, 200);
+
+    let text = node.mfserv(&["status"]).code(0).stdout;
+    for word in ["RUNNING", "app.sample_flask.main", "2/2", "sample_static", "front", "keeper"] {
+        assert!(text.contains(word), "{word} is missing in {text}");
+    }
+    let ps = node.mfserv(&["ps"]).code(0).stdout;
+    let workers: serde_json::Value =
+        serde_json::from_str(&node.mfserv(&["ps", "--json"]).code(0).stdout).unwrap();
+    let workers = workers.as_array().unwrap();
+    assert_eq!(workers.len(), 3, "two workers and a front: {workers:?}");
+    for worker in workers {
+        assert!(ps.contains(worker["id"].as_str().unwrap()), "{ps}");
+        assert!(ps.contains(&worker["pid"].to_string()), "{ps}");
+    }
+
+    // The logger of Flask writes to standard error, which goes to the same file.
+    let logs = node.mfserv(&["logs", "sample_flask"]).code(0).stdout;
+    assert!(logs.contains("this is an info message"), "{logs}");
+    let line = node.mfserv(&["logs", "sample_flask", "--json", "-n", "1"]).code(0).stdout;
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["log"], "app_sample_flask_main");
+    node.mfserv(&["logs", "nobody"]).code(1);
+
+    let events = node.events();
+    let ready = |fact: &Fact| matches!(fact, Fact::WorkerReady { .. });
+    assert_eq!(events.iter().filter(|event| ready(&event.fact)).count(), 3);
+    assert!(events.iter().any(|e| e.fact == Fact::NodeState { word: "RUNNING".into() }));
+    let text = node.mfserv(&["events"]).code(0).stdout;
+    assert!(text.contains("app.sample_flask.main.1.1"), "{text}");
+    node.stop();
+}
+
+#[test]
+fn a_second_start_changes_nothing() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&Plugin::python("hello", programs::SERVES));
+    node.start();
+    let before = node.processes(None);
+    let ran = node.mfserv(&["start"]).code(0);
+    assert!(ran.stdout.contains("already running"), "{ran:?}");
+    assert_eq!(node.processes(None), before);
+    node.stop();
+}
+
+#[test]
+fn a_second_keeper_in_the_same_home_is_refused() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let before = node.processes(None);
+    let ran = node.mfserv(&["run"]).code(5);
+    assert!(ran.stderr.contains("error"), "{ran:?}");
+    assert_eq!(node.processes(None), before);
+    node.stop();
+}
+
+#[test]
+fn a_second_node_on_the_same_port_is_refused_loudly_and_the_first_goes_on() {
+    let _turn = Turn::cheap();
+    let (first, second) = (node(), node());
+    first.add(&Plugin::python("hello", programs::SERVES));
+    first.start();
+    second.set("nginx.port", &first.address().port().to_string());
+    let hash = second.hash();
+    let ran = second.mfserv(&["start"]).code(5);
+    assert!(ran.stderr.contains("cannot listen on"), "{ran:?}");
+    assert!(ran.stderr.contains(&first.address().to_string()), "{ran:?}");
+    second.assert_nothing_left(hash.as_deref());
+    assert_eq!(first.get("/hello").status, 200);
+    first.stop();
+}
+
+#[test]
+fn a_broken_module_configuration_is_refused_at_its_line_before_anything_starts() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let file = node.path("config/config.ini");
+    std::fs::write(&file, "[nginx]\nport = 80 or so\n").unwrap();
+    let ran = node.mfserv(&["start"]).code(4);
+    assert!(ran.stderr.contains(&format!("{}:2", file.display())), "{ran:?}");
+    assert!(ran.stderr.contains("help:"), "{ran:?}");
+    assert!(node.processes(None).is_empty());
+    let run = std::fs::read_dir(node.path("var/run")).unwrap();
+    assert_eq!(run.count(), 0, "something was prepared");
+    node.mfserv(&["check"]).code(4);
+    node.mfserv(&["run"]).code(4);
+}

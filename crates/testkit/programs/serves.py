@@ -1,0 +1,48 @@
+import json
+import os
+import socketserver
+import sys
+import time
+from http.server import BaseHTTPRequestHandler
+
+
+class Exchange(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = 65536
+
+    def answer(self):
+        received = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path, _, query = self.path.partition("?")
+        if path.endswith("/pid"):
+            body = str(os.getpid())
+        elif path.endswith("/env"):
+            body = json.dumps(dict(os.environ))
+        elif path.endswith("/slow"):
+            time.sleep(int(query or 0) / 1000)
+            body = "slow"
+        elif received:
+            body = "received " + received.decode()
+        else:
+            body = "hello from " + os.environ.get("MFSERV_CURRENT_PLUGIN_NAME", "nobody")
+        load_id = self.headers.get("X-Load-Id")
+        if load_id:
+            print("handled", self.command, load_id, flush=True)
+        body = body.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD = do_POST = answer
+
+    def log_message(self, *args):
+        pass
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 1024
+
+
+Server(sys.argv[1], Exchange).serve_forever()
