@@ -14,7 +14,7 @@ mod install;
 mod links;
 mod releases;
 
-pub use install::{InstallOptions, Prepare, Prepared, Staged, install, stage};
+pub use install::{InstallOptions, Prepare, Prepared, Staged, install, postinstall, stage};
 pub use links::{
     Installed, Origin, current, dev_link, list, list_of, remove_unlinked, uninstall, unlink,
 };

@@ -337,8 +337,10 @@ impl Wait {
         ask: impl Fn(u64) -> Ask,
     ) -> Result<Applied, Diagnostic> {
         let mut steps = Steps::new();
-        steps.step(what);
         let seconds = self.seconds();
+        if seconds > 0 {
+            steps.step(what);
+        }
         let patience = QUICK + Duration::from_secs(seconds * 2 + 60);
         client::ask(&places.control_socket(), &ask(seconds), patience)
     }

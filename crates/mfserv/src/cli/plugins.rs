@@ -8,12 +8,12 @@ use std::process::Command;
 
 use clap::Args;
 use mfserv_core::plan::Loaded;
-use mfserv_core::plugin_spec::General;
+use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::{BuildOptions, BuildReport, build};
 use mfserv_plugin::store::{self, InstallOptions, Installed, Origin};
 use mfserv_plugin::templates::{Answers, QUESTIONS};
-use mfserv_plugin::{Cancel, Home, archive, base, label, python, templates};
+use mfserv_plugin::{Cancel, Home, archive, base, python, templates};
 
 use super::node::Wait;
 use super::progress::Steps;
@@ -48,7 +48,12 @@ fn ensure_base(
     steps: &mut Steps,
 ) -> Result<base::BaseEnvironment, Diagnostic> {
     let interpreter = python::find(python)?;
-    base::ensure(&Home::new(places.home()), &interpreter, &Cancel::default(), steps)
+    base::ensure(&Home::new(places.home()), &interpreter, &cancel()?, steps)
+}
+
+/// Ctrl-C stops the programs that an operation runs, and leaves nothing half done.
+fn cancel() -> Result<Cancel, Diagnostic> {
+    Cancel::by_signals().map_err(|e| Diagnostic::error("signals cannot be caught").because(e))
 }
 
 #[derive(Debug, Args)]
@@ -136,27 +141,14 @@ impl Build {
 fn build_in(places: &Places, dir: &Path) -> Result<BuildReport, Diagnostic> {
     places.create()?;
     let mut steps = Steps::new();
-    let general = own_general(places, dir)?;
-    if needs_python(dir) {
-        ensure_base(places, general.python.as_deref(), &mut steps)?;
+    let spec = own_spec(places, dir)?;
+    let python = spec.general.python.clone();
+    if base::is_wanted(dir, &spec) {
+        ensure_base(places, python.as_deref(), &mut steps)?;
     }
     let options =
-        BuildOptions { python: general.python, ..BuildOptions::new(Home::new(places.home())) };
+        BuildOptions { python, cancel: cancel()?, ..BuildOptions::new(Home::new(places.home())) };
     build(dir, &options, &mut steps)
-}
-
-/// Its dependencies name a Python layer, and something of it is run.
-fn needs_python(dir: &Path) -> bool {
-    let dependencies =
-        std::fs::read_to_string(dir.join(".layerapi2_dependencies")).unwrap_or_default();
-    let python = dependencies.lines().any(|line| line.trim().starts_with("python3"));
-    let config = std::fs::read_to_string(dir.join("config.ini")).unwrap_or_default();
-    let command =
-        |line: &str| line.trim_start().starts_with("_cmd_and_args") && !line.contains("=node ");
-    python
-        && config
-            .lines()
-            .any(|line| command(line) && !line.contains("= node ") && !line.contains("node {"))
 }
 
 fn sentence(report: &BuildReport) -> String {
@@ -174,12 +166,11 @@ fn sentence(report: &BuildReport) -> String {
     format!("{}: {} in {}\n", report.plugin, parts.join(", "), say::span(report.elapsed_ms))
 }
 
-/// `[general]` of the directory's own config.ini: what is packed must not depend on
+/// The configuration of the directory alone: what is packed must not depend on
 /// overrides of this machine.
-fn own_general(places: &Places, dir: &Path) -> Result<General, Diagnostic> {
+fn own_spec(places: &Places, dir: &Path) -> Result<PluginSpec, Diagnostic> {
     let module = configure::module(places, &[])?;
-    let spec = installed::own_spec(dir, &module).map_err(first)?;
-    Ok(spec.general)
+    installed::own_spec(dir, &module).map_err(first)
 }
 
 fn first(problems: Vec<Diagnostic>) -> Diagnostic {
@@ -204,8 +195,9 @@ impl Dev {
         let home = Home::new(places.home());
         let module = configure::module(places, &[])?;
         let dir = self.dir.canonicalize().unwrap_or(self.dir);
-        let loaded = installed::load_one(places, &dir, &module).map_err(first)?;
-        loaded.warnings.iter().for_each(report::print_problem);
+        let prepared = installed::prepare(places, &dir, &module).map_err(first)?;
+        prepared.warnings.iter().for_each(report::print_problem);
+        store::postinstall(&home, &dir, &prepared, &cancel()?, &mut Steps::new())?;
         let plugin = store::dev_link(&home, &dir)?;
         print(&sentence(&report));
         if let Some(applied) = reload(places, &self.wait)? {
@@ -253,7 +245,7 @@ pub struct Release {
 
 impl Release {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let general = own_general(places, &self.dir)?;
+        let general = own_spec(places, &self.dir)?.general;
         let report = build_in(places, &self.dir)?;
         let mut steps = Steps::new();
         let file = archive::pack(&self.dir, &general, &self.output, &mut steps)?;
@@ -280,15 +272,17 @@ impl Install {
         let module = configure::module(places, &[])?;
         let mut steps = Steps::new();
         let prepare = |dir: &Path| {
-            if needs_python(dir) {
-                ensure_base(places, None, &mut Steps::new())?;
+            let prepared = installed::prepare(places, dir, &module).map_err(first)?;
+            if base::is_wanted(dir, &prepared.spec) {
+                let python = prepared.spec.general.python.as_deref();
+                ensure_base(places, python, &mut Steps::new())?;
             }
-            installed::prepare(places, dir, &module).map_err(first)
+            Ok(prepared)
         };
         let options = InstallOptions {
             replace: true,
             limits: archive::Limits::default(),
-            cancel: Cancel::default(),
+            cancel: cancel()?,
             prepare: &prepare,
         };
         let (plugin, warnings) = store::install(&home, &self.file, &options, &mut steps)?;
@@ -428,16 +422,23 @@ impl Info {
 /// A plugin by name, or by the path of its directory.
 fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Diagnostic> {
     let module = configure::module(places, &[])?;
-    let dir = if name_or_dir.contains('/') || name_or_dir == "." {
-        PathBuf::from(name_or_dir).canonicalize().map_err(|e| {
+    if name_or_dir.contains('/') || name_or_dir == "." {
+        let dir = PathBuf::from(name_or_dir).canonicalize().map_err(|e| {
             Diagnostic::error(format!("{name_or_dir} is not a plugin directory")).because(e)
-        })?
-    } else {
-        store::current(&Home::new(places.home()), name_or_dir)?.dir
-    };
-    label::read_name(&dir)?;
-    let loaded = installed::load_one(places, &dir, &module).map_err(first)?;
-    Ok((dir, loaded))
+        })?;
+        let loaded = installed::load_one(places, &dir, &module).map_err(first)?;
+        return Ok((dir, loaded));
+    }
+    // Its workers see the same directory and the same environment.
+    let mut all = installed::load_all(places, &module)?;
+    match all.iter().position(|plugin| plugin.name == name_or_dir) {
+        Some(index) => {
+            let plugin = all.swap_remove(index);
+            Ok((plugin.dir, plugin.loaded.map_err(first)?))
+        }
+        None => Err(store::current(&Home::new(places.home()), name_or_dir)
+            .map_or_else(|problem| problem, |_| Diagnostic::error("the plugin was just removed"))),
+    }
 }
 
 #[derive(Debug, Args)]

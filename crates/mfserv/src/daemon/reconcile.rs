@@ -64,9 +64,13 @@ impl Node {
             self.parts.events.record(Fact::Problem { problem: problem.clone() });
         }
         if !changes.is_empty() {
-            let applied =
-                Fact::PlanApplied { generation: plan.generation, changes: changes.to_string() };
-            self.parts.events.record(applied);
+            let taken_over = previous.is_none()
+                && self.parts.found.alive.iter().any(|p| p.id != mfserv_keeper::DAEMON);
+            let changes = match taken_over {
+                true => "takes over what lives".into(),
+                false => changes.to_string(),
+            };
+            self.parts.events.record(Fact::PlanApplied { generation: plan.generation, changes });
         }
         if let Ok(mut shown) = self.plan.lock() {
             *shown = Some(Arc::new(plan));

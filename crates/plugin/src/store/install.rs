@@ -175,23 +175,24 @@ fn make_ready(
 ) -> Result<(), Diagnostic> {
     let python = prepared.spec.general.python.as_deref();
     environment_from_wheels(dir, home, python, &options.cancel, progress)?;
-    let hook = dir.join("postinstall");
-    let executable = fs::metadata(&hook)
-        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
-    match executable {
-        true => postinstall(home, dir, &hook, prepared, &options.cancel, progress),
-        false => Ok(()),
-    }
+    postinstall(home, dir, prepared, &options.cancel, progress)
 }
 
-fn postinstall(
+/// Runs the `postinstall` program of a plugin, if it has one, in its environment
+/// and directory. Its output is in the error.
+pub fn postinstall(
     home: &Home,
     dir: &Path,
-    hook: &Path,
     prepared: &Prepared,
     cancel: &Cancel,
     progress: &mut dyn Progress,
 ) -> Result<(), Diagnostic> {
+    let hook = dir.join("postinstall");
+    let executable = fs::metadata(&hook)
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
+    if !executable {
+        return Ok(());
+    }
     progress.step("running post-installation plugin tasks");
     let dependencies: Vec<Placed<'_>> =
         prepared.dependencies.iter().map(|(dir, spec)| Placed { dir, spec }).collect();
