@@ -2,7 +2,16 @@
 //! One module per promise.
 
 mod crash;
+mod environment;
+mod install;
+mod misbehaving;
+mod operate;
+mod reload;
+mod roles;
+mod slots;
 mod start_and_stop;
+mod stopping;
+mod upgrade;
 
 use std::path::Path;
 use std::sync::{

@@ -117,6 +117,7 @@ impl Client {
         for (name, value) in fields {
             request += &format!("{name}: {value}\r\n");
         }
+        let body = if method == Method::Post { body } else { b"" };
         if method == Method::Post {
             request += &format!("Content-Length: {}\r\n", body.len());
         }

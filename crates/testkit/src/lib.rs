@@ -17,5 +17,6 @@ pub use load::{Failure, Load, Report, Running};
 pub use node::{Node, Ran};
 pub use plugin::Plugin;
 pub use processes::{Process, boot_ticks_ms, kill, of_home, process};
+pub use rustix::process::Signal;
 pub use samples::Samples;
 pub use wait::{until, until_some};

@@ -9,6 +9,8 @@ use rustix::fs::{FlockOperation, flock};
 
 /// What the sample of Flask answers beside what its template does: it says which process
 /// answers, takes bodies, takes its time, and logs one line per request that has an id.
+/// It also says in its log how long it took from the start of its process until the app
+/// was imported: `booted PID MILLISECONDS`.
 const MORE_OF_FLASK: &str = r#"
 
 @app.route("/sample_flask/count", methods=["GET", "POST"])
@@ -21,12 +23,25 @@ def count():
     return request.get_data() or str(os.getpid())
 
 
-@app.route("/sample_flask/slow/<int:ms>")
+@app.route("/sample_flask/slow/<int:ms>", methods=["GET", "POST"])
 def slow(ms):
     import time
 
     time.sleep(ms / 1000)
     return str(os.getpid())
+
+
+def say_how_long_it_took():
+    import time
+
+    with open("/proc/self/stat") as file:
+        ticks = int(file.read().rsplit(")", 1)[1].split()[19])
+    began = ticks / os.sysconf("SC_CLK_TCK")
+    took = time.clock_gettime(time.CLOCK_BOOTTIME) - began
+    app.logger.info("booted %d %d", os.getpid(), took * 1000)
+
+
+say_how_long_it_took()
 "#;
 
 /// The longest path of a home that mfserv takes, bytes.

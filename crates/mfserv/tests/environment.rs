@@ -1,0 +1,83 @@
+//! What the programs of a plugin see.
+
+use std::collections::BTreeMap;
+
+use mfserv_testkit::{Plugin, programs};
+
+use crate::{Turn, node, samples};
+
+#[test]
+fn a_worker_sees_its_plugin_in_its_environment_and_env_and_exec_show_the_same() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let dir = node.add(
+        &Plugin::python("seeing", programs::SERVES)
+            .key("general", "_version", "1.2.3")
+            .key("app_main", "debug", "1")
+            .key("custom", "colour", "green")
+            .key("custom_door", "width", "90")
+            .file(
+                "bin/hello",
+                "#!/bin/sh\necho \"hello $1 from $MFSERV_CURRENT_PLUGIN_NAME\"\nexit 7\n",
+            )
+            .file("lib/mine.py", "answer = 42\n"),
+    );
+    node.start();
+    let seen: BTreeMap<String, String> =
+        serde_json::from_str(&node.get("/seeing/env").text()).unwrap();
+    let is = |key: &str, value: &str| {
+        assert_eq!(seen.get(key).map(String::as_str), Some(value), "{key} in {seen:#?}");
+    };
+    let link = node.path("var/plugins/seeing");
+    is("MFSERV_CURRENT_PLUGIN_NAME", "seeing");
+    is("MFSERV_CURRENT_PLUGIN_DIR", &link.to_string_lossy());
+    is("MFSERV_CURRENT_PLUGIN_VERSION", "1.2.3");
+    is("MFSERV_CURRENT_PLUGIN_CUSTOM_COLOUR", "green");
+    is("MFSERV_CURRENT_PLUGIN_CUSTOM_DOOR_WIDTH", "90");
+    is("MFSERV_CURRENT_APP_DEBUG", "1");
+    is("MFMODULE_RUNTIME_HOME", &node.home().to_string_lossy());
+    is("MFSERV_NGINX_PORT", &node.address().port().to_string());
+
+    let shown: BTreeMap<String, String> =
+        serde_json::from_str(&node.mfserv(&["env", "seeing", "--json"]).code(0).stdout).unwrap();
+    for key in ["PATH", "MFSERV_CURRENT_PLUGIN_DIR", "MFSERV_CURRENT_PLUGIN_CUSTOM_COLOUR"] {
+        assert_eq!(shown.get(key), seen.get(key), "{key}");
+    }
+    let ran = node.mfserv(&["exec", "seeing", "--", "hello", "world"]).code(7);
+    assert_eq!(ran.stdout, "hello world from seeing\n");
+    let ran = node.mfserv(&["exec", "--cwd", "seeing", "cat", "main.py"]).code(0);
+    assert_eq!(ran.stdout, std::fs::read_to_string(dir.join("main.py")).unwrap());
+    node.mfserv(&["exec", "seeing", "no-such-program"]).code(127);
+    node.mfserv(&["env", "nobody"]).code(1);
+    node.stop();
+}
+
+#[test]
+fn packages_of_a_plugin_come_before_those_of_the_base_environment() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.link_sample("sample_flask", &[]);
+    let shown: BTreeMap<String, String> =
+        serde_json::from_str(&node.mfserv(&["env", "sample_flask", "--json"]).code(0).stdout)
+            .unwrap();
+    let own = node.path("var/plugins/sample_flask");
+    let base = samples().base();
+    let position = |list: &str, below: &std::path::Path, what: &str| {
+        let below = below.to_string_lossy().into_owned();
+        let found = list.split(':').position(|dir| dir.starts_with(&below) && dir.contains(what));
+        found.unwrap_or_else(|| panic!("{below} … {what} is not in {list}"))
+    };
+    let path = &shown["PATH"];
+    assert!(position(path, &own, "bin") < position(path, &base, "bin"), "{path}");
+    let path = &shown["PYTHONPATH"];
+    let (mine, theirs) =
+        (position(path, &own, "site-packages"), position(path, &base, "site-packages"));
+    assert!(mine < theirs, "{path}");
+    assert!(path.split(':').any(|dir| std::path::Path::new(dir) == own), "{path}");
+
+    let which = "import flask, requests; print(flask.__file__); print(requests.__file__)";
+    let ran = node.mfserv(&["exec", "sample_flask", "--", "python3", "-c", which]).code(0);
+    let files: Vec<&str> = ran.stdout.lines().collect();
+    assert!(files[0].contains("sample_flask/local"), "{files:?}");
+    assert!(files[1].starts_with(&*base.to_string_lossy()), "{files:?}");
+}

@@ -1,0 +1,112 @@
+//! A packed plugin: released, installed, replaced under load, uninstalled.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mfserv_testkit::{Load, Node};
+
+use crate::{Turn, node, samples};
+
+/// Packs a plugin's directory and returns the file.
+fn release(node: &Node, dir: &Path) -> PathBuf {
+    let output = node.path("packages");
+    std::fs::create_dir_all(&output).unwrap();
+    let (dir, output) = (dir.to_string_lossy(), output.to_string_lossy());
+    let ran = node.mfserv(&["release", &dir, "--output", &output]).code(0);
+    let file = ran.stdout.lines().find_map(|line| line.strip_prefix("plugin file is ready at "));
+    file.unwrap_or_else(|| panic!("{ran:?}")).into()
+}
+
+fn install(node: &Node, file: &Path) {
+    node.mfserv(&["install", &file.to_string_lossy()]).code(0);
+}
+
+fn edit(path: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{from} is not in {text}");
+    std::fs::write(path, text.replace(from, to)).unwrap();
+}
+
+/// Everything in the home whose name speaks of the plugin, except logs and packages.
+fn traces(node: &Node, name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut todo: Vec<PathBuf> =
+        ["config", "var", "tmp"].iter().map(|below| node.path(below)).collect();
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().contains(name) {
+                found.push(entry.path());
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                todo.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_static_plugin_is_installed_replaced_under_load_and_uninstalled_without_a_trace() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let dir = node.path("work/sample_static");
+    samples().copy("sample_static", &dir);
+    let first = release(&node, &dir);
+    install(&node, &first);
+    assert!(node.get("/sample_static/").text().contains("default home page"));
+    let list = node.mfserv(&["list"]).code(0).stdout;
+    assert!(list.contains("sample_static") && list.contains("release 1"), "{list}");
+    let info = node.mfserv(&["info", &first.to_string_lossy()]).code(0).stdout;
+    assert!(info.contains("sample_static"), "{info}");
+
+    edit(&dir.join("main/index.html"), "default home page", "second edition");
+    edit(&dir.join("config.ini"), "_release=1", "_release=2");
+    let second = release(&node, &dir);
+    let load = Load::new(node.address(), "/sample_static/").connections(16).start();
+    std::thread::sleep(Duration::from_millis(300));
+    install(&node, &second);
+    std::thread::sleep(Duration::from_millis(500));
+    load.stop().assert_nothing_failed();
+    assert!(node.get("/sample_static/").text().contains("second edition"));
+    assert_eq!(std::fs::read_dir(node.path("var/releases/sample_static")).unwrap().count(), 2);
+
+    node.mfserv(&["uninstall", "--clean", "sample_static"]).code(0);
+    assert_eq!(node.get("/sample_static/").status, 404);
+    assert_eq!(traces(&node, "sample_static"), Vec::<PathBuf>::new());
+    node.mfserv(&["uninstall", "sample_static"]).code(1);
+    node.stop();
+}
+
+#[test]
+fn a_wsgi_plugin_is_replaced_by_a_new_release_under_load_without_a_failed_request() {
+    let _turn = Turn::heavy();
+    let node = node();
+    node.start();
+    let dir = node.path("work/sample_wsgi");
+    samples().copy("sample_wsgi", &dir);
+    edit(&dir.join("config.ini"), "{{MFHARDWARE_NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2}}", "2");
+    let first = release(&node, &dir);
+    edit(&dir.join("main/wsgi.py"), "Hello World!", "Hello again!");
+    let second = release(&node, &dir);
+    assert_ne!(first, second, "the second would overwrite the first");
+    install(&node, &first);
+    assert_eq!(node.get("/sample_wsgi").text(), "Hello World!");
+    let old = node.pids("app.sample_wsgi.main");
+
+    let load = Load::new(node.address(), "/sample_wsgi").connections(32).post_every(4).start();
+    std::thread::sleep(Duration::from_millis(500));
+    install(&node, &second);
+    assert_eq!(node.get("/sample_wsgi").text(), "Hello again!");
+    let watcher = node.settled("app.sample_wsgi.main");
+    assert!(watcher.workers.iter().all(|w| !old.contains(&w.pid.unwrap_or(0))), "{watcher:?}");
+    std::thread::sleep(Duration::from_millis(500));
+    let report = load.stop();
+    println!("{}", report.sentence());
+    report.assert_nothing_failed();
+
+    node.mfserv(&["uninstall", "--clean", "sample_wsgi"]).code(0);
+    assert_eq!(node.get("/sample_wsgi").status, 404);
+    assert_eq!(traces(&node, "sample_wsgi"), Vec::<PathBuf>::new());
+    assert!(!node.log_lines("app_sample_wsgi_main").is_empty() || node.path("log").is_dir());
+    node.stop();
+}

@@ -1,0 +1,73 @@
+//! Restarting and scaling an app under load loses nothing.
+
+use std::time::Duration;
+
+use mfserv_testkit::Load;
+
+use crate::{PATIENCE, Turn, node};
+
+const FLASK: &str = "app.sample_flask.main";
+
+#[test]
+fn restarting_an_app_under_load_fails_no_request_and_replaces_every_worker() {
+    let _turn = Turn::heavy();
+    let node = node();
+    node.link_sample("sample_flask", &[("app_main", "numprocesses", "4")]);
+    node.start();
+    let before = node.pids(FLASK);
+    let load = Load::new(node.address(), "/sample_flask/count")
+        .also("/sample_flask/slow/50")
+        .post_every(4)
+        .start();
+    std::thread::sleep(Duration::from_millis(500));
+    node.mfserv(&["restart", "sample_flask"]).code(0);
+    let after = node.settled(FLASK);
+    std::thread::sleep(Duration::from_millis(500));
+    let report = load.stop();
+    println!("{}", report.sentence());
+    report.assert_nothing_failed();
+    let after: Vec<u32> = after.workers.iter().filter_map(|worker| worker.pid).collect();
+    assert_eq!(after.len(), 4);
+    assert!(after.iter().all(|pid| !before.contains(pid)), "{before:?} and {after:?}");
+    node.stop();
+}
+
+#[test]
+fn scaling_up_and_down_under_load_fails_no_request() {
+    let _turn = Turn::heavy();
+    let node = node();
+    node.link_sample("sample_flask", &[("app_main", "numprocesses", "2")]);
+    node.start();
+    let first = node.pids(FLASK);
+    let load = Load::new(node.address(), "/sample_flask/count").post_every(3).start();
+    for count in ["5", "1", "3", "config"] {
+        node.mfserv(&["scale", "sample_flask", count]).code(0);
+        let watcher = node.settled(FLASK);
+        let wanted = count.parse().unwrap_or(2);
+        assert_eq!((watcher.wanted, watcher.ready), (wanted, wanted));
+        if count == "5" {
+            let pids = node.pids(FLASK);
+            assert!(first.iter().all(|pid| pids.contains(pid)), "those who served go on serving");
+        }
+    }
+    let report = load.stop();
+    println!("{}", report.sentence());
+    report.assert_nothing_failed();
+    node.mfserv(&["scale", "sample_flask", "many"]).code(2);
+    node.mfserv(&["scale", "nobody", "2"]).code(3);
+    node.stop();
+}
+
+#[test]
+fn a_count_that_was_scaled_to_is_kept_over_a_restart_of_the_node() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&mfserv_testkit::Plugin::python("hello", mfserv_testkit::programs::SERVES));
+    node.start();
+    node.mfserv(&["scale", "hello", "3"]).code(0);
+    node.stop();
+    node.start();
+    assert_eq!(node.settled("app.hello.main").ready, 3);
+    mfserv_testkit::until("the app answers", PATIENCE, || node.get("/hello").status == 200);
+    node.stop();
+}

@@ -1,0 +1,138 @@
+//! A change of one plugin touches no other; a broken configuration takes nothing down.
+
+use mfserv_core::status::PluginStatus;
+use mfserv_testkit::{Node, Plugin, programs, until};
+
+use crate::{PATIENCE, Turn, node};
+
+fn plugin(name: &str) -> Plugin {
+    Plugin::python(name, programs::SERVES)
+}
+
+fn two_plugins() -> Node {
+    let node = node();
+    node.add(&plugin("changing"));
+    node.add(&plugin("quiet"));
+    node.start();
+    node
+}
+
+#[track_caller]
+fn state(node: &Node, name: &str) -> PluginStatus {
+    let status = node.status();
+    status.plugins.iter().find(|plugin| plugin.name == name).expect("the plugin").clone()
+}
+
+#[test]
+fn a_configuration_broken_later_leaves_the_plugin_running_with_its_last_good_one() {
+    let _turn = Turn::cheap();
+    let node = two_plugins();
+    let (changing, quiet) = (node.pids("app.changing.main"), node.pids("app.quiet.main"));
+    node.add(&plugin("changing").key("app_main", "numprocesses", "two or three").key(
+        "app_main",
+        "_no_such_key",
+        "1",
+    ));
+    let ran = node.mfserv(&["reload"]).code(0);
+    let file = node.path("var/plugins/changing/config.ini");
+    assert!(ran.stderr.contains(&format!("{}:", file.display())), "{ran:?}");
+    assert_eq!(state(&node, "changing").state, "last good");
+    assert_eq!(state(&node, "quiet").state, "active");
+    assert_eq!(node.pids("app.changing.main"), changing);
+    assert_eq!(node.pids("app.quiet.main"), quiet);
+    assert_eq!(node.get("/changing").status, 200);
+    let text = node.mfserv(&["status"]);
+    assert!(text.stdout.contains("last good"), "{text:?}");
+    node.mfserv(&["check"]).code(4);
+
+    node.add(&plugin("changing").key("app_main", "numprocesses", "2"));
+    node.mfserv(&["reload"]).code(0);
+    assert_eq!(state(&node, "changing").state, "active");
+    let after = node.settled("app.changing.main");
+    assert_eq!(after.ready, 2);
+    assert_eq!(node.pids("app.quiet.main"), quiet);
+    node.stop();
+}
+
+#[test]
+fn a_plugin_with_a_broken_configuration_goes_on_serving_when_the_daemon_is_killed() {
+    let _turn = Turn::cheap();
+    let node = two_plugins();
+    let changing = node.pids("app.changing.main");
+    node.add(&plugin("changing").config("this is no configuration\n"));
+    node.mfserv(&["reload"]).code(0);
+    let daemon = node.role_pid("daemon");
+    node.kill(daemon);
+    until("another daemon runs the node", PATIENCE, || {
+        node.try_status().is_some_and(|s| s.daemon.pid != daemon && s.state == "RUNNING")
+    });
+    assert_eq!(node.get("/changing").status, 200);
+    assert_eq!(node.pids("app.changing.main"), changing);
+    node.stop();
+}
+
+#[test]
+fn a_plugin_that_is_broken_from_the_start_is_refused_alone() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&plugin("broken").key("app_main", "_no_such_key", "1"));
+    node.add(&plugin("quiet"));
+    let ran = node.mfserv(&["start"]).code(0);
+    assert!(ran.stderr.contains("_no_such_key"), "{ran:?}");
+    assert_eq!(state(&node, "broken").state, "refused");
+    assert_eq!(node.get("/quiet").status, 200);
+    assert_eq!(node.get("/broken").status, 404);
+    node.stop();
+}
+
+#[test]
+fn a_reload_replaces_only_the_workers_of_what_changed() {
+    let _turn = Turn::cheap();
+    let node = two_plugins();
+    let (changing, quiet) = (node.pids("app.changing.main"), node.pids("app.quiet.main"));
+    let front = node.role_pid("front");
+    node.mfserv(&["reload"]).code(0);
+    assert_eq!(node.pids("app.changing.main"), changing, "nothing changed");
+
+    node.add(&plugin("changing").key("custom", "colour", "green"));
+    node.mfserv(&["reload"]).code(0);
+    node.settled("app.changing.main");
+    assert_ne!(node.pids("app.changing.main"), changing, "its environment changed");
+    let env = node.get("/changing/env").text();
+    assert!(env.contains(r#""MFSERV_CURRENT_PLUGIN_CUSTOM_COLOUR": "green""#), "{env}");
+    assert_eq!(node.pids("app.quiet.main"), quiet);
+
+    node.add(&plugin("newcomer"));
+    node.mfserv(&["reload"]).code(0);
+    assert_eq!(node.get("/newcomer").status, 200);
+    assert_eq!(node.pids("app.quiet.main"), quiet);
+    assert_eq!(node.role_pid("front"), front);
+    node.stop();
+}
+
+#[test]
+fn a_broken_module_configuration_is_refused_by_a_reload_and_everything_goes_on() {
+    let _turn = Turn::cheap();
+    let node = two_plugins();
+    let workers = node.worker_pids();
+    let file = node.path("config/config.ini");
+    let good = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{good}\n[log]\nnumber_of_rotated_files = lots\n")).unwrap();
+    let ran = node.mfserv(&["reload"]).code(4);
+    assert!(ran.stderr.contains("number_of_rotated_files"), "{ran:?}");
+    assert_eq!(node.worker_pids(), workers);
+    assert_eq!(node.get("/quiet").status, 200);
+
+    // A daemon that comes back to it must not take the node down either.
+    let daemon = node.role_pid("daemon");
+    node.kill(daemon);
+    until("another daemon answers", PATIENCE, || {
+        node.try_status().is_some_and(|status| status.daemon.pid != daemon)
+    });
+    assert_eq!(node.worker_pids(), workers);
+    assert_eq!(node.get("/quiet").status, 200);
+    std::fs::write(&file, good).unwrap();
+    node.runs();
+    assert_eq!(node.worker_pids(), workers);
+    node.stop();
+}

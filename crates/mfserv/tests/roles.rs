@@ -1,0 +1,168 @@
+//! Daemon, front and keeper may be killed at any moment: the others go on, and `mfserv
+//! start` makes the node whole.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use mfserv_core::event::EndReason;
+use mfserv_testkit::{Load, Method, Node, Report, Signal, kill, process, until};
+
+use crate::{PATIENCE, Turn, load_time, node};
+
+const FLASK: &str = "app.sample_flask.main";
+
+fn four_workers() -> Node {
+    let node = node();
+    node.link_sample("sample_flask", &[("app_main", "numprocesses", "4")]);
+    node.link_sample("sample_static", &[]);
+    node.start();
+    node
+}
+
+/// Every request that was answered left its line in the app's log, once.
+#[track_caller]
+fn assert_no_line_is_lost(node: &Node, report: &Report) {
+    let answered: BTreeSet<&str> =
+        report.gets.iter().chain(&report.posts).map(String::as_str).collect();
+    let handled = || -> Vec<String> {
+        let lines = node.log_lines("app_sample_flask_main");
+        let ids = lines.iter().filter_map(|line| line.split_once("handled ")?.1.split_once(' '));
+        ids.map(|(_, id)| id.to_string()).collect()
+    };
+    until("every answered request is in the log", PATIENCE, || handled().len() >= answered.len());
+    let lines = handled();
+    let logged: BTreeSet<&str> = lines.iter().map(String::as_str).collect();
+    let lost: Vec<_> = answered.difference(&logged).take(5).collect();
+    assert!(lost.is_empty(), "lines are lost: {lost:?}…");
+    if report.failures.is_empty() && report.asked_again == 0 {
+        assert_eq!(lines.len(), answered.len(), "as many lines as requests");
+    }
+}
+
+#[test]
+fn killing_the_daemon_every_3_seconds_fails_nothing_and_loses_no_line() {
+    let _turn = Turn::heavy();
+    let node = four_workers();
+    let (workers, keeper) = (node.worker_pids(), node.role_pid("keep"));
+    let load = Load::new(node.address(), "/sample_flask/count").post_every(4).start();
+    let began = Instant::now();
+    while began.elapsed() < load_time() {
+        let daemon = node.role_pid("daemon");
+        node.kill(daemon);
+        std::thread::sleep(Duration::from_secs(3));
+        let status = node.runs();
+        assert_ne!(status.daemon.pid, daemon);
+        assert_eq!(node.worker_pids(), workers, "the workers did not notice");
+    }
+    let report = load.stop();
+    println!("{}", report.sentence());
+    report.assert_nothing_failed();
+    assert_no_line_is_lost(&node, &report);
+    assert_eq!(node.worker_pids(), workers);
+    assert_eq!(node.role_pid("keep"), keeper);
+    node.stop();
+}
+
+#[test]
+fn killing_the_front_fails_only_what_it_held_and_refuses_no_connection() {
+    let _turn = Turn::heavy();
+    let node = four_workers();
+    let workers = node.worker_pids();
+    let connections = 64;
+    let load = Load::new(node.address(), "/sample_flask/count")
+        .also("/sample_static/")
+        .connections(connections)
+        .start();
+    std::thread::sleep(Duration::from_millis(700));
+    let front = node.role_pid("front");
+    node.kill(front);
+    until("another front serves", PATIENCE, || {
+        let fronts = node.role_pids("front");
+        !fronts.is_empty() && !fronts.contains(&front) && node.get("/__health").status == 200
+    });
+    let failed_by_then = load.failures().len();
+    std::thread::sleep(Duration::from_secs(1));
+    let report = load.stop();
+    println!("{}", report.sentence());
+    assert!(report.failures.iter().all(|f| !f.refused), "refused: {:#?}", report.failures);
+    let held = report.failures.len() + report.asked_again as usize;
+    assert!(held <= connections, "more than it can have held: {}", report.sentence());
+    assert_eq!(report.failures.len(), failed_by_then, "it went on: {:#?}", report.failures);
+    for failure in &report.failures {
+        assert_eq!(failure.status, None, "{failure:?}");
+    }
+    assert_eq!(node.worker_pids(), workers, "the workers did not notice");
+    node.settled("front");
+    node.stop();
+}
+
+#[test]
+fn killing_the_keeper_stops_nothing_and_a_start_adopts_everything() {
+    let _turn = Turn::heavy();
+    let node = four_workers();
+    let (workers, front, daemon) =
+        (node.worker_pids(), node.role_pid("front"), node.role_pid("daemon"));
+    let load = Load::new(node.address(), "/sample_flask/count").post_every(4).start();
+    std::thread::sleep(Duration::from_millis(500));
+    let keeper = node.role_pid("keep");
+    node.kill(keeper);
+    until("the daemon says that there is no keeper", PATIENCE, || {
+        node.try_status().is_some_and(|status| status.keeper.is_none())
+    });
+    assert!(node.mfserv(&["status"]).stdout.contains("no keeper"), "it is said to people too");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(node.worker_pids(), workers);
+
+    node.mfserv(&["start"]).code(0);
+    let status = node.runs();
+    assert_ne!(node.role_pid("keep"), keeper);
+    assert_eq!(node.role_pid("front"), front);
+    assert_eq!(node.role_pid("daemon"), daemon);
+    assert_eq!(node.worker_pids(), workers);
+    let said = status.notes.join("\n");
+    assert!(said.contains("adopted"), "what was lost is not said: {status:#?}");
+    let adopted = status.watchers.iter().flat_map(|w| &w.workers).filter(|w| w.adopted);
+    assert_eq!(adopted.count(), workers.len() + 1, "{status:#?}");
+
+    let victim = node.watcher(FLASK).workers[0].clone();
+    node.kill(victim.pid.unwrap());
+    until("the killed worker is replaced", PATIENCE, || {
+        let watcher = node.watcher(FLASK);
+        watcher.ready == 4 && watcher.workers.iter().all(|w| w.id != victim.id)
+    });
+    let end = node.watcher(FLASK).last_end.expect("its end");
+    let reasons = [EndReason::UnknownAdopted, EndReason::Signalled { signal: 9 }];
+    assert!(end.worker == victim.id && reasons.contains(&end.why), "{end:?}");
+    std::thread::sleep(Duration::from_millis(500));
+    let report = load.stop();
+    println!("{}", report.sentence());
+    assert_eq!(report.failed(Method::Get).count(), 0, "{:#?}", report.failures);
+    assert!(report.failed(Method::Post).all(|f| f.cause.as_deref() == Some("reset")));
+    assert_no_line_is_lost(&node, &report);
+    node.stop();
+}
+
+#[test]
+fn a_start_makes_a_node_whole_whose_keeper_daemon_and_front_were_killed_together() {
+    let _turn = Turn::heavy();
+    let node = four_workers();
+    let workers = node.worker_pids();
+    let roles = ["keep", "daemon", "front"].map(|role| node.role_pid(role));
+    // Together: nobody has the time to restart anybody.
+    roles.iter().for_each(|pid| kill(*pid, Signal::KILL));
+    until("they are gone", PATIENCE, || roles.iter().all(|pid| process(*pid).is_none()));
+    node.mfserv(&["status"]).code(3);
+
+    node.mfserv(&["start"]).code(0);
+    node.runs();
+    for role in ["keep", "daemon", "front"] {
+        assert!(!roles.contains(&node.role_pid(role)));
+    }
+    assert_eq!(node.worker_pids(), workers, "the workers are adopted");
+    node.settled(FLASK);
+    Load::new(node.address(), "/sample_flask/count")
+        .post_every(3)
+        .run_for(Duration::from_secs(1))
+        .assert_nothing_failed();
+    node.stop();
+}
