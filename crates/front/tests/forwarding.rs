@@ -324,3 +324,44 @@ fn clients_beyond_the_limit_wait_until_another_goes() {
     drop(first);
     assert_eq!(third.receive().unwrap().text(), "ok");
 }
+
+#[test]
+fn a_request_id_of_the_client_is_kept_where_that_is_allowed() {
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut accepting = table(Slots::Unlimited, true);
+    accepting.server.accept_request_id = true;
+    let front = world.serving(accepting, &[&worker]);
+    let with = |id: &str| {
+        let request = format!(
+            "GET /a HTTP/1.1\r\nHost: h\r\nX-Request-Id: {id}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = ask(front.address, request);
+        let seen = worker.last().field("x-request-id");
+        assert_eq!(answer.field("x-request-id"), seen);
+        seen[0].clone()
+    };
+    assert_eq!(with("mine-1"), "mine-1");
+    for unfit in ["", "two words", &"x".repeat(200)] {
+        assert_eq!(with(unfit).len(), 32, "{unfit:?}");
+    }
+}
+
+#[test]
+fn without_the_options_no_field_is_added_and_theirs_pass_through() {
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut plain = table(Slots::Unlimited, true);
+    (plain.server.add_forwarded, plain.server.add_request_id) = (false, false);
+    let front = world.serving(plain, &[&worker]);
+    let answer = ask(
+        front.address,
+        "GET /a HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.1.1.1\r\nX-Request-Id: theirs\r\n\
+         Connection: close\r\n\r\n",
+    );
+    let received = worker.last();
+    assert_eq!(received.field("x-forwarded-for"), ["1.1.1.1"]);
+    assert_eq!(received.field("x-request-id"), ["theirs"]);
+    assert_eq!(received.field("x-real-ip"), [""; 0]);
+    assert_eq!(answer.field("x-request-id"), [""; 0]);
+}

@@ -84,7 +84,12 @@ async fn one_request(
         desk.visit.log(&front.access, client, &desk.head);
     }
     desk.back.give_back();
-    done && desk.visit.keep && !client.ended
+    let keep = desk.visit.keep;
+    if keep {
+        desk.head.fields.shrink();
+        desk.reply.fields.shrink();
+    }
+    done && keep && !client.ended
 }
 
 fn understand(client: &mut Client, desk: &mut Desk, arrival: Arrival) -> Result<(), Refusal> {

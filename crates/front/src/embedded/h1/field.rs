@@ -2,6 +2,9 @@
 
 use super::Refusal;
 
+/// The memory that an idle connection keeps for its next head, bytes.
+const KEPT_BYTES: usize = 2048;
+
 /// A part of a head's bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Span {
@@ -19,6 +22,9 @@ impl Span {
 
     /// Where `part`, a slice of `whole`, lies in it.
     pub fn within(whole: &[u8], part: &[u8]) -> Self {
+        if part.is_empty() {
+            return Self::default();
+        }
         let start = part.as_ptr() as usize - whole.as_ptr() as usize;
         Self { start: start as u32, end: (start + part.len()) as u32 }
     }
@@ -150,6 +156,13 @@ impl Fields {
         };
         let all_known = self.tokens(Name::Connection).all(known);
         self.nominates = !all_known;
+    }
+
+    /// Lets go of the memory of an unusually large head.
+    pub fn shrink(&mut self) {
+        if self.bytes.capacity() > KEPT_BYTES {
+            *self = Self::default();
+        }
     }
 
     /// A part of the head.
