@@ -1,0 +1,123 @@
+//! A real nginx with a prefix of its own in a temporary directory.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use mfserv_core::Diagnostic;
+use tempfile::TempDir;
+
+use crate::child::Running;
+use crate::{interrupt, node};
+
+/// A server in front of some unix sockets.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// What stands behind each socket besides its path, for example `max_conns=1`.
+    pub parameters: String,
+    /// The sockets.
+    pub sockets: Vec<PathBuf>,
+}
+
+/// A running nginx; it is stopped and its files removed when it is dropped.
+#[derive(Debug)]
+pub struct Nginx {
+    // In this order: nginx ends before its directory is removed.
+    running: Running,
+    addresses: Vec<SocketAddr>,
+    _prefix: TempDir,
+}
+
+impl Nginx {
+    /// Starts nginx with these servers, each on a port of its own of the loopback
+    /// address, and with as many worker processes as its configuration may say (`1`,
+    /// `auto`). Returns when it listens.
+    pub fn start(processes: &str, servers: &[Server]) -> Result<Self, Diagnostic> {
+        let prefix = tempfile::Builder::new().prefix("mfb-nginx-").tempdir();
+        let prefix = prefix
+            .map_err(|e| Diagnostic::error("cannot make a temporary directory").because(e))?;
+        let ports = servers.iter().map(|_| node::free_port());
+        let ports: Vec<u16> = ports.collect::<Result<_, _>>()?;
+        let configuration = configuration(processes, servers, &ports);
+        fs::write(prefix.path().join("nginx.conf"), configuration)
+            .map_err(|e| Diagnostic::error("cannot write nginx.conf").because(e))?;
+        let mut command = command(prefix.path());
+        let running = Running::start(&mut command).map_err(|problem| {
+            problem.help("install it: apt-get install nginx-light (its own service is not needed)")
+        })?;
+        let addresses =
+            ports.into_iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).collect();
+        let mut nginx = Self { running, addresses, _prefix: prefix };
+        nginx.wait_until_listening()?;
+        Ok(nginx)
+    }
+
+    fn wait_until_listening(&mut self) -> Result<(), Diagnostic> {
+        let listens = interrupt::until("nginx listens", Duration::from_secs(10), || {
+            let listens = |address| TcpStream::connect(address).is_ok();
+            let ended = self.running.ended().is_some();
+            (ended || self.addresses.iter().all(listens)).then_some(!ended)
+        })?;
+        match listens {
+            true => Ok(()),
+            false => {
+                Err(Diagnostic::error("nginx ended at once")
+                    .because("it says why on standard error"))
+            }
+        }
+    }
+
+    /// Where a server answers.
+    pub fn address(&self, server: usize) -> Option<SocketAddr> {
+        self.addresses.get(server).copied()
+    }
+
+    /// Its master process.
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+}
+
+fn command(prefix: &Path) -> Command {
+    // Debian has it where only root looks for programs.
+    let places = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"];
+    let program = places.into_iter().find(|place| Path::new(place).exists()).unwrap_or("nginx");
+    let mut command = Command::new(program);
+    command.arg("-p").arg(prefix).args(["-c", "nginx.conf", "-e", "error.log"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+fn configuration(processes: &str, servers: &[Server], ports: &[u16]) -> String {
+    let mut text = String::from("daemon off;\npid nginx.pid;\nerror_log error.log;\n");
+    if rustix::process::geteuid().is_root() {
+        // The sockets of the workers are for their owner alone.
+        text += "user root;\n";
+    }
+    text += &format!("worker_processes {processes};\nevents {{ worker_connections 2048; }}\n");
+    text += "http {\n  access_log access.log combined buffer=32k flush=1s;\n";
+    for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+        text += &format!("  {kind}_temp_path {kind};\n");
+    }
+    for (index, (server, port)) in servers.iter().zip(ports).enumerate() {
+        text += &one_server(index, server, *port);
+    }
+    text + "}\n"
+}
+
+fn one_server(index: usize, server: &Server, port: u16) -> String {
+    let mut peers = String::new();
+    for socket in &server.sockets {
+        // Writing to a text never fails.
+        let _ = writeln!(peers, "    server unix:{} {};", socket.display(), server.parameters);
+    }
+    format!(
+        "  upstream u{index} {{\n    zone u{index} 64k;\n    least_conn;\n{peers}    \
+         keepalive 16;\n  }}\n  server {{\n    listen 127.0.0.1:{port};\n    location / {{\n      \
+         proxy_pass http://u{index};\n      proxy_http_version 1.1;\n      \
+         proxy_set_header Connection \"\";\n    }}\n  }}\n"
+    )
+}
