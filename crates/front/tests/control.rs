@@ -312,3 +312,33 @@ fn receive(stream: &UnixStream) -> (Request, Option<OwnedFd>) {
     let mut buffer = room[..got.bytes].to_vec();
     (frame::decode(&mut buffer).unwrap().expect("a whole frame"), descriptor)
 }
+
+#[test]
+fn who_waits_for_an_app_that_is_removed_is_told_at_once() {
+    let world = World::new();
+    let mut front = world.serving(table(ONE, true), &[]);
+    let mut waiting = Client::connect(front.address);
+    waiting.send("GET /a HTTP/1.1\r\nHost: h\r\n\r\n");
+    until("it waits", || front.daemon.stats().upstreams["p/a"].waiting == 1);
+    let mut without = table(ONE, true);
+    without.routes.clear();
+    without.upstreams.clear();
+    front.daemon.publish(2, without, &[]);
+    let answer = waiting.receive().unwrap();
+    assert_eq!((answer.status, answer.field("x-mfserv-cause")), (503, vec!["removed".into()]));
+    assert_eq!(waiting.get("/a").status, 404);
+}
+
+#[test]
+fn requests_wait_for_the_first_worker_of_an_app() {
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut front = world.serving(table(ONE, true), &[]);
+    let mut clients: Vec<Client> = (0..5).map(|_| Client::connect(front.address)).collect();
+    for client in &mut clients {
+        client.send("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
+    }
+    until("all wait", || front.daemon.stats().upstreams["p/a"].waiting == 5);
+    front.daemon.admit(&worker);
+    clients.iter_mut().for_each(|client| assert_eq!(client.receive().unwrap().text(), "ok"));
+}
