@@ -102,6 +102,27 @@ pub(crate) fn sweep_beside(path: &Path) {
     }
 }
 
+/// What stays free on a disk that we write to, bytes.
+const SPARE: u64 = 32 * 1024 * 1024;
+
+/// Refuses if the file system of a directory has not this room, bytes and files.
+pub(crate) fn check_room(dir: &Path, bytes: u64, files: u64) -> Result<(), Diagnostic> {
+    let room = rustix::fs::statvfs(dir).map_err(|e| failed("read", dir, e))?;
+    let free = room.f_bavail.saturating_mul(room.f_frsize);
+    // some file systems do not count their files
+    let counted = room.f_files > 0;
+    if free >= bytes.saturating_add(SPARE) && (!counted || room.f_favail >= files) {
+        return Ok(());
+    }
+    let (wanted, there) = (bytes.saturating_add(SPARE) >> 20, free >> 20);
+    Err(Diagnostic::error("not enough room on the disk")
+        .because(format!(
+            "{wanted} MiB and {files} files are needed, and {there} MiB and {} files are free",
+            room.f_favail
+        ))
+        .help(format!("make room on the file system of {}", dir.display())))
+}
+
 /// Bytes as hexadecimal text.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

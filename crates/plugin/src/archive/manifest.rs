@@ -71,7 +71,7 @@ pub(crate) fn bad_path(path: &str) -> Option<String> {
     if path.is_empty() || path.len() > LONGEST_PATH {
         return Some(format!("a path has 1 to {LONGEST_PATH} bytes"));
     }
-    if path.chars().any(char::is_control) {
+    if path.chars().any(is_hidden) {
         return Some("control characters in a path".into());
     }
     let plain = !path.starts_with('/') && !path.contains("//") && !path.ends_with('/');
@@ -84,6 +84,12 @@ pub(crate) fn bad_path(path: &str) -> Option<String> {
         ));
     }
     None
+}
+
+/// Control characters, and those that change the direction of what is shown.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Why a link at `path` can't point to `target`; `None` if it can.
@@ -99,7 +105,7 @@ pub(crate) fn bad_link(path: &str, target: &str) -> Option<String> {
     let bad = target.is_empty()
         || target.len() > LONGEST_PATH
         || target.starts_with('/')
-        || target.chars().any(char::is_control)
+        || target.chars().any(is_hidden)
         || up > depth
         || parts[up..].contains(&"..");
     bad.then(|| format!("the link points out of the plugin: {target}"))

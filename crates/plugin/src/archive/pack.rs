@@ -21,7 +21,7 @@ use crate::progress::Progress;
 /// What is not packaged when there is no `.releaseignore`.
 const DEFAULT_IGNORE: &str = include_str!("../../templates/shared/releaseignore");
 /// What is never packaged: it is made at the place where the plugin is installed.
-const NEVER: &str = "/local\n/.local.*\n/.node_modules.*\n/.configuration_cache\n/.manifest.json\n/.metadata.json\n/.files.json\n/.committed\n/*.plugin\n";
+const NEVER: &str = "/local\n/.local.*\n/.node_modules.*\n/.configuration_cache\n/.manifest.json\n/.metadata.json\n/.files.json\n/.committed\n/.mfserv-files.json\n/*.plugin\n";
 /// zstd's level: most of what is to be gained, in little time.
 const LEVEL: i32 = 12;
 /// The most members that a package may have.
@@ -139,7 +139,25 @@ fn collect(dir: &Path) -> Result<Vec<Member>, Diagnostic> {
     walk.directory("")?;
     let mut members = walk.members;
     members.sort_by(|a, b| a.path.cmp(&b.path));
+    refuse_twins(dir, &members)?;
     Ok(members)
+}
+
+/// Two names that differ only in the case of their letters are one file on some
+/// disks: the package would not be the same everywhere.
+fn refuse_twins(dir: &Path, members: &[Member]) -> Result<(), Diagnostic> {
+    let mut folded = BTreeMap::new();
+    for member in members {
+        if let Some(twin) = folded.insert(member.path.to_lowercase(), &member.path) {
+            return Err(Diagnostic::error(format!(
+                "{} can't be packaged",
+                dir.join(&member.path).display()
+            ))
+            .because(format!("it differs from {twin} only in upper and lower case"))
+            .help("rename one of them, or add it to .releaseignore"));
+        }
+    }
+    Ok(())
 }
 
 struct Walk<'a> {

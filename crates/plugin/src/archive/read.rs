@@ -9,7 +9,8 @@ use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{MANIFEST, Manifest};
-use super::tape::entries;
+use super::tape::{entries, shown};
+use super::unpack::Limits;
 use super::{FILES, LARGEST_DESCRIPTION, METADATA, TOP};
 use crate::disk;
 use crate::label::name_in_label;
@@ -57,8 +58,8 @@ pub struct Metadata {
 /// beginning is read.
 pub fn read(file: &Path) -> Result<Package, Diagnostic> {
     let mut found = Found::default();
-    entries(open(file, u64::MAX)?, |head, content| {
-        found.take(&head.path, content).map_err(|e| e.to_string())?;
+    entries(open(file, Limits::default().stream())?, |head, content| {
+        found.take(&head.path, content).map_err(|e| format!("{}: {e}", shown(&head.path)))?;
         Ok(if found.is_complete() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })
     .map_err(|reason| bad(file, reason))?;
@@ -154,6 +155,22 @@ impl Found {
         }
         *place = Some(text);
         Ok(())
+    }
+
+    /// The same for an entry that was judged, by its path below the plugin
+    /// directory. Returns its text if it is a description.
+    pub(super) fn take_fit(
+        &mut self,
+        path: &str,
+        entry: &mut dyn Read,
+    ) -> Result<Option<&[u8]>, String> {
+        self.take(format!("{TOP}/{path}").as_bytes(), entry).map_err(|e| format!("{path}: {e}"))?;
+        Ok(match path {
+            MANIFEST => self.manifest.as_deref(),
+            METADATA => self.metadata.as_deref(),
+            FILES => self.files.as_deref(),
+            _ => None,
+        })
     }
 
     /// Nothing more has to be read to know everything.

@@ -1,18 +1,26 @@
 //! The entries of a tar stream, read with bounds.
 //!
-//! The tar library joins the long names of GNU and pax headers by itself, and
-//! holds them in memory however long they are. Here they are joined by us, so
-//! that a name has a bound.
+//! The tar library joins the long names of GNU and pax headers by itself, holds
+//! them in memory however long they are, and takes a stream that just stops for
+//! one that has ended. Here the blocks are walked by us; the library only reads
+//! the fields of a header.
 
-use std::io::Read;
+use std::io::{self, BufReader, Read};
 use std::ops::ControlFlow;
 
-use tar::{Archive, EntryType};
+use tar::{EntryType, Header};
 
+/// The size of everything in a tar stream is a multiple of this, bytes.
+const BLOCK: usize = 512;
 /// The longest extended header, bytes: room for two long names.
 const LONGEST_HEADER: u64 = 64 * 1024;
+/// The most extended headers before one entry.
+const MOST_EXTENDED: u32 = 8;
+/// The most zeros after the end; tar writes whole records, of 10 KiB mostly.
+const LONGEST_END: u64 = 1024 * 1024;
 
 /// One entry, its name not yet judged.
+#[derive(Debug)]
 pub(super) struct Head {
     /// The path, as written.
     pub(super) path: Vec<u8>,
@@ -31,50 +39,144 @@ pub(super) struct Head {
 struct Extended {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
+    headers: u32,
 }
 
-/// Gives each entry and its content to `each`, which may stop the reading. The
-/// error is the reason.
+/// Gives each entry and its content to `each`, which may stop the reading. What
+/// it has not read of the content is skipped. A stream without the mark of its
+/// end, or with anything after it, is an error. The error is the reason, with
+/// the entry that it is about.
 pub(super) fn entries(
     stream: impl Read,
     mut each: impl FnMut(&Head, &mut dyn Read) -> Result<ControlFlow<()>, String>,
 ) -> Result<(), String> {
-    let mut archive = Archive::new(stream);
+    let mut stream = BufReader::with_capacity(64 * 1024, stream);
     let mut extended = Extended::default();
-    for entry in archive.entries().map_err(|e| e.to_string())?.raw(true) {
-        let mut entry = entry.map_err(|e| e.to_string())?;
-        match entry.header().entry_type() {
-            EntryType::GNULongName => extended.path = Some(text(&mut entry)?),
-            EntryType::GNULongLink => extended.link = Some(text(&mut entry)?),
-            EntryType::XHeader => extended.take(&header(&mut entry)?)?,
-            // the same for all entries: comments and the like
-            EntryType::XGlobalHeader => drop(header(&mut entry)?),
-            kind => {
-                let names = std::mem::take(&mut extended);
-                let raw = entry.header();
-                let head = Head {
-                    path: names.path.unwrap_or_else(|| raw.path_bytes().into_owned()),
-                    link: names
-                        .link
-                        .or_else(|| raw.link_name_bytes().map(|name| name.into_owned()))
-                        .unwrap_or_default(),
-                    kind,
-                    mode: raw.mode().map_err(|e| e.to_string())?,
-                    size: raw.entry_size().map_err(|e| e.to_string())?,
-                };
-                if each(&head, &mut entry)?.is_break() {
-                    return Ok(());
-                }
+    let mut last = String::from("the beginning");
+    loop {
+        let header = block(&mut stream).map_err(|e| format!("after {last}: {e}"))?;
+        let Some(header) = header else {
+            if extended.headers > 0 {
+                return Err(format!("after {last}: an extended header without its entry"));
+            }
+            return end(&mut stream);
+        };
+        let kind = header.entry_type();
+        let size = checked(&header).map_err(|e| format!("after {last}: {e}"))?;
+        let mut content = Content { stream: &mut stream, left: size };
+        if is_extended(kind) {
+            extended.add(kind, &mut content).map_err(|e| format!("after {last}: {e}"))?;
+        } else {
+            let head = head(&header, std::mem::take(&mut extended), size)?;
+            last = shown(&head.path);
+            if each(&head, &mut content)?.is_break() {
+                return Ok(());
             }
         }
+        content.finish(size).map_err(|e| format!("{last}: {e}"))?;
     }
-    Ok(())
+}
+
+/// A name as it can be shown: escaped, and not too long.
+pub(super) fn shown(name: &[u8]) -> String {
+    let text = String::from_utf8_lossy(name);
+    let short: String = text.chars().take(120).collect();
+    let more = if short.len() < text.len() { "…" } else { "" };
+    format!("{short:?}{more}")
+}
+
+/// The next header; `None` at the mark of the end, which is a block of zeros.
+fn block(stream: &mut impl Read) -> Result<Option<Header>, String> {
+    let mut bytes = [0; BLOCK];
+    stream.read_exact(&mut bytes).map_err(cut_off)?;
+    if bytes == [0; BLOCK] {
+        return Ok(None);
+    }
+    Ok(Some(Header::from_byte_slice(&bytes).clone()))
+}
+
+fn cut_off(error: io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it is cut off".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// The length of the content, if the header is as its sum says.
+fn checked(header: &Header) -> Result<u64, String> {
+    let bytes = header.as_bytes();
+    let sum: u32 = bytes[..148].iter().chain(&bytes[156..]).map(|byte| u32::from(*byte)).sum();
+    if header.cksum().ok() != Some(sum + 8 * u32::from(b' ')) {
+        return Err("this is no tar header".into());
+    }
+    header.entry_size().map_err(|e| format!("a bad size: {e}"))
+}
+
+fn is_extended(kind: EntryType) -> bool {
+    use EntryType::{GNULongLink, GNULongName, XGlobalHeader, XHeader};
+    matches!(kind, GNULongName | GNULongLink | XHeader | XGlobalHeader)
+}
+
+fn head(raw: &Header, names: Extended, size: u64) -> Result<Head, String> {
+    let path = names.path.unwrap_or_else(|| raw.path_bytes().into_owned());
+    let mode = raw.mode().map_err(|e| format!("{}: a bad mode: {e}", shown(&path)))?;
+    let link = names.link.or_else(|| raw.link_name_bytes().map(|name| name.into_owned()));
+    Ok(Head { path, link: link.unwrap_or_default(), kind: raw.entry_type(), mode, size })
+}
+
+/// What is after the mark of the end: zeros, and not too many. It is read, so
+/// that the sum of the compression is checked.
+fn end(stream: &mut impl Read) -> Result<(), String> {
+    let mut rest = stream.take(LONGEST_END + 1);
+    let mut buffer = [0; BLOCK];
+    let mut total = 0;
+    loop {
+        let count = rest.read(&mut buffer).map_err(|e| format!("after the end: {e}"))?;
+        total += count as u64;
+        if buffer[..count].iter().any(|byte| *byte != 0) || total > LONGEST_END {
+            return Err("there is something after its end".into());
+        }
+        match count {
+            // the mark is two blocks
+            0 if total < BLOCK as u64 => return Err("it is cut off just before its end".into()),
+            0 => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+/// The content of one entry.
+struct Content<'a, R> {
+    stream: &'a mut R,
+    left: u64,
+}
+
+impl<R: Read> Read for Content<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.stream.read(&mut buffer[..wanted])?;
+        if count == 0 && wanted > 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is cut off"));
+        }
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+impl<R: Read> Content<'_, R> {
+    /// Skips the rest of it, and what fills the last block.
+    fn finish(mut self, size: u64) -> Result<(), String> {
+        io::copy(&mut self, &mut io::sink()).map_err(cut_off)?;
+        let padding = size.next_multiple_of(BLOCK as u64) - size;
+        let skipped = io::copy(&mut self.stream.take(padding), &mut io::sink()).map_err(cut_off)?;
+        if skipped == padding { Ok(()) } else { Err("it is cut off".into()) }
+    }
 }
 
 /// A whole extended header.
 fn header(entry: &mut impl Read) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    entry.take(LONGEST_HEADER + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    entry.take(LONGEST_HEADER + 1).read_to_end(&mut bytes).map_err(cut_off)?;
     match bytes.len() as u64 > LONGEST_HEADER {
         true => Err("a name is too long".into()),
         false => Ok(bytes),
@@ -91,6 +193,27 @@ fn text(entry: &mut impl Read) -> Result<Vec<u8>, String> {
 }
 
 impl Extended {
+    fn add(&mut self, kind: EntryType, content: &mut impl Read) -> Result<(), String> {
+        self.headers += 1;
+        if self.headers > MOST_EXTENDED {
+            return Err(format!("more than {MOST_EXTENDED} extended headers for one entry"));
+        }
+        match kind {
+            EntryType::GNULongName => set(&mut self.path, text(content)?),
+            EntryType::GNULongLink => set(&mut self.link, text(content)?),
+            EntryType::XHeader => self.take(&header(content)?),
+            // the same for all entries: comments and the like, and no names
+            _ => {
+                let mut global = Self::default();
+                global.take(&header(content)?)?;
+                match (global.path, global.link) {
+                    (None, None) => Ok(()),
+                    _ => Err("a name for all entries".into()),
+                }
+            }
+        }
+    }
+
     /// The records of a pax header: `LENGTH KEY=VALUE\n`, the length counting all of it.
     fn take(&mut self, mut records: &[u8]) -> Result<(), String> {
         let bad = || "a bad pax header".to_string();
@@ -104,16 +227,26 @@ impl Extended {
                 .ok_or_else(bad)?;
             let record = &records[space + 1..length - 1];
             let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(bad)?;
-            match &record[..equals] {
-                b"path" => self.path = Some(record[equals + 1..].to_vec()),
-                b"linkpath" => self.link = Some(record[equals + 1..].to_vec()),
+            let (key, value) = (&record[..equals], &record[equals + 1..]);
+            match key {
+                b"path" => set(&mut self.path, value.to_vec())?,
+                b"linkpath" => set(&mut self.link, value.to_vec())?,
                 // a size that is not in the header itself is one of more than 8 GB
                 b"size" => return Err("a file is too large".into()),
+                _ if key.starts_with(b"GNU.sparse.") => return Err("a sparse file".into()),
                 _ => {}
             }
             records = &records[length..];
         }
         Ok(())
+    }
+}
+
+/// An entry has one name: which of two counts is for each reader to guess.
+fn set(place: &mut Option<Vec<u8>>, name: Vec<u8>) -> Result<(), String> {
+    match place.replace(name) {
+        None => Ok(()),
+        Some(before) => Err(format!("two long names for one entry: {}", shown(&before))),
     }
 }
 
@@ -126,9 +259,16 @@ mod tests {
         let mut extended = Extended::default();
         extended.take(b"14 path=abcde\n20 mtime=1234567.89\n").unwrap();
         assert_eq!(extended.path.as_deref(), Some(&b"abcde"[..]));
-        for bad in
-            [&b"x"[..], b"99 path=a\n", b"0 path=a\n", b"9 nothing\n", b"3 \n", b"11 size=99\n"]
-        {
+        for bad in [
+            &b"x"[..],
+            b"99 path=a\n",
+            b"0 path=a\n",
+            b"9 nothing\n",
+            b"3 \n",
+            b"11 size=99\n",
+            b"10 path=a\n10 path=b\n",
+            b"22 GNU.sparse.major=1\n",
+        ] {
             assert!(Extended::default().take(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }
     }

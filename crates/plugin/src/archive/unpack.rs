@@ -1,6 +1,5 @@
 //! Unpacking a package into a directory of its own.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
@@ -8,11 +7,13 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 
 use mfserv_core::Diagnostic;
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use super::manifest::{Kind, MANIFEST, Manifest, Member, bad_link, bad_path};
+use super::judge::{Fit, Judge, Sort};
+use super::manifest::MANIFEST;
 use super::read::{Found, Package, bad, open};
-use super::tape::{Head, entries};
+use super::tape::entries;
 use super::{FILES, METADATA, TOP};
 use crate::disk;
 use crate::label;
@@ -32,240 +33,199 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The longest tar stream of a package: a header and some filling per member,
+    /// and long names for some of them.
+    pub(super) fn stream(&self) -> u64 {
+        self.bytes
+            .saturating_add((self.members as u64).saturating_mul(4096))
+            .saturating_add(1 << 20)
+    }
+}
+
 /// Unpacks a package into `into`, which must not exist and whose parent must.
 /// On any error `into` does not exist afterwards, and nothing else was touched.
 ///
-/// Refused: absolute paths, `..`, links that leave the plugin, anything that is
-/// not a file, directory or symbolic link, a path twice, more than the limits;
-/// and for a package with a manifest, anything that is not as it says.
+/// The whole package is read before anything is written. Refused, with the name
+/// of the entry: names that are absolute, empty, too long, not UTF-8, with `.` or
+/// `..` or control characters, twice, or the same but for the case; links that
+/// leave the plugin; hard links, devices, FIFOs, sparse files; setuid, setgid,
+/// what everybody may write; more than the limits or the room on the disk; what
+/// is cut off or followed by something; and for a package with a manifest,
+/// anything that is not as it says.
 pub fn unpack(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagnostic> {
+    let (needs, package) = check(file, limits)?;
+    let (bytes, files) = needs;
+    disk::check_room(into.parent().unwrap_or(into), bytes, files).map_err(|e| {
+        e.because(format!("{} {} needs it", package.name, package.metadata.version))
+    })?;
     fs::create_dir(into).map_err(|e| disk::failed("create", into, e))?;
-    let result =
-        unpack_all(file, into, limits).and_then(|package| check_label(file, into, package));
+    let result = write_all(file, into, limits).and_then(|package| {
+        check_links(file, into).and_then(|()| check_label(file, into, package))
+    });
     if result.is_err() {
         let _ = disk::remove(into);
     }
     result
 }
 
-fn unpack_all(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagnostic> {
-    // tar adds a header per member, and rounds
-    let overhead = (limits.members as u64).saturating_mul(4096);
-    let stream = open(file, limits.bytes.saturating_add(overhead))?;
-    let mut unpacking = Unpacking {
-        into,
-        limits,
-        bytes: 0,
-        done: BTreeMap::new(),
-        found: Found::default(),
-        manifest: None,
-    };
-    entries(stream, |head, content| {
-        unpacking.entry(head, content).map(|()| ControlFlow::Continue(()))
+/// Judges every entry; nothing is written. Returns what the unpacked package
+/// needs, bytes and files, and what it says about itself.
+fn check(file: &Path, limits: Limits) -> Result<((u64, u64), Package), Diagnostic> {
+    let mut judge = Judge::new(limits);
+    let mut found = Found::default();
+    let read = entries(open(file, limits.stream())?, |head, content| {
+        if let Some(fit) = judge.admit(head)? {
+            let text = found.take_fit(&fit.path, content)?;
+            if let (MANIFEST, Some(text)) = (fit.path.as_str(), text) {
+                judge.take_manifest(text)?;
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    });
+    let package = read.and_then(|()| judge.finish()).and_then(|()| found.finish());
+    package.map(|package| (judge.needs(), package)).map_err(|reason| bad(file, reason))
+}
+
+fn write_all(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagnostic> {
+    let mut writing =
+        Writing { into, judge: Judge::new(limits), found: Found::default(), full: false };
+    let written = entries(open(file, limits.stream())?, |head, content| {
+        let fit = writing.judge.admit(head)?;
+        fit.map_or(Ok(()), |fit| writing.write(&fit, content)).map(|()| ControlFlow::Continue(()))
+    });
+    let full = writing.full;
+    written.and_then(|()| writing.finish()).map_err(|reason| match full {
+        true => Diagnostic::error("no space left on the disk")
+            .because(reason)
+            .help(format!("make room on the file system of {}", into.display())),
+        false => bad(file, reason),
     })
-    .map_err(|reason| bad(file, reason))?;
-    unpacking.finish().map_err(|reason| bad(file, reason))
+}
+
+/// Every link leads to a place inside, or nowhere yet. What each of them says is
+/// judged before; here is where they lead together, over each other.
+fn check_links(file: &Path, into: &Path) -> Result<(), Diagnostic> {
+    let root = fs::canonicalize(into).map_err(|e| disk::failed("read", into, e))?;
+    let mut todo = vec![root.clone()];
+    while let Some(dir) = todo.pop() {
+        let entries = fs::read_dir(&dir).map_err(|e| disk::failed("read", &dir, e))?;
+        for entry in entries {
+            let entry = entry.map_err(|e| disk::failed("read", &dir, e))?;
+            let kind = entry.file_type().map_err(|e| disk::failed("read", &dir, e))?;
+            let path = entry.path();
+            if kind.is_dir() {
+                todo.push(path);
+            } else if kind.is_symlink() {
+                let name = path.strip_prefix(&root).unwrap_or(&path).display();
+                match fs::canonicalize(&path) {
+                    Ok(end) if !end.starts_with(&root) => {
+                        return Err(bad(file, format!("{name}: the link leads out of the plugin")));
+                    }
+                    Err(e) if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                        return Err(bad(file, format!("{name}: the link leads to itself")));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The plugin inside must be the one that the package says.
 fn check_label(file: &Path, into: &Path, package: Package) -> Result<Package, Diagnostic> {
-    let name = label::read_name(into)?;
+    let name = label::read_name(into).map_err(|e| bad(file, e))?;
     if name == package.name {
         return Ok(package);
     }
-    Err(bad(file, format!("it says that it is {}, and has the plugin {name} inside", package.name)))
+    Err(bad(
+        file,
+        format!(
+            ".layerapi2_label: it is the plugin {name}, and the package says that it is {}",
+            package.name
+        ),
+    ))
 }
 
-struct Unpacking<'a> {
+struct Writing<'a> {
     into: &'a Path,
-    limits: Limits,
-    bytes: u64,
-    /// What has been unpacked, by path.
-    done: BTreeMap<String, Kind>,
+    judge: Judge,
     found: Found,
-    /// What the manifest says, by path, if there is one.
-    manifest: Option<BTreeMap<String, Kind>>,
+    /// The disk is full: the package is not to blame.
+    full: bool,
 }
 
-impl Unpacking<'_> {
-    fn entry(&mut self, head: &Head, content: &mut dyn Read) -> Result<(), String> {
-        let whole = std::str::from_utf8(&head.path)
-            .map_err(|_| format!("a name is not UTF-8: {}", String::from_utf8_lossy(&head.path)))?;
-        let whole = whole.strip_prefix("./").unwrap_or(whole);
-        let is_dir = head.kind == tar::EntryType::Directory;
-        let trimmed = if is_dir { whole.trim_end_matches('/') } else { whole };
-        if trimmed == TOP && is_dir {
-            return Ok(());
-        }
-        let path = trimmed
-            .strip_prefix(TOP)
-            .and_then(|rest| rest.strip_prefix('/'))
-            .ok_or_else(|| format!("{whole:?} is not below {TOP}/"))?;
-        if let Some(reason) = bad_path(path) {
-            return Err(format!("{whole:?}: {reason}"));
-        }
-        if self.done.contains_key(path) {
-            return Err(format!("{path} is there twice"));
-        }
-        if self.done.len() >= self.limits.members {
-            return Err(format!("it has more than {} files", self.limits.members));
-        }
-        let kind = match head.kind {
-            tar::EntryType::Directory => self.directory(path)?,
-            tar::EntryType::Regular | tar::EntryType::Continuous => {
-                self.file(path, head, content)?
-            }
-            tar::EntryType::Symlink => self.link(path, head)?,
-            other => {
-                return Err(format!(
-                    "{path} is neither a file, nor a directory, nor a link ({other:?})"
-                ));
-            }
-        };
-        self.compare(path, &kind)?;
-        self.done.insert(path.into(), kind);
-        Ok(())
+impl Writing<'_> {
+    fn write(&mut self, fit: &Fit, content: &mut dyn Read) -> Result<(), String> {
+        let result = self.parents(&fit.path).and_then(|()| match &fit.sort {
+            Sort::Directory => self.directory(&fit.path),
+            Sort::Link { target } => symlink(target, self.into.join(&fit.path)),
+            Sort::File { mode, .. } => self.file(&fit.path, *mode, content),
+        });
+        result.map_err(|e| {
+            self.full |= e.kind() == io::ErrorKind::StorageFull;
+            format!("{}: {e}", fit.path)
+        })
     }
 
-    fn directory(&mut self, path: &str) -> Result<Kind, String> {
-        self.parents(path)?;
+    fn directory(&self, path: &str) -> io::Result<()> {
         match fs::create_dir(self.into.join(path)) {
             // made as a parent of something before
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.is_real_directory(path) => {
-                Ok(Kind::Directory)
-            }
-            result => result.map(|()| Kind::Directory).map_err(|e| format!("{path}: {e}")),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.is_directory(path) => Ok(()),
+            result => result,
         }
     }
 
-    fn file(&mut self, path: &str, head: &Head, content: &mut dyn Read) -> Result<Kind, String> {
-        self.parents(path)?;
-        let mode = if head.mode & 0o111 == 0 { 0o644 } else { 0o755 };
-        let size = head.size;
-        self.bytes = self.bytes.saturating_add(size);
-        if self.bytes > self.limits.bytes {
-            return Err(format!("it unpacks to more than {} bytes", self.limits.bytes));
-        }
-        if [MANIFEST, METADATA, FILES].contains(&path) {
-            return self.description(path, content, mode);
-        }
+    fn file(&mut self, path: &str, mode: u32, content: &mut dyn Read) -> io::Result<()> {
         let place = self.into.join(path);
-        let created = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&place);
-        let created = created.map_err(|e| format!("{path}: {e}"))?;
-        let (written, sha256) = copy(content, created).map_err(|e| format!("{path}: {e}"))?;
-        if written != size {
-            return Err(format!("{path} is cut off"));
-        }
-        Ok(Kind::File { mode, size, sha256 })
-    }
-
-    fn description(
-        &mut self,
-        path: &str,
-        content: &mut dyn Read,
-        mode: u32,
-    ) -> Result<Kind, String> {
-        let mut text = Vec::new();
-        let mut copying = Tee { reader: content, copy: &mut text };
-        self.found
-            .take(format!("{TOP}/{path}").as_bytes(), &mut copying)
-            .map_err(|e| format!("{path}: {e}"))?;
-        if path == MANIFEST {
-            if !self.done.is_empty() {
-                return Err(format!("{MANIFEST} is not the first"));
+        let mut created =
+            fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(place)?;
+        if [MANIFEST, METADATA, FILES].contains(&path) {
+            let text = self.found.take_fit(path, content).map_err(io::Error::other)?;
+            let text = text.unwrap_or_default();
+            if path == MANIFEST {
+                self.judge.take_manifest(text).map_err(io::Error::other)?;
             }
-            let manifest: Manifest =
-                serde_json::from_slice(&text).map_err(|e| format!("{MANIFEST}: {e}"))?;
-            if manifest.total_size > self.limits.bytes
-                || manifest.members.len() > self.limits.members
-            {
-                return Err(format!(
-                    "it unpacks to {} bytes, and {} are allowed",
-                    manifest.total_size, self.limits.bytes
-                ));
-            }
-            self.manifest = Some(
-                manifest.members.into_iter().map(|Member { path, kind }| (path, kind)).collect(),
-            );
+            return created.write_all(text);
         }
-        fs::write(self.into.join(path), &text).map_err(|e| format!("{path}: {e}"))?;
-        Ok(Kind::File { mode, size: text.len() as u64, sha256: disk::hex(&Sha256::digest(&text)) })
-    }
-
-    fn link(&mut self, path: &str, head: &Head) -> Result<Kind, String> {
-        self.parents(path)?;
-        let target = String::from_utf8(head.link.clone())
-            .map_err(|_| format!("{path}: it points to a name that is not UTF-8"))?;
-        if let Some(reason) = bad_link(path, &target) {
-            return Err(format!("{path}: {reason}"));
-        }
-        symlink(&target, self.into.join(path)).map_err(|e| format!("{path}: {e}"))?;
-        Ok(Kind::Link { target })
+        let sum = copy(content, created)?;
+        self.judge.check_sum(path, &sum).map_err(io::Error::other)
     }
 
     /// Makes the directories above a path; each must be a real directory, so
     /// that nothing is written through a link.
-    fn parents(&self, path: &str) -> Result<(), String> {
+    fn parents(&self, path: &str) -> io::Result<()> {
         for (end, _) in path.match_indices('/') {
-            let parent = &path[..end];
-            if self.is_real_directory(parent) {
-                continue;
+            if !self.is_directory(&path[..end]) {
+                fs::create_dir(self.into.join(&path[..end]))?;
             }
-            fs::create_dir(self.into.join(parent)).map_err(|e| format!("{path}: {parent}: {e}"))?;
         }
         Ok(())
     }
 
-    fn is_real_directory(&self, path: &str) -> bool {
+    fn is_directory(&self, path: &str) -> bool {
         fs::symlink_metadata(self.into.join(path)).is_ok_and(|found| found.is_dir())
     }
 
-    fn compare(&self, path: &str, kind: &Kind) -> Result<(), String> {
-        let Some(manifest) = &self.manifest else { return Ok(()) };
-        if [MANIFEST, METADATA, FILES].contains(&path) || manifest.get(path) == Some(kind) {
-            return Ok(());
-        }
-        Err(format!("{path} is not as the manifest says"))
-    }
-
-    fn finish(self) -> Result<Package, String> {
-        for path in self.manifest.iter().flat_map(BTreeMap::keys) {
-            if !self.done.contains_key(path) {
-                return Err(format!("{path} is missing"));
-            }
-        }
-        let mut found = self.found;
+    fn finish(mut self) -> Result<Package, String> {
+        self.judge.finish()?;
         if let Ok(label) = fs::read(self.into.join(".layerapi2_label")) {
             let path = format!("{TOP}/.layerapi2_label");
-            found.take(path.as_bytes(), &mut label.as_slice()).map_err(|e| e.to_string())?;
+            self.found.take(path.as_bytes(), &mut label.as_slice()).map_err(|e| e.to_string())?;
         }
-        found.finish()
+        self.found.finish()
     }
 }
 
-fn copy(reader: &mut dyn Read, mut into: File) -> io::Result<(u64, String)> {
-    let (mut hash, mut total, mut buffer) = (Sha256::new(), 0, vec![0; 128 * 1024]);
+fn copy(reader: &mut dyn Read, mut into: File) -> io::Result<String> {
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 128 * 1024]);
     loop {
         let count = reader.read(&mut buffer)?;
         if count == 0 {
-            return Ok((total, disk::hex(&hash.finalize())));
+            return Ok(disk::hex(&hash.finalize()));
         }
         hash.update(&buffer[..count]);
         into.write_all(&buffer[..count])?;
-        total += count as u64;
-    }
-}
-
-/// Keeps a copy of what is read through it.
-struct Tee<'a> {
-    reader: &'a mut dyn Read,
-    copy: &'a mut Vec<u8>,
-}
-
-impl Read for Tee<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(buffer)?;
-        self.copy.extend_from_slice(&buffer[..count]);
-        Ok(count)
     }
 }

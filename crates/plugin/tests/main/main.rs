@@ -3,8 +3,10 @@
 mod archive;
 mod build;
 mod environment;
+mod hostile;
 mod node;
 mod store;
+mod tape;
 mod wsgi;
 
 use std::collections::BTreeMap;
@@ -108,4 +110,10 @@ fn tree(dir: &Path) -> Vec<String> {
     }
     found.sort();
     found
+}
+
+/// The SHA-256 of some bytes.
+fn digest(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
