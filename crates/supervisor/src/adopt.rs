@@ -116,6 +116,12 @@ impl Supervisor {
                     if let Some(worker) = self.worker(id) {
                         worker.process = Some(process.clone());
                     }
+                    // What was asked of a keeper that had gone is asked again.
+                    match phase {
+                        Phase::Stopping => self.signal(id),
+                        Phase::Killing => self.kill(id),
+                        _ => {}
+                    }
                 }
                 (None, true) => self.exited(gone_unseen(id)),
                 (None, false) if *phase == Phase::Starting => self.spawn(id),

@@ -538,7 +538,7 @@ impl Supervisor {
         }
     }
 
-    fn signal(&mut self, id: &WorkerId) {
+    pub(crate) fn signal(&mut self, id: &WorkerId) {
         let Some(worker) = self.worker(id) else { return };
         let signal = worker.spec.stop_signal;
         if worker.process.is_some() {
@@ -546,7 +546,7 @@ impl Supervisor {
         }
     }
 
-    fn kill(&mut self, id: &WorkerId) {
+    pub(crate) fn kill(&mut self, id: &WorkerId) {
         let Some(worker) = self.worker(id) else { return };
         if worker.process.is_some() {
             self.keeper.tell(Ask::Signal { id: id.to_string(), signal: 9, scope: Scope::Tree });

@@ -232,6 +232,7 @@ impl Stop {
             return Ok(Outcome::Done);
         }
         let mut steps = Steps::new();
+        bring_back_keeper(places)?;
         if !self.kill {
             steps.step("stopping: requests are finished first");
             match client::ask::<Applied>(
@@ -253,26 +254,33 @@ impl Stop {
     }
 }
 
-/// Ends keeper, daemon and whatever lives; works without a daemon, and without a
-/// keeper. Returns whether anything lived.
+/// Without a keeper nothing can be stopped in order: a new one adopts what an
+/// earlier one left. Returns once a daemon that lives knows of it.
+fn bring_back_keeper(places: &Places) -> Result<(), Diagnostic> {
+    let left_something = places.run().join("keeper.json").exists();
+    if !left_something || mfserv_keeper::Client::connect(&places.keep_socket(), "cli").is_ok() {
+        return Ok(());
+    }
+    let mut command = keeper_command(places)?;
+    command.arg("--no-daemon");
+    ready(command)?;
+    let began = Instant::now();
+    while began.elapsed() < QUICK {
+        let status = client::ask::<Status>(&places.control_socket(), &Ask::Status, QUICK);
+        if !status.is_ok_and(|status| status.keeper.is_none()) {
+            break;
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Ends keeper, daemon and whatever lives, with or without a daemon. Returns
+/// whether anything lived.
 fn shut_down(places: &Places) -> Result<bool, Diagnostic> {
     let socket = places.keep_socket();
-    let mut lived = true;
-    let mut client = match mfserv_keeper::Client::connect(&socket, "cli") {
-        Ok(client) => Some(client),
-        // Without a keeper, a new one finds what an earlier one left.
-        Err(_) if places.run().join("keeper.json").exists() => {
-            let mut command = keeper_command(places)?;
-            command.arg("--no-daemon");
-            ready(command)?;
-            Some(mfserv_keeper::Client::connect(&socket, "cli")?)
-        }
-        Err(_) => {
-            lived = socket.exists();
-            None
-        }
-    };
-    if let Some(client) = &mut client {
+    let lived = socket.exists();
+    if let Ok(mut client) = mfserv_keeper::Client::connect(&socket, "cli") {
         // It may end by itself at this very moment, because the daemon asked first.
         let _ = client.ask_within(keep::Ask::Shutdown, KILL);
     }
