@@ -279,13 +279,15 @@ fn bring_back_keeper(places: &Places) -> Result<(), Diagnostic> {
 /// whether anything lived.
 fn shut_down(places: &Places) -> Result<bool, Diagnostic> {
     let socket = places.keep_socket();
-    let lived = socket.exists();
+    let mut keeper = None;
     if let Ok(mut client) = mfserv_keeper::Client::connect(&socket, "cli") {
+        keeper = Some(client.greeting().pid);
         // It may end by itself at this very moment, because the daemon asked first.
         let _ = client.ask_within(keep::Ask::Shutdown, KILL);
     }
+    let lived = keeper.is_some() || socket.exists();
     let began = Instant::now();
-    while mfserv_keeper::Client::connect(&socket, "cli").is_ok() {
+    while keeper.is_some_and(is_alive) {
         if began.elapsed() > KILL {
             return Err(Diagnostic::error("the keeper does not end")
                 .kind(Kind::Timeout)
@@ -295,6 +297,12 @@ fn shut_down(places: &Places) -> Result<bool, Diagnostic> {
     }
     remove_leftovers(places);
     Ok(lived)
+}
+
+/// The process exists, and is no zombie that its parent has not looked at yet.
+fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
 /// Sockets of killed roles; nobody listens on them any more.

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
+use mfserv_core::Diagnostic;
 use mfserv_core::plan::Loaded;
 use mfserv_core::plugin_spec::PluginSpec;
-use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::{BuildOptions, BuildReport, build};
 use mfserv_plugin::store::{self, InstallOptions, Installed, Origin};
 use mfserv_plugin::templates::{Answers, QUESTIONS};
@@ -209,14 +209,11 @@ impl Dev {
 
 /// Tells a running node; `None` when there is none.
 fn reload(places: &Places, wait: &Wait) -> Result<Option<Applied>, Diagnostic> {
-    match wait.ask(places, "waiting until it is served", |wait_s| Ask::Reload { wait_s }) {
-        Ok(applied) => Ok(Some(applied)),
-        Err(problem) if problem.kind == Kind::NotRunning => {
-            print("the node is not running: it is served after `mfserv start`\n");
-            Ok(None)
-        }
-        Err(problem) => Err(problem),
+    if std::os::unix::net::UnixStream::connect(places.control_socket()).is_err() {
+        print("the node is not running: it is served after `mfserv start`\n");
+        return Ok(None);
     }
+    wait.ask(places, "waiting until it is served", |wait_s| Ask::Reload { wait_s }).map(Some)
 }
 
 fn say_where(places: &Places, name: &str, applied: &Applied) {

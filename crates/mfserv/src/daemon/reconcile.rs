@@ -72,6 +72,7 @@ impl Node {
             };
             self.parts.events.record(Fact::PlanApplied { generation: plan.generation, changes });
         }
+        render(&self.parts.options.places, &plan);
         if let Ok(mut shown) = self.plan.lock() {
             *shown = Some(Arc::new(plan));
         }
@@ -116,6 +117,17 @@ impl Node {
         let beside = path.with_extension("new");
         let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path));
         written.map_err(|e| Diagnostic::error("the new count cannot be remembered").because(e))
+    }
+}
+
+/// What the node runs with, for people: `tmp/config_auto/plan.json`. Nothing reads it.
+fn render(places: &crate::places::Places, plan: &Plan) {
+    let text = serde_json::to_vec_pretty(plan).unwrap_or_default();
+    let dir = places.tmp().join("config_auto");
+    let _ = std::fs::create_dir_all(&dir);
+    let beside = dir.join("plan.json.new");
+    if std::fs::write(&beside, text).is_ok() {
+        let _ = std::fs::rename(&beside, dir.join("plan.json"));
     }
 }
 
