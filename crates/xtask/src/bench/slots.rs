@@ -14,7 +14,7 @@ use super::mixed::{self, Visit};
 use super::nginx::{Nginx, Server};
 use super::spread::{Spread, percentile};
 use super::stalls::{Stall, Watch};
-use super::waits::{self, PASSING_NS, Waits, Why};
+use super::waits::{self, PASSING_NS, Waits};
 use crate::{interrupt, node};
 
 /// Workers, one slot each.
@@ -133,14 +133,18 @@ impl Slots {
             let row = latencies(&contestant.fast());
             println!("| {} | {row} | {} | {busy} |", contestant.name, contestant.failed());
         }
-        println!("\nFast requests that waited while a worker was idle for longer than");
-        println!("{} ms, all rounds.\n", PASSING_NS / 1_000_000);
         println!(
-            "| | fast requests | waited p50 / p99 ms | passed over | on its way, late | of these in a stall of the machine | longest overlap ms |"
+            "\nWhat fast requests waited for, all rounds; `late` and `passed over` count from"
         );
-        println!("|---|---|---|---|---|---|---|");
+        println!("{} ms.\n", PASSING_NS / 1_000_000);
+        println!(
+            "| | fast requests | passed over while a worker was free (longest, ms) | waited \
+             beside an idle worker for any reason | handing over to an idle worker p50 / p99 ms \
+             | from the queue p50 / p99 ms | late (of all) | of these in a stall of the machine |"
+        );
+        println!("|---|---|---|---|---|---|---|---|");
         for (contestant, waits) in of.iter().zip(&waits) {
-            println!("| {} | {} |", contestant.name, overlaps(waits));
+            println!("| {} | {} |", contestant.name, causes(waits));
         }
         println!();
         for contestant in of {
@@ -200,19 +204,27 @@ fn latencies(rounds: &[Vec<f64>]) -> String {
 }
 
 /// The cells about waiting, all rounds together.
-fn overlaps(waits: &[Waits]) -> String {
-    let mut fast: Vec<f64> = waits.iter().flat_map(|w| w.fast_ms.iter().copied()).collect();
-    let of = |why: Why| waits.iter().flat_map(|w| &w.overlaps).filter(move |o| o.why == why);
-    let stalled = of(Why::OnItsWay).filter(|overlap| overlap.in_stall).count();
-    let longest = waits.iter().map(|w| w.longest_ms).fold(0.0, f64::max);
-    let (p50, p99) = (percentile(&mut fast, 0.5), percentile(&mut fast, 0.99));
+fn causes(waits: &[Waits]) -> String {
+    let all =
+        |of: fn(&Waits) -> &Vec<f64>| -> Vec<f64> { waits.iter().flat_map(of).copied().collect() };
+    let sum = |of: fn(&Waits) -> usize| waits.iter().map(of).sum::<usize>();
+    let both = |mut values: Vec<f64>| match percentile(&mut values, 0.5) {
+        Some(p50) => format!("{p50:.2} / {:.2}", percentile(&mut values, 0.99).unwrap_or(p50)),
+        None => "none".into(),
+    };
+    let passed_over = all(|w| &w.passed_over_ms);
+    let longest = passed_over.iter().copied().fold(0.0, f64::max);
+    let (to_idle, from_queue) = (all(|w| &w.to_idle_ms), all(|w| &w.from_queue_ms));
+    let handed = to_idle.len() + from_queue.len();
     format!(
-        "{} | {:.1} / {:.1} | {} | {} | {stalled} | {longest:.1}",
-        fast.len(),
-        p50.unwrap_or(0.0),
-        p99.unwrap_or(0.0),
-        of(Why::PassedOver).count(),
-        of(Why::OnItsWay).count(),
+        "{} | {} ({longest:.1}) | {} | {} | {} | {} ({handed}) | {}",
+        all(|w| &w.fast_ms).len(),
+        passed_over.len(),
+        sum(|w| w.beside_idle),
+        both(to_idle),
+        both(from_queue),
+        sum(|w| w.late),
+        sum(|w| w.late_in_stall),
     )
 }
 

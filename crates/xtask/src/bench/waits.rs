@@ -2,8 +2,11 @@
 //!
 //! A request waits from the instant when the client sends it to the instant when the app
 //! begins. A worker is idle while no request is inside its app, as the workers themselves
-//! wrote down. Passing a request on takes time too, and meanwhile its worker is idle: so
-//! only what lasts longer than [`PASSING_NS`] counts.
+//! wrote down. What is left when both happen at the same time has two causes. Either the
+//! request stood behind another one although a worker had nothing to do: it was passed
+//! over, which is the front's fault. Or a request was on its way from the front into its
+//! worker: that is the handing over, which takes time, and more on a busy machine. Both
+//! count when they last longer than [`PASSING_NS`].
 
 use std::collections::HashMap;
 
@@ -14,38 +17,26 @@ use super::stalls::Stall;
 /// A worker may be idle this long while a request waits: the request is on its way.
 pub const PASSING_NS: u64 = 2_000_000;
 
-/// A fast request that waited while a worker was idle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Overlap {
-    /// The request.
-    pub id: u64,
-    /// How long both lasted at the same time, nanoseconds.
-    pub ns: u64,
-    /// What the idle worker was doing.
-    pub why: Why,
-    /// The machine stood still meanwhile: the noise watch woke late as well.
-    pub in_stall: bool,
-}
-
-/// Why a worker was idle while a request waited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// Nothing that it began next had been sent yet: the request was kept from it.
-    PassedOver,
-    /// What it began next had been sent already: this was on its way, and came late.
-    OnItsWay,
-}
-
 /// What the waiting of one round was like.
 #[derive(Debug, Default)]
 pub struct Waits {
     /// How long each fast request waited, milliseconds.
     pub fast_ms: Vec<f64>,
-    /// Fast requests that waited while a worker was idle for longer than it takes to
-    /// pass a request on: for each its longest overlap.
-    pub overlaps: Vec<Overlap>,
-    /// The longest overlap of all fast requests, milliseconds.
-    pub longest_ms: f64,
+    /// For how long fast requests stood behind another request while a worker had nothing
+    /// to do, milliseconds; only those that did.
+    pub passed_over_ms: Vec<f64>,
+    /// Fast requests that waited while a worker was idle for any reason.
+    pub beside_idle: usize,
+    /// How long it took to hand over a request to a worker that was idle when the request
+    /// was sent, milliseconds.
+    pub to_idle_ms: Vec<f64>,
+    /// How long it took from the end of a request in the app to the beginning of the next,
+    /// which waited already, milliseconds.
+    pub from_queue_ms: Vec<f64>,
+    /// Handings over that took longer than [`PASSING_NS`]…
+    pub late: usize,
+    /// …and those of them during which the noise watch woke late as well.
+    pub late_in_stall: usize,
     /// Which part of the workers' time was spent inside the app, 0 to 1.
     pub busy: f64,
 }
@@ -54,19 +45,15 @@ pub struct Waits {
 pub fn compare(asked: &[Asked], visits: &[Visit], workers: usize, stalls: &[Stall]) -> Waits {
     let sent: HashMap<u64, u64> = asked.iter().map(|one| (one.id, one.sent_ns)).collect();
     let of_round: Vec<Visit> =
-        visits.iter().filter(|v| sent.contains_key(&v.id)).copied().collect();
-    let idle: Vec<Gap> = (0..workers).flat_map(|worker| gaps(&of_round, worker, &sent)).collect();
-    let begun: HashMap<u64, u64> = of_round.iter().map(|v| (v.id, v.begin_ns)).collect();
+        visits.iter().filter(|visit| sent.contains_key(&visit.id)).copied().collect();
+    let gaps: Vec<Gap> = (0..workers).flat_map(|worker| gaps(&of_round, worker, &sent)).collect();
     let mut waits = Waits { busy: busy(&of_round, workers), ..Waits::default() };
+    gaps.iter().for_each(|gap| waits.add_handing_over(gap, stalls));
+    let before: HashMap<u64, &Gap> =
+        gaps.iter().filter_map(|gap| Some((gap.next.as_ref()?.id, gap))).collect();
     for one in asked.iter().filter(|one| one.fast && one.is_answered()) {
-        let Some(&begin_ns) = begun.get(&one.id) else { continue };
-        waits.fast_ms.push(begin_ns.saturating_sub(one.sent_ns) as f64 / 1e6);
-        let Some(mut overlap) = longest(one, begin_ns, &idle) else { continue };
-        waits.longest_ms = waits.longest_ms.max(overlap.ns as f64 / 1e6);
-        if overlap.ns > PASSING_NS {
-            let meets = |s: &&Stall| s.from_ns < begin_ns && s.to_ns > one.sent_ns;
-            overlap.in_stall = stalls.iter().any(|s| meets(&s));
-            waits.overlaps.push(overlap);
+        if let Some(own) = before.get(&one.id) {
+            waits.add_wait(one, own, &gaps);
         }
     }
     waits
@@ -75,10 +62,17 @@ pub fn compare(asked: &[Asked], visits: &[Visit], workers: usize, stalls: &[Stal
 /// A time when a worker was idle.
 #[derive(Debug, Clone, Copy)]
 struct Gap {
+    worker: usize,
     from_ns: u64,
     to_ns: u64,
-    /// When the request that ended it was sent; `None` when there was none.
-    next_sent_ns: Option<u64>,
+    next: Option<Next>,
+}
+
+/// The request that ended a gap.
+#[derive(Debug, Clone, Copy)]
+struct Next {
+    id: u64,
+    sent_ns: u64,
 }
 
 /// When a worker was idle, from before the first request to after the last.
@@ -88,28 +82,57 @@ fn gaps(visits: &[Visit], worker: usize, sent: &HashMap<u64, u64>) -> Vec<Gap> {
     let mut from_ns = 0;
     let mut gaps = Vec::with_capacity(own.len() + 1);
     for visit in own {
-        let next_sent_ns = sent.get(&visit.id).copied();
-        gaps.push(Gap { from_ns, to_ns: visit.begin_ns, next_sent_ns });
+        let sent_ns = sent.get(&visit.id).copied();
+        let next = sent_ns.map(|sent_ns| Next { id: visit.id, sent_ns });
+        gaps.push(Gap { worker, from_ns, to_ns: visit.begin_ns, next });
         from_ns = visit.end_ns;
     }
-    gaps.push(Gap { from_ns, to_ns: u64::MAX, next_sent_ns: None });
+    gaps.push(Gap { worker, from_ns, to_ns: u64::MAX, next: None });
     gaps
 }
 
-/// The longest time that a request waited while one and the same worker was idle. A gap
-/// that shows that the request was passed over counts before any other.
-fn longest(one: &Asked, begin_ns: u64, idle: &[Gap]) -> Option<Overlap> {
-    let overlaps = idle.iter().filter_map(|gap| {
-        let from_ns = gap.from_ns.max(one.sent_ns);
-        let ns = gap.to_ns.min(begin_ns).checked_sub(from_ns).filter(|ns| *ns > 0)?;
-        let on_its_way = gap.next_sent_ns.is_some_and(|sent| sent <= from_ns + PASSING_NS);
-        let why = if on_its_way { Why::OnItsWay } else { Why::PassedOver };
-        Some(Overlap { id: one.id, ns, why, in_stall: false })
-    });
-    overlaps.max_by_key(|overlap| {
-        let counts = overlap.ns > PASSING_NS;
-        (counts, counts && overlap.why == Why::PassedOver, overlap.ns)
-    })
+impl Gap {
+    /// How long the worker was idle between two instants.
+    fn within(&self, from_ns: u64, to_ns: u64) -> u64 {
+        self.to_ns.min(to_ns).saturating_sub(self.from_ns.max(from_ns))
+    }
+
+    /// Since when the request that ended it was on its way; `None` if there was none.
+    fn handing_over_since(&self) -> Option<u64> {
+        self.next.map(|next| next.sent_ns.max(self.from_ns))
+    }
+}
+
+impl Waits {
+    fn add_handing_over(&mut self, gap: &Gap, stalls: &[Stall]) {
+        let (Some(next), Some(since_ns)) = (gap.next, gap.handing_over_since()) else { return };
+        let took_ns = gap.to_ns.saturating_sub(since_ns);
+        let waited_already = next.sent_ns < gap.from_ns;
+        let ms = took_ns as f64 / 1e6;
+        if waited_already { &mut self.from_queue_ms } else { &mut self.to_idle_ms }.push(ms);
+        if took_ns > PASSING_NS {
+            self.late += 1;
+            let meets = |stall: &Stall| stall.from_ns < gap.to_ns && stall.to_ns > since_ns;
+            self.late_in_stall += usize::from(stalls.iter().any(meets));
+        }
+    }
+
+    /// `own` is the time when the request's worker was idle before it.
+    fn add_wait(&mut self, one: &Asked, own: &Gap, gaps: &[Gap]) {
+        self.fast_ms.push(own.to_ns.saturating_sub(one.sent_ns) as f64 / 1e6);
+        let beside = gaps.iter().any(|gap| gap.within(one.sent_ns, own.to_ns) > PASSING_NS);
+        self.beside_idle += usize::from(beside);
+        // Until then another request was in its worker; what comes after is handing over.
+        let behind_until_ns = own.from_ns;
+        let others = gaps.iter().filter(|gap| gap.worker != own.worker);
+        let passed_over = others.filter_map(|gap| {
+            // From when something else was on its way to that worker, it was not free.
+            let free_until_ns = gap.handing_over_since().unwrap_or(u64::MAX).min(behind_until_ns);
+            let ns = gap.within(one.sent_ns, free_until_ns);
+            (ns > PASSING_NS).then_some(ns)
+        });
+        self.passed_over_ms.extend(passed_over.max().map(|ns| ns as f64 / 1e6));
+    }
 }
 
 fn busy(visits: &[Visit], workers: usize) -> f64 {
@@ -135,13 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn waiting_while_all_workers_are_busy_is_no_overlap() {
+    fn waiting_while_all_workers_are_busy_is_nobodys_fault() {
         let asked = [asked(1, 10, false), asked(2, 10, false), asked(3, 20, true)];
         let visits = [visit(1, 0, 10, 210), visit(2, 1, 10, 310), visit(3, 0, 211, 213)];
         let waits = compare(&asked, &visits, 2, &[]);
-        assert_eq!(waits.overlaps, []);
         assert_eq!(waits.fast_ms, [191.0]);
-        assert_eq!(waits.longest_ms, 1.0);
+        assert_eq!(waits.from_queue_ms, [1.0]);
+        assert!(waits.passed_over_ms.is_empty());
+        assert_eq!((waits.beside_idle, waits.late), (0, 0));
     }
 
     #[test]
@@ -149,17 +173,28 @@ mod tests {
         let asked = [asked(1, 10, false), asked(2, 20, true), asked(3, 150, true)];
         let visits = [visit(1, 0, 10, 210), visit(2, 0, 210, 212), visit(3, 1, 150, 152)];
         let waits = compare(&asked, &visits, 2, &[]);
-        let found = Overlap { id: 2, ns: 130 * MS, why: Why::PassedOver, in_stall: false };
-        assert_eq!(waits.overlaps, [found]);
+        assert_eq!(waits.passed_over_ms, [130.0]);
+        assert_eq!((waits.beside_idle, waits.late), (1, 0));
     }
 
     #[test]
-    fn a_request_that_comes_late_to_its_own_worker_was_on_its_way() {
-        let asked = [asked(1, 10, true)];
+    fn a_request_that_comes_late_to_an_idle_worker_was_on_its_way() {
+        let asked = [asked(1, 10, true), asked(2, 100, true)];
+        let visits = [visit(1, 0, 15, 17), visit(2, 1, 100, 102)];
         let stalls = [Stall { from_ns: 12 * MS, to_ns: 14 * MS }];
-        let waits = compare(&asked, &[visit(1, 0, 15, 17)], 1, &stalls);
-        let found = Overlap { id: 1, ns: 5 * MS, why: Why::OnItsWay, in_stall: true };
-        assert_eq!(waits.overlaps, [found]);
+        let waits = compare(&asked, &visits, 2, &stalls);
+        assert!(waits.passed_over_ms.is_empty());
+        assert_eq!(waits.to_idle_ms, [5.0, 0.0]);
+        assert_eq!((waits.beside_idle, waits.late, waits.late_in_stall), (1, 1, 1));
+    }
+
+    #[test]
+    fn waiting_while_another_request_comes_late_to_its_worker_is_not_being_passed_over() {
+        let asked = [asked(1, 0, false), asked(2, 10, false), asked(3, 11, true)];
+        let visits = [visit(1, 0, 0, 200), visit(2, 1, 20, 220), visit(3, 0, 200, 202)];
+        let waits = compare(&asked, &visits, 2, &[]);
+        assert!(waits.passed_over_ms.is_empty());
+        assert_eq!((waits.beside_idle, waits.late), (1, 1));
     }
 
     #[test]
