@@ -3,18 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::mpsc;
+use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 /// How long the resolver may take.
 const RESOLVE: Duration = Duration::from_secs(2);
 
-/// Every variable about the host.
+/// Every variable about the host, looked at once: a value that changed between two
+/// reloads would restart every app.
 pub fn variables() -> BTreeMap<String, String> {
-    let mut all = BTreeMap::new();
-    hardware(&mut all);
-    names(&mut all);
-    all
+    static ALL: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+    let look = || {
+        let mut all = BTreeMap::new();
+        hardware(&mut all);
+        names(&mut all);
+        all
+    };
+    ALL.get_or_init(look).clone()
 }
 
 fn hardware(all: &mut BTreeMap<String, String>) {
@@ -104,8 +109,22 @@ fn routed_address() -> Option<String> {
     (!address.is_unspecified() && !address.is_loopback()).then(|| address.to_string())
 }
 
-/// The first IPv4 address of a name, if the resolver knows one in time.
+/// The first IPv4 address of a name, if the resolver knows one in time; else the one
+/// that it knew last, because a resolver that is away for a moment must not restart apps.
 pub fn resolve(host: &str) -> Option<String> {
+    static LAST: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+    let found = ask_resolver(host);
+    let Ok(mut last) = LAST.lock() else { return found };
+    match found {
+        Some(address) => {
+            last.insert(host.to_string(), address.clone());
+            Some(address)
+        }
+        None => last.get(host).cloned(),
+    }
+}
+
+fn ask_resolver(host: &str) -> Option<String> {
     let (sender, receiver) = mpsc::channel();
     let host = host.to_string();
     // getaddrinfo(3) cannot be interrupted: a slow one is left behind.

@@ -269,15 +269,12 @@ impl Supervisor {
     fn apply(&mut self, specs: Vec<WatcherSpec>) {
         let wanted: BTreeMap<WatcherName, WatcherSpec> =
             specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
-        let names: Vec<WatcherName> = self
-            .watchers
-            .keys()
-            .chain(wanted.keys())
-            .cloned()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
-        for name in names {
+        let all: BTreeSet<WatcherName> =
+            self.watchers.keys().chain(wanted.keys()).cloned().collect();
+        // The front first: it can answer while apps are still starting.
+        let (apps, roles): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|name| name.plugin().is_some());
+        for name in roles.into_iter().chain(apps) {
             self.want(&name, wanted.get(&name));
             self.reconcile(&name);
         }

@@ -15,6 +15,8 @@ use crate::say;
 
 /// How many of a dead worker's last lines `status` shows.
 const LAST_LINES: usize = 8;
+/// How long `status` shows the last end of a watcher that is well again, milliseconds.
+const RECENT_MS: u64 = 600_000;
 
 #[derive(Debug, Args)]
 pub struct Look {
@@ -77,7 +79,7 @@ fn text(status: &Status) -> String {
     }
     out.push('\n');
     out += &table(&watcher_rows(status));
-    for watcher in status.watchers.iter().filter(|w| !well(w)) {
+    for watcher in status.watchers.iter().filter(|w| is_of_interest(w)) {
         out += &trouble(watcher);
     }
     let refused = status.plugins.iter().filter(|p| p.state != "active");
@@ -87,8 +89,11 @@ fn text(status: &Status) -> String {
     out
 }
 
-fn well(watcher: &WatcherStatus) -> bool {
-    matches!(watcher.state.as_str(), "ready" | "off") && watcher.last_end.is_none()
+/// It is not well, or was not a short while ago.
+fn is_of_interest(watcher: &WatcherStatus) -> bool {
+    let age_ms = |at_ms: u64| say::now_ms().saturating_sub(at_ms);
+    !matches!(watcher.state.as_str(), "ready" | "off")
+        || watcher.last_end.as_ref().is_some_and(|end| age_ms(end.at_ms) < RECENT_MS)
 }
 
 fn watcher_rows(status: &Status) -> Vec<Vec<String>> {

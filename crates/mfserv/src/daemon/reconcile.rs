@@ -2,6 +2,8 @@
 //! the plan in force, apply the difference.
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -126,7 +128,10 @@ fn render(places: &crate::places::Places, plan: &Plan) {
     let dir = places.tmp().join("config_auto");
     let _ = std::fs::create_dir_all(&dir);
     let beside = dir.join("plan.json.new");
-    if std::fs::write(&beside, text).is_ok() {
+    // Environments may hold secrets.
+    let mut private = std::fs::OpenOptions::new();
+    private.create(true).write(true).truncate(true).mode(0o600);
+    if private.open(&beside).and_then(|mut file| file.write_all(&text)).is_ok() {
         let _ = std::fs::rename(&beside, dir.join("plan.json"));
     }
 }
