@@ -271,10 +271,12 @@ impl Board {
 
     fn table_message(&self) -> Option<ToFront> {
         let (generation, table) = self.table.as_ref()?;
+        // Workers of an app that is not in the table any more are on their way out.
+        let admitted = self.admitted.iter().filter(|(app, _)| table.upstreams.contains_key(*app));
         Some(ToFront::Publish {
             generation: *generation,
             table: table.clone(),
-            peers: self.admitted.clone(),
+            peers: admitted.map(|(app, peers)| (app.clone(), peers.clone())).collect(),
         })
     }
 
