@@ -164,7 +164,8 @@ fn wait_until_running(
     let mut said = String::new();
     loop {
         if let Ok(status) = client::ask::<Status>(&places.control_socket(), &Ask::Status, QUICK) {
-            if status.state == "RUNNING" {
+            // A daemon that lived on while there was no keeper must have found the new one.
+            if status.state == "RUNNING" && status.keeper.is_some() {
                 return Ok(status);
             }
             if status.state == "ERROR" {
@@ -235,6 +236,7 @@ impl Stop {
         bring_back_keeper(places)?;
         if !self.kill {
             steps.step("stopping: requests are finished first");
+            replace_hanging_daemon(places)?;
             match client::ask::<Applied>(
                 &places.control_socket(),
                 &Ask::Stop,
@@ -270,6 +272,24 @@ fn bring_back_keeper(places: &Places) -> Result<(), Diagnostic> {
         if !status.is_ok_and(|status| status.keeper.is_none()) {
             break;
         }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// A daemon that lives and does not answer (stopped, or stuck) is killed: the keeper
+/// brings another one, which can stop the node in order. Returns once that answers.
+fn replace_hanging_daemon(places: &Places) -> Result<(), Diagnostic> {
+    let look = || client::ask::<Status>(&places.control_socket(), &Ask::Status, QUICK);
+    if !look().is_err_and(|problem| problem.kind == Kind::Timeout) {
+        return Ok(());
+    }
+    report::print_problem(&Diagnostic::warning("the daemon does not answer: it is replaced"));
+    let mut keeper = mfserv_keeper::Client::connect(&places.keep_socket(), "cli")?;
+    let id = mfserv_keeper::DAEMON.to_string();
+    keeper.ask(keep::Ask::Signal { id, signal: 9, scope: keep::Scope::Process })?;
+    let began = Instant::now();
+    while began.elapsed() < QUICK && look().is_err() {
         std::thread::sleep(LOOK);
     }
     Ok(())
