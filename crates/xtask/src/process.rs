@@ -119,7 +119,8 @@ mod tests {
     fn children_of_children_are_descendants() {
         use std::io::{BufRead, BufReader};
         use std::process::{Command, Stdio};
-        let script = "cat & echo ready; wait";
+        // A command in the background would have no standard input otherwise.
+        let script = "exec 3<&0; cat <&3 & echo ready; wait";
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
