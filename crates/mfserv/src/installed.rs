@@ -23,10 +23,24 @@ struct Read {
     spec: Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>>,
 }
 
+/// A plugin that is looked at as if it were installed from this directory.
+pub type Instead = (String, PathBuf);
+
 /// Reads every plugin of `var/plugins`. One that is broken is refused alone.
 pub fn load_all(places: &Places, module: &Module) -> Result<Vec<PluginInput>, Diagnostic> {
+    load_all_with(places, module, None)
+}
+
+/// The same, with one plugin from another directory than the installed one.
+pub fn load_all_with(
+    places: &Places,
+    module: &Module,
+    instead: Option<Instead>,
+) -> Result<Vec<PluginInput>, Diagnostic> {
     let home = Home::new(places.home());
-    let read: Vec<Read> = links(&home)?
+    let mut links: BTreeMap<String, PathBuf> = links(&home)?.into_iter().collect();
+    links.extend(instead);
+    let read: Vec<Read> = links
         .into_iter()
         .map(|(name, dir)| {
             let spec = read_spec(&home, &name, &dir, module);

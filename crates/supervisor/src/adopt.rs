@@ -22,7 +22,9 @@ impl Supervisor {
         let mut alive: BTreeMap<WorkerId, (Note, Process)> = BTreeMap::new();
         for process in keeper.alive {
             let Ok(id) = process.id.parse::<WorkerId>() else { continue };
-            match serde_json::from_str(&process.note) {
+            match serde_json::from_str::<Note>(&process.note) {
+                // The plan that it was prepared for is not in force: it never served.
+                Ok(note) if note.prepared && !admitted.contains(&id) => self.kill_tree(&id),
                 Ok(note) => drop(alive.insert(id, (note, process))),
                 // Nobody knows what it is or how it is stopped in order.
                 Err(_) => self.kill_tree(&id),
@@ -75,7 +77,7 @@ impl Supervisor {
         }
     }
 
-    fn kill_tree(&self, id: &WorkerId) {
+    pub(crate) fn kill_tree(&self, id: &WorkerId) {
         self.keeper.tell(Ask::Signal { id: id.to_string(), signal: 9, scope: Scope::Tree });
     }
 

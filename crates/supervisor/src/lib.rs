@@ -9,6 +9,7 @@
 
 mod adopt;
 mod keeper_link;
+mod prepare;
 mod probe;
 mod sample;
 mod saved;

@@ -38,17 +38,26 @@ pub(crate) struct Note {
     pub spec: WatcherSpec,
     /// The fingerprint of the whole spec.
     pub fingerprint: u64,
+    /// It was prepared for a plan that is not in force.
+    #[serde(default)]
+    pub prepared: bool,
 }
 
 impl Note {
-    fn of(spec: &WatcherSpec) -> Self {
+    fn of(spec: &WatcherSpec, prepared: bool) -> Self {
         let fingerprint = spec.fingerprint();
-        Note { spec: WatcherSpec { env: Default::default(), ..spec.clone() }, fingerprint }
+        let spec = WatcherSpec { env: Default::default(), ..spec.clone() };
+        Note { spec, fingerprint, prepared }
     }
 }
 
 /// What the keeper is asked to start.
-pub(crate) fn process_spec(spec: &WatcherSpec, id: &WorkerId, run_dir: &Path) -> ProcessSpec {
+pub(crate) fn process_spec(
+    spec: &WatcherSpec,
+    id: &WorkerId,
+    run_dir: &Path,
+    prepared: bool,
+) -> ProcessSpec {
     let socket = socket_path(spec, id).unwrap_or_default();
     let fill = |text: &String| {
         text.replace("{unix_socket_path}", &socket.to_string_lossy())
@@ -73,7 +82,7 @@ pub(crate) fn process_spec(spec: &WatcherSpec, id: &WorkerId, run_dir: &Path) ->
             spec.output.clone()
         },
         listeners: spec.listeners.clone(),
-        note: serde_json::to_string(&Note::of(spec)).unwrap_or_default(),
+        note: serde_json::to_string(&Note::of(spec, prepared)).unwrap_or_default(),
     }
 }
 

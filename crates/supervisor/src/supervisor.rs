@@ -49,6 +49,8 @@ pub struct Options {
 
 enum Message {
     Apply(Vec<WatcherSpec>),
+    Prepare(Vec<WatcherSpec>),
+    Abandon(Vec<WatcherName>),
     Restart(Vec<WatcherName>, EndReason),
     Ready(WorkerId),
     Drained(WorkerId),
@@ -68,6 +70,17 @@ impl Handle {
     /// From now on these watchers are wanted, and no others.
     pub fn apply(&self, specs: Vec<WatcherSpec>) {
         self.send(Message::Apply(specs));
+    }
+
+    /// Start the workers of these specs beside what serves, for an `apply` that comes
+    /// soon: then they take over all at once. See [`Until::Prepared`].
+    pub fn prepare(&self, specs: Vec<WatcherSpec>) {
+        self.send(Message::Prepare(specs));
+    }
+
+    /// Give up what was prepared of these watchers.
+    pub fn abandon(&self, watchers: Vec<WatcherName>) {
+        self.send(Message::Abandon(watchers));
     }
 
     /// Replace every worker of these watchers, one after the other.
@@ -198,10 +211,12 @@ impl Supervisor {
             self.out_of_patience(&id);
         }
         for id in old {
-            if let Some(worker) = self.worker(&id) {
-                worker.expires = None;
+            let Some(worker) = self.worker(&id) else { continue };
+            worker.expires = None;
+            match worker.prepared {
+                true => self.abandon(&id.watcher),
+                false => self.queue_replacement(id, EndReason::TooOld),
             }
-            self.queue_replacement(id, EndReason::TooOld);
         }
         let mut waiting = std::mem::take(&mut self.waiting);
         for index in (0..waiting.len()).rev() {
@@ -230,6 +245,8 @@ impl Supervisor {
     fn receive(&mut self, message: Message) {
         match message {
             Message::Apply(specs) => self.apply(specs),
+            Message::Prepare(specs) => self.prepare(specs),
+            Message::Abandon(names) => names.iter().for_each(|name| self.abandon(name)),
             Message::Restart(names, why) => self.restart(&names, &why),
             Message::Ready(id) => self.drive(&id, Input::Ready),
             Message::Drained(id) => self.drive(&id, Input::Drained),
@@ -276,6 +293,7 @@ impl Supervisor {
             all.into_iter().partition(|name| name.plugin().is_some());
         for name in roles.into_iter().chain(apps) {
             self.want(&name, wanted.get(&name));
+            self.promote(&name);
             self.reconcile(&name);
         }
     }
@@ -445,11 +463,14 @@ impl Supervisor {
         let (spec, fingerprint) = (watcher.spec.clone(), watcher.fingerprint);
         let Some(worker) = watcher.workers.get_mut(id) else { return };
         // One that has waited for its start starts as what is wanted now.
-        worker.spec = spec.clone();
-        worker.fingerprint = fingerprint;
+        if !worker.prepared {
+            worker.spec = spec;
+            worker.fingerprint = fingerprint;
+        }
         worker.started = Instant::now();
+        let (spec, prepared) = (worker.spec.clone(), worker.prepared);
         self.probe(id);
-        let spec = Box::new(spawn::process_spec(&spec, id, &self.run_dir));
+        let spec = Box::new(spawn::process_spec(&spec, id, &self.run_dir, prepared));
         let (keeper, handle, id) = (self.keeper.clone(), self.handle.clone(), id.clone());
         tokio::spawn(async move {
             let answer = keeper.ask(Ask::Spawn { spec }).await;
@@ -509,8 +530,11 @@ impl Supervisor {
         }
     }
 
-    fn admit(&mut self, id: &WorkerId) {
+    pub(crate) fn admit(&mut self, id: &WorkerId) {
         let Some(worker) = self.worker(id) else { return };
+        if worker.prepared {
+            return self.wait_for_plan(id);
+        }
         let after_ms = worker.started.elapsed().as_millis() as u64;
         let (spec, slot) = (worker.spec.clone(), id.slot);
         self.emit(Fact::WorkerReady { worker: id.clone(), after_ms });
@@ -606,6 +630,9 @@ impl Supervisor {
         watcher.crashes += 1;
         watcher.failed_starts += u64::from(ready_ms.is_none());
         watcher.last_end = Some(end);
+        if watcher.workers.get(id).is_some_and(|w| w.prepared) {
+            return None;
+        }
         let wait = watcher.backoffs.entry(id.slot).or_default().crashed(ready_ms);
         (wait > 0).then(|| Duration::from_millis(wait))
     }
@@ -654,7 +681,7 @@ impl Supervisor {
         self.unsaved();
     }
 
-    fn forget_watcher_if_over(&mut self, name: &WatcherName) {
+    pub(crate) fn forget_watcher_if_over(&mut self, name: &WatcherName) {
         if self.watchers.get(name).is_some_and(Watcher::is_over) {
             if let Some(watcher) = self.watchers.remove(name) {
                 self.remembered.insert(name.clone(), watcher.to_remember());

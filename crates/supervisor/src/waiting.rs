@@ -19,6 +19,8 @@ pub enum Until {
     Settled,
     /// Settled, or known to be failing (a start need not wait for a broken app).
     Tried,
+    /// The prepared workers are ready; one of them that fails is the end of it.
+    Prepared,
     /// Nothing lives any more.
     Gone,
 }
@@ -41,6 +43,10 @@ impl Waiting {
             let before = self.failed_before.get(name).copied().unwrap_or(0);
             let failing = watcher.failed_starts >= before + FAILED_STARTS;
             match self.until {
+                Until::Prepared if watcher.failed_starts > before => {
+                    return Some(Err(failed(watcher)));
+                }
+                Until::Prepared => there &= watcher.is_prepared(),
                 Until::Gone => there &= watcher.workers.is_empty(),
                 Until::Tried => there &= failing || watcher.settled(),
                 Until::Settled if failing => return Some(Err(failed(watcher))),

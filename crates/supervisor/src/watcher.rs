@@ -111,7 +111,16 @@ impl Watcher {
             && (1..=self.count).all(|slot| {
                 self.needed(slot).any(|w| w.is_ready() && w.fingerprint == self.fingerprint)
             })
-            && self.workers.values().all(|w| w.want == Want::Up || w.phase() != Phase::Ready)
+            && self
+                .workers
+                .values()
+                .all(|w| w.want == Want::Up || w.prepared || w.phase() != Phase::Ready)
+    }
+
+    /// Its prepared workers are ready, all of them.
+    pub fn is_prepared(&self) -> bool {
+        let mut prepared = self.workers.values().filter(|w| w.prepared);
+        prepared.all(|w| w.phase() == Phase::Ready)
     }
 
     /// Nothing is wanted of it and nothing lives of it.

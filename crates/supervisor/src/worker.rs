@@ -37,6 +37,9 @@ pub(crate) struct Worker {
     pub ready_at: Option<Instant>,
     /// When it is too old.
     pub expires: Option<Instant>,
+    /// It is started for a plan that is not in force yet, and gets no request before
+    /// that. Until then nobody needs it: it is not wanted.
+    pub prepared: bool,
     /// The worker that it replaces as soon as it is ready.
     pub replaces: Option<WorkerId>,
     /// What its probe saw last.
@@ -67,6 +70,7 @@ impl Worker {
             reason: None,
             ready_at: None,
             expires: None,
+            prepared: false,
             replaces: None,
             saw: Arc::default(),
             probe: None,
@@ -135,6 +139,11 @@ impl Worker {
     fn draw_expiry(&self, now: Instant) -> Option<Instant> {
         let max_age = Duration::from_secs(self.spec.max_age_s);
         (!max_age.is_zero()).then(|| now + max_age + max_age.mul_f64(random_fraction()))
+    }
+
+    /// Its age counts from now.
+    pub fn renew_expiry(&mut self) {
+        self.expires = self.draw_expiry(Instant::now());
     }
 
     /// How long it was ready, milliseconds; `None` if it never was.

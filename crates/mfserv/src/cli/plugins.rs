@@ -207,9 +207,13 @@ impl Dev {
     }
 }
 
+fn is_running(places: &Places) -> bool {
+    std::os::unix::net::UnixStream::connect(places.control_socket()).is_ok()
+}
+
 /// Tells a running node; `None` when there is none.
 fn reload(places: &Places, wait: &Wait) -> Result<Option<Applied>, Diagnostic> {
-    if std::os::unix::net::UnixStream::connect(places.control_socket()).is_err() {
+    if !is_running(places) {
         print("the node is not running: it is served after `mfserv start`\n");
         return Ok(None);
     }
@@ -282,8 +286,17 @@ impl Install {
             cancel: cancel()?,
             prepare: &prepare,
         };
-        let (plugin, warnings) = store::install(&home, &self.file, &options, &mut steps)?;
+        let staged = store::stage(&home, &self.file, &options, &mut steps)?;
         steps.finish();
+        if is_running(places) && !self.wait.no_wait {
+            // The old release serves until every worker of the new one is ready; if one
+            // fails, what was staged is dropped and nothing has changed.
+            let (plugin, dir) = (staged.package.name.clone(), staged.dir.clone());
+            self.wait.ask(places, "starting the new release beside the old one", |wait_s| {
+                Ask::Prepare { plugin: plugin.clone(), dir: dir.clone(), wait_s }
+            })?;
+        }
+        let (plugin, warnings) = staged.commit()?;
         warnings.iter().for_each(report::print_problem);
         print(&format!(
             "{} {} is installed ({})\n",

@@ -1,6 +1,8 @@
 //! What can be asked of the daemon: `POST /v1/ask` with an [`Ask`] as its JSON
 //! body; the answer is JSON, or a [`mfserv_core::Diagnostic`] with status 4xx/5xx.
 
+use std::path::PathBuf;
+
 use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +34,17 @@ pub enum Ask {
         /// How many; `None` = what its configuration says.
         count: Option<u32>,
         /// Wait at most this long, seconds; 0 = do not wait.
+        wait_s: u64,
+    },
+    /// Start the workers of a staged release beside those that serve, and wait until all
+    /// are ready: an [`Applied`]. After the release is committed, `Reload` lets them
+    /// take over at once. If one fails, nothing has changed.
+    Prepare {
+        /// The plugin.
+        plugin: String,
+        /// The staged release.
+        dir: PathBuf,
+        /// Wait at most this long, seconds.
         wait_s: u64,
     },
     /// Stop everything in order; answered when nothing but keeper and daemon is left,

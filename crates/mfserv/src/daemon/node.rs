@@ -183,6 +183,10 @@ impl Node {
             Ask::Reload { wait_s } => json(&self.reload(wait_s).await?),
             Ask::Restart { apps, wait_s } => json(&self.restart(&apps, wait_s).await?),
             Ask::Scale { app, count, wait_s } => json(&self.scale(&app, count, wait_s).await?),
+            Ask::Prepare { plugin, dir, wait_s } => {
+                self.refuse_while_stopping()?;
+                json(&self.prepare(&plugin, dir, wait_s).await?)
+            }
             Ask::Stop => json(&self.stop().await?),
         }
     }

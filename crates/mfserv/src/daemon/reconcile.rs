@@ -14,8 +14,9 @@ use mfserv_core::plan::{FrontProgram, Inputs, Listen, Plan};
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
 
-use super::DaemonOptions;
 use super::node::Node;
+use super::{DaemonOptions, last_plan};
+use crate::installed::Instead;
 use crate::{configure, installed};
 
 /// How long a port may stay taken before that is said to be a problem: a living
@@ -35,10 +36,13 @@ impl Node {
         let previous = self.plan.lock().ok().and_then(|plan| plan.clone());
         let options = self.parts.options.clone();
         let before = previous.clone();
+        let comes_back = previous.is_none() && self.found_something_alive();
         let generation = before.as_ref().map_or(self.parts.generation, |plan| plan.generation) + 1;
         // Files and the resolver may be slow; the daemon must not be.
-        let made =
-            tokio::task::spawn_blocking(move || make(&options, before.as_deref(), generation));
+        let made = tokio::task::spawn_blocking(move || {
+            let kept = comes_back.then(|| last_plan::load(&options.places)).flatten();
+            make(&options, before.as_deref().or(kept.as_ref()), generation, None)
+        });
         let plan =
             made.await.map_err(|e| Diagnostic::error("making the plan failed").because(e))??;
         let changes = Changes::between(previous.as_deref(), &plan);
@@ -66,19 +70,33 @@ impl Node {
             self.parts.events.record(Fact::Problem { problem: problem.clone() });
         }
         if !changes.is_empty() {
-            let taken_over = previous.is_none()
-                && self.parts.found.alive.iter().any(|p| p.id != mfserv_keeper::DAEMON);
+            let taken_over = previous.is_none() && self.found_something_alive();
             let changes = match taken_over {
                 true => "takes over what lives".into(),
                 false => changes.to_string(),
             };
             self.parts.events.record(Fact::PlanApplied { generation: plan.generation, changes });
         }
-        render(&self.parts.options.places, &plan);
+        self.keep(&plan);
         if let Ok(mut shown) = self.plan.lock() {
             *shown = Some(Arc::new(plan));
         }
         Ok(())
+    }
+
+    /// For the next daemon, and for people.
+    fn keep(&self, plan: &Plan) {
+        let places = &self.parts.options.places;
+        if let Err(error) = last_plan::store(places, plan) {
+            let text = format!("the plan cannot be remembered: {error}");
+            self.parts.events.record(Fact::Note { text });
+        }
+        render(places, plan);
+    }
+
+    /// This daemon took over a node that an earlier one had brought up.
+    fn found_something_alive(&self) -> bool {
+        self.parts.found.alive.iter().any(|process| process.id != mfserv_keeper::DAEMON)
     }
 
     async fn listen(&self, listeners: &[Listen]) -> Result<(), Diagnostic> {
@@ -146,6 +164,7 @@ pub fn make(
     options: &DaemonOptions,
     previous: Option<&Plan>,
     generation: u64,
+    instead: Option<Instead>,
 ) -> Result<Plan, Diagnostic> {
     let places = &options.places;
     let module = configure::module(places, &options.sets)?;
@@ -166,7 +185,7 @@ pub fn make(
         log_dir: places.log(),
         body_temp_dir: places.tmp().join("bodies"),
         uuid: uuid(places)?,
-        plugins: installed::load_all(places, &module)?,
+        plugins: installed::load_all_with(places, &module, instead)?,
         front: Some(front_program(options, &module)),
         scales: read_scales(options),
         previous,

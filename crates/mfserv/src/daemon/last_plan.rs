@@ -1,0 +1,47 @@
+//! The plan in force, kept on disk: a daemon that comes back must know what a plugin
+//! was accepted with whose configuration is broken by now.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use mfserv_core::plan::Plan;
+use serde::{Deserialize, Serialize};
+
+use crate::places::Places;
+
+const VERSION: u32 = 1;
+
+#[derive(Serialize)]
+struct Kept<'a> {
+    version: u32,
+    plan: &'a Plan,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    version: u32,
+    plan: Plan,
+}
+
+fn file(places: &Places) -> PathBuf {
+    places.run().join("plan.json")
+}
+
+/// The last plan that was applied; `None` if there is none that this version understands.
+pub fn load(places: &Places) -> Option<Plan> {
+    let text = std::fs::read(file(places)).ok()?;
+    let found: Found = serde_json::from_slice(&text).ok()?;
+    (found.version == VERSION).then_some(found.plan)
+}
+
+/// Remembers a plan. Only this user may read it: environments may hold secrets.
+pub fn store(places: &Places, plan: &Plan) -> std::io::Result<()> {
+    let path = file(places);
+    let beside = path.with_extension("new");
+    let text = serde_json::to_vec(&Kept { version: VERSION, plan })?;
+    let mut private = std::fs::OpenOptions::new();
+    private.create(true).write(true).truncate(true).mode(0o600);
+    private.open(&beside)?.write_all(&text)?;
+    std::fs::rename(&beside, path)
+}

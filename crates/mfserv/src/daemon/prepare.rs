@@ -1,0 +1,70 @@
+//! A release that is staged but not committed: does it start? Its workers are started
+//! beside those that serve; once all are ready the release can be committed, and the
+//! next plan lets them take over at once. If one of them fails, nothing has changed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mfserv_core::names::WatcherName;
+use mfserv_core::plan::PluginState;
+use mfserv_core::watcher::WatcherSpec;
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_supervisor::Until;
+
+use super::node::Node;
+use super::reconcile::make;
+use crate::control::protocol::Applied;
+
+impl Node {
+    /// Starts what a plan with this release would run, and waits until it is ready.
+    pub(super) async fn prepare(
+        &self,
+        plugin: &str,
+        dir: PathBuf,
+        wait_s: u64,
+    ) -> Result<Applied, Diagnostic> {
+        let _turn = self.turn.lock().await;
+        let current = self.shown_plan()?;
+        let (options, instead) = (self.parts.options.clone(), (plugin.to_string(), dir));
+        let (before, generation) = (current.clone(), current.generation);
+        let made = tokio::task::spawn_blocking(move || {
+            make(&options, Some(&before), generation, Some(instead))
+        });
+        let plan =
+            made.await.map_err(|e| Diagnostic::error("making the plan failed").because(e))??;
+        let planned = plan.plugins.iter().find(|p| p.name == plugin);
+        if planned.is_none_or(|p| p.state != PluginState::Active) {
+            let mut problems = plan.problems.into_iter().filter(Diagnostic::is_error);
+            let about = problems.find(|problem| problem.to_string().contains(plugin));
+            return Err(about.unwrap_or_else(|| {
+                Diagnostic::error(format!("plugin {plugin} is refused"))
+                    .kind(Kind::BadConfiguration)
+            }));
+        }
+        // Programs that must not run twice start when the plan is in force.
+        let beside = |spec: &&WatcherSpec| {
+            spec.name.plugin() == Some(plugin)
+                && spec.overlap
+                && spec.upstream.is_some()
+                && current
+                    .watchers
+                    .get(&spec.name)
+                    .is_none_or(|was| was.fingerprint() != spec.fingerprint())
+        };
+        let specs: Vec<WatcherSpec> = plan.watchers.values().filter(beside).cloned().collect();
+        let names: Vec<WatcherName> = specs.iter().map(|spec| spec.name.clone()).collect();
+        self.parts.supervisor.prepare(specs);
+        let patience = Duration::from_secs(wait_s);
+        let ready = self.parts.supervisor.wait(Until::Prepared, names.clone(), patience).await;
+        if let Err(problem) = ready {
+            self.parts.supervisor.abandon(names);
+            return Err(problem);
+        }
+        let names: Vec<&str> = names.iter().map(WatcherName::as_str).collect();
+        Ok(Applied {
+            generation,
+            changes: format!("prepare {}", names.join(", ")),
+            problems: Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! Workers of a plan that is not in force yet: started beside those that serve, and
+//! ready before the first request goes to any of them. When the plan comes into force
+//! they take over all at once; until then nothing depends on them.
+
+use std::time::{Duration, Instant};
+
+use mfserv_core::event::EndReason;
+use mfserv_core::names::{WatcherName, WorkerId};
+use mfserv_core::watcher::WatcherSpec;
+use mfserv_core::worker::{Input, Phase, Want};
+
+use crate::supervisor::Supervisor;
+use crate::watcher::Watcher;
+use crate::worker::Worker;
+
+/// How long prepared workers wait for their plan.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+impl Supervisor {
+    /// Starts the workers of these specs beside what serves. Earlier preparations of
+    /// the same watchers are given up.
+    pub(crate) fn prepare(&mut self, specs: Vec<WatcherSpec>) {
+        for spec in specs {
+            let name = spec.name.clone();
+            self.abandon(&name);
+            let saved = self.remembered.get(&name).cloned().unwrap_or_default();
+            let watcher = self.watchers.entry(name).or_insert_with(|| {
+                // A new app: nothing is wanted of it before its plan is in force.
+                let mut watcher = Watcher::new(&WatcherSpec { count: 0, ..spec.clone() });
+                watcher.remember(saved);
+                watcher
+            });
+            let fingerprint = spec.fingerprint();
+            let shared = std::sync::Arc::new(spec);
+            let ids: Vec<WorkerId> = (1..=shared.count).map(|slot| watcher.next_id(slot)).collect();
+            for id in &ids {
+                let mut worker = Worker::new(id.clone(), shared.clone(), fingerprint, None);
+                worker.prepared = true;
+                worker.want = Want::Down;
+                watcher.workers.insert(id.clone(), worker);
+            }
+            for id in ids {
+                self.drive(&id, Input::Start);
+            }
+        }
+    }
+
+    /// A prepared worker is ready: it waits for its plan, but not for ever.
+    pub(crate) fn wait_for_plan(&mut self, id: &WorkerId) {
+        if let Some(worker) = self.worker(id) {
+            worker.expires = Some(Instant::now() + PATIENCE);
+        }
+    }
+
+    /// Gives up what was prepared.
+    pub(crate) fn abandon(&mut self, name: &WatcherName) {
+        let Some(watcher) = self.watchers.get(name) else { return };
+        let ids: Vec<WorkerId> =
+            watcher.workers.values().filter(|w| w.prepared).map(|w| w.id.clone()).collect();
+        for id in ids {
+            if let Some(worker) = self.worker(&id) {
+                worker.prepared = false;
+                worker.reason = Some(EndReason::Asked { what: "not needed".into() });
+            }
+            self.retire(&id);
+        }
+        self.forget_watcher_if_over(name);
+    }
+
+    /// A plan has come into force. If workers were prepared for it in every slot, they
+    /// take over; else what was prepared is of no use.
+    pub(crate) fn promote(&mut self, name: &WatcherName) {
+        let Some(watcher) = self.watchers.get(name) else { return };
+        let count = watcher.count;
+        let fits = |w: &&Worker| {
+            w.prepared && w.phase() == Phase::Ready && w.fingerprint == watcher.fingerprint
+        };
+        let fresh: Vec<WorkerId> =
+            watcher.workers.values().filter(fits).map(|w| w.id.clone()).collect();
+        let whole = (1..=count).all(|slot| fresh.iter().any(|id| id.slot == slot));
+        if !whole || count == 0 {
+            return self.abandon(name);
+        }
+        let serving = watcher.workers.values().filter(|w| w.want == Want::Up);
+        let before: Vec<WorkerId> = serving.map(|w| w.id.clone()).collect();
+        for id in fresh.iter().filter(|id| id.slot <= count) {
+            if let Some(worker) = self.worker(id) {
+                worker.prepared = false;
+                worker.want = Want::Up;
+                worker.renew_expiry();
+            }
+            self.admit(id);
+        }
+        for id in before {
+            self.retire(&id);
+        }
+        if let Some(watcher) = self.watchers.get_mut(name) {
+            watcher.queue.clear();
+            watcher.rolling.clear();
+        }
+        self.abandon(name);
+    }
+}
