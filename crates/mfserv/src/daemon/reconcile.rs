@@ -16,7 +16,6 @@ use mfserv_core::{Diagnostic, Kind};
 
 use super::node::Node;
 use super::{DaemonOptions, last_plan};
-use crate::installed::Instead;
 use crate::{configure, installed};
 
 /// How long a port may stay taken before that is said to be a problem: a living
@@ -41,7 +40,7 @@ impl Node {
         // Files and the resolver may be slow; the daemon must not be.
         let made = tokio::task::spawn_blocking(move || {
             let kept = comes_back.then(|| last_plan::load(&options.places)).flatten();
-            make(&options, before.as_deref().or(kept.as_ref()), generation, None)
+            make(&options, before.as_deref().or(kept.as_ref()), generation)
         });
         let plan =
             made.await.map_err(|e| Diagnostic::error("making the plan failed").because(e))??;
@@ -164,7 +163,6 @@ pub fn make(
     options: &DaemonOptions,
     previous: Option<&Plan>,
     generation: u64,
-    instead: Option<Instead>,
 ) -> Result<Plan, Diagnostic> {
     let places = &options.places;
     let module = configure::module(places, &options.sets)?;
@@ -185,7 +183,7 @@ pub fn make(
         log_dir: places.log(),
         body_temp_dir: places.tmp().join("bodies"),
         uuid: uuid(places)?,
-        plugins: installed::load_all_with(places, &module, instead)?,
+        plugins: installed::load_all(places, &module)?,
         front: Some(front_program(options, &module)),
         scales: read_scales(options),
         previous,
