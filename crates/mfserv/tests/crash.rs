@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use mfserv_core::event::{Event, Fact};
 use mfserv_core::names::WorkerId;
 use mfserv_core::worker::Phase;
-use mfserv_testkit::{Load, Method, Node};
+use mfserv_testkit::{Load, Method, Node, until};
 
-use crate::{Turn, load_time, node};
+use crate::{PATIENCE, Turn, load_time, node};
 
 const FLASK: &str = "app.sample_flask.main";
 
@@ -36,7 +36,10 @@ fn killing_a_worker_each_second_fails_no_get_and_each_failed_post_is_explained()
         node.kill(worker.pid.unwrap());
         killed.push((worker.id.clone(), at_ms));
     }
-    node.settled(FLASK);
+    until("every killed worker is replaced", PATIENCE, || {
+        let workers = node.settled(FLASK).workers;
+        workers.iter().all(|worker| killed.iter().all(|(id, _)| *id != worker.id))
+    });
     let report = load.stop();
     println!("{}", report.sentence());
 

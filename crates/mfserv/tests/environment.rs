@@ -12,7 +12,6 @@ fn a_worker_sees_its_plugin_in_its_environment_and_env_and_exec_show_the_same() 
     let node = node();
     let dir = node.add(
         &Plugin::python("seeing", programs::SERVES)
-            .key("general", "_version", "1.2.3")
             .key("app_main", "debug", "1")
             .key("custom", "colour", "green")
             .key("custom_door", "width", "90")
@@ -31,7 +30,8 @@ fn a_worker_sees_its_plugin_in_its_environment_and_env_and_exec_show_the_same() 
     let link = node.path("var/plugins/seeing");
     is("MFSERV_CURRENT_PLUGIN_NAME", "seeing");
     is("MFSERV_CURRENT_PLUGIN_DIR", &link.to_string_lossy());
-    is("MFSERV_CURRENT_PLUGIN_VERSION", "1.2.3");
+    is("MFSERV_CURRENT_PLUGIN_LABEL", "plugin_seeing@mfserv");
+    is("MFSERV_CURRENT_PLUGIN_APP_MAIN_NUMPROCESSES", "1");
     is("MFSERV_CURRENT_PLUGIN_CUSTOM_COLOUR", "green");
     is("MFSERV_CURRENT_PLUGIN_CUSTOM_DOOR_WIDTH", "90");
     is("MFSERV_CURRENT_APP_DEBUG", "1");

@@ -87,6 +87,7 @@ fn a_wsgi_plugin_is_replaced_by_a_new_release_under_load_without_a_failed_reques
     edit(&dir.join("config.ini"), "{{MFHARDWARE_NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2}}", "2");
     let first = release(&node, &dir);
     edit(&dir.join("main/wsgi.py"), "Hello World!", "Hello again!");
+    edit(&dir.join("config.ini"), "_release=1", "_release=2");
     let second = release(&node, &dir);
     assert_ne!(first, second, "the second would overwrite the first");
     install(&node, &first);
@@ -107,6 +108,5 @@ fn a_wsgi_plugin_is_replaced_by_a_new_release_under_load_without_a_failed_reques
     node.mfserv(&["uninstall", "--clean", "sample_wsgi"]).code(0);
     assert_eq!(node.get("/sample_wsgi").status, 404);
     assert_eq!(traces(&node, "sample_wsgi"), Vec::<PathBuf>::new());
-    assert!(!node.log_lines("app_sample_wsgi_main").is_empty() || node.path("log").is_dir());
     node.stop();
 }

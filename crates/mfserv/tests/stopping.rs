@@ -84,9 +84,8 @@ fn requests_under_way_are_finished_before_the_workers_end() {
     let address = node.address();
     let slow = std::thread::spawn(move || mfserv_testkit::get(address, "/hello/slow?1500"));
     until("the request is being handled", PATIENCE, || {
-        node.log_lines("nginx_access").len() + 1 > 0 && !slow.is_finished()
+        node.log_lines("app_hello_main").iter().any(|line| line == "slow begins")
     });
-    std::thread::sleep(Duration::from_millis(300));
     node.stop();
     let answer = slow.join().unwrap().expect("an answer");
     assert_eq!((answer.status, answer.text().as_str()), (200, "slow"));

@@ -18,6 +18,7 @@ class Exchange(BaseHTTPRequestHandler):
         elif path.endswith("/env"):
             body = json.dumps(dict(os.environ))
         elif path.endswith("/slow"):
+            print("slow begins", flush=True)
             time.sleep(int(query or 0) / 1000)
             body = "slow"
         elif received:
