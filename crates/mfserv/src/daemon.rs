@@ -8,6 +8,7 @@ mod events;
 mod fronts;
 mod last_plan;
 mod node;
+mod prepare;
 mod reconcile;
 mod state;
 
@@ -49,7 +50,7 @@ pub fn run(options: DaemonOptions) -> Result<(), Diagnostic> {
 
 /// What a daemon would say of the configuration and of every plugin, without starting anything.
 pub fn check(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
-    Ok(reconcile::make(options, None, 0)?.problems)
+    Ok(reconcile::make(options, None, 0, None)?.problems)
 }
 
 async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {

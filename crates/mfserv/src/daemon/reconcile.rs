@@ -16,6 +16,7 @@ use mfserv_core::{Diagnostic, Kind};
 
 use super::node::Node;
 use super::{DaemonOptions, last_plan};
+use crate::installed::Instead;
 use crate::{configure, installed};
 
 /// How long a port may stay taken before that is said to be a problem: a living
@@ -40,7 +41,7 @@ impl Node {
         // Files and the resolver may be slow; the daemon must not be.
         let made = tokio::task::spawn_blocking(move || {
             let kept = comes_back.then(|| last_plan::load(&options.places)).flatten();
-            make(&options, before.as_deref().or(kept.as_ref()), generation)
+            make(&options, before.as_deref().or(kept.as_ref()), generation, None)
         });
         let plan =
             made.await.map_err(|e| Diagnostic::error("making the plan failed").because(e))??;
@@ -163,6 +164,7 @@ pub fn make(
     options: &DaemonOptions,
     previous: Option<&Plan>,
     generation: u64,
+    instead: Option<Instead>,
 ) -> Result<Plan, Diagnostic> {
     let places = &options.places;
     let module = configure::module(places, &options.sets)?;
@@ -183,7 +185,7 @@ pub fn make(
         log_dir: places.log(),
         body_temp_dir: places.tmp().join("bodies"),
         uuid: uuid(places)?,
-        plugins: installed::load_all(places, &module)?,
+        plugins: installed::load_all_with(places, &module, instead)?,
         front: Some(front_program(options, &module)),
         scales: read_scales(options),
         previous,
