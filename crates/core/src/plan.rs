@@ -144,6 +144,9 @@ pub struct Plan {
     pub listeners: Vec<Listen>,
     /// The plugins, by name.
     pub plugins: Vec<PlannedPlugin>,
+    /// Workers are renewed when files of their plugin change.
+    #[serde(default)]
+    pub autorestart: bool,
     /// What is wrong or doubtful.
     pub problems: Vec<Diagnostic>,
 }
@@ -163,6 +166,7 @@ impl Plan {
             },
             listeners: Vec::new(),
             plugins: Vec::new(),
+            autorestart: inputs.module.autorestart,
             problems: inputs.module_problems.clone(),
         };
         let mut plugins: Vec<&PluginInput> = inputs.plugins.iter().collect();

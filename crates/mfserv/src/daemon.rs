@@ -4,6 +4,7 @@
 //! fronts), take over what lives, then apply plans until told to end. It may die
 //! at any moment: the keeper restarts it, and it begins here again.
 
+mod autorestart;
 mod events;
 mod fronts;
 mod last_plan;
@@ -84,7 +85,9 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     });
     fronts.run(connected, supervisor.clone(), events.clone());
 
+    let (plans, new_plans) = mpsc::unbounded_channel();
     let node = Node::new(Parts {
+        plans,
         options,
         events,
         keeper,
@@ -95,6 +98,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     });
     let listener = server::bind(&places.control_socket())?;
     tokio::spawn(server::serve(listener, node.answerer()));
+    tokio::spawn(autorestart::run(node.clone(), new_plans));
     let boot = node.clone();
     tokio::spawn(async move { boot.boot(adopted).await });
 

@@ -78,9 +78,28 @@ impl Supervisor {
         let fresh: Vec<WorkerId> =
             watcher.workers.values().filter(fits).map(|w| w.id.clone()).collect();
         let whole = (1..=count).all(|slot| fresh.iter().any(|id| id.slot == slot));
-        if !whole || count == 0 {
-            return self.abandon(name);
+        match whole && count > 0 {
+            true => self.take_over(name, &fresh, &EndReason::Asked { what: "new release".into() }),
+            false => self.abandon(name),
         }
+    }
+
+    /// Fresh code serves from here: the first prepared worker takes over from all that
+    /// serve, and the other slots are filled with its like.
+    pub(crate) fn renew(&mut self, name: &WatcherName, why: &EndReason) {
+        let Some(watcher) = self.watchers.get(name) else { return };
+        let fits = |w: &&Worker| w.prepared && w.phase() == Phase::Ready;
+        let fresh: Vec<WorkerId> =
+            watcher.workers.values().filter(fits).map(|w| w.id.clone()).collect();
+        if !fresh.is_empty() {
+            self.take_over(name, &fresh, why);
+            self.reconcile(name);
+        }
+    }
+
+    fn take_over(&mut self, name: &WatcherName, fresh: &[WorkerId], why: &EndReason) {
+        let Some(watcher) = self.watchers.get(name) else { return };
+        let count = watcher.count;
         let serving = watcher.workers.values().filter(|w| w.want == Want::Up);
         let before: Vec<WorkerId> = serving.map(|w| w.id.clone()).collect();
         for id in fresh.iter().filter(|id| id.slot <= count) {
@@ -92,6 +111,9 @@ impl Supervisor {
             self.admit(id);
         }
         for id in before {
+            if let Some(worker) = self.worker(&id) {
+                worker.reason = Some(why.clone());
+            }
             self.retire(&id);
         }
         if let Some(watcher) = self.watchers.get_mut(name) {

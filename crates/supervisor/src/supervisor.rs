@@ -51,6 +51,7 @@ enum Message {
     Apply(Vec<WatcherSpec>),
     Prepare(Vec<WatcherSpec>),
     Abandon(Vec<WatcherName>),
+    Renew(Vec<WatcherName>, EndReason),
     Restart(Vec<WatcherName>, EndReason),
     Ready(WorkerId),
     Drained(WorkerId),
@@ -76,6 +77,12 @@ impl Handle {
     /// soon: then they take over all at once. See [`Until::Prepared`].
     pub fn prepare(&self, specs: Vec<WatcherSpec>) {
         self.send(Message::Prepare(specs));
+    }
+
+    /// What was prepared of these watchers takes over from what serves, whatever the
+    /// slot, and the other slots are started anew: fresh code on the same plan.
+    pub fn renew(&self, watchers: Vec<WatcherName>, why: EndReason) {
+        self.send(Message::Renew(watchers, why));
     }
 
     /// Give up what was prepared of these watchers.
@@ -247,6 +254,7 @@ impl Supervisor {
             Message::Apply(specs) => self.apply(specs),
             Message::Prepare(specs) => self.prepare(specs),
             Message::Abandon(names) => names.iter().for_each(|name| self.abandon(name)),
+            Message::Renew(names, why) => names.iter().for_each(|name| self.renew(name, &why)),
             Message::Restart(names, why) => self.restart(&names, &why),
             Message::Ready(id) => self.drive(&id, Input::Ready),
             Message::Drained(id) => self.drive(&id, Input::Drained),
@@ -322,7 +330,7 @@ impl Supervisor {
     }
 
     /// Brings one watcher from what lives to what is wanted.
-    fn reconcile(&mut self, name: &WatcherName) {
+    pub(crate) fn reconcile(&mut self, name: &WatcherName) {
         let Some(watcher) = self.watchers.get(name) else { return };
         let (count, fingerprint) = (watcher.count, watcher.fingerprint);
         let surplus: Vec<WorkerId> =

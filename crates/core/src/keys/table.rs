@@ -101,7 +101,7 @@ pub const KEYS: &[Key] = &[
     key("startup", "flag", "1", Type::Flag, "0: mfserv start and stop do nothing"),
     key("internal_plugins", "install_welcome", "1", Type::Flag, "install or update the built-in plugin welcome at start"),
     key("general", "_python", "null", Type::Program, "interpreter of plugins that name none (python3.12); null: python3 of the host"),
-    known("autorestart", "flag", "1", Type::Flag, "restart workers when files of their plugin change"),
+    key("autorestart", "flag", "1", Type::Flag, "renew workers when files of their plugin change"),
     known("misc", "core_size", "0", at_least(-1, "blocks"), "limit of core files; -1: untouched"),
     known("misc", "tmp_max_age", "2", between(0, 1_000_000, "days"), "files in tmp are removed at this age; 0: never"),
     // Monitoring.

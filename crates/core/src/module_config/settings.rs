@@ -18,6 +18,9 @@ pub struct ModuleConfig {
     pub config_name: String,
     /// `[startup]`.
     pub startup: Startup,
+    /// `[autorestart]` `flag`: workers are renewed when files of their plugin change.
+    #[serde(default)]
+    pub autorestart: bool,
     /// `[general]`.
     pub general: General,
     /// `[nginx]`.
@@ -191,6 +194,7 @@ impl ModuleConfig {
         Self {
             config_name: config_name.to_string(),
             startup: Startup { enabled: read.flag("startup", "flag") },
+            autorestart: read.flag("autorestart", "flag"),
             general: General { python: read.text("general", "_python") },
             nginx: Nginx::from_readings(read),
             front: Front::from_readings(read),

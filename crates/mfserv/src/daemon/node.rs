@@ -1,5 +1,6 @@
 //! The node as the daemon holds it: what is asked of it, one operation at a time.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use mfserv_core::status::{PluginStatus, RoleStatus, Status};
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::{Handle, KeeperLink, KeeperState, Until};
+use tokio::sync::mpsc;
 
 use super::DaemonOptions;
 use super::events::Events;
@@ -37,6 +39,8 @@ pub struct Parts {
     pub found: KeeperState,
     /// The generation that living fronts route by.
     pub generation: u64,
+    /// Who wants to know of each plan that comes into force.
+    pub plans: mpsc::UnboundedSender<Arc<Plan>>,
 }
 
 /// The node. Cheap to clone.
@@ -51,6 +55,8 @@ pub struct Inner {
     pub(super) plan: Mutex<Option<Arc<Plan>>>,
     keeper: Mutex<Option<RoleStatus>>,
     notes: Mutex<Vec<String>>,
+    /// How often files of each plugin have changed.
+    pub(super) edits: Mutex<BTreeMap<String, u64>>,
     stopping: AtomicBool,
     since_ms: u64,
 }
@@ -75,6 +81,7 @@ impl Node {
             plan: Mutex::new(None),
             keeper: Mutex::new(None),
             notes: Mutex::new(Vec::new()),
+            edits: Mutex::default(),
             stopping: AtomicBool::new(false),
             since_ms: say::now_ms(),
         }));

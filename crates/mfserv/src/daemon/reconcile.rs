@@ -78,8 +78,10 @@ impl Node {
             self.parts.events.record(Fact::PlanApplied { generation: plan.generation, changes });
         }
         self.keep(&plan);
+        let plan = Arc::new(plan);
+        let _ = self.parts.plans.send(plan.clone());
         if let Ok(mut shown) = self.plan.lock() {
-            *shown = Some(Arc::new(plan));
+            *shown = Some(plan);
         }
         Ok(())
     }
