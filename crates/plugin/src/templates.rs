@@ -11,129 +11,15 @@ use minijinja::{Environment, UndefinedBehavior, context};
 use crate::disk;
 use crate::home::Home;
 
-/// A template of plugins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Template {
-    /// The name, as given to `mfserv new --template`.
-    pub name: &'static str,
-    /// One line about it.
-    pub summary: &'static str,
-    kind: &'static str,
-    command: &'static str,
-    debug_options: &'static str,
-    stop_signal: i32,
-    rlimit_as: u64,
-    files: &'static [Source],
-}
+mod catalog;
 
-/// A file of a template: where it goes (`NAME` stands for the plugin name), its
-/// text and whether the text is rendered.
-#[derive(Debug, PartialEq, Eq)]
-struct Source {
-    path: &'static str,
-    text: &'static str,
-    rendered: bool,
-}
-
-const fn plain(path: &'static str, text: &'static str) -> Source {
-    Source { path, text, rendered: false }
-}
-
-const fn rendered(path: &'static str, text: &'static str) -> Source {
-    Source { path, text, rendered: true }
-}
+pub use catalog::Template;
+use catalog::{SHARED, Source, TEMPLATES, WELCOME};
 
 /// The name that stands for the template used when none is named.
 pub const DEFAULT: &str = "default";
 /// What `default` is another name of.
 const DEFAULT_IS: &str = "python3_flask";
-
-/// What every template has.
-const SHARED: &[Source] = &[
-    rendered("config.ini", include_str!("../templates/shared/config.ini")),
-    rendered(".layerapi2_dependencies", include_str!("../templates/shared/layerapi2_dependencies")),
-    plain(".releaseignore", include_str!("../templates/shared/releaseignore")),
-    plain(".autorestart_includes", include_str!("../templates/shared/autorestart_includes")),
-    plain(".autorestart_excludes", include_str!("../templates/shared/autorestart_excludes")),
-    plain(".gitignore", include_str!("../templates/shared/gitignore")),
-    plain("Makefile", include_str!("../templates/shared/Makefile")),
-];
-
-const CRONTAB: Source = rendered("crontab", include_str!("../templates/shared/crontab"));
-
-const TEMPLATES: &[Template] = &[
-    Template {
-        name: "node",
-        summary: "a web app with Node and Express",
-        kind: "node",
-        command: "node {debug_extra_options} \"{plugin_dir}/{plugin_name}/server.js\" \"{unix_socket_path}\" {timeout}",
-        // port 0: any free one, so that two apps in debug mode do not collide; node logs it
-        debug_options: "--inspect=127.0.0.1:0",
-        stop_signal: 15,
-        rlimit_as: 0,
-        files: &[
-            CRONTAB,
-            rendered("NAME/server.js", include_str!("../templates/node/server.js")),
-            rendered("package.json", include_str!("../templates/node/package.json")),
-        ],
-    },
-    Template {
-        name: "python3_flask",
-        summary: "a web app with Python and Flask",
-        kind: "python",
-        command: "bjoern_wrapper.py {debug_extra_options} --timeout={timeout} {app_name}.wsgi:app \"{unix_socket_path}\"",
-        debug_options: "--debug --debug-evalex",
-        stop_signal: 2,
-        rlimit_as: 1_000_000_000,
-        files: &[
-            CRONTAB,
-            plain("main/__init__.py", ""),
-            rendered("main/wsgi.py", include_str!("../templates/python3_flask/wsgi.py")),
-            plain(
-                "python3_virtualenv_sources/requirements-to-freeze.txt",
-                include_str!("../templates/python3_flask/requirements-to-freeze.txt"),
-            ),
-            plain("python3_virtualenv_sources/allow_binary_packages", ""),
-        ],
-    },
-    Template {
-        name: "python3_raw_wsgi",
-        summary: "a web app with Python and nothing else (WSGI)",
-        kind: "python",
-        command: "bjoern_wrapper.py {debug_extra_options} --timeout={timeout} {app_name}.wsgi:application \"{unix_socket_path}\"",
-        debug_options: "--debug --debug-evalex",
-        stop_signal: 2,
-        rlimit_as: 1_000_000_000,
-        files: &[
-            CRONTAB,
-            plain("main/__init__.py", ""),
-            plain("main/wsgi.py", include_str!("../templates/python3_raw_wsgi/wsgi.py")),
-            plain(
-                "python3_virtualenv_sources/requirements-to-freeze.txt",
-                include_str!("../templates/python3_raw_wsgi/requirements-to-freeze.txt"),
-            ),
-            plain("python3_virtualenv_sources/allow_binary_packages", ""),
-        ],
-    },
-    Template {
-        name: "static",
-        summary: "files served as they are",
-        kind: "static",
-        command: "",
-        debug_options: "",
-        stop_signal: 15,
-        rlimit_as: 0,
-        files: &[rendered("main/index.html", include_str!("../templates/static/index.html"))],
-    },
-];
-
-/// The plugin `welcome`.
-const WELCOME: &[Source] = &[
-    plain("config.ini", include_str!("../templates/welcome/config.ini")),
-    plain(".layerapi2_dependencies", "root@mfserv\n"),
-    plain("main/index.html", include_str!("../templates/welcome/main/index.html")),
-    plain("main/404.html", include_str!("../templates/welcome/main/404.html")),
-];
 
 /// All templates, by name.
 pub fn list() -> &'static [Template] {
@@ -252,6 +138,13 @@ pub fn create(
             .kind(Kind::Usage)
             .because(because)
     })?;
+    if let Some((_, because)) = template.refused_names.iter().find(|(refused, _)| *refused == name)
+    {
+        return Err(Diagnostic::error(format!("the plugin name {name:?} is not valid"))
+            .kind(Kind::Usage)
+            .because(because)
+            .help("choose another name"));
+    }
     let place = parent.join(name);
     if fs::symlink_metadata(&place).is_ok() {
         return Err(Diagnostic::error(format!(
@@ -261,9 +154,14 @@ pub fn create(
         .kind(Kind::Refused)
         .help("choose another name, or remove it"));
     }
-    let mut files = vec![label(name), (".plugin_format_version".into(), version_line())];
-    for source in SHARED.iter().chain(template.files) {
-        files.push((source.path.replace("NAME", name), text_of(source, template, name, answers)?));
+    let mut files = vec![label(name), version_line()];
+    let own = |source: &&Source| !template.files.iter().any(|one| one.path == source.path);
+    for source in SHARED.iter().filter(own).chain(template.files) {
+        files.push(TreeFile {
+            path: source.path.replace("NAME", name),
+            text: text_of(source, template, name, answers)?,
+            program: source.program,
+        });
     }
     write_tree(&place, &files)?;
     Ok(place)
@@ -273,10 +171,10 @@ pub fn create(
 /// `var/internal`, if it is not there in this version yet. Returns its path.
 pub fn materialise_welcome(home: &Home) -> Result<PathBuf, Diagnostic> {
     let place = home.internal("welcome");
-    let mut files = vec![label("welcome"), (".plugin_format_version".into(), version_line())];
-    files.extend(WELCOME.iter().map(|source| (source.path.to_string(), source.text.to_string())));
-    let same = |(path, text): &(String, String)| {
-        fs::read(place.join(path)).is_ok_and(|found| found == text.as_bytes())
+    let mut files = vec![label("welcome"), version_line()];
+    files.extend(WELCOME.iter().map(|source| TreeFile::plain(source.path, source.text)));
+    let same = |file: &TreeFile| {
+        fs::read(place.join(&file.path)).is_ok_and(|found| found == file.text.as_bytes())
     };
     if !files.iter().all(same) {
         write_tree(&place, &files)?;
@@ -284,12 +182,25 @@ pub fn materialise_welcome(home: &Home) -> Result<PathBuf, Diagnostic> {
     Ok(place)
 }
 
-fn label(name: &str) -> (String, String) {
-    (".layerapi2_label".into(), format!("plugin_{name}@mfserv\n"))
+/// A file to write.
+struct TreeFile {
+    path: String,
+    text: String,
+    program: bool,
 }
 
-fn version_line() -> String {
-    format!("{}\n", env!("CARGO_PKG_VERSION"))
+impl TreeFile {
+    fn plain(path: &str, text: impl Into<String>) -> Self {
+        Self { path: path.into(), text: text.into(), program: false }
+    }
+}
+
+fn label(name: &str) -> TreeFile {
+    TreeFile::plain(".layerapi2_label", format!("plugin_{name}@mfserv\n"))
+}
+
+fn version_line() -> TreeFile {
+    TreeFile::plain(".plugin_format_version", format!("{}\n", env!("CARGO_PKG_VERSION")))
 }
 
 fn text_of(
@@ -298,6 +209,9 @@ fn text_of(
     name: &str,
     answers: &Answers,
 ) -> Result<String, Diagnostic> {
+    if [".gitignore", ".releaseignore"].contains(&source.path) {
+        return Ok(format!("{}{}", source.text, template.made));
+    }
     if !source.rendered {
         return Ok(source.text.to_string());
     }
@@ -311,6 +225,8 @@ fn text_of(
         name,
         npm_name => npm_name.trim_start_matches(['_', '-']),
         kind => template.kind,
+        web => template.web,
+        django => template.name == "python3_django",
         command => template.command,
         debug_options => template.debug_options,
         stop_signal => template.stop_signal,
@@ -323,7 +239,12 @@ fn text_of(
         maintainer => answers.get("maintainer"),
         vendor => answers.get("vendor"),
     };
-    engine.render_str(source.text, values).map(|text| collapse_blank_lines(&text)).map_err(|e| {
+    let tidy = |text: String| match source.path.ends_with(".py") {
+        // Python keeps its two blank lines between functions
+        true => text,
+        false => collapse_blank_lines(&text),
+    };
+    engine.render_str(source.text, values).map(tidy).map_err(|e| {
         Diagnostic::error(format!("the template {} is broken", template.name))
             .because(format!("{}: {e:#}", source.path))
     })
@@ -334,8 +255,7 @@ fn collapse_blank_lines(text: &str) -> String {
     let mut collapsed = String::with_capacity(text.len());
     let mut blank = false;
     for line in text.lines() {
-        // Python keeps its two blank lines between functions
-        if line.trim().is_empty() && blank && !text.contains("\ndef ") {
+        if line.trim().is_empty() && blank {
             continue;
         }
         blank = line.trim().is_empty();
@@ -346,14 +266,14 @@ fn collapse_blank_lines(text: &str) -> String {
 }
 
 /// Writes files beside `place` and puts them there in one step.
-fn write_tree(place: &Path, files: &[(String, String)]) -> Result<(), Diagnostic> {
+fn write_tree(place: &Path, files: &[TreeFile]) -> Result<(), Diagnostic> {
     if let Some(parent) = place.parent() {
         disk::create_dir(parent)?;
     }
     disk::sweep_beside(place);
     let stage = disk::beside(place, "stage");
     disk::remove(&stage)?;
-    let written = files.iter().try_for_each(|(path, text)| write_file(&stage.join(path), text));
+    let written = files.iter().try_for_each(|file| write_file(&stage, file));
     let result = written.and_then(|()| disk::swap_in(&stage, place));
     if result.is_err() {
         let _ = disk::remove(&stage);
@@ -361,14 +281,15 @@ fn write_tree(place: &Path, files: &[(String, String)]) -> Result<(), Diagnostic
     result
 }
 
-fn write_file(path: &Path, text: &str) -> Result<(), Diagnostic> {
+fn write_file(stage: &Path, file: &TreeFile) -> Result<(), Diagnostic> {
+    let path = stage.join(&file.path);
     if let Some(parent) = path.parent() {
         disk::create_dir(parent)?;
     }
-    let mode = fs::Permissions::from_mode(0o644);
-    fs::write(path, text)
-        .and_then(|()| fs::set_permissions(path, mode))
-        .map_err(|e| disk::failed("write", path, e))
+    let mode = fs::Permissions::from_mode(if file.program { 0o755 } else { 0o644 });
+    fs::write(&path, &file.text)
+        .and_then(|()| fs::set_permissions(&path, mode))
+        .map_err(|e| disk::failed("write", &path, e))
 }
 
 #[cfg(test)]
@@ -423,6 +344,38 @@ mod tests {
         }
         assert!(config.trim_end().ends_with("[custom]"));
         assert!(!config.contains("\n\n\n"));
+    }
+
+    #[test]
+    fn a_template_without_web_has_no_app_and_a_place_for_programs() {
+        for name in ["python3_noweb", "node_noweb"] {
+            let (_folder, place) = make(name, "foo");
+            let config = fs::read_to_string(place.join("config.ini")).unwrap();
+            for absent in ["app_main", "_extra_nginx", "_add_plugin_dir_to_lua_path"] {
+                assert!(!config.contains(absent), "{name}: {absent}");
+            }
+            assert!(config.contains("#[extra_daemon_foo]") && place.join("bin/README").is_file());
+        }
+    }
+
+    #[test]
+    fn the_django_template_has_its_project_as_files_and_refuses_two_names() {
+        let (folder, place) = make("python3_django", "foo");
+        for file in ["manage.py", "postinstall"] {
+            let mode = fs::metadata(place.join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o755, "{file}");
+        }
+        let settings = fs::read_to_string(place.join("foo/settings.py")).unwrap();
+        assert!(settings.contains("ROOT_URLCONF = \"foo.urls\"") && !settings.contains("GDAL"));
+        assert!(fs::read_to_string(place.join("Makefile")).unwrap().contains("collectstatic:"));
+        for file in [".gitignore", ".releaseignore"] {
+            let text = fs::read_to_string(place.join(file)).unwrap();
+            assert!(text.ends_with("\n/main/static/admin/\n"), "{file}: {text}");
+        }
+        for name in ["main", "django"] {
+            let error = create("python3_django", name, &Answers::default(), folder.path());
+            assert_eq!(error.unwrap_err().kind, Kind::Usage);
+        }
     }
 
     #[test]

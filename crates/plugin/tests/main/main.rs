@@ -7,6 +7,7 @@ mod hostile;
 mod node;
 mod store;
 mod tape;
+mod templates;
 mod wsgi;
 
 use std::collections::BTreeMap;

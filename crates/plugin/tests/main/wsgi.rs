@@ -15,6 +15,7 @@ use mfserv_plugin::environment::{Placed, environment};
 use mfserv_plugin::store::{self, install};
 use mfserv_plugin::{Cancel, Home, Silent, python};
 
+use crate::templates::with_base;
 use crate::{Node, Told, options, spec_of, tree, until};
 
 /// A child that does not outlive its test.
@@ -70,8 +71,8 @@ fn worker(
 fn a_flask_plugin_goes_from_template_to_running_app() {
     let node = Node::new();
     let interpreter = python::find(None).unwrap();
-    let base =
-        base::ensure(&node.home, &interpreter, &Cancel::default(), &mut Told::default()).unwrap();
+    let shared = with_base(&node);
+    let base = shared.environment.clone();
     assert_eq!(base::find(&node.home, &interpreter.short_version).unwrap(), base);
     let mut told = Told::default();
     base::ensure(&node.home, &interpreter, &Cancel::default(), &mut told).unwrap();

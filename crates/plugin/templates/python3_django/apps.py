@@ -1,0 +1,7 @@
+"""The app "main"."""
+
+from django.apps import AppConfig
+
+
+class MainConfig(AppConfig):
+    name = "main"

@@ -1,0 +1,28 @@
+"""The app: a FastAPI application."""
+
+import logging
+
+from fastapi import APIRouter, FastAPI
+
+# uvicorn's logger: its messages go to the log of the app
+logger = logging.getLogger("uvicorn.error")
+
+# the address of a request is the whole one: the plugin's name is a part of it
+app = FastAPI(
+    title="{{ name }}",
+    version="{{ version }}",
+    docs_url="/{{ name }}/docs",
+    redoc_url=None,
+    openapi_url="/{{ name }}/openapi.json",
+)
+router = APIRouter(prefix="/{{ name }}")
+
+
+@router.get("")
+@router.get("/", include_in_schema=False)
+async def hello_world():
+    logger.info("this is an info message")
+    return {"message": "Hello World from {{ name }}!"}
+
+
+app.include_router(router)
