@@ -23,7 +23,11 @@ fn four_workers() -> Node {
 fn killing_a_worker_each_second_fails_no_get_and_each_failed_post_is_explained() {
     let _turn = Turn::alone();
     let node = four_workers();
-    let load = Load::new(node.address(), "/sample_flask/count").post_every(4).start();
+    // Some requests take a while, so that some are in the hands of a worker that is killed.
+    let load = Load::new(node.address(), "/sample_flask/count")
+        .also("/sample_flask/slow/5")
+        .post_every(3)
+        .start();
     let began = Instant::now();
     let mut killed = Vec::new();
     while began.elapsed() < load_time() {

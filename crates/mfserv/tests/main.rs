@@ -13,13 +13,14 @@ mod start_and_stop;
 mod stopping;
 mod upgrade;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{
     Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 use std::time::Duration;
 
-use mfserv_testkit::{Node, Samples};
+use mfserv_testkit::{Node, Report, Samples, until};
 
 /// The program that is tested.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_mfserv");
@@ -78,4 +79,23 @@ impl Turn {
         let alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
         Turn { _machine: Machine::Alone(alone), _heavy: None }
     }
+}
+
+/// Every request that was answered left its line in the app's log. Returns how many
+/// lines there are: more than answers if a worker was killed before it could answer.
+#[track_caller]
+fn assert_no_line_is_lost(node: &Node, report: &Report) -> usize {
+    let answered: BTreeSet<&str> =
+        report.gets.iter().chain(&report.posts).map(String::as_str).collect();
+    let handled = || -> Vec<String> {
+        let lines = node.log_lines("app_sample_flask_main");
+        let ids = lines.iter().filter_map(|line| line.split_once("handled ")?.1.split_once(' '));
+        ids.map(|(_, id)| id.to_string()).collect()
+    };
+    until("every answered request is in the log", PATIENCE, || handled().len() >= answered.len());
+    let lines = handled();
+    let logged: BTreeSet<&str> = lines.iter().map(String::as_str).collect();
+    let lost: Vec<_> = answered.difference(&logged).take(5).collect();
+    assert!(lost.is_empty(), "lines are lost: {lost:?}…");
+    lines.len()
 }

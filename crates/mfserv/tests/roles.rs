@@ -1,13 +1,12 @@
 //! Daemon, front and keeper may be killed at any moment: the others go on, and `mfserv
 //! start` makes the node whole.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use mfserv_core::event::EndReason;
-use mfserv_testkit::{Load, Method, Node, Report, Signal, kill, process, until};
+use mfserv_testkit::{Load, Method, Node, Plugin, Signal, kill, process, programs, until};
 
-use crate::{PATIENCE, Turn, load_time, node};
+use crate::{PATIENCE, Turn, assert_no_line_is_lost, load_time, node};
 
 const FLASK: &str = "app.sample_flask.main";
 
@@ -17,25 +16,6 @@ fn four_workers() -> Node {
     node.link_sample("sample_static", &[]);
     node.start();
     node
-}
-
-/// Every request that was answered left its line in the app's log. Returns how many
-/// lines there are: more than answers if a worker was killed before it could answer.
-#[track_caller]
-fn assert_no_line_is_lost(node: &Node, report: &Report) -> usize {
-    let answered: BTreeSet<&str> =
-        report.gets.iter().chain(&report.posts).map(String::as_str).collect();
-    let handled = || -> Vec<String> {
-        let lines = node.log_lines("app_sample_flask_main");
-        let ids = lines.iter().filter_map(|line| line.split_once("handled ")?.1.split_once(' '));
-        ids.map(|(_, id)| id.to_string()).collect()
-    };
-    until("every answered request is in the log", PATIENCE, || handled().len() >= answered.len());
-    let lines = handled();
-    let logged: BTreeSet<&str> = lines.iter().map(String::as_str).collect();
-    let lost: Vec<_> = answered.difference(&logged).take(5).collect();
-    assert!(lost.is_empty(), "lines are lost: {lost:?}…");
-    lines.len()
 }
 
 #[test]
@@ -164,5 +144,75 @@ fn a_start_makes_a_node_whole_whose_keeper_daemon_and_front_were_killed_together
         .post_every(3)
         .run_for(Duration::from_secs(1))
         .assert_nothing_failed();
+    node.stop();
+}
+
+#[test]
+fn a_worker_that_died_while_there_was_no_keeper_is_replaced_by_the_next_start() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&Plugin::python("hello", programs::SERVES).key("app_main", "numprocesses", "3"));
+    node.start();
+    let before = node.pids("app.hello.main");
+    node.kill(node.role_pid("keep"));
+    node.kill(before[1]);
+    assert_eq!(node.get("/hello").status, 200, "the others serve");
+    node.mfserv(&["start"]).code(0);
+    until("three workers serve again, two of them as before", PATIENCE, || {
+        let after = node.pids("app.hello.main");
+        let ready = node.watcher("app.hello.main").ready;
+        ready == 3
+            && after.len() == 3
+            && !after.contains(&before[1])
+            && after.contains(&before[0])
+            && after.contains(&before[2])
+    });
+    node.stop();
+}
+
+#[test]
+fn a_node_without_keeper_and_daemon_goes_on_serving_until_a_start_makes_it_whole() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&Plugin::python("hello", programs::SERVES).key("app_main", "numprocesses", "2"));
+    node.start();
+    let (workers, front) = (node.worker_pids(), node.role_pid("front"));
+    let roles = ["keep", "daemon"].map(|role| node.role_pid(role));
+    roles.iter().for_each(|pid| kill(*pid, Signal::KILL));
+    until("they are gone", PATIENCE, || roles.iter().all(|pid| process(*pid).is_none()));
+    let load = Load::new(node.address(), "/hello").connections(16).post_every(3).start();
+    until("the load is served", PATIENCE, || load.answered() > 100);
+    node.mfserv(&["start"]).code(0);
+    node.runs();
+    let after = load.answered();
+    until("the load is served", PATIENCE, || load.answered() > after + 100);
+    load.stop().assert_nothing_failed();
+    assert_eq!(node.worker_pids(), workers);
+    assert_eq!(node.role_pid("front"), front);
+    node.role_pid("keep");
+    node.role_pid("daemon");
+    node.stop();
+}
+
+#[test]
+fn a_daemon_killed_in_the_middle_of_a_restart_leaves_no_request_unanswered() {
+    let _turn = Turn::heavy();
+    let node = four_workers();
+    let load = Load::new(node.address(), "/sample_flask/count").post_every(4).start();
+    for pause_ms in [50, 300, 600] {
+        let old = node.role_pid("daemon");
+        let restart = node.command(&["restart", "sample_flask"]).spawn();
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        node.kill(old);
+        let _ = restart.expect("a restart").wait();
+        node.runs();
+        let watcher = node.settled(FLASK);
+        assert_eq!((watcher.ready, watcher.workers.len()), (4, 4));
+    }
+    let report = load.stop();
+    println!("{}", report.sentence());
+    report.assert_nothing_failed();
+    let lines = assert_no_line_is_lost(&node, &report);
+    assert_eq!(lines, report.answered(), "as many lines as requests");
     node.stop();
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mfserv_testkit::Load;
 
-use crate::{Turn, node};
+use crate::{Turn, assert_no_line_is_lost, node};
 
 #[test]
 fn an_upgrade_under_load_fails_no_request_and_touches_no_worker() {
@@ -22,6 +22,8 @@ fn an_upgrade_under_load_fails_no_request_and_touches_no_worker() {
     let report = load.stop();
     println!("{}", report.sentence());
     report.assert_nothing_failed();
+    let lines = assert_no_line_is_lost(&node, &report);
+    assert_eq!(lines, report.answered(), "as many lines as requests");
     node.settled("front");
     let after = ["keep", "daemon", "front"].map(|role| node.role_pid(role));
     assert_eq!(after[0], before[0], "the keeper is replaced in place");
