@@ -1,7 +1,7 @@
 //! What processes cost, as /proc shows it.
 
 use std::fs;
-use std::ops::Sub;
+use std::ops::{Add, Sub};
 
 use mfserv_core::Diagnostic;
 
@@ -51,6 +51,14 @@ pub struct Used {
     pub cpu_ns: u64,
     /// How often they went to sleep, and so were woken (voluntary context switches).
     pub wakeups: u64,
+}
+
+impl Add for Used {
+    type Output = Used;
+
+    fn add(self, other: Used) -> Used {
+        Used { cpu_ns: self.cpu_ns + other.cpu_ns, wakeups: self.wakeups + other.wakeups }
+    }
 }
 
 impl Sub for Used {

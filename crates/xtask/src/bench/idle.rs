@@ -43,8 +43,7 @@ struct Cost {
     name: String,
     processes: usize,
     pss_mib: f64,
-    cpu_percent: f64,
-    wakeups_per_s: f64,
+    used: process::Used,
 }
 
 impl Idle {
@@ -68,14 +67,14 @@ impl Idle {
         drop(node);
         println!("{machine}\n\n`{}`\n", self.command());
         println!("Idle, after a start that was {}:\n", starts_in_words(&starts));
-        print_costs(&own);
+        print_costs(&own, self.seconds);
         println!("\nWorkers beside them: {workers}.");
         if !self.alone {
             let others = self.others()?;
             println!(
                 "\nOther supervisors, each alone with gunicorn (4 workers) and 4 Node servers, and nginx:\n"
             );
-            print_costs(&others);
+            print_costs(&others, self.seconds);
             println!();
             print_ratios(&own, &others);
         }
@@ -128,16 +127,13 @@ impl Idle {
         let before = used(groups)?;
         interrupt::sleep(Duration::from_secs(self.seconds))?;
         let after = used(groups)?;
-        let seconds = self.seconds as f64;
         let mut costs = Vec::new();
         for ((name, pids), (after, before)) in groups.iter().zip(after.into_iter().zip(before)) {
-            let used = after - before;
             costs.push(Cost {
                 name: name.clone(),
                 processes: pids.len(),
                 pss_mib: process::pss(pids)? as f64 / MIB,
-                cpu_percent: used.cpu_ns as f64 / 1e9 / seconds * 100.0,
-                wakeups_per_s: used.wakeups as f64 / seconds,
+                used: after - before,
             });
         }
         Ok(costs)
@@ -154,8 +150,7 @@ impl Cost {
             name: name.into(),
             processes: of.iter().map(|cost| cost.processes).sum(),
             pss_mib: of.iter().map(|cost| cost.pss_mib).sum(),
-            cpu_percent: of.iter().map(|cost| cost.cpu_percent).sum(),
-            wakeups_per_s: of.iter().map(|cost| cost.wakeups_per_s).sum(),
+            used: of.iter().fold(process::Used::default(), |sum, cost| sum + cost.used),
         }
     }
 }
@@ -209,30 +204,24 @@ fn wait_until_quiet(pids: &[u32]) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-fn print_costs(costs: &[Cost]) {
-    println!("| | processes | PSS MiB | CPU, % of a core | wake-ups a second |");
-    println!("|---|---|---|---|---|");
-    for Cost { name, processes, pss_mib, cpu_percent, wakeups_per_s } in costs {
-        println!("| {name} | {processes} | {pss_mib:.1} | {cpu_percent:.3} | {wakeups_per_s:.1} |");
+fn print_costs(costs: &[Cost], seconds: u64) {
+    println!("| | processes | PSS MiB | CPU ms in {seconds} s | % of a core | wake-ups |");
+    println!("|---|---|---|---|---|---|");
+    for Cost { name, processes, pss_mib, used } in costs {
+        let ms = used.cpu_ns as f64 / 1e6;
+        let percent = ms / 10.0 / seconds as f64;
+        let wakeups = used.wakeups;
+        println!("| {name} | {processes} | {pss_mib:.1} | {ms:.2} | {percent:.4} | {wakeups} |");
     }
 }
 
-/// Each supervisor with nginx, divided by mfserv.
+/// The memory of each supervisor with nginx, divided by that of mfserv.
 fn print_ratios(own: &[Cost], others: &[Cost]) {
     let (Some(own), Some((nginx, supervisors))) = (own.last(), others.split_last()) else { return };
-    println!("| beside mfserv | PSS | CPU | wake-ups |");
-    println!("|---|---|---|---|");
+    println!("| | PSS, times that of mfserv |");
+    println!("|---|---|");
     for supervisor in supervisors {
-        let times = |of: fn(&Cost) -> f64| {
-            let own = of(own);
-            match own > 0.0 {
-                true => format!("{:.1} ×", (of(supervisor) + of(nginx)) / own),
-                false => "(mfserv: 0)".into(),
-            }
-        };
-        let pss = times(|cost| cost.pss_mib);
-        let cpu = times(|cost| cost.cpu_percent);
-        let wakeups = times(|cost| cost.wakeups_per_s);
-        println!("| {} + nginx | {pss} | {cpu} | {wakeups} |", supervisor.name);
+        let times = (supervisor.pss_mib + nginx.pss_mib) / own.pss_mib;
+        println!("| {} + nginx | {times:.1} |", supervisor.name);
     }
 }
