@@ -23,6 +23,8 @@ mod upstream;
 mod visit;
 mod wire;
 
+pub use files::place;
+
 use std::rc::Rc;
 use std::time::Duration;
 
