@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mfserv_core::event::{Event, Fact};
 use mfserv_core::names::WorkerId;
 use mfserv_core::worker::Phase;
-use mfserv_testkit::{Load, Method, Node, until};
+use mfserv_testkit::{Load, Method, Node, Plugin, get, programs, until, until_some};
 
 use crate::{PATIENCE, Turn, load_time, node};
 
@@ -50,13 +50,35 @@ fn killing_a_worker_each_second_fails_no_get_and_each_failed_post_is_explained()
     let gets: Vec<_> = report.failed(Method::Get).collect();
     assert!(gets.is_empty(), "{}: {gets:#?}", report.sentence());
     for post in report.failed(Method::Post) {
-        // The dead worker had read it: nobody can know what it did with it.
-        let explained = post.status == Some(502) && post.cause.as_deref() == Some("reset");
+        // The dead worker had read it: nobody can know what it did with it. Or it had even
+        // begun to answer.
+        let unanswered = post.status == Some(502) && post.cause.as_deref() == Some("reset");
+        let explained = unanswered || post.why.starts_with("cut within the answer");
         let near = killed.iter().any(|(_, at)| post.at_ms.abs_diff(*at) < 1_000);
         assert!(explained && near, "{post:?}");
     }
     assert_no_post_was_done_twice(&node);
     assert_replacements_were_quick(&node, &killed);
+    node.stop();
+}
+
+#[test]
+#[ignore = "the front passes the head of an answer on before the body has come, so a worker that \
+            is killed between the two fails a GET that another worker could have answered"]
+fn a_get_whose_worker_dies_between_head_and_body_is_answered_by_another_one() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&Plugin::python("halves", programs::HALVES).key("app_main", "numprocesses", "2"));
+    node.start();
+    let address = node.address();
+    let asked = std::thread::spawn(move || get(address, "/halves"));
+    let pid: u32 = until_some("a worker has sent the head", PATIENCE, || {
+        let lines = node.log_lines("app_halves_main");
+        lines.iter().find_map(|line| line.strip_prefix("head sent by ")?.parse().ok())
+    });
+    node.kill(pid);
+    let answer = asked.join().unwrap().expect("an answer");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "whole"));
     node.stop();
 }
 

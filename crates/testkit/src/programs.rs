@@ -28,3 +28,7 @@ pub const LEAVES_A_DAEMON: &str = include_str!("../programs/leaves_a_daemon.py")
 
 /// Serves, and writes 50 MB of lines to its output each second.
 pub const WRITES_MUCH: &str = include_str!("../programs/writes_much.py");
+
+/// Serves, sends the head of each answer at once and its body half a second later, and
+/// says `head sent by PID` between the two.
+pub const HALVES: &str = include_str!("../programs/halves.py");
