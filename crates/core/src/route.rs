@@ -77,6 +77,17 @@ pub struct UpstreamSpec {
     pub queue_timeout_ms: u64,
 }
 
+/// Which symbolic links are followed on the way to a static file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Symlinks {
+    /// All.
+    #[default]
+    Follow,
+    /// Those that are relative and stay below the root.
+    Beneath,
+}
+
 /// Settings of the listening side, from `[nginx]` and `[front]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerSettings {
@@ -110,6 +121,12 @@ pub struct ServerSettings {
     pub threads: u32,
     /// At most this many client connections at a time.
     pub max_connections: u32,
+    /// Which symbolic links lead to static files.
+    #[serde(default)]
+    pub static_symlinks: Symlinks,
+    /// Static files with a leading dot in their path are served.
+    #[serde(default)]
+    pub static_dotfiles: bool,
     /// A client must have sent a request's head within this, milliseconds.
     pub header_timeout_ms: u64,
     /// An idle kept client connection is closed after this, milliseconds.
@@ -369,6 +386,8 @@ mod tests {
                 body_temp_dir: "/tmp".into(),
                 threads: 1,
                 max_connections: 1,
+                static_symlinks: Symlinks::Follow,
+                static_dotfiles: false,
                 header_timeout_ms: 1,
                 keepalive_timeout_ms: 1,
                 client_timeout_ms: 1,

@@ -269,6 +269,8 @@ pub fn table(slots: Slots, keep_alive: bool) -> RouteTable {
             body_temp_dir: std::env::temp_dir(),
             threads: 1,
             max_connections: 10_000,
+            static_symlinks: Default::default(),
+            static_dotfiles: false,
             header_timeout_ms: 5000,
             keepalive_timeout_ms: 5000,
             client_timeout_ms: 5000,

@@ -80,6 +80,8 @@ pub const KEYS: &[Key] = &[
     key("front", "host", "0.0.0.0", Type::Address, "address to listen on; :: for IPv6"),
     key("front", "threads", "{{MFHARDWARE_NUMBER_OF_CPU_CORES_DIVIDED_BY_4}}", between(1, 1024, ""), "threads that forward requests"),
     key("front", "max_connections", "40000", between(1, 1_000_000, ""), "most client connections at a time"),
+    key("front", "static_symlinks", "follow", Type::OneOf(&["follow", "beneath"]), "symbolic links to static files; beneath: only those that stay below the root"),
+    key("front", "static_dotfiles", "0", Type::Flag, "1: serve static files with a name that begins with a dot in their path"),
     key("front", "header_timeout", "60", seconds(1), "longest wait for the head of a request"),
     key("front", "keepalive_timeout", "75", seconds(1), "an idle client connection is closed after this"),
     key("front", "client_timeout", "60", seconds(1), "longest wait between two reads of a body or two writes of an answer"),

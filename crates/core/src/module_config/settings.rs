@@ -10,6 +10,7 @@ use super::reading::Read;
 use crate::layers::Value;
 use crate::output::Rotation;
 use crate::route::ServerSettings;
+use crate::route::Symlinks;
 
 /// The settings of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +100,10 @@ pub struct Front {
     pub threads: u32,
     /// `max_connections` of clients at a time.
     pub max_connections: u32,
+    /// `static_symlinks`.
+    pub static_symlinks: Symlinks,
+    /// `static_dotfiles`.
+    pub static_dotfiles: bool,
     /// `header_timeout`, seconds.
     pub header_timeout_s: u64,
     /// `keepalive_timeout`, seconds.
@@ -184,6 +189,8 @@ impl ModuleConfig {
             body_temp_dir: nginx.body_temp_dir.clone().unwrap_or(body_temp_dir),
             threads: front.threads,
             max_connections: front.max_connections,
+            static_symlinks: front.static_symlinks,
+            static_dotfiles: front.static_dotfiles,
             header_timeout_ms: front.header_timeout_s * 1000,
             keepalive_timeout_ms: front.keepalive_timeout_s * 1000,
             client_timeout_ms: front.client_timeout_s * 1000,
@@ -244,6 +251,11 @@ impl Front {
             host: host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             threads: small("threads").max(1),
             max_connections: small("max_connections"),
+            static_symlinks: match read.text("front", "static_symlinks").as_deref() {
+                Some("beneath") => Symlinks::Beneath,
+                _ => Symlinks::Follow,
+            },
+            static_dotfiles: read.flag("front", "static_dotfiles"),
             header_timeout_s: count("header_timeout"),
             keepalive_timeout_s: count("keepalive_timeout"),
             client_timeout_s: count("client_timeout"),
