@@ -34,6 +34,8 @@ enum Duty {
     Admitted,
     /// Admitted, but it did not take a connection a moment ago.
     Resting,
+    /// Admitted, but somebody has said that it is to get nothing for now.
+    Suspended,
     Draining,
 }
 
@@ -134,6 +136,29 @@ impl Roster {
         self.hand_out()
     }
 
+    /// Gives an admitted peer no traffic until [`Roster::resume`] or [`Roster::admit`].
+    pub fn suspend(&mut self, key: PeerKey) {
+        if let Some(entry) = self.entry(key) {
+            if entry.duty != Duty::Draining {
+                entry.duty = Duty::Suspended;
+            }
+        }
+    }
+
+    /// The end of a suspension.
+    pub fn resume(&mut self, key: PeerKey) -> Vec<HandedOver> {
+        match self.entry(key) {
+            Some(entry) if entry.duty == Duty::Suspended => entry.duty = Duty::Admitted,
+            _ => {}
+        }
+        self.hand_out()
+    }
+
+    /// True for a suspended peer.
+    pub fn is_suspended(&self, key: PeerKey) -> bool {
+        self.entries.iter().any(|entry| entry.key == key && entry.duty == Duty::Suspended)
+    }
+
     /// Gives no more traffic to a peer; what it holds stays.
     pub fn drain(&mut self, key: PeerKey) {
         if let Some(entry) = self.entry(key) {
@@ -151,12 +176,12 @@ impl Roster {
         self.entries.iter().find(|entry| entry.key == key).map_or(0, |entry| entry.in_flight)
     }
 
-    /// True for a peer that is admitted, resting included.
+    /// True for a peer that is admitted, resting and suspended included.
     pub fn is_admitted(&self, key: PeerKey) -> bool {
         self.entries.iter().any(|entry| entry.key == key && entry.duty != Duty::Draining)
     }
 
-    /// True if any peer is admitted, resting included.
+    /// True if any peer is admitted, resting and suspended included.
     pub fn has_admitted(&self) -> bool {
         self.entries.iter().any(|entry| entry.duty != Duty::Draining)
     }
@@ -299,6 +324,23 @@ mod tests {
         roster.release(0);
         roster.remove(0);
         assert_eq!(roster.in_flight(0), 0);
+    }
+
+    #[test]
+    fn a_suspended_peer_stays_admitted_and_gets_nothing_until_it_is_resumed() {
+        let mut roster = finite(1, 1);
+        roster.suspend(0);
+        roster.wake(0);
+        let first = ticket(roster.take(None));
+        assert!(roster.is_admitted(0) && roster.is_suspended(0));
+        assert_eq!(roster.resume(0), [(first, 0)]);
+        roster.suspend(0);
+        let second = ticket(roster.take(None));
+        assert!(roster.release(0).is_empty());
+        assert_eq!(roster.admit(0), [(second, 0)]);
+        roster.drain(0);
+        roster.suspend(0);
+        assert!(!roster.is_admitted(0) && !roster.is_suspended(0));
     }
 
     #[test]

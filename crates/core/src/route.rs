@@ -77,6 +77,17 @@ pub struct UpstreamSpec {
     pub queue_timeout_ms: u64,
 }
 
+/// Where the address of a client is taken from when proxies stand before the front.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealIp {
+    /// The header that tells it.
+    pub header: String,
+    /// Trusted proxies in the header are skipped, from the right.
+    pub recursive: bool,
+    /// Networks (CIDR) of the trusted proxies: nobody else's header is believed.
+    pub proxies: Vec<String>,
+}
+
 /// Which symbolic links are followed on the way to a static file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -133,6 +144,17 @@ pub struct ServerSettings {
     pub keepalive_timeout_ms: u64,
     /// Between two reads of a request body, or two writes of an answer, milliseconds.
     pub client_timeout_ms: u64,
+    /// Upgraded connections of a worker that is to go are ended after this, milliseconds.
+    #[serde(default = "upgrade_drain_default")]
+    pub upgrade_drain_timeout_ms: u64,
+    /// The client's address comes from a header of trusted proxies.
+    #[serde(default)]
+    pub real_ip: Option<RealIp>,
+}
+
+/// What a table of an earlier daemon means.
+fn upgrade_drain_default() -> u64 {
+    30_000
 }
 
 /// The whole routing of a node. A request sees exactly one.
@@ -391,6 +413,8 @@ mod tests {
                 header_timeout_ms: 1,
                 keepalive_timeout_ms: 1,
                 client_timeout_ms: 1,
+                upgrade_drain_timeout_ms: 1,
+                real_ip: None,
             },
             routes,
             upstreams: BTreeMap::new(),

@@ -1,7 +1,6 @@
 //! Which request goes where, with which fields; the front's own paths; the access log.
 
 use mfserv_core::route::{Slots, Target};
-use mfserv_core::wire::front::ToFront;
 
 use crate::world::*;
 
@@ -174,29 +173,6 @@ fn answers_without_body_are_passed_on_without_one() {
         assert_eq!(client.get("/a/304").status, 304);
         assert_eq!(client.get("/a/204").status, 204);
     }
-}
-
-#[test]
-fn the_front_has_its_own_paths() {
-    let world = World::new();
-    let worker = Worker::saying(&world, 1, "ok");
-    let mut front = world.serving(table(Slots::Unlimited, true), &[&worker]);
-    for (word, status, body) in
-        [("STARTING", 503, "STARTING"), ("RUNNING", 200, "OK\n"), ("STOPPING", 503, "STOPPING")]
-    {
-        front.daemon.say(&ToFront::State { word: word.into() });
-        front.daemon.stats();
-        let answer = front.get("/__health");
-        assert_eq!((answer.status, answer.text().as_str()), (status, body));
-    }
-    assert_eq!(front.get("/uuid").text(), "the-uuid\n");
-    assert_eq!(front.get("/__uuid").text(), "the-uuid\n");
-    assert!(front.get("/status").text().starts_with("Active connections: "));
-    let upstreams: serde_json::Value =
-        serde_json::from_slice(&front.get("/__upstream_status").body).unwrap();
-    let name = format!("unix:{}", worker.socket.display());
-    assert_eq!(upstreams["p/a"][0]["name"], name.as_str());
-    assert_eq!(worker.count(), 0);
 }
 
 #[test]

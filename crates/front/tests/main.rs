@@ -3,6 +3,7 @@
 mod bodies;
 mod broken;
 mod control;
+mod endpoints;
 mod files;
 mod forwarding;
 mod lasting;
@@ -31,4 +32,19 @@ fn front_process() {
         grace: Duration::from_millis(var("FRONT_GRACE_MS").unwrap().parse().unwrap()),
     })
     .unwrap();
+}
+
+/// The whole suite once more, with more than one thread in each front.
+#[test]
+fn every_test_here_holds_with_four_threads_too() {
+    if std::env::var("FRONT_THREADS").is_ok() {
+        return;
+    }
+    let again = std::process::Command::new(std::env::current_exe().unwrap())
+        .env("FRONT_THREADS", "4")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&again.stdout);
+    assert!(again.status.success(), "{text}{}", String::from_utf8_lossy(&again.stderr));
+    assert!(text.contains("test result: ok. "), "{text}");
 }

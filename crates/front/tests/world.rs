@@ -39,8 +39,12 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::listening_on("127.0.0.1:0")
+    }
+
+    pub fn listening_on(address: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("front").tempdir().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         Self { dir, listener, address }
     }
@@ -243,6 +247,11 @@ impl Daemon {
     }
 }
 
+/// The threads of the fronts in these tests.
+pub fn threads() -> u32 {
+    std::env::var("FRONT_THREADS").map_or(1, |text| text.parse().unwrap())
+}
+
 /// A table with the app `p/a` behind `/a` with this policy.
 pub fn table(slots: Slots, keep_alive: bool) -> RouteTable {
     let spec = UpstreamSpec {
@@ -267,13 +276,15 @@ pub fn table(slots: Slots, keep_alive: bool) -> RouteTable {
             uuid: "the-uuid".into(),
             uuid_allows: vec![],
             body_temp_dir: std::env::temp_dir(),
-            threads: 1,
+            threads: threads(),
             max_connections: 10_000,
             static_symlinks: Default::default(),
             static_dotfiles: false,
             header_timeout_ms: 5000,
             keepalive_timeout_ms: 5000,
             client_timeout_ms: 5000,
+            upgrade_drain_timeout_ms: 5000,
+            real_ip: None,
         },
         routes: vec![route("/a", Target::Upstream { name: "p/a".into() })],
         upstreams: BTreeMap::from([("p/a".to_string(), spec)]),

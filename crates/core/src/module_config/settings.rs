@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::reading::Read;
 use crate::layers::Value;
 use crate::output::Rotation;
-use crate::route::ServerSettings;
-use crate::route::Symlinks;
+use crate::route::{RealIp, ServerSettings, Symlinks};
 
 /// The settings of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +84,8 @@ pub struct Nginx {
     pub server_tokens: bool,
     /// `port_in_redirect`.
     pub port_in_redirect: bool,
+    /// `real_ip` with the keys that belong to it; `None` = off.
+    pub real_ip: Option<RealIp>,
     /// `max_size_before_rotation`, bytes; `None` = as `[log]`.
     pub rotation_max_bytes: Option<u64>,
 }
@@ -110,6 +111,8 @@ pub struct Front {
     pub keepalive_timeout_s: u64,
     /// `client_timeout`, seconds.
     pub client_timeout_s: u64,
+    /// `upgrade_drain_timeout`, seconds.
+    pub upgrade_drain_timeout_s: u64,
     /// `queue_max`: waiting requests per app.
     pub queue_max: u32,
     /// `queue_timeout`, seconds; `None` = the app's timeout.
@@ -194,6 +197,8 @@ impl ModuleConfig {
             header_timeout_ms: front.header_timeout_s * 1000,
             keepalive_timeout_ms: front.keepalive_timeout_s * 1000,
             client_timeout_ms: front.client_timeout_s * 1000,
+            upgrade_drain_timeout_ms: front.upgrade_drain_timeout_s * 1000,
+            real_ip: nginx.real_ip.clone(),
         }
     }
 
@@ -236,6 +241,11 @@ impl Nginx {
             ignore_client_abort: flag("proxy_ignore_client_abort"),
             server_tokens: flag("server_tokens"),
             port_in_redirect: flag("port_in_redirect"),
+            real_ip: flag("real_ip").then(|| RealIp {
+                header: read.text("nginx", "real_ip_header").unwrap_or_default(),
+                recursive: flag("real_ip_recursive"),
+                proxies: read.list("nginx", "real_ip_set_from"),
+            }),
             rotation_max_bytes: Some(count("max_size_before_rotation")).filter(|max| *max > 0),
         }
     }
@@ -259,6 +269,7 @@ impl Front {
             header_timeout_s: count("header_timeout"),
             keepalive_timeout_s: count("keepalive_timeout"),
             client_timeout_s: count("client_timeout"),
+            upgrade_drain_timeout_s: count("upgrade_drain_timeout"),
             queue_max: small("queue_max"),
             queue_timeout_s: Some(count("queue_timeout")).filter(|seconds| *seconds > 0),
         }

@@ -41,7 +41,8 @@ pub enum ToFront {
         /// Who is admitted, by upstream. Those not named are drained without a word.
         peers: BTreeMap<String, Vec<Peer>>,
     },
-    /// Give traffic to a worker. Answered by `Admitted`.
+    /// Give traffic to a worker. Answered by `Admitted`, or, where no table has the
+    /// app, by `Trouble` with the cause `unknown_app`.
     Admit {
         /// The upstream.
         upstream: String,
@@ -113,7 +114,8 @@ pub enum FromFront {
     Trouble {
         /// The worker.
         worker: WorkerId,
-        /// One word: `refused`, `reset`, `timeout`, `malformed`, `early_end`.
+        /// One word: `refused`, `reset`, `timeout`, `malformed`, `early_end`; or
+        /// `unknown_app`: it was to be admitted to an app that the table does not have.
         cause: String,
     },
     /// Counters since this front started.

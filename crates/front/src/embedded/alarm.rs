@@ -60,6 +60,11 @@ impl Bell {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// It has not rung after all.
+    pub fn quieten(&self) {
+        self.rung.store(false, Ordering::Release);
+    }
+
     /// It has rung.
     pub fn has_rung(&self) -> bool {
         self.rung.load(Ordering::Acquire)

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::alarm::{Alarm, Bell, Ear};
 use super::buffer::Lent;
-use super::h1::{HeadScan, Refusal};
+use super::h1::{Fields, HeadScan, Refusal};
+use super::trust::Trust;
 use super::wire::Wire;
 
 /// When the front ends, a connection that has just been used may bring one more request.
@@ -32,10 +33,11 @@ pub struct Client {
     /// Its timer.
     pub alarm: Alarm,
     closing: Ear,
-    /// Its address; none over a unix socket.
-    pub address: Option<IpAddr>,
-    /// The address as text.
-    pub address_text: String,
+    /// Who connected; none over a unix socket.
+    peer: Option<IpAddr>,
+    peer_text: String,
+    /// For whom it asks this time, where it is a proxy whose word is taken.
+    told: Option<(IpAddr, String)>,
     /// Bytes received.
     pub received: u64,
     /// Bytes sent.
@@ -43,6 +45,24 @@ pub struct Client {
     /// It sends nothing more, or is gone.
     pub ended: bool,
     idle_since: Instant,
+}
+
+/// How long a client is waited for between requests. A copy: a connection without a
+/// request keeps no table alive.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    header: Duration,
+    idle: Duration,
+}
+
+impl Patience {
+    /// As the settings say.
+    pub fn of(settings: &ServerSettings) -> Self {
+        Self {
+            header: Duration::from_millis(settings.header_timeout_ms),
+            idle: Duration::from_millis(settings.keepalive_timeout_ms),
+        }
+    }
 }
 
 /// What the next thing is that a client does.
@@ -71,8 +91,9 @@ impl Client {
             out: Lent::default(),
             alarm: Alarm::new(),
             closing: Ear::new(closing),
-            address_text: address.map_or_else(|| "unix:".into(), |a| a.to_canonical().to_string()),
-            address: address.map(|a| a.to_canonical()),
+            peer_text: address.map_or_else(|| "unix:".into(), |a| a.to_canonical().to_string()),
+            peer: address.map(|a| a.to_canonical()),
+            told: None,
             received: 0,
             sent: 0,
             ended: false,
@@ -80,19 +101,42 @@ impl Client {
         }
     }
 
-    /// True for a client on this machine.
-    pub fn is_local(&self) -> bool {
-        self.address.is_none_or(|address| address.is_loopback())
+    /// True if an address is good: the one that connected, and the one for which it
+    /// says to ask. A client over a unix socket is on this machine.
+    pub fn is_among(&self, good: impl Fn(IpAddr) -> bool) -> bool {
+        self.peer.is_none_or(&good) && self.told.as_ref().is_none_or(|(address, _)| good(*address))
+    }
+
+    /// A request has come: for whom is it? Returns false if the client has no say about
+    /// X-Forwarded-* either.
+    pub fn identify(&mut self, trust: Option<&Trust>, fields: &Fields) -> bool {
+        let Some(trust) = trust else { return true };
+        let trusted = self.peer.is_some_and(|peer| trust.trusts(peer));
+        let address = trusted.then(|| trust.client_address(fields)).flatten();
+        self.told = address.map(|address| (address, address.to_string()));
+        trusted
+    }
+
+    /// The address that asks, as text.
+    pub fn address_text(&self) -> &str {
+        self.told.as_ref().map_or(&self.peer_text, |(_, text)| text)
+    }
+
+    /// The address that connected, as text.
+    pub fn peer_text(&self) -> &str {
+        &self.peer_text
+    }
+
+    /// Looks whether the client has gone.
+    pub async fn is_gone(&mut self) -> bool {
+        poll_fn(|cx| Poll::Ready(self.has_gone(cx))).await
     }
 
     /// Waits for a request. `first`: it is the first one of the connection.
-    pub async fn next_head(&mut self, settings: &ServerSettings, first: bool) -> Arrival {
+    pub async fn next_head(&mut self, patience: Patience, first: bool) -> Arrival {
         let mut scan = HeadScan::default();
-        let header = Duration::from_millis(settings.header_timeout_ms);
-        let idle = match first {
-            true => header,
-            false => Duration::from_millis(settings.keepalive_timeout_ms),
-        };
+        let header = patience.header;
+        let idle = if first { header } else { patience.idle };
         self.idle_since = Instant::now();
         let mut head_by = (!self.inbox.is_empty()).then(|| self.idle_since + header);
         if head_by.is_some() {

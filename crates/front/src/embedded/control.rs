@@ -1,18 +1,22 @@
 //! What the daemon says to this front, and what the front says back.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use mfserv_core::names::WorkerId;
-use mfserv_core::wire::front::{FromFront, ToFront};
+use mfserv_core::route::RouteTable;
+use mfserv_core::wire::front::{FromFront, Peer, Stats, ToFront};
 use mfserv_core::wire::{VERSION, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::lane::Lanes;
 use super::state::Front;
 
 /// Daemons (and who looks over their shoulder) at the same time.
@@ -36,7 +40,7 @@ pub fn listen(path: &Path) -> Result<UnixListener, Diagnostic> {
 }
 
 /// Serves daemons, one after the other or side by side, for ever.
-pub async fn serve(front: Rc<Front>, listener: UnixListener) {
+pub async fn serve(front: Arc<Front>, lanes: Arc<Lanes>, listener: UnixListener) {
     let open = Rc::new(Cell::new(0));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -47,9 +51,9 @@ pub async fn serve(front: Rc<Front>, listener: UnixListener) {
             continue;
         }
         open.set(open.get() + 1);
-        let (front, open) = (front.clone(), open.clone());
+        let (front, lanes, open) = (front.clone(), lanes.clone(), open.clone());
         tokio::task::spawn_local(async move {
-            if let Err(why) = talk(&front, stream).await {
+            if let Err(why) = talk(&front, &lanes, stream).await {
                 front.errors.say(&format!("daemon: {why}"));
             }
             open.set(open.get() - 1);
@@ -58,11 +62,12 @@ pub async fn serve(front: Rc<Front>, listener: UnixListener) {
 }
 
 /// One daemon, until it goes.
-async fn talk(front: &Front, mut stream: UnixStream) -> Result<(), String> {
-    let mut stirred = front.stir.subscribe();
+async fn talk(front: &Front, lanes: &Arc<Lanes>, mut stream: UnixStream) -> Result<(), String> {
+    let mut stirred = front.signals.stir.subscribe();
     let mut owed: Vec<(String, WorkerId)> = Vec::new();
     let mut buffer: Vec<u8> = Vec::new();
     let mut said = vec![hello(front)];
+    let mut heard = None;
     loop {
         stirred.borrow_and_update();
         owed.retain(|(upstream, worker)| {
@@ -72,9 +77,10 @@ async fn talk(front: &Front, mut stream: UnixStream) -> Result<(), String> {
             }
             held
         });
-        while let Some((worker, cause)) = front.next_trouble() {
-            said.push(FromFront::Trouble { worker, cause: cause.into() });
-        }
+        let (troubles, next) = front.troubles(heard);
+        heard = Some(next);
+        let tell = |(worker, cause): (_, &str)| FromFront::Trouble { worker, cause: cause.into() };
+        said.extend(troubles.into_iter().map(tell));
         send(&mut stream, &mut said).await?;
         tokio::select! {
             read = stream.read_buf(&mut buffer) => {
@@ -85,7 +91,7 @@ async fn talk(front: &Front, mut stream: UnixStream) -> Result<(), String> {
             _ = stirred.changed() => {}
         }
         while let Some(message) = frame::decode(&mut buffer).map_err(|e| e.to_string())? {
-            said.extend(obey(front, message, &mut owed));
+            said.extend(obey(front, lanes, message, &mut owed));
         }
     }
 }
@@ -114,28 +120,24 @@ async fn send(stream: &mut UnixStream, said: &mut Vec<FromFront>) -> Result<(), 
 }
 
 /// Does what is said; returns what is answered at once.
-fn obey(front: &Front, message: ToFront, owed: &mut Vec<(String, WorkerId)>) -> Option<FromFront> {
+fn obey(
+    front: &Front,
+    lanes: &Arc<Lanes>,
+    message: ToFront,
+    owed: &mut Vec<(String, WorkerId)>,
+) -> Option<FromFront> {
     match message {
         // Unknown fields are ignored, so every version is welcome.
         ToFront::Hello { .. } => None,
         ToFront::Publish { generation, table, peers } => {
-            Some(match front.publish(generation, *table, &peers) {
-                Ok(()) => FromFront::Published { generation },
-                Err(reason) => {
-                    front.errors.say(&format!("table {generation} refused: {reason}"));
-                    FromFront::Refused { generation, reason }
-                }
-            })
+            Some(publish(front, lanes, generation, *table, &peers))
         }
         ToFront::Admit { upstream, peer } => Some(match front.upstream(&upstream) {
             Some(app) => {
                 app.admit(&peer);
                 FromFront::Admitted { worker: peer.worker }
             }
-            None => FromFront::Refused {
-                generation: front.generation(),
-                reason: format!("no app {upstream} for worker {}", peer.worker),
-            },
+            None => FromFront::Trouble { worker: peer.worker, cause: "unknown_app".into() },
         }),
         ToFront::Drain { upstream, worker } => {
             if let Some(app) = front.upstream(&upstream) {
@@ -149,9 +151,36 @@ fn obey(front: &Front, message: ToFront, owed: &mut Vec<(String, WorkerId)>) -> 
             None
         }
         ToFront::State { word } => {
-            *front.word.borrow_mut() = word;
+            front.set_word(word);
             None
         }
-        ToFront::Stats => Some(FromFront::Stats(front.stats())),
+        ToFront::Stats => Some(FromFront::Stats(Stats {
+            connections: front.connections(),
+            accepted: front.accepted(),
+            requests: lanes.requests().0,
+            upstreams: front.upstream_stats(),
+        })),
+    }
+}
+
+fn publish(
+    front: &Front,
+    lanes: &Arc<Lanes>,
+    generation: u64,
+    table: RouteTable,
+    peers: &BTreeMap<String, Vec<Peer>>,
+) -> FromFront {
+    let threads = table.server.threads as usize;
+    match front.publish(generation, table, peers) {
+        Ok(()) => {
+            if let Err(why) = lanes.grow(threads) {
+                front.errors.say(&format!("fewer than {threads} threads: {why}"));
+            }
+            FromFront::Published { generation }
+        }
+        Err(reason) => {
+            front.errors.say(&format!("table {generation} refused: {reason}"));
+            FromFront::Refused { generation, reason }
+        }
     }
 }

@@ -1,59 +1,142 @@
-//! The front's own paths: health, identity, counters.
+//! The front's own paths: health, identity, counters, workers.
+//!
+//! Who may ask for more than health is judged by the real address of the connection;
+//! where real_ip replaces it, by the replacement as well: a header can only take away.
 
-use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
 
+use md5::{Digest, Md5};
 use mfserv_core::route::ServerSettings;
 use serde_json::json;
 
 use super::answer;
 use super::client::Client;
+use super::forward::Fault;
 use super::h1::{Framing, RequestHead};
+use super::lane::Lane;
 use super::state::Front;
+use super::trust::Network;
+use super::upstream::PeerState;
 use super::visit::Visit;
 
-/// Answers a request for one of the front's own paths. False if it is none of them.
-pub fn answer(
-    front: &Front,
+/// How often a request with `wait=1` looks whether the worker holds nothing more.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+type Said = (u16, &'static str, String);
+
+/// Which of the front's own paths is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint<'a> {
+    /// Is the node well?
+    Health,
+    /// Counters of the connections.
+    Status,
+    /// The workers of each app.
+    Upstreams,
+    /// The node's identity.
+    Uuid,
+    /// No more traffic to the worker with this socket.
+    SocketDown(&'a str),
+    /// Traffic again.
+    SocketUp(&'a str),
+}
+
+impl<'a> Endpoint<'a> {
+    /// The endpoint of a path.
+    pub fn of(path: &'a str, settings: &ServerSettings) -> Option<Self> {
+        if settings.health_path.as_deref() == Some(path) {
+            return Some(Endpoint::Health);
+        }
+        match path {
+            "/status" => return Some(Endpoint::Status),
+            "/uuid" => return Some(Endpoint::Uuid),
+            _ => {}
+        }
+        let own = path.strip_prefix("/__")?;
+        match own {
+            "status" => Some(Endpoint::Status),
+            "uuid" => Some(Endpoint::Uuid),
+            "upstream_status" => Some(Endpoint::Upstreams),
+            _ => {
+                let down = own.strip_prefix("socket_down/").map(Endpoint::SocketDown);
+                down.or_else(|| own.strip_prefix("socket_up/").map(Endpoint::SocketUp))
+            }
+        }
+    }
+
+    fn is_allowed(self, settings: &ServerSettings, client: &Client) -> bool {
+        match self {
+            Endpoint::Health => true,
+            Endpoint::Uuid => client.is_among(|address| {
+                let inside =
+                    |text: &String| Network::parse(text).is_some_and(|n| n.contains(address));
+                address.is_loopback() || settings.uuid_allows.iter().any(inside)
+            }),
+            _ => client.is_among(|address| address.is_loopback()),
+        }
+    }
+
+    fn steers(self) -> bool {
+        matches!(self, Endpoint::SocketDown(_) | Endpoint::SocketUp(_))
+    }
+}
+
+/// Answers a request for one of the front's own paths.
+pub async fn answer(
+    endpoint: Endpoint<'_>,
+    lane: &Lane,
     settings: &ServerSettings,
     client: &mut Client,
     (head, visit): (&RequestHead, &mut Visit),
-    path: &str,
-) -> bool {
-    let is_health = settings.health_path.as_deref() == Some(path);
-    let (status, content_type, body) = match path {
-        _ if is_health => health(front),
-        "/status" | "/__status" if client.is_local() => counters(front),
-        "/__upstream_status" if client.is_local() => upstreams(front),
-        "/uuid" | "/__uuid" if may_ask_uuid(settings, client) => {
+) -> Result<(), Fault> {
+    visit.of_plugin(if endpoint.steers() { "#core#" } else { "#monitoring#" });
+    visit.logged = endpoint == Endpoint::Health && settings.health_access_log;
+    visit.keep &= head.framing == Framing::None;
+    if !endpoint.is_allowed(settings, client) {
+        return Err(Fault::Answer(403, "forbidden"));
+    }
+    let front = &lane.front;
+    let (status, content_type, body) = match endpoint {
+        Endpoint::Health => health(front),
+        Endpoint::Status => counters(lane),
+        Endpoint::Upstreams => upstreams(front),
+        Endpoint::Uuid => {
             let uuid = if settings.uuid.is_empty() { "unknown" } else { &settings.uuid };
             (200, "text/plain", format!("{uuid}\n"))
         }
-        "/status" | "/__status" | "/__upstream_status" | "/uuid" | "/__uuid" => {
-            (403, "text/plain", "forbidden\n".to_string())
+        Endpoint::SocketDown(name) => {
+            let socket = socket_of(name)?;
+            steer(front, &socket, false);
+            let target = head.target();
+            let query = target.split(|&b| b == b'?').nth(1).unwrap_or_default();
+            if query.split(|&b| b == b'&').any(|pair| pair == b"wait=1") {
+                wait_until_idle(front, &socket, client).await?;
+            }
+            (200, "text/plain", String::new())
         }
-        _ => return false,
+        Endpoint::SocketUp(name) => {
+            steer(front, &socket_of(name)?, true);
+            (200, "text/plain", String::new())
+        }
     };
-    visit.of_plugin("#monitoring#");
-    visit.logged = is_health && settings.health_access_log;
-    visit.keep &= head.framing == Framing::None;
     let to_head = head.method() == b"HEAD";
     let what = (status, content_type, body.as_bytes());
     answer::put_text(&mut client.out, settings, visit, to_head, what);
-    true
+    Ok(())
 }
 
-fn health(front: &Front) -> (u16, &'static str, String) {
-    let word = front.word.borrow();
-    match word.as_str() {
+fn health(front: &Front) -> Said {
+    match front.word().as_str() {
         "RUNNING" => (200, "text/plain", "OK\n".into()),
         word => (503, "text/plain", word.to_string()),
     }
 }
 
 /// In the form of nginx's stub_status, which collectors know.
-fn counters(front: &Front) -> (u16, &'static str, String) {
-    let (active, busy) = (front.connections.get(), front.busy.get());
-    let (accepted, requests) = (front.accepted.get(), front.requests.get());
+fn counters(lane: &Lane) -> Said {
+    let (active, accepted) = (lane.front.connections(), lane.front.accepted());
+    let (requests, busy) = lane.requests();
     let text = format!(
         "Active connections: {active} \nserver accepts handled requests\n \
          {accepted} {accepted} {requests} \nReading: 0 Writing: {busy} Waiting: {} \n",
@@ -62,49 +145,117 @@ fn counters(front: &Front) -> (u16, &'static str, String) {
     (200, "text/plain", text)
 }
 
-fn upstreams(front: &Front) -> (u16, &'static str, String) {
+/// By the md5 of `PLUGIN/APP`, as tools know it; the name itself is told of each peer.
+fn upstreams(front: &Front) -> Said {
     let mut all = serde_json::Map::new();
     for upstream in front.upstreams() {
-        let peers: Vec<_> = upstream
-            .peers()
-            .into_iter()
-            .enumerate()
-            .map(|(id, (peer, in_flight, admitted))| {
-                let name = format!("unix:{}", peer.socket.display());
-                let worker = peer.worker.to_string();
-                let mut told =
-                    json!({"name": name, "id": id, "conns": in_flight, "worker": worker});
-                if !admitted {
-                    told["down"] = true.into();
-                }
-                told
-            })
-            .collect();
-        all.insert(upstream.name.clone(), peers.into());
+        let peers = upstream.peers();
+        let told = peers.iter().enumerate().map(|(id, peer)| told(&upstream.name, id, peer));
+        let digest = Md5::digest(upstream.name.as_bytes());
+        let key = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        all.insert(key, told.collect());
     }
     (200, "application/json", format!("{}\n", serde_json::Value::Object(all)))
 }
 
-fn may_ask_uuid(settings: &ServerSettings, client: &Client) -> bool {
-    let Some(address) = client.address else { return true };
-    client.is_local() || settings.uuid_allows.iter().any(|network| is_in(address, network))
+fn told(app: &str, id: usize, peer: &PeerState) -> serde_json::Value {
+    let mut told = json!({
+        "name": format!("unix:{}", peer.name.socket.display()),
+        "id": id,
+        "conns": peer.in_flight,
+        "weight": 1,
+        "current_weight": 0,
+        "effective_weight": 1,
+        "fails": 0,
+        "max_fails": 0,
+        "fail_timeout": 10,
+        "app": app,
+        "worker": peer.name.worker.to_string(),
+    });
+    if !peer.serves {
+        told["down"] = true.into();
+    }
+    told
 }
 
-/// True if the address is in a network written as `ADDRESS` or `ADDRESS/BITS`.
-fn is_in(address: IpAddr, network: &str) -> bool {
-    let (base, bits) = network.split_once('/').map_or((network, None), |(b, n)| (b, Some(n)));
-    let Ok(base) = base.trim().parse::<IpAddr>() else { return false };
-    let (left, right, width) = match (address, base) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
-        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),
-        _ => return false,
-    };
-    let Ok(bits) = bits.map_or(Ok(width), |text| text.trim().parse::<u32>()) else { return false };
-    if bits > width {
-        return false;
+fn socket_of(encoded: &str) -> Result<String, Fault> {
+    decode_base64url(encoded)
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .ok_or(Fault::Answer(400, "bad_socket"))
+}
+
+/// Stops or starts the traffic to the worker behind a socket. An unknown one gets none.
+fn steer(front: &Front, socket: &str, up: bool) {
+    for upstream in front.upstreams() {
+        for peer in upstream.peers() {
+            if is_socket_of(&peer.name.socket, socket) {
+                match up {
+                    true => upstream.resume(&peer.name.worker),
+                    false => upstream.suspend(&peer.name.worker),
+                }
+            }
+        }
     }
-    let ignored = width - bits;
-    ignored == 128 || (left >> ignored) == (right >> ignored)
+}
+
+/// Until no request is in the worker behind a socket; the app's timeouts see to it that
+/// this comes.
+async fn wait_until_idle(front: &Front, socket: &str, client: &mut Client) -> Result<(), Fault> {
+    let is_busy = || {
+        let peers = front.upstreams().into_iter().flat_map(|upstream| upstream.peers());
+        peers.into_iter().any(|p| p.in_flight > 0 && is_socket_of(&p.name.socket, socket))
+    };
+    while is_busy() {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if client.is_gone().await || front.closing.has_rung() {
+            return Err(Fault::Gone);
+        }
+    }
+    Ok(())
+}
+
+/// True for the socket itself, and for the link that stands for its slot number:
+/// `app_P_A_1.socket` means whichever `app_P_A_1.K.socket` there is.
+fn is_socket_of(peer: &Path, asked: &str) -> bool {
+    if peer.as_os_str() == asked {
+        return true;
+    }
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let (Some(of_peer), Some(asked)) = (name(peer), name(Path::new(asked))) else { return false };
+    let (Some(of_peer), Some(stem)) =
+        (of_peer.strip_suffix(".socket"), asked.strip_suffix(".socket"))
+    else {
+        return false;
+    };
+    let incarnation = of_peer.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.'));
+    incarnation.is_some_and(|k| !k.is_empty() && k.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// RFC 4648, 5; the padding may be left out.
+fn decode_base64url(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_end_matches('=');
+    if text.is_empty() || text.len() % 4 == 1 {
+        return None;
+    }
+    let mut decoded = Vec::with_capacity(text.len() * 3 / 4);
+    let (mut bits, mut count) = (0u32, 0);
+    for byte in text.bytes() {
+        let six = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'-' => 62,
+            b'_' => 63,
+            _ => return None,
+        };
+        bits = (bits << 6) | u32::from(six);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            decoded.push((bits >> count) as u8);
+        }
+    }
+    Some(decoded)
 }
 
 #[cfg(test)]
@@ -112,19 +263,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_are_compared_by_their_bits() {
-        for (address, network, inside) in [
-            ("10.1.2.3", "10.0.0.0/8", true),
-            ("11.1.2.3", "10.0.0.0/8", false),
-            ("10.1.2.3", "10.1.2.3", true),
-            ("10.1.2.3", "0.0.0.0/0", true),
-            ("10.1.2.3", "::/0", false),
-            ("fe80::1", "fe80::/10", true),
-            ("fe80::1", "::/0", true),
-            ("10.1.2.3", "10.0.0.0/33", false),
-            ("10.1.2.3", "nonsense", false),
+    fn sockets_are_named_in_base64url_with_or_without_padding() {
+        for (text, decoded) in [
+            ("L3Zhci9hLnNvY2tldA==", "/var/a.socket"),
+            ("L3Zhci9hLnNvY2tldA", "/var/a.socket"),
+            ("w78_w74-", "ÿ?þ>"),
         ] {
-            assert_eq!(is_in(address.parse().unwrap(), network), inside, "{address} {network}");
+            assert_eq!(decode_base64url(text).as_deref(), Some(decoded.as_bytes()), "{text}");
+        }
+        for bad in ["", "=", "a", "a b=", "+a==", "ab/c", "\u{e9}\u{e9}"] {
+            assert_eq!(decode_base64url(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_stands_for_every_incarnation_of_its_worker_and_no_other() {
+        let peer = Path::new("/run/app_p_a_1.7.socket");
+        assert!(is_socket_of(peer, "/run/app_p_a_1.7.socket"));
+        assert!(is_socket_of(peer, "/var/app_p_a_1.socket"));
+        for other in
+            ["/var/app_p_a_2.socket", "/var/app_p_a_1.8.socket", "/var/app_p_a.socket", "x"]
+        {
+            assert!(!is_socket_of(peer, other), "{other}");
         }
     }
 }

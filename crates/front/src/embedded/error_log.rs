@@ -1,6 +1,6 @@
 //! `nginx_error.log`: what went wrong with workers, and what was refused to clients.
 
-use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::log::Log;
@@ -14,34 +14,38 @@ const LINE_MAX: usize = 1024;
 /// The error log, bounded in lines per second.
 pub struct ErrorLog {
     log: Log,
-    window: Cell<Instant>,
-    lines: Cell<u32>,
-    left_out: Cell<u64>,
+    window: Mutex<Window>,
+}
+
+struct Window {
+    began: Instant,
+    lines: u32,
+    left_out: u64,
 }
 
 impl ErrorLog {
     /// Writes to `log`.
     pub fn new(log: Log) -> Self {
-        let window = Cell::new(Instant::now());
-        Self { log, window, lines: Cell::new(0), left_out: Cell::new(0) }
+        let window = Window { began: Instant::now(), lines: 0, left_out: 0 };
+        Self { log, window: Mutex::new(window) }
     }
 
     /// Adds a line, unless there were too many just now.
     pub fn say(&self, text: &str) {
-        if self.window.get().elapsed() >= WINDOW {
-            self.window.set(Instant::now());
-            self.lines.set(0);
-            let left_out = self.left_out.take();
-            if left_out > 0 {
-                self.write(&format!("{left_out} lines left out"));
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if window.began.elapsed() >= WINDOW {
+            if window.left_out > 0 {
+                self.write(&format!("{} lines left out", window.left_out));
             }
+            *window = Window { began: Instant::now(), lines: 0, left_out: 0 };
         }
-        self.lines.set(self.lines.get() + 1);
-        if self.lines.get() > LINES_MAX {
-            self.left_out.set(self.left_out.get() + 1);
-        } else {
-            self.write(text);
+        window.lines += 1;
+        if window.lines > LINES_MAX {
+            window.left_out += 1;
+            return;
         }
+        drop(window);
+        self.write(text);
     }
 
     fn write(&self, text: &str) {

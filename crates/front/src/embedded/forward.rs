@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use super::buffer::Lent;
 use super::client::Client;
 use super::h1::{HeadScan, Refusal, RequestHead, ResponseHead};
+use super::lane::Lane;
 use super::relay;
 use super::rewrite;
-use super::state::{App, Front};
+use super::state::App;
 use super::tunnel;
 use super::upload::{BodyFault, SendFault, Upload};
 use super::upstream::{Link, NoLink, Peer, Slot, Taken};
@@ -57,8 +58,8 @@ enum Failure {
 
 /// A request on its way to an app.
 pub struct Forwarding<'a> {
-    /// The front.
-    pub front: &'a Front,
+    /// The thread that serves it.
+    pub lane: &'a Lane,
     /// Who asks.
     pub client: &'a mut Client,
     /// What.
@@ -94,8 +95,8 @@ impl Forwarding<'_> {
         if answered.is_err() {
             self.visit.keep &= !upload.is_incomplete();
         }
-        let (slot, link) = answered?;
-        self.app.upstream.count_answer(self.reply.status);
+        let (mut slot, link) = answered?;
+        slot.answered(self.reply.status);
         if self.reply.status == 101 {
             return tunnel::run(self, slot, link).await;
         }
@@ -150,7 +151,7 @@ impl Forwarding<'_> {
         deadline: Instant,
         last: NoLink,
     ) -> Result<Slot, Fault> {
-        let mut waiting = match self.app.upstream.take(avoid) {
+        let mut waiting = match self.app.upstream.take(self.lane.number, avoid) {
             Taken::Slot(slot) => return Ok(slot),
             Taken::Waiting(waiting) => waiting,
             Taken::Full => return Err(Fault::Answer(503, "queue_full")),
@@ -181,7 +182,7 @@ impl Forwarding<'_> {
         self.app.upstream.rest(&slot.peer, why);
         if why == NoLink::Refused && last != NoLink::Refused {
             let socket = slot.socket().display().to_string();
-            self.front.trouble(&slot.peer.name.worker, "refused", &socket);
+            self.lane.front.trouble(&slot.peer.name.worker, "refused", &socket);
         }
     }
 
@@ -198,7 +199,7 @@ impl Forwarding<'_> {
         let target = String::from_utf8_lossy(self.head.path());
         let id = String::from_utf8_lossy(&self.visit.id);
         let detail = format!("{detail} (path {target}, request {id})");
-        self.front.trouble(&slot.peer.name.worker, cause, &detail);
+        self.lane.front.trouble(&slot.peer.name.worker, cause, &detail);
     }
 
     /// Sends the request on a connection and reads the head of the answer.

@@ -1,18 +1,20 @@
-//! Where clients come in.
+//! Where clients come in. One lane accepts; each connection goes to the lane with the
+//! fewest.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
-use rustix::net::AddressFamily;
-use tokio::net::{TcpListener, UnixListener};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags};
+use tokio::io::unix::AsyncFd;
 
 use super::alarm::Ear;
-use super::serve;
+use super::lane::Lanes;
 use super::state::Front;
-use super::wire::Wire;
 
 /// After accept(2) failed (out of descriptors, usually).
 const PAUSE: Duration = Duration::from_millis(50);
@@ -20,30 +22,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// An inherited listening socket.
 pub struct Listener {
     name: String,
-    socket: Socket,
-}
-
-enum Socket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-/// A counted connection.
-struct Counted(Rc<Front>);
-
-impl Counted {
-    fn new(front: &Rc<Front>) -> Self {
-        front.connections.set(front.connections.get() + 1);
-        front.accepted.set(front.accepted.get() + 1);
-        Self(front.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
-        self.0.closed.notify_waiters();
-    }
+    socket: OwnedFd,
+    unix: bool,
 }
 
 impl Listener {
@@ -52,76 +32,98 @@ impl Listener {
         let unusable = |why: &dyn std::fmt::Display| {
             Diagnostic::error(format!("the listening socket {name:?} cannot be used")).because(why)
         };
-        let copy = socket.try_clone().map_err(|why| unusable(&why))?;
-        let address = rustix::net::getsockname(&copy).map_err(|why| unusable(&why))?;
-        rustix::io::ioctl_fionbio(&copy, true).map_err(|why| unusable(&why))?;
-        let socket = if address.address_family() == AddressFamily::UNIX {
-            let listener = UnixListener::from_std(copy.into());
-            Socket::Unix(listener.map_err(|why| unusable(&why))?)
-        } else {
+        let socket = socket.try_clone().map_err(|why| unusable(&why))?;
+        let address = rustix::net::getsockname(&socket).map_err(|why| unusable(&why))?;
+        rustix::io::ioctl_fionbio(&socket, true).map_err(|why| unusable(&why))?;
+        let unix = address.address_family() == AddressFamily::UNIX;
+        if !unix {
             // Accepted connections inherit it.
-            rustix::net::sockopt::set_tcp_nodelay(&copy, true).map_err(|why| unusable(&why))?;
-            let listener = TcpListener::from_std(copy.into());
-            Socket::Tcp(listener.map_err(|why| unusable(&why))?)
-        };
-        Ok(Self { name: name.to_string(), socket })
+            rustix::net::sockopt::set_tcp_nodelay(&socket, true).map_err(|why| unusable(&why))?;
+        }
+        Ok(Self { name: name.to_string(), socket, unix })
     }
 
     /// Accepts from the first table on, until the front ends.
-    pub async fn serve(self, front: Rc<Front>) {
-        while front.in_force().is_none() {
-            front.published.notified().await;
+    pub async fn serve(self, front: Arc<Front>, lanes: Arc<Lanes>) {
+        let Self { name, socket, unix } = self;
+        // SAFETY: an OwnedFd names the same open socket until it is dropped, which is
+        // after the reactor has forgotten it.
+        #[allow(unsafe_code)]
+        let registered = unsafe { AsyncFd::register(socket) };
+        let socket = match registered {
+            Ok(socket) => socket,
+            Err(why) => return front.errors.say(&format!("cannot accept on {name}: {why}")),
+        };
+        let mut stirred = front.signals.stir.subscribe();
+        while front.version() == 0 {
+            if stirred.changed().await.is_err() {
+                return;
+            }
         }
         let mut ending = Ear::new(front.closing.clone());
         loop {
-            self.wait_for_room(&front).await;
+            let threads = wait_for_room(&front).await;
             let accepted = tokio::select! {
                 biased;
                 () = std::future::poll_fn(|cx| match ending.hears(cx) {
-                    true => std::task::Poll::Ready(()),
-                    false => std::task::Poll::Pending,
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
                 }) => return,
-                accepted = self.accept() => accepted,
+                accepted = accept(&socket, unix) => accepted,
             };
             match accepted {
-                Ok((wire, address)) => {
-                    let counted = Counted::new(&front);
-                    let front = front.clone();
-                    tokio::task::spawn_local(async move {
-                        serve::serve(front, wire, address).await;
-                        drop(counted);
-                    });
-                }
+                Ok((socket, address)) => lanes.give(socket, address, threads),
                 Err(why) => {
-                    front.errors.say(&format!("accept on {}: {why}", self.name));
+                    front.errors.say(&format!("accept on {name}: {why}"));
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         }
     }
+}
 
-    async fn accept(&self) -> std::io::Result<(Wire, Option<IpAddr>)> {
-        match &self.socket {
-            Socket::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                Ok((Wire::Tcp(stream), Some(address.ip())))
+/// The next client, not yet known to any lane's reactor.
+async fn accept(
+    socket: &AsyncFd<OwnedFd>,
+    unix: bool,
+) -> std::io::Result<(OwnedFd, Option<IpAddr>)> {
+    loop {
+        let mut ready = socket.readable().await?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let accepted = ready.try_io(|fd| Ok(rustix::net::acceptfrom_with(fd, flags)?));
+        match accepted {
+            Ok(Ok((client, address))) => {
+                let ip = address.and_then(|address| SocketAddr::try_from(address).ok());
+                match ip {
+                    Some(ip) => return Ok((client, Some(ip.ip()))),
+                    None if unix => return Ok((client, None)),
+                    // Gone again.
+                    None => {}
+                }
             }
-            Socket::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                Ok((Wire::Unix(stream), None))
-            }
+            Ok(Err(why)) if is_of_the_client(&why) => {}
+            Ok(Err(why)) => return Err(why),
+            Err(_) => {}
         }
     }
+}
 
-    /// While there are as many clients as allowed, others wait in the kernel's queue.
-    async fn wait_for_room(&self, front: &Front) {
-        loop {
-            let max = front.in_force().map_or(1, |f| f.table.server.max_connections.max(1));
-            if front.connections.get() < u64::from(max) || front.closing.has_rung() {
-                return;
-            }
-            // Bounded, because the limit may also change.
-            let _ = tokio::time::timeout(PAUSE, front.closed.notified()).await;
+/// accept(2) passes on what happened to the connection, which is no fault of ours.
+fn is_of_the_client(why: &std::io::Error) -> bool {
+    let passing =
+        [Errno::CONNABORTED, Errno::PROTO, Errno::INTR, Errno::NETDOWN, Errno::HOSTUNREACH];
+    passing.iter().any(|code| why.raw_os_error() == Some(code.raw_os_error()))
+}
+
+/// While there are as many clients as allowed, others wait in the kernel's queue.
+/// Returns over how many lanes clients are spread.
+async fn wait_for_room(front: &Front) -> usize {
+    loop {
+        let (max, threads) = front.limits();
+        if front.connections() < max || front.closing.has_rung() {
+            return threads;
         }
+        // Bounded, because the limit may also change.
+        let _ = tokio::time::timeout(PAUSE, front.closed.notified()).await;
     }
 }

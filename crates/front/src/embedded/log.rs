@@ -1,5 +1,6 @@
 //! The front's log files: lines are gathered, and written by a thread of their own.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::path::PathBuf;
@@ -45,9 +46,20 @@ impl Log {
 
     /// Adds a line: `fill` appends it, with its end.
     pub fn line(&self, fill: impl FnOnce(&mut Vec<u8>)) {
+        thread_local! {
+            static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            fill(line);
+            self.append(line);
+        });
+    }
+
+    fn append(&self, line: &[u8]) {
         let (shared, wake) = &*self.shared;
         let mut shared = lock(shared);
-        fill(&mut shared.lines);
+        shared.lines.extend_from_slice(line);
         let first = shared.since.is_none();
         if first {
             shared.since = Some(Instant::now());

@@ -10,13 +10,16 @@ mod error_log;
 mod files;
 mod forward;
 pub mod h1;
+mod lane;
 mod listener;
 mod log;
 mod mime;
 mod relay;
+mod request_id;
 mod rewrite;
 mod serve;
 mod state;
+mod trust;
 mod tunnel;
 mod upload;
 mod upstream;
@@ -25,7 +28,7 @@ mod wire;
 
 pub use files::place;
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
@@ -35,20 +38,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::FrontOptions;
 use crate::keeper_link::KeeperLink;
 use error_log::ErrorLog;
+use lane::Lanes;
 use listener::Listener;
 use log::Log;
 use state::Front;
 
-/// Threads that open and read files.
-const FILE_THREADS: usize = 4;
 /// How often idle connections to workers are looked at, while there are some.
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
+/// How often a front that ends looks whether it is empty, should it not be told.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Runs a front until SIGTERM or SIGINT, and until what it holds then is over.
+/// Runs a front until SIGTERM or SIGINT, and until what it holds then is over. This
+/// thread speaks with daemons; the lanes serve.
 pub fn run(options: FrontOptions) -> Result<(), Diagnostic> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(FILE_THREADS)
         .build_local(LocalOptions::default())
         .map_err(|why| Diagnostic::error("the front cannot start").because(why))?;
     runtime.block_on(live(options))
@@ -71,13 +75,13 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
         .keeper_socket
         .map(|socket| KeeperLink::start(socket, options.listeners))
         .transpose()?;
-    tokio::task::spawn_local(control::serve(front.clone(), control));
+    let lanes = Lanes::start(front.clone())?;
+    listeners.into_iter().for_each(|listener| lanes.accept(listener));
+    tokio::task::spawn_local(control::serve(front.clone(), lanes.clone(), control));
     tokio::task::spawn_local(sweep(front.clone()));
-    for listener in listeners {
-        tokio::task::spawn_local(listener.serve(front.clone()));
-    }
     ending.asked().await;
     finish(&front, options.grace, &mut ending).await;
+    lanes.end();
     drop(keeper);
     // The daemon may have put another front's socket there meanwhile; it never does while
     // this one lives, so what is there is ours.
@@ -109,18 +113,18 @@ impl Ending {
 
 /// Answers what is being asked, accepts nothing new; not longer than `grace`, and not
 /// longer than until it is asked again by SIGINT.
-async fn finish(front: &Rc<Front>, grace: Duration, ending: &mut Ending) {
+async fn finish(front: &Front, grace: Duration, ending: &mut Ending) {
     front.closing.ring();
     front.sweep(true);
     let empty = async {
-        while front.connections.get() > 0 {
-            front.closed.notified().await;
+        while front.connections() > 0 {
+            let _ = tokio::time::timeout(LOOK_EVERY, front.closed.notified()).await;
         }
     };
     tokio::select! {
         () = empty => {}
         () = tokio::time::sleep(grace) => {
-            let left = front.connections.get();
+            let left = front.connections();
             front.errors.say(&format!("{left} connections cut at the end"));
         }
         _ = ending.int.recv() => {}
@@ -128,13 +132,16 @@ async fn finish(front: &Rc<Front>, grace: Duration, ending: &mut Ending) {
 }
 
 /// Closes idle connections to workers when their time has come.
-async fn sweep(front: Rc<Front>) {
+async fn sweep(front: Arc<Front>) {
     loop {
-        front.parked.notified().await;
+        front.signals.some_parked().await;
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
             if !front.sweep(false) {
-                break;
+                front.signals.none_parked();
+                if !front.sweep(false) {
+                    break;
+                }
             }
         }
     }

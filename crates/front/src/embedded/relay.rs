@@ -49,7 +49,7 @@ pub async fn run(
     upload: Upload,
 ) -> Result<(), Fault> {
     let sent_before = of.client.sent;
-    of.visit.keep &= !upload.is_incomplete() && !of.front.closing.has_rung();
+    of.visit.keep &= !upload.is_incomplete() && !of.lane.front.closing.has_rung();
     let shape = rewrite::put_answer(&mut of.client.out, of.reply, of.head, of.settings, of.visit);
     let now = Instant::now();
     let worker_patience = Duration::from_millis(of.app.spec.timeout_ms);
@@ -230,12 +230,12 @@ impl Relay {
         }
         let reusable = of.reply.keep_alive
             && of.app.spec.keep_alive
-            && !of.front.closing.has_rung()
+            && !of.lane.front.closing.has_rung()
             && self.upload.finished
             && of.back.is_empty();
         of.back.clear();
-        if reusable && slot.park(link.wire, of.reply.keep_alive_s) {
-            of.front.parked.notify_one();
+        if reusable {
+            slot.park(link.wire, of.reply.keep_alive_s);
         }
     }
 
@@ -263,7 +263,7 @@ impl Relay {
         if let Some((slot, _)) = self.held.take() {
             let id = String::from_utf8_lossy(&of.visit.id);
             let detail = format!("in the body of its answer (request {id})");
-            of.front.trouble(&slot.peer.name.worker, cause, &detail);
+            of.lane.front.trouble(&slot.peer.name.worker, cause, &detail);
         }
         if self.shape == Shape::UntilClose {
             // An ordinary close would look like the end of the answer.

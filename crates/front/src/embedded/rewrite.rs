@@ -40,7 +40,7 @@ pub fn put_request(
         out.push_all(&[b"X-Request-Id: ", &visit.id, b"\r\n"]);
     }
     if settings.add_forwarded {
-        put_forwarded(out, head, client);
+        put_forwarded(out, head, client, visit.trusted);
     }
     if head.upgrade {
         for protocol in head.fields.values(Name::Upgrade) {
@@ -88,15 +88,17 @@ fn put_body_framing(out: &mut Buffer, head: &RequestHead, upload: &Upload) {
     }
 }
 
-/// X-Real-IP and X-Forwarded-*: what came in wins, except for the address.
-fn put_forwarded(out: &mut Buffer, head: &RequestHead, client: &Client) {
-    let address = client.address_text.as_bytes();
+/// X-Real-IP and X-Forwarded-*: what came in wins, except for the address; from a
+/// client that is not trusted nothing came in.
+fn put_forwarded(out: &mut Buffer, head: &RequestHead, client: &Client, trusted: bool) {
+    let address = client.address_text().as_bytes();
     out.push_all(&[b"X-Real-IP: ", address, b"\r\nX-Forwarded-For: "]);
-    for earlier in head.fields.values(Name::ForwardedFor).filter(|value| !value.is_empty()) {
-        out.push_all(&[earlier, b", "]);
+    let earlier = head.fields.values(Name::ForwardedFor).filter(|value| !value.is_empty());
+    for value in earlier.filter(|_| trusted) {
+        out.push_all(&[value, b", "]);
     }
     out.push_all(&[address, b"\r\n"]);
-    let incoming = |name| head.fields.first(name);
+    let incoming = |name| head.fields.first(name).filter(|_| trusted);
     let proto = incoming(Name::ForwardedProto).unwrap_or(b"http");
     out.push_all(&[b"X-Forwarded-Proto: ", proto, b"\r\n"]);
     if let Some(host) = incoming(Name::ForwardedHost) {

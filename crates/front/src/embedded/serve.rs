@@ -8,12 +8,13 @@ use mfserv_core::route::{self, ServerSettings, Target};
 
 use super::answer;
 use super::buffer::Lent;
-use super::client::{Arrival, Client};
-use super::endpoints;
+use super::client::{Arrival, Client, Patience};
+use super::endpoints::{self, Endpoint};
 use super::files;
 use super::forward::{Fault, Forwarding};
 use super::h1::{Framing, Refusal, RequestHead, ResponseHead};
-use super::state::{Front, InForce};
+use super::lane::Lane;
+use super::state::InForce;
 use super::visit::Visit;
 use super::wire::Wire;
 
@@ -26,9 +27,11 @@ struct Desk {
 }
 
 /// Serves a client until one of the two has had enough.
-pub async fn serve(front: Rc<Front>, wire: Wire, address: Option<IpAddr>) {
-    let Some(in_force) = front.in_force() else { return };
-    let mut client = Client::new(wire, address, front.closing.clone());
+pub async fn serve(lane: Rc<Lane>, wire: Wire, address: Option<IpAddr>) {
+    let Some(table) = lane.table() else { return };
+    let mut patience = Patience::of(&table.table.server);
+    drop(table);
+    let mut client = Client::new(wire, address, lane.front.closing.clone());
     let mut desk = Desk {
         head: RequestHead::default(),
         reply: ResponseHead::default(),
@@ -36,17 +39,14 @@ pub async fn serve(front: Rc<Front>, wire: Wire, address: Option<IpAddr>) {
         back: Lent::default(),
     };
     let mut first = true;
-    let mut in_force = in_force;
     loop {
-        let arrival = client.next_head(&in_force.table.server, first).await;
-        if arrival == Arrival::End {
-            return;
-        }
+        let arrival = client.next_head(patience, first).await;
+        let Some(table) = lane.table().filter(|_| arrival != Arrival::End) else { return };
         first = false;
-        in_force = front.in_force().unwrap_or(in_force);
-        front.busy.set(front.busy.get() + 1);
-        let go_on = one_request(&front, &in_force, &mut client, &mut desk, arrival).await;
-        front.busy.set(front.busy.get() - 1);
+        patience = Patience::of(&table.table.server);
+        lane.begin_request();
+        let go_on = one_request(&lane, &table, &mut client, &mut desk, arrival).await;
+        lane.end_request();
         if !go_on {
             break;
         }
@@ -59,7 +59,7 @@ pub async fn serve(front: Rc<Front>, wire: Wire, address: Option<IpAddr>) {
 
 /// Answers a request and tells it. True if the connection may bring another one.
 async fn one_request(
-    front: &Front,
+    lane: &Lane,
     in_force: &InForce,
     client: &mut Client,
     desk: &mut Desk,
@@ -69,19 +69,20 @@ async fn one_request(
     desk.visit.begin(client);
     let outcome = match understand(client, desk, arrival) {
         Ok(()) => {
-            choose_id(front, settings, desk);
-            desk.visit.keep = desk.head.keep_alive && !front.closing.has_rung();
-            answer(front, in_force, client, desk).await
+            choose_id(lane, settings, desk);
+            desk.visit.trusted = client.identify(in_force.trust.as_ref(), &desk.head.fields);
+            desk.visit.keep = desk.head.keep_alive && !lane.front.closing.has_rung();
+            answer(lane, in_force, client, desk).await
         }
         Err(refusal) => {
-            front.new_id(&mut desk.visit.id);
+            lane.new_id(&mut desk.visit.id);
             Err(Fault::Answer(refusal.status, "bad_request"))
         }
     };
-    let done = finish(front, settings, client, desk, outcome).await;
-    front.requests.set(front.requests.get() + 1);
+    let done = finish(lane, settings, client, desk, outcome).await;
     if settings.access_log && desk.visit.logged {
-        desk.visit.log(&front.access, client, &desk.head);
+        let via = settings.real_ip.is_some();
+        desk.visit.log(&lane.front.access, client, &desk.head, via);
     }
     desk.back.give_back();
     let keep = desk.visit.keep;
@@ -105,15 +106,15 @@ fn understand(client: &mut Client, desk: &mut Desk, arrival: Arrival) -> Result<
     }
 }
 
-fn choose_id(front: &Front, settings: &ServerSettings, desk: &mut Desk) {
+fn choose_id(lane: &Lane, settings: &ServerSettings, desk: &mut Desk) {
     if !(settings.accept_request_id && desk.visit.accept_id(&desk.head)) {
-        front.new_id(&mut desk.visit.id);
+        lane.new_id(&mut desk.visit.id);
     }
 }
 
 /// Which road does this request take?
 async fn answer(
-    front: &Front,
+    lane: &Lane,
     in_force: &InForce,
     client: &mut Client,
     desk: &mut Desk,
@@ -130,8 +131,8 @@ async fn answer(
     }
     let raw = std::str::from_utf8(head.path()).map_err(|_| Fault::Answer(400, "bad_path"))?;
     let path = route::normalise(raw).map_err(|_| Fault::Answer(400, "bad_path"))?;
-    if endpoints::answer(front, settings, client, (head, visit), &path) {
-        return Ok(());
+    if let Some(own) = Endpoint::of(&path, settings) {
+        return endpoints::answer(own, lane, settings, client, (head, visit)).await;
     }
     let Some(hit) = in_force.matcher.resolve(&path) else {
         visit.keep &= head.framing == Framing::None;
@@ -141,7 +142,7 @@ async fn answer(
     visit.of_plugin(&route.plugin);
     match (&route.target, &in_force.apps[hit.index]) {
         (Target::Upstream { .. }, Some(app)) => {
-            Forwarding { front, client, head, visit, app, settings, reply, back }.run().await
+            Forwarding { lane, client, head, visit, app, settings, reply, back }.run().await
         }
         (Target::Upstream { .. }, None) => {
             visit.keep &= head.framing == Framing::None;
@@ -162,7 +163,7 @@ async fn answer(
 
 /// Sends what is left to send. False if the connection is of no more use.
 async fn finish(
-    front: &Front,
+    lane: &Lane,
     settings: &ServerSettings,
     client: &mut Client,
     desk: &mut Desk,
@@ -183,7 +184,7 @@ async fn finish(
             if status >= 500 {
                 let id = String::from_utf8_lossy(&desk.visit.id);
                 let path = String::from_utf8_lossy(desk.head.written_target());
-                front.errors.say(&format!("answered {status} {cause}: {path} (request {id})"));
+                lane.front.errors.say(&format!("answered {status} {cause}: {path} (request {id})"));
             }
         }
     }

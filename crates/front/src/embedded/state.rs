@@ -1,22 +1,21 @@
-//! What all connections of a front share: the table in force, the apps, the logs.
+//! What all lanes of a front share: the table in force, the apps, the logs.
 
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mfserv_core::names::WorkerId;
 use mfserv_core::route::{Matcher, RouteTable, Slots, Target, UpstreamSpec};
-use mfserv_core::wire::front::{Peer, Stats};
+use mfserv_core::wire::front::{Peer, UpstreamStats};
 use tokio::sync::{Notify, watch};
 
 use super::alarm::Bell;
 use super::error_log::ErrorLog;
 use super::log::Log;
+use super::trust::Trust;
 use super::upstream::Upstream;
 
-/// Reports of misbehaving workers that wait for the daemon at most.
+/// Reports of misbehaving workers that are kept for the daemon at most.
 const TROUBLES_MAX: usize = 256;
 
 /// The routing that a request sees from its beginning to its end.
@@ -29,6 +28,8 @@ pub struct InForce {
     pub matcher: Matcher,
     /// By route: the app it leads to.
     pub apps: Vec<Option<App>>,
+    /// Whose word about the client's address is taken.
+    pub trust: Option<Trust>,
 }
 
 /// An app with the settings of the table.
@@ -37,75 +38,131 @@ pub struct App {
     /// Its peers and slots.
     pub upstream: Arc<Upstream>,
     /// Its settings.
-    pub spec: Rc<UpstreamSpec>,
+    pub spec: Arc<UpstreamSpec>,
+}
+
+/// What an app tells the front of.
+#[derive(Debug, Default)]
+pub struct Signals {
+    /// Changes when a table came, a worker has drained or did not behave: those who
+    /// talk with a daemon want to know.
+    pub stir: watch::Sender<u64>,
+    /// Some idle connection to a worker is kept.
+    parked: AtomicBool,
+    sweeper: Notify,
+}
+
+impl Signals {
+    /// Wakes who talks with a daemon.
+    pub fn stir(&self) {
+        self.stir.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// An idle connection was kept. Costs a look while others are kept already.
+    pub fn parked(&self) {
+        if !self.parked.load(Ordering::Relaxed) {
+            self.parked.store(true, Ordering::Relaxed);
+            self.sweeper.notify_one();
+        }
+    }
+
+    /// To be said before the look that finds no idle connection any more: one that is
+    /// kept after that look is told again.
+    pub fn none_parked(&self) {
+        self.parked.store(false, Ordering::Relaxed);
+    }
+
+    /// Waits until an idle connection is kept.
+    pub async fn some_parked(&self) {
+        self.sweeper.notified().await;
+    }
 }
 
 /// A front.
 pub struct Front {
-    in_force: RefCell<Option<Rc<InForce>>>,
-    upstreams: RefCell<BTreeMap<String, Arc<Upstream>>>,
-    /// Apps that the table no longer has, until their last request is over.
-    leaving: RefCell<Vec<Arc<Upstream>>>,
+    in_force: Mutex<Option<Arc<InForce>>>,
+    /// Counts the tables; lanes look whether theirs is the last.
+    version: AtomicU64,
+    apps: Mutex<Apps>,
     /// The node's state, as the daemon last said it.
-    pub word: RefCell<String>,
+    word: Mutex<String>,
     /// Rings when the front is to end.
     pub closing: Arc<Bell>,
-    /// Told when a first table is in force.
-    pub published: Notify,
-    /// Changes when a worker has drained or did not behave: the daemon wants to know.
-    pub stir: Arc<watch::Sender<u64>>,
+    /// What others are told of.
+    pub signals: Arc<Signals>,
     /// Told when a client connection has been closed.
     pub closed: Notify,
-    /// Told when an idle connection to a worker was kept.
-    pub parked: Notify,
-    troubles: RefCell<VecDeque<(WorkerId, &'static str)>>,
+    troubles: Mutex<Troubles>,
     /// The access log.
     pub access: Log,
     /// The error log.
     pub errors: ErrorLog,
-    /// Client connections open now.
-    pub connections: Cell<u64>,
-    /// Client connections accepted.
-    pub accepted: Cell<u64>,
-    /// Requests answered.
-    pub requests: Cell<u64>,
-    /// Requests being read or answered now: reading, writing.
-    pub busy: Cell<u64>,
-    ids: RequestIds,
+    connections: AtomicU64,
+    accepted: AtomicU64,
+}
+
+#[derive(Default)]
+struct Apps {
+    current: BTreeMap<String, Arc<Upstream>>,
+    /// Those that the table no longer has, until their last request is over.
+    leaving: Vec<Arc<Upstream>>,
+}
+
+/// The last reports, numbered.
+#[derive(Default)]
+struct Troubles {
+    last: VecDeque<(WorkerId, &'static str)>,
+    /// The number of the first one in `last`.
+    first: u64,
+    /// Those before this number have been told to some daemon.
+    told: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Front {
     /// A front without a table.
-    pub fn new(access: Log, errors: ErrorLog) -> Rc<Self> {
-        Rc::new(Self {
-            in_force: RefCell::default(),
-            upstreams: RefCell::default(),
-            leaving: RefCell::default(),
-            word: RefCell::new("UNKNOWN".into()),
+    pub fn new(access: Log, errors: ErrorLog) -> Arc<Self> {
+        Arc::new(Self {
+            in_force: Mutex::default(),
+            version: AtomicU64::new(0),
+            apps: Mutex::default(),
+            word: Mutex::new("UNKNOWN".into()),
             closing: Arc::default(),
-            published: Notify::new(),
-            stir: Arc::new(watch::Sender::new(0)),
+            signals: Arc::default(),
             closed: Notify::new(),
-            parked: Notify::new(),
-            troubles: RefCell::default(),
+            troubles: Mutex::default(),
             access,
             errors,
-            connections: Cell::new(0),
-            accepted: Cell::new(0),
-            requests: Cell::new(0),
-            busy: Cell::new(0),
-            ids: RequestIds::new(),
+            connections: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
         })
     }
 
     /// The table in force.
-    pub fn in_force(&self) -> Option<Rc<InForce>> {
-        self.in_force.borrow().clone()
+    pub fn in_force(&self) -> Option<Arc<InForce>> {
+        lock(&self.in_force).clone()
+    }
+
+    /// Changes with every table; 0 = there was none yet.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// The generation in force; 0 = none.
     pub fn generation(&self) -> u64 {
-        self.in_force.borrow().as_ref().map_or(0, |in_force| in_force.generation)
+        lock(&self.in_force).as_ref().map_or(0, |in_force| in_force.generation)
+    }
+
+    /// How many client connections there may be, and how many lanes take them.
+    pub fn limits(&self) -> (u64, usize) {
+        let in_force = lock(&self.in_force);
+        in_force.as_ref().map_or((1, 1), |in_force| {
+            let server = &in_force.table.server;
+            (u64::from(server.max_connections.max(1)), server.threads.max(1) as usize)
+        })
     }
 
     /// Takes a table over. On an error nothing has changed.
@@ -115,18 +172,20 @@ impl Front {
         table: RouteTable,
         peers: &BTreeMap<String, Vec<Peer>>,
     ) -> Result<(), String> {
+        let mut apps = lock(&self.apps);
         if generation < self.generation() {
             return Err(format!("generation {} is in force", self.generation()));
         }
         let matcher = Matcher::new(&table)?;
         check(&table, peers)?;
-        let upstreams = self.renew_upstreams(&table, peers);
-        let specs: BTreeMap<&String, Rc<UpstreamSpec>> =
-            table.upstreams.iter().map(|(name, spec)| (name, Rc::new(spec.clone()))).collect();
+        let trust = table.server.real_ip.as_ref().map(Trust::new).transpose()?;
+        let upstreams = self.renew(&apps.current, &table, peers);
+        let specs: BTreeMap<&String, Arc<UpstreamSpec>> =
+            table.upstreams.iter().map(|(name, spec)| (name, Arc::new(spec.clone()))).collect();
         let app = |name: &String| {
             Some(App { upstream: upstreams.get(name)?.clone(), spec: specs.get(name)?.clone() })
         };
-        let apps = table
+        let routed = table
             .routes
             .iter()
             .map(|route| match &route.target {
@@ -134,62 +193,55 @@ impl Front {
                 _ => None,
             })
             .collect();
-        let in_force = InForce { generation, matcher, apps, table };
-        *self.in_force.borrow_mut() = Some(Rc::new(in_force));
-        *self.upstreams.borrow_mut() = upstreams;
-        self.published.notify_waiters();
-        self.stir.send_modify(|count| *count += 1);
+        let in_force = InForce { generation, matcher, apps: routed, trust, table };
+        let before = lock(&self.in_force).replace(Arc::new(in_force));
+        self.version.fetch_add(1, Ordering::Release);
+        apps.replace(upstreams, peers);
+        drop(apps);
+        // Perhaps a large one, and nobody has to wait for its end.
+        drop(before);
+        self.signals.stir();
         Ok(())
     }
 
-    /// The apps of a new table: those that stay keep their requests and connections.
-    fn renew_upstreams(
+    /// The apps of a new table: those that stay keep their requests and connections,
+    /// and get their new workers besides the old ones.
+    fn renew(
         &self,
+        current: &BTreeMap<String, Arc<Upstream>>,
         table: &RouteTable,
         peers: &BTreeMap<String, Vec<Peer>>,
     ) -> BTreeMap<String, Arc<Upstream>> {
-        let mut old = self.upstreams.borrow().clone();
-        let mut upstreams = BTreeMap::new();
-        for (name, spec) in &table.upstreams {
-            let upstream = old
-                .remove(name)
-                .unwrap_or_else(|| Upstream::new(name.clone(), spec, self.stir.clone()));
+        let renewed = table.upstreams.iter().map(|(name, spec)| {
+            let known = current.get(name).cloned();
+            let upstream =
+                known.unwrap_or_else(|| Upstream::new(name.clone(), spec, self.signals.clone()));
             upstream.set_spec(spec);
-            let names = peers.get(name).map_or(&[][..], Vec::as_slice);
-            names.iter().for_each(|peer| upstream.admit(peer));
-            upstream.keep_only(names);
-            upstreams.insert(name.clone(), upstream);
-        }
-        for removed in old.into_values() {
-            removed.remove();
-            self.leaving.borrow_mut().push(removed);
-        }
-        self.leaving.borrow_mut().retain(|upstream| !upstream.is_empty());
-        upstreams
+            peers.get(name).into_iter().flatten().for_each(|peer| upstream.admit(peer));
+            (name.clone(), upstream)
+        });
+        renewed.collect()
     }
 
     /// An app of the table in force.
     pub fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
-        self.upstreams.borrow().get(name).cloned()
+        lock(&self.apps).current.get(name).cloned()
     }
 
     /// All apps of the table in force.
     pub fn upstreams(&self) -> Vec<Arc<Upstream>> {
-        self.upstreams.borrow().values().cloned().collect()
+        lock(&self.apps).current.values().cloned().collect()
     }
 
     /// True while anything of a worker is in use: a request, a connection.
     pub fn holds(&self, upstream: &str, worker: &WorkerId) -> bool {
-        let leaving = self.leaving.borrow();
-        let left = leaving.iter().filter(|one| one.name == upstream);
-        self.upstream(upstream).iter().chain(left).any(|one| one.holds(worker))
+        lock(&self.apps).named(upstream).any(|one| one.holds(worker))
     }
 
     /// A worker is dead.
     pub fn forget(&self, upstream: &str, worker: &WorkerId) {
-        let leaving = self.leaving.borrow();
-        let left = leaving.iter().filter(|one| one.name == upstream);
-        self.upstream(upstream).iter().chain(left).for_each(|one| one.forget(worker));
+        let named: Vec<_> = lock(&self.apps).named(upstream).cloned().collect();
+        named.iter().for_each(|one| one.forget(worker));
     }
 
     /// Closes idle connections to workers whose time has come. True if some are left.
@@ -201,32 +253,90 @@ impl Front {
     /// A worker did not behave: into the error log, and to the daemon.
     pub fn trouble(&self, worker: &WorkerId, cause: &'static str, detail: &str) {
         self.errors.say(&format!("worker {worker}: {cause}: {detail}"));
-        let mut troubles = self.troubles.borrow_mut();
-        if troubles.len() < TROUBLES_MAX {
-            troubles.push_back((worker.clone(), cause));
-            self.stir.send_modify(|count| *count += 1);
+        let mut troubles = lock(&self.troubles);
+        if troubles.last.len() == TROUBLES_MAX {
+            troubles.last.pop_front();
+            troubles.first += 1;
         }
+        troubles.last.push_back((worker.clone(), cause));
+        drop(troubles);
+        self.signals.stir();
     }
 
-    /// The next report for the daemon.
-    pub fn next_trouble(&self) -> Option<(WorkerId, &'static str)> {
-        self.troubles.borrow_mut().pop_front()
+    /// The reports from number `from` on, and the number of the one that comes next.
+    /// `None` begins with those that no daemon has been told of.
+    pub fn troubles(&self, from: Option<u64>) -> (Vec<(WorkerId, &'static str)>, u64) {
+        let mut troubles = lock(&self.troubles);
+        let next = troubles.first + troubles.last.len() as u64;
+        let skipped = from.unwrap_or(troubles.told).saturating_sub(troubles.first);
+        troubles.told = next;
+        let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
+        (troubles.last.iter().skip(skipped).cloned().collect(), next)
     }
 
-    /// The counters.
-    pub fn stats(&self) -> Stats {
-        let upstreams = self.upstreams.borrow();
-        Stats {
-            connections: self.connections.get(),
-            accepted: self.accepted.get(),
-            requests: self.requests.get(),
-            upstreams: upstreams.iter().map(|(name, one)| (name.clone(), one.stats())).collect(),
+    /// The counters of all apps.
+    pub fn upstream_stats(&self) -> BTreeMap<String, UpstreamStats> {
+        let apps = lock(&self.apps);
+        apps.current.iter().map(|(name, one)| (name.clone(), one.stats())).collect()
+    }
+
+    /// Client connections open now.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Client connections accepted since the beginning.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// A client came.
+    pub fn connection_opened(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client went.
+    pub fn connection_closed(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.closed.notify_one();
+    }
+
+    /// The node's state.
+    pub fn word(&self) -> String {
+        lock(&self.word).clone()
+    }
+
+    /// The node's state is this from now on.
+    pub fn set_word(&self, word: String) {
+        *lock(&self.word) = word;
+    }
+}
+
+impl Apps {
+    /// The app of this name, and those of this name that leave.
+    fn named(&self, name: &str) -> impl Iterator<Item = &Arc<Upstream>> {
+        let left = self.leaving.iter().filter(move |one| one.name == name);
+        self.current.get(name).into_iter().chain(left)
+    }
+
+    /// From the old apps to those of the table that is now in force: workers that it
+    /// does not name are drained, apps that it does not have are removed.
+    fn replace(
+        &mut self,
+        renewed: BTreeMap<String, Arc<Upstream>>,
+        peers: &BTreeMap<String, Vec<Peer>>,
+    ) {
+        let mut old = std::mem::replace(&mut self.current, renewed);
+        for (name, upstream) in &self.current {
+            old.remove(name);
+            upstream.keep_only(peers.get(name).map_or(&[][..], Vec::as_slice));
         }
-    }
-
-    /// A new request id: 32 lower-case hexadecimal digits.
-    pub fn new_id(&self, id: &mut Vec<u8>) {
-        self.ids.next(id);
+        for removed in old.into_values() {
+            removed.remove();
+            self.leaving.push(removed);
+        }
+        self.leaving.retain(|upstream| !upstream.is_empty());
     }
 }
 
@@ -256,29 +366,4 @@ fn check(table: &RouteTable, peers: &BTreeMap<String, Vec<Peer>>) -> Result<(), 
         return Err(format!("there are workers of an unknown app {name:?}"));
     }
     Ok(())
-}
-
-/// Makes ids that no one has seen: a keyed hash of a counter, the key from the system.
-struct RequestIds {
-    keys: [RandomState; 2],
-    count: Cell<u64>,
-}
-
-impl RequestIds {
-    fn new() -> Self {
-        Self { keys: [RandomState::new(), RandomState::new()], count: Cell::new(0) }
-    }
-
-    fn next(&self, id: &mut Vec<u8>) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let count = self.count.get();
-        self.count.set(count.wrapping_add(1));
-        id.clear();
-        for key in &self.keys {
-            for byte in key.hash_one(count).to_be_bytes() {
-                id.push(DIGITS[usize::from(byte >> 4)]);
-                id.push(DIGITS[usize::from(byte & 15)]);
-            }
-        }
-    }
 }

@@ -1,17 +1,20 @@
 //! After an upgrade: bytes both ways, until one side ends.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use mfserv_core::route::ServerSettings;
 use tokio::time::Instant;
 
+use super::alarm::{Bell, Ear};
 use super::forward::{Fault, Forwarding};
 use super::rewrite;
 use super::upstream::{Link, Slot};
 
-/// Passes bytes until both sides have ended, one is gone, or nothing has moved for the
-/// app's timeout.
+/// Passes bytes until both sides have ended, one is gone, nothing has moved for the
+/// app's timeout, or the worker is to go and has been so for the limit of upgrades.
 pub async fn run(mut of: Forwarding<'_>, mut slot: Slot, mut link: Link) -> Result<(), Fault> {
     of.visit.keep = false;
     rewrite::put_answer(&mut of.client.out, of.reply, of.head, of.settings, of.visit);
@@ -19,6 +22,7 @@ pub async fn run(mut of: Forwarding<'_>, mut slot: Slot, mut link: Link) -> Resu
     of.back.clear();
     let patience = Duration::from_millis(of.app.spec.timeout_ms);
     let mut quiet_by = Instant::now() + patience;
+    let mut farewell = Farewell::new(&slot, of.settings);
     let mut ends = Ends::default();
     poll_fn(|cx| {
         loop {
@@ -26,12 +30,15 @@ pub async fn run(mut of: Forwarding<'_>, mut slot: Slot, mut link: Link) -> Resu
                 Ok(moved) => moved,
                 Err(()) => return Poll::Ready(()),
             };
-            if moved {
+            let by = farewell.deadline(cx);
+            let over = by.is_some_and(|by| Instant::now() >= by);
+            if moved && !over {
                 quiet_by = Instant::now() + patience;
                 continue;
             }
-            let over = ends.client && ends.worker;
-            if over || slot.worker_is_gone(cx) || of.client.alarm.rings(cx, quiet_by) {
+            let over = over || (ends.client && ends.worker) || slot.worker_is_gone(cx);
+            let next = by.map_or(quiet_by, |by| by.min(quiet_by));
+            if over || of.client.alarm.rings(cx, next) {
                 return Poll::Ready(());
             }
             return Poll::Pending;
@@ -39,6 +46,34 @@ pub async fn run(mut of: Forwarding<'_>, mut slot: Slot, mut link: Link) -> Resu
     })
     .await;
     Ok(())
+}
+
+/// The limit of an upgraded connection whose worker is to go.
+struct Farewell {
+    leaving: Arc<Bell>,
+    ear: Ear,
+    limit: Duration,
+    by: Option<Instant>,
+}
+
+impl Farewell {
+    fn new(slot: &Slot, settings: &ServerSettings) -> Self {
+        let leaving = slot.peer.leaving.clone();
+        let limit = Duration::from_millis(settings.upgrade_drain_timeout_ms);
+        Self { ear: Ear::new(leaving.clone()), leaving, limit, by: None }
+    }
+
+    /// When it has to end; none while the worker stays. A worker may be taken back.
+    fn deadline(&mut self, cx: &Context<'_>) -> Option<Instant> {
+        if self.by.is_some() && !self.leaving.has_rung() {
+            self.by = None;
+            self.ear = Ear::new(self.leaving.clone());
+        }
+        if self.ear.hears(cx) {
+            self.by.get_or_insert_with(|| Instant::now() + self.limit);
+        }
+        self.by
+    }
 }
 
 /// Which side has ended, and has had that passed on.

@@ -8,18 +8,19 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mfserv_core::names::WorkerId;
 use mfserv_core::peers::{HandedOver, PeerKey, Roster, Take, Ticket};
-use mfserv_core::route::UpstreamSpec;
+use mfserv_core::route::{Slots, UpstreamSpec};
 use mfserv_core::wire::front::{Peer as PeerName, UpstreamStats};
 use tokio::net::UnixStream;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::alarm::{Bell, Ear};
+use super::state::Signals;
 use super::wire::Wire;
 
 /// No idle connection to a worker is kept longer.
@@ -35,14 +36,18 @@ pub struct Peer {
     pub name: PeerName,
     /// Rings when the worker is known to be dead.
     pub gone: Arc<Bell>,
-    idle: Mutex<Vec<Idle>>,
+    /// Rings while the worker gets no more traffic: upgraded connections get a limit.
+    pub leaving: Arc<Bell>,
     /// Connections that it did not take, one after the other.
     refusals: AtomicU32,
 }
 
+/// A connection to a worker that carries nothing now.
 #[derive(Debug)]
 struct Idle {
     wire: Wire,
+    /// The lane whose reactor knows it.
+    lane: usize,
     until: Instant,
 }
 
@@ -52,18 +57,36 @@ pub struct Upstream {
     /// `PLUGIN/APP`.
     pub name: String,
     inner: Mutex<Inner>,
-    /// Changes when a draining peer holds nothing any more.
-    drained: Arc<watch::Sender<u64>>,
+    signals: Arc<Signals>,
 }
 
 #[derive(Debug)]
 struct Inner {
     roster: Roster,
-    peers: HashMap<PeerKey, Arc<Peer>>,
+    slots: Slots,
+    members: Vec<Member>,
     waiters: HashMap<Ticket, oneshot::Sender<Arc<Peer>>>,
     next_key: PeerKey,
     removed: bool,
     stats: UpstreamStats,
+}
+
+/// A worker with its idle connections.
+#[derive(Debug)]
+struct Member {
+    peer: Arc<Peer>,
+    idle: Vec<Idle>,
+}
+
+/// What is told of a worker.
+#[derive(Debug, Clone)]
+pub struct PeerState {
+    /// Its name and socket.
+    pub name: PeerName,
+    /// Requests that it holds.
+    pub in_flight: u32,
+    /// It gets traffic.
+    pub serves: bool,
 }
 
 /// What a request gets.
@@ -85,13 +108,19 @@ pub struct Slot {
     upstream: Arc<Upstream>,
     /// The worker.
     pub peer: Arc<Peer>,
+    lane: usize,
     ear: Ear,
+    /// The idle connection that came with the slot.
+    idle: Option<Idle>,
+    /// The status of the answer, to be counted when the slot is given back.
+    status: Option<u16>,
 }
 
 /// A place in the queue; left when dropped.
 #[derive(Debug)]
 pub struct Waiting {
     upstream: Arc<Upstream>,
+    lane: usize,
     ticket: Ticket,
     call: oneshot::Receiver<Arc<Peer>>,
     called: bool,
@@ -121,34 +150,39 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Upstream {
     /// An app without peers.
-    pub fn new(name: String, spec: &UpstreamSpec, drained: Arc<watch::Sender<u64>>) -> Arc<Self> {
+    pub fn new(name: String, spec: &UpstreamSpec, signals: Arc<Signals>) -> Arc<Self> {
         let inner = Inner {
             roster: Roster::new(spec.slots, spec.queue_max as usize),
-            peers: HashMap::new(),
+            slots: spec.slots,
+            members: Vec::new(),
             waiters: HashMap::new(),
             next_key: 0,
             removed: false,
             stats: UpstreamStats::default(),
         };
-        Arc::new(Self { name, inner: Mutex::new(inner), drained })
+        Arc::new(Self { name, inner: Mutex::new(inner), signals })
     }
 
-    /// Asks for a slot, if possible not of the worker `avoid`.
-    pub fn take(self: &Arc<Self>, avoid: Option<&Arc<Peer>>) -> Taken {
+    /// Asks for a slot for a request of this lane, if possible not of the worker `avoid`.
+    pub fn take(self: &Arc<Self>, lane: usize, avoid: Option<&Arc<Peer>>) -> Taken {
         let mut inner = lock(&self.inner);
         if inner.removed {
             return Taken::Removed;
         }
         match inner.roster.take(avoid.map(|peer| peer.key)) {
-            Take::Slot(key) => match inner.peers.get(&key) {
-                Some(peer) => Taken::Slot(Slot::new(self.clone(), peer.clone())),
+            Take::Slot(key) => match inner.seat(key, lane) {
+                Some((peer, idle)) => {
+                    drop(inner);
+                    Taken::Slot(Slot::new(self.clone(), peer, lane, idle))
+                }
                 None => Taken::Removed,
             },
             Take::Wait(ticket) => {
                 let (tell, call) = oneshot::channel();
                 inner.waiters.insert(ticket, tell);
                 inner.stats.queued += 1;
-                Taken::Waiting(Waiting { upstream: self.clone(), ticket, call, called: false })
+                let upstream = self.clone();
+                Taken::Waiting(Waiting { upstream, lane, ticket, call, called: false })
             }
             Take::Full => Taken::Full,
         }
@@ -163,6 +197,7 @@ impl Upstream {
     pub fn set_spec(&self, spec: &UpstreamSpec) {
         let mut inner = lock(&self.inner);
         inner.removed = false;
+        inner.slots = spec.slots;
         let handed = inner.roster.set_policy(spec.slots, spec.queue_max as usize);
         inner.deliver(handed);
     }
@@ -172,7 +207,10 @@ impl Upstream {
         let mut inner = lock(&self.inner);
         let known = inner.find(&name.worker).filter(|peer| !peer.gone.has_rung());
         let key = match known {
-            Some(peer) => peer.key,
+            Some(peer) => {
+                peer.leaving.quieten();
+                peer.key
+            }
             None => inner.add(name.clone()),
         };
         let handed = inner.roster.admit(key);
@@ -183,9 +221,11 @@ impl Upstream {
     pub fn drain(&self, worker: &WorkerId) {
         let mut inner = lock(&self.inner);
         if let Some(peer) = inner.find(worker) {
-            inner.drain(&peer);
+            let closed = inner.drain(&peer);
             drop(inner);
-            self.drained.send_modify(|count| *count += 1);
+            drop(closed);
+            peer.leaving.ring();
+            self.signals.stir();
         }
     }
 
@@ -201,10 +241,11 @@ impl Upstream {
     /// Only these workers stay.
     pub fn keep_only(&self, names: &[PeerName]) {
         let gone: Vec<WorkerId> = lock(&self.inner)
-            .peers
-            .values()
-            .filter(|peer| !names.contains(&peer.name))
-            .map(|peer| peer.name.worker.clone())
+            .members
+            .iter()
+            .map(|member| &member.peer.name)
+            .filter(|name| !names.contains(name))
+            .map(|name| name.worker.clone())
             .collect();
         gone.iter().for_each(|worker| self.drain(worker));
     }
@@ -227,52 +268,65 @@ impl Upstream {
 
     /// True if it has no worker at all.
     pub fn is_empty(&self) -> bool {
-        lock(&self.inner).peers.is_empty()
+        lock(&self.inner).members.is_empty()
     }
 
     /// The admitted workers.
     pub fn admitted(&self) -> Vec<PeerName> {
         let inner = lock(&self.inner);
         let mut names: Vec<PeerName> = inner
-            .peers
-            .values()
-            .filter(|peer| inner.roster.is_admitted(peer.key))
-            .map(|peer| peer.name.clone())
+            .members
+            .iter()
+            .filter(|member| inner.roster.is_admitted(member.peer.key))
+            .map(|member| member.peer.name.clone())
             .collect();
         names.sort_by(|a, b| a.worker.cmp(&b.worker));
         names
     }
 
-    /// The workers with what they hold, and whether they are admitted.
-    pub fn peers(&self) -> Vec<(PeerName, u32, bool)> {
+    /// The workers with what they hold.
+    pub fn peers(&self) -> Vec<PeerState> {
         let inner = lock(&self.inner);
-        let mut peers: Vec<_> = inner
-            .peers
-            .values()
-            .map(|peer| {
-                let in_flight = inner.roster.in_flight(peer.key);
-                (peer.name.clone(), in_flight, inner.roster.is_admitted(peer.key))
-            })
-            .collect();
-        peers.sort_by(|a, b| a.0.worker.cmp(&b.0.worker));
+        let state = |member: &Member| PeerState {
+            name: member.peer.name.clone(),
+            in_flight: inner.roster.in_flight(member.peer.key),
+            serves: inner.roster.is_admitted(member.peer.key)
+                && !inner.roster.is_suspended(member.peer.key),
+        };
+        let mut peers: Vec<PeerState> = inner.members.iter().map(state).collect();
+        peers.sort_by(|a, b| a.name.worker.cmp(&b.name.worker));
         peers
+    }
+
+    /// Gives no traffic to a worker until it is told to again, or admitted again. What
+    /// it holds stays, its idle connections are closed.
+    pub fn suspend(&self, worker: &WorkerId) {
+        let mut inner = lock(&self.inner);
+        let Some(peer) = inner.find(worker) else { return };
+        inner.roster.suspend(peer.key);
+        let closed = inner.take_idle(&peer);
+        drop(inner);
+        drop(closed);
+    }
+
+    /// The end of [`Upstream::suspend`].
+    pub fn resume(&self, worker: &WorkerId) {
+        let mut inner = lock(&self.inner);
+        let Some(peer) = inner.find(worker) else { return };
+        let handed = inner.roster.resume(peer.key);
+        inner.deliver(handed);
     }
 
     /// Its counters.
     pub fn stats(&self) -> UpstreamStats {
         let inner = lock(&self.inner);
         let in_flight: BTreeMap<String, u64> = inner
-            .peers
-            .values()
+            .members
+            .iter()
+            .map(|member| &member.peer)
             .map(|p| (p.name.worker.to_string(), u64::from(inner.roster.in_flight(p.key))))
             .collect();
         UpstreamStats { waiting: inner.roster.waiting() as u64, in_flight, ..inner.stats.clone() }
-    }
-
-    /// Counts an answer.
-    pub fn count_answer(&self, status: u16) {
-        let class = usize::from(status / 100).clamp(1, 5) - 1;
-        lock(&self.inner).stats.by_class[class] += 1;
     }
 
     /// Counts a second try.
@@ -283,8 +337,19 @@ impl Upstream {
     /// Closes idle connections whose time has come (all of them if `all`). True if some
     /// are left.
     pub fn sweep(&self, now: Instant, all: bool) -> bool {
-        let peers: Vec<Arc<Peer>> = lock(&self.inner).peers.values().cloned().collect();
-        peers.iter().filter(|peer| peer.sweep(now, all)).count() > 0
+        let mut inner = lock(&self.inner);
+        let (mut over, mut left) = (Vec::new(), false);
+        for member in &mut inner.members {
+            let idle = std::mem::take(&mut member.idle);
+            let (kept, ended): (Vec<Idle>, Vec<Idle>) =
+                idle.into_iter().partition(|one| !all && one.until > now);
+            member.idle = kept;
+            over.push(ended);
+            left |= !member.idle.is_empty();
+        }
+        drop(inner);
+        drop(over);
+        left
     }
 
     /// A worker did not take a connection: the others are asked first for a moment, which
@@ -305,20 +370,65 @@ impl Upstream {
         });
     }
 
-    fn release(&self, peer: &Peer) {
+    /// Gives a slot back, with the connection that is to be kept and the status that is
+    /// to be counted.
+    fn release(&self, peer: &Peer, kept: Option<Idle>, status: Option<u16>) {
         let mut inner = lock(&self.inner);
+        if let Some(status) = status {
+            let class = usize::from(status / 100).clamp(1, 5) - 1;
+            inner.stats.by_class[class] += 1;
+        }
+        let some = kept.is_some();
+        let refused = kept.and_then(|idle| inner.keep(peer.key, idle));
         let handed = inner.roster.release(peer.key);
         inner.deliver(handed);
-        if inner.strike_off_if_empty(peer.key) {
-            drop(inner);
-            self.drained.send_modify(|count| *count += 1);
+        let empty = inner.strike_off_if_empty(peer.key);
+        drop(inner);
+        if some && refused.is_none() {
+            self.signals.parked();
+        }
+        // Closed before anybody is told that the worker holds nothing any more.
+        drop(refused);
+        if empty {
+            self.signals.stir();
         }
     }
 }
 
 impl Inner {
     fn find(&self, worker: &WorkerId) -> Option<Arc<Peer>> {
-        self.peers.values().find(|peer| peer.name.worker == *worker).cloned()
+        let mut peers = self.members.iter().map(|member| &member.peer);
+        peers.find(|peer| peer.name.worker == *worker).cloned()
+    }
+
+    fn member(&mut self, key: PeerKey) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.peer.key == key)
+    }
+
+    /// The worker whose slot was taken, with an idle connection of it. A finite worker
+    /// gives any that it has, so that there never are more connections than slots; else
+    /// each lane has its own.
+    fn seat(&mut self, key: PeerKey, lane: usize) -> Option<(Arc<Peer>, Option<Idle>)> {
+        let finite = self.slots != Slots::Unlimited;
+        let member = self.member(key)?;
+        let own = member.idle.iter().rposition(|idle| idle.lane == lane);
+        let any = || member.idle.len().checked_sub(1).filter(|_| finite);
+        let idle = own.or_else(any).map(|at| member.idle.remove(at));
+        Some((member.peer.clone(), idle))
+    }
+
+    /// Keeps an idle connection; returned if it is not to be kept.
+    fn keep(&mut self, key: PeerKey, idle: Idle) -> Option<Idle> {
+        if !self.roster.is_admitted(key) || self.roster.is_suspended(key) {
+            return Some(idle);
+        }
+        match self.member(key) {
+            Some(member) if member.idle.len() < IDLE_COUNT => {
+                member.idle.push(idle);
+                None
+            }
+            _ => Some(idle),
+        }
     }
 
     fn add(&mut self, name: PeerName) -> PeerKey {
@@ -328,17 +438,23 @@ impl Inner {
             key,
             name,
             gone: Arc::default(),
-            idle: Mutex::default(),
+            leaving: Arc::default(),
             refusals: AtomicU32::new(0),
         };
-        self.peers.insert(key, Arc::new(peer));
+        self.members.push(Member { peer: Arc::new(peer), idle: Vec::new() });
         key
     }
 
-    fn drain(&mut self, peer: &Peer) {
+    /// Returns the idle connections, to be closed when nobody waits for it.
+    fn drain(&mut self, peer: &Peer) -> Vec<Idle> {
         self.roster.drain(peer.key);
-        lock(&peer.idle).clear();
+        let idle = self.take_idle(peer);
         self.strike_off_if_empty(peer.key);
+        idle
+    }
+
+    fn take_idle(&mut self, peer: &Peer) -> Vec<Idle> {
+        self.member(peer.key).map(|member| std::mem::take(&mut member.idle)).unwrap_or_default()
     }
 
     /// A draining peer that holds nothing is no longer known.
@@ -346,7 +462,7 @@ impl Inner {
         let empty = !self.roster.is_admitted(key) && self.roster.in_flight(key) == 0;
         if empty {
             self.roster.remove(key);
-            self.peers.remove(&key);
+            self.members.retain(|member| member.peer.key != key);
         }
         empty
     }
@@ -355,7 +471,7 @@ impl Inner {
     fn deliver(&mut self, handed: Vec<HandedOver>) {
         let mut handed = handed;
         while let Some((ticket, key)) = handed.pop() {
-            let peer = self.peers.get(&key).cloned();
+            let peer = self.member(key).map(|member| member.peer.clone());
             let waiter = self.waiters.remove(&ticket);
             let taken = match (waiter, peer) {
                 (Some(waiter), Some(peer)) => waiter.send(peer).is_ok(),
@@ -368,48 +484,37 @@ impl Inner {
     }
 }
 
-impl Peer {
-    fn sweep(&self, now: Instant, all: bool) -> bool {
-        let mut idle = lock(&self.idle);
-        idle.retain(|one| !all && one.until > now);
-        !idle.is_empty()
-    }
-
-    /// An idle connection that still lives.
-    async fn idle_link(&self) -> Option<Wire> {
-        loop {
-            let idle = lock(&self.idle).pop()?;
-            if idle.until <= Instant::now() {
-                continue;
-            }
-            let mut wire = idle.wire;
-            let quiet = std::future::poll_fn(|cx| {
-                // Anything to read on an idle connection, its end included, is wrong.
-                Poll::Ready(wire.poll_read(cx, &mut [0]).is_pending())
-            });
-            if quiet.await {
-                return Some(wire);
-            }
+impl Idle {
+    /// The connection, if it still lives, known to the reactor of this lane.
+    fn wake(self, lane: usize) -> Option<Wire> {
+        if self.until <= Instant::now() {
+            return None;
         }
+        let mut wire = if self.lane == lane { self.wire } else { self.wire.moved_here()? };
+        // Anything to read on an idle connection, its end included, is wrong.
+        let mut cx = Context::from_waker(Waker::noop());
+        wire.poll_read(&mut cx, &mut [0]).is_pending().then_some(wire)
     }
 }
 
 impl Slot {
-    fn new(upstream: Arc<Upstream>, peer: Arc<Peer>) -> Self {
+    fn new(upstream: Arc<Upstream>, peer: Arc<Peer>, lane: usize, idle: Option<Idle>) -> Self {
         let ear = Ear::new(peer.gone.clone());
-        Self { upstream, peer, ear }
+        Self { upstream, peer, lane, ear, idle, status: None }
     }
 
     /// A connection to the worker: an idle one, or a new one. With `fresh`, only a new
     /// one; an idle one is closed for it, so that there are never more than slots.
-    pub async fn link(&self, fresh: bool) -> Result<Link, NoLink> {
-        let idle = self.peer.idle_link().await;
-        if let (Some(wire), false) = (idle, fresh) {
+    pub async fn link(&mut self, fresh: bool) -> Result<Link, NoLink> {
+        let idle = self.idle.take().filter(|_| !fresh);
+        if let Some(wire) = idle.and_then(|idle| idle.wake(self.lane)) {
             return Ok(Link { wire, reused: true });
         }
         match UnixStream::connect(&self.peer.name.socket).await {
             Ok(stream) => {
-                self.peer.refusals.store(0, Ordering::Relaxed);
+                if self.peer.refusals.load(Ordering::Relaxed) != 0 {
+                    self.peer.refusals.store(0, Ordering::Relaxed);
+                }
                 Ok(Link { wire: Wire::Unix(stream), reused: false })
             }
             Err(why) if is_busy(&why) => Err(NoLink::Busy),
@@ -417,18 +522,18 @@ impl Slot {
         }
     }
 
-    /// The request is over and its connection can carry another one. True if it is kept.
-    pub fn park(&self, wire: Wire, announced_s: Option<u64>) -> bool {
+    /// The worker has answered so: counted when the slot is given back.
+    pub fn answered(&mut self, status: u16) {
+        self.status = Some(status);
+    }
+
+    /// The request is over and its connection can carry another one.
+    pub fn park(mut self, wire: Wire, announced_s: Option<u64>) {
         let announced = announced_s.map_or(IDLE_MAX, |s| Duration::from_secs(s.saturating_sub(1)));
         let life = announced.min(IDLE_MAX);
-        let inner = lock(&self.upstream.inner);
-        let mut idle = lock(&self.peer.idle);
-        let keep =
-            !life.is_zero() && idle.len() < IDLE_COUNT && inner.roster.is_admitted(self.peer.key);
-        if keep {
-            idle.push(Idle { wire, until: Instant::now() + life });
+        if !life.is_zero() {
+            self.idle = Some(Idle { wire, lane: self.lane, until: Instant::now() + life });
         }
-        keep
     }
 
     /// True if the worker is known to be dead; else the task is woken when it is.
@@ -453,7 +558,7 @@ fn is_busy(why: &io::Error) -> bool {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.upstream.release(&self.peer);
+        self.upstream.release(&self.peer, self.idle.take(), self.status);
     }
 }
 
@@ -464,7 +569,10 @@ impl Future for Waiting {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Slot>> {
         let called = std::task::ready!(Pin::new(&mut self.call).poll(cx));
         self.called = true;
-        Poll::Ready(called.ok().map(|peer| Slot::new(self.upstream.clone(), peer)))
+        Poll::Ready(called.ok().map(|peer| {
+            let seat = lock(&self.upstream.inner).seat(peer.key, self.lane);
+            Slot::new(self.upstream.clone(), peer, self.lane, seat.and_then(|(_, idle)| idle))
+        }))
     }
 }
 
@@ -479,7 +587,7 @@ impl Drop for Waiting {
         drop(inner);
         // Called, but too late to hear it: the slot goes to the next.
         if let Ok(peer) = self.call.try_recv() {
-            self.upstream.release(&peer);
+            self.upstream.release(&peer, None, None);
         }
     }
 }

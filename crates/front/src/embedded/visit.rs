@@ -30,6 +30,8 @@ pub struct Visit {
     pub keep: bool,
     /// It was understood: its head may be told.
     pub understood: bool,
+    /// What the client says in X-Forwarded-* is passed on.
+    pub trusted: bool,
 }
 
 impl Visit {
@@ -45,6 +47,7 @@ impl Visit {
             logged: true,
             keep: false,
             understood: false,
+            trusted: false,
         }
     }
 
@@ -60,6 +63,7 @@ impl Visit {
         self.logged = true;
         self.keep = false;
         self.understood = false;
+        self.trusted = false;
     }
 
     /// Names the plugin.
@@ -79,8 +83,8 @@ impl Visit {
         good
     }
 
-    /// Writes its line.
-    pub fn log(&self, log: &Log, client: &Client, head: &RequestHead) {
+    /// Writes its line; with `via`, the address that connected too.
+    pub fn log(&self, log: &Log, client: &Client, head: &RequestHead, via: bool) {
         let received = client.received - client.inbox.len() as u64 - self.received_before;
         let sent = client.sent - self.sent_before;
         let (host, method, uri) = match self.understood {
@@ -90,7 +94,10 @@ impl Visit {
         log.line(|line| {
             line.extend_from_slice(b"{ \"@timestamp\": \"");
             push_time(line);
-            text(line, "\", \"from\": \"", client.address_text.as_bytes());
+            text(line, "\", \"from\": \"", client.address_text().as_bytes());
+            if via {
+                text(line, "\", \"via\": \"", client.peer_text().as_bytes());
+            }
             text(line, "\", \"host\": \"", host);
             if let Some(host) = line.len().checked_sub(host.len()) {
                 line[host..].make_ascii_lowercase();

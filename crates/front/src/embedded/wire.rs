@@ -1,9 +1,11 @@
 //! A byte stream to a client or a worker.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -17,6 +19,29 @@ pub enum Wire {
 }
 
 impl Wire {
+    /// A connected socket that does not block, from now on known to this lane's reactor.
+    pub fn adopt(socket: OwnedFd, unix: bool) -> io::Result<Self> {
+        Ok(match unix {
+            true => Wire::Unix(UnixStream::from_std(socket.into())?),
+            false => Wire::Tcp(TcpStream::from_std(socket.into())?),
+        })
+    }
+
+    /// The same connection in this lane's reactor instead of another's. None if it is
+    /// of no more use, or something can be read from it.
+    pub fn moved_here(self) -> Option<Self> {
+        let (socket, unix): (OwnedFd, bool) = match self {
+            Wire::Tcp(stream) => (stream.into_std().ok()?.into(), false),
+            Wire::Unix(stream) => (stream.into_std().ok()?.into(), true),
+        };
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let looked = rustix::net::recv(&socket, &mut [0u8; 1][..], flags);
+        match looked {
+            Err(rustix::io::Errno::AGAIN) => Self::adopt(socket, unix).ok(),
+            _ => None,
+        }
+    }
+
     /// Reads into `room` (not empty); 0 means that the other side has ended. Where
     /// nothing was announced by the system, no call is made.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {

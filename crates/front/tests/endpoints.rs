@@ -1,0 +1,264 @@
+//! The front's own paths, who may ask for them, and whose word about addresses is taken.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
+
+use mfserv_core::route::{RealIp, RouteTable, Slots};
+use mfserv_core::wire::front::ToFront;
+
+use crate::world::*;
+
+fn json(answer: &Answer) -> serde_json::Value {
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+/// md5 of `p/a`.
+const KEY: &str = "2a0ac099cab6a0404c5b81f54d2737e4";
+
+fn base64url(text: &str) -> String {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut encoded = String::new();
+    for three in text.as_bytes().chunks(3) {
+        let bits = three.iter().fold(0u32, |sum, b| (sum << 8) | u32::from(*b));
+        let bits = bits << (8 * (3 - three.len()));
+        for at in 0..=three.len() {
+            encoded.push(alphabet[(bits >> (18 - 6 * at)) as usize & 63] as char);
+        }
+    }
+    encoded
+}
+
+#[test]
+fn the_front_has_its_own_paths() {
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut front = world.serving(table(Slots::Unlimited, true), &[&worker]);
+    for (word, status, body) in
+        [("STARTING", 503, "STARTING"), ("RUNNING", 200, "OK\n"), ("STOPPING", 503, "STOPPING")]
+    {
+        front.daemon.say(&ToFront::State { word: word.into() });
+        front.daemon.stats();
+        let answer = front.get("/__health");
+        assert_eq!((answer.status, answer.text().as_str()), (status, body));
+    }
+    for path in ["/uuid", "/__uuid"] {
+        assert_eq!(front.get(path).text(), "the-uuid\n");
+    }
+    for path in ["/status", "/__status"] {
+        assert!(front.get(path).text().starts_with("Active connections: 1 \n"));
+    }
+    let upstreams = json(&front.get("/__upstream_status"));
+    let peer = &upstreams[KEY][0];
+    assert_eq!(peer["name"], format!("unix:{}", worker.socket.display()));
+    assert_eq!(
+        (&peer["app"], &peer["conns"], &peer["weight"]),
+        (&"p/a".into(), &0.into(), &1.into())
+    );
+    assert!(peer.get("down").is_none());
+    assert_eq!(worker.count(), 0);
+}
+
+#[test]
+fn a_socket_that_is_declared_down_gets_nothing_until_it_is_up_again() {
+    let world = World::new();
+    let (tell, told) = mpsc::channel::<()>();
+    let told = Mutex::new(told);
+    let first = Worker::start(&world, 1, move |stream, received| {
+        if received.target() == "/a/slow" {
+            told.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        }
+        say(stream, "first")
+    });
+    let mut front = world.serving(table(Slots::Unlimited, true), &[&first]);
+    let mut slow = Client::connect(front.address);
+    slow.send("GET /a/slow HTTP/1.1\r\nHost: h\r\n\r\n");
+    until("it is in the worker", || first.count() == 1);
+    let second = Worker::saying(&world, 2, "second");
+    front.daemon.admit(&second);
+    // By the link that stands for the worker's number.
+    let link = world.path("app.p.a.1.socket").display().to_string();
+    let mut waiting = Client::connect(front.address);
+    let down = format!("/__socket_down/{}", base64url(&link));
+    waiting.send(format!("GET {down}?wait=1 HTTP/1.1\r\nHost: h\r\n\r\n"));
+    until("it is down", || json(&front.get("/__upstream_status"))[KEY][0]["down"] == true);
+    for _ in 0..10 {
+        assert_eq!(front.get("/a").text(), "second");
+    }
+    waiting.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    assert!(waiting.receive().is_none(), "it waits as long as the worker holds a request");
+    waiting.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    tell.send(()).unwrap();
+    assert_eq!(slow.receive().unwrap().text(), "first");
+    let answer = waiting.receive().unwrap();
+    assert_eq!((answer.status, answer.body.len()), (200, 0));
+    front.get(&format!("/__socket_up/{}", base64url(&first.socket.display().to_string())));
+    until("it gets requests again", || front.get("/a").text() == "first");
+    // An unknown socket waits for nothing; what is no base64url is refused.
+    let unknown = format!("/__socket_down/{}?wait=1", base64url("/no/such.socket"));
+    assert_eq!(front.get(&unknown).status, 200);
+    assert_eq!(front.get("/__socket_down/+").status, 400);
+    until("the log", || world.access_log(1).len() == 12);
+    assert!(world.access_log(1).iter().all(|line| line["plugin"] == "p"));
+}
+
+const INNER: [&str; 6] = [
+    "/status",
+    "/__status",
+    "/__upstream_status",
+    "/uuid",
+    "/__socket_down/L2E=",
+    "/__socket_up/L2E=",
+];
+
+/// An address of this machine that is not the loopback one, if it has any.
+fn outer_address(port: u16) -> Option<SocketAddr> {
+    let probe = UdpSocket::bind("0.0.0.0:0").ok()?;
+    probe.connect("192.0.2.77:9").ok()?;
+    let ip = probe.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then(|| SocketAddr::new(ip, port))
+}
+
+fn with_real_ip(proxies: &[&str]) -> RouteTable {
+    let mut table = table(Slots::Unlimited, true);
+    table.server.real_ip = Some(RealIp {
+        header: "X-Forwarded-For".into(),
+        recursive: true,
+        proxies: proxies.iter().map(|text| text.to_string()).collect(),
+    });
+    table
+}
+
+fn ask_as(address: SocketAddr, path: &str, forwarded: &str) -> Answer {
+    let fields = format!("Host: h\r\nX-Forwarded-For: {forwarded}\r\nConnection: close");
+    ask(address, format!("GET {path} HTTP/1.1\r\n{fields}\r\n\r\n"))
+}
+
+#[test]
+fn inner_paths_are_for_this_machine_by_its_real_address_whatever_a_header_says() {
+    let world = World::listening_on("0.0.0.0:0");
+    let worker = Worker::saying(&world, 1, "ok");
+    let local = SocketAddr::from(([127, 0, 0, 1], world.address.port()));
+    let mut front = world.front(1);
+    front.daemon.publish(1, table(Slots::Unlimited, true), &[&worker]);
+    let outer = outer_address(local.port());
+    for generation in 2..4 {
+        for path in INNER {
+            assert_eq!(ask_as(local, path, "127.0.0.1").status, 200, "{path}");
+            if let Some(outer) = outer {
+                let answer = ask_as(outer, path, "127.0.0.1");
+                assert_eq!(answer.status, 403, "{path}");
+                assert_eq!(answer.field("x-request-id").len(), 1);
+            }
+        }
+        // The second time with everybody as a trusted proxy.
+        front.daemon.publish(generation, with_real_ip(&["0.0.0.0/0"]), &[&worker]);
+    }
+    // A proxy on this machine does not lend its address.
+    for path in INNER {
+        assert_eq!(ask_as(local, path, "198.51.100.1").status, 403, "{path}");
+    }
+    assert_eq!(ask_as(local, "/__health", "198.51.100.1").status, 503);
+    let mut table = with_real_ip(&["0.0.0.0/0"]);
+    table.server.uuid_allows = vec!["198.51.100.0/24".into(), "127.0.0.0/8".into()];
+    if let Some(outer) = outer {
+        table.server.uuid_allows.push(format!("{}/32", outer.ip()));
+        front.daemon.publish(5, table, &[&worker]);
+        assert_eq!(ask_as(outer, "/uuid", "198.51.100.1").status, 200);
+        assert_eq!(ask_as(outer, "/uuid", "203.0.113.1").status, 403);
+        assert_eq!(ask_as(outer, "/status", "198.51.100.1").status, 403);
+    }
+}
+
+#[test]
+fn the_address_comes_from_the_header_of_trusted_proxies_only() {
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut front = world.serving(with_real_ip(&["127.0.0.0/8", "10.0.0.0/8"]), &[&worker]);
+    let asked = "GET /a HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 9.9.9.9, 1.2.3.4, 10.0.0.1\r\n\
+                 X-Forwarded-Proto: https\r\nX-Forwarded-Host: shown\r\nConnection: close\r\n\r\n";
+    ask(front.address, asked);
+    let received = worker.requests.lock().unwrap()[0].clone();
+    assert_eq!(received.field("x-real-ip"), ["1.2.3.4"]);
+    assert_eq!(received.field("x-forwarded-for"), ["9.9.9.9, 1.2.3.4, 10.0.0.1, 1.2.3.4"]);
+    assert_eq!(received.field("x-forwarded-proto"), ["https"]);
+    assert_eq!(received.field("x-forwarded-host"), ["shown"]);
+    // Somebody who is not trusted has no say about any of it.
+    front.daemon.publish(2, with_real_ip(&["10.0.0.0/8"]), &[&worker]);
+    ask(front.address, asked);
+    let received = worker.requests.lock().unwrap()[1].clone();
+    assert_eq!(received.field("x-real-ip"), ["127.0.0.1"]);
+    assert_eq!(received.field("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(received.field("x-forwarded-proto"), ["http"]);
+    assert_eq!(received.field("x-forwarded-host"), ["h"]);
+    // Off: as before, what comes in is passed on.
+    front.daemon.publish(3, table(Slots::Unlimited, true), &[&worker]);
+    ask(front.address, asked);
+    let received = worker.requests.lock().unwrap()[2].clone();
+    assert_eq!(received.field("x-forwarded-proto"), ["https"]);
+    let lines = world.access_log(3);
+    assert_eq!((&lines[0]["from"], &lines[0]["via"]), (&"1.2.3.4".into(), &"127.0.0.1".into()));
+    assert_eq!((&lines[1]["from"], &lines[1]["via"]), (&"127.0.0.1".into(), &"127.0.0.1".into()));
+    assert!(lines[2].get("via").is_none());
+    let text = std::fs::read_to_string(world.path("log/nginx_access.log")).unwrap();
+    assert!(
+        text.lines()
+            .next()
+            .unwrap()
+            .contains("\"from\": \"1.2.3.4\", \"via\": \"127.0.0.1\", \"host\"")
+    );
+}
+
+#[test]
+fn a_table_with_an_unusable_network_is_refused() {
+    let world = World::new();
+    let mut front = world.front(1);
+    let (table, peers) = (Box::new(with_real_ip(&["10.0.0.0/99"])), Default::default());
+    front.daemon.say(&ToFront::Publish { generation: 1, table, peers });
+    let said = front.daemon.hear();
+    assert!(format!("{said:?}").contains("is no network"), "{said:?}");
+}
+
+#[test]
+fn every_answer_names_its_request_and_every_error_its_cause() {
+    let world = World::new();
+    let worker = Worker::start(&world, 1, |stream, _| {
+        use std::io::Write;
+        stream.write_all(b"nonsense\r\n\r\n").is_ok()
+    });
+    let mut front = world.serving(table(ONE, true), &[&worker]);
+    for (request, status, cause) in [
+        ("GET /none HTTP/1.1\r\nHost: h\r\n\r\n", 404, "no_route"),
+        ("GET /a HTTP/1.1\r\nHost: h\r\n\r\n", 502, "malformed"),
+        ("TRACE /a HTTP/1.1\r\nHost: h\r\n\r\n", 405, "method"),
+        ("GET /%zz HTTP/1.1\r\nHost: h\r\n\r\n", 400, "bad_path"),
+        ("GET / HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        ("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999\r\n\r\n", 413, "too_large"),
+        ("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", 200, ""),
+        ("GET /__health HTTP/1.1\r\nHost: h\r\n\r\n", 503, ""),
+    ] {
+        let answer = ask(front.address, request);
+        assert_eq!(answer.status, status, "{request}");
+        let id = answer.field("x-request-id").remove(0);
+        assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
+        if !cause.is_empty() {
+            assert_eq!(answer.field("x-mfserv-cause"), [cause]);
+            assert!(answer.text().contains(&id) && answer.text().contains(cause));
+        }
+    }
+    let unknown = Worker::start_of(&world, "p/other", 1, true, |_, _| false);
+    front.daemon.say(&ToFront::Admit { upstream: "p/other".into(), peer: unknown.peer() });
+    front.daemon.wait_for(|m| format!("{m:?}").contains("unknown_app"));
+}
+
+#[test]
+fn trouble_is_told_to_every_daemon_that_listens() {
+    let world = World::new();
+    let worker = Worker::start(&world, 1, |_, _| false);
+    let mut front = world.serving(table(ONE, true), &[&worker]);
+    let mut second = Daemon::connect(&front.socket);
+    assert_eq!(front.get("/a").status, 502);
+    let is_trouble = |m: &mfserv_core::wire::front::FromFront| format!("{m:?}").contains("reset");
+    front.daemon.wait_for(is_trouble);
+    second.wait_for(is_trouble);
+}
