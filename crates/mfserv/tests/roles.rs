@@ -131,7 +131,7 @@ fn a_start_makes_a_node_whole_whose_keeper_daemon_and_front_were_killed_together
     // Together: nobody has the time to restart anybody.
     roles.iter().for_each(|pid| kill(*pid, Signal::KILL));
     until("they are gone", PATIENCE, || roles.iter().all(|pid| process(*pid).is_none()));
-    node.mfserv(&["status"]).code(3);
+    until("status says that nothing runs", PATIENCE, || node.mfserv(&["status"]).code == 3);
 
     node.mfserv(&["start"]).code(0);
     node.runs();
