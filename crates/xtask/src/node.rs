@@ -45,7 +45,11 @@ impl Node {
         let home = tempfile::Builder::new().prefix("mfb-").tempdir();
         let home =
             home.map_err(|e| Diagnostic::error("cannot make a temporary home").because(e))?;
-        let node = Self { program: program.to_owned(), home, port: free_port()? };
+        // A copy of its own: another node of the same program would share its memory.
+        let own = home.path().join("mfserv");
+        std::fs::copy(program, &own)
+            .map_err(|e| Diagnostic::error("cannot copy mfserv").because(e))?;
+        let node = Self { program: own, home, port: free_port()? };
         node.run(&["config", "set", "front.host=127.0.0.1"])?;
         node.run(&["config", "set", &format!("nginx.port={}", node.port)])?;
         Ok(node)
