@@ -8,9 +8,13 @@
 #![forbid(unsafe_code)]
 
 mod adopt;
+mod ends;
+mod handle;
 mod keeper_link;
+mod life;
 mod prepare;
 mod probe;
+mod rolling;
 mod sample;
 mod saved;
 mod spawn;
@@ -20,8 +24,9 @@ mod waiting;
 mod watcher;
 mod worker;
 
+pub use handle::Handle;
 pub use keeper_link::{KeeperLink, KeeperNews, KeeperState};
-pub use supervisor::{Emit, Handle, Options, Supervisor};
+pub use supervisor::{Emit, Options, Supervisor};
 pub use traffic::Traffic;
 pub use waiting::Until;
 
