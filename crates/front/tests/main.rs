@@ -10,6 +10,7 @@ mod lasting;
 mod retries;
 mod slots;
 mod strict;
+mod strictness;
 mod world;
 
 use std::path::PathBuf;

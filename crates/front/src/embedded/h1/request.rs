@@ -113,11 +113,14 @@ impl RequestHead {
         if written.contains(&b'#') {
             return Err(Refusal::bad("a fragment in the request target"));
         }
+        // In any form: a worker might take it for a tunnel.
+        if self.method() == b"CONNECT" {
+            return Err(Refusal::with(405, "CONNECT is not offered"));
+        }
         if written.starts_with(b"/") {
             return Ok(());
         }
         match self.method() {
-            b"CONNECT" => return Err(Refusal::with(405, "CONNECT is not offered")),
             b"OPTIONS" if written == b"*" => return Ok(()),
             _ => {}
         }
