@@ -89,14 +89,30 @@ pub(crate) fn beside(path: &Path, what: &str) -> PathBuf {
 /// entries whose process has ended.
 pub(crate) fn sweep_beside(path: &Path) {
     let Some((parent, name)) = path.parent().zip(path.file_name()) else { return };
-    let prefix = format!(".{}.", name.to_string_lossy().trim_start_matches('.'));
-    let Ok(entries) = fs::read_dir(parent) else { return };
+    let name = name.to_string_lossy();
+    sweep(parent, |beside| beside == name.trim_start_matches('.'));
+}
+
+/// The same, beside anything in a directory.
+pub(crate) fn sweep_in(dir: &Path) {
+    sweep(dir, |_| true);
+}
+
+fn sweep(dir: &Path, of: impl Fn(&str) -> bool) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
         let file_name = entry.file_name();
-        let Some(rest) = file_name.to_str().and_then(|n| n.strip_prefix(&prefix)) else { continue };
-        let [what, pid, _count] = rest.split('.').collect::<Vec<_>>()[..] else { continue };
+        let Some(rest) = file_name.to_str().and_then(|name| name.strip_prefix('.')) else {
+            continue;
+        };
+        let mut parts = rest.rsplitn(4, '.');
+        let (Some(_count), Some(pid), Some(what), Some(name)) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            continue;
+        };
         let dead = pid.parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
-        if dead && ["new", "old", "stage"].contains(&what) {
+        if dead && ["new", "old", "stage"].contains(&what) && of(name) {
             let _ = remove(&entry.path());
         }
     }

@@ -5,15 +5,20 @@
 //! var/releases/NAME/7/            a release, at the path where it was built
 //! var/releases/NAME/7/.committed  written last: without it the release does not count
 //! var/plugins/NAME                the link to the current one
+//! var/data/NAME/                  what outlives the releases
 //! ```
 //!
 //! A release becomes current by the renaming of one link. What an operation that
-//! died has left (releases without `.committed`) is removed by the next one.
+//! died has left (releases without `.committed` that are not current, files beside
+//! their place) is removed by the next one, and by [`recover`].
 
+mod foreign;
 mod install;
 mod links;
+mod persistent;
 mod releases;
 
+pub use foreign::foreign_files;
 pub use install::{InstallOptions, Prepare, Prepared, Staged, install, postinstall, stage};
 pub use links::{
     Installed, Origin, current, dev_link, list, list_of, remove_unlinked, uninstall, unlink,
@@ -26,6 +31,16 @@ use mfserv_core::Diagnostic;
 
 use crate::disk::Lock;
 use crate::home::Home;
+
+/// Finishes or removes what an operation that died has left: for the start of a
+/// node. An operation that lives is left alone.
+pub fn recover(home: &Home) {
+    if home.releases().is_dir() {
+        if let Ok(_lock) = lock(home) {
+            releases::sweep(home);
+        }
+    }
+}
 
 /// The lock that every change of the store of plugins holds.
 fn lock(home: &Home) -> Result<Lock, Diagnostic> {

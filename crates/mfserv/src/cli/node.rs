@@ -99,6 +99,7 @@ fn warn_root() {
 fn prepare(places: &Places, module: &configure::Module) -> Result<(), Diagnostic> {
     places.create()?;
     let home = Home::new(places.home());
+    mfserv_plugin::store::recover(&home);
     for name in &module.resolution.config.internal_plugins.install {
         if name != "welcome" {
             let problem = Diagnostic::warning(format!("there is no internal plugin {name}"))

@@ -262,6 +262,12 @@ impl Release {
 pub struct Install {
     /// The package.
     file: PathBuf,
+    /// Install it under this name instead of its own.
+    #[arg(long, value_name = "NAME")]
+    new_name: Option<String>,
+    /// Remove the oldest releases even if the app has left files in them.
+    #[arg(long)]
+    clean: bool,
     #[command(flatten)]
     wait: Wait,
 }
@@ -282,6 +288,8 @@ impl Install {
         };
         let options = InstallOptions {
             replace: true,
+            new_name: self.new_name.clone(),
+            clean: self.clean,
             limits: archive::Limits::default(),
             cancel: cancel()?,
             prepare: &prepare,
@@ -315,7 +323,7 @@ impl Install {
 pub struct Uninstall {
     /// The plugin's name.
     name: String,
-    /// Remove its data and its overrides too.
+    /// Remove its data, its overrides and the files that it has left in its releases too.
     #[arg(long)]
     clean: bool,
     #[command(flatten)]
@@ -328,7 +336,8 @@ impl Uninstall {
         store::unlink(&home, &self.name, self.clean)?;
         // Its workers finish their requests before their files go.
         reload(places, &self.wait)?;
-        store::remove_unlinked(&home, &self.name, self.clean)?;
+        let kept = store::remove_unlinked(&home, &self.name, self.clean)?;
+        kept.iter().for_each(report::print_problem);
         print(&format!("{} is uninstalled\n", self.name));
         Ok(Outcome::Done)
     }

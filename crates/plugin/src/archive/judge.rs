@@ -11,7 +11,7 @@ use super::unpack::Limits;
 use super::{FILES, METADATA, TOP};
 
 /// What a package can not bring, as it says something about the release itself.
-const RESERVED: &[&str] = &[".committed", ".mfserv-files.json"];
+const RESERVED: &[&str] = &[".committed", ".mfserv-files.json", ".mfserv-moving.json"];
 
 /// A good entry.
 #[derive(Debug, Clone, PartialEq, Eq)]

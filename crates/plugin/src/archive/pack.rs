@@ -21,7 +21,7 @@ use crate::progress::Progress;
 /// What is not packaged when there is no `.releaseignore`.
 const DEFAULT_IGNORE: &str = include_str!("../../templates/shared/releaseignore");
 /// What is never packaged: it is made at the place where the plugin is installed.
-const NEVER: &str = "/local\n/.local.*\n/.node_modules.*\n/.configuration_cache\n/.manifest.json\n/.metadata.json\n/.files.json\n/.committed\n/.mfserv-files.json\n/*.plugin\n";
+const NEVER: &str = "/local\n/.local.*\n/.node_modules.*\n/.configuration_cache\n/.manifest.json\n/.metadata.json\n/.files.json\n/.committed\n/.mfserv-files.json\n/.mfserv-moving.json\n/*.plugin\n";
 /// zstd's level: most of what is to be gained, in little time.
 const LEVEL: i32 = 12;
 /// The most members that a package may have.

@@ -81,7 +81,12 @@ pub fn read_installed(dir: &Path) -> Result<Package, Diagnostic> {
             Err(e) => return Err(disk::failed("read", &file, e)),
         }
     }
-    found.finish().map_err(|reason| {
+    let finished = found.finish().map(|package| Package {
+        // installed under another name, it has that one
+        name: crate::label::read_name(dir).unwrap_or(package.name.clone()),
+        ..package
+    });
+    finished.map_err(|reason| {
         Diagnostic::error(format!("{} was not installed from a package", dir.display()))
             .because(reason)
     })

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use mfserv_core::names::check_plugin_name;
 use mfserv_core::plugin_config::override_text;
 use mfserv_core::plugin_spec::PluginSpec;
-use mfserv_core::{Diagnostic, Kind};
+use mfserv_core::{Diagnostic, Kind, Severity};
 
 use super::links::{Installed, Origin, current, has_active_line};
-use super::{lock, releases};
+use super::{foreign, lock, persistent, releases};
 use crate::archive::{self, Limits, Package};
 use crate::base;
 use crate::build::environment_from_wheels;
@@ -47,6 +48,10 @@ pub type Prepare<'a> = dyn Fn(&Path) -> Result<Prepared, Diagnostic> + 'a;
 pub struct InstallOptions<'a> {
     /// Accept that a packed plugin of that name is installed: make a new release of it.
     pub replace: bool,
+    /// Install it under this name instead of its own.
+    pub new_name: Option<String>,
+    /// Remove the oldest releases even if the app has left files in them.
+    pub clean: bool,
     /// What the package may unpack to.
     pub limits: Limits,
     /// Stops the installation.
@@ -70,6 +75,7 @@ pub struct Staged {
     pub spec: PluginSpec,
     /// What is doubtful in it.
     pub warnings: Vec<Diagnostic>,
+    clean: bool,
     committed: bool,
     _lock: Lock,
 }
@@ -95,17 +101,33 @@ pub fn stage(
 ) -> Result<Staged, Diagnostic> {
     progress.step(&format!("reading {}", file.display()));
     let package = archive::read(file)?;
+    let name = options.new_name.as_deref().unwrap_or(&package.name);
+    check_plugin_name(name).map_err(|because| {
+        Diagnostic::error(format!("the plugin name {name:?} is not valid"))
+            .kind(Kind::Usage)
+            .because(because)
+    })?;
     let lock = lock(home)?;
     releases::sweep(home);
-    check_place(home, &package.name, options.replace)?;
-    let number = releases::next_number(home, &package.name);
-    let dir = home.release(&package.name, number);
-    disk::create_dir(&home.releases_of(&package.name))?;
-    let attempt = Attempt { dir: &dir, whole: false };
+    let before = check_place(home, name, options.replace)?;
+    let number = releases::next_number(home, name);
+    let dir = home.release(name, number);
+    disk::create_dir(&home.releases_of(name))?;
+    let attempt = Attempt { home, name, dir: &dir, whole: false };
     progress.step(&format!("unpacking {} {}", package.name, package.metadata.version));
     let package = archive::unpack(file, &dir, options.limits)?;
+    if name != package.name {
+        disk::write(&dir.join(".layerapi2_label"), format!("plugin_{name}@mfserv\n").as_bytes())?;
+    }
     let prepared = (options.prepare)(&dir)?;
+    persistent::link(
+        &dir,
+        before.as_ref().map(|before| before.dir.as_path()),
+        &home.plugin_data(name),
+        &prepared.spec.general.persistent_paths,
+    )?;
     make_ready(home, &dir, &prepared, options, progress)?;
+    foreign::record(&dir)?;
     attempt.succeeded();
     let Prepared { spec, warnings, .. } = prepared;
     Ok(Staged {
@@ -115,6 +137,7 @@ pub fn stage(
         dir,
         spec,
         warnings,
+        clean: options.clean,
         committed: false,
         _lock: lock,
     })
@@ -122,6 +145,8 @@ pub fn stage(
 
 /// The directory of a release being made, removed unless it becomes whole.
 struct Attempt<'a> {
+    home: &'a Home,
+    name: &'a str,
     dir: &'a Path,
     whole: bool,
 }
@@ -135,28 +160,22 @@ impl Attempt<'_> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if !self.whole {
-            forget(self.dir);
+            releases::forget(self.home, self.name, self.dir);
         }
     }
 }
 
-/// Removes a release that does not count, and its parent with the last one.
-fn forget(dir: &Path) {
-    let _ = disk::remove(dir);
-    if let Some(parent) = dir.parent() {
-        let _ = fs::remove_dir(parent);
-    }
-}
-
-fn check_place(home: &Home, plugin: &str, replace: bool) -> Result<(), Diagnostic> {
+/// Refuses if something else of that name is installed. Returns the release that
+/// will be replaced.
+fn check_place(home: &Home, plugin: &str, replace: bool) -> Result<Option<Installed>, Diagnostic> {
     if fs::symlink_metadata(home.link(plugin)).is_err() {
-        return Ok(());
+        return Ok(None);
     }
     let there = current(home, plugin)?;
     let refused =
         Diagnostic::error(format!("plugin: {plugin} is already installed")).kind(Kind::Refused);
     match there.origin {
-        Origin::Packed(_) if replace => Ok(()),
+        Origin::Packed(_) if replace => Ok(Some(there)),
         Origin::Packed(_) => {
             Err(refused.because(format!("version {}, release {}", there.version, there.release)))
         }
@@ -211,45 +230,92 @@ pub fn postinstall(
 impl Staged {
     /// Makes the release the current one, by the renaming of one link. Then the
     /// oldest releases beyond those that are kept are removed. Returns what is
-    /// installed now and the warnings.
+    /// installed now and the warnings: also which files the app has left in the
+    /// release before.
     pub fn commit(mut self) -> Result<(Installed, Vec<Diagnostic>), Diagnostic> {
         let plugin = self.spec.name.clone();
         let mut warnings = std::mem::take(&mut self.warnings);
-        warnings.extend(self.write_override_file(&plugin)?);
+        warnings.extend(self.report_before(&plugin));
+        let overrides = OverrideFile::stage(&self.home, &plugin, &self.dir)?;
         disk::create_dir(&self.home.plugins())?;
-        releases::mark_committed(&self.dir)?;
         let target = Path::new("../releases").join(&plugin).join(self.number.to_string());
         disk::relink(&self.home.link(&plugin), &target)?;
+        // it is installed from here: what fails now is only said
         self.committed = true;
-        releases::collect(&self.home, &plugin, self.number);
+        warnings.extend(overrides.put());
+        warnings.extend(releases::mark_committed(&self.dir).err().map(only_said));
+        for kept in releases::collect(&self.home, &plugin, self.number, self.clean) {
+            if !warnings.contains(&kept) {
+                warnings.push(kept);
+            }
+        }
         Ok((current(&self.home, &plugin)?, warnings))
     }
 
-    /// Writes `config/plugins/NAME.ini`; one that the administrator has changed
-    /// is kept, and the new one is put beside.
-    fn write_override_file(&self, plugin: &str) -> Result<Option<Diagnostic>, Diagnostic> {
-        let own = self.dir.join("config.ini");
-        let own = fs::read_to_string(&own).map_err(|e| disk::failed("read", &own, e))?;
-        let text = override_text(plugin, &own);
-        let file = self.home.override_file(plugin);
-        file.parent().map_or(Ok(()), disk::create_dir)?;
-        if !has_active_line(&file) {
-            return disk::write(&file, text.as_bytes()).map(|()| None);
+    fn report_before(&self, plugin: &str) -> Option<Diagnostic> {
+        match current(&self.home, plugin).ok()?.origin {
+            Origin::Packed(number) => foreign::report(number, &self.home.release(plugin, number)),
+            Origin::Dev | Origin::Internal => None,
         }
-        let beside = file.with_extension("ini.new");
-        disk::write(&beside, text.as_bytes())?;
-        Ok(Some(
+    }
+}
+
+/// An error as a warning.
+fn only_said(mut error: Diagnostic) -> Diagnostic {
+    error.severity = Severity::Warning;
+    error
+}
+
+/// `config/plugins/NAME.ini`, written beside its place. One that the administrator
+/// has changed is kept, and the new one is put beside it.
+struct OverrideFile {
+    beside: PathBuf,
+    place: PathBuf,
+    warning: Option<Diagnostic>,
+}
+
+impl OverrideFile {
+    fn stage(home: &Home, plugin: &str, dir: &Path) -> Result<Self, Diagnostic> {
+        let own = dir.join("config.ini");
+        let text = fs::read_to_string(&own).map_err(|e| disk::failed("read", &own, e))?;
+        let file = home.override_file(plugin);
+        file.parent().map_or(Ok(()), disk::create_dir)?;
+        let kept = has_active_line(&file);
+        let place = if kept { file.with_extension("ini.new") } else { file.clone() };
+        let warning = kept.then(|| {
             Diagnostic::warning(format!("{} is kept as it is", file.display()))
                 .because("it has lines that override the plugin's configuration")
-                .help(format!("compare it with {}", beside.display())),
-        ))
+                .help(format!("compare it with {}", place.display()))
+        });
+        let beside = disk::beside(&place, "new");
+        fs::write(&beside, override_text(plugin, &text)).map_err(|e| {
+            let _ = fs::remove_file(&beside);
+            disk::failed("write", &place, e)
+        })?;
+        Ok(Self { beside, place, warning })
+    }
+
+    /// Puts it at its place; what is returned is only a warning.
+    fn put(mut self) -> Option<Diagnostic> {
+        let warning = self.warning.take();
+        match fs::rename(&self.beside, &self.place) {
+            Ok(()) => warning,
+            Err(e) => Some(only_said(disk::failed("write", &self.place, e))),
+        }
+    }
+}
+
+impl Drop for OverrideFile {
+    fn drop(&mut self) {
+        // gone already when it was put at its place
+        let _ = fs::remove_file(&self.beside);
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
         if !self.committed {
-            forget(&self.dir);
+            releases::forget(&self.home, &self.spec.name, &self.dir);
         }
     }
 }

@@ -165,24 +165,34 @@ pub fn unlink(home: &Home, plugin: &str, clean: bool) -> Result<Installed, Diagn
 }
 
 /// Uninstalls a plugin that nothing runs any more: [`unlink`], then its releases
-/// and temporary files. Its data in `var/data` stays unless `clean`. Of a
-/// developer's directory nothing is removed.
-pub fn uninstall(home: &Home, plugin: &str, clean: bool) -> Result<Installed, Diagnostic> {
+/// and temporary files. Its data in `var/data` stays unless `clean`, and so does a
+/// release in which the app has left files. Of a developer's directory nothing is
+/// removed. Returns what was installed, and what is said of what stays.
+pub fn uninstall(
+    home: &Home,
+    plugin: &str,
+    clean: bool,
+) -> Result<(Installed, Vec<Diagnostic>), Diagnostic> {
     let installed = unlink(home, plugin, clean)?;
-    remove_unlinked(home, plugin, clean)?;
-    Ok(installed)
+    let kept = remove_unlinked(home, plugin, clean)?;
+    Ok((installed, kept))
 }
 
-/// What is left of a plugin after [`unlink`], once nothing runs of it.
-pub fn remove_unlinked(home: &Home, plugin: &str, clean: bool) -> Result<(), Diagnostic> {
-    releases::remove_releases(home, plugin)?;
+/// What is left of a plugin after [`unlink`], once nothing runs of it. Returns
+/// what is said of what stays.
+pub fn remove_unlinked(
+    home: &Home,
+    plugin: &str,
+    clean: bool,
+) -> Result<Vec<Diagnostic>, Diagnostic> {
+    let kept = releases::remove_releases(home, plugin, clean)?;
     let data = home.plugin_data(plugin);
     match clean {
         true => disk::remove(&data)?,
         // an empty one says nothing
         false => drop(fs::remove_dir(&data)),
     }
-    Ok(())
+    Ok(kept)
 }
 
 /// True if an override file sets anything.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
 
+use super::{foreign, persistent};
 use crate::disk;
 use crate::home::Home;
 
@@ -21,7 +22,7 @@ pub struct Release {
     pub number: u32,
     /// Its directory.
     pub dir: PathBuf,
-    /// It was committed once: it is whole, and can be made current again.
+    /// It is current or was once: it is whole, and can be made current again.
     pub committed: bool,
 }
 
@@ -31,10 +32,13 @@ pub fn releases(home: &Home, plugin: &str) -> Vec<Release> {
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let numbers = names
         .filter_map(|name| name.parse().ok().filter(|number: &u32| number.to_string() == name));
+    let linked = fs::canonicalize(home.link(plugin)).ok();
+    let linked = linked.and_then(|dir| number_of(home, plugin, &dir));
     let mut found: Vec<Release> = numbers
         .map(|number| {
             let dir = home.release(plugin, number);
-            Release { number, committed: dir.join(COMMITTED).is_file(), dir }
+            let committed = linked == Some(number) || dir.join(COMMITTED).is_file();
+            Release { number, committed, dir }
         })
         .collect();
     found.sort_by_key(|release| release.number);
@@ -57,41 +61,84 @@ pub(super) fn next_number(home: &Home, plugin: &str) -> u32 {
 
 /// Says that a release counts; the last write to it.
 pub(super) fn mark_committed(dir: &Path) -> Result<(), Diagnostic> {
-    disk::write(&dir.join(COMMITTED), b"1\n")
+    disk::write(&dir.join(COMMITTED), b"1\n")?;
+    disk::remove(&dir.join(persistent::JOURNAL))
 }
 
-/// Removes the releases that never were committed, of all plugins. Called with
-/// the lock held, so that none of them belongs to a living operation.
+/// Removes the releases that never were current, of all plugins, and what is left
+/// beside the places of files. Called with the lock held, so that none of it
+/// belongs to a living operation.
 pub(super) fn sweep(home: &Home) {
+    for dir in [home.plugins(), home.releases(), home.override_file("x").with_file_name("")] {
+        disk::sweep_in(&dir);
+    }
     let Ok(entries) = fs::read_dir(home.releases()) else { return };
     for plugin in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        for release in releases(home, &plugin).iter().filter(|release| !release.committed) {
-            let _ = disk::remove(&release.dir);
+        for release in releases(home, &plugin) {
+            if !release.committed {
+                forget(home, &plugin, &release.dir);
+            } else if !release.dir.join(COMMITTED).is_file() {
+                // it had become current when the operation died
+                let _ = mark_committed(&release.dir);
+            }
+            disk::sweep_in(&release.dir);
         }
         // gone with its last release
         let _ = fs::remove_dir(home.releases_of(&plugin));
     }
 }
 
-/// Removes the oldest releases beyond [`KEPT`], never the current one.
-pub(super) fn collect(home: &Home, plugin: &str, current: u32) {
-    let all = releases(home, plugin);
-    let others: Vec<&Release> = all.iter().filter(|release| release.number != current).collect();
-    let too_many = others.len().saturating_sub(KEPT - 1);
-    for release in &others[..too_many] {
-        let _ = disk::remove(&release.dir);
+/// Removes a release that does not count, and what its installation has made
+/// elsewhere; what is empty then goes too.
+pub(super) fn forget(home: &Home, plugin: &str, dir: &Path) {
+    persistent::undo(dir);
+    let _ = disk::remove(dir);
+    let _ = fs::remove_dir(home.releases_of(plugin));
+    if fs::symlink_metadata(home.link(plugin)).is_err() {
+        let _ = fs::remove_dir(home.plugin_data(plugin));
+        let _ = fs::remove_dir(home.tmp_of(plugin));
     }
 }
 
-/// Removes all releases of a plugin that is not linked any more. Call it once
-/// nothing runs from them.
-pub fn remove_releases(home: &Home, plugin: &str) -> Result<(), Diagnostic> {
+/// Removes the oldest releases beyond [`KEPT`], never the current one, and one in
+/// which the app has left files only with `clean`. Returns what is said of those.
+pub(super) fn collect(home: &Home, plugin: &str, current: u32, clean: bool) -> Vec<Diagnostic> {
+    let all = releases(home, plugin);
+    let others: Vec<&Release> = all.iter().filter(|release| release.number != current).collect();
+    let too_many = others.len().saturating_sub(KEPT - 1);
+    remove_all(&others[..too_many], clean)
+}
+
+fn remove_all(releases: &[&Release], clean: bool) -> Vec<Diagnostic> {
+    let mut kept = Vec::new();
+    for release in releases {
+        match foreign::report(release.number, &release.dir) {
+            Some(report) if !clean => kept.push(report),
+            _ => drop(disk::remove(&release.dir)),
+        }
+    }
+    kept
+}
+
+/// Removes all releases of a plugin that is not linked any more, except, without
+/// `clean`, those in which the app has left files: what is said of those is
+/// returned. Call it once nothing runs from them.
+pub fn remove_releases(
+    home: &Home,
+    plugin: &str,
+    clean: bool,
+) -> Result<Vec<Diagnostic>, Diagnostic> {
     let _lock = super::lock(home)?;
     if fs::symlink_metadata(home.link(plugin)).is_ok() {
         return Err(Diagnostic::error(format!("the plugin {plugin} is installed"))
             .kind(mfserv_core::Kind::Refused)
             .help("uninstall it first"));
     }
-    disk::remove(&home.releases_of(plugin))?;
-    disk::remove(&home.tmp_of(plugin))
+    let all = releases(home, plugin);
+    let kept = remove_all(&all.iter().collect::<Vec<_>>(), clean);
+    if kept.is_empty() {
+        disk::remove(&home.releases_of(plugin))?;
+    }
+    disk::remove(&home.tmp_of(plugin))?;
+    Ok(kept)
 }

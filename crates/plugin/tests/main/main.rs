@@ -81,6 +81,8 @@ fn prepare(dir: &Path) -> Result<Prepared, Diagnostic> {
 fn options(replace: bool) -> InstallOptions<'static> {
     InstallOptions {
         replace,
+        new_name: None,
+        clean: false,
         limits: Default::default(),
         cancel: Cancel::default(),
         prepare: &prepare,

@@ -1,0 +1,100 @@
+//! What an app has made or changed in its release: found by comparing with how
+//! the release was when it was whole.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use mfserv_core::Diagnostic;
+use serde::{Deserialize, Serialize};
+
+use super::persistent::JOURNAL;
+use crate::disk;
+
+/// How a release was when it was whole; in the release.
+pub(super) const RECORD: &str = ".mfserv-files.json";
+/// How many files are named in a report.
+const NAMED: usize = 5;
+/// Directories that nobody writes data to: programs, and what they cache.
+const NO_DATA_DIRS: &[&str] = &["__pycache__", ".cache"];
+/// Files that nobody misses.
+const NO_DATA: &[&str] = &[".committed", RECORD, JOURNAL, ".configuration_cache"];
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    format: u32,
+    /// By path: length, and modification time in nanoseconds.
+    files: BTreeMap<String, (u64, i64)>,
+}
+
+/// Notes how a release is.
+pub(super) fn record(release: &Path) -> Result<(), Diagnostic> {
+    let record = Record { format: 1, files: files(release) };
+    disk::write(&release.join(RECORD), &serde_json::to_vec(&record).unwrap_or_default())
+}
+
+/// The files that were made or changed in a release since it was whole, by path.
+/// `None` when it is not known how it was.
+pub fn foreign_files(release: &Path) -> Option<Vec<String>> {
+    let record: Record = serde_json::from_slice(&fs::read(release.join(RECORD)).ok()?).ok()?;
+    let foreign =
+        files(release).into_iter().filter(|(path, now)| record.files.get(path) != Some(now));
+    Some(foreign.map(|(path, _)| path).collect())
+}
+
+/// Says which files an app has left in a release, if it has.
+pub(super) fn report(number: u32, release: &Path) -> Option<Diagnostic> {
+    let Some(files) = foreign_files(release) else {
+        return Some(
+            Diagnostic::warning(format!("release {number} is kept: {}", release.display()))
+                .because("it is not known which files the app has made in it"),
+        );
+    };
+    if files.is_empty() {
+        return None;
+    }
+    let more = files.len().saturating_sub(NAMED);
+    let mut names = files[..files.len() - more].join(", ");
+    if more > 0 {
+        names += &format!(" and {more} more");
+    }
+    Some(
+        Diagnostic::warning(format!("the app has made or changed files in its release {number}: {names}"))
+            .because(format!(
+                "the new release does not have them; {} is kept until it is removed with --clean",
+                release.display()
+            ))
+            .help("keep data in MFSERV_CURRENT_PLUGIN_DATA_DIR, or declare it: _persistent_paths=… in [general]"),
+    )
+}
+
+/// Every file of a release that may be data. Compiled Python is not.
+fn files(release: &Path) -> BTreeMap<String, (u64, i64)> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![release.to_path_buf()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                let local = dir == release && name == "local";
+                if !local && !NO_DATA_DIRS.contains(&&*name.to_string_lossy()) {
+                    todo.push(entry.path());
+                }
+                continue;
+            }
+            let path = entry.path();
+            let path = path.strip_prefix(release).unwrap_or(&path).to_string_lossy().into_owned();
+            // a link holds no data; one to the data directory is put there by a move
+            if metadata.is_file() && !NO_DATA.contains(&path.as_str()) && !path.ends_with(".pyc") {
+                let time = metadata
+                    .mtime()
+                    .wrapping_mul(1_000_000_000)
+                    .wrapping_add(metadata.mtime_nsec());
+                found.insert(path, (metadata.len(), time));
+            }
+        }
+    }
+    found
+}
