@@ -46,4 +46,14 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     request_queue_size = 1024
 
 
-Server(sys.argv[1], Exchange).serve_forever()
+def say_how_long_it_took():
+    with open("/proc/self/stat") as file:
+        ticks = int(file.read().rsplit(")", 1)[1].split()[19])
+    began = ticks / os.sysconf("SC_CLK_TCK")
+    took = time.clock_gettime(time.CLOCK_BOOTTIME) - began
+    print("booted", os.getpid(), int(took * 1000), flush=True)
+
+
+server = Server(sys.argv[1], Exchange)
+say_how_long_it_took()
+server.serve_forever()

@@ -3,7 +3,8 @@
 
 /// Serves HTTP/1.1, a thread per connection. `/NAME/pid`, `/NAME/env` (JSON),
 /// `/NAME/slow?MS`, anything else says hello. Prints a line for each request that
-/// carries an `X-Load-Id`. Starts in a few dozen milliseconds.
+/// carries an `X-Load-Id`, and `booted PID MILLISECONDS` when it listens. Starts in a few
+/// dozen milliseconds. Sends each answer in one piece.
 pub const SERVES: &str = include_str!("../programs/serves.py");
 
 /// Serves HTTP/1.1 on one connection at a time, until that is closed: a second
