@@ -63,11 +63,11 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     let found = until_connected(&mut news).await?;
     let (fronts, mut connected) = Fronts::new(places.run());
     let alive = living(&found);
-    let living_fronts =
+    let living_fronts: BTreeSet<WorkerId> =
         alive.iter().filter(|id| id.watcher == WatcherName::front()).cloned().collect();
     let admitted = connected.connect(&living_fronts, &alive).await;
 
-    let (told, adopted) = (fronts.clone(), !alive.is_empty());
+    let (told, serving) = (fronts.clone(), !living_fronts.is_empty());
     let keeper_state = found.clone();
     let generation = connected.generation;
     let record = events.clone();
@@ -100,7 +100,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     tokio::spawn(server::serve(listener, node.answerer()));
     tokio::spawn(autorestart::run(node.clone(), new_plans));
     let boot = node.clone();
-    tokio::spawn(async move { boot.boot(adopted).await });
+    tokio::spawn(async move { boot.boot(serving).await });
 
     while let Some(news) = news.recv().await {
         match &news {

@@ -90,9 +90,9 @@ impl Node {
     }
 
     /// Brings the node up. Tried again as long as it cannot be done (the port is taken…).
-    pub async fn boot(&self, adopted: bool) {
+    pub async fn boot(&self, serving: bool) {
         // A daemon that comes back to a serving node must not make it look down.
-        if !(adopted && self.state.word() == "RUNNING") {
+        if !(serving && self.state.word() == "RUNNING") {
             self.set_state("STARTING");
         } else {
             self.parts.fronts.state("RUNNING");
