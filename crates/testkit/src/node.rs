@@ -242,12 +242,16 @@ impl Node {
         pids
     }
 
-    /// The only process of a role.
+    /// The only process of a role, once there is no other. (A process that the keeper has
+    /// just forked looks like a keeper until it is what it was started for.)
     #[track_caller]
     pub fn role_pid(&self, role: &str) -> u32 {
-        let pids = self.role_pids(role);
-        assert!(pids.len() == 1, "there are {} of {role}: {pids:?}", pids.len());
-        pids[0]
+        until_some(&format!("there is exactly one {role}"), PATIENCE, || {
+            match self.role_pids(role)[..] {
+                [pid] => Some(pid),
+                _ => None,
+            }
+        })
     }
 
     /// Kills a process of this node with SIGKILL and waits until it is gone.
