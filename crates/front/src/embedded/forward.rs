@@ -16,7 +16,7 @@ use super::client::Client;
 use super::h1::{HeadScan, Refusal, RequestHead, ResponseHead};
 use super::lane::Lane;
 use super::relay;
-use super::rewrite;
+use super::rewrite::{self, Told};
 use super::state::App;
 use super::tunnel;
 use super::upload::{BodyFault, SendFault, Upload};
@@ -121,9 +121,15 @@ impl Forwarding<'_> {
                 }
             };
             let keep_alive = self.app.spec.keep_alive;
-            let told = (&*self.client, &*self.visit, self.settings);
             upload.begin(|out, upload| {
-                rewrite::put_request(out, self.head, told, upload, keep_alive);
+                let told = Told {
+                    address: self.client.address_text(),
+                    id: &self.visit.id,
+                    trusted: self.visit.trusted,
+                    length: upload.length(),
+                    keep_alive,
+                };
+                rewrite::put_request(out, self.head, self.settings, told);
             });
             let failure = match self.attempt(&mut slot, &mut link, upload).await {
                 Ok(()) => return Ok((slot, link)),

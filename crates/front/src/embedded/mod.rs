@@ -27,6 +27,7 @@ mod visit;
 mod wire;
 
 pub use files::place;
+pub use rewrite::{Told, request_for_worker};
 
 use std::sync::Arc;
 use std::time::Duration;

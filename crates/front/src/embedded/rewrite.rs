@@ -3,10 +3,8 @@
 use mfserv_core::route::ServerSettings;
 
 use super::answer;
-use super::buffer::Buffer;
-use super::client::Client;
+use super::buffer::{Buffer, Lent};
 use super::h1::{Framing, Name, RequestHead, ResponseHead};
-use super::upload::Upload;
 use super::visit::Visit;
 
 /// How the client is told the end of a body.
@@ -20,13 +18,39 @@ pub enum Shape {
     UntilClose,
 }
 
-/// The request as the worker gets it.
+/// What the worker is told besides what the client said.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'a> {
+    /// The client's address.
+    pub address: &'a str,
+    /// The request id.
+    pub id: &'a [u8],
+    /// What the client says in X-Forwarded-* is passed on.
+    pub trusted: bool,
+    /// The length of the whole body, where it is known.
+    pub length: Option<u64>,
+    /// The connection may be used again.
+    pub keep_alive: bool,
+}
+
+/// The head of a request as the worker gets it: for whoever wants to compare it with
+/// the request.
+pub fn request_for_worker(
+    head: &RequestHead,
+    settings: &ServerSettings,
+    told: Told<'_>,
+) -> Vec<u8> {
+    let mut out = Lent::default();
+    put_request(&mut out, head, settings, told);
+    out.filled().to_vec()
+}
+
+/// The head of a request as the worker gets it.
 pub fn put_request(
     out: &mut Buffer,
     head: &RequestHead,
-    (client, visit, settings): (&Client, &Visit, &ServerSettings),
-    upload: &Upload,
-    keep_alive: bool,
+    settings: &ServerSettings,
+    told: Told<'_>,
 ) {
     out.push_all(&[head.method(), b" ", head.target(), b" HTTP/1.1\r\nHost: "]);
     out.push_all(&[if head.host().is_empty() { b"localhost" } else { head.host() }, b"\r\n"]);
@@ -35,19 +59,19 @@ pub fn put_request(
             out.push_all(&[written, b": ", value, b"\r\n"]);
         }
     }
-    put_body_framing(out, head, upload);
+    put_body_framing(out, head, told.length);
     if settings.add_request_id {
-        out.push_all(&[b"X-Request-Id: ", &visit.id, b"\r\n"]);
+        out.push_all(&[b"X-Request-Id: ", told.id, b"\r\n"]);
     }
     if settings.add_forwarded {
-        put_forwarded(out, head, client, visit.trusted);
+        put_forwarded(out, head, told);
     }
     if head.upgrade {
         for protocol in head.fields.values(Name::Upgrade) {
             out.push_all(&[b"Upgrade: ", protocol, b"\r\n"]);
         }
         out.push(b"Connection: upgrade\r\n");
-    } else if !keep_alive {
+    } else if !told.keep_alive {
         out.push(b"Connection: close\r\n");
     }
     out.push(b"\r\n");
@@ -75,9 +99,9 @@ fn passes_to_worker(name: Name, settings: &ServerSettings) -> bool {
     }
 }
 
-fn put_body_framing(out: &mut Buffer, head: &RequestHead, upload: &Upload) {
+fn put_body_framing(out: &mut Buffer, head: &RequestHead, length: Option<u64>) {
     let said = head.framing != Framing::None || head.fields.values(Name::ContentLength).count() > 0;
-    match upload.length() {
+    match length {
         Some(length) if said => {
             out.push(b"Content-Length: ");
             out.push_number(length);
@@ -90,8 +114,8 @@ fn put_body_framing(out: &mut Buffer, head: &RequestHead, upload: &Upload) {
 
 /// X-Real-IP and X-Forwarded-*: what came in wins, except for the address; from a
 /// client that is not trusted nothing came in.
-fn put_forwarded(out: &mut Buffer, head: &RequestHead, client: &Client, trusted: bool) {
-    let address = client.address_text().as_bytes();
+fn put_forwarded(out: &mut Buffer, head: &RequestHead, told: Told<'_>) {
+    let (address, trusted) = (told.address.as_bytes(), told.trusted);
     out.push_all(&[b"X-Real-IP: ", address, b"\r\nX-Forwarded-For: "]);
     let earlier = head.fields.values(Name::ForwardedFor).filter(|value| !value.is_empty());
     for value in earlier.filter(|_| trusted) {
