@@ -19,6 +19,10 @@ use crate::home::Home;
 use crate::progress::{Cancel, Progress};
 use crate::python::{self, Interpreter, Packages, Toolbox};
 
+mod portable;
+
+pub use portable::{export, import};
+
 /// The exact versions of all packages of a base environment (a pip
 /// requirements file).
 pub const LOCK: &str = include_str!("../python/base-requirements.txt");
@@ -119,9 +123,20 @@ pub fn ensure(
     cancel: &Cancel,
     progress: &mut dyn Progress,
 ) -> Result<BaseEnvironment, Diagnostic> {
-    if let Some(base) = current(home, python) {
-        return Ok(base);
+    match current(home, python) {
+        Some(base) => Ok(base),
+        None => ensure_from(home, python, Packages::Index, cancel, progress),
     }
+}
+
+/// The same, from where the packages are.
+fn ensure_from(
+    home: &Home,
+    python: &Interpreter,
+    packages: Packages<'_>,
+    cancel: &Cancel,
+    progress: &mut dyn Progress,
+) -> Result<BaseEnvironment, Diagnostic> {
     if version_numbers(&python.short_version) < Some(OLDEST) {
         return Err(Diagnostic::error(format!(
             "no base environment for Python {}",
@@ -138,7 +153,7 @@ pub fn ensure(
     let name = format!(".python{}-{}", python.short_version, &fingerprint(python)[..12]);
     let dir = home.base().join(name);
     disk::remove(&dir)?;
-    let made = make(home, &dir, python, cancel, progress);
+    let made = make(home, &dir, python, packages, cancel, progress);
     if made.is_err() {
         let _ = disk::remove(&dir);
     }
@@ -178,6 +193,7 @@ fn make(
     home: &Home,
     dir: &Path,
     python: &Interpreter,
+    packages: Packages<'_>,
     cancel: &Cancel,
     progress: &mut dyn Progress,
 ) -> Result<(), Diagnostic> {
@@ -191,7 +207,7 @@ fn make(
     toolbox.make_environment(dir, progress)?;
     let lock = dir.join("base-requirements.txt");
     disk::write(&lock, LOCK.as_bytes())?;
-    toolbox.install(dir, &lock, Packages::Index, progress).map_err(|error| match error.help {
+    toolbox.install(dir, &lock, packages, progress).map_err(|error| match error.help {
         None => error.help("making it needs the Python package index once: check the network, the proxy or PIP_INDEX_URL"),
         Some(_) => error,
     })?;

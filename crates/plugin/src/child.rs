@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use mfserv_core::{Diagnostic, Kind};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, setpriority_process};
 
 use crate::progress::{Cancel, Progress};
 
@@ -20,6 +20,11 @@ const LONGEST_LINE: u64 = 16 * 1024;
 /// How long output is awaited after the program itself has ended (a child of
 /// it may still hold the pipe).
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What takes no longer than this only answers a question, and is not a build.
+const QUICK: Duration = Duration::from_secs(20);
+/// The niceness of builds and hooks.
+const NICE: i32 = 10;
 
 /// How long a program that is interrupted may take to tidy up.
 const TIDY: Duration = Duration::from_secs(2);
@@ -88,6 +93,9 @@ impl Run<'_> {
                 Diagnostic::error(format!("{} failed", self.what))
                     .because(format!("can't run {program}: {e}"))
             })?;
+        if self.limit > QUICK {
+            lower(&child);
+        }
         let mut said = Said::default();
         let result = self.wait(&mut child, &mut said, progress);
         if result.is_err() {
@@ -158,6 +166,14 @@ impl Run<'_> {
 
     fn failure(&self, said: &Said, how: String) -> Diagnostic {
         with_output(Diagnostic::error(format!("{} failed", self.what)).because(how), said)
+    }
+}
+
+/// What serves requests comes first.
+fn lower(child: &Child) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // one that has ended already needs none; one below already stays there
+        let _ = setpriority_process(Some(pid), NICE);
     }
 }
 

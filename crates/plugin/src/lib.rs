@@ -18,6 +18,7 @@ pub mod progress;
 pub mod python;
 pub mod store;
 pub mod templates;
+pub mod tools;
 pub mod watch_rules;
 
 pub use home::Home;

@@ -105,6 +105,17 @@ pub(crate) enum Packages<'a> {
     Wheels(&'a Path),
 }
 
+/// What a plugin says about how its packages are found and built.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    /// A file of versions that the resolution keeps to.
+    pub(crate) constraints: Option<PathBuf>,
+    /// A file of versions of what packages are built with (`build_constraint`).
+    pub(crate) build_constraint: Option<PathBuf>,
+    /// The packages that must be compiled here.
+    pub(crate) from_source: Vec<String>,
+}
+
 /// An interpreter with the tools that work for it.
 pub(crate) struct Toolbox<'a> {
     pub(crate) home: &'a Home,
@@ -210,11 +221,28 @@ impl Toolbox<'_> {
         self.run("installing the Python packages", command, progress).map(drop)
     }
 
+    /// Installs what a requirements file names with its sums into a directory.
+    pub(crate) fn install_checked(
+        &self,
+        list: &Path,
+        into: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Diagnostic> {
+        let mut command = self.pip(progress)?;
+        command
+            .args(["install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"])
+            .arg("--target")
+            .arg(into)
+            .arg("-r")
+            .arg(list);
+        self.run("fetching a tool", command, progress).map(drop)
+    }
+
     /// Resolves loose requirements to a text of exact versions, one a line, sorted.
     pub(crate) fn freeze(
         &self,
         loose: &Path,
-        constraints: Option<&Path>,
+        rules: &Rules,
         progress: &mut dyn Progress,
     ) -> Result<String, Diagnostic> {
         match &self.uv {
@@ -223,21 +251,24 @@ impl Toolbox<'_> {
                 command
                     .args(["pip", "compile", "--quiet", "--no-annotate", "--no-header", "--python"])
                     .arg(&self.interpreter.path);
-                constraints.iter().for_each(|file| {
+                rules.constraints.iter().for_each(|file| {
                     command.arg("-c").arg(file);
+                });
+                rules.build_constraint.iter().for_each(|file| {
+                    command.arg("--build-constraints").arg(file);
                 });
                 command.arg(loose);
                 self.run("resolving the Python requirements", command, progress)
                     .map(|text| text + "\n")
             }
-            None => self.freeze_with_pip(loose, constraints, progress),
+            None => self.freeze_with_pip(loose, rules, progress),
         }
     }
 
     fn freeze_with_pip(
         &self,
         loose: &Path,
-        constraints: Option<&Path>,
+        rules: &Rules,
         progress: &mut dyn Progress,
     ) -> Result<String, Diagnostic> {
         let report = disk::beside(&self.home.base().join("pip-report"), "new");
@@ -245,9 +276,10 @@ impl Toolbox<'_> {
         command
             .args(["install", "--quiet", "--dry-run", "--ignore-installed", "--report"])
             .arg(&report);
-        constraints.iter().for_each(|file| {
+        rules.constraints.iter().for_each(|file| {
             command.arg("-c").arg(file);
         });
+        self.constrain_builds(&mut command, rules);
         command.arg("-r").arg(loose);
         let result = self.run("resolving the Python requirements", command, progress);
         let text = fs::read_to_string(&report);
@@ -264,21 +296,53 @@ impl Toolbox<'_> {
         &self,
         frozen: &Path,
         into: &Path,
+        rules: &Rules,
         progress: &mut dyn Progress,
     ) -> Result<(), Diagnostic> {
         let mut command = self.pip(progress)?;
-        command
-            .args(["wheel", "--quiet", "--no-deps", "--wheel-dir"])
-            .arg(into)
-            .arg("-r")
-            .arg(frozen);
-        self.run("collecting the Python wheels", command, progress).map(drop)
+        command.args(["wheel", "--quiet", "--no-deps", "--wheel-dir"]).arg(into);
+        if !rules.from_source.is_empty() {
+            command.arg("--no-binary").arg(rules.from_source.join(","));
+        }
+        self.constrain_builds(&mut command, rules);
+        command.arg("-r").arg(frozen);
+        let result = self.run("collecting the Python wheels", command, progress).map(drop);
+        result.map_err(|error| match rules.from_source.is_empty() || error.help.is_some() {
+            true => error,
+            false => error.help("what has no source, or can't be compiled here, may be binary when python3_virtualenv_sources/allow_binary_packages names it (an empty one allows all)"),
+        })
+    }
+
+    /// The versions of what packages are built with.
+    fn constrain_builds(&self, command: &mut Command, rules: &Rules) {
+        let Some(file) = &rules.build_constraint else { return };
+        match self.pip_version() >= Some((25, 3)) {
+            true => command.arg("--build-constraint").arg(file),
+            // the builds of an older pip inherit its variables, and have no option
+            false => command.env("PIP_CONSTRAINT", file),
+        };
+    }
+
+    /// The version of our own pip, from the name of its description.
+    fn pip_version(&self) -> Option<(u32, u32)> {
+        let place = self
+            .pip_place()
+            .join(format!("lib/python{}/site-packages", self.interpreter.short_version));
+        let names = fs::read_dir(place).ok()?.flatten().map(|entry| entry.file_name());
+        names.filter_map(|name| name.into_string().ok()).find_map(|name| {
+            let mut numbers = name.strip_prefix("pip-")?.strip_suffix(".dist-info")?.split('.');
+            Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+        })
+    }
+
+    fn pip_place(&self) -> PathBuf {
+        self.home.base().join(format!(".pip-python{}", self.interpreter.short_version))
     }
 
     /// A pip of our own for this interpreter, made at first need: it works on
     /// other environments, which so have none.
     fn pip(&self, progress: &mut dyn Progress) -> Result<Command, Diagnostic> {
-        let place = self.home.base().join(format!(".pip-python{}", self.interpreter.short_version));
+        let place = self.pip_place();
         let python = place.join("bin/python");
         if !self.works(&python) {
             self.make_pip(&place, progress)?;

@@ -29,13 +29,34 @@ pub struct Setup {
     /// The Python to make the base environment for (python3.12); default: the host's python3.
     #[arg(long)]
     python: Option<String>,
+    /// Write what the base environment is made of to a file in this directory, for a
+    /// machine without a network.
+    #[arg(long, value_name = "DIR", conflicts_with = "import")]
+    export: Option<PathBuf>,
+    /// Make the base environment from such a file, without a network.
+    #[arg(long, value_name = "FILE")]
+    import: Option<PathBuf>,
 }
 
 impl Setup {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         places.create()?;
         let mut steps = Steps::new();
-        let base = ensure_base(places, self.python.as_deref(), &mut steps)?;
+        let home = Home::new(places.home());
+        if let Some(dir) = &self.export {
+            let interpreter = python::find(self.python.as_deref())?;
+            let file = base::export(&home, &interpreter, dir, &cancel()?, &mut steps)?;
+            steps.finish();
+            print(&format!("{}\n", file.display()));
+            return Ok(Outcome::Done);
+        }
+        let base = match &self.import {
+            Some(file) => {
+                let interpreter = python::find(self.python.as_deref())?;
+                base::import(&home, file, &interpreter, &cancel()?, &mut steps)?
+            }
+            None => ensure_base(places, self.python.as_deref(), &mut steps)?,
+        };
         steps.finish();
         print(&format!("Python {} is ready: {}\n", base.interpreter.version, base.dir.display()));
         Ok(Outcome::Done)

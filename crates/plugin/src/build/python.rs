@@ -1,5 +1,6 @@
 //! The Python part of a build: requirements → exact versions → wheels → environment.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::disk;
 use crate::home::Home;
 use crate::label::read_small;
 use crate::progress::{Cancel, Progress};
-use crate::python::{self, Interpreter, Packages, Toolbox};
+use crate::python::{self, Interpreter, Packages, Rules, Toolbox};
 
 /// Says what an environment was made of; in `local/`.
 const ENVIRONMENT_MARK: &str = ".mfserv-environment.json";
@@ -26,6 +27,8 @@ struct Sources {
     frozen: PathBuf,
     wheels: PathBuf,
     override_mark: PathBuf,
+    allow_binary: PathBuf,
+    build_constraint: PathBuf,
     local: PathBuf,
 }
 
@@ -37,9 +40,39 @@ impl Sources {
             frozen: sources.join("requirements3.txt"),
             wheels: sources.join("src"),
             override_mark: sources.join("override"),
+            allow_binary: sources.join("allow_binary_packages"),
+            build_constraint: sources.join("build_constraint"),
             local: dir.join("local"),
         }
     }
+}
+
+impl Sources {
+    fn build_constraint(&self) -> Option<PathBuf> {
+        Some(self.build_constraint.clone()).filter(|file| file.is_file())
+    }
+
+    /// Which of the packages must be compiled here, as `allow_binary_packages`
+    /// says: none if it is there and empty; those that it does not name; all, if it
+    /// is not there. What the base environment has may always be binary.
+    fn to_compile(&self, frozen: &str) -> Vec<String> {
+        let allowed = match read_small(&self.allow_binary) {
+            Ok(text) if requirements(&text).next().is_none() => return Vec::new(),
+            Ok(text) => text,
+            Err(_) => String::new(),
+        };
+        let names = requirements(&allowed).chain(requirements(base::LOCK)).map(package_name);
+        let allowed: BTreeSet<String> = names.collect();
+        let all = requirements(frozen).filter(|line| !line.starts_with('-')).map(package_name);
+        all.filter(|name| !name.is_empty() && !allowed.contains(name)).collect()
+    }
+}
+
+/// The name of a package in a requirement, in the one form that all agree on.
+fn package_name(requirement: &str) -> String {
+    let end = requirement.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)));
+    let name = requirement[..end.unwrap_or(requirement.len())].to_ascii_lowercase();
+    name.split(['-', '_', '.']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,13 +194,15 @@ fn resolve(
     toolbox: &Toolbox<'_>,
     progress: &mut dyn Progress,
 ) -> Result<String, Diagnostic> {
+    let mut rules = Rules { build_constraint: sources.build_constraint(), ..Rules::default() };
     if sources.override_mark.exists() {
-        return toolbox.freeze(&sources.loose, None, progress);
+        return toolbox.freeze(&sources.loose, &rules, progress);
     }
     disk::create_dir(&toolbox.home.base())?;
     let constraints = disk::beside(&toolbox.home.base().join("constraints.txt"), "new");
     disk::write(&constraints, base::LOCK.as_bytes())?;
-    let result = toolbox.freeze(&sources.loose, Some(&constraints), progress);
+    rules.constraints = Some(constraints.clone());
+    let result = toolbox.freeze(&sources.loose, &rules, progress);
     let _ = fs::remove_file(&constraints);
     result.map_err(|error| match error.help {
         None if error.kind == Kind::Failed => {
@@ -186,7 +221,18 @@ fn collect_wheels(
 ) -> Result<bool, Diagnostic> {
     let count = requirements(frozen).count();
     // no patch version: the wheels are packaged, and good for all of 3.11
-    let wanted = Mark::new(frozen, &toolbox.interpreter.short_version, toolbox.interpreter);
+    let rules = Rules {
+        build_constraint: sources.build_constraint(),
+        from_source: sources.to_compile(frozen),
+        constraints: None,
+    };
+    let inputs = [
+        frozen,
+        &rules.from_source.join(","),
+        &read_small(&sources.build_constraint).unwrap_or_default(),
+    ];
+    let inputs = inputs.join("\n# then\n");
+    let wanted = Mark::new(&inputs, &toolbox.interpreter.short_version, toolbox.interpreter);
     if count == 0 {
         disk::remove(&sources.wheels)?;
         return Ok(false);
@@ -197,7 +243,7 @@ fn collect_wheels(
     progress.step(&format!("collecting {count} Python packages"));
     staged(&sources.wheels, |stage| {
         disk::create_dir(stage)?;
-        toolbox.wheels(&sources.frozen, stage, progress)?;
+        toolbox.wheels(&sources.frozen, stage, &rules, progress)?;
         wanted.write(stage, WHEELS_MARK)
     })?;
     Ok(true)
@@ -216,8 +262,10 @@ fn install(
         return Ok(false);
     }
     let interpreter = toolbox.interpreter;
+    // wheels that were collected again make another environment
+    let wheels = Mark::read(&sources.wheels, WHEELS_MARK).map(|mark| mark.requirements);
     let wanted = Mark::new(
-        frozen,
+        &[frozen, &wheels.unwrap_or_default()].join("\n# from\n"),
         &format!("{} {}", interpreter.version, interpreter.path.display()),
         interpreter,
     );
@@ -294,5 +342,35 @@ pub(super) fn is_older(file: &Path, than: &Path) -> bool {
         (Some(file), Some(than)) => file < than,
         (None, _) => true,
         (_, None) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_named_in_one_form() {
+        for (written, name) in [
+            ("Flask>=2", "flask"),
+            ("zope.interface == 5", "zope-interface"),
+            ("a__b[extra]==1", "a-b"),
+            ("x ; python_version < '3'", "x"),
+        ] {
+            assert_eq!(package_name(written), name);
+        }
+    }
+
+    #[test]
+    fn what_is_compiled_is_what_the_plugin_does_not_allow_to_be_binary() {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = Sources::of(folder.path());
+        fs::create_dir(sources.loose.parent().unwrap()).unwrap();
+        let frozen = "Flask==3\nnumpy==2\nwerkzeug==3.1.9\n";
+        assert_eq!(sources.to_compile(frozen), ["flask", "numpy"]);
+        fs::write(&sources.allow_binary, "NumPy\n").unwrap();
+        assert_eq!(sources.to_compile(frozen), ["flask"]);
+        fs::write(&sources.allow_binary, "\n").unwrap();
+        assert!(sources.to_compile(frozen).is_empty());
     }
 }

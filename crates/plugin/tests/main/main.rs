@@ -5,6 +5,7 @@ mod build;
 mod environment;
 mod hostile;
 mod node;
+mod python;
 mod store;
 mod tape;
 mod templates;
