@@ -598,6 +598,11 @@ impl Client {
         }
     }
 
+    /// What was received and not looked at.
+    pub fn rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.pending)
+    }
+
     /// True if the front has closed the connection.
     pub fn is_closed(&mut self) -> bool {
         !self.more()

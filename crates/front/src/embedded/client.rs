@@ -3,6 +3,8 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -268,6 +270,58 @@ impl Client {
             if self.alarm.rings(cx, deadline) { Poll::Ready(Err(Lost)) } else { Poll::Pending }
         })
         .await
+    }
+
+    /// Sends a part of a file behind what it has still to receive; it has to take some of
+    /// it within each `patience`. A file that ends earlier loses it as well.
+    pub async fn send_file(
+        &mut self,
+        file: &OwnedFd,
+        mut part: Range<u64>,
+        patience: Duration,
+    ) -> Result<(), Lost> {
+        let mut before = self.sent;
+        let mut deadline = Instant::now() + patience;
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = self.poll_send_file(cx, file, &mut part) {
+                return Poll::Ready(done);
+            }
+            if self.sent > before {
+                before = self.sent;
+                deadline = Instant::now() + patience;
+            }
+            if self.alarm.rings(cx, deadline) { Poll::Ready(Err(Lost)) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: &OwnedFd,
+        part: &mut Range<u64>,
+    ) -> Poll<Result<(), Lost>> {
+        while !self.out.is_empty() || part.start < part.end {
+            let ahead = !self.out.is_empty();
+            let left = usize::try_from(part.end - part.start).unwrap_or(usize::MAX);
+            let wrote = match ahead {
+                true => self.wire.poll_write_ahead(cx, self.out.filled()),
+                false => self.wire.poll_send_file(cx, file.as_fd(), &mut part.start, left),
+            };
+            match ready!(wrote) {
+                Ok(count) if count > 0 => {
+                    self.sent += count as u64;
+                    if ahead {
+                        self.out.consume(count);
+                    }
+                }
+                _ => {
+                    self.ended = true;
+                    return Poll::Ready(Err(Lost));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Says that nothing more will be sent.

@@ -26,7 +26,7 @@ mod upstream;
 mod visit;
 mod wire;
 
-pub use files::place;
+pub use files::{opening, place};
 pub use rewrite::{Told, request_for_worker};
 
 use std::sync::Arc;

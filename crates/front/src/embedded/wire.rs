@@ -1,12 +1,12 @@
 //! A byte stream to a client or a worker.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::RecvFlags;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connection. Other kinds (TLS) join here.
@@ -59,6 +59,50 @@ impl Wire {
         match self {
             Wire::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Wire::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    /// Writes some of `bytes` that are the beginning of more: the system may hold them
+    /// back until that comes.
+    pub fn poll_write_ahead(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let flags = rustix::net::SendFlags::MORE | rustix::net::SendFlags::NOSIGNAL;
+        self.poll_call(cx, |socket| rustix::net::send(socket, bytes, flags))
+    }
+
+    /// Sends some bytes of a file, `count` at most, from `at`, which moves. 0: the file
+    /// ends there.
+    pub fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        file: BorrowedFd<'_>,
+        at: &mut u64,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_call(cx, |socket| rustix::fs::sendfile(socket, file, Some(at), count))
+    }
+
+    /// A call that writes, as soon as the system may take something.
+    fn poll_call(
+        &self,
+        cx: &mut Context<'_>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let ready = match self {
+                Wire::Tcp(stream) => stream.poll_write_ready(cx),
+                Wire::Unix(stream) => stream.poll_write_ready(cx),
+            };
+            ready!(ready)?;
+            let way = Interest::WRITABLE;
+            let done = match self {
+                Wire::Tcp(stream) => stream.try_io(way, || Ok(call(stream.as_fd())?)),
+                Wire::Unix(stream) => stream.try_io(way, || Ok(call(stream.as_fd())?)),
+            };
+            match done {
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                done => return Poll::Ready(done),
+            }
         }
     }
 

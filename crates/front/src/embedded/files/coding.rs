@@ -1,0 +1,102 @@
+//! Content codings: which copy of a file that was compressed beforehand a client takes.
+
+/// A coding of which compressed files may lie beside the plain one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// Brotli.
+    Brotli,
+    /// Zstandard.
+    Zstd,
+    /// Gzip.
+    Gzip,
+}
+
+impl Coding {
+    /// All, the smallest first: in this order where a client has no preference.
+    pub const ALL: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
+
+    /// Its name in Content-Encoding.
+    pub fn name(self) -> &'static str {
+        match self {
+            Coding::Brotli => "br",
+            Coding::Zstd => "zstd",
+            Coding::Gzip => "gzip",
+        }
+    }
+
+    /// What the name of a compressed file ends with.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Coding::Brotli => ".br",
+            Coding::Zstd => ".zst",
+            Coding::Gzip => ".gz",
+        }
+    }
+}
+
+/// How much a client likes a coding by its Accept-Encoding, thousandths; 0 = not at all.
+pub fn liking(accept: &[u8], coding: Coding) -> u16 {
+    let (mut named, mut any) = (None, None);
+    for member in accept.split(|&b| b == b',') {
+        let mut parts = member.split(|&b| b == b';').map(<[u8]>::trim_ascii);
+        let name = parts.next().unwrap_or_default();
+        let weight = parts.find_map(weight).unwrap_or(1000);
+        if is_named(name, coding) {
+            named.get_or_insert(weight);
+        } else if name == b"*" {
+            any.get_or_insert(weight);
+        }
+    }
+    named.or(any).unwrap_or(0)
+}
+
+fn is_named(name: &[u8], coding: Coding) -> bool {
+    name.eq_ignore_ascii_case(coding.name().as_bytes())
+        || (coding == Coding::Gzip && name.eq_ignore_ascii_case(b"x-gzip"))
+}
+
+/// `q=0.5` as thousandths; what is no number counts as "not at all".
+fn weight(part: &[u8]) -> Option<u16> {
+    let value = part.strip_prefix(b"q=").or_else(|| part.strip_prefix(b"Q="))?;
+    let Some((whole, rest)) = value.split_first() else { return Some(0) };
+    let digits = match rest {
+        [] => rest,
+        [b'.', digits @ ..] if digits.len() <= 3 => digits,
+        _ => return Some(0),
+    };
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return Some(0);
+    }
+    let part = digits.iter().chain(b"000").take(3);
+    let thousandths = part.fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+    match whole {
+        b'0' => Some(thousandths),
+        b'1' => Some(1000),
+        _ => Some(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codings_are_liked_as_accept_encoding_says() {
+        for (accept, likings) in [
+            ("", [0, 0, 0]),
+            ("gzip", [0, 0, 1000]),
+            ("x-gzip", [0, 0, 1000]),
+            ("GZIP;q=0.5, br;q=0.25 , zstd; q=1", [250, 1000, 500]),
+            ("*", [1000, 1000, 1000]),
+            ("*;q=0.1, br;q=0", [0, 100, 100]),
+            ("gzip;q=0", [0, 0, 0]),
+            ("gzip;q=0.0009", [0, 0, 0]),
+            ("gzip;q=x, br;q=-1, zstd;q=", [0, 0, 0]),
+            ("identity, gzipped, brr", [0, 0, 0]),
+            (",,;q=1,br", [1000, 0, 0]),
+        ] {
+            let found = Coding::ALL.map(|coding| liking(accept.as_bytes(), coding));
+            assert_eq!(found, likings, "{accept}");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! From a directory's URL without a slash to the one with.
+
+use mfserv_core::route::ServerSettings;
+
+use super::super::h1::RequestHead;
+
+/// Where it leads: an absolute URL if the client named a host.
+pub fn location(path: &str, head: &RequestHead, settings: &ServerSettings) -> String {
+    let target = head.target();
+    let query = target.iter().position(|&b| b == b'?').map(|at| &target[at..]);
+    let mut location = String::new();
+    let host = head.host_name();
+    let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~:[]".contains(b);
+    if !host.is_empty() && host.iter().all(is_plain) {
+        location.push_str("http://");
+        escape(&mut location, host, b"-._~:[]");
+        if let Some(port) = head.host_port().filter(|p| settings.port_in_redirect && *p != 80) {
+            location.push_str(&format!(":{port}"));
+        }
+    }
+    escape(&mut location, path.as_bytes(), b"/-._~!$&'()*+,;=:@");
+    location.push('/');
+    // What is encoded there already stays as it is.
+    escape(&mut location, query.unwrap_or_default(), b"?/-._~!$&'()*+,;=:@%[]|");
+    location
+}
+
+/// Appends, percent-encoding what is neither a letter, a digit nor `allowed`.
+fn escape(location: &mut String, text: &[u8], allowed: &[u8]) {
+    for &byte in text {
+        if byte.is_ascii_alphanumeric() || allowed.contains(&byte) {
+            location.push(byte as char);
+        } else {
+            location.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}

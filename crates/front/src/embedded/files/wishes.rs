@@ -1,0 +1,136 @@
+//! What the fields of a request wish of a file: conditions, codings, parts.
+
+use std::borrow::Cow;
+
+use super::super::h1::{Name, RequestHead};
+use super::dates;
+use super::ranges::{self, Asked};
+
+/// A date is a strong validator only if the file was not written in the same second as
+/// it was served; a clock may be this much off, seconds.
+const SETTLED: i64 = 2;
+
+/// The fields that matter. One that came several times is joined by commas, which for
+/// those that are no lists means that it is not understood.
+#[derive(Debug, Default)]
+pub struct Wishes<'a> {
+    if_match: Option<Cow<'a, [u8]>>,
+    if_none_match: Option<Cow<'a, [u8]>>,
+    if_modified_since: Option<Cow<'a, [u8]>>,
+    if_unmodified_since: Option<Cow<'a, [u8]>>,
+    if_range: Option<Cow<'a, [u8]>>,
+    range: Option<Cow<'a, [u8]>>,
+    /// Accept-Encoding.
+    pub accept_encoding: Option<Cow<'a, [u8]>>,
+}
+
+/// What the conditions of a request come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// They hold, or there are none.
+    Holds,
+    /// The client has it already.
+    NotModified,
+    /// It is not what the client expects.
+    Failed,
+}
+
+/// What a version of a file is recognised by.
+#[derive(Debug, Clone, Copy)]
+pub struct Validators<'a> {
+    /// Its ETag, a strong one.
+    pub tag: &'a str,
+    /// When it was written, Unix time.
+    pub modified: i64,
+    /// The time now, Unix time.
+    pub now: i64,
+}
+
+impl Validators<'_> {
+    fn date(&self, text: &[u8]) -> Option<i64> {
+        let this_year = 1970 + self.now / 31_556_952;
+        dates::parse(text, i16::try_from(this_year).unwrap_or(i16::MAX - 100))
+    }
+}
+
+impl<'a> Wishes<'a> {
+    /// Collects them in one pass.
+    pub fn of(head: &'a RequestHead) -> Self {
+        let mut wishes = Self::default();
+        for (name, written, value) in head.fields.iter() {
+            let is = |known: &str| written.eq_ignore_ascii_case(known.as_bytes());
+            let slot = match name {
+                Name::IfNoneMatch => &mut wishes.if_none_match,
+                Name::IfModifiedSince => &mut wishes.if_modified_since,
+                Name::IfRange => &mut wishes.if_range,
+                Name::Range => &mut wishes.range,
+                Name::Other if written.len() == 8 && is("if-match") => &mut wishes.if_match,
+                Name::Other if written.len() == 15 && is("accept-encoding") => {
+                    &mut wishes.accept_encoding
+                }
+                Name::Other if written.len() == 19 && is("if-unmodified-since") => {
+                    &mut wishes.if_unmodified_since
+                }
+                _ => continue,
+            };
+            match slot {
+                None => *slot = Some(Cow::Borrowed(value)),
+                Some(before) => {
+                    let before = before.to_mut();
+                    before.push(b',');
+                    before.extend_from_slice(value);
+                }
+            }
+        }
+        wishes
+    }
+
+    /// Judges the conditions in the order of RFC 9110, 13.2.2.
+    pub fn judge(&self, has: &Validators<'_>) -> Verdict {
+        if let Some(tags) = &self.if_match {
+            if !matches_strongly(tags, has.tag) {
+                return Verdict::Failed;
+            }
+        } else if let Some(since) = self.if_unmodified_since.as_ref().and_then(|t| has.date(t)) {
+            if has.modified > since {
+                return Verdict::Failed;
+            }
+        }
+        let unchanged = if let Some(tags) = &self.if_none_match {
+            matches_weakly(tags, has.tag)
+        } else {
+            let since = self.if_modified_since.as_ref().and_then(|text| has.date(text));
+            since.is_some_and(|since| has.modified <= since)
+        };
+        if unchanged { Verdict::NotModified } else { Verdict::Holds }
+    }
+
+    /// The parts of this version that are asked for, of `whole` bytes.
+    pub fn parts(&self, has: &Validators<'_>, whole: u64) -> Asked {
+        let Some(range) = &self.range else { return Asked::All };
+        match &self.if_range {
+            Some(version) if !self.is_version(version, has) => Asked::All,
+            _ => ranges::parse(range, whole),
+        }
+    }
+
+    fn is_version(&self, version: &[u8], has: &Validators<'_>) -> bool {
+        if version == has.tag.as_bytes() {
+            return true;
+        }
+        has.now - has.modified >= SETTLED && has.date(version) == Some(has.modified)
+    }
+}
+
+fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&b| b == b',').map(<[u8]>::trim_ascii)
+}
+
+fn matches_strongly(list: &[u8], tag: &str) -> bool {
+    members(list).any(|one| one == b"*" || one == tag.as_bytes())
+}
+
+fn matches_weakly(list: &[u8], tag: &str) -> bool {
+    let weak = |one: &[u8]| one.strip_prefix(b"W/") == Some(tag.as_bytes());
+    members(list).any(|one| one == b"*" || one == tag.as_bytes() || weak(one))
+}
