@@ -14,7 +14,7 @@ mod unpack;
 pub use manifest::{Kind, MANIFEST, Manifest, Member};
 pub use pack::{file_name, pack};
 pub use read::{Metadata, Package, read, read_installed};
-pub use unpack::{Limits, unpack};
+pub use unpack::{Inspected, Limits, inspect, unpack};
 
 /// The single top directory of a package.
 pub(crate) const TOP: &str = "metwork_plugin";

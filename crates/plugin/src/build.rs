@@ -1,6 +1,7 @@
 //! Building a plugin directory: its Python environment in `local/`, its
 //! `node_modules/`. What has not changed is not built again.
 
+mod clean;
 mod node;
 mod python;
 
@@ -14,6 +15,7 @@ use crate::home::Home;
 use crate::label;
 use crate::progress::{Cancel, Progress};
 
+pub use clean::clean;
 pub(crate) use python::environment_from_wheels;
 
 /// How a plugin is built.

@@ -10,6 +10,7 @@ pub mod archive;
 pub mod base;
 pub mod build;
 mod child;
+pub mod dangers;
 mod disk;
 pub mod environment;
 pub mod home;

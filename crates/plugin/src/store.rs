@@ -12,18 +12,22 @@
 //! died has left (releases without `.committed` that are not current, files beside
 //! their place) is removed by the next one, and by [`recover`].
 
+mod describe;
 mod foreign;
 mod install;
 mod links;
 mod persistent;
 mod releases;
+mod repackage;
 
+pub use describe::{describe, hash};
 pub use foreign::foreign_files;
 pub use install::{InstallOptions, Prepare, Prepared, Staged, install, postinstall, stage};
 pub use links::{
     Installed, Origin, current, dev_link, list, list_of, remove_unlinked, uninstall, unlink,
 };
 pub use releases::{KEPT, Release, releases, remove_releases};
+pub use repackage::{Repackaged, repackage};
 
 use std::path::PathBuf;
 

@@ -227,6 +227,36 @@ class OwnSocket:
             os.unlink(self.path)
 
 
+def one_piece(channel_class):
+    """A channel that sends the head of a response together with the first piece of its
+    body: who reads it is woken once, and a worker that is killed between the two has
+    not begun an answer that it can not finish."""
+
+    class Channel(channel_class):
+        held = b""
+
+        def write_soon(self, data):
+            if not self.held and isinstance(data, bytes) and data.startswith(b"HTTP/1."):
+                self.held = data
+                return len(data)
+            if self.held:
+                head, self.held = self.held, b""
+                if isinstance(data, bytes):
+                    data = head + data
+                else:
+                    super().write_soon(head)
+            return super().write_soon(data)
+
+        def service(self):
+            super().service()
+            if self.held and self.connected:
+                # a response without a body
+                head, self.held = self.held, b""
+                super().write_soon(head)
+
+    return Channel
+
+
 class Worker:
     """The event loop, and the requests that wait for their turn in the main thread."""
 
@@ -253,6 +283,7 @@ class Worker:
             # buffer goes to a temporary file
             outbuf_high_watermark=sys.maxsize,
         )
+        self.server.channel_class = one_piece(self.server.channel_class)
         # the loop is never asleep while a request runs: nobody has to wake it
         self.wake = self.server.pull_trigger
         self.server.pull_trigger = lambda thunk=None: None

@@ -5,6 +5,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use md5::{Digest, Md5};
 use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,15 @@ pub struct Metadata {
     pub vendor: String,
     /// `_url`.
     pub url: String,
+}
+
+impl Metadata {
+    /// The predecessor's hash of a plugin: the MD5, in hexadecimal, of
+    /// `build_host, build_date, size, version, release`.
+    pub fn hash(&self) -> String {
+        let parts = [&self.build_host, &self.build_date, &self.size, &self.version, &self.release];
+        disk::hex(&Md5::digest(parts.map(String::as_str).join(", ")))
+    }
 }
 
 /// Reads what a package says about itself. Of our own packages only the

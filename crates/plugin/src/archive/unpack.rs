@@ -1,5 +1,6 @@
 //! Unpacking a package into a directory of its own.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
@@ -43,6 +44,30 @@ impl Limits {
     }
 }
 
+/// The longest text that an inspection gives, bytes.
+const LONGEST_TEXT: u64 = 1024 * 1024;
+
+/// A package that was judged whole, and nothing of it unpacked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// What it says about itself.
+    pub package: Package,
+    /// The room that its installation needs, bytes.
+    pub bytes: u64,
+    /// The files that its installation makes.
+    pub files: u64,
+    /// The texts that were asked for, by path, as far as they are there.
+    pub texts: BTreeMap<String, String>,
+}
+
+/// Judges a package as [`unpack`] does, without unpacking it, and reads small texts
+/// of it: `config.ini`, `crontab`…
+pub fn inspect(file: &Path, limits: Limits, wanted: &[&str]) -> Result<Inspected, Diagnostic> {
+    let mut texts = BTreeMap::new();
+    let ((bytes, files), package) = check(file, limits, wanted, &mut texts)?;
+    Ok(Inspected { package, bytes, files, texts })
+}
+
 /// Unpacks a package into `into`, which must not exist and whose parent must.
 /// On any error `into` does not exist afterwards, and nothing else was touched.
 ///
@@ -54,7 +79,7 @@ impl Limits {
 /// is cut off or followed by something; and for a package with a manifest,
 /// anything that is not as it says.
 pub fn unpack(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagnostic> {
-    let (needs, package) = check(file, limits)?;
+    let (needs, package) = check(file, limits, &[], &mut BTreeMap::new())?;
     let (bytes, files) = needs;
     disk::check_room(into.parent().unwrap_or(into), bytes, files).map_err(|e| {
         e.because(format!("{} {} needs it", package.name, package.metadata.version))
@@ -71,11 +96,19 @@ pub fn unpack(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagn
 
 /// Judges every entry; nothing is written. Returns what the unpacked package
 /// needs, bytes and files, and what it says about itself.
-fn check(file: &Path, limits: Limits) -> Result<((u64, u64), Package), Diagnostic> {
+fn check(
+    file: &Path,
+    limits: Limits,
+    wanted: &[&str],
+    texts: &mut BTreeMap<String, String>,
+) -> Result<((u64, u64), Package), Diagnostic> {
     let mut judge = Judge::new(limits);
     let mut found = Found::default();
     let read = entries(open(file, limits.stream())?, |head, content| {
         if let Some(fit) = judge.admit(head)? {
+            if wanted.contains(&fit.path.as_str()) {
+                texts.insert(fit.path.clone(), read_text(&fit.path, content)?);
+            }
             let text = found.take_fit(&fit.path, content)?;
             if let (MANIFEST, Some(text)) = (fit.path.as_str(), text) {
                 judge.take_manifest(text)?;
@@ -85,6 +118,15 @@ fn check(file: &Path, limits: Limits) -> Result<((u64, u64), Package), Diagnosti
     });
     let package = read.and_then(|()| judge.finish()).and_then(|()| found.finish());
     package.map(|package| (judge.needs(), package)).map_err(|reason| bad(file, reason))
+}
+
+fn read_text(path: &str, content: &mut dyn Read) -> Result<String, String> {
+    let mut text = String::new();
+    content.take(LONGEST_TEXT + 1).read_to_string(&mut text).map_err(|e| format!("{path}: {e}"))?;
+    match text.len() as u64 > LONGEST_TEXT {
+        true => Err(format!("{path}: longer than {LONGEST_TEXT} bytes")),
+        false => Ok(text),
+    }
 }
 
 fn write_all(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagnostic> {

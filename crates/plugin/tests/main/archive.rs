@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use mfserv_plugin::Silent;
-use mfserv_plugin::archive::{Limits, pack, read, unpack};
+use mfserv_plugin::archive::{Limits, Metadata, inspect, pack, read, unpack};
 
 use crate::tape::Tape;
 use crate::{Node, spec_of, tree};
@@ -144,4 +144,35 @@ fn names_that_differ_only_in_their_case_can_not_be_packed() {
     fs::write(dir.join("main/Index.html"), "x").unwrap();
     let error = pack(&dir, &spec_of(&dir).general, &node.work(), &mut Silent).unwrap_err();
     assert!(error.because[0].contains("only in upper and lower case"), "{error}");
+}
+
+#[test]
+fn a_package_is_inspected_whole_before_anything_is_done() {
+    let node = Node::new();
+    let dir = node.plugin("python3_raw_wsgi", "foo");
+    fs::write(dir.join("python3_virtualenv_sources/requirements3.txt"), "# none\n").unwrap();
+    let file = packed(&node, &dir);
+    let found = inspect(&file, Limits::default(), &["config.ini", "crontab", "nope"]).unwrap();
+    assert_eq!(found.package, read(&file).unwrap());
+    assert!(found.texts["config.ini"].contains("[app_main]") && found.texts.len() == 2);
+    assert!(found.bytes > 10_000 && found.files > 10, "{found:?}");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes.truncate(bytes.len() - 10);
+    fs::write(&file, bytes).unwrap();
+    assert!(inspect(&file, Limits::default(), &[]).is_err());
+}
+
+#[test]
+fn the_hash_of_the_predecessor_is_that_of_its_formula() {
+    let metadata = Metadata {
+        version: "2.1".into(),
+        release: "1".into(),
+        build_host: "build.example.com".into(),
+        build_date: "2023-04-05T06:07:08Z".into(),
+        size: "1234".into(),
+        ..Metadata::default()
+    };
+    let script = "import hashlib; print(hashlib.md5(b'build.example.com, 2023-04-05T06:07:08Z, 1234, 2.1, 1').hexdigest())";
+    let said = std::process::Command::new("python3").args(["-c", script]).output().unwrap();
+    assert_eq!(metadata.hash(), String::from_utf8(said.stdout).unwrap().trim());
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use mfserv_core::Kind;
-use mfserv_plugin::build::{BuildOptions, build};
+use mfserv_plugin::build::{BuildOptions, build, clean};
 use mfserv_plugin::{Cancel, Home, Silent};
 
 use crate::{Node, Told, tree, until};
@@ -150,4 +150,37 @@ fn builds_until_a_signal() {
         ..BuildOptions::new(Home::new(home))
     };
     assert!(build(dir.as_ref(), &options, &mut Silent).unwrap_err().what.contains("interrupted"));
+}
+
+#[test]
+fn what_a_build_has_made_is_cleaned_and_the_rest_stays() {
+    let node = Node::new();
+    let dir = node.plugin("python3_flask", "foo");
+    let before = tree(&dir);
+    let made = [
+        "local/bin",
+        "node_modules/x",
+        "python3_virtualenv_sources/src",
+        "main/__pycache__",
+        "tmp_build",
+    ];
+    for path in made {
+        fs::create_dir_all(dir.join(path)).unwrap();
+        fs::write(dir.join(path).join("file"), "x").unwrap();
+    }
+    for path in
+        ["foo-1-1.metwork.mfserv.plugin", "x.tar.gz", "package-lock.json", ".configuration_cache"]
+    {
+        fs::write(dir.join(path), "x").unwrap();
+    }
+    fs::write(dir.join("python3_virtualenv_sources/requirements3.txt"), "flask==3\n").unwrap();
+    clean(&dir, false).unwrap();
+    let pinned =
+        ["package-lock.json".to_string(), "python3_virtualenv_sources/requirements3.txt".into()];
+    let mut expected = [before.clone(), pinned.to_vec()].concat();
+    expected.sort();
+    assert_eq!(tree(&dir), expected);
+    clean(&dir, true).unwrap();
+    assert_eq!(tree(&dir), before);
+    assert!(clean(&node.work(), true).is_err(), "a directory that is no plugin is left alone");
 }

@@ -532,3 +532,125 @@ fn an_installation_that_is_killed_at_any_step_is_clean_at_the_next_start() {
 fn an_installation_that_fails_at_any_step_cleans_up_after_itself() {
     at_each_change("error=ENOSPC", is_clean);
 }
+
+/// The configuration of a directory with an override file.
+fn overridden(dir: &Path, text: &str) -> mfserv_core::plugin_spec::PluginSpec {
+    use mfserv_core::ini::{Dialect, parse};
+    let own = fs::read_to_string(dir.join("config.ini")).unwrap();
+    let own = parse(&own, "config.ini", Dialect::Plugin).unwrap();
+    let overrides = [parse(text, "foo.ini", Dialect::Plugin).unwrap()];
+    let is_file = |path: &str| dir.join(path).is_file();
+    let environment = [
+        ("MFHARDWARE_NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2".to_string(), "4".to_string()),
+        ("MFSERV_NGINX_TIMEOUT".to_string(), "60".to_string()),
+    ];
+    let environment = environment.into_iter().collect();
+    mfserv_core::plugin_config::resolve("foo", &own, &overrides, &environment, "default", &is_file)
+        .unwrap()
+        .0
+}
+
+#[test]
+fn an_installed_plugin_is_packed_again_with_what_the_administrator_has_changed() {
+    let node = Node::new();
+    let dir = node.plugin("python3_raw_wsgi", "foo");
+    general(&dir, "_persistent_paths=media");
+    fs::create_dir(dir.join("media")).unwrap();
+    fs::write(dir.join("media/logo"), "x").unwrap();
+    fs::write(dir.join("python3_virtualenv_sources/requirements3.txt"), "# none\n").unwrap();
+    let first = packed(&node, &dir);
+    let (installed, _) = install(&node.home, &first, &options(false), &mut Silent).unwrap();
+    fs::write(installed.dir.join("made-by-the-app"), "x").unwrap();
+    let own = spec_of(&installed.dir);
+    let effective =
+        overridden(&installed.dir, "[app_main]\ndebug=yes\nnumprocesses=7\n[custom]\nmine=1\n");
+    let out = node.work().join("out");
+    fs::create_dir(&out).unwrap();
+    let made = store::repackage(&node.home, "foo", &own, &effective, &out, &mut Silent).unwrap();
+    assert_eq!(
+        made.changes,
+        [
+            "CHANGED [app_main]/numprocesses: 4 => 7",
+            "CHANGED [app_main]/debug: 0 => 1",
+            "NEW [custom]/mine = 1"
+        ]
+    );
+    let files = read(&made.file).unwrap().files;
+    assert!(files.contains(&"main/wsgi.py".to_string()), "{files:?}");
+    assert!(
+        !files.iter().any(|path| path.contains("media") || path.contains("made-by")),
+        "{files:?}"
+    );
+    let other = Node::new();
+    let (again, _) = install(&other.home, &made.file, &options(false), &mut Silent).unwrap();
+    let config = fs::read_to_string(again.dir.join("config.ini")).unwrap();
+    for line in
+        ["debug=1", "numprocesses=7", "mine=1", "# Number of workers (0 = the app is not started)"]
+    {
+        assert!(config.lines().any(|found| found == line), "{line}\n{config}");
+    }
+    assert!(!tree(node.home.root()).iter().any(|path| path.contains("repackage")));
+    // a directory is not packed again
+    uninstall(&node.home, "foo", true).unwrap();
+    dev_link(&node.home, &dir).unwrap();
+    let error = store::repackage(&node.home, "foo", &own, &own, &out, &mut Silent).unwrap_err();
+    assert_eq!(
+        (error.what.as_str(), error.kind),
+        ("can't repackage a devlinked plugin", Kind::Refused)
+    );
+}
+
+#[test]
+fn an_installed_plugin_is_described_and_hashed_as_the_predecessor_does() {
+    let node = Node::new();
+    let dir = node.plugin("static", "foo");
+    let file = packed(&node, &dir);
+    let (installed, _) = install(&node.home, &file, &options(false), &mut Silent).unwrap();
+    let general = spec_of(&dir).general;
+    assert_eq!(store::describe(&installed, &general).unwrap(), read(&file).unwrap());
+    assert_eq!(store::hash(&node.home, "foo").unwrap(), read(&file).unwrap().metadata.hash());
+    uninstall(&node.home, "foo", false).unwrap();
+    assert_eq!(store::hash(&node.home, "foo").unwrap_err().kind, Kind::Failed);
+    let linked = dev_link(&node.home, &dir).unwrap();
+    let package = store::describe(&linked, &general).unwrap();
+    assert_eq!(
+        (package.metadata.version.as_str(), package.metadata.size.as_str()),
+        ("dev_link", "unknown")
+    );
+    assert_eq!(package.metadata.summary, "one line summary");
+    let script = "import hashlib; print(hashlib.md5(b'unknown, unknown, unknown, dev_link, dev_link').hexdigest())";
+    let said = std::process::Command::new("python3").args(["-c", script]).output().unwrap();
+    assert_eq!(
+        store::hash(&node.home, "foo").unwrap(),
+        String::from_utf8(said.stdout).unwrap().trim()
+    );
+}
+
+#[test]
+fn what_a_plugin_could_break_is_said_in_the_words_of_the_predecessor() {
+    use mfserv_core::ini::{Dialect, parse};
+    let node = Node::new();
+    let dir = node.plugin("python3_raw_wsgi", "foo");
+    let said = |text: &str| {
+        let own = parse(text, "config.ini", Dialect::Plugin).unwrap();
+        mfserv_plugin::dangers::dangers(&own, &spec_of(&dir))
+    };
+    let config = fs::read_to_string(dir.join("config.ini")).unwrap();
+    assert!(said(&config).is_empty());
+    let config = config
+        .replace("debug=0", "debug=1")
+        .replace("extra_routes=null", "extra_routes=/;/x")
+        .replace(
+            "_extra_nginx_http_conf_filename=null",
+            "_extra_nginx_http_conf_filename=Makefile",
+        );
+    fs::write(dir.join("config.ini"), &config).unwrap();
+    assert_eq!(
+        said(&config),
+        [
+            "WARNING: this plugin has a non empty _extra_nginx_http_conf_filename key",
+            "WARNING: this plugin has a debug == 1 setting for the app: main",
+            "WARNING: this plugin has a prefix_based_routing_extra_routes == /;/x (!= null) for the app: main",
+        ]
+    );
+}
