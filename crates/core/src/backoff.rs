@@ -39,11 +39,6 @@ impl Backoff {
         let wait = FIRST_MS * 2f64.powf(self.score - FREE);
         wait.min(LONGEST_MS as f64) as u64
     }
-
-    /// Forget everything: the operator asked for a start, or the plan changed.
-    pub fn forget(&mut self) {
-        self.score = 0.0;
-    }
 }
 
 #[cfg(test)]

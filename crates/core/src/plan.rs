@@ -187,11 +187,11 @@ impl Plan {
         for watcher in watchers::of_plugin(plugin, loaded, inputs, &mut self.problems) {
             self.watchers.insert(watcher.name.clone(), watcher);
         }
-        let routes = routes::of_plugin(plugin, loaded);
+        let routes = routes::of_plugin(plugin, loaded, inputs);
         if plugin.name == "welcome" && !loaded.spec.routes_disabled {
             self.table.not_found_page = routes::not_found_page(plugin, loaded);
         }
-        for (name, upstream) in routes::upstreams_of(loaded, inputs.module) {
+        for (name, upstream) in routes::upstreams_of(loaded, inputs) {
             self.table.upstreams.insert(name, upstream);
         }
         let general = &loaded.spec.general;

@@ -17,6 +17,8 @@ use crate::descriptors;
 /// How long an answer is waited for, unless something else is said. A shutdown takes as
 /// long as the processes need to end.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a keeper may take to greet: longer, and it is stopped or stuck.
+const GREETING: Duration = Duration::from_secs(5);
 
 /// Notices that nobody has taken yet; the oldest are dropped beyond this.
 const MOST_NOTICES: usize = 20_000;
@@ -63,7 +65,7 @@ impl Client {
         let greeting = Greeting { version: 0, pid: 0, adopted: 0, listeners: Vec::new() };
         let (incoming, notices) = (Vec::new(), VecDeque::new());
         let mut client = Self { socket, incoming, notices, seq: 0, greeting };
-        match client.ask(Ask::Hello { version: VERSION, role: role.to_owned() })? {
+        match client.ask_within(Ask::Hello { version: VERSION, role: role.to_owned() }, GREETING)? {
             Answer::Hello { version, pid, adopted, listeners } => {
                 client.greeting = Greeting { version, pid, adopted, listeners };
                 Ok(client)

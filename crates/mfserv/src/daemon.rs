@@ -57,7 +57,7 @@ pub fn check(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
 async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     let places = options.places.clone();
     places.create()?;
-    let events = Events::open(&places)?;
+    let events = Events::open(&places);
 
     let (keeper, mut news) = KeeperLink::start(&places.keep_socket());
     let found = until_connected(&mut news).await?;

@@ -25,8 +25,6 @@ fn killing_a_worker_each_second_fails_no_get_and_each_failed_post_is_explained()
 }
 
 #[test]
-#[ignore = "the WSGI server sends the head of an answer before its body, and the front passes it \
-            on: on a busy machine one of some 3,000 GETs is cut by a kill between the two"]
 fn killing_a_worker_of_flask_each_second_fails_no_get_and_each_failed_post_is_explained() {
     let _turn = Turn::alone();
     let node = node();

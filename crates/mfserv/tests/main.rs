@@ -1,6 +1,7 @@
 //! What operators are promised, shown with the real binary, real workers and real load.
 //! One module per promise.
 
+mod comeback;
 mod crash;
 mod environment;
 mod install;

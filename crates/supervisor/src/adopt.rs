@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mfserv_core::event::Fact;
 use mfserv_core::names::{WatcherName, WorkerId};
-use mfserv_core::watcher::WatcherSpec;
+use mfserv_core::watcher::{Probe, WatcherSpec};
 use mfserv_core::wire::keeper::{Ask, Ended, Exit, Process, Scope};
-use mfserv_core::worker::Phase;
+use mfserv_core::worker::{Input, Phase};
 
 use crate::keeper_link::KeeperState;
 use crate::now_ms;
@@ -53,6 +53,7 @@ impl Supervisor {
         followed: bool,
     ) {
         let saved = self.remembered.get(&id.watcher).cloned().unwrap_or_default();
+        let was_ready = saved.ready.clone();
         let watcher = self.watchers.entry(id.watcher.clone()).or_insert_with(|| {
             // What is wanted is said by the plan, which comes next.
             let mut watcher = Watcher::new(&WatcherSpec { count: 0, ..note.spec.clone() });
@@ -64,6 +65,9 @@ impl Supervisor {
         // One that has no traffic and is followed by a younger one was on its way
         // out: it drains what it holds, again.
         let leaving = followed && !ready;
+        // One that cannot be asked again was ready if it was ready before.
+        let asked_again = matches!(note.spec.probe, Probe::Http { .. } | Probe::Connect);
+        let known_ready = was_ready.contains(&id.incarnation) && !asked_again && !leaving;
         let mut worker = Worker::adopted(id.clone(), note, process, ready || leaving);
         worker.replaces =
             watcher.needed(id.slot).filter(|w| w.id < id).map(|w| w.id.clone()).last();
@@ -72,6 +76,8 @@ impl Supervisor {
             self.retire(&id);
         } else if ready {
             self.retire_replaced(&id);
+        } else if known_ready {
+            self.drive(&id, Input::Ready);
         } else {
             self.probe(&id);
         }

@@ -92,7 +92,7 @@ impl Supervisor {
             .needed(id.slot)
             .any(|other| other.id != *id && Some(&other.id) != replaces.as_ref());
         self.remove(id);
-        if !covered {
+        if !covered && self.planned {
             self.start_in(&id.watcher, id.slot, wait, replaces);
         }
     }

@@ -23,6 +23,8 @@ type Reply = oneshot::Sender<Result<Answer, Diagnostic>>;
 pub struct KeeperState {
     /// Its process id.
     pub pid: u32,
+    /// Names of the listening sockets that it holds.
+    pub listeners: Vec<String>,
     /// How many processes it adopted from an earlier keeper.
     pub adopted: u32,
     /// Who lives.
@@ -126,20 +128,20 @@ impl Link {
         };
         link.send(1, Ask::Hello { version: wire::VERSION, role: "daemon".into() }).await?;
         link.send(2, Ask::Watch).await?;
-        let (mut pid, mut adopted) = (0, 0);
+        let (mut pid, mut adopted, mut listeners) = (0, 0, Vec::new());
         loop {
             match link.next().await? {
                 FromKeeper::Response(Response {
-                    answer: Answer::Hello { pid: p, adopted: a, .. },
+                    answer: Answer::Hello { pid: p, adopted: a, listeners: l, .. },
                     ..
                 }) => {
-                    (pid, adopted) = (p, a);
+                    (pid, adopted, listeners) = (p, a, l);
                 }
                 FromKeeper::Response(Response {
                     answer: Answer::Processes { alive, exits },
                     ..
                 }) => {
-                    link.state = Some(KeeperState { pid, adopted, alive, exits });
+                    link.state = Some(KeeperState { pid, listeners, adopted, alive, exits });
                     return Ok(link);
                 }
                 FromKeeper::Response(other) => {

@@ -88,7 +88,16 @@ impl Supervisor {
         let Some(worker) = self.worker(id) else { return };
         let socket = spawn::socket_path(&worker.spec, id);
         let kind = worker.spec.probe.clone();
-        let Ok(prepared) = probe::prepare(&kind, socket, &notify) else { return };
+        let prepared = match probe::prepare(&kind, socket, &notify) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // It will run out of patience; this is why.
+                if let Ok(mut saw) = worker.saw.lock() {
+                    *saw = format!("its {} cannot be made: {error}", notify.display());
+                }
+                return;
+            }
+        };
         let (saw, id) = (worker.saw.clone(), id.clone());
         let task = tokio::spawn(async move {
             probe::until_ready(kind, prepared, saw).await;

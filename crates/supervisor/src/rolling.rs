@@ -19,8 +19,17 @@ impl Supervisor {
                 .map(|w| w.id.clone())
                 .collect();
             for id in ids {
+                self.start_if_waiting(&id);
                 self.queue_replacement(id, why.clone());
             }
+        }
+    }
+
+    /// One that waits after a crash starts as what is wanted now, at once: there is no
+    /// reason to believe that this fails too.
+    pub(crate) fn start_if_waiting(&mut self, id: &WorkerId) {
+        if self.worker(id).is_some_and(|worker| worker.phase() == Phase::Backoff) {
+            self.drive(id, Input::Start);
         }
     }
 
@@ -45,12 +54,7 @@ impl Supervisor {
                 continue;
             }
             let Some(worker) = watcher.workers.get_mut(&id) else { continue };
-            let (phase, overlap) = (worker.phase(), worker.spec.overlap);
-            if phase == Phase::Backoff {
-                // Not started yet: it will start as what is wanted now, at once.
-                self.drive(&id, Input::Start);
-                continue;
-            }
+            let overlap = worker.spec.overlap;
             worker.reason = Some(why.clone());
             watcher.rolling.insert(id.slot);
             self.emit(Fact::WorkerRetiring { worker: id.clone(), why });

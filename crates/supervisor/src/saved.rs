@@ -23,6 +23,9 @@ pub(crate) struct Saved {
 pub(crate) struct SavedWatcher {
     pub next_incarnation: u64,
     pub crashes: u64,
+    /// Incarnations that were ready: one that has said so once does not say it again.
+    #[serde(default)]
+    pub ready: std::collections::BTreeSet<u64>,
     #[serde(default)]
     pub last_end: Option<LastEnd>,
 }

@@ -22,7 +22,9 @@ pub(crate) fn socket_link(spec: &WatcherSpec, id: &WorkerId) -> Option<PathBuf> 
 
 /// Where a worker that says by itself that it is ready says so (sd_notify(3)).
 pub(crate) fn notify_path(run_dir: &Path, id: &WorkerId) -> PathBuf {
-    run_dir.join(format!("{id}.notify"))
+    // By a number: names of plugins may be longer than a socket's path can be.
+    let number = mfserv_core::fingerprint::of(id.to_string().as_bytes());
+    run_dir.join(format!("{number:016x}.notify"))
 }
 
 fn with_end(stem: &Path, end: &str) -> PathBuf {

@@ -54,6 +54,9 @@ pub struct Supervisor {
     state_file: PathBuf,
     pub(crate) handle: Handle,
     waiting: Vec<Waiting>,
+    /// A plan has said what is wanted. Before that nothing is started: what was adopted
+    /// does not know its environment.
+    pub(crate) planned: bool,
     unsaved_since: Option<Instant>,
 }
 
@@ -73,6 +76,7 @@ impl Supervisor {
             state_file: options.state_file,
             handle: handle.clone(),
             waiting: Vec::new(),
+            planned: false,
             unsaved_since: None,
         };
         let adopted = supervisor.adopt_all(options.found, &options.admitted);
@@ -194,6 +198,7 @@ impl Supervisor {
     }
 
     fn apply(&mut self, specs: Vec<WatcherSpec>) {
+        self.planned = true;
         let wanted: BTreeMap<WatcherName, WatcherSpec> =
             specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
         let all: BTreeSet<WatcherName> =
@@ -253,6 +258,7 @@ impl Supervisor {
         }
         let why = EndReason::Asked { what: "configuration changed".into() };
         for id in outdated {
+            self.start_if_waiting(&id);
             self.queue_replacement(id, why.clone());
         }
         self.forget_watcher_if_over(name);

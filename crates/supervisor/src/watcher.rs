@@ -67,6 +67,12 @@ impl Watcher {
         SavedWatcher {
             next_incarnation: self.next_incarnation,
             crashes: self.crashes,
+            ready: self
+                .workers
+                .values()
+                .filter(|w| w.is_ready())
+                .map(|w| w.id.incarnation)
+                .collect(),
             last_end: self.last_end.clone(),
         }
     }

@@ -81,9 +81,13 @@ impl Worker {
     /// A worker that lives already, found again: ready if it has traffic, else to be probed.
     pub fn adopted(id: WorkerId, note: Note, process: Process, ready: bool) -> Self {
         let mut worker = Worker::new(id, Arc::new(note.spec), note.fingerprint, None);
-        worker.since_ms = process.started_ms;
+        let started_ms = process.started_ms;
         worker.process = Some(process);
         worker.enter(if ready { Phase::Ready } else { Phase::Starting });
+        // It is as old as its process, whoever looks at it.
+        worker.since_ms = started_ms;
+        let age = Duration::from_millis(now_ms().saturating_sub(started_ms));
+        worker.expires = worker.expires.map(|at| at.checked_sub(age).unwrap_or(at));
         worker
     }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use crate::diagnostic::Diagnostic;
 use crate::module_config::ModuleConfig;
-use crate::plan::{Loaded, Plan, PluginInput, command};
+use crate::names::WatcherName;
+use crate::plan::{Inputs, Loaded, Plan, PluginInput, command};
 use crate::plugin_spec::{AppSpec, PluginSpec};
 use crate::route::{Route, Slots, Target, UpstreamSpec};
 
@@ -36,7 +37,7 @@ pub(super) fn probe_path(spec: &PluginSpec, app: &AppSpec) -> String {
     }
 }
 
-pub(super) fn of_plugin(plugin: &PluginInput, loaded: &Loaded) -> Vec<Route> {
+pub(super) fn of_plugin(plugin: &PluginInput, loaded: &Loaded, inputs: &Inputs) -> Vec<Route> {
     let spec = &loaded.spec;
     if spec.routes_disabled {
         return Vec::new();
@@ -47,7 +48,9 @@ pub(super) fn of_plugin(plugin: &PluginInput, loaded: &Loaded) -> Vec<Route> {
     let mut routes = Vec::new();
     for (app, prefixes) in own.chain(aliases) {
         for prefix in prefixes {
-            push_routes(&mut routes, plugin, spec, app, &prefix);
+            let name = WatcherName::app(&spec.name, &app.command.name);
+            let scaled = inputs.scales.get(&name).copied();
+            push_routes(&mut routes, plugin, spec, app, &prefix, scaled);
         }
     }
     routes
@@ -59,6 +62,7 @@ fn push_routes(
     spec: &PluginSpec,
     app: &AppSpec,
     prefix: &str,
+    scaled: Option<u32>,
 ) {
     let route = |prefix: &str, target| Route {
         prefix: prefix.into(),
@@ -74,15 +78,15 @@ fn push_routes(
         let path = if path.is_empty() { "/" } else { &path };
         routes.push(route(path, Target::Static { root }));
     }
-    if app.command.count > 0 {
-        let target = match app.fastcgi {
-            true => Target::Fixed {
-                status: 501,
-                body: "This app speaks FastCGI, which this version does not forward.\n".into(),
-            },
-            false => Target::Upstream { name: upstream_name(&spec.name, app) },
-        };
-        routes.push(route(prefix, target));
+    let fixed = |status, body: &str| Target::Fixed { status, body: body.into() };
+    let count = scaled.unwrap_or(app.command.count);
+    if count > 0 && app.fastcgi {
+        let body = "This app speaks FastCGI, which this version does not forward.\n";
+        routes.push(route(prefix, fixed(501, body)));
+    } else if count > 0 {
+        routes.push(route(prefix, Target::Upstream { name: upstream_name(&spec.name, app) }));
+    } else if scaled.is_some() {
+        routes.push(route(prefix, fixed(503, "This app is scaled to 0 workers.\n")));
     }
 }
 
@@ -92,11 +96,13 @@ fn is_pattern(prefix: &str) -> bool {
     prefix.contains(['+', '*', '?', '(', ')', '[', ']', '{', '}', '|', '^', '$', '\\'])
 }
 
-pub(super) fn upstreams_of(
-    loaded: &Loaded,
-    module: &ModuleConfig,
-) -> BTreeMap<String, UpstreamSpec> {
-    let serving = loaded.spec.apps.iter().filter(|app| app.command.count > 0 && !app.fastcgi);
+pub(super) fn upstreams_of(loaded: &Loaded, inputs: &Inputs) -> BTreeMap<String, UpstreamSpec> {
+    let module = inputs.module;
+    let scaled = |app: &AppSpec| {
+        let name = WatcherName::app(&loaded.spec.name, &app.command.name);
+        inputs.scales.get(&name).copied().unwrap_or(app.command.count)
+    };
+    let serving = loaded.spec.apps.iter().filter(|app| scaled(app) > 0 && !app.fastcgi);
     serving.map(|app| (upstream_name(&loaded.spec.name, app), upstream(app, module))).collect()
 }
 

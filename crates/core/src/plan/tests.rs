@@ -162,6 +162,24 @@ fn more_workers_of_the_same_replace_none() {
 }
 
 #[test]
+fn an_app_scaled_to_nothing_is_still_there_and_says_so() {
+    let module = module("");
+    let scales = |count| BTreeMap::from([(WatcherName::app("a", "main"), count)]);
+    let none = Plan::new(Inputs { scales: scales(0), ..inputs(&module, vec![plugin("a", WEB)]) });
+    assert_eq!(none.watchers[&WatcherName::app("a", "main")].count, 0);
+    let all = Plan::new(inputs(&module, vec![plugin("a", WEB)]));
+    let changes = Changes::between(Some(&all), &none);
+    assert_eq!((changes.rescale.len(), changes.replace.len()), (1, 0), "{changes}");
+    let dynamic = none.table.routes.iter().find(|route| route.prefix == "/a").unwrap();
+    assert!(matches!(dynamic.target, Target::Fixed { status: 503, .. }), "{dynamic:?}");
+    let off = WEB.replace("numprocesses=2", "numprocesses=0");
+    let some = Plan::new(Inputs { scales: scales(3), ..inputs(&module, vec![plugin("a", &off)]) });
+    let watcher = &some.watchers[&WatcherName::app("a", "main")];
+    assert_eq!((watcher.count, watcher.argv.is_empty()), (3, false));
+    assert!(some.table.upstreams.contains_key("a/main"));
+}
+
+#[test]
 fn from_nothing_everything_starts_and_a_removed_plugin_stops() {
     let module = module("[nginx]\nport=1234\n");
     let all = Plan::new(inputs(&module, vec![plugin("a", WEB), plugin("b", WEB)]));

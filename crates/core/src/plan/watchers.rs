@@ -33,7 +33,10 @@ pub(super) fn of_plugin(
     let mut watchers = Vec::new();
     for made in apps.chain(extras) {
         match made {
-            Ok(watcher) if watcher.count > 0 => watchers.push(watcher),
+            // One that is scaled to nothing is still there, and can be scaled again.
+            Ok(watcher) if watcher.count > 0 || inputs.scales.contains_key(&watcher.name) => {
+                watchers.push(watcher);
+            }
             Ok(_) => {}
             Err(problem) => problems.push(problem),
         }
@@ -102,7 +105,7 @@ impl Maker<'_> {
         options: &[(&str, &str)],
         values: &[(&str, &str)],
     ) -> Result<Vec<String>, Diagnostic> {
-        if spec.count == 0 {
+        if self.count(name, spec) == 0 && spec.command.trim().is_empty() {
             return Ok(Vec::new());
         }
         let dir = self.plugin.dir.to_string_lossy();
@@ -120,6 +123,11 @@ impl Maker<'_> {
         Ok(argv)
     }
 
+    /// How many workers are wanted: what `mfserv scale` said, else the configuration.
+    fn count(&self, name: &WatcherName, spec: &CommandSpec) -> u32 {
+        self.inputs.scales.get(name).copied().unwrap_or(spec.count)
+    }
+
     fn watcher(
         &self,
         name: WatcherName,
@@ -127,7 +135,7 @@ impl Maker<'_> {
         argv: Vec<String>,
         probe: Probe,
     ) -> WatcherSpec {
-        let count = self.inputs.scales.get(&name).copied().unwrap_or(spec.count);
+        let count = self.count(&name, spec);
         let log = &self.inputs.module.log;
         let split_workers = spec.split_workers.unwrap_or(log.split_workers);
         WatcherSpec {

@@ -91,6 +91,8 @@ fn set(places: &Places, text: &str) -> Result<Outcome, Diagnostic> {
     if let Some(error) = module.resolution.diagnostics.iter().find(|d| d.is_error()) {
         return Err(error.clone());
     }
+    let mentions = |problem: &&Diagnostic| problem.to_string().contains(&set.1);
+    module.resolution.diagnostics.iter().filter(mentions).for_each(report::print_problem);
     places.create()?;
     let path = places.config_file();
     let before = std::fs::read_to_string(&path).unwrap_or_default();

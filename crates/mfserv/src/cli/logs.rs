@@ -129,7 +129,7 @@ impl Events {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let file = places.events_file();
         let (lines, end) = tail(&file, self.lines).unwrap_or_default();
-        if lines.is_empty() && !self.follow {
+        if !file.exists() && !self.follow {
             return Err(Diagnostic::error("nothing has happened yet")
                 .kind(Kind::NotRunning)
                 .help("start the node with `mfserv start`"));

@@ -49,16 +49,22 @@ impl Start {
         }
         warn_root();
         prepare(places, &module)?;
-        let known = mfserv_keeper::Client::connect(&places.keep_socket(), "cli").is_ok();
         let mut steps = Steps::new();
-        if !known {
-            steps.step("starting the keeper");
-            start_keeper(places, &self.sets)?;
+        let known = !self.bring_keeper(places, &mut steps)?;
+        if known && !self.sets.is_empty() {
+            let problem = Diagnostic::warning("--set has no effect on a node that runs");
+            report::print_problem(&problem.help("use `mfserv config set` and `mfserv reload`"));
         }
         if self.no_wait {
             return Ok(Outcome::Done);
         }
-        let status = wait_until_running(places, Duration::from_secs(self.timeout), &mut steps);
+        let patience = Duration::from_secs(self.timeout);
+        let mut status = wait_until_running(places, patience, &mut steps);
+        if status.as_ref().is_err_and(|problem| problem.kind == Kind::NotRunning) {
+            // It was being stopped when we came.
+            self.bring_keeper(places, &mut steps)?;
+            status = wait_until_running(places, patience, &mut steps);
+        }
         steps.finish();
         let status = match status {
             Err(problem) if problem.kind == Kind::Refused && !known => {
@@ -70,6 +76,23 @@ impl Start {
         };
         say_running(&status, known);
         Ok(Outcome::Done)
+    }
+}
+
+impl Start {
+    /// Starts a keeper if none lives; returns whether it did. Of several that try at the
+    /// same time one succeeds, and the others find its keeper.
+    fn bring_keeper(&self, places: &Places, steps: &mut Steps) -> Result<bool, Diagnostic> {
+        let lives = || mfserv_keeper::Client::connect(&places.keep_socket(), "cli").is_ok();
+        if lives() {
+            return Ok(false);
+        }
+        steps.step("starting the keeper");
+        match start_keeper(places, &self.sets) {
+            Ok(()) => Ok(true),
+            Err(_) if lives() => Ok(false),
+            Err(problem) => Err(problem),
+        }
     }
 }
 
@@ -166,7 +189,7 @@ fn wait_until_running(
     loop {
         if let Ok(status) = client::ask::<Status>(&places.control_socket(), &Ask::Status, QUICK) {
             // A daemon that lived on while there was no keeper must have found the new one.
-            if status.state == "RUNNING" && status.keeper.is_some() {
+            if status.state == "RUNNING" && status.keeper.is_some() && status.generation > 0 {
                 return Ok(status);
             }
             if status.state == "ERROR" {
@@ -175,10 +198,14 @@ fn wait_until_running(
             let apps = status.watchers.iter().filter(|w| w.plugin.is_some());
             let ready = apps.clone().filter(|w| w.ready >= w.wanted).count();
             let text = format!("starting: {ready} of {} apps ready", apps.count());
-            if text != said {
+            if text != said && status.generation > 0 {
                 steps.step(&text);
                 said = text;
             }
+        }
+        if !places.keep_socket().exists() {
+            return Err(Diagnostic::error("the node was stopped while it was starting")
+                .kind(Kind::NotRunning));
         }
         if began.elapsed() > patience {
             return Err(Diagnostic::error("the node is not running yet")
@@ -229,9 +256,18 @@ pub struct Stop {
 
 impl Stop {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        if !places.run().is_dir() {
-            print("mfserv is not running\n");
-            return Ok(Outcome::Done);
+        match std::fs::read_dir(places.run()) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                print("mfserv is not running\n");
+                return Ok(Outcome::Done);
+            }
+            Err(error) => {
+                return Err(Diagnostic::error("the node's state cannot be read")
+                    .kind(Kind::Refused)
+                    .because(format!("{}: {error}", places.run().display()))
+                    .help("stop it as the user that started it"));
+            }
         }
         let mut steps = Steps::new();
         bring_back_keeper(places)?;

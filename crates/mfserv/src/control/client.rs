@@ -67,6 +67,12 @@ async fn exchange<T: DeserializeOwned>(socket: &Path, ask: &Ask) -> Result<T, Di
 }
 
 fn not_running(socket: &Path, error: &std::io::Error) -> Diagnostic {
+    if error.kind() == std::io::ErrorKind::PermissionDenied {
+        return Diagnostic::error("the node cannot be asked")
+            .kind(Kind::Refused)
+            .because(format!("{}: {error}", socket.display()))
+            .help("ask as the user that started it");
+    }
     Diagnostic::error("the node is not running")
         .kind(Kind::NotRunning)
         .because(format!("{}: {error}", socket.display()))

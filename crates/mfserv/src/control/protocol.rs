@@ -50,8 +50,6 @@ pub enum Ask {
     /// Stop everything in order; answered when nothing but keeper and daemon is left,
     /// which end right after: an [`Applied`].
     Stop,
-    /// The plan in force: a [`mfserv_core::plan::Plan`].
-    Plan,
 }
 
 /// What an operation did.

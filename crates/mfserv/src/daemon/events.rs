@@ -3,7 +3,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use mfserv_core::Diagnostic;
 use mfserv_core::event::{Event, Fact};
 use mfserv_core::output::Rotation;
 use mfserv_logfile::LogFile;
@@ -18,14 +17,12 @@ pub struct Events {
 }
 
 impl Events {
-    /// Goes on with the node's record.
-    pub fn open(places: &Places) -> Result<Events, Diagnostic> {
+    /// Goes on with the node's record. The file is opened when it is needed: a node runs
+    /// without a record, if need be.
+    pub fn open(places: &Places) -> Events {
         let rotation = Rotation { max_bytes: 16 << 20, max_age_s: 0, ..Rotation::default() };
-        let path = places.events_file();
-        let file = LogFile::open(&path, rotation).map_err(|e| {
-            Diagnostic::error(format!("cannot write {}", path.display())).because(e)
-        })?;
-        Ok(Events { file: Arc::new(Mutex::new(file)) })
+        let file = LogFile::new(places.events_file(), rotation);
+        Events { file: Arc::new(Mutex::new(file)) }
     }
 
     /// Records a fact, now. A disk that cannot be written loses the record, never the node.

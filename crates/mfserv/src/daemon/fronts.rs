@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mfserv_core::event::Fact;
+use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::route::RouteTable;
 use mfserv_core::wire::front::{FromFront, Peer, ToFront};
@@ -23,11 +23,16 @@ use super::front_socket;
 /// How long a living front may take to answer a daemon that comes back.
 const GREETING: Duration = Duration::from_secs(2);
 
+/// How long a front may take to route by a new table.
+const PUBLISH: Duration = Duration::from_secs(5);
+
 enum Message {
     Admit(String, Peer),
     Drain(String, WorkerId),
     Forget(String, WorkerId),
     Publish(u64, Box<RouteTable>, oneshot::Sender<Result<(), Diagnostic>>),
+    /// Fronts that have not said that they route by this table hang.
+    Hangs(u64),
     State(String),
     Up(WorkerId),
     Gone(WorkerId),
@@ -96,7 +101,12 @@ impl Fronts {
     pub async fn publish(&self, generation: u64, table: RouteTable) -> Result<(), Diagnostic> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Publish(generation, Box::new(table), reply));
-        answer.await.unwrap_or_else(|_| Err(Diagnostic::error("the front link has ended")))
+        let Ok(outcome) = tokio::time::timeout(PUBLISH, answer).await else {
+            // It is stopped or stuck. The next one begins with the new table.
+            self.send(Message::Hangs(generation));
+            return Ok(());
+        };
+        outcome.unwrap_or_else(|_| Err(Diagnostic::error("the front link has ended")))
     }
 
     /// The word of the health endpoint.
@@ -204,6 +214,7 @@ impl Board {
                 self.word.clone_from(&word);
                 self.tell_all(&ToFront::State { word });
             }
+            Message::Hangs(generation) => self.replace_hanging(generation),
             Message::Up(front) => self.reach(front),
             Message::Gone(front) => {
                 if let Some(task) = self.connecting.remove(&front) {
@@ -340,6 +351,20 @@ impl Board {
             if self.publishing[index].missing.is_empty() {
                 let _ = self.publishing.swap_remove(index).reply.send(outcome.clone());
             }
+        }
+    }
+
+    fn replace_hanging(&mut self, generation: u64) {
+        let hanging = self.publishing.iter().filter(|p| p.generation == generation);
+        let hanging: BTreeSet<WorkerId> = hanging.flat_map(|p| p.missing.clone()).collect();
+        for front in &hanging {
+            let text = format!("{front} does not answer: it is replaced");
+            self.events.record(Fact::Note { text });
+            self.lost(front);
+        }
+        if !hanging.is_empty() {
+            let why = EndReason::FailedProbe { saw: "it does not answer the daemon".into() };
+            self.supervisor.restart(vec![WatcherName::front()], why);
         }
     }
 

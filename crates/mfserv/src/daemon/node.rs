@@ -9,7 +9,7 @@ use mfserv_core::diff::Changes;
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{Plan, PluginState};
-use mfserv_core::status::{PluginStatus, RoleStatus, Status};
+use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherStatus};
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::{Handle, KeeperLink, KeeperState, Until};
@@ -23,8 +23,9 @@ use crate::control::protocol::{Applied, Ask};
 use crate::control::server::{Answer, Answerer};
 use crate::say;
 
-/// How long all apps together may take at boot before the node is said to run anyway.
-const BOOT: Duration = Duration::from_secs(600);
+/// How long apps may take at boot before the node is said to run all the same: one that
+/// never starts must not make the others look down.
+const BOOT: Duration = Duration::from_secs(15);
 /// How long everything may take to stop in order; then it is killed.
 const STOP: Duration = Duration::from_secs(300);
 
@@ -98,6 +99,7 @@ impl Node {
             self.parts.fronts.state("RUNNING");
         }
         let mut told = None;
+        let mut went_on = false;
         let changes = loop {
             match self.reconcile().await {
                 Ok(changes) => break changes,
@@ -107,7 +109,13 @@ impl Node {
                         self.note(&problem.to_string());
                         told = Some(problem);
                     }
-                    self.set_state("ERROR");
+                    // What serves goes on as it was; what was never there cannot start.
+                    if !went_on {
+                        went_on = self.go_on_as_before().await;
+                    }
+                    if !(went_on && serving) {
+                        self.set_state("ERROR");
+                    }
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
             }
@@ -116,12 +124,18 @@ impl Node {
             self.forget_notes();
         }
         let _ = self.parts.supervisor.wait(Until::Tried, changes.touched(), BOOT).await;
-        let front =
-            self.parts.supervisor.wait(Until::Settled, vec![WatcherName::front()], BOOT).await;
-        if self.stopping.load(Ordering::Relaxed) {
-            return;
+        loop {
+            let front = vec![WatcherName::front()];
+            let front = self.parts.supervisor.wait(Until::Settled, front, BOOT).await;
+            if self.stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            self.set_state(if front.is_ok() { "RUNNING" } else { "ERROR" });
+            if front.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        self.set_state(if front.is_ok() { "RUNNING" } else { "ERROR" });
     }
 
     fn set_state(&self, word: &str) {
@@ -148,8 +162,8 @@ impl Node {
         let Ok(mut keeper) = self.keeper.lock() else { return };
         let role = RoleStatus {
             pid: found.pid,
-            version: env!("CARGO_PKG_VERSION").into(),
-            since_ms: say::now_ms(),
+            version: String::new(),
+            since_ms: started_ms(found.pid).unwrap_or_else(say::now_ms),
         };
         *keeper = Some(role);
         drop(keeper);
@@ -159,6 +173,8 @@ impl Node {
                  known, and what they started in the background meanwhile is not contained",
                 found.pid, found.adopted
             );
+            // The newest one says it all.
+            self.forget_notes();
             self.note(&text);
             self.parts.events.record(Fact::Note { text });
         }
@@ -186,7 +202,6 @@ impl Node {
     async fn answer(&self, ask: Ask) -> Answer {
         match ask {
             Ask::Status => json(&self.status().await),
-            Ask::Plan => json(&*self.shown_plan()?),
             Ask::Reload { wait_s } => json(&self.reload(wait_s).await?),
             Ask::Restart { apps, wait_s } => json(&self.restart(&apps, wait_s).await?),
             Ask::Scale { app, count, wait_s } => json(&self.scale(&app, count, wait_s).await?),
@@ -223,10 +238,11 @@ impl Node {
 
     async fn restart(&self, apps: &[String], wait_s: u64) -> Result<Applied, Diagnostic> {
         self.refuse_while_stopping()?;
-        let _turn = self.turn.lock().await;
+        let turn = self.turn.lock().await;
         let watchers = self.find(apps)?;
         let why = EndReason::Asked { what: "restart".into() };
         self.parts.supervisor.restart(watchers.clone(), why);
+        drop(turn);
         self.wait(watchers.clone(), wait_s).await?;
         self.applied(&Changes { replace: watchers, ..Changes::default() })
     }
@@ -239,11 +255,10 @@ impl Node {
     ) -> Result<Applied, Diagnostic> {
         self.refuse_while_stopping()?;
         let turn = self.turn.lock().await;
-        for watcher in self.find(&[app.to_string()])? {
-            self.set_scale(&watcher, count)?;
-            if let Some(count) = count {
-                self.parts.events.record(Fact::Scaled { watcher, count });
-            }
+        let watcher = self.find_one_app(app)?;
+        self.set_scale(&watcher, count)?;
+        if let Some(count) = count {
+            self.parts.events.record(Fact::Scaled { watcher, count });
         }
         let changes = self.reconcile_in_turn().await?;
         drop(turn);
@@ -287,11 +302,29 @@ impl Node {
             if found.len() == before {
                 let known: Vec<&str> = own().map(WatcherName::as_str).collect();
                 return Err(Diagnostic::error(format!("no app is called {name}"))
-                    .kind(Kind::NotRunning)
+                    .kind(Kind::Usage)
                     .help(format!("there are: {}", known.join(", "))));
             }
         }
         Ok(found)
+    }
+
+    /// The one app or extra daemon that is meant; of a plugin with one app, that app.
+    fn find_one_app(&self, name: &str) -> Result<WatcherName, Diagnostic> {
+        let mut found = self.find(&[name.to_string()])?;
+        if found.len() > 1 {
+            found.retain(|watcher| watcher.as_str().starts_with("app."));
+        }
+        match &found[..] {
+            [one] if one.plugin().is_some() => Ok(one.clone()),
+            [] | [_] => Err(Diagnostic::error(format!("{name} cannot be scaled"))
+                .kind(Kind::Usage)
+                .help("apps and extra daemons of plugins can be")),
+            several => Err(Diagnostic::error(format!("{name} has several apps"))
+                .kind(Kind::Usage)
+                .because(several.iter().map(|w| w.as_str()).collect::<Vec<_>>().join(", "))
+                .help("say which one: PLUGIN.APP")),
+        }
     }
 
     fn refuse_while_stopping(&self) -> Result<(), Diagnostic> {
@@ -362,10 +395,30 @@ impl Node {
             },
             notes,
             plugins: plan.iter().flat_map(|plan| &plan.plugins).map(plugin_status).collect(),
-            watchers: self.parts.supervisor.status().await,
+            watchers: with_those_off(self.parts.supervisor.status().await, plan.as_deref()),
             problems: plan.map_or_else(Vec::new, |plan| plan.problems.clone()),
         }
     }
+}
+
+/// Apps that are scaled to nothing are there too.
+fn with_those_off(mut watchers: Vec<WatcherStatus>, plan: Option<&Plan>) -> Vec<WatcherStatus> {
+    for spec in plan.iter().flat_map(|plan| plan.watchers.values()).filter(|s| s.count == 0) {
+        if !watchers.iter().any(|watcher| watcher.name == spec.name) {
+            watchers.push(WatcherStatus {
+                name: spec.name.clone(),
+                plugin: spec.name.plugin().map(str::to_owned),
+                wanted: 0,
+                ready: 0,
+                state: "off".into(),
+                crashes: 0,
+                last_end: None,
+                workers: Vec::new(),
+            });
+        }
+    }
+    watchers.sort_by(|a, b| a.name.cmp(&b.name));
+    watchers
 }
 
 fn plugin_status(plugin: &mfserv_core::plan::PlannedPlugin) -> PluginStatus {
@@ -390,6 +443,15 @@ fn address(plan: &Plan) -> Option<String> {
         Some(port) => format!("http://127.0.0.1:{port}"),
         None => format!("http://{}", listen.address),
     })
+}
+
+/// When a process was started, milliseconds since the Unix epoch.
+fn started_ms(pid: u32) -> Option<u64> {
+    let ticks = mfserv_keeper::start_ticks(pid).ok()?;
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let uptime_s: f64 = uptime.split(' ').next()?.parse().ok()?;
+    let started_s = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+    Some(say::now_ms().saturating_sub(((uptime_s - started_s) * 1000.0) as u64))
 }
 
 fn seconds(n: u64) -> Duration {

@@ -2,8 +2,6 @@
 //! the plan in force, apply the difference.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,20 +78,52 @@ impl Node {
         self.keep(&plan);
         let plan = Arc::new(plan);
         let _ = self.parts.plans.send(plan.clone());
+        if previous.is_none() {
+            self.close_unknown_listeners(&plan);
+        }
         if let Ok(mut shown) = self.plan.lock() {
             *shown = Some(plan);
         }
         Ok(())
     }
 
-    /// For the next daemon, and for people.
+    /// The plan of the daemon before this one, as it was: nothing that serves changes.
+    /// Returns whether there is one.
+    pub(super) async fn go_on_as_before(&self) -> bool {
+        let _turn = self.turn.lock().await;
+        let kept = match self.found_something_alive() {
+            true => last_plan::load(&self.parts.options.places),
+            false => None,
+        };
+        let Some(plan) = kept else { return false };
+        // Its sockets are held already; that a port is taken now must not matter.
+        let table = self
+            .parts
+            .fronts
+            .publish(plan.generation.max(self.parts.generation), plan.table.clone());
+        let _ = table.await;
+        self.parts.supervisor.apply(plan.watchers.values().cloned().collect());
+        if let Ok(mut shown) = self.plan.lock() {
+            *shown = Some(Arc::new(plan));
+        }
+        true
+    }
+
+    /// A keeper may hold sockets of a plan that no daemon remembers.
+    fn close_unknown_listeners(&self, plan: &Plan) {
+        let known = |name: &String| plan.listeners.iter().any(|listen| listen.name == *name);
+        for name in self.parts.found.listeners.iter().filter(|name| !known(name)) {
+            self.parts.keeper.tell(AskKeeper::Unlisten { name: name.clone() });
+        }
+    }
+
+    /// For the next daemon.
     fn keep(&self, plan: &Plan) {
         let places = &self.parts.options.places;
         if let Err(error) = last_plan::store(places, plan) {
             let text = format!("the plan cannot be remembered: {error}");
             self.parts.events.record(Fact::Note { text });
         }
-        render(places, plan);
     }
 
     /// This daemon took over a node that an earlier one had brought up.
@@ -142,20 +172,6 @@ impl Node {
     }
 }
 
-/// What the node runs with, for people: `tmp/config_auto/plan.json`. Nothing reads it.
-fn render(places: &crate::places::Places, plan: &Plan) {
-    let text = serde_json::to_vec_pretty(plan).unwrap_or_default();
-    let dir = places.tmp().join("config_auto");
-    let _ = std::fs::create_dir_all(&dir);
-    let beside = dir.join("plan.json.new");
-    // Environments may hold secrets.
-    let mut private = std::fs::OpenOptions::new();
-    private.create(true).write(true).truncate(true).mode(0o600);
-    if private.open(&beside).and_then(|mut file| file.write_all(&text)).is_ok() {
-        let _ = std::fs::rename(&beside, dir.join("plan.json"));
-    }
-}
-
 fn read_scales(options: &DaemonOptions) -> BTreeMap<WatcherName, u32> {
     let text = std::fs::read(options.places.scale_file()).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
@@ -177,8 +193,7 @@ pub fn make(
             .unwrap_or_else(|| Diagnostic::error("the configuration is refused"))
             .kind(Kind::BadConfiguration));
     }
-    ensure_short_dir(places)?;
-    Ok(Plan::new(Inputs {
+    let plan = Plan::new(Inputs {
         generation,
         module: &module.resolution.config,
         module_problems: module.resolution.diagnostics.clone(),
@@ -191,7 +206,13 @@ pub fn make(
         front: Some(front_program(options, &module)),
         scales: read_scales(options),
         previous,
-    }))
+    });
+    let short = places.short_dir();
+    let stems = plan.watchers.values().filter_map(|watcher| watcher.socket_stem.as_ref());
+    if stems.into_iter().any(|stem| stem.starts_with(&short)) {
+        ensure_short_dir(places)?;
+    }
+    Ok(plan)
 }
 
 fn front_program(options: &DaemonOptions, module: &configure::Module) -> FrontProgram {
