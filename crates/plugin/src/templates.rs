@@ -231,6 +231,7 @@ fn text_of(
         debug_options => template.debug_options,
         stop_signal => template.stop_signal,
         rlimit_as => template.rlimit_as,
+        keep_alive => template.keep_alive,
         version => answers.get("version"),
         release => answers.get("release"),
         summary => answers.get("one_line_summary"),

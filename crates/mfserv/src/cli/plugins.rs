@@ -13,7 +13,7 @@ use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_plugin::build::{BuildOptions, BuildReport, build};
 use mfserv_plugin::store::{self, InstallOptions, Installed, Origin};
 use mfserv_plugin::templates::{Answers, QUESTIONS};
-use mfserv_plugin::{Cancel, Home, archive, base, python, templates};
+use mfserv_plugin::{Cancel, Home, archive, base, python, templates, tools};
 
 use super::node::Wait;
 use super::progress::Steps;
@@ -29,6 +29,9 @@ pub struct Setup {
     /// The Python to make the base environment for (python3.12); default: the host's python3.
     #[arg(long)]
     python: Option<String>,
+    /// Fetch uv too, with which builds are faster.
+    #[arg(long)]
+    uv: bool,
     /// Write what the base environment is made of to a file in this directory, for a
     /// machine without a network.
     #[arg(long, value_name = "DIR", conflicts_with = "import")]
@@ -43,6 +46,10 @@ impl Setup {
         places.create()?;
         let mut steps = Steps::new();
         let home = Home::new(places.home());
+        if self.uv {
+            let interpreter = python::find(self.python.as_deref())?;
+            tools::uv(&home, &interpreter, &cancel()?, &mut steps)?;
+        }
         if let Some(dir) = &self.export {
             let interpreter = python::find(self.python.as_deref())?;
             let file = base::export(&home, &interpreter, dir, &cancel()?, &mut steps)?;

@@ -15,6 +15,8 @@ pub struct Template {
     pub(super) debug_options: &'static str,
     pub(super) stop_signal: i32,
     pub(super) rlimit_as: u64,
+    /// Its server keeps connections, which its command does not tell.
+    pub(super) keep_alive: bool,
     /// Names that a plugin made from it can not have, and why.
     pub(super) refused_names: &'static [(&'static str, &'static str)],
     /// Lines added to .gitignore and .releaseignore: what is made at the place.
@@ -82,6 +84,7 @@ const PYTHON: Template = Template {
     debug_options: "",
     stop_signal: 15,
     rlimit_as: 1_000_000_000,
+    keep_alive: false,
     refused_names: &[],
     made: "",
     files: &[],
@@ -125,6 +128,7 @@ pub(super) const TEMPLATES: &[Template] = &[
         name: "python3_aiohttp",
         summary: "a web app with Python and aiohttp",
         command: APPLICATION,
+        keep_alive: true,
         files: &[
             CRONTAB,
             plain(
@@ -248,6 +252,7 @@ pub(super) const TEMPLATES: &[Template] = &[
         name: "python3_tornado",
         summary: "a web app with Python and Tornado",
         command: APPLICATION,
+        keep_alive: true,
         files: &[
             CRONTAB,
             plain(

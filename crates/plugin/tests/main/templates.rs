@@ -137,6 +137,7 @@ fn the_tornado_template_answers_at_any_path() {
     let node = Node::new();
     let base = with_base(&node);
     let installed = deploy(&node, &node.plugin("python3_tornado", "foo"));
+    assert_eq!(spec_of(&installed.dir).apps[0].keep_alive, Some(true));
     let (mut app, socket) = serve(&node, &installed.dir, Some(&base.environment), false);
     for path in ["/foo", "/foo/any/path"] {
         let (head, body) = get(&socket, path, "");
