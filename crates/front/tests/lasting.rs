@@ -12,7 +12,7 @@ const UPGRADE: &str = "GET /a HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upg
                        Upgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
 
 /// Upgrades, then sends everything back.
-fn parrot(world: &World, number: u32) -> Worker {
+pub fn parrot(world: &World, number: u32) -> Worker {
     Worker::start(world, number, |stream, received| {
         if received.field("upgrade") != ["websocket"] {
             return say(stream, "plain");
@@ -30,8 +30,12 @@ fn parrot(world: &World, number: u32) -> Worker {
 }
 
 fn upgraded(front: &Front) -> Client {
-    let mut client = Client::connect(front.address);
-    client.send(UPGRADE);
+    upgraded_at(front.address, "/a")
+}
+
+pub fn upgraded_at(address: std::net::SocketAddr, path: &str) -> Client {
+    let mut client = Client::connect(address);
+    client.send(UPGRADE.replace("/a", path));
     let answer = client.receive().unwrap();
     assert_eq!(answer.status, 101);
     assert_eq!(answer.field("upgrade"), ["websocket"]);
@@ -41,7 +45,7 @@ fn upgraded(front: &Front) -> Client {
     client
 }
 
-fn echoes(client: &mut Client, text: &str) {
+pub fn echoes(client: &mut Client, text: &str) {
     client.send(text);
     client.read_until(text.as_bytes());
 }
@@ -115,6 +119,38 @@ fn a_front_that_is_asked_to_end_finishes_what_it_has_begun() {
     );
     assert!(front.ended().success());
     assert!(world.access_log(3).iter().all(|line| line["status"] == 200));
+}
+
+#[test]
+fn upgraded_connections_of_a_worker_that_is_to_go_have_a_limit_of_their_own() {
+    let world = World::new();
+    let (first, second) = (parrot(&world, 1), parrot(&world, 2));
+    let mut table = table(Slots::Unlimited, true);
+    table.server.upgrade_drain_timeout_ms = 400;
+    let mut front = world.serving(table.clone(), &[&first]);
+    let mut client = upgraded(&front);
+    front.daemon.admit(&second);
+    front.daemon.drain(&first);
+    // Taken back in time: nothing happens.
+    front.daemon.admit(&first);
+    std::thread::sleep(Duration::from_millis(600));
+    echoes(&mut client, "still here");
+    let mut other = loop {
+        let other = upgraded(&front);
+        if second.open.load(std::sync::atomic::Ordering::SeqCst) > 0 {
+            break other;
+        }
+    };
+    front.daemon.publish(2, table, &[&second]);
+    front.daemon.drain(&first);
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_millis(200) {
+        echoes(&mut client, "busy until the end");
+    }
+    front.daemon.drained(&first);
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert!(client.is_closed());
+    echoes(&mut other, "of the other worker");
 }
 
 #[test]

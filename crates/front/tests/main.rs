@@ -6,6 +6,7 @@ mod control;
 mod endpoints;
 mod files;
 mod forwarding;
+mod heavy;
 mod lasting;
 mod retries;
 mod slots;

@@ -393,6 +393,43 @@ impl Worker {
         worker
     }
 
+    /// A worker of `p/a` whose connections nobody reads but `talk`.
+    pub fn unread(
+        world: &World,
+        number: u32,
+        talk: impl Fn(&mut UnixStream) + Send + Sync + 'static,
+    ) -> Self {
+        let id = WorkerId::new(WatcherName::app("p", "a"), number, 1);
+        let worker = Self {
+            app: "p/a".into(),
+            socket: world.path(&format!("{id}.socket")),
+            id,
+            raw: Arc::default(),
+            requests: Arc::default(),
+            open: Arc::default(),
+            most: Arc::default(),
+            stopped: Arc::default(),
+            is_owner: true,
+        };
+        let listener = UnixListener::bind(&worker.socket).unwrap();
+        let (open, stopped, talk) = (worker.open.clone(), worker.stopped.clone(), Arc::new(talk));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (open, talk, mut stream) = (open.clone(), talk.clone(), stream.unwrap());
+                open.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    talk(&mut stream);
+                    drop(stream);
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        worker
+    }
+
     /// A worker that answers everything with `body`, keeping connections.
     pub fn saying(world: &World, number: u32, body: &'static str) -> Self {
         Self::start(world, number, move |stream, _| say(stream, body))

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::alarm::{Alarm, Bell, Ear};
 use super::buffer::Lent;
 use super::h1::{Fields, HeadScan, Refusal};
+use super::pipe::Pipe;
 use super::trust::Trust;
 use super::wire::Wire;
 
@@ -117,6 +118,11 @@ impl Client {
         let address = trusted.then(|| trust.client_address(fields)).flatten();
         self.told = address.map(|address| (address, address.to_string()));
         trusted
+    }
+
+    /// A request has come that cannot be understood: for nobody else.
+    pub fn identify_nobody(&mut self) {
+        self.told = None;
     }
 
     /// The address that asks, as text.
@@ -253,6 +259,37 @@ impl Client {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Lets out what is in a pipe, after what it has to receive before. Ready when the
+    /// pipe is empty.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Result<(), Lost>> {
+        while !pipe.is_empty() {
+            match ready!(pipe.poll_drain(cx, &self.wire)) {
+                Ok(count) if count > 0 => self.sent += count as u64,
+                _ => {
+                    self.ended = true;
+                    return Poll::Ready(Err(Lost));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Lets what it sends into an empty pipe, at most `most`. 0: it has ended.
+    pub fn poll_fill_pipe(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: u64,
+    ) -> Poll<usize> {
+        if self.ended {
+            return Poll::Ready(0);
+        }
+        let count = ready!(pipe.poll_fill(cx, &self.wire, most)).unwrap_or(0);
+        self.received += count as u64;
+        self.ended = count == 0;
+        Poll::Ready(count)
     }
 
     /// Writes everything; the client has to take some of it within each `patience`.

@@ -270,7 +270,9 @@ impl Exchange {
         if slot.worker_is_gone(cx) {
             return Poll::Ready(Err(self.ended(of, link, upload, None)));
         }
-        if of.client.has_gone(cx) && !of.settings.ignore_client_abort {
+        // A client that is still sending is watched by the upload.
+        let quiet = self.send_failed || !upload.is_incomplete();
+        if quiet && of.client.has_gone(cx) && !of.settings.ignore_client_abort {
             return Poll::Ready(Err(Failure::Client(Fault::Gone)));
         }
         // Interim answers are not held back; a client that takes none is noticed later.

@@ -14,6 +14,7 @@ mod lane;
 mod listener;
 mod log;
 mod mime;
+mod pipe;
 mod relay;
 mod request_id;
 mod rewrite;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -59,7 +61,17 @@ pub fn run(options: FrontOptions) -> Result<(), Diagnostic> {
     runtime.block_on(live(options))
 }
 
+/// Each client and each worker connection is a descriptor: as many as are allowed.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Then those that there are have to do.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
+}
+
 async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
+    raise_descriptors();
     let mut ending = Ending::new()?;
     let log = |name: &str| {
         let path = options.log_dir.join(name);

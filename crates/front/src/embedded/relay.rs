@@ -4,14 +4,16 @@
 //! as soon as it has said everything: what its client has not read yet waits here.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use mfserv_core::route::Slots;
 use tokio::time::Instant;
 
+use super::client::Lost;
 use super::forward::{Fault, Forwarding};
 use super::h1::{BodyReader, Piece};
+use super::pipe::{self, Pipe};
 use super::rewrite::{self, Shape};
 use super::upload::{self, Upload};
 use super::upstream::{Link, Slot};
@@ -30,6 +32,10 @@ struct Relay {
     held: Option<(Slot, Link)>,
     upload: Upload,
     send_failed: bool,
+    /// What the rest of a large body passes through, after what is in the client's buffer.
+    pipe: Option<Pipe>,
+    /// The client is slow: no pipe.
+    absorbs: bool,
     /// The worker broke off.
     broken: Option<&'static str>,
     /// Some of this answer may have reached the client.
@@ -60,6 +66,8 @@ pub async fn run(
         held: Some((slot, link)),
         upload,
         send_failed: false,
+        pipe: None,
+        absorbs: false,
         broken: None,
         begun: false,
         ahead_max: match of.app.spec.slots {
@@ -86,12 +94,16 @@ impl Relay {
         self.take_what_is_there(of);
         loop {
             self.go_on_uploading(cx, of)?;
-            let read = self.read(cx, of);
+            let was_full = self.is_full(of);
+            let read = match self.pipe {
+                Some(_) => self.read_into_pipe(cx, of),
+                None => self.read(cx, of),
+            };
             if let Some(cause) = self.broken {
                 return Poll::Ready(Err(self.break_off(of, cause)));
             }
-            let unsent = of.client.out.len();
-            let wrote = match of.client.poll_flush(cx) {
+            let unsent = self.ahead(of);
+            let wrote = match self.write(cx, of) {
                 Poll::Ready(Ok(())) if self.held.is_none() => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) => {
                     self.client_by = Instant::now() + self.client_patience;
@@ -99,13 +111,21 @@ impl Relay {
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::Gone)),
                 Poll::Pending => {
-                    if of.client.out.len() < unsent {
+                    if self.ahead(of) < unsent {
                         self.client_by = Instant::now() + self.client_patience;
+                    }
+                    // What it has not taken may leave the worker free all the same.
+                    if self.absorb(of) {
+                        continue;
                     }
                     false
                 }
             };
-            if !read {
+            if wrote && self.takes_pipe(of) {
+                continue;
+            }
+            // Where there was no room, the worker has not been asked: if there is now, it is.
+            if !read && !(was_full && !self.is_full(of)) {
                 return self.wait(cx, of, wrote);
             }
         }
@@ -119,15 +139,16 @@ impl Relay {
         client_has_all: bool,
     ) -> Poll<Result<(), Fault>> {
         let ignore = of.settings.ignore_client_abort;
-        if self.held.is_some() && of.client.has_gone(cx) && !ignore {
+        // A client that is still sending is watched by the upload.
+        let quiet = !self.upload.is_incomplete() || self.send_failed;
+        if self.held.is_some() && quiet && of.client.has_gone(cx) && !ignore {
             return Poll::Ready(Err(Fault::Gone));
         }
         if !client_has_all && of.client.alarm.rings(cx, self.client_by) {
             of.client.cut();
             return Poll::Ready(Err(Fault::Gone));
         }
-        let reads = of.client.out.len() < self.ahead_max;
-        if self.held.is_some() && reads && of.client.alarm.rings(cx, self.worker_by) {
+        if self.held.is_some() && !self.is_full(of) && of.client.alarm.rings(cx, self.worker_by) {
             self.broken = Some("timeout");
             return Poll::Ready(Err(self.break_off(of, "timeout")));
         }
@@ -143,12 +164,95 @@ impl Relay {
         }
     }
 
+    /// The worker is not read until the client has taken more.
+    fn is_full(&self, of: &Forwarding<'_>) -> bool {
+        match &self.pipe {
+            Some(pipe) => !pipe.is_empty(),
+            None => of.client.out.len() >= self.ahead_max,
+        }
+    }
+
+    /// What the client has still to take.
+    fn ahead(&self, of: &Forwarding<'_>) -> usize {
+        of.client.out.len() + self.pipe.as_ref().map_or(0, Pipe::len)
+    }
+
+    /// Writes what the client takes. Ready when it has all.
+    fn write(&mut self, cx: &mut Context<'_>, of: &mut Forwarding<'_>) -> Poll<Result<(), Lost>> {
+        ready!(of.client.poll_flush(cx))?;
+        match &mut self.pipe {
+            Some(pipe) => of.client.poll_drain(cx, pipe),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// From here on through a pipe? So it is if there is much to come, nothing to be
+    /// decoded or encoded, and the client has all that came before.
+    fn takes_pipe(&mut self, of: &Forwarding<'_>) -> bool {
+        let much = self.reader.remaining().is_some_and(|left| left >= pipe::WORTH_IT);
+        if self.pipe.is_some() || self.absorbs || !much || self.shape != Shape::Plain {
+            return false;
+        }
+        if self.held.is_some() && of.client.out.is_empty() {
+            self.pipe = Pipe::take();
+        }
+        self.pipe.is_some()
+    }
+
+    /// Lets once more into the empty pipe. True if something came.
+    fn read_into_pipe(&mut self, cx: &mut Context<'_>, of: &mut Forwarding<'_>) -> bool {
+        if self.is_full(of) {
+            self.worker_by = Instant::now() + self.worker_patience;
+            return false;
+        }
+        let (Some(pipe), Some((slot, link))) = (&mut self.pipe, &mut self.held) else {
+            return false;
+        };
+        match pipe.poll_fill(cx, &link.wire, self.reader.remaining().unwrap_or(0)) {
+            Poll::Pending => {
+                if slot.worker_is_gone(cx) {
+                    self.worker_ended(of, false);
+                }
+                return false;
+            }
+            Poll::Ready(Ok(count)) if count > 0 => {
+                self.worker_by = Instant::now() + self.worker_patience;
+                self.reader.took(count as u64);
+                self.let_go_if_done(of);
+            }
+            Poll::Ready(end) => self.worker_ended(of, end.is_ok()),
+        }
+        true
+    }
+
+    /// The client is slower than a finite app: what is in the pipe goes to memory, where
+    /// there is more room, and the rest of the body after it. True if so.
+    fn absorb(&mut self, of: &mut Forwarding<'_>) -> bool {
+        let finite = matches!(of.app.spec.slots, Slots::Finite { .. });
+        let Some(pipe) = self.pipe.as_mut().filter(|_| finite && self.held.is_some()) else {
+            return false;
+        };
+        while !pipe.is_empty() {
+            let room = of.client.out.spare(pipe.len());
+            match pipe.read_out(room) {
+                Ok(count) if count > 0 => of.client.out.advance(count),
+                _ => {
+                    self.broken = Some("pipe");
+                    break;
+                }
+            }
+        }
+        self.pipe = None;
+        self.absorbs = true;
+        true
+    }
+
     /// Reads once from the worker, if there is room. True if something came.
     fn read(&mut self, cx: &mut Context<'_>, of: &mut Forwarding<'_>) -> bool {
         if self.broken.is_some() {
             return false;
         }
-        if of.client.out.len() >= self.ahead_max {
+        if self.is_full(of) {
             self.worker_by = Instant::now() + self.worker_patience;
             return false;
         }

@@ -1,5 +1,6 @@
 //! The life of a request, from the first byte of a client to its line in the access log.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,7 +19,8 @@ use super::state::InForce;
 use super::visit::Visit;
 use super::wire::Wire;
 
-/// What is used again for each request of a connection.
+/// What a request needs besides its client; used again for the next one in the lane, so
+/// that a connection without a request has none of it.
 struct Desk {
     head: RequestHead,
     reply: ResponseHead,
@@ -26,18 +28,53 @@ struct Desk {
     back: Lent,
 }
 
+/// Desks of a lane that are kept when they are not used.
+const DESKS_KEPT: usize = 64;
+
+thread_local! {
+    static DESKS: RefCell<Vec<Box<Desk>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Desk {
+    fn take() -> Box<Self> {
+        let used = DESKS.with_borrow_mut(Vec::pop);
+        used.unwrap_or_else(|| {
+            Box::new(Self {
+                head: RequestHead::default(),
+                reply: ResponseHead::default(),
+                visit: Visit::new(),
+                back: Lent::default(),
+            })
+        })
+    }
+
+    fn give_back(mut self: Box<Self>) {
+        self.back.give_back();
+        self.head.fields.shrink();
+        self.reply.fields.shrink();
+        DESKS.with_borrow_mut(|desks| {
+            if desks.len() < DESKS_KEPT {
+                desks.push(self);
+            }
+        });
+    }
+}
+
+/// What follows an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Another request.
+    Request,
+    /// The end; `unread`: the client may still be sending.
+    End { unread: bool },
+}
+
 /// Serves a client until one of the two has had enough.
 pub async fn serve(lane: Rc<Lane>, wire: Wire, address: Option<IpAddr>) {
-    let Some(table) = lane.table() else { return };
-    let mut patience = Patience::of(&table.table.server);
-    drop(table);
-    let mut client = Client::new(wire, address, lane.front.closing.clone());
-    let mut desk = Desk {
-        head: RequestHead::default(),
-        reply: ResponseHead::default(),
-        visit: Visit::new(),
-        back: Lent::default(),
+    let Some(mut patience) = lane.table().map(|table| Patience::of(&table.table.server)) else {
+        return;
     };
+    let mut client = Client::new(wire, address, lane.front.closing.clone());
     let mut first = true;
     loop {
         let arrival = client.next_head(patience, first).await;
@@ -45,52 +82,51 @@ pub async fn serve(lane: Rc<Lane>, wire: Wire, address: Option<IpAddr>) {
         first = false;
         patience = Patience::of(&table.table.server);
         lane.begin_request();
-        let go_on = one_request(&lane, &table, &mut client, &mut desk, arrival).await;
+        // In memory of its own: an idle connection is small.
+        let next = Box::pin(one_request(&lane, &table, &mut client, arrival)).await;
         lane.end_request();
-        if !go_on {
-            break;
+        if let Next::End { unread } = next {
+            return Box::pin(client.leave(unread)).await;
         }
     }
-    let unread =
-        !desk.visit.understood || desk.head.framing != Framing::None || !client.inbox.is_empty();
-    drop(desk);
-    client.leave(unread).await;
 }
 
-/// Answers a request and tells it. True if the connection may bring another one.
+/// Answers a request and tells it.
 async fn one_request(
     lane: &Lane,
     in_force: &InForce,
     client: &mut Client,
-    desk: &mut Desk,
     arrival: Arrival,
-) -> bool {
+) -> Next {
+    let mut desk = Desk::take();
     let settings = &in_force.table.server;
     desk.visit.begin(client);
-    let outcome = match understand(client, desk, arrival) {
+    let outcome = match understand(client, &mut desk, arrival) {
         Ok(()) => {
-            choose_id(lane, settings, desk);
+            choose_id(lane, settings, &mut desk);
             desk.visit.trusted = client.identify(in_force.trust.as_ref(), &desk.head.fields);
             desk.visit.keep = desk.head.keep_alive && !lane.front.closing.has_rung();
-            answer(lane, in_force, client, desk).await
+            answer(lane, in_force, client, &mut desk).await
         }
         Err(refusal) => {
+            client.identify_nobody();
             lane.new_id(&mut desk.visit.id);
             Err(Fault::Answer(refusal.status, "bad_request"))
         }
     };
-    let done = finish(lane, settings, client, desk, outcome).await;
+    let done = finish(lane, settings, client, &mut desk, outcome).await;
     if settings.access_log && desk.visit.logged {
         let via = settings.real_ip.is_some();
         desk.visit.log(&lane.front.access, client, &desk.head, via);
     }
-    desk.back.give_back();
-    let keep = desk.visit.keep;
-    if keep {
-        desk.head.fields.shrink();
-        desk.reply.fields.shrink();
-    }
-    done && keep && !client.ended
+    let unread =
+        !desk.visit.understood || desk.head.framing != Framing::None || !client.inbox.is_empty();
+    let next = match done && desk.visit.keep && !client.ended {
+        true => Next::Request,
+        false => Next::End { unread },
+    };
+    desk.give_back();
+    next
 }
 
 fn understand(client: &mut Client, desk: &mut Desk, arrival: Arrival) -> Result<(), Refusal> {

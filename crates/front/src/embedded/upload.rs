@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::buffer::{Buffer, Lent};
 use super::client::Client;
 use super::h1::{BodyReader, Framing, Piece, Refusal, RequestHead};
+use super::pipe::{self, Pipe};
 use super::wire::Wire;
 
 /// What of a body is kept in memory, bytes.
@@ -69,6 +70,8 @@ pub struct Upload {
     at: usize,
     file_at: u64,
     piece: Lent,
+    /// What the rest of a large body passes through.
+    pipe: Option<Pipe>,
     writes: u32,
     streamed: bool,
     /// All of it has been sent.
@@ -98,6 +101,7 @@ impl Upload {
             at: 0,
             file_at: 0,
             piece: Lent::default(),
+            pipe: None,
             writes: 0,
             streamed: false,
             finished: false,
@@ -246,8 +250,12 @@ impl Upload {
                 false => self.piece.filled(),
             };
             if pending.is_empty() {
-                match self.next_piece(cx, client) {
-                    Poll::Ready(done) => done.map_err(SendFault::Body)?,
+                let more = match self.takes_pipe(client) {
+                    true => self.pass(cx, wire, client),
+                    false => self.next_piece(cx, client).map_err(SendFault::Body),
+                };
+                match more {
+                    Poll::Ready(done) => done?,
                     Poll::Pending => return Ok(()),
                 }
                 continue;
@@ -259,6 +267,59 @@ impl Upload {
             }
         }
         Ok(())
+    }
+
+    /// Does what comes next go through a pipe? So it is if there is much to come as it
+    /// is, and nothing of it in the client's inbox.
+    fn takes_pipe(&mut self, client: &Client) -> bool {
+        if self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty()) {
+            return true;
+        }
+        let left = self.rest.as_ref().and_then(BodyReader::remaining).unwrap_or(0);
+        let least = if self.pipe.is_some() { 1 } else { pipe::WORTH_IT };
+        if left < least || !client.inbox.is_idle() {
+            return false;
+        }
+        if self.pipe.is_none() {
+            self.pipe = Pipe::take();
+        }
+        self.pipe.is_some()
+    }
+
+    /// Lets out what is in the pipe, then more into it.
+    fn pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        wire: &mut Wire,
+        client: &mut Client,
+    ) -> Poll<Result<(), SendFault>> {
+        let (Some(pipe), Some(rest)) = (&mut self.pipe, &mut self.rest) else {
+            return Poll::Ready(Err(SendFault::Worker));
+        };
+        if !pipe.is_empty() {
+            match std::task::ready!(pipe.poll_drain(cx, wire)) {
+                Ok(count) if count > 0 => {
+                    self.writes += 1;
+                    self.finished = pipe.is_empty() && rest.is_done();
+                    return Poll::Ready(Ok(()));
+                }
+                _ => return Poll::Ready(Err(SendFault::Worker)),
+            }
+        }
+        match client.poll_fill_pipe(cx, pipe, rest.remaining().unwrap_or(0)) {
+            Poll::Ready(0) => Poll::Ready(Err(SendFault::Body(BodyFault::Gone))),
+            Poll::Ready(count) => {
+                rest.took(count as u64);
+                self.received += count as u64;
+                self.streamed = true;
+                self.client_by = Instant::now() + self.patience;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending if client.alarm.rings(cx, self.client_by) => {
+                Poll::Ready(Err(SendFault::Body(BodyFault::Late)))
+            }
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     fn wrote(&mut self, count: usize) {

@@ -6,8 +6,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::RecvFlags;
+use rustix::pipe::SpliceFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+fn splice(from: &impl AsFd, to: &impl AsFd, most: usize) -> io::Result<usize> {
+    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+    Ok(rustix::pipe::splice(from, None, to, None, most, flags)?)
+}
 
 /// A connection. Other kinds (TLS) join here.
 #[derive(Debug)]
@@ -119,6 +125,57 @@ impl Wire {
         match self {
             Wire::Tcp(stream) => stream.try_read(room),
             Wire::Unix(stream) => stream.try_read(room),
+        }
+    }
+
+    /// Lets bytes pass from here into a pipe with room for some. 0: the other side has
+    /// ended.
+    pub fn poll_splice_out_of(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &OwnedFd,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let done = match self {
+                Wire::Tcp(stream) => {
+                    ready!(stream.poll_read_ready(cx))?;
+                    stream.try_io(Interest::READABLE, || splice(stream, pipe, most))
+                }
+                Wire::Unix(stream) => {
+                    ready!(stream.poll_read_ready(cx))?;
+                    stream.try_io(Interest::READABLE, || splice(stream, pipe, most))
+                }
+            };
+            match done {
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    /// Lets bytes pass from a pipe that is not empty to here.
+    pub fn poll_splice_into(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &OwnedFd,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let done = match self {
+                Wire::Tcp(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_io(Interest::WRITABLE, || splice(pipe, stream, most))
+                }
+                Wire::Unix(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_io(Interest::WRITABLE, || splice(pipe, stream, most))
+                }
+            };
+            match done {
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
         }
     }
 

@@ -1,0 +1,505 @@
+//! Large bodies, many clients, large tables. What takes long is run at full size by
+//! `cargo test --release -p mfserv-front heavy -- --ignored --nocapture --test-threads=1`.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mfserv_core::route::{RouteTable, Slots, Target};
+use mfserv_core::wire::front::ToFront;
+
+use crate::lasting::{echoes, upgraded_at};
+use crate::world::*;
+
+const MB: usize = 1 << 20;
+
+/// The tests here are too large to run side by side.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// Bytes that differ from place to place: the number of the 8-byte word.
+fn pattern(at: u64, room: &mut [u8]) {
+    assert!(at % 8 == 0 && room.len() % 8 == 0);
+    for (number, word) in room.chunks_exact_mut(8).enumerate() {
+        word.copy_from_slice(
+            &(at / 8 + number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes(),
+        );
+    }
+}
+
+const BLOCK: usize = 256 * 1024;
+
+/// Sends `total` bytes of the pattern.
+fn send_pattern(to: &mut impl Write, total: u64) -> bool {
+    let mut block = vec![0; BLOCK];
+    let mut at = 0;
+    while at < total {
+        let count = (BLOCK as u64).min(total - at) as usize;
+        pattern(at, &mut block[..count]);
+        if to.write_all(&block[..count]).is_err() {
+            return false;
+        }
+        at += count as u64;
+    }
+    true
+}
+
+/// Reads `total` bytes; true if they are the pattern.
+fn is_pattern(from: &mut impl Read, total: u64) -> bool {
+    let (mut block, mut expected) = (vec![0; BLOCK], vec![0; BLOCK]);
+    let mut at = 0;
+    while at < total {
+        let count = (BLOCK as u64).min(total - at) as usize;
+        if from.read_exact(&mut block[..count]).is_err() {
+            return false;
+        }
+        pattern(at, &mut expected[..count]);
+        if block[..count] != expected[..count] {
+            return false;
+        }
+        at += count as u64;
+    }
+    true
+}
+
+/// Reads a head, byte by byte.
+fn read_head(from: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && from.read(&mut byte).is_ok_and(|count| count == 1) {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// A worker for large bodies that keeps nothing: `/a/down/N` sends N bytes, with a POST
+/// it says whether it got the pattern.
+fn carrier(world: &World, number: u32) -> Worker {
+    Worker::unread(world, number, |stream| {
+        loop {
+            let head = read_head(stream);
+            let Some(target) = head.split(' ').nth(1) else { return };
+            if let Some(total) = target.strip_prefix("/a/down/") {
+                let total: u64 = total.parse().unwrap();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {total}\r\n\r\n");
+                if stream.write_all(head.as_bytes()).is_err() || !send_pattern(stream, total) {
+                    return;
+                }
+            } else {
+                let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+                let right = is_pattern(stream, length.unwrap().parse().unwrap());
+                say(stream, if right { "right" } else { "wrong" });
+            }
+        }
+    })
+}
+
+/// Kilobytes of resident memory of a front, now and at most.
+fn memory(front: &Front) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", front.child.id())).unwrap();
+    let of = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    (of("VmRSS:"), of("VmHWM:"))
+}
+
+fn descriptors(front: &Front) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", front.child.id())).unwrap().count()
+}
+
+fn download(front: &Front, total: u64, patience: Duration) -> bool {
+    let mut stream = TcpStream::connect(front.address).unwrap();
+    stream.set_read_timeout(Some(patience)).unwrap();
+    let request = format!("GET /a/down/{total} HTTP/1.1\r\nHost: h\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let head = read_head(&mut stream);
+    assert!(head.contains(&format!("Content-Length: {total}\r\n")), "{head}");
+    is_pattern(&mut stream, total)
+}
+
+fn upload(front: &Front, total: u64) -> String {
+    let mut stream = TcpStream::connect(front.address).unwrap();
+    let request = format!("POST /a/up HTTP/1.1\r\nHost: h\r\nContent-Length: {total}\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    assert!(send_pattern(&mut stream, total));
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let head = read_head(&mut stream);
+    let mut said = [0; 5];
+    stream.read_exact(&mut said).unwrap_or_else(|why| panic!("{why}: {head}"));
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+fn large_bodies(total: u64) {
+    let _alone = alone();
+    for slots in [Slots::Unlimited, ONE] {
+        let world = World::new();
+        let worker = carrier(&world, 1);
+        let mut table = table(slots, true);
+        table.server.max_body_bytes = u64::MAX;
+        table.server.body_temp_dir = world.path("spool");
+        table.upstreams.get_mut("p/a").unwrap().timeout_ms = 60_000;
+        let mut front = world.serving(table, &[&worker]);
+        assert!(download(&front, MB as u64, PATIENCE));
+        assert_eq!(upload(&front, MB as u64), "right");
+        let before = memory(&front).0;
+        let began = Instant::now();
+        assert!(download(&front, total, PATIENCE));
+        let down = began.elapsed();
+        assert_eq!(upload(&front, total), "right");
+        let up = began.elapsed() - down;
+        let (after, most) = memory(&front);
+        println!(
+            "{total} bytes {slots:?}: down {down:?}, up {up:?}, memory {before} to {after} kB, at most {most}"
+        );
+        assert!(most < before + 8 * 1024, "memory grew from {before} to {most} kB");
+        front.daemon.stats();
+        assert_eq!(std::fs::read_dir(world.path("spool")).map_or(0, Iterator::count), 0);
+    }
+}
+
+#[test]
+fn large_bodies_arrive_as_they_were_sent_and_take_no_memory() {
+    large_bodies(64 * MB as u64 + 8);
+}
+
+#[test]
+#[ignore = "1 GB each way, twice"]
+fn large_bodies_of_a_gigabyte() {
+    large_bodies(1 << 30);
+}
+
+#[test]
+fn a_slow_client_of_a_finite_app_gets_all_and_does_not_hold_the_worker() {
+    let _alone = alone();
+    let world = World::new();
+    let worker = carrier(&world, 1);
+    let front = world.serving(table(ONE, true), &[&worker]);
+    // What the sockets hold by themselves, plus what the front absorbs, is more than this.
+    let total = 1000 * 1024;
+    let mut slow = TcpStream::connect(front.address).unwrap();
+    let request = format!("GET /a/down/{total} HTTP/1.1\r\nHost: h\r\n\r\n");
+    slow.write_all(request.as_bytes()).unwrap();
+    let other = "GET /a/down/8 HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut quick = Client::connect(front.address);
+    quick.send(other);
+    assert_eq!(quick.receive().unwrap().body.len(), 8);
+    slow.set_read_timeout(Some(PATIENCE)).unwrap();
+    read_head(&mut slow);
+    assert!(is_pattern(&mut slow, total));
+}
+
+#[test]
+fn a_large_body_whose_worker_breaks_off_is_visibly_cut_and_one_whose_client_leaves_ends() {
+    let _alone = alone();
+    for slots in [Slots::Unlimited, ONE] {
+        let world = World::new();
+        let worker = Worker::unread(&world, 1, |stream| {
+            let head = read_head(stream);
+            let announced = "HTTP/1.1 200 OK\r\nContent-Length: 8000000\r\n\r\n";
+            let _ = stream.write_all(announced.as_bytes());
+            let all = head.contains("/a/all");
+            send_pattern(stream, if all { 8_000_000 } else { 3_000_000 });
+        });
+        let front = world.serving(table(slots, true), &[&worker]);
+        let open = descriptors(&front);
+        for _ in 0..3 {
+            let answer = front.get("/a/cut");
+            assert!(!answer.whole && answer.body.len() <= 3_000_000, "{}", answer.body.len());
+        }
+        for _ in 0..3 {
+            let mut client = Client::connect(front.address);
+            client.send("GET /a/all HTTP/1.1\r\nHost: h\r\n\r\n");
+            client.read_until(b"\r\n\r\n");
+        }
+        until("the worker is let go", || worker.open.load(Ordering::SeqCst) == 0);
+        let answer = front.get("/a/all");
+        assert!(answer.whole && answer.body.len() == 8_000_000);
+        // Pipes stay in the pool: two descriptors each.
+        until("descriptors are closed", || descriptors(&front) <= open + 2 * 8);
+    }
+}
+
+#[test]
+fn an_upload_that_stops_or_whose_worker_leaves_ends_with_a_clear_answer() {
+    let _alone = alone();
+    let world = World::new();
+    let worker = Worker::unread(&world, 1, |stream| {
+        let head = read_head(stream);
+        if head.contains("/a/leave") {
+            let mut some = vec![0; 200_000];
+            let _ = stream.read_exact(&mut some);
+            return;
+        }
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+    });
+    let mut table = table(Slots::Unlimited, true);
+    table.server.client_timeout_ms = 300;
+    let front = world.serving(table, &[&worker]);
+    for (path, sent, status) in [("/a/leave", 4_000_000, 502), ("/a/stop", 1_000_000, 408)] {
+        let mut client = Client::connect(front.address);
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 4000000\r\n\r\n"));
+        // The front may have given its answer before all is sent.
+        let _ = client.stream.write_all(&vec![7; sent]);
+        assert_eq!(client.receive().map(|answer| answer.status), Some(status), "{path}");
+    }
+    let mut client = Client::connect(front.address);
+    client.send("POST /a/stop HTTP/1.1\r\nHost: h\r\nContent-Length: 4000000\r\n\r\n");
+    client.send(vec![7; 1_000_000]);
+    drop(client);
+    until("the workers are let go", || worker.open.load(Ordering::SeqCst) == 0);
+}
+
+#[test]
+fn hundreds_of_stuck_uploads_hold_no_worker() {
+    let _alone = alone();
+    for slots in [ONE, Slots::Unlimited] {
+        let world = World::new();
+        let worker = Worker::saying(&world, 1, "ok");
+        let mut table = table(slots, true);
+        table.server.client_timeout_ms = 60_000;
+        let front = world.serving(table, &[&worker]);
+        let stuck: Vec<Client> = (0..300)
+            .map(|_| {
+                let mut client = Client::connect(front.address);
+                client.send("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\nsome");
+                client
+            })
+            .collect();
+        let began = Instant::now();
+        for _ in 0..100 {
+            assert_eq!(front.get("/a").text(), "ok");
+        }
+        assert!(began.elapsed() < PATIENCE);
+        assert_eq!(worker.count(), 100);
+        drop(stuck);
+    }
+}
+
+/// As many descriptors as this machine allows this process and those it starts.
+fn raise_descriptors(wanted: u64) -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted_limit = Rlimit { current: Some(wanted), maximum: Some(wanted) };
+    if setrlimit(Resource::Nofile, wanted_limit).is_err() {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(wanted)
+}
+
+/// Connections from many loopback addresses: one has only 28,000 ports.
+fn crowd(front: &Front, count: usize, first: &[u8]) -> Vec<TcpStream> {
+    let connect = |number: usize| {
+        let address = std::net::SocketAddrV4::new(
+            std::net::Ipv4Addr::new(127, 0, 1, (number / 10_000) as u8 + 1),
+            0,
+        );
+        let socket = rustix::net::socket(
+            rustix::net::AddressFamily::INET,
+            rustix::net::SocketType::STREAM,
+            None,
+        )
+        .unwrap();
+        rustix::net::bind(&socket, &address).unwrap();
+        rustix::net::connect(&socket, &front.address).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.write_all(first).unwrap();
+        stream
+    };
+    (0..count).map(connect).collect()
+}
+
+/// Milliseconds: the 99th percentile of requests by one client with pauses.
+fn p99(front: &Front) -> f64 {
+    let mut client = Client::connect(front.address);
+    let mut times: Vec<Duration> = (0..300)
+        .map(|_| {
+            let began = Instant::now();
+            assert_eq!(client.get("/a").text(), "ok");
+            let took = began.elapsed();
+            std::thread::sleep(Duration::from_millis(1));
+            took
+        })
+        .collect();
+    times.sort();
+    times[times.len() * 99 / 100].as_secs_f64() * 1000.0
+}
+
+/// Idle clients, then slow ones; fewer than asked where there are not enough descriptors.
+fn flood(idle: usize, slow: usize) {
+    let _alone = alone();
+    let room = raise_descriptors(idle.max(slow) as u64 + 2000) as usize - 1500;
+    let (idle, slow) = (idle.min(room), slow.min(room));
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut table = table(Slots::Unlimited, true);
+    table.server.max_connections = idle.max(slow) as u32 + 1000;
+    table.server.header_timeout_ms = 120_000;
+    table.server.keepalive_timeout_ms = 120_000;
+    let front = world.serving(table, &[&worker]);
+    let quiet = p99(&front);
+    let open = descriptors(&front);
+    let get = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+    let asleep = |count| {
+        let mut sleeping = crowd(&front, count, get);
+        for stream in &mut sleeping {
+            read_head(stream);
+            stream.read_exact(&mut [0; 2]).unwrap();
+        }
+        sleeping
+    };
+    // What is kept for requests, however many connections there are, is there after some.
+    let mut sleeping = asleep(idle / 4);
+    let before = memory(&front).0;
+    sleeping.extend(asleep(idle - idle / 4));
+    let more = (idle - idle / 4) as f64;
+    let each = (memory(&front).0.saturating_sub(before)) as f64 / more;
+    let with_idle = p99(&front);
+    println!(
+        "{idle} idle: {each:.2} kB each; p99 {quiet:.2} ms alone, {with_idle:.2} ms beside them"
+    );
+    assert!(each <= 4.0, "{each:.2} kB for an idle connection");
+    drop(sleeping);
+    until("all descriptors are closed", || descriptors(&front) <= open + 2);
+    // Heads that come byte by byte.
+    let mut crawling = crowd(&front, slow, &get[..3]);
+    let ended = AtomicBool::new(false);
+    let steps = AtomicU64::new(0);
+    let with_slow = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for at in 3..get.len() - 1 {
+                for stream in &mut crawling {
+                    if ended.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let _ = stream.write(&get[at..=at]);
+                    steps.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+            }
+        });
+        let with_slow = p99(&front);
+        ended.store(true, Ordering::Relaxed);
+        with_slow
+    });
+    let steps = steps.into_inner();
+    println!("{slow} slow: p99 {with_slow:.2} ms beside them ({steps} bytes came meanwhile)");
+    drop(crawling);
+    until("all descriptors are closed", || descriptors(&front) <= open + 2);
+}
+
+#[test]
+fn idle_and_slow_clients_cost_little_and_leave_nothing() {
+    flood(2000, 1000);
+}
+
+#[test]
+#[ignore = "needs 31,000 descriptors"]
+fn floods_of_twenty_thousand_idle_and_ten_thousand_slow_clients() {
+    flood(20_000, 10_000);
+}
+
+/// A table of this many plugins with ten routes each, the app of the tests among them.
+fn large_table(plugins: usize) -> RouteTable {
+    let mut table = table(Slots::Unlimited, true);
+    let spec = table.upstreams["p/a"].clone();
+    for plugin in 1..plugins {
+        let name = format!("plugin{plugin}/main");
+        for number in 0..10 {
+            let target = Target::Upstream { name: name.clone() };
+            table.routes.push(route(&format!("/plugin{plugin}/route{number}"), target));
+        }
+        table.upstreams.insert(name, spec.clone());
+    }
+    table
+}
+
+#[test]
+fn a_publish_under_load_drops_nothing_and_closes_no_upgraded_connection() {
+    let _alone = alone();
+    let world = World::new();
+    let worker = crate::lasting::parrot(&world, 1);
+    let mut front = world.serving(large_table(10), &[&worker]);
+    let address = front.address;
+    let mut upgraded = upgraded_at(address, "/a");
+    let ended = AtomicBool::new(false);
+    let answered = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = Client::connect(address);
+                while !ended.load(Ordering::Relaxed) {
+                    assert_eq!(client.get("/a").text(), "plain");
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for generation in 2..42 {
+            // Apps come and go beside it, a thousand plugins at most.
+            let plugins = [10, 100, 1000][generation as usize % 3];
+            front.daemon.publish(generation, large_table(plugins), &[&worker]);
+            echoes(&mut upgraded, "still here");
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+    assert!(answered.load(Ordering::Relaxed) > 100);
+    assert_eq!(front.daemon.stats().upstreams["p/a"].by_class[4], 0);
+}
+
+/// Seconds from a publish to its answer, the median of some.
+fn publish_time(front: &mut Front, generation: &mut u64, plugins: usize, worker: &Worker) -> f64 {
+    let peers = BTreeMap::from([("p/a".to_string(), vec![worker.peer()])]);
+    let mut times: Vec<Duration> = (0..7)
+        .map(|_| {
+            *generation += 1;
+            let table = Box::new(large_table(plugins));
+            let message = ToFront::Publish { generation: *generation, table, peers: peers.clone() };
+            let began = Instant::now();
+            front.daemon.say(&message);
+            let wanted = mfserv_core::wire::front::FromFront::Published { generation: *generation };
+            front.daemon.wait_for(|m| *m == wanted);
+            began.elapsed()
+        })
+        .collect();
+    times.sort();
+    times[3].as_secs_f64()
+}
+
+#[test]
+#[ignore = "measures; for a release build"]
+fn requests_take_as_long_with_ten_thousand_routes_as_with_ten() {
+    let _alone = alone();
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut front = world.serving(large_table(1), &[&worker]);
+    let mut generation = 1;
+    for plugins in [1, 100, 1000] {
+        let publish = publish_time(&mut front, &mut generation, plugins, &worker);
+        let cpu = cpu_of(&front);
+        let mut client = Client::connect(front.address);
+        for _ in 0..20_000 {
+            client.get("/a");
+        }
+        let each = (cpu_of(&front) - cpu) / 20_000.0 * 1e6;
+        println!(
+            "{plugins} plugins: publish {:.2} ms ({:.1} µs a route), {each:.1} µs CPU a request",
+            publish * 1e3,
+            publish * 1e6 / large_table(plugins).routes.len() as f64
+        );
+    }
+}
+
+/// Seconds of CPU that a front has used.
+fn cpu_of(front: &Front) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", front.child.id())).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    ticks as f64 / 100.0
+}
