@@ -125,7 +125,8 @@ impl Relay {
                 continue;
             }
             // Where there was no room, the worker has not been asked: if there is now, it is.
-            if !read && !(was_full && !self.is_full(of)) {
+            let has_room_again = was_full && !self.is_full(of);
+            if !read && !has_room_again {
                 return self.wait(cx, of, wrote);
             }
         }

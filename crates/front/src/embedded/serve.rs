@@ -32,23 +32,21 @@ struct Desk {
 const DESKS_KEPT: usize = 64;
 
 thread_local! {
-    static DESKS: RefCell<Vec<Box<Desk>>> = const { RefCell::new(Vec::new()) };
+    static DESKS: RefCell<Vec<Desk>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Desk {
-    fn take() -> Box<Self> {
+    fn take() -> Self {
         let used = DESKS.with_borrow_mut(Vec::pop);
-        used.unwrap_or_else(|| {
-            Box::new(Self {
-                head: RequestHead::default(),
-                reply: ResponseHead::default(),
-                visit: Visit::new(),
-                back: Lent::default(),
-            })
+        used.unwrap_or_else(|| Self {
+            head: RequestHead::default(),
+            reply: ResponseHead::default(),
+            visit: Visit::new(),
+            back: Lent::default(),
         })
     }
 
-    fn give_back(mut self: Box<Self>) {
+    fn give_back(mut self) {
         self.back.give_back();
         self.head.fields.shrink();
         self.reply.fields.shrink();
