@@ -59,10 +59,10 @@ pub(super) fn next_number(home: &Home, plugin: &str) -> u32 {
     releases(home, plugin).last().map_or(1, |last| last.number.saturating_add(1))
 }
 
-/// Says that a release counts; the last write to it.
+/// Says that a release that is current counts; the last write to it.
 pub(super) fn mark_committed(dir: &Path) -> Result<(), Diagnostic> {
-    disk::write(&dir.join(COMMITTED), b"1\n")?;
-    disk::remove(&dir.join(persistent::JOURNAL))
+    disk::remove(&dir.join(persistent::JOURNAL))?;
+    disk::write(&dir.join(COMMITTED), b"1\n")
 }
 
 /// Removes the releases that never were current, of all plugins, and what is left
