@@ -1,13 +1,16 @@
 //! The command line: flags, and one call each. Nothing is decided here.
 
 mod config;
+mod keeper;
 mod logs;
-mod node;
+mod operate;
 mod plugins;
 mod progress;
 pub mod report;
 mod roles;
 mod show;
+mod start;
+mod stop;
 
 use std::path::PathBuf;
 
@@ -33,19 +36,19 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start the node in the background and wait until it runs.
-    Start(node::Start),
+    Start(start::Start),
     /// Stop the node: requests are finished, nothing is left.
-    Stop(node::Stop),
+    Stop(stop::Stop),
     /// Replace the workers of some apps (or of all, and the front) without losing a request.
-    Restart(node::Restart),
+    Restart(operate::Restart),
     /// Read the configuration and the plugins again, and apply what changed.
-    Reload(node::Reload),
+    Reload(operate::Reload),
     /// Run the node in the foreground (systemd, containers).
-    Run(node::Run),
+    Run(start::Run),
     /// Go over to this version of the program, under load.
-    Upgrade(node::Upgrade),
+    Upgrade(operate::Upgrade),
     /// Keep another number of workers of an app.
-    Scale(node::Scale),
+    Scale(operate::Scale),
     /// What lives, what fails and why.
     Status(show::Look),
     /// The workers: processes, phases, memory, CPU.

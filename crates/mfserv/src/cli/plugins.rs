@@ -15,7 +15,7 @@ use mfserv_plugin::store::{self, InstallOptions, Installed, Origin};
 use mfserv_plugin::templates::{Answers, QUESTIONS};
 use mfserv_plugin::{Cancel, Home, archive, base, python, templates, tools};
 
-use super::node::Wait;
+use super::operate::Wait;
 use super::progress::Steps;
 use super::report::{self, Outcome};
 use super::show::table;

@@ -1,0 +1,89 @@
+//! Starting a keeper, and finding one that lives.
+
+use std::io::BufRead;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mfserv_core::Diagnostic;
+use mfserv_core::status::Status;
+use mfserv_keeper::Client;
+
+use crate::control::client;
+use crate::control::protocol::Ask;
+use crate::places::Places;
+
+/// How long a daemon may take to answer a question about itself.
+pub const QUICK: Duration = Duration::from_secs(10);
+/// How often a state that is waited for is looked at.
+pub const LOOK: Duration = Duration::from_millis(50);
+
+/// A link to the keeper that lives.
+pub fn connect(places: &Places) -> Result<Client, Diagnostic> {
+    Client::connect(&places.keep_socket(), "cli")
+}
+
+/// Starts a keeper that outlives this command; returns when its socket listens.
+pub fn start_keeper(places: &Places, sets: &[String]) -> Result<(), Diagnostic> {
+    let mut command = keeper_command(places)?;
+    for set in sets {
+        command.args(["--set", set]);
+    }
+    ready(command)
+}
+
+pub fn keeper_command(places: &Places) -> Result<Command, Diagnostic> {
+    let path = places.log().join("keeper.log");
+    let log = std::fs::File::options().create(true).append(true).open(&path);
+    let log =
+        log.map_err(|e| Diagnostic::error(format!("cannot write {}", path.display())).because(e))?;
+    let mut command = Command::new(crate::program());
+    command.args(["keep", "--ready-on-stdout", "--home"]).arg(places.home());
+    command.current_dir(places.home()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    Ok(command)
+}
+
+pub fn ready(mut command: Command) -> Result<(), Diagnostic> {
+    let failed =
+        |e: &dyn std::fmt::Display| Diagnostic::error("the keeper does not start").because(e);
+    let mut child: Child = command.spawn().map_err(|e| failed(&e))?;
+    let mut line = String::new();
+    if let Some(out) = child.stdout.take() {
+        let _ = std::io::BufReader::new(out).read_line(&mut line);
+    }
+    if line.trim() == "ready" {
+        return Ok(());
+    }
+    let status = child.wait().map_err(|e| failed(&e))?;
+    Err(failed(&format!("it ended: {status}")).help("log/keeper.log in the runtime home says why"))
+}
+
+/// Without a keeper nothing can be stopped in order: a new one adopts what an
+/// earlier one left. Returns once a daemon that lives knows of it.
+pub fn bring_back_keeper(places: &Places) -> Result<(), Diagnostic> {
+    let left_something = places.run().join("keeper.json").exists();
+    if !left_something || connect(places).is_ok() {
+        return Ok(());
+    }
+    let mut command = keeper_command(places)?;
+    command.arg("--no-daemon");
+    ready(command)?;
+    let began = Instant::now();
+    while began.elapsed() < QUICK {
+        let status = client::ask::<Status>(&places.control_socket(), &Ask::Status, QUICK);
+        if !status.is_ok_and(|status| status.keeper.is_none()) {
+            break;
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+pub fn reconnect(places: &Places) -> Result<mfserv_keeper::Client, Diagnostic> {
+    let began = Instant::now();
+    loop {
+        match connect(places) {
+            Err(_) if began.elapsed() < QUICK => std::thread::sleep(LOOK),
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! `start` and `run`: a node comes up, or is found running.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use mfserv_core::status::Status;
+use mfserv_core::{Diagnostic, Kind, Severity};
+use mfserv_plugin::{Home, Progress, templates};
+
+use super::keeper::{self, LOOK, QUICK};
+use super::progress::Steps;
+use super::report::{self, Outcome};
+use super::stop::shut_down;
+use super::{print, sets};
+use crate::configure;
+use crate::control::client;
+use crate::control::protocol::Ask;
+use crate::places::Places;
+
+#[derive(Debug, Args)]
+pub struct Start {
+    /// A value that beats every file, until the node is stopped.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    sets: Vec<String>,
+    /// Do not wait until the node runs.
+    #[arg(long)]
+    no_wait: bool,
+    /// Wait at most this long, seconds.
+    #[arg(long, default_value_t = 300)]
+    timeout: u64,
+}
+
+impl Start {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let module = configure::module(places, &sets(&self.sets)?)?;
+        refuse_bad_configuration(&module)?;
+        if !module.resolution.config.startup.enabled {
+            print("MFSERV_STARTUP_FLAG=0 => nothing to start\n");
+            return Ok(Outcome::Done);
+        }
+        warn_root();
+        prepare(places, &module)?;
+        let mut steps = Steps::new();
+        let known = !self.bring_keeper(places, &mut steps)?;
+        if known && !self.sets.is_empty() {
+            let problem = Diagnostic::warning("--set has no effect on a node that runs");
+            report::print_problem(&problem.help("use `mfserv config set` and `mfserv reload`"));
+        }
+        if self.no_wait {
+            return Ok(Outcome::Done);
+        }
+        let patience = Duration::from_secs(self.timeout);
+        let mut status = wait_until_running(places, patience, &mut steps);
+        if status.as_ref().is_err_and(|problem| problem.kind == Kind::NotRunning) {
+            // It was being stopped when we came.
+            self.bring_keeper(places, &mut steps)?;
+            status = wait_until_running(places, patience, &mut steps);
+        }
+        steps.finish();
+        let status = match status {
+            Err(problem) if problem.kind == Kind::Refused && !known => {
+                // Nothing serves yet, and nothing will: leave no half of a node behind.
+                let _ = shut_down(places);
+                return Err(problem);
+            }
+            other => other?,
+        };
+        say_running(&status, known);
+        Ok(Outcome::Done)
+    }
+}
+
+impl Start {
+    /// Starts a keeper if none lives; returns whether it did. Of several that try at the
+    /// same time one succeeds, and the others find its keeper.
+    fn bring_keeper(&self, places: &Places, steps: &mut Steps) -> Result<bool, Diagnostic> {
+        let lives = || keeper::connect(places).is_ok();
+        if lives() {
+            return Ok(false);
+        }
+        steps.step("starting the keeper");
+        match keeper::start_keeper(places, &self.sets) {
+            Ok(()) => Ok(true),
+            Err(_) if lives() => Ok(false),
+            Err(problem) => Err(problem),
+        }
+    }
+}
+
+fn refuse_bad_configuration(module: &configure::Module) -> Result<(), Diagnostic> {
+    for problem in module.resolution.diagnostics.iter().filter(|d| !d.is_error()) {
+        report::print_problem(problem);
+    }
+    let mut errors = module.resolution.diagnostics.iter().filter(|d| d.is_error());
+    let Some(first) = errors.next() else { return Ok(()) };
+    for other in errors {
+        report::print_problem(other);
+    }
+    Err(first.clone().kind(Kind::BadConfiguration))
+}
+
+fn warn_root() {
+    let root = rustix::process::geteuid().is_root();
+    if root && std::env::var("METWORK_ALLOW_USAGE_BY_ROOT").as_deref() != Ok("1") {
+        report::print_problem(
+            &Diagnostic::warning("apps will run as root")
+                .help("run mfserv as a user of its own, or set METWORK_ALLOW_USAGE_BY_ROOT=1"),
+        );
+    }
+}
+
+/// What must be there before anything starts: directories, and the internal plugins.
+fn prepare(places: &Places, module: &configure::Module) -> Result<(), Diagnostic> {
+    places.create()?;
+    let home = Home::new(places.home());
+    mfserv_plugin::store::recover(&home);
+    for name in &module.resolution.config.internal_plugins.install {
+        if name != "welcome" {
+            let problem = Diagnostic::warning(format!("there is no internal plugin {name}"))
+                .help(format!("remove install_{name} from [internal_plugins]"));
+            report::print_problem(&problem);
+            continue;
+        }
+        let dir = templates::materialise_welcome(&home)?;
+        let link = home.link(name);
+        let packed = std::fs::read_link(&link).is_ok_and(|to| to != dir);
+        if !packed {
+            // A plugin of that name that somebody installed is left alone.
+            let _ = std::fs::remove_file(&link);
+            std::os::unix::fs::symlink(&dir, &link).map_err(|e| {
+                Diagnostic::error(format!("cannot link the plugin {name}")).because(e)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns what runs, once it runs.
+pub fn wait_until_running(
+    places: &Places,
+    patience: Duration,
+    steps: &mut Steps,
+) -> Result<Status, Diagnostic> {
+    let began = Instant::now();
+    let mut said = String::new();
+    loop {
+        if let Ok(status) = client::ask::<Status>(&places.control_socket(), &Ask::Status, QUICK) {
+            // A daemon that lived on while there was no keeper must have found the new one.
+            if status.state == "RUNNING" && status.keeper.is_some() && status.generation > 0 {
+                return Ok(status);
+            }
+            if status.state == "ERROR" {
+                return Err(why_error(&status));
+            }
+            let apps = status.watchers.iter().filter(|w| w.plugin.is_some());
+            let ready = apps.clone().filter(|w| w.ready >= w.wanted).count();
+            let text = format!("starting: {ready} of {} apps ready", apps.count());
+            if text != said && status.generation > 0 {
+                steps.step(&text);
+                said = text;
+            }
+        }
+        if !places.keep_socket().exists() {
+            return Err(Diagnostic::error("the node was stopped while it was starting")
+                .kind(Kind::NotRunning));
+        }
+        if began.elapsed() > patience {
+            return Err(Diagnostic::error("the node is not running yet")
+                .kind(Kind::Timeout)
+                .because(format!("it has been starting for {} s", patience.as_secs()))
+                .help("it goes on starting: see `mfserv status` and `mfserv events`"));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn why_error(status: &Status) -> Diagnostic {
+    let mut problem = Diagnostic::error("the node does not run").kind(Kind::Refused);
+    for note in &status.notes {
+        problem = problem.because(note);
+    }
+    let front = status.watchers.iter().find(|w| w.plugin.is_none());
+    if let Some(end) = front.and_then(|front| front.last_end.as_ref()) {
+        problem =
+            problem.because(format!("{}: {}\n{}", end.worker, end.why, end.last_output.trim_end()));
+    }
+    problem.help("`mfserv events` shows what happened")
+}
+
+fn say_running(status: &Status, known: bool) {
+    let address = status.address.as_deref().unwrap_or("(no listener)");
+    let was = if known { "is already running" } else { "is running" };
+    print(&format!("mfserv {was} at {address}\n"));
+    for watcher in status.watchers.iter().filter(|w| w.ready < w.wanted) {
+        let end = watcher.last_end.as_ref().map(|end| format!(": {}", end.why)).unwrap_or_default();
+        let problem = Diagnostic::warning(format!(
+            "{} has {} of {} workers ready{end}",
+            watcher.name, watcher.ready, watcher.wanted
+        ));
+        report::print_problem(&problem.help("`mfserv status` shows its last lines"));
+    }
+    for problem in status.problems.iter().filter(|p| p.severity == Severity::Error) {
+        report::print_problem(problem);
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// A value that beats every file, until the node is stopped.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+impl Run {
+    /// This process becomes the keeper.
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        use std::os::unix::process::CommandExt;
+        let module = configure::module(places, &sets(&self.sets)?)?;
+        refuse_bad_configuration(&module)?;
+        warn_root();
+        prepare(places, &module)?;
+        let mut command = Command::new(crate::program());
+        command.args(["keep", "--home"]).arg(places.home());
+        for set in &self.sets {
+            command.args(["--set", set]);
+        }
+        Err(Diagnostic::error("the keeper does not start").because(command.exec()))
+    }
+}

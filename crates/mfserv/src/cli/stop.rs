@@ -1,0 +1,136 @@
+//! `stop`: requests are finished, then nothing is left.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use mfserv_core::status::Status;
+use mfserv_core::wire::keeper as keep;
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_plugin::Progress;
+
+use super::keeper::{self, LOOK, QUICK, bring_back_keeper};
+use super::print;
+use super::progress::Steps;
+use super::report::{self, Outcome};
+use crate::control::client;
+use crate::control::protocol::{Applied, Ask};
+use crate::places::Places;
+
+/// How long the keeper may take to kill everything.
+const KILL: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// Kill everything at once instead of finishing requests.
+    #[arg(long)]
+    kill: bool,
+}
+
+impl Stop {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        match std::fs::read_dir(places.run()) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                print("mfserv is not running\n");
+                return Ok(Outcome::Done);
+            }
+            Err(error) => {
+                return Err(Diagnostic::error("the node's state cannot be read")
+                    .kind(Kind::Refused)
+                    .because(format!("{}: {error}", places.run().display()))
+                    .help("stop it as the user that started it"));
+            }
+        }
+        let mut steps = Steps::new();
+        bring_back_keeper(places)?;
+        if !self.kill {
+            steps.step("stopping: requests are finished first");
+            replace_hanging_daemon(places)?;
+            match client::ask::<Applied>(
+                &places.control_socket(),
+                &Ask::Stop,
+                Duration::from_secs(700),
+            ) {
+                Ok(_) => {}
+                Err(problem) if problem.kind == Kind::NotRunning => {}
+                Err(problem) => report::print_problem(&problem),
+            }
+        }
+        steps.step("stopping: ending what is left");
+        let was_running = shut_down(places)?;
+        steps.finish();
+        let text = if was_running { "mfserv is stopped" } else { "mfserv is not running" };
+        print(&format!("{text}\n"));
+        Ok(Outcome::Done)
+    }
+}
+
+/// A daemon that lives and does not answer (stopped, or stuck) is killed: the keeper
+/// brings another one, which can stop the node in order. Returns once that answers.
+fn replace_hanging_daemon(places: &Places) -> Result<(), Diagnostic> {
+    let look = || client::ask::<Status>(&places.control_socket(), &Ask::Status, QUICK);
+    if !look().is_err_and(|problem| problem.kind == Kind::Timeout) {
+        return Ok(());
+    }
+    report::print_problem(&Diagnostic::warning("the daemon does not answer: it is replaced"));
+    let mut keeper = keeper::connect(places)?;
+    let id = mfserv_keeper::DAEMON.to_string();
+    keeper.ask(keep::Ask::Signal { id, signal: 9, scope: keep::Scope::Process })?;
+    let began = Instant::now();
+    while began.elapsed() < QUICK && look().is_err() {
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Ends keeper, daemon and whatever lives, with or without a daemon. Returns
+/// whether anything lived.
+pub fn shut_down(places: &Places) -> Result<bool, Diagnostic> {
+    let socket = places.keep_socket();
+    let mut keeper = None;
+    if let Ok(mut client) = keeper::connect(places) {
+        keeper = Some(client.greeting().pid);
+        // It may end by itself at this very moment, because the daemon asked first.
+        let _ = client.ask_within(keep::Ask::Shutdown, KILL);
+    }
+    let lived = keeper.is_some() || socket.exists();
+    let began = Instant::now();
+    while keeper.is_some_and(is_alive) {
+        if began.elapsed() > KILL {
+            return Err(Diagnostic::error("the keeper does not end")
+                .kind(Kind::Timeout)
+                .help("log/keeper.log in the runtime home may say why"));
+        }
+        std::thread::sleep(LOOK);
+    }
+    remove_leftovers(places);
+    Ok(lived)
+}
+
+/// The process exists, and is no zombie that its parent has not looked at yet.
+fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
+/// Sockets of killed roles; nobody listens on them any more.
+fn remove_leftovers(places: &Places) {
+    let is_socket = |path: &Path| {
+        use std::os::unix::fs::FileTypeExt;
+        path.symlink_metadata().is_ok_and(|m| m.file_type().is_socket() || m.is_symlink())
+    };
+    for dir in [places.run(), places.var(), places.short_dir()] {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let ours =
+                name.ends_with(".socket") || name.ends_with(".sock") || name.ends_with(".notify");
+            if ours && is_socket(&path) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+    let _ = std::fs::remove_dir(places.short_dir());
+    let _ = std::fs::write(places.status_file(), "STOPPED\n");
+}
