@@ -23,5 +23,8 @@ test: check
 
 check:
 	@scripts/need test
-	$(CARGO) fmt --all --check
-	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --all --check; \
+	else echo "- rustfmt is not installed: the format is not checked"; fi
+	@if $(CARGO) clippy --version >/dev/null 2>&1; \
+	then $(CARGO) clippy --locked --workspace --all-targets -- -D warnings; \
+	else echo "- clippy is not installed: the lints are not checked"; fi
