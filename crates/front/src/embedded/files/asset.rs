@@ -1,10 +1,12 @@
 //! An open file with what its answers say about it, and its compressed copies.
 
 use std::io::IoSliceMut;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use mfserv_core::route::Symlinks;
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
@@ -15,6 +17,9 @@ use super::opening::{self, Effort, Found, Version};
 
 /// What is read at a time to bring a file into memory, bytes.
 const STEP: usize = 64 * 1024;
+/// What was seen in memory is taken to be there still, as long as the file was not
+/// opened longer ago than this.
+const SEEN_VALID: Duration = Duration::from_secs(2);
 
 /// One form in which a file can be sent.
 #[derive(Debug)]
@@ -28,8 +33,9 @@ pub struct Representation {
     pub tag: String,
     /// Its Last-Modified.
     pub modified: String,
-    /// Where the file system does not say what is in memory: so much has been read.
-    read_to: AtomicU64,
+    opened: Instant,
+    /// The first so many bytes were seen in memory since it was opened.
+    seen_to: AtomicU64,
 }
 
 impl Representation {
@@ -43,7 +49,8 @@ impl Representation {
         }
         tag.push('"');
         let modified = answer::http_date(version.modified);
-        Self { file, version, coding, tag, modified, read_to: AtomicU64::new(0) }
+        let (opened, seen_to) = (Instant::now(), AtomicU64::new(0));
+        Self { file, version, coding, tag, modified, opened, seen_to }
     }
 
     /// The open file.
@@ -72,7 +79,8 @@ impl Representation {
         let mut target = [IoSliceMut::new(room)];
         match preadv2(&self.file, &mut target, at, ReadWriteFlags::NOWAIT) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-                match self.read_to.load(Ordering::Relaxed) >= end {
+                // Some file systems do not say what is in memory.
+                match self.seen_to.load(Ordering::Relaxed) >= end {
                     true => pread(&self.file, room, at),
                     false => Err(Errno::AGAIN),
                 }
@@ -81,15 +89,29 @@ impl Representation {
         }
     }
 
-    /// True if sending `range` will not wait for the disk, as far as its two ends tell:
-    /// the system reads ahead and forgets in long runs.
-    pub fn is_in_memory(&self, range: &std::ops::Range<u64>) -> bool {
+    /// True if sending `range` will not wait for the disk, as far as its two ends tell
+    /// (the system reads ahead and forgets in long runs), or did so a moment ago.
+    pub fn is_in_memory(&self, range: &Range<u64>) -> bool {
+        let seen = range.end <= self.seen_to.load(Ordering::Relaxed);
+        if seen && self.opened.elapsed() < SEEN_VALID {
+            return true;
+        }
         let there = |at| self.read_from_memory(&mut [0], at) != Err(Errno::AGAIN);
-        there(range.start) && there(range.end.saturating_sub(1))
+        let both = there(range.start) && there(range.end.saturating_sub(1));
+        if both {
+            self.saw(range);
+        }
+        both
+    }
+
+    fn saw(&self, range: &Range<u64>) {
+        if range.start <= self.seen_to.load(Ordering::Relaxed) {
+            self.seen_to.fetch_max(range.end, Ordering::Relaxed);
+        }
     }
 
     /// Brings `range` into memory, waiting for the disk.
-    pub fn fetch(&self, range: std::ops::Range<u64>) -> rustix::io::Result<()> {
+    pub fn fetch(&self, range: Range<u64>) -> rustix::io::Result<()> {
         let mut room = vec![0; STEP];
         let mut at = range.start;
         while at < range.end {
@@ -98,9 +120,7 @@ impl Representation {
                 count => at += count as u64,
             }
         }
-        if range.start <= self.read_to.load(Ordering::Relaxed) {
-            self.read_to.fetch_max(range.end, Ordering::Relaxed);
-        }
+        self.saw(&range);
         Ok(())
     }
 }
