@@ -21,6 +21,8 @@ use super::wire::Wire;
 
 /// What of a body is kept in memory, bytes.
 pub const MEMORY_MAX: usize = 64 * 1024;
+/// Of what goes to a file, so much is gathered before it is written, bytes.
+const SPILL: usize = 256 * 1024;
 /// A request that is this short and was written at once is either read by the worker or
 /// not: never in part.
 const UNREAD_MAX: usize = 4096;
@@ -126,33 +128,63 @@ impl Upload {
         mut reader: BodyReader,
         spool: Option<&ServerSettings>,
     ) -> Result<(), BodyFault> {
-        let done = poll_fn(|cx| {
-            while let Some(range) = std::task::ready!(self.next_content(cx, client, &mut reader))? {
-                let end = range.end;
-                let content = &client.inbox.filled()[range];
-                match (&mut self.file, spool) {
-                    (Some(file), _) => file.write_all(content).map_err(|_| BodyFault::Disk)?,
-                    (None, Some(settings)) if self.memory.len() + content.len() > MEMORY_MAX => {
-                        let file =
-                            spool_file(&settings.body_temp_dir, &[self.memory.filled(), content]);
-                        self.file = Some(file.map_err(|_| BodyFault::Disk)?);
-                        self.memory.give_back();
-                    }
-                    _ => self.memory.push(content),
-                }
-                client.inbox.consume(end);
-                if spool.is_none() && self.memory.len() >= MEMORY_MAX {
-                    break;
-                }
+        loop {
+            let most = if self.file.is_some() { SPILL } else { MEMORY_MAX };
+            poll_fn(|cx| self.gather(cx, client, &mut reader, most)).await?;
+            match spool {
+                Some(settings) if !reader.is_done() => self.spill(&settings.body_temp_dir).await?,
+                _ => break,
             }
-            Poll::Ready(Ok(()))
-        })
-        .await;
+        }
+        if let (Some(settings), Some(_), false) = (spool, &self.file, self.memory.is_empty()) {
+            self.spill(&settings.body_temp_dir).await?;
+        }
         if !reader.is_done() {
             self.rest = Some(reader);
         }
         self.chunked = self.chunked && self.rest.is_some();
-        done
+        Ok(())
+    }
+
+    /// Content into memory, until the body ends or there are `most` bytes.
+    fn gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        reader: &mut BodyReader,
+        most: usize,
+    ) -> Poll<Result<(), BodyFault>> {
+        while self.memory.len() < most {
+            let Some(range) = std::task::ready!(self.next_content(cx, client, reader))? else {
+                break;
+            };
+            let end = range.end;
+            self.memory.push(&client.inbox.filled()[range]);
+            client.inbox.consume(end);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// What is in memory goes to the end of the file. A thread of its own does it: a slow
+    /// disk makes this client wait and no other.
+    async fn spill(&mut self, directory: &Path) -> Result<(), BodyFault> {
+        let (file, directory) = (self.file.take(), directory.to_path_buf());
+        let content = self.memory.filled().to_vec();
+        self.memory.give_back();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut file = file.map_or_else(|| spool_file(&directory), Ok)?;
+            file.write_all(&content)?;
+            io::Result::Ok(file)
+        });
+        match written.await {
+            Ok(Ok(file)) => {
+                self.file = Some(file);
+                // The client was not waited for meanwhile.
+                self.client_by = Instant::now() + self.patience;
+                Ok(())
+            }
+            _ => Err(BodyFault::Disk),
+        }
     }
 
     /// The next content in the client's inbox; `None` at the end of the body.
@@ -397,9 +429,9 @@ fn put_chunk_size(out: &mut Buffer, size: usize) {
 }
 
 /// A file without a name: it is gone when it is closed.
-fn spool_file(directory: &Path, first: &[&[u8]]) -> io::Result<File> {
+fn spool_file(directory: &Path) -> io::Result<File> {
     let mut tries = 0;
-    let (mut file, path) = loop {
+    let (file, path) = loop {
         let name = format!(".body-{:016x}", RandomState::new().hash_one(std::process::id()));
         let path = directory.join(name);
         let open =
@@ -415,6 +447,5 @@ fn spool_file(directory: &Path, first: &[&[u8]]) -> io::Result<File> {
         }
     };
     std::fs::remove_file(path)?;
-    first.iter().try_for_each(|part| file.write_all(part))?;
     Ok(file)
 }
