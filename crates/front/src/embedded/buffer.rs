@@ -8,7 +8,7 @@ pub const SIZE: usize = super::h1::HEAD_MAX;
 /// Buffers that have grown beyond this are not kept.
 const KEEP_MAX: usize = 64 * 1024;
 /// How many unused buffers a thread keeps.
-const KEPT: usize = 64;
+const KEPT: usize = 512;
 
 /// Bytes with room before and behind: filled at the end, consumed at the beginning.
 #[derive(Debug)]
