@@ -365,7 +365,9 @@ fn flood(idle: usize, slow: usize) {
     println!(
         "{idle} idle: {each:.2} kB each; p99 {quiet:.2} ms alone, {with_idle:.2} ms beside them"
     );
-    assert!(each <= 4.0, "{each:.2} kB for an idle connection");
+    // What a task needs is not the same in a build for tests.
+    let most = if cfg!(debug_assertions) { 6.0 } else { 4.0 };
+    assert!(each <= most, "{each:.2} kB for an idle connection");
     drop(sleeping);
     until("all descriptors are closed", || descriptors(&front) <= open + 2);
     // Heads that come byte by byte.

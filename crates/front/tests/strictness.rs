@@ -561,6 +561,7 @@ fn all_bad() -> Vec<Vec<u8>> {
 #[test]
 fn no_doubtful_request_reaches_a_worker_and_nothing_behind_it_does() {
     let bad = all_bad();
+    println!("{} doubtful requests, {} that end early", bad.len(), ended_early().len());
     assert!(bad.len() >= 300, "only {}", bad.len());
     for slots in POLICIES {
         let world = World::new();
@@ -717,6 +718,7 @@ fn unusual() -> Vec<(Vec<u8>, &'static str, Vec<u8>)> {
 #[test]
 fn no_unusual_but_right_request_is_refused_and_it_arrives_with_its_meaning() {
     let unusual = unusual();
+    println!("{} unusual requests", unusual.len());
     assert!(unusual.len() >= 90, "only {}", unusual.len());
     for slots in POLICIES {
         let world = World::new();
@@ -856,6 +858,7 @@ fn broken_answers() -> Vec<(String, Option<&'static str>)> {
 
 #[test]
 fn no_broken_answer_is_taken_for_a_whole_one_and_none_reaches_the_next_request() {
+    println!("{} broken answers", broken_answers().len());
     assert!(broken_answers().len() >= 40);
     for (slots, closes) in POLICIES.into_iter().flat_map(|slots| [(slots, true), (slots, false)]) {
         let world = World::new();
