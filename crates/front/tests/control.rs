@@ -342,3 +342,38 @@ fn requests_wait_for_the_first_worker_of_an_app() {
     front.daemon.admit(&worker);
     clients.iter_mut().for_each(|client| assert_eq!(client.receive().unwrap().text(), "ok"));
 }
+
+/// The names of a front's threads that serve.
+fn lanes(front: &Front) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", front.child.id())).unwrap();
+    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
+    let names = tasks.flatten().filter_map(|task| name(task).ok());
+    let mut lanes: Vec<String> = names
+        .map(|name| name.trim().into())
+        .filter(|name: &String| name.starts_with("lane-"))
+        .collect();
+    lanes.sort();
+    lanes
+}
+
+#[test]
+fn a_table_with_more_threads_is_served_by_more_from_then_on() {
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut front = world.front(1);
+    let mut kept: Vec<Client> = Vec::new();
+    for (generation, threads) in [(1, 1), (2, 3), (3, 2)] {
+        let mut table = table(ONE, true);
+        table.server.threads = threads;
+        front.daemon.publish(generation, table, &[&worker]);
+        kept.extend((0..6).map(|_| Client::connect(front.address)));
+        // One slot, shared by the clients of all threads; each sees the last table.
+        for client in &mut kept {
+            assert_eq!(client.get("/a").text(), "ok");
+        }
+        assert_eq!(lanes(&front).len(), [1, 3, 3][generation as usize - 1]);
+    }
+    until("all are counted", || front.daemon.stats().requests == 6 + 12 + 18);
+    front.daemon.drain(&worker);
+    front.daemon.drained(&worker);
+}
