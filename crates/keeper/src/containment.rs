@@ -54,7 +54,8 @@ impl Cgroups {
     /// Removes the node's cgroup and all that is in it.
     pub fn remove_all(&self) {
         if let Some(node) = &self.node {
-            remove(node);
+            // The last thing a keeper does: it may take a moment.
+            remove(node, 500);
         }
     }
 }
@@ -62,15 +63,16 @@ impl Cgroups {
 /// Removes an empty leaf, and the node's cgroup if it was the last: an earlier keeper may
 /// have lived elsewhere in the tree, and nobody else would remove what it made.
 pub(crate) fn remove_leaf(leaf: &Path) {
-    remove(leaf);
+    remove(leaf, 20);
     let _ = leaf.parent().map(fs::remove_dir);
 }
 
 /// Removes a cgroup with those below it. For a moment after its last process has died it
-/// is still busy; one that is not empty stays.
-fn remove(cgroup: &Path) {
+/// is still busy: it is tried again each millisecond, so many times. One that is not
+/// empty stays.
+fn remove(cgroup: &Path, tries: u32) {
     for part in with_those_below(cgroup).iter().rev() {
-        for _ in 0..20 {
+        for _ in 0..tries {
             match fs::remove_dir(part) {
                 Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
                     std::thread::sleep(Duration::from_millis(1));

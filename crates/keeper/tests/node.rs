@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output as Finished, Stdio};
 use std::time::{Duration, Instant};
 
@@ -140,6 +140,26 @@ impl Drop for Node {
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
         self.marked_processes().into_iter().for_each(kill);
+        remove_cgroups(&self.home());
+    }
+}
+
+/// What a keeper that was killed has left, once it is empty.
+fn remove_cgroups(home: &Path) {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let name = format!("mfserv-{}", home_hash(home));
+    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+        let node = Path::new(root).join(own).join(&name);
+        for _ in 0..1000 {
+            for leaf in fs::read_dir(&node).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(leaf.path());
+            }
+            if !node.exists() || fs::remove_dir(&node).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
