@@ -17,10 +17,7 @@ pub const MARKER: &str = "MFSERV_WORKER";
 /// A short name of a runtime home, the same each time: FNV-1a (64 bits) of its path, in
 /// hexadecimal.
 pub fn home_hash(home: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    let hash = home.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = mfserv_core::fingerprint::of(home.as_os_str().as_encoded_bytes());
     format!("{hash:016x}")
 }
 
