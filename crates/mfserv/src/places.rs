@@ -111,13 +111,8 @@ impl Places {
     /// would be too long.
     pub fn short_dir(&self) -> PathBuf {
         let uid = rustix::process::getuid().as_raw();
-        let hash = self
-            .home
-            .as_os_str()
-            .as_encoded_bytes()
-            .iter()
-            .fold(5381u32, |hash, byte| hash.wrapping_mul(33) ^ u32::from(*byte));
-        PathBuf::from(format!("/tmp/mfserv-{uid}-{hash:08x}"))
+        let hash = mfserv_core::fingerprint::of(self.home.as_os_str().as_encoded_bytes());
+        PathBuf::from(format!("/tmp/mfserv-{uid}-{hash:016x}"))
     }
 
     /// Creates what a node needs; `var` and below are private.
