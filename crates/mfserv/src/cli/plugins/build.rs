@@ -1,0 +1,59 @@
+//! `mfserv build` and `mfserv release`: a plugin's environment, and its package.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use mfserv_core::Diagnostic;
+use mfserv_plugin::archive;
+
+use super::{build_in, own_spec, sentence};
+use crate::cli::progress::Steps;
+use crate::cli::report::Outcome;
+use crate::cli::{print, print_json};
+use crate::places::Places;
+
+#[derive(Debug, Args)]
+pub struct Build {
+    /// The plugin's directory.
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Build {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let report = build_in(places, &self.dir)?;
+        if self.json {
+            print_json(&report)?;
+        } else {
+            print(&sentence(&report));
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Release {
+    /// The plugin's directory.
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+    /// Where the package is put.
+    #[arg(long, short, default_value = ".")]
+    output: PathBuf,
+}
+
+impl Release {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let general = own_spec(places, &self.dir)?.general;
+        let report = build_in(places, &self.dir)?;
+        let mut steps = Steps::new();
+        let file = archive::pack(&self.dir, &general, &self.output, &mut steps)?;
+        steps.finish();
+        print(&sentence(&report));
+        let file = file.canonicalize().unwrap_or(file);
+        print(&format!("plugin file is ready at {}\n", file.display()));
+        Ok(Outcome::Done)
+    }
+}

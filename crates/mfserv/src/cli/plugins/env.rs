@@ -1,0 +1,106 @@
+//! `mfserv env` and `mfserv exec`: the environment of a plugin's programs.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::Args;
+use mfserv_core::Diagnostic;
+use mfserv_core::plan::Loaded;
+use mfserv_plugin::{Home, store};
+
+use super::first;
+use crate::cli::report::{self, Outcome};
+use crate::cli::{print, print_json};
+use crate::places::Places;
+use crate::{configure, installed};
+
+/// A plugin by name, or by the path of its directory.
+fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Diagnostic> {
+    let module = configure::module(places, &[])?;
+    if name_or_dir.contains('/') || name_or_dir == "." {
+        let dir = PathBuf::from(name_or_dir).canonicalize().map_err(|e| {
+            Diagnostic::error(format!("{name_or_dir} is not a plugin directory")).because(e)
+        })?;
+        let loaded = installed::load_one(places, &dir, &module).map_err(first)?;
+        return Ok((dir, loaded));
+    }
+    // Its workers see the same directory and the same environment.
+    let mut all = installed::load_all(places, &module)?;
+    match all.iter().position(|plugin| plugin.name == name_or_dir) {
+        Some(index) => {
+            let plugin = all.swap_remove(index);
+            Ok((plugin.dir, plugin.loaded.map_err(first)?))
+        }
+        None => Err(store::current(&Home::new(places.home()), name_or_dir)
+            .map_or_else(|problem| problem, |_| Diagnostic::error("the plugin was just removed"))),
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Env {
+    /// A plugin's name, or its directory.
+    name_or_dir: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Env {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let (_, loaded) = load(places, &self.name_or_dir)?;
+        if self.json {
+            print_json(&loaded.env)?;
+            return Ok(Outcome::Done);
+        }
+        for (key, value) in &loaded.env {
+            print(&format!("export {key}='{}'\n", value.replace('\'', r"'\''")));
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// Go to the plugin's directory first.
+    #[arg(long)]
+    cwd: bool,
+    /// A plugin's name, or its directory.
+    name_or_dir: String,
+    /// The command.
+    #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+impl Exec {
+    /// This process becomes the command; its exit code is the command's.
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let (dir, loaded) = load(places, &self.name_or_dir)?;
+        let mut words = self.command.iter().map(String::as_str).peekable();
+        // `mfserv exec NAME -- CMD` and `mfserv exec NAME CMD` are the same.
+        words.next_if_eq(&"--");
+        let program = words.next().unwrap_or_default().to_string();
+        let path = loaded.env.get("PATH").cloned().unwrap_or_default();
+        let found = find_program(&program, &path, self.cwd.then_some(dir.as_path()));
+        let mut command = Command::new(&found);
+        command.arg0(&program).args(words).env_clear().envs(&loaded.env);
+        if self.cwd {
+            command.current_dir(&dir);
+        }
+        let error = command.exec();
+        let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+        report::print_problem(
+            &Diagnostic::error(format!("{program} cannot be run")).because(error),
+        );
+        Ok(Outcome::Code(code))
+    }
+}
+
+/// Where the plugin's PATH leads: ours must not be looked at.
+fn find_program(program: &str, path: &str, cwd: Option<&Path>) -> PathBuf {
+    if program.contains('/') {
+        return cwd.map_or_else(|| PathBuf::from(program), |cwd| cwd.join(program));
+    }
+    let places = std::env::split_paths(path).map(|dir| dir.join(program));
+    places.into_iter().find(|file| file.is_file()).unwrap_or_else(|| "/nonexistent".into())
+}

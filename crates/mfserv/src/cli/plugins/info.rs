@@ -1,0 +1,111 @@
+//! `mfserv list` and `mfserv info`: what is installed, what a package holds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use clap::Args;
+use mfserv_core::Diagnostic;
+use mfserv_plugin::store::{self, Installed, Origin};
+use mfserv_plugin::{Home, archive};
+
+use super::first;
+use crate::cli::report::{self, Outcome};
+use crate::cli::show::table;
+use crate::cli::{print, print_json};
+use crate::places::Places;
+use crate::{configure, installed};
+
+#[derive(Debug, Args)]
+pub struct List {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let all = store::list(&Home::new(places.home()));
+        if self.json {
+            print_json(&all)?;
+            return Ok(Outcome::Done);
+        }
+        let titles = ["NAME", "VERSION", "RELEASE", "FROM", "DIRECTORY"].map(str::to_owned);
+        let rows = all.iter().map(|plugin| {
+            let from = origin(plugin);
+            let dir = plugin.dir.display().to_string();
+            vec![plugin.name.clone(), plugin.version.clone(), plugin.release.clone(), from, dir]
+        });
+        let rows: Vec<Vec<String>> = std::iter::once(titles.to_vec()).chain(rows).collect();
+        print(&table(&rows));
+        all.iter().filter_map(|plugin| plugin.problem.as_ref()).for_each(report::print_problem);
+        Ok(Outcome::Done)
+    }
+}
+
+fn origin(plugin: &Installed) -> String {
+    match plugin.origin {
+        Origin::Packed(number) => format!("release {number}"),
+        Origin::Dev => "directory".into(),
+        Origin::Internal => "mfserv".into(),
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Info {
+    /// A plugin's name, or a package file.
+    name_or_file: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Info {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let path = Path::new(&self.name_or_file);
+        if self.name_or_file.contains(['/', '.']) || path.is_file() {
+            let package = archive::read(path)?;
+            return self.say(&[
+                ("name", package.name.clone()),
+                ("version", package.metadata.version.clone()),
+                ("release", package.metadata.release.clone()),
+                ("summary", package.metadata.summary.clone()),
+                ("license", package.metadata.license.clone()),
+                ("maintainer", package.metadata.packager.clone()),
+                ("vendor", package.metadata.vendor.clone()),
+                ("url", package.metadata.url.clone()),
+                ("size", package.metadata.size.clone()),
+                ("files", package.files.len().to_string()),
+            ]);
+        }
+        let home = Home::new(places.home());
+        let plugin = store::current(&home, &self.name_or_file)?;
+        let module = configure::module(places, &[])?;
+        let general = installed::own_spec(&plugin.dir, &module).map_err(first)?.general;
+        let releases: Vec<String> =
+            store::releases(&home, &plugin.name).iter().map(|r| r.number.to_string()).collect();
+        self.say(&[
+            ("name", plugin.name.clone()),
+            ("version", plugin.version.clone()),
+            ("release", plugin.release.clone()),
+            ("summary", general.summary),
+            ("license", general.license),
+            ("maintainer", general.maintainer),
+            ("vendor", general.vendor),
+            ("url", general.url),
+            ("from", origin(&plugin)),
+            ("directory", plugin.dir.display().to_string()),
+            ("releases", releases.join(" ")),
+        ])
+    }
+
+    fn say(&self, rows: &[(&str, String)]) -> Result<Outcome, Diagnostic> {
+        if self.json {
+            print_json(&rows.iter().cloned().collect::<BTreeMap<_, _>>())?;
+        } else {
+            let rows: Vec<Vec<String>> =
+                rows.iter().map(|(key, value)| vec![key.to_string(), value.clone()]).collect();
+            print(&table(&rows));
+        }
+        Ok(Outcome::Done)
+    }
+}

@@ -1,0 +1,70 @@
+//! `mfserv new`: a plugin from a template.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::Path;
+
+use clap::Args;
+use mfserv_core::Diagnostic;
+use mfserv_plugin::templates::{self, Answers, QUESTIONS};
+
+use crate::cli::print;
+use crate::cli::report::Outcome;
+
+#[derive(Debug, Args)]
+pub struct New {
+    /// The plugin's name.
+    #[arg(required_unless_present = "list")]
+    name: Option<String>,
+    /// The template.
+    #[arg(long, short, default_value = "default")]
+    template: String,
+    /// Ask nothing: every answer is the default one.
+    #[arg(long)]
+    no_input: bool,
+    /// List the templates.
+    #[arg(long)]
+    list: bool,
+}
+
+impl New {
+    pub fn run(self) -> Result<Outcome, Diagnostic> {
+        if self.list {
+            for template in templates::list() {
+                print(&format!("{:<20} {}\n", template.name, template.summary));
+            }
+            return Ok(Outcome::Done);
+        }
+        let name = self.name.unwrap_or_default();
+        let mut answers = Answers::default();
+        if !self.no_input && std::io::stdin().is_terminal() {
+            ask_questions(&mut answers)?;
+        }
+        let dir = templates::create(&self.template, &name, &answers, Path::new("."))?;
+        let dir = dir.canonicalize().unwrap_or(dir);
+        print(&format!(
+            "plugin {name} is made in {}\nnext: `mfserv dev {name}` runs it from there\n",
+            dir.display()
+        ));
+        Ok(Outcome::Done)
+    }
+}
+
+fn ask_questions(answers: &mut Answers) -> Result<(), Diagnostic> {
+    let failed = |e: std::io::Error| Diagnostic::error("the question cannot be asked").because(e);
+    for question in QUESTIONS {
+        loop {
+            for (index, choice) in question.choices.iter().enumerate() {
+                print(&format!("  {}. {choice}\n", index + 1));
+            }
+            print(&format!("{} [{}]: ", question.key, question.default));
+            std::io::stdout().flush().map_err(failed)?;
+            let mut line = String::new();
+            std::io::stdin().lock().read_line(&mut line).map_err(failed)?;
+            match answers.set(question.key, line.trim()) {
+                Ok(()) => break,
+                Err(why) => print(&format!("{why}\n")),
+            }
+        }
+    }
+    Ok(())
+}

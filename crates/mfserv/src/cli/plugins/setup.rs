@@ -1,0 +1,59 @@
+//! `mfserv setup`: what plugins need from the machine.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use mfserv_core::Diagnostic;
+use mfserv_plugin::{Home, base, python, tools};
+
+use super::{cancel, ensure_base};
+use crate::cli::print;
+use crate::cli::progress::Steps;
+use crate::cli::report::Outcome;
+use crate::places::Places;
+
+#[derive(Debug, Args)]
+pub struct Setup {
+    /// The Python to make the base environment for (python3.12); default: the host's python3.
+    #[arg(long)]
+    python: Option<String>,
+    /// Fetch uv too, with which builds are faster.
+    #[arg(long)]
+    uv: bool,
+    /// Write what the base environment is made of to a file in this directory, for a
+    /// machine without a network.
+    #[arg(long, value_name = "DIR", conflicts_with = "import")]
+    export: Option<PathBuf>,
+    /// Make the base environment from such a file, without a network.
+    #[arg(long, value_name = "FILE")]
+    import: Option<PathBuf>,
+}
+
+impl Setup {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        places.create()?;
+        let mut steps = Steps::new();
+        let home = Home::new(places.home());
+        if self.uv {
+            let interpreter = python::find(self.python.as_deref())?;
+            tools::uv(&home, &interpreter, &cancel()?, &mut steps)?;
+        }
+        if let Some(dir) = &self.export {
+            let interpreter = python::find(self.python.as_deref())?;
+            let file = base::export(&home, &interpreter, dir, &cancel()?, &mut steps)?;
+            steps.finish();
+            print(&format!("{}\n", file.display()));
+            return Ok(Outcome::Done);
+        }
+        let base = match &self.import {
+            Some(file) => {
+                let interpreter = python::find(self.python.as_deref())?;
+                base::import(&home, file, &interpreter, &cancel()?, &mut steps)?
+            }
+            None => ensure_base(places, self.python.as_deref(), &mut steps)?,
+        };
+        steps.finish();
+        print(&format!("Python {} is ready: {}\n", base.interpreter.version, base.dir.display()));
+        Ok(Outcome::Done)
+    }
+}
