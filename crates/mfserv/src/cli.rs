@@ -1,16 +1,16 @@
 //! The command line: flags, and one call each. Nothing is decided here.
 
 mod config;
-mod keeper;
+pub mod keeper;
 mod logs;
-mod operate;
-mod plugins;
-mod progress;
+pub mod operate;
+pub mod plugins;
+pub mod progress;
 pub mod report;
 mod roles;
 mod show;
-mod start;
-mod stop;
+pub mod start;
+pub mod stop;
 
 use std::path::PathBuf;
 

@@ -2,11 +2,11 @@
 //! these commands share.
 
 mod build;
-mod dev;
-mod env;
+pub mod dev;
+pub mod env;
 mod info;
-mod install;
-mod new;
+pub mod install;
+pub mod new;
 mod setup;
 
 use std::path::Path;
@@ -19,12 +19,11 @@ pub use install::{Install, Uninstall};
 use mfserv_core::Diagnostic;
 use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_plugin::build::{BuildOptions, BuildReport, build as build_plugin};
-use mfserv_plugin::{Cancel, Home, base, python};
+use mfserv_plugin::{Cancel, Home, Progress, base, python};
 pub use new::New;
 pub use setup::Setup;
 
 use super::operate::Wait;
-use super::progress::Steps;
 use super::{print, report};
 use crate::control::protocol::{Applied, Ask};
 use crate::places::Places;
@@ -33,7 +32,7 @@ use crate::{configure, installed, say};
 fn ensure_base(
     places: &Places,
     python: Option<&str>,
-    steps: &mut Steps,
+    steps: &mut dyn Progress,
 ) -> Result<base::BaseEnvironment, Diagnostic> {
     let interpreter = python::find(python)?;
     base::ensure(&Home::new(places.home()), &interpreter, &cancel()?, steps)
@@ -45,17 +44,20 @@ fn cancel() -> Result<Cancel, Diagnostic> {
 }
 
 /// Builds what a plugin needs: the base environment, if its commands are Python; its own packages.
-fn build_in(places: &Places, dir: &Path) -> Result<BuildReport, Diagnostic> {
+pub fn build_in(
+    places: &Places,
+    dir: &Path,
+    steps: &mut dyn Progress,
+) -> Result<BuildReport, Diagnostic> {
     places.create()?;
-    let mut steps = Steps::new();
     let spec = own_spec(places, dir)?;
     let python = spec.general.python.clone();
     if base::is_wanted(dir, &spec) {
-        ensure_base(places, python.as_deref(), &mut steps)?;
+        ensure_base(places, python.as_deref(), steps)?;
     }
     let options =
         BuildOptions { python, cancel: cancel()?, ..BuildOptions::new(Home::new(places.home())) };
-    build_plugin(dir, &options, &mut steps)
+    build_plugin(dir, &options, steps)
 }
 
 fn sentence(report: &BuildReport) -> String {
@@ -75,19 +77,21 @@ fn sentence(report: &BuildReport) -> String {
 
 /// The configuration of the directory alone: what is packed must not depend on
 /// overrides of this machine.
-fn own_spec(places: &Places, dir: &Path) -> Result<PluginSpec, Diagnostic> {
+pub fn own_spec(places: &Places, dir: &Path) -> Result<PluginSpec, Diagnostic> {
     let module = configure::module(places, &[])?;
     installed::own_spec(dir, &module).map_err(first)
 }
 
-fn first(problems: Vec<Diagnostic>) -> Diagnostic {
+/// The first error; the others are printed.
+pub fn first(problems: Vec<Diagnostic>) -> Diagnostic {
     let mut errors = problems.into_iter().filter(Diagnostic::is_error);
     let first = errors.next().unwrap_or_else(|| Diagnostic::error("the plugin is refused"));
     errors.for_each(|other| report::print_problem(&other));
     first
 }
 
-fn is_running(places: &Places) -> bool {
+/// Whether a daemon answers.
+pub fn is_running(places: &Places) -> bool {
     std::os::unix::net::UnixStream::connect(places.control_socket()).is_ok()
 }
 

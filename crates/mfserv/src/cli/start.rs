@@ -42,7 +42,7 @@ impl Start {
         warn_root();
         prepare(places, &module)?;
         let mut steps = Steps::new();
-        let known = !self.bring_keeper(places, &mut steps)?;
+        let known = !bring_keeper(places, &self.sets, &mut steps)?;
         if known && !self.sets.is_empty() {
             let problem = Diagnostic::warning("--set has no effect on a node that runs");
             report::print_problem(&problem.help("use `mfserv config set` and `mfserv reload`"));
@@ -54,7 +54,7 @@ impl Start {
         let mut status = wait_until_running(places, patience, &mut steps);
         if status.as_ref().is_err_and(|problem| problem.kind == Kind::NotRunning) {
             // It was being stopped when we came.
-            self.bring_keeper(places, &mut steps)?;
+            bring_keeper(places, &self.sets, &mut steps)?;
             status = wait_until_running(places, patience, &mut steps);
         }
         steps.finish();
@@ -71,24 +71,27 @@ impl Start {
     }
 }
 
-impl Start {
-    /// Starts a keeper if none lives; returns whether it did. Of several that try at the
-    /// same time one succeeds, and the others find its keeper.
-    fn bring_keeper(&self, places: &Places, steps: &mut Steps) -> Result<bool, Diagnostic> {
-        let lives = || keeper::connect(places).is_ok();
-        if lives() {
-            return Ok(false);
-        }
-        steps.step("starting the keeper");
-        match keeper::start_keeper(places, &self.sets) {
-            Ok(()) => Ok(true),
-            Err(_) if lives() => Ok(false),
-            Err(problem) => Err(problem),
-        }
+/// Starts a keeper if none lives; returns whether it did. Of several that try at the
+/// same time one succeeds, and the others find its keeper.
+pub fn bring_keeper(
+    places: &Places,
+    sets: &[String],
+    steps: &mut dyn Progress,
+) -> Result<bool, Diagnostic> {
+    let lives = || keeper::connect(places).is_ok();
+    if lives() {
+        return Ok(false);
+    }
+    steps.step("starting the keeper");
+    match keeper::start_keeper(places, sets) {
+        Ok(()) => Ok(true),
+        Err(_) if lives() => Ok(false),
+        Err(problem) => Err(problem),
     }
 }
 
-fn refuse_bad_configuration(module: &configure::Module) -> Result<(), Diagnostic> {
+/// Prints what is doubtful in the module's configuration; what is wrong is an error.
+pub fn refuse_bad_configuration(module: &configure::Module) -> Result<(), Diagnostic> {
     for problem in module.resolution.diagnostics.iter().filter(|d| !d.is_error()) {
         report::print_problem(problem);
     }
@@ -111,7 +114,7 @@ fn warn_root() {
 }
 
 /// What must be there before anything starts: directories, and the internal plugins.
-fn prepare(places: &Places, module: &configure::Module) -> Result<(), Diagnostic> {
+pub fn prepare(places: &Places, module: &configure::Module) -> Result<(), Diagnostic> {
     places.create()?;
     let home = Home::new(places.home());
     mfserv_plugin::store::recover(&home);
@@ -140,7 +143,7 @@ fn prepare(places: &Places, module: &configure::Module) -> Result<(), Diagnostic
 pub fn wait_until_running(
     places: &Places,
     patience: Duration,
-    steps: &mut Steps,
+    steps: &mut dyn Progress,
 ) -> Result<Status, Diagnostic> {
     let began = Instant::now();
     let mut said = String::new();

@@ -29,41 +29,40 @@ pub struct Stop {
 
 impl Stop {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        match std::fs::read_dir(places.run()) {
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                print("mfserv is not running\n");
-                return Ok(Outcome::Done);
-            }
-            Err(error) => {
-                return Err(Diagnostic::error("the node's state cannot be read")
-                    .kind(Kind::Refused)
-                    .because(format!("{}: {error}", places.run().display()))
-                    .help("stop it as the user that started it"));
-            }
-        }
         let mut steps = Steps::new();
-        bring_back_keeper(places)?;
-        if !self.kill {
-            steps.step("stopping: requests are finished first");
-            replace_hanging_daemon(places)?;
-            match client::ask::<Applied>(
-                &places.control_socket(),
-                &Ask::Stop,
-                Duration::from_secs(700),
-            ) {
-                Ok(_) => {}
-                Err(problem) if problem.kind == Kind::NotRunning => {}
-                Err(problem) => report::print_problem(&problem),
-            }
-        }
-        steps.step("stopping: ending what is left");
-        let was_running = shut_down(places)?;
+        let was_running = stop(places, self.kill, &mut steps)?;
         steps.finish();
         let text = if was_running { "mfserv is stopped" } else { "mfserv is not running" };
         print(&format!("{text}\n"));
         Ok(Outcome::Done)
     }
+}
+
+/// Stops the node: in order, or with `kill` at once. Returns whether anything lived.
+pub fn stop(places: &Places, kill: bool, steps: &mut dyn Progress) -> Result<bool, Diagnostic> {
+    match std::fs::read_dir(places.run()) {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => {
+            return Err(Diagnostic::error("the node's state cannot be read")
+                .kind(Kind::Refused)
+                .because(format!("{}: {error}", places.run().display()))
+                .help("stop it as the user that started it"));
+        }
+    }
+    bring_back_keeper(places)?;
+    if !kill {
+        steps.step("stopping: requests are finished first");
+        replace_hanging_daemon(places)?;
+        match client::ask::<Applied>(&places.control_socket(), &Ask::Stop, Duration::from_secs(700))
+        {
+            Ok(_) => {}
+            Err(problem) if problem.kind == Kind::NotRunning => {}
+            Err(problem) => report::print_problem(&problem),
+        }
+    }
+    steps.step("stopping: ending what is left");
+    shut_down(places)
 }
 
 /// A daemon that lives and does not answer (stopped, or stuck) is killed: the keeper

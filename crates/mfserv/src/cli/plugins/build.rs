@@ -24,7 +24,7 @@ pub struct Build {
 
 impl Build {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let report = build_in(places, &self.dir)?;
+        let report = build_in(places, &self.dir, &mut Steps::new())?;
         if self.json {
             print_json(&report)?;
         } else {
@@ -47,8 +47,8 @@ pub struct Release {
 impl Release {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let general = own_spec(places, &self.dir)?.general;
-        let report = build_in(places, &self.dir)?;
         let mut steps = Steps::new();
+        let report = build_in(places, &self.dir, &mut steps)?;
         let file = archive::pack(&self.dir, &general, &self.output, &mut steps)?;
         steps.finish();
         print(&sentence(&report));

@@ -1,10 +1,10 @@
 //! `mfserv dev`: a plugin runs from its directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mfserv_core::Diagnostic;
-use mfserv_plugin::{Home, store};
+use mfserv_plugin::{Home, Progress, store};
 
 use super::{build_in, cancel, first, reload, say_where, sentence};
 use crate::cli::operate::Wait;
@@ -25,18 +25,30 @@ pub struct Dev {
 
 impl Dev {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let report = build_in(places, &self.dir)?;
-        let home = Home::new(places.home());
-        let module = configure::module(places, &[])?;
-        let dir = self.dir.canonicalize().unwrap_or(self.dir);
-        let prepared = installed::prepare(places, &dir, &module).map_err(first)?;
-        prepared.warnings.iter().for_each(report::print_problem);
-        store::postinstall(&home, &dir, &prepared, &cancel()?, &mut Steps::new())?;
-        let plugin = store::dev_link(&home, &dir)?;
+        let mut steps = Steps::new();
+        let report = build_in(places, &self.dir, &mut steps)?;
+        let plugin = link(places, &self.dir, &mut steps)?;
+        steps.finish();
         print(&sentence(&report));
         if let Some(applied) = reload(places, &self.wait)? {
             say_where(places, &plugin.name, &applied);
         }
         Ok(Outcome::Done)
     }
+}
+
+/// Checks a plugin that is built in its directory, runs its postinstall hook and makes it
+/// the current one of its name.
+pub fn link(
+    places: &Places,
+    dir: &Path,
+    steps: &mut dyn Progress,
+) -> Result<store::Installed, Diagnostic> {
+    let home = Home::new(places.home());
+    let module = configure::module(places, &[])?;
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let prepared = installed::prepare(places, &dir, &module).map_err(first)?;
+    prepared.warnings.iter().for_each(report::print_problem);
+    store::postinstall(&home, &dir, &prepared, &cancel()?, steps)?;
+    store::dev_link(&home, &dir)
 }

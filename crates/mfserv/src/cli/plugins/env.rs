@@ -1,5 +1,6 @@
 //! `mfserv env` and `mfserv exec`: the environment of a plugin's programs.
 
+use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +17,7 @@ use crate::places::Places;
 use crate::{configure, installed};
 
 /// A plugin by name, or by the path of its directory.
-fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Diagnostic> {
+pub fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Diagnostic> {
     let module = configure::module(places, &[])?;
     if name_or_dir.contains('/') || name_or_dir == "." {
         let dir = PathBuf::from(name_or_dir).canonicalize().map_err(|e| {
@@ -79,21 +80,29 @@ impl Exec {
         let mut words = self.command.iter().map(String::as_str).peekable();
         // `mfserv exec NAME -- CMD` and `mfserv exec NAME CMD` are the same.
         words.next_if_eq(&"--");
-        let program = words.next().unwrap_or_default().to_string();
-        let path = loaded.env.get("PATH").cloned().unwrap_or_default();
-        let found = find_program(&program, &path, self.cwd.then_some(dir.as_path()));
-        let mut command = Command::new(&found);
-        command.arg0(&program).args(words).env_clear().envs(&loaded.env);
-        if self.cwd {
-            command.current_dir(&dir);
-        }
-        let error = command.exec();
-        let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-        report::print_problem(
-            &Diagnostic::error(format!("{program} cannot be run")).because(error),
-        );
-        Ok(Outcome::Code(code))
+        let words: Vec<String> = words.map(str::to_owned).collect();
+        Ok(become_command(&words, &loaded.env, self.cwd.then_some(dir.as_path())))
     }
+}
+
+/// This process becomes the command, with this environment and no other. It only returns
+/// when that cannot be done, which has been said: 127 when there is no such program, else 126.
+pub fn become_command(
+    words: &[String],
+    env: &BTreeMap<String, String>,
+    cwd: Option<&Path>,
+) -> Outcome {
+    let (program, rest) = words.split_first().map_or(("", words), |(p, rest)| (p, rest));
+    let path = env.get("PATH").cloned().unwrap_or_default();
+    let mut command = Command::new(find_program(program, &path, cwd));
+    command.arg0(program).args(rest).env_clear().envs(env);
+    if let Some(dir) = cwd {
+        command.current_dir(dir);
+    }
+    let error = command.exec();
+    let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+    report::print_problem(&Diagnostic::error(format!("{program} cannot be run")).because(error));
+    Outcome::Code(code)
 }
 
 /// Where the plugin's PATH leads: ours must not be looked at.

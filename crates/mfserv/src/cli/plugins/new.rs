@@ -49,7 +49,8 @@ impl New {
     }
 }
 
-fn ask_questions(answers: &mut Answers) -> Result<(), Diagnostic> {
+/// Asks the questions of a template on the terminal.
+pub fn ask_questions(answers: &mut Answers) -> Result<(), Diagnostic> {
     let failed = |e: std::io::Error| Diagnostic::error("the question cannot be asked").because(e);
     for question in QUESTIONS {
         loop {
