@@ -75,6 +75,14 @@ enum Command {
     Install(plugins::Install),
     /// Uninstall a plugin.
     Uninstall(plugins::Uninstall),
+    /// Replace an installed plugin by a package: install, of what is installed already.
+    Hotswap(plugins::Hotswap),
+    /// The releases of a plugin that can be gone back to.
+    Releases(plugins::Releases),
+    /// Go back to an earlier release, without losing a request.
+    Rollback(plugins::Rollback),
+    /// Pack an installed plugin again, with what the administrator has changed.
+    Repackage(plugins::Repackage),
     /// The installed plugins.
     List(plugins::List),
     /// What is known of an installed plugin or of a package.
@@ -129,6 +137,10 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::Release(args) => args.run(&places),
         Command::Install(args) => args.run(&places),
         Command::Uninstall(args) => args.run(&places),
+        Command::Hotswap(args) => args.run(&places),
+        Command::Releases(args) => args.run(&places),
+        Command::Rollback(args) => args.run(&places),
+        Command::Repackage(args) => args.run(&places),
         Command::List(args) => args.run(&places),
         Command::Info(args) => args.run(&places),
         Command::Env(args) => args.run(&places),

@@ -8,7 +8,7 @@ use mfserv_testkit::{Load, Node};
 use crate::{Turn, node, samples};
 
 /// Packs a plugin's directory and returns the file.
-fn release(node: &Node, dir: &Path) -> PathBuf {
+pub fn release(node: &Node, dir: &Path) -> PathBuf {
     let output = node.path("packages");
     std::fs::create_dir_all(&output).unwrap();
     let (dir, output) = (dir.to_string_lossy(), output.to_string_lossy());
@@ -17,11 +17,13 @@ fn release(node: &Node, dir: &Path) -> PathBuf {
     file.unwrap_or_else(|| panic!("{ran:?}")).into()
 }
 
-fn install(node: &Node, file: &Path) {
+/// Installs a package.
+pub fn install(node: &Node, file: &Path) {
     node.mfserv(&["install", &file.to_string_lossy()]).code(0);
 }
 
-fn edit(path: &Path, from: &str, to: &str) {
+/// Changes a text in a file.
+pub fn edit(path: &Path, from: &str, to: &str) {
     let text = std::fs::read_to_string(path).unwrap();
     assert!(text.contains(from), "{from} is not in {text}");
     std::fs::write(path, text.replace(from, to)).unwrap();

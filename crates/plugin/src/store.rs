@@ -12,6 +12,7 @@
 //! died has left (releases without `.committed` that are not current, files beside
 //! their place) is removed by the next one, and by [`recover`].
 
+mod commit;
 mod describe;
 mod foreign;
 mod install;
@@ -19,6 +20,7 @@ mod links;
 mod persistent;
 mod releases;
 mod repackage;
+mod rollback;
 
 pub use describe::{describe, hash};
 pub use foreign::foreign_files;
@@ -28,6 +30,7 @@ pub use links::{
 };
 pub use releases::{KEPT, Release, releases, remove_releases};
 pub use repackage::{Repackaged, repackage};
+pub use rollback::{Rollback, rollback};
 
 use std::path::PathBuf;
 

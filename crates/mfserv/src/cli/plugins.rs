@@ -7,6 +7,7 @@ pub mod env;
 mod info;
 pub mod install;
 pub mod new;
+mod releases;
 mod setup;
 
 use std::path::Path;
@@ -15,16 +16,22 @@ pub use build::{Build, Release};
 pub use dev::Dev;
 pub use env::{Env, Exec};
 pub use info::{Info, List};
-pub use install::{Install, Uninstall};
+pub use install::{Hotswap, Install, Uninstall};
 use mfserv_core::Diagnostic;
+use mfserv_core::ini::Dialect;
 use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_plugin::build::{BuildOptions, BuildReport, build as build_plugin};
+use mfserv_plugin::dangers::dangers;
+use mfserv_plugin::store::Installed;
 use mfserv_plugin::{Cancel, Home, Progress, base, python};
 pub use new::New;
+pub use releases::{Releases, Repackage, Rollback};
+use serde::Serialize;
 pub use setup::Setup;
 
 use super::operate::Wait;
-use super::{print, report};
+use super::report::Outcome;
+use super::{print, print_json, report};
 use crate::control::protocol::{Applied, Ask};
 use crate::places::Places;
 use crate::{configure, installed, say};
@@ -95,10 +102,62 @@ pub fn is_running(places: &Places) -> bool {
     std::os::unix::net::UnixStream::connect(places.control_socket()).is_ok()
 }
 
+/// What a command did to the set of plugins, as JSON.
+#[derive(Debug, Serialize)]
+struct Changed {
+    /// What is installed now; of an uninstallation, what was.
+    plugin: Installed,
+    warnings: Vec<Diagnostic>,
+    /// What the node did; `null` when it does not run.
+    applied: Option<Applied>,
+}
+
+/// Starts the workers of a release that is not current yet beside those that serve, and
+/// waits until all are ready. If one fails, nothing has changed.
+fn try_release(places: &Places, wait: &Wait, plugin: &str, dir: &Path) -> Result<(), Diagnostic> {
+    if !is_running(places) {
+        return Ok(());
+    }
+    let ask = |wait_s| Ask::Prepare { plugin: plugin.into(), dir: dir.to_owned(), wait_s };
+    wait.ask(places, "starting the new release beside the old one", ask).map(drop)
+}
+
+/// Lets a release serve that has just become current, and says what was done.
+fn take_over(
+    places: &Places,
+    wait: &Wait,
+    (plugin, warnings): (Installed, Vec<Diagnostic>),
+    done: &str,
+) -> Result<Outcome, Diagnostic> {
+    if !wait.json {
+        warnings.iter().for_each(report::print_problem);
+        let (name, version, dir) = (&plugin.name, &plugin.version, plugin.dir.display());
+        print(&format!("{name} {version} {done} ({dir})\n"));
+    }
+    let applied = reload(places, wait)?;
+    if wait.json {
+        print_json(&Changed { plugin, warnings, applied })?;
+    } else if let Some(applied) = applied {
+        say_where(places, &plugin.name, &applied);
+    }
+    Ok(Outcome::Done)
+}
+
+/// Says which keys of a plugin could break others.
+fn say_dangers(dir: &Path, spec: &PluginSpec) {
+    let own = configure::read_document(&dir.join("config.ini"), Dialect::Plugin);
+    let Ok(Some(own)) = own else { return };
+    for danger in dangers(&own, spec) {
+        report::print_problem(&Diagnostic::warning(danger.trim_start_matches("WARNING: ")));
+    }
+}
+
 /// Tells a running node; `None` when there is none.
 fn reload(places: &Places, wait: &Wait) -> Result<Option<Applied>, Diagnostic> {
     if !is_running(places) {
-        print("the node is not running: it is served after `mfserv start`\n");
+        if !wait.json {
+            print("the node is not running: it is served after `mfserv start`\n");
+        }
         return Ok(None);
     }
     wait.ask(places, "waiting until it is served", |wait_s| Ask::Reload { wait_s }).map(Some)

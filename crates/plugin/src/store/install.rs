@@ -8,11 +8,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use mfserv_core::names::check_plugin_name;
-use mfserv_core::plugin_config::override_text;
 use mfserv_core::plugin_spec::PluginSpec;
-use mfserv_core::{Diagnostic, Kind, Severity};
+use mfserv_core::{Diagnostic, Kind};
 
-use super::links::{Installed, Origin, current, has_active_line};
+use super::commit::switch;
+use super::links::{Installed, Origin, current};
 use super::{foreign, lock, persistent, releases};
 use crate::archive::{self, Limits, Package};
 use crate::base;
@@ -233,82 +233,10 @@ impl Staged {
     /// installed now and the warnings: also which files the app has left in the
     /// release before.
     pub fn commit(mut self) -> Result<(Installed, Vec<Diagnostic>), Diagnostic> {
-        let plugin = self.spec.name.clone();
-        let mut warnings = std::mem::take(&mut self.warnings);
-        warnings.extend(self.report_before(&plugin));
-        let overrides = OverrideFile::stage(&self.home, &plugin, &self.dir)?;
-        disk::create_dir(&self.home.plugins())?;
-        let target = Path::new("../releases").join(&plugin).join(self.number.to_string());
-        disk::relink(&self.home.link(&plugin), &target)?;
-        // it is installed from here: what fails now is only said
+        let warnings = std::mem::take(&mut self.warnings);
+        let switched = switch(&self.home, &self.spec.name, self.number, warnings)?;
         self.committed = true;
-        warnings.extend(overrides.put());
-        warnings.extend(releases::mark_committed(&self.dir).err().map(only_said));
-        for kept in releases::collect(&self.home, &plugin, self.number, self.clean) {
-            if !warnings.contains(&kept) {
-                warnings.push(kept);
-            }
-        }
-        Ok((current(&self.home, &plugin)?, warnings))
-    }
-
-    fn report_before(&self, plugin: &str) -> Option<Diagnostic> {
-        match current(&self.home, plugin).ok()?.origin {
-            Origin::Packed(number) => foreign::report(number, &self.home.release(plugin, number)),
-            Origin::Dev | Origin::Internal => None,
-        }
-    }
-}
-
-/// An error as a warning.
-fn only_said(mut error: Diagnostic) -> Diagnostic {
-    error.severity = Severity::Warning;
-    error
-}
-
-/// `config/plugins/NAME.ini`, written beside its place. One that the administrator
-/// has changed is kept, and the new one is put beside it.
-struct OverrideFile {
-    beside: PathBuf,
-    place: PathBuf,
-    warning: Option<Diagnostic>,
-}
-
-impl OverrideFile {
-    fn stage(home: &Home, plugin: &str, dir: &Path) -> Result<Self, Diagnostic> {
-        let own = dir.join("config.ini");
-        let text = fs::read_to_string(&own).map_err(|e| disk::failed("read", &own, e))?;
-        let file = home.override_file(plugin);
-        file.parent().map_or(Ok(()), disk::create_dir)?;
-        let kept = has_active_line(&file);
-        let place = if kept { file.with_extension("ini.new") } else { file.clone() };
-        let warning = kept.then(|| {
-            Diagnostic::warning(format!("{} is kept as it is", file.display()))
-                .because("it has lines that override the plugin's configuration")
-                .help(format!("compare it with {}", place.display()))
-        });
-        let beside = disk::beside(&place, "new");
-        fs::write(&beside, override_text(plugin, &text)).map_err(|e| {
-            let _ = fs::remove_file(&beside);
-            disk::failed("write", &place, e)
-        })?;
-        Ok(Self { beside, place, warning })
-    }
-
-    /// Puts it at its place; what is returned is only a warning.
-    fn put(mut self) -> Option<Diagnostic> {
-        let warning = self.warning.take();
-        match fs::rename(&self.beside, &self.place) {
-            Ok(()) => warning,
-            Err(e) => Some(only_said(disk::failed("write", &self.place, e))),
-        }
-    }
-}
-
-impl Drop for OverrideFile {
-    fn drop(&mut self) {
-        // gone already when it was put at its place
-        let _ = fs::remove_file(&self.beside);
+        switched.finish(self.clean)
     }
 }
 

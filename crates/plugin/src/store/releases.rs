@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,15 @@ pub struct Release {
     pub dir: PathBuf,
     /// It is current or was once: it is whole, and can be made current again.
     pub committed: bool,
+}
+
+impl Release {
+    /// When it became current the last time, milliseconds since the Unix epoch.
+    pub fn since_ms(&self) -> Option<u64> {
+        let marked = fs::metadata(self.dir.join(COMMITTED)).and_then(|mark| mark.modified());
+        let since = marked.ok()?.duration_since(UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_millis()).ok()
+    }
 }
 
 /// The releases of a plugin, by number.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use mfserv_core::ini::{Dialect, parse, set};
 use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::{Diagnostic, Kind};
+use serde::{Deserialize, Serialize};
 
 use super::links::{Origin, current};
 use crate::archive;
@@ -16,7 +17,7 @@ use crate::home::Home;
 use crate::progress::Progress;
 
 /// A package that was made again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repackaged {
     /// The package.
     pub file: PathBuf,

@@ -6,7 +6,7 @@ use clap::Args;
 use mfserv_core::Diagnostic;
 use mfserv_plugin::{Home, Progress, store};
 
-use super::{build_in, cancel, first, reload, say_where, sentence};
+use super::{build_in, cancel, first, reload, say_dangers, say_where, sentence};
 use crate::cli::operate::Wait;
 use crate::cli::print;
 use crate::cli::progress::Steps;
@@ -49,6 +49,7 @@ pub fn link(
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let prepared = installed::prepare(places, &dir, &module).map_err(first)?;
     prepared.warnings.iter().for_each(report::print_problem);
+    say_dangers(&dir, &prepared.spec);
     store::postinstall(&home, &dir, &prepared, &cancel()?, steps)?;
     store::dev_link(&home, &dir)
 }

@@ -3,16 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mfserv_core::Diagnostic;
-use mfserv_plugin::store::{self, InstallOptions, Staged};
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_plugin::store::{self, InstallOptions, Origin, Staged};
 use mfserv_plugin::{Home, Progress, archive, base};
 
-use super::{cancel, ensure_base, first, is_running, reload, say_where};
+use super::{Changed, cancel, ensure_base, first, reload, say_dangers, take_over, try_release};
 use crate::cli::operate::Wait;
-use crate::cli::print;
 use crate::cli::progress::Steps;
 use crate::cli::report::{self, Outcome};
-use crate::control::protocol::Ask;
+use crate::cli::{print, print_json};
 use crate::places::Places;
 use crate::{configure, installed};
 
@@ -37,21 +36,35 @@ impl Install {
         let wanted = Stage { replace: true, new_name: self.new_name, clean: self.clean };
         let staged = stage(places, &self.file, wanted, &mut steps)?;
         steps.finish();
-        if is_running(places) && !self.wait.no_wait {
+        say_dangers(&staged.dir, &staged.spec);
+        if !self.wait.no_wait {
             start_beside(places, &staged, &self.wait)?;
         }
-        let (plugin, warnings) = staged.commit()?;
-        warnings.iter().for_each(report::print_problem);
-        print(&format!(
-            "{} {} is installed ({})\n",
-            plugin.name,
-            plugin.version,
-            plugin.dir.display()
-        ));
-        if let Some(applied) = reload(places, &self.wait)? {
-            say_where(places, &plugin.name, &applied);
+        take_over(places, &self.wait, staged.commit()?, "is installed")
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Hotswap {
+    #[command(flatten)]
+    install: Install,
+}
+
+impl Hotswap {
+    /// [`Install`], of a plugin that is installed from a package already.
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let package = archive::read(&self.install.file)?;
+        let name = self.install.new_name.as_ref().unwrap_or(&package.name);
+        let there = store::current(&Home::new(places.home()), name)
+            .map_err(|problem| problem.kind(Kind::Refused).help("mfserv install installs it"))?;
+        match there.origin {
+            Origin::Packed(_) => self.install.run(places),
+            Origin::Dev | Origin::Internal => {
+                Err(Diagnostic::error(format!("{name} can't be replaced by a package"))
+                    .kind(Kind::Refused)
+                    .because(format!("it is a link to {}", there.dir.display())))
+            }
         }
-        Ok(Outcome::Done)
     }
 }
 
@@ -97,9 +110,7 @@ pub fn stage(
 /// The old release serves until every worker of the new one is ready; if one fails, the
 /// staged release is to be dropped, and nothing has changed.
 pub fn start_beside(places: &Places, staged: &Staged, wait: &Wait) -> Result<(), Diagnostic> {
-    let (plugin, dir) = (staged.spec.name.clone(), staged.dir.clone());
-    let ask = |wait_s| Ask::Prepare { plugin: plugin.clone(), dir: dir.clone(), wait_s };
-    wait.ask(places, "starting the new release beside the old one", ask).map(drop)
+    try_release(places, wait, &staged.spec.name, &staged.dir)
 }
 
 #[derive(Debug, Args)]
@@ -116,11 +127,15 @@ pub struct Uninstall {
 impl Uninstall {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let home = Home::new(places.home());
-        store::unlink(&home, &self.name, self.clean)?;
+        let plugin = store::unlink(&home, &self.name, self.clean)?;
         // Its workers finish their requests before their files go.
-        reload(places, &self.wait)?;
-        let kept = store::remove_unlinked(&home, &self.name, self.clean)?;
-        kept.iter().for_each(report::print_problem);
+        let applied = reload(places, &self.wait)?;
+        let warnings = store::remove_unlinked(&home, &self.name, self.clean)?;
+        if self.wait.json {
+            print_json(&Changed { plugin, warnings, applied })?;
+            return Ok(Outcome::Done);
+        }
+        warnings.iter().for_each(report::print_problem);
         print(&format!("{} is uninstalled\n", self.name));
         Ok(Outcome::Done)
     }

@@ -1,0 +1,152 @@
+//! `mfserv releases`, `rollback` and `repackage`: what was installed before, and after.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use mfserv_core::Diagnostic;
+use mfserv_plugin::store::{self, Origin, Release};
+use mfserv_plugin::{Home, archive};
+use serde::Serialize;
+
+use super::{cancel, first, own_spec, take_over, try_release};
+use crate::cli::operate::Wait;
+use crate::cli::progress::Steps;
+use crate::cli::report::Outcome;
+use crate::cli::show::table;
+use crate::cli::{print, print_json};
+use crate::places::Places;
+use crate::{configure, installed, say};
+
+/// A release, as it is shown.
+#[derive(Debug, Serialize)]
+struct Row {
+    number: u32,
+    /// It is the one that runs.
+    current: bool,
+    version: String,
+    release: String,
+    /// When it became current the last time, milliseconds since the Unix epoch.
+    since_ms: Option<u64>,
+    dir: PathBuf,
+    /// What the app has made or changed in it; `null` when that is not known.
+    foreign_files: Option<Vec<String>>,
+}
+
+impl Row {
+    fn of(release: Release, current: Option<u32>) -> Self {
+        let metadata = archive::read_installed(&release.dir).map(|package| package.metadata);
+        let metadata = metadata.unwrap_or_default();
+        Row {
+            number: release.number,
+            current: current == Some(release.number),
+            version: metadata.version,
+            release: metadata.release,
+            since_ms: release.since_ms(),
+            foreign_files: store::foreign_files(&release.dir),
+            dir: release.dir,
+        }
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let files = match &self.foreign_files {
+            None => "unknown".into(),
+            Some(files) if files.is_empty() => "-".into(),
+            Some(files) => format!("{} files", files.len()),
+        };
+        let since = self.since_ms.map_or_else(|| "-".into(), say::time);
+        let mark = if self.current { "current" } else { "" };
+        let number = self.number.to_string();
+        vec![number, self.version.clone(), self.release.clone(), since, files, mark.into()]
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Releases {
+    /// The plugin's name.
+    name: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Releases {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let home = Home::new(places.home());
+        let current = match store::current(&home, &self.name)?.origin {
+            Origin::Packed(number) => Some(number),
+            Origin::Dev | Origin::Internal => None,
+        };
+        let all = store::releases(&home, &self.name).into_iter().filter(|one| one.committed);
+        let rows: Vec<Row> = all.map(|release| Row::of(release, current)).collect();
+        if self.json {
+            print_json(&rows)?;
+            return Ok(Outcome::Done);
+        }
+        let titles = ["NUMBER", "VERSION", "RELEASE", "SINCE", "MADE BY THE APP", ""];
+        let titles = titles.map(str::to_owned).to_vec();
+        let cells: Vec<_> = std::iter::once(titles).chain(rows.iter().map(Row::cells)).collect();
+        print(&table(&cells));
+        Ok(Outcome::Done)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// The plugin's name.
+    name: String,
+    /// The release; without it, the last one before the current.
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    number: Option<u32>,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+impl Rollback {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let home = Home::new(places.home());
+        let module = configure::module(places, &[])?;
+        let prepare = |dir: &Path| installed::prepare(places, dir, &module).map_err(first);
+        let mut steps = Steps::new();
+        let chosen =
+            store::rollback(&home, &self.name, self.number, &prepare, &cancel()?, &mut steps)?;
+        steps.finish();
+        // If a worker of it fails, the present release goes on and nothing has changed.
+        if !self.wait.no_wait {
+            try_release(places, &self.wait, &self.name, &chosen.dir)?;
+        }
+        take_over(places, &self.wait, chosen.commit()?, "is current again")
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Repackage {
+    /// The plugin's name.
+    name: String,
+    /// Where the package is put.
+    #[arg(long, short, default_value = ".")]
+    output: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Repackage {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let home = Home::new(places.home());
+        let dir = store::current(&home, &self.name)?.dir;
+        let own = own_spec(places, &dir)?;
+        let module = configure::module(places, &[])?;
+        let effective = installed::prepare(places, &dir, &module).map_err(first)?.spec;
+        let mut steps = Steps::new();
+        let made = store::repackage(&home, &self.name, &own, &effective, &self.output, &mut steps)?;
+        steps.finish();
+        if self.json {
+            print_json(&made)?;
+            return Ok(Outcome::Done);
+        }
+        made.changes.iter().for_each(|change| print(&format!("{change}\n")));
+        let file = made.file.canonicalize().unwrap_or(made.file);
+        print(&format!("plugin file is ready at {}\n", file.display()));
+        Ok(Outcome::Done)
+    }
+}
