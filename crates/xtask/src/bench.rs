@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod client;
+mod front;
 mod idle;
 mod machine;
 mod mixed;
@@ -18,6 +19,9 @@ use mfserv_core::Diagnostic;
 /// What is measured.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
+    /// CPU time per request of the embedded front, tuned nginx and HAProxy, in turns, in
+    /// front of the same upstream and the same files.
+    Front(front::Front),
     /// Memory and CPU of a node with three samples that nobody asks anything, beside
     /// other supervisors.
     Idle(idle::Idle),
@@ -30,6 +34,7 @@ impl Bench {
     /// Measures, and prints the report.
     pub fn run(self) -> Result<(), Diagnostic> {
         match self {
+            Bench::Front(front) => front.run(),
             Bench::Idle(idle) => idle.run(),
             Bench::Slots(slots) => slots.run(),
         }

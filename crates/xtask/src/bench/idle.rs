@@ -112,7 +112,7 @@ impl Idle {
             costs.extend(self.measure(&[(kind.to_string(), vec![peer.supervisor()])])?);
         }
         eprintln!("measuring nginx");
-        let server = Server { parameters: String::new(), sockets: vec!["/nonexistent".into()] };
+        let server = Server::of_sockets("", &["/nonexistent".into()]);
         let nginx = Nginx::start("auto", &[server])?;
         let mut pids = vec![nginx.pid()];
         pids.extend(process::descendants(nginx.pid()));

@@ -13,13 +13,29 @@ use tempfile::TempDir;
 use crate::child::Running;
 use crate::{interrupt, node};
 
-/// A server in front of some unix sockets.
+/// A server on a port of its own.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// What stands behind each socket besides its path, for example `max_conns=1`.
-    pub parameters: String,
-    /// The sockets.
-    pub sockets: Vec<PathBuf>,
+    /// What stands before it, in `http`: the upstream it uses. `NUMBER` is its number.
+    pub before: String,
+    /// What stands in it besides `listen`. `NUMBER` is its number.
+    pub body: String,
+}
+
+impl Server {
+    /// In front of some unix sockets; `parameters` stand behind the path of each, for
+    /// example `max_conns=1`.
+    pub fn of_sockets(parameters: &str, sockets: &[PathBuf]) -> Self {
+        let mut before = String::from("upstream uNUMBER {\n  zone uNUMBER 64k;\n  least_conn;\n");
+        for socket in sockets {
+            // Writing to a text never fails.
+            let _ = writeln!(before, "  server unix:{} {parameters};", socket.display());
+        }
+        before += "  keepalive 16;\n}\n";
+        let body = "location / {\n  proxy_pass http://uNUMBER;\n  proxy_http_version 1.1;\n  \
+                    proxy_set_header Connection \"\";\n}\n";
+        Self { before, body: body.into() }
+    }
 }
 
 /// A running nginx; it is stopped and its files removed when it is dropped.
@@ -70,9 +86,10 @@ impl Nginx {
         }
     }
 
-    /// Where a server answers.
-    pub fn address(&self, server: usize) -> Option<SocketAddr> {
-        self.addresses.get(server).copied()
+    /// Where a server answers, by its number.
+    pub fn address(&self, server: usize) -> Result<SocketAddr, Diagnostic> {
+        let address = self.addresses.get(server).copied();
+        address.ok_or_else(|| Diagnostic::error(format!("nginx has no server {server}")))
     }
 
     /// Its master process.
@@ -97,27 +114,17 @@ fn configuration(processes: &str, servers: &[Server], ports: &[u16]) -> String {
         // The sockets of the workers are for their owner alone.
         text += "user root;\n";
     }
-    text += &format!("worker_processes {processes};\nevents {{ worker_connections 2048; }}\n");
-    text += "http {\n  access_log access.log combined buffer=32k flush=1s;\n";
+    text += &format!(
+        "worker_processes {processes};\nworker_rlimit_nofile 8192;\nevents {{ worker_connections 4096; }}\n"
+    );
+    text += "http {\naccess_log access.log combined buffer=32k flush=1s;\n";
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
-        text += &format!("  {kind}_temp_path {kind};\n");
+        text += &format!("{kind}_temp_path {kind};\n");
     }
-    for (index, (server, port)) in servers.iter().zip(ports).enumerate() {
-        text += &one_server(index, server, *port);
+    for (number, (server, port)) in servers.iter().zip(ports).enumerate() {
+        let numbered = |text: &str| text.replace("NUMBER", &number.to_string());
+        text += &numbered(&server.before);
+        text += &format!("server {{\nlisten 127.0.0.1:{port};\n{}}}\n", numbered(&server.body));
     }
     text + "}\n"
-}
-
-fn one_server(index: usize, server: &Server, port: u16) -> String {
-    let mut peers = String::new();
-    for socket in &server.sockets {
-        // Writing to a text never fails.
-        let _ = writeln!(peers, "    server unix:{} {};", socket.display(), server.parameters);
-    }
-    format!(
-        "  upstream u{index} {{\n    zone u{index} 64k;\n    least_conn;\n{peers}    \
-         keepalive 16;\n  }}\n  server {{\n    listen 127.0.0.1:{port};\n    location / {{\n      \
-         proxy_pass http://u{index};\n      proxy_http_version 1.1;\n      \
-         proxy_set_header Connection \"\";\n    }}\n  }}\n"
-    )
 }

@@ -65,17 +65,15 @@ impl Slots {
         mixed::install(&node, WORKERS)?;
         node.start()?;
         let sockets = mixed::sockets(&node, WORKERS)?;
-        let server =
-            |parameters: &str| Server { parameters: parameters.into(), sockets: sockets.clone() };
+        let server = |parameters| Server::of_sockets(parameters, &sockets);
         let nginx = Nginx::start("1", &[server("max_fails=0"), server("max_fails=0 max_conns=1")])?;
         let mut contestants: Vec<Contestant> = [
-            ("embedded front", Some(node.address())),
-            ("nginx, least_conn", nginx.address(0)),
-            ("nginx, least_conn, max_conns=1", nginx.address(1)),
+            ("embedded front", node.address()),
+            ("nginx, least_conn", nginx.address(0)?),
+            ("nginx, least_conn, max_conns=1", nginx.address(1)?),
         ]
-        .into_iter()
-        .filter_map(|(name, address)| Some(Contestant { name, address: address?, rounds: vec![] }))
-        .collect();
+        .map(|(name, address)| Contestant { name, address, rounds: vec![] })
+        .into();
         let ideal = self.rounds(&mut contestants)?;
         let visits = mixed::visits(&node)?;
         if visits.iter().any(|visit| visit.worker >= WORKERS) {

@@ -30,10 +30,12 @@ impl Spread {
     }
 }
 
-/// `12.3 (11.0 to 14.2)`.
+/// `12.3 (11.0 to 14.2)`, with one decimal if no other precision is given.
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1} ({:.1} to {:.1})", self.median, self.least, self.most)
+        let digits = f.precision().unwrap_or(1);
+        let Self { least, median, most } = self;
+        write!(f, "{median:.digits$} ({least:.digits$} to {most:.digits$})")
     }
 }
 
@@ -55,6 +57,7 @@ mod tests {
     fn a_spread_names_the_middle_and_both_ends() {
         let spread = Spread::of([3.0, 1.0, 2.0]).unwrap();
         assert_eq!(spread.to_string(), "2.0 (1.0 to 3.0)");
+        assert_eq!(format!("{spread:.2}"), "2.00 (1.00 to 3.00)");
         assert_eq!(Spread::of([]), None);
     }
 }
