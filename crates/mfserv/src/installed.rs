@@ -38,15 +38,7 @@ pub fn load_all_with(
     instead: Option<Instead>,
 ) -> Result<Vec<PluginInput>, Diagnostic> {
     let home = Home::new(places.home());
-    let mut links: BTreeMap<String, PathBuf> = links(&home)?.into_iter().collect();
-    links.extend(instead);
-    let read: Vec<Read> = links
-        .into_iter()
-        .map(|(name, dir)| {
-            let spec = read_spec(&home, &name, &dir, module);
-            Read { name, dir, spec }
-        })
-        .collect();
+    let read = read_all(&home, module, instead)?;
     let all: BTreeMap<&str, Placed> = read
         .iter()
         .filter_map(|plugin| {
@@ -57,6 +49,31 @@ pub fn load_all_with(
     let bases = base::list(&home);
     let placed = read.iter().map(|plugin| load(&home, plugin, &all, &bases, module));
     Ok(placed.collect())
+}
+
+/// The same without the environments, which are only made for what is to run: nothing is
+/// written.
+pub fn configurations(places: &Places, module: &Module) -> Result<Vec<PluginInput>, Diagnostic> {
+    let read = read_all(&Home::new(places.home()), module, None)?;
+    let inputs = read.into_iter().map(|Read { name, dir, spec }| {
+        let loaded = spec.map(|(spec, warnings)| Loaded { spec, env: BTreeMap::new(), warnings });
+        PluginInput { name, dir, loaded }
+    });
+    Ok(inputs.collect())
+}
+
+fn read_all(
+    home: &Home,
+    module: &Module,
+    instead: Option<Instead>,
+) -> Result<Vec<Read>, Diagnostic> {
+    let mut links: BTreeMap<String, PathBuf> = links(home)?.into_iter().collect();
+    links.extend(instead);
+    let read = links.into_iter().map(|(name, dir)| {
+        let spec = read_spec(home, &name, &dir, module);
+        Read { name, dir, spec }
+    });
+    Ok(read.collect())
 }
 
 /// The configuration and environment of one plugin in any directory, as it would
@@ -88,8 +105,7 @@ pub fn prepare(places: &Places, dir: &Path, module: &Module) -> Result<Prepared,
 /// The configuration of a directory by itself, without the overrides of this machine.
 pub fn own_spec(dir: &Path, module: &Module) -> Result<PluginSpec, Vec<Diagnostic>> {
     let name = label::read_name(dir).map_err(|problem| vec![problem])?;
-    let nowhere = Home::new("/nonexistent");
-    read_spec_with(&nowhere, &name, dir, module, false).map(|(spec, _)| spec)
+    read_spec_with(None, &name, dir, module).map(|(spec, _)| spec)
 }
 
 fn placed(inputs: &[PluginInput]) -> BTreeMap<&str, Placed<'_>> {
@@ -134,15 +150,14 @@ fn read_spec(
     dir: &Path,
     module: &Module,
 ) -> Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>> {
-    read_spec_with(home, name, dir, module, true)
+    read_spec_with(Some(home), name, dir, module)
 }
 
 fn read_spec_with(
-    home: &Home,
+    overrides_of: Option<&Home>,
     name: &str,
     dir: &Path,
     module: &Module,
-    overridden: bool,
 ) -> Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>> {
     let known = label::read_name(dir).map_err(|problem| vec![problem])?;
     if known != name {
@@ -154,8 +169,39 @@ fn read_spec_with(
                 .help("install it under its own name"),
         ]);
     }
-    check_format_version(name, dir)?;
-    let own = document(&dir.join("config.ini"))?.ok_or_else(|| {
+    let path = dir.join(".plugin_format_version");
+    let texts = Texts {
+        dir,
+        format_version: std::fs::read_to_string(&path).ok(),
+        config: document(&dir.join("config.ini"))?,
+        is_file: &|path| dir.join(path).is_file(),
+    };
+    resolve(overrides_of, name, texts, module)
+}
+
+/// What a configuration is made of, wherever it is read from.
+pub struct Texts<'a> {
+    /// Where the plugin is, or would be.
+    pub dir: &'a Path,
+    /// `.plugin_format_version`, if it is there.
+    pub format_version: Option<String>,
+    /// `config.ini`, if it is there.
+    pub config: Option<Document>,
+    /// Whether the plugin has a file, by its path.
+    pub is_file: &'a dyn Fn(&str) -> bool,
+}
+
+/// The configuration of a plugin and what is doubtful in it; with the overrides of a home
+/// and of the site, or as it is by itself.
+pub fn resolve(
+    overrides_of: Option<&Home>,
+    name: &str,
+    texts: Texts,
+    module: &Module,
+) -> Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let dir = texts.dir;
+    check_format_version(name, dir, texts.format_version.as_deref())?;
+    let own = texts.config.ok_or_else(|| {
         vec![
             Diagnostic::error(format!("plugin {name} is refused"))
                 .kind(Kind::BadConfiguration)
@@ -164,29 +210,30 @@ fn read_spec_with(
                 .help("a plugin made by `mfserv new` has one: compare with it"),
         ]
     })?;
-    let site = configure::site_dir().join(format!("mfserv/plugins/{name}.ini"));
     let mut overrides = Vec::new();
-    let files = [home.override_file(name), site];
-    for path in files.iter().filter(|_| overridden) {
-        overrides.extend(document(path)?);
+    if let Some(home) = overrides_of {
+        let site = configure::site_dir().join(format!("mfserv/plugins/{name}.ini"));
+        for path in [home.override_file(name), site] {
+            overrides.extend(document(&path)?);
+        }
     }
     let mut env = module.env.clone();
     env.insert("MFSERV_CURRENT_PLUGIN_NAME".into(), name.into());
     env.insert("MFSERV_CURRENT_PLUGIN_DIR".into(), dir.to_string_lossy().into_owned());
-    let is_file = |path: &str| dir.join(path).is_file();
-    plugin_config::resolve(name, &own, &overrides, &env, &configure::config_name(), &is_file)
+    let config_name = configure::config_name();
+    plugin_config::resolve(name, &own, &overrides, &env, &config_name, texts.is_file)
 }
 
 fn document(path: &Path) -> Result<Option<Document>, Vec<Diagnostic>> {
     configure::read_document(path, Dialect::Plugin).map_err(|problem| vec![problem])
 }
 
-fn check_format_version(name: &str, dir: &Path) -> Result<(), Vec<Diagnostic>> {
+fn check_format_version(name: &str, dir: &Path, text: Option<&str>) -> Result<(), Vec<Diagnostic>> {
     let path = dir.join(".plugin_format_version");
     let at = || Location::new(path.to_string_lossy(), 1);
-    let checked = match std::fs::read_to_string(&path) {
-        Ok(text) => plugin_config::format_version(&text).map(drop).map_err(|p| p.at(at())),
-        Err(_) => Err(Diagnostic::error(format!("plugin {name} is refused"))
+    let checked = match text {
+        Some(text) => plugin_config::format_version(text).map(drop).map_err(|p| p.at(at())),
+        None => Err(Diagnostic::error(format!("plugin {name} is refused"))
             .because(format!(
                 "{} is missing => this is probably an old and incompatible plugin => please migrate it!",
                 path.display()

@@ -9,6 +9,7 @@ mod daemon;
 mod host;
 mod installed;
 mod places;
+mod preview;
 mod say;
 
 use std::path::PathBuf;

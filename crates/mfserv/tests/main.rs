@@ -7,6 +7,7 @@ mod environment;
 mod install;
 mod misbehaving;
 mod operate;
+mod preview;
 mod releases;
 mod reload;
 mod roles;

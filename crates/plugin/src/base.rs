@@ -93,14 +93,18 @@ pub fn find(home: &Home, short_version: &str) -> Option<BaseEnvironment> {
 /// Whether a plugin needs a base environment: it has a Python part, or one of
 /// its commands is a Python program or one of the base's own.
 pub fn is_wanted(plugin_dir: &Path, spec: &PluginSpec) -> bool {
-    let apps = spec.apps.iter().map(|app| &app.command.command);
-    let commands = apps.chain(spec.extra_daemons.iter().map(|extra| &extra.command.command));
-    let python = |command: &String| {
+    plugin_dir.join("python3_virtualenv_sources").is_dir() || runs_python(spec)
+}
+
+/// Whether a command of a plugin is a Python program, or one of the base's own.
+pub fn runs_python(spec: &PluginSpec) -> bool {
+    let python = |command: &str| {
         let word = command.split_whitespace().next().unwrap_or_default().trim_matches('"');
         let program = word.rsplit('/').next().unwrap_or_default();
         program.ends_with(".py") || program.starts_with("python") || program == "uvicorn"
     };
-    plugin_dir.join("python3_virtualenv_sources").is_dir() || commands.into_iter().any(python)
+    spec.apps.iter().any(|app| python(&app.command.command))
+        || spec.extra_daemons.iter().any(|extra| python(&extra.command.command))
 }
 
 /// The base environments that are there, by version.

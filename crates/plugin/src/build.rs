@@ -17,6 +17,7 @@ use crate::progress::{Cancel, Progress};
 
 pub use clean::clean;
 pub(crate) use python::environment_from_wheels;
+pub use python::{WHEELS_MARK, check_wheels};
 
 /// How a plugin is built.
 #[derive(Debug, Clone)]

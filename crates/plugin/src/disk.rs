@@ -139,6 +139,12 @@ pub(crate) fn check_room(dir: &Path, bytes: u64, files: u64) -> Result<(), Diagn
         .help(format!("make room on the file system of {}", dir.display())))
 }
 
+/// What is free on the file system of a directory, bytes.
+pub(crate) fn free_bytes(dir: &Path) -> Option<u64> {
+    let room = rustix::fs::statvfs(dir).ok()?;
+    Some(room.f_bavail.saturating_mul(room.f_frsize))
+}
+
 /// Bytes as hexadecimal text.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

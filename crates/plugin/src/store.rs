@@ -14,6 +14,7 @@
 
 mod commit;
 mod describe;
+mod forecast;
 mod foreign;
 mod install;
 mod links;
@@ -23,6 +24,7 @@ mod repackage;
 mod rollback;
 
 pub use describe::{describe, hash};
+pub use forecast::{Forecast, forecast};
 pub use foreign::foreign_files;
 pub use install::{InstallOptions, Prepare, Prepared, Staged, install, postinstall, stage};
 pub use links::{

@@ -7,6 +7,7 @@ pub mod env;
 mod info;
 pub mod install;
 pub mod new;
+mod preview;
 mod releases;
 mod setup;
 

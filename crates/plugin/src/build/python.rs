@@ -18,8 +18,9 @@ use crate::python::{self, Interpreter, Packages, Rules, Toolbox};
 
 /// Says what an environment was made of; in `local/`.
 const ENVIRONMENT_MARK: &str = ".mfserv-environment.json";
-/// Says what the wheels were made for; in `python3_virtualenv_sources/src`, packaged.
-const WHEELS_MARK: &str = ".mfserv-wheels.json";
+/// Says what the wheels were made for; beside them, in `python3_virtualenv_sources/src`,
+/// and packaged with them.
+pub const WHEELS_MARK: &str = ".mfserv-wheels.json";
 
 /// The files of the Python part of a plugin.
 struct Sources {
@@ -151,14 +152,26 @@ pub(crate) fn environment_from_wheels(
 
 /// Refuses wheels that were compiled for another Python, by its name.
 fn check_abi(sources: &Sources, interpreter: &Interpreter) -> Result<(), Diagnostic> {
-    let Some(mark) = Mark::read(&sources.wheels, WHEELS_MARK) else { return Ok(()) };
+    let Ok(mark) = read_small(&sources.wheels.join(WHEELS_MARK)) else { return Ok(()) };
+    let entries =
+        fs::read_dir(&sources.wheels).map_err(|e| disk::failed("read", &sources.wheels, e))?;
+    let names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    check_wheels(names.iter().map(String::as_str), &mark, interpreter)
+}
+
+/// Refuses wheels, by their file names, that were compiled for another Python than this
+/// one. `mark` is the text of [`WHEELS_MARK`].
+pub fn check_wheels<'a>(
+    mut names: impl Iterator<Item = &'a str>,
+    mark: &str,
+    interpreter: &Interpreter,
+) -> Result<(), Diagnostic> {
+    let Ok(mark) = serde_json::from_str::<Mark>(mark) else { return Ok(()) };
     let compiled = |name: &str| {
         name.ends_with(".whl") && !name.ends_with("-none-any.whl") && !name.contains("-abi3-")
     };
-    let entries =
-        fs::read_dir(&sources.wheels).map_err(|e| disk::failed("read", &sources.wheels, e))?;
-    let any = entries.flatten().any(|entry| compiled(&entry.file_name().to_string_lossy()));
-    if !any || mark.abi == interpreter.abi {
+    if !names.any(compiled) || mark.abi == interpreter.abi {
         return Ok(());
     }
     Err(Diagnostic::error(format!("the plugin was built for another Python: {}", mark.python))

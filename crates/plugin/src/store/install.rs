@@ -167,7 +167,11 @@ impl Drop for Attempt<'_> {
 
 /// Refuses if something else of that name is installed. Returns the release that
 /// will be replaced.
-fn check_place(home: &Home, plugin: &str, replace: bool) -> Result<Option<Installed>, Diagnostic> {
+pub(super) fn check_place(
+    home: &Home,
+    plugin: &str,
+    replace: bool,
+) -> Result<Option<Installed>, Diagnostic> {
     if fs::symlink_metadata(home.link(plugin)).is_err() {
         return Ok(None);
     }

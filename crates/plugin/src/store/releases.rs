@@ -115,8 +115,12 @@ pub(super) fn forget(home: &Home, plugin: &str, dir: &Path) {
 pub(super) fn collect(home: &Home, plugin: &str, current: u32, clean: bool) -> Vec<Diagnostic> {
     let all = releases(home, plugin);
     let others: Vec<&Release> = all.iter().filter(|release| release.number != current).collect();
-    let too_many = others.len().saturating_sub(KEPT - 1);
-    remove_all(&others[..too_many], clean)
+    remove_all(surplus(&others), clean)
+}
+
+/// Those that are too many when one more release is current.
+pub(super) fn surplus<'a>(others: &'a [&'a Release]) -> &'a [&'a Release] {
+    &others[..others.len().saturating_sub(KEPT - 1)]
 }
 
 fn remove_all(releases: &[&Release], clean: bool) -> Vec<Diagnostic> {

@@ -5,15 +5,16 @@ use std::path::Path;
 
 use clap::Args;
 use mfserv_core::Diagnostic;
+use mfserv_plugin::Home;
 use mfserv_plugin::store::{self, Installed, Origin};
-use mfserv_plugin::{Home, archive};
 
 use super::first;
+use super::preview::show;
 use crate::cli::report::{self, Outcome};
 use crate::cli::show::table;
 use crate::cli::{print, print_json};
 use crate::places::Places;
-use crate::{configure, installed};
+use crate::{configure, installed, preview};
 
 #[derive(Debug, Args)]
 pub struct List {
@@ -63,19 +64,7 @@ impl Info {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let path = Path::new(&self.name_or_file);
         if self.name_or_file.contains(['/', '.']) || path.is_file() {
-            let package = archive::read(path)?;
-            return self.say(&[
-                ("name", package.name.clone()),
-                ("version", package.metadata.version.clone()),
-                ("release", package.metadata.release.clone()),
-                ("summary", package.metadata.summary.clone()),
-                ("license", package.metadata.license.clone()),
-                ("maintainer", package.metadata.packager.clone()),
-                ("vendor", package.metadata.vendor.clone()),
-                ("url", package.metadata.url.clone()),
-                ("size", package.metadata.size.clone()),
-                ("files", package.files.len().to_string()),
-            ]);
+            return show(preview::of_package(places, path)?, self.json);
         }
         let home = Home::new(places.home());
         let plugin = store::current(&home, &self.name_or_file)?;

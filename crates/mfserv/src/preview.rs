@@ -1,0 +1,367 @@
+//! What the installation of a package would do, found out before anything is done: nothing
+//! is written, and nothing of the package is run.
+
+mod ports;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use mfserv_core::ini::{self, Dialect, Document};
+use mfserv_core::plan::{Inputs, Loaded, Plan, PluginInput, split_command};
+use mfserv_core::plugin_config;
+use mfserv_core::plugin_spec::{CommandSpec, PluginSpec};
+use mfserv_core::route::Target;
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_plugin::archive::{self, Inspected, Kind as MemberKind, Limits, Metadata};
+use mfserv_plugin::build::{WHEELS_MARK, check_wheels};
+use mfserv_plugin::store::{self, Forecast};
+use mfserv_plugin::{Home, base, dangers, python};
+use serde::Serialize;
+
+use crate::configure::{self, Module};
+use crate::installed::{self, Texts};
+use crate::places::Places;
+
+/// Where the Python packages of a plugin are packed.
+const WHEELS: &str = "python3_virtualenv_sources/src/";
+
+/// What the installation of a package would do.
+#[derive(Debug, Serialize)]
+pub struct Preview {
+    /// The plugin.
+    pub name: String,
+    /// What the package says about itself.
+    pub package: Metadata,
+    /// The program that made it; `null` for a package of the predecessor.
+    pub builder: Option<String>,
+    /// What it needs of the disk.
+    pub sizes: Sizes,
+    /// The number of the release that it would become.
+    pub number: u32,
+    /// Where that release would be.
+    pub dir: PathBuf,
+    /// The release that it would replace.
+    pub replaces: Option<Replaced>,
+    /// The old releases that would be removed.
+    pub removes: Vec<u32>,
+    /// What it was built with, by language.
+    pub interpreters: BTreeMap<String, String>,
+    /// A program of the plugin would be run: its `postinstall`.
+    pub postinstall: bool,
+    /// What is kept for it outside of its releases.
+    pub persistent_paths: Vec<PathBuf>,
+    /// The plugins that it depends on.
+    pub dependencies: Vec<Dependency>,
+    /// What answers requests.
+    pub apps: Vec<App>,
+    /// What runs beside.
+    pub extra_daemons: Vec<Command>,
+    /// The lines of its crontab.
+    pub jobs: Vec<String>,
+    /// Where its requests come in: the address of the front.
+    pub served_at: Option<String>,
+    /// The ports that its commands name.
+    pub ports: Vec<u16>,
+    /// Keys with which it could break others.
+    pub dangers: Vec<String>,
+    /// What is wrong or doubtful; with an error it would be refused.
+    pub problems: Vec<Diagnostic>,
+}
+
+/// What a package needs of the disk, bytes.
+#[derive(Debug, Serialize)]
+pub struct Sizes {
+    /// The package.
+    pub packed_bytes: u64,
+    /// Its release, without the environments that are made from it.
+    pub unpacked_bytes: u64,
+    /// The files of its release.
+    pub files: u64,
+    /// What is free.
+    pub free_bytes: Option<u64>,
+}
+
+/// A release that would be replaced.
+#[derive(Debug, Serialize)]
+pub struct Replaced {
+    /// `_version` of it.
+    pub version: String,
+    /// `_release` of it.
+    pub release: String,
+    /// Its directory.
+    pub dir: PathBuf,
+}
+
+/// A plugin that is depended on.
+#[derive(Debug, Serialize)]
+pub struct Dependency {
+    /// Its name.
+    pub plugin: String,
+    /// It may be missing.
+    pub optional: bool,
+    /// It is installed.
+    pub installed: bool,
+}
+
+/// A program that would be kept running.
+#[derive(Debug, Serialize)]
+pub struct Command {
+    /// Its name, without `app_` or `extra_daemon_`.
+    pub name: String,
+    /// How many of it.
+    pub workers: u32,
+    /// The command, as written; empty = none.
+    pub command: String,
+}
+
+/// An app.
+#[derive(Debug, Serialize)]
+pub struct App {
+    /// Its program.
+    #[serde(flatten)]
+    pub command: Command,
+    /// The prefixes of the URLs that its workers answer.
+    pub routes: Vec<String>,
+    /// Prefixes of URLs, and the directory whose files answer them.
+    pub files: Vec<(String, PathBuf)>,
+}
+
+/// Looks at a package, judged whole as an installation would.
+pub fn of_package(places: &Places, file: &Path) -> Result<Preview, Diagnostic> {
+    let wheels_mark = format!("{WHEELS}{WHEELS_MARK}");
+    let wanted = [
+        "config.ini",
+        "crontab",
+        ".plugin_format_version",
+        ".layerapi2_dependencies",
+        wheels_mark.as_str(),
+    ];
+    let inspected = archive::inspect(file, Limits::default(), &wanted)?;
+    let packed_bytes = std::fs::metadata(file).map_or(0, |found| found.len());
+    let module = configure::module(places, &[])?;
+    let home = Home::new(places.home());
+    let forecast = store::forecast(&home, &inspected.package.name, &inspected);
+    let looking = Looking { places, home, module, inspected, forecast };
+    let mut preview = looking.at_the_package(packed_bytes);
+    looking.at_the_configuration(&mut preview)?;
+    Ok(preview)
+}
+
+/// What a preview is made from.
+struct Looking<'a> {
+    places: &'a Places,
+    home: Home,
+    module: Module,
+    inspected: Inspected,
+    forecast: Forecast,
+}
+
+impl Looking<'_> {
+    fn text(&self, path: &str) -> Option<&str> {
+        self.inspected.texts.get(path).map(String::as_str)
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.inspected.package.files.iter().any(|file| file == path)
+    }
+
+    /// What needs no configuration.
+    fn at_the_package(&self, packed_bytes: u64) -> Preview {
+        let package = &self.inspected.package;
+        let manifest = package.manifest.as_ref();
+        let Forecast { number, dir, replaces, removes, free_bytes, problems } =
+            self.forecast.clone();
+        let replaces = replaces.map(|there| Replaced {
+            version: there.version,
+            release: there.release,
+            dir: there.dir,
+        });
+        let crontab = self.text("crontab").unwrap_or_default().lines().map(str::trim);
+        let jobs = crontab.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let sizes = Sizes {
+            packed_bytes,
+            unpacked_bytes: self.inspected.bytes,
+            files: self.inspected.files,
+            free_bytes,
+        };
+        Preview {
+            name: package.name.clone(),
+            package: package.metadata.clone(),
+            builder: manifest.map(|manifest| manifest.builder.clone()),
+            sizes,
+            number,
+            dir,
+            replaces,
+            removes,
+            interpreters: manifest.map(|m| m.interpreters.clone()).unwrap_or_default(),
+            postinstall: self.has_postinstall(),
+            persistent_paths: Vec::new(),
+            dependencies: self.dependencies(),
+            apps: Vec::new(),
+            extra_daemons: Vec::new(),
+            jobs: jobs.map(str::to_owned).collect(),
+            served_at: None,
+            ports: Vec::new(),
+            dangers: Vec::new(),
+            problems,
+        }
+    }
+
+    /// What its configuration says, with the overrides of this node.
+    fn at_the_configuration(&self, preview: &mut Preview) -> Result<(), Diagnostic> {
+        let name = &self.inspected.package.name;
+        let own = match self.own_config() {
+            Ok(own) => own,
+            Err(problem) => {
+                preview.problems.push(problem);
+                return Ok(());
+            }
+        };
+        let texts = Texts {
+            dir: &self.forecast.dir,
+            format_version: self.text(".plugin_format_version").map(str::to_owned),
+            config: own.clone(),
+            is_file: &|path| self.has(path),
+        };
+        let resolved = installed::resolve(Some(&self.home), name, texts, &self.module);
+        let (spec, warnings) = match resolved {
+            Ok(resolved) => resolved,
+            Err(problems) => {
+                preview.problems.extend(problems);
+                return Ok(());
+            }
+        };
+        preview.dangers = own.map_or_else(Vec::new, |own| dangers::dangers(&own, &spec));
+        preview.persistent_paths = spec.general.persistent_paths.clone();
+        let commands = spec.apps.iter().map(|app| &app.command);
+        preview.ports = ports::named(
+            commands
+                .chain(spec.extra_daemons.iter().map(|extra| &extra.command))
+                .filter(|command| command.count > 0)
+                .map(|command| split_command(&command.command, &[], &[]).unwrap_or_default()),
+        );
+        preview.problems.extend(self.missing_interpreters(&spec));
+        preview.problems.extend(missing_dependencies(name, &preview.dependencies));
+        self.at_the_plan(spec, warnings, preview)
+    }
+
+    fn own_config(&self) -> Result<Option<Document>, Diagnostic> {
+        let parse = |text| ini::parse(text, "config.ini", Dialect::Plugin);
+        self.text("config.ini").map(parse).transpose()
+    }
+
+    /// What the node would be with it, beside what it is without.
+    fn at_the_plan(
+        &self,
+        spec: PluginSpec,
+        warnings: Vec<Diagnostic>,
+        preview: &mut Preview,
+    ) -> Result<(), Diagnostic> {
+        let mut plugins = installed::configurations(self.places, &self.module)?;
+        plugins.retain(|plugin| plugin.name != spec.name);
+        let without = self.plan(plugins.clone());
+        plugins.push(PluginInput {
+            name: spec.name.clone(),
+            dir: self.forecast.dir.clone(),
+            loaded: Ok(Loaded { spec: spec.clone(), env: BTreeMap::new(), warnings }),
+        });
+        let with = self.plan(plugins);
+        preview.served_at =
+            self.module.resolution.config.listen_address().map(|address| address.to_string());
+        preview.apps = spec.apps.iter().map(|app| app_of(&app.command, &spec, &with)).collect();
+        preview.extra_daemons =
+            spec.extra_daemons.iter().map(|extra| command_of(&extra.command)).collect();
+        let new = with.problems.into_iter().filter(|problem| !without.problems.contains(problem));
+        preview.problems.extend(new);
+        Ok(())
+    }
+
+    fn plan(&self, plugins: Vec<PluginInput>) -> Plan {
+        Plan::new(Inputs {
+            generation: 0,
+            module: &self.module.resolution.config,
+            module_problems: Vec::new(),
+            var_dir: self.places.var(),
+            short_dir: self.places.short_dir(),
+            log_dir: self.places.log(),
+            body_temp_dir: self.places.tmp(),
+            uuid: String::new(),
+            plugins,
+            front: None,
+            scales: BTreeMap::new(),
+            previous: None,
+        })
+    }
+
+    fn has_postinstall(&self) -> bool {
+        let Some(manifest) = &self.inspected.package.manifest else {
+            return self.has("postinstall");
+        };
+        manifest.members.iter().any(|member| {
+            let executable =
+                matches!(member.kind, MemberKind::File { mode, .. } if mode & 0o111 != 0);
+            member.path == "postinstall" && executable
+        })
+    }
+
+    fn dependencies(&self) -> Vec<Dependency> {
+        let text = self.text(".layerapi2_dependencies").unwrap_or_default();
+        let all = plugin_config::dependencies(text);
+        let plugins = all.iter().filter_map(|one| Some((one.plugin()?.to_string(), one.optional)));
+        let known = |plugin: String, optional| Dependency {
+            installed: store::current(&self.home, &plugin).is_ok(),
+            plugin,
+            optional,
+        };
+        plugins.map(|(plugin, optional)| known(plugin, optional)).collect()
+    }
+
+    /// Interpreters that are not there, or not those that its packages were compiled for.
+    fn missing_interpreters(&self, spec: &PluginSpec) -> Vec<Diagnostic> {
+        let files = &self.inspected.package.files;
+        let mut problems = Vec::new();
+        let sources = |file: &String| file.starts_with("python3_virtualenv_sources/");
+        if files.iter().any(sources) || base::runs_python(spec) {
+            let mark = self.text(&format!("{WHEELS}{WHEELS_MARK}")).unwrap_or_default();
+            let wheels = files.iter().filter_map(|file| file.strip_prefix(WHEELS));
+            let fits = python::find(spec.general.python.as_deref())
+                .and_then(|interpreter| check_wheels(wheels, mark, &interpreter));
+            problems.extend(fits.err());
+        }
+        if self.has("package.json") && python::on_path("node").is_none() {
+            problems.push(
+                Diagnostic::error("the interpreter node is not there")
+                    .because("the plugin has a package.json")
+                    .help("apt-get install nodejs"),
+            );
+        }
+        problems
+    }
+}
+
+fn missing_dependencies(name: &str, all: &[Dependency]) -> Vec<Diagnostic> {
+    let missing = all.iter().filter(|one| !one.optional && !one.installed);
+    let problem = |one: &Dependency| {
+        Diagnostic::error(format!("plugin {name} is refused"))
+            .kind(Kind::BadConfiguration)
+            .because(format!("it depends on the plugin {}, which is not installed", one.plugin))
+            .help(format!("install {} first", one.plugin))
+    };
+    missing.map(problem).collect()
+}
+
+fn command_of(spec: &CommandSpec) -> Command {
+    Command { name: spec.name.clone(), workers: spec.count, command: spec.command.clone() }
+}
+
+fn app_of(command: &CommandSpec, spec: &PluginSpec, plan: &Plan) -> App {
+    let mut app = App { command: command_of(command), routes: Vec::new(), files: Vec::new() };
+    let own = |plugin: &str, of: &str| plugin == spec.name && of == command.name;
+    for route in plan.table.routes.iter().filter(|route| own(&route.plugin, &route.app)) {
+        match &route.target {
+            Target::Static { root } => app.files.push((route.prefix.clone(), root.clone())),
+            Target::Upstream { .. } | Target::Fixed { .. } => app.routes.push(route.prefix.clone()),
+        }
+    }
+    app
+}

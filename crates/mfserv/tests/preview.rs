@@ -1,0 +1,170 @@
+//! `mfserv info FILE` says what an installation would do, and does nothing.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use mfserv_testkit::{Node, Plugin, programs};
+use serde_json::Value;
+
+use crate::install::{install, release};
+use crate::{Turn, node, samples};
+
+/// A plugin with everything that a preview speaks of.
+fn rich() -> Plugin {
+    Plugin::python("rich", programs::SERVES)
+        .key("general", "_persistent_paths", "db.sqlite3")
+        .key("app_main", "numprocesses", "3")
+        .app("more", "python3 {plugin_dir}/main.py {unix_socket_path}")
+        .key("app_more", "debug", "1")
+        .key("app_main", "prefix_based_routing_extra_routes", "/shared")
+        .key("extra_daemon_queue", "_cmd_and_args", "python3 {plugin_dir}/main.py --port 7777")
+        .key("extra_daemon_queue", "numprocesses", "1")
+        .file("crontab", "# jobs\n0 3 * * * {{MFSERV_CURRENT_PLUGIN_DIR}}/bin/clean\n")
+        .file("postinstall", "#!/bin/sh\necho ran > \"$MFMODULE_RUNTIME_HOME/ran\"\n")
+}
+
+/// Every path of the home with its kind and the time of its last change.
+fn state(node: &Node) -> Vec<(PathBuf, SystemTime)> {
+    let mut found = Vec::new();
+    let mut todo = vec![node.home().to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            let metadata = entry.metadata().unwrap();
+            found.push((entry.path(), metadata.modified().unwrap()));
+            if metadata.is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn packed(node: &Node, plugin: &Plugin) -> String {
+    release(node, &plugin.write(&node.path("work"))).to_string_lossy().into_owned()
+}
+
+#[test]
+fn what_a_package_would_do_is_said_and_nothing_of_it_is_done() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let file = packed(&node, &rich());
+    let before = state(&node);
+    let said = node.mfserv(&["info", &file, "--json"]).code(0).stdout;
+    let shown = node.mfserv(&["info", &file]).code(0);
+    assert_eq!(state(&node), before, "something was written");
+
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let app = &said["apps"][0];
+    assert_eq!((app["workers"].as_u64(), app["name"].as_str()), (Some(3), Some("main")));
+    assert!(app["command"].as_str().unwrap().contains("main.py"), "{app}");
+    for route in ["/rich", "/rich/main", "/shared"] {
+        assert!(app["routes"].as_array().unwrap().contains(&route.into()), "{route}: {app}");
+    }
+    assert_eq!(said["extra_daemons"][0]["workers"], 1);
+    assert_eq!(said["jobs"].as_array().unwrap().len(), 1);
+    assert_eq!(said["ports"], serde_json::json!([7777]));
+    assert_eq!(said["persistent_paths"], serde_json::json!(["db.sqlite3"]));
+    assert_eq!((&said["postinstall"], &said["replaces"]), (&true.into(), &Value::Null));
+    assert_eq!(said["number"], 1);
+    assert_eq!(said["dangers"].as_array().unwrap().len(), 2, "{said}");
+    let packed = std::fs::metadata(&file).unwrap().len();
+    assert_eq!(said["sizes"]["packed_bytes"], packed);
+    assert!(said["sizes"]["unpacked_bytes"].as_u64().unwrap() > 0);
+    assert!(said["sizes"]["free_bytes"].as_u64().unwrap() > 0);
+    assert_eq!(said["served_at"], node.address().to_string());
+    for text in ["3 workers of `", "extra daemon queue: 1 worker", "7777", "postinstall", "danger:"]
+    {
+        assert!(shown.stdout.contains(text), "{text}: {shown:?}");
+    }
+
+    // and it is what is done
+    let ran = node.mfserv(&["install", &file]).code(0);
+    assert!(ran.stderr.contains("warning: this plugin has a debug == 1"), "{ran:?}");
+    assert!(node.path("ran").is_file());
+    let installed = node.path("var/plugins/rich").canonicalize().unwrap();
+    assert_eq!(said["dir"], installed.to_string_lossy().as_ref());
+}
+
+#[test]
+fn what_an_installation_would_replace_and_remove_is_said() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let dir = node.path("work/sample_static");
+    samples().copy("sample_static", &dir);
+    let file = release(&node, &dir);
+    (0..5).for_each(|_| install(&node, &file));
+    let said = node.mfserv(&["info", &file.to_string_lossy(), "--json"]).code(0).stdout;
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&said["number"], &said["removes"]), (&6.into(), &serde_json::json!([1])));
+    assert!(said["replaces"]["dir"].as_str().unwrap().ends_with("/5"), "{said}");
+    install(&node, &file);
+    assert!(!node.path("var/releases/sample_static/1").exists());
+}
+
+#[test]
+fn why_a_package_would_be_refused_is_said_with_the_exit_code_of_the_installation() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let overrides = node.path("config/plugins/rich.ini");
+    let file = packed(&node, &rich());
+    std::fs::create_dir_all(overrides.parent().unwrap()).unwrap();
+    std::fs::write(&overrides, "[app_main]\nnumproceses=2\n").unwrap();
+    let ran = node.mfserv(&["info", &file]).code(4);
+    assert!(ran.stderr.contains("numproceses") && ran.stderr.contains("numprocesses"), "{ran:?}");
+    node.mfserv(&["install", &file]).code(4);
+    std::fs::remove_file(&overrides).unwrap();
+
+    let needy = Plugin::new("needy").file(".layerapi2_dependencies", "plugin_other@mfserv\n");
+    let ran = node.mfserv(&["info", &packed(&node, &needy)]).code(4);
+    assert!(ran.stderr.contains("other, which is not installed"), "{ran:?}");
+
+    node.add(&Plugin::new("rich"));
+    let ran = node.mfserv(&["info", &file]).code(5);
+    assert!(ran.stderr.contains("it is a link to"), "{ran:?}");
+    node.mfserv(&["install", &file]).code(5);
+}
+
+#[test]
+fn a_route_that_another_plugin_has_already_is_said_before_it_is_installed() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let other = Plugin::python("other", programs::SERVES).key(
+        "app_main",
+        "prefix_based_routing_extra_routes",
+        "/shared",
+    );
+    node.add(&other);
+    let ran = node.mfserv(&["info", &packed(&node, &rich())]).code(0);
+    assert!(ran.stderr.contains("two apps ask for the requests of /shared"), "{ran:?}");
+}
+
+#[test]
+fn a_file_that_is_no_package_is_refused_in_words_and_nothing_is_left() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.mfserv(&["list"]).code(0);
+    let file = packed(&node, &rich());
+    let whole = std::fs::read(&file).unwrap();
+    let bad = node.path("bad.plugin");
+    for (bytes, reason) in [
+        (&whole[..whole.len() / 2], "bad plugin file"),
+        (&b"not a package"[..], "bad plugin file"),
+        (&[whole.as_slice(), b"more"].concat(), "bad plugin file"),
+    ] {
+        std::fs::write(&bad, bytes).unwrap();
+        for verb in ["info", "install"] {
+            let before = state(&node).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+            let ran = node.mfserv(&[verb, &bad.to_string_lossy()]).code(1);
+            assert!(ran.stderr.contains(reason) && ran.stderr.contains("because: "), "{ran:?}");
+            let lock = Path::new("var/releases");
+            let after = state(&node).into_iter().map(|(path, _)| path);
+            let after: Vec<_> = after.filter(|p| !p.starts_with(node.home().join(lock))).collect();
+            let before: Vec<_> =
+                before.into_iter().filter(|p| !p.starts_with(node.home().join(lock))).collect();
+            assert_eq!(after, before, "{verb}");
+        }
+    }
+    let missing = node.mfserv(&["info", "./nothing.plugin"]).code(1);
+    assert!(missing.stderr.contains("nothing.plugin"), "{missing:?}");
+}
