@@ -181,6 +181,29 @@ pub enum Fact {
         /// Milliseconds until the next start in this slot; `None` when none is wanted.
         restart_in_ms: Option<u64>,
     },
+    /// Files of a plugin changed: its workers are about to be renewed.
+    FilesChanged {
+        /// The plugin.
+        plugin: String,
+        /// Some of the files, below the plugin's directory.
+        files: Vec<String>,
+        /// How many others.
+        more: u32,
+    },
+    /// The new code of a plugin serves.
+    Renewed {
+        /// The plugin.
+        plugin: String,
+        /// Since the first change, milliseconds.
+        after_ms: u64,
+    },
+    /// The new code of a plugin does not start: what served before goes on serving.
+    NotRenewed {
+        /// The plugin.
+        plugin: String,
+        /// Why, with the last lines of what did not start.
+        problem: Diagnostic,
+    },
     /// Output of a worker was dropped (the disk is slower than it writes).
     OutputDropped {
         /// The process.

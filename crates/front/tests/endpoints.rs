@@ -37,7 +37,7 @@ fn the_front_has_its_own_paths() {
     for (word, status, body) in
         [("STARTING", 503, "STARTING"), ("RUNNING", 200, "OK\n"), ("STOPPING", 503, "STOPPING")]
     {
-        front.daemon.say(&ToFront::State { word: word.into() });
+        front.daemon.say(&ToFront::State { word: word.into(), broken: Default::default() });
         front.daemon.stats();
         let answer = front.get("/__health");
         assert_eq!((answer.status, answer.text().as_str()), (status, body));

@@ -5,17 +5,20 @@
 //! at any moment: the keeper restarts it, and it begins here again.
 
 mod autorestart;
+mod breakages;
 mod events;
+mod file_watch;
 mod fronts;
 mod last_plan;
 mod node;
 mod prepare;
 mod reconcile;
+mod renewal;
 mod state;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
@@ -27,6 +30,7 @@ use tokio::sync::mpsc;
 use crate::configure::Set;
 use crate::control::server;
 use crate::places::Places;
+use breakages::Breakages;
 use events::Events;
 use fronts::Fronts;
 use node::{Node, Parts};
@@ -68,6 +72,8 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     let admitted = connected.connect(&living_fronts, &alive).await;
 
     let (told, serving) = (fronts.clone(), !living_fronts.is_empty());
+    let breakages: Arc<Mutex<Breakages>> = Arc::default();
+    let broken = breakages.clone();
     let keeper_state = found.clone();
     let generation = connected.generation;
     let record = events.clone();
@@ -78,6 +84,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
         traffic: Box::new(fronts.clone()),
         emit: Arc::new(move |fact| {
             told.notice(&fact);
+            breakages::noticed(&broken, &fact, &told);
             record.record(fact);
         }),
         run_dir: places.run(),
@@ -93,6 +100,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
         keeper,
         supervisor: supervisor.clone(),
         fronts,
+        breakages,
         found: keeper_state,
         generation,
     });

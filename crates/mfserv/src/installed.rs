@@ -159,6 +159,17 @@ fn read_spec_with(
     dir: &Path,
     module: &Module,
 ) -> Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>> {
+    if let Some(gone) = std::fs::read_link(dir).ok().filter(|_| !dir.exists()) {
+        return Err(vec![
+            Diagnostic::error(format!("the directory of plugin {name} has gone"))
+                .kind(Kind::BadConfiguration)
+                .because(format!("{} leads to {}", dir.display(), gone.display()))
+                .help(format!(
+                    "put it back; or link another one: `mfserv dev DIR`; or `mfserv uninstall \
+                     {name}`. Workers that live go on serving"
+                )),
+        ]);
+    }
     let known = label::read_name(dir).map_err(|problem| vec![problem])?;
     if known != name {
         return Err(vec![

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mfserv_core::event::{Event, Fact};
+use mfserv_core::event::{EndReason, Event, Fact};
 
 /// Milliseconds since the Unix epoch, now.
 pub fn now_ms() -> u64 {
@@ -69,18 +69,37 @@ fn fact(fact: &Fact) -> String {
             if let Some(ms) = restart_in_ms.filter(|ms| *ms > 0) {
                 text += &format!("; next start in {}", span(ms));
             }
-            let asked = matches!(why, mfserv_core::event::EndReason::Asked { .. });
+            let asked = matches!(
+                why,
+                EndReason::Asked { .. } | EndReason::FilesChanged | EndReason::TooOld
+            );
             if !asked && !last_output.trim().is_empty() {
                 text += &indented(last_output, 10);
             }
             text
         }
+        Fact::FilesChanged { plugin, files, more } => {
+            format!("{plugin}: {} changed: renewing", changed(files, *more))
+        }
+        Fact::Renewed { plugin, after_ms } => {
+            format!("{plugin} serves the new code after {}", span(*after_ms))
+        }
+        Fact::NotRenewed { problem, .. } => problem.to_string(),
         Fact::OutputDropped { id, bytes: n } => {
             format!("{id} writes faster than the disk: {} of its output dropped", bytes(*n))
         }
         Fact::Scaled { watcher, count } => format!("{watcher} scaled to {count}"),
         Fact::WorkerTrouble { worker, cause } => format!("{worker} did not behave: {cause}"),
         Fact::Note { text } => text.clone(),
+    }
+}
+
+/// Files that have changed: `main/wsgi.py, config.ini and 3 others`.
+pub fn changed(files: &[String], more: u32) -> String {
+    match more {
+        0 => files.join(", "),
+        1 => format!("{} and another file", files.join(", ")),
+        _ => format!("{} and {more} others", files.join(", ")),
     }
 }
 

@@ -8,8 +8,9 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::label::read_small;
 
-/// The most directories of one plugin that are watched.
-const MOST_DIRECTORIES: usize = 10_000;
+/// The files that the rules are in.
+const INCLUDES: &str = ".autorestart_includes";
+const EXCLUDES: &str = ".autorestart_excludes";
 
 /// The rules of one plugin.
 #[derive(Debug)]
@@ -17,19 +18,28 @@ pub struct WatchRules {
     dir: PathBuf,
     includes: Option<Gitignore>,
     excludes: Gitignore,
+    texts: [Option<String>; 2],
+}
+
+/// Two are equal if the same is written in the same place.
+impl PartialEq for WatchRules {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.dir, &self.texts) == (&other.dir, &other.texts)
+    }
 }
 
 impl WatchRules {
     /// The rules of the plugin in `dir` (a real path); `None` if it has neither file:
     /// then nothing is watched. A pattern that cannot be read is left out.
     pub fn read(dir: &Path) -> Option<WatchRules> {
-        let includes = patterns(dir, ".autorestart_includes");
-        let excludes = patterns(dir, ".autorestart_excludes");
-        if includes.is_none() && excludes.is_none() {
+        let texts = [INCLUDES, EXCLUDES].map(|name| text(&dir.join(name)));
+        if texts.iter().all(Option::is_none) {
             return None;
         }
-        let excludes = excludes.unwrap_or_else(Gitignore::empty);
-        Some(WatchRules { dir: dir.to_owned(), includes, excludes })
+        let [includes, excludes] = &texts;
+        let includes = includes.as_deref().and_then(patterns);
+        let excludes = excludes.as_deref().and_then(patterns).unwrap_or_else(Gitignore::empty);
+        Some(WatchRules { dir: dir.to_owned(), includes, excludes, texts })
     }
 
     /// The plugin's directory.
@@ -37,31 +47,20 @@ impl WatchRules {
         &self.dir
     }
 
-    /// A change of this file renews the workers.
+    /// A change of this file renews the workers. (The rules themselves do: what they hid
+    /// may have changed.)
     pub fn concerns(&self, path: &Path) -> bool {
         let Ok(below) = path.strip_prefix(&self.dir) else { return false };
+        if [INCLUDES, EXCLUDES].iter().any(|name| below == Path::new(name)) {
+            return true;
+        }
         let included = |includes: &Gitignore| includes.matched(below, false).is_ignore();
         !self.is_excluded(below, false) && self.includes.as_ref().is_none_or(included)
     }
 
-    /// The directory itself and all below it that are not excluded, nearest first.
-    pub fn directories(&self, from: &Path) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut todo = std::collections::VecDeque::from([from.to_owned()]);
-        while let Some(dir) = todo.pop_front() {
-            let below = dir.strip_prefix(&self.dir).unwrap_or(Path::new(""));
-            if self.is_excluded(below, true) || found.len() >= MOST_DIRECTORIES {
-                continue;
-            }
-            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-                // A link to a directory is not followed: it may lead anywhere.
-                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    todo.push_back(entry.path());
-                }
-            }
-            found.push(dir);
-        }
-        found
+    /// Nothing in this directory, or below it, renews the workers.
+    pub fn skips(&self, dir: &Path) -> bool {
+        self.is_excluded(dir.strip_prefix(&self.dir).unwrap_or(Path::new("")), true)
     }
 
     fn is_excluded(&self, below: &Path, is_dir: bool) -> bool {
@@ -72,12 +71,15 @@ impl WatchRules {
     }
 }
 
-fn patterns(dir: &Path, name: &str) -> Option<Gitignore> {
-    let text = match read_small(&dir.join(name)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(_) => String::new(),
-    };
+/// What is written in a file; nothing, if it cannot be read although it is there.
+fn text(file: &Path) -> Option<String> {
+    match read_small(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        read => Some(read.unwrap_or_default()),
+    }
+}
+
+fn patterns(text: &str) -> Option<Gitignore> {
     let mut builder = GitignoreBuilder::new("");
     for line in text.lines() {
         let _ = builder.add_line(None, line);
@@ -98,9 +100,6 @@ mod tests {
         for name in ["autorestart_includes", "autorestart_excludes"] {
             std::fs::copy(shared.join(name), dir.join(format!(".{name}"))).unwrap();
         }
-        for sub in ["main/deep", "local/lib", "node_modules/x", ".git/objects"] {
-            std::fs::create_dir_all(dir.join(sub)).unwrap();
-        }
         let rules = WatchRules::read(&dir).unwrap();
         for (path, concerns) in [
             ("main/wsgi.py", true),
@@ -111,10 +110,21 @@ mod tests {
             ("node_modules/x/index.js", false),
             ("main/__pycache__/wsgi.cpython-311.pyc", false),
             (".git/x.py", false),
+            (".autorestart_excludes", true),
         ] {
             assert_eq!(rules.concerns(&dir.join(path)), concerns, "{path}");
         }
-        let watched = rules.directories(&dir);
-        assert_eq!(watched, [dir.clone(), dir.join("main"), dir.join("main/deep")]);
+        for (sub, skipped) in [
+            ("", false),
+            ("main", false),
+            ("main/deep", false),
+            ("local/lib", true),
+            (".git/x", true),
+        ] {
+            assert_eq!(rules.skips(&dir.join(sub)), skipped, "{sub}");
+        }
+        assert_eq!(WatchRules::read(&dir).unwrap(), rules);
+        std::fs::write(dir.join(EXCLUDES), "*.py").unwrap();
+        assert_ne!(WatchRules::read(&dir).unwrap(), rules);
     }
 }

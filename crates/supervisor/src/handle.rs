@@ -20,7 +20,7 @@ pub(crate) enum Message {
     Apply(Vec<WatcherSpec>),
     Prepare(Vec<WatcherSpec>),
     Abandon(Vec<WatcherName>),
-    Renew(Vec<WatcherName>, EndReason),
+    Renew(Vec<WatcherName>, EndReason, oneshot::Sender<Vec<WatcherName>>),
     Restart(Vec<WatcherName>, EndReason),
     Ready(WorkerId),
     Drained(WorkerId),
@@ -49,9 +49,13 @@ impl Handle {
     }
 
     /// What was prepared of these watchers takes over from what serves, whatever the
-    /// slot, and the other slots are started anew: fresh code on the same plan.
-    pub fn renew(&self, watchers: Vec<WatcherName>, why: EndReason) {
-        self.send(Message::Renew(watchers, why));
+    /// slot, and the other slots are started anew: fresh code on the same plan. Returns the
+    /// watchers of which something was prepared and ready: a plan that came in between may
+    /// have given it up.
+    pub async fn renew(&self, watchers: Vec<WatcherName>, why: EndReason) -> Vec<WatcherName> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Renew(watchers, why, reply));
+        answer.await.unwrap_or_default()
     }
 
     /// Give up what was prepared of these watchers.

@@ -67,8 +67,9 @@ impl Supervisor {
         self.forget_watcher_if_over(name);
     }
 
-    /// A plan has come into force. If workers were prepared for it in every slot, they
-    /// take over; else what was prepared is of no use.
+    /// A plan has come into force that wants something else of this watcher. If workers
+    /// were prepared for it in every slot, they take over; else what was prepared is of no
+    /// use. (What a plan does not change goes on being prepared.)
     pub(crate) fn promote(&mut self, name: &WatcherName) {
         let Some(watcher) = self.watchers.get(name) else { return };
         let count = watcher.count;
@@ -86,15 +87,18 @@ impl Supervisor {
 
     /// Fresh code serves from here: the first prepared worker takes over from all that
     /// serve, and the other slots are filled with its like.
-    pub(crate) fn renew(&mut self, name: &WatcherName, why: &EndReason) {
-        let Some(watcher) = self.watchers.get(name) else { return };
+    /// False if nothing was prepared.
+    pub(crate) fn renew(&mut self, name: &WatcherName, why: &EndReason) -> bool {
+        let Some(watcher) = self.watchers.get(name) else { return false };
         let fits = |w: &&Worker| w.prepared && w.phase() == Phase::Ready;
         let fresh: Vec<WorkerId> =
             watcher.workers.values().filter(fits).map(|w| w.id.clone()).collect();
-        if !fresh.is_empty() {
-            self.take_over(name, &fresh, why);
-            self.reconcile(name);
+        if fresh.is_empty() {
+            return false;
         }
+        self.take_over(name, &fresh, why);
+        self.reconcile(name);
+        true
     }
 
     fn take_over(&mut self, name: &WatcherName, fresh: &[WorkerId], why: &EndReason) {

@@ -162,7 +162,10 @@ impl Supervisor {
             Message::Apply(specs) => self.apply(specs),
             Message::Prepare(specs) => self.prepare(specs),
             Message::Abandon(names) => names.iter().for_each(|name| self.abandon(name)),
-            Message::Renew(names, why) => names.iter().for_each(|name| self.renew(name, &why)),
+            Message::Renew(names, why, reply) => {
+                let renewed = names.into_iter().filter(|name| self.renew(name, &why));
+                let _ = reply.send(renewed.collect());
+            }
             Message::Restart(names, why) => self.restart(&names, &why),
             Message::Ready(id) => self.drive(&id, Input::Ready),
             Message::Drained(id) => self.drive(&id, Input::Drained),
@@ -207,33 +210,38 @@ impl Supervisor {
         let (apps, roles): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|name| name.plugin().is_some());
         for name in roles.into_iter().chain(apps) {
-            self.want(&name, wanted.get(&name));
-            self.promote(&name);
+            let changed = self.want(&name, wanted.get(&name));
+            if changed {
+                self.promote(&name);
+            }
             self.reconcile(&name);
         }
     }
 
-    fn want(&mut self, name: &WatcherName, spec: Option<&WatcherSpec>) {
+    /// Sets what is wanted of a watcher; true if that is something else than before.
+    fn want(&mut self, name: &WatcherName, spec: Option<&WatcherSpec>) -> bool {
         let saved = self.remembered.get(name).cloned();
         let Some(spec) = spec else {
             if let Some(watcher) = self.watchers.get_mut(name) {
                 watcher.count = 0;
             }
-            return;
+            return true;
         };
         let watcher = self.watchers.entry(name.clone()).or_insert_with(|| {
             let mut watcher = Watcher::new(spec);
             watcher.remember(saved.unwrap_or_default());
             watcher
         });
+        let fingerprint = spec.fingerprint();
+        let changed = watcher.count != spec.count || watcher.fingerprint != fingerprint;
         watcher.count = spec.count;
         watcher.rolling.retain(|slot| *slot <= spec.count);
-        let fingerprint = spec.fingerprint();
         if watcher.fingerprint != fingerprint {
             watcher.backoffs.clear();
         }
         watcher.fingerprint = fingerprint;
         watcher.spec = Arc::new(spec.clone());
+        changed
     }
 
     /// Brings one watcher from what lives to what is wanted.

@@ -21,6 +21,18 @@ pub struct Peer {
     pub socket: PathBuf,
 }
 
+/// Why the newest code of a plugin under development does not start: what its developer
+/// sees on the page. Plain text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breakage {
+    /// What does not start, and how it ended.
+    pub what: String,
+    /// The last lines of its output: at most 4 KiB.
+    pub output: String,
+    /// Since when, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
 /// The daemon to a front.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
@@ -68,6 +80,9 @@ pub enum ToFront {
     State {
         /// The word.
         word: String,
+        /// By name, the plugins under development whose newest code does not start.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        broken: BTreeMap<String, Breakage>,
     },
     /// Answered by `Stats`.
     Stats,

@@ -150,8 +150,9 @@ fn obey(
             front.forget(&upstream, &worker);
             None
         }
-        ToFront::State { word } => {
+        ToFront::State { word, broken } => {
             front.set_word(word);
+            front.broken.set(broken);
             None
         }
         ToFront::Stats => Some(FromFront::Stats(Stats {

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::answer;
 use super::client::Client;
+use super::dev_page;
 use super::forward::Fault;
 use super::h1::{Framing, RequestHead};
 use super::lane::Lane;
@@ -40,6 +41,8 @@ pub enum Endpoint<'a> {
     SocketDown(&'a str),
     /// Traffic again.
     SocketUp(&'a str),
+    /// Does the newest code of this plugin start?
+    Dev(&'a str),
 }
 
 impl<'a> Endpoint<'a> {
@@ -60,7 +63,8 @@ impl<'a> Endpoint<'a> {
             "upstream_status" => Some(Endpoint::Upstreams),
             _ => {
                 let down = own.strip_prefix("socket_down/").map(Endpoint::SocketDown);
-                down.or_else(|| own.strip_prefix("socket_up/").map(Endpoint::SocketUp))
+                let up = || own.strip_prefix("socket_up/").map(Endpoint::SocketUp);
+                down.or_else(up).or_else(|| own.strip_prefix("dev/").map(Endpoint::Dev))
             }
         }
     }
@@ -115,6 +119,7 @@ pub async fn answer(
             }
             (200, "text/plain", String::new())
         }
+        Endpoint::Dev(plugin) => dev_page::state(&front.broken, plugin, head),
         Endpoint::SocketUp(name) => {
             steer(front, &socket_of(name)?, true);
             (200, "text/plain", String::new())

@@ -5,6 +5,7 @@ mod answer;
 mod buffer;
 mod client;
 mod control;
+mod dev_page;
 mod endpoints;
 mod error_log;
 mod files;

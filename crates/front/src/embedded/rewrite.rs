@@ -4,6 +4,7 @@ use mfserv_core::route::ServerSettings;
 
 use super::answer;
 use super::buffer::{Buffer, Lent};
+use super::dev_page;
 use super::h1::{Framing, Name, RequestHead, ResponseHead};
 use super::visit::Visit;
 
@@ -165,6 +166,9 @@ pub fn put_answer(
     }
     if settings.add_request_id {
         out.push_all(&[b"X-Request-Id: ", &visit.id, b"\r\n"]);
+    }
+    if visit.broken {
+        dev_page::put_field(out);
     }
     put_connection(out, reply, head, visit);
     out.push(b"\r\n");

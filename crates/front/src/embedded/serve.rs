@@ -10,6 +10,7 @@ use mfserv_core::route::{self, ServerSettings, Target};
 use super::answer;
 use super::buffer::Lent;
 use super::client::{Arrival, Client, Patience};
+use super::dev_page;
 use super::endpoints::{self, Endpoint};
 use super::files;
 use super::forward::{Fault, Forwarding};
@@ -174,8 +175,17 @@ async fn answer(
     };
     let route = &in_force.table.routes[hit.index];
     visit.of_plugin(&route.plugin);
+    let broken = lane.front.broken.of(&route.plugin).filter(|_| dev_page::is_for(client, head));
     match (&route.target, &in_force.apps[hit.index]) {
         (Target::Upstream { .. }, Some(app)) => {
+            visit.broken = broken.is_some();
+            if let Some(breakage) = broken.filter(|one| dev_page::stands_before(head, one)) {
+                visit.keep &= head.framing == Framing::None;
+                let old_serves = app.upstream.peers().iter().any(|peer| peer.serves);
+                let what = (if old_serves { 500 } else { 503 }, "broken_edit", &*breakage);
+                dev_page::put(&mut client.out, settings, visit, head, what);
+                return Ok(());
+            }
             Forwarding { lane, client, head, visit, app, settings, reply, back }.run().await
         }
         (Target::Upstream { .. }, None) => {
@@ -214,7 +224,7 @@ async fn finish(
         }
         Err(Fault::Cut) => visit.keep = false,
         Err(Fault::Answer(status, cause)) => {
-            put_fault(client, settings, desk, status, cause);
+            put_fault(lane, client, settings, desk, (status, cause));
             if status >= 500 {
                 let id = String::from_utf8_lossy(&desk.visit.id);
                 let path = String::from_utf8_lossy(desk.head.written_target());
@@ -227,11 +237,11 @@ async fn finish(
 }
 
 fn put_fault(
+    lane: &Lane,
     client: &mut Client,
     settings: &ServerSettings,
     desk: &mut Desk,
-    status: u16,
-    cause: &str,
+    (status, cause): (u16, &str),
 ) {
     let Desk { head, visit, .. } = desk;
     // After these the rest of what the client sends cannot be understood, or is unread.
@@ -242,6 +252,12 @@ fn put_fault(
         405 => &[("Allow", "GET, HEAD")],
         _ => &[],
     };
+    if let Some(breakage) =
+        lane.front.broken.of(&visit.plugin).filter(|_| visit.broken && status >= 502)
+    {
+        let what = (status, cause, &*breakage);
+        return dev_page::put(&mut client.out, settings, visit, head, what);
+    }
     let to_head = visit.understood && head.method() == b"HEAD";
     answer::put_error(&mut client.out, settings, visit, to_head, (status, cause, fields));
 }

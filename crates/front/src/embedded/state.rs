@@ -10,6 +10,7 @@ use mfserv_core::wire::front::{Peer, UpstreamStats};
 use tokio::sync::{Notify, watch};
 
 use super::alarm::Bell;
+use super::dev_page::Broken;
 use super::error_log::ErrorLog;
 use super::log::Log;
 use super::trust::Trust;
@@ -97,6 +98,8 @@ pub struct Front {
     pub access: Log,
     /// The error log.
     pub errors: ErrorLog,
+    /// Plugins under development whose newest code does not start.
+    pub broken: Broken,
     connections: AtomicU64,
     accepted: AtomicU64,
 }
@@ -136,6 +139,7 @@ impl Front {
             troubles: Mutex::default(),
             access,
             errors,
+            broken: Broken::default(),
             connections: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
         })

@@ -32,6 +32,8 @@ pub struct Visit {
     pub understood: bool,
     /// What the client says in X-Forwarded-* is passed on.
     pub trusted: bool,
+    /// It is the developer's, and the newest code of the plugin does not start.
+    pub broken: bool,
 }
 
 impl Visit {
@@ -48,6 +50,7 @@ impl Visit {
             keep: false,
             understood: false,
             trusted: false,
+            broken: false,
         }
     }
 
@@ -64,6 +67,7 @@ impl Visit {
         self.keep = false;
         self.understood = false;
         self.trusted = false;
+        self.broken = false;
     }
 
     /// Names the plugin.

@@ -1,42 +1,59 @@
-//! Files of a plugin change: its workers are renewed. The old code serves until the new
-//! one is ready; if it does not start, it goes on serving.
+//! Files of a plugin change: its workers are renewed. Here it is noticed which plugin is
+//! meant, and when the change is over; [`super::renewal`] does the rest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mfserv_core::event::{EndReason, Fact};
-use mfserv_core::names::WatcherName;
-use mfserv_core::plan::Plan;
-use mfserv_core::watcher::WatcherSpec;
+use mfserv_core::Diagnostic;
+use mfserv_core::event::Fact;
+use mfserv_core::plan::{Plan, PlannedPlugin};
 use mfserv_plugin::watch_rules::WatchRules;
-use mfserv_supervisor::Until;
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
+use super::file_watch::{Change, FileWatch};
 use super::node::Node;
+use super::renewal::{Edit, Edits};
 
 /// An editor writes several files, or one several times: this long nothing more happens.
 const QUIET: Duration = Duration::from_millis(30);
 /// But somebody who saves all the time is served too.
 const LONGEST: Duration = Duration::from_millis(500);
+/// The most directories of one plugin that are watched.
+const MOST_DIRECTORIES: usize = 10_000;
+/// How often it is looked whether a directory that has gone is there again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Watches the plugins of the plan in force.
 pub struct Autorestart {
-    watcher: RecommendedWatcher,
-    changes: mpsc::UnboundedReceiver<notify::Event>,
-    plugins: BTreeMap<String, WatchRules>,
-    watched: BTreeSet<PathBuf>,
-    /// Plugins with changes: the first and the last of them.
-    dirty: BTreeMap<String, (Instant, Instant)>,
+    node: Node,
+    watch: FileWatch,
+    plugins: BTreeMap<String, Watched>,
+}
+
+/// One plugin.
+struct Watched {
+    rules: WatchRules,
+    /// Where it is linked from.
+    link: PathBuf,
+    /// Its directory has gone: since when that was not looked at.
+    gone: Option<Instant>,
+    /// What has changed, and when it did last.
+    pending: Option<(Edit, Instant)>,
+    /// Where it is told.
+    edits: Arc<Edits>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.edits.close();
+    }
 }
 
 /// Watches for as long as the daemon lives. `plans` brings each plan that comes into force.
-pub async fn run(node: Node, mut plans: mpsc::UnboundedReceiver<std::sync::Arc<Plan>>) {
-    let Some(mut autorestart) = Autorestart::new() else {
-        let text = "files are not watched: this system has no inotify to give".into();
-        return node.parts.events.record(Fact::Note { text });
-    };
+pub async fn run(node: Node, mut plans: mpsc::UnboundedReceiver<Arc<Plan>>) {
+    let mut autorestart = Autorestart { node, watch: FileWatch::new(), plugins: BTreeMap::new() };
     loop {
         let due = autorestart.next_due();
         let wait = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
@@ -45,163 +62,176 @@ pub async fn run(node: Node, mut plans: mpsc::UnboundedReceiver<std::sync::Arc<P
                 Some(plan) => autorestart.follow(&plan),
                 None => return,
             },
-            event = autorestart.changes.recv() => match event {
-                Some(event) => autorestart.note(&event),
-                None => return,
-            },
+            changes = autorestart.watch.next() => {
+                changes.into_iter().for_each(|change| autorestart.note(change));
+            }
             () = tokio::time::sleep_until(wait.into()) => {}
         }
-        for plugin in autorestart.take_due() {
-            let node = node.clone();
-            tokio::spawn(async move { node.files_changed(&plugin).await });
+        autorestart.look_for_the_gone();
+        autorestart.tell_due();
+        if let Some(problem) = autorestart.watch.shortage() {
+            autorestart.node.parts.events.record(Fact::Problem { problem });
         }
     }
 }
 
 impl Autorestart {
-    fn new() -> Option<Autorestart> {
-        let (sender, changes) = mpsc::unbounded_channel();
-        let tell = move |event: notify::Result<notify::Event>| {
-            if let Ok(event) = event {
-                let _ = sender.send(event);
-            }
-        };
-        let watcher = notify::recommended_watcher(tell).ok()?;
-        Some(Autorestart {
-            watcher,
-            changes,
-            plugins: BTreeMap::new(),
-            watched: BTreeSet::new(),
-            dirty: BTreeMap::new(),
-        })
-    }
-
     /// The plugins of this plan are watched from now on, and no others.
     fn follow(&mut self, plan: &Plan) {
-        self.plugins.clear();
-        let mut wanted = BTreeSet::new();
+        let mut before = std::mem::take(&mut self.plugins);
         for plugin in plan.plugins.iter().filter(|_| plan.autorestart) {
-            let Ok(dir) = plugin.dir.canonicalize() else { continue };
-            let Some(rules) = WatchRules::read(&dir) else { continue };
-            wanted.extend(rules.directories(&dir));
-            self.plugins.insert(plugin.name.clone(), rules);
+            let known = before.remove(&plugin.name);
+            if let Some(watched) = self.followed(plugin, known) {
+                self.plugins.insert(plugin.name.clone(), watched);
+            }
         }
-        for gone in self.watched.difference(&wanted) {
-            let _ = self.watcher.unwatch(gone);
+        for leaving in before.into_values() {
+            self.watch.unwatch_below(leaving.rules.dir());
         }
-        for fresh in wanted.difference(&self.watched) {
-            let _ = self.watcher.watch(fresh, RecursiveMode::NonRecursive);
-        }
-        self.watched = wanted;
     }
 
-    fn note(&mut self, event: &notify::Event) {
-        if matches!(
-            event.kind,
-            EventKind::Access(_) | EventKind::Modify(notify::event::ModifyKind::Metadata(_))
-        ) {
-            return;
+    fn followed(&mut self, plugin: &PlannedPlugin, known: Option<Watched>) -> Option<Watched> {
+        let rules = plugin.dir.canonicalize().ok().and_then(|dir| WatchRules::read(&dir));
+        let there = plugin.dir.exists();
+        if let Some(mut known) = known {
+            if rules.as_ref() == Some(&known.rules) && known.gone.is_none() || !there {
+                return Some(known);
+            }
+            self.watch.unwatch_below(known.rules.dir());
+            known.rules = rules?;
+            known.gone = None;
+            self.watch_below(&known.rules, known.rules.dir());
+            return Some(known);
         }
-        for path in &event.paths {
-            let owner = self.plugins.iter().find(|(_, rules)| path.starts_with(rules.dir()));
-            let Some((name, rules)) = owner else { continue };
-            // A directory that appears brings files that nobody will tell about.
-            let mut brought = false;
-            if matches!(event.kind, EventKind::Create(_) | EventKind::Modify(_)) && path.is_dir() {
-                for dir in rules.directories(path) {
-                    let _ = self.watcher.watch(&dir, RecursiveMode::NonRecursive);
-                    brought |= holds_a_concern(rules, &dir);
-                    self.watched.insert(dir);
+        let rules = rules?;
+        self.watch_below(&rules, rules.dir());
+        let edits = Edits::new();
+        tokio::spawn(self.node.clone().renew_when_edited(plugin.name.clone(), edits.clone()));
+        let link = plugin.dir.clone();
+        Some(Watched { rules, link, gone: None, pending: None, edits })
+    }
+
+    /// Watches a directory and all below it that the rules do not skip, nearest first.
+    /// Returns whether a file is there that concerns the plugin.
+    fn watch_below(&mut self, rules: &WatchRules, from: &Path) -> bool {
+        let mut concerns = false;
+        let mut watched = 0;
+        let mut todo = std::collections::VecDeque::from([from.to_owned()]);
+        while let Some(dir) = todo.pop_front() {
+            if rules.skips(&dir) {
+                continue;
+            }
+            if watched == MOST_DIRECTORIES {
+                self.say_too_many(rules.dir());
+                break;
+            }
+            watched += 1;
+            // First watched, then read: what comes in between is seen twice, not never.
+            self.watch.watch(&dir);
+            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+                // A link to a directory is not followed: it may lead anywhere.
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => todo.push_back(entry.path()),
+                    Ok(_) => concerns |= rules.concerns(&entry.path()),
+                    Err(_) => {}
                 }
             }
-            if brought || rules.concerns(path) && !path.is_dir() {
-                let now = Instant::now();
-                self.dirty.entry(name.clone()).or_insert((now, now)).1 = now;
-            }
         }
+        concerns
     }
 
-    fn due_at(&(first, last): &(Instant, Instant)) -> Instant {
-        (last + QUIET).min(first + LONGEST)
+    fn say_too_many(&self, dir: &Path) {
+        let problem = Diagnostic::warning("not every changed file will be seen")
+            .because(format!("{} has more than {MOST_DIRECTORIES} directories", dir.display()))
+            .help("name in .autorestart_excludes what need not be watched");
+        self.node.parts.events.record(Fact::Problem { problem });
+    }
+
+    fn note(&mut self, change: Change) {
+        let path = match &change {
+            Change::Anything => return self.look_at_everything(),
+            Change::File(path) | Change::DirectoryCame(path) | Change::DirectoryGone(path) => path,
+        };
+        let owner = self.plugins.iter().find(|(_, one)| path.starts_with(one.rules.dir()));
+        let Some((name, _)) = owner else { return };
+        let (name, path) = (name.clone(), path.clone());
+        let Some(mut plugin) = self.plugins.remove(&name) else { return };
+        match change {
+            Change::DirectoryGone(_) if path == plugin.rules.dir() => {
+                self.watch.unwatch_below(&path);
+                plugin.gone = Some(Instant::now());
+                plugin.changed(None);
+            }
+            // What was in it has gone with it; a skipped one did not matter.
+            Change::DirectoryGone(_) if !plugin.rules.skips(&path) => plugin.changed(Some(&path)),
+            Change::DirectoryCame(_) if self.watch_below(&plugin.rules, &path) => {
+                plugin.changed(Some(&path));
+            }
+            Change::File(_) if plugin.rules.concerns(&path) => plugin.changed(Some(&path)),
+            _ => {}
+        }
+        self.plugins.insert(name, plugin);
+    }
+
+    /// Changes were lost: as if every plugin had changed.
+    fn look_at_everything(&mut self) {
+        let mut plugins = std::mem::take(&mut self.plugins);
+        for plugin in plugins.values_mut().filter(|plugin| plugin.gone.is_none()) {
+            self.watch_below(&plugin.rules, plugin.rules.dir());
+            plugin.changed(None);
+        }
+        self.plugins = plugins;
+    }
+
+    /// A directory that has gone may come again (a checkout, a move there and back).
+    fn look_for_the_gone(&mut self) {
+        let mut plugins = std::mem::take(&mut self.plugins);
+        for plugin in plugins.values_mut() {
+            if plugin.gone.is_none_or(|looked| looked.elapsed() < LOOK_AGAIN) {
+                continue;
+            }
+            plugin.gone = Some(Instant::now());
+            let Ok(dir) = plugin.link.canonicalize() else { continue };
+            let Some(rules) = WatchRules::read(&dir) else { continue };
+            self.watch_below(&rules, rules.dir());
+            plugin.rules = rules;
+            plugin.gone = None;
+            plugin.changed(None);
+        }
+        self.plugins = plugins;
     }
 
     fn next_due(&self) -> Option<Instant> {
-        self.dirty.values().map(Self::due_at).min()
+        let changed = self.plugins.values().filter_map(Watched::due_at);
+        let gone = self.plugins.values().filter_map(|plugin| plugin.gone);
+        changed.chain(gone.map(|looked| looked + LOOK_AGAIN)).min()
     }
 
-    fn take_due(&mut self) -> Vec<String> {
+    fn tell_due(&mut self) {
         let now = Instant::now();
-        let due = self.dirty.iter().filter(|(_, times)| Self::due_at(times) <= now);
-        let due: Vec<String> = due.map(|(name, _)| name.clone()).collect();
-        for name in &due {
-            self.dirty.remove(name);
-        }
-        due
-    }
-}
-
-fn holds_a_concern(rules: &WatchRules, dir: &Path) -> bool {
-    let mut entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.any(|entry| rules.concerns(&entry.path()) && entry.path().is_file())
-}
-
-impl Node {
-    /// Files of a plugin have changed: perhaps its configuration; its code for certain.
-    async fn files_changed(&self, plugin: &str) {
-        let edit = self.count_edit(plugin);
-        let applied = {
-            let _turn = self.turn.lock().await;
-            self.reconcile_in_turn().await
-        };
-        let replaced = match applied {
-            Ok(changes) => changes.touched(),
-            Err(problem) => return self.parts.events.record(Fact::Problem { problem }),
-        };
-        let Ok(plan) = self.shown_plan() else { return };
-        let own = |spec: &&WatcherSpec| {
-            spec.name.plugin() == Some(plugin) && !replaced.contains(&spec.name)
-        };
-        let (beside, alone): (Vec<WatcherSpec>, Vec<WatcherSpec>) = plan
-            .watchers
-            .values()
-            .filter(own)
-            .cloned()
-            .partition(|spec| spec.overlap && spec.upstream.is_some());
-        let why = EndReason::FilesChanged;
-        let names = |specs: &[WatcherSpec]| -> Vec<WatcherName> {
-            specs.iter().map(|spec| spec.name.clone()).collect()
-        };
-        self.parts.supervisor.restart(names(&alone), why.clone());
-        let beside_names = names(&beside);
-        if beside.is_empty() {
-            return;
-        }
-        let patience = beside.iter().map(|spec| spec.start_timeout_ms).max().unwrap_or(0);
-        // One of each is enough to know whether the new code starts.
-        let first = beside.into_iter().map(|spec| WatcherSpec { count: 1, ..spec }).collect();
-        self.parts.supervisor.prepare(first);
-        let patience = Duration::from_millis(patience + 1000);
-        let ready =
-            self.parts.supervisor.wait(Until::Prepared, beside_names.clone(), patience).await;
-        match ready {
-            Ok(()) => self.parts.supervisor.renew(beside_names, why),
-            // A later edit has begun its own attempt: that one is not to be given up.
-            Err(_) if self.edits_of(plugin) != edit => {}
-            Err(problem) => {
-                self.parts.supervisor.abandon(beside_names);
-                self.parts.events.record(Fact::Problem { problem });
+        for plugin in self.plugins.values_mut() {
+            if plugin.due_at().is_some_and(|due| due <= now) {
+                if let Some((edit, _)) = plugin.pending.take() {
+                    plugin.edits.tell(edit);
+                }
             }
         }
     }
+}
 
-    fn count_edit(&self, plugin: &str) -> u64 {
-        let Ok(mut edits) = self.edits.lock() else { return 0 };
-        let count = edits.entry(plugin.to_string()).or_default();
-        *count += 1;
-        *count
+impl Watched {
+    fn changed(&mut self, path: Option<&Path>) {
+        let now = Instant::now();
+        let (edit, last) = self.pending.get_or_insert_with(|| (Edit::begun(now), now));
+        *last = now;
+        let below = path.and_then(|path| path.strip_prefix(self.rules.dir()).ok());
+        if let Some(below) = below {
+            edit.add(&below.to_string_lossy());
+        }
     }
 
-    fn edits_of(&self, plugin: &str) -> u64 {
-        self.edits.lock().ok().and_then(|edits| edits.get(plugin).copied()).unwrap_or(0)
+    fn due_at(&self) -> Option<Instant> {
+        let (edit, last) = self.pending.as_ref()?;
+        Some((*last + QUIET).min(edit.began() + LONGEST))
     }
 }

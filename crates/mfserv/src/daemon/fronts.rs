@@ -8,7 +8,7 @@ use std::time::Duration;
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::route::RouteTable;
-use mfserv_core::wire::front::{FromFront, Peer, ToFront};
+use mfserv_core::wire::front::{Breakage, FromFront, Peer, ToFront};
 use mfserv_core::wire::{self, frame};
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::{Handle, Traffic};
@@ -34,6 +34,7 @@ enum Message {
     /// Fronts that have not said that they route by this table hang.
     Hangs(u64),
     State(String),
+    Broken(BTreeMap<String, Breakage>),
     Up(WorkerId),
     Gone(WorkerId),
     Connected(WorkerId, mpsc::UnboundedSender<ToFront>),
@@ -80,6 +81,7 @@ impl Fronts {
             events,
             table: None,
             word: "STARTING".into(),
+            broken: BTreeMap::new(),
             admitted: found.admitted,
             links: BTreeMap::new(),
             connecting: BTreeMap::new(),
@@ -112,6 +114,11 @@ impl Fronts {
     /// The word of the health endpoint.
     pub fn state(&self, word: &str) {
         self.send(Message::State(word.into()));
+    }
+
+    /// These plugins under development have code that does not start.
+    pub fn broken(&self, broken: BTreeMap<String, Breakage>) {
+        self.send(Message::Broken(broken));
     }
 
     /// Looks for facts about fronts among all facts.
@@ -185,6 +192,7 @@ struct Board {
     events: Events,
     table: Option<(u64, Box<RouteTable>)>,
     word: String,
+    broken: BTreeMap<String, Breakage>,
     admitted: BTreeMap<String, Vec<Peer>>,
     links: BTreeMap<WorkerId, mpsc::UnboundedSender<ToFront>>,
     connecting: BTreeMap<WorkerId, AbortHandle>,
@@ -211,8 +219,12 @@ impl Board {
             }
             Message::Publish(generation, table, reply) => self.publish(generation, table, reply),
             Message::State(word) => {
-                self.word.clone_from(&word);
-                self.tell_all(&ToFront::State { word });
+                self.word = word;
+                self.tell_all(&self.state());
+            }
+            Message::Broken(broken) => {
+                self.broken = broken;
+                self.tell_all(&self.state());
             }
             Message::Hangs(generation) => self.replace_hanging(generation),
             Message::Up(front) => self.reach(front),
@@ -226,6 +238,10 @@ impl Board {
             Message::Says(front, said) => self.said(&front, said),
             Message::Lost(front) => self.lost(&front),
         }
+    }
+
+    fn state(&self) -> ToFront {
+        ToFront::State { word: self.word.clone(), broken: self.broken.clone() }
     }
 
     fn tell_all(&self, message: &ToFront) {
@@ -308,7 +324,7 @@ impl Board {
 
     fn connected(&mut self, front: WorkerId, link: mpsc::UnboundedSender<ToFront>) {
         self.connecting.remove(&front);
-        let _ = link.send(ToFront::State { word: self.word.clone() });
+        let _ = link.send(self.state());
         if let Some(message) = self.table_message() {
             let _ = link.send(message);
         }

@@ -1,6 +1,5 @@
 //! The node as the daemon holds it: what is asked of it, one operation at a time.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use mfserv_supervisor::{Handle, KeeperLink, KeeperState, Until};
 use tokio::sync::mpsc;
 
 use super::DaemonOptions;
+use super::breakages::Breakages;
 use super::events::Events;
 use super::fronts::Fronts;
 use super::state::NodeState;
@@ -36,6 +36,8 @@ pub struct Parts {
     pub keeper: KeeperLink,
     pub supervisor: Handle,
     pub fronts: Fronts,
+    /// Plugins under development whose newest code does not start.
+    pub breakages: Arc<Mutex<Breakages>>,
     /// What the keeper said first.
     pub found: KeeperState,
     /// The generation that living fronts route by.
@@ -56,8 +58,6 @@ pub struct Inner {
     pub(super) plan: Mutex<Option<Arc<Plan>>>,
     keeper: Mutex<Option<RoleStatus>>,
     notes: Mutex<Vec<String>>,
-    /// How often files of each plugin have changed.
-    pub(super) edits: Mutex<BTreeMap<String, u64>>,
     stopping: AtomicBool,
     since_ms: u64,
 }
@@ -82,7 +82,6 @@ impl Node {
             plan: Mutex::new(None),
             keeper: Mutex::new(None),
             notes: Mutex::new(Vec::new()),
-            edits: Mutex::default(),
             stopping: AtomicBool::new(false),
             since_ms: say::now_ms(),
         }));

@@ -13,7 +13,7 @@ use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
 
 use super::node::Node;
-use super::{DaemonOptions, last_plan};
+use super::{DaemonOptions, breakages, last_plan};
 use crate::installed::Instead;
 use crate::{configure, installed};
 
@@ -76,6 +76,8 @@ impl Node {
             self.parts.events.record(Fact::PlanApplied { generation: plan.generation, changes });
         }
         self.keep(&plan);
+        let plugins = self.parts.options.places.var().join("plugins");
+        breakages::followed(&self.parts.breakages, (&plan, &plugins), &self.parts.fronts);
         let plan = Arc::new(plan);
         let _ = self.parts.plans.send(plan.clone());
         if previous.is_none() {
