@@ -1,8 +1,10 @@
 //! The command line: flags, and one call each. Nothing is decided here.
 
+mod completions;
 mod config;
 pub mod keeper;
 mod logs;
+mod man;
 pub mod operate;
 pub mod plugins;
 pub mod progress;
@@ -92,28 +94,22 @@ enum Command {
     /// Run a command in the environment of a plugin.
     Exec(plugins::Exec),
     /// Print the completions of a shell.
-    Completions {
-        /// The shell.
-        shell: clap_complete::Shell,
-    },
-    /// (role) The only parent: spawns, reaps, holds listeners, copies output.
-    #[command(hide = true)]
-    Keep(roles::Keep),
-    /// (role) Owns the plan and decides.
-    #[command(hide = true)]
-    Daemon(roles::Daemon),
-    /// (role) Listens for HTTP.
-    #[command(hide = true)]
-    Front(roles::Front),
+    Completions(completions::Completions),
+    /// Write the manual pages.
+    Man(man::Pages),
 }
 
 /// Parses the command line and runs what it says.
 pub fn run() -> Result<Outcome, Diagnostic> {
+    completions::answer(Cli::command);
+    if roles::is_asked(std::env::args_os()) {
+        return roles::run();
+    }
     let cli = Cli::parse();
-    if let Command::Completions { shell } = cli.command {
-        let mut command = Cli::command();
-        clap_complete::generate(shell, &mut command, "mfserv", &mut std::io::stdout());
-        return Ok(Outcome::Done);
+    match cli.command {
+        Command::Completions(args) => return args.run(),
+        Command::Man(args) => return args.run(Cli::command()),
+        _ => {}
     }
     let places = Places::choose(cli.home.as_deref())?;
     match cli.command {
@@ -145,10 +141,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::Info(args) => args.run(&places),
         Command::Env(args) => args.run(&places),
         Command::Exec(args) => args.run(&places),
-        Command::Completions { .. } => Ok(Outcome::Done),
-        Command::Keep(args) => args.run(&places),
-        Command::Daemon(args) => args.run(places),
-        Command::Front(args) => args.run(&places),
+        Command::Completions(_) | Command::Man(_) => Ok(Outcome::Done),
     }
 }
 

@@ -2,6 +2,7 @@
 //! One module per promise.
 
 mod comeback;
+mod completions;
 mod crash;
 mod environment;
 mod install;

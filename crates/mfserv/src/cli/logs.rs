@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use mfserv_core::event::Event;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_telemetry::{Follower, tail};
 
+use super::completions;
 use super::print;
 use super::report::Outcome;
 use crate::places::Places;
@@ -20,6 +22,7 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug, Args)]
 pub struct Logs {
     /// Plugins (`foo`), apps (`foo.main`), `front` (its access log), `daemon`, `keeper`; without any: all apps.
+    #[arg(add = ArgValueCompleter::new(completions::apps))]
     names: Vec<String>,
     /// Go on with the lines that come.
     #[arg(long, short)]

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use mfserv_core::status::Status;
 use mfserv_core::wire::keeper as keep;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::Progress;
 
+use super::completions;
 use super::keeper::{self, LOOK, QUICK};
 use super::progress::Steps;
 use super::report::{self, Outcome};
@@ -66,6 +68,7 @@ impl Wait {
 #[derive(Debug, Args)]
 pub struct Restart {
     /// Plugins (`foo`), apps (`foo.main`) or `front`; without any: everything.
+    #[arg(add = ArgValueCompleter::new(completions::apps))]
     apps: Vec<String>,
     #[command(flatten)]
     wait: Wait,
@@ -103,6 +106,7 @@ impl Reload {
 #[derive(Debug, Args)]
 pub struct Scale {
     /// The app (`foo`, `foo.main`).
+    #[arg(add = ArgValueCompleter::new(completions::apps))]
     app: String,
     /// How many workers; `config` = what its configuration says.
     count: String,

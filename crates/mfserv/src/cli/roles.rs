@@ -1,11 +1,12 @@
 //! The roles: what the keeper starts, and the keeper itself.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use mfserv_core::output::{Output, Rotation};
 use mfserv_core::wire::keeper::ProcessSpec;
 use mfserv_core::{Diagnostic, Kind};
@@ -16,6 +17,53 @@ use super::report::Outcome;
 use super::sets;
 use crate::daemon::{self, DaemonOptions};
 use crate::places::Places;
+
+/// For nobody to type: neither shown nor suggested, and so a command line of its own.
+#[derive(Debug, Parser)]
+#[command(name = "mfserv", version)]
+struct RoleCli {
+    /// The runtime home.
+    #[arg(long, global = true, value_name = "DIR")]
+    home: Option<PathBuf>,
+
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// The only parent: spawns, reaps, holds listeners, copies output.
+    Keep(Keep),
+    /// Owns the plan and decides.
+    Daemon(Daemon),
+    /// Listens for HTTP.
+    Front(Front),
+}
+
+/// Whether the first word of the command line that is no option names a role.
+pub fn is_asked(words: impl IntoIterator<Item = OsString>) -> bool {
+    let mut words = words.into_iter().skip(1);
+    while let Some(word) = words.next() {
+        let word = word.to_string_lossy();
+        if word == "--home" {
+            words.next();
+        } else if !word.starts_with('-') {
+            return RoleCli::command().find_subcommand(&*word).is_some();
+        }
+    }
+    false
+}
+
+/// Runs the role that the command line names.
+pub fn run() -> Result<Outcome, Diagnostic> {
+    let cli = RoleCli::parse();
+    let places = Places::choose(cli.home.as_deref())?;
+    match cli.role {
+        Role::Keep(args) => args.run(&places),
+        Role::Daemon(args) => args.run(places),
+        Role::Front(args) => args.run(&places),
+    }
+}
 
 /// How long a front that ends may take for the requests it holds.
 const GRACE: Duration = Duration::from_secs(60);

@@ -15,7 +15,7 @@ use crate::places::Places;
 #[derive(Debug, Args)]
 pub struct Build {
     /// The plugin's directory.
-    #[arg(default_value = ".")]
+    #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
     dir: PathBuf,
     /// Print the report as JSON.
     #[arg(long)]
@@ -37,10 +37,10 @@ impl Build {
 #[derive(Debug, Args)]
 pub struct Release {
     /// The plugin's directory.
-    #[arg(default_value = ".")]
+    #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
     dir: PathBuf,
     /// Where the package is put.
-    #[arg(long, short, default_value = ".")]
+    #[arg(long, short, default_value = ".", value_hint = clap::ValueHint::DirPath)]
     output: PathBuf,
 }
 

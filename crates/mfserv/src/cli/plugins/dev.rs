@@ -17,7 +17,7 @@ use crate::{configure, installed};
 #[derive(Debug, Args)]
 pub struct Dev {
     /// The plugin's directory.
-    #[arg(default_value = ".")]
+    #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
     dir: PathBuf,
     #[command(flatten)]
     wait: Wait,

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use mfserv_core::Diagnostic;
 use mfserv_core::plan::Loaded;
 use mfserv_plugin::{Home, store};
 
 use super::first;
+use crate::cli::completions;
 use crate::cli::report::{self, Outcome};
 use crate::cli::{print, print_json};
 use crate::places::Places;
@@ -41,6 +43,7 @@ pub fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Dia
 #[derive(Debug, Args)]
 pub struct Env {
     /// A plugin's name, or its directory.
+    #[arg(add = ArgValueCompleter::new(completions::plugins_or_directories))]
     name_or_dir: String,
     /// Print JSON.
     #[arg(long)]
@@ -67,6 +70,7 @@ pub struct Exec {
     #[arg(long)]
     cwd: bool,
     /// A plugin's name, or its directory.
+    #[arg(add = ArgValueCompleter::new(completions::plugins_or_directories))]
     name_or_dir: String,
     /// The command.
     #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]

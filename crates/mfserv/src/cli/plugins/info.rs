@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use mfserv_core::Diagnostic;
 use mfserv_plugin::Home;
 use mfserv_plugin::store::{self, Installed, Origin};
 
 use super::first;
 use super::preview::show;
+use crate::cli::completions;
 use crate::cli::report::{self, Outcome};
 use crate::cli::show::table;
 use crate::cli::{print, print_json};
@@ -54,6 +56,7 @@ fn origin(plugin: &Installed) -> String {
 #[derive(Debug, Args)]
 pub struct Info {
     /// A plugin's name, or a package file.
+    #[arg(add = ArgValueCompleter::new(completions::plugins_or_packages))]
     name_or_file: String,
     /// Print JSON.
     #[arg(long)]

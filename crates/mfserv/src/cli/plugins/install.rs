@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::store::{self, InstallOptions, Origin, Staged};
 use mfserv_plugin::{Home, Progress, archive, base};
 
 use super::{Changed, cancel, ensure_base, first, reload, say_dangers, take_over, try_release};
+use crate::cli::completions;
 use crate::cli::operate::Wait;
 use crate::cli::progress::Steps;
 use crate::cli::report::{self, Outcome};
@@ -18,6 +20,7 @@ use crate::{configure, installed};
 #[derive(Debug, Args)]
 pub struct Install {
     /// The package.
+    #[arg(add = ArgValueCompleter::new(completions::packages))]
     file: PathBuf,
     /// Install it under this name instead of its own.
     #[arg(long, value_name = "NAME")]
@@ -116,6 +119,7 @@ pub fn start_beside(places: &Places, staged: &Staged, wait: &Wait) -> Result<(),
 #[derive(Debug, Args)]
 pub struct Uninstall {
     /// The plugin's name.
+    #[arg(add = ArgValueCompleter::new(completions::plugins))]
     name: String,
     /// Remove its data, its overrides and the files that it has left in its releases too.
     #[arg(long)]

@@ -4,9 +4,11 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use mfserv_core::Diagnostic;
 use mfserv_plugin::templates::{self, Answers, QUESTIONS};
 
+use crate::cli::completions;
 use crate::cli::print;
 use crate::cli::report::Outcome;
 
@@ -16,7 +18,7 @@ pub struct New {
     #[arg(required_unless_present = "list")]
     name: Option<String>,
     /// The template.
-    #[arg(long, short, default_value = "default")]
+    #[arg(long, short, default_value = "default", add = ArgValueCompleter::new(completions::templates))]
     template: String,
     /// Ask nothing: every answer is the default one.
     #[arg(long)]

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use mfserv_core::Diagnostic;
 use mfserv_plugin::store::{self, Origin, Release};
 use mfserv_plugin::{Home, archive};
 use serde::Serialize;
 
 use super::{cancel, first, own_spec, take_over, try_release};
+use crate::cli::completions;
 use crate::cli::operate::Wait;
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
@@ -63,6 +65,7 @@ impl Row {
 #[derive(Debug, Args)]
 pub struct Releases {
     /// The plugin's name.
+    #[arg(add = ArgValueCompleter::new(completions::plugins))]
     name: String,
     /// Print JSON.
     #[arg(long)]
@@ -93,6 +96,7 @@ impl Releases {
 #[derive(Debug, Args)]
 pub struct Rollback {
     /// The plugin's name.
+    #[arg(add = ArgValueCompleter::new(completions::plugins))]
     name: String,
     /// The release; without it, the last one before the current.
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -121,6 +125,7 @@ impl Rollback {
 #[derive(Debug, Args)]
 pub struct Repackage {
     /// The plugin's name.
+    #[arg(add = ArgValueCompleter::new(completions::plugins))]
     name: String,
     /// Where the package is put.
     #[arg(long, short, default_value = ".")]
