@@ -14,7 +14,7 @@ use crate::diagnostic::Diagnostic;
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
 use crate::plugin_spec::PluginSpec;
-use crate::route::RouteTable;
+use crate::route::{RouteTable, plugin_of};
 use crate::watcher::WatcherSpec;
 
 pub use command::{slots_of, split_command};
@@ -224,8 +224,8 @@ impl Plan {
         let own = |name: &WatcherName| name.plugin() == Some(plugin.name.as_str());
         let watchers = previous.watchers.iter().filter(|(name, _)| own(name));
         self.watchers.extend(watchers.map(|(name, spec)| (name.clone(), spec.clone())));
-        let of_app = |name: &str| name.split('/').next() == Some(plugin.name.as_str());
-        let upstreams = previous.table.upstreams.iter().filter(|(name, _)| of_app(name));
+        let upstreams = &previous.table.upstreams;
+        let upstreams = upstreams.iter().filter(|(name, _)| plugin_of(name) == plugin.name);
         self.table.upstreams.extend(upstreams.map(|(name, spec)| (name.clone(), spec.clone())));
         let routes = previous.table.routes.iter().filter(|route| route.plugin == plugin.name);
         self.table.routes.extend(routes.cloned());

@@ -1,11 +1,15 @@
 //! Routes: which request goes where. An immutable snapshot, and which route wins.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+mod amendment;
+mod matcher;
+mod path;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use regex_lite::Regex;
+pub use amendment::{Amendment, Section, plugin_of};
+pub use matcher::{Hit, Matcher, Rule};
+pub use path::{BadPath, normalise};
 use serde::{Deserialize, Serialize};
 
 /// Where the requests of a route go.
@@ -163,6 +167,7 @@ pub struct RouteTable {
     /// Settings of the listening side.
     pub server: ServerSettings,
     /// The rules in order: the first that matches wins, but `/` only when no other does.
+    /// Those of a plugin keep their order; plugins come by name.
     pub routes: Vec<Route>,
     /// The apps behind the routes, by name `PLUGIN/APP`.
     pub upstreams: BTreeMap<String, UpstreamSpec>,
@@ -170,217 +175,11 @@ pub struct RouteTable {
     pub not_found_page: Option<PathBuf>,
 }
 
-/// The part of a path that a route took, and the part that is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hit {
-    /// The index of the route in [`RouteTable::routes`].
-    pub index: usize,
-    /// Where the rest of the path begins, in bytes: the rest is empty or begins with `/`.
-    pub rest_at: usize,
-}
-
-/// Finds the route of a path. How long that takes does not depend on how many
-/// routes there are, only on the number of segments of the path (and of patterns).
-#[derive(Debug, Clone)]
-pub struct Matcher {
-    routes: Vec<Route>,
-    /// Literal prefix to the lowest index that declares it.
-    literals: HashMap<String, usize>,
-    /// The longest literal prefix: borders beyond it need no look.
-    longest: usize,
-    patterns: Vec<(usize, Regex)>,
-    root: Option<usize>,
-}
-
-impl Matcher {
-    /// Prepares a table. The reason is returned when a route cannot be used: a prefix
-    /// that does not begin with `/`, or a pattern that is no regular expression.
-    pub fn new(table: &RouteTable) -> Result<Self, String> {
-        let mut matcher = Self {
-            routes: table.routes.clone(),
-            literals: HashMap::with_capacity(table.routes.len()),
-            longest: 0,
-            patterns: Vec::new(),
-            root: None,
-        };
-        for (index, route) in table.routes.iter().enumerate() {
-            matcher.add(index, route)?;
-        }
-        Ok(matcher)
-    }
-
-    fn add(&mut self, index: usize, route: &Route) -> Result<(), String> {
-        let prefix = route.prefix.as_str();
-        let of = || format!("route {prefix:?} of {}/{}", route.plugin, route.app);
-        if !prefix.starts_with('/') {
-            return Err(format!("{} does not begin with /", of()));
-        }
-        if prefix == "/" {
-            self.root.get_or_insert(index);
-        } else if route.pattern {
-            let pattern = Regex::new(&format!("(?s)^(?:{prefix})(?P<rest>/.*)?$"))
-                .map_err(|why| format!("{} is no regular expression: {why}", of()))?;
-            self.patterns.push((index, pattern));
-        } else if prefix.ends_with('/') {
-            return Err(format!("{} ends with /", of()));
-        } else {
-            self.longest = self.longest.max(prefix.len());
-            self.literals.entry(prefix.to_string()).or_insert(index);
-        }
-        Ok(())
-    }
-
-    /// The route of a normalised path: the first in order that matches, `/` last.
-    pub fn find(&self, path: &str) -> Option<&Route> {
-        self.resolve(path).map(|hit| &self.routes[hit.index])
-    }
-
-    /// Like [`Matcher::find`], with the route's index and the rest of the path.
-    pub fn resolve(&self, path: &str) -> Option<Hit> {
-        let literal = self.literal(path);
-        let before = literal.map_or(usize::MAX, |hit| hit.index);
-        self.pattern(path, before)
-            .or(literal)
-            .or_else(|| self.root.map(|index| Hit { index, rest_at: 0 }))
-    }
-
-    /// The lowest literal prefix among those that end at a segment border of the path.
-    fn literal(&self, path: &str) -> Option<Hit> {
-        let bytes = path.as_bytes();
-        let reach = bytes.len().min(self.longest);
-        let mut best: Option<Hit> = None;
-        for end in 1..=reach {
-            if end < bytes.len() && bytes[end] != b'/' {
-                continue;
-            }
-            if let Some(&index) = self.literals.get(&path[..end]) {
-                if best.is_none_or(|hit| index < hit.index) {
-                    best = Some(Hit { index, rest_at: end });
-                }
-            }
-        }
-        best
-    }
-
-    fn pattern(&self, path: &str, before: usize) -> Option<Hit> {
-        let earlier = self.patterns.iter().take_while(|(index, _)| *index < before);
-        for (index, pattern) in earlier {
-            if let Some(found) = pattern.captures(path) {
-                let rest_at = found.name("rest").map_or(path.len(), |rest| rest.start());
-                return Some(Hit { index: *index, rest_at });
-            }
-        }
-        None
-    }
-}
-
-/// Why a path is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadPath {
-    /// It does not begin with `/`.
-    NotAbsolute,
-    /// A `%` is not followed by two hexadecimal digits.
-    Encoding,
-    /// It contains a NUL byte.
-    Nul,
-    /// Its `..` lead above the root.
-    AboveRoot,
-}
-
-impl fmt::Display for BadPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            BadPath::NotAbsolute => "the path does not begin with /",
-            BadPath::Encoding => "a % in the path is not followed by two hexadecimal digits",
-            BadPath::Nul => "the path contains a NUL byte",
-            BadPath::AboveRoot => "the path leads above the root",
-        })
-    }
-}
-
-impl std::error::Error for BadPath {}
-
-/// The path that routes are compared with: percent-decoded once, `//` merged, `.` and
-/// `..` resolved (decoded ones too). Bytes that are not UTF-8 become U+FFFD, so that
-/// an overlong spelling of `.` or `/` never is one. A plain path is not copied.
-pub fn normalise(raw: &str) -> Result<Cow<'_, str>, BadPath> {
-    if !raw.starts_with('/') {
-        return Err(BadPath::NotAbsolute);
-    }
-    if is_plain(raw.as_bytes()) {
-        return Ok(Cow::Borrowed(raw));
-    }
-    let decoded = percent_decode(raw.as_bytes())?;
-    let resolved = resolve_segments(&decoded)?;
-    Ok(Cow::Owned(match String::from_utf8(resolved) {
-        Ok(path) => path,
-        Err(bytes) => String::from_utf8_lossy(bytes.as_bytes()).into_owned(),
-    }))
-}
-
-fn is_plain(path: &[u8]) -> bool {
-    let mut before = 0;
-    for &byte in path {
-        if byte == b'%' || byte == 0 || (before == b'/' && (byte == b'/' || byte == b'.')) {
-            return false;
-        }
-        before = byte;
-    }
-    true
-}
-
-fn percent_decode(raw: &[u8]) -> Result<Vec<u8>, BadPath> {
-    let mut decoded = Vec::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some((&byte, after)) = rest.split_first() {
-        let byte = if byte == b'%' {
-            let digit = |at: usize| after.get(at).and_then(|&b| (b as char).to_digit(16));
-            let (Some(high), Some(low)) = (digit(0), digit(1)) else {
-                return Err(BadPath::Encoding);
-            };
-            rest = &after[2..];
-            (high * 16 + low) as u8
-        } else {
-            rest = after;
-            byte
-        };
-        if byte == 0 {
-            return Err(BadPath::Nul);
-        }
-        decoded.push(byte);
-    }
-    Ok(decoded)
-}
-
-fn resolve_segments(path: &[u8]) -> Result<Vec<u8>, BadPath> {
-    let mut out: Vec<u8> = Vec::with_capacity(path.len());
-    let mut segments = path[1..].split(|&b| b == b'/').peekable();
-    while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
-        match segment {
-            b"" | b"." if !last => {}
-            b"" | b"." => out.push(b'/'),
-            b".." => {
-                let parent = out.iter().rposition(|&b| b == b'/').ok_or(BadPath::AboveRoot)?;
-                out.truncate(parent);
-                if last {
-                    out.push(b'/');
-                }
-            }
-            segment => {
-                out.push(b'/');
-                out.extend_from_slice(segment);
-            }
-        }
-    }
-    Ok(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn route(prefix: &str, app: &str) -> Route {
+    pub(super) fn route(prefix: &str, app: &str) -> Route {
         Route {
             prefix: prefix.into(),
             pattern: false,
@@ -390,7 +189,7 @@ mod tests {
         }
     }
 
-    fn table(routes: Vec<Route>) -> RouteTable {
+    pub(super) fn table(routes: Vec<Route>) -> RouteTable {
         RouteTable {
             server: ServerSettings {
                 max_body_bytes: 1,
@@ -419,150 +218,6 @@ mod tests {
             routes,
             upstreams: BTreeMap::new(),
             not_found_page: None,
-        }
-    }
-
-    /// Prefix, alias, extra route, pattern and `/`, as a plugin with two apps yields them.
-    fn sample() -> Matcher {
-        let pattern = Route { pattern: true, ..route("/v[0-9]+/x", "pattern") };
-        let late = Route { pattern: true, ..route("/foo/.*z", "late") };
-        Matcher::new(&table(vec![
-            route("/", "root"),
-            route("/foo/static", "static"),
-            route("/foo/main", "main"),
-            route("/foo/api", "api"),
-            route("/foo", "alias"),
-            route("/extra/deep/route", "extra"),
-            pattern,
-            route("/foo/api/inner", "never"),
-            late,
-            route("/v1", "v1"),
-            route("/foo", "second"),
-        ]))
-        .unwrap()
-    }
-
-    #[test]
-    fn the_first_matching_route_wins_and_the_root_comes_last() {
-        let matcher = sample();
-        for (raw, app) in [
-            ("/", "root"),
-            ("/other", "root"),
-            ("/foo", "alias"),
-            ("/foo/", "alias"),
-            ("/foo/x/y", "alias"),
-            ("/foobar", "root"),
-            ("/fo", "root"),
-            ("/FOO", "root"),
-            ("/foo/main", "main"),
-            ("/foo/main/", "main"),
-            ("/foo/main/sub", "main"),
-            ("/foo/mainx", "alias"),
-            ("/foo/api/inner", "api"),
-            ("/foo/staticx", "alias"),
-            ("/foo/static/a.css", "static"),
-            ("/foo/xyz", "alias"),
-            ("/extra/deep/route", "extra"),
-            ("/extra/deep/route/", "extra"),
-            ("/extra/deep", "root"),
-            ("/v12/x", "pattern"),
-            ("/v12/x/", "pattern"),
-            ("/v12/x/sub", "pattern"),
-            ("/v12/xx", "root"),
-            ("/v1/x", "pattern"),
-            ("/v1/y", "v1"),
-            ("/%66oo/main", "main"),
-            ("/foo%2Fmain", "main"),
-            ("//foo//main", "main"),
-            ("/bar/../foo/./main", "main"),
-            ("/foo/main/..", "alias"),
-            ("/foo/main/%2e%2e/api", "api"),
-        ] {
-            let path = normalise(raw).unwrap();
-            assert_eq!(matcher.find(&path).unwrap().app, app, "{raw}");
-        }
-    }
-
-    #[test]
-    fn the_rest_of_the_path_begins_where_the_prefix_ends() {
-        let matcher = sample();
-        for (path, rest) in [
-            ("/foo/static", ""),
-            ("/foo/static/", "/"),
-            ("/foo/static/a/b", "/a/b"),
-            ("/v7/x/y", "/y"),
-            ("/v7/x", ""),
-            ("/nothing", "/nothing"),
-        ] {
-            let hit = matcher.resolve(path).unwrap();
-            assert_eq!(&path[hit.rest_at..], rest, "{path}");
-        }
-    }
-
-    #[test]
-    fn without_a_root_route_nothing_is_found_for_other_paths() {
-        let matcher = Matcher::new(&table(vec![route("/foo", "foo")])).unwrap();
-        assert!(matcher.find("/").is_none());
-        assert!(matcher.find("/é/foo").is_none());
-        assert!(matcher.find("/foo").is_some());
-    }
-
-    #[test]
-    fn an_unusable_route_is_named() {
-        for (prefix, pattern) in [("foo", false), ("", false), ("/foo/", false), ("/(", true)] {
-            let bad = Route { pattern, ..route(prefix, "bad") };
-            let reason = Matcher::new(&table(vec![bad])).unwrap_err();
-            assert!(reason.contains("p/bad"), "{reason}");
-        }
-    }
-
-    #[test]
-    fn paths_are_decoded_once_merged_and_resolved() {
-        for (raw, path) in [
-            ("/", "/"),
-            ("//", "/"),
-            ("/a", "/a"),
-            ("/a/", "/a/"),
-            ("/a//b", "/a/b"),
-            ("/a/./b/.", "/a/b/"),
-            ("/a/b/..", "/a/"),
-            ("/a/b/../", "/a/"),
-            ("/a/../b", "/b"),
-            ("/a/..", "/"),
-            ("/%61%2f%2Fb", "/a/b"),
-            ("/%2e%2e%2fa/../..", "ERR"),
-            ("/a%20b+c", "/a b+c"),
-            ("/%252e%252e/x", "/%2e%2e/x"),
-            ("/...", "/..."),
-            ("/.hidden", "/.hidden"),
-            ("/..a/b", "/..a/b"),
-            ("/%C3%A9", "/é"),
-            ("/%c0%ae%c0%ae/x", "/\u{fffd}\u{fffd}\u{fffd}\u{fffd}/x"),
-            ("/a\\..\\b", "/a\\..\\b"),
-        ] {
-            let got = normalise(raw);
-            let got = got.as_deref().unwrap_or("ERR");
-            assert_eq!(got, path, "{raw}");
-        }
-    }
-
-    #[test]
-    fn paths_that_could_mean_two_things_are_refused() {
-        for (raw, why) in [
-            ("", BadPath::NotAbsolute),
-            ("a", BadPath::NotAbsolute),
-            ("/%", BadPath::Encoding),
-            ("/%4", BadPath::Encoding),
-            ("/%zz", BadPath::Encoding),
-            ("/%+1", BadPath::Encoding),
-            ("/a%00b", BadPath::Nul),
-            ("/..", BadPath::AboveRoot),
-            ("/../etc", BadPath::AboveRoot),
-            ("/a/../../etc", BadPath::AboveRoot),
-            ("/%2e%2e/etc", BadPath::AboveRoot),
-            ("/a/%2E%2E%2F..", BadPath::AboveRoot),
-        ] {
-            assert_eq!(normalise(raw), Err(why), "{raw}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The real front, in a process of its own, between raw clients and instrumented workers.
 
+mod amendments;
 mod bodies;
 mod broken;
 mod control;

@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mfserv_core::names::{WatcherName, WorkerId};
-use mfserv_core::route::{Route, RouteTable, ServerSettings, Slots, Target, UpstreamSpec};
+use mfserv_core::route::{
+    Amendment, Route, RouteTable, ServerSettings, Slots, Target, UpstreamSpec,
+};
 use mfserv_core::wire::frame;
 use mfserv_core::wire::front::{FromFront, Peer, ToFront};
 use tempfile::TempDir;
@@ -209,11 +211,21 @@ impl Daemon {
     }
 
     pub fn publish(&mut self, generation: u64, table: RouteTable, workers: &[&Worker]) {
-        let mut peers: BTreeMap<String, Vec<Peer>> = BTreeMap::new();
-        for worker in workers {
-            peers.entry(worker.app.clone()).or_default().push(worker.peer());
-        }
+        let peers = peers(workers);
         self.say(&ToFront::Publish { generation, table: Box::new(table), peers });
+        self.wait_for(|m| *m == FromFront::Published { generation });
+    }
+
+    /// From the table of generation `generation - 1`.
+    pub fn amend(
+        &mut self,
+        generation: u64,
+        (before, after): (&RouteTable, &RouteTable),
+        workers: &[&Worker],
+    ) {
+        let amendment = Box::new(Amendment::between(before, after));
+        let (base, peers) = (generation - 1, peers(workers));
+        self.say(&ToFront::Amend { base, generation, amendment, peers });
         self.wait_for(|m| *m == FromFront::Published { generation });
     }
 
@@ -245,6 +257,14 @@ impl Daemon {
             other => panic!("{other:?}"),
         }
     }
+}
+
+fn peers(workers: &[&Worker]) -> BTreeMap<String, Vec<Peer>> {
+    let mut peers: BTreeMap<String, Vec<Peer>> = BTreeMap::new();
+    for worker in workers {
+        peers.entry(worker.app.clone()).or_default().push(worker.peer());
+    }
+    peers
 }
 
 /// The threads of the fronts in these tests.

@@ -10,7 +10,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::names::WorkerId;
-use crate::route::RouteTable;
+use crate::route::{Amendment, RouteTable};
+
+/// The version of this protocol: 1 knows whole tables only, 2 amendments too.
+pub const VERSION: u32 = 2;
 
 /// One admitted worker: where its requests go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +54,19 @@ pub enum ToFront {
         /// The table.
         table: Box<RouteTable>,
         /// Who is admitted, by upstream. Those not named are drained without a word.
+        peers: BTreeMap<String, Vec<Peer>>,
+    },
+    /// Route by this table from now on, said by what differs from the one in force.
+    /// Answered like `Publish`. Since version 2.
+    Amend {
+        /// The generation that it starts from; refused if another one is in force.
+        base: u64,
+        /// The plan's generation.
+        generation: u64,
+        /// What differs.
+        amendment: Box<Amendment>,
+        /// Who is admitted, by upstream, of the plugins that differ. Workers of theirs
+        /// that are not named are drained without a word.
         peers: BTreeMap<String, Vec<Peer>>,
     },
     /// Give traffic to a worker. Answered by `Admitted`, or, where no table has the

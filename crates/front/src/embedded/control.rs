@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use mfserv_core::names::WorkerId;
-use mfserv_core::route::RouteTable;
-use mfserv_core::wire::front::{FromFront, Peer, Stats, ToFront};
-use mfserv_core::wire::{VERSION, frame};
+use mfserv_core::route::Amendment;
+use mfserv_core::wire::frame;
+use mfserv_core::wire::front::{FromFront, Peer, Stats, ToFront, VERSION};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -130,7 +130,10 @@ fn obey(
         // Unknown fields are ignored, so every version is welcome.
         ToFront::Hello { .. } => None,
         ToFront::Publish { generation, table, peers } => {
-            Some(publish(front, lanes, generation, *table, &peers))
+            Some(publish(front, lanes, (None, generation), Amendment::whole(*table), &peers))
+        }
+        ToFront::Amend { base, generation, amendment, peers } => {
+            Some(publish(front, lanes, (Some(base), generation), *amendment, &peers))
         }
         ToFront::Admit { upstream, peer } => Some(match front.upstream(&upstream) {
             Some(app) => {
@@ -167,12 +170,12 @@ fn obey(
 fn publish(
     front: &Front,
     lanes: &Arc<Lanes>,
-    generation: u64,
-    table: RouteTable,
+    (base, generation): (Option<u64>, u64),
+    amendment: Amendment,
     peers: &BTreeMap<String, Vec<Peer>>,
 ) -> FromFront {
-    let threads = table.server.threads as usize;
-    match front.publish(generation, table, peers) {
+    let threads = amendment.server.threads as usize;
+    match front.publish(base, generation, amendment, peers) {
         Ok(()) => {
             if let Err(why) = lanes.grow(threads) {
                 front.errors.say(&format!("fewer than {threads} threads: {why}"));

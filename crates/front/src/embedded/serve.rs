@@ -70,7 +70,7 @@ enum Next {
 
 /// Serves a client until one of the two has had enough.
 pub async fn serve(lane: Rc<Lane>, wire: Wire, address: Option<IpAddr>) {
-    let Some(mut patience) = lane.table().map(|table| Patience::of(&table.table.server)) else {
+    let Some(mut patience) = lane.table().map(|table| Patience::of(&table.server)) else {
         return;
     };
     let mut client = Client::new(wire, address, lane.front.closing.clone());
@@ -79,7 +79,7 @@ pub async fn serve(lane: Rc<Lane>, wire: Wire, address: Option<IpAddr>) {
         let arrival = client.next_head(patience, first).await;
         let Some(table) = lane.table().filter(|_| arrival != Arrival::End) else { return };
         first = false;
-        patience = Patience::of(&table.table.server);
+        patience = Patience::of(&table.server);
         lane.begin_request();
         // In memory of its own: an idle connection is small.
         let next = Box::pin(one_request(&lane, &table, &mut client, arrival)).await;
@@ -98,7 +98,7 @@ async fn one_request(
     arrival: Arrival,
 ) -> Next {
     let mut desk = Desk::take();
-    let settings = &in_force.table.server;
+    let settings = &in_force.server;
     desk.visit.begin(client);
     let outcome = match understand(client, &mut desk, arrival) {
         Ok(()) => {
@@ -154,7 +154,7 @@ async fn answer(
     client: &mut Client,
     desk: &mut Desk,
 ) -> Result<(), Fault> {
-    let settings = &in_force.table.server;
+    let settings = &in_force.server;
     let Desk { head, reply, visit, back } = desk;
     if head.method() == b"TRACE" {
         return Err(Fault::Answer(405, "method"));
@@ -169,14 +169,14 @@ async fn answer(
     if let Some(own) = Endpoint::of(&path, settings) {
         return endpoints::answer(own, lane, settings, client, (head, visit)).await;
     }
-    let Some(hit) = in_force.matcher.resolve(&path) else {
+    let Some(hit) = in_force.matcher.find(&path) else {
         visit.keep &= head.framing == Framing::None;
         return files::not_found(in_force, client, head, visit).await;
     };
-    let route = &in_force.table.routes[hit.index];
+    let route = &hit.rule.route;
     visit.of_plugin(&route.plugin);
     let broken = lane.front.broken.of(&route.plugin).filter(|_| dev_page::is_for(client, head));
-    match (&route.target, &in_force.apps[hit.index]) {
+    match (&route.target, &hit.rule.with) {
         (Target::Upstream { .. }, Some(app)) => {
             visit.broken = broken.is_some();
             if let Some(breakage) = broken.filter(|one| dev_page::stands_before(head, one)) {

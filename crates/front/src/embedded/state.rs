@@ -1,11 +1,15 @@
 //! What all lanes of a front share: the table in force, the apps, the logs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound::{Excluded, Included};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mfserv_core::names::WorkerId;
-use mfserv_core::route::{Matcher, RouteTable, Slots, Target, UpstreamSpec};
+use mfserv_core::route::{
+    Amendment, Matcher, Route, Section, ServerSettings, Slots, Target, UpstreamSpec, plugin_of,
+};
 use mfserv_core::wire::front::{Peer, UpstreamStats};
 use tokio::sync::{Notify, watch};
 
@@ -23,18 +27,18 @@ const TROUBLES_MAX: usize = 256;
 pub struct InForce {
     /// The plan's generation.
     pub generation: u64,
-    /// The table.
-    pub table: RouteTable,
-    /// Its routes, ready to be looked up.
-    pub matcher: Matcher,
-    /// By route: the app it leads to.
-    pub apps: Vec<Option<App>>,
+    /// Settings of the listening side.
+    pub server: ServerSettings,
+    /// The page for URLs that no route matches.
+    pub not_found_page: Option<PathBuf>,
+    /// The routes, with the apps that they lead to.
+    pub matcher: Matcher<Option<App>>,
     /// Whose word about the client's address is taken.
     pub trust: Option<Trust>,
 }
 
 /// An app with the settings of the table.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct App {
     /// Its peers and slots.
     pub upstream: Arc<Upstream>,
@@ -104,6 +108,9 @@ pub struct Front {
     accepted: AtomicU64,
 }
 
+/// The apps of a plugin, by name.
+type Members = BTreeMap<String, App>;
+
 #[derive(Default)]
 struct Apps {
     current: BTreeMap<String, Arc<Upstream>>,
@@ -164,67 +171,76 @@ impl Front {
     pub fn limits(&self) -> (u64, usize) {
         let in_force = lock(&self.in_force);
         in_force.as_ref().map_or((1, 1), |in_force| {
-            let server = &in_force.table.server;
+            let server = &in_force.server;
             (u64::from(server.max_connections.max(1)), server.threads.max(1) as usize)
         })
     }
 
-    /// Takes a table over. On an error nothing has changed.
+    /// Takes over what differs from the table of generation `base` (none: from nothing).
+    /// On an error nothing has changed. What it costs depends on what differs alone.
     pub fn publish(
         &self,
+        base: Option<u64>,
         generation: u64,
-        table: RouteTable,
+        amendment: Amendment,
         peers: &BTreeMap<String, Vec<Peer>>,
     ) -> Result<(), String> {
         let mut apps = lock(&self.apps);
-        if generation < self.generation() {
-            return Err(format!("generation {} is in force", self.generation()));
+        let before = self.in_force();
+        let in_force = before.as_ref().map_or(0, |before| before.generation);
+        if generation < in_force || base.is_some_and(|base| base != in_force) {
+            return Err(format!("generation {in_force} is in force"));
         }
-        let matcher = Matcher::new(&table)?;
-        check(&table, peers)?;
-        let trust = table.server.real_ip.as_ref().map(Trust::new).transpose()?;
-        let upstreams = self.renew(&apps.current, &table, peers);
-        let specs: BTreeMap<&String, Arc<UpstreamSpec>> =
-            table.upstreams.iter().map(|(name, spec)| (name, Arc::new(spec.clone()))).collect();
-        let app = |name: &String| {
-            Some(App { upstream: upstreams.get(name)?.clone(), spec: specs.get(name)?.clone() })
+        let Amendment { server, not_found_page, sections } = amendment;
+        let trust = server.real_ip.as_ref().map(Trust::new).transpose()?;
+        check(&sections, peers)?;
+        let mut matcher = match (base, &before) {
+            (Some(_), Some(before)) => before.matcher.clone(),
+            _ => Matcher::default(),
         };
-        let routed = table
-            .routes
-            .iter()
-            .map(|route| match &route.target {
-                Target::Upstream { name } => app(name),
-                _ => None,
-            })
-            .collect();
-        let in_force = InForce { generation, matcher, apps: routed, trust, table };
-        let before = lock(&self.in_force).replace(Arc::new(in_force));
+        let mut renewed = Vec::with_capacity(sections.len());
+        for (plugin, Section { routes, upstreams }) in sections {
+            let members = self.members(&apps, upstreams);
+            let to_app = |route: Route| {
+                let app = match &route.target {
+                    Target::Upstream { name } => members.get(name).cloned(),
+                    _ => None,
+                };
+                (route, app)
+            };
+            matcher.set(&plugin, routes.into_iter().map(to_app))?;
+            renewed.push((plugin, members));
+        }
+        let admitted = |name: &str| peers.get(name).map_or(&[][..], Vec::as_slice);
+        for (name, app) in renewed.iter().flat_map(|(_, members)| members) {
+            app.upstream.set_spec(&app.spec);
+            admitted(name).iter().for_each(|peer| app.upstream.admit(peer));
+        }
+        let next = InForce { generation, server, not_found_page, matcher, trust };
+        *lock(&self.in_force) = Some(Arc::new(next));
         self.version.fetch_add(1, Ordering::Release);
-        apps.replace(upstreams, peers);
+        if base.is_none() {
+            apps.leave_all_but(&renewed);
+        }
+        for (plugin, members) in renewed {
+            apps.replace(&plugin, members, admitted);
+        }
         drop(apps);
-        // Perhaps a large one, and nobody has to wait for its end.
+        // Perhaps the last holder of a large one, and nobody has to wait for its end.
         drop(before);
         self.signals.stir();
         Ok(())
     }
 
-    /// The apps of a new table: those that stay keep their requests and connections,
-    /// and get their new workers besides the old ones.
-    fn renew(
-        &self,
-        current: &BTreeMap<String, Arc<Upstream>>,
-        table: &RouteTable,
-        peers: &BTreeMap<String, Vec<Peer>>,
-    ) -> BTreeMap<String, Arc<Upstream>> {
-        let renewed = table.upstreams.iter().map(|(name, spec)| {
-            let known = current.get(name).cloned();
+    /// The apps of a plugin: those that are known keep their requests and connections.
+    fn members(&self, apps: &Apps, upstreams: BTreeMap<String, UpstreamSpec>) -> Members {
+        let member = |(name, spec): (String, UpstreamSpec)| {
+            let known = apps.current.get(&name).cloned();
             let upstream =
-                known.unwrap_or_else(|| Upstream::new(name.clone(), spec, self.signals.clone()));
-            upstream.set_spec(spec);
-            peers.get(name).into_iter().flatten().for_each(|peer| upstream.admit(peer));
-            (name.clone(), upstream)
-        });
-        renewed.collect()
+                known.unwrap_or_else(|| Upstream::new(name.clone(), &spec, self.signals.clone()));
+            (name, App { upstream, spec: Arc::new(spec) })
+        };
+        upstreams.into_iter().map(member).collect()
     }
 
     /// An app of the table in force.
@@ -324,50 +340,77 @@ impl Apps {
         self.current.get(name).into_iter().chain(left)
     }
 
-    /// From the old apps to those of the table that is now in force: workers that it
-    /// does not name are drained, apps that it does not have are removed.
-    fn replace(
+    /// Apps of plugins that a whole table does not have are removed.
+    fn leave_all_but(&mut self, renewed: &[(String, Members)]) {
+        let plugins: BTreeSet<&str> = renewed.iter().map(|(plugin, _)| plugin.as_str()).collect();
+        let gone = |name: &&String| !plugins.contains(plugin_of(name));
+        let gone: Vec<String> = self.current.keys().filter(gone).cloned().collect();
+        gone.iter().for_each(|name| self.leave(name));
+    }
+
+    /// From the old apps of a plugin to those that it has now: workers that are not
+    /// named are drained, apps that it has no more are removed.
+    fn replace<'a>(
         &mut self,
-        renewed: BTreeMap<String, Arc<Upstream>>,
-        peers: &BTreeMap<String, Vec<Peer>>,
+        plugin: &str,
+        members: Members,
+        admitted: impl Fn(&str) -> &'a [Peer],
     ) {
-        let mut old = std::mem::replace(&mut self.current, renewed);
-        for (name, upstream) in &self.current {
-            old.remove(name);
-            upstream.keep_only(peers.get(name).map_or(&[][..], Vec::as_slice));
-        }
-        for removed in old.into_values() {
-            removed.remove();
-            self.leaving.push(removed);
+        // `0` is the character after `/`.
+        let own = (Included(format!("{plugin}/")), Excluded(format!("{plugin}0")));
+        let old = self.current.range::<String, _>(own).map(|(name, _)| name.clone());
+        let gone: Vec<String> = old.filter(|name| !members.contains_key(name)).collect();
+        gone.iter().for_each(|name| self.leave(name));
+        for (name, app) in members {
+            app.upstream.keep_only(admitted(&name));
+            self.current.insert(name, app.upstream);
         }
         self.leaving.retain(|upstream| !upstream.is_empty());
     }
+
+    fn leave(&mut self, name: &str) {
+        if let Some(upstream) = self.current.remove(name) {
+            upstream.remove();
+            self.leaving.push(upstream);
+        }
+    }
 }
 
-/// What [`Matcher::new`] does not see of a table that cannot be used.
-fn check(table: &RouteTable, peers: &BTreeMap<String, Vec<Peer>>) -> Result<(), String> {
-    for route in &table.routes {
-        let of = || format!("route {:?} of {}/{}", route.prefix, route.plugin, route.app);
-        match &route.target {
-            Target::Upstream { name } if !table.upstreams.contains_key(name) => {
-                return Err(format!("{} leads to an unknown app {name:?}", of()));
+/// What [`Matcher::set`] does not see of what cannot be used.
+fn check(
+    sections: &BTreeMap<String, Section>,
+    peers: &BTreeMap<String, Vec<Peer>>,
+) -> Result<(), String> {
+    for (plugin, section) in sections {
+        for route in &section.routes {
+            let of = || format!("route {:?} of {}/{}", route.prefix, route.plugin, route.app);
+            match &route.target {
+                Target::Upstream { name } if !section.upstreams.contains_key(name) => {
+                    return Err(format!("{} leads to an unknown app {name:?}", of()));
+                }
+                Target::Static { root } if !root.is_absolute() => {
+                    return Err(format!("{} has a root that is no absolute path", of()));
+                }
+                Target::Fixed { status, .. } if !(200..=599).contains(status) => {
+                    return Err(format!("{} answers with a bad status {status}", of()));
+                }
+                _ => {}
             }
-            Target::Static { root } if !root.is_absolute() => {
-                return Err(format!("{} has a root that is no absolute path", of()));
+        }
+        for (name, spec) in &section.upstreams {
+            if plugin_of(name) != plugin {
+                return Err(format!("app {name} is not one of plugin {plugin}"));
             }
-            Target::Fixed { status, .. } if !(200..=599).contains(status) => {
-                return Err(format!("{} answers with a bad status {status}", of()));
+            if spec.slots == (Slots::Finite { per_worker: 0 }) {
+                return Err(format!("app {name} has workers without slots"));
             }
-            _ => {}
         }
     }
-    for (name, spec) in &table.upstreams {
-        if spec.slots == (Slots::Finite { per_worker: 0 }) {
-            return Err(format!("app {name} has workers without slots"));
-        }
+    let known = |name: &String| {
+        sections.get(plugin_of(name)).is_some_and(|section| section.upstreams.contains_key(name))
+    };
+    match peers.keys().find(|name| !known(name)) {
+        Some(name) => Err(format!("there are workers of an unknown app {name:?}")),
+        None => Ok(()),
     }
-    if let Some(name) = peers.keys().find(|name| !table.upstreams.contains_key(*name)) {
-        return Err(format!("there are workers of an unknown app {name:?}"));
-    }
-    Ok(())
 }

@@ -1,22 +1,22 @@
 //! The living fronts: each has the same table and the same admitted workers, and a
 //! worker is drained when all of them say so.
 
+mod link;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::{WatcherName, WorkerId};
-use mfserv_core::route::RouteTable;
+use mfserv_core::route::{Amendment, RouteTable, plugin_of};
 use mfserv_core::wire::front::{Breakage, FromFront, Peer, ToFront};
-use mfserv_core::wire::{self, frame};
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::{Handle, Traffic};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use self::link::{Line, Link};
 use super::events::Events;
 use super::front_socket;
 
@@ -25,6 +25,9 @@ const GREETING: Duration = Duration::from_secs(2);
 
 /// How long a front may take to route by a new table.
 const PUBLISH: Duration = Duration::from_secs(5);
+
+/// Fronts know amendments from this version of the protocol on.
+const AMENDS: u32 = 2;
 
 enum Message {
     Admit(String, Peer),
@@ -37,7 +40,7 @@ enum Message {
     Broken(BTreeMap<String, Breakage>),
     Up(WorkerId),
     Gone(WorkerId),
-    Connected(WorkerId, mpsc::UnboundedSender<ToFront>),
+    Connected(WorkerId, Line),
     Says(WorkerId, FromFront),
     Lost(WorkerId),
 }
@@ -83,7 +86,7 @@ impl Fronts {
             word: "STARTING".into(),
             broken: BTreeMap::new(),
             admitted: found.admitted,
-            links: BTreeMap::new(),
+            lines: BTreeMap::new(),
             connecting: BTreeMap::new(),
             draining: BTreeMap::new(),
             publishing: Vec::new(),
@@ -194,7 +197,7 @@ struct Board {
     word: String,
     broken: BTreeMap<String, Breakage>,
     admitted: BTreeMap<String, Vec<Peer>>,
-    links: BTreeMap<WorkerId, mpsc::UnboundedSender<ToFront>>,
+    lines: BTreeMap<WorkerId, Line>,
     connecting: BTreeMap<WorkerId, AbortHandle>,
     /// Workers being drained, and the fronts that have not said so yet.
     draining: BTreeMap<WorkerId, BTreeSet<WorkerId>>,
@@ -234,7 +237,7 @@ impl Board {
                 }
                 self.lost(&front);
             }
-            Message::Connected(front, link) => self.connected(front, link),
+            Message::Connected(front, line) => self.connected(front, line),
             Message::Says(front, said) => self.said(&front, said),
             Message::Lost(front) => self.lost(&front),
         }
@@ -245,9 +248,7 @@ impl Board {
     }
 
     fn tell_all(&self, message: &ToFront) {
-        for link in self.links.values() {
-            let _ = link.send(message.clone());
-        }
+        self.lines.values().for_each(|line| line.say(message.clone()));
     }
 
     fn admit(&mut self, upstream: String, peer: Peer) {
@@ -260,7 +261,7 @@ impl Board {
 
     fn drain(&mut self, upstream: String, worker: WorkerId) {
         self.take_off(&upstream, &worker);
-        let fronts: BTreeSet<WorkerId> = self.links.keys().cloned().collect();
+        let fronts: BTreeSet<WorkerId> = self.lines.keys().cloned().collect();
         if fronts.is_empty() {
             return self.supervisor.drained(worker);
         }
@@ -283,28 +284,48 @@ impl Board {
         table: Box<RouteTable>,
         reply: oneshot::Sender<Result<(), Diagnostic>>,
     ) {
-        self.table = Some((generation, table));
-        let missing: BTreeSet<WorkerId> = self.links.keys().cloned().collect();
+        let before = self.table.replace((generation, table));
+        let missing: BTreeSet<WorkerId> = self.lines.keys().cloned().collect();
         if missing.is_empty() {
             // The next front begins with this table.
             let _ = reply.send(Ok(()));
             return;
         }
-        if let Some(message) = self.table_message() {
-            self.tell_all(&message);
+        let amendment = before.as_ref().and_then(|(base, table)| self.amendment(*base, table));
+        for line in self.lines.values() {
+            let base = before.as_ref().map(|(base, _)| *base);
+            let knows =
+                line.version >= AMENDS && line.routes_by.is_some() && line.routes_by == base;
+            let message = if knows { amendment.clone() } else { self.whole_table() };
+            message.into_iter().for_each(|message| line.say(message));
         }
         self.publishing.push(Publishing { generation, missing, reply });
     }
 
-    fn table_message(&self) -> Option<ToFront> {
+    /// What the table in force says anew, for fronts that route by the one before.
+    fn amendment(&self, base: u64, before: &RouteTable) -> Option<ToFront> {
         let (generation, table) = self.table.as_ref()?;
+        let amendment = Box::new(Amendment::between(before, table));
+        let changes = |app: &String| amendment.sections.contains_key(plugin_of(app));
+        let peers = self.admitted_to(table, changes);
+        Some(ToFront::Amend { base, generation: *generation, amendment, peers })
+    }
+
+    fn whole_table(&self) -> Option<ToFront> {
+        let (generation, table) = self.table.as_ref()?;
+        let peers = self.admitted_to(table, |_| true);
+        Some(ToFront::Publish { generation: *generation, table: table.clone(), peers })
+    }
+
+    fn admitted_to(
+        &self,
+        table: &RouteTable,
+        wanted: impl Fn(&String) -> bool,
+    ) -> BTreeMap<String, Vec<Peer>> {
         // Workers of an app that is not in the table any more are on their way out.
-        let admitted = self.admitted.iter().filter(|(app, _)| table.upstreams.contains_key(*app));
-        Some(ToFront::Publish {
-            generation: *generation,
-            table: table.clone(),
-            peers: admitted.map(|(app, peers)| (app.clone(), peers.clone())).collect(),
-        })
+        let there = |app: &String| table.upstreams.contains_key(app) && wanted(app);
+        let admitted = self.admitted.iter().filter(|(app, _)| there(app));
+        admitted.map(|(app, peers)| (app.clone(), peers.clone())).collect()
     }
 
     /// A front was started: connect to it as soon as it listens.
@@ -322,18 +343,19 @@ impl Board {
         self.connecting.insert(front, task.abort_handle());
     }
 
-    fn connected(&mut self, front: WorkerId, link: mpsc::UnboundedSender<ToFront>) {
+    fn connected(&mut self, front: WorkerId, line: Line) {
         self.connecting.remove(&front);
-        let _ = link.send(self.state());
-        if let Some(message) = self.table_message() {
-            let _ = link.send(message);
-        }
-        self.links.insert(front, link);
+        line.say(self.state());
+        self.whole_table().into_iter().for_each(|message| line.say(message));
+        self.lines.insert(front, line);
     }
 
     fn said(&mut self, front: &WorkerId, said: FromFront) {
         match said {
             FromFront::Published { generation } => {
+                if let Some(line) = self.lines.get_mut(front) {
+                    line.routes_by = Some(generation);
+                }
                 self.supervisor.ready(front.clone());
                 self.published(front, generation, Ok(()));
             }
@@ -386,7 +408,7 @@ impl Board {
 
     /// A front is gone, and with it all that it held.
     fn lost(&mut self, front: &WorkerId) {
-        if self.links.remove(front).is_none() {
+        if self.lines.remove(front).is_none() {
             return;
         }
         for missing in self.draining.values_mut() {
@@ -409,67 +431,4 @@ impl Board {
             self.supervisor.drained(worker);
         }
     }
-}
-
-/// A connection to one front.
-struct Link {
-    stream: UnixStream,
-    incoming: Vec<u8>,
-}
-
-impl Link {
-    /// Connects and exchanges greetings; returns the generation that the front routes
-    /// by, and whom it gives requests to.
-    async fn connect(
-        socket: &Path,
-    ) -> Result<(Link, u64, BTreeMap<String, Vec<Peer>>), Diagnostic> {
-        let stream = UnixStream::connect(socket).await.map_err(broken)?;
-        let mut link = Link { stream, incoming: Vec::new() };
-        link.send(&ToFront::Hello { version: wire::VERSION }).await?;
-        match link.next().await? {
-            FromFront::Hello { peers, generation, .. } => Ok((link, generation, peers)),
-            other => Err(broken(format!("it did not greet: {other:?}"))),
-        }
-    }
-
-    async fn send(&mut self, message: &ToFront) -> Result<(), Diagnostic> {
-        let bytes = frame::encode(message).map_err(broken)?;
-        self.stream.write_all(&bytes).await.map_err(broken)
-    }
-
-    async fn next(&mut self) -> Result<FromFront, Diagnostic> {
-        loop {
-            if let Some(message) = frame::decode(&mut self.incoming).map_err(broken)? {
-                return Ok(message);
-            }
-            if self.stream.read_buf(&mut self.incoming).await.map_err(broken)? == 0 {
-                return Err(broken("it closed the link"));
-            }
-        }
-    }
-
-    /// Carries messages both ways in a task of its own, until the link breaks.
-    fn start(mut self, front: WorkerId, fronts: Fronts) {
-        let (sender, mut to_send) = mpsc::unbounded_channel();
-        fronts.send(Message::Connected(front.clone(), sender));
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    said = self.next() => match said {
-                        Ok(said) => fronts.send(Message::Says(front.clone(), said)),
-                        Err(_) => break,
-                    },
-                    message = to_send.recv() => match message {
-                        Some(message) if self.send(&message).await.is_ok() => {}
-                        _ => break,
-                    },
-                }
-            }
-            fronts.send(Message::Lost(front));
-        });
-    }
-}
-
-fn broken(cause: impl std::fmt::Display) -> Diagnostic {
-    Diagnostic::error("the link to a front broke").because(cause)
 }

@@ -116,8 +116,8 @@ pub async fn not_found(
     visit: &mut Visit,
 ) -> Result<(), Fault> {
     let nothing = Err(Fault::Answer(404, "no_route"));
-    let settings = &in_force.table.server;
-    let page = in_force.table.not_found_page.as_deref();
+    let settings = &in_force.server;
+    let page = in_force.not_found_page.as_deref();
     let Some((root, name)) = page.and_then(|page| Some((page.parent()?, page.file_name()?))) else {
         return nothing;
     };
