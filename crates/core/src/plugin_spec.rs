@@ -121,12 +121,25 @@ pub struct AppSpec {
     pub extra_routes: Vec<String>,
     /// `_gateway_interface_mode` is `fastcgi`.
     pub fastcgi: bool,
-    /// `_http_test_endpoint`; `None` = none.
-    pub http_test_endpoint: Option<String>,
+    /// `_http_test_*`; `None` = none.
+    pub http_test: Option<HttpTest>,
     /// `_requests_per_worker`: `None` = by command; `Some(0)` = unlimited.
     pub requests_per_worker: Option<u32>,
     /// `_keep_alive`; `None` = by command.
     pub keep_alive: Option<bool>,
+}
+
+/// What the status of a plugin asks for, and what is expected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpTest {
+    /// `_http_test_endpoint`: the path that is asked of the front.
+    pub path: String,
+    /// `_http_test_expected_status_code`.
+    pub status: u16,
+    /// `_http_test_expected_body`: a part of the body.
+    pub body: String,
+    /// `_http_test_timeout`, seconds: it is asked again until then.
+    pub timeout_s: u64,
 }
 
 /// `[extra_daemon_*]`.

@@ -161,7 +161,7 @@ fn print_json<T: serde::Serialize>(value: &T) -> Result<(), Diagnostic> {
 }
 
 /// Prints to standard output; a reader that has gone (`| head`) is no error.
-fn print(text: &str) {
+pub fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout();
     if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {

@@ -1,8 +1,9 @@
-//! mfserv: a private PaaS in one binary. This file is the map: parse, run, report.
+//! mfserv: a private PaaS in one binary. This file is the map: run, report.
 
 #![forbid(unsafe_code)]
 
 mod cli;
+mod compat;
 mod configure;
 mod control;
 mod daemon;
@@ -16,7 +17,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::report::exit_code(cli::run())
+    cli::report::exit_code(match compat::called_as() {
+        Some(command) => compat::run(command),
+        None => cli::run(),
+    })
 }
 
 /// This program's path, also after the file was replaced by a newer one.

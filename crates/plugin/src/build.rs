@@ -15,7 +15,7 @@ use crate::home::Home;
 use crate::label;
 use crate::progress::{Cancel, Progress};
 
-pub use clean::clean;
+pub use clean::{clean, clean_packages};
 pub(crate) use python::environment_from_wheels;
 pub use python::{WHEELS_MARK, check_wheels};
 

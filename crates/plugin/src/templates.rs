@@ -138,8 +138,7 @@ pub fn create(
             .kind(Kind::Usage)
             .because(because)
     })?;
-    if let Some((_, because)) = template.refused_names.iter().find(|(refused, _)| *refused == name)
-    {
+    if let Some(because) = template.refuses(name) {
         return Err(Diagnostic::error(format!("the plugin name {name:?} is not valid"))
             .kind(Kind::Usage)
             .because(because)

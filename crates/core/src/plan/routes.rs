@@ -30,8 +30,8 @@ fn prefixes(spec: &PluginSpec, app: &AppSpec) -> (String, Vec<String>) {
 
 /// The path that a probe asks for: one that the app itself answers.
 pub(super) fn probe_path(spec: &PluginSpec, app: &AppSpec) -> String {
-    match &app.http_test_endpoint {
-        Some(endpoint) if endpoint.starts_with('/') => endpoint.clone(),
+    match &app.http_test {
+        Some(test) if test.path.starts_with('/') => test.path.clone(),
         _ if !app.prefix_routing => "/".into(),
         _ => prefixes(spec, app).0,
     }

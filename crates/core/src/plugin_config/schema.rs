@@ -80,7 +80,6 @@ const FRAGMENT: &str = "fragments of nginx need nginx as the front, which this v
 const LUA: &str = "Lua needs nginx as the front, which this version has not";
 const VHOST: &str = "routing by host name is not in this version";
 const FASTCGI: &str = "FastCGI is not in this version";
-const HTTP_TEST: &str = "the HTTP test of the status is not in this version";
 
 const GENERAL: &[Key] = &[
     required("_version", Type::Version),
@@ -134,9 +133,9 @@ const APP: &[Key] = &[
     later("_extra_nginx_conf_filename", Type::File, "", FRAGMENT),
     later("_extra_nginx_conf_static_filename", Type::File, "", FRAGMENT),
     key("_http_test_endpoint", Type::Text, ""),
-    later("_http_test_expected_status_code", Type::Count(999), "200", HTTP_TEST),
-    later("_http_test_expected_body", Type::Text, "OK", HTTP_TEST),
-    later("_http_test_timeout", SECONDS, "10", HTTP_TEST),
+    key("_http_test_expected_status_code", Type::Count(999), "200"),
+    key("_http_test_expected_body", Type::Text, "OK"),
+    key("_http_test_timeout", SECONDS, "10"),
     key("_ready", Type::Word(&["http", "connect", "notify"]), ""),
     key("_requests_per_worker", Type::StrictCount(0, 1_000_000), ""),
     key("_keep_alive", Type::StrictFlag, ""),

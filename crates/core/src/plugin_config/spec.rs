@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Section;
 use super::schema::Kind;
-use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, General, PluginSpec, ReadyBy};
+use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, General, HttpTest, PluginSpec, ReadyBy};
 use crate::watcher::Rlimits;
 
 /// Builds the spec from sections without errors, in file order.
@@ -97,11 +97,20 @@ fn app(name: &str, section: &Section) -> AppSpec {
         static_directory: section.text("_static_directory"),
         extra_routes: section.list("prefix_based_routing_extra_routes"),
         fastcgi: section.text("_gateway_interface_mode") == "fastcgi",
-        http_test_endpoint: Some(section.text("_http_test_endpoint"))
-            .filter(|endpoint| !endpoint.is_empty()),
+        http_test: http_test(section),
         requests_per_worker: section.optional_number("_requests_per_worker").map(small),
         keep_alive: section.optional_flag("_keep_alive"),
     }
+}
+
+fn http_test(section: &Section) -> Option<HttpTest> {
+    let path = section.text("_http_test_endpoint");
+    (!path.is_empty()).then(|| HttpTest {
+        path,
+        status: u16::try_from(section.number("_http_test_expected_status_code")).unwrap_or(200),
+        body: section.text("_http_test_expected_body"),
+        timeout_s: section.number("_http_test_timeout"),
+    })
 }
 
 fn small(number: u64) -> u32 {

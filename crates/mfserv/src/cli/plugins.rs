@@ -68,7 +68,8 @@ pub fn build_in(
     build_plugin(dir, &options, steps)
 }
 
-fn sentence(report: &BuildReport) -> String {
+/// What a build did, in a sentence.
+pub fn sentence(report: &BuildReport) -> String {
     let mut parts = Vec::new();
     for part in [&report.python, &report.node].into_iter().flatten() {
         let what = if part.unchanged { "unchanged" } else { "built" };

@@ -28,6 +28,12 @@ pub fn clean(dir: &Path, pinned: bool) -> Result<(), Diagnostic> {
         disk::sweep_beside(&place);
         disk::remove(&place)?;
     }
+    clean_packages(dir)?;
+    remove_compiled(dir)
+}
+
+/// Removes the packages in a plugin directory.
+pub fn clean_packages(dir: &Path) -> Result<(), Diagnostic> {
     let entries = fs::read_dir(dir).map_err(|e| disk::failed("read", dir, e))?;
     for entry in entries.flatten() {
         let name = entry.file_name();
@@ -37,7 +43,7 @@ pub fn clean(dir: &Path, pinned: bool) -> Result<(), Diagnostic> {
             disk::remove(&entry.path())?;
         }
     }
-    remove_compiled(dir)
+    Ok(())
 }
 
 /// Compiled Python, in all directories; links are not followed.

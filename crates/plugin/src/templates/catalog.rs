@@ -25,6 +25,13 @@ pub struct Template {
     pub(super) files: &'static [Source],
 }
 
+impl Template {
+    /// Why a plugin made from it cannot have this name, if it cannot.
+    pub fn refuses(&self, name: &str) -> Option<&'static str> {
+        self.refused_names.iter().find(|(refused, _)| *refused == name).map(|(_, why)| *why)
+    }
+}
+
 /// A file of a template: where it goes (`NAME` stands for the plugin name), its
 /// text, whether the text is rendered, whether the file is a program.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! `mfserv setup`: what plugins need from the machine.
+//! `mfserv setup`: what plugins need from the machine, and the commands under their old names.
 
 use std::path::PathBuf;
 
@@ -10,6 +10,7 @@ use super::{cancel, ensure_base};
 use crate::cli::print;
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
+use crate::compat::links;
 use crate::places::Places;
 
 #[derive(Debug, Args)]
@@ -27,10 +28,22 @@ pub struct Setup {
     /// Make the base environment from such a file, without a network.
     #[arg(long, value_name = "FILE")]
     import: Option<PathBuf>,
+    /// Put the commands of the predecessor into this directory, and what they need into
+    /// the directory `share` beside it.
+    #[arg(long, value_name = "PREFIX/bin", conflicts_with_all = ["python", "uv", "export", "import"])]
+    commands: Option<PathBuf>,
 }
 
 impl Setup {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        if let Some(bin) = &self.commands {
+            let written = links::write(bin, &crate::program())?;
+            for path in &written.changed {
+                print(&format!("{}\n", path.display()));
+            }
+            print(&format!("{} commands are in {}\n", written.links, bin.display()));
+            return Ok(Outcome::Done);
+        }
         places.create()?;
         let mut steps = Steps::new();
         let home = Home::new(places.home());

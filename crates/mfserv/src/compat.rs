@@ -1,0 +1,168 @@
+//! The predecessor's commands: this binary, called under one of their names, behaves as they
+//! did: what they print, and how they exit. What they do is done by the same code as that of
+//! the new commands.
+
+mod bootstrap;
+mod boxes;
+mod circusctl;
+mod environment;
+mod http;
+mod install;
+mod lines;
+pub mod links;
+mod look;
+mod make;
+mod node;
+mod status;
+mod watchers;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mfserv_core::status::Status;
+use mfserv_core::{Diagnostic, Kind};
+
+use crate::cli::report::Outcome;
+use crate::control::client;
+use crate::control::protocol::{Applied, Ask};
+use crate::places::Places;
+
+/// Runs a command with the arguments of this process.
+pub type Run = fn() -> Result<Outcome, Diagnostic>;
+
+/// Every command, by name. Those that begin with `_` are for `share/plugin.mk` and
+/// `share/profile`.
+const COMMANDS: &[(&str, Run)] = &[
+    ("_circusctl", circusctl::run),
+    ("_mfserv.env", environment::module_env),
+    ("_plugins.build", make::build),
+    ("_plugins.clean", make::clean),
+    ("_plugins.develop", make::develop),
+    ("_plugins.make", make::pack),
+    ("bootstrap_plugin.py", bootstrap::run),
+    ("circusctl", circusctl::run),
+    ("is_layer_installed", environment::is_layer_installed),
+    ("is_layer_loaded", environment::is_layer_loaded),
+    ("mfserv.init", node::init),
+    ("mfserv.start", node::start),
+    ("mfserv.status", status::run),
+    ("mfserv.stop", node::stop),
+    ("mfserv_wrapper", environment::mfserv_wrapper),
+    ("nginx.status", status::nginx_status),
+    ("plugin_env", environment::plugin_env),
+    ("plugin_wrapper", environment::plugin_wrapper),
+    ("plugins.check", make::check),
+    ("plugins.hash", look::hash),
+    ("plugins.hotswap", install::hotswap),
+    ("plugins.info", look::info),
+    ("plugins.install", install::install),
+    ("plugins.list", look::list),
+    ("plugins.repackage", make::repackage),
+    ("plugins.start", watchers::start),
+    ("plugins.status", watchers::status),
+    ("plugins.stop", watchers::stop),
+    ("plugins.uninstall", install::uninstall),
+    ("plugins_validate_name", make::validate_name),
+];
+
+/// How long a question to the daemon may take that waits for nothing.
+const QUICK: Duration = Duration::from_secs(20);
+
+/// The command that this process is called as, if it is one of the predecessor's.
+pub fn called_as() -> Option<Run> {
+    let called = std::env::args_os().next()?;
+    let name = Path::new(&called).file_name().and_then(OsStr::to_str)?.to_owned();
+    COMMANDS.iter().find(|(known, _)| *known == name).map(|(_, run)| *run)
+}
+
+/// Runs a command. What it did not say itself is an error with exit code 1.
+pub fn run(command: Run) -> Result<Outcome, Diagnostic> {
+    command().map_err(|problem| problem.kind(Kind::Failed))
+}
+
+/// It failed, and has said why.
+fn failed() -> Result<Outcome, Diagnostic> {
+    Ok(Outcome::Code(1))
+}
+
+/// The runtime home.
+fn places() -> Result<Places, Diagnostic> {
+    Places::choose(None)
+}
+
+/// Where the commands are installed: `MFSERV_HOME`, else the directory above the `bin` that
+/// this one was called from.
+fn prefix() -> Option<PathBuf> {
+    if let Some(home) = std::env::var_os("MFSERV_HOME").filter(|home| !home.is_empty()) {
+        return Some(home.into());
+    }
+    let called = PathBuf::from(std::env::args_os().next()?);
+    let file = if called.components().count() > 1 {
+        std::path::absolute(called).ok()?
+    } else {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path).map(|dir| dir.join(&called)).find(|file| file.exists())?
+    };
+    file.parent()?.parent().map(Path::to_owned)
+}
+
+/// A command of the node refuses root unless that is allowed, and the environment of a
+/// plugin: returns whether it may go on, and says so if not.
+fn may_run(name: &str) -> bool {
+    let allowed = std::env::var("METWORK_ALLOW_USAGE_BY_ROOT").as_deref() == Ok("1");
+    if rustix::process::geteuid().is_root() && !allowed {
+        eprintln!("can't run this program as root (METWORK_ALLOW_USAGE_BY_ROOT=1 allows it)");
+        return false;
+    }
+    if in_plugin_env() {
+        eprintln!("ERROR: you can't use {name} inside a plugin_env");
+        return false;
+    }
+    true
+}
+
+fn in_plugin_env() -> bool {
+    std::env::var_os("MFSERV_CURRENT_PLUGIN_NAME").is_some_and(|name| !name.is_empty())
+}
+
+/// `--plugins-base-dir`, else `MFMODULE_PLUGINS_BASE_DIR`, else the one of the runtime home.
+fn base_dir(places: &Places, asked: Option<&Path>) -> PathBuf {
+    let set = std::env::var_os("MFMODULE_PLUGINS_BASE_DIR").filter(|dir| !dir.is_empty());
+    let asked = asked.map(Path::to_owned).or(set.map(PathBuf::from));
+    asked.unwrap_or_else(|| places.var().join("plugins"))
+}
+
+/// A node has one directory of plugins: what changes plugins refuses another.
+fn only_own_base_dir(places: &Places, asked: Option<&Path>) -> Result<(), Diagnostic> {
+    let own = places.var().join("plugins");
+    let real = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let asked = base_dir(places, asked);
+    if real(&asked) == real(&own) {
+        return Ok(());
+    }
+    Err(Diagnostic::error(format!("{} is not the plugins directory of this node", asked.display()))
+        .because(format!("the node of {} has {}", places.home().display(), own.display()))
+        .help(
+            "choose another node with MFMODULE_RUNTIME_HOME, and unset MFMODULE_PLUGINS_BASE_DIR",
+        ))
+}
+
+fn node_status(places: &Places) -> Result<Status, Diagnostic> {
+    client::ask(&places.control_socket(), &Ask::Status, QUICK)
+}
+
+/// Tells a running node to read everything again, and waits at most `wait_s` seconds until
+/// that is served; nothing is to be done when there is none.
+fn reload(places: &Places, wait_s: u64) -> Result<(), Diagnostic> {
+    match ask(places, &Ask::Reload { wait_s }, wait_s) {
+        Err(problem) if problem.kind != Kind::NotRunning => Err(problem),
+        _ => Ok(()),
+    }
+}
+
+/// Asks the daemon for something that changes the node; `wait_s` as in the question.
+fn ask(places: &Places, ask: &Ask, wait_s: u64) -> Result<Applied, Diagnostic> {
+    let patience = QUICK + Duration::from_secs(wait_s * 2 + 60);
+    client::ask(&places.control_socket(), ask, patience)
+}

@@ -1,0 +1,274 @@
+//! `plugins.start`, `plugins.stop` and `plugins.status`: the workers of plugins.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use mfserv_core::names::WatcherName;
+use mfserv_core::status::{PluginStatus, Status, WatcherStatus};
+use mfserv_core::{Diagnostic, Kind};
+
+use super::lines::Line;
+use super::{ask, failed, node_status, places, status::Checks};
+use crate::cli::keeper::LOOK;
+use crate::cli::print;
+use crate::cli::report::{self, Outcome};
+use crate::control::protocol::Ask;
+use crate::places::Places;
+
+/// How long the workers of a watcher may take to be gone: the longest drain of the
+/// default configuration and what comes after it.
+const GONE: Duration = Duration::from_secs(300);
+
+/// Which plugins are meant.
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// The directory of plugins (accepted, as before).
+    #[arg(long = "plugins-base-dir", value_name = "DIR")]
+    _plugins_base_dir: Option<PathBuf>,
+    /// A plugin's name, or a shell pattern; all plugins by default.
+    name: Option<String>,
+}
+
+impl Which {
+    fn includes(&self, plugin: &str) -> bool {
+        self.name.as_deref().is_none_or(|pattern| matches(pattern, plugin))
+    }
+
+    fn plugins<'a>(&self, status: &'a Status) -> Vec<&'a PluginStatus> {
+        status.plugins.iter().filter(|plugin| self.includes(&plugin.name)).collect()
+    }
+}
+
+/// A shell pattern with `*`, `?` and `[…]`, as fnmatch(3) has it.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    fn rest(pattern: &[char], name: &[char]) -> bool {
+        match (pattern.first(), name.first()) {
+            (None, None) => true,
+            (Some('*'), _) => {
+                // A run of stars is one: what follows is tried at each place.
+                let after = &pattern[1..];
+                if after.first() == Some(&'*') {
+                    return rest(after, name);
+                }
+                (0..=name.len()).any(|skip| rest(after, &name[skip..]))
+            }
+            (Some('?'), Some(_)) => rest(&pattern[1..], &name[1..]),
+            (Some('['), Some(c)) => match pattern.iter().skip(2).position(|p| *p == ']') {
+                None => *c == '[' && rest(&pattern[1..], &name[1..]),
+                Some(end) => {
+                    let set = &pattern[1..end + 2];
+                    in_set(set, *c) && rest(&pattern[end + 3..], &name[1..])
+                }
+            },
+            (Some(p), Some(c)) => p == c && rest(&pattern[1..], &name[1..]),
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+    let characters = |text: &str| text.chars().take(200).collect::<Vec<_>>();
+    rest(&characters(pattern), &characters(name))
+}
+
+/// `abc`, `a-z`, `!abc` between brackets.
+fn in_set(set: &[char], c: char) -> bool {
+    let (negated, set) = match set.split_first() {
+        Some(('!', rest)) => (true, rest),
+        _ => (false, set),
+    };
+    let mut found = false;
+    let mut at = 0;
+    while at < set.len() {
+        if at + 2 < set.len() && set[at + 1] == '-' {
+            found |= (set[at]..=set[at + 2]).contains(&c);
+            at += 3;
+        } else {
+            found |= set[at] == c;
+            at += 1;
+        }
+    }
+    found != negated
+}
+
+/// Start the workers of plugins that were stopped.
+#[derive(Debug, Parser)]
+#[command(name = "plugins.start")]
+struct Start {
+    #[command(flatten)]
+    which: Which,
+}
+
+pub fn start() -> Result<Outcome, Diagnostic> {
+    let which = Start::parse().which;
+    let places = places()?;
+    let line = Line::of_tool("- Collecting infos about plugins...");
+    let Ok(status) = node_status(&places) else {
+        line.error("");
+        print("=> ERROR: can't connect to circus. Is the module started?\n");
+        return failed();
+    };
+    line.ok("");
+    let mut bad = false;
+    for plugin in which.plugins(&status) {
+        bad |= !start_plugin(&places, &status, &plugin.name);
+    }
+    Ok(if bad { Outcome::Code(1) } else { Outcome::Done })
+}
+
+/// Starts what is off of a plugin, a line for each watcher; false if something failed.
+pub fn start_plugin(places: &Places, status: &Status, plugin: &str) -> bool {
+    print(&format!("- Starting plugin: {plugin}\n"));
+    let mut well = true;
+    for watcher in of_plugin(status, plugin) {
+        let line = Line::of_tool(&format!("    - Starting {}...", watcher.name));
+        if watcher.wanted > 0 {
+            line.warning("(already started)");
+            continue;
+        }
+        match set_count(places, &watcher.name, None) {
+            Ok(()) => line.ok(""),
+            Err(problem) => {
+                line.error("");
+                report::print_problem(&problem);
+                well = false;
+            }
+        }
+    }
+    well
+}
+
+fn of_plugin<'a>(status: &'a Status, plugin: &'a str) -> impl Iterator<Item = &'a WatcherStatus> {
+    status.watchers.iter().filter(move |watcher| watcher.plugin.as_deref() == Some(plugin))
+}
+
+/// Keeps that many workers of an app or extra daemon from now on; `None` = what its
+/// configuration says.
+pub fn set_count(
+    places: &Places,
+    watcher: &WatcherName,
+    count: Option<u32>,
+) -> Result<(), Diagnostic> {
+    ask(places, &Ask::Scale { app: watcher.to_string(), count, wait_s: 0 }, 0).map(drop)
+}
+
+/// Stop the workers of plugins, until they are started again.
+#[derive(Debug, Parser)]
+#[command(name = "plugins.stop")]
+struct Stop {
+    #[command(flatten)]
+    which: Which,
+}
+
+pub fn stop() -> Result<Outcome, Diagnostic> {
+    let which = Stop::parse().which;
+    let places = places()?;
+    let line = Line::of_tool("- Collecting infos about plugins...");
+    let status = match node_status(&places) {
+        Ok(status) => status,
+        Err(problem) if problem.kind == Kind::NotRunning => {
+            line.warning("(circus stopped)");
+            return Ok(Outcome::Done);
+        }
+        Err(problem) => {
+            line.error("");
+            report::print_problem(&problem);
+            return failed();
+        }
+    };
+    line.ok("");
+    let mut bad = false;
+    for plugin in which.plugins(&status) {
+        print(&format!("- Scheduling stop of plugin: {}\n", plugin.name));
+        for watcher in of_plugin(&status, &plugin.name) {
+            let line = Line::of_tool(&format!("    - Scheduling stop of {}...", watcher.name));
+            match set_count(&places, &watcher.name, Some(0)) {
+                _ if watcher.wanted == 0 => line.warning("(already stopped)"),
+                Ok(()) => line.ok(""),
+                Err(problem) => {
+                    line.error("");
+                    report::print_problem(&problem);
+                    bad = true;
+                }
+            }
+        }
+    }
+    for plugin in which.plugins(&status) {
+        print(&format!("- Waiting for stop of plugin: {}\n", plugin.name));
+        for watcher in of_plugin(&status, &plugin.name) {
+            let line = Line::of_tool(&format!("    - Waiting for {}...", watcher.name));
+            match is_gone(&places, &watcher.name) {
+                true => line.ok(""),
+                false => {
+                    line.error("");
+                    bad = true;
+                }
+            }
+        }
+    }
+    Ok(if bad { Outcome::Code(1) } else { Outcome::Done })
+}
+
+/// Waits until a watcher has no workers.
+pub fn is_gone(places: &Places, watcher: &WatcherName) -> bool {
+    let began = Instant::now();
+    while began.elapsed() < GONE {
+        match node_status(places) {
+            Ok(status) => {
+                let found = status.watchers.iter().find(|one| one.name == *watcher);
+                if found.is_none_or(|found| found.workers.is_empty()) {
+                    return true;
+                }
+            }
+            Err(problem) if problem.kind == Kind::NotRunning => return true,
+            Err(_) => {}
+        }
+        std::thread::sleep(LOOK);
+    }
+    false
+}
+
+/// Check plugins: their configuration, their workers, their own tests.
+#[derive(Debug, Parser)]
+#[command(name = "plugins.status")]
+struct StatusOf {
+    #[command(flatten)]
+    which: Which,
+}
+
+pub fn status() -> Result<Outcome, Diagnostic> {
+    let which = StatusOf::parse().which;
+    let places = places()?;
+    let Ok(status) = node_status(&places) else {
+        let line = Line::of_tool("- Collecting infos about plugins...");
+        line.error("");
+        print("=> ERROR: can't connect to circus. Is the module started?\n");
+        return failed();
+    };
+    let checks = Checks { places: &places, status: &status };
+    let bad = which.plugins(&status).into_iter().filter(|plugin| !checks.plugin(plugin)).count();
+    Ok(if bad == 0 { Outcome::Done } else { Outcome::Code(1) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn shell_patterns_match_as_in_the_shell() {
+        for (pattern, name) in
+            [("*", "foo"), ("f*o", "foo"), ("f?o", "foo"), ("[a-f]oo", "foo"), ("foo", "foo")]
+        {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("f", "foo"),
+            ("foo?", "foo"),
+            ("[!f]oo", "foo"),
+            ("", "foo"),
+            ("[", "foo"),
+            ("fo[", "foo"),
+        ] {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+        assert!(!matches(&"*a".repeat(12), &"b".repeat(60)));
+    }
+}
