@@ -18,6 +18,8 @@ use crate::places::Places;
 
 /// How long `--waiting` waits, seconds.
 const WAITING_S: u64 = 120;
+/// errno(3): no such process.
+const ESRCH: i32 = 3;
 /// What the predecessor called the web front.
 const NGINX: &str = "nginx";
 
@@ -317,8 +319,11 @@ impl Node {
         let mut keeper = keeper::connect(&self.places)?;
         for id in &ids {
             let ask = AskKeeper::Signal { id: id.clone(), signal, scope };
-            if let Answer::Refused { reason, .. } = keeper.ask(ask)? {
-                return Err(Diagnostic::error(reason));
+            match keeper.ask(ask)? {
+                // It has just ended.
+                Answer::Refused { errno: ESRCH, .. } => {}
+                Answer::Refused { reason, .. } => return Err(Diagnostic::error(reason)),
+                _ => {}
             }
         }
         Ok(ids)

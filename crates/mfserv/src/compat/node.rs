@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use clap::Parser;
-use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::Silent;
 
 use super::lines::{Line, banner};
+use super::watchers::start_plugin;
 use super::{failed, may_run, node_status, places, status};
 use crate::cli::print;
 use crate::cli::report::{self, Outcome};
@@ -78,24 +78,10 @@ pub fn start() -> Result<Outcome, Diagnostic> {
             return failed();
         }
     };
-    say_plugins(&running, fresh);
-    status::check_all(&places, true)
-}
-
-fn say_plugins(running: &Status, fresh: bool) {
     for plugin in &running.plugins {
-        print(&format!("- Starting plugin: {}\n", plugin.name));
-        let own = running.watchers.iter().filter(|w| w.plugin.as_ref() == Some(&plugin.name));
-        for watcher in own {
-            let line = Line::of_shell(&format!("    - Starting {}...", watcher.name));
-            match (watcher.ready, watcher.state.as_str()) {
-                (1.., _) if !fresh => line.warning("(already started)"),
-                (1.., _) => line.ok(""),
-                (0, "off") => line.warning("(stopped: plugins.start starts it)"),
-                (0, _) => line.warning(&format!("({})", watcher.state)),
-            }
-        }
+        start_plugin(&places, &running, &plugin.name, fresh);
     }
+    status::check_all(&places, true)
 }
 
 /// Stop everything; nothing is left.

@@ -109,19 +109,24 @@ pub fn start() -> Result<Outcome, Diagnostic> {
     line.ok("");
     let mut bad = false;
     for plugin in which.plugins(&status) {
-        bad |= !start_plugin(&places, &status, &plugin.name);
+        bad |= !start_plugin(&places, &status, &plugin.name, false);
     }
     Ok(if bad { Outcome::Code(1) } else { Outcome::Done })
 }
 
-/// Starts what is off of a plugin, a line for each watcher; false if something failed.
-pub fn start_plugin(places: &Places, status: &Status, plugin: &str) -> bool {
+/// Starts what is off of a plugin, a line for each watcher; false if something failed. On a
+/// node that is `fresh`, what is not off has just been started.
+pub fn start_plugin(places: &Places, status: &Status, plugin: &str, fresh: bool) -> bool {
     print(&format!("- Starting plugin: {plugin}\n"));
     let mut well = true;
     for watcher in of_plugin(status, plugin) {
         let line = Line::of_tool(&format!("    - Starting {}...", watcher.name));
         if watcher.wanted > 0 {
-            line.warning("(already started)");
+            match (watcher.ready, fresh) {
+                (0, _) => line.warning(&format!("({})", watcher.state)),
+                (_, true) => line.ok(""),
+                (_, false) => line.warning("(already started)"),
+            }
             continue;
         }
         match set_count(places, &watcher.name, None) {
@@ -180,8 +185,11 @@ pub fn stop() -> Result<Outcome, Diagnostic> {
         print(&format!("- Scheduling stop of plugin: {}\n", plugin.name));
         for watcher in of_plugin(&status, &plugin.name) {
             let line = Line::of_tool(&format!("    - Scheduling stop of {}...", watcher.name));
+            if watcher.wanted == 0 {
+                line.warning("(already stopped)");
+                continue;
+            }
             match set_count(&places, &watcher.name, Some(0)) {
-                _ if watcher.wanted == 0 => line.warning("(already stopped)"),
                 Ok(()) => line.ok(""),
                 Err(problem) => {
                     line.error("");
