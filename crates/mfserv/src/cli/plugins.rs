@@ -8,7 +8,7 @@ mod info;
 pub mod install;
 pub mod new;
 mod preview;
-mod releases;
+pub mod releases;
 mod setup;
 
 use std::path::Path;
@@ -145,11 +145,16 @@ fn take_over(
     Ok(Outcome::Done)
 }
 
-/// Says which keys of a plugin could break others.
+/// Which keys of a plugin could break others, in the predecessor's words.
+pub fn dangers_in(dir: &Path, spec: &PluginSpec) -> Vec<String> {
+    match configure::read_document(&dir.join("config.ini"), Dialect::Plugin) {
+        Ok(Some(own)) => dangers(&own, spec),
+        _ => Vec::new(),
+    }
+}
+
 fn say_dangers(dir: &Path, spec: &PluginSpec) {
-    let own = configure::read_document(&dir.join("config.ini"), Dialect::Plugin);
-    let Ok(Some(own)) = own else { return };
-    for danger in dangers(&own, spec) {
+    for danger in dangers_in(dir, spec) {
         report::print_problem(&Diagnostic::warning(danger.trim_start_matches("WARNING: ")));
     }
 }

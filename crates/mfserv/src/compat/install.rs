@@ -3,21 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use mfserv_core::ini::Dialect;
 use mfserv_core::names::check_plugin_name;
-use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::archive::Package;
 use mfserv_plugin::store::{self, Installed, Origin};
-use mfserv_plugin::{Home, Silent, archive, dangers};
+use mfserv_plugin::{Home, Silent, archive};
 
 use super::lines::Line;
 use super::{failed, only_own_base_dir, places, reload};
 use crate::cli::plugins::install::{Stage, stage};
-use crate::cli::plugins::is_running;
+use crate::cli::plugins::{dangers_in, is_running};
 use crate::cli::print;
 use crate::cli::report::{self, Outcome};
-use crate::configure;
 use crate::control::protocol::Ask;
 use crate::places::Places;
 
@@ -67,9 +64,9 @@ pub fn install() -> Result<Outcome, Diagnostic> {
         return failed();
     }
     match put(&places, &args.file, args.new_name, there.is_some()) {
-        Ok(warnings) => {
+        Ok((warnings, dangers)) => {
             said(line, &warnings);
-            say_dangers(&places, &name);
+            say_dangers(&dangers);
             Ok(Outcome::Done)
         }
         Err(problem) => {
@@ -126,22 +123,24 @@ fn make_way(places: &Places, there: &Installed) -> bool {
 }
 
 /// Makes a package the current release of its plugin and tells the node. Of a plugin that
-/// serves, the new release starts beside the old one, and takes over when it is ready.
+/// serves, the new release starts beside the old one, and takes over when it is ready. Returns
+/// the warnings, and what the plugin could break.
 fn put(
     places: &Places,
     file: &Path,
     new_name: Option<String>,
     replace: bool,
-) -> Result<Vec<Diagnostic>, Diagnostic> {
+) -> Result<(Vec<Diagnostic>, Vec<String>), Diagnostic> {
     let wanted = Stage { replace, new_name, clean: false };
     let staged = stage(places, file, wanted, &mut Silent)?;
     if replace && is_running(places) {
         let (plugin, dir) = (staged.spec.name.clone(), staged.dir.clone());
         super::ask(places, &Ask::Prepare { plugin, dir, wait_s: PATIENCE_S }, PATIENCE_S)?;
     }
+    let dangers = dangers_in(&staged.dir, &staged.spec);
     let (_, warnings) = staged.commit()?;
     reload(places, if replace { PATIENCE_S } else { 0 })?;
-    Ok(warnings)
+    Ok((warnings, dangers))
 }
 
 /// Ends a line that went well, with what is to be known besides.
@@ -153,21 +152,12 @@ fn said(line: Line, warnings: &[Diagnostic]) {
     warnings.iter().for_each(report::print_problem);
 }
 
-/// What an installed plugin could break for others.
-fn say_dangers(places: &Places, name: &str) {
-    let read = || -> Option<Vec<String>> {
-        let plugin = store::current(&Home::new(places.home()), name).ok()?;
-        let own = plugin.dir.join("config.ini");
-        let own = configure::read_document(&own, Dialect::Plugin).ok()??;
-        let (_, loaded) = crate::cli::plugins::env::load(places, name).ok()?;
-        let spec: &PluginSpec = &loaded.spec;
-        Some(dangers::dangers(&own, spec))
-    };
-    let warnings = read().unwrap_or_default();
-    if warnings.is_empty() {
+/// What the plugin could break for others.
+fn say_dangers(dangers: &[String]) {
+    if dangers.is_empty() {
         return;
     }
-    warnings.iter().for_each(|warning| print(&format!("{warning}\n")));
+    dangers.iter().for_each(|danger| print(&format!("{danger}\n")));
     print("=> this can break other plugins of this node: accept it if you trust its author\n");
 }
 
@@ -267,8 +257,9 @@ pub fn hotswap() -> Result<Outcome, Diagnostic> {
         return failed();
     }
     match put(&places, &args.file, None, true) {
-        Ok(warnings) => {
+        Ok((warnings, dangers)) => {
             said(line, &warnings);
+            say_dangers(&dangers);
             Ok(Outcome::Done)
         }
         Err(problem) => {

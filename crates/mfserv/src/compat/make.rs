@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::Parser;
+use mfserv_core::Diagnostic;
 use mfserv_core::names::check_plugin_name;
-use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::store::{self, Installed, Origin};
 use mfserv_plugin::{Home, Silent, archive, build as builder, label};
 
 use super::lines::Line;
 use super::{failed, only_own_base_dir, places, reload};
 use crate::cli::plugins::dev::link;
-use crate::cli::plugins::env::load;
+use crate::cli::plugins::releases::repackage as again;
 use crate::cli::plugins::{build_in, own_spec, sentence};
 use crate::cli::print;
 use crate::cli::progress::Steps;
@@ -268,16 +268,12 @@ pub fn repackage() -> Result<Outcome, Diagnostic> {
     only_own_base_dir(&places, args.plugins_base_dir.as_deref())?;
     let home = Home::new(places.home());
     let line = Line::of_tool(&format!("- Repackaging plugin {}...", args.name));
-    let Ok(plugin) = store::current(&home, &args.name) else {
+    if store::current(&home, &args.name).is_err() {
         line.error("");
         print("=> not installed plugin\n");
         return failed();
-    };
-    let packed = own_spec(&places, &plugin.dir).and_then(|own| {
-        let (_, loaded) = load(&places, &args.name)?;
-        store::repackage(&home, &args.name, &own, &loaded.spec, Path::new("."), &mut Silent)
-    });
-    match packed {
+    }
+    match again(&places, &args.name, Path::new("."), &mut Silent) {
         Ok(repackaged) => {
             line.ok("");
             repackaged.changes.iter().for_each(|change| print(&format!("{change}\n")));
@@ -286,7 +282,7 @@ pub fn repackage() -> Result<Outcome, Diagnostic> {
         }
         Err(problem) => {
             line.error("");
-            report::print_problem(&problem.kind(Kind::Failed));
+            report::print_problem(&problem);
             failed()
         }
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use mfserv_core::Diagnostic;
 use mfserv_plugin::store::{self, Origin, Release};
-use mfserv_plugin::{Home, archive};
+use mfserv_plugin::{Home, Progress, archive};
 use serde::Serialize;
 
 use super::{cancel, first, own_spec, take_over, try_release};
@@ -122,6 +122,21 @@ impl Rollback {
     }
 }
 
+/// Packs an installed plugin again, with the configuration in force on this node.
+pub fn repackage(
+    places: &Places,
+    name: &str,
+    output: &Path,
+    steps: &mut dyn Progress,
+) -> Result<store::Repackaged, Diagnostic> {
+    let home = Home::new(places.home());
+    let dir = store::current(&home, name)?.dir;
+    let own = own_spec(places, &dir)?;
+    let module = configure::module(places, &[])?;
+    let effective = installed::prepare(places, &dir, &module).map_err(first)?.spec;
+    store::repackage(&home, name, &own, &effective, output, steps)
+}
+
 #[derive(Debug, Args)]
 pub struct Repackage {
     /// The plugin's name.
@@ -137,13 +152,8 @@ pub struct Repackage {
 
 impl Repackage {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let home = Home::new(places.home());
-        let dir = store::current(&home, &self.name)?.dir;
-        let own = own_spec(places, &dir)?;
-        let module = configure::module(places, &[])?;
-        let effective = installed::prepare(places, &dir, &module).map_err(first)?.spec;
         let mut steps = Steps::new();
-        let made = store::repackage(&home, &self.name, &own, &effective, &self.output, &mut steps)?;
+        let made = repackage(places, &self.name, &self.output, &mut steps)?;
         steps.finish();
         if self.json {
             print_json(&made)?;
