@@ -86,10 +86,13 @@ pub fn open(
     }
     match result {
         Ok(found) => Ok(found),
+        // A system without RESOLVE_CACHED, or a cage that refuses the call (some say so
+        // with the error for a file that is not to be read: the other road tells them apart).
+        Err(Errno::INVAL | Errno::NOSYS | Errno::PERM) if effort == Effort::Memory => {
+            Err(Errno::AGAIN)
+        }
         Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::LOOP) => Ok(Found::Nothing),
         Err(Errno::ACCESS | Errno::PERM | Errno::XDEV) => Ok(Found::Forbidden),
-        // A system without RESOLVE_CACHED.
-        Err(Errno::INVAL | Errno::NOSYS) if effort == Effort::Memory => Err(Errno::AGAIN),
         Err(why) => Err(why),
     }
 }
