@@ -30,7 +30,7 @@ pub fn edit(path: &Path, from: &str, to: &str) {
 }
 
 /// Everything in the home whose name speaks of the plugin, except logs and packages.
-fn traces(node: &Node, name: &str) -> Vec<PathBuf> {
+pub fn traces(node: &Node, name: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut todo: Vec<PathBuf> =
         ["config", "var", "tmp"].iter().map(|below| node.path(below)).collect();

@@ -2,6 +2,9 @@
 //! One module per promise.
 
 mod comeback;
+mod compat;
+mod compat_journey;
+mod compat_make;
 mod completions;
 mod crash;
 mod environment;

@@ -6,6 +6,7 @@
 mod http;
 mod load;
 mod node;
+mod offline;
 mod plugin;
 mod processes;
 pub mod programs;
@@ -15,6 +16,7 @@ mod wait;
 pub use http::{Broken, Client, Method, Response, get, post};
 pub use load::{Failure, Load, Report, Running};
 pub use node::{Node, Ran};
+pub use offline::offline;
 pub use plugin::Plugin;
 pub use processes::{Process, boot_ticks_ms, kill, of_home, process};
 pub use rustix::process::Signal;

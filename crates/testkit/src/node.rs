@@ -34,6 +34,19 @@ pub struct Ran {
 }
 
 impl Ran {
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// When it cannot be run.
+    pub fn of(mut command: Command) -> Ran {
+        let output = command.output().expect("the program can be run");
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// It ended with this exit code.
     ///
     /// # Panics
@@ -89,7 +102,12 @@ impl Node {
 
     /// A command of mfserv for this home.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        self.other(&self.program, args)
+    }
+
+    /// Another program, for this home.
+    pub fn other(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.env("MFMODULE_RUNTIME_HOME", self.home.path()).args(args);
         command.env("METWORK_ALLOW_USAGE_BY_ROOT", "1").stdin(Stdio::null());
         // Nothing of the site or of the caller may change what is tested.
@@ -103,12 +121,7 @@ impl Node {
     /// # Panics
     /// When the program cannot be run.
     pub fn mfserv(&self, args: &[&str]) -> Ran {
-        let output = self.command(args).output().expect("mfserv can be run");
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Ran::of(self.command(args))
     }
 
     /// Sets a value of the module's configuration.
