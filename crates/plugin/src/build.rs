@@ -2,6 +2,7 @@
 //! `node_modules/`. What has not changed is not built again.
 
 mod clean;
+mod gyp;
 mod node;
 mod python;
 

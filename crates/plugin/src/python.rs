@@ -96,6 +96,29 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_absolute() && executable(file))
 }
 
+/// 1980-01-01: no earlier time can be in a wheel.
+const OLDEST_IN_ZIP: i64 = 315_532_800;
+
+/// The same sources shall give the same wheels: times are that of SOURCE_DATE_EPOCH (1980
+/// without it), modes are as everywhere, and there is no debug information, which has the
+/// path of the temporary directory that a package is compiled in. Who wants it says so in CFLAGS.
+fn reproducible(command: Command) -> Command {
+    let mut shell = clean(Path::new("/bin/sh"));
+    shell.args(["-c", "umask 022 && exec \"$@\"", "sh"]).arg(command.get_program());
+    shell.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        value.map(|value| shell.env(name, value));
+    }
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.trim().parse().ok());
+    let time = given.unwrap_or(OLDEST_IN_ZIP).max(OLDEST_IN_ZIP);
+    shell.env("SOURCE_DATE_EPOCH", time.to_string()).env("PYTHONHASHSEED", "0");
+    for name in ["CFLAGS", "CXXFLAGS"] {
+        let given = std::env::var(name).unwrap_or_default();
+        shell.env(name, format!("-g0 {given}").trim_end());
+    }
+    shell
+}
+
 /// Where packages are taken from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Packages<'a> {
@@ -306,6 +329,7 @@ impl Toolbox<'_> {
         }
         self.constrain_builds(&mut command, rules);
         command.arg("-r").arg(frozen);
+        let command = reproducible(command);
         let result = self.run("collecting the Python wheels", command, progress).map(drop);
         result.map_err(|error| match rules.from_source.is_empty() || error.help.is_some() {
             true => error,
@@ -423,6 +447,7 @@ pub(crate) fn clean(program: &Path) -> Command {
         "CC",
         "CXX",
         "CFLAGS",
+        "CXXFLAGS",
         "LDFLAGS",
         "NODE_EXTRA_CA_CERTS",
         "XDG_CACHE_HOME",

@@ -9,7 +9,7 @@ use mfserv_core::{Diagnostic, Kind};
 use serde::{Deserialize, Serialize};
 
 use super::python::is_older;
-use super::{BuildOptions, Part};
+use super::{BuildOptions, Part, gyp};
 use crate::child::Run;
 use crate::disk;
 use crate::progress::{Progress, Silent};
@@ -172,6 +172,7 @@ impl<'a> Npm<'a> {
     fn finish(&self, dir: &Path, modules: &Path) -> Result<(), Diagnostic> {
         // npm makes none when there is no dependency
         disk::create_dir(modules)?;
+        gyp::remove_notes(modules)?;
         let text = serde_json::to_string_pretty(&self.mark(dir)?).unwrap_or_default() + "\n";
         disk::write(&modules.join(MARK), text.as_bytes())
     }
