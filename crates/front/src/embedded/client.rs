@@ -1,7 +1,7 @@
 //! A client's connection.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
@@ -157,12 +157,11 @@ impl Client {
         let idle_by = self.idle_since + idle;
         poll_fn(|cx| {
             while ready!(self.poll_more(cx, idle_by, head_by)) {
-                head_by.get_or_insert_with(|| Instant::now() + header);
                 match scan.find_end(self.inbox.filled()) {
                     Ok(Some(length)) => return Poll::Ready(Arrival::Head(length)),
-                    Ok(None) => {}
+                    Ok(None) => head_by.get_or_insert_with(|| Instant::now() + header),
                     Err(refusal) => return Poll::Ready(Arrival::Refused(refusal)),
-                }
+                };
             }
             let late = head_by.is_some() && !self.ended;
             Poll::Ready(if late { Arrival::Late } else { Arrival::End })
@@ -259,6 +258,21 @@ impl Client {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes what it has to receive with `behind` behind it, in one write; returns how
+    /// much of `behind` it took.
+    pub fn poll_write_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        behind: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let first = self.out.len();
+        let both = [IoSlice::new(self.out.filled()), IoSlice::new(behind)];
+        let count = ready!(self.wire.poll_write_vectored(cx, &both))?;
+        self.sent += count as u64;
+        self.out.consume(count.min(first));
+        Poll::Ready(Ok(count.saturating_sub(first)))
     }
 
     /// Lets out what is in a pipe, after what it has to receive before. Ready when the

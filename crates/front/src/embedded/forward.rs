@@ -83,13 +83,16 @@ struct Tries {
     first: Option<Arc<Peer>>,
     first_died_of_it: bool,
     avoid: Option<Arc<Peer>>,
+    /// How long it may wait for slots, from the first time it has to.
+    wait_until: Option<Instant>,
 }
 
 impl Forwarding<'_> {
     /// The whole life of it.
     pub async fn run(mut self) -> Result<(), Fault> {
         let finite = matches!(self.app.spec.slots, Slots::Finite { .. });
-        let received = Upload::receive(self.client, self.head, self.settings, finite).await;
+        let received =
+            Upload::receive(self.client, self.head, self.settings, finite, self.visit.began).await;
         let mut upload = received.map_err(of_body)?;
         let answered = self.answered(&mut upload).await;
         if answered.is_err() {
@@ -105,12 +108,10 @@ impl Forwarding<'_> {
 
     /// Until a worker has sent the head of an answer.
     async fn answered(&mut self, upload: &mut Upload) -> Result<(Slot, Link), Fault> {
-        let wait = Duration::from_millis(self.app.spec.queue_timeout_ms);
-        let deadline = Instant::now() + wait;
         let mut tries = Tries::default();
         let mut last = NoLink::Busy;
         loop {
-            let mut slot = self.slot(tries.avoid.as_ref(), deadline, last).await?;
+            let mut slot = self.slot(&mut tries, last).await?;
             let mut link = match slot.link(tries.count > 0).await {
                 Ok(link) => link,
                 Err(why) => {
@@ -151,18 +152,15 @@ impl Forwarding<'_> {
     }
 
     /// A slot, now or when it is this request's turn.
-    async fn slot(
-        &mut self,
-        avoid: Option<&Arc<Peer>>,
-        deadline: Instant,
-        last: NoLink,
-    ) -> Result<Slot, Fault> {
-        let mut waiting = match self.app.upstream.take(self.lane.number, avoid) {
+    async fn slot(&mut self, tries: &mut Tries, last: NoLink) -> Result<Slot, Fault> {
+        let mut waiting = match self.app.upstream.take(self.lane.number, tries.avoid.as_ref()) {
             Taken::Slot(slot) => return Ok(slot),
             Taken::Waiting(waiting) => waiting,
             Taken::Full => return Err(Fault::Answer(503, "queue_full")),
             Taken::Removed => return Err(Fault::Answer(503, "removed")),
         };
+        let wait = Duration::from_millis(self.app.spec.queue_timeout_ms);
+        let deadline = *tries.wait_until.get_or_insert_with(|| Instant::now() + wait);
         poll_fn(|cx| {
             if let Poll::Ready(called) = Pin::new(&mut waiting).poll(cx) {
                 return Poll::Ready(called.ok_or(Fault::Answer(503, "removed")));
@@ -221,7 +219,7 @@ impl Forwarding<'_> {
             scan: HeadScan::default(),
             interim: 0,
             send_failed: false,
-            deadline: Instant::now() + patience,
+            deadline: None,
             patience,
             uploading: !upload.finished,
         };
@@ -234,7 +232,8 @@ struct Exchange {
     scan: HeadScan,
     interim: u32,
     send_failed: bool,
-    deadline: Instant,
+    /// When its patience ends; it begins anew with whatever is sent.
+    deadline: Option<Instant>,
     patience: Duration,
     uploading: bool,
 }
@@ -250,6 +249,10 @@ impl Exchange {
     ) -> Poll<Result<(), Failure>> {
         self.send(cx, of, link, upload)?;
         loop {
+            // Without a buffer while there is nothing to read.
+            if of.back.is_idle() && link.wire.poll_readable(cx).is_pending() {
+                break;
+            }
             let room = of.back.room();
             if room.is_empty() {
                 return Poll::Ready(Err(Failure::Malformed("its head is too large")));
@@ -277,7 +280,7 @@ impl Exchange {
         }
         // Interim answers are not held back; a client that takes none is noticed later.
         let _ = of.client.poll_flush(cx);
-        if of.client.alarm.rings(cx, self.deadline) {
+        if self.deadline.is_some_and(|by| of.client.alarm.rings(cx, by)) {
             return Poll::Ready(Err(Failure::Timeout));
         }
         Poll::Pending
@@ -301,7 +304,7 @@ impl Exchange {
             Err(SendFault::Body(fault)) => return Err(Failure::Client(of_body(fault))),
         }
         if self.uploading {
-            self.deadline = Instant::now() + self.patience;
+            self.deadline = Some(Instant::now() + self.patience);
             self.uploading = !upload.finished;
         }
         Ok(())

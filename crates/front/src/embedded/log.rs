@@ -12,11 +12,11 @@ use mfserv_core::output::Rotation;
 use mfserv_logfile::LogFile;
 
 /// Gathered lines are handed to the writer when they are this long, bytes…
-const BATCH: usize = 32 * 1024;
+const BATCH: usize = 128 * 1024;
 /// …or this old.
 const MAX_AGE: Duration = Duration::from_millis(500);
 /// What the writer may be behind, batches; beyond, lines are dropped and counted.
-const BATCHES_MAX: usize = 256;
+const BATCHES_MAX: usize = 64;
 
 #[derive(Default)]
 struct Shared {

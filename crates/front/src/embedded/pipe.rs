@@ -12,10 +12,16 @@ use super::wire::Wire;
 /// Bodies with at least this much to come go through a pipe, bytes: below, its system
 /// calls cost more than copying.
 pub const WORTH_IT: u64 = 64 * 1024;
-/// What a pipe holds, bytes. If the system grants less, that is used.
-const CAPACITY: usize = 256 * 1024;
-/// Pipes of a lane that are open at a time at most; other bodies are copied.
-const OPEN_MAX: usize = 32;
+/// What passes at a time, bytes: what fits into one packet of 64 KiB, which has 17 pages
+/// at most, also where both ends begin within a page. More would be sent as two, and the
+/// second one often waits for a timer.
+const PIECE: usize = 56 * 1024;
+/// What a pipe is to hold, bytes: a piece has more parts than pages. If the system
+/// grants less, that is used.
+const CAPACITY: usize = 128 * 1024;
+/// Pipes of a lane that are open at a time at most; other bodies are copied. Only what a
+/// client has not taken yet stays in a pipe.
+const OPEN_MAX: usize = 128;
 /// Of these, how many are kept when they are not used.
 const KEPT: usize = 8;
 
@@ -74,7 +80,7 @@ impl Pipe {
     ) -> Poll<io::Result<usize>> {
         debug_assert!(self.is_empty());
         let Some((_, entry)) = &self.ends else { return Poll::Ready(Ok(0)) };
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(CAPACITY);
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(PIECE);
         let count = ready!(from.poll_splice_out_of(cx, entry, most))?;
         self.held += count;
         Poll::Ready(Ok(count))

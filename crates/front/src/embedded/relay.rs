@@ -22,6 +22,8 @@ use super::upstream::{Link, Slot};
 const ABSORBED_MAX: usize = 1024 * 1024;
 /// What the client of another app may leave unread, bytes.
 const AHEAD_MAX: usize = 64 * 1024;
+/// So much of an answer that is not whole yet is written before more is read, bytes.
+const MUCH: usize = 16 * 1024;
 /// What is read at a time, bytes.
 const STEP: usize = 32 * 1024;
 
@@ -32,7 +34,9 @@ struct Relay {
     held: Option<(Slot, Link)>,
     upload: Upload,
     send_failed: bool,
-    /// What the rest of a large body passes through, after what is in the client's buffer.
+    /// The rest of a large body passes through pipes.
+    piped: bool,
+    /// The one with what the client has still to take, after what is in its buffer.
     pipe: Option<Pipe>,
     /// The client is slow: no pipe.
     absorbs: bool,
@@ -66,6 +70,7 @@ pub async fn run(
         held: Some((slot, link)),
         upload,
         send_failed: false,
+        piped: false,
         pipe: None,
         absorbs: false,
         broken: None,
@@ -91,14 +96,11 @@ pub async fn run(
 
 impl Relay {
     fn poll(&mut self, cx: &mut Context<'_>, of: &mut Forwarding<'_>) -> Poll<Result<(), Fault>> {
-        self.take_what_is_there(of);
+        self.begin(cx, of);
         loop {
             self.go_on_uploading(cx, of)?;
             let was_full = self.is_full(of);
-            let read = match self.pipe {
-                Some(_) => self.read_into_pipe(cx, of),
-                None => self.read(cx, of),
-            };
+            let read = self.read(cx, of);
             if let Some(cause) = self.broken {
                 return Poll::Ready(Err(self.break_off(of, cause)));
             }
@@ -121,9 +123,6 @@ impl Relay {
                     false
                 }
             };
-            if wrote && self.takes_pipe(of) {
-                continue;
-            }
             // Where there was no room, the worker has not been asked: if there is now, it is.
             let has_room_again = was_full && !self.is_full(of);
             if !read && !has_room_again {
@@ -156,13 +155,33 @@ impl Relay {
         Poll::Pending
     }
 
-    /// What came together with the head.
-    fn take_what_is_there(&mut self, of: &mut Forwarding<'_>) {
-        if !self.begun {
-            self.begun = true;
-            self.decode(of);
-            self.let_go_if_done(of);
+    /// What came together with the head leaves with it, in one write if it can.
+    fn begin(&mut self, cx: &mut Context<'_>, of: &mut Forwarding<'_>) {
+        if std::mem::replace(&mut self.begun, true) {
+            return;
         }
+        let Some(left) = self.reader.plain().filter(|_| self.shape != Shape::Chunked) else {
+            self.decode(of);
+            return self.let_go_if_done(of);
+        };
+        let came = std::mem::take(of.back);
+        let length = came.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        // More than the content is no good sign, and is looked at before the worker is
+        // let go.
+        if length < came.len() {
+            of.back.push(&came.filled()[length..]);
+        }
+        self.reader.took(length as u64);
+        self.let_go_if_done(of);
+        let content = &came.filled()[..length];
+        let mut sent = 0;
+        if length >= MUCH || (self.held.is_none() && length > 0) {
+            // A client that is lost is noticed at the next write.
+            if let Poll::Ready(Ok(count)) = of.client.poll_write_with(cx, content) {
+                sent = count;
+            }
+        }
+        of.client.out.push(&content[sent..]);
     }
 
     /// The worker is not read until the client has taken more.
@@ -181,49 +200,20 @@ impl Relay {
     /// Writes what the client takes. Ready when it has all.
     fn write(&mut self, cx: &mut Context<'_>, of: &mut Forwarding<'_>) -> Poll<Result<(), Lost>> {
         ready!(of.client.poll_flush(cx))?;
-        match &mut self.pipe {
-            Some(pipe) => of.client.poll_drain(cx, pipe),
-            None => Poll::Ready(Ok(())),
+        if let Some(pipe) = &mut self.pipe {
+            ready!(of.client.poll_drain(cx, pipe))?;
+            self.pipe = None;
         }
+        Poll::Ready(Ok(()))
     }
 
-    /// From here on through a pipe? So it is if there is much to come, nothing to be
-    /// decoded or encoded, and the client has all that came before.
-    fn takes_pipe(&mut self, of: &Forwarding<'_>) -> bool {
-        let much = self.reader.remaining().is_some_and(|left| left >= pipe::WORTH_IT);
-        if self.pipe.is_some() || self.absorbs || !much || self.shape != Shape::Plain {
-            return false;
-        }
-        if self.held.is_some() && of.client.out.is_empty() {
-            self.pipe = Pipe::take();
-        }
-        self.pipe.is_some()
-    }
-
-    /// Lets once more into the empty pipe. True if something came.
-    fn read_into_pipe(&mut self, cx: &mut Context<'_>, of: &mut Forwarding<'_>) -> bool {
-        if self.is_full(of) {
-            self.worker_by = Instant::now() + self.worker_patience;
-            return false;
-        }
-        let (Some(pipe), Some((slot, link))) = (&mut self.pipe, &mut self.held) else {
-            return false;
-        };
-        match pipe.poll_fill(cx, &link.wire, self.reader.remaining().unwrap_or(0)) {
-            Poll::Pending => {
-                if slot.worker_is_gone(cx) {
-                    self.worker_ended(of, false);
-                }
-                return false;
-            }
-            Poll::Ready(Ok(count)) if count > 0 => {
-                self.worker_by = Instant::now() + self.worker_patience;
-                self.reader.took(count as u64);
-                self.let_go_if_done(of);
-            }
-            Poll::Ready(end) => self.worker_ended(of, end.is_ok()),
-        }
-        true
+    /// An empty pipe for what comes next, if that passes through one: if there is much to
+    /// come, nothing to be decoded or encoded, and the client has all that came before.
+    fn next_pipe(&self, of: &Forwarding<'_>) -> Option<Pipe> {
+        let least = if self.piped { 1 } else { pipe::WORTH_IT };
+        let much = self.reader.remaining().is_some_and(|left| left >= least);
+        let as_it_is = self.shape == Shape::Plain && !self.absorbs;
+        if much && as_it_is && of.client.out.is_empty() { Pipe::take() } else { None }
     }
 
     /// The client is slower than a finite app: what is in the pipe goes to memory, where
@@ -257,16 +247,18 @@ impl Relay {
             self.worker_by = Instant::now() + self.worker_patience;
             return false;
         }
+        let mut pipe = self.next_pipe(of);
         let Some((slot, link)) = &mut self.held else { return false };
         // Content that needs no reading goes straight to where it is sent from.
         let direct = self.reader.plain().filter(|_| self.shape != Shape::Chunked);
-        let got = match direct {
-            Some(left) => {
+        let got = match (&mut pipe, direct) {
+            (Some(pipe), Some(left)) => pipe.poll_fill(cx, &link.wire, left),
+            (None, Some(left)) => {
                 let room = of.client.out.spare(STEP);
                 let most = room.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                 link.wire.poll_read(cx, &mut room[..most])
             }
-            None => link.wire.poll_read(cx, of.back.spare(STEP)),
+            (_, None) => link.wire.poll_read(cx, of.back.spare(STEP)),
         };
         match got {
             Poll::Pending => {
@@ -277,12 +269,20 @@ impl Relay {
             }
             Poll::Ready(Ok(count)) if count > 0 => {
                 self.worker_by = Instant::now() + self.worker_patience;
-                if direct.is_some() {
-                    of.client.out.advance(count);
-                    self.reader.took(count as u64);
-                } else {
-                    of.back.advance(count);
-                    self.decode(of);
+                match (pipe, direct) {
+                    (Some(pipe), _) => {
+                        self.piped = true;
+                        self.pipe = Some(pipe);
+                        self.reader.took(count as u64);
+                    }
+                    (None, Some(_)) => {
+                        of.client.out.advance(count);
+                        self.reader.took(count as u64);
+                    }
+                    (None, None) => {
+                        of.back.advance(count);
+                        self.decode(of);
+                    }
                 }
                 self.let_go_if_done(of);
             }

@@ -33,21 +33,24 @@ struct Desk {
 const DESKS_KEPT: usize = 64;
 
 thread_local! {
-    static DESKS: RefCell<Vec<Desk>> = const { RefCell::new(Vec::new()) };
+    #[expect(clippy::vec_box, reason = "a desk is large: its pointer is moved, not itself")]
+    static DESKS: RefCell<Vec<Box<Desk>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Desk {
-    fn take() -> Self {
+    fn take() -> Box<Self> {
         let used = DESKS.with_borrow_mut(Vec::pop);
-        used.unwrap_or_else(|| Self {
-            head: RequestHead::default(),
-            reply: ResponseHead::default(),
-            visit: Visit::new(),
-            back: Lent::default(),
+        used.unwrap_or_else(|| {
+            Box::new(Self {
+                head: RequestHead::default(),
+                reply: ResponseHead::default(),
+                visit: Visit::new(),
+                back: Lent::default(),
+            })
         })
     }
 
-    fn give_back(mut self) {
+    fn give_back(mut self: Box<Self>) {
         self.back.give_back();
         self.head.fields.shrink();
         self.reply.fields.shrink();
@@ -133,6 +136,9 @@ fn understand(client: &mut Client, desk: &mut Desk, arrival: Arrival) -> Result<
         Arrival::Head(length) => {
             let read = desk.head.read(&client.inbox.filled()[..length]);
             client.inbox.consume(length);
+            if client.inbox.is_empty() {
+                client.inbox.give_back();
+            }
             desk.visit.understood = read.is_ok();
             read
         }

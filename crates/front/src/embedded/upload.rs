@@ -81,13 +81,14 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Reads the body of a request: all of it if `whole`, else up to what is kept in
-    /// memory.
+    /// Reads the body of a request that began then: all of it if `whole`, else up to what
+    /// is kept in memory.
     pub async fn receive(
         client: &mut Client,
         head: &RequestHead,
         settings: &ServerSettings,
         whole: bool,
+        began: Instant,
     ) -> Result<Self, BodyFault> {
         let patience = Duration::from_millis(settings.client_timeout_ms);
         let mut upload = Self {
@@ -99,7 +100,7 @@ impl Upload {
             received: 0,
             max: settings.max_body_bytes,
             patience,
-            client_by: Instant::now() + patience,
+            client_by: began + patience,
             at: 0,
             file_at: 0,
             piece: Lent::default(),

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use tokio::time::Instant;
 
+use super::answer;
 use super::client::Client;
 use super::h1::{Name, RequestHead};
 use super::log::Log;
@@ -15,7 +16,8 @@ const ID_MAX: usize = 128;
 
 /// A request between its head and its line in the log.
 pub struct Visit {
-    began: Instant,
+    /// When its head had come.
+    pub began: Instant,
     received_before: u64,
     sent_before: u64,
     /// Its request id.
@@ -165,13 +167,12 @@ fn escape(line: &mut Vec<u8>, value: &[u8]) {
 
 thread_local! {
     /// The second that was last written, and its text.
-    static CLOCK: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    static CLOCK: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
 }
 
 /// Local time with offset, `2026-01-31T12:00:00+01:00`.
 fn push_time(line: &mut Vec<u8>) {
-    let now = std::time::SystemTime::now();
-    let seconds = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let seconds = answer::unix_seconds();
     CLOCK.with_borrow_mut(|(second, text)| {
         if *second != seconds || text.is_empty() {
             *second = seconds;

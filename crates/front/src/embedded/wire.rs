@@ -1,6 +1,6 @@
 //! A byte stream to a client or a worker.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -65,6 +65,18 @@ impl Wire {
         match self {
             Wire::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Wire::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    /// Writes some of the parts, one after the other.
+    pub fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Wire::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Wire::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
         }
     }
 

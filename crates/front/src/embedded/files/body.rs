@@ -17,8 +17,11 @@ use super::shelf::off_the_loop;
 
 /// Up to here copying is cheaper than sendfile, bytes.
 const COPIED_MAX: u64 = 16 * 1024;
-/// What is sent before others have their turn, bytes.
-const TURN: u64 = 512 * 1024;
+/// What is sent before others have their turn, bytes. Much less makes the system spread
+/// the packets of each client over time, which costs a timer per packet.
+const TURN: u64 = 2 * 1024 * 1024;
+/// What is looked for in memory, or brought there, at a time, bytes.
+const STEP: u64 = 512 * 1024;
 
 /// Sends a part of a file, behind what the client has still to receive; some of it may
 /// be left there. A file that has become shorter cuts the answer.
@@ -32,12 +35,13 @@ pub async fn send(
         return copy(of, part, client).await;
     }
     while part.start < part.end {
-        let end = part.end.min(part.start + TURN);
-        if !of.is_in_memory(&(part.start..end)) {
-            let (of, range) = (of.clone(), part.start..end);
+        let mut turn = in_memory(of, part.start..part.end.min(part.start + TURN));
+        if turn.is_empty() {
+            turn.end = part.end.min(part.start + STEP);
+            let (of, range) = (of.clone(), turn.clone());
             off_the_loop(move || of.fetch(range)).await?.map_err(|_| Fault::Cut)?;
         }
-        let turn = part.start..end;
+        let end = turn.end;
         client.send_file(of.file(), turn, patience).await.map_err(|_| Fault::Gone)?;
         part.start = end;
         if part.start < part.end {
@@ -45,6 +49,19 @@ pub async fn send(
         }
     }
     Ok(())
+}
+
+/// As much of the beginning of a part as is in memory, in steps.
+fn in_memory(of: &Representation, part: Range<u64>) -> Range<u64> {
+    let mut end = part.start;
+    while end < part.end {
+        let step = end..part.end.min(end + STEP);
+        if !of.is_in_memory(&step) {
+            break;
+        }
+        end = step.end;
+    }
+    part.start..end
 }
 
 async fn copy(

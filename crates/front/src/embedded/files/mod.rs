@@ -146,7 +146,7 @@ struct Reply<'a> {
 impl Reply<'_> {
     async fn send(&self, client: &mut Client, visit: &mut Visit) -> Result<(), Fault> {
         let (chosen, settings) = (self.chosen, self.settings);
-        let now = jiff::Timestamp::now().as_second();
+        let now = answer::unix_seconds();
         let validators = Validators { tag: &chosen.tag, modified: chosen.modified_at(), now };
         let mut fields = Vec::with_capacity(6);
         fields.extend([("Last-Modified", &*chosen.modified), ("ETag", &*chosen.tag)]);
