@@ -2,12 +2,16 @@
 
 use std::io::IsTerminal;
 
+use mfserv_core::Diagnostic;
+
 use crate::cli::print;
-use crate::cli::report::colours;
+use crate::cli::report::{Outcome, colours};
 
 /// A line whose title is printed, and whose status is not known yet.
 #[must_use]
 pub struct Line {
+    /// Before the status: a blank, unless a script has printed it with the title.
+    start: &'static str,
     /// The predecessor's Python tools put a blank after a status without a note.
     end: &'static str,
 }
@@ -31,10 +35,10 @@ impl Line {
 
     fn begin(title: &str, end: &'static str) -> Line {
         match interactive() {
-            true => print(&format!("{title}{}[ {} ]", COLUMN, paint("RUNNING", "33"))),
+            true => print(&format!("{title}{}", running())),
             false => print(title),
         }
-        Line { end }
+        Line { start: " ", end }
     }
 
     /// It went well.
@@ -58,11 +62,12 @@ impl Line {
             Status::Warning => ("WARNING", "33"),
             Status::Error => ("ERROR", "31"),
         };
+        let start = self.start;
         let note = if note.is_empty() { self.end.into() } else { format!(" {note}") };
         match interactive() {
             // what was said to be running is overwritten
             true => print(&format!("{COLUMN}\x1b[K[ {} ]{note}\n", paint(word, colour))),
-            false => print(&format!(" [ {word} ]{note}\n")),
+            false => print(&format!("{start}[ {word} ]{note}\n")),
         }
     }
 }
@@ -81,6 +86,29 @@ fn paint(word: &str, colour: &str) -> String {
         true => format!("\x1b[1;{colour}m{word}\x1b[0m"),
         false => word.into(),
     }
+}
+
+/// `echo_ok [MSG]`, `echo_nok`, `echo_warning`, `echo_running`, `echo_clean` and `echo_bold`:
+/// the end of a line whose title a shell script has printed.
+pub fn echo() -> Result<Outcome, Diagnostic> {
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let called = words.next().unwrap_or_default();
+    let text = words.collect::<Vec<_>>().join(" ");
+    let line = Line { start: "", end: "" };
+    match called.rsplit('/').next().unwrap_or_default() {
+        "echo_nok" => line.error(&text),
+        "echo_warning" => line.warning(&text),
+        "echo_running" if interactive() => print(&running()),
+        "echo_clean" if interactive() => print(&format!("{COLUMN}\x1b[K")),
+        "echo_running" | "echo_clean" => {}
+        "echo_bold" => bold(&text),
+        _ => line.ok(&text),
+    }
+    Ok(Outcome::Done)
+}
+
+fn running() -> String {
+    format!("{COLUMN}[ {} ]", paint("RUNNING", "33"))
 }
 
 /// A line in bold, on a terminal.
