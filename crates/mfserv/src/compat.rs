@@ -13,6 +13,7 @@ pub mod links;
 mod look;
 mod make;
 mod node;
+mod provision;
 mod status;
 mod watchers;
 

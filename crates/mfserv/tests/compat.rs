@@ -631,6 +631,39 @@ fn the_http_test_and_the_own_test_of_a_plugin_are_asked_for_its_status() {
 }
 
 #[test]
+fn the_packages_of_the_site_are_installed_at_the_start_and_replaced_when_they_are_others() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let old = OldNames::new(&node);
+    let package = old.package("static", "foo");
+    let site = node.path("site/mfserv/plugins");
+    std::fs::create_dir_all(&site).unwrap();
+    std::fs::copy(&package, site.join("one.plugin")).unwrap();
+    std::fs::write(site.join("broken.plugin"), "eels").unwrap();
+    check(&old, &[case("mfserv.start NOINIT", 0, &["OK !"])]);
+    assert_eq!(node.get("/foo/").status, 404);
+    let ran = old.run(&["mfserv.start"]).code(0);
+    assert!(ran.stdout.contains("- Installing external plugin: foo... [ OK ]\n"), "{ran:?}");
+    assert!(ran.stderr.contains("broken.plugin"), "{ran:?}");
+    until("it serves", PATIENCE, || node.get("/foo/").status == 200);
+    let again = old.run(&["mfserv.start"]).code(0);
+    assert!(!again.stdout.contains("external plugin"), "{again:?}");
+
+    let overrides = node.path("config/plugins/foo.ini");
+    std::fs::write(&overrides, "[custom]\na=b\n").unwrap();
+    let page = old.work().join("foo/main/index.html");
+    // As long as before: only what is in it differs.
+    edit(&page, "default home page", "deFault home page");
+    old.run_in(&old.work().join("foo"), &["_plugins.make"]).code(0);
+    std::fs::copy(&package, site.join("one.plugin")).unwrap();
+    let ran = old.run(&["mfserv.start"]).code(0);
+    assert!(ran.stdout.contains("- Updating external plugin: foo..."), "{ran:?}");
+    until("it serves", PATIENCE, || node.get("/foo/").text().contains("deFault home page"));
+    assert!(std::fs::read_to_string(&overrides).unwrap().contains("a=b"));
+    old.run(&["mfserv.stop"]).code(0);
+}
+
+#[test]
 fn root_is_refused_unless_that_is_allowed() {
     let _turn = Turn::cheap();
     let node = node();

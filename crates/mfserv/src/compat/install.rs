@@ -125,7 +125,7 @@ fn make_way(places: &Places, there: &Installed) -> bool {
 /// Makes a package the current release of its plugin and tells the node. Of a plugin that
 /// serves, the new release starts beside the old one, and takes over when it is ready. Returns
 /// the warnings, and what the plugin could break.
-fn put(
+pub fn put(
     places: &Places,
     file: &Path,
     new_name: Option<String>,
@@ -144,7 +144,7 @@ fn put(
 }
 
 /// Ends a line that went well, with what is to be known besides.
-fn said(line: Line, warnings: &[Diagnostic]) {
+pub fn said(line: Line, warnings: &[Diagnostic]) {
     match warnings.is_empty() {
         true => line.ok(""),
         false => line.warning(""),

@@ -7,6 +7,7 @@ use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::Silent;
 
 use super::lines::{Line, banner};
+use super::provision::provision;
 use super::watchers::start_plugin;
 use super::{failed, may_run, node_status, places, status};
 use crate::cli::print;
@@ -23,7 +24,7 @@ const START: Duration = Duration::from_secs(300);
 #[derive(Debug, Parser)]
 #[command(name = "mfserv.start")]
 struct Start {
-    /// NOINIT: install no internal plugin.
+    /// NOINIT: install no plugin, neither our own nor the site's.
     #[arg(value_parser = ["NOINIT"])]
     noinit: Option<String>,
 }
@@ -41,7 +42,10 @@ pub fn start() -> Result<Outcome, Diagnostic> {
         return Ok(Outcome::Done);
     }
     match args.noinit {
-        None => prepare(&places, &module)?,
+        None => {
+            prepare(&places, &module)?;
+            provision(&places);
+        }
         Some(_) => places.create()?,
     }
     banner("STARTING MFSERV");
