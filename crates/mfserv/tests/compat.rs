@@ -445,6 +445,8 @@ fn plugins_are_installed_replaced_and_uninstalled_with_the_old_names() {
             ),
             case("is_layer_installed plugin_foo@mfserv", 0, &["1"]),
             case("plugin_wrapper foo -- sh -c exit${IFS}9", 9, &[]),
+            case("plugin_wrapper foo -- printf %s_ a -- --cwd b", 0, &["a_--_--cwd_b_"]),
+            case("plugin_wrapper foo printf %s_ a -- --cwd b", 0, &["a_--_--cwd_b_"]),
             case("plugin_wrapper --cwd foo -- cat .layerapi2_label", 0, &["plugin_foo@mfserv"]),
             case(
                 "plugin_wrapper --empty --bash-cmds foo ls",
@@ -522,6 +524,28 @@ fn a_hot_swap_with_the_old_name_fails_no_request_and_a_broken_one_changes_nothin
     assert_eq!(node.get("/foo").text(), "Hello World!");
     load.stop().assert_nothing_failed();
     old.run(&["mfserv.stop"]).code(0);
+}
+
+#[test]
+fn an_installation_waits_for_another_one_that_is_under_way() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let old = OldNames::new(&node);
+    let dir = old.create("static", "slow");
+    std::fs::write(dir.join("postinstall"), "#!/bin/sh\ntouch $TMPDIR/begun\nsleep 1\n").unwrap();
+    old.run_in(&dir, &["chmod", "+x", "postinstall"]).code(0);
+    old.run_in(&dir, &["_plugins.make"]).code(0);
+    let quick = old.package("static", "quick").to_string_lossy().into_owned();
+    let slow = dir.join("slow-0.0.1-1.metwork.mfserv.plugin").to_string_lossy().into_owned();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| old.run(&["plugins.install", &slow]).code(0));
+        let begun = node.path("tmp/slow/begun");
+        until("the first one is under way", PATIENCE, || begun.exists());
+        old.run(&["plugins.install", &quick]).code(0);
+        first.join().unwrap();
+    });
+    let listed = old.run(&["plugins.list", "--raw"]).code(0).stdout;
+    assert_eq!(listed.lines().count(), 2, "{listed}");
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub use rollback::{Rollback, rollback};
 
 use std::path::PathBuf;
 
-use mfserv_core::Diagnostic;
+use mfserv_core::{Diagnostic, Kind};
 
 use crate::disk::Lock;
 use crate::home::Home;
@@ -51,9 +51,18 @@ pub fn recover(home: &Home) {
     }
 }
 
+/// What the lock of the store is on.
+const LOCKED: &str = "the set of plugins";
+
 /// The lock that every change of the store of plugins holds.
 fn lock(home: &Home) -> Result<Lock, Diagnostic> {
-    Lock::take(&lock_file(home), "the set of plugins")
+    Lock::take(&lock_file(home), LOCKED)
+}
+
+/// Whether an operation was refused because another one holds the lock of the store: nothing
+/// was done, and it may be tried again.
+pub fn is_busy(problem: &Diagnostic) -> bool {
+    problem.kind == Kind::Refused && problem.what.starts_with(LOCKED)
 }
 
 fn lock_file(home: &Home) -> PathBuf {

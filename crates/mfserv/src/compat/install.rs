@@ -1,6 +1,7 @@
 //! `plugins.install`, `plugins.uninstall` and `plugins.hotswap`.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use mfserv_core::names::check_plugin_name;
@@ -11,6 +12,7 @@ use mfserv_plugin::{Home, Silent, archive};
 
 use super::lines::Line;
 use super::{failed, only_own_base_dir, places, reload};
+use crate::cli::keeper::LOOK;
 use crate::cli::plugins::install::{Stage, stage};
 use crate::cli::plugins::{dangers_in, is_running};
 use crate::cli::print;
@@ -20,6 +22,8 @@ use crate::places::Places;
 
 /// How long a plugin that is replaced or removed may take to be gone, seconds.
 const PATIENCE_S: u64 = 120;
+/// How long another command that changes the plugins is waited for.
+const LOCK: Duration = Duration::from_secs(10);
 
 /// Install a plugin file.
 #[derive(Debug, Parser)]
@@ -131,8 +135,8 @@ pub fn put(
     new_name: Option<String>,
     replace: bool,
 ) -> Result<(Vec<Diagnostic>, Vec<String>), Diagnostic> {
-    let wanted = Stage { replace, new_name, clean: false };
-    let staged = stage(places, file, wanted, &mut Silent)?;
+    let wanted = || Stage { replace, new_name: new_name.clone(), clean: false };
+    let staged = in_turn(|| stage(places, file, wanted(), &mut Silent))?;
     if replace && is_running(places) {
         let (plugin, dir) = (staged.spec.name.clone(), staged.dir.clone());
         super::ask(places, &Ask::Prepare { plugin, dir, wait_s: PATIENCE_S }, PATIENCE_S)?;
@@ -204,9 +208,22 @@ pub fn uninstall() -> Result<Outcome, Diagnostic> {
 /// Uninstalls: the workers finish their requests before their files go.
 fn removed(places: &Places, name: &str, clean: bool) -> Result<Vec<Diagnostic>, Diagnostic> {
     let home = Home::new(places.home());
-    store::unlink(&home, name, clean)?;
+    in_turn(|| store::unlink(&home, name, clean))?;
     reload(places, PATIENCE_S)?;
-    store::remove_unlinked(&home, name, clean)
+    in_turn(|| store::remove_unlinked(&home, name, clean))
+}
+
+/// Waits a while for another command that changes the plugins, as before.
+fn in_turn<T>(mut change: impl FnMut() -> Result<T, Diagnostic>) -> Result<T, Diagnostic> {
+    let began = Instant::now();
+    loop {
+        match change() {
+            Err(problem) if store::is_busy(&problem) && began.elapsed() < LOCK => {
+                std::thread::sleep(LOOK);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Replace an installed plugin without losing a request.

@@ -110,10 +110,10 @@ fn stop_node(places: &Places) -> Result<Outcome, Diagnostic> {
     let line = Line::of_shell("- Stopping plugins and nginx...");
     let ran = node_status(places).is_ok();
     let stopped = stop::stop(places, false, &mut Silent);
-    if ran {
-        line.ok("")
-    } else {
-        line.warning("(circus stopped)")
+    match (&stopped, ran) {
+        (Err(_), _) => line.error(""),
+        (Ok(_), true) => line.ok(""),
+        (Ok(_), false) => line.warning("(circus stopped)"),
     }
     let line = Line::of_shell("- Stopping circus...");
     match stopped {
