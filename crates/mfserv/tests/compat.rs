@@ -1,12 +1,16 @@
 //! The predecessor's commands: what they print, and how they exit.
 
+mod install;
+mod journey;
+mod make;
+mod node;
+mod upstream;
+
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use mfserv_testkit::{Load, Node, Plugin, Ran, programs, until};
+use mfserv_testkit::{Node, Plugin, Ran};
 
-use crate::install::edit;
-use crate::{PATIENCE, Turn, node};
+use crate::{Turn, node};
 
 /// The commands of a node under their old names, with the profile that an operator loads.
 pub struct OldNames<'a> {
@@ -69,7 +73,7 @@ impl<'a> OldNames<'a> {
     }
 
     /// Makes and packs a plugin without packages of its own.
-    fn package(&self, template: &str, name: &str) -> PathBuf {
+    pub fn package(&self, template: &str, name: &str) -> PathBuf {
         let dir = self.create(template, name);
         self.run_in(&dir, &["_plugins.make"]).code(0);
         dir.join(format!("{name}-0.0.1-1.metwork.mfserv.plugin"))
@@ -77,18 +81,18 @@ impl<'a> OldNames<'a> {
 }
 
 /// A command, its exit code, and lines that it prints (`…` stands for anything before).
-struct Case {
+pub struct Case {
     words: &'static str,
     code: i32,
     says: &'static [&'static str],
 }
 
-const fn case(words: &'static str, code: i32, says: &'static [&'static str]) -> Case {
+pub const fn case(words: &'static str, code: i32, says: &'static [&'static str]) -> Case {
     Case { words, code, says }
 }
 
 #[track_caller]
-fn check(old: &OldNames, cases: &[Case]) {
+pub fn check(old: &OldNames, cases: &[Case]) {
     let places = [("HOME/", old.node.path("")), ("WORK", old.work())];
     let placed = |text: &str| {
         places.iter().fold(text.to_string(), |text, (name, path)| {
@@ -112,6 +116,23 @@ fn check(old: &OldNames, cases: &[Case]) {
         if case.says.is_empty() {
             assert_eq!(ran.stdout, "", "{} says nothing", case.words);
         }
+    }
+}
+
+#[test]
+fn the_questions_of_a_template_are_answered_from_where_the_input_comes() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let old = OldNames::new(&node);
+    let answers = "1.2.3\\n\\nmy words\\nnonsense\\n3\\n";
+    let create = "bootstrap_plugin.py create --template=static foo";
+    let ran = old.run(&["sh", "-c", &format!("printf '{answers}' | {create}")]).code(0);
+    assert!(ran.stdout.contains("license is one of: Proprietary, BSD"), "{ran:?}");
+    let config = std::fs::read_to_string(old.work().join("foo/config.ini")).unwrap();
+    for line in
+        ["_version=1.2.3", "_release=1", "_summary=my words", "_license=MIT", "_vendor=Vendor"]
+    {
+        assert!(config.lines().any(|found| found == line), "{line}: {config}");
     }
 }
 
@@ -274,417 +295,6 @@ fn commands_that_need_no_node_say_what_they_always_said() {
             case("is_layer_loaded plugin_foo@mfserv", 0, &["0"]),
         ],
     );
-}
-
-#[test]
-fn a_node_is_started_looked_at_and_stopped_with_the_old_names() {
-    let _turn = Turn::cheap();
-    let node = node();
-    let old = OldNames::new(&node);
-    node.add(&Plugin::python("hello", programs::SERVES));
-    check(
-        &old,
-        &[
-            case(
-                "mfserv.start",
-                0,
-                &[
-                    "*****     STARTING MFSERV     *****",
-                    "- Starting circus... [ OK ]",
-                    "- Waiting for circus daemon... [ OK ]",
-                    "- Starting plugin: hello",
-                    "    - Starting app.hello.main... [ OK ] ",
-                    "OK !",
-                ],
-            ),
-            case(
-                "mfserv.start",
-                0,
-                &[
-                    "- Starting circus... [ WARNING ] (already started)",
-                    "    - Starting app.hello.main... [ WARNING ] (already started)",
-                    "OK !",
-                ],
-            ),
-            case(
-                "mfserv.status",
-                0,
-                &[
-                    "- Checking circus status... [ OK ]",
-                    "- Checking circus conf generation... [ OK ]",
-                    "- Checking nginx... [ OK ]",
-                    "- Checking nginx uuid... [ OK ]",
-                    "- Checking plugin: hello (basic)... [ OK ] ",
-                    "- Checking plugin: hello (processes)... [ OK ] ",
-                    "OK !",
-                ],
-            ),
-            case("mfserv.status QUIET", 0, &["- Checking nginx uuid... [ OK ]", "OK !"]),
-            case("nginx.status", 0, &[]),
-            case("plugins.list --raw", 0, &["…~~~dev_link~~~dev_link~~~HOME/var/plugins/hello"]),
-            case("plugins.info --just-home hello", 0, &["HOME/var/plugins/hello"]),
-            case(
-                "plugins.stop h*",
-                0,
-                &[
-                    "- Collecting infos about plugins... [ OK ] ",
-                    "- Scheduling stop of plugin: hello",
-                    "- Waiting for stop of plugin: hello",
-                ],
-            ),
-            case(
-                "plugins.status hello",
-                1,
-                &[
-                    "- Checking plugin: hello (processes)... [ WARNING ] ",
-                    "=> the status of the watcher: app.hello.main is stopped",
-                ],
-            ),
-            case("plugins.status w*", 0, &["- Checking plugin: welcome (basic)... [ OK ] "]),
-            // Plugins that are not well do not make the node unwell.
-            case(
-                "mfserv.status",
-                0,
-                &["WARNING: SOME ERRORS DETECTED DURING MFSERV PLUGINS CHECK", "OK !"],
-            ),
-        ],
-    );
-    assert_eq!(node.get("/hello").status, 503);
-    check(
-        &old,
-        &[
-            case(
-                "plugins.start hello",
-                0,
-                &["- Starting plugin: hello", "    - Starting app.hello.main... [ OK ] "],
-            ),
-            case("plugins.status hello", 0, &["- Checking plugin: hello (processes)... [ OK ] "]),
-            case("plugins.stop", 0, &["- Scheduling stop of plugin: welcome"]),
-            case("mfserv.stop", 0, &["- Stopping circus... [ OK ]"]),
-            // What was stopped comes back with the node.
-            case("mfserv.start NOINIT", 0, &["    - Starting app.hello.main... [ OK ] "]),
-        ],
-    );
-    until("the app answers again", PATIENCE, || node.get("/hello").status == 200);
-    check(
-        &old,
-        &[case("mfserv.init", 0, &["- Removing plugins, logs and temporary files... [ OK ]"])],
-    );
-    node.assert_nothing_left(None);
-    assert!(node.path("config/config.ini").is_file() && node.path("var/base").exists());
-    assert!(!node.path("var/plugins/hello").exists() && !node.path("log/daemon.log").exists());
-}
-
-#[test]
-fn plugins_are_installed_replaced_and_uninstalled_with_the_old_names() {
-    let _turn = Turn::cheap();
-    let node = node();
-    let old = OldNames::new(&node);
-    let package = old.package("static", "foo");
-    std::fs::rename(&package, old.work().join("foo.plugin")).unwrap();
-    old.run(&["mfserv.start"]).code(0);
-    check(
-        &old,
-        &[
-            case(
-                "plugins.install foo.plugin",
-                0,
-                &["- Checking plugin file... [ OK ] ", "- Installing plugin foo... [ OK ] "],
-            ),
-            case(
-                "plugins.install foo.plugin",
-                1,
-                &["- Installing plugin foo... [ ERROR ] already installed"],
-            ),
-            case(
-                "plugins.install --force foo.plugin",
-                0,
-                &[
-                    "…plugin foo... [ OK ] (it serves until the new one is ready)",
-                    "- Installing plugin foo... [ OK ] ",
-                ],
-            ),
-            case(
-                "plugins.install --new-name bar foo.plugin",
-                0,
-                &["- Installing plugin foo as bar... [ OK ] "],
-            ),
-            case(
-                "plugins.hotswap --wait-after-circus-reload 1 foo.plugin",
-                0,
-                &["- Hotswapping plugin foo... [ OK ] "],
-            ),
-            case(
-                "plugins.list --raw",
-                0,
-                &[
-                    "foo~~~0.0.1~~~1~~~HOME/var/plugins/foo",
-                    "bar~~~0.0.1~~~1~~~HOME/var/plugins/bar",
-                ],
-            ),
-            case(
-                "plugins.list",
-                0,
-                &["…║ foo     ║ 0.0.1   ║ 1       ║ HOME/var/plugins/foo     ║"],
-            ),
-            case("plugins.list --plugins-base-dir /nowhere --json", 0, &["[]"]),
-            case(
-                "plugins.uninstall --plugins-base-dir /nowhere foo",
-                1,
-                &["error: /nowhere is not the plugins directory of this node"],
-            ),
-            case(
-                "plugins.repackage foo",
-                0,
-                &["- Repackaging plugin foo... [ OK ] ", "…work/foo-0.0.1-1.metwork.mfserv.plugin"],
-            ),
-            case(
-                "plugins.check --plugins-base-dir HOME/var/plugins foo",
-                0,
-                &["- Checking plugin... [ OK ] "],
-            ),
-            case("is_layer_installed plugin_foo@mfserv", 0, &["1"]),
-            case("plugin_wrapper foo -- sh -c exit${IFS}9", 9, &[]),
-            case("plugin_wrapper foo -- printf %s_ a -- --cwd b", 0, &["a_--_--cwd_b_"]),
-            case("plugin_wrapper foo printf %s_ a -- --cwd b", 0, &["a_--_--cwd_b_"]),
-            case("plugin_wrapper --cwd foo -- cat .layerapi2_label", 0, &["plugin_foo@mfserv"]),
-            case(
-                "plugin_wrapper --empty --bash-cmds foo ls",
-                0,
-                &["export MFSERV_CURRENT_PLUGIN_NAME='foo'"],
-            ),
-            case("plugin_wrapper ./foo printenv MFSERV_CURRENT_PLUGIN_DIR", 0, &["…work/foo"]),
-            // Inside the environment of a plugin, nothing may be changed.
-            case(
-                "plugin_wrapper foo -- HOME/prefix/bin/plugins.uninstall foo",
-                1,
-                &["ERROR: Don't use plugins.install/uninstall inside a plugin_env"],
-            ),
-            case(
-                "mfserv_wrapper plugin_wrapper foo printenv MFSERV_CURRENT_PLUGIN_LABEL",
-                0,
-                &["plugin_foo@mfserv"],
-            ),
-            case("plugins.uninstall some/where/bar", 0, &["- Uninstalling plugin bar... [ OK ] "]),
-        ],
-    );
-    let just = |name: &str| old.run(&["plugins.hash", name]).code(0).stdout;
-    assert_eq!(just("foo"), just("foo.plugin"));
-    assert_eq!(just("foo").trim().len(), 32);
-    // --clean is what was documented: overrides go too.
-    let overrides = node.path("config/plugins/foo.ini");
-    std::fs::write(&overrides, "[custom]\na=b\n").unwrap();
-    check(&old, &[case("plugins.uninstall foo", 0, &["- Uninstalling plugin foo... [ OK ] "])]);
-    assert!(overrides.exists());
-    check(
-        &old,
-        &[
-            case("plugins.install foo.plugin", 0, &["…plugin foo... [ WARNING ] "]),
-            case("plugins.uninstall --clean foo", 0, &["- Uninstalling plugin foo... [ OK ] "]),
-        ],
-    );
-    assert!(!overrides.exists());
-    old.run(&["mfserv.stop"]).code(0);
-}
-
-#[test]
-fn a_hot_swap_with_the_old_name_fails_no_request_and_a_broken_one_changes_nothing() {
-    let _turn = Turn::heavy();
-    let node = node();
-    let old = OldNames::new(&node);
-    let dir = old.create("python3_raw_wsgi", "foo");
-    edit(&dir.join("config.ini"), "{{MFHARDWARE_NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2}}", "2");
-    let packed = |version: &str, from: &str, to: &str| {
-        let text = std::fs::read_to_string(dir.join("config.ini")).unwrap();
-        let lines = text.lines().map(|line| match line.starts_with("_version=") {
-            true => format!("_version={version}\n"),
-            false => format!("{line}\n"),
-        });
-        std::fs::write(dir.join("config.ini"), lines.collect::<String>()).unwrap();
-        edit(&dir.join("main/wsgi.py"), from, to);
-        old.run_in(&dir, &["_plugins.build"]).code(0);
-        old.run_in(&dir, &["_plugins.make"]).code(0);
-        dir.join(format!("foo-{version}-1.metwork.mfserv.plugin")).to_string_lossy().into_owned()
-    };
-    let first = packed("1", "Hello", "Hello");
-    let second = packed("2", "Hello World!", "Hello again!");
-    let broken = packed("3", "def application", "raise SystemExit('eels')\ndef application");
-    old.run(&["mfserv.start"]).code(0);
-    old.run(&["plugins.install", &first]).code(0);
-    node.settled("app.foo.main");
-    let load = Load::new(node.address(), "/foo").connections(8).start();
-    std::thread::sleep(Duration::from_millis(300));
-    old.run(&["plugins.hotswap", &second]).code(0);
-    assert_eq!(node.get("/foo").text(), "Hello again!");
-    let ran = old.run(&["plugins.hotswap", &broken]).code(1);
-    assert!(ran.stderr.contains("DIAGNOSTIC:") && ran.stderr.contains("eels"), "{ran:?}");
-    let ran = old.run(&["plugins.install", "--force", &broken]).code(2);
-    assert!(ran.stdout.contains("- Installing plugin foo... [ ERROR ]"), "{ran:?}");
-    old.run(&["plugins.install", "--force", &first]).code(0);
-    assert_eq!(node.get("/foo").text(), "Hello World!");
-    load.stop().assert_nothing_failed();
-    old.run(&["mfserv.stop"]).code(0);
-}
-
-#[test]
-fn an_installation_waits_for_another_one_that_is_under_way() {
-    let _turn = Turn::cheap();
-    let node = node();
-    let old = OldNames::new(&node);
-    let dir = old.create("static", "slow");
-    std::fs::write(dir.join("postinstall"), "#!/bin/sh\ntouch $TMPDIR/begun\nsleep 1\n").unwrap();
-    old.run_in(&dir, &["chmod", "+x", "postinstall"]).code(0);
-    old.run_in(&dir, &["_plugins.make"]).code(0);
-    let quick = old.package("static", "quick").to_string_lossy().into_owned();
-    let slow = dir.join("slow-0.0.1-1.metwork.mfserv.plugin").to_string_lossy().into_owned();
-    std::thread::scope(|scope| {
-        let first = scope.spawn(|| old.run(&["plugins.install", &slow]).code(0));
-        let begun = node.path("tmp/slow/begun");
-        until("the first one is under way", PATIENCE, || begun.exists());
-        old.run(&["plugins.install", &quick]).code(0);
-        first.join().unwrap();
-    });
-    let listed = old.run(&["plugins.list", "--raw"]).code(0).stdout;
-    assert_eq!(listed.lines().count(), 2, "{listed}");
-}
-
-#[test]
-fn circusctl_shows_and_changes_the_watchers_of_the_node() {
-    let _turn = Turn::cheap();
-    let node = node();
-    let old = OldNames::new(&node);
-    node.add(&Plugin::python("hello", programs::SERVES));
-    old.run(&["mfserv.start"]).code(0);
-    let before = node.pids("app.hello.main");
-    check(
-        &old,
-        &[
-            case("circusctl --endpoint ipc:///x --timeout=10 list", 0, &["app.hello.main,nginx"]),
-            case("_circusctl status", 0, &["app.hello.main: active", "nginx: active"]),
-            case("circusctl status App.Hello.Main", 0, &["active"]),
-            case("circusctl status nope", 3, &["error: program nope not found"]),
-            case("circusctl numprocesses app.hello.main", 0, &["1"]),
-            case("circusctl numprocesses", 0, &["2"]),
-            case("circusctl numwatchers", 0, &["2"]),
-            case("circusctl incr app.hello.main 2", 0, &["3"]),
-            case("circusctl decr app.hello.main", 0, &["2"]),
-            case("circusctl restart --waiting app.hello.main", 0, &["ok"]),
-            case("circusctl reload --sequential nginx --waiting", 0, &["ok"]),
-            case("circusctl stop --match glob app.h* --waiting", 0, &["ok"]),
-            case("circusctl status app.hello.main", 0, &["stopped"]),
-            case("circusctl list app.hello.main", 0, &[""]),
-            case("circusctl start --waiting", 0, &["ok"]),
-            case("circusctl status app.hello.main", 0, &["active"]),
-            case("circusctl stats app.hello.main", 0, &["app.hello.main:"]),
-            case("circusctl signal app.hello.main 0x7", 3, &["error: 0x7 is not a signal"]),
-            case(
-                "circusctl signal app.hello.main 1 TERM",
-                3,
-                &["error: process 1 is not one of app.hello.main"],
-            ),
-            case("circusctl kill app.hello.main", 0, &["ok"]),
-            case("circusctl reloadconfig", 0, &["ok"]),
-            case(
-                "circusctl stop nginx",
-                3,
-                &["…use mfserv.start and mfserv.stop, or circusctl restart nginx"],
-            ),
-            case(
-                "circusctl set app.hello.main numprocesses 3",
-                3,
-                &[
-                    "…set is not supported: the configuration is in files: mfserv config, mfserv env PLUGIN",
-                ],
-            ),
-            case("circusctl quit", 3, &["error: quit is not supported: use mfserv.stop"]),
-            case("circusctl --nope", 2, &["error: unexpected argument '--nope' found"]),
-        ],
-    );
-    let after = node.settled("app.hello.main");
-    assert!(after.workers.iter().all(|worker| worker.pid.is_none_or(|pid| !before.contains(&pid))));
-    let worker = node.pids("app.hello.main")[0].to_string();
-    old.run(&["circusctl", "signal", "app.hello.main", &worker, "SIGKILL"]).code(0);
-    until("it is replaced", PATIENCE, || {
-        !node.pids("app.hello.main").iter().any(|pid| pid.to_string() == worker)
-    });
-    old.run(&["mfserv.stop"]).code(0);
-}
-
-#[test]
-fn the_http_test_and_the_own_test_of_a_plugin_are_asked_for_its_status() {
-    let _turn = Turn::cheap();
-    let node = node();
-    let old = OldNames::new(&node);
-    let plugin = |body: &str, own: &str| {
-        Plugin::python("hello", programs::SERVES)
-            .key("app_main", "_http_test_endpoint", "/hello/any")
-            .key("app_main", "_http_test_expected_body", body)
-            .key("app_main", "_http_test_timeout", "1")
-            .file("bin/plugin.status", &format!("#!/bin/sh\n{own}\n"))
-    };
-    node.add(&plugin("ello", "test \"$MFSERV_CURRENT_PLUGIN_NAME\" = hello"));
-    old.run(&["mfserv.start"]).code(0);
-    check(
-        &old,
-        &[case(
-            "plugins.status",
-            0,
-            &[
-                "- Checking plugin: hello (http)... [ OK ] ",
-                "- Checking plugin: hello (custom)... [ OK ] ",
-            ],
-        )],
-    );
-    node.add(&plugin("eels", "echo slippery; exit 4"));
-    check(
-        &old,
-        &[case(
-            "plugins.status hello",
-            1,
-            &[
-                "- Checking plugin: hello (http)... [ WARNING ] ",
-                "…/hello/any  is failing",
-                "- Checking plugin: hello (custom)... [ WARNING ] ",
-                "=> bad status code: 4 for plugin.status (see HOME/tmp/plugin.status.hello.log for details)",
-            ],
-        )],
-    );
-    let log = std::fs::read_to_string(node.path("tmp/plugin.status.hello.log")).unwrap();
-    assert_eq!(log, "slippery\n");
-    old.run(&["mfserv.stop"]).code(0);
-}
-
-#[test]
-fn the_packages_of_the_site_are_installed_at_the_start_and_replaced_when_they_are_others() {
-    let _turn = Turn::cheap();
-    let node = node();
-    let old = OldNames::new(&node);
-    let package = old.package("static", "foo");
-    let site = node.path("site/mfserv/plugins");
-    std::fs::create_dir_all(&site).unwrap();
-    std::fs::copy(&package, site.join("one.plugin")).unwrap();
-    std::fs::write(site.join("broken.plugin"), "eels").unwrap();
-    check(&old, &[case("mfserv.start NOINIT", 0, &["OK !"])]);
-    assert_eq!(node.get("/foo/").status, 404);
-    let ran = old.run(&["mfserv.start"]).code(0);
-    assert!(ran.stdout.contains("- Installing external plugin: foo... [ OK ]\n"), "{ran:?}");
-    assert!(ran.stderr.contains("broken.plugin"), "{ran:?}");
-    until("it serves", PATIENCE, || node.get("/foo/").status == 200);
-    let again = old.run(&["mfserv.start"]).code(0);
-    assert!(!again.stdout.contains("external plugin"), "{again:?}");
-
-    let overrides = node.path("config/plugins/foo.ini");
-    std::fs::write(&overrides, "[custom]\na=b\n").unwrap();
-    let page = old.work().join("foo/main/index.html");
-    // As long as before: only what is in it differs.
-    edit(&page, "default home page", "deFault home page");
-    old.run_in(&old.work().join("foo"), &["_plugins.make"]).code(0);
-    std::fs::copy(&package, site.join("one.plugin")).unwrap();
-    let ran = old.run(&["mfserv.start"]).code(0);
-    assert!(ran.stdout.contains("- Updating external plugin: foo..."), "{ran:?}");
-    until("it serves", PATIENCE, || node.get("/foo/").text().contains("deFault home page"));
-    assert!(std::fs::read_to_string(&overrides).unwrap().contains("a=b"));
-    old.run(&["mfserv.stop"]).code(0);
 }
 
 #[test]

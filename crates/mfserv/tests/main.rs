@@ -3,9 +3,6 @@
 
 mod comeback;
 mod compat;
-mod compat_journey;
-mod compat_make;
-mod compat_upstream;
 mod completions;
 mod crash;
 mod data;

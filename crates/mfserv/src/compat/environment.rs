@@ -143,9 +143,12 @@ pub fn plugin_env() -> Result<Outcome, Diagnostic> {
     Ok(become_command(&words, &env, None))
 }
 
-/// Prints the environment of the module for a shell, for `share/profile`.
+/// Prints the environment of the module for a shell, for `share/profile`. The directories of
+/// the home are made: TMPDIR is one of them.
 pub fn module_env() -> Result<Outcome, Diagnostic> {
-    let module = configure::module(&places()?, &[])?;
+    let places = places()?;
+    places.create()?;
+    let module = configure::module(&places, &[])?;
     print(&exports(&module.env, OF_THE_SESSION));
     Ok(Outcome::Done)
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::compat::OldNames;
+use super::OldNames;
 use crate::install::edit;
 use crate::{Turn, node};
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mfserv_testkit::{Node, get, offline, until};
 
-use crate::compat::OldNames;
+use super::OldNames;
 use crate::install::traces;
 use crate::{PATIENCE, Turn, node};
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use mfserv_testkit::{get, until};
 
-use crate::compat::OldNames;
+use super::OldNames;
 use crate::{PATIENCE, Turn, node};
 
 /// How long the predecessor's tests wait for an answer.
