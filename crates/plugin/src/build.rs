@@ -40,6 +40,19 @@ impl BuildOptions {
     }
 }
 
+/// What an environment is made of, below a plugin's directory: when one of these changes,
+/// a build has something to do.
+pub const SOURCES: [&str; 8] = [
+    "python3_virtualenv_sources/requirements-to-freeze.txt",
+    "python3_virtualenv_sources/requirements3.txt",
+    "python3_virtualenv_sources/allow_binary_packages",
+    "python3_virtualenv_sources/build_constraint",
+    "python3_virtualenv_sources/override",
+    "package.json",
+    "package-lock.json",
+    ".npmrc",
+];
+
 /// What a build did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildReport {

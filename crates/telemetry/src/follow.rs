@@ -36,9 +36,13 @@ impl Follower {
 
     /// Follows one more file, from its beginning, unless it is followed already.
     pub fn add(&mut self, path: PathBuf) {
+        self.add_from(path, 0);
+    }
+
+    /// The same, from this position on.
+    pub fn add_from(&mut self, path: PathBuf, position: u64) {
         if !self.files.iter().any(|followed| followed.path == path) {
-            let fresh = Followed { path, file: None, inode: 0, position: 0, partial: Vec::new() };
-            self.files.push(fresh);
+            self.files.extend(Follower::new([(path, position)]).files);
         }
     }
 

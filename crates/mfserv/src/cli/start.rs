@@ -71,6 +71,11 @@ impl Start {
     }
 }
 
+/// Brings the node up, as `mfserv start` does.
+pub fn up(places: &Places) -> Result<Outcome, Diagnostic> {
+    Start { sets: Vec::new(), no_wait: false, timeout: 300 }.run(places)
+}
+
 /// Starts a keeper if none lives; returns whether it did. Of several that try at the
 /// same time one succeeds, and the others find its keeper.
 pub fn bring_keeper(

@@ -1,24 +1,34 @@
 //! `mfserv dev`: a plugin runs from its directory.
 
+mod desk;
+
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mfserv_core::Diagnostic;
 use mfserv_plugin::{Home, Progress, store};
 
-use super::{build_in, cancel, first, reload, say_dangers, say_where, sentence};
+use super::{build_in, cancel, first, is_running, reload, say_dangers, say_where, sentence};
 use crate::cli::operate::Wait;
-use crate::cli::print;
 use crate::cli::progress::Steps;
 use crate::cli::report::{self, Outcome};
+use crate::cli::{print, start};
 use crate::places::Places;
 use crate::{configure, installed};
+use desk::Desk;
 
 #[derive(Debug, Args)]
 pub struct Dev {
     /// The plugin's directory.
     #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
     dir: PathBuf,
+    /// Return once it is served (without a terminal this is what happens anyway).
+    #[arg(long, short, conflicts_with = "follow")]
+    detach: bool,
+    /// Stay and show its logs and what happens, also without a terminal.
+    #[arg(long, short)]
+    follow: bool,
     #[command(flatten)]
     wait: Wait,
 }
@@ -30,10 +40,30 @@ impl Dev {
         let plugin = link(places, &self.dir, &mut steps)?;
         steps.finish();
         print(&sentence(&report));
+        if self.stays() {
+            return self.stay(places, &plugin.name);
+        }
         if let Some(applied) = reload(places, &self.wait)? {
             say_where(places, &plugin.name, &applied);
         }
         Ok(Outcome::Done)
+    }
+
+    fn stays(&self) -> bool {
+        let asked_for_an_end = self.detach || self.wait.no_wait || self.wait.json;
+        self.follow || std::io::stdout().is_terminal() && !asked_for_an_end
+    }
+
+    /// In the foreground, until Ctrl-C. A node that runs for this alone ends with it.
+    fn stay(self, places: &Places, plugin: &str) -> Result<Outcome, Diagnostic> {
+        let interrupted = cancel()?;
+        let dir = self.dir.canonicalize().unwrap_or(self.dir);
+        let started = !is_running(places);
+        let desk = Desk::new(places, plugin, &dir, interrupted);
+        if started {
+            start::up(places)?;
+        }
+        desk.sit(started)
     }
 }
 

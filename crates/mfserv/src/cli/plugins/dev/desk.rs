@@ -1,0 +1,381 @@
+//! What a developer sees while a plugin runs from its directory: the lines of its programs,
+//! what happens to it, and how an edit ends. When what its environment is made of changes,
+//! that is built again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use mfserv_core::event::{EndReason, Event, Fact};
+use mfserv_core::names::WatcherName;
+use mfserv_core::status::Status;
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_plugin::{Cancel, build};
+use mfserv_telemetry::{Follower, tail};
+
+use super::super::{build_in, is_running, sentence};
+use crate::cli::keeper::QUICK;
+use crate::cli::progress::Steps;
+use crate::cli::report::Outcome;
+use crate::cli::report::{self, Colour, paint};
+use crate::cli::stop;
+use crate::control::client;
+use crate::control::protocol::{Applied, Ask};
+use crate::places::Places;
+use crate::say;
+
+/// How often files and events are looked at.
+const LOOK: Duration = Duration::from_millis(30);
+/// How often the rest is looked at: the node, what the environment is made of.
+const LOOK_AROUND: Duration = Duration::from_millis(500);
+/// A daemon that is being replaced is away for less than this.
+const AWAY: Duration = Duration::from_secs(10);
+/// So many lines of the logs are remembered, to say nothing twice.
+const REMEMBERED: usize = 200;
+/// The colours of programs, by their turn.
+const COLOURS: [&str; 6] = ["36", "35", "34", "33", "32", "31"];
+
+/// The state of one session.
+pub struct Desk<'a> {
+    places: &'a Places,
+    plugin: String,
+    dir: PathBuf,
+    interrupted: Cancel,
+    logs: Follower,
+    /// Where the logs that were there before ended.
+    ends: BTreeMap<PathBuf, u64>,
+    /// By file: what its lines begin with.
+    labels: BTreeMap<PathBuf, String>,
+    events: Follower,
+    recent: VecDeque<String>,
+    /// What the environment is made of, and when that was changed.
+    sources: BTreeMap<PathBuf, Option<SystemTime>>,
+    /// Its programs have not been seen ready yet.
+    starting: bool,
+    /// The plan has changed: there may be other programs.
+    replanned: bool,
+    /// Nobody reads any more, or there is nothing to follow any more.
+    over: Option<Outcome>,
+}
+
+impl<'a> Desk<'a> {
+    /// From now on nothing is missed.
+    pub fn new(places: &'a Places, plugin: &str, dir: &Path, interrupted: Cancel) -> Desk<'a> {
+        let end = |file: &Path| tail(file, 0).map_or(0, |(_, end)| end);
+        let events = places.events_file();
+        let logs = std::fs::read_dir(places.log()).into_iter().flatten().flatten();
+        let ends = logs.map(|entry| entry.path()).map(|file| (file.clone(), end(&file)));
+        let mut desk = Desk {
+            places,
+            plugin: plugin.into(),
+            dir: dir.to_owned(),
+            interrupted,
+            ends: ends.collect(),
+            labels: BTreeMap::new(),
+            logs: Follower::new([]),
+            events: Follower::new([(events.clone(), end(&events))]),
+            recent: VecDeque::new(),
+            sources: BTreeMap::new(),
+            starting: true,
+            replanned: false,
+            over: None,
+        };
+        desk.sources = desk.sources_now();
+        desk
+    }
+
+    /// Follows until Ctrl-C. `started`: the node runs for this alone, and ends with it.
+    pub fn sit(mut self, started: bool) -> Result<Outcome, Diagnostic> {
+        let ended = self.follow(started);
+        if started {
+            let mut steps = Steps::new();
+            stop::stop(self.places, false, &mut steps)?;
+            steps.finish();
+        }
+        let outcome = ended?;
+        let name = &self.plugin;
+        self.say(&format!(
+            "{name} stays linked: `mfserv dev` follows it again, `mfserv uninstall {name}` ends that"
+        ));
+        if started {
+            self.say("mfserv is stopped: it was started for this alone");
+        }
+        Ok(outcome)
+    }
+
+    fn follow(&mut self, started: bool) -> Result<Outcome, Diagnostic> {
+        if !started {
+            let ask = Ask::Reload { wait_s: 0 };
+            let reloaded = client::ask::<Applied>(&self.places.control_socket(), &ask, 6 * QUICK);
+            self.complain(reloaded);
+        }
+        self.greet();
+        let mut looked = Instant::now();
+        let mut seen = Instant::now();
+        while !self.interrupted.is_cancelled() {
+            self.look();
+            if let Some(outcome) = self.over {
+                return Ok(outcome);
+            }
+            if looked.elapsed() >= LOOK_AROUND {
+                looked = Instant::now();
+                if is_running(self.places) {
+                    seen = Instant::now();
+                } else if seen.elapsed() > AWAY {
+                    return Err(Diagnostic::error("the node is not running any more")
+                        .kind(Kind::NotRunning)
+                        .help("`mfserv events` shows why"));
+                }
+                self.rebuild_if_changed();
+            }
+            std::thread::sleep(LOOK);
+        }
+        self.look();
+        Ok(Outcome::Done)
+    }
+
+    /// Where it answers, and from where it runs.
+    fn greet(&mut self) {
+        let status = self.status();
+        let (name, dir) = (self.plugin.clone(), self.dir.display().to_string());
+        self.say(&paint(&format!("{name} runs from {dir}"), Colour::Title));
+        let Some(status) = status else { return };
+        self.label(&status);
+        let address = status.address.clone().unwrap_or_default();
+        let planned = status.plugins.iter().find(|plugin| plugin.name == name);
+        for path in planned.iter().flat_map(|plugin| &plugin.paths) {
+            self.say(&format!("  {address}{path}"));
+        }
+        let (meant, _): (Vec<_>, Vec<_>) =
+            status.problems.iter().partition(|problem| self.is_meant(problem));
+        meant.into_iter().for_each(|problem| self.say(&problem.to_string()));
+        let own = status.watchers.iter().filter(|w| w.plugin.as_deref() == Some(&name));
+        self.starting = own.clone().any(|watcher| watcher.ready < watcher.wanted);
+        for end in own.filter(|w| w.ready == 0).filter_map(|w| w.last_end.as_ref()) {
+            let watcher = &end.worker.watcher;
+            self.say_failed(watcher, &format!("does not start: {}", end.why), &end.last_output);
+        }
+        let watched = [".autorestart_includes", ".autorestart_excludes"];
+        self.say(match watched.iter().any(|file| self.dir.join(file).exists()) {
+            true => "what you save is served as soon as it starts; Ctrl-C ends this\n",
+            false => {
+                "no file is watched, because there is no .autorestart_includes (`*.py` would do); \
+                 Ctrl-C ends this\n"
+            }
+        });
+    }
+
+    fn status(&self) -> Option<Status> {
+        client::ask(&self.places.control_socket(), &Ask::Status, QUICK).ok()
+    }
+
+    /// The logs of its programs are followed under short names.
+    fn label(&mut self, status: &Status) {
+        for watcher in status.watchers.iter().filter(|w| w.plugin.as_ref() == Some(&self.plugin)) {
+            let stem = watcher.name.as_str().replace('.', "_");
+            let entries = std::fs::read_dir(self.places.log()).into_iter().flatten().flatten();
+            for file in entries.map(|entry| entry.path()) {
+                let end = file.extension().unwrap_or_default().to_string_lossy();
+                let own = file.file_stem().unwrap_or_default().to_string_lossy();
+                let rest = own.strip_prefix(&stem);
+                let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with("_worker"));
+                let Some(rest) = rest.filter(|_| ["log", "stdout", "stderr"].contains(&&*end))
+                else {
+                    continue;
+                };
+                let label = format!("{}{rest}", short(&watcher.name));
+                let turn = COLOURS[self.labels.len() % COLOURS.len()];
+                if !self.labels.contains_key(&file) {
+                    let label = match report::colours(&std::io::stdout()) {
+                        true => format!("\x1b[{turn}m{label} |\x1b[0m "),
+                        false => format!("{label} | "),
+                    };
+                    let from = self.ends.get(&file).copied().unwrap_or(0);
+                    self.logs.add_from(file.clone(), from);
+                    self.labels.insert(file, label);
+                }
+            }
+        }
+    }
+
+    /// What has come since the last look: lines first, because they came first.
+    fn look(&mut self) {
+        let mut lines: Vec<(String, String)> = Vec::new();
+        let labels = &self.labels;
+        self.logs.poll(&mut |file, line| {
+            if let Some(label) = labels.get(file) {
+                lines.push((label.clone(), line.into()));
+            }
+        });
+        for (label, line) in lines {
+            self.say(&format!("{label}{line}"));
+            if self.recent.len() == REMEMBERED {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(line);
+        }
+        let mut events: Vec<Event> = Vec::new();
+        self.events.poll(&mut |_, line| events.extend(serde_json::from_str(line)));
+        events.into_iter().for_each(|event| self.tell(event.fact));
+        if std::mem::take(&mut self.replanned) {
+            self.look_at_plan();
+        }
+    }
+
+    fn look_at_plan(&mut self) {
+        let Some(status) = self.status() else { return };
+        self.label(&status);
+        if status.generation > 0 && !status.plugins.iter().any(|p| p.name == self.plugin) {
+            self.say(&format!("{} was uninstalled", self.plugin));
+            self.over = Some(Outcome::Done);
+        }
+    }
+
+    fn tell(&mut self, fact: Fact) {
+        match fact {
+            Fact::FilesChanged { plugin, files, more } if plugin == self.plugin => {
+                let what = match files.is_empty() {
+                    true => "its files have changed".into(),
+                    false => format!("{} changed", say::changed(&files, more)),
+                };
+                self.say(&paint(&what, Colour::Doubtful));
+            }
+            Fact::Renewed { plugin, after_ms } if plugin == self.plugin => {
+                self.starting = false;
+                let text = format!("serves the new code after {}", say::span(after_ms));
+                self.say(&paint(&text, Colour::Good));
+            }
+            Fact::NotRenewed { plugin, problem } if plugin == self.plugin => {
+                self.say_broken(&problem);
+            }
+            Fact::Problem { problem } if self.is_meant(&problem) => {
+                self.say(&paint(&problem.to_string(), Colour::Bad));
+            }
+            Fact::WorkerReady { worker, after_ms } if self.is_own(&worker.watcher) => {
+                if std::mem::take(&mut self.starting) {
+                    let program = short(&worker.watcher);
+                    let text = format!("{program} serves after {}", say::span(after_ms));
+                    self.say(&paint(&text, Colour::Good));
+                }
+                self.replanned = true;
+            }
+            Fact::WorkerEnded {
+                worker, why, last_output, restart_in_ms: Some(wait_ms), ..
+            } if self.is_own(&worker.watcher) && is_crash(&why) => {
+                let again = match wait_ms {
+                    0 => "it is started again".into(),
+                    ms => format!("it is started again in {}", say::span(ms)),
+                };
+                self.say_failed(&worker.watcher, &format!("ended: {why}; {again}"), &last_output);
+                self.replanned = true;
+            }
+            Fact::PlanApplied { .. } => self.replanned = true,
+            Fact::NodeState { word } if word == "STOPPED" => {
+                self.say("the node was stopped");
+                self.over = Some(Outcome::Done);
+            }
+            _ => {}
+        }
+    }
+
+    /// An edit does not start. Its traceback has just come by, unless it went elsewhere.
+    fn say_broken(&mut self, problem: &Diagnostic) {
+        self.say(&paint(&problem.what, Colour::Bad));
+        for reason in &problem.because {
+            let known = reason.lines().last().is_some_and(|line| self.has_said(line));
+            if !known {
+                self.say(&reason.lines().map(|line| format!("  {line}\n")).collect::<String>());
+            }
+        }
+        self.say(&paint(
+            &format!(
+                "the old code goes on serving; the page says why too (/__dev/{})",
+                self.plugin
+            ),
+            Colour::Bad,
+        ));
+    }
+
+    fn say_failed(&mut self, watcher: &WatcherName, what: &str, output: &str) {
+        self.say(&paint(&format!("{} {what}", short(watcher)), Colour::Bad));
+        let last = output.trim_end().lines().last();
+        if last.is_some_and(|line| !self.has_said(line)) {
+            self.say(say::indented(output, 40).trim_start_matches('\n'));
+        }
+    }
+
+    fn has_said(&self, line: &str) -> bool {
+        !line.trim().is_empty() && self.recent.iter().any(|said| said.trim() == line.trim())
+    }
+
+    fn is_own(&self, watcher: &WatcherName) -> bool {
+        watcher.plugin() == Some(&self.plugin)
+    }
+
+    fn is_meant(&self, problem: &Diagnostic) -> bool {
+        let text = problem.to_string();
+        text.contains(&self.plugin) || text.contains(&*self.dir.to_string_lossy())
+    }
+
+    // ---- the environment ----
+
+    fn sources_now(&self) -> BTreeMap<PathBuf, Option<SystemTime>> {
+        let changed = |file: &Path| file.metadata().and_then(|meta| meta.modified()).ok();
+        let files = build::SOURCES.iter().map(|file| self.dir.join(file));
+        files.map(|file| (file.clone(), changed(&file))).collect()
+    }
+
+    /// Builds beside what runs, and lets workers with the new environment take over.
+    fn rebuild_if_changed(&mut self) {
+        let now = self.sources_now();
+        let changed = now.iter().find(|(file, time)| self.sources.get(*file) != Some(time));
+        let Some((file, _)) = changed else { return };
+        let name = file.strip_prefix(&self.dir).unwrap_or(file).display().to_string();
+        self.say(&paint(&format!("{name} changed: building"), Colour::Doubtful));
+        let mut steps = Steps::new();
+        let built = build_in(self.places, &self.dir, &mut steps);
+        steps.finish();
+        // What the build itself has written is no change.
+        self.sources = self.sources_now();
+        let Some(report) = self.complain(built) else { return };
+        self.say(sentence(&report).trim_end());
+        let parts = [&report.python, &report.node];
+        if parts.into_iter().flatten().any(|part| !part.unchanged) {
+            let ask = Ask::Restart { apps: vec![self.plugin.clone()], wait_s: 0 };
+            let asked = client::ask::<Applied>(&self.places.control_socket(), &ask, 6 * QUICK);
+            if self.complain(asked).is_some() {
+                self.starting = true;
+            }
+        }
+    }
+
+    // ---- saying ----
+
+    /// An error ends nothing here: the developer mends it.
+    fn complain<T>(&mut self, result: Result<T, Diagnostic>) -> Option<T> {
+        let problem = match result {
+            Ok(value) => return Some(value),
+            Err(problem) => problem,
+        };
+        self.say(&paint(&problem.to_string(), Colour::Bad));
+        None
+    }
+
+    /// A terminal that has gone ends the session, in order.
+    fn say(&mut self, text: &str) {
+        let mut out = std::io::stdout();
+        if writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()).is_err() {
+            self.over = Some(Outcome::Done);
+        }
+    }
+}
+
+/// `main` for `app.hello.main`.
+fn short(watcher: &WatcherName) -> &str {
+    watcher.as_str().rsplit('.').next().unwrap_or(watcher.as_str())
+}
+
+fn is_crash(why: &EndReason) -> bool {
+    !matches!(why, EndReason::Asked { .. } | EndReason::FilesChanged | EndReason::TooOld)
+}
