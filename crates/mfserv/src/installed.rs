@@ -266,8 +266,13 @@ fn load(
         let placed = Placed { dir: &plugin.dir, spec: &spec };
         let dependencies = dependencies(plugin, all)?;
         let base = base_for(&spec, &plugin.dir, bases, module);
-        let env = environment(home, placed, &dependencies, base, &module.env)
+        let mut env = environment(home, placed, &dependencies, base, &module.env)
             .map_err(|problem| vec![problem])?;
+        if plugin.dir.starts_with(home.plugins()) {
+            // Python takes bytecode for that of a file of the same size and second: an edit
+            // right after another would not be seen. (Packages are compiled when built.)
+            env.entry("PYTHONDONTWRITEBYTECODE".into()).or_insert_with(|| "1".into());
+        }
         Ok(Loaded { spec, env, warnings })
     });
     PluginInput { name: plugin.name.clone(), dir: plugin.dir.clone(), loaded }

@@ -6,6 +6,7 @@ mod compat;
 mod completions;
 mod crash;
 mod data;
+mod dev;
 mod environment;
 mod install;
 mod misbehaving;

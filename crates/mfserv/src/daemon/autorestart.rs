@@ -17,7 +17,7 @@ use super::node::Node;
 use super::renewal::{Edit, Edits};
 
 /// An editor writes several files, or one several times: this long nothing more happens.
-const QUIET: Duration = Duration::from_millis(30);
+const QUIET: Duration = Duration::from_millis(15);
 /// But somebody who saves all the time is served too.
 const LONGEST: Duration = Duration::from_millis(500);
 /// The most directories of one plugin that are watched.
@@ -222,6 +222,7 @@ impl Autorestart {
 impl Watched {
     fn changed(&mut self, path: Option<&Path>) {
         let now = Instant::now();
+        self.edits.stir();
         let (edit, last) = self.pending.get_or_insert_with(|| (Edit::begun(now), now));
         *last = now;
         let below = path.and_then(|path| path.strip_prefix(self.rules.dir()).ok());

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mfserv_core::Diagnostic;
+use mfserv_core::diff::Changes;
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::WatcherName;
-use mfserv_core::plan::{PlannedPlugin, PluginState};
+use mfserv_core::plan::{Plan, PlannedPlugin, PluginState};
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_supervisor::Until;
 use tokio::sync::Notify;
@@ -76,6 +77,8 @@ pub struct Edits {
 
 #[derive(Default)]
 struct Place {
+    /// Files are changing: an edit will come.
+    stirred: bool,
     edit: Option<Edit>,
     closed: bool,
 }
@@ -86,9 +89,18 @@ impl Edits {
         Arc::default()
     }
 
+    /// Files are changing: what is being tried is old already.
+    pub fn stir(&self) {
+        if let Ok(mut place) = self.place.lock() {
+            place.stirred = true;
+        }
+        self.told.notify_one();
+    }
+
     /// An edit is over.
     pub fn tell(&self, edit: Edit) {
         if let Ok(mut place) = self.place.lock() {
+            place.stirred = false;
             match &mut place.edit {
                 Some(known) => known.join(edit),
                 none => *none = Some(edit),
@@ -105,30 +117,27 @@ impl Edits {
         self.told.notify_one();
     }
 
-    fn take(&self) -> Option<Edit> {
-        self.place.lock().ok().and_then(|mut place| place.edit.take())
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.place.lock().is_ok_and(|place| place.edit.is_some())
+    /// What is being tried is old already.
+    fn is_stirred(&self) -> bool {
+        self.place.lock().is_ok_and(|place| place.stirred || place.edit.is_some())
     }
 
     /// Waits for an edit; `None` when there will be no more.
     async fn next(&self) -> Option<Edit> {
         loop {
-            if self.place.lock().map_or(true, |place| place.closed) {
-                return None;
+            {
+                let mut place = self.place.lock().ok().filter(|place| !place.closed)?;
+                if let Some(edit) = place.edit.take() {
+                    return Some(edit);
+                }
             }
-            match self.take() {
-                Some(edit) => return Some(edit),
-                None => self.told.notified().await,
-            }
+            self.told.notified().await;
         }
     }
 
-    /// Waits until an edit waits.
-    async fn newer(&self) {
-        while !self.is_waiting() {
+    /// Waits until what is being tried is old.
+    async fn stirred(&self) {
+        while !self.is_stirred() {
             self.told.notified().await;
         }
     }
@@ -140,7 +149,7 @@ enum Attempt {
     Serves,
     /// It does not start.
     Broken(Diagnostic),
-    /// Another edit came.
+    /// Another edit comes.
     Newer,
     /// Another operation gave it up (a reload that changes the same app).
     GivenUp,
@@ -160,7 +169,8 @@ impl Node {
                 let plugin = plugin.clone();
                 match self.renew(&plugin, &edit, &edits).await {
                     Attempt::Newer => {
-                        edits.take().into_iter().for_each(|newer| edit.join(newer));
+                        let Some(newer) = edits.next().await else { return };
+                        edit.join(newer);
                         record(edit.as_fact(&plugin));
                         continue;
                     }
@@ -180,73 +190,101 @@ impl Node {
         }
     }
 
-    /// Files of a plugin have changed: perhaps its configuration; its code for certain.
+    /// Files of a plugin have changed: perhaps its configuration; its code for certain. The
+    /// code is tried at once, while the configuration is being read.
     async fn renew(&self, plugin: &str, edit: &Edit, edits: &Edits) -> Attempt {
-        let applied = {
-            let _turn = self.turn.lock().await;
-            self.reconcile_in_turn().await
-        };
-        let changes = match applied {
-            Ok(changes) => changes,
-            Err(problem) => return Attempt::Broken(problem),
-        };
         let Ok(plan) = self.shown_plan() else { return Attempt::Nothing };
-        let active = |one: &PlannedPlugin| one.name == plugin && one.state == PluginState::Active;
-        if !plan.plugins.iter().any(active) {
-            return Attempt::Nothing;
-        }
-        let of_plugin = |name: &WatcherName| name.plugin() == Some(plugin);
-        let mut wanted: Vec<&WatcherSpec> =
-            plan.watchers.values().filter(|spec| of_plugin(&spec.name) && spec.count > 0).collect();
-        // Their configuration has changed too: they are being replaced already.
-        let mut waited: Vec<WatcherName> = changes.touched();
-        waited.retain(of_plugin);
-        wanted.retain(|spec| !waited.contains(&spec.name));
-        let (beside, alone): (Vec<&WatcherSpec>, Vec<&WatcherSpec>) =
-            wanted.into_iter().partition(|spec| spec.overlap && spec.upstream.is_some());
-        self.parts.supervisor.restart(names(&alone), EndReason::FilesChanged);
-        if beside.is_empty() {
-            waited.extend(names(&alone));
-        }
-        let patience = plan.watchers.values().filter(|spec| of_plugin(&spec.name));
-        let patience = patience.map(|spec| spec.start_timeout_ms).max().unwrap_or(0) + 1000;
+        let programs = Programs::of(&plan, plugin);
+        // What is applied is applied whole, also when nobody waits for it any more.
+        let node = self.clone();
+        let applied = tokio::spawn(async move { node.reconcile().await });
         let attempt = async {
-            self.renew_beside(&beside, Duration::from_millis(patience)).await?;
-            let supervisor = &self.parts.supervisor;
-            let settled = supervisor.wait(Until::Settled, waited, Duration::from_millis(patience));
-            settled.await.map_err(Attempt::Broken)
+            let (applied, tried) = tokio::join!(applied, self.try_beside(&programs));
+            let lost = |e| Diagnostic::error("applying the configuration failed").because(e);
+            let changes = applied.map_err(lost).and_then(|applied| applied);
+            self.let_serve(plugin, &programs, changes.map_err(Attempt::Broken)?, tried).await
         };
         let ended = tokio::select! {
             ended = attempt => ended,
-            () = edits.newer(), if edit.began.elapsed() < PATIENT => Err(Attempt::Newer),
+            () = edits.stirred(), if edit.began.elapsed() < PATIENT => Err(Attempt::Newer),
         };
         match ended {
             Ok(()) => Attempt::Serves,
             // It says nothing about the code that is there now.
-            Err(Attempt::Broken(_)) if edits.is_waiting() => Attempt::Newer,
-            Err(other) => other,
+            Err(Attempt::Broken(_)) if edits.is_stirred() => Attempt::Newer,
+            Err(other) => {
+                self.parts.supervisor.abandon(names(&programs.beside));
+                other
+            }
         }
     }
 
-    /// Starts one worker of each beside those that serve, and lets them take over when all
-    /// are ready: one of each is enough to know whether the new code starts.
-    async fn renew_beside(
-        &self,
-        specs: &[&WatcherSpec],
-        patience: Duration,
-    ) -> Result<(), Attempt> {
+    /// Starts one worker of each program beside those that serve, and waits until all are
+    /// ready: one of each is enough to know whether the new code starts.
+    async fn try_beside(&self, programs: &Programs) -> Result<(), Diagnostic> {
+        let first = programs.beside.iter().map(|spec| WatcherSpec { count: 1, ..spec.clone() });
         let supervisor = &self.parts.supervisor;
-        let first = specs.iter().map(|spec| WatcherSpec { count: 1, ..(*spec).clone() });
         supervisor.prepare(first.collect());
-        if let Err(problem) = supervisor.wait(Until::Prepared, names(specs), patience).await {
-            supervisor.abandon(names(specs));
-            return Err(Attempt::Broken(problem));
+        supervisor.wait(Until::Prepared, names(&programs.beside), programs.patience).await
+    }
+
+    /// What was tried serves from here, unless it does not start or its configuration has
+    /// changed too: then it is being replaced already.
+    async fn let_serve(
+        &self,
+        plugin: &str,
+        programs: &Programs,
+        changes: Changes,
+        tried: Result<(), Diagnostic>,
+    ) -> Result<(), Attempt> {
+        let plan = self.shown_plan().map_err(Attempt::Broken)?;
+        let active = |one: &PlannedPlugin| one.name == plugin && one.state == PluginState::Active;
+        if !plan.plugins.iter().any(active) {
+            return Err(Attempt::Nothing);
         }
-        let renewed = supervisor.renew(names(specs), EndReason::FilesChanged).await;
-        if renewed.len() < specs.len() { Err(Attempt::GivenUp) } else { Ok(()) }
+        tried.map_err(Attempt::Broken)?;
+        let supervisor = &self.parts.supervisor;
+        let mut replaced = changes.touched();
+        replaced.retain(|name| name.plugin() == Some(plugin));
+        let left = |specs: &[WatcherSpec]| -> Vec<WatcherName> {
+            names(specs).into_iter().filter(|name| !replaced.contains(name)).collect()
+        };
+        let (beside, alone) = (left(&programs.beside), left(&programs.alone));
+        let why = EndReason::FilesChanged;
+        if supervisor.renew(beside.clone(), why.clone()).await.len() < beside.len() {
+            return Err(Attempt::GivenUp);
+        }
+        supervisor.restart(alone.clone(), why);
+        // What has no requests to answer need not be waited for, unless there is nothing else.
+        let waited = if beside.is_empty() { [replaced, alone].concat() } else { replaced };
+        let settled = supervisor.wait(Until::Settled, waited, programs.patience);
+        settled.await.map_err(Attempt::Broken)
     }
 }
 
-fn names(specs: &[&WatcherSpec]) -> Vec<WatcherName> {
+/// The programs of a plugin that are to run.
+struct Programs {
+    /// Those of which a new worker may run beside the old ones.
+    beside: Vec<WatcherSpec>,
+    /// The others.
+    alone: Vec<WatcherSpec>,
+    /// How long the slowest of them may take to start.
+    patience: Duration,
+}
+
+impl Programs {
+    /// As this plan has them; none if the plugin's directory has gone.
+    fn of(plan: &Plan, plugin: &str) -> Programs {
+        let there = plan.plugins.iter().any(|one| one.name == plugin && one.dir.exists());
+        let own = |spec: &&WatcherSpec| spec.name.plugin() == Some(plugin) && spec.count > 0;
+        let own = plan.watchers.values().filter(|_| there).filter(own);
+        let patience = own.clone().map(|spec| spec.start_timeout_ms).max().unwrap_or(0) + 1000;
+        let (beside, alone) =
+            own.cloned().partition(|spec| spec.overlap && spec.upstream.is_some());
+        Programs { beside, alone, patience: Duration::from_millis(patience) }
+    }
+}
+
+fn names(specs: &[WatcherSpec]) -> Vec<WatcherName> {
     specs.iter().map(|spec| spec.name.clone()).collect()
 }
