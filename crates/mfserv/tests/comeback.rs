@@ -141,39 +141,3 @@ fn a_repaired_plugin_does_not_wait_for_the_backoff_of_the_broken_one() {
     assert_eq!(node.settled("app.repaired.main").ready, 2);
     node.stop();
 }
-
-#[test]
-fn an_edit_of_the_code_is_served_and_a_broken_edit_leaves_the_old_code_serving() {
-    let _turn = Turn::cheap();
-    let node = node();
-    let plugin = |body: &str| {
-        let code = programs::SERVES.replace("hello", body);
-        Plugin::python("edited", &code).file(".autorestart_includes", "*.py\n")
-    };
-    let dir = node.add(&plugin("hello"));
-    node.start();
-    let main = dir.join("main.py");
-    let code = std::fs::read_to_string(&main).unwrap();
-    let before = node.pids("app.edited.main");
-    std::fs::write(&main, format!("{code}\n# edited\n")).unwrap();
-    until("new workers serve", PATIENCE, || {
-        let now = node.pids("app.edited.main");
-        let settled = node.watcher("app.edited.main");
-        settled.ready == settled.wanted && now.iter().all(|pid| !before.contains(pid))
-    });
-    let edited = node.pids("app.edited.main");
-    std::fs::write(&main, "this is not Python\n").unwrap();
-    until("the failure is told", PATIENCE, || {
-        let text = node.mfserv(&["events", "-n", "200"]).stdout;
-        text.contains("app.edited.main does not start") && text.contains("NameError")
-    });
-    assert_eq!(node.get("/edited").status, 200);
-    let after = node.pids("app.edited.main");
-    assert!(edited.iter().all(|pid| after.contains(pid)), "the old code serves");
-    std::fs::write(&main, code).unwrap();
-    until("the repaired code serves", PATIENCE, || {
-        let now = node.pids("app.edited.main");
-        node.watcher("app.edited.main").ready > 0 && now.iter().all(|pid| !edited.contains(pid))
-    });
-    node.stop();
-}

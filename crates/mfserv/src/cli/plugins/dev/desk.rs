@@ -42,6 +42,8 @@ pub struct Desk<'a> {
     plugin: String,
     dir: PathBuf,
     interrupted: Cancel,
+    /// Where the node answers.
+    address: String,
     logs: Follower,
     /// Where the logs that were there before ended.
     ends: BTreeMap<PathBuf, u64>,
@@ -71,6 +73,7 @@ impl<'a> Desk<'a> {
             plugin: plugin.into(),
             dir: dir.to_owned(),
             interrupted,
+            address: String::new(),
             ends: ends.collect(),
             labels: BTreeMap::new(),
             logs: Follower::new([]),
@@ -143,6 +146,7 @@ impl<'a> Desk<'a> {
         let Some(status) = status else { return };
         self.label(&status);
         let address = status.address.clone().unwrap_or_default();
+        self.address.clone_from(&address);
         let planned = status.plugins.iter().find(|plugin| plugin.name == name);
         for path in planned.iter().flat_map(|plugin| &plugin.paths) {
             self.say(&format!("  {address}{path}"));
@@ -288,13 +292,9 @@ impl<'a> Desk<'a> {
                 self.say(&reason.lines().map(|line| format!("  {line}\n")).collect::<String>());
             }
         }
-        self.say(&paint(
-            &format!(
-                "the old code goes on serving; the page says why too (/__dev/{})",
-                self.plugin
-            ),
-            Colour::Bad,
-        ));
+        let page = format!("{}/__dev/{}", self.address, self.plugin);
+        let text = format!("the old code goes on serving; the page says why too ({page})");
+        self.say(&paint(&text, Colour::Bad));
     }
 
     fn say_failed(&mut self, watcher: &WatcherName, what: &str, output: &str) {
