@@ -102,7 +102,8 @@ fn a_socket_that_is_declared_down_gets_nothing_until_it_is_up_again() {
     assert!(world.access_log(1).iter().all(|line| line["plugin"] == "p"));
 }
 
-const INNER: [&str; 6] = [
+const INNER: [&str; 7] = [
+    "/__dev/hello",
     "/status",
     "/__status",
     "/__upstream_status",

@@ -67,11 +67,13 @@ impl Supervisor {
     ) -> Option<Duration> {
         let watcher = self.watchers.get_mut(&id.watcher)?;
         watcher.crashes += 1;
-        watcher.failed_starts += u64::from(ready_ms.is_none());
         watcher.last_end = Some(end);
+        let failed = u64::from(ready_ms.is_none());
         if watcher.workers.get(id).is_some_and(|w| w.prepared) {
+            watcher.failed_prepared += failed;
             return None;
         }
+        watcher.failed_starts += failed;
         let wait = watcher.backoffs.entry(id.slot).or_default().crashed(ready_ms);
         (wait > 0).then(|| Duration::from_millis(wait))
     }

@@ -175,11 +175,13 @@ impl Supervisor {
                 let _ = reply.send(self.watchers.values().map(Watcher::status).collect());
             }
             Message::Wait(mut waiting) => {
+                let failed = |watcher: &Watcher| match waiting.until {
+                    Until::Prepared => watcher.failed_prepared,
+                    Until::Tried => 0,
+                    Until::Settled | Until::Gone => watcher.failed_starts,
+                };
                 waiting.failed_before =
-                    self.watchers.iter().map(|(n, w)| (n.clone(), w.failed_starts)).collect();
-                if waiting.until == Until::Tried {
-                    waiting.failed_before.clear();
-                }
+                    self.watchers.iter().map(|(name, w)| (name.clone(), failed(w))).collect();
                 self.waiting.push(waiting);
             }
         }

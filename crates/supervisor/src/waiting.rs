@@ -28,7 +28,7 @@ pub enum Until {
 pub(crate) struct Waiting {
     pub until: Until,
     pub watchers: Vec<WatcherName>,
-    /// Failed starts of each when the waiting began.
+    /// Failed starts of each when the waiting began, of the kind that matters.
     pub failed_before: BTreeMap<WatcherName, u64>,
     pub deadline: Instant,
     pub reply: oneshot::Sender<Result<(), Diagnostic>>,
@@ -43,7 +43,7 @@ impl Waiting {
             let before = self.failed_before.get(name).copied().unwrap_or(0);
             let failing = watcher.failed_starts >= before + FAILED_STARTS;
             match self.until {
-                Until::Prepared if watcher.failed_starts > before => {
+                Until::Prepared if watcher.failed_prepared > before => {
                     return Some(Err(failed(watcher)));
                 }
                 Until::Prepared => there &= watcher.is_prepared(),

@@ -34,6 +34,8 @@ pub(crate) struct Watcher {
     pub crashes: u64,
     /// Starts that never became ready.
     pub failed_starts: u64,
+    /// The same, of workers that were prepared for a plan or an edit.
+    pub failed_prepared: u64,
     pub last_end: Option<LastEnd>,
 }
 
@@ -51,6 +53,7 @@ impl Watcher {
             rolling: BTreeSet::new(),
             crashes: 0,
             failed_starts: 0,
+            failed_prepared: 0,
             last_end: None,
         }
     }

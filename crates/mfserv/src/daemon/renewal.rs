@@ -178,7 +178,11 @@ impl Node {
                         tries += 1;
                         continue;
                     }
-                    Attempt::GivenUp | Attempt::Nothing => {}
+                    Attempt::GivenUp => {
+                        let problem = given_up(&plugin);
+                        record(Fact::NotRenewed { plugin, problem });
+                    }
+                    Attempt::Nothing => {}
                     Attempt::Serves => {
                         let after_ms = edit.began.elapsed().as_millis() as u64;
                         record(Fact::Renewed { plugin, after_ms });
@@ -283,6 +287,12 @@ impl Programs {
             own.cloned().partition(|spec| spec.overlap && spec.upstream.is_some());
         Programs { beside, alone, patience: Duration::from_millis(patience) }
     }
+}
+
+fn given_up(plugin: &str) -> Diagnostic {
+    Diagnostic::error(format!("the new code of {plugin} does not serve yet"))
+        .because(format!("other changes of the node came between, {TRIES} times"))
+        .help(format!("save again, or `mfserv restart {plugin}`"))
 }
 
 fn names(specs: &[WatcherSpec]) -> Vec<WatcherName> {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mfserv_core::event::Fact;
+use mfserv_core::worker::Phase;
 use mfserv_testkit::{Client, Load, Method, Node, until};
 
 use super::{developing, edition, get_with, problems, save, until_said, until_served, watched};
@@ -180,6 +181,27 @@ fn code_that_never_started_is_shown_at_once_to_a_browser_and_in_place_of_the_err
     assert!(!page.contains("old code"), "{page}");
     save(&dir.join("main.py"), &edition("second"));
     until_served(&node, "stillborn", "second");
+    node.stop();
+}
+
+#[test]
+fn mended_code_is_served_although_a_worker_with_the_broken_code_fails_meanwhile() {
+    let _turn = Turn::cheap();
+    let (node, dir) = developing(&watched("meanwhile"));
+    let slowly = |then: &str| format!("import time\ntime.sleep(1)\n{then}");
+    save(&dir.join("main.py"), &slowly("raise ValueError('slowly')\n"));
+    until_said(&node, "app.meanwhile.main does not start");
+    // The one that takes its place finds the broken code, again and again.
+    node.kill(node.pids("app.meanwhile.main")[0]);
+    until("a worker starts with the broken code", PATIENCE, || {
+        let workers = node.watcher("app.meanwhile.main").workers;
+        workers.iter().any(|worker| worker.phase == Phase::Starting)
+    });
+    let broken = problems(&node).len();
+    save(&dir.join("main.py"), &slowly(&edition("second")));
+    until_served(&node, "meanwhile", "second");
+    node.settled("app.meanwhile.main");
+    assert_eq!(problems(&node).len(), broken, "{:?}", problems(&node));
     node.stop();
 }
 

@@ -106,3 +106,37 @@ fn entries(dir: &Path) -> Option<BTreeMap<OsString, Entry>> {
     });
     Some(seen.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_change_is_seen_by_looking() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        let path = |name: &str| dir.join(name);
+        std::fs::write(path("kept"), "1").unwrap();
+        std::fs::write(path("gone"), "1").unwrap();
+        std::fs::create_dir(path("moved")).unwrap();
+        let mut looking = Looking::default();
+        assert!(looking.add(dir) && looking.has(dir));
+        assert_eq!(looking.look(), []);
+        std::fs::write(path("kept"), "22").unwrap();
+        std::fs::remove_file(path("gone")).unwrap();
+        std::fs::rename(path("moved"), path("sub")).unwrap();
+        std::fs::write(path("sub/x"), "1").unwrap();
+        let mut changes = looking.look();
+        changes.sort_by_key(|change| format!("{change:?}"));
+        let expected = [
+            Change::DirectoryCame(path("sub")),
+            Change::DirectoryGone(path("moved")),
+            Change::File(path("gone")),
+            Change::File(path("kept")),
+        ];
+        assert_eq!(changes, expected);
+        std::fs::remove_dir_all(dir).unwrap();
+        assert_eq!(looking.look(), [Change::DirectoryGone(dir.to_owned())]);
+        assert_eq!(looking.len(), 0);
+    }
+}

@@ -23,7 +23,7 @@ use crate::cli::stop;
 use crate::control::client;
 use crate::control::protocol::{Applied, Ask};
 use crate::places::Places;
-use crate::say;
+use crate::{configure, say};
 
 /// How often files and events are looked at.
 const LOOK: Duration = Duration::from_millis(30);
@@ -160,10 +160,15 @@ impl<'a> Desk<'a> {
             let watcher = &end.worker.watcher;
             self.say_failed(watcher, &format!("does not start: {}", end.why), &end.last_output);
         }
-        let watched = [".autorestart_includes", ".autorestart_excludes"];
-        self.say(match watched.iter().any(|file| self.dir.join(file).exists()) {
-            true => "what you save is served as soon as it starts; Ctrl-C ends this\n",
-            false => {
+        let rules = [".autorestart_includes", ".autorestart_excludes"];
+        let ruled = rules.iter().any(|file| self.dir.join(file).exists());
+        let flag = configure::module(self.places, &[]).map(|m| m.resolution.config.autorestart);
+        self.say(match (ruled, flag) {
+            (_, Ok(false)) => {
+                "no file is watched, because [autorestart] flag is 0; Ctrl-C ends this\n"
+            }
+            (true, _) => "what you save is served as soon as it starts; Ctrl-C ends this\n",
+            (false, _) => {
                 "no file is watched, because there is no .autorestart_includes (`*.py` would do); \
                  Ctrl-C ends this\n"
             }
