@@ -71,6 +71,7 @@ const COMMANDS: &[(&str, Run)] = &[
     ("plugins.stop", watchers::stop),
     ("plugins.uninstall", install::uninstall),
     ("plugins_validate_name", make::validate_name),
+    ("signal_wrapper.py", environment::signal_wrapper),
 ];
 
 /// How long a question to the daemon may take that waits for nothing.

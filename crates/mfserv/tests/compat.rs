@@ -283,6 +283,13 @@ fn commands_that_need_no_node_say_what_they_always_said() {
             ),
             case("mfserv.start LOUD", 2, &["…[possible values: NOINIT]"]),
             case("mfserv_wrapper", 1, &["usage: mfserv_wrapper COMMAND [ARGS...]"]),
+            case(
+                "signal_wrapper.py --signal 2 /tmp/s",
+                1,
+                &["ERROR: you have to provide a command to execute"],
+            ),
+            case("signal_wrapper.py --timeout 9 /tmp/s -- echo here -- I am", 0, &["here -- I am"]),
+            case("signal_wrapper.py /tmp/s -- false", 1, &[]),
             case("echo_ok", 0, &["[ OK ]"]),
             case("echo_nok out of eels", 0, &["[ ERROR ] out of eels"]),
             case("echo_warning hm", 0, &["[ WARNING ] hm"]),

@@ -181,6 +181,41 @@ pub fn mfserv_wrapper() -> Result<Outcome, Diagnostic> {
     Ok(Outcome::Code(126))
 }
 
+/// Become the command of a worker: the supervisor drains and stops it.
+#[derive(Debug, Parser)]
+#[command(name = "signal_wrapper.py")]
+struct SignalWrapper {
+    /// (accepted, as before: readiness is observed)
+    #[arg(long = "socket-up-after", default_value_t = 3)]
+    _socket_up_after: u64,
+    /// (accepted, as before: the time of the app's configuration counts)
+    #[arg(long = "timeout", default_value_t = 0)]
+    _timeout: u64,
+    /// (accepted, as before: smart_stop_delay counts)
+    #[arg(long = "timeout-after-signal", default_value_t = 3)]
+    _timeout_after_signal: u64,
+    /// (accepted, as before: smart_stop_signal counts)
+    #[arg(long = "signal", default_value_t = 15)]
+    _signal: i32,
+    /// The socket of the worker.
+    #[arg(value_name = "UNIX_SOCKET")]
+    _socket: PathBuf,
+    /// The command.
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+pub fn signal_wrapper() -> Result<Outcome, Diagnostic> {
+    let args = SignalWrapper::parse();
+    if args.command.is_empty() {
+        eprintln!("ERROR: you have to provide a command to execute");
+        return failed();
+    }
+    let env = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    Ok(become_command(&args.command, &env.collect(), None))
+}
+
 /// A label of a layer.
 #[derive(Debug, Parser)]
 struct Layer {
