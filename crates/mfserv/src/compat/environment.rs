@@ -1,7 +1,6 @@
 //! `plugin_wrapper`, `plugin_env`, `mfserv_wrapper`: programs in the environment of a plugin
 //! or of the module.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
@@ -14,7 +13,7 @@ use mfserv_core::plan::Loaded;
 use mfserv_plugin::{Home, label, store};
 
 use super::{failed, only_own_base_dir, places, prefix};
-use crate::cli::plugins::env::{become_command, load};
+use crate::cli::plugins::env::{become_command, exports, load};
 use crate::cli::print;
 use crate::cli::report::{self, Outcome};
 use crate::configure;
@@ -102,14 +101,6 @@ fn found(places: &Places, name_or_home: &str) -> Result<Option<(PathBuf, Loaded)
         return Ok(None);
     }
     load(places, name_or_home).map(Some)
-}
-
-/// `export K='v'` lines, without the variables of `but`.
-fn exports(env: &BTreeMap<String, String>, but: &[&str]) -> String {
-    let wanted = env.iter().filter(|(key, _)| !but.contains(&key.as_str()));
-    wanted
-        .map(|(key, value)| format!("export {key}='{}'\n", value.replace('\'', r"'\''")))
-        .collect()
 }
 
 /// Open a shell in the environment of a plugin.

@@ -57,11 +57,19 @@ impl Env {
             print_json(&loaded.env)?;
             return Ok(Outcome::Done);
         }
-        for (key, value) in &loaded.env {
-            print(&format!("export {key}='{}'\n", value.replace('\'', r"'\''")));
-        }
+        print(&exports(&loaded.env, &[]));
         Ok(Outcome::Done)
     }
+}
+
+/// `export K='v'` lines, without the variables of `but` and those that no shell can have.
+pub fn exports(env: &BTreeMap<String, String>, but: &[&str]) -> String {
+    let sign = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let named = |key: &str| key.chars().all(sign) && !key.starts_with(|c: char| c.is_ascii_digit());
+    let wanted = env.iter().filter(|(key, _)| named(key) && !but.contains(&key.as_str()));
+    wanted
+        .map(|(key, value)| format!("export {key}='{}'\n", value.replace('\'', r"'\''")))
+        .collect()
 }
 
 #[derive(Debug, Args)]
@@ -116,4 +124,18 @@ fn find_program(program: &str, path: &str, cwd: Option<&Path>) -> PathBuf {
     }
     let places = std::env::split_paths(path).map(|dir| dir.join(program));
     places.into_iter().find(|file| file.is_file()).unwrap_or_else(|| "/nonexistent".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_shell_reads_says_what_was_meant_whatever_is_in_it() {
+        let texts =
+            [("A", "it's $(x) `y` \"z\""), ("B-C", "no name"), ("1D", "no name"), ("E", "")];
+        let env = texts.map(|(key, value)| (key.to_string(), value.to_string())).into();
+        let text = exports(&env, &["E"]);
+        assert_eq!(text, "export A='it'\\''s $(x) `y` \"z\"'\n");
+    }
 }
