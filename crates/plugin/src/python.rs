@@ -1,10 +1,12 @@
 //! The Python interpreter of the host, and the tools that fill environments:
 //! uv where it is found, else venv and pip.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
@@ -44,9 +46,25 @@ print(json.dumps({'path': sys.executable, 'short_version': '%d.%d' % sys.version
     'has_ensurepip': find_spec('ensurepip') is not None and find_spec('venv') is not None}))
 ";
 
-/// Finds an interpreter by name (`python3.12`) or path; `None` is [`DEFAULT`].
+/// Finds an interpreter by name (`python3.12`) or path; `None` is [`DEFAULT`]. It is asked
+/// for its version once: a command that builds or installs needs it several times, and
+/// a shim of pyenv takes longer than all else of a build with nothing to do.
 pub fn find(name: Option<&str>) -> Result<Interpreter, Diagnostic> {
+    static FOUND: Mutex<BTreeMap<PathBuf, Interpreter>> = Mutex::new(BTreeMap::new());
     let name = name.unwrap_or(DEFAULT);
+    let known = |program: &Path| FOUND.lock().ok()?.get(program).cloned();
+    if let Some(found) = on_path(name).and_then(|program| known(&program)) {
+        return Ok(found);
+    }
+    let (program, found) = ask(name)?;
+    if let Ok(mut all) = FOUND.lock() {
+        all.insert(program, found.clone());
+    }
+    Ok(found)
+}
+
+/// Looks for an interpreter and asks it what it is.
+fn ask(name: &str) -> Result<(PathBuf, Interpreter), Diagnostic> {
     let missing = || {
         Diagnostic::error(format!("the Python interpreter {name} is not there"))
             .because("no such program on PATH")
@@ -66,13 +84,14 @@ pub fn find(name: Option<&str>) -> Result<Interpreter, Diagnostic> {
             package_of(name)
         ))
     })?;
-    serde_json::from_str(&said.text()).map_err(|e| {
+    let found = serde_json::from_str(&said.text()).map_err(|e| {
         Diagnostic::error(format!(
             "{} is not a Python interpreter that we understand",
             program.display()
         ))
         .because(e)
-    })
+    })?;
+    Ok((program, found))
 }
 
 fn package_of(name: &str) -> &str {

@@ -1,13 +1,16 @@
 //! The benches. Each prints its report, in Markdown, to standard output.
 
 mod arrivals;
+mod build;
 mod client;
+mod cost;
 mod front;
 mod idle;
 mod machine;
 mod mixed;
 mod nginx;
 mod peers;
+mod plugins;
 mod slots;
 mod spread;
 mod stalls;
@@ -19,12 +22,16 @@ use mfserv_core::Diagnostic;
 /// What is measured.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
+    /// The time of a build of a Flask plugin: fresh with warm caches, and with nothing changed.
+    Build(build::Build),
     /// CPU time per request of the embedded front, tuned nginx and HAProxy, in turns, in
     /// front of the same upstream and the same files.
     Front(front::Front),
     /// Memory and CPU of a node with three samples that nobody asks anything, beside
     /// other supervisors.
     Idle(idle::Idle),
+    /// Many plugins: time to start, memory and CPU of a node that nobody asks anything.
+    Plugins(plugins::Plugins),
     /// Fast requests among slow ones on four single-slot workers: the embedded front and
     /// nginx in front of the same workers.
     Slots(slots::Slots),
@@ -34,8 +41,10 @@ impl Bench {
     /// Measures, and prints the report.
     pub fn run(self) -> Result<(), Diagnostic> {
         match self {
+            Bench::Build(build) => build.run(),
             Bench::Front(front) => front.run(),
             Bench::Idle(idle) => idle.run(),
+            Bench::Plugins(plugins) => plugins.run(),
             Bench::Slots(slots) => slots.run(),
         }
     }
