@@ -9,6 +9,7 @@ mod data;
 mod dev;
 mod environment;
 mod install;
+mod isolation;
 mod misbehaving;
 mod operate;
 mod preview;

@@ -26,6 +26,9 @@ const QUICK: Duration = Duration::from_secs(20);
 /// The niceness of builds and hooks.
 const NICE: i32 = 10;
 
+/// How programs say that a disk is full.
+const FULL: &[&str] = &["No space left on device", "no space left on device", "ENOSPC", "EDQUOT"];
+
 /// How long a program that is interrupted may take to tidy up.
 const TIDY: Duration = Duration::from_secs(2);
 
@@ -165,7 +168,13 @@ impl Run<'_> {
     }
 
     fn failure(&self, said: &Said, how: String) -> Diagnostic {
-        with_output(Diagnostic::error(format!("{} failed", self.what)).because(how), said)
+        let error =
+            with_output(Diagnostic::error(format!("{} failed", self.what)).because(how), said);
+        let text = error.because.join("\n");
+        match FULL.iter().any(|sign| text.contains(sign)) {
+            true => error.help("the disk is full (or the quota used up): make room, and try again"),
+            false => error,
+        }
     }
 }
 
