@@ -1,5 +1,6 @@
 //! The front's own paths, who may ask for them, and whose word about addresses is taken.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
@@ -100,6 +101,28 @@ fn a_socket_that_is_declared_down_gets_nothing_until_it_is_up_again() {
     assert_eq!(front.get("/__socket_down/+").status, 400);
     until("the log", || world.access_log(1).len() == 12);
     assert!(world.access_log(1).iter().all(|line| line["plugin"] == "p"));
+}
+
+#[test]
+fn waiting_for_a_socket_to_be_idle_ends_with_the_timeout_of_its_app() {
+    let world = World::new();
+    let worker = Worker::start(&world, 1, |stream, _| {
+        write!(stream, "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+            .unwrap();
+        stream.read(&mut [0]).is_ok_and(|count| count > 0)
+    });
+    let mut table = table(Slots::Unlimited, true);
+    let mut front = world.serving(table.clone(), &[&worker]);
+    let mut upgraded = Client::connect(front.address);
+    upgraded.send("GET /a HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+    until("it is in the worker", || worker.count() == 1);
+    if let Some(spec) = table.upstreams.get_mut("p/a") {
+        spec.timeout_ms = 300;
+    }
+    front.daemon.publish(2, table, &[&worker]);
+    let socket = base64url(&worker.socket.display().to_string());
+    let answer = front.get(&format!("/__socket_down/{socket}?wait=1"));
+    assert_eq!((answer.status, answer.field("x-mfserv-cause")), (504, vec!["still_busy".into()]));
 }
 
 const INNER: [&str; 7] = [

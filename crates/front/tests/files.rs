@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use mfserv_core::route::{Slots, Target};
+use mfserv_core::route::{RealIp, RouteTable, Slots, Target};
 
 use crate::world::*;
 
@@ -21,9 +21,13 @@ fn serving_files(world: &World) -> Front {
     std::fs::create_dir(world.path("site2")).unwrap();
     std::fs::write(world.path("site2/file"), "secret").unwrap();
     symlink(root.join("digits"), root.join("link")).unwrap();
+    world.serving(table_of_files(world), &[])
+}
+
+fn table_of_files(world: &World) -> RouteTable {
     let mut table = table(Slots::Unlimited, true);
-    table.routes = vec![route("/s", Target::Static { root })];
-    world.serving(table, &[])
+    table.routes = vec![route("/s", Target::Static { root: world.path("site") })];
+    table
 }
 
 #[test]
@@ -70,6 +74,30 @@ fn a_directory_without_slash_is_redirected() {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         let answer = ask(front.address, request);
         assert_eq!((answer.status, answer.field("location")), (301, vec![location]));
+    }
+}
+
+#[test]
+fn a_redirect_keeps_the_scheme_that_a_trusted_proxy_tells() {
+    let world = World::new();
+    let mut front = serving_files(&world);
+    let location = |front: &Front, proto: &str| {
+        let request = asking("/s/sub", &format!("X-Forwarded-Proto: {proto}"));
+        ask(front.address, request.replace("Host: h", "Host: h:443")).field("location")
+    };
+    assert_eq!(location(&front, "https"), ["http://h:443/s/sub/"], "nobody is trusted");
+    for (generation, proxies, proto, expected) in [
+        (2, "127.0.0.0/8", "https", "https://h/s/sub/"),
+        (3, "127.0.0.0/8", "http", "http://h:443/s/sub/"),
+        (4, "127.0.0.0/8", "javascript", "http://h:443/s/sub/"),
+        (5, "10.0.0.0/8", "https", "http://h:443/s/sub/"),
+    ] {
+        let mut table = table_of_files(&world);
+        let header = "X-Forwarded-For".into();
+        let real_ip = RealIp { header, recursive: false, proxies: vec![proxies.into()] };
+        table.server.real_ip = Some(real_ip);
+        front.daemon.publish(generation, table, &[]);
+        assert_eq!(location(&front, proto), [expected], "{proxies} {proto}");
     }
 }
 

@@ -4,7 +4,8 @@
 //! where real_ip replaces it, by the replacement as well: a header can only take away.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use md5::{Digest, Md5};
 use mfserv_core::route::ServerSettings;
@@ -18,7 +19,7 @@ use super::h1::{Framing, RequestHead};
 use super::lane::Lane;
 use super::state::Front;
 use super::trust::Network;
-use super::upstream::PeerState;
+use super::upstream::{PeerState, Upstream};
 use super::visit::Visit;
 
 /// How often a request with `wait=1` looks whether the worker holds nothing more.
@@ -203,20 +204,26 @@ fn steer(front: &Front, socket: &str, up: bool) {
     }
 }
 
-/// Until no request is in the worker behind a socket; the app's timeouts see to it that
-/// this comes.
+/// Until no request is in the worker behind a socket; not longer than the app's timeout,
+/// because streams and upgraded connections may last for ever.
 async fn wait_until_idle(front: &Front, socket: &str, client: &mut Client) -> Result<(), Fault> {
-    let is_busy = || {
-        let peers = front.upstreams().into_iter().flat_map(|upstream| upstream.peers());
-        peers.into_iter().any(|p| p.in_flight > 0 && is_socket_of(&p.name.socket, socket))
-    };
-    while is_busy() {
+    let began = Instant::now();
+    while let Some(app) = busy_app(front, socket) {
+        if began.elapsed() >= app.timeout() {
+            return Err(Fault::Answer(504, "still_busy"));
+        }
         tokio::time::sleep(LOOK_EVERY).await;
         if client.is_gone().await || front.closing.has_rung() {
             return Err(Fault::Gone);
         }
     }
     Ok(())
+}
+
+/// The app whose worker behind this socket holds a request.
+fn busy_app(front: &Front, socket: &str) -> Option<Arc<Upstream>> {
+    let holds = |peer: &PeerState| peer.in_flight > 0 && is_socket_of(&peer.name.socket, socket);
+    front.upstreams().into_iter().find(|app| app.peers().iter().any(holds))
 }
 
 /// True for the socket itself, and for the link that stands for its slot number:

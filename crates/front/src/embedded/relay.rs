@@ -22,6 +22,8 @@ use super::upstream::{Link, Slot};
 const ABSORBED_MAX: usize = 1024 * 1024;
 /// What the client of another app may leave unread, bytes.
 const AHEAD_MAX: usize = 64 * 1024;
+/// Content of less than this is copied behind the head, bytes.
+const COPIED_MAX: usize = 4 * 1024;
 /// So much of an answer that is not whole yet is written before more is read, bytes.
 const MUCH: usize = 16 * 1024;
 /// What is read at a time, bytes.
@@ -175,7 +177,7 @@ impl Relay {
         self.let_go_if_done(of);
         let content = &came.filled()[..length];
         let mut sent = 0;
-        if length >= MUCH || (self.held.is_none() && length > 0) {
+        if length >= MUCH || (self.held.is_none() && length >= COPIED_MAX) {
             // A client that is lost is noticed at the next write.
             if let Poll::Ready(Ok(count)) = of.client.poll_write_with(cx, content) {
                 sent = count;

@@ -55,8 +55,9 @@ pub enum SendFault {
 
 /// A request on its way to a worker.
 pub struct Upload {
-    /// The head, and behind it the body as far as it is in memory.
-    request: Lent,
+    /// The head, and behind it the body as far as it is in memory. As small as it can be:
+    /// it waits for the answer.
+    request: Vec<u8>,
     memory: Lent,
     file: Option<File>,
     /// What is still to come from the client, if that is not waited for.
@@ -92,7 +93,7 @@ impl Upload {
     ) -> Result<Self, BodyFault> {
         let patience = Duration::from_millis(settings.client_timeout_ms);
         let mut upload = Self {
-            request: Lent::default(),
+            request: Vec::new(),
             memory: Lent::default(),
             file: None,
             rest: None,
@@ -255,15 +256,17 @@ impl Upload {
 
     /// Begins (again): `put_head` writes the head.
     pub fn begin(&mut self, put_head: impl FnOnce(&mut Buffer, &Self)) {
-        let mut request = std::mem::take(&mut self.request);
-        request.clear();
-        put_head(&mut request, self);
-        self.request = request;
-        if self.chunked && !self.memory.is_empty() {
-            put_chunk(&mut self.request, self.memory.filled());
-        } else {
-            self.request.push(self.memory.filled());
+        let mut head = Lent::default();
+        put_head(&mut head, self);
+        let is_chunk = self.chunked && !self.memory.is_empty();
+        if is_chunk {
+            put_chunk_size(&mut head, self.memory.len());
         }
+        let end: &[u8] = if is_chunk { b"\r\n" } else { b"" };
+        let parts = [head.filled(), self.memory.filled(), end];
+        self.request.clear();
+        self.request.reserve_exact(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| self.request.extend_from_slice(part));
         self.at = 0;
         self.file_at = 0;
         self.writes = 0;
@@ -279,7 +282,7 @@ impl Upload {
     ) -> Result<(), SendFault> {
         while !self.finished {
             let pending = match self.at < self.request.len() {
-                true => &self.request.filled()[self.at..],
+                true => &self.request[self.at..],
                 false => self.piece.filled(),
             };
             if pending.is_empty() {

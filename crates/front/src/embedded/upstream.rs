@@ -64,6 +64,7 @@ pub struct Upstream {
 struct Inner {
     roster: Roster,
     slots: Slots,
+    timeout: Duration,
     members: Vec<Member>,
     waiters: HashMap<Ticket, oneshot::Sender<Arc<Peer>>>,
     next_key: PeerKey,
@@ -154,6 +155,7 @@ impl Upstream {
         let inner = Inner {
             roster: Roster::new(spec.slots, spec.queue_max as usize),
             slots: spec.slots,
+            timeout: Duration::from_millis(spec.timeout_ms),
             members: Vec::new(),
             waiters: HashMap::new(),
             next_key: 0,
@@ -193,11 +195,17 @@ impl Upstream {
         lock(&self.inner).roster.has_admitted()
     }
 
+    /// How long its workers may be silent.
+    pub fn timeout(&self) -> Duration {
+        lock(&self.inner).timeout
+    }
+
     /// Takes over how requests are given out.
     pub fn set_spec(&self, spec: &UpstreamSpec) {
         let mut inner = lock(&self.inner);
         inner.removed = false;
         inner.slots = spec.slots;
+        inner.timeout = Duration::from_millis(spec.timeout_ms);
         let handed = inner.roster.set_policy(spec.slots, spec.queue_max as usize);
         inner.deliver(handed);
     }

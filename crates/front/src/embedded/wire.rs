@@ -10,9 +10,9 @@ use rustix::pipe::SpliceFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-fn splice(from: &impl AsFd, to: &impl AsFd, most: usize) -> io::Result<usize> {
+fn splice(from: impl AsFd, to: impl AsFd, most: usize) -> rustix::io::Result<usize> {
     let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-    Ok(rustix::pipe::splice(from, None, to, None, most, flags)?)
+    rustix::pipe::splice(from, None, to, None, most, flags)
 }
 
 /// A connection. Other kinds (TLS) join here.
@@ -84,7 +84,7 @@ impl Wire {
     /// back until that comes.
     pub fn poll_write_ahead(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let flags = rustix::net::SendFlags::MORE | rustix::net::SendFlags::NOSIGNAL;
-        self.poll_call(cx, |socket| rustix::net::send(socket, bytes, flags))
+        self.poll_call(cx, Interest::WRITABLE, |socket| rustix::net::send(socket, bytes, flags))
     }
 
     /// Sends some bytes of a file, `count` at most, from `at`, which moves. 0: the file
@@ -96,22 +96,25 @@ impl Wire {
         at: &mut u64,
         count: usize,
     ) -> Poll<io::Result<usize>> {
-        self.poll_call(cx, |socket| rustix::fs::sendfile(socket, file, Some(at), count))
+        self.poll_call(cx, Interest::WRITABLE, |socket| {
+            rustix::fs::sendfile(socket, file, Some(at), count)
+        })
     }
 
-    /// A call that writes, as soon as the system may take something.
+    /// A call that reads or writes, as soon as the system may give or take something.
     fn poll_call(
         &self,
         cx: &mut Context<'_>,
+        way: Interest,
         mut call: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
             let ready = match self {
+                _ if way.is_readable() => self.poll_readable(cx),
                 Wire::Tcp(stream) => stream.poll_write_ready(cx),
                 Wire::Unix(stream) => stream.poll_write_ready(cx),
             };
             ready!(ready)?;
-            let way = Interest::WRITABLE;
             let done = match self {
                 Wire::Tcp(stream) => stream.try_io(way, || Ok(call(stream.as_fd())?)),
                 Wire::Unix(stream) => stream.try_io(way, || Ok(call(stream.as_fd())?)),
@@ -148,22 +151,7 @@ impl Wire {
         pipe: &OwnedFd,
         most: usize,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            let done = match self {
-                Wire::Tcp(stream) => {
-                    ready!(stream.poll_read_ready(cx))?;
-                    stream.try_io(Interest::READABLE, || splice(stream, pipe, most))
-                }
-                Wire::Unix(stream) => {
-                    ready!(stream.poll_read_ready(cx))?;
-                    stream.try_io(Interest::READABLE, || splice(stream, pipe, most))
-                }
-            };
-            match done {
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
-            }
-        }
+        self.poll_call(cx, Interest::READABLE, |socket| splice(socket, pipe, most))
     }
 
     /// Lets bytes pass from a pipe that is not empty to here.
@@ -173,22 +161,7 @@ impl Wire {
         pipe: &OwnedFd,
         most: usize,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            let done = match self {
-                Wire::Tcp(stream) => {
-                    ready!(stream.poll_write_ready(cx))?;
-                    stream.try_io(Interest::WRITABLE, || splice(pipe, stream, most))
-                }
-                Wire::Unix(stream) => {
-                    ready!(stream.poll_write_ready(cx))?;
-                    stream.try_io(Interest::WRITABLE, || splice(pipe, stream, most))
-                }
-            };
-            match done {
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
-            }
-        }
+        self.poll_call(cx, Interest::WRITABLE, |socket| splice(pipe, socket, most))
     }
 
     /// Says that nothing more will be written.

@@ -56,6 +56,9 @@ pub struct Front {
     /// Another mfserv than the one of these sources, which is then not built.
     #[arg(long)]
     program: Option<PathBuf>,
+    /// A further mfserv to compare with, for example one of yesterday.
+    #[arg(long)]
+    beside: Option<PathBuf>,
 }
 
 /// What all fronts stand before.
@@ -108,12 +111,19 @@ impl Front {
         let [alike, plain] = servers;
         let (alike, plain) = (start(alike)?, start(plain)?);
         let haproxy = pinning.on_front_core(|| Haproxy::start(&backend))?;
-        let contestants = [
+        let beside = self
+            .beside
+            .as_ref()
+            .map(|program| pinning.on_front_core(|| Embedded::start(program, &backend)));
+        let beside = beside.transpose()?;
+        let mut contestants = vec![
             Contestant::new("mfserv", embedded.address(), embedded.pid(), true),
             Contestant::new("nginx", alike.address(0)?, alike.pid(), true),
             Contestant::new("nginx, plain", plain.address(0)?, plain.pid(), true),
             Contestant::new("HAProxy", haproxy.address(), haproxy.pid(), false),
         ];
+        let beside = beside.as_ref();
+        contestants.extend(beside.map(|b| Contestant::new("beside", b.address(), b.pid(), true)));
         let mut outcomes = Vec::new();
         for case in CASES.into_iter().filter(|(name, ..)| self.is_wanted(name)) {
             outcomes.push(self.measure(case, &contestants)?);

@@ -68,7 +68,8 @@ pub async fn serve(
                 .await
         }
         Known::Directory if !wants_index => {
-            let location = redirect::location(path, head, settings);
+            let by_proxy = settings.real_ip.is_some() && visit.trusted;
+            let location = redirect::location(path, head, settings, by_proxy);
             let fields = [("Location", location.as_str())];
             let to_head = head.method() == b"HEAD";
             answer::put_error(&mut client.out, settings, visit, to_head, (301, "", &fields));

@@ -2,19 +2,30 @@
 
 use mfserv_core::route::ServerSettings;
 
-use super::super::h1::RequestHead;
+use super::super::h1::{Name, RequestHead};
 
-/// Where it leads: an absolute URL if the client named a host.
-pub fn location(path: &str, head: &RequestHead, settings: &ServerSettings) -> String {
+/// Where it leads: an absolute URL if the client named a host. `by_proxy`: a proxy whose
+/// word is taken asks for the client, and says by which scheme.
+pub fn location(
+    path: &str,
+    head: &RequestHead,
+    settings: &ServerSettings,
+    by_proxy: bool,
+) -> String {
+    let told = head.fields.first(Name::ForwardedProto).filter(|_| by_proxy);
+    let is_https = told.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
+    let (scheme, usual_port) = if is_https { ("https://", 443) } else { ("http://", 80) };
     let target = head.target();
     let query = target.iter().position(|&b| b == b'?').map(|at| &target[at..]);
     let mut location = String::new();
     let host = head.host_name();
     let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~:[]".contains(b);
     if !host.is_empty() && host.iter().all(is_plain) {
-        location.push_str("http://");
+        location.push_str(scheme);
         escape(&mut location, host, b"-._~:[]");
-        if let Some(port) = head.host_port().filter(|p| settings.port_in_redirect && *p != 80) {
+        if let Some(port) =
+            head.host_port().filter(|p| settings.port_in_redirect && *p != usual_port)
+        {
             location.push_str(&format!(":{port}"));
         }
     }
