@@ -25,7 +25,7 @@ struct CircusCtl {
     #[arg(long = "timeout", global = true)]
     _timeout: Option<f64>,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -138,7 +138,8 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         return super::failed();
     };
     let node = Node { places, status };
-    match node.answer(&args.command) {
+    let no_command = || Diagnostic::error("there is no interactive mode: see circusctl --help");
+    match args.command.ok_or_else(no_command).and_then(|command| node.answer(&command)) {
         Ok(text) => {
             print(&format!("{text}\n"));
             Ok(Outcome::Done)
@@ -213,7 +214,6 @@ fn not_there(command: &str) -> Diagnostic {
         "quit" => "use mfserv.stop",
         "dstats" => "use stats, or mfserv status",
         "listsockets" | "listen" => "use mfserv status, mfserv events",
-        "" => "there is no interactive mode",
         _ => "see circusctl --help",
     };
     Diagnostic::error(format!("{command} is not supported")).because(instead)

@@ -154,6 +154,7 @@ fn circusctl_shows_and_changes_the_watchers_of_the_node() {
                 ],
             ),
             case("circusctl quit", 3, &["error: quit is not supported: use mfserv.stop"]),
+            case("circusctl", 3, &["error: there is no interactive mode: see circusctl --help"]),
             case("circusctl --nope", 2, &["error: unexpected argument '--nope' found"]),
         ],
     );
