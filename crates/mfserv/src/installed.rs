@@ -26,13 +26,10 @@ struct Read {
 /// A plugin that is looked at as if it were installed from this directory.
 pub type Instead = (String, PathBuf);
 
-/// Reads every plugin of `var/plugins`. One that is broken is refused alone.
-pub fn load_all(places: &Places, module: &Module) -> Result<Vec<PluginInput>, Diagnostic> {
-    load_all_with(places, module, None)
-}
-
-/// The same, with one plugin from another directory than the installed one.
-pub fn load_all_with(
+/// Reads every plugin of `var/plugins`, one of them from another directory than the
+/// installed one if asked. One that is broken is refused alone. The environment of a plugin
+/// that runs nothing is left out: a node may have thousands of static files.
+pub fn load_all(
     places: &Places,
     module: &Module,
     instead: Option<Instead>,
@@ -47,7 +44,8 @@ pub fn load_all_with(
         })
         .collect();
     let bases = base::list(&home);
-    let placed = read.iter().map(|plugin| load(&home, plugin, &all, &bases, module));
+    let placed =
+        read.iter().map(|plugin| load(&home, plugin, &all, &bases, module, runs_something));
     Ok(placed.collect())
 }
 
@@ -83,9 +81,9 @@ pub fn load_one(places: &Places, dir: &Path, module: &Module) -> Result<Loaded, 
     let name = label::read_name(dir).map_err(|problem| vec![problem])?;
     let spec = read_spec(&home, &name, dir, module);
     let plugin = Read { name, dir: dir.to_owned(), spec };
-    let others = load_all(places, module).map_err(|problem| vec![problem])?;
+    let others = configurations(places, module).map_err(|problem| vec![problem])?;
     let all = placed(&others);
-    load(&home, &plugin, &all, &base::list(&home), module).loaded
+    load(&home, &plugin, &all, &base::list(&home), module, |_| true).loaded
 }
 
 /// What the installation of the plugin in a directory must know.
@@ -93,7 +91,7 @@ pub fn prepare(places: &Places, dir: &Path, module: &Module) -> Result<Prepared,
     let home = Home::new(places.home());
     let name = label::read_name(dir).map_err(|problem| vec![problem])?;
     let (spec, warnings) = read_spec(&home, &name, dir, module)?;
-    let others = load_all(places, module).map_err(|problem| vec![problem])?;
+    let others = configurations(places, module).map_err(|problem| vec![problem])?;
     let all = placed(&others);
     let plugin = Read { name, dir: dir.to_owned(), spec: Ok((spec.clone(), Vec::new())) };
     let dependencies = dependencies(&plugin, &all)?;
@@ -261,10 +259,14 @@ fn load(
     all: &BTreeMap<&str, Placed>,
     bases: &[BaseEnvironment],
     module: &Module,
+    has_environment: fn(&PluginSpec) -> bool,
 ) -> PluginInput {
     let loaded = plugin.spec.clone().and_then(|(spec, warnings)| {
         let placed = Placed { dir: &plugin.dir, spec: &spec };
         let dependencies = dependencies(plugin, all)?;
+        if !has_environment(&spec) {
+            return Ok(Loaded { spec, env: BTreeMap::new(), warnings });
+        }
         let base = base_for(&spec, &plugin.dir, bases, module);
         let mut env = environment(home, placed, &dependencies, base, &module.env)
             .map_err(|problem| vec![problem])?;
@@ -276,6 +278,10 @@ fn load(
         Ok(Loaded { spec, env, warnings })
     });
     PluginInput { name: plugin.name.clone(), dir: plugin.dir.clone(), loaded }
+}
+
+fn runs_something(spec: &PluginSpec) -> bool {
+    spec.apps.iter().any(|app| !app.command.command.is_empty()) || !spec.extra_daemons.is_empty()
 }
 
 /// The plugins that this one depends on, recursively, the nearest first.

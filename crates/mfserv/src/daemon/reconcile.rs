@@ -204,7 +204,7 @@ pub fn make(
         log_dir: places.log(),
         body_temp_dir: places.tmp().join("bodies"),
         uuid: uuid(places)?,
-        plugins: installed::load_all_with(places, &module, instead)?,
+        plugins: installed::load_all(places, &module, instead)?,
         front: Some(front_program(options, &module)),
         scales: read_scales(options),
         previous,

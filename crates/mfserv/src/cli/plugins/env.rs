@@ -29,11 +29,11 @@ pub fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Dia
         return Ok((dir, loaded));
     }
     // Its workers see the same directory and the same environment.
-    let mut all = installed::load_all(places, &module)?;
-    match all.iter().position(|plugin| plugin.name == name_or_dir) {
-        Some(index) => {
-            let plugin = all.swap_remove(index);
-            Ok((plugin.dir, plugin.loaded.map_err(first)?))
+    let all = installed::configurations(places, &module)?;
+    match all.into_iter().find(|plugin| plugin.name == name_or_dir) {
+        Some(plugin) => {
+            let loaded = installed::load_one(places, &plugin.dir, &module).map_err(first)?;
+            Ok((plugin.dir, loaded))
         }
         None => Err(store::current(&Home::new(places.home()), name_or_dir)
             .map_or_else(|problem| problem, |_| Diagnostic::error("the plugin was just removed"))),
