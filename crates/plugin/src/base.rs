@@ -18,6 +18,7 @@ use crate::disk;
 use crate::home::Home;
 use crate::progress::{Cancel, Progress};
 use crate::python::{self, Interpreter, Packages, Toolbox};
+use crate::tools;
 
 mod portable;
 
@@ -119,8 +120,9 @@ pub fn list(home: &Home) -> Vec<BaseEnvironment> {
 }
 
 /// The base environment of an interpreter, made if it is missing or not of this
-/// version of mfserv. Needs the network when it is made. Two that want it at the
-/// same time: one makes it, the other waits.
+/// version of mfserv. Needs the network when it is made, and fetches uv then, with which
+/// it and later builds take a fraction of the time; where that fails, pip does it. Two that
+/// want it at the same time: one makes it, the other waits.
 pub fn ensure(
     home: &Home,
     python: &Interpreter,
@@ -129,7 +131,12 @@ pub fn ensure(
 ) -> Result<BaseEnvironment, Diagnostic> {
     match current(home, python) {
         Some(base) => Ok(base),
-        None => ensure_from(home, python, Packages::Index, cancel, progress),
+        None => {
+            if let Err(why) = tools::uv(home, python, cancel, progress) {
+                progress.step(&format!("going on with pip: {}", why.what));
+            }
+            ensure_from(home, python, Packages::Index, cancel, progress)
+        }
     }
 }
 
