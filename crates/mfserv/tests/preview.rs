@@ -165,6 +165,24 @@ fn a_file_that_is_no_package_is_refused_in_words_and_nothing_is_left() {
             assert_eq!(after, before, "{verb}");
         }
     }
+    // one that would write beside the plugin, made as an attacker would
+    let script = r#"
+import io, json, sys, tarfile
+with tarfile.open(sys.argv[1], "w:gz") as tar:
+    for path, text in [(".layerapi2_label", "plugin_evil@mfserv\n"), (".metadata.json", "{}"),
+                       (".files.json", "[]"), ("../../../../evil", "x")]:
+        entry = tarfile.TarInfo("metwork_plugin/" + path)
+        entry.size = len(text)
+        tar.addfile(entry, io.BytesIO(text.encode()))
+"#;
+    let made = std::process::Command::new("python3").args(["-c", script]).arg(&bad).status();
+    assert!(made.unwrap().success());
+    for verb in ["info", "install"] {
+        let ran = node.mfserv(&[verb, &bad.to_string_lossy()]).code(1);
+        assert!(ran.stderr.contains("../../../../evil"), "{ran:?}");
+    }
+    node.mfserv(&["hotswap", &bad.to_string_lossy()]).code(5);
+    assert!(!state(&node).iter().any(|(path, _)| path.ends_with("evil")));
     let missing = node.mfserv(&["info", "./nothing.plugin"]).code(1);
     assert!(missing.stderr.contains("nothing.plugin"), "{missing:?}");
 }
