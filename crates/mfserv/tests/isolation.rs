@@ -1,28 +1,12 @@
 //! Builds and installations disturb nobody, and leave nothing when they are ended.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use mfserv_testkit::{Node, Plugin, Signal, kill, process, until, until_some};
 
 use crate::install::release;
-use crate::{PATIENCE, PROGRAM, Turn, node, samples};
-
-/// Every path below a directory, sorted; links are not followed.
-fn tree(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut todo = vec![dir.to_owned()];
-    while let Some(one) = todo.pop() {
-        for entry in std::fs::read_dir(one).into_iter().flatten().flatten() {
-            found.push(entry.path());
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                todo.push(entry.path());
-            }
-        }
-    }
-    found.sort();
-    found
-}
+use crate::{PATIENCE, PROGRAM, Turn, node, samples, tree};
 
 /// A script that says its process id and then takes its time.
 fn slow_script(node: &Node) -> String {

@@ -23,7 +23,7 @@ mod stopping;
 mod upgrade;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{
     Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
@@ -46,6 +46,22 @@ fn node() -> Node {
 fn samples() -> &'static Samples {
     static SAMPLES: OnceLock<Samples> = OnceLock::new();
     SAMPLES.get_or_init(|| Samples::of(Path::new(PROGRAM), Path::new(env!("CARGO_TARGET_TMPDIR"))))
+}
+
+/// Every path below a directory, sorted; links are not followed.
+fn tree(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(one) = todo.pop() {
+        for entry in std::fs::read_dir(one).into_iter().flatten().flatten() {
+            found.push(entry.path());
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                todo.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 /// How long the load of a test lasts: 8 s, or `MFSERV_TEST_LOAD_S`.

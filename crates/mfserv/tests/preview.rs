@@ -1,13 +1,13 @@
 //! `mfserv info FILE` says what an installation would do, and does nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use mfserv_testkit::{Node, Plugin, programs};
 use serde_json::Value;
 
 use crate::install::{install, release};
-use crate::{Turn, node, samples};
+use crate::{Turn, node, samples, tree};
 
 /// A plugin with everything that a preview speaks of.
 fn rich() -> Plugin {
@@ -25,19 +25,8 @@ fn rich() -> Plugin {
 
 /// Every path of the home with its kind and the time of its last change.
 fn state(node: &Node) -> Vec<(PathBuf, SystemTime)> {
-    let mut found = Vec::new();
-    let mut todo = vec![node.home().to_owned()];
-    while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(dir).unwrap().flatten() {
-            let metadata = entry.metadata().unwrap();
-            found.push((entry.path(), metadata.modified().unwrap()));
-            if metadata.is_dir() {
-                todo.push(entry.path());
-            }
-        }
-    }
-    found.sort();
-    found
+    let changed = |path: &PathBuf| std::fs::symlink_metadata(path).unwrap().modified().unwrap();
+    tree(node.home()).into_iter().map(|path| (path.clone(), changed(&path))).collect()
 }
 
 fn packed(node: &Node, plugin: &Plugin) -> String {
@@ -139,6 +128,12 @@ fn a_route_that_another_plugin_has_already_is_said_before_it_is_installed() {
     assert!(ran.stderr.contains("two apps ask for the requests of /shared"), "{ran:?}");
 }
 
+/// The home, except for the store, which has its lock after the first attempt.
+fn outside_the_store(node: &Node) -> Vec<PathBuf> {
+    let store = node.path("var/releases");
+    tree(node.home()).into_iter().filter(|path| !path.starts_with(&store)).collect()
+}
+
 #[test]
 fn a_file_that_is_no_package_is_refused_in_words_and_nothing_is_left() {
     let _turn = Turn::cheap();
@@ -154,15 +149,10 @@ fn a_file_that_is_no_package_is_refused_in_words_and_nothing_is_left() {
     ] {
         std::fs::write(&bad, bytes).unwrap();
         for verb in ["info", "install"] {
-            let before = state(&node).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+            let before = outside_the_store(&node);
             let ran = node.mfserv(&[verb, &bad.to_string_lossy()]).code(1);
             assert!(ran.stderr.contains(reason) && ran.stderr.contains("because: "), "{ran:?}");
-            let lock = Path::new("var/releases");
-            let after = state(&node).into_iter().map(|(path, _)| path);
-            let after: Vec<_> = after.filter(|p| !p.starts_with(node.home().join(lock))).collect();
-            let before: Vec<_> =
-                before.into_iter().filter(|p| !p.starts_with(node.home().join(lock))).collect();
-            assert_eq!(after, before, "{verb}");
+            assert_eq!(outside_the_store(&node), before, "{verb}");
         }
     }
     // one that would write beside the plugin, made as an attacker would
@@ -182,7 +172,7 @@ with tarfile.open(sys.argv[1], "w:gz") as tar:
         assert!(ran.stderr.contains("../../../../evil"), "{ran:?}");
     }
     node.mfserv(&["hotswap", &bad.to_string_lossy()]).code(5);
-    assert!(!state(&node).iter().any(|(path, _)| path.ends_with("evil")));
+    assert!(!tree(node.home()).iter().any(|path| path.ends_with("evil")));
     let missing = node.mfserv(&["info", "./nothing.plugin"]).code(1);
     assert!(missing.stderr.contains("nothing.plugin"), "{missing:?}");
 }

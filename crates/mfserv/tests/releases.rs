@@ -1,6 +1,6 @@
 //! Releases are listed, gone back to under load, and packed again.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use mfserv_testkit::{Load, Node};
@@ -9,15 +9,18 @@ use serde_json::Value;
 use crate::install::{edit, install, release};
 use crate::{Turn, node, samples};
 
-/// Two packages of a plugin whose answers differ.
-fn two_packages(node: &Node) -> (PathBuf, PathBuf) {
+/// A node that runs with two releases of a plugin whose answers differ.
+fn two_releases() -> Node {
+    let node = node();
+    node.start();
     let dir = node.path("work/sample_wsgi");
     samples().copy("sample_wsgi", &dir);
     edit(&dir.join("config.ini"), "{{MFHARDWARE_NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2}}", "2");
-    let first = release(node, &dir);
+    install(&node, &release(&node, &dir));
     edit(&dir.join("main/wsgi.py"), "Hello World!", "Hello again!");
     edit(&dir.join("config.ini"), "_release=1", "_release=2");
-    (first, release(node, &dir))
+    install(&node, &release(&node, &dir));
+    node
 }
 
 /// Two releases of a static plugin that is installed; nothing is started.
@@ -46,11 +49,7 @@ fn current(node: &Node, plugin: &str) -> u64 {
 #[test]
 fn going_back_to_a_release_and_forth_again_under_load_fails_no_request() {
     let _turn = Turn::heavy();
-    let node = node();
-    node.start();
-    let (first, second) = two_packages(&node);
-    install(&node, &first);
-    install(&node, &second);
+    let node = two_releases();
     let all = releases(&node, "sample_wsgi");
     let numbers: Vec<_> = all.iter().map(|one| (&one["number"], &one["release"])).collect();
     assert_eq!(format!("{numbers:?}"), r#"[(Number(1), String("1")), (Number(2), String("2"))]"#);
@@ -76,11 +75,7 @@ fn going_back_to_a_release_and_forth_again_under_load_fails_no_request() {
 #[test]
 fn a_release_that_does_not_start_any_more_is_not_gone_back_to_and_nothing_changes() {
     let _turn = Turn::heavy();
-    let node = node();
-    node.start();
-    let (first, second) = two_packages(&node);
-    install(&node, &first);
-    install(&node, &second);
+    let node = two_releases();
     let before = node.settled("app.sample_wsgi.main");
     let broken = node.path("var/releases/sample_wsgi/1/main/wsgi.py");
     std::fs::write(broken, "raise RuntimeError('eels in the disk')\n").unwrap();
