@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::event::Fact;
@@ -104,17 +104,22 @@ impl Autorestart {
             return Some(known);
         }
         let rules = rules?;
-        self.watch_below(&rules, rules.dir());
+        let saved = self.watch_below(&rules, rules.dir());
         let edits = Edits::new();
-        tokio::spawn(self.node.clone().renew_when_edited(plugin.name.clone(), edits.clone()));
+        let (node, name) = (self.node.clone(), plugin.name.clone());
+        tokio::spawn(node.clone().renew_when_edited(name.clone(), edits.clone()));
+        if let Some(saved) = saved {
+            let edits = edits.clone();
+            tokio::spawn(async move { node.renew_if_older(&name, saved, &edits).await });
+        }
         let link = plugin.dir.clone();
         Some(Watched { rules, link, gone: None, pending: None, edits })
     }
 
     /// Watches a directory and all below it that the rules do not skip, nearest first.
-    /// Returns whether a file is there that concerns the plugin.
-    fn watch_below(&mut self, rules: &WatchRules, from: &Path) -> bool {
-        let mut concerns = false;
+    /// Returns when the newest file that concerns the plugin was saved, if there is one.
+    fn watch_below(&mut self, rules: &WatchRules, from: &Path) -> Option<SystemTime> {
+        let mut newest = None;
         let mut watched = 0;
         let mut todo = std::collections::VecDeque::from([from.to_owned()]);
         while let Some(dir) = todo.pop_front() {
@@ -132,12 +137,15 @@ impl Autorestart {
                 // A link to a directory is not followed: it may lead anywhere.
                 match entry.file_type() {
                     Ok(kind) if kind.is_dir() => todo.push_back(entry.path()),
-                    Ok(_) => concerns |= rules.concerns(&entry.path()),
-                    Err(_) => {}
+                    Ok(_) if rules.concerns(&entry.path()) => {
+                        let saved = entry.metadata().and_then(|meta| meta.modified()).ok();
+                        newest = newest.max(saved);
+                    }
+                    Ok(_) | Err(_) => {}
                 }
             }
         }
-        concerns
+        newest
     }
 
     fn say_too_many(&self, dir: &Path) {
@@ -164,7 +172,7 @@ impl Autorestart {
             }
             // What was in it has gone with it; a skipped one did not matter.
             Change::DirectoryGone(_) if !plugin.rules.skips(&path) => plugin.changed(Some(&path)),
-            Change::DirectoryCame(_) if self.watch_below(&plugin.rules, &path) => {
+            Change::DirectoryCame(_) if self.watch_below(&plugin.rules, &path).is_some() => {
                 plugin.changed(Some(&path));
             }
             Change::File(_) if plugin.rules.concerns(&path) => plugin.changed(Some(&path)),

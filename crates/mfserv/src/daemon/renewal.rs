@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::diff::Changes;
@@ -12,6 +12,7 @@ use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{Plan, PlannedPlugin, PluginState};
 use mfserv_core::watcher::WatcherSpec;
+use mfserv_core::worker::Phase;
 use mfserv_supervisor::Until;
 use tokio::sync::Notify;
 
@@ -191,6 +192,18 @@ impl Node {
                 }
                 break;
             }
+        }
+    }
+
+    /// Workers that were started before the newest file was saved are renewed: the daemon
+    /// before this one did not live to see that edit, or it was broken.
+    pub(super) async fn renew_if_older(&self, plugin: &str, saved: SystemTime, edits: &Edits) {
+        let Ok(saved) = saved.duration_since(SystemTime::UNIX_EPOCH) else { return };
+        let watchers = self.parts.supervisor.status().await;
+        let own = watchers.iter().filter(|watcher| watcher.plugin.as_deref() == Some(plugin));
+        let mut ready = own.flat_map(|w| &w.workers).filter(|w| w.phase == Phase::Ready);
+        if ready.any(|worker| u128::from(worker.started_ms) < saved.as_millis()) {
+            edits.tell(Edit::begun(Instant::now()));
         }
     }
 

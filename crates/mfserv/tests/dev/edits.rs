@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mfserv_core::event::Fact;
 use mfserv_core::worker::Phase;
-use mfserv_testkit::{Client, Load, Method, Node, until};
+use mfserv_testkit::{Client, Load, Method, Node, Signal, kill, until};
 
 use super::{developing, edition, get_with, problems, save, until_said, until_served, watched};
 use crate::{PATIENCE, Turn, samples};
@@ -202,6 +202,38 @@ fn mended_code_is_served_although_a_worker_with_the_broken_code_fails_meanwhile(
     until_served(&node, "meanwhile", "second");
     node.settled("app.meanwhile.main");
     assert_eq!(problems(&node).len(), broken, "{:?}", problems(&node));
+    node.stop();
+}
+
+#[test]
+fn an_edit_that_no_daemon_has_seen_is_found_by_the_next_one_and_a_broken_one_is_shown_again() {
+    let _turn = Turn::cheap();
+    let (node, dir) = developing(&watched("unseen"));
+    let another_daemon = || {
+        let before = node.role_pid("daemon");
+        node.kill(before);
+        until("another daemon answers", PATIENCE, || {
+            node.try_status().is_some_and(|status| status.daemon.pid != before)
+        });
+    };
+    // What the kernel has told this one dies with it.
+    kill(node.role_pid("daemon"), Signal::STOP);
+    save(&dir.join("main.py"), &edition("second"));
+    another_daemon();
+    until_served(&node, "unseen", "second");
+    node.settled("app.unseen.main");
+
+    let pids = node.pids("app.unseen.main");
+    another_daemon();
+    assert_eq!(node.pids("app.unseen.main"), pids, "nothing was saved");
+    save(&dir.join("main.py"), "raise ValueError('no')\n");
+    until_said(&node, "app.unseen.main does not start");
+    another_daemon();
+    until("it is tried and shown again", PATIENCE, || {
+        let tried = problems(&node).iter().filter(|p| p.contains("does not start")).count();
+        tried == 2 && node.get("/__dev/unseen").text().contains("ValueError: no")
+    });
+    assert_eq!(node.pids("app.unseen.main"), pids);
     node.stop();
 }
 
