@@ -69,7 +69,7 @@ enum Command {
     New(plugins::New),
     /// Build a plugin's environment: Python packages, node_modules.
     Build(plugins::Build),
-    /// Run a plugin from its directory (build, link, reload).
+    /// Run a plugin from its directory: what you save is served.
     Dev(plugins::Dev),
     /// Build a plugin and pack it into one file.
     Release(plugins::Release),

@@ -79,9 +79,14 @@ impl Autorestart {
     /// The plugins of this plan are watched from now on, and no others.
     fn follow(&mut self, plan: &Plan) {
         let mut before = std::mem::take(&mut self.plugins);
+        // There may be room now.
+        let anew = self.watch.is_short();
+        if anew {
+            self.watch.clear();
+        }
         for plugin in plan.plugins.iter().filter(|_| plan.autorestart) {
             let known = before.remove(&plugin.name);
-            if let Some(watched) = self.followed(plugin, known) {
+            if let Some(watched) = self.followed(plugin, known, anew) {
                 self.plugins.insert(plugin.name.clone(), watched);
             }
         }
@@ -90,11 +95,17 @@ impl Autorestart {
         }
     }
 
-    fn followed(&mut self, plugin: &PlannedPlugin, known: Option<Watched>) -> Option<Watched> {
+    fn followed(
+        &mut self,
+        plugin: &PlannedPlugin,
+        known: Option<Watched>,
+        anew: bool,
+    ) -> Option<Watched> {
         let rules = plugin.dir.canonicalize().ok().and_then(|dir| WatchRules::read(&dir));
         let there = plugin.dir.exists();
         if let Some(mut known) = known {
-            if rules.as_ref() == Some(&known.rules) && known.gone.is_none() || !there {
+            let same = rules.as_ref() == Some(&known.rules) && known.gone.is_none();
+            if same && !anew || !there {
                 return Some(known);
             }
             self.watch.unwatch_below(known.rules.dir());

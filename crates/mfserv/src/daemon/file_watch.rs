@@ -44,6 +44,8 @@ pub struct FileWatch {
     looking: Looking,
     /// Why some directories are looked at instead, the last time that it happened.
     no_room: Option<Errno>,
+    /// What was last said of that.
+    said: Option<Diagnostic>,
     /// Directories that are neither watched nor looked at.
     unseen: usize,
 }
@@ -60,6 +62,7 @@ impl FileWatch {
             watches: BTreeMap::new(),
             looking: Looking::default(),
             no_room,
+            said: None,
             unseen: 0,
         }
     }
@@ -200,7 +203,18 @@ impl FileWatch {
         Change::Anything
     }
 
-    /// What people must know when inotify had no room; said once for each time.
+    /// inotify had no room for some directories.
+    pub fn is_short(&self) -> bool {
+        self.looking.len() + self.unseen > 0
+    }
+
+    /// Watches nothing any more.
+    pub fn clear(&mut self) {
+        self.unwatch_below(Path::new("/"));
+        self.unseen = 0;
+    }
+
+    /// What people must know when inotify had no room; nothing new is nothing.
     pub fn shortage(&mut self) -> Option<Diagnostic> {
         let why = self.no_room.take()?;
         let (limit, name) = match why {
@@ -222,7 +236,7 @@ impl FileWatch {
         if self.unseen > 0 {
             problem = problem.because(format!("{} more are not watched at all", self.unseen));
         }
-        Some(problem)
+        (self.said.as_ref() != Some(&problem)).then(|| self.said.insert(problem).clone())
     }
 }
 

@@ -32,9 +32,9 @@ fn flask_with_one_worker(node: &Node) -> std::path::PathBuf {
     dir
 }
 
-/// How long a worker takes from its start to its first answer, alone on a quiet node: the
-/// median of five, milliseconds.
-fn boot_ms(node: &Node) -> u64 {
+/// How long a worker takes from its start to its first answer, alone on a quiet node, five
+/// times, milliseconds.
+fn boots_ms(node: &Node) -> Vec<u64> {
     node.mfserv(&["scale", "sample_flask", "1"]).code(0);
     for _ in 0..5 {
         node.mfserv(&["restart", "sample_flask"]).code(0);
@@ -49,10 +49,8 @@ fn boot_ms(node: &Node) -> u64 {
             _ => None,
         })
         .collect();
-    let mut last = took.split_off(took.len() - 5);
-    last.sort_unstable();
     node.mfserv(&["scale", "sample_flask", "config"]).code(0);
-    last[2]
+    took.split_off(took.len() - 5)
 }
 
 /// Saves the code with another answer, and waits until that is what is answered.
@@ -88,7 +86,7 @@ fn flask_is_edited_again_and_again_under_load_and_no_request_fails() {
     let node = crate::node();
     node.start();
     let dir = flask_with_one_worker(&node);
-    let boot = boot_ms(&node);
+    let mut boots = boots_ms(&node);
     let main = dir.join("main/wsgi.py");
     let code = std::fs::read_to_string(&main).unwrap();
     let load = Load::new(node.address(), "/sample_flask/count").connections(16).post_every(4);
@@ -99,6 +97,11 @@ fn flask_is_edited_again_and_again_under_load_and_no_request_fails() {
         std::thread::sleep(BREATH);
     }
     let report = load.stop();
+    node.settled("app.sample_flask.main");
+    // What else the machine does may have changed meanwhile.
+    boots.extend(boots_ms(&node));
+    boots.sort_unstable();
+    let boot = boots[boots.len() / 2];
     took.sort_unstable();
     let at = |percent: usize| took[(took.len() - 1) * percent / 100].as_millis();
     println!(

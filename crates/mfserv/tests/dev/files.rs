@@ -182,6 +182,13 @@ fn a_directory_that_is_deleted_goes_on_serving_and_is_served_anew_when_it_is_bac
     node.stop();
 }
 
+/// How many directories a process watches by inotify.
+fn watches_of(pid: u32) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten();
+    let texts = files.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default());
+    texts.map(|text| text.lines().filter(|line| line.starts_with("inotify ")).count()).sum()
+}
+
 #[test]
 fn without_room_in_inotify_files_are_looked_at_and_that_is_said() {
     let _turn = Turn::cheap();
@@ -210,5 +217,15 @@ fn without_room_in_inotify_files_are_looked_at_and_that_is_said() {
     until_renewed(&node, "crowded", 3);
     std::fs::write(dir.join("deep/est/y.py"), "y = 2\n").unwrap();
     until_renewed(&node, "crowded", 4);
+
+    let daemon = node.role_pid("daemon");
+    assert_eq!(watches_of(daemon), 2);
+    let raised = ["-U", "sh", "-c", "echo 99 > /proc/sys/user/max_inotify_watches"];
+    let target = daemon.to_string();
+    let raised = Command::new("nsenter").args(["-t", &target]).args(raised).status().unwrap();
+    assert!(raised.success());
+    node.mfserv(&["reload"]).code(0);
+    assert_eq!(watches_of(daemon), 4, "the plugin, deep, deep/er and deep/est");
+    assert_eq!(problems(&node).len(), 1, "said once: {:?}", problems(&node));
     node.stop();
 }

@@ -1,6 +1,7 @@
 //! `mfserv dev`: a plugin runs from its directory.
 
 mod desk;
+mod lines;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 //! what happens to it, and how an edit ends. When what its environment is made of changes,
 //! that is built again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,13 +12,14 @@ use mfserv_core::names::WatcherName;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::{Cancel, build};
-use mfserv_telemetry::{Follower, tail};
+use mfserv_telemetry::Follower;
 
 use super::super::{build_in, is_running, sentence};
+use super::lines::{Lines, end_of, short};
 use crate::cli::keeper::QUICK;
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
-use crate::cli::report::{self, Colour, paint};
+use crate::cli::report::{Colour, paint};
 use crate::cli::stop;
 use crate::control::client;
 use crate::control::protocol::{Applied, Ask};
@@ -31,10 +32,6 @@ const LOOK: Duration = Duration::from_millis(30);
 const LOOK_AROUND: Duration = Duration::from_millis(500);
 /// A daemon that is being replaced is away for less than this.
 const AWAY: Duration = Duration::from_secs(10);
-/// So many lines of the logs are remembered, to say nothing twice.
-const REMEMBERED: usize = 200;
-/// The colours of programs, by their turn.
-const COLOURS: [&str; 6] = ["36", "35", "34", "33", "32", "31"];
 
 /// The state of one session.
 pub struct Desk<'a> {
@@ -44,13 +41,10 @@ pub struct Desk<'a> {
     interrupted: Cancel,
     /// Where the node answers.
     address: String,
-    logs: Follower,
-    /// Where the logs that were there before ended.
-    ends: BTreeMap<PathBuf, u64>,
-    /// By file: what its lines begin with.
-    labels: BTreeMap<PathBuf, String>,
+    lines: Lines,
+    /// Its programs, as far as they are known.
+    programs: Vec<WatcherName>,
     events: Follower,
-    recent: VecDeque<String>,
     /// What the environment is made of, and when that was changed.
     sources: BTreeMap<PathBuf, Option<SystemTime>>,
     /// Its programs have not been seen ready yet.
@@ -64,21 +58,16 @@ pub struct Desk<'a> {
 impl<'a> Desk<'a> {
     /// From now on nothing is missed.
     pub fn new(places: &'a Places, plugin: &str, dir: &Path, interrupted: Cancel) -> Desk<'a> {
-        let end = |file: &Path| tail(file, 0).map_or(0, |(_, end)| end);
         let events = places.events_file();
-        let logs = std::fs::read_dir(places.log()).into_iter().flatten().flatten();
-        let ends = logs.map(|entry| entry.path()).map(|file| (file.clone(), end(&file)));
         let mut desk = Desk {
             places,
             plugin: plugin.into(),
             dir: dir.to_owned(),
             interrupted,
             address: String::new(),
-            ends: ends.collect(),
-            labels: BTreeMap::new(),
-            logs: Follower::new([]),
-            events: Follower::new([(events.clone(), end(&events))]),
-            recent: VecDeque::new(),
+            lines: Lines::new(places.log()),
+            programs: Vec::new(),
+            events: Follower::new([(events.clone(), end_of(&events))]),
             sources: BTreeMap::new(),
             starting: true,
             replanned: false,
@@ -130,6 +119,8 @@ impl<'a> Desk<'a> {
                         .kind(Kind::NotRunning)
                         .help("`mfserv events` shows why"));
                 }
+                // A program that has said nothing before has a log only now.
+                self.lines.follow(&self.programs);
                 self.rebuild_if_changed();
             }
             std::thread::sleep(LOOK);
@@ -144,7 +135,7 @@ impl<'a> Desk<'a> {
         let (name, dir) = (self.plugin.clone(), self.dir.display().to_string());
         self.say(&paint(&format!("{name} runs from {dir}"), Colour::Title));
         let Some(status) = status else { return };
-        self.label(&status);
+        self.learn_programs(&status);
         let address = status.address.clone().unwrap_or_default();
         self.address.clone_from(&address);
         let planned = status.plugins.iter().find(|plugin| plugin.name == name);
@@ -179,51 +170,15 @@ impl<'a> Desk<'a> {
         client::ask(&self.places.control_socket(), &Ask::Status, QUICK).ok()
     }
 
-    /// The logs of its programs are followed under short names.
-    fn label(&mut self, status: &Status) {
-        for watcher in status.watchers.iter().filter(|w| w.plugin.as_ref() == Some(&self.plugin)) {
-            let stem = watcher.name.as_str().replace('.', "_");
-            let entries = std::fs::read_dir(self.places.log()).into_iter().flatten().flatten();
-            for file in entries.map(|entry| entry.path()) {
-                let end = file.extension().unwrap_or_default().to_string_lossy();
-                let own = file.file_stem().unwrap_or_default().to_string_lossy();
-                let rest = own.strip_prefix(&stem);
-                let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with("_worker"));
-                let Some(rest) = rest.filter(|_| ["log", "stdout", "stderr"].contains(&&*end))
-                else {
-                    continue;
-                };
-                let label = format!("{}{rest}", short(&watcher.name));
-                let turn = COLOURS[self.labels.len() % COLOURS.len()];
-                if !self.labels.contains_key(&file) {
-                    let label = match report::colours(&std::io::stdout()) {
-                        true => format!("\x1b[{turn}m{label} |\x1b[0m "),
-                        false => format!("{label} | "),
-                    };
-                    let from = self.ends.get(&file).copied().unwrap_or(0);
-                    self.logs.add_from(file.clone(), from);
-                    self.labels.insert(file, label);
-                }
-            }
-        }
+    fn learn_programs(&mut self, status: &Status) {
+        let own = status.watchers.iter().filter(|w| w.plugin.as_ref() == Some(&self.plugin));
+        self.programs = own.map(|watcher| watcher.name.clone()).collect();
+        self.lines.follow(&self.programs);
     }
 
     /// What has come since the last look: lines first, because they came first.
     fn look(&mut self) {
-        let mut lines: Vec<(String, String)> = Vec::new();
-        let labels = &self.labels;
-        self.logs.poll(&mut |file, line| {
-            if let Some(label) = labels.get(file) {
-                lines.push((label.clone(), line.into()));
-            }
-        });
-        for (label, line) in lines {
-            self.say(&format!("{label}{line}"));
-            if self.recent.len() == REMEMBERED {
-                self.recent.pop_front();
-            }
-            self.recent.push_back(line);
-        }
+        self.lines.take().iter().for_each(|line| self.say(line));
         let mut events: Vec<Event> = Vec::new();
         self.events.poll(&mut |_, line| events.extend(serde_json::from_str(line)));
         events.into_iter().for_each(|event| self.tell(event.fact));
@@ -234,7 +189,7 @@ impl<'a> Desk<'a> {
 
     fn look_at_plan(&mut self) {
         let Some(status) = self.status() else { return };
-        self.label(&status);
+        self.learn_programs(&status);
         if status.generation > 0 && !status.plugins.iter().any(|p| p.name == self.plugin) {
             self.say(&format!("{} was uninstalled", self.plugin));
             self.over = Some(Outcome::Done);
@@ -292,7 +247,7 @@ impl<'a> Desk<'a> {
     fn say_broken(&mut self, problem: &Diagnostic) {
         self.say(&paint(&problem.what, Colour::Bad));
         for reason in &problem.because {
-            let known = reason.lines().last().is_some_and(|line| self.has_said(line));
+            let known = reason.lines().last().is_some_and(|line| self.lines.have_said(line));
             if !known {
                 self.say(&reason.lines().map(|line| format!("  {line}\n")).collect::<String>());
             }
@@ -305,13 +260,9 @@ impl<'a> Desk<'a> {
     fn say_failed(&mut self, watcher: &WatcherName, what: &str, output: &str) {
         self.say(&paint(&format!("{} {what}", short(watcher)), Colour::Bad));
         let last = output.trim_end().lines().last();
-        if last.is_some_and(|line| !self.has_said(line)) {
+        if last.is_some_and(|line| !self.lines.have_said(line)) {
             self.say(say::indented(output, 40).trim_start_matches('\n'));
         }
-    }
-
-    fn has_said(&self, line: &str) -> bool {
-        !line.trim().is_empty() && self.recent.iter().any(|said| said.trim() == line.trim())
     }
 
     fn is_own(&self, watcher: &WatcherName) -> bool {
@@ -374,11 +325,6 @@ impl<'a> Desk<'a> {
             self.over = Some(Outcome::Done);
         }
     }
-}
-
-/// `main` for `app.hello.main`.
-fn short(watcher: &WatcherName) -> &str {
-    watcher.as_str().rsplit('.').next().unwrap_or(watcher.as_str())
 }
 
 fn is_crash(why: &EndReason) -> bool {
