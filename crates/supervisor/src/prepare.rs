@@ -58,13 +58,23 @@ impl Supervisor {
         let ids: Vec<WorkerId> =
             watcher.workers.values().filter(|w| w.prepared).map(|w| w.id.clone()).collect();
         for id in ids {
-            if let Some(worker) = self.worker(&id) {
-                worker.prepared = false;
-                worker.reason = Some(EndReason::Asked { what: "not needed".into() });
-            }
-            self.retire(&id);
+            let Some(worker) = self.worker(&id) else { continue };
+            worker.prepared = false;
+            worker.reason = Some(EndReason::Asked { what: "not needed".into() });
+            self.give_up(&id);
         }
         self.forget_watcher_if_over(name);
+    }
+
+    /// Retires a worker. One that is still starting is killed: it has served nobody, and what
+    /// it would say of being interrupted is of no use to anybody.
+    fn give_up(&mut self, id: &WorkerId) {
+        let Some(worker) = self.worker(id) else { return };
+        worker.want = Want::Down;
+        match worker.phase() {
+            Phase::Starting => self.drive(id, Input::Timeout),
+            _ => self.retire(id),
+        }
     }
 
     /// A plan has come into force that wants something else of this watcher. If workers
@@ -118,7 +128,7 @@ impl Supervisor {
             if let Some(worker) = self.worker(&id) {
                 worker.reason = Some(why.clone());
             }
-            self.retire(&id);
+            self.give_up(&id);
         }
         if let Some(watcher) = self.watchers.get_mut(name) {
             watcher.queue.clear();

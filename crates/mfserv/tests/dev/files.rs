@@ -90,7 +90,8 @@ fn of_edits_during_a_renewal_the_newest_wins_and_no_queue_grows() {
     let _turn = Turn::cheap();
     // Slower to start than the edits come.
     let slow = |edition: &str| format!("import time\ntime.sleep(0.5)\n{edition}");
-    let (node, dir) = developing(&watched("often").file("main.py", &slow(&edition("first"))));
+    let plugin = watched("often").key("app_main", "smart_stop_signal", "2");
+    let (node, dir) = developing(&plugin.file("main.py", &slow(&edition("first"))));
     until_served(&node, "often", "first");
     let began = Instant::now();
     let mut saved = 0;
@@ -108,8 +109,11 @@ fn of_edits_during_a_renewal_the_newest_wins_and_no_queue_grows() {
     let served = renewals(&node, "often");
     assert!(served >= 2, "who saves all the time sees something new too: {served}");
     assert!(served < saved / 3, "{served} renewals for {saved} edits");
-    node.settled("app.often.main");
-    assert_eq!(problems(&node), Vec::<String>::new());
+    let settled = node.settled("app.often.main");
+    assert_eq!((problems(&node), settled.crashes), (Vec::new(), 0));
+    let interrupted = |line: &String| line.contains("time.sleep(0.5)");
+    let lines = node.log_lines("app_often_main");
+    assert!(!lines.iter().any(interrupted), "what was given up tells of it: {lines:?}");
     node.stop();
 }
 
