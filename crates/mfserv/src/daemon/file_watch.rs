@@ -44,8 +44,8 @@ pub struct FileWatch {
     looking: Looking,
     /// Why some directories are looked at instead, the last time that it happened.
     no_room: Option<Errno>,
-    /// What was last said of that.
-    said: Option<Diagnostic>,
+    /// That has been said.
+    said: bool,
     /// Directories that are neither watched nor looked at.
     unseen: usize,
 }
@@ -62,7 +62,7 @@ impl FileWatch {
             watches: BTreeMap::new(),
             looking: Looking::default(),
             no_room,
-            said: None,
+            said: false,
             unseen: 0,
         }
     }
@@ -214,9 +214,13 @@ impl FileWatch {
         self.unseen = 0;
     }
 
-    /// What people must know when inotify had no room; nothing new is nothing.
+    /// What people must know when inotify has no room; said once for as long as that lasts.
     pub fn shortage(&mut self) -> Option<Diagnostic> {
-        let why = self.no_room.take()?;
+        self.said &= self.is_short();
+        let why = self.no_room.take().filter(|_| self.is_short())?;
+        if std::mem::replace(&mut self.said, true) {
+            return None;
+        }
         let (limit, name) = match why {
             Errno::MFILE => ("instances", "fs.inotify.max_user_instances"),
             _ => ("watches", "fs.inotify.max_user_watches"),
@@ -236,7 +240,7 @@ impl FileWatch {
         if self.unseen > 0 {
             problem = problem.because(format!("{} more are not watched at all", self.unseen));
         }
-        (self.said.as_ref() != Some(&problem)).then(|| self.said.insert(problem).clone())
+        Some(problem)
     }
 }
 
