@@ -134,6 +134,13 @@ impl Diagnostic {
         self
     }
 
+    /// It speaks of this plugin: its name is one of the words, or a part of a path or of the
+    /// name of an app.
+    pub fn is_about(&self, plugin: &str) -> bool {
+        let of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        self.to_string().split(|c| !of_name(c)).any(|word| word == plugin)
+    }
+
     /// True for an error, false for a warning.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
@@ -173,6 +180,17 @@ impl std::error::Error for Diagnostic {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_problem_is_about_the_plugins_that_it_names_and_no_others() {
+        let problem = Diagnostic::error("app.hello.main does not start")
+            .at(Location::new("/home/me/var/plugins/other_one/config.ini", 3));
+        for (plugin, about) in
+            [("hello", true), ("other_one", true), ("hell", false), ("other", false), ("a", false)]
+        {
+            assert_eq!(problem.is_about(plugin), about, "{plugin}");
+        }
+    }
 
     #[test]
     fn an_error_says_what_because_at_and_help_in_this_order() {

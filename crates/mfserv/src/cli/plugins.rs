@@ -180,6 +180,6 @@ fn say_where(places: &Places, name: &str, applied: &Applied) {
             print(&format!("{address}{path}\n"));
         }
     }
-    let of_plugin = |p: &&Diagnostic| p.to_string().contains(name);
+    let of_plugin = |p: &&Diagnostic| p.is_about(name);
     applied.problems.iter().filter(of_plugin).for_each(report::print_problem);
 }

@@ -36,10 +36,9 @@ impl Breakages {
         self.workers.retain(|watcher, _| plan.watchers.contains_key(watcher));
         let refused = developed.filter(|plugin| plugin.state != PluginState::Active);
         let broken = refused.map(|plugin| {
-            let dir = plugin.dir.to_string_lossy();
-            let about = |text: &String| text.contains(&*dir) || text.contains(&plugin.name);
             let problems = plan.problems.iter().filter(|problem| problem.is_error());
-            let texts: Vec<String> = problems.map(ToString::to_string).filter(about).collect();
+            let own = problems.filter(|problem| problem.is_about(&plugin.name));
+            let texts: Vec<String> = own.map(ToString::to_string).collect();
             let since = self.configurations.get(&plugin.name).map_or(now_ms, |known| known.at_ms);
             let what = format!("the configuration of {} is refused", plugin.name);
             let output = texts.join("\n").chars().take(4096).collect();

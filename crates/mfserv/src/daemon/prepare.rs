@@ -35,7 +35,7 @@ impl Node {
         let planned = plan.plugins.iter().find(|p| p.name == plugin);
         if planned.is_none_or(|p| p.state != PluginState::Active) {
             let mut problems = plan.problems.into_iter().filter(Diagnostic::is_error);
-            let about = problems.find(|problem| problem.to_string().contains(plugin));
+            let about = problems.find(|problem| problem.is_about(plugin));
             return Err(about.unwrap_or_else(|| {
                 Diagnostic::error(format!("plugin {plugin} is refused"))
                     .kind(Kind::BadConfiguration)

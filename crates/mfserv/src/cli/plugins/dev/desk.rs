@@ -270,8 +270,7 @@ impl<'a> Desk<'a> {
     }
 
     fn is_meant(&self, problem: &Diagnostic) -> bool {
-        let text = problem.to_string();
-        text.contains(&self.plugin) || text.contains(&*self.dir.to_string_lossy())
+        problem.is_about(&self.plugin) || problem.to_string().contains(&*self.dir.to_string_lossy())
     }
 
     // ---- the environment ----
