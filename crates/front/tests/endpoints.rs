@@ -136,7 +136,7 @@ const INNER: [&str; 7] = [
 ];
 
 /// An address of this machine that is not the loopback one, if it has any.
-fn outer_address(port: u16) -> Option<SocketAddr> {
+pub fn outer_address(port: u16) -> Option<SocketAddr> {
     let probe = UdpSocket::bind("0.0.0.0:0").ok()?;
     probe.connect("192.0.2.77:9").ok()?;
     let ip = probe.local_addr().ok()?.ip();

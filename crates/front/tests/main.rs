@@ -4,6 +4,7 @@ mod amendments;
 mod bodies;
 mod broken;
 mod control;
+mod dev_page;
 mod endpoints;
 mod files;
 mod forwarding;
