@@ -10,6 +10,7 @@ mod files;
 mod forwarding;
 mod heavy;
 mod lasting;
+mod patience;
 mod retries;
 mod slots;
 mod strict;

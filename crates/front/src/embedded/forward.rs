@@ -221,7 +221,6 @@ impl Forwarding<'_> {
             send_failed: false,
             deadline: None,
             patience,
-            uploading: !upload.finished,
         };
         poll_fn(|cx| exchange.poll(cx, self, slot, link, upload)).await
     }
@@ -232,10 +231,10 @@ struct Exchange {
     scan: HeadScan,
     interim: u32,
     send_failed: bool,
-    /// When its patience ends; it begins anew with whatever is sent.
+    /// When its patience ends; it begins anew with whatever the worker takes, and while
+    /// the client is waited for.
     deadline: Option<Instant>,
     patience: Duration,
-    uploading: bool,
 }
 
 impl Exchange {
@@ -297,15 +296,17 @@ impl Exchange {
         if self.send_failed || upload.finished {
             return Ok(());
         }
-        match upload.send(cx, &mut link.wire, of.client) {
-            Ok(()) => {}
+        let took = match upload.send(cx, &mut link.wire, of.client) {
+            Ok(took) => took,
             Err(SendFault::Worker) if upload.is_unsent() => return Err(Failure::Unsent),
-            Err(SendFault::Worker) => self.send_failed = true,
+            Err(SendFault::Worker) => {
+                self.send_failed = true;
+                true
+            }
             Err(SendFault::Body(fault)) => return Err(Failure::Client(of_body(fault))),
-        }
-        if self.uploading {
+        };
+        if took || self.deadline.is_none() {
             self.deadline = Some(Instant::now() + self.patience);
-            self.uploading = !upload.finished;
         }
         Ok(())
     }

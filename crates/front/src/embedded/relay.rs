@@ -356,11 +356,10 @@ impl Relay {
         if self.send_failed || self.upload.finished {
             return Ok(());
         }
-        if self.upload.send(cx, &mut link.wire, of.client).is_err() {
-            self.send_failed = true;
-        }
-        if self.upload.finished && !self.upload.is_incomplete() {
-            self.worker_by = Instant::now() + self.worker_patience;
+        match self.upload.send(cx, &mut link.wire, of.client) {
+            Ok(true) => self.worker_by = Instant::now() + self.worker_patience,
+            Ok(false) => {}
+            Err(_) => self.send_failed = true,
         }
         Ok(())
     }

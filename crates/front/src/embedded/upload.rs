@@ -273,13 +273,15 @@ impl Upload {
         self.finished = false;
     }
 
-    /// Sends what can be sent now.
+    /// Sends what can be sent now. False if nothing was, and the worker is waited for: it
+    /// does not read.
     pub fn send(
         &mut self,
         cx: &mut Context<'_>,
         wire: &mut Wire,
         client: &mut Client,
-    ) -> Result<(), SendFault> {
+    ) -> Result<bool, SendFault> {
+        let before = self.writes;
         while !self.finished {
             let pending = match self.at < self.request.len() {
                 true => &self.request[self.at..],
@@ -292,17 +294,23 @@ impl Upload {
                 };
                 match more {
                     Poll::Ready(done) => done?,
-                    Poll::Pending => return Ok(()),
+                    Poll::Pending if self.is_between_pieces() => return Ok(true),
+                    Poll::Pending => return Ok(self.writes != before),
                 }
                 continue;
             }
             match wire.poll_write(cx, pending) {
-                Poll::Pending => return Ok(()),
+                Poll::Pending => return Ok(self.writes != before),
                 Poll::Ready(Ok(count)) if count > 0 => self.wrote(count),
                 Poll::Ready(_) => return Err(SendFault::Worker),
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// The worker has all that came: the client is waited for.
+    fn is_between_pieces(&self) -> bool {
+        self.pipe.as_ref().is_none_or(Pipe::is_empty)
     }
 
     /// Does what comes next go through a pipe? So it is if there is much to come as it

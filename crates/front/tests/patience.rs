@@ -1,0 +1,127 @@
+//! How long a worker is waited for: its app's timeout between two things that it does.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mfserv_core::route::{RouteTable, Slots};
+
+use crate::world::*;
+
+const TIMEOUT: Duration = Duration::from_millis(400);
+
+fn impatient(slots: Slots) -> RouteTable {
+    let mut table = table(slots, true);
+    table.upstreams.get_mut("p/a").unwrap().timeout_ms = TIMEOUT.as_millis() as u64;
+    table
+}
+
+fn read_head(stream: &mut UnixStream) -> bool {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Waits until the front has closed the connection, reading nothing of it.
+fn wait_for_the_end(stream: &UnixStream) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let limit = rustix::time::Timespec { tv_sec: 30, tv_nsec: 0 };
+    let _ = poll(&mut [PollFd::new(stream, PollFlags::RDHUP)], Some(&limit));
+}
+
+fn post(framing: &str, body: &[u8]) -> Vec<u8> {
+    let (field, body) = match framing {
+        "length" => (format!("Content-Length: {}", body.len()), body.to_vec()),
+        _ => {
+            let size = format!("{:x}\r\n", body.len());
+            let chunks = [size.as_bytes(), body, b"\r\n0\r\n\r\n"].concat();
+            ("Transfer-Encoding: chunked".into(), chunks)
+        }
+    };
+    let head = format!("POST /a HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n");
+    [head.as_bytes(), &body].concat()
+}
+
+#[test]
+fn a_worker_that_stops_reading_the_body_is_a_timeout_and_gives_its_slot_back() {
+    for slots in [ONE, Slots::Unlimited] {
+        for framing in ["length", "chunked"] {
+            let world = World::new();
+            let worker = Worker::unread(&world, 1, |stream| {
+                read_head(stream);
+                wait_for_the_end(stream);
+            });
+            let front = world.serving(impatient(slots), &[&worker]);
+            let mut client = Client::connect(front.address);
+            // An unlimited app streams it: the front takes no more than the worker.
+            let mut sending = client.stream.try_clone().unwrap();
+            let request = post(framing, &vec![b'z'; 3_000_000]);
+            let sender = std::thread::spawn(move || drop(sending.write_all(&request)));
+            let began = Instant::now();
+            let answer = client.receive().expect("no answer");
+            let cause = answer.field("x-mfserv-cause");
+            assert_eq!((answer.status, cause), (504, vec!["timeout".into()]), "{slots:?}");
+            assert!(began.elapsed() >= TIMEOUT, "{:?}", began.elapsed());
+            until("the slot is free", || worker.open.load(Ordering::SeqCst) == 0);
+            drop(client);
+            sender.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn requests_that_go_on_without_their_clients_do_not_hold_a_worker_that_stops_reading() {
+    let world = World::new();
+    let worker = Worker::unread(&world, 1, |stream| {
+        read_head(stream);
+        wait_for_the_end(stream);
+    });
+    let mut table = impatient(ONE);
+    table.server.ignore_client_abort = true;
+    let front = world.serving(table, &[&worker]);
+    let mut client = Client::connect(front.address);
+    client.send(post("length", &vec![b'z'; 3_000_000]));
+    until("the worker has it", || worker.open.load(Ordering::SeqCst) == 1);
+    drop(client);
+    until("the slot is free", || worker.open.load(Ordering::SeqCst) == 0);
+    assert_eq!(world.access_log(1)[0]["status"], 504);
+}
+
+#[test]
+fn a_body_may_take_longer_than_the_timeout_as_long_as_it_moves() {
+    for slots in [ONE, Slots::Unlimited] {
+        let world = World::new();
+        // It takes a part now and then.
+        let worker = Worker::unread(&world, 1, |stream| {
+            read_head(stream);
+            let mut left = 1_600_000;
+            while left > 0 {
+                std::thread::sleep(TIMEOUT / 4);
+                let mut part = vec![0; 200_000.min(left)];
+                if stream.read_exact(&mut part).is_err() {
+                    return;
+                }
+                left -= part.len();
+            }
+            say(stream, "all");
+        });
+        let front = world.serving(impatient(slots), &[&worker]);
+        let mut client = Client::connect(front.address);
+        client.send(post("length", &vec![b'z'; 1_600_000]));
+        assert_eq!(client.receive().unwrap().text(), "all");
+        // And so may the client.
+        let mut client = Client::connect(front.address);
+        let request = post("length", &vec![b'z'; 1_600_000]);
+        for part in request.chunks(160_000) {
+            client.send(part);
+            std::thread::sleep(TIMEOUT / 6);
+        }
+        assert_eq!(client.receive().unwrap().text(), "all");
+    }
+}
