@@ -125,3 +125,19 @@ fn a_body_may_take_longer_than_the_timeout_as_long_as_it_moves() {
         assert_eq!(client.receive().unwrap().text(), "all");
     }
 }
+
+#[test]
+fn a_worker_that_says_that_it_is_still_at_work_is_waited_for() {
+    let world = World::new();
+    let worker = Worker::start(&world, 1, |stream, _| {
+        for _ in 0..8 {
+            std::thread::sleep(TIMEOUT / 4);
+            if stream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n").is_err() {
+                return false;
+            }
+        }
+        say(stream, "done")
+    });
+    let front = world.serving(impatient(ONE), &[&worker]);
+    assert_eq!(front.get("/a").text(), "done");
+}

@@ -231,8 +231,8 @@ struct Exchange {
     scan: HeadScan,
     interim: u32,
     send_failed: bool,
-    /// When its patience ends; it begins anew with whatever the worker takes, and while
-    /// the client is waited for.
+    /// When its patience ends; it begins anew with whatever the worker takes or says, and
+    /// while the client is waited for.
     deadline: Option<Instant>,
     patience: Duration,
 }
@@ -263,6 +263,7 @@ impl Exchange {
                     if self.read_head(of)? {
                         return Poll::Ready(Ok(()));
                     }
+                    self.deadline = Some(Instant::now() + self.patience);
                 }
                 Poll::Ready(end) => {
                     return Poll::Ready(Err(self.ended(of, link, upload, end.err())));
