@@ -79,6 +79,49 @@ fn bytes_that_follow_the_upgrade_request_at_once_are_passed_on() {
 }
 
 #[test]
+fn an_upgrade_before_the_end_of_the_request_is_refused_and_one_after_it_is_not() {
+    let world = World::new();
+    let worker = Worker::unread(&world, 1, |stream| {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+            head.push(byte[0]);
+        }
+        if head.starts_with(b"POST /a/after") {
+            let _ = stream.read_exact(&mut vec![0; 200_000]);
+        }
+        let switch =
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n";
+        let _ = stream.write_all(switch.as_bytes());
+        let mut room = [0; 65536];
+        while let Ok(count @ 1..) = stream.read(&mut room) {
+            if stream.write_all(&room[..count]).is_err() {
+                return;
+            }
+        }
+    });
+    let front = world.serving(table(Slots::Unlimited, true), &[&worker]);
+    let post = |path: &str| {
+        let mut client = Client::connect(front.address);
+        client.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\n\
+             Content-Length: 200000\r\n\r\n"
+        ));
+        client.send(vec![b'z'; 100_000]);
+        client
+    };
+    let mut early = post("/a/early");
+    let answer = early.receive().unwrap();
+    assert_eq!((answer.status, answer.field("x-mfserv-cause")), (502, vec!["malformed".into()]));
+    assert_eq!(answer.field("connection"), ["close"]);
+    let mut late = post("/a/after");
+    late.send(vec![b'z'; 100_000]);
+    assert_eq!(late.receive().unwrap().status, 101);
+    echoes(&mut late, "the new protocol");
+    until("the early one is let go", || worker.open.load(std::sync::atomic::Ordering::SeqCst) == 1);
+}
+
+#[test]
 fn a_worker_may_decline_an_upgrade() {
     let world = World::new();
     let worker = Worker::saying(&world, 1, "no");

@@ -260,7 +260,7 @@ impl Exchange {
                 Poll::Pending => break,
                 Poll::Ready(Ok(count)) if count > 0 => {
                     of.back.advance(count);
-                    if self.read_head(of)? {
+                    if self.read_head(of, upload.finished)? {
                         return Poll::Ready(Ok(()));
                     }
                     self.deadline = Some(Instant::now() + self.patience);
@@ -312,8 +312,9 @@ impl Exchange {
         Ok(())
     }
 
-    /// True when the final head has been read; interim ones are passed on.
-    fn read_head(&mut self, of: &mut Forwarding<'_>) -> Result<bool, Failure> {
+    /// True when the final head has been read; interim ones are passed on. `sent`: the
+    /// worker has the whole request.
+    fn read_head(&mut self, of: &mut Forwarding<'_>, sent: bool) -> Result<bool, Failure> {
         let malformed = |refusal: Refusal| Failure::Malformed(refusal.reason);
         while let Some(length) = self.scan.find_end(of.back.filled()).map_err(malformed)? {
             let to_head = of.head.method() == b"HEAD";
@@ -322,6 +323,11 @@ impl Exchange {
             self.scan = HeadScan::default();
             if of.reply.status == 101 && !of.head.upgrade {
                 return Err(Failure::Malformed("an upgrade that nobody asked for"));
+            }
+            // What follows the request belongs to the new protocol: it cannot begin before
+            // (RFC 9110, 7.8).
+            if of.reply.status == 101 && !sent {
+                return Err(Failure::Malformed("an upgrade before the end of the request"));
             }
             if !of.reply.is_interim() {
                 return Ok(true);
