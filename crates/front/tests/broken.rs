@@ -95,6 +95,33 @@ fn an_answer_that_breaks_off_is_never_taken_for_a_whole_one() {
 }
 
 #[test]
+fn an_old_client_gets_a_whole_502_or_a_reset_and_never_a_502_that_is_reset() {
+    let world = World::new();
+    let worker = Worker::start(&world, 1, |stream, received| {
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let _ = stream.write_all(head);
+        if received.target() == "/a/later" {
+            let _ = stream.write_all(b"3\r\nabc\r\n");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let _ = stream.write_all(b"ZZ\r\n");
+        false
+    });
+    let front = world.serving(table(Slots::Unlimited, true), &[&worker]);
+    for (path, whole) in [("/a/at-once", true), ("/a/later", false)] {
+        for body in ["", "Content-Length: 3\r\n\r\nabc"] {
+            let mut old = Client::connect(front.address);
+            let end = if body.is_empty() { "\r\n" } else { body };
+            old.send(format!("POST {path} HTTP/1.0\r\n{end}"));
+            let mut bytes = Vec::new();
+            let end = std::io::Read::read_to_end(&mut old.stream, &mut bytes);
+            let text = String::from_utf8_lossy(&bytes);
+            assert_eq!((end.is_ok(), text.contains(" 502 ")), (whole, whole), "{path}: {text}");
+        }
+    }
+}
+
+#[test]
 fn junk_after_an_answer_ends_its_connection_and_reaches_nobody() {
     let world = World::new();
     let worker = Worker::start(&world, 1, |stream, _| {

@@ -380,8 +380,9 @@ impl Client {
         self.wire.end_writing();
     }
 
-    /// Makes the close visible as a cut.
+    /// Makes the close visible as a cut: nothing is written or read any more.
     pub fn cut(&mut self) {
+        self.ended = true;
         self.out.clear();
         self.wire.cut();
     }

@@ -92,6 +92,11 @@ pub async fn run(
             of.client.out.clear();
             Err(Fault::Answer(if cause == "timeout" { 504 } else { 502 }, cause))
         }
+        (Err(Fault::Cut), _) if relay.shape == Shape::UntilClose => {
+            // An ordinary close would look like the end of the answer.
+            of.client.cut();
+            Err(Fault::Cut)
+        }
         (done, _) => done,
     }
 }
@@ -370,10 +375,6 @@ impl Relay {
             let id = String::from_utf8_lossy(&of.visit.id);
             let detail = format!("in the body of its answer (request {id})");
             of.lane.front.trouble(&slot.peer.name.worker, cause, &detail);
-        }
-        if self.shape == Shape::UntilClose {
-            // An ordinary close would look like the end of the answer.
-            of.client.cut();
         }
         Fault::Cut
     }
