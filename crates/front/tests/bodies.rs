@@ -129,6 +129,39 @@ fn a_worker_may_answer_before_it_has_read_the_body() {
 }
 
 #[test]
+fn an_answer_before_the_end_of_a_large_body_reaches_clients_that_send_first_and_read_later() {
+    let world = World::new();
+    let worker = Worker::unread(&world, 1, |stream| {
+        let _ = stream.read(&mut [0; 1000]);
+        let _ = stream.write_all(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno");
+    });
+    std::fs::create_dir(world.path("files")).unwrap();
+    std::fs::write(world.path("files/file.txt"), "file").unwrap();
+    let mut table = table(Slots::Unlimited, true);
+    table.server.max_body_bytes = 30 << 20;
+    let root = world.path("files");
+    table.routes.push(route("/files", mfserv_core::route::Target::Static { root }));
+    let mut front = world.serving(table, &[&worker]);
+    let cases = [("/a", 40, 413), ("/a", 20, 401), ("/nowhere", 20, 404), ("/__health", 20, 503)];
+    for (path, megabytes, status) in cases.into_iter().chain([("/files/file.txt", 20, 405)]) {
+        let mut client = Client::connect(front.address);
+        let length = megabytes << 20;
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n"));
+        let block = vec![b'z'; 1 << 20];
+        (0..megabytes).for_each(|_| client.send(&block));
+        assert_eq!(client.receive().map(|answer| answer.status), Some(status), "{path}");
+        assert_eq!(front.daemon.stats().connections, 1, "it counts until it has gone");
+        drop(client);
+        until("it has gone", || front.daemon.stats().connections == 0);
+    }
+    // One that neither goes nor sends is not waited for long.
+    let mut client = Client::connect(front.address);
+    client.send("POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 50\r\n\r\n");
+    assert_eq!(client.receive().unwrap().status, 404);
+    until("it is let go", || front.daemon.stats().connections == 0);
+}
+
+#[test]
 fn event_streams_are_never_held_back() {
     for slots in [ONE, Slots::Unlimited] {
         let world = World::new();

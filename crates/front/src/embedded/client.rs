@@ -22,9 +22,10 @@ use super::wire::Wire;
 /// When the front ends, a connection that has just been used may bring one more request.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// After an answer to a request that was not read to its end, its rest is read and
-/// thrown away for so long and so much, so that the answer is not lost in a reset.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1024 * 1024;
+/// thrown away, so that the answer is not lost in a reset: for so long in all, ...
+const LINGER: Duration = Duration::from_secs(30);
+/// ... and for so long when nothing comes.
+const LINGER_SILENCE: Duration = Duration::from_secs(5);
 
 /// A client.
 pub struct Client {
@@ -180,10 +181,8 @@ impl Client {
             self.inbox.give_back();
             self.out.give_back();
         }
-        match self.poll_fill(cx) {
-            Poll::Ready(got) => return Poll::Ready(got.is_ok_and(|count| count > 0)),
-            Poll::Pending if self.inbox.is_idle() => self.inbox.give_back(),
-            Poll::Pending => {}
+        if let Poll::Ready(got) = self.poll_fill(cx) {
+            return Poll::Ready(got.is_ok_and(|count| count > 0));
         }
         let closing = self.closing.hears(cx);
         let deadline = match head_by {
@@ -209,8 +208,17 @@ impl Client {
         }
     }
 
-    /// Reads into the inbox, as far as there is room. 0: it has ended.
+    /// Reads into the inbox, as far as there is room. 0: it has ended. While nothing comes
+    /// and nothing is there, it takes no memory.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let got = self.poll_read(cx);
+        if got.is_pending() && self.inbox.is_idle() {
+            self.inbox.give_back();
+        }
+        got
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.ended {
             return Poll::Ready(Ok(0));
         }
@@ -394,19 +402,25 @@ impl Client {
         }
         self.wire.end_writing();
         self.inbox.clear();
-        let (mut budget, deadline) = (LINGER_BYTES, Instant::now() + LINGER);
+        self.out.give_back();
+        let mut last = Instant::now();
+        let end = last + LINGER;
         poll_fn(|cx| {
-            loop {
-                match self.poll_fill(cx) {
-                    Poll::Ready(Ok(count)) if count > 0 && budget > count => {
-                        budget -= count;
-                        self.inbox.clear();
-                    }
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => break,
+            let mut came = false;
+            // A lane lets nobody read without end.
+            while let Poll::Ready(got) = self.poll_fill(cx) {
+                if !got.is_ok_and(|count| count > 0) {
+                    return Poll::Ready(());
                 }
+                self.inbox.clear();
+                came = true;
             }
-            if self.alarm.rings(cx, deadline) { Poll::Ready(()) } else { Poll::Pending }
+            if came {
+                last = Instant::now();
+            }
+            let silence = if self.closing.hears(cx) { LAST_REQUEST } else { LINGER_SILENCE };
+            let by = end.min(last + silence);
+            if self.alarm.rings(cx, by) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
