@@ -98,12 +98,13 @@ fn an_answer_that_breaks_off_is_never_taken_for_a_whole_one() {
 fn an_old_client_gets_a_whole_502_or_a_reset_and_never_a_502_that_is_reset() {
     let world = World::new();
     let worker = Worker::start(&world, 1, |stream, received| {
-        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let _ = stream.write_all(head);
-        if received.target() == "/a/later" {
-            let _ = stream.write_all(b"3\r\nabc\r\n");
-            std::thread::sleep(std::time::Duration::from_millis(20));
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        if received.target() == "/a/at-once" {
+            let _ = stream.write_all(format!("{head}ZZ\r\n").as_bytes());
+            return false;
         }
+        let _ = stream.write_all(format!("{head}3\r\nabc\r\n").as_bytes());
+        std::thread::sleep(std::time::Duration::from_millis(20));
         let _ = stream.write_all(b"ZZ\r\n");
         false
     });
