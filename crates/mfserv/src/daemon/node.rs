@@ -12,7 +12,7 @@ use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherStatus};
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::{Handle, KeeperLink, KeeperState, Until};
-use tokio::sync::mpsc;
+use tokio::sync::{MutexGuard, mpsc};
 
 use super::DaemonOptions;
 use super::breakages::Breakages;
@@ -205,7 +205,6 @@ impl Node {
             Ask::Restart { apps, wait_s } => json(&self.restart(&apps, wait_s).await?),
             Ask::Scale { app, count, wait_s } => json(&self.scale(&app, count, wait_s).await?),
             Ask::Prepare { plugin, dir, wait_s } => {
-                self.refuse_while_stopping()?;
                 json(&self.prepare(&plugin, dir, wait_s).await?)
             }
             Ask::Stop => json(&self.stop().await?),
@@ -223,8 +222,7 @@ impl Node {
     }
 
     async fn reload(&self, wait_s: u64) -> Result<Applied, Diagnostic> {
-        self.refuse_while_stopping()?;
-        let turn = self.turn.lock().await;
+        let turn = self.take_turn().await?;
         let changes = self.reconcile_in_turn().await?;
         drop(turn);
         self.wait(changes.touched(), wait_s).await?;
@@ -236,8 +234,7 @@ impl Node {
     }
 
     async fn restart(&self, apps: &[String], wait_s: u64) -> Result<Applied, Diagnostic> {
-        self.refuse_while_stopping()?;
-        let turn = self.turn.lock().await;
+        let turn = self.take_turn().await?;
         let watchers = self.find(apps)?;
         let why = EndReason::Asked { what: "restart".into() };
         self.parts.supervisor.restart(watchers.clone(), why);
@@ -252,8 +249,7 @@ impl Node {
         count: Option<u32>,
         wait_s: u64,
     ) -> Result<Applied, Diagnostic> {
-        self.refuse_while_stopping()?;
-        let turn = self.turn.lock().await;
+        let turn = self.take_turn().await?;
         let watcher = self.find_one_app(app)?;
         self.set_scale(&watcher, count)?;
         if let Some(count) = count {
@@ -326,7 +322,15 @@ impl Node {
         }
     }
 
-    fn refuse_while_stopping(&self) -> Result<(), Diagnostic> {
+    /// The right to change the node. Stopping is the last turn: whoever has waited for it is
+    /// refused, so that nothing is started any more.
+    pub(super) async fn take_turn(&self) -> Result<MutexGuard<'_, ()>, Diagnostic> {
+        self.refuse_while_stopping()?;
+        let turn = self.turn.lock().await;
+        self.refuse_while_stopping().map(|()| turn)
+    }
+
+    pub(super) fn refuse_while_stopping(&self) -> Result<(), Diagnostic> {
         match self.stopping.load(Ordering::Relaxed) {
             false => Ok(()),
             true => Err(Diagnostic::error("the node is stopping").kind(Kind::Refused)),

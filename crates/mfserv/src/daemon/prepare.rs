@@ -23,7 +23,7 @@ impl Node {
         dir: PathBuf,
         wait_s: u64,
     ) -> Result<Applied, Diagnostic> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.take_turn().await?;
         let current = self.shown_plan()?;
         let (options, instead) = (self.parts.options.clone(), (plugin.to_string(), dir));
         let (before, generation) = (current.clone(), current.generation);

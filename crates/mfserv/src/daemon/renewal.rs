@@ -210,11 +210,18 @@ impl Node {
     /// Files of a plugin have changed: perhaps its configuration; its code for certain. The
     /// code is tried at once, while the configuration is being read.
     async fn renew(&self, plugin: &str, edit: &Edit, edits: &Edits) -> Attempt {
+        // Nothing is started any more that nobody would stop.
+        if self.refuse_while_stopping().is_err() {
+            return Attempt::Nothing;
+        }
         let Ok(plan) = self.shown_plan() else { return Attempt::Nothing };
         let programs = Programs::of(&plan, plugin);
         // What is applied is applied whole, also when nobody waits for it any more.
         let node = self.clone();
-        let applied = tokio::spawn(async move { node.reconcile().await });
+        let applied = tokio::spawn(async move {
+            let _turn = node.take_turn().await?;
+            node.reconcile_in_turn().await
+        });
         let attempt = async {
             let (applied, tried) = tokio::join!(applied, self.try_beside(&programs));
             let lost = |e| Diagnostic::error("applying the configuration failed").because(e);
