@@ -1,29 +1,11 @@
 //! What is forwarded means the same to a parser of another making (picohttpparser).
 #![no_main]
 
-use std::ffi::c_char;
-use std::sync::OnceLock;
-
 use libfuzzer_sys::fuzz_target;
-use mfserv_core::route::ServerSettings;
 use mfserv_front::embedded::h1::{BodyReader, Framing, HeadScan, Piece, RequestHead};
 use mfserv_front::embedded::{Told, request_for_worker};
+use mfserv_fuzz::{bytes, settings};
 use picohttpparser_sys::{phr_chunked_decoder, phr_decode_chunked, phr_header, phr_parse_request};
-
-fn settings() -> &'static ServerSettings {
-    static SETTINGS: OnceLock<ServerSettings> = OnceLock::new();
-    SETTINGS.get_or_init(|| {
-        serde_json::from_value(serde_json::json!({
-            "max_body_bytes": 1000, "access_log": true, "add_request_id": true,
-            "accept_request_id": false, "add_forwarded": true, "ignore_client_abort": false,
-            "health_path": null, "health_access_log": false, "server_tokens": false,
-            "port_in_redirect": true, "uuid": "", "uuid_allows": [], "body_temp_dir": "/tmp",
-            "threads": 1, "max_connections": 1, "header_timeout_ms": 1,
-            "keepalive_timeout_ms": 1, "client_timeout_ms": 1,
-        }))
-        .expect("the settings of this version")
-    })
-}
 
 /// A request as the other parser reads it.
 struct Theirs {
@@ -32,14 +14,6 @@ struct Theirs {
     minor: i32,
     fields: Vec<(Vec<u8>, Vec<u8>)>,
     used: usize,
-}
-
-unsafe fn bytes(start: *const c_char, length: usize) -> Vec<u8> {
-    match start.is_null() {
-        true => Vec::new(),
-        // SAFETY: the parser points into the buffer that it was given.
-        false => unsafe { std::slice::from_raw_parts(start.cast(), length) }.to_vec(),
-    }
 }
 
 fn parse(input: &[u8]) -> Theirs {

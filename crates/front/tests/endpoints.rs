@@ -200,7 +200,8 @@ fn the_address_comes_from_the_header_of_trusted_proxies_only() {
     let worker = Worker::saying(&world, 1, "ok");
     let mut front = world.serving(with_real_ip(&["127.0.0.0/8", "10.0.0.0/8"]), &[&worker]);
     let asked = "GET /a HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 9.9.9.9, 1.2.3.4, 10.0.0.1\r\n\
-                 X-Forwarded-Proto: https\r\nX-Forwarded-Host: shown\r\nConnection: close\r\n\r\n";
+                 X-Forwarded-Proto: https\r\nX-Forwarded-Host: shown\r\n\
+                 X-Forwarded-Prefix: /x\r\nForwarded: for=9.9.9.9\r\nConnection: close\r\n\r\n";
     ask(front.address, asked);
     let received = worker.requests.lock().unwrap()[0].clone();
     assert_eq!(received.field("x-real-ip"), ["1.2.3.4"]);
@@ -214,6 +215,8 @@ fn the_address_comes_from_the_header_of_trusted_proxies_only() {
     assert_eq!(received.field("x-real-ip"), ["127.0.0.1"]);
     assert_eq!(received.field("x-forwarded-for"), ["127.0.0.1"]);
     assert_eq!(received.field("x-forwarded-proto"), ["http"]);
+    assert_eq!(received.field("x-forwarded-prefix"), [""; 0]);
+    assert_eq!(received.field("forwarded"), [""; 0]);
     assert_eq!(received.field("x-forwarded-host"), ["h"]);
     // Off: as before, what comes in is passed on.
     front.daemon.publish(3, table(Slots::Unlimited, true), &[&worker]);

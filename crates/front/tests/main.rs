@@ -10,6 +10,7 @@ mod files;
 mod forwarding;
 mod heavy;
 mod lasting;
+mod leftovers;
 mod patience;
 mod retries;
 mod slots;

@@ -96,7 +96,7 @@ fn an_app_becomes_a_watcher_that_is_asked_at_its_own_address() {
     assert_eq!(watcher.count, 2);
     assert_eq!(watcher.probe, Probe::Http { path: "/foo/main".into() });
     assert_eq!(watcher.socket_stem.as_deref(), Some(Path::new("/rt/var/app_foo_main")));
-    assert_eq!((watcher.drain_timeout_ms, watcher.stop_timeout_ms), (9_000, 7_000));
+    assert_eq!((watcher.drain_timeout_ms, watcher.stop_timeout_ms), (31_000, 7_000));
     assert_eq!(watcher.output.stdout, Path::new("/rt/log/app_foo_main.log"));
     assert_eq!(plan.table.upstreams["foo/main"].timeout_ms, 9_000);
 }

@@ -76,7 +76,10 @@ impl Maker<'_> {
         watcher.socket_stem = Some(short_enough(&link_stem, &self.inputs.short_dir));
         watcher.socket_link_stem = Some(link_stem);
         watcher.upstream = Some(upstream_name(&spec.name, app));
-        watcher.drain_timeout_ms = timeout_s * 1000;
+        // The front ends requests and upgraded connections in time; this is for a front
+        // that does not.
+        let upgraded_s = self.inputs.module.front.upgrade_drain_timeout_s;
+        watcher.drain_timeout_ms = (timeout_s.max(upgraded_s) + 1) * 1000;
         watcher.stop_signal = app.stop_signal;
         watcher.stop_timeout_ms = app.stop_delay_s * 1000;
         watcher.overlap = app.command.overlap.unwrap_or(true);

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use super::alarm::{Alarm, Bell, Ear};
 use super::buffer::Lent;
-use super::h1::{Fields, HeadScan, Refusal};
+use super::h1::{Fields, HeadScan, Name, Refusal};
 use super::pipe::Pipe;
-use super::trust::Trust;
+use super::trust::{self, Trust};
 use super::wire::Wire;
 
 /// When the front ends, a connection that has just been used may bring one more request.
@@ -49,6 +49,8 @@ pub struct Client {
     /// It sends nothing more, or is gone.
     pub ended: bool,
     idle_since: Instant,
+    /// When the first byte of a head came whose last byte came later.
+    pub head_since: Option<Instant>,
 }
 
 /// How long a client is waited for between requests. A copy: a connection without a
@@ -102,6 +104,7 @@ impl Client {
             sent: 0,
             ended: false,
             idle_since: Instant::now(),
+            head_since: None,
         }
     }
 
@@ -109,6 +112,14 @@ impl Client {
     /// says to ask. A client over a unix socket is on this machine.
     pub fn is_among(&self, good: impl Fn(IpAddr) -> bool) -> bool {
         self.peer.is_none_or(&good) && self.told.as_ref().is_none_or(|(address, _)| good(*address))
+    }
+
+    /// True if somebody on this machine asks, and no proxy on it for somebody else.
+    pub fn is_local(&self, fields: &Fields) -> bool {
+        let mut told = fields.tokens(Name::ForwardedFor).chain(fields.tokens(Name::RealIp));
+        let is_local =
+            |text| trust::parse_address(text).is_some_and(|address| address.is_loopback());
+        self.is_among(|address| address.is_loopback()) && told.all(is_local)
     }
 
     /// A request has come: for whom is it? Returns false if the client has no say about
@@ -148,6 +159,7 @@ impl Client {
         let idle = if first { header } else { patience.idle };
         self.idle_since = Instant::now();
         let mut head_by = (!self.inbox.is_empty()).then(|| self.idle_since + header);
+        self.head_since = head_by.map(|_| self.idle_since);
         if head_by.is_some() {
             match scan.find_end(self.inbox.filled()) {
                 Ok(Some(length)) => return Arrival::Head(length),
@@ -160,7 +172,10 @@ impl Client {
             while ready!(self.poll_more(cx, idle_by, head_by)) {
                 match scan.find_end(self.inbox.filled()) {
                     Ok(Some(length)) => return Poll::Ready(Arrival::Head(length)),
-                    Ok(None) => head_by.get_or_insert_with(|| Instant::now() + header),
+                    Ok(None) => {
+                        let since = *self.head_since.get_or_insert_with(Instant::now);
+                        head_by.get_or_insert(since + header)
+                    }
                     Err(refusal) => return Poll::Ready(Arrival::Refused(refusal)),
                 };
             }

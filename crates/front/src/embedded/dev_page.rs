@@ -19,8 +19,7 @@ use mfserv_core::wire::front::Breakage;
 
 use super::answer::Answer;
 use super::buffer::Buffer;
-use super::client::Client;
-use super::h1::{Name, RequestHead};
+use super::h1::RequestHead;
 use super::visit::Visit;
 
 /// The cookie that says that the developer has seen it: its value is the time of the breakage.
@@ -51,13 +50,6 @@ impl Broken {
         }
         self.plugins.lock().ok()?.get(plugin).cloned()
     }
-}
-
-/// It is the developer who asks: somebody on this machine, and no proxy for somebody else.
-pub fn is_for(client: &Client, head: &RequestHead) -> bool {
-    let proxied = [Name::ForwardedFor, Name::RealIp];
-    client.is_among(|address| address.is_loopback())
-        && proxied.into_iter().all(|name| head.fields.first(name).is_none())
 }
 
 /// The page is to be given instead of the app's: a browser opens it, and the developer has

@@ -70,15 +70,17 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    fn is_allowed(self, settings: &ServerSettings, client: &Client) -> bool {
+    fn is_allowed(self, settings: &ServerSettings, client: &Client, head: &RequestHead) -> bool {
         match self {
             Endpoint::Health => true,
-            Endpoint::Uuid => client.is_among(|address| {
-                let inside =
-                    |text: &String| Network::parse(text).is_some_and(|n| n.contains(address));
-                address.is_loopback() || settings.uuid_allows.iter().any(inside)
-            }),
-            _ => client.is_among(|address| address.is_loopback()),
+            Endpoint::Uuid => {
+                let inside = |address| {
+                    let has = |network: Network| network.contains(address);
+                    settings.uuid_allows.iter().any(|text| Network::parse(text).is_some_and(has))
+                };
+                client.is_local(&head.fields) || client.is_among(inside)
+            }
+            _ => client.is_local(&head.fields),
         }
     }
 
@@ -98,7 +100,7 @@ pub async fn answer(
     visit.of_plugin(if endpoint.steers() { "#core#" } else { "#monitoring#" });
     visit.logged = endpoint == Endpoint::Health && settings.health_access_log;
     visit.keep &= head.framing == Framing::None;
-    if !endpoint.is_allowed(settings, client) {
+    if !endpoint.is_allowed(settings, client, head) {
         return Err(Fault::Answer(403, "forbidden"));
     }
     let front = &lane.front;

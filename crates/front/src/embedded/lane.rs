@@ -57,6 +57,16 @@ pub struct Lane {
     ids: RequestIds,
 }
 
+/// A request in work.
+pub struct InWork<'a>(&'a Gauge);
+
+impl Drop for InWork<'_> {
+    fn drop(&mut self) {
+        Gauge::add(&self.0.busy, 1u64.wrapping_neg());
+        Gauge::add(&self.0.requests, 1);
+    }
+}
+
 impl Lane {
     fn new(lanes: Arc<Lanes>, number: usize, gauge: Arc<Gauge>) -> Rc<Self> {
         Rc::new(Self {
@@ -80,15 +90,10 @@ impl Lane {
         self.table.borrow().clone()
     }
 
-    /// A request begins.
-    pub fn begin_request(&self) {
+    /// A request begins; it is counted as in work until what is returned is dropped.
+    pub fn begin_request(&self) -> InWork<'_> {
         Gauge::add(&self.gauge.busy, 1);
-    }
-
-    /// A request has been answered.
-    pub fn end_request(&self) {
-        Gauge::add(&self.gauge.busy, 1u64.wrapping_neg());
-        Gauge::add(&self.gauge.requests, 1);
+        InWork(&self.gauge)
     }
 
     /// Requests answered and requests in work now, of all lanes.

@@ -29,7 +29,7 @@ mod visit;
 mod wire;
 
 pub use files::{opening, place};
-pub use rewrite::{Told, request_for_worker};
+pub use rewrite::{Told, answer_for_client, request_for_worker};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -56,7 +56,8 @@ pub fn put_request(
     out.push_all(&[head.method(), b" ", head.target(), b" HTTP/1.1\r\nHost: "]);
     out.push_all(&[if head.host().is_empty() { b"localhost" } else { head.host() }, b"\r\n"]);
     for (name, written, value) in head.fields.iter() {
-        if passes_to_worker(name, settings) && !head.fields.is_nominated(written) {
+        let is_claim = !told.trusted && settings.add_forwarded && is_forwarded(written);
+        if passes_to_worker(name, settings) && !is_claim && !head.fields.is_nominated(written) {
             out.push_all(&[written, b": ", value, b"\r\n"]);
         }
     }
@@ -100,6 +101,12 @@ fn passes_to_worker(name: Name, settings: &ServerSettings) -> bool {
     }
 }
 
+/// X-Forwarded-… and Forwarded: what a proxy says of the client.
+fn is_forwarded(written: &[u8]) -> bool {
+    let start = written.get(..12).unwrap_or_default();
+    start.eq_ignore_ascii_case(b"x-forwarded-") || written.eq_ignore_ascii_case(b"forwarded")
+}
+
 fn put_body_framing(out: &mut Buffer, head: &RequestHead, length: Option<u64>) {
     let said = head.framing != Framing::None || head.fields.values(Name::ContentLength).count() > 0;
     match length {
@@ -139,6 +146,20 @@ fn put_forwarded(out: &mut Buffer, head: &RequestHead, told: Told<'_>) {
     out.push_all(&[b"X-Forwarded-Path: ", path, b"\r\n"]);
 }
 
+/// The head of a worker's answer as the client gets it: for whoever wants to compare it
+/// with the answer.
+pub fn answer_for_client(
+    reply: &ResponseHead,
+    head: &RequestHead,
+    settings: &ServerSettings,
+) -> Vec<u8> {
+    let mut visit = Visit::new();
+    visit.keep = head.keep_alive;
+    let mut out = Lent::default();
+    put_answer(&mut out, reply, head, settings, &mut visit);
+    out.filled().to_vec()
+}
+
 /// The head of a worker's answer as the client gets it; says how the body must follow.
 pub fn put_answer(
     out: &mut Buffer,
@@ -154,7 +175,10 @@ pub fn put_answer(
     let mut dated = false;
     for (name, written, value) in reply.fields.iter() {
         dated |= name == Name::Date;
-        if passes_to_client(name, reply, settings) && !reply.fields.is_nominated(written) {
+        // Whatever Connection names: without its length the client could not tell where
+        // this answer ends and the next one begins.
+        let is_of_the_hop = name != Name::ContentLength && reply.fields.is_nominated(written);
+        if passes_to_client(name, reply, settings) && !is_of_the_hop {
             out.push_all(&[written, b": ", value, b"\r\n"]);
         }
     }

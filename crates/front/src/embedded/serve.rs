@@ -83,10 +83,10 @@ pub async fn serve(lane: Rc<Lane>, wire: Wire, address: Option<IpAddr>) {
         let Some(table) = lane.table().filter(|_| arrival != Arrival::End) else { return };
         first = false;
         patience = Patience::of(&table.server);
-        lane.begin_request();
+        let in_work = lane.begin_request();
         // In memory of its own: an idle connection is small.
         let next = Box::pin(one_request(&lane, &table, &mut client, arrival)).await;
-        lane.end_request();
+        drop(in_work);
         if let Next::End { unread } = next {
             return Box::pin(client.leave(unread)).await;
         }
@@ -181,7 +181,7 @@ async fn answer(
     };
     let route = &hit.rule.route;
     visit.of_plugin(&route.plugin);
-    let broken = lane.front.broken.of(&route.plugin).filter(|_| dev_page::is_for(client, head));
+    let broken = lane.front.broken.of(&route.plugin).filter(|_| client.is_local(&head.fields));
     match (&route.target, &hit.rule.with) {
         (Target::Upstream { .. }, Some(app)) => {
             visit.broken = broken.is_some();
@@ -233,7 +233,8 @@ async fn finish(
             put_fault(lane, client, settings, desk, (status, cause));
             if status >= 500 {
                 let id = String::from_utf8_lossy(&desk.visit.id);
-                let path = String::from_utf8_lossy(desk.head.written_target());
+                let target = if desk.visit.understood { desk.head.written_target() } else { b"?" };
+                let path = String::from_utf8_lossy(target);
                 lane.front.errors.say(&format!("answered {status} {cause}: {path} (request {id})"));
             }
         }

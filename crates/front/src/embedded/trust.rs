@@ -85,7 +85,7 @@ impl Trust {
 }
 
 /// `ADDRESS`, `ADDRESS:PORT` or `[ADDRESS]:PORT`.
-fn parse_address(text: &[u8]) -> Option<IpAddr> {
+pub fn parse_address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
     let bare = text.parse::<IpAddr>().or_else(|_| {
         let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));

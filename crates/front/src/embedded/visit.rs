@@ -39,7 +39,7 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// Of a client whose head of `head_length` bytes is about to be read.
+    /// Of nobody yet: see [`Visit::begin`].
     pub fn new() -> Self {
         Self {
             began: Instant::now(),
@@ -91,8 +91,11 @@ impl Visit {
 
     /// Writes its line; with `via`, the address that connected too.
     pub fn log(&self, log: &Log, client: &Client, head: &RequestHead, via: bool) {
-        let received = client.received - client.inbox.len() as u64 - self.received_before;
+        // Of a head that was refused nothing has been taken out of the inbox.
+        let unread = if self.understood { client.inbox.len() } else { 0 };
+        let received = client.received - unread as u64 - self.received_before;
         let sent = client.sent - self.sent_before;
+        let began = client.head_since.unwrap_or(self.began);
         let (host, method, uri) = match self.understood {
             true => (head.host_name(), head.method(), head.written_target()),
             false => (&[][..], &[][..], &[][..]),
@@ -111,7 +114,7 @@ impl Visit {
             text(line, "\", \"method\": \"", method);
             text(line, "\", \"uri\": \"", uri);
             line.extend_from_slice(b"\", \"duration\": ");
-            push_seconds(line, self.began.elapsed().as_millis() as u64);
+            push_seconds(line, began.elapsed().as_millis() as u64);
             number(line, ", \"status\": ", u64::from(self.status));
             number(line, ", \"request_length\": ", received);
             number(line, ", \"reply_length\": ", sent);

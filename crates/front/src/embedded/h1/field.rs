@@ -158,6 +158,15 @@ impl Fields {
         self.nominates = !all_known;
     }
 
+    /// No fields, in the same memory.
+    pub(super) fn emptied(&mut self) -> Self {
+        let mut fields = std::mem::take(self);
+        fields.bytes.clear();
+        fields.list.clear();
+        fields.nominates = false;
+        fields
+    }
+
     /// Lets go of the memory of an unusually large head.
     pub fn shrink(&mut self) {
         if self.bytes.capacity() > KEPT_BYTES {

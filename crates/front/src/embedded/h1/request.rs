@@ -32,6 +32,8 @@ impl RequestHead {
     /// Reads a whole head, as long as [`super::HeadScan`] says it is. An empty line
     /// before it is skipped (RFC 9112, 2.2).
     pub fn read(&mut self, head: &[u8]) -> Result<(), Refusal> {
+        // What is refused must not show anything of the request before it.
+        *self = Self { fields: self.fields.emptied(), ..Self::default() };
         let head = head.strip_prefix(b"\r\n").unwrap_or(head);
         let mut space = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut []);
@@ -142,6 +144,7 @@ impl RequestHead {
         if !is_authority(authority) {
             return Err(bad);
         }
+        // Identical, as RFC 9112 (3.2) has it: a port that goes without saying is no excuse.
         if self.host.is_some() && !authority.eq_ignore_ascii_case(self.host()) {
             return Err(Refusal::bad("the request target and Host name different hosts"));
         }

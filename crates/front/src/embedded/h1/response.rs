@@ -27,6 +27,7 @@ impl ResponseHead {
     /// Reads a whole head, as long as [`super::HeadScan`] says it is. `to_head`: it
     /// answers a HEAD request, and so has no body.
     pub fn read(&mut self, head: &[u8], to_head: bool) -> Result<(), Refusal> {
+        *self = Self { fields: self.fields.emptied(), ..Self::default() };
         let mut space = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut parsed = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
