@@ -257,29 +257,49 @@ fn an_upload_that_stops_or_whose_worker_leaves_ends_with_a_clear_answer() {
     until("the workers are let go", || worker.open.load(Ordering::SeqCst) == 0);
 }
 
+/// Bodies that a front has in files without a name.
+fn spooled(front: &Front) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", front.child.id())).unwrap();
+    let targets = open.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    targets.filter(|target| target.to_string_lossy().contains("/.body-")).count()
+}
+
 #[test]
-fn hundreds_of_stuck_uploads_hold_no_worker() {
+fn hundreds_of_stuck_uploads_hold_no_worker_and_little_memory() {
     let _alone = alone();
-    for slots in [ONE, Slots::Unlimited] {
+    const STUCK: usize = 300;
+    // Of a finite app's body all is awaited, beyond 64 KiB in a file.
+    for (slots, length, sent) in [(ONE, 1_000_000, 319 * 1024), (Slots::Unlimited, 60_000, 4)] {
         let world = World::new();
         let worker = Worker::saying(&world, 1, "ok");
         let mut table = table(slots, true);
         table.server.client_timeout_ms = 60_000;
+        table.server.body_temp_dir = world.path("spool");
         let front = world.serving(table, &[&worker]);
-        let stuck: Vec<Client> = (0..300)
+        let open = descriptors(&front);
+        let before = memory(&front).0;
+        let stuck: Vec<Client> = (0..STUCK)
             .map(|_| {
                 let mut client = Client::connect(front.address);
-                client.send("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\nsome");
+                let head =
+                    format!("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n");
+                client.send([head.into_bytes(), vec![b'a'; sent]].concat());
                 client
             })
             .collect();
+        let large = if sent > 65536 { STUCK } else { 0 };
+        until("the large ones are in files", || spooled(&front) == large);
         let began = Instant::now();
         for _ in 0..100 {
             assert_eq!(front.get("/a").text(), "ok");
         }
         assert!(began.elapsed() < PATIENCE);
         assert_eq!(worker.count(), 100);
+        let each = memory(&front).0.saturating_sub(before) / STUCK as u64;
+        println!("{each} kB for a stuck upload of {length} bytes, {sent} of them sent");
+        assert!(each <= 96, "{each} kB");
         drop(stuck);
+        until("all files are closed", || descriptors(&front) <= open + 2);
     }
 }
 

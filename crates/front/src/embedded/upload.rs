@@ -19,10 +19,9 @@ use super::h1::{BodyReader, Framing, Piece, Refusal, RequestHead};
 use super::pipe::{self, Pipe};
 use super::wire::Wire;
 
-/// What of a body is kept in memory, bytes.
+/// What of a body is kept in memory, bytes; of what goes to a file, so much is gathered
+/// before it is written.
 pub const MEMORY_MAX: usize = 64 * 1024;
-/// Of what goes to a file, so much is gathered before it is written, bytes.
-const SPILL: usize = 256 * 1024;
 /// A request that is this short and was written at once is either read by the worker or
 /// not: never in part.
 const UNREAD_MAX: usize = 4096;
@@ -131,8 +130,7 @@ impl Upload {
         spool: Option<&ServerSettings>,
     ) -> Result<(), BodyFault> {
         loop {
-            let most = if self.file.is_some() { SPILL } else { MEMORY_MAX };
-            poll_fn(|cx| self.gather(cx, client, &mut reader, most)).await?;
+            poll_fn(|cx| self.gather(cx, client, &mut reader)).await?;
             match spool {
                 Some(settings) if !reader.is_done() => self.spill(&settings.body_temp_dir).await?,
                 _ => break,
@@ -148,18 +146,17 @@ impl Upload {
         Ok(())
     }
 
-    /// Content into memory, until the body ends or there are `most` bytes.
+    /// Content into memory, until the body ends or no more is to be there.
     fn gather(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut Client,
         reader: &mut BodyReader,
-        most: usize,
     ) -> Poll<Result<(), BodyFault>> {
-        while self.memory.len() < most {
-            let Some(range) = std::task::ready!(self.next_content(cx, client, reader))? else {
-                break;
-            };
+        while self.memory.len() < MEMORY_MAX {
+            let most = MEMORY_MAX - self.memory.len();
+            let next = std::task::ready!(self.next_content(cx, client, reader, most))?;
+            let Some(range) = next else { break };
             let end = range.end;
             self.memory.push(&client.inbox.filled()[range]);
             client.inbox.consume(end);
@@ -171,15 +168,18 @@ impl Upload {
     /// disk makes this client wait and no other.
     async fn spill(&mut self, directory: &Path) -> Result<(), BodyFault> {
         let (file, directory) = (self.file.take(), directory.to_path_buf());
-        let content = self.memory.filled().to_vec();
-        self.memory.give_back();
+        let content = std::mem::take(&mut self.memory);
         let written = tokio::task::spawn_blocking(move || {
-            let mut file = file.map_or_else(|| spool_file(&directory), Ok)?;
-            file.write_all(&content)?;
-            io::Result::Ok(file)
+            let file = file.map_or_else(|| spool_file(&directory), Ok);
+            let written = file.and_then(|mut file| {
+                file.write_all(content.filled())?;
+                Ok(file)
+            });
+            // The buffer is this lane's: it goes back to it.
+            (content, written)
         });
         match written.await {
-            Ok(Ok(file)) => {
+            Ok((_, Ok(file))) => {
                 self.file = Some(file);
                 // The client was not waited for meanwhile.
                 self.client_by = Instant::now() + self.patience;
@@ -189,15 +189,20 @@ impl Upload {
         }
     }
 
-    /// The next content in the client's inbox; `None` at the end of the body.
+    /// The next content in the client's inbox, at most `most` bytes; `None` at the end of
+    /// the body.
     fn next_content(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut Client,
         reader: &mut BodyReader,
+        most: usize,
     ) -> Poll<Result<Option<std::ops::Range<usize>>, BodyFault>> {
         loop {
-            let piece = reader.next(client.inbox.filled());
+            let here = client.inbox.filled();
+            let looked_at = here.len().min(most);
+            let piece = reader.next(&here[..looked_at]);
+            let is_all = looked_at == here.len();
             let refused = |reason| BodyFault::Refused(Refusal { status: 400, reason });
             match piece.map_err(refused)? {
                 Piece::Content(range) => {
@@ -212,6 +217,9 @@ impl Upload {
                     return Poll::Ready(Ok(None));
                 }
                 Piece::More(used) => client.inbox.consume(used),
+            }
+            if !is_all {
+                continue;
             }
             match client.poll_fill(cx) {
                 Poll::Ready(Ok(count)) if count > 0 => {
@@ -401,7 +409,7 @@ impl Upload {
             self.finished = true;
             return Poll::Ready(Ok(()));
         }
-        let next = self.next_content(cx, client, &mut reader);
+        let next = self.next_content(cx, client, &mut reader, usize::MAX);
         self.rest = Some(reader);
         match std::task::ready!(next)? {
             Some(range) => {
