@@ -1,8 +1,10 @@
 //! Broken answers of workers never reach another request: a clear 502 or a visible cut.
 
 use std::io::Write;
+use std::sync::atomic::Ordering;
 
 use mfserv_core::route::Slots;
+use mfserv_core::wire::front::FromFront;
 
 use crate::world::*;
 
@@ -135,6 +137,60 @@ fn junk_after_an_answer_ends_its_connection_and_reaches_nobody() {
         assert_eq!(client.get("/a").text(), "ok");
     }
     assert_eq!(worker.raw.lock().unwrap().len(), 20);
+}
+
+#[test]
+fn a_worker_that_speaks_on_an_idle_connection_is_told_of_and_keeps_none_any_more() {
+    for slots in [ONE, Slots::Unlimited] {
+        let world = World::new();
+        let late = std::time::Duration::from_millis(50);
+        let worker = Worker::start(&world, 1, move |stream, received| {
+            if !received.target().ends_with("first") {
+                return say(stream, "right");
+            }
+            assert!(say(stream, "first"));
+            std::thread::sleep(late);
+            say(stream, "for nobody")
+        });
+        let mut front = world.serving(table(slots, true), &[&worker]);
+        let mut client = Client::connect(front.address);
+        assert_eq!(client.get("/a/first").text(), "first");
+        assert_eq!(worker.last().field("connection"), [""; 0]);
+        front
+            .daemon
+            .wait_for(|m| matches!(m, FromFront::Trouble { cause, .. } if cause == "malformed"));
+        until("its connection is closed", || worker.open.load(Ordering::SeqCst) == 0);
+        for count in 2..5 {
+            assert_eq!(client.get("/a").text(), "right");
+            assert_eq!(worker.last().field("connection"), ["close"]);
+            assert_eq!(worker.raw.lock().unwrap().len(), count);
+        }
+        // The next incarnation is trusted again.
+        front.daemon.forget(&worker);
+        let next = Worker::saying(&world, 2, "next");
+        front.daemon.admit(&next);
+        (0..3).for_each(|_| assert_eq!(client.get("/a").text(), "next"));
+        assert_eq!(next.raw.lock().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_connection_that_a_worker_closes_while_it_is_idle_is_closed_here_too() {
+    let world = World::new();
+    let worker = Worker::start(&world, 1, |stream, _| {
+        assert!(say(stream, "ok"));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        // Until the front has closed it as well.
+        let began = std::time::Instant::now();
+        let _ = std::io::Read::read(stream, &mut [0]);
+        assert!(began.elapsed() < std::time::Duration::from_millis(500), "{:?}", began.elapsed());
+        false
+    });
+    let front = world.serving(table(ONE, true), &[&worker]);
+    assert_eq!(front.get("/a").text(), "ok");
+    until("it is closed", || worker.open.load(Ordering::SeqCst) == 0);
+    assert_eq!(front.get("/a").text(), "ok");
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl Forwarding<'_> {
                     continue;
                 }
             };
-            let keep_alive = self.app.spec.keep_alive;
+            let keep_alive = self.app.spec.keep_alive && !slot.peer.is_unruly();
             upload.begin(|out, upload| {
                 let told = Told {
                     address: self.client.address_text(),

@@ -49,6 +49,8 @@ use state::Front;
 
 /// How often idle connections to workers are looked at, while there are some.
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
+/// So long after a worker did something on an idle connection, all are looked at.
+const SWEEP_PAUSE: Duration = Duration::from_millis(10);
 /// How often a front that ends looks whether it is empty, should it not be told.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -92,7 +94,8 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
     let lanes = Lanes::start(front.clone())?;
     listeners.into_iter().for_each(|listener| lanes.accept(listener));
     tokio::task::spawn_local(control::serve(front.clone(), lanes.clone(), control));
-    tokio::task::spawn_local(sweep(front.clone()));
+    // It looks at many connections at a time.
+    tokio::task::spawn_local(tokio::task::unconstrained(sweep(front.clone())));
     ending.asked().await;
     finish(&front, options.grace, &mut ending).await;
     lanes.end();
@@ -145,18 +148,20 @@ async fn finish(front: &Front, grace: Duration, ending: &mut Ending) {
     }
 }
 
-/// Closes idle connections to workers when their time has come.
+/// Closes idle connections to workers when their time has come, and soon after a worker
+/// has ended one or spoken on it.
 async fn sweep(front: Arc<Front>) {
     loop {
-        front.signals.some_parked().await;
+        front.signals.sweep_wanted().await;
         loop {
-            tokio::time::sleep(SWEEP_EVERY).await;
+            tokio::time::sleep(SWEEP_PAUSE).await;
             if !front.sweep(false) {
                 front.signals.none_parked();
                 if !front.sweep(false) {
                     break;
                 }
             }
+            let _ = tokio::time::timeout(SWEEP_EVERY, front.signals.sweep_wanted()).await;
         }
     }
 }

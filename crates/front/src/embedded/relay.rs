@@ -340,6 +340,9 @@ impl Relay {
         if self.shape == Shape::Chunked {
             of.client.out.push(b"0\r\n\r\n");
         }
+        if !of.back.is_empty() {
+            slot.distrust();
+        }
         let reusable = of.reply.keep_alive
             && of.app.spec.keep_alive
             && !of.lane.front.closing.has_rung()

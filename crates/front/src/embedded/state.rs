@@ -5,6 +5,7 @@ use std::ops::Bound::{Excluded, Included};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Wake;
 
 use mfserv_core::names::WorkerId;
 use mfserv_core::route::{
@@ -19,6 +20,9 @@ use super::error_log::ErrorLog;
 use super::log::Log;
 use super::trust::Trust;
 use super::upstream::Upstream;
+
+const UNRULY: &str = "bytes that nobody asked for, after an answer; from now on each \
+                      request to this worker has a connection of its own";
 
 /// Reports of misbehaving workers that are kept for the daemon at most.
 const TROUBLES_MAX: usize = 256;
@@ -54,6 +58,7 @@ pub struct Signals {
     pub stir: watch::Sender<u64>,
     /// Some idle connection to a worker is kept.
     parked: AtomicBool,
+    /// Wakes who looks after idle connections.
     sweeper: Notify,
 }
 
@@ -77,9 +82,26 @@ impl Signals {
         self.parked.store(false, Ordering::Relaxed);
     }
 
-    /// Waits until an idle connection is kept.
-    pub async fn some_parked(&self) {
+    /// A worker ends, or says something on, a connection on which nothing was asked.
+    pub fn spoken(&self) {
+        self.sweeper.notify_one();
+    }
+
+    /// Waits until idle connections are to be looked at: one is kept where there was
+    /// none, or [`Signals::spoken`] was said.
+    pub async fn sweep_wanted(&self) {
         self.sweeper.notified().await;
+    }
+}
+
+/// Of idle connections: something can be read.
+impl Wake for Signals {
+    fn wake(self: Arc<Self>) {
+        self.spoken();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.spoken();
     }
 }
 
@@ -264,10 +286,19 @@ impl Front {
         named.iter().for_each(|one| one.forget(worker));
     }
 
-    /// Closes idle connections to workers whose time has come. True if some are left.
+    /// Closes idle connections to workers whose time has come, and tells which workers
+    /// spoke on one. True if some are left.
     pub fn sweep(&self, all: bool) -> bool {
         let now = tokio::time::Instant::now();
-        self.upstreams().iter().filter(|one| one.sweep(now, all)).count() > 0
+        let mut left = false;
+        for upstream in self.upstreams() {
+            let swept = upstream.sweep(now, all);
+            left |= swept.left;
+            for worker in swept.unruly {
+                self.trouble(&worker, "malformed", UNRULY);
+            }
+        }
+        left
     }
 
     /// A worker did not behave: into the error log, and to the daemon.

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -40,6 +40,18 @@ pub struct Peer {
     pub leaving: Arc<Bell>,
     /// Connections that it did not take, one after the other.
     refusals: AtomicU32,
+    /// It has said what nobody asked for: its connections are not kept any more.
+    unruly: AtomicBool,
+    /// And that has been told.
+    told: AtomicBool,
+}
+
+impl Peer {
+    /// It has said what nobody asked for. On a kept connection the next request would
+    /// get that as its answer, so that from now on each has a connection of its own.
+    pub fn is_unruly(&self) -> bool {
+        self.unruly.load(Ordering::Relaxed)
+    }
 }
 
 /// A connection to a worker that carries nothing now.
@@ -58,6 +70,8 @@ pub struct Upstream {
     pub name: String,
     inner: Mutex<Inner>,
     signals: Arc<Signals>,
+    /// Woken when something can be read from an idle connection.
+    watch: Waker,
 }
 
 #[derive(Debug)]
@@ -88,6 +102,15 @@ pub struct PeerState {
     pub in_flight: u32,
     /// It gets traffic.
     pub serves: bool,
+}
+
+/// What a look at the idle connections found.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Some are left.
+    pub left: bool,
+    /// Workers that have said what nobody asked for, and have not been told of yet.
+    pub unruly: Vec<WorkerId>,
 }
 
 /// What a request gets.
@@ -162,7 +185,8 @@ impl Upstream {
             removed: false,
             stats: UpstreamStats::default(),
         };
-        Arc::new(Self { name, inner: Mutex::new(inner), signals })
+        let watch = Waker::from(signals.clone());
+        Arc::new(Self { name, inner: Mutex::new(inner), signals, watch })
     }
 
     /// Asks for a slot for a request of this lane, if possible not of the worker `avoid`.
@@ -342,22 +366,45 @@ impl Upstream {
         lock(&self.inner).stats.retried += 1;
     }
 
-    /// Closes idle connections whose time has come (all of them if `all`). True if some
-    /// are left.
-    pub fn sweep(&self, now: Instant, all: bool) -> bool {
+    /// Closes idle connections whose time has come (all of them if `all`), that have ended,
+    /// or on which the worker speaks.
+    pub fn sweep(&self, now: Instant, all: bool) -> Swept {
         let mut inner = lock(&self.inner);
-        let (mut over, mut left) = (Vec::new(), false);
+        let (mut over, mut swept) = (Vec::new(), Swept::default());
         for member in &mut inner.members {
             let idle = std::mem::take(&mut member.idle);
-            let (kept, ended): (Vec<Idle>, Vec<Idle>) =
+            let (mut kept, mut ended): (Vec<Idle>, Vec<Idle>) =
                 idle.into_iter().partition(|one| !all && one.until > now);
+            for at in (0..kept.len()).rev() {
+                let heard = kept[at].listen(&self.watch);
+                if heard != Heard::Nothing {
+                    ended.push(kept.swap_remove(at));
+                }
+                if heard == Heard::Speech {
+                    member.peer.unruly.store(true, Ordering::Relaxed);
+                }
+            }
+            if member.peer.is_unruly() {
+                ended.append(&mut kept);
+                if !member.peer.told.swap(true, Ordering::Relaxed) {
+                    swept.unruly.push(member.peer.name.worker.clone());
+                }
+            }
             member.idle = kept;
             over.push(ended);
-            left |= !member.idle.is_empty();
+            swept.left |= !member.idle.is_empty();
         }
         drop(inner);
         drop(over);
-        left
+        swept
+    }
+
+    /// A worker has said what nobody asked for: its connections are not kept any more, and
+    /// that is told.
+    pub fn distrust(&self, peer: &Peer) {
+        if !peer.unruly.swap(true, Ordering::Relaxed) {
+            self.signals.spoken();
+        }
     }
 
     /// A worker did not take a connection: the others are asked first for a moment, which
@@ -431,7 +478,7 @@ impl Inner {
             return Some(idle);
         }
         match self.member(key) {
-            Some(member) if member.idle.len() < IDLE_COUNT => {
+            Some(member) if member.idle.len() < IDLE_COUNT && !member.peer.is_unruly() => {
                 member.idle.push(idle);
                 None
             }
@@ -448,6 +495,8 @@ impl Inner {
             gone: Arc::default(),
             leaving: Arc::default(),
             refusals: AtomicU32::new(0),
+            unruly: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         };
         self.members.push(Member { peer: Arc::new(peer), idle: Vec::new() });
         key
@@ -492,16 +541,25 @@ impl Inner {
     }
 }
 
+/// What comes from a worker that was asked for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// As it should be.
+    Nothing,
+    /// It has ended the connection.
+    End,
+    /// Bytes that nobody asked for.
+    Speech,
+}
+
 impl Idle {
-    /// The connection, if it still lives, known to the reactor of this lane.
-    fn wake(self, lane: usize) -> Option<Wire> {
-        if self.until <= Instant::now() {
-            return None;
+    /// Looks whether there is anything to read; if not, `watch` is woken when there is.
+    fn listen(&mut self, watch: &Waker) -> Heard {
+        match self.wire.poll_read(&mut Context::from_waker(watch), &mut [0]) {
+            Poll::Pending => Heard::Nothing,
+            Poll::Ready(Ok(count)) if count > 0 => Heard::Speech,
+            Poll::Ready(_) => Heard::End,
         }
-        let mut wire = if self.lane == lane { self.wire } else { self.wire.moved_here()? };
-        // Anything to read on an idle connection, its end included, is wrong.
-        let mut cx = Context::from_waker(Waker::noop());
-        wire.poll_read(&mut cx, &mut [0]).is_pending().then_some(wire)
     }
 }
 
@@ -515,7 +573,7 @@ impl Slot {
     /// one; an idle one is closed for it, so that there are never more than slots.
     pub async fn link(&mut self, fresh: bool) -> Result<Link, NoLink> {
         let idle = self.idle.take().filter(|_| !fresh);
-        if let Some(wire) = idle.and_then(|idle| idle.wake(self.lane)) {
+        if let Some(wire) = idle.and_then(|idle| self.wake(idle)) {
             return Ok(Link { wire, reused: true });
         }
         match UnixStream::connect(&self.peer.name.socket).await {
@@ -530,6 +588,22 @@ impl Slot {
         }
     }
 
+    /// An idle connection, if it still lives, known to the reactor of this lane.
+    fn wake(&self, mut idle: Idle) -> Option<Wire> {
+        if idle.until <= Instant::now() {
+            return None;
+        }
+        match idle.listen(Waker::noop()) {
+            Heard::Nothing if idle.lane == self.lane => Some(idle.wire),
+            Heard::Nothing => idle.wire.moved_here(),
+            Heard::End => None,
+            Heard::Speech => {
+                self.upstream.distrust(&self.peer);
+                None
+            }
+        }
+    }
+
     /// The worker has answered so: counted when the slot is given back.
     pub fn answered(&mut self, status: u16) {
         self.status = Some(status);
@@ -539,9 +613,20 @@ impl Slot {
     pub fn park(mut self, wire: Wire, announced_s: Option<u64>) {
         let announced = announced_s.map_or(IDLE_MAX, |s| Duration::from_secs(s.saturating_sub(1)));
         let life = announced.min(IDLE_MAX);
-        if !life.is_zero() {
-            self.idle = Some(Idle { wire, lane: self.lane, until: Instant::now() + life });
+        if life.is_zero() || self.peer.is_unruly() {
+            return;
         }
+        let mut idle = Idle { wire, lane: self.lane, until: Instant::now() + life };
+        match idle.listen(&self.upstream.watch) {
+            Heard::Nothing => self.idle = Some(idle),
+            Heard::End => {}
+            Heard::Speech => self.distrust(),
+        }
+    }
+
+    /// The worker has said what nobody asked for.
+    pub fn distrust(&self) {
+        self.upstream.distrust(&self.peer);
     }
 
     /// True if the worker is known to be dead; else the task is woken when it is.
