@@ -9,7 +9,7 @@ use mfserv_core::route::{RouteTable, Slots};
 
 use crate::world::*;
 
-const TIMEOUT: Duration = Duration::from_millis(400);
+const TIMEOUT: Duration = Duration::from_millis(800);
 
 fn impatient(slots: Slots) -> RouteTable {
     let mut table = table(slots, true);
