@@ -6,6 +6,7 @@ pub mod keeper;
 mod logs;
 mod man;
 pub mod operate;
+pub mod output;
 pub mod plugins;
 pub mod progress;
 pub mod report;
@@ -21,6 +22,7 @@ use mfserv_core::{Diagnostic, Kind};
 
 use crate::configure::Set;
 use crate::places::Places;
+pub use output::{complain, print};
 use report::Outcome;
 
 /// A private PaaS in one binary: develop, run and manage web services on your own server.
@@ -158,13 +160,4 @@ fn print_json<T: serde::Serialize>(value: &T) -> Result<(), Diagnostic> {
         .map_err(|e| Diagnostic::error("cannot print this as JSON").because(e))?;
     print(&format!("{text}\n"));
     Ok(())
-}
-
-/// Prints to standard output; a reader that has gone (`| head`) is no error.
-pub fn print(text: &str) {
-    use std::io::Write;
-    let mut out = std::io::stdout();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
-    }
 }

@@ -24,6 +24,7 @@ use std::time::Duration;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 
+use crate::cli::complain;
 use crate::cli::report::Outcome;
 use crate::control::client;
 use crate::control::protocol::{Applied, Ask};
@@ -120,11 +121,11 @@ fn prefix() -> Option<PathBuf> {
 fn may_run(name: &str) -> bool {
     let allowed = std::env::var("METWORK_ALLOW_USAGE_BY_ROOT").as_deref() == Ok("1");
     if rustix::process::geteuid().is_root() && !allowed {
-        eprintln!("can't run this program as root (METWORK_ALLOW_USAGE_BY_ROOT=1 allows it)");
+        complain("can't run this program as root (METWORK_ALLOW_USAGE_BY_ROOT=1 allows it)");
         return false;
     }
     if in_plugin_env() {
-        eprintln!("ERROR: you can't use {name} inside a plugin_env");
+        complain(&format!("ERROR: you can't use {name} inside a plugin_env"));
         return false;
     }
     true

@@ -1,6 +1,8 @@
 //! mfserv: a private PaaS in one binary. This file is the map: run, report.
 
 #![forbid(unsafe_code)]
+// They panic when the stream has gone: cli/output.rs does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod cli;
 mod compat;

@@ -20,6 +20,7 @@ mod roles;
 mod slots;
 mod start_and_stop;
 mod stopping;
+mod streams;
 mod upgrade;
 
 use std::collections::BTreeSet;

@@ -11,6 +11,7 @@ use mfserv_core::{Diagnostic, Kind};
 use mfserv_telemetry::{Follower, tail};
 
 use super::completions;
+use super::output::is_lost;
 use super::print;
 use super::report::Outcome;
 use crate::places::Places;
@@ -52,13 +53,14 @@ impl Logs {
             return Ok(Outcome::Done);
         }
         let mut follower = Follower::new(ends);
-        loop {
+        while !is_lost() {
             for file in self.files(places)? {
                 follower.add(file);
             }
             follower.poll(&mut |file, line| self.say(file, line, several));
             std::thread::sleep(LOOK);
         }
+        Ok(Outcome::Done)
     }
 
     fn say(&self, file: &Path, line: &str, several: bool) {
@@ -142,10 +144,11 @@ impl Events {
             return Ok(Outcome::Done);
         }
         let mut follower = Follower::new([(file, end)]);
-        loop {
+        while !is_lost() {
             follower.poll(&mut |_, line| self.say(line));
             std::thread::sleep(LOOK);
         }
+        Ok(Outcome::Done)
     }
 
     fn say(&self, line: &str) {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use mfserv_plugin::Progress;
 
+use super::complain;
+
 /// Draws the steps of an operation on standard error.
 pub struct Steps {
     bar: Option<ProgressBar>,
@@ -39,7 +41,7 @@ impl Progress for Steps {
                 bar.reset_elapsed();
                 bar.set_message(what.to_string());
             }
-            None => eprintln!("- {what}"),
+            None => complain(&format!("- {what}")),
         }
     }
 

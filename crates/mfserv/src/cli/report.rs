@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use mfserv_core::{Diagnostic, Severity};
 
+use super::output;
+
 /// How a command that did not fail ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -18,7 +20,10 @@ pub enum Outcome {
 
 /// Prints what failed, and gives the exit code.
 pub fn exit_code(result: Result<Outcome, Diagnostic>) -> ExitCode {
+    let unsaid = output::failure();
+    unsaid.iter().for_each(print_problem);
     match result {
+        Ok(Outcome::Done | Outcome::Code(0)) if unsaid.is_some() => ExitCode::from(1),
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::NotWell) => ExitCode::from(1),
         Ok(Outcome::Code(code)) => ExitCode::from(code),
@@ -33,7 +38,7 @@ pub fn exit_code(result: Result<Outcome, Diagnostic>) -> ExitCode {
 pub fn print_problem(problem: &Diagnostic) {
     let text = problem.to_string();
     if !colours(&std::io::stderr()) {
-        eprintln!("{text}");
+        output::complain(&text);
         return;
     }
     let colour = match problem.severity {
@@ -41,7 +46,7 @@ pub fn print_problem(problem: &Diagnostic) {
         Severity::Warning => "33",
     };
     let (word, rest) = text.split_once(':').unwrap_or((&text, ""));
-    eprintln!("\x1b[1;{colour}m{word}\x1b[0m:{rest}");
+    output::complain(&format!("\x1b[1;{colour}m{word}\x1b[0m:{rest}"));
 }
 
 /// Colours are for terminals whose owner has not said no (NO_COLOR, TERM=dumb).

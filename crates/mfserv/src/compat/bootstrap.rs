@@ -10,8 +10,8 @@ use mfserv_plugin::templates::{self, Answers};
 
 use super::{failed, prefix};
 use crate::cli::plugins::new::ask_questions;
-use crate::cli::print;
 use crate::cli::report::Outcome;
+use crate::cli::{complain, print};
 
 /// Make plugins from templates.
 #[derive(Debug, Parser)]
@@ -73,7 +73,7 @@ impl Create {
         let cwd = std::env::current_dir()
             .map_err(|e| Diagnostic::error("the current directory is gone").because(e))?;
         if let Some(refusal) = self.refusal(&cwd) {
-            eprintln!("{refusal}");
+            complain(&refusal.to_string());
             return failed();
         }
         let mut answers = Answers::default();
@@ -112,13 +112,13 @@ impl Create {
     /// `make release`, then what was asked besides; false if that failed, which has been said.
     fn goes_on(&self, dir: &Path, made: &str) -> Result<bool, Diagnostic> {
         if !succeeds(command("make").arg("release").current_dir(dir)) {
-            eprintln!("{made}\nbut MAKE ERROR");
+            complain(&format!("{made}\nbut MAKE ERROR"));
             return Ok(false);
         }
         let packages = packages(dir)?;
         for package in packages.iter().filter(|_| self.install) {
             if !succeeds(command("plugins.install").arg(package)) {
-                eprintln!("{made}\nbut PLUGIN INSTALL ERROR");
+                complain(&format!("{made}\nbut PLUGIN INSTALL ERROR"));
                 return Ok(false);
             }
         }
@@ -163,7 +163,7 @@ fn succeeds(command: &mut Command) -> bool {
     match command.status() {
         Ok(status) => status.success(),
         Err(error) => {
-            eprintln!("{}: {error}", command.get_program().to_string_lossy());
+            complain(&format!("{}: {error}", command.get_program().to_string_lossy()));
             false
         }
     }

@@ -8,8 +8,8 @@ use mfserv_core::status::Status;
 
 use super::watchers::set_count;
 use super::{ask, node_status, places};
-use crate::cli::print;
 use crate::cli::report::Outcome;
+use crate::cli::{complain, print};
 use crate::control::protocol::Ask;
 use crate::places::Places;
 use node::{shown, state};
@@ -146,7 +146,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         }
         Err(problem) => {
             let because = problem.because.first().map(|why| format!(": {why}")).unwrap_or_default();
-            eprintln!("error: {}{because}", problem.what);
+            complain(&format!("error: {}{because}", problem.what));
             Ok(Outcome::Code(3))
         }
     }

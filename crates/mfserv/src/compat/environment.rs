@@ -14,8 +14,8 @@ use mfserv_plugin::{Home, label, store};
 
 use super::{failed, only_own_base_dir, places, prefix};
 use crate::cli::plugins::env::{become_command, exports, load};
-use crate::cli::print;
 use crate::cli::report::{self, Outcome};
+use crate::cli::{complain, print};
 use crate::configure;
 use crate::places::Places;
 
@@ -83,7 +83,7 @@ pub fn plugin_wrapper() -> Result<Outcome, Diagnostic> {
         _ => &args.command,
     };
     if words.is_empty() {
-        eprintln!("ERROR: you have to provide a command to execute");
+        complain("ERROR: you have to provide a command to execute");
         return Ok(Outcome::Code(2));
     }
     Ok(become_command(words, &loaded.env, args.cwd.then_some(dir.as_path())))
@@ -97,7 +97,9 @@ fn found(places: &Places, name_or_home: &str) -> Result<Option<(PathBuf, Loaded)
         false => store::current(&Home::new(places.home()), name_or_home).is_ok(),
     };
     if !there {
-        eprintln!("ERROR: the plugin {name_or_home} does not seem to be installed/available");
+        complain(&format!(
+            "ERROR: the plugin {name_or_home} does not seem to be installed/available"
+        ));
         return Ok(None);
     }
     load(places, name_or_home).map(Some)
@@ -118,7 +120,7 @@ pub fn plugin_env() -> Result<Outcome, Diagnostic> {
         Some(name) => name,
         None if Path::new(".layerapi2_label").is_file() => ".".into(),
         None => {
-            eprintln!("usage: plugin_env PLUGIN_NAME or plugin_env (inside a plugin dir)");
+            complain("usage: plugin_env PLUGIN_NAME or plugin_env (inside a plugin dir)");
             return failed();
         }
     };
@@ -199,7 +201,7 @@ struct SignalWrapper {
 pub fn signal_wrapper() -> Result<Outcome, Diagnostic> {
     let args = SignalWrapper::parse();
     if args.command.is_empty() {
-        eprintln!("ERROR: you have to provide a command to execute");
+        complain("ERROR: you have to provide a command to execute");
         return failed();
     }
     let env = std::env::vars_os()

@@ -15,8 +15,8 @@ use super::{failed, only_own_base_dir, places, reload};
 use crate::cli::keeper::LOOK;
 use crate::cli::plugins::install::{Stage, stage};
 use crate::cli::plugins::{dangers_in, is_running};
-use crate::cli::print;
 use crate::cli::report::{self, Outcome};
+use crate::cli::{complain, print};
 use crate::control::protocol::Ask;
 use crate::places::Places;
 
@@ -50,7 +50,7 @@ pub fn install() -> Result<Outcome, Diagnostic> {
     let places = places()?;
     only_own_base_dir(&places, args.plugins_base_dir.as_deref())?;
     if args.new_name.as_deref().is_some_and(|name| check_plugin_name(name).is_err()) {
-        eprintln!("ERROR: bad plugin name for --new-name option");
+        complain("ERROR: bad plugin name for --new-name option");
         return Ok(Outcome::Code(3));
     }
     let Some(package) = checked(&args.file) else { return failed() };
@@ -84,7 +84,7 @@ pub fn install() -> Result<Outcome, Diagnostic> {
 fn refused_in_plugin_env() -> bool {
     let refused = super::in_plugin_env();
     if refused {
-        eprintln!("ERROR: Don't use plugins.install/uninstall inside a plugin_env");
+        complain("ERROR: Don't use plugins.install/uninstall inside a plugin_env");
     }
     refused
 }
@@ -260,17 +260,17 @@ pub fn hotswap() -> Result<Outcome, Diagnostic> {
         Ok(there) => there,
         Err(_) => {
             line.error("");
-            eprintln!(
+            complain(&format!(
                 "ERROR: the plugin {name} is not currently installed => use a regular plugins.install to install it"
-            );
+            ));
             return failed();
         }
     };
     if !matches!(there.origin, Origin::Packed(_)) {
         line.error("");
-        eprintln!(
+        complain(&format!(
             "ERROR: the plugin {name} is devlinked: that is not supported by plugins.hotswap"
-        );
+        ));
         return failed();
     }
     match put(&places, &args.file, None, true) {
@@ -281,7 +281,7 @@ pub fn hotswap() -> Result<Outcome, Diagnostic> {
         }
         Err(problem) => {
             line.error("");
-            eprintln!("DIAGNOSTIC: the installed version goes on serving");
+            complain("DIAGNOSTIC: the installed version goes on serving");
             report::print_problem(&problem.kind(Kind::Failed));
             failed()
         }

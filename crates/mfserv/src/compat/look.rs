@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::boxes::{table, wrapped};
 use super::{base_dir, failed, places};
 use crate::cli::plugins::own_spec;
-use crate::cli::print;
 use crate::cli::report::Outcome;
+use crate::cli::{complain, print};
 use crate::places::Places;
 
 /// How wide a value of `plugins.info` is.
@@ -46,7 +46,7 @@ struct Listed<'a> {
 pub fn list() -> Result<Outcome, Diagnostic> {
     let args = List::parse();
     if args.json && args.raw {
-        eprintln!("ERROR: json and raw options are mutually exclusives");
+        complain("ERROR: json and raw options are mutually exclusives");
         return failed();
     }
     let places = places()?;

@@ -16,9 +16,9 @@ use super::{failed, only_own_base_dir, places, reload};
 use crate::cli::plugins::dev::link;
 use crate::cli::plugins::releases::repackage as again;
 use crate::cli::plugins::{build_in, own_spec, sentence};
-use crate::cli::print;
 use crate::cli::progress::Steps;
 use crate::cli::report::{self, Outcome};
+use crate::cli::{complain, print};
 use crate::places::Places;
 use crate::{configure, installed};
 
@@ -193,7 +193,7 @@ pub fn develop() -> Result<Outcome, Diagnostic> {
     let again = linked_to(&places, &args.name, &args.plugin_path);
     if there.as_ref().is_some_and(|plugin| refuses(plugin, args.ignore_already_installed)) {
         line.error("already installed");
-        eprintln!("ERROR: the plugin is already installed");
+        complain("ERROR: the plugin is already installed");
         return Ok(Outcome::Code(3));
     }
     match developed(&places, &args) {
@@ -261,7 +261,7 @@ struct Repackage {
 pub fn repackage() -> Result<Outcome, Diagnostic> {
     let args = Repackage::parse();
     if super::in_plugin_env() {
-        eprintln!("ERROR: Don't use plugins.repackage inside a plugin_env");
+        complain("ERROR: Don't use plugins.repackage inside a plugin_env");
         return failed();
     }
     let places = places()?;

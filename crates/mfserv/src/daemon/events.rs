@@ -1,6 +1,7 @@
 //! The record of what happened: one JSON line for each event in `log/events.jsonl`,
 //! and a sentence for people in the daemon's own log.
 
+use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use mfserv_core::event::{Event, Fact};
@@ -28,7 +29,7 @@ impl Events {
     /// Records a fact, now. A disk that cannot be written loses the record, never the node.
     pub fn record(&self, fact: Fact) {
         let event = Event { at_ms: say::now_ms(), fact };
-        eprintln!("{}", say::event(&event));
+        let _ = writeln!(std::io::stderr(), "{}", say::event(&event));
         let Ok(mut line) = serde_json::to_vec(&event) else { return };
         line.push(b'\n');
         if let Ok(mut file) = self.file.lock() {

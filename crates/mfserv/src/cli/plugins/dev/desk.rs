@@ -3,7 +3,6 @@
 //! that is built again.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,6 +16,7 @@ use mfserv_telemetry::Follower;
 use super::super::{build_in, is_running, sentence};
 use super::lines::{Lines, end_of, short};
 use crate::cli::keeper::QUICK;
+use crate::cli::output::{is_lost, print};
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use crate::cli::report::{Colour, paint};
@@ -319,8 +319,8 @@ impl<'a> Desk<'a> {
 
     /// A terminal that has gone ends the session, in order.
     fn say(&mut self, text: &str) {
-        let mut out = std::io::stdout();
-        if writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()).is_err() {
+        print(&format!("{}\n", text.trim_end_matches('\n')));
+        if is_lost() {
             self.over = Some(Outcome::Done);
         }
     }
