@@ -1,5 +1,6 @@
 //! A problem, said so that a person can act on it: what, because, at, help.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -147,6 +148,23 @@ impl Diagnostic {
     }
 }
 
+/// A text as a terminal may show it: what it would obey is written out (`\u{1b}`). Texts come
+/// from packages, files and programs that are not ours.
+pub fn shown(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match obeyed(c) {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// The form shown to people, on several lines:
 ///
 /// ```text
@@ -161,15 +179,15 @@ impl fmt::Display for Diagnostic {
             Severity::Warning => "warning",
             Severity::Error => "error",
         };
-        write!(f, "{word}: {}", self.what)?;
+        write!(f, "{word}: {}", shown(&self.what))?;
         for cause in &self.because {
-            write!(f, "\n  because: {}", cause.replace('\n', "\n           "))?;
+            write!(f, "\n  because: {}", shown(cause).replace('\n', "\n           "))?;
         }
         if let Some(at) = &self.at {
-            write!(f, "\n  at: {at}")?;
+            write!(f, "\n  at: {}", shown(&at.to_string()))?;
         }
         if let Some(help) = &self.help {
-            write!(f, "\n  help: {help}")?;
+            write!(f, "\n  help: {}", shown(help))?;
         }
         Ok(())
     }
@@ -190,6 +208,15 @@ mod tests {
         {
             assert_eq!(problem.is_about(plugin), about, "{plugin}");
         }
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_written_out() {
+        let problem = Diagnostic::error("\u{1b}[31mred").because("one\ntwo\u{9b}3m\u{7}");
+        assert_eq!(
+            problem.to_string(),
+            "error: \\u{1b}[31mred\n  because: one\n           two\\u{9b}3m\\u{7}"
+        );
     }
 
     #[test]

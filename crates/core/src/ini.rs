@@ -163,6 +163,14 @@ impl<'a> Reader<'a> {
         if self.dialect.is_comment(trimmed) {
             return Ok(());
         }
+        if let Some(control) = trimmed.chars().find(|c| c.is_control() && *c != '\t') {
+            return Err(self
+                .wrong(format!(
+                    "this line contains the control character {}",
+                    control.escape_default()
+                ))
+                .help("remove it: a terminal would obey it wherever the value is shown"));
+        }
         let indent = line.chars().take_while(|c| c.is_whitespace()).count();
         match self.key_indent {
             // A blank line belongs to the value when indented lines follow; if

@@ -6,6 +6,7 @@ mod ports;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use mfserv_core::diagnostic::shown;
 use mfserv_core::ini::{self, Dialect, Document};
 use mfserv_core::plan::{Inputs, Loaded, Plan, PluginInput, split_command};
 use mfserv_core::plugin_config;
@@ -13,7 +14,7 @@ use mfserv_core::plugin_spec::{CommandSpec, PluginSpec};
 use mfserv_core::route::Target;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::archive::{self, Inspected, Kind as MemberKind, Limits, Metadata};
-use mfserv_plugin::build::{WHEELS_MARK, check_wheels};
+use mfserv_plugin::build::{WHEELS_MARK, check_wheels, frozen_requirements};
 use mfserv_plugin::store::{self, Forecast};
 use mfserv_plugin::{Home, base, dangers, python};
 use serde::Serialize;
@@ -22,7 +23,9 @@ use crate::configure::{self, Module};
 use crate::installed::{self, Texts};
 use crate::places::Places;
 
-/// Where the Python packages of a plugin are packed.
+/// The exact versions of the Python packages of a plugin.
+const FROZEN: &str = "python3_virtualenv_sources/requirements3.txt";
+/// Where these are packed.
 const WHEELS: &str = "python3_virtualenv_sources/src/";
 
 /// What the installation of a package would do.
@@ -134,6 +137,7 @@ pub fn of_package(places: &Places, file: &Path) -> Result<Preview, Diagnostic> {
         "crontab",
         ".plugin_format_version",
         ".layerapi2_dependencies",
+        FROZEN,
         wheels_mark.as_str(),
     ];
     let inspected = archive::inspect(file, Limits::default(), &wanted)?;
@@ -199,7 +203,7 @@ impl Looking<'_> {
             dependencies: self.dependencies(),
             apps: Vec::new(),
             extra_daemons: Vec::new(),
-            jobs: jobs.map(str::to_owned).collect(),
+            jobs: jobs.map(|line| shown(line).into_owned()).collect(),
             served_at: None,
             ports: Vec::new(),
             dangers: Vec::new(),
@@ -323,9 +327,14 @@ impl Looking<'_> {
         let sources = |file: &String| file.starts_with("python3_virtualenv_sources/");
         if files.iter().any(sources) || base::runs_python(spec) {
             let mark = self.text(&format!("{WHEELS}{WHEELS_MARK}")).unwrap_or_default();
-            let wheels = files.iter().filter_map(|file| file.strip_prefix(WHEELS));
-            let fits = python::find(spec.general.python.as_deref())
-                .and_then(|interpreter| check_wheels(wheels, mark, &interpreter));
+            let wheels: Vec<&str> =
+                files.iter().filter_map(|file| file.strip_prefix(WHEELS)).collect();
+            let list = self.forecast.dir.join(FROZEN);
+            let exact = frozen_requirements(self.text(FROZEN).unwrap_or_default(), &list);
+            let fits = exact.and_then(|exact| {
+                let interpreter = python::find(spec.general.python.as_deref())?;
+                check_wheels(&exact, &wheels, mark, &interpreter)
+            });
             problems.extend(fits.err());
         }
         if self.has("package.json") && python::on_path("node").is_none() {

@@ -13,6 +13,7 @@ mod unpack;
 
 pub use manifest::{Kind, MANIFEST, Manifest, Member};
 pub use pack::{file_name, pack};
+pub(crate) use read::read_metadata;
 pub use read::{Metadata, Package, read, read_installed};
 pub use unpack::{Inspected, Limits, inspect, unpack};
 

@@ -132,12 +132,25 @@ pub fn ensure(
     match current(home, python) {
         Some(base) => Ok(base),
         None => {
+            check_age(python)?;
             if let Err(why) = tools::uv(home, python, cancel, progress) {
                 progress.step(&format!("going on with pip: {}", why.what));
             }
             ensure_from(home, python, Packages::Index, cancel, progress)
         }
     }
+}
+
+fn check_age(python: &Interpreter) -> Result<(), Diagnostic> {
+    if version_numbers(&python.short_version) < Some(OLDEST) {
+        return Err(Diagnostic::error(format!(
+            "no base environment for Python {}",
+            python.version
+        ))
+        .because(format!("mfserv has packages for Python {}.{} and later", OLDEST.0, OLDEST.1))
+        .help("name another interpreter with _python=… in [general] of the plugin"));
+    }
+    Ok(())
 }
 
 /// The same, from where the packages are.
@@ -148,14 +161,7 @@ fn ensure_from(
     cancel: &Cancel,
     progress: &mut dyn Progress,
 ) -> Result<BaseEnvironment, Diagnostic> {
-    if version_numbers(&python.short_version) < Some(OLDEST) {
-        return Err(Diagnostic::error(format!(
-            "no base environment for Python {}",
-            python.version
-        ))
-        .because(format!("mfserv has packages for Python {}.{} and later", OLDEST.0, OLDEST.1))
-        .help("name another interpreter with _python=… in [general] of the plugin"));
-    }
+    check_age(python)?;
     disk::create_dir(&home.base())?;
     let _lock = disk::Lock::wait(&home.base().join(".lock"), "the base environment", LIMIT)?;
     if let Some(base) = current(home, python) {

@@ -2,6 +2,7 @@
 //! `node_modules/`. What has not changed is not built again.
 
 mod clean;
+mod frozen;
 mod gyp;
 mod node;
 mod python;
@@ -17,6 +18,7 @@ use crate::label;
 use crate::progress::{Cancel, Progress};
 
 pub use clean::{clean, clean_packages};
+pub use frozen::frozen_requirements;
 pub(crate) use python::environment_from_wheels;
 pub use python::{WHEELS_MARK, check_wheels};
 

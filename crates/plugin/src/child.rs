@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use mfserv_core::diagnostic::shown;
 use mfserv_core::{Diagnostic, Kind};
 use rustix::process::{Pid, Signal, kill_process_group, setpriority_process};
 
@@ -129,7 +130,7 @@ impl Run<'_> {
         loop {
             match lines.recv_timeout(Duration::from_millis(20)) {
                 Ok(line) => {
-                    progress.line(&line);
+                    progress.line(&shown(&line));
                     said.add(line);
                 }
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(2)),
@@ -143,7 +144,7 @@ impl Run<'_> {
             let since = *ended_at.get_or_insert_with(Instant::now);
             let silent = match lines.try_recv() {
                 Ok(line) => {
-                    progress.line(&line);
+                    progress.line(&shown(&line));
                     said.add(line);
                     false
                 }

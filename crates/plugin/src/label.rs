@@ -48,8 +48,13 @@ pub fn plugin_dependencies(dir: &Path) -> Vec<(String, bool)> {
 
 /// Reads a small text file; a larger one is an error.
 pub(crate) fn read_small(file: &Path) -> std::io::Result<String> {
-    if fs::metadata(file)?.len() > LONGEST {
-        return Err(std::io::Error::other(format!("longer than {LONGEST} bytes")));
+    read_bounded(file, LONGEST)
+}
+
+/// Reads a text file of at most so many bytes; a longer one is an error.
+pub(crate) fn read_bounded(file: &Path, longest: u64) -> std::io::Result<String> {
+    if fs::metadata(file)?.len() > longest {
+        return Err(std::io::Error::other(format!("longer than {longest} bytes")));
     }
     fs::read_to_string(file)
 }

@@ -257,6 +257,9 @@ impl Toolbox<'_> {
             }
         };
         if let Packages::Wheels(dir) = from {
+            if self.uv.is_some() {
+                command.args(["--offline", "--no-config"]);
+            }
             command.arg("--no-index").arg("--find-links").arg(dir);
         }
         command.arg("-r").arg(frozen);

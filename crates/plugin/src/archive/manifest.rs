@@ -87,7 +87,7 @@ pub(crate) fn bad_path(path: &str) -> Option<String> {
 }
 
 /// Control characters, and those that change the direction of what is shown.
-fn is_hidden(c: char) -> bool {
+pub(super) fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -9,12 +9,12 @@ use md5::{Digest, Md5};
 use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{MANIFEST, Manifest};
+use super::manifest::{MANIFEST, Manifest, is_hidden};
 use super::tape::{entries, shown};
 use super::unpack::Limits;
 use super::{FILES, LARGEST_DESCRIPTION, METADATA, TOP};
 use crate::disk;
-use crate::label::name_in_label;
+use crate::label::{name_in_label, read_small};
 
 /// What a package says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,13 +55,54 @@ pub struct Metadata {
     pub url: String,
 }
 
+/// The longest version or release, and the longest other text of a description, bytes.
+const LONGEST_VERSION: usize = 128;
+const LONGEST_TEXT: usize = 4096;
+
 impl Metadata {
+    /// Every text is short, and is shown as it is written: a package can neither fill nor
+    /// command the terminal of who looks at it.
+    fn check(&self) -> Result<(), String> {
+        let versions = [("version", &self.version), ("release", &self.release)];
+        let others = [
+            ("build_host", &self.build_host),
+            ("build_date", &self.build_date),
+            ("size", &self.size),
+            ("summary", &self.summary),
+            ("license", &self.license),
+            ("packager", &self.packager),
+            ("vendor", &self.vendor),
+            ("url", &self.url),
+        ];
+        versions.iter().try_for_each(|(key, text)| plain(key, text, LONGEST_VERSION))?;
+        others.iter().try_for_each(|(key, text)| plain(key, text, LONGEST_TEXT))
+    }
+
     /// The predecessor's hash of a plugin: the MD5, in hexadecimal, of
     /// `build_host, build_date, size, version, release`.
     pub fn hash(&self) -> String {
         let parts = [&self.build_host, &self.build_date, &self.size, &self.version, &self.release];
         disk::hex(&Md5::digest(parts.map(String::as_str).join(", ")))
     }
+}
+
+/// Refuses a text that is too long, or has what a terminal would not show but obey.
+fn plain(key: &str, text: &str, longest: usize) -> Result<(), String> {
+    if text.len() > longest {
+        return Err(format!("{key}: longer than {longest} bytes"));
+    }
+    match text.chars().any(is_hidden) {
+        true => Err(format!("{key}: control characters in {}", shown(text.as_bytes()))),
+        false => Ok(()),
+    }
+}
+
+fn check_manifest(manifest: &Manifest) -> Result<(), String> {
+    plain("version", &manifest.version, LONGEST_VERSION)?;
+    plain("release", &manifest.release, LONGEST_VERSION)?;
+    plain("builder", &manifest.builder, LONGEST_TEXT)?;
+    let texts = manifest.interpreters.iter().flat_map(|(name, version)| [name, version]);
+    texts.into_iter().try_for_each(|text| plain("interpreters", text, LONGEST_VERSION))
 }
 
 /// Reads what a package says about itself. Of our own packages only the
@@ -100,6 +141,14 @@ pub fn read_installed(dir: &Path) -> Result<Package, Diagnostic> {
         Diagnostic::error(format!("{} was not installed from a package", dir.display()))
             .because(reason)
     })
+}
+
+/// The description of a release alone, without its lists of files; `None` when it has no
+/// good one.
+pub(crate) fn read_metadata(dir: &Path) -> Option<Metadata> {
+    let text = read_small(&dir.join(METADATA)).ok()?;
+    let metadata: Metadata = serde_json::from_str(&text).ok()?;
+    metadata.check().ok().map(|()| metadata)
 }
 
 /// The error of a package that can't be read.
@@ -201,9 +250,14 @@ impl Found {
         let metadata = self.metadata.ok_or_else(|| missing(METADATA))?;
         let metadata: Metadata =
             serde_json::from_slice(&metadata).map_err(|e| format!("{METADATA}: {e}"))?;
+        metadata.check().map_err(|reason| format!("{METADATA}: {reason}"))?;
         let files = self.files.ok_or_else(|| missing(FILES))?;
         let files: Vec<String> =
             serde_json::from_slice(&files).map_err(|e| format!("{FILES}: {e}"))?;
+        files
+            .iter()
+            .try_for_each(|path| plain("a path", path, LONGEST_TEXT))
+            .map_err(|reason| format!("{FILES}: {reason}"))?;
         let files = files.iter().map(|path| {
             path.strip_prefix(TOP)
                 .map_or(path.as_str(), |rest| rest.trim_start_matches('/'))
@@ -215,6 +269,10 @@ impl Found {
             }
             None => None,
         };
+        manifest
+            .as_ref()
+            .map_or(Ok(()), check_manifest)
+            .map_err(|reason| format!("{MANIFEST}: {reason}"))?;
         let name = match (&manifest, self.label) {
             (Some(manifest), _) if manifest.format != 1 => {
                 return Err(format!("it has format {}, and we know format 1", manifest.format));

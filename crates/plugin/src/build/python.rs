@@ -2,17 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mfserv_core::{Diagnostic, Kind};
 use serde::{Deserialize, Serialize};
 
+use super::frozen::{self, frozen_requirements};
 use super::{BuildOptions, Part};
 use crate::base::{self, site_packages};
 use crate::disk;
 use crate::home::Home;
-use crate::label::read_small;
+use crate::label::{read_bounded, read_small};
 use crate::progress::{Cancel, Progress};
 use crate::python::{self, Interpreter, Packages, Rules, Toolbox};
 
@@ -70,7 +72,7 @@ impl Sources {
 }
 
 /// The name of a package in a requirement, in the one form that all agree on.
-fn package_name(requirement: &str) -> String {
+pub(super) fn package_name(requirement: &str) -> String {
     let end = requirement.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)));
     let name = requirement[..end.unwrap_or(requirement.len())].to_ascii_lowercase();
     name.split(['-', '_', '.']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
@@ -119,7 +121,7 @@ pub(super) fn build(
     };
     let frozen = freeze(&sources, &toolbox, progress)?;
     let collected = collect_wheels(&sources, &frozen, &toolbox, progress)?;
-    let installed = install(&sources, &frozen, &toolbox, progress)?;
+    let installed = install(&sources, &frozen, &sources.frozen, &toolbox, progress)?;
     Ok(Some(Part {
         unchanged: !collected && !installed,
         interpreter: format!("Python {}", interpreter.version),
@@ -138,40 +140,61 @@ pub(crate) fn environment_from_wheels(
     progress: &mut dyn Progress,
 ) -> Result<bool, Diagnostic> {
     let sources = Sources::of(dir);
-    let Ok(frozen) = read_small(&sources.frozen) else { return Ok(false) };
-    if requirements(&frozen).next().is_none() {
+    let frozen = match read_bounded(&sources.frozen, frozen::LONGEST) {
+        Ok(frozen) => frozen,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(disk::failed("read", &sources.frozen, e)),
+    };
+    let exact = frozen_requirements(&frozen, &sources.frozen)?;
+    if exact.is_empty() {
         return Ok(false);
     }
     let interpreter = python::find(python)?;
-    check_abi(&sources, &interpreter)?;
+    check_packed(&sources, &exact, &interpreter)?;
     let limit = Duration::from_secs(1800);
     let toolbox =
         Toolbox { home, interpreter: &interpreter, uv: Toolbox::find_uv(home), limit, cancel };
-    install(&sources, &frozen, &toolbox, progress)
+    // the tool gets what was judged, not the file: it may read that in another way
+    let list = disk::beside(&sources.local, "new");
+    disk::write(&list, (exact.join("\n") + "\n").as_bytes())?;
+    let installed = install(&sources, &frozen, &list, &toolbox, progress);
+    let _ = fs::remove_file(&list);
+    installed
 }
 
-/// Refuses wheels that were compiled for another Python, by its name.
-fn check_abi(sources: &Sources, interpreter: &Interpreter) -> Result<(), Diagnostic> {
-    let Ok(mark) = read_small(&sources.wheels.join(WHEELS_MARK)) else { return Ok(()) };
-    let entries =
-        fs::read_dir(&sources.wheels).map_err(|e| disk::failed("read", &sources.wheels, e))?;
+fn check_packed(
+    sources: &Sources,
+    exact: &[String],
+    interpreter: &Interpreter,
+) -> Result<(), Diagnostic> {
+    let mark = read_small(&sources.wheels.join(WHEELS_MARK)).unwrap_or_default();
+    let entries = fs::read_dir(&sources.wheels).into_iter().flatten().flatten();
     let names: Vec<String> =
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    check_wheels(names.iter().map(String::as_str), &mark, interpreter)
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    check_wheels(exact, &names, &mark, interpreter)
 }
 
-/// Refuses wheels, by their file names, that were compiled for another Python than this
-/// one. `mark` is the text of [`WHEELS_MARK`].
-pub fn check_wheels<'a>(
-    mut names: impl Iterator<Item = &'a str>,
+/// Refuses packed wheels, by their file names, when one of these exact requirements is not
+/// among them, or when they were compiled for another Python than this one. `mark` is the
+/// text of [`WHEELS_MARK`].
+pub fn check_wheels(
+    exact: &[String],
+    names: &[&str],
     mark: &str,
     interpreter: &Interpreter,
 ) -> Result<(), Diagnostic> {
+    let missing = frozen::without_file(exact, names.iter().copied());
+    if let Some(first) = missing.first() {
+        return Err(Diagnostic::error("the plugin is not packed with its Python packages")
+            .because(format!("python3_virtualenv_sources/src has no file of {first}"))
+            .help("build it, and make the package again: mfserv release DIR"));
+    }
     let Ok(mark) = serde_json::from_str::<Mark>(mark) else { return Ok(()) };
     let compiled = |name: &str| {
         name.ends_with(".whl") && !name.ends_with("-none-any.whl") && !name.contains("-abi3-")
     };
-    if !names.any(compiled) || mark.abi == interpreter.abi {
+    if !names.iter().copied().any(compiled) || mark.abi == interpreter.abi {
         return Ok(());
     }
     Err(Diagnostic::error(format!("the plugin was built for another Python: {}", mark.python))
@@ -186,7 +209,9 @@ fn freeze(
     toolbox: &Toolbox<'_>,
     progress: &mut dyn Progress,
 ) -> Result<String, Diagnostic> {
-    let read = |file: &Path| read_small(file).map_err(|e| disk::failed("read", file, e));
+    let read = |file: &Path| {
+        read_bounded(file, frozen::LONGEST).map_err(|e| disk::failed("read", file, e))
+    };
     if sources.frozen.is_file() && !is_older(&sources.frozen, &sources.loose) {
         return read(&sources.frozen);
     }
@@ -262,10 +287,11 @@ fn collect_wheels(
     Ok(true)
 }
 
-/// Makes `local/` from the wheels, unless it is there. True when something was done.
+/// Makes `local/` from the wheels of what `list` names, unless it is there. True when something was done.
 fn install(
     sources: &Sources,
     frozen: &str,
+    list: &Path,
     toolbox: &Toolbox<'_>,
     progress: &mut dyn Progress,
 ) -> Result<bool, Diagnostic> {
@@ -290,7 +316,7 @@ fn install(
     progress.step(&format!("installing {count} Python packages with {}", toolbox.name()));
     staged(&sources.local, |stage| {
         toolbox.make_environment(stage, progress)?;
-        toolbox.install(stage, &sources.frozen, Packages::Wheels(&sources.wheels), progress)?;
+        toolbox.install(stage, list, Packages::Wheels(&sources.wheels), progress)?;
         let list = site_packages(stage, interpreter).join("requirements3.txt");
         disk::write(&list, sorted(frozen).as_bytes())?;
         move_programs(stage, &stage.to_string_lossy(), &place)?;

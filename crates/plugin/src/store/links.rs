@@ -8,7 +8,7 @@ use mfserv_core::{Diagnostic, Kind};
 use serde::{Deserialize, Serialize};
 
 use super::{lock, releases};
-use crate::archive::METADATA;
+use crate::archive::read_metadata;
 use crate::disk;
 use crate::home::Home;
 use crate::label;
@@ -113,13 +113,9 @@ fn origin(home: &Home, name: &str, dir: &Path) -> Origin {
 }
 
 fn packed_version(dir: &Path) -> (String, String) {
-    let read = || -> Option<(String, String)> {
-        let metadata: serde_json::Value =
-            serde_json::from_str(&label::read_small(&dir.join(METADATA)).ok()?).ok()?;
-        let text = |key: &str| metadata.get(key)?.as_str().map(str::to_string);
-        Some((text("version")?, text("release")?))
-    };
-    read().unwrap_or_else(|| ("error".into(), "error".into()))
+    read_metadata(dir)
+        .map(|said| (said.version, said.release))
+        .unwrap_or_else(|| ("error".into(), "error".into()))
 }
 
 /// Makes a developer's directory the current plugin of its name; returns it.

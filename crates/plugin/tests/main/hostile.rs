@@ -355,6 +355,9 @@ fn manifests(cases: &mut Cases) {
         let many = (0..200).map(|n| json!({"path": n.to_string(), "type": "directory"}));
         m["members"] = many.collect();
     });
+    edited(&["builder", "control characters"], |m| m["builder"] = json!("a\u{1b}[8m"));
+    edited(&["version", "longer"], |m| m["version"] = json!("1".repeat(200)));
+    edited(&["interpreters", "control"], |m| m["interpreters"] = json!({"python": "\u{9b}3m"}));
     edited(&["format 2"], |m| m["format"] = json!(2));
     edited(&["the plugin foo", "bar"], |m| m["name"] = json!("bar"));
     edited(&["plugin_../x@mfserv"], |m| m["name"] = json!("../x"));
@@ -375,6 +378,30 @@ fn manifests(cases: &mut Cases) {
         tape.file("metwork_plugin/.metadata.json", b"{}");
         tape.file("metwork_plugin/.files.json", b"[]");
     });
+}
+
+/// What would command the terminal of who looks at it, or fill it.
+fn descriptions(cases: &mut Cases) {
+    let long = "x".repeat(5000);
+    for (key, text, says) in [
+        ("version", "\u{1b}[31mred", "control characters"),
+        ("url", "http://ok\u{1b}[8m", "control characters"),
+        ("vendor", "a\u{202e}b", "control characters"),
+        ("summary", "two\nlines", "control characters"),
+        ("release", &long, "longer than"),
+        ("summary", &long, "longer than"),
+    ] {
+        let mut tape = Tape::default();
+        tape.file("metwork_plugin/.layerapi2_label", LABEL.1);
+        tape.file("metwork_plugin/.metadata.json", json!({ key: text }).to_string().as_bytes());
+        tape.file("metwork_plugin/.files.json", b"[]");
+        cases.add(tape.ended(), &[".metadata.json", key, says]);
+    }
+    let mut tape = Tape::default();
+    tape.file("metwork_plugin/.layerapi2_label", LABEL.1);
+    tape.file("metwork_plugin/.metadata.json", b"{}");
+    tape.file("metwork_plugin/.files.json", br#"["a\u001b[2J"]"#);
+    cases.add(tape.ended(), &[".files.json", "control characters"]);
 }
 
 /// Compressed files that are damaged below the tar stream.
@@ -437,9 +464,18 @@ fn hostile_packages_are_refused_with_the_entry_named_and_leave_nothing() {
     let good = pack(&dir, &spec_of(&dir).general, &node.work(), &mut Silent).unwrap();
     install(&node.home, &good, &options(false), &mut Silent).unwrap();
     let mut cases = Cases::default();
-    for add in
-        [names, long_names, pax_overrides, links, kinds_and_modes, twins, sizes, cut_off, manifests]
-    {
+    for add in [
+        names,
+        long_names,
+        pax_overrides,
+        links,
+        kinds_and_modes,
+        twins,
+        sizes,
+        cut_off,
+        manifests,
+        descriptions,
+    ] {
         add(&mut cases);
     }
     assert!(cases.0.len() >= 80, "{}", cases.0.len());

@@ -222,6 +222,34 @@ fn compiled_packages_of_another_python_are_refused_by_its_name() {
     assert!(!node.home.releases_of("foo").exists());
 }
 
+#[test]
+fn an_installation_asks_no_network_and_takes_nothing_from_elsewhere() {
+    let node = Node::new();
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    server.set_nonblocking(true).unwrap();
+    let address = server.local_addr().unwrap();
+    let dir = node.plugin("static", "foo");
+    let sources = dir.join("python3_virtualenv_sources");
+    fs::create_dir_all(sources.join("src")).unwrap();
+    for line in [
+        format!("evil @ http://{address}/x.whl"),
+        format!("--find-links http://{address}/\neels==1.0"),
+        format!("eels==1.0 --index-url http://{address}/"),
+        "-e .".to_string(),
+        "eels==1.0".to_string(),
+    ] {
+        fs::write(sources.join("requirements3.txt"), format!("{line}\n")).unwrap();
+        let file = packed(&node, &dir);
+        let error = install(&node.home, &file, &options(false), &mut Silent).unwrap_err();
+        match line.as_str() {
+            "eels==1.0" => assert!(error.to_string().contains("no file of eels"), "{error}"),
+            _ => assert!(error.to_string().contains("requirements3.txt:1"), "{line}: {error}"),
+        }
+        assert!(!node.home.releases_of("foo").exists(), "{line}");
+    }
+    assert_eq!(server.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
 /// The config.ini of a plugin directory with one more key in [general].
 fn general(dir: &Path, line: &str) {
     let config = fs::read_to_string(dir.join("config.ini")).unwrap();
