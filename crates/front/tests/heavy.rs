@@ -303,6 +303,52 @@ fn hundreds_of_stuck_uploads_hold_no_worker_and_little_memory() {
     }
 }
 
+/// A client that takes little ahead.
+fn narrow(front: &Front) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, sockopt};
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_recv_buffer_size(&socket, 16 * 1024).unwrap();
+    rustix::net::connect(&socket, &front.address).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+#[test]
+fn what_all_clients_of_finite_apps_leave_unread_is_bounded_and_nobody_else_is_held_up() {
+    let _alone = alone();
+    const CLIENTS: usize = 150;
+    const TOTAL: u64 = 8 << 20;
+    let world = World::new();
+    let worker = carrier(&world, 1);
+    let mut table = table(Slots::Finite { per_worker: CLIENTS as u32 + 1 }, true);
+    table.server.client_timeout_ms = 60_000;
+    table.upstreams.get_mut("p/a").unwrap().timeout_ms = 60_000;
+    let front = world.serving(table, &[&worker]);
+    let before = memory(&front).0;
+    let request = format!("GET /a/down/{TOTAL} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let mut slow: Vec<TcpStream> = (0..CLIENTS).map(|_| narrow(&front)).collect();
+    slow.iter_mut().for_each(|client| client.write_all(request.as_bytes()).unwrap());
+    // First the sockets are full.
+    let grown = || memory(&front).0.saturating_sub(before) / 1024;
+    until("it absorbs", || grown() > 60);
+    let mut last = 0;
+    until("it takes no more", || {
+        std::thread::sleep(Duration::from_millis(500));
+        grown() == std::mem::replace(&mut last, grown())
+    });
+    let grown = memory(&front).1.saturating_sub(before) / 1024;
+    println!("{grown} MB for {CLIENTS} clients that do not read");
+    assert!(grown <= 115, "{grown} MB");
+    assert!(download(&front, 3 << 20, PATIENCE));
+    for client in [0, CLIENTS / 2, CLIENTS - 1] {
+        read_head(&mut slow[client]);
+        assert!(is_pattern(&mut slow[client], TOTAL), "client {client}");
+    }
+    drop(slow);
+    until("the workers are let go", || worker.open.load(Ordering::SeqCst) <= 1);
+}
+
 /// As many descriptors as this machine allows this process and those it starts.
 fn raise_descriptors(wanted: u64) -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

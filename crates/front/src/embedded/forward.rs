@@ -91,8 +91,12 @@ impl Forwarding<'_> {
     /// The whole life of it.
     pub async fn run(mut self) -> Result<(), Fault> {
         let finite = matches!(self.app.spec.slots, Slots::Finite { .. });
+        let lane = self.lane;
+        let how = (finite, &lane.front.spooled);
         let received =
-            Upload::receive(self.client, self.head, self.settings, finite, self.visit.began).await;
+            Upload::receive(self.client, self.head, self.settings, how, self.visit.began).await;
+        // Without its body, what follows it cannot be understood.
+        self.visit.keep &= received.is_ok();
         let mut upload = received.map_err(of_body)?;
         let answered = self.answered(&mut upload).await;
         if answered.is_err() {
@@ -107,7 +111,7 @@ impl Forwarding<'_> {
     }
 
     /// Until a worker has sent the head of an answer.
-    async fn answered(&mut self, upload: &mut Upload) -> Result<(Slot, Link), Fault> {
+    async fn answered(&mut self, upload: &mut Upload<'_>) -> Result<(Slot, Link), Fault> {
         let mut tries = Tries::default();
         let mut last = NoLink::Busy;
         loop {
@@ -211,7 +215,7 @@ impl Forwarding<'_> {
         &mut self,
         slot: &mut Slot,
         link: &mut Link,
-        upload: &mut Upload,
+        upload: &mut Upload<'_>,
     ) -> Result<(), Failure> {
         self.back.clear();
         let patience = Duration::from_millis(self.app.spec.timeout_ms);
@@ -244,7 +248,7 @@ impl Exchange {
         of: &mut Forwarding<'_>,
         slot: &mut Slot,
         link: &mut Link,
-        upload: &mut Upload,
+        upload: &mut Upload<'_>,
     ) -> Poll<Result<(), Failure>> {
         self.send(cx, of, link, upload)?;
         loop {
@@ -292,7 +296,7 @@ impl Exchange {
         cx: &mut Context<'_>,
         of: &mut Forwarding<'_>,
         link: &mut Link,
-        upload: &mut Upload,
+        upload: &mut Upload<'_>,
     ) -> Result<(), Failure> {
         if self.send_failed || upload.finished {
             return Ok(());
@@ -350,7 +354,7 @@ impl Exchange {
         &self,
         of: &Forwarding<'_>,
         link: &Link,
-        upload: &Upload,
+        upload: &Upload<'_>,
         why: Option<io::Error>,
     ) -> Failure {
         let reset = why.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionReset);
@@ -370,7 +374,7 @@ impl Exchange {
 impl Tries {
     /// Whether another worker may be asked after this. One retry; a second one only if
     /// the first worker did not die of the request.
-    fn allow(&mut self, failure: Failure, slot: &Slot, safe: bool, upload: &Upload) -> bool {
+    fn allow(&mut self, failure: Failure, slot: &Slot, safe: bool, upload: &Upload<'_>) -> bool {
         let harmless = matches!(failure, Failure::Unsent | Failure::Unread);
         let silent = matches!(failure, Failure::Silent(_));
         if !upload.can_be_repeated() || !(harmless || (silent && safe)) {
@@ -396,6 +400,7 @@ fn of_body(fault: BodyFault) -> Fault {
         BodyFault::Gone => Fault::Gone,
         BodyFault::Late => Fault::Answer(408, "slow_body"),
         BodyFault::Disk => Fault::Answer(500, "disk"),
+        BodyFault::NoRoom => Fault::Answer(503, "no_room"),
     }
 }
 

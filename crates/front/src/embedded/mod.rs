@@ -2,6 +2,7 @@
 
 mod alarm;
 mod answer;
+mod budget;
 mod buffer;
 mod client;
 mod control;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use mfserv_core::route::Slots;
 use tokio::time::Instant;
 
+use super::budget::Share;
 use super::client::Lost;
 use super::forward::{Fault, Forwarding};
 use super::h1::{BodyReader, Piece};
@@ -20,7 +21,10 @@ use super::upstream::{Link, Slot};
 
 /// What the client of a finite app may leave unread, bytes.
 const ABSORBED_MAX: usize = 1024 * 1024;
-/// What the client of another app may leave unread, bytes.
+/// Memory that all such clients together may take with what they leave unread, bytes.
+/// When it is taken they hold their workers, as the clients of other apps do.
+const ALL_ABSORBED_MAX: u64 = 128 * 1024 * 1024;
+/// What the client of another app may leave unread, and every client without asking, bytes.
 const AHEAD_MAX: usize = 64 * 1024;
 /// Content of less than this is copied behind the head, bytes.
 const COPIED_MAX: usize = 4 * 1024;
@@ -29,12 +33,12 @@ const MUCH: usize = 16 * 1024;
 /// What is read at a time, bytes.
 const STEP: usize = 32 * 1024;
 
-struct Relay {
+struct Relay<'a> {
     reader: BodyReader,
     shape: Shape,
     /// The worker, as long as it has something to say.
     held: Option<(Slot, Link)>,
-    upload: Upload,
+    upload: Upload<'a>,
     send_failed: bool,
     /// The rest of a large body passes through pipes.
     piped: bool,
@@ -46,7 +50,10 @@ struct Relay {
     broken: Option<&'static str>,
     /// Some of this answer may have reached the client.
     begun: bool,
+    /// What the client may leave unread now, and at most.
     ahead_max: usize,
+    absorbed_max: usize,
+    absorbed: Share<'a>,
     worker_patience: Duration,
     worker_by: Instant,
     client_patience: Duration,
@@ -58,8 +65,9 @@ pub async fn run(
     mut of: Forwarding<'_>,
     slot: Slot,
     link: Link,
-    upload: Upload,
+    upload: Upload<'_>,
 ) -> Result<(), Fault> {
+    let lane = of.lane;
     let sent_before = of.client.sent;
     of.visit.keep &= !upload.is_incomplete() && !of.lane.front.closing.has_rung();
     let shape = rewrite::put_answer(&mut of.client.out, of.reply, of.head, of.settings, of.visit);
@@ -77,10 +85,12 @@ pub async fn run(
         absorbs: false,
         broken: None,
         begun: false,
-        ahead_max: match of.app.spec.slots {
+        ahead_max: AHEAD_MAX,
+        absorbed_max: match of.app.spec.slots {
             Slots::Finite { .. } => ABSORBED_MAX,
             Slots::Unlimited => AHEAD_MAX,
         },
+        absorbed: Share::new(&lane.front.absorbed),
         worker_patience,
         worker_by: now + worker_patience,
         client_patience,
@@ -101,7 +111,7 @@ pub async fn run(
     }
 }
 
-impl Relay {
+impl Relay<'_> {
     fn poll(&mut self, cx: &mut Context<'_>, of: &mut Forwarding<'_>) -> Poll<Result<(), Fault>> {
         self.begin(cx, of);
         loop {
@@ -199,6 +209,17 @@ impl Relay {
         }
     }
 
+    /// The client of a finite app may leave more unread, as far as there is memory for it.
+    fn takes_more(&mut self, of: &Forwarding<'_>) -> bool {
+        let room = self.pipe.is_none() && self.ahead_max < self.absorbed_max;
+        // A buffer is at most twice as large as what is in it.
+        let memory = 2 * self.ahead_max as u64;
+        if room && self.absorbed.grow(memory, ALL_ABSORBED_MAX) {
+            self.ahead_max *= 2;
+        }
+        !self.is_full(of)
+    }
+
     /// What the client has still to take.
     fn ahead(&self, of: &Forwarding<'_>) -> usize {
         of.client.out.len() + self.pipe.as_ref().map_or(0, Pipe::len)
@@ -250,7 +271,7 @@ impl Relay {
         if self.broken.is_some() {
             return false;
         }
-        if self.is_full(of) {
+        if self.is_full(of) && !self.takes_more(of) {
             self.worker_by = Instant::now() + self.worker_patience;
             return false;
         }

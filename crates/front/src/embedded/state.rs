@@ -15,6 +15,7 @@ use mfserv_core::wire::front::{Peer, UpstreamStats};
 use tokio::sync::{Notify, watch};
 
 use super::alarm::Bell;
+use super::budget::Budget;
 use super::dev_page::Broken;
 use super::error_log::ErrorLog;
 use super::log::Log;
@@ -119,6 +120,10 @@ pub struct Front {
     pub signals: Arc<Signals>,
     /// Told when a client connection has been closed.
     pub closed: Notify,
+    /// Memory with what the clients of finite apps have not read yet, bytes.
+    pub absorbed: Budget,
+    /// Bodies of requests in files, bytes.
+    pub spooled: Budget,
     troubles: Mutex<Troubles>,
     /// The access log.
     pub access: Log,
@@ -165,6 +170,8 @@ impl Front {
             closing: Arc::default(),
             signals: Arc::default(),
             closed: Notify::new(),
+            absorbed: Budget::default(),
+            spooled: Budget::default(),
             troubles: Mutex::default(),
             access,
             errors,

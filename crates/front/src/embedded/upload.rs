@@ -13,6 +13,7 @@ use std::time::Duration;
 use mfserv_core::route::ServerSettings;
 use tokio::time::Instant;
 
+use super::budget::{Budget, Share};
 use super::buffer::{Buffer, Lent};
 use super::client::Client;
 use super::h1::{BodyReader, Framing, Piece, Refusal, RequestHead};
@@ -22,6 +23,10 @@ use super::wire::Wire;
 /// What of a body is kept in memory, bytes; of what goes to a file, so much is gathered
 /// before it is written.
 pub const MEMORY_MAX: usize = 64 * 1024;
+/// All bodies in files together, bytes, if it is not less than [`LARGEST_BODIES`].
+const ALL_SPOOLED_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// So many bodies of the largest size allowed have room in files.
+const LARGEST_BODIES: u64 = 4;
 /// A request that is this short and was written at once is either read by the worker or
 /// not: never in part.
 const UNREAD_MAX: usize = 4096;
@@ -41,6 +46,8 @@ pub enum BodyFault {
     Late,
     /// It cannot be put into a file.
     Disk,
+    /// There are too many bodies in files.
+    NoRoom,
 }
 
 /// Why a request cannot be sent.
@@ -53,12 +60,13 @@ pub enum SendFault {
 }
 
 /// A request on its way to a worker.
-pub struct Upload {
+pub struct Upload<'a> {
     /// The head, and behind it the body as far as it is in memory. As small as it can be:
     /// it waits for the answer.
     request: Vec<u8>,
     memory: Lent,
     file: Option<File>,
+    spooled: Share<'a>,
     /// What is still to come from the client, if that is not waited for.
     rest: Option<BodyReader>,
     /// The body goes on in chunks.
@@ -80,14 +88,14 @@ pub struct Upload {
     pub finished: bool,
 }
 
-impl Upload {
-    /// Reads the body of a request that began then: all of it if `whole`, else up to what
-    /// is kept in memory.
+impl<'a> Upload<'a> {
+    /// Reads the body of a request that began then: all of it if `whole`, as far as there
+    /// is room for files, else up to what is kept in memory.
     pub async fn receive(
         client: &mut Client,
         head: &RequestHead,
         settings: &ServerSettings,
-        whole: bool,
+        (whole, spooled): (bool, &'a Budget),
         began: Instant,
     ) -> Result<Self, BodyFault> {
         let patience = Duration::from_millis(settings.client_timeout_ms);
@@ -95,6 +103,7 @@ impl Upload {
             request: Vec::new(),
             memory: Lent::default(),
             file: None,
+            spooled: Share::new(spooled),
             rest: None,
             chunked: head.framing == Framing::Chunked,
             received: 0,
@@ -167,6 +176,10 @@ impl Upload {
     /// What is in memory goes to the end of the file. A thread of its own does it: a slow
     /// disk makes this client wait and no other.
     async fn spill(&mut self, directory: &Path) -> Result<(), BodyFault> {
+        let limit = ALL_SPOOLED_MAX.max(self.max.saturating_mul(LARGEST_BODIES));
+        if !self.spooled.grow(self.memory.len() as u64, limit) {
+            return Err(BodyFault::NoRoom);
+        }
         let (file, directory) = (self.file.take(), directory.to_path_buf());
         let content = std::mem::take(&mut self.memory);
         let written = tokio::task::spawn_blocking(move || {
