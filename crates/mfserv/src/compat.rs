@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
+use mfserv_plugin::Cancel;
 
 use crate::cli::complain;
 use crate::cli::report::Outcome;
@@ -172,6 +173,16 @@ fn reload(places: &Places, wait_s: u64) -> Result<(), Diagnostic> {
 
 /// Asks the daemon for something that changes the node; `wait_s` as in the question.
 fn ask(places: &Places, ask: &Ask, wait_s: u64) -> Result<Applied, Diagnostic> {
+    ask_unless(places, ask, wait_s, &Cancel::default())
+}
+
+/// [`fn@ask`], unless the user has enough of waiting.
+fn ask_unless(
+    places: &Places,
+    ask: &Ask,
+    wait_s: u64,
+    cancel: &Cancel,
+) -> Result<Applied, Diagnostic> {
     let patience = QUICK + Duration::from_secs(wait_s * 2 + 60);
-    client::ask(&places.control_socket(), ask, patience)
+    client::ask_unless(&places.control_socket(), ask, patience, cancel)
 }

@@ -3,6 +3,7 @@
 
 mod edits;
 mod files;
+mod link;
 mod terminal;
 
 use std::path::{Path, PathBuf};

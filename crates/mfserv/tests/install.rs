@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mfserv_testkit::{Load, Node};
+use mfserv_testkit::{Load, Node, Plugin, Ran, Signal, kill, programs, until};
 
-use crate::{Turn, node, samples};
+use crate::{PATIENCE, Turn, node, samples};
+
+/// The exit code of what took longer than it was given.
+const TIMEOUT: i32 = 6;
 
 /// Packs a plugin's directory and returns the file.
 pub fn release(node: &Node, dir: &Path) -> PathBuf {
@@ -110,5 +113,44 @@ fn a_wsgi_plugin_is_replaced_by_a_new_release_under_load_without_a_failed_reques
     node.mfserv(&["uninstall", "--clean", "sample_wsgi"]).code(0);
     assert_eq!(node.get("/sample_wsgi").status, 404);
     assert_eq!(traces(&node, "sample_wsgi"), Vec::<PathBuf>::new());
+    node.stop();
+}
+
+#[test]
+fn a_release_that_does_not_get_ready_is_given_up_by_ctrl_c_and_by_the_timeout() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let plugin = Plugin::python("patient", programs::SERVES);
+    install(&node, &release(&node, &plugin.write(&node.path("work"))));
+    let old = node.pids("app.patient.main");
+    let never = format!("import time\ntime.sleep(600)\n{}", programs::SERVES);
+    let plugin = Plugin::python("patient", &never).key("general", "_release", "2");
+    let file = release(&node, &plugin.write(&node.path("work")));
+    let workers = || node.watcher("app.patient.main").workers.len();
+    let nothing_has_changed = || {
+        until("what was begun is given up", PATIENCE, || workers() == 1);
+        assert_eq!(node.pids("app.patient.main"), old);
+        assert_eq!(node.get("/patient").text(), "hello from patient");
+        let releases = std::fs::read_dir(node.path("var/releases/patient")).unwrap();
+        assert_eq!(releases.count(), 1, "the staged release is left");
+    };
+
+    let mut command = node.command(&["install", &file.to_string_lossy()]);
+    command.stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    until("the new release is being started", PATIENCE, || workers() == 2);
+    kill(child.id(), Signal::INT);
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("interrupted: nothing has changed"), "{said}");
+    nothing_has_changed();
+
+    let Ran { stderr, .. } =
+        node.mfserv(&["install", &file.to_string_lossy(), "--timeout", "1"]).code(TIMEOUT);
+    assert!(stderr.contains("app.patient.main: 0 of 1 new workers are ready"), "{stderr}");
+    assert!(stderr.contains("what served before goes on serving"), "{stderr}");
+    nothing_has_changed();
     node.stop();
 }

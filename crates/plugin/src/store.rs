@@ -28,7 +28,8 @@ pub use forecast::{Forecast, forecast};
 pub use foreign::foreign_files;
 pub use install::{InstallOptions, Prepare, Prepared, Staged, install, postinstall, stage};
 pub use links::{
-    Installed, Origin, current, dev_link, list, list_of, remove_unlinked, uninstall, unlink,
+    DevLink, Installed, Origin, current, dev_link, list, list_of, prepare_dev_link,
+    remove_unlinked, uninstall, unlink,
 };
 pub use releases::{KEPT, Release, releases, remove_releases};
 pub use repackage::{Repackaged, repackage};

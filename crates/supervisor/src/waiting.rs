@@ -46,11 +46,9 @@ impl Waiting {
                 Until::Prepared if watcher.failed_prepared > before => {
                     return Some(Err(failed(watcher)));
                 }
-                Until::Prepared => there &= watcher.is_prepared(),
-                Until::Gone => there &= watcher.workers.is_empty(),
-                Until::Tried => there &= failing || watcher.settled(),
                 Until::Settled if failing => return Some(Err(failed(watcher))),
-                Until::Settled => there &= watcher.settled(),
+                Until::Tried => there &= failing || self.is_reached(watcher),
+                _ => there &= self.is_reached(watcher),
             }
         }
         if there {
@@ -60,19 +58,42 @@ impl Waiting {
     }
 
     fn too_late(&self, all: &BTreeMap<WatcherName, Watcher>) -> Diagnostic {
-        let late: Vec<String> = self
-            .watchers
-            .iter()
-            .filter_map(|name| all.get(name))
-            .filter(
-                |w| if self.until == Until::Gone { !w.workers.is_empty() } else { !w.settled() },
-            )
-            .map(|w| format!("{}: {} of {} ready, {}", w.name, w.ready(), w.count, w.state()))
-            .collect();
-        Diagnostic::error("it takes longer than it was given")
-            .kind(Kind::Timeout)
-            .because(late.join("; "))
-            .help("`mfserv status` shows where it is; `mfserv logs` shows what it says")
+        let late = self.watchers.iter().filter_map(|name| all.get(name));
+        let late = late.filter(|watcher| !self.is_reached(watcher));
+        let problem = Diagnostic::error("it takes longer than it was given").kind(Kind::Timeout);
+        let problem = late.fold(problem, |problem, w| problem.because(self.state_of(w)));
+        problem.help(match self.until {
+            Until::Prepared => {
+                "what served before goes on serving; `mfserv logs` shows what the new workers say"
+            }
+            _ => "`mfserv status` shows where it is; `mfserv logs` shows what it says",
+        })
+    }
+
+    /// It is where it should be.
+    fn is_reached(&self, watcher: &Watcher) -> bool {
+        match self.until {
+            Until::Prepared => watcher.is_prepared(),
+            Until::Gone => watcher.workers.is_empty(),
+            Until::Tried | Until::Settled => watcher.settled(),
+        }
+    }
+
+    fn state_of(&self, watcher: &Watcher) -> String {
+        let name = &watcher.name;
+        match self.until {
+            Until::Prepared => {
+                let (ready, all) = watcher.prepared();
+                format!("{name}: {ready} of {all} new workers are ready")
+            }
+            Until::Gone => format!("{name}: {} workers still live", watcher.workers.len()),
+            _ => format!(
+                "{name}: {} of {} ready, {}",
+                watcher.ready(),
+                watcher.count,
+                watcher.state()
+            ),
+        }
     }
 }
 

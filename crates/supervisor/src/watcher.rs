@@ -128,8 +128,15 @@ impl Watcher {
 
     /// Its prepared workers are ready, all of them.
     pub fn is_prepared(&self) -> bool {
-        let mut prepared = self.workers.values().filter(|w| w.prepared);
-        prepared.all(|w| w.phase() == Phase::Ready)
+        let (ready, all) = self.prepared();
+        ready == all
+    }
+
+    /// How many of its prepared workers are ready, and how many there are.
+    pub fn prepared(&self) -> (usize, usize) {
+        let prepared = self.workers.values().filter(|w| w.prepared);
+        let ready = prepared.clone().filter(|w| w.phase() == Phase::Ready);
+        (ready.count(), prepared.count())
     }
 
     /// Nothing is wanted of it and nothing lives of it.

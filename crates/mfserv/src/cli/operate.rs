@@ -7,7 +7,7 @@ use clap_complete::ArgValueCompleter;
 use mfserv_core::status::Status;
 use mfserv_core::wire::keeper as keep;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_plugin::Progress;
+use mfserv_plugin::{Cancel, Progress};
 
 use super::completions;
 use super::keeper::{self, LOOK, QUICK};
@@ -45,13 +45,24 @@ impl Wait {
         what: &str,
         ask: impl Fn(u64) -> Ask,
     ) -> Result<Applied, Diagnostic> {
+        self.ask_unless(places, what, &Cancel::default(), ask)
+    }
+
+    /// [`Wait::ask`], unless the user has enough of it.
+    pub fn ask_unless(
+        &self,
+        places: &Places,
+        what: &str,
+        cancel: &Cancel,
+        ask: impl Fn(u64) -> Ask,
+    ) -> Result<Applied, Diagnostic> {
         let mut steps = Steps::new();
         let seconds = self.seconds();
         if seconds > 0 {
             steps.step(what);
         }
         let patience = QUICK + Duration::from_secs(seconds * 2 + 60);
-        client::ask(&places.control_socket(), &ask(seconds), patience)
+        client::ask_unless(&places.control_socket(), &ask(seconds), patience, cancel)
     }
 
     fn say(&self, applied: &Applied) -> Result<Outcome, Diagnostic> {

@@ -47,7 +47,7 @@ fn ensure_base(
 }
 
 /// Ctrl-C stops the programs that an operation runs, and leaves nothing half done.
-fn cancel() -> Result<Cancel, Diagnostic> {
+pub fn cancel() -> Result<Cancel, Diagnostic> {
     Cancel::by_signals().map_err(|e| Diagnostic::error("signals cannot be caught").because(e))
 }
 
@@ -116,12 +116,28 @@ struct Changed {
 
 /// Starts the workers of a release that is not current yet beside those that serve, and
 /// waits until all are ready. If one fails, nothing has changed.
-fn try_release(places: &Places, wait: &Wait, plugin: &str, dir: &Path) -> Result<(), Diagnostic> {
-    if !is_running(places) {
-        return Ok(());
+fn try_release(
+    places: &Places,
+    wait: &Wait,
+    (plugin, dir): (&str, &Path),
+    cancel: &Cancel,
+) -> Result<(), Diagnostic> {
+    if !wait.no_wait && is_running(places) {
+        let ask = |wait_s| Ask::Prepare { plugin: plugin.into(), dir: dir.to_owned(), wait_s };
+        let what = "starting the new release beside the old one";
+        let ready = wait.ask_unless(places, what, cancel, ask);
+        last_moment(cancel)?;
+        ready?;
     }
-    let ask = |wait_s| Ask::Prepare { plugin: plugin.into(), dir: dir.to_owned(), wait_s };
-    wait.ask(places, "starting the new release beside the old one", ask).map(drop)
+    last_moment(cancel)
+}
+
+/// Ctrl-C before what was prepared becomes current: nothing has changed.
+pub fn last_moment(cancel: &Cancel) -> Result<(), Diagnostic> {
+    match cancel.is_cancelled() {
+        true => Err(Diagnostic::error("interrupted: nothing has changed")),
+        false => Ok(()),
+    }
 }
 
 /// Lets a release serve that has just become current, and says what was done.

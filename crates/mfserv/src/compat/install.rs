@@ -14,7 +14,7 @@ use super::lines::Line;
 use super::{failed, only_own_base_dir, places, reload};
 use crate::cli::keeper::LOOK;
 use crate::cli::plugins::install::{Stage, stage};
-use crate::cli::plugins::{dangers_in, is_running};
+use crate::cli::plugins::{cancel, dangers_in, is_running, last_moment};
 use crate::cli::report::{self, Outcome};
 use crate::cli::{complain, print};
 use crate::control::protocol::Ask;
@@ -135,12 +135,18 @@ pub fn put(
     new_name: Option<String>,
     replace: bool,
 ) -> Result<(Vec<Diagnostic>, Vec<String>), Diagnostic> {
-    let wanted = || Stage { replace, new_name: new_name.clone(), clean: false };
+    let cancel = cancel()?;
+    let wanted =
+        || Stage { replace, new_name: new_name.clone(), clean: false, cancel: cancel.clone() };
     let staged = in_turn(|| stage(places, file, wanted(), &mut Silent))?;
     if replace && is_running(places) {
         let (plugin, dir) = (staged.spec.name.clone(), staged.dir.clone());
-        super::ask(places, &Ask::Prepare { plugin, dir, wait_s: PATIENCE_S }, PATIENCE_S)?;
+        let ask = Ask::Prepare { plugin, dir, wait_s: PATIENCE_S };
+        let ready = super::ask_unless(places, &ask, PATIENCE_S, &cancel);
+        last_moment(&cancel)?;
+        ready?;
     }
+    last_moment(&cancel)?;
     let dangers = dangers_in(&staged.dir, &staged.spec);
     let (_, warnings) = staged.commit()?;
     reload(places, if replace { PATIENCE_S } else { 0 })?;

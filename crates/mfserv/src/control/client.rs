@@ -8,6 +8,7 @@ use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use mfserv_core::{Diagnostic, Kind};
+use mfserv_plugin::Cancel;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
@@ -20,6 +21,16 @@ pub fn ask<T: DeserializeOwned>(
     ask: &Ask,
     patience: Duration,
 ) -> Result<T, Diagnostic> {
+    ask_unless(socket, ask, patience, &Cancel::default())
+}
+
+/// [`fn@ask`], unless the user has enough of waiting: then the daemon sees that nobody waits.
+pub fn ask_unless<T: DeserializeOwned>(
+    socket: &Path,
+    ask: &Ask,
+    patience: Duration,
+    cancel: &Cancel,
+) -> Result<T, Diagnostic> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -31,8 +42,19 @@ pub fn ask<T: DeserializeOwned>(
                 .because(format!("no answer within {} s", patience.as_secs()))
                 .help("`mfserv events` shows what it is doing")
         };
-        tokio::time::timeout(patience, exchange(socket, ask)).await.map_err(late)?
+        tokio::select! {
+            answer = tokio::time::timeout(patience, exchange(socket, ask)) => {
+                answer.map_err(late)?
+            }
+            () = cancelled(cancel) => Err(Diagnostic::error("interrupted")),
+        }
     })
+}
+
+async fn cancelled(cancel: &Cancel) {
+    while !cancel.is_cancelled() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn exchange<T: DeserializeOwned>(socket: &Path, ask: &Ask) -> Result<T, Diagnostic> {

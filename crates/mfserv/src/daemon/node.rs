@@ -194,7 +194,17 @@ impl Node {
         let node = self.clone();
         Arc::new(move |ask| {
             let node = node.clone();
-            Box::pin(async move { node.answer(ask).await })
+            let givable_up = matches!(ask, Ask::Prepare { .. });
+            let answer = async move { node.answer(ask).await };
+            // A change is carried out to its end, also when whoever asked has gone; a release
+            // that nobody waits for is given up.
+            match givable_up {
+                true => Box::pin(answer),
+                false => Box::pin(async {
+                    let answered = tokio::spawn(answer).await;
+                    answered.unwrap_or_else(|e| Err(Diagnostic::error("it failed").because(e)))
+                }),
+            }
         })
     }
 

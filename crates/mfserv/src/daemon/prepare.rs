@@ -9,11 +9,27 @@ use mfserv_core::names::WatcherName;
 use mfserv_core::plan::PluginState;
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_supervisor::Until;
+use mfserv_supervisor::{Handle, Until};
 
 use super::node::Node;
 use super::reconcile::make;
 use crate::control::protocol::Applied;
+
+/// Workers that are being prepared. They are given up if they do not become ready, and if
+/// whoever asked for them has gone.
+struct Attempt<'a> {
+    supervisor: &'a Handle,
+    /// `None` when they are ready.
+    names: Option<Vec<WatcherName>>,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if let Some(names) = self.names.take() {
+            self.supervisor.abandon(names);
+        }
+    }
+}
 
 impl Node {
     /// Starts what a plan with this release would run, and waits until it is ready.
@@ -53,13 +69,12 @@ impl Node {
         };
         let specs: Vec<WatcherSpec> = plan.watchers.values().filter(beside).cloned().collect();
         let names: Vec<WatcherName> = specs.iter().map(|spec| spec.name.clone()).collect();
-        self.parts.supervisor.prepare(specs);
+        let supervisor = &self.parts.supervisor;
+        let mut attempt = Attempt { supervisor, names: Some(names.clone()) };
+        supervisor.prepare(specs);
         let patience = Duration::from_secs(wait_s);
-        let ready = self.parts.supervisor.wait(Until::Prepared, names.clone(), patience).await;
-        if let Err(problem) = ready {
-            self.parts.supervisor.abandon(names);
-            return Err(problem);
-        }
+        supervisor.wait(Until::Prepared, names.clone(), patience).await?;
+        attempt.names = None;
         let names: Vec<&str> = names.iter().map(WatcherName::as_str).collect();
         Ok(Applied {
             generation,

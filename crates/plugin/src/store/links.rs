@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{lock, releases};
 use crate::archive::read_metadata;
-use crate::disk;
+use crate::disk::{self, Lock};
 use crate::home::Home;
 use crate::label;
 
@@ -118,30 +118,55 @@ fn packed_version(dir: &Path) -> (String, String) {
         .unwrap_or_else(|| ("error".into(), "error".into()))
 }
 
+/// A developer's directory that may become the current plugin of its name. While this lives,
+/// no other command changes the set of plugins.
+pub struct DevLink<'a> {
+    home: &'a Home,
+    name: String,
+    dir: PathBuf,
+    /// It is linked already.
+    done: bool,
+    _lock: Lock,
+}
+
 /// Makes a developer's directory the current plugin of its name; returns it.
 /// Done again with the same directory, nothing changes. A packed plugin of that
 /// name refuses.
 pub fn dev_link(home: &Home, dir: &Path) -> Result<Installed, Diagnostic> {
+    prepare_dev_link(home, dir)?.commit()
+}
+
+/// Whether [`dev_link`] may be done; nothing is changed yet.
+pub fn prepare_dev_link<'a>(home: &'a Home, dir: &Path) -> Result<DevLink<'a>, Diagnostic> {
     let dir = fs::canonicalize(dir).map_err(|e| disk::failed("read", dir, e))?;
     let name = label::read_name(&dir)?;
     let _lock = lock(home)?;
     releases::sweep(home);
     let link = home.link(&name);
+    let mut done = false;
     if fs::symlink_metadata(&link).is_ok() {
         let there = look(home, &home.plugins(), name.clone());
-        if there.dir == dir {
-            return Ok(there);
-        }
-        if there.origin != Origin::Dev || !link.is_symlink() {
+        done = there.dir == dir;
+        if !done && (there.origin != Origin::Dev || !link.is_symlink()) {
             return Err(Diagnostic::error(format!("the plugin {name} is already installed"))
                 .kind(Kind::Refused)
                 .because(format!("from {}", there.dir.display()))
                 .help(format!("mfserv uninstall {name}")));
         }
     }
-    disk::create_dir(&home.plugins())?;
-    disk::relink(&link, &dir)?;
-    Ok(look(home, &home.plugins(), name))
+    Ok(DevLink { home, name, dir, done, _lock })
+}
+
+impl DevLink<'_> {
+    /// Makes it the current one.
+    pub fn commit(self) -> Result<Installed, Diagnostic> {
+        let plugins = self.home.plugins();
+        if !self.done {
+            disk::create_dir(&plugins)?;
+            disk::relink(&self.home.link(&self.name), &self.dir)?;
+        }
+        Ok(look(self.home, &plugins, self.name))
+    }
 }
 
 /// Removes the link of a plugin, and no file of it: from here it is not

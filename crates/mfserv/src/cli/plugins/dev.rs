@@ -37,6 +37,9 @@ pub struct Dev {
 impl Dev {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let mut steps = Steps::new();
+        places.create()?;
+        // A refusal comes before a build, which takes long.
+        drop(store::prepare_dev_link(&Home::new(places.home()), &self.dir)?);
         let report = build_in(places, &self.dir, &mut steps)?;
         let plugin = link(places, &self.dir, &mut steps)?;
         steps.finish();
@@ -76,11 +79,13 @@ pub fn link(
     steps: &mut dyn Progress,
 ) -> Result<store::Installed, Diagnostic> {
     let home = Home::new(places.home());
+    // Before the hook, which may change data that belong to what is installed.
+    let linking = store::prepare_dev_link(&home, dir)?;
     let module = configure::module(places, &[])?;
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let prepared = installed::prepare(places, &dir, &module).map_err(first)?;
     prepared.warnings.iter().for_each(report::print_problem);
     say_dangers(&dir, &prepared.spec);
     store::postinstall(&home, &dir, &prepared, &cancel()?, steps)?;
-    store::dev_link(&home, &dir)
+    linking.commit()
 }

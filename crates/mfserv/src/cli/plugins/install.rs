@@ -6,7 +6,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::store::{self, InstallOptions, Origin, Staged};
-use mfserv_plugin::{Home, Progress, archive, base};
+use mfserv_plugin::{Cancel, Home, Progress, archive, base};
 
 use super::{Changed, cancel, ensure_base, first, reload, say_dangers, take_over, try_release};
 use crate::cli::completions;
@@ -36,13 +36,14 @@ impl Install {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         places.create()?;
         let mut steps = Steps::new();
-        let wanted = Stage { replace: true, new_name: self.new_name, clean: self.clean };
+        let cancel = cancel()?;
+        let (new_name, clean) = (self.new_name, self.clean);
+        let wanted = Stage { replace: true, new_name, clean, cancel: cancel.clone() };
         let staged = stage(places, &self.file, wanted, &mut steps)?;
         steps.finish();
         say_dangers(&staged.dir, &staged.spec);
-        if !self.wait.no_wait {
-            start_beside(places, &staged, &self.wait)?;
-        }
+        // If a worker of it fails, the staged release is dropped and nothing has changed.
+        try_release(places, &self.wait, (&staged.spec.name, &staged.dir), &cancel)?;
         take_over(places, &self.wait, staged.commit()?, "is installed")
     }
 }
@@ -80,6 +81,8 @@ pub struct Stage {
     pub new_name: Option<String>,
     /// Remove the oldest releases even if the app has left files in them.
     pub clean: bool,
+    /// When to give it up.
+    pub cancel: Cancel,
 }
 
 /// Makes a package the next release of its plugin, not current yet.
@@ -104,16 +107,10 @@ pub fn stage(
         new_name: wanted.new_name,
         clean: wanted.clean,
         limits: archive::Limits::default(),
-        cancel: cancel()?,
+        cancel: wanted.cancel,
         prepare: &prepare,
     };
     store::stage(&Home::new(places.home()), file, &options, steps)
-}
-
-/// The old release serves until every worker of the new one is ready; if one fails, the
-/// staged release is to be dropped, and nothing has changed.
-pub fn start_beside(places: &Places, staged: &Staged, wait: &Wait) -> Result<(), Diagnostic> {
-    try_release(places, wait, &staged.spec.name, &staged.dir)
 }
 
 #[derive(Debug, Args)]

@@ -111,13 +111,12 @@ impl Rollback {
         let module = configure::module(places, &[])?;
         let prepare = |dir: &Path| installed::prepare(places, dir, &module).map_err(first);
         let mut steps = Steps::new();
+        let cancel = cancel()?;
         let chosen =
-            store::rollback(&home, &self.name, self.number, &prepare, &cancel()?, &mut steps)?;
+            store::rollback(&home, &self.name, self.number, &prepare, &cancel, &mut steps)?;
         steps.finish();
         // If a worker of it fails, the present release goes on and nothing has changed.
-        if !self.wait.no_wait {
-            try_release(places, &self.wait, &self.name, &chosen.dir)?;
-        }
+        try_release(places, &self.wait, (&self.name, &chosen.dir), &cancel)?;
         take_over(places, &self.wait, chosen.commit()?, "is current again")
     }
 }
