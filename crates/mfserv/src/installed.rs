@@ -10,7 +10,7 @@ use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::{Diagnostic, Kind, Location};
 use mfserv_plugin::base::{self, BaseEnvironment};
 use mfserv_plugin::environment::{Placed, environment};
-use mfserv_plugin::store::Prepared;
+use mfserv_plugin::store::{self, Prepared};
 use mfserv_plugin::{Home, label};
 
 use crate::configure::{self, Module};
@@ -157,16 +157,11 @@ fn read_spec_with(
     dir: &Path,
     module: &Module,
 ) -> Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>> {
-    if let Some(gone) = std::fs::read_link(dir).ok().filter(|_| !dir.exists()) {
-        return Err(vec![
-            Diagnostic::error(format!("the directory of plugin {name} has gone"))
-                .kind(Kind::BadConfiguration)
-                .because(format!("{} leads to {}", dir.display(), gone.display()))
-                .help(format!(
-                    "put it back; or link another one: `mfserv dev DIR`; or `mfserv uninstall \
-                     {name}`. Workers that live go on serving"
-                )),
-        ]);
+    if dir.is_symlink() && !dir.exists() {
+        let known = overrides_of.and_then(|home| store::current(home, name).ok());
+        if let Some(gone) = known.and_then(|plugin| plugin.problem) {
+            return Err(vec![gone.because("workers that live go on serving")]);
+        }
     }
     let known = label::read_name(dir).map_err(|problem| vec![problem])?;
     if known != name {

@@ -120,6 +120,43 @@ fn what_can_not_be_gone_back_to_is_refused_with_its_reason() {
 }
 
 #[test]
+fn when_the_directory_of_the_current_release_has_gone_another_one_or_a_new_one_repairs_it() {
+    let _turn = Turn::cheap();
+    let node = node();
+    two_static_releases(&node);
+    node.start();
+    let dir = node.path("var/releases/sample_static/2");
+    std::fs::remove_dir_all(&dir).unwrap();
+    let list: Value =
+        serde_json::from_str(&node.mfserv(&["list", "--json"]).code(0).stdout).unwrap();
+    assert_eq!(list[0]["origin"]["packed"], 2, "{list}");
+    let ran = node.mfserv(&["info", "sample_static"]).code(4);
+    assert!(ran.stderr.contains("has gone") && ran.stderr.contains("rollback"), "{ran:?}");
+    node.mfserv(&["rollback", "sample_static"]).code(0);
+    assert_eq!(current(&node, "sample_static"), 1);
+    assert!(node.get("/sample_static/").text().contains("default home page"));
+
+    std::fs::remove_dir_all(node.path("var/releases/sample_static/1")).unwrap();
+    install(&node, &release(&node, &node.path("work/sample_static")));
+    assert_eq!(current(&node, "sample_static"), 2, "its number is another one");
+    assert!(node.get("/sample_static/").text().contains("second edition"));
+    node.stop();
+}
+
+#[test]
+fn a_directory_of_plugins_that_can_not_be_read_is_said_and_not_shown_as_empty() {
+    let _turn = Turn::cheap();
+    let node = node();
+    two_static_releases(&node);
+    let plugins = node.path("var/plugins");
+    std::fs::rename(&plugins, node.path("var/away")).unwrap();
+    // what a directory of another user is to root too: nothing that can be listed
+    std::fs::write(&plugins, "").unwrap();
+    let ran = node.mfserv(&["list"]).code(1);
+    assert!(ran.stdout.is_empty() && ran.stderr.contains("can't read"), "{ran:?}");
+}
+
+#[test]
 fn a_release_whose_configuration_is_refused_now_is_not_gone_back_to() {
     let _turn = Turn::cheap();
     let node = node();

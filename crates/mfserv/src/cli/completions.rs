@@ -121,7 +121,7 @@ fn starting_with(
 
 fn installed() -> Vec<Installed> {
     let Ok(places) = Places::choose(home_on_the_line().as_deref()) else { return Vec::new() };
-    store::list(&Home::new(places.home()))
+    store::list(&Home::new(places.home())).unwrap_or_default()
 }
 
 /// `--home` in the line that is being typed.

@@ -50,7 +50,7 @@ pub fn list() -> Result<Outcome, Diagnostic> {
         return failed();
     }
     let places = places()?;
-    let all = installed(&places, args.plugins_base_dir.as_deref());
+    let all = installed(&places, args.plugins_base_dir.as_deref())?;
     if args.json {
         let listed: Vec<Listed<'_>> = all.iter().map(listed).collect();
         print(&indented_by_4(&listed)?);
@@ -71,7 +71,7 @@ pub fn list() -> Result<Outcome, Diagnostic> {
     Ok(Outcome::Done)
 }
 
-fn installed(places: &Places, asked: Option<&Path>) -> Vec<Installed> {
+fn installed(places: &Places, asked: Option<&Path>) -> Result<Vec<Installed>, Diagnostic> {
     store::list_of(&Home::new(places.home()), &base_dir(places, asked))
 }
 
@@ -112,7 +112,7 @@ impl Named {
     }
 
     fn installed(&self, places: &Places) -> Option<Installed> {
-        let all = installed(places, self.plugins_base_dir.as_deref());
+        let all = installed(places, self.plugins_base_dir.as_deref()).unwrap_or_default();
         all.into_iter().find(|plugin| plugin.name == self.name_or_file)
     }
 }

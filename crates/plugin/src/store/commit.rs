@@ -30,7 +30,7 @@ pub(super) fn switch<'a>(
     warnings.extend(report_before(home, plugin));
     let overrides = OverrideFile::stage(home, plugin, &home.release(plugin, number))?;
     disk::create_dir(&home.plugins())?;
-    let target = Path::new("../releases").join(plugin).join(number.to_string());
+    let target = releases::link_target(plugin).join(number.to_string());
     disk::relink(&home.link(plugin), &target)?;
     Ok(Switched { home, plugin, number, overrides, warnings })
 }

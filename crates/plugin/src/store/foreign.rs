@@ -45,6 +45,9 @@ pub fn foreign_files(release: &Path) -> Option<Vec<String>> {
 
 /// Says which files an app has left in a release, if it has.
 pub(super) fn report(number: u32, release: &Path) -> Option<Diagnostic> {
+    if !release.is_dir() {
+        return None;
+    }
     let Some(files) = foreign_files(release) else {
         return Some(
             Diagnostic::warning(format!("release {number} is kept: {}", release.display()))

@@ -122,7 +122,7 @@ pub fn stage(
     let prepared = (options.prepare)(&dir)?;
     persistent::link(
         &dir,
-        before.as_ref().map(|before| before.dir.as_path()),
+        before.as_ref().map(|before| before.dir.as_path()).filter(|dir| dir.is_dir()),
         &home.plugin_data(name),
         &prepared.spec.general.persistent_paths,
     )?;
@@ -183,9 +183,15 @@ pub(super) fn check_place(
         Origin::Packed(_) => {
             Err(refused.because(format!("version {}, release {}", there.version, there.release)))
         }
-        Origin::Dev | Origin::Internal => Err(refused
+        Origin::Dev | Origin::Internal if there.link.is_symlink() => Err(refused
             .because(format!("it is a link to {}", there.dir.display()))
             .help(format!("mfserv uninstall {plugin}"))),
+        Origin::Dev | Origin::Internal => Err(refused
+            .because(format!("{} is a directory, as the predecessor makes it", there.dir.display()))
+            .help(format!(
+                "move it away, with what the app has written in it; or remove it: `mfserv \
+                 uninstall {plugin}`"
+            ))),
     }
 }
 

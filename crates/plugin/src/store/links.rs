@@ -1,6 +1,7 @@
 //! The links in `var/plugins`: what is installed.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use mfserv_core::names::check_plugin_name;
@@ -44,25 +45,39 @@ pub struct Installed {
     pub problem: Option<Diagnostic>,
 }
 
-/// What is installed, by name. Broken ones are in the list, with their problem.
-pub fn list(home: &Home) -> Vec<Installed> {
+/// What is installed, by name. Broken ones are in the list, with their problem. A directory
+/// that is there and can't be read is an error, and not an empty list.
+pub fn list(home: &Home) -> Result<Vec<Installed>, Diagnostic> {
     list_of(home, &home.plugins())
 }
 
 /// The same, for another base directory of plugins.
-pub fn list_of(home: &Home, plugins: &Path) -> Vec<Installed> {
-    let Ok(entries) = fs::read_dir(plugins) else { return Vec::new() };
+pub fn list_of(home: &Home, plugins: &Path) -> Result<Vec<Installed>, Diagnostic> {
+    let entries = match fs::read_dir(plugins) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(unreadable(plugins, e)),
+    };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let mut names: Vec<String> =
         names.filter(|name| name != "base" && !name.starts_with('.')).collect();
     names.sort();
-    names.into_iter().map(|name| look(home, plugins, name)).collect()
+    Ok(names.into_iter().map(|name| look(home, plugins, name)).collect())
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> Diagnostic {
+    disk::failed("read", path, error).help("be the user whose plugins these are")
 }
 
 /// The installed plugin of a name. Refused with kind [`Kind::Failed`] if there is none.
 pub fn current(home: &Home, plugin: &str) -> Result<Installed, Diagnostic> {
-    if check_plugin_name(plugin).is_err() || fs::symlink_metadata(home.link(plugin)).is_err() {
-        let names: Vec<String> = list(home).into_iter().map(|one| one.name).collect();
+    let link = home.link(plugin);
+    let there = match fs::symlink_metadata(&link) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => return Err(unreadable(&link, e)),
+        found => found.is_ok(),
+    };
+    if check_plugin_name(plugin).is_err() || !there {
+        let names: Vec<String> = list(home)?.into_iter().map(|one| one.name).collect();
         let error = Diagnostic::error(format!("the plugin {plugin} is not installed"));
         return Err(match names.is_empty() {
             true => error,
@@ -74,20 +89,60 @@ pub fn current(home: &Home, plugin: &str) -> Result<Installed, Diagnostic> {
 
 fn look(home: &Home, plugins: &Path, name: String) -> Installed {
     let link = plugins.join(&name);
-    let dir = fs::canonicalize(&link);
-    let problem = match &dir {
-        Err(e) => Some(disk::failed("read", &link, e)),
-        Ok(dir) => problem_of(dir, &name),
+    let (dir, problem) = match fs::canonicalize(&link) {
+        Ok(dir) => {
+            let problem = problem_of(&dir, &name);
+            (dir, problem)
+        }
+        Err(e) => {
+            let dir = said_by(home, &name, &link);
+            let problem = gone(home, &name, &dir, e);
+            (dir, Some(problem))
+        }
     };
-    let dir = dir.unwrap_or_else(|_| link.clone());
     let origin = origin(home, &name, &dir);
     let (version, release) = match (&problem, origin) {
         (Some(_), _) => ("error".into(), "error".into()),
-        (None, Origin::Dev) => ("dev_link".into(), "dev_link".into()),
+        (None, Origin::Dev) if link.is_symlink() => ("dev_link".into(), "dev_link".into()),
         (None, Origin::Internal) => (env!("CARGO_PKG_VERSION").into(), "1".into()),
-        (None, Origin::Packed(_)) => packed_version(&dir),
+        (None, Origin::Dev | Origin::Packed(_)) => packed_version(&dir),
     };
     Installed { name, origin, dir, link, version, release, problem }
+}
+
+/// Where a link leads whose end is not there: for a release, its directory.
+fn said_by(home: &Home, name: &str, link: &Path) -> PathBuf {
+    let Ok(target) = fs::read_link(link) else { return link.to_owned() };
+    let number = target.strip_prefix(releases::link_target(name)).ok().and_then(number_in);
+    match number {
+        Some(number) => home.release(name, number),
+        None => link.parent().map_or(target.clone(), |plugins| plugins.join(&target)),
+    }
+}
+
+fn number_in(path: &Path) -> Option<u32> {
+    path.to_str()?.parse().ok()
+}
+
+fn gone(home: &Home, name: &str, dir: &Path, error: std::io::Error) -> Diagnostic {
+    if error.kind() != ErrorKind::NotFound {
+        return unreadable(dir, error);
+    }
+    let help = match origin(home, name, dir) {
+        Origin::Packed(_) => format!(
+            "`mfserv releases {name}` lists the others, `mfserv rollback {name} NUMBER` goes to \
+             one, `mfserv install FILE` makes a new one"
+        ),
+        Origin::Dev | Origin::Internal => {
+            format!(
+                "put it back; or link another one: `mfserv dev DIR`; or `mfserv uninstall {name}`"
+            )
+        }
+    };
+    Diagnostic::error(format!("the directory of plugin {name} has gone"))
+        .kind(Kind::BadConfiguration)
+        .because(format!("its link leads to {}", dir.display()))
+        .help(help)
 }
 
 fn problem_of(dir: &Path, name: &str) -> Option<Diagnostic> {

@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
 
+use super::links::{Origin, current};
 use super::{foreign, persistent};
 use crate::disk;
 use crate::home::Home;
@@ -64,9 +65,20 @@ pub(super) fn number_of(home: &Home, plugin: &str, dir: &Path) -> Option<u32> {
     inside.then(|| dir.file_name()?.to_str()?.parse().ok()).flatten()
 }
 
-/// The number of the next release.
+/// What the link of a plugin says, before the number of its release.
+pub(super) fn link_target(plugin: &str) -> PathBuf {
+    Path::new("../releases").join(plugin)
+}
+
+/// The number of the next release. That of the current one is taken, even if its directory
+/// has gone: what is made there would be current at once.
 pub(super) fn next_number(home: &Home, plugin: &str) -> u32 {
-    releases(home, plugin).last().map_or(1, |last| last.number.saturating_add(1))
+    let current = match current(home, plugin).map(|there| there.origin) {
+        Ok(Origin::Packed(number)) => number,
+        _ => 0,
+    };
+    let last = releases(home, plugin).last().map_or(0, |last| last.number);
+    last.max(current).saturating_add(1)
 }
 
 /// Says that a release that is current counts; the last write to it.

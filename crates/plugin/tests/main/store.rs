@@ -36,7 +36,7 @@ fn a_package_becomes_a_numbered_release_and_a_link_and_leaves_nothing_when_unins
     assert!(read_installed(&dir).is_err());
     let overrides = fs::read_to_string(node.home.override_file("foo")).unwrap();
     assert!(overrides.contains("# prefix_based_routing_extra_routes=null"), "{overrides}");
-    assert_eq!(store::list(&node.home), [installed]);
+    assert_eq!(store::list(&node.home).unwrap(), [installed]);
     assert!(uninstall(&node.home, "foo", false).unwrap().1.is_empty());
     assert!(
         !tree(node.home.root()).iter().any(|path| path.contains("foo")),
@@ -197,7 +197,7 @@ fn the_list_has_internal_and_broken_plugins_too() {
     let welcome = materialise_welcome(&node.home).unwrap();
     dev_link(&node.home, &welcome).unwrap();
     std::os::unix::fs::symlink("/nowhere", node.home.link("gone")).unwrap();
-    let list = store::list(&node.home);
+    let list = store::list(&node.home).unwrap();
     let names: Vec<&str> = list.iter().map(|one| one.name.as_str()).collect();
     assert_eq!(names, ["gone", "welcome"]);
     assert!(list[0].problem.is_some() && list[0].version == "error");
@@ -373,7 +373,8 @@ fn a_package_is_installed_under_another_name_when_asked() {
     assert_eq!(installed.name, "bar");
     assert_eq!(read_installed(&installed.dir).unwrap().name, "bar");
     assert!(node.home.override_file("bar").is_file());
-    let names: Vec<String> = store::list(&node.home).into_iter().map(|one| one.name).collect();
+    let names: Vec<String> =
+        store::list(&node.home).unwrap().into_iter().map(|one| one.name).collect();
     assert_eq!(names, ["bar", "foo"]);
     for bad in ["plugin_x", "../x", "", "base"] {
         let error = install(&node.home, &file, &named(bad), &mut Silent).unwrap_err();

@@ -27,7 +27,7 @@ pub struct List {
 
 impl List {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let all = store::list(&Home::new(places.home()));
+        let all = store::list(&Home::new(places.home()))?;
         if self.json {
             print_json(&all)?;
             return Ok(Outcome::Done);
@@ -71,6 +71,9 @@ impl Info {
         }
         let home = Home::new(places.home());
         let plugin = store::current(&home, &self.name_or_file)?;
+        if let Some(problem) = plugin.problem {
+            return Err(problem);
+        }
         let module = configure::module(places, &[])?;
         let general = installed::own_spec(&plugin.dir, &module).map_err(first)?.general;
         let releases: Vec<String> =
