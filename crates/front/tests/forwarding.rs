@@ -1,5 +1,7 @@
 //! Which request goes where, with which fields; the front's own paths; the access log.
 
+use std::time::Duration;
+
 use mfserv_core::route::{Slots, Target};
 
 use crate::world::*;
@@ -289,16 +291,54 @@ fn clients_beyond_the_limit_wait_until_another_goes() {
     let mut few = table(Slots::Unlimited, true);
     few.server.max_connections = 2;
     let front = world.serving(few, &[&worker]);
-    let mut first = Client::connect(front.address);
-    let mut second = Client::connect(front.address);
-    first.get("/a");
-    second.get("/a");
+    // A request that has begun is no rest.
+    let begun = || {
+        let mut client = Client::connect(front.address);
+        client.send("GET /a HTTP/1.1\r\n");
+        client
+    };
+    let (first, mut second) = (begun(), begun());
     let mut third = Client::connect(front.address);
     third.send("GET /a HTTP/1.1\r\nHost: h\r\n\r\n");
-    second.get("/a");
-    assert_eq!(worker.count(), 3);
+    third.stream.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
+    assert!(third.receive().is_none());
+    assert_eq!(worker.count(), 0);
     drop(first);
+    third.stream.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(third.receive().unwrap().text(), "ok");
+    second.send("Host: h\r\n\r\n");
+    assert_eq!(second.receive().unwrap().text(), "ok");
+}
+
+#[test]
+fn idle_clients_do_not_lock_out_new_ones() {
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut few = table(Slots::Unlimited, true);
+    few.server.max_connections = 4;
+    few.server.keepalive_timeout_ms = 60_000;
+    few.server.header_timeout_ms = 60_000;
+    let mut front = world.serving(few, &[&worker]);
+    // Kept, silent from the beginning, and answered early without an end.
+    let mut kept = Client::connect(front.address);
+    assert_eq!(kept.get("/a").text(), "ok");
+    let mut silent = Client::connect(front.address);
+    until("it is accepted", || front.daemon.stats().connections == 2);
+    let mut early = Client::connect(front.address);
+    early.send("POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 50\r\n\r\n");
+    assert_eq!(early.receive().unwrap().status, 404);
+    let mut busy = Client::connect(front.address);
+    busy.send("GET /a HTTP/1.1\r\n");
+    let mut others: Vec<Client> = (0..3).map(|_| Client::connect(front.address)).collect();
+    for other in &mut others {
+        assert_eq!(other.get("/a").text(), "ok");
+    }
+    assert!(kept.is_closed() && silent.is_closed() && early.is_closed());
+    busy.send("Host: h\r\n\r\n");
+    assert_eq!(busy.receive().unwrap().text(), "ok");
+    // While nobody waits, nobody has to go.
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(front.daemon.stats().connections, 4);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use super::alarm::{Alarm, Bell, Ear};
 use super::buffer::Lent;
 use super::h1::{Fields, HeadScan, Name, Refusal};
 use super::pipe::Pipe;
+use super::resting::Rest;
 use super::trust::{self, Trust};
 use super::wire::Wire;
 
@@ -49,6 +50,7 @@ pub struct Client {
     /// It sends nothing more, or is gone.
     pub ended: bool,
     idle_since: Instant,
+    rest: Rest,
     /// When the first byte of a head came whose last byte came later.
     pub head_since: Option<Instant>,
 }
@@ -104,6 +106,7 @@ impl Client {
             sent: 0,
             ended: false,
             idle_since: Instant::now(),
+            rest: Rest::new(),
             head_since: None,
         }
     }
@@ -154,6 +157,12 @@ impl Client {
 
     /// Waits for a request. `first`: it is the first one of the connection.
     pub async fn next_head(&mut self, patience: Patience, first: bool) -> Arrival {
+        let arrival = self.await_head(patience, first).await;
+        self.rest.end();
+        arrival
+    }
+
+    async fn await_head(&mut self, patience: Patience, first: bool) -> Arrival {
         let mut scan = HeadScan::default();
         let header = patience.header;
         let idle = if first { header } else { patience.idle };
@@ -168,11 +177,15 @@ impl Client {
             }
         }
         let idle_by = self.idle_since + idle;
+        if head_by.is_none() {
+            self.rest.begin(self.idle_since);
+        }
         poll_fn(|cx| {
             while ready!(self.poll_more(cx, idle_by, head_by)) {
                 match scan.find_end(self.inbox.filled()) {
                     Ok(Some(length)) => return Poll::Ready(Arrival::Head(length)),
                     Ok(None) => {
+                        self.rest.end();
                         let since = *self.head_since.get_or_insert_with(Instant::now);
                         head_by.get_or_insert(since + header)
                     }
@@ -205,7 +218,8 @@ impl Client {
             None if closing => idle_by.min(self.idle_since + LAST_REQUEST),
             None => idle_by,
         };
-        if !self.alarm.rings(cx, deadline) {
+        let others_come = head_by.is_none() && self.rest.is_over(cx);
+        if !others_come && !self.alarm.rings(cx, deadline) {
             return Poll::Pending;
         }
         Poll::Ready(head_by.is_none() && self.take_what_just_came())
@@ -420,6 +434,7 @@ impl Client {
         self.out.give_back();
         let mut last = Instant::now();
         let end = last + LINGER;
+        self.rest.begin(last);
         poll_fn(|cx| {
             let mut came = false;
             // A lane lets nobody read without end.
@@ -435,7 +450,8 @@ impl Client {
             }
             let silence = if self.closing.hears(cx) { LAST_REQUEST } else { LINGER_SILENCE };
             let by = end.min(last + silence);
-            if self.alarm.rings(cx, by) { Poll::Ready(()) } else { Poll::Pending }
+            let over = self.rest.is_over(cx) || self.alarm.rings(cx, by);
+            if over { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }

@@ -11,13 +11,18 @@ use std::thread::JoinHandle;
 use mfserv_core::Diagnostic;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::time::Instant;
 
 use super::listener::Listener;
 use super::request_id::RequestIds;
+use super::resting;
 use super::serve;
 use super::state::{Front, InForce};
 use super::wire::Wire;
 
+/// When there are too many clients, one in so many is ended, if they are idle: all are
+/// looked at for it.
+const ROOM_FOR: usize = 64;
 /// Threads of each lane that open and read files.
 const FILE_THREADS: usize = 4;
 
@@ -126,6 +131,8 @@ enum Errand {
     Serve { socket: OwnedFd, address: Option<IpAddr>, counted: Counted },
     /// Accept here.
     Accept(Listener),
+    /// Others come: end the longest rests.
+    MakeRoom,
     /// Go home.
     End,
 }
@@ -200,6 +207,14 @@ impl Lanes {
         let _ = door.errands.send(Errand::Serve { socket, address, counted });
     }
 
+    /// Clients wait that cannot be accepted: others that have been idle for long are ended.
+    pub fn make_room(&self) {
+        for door in self.doors().iter() {
+            // A lane that ends closes all.
+            let _ = door.errands.send(Errand::MakeRoom);
+        }
+    }
+
     /// Requests answered, and requests in work now.
     pub fn requests(&self) -> (u64, u64) {
         let doors = self.doors();
@@ -250,6 +265,7 @@ async fn live(lane: Rc<Lane>, mut errands: UnboundedReceiver<Errand>) {
                 let (front, lanes) = (lane.front.clone(), lane.lanes.clone());
                 tokio::task::spawn_local(listener.serve(front, lanes));
             }
+            Errand::MakeRoom => resting::end_longest(ROOM_FOR, Instant::now()),
             Errand::End => return,
         }
     }

@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mfserv_core::Diagnostic;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags};
 use tokio::io::unix::AsyncFd;
@@ -16,7 +17,7 @@ use super::alarm::Ear;
 use super::lane::Lanes;
 use super::state::Front;
 
-/// After accept(2) failed (out of descriptors, usually).
+/// After accept(2) failed (out of descriptors, usually), and between two looks for room.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// An inherited listening socket.
@@ -61,8 +62,9 @@ impl Listener {
             }
         }
         let mut ending = Ear::new(front.closing.clone());
+        let mut asked = Instant::now();
         loop {
-            let threads = wait_for_room(&front).await;
+            let threads = wait_for_room(&front, &lanes, socket.get_ref(), &mut asked).await;
             let accepted = tokio::select! {
                 biased;
                 () = std::future::poll_fn(|cx| match ending.hears(cx) {
@@ -115,15 +117,31 @@ fn is_of_the_client(why: &std::io::Error) -> bool {
     passing.iter().any(|code| why.raw_os_error() == Some(code.raw_os_error()))
 }
 
-/// While there are as many clients as allowed, others wait in the kernel's queue.
-/// Returns over how many lanes clients are spread.
-async fn wait_for_room(front: &Front) -> usize {
+/// While there are as many clients as allowed, others wait in the kernel's queue, and
+/// idle ones are ended for them. Returns over how many lanes clients are spread.
+/// `asked`: when room was last asked for, which is not often, because all clients are
+/// looked at.
+async fn wait_for_room(
+    front: &Front,
+    lanes: &Lanes,
+    socket: &OwnedFd,
+    asked: &mut Instant,
+) -> usize {
     loop {
         let (max, threads) = front.limits();
         if front.connections() < max || front.closing.has_rung() {
             return threads;
         }
+        if asked.elapsed() >= PAUSE && somebody_waits(socket) {
+            *asked = Instant::now();
+            lanes.make_room();
+        }
         // Bounded, because the limit may also change.
         let _ = tokio::time::timeout(PAUSE, front.closed.notified()).await;
     }
+}
+
+fn somebody_waits(socket: &OwnedFd) -> bool {
+    let mut looked_at = [PollFd::new(socket, PollFlags::IN)];
+    rustix::event::poll(&mut looked_at, Some(&Timespec::default())).is_ok_and(|count| count > 0)
 }

@@ -19,6 +19,7 @@ mod mime;
 mod pipe;
 mod relay;
 mod request_id;
+mod resting;
 mod rewrite;
 mod serve;
 mod state;
