@@ -102,20 +102,25 @@ fn sweep(dir: &Path, of: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
         let file_name = entry.file_name();
-        let Some(rest) = file_name.to_str().and_then(|name| name.strip_prefix('.')) else {
-            continue;
-        };
-        let mut parts = rest.rsplitn(4, '.');
-        let (Some(_count), Some(pid), Some(what), Some(name)) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            continue;
-        };
-        let dead = pid.parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
-        if dead && ["new", "old", "stage"].contains(&what) && of(name) {
+        let Some((name, pid)) = file_name.to_str().and_then(read_beside) else { continue };
+        if of(name) && !Path::new(&format!("/proc/{pid}")).exists() {
             let _ = remove(&entry.path());
         }
     }
+}
+
+/// A name that [`beside`] has made: beside what, and by which process.
+fn read_beside(name: &str) -> Option<(&str, u32)> {
+    let mut parts = name.strip_prefix('.')?.rsplitn(4, '.');
+    let (count, pid, what) = (parts.next()?, parts.next()?, parts.next()?);
+    let name = parts.next()?;
+    let ours = ["new", "old", "stage"].contains(&what) && count.parse::<u64>().is_ok();
+    Some((name, pid.parse().ok()?)).filter(|_| ours)
+}
+
+/// What is called so is not finished, or about to be removed.
+pub(crate) fn is_beside(name: &std::ffi::OsStr) -> bool {
+    name.to_str().and_then(read_beside).is_some()
 }
 
 /// What stays free on a disk that we write to, bytes.

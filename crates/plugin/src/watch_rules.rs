@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
+use crate::disk;
 use crate::label::read_small;
 
 /// The files that the rules are in.
@@ -64,7 +65,9 @@ impl WatchRules {
     }
 
     fn is_excluded(&self, below: &Path, is_dir: bool) -> bool {
-        let hidden = below.components().any(|part| part.as_os_str() == ".git");
+        // What a build is making is no edit either, whatever the rules say.
+        let mut parts = below.components().map(|part| part.as_os_str());
+        let hidden = parts.any(|part| part == ".git" || disk::is_beside(part));
         let named = !below.as_os_str().is_empty()
             && self.excludes.matched_path_or_any_parents(below, is_dir).is_ignore();
         hidden || named
@@ -110,6 +113,8 @@ mod tests {
             ("node_modules/x/index.js", false),
             ("main/__pycache__/wsgi.cpython-311.pyc", false),
             (".git/x.py", false),
+            (".local.stage.30829.8/lib/x.py", false),
+            (".local.stage/x.py", true),
             (".autorestart_excludes", true),
         ] {
             assert_eq!(rules.concerns(&dir.join(path)), concerns, "{path}");
@@ -120,6 +125,7 @@ mod tests {
             ("main/deep", false),
             ("local/lib", true),
             (".git/x", true),
+            (".local.stage.30829.8", true),
         ] {
             assert_eq!(rules.skips(&dir.join(sub)), skipped, "{sub}");
         }

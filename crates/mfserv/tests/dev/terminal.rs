@@ -72,8 +72,13 @@ impl Session {
     }
 
     /// Ctrl-C; returns all that it has said.
-    fn interrupt(mut self) -> String {
+    fn interrupt(self) -> String {
         kill(self.child.id(), Signal::INT);
+        self.ended()
+    }
+
+    /// Waits for its end; returns all that it has said.
+    fn ended(mut self) -> String {
         let mut ended = None;
         until("it ends", PATIENCE, || {
             ended = self.child.try_wait().unwrap();
@@ -162,7 +167,8 @@ fn what_is_broken_from_the_start_is_mended_under_the_eyes_of_dev() {
     session.until_said("serves the new code after");
     node.mfserv(&["uninstall", "mended"]).code(0);
     session.until_said("mended was uninstalled");
-    drop(session);
+    let said = session.ended();
+    assert!(!said.contains("stays linked"), "{said}");
     node.stop();
 }
 
@@ -188,6 +194,7 @@ fn the_environment_is_built_again_when_its_sources_change_and_workers_follow() {
         let now = node.watcher("app.sample_wsgi.main");
         now.ready == now.wanted && now.workers.iter().all(|w| !before.workers.contains(w))
     });
-    session.interrupt();
+    let said = session.interrupt();
+    assert!(!said.contains(".stage."), "what a build is making is no edit: {said}");
     node.stop();
 }

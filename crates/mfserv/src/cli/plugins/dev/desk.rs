@@ -4,13 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use mfserv_core::event::{EndReason, Event, Fact};
 use mfserv_core::names::WatcherName;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_plugin::{Cancel, build};
+use mfserv_plugin::build::BuildReport;
+use mfserv_plugin::{Cancel, Home, Silent, build, store};
 use mfserv_telemetry::Follower;
 
 use super::super::{build_in, is_running, sentence};
@@ -47,6 +49,10 @@ pub struct Desk<'a> {
     events: Follower,
     /// What the environment is made of, and when that was changed.
     sources: BTreeMap<PathBuf, Option<SystemTime>>,
+    /// The environment is being built again.
+    build: Option<JoinHandle<Result<BuildReport, Diagnostic>>>,
+    /// The directory is not there any more.
+    gone: bool,
     /// Its programs have not been seen ready yet.
     starting: bool,
     /// The plan has changed: there may be other programs.
@@ -69,6 +75,8 @@ impl<'a> Desk<'a> {
             programs: Vec::new(),
             events: Follower::new([(events.clone(), end_of(&events))]),
             sources: BTreeMap::new(),
+            build: None,
+            gone: false,
             starting: true,
             replanned: false,
             over: None,
@@ -80,6 +88,10 @@ impl<'a> Desk<'a> {
     /// Follows until Ctrl-C. `started`: the node runs for this alone, and ends with it.
     pub fn sit(mut self, started: bool) -> Result<Outcome, Diagnostic> {
         let ended = self.follow(started);
+        if let Some(build) = self.build.take() {
+            // Ctrl-C ends it too; it leaves nothing half done.
+            let _ = build.join();
+        }
         if started {
             let mut steps = Steps::new();
             stop::stop(self.places, false, &mut steps)?;
@@ -87,9 +99,12 @@ impl<'a> Desk<'a> {
         }
         let outcome = ended?;
         let name = &self.plugin;
-        self.say(&format!(
-            "{name} stays linked: `mfserv dev` follows it again, `mfserv uninstall {name}` ends that"
-        ));
+        if store::current(&Home::new(self.places.home()), name).is_ok() {
+            self.say(&format!(
+                "{name} stays linked: `mfserv dev` follows it again, `mfserv uninstall {name}` \
+                 ends that"
+            ));
+        }
         if started {
             self.say("mfserv is stopped: it was started for this alone");
         }
@@ -121,7 +136,7 @@ impl<'a> Desk<'a> {
                 }
                 // A program that has said nothing before has a log only now.
                 self.lines.follow(&self.programs);
-                self.rebuild_if_changed();
+                self.look_at_sources();
             }
             std::thread::sleep(LOOK);
         }
@@ -281,16 +296,34 @@ impl<'a> Desk<'a> {
         files.map(|file| (file.clone(), changed(&file))).collect()
     }
 
-    /// Builds beside what runs, and lets workers with the new environment take over.
-    fn rebuild_if_changed(&mut self) {
+    /// Builds beside what runs, if there is something to build.
+    fn look_at_sources(&mut self) {
+        match self.build.take() {
+            Some(build) if build.is_finished() => return self.follow_build(build),
+            building @ Some(_) => return self.build = building,
+            None => {}
+        }
+        let gone = !self.dir.is_dir();
+        if gone && !self.gone {
+            let dir = self.dir.display();
+            self.say(&paint(&format!("{dir} is not there any more"), Colour::Doubtful));
+        }
+        self.gone = gone;
+        if gone {
+            return;
+        }
         let now = self.sources_now();
         let changed = now.iter().find(|(file, time)| self.sources.get(*file) != Some(time));
         let Some((file, _)) = changed else { return };
         let name = file.strip_prefix(&self.dir).unwrap_or(file).display().to_string();
         self.say(&paint(&format!("{name} changed: building"), Colour::Doubtful));
-        let mut steps = Steps::new();
-        let built = build_in(self.places, &self.dir, &mut steps);
-        steps.finish();
+        let (places, dir) = (self.places.clone(), self.dir.clone());
+        self.build = Some(std::thread::spawn(move || build_in(&places, &dir, &mut Silent)));
+    }
+
+    /// Lets workers with the new environment take over.
+    fn follow_build(&mut self, build: JoinHandle<Result<BuildReport, Diagnostic>>) {
+        let built = build.join().unwrap_or_else(|_| Err(Diagnostic::error("the build failed")));
         // What the build itself has written is no change.
         self.sources = self.sources_now();
         let Some(report) = self.complain(built) else { return };
