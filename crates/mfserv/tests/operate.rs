@@ -59,15 +59,23 @@ fn scaling_up_and_down_under_load_fails_no_request() {
 }
 
 #[test]
-fn a_count_that_was_scaled_to_is_kept_over_a_restart_of_the_node() {
+fn a_count_that_was_scaled_to_is_kept_over_a_restart_of_the_node_until_the_plugin_goes() {
     let _turn = Turn::cheap();
     let node = node();
-    node.add(&mfserv_testkit::Plugin::python("hello", mfserv_testkit::programs::SERVES));
+    let plugin = mfserv_testkit::Plugin::python("hello", mfserv_testkit::programs::SERVES);
+    node.add(&plugin);
     node.start();
     node.mfserv(&["scale", "hello", "3"]).code(0);
     node.stop();
     node.start();
     assert_eq!(node.settled("app.hello.main").ready, 3);
     mfserv_testkit::until("the app answers", PATIENCE, || node.get("/hello").status == 200);
+    let said = node.mfserv(&["uninstall", "hello"]).code(0);
+    assert!(!said.stderr.contains("served"), "{said:?}");
+    node.add(&plugin);
+    node.mfserv(&["reload"]).code(0);
+    assert_eq!(node.settled("app.hello.main").wanted, 1);
     node.stop();
+    let said = node.mfserv(&["uninstall", "hello"]).code(0);
+    assert_eq!(said.stdout, "hello is uninstalled\n");
 }

@@ -75,6 +75,9 @@ impl Node {
             };
             self.parts.events.record(Fact::PlanApplied { generation: plan.generation, changes });
         }
+        if let Err(problem) = self.forget_scales(&plan) {
+            self.parts.events.record(Fact::Problem { problem });
+        }
         self.keep(&plan);
         let plugins = self.parts.options.places.var().join("plugins");
         breakages::followed(&self.parts.breakages, (&plan, &plugins), &self.parts.fronts);
@@ -161,13 +164,27 @@ impl Node {
         watcher: &WatcherName,
         count: Option<u32>,
     ) -> Result<(), Diagnostic> {
-        let path = self.parts.options.places.scale_file();
         let mut scales = read_scales(&self.parts.options);
         match count {
             Some(count) => scales.insert(watcher.clone(), count),
             None => scales.remove(watcher),
         };
-        let text = serde_json::to_vec(&scales).unwrap_or_default();
+        self.write_scales(&scales)
+    }
+
+    /// The counts of plugins that are not installed any more: another plugin of that name
+    /// begins with what its configuration says.
+    fn forget_scales(&self, plan: &Plan) -> Result<(), Diagnostic> {
+        let mut scales = read_scales(&self.parts.options);
+        let known = scales.len();
+        let is_there = |plugin: &str| plan.plugins.iter().any(|one| one.name == plugin);
+        scales.retain(|watcher, _| watcher.plugin().is_none_or(is_there));
+        if scales.len() == known { Ok(()) } else { self.write_scales(&scales) }
+    }
+
+    fn write_scales(&self, scales: &BTreeMap<WatcherName, u32>) -> Result<(), Diagnostic> {
+        let path = self.parts.options.places.scale_file();
+        let text = serde_json::to_vec(scales).unwrap_or_default();
         let beside = path.with_extension("new");
         let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path));
         written.map_err(|e| Diagnostic::error("the new count cannot be remembered").because(e))
