@@ -25,7 +25,7 @@ RELEASE ?= 1
 LAYERS = root@mfserv $(shell sed -n '/^[^\#]/p' .layerapi2_dependencies 2>/dev/null)
 
 # The steps are one after the other, and precustom is done more than once.
-STEP = @$(MAKE) --no-print-directory
+STEP = +@$(MAKE) --no-print-directory
 
 .DEFAULT_GOAL := all
 .PHONY: all develop release clean superclean check prerelease_check precustom custom

@@ -152,7 +152,7 @@ fn take_over(
         let (name, version, dir) = (&plugin.name, &plugin.version, plugin.dir.display());
         print(&format!("{name} {version} {done} ({dir})\n"));
     }
-    let applied = reload(places, wait)?;
+    let applied = serve(places, wait)?;
     if wait.json {
         print_json(&Changed { plugin, warnings, applied })?;
     } else if let Some(applied) = applied {
@@ -175,15 +175,20 @@ fn say_dangers(dir: &Path, spec: &PluginSpec) {
     }
 }
 
-/// Tells a running node; `None` when there is none.
-fn reload(places: &Places, wait: &Wait) -> Result<Option<Applied>, Diagnostic> {
+/// Lets a running node serve what is current now; `None` when there is none.
+fn serve(places: &Places, wait: &Wait) -> Result<Option<Applied>, Diagnostic> {
+    if !is_running(places) && !wait.json {
+        print("the node is not running: it is served after `mfserv start`\n");
+    }
+    reload(places, wait, "waiting until it is served")
+}
+
+/// Tells a running node, and waits; `None` when there is none.
+fn reload(places: &Places, wait: &Wait, what: &str) -> Result<Option<Applied>, Diagnostic> {
     if !is_running(places) {
-        if !wait.json {
-            print("the node is not running: it is served after `mfserv start`\n");
-        }
         return Ok(None);
     }
-    wait.ask(places, "waiting until it is served", |wait_s| Ask::Reload { wait_s }).map(Some)
+    wait.ask(places, what, |wait_s| Ask::Reload { wait_s }).map(Some)
 }
 
 fn say_where(places: &Places, name: &str, applied: &Applied) {

@@ -20,7 +20,6 @@ impl Steps {
             let bar = ProgressBar::new_spinner();
             let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
         Steps { bar }
@@ -40,6 +39,7 @@ impl Progress for Steps {
             Some(bar) => {
                 bar.reset_elapsed();
                 bar.set_message(what.to_string());
+                bar.enable_steady_tick(Duration::from_millis(100));
             }
             None => complain(&format!("- {what}")),
         }

@@ -55,7 +55,8 @@ fn make_refuses_what_the_check_refuses_and_cleans_what_it_has_made() {
     assert!(package.is_file());
     // A second version replaces the first: one package is left.
     edit(&dir.join("config.ini"), "_version=0.0.1", "_version=0.0.2");
-    old.run_in(&dir, &["make", "release"]).code(0);
+    let ran = old.run_in(&dir, &["make", "-j4", "release"]).code(0);
+    assert!(!ran.stderr.contains("jobserver"), "{ran:?}");
     assert!(!package.exists() && dir.join("foo-0.0.2-1.metwork.mfserv.plugin").is_file());
     std::fs::write(dir.join("package-lock.json"), "{}").unwrap();
     old.run_in(&dir, &["make", "clean"]).code(0);

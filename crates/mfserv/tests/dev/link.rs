@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use serde_json::Value;
+
 use crate::install::{install, release};
 use crate::{Turn, node, samples};
 
@@ -19,6 +21,16 @@ fn the_directory_of_an_installed_plugin_is_refused_before_its_postinstall_touche
     assert!(refused.contains("already installed"), "{refused}");
     assert!(!ran.exists(), "the hook has run");
     node.mfserv(&["uninstall", "sample_static"]).code(0);
-    node.mfserv(&["dev", &dir.to_string_lossy()]).code(0);
+    let said = node.mfserv(&["dev", &dir.to_string_lossy(), "--json"]).code(0).stdout;
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&said["plugin"]["origin"], &said["applied"]), (&"dev".into(), &Value::Null));
+    assert_eq!(said["build"]["plugin"], "sample_static");
     assert!(ran.exists(), "the hook of what is linked has not run");
+    let said = node.mfserv(&["info", "sample_static", "--json"]).code(0).stdout;
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(
+        (&said["name"], &said["releases"]),
+        (&"sample_static".into(), &Value::Array(vec![]))
+    );
+    node.mfserv(&["dev", &dir.to_string_lossy(), "--follow", "--json"]).code(2);
 }

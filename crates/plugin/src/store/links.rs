@@ -77,7 +77,14 @@ pub fn current(home: &Home, plugin: &str) -> Result<Installed, Diagnostic> {
         found => found.is_ok(),
     };
     if check_plugin_name(plugin).is_err() || !there {
-        let names: Vec<String> = list(home)?.into_iter().map(|one| one.name).collect();
+        let all = list(home)?;
+        if let Some(one) = all.iter().find(|one| one.name == plugin) {
+            // It was made by hand, and is no name that our files could have.
+            return Err(Diagnostic::error(format!("{plugin:?} is no name of a plugin"))
+                .because(one.problem.as_ref().map_or("it cannot be used", |p| p.what.as_str()))
+                .help(format!("remove {} by hand, then mfserv reload", one.link.display())));
+        }
+        let names: Vec<String> = all.into_iter().map(|one| one.name).collect();
         let error = Diagnostic::error(format!("the plugin {plugin} is not installed"));
         return Err(match names.is_empty() {
             true => error,

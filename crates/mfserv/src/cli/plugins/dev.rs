@@ -8,13 +8,16 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mfserv_core::Diagnostic;
+use mfserv_plugin::build::BuildReport;
 use mfserv_plugin::{Home, Progress, store};
+use serde::Serialize;
 
-use super::{build_in, cancel, first, is_running, reload, say_dangers, say_where, sentence};
+use super::{build_in, cancel, first, is_running, say_dangers, say_where, sentence, serve};
 use crate::cli::operate::Wait;
 use crate::cli::progress::Steps;
 use crate::cli::report::{self, Outcome};
-use crate::cli::{print, start};
+use crate::cli::{print, print_json, start};
+use crate::control::protocol::Applied;
 use crate::places::Places;
 use crate::{configure, installed};
 use desk::Desk;
@@ -27,11 +30,21 @@ pub struct Dev {
     /// Return once it is served (without a terminal this is what happens anyway).
     #[arg(long, short, conflicts_with = "follow")]
     detach: bool,
-    /// Stay and show its logs and what happens, also without a terminal.
-    #[arg(long, short)]
+    /// Stay and show its logs and what happens, also without a terminal. (For programs there are
+    /// `logs` and `events` with --follow --json.)
+    #[arg(long, short, conflicts_with = "json")]
     follow: bool,
     #[command(flatten)]
     wait: Wait,
+}
+
+/// What `mfserv dev` did, as JSON.
+#[derive(Debug, Serialize)]
+struct Linked {
+    plugin: store::Installed,
+    build: BuildReport,
+    /// What the node did; `null` when it does not run.
+    applied: Option<Applied>,
 }
 
 impl Dev {
@@ -43,18 +56,23 @@ impl Dev {
         let report = build_in(places, &self.dir, &mut steps)?;
         let plugin = link(places, &self.dir, &mut steps)?;
         steps.finish();
+        if self.wait.json {
+            let applied = serve(places, &self.wait)?;
+            print_json(&Linked { plugin, build: report, applied })?;
+            return Ok(Outcome::Done);
+        }
         print(&sentence(&report));
         if self.stays() {
             return self.stay(places, &plugin.name);
         }
-        if let Some(applied) = reload(places, &self.wait)? {
+        if let Some(applied) = serve(places, &self.wait)? {
             say_where(places, &plugin.name, &applied);
         }
         Ok(Outcome::Done)
     }
 
     fn stays(&self) -> bool {
-        let asked_for_an_end = self.detach || self.wait.no_wait || self.wait.json;
+        let asked_for_an_end = self.detach || self.wait.no_wait;
         self.follow || std::io::stdout().is_terminal() && !asked_for_an_end
     }
 

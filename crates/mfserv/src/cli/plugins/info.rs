@@ -1,6 +1,5 @@
 //! `mfserv list` and `mfserv info`: what is installed, what a package holds.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Args;
@@ -8,6 +7,7 @@ use clap_complete::ArgValueCompleter;
 use mfserv_core::Diagnostic;
 use mfserv_plugin::Home;
 use mfserv_plugin::store::{self, Installed, Origin};
+use serde::Serialize;
 
 use super::first;
 use super::preview::show;
@@ -76,31 +76,54 @@ impl Info {
         }
         let module = configure::module(places, &[])?;
         let general = installed::own_spec(&plugin.dir, &module).map_err(first)?.general;
-        let releases: Vec<String> =
-            store::releases(&home, &plugin.name).iter().map(|r| r.number.to_string()).collect();
-        self.say(&[
-            ("name", plugin.name.clone()),
-            ("version", plugin.version.clone()),
-            ("release", plugin.release.clone()),
-            ("summary", general.summary),
-            ("license", general.license),
-            ("maintainer", general.maintainer),
-            ("vendor", general.vendor),
-            ("url", general.url),
-            ("from", origin(&plugin)),
-            ("directory", plugin.dir.display().to_string()),
-            ("releases", releases.join(" ")),
-        ])
-    }
-
-    fn say(&self, rows: &[(&str, String)]) -> Result<Outcome, Diagnostic> {
-        if self.json {
-            print_json(&rows.iter().cloned().collect::<BTreeMap<_, _>>())?;
-        } else {
-            let rows: Vec<Vec<String>> =
-                rows.iter().map(|(key, value)| vec![key.to_string(), value.clone()]).collect();
-            print(&table(&rows));
+        let releases = store::releases(&home, &plugin.name).iter().map(|r| r.number).collect();
+        let described = Described {
+            plugin,
+            summary: general.summary,
+            license: general.license,
+            maintainer: general.maintainer,
+            vendor: general.vendor,
+            url: general.url,
+            releases,
+        };
+        match self.json {
+            true => print_json(&described)?,
+            false => print(&described.text()),
         }
         Ok(Outcome::Done)
+    }
+}
+
+/// An installed plugin, as it is shown.
+#[derive(Debug, Serialize)]
+struct Described {
+    #[serde(flatten)]
+    plugin: Installed,
+    summary: String,
+    license: String,
+    maintainer: String,
+    vendor: String,
+    url: String,
+    /// Their numbers.
+    releases: Vec<u32>,
+}
+
+impl Described {
+    fn text(&self) -> String {
+        let releases: Vec<String> = self.releases.iter().map(u32::to_string).collect();
+        let rows = [
+            ("name", self.plugin.name.clone()),
+            ("version", self.plugin.version.clone()),
+            ("release", self.plugin.release.clone()),
+            ("summary", self.summary.clone()),
+            ("license", self.license.clone()),
+            ("maintainer", self.maintainer.clone()),
+            ("vendor", self.vendor.clone()),
+            ("url", self.url.clone()),
+            ("from", origin(&self.plugin)),
+            ("directory", self.plugin.dir.display().to_string()),
+            ("releases", releases.join(" ")),
+        ];
+        table(&rows.map(|(key, value)| vec![key.to_string(), value]))
     }
 }

@@ -130,7 +130,7 @@ impl Uninstall {
         let home = Home::new(places.home());
         let plugin = store::unlink(&home, &self.name, self.clean)?;
         // Its workers finish their requests before their files go.
-        let applied = reload(places, &self.wait)?;
+        let applied = reload(places, &self.wait, "waiting until its workers have ended")?;
         let warnings = store::remove_unlinked(&home, &self.name, self.clean)?;
         if self.wait.json {
             print_json(&Changed { plugin, warnings, applied })?;
