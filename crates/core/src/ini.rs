@@ -92,6 +92,9 @@ pub fn parse_bytes(
     file_name: &str,
     dialect: Dialect,
 ) -> Result<Document, Diagnostic> {
+    if bytes.len() > MAX_BYTES {
+        return Err(too_large(file_name));
+    }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
@@ -104,8 +107,7 @@ pub fn parse_bytes(
 /// Reads a file. The first mistake is returned with its line.
 pub fn parse(text: &str, file_name: &str, dialect: Dialect) -> Result<Document, Diagnostic> {
     if text.len() > MAX_BYTES {
-        let what = format!("this file is larger than {MAX_BYTES} bytes");
-        return Err(wrong(file_name, 0, &what));
+        return Err(too_large(file_name));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader::new(file_name, dialect);
@@ -114,6 +116,10 @@ pub fn parse(text: &str, file_name: &str, dialect: Dialect) -> Result<Document, 
         reader.take(line.strip_suffix('\r').unwrap_or(line))?;
     }
     Ok(reader.finish())
+}
+
+fn too_large(file_name: &str) -> Diagnostic {
+    wrong(file_name, 0, &format!("this file is larger than {MAX_BYTES} bytes"))
 }
 
 fn to_line(number: usize) -> u32 {

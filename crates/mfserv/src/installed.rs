@@ -94,7 +94,7 @@ pub fn prepare(places: &Places, dir: &Path, module: &Module) -> Result<Prepared,
     let others = configurations(places, module).map_err(|problem| vec![problem])?;
     let all = placed(&others);
     let plugin = Read { name, dir: dir.to_owned(), spec: Ok((spec.clone(), Vec::new())) };
-    let dependencies = dependencies(&plugin, &all)?;
+    let dependencies = dependencies(&plugin.name, direct(&plugin), &plugin.dir, &all)?;
     let dependencies =
         dependencies.iter().map(|other| (other.dir.to_owned(), other.spec.clone())).collect();
     Ok(Prepared { spec, warnings, dependencies, module: module.env.clone() })
@@ -258,7 +258,7 @@ fn load(
 ) -> PluginInput {
     let loaded = plugin.spec.clone().and_then(|(spec, warnings)| {
         let placed = Placed { dir: &plugin.dir, spec: &spec };
-        let dependencies = dependencies(plugin, all)?;
+        let dependencies = dependencies(&plugin.name, direct(plugin), &plugin.dir, all)?;
         if !has_environment(&spec) {
             return Ok(Loaded { spec, env: BTreeMap::new(), warnings });
         }
@@ -279,16 +279,33 @@ fn runs_something(spec: &PluginSpec) -> bool {
     spec.apps.iter().any(|app| !app.command.command.is_empty()) || !spec.extra_daemons.is_empty()
 }
 
+/// Refuses a plugin of this name, in this directory, whose dependencies (each with whether it
+/// may be missing) or those of these are not among the others.
+pub fn check_dependencies(
+    name: &str,
+    direct: Vec<(String, bool)>,
+    dir: &Path,
+    others: &[PluginInput],
+) -> Result<(), Vec<Diagnostic>> {
+    dependencies(name, direct, dir, &placed(others)).map(drop)
+}
+
+fn direct(plugin: &Read) -> Vec<(String, bool)> {
+    label::plugin_dependencies(&plugin.dir)
+}
+
 /// The plugins that this one depends on, recursively, the nearest first.
 fn dependencies<'a>(
-    plugin: &Read,
+    plugin: &str,
+    direct: Vec<(String, bool)>,
+    dir: &Path,
     all: &BTreeMap<&str, Placed<'a>>,
 ) -> Result<Vec<Placed<'a>>, Vec<Diagnostic>> {
     let mut found: Vec<(String, Placed)> = Vec::new();
-    let mut todo = label::plugin_dependencies(&plugin.dir);
+    let mut todo = direct;
     while !todo.is_empty() {
         let (name, optional) = todo.remove(0);
-        if name == plugin.name || found.iter().any(|(known, _)| *known == name) {
+        if name == plugin || found.iter().any(|(known, _)| *known == name) {
             continue;
         }
         match all.get(name.as_str()) {
@@ -298,9 +315,9 @@ fn dependencies<'a>(
             }
             None if optional => {}
             None => {
-                let at = plugin.dir.join(".layerapi2_dependencies");
+                let at = dir.join(".layerapi2_dependencies");
                 return Err(vec![
-                    Diagnostic::error(format!("plugin {} is refused", plugin.name))
+                    Diagnostic::error(format!("plugin {plugin} is refused"))
                         .kind(Kind::BadConfiguration)
                         .because(format!(
                             "it depends on the plugin {name}, which is not installed or refused"

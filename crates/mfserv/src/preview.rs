@@ -6,17 +6,16 @@ mod ports;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use mfserv_core::Diagnostic;
 use mfserv_core::diagnostic::shown;
 use mfserv_core::ini::{self, Dialect, Document};
 use mfserv_core::plan::{Inputs, Loaded, Plan, PluginInput, split_command};
-use mfserv_core::plugin_config;
 use mfserv_core::plugin_spec::{CommandSpec, PluginSpec};
 use mfserv_core::route::Target;
-use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::archive::{self, Inspected, Kind as MemberKind, Limits, Metadata};
 use mfserv_plugin::build::{WHEELS_MARK, check_wheels, frozen_requirements};
 use mfserv_plugin::store::{self, Forecast};
-use mfserv_plugin::{Home, base, dangers, python};
+use mfserv_plugin::{Home, base, dangers, label, python};
 use serde::Serialize;
 
 use crate::configure::{self, Module};
@@ -161,12 +160,16 @@ struct Looking<'a> {
 }
 
 impl Looking<'_> {
+    fn bytes(&self, path: &str) -> Option<&[u8]> {
+        self.inspected.texts.get(path).map(Vec::as_slice)
+    }
+
     fn text(&self, path: &str) -> Option<&str> {
-        self.inspected.texts.get(path).map(String::as_str)
+        self.bytes(path).and_then(|bytes| std::str::from_utf8(bytes).ok())
     }
 
     fn has(&self, path: &str) -> bool {
-        self.inspected.package.files.iter().any(|file| file == path)
+        self.inspected.paths.contains(path)
     }
 
     /// What needs no configuration.
@@ -180,7 +183,8 @@ impl Looking<'_> {
             release: there.release,
             dir: there.dir,
         });
-        let crontab = self.text("crontab").unwrap_or_default().lines().map(str::trim);
+        let crontab = String::from_utf8_lossy(self.bytes("crontab").unwrap_or_default());
+        let crontab = crontab.lines().map(str::trim);
         let jobs = crontab.filter(|line| !line.is_empty() && !line.starts_with('#'));
         let sizes = Sizes {
             packed_bytes,
@@ -245,13 +249,16 @@ impl Looking<'_> {
                 .map(|command| split_command(&command.command, &[], &[]).unwrap_or_default()),
         );
         preview.problems.extend(self.missing_interpreters(&spec));
-        preview.problems.extend(missing_dependencies(name, &preview.dependencies));
+        let links = &self.inspected.links;
+        let is_link = |path: &Path| path.to_str().is_some_and(|path| links.contains(path));
+        let kept = store::check_persistent_paths(&spec.general.persistent_paths, &is_link);
+        preview.problems.extend(kept.err());
         self.at_the_plan(spec, warnings, preview)
     }
 
     fn own_config(&self) -> Result<Option<Document>, Diagnostic> {
-        let parse = |text| ini::parse(text, "config.ini", Dialect::Plugin);
-        self.text("config.ini").map(parse).transpose()
+        let parse = |bytes| ini::parse_bytes(bytes, "config.ini", Dialect::Plugin);
+        self.bytes("config.ini").map(parse).transpose()
     }
 
     /// What the node would be with it, beside what it is without.
@@ -262,6 +269,13 @@ impl Looking<'_> {
         preview: &mut Preview,
     ) -> Result<(), Diagnostic> {
         let mut plugins = installed::configurations(self.places, &self.module)?;
+        let needed = installed::check_dependencies(
+            &spec.name,
+            self.direct_dependencies(),
+            &self.forecast.dir,
+            &plugins,
+        );
+        preview.problems.extend(needed.err().unwrap_or_default());
         plugins.retain(|plugin| plugin.name != spec.name);
         let without = self.plan(plugins.clone());
         plugins.push(PluginInput {
@@ -308,21 +322,24 @@ impl Looking<'_> {
         })
     }
 
+    fn direct_dependencies(&self) -> Vec<(String, bool)> {
+        label::dependencies_in(self.text(".layerapi2_dependencies").unwrap_or_default())
+    }
+
     fn dependencies(&self) -> Vec<Dependency> {
-        let text = self.text(".layerapi2_dependencies").unwrap_or_default();
-        let all = plugin_config::dependencies(text);
-        let plugins = all.iter().filter_map(|one| Some((one.plugin()?.to_string(), one.optional)));
+        let own = &self.inspected.package.name;
+        let others = self.direct_dependencies().into_iter().filter(|(plugin, _)| plugin != own);
         let known = |plugin: String, optional| Dependency {
             installed: store::current(&self.home, &plugin).is_ok(),
             plugin,
             optional,
         };
-        plugins.map(|(plugin, optional)| known(plugin, optional)).collect()
+        others.map(|(plugin, optional)| known(plugin, optional)).collect()
     }
 
     /// Interpreters that are not there, or not those that its packages were compiled for.
     fn missing_interpreters(&self, spec: &PluginSpec) -> Vec<Diagnostic> {
-        let files = &self.inspected.package.files;
+        let files = &self.inspected.paths;
         let mut problems = Vec::new();
         let sources = |file: &String| file.starts_with("python3_virtualenv_sources/");
         if files.iter().any(sources) || base::runs_python(spec) {
@@ -330,7 +347,11 @@ impl Looking<'_> {
             let wheels: Vec<&str> =
                 files.iter().filter_map(|file| file.strip_prefix(WHEELS)).collect();
             let list = self.forecast.dir.join(FROZEN);
-            let exact = frozen_requirements(self.text(FROZEN).unwrap_or_default(), &list);
+            let text = std::str::from_utf8(self.bytes(FROZEN).unwrap_or_default());
+            let text = text.map_err(|e| {
+                Diagnostic::error(format!("can't read {}", list.display())).because(e)
+            });
+            let exact = text.and_then(|text| frozen_requirements(text, &list));
             let fits = exact.and_then(|exact| {
                 let interpreter = python::find(spec.general.python.as_deref())?;
                 check_wheels(&exact, &wheels, mark, &interpreter)
@@ -346,17 +367,6 @@ impl Looking<'_> {
         }
         problems
     }
-}
-
-fn missing_dependencies(name: &str, all: &[Dependency]) -> Vec<Diagnostic> {
-    let missing = all.iter().filter(|one| !one.optional && !one.installed);
-    let problem = |one: &Dependency| {
-        Diagnostic::error(format!("plugin {name} is refused"))
-            .kind(Kind::BadConfiguration)
-            .because(format!("it depends on the plugin {}, which is not installed", one.plugin))
-            .help(format!("install {} first", one.plugin))
-    };
-    missing.map(problem).collect()
 }
 
 fn command_of(spec: &CommandSpec) -> Command {

@@ -1,6 +1,6 @@
 //! `mfserv info FILE` says what an installation would do, and does nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use mfserv_testkit::{Node, Plugin, programs};
@@ -112,6 +112,80 @@ fn why_a_package_would_be_refused_is_said_with_the_exit_code_of_the_installation
     let ran = node.mfserv(&["info", &file]).code(5);
     assert!(ran.stderr.contains("it is a link to"), "{ran:?}");
     node.mfserv(&["install", &file]).code(5);
+}
+
+/// Packs a directory as it is, as the predecessor would: nothing is checked.
+fn packed_unchecked(node: &Node, dir: &Path) -> String {
+    let script = r#"
+import json, sys, tarfile
+home, out = sys.argv[1:]
+open(home + "/.metadata.json", "w").write('{"version": "1", "release": "1"}')
+open(home + "/.files.json", "w").write("[]")
+with tarfile.open(out, "w:gz") as tar:
+    tar.add(home, arcname="metwork_plugin")
+"#;
+    let file = node.path("odd.plugin").to_string_lossy().into_owned();
+    let mut made = std::process::Command::new("python3");
+    made.args(["-c", script]).arg(dir).arg(&file);
+    assert!(made.status().unwrap().success());
+    file
+}
+
+#[test]
+fn a_preview_and_an_installation_judge_odd_packages_alike() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let plugin = || Plugin::new("odd");
+    let link = |dir: &Path, to: &str, name: &str| {
+        std::os::unix::fs::symlink(to, dir.join(name)).unwrap();
+    };
+    type Edit<'a> = &'a dyn Fn(&Path);
+    let config = |dir: &Path, more: &[u8]| {
+        let text = std::fs::read(dir.join("config.ini")).unwrap();
+        std::fs::write(dir.join("config.ini"), [text.as_slice(), more].concat()).unwrap();
+    };
+    let own = plugin().file(".layerapi2_dependencies", "plugin_odd@mfserv\n");
+    let lost = plugin().file("python3_virtualenv_sources/requirements3.txt", "eels==1.0\n");
+    let kept = plugin().key("general", "_persistent_paths", "lnk/x").file("real/x", "");
+    let cases: [(&str, Plugin, Edit, i32); 8] = [
+        ("depends on itself", own, &|_| {}, 0),
+        (
+            "a crontab that is no text",
+            plugin(),
+            &|dir| {
+                std::fs::write(dir.join("crontab"), b"# \xe9\n").unwrap();
+            },
+            0,
+        ),
+        ("a persistent path below a link", kept, &|dir| link(dir, "real", "lnk"), 4),
+        ("packages that are not packed", lost, &|_| {}, 1),
+        ("a configuration that is no text", plugin(), &|dir| config(dir, b"# \xe9\n"), 4),
+        ("a large configuration", plugin(), &|dir| config(dir, &b"# xxxxx\n".repeat(1 << 17)), 4),
+        (
+            "links in a circle",
+            plugin(),
+            &|dir| {
+                link(dir, "b", "a");
+                link(dir, "a", "b");
+            },
+            1,
+        ),
+        ("a control character", plugin(), &|dir| config(dir, b"\n[custom]\nx=\x1b[8m\n"), 4),
+    ];
+    for (what, plugin, edit, code) in cases {
+        let dir = plugin.write(&node.path("odd"));
+        edit(&dir);
+        let file = packed_unchecked(&node, &dir);
+        for verb in ["info", "install"] {
+            let ran = node.mfserv(&[verb, &file]);
+            assert_eq!(ran.code, code, "{what}: {ran:?}");
+            assert!(!ran.stdout.contains('\x1b') && !ran.stderr.contains('\x1b'), "{ran:?}");
+        }
+        if code == 0 {
+            node.mfserv(&["uninstall", "odd", "--clean"]).code(0);
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! then the two files that the predecessor reads, then the members, sorted. The
 //! packages of the predecessor (gzip, no manifest) are read too.
 
+mod circle;
 mod judge;
 mod manifest;
 mod pack;

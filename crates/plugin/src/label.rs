@@ -36,10 +36,13 @@ pub fn read_name(dir: &Path) -> Result<String, Diagnostic> {
 /// `.layerapi2_dependencies`), in file order, with whether each is optional
 /// (a leading `-`). A missing file means none.
 pub fn plugin_dependencies(dir: &Path) -> Vec<(String, bool)> {
-    let Ok(text) = read_small(&dir.join(".layerapi2_dependencies")) else {
-        return Vec::new();
-    };
-    plugin_config::dependencies(&text)
+    read_small(&dir.join(".layerapi2_dependencies"))
+        .map_or_else(|_| Vec::new(), |text| dependencies_in(&text))
+}
+
+/// The same, in the text of that file.
+pub fn dependencies_in(text: &str) -> Vec<(String, bool)> {
+    plugin_config::dependencies(text)
         .iter()
         .filter_map(|one| Some((one.plugin()?.to_string(), one.optional)))
         .filter(|(name, _)| check_plugin_name(name).is_ok())

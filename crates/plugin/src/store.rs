@@ -31,6 +31,7 @@ pub use links::{
     DevLink, Installed, Origin, current, dev_link, list, list_of, prepare_dev_link,
     remove_unlinked, uninstall, unlink,
 };
+pub use persistent::check_persistent_paths;
 pub use releases::{KEPT, Release, releases, remove_releases};
 pub use repackage::{Repackaged, repackage};
 pub use rollback::{Rollback, rollback};

@@ -1,10 +1,11 @@
 //! Which entries a package may have. Pure: it is asked before anything is
 //! written, and again while it is written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tar::EntryType;
 
+use super::circle::circle;
 use super::manifest::{Kind, MANIFEST, Manifest, Member, bad_link, bad_path};
 use super::tape::{Head, shown};
 use super::unpack::Limits;
@@ -43,6 +44,8 @@ pub(super) struct Judge {
     folded: HashMap<String, String>,
     /// What the manifest says, by path, if there is one.
     manifest: Option<BTreeMap<String, Kind>>,
+    /// Where each link points, by its path.
+    links: BTreeMap<String, String>,
     claimed: u64,
 }
 
@@ -62,6 +65,7 @@ impl Judge {
             seen: BTreeMap::new(),
             folded: HashMap::new(),
             manifest: None,
+            links: BTreeMap::new(),
             claimed: 0,
         }
     }
@@ -75,6 +79,9 @@ impl Judge {
         self.count(&path, &sort).map_err(refuse)?;
         self.place(&path, sort == Sort::Directory).map_err(refuse)?;
         self.compare(&path, &sort, head.mode).map_err(refuse)?;
+        if let Sort::Link { target } = &sort {
+            self.links.insert(path.clone(), target.clone());
+        }
         Ok(Some(Fit { path, sort }))
     }
 
@@ -129,8 +136,17 @@ impl Judge {
         }
     }
 
-    /// After the last entry: everything that the manifest names was there.
+    /// The paths of the files and links, and which of them are links.
+    pub(super) fn contents(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+        let files = self.seen.iter().filter(|(_, seen)| !seen.directory);
+        (files.map(|(path, _)| path.clone()).collect(), self.links.keys().cloned().collect())
+    }
+
+    /// After the last entry: everything that the manifest names was there, and each link ends.
     pub(super) fn finish(&self) -> Result<(), String> {
+        if let Some(link) = circle(&self.links) {
+            return Err(format!("{link}: the link leads to itself"));
+        }
         let missing = |path: &&String| !self.seen.get(*path).is_some_and(|seen| seen.named);
         match self.manifest.iter().flat_map(BTreeMap::keys).find(missing) {
             Some(path) => Err(format!("{path} is missing: the manifest names it")),

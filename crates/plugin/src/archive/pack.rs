@@ -12,6 +12,7 @@ use mfserv_core::plugin_spec::General;
 use mfserv_core::{Diagnostic, Kind as Failure};
 use sha2::{Digest, Sha256};
 
+use super::circle::circle;
 use super::manifest::{Kind, MANIFEST, Manifest, Member, bad_link, bad_path};
 use super::{FILES, METADATA, TOP};
 use crate::disk;
@@ -140,6 +141,7 @@ fn collect(dir: &Path) -> Result<Vec<Member>, Diagnostic> {
     let mut members = walk.members;
     members.sort_by(|a, b| a.path.cmp(&b.path));
     refuse_twins(dir, &members)?;
+    refuse_circle(dir, &members)?;
     Ok(members)
 }
 
@@ -158,6 +160,22 @@ fn refuse_twins(dir: &Path, members: &[Member]) -> Result<(), Diagnostic> {
         }
     }
     Ok(())
+}
+
+/// Links that lead to each other can't be followed, and can't be installed.
+fn refuse_circle(dir: &Path, members: &[Member]) -> Result<(), Diagnostic> {
+    let links = members.iter().filter_map(|member| match &member.kind {
+        Kind::Link { target } => Some((member.path.clone(), target.clone())),
+        Kind::File { .. } | Kind::Directory => None,
+    });
+    match circle(&links.collect()) {
+        None => Ok(()),
+        Some(link) => {
+            Err(Diagnostic::error(format!("{} can't be packaged", dir.join(link).display()))
+                .because("the link leads to itself")
+                .help("remove it, or add it to .releaseignore"))
+        }
+    }
 }
 
 struct Walk<'a> {

@@ -1,6 +1,6 @@
 //! Unpacking a package into a directory of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
@@ -8,6 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 
 use mfserv_core::Diagnostic;
+use mfserv_core::ini::MAX_BYTES;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
@@ -44,9 +45,6 @@ impl Limits {
     }
 }
 
-/// The longest text that an inspection gives, bytes.
-const LONGEST_TEXT: u64 = 1024 * 1024;
-
 /// A package that was judged whole, and nothing of it unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspected {
@@ -56,16 +54,22 @@ pub struct Inspected {
     pub bytes: u64,
     /// The files that its installation makes.
     pub files: u64,
-    /// The texts that were asked for, by path, as far as they are there.
-    pub texts: BTreeMap<String, String>,
+    /// The paths of its files and links.
+    pub paths: BTreeSet<String>,
+    /// Those that are links.
+    pub links: BTreeSet<String>,
+    /// The files that were asked for, by path, as far as they are there. They may be no text; of
+    /// a file longer than a configuration may be there is one byte more than that.
+    pub texts: BTreeMap<String, Vec<u8>>,
 }
 
 /// Judges a package as [`unpack`] does, without unpacking it, and reads small texts
 /// of it: `config.ini`, `crontab`…
 pub fn inspect(file: &Path, limits: Limits, wanted: &[&str]) -> Result<Inspected, Diagnostic> {
     let mut texts = BTreeMap::new();
-    let ((bytes, files), package) = check(file, limits, wanted, &mut texts)?;
-    Ok(Inspected { package, bytes, files, texts })
+    let (judge, package) = check(file, limits, wanted, &mut texts)?;
+    let ((bytes, files), (paths, links)) = (judge.needs(), judge.contents());
+    Ok(Inspected { package, bytes, files, paths, links, texts })
 }
 
 /// Unpacks a package into `into`, which must not exist and whose parent must.
@@ -79,8 +83,8 @@ pub fn inspect(file: &Path, limits: Limits, wanted: &[&str]) -> Result<Inspected
 /// is cut off or followed by something; and for a package with a manifest,
 /// anything that is not as it says.
 pub fn unpack(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagnostic> {
-    let (needs, package) = check(file, limits, &[], &mut BTreeMap::new())?;
-    let (bytes, files) = needs;
+    let (judge, package) = check(file, limits, &[], &mut BTreeMap::new())?;
+    let (bytes, files) = judge.needs();
     disk::check_room(into.parent().unwrap_or(into), bytes, files).map_err(|e| {
         e.because(format!("{} {} needs it", package.name, package.metadata.version))
     })?;
@@ -94,20 +98,23 @@ pub fn unpack(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagn
     result
 }
 
-/// Judges every entry; nothing is written. Returns what the unpacked package
-/// needs, bytes and files, and what it says about itself.
+/// Judges every entry; nothing is written. Returns the judge, and what the package says
+/// about itself.
 fn check(
     file: &Path,
     limits: Limits,
     wanted: &[&str],
-    texts: &mut BTreeMap<String, String>,
-) -> Result<((u64, u64), Package), Diagnostic> {
+    texts: &mut BTreeMap<String, Vec<u8>>,
+) -> Result<(Judge, Package), Diagnostic> {
     let mut judge = Judge::new(limits);
     let mut found = Found::default();
     let read = entries(open(file, limits.stream())?, |head, content| {
         if let Some(fit) = judge.admit(head)? {
             if wanted.contains(&fit.path.as_str()) {
-                texts.insert(fit.path.clone(), read_text(&fit.path, content)?);
+                let mut text = Vec::new();
+                let read = content.take(MAX_BYTES as u64 + 1).read_to_end(&mut text);
+                read.map_err(|e| format!("{}: {e}", fit.path))?;
+                texts.insert(fit.path.clone(), text);
             }
             let text = found.take_fit(&fit.path, content)?;
             if let (MANIFEST, Some(text)) = (fit.path.as_str(), text) {
@@ -117,16 +124,7 @@ fn check(
         Ok(ControlFlow::Continue(()))
     });
     let package = read.and_then(|()| judge.finish()).and_then(|()| found.finish());
-    package.map(|package| (judge.needs(), package)).map_err(|reason| bad(file, reason))
-}
-
-fn read_text(path: &str, content: &mut dyn Read) -> Result<String, String> {
-    let mut text = String::new();
-    content.take(LONGEST_TEXT + 1).read_to_string(&mut text).map_err(|e| format!("{path}: {e}"))?;
-    match text.len() as u64 > LONGEST_TEXT {
-        true => Err(format!("{path}: longer than {LONGEST_TEXT} bytes")),
-        false => Ok(text),
-    }
+    package.map(|package| (judge, package)).map_err(|reason| bad(file, reason))
 }
 
 fn write_all(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagnostic> {

@@ -83,6 +83,14 @@ pub(super) fn link(
     Ok(())
 }
 
+/// Refuses declared paths that can't be kept outside of a release, in which these are links.
+pub fn check_persistent_paths(
+    declared: &[PathBuf],
+    is_link: &dyn Fn(&Path) -> bool,
+) -> Result<(), Diagnostic> {
+    checked(declared)?.iter().try_for_each(|path| leads_on(path, is_link))
+}
+
 /// The declared paths, without one in another and without parts of the release.
 fn checked(declared: &[PathBuf]) -> Result<Vec<PathBuf>, Diagnostic> {
     let normal = |path: &PathBuf| -> PathBuf {
@@ -111,19 +119,18 @@ fn checked(declared: &[PathBuf]) -> Result<Vec<PathBuf>, Diagnostic> {
 
 /// The place of a path in a release, which no link of the release leads away from.
 fn inside(release: &Path, path: &Path) -> Result<PathBuf, Diagnostic> {
-    let mut place = release.to_path_buf();
-    for part in path.parent().into_iter().flatten() {
-        place.push(part);
-        if place.is_symlink() {
-            return Err(Diagnostic::error(format!(
-                "_persistent_paths can't have {}",
-                path.display()
-            ))
-            .kind(Kind::BadConfiguration)
-            .because(format!("{} is a link", place.display())));
-        }
-    }
+    leads_on(path, &|part| release.join(part).is_symlink())?;
     Ok(release.join(path))
+}
+
+/// No directory above a path is a link.
+fn leads_on(path: &Path, is_link: &dyn Fn(&Path) -> bool) -> Result<(), Diagnostic> {
+    let mut above = path.ancestors().skip(1).filter(|dir| *dir != Path::new(""));
+    above.find(|dir| is_link(dir)).map_or(Ok(()), |link| {
+        Err(Diagnostic::error(format!("_persistent_paths can't have {}", path.display()))
+            .kind(Kind::BadConfiguration)
+            .because(format!("{} is a link", link.display())))
+    })
 }
 
 /// Moves what the current release has at a path to the data directory, with what

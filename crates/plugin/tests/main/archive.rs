@@ -147,6 +147,16 @@ fn names_that_differ_only_in_their_case_can_not_be_packed() {
 }
 
 #[test]
+fn links_that_lead_to_each_other_can_not_be_packed() {
+    let node = Node::new();
+    let dir = node.plugin("static", "foo");
+    std::os::unix::fs::symlink("a", dir.join("b")).unwrap();
+    std::os::unix::fs::symlink("b", dir.join("a")).unwrap();
+    let error = pack(&dir, &spec_of(&dir).general, &node.work(), &mut Silent).unwrap_err();
+    assert!(error.to_string().contains("leads to itself"), "{error}");
+}
+
+#[test]
 fn a_package_is_inspected_whole_before_anything_is_done() {
     let node = Node::new();
     let dir = node.plugin("python3_raw_wsgi", "foo");
@@ -154,7 +164,10 @@ fn a_package_is_inspected_whole_before_anything_is_done() {
     let file = packed(&node, &dir);
     let found = inspect(&file, Limits::default(), &["config.ini", "crontab", "nope"]).unwrap();
     assert_eq!(found.package, read(&file).unwrap());
-    assert!(found.texts["config.ini"].contains("[app_main]") && found.texts.len() == 2);
+    assert!(
+        String::from_utf8_lossy(&found.texts["config.ini"]).contains("[app_main]")
+            && found.texts.len() == 2
+    );
     assert!(found.bytes > 10_000 && found.files > 10, "{found:?}");
     let mut bytes = fs::read(&file).unwrap();
     bytes.truncate(bytes.len() - 10);
