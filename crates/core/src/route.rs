@@ -53,6 +53,19 @@ pub struct Route {
     pub app: String,
 }
 
+/// The shortest path of each app, by plugin and app: what a person opens.
+pub fn pages(routes: &[Route]) -> BTreeMap<(&str, &str), &str> {
+    let mut best: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    for route in routes.iter().filter(|route| !route.pattern) {
+        let path = best.entry((&route.plugin, &route.app)).or_insert(&route.prefix);
+        let is_page = !route.prefix.ends_with("/static");
+        if is_page && route.prefix.len() < path.len() {
+            *path = &route.prefix;
+        }
+    }
+    best
+}
+
 /// How many requests a worker takes at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "policy", rename_all = "snake_case")]

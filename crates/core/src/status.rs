@@ -56,6 +56,9 @@ pub struct WatcherStatus {
     pub name: WatcherName,
     /// The plugin, unless it is a role of ours.
     pub plugin: Option<String>,
+    /// Where it answers, as a URL path, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// How many workers are wanted.
     pub wanted: u32,
     /// How many are ready.

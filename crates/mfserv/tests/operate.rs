@@ -79,3 +79,26 @@ fn a_count_that_was_scaled_to_is_kept_over_a_restart_of_the_node_until_the_plugi
     let said = node.mfserv(&["uninstall", "hello"]).code(0);
     assert_eq!(said.stdout, "hello is uninstalled\n");
 }
+
+#[test]
+fn status_shows_where_each_app_answers_and_no_path_of_what_has_none() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let serve = "python3 -u {plugin_dir}/main.py {unix_socket_path}";
+    let plugin = mfserv_testkit::Plugin::python("several", mfserv_testkit::programs::SERVES)
+        .app("admin", serve)
+        .key("extra_daemon_queue", "_cmd_and_args", "sleep 600");
+    node.add(&plugin);
+    node.start();
+    let shown = node.mfserv(&["status"]).code(0).stdout;
+    let path = |row: &str| {
+        let line = shown.lines().find(|line| line.starts_with(row));
+        let last = line.and_then(|line| line.split_whitespace().last());
+        last.filter(|word| word.starts_with('/')).map(str::to_owned)
+    };
+    assert_eq!(path("app.several.admin").as_deref(), Some("/several/admin"), "{shown}");
+    assert_eq!(path("app.several.main").as_deref(), Some("/several"), "{shown}");
+    assert_eq!(path("extra.several.queue"), None, "{shown}");
+    assert_eq!(path("welcome").as_deref(), Some("/welcome"), "{shown}");
+    node.stop();
+}

@@ -57,6 +57,17 @@ fn what_was_begun_is_finished_when_nobody_reads_what_it_says() {
 }
 
 #[test]
+fn a_node_that_dev_has_started_is_stopped_when_its_terminal_has_gone() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let dir = node.path("work/sample_static");
+    samples().copy("sample_static", &dir);
+    ran(&node, &["dev", &dir.to_string_lossy(), "--follow"], nobody(), nobody()).code(0);
+    node.mfserv(&["status"]).code(3);
+    node.assert_nothing_left(None);
+}
+
+#[test]
 fn following_ends_when_nobody_reads_any_more() {
     let _turn = Turn::cheap();
     let node = node();

@@ -171,6 +171,8 @@ impl Watcher {
     /// What is seen from outside, without samples.
     pub fn status(&self) -> WatcherStatus {
         WatcherStatus {
+            // The supervisor knows no routes.
+            path: None,
             name: self.name.clone(),
             plugin: self.name.plugin().map(str::to_owned),
             wanted: self.count,

@@ -9,7 +9,7 @@ use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
 use crate::plan::{Inputs, Loaded, Plan, PluginInput, command};
 use crate::plugin_spec::{AppSpec, PluginSpec};
-use crate::route::{Route, Slots, Target, UpstreamSpec};
+use crate::route::{Route, Slots, Target, UpstreamSpec, pages};
 
 /// The upstream of an app.
 pub(super) fn upstream_name(plugin: &str, app: &AppSpec) -> String {
@@ -132,15 +132,7 @@ pub(super) fn not_found_page(plugin: &PluginInput, loaded: &Loaded) -> Option<Pa
 
 /// The shortest path of each app: what a person opens.
 pub(super) fn paths_for_people(routes: &[Route]) -> Vec<String> {
-    let mut best: BTreeMap<&str, &str> = BTreeMap::new();
-    for route in routes.iter().filter(|route| !route.pattern) {
-        let path = best.entry(&route.app).or_insert(&route.prefix);
-        let is_page = !route.prefix.ends_with("/static");
-        if is_page && route.prefix.len() < path.len() {
-            *path = &route.prefix;
-        }
-    }
-    best.into_values().map(str::to_owned).collect()
+    pages(routes).into_values().map(str::to_owned).collect()
 }
 
 /// Two plugins that ask for the same requests: the first by name gets them, and

@@ -1,5 +1,6 @@
 //! `status` and `ps`: the observed node, for people and for scripts.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -97,7 +98,7 @@ fn is_of_interest(watcher: &WatcherStatus) -> bool {
 }
 
 fn watcher_rows(status: &Status) -> Vec<Vec<String>> {
-    let mut rows = vec![titles(&["WATCHER", "STATE", "READY", "CRASHES", "MEMORY", "PATHS"])];
+    let mut rows = vec![titles(&["WATCHER", "STATE", "READY", "CRASHES", "MEMORY", "PATH"])];
     for watcher in &status.watchers {
         let colour = match watcher.state.as_str() {
             "ready" => Colour::Good,
@@ -105,21 +106,20 @@ fn watcher_rows(status: &Status) -> Vec<Vec<String>> {
             _ => Colour::Doubtful,
         };
         let memory: u64 = watcher.workers.iter().filter_map(|w| w.memory_bytes).sum();
-        let plugin = status.plugins.iter().find(|p| Some(&p.name) == watcher.plugin.as_ref());
         rows.push(vec![
             watcher.name.to_string(),
             paint(&watcher.state, colour),
             format!("{}/{}", watcher.ready, watcher.wanted),
             watcher.crashes.to_string(),
             say::bytes(memory),
-            plugin.map_or_else(String::new, |p| p.paths.join(" ")),
+            watcher.path.clone().unwrap_or_default(),
         ]);
     }
-    for plugin in &status.plugins {
-        let has_watcher = status.watchers.iter().any(|w| w.plugin.as_ref() == Some(&plugin.name));
-        if !has_watcher && plugin.state == "active" {
-            let paths = plugin.paths.join(" ");
-            let cells = [plugin.name.as_str(), "static", "-", "-", "-", &paths];
+    let answered: BTreeSet<&String> =
+        status.watchers.iter().filter_map(|watcher| watcher.path.as_ref()).collect();
+    for plugin in status.plugins.iter().filter(|plugin| plugin.state == "active") {
+        for path in plugin.paths.iter().filter(|path| !answered.contains(path)) {
+            let cells = [plugin.name.as_str(), "static", "-", "-", "-", path];
             rows.push(cells.map(str::to_owned).to_vec());
         }
     }

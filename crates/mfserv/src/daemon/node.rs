@@ -8,6 +8,7 @@ use mfserv_core::diff::Changes;
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{Plan, PluginState};
+use mfserv_core::route::pages;
 use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherStatus};
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
@@ -408,19 +409,20 @@ impl Node {
             },
             notes,
             plugins: plan.iter().flat_map(|plan| &plan.plugins).map(plugin_status).collect(),
-            watchers: with_those_off(self.parts.supervisor.status().await, plan.as_deref()),
+            watchers: as_planned(self.parts.supervisor.status().await, plan.as_deref()),
             problems: plan.map_or_else(Vec::new, |plan| plan.problems.clone()),
         }
     }
 }
 
-/// Apps that are scaled to nothing are there too.
-fn with_those_off(mut watchers: Vec<WatcherStatus>, plan: Option<&Plan>) -> Vec<WatcherStatus> {
+/// With the paths of apps; those that are scaled to nothing are there too.
+fn as_planned(mut watchers: Vec<WatcherStatus>, plan: Option<&Plan>) -> Vec<WatcherStatus> {
     for spec in plan.iter().flat_map(|plan| plan.watchers.values()).filter(|s| s.count == 0) {
         if !watchers.iter().any(|watcher| watcher.name == spec.name) {
             watchers.push(WatcherStatus {
                 name: spec.name.clone(),
                 plugin: spec.name.plugin().map(str::to_owned),
+                path: None,
                 wanted: 0,
                 ready: 0,
                 state: "off".into(),
@@ -431,6 +433,13 @@ fn with_those_off(mut watchers: Vec<WatcherStatus>, plan: Option<&Plan>) -> Vec<
         }
     }
     watchers.sort_by(|a, b| a.name.cmp(&b.name));
+    let pages = plan.map_or_else(Default::default, |plan| pages(&plan.table.routes));
+    for (plugin, app) in pages.keys() {
+        let name = WatcherName::app(plugin, app);
+        if let Ok(at) = watchers.binary_search_by(|watcher| watcher.name.cmp(&name)) {
+            watchers[at].path = pages.get(&(*plugin, *app)).map(|path| path.to_string());
+        }
+    }
     watchers
 }
 
