@@ -1,11 +1,12 @@
 //! A packed plugin: released, installed, replaced under load, uninstalled.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use mfserv_testkit::{Load, Node, Plugin, Ran, Signal, kill, programs, until};
 
-use crate::{PATIENCE, Turn, node, samples};
+use crate::{PATIENCE, PROGRAM, Turn, node, samples};
 
 /// The exit code of what took longer than it was given.
 const TIMEOUT: i32 = 6;
@@ -136,19 +137,25 @@ fn a_release_that_does_not_get_ready_is_given_up_by_ctrl_c_and_by_the_timeout() 
         assert_eq!(releases.count(), 1, "the staged release is left");
     };
 
-    let mut command = node.command(&["install", &file.to_string_lossy()]);
-    command.stderr(std::process::Stdio::piped());
-    let child = command.spawn().unwrap();
-    until("the new release is being started", PATIENCE, || workers() == 2);
-    kill(child.id(), Signal::INT);
-    let ended = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(1), "{said}");
-    assert!(said.contains("interrupted: nothing has changed"), "{said}");
-    nothing_has_changed();
+    let predecessors = node.path("plugins.install");
+    std::os::unix::fs::symlink(PROGRAM, &predecessors).unwrap();
+    let file_name = file.to_string_lossy();
+    for (mut command, code) in [
+        (node.command(&["install", &file_name]), 1),
+        (node.other(&predecessors, &["--force", &file_name]), 2),
+    ] {
+        let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        until("the new release is being started", PATIENCE, || workers() == 2);
+        kill(child.id(), Signal::INT);
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(code), "{said}");
+        assert!(said.contains("interrupted: nothing has changed"), "{said}");
+        nothing_has_changed();
+    }
 
-    let Ran { stderr, .. } =
-        node.mfserv(&["install", &file.to_string_lossy(), "--timeout", "1"]).code(TIMEOUT);
+    let Ran { stderr, .. } = node.mfserv(&["install", &file_name, "--timeout", "1"]).code(TIMEOUT);
     assert!(stderr.contains("app.patient.main: 0 of 1 new workers are ready"), "{stderr}");
     assert!(stderr.contains("what served before goes on serving"), "{stderr}");
     nothing_has_changed();

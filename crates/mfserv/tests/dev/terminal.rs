@@ -173,6 +173,26 @@ fn what_is_broken_from_the_start_is_mended_under_the_eyes_of_dev() {
 }
 
 #[test]
+fn a_directory_that_is_moved_away_and_back_is_no_reason_to_build() {
+    let _turn = Turn::cheap();
+    let node = crate::node();
+    node.start();
+    let dir = watched("moved").file(".npmrc", "\n").write(&node.path("work"));
+    let session = Session::start(&node, &dir, &["--follow"]);
+    session.until_said("Ctrl-C ends this");
+    until_served(&node, "moved", "first");
+    let away = dir.with_file_name("away");
+    std::fs::rename(&dir, &away).unwrap();
+    session.until_said("moved is not there any more");
+    std::fs::rename(&away, &dir).unwrap();
+    save(&dir.join("main.py"), &edition("second"));
+    until_served(&node, "moved", "second");
+    let said = session.interrupt();
+    assert!(!said.contains("building"), "{said}");
+    node.stop();
+}
+
+#[test]
 fn the_environment_is_built_again_when_its_sources_change_and_workers_follow() {
     let _turn = Turn::cheap();
     let node = crate::node();
