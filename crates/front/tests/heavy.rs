@@ -297,7 +297,8 @@ fn hundreds_of_stuck_uploads_hold_no_worker_and_little_memory() {
         assert_eq!(worker.count(), 100);
         let each = memory(&front).0.saturating_sub(before) / STUCK as u64;
         println!("{each} kB for a stuck upload of {length} bytes, {sent} of them sent");
-        assert!(each <= 96, "{each} kB");
+        // 64 KiB each, and what the allocator keeps of larger pieces.
+        assert!(each <= 128, "{each} kB");
         drop(stuck);
         until("all files are closed", || descriptors(&front) <= open + 2);
     }

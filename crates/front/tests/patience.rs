@@ -109,7 +109,9 @@ fn a_body_may_take_longer_than_the_timeout_as_long_as_it_moves() {
                 }
                 left -= part.len();
             }
-            say(stream, "all");
+            // It ends the connection, and says so: nobody is to send into that.
+            let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\n";
+            let _ = stream.write_all(format!("{head}all").as_bytes());
         });
         let front = world.serving(impatient(slots), &[&worker]);
         let mut client = Client::connect(front.address);
