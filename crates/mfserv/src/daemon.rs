@@ -11,6 +11,7 @@ mod file_watch;
 mod fronts;
 mod last_plan;
 mod node;
+mod observe;
 mod prepare;
 mod reconcile;
 mod renewal;

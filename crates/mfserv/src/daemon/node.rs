@@ -7,9 +7,8 @@ use std::time::Duration;
 use mfserv_core::diff::Changes;
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::WatcherName;
-use mfserv_core::plan::{Plan, PluginState};
-use mfserv_core::route::pages;
-use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherStatus};
+use mfserv_core::plan::Plan;
+use mfserv_core::status::RoleStatus;
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::{Handle, KeeperLink, KeeperState, Until};
@@ -57,10 +56,10 @@ pub struct Inner {
     /// Held during an operation: operations queue up, they do not fail.
     pub(super) turn: tokio::sync::Mutex<()>,
     pub(super) plan: Mutex<Option<Arc<Plan>>>,
-    keeper: Mutex<Option<RoleStatus>>,
-    notes: Mutex<Vec<String>>,
+    pub(super) keeper: Mutex<Option<RoleStatus>>,
+    pub(super) notes: Mutex<Vec<String>>,
     stopping: AtomicBool,
-    since_ms: u64,
+    pub(super) since_ms: u64,
 }
 
 impl std::ops::Deref for Node {
@@ -307,9 +306,11 @@ impl Node {
             found.extend(plan.watchers.keys().filter(meant).cloned());
             if found.len() == before {
                 let known: Vec<&str> = own().map(WatcherName::as_str).collect();
-                return Err(Diagnostic::error(format!("no app is called {name}"))
-                    .kind(Kind::Usage)
-                    .help(format!("there are: {}", known.join(", "))));
+                let unknown = Diagnostic::error(format!("no app is called {name}"));
+                return Err(unknown.kind(Kind::Usage).help(match known.is_empty() {
+                    true => "no plugin of this node has a program".into(),
+                    false => format!("there are: {}", known.join(", ")),
+                }));
             }
         }
         Ok(found)
@@ -389,82 +390,6 @@ impl Node {
     pub async fn stop_because_the_keeper_ends(&self) {
         let _ = self.stop().await;
     }
-
-    // ---- status ----
-
-    async fn status(&self) -> Status {
-        let plan = self.shown_plan().ok();
-        let keeper = self.keeper.lock().ok().and_then(|keeper| keeper.clone());
-        let notes = self.notes.lock().map(|notes| notes.clone()).unwrap_or_default();
-        Status {
-            state: self.state.word(),
-            home: self.parts.options.places.home().to_string_lossy().into_owned(),
-            address: plan.as_ref().and_then(|plan| address(plan)),
-            generation: plan.as_ref().map_or(0, |plan| plan.generation),
-            keeper,
-            daemon: RoleStatus {
-                pid: std::process::id(),
-                version: env!("CARGO_PKG_VERSION").into(),
-                since_ms: self.since_ms,
-            },
-            notes,
-            plugins: plan.iter().flat_map(|plan| &plan.plugins).map(plugin_status).collect(),
-            watchers: as_planned(self.parts.supervisor.status().await, plan.as_deref()),
-            problems: plan.map_or_else(Vec::new, |plan| plan.problems.clone()),
-        }
-    }
-}
-
-/// With the paths of apps; those that are scaled to nothing are there too.
-fn as_planned(mut watchers: Vec<WatcherStatus>, plan: Option<&Plan>) -> Vec<WatcherStatus> {
-    for spec in plan.iter().flat_map(|plan| plan.watchers.values()).filter(|s| s.count == 0) {
-        if !watchers.iter().any(|watcher| watcher.name == spec.name) {
-            watchers.push(WatcherStatus {
-                name: spec.name.clone(),
-                plugin: spec.name.plugin().map(str::to_owned),
-                path: None,
-                wanted: 0,
-                ready: 0,
-                state: "off".into(),
-                crashes: 0,
-                last_end: None,
-                workers: Vec::new(),
-            });
-        }
-    }
-    watchers.sort_by(|a, b| a.name.cmp(&b.name));
-    let pages = plan.map_or_else(Default::default, |plan| pages(&plan.table.routes));
-    for (plugin, app) in pages.keys() {
-        let name = WatcherName::app(plugin, app);
-        if let Ok(at) = watchers.binary_search_by(|watcher| watcher.name.cmp(&name)) {
-            watchers[at].path = pages.get(&(*plugin, *app)).map(|path| path.to_string());
-        }
-    }
-    watchers
-}
-
-fn plugin_status(plugin: &mfserv_core::plan::PlannedPlugin) -> PluginStatus {
-    PluginStatus {
-        name: plugin.name.clone(),
-        version: plugin.version.clone(),
-        dir: plugin.dir.to_string_lossy().into_owned(),
-        state: match plugin.state {
-            PluginState::Active => "active".into(),
-            other => other.to_string(),
-        },
-        paths: plugin.paths.clone(),
-    }
-}
-
-/// Where a person on this host reaches the node.
-fn address(plan: &Plan) -> Option<String> {
-    let listen = plan.listeners.first()?;
-    let everywhere = ["0.0.0.0:", "[::]:"];
-    let port = everywhere.iter().find_map(|prefix| listen.address.strip_prefix(prefix));
-    Some(match port {
-        Some(port) => format!("http://127.0.0.1:{port}"),
-        None => format!("http://{}", listen.address),
-    })
 }
 
 /// When a process was started, milliseconds since the Unix epoch.
