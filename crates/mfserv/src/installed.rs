@@ -1,9 +1,11 @@
 //! Every installed plugin, read: configuration, overrides, environment.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use mfserv_core::ini::{Dialect, Document};
+use mfserv_core::diagnostic::shown;
+use mfserv_core::ini::{Dialect, Document, MAX_BYTES};
 use mfserv_core::plan::{Loaded, PluginInput};
 use mfserv_core::plugin_config;
 use mfserv_core::plugin_spec::PluginSpec;
@@ -174,8 +176,10 @@ fn read_spec_with(
         ]);
     }
     let path = dir.join(".plugin_format_version");
+    let crontab = crontab(dir);
     let texts = Texts {
         dir,
+        crontab: &crontab,
         format_version: std::fs::read_to_string(&path).ok(),
         config: document(&dir.join("config.ini"))?,
         is_file: &|path| dir.join(path).is_file(),
@@ -187,6 +191,8 @@ fn read_spec_with(
 pub struct Texts<'a> {
     /// Where the plugin is, or would be.
     pub dir: &'a Path,
+    /// `crontab`, as far as it is read; empty if there is none.
+    pub crontab: &'a [u8],
     /// `.plugin_format_version`, if it is there.
     pub format_version: Option<String>,
     /// `config.ini`, if it is there.
@@ -225,7 +231,41 @@ pub fn resolve(
     env.insert("MFSERV_CURRENT_PLUGIN_NAME".into(), name.into());
     env.insert("MFSERV_CURRENT_PLUGIN_DIR".into(), dir.to_string_lossy().into_owned());
     let config_name = configure::config_name();
-    plugin_config::resolve(name, &own, &overrides, &env, &config_name, texts.is_file)
+    let resolved =
+        plugin_config::resolve(name, &own, &overrides, &env, &config_name, texts.is_file);
+    resolved.map(|(spec, mut warnings)| {
+        warnings.extend(ignored_jobs(name, dir, texts.crontab));
+        (spec, warnings)
+    })
+}
+
+/// The beginning of the `crontab` of a plugin; a configuration is not longer either.
+pub fn crontab(dir: &Path) -> Vec<u8> {
+    let mut text = Vec::new();
+    if let Ok(file) = std::fs::File::open(dir.join("crontab")) {
+        // one that can't be read would not be run either
+        let _ = file.take(MAX_BYTES as u64).read_to_end(&mut text);
+    }
+    text
+}
+
+/// The lines of a `crontab` that are no comments, with their numbers.
+pub fn jobs(crontab: &[u8]) -> Vec<(u32, String)> {
+    let text = String::from_utf8_lossy(crontab);
+    let lines = (1..).zip(text.lines().map(str::trim));
+    let active = |line: &str| !line.is_empty() && !line.starts_with(['#', '{']);
+    lines.filter(|(_, line)| active(line)).map(|(n, line)| (n, shown(line).into_owned())).collect()
+}
+
+/// Says that the lines of a `crontab` are not run.
+pub fn ignored_jobs(name: &str, dir: &Path, crontab: &[u8]) -> Option<Diagnostic> {
+    let (line, _) = jobs(crontab).into_iter().next()?;
+    Some(
+        Diagnostic::warning(format!("the crontab of plugin {name} has no effect in this version"))
+            .because("mfserv does not run its lines")
+            .at(Location::new(dir.join("crontab").to_string_lossy(), line))
+            .help("put them into the crontab of the user: crontab -e"),
+    )
 }
 
 fn document(path: &Path) -> Result<Option<Document>, Vec<Diagnostic>> {

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use mfserv_core::Diagnostic;
-use mfserv_core::diagnostic::shown;
 use mfserv_core::ini::{self, Dialect, Document};
 use mfserv_core::plan::{Inputs, Loaded, Plan, PluginInput, split_command};
 use mfserv_core::plugin_spec::{CommandSpec, PluginSpec};
@@ -183,9 +182,7 @@ impl Looking<'_> {
             release: there.release,
             dir: there.dir,
         });
-        let crontab = String::from_utf8_lossy(self.bytes("crontab").unwrap_or_default());
-        let crontab = crontab.lines().map(str::trim);
-        let jobs = crontab.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let jobs = installed::jobs(self.bytes("crontab").unwrap_or_default());
         let sizes = Sizes {
             packed_bytes,
             unpacked_bytes: self.inspected.bytes,
@@ -207,7 +204,7 @@ impl Looking<'_> {
             dependencies: self.dependencies(),
             apps: Vec::new(),
             extra_daemons: Vec::new(),
-            jobs: jobs.map(|line| shown(line).into_owned()).collect(),
+            jobs: jobs.into_iter().map(|(_, line)| line).collect(),
             served_at: None,
             ports: Vec::new(),
             dangers: Vec::new(),
@@ -227,6 +224,7 @@ impl Looking<'_> {
         };
         let texts = Texts {
             dir: &self.forecast.dir,
+            crontab: self.bytes("crontab").unwrap_or_default(),
             format_version: self.text(".plugin_format_version").map(str::to_owned),
             config: own.clone(),
             is_file: &|path| self.has(path),

@@ -20,7 +20,10 @@ fn rich() -> Plugin {
         .key("extra_daemon_queue", "_cmd_and_args", "python3 {plugin_dir}/main.py --port 7777")
         .key("extra_daemon_queue", "numprocesses", "1")
         .file("crontab", "# jobs\n0 3 * * * {{MFSERV_CURRENT_PLUGIN_DIR}}/bin/clean\n")
-        .file("postinstall", "#!/bin/sh\necho ran > \"$MFMODULE_RUNTIME_HOME/ran\"\n")
+        .file(
+            "postinstall",
+            "#!/bin/sh\necho a word of the hook >&2\necho ran > \"$MFMODULE_RUNTIME_HOME/ran\"\n",
+        )
 }
 
 /// Every path of the home with its kind and the time of its last change.
@@ -70,6 +73,13 @@ fn what_a_package_would_do_is_said_and_nothing_of_it_is_done() {
     // and it is what is done
     let ran = node.mfserv(&["install", &file]).code(0);
     assert!(ran.stderr.contains("warning: this plugin has a debug == 1"), "{ran:?}");
+    for said in [&ran, &shown, &node.mfserv(&["info", "rich"])] {
+        assert!(said.stderr.contains("the crontab of plugin rich has no effect"), "{said:?}");
+        assert!(said.stderr.contains("rich/1/crontab:2"), "{said:?}");
+    }
+    assert!(ran.stderr.contains("because: a word of the hook"), "{ran:?}");
+    let check = node.mfserv(&["check"]);
+    assert!(format!("{check:?}").contains("the crontab of plugin rich"), "{check:?}");
     assert!(node.path("ran").is_file());
     let installed = node.path("var/plugins/rich").canonicalize().unwrap();
     assert_eq!(said["dir"], installed.to_string_lossy().as_ref());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mfserv_testkit::{Load, Node};
 use serde_json::Value;
 
-use crate::install::{edit, install, release};
+use crate::install::{edit, install, release, traces};
 use crate::{Turn, node, samples};
 
 /// A node that runs with two releases of a plugin whose answers differ.
@@ -141,6 +141,24 @@ fn when_the_directory_of_the_current_release_has_gone_another_one_or_a_new_one_r
     assert_eq!(current(&node, "sample_static"), 2, "its number is another one");
     assert!(node.get("/sample_static/").text().contains("second edition"));
     node.stop();
+}
+
+#[test]
+fn what_an_uninstallation_has_kept_is_listed_and_removed_when_asked() {
+    let _turn = Turn::cheap();
+    let node = node();
+    two_static_releases(&node);
+    std::fs::write(node.path("var/releases/sample_static/2/main/made"), "by the app").unwrap();
+    std::fs::create_dir_all(node.path("var/data/sample_static")).unwrap();
+    std::fs::write(node.path("var/data/sample_static/x"), "data").unwrap();
+    let ran = node.mfserv(&["uninstall", "sample_static"]).code(0);
+    assert!(ran.stderr.contains("--clean") && !ran.stderr.contains("new release"), "{ran:?}");
+    assert_eq!(releases(&node, "sample_static").len(), 1);
+    node.mfserv(&["uninstall", "sample_static"]).code(1);
+    node.mfserv(&["uninstall", "sample_static", "--clean"]).code(0);
+    assert_eq!(traces(&node, "sample_static"), Vec::<std::path::PathBuf>::new());
+    node.mfserv(&["uninstall", "sample_static", "--clean"]).code(1);
+    node.mfserv(&["releases", "sample_static"]).code(1);
 }
 
 #[test]

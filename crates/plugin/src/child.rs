@@ -37,17 +37,18 @@ const TIDY: Duration = Duration::from_secs(2);
 /// oldest lines are forgotten beyond a bound.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
-    lines: VecDeque<String>,
+    /// With whether it was on standard error.
+    lines: VecDeque<(bool, String)>,
     bytes: usize,
     forgotten: usize,
 }
 
 impl Said {
-    fn add(&mut self, line: String) {
-        self.bytes += line.len();
+    fn add(&mut self, line: (bool, String)) {
+        self.bytes += line.1.len();
         self.lines.push_back(line);
         while self.bytes > KEPT {
-            let Some(oldest) = self.lines.pop_front() else { break };
+            let Some((_, oldest)) = self.lines.pop_front() else { break };
             self.bytes -= oldest.len();
             self.forgotten += 1;
         }
@@ -59,12 +60,19 @@ impl Said {
         if self.forgotten > 0 {
             text = format!("({} lines before)\n", self.forgotten);
         }
-        for line in &self.lines {
+        for (_, line) in &self.lines {
             text.push_str(line);
             text.push('\n');
         }
         text.truncate(text.trim_end().len());
         text
+    }
+
+    /// What of it was on standard error, one line each.
+    pub(crate) fn complaints(&self) -> String {
+        let lines: Vec<&str> =
+            self.lines.iter().filter(|(error, _)| *error).map(|(_, line)| line.as_str()).collect();
+        lines.join("\n").trim_end().to_string()
     }
 }
 
@@ -102,8 +110,10 @@ impl Run<'_> {
         }
         let mut said = Said::default();
         let result = self.wait(&mut child, &mut said, progress);
-        if result.is_err() {
-            kill(&mut child);
+        match &result {
+            // what it has left in the background has no purpose, and nobody would end it
+            Ok(_) => drop(signal(&child, Signal::KILL)),
+            Err(_) => kill(&mut child),
         }
         match result {
             Ok(status) if status.success() => Ok(said),
@@ -121,16 +131,16 @@ impl Run<'_> {
         let deadline = Instant::now() + self.limit;
         let (sender, lines) = mpsc::sync_channel(64);
         if let Some(stdout) = child.stdout.take() {
-            follow(stdout, sender.clone());
+            follow(stdout, false, sender.clone());
         }
         if let Some(stderr) = child.stderr.take() {
-            follow(stderr, sender);
+            follow(stderr, true, sender);
         }
         let mut ended_at = None;
         loop {
             match lines.recv_timeout(Duration::from_millis(20)) {
                 Ok(line) => {
-                    progress.line(&shown(&line));
+                    progress.line(&shown(&line.1));
                     said.add(line);
                 }
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(2)),
@@ -144,7 +154,7 @@ impl Run<'_> {
             let since = *ended_at.get_or_insert_with(Instant::now);
             let silent = match lines.try_recv() {
                 Ok(line) => {
-                    progress.line(&shown(&line));
+                    progress.line(&shown(&line.1));
                     said.add(line);
                     false
                 }
@@ -204,20 +214,28 @@ fn ended(status: ExitStatus) -> String {
 /// Ends the program and all its process group, and reaps it: first as Ctrl-C
 /// does, so that pip and npm remove their temporary files, then by force.
 fn kill(child: &mut Child) {
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let send = |signal| group.map(|group| kill_process_group(group, signal));
-    let _ = send(Signal::INT);
+    let _ = signal(child, Signal::INT);
     let deadline = Instant::now() + TIDY;
     while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
     }
-    let _ = send(Signal::KILL);
+    let _ = signal(child, Signal::KILL);
     let _ = child.wait();
+}
+
+/// Sends a signal to the process group of a program.
+fn signal(child: &Child, signal: Signal) -> Option<()> {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw)?;
+    kill_process_group(group, signal).ok()
 }
 
 /// Reads a stream line by line in a thread of its own, until its end or until
 /// nobody listens.
-fn follow(stream: impl Read + Send + 'static, sender: mpsc::SyncSender<String>) {
+fn follow(
+    stream: impl Read + Send + 'static,
+    is_error: bool,
+    sender: mpsc::SyncSender<(bool, String)>,
+) {
     std::thread::spawn(move || {
         let mut reader = BufReader::new(stream);
         let mut line = Vec::new();
@@ -227,7 +245,8 @@ fn follow(stream: impl Read + Send + 'static, sender: mpsc::SyncSender<String>) 
                 Ok(0) | Err(_) => return,
                 Ok(_) => {
                     let text = String::from_utf8_lossy(&line);
-                    if sender.send(text.trim_end_matches(['\n', '\r']).to_string()).is_err() {
+                    let text = text.trim_end_matches(['\n', '\r']).to_string();
+                    if sender.send((is_error, text)).is_err() {
                         return;
                     }
                 }
@@ -270,6 +289,20 @@ mod tests {
         let error = run.run(shell(&script), &mut Silent).unwrap_err();
         assert_eq!(error.kind, Kind::Timeout);
         let pid: u32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while is_alive(pid) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!is_alive(pid));
+    }
+
+    #[test]
+    fn what_a_program_that_went_well_has_left_in_the_background_is_ended() {
+        let run =
+            Run { what: "a hook", limit: Duration::from_secs(10), cancel: &Cancel::default() };
+        let said = run.run(shell("sleep 1000 & echo $!; echo oh >&2"), &mut Silent).unwrap();
+        assert_eq!(said.complaints(), "oh");
+        let pid: u32 = said.text().lines().find_map(|line| line.parse().ok()).unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         while is_alive(pid) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));

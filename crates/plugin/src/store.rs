@@ -28,7 +28,7 @@ pub use forecast::{Forecast, forecast};
 pub use foreign::foreign_files;
 pub use install::{InstallOptions, Prepare, Prepared, Staged, install, postinstall, stage};
 pub use links::{
-    DevLink, Installed, Origin, current, dev_link, list, list_of, prepare_dev_link,
+    DevLink, Installed, Origin, current, dev_link, list, list_of, prepare_dev_link, remove_kept,
     remove_unlinked, uninstall, unlink,
 };
 pub use persistent::check_persistent_paths;

@@ -107,8 +107,9 @@ pub fn is_running(places: &Places) -> bool {
 /// What a command did to the set of plugins, as JSON.
 #[derive(Debug, Serialize)]
 struct Changed {
-    /// What is installed now; of an uninstallation, what was.
-    plugin: Installed,
+    /// What is installed now; of an uninstallation, what was; `null` when only what had been
+    /// kept of it was removed.
+    plugin: Option<Installed>,
     warnings: Vec<Diagnostic>,
     /// What the node did; `null` when it does not run.
     applied: Option<Applied>,
@@ -154,7 +155,7 @@ fn take_over(
     }
     let applied = serve(places, wait)?;
     if wait.json {
-        print_json(&Changed { plugin, warnings, applied })?;
+        print_json(&Changed { plugin: Some(plugin), warnings, applied })?;
     } else if let Some(applied) = applied {
         say_where(places, &plugin.name, &applied);
     }

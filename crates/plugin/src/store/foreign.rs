@@ -65,7 +65,7 @@ pub(super) fn report(number: u32, release: &Path) -> Option<Diagnostic> {
     Some(
         Diagnostic::warning(format!("the app has made or changed files in its release {number}: {names}"))
             .because(format!(
-                "the new release does not have them; {} is kept until it is removed with --clean",
+                "no other release has them; {} is kept until it is removed with --clean",
                 release.display()
             ))
             .help("keep data in MFSERV_CURRENT_PLUGIN_DATA_DIR, or declare it: _persistent_paths=… in [general]"),

@@ -126,10 +126,11 @@ pub fn stage(
         &home.plugin_data(name),
         &prepared.spec.general.persistent_paths,
     )?;
-    make_ready(home, &dir, &prepared, options, progress)?;
+    let complaint = make_ready(home, &dir, &prepared, options, progress)?;
     foreign::record(&dir)?;
     attempt.succeeded();
-    let Prepared { spec, warnings, .. } = prepared;
+    let Prepared { spec, mut warnings, .. } = prepared;
+    warnings.extend(complaint);
     Ok(Staged {
         home: home.clone(),
         package,
@@ -201,26 +202,27 @@ fn make_ready(
     prepared: &Prepared,
     options: &InstallOptions<'_>,
     progress: &mut dyn Progress,
-) -> Result<(), Diagnostic> {
+) -> Result<Option<Diagnostic>, Diagnostic> {
     let python = prepared.spec.general.python.as_deref();
     environment_from_wheels(dir, home, python, &options.cancel, progress)?;
     postinstall(home, dir, prepared, &options.cancel, progress)
 }
 
 /// Runs the `postinstall` program of a plugin, if it has one, in its environment
-/// and directory. Its output is in the error.
+/// and directory. Its output is in the error; when it went well, what it has written on
+/// standard error is returned as a warning. What it leaves in its process group is ended.
 pub fn postinstall(
     home: &Home,
     dir: &Path,
     prepared: &Prepared,
     cancel: &Cancel,
     progress: &mut dyn Progress,
-) -> Result<(), Diagnostic> {
+) -> Result<Option<Diagnostic>, Diagnostic> {
     let hook = dir.join("postinstall");
     let executable = fs::metadata(&hook)
         .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
     if !executable {
-        return Ok(());
+        return Ok(None);
     }
     progress.step("running post-installation plugin tasks");
     let dependencies: Vec<Placed<'_>> =
@@ -234,7 +236,11 @@ pub fn postinstall(
         .envs(environment(home, plugin, &dependencies, base.as_ref(), &prepared.module)?)
         .current_dir(dir);
     let run = Run { what: "the postinstall hook", limit: POSTINSTALL, cancel };
-    run.run(command, progress).map(drop)
+    let complaints = run.run(command, progress)?.complaints();
+    Ok((!complaints.is_empty()).then(|| {
+        Diagnostic::warning("the postinstall hook went well, and has written on standard error")
+            .because(complaints)
+    }))
 }
 
 impl Staged {

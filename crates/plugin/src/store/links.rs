@@ -261,6 +261,24 @@ pub fn uninstall(
     Ok((installed, kept))
 }
 
+/// Removes what was kept of a plugin that is not installed any more: releases in which the app
+/// has left files, its data, the overrides. False when it is installed, or nothing was kept.
+pub fn remove_kept(home: &Home, plugin: &str) -> Result<bool, Diagnostic> {
+    let overrides = home.override_file(plugin);
+    let places = [home.releases_of(plugin), home.plugin_data(plugin), overrides.clone()];
+    let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
+    if check_plugin_name(plugin).is_err()
+        || is_there(&home.link(plugin))
+        || !places.iter().any(|place| is_there(place))
+    {
+        return Ok(false);
+    }
+    remove_unlinked(home, plugin, true)?;
+    disk::remove(&overrides)?;
+    disk::remove(&overrides.with_extension("ini.new"))?;
+    Ok(true)
+}
+
 /// What is left of a plugin after [`unlink`], once nothing runs of it. Returns
 /// what is said of what stays.
 pub fn remove_unlinked(

@@ -104,6 +104,7 @@ pub fn link(
     let prepared = installed::prepare(places, &dir, &module).map_err(first)?;
     prepared.warnings.iter().for_each(report::print_problem);
     say_dangers(&dir, &prepared.spec);
-    store::postinstall(&home, &dir, &prepared, &cancel()?, steps)?;
+    let complaint = store::postinstall(&home, &dir, &prepared, &cancel()?, steps)?;
+    complaint.iter().for_each(report::print_problem);
     linking.commit()
 }

@@ -128,12 +128,20 @@ pub struct Uninstall {
 impl Uninstall {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let home = Home::new(places.home());
+        if self.clean && store::remove_kept(&home, &self.name)? {
+            if self.wait.json {
+                print_json(&Changed { plugin: None, warnings: Vec::new(), applied: None })?;
+            } else {
+                print(&format!("what was kept of {} is removed\n", self.name));
+            }
+            return Ok(Outcome::Done);
+        }
         let plugin = store::unlink(&home, &self.name, self.clean)?;
         // Its workers finish their requests before their files go.
         let applied = reload(places, &self.wait, "waiting until its workers have ended")?;
         let warnings = store::remove_unlinked(&home, &self.name, self.clean)?;
         if self.wait.json {
-            print_json(&Changed { plugin, warnings, applied })?;
+            print_json(&Changed { plugin: Some(plugin), warnings, applied })?;
             return Ok(Outcome::Done);
         }
         warnings.iter().for_each(report::print_problem);

@@ -75,12 +75,16 @@ pub struct Releases {
 impl Releases {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let home = Home::new(places.home());
-        let current = match store::current(&home, &self.name)?.origin {
-            Origin::Packed(number) => Some(number),
-            Origin::Dev | Origin::Internal => None,
+        let all: Vec<Release> =
+            store::releases(&home, &self.name).into_iter().filter(|one| one.committed).collect();
+        let current = match store::current(&home, &self.name).map(|plugin| plugin.origin) {
+            Ok(Origin::Packed(number)) => Some(number),
+            Ok(Origin::Dev | Origin::Internal) => None,
+            // what was kept at its uninstallation
+            Err(_) if !all.is_empty() => None,
+            Err(problem) => return Err(problem),
         };
-        let all = store::releases(&home, &self.name).into_iter().filter(|one| one.committed);
-        let rows: Vec<Row> = all.map(|release| Row::of(release, current)).collect();
+        let rows: Vec<Row> = all.into_iter().map(|release| Row::of(release, current)).collect();
         if self.json {
             print_json(&rows)?;
             return Ok(Outcome::Done);
