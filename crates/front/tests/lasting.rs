@@ -64,7 +64,8 @@ fn an_upgraded_connection_carries_bytes_both_ways_and_survives_a_publish() {
     assert_eq!(front.get("/a").text(), "plain");
     client.stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert!(client.is_closed());
-    assert_eq!(world.access_log(2)[1]["status"], 101);
+    // Lines of two connections may change places.
+    assert!(world.access_log(2).iter().any(|line| line["status"] == 101));
 }
 
 #[test]
