@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mfserv_front::embedded::h1::{BodyReader, Framing, HeadScan, Piece, RequestHead, ResponseHead};
+use mfserv_h1::{BodyReader, Framing, HeadScan, Piece, RequestHead, ResponseHead};
 
 /// The content of a body and what was used; none if it is refused.
 fn body(framing: Framing, input: &[u8], step: usize) -> Option<(Vec<u8>, usize, bool)> {

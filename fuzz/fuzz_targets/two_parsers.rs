@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mfserv_front::embedded::h1::{BodyReader, Framing, HeadScan, Piece, RequestHead};
+use mfserv_h1::{BodyReader, Framing, HeadScan, Piece, RequestHead};
 use mfserv_front::embedded::{Told, request_for_worker};
 use mfserv_fuzz::{bytes, settings};
 use picohttpparser_sys::{phr_chunked_decoder, phr_decode_chunked, phr_header, phr_parse_request};

@@ -12,7 +12,9 @@ use rustix::process::{Signal, WaitOptions, wait};
 
 use crate::containment::{self, Tree};
 use crate::copying::Stream;
-use crate::keeper::{Keeper, now_ms, remark};
+use mfserv_platform::clock::now_ms;
+
+use crate::keeper::{Keeper, remark};
 use crate::refusal::Refusal;
 use crate::spawn::{self, Gifts};
 use crate::stopping::Stage;

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use mfserv_core::wire::keeper::{Exit, FromKeeper, Notice, ProcessSpec};
 use mfserv_core::{Diagnostic, Kind};
@@ -418,9 +418,4 @@ pub(crate) fn sd_notify(state: &str) {
 /// A line for whoever reads the keeper's own standard error.
 pub(crate) fn remark(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "keeper: {text}");
-}
-
-/// Milliseconds since the Unix epoch.
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

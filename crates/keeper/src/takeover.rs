@@ -15,7 +15,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use crate::connection::Connection;
 use crate::copying::{Copier, NotPaused, Paused, Stream};
 use crate::ends::{End, Living};
-use crate::keeper::{Keeper, now_ms, remark};
+use mfserv_platform::clock::now_ms;
+
+use crate::keeper::{Keeper, remark};
 use crate::listening::Listener;
 use crate::refusal::Refusal;
 use crate::saved::{Handover, Saved, SavedListener, SavedProcess, SavedStream, VERSION};

@@ -20,8 +20,8 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand};
 use mfserv_core::{Diagnostic, Kind};
 
-use crate::configure::Set;
-use crate::places::Places;
+use mfserv_node::configure::Set;
+use mfserv_node::places::Places;
 pub use output::{complain, print};
 use report::Outcome;
 

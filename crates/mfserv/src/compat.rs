@@ -27,9 +27,9 @@ use mfserv_plugin::Cancel;
 
 use crate::cli::complain;
 use crate::cli::report::Outcome;
-use crate::control::client;
-use crate::control::protocol::{Applied, Ask};
-use crate::places::Places;
+use mfserv_node::control::client;
+use mfserv_node::control::protocol::{Applied, Ask};
+use mfserv_node::places::Places;
 
 /// Runs a command with the arguments of this process.
 pub type Run = fn() -> Result<Outcome, Diagnostic>;

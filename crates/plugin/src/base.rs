@@ -14,11 +14,11 @@ use mfserv_core::Diagnostic;
 use mfserv_core::plugin_spec::PluginSpec;
 use serde::{Deserialize, Serialize};
 
-use crate::disk;
 use crate::home::Home;
 use crate::progress::{Cancel, Progress};
 use crate::python::{self, Interpreter, Packages, Toolbox};
 use crate::tools;
+use mfserv_platform::disk;
 
 mod portable;
 

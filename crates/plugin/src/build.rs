@@ -90,8 +90,9 @@ pub fn build(
 ) -> Result<BuildReport, Diagnostic> {
     let begin = Instant::now();
     let plugin = label::read_name(dir)?;
-    let dir = std::fs::canonicalize(dir).map_err(|e| crate::disk::failed("read", dir, e))?;
-    let _lock = crate::disk::Lock::take(
+    let dir =
+        std::fs::canonicalize(dir).map_err(|e| mfserv_platform::disk::failed("read", dir, e))?;
+    let _lock = mfserv_platform::disk::Lock::take(
         &lock_file(&options.home, &dir),
         &format!("the plugin directory {}", dir.display()),
     )?;
@@ -104,6 +105,6 @@ pub fn build(
 /// The lock of a build, outside the plugin directory, which is the developer's.
 fn lock_file(home: &Home, dir: &Path) -> std::path::PathBuf {
     use std::os::unix::ffi::OsStrExt;
-    let name = crate::disk::fingerprint([("dir", dir.as_os_str().as_bytes())]);
+    let name = mfserv_platform::disk::fingerprint([("dir", dir.as_os_str().as_bytes())]);
     home.root().join("tmp").join(format!("build-{}.lock", &name[..16]))
 }

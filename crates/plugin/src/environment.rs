@@ -14,9 +14,9 @@ use mfserv_core::plugin_config;
 use mfserv_core::plugin_spec::PluginSpec;
 
 use crate::base::BaseEnvironment;
-use crate::disk;
 use crate::home::Home;
 use crate::label::read_small;
+use mfserv_platform::disk;
 
 /// Variables of our own environment that plugins see as they are.
 const PASSED: &[&str] = &[

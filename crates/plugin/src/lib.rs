@@ -11,7 +11,6 @@ pub mod base;
 pub mod build;
 mod child;
 pub mod dangers;
-mod disk;
 pub mod environment;
 pub mod home;
 pub mod label;

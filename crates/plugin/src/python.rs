@@ -13,9 +13,9 @@ use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
 
 use crate::child::Run;
-use crate::disk;
 use crate::home::Home;
 use crate::progress::{Cancel, Progress, Silent};
+use mfserv_platform::disk;
 
 /// The interpreter used when none is named.
 pub const DEFAULT: &str = "python3";

@@ -40,8 +40,8 @@ use std::path::PathBuf;
 
 use mfserv_core::{Diagnostic, Kind};
 
-use crate::disk::Lock;
 use crate::home::Home;
+use mfserv_platform::disk::Lock;
 
 /// Finishes or removes what an operation that died has left: for the start of a
 /// node. An operation that lives is left alone.

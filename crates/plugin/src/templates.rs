@@ -8,8 +8,8 @@ use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};
 use minijinja::{Environment, UndefinedBehavior, context};
 
-use crate::disk;
 use crate::home::Home;
+use mfserv_platform::disk;
 
 mod catalog;
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 
-use crate::disk;
 use crate::home::Home;
 use crate::progress::{Cancel, Progress};
 use crate::python::{Interpreter, Toolbox, on_path};
+use mfserv_platform::disk;
 
 /// The version of uv that is fetched.
 pub const UV: &str = "0.13.9";

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::disk;
 use crate::label::read_small;
+use mfserv_platform::disk;
 
 /// The files that the rules are in.
 const INCLUDES: &str = ".autorestart_includes";

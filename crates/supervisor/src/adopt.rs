@@ -9,11 +9,11 @@ use mfserv_core::wire::keeper::{Ask, Ended, Exit, Process, Scope};
 use mfserv_core::worker::{Input, Phase};
 
 use crate::keeper_link::KeeperState;
-use crate::now_ms;
 use crate::spawn::Note;
 use crate::supervisor::Supervisor;
 use crate::watcher::Watcher;
 use crate::worker::Worker;
+use mfserv_platform::clock::now_ms;
 
 impl Supervisor {
     /// A new daemon takes over what lives. Those who have traffic keep it; the

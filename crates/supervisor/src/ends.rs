@@ -10,7 +10,9 @@ use mfserv_core::worker::{Input, Phase, Want};
 
 use crate::supervisor::Supervisor;
 use crate::watcher::Watcher;
-use crate::{now_ms, spawn};
+use mfserv_platform::clock::now_ms;
+
+use crate::spawn;
 
 impl Supervisor {
     pub(crate) fn exited(&mut self, exit: Exit) {

@@ -29,9 +29,3 @@ pub use keeper_link::{KeeperLink, KeeperNews, KeeperState};
 pub use supervisor::{Emit, Options, Supervisor};
 pub use traffic::Traffic;
 pub use waiting::Until;
-
-/// Milliseconds since the Unix epoch, now.
-pub(crate) fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |d| d.as_millis() as u64)
-}

@@ -10,8 +10,8 @@ use mfserv_core::wire::keeper::Process;
 use mfserv_core::worker::{Effect, Input, Phase, Want, step};
 use tokio::task::AbortHandle;
 
-use crate::now_ms;
 use crate::spawn::Note;
+use mfserv_platform::clock::now_ms;
 
 /// How often a killed worker that does not go is killed again.
 const KILL_AGAIN: Duration = Duration::from_secs(2);

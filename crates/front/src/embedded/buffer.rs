@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
 /// The size of a fresh buffer, bytes: holds the largest head.
-pub const SIZE: usize = super::h1::HEAD_MAX;
+pub const SIZE: usize = mfserv_h1::HEAD_MAX;
 /// Buffers that have grown beyond this are not kept.
 const KEEP_MAX: usize = 64 * 1024;
 /// How many unused buffers a thread keeps.

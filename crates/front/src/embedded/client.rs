@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use super::alarm::{Alarm, Bell, Ear};
 use super::buffer::Lent;
-use super::h1::{Fields, HeadScan, Name, Refusal};
 use super::pipe::Pipe;
 use super::resting::Rest;
 use super::trust::{self, Trust};
 use super::wire::Wire;
+use mfserv_h1::{Fields, HeadScan, Name, Refusal};
 
 /// When the front ends, a connection that has just been used may bring one more request.
 const LAST_REQUEST: Duration = Duration::from_secs(1);

@@ -19,8 +19,8 @@ use mfserv_core::wire::front::Breakage;
 
 use super::answer::Answer;
 use super::buffer::Buffer;
-use super::h1::RequestHead;
 use super::visit::Visit;
+use mfserv_h1::RequestHead;
 
 /// The cookie that says that the developer has seen it: its value is the time of the breakage.
 const SEEN: &str = "mfserv_dev_seen";

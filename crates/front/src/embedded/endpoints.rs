@@ -15,12 +15,12 @@ use super::answer;
 use super::client::Client;
 use super::dev_page;
 use super::forward::Fault;
-use super::h1::{Framing, RequestHead};
 use super::lane::Lane;
 use super::state::Front;
 use super::trust::Network;
 use super::upstream::{PeerState, Upstream};
 use super::visit::Visit;
+use mfserv_h1::{Framing, RequestHead};
 
 /// How often a request with `wait=1` looks whether the worker holds nothing more.
 const LOOK_EVERY: Duration = Duration::from_millis(20);

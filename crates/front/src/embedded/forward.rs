@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 use super::buffer::Lent;
 use super::client::Client;
-use super::h1::{HeadScan, Refusal, RequestHead, ResponseHead};
 use super::lane::Lane;
 use super::relay;
 use super::rewrite::{self, Told};
@@ -22,6 +21,7 @@ use super::tunnel;
 use super::upload::{BodyFault, SendFault, Upload};
 use super::upstream::{Link, NoLink, Peer, Slot, Taken};
 use super::visit::Visit;
+use mfserv_h1::{HeadScan, Refusal, RequestHead, ResponseHead};
 
 /// Interim answers (1xx) of one request at most.
 const INTERIM_MAX: u32 = 16;

@@ -11,7 +11,6 @@ mod endpoints;
 mod error_log;
 mod files;
 mod forward;
-pub mod h1;
 mod lane;
 mod listener;
 mod log;

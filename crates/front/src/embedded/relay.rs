@@ -13,11 +13,11 @@ use tokio::time::Instant;
 use super::budget::Share;
 use super::client::Lost;
 use super::forward::{Fault, Forwarding};
-use super::h1::{BodyReader, Piece};
 use super::pipe::{self, Pipe};
 use super::rewrite::{self, Shape};
 use super::upload::{self, Upload};
 use super::upstream::{Link, Slot};
+use mfserv_h1::{BodyReader, Piece};
 
 /// What the client of a finite app may leave unread, bytes.
 const ABSORBED_MAX: usize = 1024 * 1024;

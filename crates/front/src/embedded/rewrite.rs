@@ -5,8 +5,8 @@ use mfserv_core::route::ServerSettings;
 use super::answer;
 use super::buffer::{Buffer, Lent};
 use super::dev_page;
-use super::h1::{Framing, Name, RequestHead, ResponseHead};
 use super::visit::Visit;
+use mfserv_h1::{Framing, Name, RequestHead, ResponseHead};
 
 /// How the client is told the end of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

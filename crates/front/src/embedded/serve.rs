@@ -14,11 +14,11 @@ use super::dev_page;
 use super::endpoints::{self, Endpoint};
 use super::files;
 use super::forward::{Fault, Forwarding};
-use super::h1::{Framing, Refusal, RequestHead, ResponseHead};
 use super::lane::Lane;
 use super::state::InForce;
 use super::visit::Visit;
 use super::wire::Wire;
+use mfserv_h1::{Framing, Refusal, RequestHead, ResponseHead};
 
 /// What a request needs besides its client; used again for the next one in the lane, so
 /// that a connection without a request has none of it.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use mfserv_core::route::RealIp;
 
-use super::h1::Fields;
+use mfserv_h1::Fields;
 
 /// A network, `ADDRESS` or `ADDRESS/BITS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,7 @@ pub fn parse_address(text: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embedded::h1::RequestHead;
+    use mfserv_h1::RequestHead;
 
     #[test]
     fn networks_are_compared_by_their_bits() {

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use super::budget::{Budget, Share};
 use super::buffer::{Buffer, Lent};
 use super::client::Client;
-use super::h1::{BodyReader, Framing, Piece, Refusal, RequestHead};
 use super::pipe::{self, Pipe};
 use super::wire::Wire;
+use mfserv_h1::{BodyReader, Framing, Piece, Refusal, RequestHead};
 
 /// What of a body is kept in memory, bytes; of what goes to a file, so much is gathered
 /// before it is written.

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::answer;
 use super::client::Client;
-use super::h1::{Name, RequestHead};
 use super::log::Log;
+use mfserv_h1::{Name, RequestHead};
 
 /// The longest host, method or URI that goes into the log, bytes.
 const VALUE_MAX: usize = 8 * 1024;

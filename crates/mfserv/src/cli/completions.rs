@@ -15,7 +15,7 @@ use mfserv_plugin::{Home, python, templates};
 
 use super::print;
 use super::report::Outcome;
-use crate::places::Places;
+use mfserv_node::places::Places;
 
 /// With this variable the scripts of shells ask for candidates.
 const ASKED: &str = "_MFSERV_COMPLETE";
@@ -55,7 +55,7 @@ impl Completions {
 
 /// By name where that leads here, so that the script outlives an upgrade.
 fn asked_program() -> String {
-    let own = crate::program();
+    let own = mfserv_node::program();
     let real = |path: &Path| path.canonicalize().ok();
     match python::on_path("mfserv") {
         Some(found) if real(&found) == real(&own) => "mfserv".into(),

@@ -5,8 +5,8 @@ use mfserv_core::{Diagnostic, Kind, ini};
 
 use super::report::{self, Outcome};
 use super::{print, print_json, sets};
-use crate::places::Places;
-use crate::{configure, installed};
+use mfserv_node::places::Places;
+use mfserv_node::{configure, installed};
 
 #[derive(Debug, Args)]
 pub struct Config {
@@ -131,8 +131,8 @@ impl Check {
             }
             None => {
                 let sets = sets(&self.sets)?;
-                let options = crate::daemon::DaemonOptions { places: places.clone(), sets };
-                crate::daemon::check(&options)?
+                let options = mfserv_node::daemon::DaemonOptions { places: places.clone(), sets };
+                mfserv_node::daemon::check(&options)?
             }
         };
         let bad = problems.iter().any(Diagnostic::is_error);

@@ -8,9 +8,9 @@ use mfserv_core::Diagnostic;
 use mfserv_core::status::Status;
 use mfserv_keeper::Client;
 
-use crate::control::client;
-use crate::control::protocol::Ask;
-use crate::places::Places;
+use mfserv_node::control::client;
+use mfserv_node::control::protocol::Ask;
+use mfserv_node::places::Places;
 
 /// How long a daemon may take to answer a question about itself.
 pub const QUICK: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub fn keeper_command(places: &Places) -> Result<Command, Diagnostic> {
     let log = std::fs::File::options().create(true).append(true).open(&path);
     let log =
         log.map_err(|e| Diagnostic::error(format!("cannot write {}", path.display())).because(e))?;
-    let mut command = Command::new(crate::program());
+    let mut command = Command::new(mfserv_node::program());
     command.args(["keep", "--ready-on-stdout", "--home"]).arg(places.home());
     command.current_dir(places.home()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     Ok(command)

@@ -14,8 +14,8 @@ use super::completions;
 use super::output::is_lost;
 use super::print;
 use super::report::Outcome;
-use crate::places::Places;
-use crate::say;
+use mfserv_node::places::Places;
+use mfserv_node::render;
 
 /// How often followed files are looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -153,7 +153,7 @@ impl Events {
 
     fn say(&self, line: &str) {
         match serde_json::from_str::<Event>(line) {
-            Ok(event) if !self.json => print(&format!("{}\n", say::event(&event))),
+            Ok(event) if !self.json => print(&format!("{}\n", render::event(&event))),
             _ => print(&format!("{line}\n")),
         }
     }

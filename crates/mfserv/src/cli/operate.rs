@@ -15,9 +15,9 @@ use super::progress::Steps;
 use super::report::{self, Outcome};
 use super::start::wait_until_running;
 use super::{print, print_json};
-use crate::control::client;
-use crate::control::protocol::{Applied, Ask};
-use crate::places::Places;
+use mfserv_node::control::client;
+use mfserv_node::control::protocol::{Applied, Ask};
+use mfserv_node::places::Places;
 
 /// How long an operation that changes workers is waited for.
 #[derive(Debug, Args)]
@@ -156,7 +156,7 @@ impl Upgrade {
         let before: Status = client::ask(&places.control_socket(), &Ask::Status, QUICK)?;
         let mut keeper = keeper::connect(places)?;
         if let keep::Answer::Refused { reason, .. } =
-            keeper.ask(keep::Ask::Upgrade { program: crate::program() })?
+            keeper.ask(keep::Ask::Upgrade { program: mfserv_node::program() })?
         {
             return Err(Diagnostic::error("the keeper goes on as it was").because(reason));
         }

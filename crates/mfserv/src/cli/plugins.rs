@@ -33,9 +33,9 @@ pub use setup::Setup;
 use super::operate::Wait;
 use super::report::Outcome;
 use super::{print, print_json, report};
-use crate::control::protocol::{Applied, Ask};
-use crate::places::Places;
-use crate::{configure, installed, say};
+use mfserv_node::control::protocol::{Applied, Ask};
+use mfserv_node::places::Places;
+use mfserv_node::{configure, installed, render};
 
 fn ensure_base(
     places: &Places,
@@ -81,7 +81,7 @@ pub fn sentence(report: &BuildReport) -> String {
     if parts.is_empty() {
         parts.push("nothing to build".into());
     }
-    format!("{}: {} in {}\n", report.plugin, parts.join(", "), say::span(report.elapsed_ms))
+    format!("{}: {} in {}\n", report.plugin, parts.join(", "), render::span(report.elapsed_ms))
 }
 
 /// The configuration of the directory alone: what is packed must not depend on
@@ -193,7 +193,7 @@ fn reload(places: &Places, wait: &Wait, what: &str) -> Result<Option<Applied>, D
 }
 
 fn say_where(places: &Places, name: &str, applied: &Applied) {
-    let ask = crate::control::client::ask::<mfserv_core::status::Status>;
+    let ask = mfserv_node::control::client::ask::<mfserv_core::status::Status>;
     let status = ask(&places.control_socket(), &Ask::Status, std::time::Duration::from_secs(10));
     let Ok(status) = status else { return };
     let address = status.address.unwrap_or_default();

@@ -15,8 +15,8 @@ use mfserv_keeper::KeeperOptions;
 
 use super::report::Outcome;
 use super::sets;
-use crate::daemon::{self, DaemonOptions};
-use crate::places::Places;
+use mfserv_node::daemon::{self, DaemonOptions};
+use mfserv_node::places::Places;
 
 /// For nobody to type: neither shown nor suggested, and so a command line of its own.
 #[derive(Debug, Parser)]
@@ -103,7 +103,7 @@ impl Keep {
 /// How the keeper starts the daemon: in the environment that it was started in itself.
 fn daemon_process(places: &Places, sets: &[String]) -> ProcessSpec {
     let home = places.home().to_string_lossy().into_owned();
-    let program = crate::program().to_string_lossy().into_owned();
+    let program = mfserv_node::program().to_string_lossy().into_owned();
     let mut argv = vec![program, "daemon".into(), "--home".into(), home];
     for set in sets {
         argv.extend(["--set".into(), set.clone()]);

@@ -9,10 +9,10 @@ use mfserv_core::status::{Status, WatcherStatus};
 
 use super::report::{Colour, Outcome, paint, print_problem};
 use super::{print, print_json};
-use crate::control::client;
-use crate::control::protocol::Ask;
-use crate::places::Places;
-use crate::say;
+use mfserv_node::control::client;
+use mfserv_node::control::protocol::Ask;
+use mfserv_node::places::Places;
+use mfserv_node::render;
 
 /// How many of a dead worker's last lines `status` shows.
 const LAST_LINES: usize = 8;
@@ -64,7 +64,8 @@ fn text(status: &Status) -> String {
     };
     let address = status.address.as_deref().unwrap_or("no listener");
     let mut out = format!("mfserv is {state} at {address} ({})\n", status.home);
-    let ago = |since_ms: u64| say::span(say::now_ms().saturating_sub(since_ms));
+    let ago =
+        |since_ms: u64| render::span(mfserv_platform::clock::now_ms().saturating_sub(since_ms));
     let keeper = match &status.keeper {
         Some(keeper) => format!("keeper {}", keeper.pid),
         None => paint("no keeper: run `mfserv start`", Colour::Bad),
@@ -92,7 +93,7 @@ fn text(status: &Status) -> String {
 
 /// It is not well, or was not a short while ago.
 fn is_of_interest(watcher: &WatcherStatus) -> bool {
-    let age_ms = |at_ms: u64| say::now_ms().saturating_sub(at_ms);
+    let age_ms = |at_ms: u64| mfserv_platform::clock::now_ms().saturating_sub(at_ms);
     !matches!(watcher.state.as_str(), "ready" | "off")
         || watcher.last_end.as_ref().is_some_and(|end| age_ms(end.at_ms) < RECENT_MS)
 }
@@ -111,7 +112,7 @@ fn watcher_rows(status: &Status) -> Vec<Vec<String>> {
             paint(&watcher.state, colour),
             format!("{}/{}", watcher.ready, watcher.wanted),
             watcher.crashes.to_string(),
-            say::bytes(memory),
+            render::bytes(memory),
             watcher.path.clone().unwrap_or_default(),
         ]);
     }
@@ -130,15 +131,15 @@ fn watcher_rows(status: &Status) -> Vec<Vec<String>> {
 fn trouble(watcher: &WatcherStatus) -> String {
     let mut out = String::new();
     for worker in watcher.workers.iter().filter(|w| w.probe.is_some()) {
-        let since = say::span(say::now_ms().saturating_sub(worker.since_ms));
+        let since = render::span(mfserv_platform::clock::now_ms().saturating_sub(worker.since_ms));
         let saw = worker.probe.as_deref().unwrap_or_default();
         out += &format!("\n{} is starting for {since}: {saw}\n", worker.id);
     }
     if let Some(end) = &watcher.last_end {
-        let ago = say::span(say::now_ms().saturating_sub(end.at_ms));
+        let ago = render::span(mfserv_platform::clock::now_ms().saturating_sub(end.at_ms));
         let why = paint(&end.why.to_string(), Colour::Bad);
         out += &format!("\n{} ended {ago} ago: {why}", end.worker);
-        out += &say::indented(&end.last_output, LAST_LINES);
+        out += &render::indented(&end.last_output, LAST_LINES);
         out.push('\n');
     }
     out
@@ -147,16 +148,16 @@ fn trouble(watcher: &WatcherStatus) -> String {
 fn worker_rows(status: &Status) -> Vec<Vec<String>> {
     let mut rows =
         vec![titles(&["WORKER", "PID", "PHASE", "FOR", "CPU", "MEMORY", "CONTAINED BY"])];
-    let now = say::now_ms();
+    let now = mfserv_platform::clock::now_ms();
     for worker in status.watchers.iter().flat_map(|w| &w.workers) {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
         rows.push(vec![
             worker.id.to_string(),
             or_dash(worker.pid.map(|pid| pid.to_string())),
             worker.phase.to_string(),
-            say::span(now.saturating_sub(worker.since_ms)),
+            render::span(now.saturating_sub(worker.since_ms)),
             or_dash(worker.cpu_ms.map(|ms| format!("{:.1}s", ms as f64 / 1000.0))),
-            or_dash(worker.memory_bytes.map(say::bytes)),
+            or_dash(worker.memory_bytes.map(render::bytes)),
             worker.containment.clone() + if worker.adopted { " (adopted)" } else { "" },
         ]);
     }

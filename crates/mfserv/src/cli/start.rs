@@ -13,10 +13,10 @@ use super::progress::Steps;
 use super::report::{self, Outcome};
 use super::stop::shut_down;
 use super::{print, sets};
-use crate::configure;
-use crate::control::client;
-use crate::control::protocol::Ask;
-use crate::places::Places;
+use mfserv_node::configure;
+use mfserv_node::control::client;
+use mfserv_node::control::protocol::Ask;
+use mfserv_node::places::Places;
 
 #[derive(Debug, Args)]
 pub struct Start {
@@ -228,7 +228,7 @@ impl Run {
         refuse_bad_configuration(&module)?;
         warn_root();
         prepare(places, &module)?;
-        let mut command = Command::new(crate::program());
+        let mut command = Command::new(mfserv_node::program());
         command.args(["keep", "--home"]).arg(places.home());
         for set in &self.sets {
             command.args(["--set", set]);

@@ -13,9 +13,9 @@ use super::keeper::{self, LOOK, QUICK, bring_back_keeper};
 use super::print;
 use super::progress::Steps;
 use super::report::{self, Outcome};
-use crate::control::client;
-use crate::control::protocol::{Applied, Ask};
-use crate::places::Places;
+use mfserv_node::control::client;
+use mfserv_node::control::protocol::{Applied, Ask};
+use mfserv_node::places::Places;
 
 /// How long the keeper may take to kill everything.
 const KILL: Duration = Duration::from_secs(60);

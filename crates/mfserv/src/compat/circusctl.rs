@@ -10,8 +10,8 @@ use super::watchers::set_count;
 use super::{ask, node_status, places};
 use crate::cli::report::Outcome;
 use crate::cli::{complain, print};
-use crate::control::protocol::Ask;
-use crate::places::Places;
+use mfserv_node::control::protocol::Ask;
+use mfserv_node::places::Places;
 use node::{shown, state};
 
 /// Look at the watchers of the node, and change them.

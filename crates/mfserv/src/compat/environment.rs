@@ -16,8 +16,8 @@ use super::{failed, only_own_base_dir, places, prefix};
 use crate::cli::plugins::env::{become_command, exports, load};
 use crate::cli::report::{self, Outcome};
 use crate::cli::{complain, print};
-use crate::configure;
-use crate::places::Places;
+use mfserv_node::configure;
+use mfserv_node::places::Places;
 
 /// The variables of the caller that `mfserv_wrapper` keeps.
 const KEPT: &[&str] = &[

@@ -17,8 +17,8 @@ use crate::cli::plugins::install::{Stage, stage};
 use crate::cli::plugins::{cancel, dangers_in, is_running, last_moment};
 use crate::cli::report::{self, Outcome};
 use crate::cli::{complain, print};
-use crate::control::protocol::Ask;
-use crate::places::Places;
+use mfserv_node::control::protocol::Ask;
+use mfserv_node::places::Places;
 
 /// How long a plugin that is replaced or removed may take to be gone, seconds.
 const PATIENCE_S: u64 = 120;

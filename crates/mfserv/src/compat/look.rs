@@ -14,7 +14,7 @@ use super::{base_dir, failed, places};
 use crate::cli::plugins::own_spec;
 use crate::cli::report::Outcome;
 use crate::cli::{complain, print};
-use crate::places::Places;
+use mfserv_node::places::Places;
 
 /// How wide a value of `plugins.info` is.
 const VALUE_WIDTH: usize = 60;

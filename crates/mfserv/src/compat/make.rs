@@ -19,8 +19,8 @@ use crate::cli::plugins::{build_in, own_spec, sentence};
 use crate::cli::progress::Steps;
 use crate::cli::report::{self, Outcome};
 use crate::cli::{complain, print};
-use crate::places::Places;
-use crate::{configure, installed};
+use mfserv_node::places::Places;
+use mfserv_node::{configure, installed};
 
 /// Build the environment of a plugin: Python packages, node_modules.
 #[derive(Debug, Parser)]

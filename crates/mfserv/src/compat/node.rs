@@ -14,8 +14,8 @@ use crate::cli::print;
 use crate::cli::report::{self, Outcome};
 use crate::cli::start::{bring_keeper, prepare, refuse_bad_configuration, wait_until_running};
 use crate::cli::stop;
-use crate::configure;
-use crate::places::Places;
+use mfserv_node::configure;
+use mfserv_node::places::Places;
 
 /// How long a node may take to run.
 const START: Duration = Duration::from_secs(300);

@@ -11,8 +11,8 @@ use mfserv_plugin::store::{self, Origin};
 use super::install::{put, said};
 use super::lines::Line;
 use crate::cli::report;
-use crate::configure;
-use crate::places::Places;
+use mfserv_node::configure;
+use mfserv_node::places::Places;
 
 /// Installs those that are not there, and replaces those whose build is another one, whatever
 /// the versions. A developer's directory is left alone, overrides and data too. What fails is

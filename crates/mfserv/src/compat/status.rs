@@ -15,8 +15,8 @@ use crate::cli::keeper::LOOK;
 use crate::cli::plugins::env::load;
 use crate::cli::print;
 use crate::cli::report::{self, Outcome};
-use crate::daemon::{self, DaemonOptions};
-use crate::places::Places;
+use mfserv_node::daemon::{self, DaemonOptions};
+use mfserv_node::places::Places;
 
 /// How long the front may take to answer.
 const FRONT: Duration = Duration::from_secs(10);

@@ -13,8 +13,8 @@ use super::{ask, failed, node_status, places, status::Checks};
 use crate::cli::keeper::LOOK;
 use crate::cli::print;
 use crate::cli::report::{self, Outcome};
-use crate::control::protocol::Ask;
-use crate::places::Places;
+use mfserv_node::control::protocol::Ask;
+use mfserv_node::places::Places;
 
 /// How long the workers of a watcher may take to be gone: the longest drain of the
 /// default configuration and what comes after it.

@@ -15,9 +15,9 @@ use sha2::{Digest, Sha256};
 use super::circle::circle;
 use super::manifest::{Kind, MANIFEST, Manifest, Member, bad_link, bad_path};
 use super::{FILES, METADATA, TOP};
-use crate::disk;
 use crate::label;
 use crate::progress::Progress;
+use mfserv_platform::disk;
 
 /// What is not packaged when there is no `.releaseignore`.
 const DEFAULT_IGNORE: &str = include_str!("../../templates/shared/releaseignore");

@@ -13,8 +13,8 @@ use super::manifest::{MANIFEST, Manifest, is_hidden};
 use super::tape::{entries, shown};
 use super::unpack::Limits;
 use super::{FILES, LARGEST_DESCRIPTION, METADATA, TOP};
-use crate::disk;
 use crate::label::{name_in_label, read_small};
+use mfserv_platform::disk;
 
 /// What a package says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

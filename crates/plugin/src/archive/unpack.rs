@@ -17,8 +17,8 @@ use super::manifest::MANIFEST;
 use super::read::{Found, Package, bad, open};
 use super::tape::entries;
 use super::{FILES, METADATA, TOP};
-use crate::disk;
 use crate::label;
+use mfserv_platform::disk;
 
 /// What a package may unpack to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{BaseEnvironment, LIMIT, LOCK, current, ensure_from};
 use crate::archive::{self, Limits};
-use crate::disk;
 use crate::home::Home;
 use crate::label::read_small;
 use crate::progress::{Cancel, Progress};
 use crate::python::{Interpreter, Packages, Rules, Toolbox};
+use mfserv_platform::disk;
 
 /// What an archive says about itself; in it.
 const ABOUT: &str = "base.json";

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use mfserv_core::Diagnostic;
 
-use crate::{disk, label};
+use mfserv_platform::disk;
+
+use crate::label;
 
 /// What a build makes, besides packages and compiled Python.
 const MADE: &[&str] = &[

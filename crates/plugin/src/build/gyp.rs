@@ -6,7 +6,7 @@ use std::path::Path;
 
 use mfserv_core::Diagnostic;
 
-use crate::disk;
+use mfserv_platform::disk;
 
 /// What is only there to compile again, in the `build` directory of a package.
 const NOTES: &[&str] =

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::python::is_older;
 use super::{BuildOptions, Part, gyp};
 use crate::child::Run;
-use crate::disk;
 use crate::progress::{Progress, Silent};
 use crate::python::{clean, on_path, with_compiler_help};
+use mfserv_platform::disk;
 
 /// Says what `node_modules` was made of.
 const MARK: &str = ".mfserv-node.json";

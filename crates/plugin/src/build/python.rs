@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use super::frozen::{self, frozen_requirements};
 use super::{BuildOptions, Part};
 use crate::base::{self, site_packages};
-use crate::disk;
 use crate::home::Home;
 use crate::label::{read_bounded, read_small};
 use crate::progress::{Cancel, Progress};
 use crate::python::{self, Interpreter, Packages, Rules, Toolbox};
+use mfserv_platform::disk;
 
 /// Says what an environment was made of; in `local/`.
 const ENVIRONMENT_MARK: &str = ".mfserv-environment.json";

@@ -8,8 +8,8 @@ use mfserv_core::{Diagnostic, Severity};
 
 use super::links::{Installed, Origin, current, has_active_line};
 use super::{foreign, releases};
-use crate::disk;
 use crate::home::Home;
+use mfserv_platform::disk;
 
 /// A release that has just become the current one.
 pub(super) struct Switched<'a> {

@@ -8,8 +8,8 @@ use super::install::check_place;
 use super::links::Installed;
 use super::releases;
 use crate::archive::Inspected;
-use crate::disk;
 use crate::home::Home;
+use mfserv_platform::disk;
 
 /// What the installation of a package would find and do. Nothing was changed.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
 
 use super::persistent::JOURNAL;
-use crate::disk;
+use mfserv_platform::disk;
 
 /// How a release was when it was whole; in the release.
 pub(super) const RECORD: &str = ".mfserv-files.json";

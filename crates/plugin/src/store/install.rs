@@ -18,11 +18,11 @@ use crate::archive::{self, Limits, Package};
 use crate::base;
 use crate::build::environment_from_wheels;
 use crate::child::Run;
-use crate::disk::{self, Lock};
 use crate::environment::{Placed, environment};
 use crate::home::Home;
 use crate::progress::{Cancel, Progress};
 use crate::python;
+use mfserv_platform::disk::{self, Lock};
 
 /// How long the postinstall hook of a plugin may take.
 const POSTINSTALL: Duration = Duration::from_secs(1800);

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{lock, releases};
 use crate::archive::read_metadata;
-use crate::disk::{self, Lock};
 use crate::home::Home;
 use crate::label;
+use mfserv_platform::disk::{self, Lock};
 
 /// Where an installed plugin comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use mfserv_core::{Diagnostic, Kind};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 
-use crate::disk;
+use mfserv_platform::disk;
 
 /// What a release being made has put in the data directory; in the release.
 pub(super) const JOURNAL: &str = ".mfserv-moving.json";

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::links::{Origin, current};
 use super::{foreign, persistent};
-use crate::disk;
 use crate::home::Home;
+use mfserv_platform::disk;
 
 /// How many committed releases of a plugin are kept, the current one included.
 pub const KEPT: usize = 5;

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::links::{Origin, current};
 use crate::archive;
-use crate::disk;
 use crate::home::Home;
 use crate::progress::Progress;
+use mfserv_platform::disk;
 
 /// A package that was made again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,9 +11,9 @@ use super::links::{Installed, Origin, current};
 use super::lock;
 use super::releases::{Release, releases, sweep};
 use crate::build::environment_from_wheels;
-use crate::disk::Lock;
 use crate::home::Home;
 use crate::progress::{Cancel, Progress};
+use mfserv_platform::disk::Lock;
 
 /// An earlier (or later) release that can be started, and is not current. Dropped
 /// without [`Rollback::commit`], nothing has changed. It holds the lock of the store.

@@ -24,10 +24,10 @@ use mfserv_core::route::ServerSettings;
 use super::answer::{self, Answer};
 use super::client::Client;
 use super::forward::Fault;
-use super::h1::{Framing, RequestHead};
 use super::state::InForce;
 use super::visit::Visit;
 use asset::{Asset, Known, Representation};
+use mfserv_h1::{Framing, RequestHead};
 use ranges::Asked;
 use wishes::{Validators, Verdict, Wishes};
 

@@ -2,7 +2,7 @@
 
 use mfserv_core::route::ServerSettings;
 
-use super::super::h1::{Name, RequestHead};
+use mfserv_h1::{Name, RequestHead};
 
 /// Where it leads: an absolute URL if the client named a host. `by_proxy`: a proxy whose
 /// word is taken asks for the client, and says by which scheme.

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::super::h1::{Name, RequestHead};
 use super::dates;
 use super::ranges::{self, Asked};
+use mfserv_h1::{Name, RequestHead};
 
 /// A date is a strong validator only if the file was not written in the same second as
 /// it was served; a clock may be this much off, seconds.

@@ -10,7 +10,7 @@ use super::{build_in, own_spec, sentence};
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use crate::cli::{print, print_json};
-use crate::places::Places;
+use mfserv_node::places::Places;
 
 #[derive(Debug, Args)]
 pub struct Build {

@@ -17,10 +17,10 @@ use crate::cli::operate::Wait;
 use crate::cli::progress::Steps;
 use crate::cli::report::{self, Outcome};
 use crate::cli::{print, print_json, start};
-use crate::control::protocol::Applied;
-use crate::places::Places;
-use crate::{configure, installed};
 use desk::Desk;
+use mfserv_node::control::protocol::Applied;
+use mfserv_node::places::Places;
+use mfserv_node::{configure, installed};
 
 #[derive(Debug, Args)]
 pub struct Dev {

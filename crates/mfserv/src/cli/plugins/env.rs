@@ -15,8 +15,8 @@ use super::first;
 use crate::cli::completions;
 use crate::cli::report::{self, Outcome};
 use crate::cli::{print, print_json};
-use crate::places::Places;
-use crate::{configure, installed};
+use mfserv_node::places::Places;
+use mfserv_node::{configure, installed};
 
 /// A plugin by name, or by the path of its directory.
 pub fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Diagnostic> {

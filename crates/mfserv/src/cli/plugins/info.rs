@@ -15,8 +15,8 @@ use crate::cli::completions;
 use crate::cli::report::{self, Outcome};
 use crate::cli::show::table;
 use crate::cli::{print, print_json};
-use crate::places::Places;
-use crate::{configure, installed, preview};
+use mfserv_node::places::Places;
+use mfserv_node::{configure, installed, preview};
 
 #[derive(Debug, Args)]
 pub struct List {

@@ -14,8 +14,8 @@ use crate::cli::operate::Wait;
 use crate::cli::progress::Steps;
 use crate::cli::report::{self, Outcome};
 use crate::cli::{print, print_json};
-use crate::places::Places;
-use crate::{configure, installed};
+use mfserv_node::places::Places;
+use mfserv_node::{configure, installed};
 
 #[derive(Debug, Args)]
 pub struct Install {

@@ -4,8 +4,8 @@ use mfserv_core::{Diagnostic, Kind};
 
 use crate::cli::report::{self, Colour, Outcome, paint};
 use crate::cli::{print, print_json};
-use crate::preview::{App, Command, Preview};
-use crate::say;
+use mfserv_node::preview::{App, Command, Preview};
+use mfserv_node::render;
 
 /// Prints a preview. Exit code 0 when the package would be installed, else that of the
 /// first reason for which it would not.
@@ -35,7 +35,7 @@ fn text(preview: &Preview) -> String {
         out += &format!("\njob {job}\n");
     }
     if !preview.dependencies.is_empty() {
-        let one = |one: &crate::preview::Dependency| match (one.installed, one.optional) {
+        let one = |one: &mfserv_node::preview::Dependency| match (one.installed, one.optional) {
             (true, _) => one.plugin.clone(),
             (false, true) => format!("{} (not installed, and optional)", one.plugin),
             (false, false) => format!("{} (not installed)", one.plugin),
@@ -80,12 +80,12 @@ fn identity(preview: &Preview) -> String {
     out += &format!("  {:<11} {builder}{with}\n", "made by");
     let sizes = &preview.sizes;
     let free =
-        sizes.free_bytes.map_or_else(String::new, |free| format!(", {} free", say::bytes(free)));
+        sizes.free_bytes.map_or_else(String::new, |free| format!(", {} free", render::bytes(free)));
     out += &format!(
         "  {:<11} {} packed, {} unpacked in {} files{free}\n",
         "size",
-        say::bytes(sizes.packed_bytes),
-        say::bytes(sizes.unpacked_bytes),
+        render::bytes(sizes.packed_bytes),
+        render::bytes(sizes.unpacked_bytes),
         sizes.files,
     );
     out

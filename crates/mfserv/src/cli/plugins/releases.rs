@@ -16,8 +16,8 @@ use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use crate::cli::show::table;
 use crate::cli::{print, print_json};
-use crate::places::Places;
-use crate::{configure, installed, say};
+use mfserv_node::places::Places;
+use mfserv_node::{configure, installed, render};
 
 /// A release, as it is shown.
 #[derive(Debug, Serialize)]
@@ -55,7 +55,7 @@ impl Row {
             Some(files) if files.is_empty() => "-".into(),
             Some(files) => format!("{} files", files.len()),
         };
-        let since = self.since_ms.map_or_else(|| "-".into(), say::time);
+        let since = self.since_ms.map_or_else(|| "-".into(), render::time);
         let mark = if self.current { "current" } else { "" };
         let number = self.number.to_string();
         vec![number, self.version.clone(), self.release.clone(), since, files, mark.into()]

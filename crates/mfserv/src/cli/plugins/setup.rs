@@ -11,7 +11,7 @@ use crate::cli::print;
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use crate::compat::links;
-use crate::places::Places;
+use mfserv_node::places::Places;
 
 #[derive(Debug, Args)]
 pub struct Setup {
@@ -37,7 +37,7 @@ pub struct Setup {
 impl Setup {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         if let Some(bin) = &self.commands {
-            let written = links::write(bin, &crate::program())?;
+            let written = links::write(bin, &mfserv_node::program())?;
             for path in &written.changed {
                 print(&format!("{}\n", path.display()));
             }

@@ -11,7 +11,7 @@ use super::{Kill, Match, Named, Node, Signal};
 use crate::cli::keeper::{self, LOOK};
 use crate::compat::watchers::{is_gone, matches, set_count};
 use crate::compat::{ask, node_status};
-use crate::control::protocol::Ask;
+use mfserv_node::control::protocol::Ask;
 
 /// How long `--waiting` waits, seconds.
 const WAITING_S: u64 = 120;
@@ -197,7 +197,8 @@ impl Node {
                 let Some(id) = worker.pid.filter(|id| pid.is_none_or(|pid| pid == *id)) else {
                     continue;
                 };
-                let memory = worker.memory_bytes.map_or_else(|| "N/A".into(), crate::say::bytes);
+                let memory =
+                    worker.memory_bytes.map_or_else(|| "N/A".into(), mfserv_node::render::bytes);
                 let cpu = worker.cpu_ms.map_or_else(|| "N/A".into(), |ms| format!("{ms}ms"));
                 lines.push(format!("{id}: {}  cpu:{cpu} mem:{memory}", worker.id));
             }

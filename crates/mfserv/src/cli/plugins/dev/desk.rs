@@ -23,10 +23,10 @@ use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use crate::cli::report::{Colour, paint};
 use crate::cli::stop;
-use crate::control::client;
-use crate::control::protocol::{Applied, Ask};
-use crate::places::Places;
-use crate::{configure, say};
+use mfserv_node::control::client;
+use mfserv_node::control::protocol::{Applied, Ask};
+use mfserv_node::places::Places;
+use mfserv_node::{configure, render};
 
 /// How often files and events are looked at.
 const LOOK: Duration = Duration::from_millis(30);
@@ -216,13 +216,13 @@ impl<'a> Desk<'a> {
             Fact::FilesChanged { plugin, files, more } if plugin == self.plugin => {
                 let what = match files.is_empty() {
                     true => "its files have changed".into(),
-                    false => format!("{} changed", say::changed(&files, more)),
+                    false => format!("{} changed", render::changed(&files, more)),
                 };
                 self.say(&paint(&what, Colour::Doubtful));
             }
             Fact::Renewed { plugin, after_ms } if plugin == self.plugin => {
                 self.starting = false;
-                let text = format!("serves the new code after {}", say::span(after_ms));
+                let text = format!("serves the new code after {}", render::span(after_ms));
                 self.say(&paint(&text, Colour::Good));
             }
             Fact::NotRenewed { plugin, problem } if plugin == self.plugin => {
@@ -234,7 +234,7 @@ impl<'a> Desk<'a> {
             Fact::WorkerReady { worker, after_ms } if self.is_own(&worker.watcher) => {
                 if std::mem::take(&mut self.starting) {
                     let program = short(&worker.watcher);
-                    let text = format!("{program} serves after {}", say::span(after_ms));
+                    let text = format!("{program} serves after {}", render::span(after_ms));
                     self.say(&paint(&text, Colour::Good));
                 }
                 self.replanned = true;
@@ -244,7 +244,7 @@ impl<'a> Desk<'a> {
             } if self.is_own(&worker.watcher) && is_crash(&why) => {
                 let again = match wait_ms {
                     0 => "it is started again".into(),
-                    ms => format!("it is started again in {}", say::span(ms)),
+                    ms => format!("it is started again in {}", render::span(ms)),
                 };
                 self.say_failed(&worker.watcher, &format!("ended: {why}; {again}"), &last_output);
                 self.replanned = true;
@@ -276,7 +276,7 @@ impl<'a> Desk<'a> {
         self.say(&paint(&format!("{} {what}", short(watcher)), Colour::Bad));
         let last = output.trim_end().lines().last();
         if last.is_some_and(|line| !self.lines.have_said(line)) {
-            self.say(say::indented(output, 40).trim_start_matches('\n'));
+            self.say(render::indented(output, 40).trim_start_matches('\n'));
         }
     }
 

@@ -10,18 +10,18 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sha2::{Digest, Sha256};
 
 /// The error of an operation on a path.
-pub(crate) fn failed(verb: &str, path: &Path, error: impl std::fmt::Display) -> Diagnostic {
+pub fn failed(verb: &str, path: &Path, error: impl std::fmt::Display) -> Diagnostic {
     Diagnostic::error(format!("can't {verb} {}", path.display())).because(error)
 }
 
 /// Creates a directory and its parents.
-pub(crate) fn create_dir(dir: &Path) -> Result<(), Diagnostic> {
+pub fn create_dir(dir: &Path) -> Result<(), Diagnostic> {
     fs::create_dir_all(dir).map_err(|e| failed("create", dir, e))
 }
 
 /// Removes whatever is at a path: file, link (not what it points to) or tree.
 /// Nothing there is fine.
-pub(crate) fn remove(path: &Path) -> Result<(), Diagnostic> {
+pub fn remove(path: &Path) -> Result<(), Diagnostic> {
     let result = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -32,7 +32,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), Diagnostic> {
 
 /// Writes a file beside its place and renames it: readers see the old or the
 /// new text, never half of it.
-pub(crate) fn write(path: &Path, text: &[u8]) -> Result<(), Diagnostic> {
+pub fn write(path: &Path, text: &[u8]) -> Result<(), Diagnostic> {
     let beside = beside(path, "new");
     let written = fs::File::create(&beside).and_then(|mut file| {
         file.write_all(text)?;
@@ -45,7 +45,7 @@ pub(crate) fn write(path: &Path, text: &[u8]) -> Result<(), Diagnostic> {
 }
 
 /// Makes `link` point to `target`, in place of whatever link was there.
-pub(crate) fn relink(link: &Path, target: &Path) -> Result<(), Diagnostic> {
+pub fn relink(link: &Path, target: &Path) -> Result<(), Diagnostic> {
     let beside = beside(link, "new");
     let _ = fs::remove_file(&beside);
     std::os::unix::fs::symlink(target, &beside).and_then(|()| fs::rename(&beside, link)).map_err(
@@ -58,7 +58,7 @@ pub(crate) fn relink(link: &Path, target: &Path) -> Result<(), Diagnostic> {
 
 /// Puts the directory `stage` at `place` in one step; what was there is removed
 /// afterwards.
-pub(crate) fn swap_in(stage: &Path, place: &Path) -> Result<(), Diagnostic> {
+pub fn swap_in(stage: &Path, place: &Path) -> Result<(), Diagnostic> {
     if fs::symlink_metadata(place).is_err() {
         return fs::rename(stage, place).map_err(|e| failed("create", place, e));
     }
@@ -77,7 +77,7 @@ pub(crate) fn swap_in(stage: &Path, place: &Path) -> Result<(), Diagnostic> {
 }
 
 /// A hidden path in the same directory, that nobody else uses.
-pub(crate) fn beside(path: &Path, what: &str) -> PathBuf {
+pub fn beside(path: &Path, what: &str) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let name = name.trim_start_matches('.');
@@ -87,14 +87,14 @@ pub(crate) fn beside(path: &Path, what: &str) -> PathBuf {
 
 /// Removes what an operation that died has left beside `path` (see [`beside`]):
 /// entries whose process has ended.
-pub(crate) fn sweep_beside(path: &Path) {
+pub fn sweep_beside(path: &Path) {
     let Some((parent, name)) = path.parent().zip(path.file_name()) else { return };
     let name = name.to_string_lossy();
     sweep(parent, |beside| beside == name.trim_start_matches('.'));
 }
 
 /// The same, beside anything in a directory.
-pub(crate) fn sweep_in(dir: &Path) {
+pub fn sweep_in(dir: &Path) {
     sweep(dir, |_| true);
 }
 
@@ -119,7 +119,7 @@ fn read_beside(name: &str) -> Option<(&str, u32)> {
 }
 
 /// What is called so is not finished, or about to be removed.
-pub(crate) fn is_beside(name: &std::ffi::OsStr) -> bool {
+pub fn is_beside(name: &std::ffi::OsStr) -> bool {
     name.to_str().and_then(read_beside).is_some()
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn is_beside(name: &std::ffi::OsStr) -> bool {
 const SPARE: u64 = 32 * 1024 * 1024;
 
 /// Refuses if the file system of a directory has not this room, bytes and files.
-pub(crate) fn check_room(dir: &Path, bytes: u64, files: u64) -> Result<(), Diagnostic> {
+pub fn check_room(dir: &Path, bytes: u64, files: u64) -> Result<(), Diagnostic> {
     let room = rustix::fs::statvfs(dir).map_err(|e| failed("read", dir, e))?;
     let free = room.f_bavail.saturating_mul(room.f_frsize);
     // some file systems do not count their files
@@ -145,19 +145,19 @@ pub(crate) fn check_room(dir: &Path, bytes: u64, files: u64) -> Result<(), Diagn
 }
 
 /// What is free on the file system of a directory, bytes.
-pub(crate) fn free_bytes(dir: &Path) -> Option<u64> {
+pub fn free_bytes(dir: &Path) -> Option<u64> {
     let room = rustix::fs::statvfs(dir).ok()?;
     Some(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
 /// Bytes as hexadecimal text.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The SHA-256 of several named parts; the names and lengths count, so that no
 /// two different lists agree.
-pub(crate) fn fingerprint<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
+pub fn fingerprint<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
     let mut hash = Sha256::new();
     for (name, bytes) in parts {
         hash.update((name.len() as u64).to_le_bytes());
@@ -171,11 +171,11 @@ pub(crate) fn fingerprint<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8]
 /// An exclusive lock on a file, held until dropped. Refused at once when
 /// another process (or thread) holds it.
 #[derive(Debug)]
-pub(crate) struct Lock(#[allow(dead_code)] fs::File);
+pub struct Lock(#[allow(dead_code)] fs::File);
 
 impl Lock {
     /// Takes the lock; `what` names what is locked in the error.
-    pub(crate) fn take(file: &Path, what: &str) -> Result<Self, Diagnostic> {
+    pub fn take(file: &Path, what: &str) -> Result<Self, Diagnostic> {
         if let Some(parent) = file.parent() {
             create_dir(parent)?;
         }
@@ -204,7 +204,7 @@ impl Lock {
     }
 
     /// Takes the lock, waiting for its holder at most `patience`.
-    pub(crate) fn wait(
+    pub fn wait(
         file: &Path,
         what: &str,
         patience: std::time::Duration,

@@ -1,13 +1,6 @@
 //! Facts as sentences, times as people read them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use mfserv_core::event::{EndReason, Event, Fact};
-
-/// Milliseconds since the Unix epoch, now.
-pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
-}
 
 /// Local time, to the millisecond: `2026-01-31 12:00:00.123`.
 pub fn time(at_ms: u64) -> String {

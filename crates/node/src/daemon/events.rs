@@ -9,7 +9,7 @@ use mfserv_core::output::Rotation;
 use mfserv_logfile::LogFile;
 
 use crate::places::Places;
-use crate::say;
+use crate::render;
 
 /// Records events. Cheap to clone.
 #[derive(Clone)]
@@ -28,8 +28,8 @@ impl Events {
 
     /// Records a fact, now. A disk that cannot be written loses the record, never the node.
     pub fn record(&self, fact: Fact) {
-        let event = Event { at_ms: say::now_ms(), fact };
-        let _ = writeln!(std::io::stderr(), "{}", say::event(&event));
+        let event = Event { at_ms: mfserv_platform::clock::now_ms(), fact };
+        let _ = writeln!(std::io::stderr(), "{}", render::event(&event));
         let Ok(mut line) = serde_json::to_vec(&event) else { return };
         line.push(b'\n');
         if let Ok(mut file) = self.file.lock() {

@@ -11,7 +11,7 @@ use mfserv_core::plan::{Plan, PluginState};
 use mfserv_core::wire::front::Breakage;
 
 use super::fronts::Fronts;
-use crate::say::now_ms;
+use mfserv_platform::clock::now_ms;
 
 /// What is known of plugins under development.
 #[derive(Default)]

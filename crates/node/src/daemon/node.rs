@@ -21,7 +21,6 @@ use super::fronts::Fronts;
 use super::state::NodeState;
 use crate::control::protocol::{Applied, Ask};
 use crate::control::server::{Answer, Answerer};
-use crate::say;
 
 /// How long apps may take at boot before the node is said to run all the same: one that
 /// never starts must not make the others look down.
@@ -83,7 +82,7 @@ impl Node {
             keeper: Mutex::new(None),
             notes: Mutex::new(Vec::new()),
             stopping: AtomicBool::new(false),
-            since_ms: say::now_ms(),
+            since_ms: mfserv_platform::clock::now_ms(),
         }));
         node.keeper_found(&found);
         node
@@ -162,7 +161,7 @@ impl Node {
         let role = RoleStatus {
             pid: found.pid,
             version: String::new(),
-            since_ms: started_ms(found.pid).unwrap_or_else(say::now_ms),
+            since_ms: started_ms(found.pid).unwrap_or_else(mfserv_platform::clock::now_ms),
         };
         *keeper = Some(role);
         drop(keeper);
@@ -398,7 +397,7 @@ fn started_ms(pid: u32) -> Option<u64> {
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
     let uptime_s: f64 = uptime.split(' ').next()?.parse().ok()?;
     let started_s = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
-    Some(say::now_ms().saturating_sub(((uptime_s - started_s) * 1000.0) as u64))
+    Some(mfserv_platform::clock::now_ms().saturating_sub(((uptime_s - started_s) * 1000.0) as u64))
 }
 
 fn seconds(n: u64) -> Duration {

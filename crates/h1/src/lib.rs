@@ -4,6 +4,8 @@
 //! ways is refused here, before anything of it is passed on; what is passed on is
 //! written anew from what was understood.
 
+#![forbid(unsafe_code)]
+
 mod body;
 mod field;
 mod request;
