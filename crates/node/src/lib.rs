@@ -10,6 +10,7 @@ pub mod control;
 pub mod daemon;
 pub mod host;
 pub mod installed;
+pub mod operations;
 pub mod places;
 pub mod preview;
 pub mod render;

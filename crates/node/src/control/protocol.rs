@@ -3,8 +3,9 @@
 
 use std::path::PathBuf;
 
-use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
+
+pub use crate::operations::Applied;
 
 /// The largest body of a request or an answer, bytes.
 pub const MAX_BODY: usize = 16 * 1024 * 1024;
@@ -50,15 +51,4 @@ pub enum Ask {
     /// Stop everything in order; answered when nothing but keeper and daemon is left,
     /// which end right after: an [`Applied`].
     Stop,
-}
-
-/// What an operation did.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Applied {
-    /// The generation of the plan that is now in force.
-    pub generation: u64,
-    /// What changed, in a few words.
-    pub changes: String,
-    /// Problems of the present configuration.
-    pub problems: Vec<Diagnostic>,
 }
