@@ -20,14 +20,8 @@ pub enum EndReason {
         /// The signal's number.
         signal: i32,
     },
-    /// The kernel killed it for lack of memory (only with the kernel's word for it).
-    OutOfMemory,
-    /// It was over its memory limit.
-    OverMemoryLimit,
     /// It had reached its maximum age.
     TooOld,
-    /// It held a request for too long.
-    Stuck,
     /// Somebody asked (stop, restart, scale, reload).
     Asked {
         /// What was asked for.
@@ -58,6 +52,13 @@ impl EndReason {
             Ended::Unknown => EndReason::UnknownAdopted,
         }
     }
+
+    /// The worker ended although mfserv had no reason to end it: the end counts as a crash,
+    /// delays the next start, and its last output is worth showing. A worker that is stopped,
+    /// restarted, too old or outdated by an edit has not crashed.
+    pub fn is_crash(&self) -> bool {
+        !matches!(self, EndReason::Asked { .. } | EndReason::TooOld | EndReason::FilesChanged)
+    }
 }
 
 impl std::fmt::Display for EndReason {
@@ -65,10 +66,7 @@ impl std::fmt::Display for EndReason {
         match self {
             EndReason::Exited { code } => write!(f, "exited with code {code}"),
             EndReason::Signalled { signal } => write!(f, "killed by {}", signal_name(*signal)),
-            EndReason::OutOfMemory => f.write_str("out of memory"),
-            EndReason::OverMemoryLimit => f.write_str("over its memory limit"),
             EndReason::TooOld => f.write_str("too old"),
-            EndReason::Stuck => f.write_str("stuck in a request"),
             EndReason::Asked { what } => write!(f, "asked ({what})"),
             EndReason::FilesChanged => f.write_str("files changed"),
             EndReason::FailedProbe { saw } => write!(f, "failed its probe ({saw})"),
@@ -230,4 +228,27 @@ pub enum Fact {
         /// A sentence.
         text: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_a_crash_unless_mfserv_had_a_reason_for_it() {
+        let asked = EndReason::Asked { what: "restart".into() };
+        for reason in [asked, EndReason::TooOld, EndReason::FilesChanged] {
+            assert!(!reason.is_crash(), "{reason}");
+        }
+        let crashes = [
+            EndReason::Exited { code: 0 },
+            EndReason::Signalled { signal: 15 },
+            EndReason::FailedProbe { saw: "silence".into() },
+            EndReason::NotStarted { why: "no such program".into() },
+            EndReason::UnknownAdopted,
+        ];
+        for reason in crashes {
+            assert!(reason.is_crash(), "{reason}");
+        }
+    }
 }

@@ -49,6 +49,37 @@ pub struct LastEnd {
     pub last_output: String,
 }
 
+/// The state of a watcher, one word for people and for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WatcherState {
+    /// All wanted workers are ready.
+    Ready,
+    /// Workers are being started, and none has failed.
+    Starting,
+    /// Workers are being replaced one after the other.
+    Restarting,
+    /// The last start failed: a slot without a ready worker waits or tries again.
+    Failing,
+    /// No worker is wanted, and some still live.
+    Stopping,
+    /// No worker is wanted, and none lives.
+    Off,
+}
+
+impl std::fmt::Display for WatcherState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            WatcherState::Ready => "ready",
+            WatcherState::Starting => "starting",
+            WatcherState::Restarting => "restarting",
+            WatcherState::Failing => "failing",
+            WatcherState::Stopping => "stopping",
+            WatcherState::Off => "off",
+        })
+    }
+}
+
 /// One watcher.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WatcherStatus {
@@ -63,8 +94,8 @@ pub struct WatcherStatus {
     pub wanted: u32,
     /// How many are ready.
     pub ready: u32,
-    /// One word for a person: `ready`, `starting`, `restarting`, `failing`, `stopping`, `off`.
-    pub state: String,
+    /// Its state.
+    pub state: WatcherState,
     /// Crashes and failed starts since the node started.
     pub crashes: u64,
     /// The last of them.
@@ -122,4 +153,20 @@ pub struct Status {
     pub watchers: Vec<WatcherStatus>,
     /// Problems of the present configuration.
     pub problems: Vec<Diagnostic>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watcher_state_is_the_same_word_in_json_and_on_a_terminal() {
+        use WatcherState as S;
+        let words = ["ready", "starting", "restarting", "failing", "stopping", "off"];
+        let states = [S::Ready, S::Starting, S::Restarting, S::Failing, S::Stopping, S::Off];
+        for (state, word) in states.into_iter().zip(words) {
+            assert_eq!(state.to_string(), word);
+            assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{word}\""));
+        }
+    }
 }

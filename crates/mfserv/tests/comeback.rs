@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use mfserv_core::status::WatcherState;
 use mfserv_core::worker::Phase;
 use mfserv_testkit::{Node, Plugin, Signal, kill, programs, until};
 
@@ -69,7 +70,9 @@ fn an_app_that_is_scaled_to_nothing_comes_back_when_it_is_scaled_again() {
     let _turn = Turn::cheap();
     let node = serving("scaled");
     node.mfserv(&["scale", "scaled", "0"]).code(0);
-    until("nothing of it lives", PATIENCE, || node.watcher("app.scaled.main").state == "off");
+    until("nothing of it lives", PATIENCE, || {
+        node.watcher("app.scaled.main").state == WatcherState::Off
+    });
     assert_eq!(node.get("/scaled").status, 503, "at once, not after the queue's patience");
     node.mfserv(&["scale", "scaled", "3"]).code(0);
     assert_eq!(node.settled("app.scaled.main").ready, 3);

@@ -1,6 +1,6 @@
 //! Facts as sentences, times as people read them.
 
-use mfserv_core::event::{EndReason, Event, Fact};
+use mfserv_core::event::{Event, Fact};
 
 /// Local time, to the millisecond: `2026-01-31 12:00:00.123`.
 pub fn time(at_ms: u64) -> String {
@@ -62,11 +62,7 @@ fn fact(fact: &Fact) -> String {
             if let Some(ms) = restart_in_ms.filter(|ms| *ms > 0) {
                 text += &format!("; next start in {}", span(ms));
             }
-            let asked = matches!(
-                why,
-                EndReason::Asked { .. } | EndReason::FilesChanged | EndReason::TooOld
-            );
-            if !asked && !last_output.trim().is_empty() {
+            if why.is_crash() && !last_output.trim().is_empty() {
                 text += &indented(last_output, 10);
             }
             text

@@ -24,14 +24,11 @@ impl Supervisor {
 
     pub(crate) fn ended(&mut self, id: &WorkerId, exit: Option<Exit>) {
         let Some(worker) = self.worker(id) else { return };
-        let asked = matches!(
-            worker.reason,
-            Some(EndReason::Asked { .. } | EndReason::TooOld | EndReason::FilesChanged)
-        ) && worker.phase() != Phase::Ready;
         let why = match (&worker.reason, &exit) {
-            (Some(reason), _) if asked || worker.phase() != Phase::Ready => reason.clone(),
+            // A worker that still serves beside its replacement ends for reasons of its own.
+            (Some(reason), _) if worker.phase() != Phase::Ready => reason.clone(),
             (_, Some(exit)) => EndReason::of(&exit.ended),
-            (reason, None) => reason.clone().unwrap_or(EndReason::UnknownAdopted),
+            (_, None) => EndReason::UnknownAdopted,
         };
         let (ready_ms, upstream) = (worker.ready_ms(), worker.spec.upstream.clone());
         if let Some(upstream) = upstream {
@@ -39,7 +36,7 @@ impl Supervisor {
         }
         let (last_output, left_behind) =
             exit.map_or_else(Default::default, |e| (e.last_output, e.left_behind));
-        let crash = (!asked).then(|| LastEnd {
+        let crash = why.is_crash().then(|| LastEnd {
             worker: id.clone(),
             why: why.clone(),
             at_ms: now_ms(),
@@ -84,12 +81,10 @@ impl Supervisor {
     pub(crate) fn restart_slot(&mut self, id: &WorkerId) {
         let Some(watcher) = self.watchers.get_mut(&id.watcher) else { return };
         let replaces = watcher.workers.get(id).and_then(|w| w.replaces.clone());
-        let asked = watcher
-            .workers
-            .get(id)
-            .is_some_and(|w| matches!(w.reason, Some(EndReason::Asked { .. } | EndReason::TooOld)));
+        let reason = watcher.workers.get(id).and_then(|w| w.reason.as_ref());
+        let crashed = reason.is_none_or(EndReason::is_crash);
         let wait = watcher.backoffs.get(&id.slot).map_or(0, |b| b.wait_ms());
-        let wait = (wait > 0 && !asked).then(|| Duration::from_millis(wait));
+        let wait = (wait > 0 && crashed).then(|| Duration::from_millis(wait));
         // The one it was to replace may still serve: then this is one more try.
         let replaces = replaces.filter(|old| watcher.workers.contains_key(old));
         let covered = watcher

@@ -1,7 +1,7 @@
 //! How others speak to the supervisor: one message each.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use mfserv_core::event::EndReason;
@@ -10,6 +10,7 @@ use mfserv_core::status::WatcherStatus;
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::wire::keeper::Answer;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::keeper_link::KeeperNews;
 use crate::sample;

@@ -1,6 +1,6 @@
 //! The life of a worker: the table says what is to be done, here it is done.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::{WatcherName, WorkerId};
@@ -8,6 +8,7 @@ use mfserv_core::wire::front::Peer;
 use mfserv_core::wire::keeper::{Answer, Ask, Process, Scope};
 use mfserv_core::worker::{Effect, Input, Phase};
 use mfserv_core::{Diagnostic, Kind};
+use tokio::time::Instant;
 
 use crate::handle::Message;
 use crate::supervisor::Supervisor;

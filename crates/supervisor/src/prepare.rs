@@ -2,12 +2,13 @@
 //! ready before the first request goes to any of them. When the plan comes into force
 //! they take over all at once; until then nothing depends on them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mfserv_core::event::EndReason;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::worker::{Input, Phase, Want};
+use tokio::time::Instant;
 
 use crate::supervisor::Supervisor;
 use crate::watcher::Watcher;

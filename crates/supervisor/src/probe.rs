@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mfserv_core::watcher::Probe;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixDatagram, UnixStream};
+use tokio::time::Instant;
 
 /// The longest head of an answer to a probe, bytes.
 const LONGEST_HEAD: usize = 32 * 1024;

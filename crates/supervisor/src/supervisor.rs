@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::{WatcherName, WorkerId};
@@ -11,6 +11,7 @@ use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::wire::keeper::Notice;
 use mfserv_core::worker::{Input, Want};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::handle::{Handle, Message};
 use crate::keeper_link::{KeeperLink, KeeperNews, KeeperState};
@@ -93,7 +94,7 @@ impl Supervisor {
         loop {
             let next = self.next_deadline();
             let sleep = tokio::time::sleep_until(
-                next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600)).into(),
+                next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600)),
             );
             tokio::select! {
                 message = messages.recv() => match message {

@@ -1,11 +1,11 @@
 //! Those who wait until watchers are where they should be.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use mfserv_core::names::WatcherName;
 use mfserv_core::{Diagnostic, Kind};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::watcher::Watcher;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mfserv_core::backoff::Backoff;
 use mfserv_core::event::EndReason;
 use mfserv_core::names::{WatcherName, WorkerId};
-use mfserv_core::status::{LastEnd, WatcherStatus};
+use mfserv_core::status::{LastEnd, WatcherState, WatcherStatus};
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::worker::{Phase, Want};
 
@@ -145,19 +145,25 @@ impl Watcher {
     }
 
     /// One word for a person.
-    pub fn state(&self) -> &'static str {
+    pub fn state(&self) -> WatcherState {
         let ready = self.ready();
         let waiting = self.workers.values().any(|w| w.phase() == Phase::Backoff);
         if self.count == 0 {
-            return if self.workers.is_empty() { "off" } else { "stopping" };
+            return match self.workers.is_empty() {
+                true => WatcherState::Off,
+                false => WatcherState::Stopping,
+            };
         }
         if !self.rolling.is_empty() || !self.queue.is_empty() {
-            return if self.failing() { "failing" } else { "restarting" };
+            return match self.failing() {
+                true => WatcherState::Failing,
+                false => WatcherState::Restarting,
+            };
         }
         match ready {
-            n if n >= self.count => "ready",
-            _ if waiting || self.failing() => "failing",
-            _ => "starting",
+            n if n >= self.count => WatcherState::Ready,
+            _ if waiting || self.failing() => WatcherState::Failing,
+            _ => WatcherState::Starting,
         }
     }
 
@@ -177,7 +183,7 @@ impl Watcher {
             plugin: self.name.plugin().map(str::to_owned),
             wanted: self.count,
             ready: self.ready(),
-            state: self.state().into(),
+            state: self.state(),
             crashes: self.crashes,
             last_end: self.last_end.clone(),
             workers: self.workers.values().map(crate::sample::worker_status).collect(),

@@ -1,7 +1,7 @@
 //! One worker: the only place where a phase changes.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mfserv_core::event::EndReason;
 use mfserv_core::names::WorkerId;
@@ -9,6 +9,7 @@ use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::wire::keeper::Process;
 use mfserv_core::worker::{Effect, Input, Phase, Want, step};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::spawn::Note;
 use mfserv_platform::clock::now_ms;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mfserv_core::event::{Event, Fact};
 use mfserv_core::names::WorkerId;
-use mfserv_core::status::{Status, WatcherStatus};
+use mfserv_core::status::{Status, WatcherState, WatcherStatus};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -206,7 +206,7 @@ impl Node {
             let status = self.try_status()?;
             let watcher = status.watchers.into_iter().find(|w| w.name.as_str() == name)?;
             let quiet = watcher.workers.len() == watcher.wanted as usize;
-            (watcher.state == "ready" && quiet).then_some(watcher)
+            (watcher.state == WatcherState::Ready && quiet).then_some(watcher)
         })
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use mfserv_core::Diagnostic;
-use mfserv_core::status::{Status, WatcherStatus};
+use mfserv_core::status::{Status, WatcherState, WatcherStatus};
 
 use super::report::{Colour, Outcome, paint, print_problem};
 use super::{print, print_json};
@@ -94,22 +94,22 @@ fn text(status: &Status) -> String {
 /// It is not well, or was not a short while ago.
 fn is_of_interest(watcher: &WatcherStatus) -> bool {
     let age_ms = |at_ms: u64| mfserv_platform::clock::now_ms().saturating_sub(at_ms);
-    !matches!(watcher.state.as_str(), "ready" | "off")
+    !matches!(watcher.state, WatcherState::Ready | WatcherState::Off)
         || watcher.last_end.as_ref().is_some_and(|end| age_ms(end.at_ms) < RECENT_MS)
 }
 
 fn watcher_rows(status: &Status) -> Vec<Vec<String>> {
     let mut rows = vec![titles(&["WATCHER", "STATE", "READY", "CRASHES", "MEMORY", "PATH"])];
     for watcher in &status.watchers {
-        let colour = match watcher.state.as_str() {
-            "ready" => Colour::Good,
-            "failing" => Colour::Bad,
+        let colour = match watcher.state {
+            WatcherState::Ready => Colour::Good,
+            WatcherState::Failing => Colour::Bad,
             _ => Colour::Doubtful,
         };
         let memory: u64 = watcher.workers.iter().filter_map(|w| w.memory_bytes).sum();
         rows.push(vec![
             watcher.name.to_string(),
-            paint(&watcher.state, colour),
+            paint(&watcher.state.to_string(), colour),
             format!("{}/{}", watcher.ready, watcher.wanted),
             watcher.crashes.to_string(),
             render::bytes(memory),

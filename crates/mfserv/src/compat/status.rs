@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use mfserv_core::status::{PluginStatus, Status, WatcherStatus};
+use mfserv_core::status::{PluginStatus, Status, WatcherState, WatcherStatus};
 use mfserv_core::{Diagnostic, Severity};
 
 use super::http::get;
@@ -224,9 +224,9 @@ fn basic(status: &Status, plugin: &PluginStatus) -> Vec<String> {
 
 fn not_well(watcher: &WatcherStatus) -> Option<String> {
     let name = &watcher.name;
-    match (watcher.ready, watcher.state.as_str()) {
+    match (watcher.ready, watcher.state) {
         (1.., _) => None,
-        (_, "off") => Some(format!("the status of the watcher: {name} is stopped")),
+        (_, WatcherState::Off) => Some(format!("the status of the watcher: {name} is stopped")),
         _ => Some(format!("all processes for watcher: {name} are missing or too fresh")),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
 
-use mfserv_core::event::{EndReason, Fact};
+use mfserv_core::event::Fact;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::plan::{Plan, PluginState};
 use mfserv_core::wire::front::Breakage;
@@ -59,12 +59,8 @@ impl Breakages {
             }
             Fact::WorkerEnded { worker, why, last_output, .. } => {
                 let was_ready = self.ready.remove(worker);
-                let asked = matches!(
-                    why,
-                    EndReason::Asked { .. } | EndReason::TooOld | EndReason::FilesChanged
-                );
                 let developed = worker.watcher.plugin().is_some_and(|p| self.developed.contains(p));
-                if was_ready || asked || !developed {
+                if was_ready || !why.is_crash() || !developed {
                     return false;
                 }
                 let breakage = Breakage {
@@ -107,6 +103,8 @@ pub fn followed(breakages: &Mutex<Breakages>, (plan, plugins): (&Plan, &Path), f
 
 #[cfg(test)]
 mod tests {
+    use mfserv_core::event::EndReason;
+
     use super::*;
 
     fn worker(incarnation: u64) -> WorkerId {

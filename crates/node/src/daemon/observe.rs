@@ -3,7 +3,7 @@
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{Plan, PluginState};
 use mfserv_core::route::pages;
-use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherStatus};
+use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherState, WatcherStatus};
 
 use super::node::Node;
 
@@ -42,7 +42,7 @@ fn as_planned(mut watchers: Vec<WatcherStatus>, plan: Option<&Plan>) -> Vec<Watc
                 path: None,
                 wanted: 0,
                 ready: 0,
-                state: "off".into(),
+                state: WatcherState::Off,
                 crashes: 0,
                 last_end: None,
                 workers: Vec::new(),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::names::WatcherName;
-use mfserv_core::status::WatcherStatus;
+use mfserv_core::status::{WatcherState, WatcherStatus};
 use mfserv_core::wire::keeper::{Answer, Ask as AskKeeper, Scope};
 
 use super::{Kill, Match, Named, Node, Signal};
@@ -214,9 +214,9 @@ pub(super) fn shown(watcher: &WatcherStatus) -> &str {
 
 /// One of the predecessor's four states.
 pub(super) fn state(watcher: &WatcherStatus) -> &'static str {
-    match (watcher.state.as_str(), watcher.ready) {
-        ("off", _) => "stopped",
-        ("stopping", _) => "stopping",
+    match (watcher.state, watcher.ready) {
+        (WatcherState::Off, _) => "stopped",
+        (WatcherState::Stopping, _) => "stopping",
         (_, 0) => "starting",
         _ => "active",
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use mfserv_core::event::{EndReason, Event, Fact};
+use mfserv_core::event::{Event, Fact};
 use mfserv_core::names::WatcherName;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
@@ -241,7 +241,7 @@ impl<'a> Desk<'a> {
             }
             Fact::WorkerEnded {
                 worker, why, last_output, restart_in_ms: Some(wait_ms), ..
-            } if self.is_own(&worker.watcher) && is_crash(&why) => {
+            } if self.is_own(&worker.watcher) && why.is_crash() => {
                 let again = match wait_ms {
                     0 => "it is started again".into(),
                     ms => format!("it is started again in {}", render::span(ms)),
@@ -357,8 +357,4 @@ impl<'a> Desk<'a> {
             self.over = Some(Outcome::Done);
         }
     }
-}
-
-fn is_crash(why: &EndReason) -> bool {
-    !matches!(why, EndReason::Asked { .. } | EndReason::FilesChanged | EndReason::TooOld)
 }
