@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use mfserv_core::route::{self, Symlinks};
 use mfserv_front::embedded::opening::{self, Effort, Found};
-use mfserv_front::embedded::place;
+use mfserv_front::embedded::resolve_path as place;
 
 /// A root with files, links that lead out of it, and what must not be reached.
 static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {

@@ -16,8 +16,8 @@ use mfserv_core::wire::front::{FromFront, Peer, Stats, ToFront, VERSION};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::lane::Lanes;
-use super::state::Front;
+use crate::embedded::lanes::lane::Lanes;
+use crate::embedded::request::state::Front;
 
 /// Daemons (and who looks over their shoulder) at the same time.
 const CONNECTIONS_MAX: usize = 8;

@@ -1,36 +1,15 @@
 //! The front that is built in.
 
-mod alarm;
-mod answer;
-mod budget;
-mod buffer;
-mod client;
+mod clients;
 mod control;
-mod dev_page;
-mod endpoints;
-mod error_log;
 mod files;
-mod forward;
-mod lane;
-mod listener;
-mod log;
-mod mime;
-mod pipe;
-mod relay;
-mod request_id;
-mod resting;
-mod rewrite;
-mod serve;
-mod state;
-mod trust;
-mod tunnel;
-mod upload;
-mod upstream;
-mod visit;
-mod wire;
+mod io;
+mod lanes;
+mod request;
+mod workers;
 
-pub use files::{opening, place};
-pub use rewrite::{Told, answer_for_client, request_for_worker};
+pub use files::{opening, resolve_path};
+pub use workers::heads::{Told, answer_for_client, request_for_worker};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,11 +21,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::FrontOptions;
 use crate::keeper_link::KeeperLink;
-use error_log::ErrorLog;
-use lane::Lanes;
-use listener::Listener;
-use log::Log;
-use state::Front;
+use io::error_log::ErrorLog;
+use io::log_file::Log;
+use lanes::lane::Lanes;
+use lanes::listener::Listener;
+use request::state::Front;
 
 /// How often idle connections to workers are looked at, while there are some.
 const SWEEP_EVERY: Duration = Duration::from_millis(250);

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use mfserv_core::route::Symlinks;
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 
-use super::super::{answer, mime};
 use super::coding::{self, Coding};
+use super::mime;
 use super::opening::{self, Effort, Found, Version};
+use crate::embedded::clients::answer;
 
 /// What is read at a time to bring a file into memory, bytes.
 const STEP: usize = 64 * 1024;

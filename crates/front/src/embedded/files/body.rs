@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::super::client::Client;
-use super::super::forward::Fault;
 use super::asset::Representation;
-use super::shelf::off_the_loop;
+use super::open_file_cache::off_the_loop;
+use crate::embedded::clients::connection::Client;
+use crate::embedded::workers::forward::Fault;
 
 /// Up to here copying is cheaper than sendfile, bytes.
 const COPIED_MAX: u64 = 16 * 1024;

@@ -7,13 +7,14 @@ mod asset;
 mod body;
 mod coding;
 mod dates;
+mod mime;
+mod open_file_cache;
 pub mod opening;
 mod parts;
-pub mod place;
+mod preconditions;
 mod ranges;
 mod redirect;
-mod shelf;
-mod wishes;
+pub mod resolve_path;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,15 +22,15 @@ use std::time::Duration;
 
 use mfserv_core::route::ServerSettings;
 
-use super::answer::{self, Answer};
-use super::client::Client;
-use super::forward::Fault;
-use super::state::InForce;
-use super::visit::Visit;
+use crate::embedded::clients::access_log::Visit;
+use crate::embedded::clients::answer::{self, Answer};
+use crate::embedded::clients::connection::Client;
+use crate::embedded::request::state::InForce;
+use crate::embedded::workers::forward::Fault;
 use asset::{Asset, Known, Representation};
 use mfserv_h1::{Framing, RequestHead};
+use preconditions::{Validators, Verdict, Wishes};
 use ranges::Asked;
-use wishes::{Validators, Verdict, Wishes};
 
 /// What a directory shows.
 const INDEX: &str = "index.html";
@@ -49,7 +50,7 @@ pub async fn serve(
         return Err(Fault::Answer(405, "method"));
     }
     let mut relative = String::with_capacity(rest.len() + INDEX.len());
-    if !place::below(rest, settings.static_dotfiles, &mut relative) {
+    if !resolve_path::below(rest, settings.static_dotfiles, &mut relative) {
         return Err(Fault::Answer(404, "not_found"));
     }
     let wants_index = rest.ends_with('/');
@@ -58,7 +59,7 @@ pub async fn serve(
         relative.push_str(if directory == 0 { INDEX } else { "/index.html" });
     }
     let symlinks = settings.static_symlinks;
-    let known = shelf::find(root, &relative, symlinks).await?;
+    let known = open_file_cache::find(root, &relative, symlinks).await?;
     match known {
         Known::Asset(asset) => {
             let wishes = Wishes::of(head);
@@ -77,7 +78,7 @@ pub async fn serve(
         }
         // A directory without an index is not listed.
         Known::Nothing if wants_index => {
-            match shelf::find(root, &relative[..directory], symlinks).await? {
+            match open_file_cache::find(root, &relative[..directory], symlinks).await? {
                 Known::Directory => Err(Fault::Answer(403, "forbidden")),
                 _ => Err(Fault::Answer(404, "not_found")),
             }
@@ -99,8 +100,8 @@ async fn choose(
     if chosen.coding.is_none() || chosen.is_current() {
         return Ok((asset, chosen));
     }
-    shelf::forget(root, relative, settings.static_symlinks);
-    match shelf::find(root, relative, settings.static_symlinks).await? {
+    open_file_cache::forget(root, relative, settings.static_symlinks);
+    match open_file_cache::find(root, relative, settings.static_symlinks).await? {
         Known::Asset(asset) => {
             let chosen = asset.liked(wishes.accept_encoding.as_deref()).clone();
             Ok((asset, chosen))
@@ -122,7 +123,8 @@ pub async fn not_found(
     let Some((root, name)) = page.and_then(|page| Some((page.parent()?, page.file_name()?))) else {
         return nothing;
     };
-    let found = shelf::find(root, &name.to_string_lossy(), settings.static_symlinks).await;
+    let found =
+        open_file_cache::find(root, &name.to_string_lossy(), settings.static_symlinks).await;
     let Ok(Known::Asset(asset)) = found else { return nothing };
     let (content_type, page) = (asset.content_type, asset.plain());
     let length = Some(page.length());

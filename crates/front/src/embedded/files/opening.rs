@@ -66,7 +66,7 @@ pub enum Effort {
     Disk,
 }
 
-/// Opens what lies below `root` at `relative` (see [`super::place`]). It is looked at
+/// Opens what lies below `root` at `relative` (see [`super::resolve_path`]). It is looked at
 /// before it is opened: opening a pipe or a device would already do something.
 pub fn open(
     root: &Path,

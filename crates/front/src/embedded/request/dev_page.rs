@@ -17,9 +17,9 @@ use mfserv_core::names::check_plugin_name;
 use mfserv_core::route::ServerSettings;
 use mfserv_core::wire::front::Breakage;
 
-use super::answer::Answer;
-use super::buffer::Buffer;
-use super::visit::Visit;
+use crate::embedded::clients::access_log::Visit;
+use crate::embedded::clients::answer::Answer;
+use crate::embedded::io::buffer::Buffer;
 use mfserv_h1::RequestHead;
 
 /// The cookie that says that the developer has seen it: its value is the time of the breakage.

@@ -3,8 +3,8 @@
 use mfserv_core::route::ServerSettings;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::buffer::Buffer;
-use super::visit::Visit;
+use crate::embedded::clients::access_log::Visit;
+use crate::embedded::io::buffer::Buffer;
 
 /// What a status code is called.
 pub fn reason(status: u16) -> &'static str {

@@ -11,16 +11,16 @@ use std::time::Duration;
 use mfserv_core::route::{ServerSettings, Slots};
 use tokio::time::Instant;
 
-use super::buffer::Lent;
-use super::client::Client;
-use super::lane::Lane;
-use super::relay;
-use super::rewrite::{self, Told};
-use super::state::App;
-use super::tunnel;
-use super::upload::{BodyFault, SendFault, Upload};
-use super::upstream::{Link, NoLink, Peer, Slot, Taken};
-use super::visit::Visit;
+use crate::embedded::clients::access_log::Visit;
+use crate::embedded::clients::connection::Client;
+use crate::embedded::io::buffer::Lent;
+use crate::embedded::lanes::lane::Lane;
+use crate::embedded::request::state::App;
+use crate::embedded::workers::heads::{self, Told};
+use crate::embedded::workers::relay;
+use crate::embedded::workers::tunnel;
+use crate::embedded::workers::upload::{BodyFault, SendFault, Upload};
+use crate::embedded::workers::upstream::{Link, NoLink, Peer, Slot, Taken};
 use mfserv_h1::{HeadScan, Refusal, RequestHead, ResponseHead};
 
 /// Interim answers (1xx) of one request at most.
@@ -134,7 +134,7 @@ impl Forwarding<'_> {
                     length: upload.length(),
                     keep_alive,
                 };
-                rewrite::put_request(out, self.head, self.settings, told);
+                heads::put_request(out, self.head, self.settings, told);
             });
             let failure = match self.attempt(&mut slot, &mut link, upload).await {
                 Ok(()) => return Ok((slot, link)),
@@ -341,7 +341,7 @@ impl Exchange {
                 return Err(Failure::Malformed("too many interim answers"));
             }
             if of.reply.status != 100 && of.head.is_1_1 {
-                rewrite::put_interim(&mut of.client.out, of.reply, of.settings);
+                heads::put_interim(&mut of.client.out, of.reply, of.settings);
             }
             if of.back.is_empty() {
                 break;
@@ -358,7 +358,7 @@ impl Exchange {
         why: Option<io::Error>,
     ) -> Failure {
         let reset = why.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionReset);
-        let unix = matches!(link.wire, super::wire::Wire::Unix(_));
+        let unix = matches!(link.wire, crate::embedded::io::wire::Wire::Unix(_));
         if !of.back.is_empty() || self.interim > 0 {
             Failure::Early
         } else if reset && unix && upload.was_one_short_write() {

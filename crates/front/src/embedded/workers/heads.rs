@@ -2,10 +2,10 @@
 
 use mfserv_core::route::ServerSettings;
 
-use super::answer;
-use super::buffer::{Buffer, Lent};
-use super::dev_page;
-use super::visit::Visit;
+use crate::embedded::clients::access_log::Visit;
+use crate::embedded::clients::answer;
+use crate::embedded::io::buffer::{Buffer, Lent};
+use crate::embedded::request::dev_page;
 use mfserv_h1::{Framing, Name, RequestHead, ResponseHead};
 
 /// How the client is told the end of a body.

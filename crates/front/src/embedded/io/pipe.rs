@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
-use super::wire::Wire;
+use crate::embedded::io::wire::Wire;
 
 /// Bodies with at least this much to come go through a pipe, bytes: below, its system
 /// calls cost more than copying.

@@ -13,11 +13,11 @@ use std::time::Duration;
 use mfserv_core::route::ServerSettings;
 use tokio::time::Instant;
 
-use super::budget::{Budget, Share};
-use super::buffer::{Buffer, Lent};
-use super::client::Client;
-use super::pipe::{self, Pipe};
-use super::wire::Wire;
+use crate::embedded::clients::connection::Client;
+use crate::embedded::io::budget::{Budget, Share};
+use crate::embedded::io::buffer::{Buffer, Lent};
+use crate::embedded::io::pipe::{self, Pipe};
+use crate::embedded::io::wire::Wire;
 use mfserv_h1::{BodyReader, Framing, Piece, Refusal, RequestHead};
 
 /// What of a body is kept in memory, bytes; of what goes to a file, so much is gathered

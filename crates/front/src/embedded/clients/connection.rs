@@ -12,12 +12,12 @@ use std::time::Duration;
 use mfserv_core::route::ServerSettings;
 use tokio::time::Instant;
 
-use super::alarm::{Alarm, Bell, Ear};
-use super::buffer::Lent;
-use super::pipe::Pipe;
-use super::resting::Rest;
-use super::trust::{self, Trust};
-use super::wire::Wire;
+use crate::embedded::clients::idle_eviction::Rest;
+use crate::embedded::clients::real_ip::{self, Trust};
+use crate::embedded::io::buffer::Lent;
+use crate::embedded::io::pipe::Pipe;
+use crate::embedded::io::timer::{Alarm, Bell, Ear};
+use crate::embedded::io::wire::Wire;
 use mfserv_h1::{Fields, HeadScan, Name, Refusal};
 
 /// When the front ends, a connection that has just been used may bring one more request.
@@ -121,7 +121,7 @@ impl Client {
     pub fn is_local(&self, fields: &Fields) -> bool {
         let mut told = fields.tokens(Name::ForwardedFor).chain(fields.tokens(Name::RealIp));
         let is_local =
-            |text| trust::parse_address(text).is_some_and(|address| address.is_loopback());
+            |text| real_ip::parse_address(text).is_some_and(|address| address.is_loopback());
         self.is_among(|address| address.is_loopback()) && told.all(is_local)
     }
 

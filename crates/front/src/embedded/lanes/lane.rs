@@ -13,12 +13,12 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
-use super::listener::Listener;
-use super::request_id::RequestIds;
-use super::resting;
-use super::serve;
-use super::state::{Front, InForce};
-use super::wire::Wire;
+use crate::embedded::clients::idle_eviction;
+use crate::embedded::io::wire::Wire;
+use crate::embedded::lanes::listener::Listener;
+use crate::embedded::request::request_id::RequestIds;
+use crate::embedded::request::serve;
+use crate::embedded::request::state::{Front, InForce};
 
 /// When there are too many clients, one in so many is ended, if they are idle: all are
 /// looked at for it.
@@ -265,7 +265,7 @@ async fn live(lane: Rc<Lane>, mut errands: UnboundedReceiver<Errand>) {
                 let (front, lanes) = (lane.front.clone(), lane.lanes.clone());
                 tokio::task::spawn_local(listener.serve(front, lanes));
             }
-            Errand::MakeRoom => resting::end_longest(ROOM_FOR, Instant::now()),
+            Errand::MakeRoom => idle_eviction::end_longest(ROOM_FOR, Instant::now()),
             Errand::End => return,
         }
     }

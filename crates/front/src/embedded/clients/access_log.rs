@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 use tokio::time::Instant;
 
-use super::answer;
-use super::client::Client;
-use super::log::Log;
+use crate::embedded::clients::answer;
+use crate::embedded::clients::connection::Client;
+use crate::embedded::io::log_file::Log;
 use mfserv_h1::{Name, RequestHead};
 
 /// The longest host, method or URI that goes into the log, bytes.

@@ -13,9 +13,9 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags};
 use tokio::io::unix::AsyncFd;
 
-use super::alarm::Ear;
-use super::lane::Lanes;
-use super::state::Front;
+use crate::embedded::io::timer::Ear;
+use crate::embedded::lanes::lane::Lanes;
+use crate::embedded::request::state::Front;
 
 /// After accept(2) failed (out of descriptors, usually), and between two looks for room.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use mfserv_core::route::{self, ServerSettings, Target};
 
-use super::answer;
-use super::buffer::Lent;
-use super::client::{Arrival, Client, Patience};
-use super::dev_page;
-use super::endpoints::{self, Endpoint};
-use super::files;
-use super::forward::{Fault, Forwarding};
-use super::lane::Lane;
-use super::state::InForce;
-use super::visit::Visit;
-use super::wire::Wire;
+use crate::embedded::clients::access_log::Visit;
+use crate::embedded::clients::answer;
+use crate::embedded::clients::connection::{Arrival, Client, Patience};
+use crate::embedded::files;
+use crate::embedded::io::buffer::Lent;
+use crate::embedded::io::wire::Wire;
+use crate::embedded::lanes::lane::Lane;
+use crate::embedded::request::dev_page;
+use crate::embedded::request::endpoints::{self, Endpoint};
+use crate::embedded::request::state::InForce;
+use crate::embedded::workers::forward::{Fault, Forwarding};
 use mfserv_h1::{Framing, Refusal, RequestHead, ResponseHead};
 
 /// What a request needs besides its client; used again for the next one in the lane, so

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::log::Log;
+use crate::embedded::io::log_file::Log;
 
 /// At most this many lines in each [`WINDOW`]; the others are counted.
 const LINES_MAX: u32 = 100;

@@ -13,9 +13,9 @@ use mfserv_core::route::Symlinks;
 use rustix::io::Errno;
 use tokio::time::Instant;
 
-use super::super::forward::Fault;
 use super::asset::{Asset, Known};
 use super::opening::Effort;
+use crate::embedded::workers::forward::Fault;
 
 /// After this a place is looked at again.
 const FILE_VALID: Duration = Duration::from_secs(1);

@@ -19,9 +19,9 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::alarm::{Bell, Ear};
-use super::state::Signals;
-use super::wire::Wire;
+use crate::embedded::io::timer::{Bell, Ear};
+use crate::embedded::io::wire::Wire;
+use crate::embedded::request::state::Signals;
 
 /// No idle connection to a worker is kept longer.
 const IDLE_MAX: Duration = Duration::from_secs(1);

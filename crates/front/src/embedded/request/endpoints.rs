@@ -11,15 +11,15 @@ use md5::{Digest, Md5};
 use mfserv_core::route::ServerSettings;
 use serde_json::json;
 
-use super::answer;
-use super::client::Client;
-use super::dev_page;
-use super::forward::Fault;
-use super::lane::Lane;
-use super::state::Front;
-use super::trust::Network;
-use super::upstream::{PeerState, Upstream};
-use super::visit::Visit;
+use crate::embedded::clients::access_log::Visit;
+use crate::embedded::clients::answer;
+use crate::embedded::clients::connection::Client;
+use crate::embedded::clients::real_ip::Network;
+use crate::embedded::lanes::lane::Lane;
+use crate::embedded::request::dev_page;
+use crate::embedded::request::state::Front;
+use crate::embedded::workers::forward::Fault;
+use crate::embedded::workers::upstream::{PeerState, Upstream};
 use mfserv_h1::{Framing, RequestHead};
 
 /// How often a request with `wait=1` looks whether the worker holds nothing more.

@@ -14,13 +14,13 @@ use mfserv_core::route::{
 use mfserv_core::wire::front::{Peer, UpstreamStats};
 use tokio::sync::{Notify, watch};
 
-use super::alarm::Bell;
-use super::budget::Budget;
-use super::dev_page::Broken;
-use super::error_log::ErrorLog;
-use super::log::Log;
-use super::trust::Trust;
-use super::upstream::Upstream;
+use crate::embedded::clients::real_ip::Trust;
+use crate::embedded::io::budget::Budget;
+use crate::embedded::io::error_log::ErrorLog;
+use crate::embedded::io::log_file::Log;
+use crate::embedded::io::timer::Bell;
+use crate::embedded::request::dev_page::Broken;
+use crate::embedded::workers::upstream::Upstream;
 
 const UNRULY: &str = "bytes that nobody asked for, after an answer; from now on each \
                       request to this worker has a connection of its own";

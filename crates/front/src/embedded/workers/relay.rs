@@ -10,13 +10,13 @@ use std::time::Duration;
 use mfserv_core::route::Slots;
 use tokio::time::Instant;
 
-use super::budget::Share;
-use super::client::Lost;
-use super::forward::{Fault, Forwarding};
-use super::pipe::{self, Pipe};
-use super::rewrite::{self, Shape};
-use super::upload::{self, Upload};
-use super::upstream::{Link, Slot};
+use crate::embedded::clients::connection::Lost;
+use crate::embedded::io::budget::Share;
+use crate::embedded::io::pipe::{self, Pipe};
+use crate::embedded::workers::forward::{Fault, Forwarding};
+use crate::embedded::workers::heads::{self, Shape};
+use crate::embedded::workers::upload::{self, Upload};
+use crate::embedded::workers::upstream::{Link, Slot};
 use mfserv_h1::{BodyReader, Piece};
 
 /// What the client of a finite app may leave unread, bytes.
@@ -70,7 +70,7 @@ pub async fn run(
     let lane = of.lane;
     let sent_before = of.client.sent;
     of.visit.keep &= !upload.is_incomplete() && !of.lane.front.closing.has_rung();
-    let shape = rewrite::put_answer(&mut of.client.out, of.reply, of.head, of.settings, of.visit);
+    let shape = heads::put_answer(&mut of.client.out, of.reply, of.head, of.settings, of.visit);
     let now = Instant::now();
     let worker_patience = Duration::from_millis(of.app.spec.timeout_ms);
     let client_patience = Duration::from_millis(of.settings.client_timeout_ms);

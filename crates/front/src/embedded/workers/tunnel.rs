@@ -8,16 +8,16 @@ use std::time::Duration;
 use mfserv_core::route::ServerSettings;
 use tokio::time::Instant;
 
-use super::alarm::{Bell, Ear};
-use super::forward::{Fault, Forwarding};
-use super::rewrite;
-use super::upstream::{Link, Slot};
+use crate::embedded::io::timer::{Bell, Ear};
+use crate::embedded::workers::forward::{Fault, Forwarding};
+use crate::embedded::workers::heads;
+use crate::embedded::workers::upstream::{Link, Slot};
 
 /// Passes bytes until both sides have ended, one is gone, nothing has moved for the
 /// app's timeout, or the worker is to go and has been so for the limit of upgrades.
 pub async fn run(mut of: Forwarding<'_>, mut slot: Slot, mut link: Link) -> Result<(), Fault> {
     of.visit.keep = false;
-    rewrite::put_answer(&mut of.client.out, of.reply, of.head, of.settings, of.visit);
+    heads::put_answer(&mut of.client.out, of.reply, of.head, of.settings, of.visit);
     of.client.out.push(of.back.filled());
     of.back.clear();
     let patience = Duration::from_millis(of.app.spec.timeout_ms);

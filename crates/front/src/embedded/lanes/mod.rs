@@ -1,0 +1,2 @@
+pub mod lane;
+pub mod listener;
