@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::names::{WatcherName, WorkerId};
+use crate::node_state::NodeState;
 use crate::wire::keeper::Ended;
 
 /// Why a worker ended, in words that are shown, logged and counted.
@@ -123,8 +124,9 @@ pub enum Fact {
     },
     /// The node's state changed.
     NodeState {
-        /// The new word.
-        word: String,
+        /// The new state.
+        #[serde(rename = "word")]
+        state: NodeState,
     },
     /// A plan was applied.
     PlanApplied {

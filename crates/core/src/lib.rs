@@ -17,6 +17,7 @@ pub mod keys;
 pub mod layers;
 pub mod module_config;
 pub mod names;
+pub mod node_state;
 pub mod output;
 pub mod peers;
 pub mod plan;

@@ -1,11 +1,11 @@
-//! The observed node at one instant: what `mfserv status`, `ps`, the tests and
-//! the dashboard read.
+//! The observed node at one instant: what `mfserv status` and `mfserv ps` show.
 
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::event::EndReason;
 use crate::names::{WatcherName, WorkerId};
+use crate::node_state::NodeState;
 use crate::worker::{Phase, Want};
 
 /// One worker.
@@ -133,8 +133,8 @@ pub struct RoleStatus {
 /// The whole node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// `STARTING`, `RUNNING`, `ERROR`, `STOPPING`, `STOPPED` (as `var/status`).
-    pub state: String,
+    /// Its state, also in the file `var/status`.
+    pub state: NodeState,
     /// The runtime home.
     pub home: String,
     /// Where HTTP is answered, `http://HOST:PORT`.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use mfserv_core::node_state::NodeState;
 use mfserv_core::route::Slots;
 use mfserv_core::wire::front::{Breakage, ToFront};
 
@@ -18,7 +19,7 @@ fn tell(front: &mut Front, broken: bool) {
     };
     let broken = broken.then(|| ("p".to_string(), breakage));
     let broken: BTreeMap<String, Breakage> = broken.into_iter().collect();
-    front.daemon.say(&ToFront::State { word: "RUNNING".into(), broken });
+    front.daemon.say(&ToFront::State { node: NodeState::Running, broken });
     front.daemon.stats();
 }
 

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
+use mfserv_core::node_state::NodeState;
 use mfserv_core::route::{RealIp, RouteTable, Slots};
 use mfserv_core::wire::front::ToFront;
 
@@ -35,10 +36,12 @@ fn the_front_has_its_own_paths() {
     let world = World::new();
     let worker = Worker::saying(&world, 1, "ok");
     let mut front = world.serving(table(Slots::Unlimited, true), &[&worker]);
-    for (word, status, body) in
-        [("STARTING", 503, "STARTING"), ("RUNNING", 200, "OK\n"), ("STOPPING", 503, "STOPPING")]
-    {
-        front.daemon.say(&ToFront::State { word: word.into(), broken: Default::default() });
+    for (node, status, body) in [
+        (NodeState::Starting, 503, "STARTING"),
+        (NodeState::Running, 200, "OK\n"),
+        (NodeState::Stopping, 503, "STOPPING"),
+    ] {
+        front.daemon.say(&ToFront::State { node, broken: Default::default() });
         front.daemon.stats();
         let answer = front.get("/__health");
         assert_eq!((answer.status, answer.text().as_str()), (status, body));

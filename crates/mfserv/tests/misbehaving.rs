@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mfserv_core::event::{EndReason, Fact};
+use mfserv_core::node_state::NodeState;
 use mfserv_core::status::{LastEnd, Status};
 use mfserv_testkit::{Load, Node, Plugin, Report, process, programs, until, until_some};
 
@@ -95,7 +96,7 @@ fn each_is_named_with_its_reason(node: &Node) {
     assert!(end.last_output.contains("starting a daemon and leaving"), "{end:?}");
 
     let status = node.status();
-    assert_eq!(status.state, "RUNNING");
+    assert_eq!(status.state, NodeState::Running);
     for name in ["exits", "never_listens", "never_answers", "leaves"] {
         let watcher = node.watcher(&format!("app.{name}.main"));
         assert!(watcher.crashes > 0 && watcher.ready == 0, "{watcher:?}");

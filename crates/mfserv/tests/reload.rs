@@ -1,5 +1,6 @@
 //! A change of one plugin touches no other; a broken configuration takes nothing down.
 
+use mfserv_core::node_state::NodeState;
 use mfserv_core::status::PluginStatus;
 use mfserv_testkit::{Node, Plugin, programs, until};
 
@@ -64,7 +65,7 @@ fn a_plugin_with_a_broken_configuration_goes_on_serving_when_the_daemon_is_kille
     let daemon = node.role_pid("daemon");
     node.kill(daemon);
     until("another daemon runs the node", PATIENCE, || {
-        node.try_status().is_some_and(|s| s.daemon.pid != daemon && s.state == "RUNNING")
+        node.try_status().is_some_and(|s| s.daemon.pid != daemon && s.state == NodeState::Running)
     });
     assert_eq!(node.get("/changing").status, 200);
     assert_eq!(node.pids("app.changing.main"), changing);

@@ -1,6 +1,7 @@
 //! A fresh home becomes a serving node with one command, and nothing with another.
 
 use mfserv_core::event::Fact;
+use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
 use mfserv_testkit::{Plugin, programs};
 
@@ -20,7 +21,7 @@ fn a_fresh_home_serves_all_samples_after_start_and_nothing_is_left_after_stop() 
     assert!(ran.stdout.contains(&format!("running at http://{}", node.address())), "{ran:?}");
 
     let status: Status = node.status();
-    assert_eq!(status.state, "RUNNING");
+    assert_eq!(status.state, NodeState::Running);
     assert_eq!(status.address.as_deref(), Some(&*format!("http://{}", node.address())));
     let paths: Vec<&String> = status.plugins.iter().flat_map(|p| &p.paths).collect();
     assert_eq!(paths.len(), 4, "{paths:?}");
@@ -80,7 +81,7 @@ fn status_ps_logs_and_events_say_what_is_there_for_people_and_for_scripts() {
     let events = node.events();
     let ready = |fact: &Fact| matches!(fact, Fact::WorkerReady { .. });
     assert_eq!(events.iter().filter(|event| ready(&event.fact)).count(), 3);
-    assert!(events.iter().any(|e| e.fact == Fact::NodeState { word: "RUNNING".into() }));
+    assert!(events.iter().any(|e| e.fact == Fact::NodeState { state: NodeState::Running }));
     let text = node.mfserv(&["events"]).code(0).stdout;
     assert!(text.contains("app.sample_flask.main.1.1"), "{text}");
     node.stop();

@@ -45,7 +45,7 @@ fn fact(fact: &Fact) -> String {
         Fact::DaemonStarted { pid, adopted } => {
             format!("daemon started (pid {pid}), {adopted} living workers found")
         }
-        Fact::NodeState { word } => format!("node is {word}"),
+        Fact::NodeState { state } => format!("node is {state}"),
         Fact::PlanApplied { generation, changes } => format!("plan {generation}: {changes}"),
         Fact::Problem { problem } => problem.to_string(),
         Fact::WorkerStarted { worker, pid } => format!("{worker} started (pid {pid})"),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mfserv_core::event::{Event, Fact};
 use mfserv_core::names::WorkerId;
+use mfserv_core::node_state::NodeState;
 use mfserv_core::status::{Status, WatcherState, WatcherStatus};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -214,7 +215,7 @@ impl Node {
     #[track_caller]
     pub fn runs(&self) -> Status {
         until_some("the node runs", PATIENCE, || {
-            self.try_status().filter(|status| status.state == "RUNNING")
+            self.try_status().filter(|status| status.state == NodeState::Running)
         })
     }
 

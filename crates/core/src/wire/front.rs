@@ -1,7 +1,7 @@
-//! What is said between the daemon and a front.
+//! The messages between the daemon and a front.
 //!
-//! Each front listens on its own unix socket (`var/run/front.N.K.sock`); the daemon
-//! connects to every living one. A front that loses its daemon goes on serving with
+//! Each front listens on its own unix socket, `var/run/front_N.K.socket`: N is the slot of the
+//! front's worker, K its incarnation. The daemon connects to every living front. A front that loses its daemon goes on serving with
 //! what it has; a daemon that comes back learns from `Hello` who is admitted.
 
 use std::collections::BTreeMap;
@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::names::WorkerId;
+use crate::node_state::NodeState;
 use crate::route::{Amendment, RouteTable};
 
 /// The version of this protocol: 1 knows whole tables only, 2 amendments too.
@@ -92,10 +93,11 @@ pub enum ToFront {
         /// The worker.
         worker: WorkerId,
     },
-    /// The node's state, for the health endpoint: `RUNNING`, `STARTING`…
+    /// The node's state, for the health endpoint.
     State {
-        /// The word.
-        word: String,
+        /// The state.
+        #[serde(rename = "word")]
+        node: NodeState,
         /// By name, the plugins under development whose newest code does not start.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         broken: BTreeMap<String, Breakage>,

@@ -153,8 +153,8 @@ fn obey(
             front.forget(&upstream, &worker);
             None
         }
-        ToFront::State { word, broken } => {
-            front.set_word(word);
+        ToFront::State { node, broken } => {
+            front.set_node_state(node);
             front.broken.set(broken);
             None
         }

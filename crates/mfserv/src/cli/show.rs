@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use mfserv_core::Diagnostic;
+use mfserv_core::node_state::NodeState;
 use mfserv_core::status::{Status, WatcherState, WatcherStatus};
 
 use super::report::{Colour, Outcome, paint, print_problem};
@@ -30,7 +31,8 @@ impl Look {
     /// Exit code 0 when the node runs, 1 when it does not as it should, 3 when there is none.
     pub fn status(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let status = ask(places)?;
-        let outcome = if status.state == "RUNNING" { Outcome::Done } else { Outcome::NotWell };
+        let outcome =
+            if status.state == NodeState::Running { Outcome::Done } else { Outcome::NotWell };
         if self.json {
             print_json(&status)?;
         } else {
@@ -57,11 +59,12 @@ fn ask(places: &Places) -> Result<Status, Diagnostic> {
 }
 
 fn text(status: &Status) -> String {
-    let state = match status.state.as_str() {
-        "RUNNING" => paint(&status.state, Colour::Good),
-        "STARTING" | "STOPPING" => paint(&status.state, Colour::Doubtful),
-        _ => paint(&status.state, Colour::Bad),
+    let colour = match status.state {
+        NodeState::Running => Colour::Good,
+        NodeState::Starting | NodeState::Stopping => Colour::Doubtful,
+        NodeState::Error | NodeState::Stopped | NodeState::Unknown => Colour::Bad,
     };
+    let state = paint(status.state.as_str(), colour);
     let address = status.address.as_deref().unwrap_or("no listener");
     let mut out = format!("mfserv is {state} at {address} ({})\n", status.home);
     let ago =

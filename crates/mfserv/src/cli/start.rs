@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind, Severity};
 use mfserv_plugin::{Home, Progress, templates};
@@ -155,10 +156,13 @@ pub fn wait_until_running(
     loop {
         if let Ok(status) = client::ask::<Status>(&places.control_socket(), &Ask::Status, QUICK) {
             // A daemon that lived on while there was no keeper must have found the new one.
-            if status.state == "RUNNING" && status.keeper.is_some() && status.generation > 0 {
+            if status.state == NodeState::Running
+                && status.keeper.is_some()
+                && status.generation > 0
+            {
                 return Ok(status);
             }
-            if status.state == "ERROR" {
+            if status.state == NodeState::Error {
                 return Err(why_error(&status));
             }
             let apps = status.watchers.iter().filter(|w| w.plugin.is_some());

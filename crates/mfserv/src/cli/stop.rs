@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
 use mfserv_core::wire::keeper as keep;
 use mfserv_core::{Diagnostic, Kind};
@@ -131,5 +132,5 @@ fn remove_leftovers(places: &Places) {
         }
     }
     let _ = std::fs::remove_dir(places.short_dir());
-    let _ = std::fs::write(places.status_file(), "STOPPED\n");
+    let _ = std::fs::write(places.status_file(), format!("{}\n", NodeState::Stopped));
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::{WatcherName, WorkerId};
+use mfserv_core::node_state::NodeState;
 use mfserv_core::route::{Amendment, RouteTable, plugin_of};
 use mfserv_core::wire::front::{Breakage, FromFront, Peer, ToFront};
 use mfserv_core::{Diagnostic, Kind};
@@ -36,7 +37,7 @@ enum Message {
     Publish(u64, Box<RouteTable>, oneshot::Sender<Result<(), Diagnostic>>),
     /// Fronts that have not said that they route by this table hang.
     Hangs(u64),
-    State(String),
+    State(NodeState),
     Broken(BTreeMap<String, Breakage>),
     Up(WorkerId),
     Gone(WorkerId),
@@ -83,7 +84,7 @@ impl Fronts {
             supervisor,
             events,
             table: None,
-            word: "STARTING".into(),
+            node_state: NodeState::Starting,
             broken: BTreeMap::new(),
             admitted: found.admitted,
             lines: BTreeMap::new(),
@@ -114,9 +115,9 @@ impl Fronts {
         outcome.unwrap_or_else(|_| Err(Diagnostic::error("the front link has ended")))
     }
 
-    /// The word of the health endpoint.
-    pub fn state(&self, word: &str) {
-        self.send(Message::State(word.into()));
+    /// The node's state, which the health endpoint shows.
+    pub fn state(&self, state: NodeState) {
+        self.send(Message::State(state));
     }
 
     /// These plugins under development have code that does not start.
@@ -194,7 +195,7 @@ struct Board {
     supervisor: Handle,
     events: Events,
     table: Option<(u64, Box<RouteTable>)>,
-    word: String,
+    node_state: NodeState,
     broken: BTreeMap<String, Breakage>,
     admitted: BTreeMap<String, Vec<Peer>>,
     lines: BTreeMap<WorkerId, Line>,
@@ -221,8 +222,8 @@ impl Board {
                 self.tell_all(&ToFront::Forget { upstream, worker });
             }
             Message::Publish(generation, table, reply) => self.publish(generation, table, reply),
-            Message::State(word) => {
-                self.word = word;
+            Message::State(state) => {
+                self.node_state = state;
                 self.tell_all(&self.state());
             }
             Message::Broken(broken) => {
@@ -244,7 +245,7 @@ impl Board {
     }
 
     fn state(&self) -> ToFront {
-        ToFront::State { word: self.word.clone(), broken: self.broken.clone() }
+        ToFront::State { node: self.node_state, broken: self.broken.clone() }
     }
 
     fn tell_all(&self, message: &ToFront) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mfserv_core::diff::Changes;
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::WatcherName;
+use mfserv_core::node_state::NodeState;
 use mfserv_core::plan::Plan;
 use mfserv_core::status::RoleStatus;
 use mfserv_core::wire::keeper::Ask as AskKeeper;
@@ -18,7 +19,7 @@ use super::DaemonOptions;
 use super::breakages::Breakages;
 use super::events::Events;
 use super::fronts::Fronts;
-use super::state::NodeState;
+use super::state::StateFile;
 use crate::control::protocol::{Applied, Ask};
 use crate::control::server::{Answer, Answerer};
 
@@ -51,7 +52,7 @@ pub struct Node(Arc<Inner>);
 
 pub struct Inner {
     pub(super) parts: Parts,
-    pub(super) state: NodeState,
+    pub(super) state: StateFile,
     /// Held during an operation: operations queue up, they do not fail.
     pub(super) turn: tokio::sync::Mutex<()>,
     pub(super) plan: Mutex<Option<Arc<Plan>>>,
@@ -72,7 +73,7 @@ impl std::ops::Deref for Node {
 impl Node {
     /// A node that has applied no plan yet.
     pub fn new(parts: Parts) -> Node {
-        let state = NodeState::load(parts.options.places.status_file());
+        let state = StateFile::load(parts.options.places.status_file());
         let found = parts.found.clone();
         let node = Node(Arc::new(Inner {
             parts,
@@ -91,10 +92,10 @@ impl Node {
     /// Brings the node up. Tried again as long as it cannot be done (the port is taken…).
     pub async fn boot(&self, serving: bool) {
         // A daemon that comes back to a serving node must not make it look down.
-        if !(serving && self.state.word() == "RUNNING") {
-            self.set_state("STARTING");
+        if !(serving && self.state.get() == NodeState::Running) {
+            self.set_state(NodeState::Starting);
         } else {
-            self.parts.fronts.state("RUNNING");
+            self.parts.fronts.state(NodeState::Running);
         }
         let mut told = None;
         let mut went_on = false;
@@ -112,7 +113,7 @@ impl Node {
                         went_on = self.go_on_as_before().await;
                     }
                     if !(went_on && serving) {
-                        self.set_state("ERROR");
+                        self.set_state(NodeState::Error);
                     }
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
@@ -128,7 +129,7 @@ impl Node {
             if self.stopping.load(Ordering::Relaxed) {
                 return;
             }
-            self.set_state(if front.is_ok() { "RUNNING" } else { "ERROR" });
+            self.set_state(if front.is_ok() { NodeState::Running } else { NodeState::Error });
             if front.is_ok() {
                 return;
             }
@@ -136,10 +137,10 @@ impl Node {
         }
     }
 
-    fn set_state(&self, word: &str) {
-        self.parts.fronts.state(word);
-        if self.state.set(word) {
-            self.parts.events.record(Fact::NodeState { word: word.into() });
+    fn set_state(&self, state: NodeState) {
+        self.parts.fronts.state(state);
+        if self.state.set(state) {
+            self.parts.events.record(Fact::NodeState { state });
         }
     }
 
@@ -355,7 +356,7 @@ impl Node {
     async fn stop(&self) -> Result<Applied, Diagnostic> {
         self.stopping.store(true, Ordering::Relaxed);
         let _turn = self.turn.lock().await;
-        self.set_state("STOPPING");
+        self.set_state(NodeState::Stopping);
         let plan = self.shown_plan().ok();
         tokio::time::sleep(self.stop_delay()).await;
         for listen in plan.iter().flat_map(|plan| &plan.listeners) {
@@ -369,7 +370,7 @@ impl Node {
         self.parts.supervisor.apply(Vec::new());
         let all = plan.iter().flat_map(|plan| plan.watchers.keys().cloned()).collect();
         let gone = self.parts.supervisor.wait(Until::Gone, all, STOP).await;
-        self.set_state("STOPPED");
+        self.set_state(NodeState::Stopped);
         let node = self.clone();
         tokio::spawn(async move {
             // The answer goes out first.

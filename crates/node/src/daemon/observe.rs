@@ -14,7 +14,7 @@ impl Node {
         let keeper = self.keeper.lock().ok().and_then(|keeper| keeper.clone());
         let notes = self.notes.lock().map(|notes| notes.clone()).unwrap_or_default();
         Status {
-            state: self.state.word(),
+            state: self.state.get(),
             home: self.parts.options.places.home().to_string_lossy().into_owned(),
             address: plan.as_ref().and_then(|plan| address(plan)),
             generation: plan.as_ref().map_or(0, |plan| plan.generation),

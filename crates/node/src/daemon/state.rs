@@ -1,35 +1,37 @@
-//! The node's state in one word: `var/status`, for the health endpoint and for probes.
+//! The file `var/status`: the state of the node as one word, for monitoring.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-/// `STARTING`, `RUNNING`, `ERROR`, `STOPPING` or `STOPPED`, on disk and in memory.
-pub struct NodeState {
+use mfserv_core::node_state::NodeState;
+
+/// The state of the node, in memory and in `var/status`.
+pub struct StateFile {
     file: PathBuf,
-    word: Mutex<String>,
+    state: Mutex<NodeState>,
 }
 
-impl NodeState {
-    /// The state that an earlier daemon left.
+impl StateFile {
+    /// Starts from the state that the previous daemon wrote.
     pub fn load(file: PathBuf) -> Self {
-        let word = std::fs::read_to_string(&file).unwrap_or_default().trim().to_string();
-        Self { file, word: Mutex::new(word) }
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        Self { file, state: Mutex::new(NodeState::parse(&text)) }
     }
 
-    /// The word.
-    pub fn word(&self) -> String {
-        self.word.lock().map(|word| word.clone()).unwrap_or_default()
+    /// The state.
+    pub fn get(&self) -> NodeState {
+        self.state.lock().map(|state| *state).unwrap_or_default()
     }
 
-    /// Changes the word; false if it was the same.
-    pub fn set(&self, new: &str) -> bool {
-        let Ok(mut word) = self.word.lock() else { return false };
-        let changed = *word != new;
-        *word = new.to_string();
+    /// Changes the state; returns false if it was the same.
+    pub fn set(&self, new: NodeState) -> bool {
+        let Ok(mut state) = self.state.lock() else { return false };
+        let changed = *state != new;
+        *state = new;
         let beside = self.file.with_extension("new");
         let written = std::fs::write(&beside, format!("{new}\n"));
         if written.and_then(|()| std::fs::rename(&beside, &self.file)).is_err() {
-            // A full disk must not stop the node; the word in memory is what counts.
+            // A full disk must not stop the node: the state in memory is what counts.
             let _ = std::fs::remove_file(&beside);
         }
         changed

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use md5::{Digest, Md5};
+use mfserv_core::node_state::NodeState;
 use mfserv_core::route::ServerSettings;
 use serde_json::json;
 
@@ -135,9 +136,9 @@ pub async fn answer(
 }
 
 fn health(front: &Front) -> Said {
-    match front.word().as_str() {
-        "RUNNING" => (200, "text/plain", "OK\n".into()),
-        word => (503, "text/plain", word.to_string()),
+    match front.node_state() {
+        NodeState::Running => (200, "text/plain", "OK\n".into()),
+        other => (503, "text/plain", other.to_string()),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
 use mfserv_core::names::WorkerId;
+use mfserv_core::node_state::NodeState;
 use mfserv_core::route::{
     Amendment, Matcher, Route, Section, ServerSettings, Slots, Target, UpstreamSpec, plugin_of,
 };
@@ -112,8 +113,8 @@ pub struct Front {
     /// Counts the tables; lanes look whether theirs is the last.
     version: AtomicU64,
     apps: Mutex<Apps>,
-    /// The node's state, as the daemon last said it.
-    word: Mutex<String>,
+    /// The node's state, as the daemon last reported it.
+    node_state: Mutex<NodeState>,
     /// Rings when the front is to end.
     pub closing: Arc<Bell>,
     /// What others are told of.
@@ -166,7 +167,7 @@ impl Front {
             in_force: Mutex::default(),
             version: AtomicU64::new(0),
             apps: Mutex::default(),
-            word: Mutex::new("UNKNOWN".into()),
+            node_state: Mutex::default(),
             closing: Arc::default(),
             signals: Arc::default(),
             closed: Notify::new(),
@@ -360,14 +361,14 @@ impl Front {
         self.closed.notify_one();
     }
 
-    /// The node's state.
-    pub fn word(&self) -> String {
-        lock(&self.word).clone()
+    /// The node's state, as the daemon last reported it.
+    pub fn node_state(&self) -> NodeState {
+        *lock(&self.node_state)
     }
 
-    /// The node's state is this from now on.
-    pub fn set_word(&self, word: String) {
-        *lock(&self.word) = word;
+    /// Stores the state that the daemon reports.
+    pub fn set_node_state(&self, state: NodeState) {
+        *lock(&self.node_state) = state;
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mfserv_core::event::{Event, Fact};
 use mfserv_core::names::WatcherName;
+use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::BuildReport;
@@ -250,7 +251,7 @@ impl<'a> Desk<'a> {
                 self.replanned = true;
             }
             Fact::PlanApplied { .. } => self.replanned = true,
-            Fact::NodeState { word } if word == "STOPPED" => {
+            Fact::NodeState { state: NodeState::Stopped } => {
                 self.say("the node was stopped");
                 self.over = Some(Outcome::Done);
             }
