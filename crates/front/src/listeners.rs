@@ -39,7 +39,7 @@ fn adopt(fd: RawFd) -> std::io::Result<OwnedFd> {
     }
     // SAFETY: the descriptor is open, and the environment says that it was left to this
     // process under this number: nothing else here owns it.
-    #[allow(unsafe_code)]
+    #[expect(unsafe_code, reason = "see SAFETY")]
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     match rustix::net::sockopt::socket_acceptconn(socket.as_fd()) {
         Ok(true) => {

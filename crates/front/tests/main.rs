@@ -1,5 +1,16 @@
 //! The real front, in a process of its own, between raw clients and instrumented workers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "a test starts programs and stops at the first thing that is wrong"
+)]
+
 mod amendments;
 mod bodies;
 mod broken;

@@ -57,6 +57,7 @@ mod tests {
         for (script, expected) in
             [("exit 9", Ended::Exited { code: 9 }), ("kill -6 $$", Ended::Signalled { signal: 6 })]
         {
+            #[expect(clippy::disallowed_methods, reason = "a real process whose end is looked at")]
             let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
             let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
             child.wait().unwrap();

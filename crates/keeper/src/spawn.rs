@@ -98,6 +98,7 @@ pub(crate) fn start(spec: &ProcessSpec, gifts: Gifts<'_>) -> Result<Started, Ref
     let program = find_program(spec)?;
     let told = |e| Refusal::errno("a pipe to the new process cannot be made", e);
     let (said, says) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(told)?;
+    #[expect(clippy::disallowed_methods, reason = "the keeper starts every worker and role")]
     let mut command = Command::new(&program);
     command
         .arg0(&spec.argv[0])

@@ -240,6 +240,10 @@ impl Keeper {
                 return Refusal::system("a descriptor cannot be passed on", &e);
             }
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an upgrade replaces this process by the new program"
+        )]
         let error = Command::new(program)
             .args(std::env::args_os().skip(1))
             .env(RESUME_VARIABLE, std::process::id().to_string())

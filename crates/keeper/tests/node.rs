@@ -1,7 +1,5 @@
 //! A keeper in a temporary home, and one who asks it.
 
-#![allow(missing_docs)]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,17 @@
 //! What operators are promised, shown with the real binary, real workers and real load.
 //! One module per promise.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "a test starts programs and stops at the first thing that is wrong"
+)]
+
 mod comeback;
 mod compat;
 mod completions;
@@ -78,8 +89,8 @@ struct Turn {
 }
 
 enum Machine {
-    Shared(#[allow(dead_code)] RwLockReadGuard<'static, ()>),
-    Alone(#[allow(dead_code)] RwLockWriteGuard<'static, ()>),
+    Shared(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'static, ()>),
+    Alone(#[expect(dead_code, reason = "held, not read")] RwLockWriteGuard<'static, ()>),
 }
 
 static MACHINE: RwLock<()> = RwLock::new(());

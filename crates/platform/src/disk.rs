@@ -171,7 +171,7 @@ pub fn fingerprint<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> 
 /// An exclusive lock on a file, held until dropped. Refused at once when
 /// another process (or thread) holds it.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code)] fs::File);
+pub struct Lock(#[expect(dead_code, reason = "the open file is the lock")] fs::File);
 
 impl Lock {
     /// Takes the lock; `what` names what is locked in the error.

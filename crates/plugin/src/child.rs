@@ -261,6 +261,7 @@ mod tests {
     use crate::progress::Silent;
 
     fn shell(script: &str) -> Command {
+        #[expect(clippy::disallowed_methods, reason = "a real process that is waited for")]
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
         command

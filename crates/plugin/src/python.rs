@@ -71,6 +71,7 @@ fn ask(name: &str) -> Result<(PathBuf, Interpreter), Diagnostic> {
             .help(format!("install it: apt-get install {} python3-venv", package_of(name)))
     };
     let program = on_path(name).ok_or_else(missing)?;
+    #[expect(clippy::disallowed_methods, reason = "builds run the interpreter and its tools")]
     let mut command = Command::new(&program);
     command.args(["-I", "-c", PROBE_SCRIPT]);
     let run = Run {
@@ -487,6 +488,7 @@ pub(crate) fn clean(program: &Path) -> Command {
         "npm_config_prefix",
         "npm_config_local_prefix",
     ];
+    #[expect(clippy::disallowed_methods, reason = "builds run the interpreter and its tools")]
     let mut command = Command::new(program);
     command.env_clear();
     for (name, value) in std::env::vars_os() {

@@ -3,6 +3,17 @@
 //! Nothing here replaces a part of mfserv: a [`Node`] is the real binary with real
 //! workers, a [`Load`] speaks HTTP/1.1 over real connections and forgets no failure.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "what tests are made of starts programs and stops at the first thing that is wrong"
+)]
+
 mod http;
 mod load;
 mod node;

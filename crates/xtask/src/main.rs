@@ -1,6 +1,12 @@
 //! What is done with the sources of mfserv beside building them: benches.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "its report is its output, and its benches start nodes and other programs"
+)]
 
 mod bench;
 mod child;

@@ -143,7 +143,7 @@ pub struct Log {
 /// How severe a log message is, least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the variants are their own descriptions")]
 pub enum Level {
     Debug,
     Info,

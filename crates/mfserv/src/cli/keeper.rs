@@ -36,6 +36,10 @@ pub fn keeper_command(places: &Places) -> Result<Command, Diagnostic> {
     let log = std::fs::File::options().create(true).append(true).open(&path);
     let log =
         log.map_err(|e| Diagnostic::error(format!("cannot write {}", path.display())).because(e))?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the keeper has no parent of ours but the command line"
+    )]
     let mut command = Command::new(mfserv_node::program());
     command.args(["keep", "--ready-on-stdout", "--home"]).arg(places.home());
     command.current_dir(places.home()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);

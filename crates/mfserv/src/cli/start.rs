@@ -232,6 +232,10 @@ impl Run {
         refuse_bad_configuration(&module)?;
         warn_root();
         prepare(places, &module)?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the first process of a node is started by hand"
+        )]
         let mut command = Command::new(mfserv_node::program());
         command.args(["keep", "--home"]).arg(places.home());
         for set in &self.sets {

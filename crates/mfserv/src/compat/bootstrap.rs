@@ -145,6 +145,10 @@ fn packages(dir: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
 
 /// A command of this installation, which finds its others.
 fn command(name: &str) -> Command {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the old command calls the other commands of its family"
+    )]
     let mut command = Command::new(name);
     if let Some(prefix) = prefix() {
         let own = std::iter::once(prefix.join("bin"));

@@ -159,6 +159,10 @@ pub fn mfserv_wrapper() -> Result<Outcome, Diagnostic> {
         Diagnostic::error("it is not known where the commands are installed")
             .help("call this command by its path, or set MFSERV_HOME")
     })?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the command that is asked for replaces this process"
+    )]
     let mut command = Command::new("/bin/sh");
     command.env_clear().arg("-c").arg(format!(
         "if test -f /etc/metwork.custom_profile; then . /etc/metwork.custom_profile; fi; \

@@ -265,6 +265,10 @@ impl Checks<'_> {
             .and_then(|out| Ok((out.try_clone()?, out)))
             .and_then(|(out, err)| {
                 let program = std::path::Path::new(&plugin.dir).join("bin/plugin.status");
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the checks that a plugin brings are programs"
+                )]
                 let mut command = Command::new(program);
                 command.env_clear().envs(env).current_dir(&plugin.dir).process_group(0);
                 command.stdin(Stdio::null()).stdout(out).stderr(err).spawn()

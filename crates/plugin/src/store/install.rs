@@ -230,6 +230,7 @@ pub fn postinstall(
     let interpreter = python::find(prepared.spec.general.python.as_deref()).ok();
     let base = interpreter.and_then(|interpreter| base::find(home, &interpreter.short_version));
     let plugin = Placed { dir, spec: &prepared.spec };
+    #[expect(clippy::disallowed_methods, reason = "an installation runs the hooks of its package")]
     let mut command = Command::new(hook);
     command
         .env_clear()

@@ -1,5 +1,16 @@
 //! The crate as its users see it, with the real python, pip and npm.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "a test starts programs and stops at the first thing that is wrong"
+)]
+
 mod archive;
 mod build;
 mod environment;

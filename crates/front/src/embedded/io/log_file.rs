@@ -109,7 +109,13 @@ fn write_batches(shared: &(Mutex<Shared>, Condvar), mut file: LogFile) {
     loop {
         let (batch, dropped, ended) = next_batch(shared);
         if dropped > reported {
-            eprintln!("front: {} lines of {} dropped", dropped - reported, file.path().display());
+            let lines = dropped - reported;
+            // Standard error may be gone: `eprintln!` would end this thread then.
+            let _ = writeln!(
+                std::io::stderr(),
+                "front: {lines} lines of {} dropped",
+                file.path().display()
+            );
             reported = dropped;
         }
         match batch {

@@ -49,7 +49,7 @@ impl Listener {
         let Self { name, socket, unix } = self;
         // SAFETY: an OwnedFd names the same open socket until it is dropped, which is
         // after the reactor has forgotten it.
-        #[allow(unsafe_code)]
+        #[expect(unsafe_code, reason = "see SAFETY")]
         let registered = unsafe { AsyncFd::register(socket) };
         let socket = match registered {
             Ok(socket) => socket,

@@ -106,6 +106,7 @@ pub fn become_command(
 ) -> Outcome {
     let (program, rest) = words.split_first().map_or(("", words), |(p, rest)| (p, rest));
     let path = env.get("PATH").cloned().unwrap_or_default();
+    #[expect(clippy::disallowed_methods, reason = "`mfserv exec` replaces itself by the program")]
     let mut command = Command::new(find_program(program, &path, cwd));
     command.arg0(program).args(rest).env_clear().envs(env);
     if let Some(dir) = cwd {
