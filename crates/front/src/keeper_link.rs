@@ -8,12 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use mfserv_core::wire::keeper::{Answer, Ask, FromKeeper, Request, Response};
 use mfserv_core::wire::{VERSION, frame};
+use mfserv_platform::sync::lock;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 /// Between two tries to reach the keeper.
@@ -60,7 +61,7 @@ impl Drop for KeeperLink {
 
 impl Shared {
     fn stream(&self) -> std::sync::MutexGuard<'_, Option<UnixStream>> {
-        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.stream)
     }
 }
 

@@ -16,11 +16,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use mfserv_core::output::Rotation;
+use mfserv_platform::sync;
 use rustix::event::{EventfdFlags, eventfd};
 
 use reader::Reader;
@@ -97,13 +98,12 @@ struct Shared {
 
 impl Shared {
     fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.pending)
     }
 
     fn say(&self, word: Word) {
-        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
         // The main loop that no longer listens is about to end or to be replaced.
-        let _ = words.send(word);
+        let _ = sync::lock(&self.words).send(word);
         ring(&self.wake_main);
     }
 }

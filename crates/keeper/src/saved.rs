@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use mfserv_core::output::Rotation;
 use mfserv_core::wire::keeper::{Exit, Process};
+use mfserv_platform::disk;
 use serde::{Deserialize, Serialize};
 
 /// The version of the file. Fields are only added; unknown ones are ignored.
@@ -78,10 +79,9 @@ impl Saved {
         Ok(Some(serde_json::from_slice(&bytes)?))
     }
 
-    /// Writes it beside and renames, so that there is always a whole one.
+    /// Replaces the file in one step. It is not synced: after a power cut no process lives
+    /// that a keeper could go on with.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let beside = path.with_extension("json.new");
-        fs::write(&beside, serde_json::to_vec(self)?)?;
-        fs::rename(&beside, path)
+        disk::replace(path, 0o600, &serde_json::to_vec(self)?)
     }
 }

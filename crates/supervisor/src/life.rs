@@ -8,6 +8,7 @@ use mfserv_core::wire::front::Peer;
 use mfserv_core::wire::keeper::{Answer, Ask, Process, Scope};
 use mfserv_core::worker::{Effect, Input, Phase};
 use mfserv_core::{Diagnostic, Kind};
+use mfserv_platform::disk;
 use tokio::time::Instant;
 
 use crate::handle::Message;
@@ -153,7 +154,8 @@ impl Supervisor {
         self.emit(Fact::WorkerReady { worker: id.clone(), after_ms });
         if let (Some(upstream), Some(socket)) = (&spec.upstream, spawn::socket_path(&spec, id)) {
             if let Some(link) = spawn::socket_link(&spec, id) {
-                point(&link, &socket);
+                // A probe of the socket follows, which reports what is missing.
+                let _ = disk::relink(&link, &socket);
             }
             self.traffic.admit(upstream, Peer { worker: id.clone(), socket });
         }
@@ -188,14 +190,5 @@ impl Supervisor {
             // Its start was never answered (the keeper is away): nothing to kill.
             self.ended(id, None);
         }
-    }
-}
-
-/// Makes `link` point to `socket`, in one step.
-fn point(link: &std::path::Path, socket: &std::path::Path) {
-    let beside = link.with_extension("new");
-    let _ = std::fs::remove_file(&beside);
-    if std::os::unix::fs::symlink(socket, &beside).is_ok() {
-        let _ = std::fs::rename(&beside, link);
     }
 }

@@ -1,12 +1,12 @@
 //! What a daemon that comes back must know and nobody else remembers: incarnation
-//! numbers, crash counters, last ends. Versioned, written beside and renamed.
+//! numbers, crash counters, last ends. Versioned.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
 use mfserv_core::names::WatcherName;
 use mfserv_core::status::LastEnd;
+use mfserv_platform::disk;
 use serde::{Deserialize, Serialize};
 
 use crate::watcher::Watcher;
@@ -38,7 +38,8 @@ impl Saved {
         if saved.version == VERSION { saved } else { Saved::default() }
     }
 
-    /// Writes what the watchers know, beside the old file and then over it.
+    /// Replaces the file in one step. It is not synced: the loop does not wait for a disk,
+    /// and after a power cut every count begins again.
     pub fn store(
         path: &Path,
         watchers: &BTreeMap<WatcherName, Watcher>,
@@ -48,10 +49,7 @@ impl Saved {
         for (name, watcher) in watchers {
             all.insert(name.clone(), watcher.to_remember());
         }
-        let beside = path.with_extension("new");
-        let mut file = std::fs::File::create(&beside)?;
-        serde_json::to_writer(&mut file, &Saved { version: VERSION, watchers: all })?;
-        file.flush()?;
-        std::fs::rename(&beside, path)
+        let text = serde_json::to_vec(&Saved { version: VERSION, watchers: all })?;
+        disk::replace(path, 0o600, &text)
     }
 }

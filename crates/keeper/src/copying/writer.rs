@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mfserv_logfile::LogFile;
+use mfserv_platform::sync;
 
 use super::{Chunk, Pending, Shared, Word, ring};
 
@@ -73,8 +74,7 @@ impl Writer {
                 return Some((path, chunks));
             }
             let patience = if pending.logs.is_empty() { LOOK_AFTER } else { RETRY / 4 };
-            (pending, _) =
-                shared.work.wait_timeout(pending, patience).unwrap_or_else(PoisonError::into_inner);
+            (pending, _) = sync::wait(&shared.work, pending, patience);
         }
     }
 

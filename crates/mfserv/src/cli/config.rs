@@ -7,6 +7,7 @@ use super::report::{self, Outcome};
 use super::{print, print_json, sets};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed};
+use mfserv_platform::disk;
 
 #[derive(Debug, Args)]
 pub struct Config {
@@ -98,10 +99,7 @@ fn set(places: &Places, text: &str) -> Result<Outcome, Diagnostic> {
     let before = std::fs::read_to_string(&path).unwrap_or_default();
     let (section, key, value) = set;
     let after = ini::set(&before, &section, &key, &value);
-    let beside = path.with_extension("new");
-    let written = std::fs::write(&beside, after).and_then(|()| std::fs::rename(&beside, &path));
-    written
-        .map_err(|e| Diagnostic::error(format!("cannot write {}", path.display())).because(e))?;
+    disk::write(&path, after.as_bytes())?;
     print(&format!("[{section}] {key} = {value} is written to {}\n", path.display()));
     Ok(Outcome::Done)
 }

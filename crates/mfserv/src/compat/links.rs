@@ -2,10 +2,10 @@
 //! makefiles read.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use mfserv_core::{Diagnostic, Kind};
+use mfserv_platform::disk;
 
 use super::COMMANDS;
 
@@ -69,20 +69,20 @@ pub fn write(bin: &Path, program: &Path) -> Result<Written, Diagnostic> {
     }
     let mut written = Written { links: places.len(), ..Written::default() };
     for dir in [&bin, &share] {
-        fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
+        disk::create_dir(dir)?;
     }
     for link in places {
         if fs::read_link(&link).is_ok_and(|target| target == program) {
             continue;
         }
-        put(&link, |beside| symlink(&program, beside))?;
+        disk::relink(&link, &program)?;
         written.changed.push(link);
     }
     for (file, text) in files {
         if fs::read_to_string(&file).is_ok_and(|there| there == text) {
             continue;
         }
-        put(&file, |beside| fs::write(beside, &text))?;
+        disk::write(&file, text.as_bytes())?;
         written.changed.push(file);
     }
     Ok(written)
@@ -107,22 +107,6 @@ fn is_written(file: &Path) -> bool {
             found.is_file() && fs::read_to_string(file).is_ok_and(|text| text.starts_with(MARK))
         }
     }
-}
-
-/// Makes something beside its place, and renames it.
-fn put(place: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), Diagnostic> {
-    let name = place.file_name().unwrap_or_default().to_string_lossy();
-    let beside = place.with_file_name(format!(".{name}.{}", std::process::id()));
-    let _ = fs::remove_file(&beside);
-    let made = make(&beside).and_then(|()| fs::rename(&beside, place));
-    made.map_err(|e| {
-        let _ = fs::remove_file(&beside);
-        failed(place, e)
-    })
-}
-
-fn failed(path: &Path, error: std::io::Error) -> Diagnostic {
-    Diagnostic::error(format!("cannot write {}", path.display())).because(error)
 }
 
 #[cfg(test)]

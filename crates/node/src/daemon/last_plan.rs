@@ -1,11 +1,10 @@
 //! The plan in force, kept on disk: a daemon that comes back must know what a plugin
 //! was accepted with whose configuration is broken by now.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use mfserv_core::plan::Plan;
+use mfserv_platform::disk;
 use serde::{Deserialize, Serialize};
 
 use crate::places::Places;
@@ -35,13 +34,9 @@ pub fn load(places: &Places) -> Option<Plan> {
     (found.version == VERSION).then_some(found.plan)
 }
 
-/// Remembers a plan. Only this user may read it: environments may hold secrets.
+/// Remembers a plan. Only this user may read it: environments may hold secrets. It is not
+/// synced: a node that lost it in a power cut starts from its configuration alone.
 pub fn store(places: &Places, plan: &Plan) -> std::io::Result<()> {
-    let path = file(places);
-    let beside = path.with_extension("new");
     let text = serde_json::to_vec(&Kept { version: VERSION, plan })?;
-    let mut private = std::fs::OpenOptions::new();
-    private.create(true).write(true).truncate(true).mode(0o600);
-    private.open(&beside)?.write_all(&text)?;
-    std::fs::rename(&beside, path)
+    disk::replace(&file(places), 0o600, &text)
 }

@@ -11,6 +11,7 @@ use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{FrontProgram, Inputs, Listen, Plan};
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
+use mfserv_platform::disk;
 
 use super::node::Node;
 use super::{DaemonOptions, breakages, last_plan};
@@ -183,11 +184,8 @@ impl Node {
     }
 
     fn write_scales(&self, scales: &BTreeMap<WatcherName, u32>) -> Result<(), Diagnostic> {
-        let path = self.parts.options.places.scale_file();
         let text = serde_json::to_vec(scales).unwrap_or_default();
-        let beside = path.with_extension("new");
-        let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path));
-        written.map_err(|e| Diagnostic::error("the new count cannot be remembered").because(e))
+        disk::write(&self.parts.options.places.scale_file(), &text)
     }
 }
 

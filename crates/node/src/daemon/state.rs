@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use mfserv_core::node_state::NodeState;
+use mfserv_platform::disk;
 
 /// The state of the node, in memory and in `var/status`.
 pub struct StateFile {
@@ -28,12 +29,8 @@ impl StateFile {
         let Ok(mut state) = self.state.lock() else { return false };
         let changed = *state != new;
         *state = new;
-        let beside = self.file.with_extension("new");
-        let written = std::fs::write(&beside, format!("{new}\n"));
-        if written.and_then(|()| std::fs::rename(&beside, &self.file)).is_err() {
-            // A full disk must not stop the node: the state in memory is what counts.
-            let _ = std::fs::remove_file(&beside);
-        }
+        // A full disk must not stop the node: the state in memory is what counts.
+        let _ = disk::replace(&self.file, 0o644, format!("{new}\n").as_bytes());
         changed
     }
 }

@@ -1,7 +1,9 @@
 //! `nginx_error.log`: what went wrong with workers, and what was refused to clients.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use mfserv_platform::sync::lock;
 
 use crate::embedded::io::log_file::Log;
 
@@ -32,7 +34,7 @@ impl ErrorLog {
 
     /// Adds a line, unless there were too many just now.
     pub fn say(&self, text: &str) {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = lock(&self.window);
         if window.began.elapsed() >= WINDOW {
             if window.left_out > 0 {
                 self.write(&format!("{} lines left out", window.left_out));

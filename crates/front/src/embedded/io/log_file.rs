@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use mfserv_core::output::Rotation;
 use mfserv_logfile::LogFile;
+use mfserv_platform::sync::{self, lock};
 
 /// Gathered lines are handed to the writer when they are this long, bytes…
 const BATCH: usize = 128 * 1024;
@@ -100,10 +101,6 @@ impl Shared {
     }
 }
 
-fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 fn write_batches(shared: &(Mutex<Shared>, Condvar), mut file: LogFile) {
     let mut reported = 0;
     loop {
@@ -143,10 +140,9 @@ fn next_batch(shared: &(Mutex<Shared>, Condvar)) -> (Option<Vec<u8>>, u64, bool)
             return (batch, shared.dropped, shared.ended);
         }
         let wait = age.map_or(idle, |age| MAX_AGE.saturating_sub(age));
-        let (again, timeout) =
-            wake.wait_timeout(shared, wait).unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (again, over) = sync::wait(wake, shared, wait);
         shared = again;
-        if timeout.timed_out() && age.is_none() {
+        if over && age.is_none() {
             idle = Duration::ZERO;
         }
     }

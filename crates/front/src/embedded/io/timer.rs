@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use mfserv_platform::sync::lock;
 use tokio::time::{Instant, Sleep};
 
 /// The one timer of a connection. It is set again only when it would ring too late, so
@@ -71,7 +72,7 @@ impl Bell {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Listeners> {
-        self.listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.listeners)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound::{Excluded, Included};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Wake;
 
 use mfserv_core::names::WorkerId;
@@ -13,6 +13,7 @@ use mfserv_core::route::{
     Amendment, Matcher, Route, Section, ServerSettings, Slots, Target, UpstreamSpec, plugin_of,
 };
 use mfserv_core::wire::front::{Peer, UpstreamStats};
+use mfserv_platform::sync::lock;
 use tokio::sync::{Notify, watch};
 
 use crate::embedded::clients::real_ip::Trust;
@@ -154,10 +155,6 @@ struct Troubles {
     first: u64,
     /// Those before this number have been told to some daemon.
     told: u64,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Front {

@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use mfserv_core::names::WorkerId;
 use mfserv_core::peers::{HandedOver, PeerKey, Roster, Take, Ticket};
 use mfserv_core::route::{Slots, UpstreamSpec};
 use mfserv_core::wire::front::{Peer as PeerName, UpstreamStats};
+use mfserv_platform::sync::lock;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -166,10 +167,6 @@ pub enum NoLink {
     Busy,
     /// Nobody listens.
     Refused,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Upstream {
