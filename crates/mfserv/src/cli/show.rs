@@ -11,7 +11,6 @@ use mfserv_core::status::{Status, WatcherState, WatcherStatus};
 use super::report::{Colour, Outcome, paint, print_problem};
 use super::{print, print_json};
 use mfserv_node::control::client;
-use mfserv_node::control::protocol::Ask;
 use mfserv_node::places::Places;
 use mfserv_node::render;
 
@@ -55,7 +54,7 @@ impl Look {
 }
 
 fn ask(places: &Places) -> Result<Status, Diagnostic> {
-    client::ask(&places.control_socket(), &Ask::Status, Duration::from_secs(10))
+    client::status(&places.control_socket(), Duration::from_secs(10))
 }
 
 fn text(status: &Status) -> String {

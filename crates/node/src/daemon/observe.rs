@@ -9,7 +9,7 @@ use super::node::Node;
 
 impl Node {
     /// The observed node.
-    pub(super) async fn status(&self) -> Status {
+    pub(super) async fn observed(&self) -> Status {
         let plan = self.shown_plan().ok();
         let keeper = self.keeper.lock().ok().and_then(|keeper| keeper.clone());
         let notes = self.notes.lock().map(|notes| notes.clone()).unwrap_or_default();

@@ -183,7 +183,7 @@ impl<'a> Desk<'a> {
     }
 
     fn status(&self) -> Option<Status> {
-        client::ask(&self.places.control_socket(), &Ask::Status, QUICK).ok()
+        client::status(&self.places.control_socket(), QUICK).ok()
     }
 
     fn learn_programs(&mut self, status: &Status) {

@@ -1,0 +1,38 @@
+//! What the control API needs of the node. The daemon's node implements it; tests play it.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use mfserv_core::Diagnostic;
+use mfserv_core::status::Status;
+use tokio::sync::mpsc;
+
+use crate::operations::{Event, OperationId, Record, Submission};
+
+/// An answer that is being made.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The node, as the control API sees it.
+pub trait Api: Send + Sync + 'static {
+    /// The observed node.
+    fn status(&self) -> Pending<'_, Status>;
+
+    /// Accepts an operation; returns its id at once. An id that is known joins that operation.
+    fn submit(&self, submission: Submission) -> Pending<'_, Result<OperationId, Diagnostic>>;
+
+    /// The events of an operation: from the first one, up to the outcome. `None` if no
+    /// operation has this id.
+    fn follow(&self, id: &OperationId) -> Option<mpsc::Receiver<Event>>;
+
+    /// Cancels an operation; refused once it is committed.
+    fn cancel(&self, id: &OperationId) -> Result<(), Diagnostic>;
+
+    /// One operation; `None` if none has this id.
+    fn record(&self, id: &OperationId) -> Option<Record>;
+
+    /// The latest operations, the newest first.
+    fn recent(&self, limit: usize) -> Vec<Record>;
+
+    /// Answers a request of the wire before this one.
+    fn ask(&self, ask: super::legacy::Ask) -> Pending<'_, super::legacy::AskAnswer>;
+}

@@ -1,0 +1,91 @@
+//! Which path and method mean what.
+
+use hyper::Method;
+
+use crate::operations::OperationId;
+
+/// A resource of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// `/v1`: the version of the daemon.
+    About,
+    /// `/v1/status`: the observed node.
+    Status,
+    /// `/v1/operations`: the operations, and where a new one is submitted.
+    Operations,
+    /// `/v1/operations/ID`: one operation.
+    Operation(OperationId),
+    /// `/v1/operations/ID/events`: what it reports.
+    Events(OperationId),
+    /// `/v1/ask`: see [`super::legacy`].
+    Ask,
+}
+
+impl Route {
+    /// The resource at a path. `None` where there is none; a text that cannot be the id of an
+    /// operation names none either.
+    pub fn at(path: &str) -> Option<Route> {
+        let id = |text: &str| text.parse::<OperationId>().ok();
+        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        match segments[..] {
+            ["v1"] => Some(Route::About),
+            ["v1", "status"] => Some(Route::Status),
+            ["v1", "ask"] => Some(Route::Ask),
+            ["v1", "operations"] => Some(Route::Operations),
+            ["v1", "operations", text] => id(text).map(Route::Operation),
+            ["v1", "operations", text, "events"] => id(text).map(Route::Events),
+            _ => None,
+        }
+    }
+
+    /// The methods that the resource has.
+    pub fn methods(&self) -> &'static [Method] {
+        match self {
+            Route::About | Route::Status | Route::Events(_) => &[Method::GET, Method::HEAD],
+            Route::Operations => &[Method::GET, Method::HEAD, Method::POST],
+            Route::Operation(_) => &[Method::GET, Method::HEAD, Method::DELETE],
+            Route::Ask => &[Method::POST],
+        }
+    }
+
+    /// The value of `Allow`.
+    pub fn allow(&self) -> String {
+        self.methods().iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_path_names_one_resource_or_none() {
+        let id = || "m5k2x9qf-3fa91c07".parse::<OperationId>().unwrap();
+        for (path, route) in [
+            ("/v1", Some(Route::About)),
+            ("/v1/status", Some(Route::Status)),
+            ("/v1/operations", Some(Route::Operations)),
+            ("/v1/operations/m5k2x9qf-3fa91c07", Some(Route::Operation(id()))),
+            ("/v1/operations/m5k2x9qf-3fa91c07/events", Some(Route::Events(id()))),
+            ("/v1/ask", Some(Route::Ask)),
+            ("/", None),
+            ("/v1/", None),
+            ("/v2/status", None),
+            ("/v1/status/", None),
+            ("/v1/operations/", None),
+            ("/v1/operations/UPPER", None),
+            ("/v1/operations/..%2fstatus", None),
+            ("/v1/operations/m5k2x9qf-3fa91c07/event", None),
+            ("*", None),
+            ("", None),
+        ] {
+            assert_eq!(Route::at(path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn each_resource_names_its_methods() {
+        assert_eq!(Route::Operations.allow(), "GET, HEAD, POST");
+        assert_eq!(Route::Ask.allow(), "POST");
+    }
+}
