@@ -1,7 +1,7 @@
 //! The node as it is now: what the supervisor sees, beside what the plan says.
 
 use mfserv_core::names::WatcherName;
-use mfserv_core::plan::{Plan, PluginState};
+use mfserv_core::plan::Plan;
 use mfserv_core::route::pages;
 use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherState, WatcherStatus};
 
@@ -65,10 +65,7 @@ fn plugin_status(plugin: &mfserv_core::plan::PlannedPlugin) -> PluginStatus {
         name: plugin.name.clone(),
         version: plugin.version.clone(),
         dir: plugin.dir.to_string_lossy().into_owned(),
-        state: match plugin.state {
-            PluginState::Active => "active".into(),
-            other => other.to_string(),
-        },
+        state: plugin.state,
         paths: plugin.paths.clone(),
     }
 }
