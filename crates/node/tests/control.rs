@@ -61,39 +61,36 @@ impl Api for Played {
         })
     }
 
-    fn follow(&self, id: &OperationId) -> Option<mpsc::Receiver<Event>> {
-        let events = self.events.lock().unwrap().get(id)?.clone();
+    fn follow<'a>(
+        &'a self,
+        id: &'a OperationId,
+    ) -> Pending<'a, Result<mpsc::Receiver<Event>, Diagnostic>> {
+        let events = self.events.lock().unwrap()[id].clone();
         let (sender, receiver) = mpsc::channel(events.len() + 1);
         events.into_iter().for_each(|event| sender.try_send(event).unwrap());
         if self.stays_open {
             self.open.lock().unwrap().push(sender);
         }
-        Some(receiver)
+        Box::pin(async { Ok(receiver) })
     }
 
-    fn cancel(&self, _: &OperationId) -> Result<(), Diagnostic> {
-        match self.committed {
-            true => Err(Diagnostic::error("it is committed").kind(Kind::Refused)),
-            false => Ok(()),
-        }
-    }
-
-    fn record(&self, id: &OperationId) -> Option<Record> {
-        let known = self.events.lock().unwrap().contains_key(id);
-        known.then(|| Record {
-            id: id.clone(),
-            who: Who::default(),
-            request: Request::Stop,
-            began_ms: 1,
-            ended_ms: None,
-            steps: Vec::new(),
-            outcome: None,
+    fn cancel<'a>(&'a self, _: &'a OperationId) -> Pending<'a, Result<(), Diagnostic>> {
+        Box::pin(async {
+            match self.committed {
+                true => Err(Diagnostic::error("it is committed").kind(Kind::Refused)),
+                false => Ok(()),
+            }
         })
     }
 
-    fn recent(&self, limit: usize) -> Vec<Record> {
+    fn find<'a>(&'a self, id: &'a OperationId) -> Pending<'a, Option<Record>> {
+        let known = self.events.lock().unwrap().contains_key(id);
+        Box::pin(async move { known.then(|| record(id)) })
+    }
+
+    fn recent(&self, limit: usize) -> Pending<'_, Vec<Record>> {
         let ids: Vec<OperationId> = self.events.lock().unwrap().keys().cloned().collect();
-        ids.iter().rev().take(limit).filter_map(|id| self.record(id)).collect()
+        Box::pin(async move { ids.iter().take(limit).map(record).collect() })
     }
 
     fn ask(&self, ask: Ask) -> Pending<'_, AskAnswer> {
@@ -135,6 +132,18 @@ fn outcome(ok: bool) -> Event {
 
 fn step(n: u32, text: &str) -> Event {
     Event::Step { n, of: Some(2), text: text.into(), state: StepState::Started }
+}
+
+fn record(id: &OperationId) -> Record {
+    Record {
+        id: id.clone(),
+        who: Who::default(),
+        request: Request::Stop,
+        began_ms: 1,
+        ended_ms: None,
+        steps: Vec::new(),
+        outcome: None,
+    }
 }
 
 fn id(text: &str) -> OperationId {

@@ -20,18 +20,21 @@ pub trait Api: Send + Sync + 'static {
     /// Accepts an operation; returns its id at once. An id that is known joins that operation.
     fn submit(&self, submission: Submission) -> Pending<'_, Result<OperationId, Diagnostic>>;
 
-    /// The events of an operation: from the first one, up to the outcome. `None` if no
-    /// operation has this id.
-    fn follow(&self, id: &OperationId) -> Option<mpsc::Receiver<Event>>;
+    /// The events of an operation: from the first one, up to the outcome. The server has made
+    /// sure that the operation is known.
+    fn follow<'a>(
+        &'a self,
+        id: &'a OperationId,
+    ) -> Pending<'a, Result<mpsc::Receiver<Event>, Diagnostic>>;
 
     /// Cancels an operation; refused once it is committed.
-    fn cancel(&self, id: &OperationId) -> Result<(), Diagnostic>;
+    fn cancel<'a>(&'a self, id: &'a OperationId) -> Pending<'a, Result<(), Diagnostic>>;
 
     /// One operation; `None` if none has this id.
-    fn record(&self, id: &OperationId) -> Option<Record>;
+    fn find<'a>(&'a self, id: &'a OperationId) -> Pending<'a, Option<Record>>;
 
-    /// The latest operations, the newest first.
-    fn recent(&self, limit: usize) -> Vec<Record>;
+    /// The latest operations, the newest last.
+    fn recent(&self, limit: usize) -> Pending<'_, Vec<Record>>;
 
     /// Answers a request of the wire before this one.
     fn ask(&self, ask: super::legacy::Ask) -> Pending<'_, super::legacy::AskAnswer>;

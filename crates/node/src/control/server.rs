@@ -195,30 +195,31 @@ impl Shared {
             }
             (Route::Status, _) => Ok(answer::value(StatusCode::OK, &self.api.status().await)),
             // Between versions `stop` is followed too.
-            (Route::Events(id), _) => self.follow(id),
+            (Route::Events(id), _) => self.follow(id).await,
             (Route::Operations | Route::Operation(_), _) if other.is_some() => {
                 Err(self.mismatch(other))
             }
             (Route::Operations, _) => {
                 let limit = limit_of(request.uri().query().unwrap_or_default())?;
-                Ok(answer::value(StatusCode::OK, &self.api.recent(limit)))
+                Ok(answer::value(StatusCode::OK, &self.api.recent(limit).await))
             }
             (Route::Operation(id), method) => {
                 if *method == Method::DELETE {
-                    self.record(id)?;
-                    self.api.cancel(id)?;
+                    self.find(id).await?;
+                    self.api.cancel(id).await?;
                 }
-                Ok(answer::value(StatusCode::OK, &self.record(id)?))
+                Ok(answer::value(StatusCode::OK, &self.find(id).await?))
             }
             (Route::Ask, _) => Err(not_found("there is no such resource")),
         }
     }
 
-    fn record(&self, id: &OperationId) -> Result<operations::Record, Problem> {
-        self.api.record(id).ok_or_else(|| no_operation(id))
+    async fn find(&self, id: &OperationId) -> Result<operations::Record, Problem> {
+        self.api.find(id).await.ok_or_else(|| no_operation(id))
     }
 
-    fn follow(&self, id: &OperationId) -> Result<Answer, Problem> {
+    async fn follow(&self, id: &OperationId) -> Result<Answer, Problem> {
+        self.find(id).await?;
         let place = self.streams.clone().try_acquire_owned().map_err(|_| {
             let diagnostic = Diagnostic::error("too many clients follow operations")
                 .kind(Kind::NotRunning)
@@ -226,8 +227,7 @@ impl Shared {
                 .help("try again later, or ask for the operation without its events");
             Problem::http(StatusCode::SERVICE_UNAVAILABLE, diagnostic)
         })?;
-        let events = self.api.follow(id).ok_or_else(|| no_operation(id))?;
-        Ok(answer::events(events, place))
+        Ok(answer::events(self.api.follow(id).await?, place))
     }
 
     async fn submit(

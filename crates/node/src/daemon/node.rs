@@ -400,20 +400,23 @@ impl Api for Node {
         Box::pin(async { Err(no_operations()) })
     }
 
-    fn follow(&self, _: &OperationId) -> Option<mpsc::Receiver<Event>> {
-        None
+    fn follow<'a>(
+        &'a self,
+        _: &'a OperationId,
+    ) -> Pending<'a, Result<mpsc::Receiver<Event>, Diagnostic>> {
+        Box::pin(async { Err(no_operations()) })
     }
 
-    fn cancel(&self, _: &OperationId) -> Result<(), Diagnostic> {
-        Err(no_operations())
+    fn cancel<'a>(&'a self, _: &'a OperationId) -> Pending<'a, Result<(), Diagnostic>> {
+        Box::pin(async { Err(no_operations()) })
     }
 
-    fn record(&self, _: &OperationId) -> Option<Record> {
-        None
+    fn find<'a>(&'a self, _: &'a OperationId) -> Pending<'a, Option<Record>> {
+        Box::pin(async { None })
     }
 
-    fn recent(&self, _: usize) -> Vec<Record> {
-        Vec::new()
+    fn recent(&self, _: usize) -> Pending<'_, Vec<Record>> {
+        Box::pin(async { Vec::new() })
     }
 
     fn ask(&self, ask: Ask) -> Pending<'_, AskAnswer> {
