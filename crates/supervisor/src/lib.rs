@@ -19,6 +19,8 @@ mod sample;
 mod saved;
 mod spawn;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 mod traffic;
 mod waiting;
 mod watcher;

@@ -113,7 +113,10 @@ impl Supervisor {
     }
 
     fn take_over(&mut self, name: &WatcherName, fresh: &[WorkerId], why: &EndReason) {
-        let Some(watcher) = self.watchers.get(name) else { return };
+        let Some(watcher) = self.watchers.get_mut(name) else { return };
+        // A restart that is under way ends here: each admission below would go on with it.
+        watcher.queue.clear();
+        watcher.rolling.clear();
         let count = watcher.count;
         let serving = watcher.workers.values().filter(|w| w.want == Want::Up);
         let before: Vec<WorkerId> = serving.map(|w| w.id.clone()).collect();
@@ -130,10 +133,6 @@ impl Supervisor {
                 worker.reason = Some(why.clone());
             }
             self.give_up(&id);
-        }
-        if let Some(watcher) = self.watchers.get_mut(name) {
-            watcher.queue.clear();
-            watcher.rolling.clear();
         }
         self.abandon(name);
     }

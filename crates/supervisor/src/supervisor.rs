@@ -65,6 +65,13 @@ impl Supervisor {
     /// Takes over what lives and starts the task. Nothing is started or stopped
     /// before the first [`Handle::apply`].
     pub fn start(options: Options) -> Handle {
+        let (handle, task) = Supervisor::create(options);
+        tokio::spawn(task);
+        handle
+    }
+
+    /// The same, without the task: the caller runs it, and ends it when it likes.
+    pub(crate) fn create(options: Options) -> (Handle, impl Future<Output = ()> + Send) {
         let (messages, received) = mpsc::unbounded_channel();
         let handle = Handle { messages };
         let mut supervisor = Supervisor {
@@ -82,8 +89,7 @@ impl Supervisor {
         };
         let adopted = supervisor.adopt_all(options.found, &options.admitted);
         supervisor.emit(Fact::DaemonStarted { pid: std::process::id(), adopted });
-        tokio::spawn(supervisor.run(received));
-        handle
+        (handle, supervisor.run(received))
     }
 
     pub(crate) fn emit(&self, fact: Fact) {

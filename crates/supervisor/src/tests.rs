@@ -1,0 +1,17 @@
+//! The supervisor without processes: a played keeper on a real socket, played fronts, and
+//! time that only moves when a test says so.
+
+mod kit;
+mod played;
+
+mod ageing;
+mod backoff;
+mod keeper_lost;
+mod new_daemon;
+mod planning;
+mod preparing;
+mod readiness;
+mod remembering;
+mod rolling;
+mod stopping;
+mod waiting;
