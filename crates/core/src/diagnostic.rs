@@ -5,8 +5,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::PluginName;
-
 /// How bad a [`Diagnostic`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,14 +51,14 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Location {
     /// The file, as a person would open it.
-    pub file: Box<str>,
+    pub file: String,
     /// The line, counted from 1; 0 when only the file is known.
     pub line: u32,
 }
 
 impl Location {
     /// A line of a file.
-    pub fn new(file: impl Into<Box<str>>, line: u32) -> Self {
+    pub fn new(file: impl Into<String>, line: u32) -> Self {
         Self { file: file.into(), line }
     }
 }
@@ -93,10 +91,6 @@ pub struct Diagnostic {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
-    /// The plugins whose problem it is: none for a problem of the node, one for nearly every
-    /// other problem, two when two plugins declare the same route.
-    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
-    pub plugins: Box<[PluginName]>,
 }
 
 impl Diagnostic {
@@ -109,7 +103,6 @@ impl Diagnostic {
             because: Vec::new(),
             at: None,
             help: None,
-            plugins: Box::default(),
         }
     }
 
@@ -142,18 +135,11 @@ impl Diagnostic {
         self
     }
 
-    /// Adds a plugin whose problem it is.
-    pub fn about(mut self, plugin: &str) -> Self {
-        if !self.is_about(plugin) {
-            self.plugins = self.plugins.into_iter().chain([plugin.into()]).collect();
-        }
-        self
-    }
-
-    /// True for a problem of this plugin. The texts do not count: a plugin may be called
-    /// `error`.
+    /// It speaks of this plugin: its name is one of the words, or a part of a path or of the
+    /// name of an app.
     pub fn is_about(&self, plugin: &str) -> bool {
-        self.plugins.iter().any(|name| name.as_str() == plugin)
+        let of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        self.to_string().split(|c| !of_name(c)).any(|word| word == plugin)
     }
 
     /// True for an error, false for a warning.
@@ -214,30 +200,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_is_about_the_plugins_that_it_was_given_whatever_words_it_has() {
+    fn a_problem_is_about_the_plugins_that_it_names_and_no_others() {
         let problem = Diagnostic::error("app.hello.main does not start")
-            .because("because")
-            .at(Location::new("/home/me/var/plugins/hello/config.ini", 3))
-            .help("help");
-        for plugin in ["error", "help", "because", "at", "hello", "home", "start"] {
-            assert!(!problem.is_about(plugin), "{plugin}");
+            .at(Location::new("/home/me/var/plugins/other_one/config.ini", 3));
+        for (plugin, about) in
+            [("hello", true), ("other_one", true), ("hell", false), ("other", false), ("a", false)]
+        {
+            assert_eq!(problem.is_about(plugin), about, "{plugin}");
         }
-        let problem = problem.about("hello").about("other").about("hello");
-        assert_eq!(*problem.plugins, ["hello".into(), "other".into()]);
-        assert!(problem.is_about("hello") && problem.is_about("other"));
-        assert!(!problem.is_about("hell") && !problem.is_about("error"));
-    }
-
-    #[test]
-    fn the_plugins_are_optional_in_json() {
-        let old = r#"{"severity":"error","kind":"failed","what":"x"}"#;
-        let problem: Diagnostic = serde_json::from_str(old).unwrap();
-        assert_eq!(problem, Diagnostic::error("x"));
-        assert_eq!(serde_json::to_string(&problem).unwrap(), old);
-        let about = problem.about("hello");
-        let new = serde_json::to_string(&about).unwrap();
-        assert!(new.ends_with(r#""plugins":["hello"]}"#), "{new}");
-        assert_eq!(serde_json::from_str::<Diagnostic>(&new).unwrap(), about);
     }
 
     #[test]

@@ -30,30 +30,6 @@ pub fn check_plugin_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The name of a plugin, as its label has it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct PluginName(String);
-
-impl PluginName {
-    /// The name as written.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for PluginName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl From<&str> for PluginName {
-    fn from(name: &str) -> Self {
-        Self(name.into())
-    }
-}
-
 /// The name of a watcher: `app.PLUGIN.APP`, `extra.PLUGIN.NAME` or `front`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

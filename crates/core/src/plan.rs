@@ -121,24 +121,13 @@ pub enum PluginState {
     LastGood,
 }
 
-impl PluginState {
-    /// All states.
-    pub const ALL: [PluginState; 3] =
-        [PluginState::Active, PluginState::Refused, PluginState::LastGood];
-
-    /// The state as people read it, for example `last good`.
-    pub fn as_str(self) -> &'static str {
-        match self {
+impl std::fmt::Display for PluginState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
             PluginState::Active => "active",
             PluginState::Refused => "refused",
             PluginState::LastGood => "last good",
-        }
-    }
-}
-
-impl std::fmt::Display for PluginState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.as_str())
+        })
     }
 }
 
@@ -194,7 +183,7 @@ impl Plan {
     }
 
     fn add(&mut self, plugin: &PluginInput, loaded: &Loaded, inputs: &Inputs) {
-        self.report(&plugin.name, &loaded.warnings);
+        self.problems.extend(loaded.warnings.iter().cloned());
         for watcher in watchers::of_plugin(plugin, loaded, inputs, &mut self.problems) {
             self.watchers.insert(watcher.name.clone(), watcher);
         }
@@ -217,7 +206,7 @@ impl Plan {
     }
 
     fn refuse(&mut self, plugin: &PluginInput, problems: &[Diagnostic], inputs: &Inputs) {
-        self.report(&plugin.name, problems);
+        self.problems.extend(problems.iter().cloned());
         let before = inputs.previous.and_then(|plan| {
             let known = plan.plugins.iter().find(|p| p.name == plugin.name)?;
             (known.state != PluginState::Refused).then_some((plan, known))
@@ -244,11 +233,6 @@ impl Plan {
             self.table.not_found_page = previous.table.not_found_page.clone();
         }
         self.plugins.push(PlannedPlugin { state: PluginState::LastGood, ..known.clone() });
-    }
-
-    /// Adds problems that were found while a plugin was read.
-    fn report(&mut self, plugin: &str, problems: &[Diagnostic]) {
-        self.problems.extend(problems.iter().map(|problem| problem.clone().about(plugin)));
     }
 
     fn add_front(&mut self, inputs: &Inputs) {

@@ -1,8 +1,6 @@
 //! The line to the keeper: a keeper that was started anew gets the listening sockets
 //! back from the front that still holds them.
 
-use std::io::{IoSlice, Read, Write};
-use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -12,10 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
+use mfserv_core::wire::VERSION;
 use mfserv_core::wire::keeper::{Answer, Ask, FromKeeper, Request, Response};
-use mfserv_core::wire::{VERSION, frame};
+use mfserv_platform::link::{Link, LinkError};
 use mfserv_platform::sync::lock;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 /// Between two tries to reach the keeper.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -79,28 +77,23 @@ impl Line {
     }
 
     /// Returns when the connection is lost; with an error if it never stood.
-    fn connect_and_offer(&self) -> std::io::Result<()> {
-        let mut stream = UnixStream::connect(&self.socket)?;
+    fn connect_and_offer(&self) -> Result<(), LinkError> {
+        let stream = UnixStream::connect(&self.socket)?;
         *self.shared.stream() = Some(stream.try_clone()?);
-        let hello = Ask::Hello { version: VERSION, role: "front".into() };
-        stream.write_all(&encode(1, hello)?)?;
-        let mut buffer = Vec::new();
-        let mut room = [0; 4096];
+        let mut link = Link::new(stream);
+        let ask = Ask::Hello { version: VERSION, role: "front".into() };
+        link.send(&Request { seq: 1, ask })?;
         loop {
-            match stream.read(&mut room) {
-                Ok(0) | Err(_) => return Ok(()),
-                Ok(count) => buffer.extend_from_slice(&room[..count]),
-            }
-            while let Some(message) =
-                frame::decode::<FromKeeper>(&mut buffer).map_err(std::io::Error::other)?
-            {
-                self.hear(&stream, message)?;
+            match link.receive() {
+                Ok(message) => self.hear(&mut link, message)?,
+                Err(LinkError::Frame(why)) => return Err(why.into()),
+                Err(_) => return Ok(()),
             }
         }
     }
 
     /// Only the answer to Hello matters.
-    fn hear(&self, stream: &UnixStream, message: FromKeeper) -> std::io::Result<()> {
+    fn hear(&self, link: &mut Link, message: FromKeeper) -> Result<(), LinkError> {
         let FromKeeper::Response(Response { answer: Answer::Hello { listeners, .. }, .. }) =
             message
         else {
@@ -109,14 +102,11 @@ impl Line {
         let missing = self.listeners.iter().filter(|(name, _)| !listeners.contains(name));
         for (seq, (name, socket)) in (2..).zip(missing) {
             let address = address_of(socket)?;
-            send_with(stream, &encode(seq, Ask::Offer { name: name.clone(), address })?, socket)?;
+            let ask = Ask::Offer { name: name.clone(), address };
+            link.send_with(&Request { seq, ask }, socket.as_fd())?;
         }
         Ok(())
     }
-}
-
-fn encode(seq: u64, ask: Ask) -> std::io::Result<Vec<u8>> {
-    frame::encode(&Request { seq, ask }).map_err(std::io::Error::other)
 }
 
 /// `HOST:PORT` or `unix:PATH`, as the keeper was asked to listen.
@@ -128,15 +118,4 @@ fn address_of(socket: &OwnedFd) -> std::io::Result<String> {
     let unix = rustix::net::SocketAddrUnix::try_from(address)?;
     let path = unix.path().map(|path| path.to_string_lossy().into_owned());
     Ok(format!("unix:{}", path.unwrap_or_default()))
-}
-
-/// The descriptor travels with the first byte.
-fn send_with(stream: &UnixStream, frame: &[u8], socket: &OwnedFd) -> std::io::Result<()> {
-    let descriptors = [socket.as_fd()];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-    let sent =
-        rustix::net::sendmsg(stream, &[IoSlice::new(frame)], &mut ancillary, SendFlags::NOSIGNAL)?;
-    (&*stream).write_all(&frame[sent..])
 }

@@ -1,16 +1,16 @@
 //! The other side of `keep.sock`: a client that waits.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mfserv_core::wire::VERSION;
-use mfserv_core::wire::frame;
 use mfserv_core::wire::keeper::{Answer, Ask, FromKeeper, Notice, Request};
 use mfserv_core::{Diagnostic, Kind};
+use mfserv_platform::link::Link;
 
 use crate::descriptors;
 
@@ -26,8 +26,7 @@ const MOST_NOTICES: usize = 20_000;
 /// A connection to the keeper. Each request waits for its answer; notices that arrive
 /// meanwhile are kept for [`Client::notices`].
 pub struct Client {
-    socket: UnixStream,
-    incoming: Vec<u8>,
+    link: Link,
     notices: VecDeque<Notice>,
     seq: u64,
     greeting: Greeting,
@@ -63,8 +62,8 @@ impl Client {
         let socket = UnixStream::connect(short).map_err(failed)?;
         socket.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
         let greeting = Greeting { version: 0, pid: 0, adopted: 0, listeners: Vec::new() };
-        let (incoming, notices) = (Vec::new(), VecDeque::new());
-        let mut client = Self { socket, incoming, notices, seq: 0, greeting };
+        let mut client =
+            Self { link: Link::new(socket), notices: VecDeque::new(), seq: 0, greeting };
         match client.ask_within(Ask::Hello { version: VERSION, role: role.to_owned() }, GREETING)? {
             Answer::Hello { version, pid, adopted, listeners } => {
                 client.greeting = Greeting { version, pid, adopted, listeners };
@@ -86,8 +85,8 @@ impl Client {
 
     /// Asks, and waits so long for the answer.
     pub fn ask_within(&mut self, ask: Ask, patience: Duration) -> Result<Answer, Diagnostic> {
-        let frame = self.frame(ask)?;
-        self.socket.write_all(&frame).map_err(broken)?;
+        let request = self.request(ask);
+        self.link.send(&request).map_err(broken)?;
         self.answer(patience)
     }
 
@@ -99,9 +98,8 @@ impl Client {
         socket: BorrowedFd<'_>,
     ) -> Result<Answer, Diagnostic> {
         let ask = Ask::Offer { name: name.to_owned(), address: address.to_owned() };
-        let frame = self.frame(ask)?;
-        let sent = descriptors::send_with(self.socket.as_fd(), &frame, socket).map_err(broken)?;
-        self.socket.write_all(&frame[sent..]).map_err(broken)?;
+        let request = self.request(ask);
+        self.link.send_with(&request, socket).map_err(broken)?;
         self.answer(PATIENCE)
     }
 
@@ -110,27 +108,26 @@ impl Client {
     pub fn notices(&mut self, patience: Duration) -> Result<Vec<Notice>, Diagnostic> {
         let end = Instant::now() + patience;
         while self.notices.is_empty() {
-            match self.next(end)? {
+            match self.link.receive_until(end).map_err(broken)? {
                 Some(message) => self.keep_notice(message),
                 None => break,
             }
         }
-        while let Some(message) = self.decode()? {
+        while let Some(message) = self.link.buffered().map_err(broken)? {
             self.keep_notice(message);
         }
         Ok(self.notices.drain(..).collect())
     }
 
-    fn frame(&mut self, ask: Ask) -> Result<Vec<u8>, Diagnostic> {
+    fn request(&mut self, ask: Ask) -> Request {
         self.seq += 1;
-        frame::encode(&Request { seq: self.seq, ask })
-            .map_err(|e| Diagnostic::error("a request to the keeper cannot be sent").because(e))
+        Request { seq: self.seq, ask }
     }
 
     fn answer(&mut self, patience: Duration) -> Result<Answer, Diagnostic> {
         let end = Instant::now() + patience;
         loop {
-            match self.next(end)? {
+            match self.link.receive_until(end).map_err(broken)? {
                 Some(FromKeeper::Response(it)) if it.seq == self.seq => return Ok(it.answer),
                 Some(message) => self.keep_notice(message),
                 None => {
@@ -151,40 +148,13 @@ impl Client {
             self.notices.push_back(notice);
         }
     }
-
-    fn decode(&mut self) -> Result<Option<FromKeeper>, Diagnostic> {
-        frame::decode(&mut self.incoming).map_err(broken)
-    }
-
-    /// The next message, or nothing when the time is over.
-    fn next(&mut self, end: Instant) -> Result<Option<FromKeeper>, Diagnostic> {
-        let mut buffer = [0; 64 * 1024];
-        loop {
-            if let Some(message) = self.decode()? {
-                return Ok(Some(message));
-            }
-            let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            self.socket.set_read_timeout(Some(left)).map_err(broken)?;
-            match self.socket.read(&mut buffer) {
-                Ok(0) => return Err(broken("it has closed the connection")),
-                Ok(count) => self.incoming.extend_from_slice(&buffer[..count]),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if Instant::now() >= end {
-                        return Ok(None);
-                    }
-                }
-                Err(e) => return Err(broken(e)),
-            }
-        }
-    }
 }
 
 impl AsFd for Client {
     /// To wait for notices beside other things. Bytes that have been read already are not
     /// seen by poll(2): call [`Client::notices`] with no patience first.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.link.stream().as_fd()
     }
 }
 

@@ -1,17 +1,14 @@
 //! Descriptors that travel over a socket or through an execve(2), and long socket paths.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 /// Descriptors received and not yet used, of one client.
 const MOST_RECEIVED: usize = 8;
@@ -34,21 +31,6 @@ pub(crate) fn receive(
     }
     received.truncate(MOST_RECEIVED);
     Ok(message.bytes)
-}
-
-/// Sends bytes with a descriptor attached to the first of them; returns how many were sent.
-pub(crate) fn send_with(
-    socket: BorrowedFd<'_>,
-    bytes: &[u8],
-    descriptor: BorrowedFd<'_>,
-) -> io::Result<usize> {
-    let descriptors = [descriptor];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-        return Err(io::Error::other("no room for a descriptor"));
-    }
-    Ok(sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
 }
 
 /// Says whether a descriptor survives an execve(2).

@@ -159,7 +159,7 @@ fn only_own_base_dir(places: &Places, asked: Option<&Path>) -> Result<(), Diagno
 }
 
 fn node_status(places: &Places) -> Result<Status, Diagnostic> {
-    client::status(&places.control_socket(), QUICK)
+    client::ask(&places.control_socket(), &Ask::Status, QUICK)
 }
 
 /// Tells a running node to read everything again, and waits at most `wait_s` seconds until

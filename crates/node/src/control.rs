@@ -1,15 +1,5 @@
-//! The control API: HTTP/1.1 over the unix socket `var/run/control.sock`.
-//!
-//! The daemon serves it ([`server`]); the command line, a web page or any HTTP client uses it.
-//! `docs/api.md` documents every route. What the API needs of the node is the trait [`Api`].
+//! The control link: HTTP and JSON over `var/run/control.sock` (0600).
 
-mod answer;
-mod api;
 pub mod client;
-pub mod legacy;
-pub mod problem;
 pub mod protocol;
-mod route;
 pub mod server;
-
-pub use api::{Api, Pending};

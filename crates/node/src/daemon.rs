@@ -29,8 +29,7 @@ use mfserv_supervisor::{KeeperLink, KeeperNews, KeeperState, Options, Supervisor
 use tokio::sync::mpsc;
 
 use crate::configure::Set;
-use crate::control::protocol::Version;
-use crate::control::server::{self, Server};
+use crate::control::server;
 use crate::places::Places;
 use breakages::Breakages;
 use events::Events;
@@ -107,7 +106,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
         generation,
     });
     let listener = server::bind(&places.control_socket())?;
-    node.served_by(Server::start(listener, Arc::new(node.clone()), Version::own()));
+    tokio::spawn(server::serve(listener, node.answerer()));
     tokio::spawn(autorestart::run(node.clone(), new_plans));
     let boot = node.clone();
     tokio::spawn(async move { boot.boot(serving).await });

@@ -22,16 +22,6 @@ pub fn variables() -> BTreeMap<String, String> {
     ALL.get_or_init(look).clone()
 }
 
-/// The name of a user, as `/etc/passwd` has it.
-pub fn user_name(uid: u32) -> Option<String> {
-    let text = std::fs::read_to_string("/etc/passwd").ok()?;
-    let mut lines = text.lines().map(|line| line.split(':'));
-    lines.find_map(|mut fields| {
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_string())
-    })
-}
-
 fn hardware(all: &mut BTreeMap<String, String>) {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let (sockets, cores) = count_cores(&text);

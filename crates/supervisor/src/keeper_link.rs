@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mfserv_core::wire::frame;
 use mfserv_core::wire::keeper::{
     Answer, Ask, Exit, FromKeeper, Notice, Process, Request, Response,
 };
 use mfserv_core::{Diagnostic, Kind, wire};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use mfserv_platform::link::{AsyncLink, LinkError};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
@@ -109,8 +108,7 @@ async fn keep(
 }
 
 struct Link {
-    stream: UnixStream,
-    incoming: Vec<u8>,
+    messages: AsyncLink,
     pending: HashMap<u64, Reply>,
     next_seq: u64,
     state: Option<KeeperState>,
@@ -120,8 +118,7 @@ impl Link {
     /// Says hello and asks to be told everything.
     async fn greet(stream: UnixStream) -> Result<Link, Diagnostic> {
         let mut link = Link {
-            stream,
-            incoming: Vec::new(),
+            messages: AsyncLink::new(stream),
             pending: HashMap::new(),
             next_seq: 3,
             state: None,
@@ -155,19 +152,14 @@ impl Link {
     }
 
     async fn send(&mut self, seq: u64, ask: Ask) -> Result<(), Diagnostic> {
-        let bytes = frame::encode(&Request { seq, ask }).map_err(broken)?;
-        self.stream.write_all(&bytes).await.map_err(broken)
+        self.messages.send(&Request { seq, ask }).await.map_err(broken)
     }
 
     async fn next(&mut self) -> Result<FromKeeper, Diagnostic> {
-        loop {
-            if let Some(message) = frame::decode(&mut self.incoming).map_err(broken)? {
-                return Ok(message);
-            }
-            if self.stream.read_buf(&mut self.incoming).await.map_err(broken)? == 0 {
-                return Err(lost());
-            }
-        }
+        self.messages.receive().await.map_err(|error| match error {
+            LinkError::Closed | LinkError::Cut => lost(),
+            other => broken(other),
+        })
     }
 
     /// Runs until the link breaks (`Some`) or nobody needs it any more (`None`).

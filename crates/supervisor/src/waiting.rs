@@ -99,9 +99,6 @@ impl Waiting {
 
 fn failed(watcher: &Watcher) -> Diagnostic {
     let mut problem = Diagnostic::error(format!("{} does not start", watcher.name));
-    if let Some(plugin) = watcher.name.plugin() {
-        problem = problem.about(plugin);
-    }
     if let Some(end) = &watcher.last_end {
         problem = problem.because(format!("{}: {}", end.worker, end.why));
         if !end.last_output.is_empty() {

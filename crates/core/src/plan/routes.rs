@@ -152,9 +152,7 @@ pub(super) fn diagnose_overlaps(plan: &mut Plan) {
                         "{}/{} and {}/{} both declare it; the first one gets them all",
                         first.plugin, first.app, route.plugin, route.app
                     ))
-                    .help("change prefix_based_routing_extra_routes of one of them")
-                    .about(&first.plugin)
-                    .about(&route.plugin),
+                    .help("change prefix_based_routing_extra_routes of one of them"),
                 );
             }
             Some(_) => {}

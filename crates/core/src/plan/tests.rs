@@ -199,26 +199,6 @@ fn two_plugins_that_ask_for_the_same_requests_are_diagnosed() {
     let plan = plan(vec![plugin("a", &text), plugin("b", &text)]);
     let problem = plan.problems.iter().find(|p| p.what.contains("/same")).unwrap();
     assert!(problem.because[0].contains("a/main and b/main"), "{problem}");
-    assert_eq!(*problem.plugins, ["a".into(), "b".into()]);
-}
-
-#[test]
-fn every_problem_of_a_plugin_says_whose_it_is_and_those_of_the_node_do_not() {
-    let module = module("");
-    let plugins = vec![
-        plugin("refused", "[app_main]\nnumproceses=1\n"),
-        plugin("warned", &format!("{WEB}_gateway_interface_mode=fastcgi\n")),
-        plugin("not_started", "[app_main]\n_cmd_and_args={debug_extra_options}\nnumprocesses=1\n"),
-    ];
-    let module_problems = vec![Diagnostic::warning("refused, warned: words of the node")];
-    let plan = Plan::new(Inputs { module_problems, ..inputs(&module, plugins) });
-    for name in ["refused", "warned", "not_started"] {
-        let own: Vec<_> = plan.problems.iter().filter(|p| p.is_about(name)).collect();
-        assert_eq!(own.len(), 1, "{name}: {:?}", plan.problems);
-        assert_eq!(*own[0].plugins, [name.into()]);
-    }
-    assert_eq!(plan.problems.len(), 4, "{:?}", plan.problems);
-    assert!(plan.problems[0].plugins.is_empty());
 }
 
 #[test]

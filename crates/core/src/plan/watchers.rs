@@ -115,7 +115,6 @@ impl Maker<'_> {
         let own = [("{plugin_name}", self.loaded.spec.name.as_str()), ("{plugin_dir}", &dir)];
         let refused = |why: &str| {
             Diagnostic::error(format!("{name} is not started"))
-                .about(&self.loaded.spec.name)
                 .because(format!("its _cmd_and_args {why}"))
                 .help("correct it in the plugin's config.ini")
         };

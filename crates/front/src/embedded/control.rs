@@ -11,9 +11,8 @@ use std::time::Duration;
 use mfserv_core::Diagnostic;
 use mfserv_core::names::WorkerId;
 use mfserv_core::route::Amendment;
-use mfserv_core::wire::frame;
 use mfserv_core::wire::front::{FromFront, Peer, Stats, ToFront, VERSION};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use mfserv_platform::link::{AsyncLink, LinkError};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::embedded::lanes::lane::Lanes;
@@ -62,10 +61,10 @@ pub async fn serve(front: Arc<Front>, lanes: Arc<Lanes>, listener: UnixListener)
 }
 
 /// One daemon, until it goes.
-async fn talk(front: &Front, lanes: &Arc<Lanes>, mut stream: UnixStream) -> Result<(), String> {
+async fn talk(front: &Front, lanes: &Arc<Lanes>, stream: UnixStream) -> Result<(), String> {
+    let mut link = AsyncLink::new(stream);
     let mut stirred = front.signals.stir.subscribe();
     let mut owed: Vec<(String, WorkerId)> = Vec::new();
-    let mut buffer: Vec<u8> = Vec::new();
     let mut said = vec![hello(front)];
     let mut heard = None;
     loop {
@@ -81,16 +80,17 @@ async fn talk(front: &Front, lanes: &Arc<Lanes>, mut stream: UnixStream) -> Resu
         heard = Some(next);
         let tell = |(worker, cause): (_, &str)| FromFront::Trouble { worker, cause: cause.into() };
         said.extend(troubles.into_iter().map(tell));
-        send(&mut stream, &mut said).await?;
+        send(&mut link, &mut said).await?;
         tokio::select! {
-            read = stream.read_buf(&mut buffer) => {
-                if read.map_err(|e| e.to_string())? == 0 {
-                    return Ok(());
-                }
-            }
+            message = link.receive() => match message {
+                Ok(message) => said.extend(obey(front, lanes, message, &mut owed)),
+                Err(LinkError::Closed | LinkError::Cut) => return Ok(()),
+                Err(why) => return Err(why.to_string()),
+            },
             _ = stirred.changed() => {}
         }
-        while let Some(message) = frame::decode(&mut buffer).map_err(|e| e.to_string())? {
+        // all that arrived together is answered together
+        while let Some(message) = link.buffered().map_err(|e| e.to_string())? {
             said.extend(obey(front, lanes, message, &mut owed));
         }
     }
@@ -105,15 +105,9 @@ fn hello(front: &Front) -> FromFront {
     }
 }
 
-async fn send(stream: &mut UnixStream, said: &mut Vec<FromFront>) -> Result<(), String> {
-    let mut bytes = Vec::new();
-    for message in said.drain(..) {
-        bytes.extend(frame::encode(&message).map_err(|e| e.to_string())?);
-    }
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    match tokio::time::timeout(WRITE_PATIENCE, stream.write_all(&bytes)).await {
+async fn send(link: &mut AsyncLink, said: &mut Vec<FromFront>) -> Result<(), String> {
+    let said = std::mem::take(said);
+    match tokio::time::timeout(WRITE_PATIENCE, link.send_all(&said)).await {
         Ok(written) => written.map_err(|e| e.to_string()),
         Err(_) => Err("it does not read".into()),
     }

@@ -5,9 +5,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mfserv_core::Diagnostic;
+use mfserv_core::status::Status;
 use mfserv_keeper::Client;
 
 use mfserv_node::control::client;
+use mfserv_node::control::protocol::Ask;
 use mfserv_node::places::Places;
 
 /// How long a daemon may take to answer a question about itself.
@@ -71,7 +73,7 @@ pub fn bring_back_keeper(places: &Places) -> Result<(), Diagnostic> {
     ready(command)?;
     let began = Instant::now();
     while began.elapsed() < QUICK {
-        let status = client::status(&places.control_socket(), QUICK);
+        let status = client::ask::<Status>(&places.control_socket(), &Ask::Status, QUICK);
         if !status.is_ok_and(|status| status.keeper.is_none()) {
             break;
         }

@@ -153,7 +153,7 @@ pub struct Upgrade {
 impl Upgrade {
     /// Keeper by execve, then the daemon, then the front by handover. Apps are not touched.
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let before: Status = client::status(&places.control_socket(), QUICK)?;
+        let before: Status = client::ask(&places.control_socket(), &Ask::Status, QUICK)?;
         let mut keeper = keeper::connect(places)?;
         if let keep::Answer::Refused { reason, .. } =
             keeper.ask(keep::Ask::Upgrade { program: mfserv_node::program() })?

@@ -193,8 +193,8 @@ fn reload(places: &Places, wait: &Wait, what: &str) -> Result<Option<Applied>, D
 }
 
 fn say_where(places: &Places, name: &str, applied: &Applied) {
-    let status = mfserv_node::control::client::status;
-    let status = status(&places.control_socket(), std::time::Duration::from_secs(10));
+    let ask = mfserv_node::control::client::ask::<mfserv_core::status::Status>;
+    let status = ask(&places.control_socket(), &Ask::Status, std::time::Duration::from_secs(10));
     let Ok(status) = status else { return };
     let address = status.address.unwrap_or_default();
     for plugin in status.plugins.iter().filter(|p| p.name == name) {

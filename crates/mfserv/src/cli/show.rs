@@ -6,12 +6,12 @@ use std::time::Duration;
 use clap::Args;
 use mfserv_core::Diagnostic;
 use mfserv_core::node_state::NodeState;
-use mfserv_core::plan::PluginState;
 use mfserv_core::status::{Status, WatcherState, WatcherStatus};
 
 use super::report::{Colour, Outcome, paint, print_problem};
 use super::{print, print_json};
 use mfserv_node::control::client;
+use mfserv_node::control::protocol::Ask;
 use mfserv_node::places::Places;
 use mfserv_node::render;
 
@@ -55,7 +55,7 @@ impl Look {
 }
 
 fn ask(places: &Places) -> Result<Status, Diagnostic> {
-    client::status(&places.control_socket(), Duration::from_secs(10))
+    client::ask(&places.control_socket(), &Ask::Status, Duration::from_secs(10))
 }
 
 fn text(status: &Status) -> String {
@@ -87,10 +87,9 @@ fn text(status: &Status) -> String {
     for watcher in status.watchers.iter().filter(|w| is_of_interest(w)) {
         out += &trouble(watcher);
     }
-    let refused = status.plugins.iter().filter(|p| p.state != PluginState::Active);
+    let refused = status.plugins.iter().filter(|p| p.state != "active");
     for plugin in refused {
-        out +=
-            &format!("\nplugin {}: {}\n", plugin.name, paint(plugin.state.as_str(), Colour::Bad));
+        out += &format!("\nplugin {}: {}\n", plugin.name, paint(&plugin.state, Colour::Bad));
     }
     out
 }
@@ -122,7 +121,7 @@ fn watcher_rows(status: &Status) -> Vec<Vec<String>> {
     }
     let answered: BTreeSet<&String> =
         status.watchers.iter().filter_map(|watcher| watcher.path.as_ref()).collect();
-    for plugin in status.plugins.iter().filter(|plugin| plugin.state == PluginState::Active) {
+    for plugin in status.plugins.iter().filter(|plugin| plugin.state == "active") {
         for path in plugin.paths.iter().filter(|path| !answered.contains(path)) {
             let cells = [plugin.name.as_str(), "static", "-", "-", "-", path];
             rows.push(cells.map(str::to_owned).to_vec());

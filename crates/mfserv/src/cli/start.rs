@@ -16,6 +16,7 @@ use super::stop::shut_down;
 use super::{print, sets};
 use mfserv_node::configure;
 use mfserv_node::control::client;
+use mfserv_node::control::protocol::Ask;
 use mfserv_node::places::Places;
 
 #[derive(Debug, Args)]
@@ -153,7 +154,7 @@ pub fn wait_until_running(
     let began = Instant::now();
     let mut said = String::new();
     loop {
-        if let Ok(status) = client::status(&places.control_socket(), QUICK) {
+        if let Ok(status) = client::ask::<Status>(&places.control_socket(), &Ask::Status, QUICK) {
             // A daemon that lived on while there was no keeper must have found the new one.
             if status.state == NodeState::Running
                 && status.keeper.is_some()

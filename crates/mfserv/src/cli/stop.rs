@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use mfserv_core::node_state::NodeState;
+use mfserv_core::status::Status;
 use mfserv_core::wire::keeper as keep;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::Progress;
@@ -68,7 +69,7 @@ pub fn stop(places: &Places, kill: bool, steps: &mut dyn Progress) -> Result<boo
 /// A daemon that lives and does not answer (stopped, or stuck) is killed: the keeper
 /// brings another one, which can stop the node in order. Returns once that answers.
 fn replace_hanging_daemon(places: &Places) -> Result<(), Diagnostic> {
-    let look = || client::status(&places.control_socket(), QUICK);
+    let look = || client::ask::<Status>(&places.control_socket(), &Ask::Status, QUICK);
     if !look().is_err_and(|problem| problem.kind == Kind::Timeout) {
         return Ok(());
     }

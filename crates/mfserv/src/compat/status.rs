@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use mfserv_core::plan::PluginState;
 use mfserv_core::status::{PluginStatus, Status, WatcherState, WatcherStatus};
 use mfserv_core::{Diagnostic, Severity};
 
@@ -215,12 +214,12 @@ fn said(name: &str, what: &str, reasons: impl Fn() -> Vec<String>) -> bool {
 }
 
 fn basic(status: &Status, plugin: &PluginStatus) -> Vec<String> {
-    if plugin.state == PluginState::Active {
+    if plugin.state == "active" {
         return Vec::new();
     }
-    let errors = status.problems.iter().filter(|problem| problem.is_error());
-    let own = errors.filter(|problem| problem.is_about(&plugin.name)).map(ToString::to_string);
-    std::iter::once(format!("the plugin is {}", plugin.state)).chain(own).collect()
+    let about = status.problems.iter().filter(|problem| problem.is_error());
+    let about = about.map(ToString::to_string).filter(|text| text.contains(&plugin.name));
+    std::iter::once(format!("the plugin is {}", plugin.state)).chain(about).collect()
 }
 
 fn not_well(watcher: &WatcherStatus) -> Option<String> {

@@ -1,63 +1,18 @@
-//! The client's side of the control API.
-//!
-//! [`Connection`] is one connection to a daemon, for any version of it. The functions are what
-//! a program without a runtime of its own calls: each connects, asks, and waits.
+//! The command line's side of the control link.
 
-mod connection;
-mod follow;
-
-use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-use mfserv_core::status::Status;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::Cancel;
 use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
 
-pub use connection::Connection;
-pub use follow::{Follow, follow};
-
-use super::legacy::Ask;
-use super::protocol::Version;
-use crate::operations::{OperationId, Record, Submission};
-
-/// The observed node; of a daemon of another version as much of it as this one understands.
-pub fn status(socket: &Path, patience: Duration) -> Result<Status, Diagnostic> {
-    within(patience, async {
-        let mut connection = Connection::open(socket, Version::own()).await?;
-        connection.status().await
-    })
-}
-
-/// Stops the node, whatever the version of its daemon; returns when it has stopped.
-/// [`Kind::NotRunning`] if it does not run, or ended while it was followed.
-pub fn stop(socket: &Path, command: &str, patience: Duration) -> Result<(), Diagnostic> {
-    within(patience, async {
-        let connection = Connection::open(socket, Version::own()).await?;
-        connection.stop(command).await
-    })
-}
-
-/// Submits an operation; returns its id at once. See [`follow()`].
-pub fn submit(
-    socket: &Path,
-    submission: &Submission,
-    patience: Duration,
-) -> Result<OperationId, Diagnostic> {
-    within(patience, async {
-        let mut connection = Connection::open(socket, Version::own()).await?;
-        connection.submit(submission).await
-    })
-}
-
-/// The latest operations, the newest first.
-pub fn recent(socket: &Path, limit: usize, patience: Duration) -> Result<Vec<Record>, Diagnostic> {
-    within(patience, async {
-        let mut connection = Connection::open(socket, Version::own()).await?;
-        connection.recent(limit).await
-    })
-}
+use super::protocol::{Ask, MAX_BODY};
 
 /// Asks the daemon that listens on `socket`, and waits for its answer, at most `patience`.
 /// [`Kind::NotRunning`] when there is none.
@@ -76,56 +31,72 @@ pub fn ask_unless<T: DeserializeOwned>(
     patience: Duration,
     cancel: &Cancel,
 ) -> Result<T, Diagnostic> {
-    let asking = async {
-        let mut connection = Connection::open(socket, Version::own()).await?;
-        connection.ask(ask).await
-    };
-    within(patience, async {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Diagnostic::error("cannot start").because(e))?;
+    runtime.block_on(async {
+        let late = |_| {
+            Diagnostic::error("the daemon does not answer in time")
+                .kind(Kind::Timeout)
+                .because(format!("no answer within {} s", patience.as_secs()))
+                .help("`mfserv events` shows what it is doing")
+        };
         tokio::select! {
-            answer = asking => answer,
+            answer = tokio::time::timeout(patience, exchange(socket, ask)) => {
+                answer.map_err(late)?
+            }
             () = cancelled(cancel) => Err(Diagnostic::error("interrupted")),
         }
     })
 }
 
-/// Runs the future to its end, or until the patience ends.
-fn within<T>(
-    patience: Duration,
-    work: impl Future<Output = Result<T, Diagnostic>>,
-) -> Result<T, Diagnostic> {
-    block_on(async {
-        tokio::time::timeout(patience, work).await.unwrap_or_else(|_| Err(late(patience)))
-    })
-}
-
-fn block_on<T>(work: impl Future<Output = Result<T, Diagnostic>>) -> Result<T, Diagnostic> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Diagnostic::error("cannot start").because(e))?;
-    runtime.block_on(work)
-}
-
-fn late(patience: Duration) -> Diagnostic {
-    Diagnostic::error("the daemon does not answer in time")
-        .kind(Kind::Timeout)
-        .because(format!("no answer within {} s", patience.as_secs()))
-        .help("`mfserv events` shows what it is doing")
-}
-
-/// How often it is looked whether the user has pressed Ctrl-C: a signal handler sets a flag.
-const CANCEL_LOOK: Duration = Duration::from_millis(20);
-
 async fn cancelled(cancel: &Cancel) {
     while !cancel.is_cancelled() {
-        tokio::time::sleep(CANCEL_LOOK).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Why a request is refused between versions: `status`, `stop` and `upgrade` are all that works.
-pub(super) fn other_version(client: &str, daemon: &str) -> Diagnostic {
-    Diagnostic::error("the daemon is of another version than this command")
-        .kind(Kind::Refused)
-        .because(format!("the command has version {client}, the daemon {daemon}"))
-        .help("run `mfserv upgrade`: it brings the node to the version of the command")
+async fn exchange<T: DeserializeOwned>(socket: &Path, ask: &Ask) -> Result<T, Diagnostic> {
+    let stream = UnixStream::connect(socket).await.map_err(|e| not_running(socket, &e))?;
+    let broke = |e: &dyn std::fmt::Display| {
+        Diagnostic::error("the daemon went away before it answered")
+            .because(e)
+            .help("it is restarted by itself; try again")
+    };
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broke(&e))?;
+    let connection = tokio::spawn(connection);
+    let body = serde_json::to_vec(ask).unwrap_or_default();
+    let request = Request::post("/v1/ask")
+        .header("host", "mfserv")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|e| broke(&e))?;
+    let response = sender.send_request(request).await.map_err(|e| broke(&e))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
+    let body = body.map_err(|e| broke(&e))?.to_bytes();
+    connection.abort();
+    let unreadable = |e: serde_json::Error| {
+        Diagnostic::error("the daemon's answer is not understood")
+            .because(e)
+            .help("the daemon may be of another version: `mfserv upgrade`")
+    };
+    match status {
+        StatusCode::OK => serde_json::from_slice(&body).map_err(unreadable),
+        _ => Err(serde_json::from_slice(&body).map_err(unreadable)?),
+    }
+}
+
+fn not_running(socket: &Path, error: &std::io::Error) -> Diagnostic {
+    if error.kind() == std::io::ErrorKind::PermissionDenied {
+        return Diagnostic::error("the node cannot be asked")
+            .kind(Kind::Refused)
+            .because(format!("{}: {error}", socket.display()))
+            .help("ask as the user that started it");
+    }
+    Diagnostic::error("the node is not running")
+        .kind(Kind::NotRunning)
+        .because(format!("{}: {error}", socket.display()))
+        .help("start it with `mfserv start`")
 }

@@ -1,47 +1,30 @@
-//! The daemon's side of the control API: connections and requests.
-//!
-//! Everything is bounded: clients, streams, the time of a head and of a body, the size of a
-//! body. Only the user that runs the node, and root, may use the socket: its mode is 0600, and
-//! the kernel says who each client is (SO_PEERCRED).
+//! The daemon's side of the control link.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use hyper::service::service_fn;
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
 use mfserv_core::{Diagnostic, Kind};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
 
-use super::answer::{self, Answer};
-use super::api::Api;
-use super::legacy;
-use super::problem::Problem;
-use super::protocol::{
-    About, DEFAULT_LIMIT, JSON, MAX_LIMIT, MAX_REQUEST_BODY, NDJSON, PROTOCOL_HEADER,
-    VERSION_HEADER, Version,
-};
-use super::route::Route;
-use crate::operations::{self, OperationId, Submission, Who};
+use super::protocol::{Ask, MAX_BODY};
 
-/// At most this many clients at a time; others wait in the backlog of the socket.
+/// At most this many clients at a time.
 const MAX_CLIENTS: usize = 64;
-/// At most this many of them follow an operation, so that `status` always finds a place.
-const MAX_STREAMS: usize = 32;
-/// A client has this long for the head of a request; an idle connection is closed after it too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// A client has this long for the body of a request.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest head of a request, bytes.
-const MAX_HEAD: usize = 16 * 1024;
-/// The pause after a connection could not be accepted (no file descriptor is free).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The answer to an [`Ask`], as JSON.
+pub type Answer = Result<serde_json::Value, Diagnostic>;
+
+/// Answers requests.
+pub type Answerer = Arc<dyn Fn(Ask) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
 
 /// Binds the control socket, which only this user may open.
 pub fn bind(path: &Path) -> Result<UnixListener, Diagnostic> {
@@ -55,375 +38,59 @@ pub fn bind(path: &Path) -> Result<UnixListener, Diagnostic> {
     Ok(listener)
 }
 
-/// The server. Cheap to clone.
-#[derive(Clone)]
-pub struct Server {
-    closing: watch::Sender<bool>,
-    clients: Arc<Semaphore>,
-}
-
-/// What each request needs.
-struct Shared {
-    api: Arc<dyn Api>,
-    version: Version,
-    streams: Arc<Semaphore>,
-}
-
-impl Server {
-    /// Serves `api` in a task of its own, as a daemon of this version.
-    pub fn start(listener: UnixListener, api: Arc<dyn Api>, version: Version) -> Server {
-        let (closing, _) = watch::channel(false);
-        let server = Server { closing, clients: Arc::new(Semaphore::new(MAX_CLIENTS)) };
-        let shared = Shared { api, version, streams: Arc::new(Semaphore::new(MAX_STREAMS)) };
-        tokio::spawn(server.clone().accept(listener, Arc::new(shared)));
-        server
-    }
-
-    /// Accepts nobody any more and waits until every answer that was begun has gone out, at most
-    /// `patience`: a client that does not read must not keep the daemon alive.
-    pub async fn close(&self, patience: Duration) {
-        self.closing.send_replace(true);
-        let all = self.clients.acquire_many(MAX_CLIENTS as u32);
-        let _ = tokio::time::timeout(patience, all).await;
-    }
-
-    async fn accept(self, listener: UnixListener, shared: Arc<Shared>) {
-        let mut closing = self.closing.subscribe();
-        loop {
-            let next = async {
-                let place = self.clients.clone().acquire_owned().await.ok()?;
-                Some((place, listener.accept().await))
-            };
-            let next = tokio::select! {
-                next = next => next,
-                _ = closing.wait_for(|closing| *closing) => return,
-            };
-            match next {
-                Some((place, Ok((stream, _)))) => {
-                    let client = connection(stream, shared.clone(), closing.clone(), place);
-                    tokio::spawn(client);
-                }
-                Some((_, Err(_))) => tokio::time::sleep(ACCEPT_PAUSE).await,
-                None => return,
-            }
-        }
-    }
-}
-
-/// Serves one client until it goes, or until the server is closed and the answer in progress
-/// has been written.
-async fn connection(
-    stream: UnixStream,
-    shared: Arc<Shared>,
-    mut closing: watch::Receiver<bool>,
-    _place: OwnedSemaphorePermit,
-) {
-    let Ok(peer) = stream.peer_cred() else { return };
-    let peer = Peer { uid: peer.uid(), pid: peer.pid().and_then(|pid| pid.try_into().ok()) };
-    let service = service_fn(|request| {
-        let shared = shared.clone();
-        async move {
-            let mut answer = shared.answer(request, peer).await;
-            answer::sign(&mut answer, &shared.version);
-            Ok::<_, Infallible>(answer)
-        }
-    });
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
-    let serving = builder.serve_connection(TokioIo::new(stream), service);
-    let mut serving = std::pin::pin!(serving);
-    tokio::select! {
-        _ = serving.as_mut() => return,
-        _ = closing.wait_for(|closing| *closing) => serving.as_mut().graceful_shutdown(),
-    }
-    let _ = serving.await;
-}
-
-/// Who a client is, as the kernel says.
-#[derive(Debug, Clone, Copy)]
-struct Peer {
-    uid: u32,
-    pid: Option<u32>,
-}
-
-impl Peer {
-    /// The user that runs the node, or root.
-    fn may_ask(self, owner: u32) -> bool {
-        self.uid == owner || self.uid == 0
-    }
-
-    fn who(self, command: String) -> Who {
-        let user = crate::host::user_name(self.uid).unwrap_or_else(|| self.uid.to_string());
-        Who { command, user, uid: self.uid, pid: self.pid.unwrap_or(0) }
-    }
-}
-
-impl Shared {
-    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Answer {
-        if !peer.may_ask(rustix::process::geteuid().as_raw()) {
-            return answer::problem(&forbidden(peer));
-        }
-        let Some(route) = Route::at(request.uri().path()) else {
-            return answer::problem(&not_found("there is no such resource"));
+/// Serves until the daemon ends.
+pub async fn serve(listener: UnixListener, answerer: Answerer) {
+    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            continue;
         };
-        if !route.methods().contains(request.method()) {
-            return answer::method_not_allowed(&route.allow());
-        }
-        if route == Route::Ask {
-            return legacy::answer(self.api.as_ref(), request, peer.who("mfserv".into())).await;
-        }
-        match self.dispatch(&route, request, peer).await {
-            Ok(answer) => answer,
-            Err(problem) => answer::problem(&problem),
-        }
-    }
-
-    async fn dispatch(
-        &self,
-        route: &Route,
-        request: Request<Incoming>,
-        peer: Peer,
-    ) -> Result<Answer, Problem> {
-        let offered = if matches!(route, Route::Events(_)) { NDJSON } else { JSON };
-        check_accept(request.headers(), offered)?;
-        let other = self.other_version(request.headers());
-        match (route, request.method()) {
-            (Route::Operations, &Method::POST) => self.submit(request, other, peer).await,
-            (Route::About, _) => {
-                let about = About { version: self.version.clone(), pid: std::process::id() };
-                Ok(answer::value(StatusCode::OK, &about))
-            }
-            (Route::Status, _) => Ok(answer::value(StatusCode::OK, &self.api.status().await)),
-            // Between versions `stop` is followed too.
-            (Route::Events(id), _) => self.follow(id),
-            (Route::Operations | Route::Operation(_), _) if other.is_some() => {
-                Err(self.mismatch(other))
-            }
-            (Route::Operations, _) => {
-                let limit = limit_of(request.uri().query().unwrap_or_default())?;
-                Ok(answer::value(StatusCode::OK, &self.api.recent(limit)))
-            }
-            (Route::Operation(id), method) => {
-                if *method == Method::DELETE {
-                    self.record(id)?;
-                    self.api.cancel(id)?;
-                }
-                Ok(answer::value(StatusCode::OK, &self.record(id)?))
-            }
-            (Route::Ask, _) => Err(not_found("there is no such resource")),
-        }
-    }
-
-    fn record(&self, id: &OperationId) -> Result<operations::Record, Problem> {
-        self.api.record(id).ok_or_else(|| no_operation(id))
-    }
-
-    fn follow(&self, id: &OperationId) -> Result<Answer, Problem> {
-        let place = self.streams.clone().try_acquire_owned().map_err(|_| {
-            let diagnostic = Diagnostic::error("too many clients follow operations")
-                .kind(Kind::NotRunning)
-                .because(format!("{MAX_STREAMS} do"))
-                .help("try again later, or ask for the operation without its events");
-            Problem::http(StatusCode::SERVICE_UNAVAILABLE, diagnostic)
-        })?;
-        let events = self.api.follow(id).ok_or_else(|| no_operation(id))?;
-        Ok(answer::events(events, place))
-    }
-
-    async fn submit(
-        &self,
-        request: Request<Incoming>,
-        other: Option<Version>,
-        peer: Peer,
-    ) -> Result<Answer, Problem> {
-        check_content_type(request.headers())?;
-        let body = read_body(request).await?;
-        let submission = match other {
-            None => serde_json::from_slice(&body).map_err(not_understood)?,
-            Some(_) => stop_in(&body).ok_or_else(|| self.mismatch(other))?,
-        };
-        let who = peer.who(submission.who.command.clone());
-        let id = self.api.submit(Submission { who, ..submission }).await?;
-        Ok(answer::accepted(&id))
-    }
-
-    /// The version of a client that is another one than ours. A client that does not state its
-    /// version relies on what `docs/api.md` promises, and is not compared.
-    fn other_version(&self, headers: &HeaderMap) -> Option<Version> {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let version = text(VERSION_HEADER)?.to_string();
-        let protocol = text(PROTOCOL_HEADER).and_then(|text| text.parse().ok()).unwrap_or(0);
-        Some(Version { version, protocol }).filter(|version| *version != self.version)
-    }
-
-    fn mismatch(&self, client: Option<Version>) -> Problem {
-        let client = client.map_or_else(String::new, |version| version.to_string());
-        Problem::version_mismatch(super::client::other_version(&client, &self.version.to_string()))
+        let answerer = answerer.clone();
+        tokio::spawn(async move {
+            let answer = service_fn(move |request| respond(request, answerer.clone()));
+            let connection = hyper::server::conn::http1::Builder::new();
+            let _ = connection.serve_connection(TokioIo::new(stream), answer).await;
+            drop(place);
+        });
     }
 }
 
-/// A submission of another version, if it is `stop`: the one operation whose form never changes.
-fn stop_in(body: &[u8]) -> Option<Submission> {
-    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
-    let command = text(&body["who"]["command"]).unwrap_or_default();
-    let stop = || Submission {
-        id: text(&body["id"]).and_then(|id| id.parse().ok()),
-        request: operations::Request::Stop,
-        who: Who { command, ..Who::default() },
-        patience_s: body["patience_s"].as_u64().unwrap_or_default(),
+async fn respond(
+    request: Request<Incoming>,
+    answerer: Answerer,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let answer = match read(request).await {
+        Ok(ask) => answerer(ask).await,
+        Err(problem) => Err(problem),
     };
-    (body["operation"] == "stop").then(stop)
-}
-
-fn not_understood(error: serde_json::Error) -> Diagnostic {
-    Diagnostic::error("the body is not understood").kind(Kind::Usage).because(error)
-}
-
-fn forbidden(peer: Peer) -> Problem {
-    let diagnostic = Diagnostic::error("this user may not use the control API")
-        .kind(Kind::Refused)
-        .because(format!("the client runs as uid {}", peer.uid))
-        .help("ask as the user that started the node");
-    Problem::http(StatusCode::FORBIDDEN, diagnostic)
-}
-
-fn not_found(what: &str) -> Problem {
-    let diagnostic = Diagnostic::error(what).kind(Kind::Usage);
-    Problem::http(StatusCode::NOT_FOUND, diagnostic)
-}
-
-fn no_operation(id: &OperationId) -> Problem {
-    not_found(&format!("no operation has the id {id}"))
-}
-
-/// 406 unless the client accepts this media type. Without `Accept` everything is accepted.
-fn check_accept(headers: &HeaderMap, offered: &str) -> Result<(), Problem> {
-    let mut ranges = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let Some(first) = ranges.next() else { return Ok(()) };
-    let ranges = std::iter::once(first).chain(ranges).flat_map(|value| value.split(','));
-    let accepts = |range: &str| {
-        let mut parts = range.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default();
-        let refused = parts
-            .any(|part| part.strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()) == Some(0.0));
-        let matches =
-            name.eq_ignore_ascii_case(offered) || ["*/*", "application/*"].contains(&name);
-        matches && !refused
+    let (status, body) = match &answer {
+        Ok(value) => (StatusCode::OK, serde_json::to_vec(value)),
+        Err(problem) => (status_of(problem.kind), serde_json::to_vec(problem)),
     };
-    if ranges.into_iter().any(accepts) {
-        return Ok(());
-    }
-    let diagnostic = Diagnostic::error("the client does not accept the type of the answer")
-        .kind(Kind::Usage)
-        .help(format!("send Accept: {offered}, or no Accept"));
-    Err(Problem::http(StatusCode::NOT_ACCEPTABLE, diagnostic))
+    let body = Full::new(Bytes::from(body.unwrap_or_default()));
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    Ok(response)
 }
 
-/// 415 unless the body is JSON.
-fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let name = value.split(';').next().unwrap_or_default().trim();
-    if name.eq_ignore_ascii_case(JSON) {
-        return Ok(());
-    }
-    let diagnostic = Diagnostic::error("the body has a type that is not read here")
-        .kind(Kind::Usage)
-        .because(format!("Content-Type is {value:?}"))
-        .help(format!("send Content-Type: {JSON}"));
-    Err(Problem::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, diagnostic))
-}
-
-/// The body of a request: of bounded size, within bounded time.
-pub(super) async fn read_body(request: Request<Incoming>) -> Result<Bytes, Problem> {
-    let too_large = || {
-        let diagnostic = Diagnostic::error("the body is too large")
-            .kind(Kind::Usage)
-            .because(format!("at most {MAX_REQUEST_BODY} bytes are read"));
-        Problem::http(StatusCode::PAYLOAD_TOO_LARGE, diagnostic)
+async fn read(request: Request<Incoming>) -> Result<Ask, Diagnostic> {
+    let bad = |e: &dyn std::fmt::Display| {
+        Diagnostic::error("the request is not understood").kind(Kind::Usage).because(e)
     };
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let announced = announced.and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
-    if announced > MAX_REQUEST_BODY {
-        return Err(too_large());
-    }
-    let body = Limited::new(request.into_body(), MAX_REQUEST_BODY).collect();
-    let slow = || {
-        let diagnostic = Diagnostic::error("the body did not arrive in time").kind(Kind::Timeout);
-        Problem::http(StatusCode::REQUEST_TIMEOUT, diagnostic)
-    };
-    match tokio::time::timeout(BODY_TIMEOUT, body).await.map_err(|_| slow())? {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Err(error) => {
-            let diagnostic = Diagnostic::error("the body cannot be read").kind(Kind::Usage);
-            Err(diagnostic.because(error).into())
-        }
-    }
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+    let body = body.map_err(|e| bad(&e))?.to_bytes();
+    serde_json::from_slice(&body).map_err(|e| bad(&e))
 }
 
-/// `limit` of a query; other parameters are ignored.
-fn limit_of(query: &str) -> Result<usize, Problem> {
-    let limit = query.split('&').find_map(|pair| pair.strip_prefix("limit="));
-    let Some(text) = limit else { return Ok(DEFAULT_LIMIT) };
-    text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| {
-        let diagnostic = Diagnostic::error(format!("{text:?} is no limit"))
-            .kind(Kind::Usage)
-            .help(format!("a limit is a number from 1 to {MAX_LIMIT}"));
-        diagnostic.into()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use hyper::header::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn the_owner_and_root_may_ask_and_nobody_else() {
-        let peer = |uid| Peer { uid, pid: Some(1) };
-        for (uid, owner, may) in
-            [(1000, 1000, true), (0, 1000, true), (1001, 1000, false), (1000, 0, false)]
-        {
-            assert_eq!(peer(uid).may_ask(owner), may, "uid {uid}, owner {owner}");
-        }
-        assert_eq!(forbidden(peer(1001)).status, StatusCode::FORBIDDEN);
-    }
-
-    #[test]
-    fn accept_is_obeyed_as_http_says() {
-        for (accept, ok) in [
-            (None, true),
-            (Some("*/*"), true),
-            (Some("application/*"), true),
-            (Some("application/json"), true),
-            (Some("text/html, application/json;q=0.5"), true),
-            (Some("text/html"), false),
-            (Some("application/json;q=0"), false),
-            (Some(""), false),
-        ] {
-            let mut headers = HeaderMap::new();
-            if let Some(accept) = accept {
-                headers.insert(ACCEPT, HeaderValue::from_static(accept));
-            }
-            assert_eq!(check_accept(&headers, JSON).is_ok(), ok, "{accept:?}");
-        }
-    }
-
-    #[test]
-    fn a_limit_is_a_number_in_its_range() {
-        for (query, limit) in [
-            ("", Some(DEFAULT_LIMIT)),
-            ("x=1", Some(DEFAULT_LIMIT)),
-            ("limit=1", Some(1)),
-            ("x=1&limit=1000", Some(1000)),
-            ("limit=0", None),
-            ("limit=1001", None),
-            ("limit=", None),
-            ("limit=many", None),
-        ] {
-            assert_eq!(limit_of(query).ok(), limit, "{query}");
-        }
+fn status_of(kind: Kind) -> StatusCode {
+    match kind {
+        Kind::Usage => StatusCode::BAD_REQUEST,
+        Kind::NotRunning => StatusCode::NOT_FOUND,
+        Kind::BadConfiguration => StatusCode::UNPROCESSABLE_ENTITY,
+        Kind::Refused => StatusCode::CONFLICT,
+        Kind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -111,11 +111,11 @@ impl Autorestart {
             self.watch.unwatch_below(known.rules.dir());
             known.rules = rules?;
             known.gone = None;
-            self.watch_below(&plugin.name, &known.rules, known.rules.dir());
+            self.watch_below(&known.rules, known.rules.dir());
             return Some(known);
         }
         let rules = rules?;
-        let saved = self.watch_below(&plugin.name, &rules, rules.dir());
+        let saved = self.watch_below(&rules, rules.dir());
         let edits = Edits::new();
         let (node, name) = (self.node.clone(), plugin.name.clone());
         tokio::spawn(node.clone().renew_when_edited(name.clone(), edits.clone()));
@@ -129,7 +129,7 @@ impl Autorestart {
 
     /// Watches a directory and all below it that the rules do not skip, nearest first.
     /// Returns when the newest file that concerns the plugin was saved, if there is one.
-    fn watch_below(&mut self, plugin: &str, rules: &WatchRules, from: &Path) -> Option<SystemTime> {
+    fn watch_below(&mut self, rules: &WatchRules, from: &Path) -> Option<SystemTime> {
         let mut newest = None;
         let mut watched = 0;
         let mut todo = std::collections::VecDeque::from([from.to_owned()]);
@@ -138,7 +138,7 @@ impl Autorestart {
                 continue;
             }
             if watched == MOST_DIRECTORIES {
-                self.say_too_many(plugin, rules.dir());
+                self.say_too_many(rules.dir());
                 break;
             }
             watched += 1;
@@ -159,11 +159,10 @@ impl Autorestart {
         newest
     }
 
-    fn say_too_many(&self, plugin: &str, dir: &Path) {
+    fn say_too_many(&self, dir: &Path) {
         let problem = Diagnostic::warning("not every changed file will be seen")
             .because(format!("{} has more than {MOST_DIRECTORIES} directories", dir.display()))
-            .help("name in .autorestart_excludes what need not be watched")
-            .about(plugin);
+            .help("name in .autorestart_excludes what need not be watched");
         self.node.parts.events.record(Fact::Problem { problem });
     }
 
@@ -184,7 +183,7 @@ impl Autorestart {
             }
             // What was in it has gone with it; a skipped one did not matter.
             Change::DirectoryGone(_) if !plugin.rules.skips(&path) => plugin.changed(Some(&path)),
-            Change::DirectoryCame(_) if self.watch_below(&name, &plugin.rules, &path).is_some() => {
+            Change::DirectoryCame(_) if self.watch_below(&plugin.rules, &path).is_some() => {
                 plugin.changed(Some(&path));
             }
             Change::File(_) if plugin.rules.concerns(&path) => plugin.changed(Some(&path)),
@@ -196,8 +195,8 @@ impl Autorestart {
     /// Changes were lost: as if every plugin had changed.
     fn look_at_everything(&mut self) {
         let mut plugins = std::mem::take(&mut self.plugins);
-        for (name, plugin) in plugins.iter_mut().filter(|(_, plugin)| plugin.gone.is_none()) {
-            self.watch_below(name, &plugin.rules, plugin.rules.dir());
+        for plugin in plugins.values_mut().filter(|plugin| plugin.gone.is_none()) {
+            self.watch_below(&plugin.rules, plugin.rules.dir());
             plugin.changed(None);
         }
         self.plugins = plugins;
@@ -206,14 +205,14 @@ impl Autorestart {
     /// A directory that has gone may come again (a checkout, a move there and back).
     fn look_for_the_gone(&mut self) {
         let mut plugins = std::mem::take(&mut self.plugins);
-        for (name, plugin) in &mut plugins {
+        for plugin in plugins.values_mut() {
             if plugin.gone.is_none_or(|looked| looked.elapsed() < LOOK_AGAIN) {
                 continue;
             }
             plugin.gone = Some(Instant::now());
             let Ok(dir) = plugin.link.canonicalize() else { continue };
             let Some(rules) = WatchRules::read(&dir) else { continue };
-            self.watch_below(name, &rules, rules.dir());
+            self.watch_below(&rules, rules.dir());
             plugin.rules = rules;
             plugin.gone = None;
             plugin.changed(None);

@@ -9,7 +9,7 @@ use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::WatcherName;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::plan::Plan;
-use mfserv_core::status::{RoleStatus, Status};
+use mfserv_core::status::RoleStatus;
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::{Handle, KeeperLink, KeeperState, Until};
@@ -20,18 +20,14 @@ use super::breakages::Breakages;
 use super::events::Events;
 use super::fronts::Fronts;
 use super::state::StateFile;
-use crate::control::legacy::{Ask, AskAnswer};
-use crate::control::server::Server;
-use crate::control::{Api, Pending};
-use crate::operations::{Applied, Event, OperationId, Record, Submission};
+use crate::control::protocol::{Applied, Ask};
+use crate::control::server::{Answer, Answerer};
 
 /// How long apps may take at boot before the node is said to run all the same: one that
 /// never starts must not make the others look down.
 const BOOT: Duration = Duration::from_secs(15);
 /// How long everything may take to stop in order; then it is killed.
 const STOP: Duration = Duration::from_secs(300);
-/// How long a client may take to read the last answer of a daemon that ends.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// What a node is made of.
 pub struct Parts {
@@ -62,8 +58,6 @@ pub struct Inner {
     pub(super) plan: Mutex<Option<Arc<Plan>>>,
     pub(super) keeper: Mutex<Option<RoleStatus>>,
     pub(super) notes: Mutex<Vec<String>>,
-    /// Who serves the control API: closed before the daemon ends.
-    server: Mutex<Option<Server>>,
     stopping: AtomicBool,
     pub(super) since_ms: u64,
 }
@@ -88,7 +82,6 @@ impl Node {
             plan: Mutex::new(None),
             keeper: Mutex::new(None),
             notes: Mutex::new(Vec::new()),
-            server: Mutex::new(None),
             stopping: AtomicBool::new(false),
             since_ms: mfserv_platform::clock::now_ms(),
         }));
@@ -196,9 +189,28 @@ impl Node {
         self.parts.events.record(Fact::Note { text: text.into() });
     }
 
-    async fn answer(&self, ask: Ask) -> AskAnswer {
+    /// Answers what is asked over the control link.
+    pub fn answerer(&self) -> Answerer {
+        let node = self.clone();
+        Arc::new(move |ask| {
+            let node = node.clone();
+            let givable_up = matches!(ask, Ask::Prepare { .. });
+            let answer = async move { node.answer(ask).await };
+            // A change is carried out to its end, also when whoever asked has gone; a release
+            // that nobody waits for is given up.
+            match givable_up {
+                true => Box::pin(answer),
+                false => Box::pin(async {
+                    let answered = tokio::spawn(answer).await;
+                    answered.unwrap_or_else(|e| Err(Diagnostic::error("it failed").because(e)))
+                }),
+            }
+        })
+    }
+
+    async fn answer(&self, ask: Ask) -> Answer {
         match ask {
-            Ask::Status => json(&self.observed().await),
+            Ask::Status => json(&self.status().await),
             Ask::Reload { wait_s } => json(&self.reload(wait_s).await?),
             Ask::Restart { apps, wait_s } => json(&self.restart(&apps, wait_s).await?),
             Ask::Scale { app, count, wait_s } => json(&self.scale(&app, count, wait_s).await?),
@@ -359,25 +371,14 @@ impl Node {
         let all = plan.iter().flat_map(|plan| plan.watchers.keys().cloned()).collect();
         let gone = self.parts.supervisor.wait(Until::Gone, all, STOP).await;
         self.set_state(NodeState::Stopped);
-        tokio::spawn(self.clone().end());
+        let node = self.clone();
+        tokio::spawn(async move {
+            // The answer goes out first.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let _ = std::fs::remove_file(node.parts.options.places.control_socket());
+            let _ = node.parts.keeper.ask(AskKeeper::Shutdown).await;
+        });
         gone.map(|()| Applied::default())
-    }
-
-    /// Ends daemon and keeper, once the answers in progress have gone out.
-    async fn end(self) {
-        let server = self.server.lock().ok().and_then(|mut server| server.take());
-        if let Some(server) = server {
-            server.close(LAST_ANSWERS).await;
-        }
-        let _ = std::fs::remove_file(self.parts.options.places.control_socket());
-        let _ = self.parts.keeper.ask(AskKeeper::Shutdown).await;
-    }
-
-    /// The node is served by this server from now on.
-    pub fn served_by(&self, server: Server) {
-        if let Ok(mut place) = self.server.lock() {
-            *place = Some(server);
-        }
     }
 
     fn stop_delay(&self) -> Duration {
@@ -389,51 +390,6 @@ impl Node {
     pub async fn stop_because_the_keeper_ends(&self) {
         let _ = self.stop().await;
     }
-}
-
-impl Api for Node {
-    fn status(&self) -> Pending<'_, Status> {
-        Box::pin(self.observed())
-    }
-
-    fn submit(&self, _: Submission) -> Pending<'_, Result<OperationId, Diagnostic>> {
-        Box::pin(async { Err(no_operations()) })
-    }
-
-    fn follow(&self, _: &OperationId) -> Option<mpsc::Receiver<Event>> {
-        None
-    }
-
-    fn cancel(&self, _: &OperationId) -> Result<(), Diagnostic> {
-        Err(no_operations())
-    }
-
-    fn record(&self, _: &OperationId) -> Option<Record> {
-        None
-    }
-
-    fn recent(&self, _: usize) -> Vec<Record> {
-        Vec::new()
-    }
-
-    fn ask(&self, ask: Ask) -> Pending<'_, AskAnswer> {
-        let node = self.clone();
-        // A change is carried out to its end, also when whoever asked has gone; a release
-        // that nobody waits for is given up.
-        let may_be_given_up = matches!(ask, Ask::Prepare { .. });
-        let answer = async move { node.answer(ask).await };
-        match may_be_given_up {
-            true => Box::pin(answer),
-            false => Box::pin(async {
-                let answered = tokio::spawn(answer).await;
-                answered.unwrap_or_else(|e| Err(Diagnostic::error("it failed").because(e)))
-            }),
-        }
-    }
-}
-
-fn no_operations() -> Diagnostic {
-    Diagnostic::error("operations are not served yet")
 }
 
 /// When a process was started, milliseconds since the Unix epoch.
@@ -449,6 +405,6 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-fn json<T: serde::Serialize>(value: &T) -> AskAnswer {
+fn json<T: serde::Serialize>(value: &T) -> Answer {
     serde_json::to_value(value).map_err(|e| Diagnostic::error("cannot answer").because(e))
 }

@@ -1,7 +1,7 @@
 //! The node as it is now: what the supervisor sees, beside what the plan says.
 
 use mfserv_core::names::WatcherName;
-use mfserv_core::plan::Plan;
+use mfserv_core::plan::{Plan, PluginState};
 use mfserv_core::route::pages;
 use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherState, WatcherStatus};
 
@@ -9,7 +9,7 @@ use super::node::Node;
 
 impl Node {
     /// The observed node.
-    pub(super) async fn observed(&self) -> Status {
+    pub(super) async fn status(&self) -> Status {
         let plan = self.shown_plan().ok();
         let keeper = self.keeper.lock().ok().and_then(|keeper| keeper.clone());
         let notes = self.notes.lock().map(|notes| notes.clone()).unwrap_or_default();
@@ -65,7 +65,10 @@ fn plugin_status(plugin: &mfserv_core::plan::PlannedPlugin) -> PluginStatus {
         name: plugin.name.clone(),
         version: plugin.version.clone(),
         dir: plugin.dir.to_string_lossy().into_owned(),
-        state: plugin.state,
+        state: match plugin.state {
+            PluginState::Active => "active".into(),
+            other => other.to_string(),
+        },
         paths: plugin.paths.clone(),
     }
 }

@@ -5,9 +5,8 @@ use std::path::Path;
 
 use mfserv_core::Diagnostic;
 use mfserv_core::names::WorkerId;
-use mfserv_core::wire::frame;
 use mfserv_core::wire::front::{FromFront, Peer, ToFront, VERSION};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use mfserv_platform::link::AsyncLink;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
@@ -32,9 +31,8 @@ impl Line {
 
 /// A connection to one front.
 pub struct Link {
-    stream: UnixStream,
+    messages: AsyncLink,
     version: u32,
-    incoming: Vec<u8>,
 }
 
 impl Link {
@@ -44,7 +42,7 @@ impl Link {
         socket: &Path,
     ) -> Result<(Link, u64, BTreeMap<String, Vec<Peer>>), Diagnostic> {
         let stream = UnixStream::connect(socket).await.map_err(broken)?;
-        let mut link = Link { stream, version: 0, incoming: Vec::new() };
+        let mut link = Link { messages: AsyncLink::new(stream), version: 0 };
         link.send(&ToFront::Hello { version: VERSION }).await?;
         match link.next().await? {
             FromFront::Hello { version, peers, generation, .. } => {
@@ -56,19 +54,11 @@ impl Link {
     }
 
     async fn send(&mut self, message: &ToFront) -> Result<(), Diagnostic> {
-        let bytes = frame::encode(message).map_err(broken)?;
-        self.stream.write_all(&bytes).await.map_err(broken)
+        self.messages.send(message).await.map_err(broken)
     }
 
     async fn next(&mut self) -> Result<FromFront, Diagnostic> {
-        loop {
-            if let Some(message) = frame::decode(&mut self.incoming).map_err(broken)? {
-                return Ok(message);
-            }
-            if self.stream.read_buf(&mut self.incoming).await.map_err(broken)? == 0 {
-                return Err(broken("it closed the link"));
-            }
-        }
+        self.messages.receive().await.map_err(broken)
     }
 
     /// Carries messages both ways in a task of its own, until the link breaks.

@@ -158,8 +158,9 @@ impl<'a> Desk<'a> {
         for path in planned.iter().flat_map(|plugin| &plugin.paths) {
             self.say(&format!("  {address}{path}"));
         }
-        let own = status.problems.iter().filter(|problem| problem.is_about(&name));
-        own.for_each(|problem| self.say(&problem.to_string()));
+        let (meant, _): (Vec<_>, Vec<_>) =
+            status.problems.iter().partition(|problem| self.is_meant(problem));
+        meant.into_iter().for_each(|problem| self.say(&problem.to_string()));
         let own = status.watchers.iter().filter(|w| w.plugin.as_deref() == Some(&name));
         self.starting = own.clone().any(|watcher| watcher.ready < watcher.wanted);
         for end in own.filter(|w| w.ready == 0).filter_map(|w| w.last_end.as_ref()) {
@@ -182,7 +183,7 @@ impl<'a> Desk<'a> {
     }
 
     fn status(&self) -> Option<Status> {
-        client::status(&self.places.control_socket(), QUICK).ok()
+        client::ask(&self.places.control_socket(), &Ask::Status, QUICK).ok()
     }
 
     fn learn_programs(&mut self, status: &Status) {
@@ -228,7 +229,7 @@ impl<'a> Desk<'a> {
             Fact::NotRenewed { plugin, problem } if plugin == self.plugin => {
                 self.say_broken(&problem);
             }
-            Fact::Problem { problem } if problem.is_about(&self.plugin) => {
+            Fact::Problem { problem } if self.is_meant(&problem) => {
                 self.say(&paint(&problem.to_string(), Colour::Bad));
             }
             Fact::WorkerReady { worker, after_ms } if self.is_own(&worker.watcher) => {
@@ -282,6 +283,10 @@ impl<'a> Desk<'a> {
 
     fn is_own(&self, watcher: &WatcherName) -> bool {
         watcher.plugin() == Some(&self.plugin)
+    }
+
+    fn is_meant(&self, problem: &Diagnostic) -> bool {
+        problem.is_about(&self.plugin) || problem.to_string().contains(&*self.dir.to_string_lossy())
     }
 
     // ---- the environment ----
