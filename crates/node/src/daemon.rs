@@ -1,8 +1,12 @@
-//! The daemon: owns the plan and decides.
+//! The daemon: it owns the plan and decides.
 //!
-//! Four phases: configure (nothing is bound), connect (to the keeper and to living
-//! fronts), take over what lives, then apply plans until told to end. It may die
-//! at any moment: the keeper restarts it, and it begins here again.
+//! It begins in four steps: it reads the configuration, connects to the keeper and to the living
+//! fronts, takes over the workers that live, and opens the control socket. From then on it applies
+//! plans until it is told to end. It may die at any moment: the keeper starts another one, which
+//! begins here again.
+//!
+//! A wrong configuration ends the daemon before it writes a file or opens a socket, unless
+//! workers live: those go on as they were, and the problem is reported.
 
 mod autorestart;
 mod breakages;
@@ -16,6 +20,7 @@ mod prepare;
 mod reconcile;
 mod renewal;
 mod state;
+mod world;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -23,10 +28,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
+use mfserv_core::event::Fact;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::wire::keeper::Notice;
-use mfserv_supervisor::{KeeperLink, KeeperNews, KeeperState, Options, Supervisor};
-use tokio::sync::mpsc;
+use mfserv_platform::disk::RealDisk;
+use mfserv_supervisor::{Handle, KeeperLink, KeeperNews, KeeperState, Options, Supervisor};
+use tokio::sync::{mpsc, watch};
 
 use crate::configure::Set;
 use crate::control::protocol::Version;
@@ -36,6 +43,9 @@ use breakages::Breakages;
 use events::Events;
 use fronts::Fronts;
 use node::{Node, Parts};
+use world::Requests;
+
+pub use world::{Front, Keeper, World};
 
 /// What a daemon is told on its command line.
 #[derive(Debug, Clone)]
@@ -57,58 +67,43 @@ pub fn run(options: DaemonOptions) -> Result<(), Diagnostic> {
 
 /// What a daemon would say of the configuration and of every plugin, without starting anything.
 pub fn check(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
-    Ok(reconcile::make(options, None, 0, None)?.problems)
+    Ok(reconcile::make(options, &RealDisk, None, 0, None)?.problems)
 }
 
 async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     let places = options.places.clone();
-    places.create()?;
-    let events = Events::open(&places);
-
+    // The resolver may be slow; workers that live must not wait for it.
+    let configured = {
+        let options = options.clone();
+        tokio::task::spawn_blocking(move || reconcile::configured(&options).map(drop))
+    };
     let (keeper, mut news) = KeeperLink::start(&places.keep_socket());
     let found = until_connected(&mut news).await?;
+    if !takes_over(&found) {
+        let failed = |e| Diagnostic::error("reading the configuration failed").because(e);
+        configured.await.map_err(failed)??;
+    }
+    places.create()?;
+
     let (fronts, mut connected) = Fronts::new(places.run());
     let alive = living(&found);
     let living_fronts: BTreeSet<WorkerId> =
         alive.iter().filter(|id| id.watcher == WatcherName::front()).cloned().collect();
     let admitted = connected.connect(&living_fronts, &alive).await;
-
-    let (told, serving) = (fronts.clone(), !living_fronts.is_empty());
-    let breakages: Arc<Mutex<Breakages>> = Arc::default();
-    let broken = breakages.clone();
-    let keeper_state = found.clone();
+    let serving = !living_fronts.is_empty();
     let generation = connected.generation;
-    let record = events.clone();
-    let supervisor = Supervisor::start(Options {
-        keeper: keeper.clone(),
-        found,
-        admitted,
-        traffic: Box::new(fronts.clone()),
-        emit: Arc::new(move |fact| {
-            told.notice(&fact);
-            breakages::noticed(&broken, &fact, &told);
-            record.record(fact);
-        }),
-        run_dir: places.run(),
-        state_file: places.run().join("supervisor.json"),
-    });
-    fronts.run(connected, supervisor.clone(), events.clone());
 
-    let (plans, new_plans) = mpsc::unbounded_channel();
-    let node = Node::new(Parts {
-        plans,
-        options,
-        events,
-        keeper,
-        supervisor: supervisor.clone(),
-        fronts,
-        breakages,
-        found: keeper_state,
-        generation,
-    });
+    let world = World::real(keeper.clone(), Arc::new(fronts.clone()));
+    let events = Events::open(&places, world.clock.clone());
+    let (node, supervisor) = {
+        let fronts = fronts.clone();
+        let parts = Taken { options, keeper, found, admitted, generation };
+        start(parts, world, events.clone(), Box::new(move |fact| fronts.notice(fact)))
+    };
+    fronts.run(connected, supervisor.clone(), events);
     let listener = server::bind(&places.control_socket())?;
     node.served_by(Server::start(listener, Arc::new(node.clone()), Version::own()));
-    tokio::spawn(autorestart::run(node.clone(), new_plans));
+    tokio::spawn(autorestart::run(node.clone(), node.parts.plans.subscribe()));
     let boot = node.clone();
     tokio::spawn(async move { boot.boot(serving).await });
 
@@ -125,6 +120,61 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
         supervisor.keeper(news);
     }
     Ok(())
+}
+
+/// What a daemon takes over.
+struct Taken {
+    options: DaemonOptions,
+    keeper: KeeperLink,
+    /// What the keeper said first.
+    found: KeeperState,
+    /// The workers that a living front gives requests to.
+    admitted: BTreeSet<WorkerId>,
+    /// The greatest generation that a living front routes by.
+    generation: u64,
+}
+
+/// Starts the supervisor and makes the node, which has no plan yet. `notice` learns of each fact
+/// before it is recorded.
+fn start(
+    taken: Taken,
+    world: World,
+    events: Events,
+    notice: Box<dyn Fn(&Fact) + Send + Sync>,
+) -> (Node, Handle) {
+    let Taken { options, keeper, found, admitted, generation } = taken;
+    let breakages: Arc<Mutex<Breakages>> = Arc::default();
+    let (broken, record, around) = (breakages.clone(), events.clone(), world.clone());
+    let supervisor = Supervisor::start(Options {
+        keeper,
+        found: found.clone(),
+        admitted,
+        traffic: Box::new(Requests(world.fronts.clone())),
+        emit: Arc::new(move |fact| {
+            notice(&fact);
+            breakages::noticed(&broken, (&fact, around.clock.now_ms()), &*around.fronts);
+            record.record(fact);
+        }),
+        run_dir: options.places.run(),
+        state_file: options.places.run().join("supervisor.json"),
+    });
+    let (plans, _) = watch::channel(None);
+    let node = Node::new(Parts {
+        plans,
+        options,
+        events,
+        world,
+        supervisor: supervisor.clone(),
+        breakages,
+        found,
+        generation,
+    });
+    (node, supervisor)
+}
+
+/// Something lives that an earlier daemon has started.
+fn takes_over(found: &KeeperState) -> bool {
+    found.alive.iter().any(|process| process.id != mfserv_keeper::DAEMON)
 }
 
 async fn until_connected(

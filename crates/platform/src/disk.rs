@@ -267,6 +267,46 @@ impl Lock {
     }
 }
 
+/// The files of a program, as a part of the node sees them: a test can play a disk that is full
+/// or empty.
+pub trait Disk: Send + Sync {
+    /// The bytes of a file.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none; what the operating system says otherwise.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Replaces a file whole, see [`replace`].
+    ///
+    /// # Errors
+    /// What the operating system says; then the file is as it was.
+    fn replace(&self, path: &Path, mode: u32, text: &[u8]) -> io::Result<()>;
+
+    /// Replaces a file whole, and returns when it survives a power cut, see [`write`].
+    ///
+    /// # Errors
+    /// What the operating system says, with the path.
+    fn write(&self, path: &Path, text: &[u8]) -> Result<(), Diagnostic>;
+}
+
+/// The disk of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    fn replace(&self, path: &Path, mode: u32, text: &[u8]) -> io::Result<()> {
+        replace(path, mode, text)
+    }
+
+    fn write(&self, path: &Path, text: &[u8]) -> Result<(), Diagnostic> {
+        write(path, text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::event::Fact;
 use mfserv_core::plan::{Plan, PlannedPlugin};
 use mfserv_plugin::watch_rules::WatchRules;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::file_watch::{Change, FileWatch};
 use super::node::Node;
@@ -51,21 +52,24 @@ impl Drop for Watched {
     }
 }
 
-/// Watches for as long as the daemon lives. `plans` brings each plan that comes into force.
-pub async fn run(node: Node, mut plans: mpsc::UnboundedReceiver<Arc<Plan>>) {
+/// Watches for as long as the daemon lives. `plans` has the plan in force.
+pub async fn run(node: Node, mut plans: watch::Receiver<Option<Arc<Plan>>>) {
     let mut autorestart = Autorestart { node, watch: FileWatch::new(), plugins: BTreeMap::new() };
     loop {
         let due = autorestart.next_due();
         let wait = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
         tokio::select! {
-            plan = plans.recv() => match plan {
-                Some(plan) => autorestart.follow(&plan),
-                None => return,
-            },
+            changed = plans.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let plan = plans.borrow_and_update().clone();
+                plan.into_iter().for_each(|plan| autorestart.follow(&plan));
+            }
             changes = autorestart.watch.next() => {
                 changes.into_iter().for_each(|change| autorestart.note(change));
             }
-            () = tokio::time::sleep_until(wait.into()) => {}
+            () = tokio::time::sleep_until(wait) => {}
         }
         autorestart.look_for_the_gone();
         autorestart.tell_due();

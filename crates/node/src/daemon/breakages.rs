@@ -10,8 +10,7 @@ use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::plan::{Plan, PluginState};
 use mfserv_core::wire::front::Breakage;
 
-use super::fronts::Fronts;
-use mfserv_platform::clock::now_ms;
+use super::world::Front;
 
 /// What is known of plugins under development.
 #[derive(Default)]
@@ -85,18 +84,23 @@ impl Breakages {
     }
 }
 
-/// This has happened; the fronts are told if that changes what is broken.
-pub fn noticed(breakages: &Mutex<Breakages>, fact: &Fact, fronts: &Fronts) {
+/// A fact is recorded at this time; the fronts learn of it if it changes what is broken.
+pub fn noticed(breakages: &Mutex<Breakages>, (fact, at_ms): (&Fact, u64), fronts: &dyn Front) {
     let Ok(mut breakages) = breakages.lock() else { return };
-    if breakages.notice(fact, now_ms()) {
+    if breakages.notice(fact, at_ms) {
         fronts.broken(breakages.by_plugin());
     }
 }
 
-/// This plan is in force; `plugins` is where the links of plugins are.
-pub fn followed(breakages: &Mutex<Breakages>, (plan, plugins): (&Plan, &Path), fronts: &Fronts) {
+/// A plan is in force since this time; `plugins` is where the links of plugins are.
+pub fn followed(
+    breakages: &Mutex<Breakages>,
+    (plan, at_ms): (&Plan, u64),
+    plugins: &Path,
+    fronts: &dyn Front,
+) {
     let Ok(mut breakages) = breakages.lock() else { return };
-    if breakages.follow(plan, plugins, now_ms()) {
+    if breakages.follow(plan, plugins, at_ms) {
         fronts.broken(breakages.by_plugin());
     }
 }

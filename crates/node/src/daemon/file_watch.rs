@@ -131,7 +131,7 @@ impl FileWatch {
                     true => self.read(),
                     false => vec![self.without_inotify()],
                 },
-                () = tokio::time::sleep_until(self.looking.next().into()) => self.looking.look(),
+                () = tokio::time::sleep_until(self.looking.next()) => self.looking.look(),
             };
             changes.dedup();
             if !changes.is_empty() {

@@ -13,13 +13,15 @@ use mfserv_core::node_state::NodeState;
 use mfserv_core::route::{Amendment, RouteTable, plugin_of};
 use mfserv_core::wire::front::{Breakage, FromFront, Peer, ToFront};
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_supervisor::{Handle, Traffic};
+use mfserv_supervisor::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use self::link::{Line, Link};
 use super::events::Events;
 use super::front_socket;
+use super::world::Front;
+use crate::control::Pending;
 
 /// How long a living front may take to answer a daemon that comes back.
 const GREETING: Duration = Duration::from_secs(2);
@@ -103,28 +105,6 @@ impl Fronts {
         });
     }
 
-    /// Every front routes by this table from now on; returns when they all do.
-    pub async fn publish(&self, generation: u64, table: RouteTable) -> Result<(), Diagnostic> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::Publish(generation, Box::new(table), reply));
-        let Ok(outcome) = tokio::time::timeout(PUBLISH, answer).await else {
-            // It is stopped or stuck. The next one begins with the new table.
-            self.send(Message::Hangs(generation));
-            return Ok(());
-        };
-        outcome.unwrap_or_else(|_| Err(Diagnostic::error("the front link has ended")))
-    }
-
-    /// The node's state, which the health endpoint shows.
-    pub fn state(&self, state: NodeState) {
-        self.send(Message::State(state));
-    }
-
-    /// These plugins under development have code that does not start.
-    pub fn broken(&self, broken: BTreeMap<String, Breakage>) {
-        self.send(Message::Broken(broken));
-    }
-
     /// Looks for facts about fronts among all facts.
     pub fn notice(&self, fact: &Fact) {
         let is_front = |worker: &WorkerId| worker.watcher == WatcherName::front();
@@ -144,16 +124,37 @@ impl Fronts {
     }
 }
 
-impl Traffic for Fronts {
-    fn admit(&mut self, upstream: &str, peer: Peer) {
+impl Front for Fronts {
+    fn publish(&self, generation: u64, table: RouteTable) -> Pending<'_, Result<(), Diagnostic>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Publish(generation, Box::new(table), reply));
+        Box::pin(async move {
+            let Ok(outcome) = tokio::time::timeout(PUBLISH, answer).await else {
+                // The front is stopped or stuck. Its successor begins with the new table.
+                self.send(Message::Hangs(generation));
+                return Ok(());
+            };
+            outcome.unwrap_or_else(|_| Err(Diagnostic::error("the front link has ended")))
+        })
+    }
+
+    fn state(&self, state: NodeState) {
+        self.send(Message::State(state));
+    }
+
+    fn broken(&self, broken: BTreeMap<String, Breakage>) {
+        self.send(Message::Broken(broken));
+    }
+
+    fn admit(&self, upstream: &str, peer: Peer) {
         self.send(Message::Admit(upstream.into(), peer));
     }
 
-    fn drain(&mut self, upstream: &str, worker: &WorkerId) {
+    fn drain(&self, upstream: &str, worker: &WorkerId) {
         self.send(Message::Drain(upstream.into(), worker.clone()));
     }
 
-    fn forget(&mut self, upstream: &str, worker: &WorkerId) {
+    fn forget(&self, upstream: &str, worker: &WorkerId) {
         self.send(Message::Forget(upstream.into(), worker.clone()));
     }
 }

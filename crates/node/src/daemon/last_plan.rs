@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use mfserv_core::plan::Plan;
-use mfserv_platform::disk;
+use mfserv_platform::disk::Disk;
 use serde::{Deserialize, Serialize};
 
 use crate::places::Places;
@@ -28,15 +28,15 @@ fn file(places: &Places) -> PathBuf {
 }
 
 /// The last plan that was applied; `None` if there is none that this version understands.
-pub fn load(places: &Places) -> Option<Plan> {
-    let text = std::fs::read(file(places)).ok()?;
+pub fn load(disk: &dyn Disk, places: &Places) -> Option<Plan> {
+    let text = disk.read(&file(places)).ok()?;
     let found: Found = serde_json::from_slice(&text).ok()?;
     (found.version == VERSION).then_some(found.plan)
 }
 
 /// Remembers a plan. Only this user may read it: environments may hold secrets. It is not
 /// synced: a node that lost it in a power cut starts from its configuration alone.
-pub fn store(places: &Places, plan: &Plan) -> std::io::Result<()> {
+pub fn store(disk: &dyn Disk, places: &Places, plan: &Plan) -> std::io::Result<()> {
     let text = serde_json::to_vec(&Kept { version: VERSION, plan })?;
-    disk::replace(&file(places), 0o600, &text)
+    disk.replace(&file(places), 0o600, &text)
 }

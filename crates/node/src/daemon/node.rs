@@ -12,14 +12,14 @@ use mfserv_core::plan::Plan;
 use mfserv_core::status::{RoleStatus, Status};
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_supervisor::{Handle, KeeperLink, KeeperState, Until};
-use tokio::sync::{MutexGuard, mpsc};
+use mfserv_supervisor::{Handle, KeeperState, Until};
+use tokio::sync::{MutexGuard, mpsc, watch};
 
 use super::DaemonOptions;
 use super::breakages::Breakages;
 use super::events::Events;
-use super::fronts::Fronts;
 use super::state::StateFile;
+use super::world::World;
 use crate::control::legacy::{Ask, AskAnswer};
 use crate::control::server::Server;
 use crate::control::{Api, Pending};
@@ -37,17 +37,16 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 pub struct Parts {
     pub options: DaemonOptions,
     pub events: Events,
-    pub keeper: KeeperLink,
+    pub world: World,
     pub supervisor: Handle,
-    pub fronts: Fronts,
     /// Plugins under development whose newest code does not start.
     pub breakages: Arc<Mutex<Breakages>>,
     /// What the keeper said first.
     pub found: KeeperState,
     /// The generation that living fronts route by.
     pub generation: u64,
-    /// Who wants to know of each plan that comes into force.
-    pub plans: mpsc::UnboundedSender<Arc<Plan>>,
+    /// The plan in force, for whoever follows it.
+    pub plans: watch::Sender<Option<Arc<Plan>>>,
 }
 
 /// The node. Cheap to clone.
@@ -79,7 +78,8 @@ impl std::ops::Deref for Node {
 impl Node {
     /// A node that has applied no plan yet.
     pub fn new(parts: Parts) -> Node {
-        let state = StateFile::load(parts.options.places.status_file());
+        let state = StateFile::load(parts.world.disk.clone(), parts.options.places.status_file());
+        let since_ms = parts.world.clock.now_ms();
         let found = parts.found.clone();
         let node = Node(Arc::new(Inner {
             parts,
@@ -90,7 +90,7 @@ impl Node {
             notes: Mutex::new(Vec::new()),
             server: Mutex::new(None),
             stopping: AtomicBool::new(false),
-            since_ms: mfserv_platform::clock::now_ms(),
+            since_ms,
         }));
         node.keeper_found(&found);
         node
@@ -102,7 +102,7 @@ impl Node {
         if !(serving && self.state.get() == NodeState::Running) {
             self.set_state(NodeState::Starting);
         } else {
-            self.parts.fronts.state(NodeState::Running);
+            self.parts.world.fronts.state(NodeState::Running);
         }
         let mut told = None;
         let mut went_on = false;
@@ -145,7 +145,7 @@ impl Node {
     }
 
     fn set_state(&self, state: NodeState) {
-        self.parts.fronts.state(state);
+        self.parts.world.fronts.state(state);
         if self.state.set(state) {
             self.parts.events.record(Fact::NodeState { state });
         }
@@ -169,7 +169,8 @@ impl Node {
         let role = RoleStatus {
             pid: found.pid,
             version: String::new(),
-            since_ms: started_ms(found.pid).unwrap_or_else(mfserv_platform::clock::now_ms),
+            since_ms: started_ms(found.pid, self.parts.world.clock.now_ms())
+                .unwrap_or(self.since_ms),
         };
         *keeper = Some(role);
         drop(keeper);
@@ -348,7 +349,7 @@ impl Node {
         let plan = self.shown_plan().ok();
         tokio::time::sleep(self.stop_delay()).await;
         for listen in plan.iter().flat_map(|plan| &plan.listeners) {
-            self.parts.keeper.tell(AskKeeper::Unlisten { name: listen.name.clone() });
+            self.parts.world.keeper.tell(AskKeeper::Unlisten { name: listen.name.clone() });
         }
         let without_front = plan.iter().flat_map(|plan| plan.watchers.values());
         let without_front = without_front.filter(|spec| spec.name != WatcherName::front());
@@ -370,7 +371,7 @@ impl Node {
             server.close(LAST_ANSWERS).await;
         }
         let _ = std::fs::remove_file(self.parts.options.places.control_socket());
-        let _ = self.parts.keeper.ask(AskKeeper::Shutdown).await;
+        let _ = self.parts.world.keeper.ask(AskKeeper::Shutdown).await;
     }
 
     /// The node is served by this server from now on.
@@ -440,12 +441,12 @@ fn no_operations() -> Diagnostic {
 }
 
 /// When a process was started, milliseconds since the Unix epoch.
-fn started_ms(pid: u32) -> Option<u64> {
+fn started_ms(pid: u32, now_ms: u64) -> Option<u64> {
     let ticks = mfserv_keeper::start_ticks(pid).ok()?;
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
     let uptime_s: f64 = uptime.split(' ').next()?.parse().ok()?;
     let started_s = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
-    Some(mfserv_platform::clock::now_ms().saturating_sub(((uptime_s - started_s) * 1000.0) as u64))
+    Some(now_ms.saturating_sub(((uptime_s - started_s) * 1000.0) as u64))
 }
 
 fn seconds(n: u64) -> Duration {

@@ -42,9 +42,10 @@ impl Node {
         let _turn = self.take_turn().await?;
         let current = self.shown_plan()?;
         let (options, instead) = (self.parts.options.clone(), (plugin.to_string(), dir));
+        let disk = self.parts.world.disk.clone();
         let (before, generation) = (current.clone(), current.generation);
         let made = tokio::task::spawn_blocking(move || {
-            make(&options, Some(&before), generation, Some(instead))
+            make(&options, &*disk, Some(&before), generation, Some(instead))
         });
         let plan =
             made.await.map_err(|e| Diagnostic::error("making the plan failed").because(e))??;

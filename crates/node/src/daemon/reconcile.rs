@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mfserv_core::diff::Changes;
 use mfserv_core::event::Fact;
@@ -11,10 +11,11 @@ use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{FrontProgram, Inputs, Listen, Plan};
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_platform::disk;
+use mfserv_platform::disk::Disk;
+use tokio::time::Instant;
 
 use super::node::Node;
-use super::{DaemonOptions, breakages, last_plan};
+use super::{DaemonOptions, breakages, last_plan, takes_over};
 use crate::installed::Instead;
 use crate::{configure, installed};
 
@@ -33,14 +34,14 @@ impl Node {
 
     pub(super) async fn reconcile_in_turn(&self) -> Result<Changes, Diagnostic> {
         let previous = self.plan.lock().ok().and_then(|plan| plan.clone());
-        let options = self.parts.options.clone();
+        let (options, disk) = (self.parts.options.clone(), self.parts.world.disk.clone());
         let before = previous.clone();
         let comes_back = previous.is_none() && self.found_something_alive();
         let generation = before.as_ref().map_or(self.parts.generation, |plan| plan.generation) + 1;
         // Files and the resolver may be slow; the daemon must not be.
         let made = tokio::task::spawn_blocking(move || {
-            let kept = comes_back.then(|| last_plan::load(&options.places)).flatten();
-            make(&options, before.as_deref().or(kept.as_ref()), generation, None)
+            let kept = comes_back.then(|| last_plan::load(&*disk, &options.places)).flatten();
+            make(&options, &*disk, before.as_deref().or(kept.as_ref()), generation, None)
         });
         let plan =
             made.await.map_err(|e| Diagnostic::error("making the plan failed").because(e))??;
@@ -58,11 +59,11 @@ impl Node {
     ) -> Result<(), Diagnostic> {
         self.listen(&changes.listen).await?;
         if changes.table {
-            self.parts.fronts.publish(plan.generation, plan.table.clone()).await?;
+            self.parts.world.fronts.publish(plan.generation, plan.table.clone()).await?;
         }
         self.parts.supervisor.apply(plan.watchers.values().cloned().collect());
         for name in &changes.unlisten {
-            self.parts.keeper.tell(AskKeeper::Unlisten { name: name.clone() });
+            self.parts.world.keeper.tell(AskKeeper::Unlisten { name: name.clone() });
         }
         let news = |problem: &&Diagnostic| previous.is_none_or(|p| !p.problems.contains(problem));
         for problem in plan.problems.iter().filter(news) {
@@ -81,9 +82,10 @@ impl Node {
         }
         self.keep(&plan);
         let plugins = self.parts.options.places.var().join("plugins");
-        breakages::followed(&self.parts.breakages, (&plan, &plugins), &self.parts.fronts);
+        let since = (&plan, self.parts.world.clock.now_ms());
+        breakages::followed(&self.parts.breakages, since, &plugins, &*self.parts.world.fronts);
         let plan = Arc::new(plan);
-        let _ = self.parts.plans.send(plan.clone());
+        self.parts.plans.send_replace(Some(plan.clone()));
         if previous.is_none() {
             self.close_unknown_listeners(&plan);
         }
@@ -98,15 +100,13 @@ impl Node {
     pub(super) async fn go_on_as_before(&self) -> bool {
         let _turn = self.turn.lock().await;
         let kept = match self.found_something_alive() {
-            true => last_plan::load(&self.parts.options.places),
+            true => last_plan::load(&*self.parts.world.disk, &self.parts.options.places),
             false => None,
         };
         let Some(plan) = kept else { return false };
         // Its sockets are held already; that a port is taken now must not matter.
-        let table = self
-            .parts
-            .fronts
-            .publish(plan.generation.max(self.parts.generation), plan.table.clone());
+        let fronts = &self.parts.world.fronts;
+        let table = fronts.publish(plan.generation.max(self.parts.generation), plan.table.clone());
         let _ = table.await;
         self.parts.supervisor.apply(plan.watchers.values().cloned().collect());
         if let Ok(mut shown) = self.plan.lock() {
@@ -119,14 +119,14 @@ impl Node {
     fn close_unknown_listeners(&self, plan: &Plan) {
         let known = |name: &String| plan.listeners.iter().any(|listen| listen.name == *name);
         for name in self.parts.found.listeners.iter().filter(|name| !known(name)) {
-            self.parts.keeper.tell(AskKeeper::Unlisten { name: name.clone() });
+            self.parts.world.keeper.tell(AskKeeper::Unlisten { name: name.clone() });
         }
     }
 
     /// For the next daemon.
     fn keep(&self, plan: &Plan) {
         let places = &self.parts.options.places;
-        if let Err(error) = last_plan::store(places, plan) {
+        if let Err(error) = last_plan::store(&*self.parts.world.disk, places, plan) {
             let text = format!("the plan cannot be remembered: {error}");
             self.parts.events.record(Fact::Note { text });
         }
@@ -134,7 +134,7 @@ impl Node {
 
     /// This daemon took over a node that an earlier one had brought up.
     fn found_something_alive(&self) -> bool {
-        self.parts.found.alive.iter().any(|process| process.id != mfserv_keeper::DAEMON)
+        takes_over(&self.parts.found)
     }
 
     async fn listen(&self, listeners: &[Listen]) -> Result<(), Diagnostic> {
@@ -143,7 +143,7 @@ impl Node {
             loop {
                 let (name, address) = (name.clone(), address.clone());
                 let ask = AskKeeper::Listen { name, address: address.clone(), backlog: BACKLOG };
-                let Err(problem) = self.parts.keeper.ask(ask).await else { break };
+                let Err(problem) = self.parts.world.keeper.ask(ask).await else { break };
                 if began.elapsed() > PORT_PATIENCE {
                     return Err(Diagnostic::error(format!("cannot listen on {address}"))
                         .kind(Kind::Refused)
@@ -165,7 +165,7 @@ impl Node {
         watcher: &WatcherName,
         count: Option<u32>,
     ) -> Result<(), Diagnostic> {
-        let mut scales = read_scales(&self.parts.options);
+        let mut scales = read_scales(&self.parts.options, &*self.parts.world.disk);
         match count {
             Some(count) => scales.insert(watcher.clone(), count),
             None => scales.remove(watcher),
@@ -176,7 +176,7 @@ impl Node {
     /// The counts of plugins that are not installed any more: another plugin of that name
     /// begins with what its configuration says.
     fn forget_scales(&self, plan: &Plan) -> Result<(), Diagnostic> {
-        let mut scales = read_scales(&self.parts.options);
+        let mut scales = read_scales(&self.parts.options, &*self.parts.world.disk);
         let known = scales.len();
         let is_there = |plugin: &str| plan.plugins.iter().any(|one| one.name == plugin);
         scales.retain(|watcher, _| watcher.plugin().is_none_or(is_there));
@@ -185,31 +185,35 @@ impl Node {
 
     fn write_scales(&self, scales: &BTreeMap<WatcherName, u32>) -> Result<(), Diagnostic> {
         let text = serde_json::to_vec(scales).unwrap_or_default();
-        disk::write(&self.parts.options.places.scale_file(), &text)
+        self.parts.world.disk.write(&self.parts.options.places.scale_file(), &text)
     }
 }
 
-fn read_scales(options: &DaemonOptions) -> BTreeMap<WatcherName, u32> {
-    let text = std::fs::read(options.places.scale_file()).unwrap_or_default();
+fn read_scales(options: &DaemonOptions, disk: &dyn Disk) -> BTreeMap<WatcherName, u32> {
+    let text = disk.read(&options.places.scale_file()).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// Reads the module's configuration, and refuses a wrong one. Nothing is written.
+pub fn configured(options: &DaemonOptions) -> Result<configure::Module, Diagnostic> {
+    let module = configure::module(&options.places, &options.sets)?;
+    let mut errors = module.resolution.diagnostics.iter().filter(|d| d.is_error());
+    match errors.next() {
+        Some(first) => Err(first.clone().kind(Kind::BadConfiguration)),
+        None => Ok(module),
+    }
 }
 
 /// Reads what the node should be, and makes the plan.
 pub fn make(
     options: &DaemonOptions,
+    disk: &dyn Disk,
     previous: Option<&Plan>,
     generation: u64,
     instead: Option<Instead>,
 ) -> Result<Plan, Diagnostic> {
     let places = &options.places;
-    let module = configure::module(places, &options.sets)?;
-    if module.resolution.has_errors() {
-        let mut errors = module.resolution.diagnostics.iter().filter(|d| d.is_error());
-        let first = errors.next().cloned();
-        return Err(first
-            .unwrap_or_else(|| Diagnostic::error("the configuration is refused"))
-            .kind(Kind::BadConfiguration));
-    }
+    let module = configured(options)?;
     let plan = Plan::new(Inputs {
         generation,
         module: &module.resolution.config,
@@ -218,10 +222,10 @@ pub fn make(
         short_dir: places.short_dir(),
         log_dir: places.log(),
         body_temp_dir: places.tmp().join("bodies"),
-        uuid: uuid(places)?,
+        uuid: uuid(disk, places)?,
         plugins: installed::load_all(places, &module, instead)?,
         front: Some(front_program(options, &module)),
-        scales: read_scales(options),
+        scales: read_scales(options, disk),
         previous,
     });
     let short = places.short_dir();
@@ -251,20 +255,20 @@ fn front_program(options: &DaemonOptions, module: &configure::Module) -> FrontPr
     FrontProgram { argv: argv.to_vec(), env: env.collect(), cwd: places.home().to_owned() }
 }
 
-/// The node's identifier: made once, 32 hexadecimal digits.
-fn uuid(places: &crate::places::Places) -> Result<String, Diagnostic> {
+/// The identifier of the node: 32 hexadecimal digits, made by its first daemon.
+fn uuid(disk: &dyn Disk, places: &crate::places::Places) -> Result<String, Diagnostic> {
     let path = places.var().join("uuid");
-    let known = std::fs::read_to_string(&path).unwrap_or_default();
+    let known = disk.read(&path).unwrap_or_default();
+    let known = String::from_utf8_lossy(&known);
     if !known.trim().is_empty() {
         return Ok(known.trim().to_string());
     }
     let mut bytes = [0u8; 16];
-    let random = std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
-    let fresh: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    random
-        .and_then(|()| std::fs::write(&path, format!("{fresh}\n")))
-        .map_err(|e| Diagnostic::error(format!("cannot write {}", path.display())).because(e))?;
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
+        .map_err(|e| Diagnostic::error("the node's identifier cannot be made").because(e))?;
+    let fresh = mfserv_platform::disk::hex(&bytes);
+    disk.write(&path, format!("{fresh}\n").as_bytes())?;
     Ok(fresh)
 }
 

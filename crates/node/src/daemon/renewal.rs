@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::diff::Changes;
@@ -15,6 +15,7 @@ use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::worker::Phase;
 use mfserv_supervisor::Until;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::node::Node;
 

@@ -1,22 +1,24 @@
 //! The file `var/status`: the state of the node as one word, for monitoring.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use mfserv_core::node_state::NodeState;
-use mfserv_platform::disk;
+use mfserv_platform::disk::Disk;
 
 /// The state of the node, in memory and in `var/status`.
 pub struct StateFile {
+    disk: Arc<dyn Disk>,
     file: PathBuf,
     state: Mutex<NodeState>,
 }
 
 impl StateFile {
     /// Starts from the state that the previous daemon wrote.
-    pub fn load(file: PathBuf) -> Self {
-        let text = std::fs::read_to_string(&file).unwrap_or_default();
-        Self { file, state: Mutex::new(NodeState::parse(&text)) }
+    pub fn load(disk: Arc<dyn Disk>, file: PathBuf) -> Self {
+        let text = disk.read(&file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        Self { disk, file, state: Mutex::new(NodeState::parse(&text)) }
     }
 
     /// The state.
@@ -30,7 +32,7 @@ impl StateFile {
         let changed = *state != new;
         *state = new;
         // A full disk must not stop the node: the state in memory is what counts.
-        let _ = disk::replace(&self.file, 0o644, format!("{new}\n").as_bytes());
+        let _ = self.disk.replace(&self.file, 0o644, format!("{new}\n").as_bytes());
         changed
     }
 }

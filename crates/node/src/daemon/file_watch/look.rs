@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Change;
+use tokio::time::Instant;
 
 /// How often they are looked at.
 const EVERY: Duration = Duration::from_secs(1);
