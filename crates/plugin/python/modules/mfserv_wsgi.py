@@ -5,9 +5,15 @@ any number of connections, and between two turns the main thread runs the
 requests that are complete, one after the other: an idle or slow connection
 never blocks another, and a signal can interrupt the request that runs.
 
-Options and behaviour are those of the predecessor's bjoern_wrapper.py, except
-that SIGTERM also ends it cleanly, and that it never removes a socket which is
-no longer its own.
+Options and behaviour are those of MFSERV's bjoern_wrapper.py, except that
+SIGTERM also ends it cleanly, and that it never removes a socket which is no
+longer its own.
+
+The environment of a request is that of PEP 3333 and RFC 3875 as the client made
+the request. The front tells what a unix socket cannot: X-Real-IP, X-Real-Port,
+X-Forwarded-Host, X-Forwarded-Port and X-Forwarded-Proto. Only the front can
+connect to the socket, so the headers are trusted, unless
+[nginx] add_x_forwarded_headers=0 says that the front does not set them.
 """
 
 import argparse
@@ -15,6 +21,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from select import POLLIN, poll
@@ -23,6 +30,12 @@ BACKLOG = 10000
 REQUEST_ID = "MFSERV_CURRENT_REQUEST_ID"
 # how long a worker that was told to stop goes on serving who has connected
 FLUSH_SECONDS = 5.0
+# Interrupts a request that takes too long. Not SIGALRM: apps and their libraries use that
+# signal and its timer for timeouts of their own, and there is only one of each in a process.
+TIMEOUT_SIGNAL = signal.SIGRTMAX - 3
+# The front sets X-Real-* and X-Forwarded-*: MFSERV's [nginx] add_x_forwarded_headers.
+FORWARDED = os.environ.get("MFSERV_NGINX_ADD_X_FORWARDED_HEADERS", "1") != "0"
+DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 class SoftTimeout(BaseException):
@@ -66,41 +79,28 @@ def kill_family():
 class Clock:
     """The time that the running request has left.
 
-    One alarm is set for many requests: when it rings too early for the request
-    that runs then, it is set again for what is left. So a request costs no
-    system call.
+    A thread watches it, so that a request costs no system call. It interrupts the
+    main thread by a signal: also a system call that waits ends then.
     """
 
     def __init__(self, timeout):
         self.timeout = timeout
         self.began = None  # when the running request began
         self.in_app = False  # the app's own code runs: the only time to interrupt
-        self.pending = False  # an alarm is set
-        signal.signal(signal.SIGALRM, self.ring)
+        signal.signal(TIMEOUT_SIGNAL, self.interrupt)
 
-    def set_alarm(self, seconds):
-        self.pending = True
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-
-    def ring(self, signum, frame):
-        self.pending = False
-        began = self.began
-        if began is None:
-            return
-        left = began + self.timeout - time.monotonic()
-        if left > 0:
-            self.set_alarm(left)
-        elif self.in_app:
+    def interrupt(self, signum, frame):
+        # The request may have ended, and another one begun, while the signal was on its way.
+        if self.in_app and self.is_late():
             self.in_app = False
             raise SoftTimeout()
-        else:
-            # between two pieces of a response
-            self.set_alarm(0.05)
+
+    def is_late(self):
+        began = self.began
+        return began is not None and time.monotonic() - began >= self.timeout
 
     def start(self):
         self.began = time.monotonic()
-        if not self.pending and self.timeout > 0:
-            self.set_alarm(self.timeout)
         self.in_app = True
 
     def resume(self):
@@ -114,13 +114,21 @@ class Clock:
         self.began = None
 
     def watch(self):
-        """The hard limit: a request that even a signal does not interrupt ends the process."""
+        """Interrupts a request at the soft limit. A request that even the signal does not
+        interrupt reaches the hard limit, one second later: that ends the process."""
+        main = threading.main_thread().ident
         while True:
-            time.sleep(1)
             began = self.began
-            if began is not None and time.monotonic() - began >= self.timeout + 1:
+            elapsed = 0.0 if began is None else time.monotonic() - began
+            if elapsed >= self.timeout + 1:
                 print("hard timeout (%i s) => SIGKILL" % (self.timeout + 1), file=sys.stderr, flush=True)
                 kill_family()
+            elif self.timeout and elapsed >= self.timeout:
+                signal.pthread_kill(main, TIMEOUT_SIGNAL)
+                # the code between two pieces of a response is not interrupted: try again
+                time.sleep(0.05)
+            else:
+                time.sleep(min(1.0, (self.timeout or 1) - elapsed))
 
 
 class TimedBody:
@@ -192,10 +200,12 @@ def answer(start_response, status, body):
 
 
 class OwnSocket:
-    """The unix socket of this worker, removed at the end if it is still the same file."""
+    """The unix socket of this worker, removed at the end if it is still the same file.
+    A child that the app has forked removes nothing: the socket is its parent's."""
 
     def __init__(self, path):
         self.path = path
+        self.owner = os.getpid()
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.remove_dead(path)
         self.socket.bind(path)
@@ -223,19 +233,105 @@ class OwnSocket:
         return (found.st_dev, found.st_ino)
 
     def remove(self):
-        if self.identity is not None and self.look() == self.identity:
+        if os.getpid() == self.owner and self.identity is not None and self.look() == self.identity:
             os.unlink(self.path)
 
 
-def one_piece(channel_class):
-    """A channel that sends the head of a response together with the first piece of its
-    body: who reads it is woken once, and a worker that is killed between the two has
-    not begun an answer that it can not finish."""
+def split_port(host, default):
+    """`example.org:8443` as host and port; an IPv6 address keeps its brackets."""
+    name, colon, port = host.rpartition(":")
+    if colon and port.isdigit() and not name.endswith(":"):
+        return name, port
+    return host, default
+
+
+def describe_request(environ, headers):
+    """Puts what a unix socket does not tell into a WSGI environment: who asks, which server
+    was asked, by which scheme (PEP 3333; RFC 3875, 4.1). `headers`: upper case, with `_`."""
+    forwarded = headers if FORWARDED else {}
+    scheme = forwarded.get("X_FORWARDED_PROTO", "").strip().lower()
+    scheme = scheme if scheme in DEFAULT_PORTS else "http"
+    host = forwarded.get("X_FORWARDED_HOST") or headers.get("HOST") or "localhost"
+    # a proxy before the front may have appended its own name: the first one is the client's
+    name, port = split_port(host.split(",")[0].strip(), "")
+    if not port:
+        port = forwarded.get("X_FORWARDED_PORT", "").split(",")[0].strip()
+    environ["SERVER_NAME"] = name or "localhost"
+    environ["SERVER_PORT"] = port if port.isdigit() else DEFAULT_PORTS[scheme]
+    environ["REMOTE_ADDR"] = forwarded.get("X_REAL_IP") or "127.0.0.1"
+    remote_port = forwarded.get("X_REAL_PORT", "")
+    if remote_port.isdigit():
+        environ["REMOTE_PORT"] = remote_port
+    environ["wsgi.url_scheme"] = scheme
+    if scheme == "https":
+        environ["HTTPS"] = "on"
+
+
+def only_ascii(line):
+    """A request line in which each byte that is not ASCII is percent-encoded: waitress reads
+    no others, and browsers and scripts send UTF-8 as it is."""
+    if line.isascii():
+        return line
+    return b"".join(b"%%%02X" % byte if byte >= 0x80 else bytes((byte,)) for byte in line)
+
+
+def own_protocol(channel_class, parser_class, task_class, file_class):
+    """The classes of waitress with what PEP 3333 and RFC 9110 ask for besides."""
+
+    class Parser(parser_class):
+        raw_uri = ""
+
+        def parse_header(self, head):
+            line, end, rest = head.partition(b"\r\n")
+            target = line.split(b" ", 2)[1:2]
+            self.raw_uri = target[0].decode("latin-1") if target else ""
+            super().parse_header(only_ascii(line) + end + rest)
+
+    class Task(task_class):
+        @property
+        def sends_body(self):
+            return self.has_body and self.request.command != "HEAD"
+
+        def get_environment(self):
+            if self.environ is not None:
+                return self.environ
+            environ = super().get_environment()
+            # a single thread, several workers
+            environ["wsgi.multithread"] = False
+            environ["wsgi.multiprocess"] = True
+            environ["SERVER_SOFTWARE"] = "mfserv"
+            environ["RAW_URI"] = environ["REQUEST_URI"] = self.request.raw_uri
+            # those of the unix socket, which has neither
+            del environ["REMOTE_HOST"], environ["REMOTE_PORT"]
+            describe_request(environ, self.request.headers)
+            return environ
+
+        def build_response_header(self):
+            head = super().build_response_header()
+            self.channel.sends_body = self.sends_body
+            if not self.sends_body:
+                self.chunked_response = False
+            return head
+
+        def write(self, data):
+            if self.request.command != "HEAD":
+                return super().write(data)
+            # the head is that of a GET; its body is the app's to write and nobody's to read
+            super().write(b"")
+            self.content_bytes_written += len(data)
 
     class Channel(channel_class):
+        """Sends the head of a response together with the first piece of its body: who reads
+        it is woken once, and a worker that is killed between the two has not begun an answer
+        that it can not finish."""
+
         held = b""
+        sends_body = True
 
         def write_soon(self, data):
+            if not self.sends_body and isinstance(data, file_class):
+                data.close()
+                return 0
             if not self.held and isinstance(data, bytes) and data.startswith(b"HTTP/1."):
                 self.held = data
                 return len(data)
@@ -254,6 +350,8 @@ def one_piece(channel_class):
                 head, self.held = self.held, b""
                 super().write_soon(head)
 
+    Channel.parser_class = Parser
+    Channel.task_class = Task
     return Channel
 
 
@@ -262,7 +360,10 @@ class Worker:
 
     def __init__(self, app, own_socket):
         from waitress import wasyncore
+        from waitress.buffers import ReadOnlyFileBasedBuffer
+        from waitress.parser import HTTPRequestParser
         from waitress.server import create_server
+        from waitress.task import WSGITask
 
         self.poll = wasyncore.poll2
         self.queue = deque()
@@ -283,7 +384,9 @@ class Worker:
             # buffer goes to a temporary file
             outbuf_high_watermark=sys.maxsize,
         )
-        self.server.channel_class = one_piece(self.server.channel_class)
+        self.server.channel_class = own_protocol(
+            self.server.channel_class, HTTPRequestParser, WSGITask, ReadOnlyFileBasedBuffer
+        )
         # the loop is never asleep while a request runs: nobody has to wake it
         self.wake = self.server.pull_trigger
         self.server.pull_trigger = lambda thunk=None: None
@@ -401,6 +504,4 @@ def main(arguments=None):
 
 
 def watch(clock):
-    from threading import Thread
-
-    Thread(target=clock.watch, daemon=True).start()
+    threading.Thread(target=clock.watch, daemon=True).start()

@@ -21,6 +21,7 @@ mod store;
 mod tape;
 mod templates;
 mod wsgi;
+mod wsgi_protocol;
 
 use std::collections::BTreeMap;
 use std::fs;

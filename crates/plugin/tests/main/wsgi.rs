@@ -16,6 +16,7 @@ use mfserv_plugin::store::{self, install};
 use mfserv_plugin::{Cancel, Home, Silent, python};
 
 use crate::templates::with_base;
+use crate::wsgi_protocol::the_protocol_is_kept;
 use crate::{Node, Told, options, spec_of, tree, until};
 
 /// A child that does not outlive its test.
@@ -49,7 +50,7 @@ pub fn get(socket: &Path, path: &str, headers: &str) -> (String, String) {
 }
 
 /// Starts `bjoern_wrapper.py` in the environment of a plugin.
-fn worker(
+pub fn worker(
     home: &Home,
     base: &BaseEnvironment,
     dir: &Path,
@@ -110,6 +111,7 @@ fn a_flask_plugin_goes_from_template_to_running_app() {
 
     the_plugins_own_packages_win(&node, &base, &installed.dir);
     the_worker_keeps_its_promises(&node, &base);
+    the_protocol_is_kept(&node, &base);
 }
 
 const HOME: &str = "MFSERV_TEST_HOME";

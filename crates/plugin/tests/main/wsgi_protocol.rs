@@ -1,0 +1,246 @@
+//! What a WSGI app sees of a request, and what its client gets: PEP 3333, RFC 3875 and RFC 9110,
+//! asked of the command that plugins run, whatever the server behind it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use mfserv_plugin::base::BaseEnvironment;
+
+use crate::Node;
+use crate::wsgi::{get, worker};
+
+/// Each path of this app is one thing that apps do. `wsgiref.validate` judges the environment.
+const APP: &str = r#"
+import json, os, signal, sys, time
+from wsgiref.validate import validator
+
+def plain(start_response, status="200 OK", *headers):
+    start_response(status, [("Content-Type", "text/plain"), *headers])
+
+def pieces_then_error():
+    yield b"first"
+    raise ValueError("while sending")
+
+class Late(Exception):
+    pass
+
+def own_alarm():
+    def late(*_):
+        raise Late()
+    old = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        time.sleep(5)
+    except Late:
+        pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+def answer(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/error":
+        plain(start_response)
+        return pieces_then_error()
+    if path == "/short":
+        plain(start_response, "200 OK", ("Content-Length", "100"))
+        return [b"short"]
+    if path == "/generator":
+        plain(start_response)
+        return (piece for piece in [b"a", b"", b"b"])
+    if path == "/file":
+        plain(start_response)
+        return environ["wsgi.file_wrapper"](open(__file__, "rb"))
+    if path == "/large":
+        plain(start_response, "200 OK", ("Content-Length", str(20 << 20)))
+        return [b"z" * (20 << 20)]
+    if path == "/nothing":
+        start_response("204 No Content", [])
+        return [b"ignored"]
+    if path == "/same":
+        start_response("304 Not Modified", [("ETag", '"1"')])
+        return [b"ignored"]
+    if path == "/fork":
+        child = os.fork()
+        if child == 0:
+            sys.exit(0)
+        os.waitpid(child, 0)
+    if path == "/alarm":
+        own_alarm()
+    if path == "/leaves-alarm-ignored":
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.alarm(0)
+    if path == "/slow":
+        time.sleep(30)
+    body = str(os.getpid()).encode()
+    plain(start_response, "200 OK", ("Content-Length", str(len(body))))
+    return [body]
+
+def environment(environ, start_response):
+    shown = {key: value for key, value in environ.items() if isinstance(value, (str, bool))}
+    body = json.dumps(shown, ensure_ascii=True).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
+
+valid = validator(environment)
+
+def application(environ, start_response):
+    if environ["PATH_INFO"].startswith("/env"):
+        return valid(environ, start_response)
+    return answer(environ, start_response)
+"#;
+
+/// The whole answer to raw bytes.
+fn raw(socket: &Path, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
+}
+
+fn ask(socket: &Path, method: &str, target: &[u8], headers: &str) -> (String, Vec<u8>) {
+    let mut request = format!("{method} ").into_bytes();
+    request.extend_from_slice(target);
+    request
+        .extend_from_slice(format!(" HTTP/1.1\r\nConnection: close\r\n{headers}\r\n").as_bytes());
+    let answer = raw(socket, &request);
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    (String::from_utf8_lossy(&answer[..end]).into_owned(), answer[end + 4..].to_vec())
+}
+
+fn environ(socket: &Path, target: &[u8], headers: &str) -> serde_json::Value {
+    let (head, body) = ask(socket, "GET", target, headers);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    serde_json::from_slice(&body).unwrap()
+}
+
+/// Called by the test that has made a base environment.
+pub fn the_protocol_is_kept(node: &Node, base: &BaseEnvironment) {
+    let dir = node.plugin("python3_raw_wsgi", "protocol");
+    fs::write(dir.join("main/wsgi.py"), APP).unwrap();
+    let socket = node.work().join("p");
+    let mut app =
+        worker(&node.home, base, &dir, &["--timeout=1", "main.wsgi:application"], &socket);
+    get(&socket, "/", "");
+
+    the_environment_is_that_of_the_clients_request(&socket);
+    no_body_follows_a_head_that_has_none(&socket);
+    an_answer_that_breaks_off_is_seen_to_be_cut(&socket);
+    a_large_answer_waits_for_nobody(&socket);
+    a_forked_child_takes_nothing_with_it(&socket);
+    an_alarm_of_the_app_switches_no_timeout_off(&socket);
+
+    app.signal("TERM");
+    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+}
+
+fn the_environment_is_that_of_the_clients_request(socket: &Path) {
+    let seen = environ(
+        socket,
+        b"/env/a%2Fb?q=1",
+        "Host: www.example.org:8443\r\nX-Forwarded-Proto: https\r\nX-Real-IP: 2001:db8::1\r\n\
+         X-Real-Port: 4711\r\n",
+    );
+    for (key, value) in [
+        ("SERVER_NAME", "www.example.org"),
+        ("SERVER_PORT", "8443"),
+        ("REMOTE_ADDR", "2001:db8::1"),
+        ("REMOTE_PORT", "4711"),
+        ("wsgi.url_scheme", "https"),
+        ("HTTPS", "on"),
+        ("PATH_INFO", "/env/a/b"),
+        ("RAW_URI", "/env/a%2Fb?q=1"),
+        ("REQUEST_URI", "/env/a%2Fb?q=1"),
+        ("QUERY_STRING", "q=1"),
+        ("SCRIPT_NAME", ""),
+        ("HTTP_HOST", "www.example.org:8443"),
+    ] {
+        assert_eq!(seen[key], value, "{key} of {seen}");
+    }
+    assert_eq!(seen["wsgi.multithread"], false, "one request at a time");
+    assert_eq!(seen["wsgi.multiprocess"], true, "several workers");
+
+    // name and port from what is there: headers of the front, Host, the scheme
+    for (headers, name, port) in [
+        ("Host: h\r\n", "h", "80"),
+        ("Host: h\r\nX-Forwarded-Proto: https\r\n", "h", "443"),
+        ("Host: h\r\nX-Forwarded-Port: 8080\r\n", "h", "8080"),
+        ("Host: h\r\nX-Forwarded-Host: a.example:1234, b\r\n", "a.example", "1234"),
+        ("Host: [::1]:81\r\n", "[::1]", "81"),
+        ("Host: [::1]\r\n", "[::1]", "80"),
+        ("Host: h\r\nX-Forwarded-Proto: gopher\r\nX-Forwarded-Port: x\r\n", "h", "80"),
+    ] {
+        let seen = environ(socket, b"/env", headers);
+        assert_eq!((&seen["SERVER_NAME"], &seen["SERVER_PORT"]), (&name.into(), &port.into()));
+        assert_eq!(seen["REMOTE_ADDR"], "127.0.0.1", "{headers}");
+        assert!(seen.get("REMOTE_PORT").is_none(), "{seen}");
+    }
+
+    // bytes that are not ASCII, as browsers and scripts send them
+    let seen = environ(socket, "/env/café?n=é".as_bytes(), "Host: h\r\n");
+    let latin = |text: &str| text.bytes().map(char::from).collect::<String>();
+    assert_eq!(seen["PATH_INFO"], latin("/env/café"));
+    assert_eq!(seen["RAW_URI"], latin("/env/café?n=é"));
+    assert_eq!(seen["QUERY_STRING"], "n=%C3%A9");
+}
+
+fn no_body_follows_a_head_that_has_none(socket: &Path) {
+    for path in ["/", "/generator", "/file", "/large", "/env"] {
+        let (head, body) = ask(socket, "HEAD", path.as_bytes(), "Host: h\r\n");
+        assert!(head.starts_with("HTTP/1.1 200") && body.is_empty(), "{path}: {head}");
+    }
+    let (head, _) = ask(socket, "HEAD", b"/large", "Host: h\r\n");
+    assert!(head.contains(&format!("Content-Length: {}", 20 << 20)), "that of a GET: {head}");
+    for (path, status) in [("/nothing", "204"), ("/same", "304")] {
+        let (head, body) = ask(socket, "GET", path.as_bytes(), "Host: h\r\n");
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{head}");
+        assert!(body.is_empty() && !head.contains("Transfer-Encoding"), "{head}");
+    }
+    // what comes next on the connection is the next answer
+    let two = b"HEAD /generator HTTP/1.1\r\nHost: h\r\n\r\n";
+    assert!(String::from_utf8_lossy(&raw(socket, two)).ends_with("\r\n\r\n"));
+    let kept =
+        b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    let answers = String::from_utf8(raw(socket, kept)).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 2, "{answers}");
+}
+
+fn an_answer_that_breaks_off_is_seen_to_be_cut(socket: &Path) {
+    let (_, body) = ask(socket, "GET", b"/error", "Host: h\r\n");
+    assert_eq!(body, b"5\r\nfirst\r\n", "no last chunk");
+    let (head, body) = ask(socket, "GET", b"/short", "Host: h\r\n");
+    assert!(head.contains("Content-Length: 100") && body == b"short", "{head}");
+}
+
+fn a_large_answer_waits_for_nobody(socket: &Path) {
+    let mut slow = UnixStream::connect(socket).unwrap();
+    slow.write_all(b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut first = [0; 1];
+    slow.read_exact(&mut first).unwrap();
+    let began = Instant::now();
+    let (head, _) = ask(socket, "GET", b"/", "Host: h\r\n");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+fn a_forked_child_takes_nothing_with_it(socket: &Path) {
+    let before = get(socket, "/", "").1;
+    assert_eq!(get(socket, "/fork", "").1, before);
+    assert!(socket.exists(), "the child has ended and removed nothing");
+    assert_eq!(get(socket, "/", "").1, before);
+}
+
+fn an_alarm_of_the_app_switches_no_timeout_off(socket: &Path) {
+    let before = get(socket, "/", "").1;
+    for path in ["/alarm", "/leaves-alarm-ignored"] {
+        assert!(get(socket, path, "").0.starts_with("HTTP/1.1 200"), "{path}");
+        let (head, _) = get(socket, "/slow", "");
+        assert!(head.starts_with("HTTP/1.1 504"), "after {path}: {head}");
+        assert_eq!(get(socket, "/", "").1, before, "the process lives on after {path}");
+    }
+}
