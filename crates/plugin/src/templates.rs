@@ -229,7 +229,6 @@ fn text_of(
         command => template.command,
         debug_options => template.debug_options,
         stop_signal => template.stop_signal,
-        rlimit_as => template.rlimit_as,
         keep_alive => template.keep_alive,
         version => answers.get("version"),
         release => answers.get("release"),
@@ -335,7 +334,6 @@ mod tests {
             "_cmd_and_args=bjoern_wrapper.py {debug_extra_options} --timeout={timeout} {app_name}.wsgi:app \"{unix_socket_path}\"",
             "numprocesses={{MFHARDWARE_NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2}}",
             "smart_stop_signal=2",
-            "rlimit_as = 1000000000",
             "_add_plugin_dir_to_python_path=true",
             "_version=0.0.1",
             "_debug_extra_options=--debug --debug-evalex",
@@ -391,10 +389,20 @@ mod tests {
     }
 
     #[test]
-    fn the_node_template_has_no_limit_of_address_space_and_a_name_that_npm_accepts() {
+    fn no_template_limits_what_its_server_needs() {
+        for template in TEMPLATES.iter().filter(|template| template.name != "static") {
+            let (_folder, place) = make(template.name, "foo");
+            let config = fs::read_to_string(place.join("config.ini")).unwrap();
+            for line in ["rlimit_as = 0", "rlimit_fsize = 0"] {
+                let there = config.lines().any(|l| l.trim_start_matches('#') == line);
+                assert!(there, "{}: {line}", template.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_node_template_has_a_name_that_npm_accepts() {
         let (_folder, place) = make("node", "_Foo");
-        let config = fs::read_to_string(place.join("config.ini")).unwrap();
-        assert!(config.lines().any(|line| line == "rlimit_as = 0"));
         let package = fs::read_to_string(place.join("package.json")).unwrap();
         let package: serde_json::Value = serde_json::from_str(&package).unwrap();
         assert_eq!(package["name"], "foo");

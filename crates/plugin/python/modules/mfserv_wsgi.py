@@ -18,6 +18,7 @@ connect to the socket, so the headers are trusted, unless
 
 import argparse
 import os
+import resource
 import signal
 import socket
 import sys
@@ -275,6 +276,16 @@ def only_ascii(line):
     return b"".join(b"%%%02X" % byte if byte >= 0x80 else bytes((byte,)) for byte in line)
 
 
+def spooling():
+    """Where waitress keeps large bodies: temporary files, by default. rlimit_fsize limits
+    those too, and it is meant for the files of the app: under such a limit bodies stay in
+    memory, as they did behind MFSERV's bjoern."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return {}
+    return {"inbuf_overflow": sys.maxsize, "outbuf_overflow": sys.maxsize}
+
+
 def own_protocol(channel_class, parser_class, task_class, file_class):
     """The classes of waitress with what PEP 3333 and RFC 9110 ask for besides."""
 
@@ -383,6 +394,7 @@ class Worker:
             # one thread can not wait for itself: a response larger than its
             # buffer goes to a temporary file
             outbuf_high_watermark=sys.maxsize,
+            **spooling(),
         )
         self.server.channel_class = own_protocol(
             self.server.channel_class, HTTPRequestParser, WSGITask, ReadOnlyFileBasedBuffer

@@ -14,7 +14,6 @@ pub struct Template {
     pub(super) command: &'static str,
     pub(super) debug_options: &'static str,
     pub(super) stop_signal: i32,
-    pub(super) rlimit_as: u64,
     /// Its server keeps connections, which its command does not tell.
     pub(super) keep_alive: bool,
     /// Names that a plugin made from it can not have, and why.
@@ -90,15 +89,14 @@ const PYTHON: Template = Template {
     command: "",
     debug_options: "",
     stop_signal: 15,
-    rlimit_as: 1_000_000_000,
     keep_alive: false,
     refused_names: &[],
     made: "",
     files: &[],
 };
 
-/// A Node app. Node reserves far more address space than it uses.
-const NODE: Template = Template { kind: "node", rlimit_as: 0, ..PYTHON };
+/// A Node app.
+const NODE: Template = Template { kind: "node", ..PYTHON };
 
 const WSGI_DEBUG: &str = "--debug --debug-evalex";
 const UVICORN: &str = "uvicorn {debug_extra_options} --uds \"{unix_socket_path}\" --workers 1 {app_name}.application:app";
@@ -277,7 +275,6 @@ pub(super) const TEMPLATES: &[Template] = &[
         name: "static",
         summary: "files served as they are",
         kind: "static",
-        rlimit_as: 0,
         files: &[rendered("main/index.html", include_str!("../../templates/static/index.html"))],
         ..PYTHON
     },
