@@ -1,6 +1,5 @@
 //! How others speak to the supervisor: one message each.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
@@ -9,12 +8,11 @@ use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::status::WatcherStatus;
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::wire::keeper::Answer;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::keeper_link::KeeperNews;
 use crate::sample;
-use crate::waiting::{Until, Waiting};
+use crate::waiting::{Follower, Progress, Unmet, Until, Waiting};
 
 /// What can be said to the supervisor.
 pub(crate) enum Message {
@@ -29,6 +27,7 @@ pub(crate) enum Message {
     Keeper(KeeperNews),
     Status(oneshot::Sender<Vec<WatcherStatus>>),
     Wait(Waiting),
+    Follow(Follower),
 }
 
 /// Speaks to the supervisor. Cheap to clone.
@@ -93,18 +92,28 @@ impl Handle {
         watchers
     }
 
-    /// Waits until these watchers are where they should be, at most this long.
+    /// Follows how far these watchers have come, as counts: "3 of 21 workers replaced".
+    ///
+    /// The receiver has the present counts at once and is woken by each change; a slow reader
+    /// misses counts in between, never the last one. The following ends when the receiver is
+    /// dropped. Begin to follow after the change was asked for (`apply`, `restart`, …); a
+    /// watcher that is unknown counts nothing.
+    pub fn progress(&self, until: Until, watchers: Vec<WatcherName>) -> watch::Receiver<Progress> {
+        let (sender, receiver) = watch::channel(Progress::default());
+        self.send(Message::Follow(Follower::new(until, watchers, sender)));
+        receiver
+    }
+
+    /// Waits until these watchers have reached a state, at most this long.
     pub async fn wait(
         &self,
         until: Until,
         watchers: Vec<WatcherName>,
         at_most: Duration,
-    ) -> Result<(), Diagnostic> {
+    ) -> Result<(), Unmet> {
         let (reply, answer) = oneshot::channel();
-        let deadline = Instant::now() + at_most;
-        let failed_before = BTreeMap::new();
-        self.send(Message::Wait(Waiting { until, watchers, failed_before, deadline, reply }));
-        answer.await.unwrap_or_else(|_| Err(Diagnostic::error("the supervisor has ended")))
+        self.send(Message::Wait(Waiting { until, watchers, at_most, reply }));
+        answer.await.unwrap_or(Err(Unmet::Ended))
     }
 
     pub(crate) fn send(&self, message: Message) {

@@ -30,4 +30,4 @@ pub use handle::Handle;
 pub use keeper_link::{KeeperLink, KeeperNews, KeeperState};
 pub use supervisor::{Emit, Options, Supervisor};
 pub use traffic::Traffic;
-pub use waiting::Until;
+pub use waiting::{Late, Progress, Unmet, Until};

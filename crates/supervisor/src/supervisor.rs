@@ -17,7 +17,7 @@ use crate::handle::{Handle, Message};
 use crate::keeper_link::{KeeperLink, KeeperNews, KeeperState};
 use crate::saved::{Saved, SavedWatcher};
 use crate::traffic::Traffic;
-use crate::waiting::{Until, Waiting};
+use crate::waiting::{Follower, Wait};
 use crate::watcher::Watcher;
 
 /// How often what is remembered is written, at most.
@@ -54,7 +54,8 @@ pub struct Supervisor {
     pub(crate) run_dir: PathBuf,
     state_file: PathBuf,
     pub(crate) handle: Handle,
-    waiting: Vec<Waiting>,
+    waiting: Vec<Wait>,
+    followers: Vec<Follower>,
     /// A plan has said what is wanted. Before that nothing is started: what was adopted
     /// does not know its environment.
     pub(crate) planned: bool,
@@ -84,6 +85,7 @@ impl Supervisor {
             state_file: options.state_file,
             handle: handle.clone(),
             waiting: Vec::new(),
+            followers: Vec::new(),
             planned: false,
             unsaved_since: None,
         };
@@ -143,10 +145,11 @@ impl Supervisor {
         let mut waiting = std::mem::take(&mut self.waiting);
         for index in (0..waiting.len()).rev() {
             if let Some(outcome) = waiting[index].outcome(&self.watchers) {
-                let _ = waiting.swap_remove(index).reply.send(outcome);
+                waiting.swap_remove(index).end(outcome);
             }
         }
         self.waiting.append(&mut waiting);
+        self.followers.retain_mut(|follower| follower.update(&self.watchers));
         if self.unsaved_since.is_some_and(|at| at + SAVE_EVERY <= now) {
             self.save();
         }
@@ -181,16 +184,8 @@ impl Supervisor {
             Message::Status(reply) => {
                 let _ = reply.send(self.watchers.values().map(Watcher::status).collect());
             }
-            Message::Wait(mut waiting) => {
-                let failed = |watcher: &Watcher| match waiting.until {
-                    Until::Prepared => watcher.failed_prepared,
-                    Until::Tried => 0,
-                    Until::Settled | Until::Gone => watcher.failed_starts,
-                };
-                waiting.failed_before =
-                    self.watchers.iter().map(|(name, w)| (name.clone(), failed(w))).collect();
-                self.waiting.push(waiting);
-            }
+            Message::Wait(waiting) => self.waiting.push(Wait::new(waiting, &self.watchers)),
+            Message::Follow(follower) => self.followers.push(follower),
         }
     }
 

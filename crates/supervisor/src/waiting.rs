@@ -1,108 +1,224 @@
-//! Those who wait until watchers are where they should be.
+//! Callers that wait until watchers have reached a state, and callers that follow how far
+//! watchers have come.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mfserv_core::names::WatcherName;
+use mfserv_core::status::{LastEnd, WatcherState};
 use mfserv_core::{Diagnostic, Kind};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::watcher::Watcher;
 
-/// After this many failed starts of a watcher, waiting for it is pointless.
+/// A wait for [`Until::Settled`] ends after this many failed starts of a watcher.
 const FAILED_STARTS: u64 = 2;
 
-/// What is waited for.
+/// The state that is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// Every slot is served by a worker of the present plan.
+    /// A ready worker of the present plan serves every slot.
     Settled,
-    /// Settled, or known to be failing (a start need not wait for a broken app).
+    /// Settled, or known to be failing. (The boot of a node does not wait for a broken app.)
     Tried,
-    /// The prepared workers are ready; one of them that fails is the end of it.
+    /// All prepared workers are ready. The wait fails as soon as one of them fails.
     Prepared,
-    /// Nothing lives any more.
+    /// No worker lives any more.
     Gone,
 }
 
+/// How far watchers are on the way to an [`Until`], as counts of workers.
+///
+/// For example, in the middle of a restart of 21 workers `Progress { done: 3, wanted: 21 }` says
+/// "3 of 21 workers replaced". What is counted depends on the [`Until`]: replaced or started
+/// workers (`Settled`, `Tried`), prepared workers that are ready (`Prepared`), workers that have
+/// ended (`Gone`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Workers that are where they should be.
+    pub done: u32,
+    /// Workers that are to get there, `done` included.
+    pub wanted: u32,
+}
+
+/// Why a wait ended without its state being reached. As a [`Diagnostic`] it is a text for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unmet {
+    /// The workers of a watcher do not start.
+    Failed {
+        /// The watcher.
+        watcher: WatcherName,
+        /// How its last worker ended.
+        end: Option<Box<LastEnd>>,
+    },
+    /// The time is over.
+    TimedOut {
+        /// What was waited for.
+        until: Until,
+        /// The time that was given.
+        after: Duration,
+        /// The watchers that have not reached it.
+        late: Vec<Late>,
+    },
+    /// The supervisor has ended, and the daemon with it.
+    Ended,
+}
+
+/// A watcher that has not reached the awaited state in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Late {
+    /// The watcher.
+    pub watcher: WatcherName,
+    /// How far it has come.
+    pub progress: Progress,
+    /// Its state.
+    pub state: WatcherState,
+}
+
+/// A caller that waits.
 pub(crate) struct Waiting {
     pub until: Until,
     pub watchers: Vec<WatcherName>,
-    /// Failed starts of each when the waiting began, of the kind that matters.
-    pub failed_before: BTreeMap<WatcherName, u64>,
-    pub deadline: Instant,
-    pub reply: oneshot::Sender<Result<(), Diagnostic>>,
+    pub at_most: Duration,
+    pub reply: oneshot::Sender<Result<(), Unmet>>,
 }
 
-impl Waiting {
+/// A wait that the supervisor has taken up.
+pub(crate) struct Wait {
+    asked: Waiting,
+    pub deadline: Instant,
+    /// Failed starts of each watcher when the wait began, of the kind that matters to it.
+    failed_before: BTreeMap<WatcherName, u64>,
+}
+
+impl Wait {
+    pub fn new(asked: Waiting, all: &BTreeMap<WatcherName, Watcher>) -> Wait {
+        let failed = |watcher: &Watcher| match asked.until {
+            Until::Prepared => watcher.failed_prepared,
+            // A watcher that failed before the wait began has been tried.
+            Until::Tried => 0,
+            Until::Settled | Until::Gone => watcher.failed_starts,
+        };
+        let failed_before = all.iter().map(|(name, w)| (name.clone(), failed(w))).collect();
+        Wait { deadline: Instant::now() + asked.at_most, asked, failed_before }
+    }
+
     /// The outcome, once there is one.
-    pub fn outcome(&self, all: &BTreeMap<WatcherName, Watcher>) -> Option<Result<(), Diagnostic>> {
-        let mut there = true;
-        for name in &self.watchers {
+    pub fn outcome(&self, all: &BTreeMap<WatcherName, Watcher>) -> Option<Result<(), Unmet>> {
+        let until = self.asked.until;
+        let mut reached = true;
+        for name in &self.asked.watchers {
             let Some(watcher) = all.get(name) else { continue };
             let before = self.failed_before.get(name).copied().unwrap_or(0);
             let failing = watcher.failed_starts >= before + FAILED_STARTS;
-            match self.until {
+            match until {
                 Until::Prepared if watcher.failed_prepared > before => {
                     return Some(Err(failed(watcher)));
                 }
                 Until::Settled if failing => return Some(Err(failed(watcher))),
-                Until::Tried => there &= failing || self.is_reached(watcher),
-                _ => there &= self.is_reached(watcher),
+                Until::Tried => reached &= failing || watcher.has_reached(until),
+                _ => reached &= watcher.has_reached(until),
             }
         }
-        if there {
+        if reached {
             return Some(Ok(()));
         }
-        (Instant::now() >= self.deadline).then(|| Err(self.too_late(all)))
+        (Instant::now() >= self.deadline).then(|| Err(self.timed_out(all)))
     }
 
-    fn too_late(&self, all: &BTreeMap<WatcherName, Watcher>) -> Diagnostic {
-        let late = self.watchers.iter().filter_map(|name| all.get(name));
-        let late = late.filter(|watcher| !self.is_reached(watcher));
-        let problem = Diagnostic::error("it takes longer than it was given").kind(Kind::Timeout);
-        let problem = late.fold(problem, |problem, w| problem.because(self.state_of(w)));
-        problem.help(match self.until {
-            Until::Prepared => {
-                "what served before goes on serving; `mfserv logs` shows what the new workers say"
-            }
-            _ => "`mfserv status` shows where it is; `mfserv logs` shows what it says",
-        })
+    /// Tells the caller.
+    pub fn end(self, outcome: Result<(), Unmet>) {
+        let _ = self.asked.reply.send(outcome);
     }
 
-    /// It is where it should be.
-    fn is_reached(&self, watcher: &Watcher) -> bool {
-        match self.until {
-            Until::Prepared => watcher.is_prepared(),
-            Until::Gone => watcher.workers.is_empty(),
-            Until::Tried | Until::Settled => watcher.settled(),
+    fn timed_out(&self, all: &BTreeMap<WatcherName, Watcher>) -> Unmet {
+        let until = self.asked.until;
+        let watchers = self.asked.watchers.iter().filter_map(|name| all.get(name));
+        let late = watchers.filter(|watcher| !watcher.has_reached(until)).map(|watcher| Late {
+            watcher: watcher.name.clone(),
+            progress: watcher.progress(until),
+            state: watcher.state(),
+        });
+        Unmet::TimedOut { until, after: self.asked.at_most, late: late.collect() }
+    }
+}
+
+fn failed(watcher: &Watcher) -> Unmet {
+    Unmet::Failed { watcher: watcher.name.clone(), end: watcher.last_end.clone().map(Box::new) }
+}
+
+/// A caller that follows how far watchers have come.
+pub(crate) struct Follower {
+    until: Until,
+    watchers: Vec<WatcherName>,
+    /// The most workers that were to get there: of those that are to end, the ended ones are
+    /// not known any more.
+    most: u32,
+    progress: watch::Sender<Progress>,
+}
+
+impl Follower {
+    pub fn new(
+        until: Until,
+        watchers: Vec<WatcherName>,
+        progress: watch::Sender<Progress>,
+    ) -> Follower {
+        Follower { until, watchers, most: 0, progress }
+    }
+
+    /// Tells the caller what has changed; false if the caller has gone.
+    pub fn update(&mut self, all: &BTreeMap<WatcherName, Watcher>) -> bool {
+        let watchers = self.watchers.iter().filter_map(|name| all.get(name));
+        let each = watchers.map(|watcher| watcher.progress(self.until));
+        let mut now = each.fold(Progress::default(), |sum, one| Progress {
+            done: sum.done + one.done,
+            wanted: sum.wanted + one.wanted,
+        });
+        if self.until == Until::Gone {
+            self.most = self.most.max(now.wanted);
+            now = Progress { done: self.most - now.wanted, wanted: self.most };
         }
+        self.progress.send_if_modified(|before| std::mem::replace(before, now) != now);
+        !self.progress.is_closed()
     }
+}
 
-    fn state_of(&self, watcher: &Watcher) -> String {
-        let name = &watcher.name;
-        match self.until {
-            Until::Prepared => {
-                let (ready, all) = watcher.prepared();
-                format!("{name}: {ready} of {all} new workers are ready")
+impl From<Unmet> for Diagnostic {
+    fn from(unmet: Unmet) -> Diagnostic {
+        match unmet {
+            Unmet::Failed { watcher, end } => does_not_start(&watcher, end.as_deref()),
+            Unmet::TimedOut { until, after, late } => {
+                let what = format!("timed out after {} s", after.as_secs_f64());
+                let problem = Diagnostic::error(what).kind(Kind::Timeout);
+                let late = late.iter().map(|late| late.describe(until));
+                late.fold(problem, Diagnostic::because).help(match until {
+                    Until::Prepared => {
+                        "what served before goes on serving; `mfserv logs` shows the output of \
+                         the new workers"
+                    }
+                    _ => "`mfserv status` shows the present state; `mfserv logs` shows the output",
+                })
             }
-            Until::Gone => format!("{name}: {} workers still live", watcher.workers.len()),
-            _ => format!(
-                "{name}: {} of {} ready, {}",
-                watcher.ready(),
-                watcher.count,
-                watcher.state()
-            ),
+            Unmet::Ended => Diagnostic::error("the supervisor has ended"),
         }
     }
 }
 
-fn failed(watcher: &Watcher) -> Diagnostic {
-    let mut problem = Diagnostic::error(format!("{} does not start", watcher.name));
-    if let Some(plugin) = watcher.name.plugin() {
-        problem = problem.about(plugin);
+impl Late {
+    fn describe(&self, until: Until) -> String {
+        let (name, Progress { done, wanted }) = (&self.watcher, self.progress);
+        match until {
+            Until::Prepared => format!("{name}: {done} of {wanted} new workers are ready"),
+            Until::Gone => format!("{name}: {} workers still live", wanted - done),
+            _ => format!("{name}: {done} of {wanted} ready, {}", self.state),
+        }
     }
-    if let Some(end) = &watcher.last_end {
+}
+
+fn does_not_start(watcher: &WatcherName, end: Option<&LastEnd>) -> Diagnostic {
+    let mut problem = Diagnostic::error(format!("{watcher} does not start"));
+    if let Some(end) = end {
         problem = problem.because(format!("{}: {}", end.worker, end.why));
         if !end.last_output.is_empty() {
             problem = problem.because(format!("its last lines:\n{}", end.last_output.trim_end()));
@@ -110,6 +226,6 @@ fn failed(watcher: &Watcher) -> Diagnostic {
     }
     problem.help(format!(
         "`mfserv logs {}` shows the rest; what served before goes on serving",
-        watcher.name.plugin().unwrap_or(watcher.name.as_str())
+        watcher.plugin().unwrap_or(watcher.as_str())
     ))
 }

@@ -11,6 +11,7 @@ use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::worker::{Phase, Want};
 
 use crate::saved::SavedWatcher;
+use crate::waiting::{Progress, Until};
 use crate::worker::Worker;
 
 /// A watcher and all that lives of it.
@@ -113,30 +114,43 @@ impl Watcher {
         slots.len() as u32
     }
 
-    /// Every slot is served by a worker of the present spec, and nothing is under way.
-    pub fn settled(&self) -> bool {
-        self.queue.is_empty()
-            && self.rolling.is_empty()
-            && (1..=self.count).all(|slot| {
-                self.needed(slot).any(|w| w.is_ready() && w.fingerprint == self.fingerprint)
-            })
-            && self
-                .workers
-                .values()
-                .all(|w| w.want == Want::Up || w.prepared || w.phase() != Phase::Ready)
+    /// How far it is on the way to a state. Of workers that are to end, all that live are
+    /// `wanted`.
+    pub fn progress(&self, until: Until) -> Progress {
+        match until {
+            Until::Gone => Progress { done: 0, wanted: self.workers.len() as u32 },
+            Until::Prepared => {
+                let prepared = self.workers.values().filter(|w| w.prepared);
+                let ready = prepared.clone().filter(|w| w.phase() == Phase::Ready);
+                Progress { done: ready.count() as u32, wanted: prepared.count() as u32 }
+            }
+            Until::Settled | Until::Tried => {
+                let done = (1..=self.count).filter(|slot| self.is_slot_settled(*slot));
+                Progress { done: done.count() as u32, wanted: self.count }
+            }
+        }
     }
 
-    /// Its prepared workers are ready, all of them.
-    pub fn is_prepared(&self) -> bool {
-        let (ready, all) = self.prepared();
-        ready == all
+    /// It has reached this state.
+    pub fn has_reached(&self, until: Until) -> bool {
+        let Progress { done, wanted } = self.progress(until);
+        let nobody_leaves = || {
+            let leaving = |w: &Worker| w.want == Want::Down && !w.prepared;
+            !self.workers.values().any(|w| leaving(w) && w.phase() == Phase::Ready)
+        };
+        done == wanted
+            && match until {
+                Until::Settled | Until::Tried => self.queue.is_empty() && nobody_leaves(),
+                Until::Prepared | Until::Gone => true,
+            }
     }
 
-    /// How many of its prepared workers are ready, and how many there are.
-    pub fn prepared(&self) -> (usize, usize) {
-        let prepared = self.workers.values().filter(|w| w.prepared);
-        let ready = prepared.clone().filter(|w| w.phase() == Phase::Ready);
-        (ready.count(), prepared.count())
+    /// A ready worker of the present spec serves the slot, and is not about to be replaced.
+    fn is_slot_settled(&self, slot: u32) -> bool {
+        let serves = |w: &Worker| w.is_ready() && w.fingerprint == self.fingerprint;
+        !self.rolling.contains(&slot)
+            && !self.queue.iter().any(|(id, _)| id.slot == slot)
+            && self.needed(slot).any(serves)
     }
 
     /// Nothing is wanted of it and nothing lives of it.

@@ -183,8 +183,10 @@ impl Node {
             Command::Restart(named) => self.restart(named),
             Command::Reload(reload) => self.restart(&reload.named),
             Command::Numprocesses { name } => {
-                let all = self.status.watchers.iter().collect();
-                let watchers = name.as_ref().map_or(Ok(all), |name| Ok(vec![self.find(name)?]))?;
+                let watchers = match name {
+                    Some(name) => vec![self.find(name)?],
+                    None => self.status.watchers.iter().collect(),
+                };
                 Ok(watchers.iter().map(|watcher| watcher.workers.len()).sum::<usize>().to_string())
             }
             Command::Numwatchers => Ok(self.status.watchers.len().to_string()),

@@ -261,10 +261,10 @@ impl Node {
     }
 
     async fn wait(&self, watchers: Vec<WatcherName>, wait_s: u64) -> Result<(), Diagnostic> {
-        match wait_s {
-            0 => Ok(()),
-            _ => self.parts.supervisor.wait(Until::Settled, watchers, seconds(wait_s)).await,
+        if wait_s > 0 {
+            self.parts.supervisor.wait(Until::Settled, watchers, seconds(wait_s)).await?;
         }
+        Ok(())
     }
 
     fn applied(&self, changes: &Changes) -> Result<Applied, Diagnostic> {
@@ -361,7 +361,7 @@ impl Node {
         let gone = self.parts.supervisor.wait(Until::Gone, all, STOP).await;
         self.set_state(NodeState::Stopped);
         tokio::spawn(self.clone().end());
-        gone.map(|()| Applied::default())
+        Ok(gone.map(|()| Applied::default())?)
     }
 
     /// Ends daemon and keeper, once the answers in progress have gone out.

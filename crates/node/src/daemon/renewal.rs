@@ -250,7 +250,8 @@ impl Node {
         let first = programs.beside.iter().map(|spec| WatcherSpec { count: 1, ..spec.clone() });
         let supervisor = &self.parts.supervisor;
         supervisor.prepare(first.collect());
-        supervisor.wait(Until::Prepared, names(&programs.beside), programs.patience).await
+        supervisor.wait(Until::Prepared, names(&programs.beside), programs.patience).await?;
+        Ok(())
     }
 
     /// What was tried serves from here, unless it does not start or its configuration has
@@ -283,7 +284,7 @@ impl Node {
         // What has no requests to answer need not be waited for, unless there is nothing else.
         let waited = if beside.is_empty() { [replaced, alone].concat() } else { replaced };
         let settled = supervisor.wait(Until::Settled, waited, programs.patience);
-        settled.await.map_err(Attempt::Broken)
+        settled.await.map_err(|unmet| Attempt::Broken(unmet.into()))
     }
 }
 

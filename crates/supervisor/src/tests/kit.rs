@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use mfserv_core::Diagnostic;
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::output::{Output, Rotation};
@@ -18,12 +17,12 @@ use mfserv_core::watcher::{Probe, Rlimits, WatcherSpec};
 use mfserv_core::wire::front::Peer;
 use mfserv_core::wire::keeper::{Ended, Scope};
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::played::{Books, PlayedKeeper, Spawning};
 use crate::handle::Message;
-use crate::{Handle, KeeperLink, KeeperNews, Options, Supervisor, Traffic, Until};
+use crate::{Handle, KeeperLink, KeeperNews, Options, Progress, Supervisor, Traffic, Unmet, Until};
 
 /// The longest chain of tasks that one message sets off has fewer steps than this.
 const TURNS: usize = 40;
@@ -152,11 +151,11 @@ pub struct Node {
 }
 
 /// Somebody who waits for watchers.
-pub struct Waiter(JoinHandle<Result<(), Diagnostic>>);
+pub struct Waiter(JoinHandle<Result<(), Unmet>>);
 
 impl Waiter {
     /// The outcome, if there is one already.
-    pub async fn outcome(&mut self) -> Option<Result<(), Diagnostic>> {
+    pub async fn outcome(&mut self) -> Option<Result<(), Unmet>> {
         turns().await;
         match self.0.is_finished() {
             true => Some((&mut self.0).await.unwrap()),
@@ -176,7 +175,7 @@ impl Waiter {
         }
     }
 
-    pub async fn fails(mut self) -> Diagnostic {
+    pub async fn fails(mut self) -> Unmet {
         match self.outcome().await {
             Some(Err(problem)) => problem,
             other => panic!("should have failed: {other:?}"),
@@ -251,6 +250,12 @@ impl Node {
         let waiter = tokio::spawn(async move { handle.wait(until, names, at_most).await });
         turns().await;
         Waiter(waiter)
+    }
+
+    pub async fn follows(&self, until: Until) -> watch::Receiver<Progress> {
+        let progress = self.handle().progress(until, vec![WatcherName::app("p", "a")]);
+        turns().await;
+        progress
     }
 
     // ---- what happens ----

@@ -1,9 +1,11 @@
 //! Whoever waits for watchers learns how it ends: well, badly, or too late.
 
-use mfserv_core::Kind;
+use mfserv_core::event::EndReason;
+use mfserv_core::status::WatcherState;
+use mfserv_core::{Diagnostic, Kind};
 
 use super::kit::*;
-use crate::Until;
+use crate::{Progress, Unmet, Until};
 
 const LONG: std::time::Duration = std::time::Duration::from_secs(600);
 
@@ -43,9 +45,12 @@ async fn settled_fails_when_two_starts_have_failed_and_says_what_the_last_one_sa
     node.crashes("1.1").await;
     waiter.waits();
     node.crashes("1.2").await;
-    let problem = waiter.fails().await;
-    assert_eq!(problem.what, "app.p.a does not start");
-    let text = problem.to_string();
+    let unmet = waiter.fails().await;
+    let Unmet::Failed { watcher, end: Some(end) } = &unmet else { panic!("{unmet:?}") };
+    assert_eq!((watcher.as_str(), &end.worker), ("app.p.a", &id("1.2")));
+    assert_eq!(end.why, EndReason::Exited { code: 1 });
+    let text = Diagnostic::from(unmet).to_string();
+    assert!(text.contains("app.p.a does not start"), "{text}");
     assert!(text.contains("app.p.a.1.2: exited with code 1"), "{text}");
     assert!(text.contains("last words"), "{text}");
     assert!(text.contains("mfserv logs p"), "{text}");
@@ -111,8 +116,9 @@ async fn one_prepared_worker_that_fails_is_the_end_of_the_waiting() {
     node.prepare(edited(app(2))).await;
     let waiter = node.waits_for(Until::Prepared, LONG).await;
     node.crashes("2.4").await;
-    let problem = waiter.fails().await;
-    assert!(problem.to_string().contains("app.p.a.2.4: exited with code 1"), "{problem}");
+    let unmet = waiter.fails().await;
+    let Unmet::Failed { end: Some(end), .. } = &unmet else { panic!("{unmet:?}") };
+    assert_eq!(end.worker, id("2.4"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,8 +176,12 @@ async fn waiting_ends_at_its_deadline_and_says_how_far_it_came() {
     node.pass(ms(9_900)).await;
     waiter.waits();
     node.pass(ms(200)).await;
-    let problem = waiter.fails().await;
-    assert_eq!(problem.kind, Kind::Timeout);
+    let unmet = waiter.fails().await;
+    let Unmet::TimedOut { late, .. } = &unmet else { panic!("{unmet:?}") };
+    assert_eq!(late[0].progress, Progress { done: 1, wanted: 3 });
+    assert_eq!(late[0].state, WatcherState::Starting);
+    let problem = Diagnostic::from(unmet);
+    assert_eq!((problem.what.as_str(), problem.kind), ("timed out after 10 s", Kind::Timeout));
     assert!(problem.to_string().contains("app.p.a: 1 of 3 ready, starting"), "{problem}");
 }
 
@@ -182,7 +192,7 @@ async fn a_late_preparation_says_how_many_are_ready() {
     node.ready(["1.3"]).await;
     let waiter = node.waits_for(Until::Prepared, secs(1)).await;
     node.pass(secs(2)).await;
-    let problem = waiter.fails().await;
+    let problem = Diagnostic::from(waiter.fails().await);
     assert!(problem.to_string().contains("app.p.a: 1 of 2 new workers are ready"), "{problem}");
 }
 
@@ -193,6 +203,51 @@ async fn a_late_stop_says_how_many_still_live() {
     node.apply([]).await;
     let waiter = node.waits_for(Until::Gone, secs(1)).await;
     node.pass(secs(2)).await;
-    let problem = waiter.fails().await;
+    let problem = Diagnostic::from(waiter.fails().await);
     assert!(problem.to_string().contains("app.p.a: 1 workers still live"), "{problem}");
+}
+
+fn counts(done: u32, wanted: u32) -> Progress {
+    Progress { done, wanted }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_can_be_followed_worker_by_worker() {
+    let mut node = Node::serving_as(app(3)).await;
+    node.restart().await;
+    let mut progress = node.follows(Until::Settled).await;
+    assert_eq!(*progress.borrow_and_update(), counts(0, 3));
+    node.ready(["1.4"]).await;
+    assert!(progress.has_changed().unwrap());
+    assert_eq!(*progress.borrow_and_update(), counts(1, 3));
+    node.ready(["2.5"]).await;
+    assert_eq!(*progress.borrow_and_update(), counts(2, 3));
+    node.ready(["3.6"]).await;
+    assert_eq!(*progress.borrow_and_update(), counts(3, 3));
+    node.pass(secs(1)).await;
+    assert!(!progress.has_changed().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preparation_can_be_followed() {
+    let mut node = Node::serving_as(app(2)).await;
+    node.prepare(edited(app(2))).await;
+    let progress = node.follows(Until::Prepared).await;
+    assert_eq!(*progress.borrow(), counts(0, 2));
+    node.ready(["2.4"]).await;
+    assert_eq!(*progress.borrow(), counts(1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_can_be_followed_until_nobody_lives() {
+    let mut node = Node::serving_as(app(2)).await;
+    node.is_busy("1.1");
+    node.is_busy("2.2");
+    node.apply([]).await;
+    let progress = node.follows(Until::Gone).await;
+    assert_eq!(*progress.borrow(), counts(0, 2));
+    node.finishes("2.2").await;
+    assert_eq!(*progress.borrow(), counts(1, 2));
+    node.finishes("1.1").await;
+    assert_eq!(*progress.borrow(), counts(2, 2));
 }

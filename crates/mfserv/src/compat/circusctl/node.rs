@@ -188,8 +188,10 @@ impl Node {
     }
 
     pub(super) fn stats(&self, name: Option<&str>, pid: Option<u32>) -> Result<String, Diagnostic> {
-        let all = self.status.watchers.iter().collect();
-        let watchers = name.map_or(Ok(all), |name| Ok(vec![self.find(name)?]))?;
+        let watchers = match name {
+            Some(name) => vec![self.find(name)?],
+            None => self.status.watchers.iter().collect(),
+        };
         let mut lines = Vec::new();
         for watcher in watchers {
             lines.push(format!("{}:", shown(watcher)));
