@@ -9,23 +9,38 @@ use mfserv_core::wire::front::{FromFront, Peer, ToFront, VERSION};
 use mfserv_platform::link::AsyncLink;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
-use super::{Fronts, Message};
+/// Messages to one front that it has not read yet. A front that leaves more unread hangs.
+const UNSENT: usize = 16_384;
 
-/// What is said to one front.
-pub struct Line {
-    sender: mpsc::UnboundedSender<ToFront>,
-    /// The version of the protocol that it speaks.
-    pub version: u32,
-    /// The generation that it has said it routes by, since it was connected.
-    pub routes_by: Option<u64>,
+/// What a link reports to the board.
+pub enum Report {
+    /// It is connected.
+    Connected(WorkerId, Session),
+    /// The front has sent a message.
+    Message(WorkerId, FromFront),
+    /// The front has closed the connection.
+    Lost(WorkerId),
 }
 
-impl Line {
-    /// Says it; never waits.
-    pub fn say(&self, message: ToFront) {
-        // One that has gone is told of by `Lost`.
-        let _ = self.sender.send(message);
+/// What the board knows of a front that is connected, and how it sends to it.
+pub struct Session {
+    outgoing: mpsc::Sender<ToFront>,
+    /// The version of the protocol that the front speaks.
+    pub version: u32,
+    /// The generation that it has reported to route by, since it was connected.
+    pub generation: Option<u64>,
+}
+
+impl Session {
+    /// Sends a message; never waits. False if the front has left too many unread.
+    pub fn send(&self, message: ToFront) -> bool {
+        match self.outgoing.try_send(message) {
+            // `Report::Lost` follows.
+            Ok(()) | Err(TrySendError::Closed(_)) => true,
+            Err(TrySendError::Full(_)) => false,
+        }
     }
 }
 
@@ -61,26 +76,30 @@ impl Link {
         self.messages.receive().await.map_err(broken)
     }
 
-    /// Carries messages both ways in a task of its own, until the link breaks.
-    pub fn start(mut self, front: WorkerId, fronts: Fronts) {
-        let (sender, mut to_send) = mpsc::unbounded_channel();
-        let line = Line { sender, version: self.version, routes_by: None };
-        fronts.send(Message::Connected(front.clone(), line));
-        tokio::spawn(async move {
-            loop {
+    /// Carries messages both ways until the connection ends.
+    pub async fn carry(mut self, front: WorkerId, reports: mpsc::Sender<Report>) {
+        let (outgoing, mut unsent) = mpsc::channel(UNSENT);
+        let session = Session { outgoing, version: self.version, generation: None };
+        let mut next = Report::Connected(front.clone(), session);
+        // The board is gone when the daemon ends.
+        while reports.send(next).await.is_ok() {
+            next = loop {
                 tokio::select! {
-                    said = self.next() => match said {
-                        Ok(said) => fronts.send(Message::Says(front.clone(), said)),
-                        Err(_) => break,
+                    message = self.next() => match message {
+                        Ok(message) => break Report::Message(front.clone(), message),
+                        Err(_) => break Report::Lost(front.clone()),
                     },
-                    message = to_send.recv() => match message {
+                    message = unsent.recv() => match message {
                         Some(message) if self.send(&message).await.is_ok() => {}
-                        _ => break,
+                        _ => break Report::Lost(front.clone()),
                     },
                 }
+            };
+            if matches!(next, Report::Lost(_)) {
+                let _ = reports.send(next).await;
+                return;
             }
-            fronts.send(Message::Lost(front));
-        });
+        }
     }
 }
 
