@@ -23,8 +23,6 @@ test: check
 
 check:
 	@scripts/need test
-	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --all --check; \
-	else echo "- rustfmt is not installed: the format is not checked"; fi
-	@if $(CARGO) clippy --version >/dev/null 2>&1; \
-	then $(CARGO) clippy --locked --workspace --all-targets -- -D warnings; \
-	else echo "- clippy is not installed: the lints are not checked"; fi
+	@scripts/check fmt --all --check
+	@scripts/check clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) run --quiet --locked -p xtask -- tidy

@@ -60,7 +60,8 @@ impl Ran {
 }
 
 /// A node: its home, its port, and the program that runs it. It is stopped and removed
-/// when it is dropped, whatever became of the test.
+/// when it is dropped, whether or not the test has failed. With `MFSERV_TEST_KEEP` set, the
+/// home of a failed test stays.
 pub struct Node {
     program: PathBuf,
     home: TempDir,
@@ -362,6 +363,10 @@ impl Drop for Node {
         for cgroup in hash.as_deref().map(cgroups_of).unwrap_or_default() {
             let _ = fs::write(cgroup.join("cgroup.kill"), "1");
             let _ = fs::remove_dir(cgroup);
+        }
+        if std::thread::panicking() && std::env::var_os("MFSERV_TEST_KEEP").is_some() {
+            self.home.disable_cleanup(true);
+            eprintln!("---- kept\n{}", self.home.path().display());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is done with the sources of mfserv beside building them: benches.
+//! What is done with the sources of mfserv beside building them: benches, and rules.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -13,6 +13,7 @@ mod child;
 mod interrupt;
 mod node;
 mod process;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -30,11 +31,16 @@ enum Command {
     /// Measure (docs/benchmarks.md); the report goes to standard output.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Check the rules of the house that no compiler knows: layers, words, links, sizes…
+    Tidy(tidy::Tidy),
 }
 
 fn main() -> ExitCode {
-    let Command::Bench(bench) = Cli::parse().command;
-    match interrupt::watch().and_then(|()| bench.run()) {
+    let done = match Cli::parse().command {
+        Command::Bench(bench) => interrupt::watch().and_then(|()| bench.run()),
+        Command::Tidy(tidy) => tidy.run(),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("{problem}");
