@@ -29,16 +29,14 @@ pub(crate) enum Asked {
 }
 
 pub(crate) struct Connection {
-    pub id: u64,
+    id: u64,
     socket: UnixStream,
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
     sent: usize,
     received: VecDeque<OwnedFd>,
-    /// It wants notices.
-    pub watches: bool,
-    /// To be dropped: it has closed, or it does not behave.
-    pub broken: bool,
+    watches: bool,
+    broken: bool,
 }
 
 impl Connection {
@@ -56,6 +54,26 @@ impl Connection {
             watches: false,
             broken: false,
         })
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// It wants notices from now on.
+    pub fn watch(&mut self) {
+        self.watches = true;
+    }
+
+    /// Returns true if it wants notices.
+    pub fn watches(&self) -> bool {
+        self.watches
+    }
+
+    /// Returns true if it is to be dropped: it has closed, or it does not behave.
+    pub fn is_broken(&self) -> bool {
+        self.broken
     }
 
     pub fn socket(&self) -> &UnixStream {

@@ -44,9 +44,9 @@ pub(crate) struct Stream {
     pub rotation: Rotation,
 }
 
-/// What the copying threads say.
+/// What the copying threads report.
 #[derive(Debug)]
-pub(crate) enum Word {
+pub(crate) enum CopierMessage {
     /// Everything that this process wrote has been read; its last lines.
     Finished { owner: String, last_output: String },
     /// Nobody holds this FIFO any more; its file has been removed.
@@ -89,11 +89,14 @@ struct Pending {
 struct Shared {
     pending: Mutex<Pending>,
     work: Condvar,
-    /// Wakes the reader: orders, or written chunks.
+    /// Wakes the reader: there are orders, or written chunks.
     wake_reader: OwnedFd,
-    /// Wakes the main loop: words.
+    /// Wakes the main loop: there are messages.
     wake_main: OwnedFd,
-    words: Mutex<Sender<Word>>,
+    /// Not bounded by its type: a thread that copies must not wait for the main loop. In
+    /// fact there is one `Finished` for a process, one `Closed` for a stream, and one
+    /// `Dropped` or `Trouble` in some seconds for a stream; the loop takes all each time.
+    messages: Mutex<Sender<CopierMessage>>,
 }
 
 impl Shared {
@@ -101,18 +104,21 @@ impl Shared {
         sync::lock(&self.pending)
     }
 
-    fn say(&self, word: Word) {
+    fn report(&self, message: CopierMessage) {
         // The main loop that no longer listens is about to end or to be replaced.
-        let _ = sync::lock(&self.words).send(word);
-        ring(&self.wake_main);
+        let _ = sync::lock(&self.messages).send(message);
+        wake(&self.wake_main);
     }
 }
 
 /// The running threads.
 pub(crate) struct Copier {
     shared: Arc<Shared>,
+    /// Not bounded by its type: the main loop must not wait. In fact there are at most two
+    /// `Add` and one `Finish` for a process that the loop has started; the reader takes all
+    /// of them before each poll(2).
     orders: Sender<Order>,
-    words: Receiver<Word>,
+    messages: Receiver<CopierMessage>,
     reader: JoinHandle<(Reader, bool)>,
     writer: JoinHandle<Writer>,
 }
@@ -121,7 +127,7 @@ pub(crate) struct Copier {
 pub(crate) struct Paused {
     shared: Arc<Shared>,
     orders: Sender<Order>,
-    words: Receiver<Word>,
+    messages: Receiver<CopierMessage>,
     reader: Reader,
     writer: Writer,
 }
@@ -139,18 +145,18 @@ impl Copier {
     /// have left half a line at the end of a log file.
     pub fn start(after_death: bool) -> io::Result<Self> {
         let (orders, receiver) = mpsc::channel();
-        let (say, words) = mpsc::channel();
-        let bell = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let (reports, messages) = mpsc::channel();
+        let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let shared = Arc::new(Shared {
             pending: Mutex::default(),
             work: Condvar::new(),
-            wake_reader: bell()?,
-            wake_main: bell()?,
-            words: Mutex::new(say),
+            wake_reader: event()?,
+            wake_main: event()?,
+            messages: Mutex::new(reports),
         });
         let reader = Reader::new(shared.clone(), receiver)?;
         let writer = Writer::new(shared.clone(), after_death);
-        Paused { shared, orders, words, reader, writer }.resume()
+        Paused { shared, orders, messages, reader, writer }.resume()
     }
 
     /// Copies this stream from now on.
@@ -158,20 +164,20 @@ impl Copier {
         self.order(Order::Add(stream, fifo));
     }
 
-    /// The process has ended: read what is left and say [`Word::Finished`].
+    /// The process has ended: read what is left and say [`CopierMessage::Finished`].
     pub fn finish(&self, owner: &str) {
         self.order(Order::Finish(owner.to_owned()));
     }
 
-    /// Readable when there are words.
-    pub fn bell(&self) -> BorrowedFd<'_> {
+    /// Readable when there are messages.
+    pub fn wakeup(&self) -> BorrowedFd<'_> {
         self.shared.wake_main.as_fd()
     }
 
     /// What has been said since the last time.
-    pub fn words(&self) -> Vec<Word> {
-        hush(&self.shared.wake_main);
-        self.words.try_iter().collect()
+    pub fn messages(&self) -> Vec<CopierMessage> {
+        clear(&self.shared.wake_main);
+        self.messages.try_iter().collect()
     }
 
     /// A thread has panicked: nothing is copied any more.
@@ -182,22 +188,22 @@ impl Copier {
     /// Writes out what was read, for some seconds at most, and stops both threads.
     pub fn pause(self) -> Result<Paused, NotPaused> {
         self.order(Order::Pause);
-        let Self { shared, orders, words, reader, writer } = self;
+        let Self { shared, orders, messages, reader, writer } = self;
         let (reader, all_written) = reader.join().map_err(|_| NotPaused::Died)?;
         if !all_written {
             // The writer may hang in a write(2): it is not waited for.
             let reader = run_reader(reader).map_err(|_| NotPaused::Died)?;
-            return Err(NotPaused::Late(Self { shared, orders, words, reader, writer }));
+            return Err(NotPaused::Late(Self { shared, orders, messages, reader, writer }));
         }
         shared.pending().writer_stops = true;
         shared.work.notify_one();
         let writer = writer.join().map_err(|_| NotPaused::Died)?;
-        Ok(Paused { shared, orders, words, reader, writer })
+        Ok(Paused { shared, orders, messages, reader, writer })
     }
 
     fn order(&self, order: Order) {
         let _ = self.orders.send(order);
-        ring(&self.shared.wake_reader);
+        wake(&self.shared.wake_reader);
     }
 }
 
@@ -208,8 +214,8 @@ impl Paused {
     }
 
     /// What has been said and not yet heard.
-    pub fn words(&self) -> Vec<Word> {
-        self.words.try_iter().collect()
+    pub fn messages(&self) -> Vec<CopierMessage> {
+        self.messages.try_iter().collect()
     }
 
     /// The last output of each process so far.
@@ -219,11 +225,11 @@ impl Paused {
 
     /// Starts the threads again.
     pub fn resume(self) -> io::Result<Copier> {
-        let Self { shared, orders, words, reader, writer } = self;
+        let Self { shared, orders, messages, reader, writer } = self;
         shared.pending().writer_stops = false;
         let writer = thread::Builder::new().name("log writer".into()).spawn(|| writer.run())?;
         let reader = run_reader(reader)?;
-        Ok(Copier { shared, orders, words, reader, writer })
+        Ok(Copier { shared, orders, messages, reader, writer })
     }
 
     /// Seeds the last output of a process that an earlier image of this keeper has read.
@@ -236,11 +242,11 @@ fn run_reader(reader: Reader) -> io::Result<JoinHandle<(Reader, bool)>> {
     thread::Builder::new().name("fifo reader".into()).spawn(|| reader.run())
 }
 
-fn ring(bell: &OwnedFd) {
-    // Full means that it is ringing already.
-    let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+fn wake(event: &OwnedFd) {
+    // Full means that it is readable already.
+    let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
 }
 
-fn hush(bell: &OwnedFd) {
-    let _ = rustix::io::read(bell, &mut [0_u8; 8]);
+fn clear(event: &OwnedFd) {
+    let _ = rustix::io::read(event, &mut [0_u8; 8]);
 }

@@ -33,7 +33,7 @@ impl Signals {
     }
 
     /// Readable when a signal has arrived.
-    pub fn bell(&self) -> &UnixStream {
+    pub fn wakeup(&self) -> &UnixStream {
         &self.wake
     }
 

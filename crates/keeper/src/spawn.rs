@@ -42,7 +42,7 @@ pub(crate) fn reserve_descriptors() -> io::Result<()> {
 }
 
 /// What a new process gets besides its specification.
-pub(crate) struct Gifts<'a> {
+pub(crate) struct Inherited<'a> {
     /// The value of [`MARKER`].
     pub marker: String,
     /// In the order of the specification.
@@ -94,7 +94,7 @@ pub(crate) fn open_fifo(path: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Starts the process, and returns once its program runs.
-pub(crate) fn start(spec: &ProcessSpec, gifts: Gifts<'_>) -> Result<Started, Refusal> {
+pub(crate) fn start(spec: &ProcessSpec, inherited: Inherited<'_>) -> Result<Started, Refusal> {
     let program = find_program(spec)?;
     let told = |e| Refusal::errno("a pipe to the new process cannot be made", e);
     let (said, says) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(told)?;
@@ -104,28 +104,29 @@ pub(crate) fn start(spec: &ProcessSpec, gifts: Gifts<'_>) -> Result<Started, Ref
         .arg0(&spec.argv[0])
         .args(&spec.argv[1..])
         .env_clear()
-        .envs(environment(spec, &gifts))
+        .envs(environment(spec, &inherited))
         .stdin(Stdio::null())
-        .stdout(gifts.stdout)
-        .stderr(gifts.stderr);
+        .stdout(inherited.stdout)
+        .stderr(inherited.stderr);
     let cwd = CString::new(spec.cwd.as_os_str().as_encoded_bytes())
         .map_err(|_| Refusal::because("the working directory contains a NUL byte"))?;
-    let cgroup = gifts.cgroup.map(|file| file.as_fd());
-    let listeners: Vec<BorrowedFd<'_>> = gifts.listeners.iter().map(|(_, fd)| *fd).collect();
-    let birth = Birth {
+    let cgroup = inherited.cgroup.map(|file| file.as_fd());
+    let listeners: Vec<BorrowedFd<'_>> = inherited.listeners.iter().map(|(_, fd)| *fd).collect();
+    let setup = ChildSetup {
         says: says.as_fd(),
         cgroup,
         cwd: &cwd,
         listeners: &listeners,
         limits: spec.rlimits,
-        open_files: &gifts.open_files,
+        open_files: &inherited.open_files,
     };
     // SAFETY: the closure only makes system calls on what exists already: no allocation,
     // no lock. What it borrows outlives `spawn`, after which `command` is dropped; the
     // copies with a longer lifetime are never used again.
     unsafe {
-        let birth: Birth<'static> = std::mem::transmute::<Birth<'_>, Birth<'static>>(birth);
-        command.pre_exec(move || birth.prepare());
+        let setup: ChildSetup<'static> =
+            std::mem::transmute::<ChildSetup<'_>, ChildSetup<'static>>(setup);
+        command.pre_exec(move || setup.prepare());
     }
     let spawned = command.spawn();
     drop(command);
@@ -142,7 +143,7 @@ pub(crate) fn start(spec: &ProcessSpec, gifts: Gifts<'_>) -> Result<Started, Ref
 
 /// What the child does between fork and exec.
 #[derive(Clone, Copy)]
-struct Birth<'a> {
+struct ChildSetup<'a> {
     says: BorrowedFd<'a>,
     cgroup: Option<BorrowedFd<'a>>,
     cwd: &'a CString,
@@ -151,7 +152,7 @@ struct Birth<'a> {
     open_files: &'a Rlimit,
 }
 
-impl Birth<'_> {
+impl ChildSetup<'_> {
     fn prepare(&self) -> io::Result<()> {
         let failed = |step: u8| {
             move |e: Errno| {
@@ -190,12 +191,12 @@ fn limit(resource: Resource, value: u64) -> rustix::io::Result<()> {
     }
 }
 
-fn environment(spec: &ProcessSpec, gifts: &Gifts<'_>) -> BTreeMap<String, String> {
+fn environment(spec: &ProcessSpec, inherited: &Inherited<'_>) -> BTreeMap<String, String> {
     let mut env = spec.env.clone();
-    env.insert(MARKER.to_owned(), gifts.marker.clone());
+    env.insert(MARKER.to_owned(), inherited.marker.clone());
     env.remove("MFSERV_LISTEN");
-    if !gifts.listeners.is_empty() {
-        let told = gifts.listeners.iter().enumerate();
+    if !inherited.listeners.is_empty() {
+        let told = inherited.listeners.iter().enumerate();
         let told: Vec<_> = told.map(|(i, (name, _))| format!("{name}={}", 3 + i)).collect();
         env.insert("MFSERV_LISTEN".to_owned(), told.join(","));
     }

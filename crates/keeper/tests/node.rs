@@ -10,24 +10,11 @@ use mfserv_core::output::{Output, Rotation};
 use mfserv_core::watcher::Rlimits;
 use mfserv_core::wire::keeper::{Answer, Ask, Exit, Notice, Process, ProcessSpec};
 use mfserv_keeper::{Client, MARKER, home_hash, socket_path};
-use serde::{Deserialize, Serialize};
 
-/// The variable that makes this binary a keeper.
-pub const SETUP: &str = "MFSERV_TEST_SETUP";
+use crate::setup::{SETUP, Setup};
 
-#[derive(Serialize, Deserialize)]
-pub struct Setup<D = ProcessSpec> {
-    pub home: PathBuf,
-    pub daemon: Option<D>,
-    pub grace_ms: u64,
-    pub cgroups: bool,
-}
-
-impl Default for Setup<&str> {
-    fn default() -> Self {
-        Self { home: PathBuf::new(), daemon: None, grace_ms: 60_000, cgroups: true }
-    }
-}
+/// The keeper that the tests start.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_mfserv-keeper-under-test");
 
 pub struct Node {
     home: tempfile::TempDir,
@@ -220,8 +207,8 @@ impl Asker {
 }
 
 fn keeper(setup: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["keeper_process", "--exact", "--nocapture"]).env(SETUP, setup);
+    let mut command = Command::new(PROGRAM);
+    command.env(SETUP, setup);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
 }

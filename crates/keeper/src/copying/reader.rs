@@ -15,7 +15,7 @@ use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice, tee,
 };
 
-use super::{Chunk, Order, Queue, STREAM_BOUND, Shared, Stream, TOTAL_BOUND, Word, hush};
+use super::{Chunk, CopierMessage, Order, Queue, STREAM_BOUND, Shared, Stream, TOTAL_BOUND, clear};
 
 /// Most bytes looked at in one stream before it is another's turn.
 const LOOK: usize = 1024 * 1024;
@@ -188,7 +188,7 @@ impl Reader {
         }
         let last_output =
             self.tails.remove(&owner).map(|tail| last_lines(&tail)).unwrap_or_default();
-        self.shared.say(Word::Finished { owner, last_output });
+        self.shared.report(CopierMessage::Finished { owner, last_output });
     }
 
     /// Removes from the FIFOs what is in the log files now.
@@ -200,7 +200,7 @@ impl Reader {
                 open.held = open.held.saturating_sub(count);
                 if open.held == 0 {
                     open.slow = false;
-                    say_dropped_in_log(&self.shared, open);
+                    log_dropped(&self.shared, open);
                 }
             } else {
                 let count = count.min(open.in_flight);
@@ -218,7 +218,8 @@ impl Reader {
             if open.unreported > 0 && open.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
                 let bytes = std::mem::take(&mut open.unreported);
                 open.reported = Some(Instant::now());
-                self.shared.say(Word::Dropped { owner: open.stream.owner.clone(), bytes });
+                self.shared
+                    .report(CopierMessage::Dropped { owner: open.stream.owner.clone(), bytes });
             }
         }
     }
@@ -248,7 +249,7 @@ impl Reader {
             return Vec::new();
         }
         if !fds[0].revents().is_empty() {
-            hush(&self.shared.wake_reader);
+            clear(&self.shared.wake_reader);
         }
         keys.into_iter()
             .zip(&fds[1..])
@@ -277,9 +278,9 @@ impl Reader {
             }
             Found::End => {
                 if let Some(mut open) = self.streams.remove(&key) {
-                    say_dropped_in_log(&self.shared, &mut open);
+                    log_dropped(&self.shared, &mut open);
                     let _ = fs::remove_file(&open.stream.fifo);
-                    self.shared.say(Word::Closed { key });
+                    self.shared.report(CopierMessage::Closed { key });
                 }
                 0
             }
@@ -299,7 +300,7 @@ impl Reader {
             }
             let mut fds = [PollFd::new(&self.shared.wake_reader, PollFlags::IN)];
             let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 }));
-            hush(&self.shared.wake_reader);
+            clear(&self.shared.wake_reader);
         }
     }
 }
@@ -376,7 +377,7 @@ fn push(pending: &mut super::Pending, open: &Open, bytes: Vec<u8>) {
     queue.chunks.push_back(Chunk { key: open.stream.key, bytes });
 }
 
-fn say_dropped_in_log(shared: &Shared, open: &mut Open) {
+fn log_dropped(shared: &Shared, open: &mut Open) {
     if open.unsaid > 0 {
         let line = dropped_line(std::mem::take(&mut open.unsaid)).into_bytes();
         open.slow = true;
@@ -387,7 +388,7 @@ fn say_dropped_in_log(shared: &Shared, open: &mut Open) {
     if open.unreported > 0 {
         let bytes = std::mem::take(&mut open.unreported);
         open.reported = Some(Instant::now());
-        shared.say(Word::Dropped { owner: open.stream.owner.clone(), bytes });
+        shared.report(CopierMessage::Dropped { owner: open.stream.owner.clone(), bytes });
     }
 }
 

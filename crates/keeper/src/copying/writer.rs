@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mfserv_logfile::LogFile;
 use mfserv_platform::sync;
 
-use super::{Chunk, Pending, Shared, Word, ring};
+use super::{Chunk, CopierMessage, Pending, Shared, wake};
 
 /// Most bytes written to one file before it is another's turn.
 const TURN: usize = 1024 * 1024;
@@ -113,7 +113,7 @@ impl Writer {
                 if open.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
                     open.reported = Some(Instant::now());
                     let reason = trouble.error.to_string();
-                    self.shared.say(Word::Trouble { file: path.to_owned(), reason });
+                    self.shared.report(CopierMessage::Trouble { file: path.to_owned(), reason });
                 }
                 bytes.len() - trouble.written
             }
@@ -148,7 +148,7 @@ impl Writer {
         if empty {
             pending.logs.remove(path);
         }
-        ring(&self.shared.wake_reader);
+        wake(&self.shared.wake_reader);
     }
 
     fn look_after_idle_files(&mut self) {

@@ -1,4 +1,4 @@
-//! The listening sockets: bound here, inherited by fronts.
+//! A listening socket: made by bind(2), or taken from a front that still holds it.
 
 use std::fs;
 use std::io;
@@ -16,15 +16,6 @@ use rustix::net::{
 };
 
 use crate::refusal::Refusal;
-
-/// More than these are not held.
-pub(crate) const MOST: usize = 256;
-
-/// A socket that is held.
-pub(crate) struct Listener {
-    pub address: String,
-    pub socket: OwnedFd,
-}
 
 enum Address {
     Tcp(SocketAddr),
@@ -49,8 +40,8 @@ fn parse(address: &str) -> Result<Address, Refusal> {
     numeric.parse().map(Address::Tcp).map_err(wrong)
 }
 
-/// Binds and listens. Never SO_REUSEPORT: a second node on the port must fail loudly.
-pub(crate) fn open(address: &str, backlog: i32) -> Result<Listener, Refusal> {
+/// Binds and listens. SO_REUSEPORT is never set: a second node on the port must fail.
+pub(crate) fn open(address: &str, backlog: i32) -> Result<OwnedFd, Refusal> {
     let place = parse(address)?;
     let refuse = |e| Refusal::errno(format_args!("cannot listen on {address}"), e);
     let socket = match &place {
@@ -58,7 +49,7 @@ pub(crate) fn open(address: &str, backlog: i32) -> Result<Listener, Refusal> {
         Address::Unix(path) => bound_unix(path).map_err(refuse)?,
     };
     listen(&socket, backlog.max(1)).map_err(refuse)?;
-    Ok(Listener { address: address.to_owned(), socket })
+    Ok(socket)
 }
 
 fn bound_tcp(to: &SocketAddr) -> rustix::io::Result<OwnedFd> {
@@ -90,12 +81,12 @@ pub(crate) fn is_abandoned(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(refused)
 }
 
-/// Takes a socket that somebody has inherited, if it is what is said of it.
-pub(crate) fn accept_offer(address: &str, socket: OwnedFd) -> Result<Listener, Refusal> {
+/// Refuses an offered socket that does not listen on the address that it is offered for.
+pub(crate) fn check_offer(address: &str, socket: &OwnedFd) -> Result<(), Refusal> {
     let place = parse(address)?;
     let refuse = |e| Refusal::errno("the offered descriptor cannot be used", e);
-    let bound = getsockname(&socket).map_err(refuse)?;
-    if !socket_acceptconn(&socket).map_err(refuse)? {
+    let bound = getsockname(socket).map_err(refuse)?;
+    if !socket_acceptconn(socket).map_err(refuse)? {
         return Err(Refusal::because("the offered socket does not listen"));
     }
     let same = match &place {
@@ -103,7 +94,7 @@ pub(crate) fn accept_offer(address: &str, socket: OwnedFd) -> Result<Listener, R
         Address::Unix(said) => is_unix(&bound, said),
     };
     match same {
-        true => Ok(Listener { address: address.to_owned(), socket }),
+        true => Ok(()),
         false => Err(Refusal::because(format!("the offered socket does not listen on {address}"))),
     }
 }
