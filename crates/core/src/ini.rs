@@ -1,6 +1,6 @@
 //! INI files: text in, sections and keys with their lines out.
 //!
-//! The predecessor reads two dialects with Python's `configparser`, and so do
+//! MFSERV reads two dialects with Python's `configparser`, and so do
 //! we: the same lines are comments, continuations or errors. Every key keeps
 //! the line where it stands, so that a wrong value can be said with its place.
 

@@ -95,7 +95,7 @@ impl WatcherName {
     }
 
     /// The name as part of a file name: dots become underscores
-    /// (`app_PLUGIN_APP`), as the predecessor names its logs and sockets.
+    /// (`app_PLUGIN_APP`), as MFSERV names its logs and sockets.
     pub fn file_stem(&self) -> String {
         self.0.replace('.', "_")
     }

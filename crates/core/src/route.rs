@@ -42,7 +42,7 @@ pub struct Route {
     /// It matches the path itself and everything below it, on a segment border.
     pub prefix: String,
     /// The prefix is a regular expression (an extra route with regex characters,
-    /// which the predecessor allowed by accident and some plugins rely on).
+    /// which MFSERV allowed by accident and some plugins rely on).
     #[serde(default)]
     pub pattern: bool,
     /// Where its requests go.

@@ -41,63 +41,63 @@ struct Cli {
 enum Command {
     /// Start the node in the background and wait until it runs.
     Start(start::Start),
-    /// Stop the node: requests are finished, nothing is left.
+    /// Finish the requests in flight, then stop all processes of the node.
     Stop(stop::Stop),
-    /// Replace the workers of some apps (or of all, and the front) without losing a request.
+    /// Replace the workers of some apps, or all workers and the front, without losing a request.
     Restart(operate::Restart),
-    /// Read the configuration and the plugins again, and apply what changed.
+    /// Read configuration and plugins again, and apply the changes.
     Reload(operate::Reload),
-    /// Run the node in the foreground (systemd, containers).
+    /// Run the node in the foreground, for systemd and containers.
     Run(start::Run),
-    /// Go over to this version of the program, under load.
+    /// Replace the running mfserv by this version, without losing a request.
     Upgrade(operate::Upgrade),
-    /// Keep another number of workers of an app.
+    /// Change the number of workers of an app.
     Scale(operate::Scale),
-    /// What lives, what fails and why.
+    /// Show what runs, what fails and why.
     Status(show::Look),
-    /// The workers: processes, phases, memory, CPU.
+    /// Show the processes of workers: phase, memory, CPU.
     Ps(show::Look),
-    /// The logs of apps, extra daemons and roles.
+    /// Show the logs of apps, extra daemons and roles.
     Logs(logs::Logs),
-    /// What happened.
+    /// Show events: starts, ends and their reasons, changes.
     Events(logs::Events),
-    /// Check the configuration and every plugin, without touching anything.
+    /// Check the configuration and every plugin; changes nothing.
     Check(config::Check),
     /// Show and change the configuration.
     Config(config::Config),
-    /// Prepare what plugins need: the base environment of Python.
+    /// Make the base environment: the Python packages that every plugin may use.
     Setup(plugins::Setup),
     /// Make a new plugin from a template.
     New(plugins::New),
-    /// Build a plugin's environment: Python packages, node_modules.
+    /// Build the environment of a plugin: Python packages, node_modules.
     Build(plugins::Build),
-    /// Run a plugin from its directory: what you save is served.
+    /// Run a plugin from its directory, and serve each edit.
     Dev(plugins::Dev),
     /// Build a plugin and pack it into one file.
     Release(plugins::Release),
-    /// Install a packed plugin; of an installed name: a new release, without losing a request.
+    /// Install a package, or a new release of an installed plugin without losing a request.
     Install(plugins::Install),
     /// Uninstall a plugin.
     Uninstall(plugins::Uninstall),
-    /// Replace an installed plugin by a package: install, of what is installed already.
+    /// Install a new release of a plugin, which must be installed.
     Hotswap(plugins::Hotswap),
-    /// The releases of a plugin that can be gone back to.
+    /// List the releases of a plugin that `rollback` can return to.
     Releases(plugins::Releases),
-    /// Go back to an earlier release, without losing a request.
+    /// Return to an earlier release without losing a request.
     Rollback(plugins::Rollback),
-    /// Pack an installed plugin again, with what the administrator has changed.
+    /// Pack an installed plugin, with the configuration that the administrator has changed.
     Repackage(plugins::Repackage),
-    /// The installed plugins.
+    /// List the installed plugins.
     List(plugins::List),
-    /// What is known of an installed plugin or of a package.
+    /// Describe an installed plugin, or what the installation of a package would do.
     Info(plugins::Info),
-    /// The environment of a plugin's programs.
+    /// Print the environment variables of a plugin's programs.
     Env(plugins::Env),
     /// Run a command in the environment of a plugin.
     Exec(plugins::Exec),
-    /// Print the completions of a shell.
+    /// Print the completion script of a shell.
     Completions(completions::Completions),
-    /// Write the manual pages.
+    /// Print mfserv(1), or write all manual pages.
     Man(man::Pages),
 }
 

@@ -1,4 +1,4 @@
-//! The predecessor's commands: this binary, called under one of their names, behaves as they
+//! MFSERV's commands: this binary, called under one of their names, behaves as they
 //! did: what they print, and how they exit. What they do is done by the same code as that of
 //! the new commands.
 
@@ -79,7 +79,7 @@ const COMMANDS: &[(&str, Run)] = &[
 /// How long a question to the daemon may take that waits for nothing.
 const QUICK: Duration = Duration::from_secs(20);
 
-/// The command that this process is called as, if it is one of the predecessor's.
+/// The command that this process is called as, if it is one of MFSERV's.
 pub fn called_as() -> Option<Run> {
     let called = std::env::args_os().next()?;
     let name = Path::new(&called).file_name().and_then(OsStr::to_str)?.to_owned();

@@ -1,4 +1,4 @@
-//! The predecessor's commands: what they print, and how they exit.
+//! MFSERV's commands: what they print, and how they exit.
 
 mod install;
 mod journey;

@@ -19,7 +19,7 @@ def index(request):
     return HttpResponse(" ".join(sorted(u.username for u in User.objects.all())))
 "#;
 
-/// A plugin of the template whose database is beside its code, as the predecessor had it.
+/// A plugin of the template whose database is beside its code, as MFSERV had it.
 fn plugin(node: &Node) -> PathBuf {
     std::fs::create_dir(node.path("work")).unwrap();
     let mut make = node.command(&["new", "--no-input", "--template", "python3_django", "names"]);

@@ -137,12 +137,12 @@ fn a_release_that_does_not_get_ready_is_given_up_by_ctrl_c_and_by_the_timeout() 
         assert_eq!(releases.count(), 1, "the staged release is left");
     };
 
-    let predecessors = node.path("plugins.install");
-    std::os::unix::fs::symlink(PROGRAM, &predecessors).unwrap();
+    let old_name = node.path("plugins.install");
+    std::os::unix::fs::symlink(PROGRAM, &old_name).unwrap();
     let file_name = file.to_string_lossy();
     for (mut command, code) in [
         (node.command(&["install", &file_name]), 1),
-        (node.other(&predecessors, &["--force", &file_name]), 2),
+        (node.other(&old_name, &["--force", &file_name]), 2),
     ] {
         let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
         let child = command.spawn().unwrap();

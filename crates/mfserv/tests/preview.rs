@@ -124,7 +124,7 @@ fn why_a_package_would_be_refused_is_said_with_the_exit_code_of_the_installation
     node.mfserv(&["install", &file]).code(5);
 }
 
-/// Packs a directory as it is, as the predecessor would: nothing is checked.
+/// Packs a directory as it is, as MFSERV would: nothing is checked.
 fn packed_unchecked(node: &Node, dir: &Path) -> String {
     let script = r#"
 import json, sys, tarfile

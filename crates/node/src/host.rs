@@ -1,5 +1,5 @@
 //! What configurations may say about this host: `MFHARDWARE_*`, `MFHOSTNAME*`.
-//! Names and rules are the predecessor's.
+//! Names and rules are MFSERV's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs};

@@ -48,8 +48,8 @@ impl Places {
         {
             return Ok(home);
         }
-        let predecessor = home.join("metwork/mfserv");
-        Ok(if predecessor.is_dir() { predecessor } else { home.join("mfserv") })
+        let metwork = home.join("metwork/mfserv");
+        Ok(if metwork.is_dir() { metwork } else { home.join("mfserv") })
     }
 
     /// The runtime home.

@@ -33,7 +33,7 @@ pub struct Preview {
     pub name: String,
     /// What the package says about itself.
     pub package: Metadata,
-    /// The program that made it; `null` for a package of the predecessor.
+    /// The program that made it; `null` for a package of MFSERV.
     pub builder: Option<String>,
     /// What it needs of the disk.
     pub sizes: Sizes,

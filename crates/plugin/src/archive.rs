@@ -1,8 +1,8 @@
 //! The `.plugin` file: one directory `metwork_plugin/`, packed.
 //!
 //! tar + zstd. `.manifest.json` comes first and says everything that follows;
-//! then the two files that the predecessor reads, then the members, sorted. The
-//! packages of the predecessor (gzip, no manifest) are read too.
+//! then the two files that MFSERV reads, then the members, sorted. The
+//! packages of MFSERV (gzip, no manifest) are read too.
 
 mod circle;
 mod judge;
@@ -20,9 +20,9 @@ pub use unpack::{Inspected, Limits, inspect, unpack};
 
 /// The single top directory of a package.
 pub(crate) const TOP: &str = "metwork_plugin";
-/// The predecessor's description.
+/// MFSERV's description.
 pub(crate) const METADATA: &str = ".metadata.json";
-/// The predecessor's list of files.
+/// MFSERV's list of files.
 pub(crate) const FILES: &str = ".files.json";
 /// The most that each of the three descriptions may hold, bytes.
 pub(crate) const LARGEST_DESCRIPTION: u64 = 64 * 1024 * 1024;

@@ -10,7 +10,7 @@ const FRAGMENTS: &[&str] = &[
     "_extra_nginx_init_worker_by_lua_block_filename",
 ];
 
-/// The predecessor's warnings about a plugin, in its words; `own` is its
+/// MFSERV's warnings about a plugin, in its words; `own` is its
 /// `config.ini`, `spec` what is in force.
 pub fn dangers(own: &Document, spec: &PluginSpec) -> Vec<String> {
     let set = |key: &&&str| {

@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flask_template_has_the_command_of_the_predecessor_and_a_clean_stop() {
+    fn the_flask_template_has_the_command_of_mfserv_and_a_clean_stop() {
         let (_folder, place) = make(DEFAULT, "foo");
         let config = fs::read_to_string(place.join("config.ini")).unwrap();
         for line in [

@@ -88,7 +88,7 @@ pub(crate) fn process_spec(
     }
 }
 
-/// `app_P_A.log` → `app_P_A_workerN.log`, as the predecessor splits logs.
+/// `app_P_A.log` → `app_P_A_workerN.log`, as MFSERV splits logs.
 fn per_worker(output: &Output, slot: u32) -> Output {
     let rename = |path: &PathBuf| {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();

@@ -44,7 +44,7 @@ const fn known(
 /// Every key, section after section. One line each: it is read as a table.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
-    // [nginx]: the predecessor's names; they drive the front whichever it is.
+    // [nginx]: MFSERV's names; they drive the front whichever it is.
     key("nginx", "flag", "1", Type::Flag, "0: no HTTP front at all"),
     key("nginx", "port", "18868", Type::Port, "port of the front; 0 or null: no plain listener"),
     key("nginx", "upload_max_body_size", "100", between(0, 1 << 30, "MB"), "largest request body, 413 beyond; 0: no limit"),
@@ -75,7 +75,7 @@ pub const KEYS: &[Key] = &[
     known("nginx", "ssl_protocols", "TLSv1 TLSv1.1 TLSv1.2", Type::Text, "TLS versions"),
     Key { section: "nginx", key: "proxy_temp_path", default: None, kind: Type::Path, meaning: "where nginx buffers answers of apps", obeyed: false },
     Key { section: "nginx", key: "fastcgi_temp_path", default: None, kind: Type::Path, meaning: "where nginx buffers answers of FastCGI apps", obeyed: false },
-    // [front]: what the predecessor had no name for.
+    // [front]: what MFSERV had no name for.
     key("front", "kind", "embedded", Type::OneOf(&["embedded", "nginx"]), "what listens for HTTP (nginx: not in this version)"),
     key("front", "host", "0.0.0.0", Type::Address, "address to listen on; :: for IPv6"),
     key("front", "threads", "{{MFHARDWARE_NUMBER_OF_CPU_CORES_DIVIDED_BY_4}}", between(1, 1024, ""), "threads that forward requests"),
@@ -118,7 +118,7 @@ pub const KEYS: &[Key] = &[
     known("vector", "nginxlog_port", "5145", Type::Port, "local UDP port for access logs"),
     known("telegraf", "statsd_port", "18127", Type::Port, "local UDP port for statsd"),
     known("telegraf", "debug", "0", Type::Flag, "write every metric to the log too"),
-    // The predecessor's process manager: nothing here replaces these.
+    // MFSERV's process manager: nothing here replaces these.
     known("circus", "endpoint", "ipc://@@@MFMODULE_RUNTIME_HOME@@@/var/circus.socket", Type::Text, "control socket of circus"),
     known("circus", "pubsub_endpoint", "ipc://@@@MFMODULE_RUNTIME_HOME@@@/var/circus_pubsub.socket", Type::Text, "event socket of circus"),
     known("circus", "check_delay", "15", seconds(1), "time between two passes of circus (workers that end are replaced at once)"),

@@ -140,7 +140,7 @@ fn a_bad_set_says_that_it_was_set() {
 }
 
 #[test]
-fn a_doubtful_flag_is_a_warning_and_read_as_the_predecessor_reads_it() {
+fn a_doubtful_flag_is_a_warning_and_read_as_mfserv_reads_it() {
     let resolution = home("[nginx]\nlogging=true\n");
     says(only(&resolution), Severity::Warning, 2, &["[nginx] logging=true is read as 0"]);
     assert!(!resolution.config.nginx.access_log);

@@ -1,4 +1,4 @@
-//! The routes of a plugin, in the order of the predecessor: apps by prefix, then
+//! The routes of a plugin, in the order of MFSERV: apps by prefix, then
 //! aliases; static before dynamic.
 
 use std::collections::BTreeMap;
@@ -90,7 +90,7 @@ fn push_routes(
     }
 }
 
-/// The predecessor put prefixes into a regular expression as they were. A dot
+/// MFSERV put prefixes into a regular expression as they were. A dot
 /// alone is far more often a dot than "any character", and is taken as one.
 fn is_pattern(prefix: &str) -> bool {
     prefix.contains(['+', '*', '?', '(', ')', '[', ']', '{', '}', '|', '^', '$', '\\'])

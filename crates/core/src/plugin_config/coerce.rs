@@ -1,4 +1,4 @@
-//! One value of a plugin's configuration: the predecessor's coercions, and what
+//! One value of a plugin's configuration: MFSERV's coercions, and what
 //! is doubtful about them.
 
 use std::path::{Component, Path};
@@ -97,7 +97,7 @@ fn version(text: &str) -> Result<Coerced, Refusal> {
     }
 }
 
-/// The predecessor's booleans. An empty or `null` value is no without a doubt.
+/// MFSERV's booleans. An empty or `null` value is no without a doubt.
 fn flag(text: &str) -> Coerced {
     let lower = text.trim().to_lowercase();
     match lower.as_str() {
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_the_predecessors_and_other_words_are_a_doubtful_no() {
+    fn flags_are_those_of_mfserv_and_other_words_are_a_doubtful_no() {
         for yes in ["1", "true", "YES", "y", "T"] {
             taken(Type::Flag, yes, Read::Flag(true), "1", false);
         }

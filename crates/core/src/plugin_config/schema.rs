@@ -93,7 +93,7 @@ const GENERAL: &[Key] = &[
     later("_extra_nginx_http_conf_filename", Type::File, "", FRAGMENT),
     later("_extra_nginx_server_conf_filename", Type::File, "", FRAGMENT),
     later("_extra_nginx_init_worker_by_lua_block_filename", Type::File, "", LUA),
-    // The predecessor's default is yes; it only matters to Lua, so only a
+    // MFSERV's default is yes; it only matters to Lua, so only a
     // written yes is worth a word.
     later("_add_plugin_dir_to_lua_path", Type::Flag, "0", LUA),
     key("_python", Type::Interpreter, ""),
@@ -183,7 +183,7 @@ impl<'a> Kind<'a> {
     }
 }
 
-/// What to say of a key of the predecessor's first format, which had other
+/// What to say of a key of MFSERV's first format, which had other
 /// names; `None` when the key is simply unknown.
 pub(super) fn legacy_key(kind: Kind, key: &str) -> Option<String> {
     let private = format!("_{key}");

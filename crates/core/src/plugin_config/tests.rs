@@ -74,7 +74,7 @@ fn warned(text: &str, line: u32, parts: &[&str]) -> PluginSpec {
 }
 
 #[test]
-fn what_is_not_written_has_the_predecessors_defaults() {
+fn what_is_not_written_has_the_defaults_of_mfserv() {
     let spec = accepted("[app_main]\n[extra_daemon_d]\n");
     assert_eq!(spec.name, "foo");
     assert_eq!((&*spec.general.version, &*spec.general.release), ("0.0.1", "1"));

@@ -70,7 +70,7 @@ pub fn answer(command: fn() -> clap::Command) {
     }
 }
 
-/// The installed plugins.
+/// The names of the installed plugins.
 pub fn plugins(current: &OsStr) -> Vec<CompletionCandidate> {
     starting_with(current, installed().into_iter().map(|plugin| (plugin.name, None)))
 }

@@ -17,7 +17,7 @@ pub struct Config {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Every value in force.
+    /// Show every value in force.
     Show {
         /// Only this section.
         section: Option<String>,
@@ -25,7 +25,7 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Where a value comes from, and what it overrides.
+    /// Show where a value comes from and what it overrides.
     Explain {
         /// `section.key`.
         key: String,
@@ -108,7 +108,7 @@ fn set(places: &Places, text: &str) -> Result<Outcome, Diagnostic> {
 pub struct Check {
     /// A plugin directory to check, instead of the node.
     plugin: Option<std::path::PathBuf>,
-    /// A value that beats every file.
+    /// A value that overrides all configuration files.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     sets: Vec<String>,
     /// Print the problems as JSON.

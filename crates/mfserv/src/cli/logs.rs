@@ -25,13 +25,13 @@ pub struct Logs {
     /// Plugins (`foo`), apps (`foo.main`), `front` (its access log), `daemon`, `keeper`; without any: all apps.
     #[arg(add = ArgValueCompleter::new(completions::apps))]
     names: Vec<String>,
-    /// Go on with the lines that come.
+    /// Follow new lines.
     #[arg(long, short)]
     follow: bool,
-    /// How many lines of the past.
+    /// Number of past lines.
     #[arg(long, short = 'n', default_value_t = 50)]
     lines: usize,
-    /// One JSON object a line: file and line.
+    /// Print one JSON object a line: file and line.
     #[arg(long)]
     json: bool,
 }
@@ -119,13 +119,13 @@ fn nothing(places: &Places, names: &[String]) -> Diagnostic {
 
 #[derive(Debug, Args)]
 pub struct Events {
-    /// Go on with what happens.
+    /// Follow new events.
     #[arg(long, short)]
     follow: bool,
-    /// How many events of the past.
+    /// Number of past events.
     #[arg(long, short = 'n', default_value_t = 50)]
     lines: usize,
-    /// As recorded: one JSON object a line.
+    /// Print one JSON object a line, as recorded.
     #[arg(long)]
     json: bool,
 }

@@ -22,10 +22,10 @@ use mfserv_node::places::Places;
 /// How long an operation that changes workers is waited for.
 #[derive(Debug, Args)]
 pub struct Wait {
-    /// Do not wait until what changed is served.
+    /// Return before the change is served.
     #[arg(long)]
     pub no_wait: bool,
-    /// Wait at most this long, seconds.
+    /// Longest wait, seconds.
     #[arg(long, default_value_t = 120)]
     pub timeout: u64,
     /// Print the result as JSON.
@@ -119,7 +119,7 @@ pub struct Scale {
     /// The app (`foo`, `foo.main`).
     #[arg(add = ArgValueCompleter::new(completions::apps))]
     app: String,
-    /// How many workers; `config` = what its configuration says.
+    /// The number of workers; `config` returns to the configured number.
     count: String,
     #[command(flatten)]
     wait: Wait,

@@ -162,7 +162,7 @@ fn take_over(
     Ok(Outcome::Done)
 }
 
-/// Which keys of a plugin could break others, in the predecessor's words.
+/// Which keys of a plugin could break others, in MFSERV's words.
 pub fn dangers_in(dir: &Path, spec: &PluginSpec) -> Vec<String> {
     match configure::read_document(&dir.join("config.ini"), Dialect::Plugin) {
         Ok(Some(own)) => dangers(&own, spec),

@@ -129,7 +129,7 @@ fn daemon_process(places: &Places, sets: &[String]) -> ProcessSpec {
 
 #[derive(Debug, Args)]
 pub struct Daemon {
-    /// A value that beats every file.
+    /// A value that overrides all configuration files.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     sets: Vec<String>,
 }

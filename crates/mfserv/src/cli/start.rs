@@ -20,13 +20,13 @@ use mfserv_node::places::Places;
 
 #[derive(Debug, Args)]
 pub struct Start {
-    /// A value that beats every file, until the node is stopped.
+    /// A value that overrides all configuration files until the node is stopped.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     sets: Vec<String>,
-    /// Do not wait until the node runs.
+    /// Return before the node runs.
     #[arg(long)]
     no_wait: bool,
-    /// Wait at most this long, seconds.
+    /// Longest wait, seconds.
     #[arg(long, default_value_t = 300)]
     timeout: u64,
 }
@@ -218,7 +218,7 @@ fn say_running(status: &Status, known: bool) {
 
 #[derive(Debug, Args)]
 pub struct Run {
-    /// A value that beats every file, until the node is stopped.
+    /// A value that overrides all configuration files until the node is stopped.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     sets: Vec<String>,
 }

@@ -22,7 +22,7 @@ const KILL: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub struct Stop {
-    /// Kill everything at once instead of finishing requests.
+    /// Kill all processes at once; requests in flight fail.
     #[arg(long)]
     kill: bool,
 }

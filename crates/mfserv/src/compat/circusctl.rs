@@ -1,4 +1,4 @@
-//! `circusctl`: the predecessor's commands on watchers, as far as a node of ours has them.
+//! `circusctl`: MFSERV's commands on watchers, as far as a node of ours has them.
 
 mod node;
 

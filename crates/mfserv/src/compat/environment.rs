@@ -220,7 +220,7 @@ struct Layer {
     label: String,
 }
 
-/// Prints 1 if what a layer of the predecessor carried is on this host, else 0.
+/// Prints 1 if what a layer of MFSERV carried is on this host, else 0.
 pub fn is_layer_installed() -> Result<Outcome, Diagnostic> {
     let label = Layer::parse().label;
     let there = is_there(&places()?, &label);

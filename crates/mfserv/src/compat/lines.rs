@@ -12,7 +12,7 @@ use crate::cli::report::{Outcome, colours};
 pub struct Line {
     /// Before the status: a blank, unless a script has printed it with the title.
     start: &'static str,
-    /// The predecessor's Python tools put a blank after a status without a note.
+    /// MFSERV's Python tools put a blank after a status without a note.
     end: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! Where the predecessor's commands are put: links to this program, and what their shells and
+//! Where MFSERV's commands are put: links to this program, and what their shells and
 //! makefiles read.
 
 use std::fs;

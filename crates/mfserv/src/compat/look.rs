@@ -34,7 +34,7 @@ struct List {
     plugins_base_dir: Option<PathBuf>,
 }
 
-/// A plugin as `--json` shows it; the order of the keys is the predecessor's.
+/// A plugin as `--json` shows it; the order of the keys is MFSERV's.
 #[derive(Serialize)]
 struct Listed<'a> {
     name: &'a str,

@@ -1,4 +1,4 @@
-//! Each template, with the predecessor's commands only: made, developed, released, and
+//! Each template, with MFSERV's commands only: made, developed, released, and
 //! installed on a machine whose network is unplugged.
 
 use std::net::TcpStream;

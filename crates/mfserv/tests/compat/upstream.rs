@@ -1,4 +1,4 @@
-//! What the predecessor's own integration tests do, beyond the journey of each template.
+//! What MFSERV's own integration tests do, beyond the journey of each template.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use mfserv_testkit::{get, until};
 use super::OldNames;
 use crate::{PATIENCE, Turn, node};
 
-/// How long the predecessor's tests wait for an answer.
+/// How long MFSERV's tests wait for an answer.
 const BUDGET: Duration = Duration::from_secs(30);
 
 #[test]

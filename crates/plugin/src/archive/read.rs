@@ -21,11 +21,11 @@ use mfserv_platform::disk;
 pub struct Package {
     /// The plugin.
     pub name: String,
-    /// The predecessor's description: version, release, size, summary…
+    /// MFSERV's description: version, release, size, summary…
     pub metadata: Metadata,
     /// The paths of its files, below the plugin directory.
     pub files: Vec<String>,
-    /// The manifest; `None` for a package of the predecessor.
+    /// The manifest; `None` for a package of MFSERV.
     pub manifest: Option<Manifest>,
 }
 
@@ -78,7 +78,7 @@ impl Metadata {
         others.iter().try_for_each(|(key, text)| plain(key, text, LONGEST_TEXT))
     }
 
-    /// The predecessor's hash of a plugin: the MD5, in hexadecimal, of
+    /// MFSERV's hash of a plugin: the MD5, in hexadecimal, of
     /// `build_host, build_date, size, version, release`.
     pub fn hash(&self) -> String {
         let parts = [&self.build_host, &self.build_date, &self.size, &self.version, &self.release];

@@ -21,7 +21,7 @@ const MADE: &[&str] = &[
 const PINNED: &[&str] = &["python3_virtualenv_sources/requirements3.txt", "package-lock.json"];
 
 /// Removes what a build has made in a plugin directory, packages included; with
-/// `pinned` (the predecessor's `superclean`) the pinned versions too. A plugin that
+/// `pinned` (MFSERV's `superclean`) the pinned versions too. A plugin that
 /// is linked does not run without what is removed.
 pub fn clean(dir: &Path, pinned: bool) -> Result<(), Diagnostic> {
     label::read_name(dir)?;

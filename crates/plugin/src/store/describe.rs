@@ -1,4 +1,4 @@
-//! An installed plugin in the terms of the predecessor's commands.
+//! An installed plugin in the terms of MFSERV's commands.
 
 use mfserv_core::Diagnostic;
 use mfserv_core::plugin_spec::General;
@@ -31,7 +31,7 @@ pub fn describe(installed: &Installed, general: &General) -> Result<Package, Dia
     Ok(Package { name: installed.name.clone(), metadata, files: Vec::new(), manifest: None })
 }
 
-/// The predecessor's hash of an installed plugin (see [`Metadata::hash`]).
+/// MFSERV's hash of an installed plugin (see [`Metadata::hash`]).
 pub fn hash(home: &Home, plugin: &str) -> Result<String, Diagnostic> {
     let installed = current(home, plugin)?;
     if let Some(problem) = installed.problem {

@@ -188,7 +188,7 @@ pub(super) fn check_place(
             .because(format!("it is a link to {}", there.dir.display()))
             .help(format!("mfserv uninstall {plugin}"))),
         Origin::Dev | Origin::Internal => Err(refused
-            .because(format!("{} is a directory, as the predecessor makes it", there.dir.display()))
+            .because(format!("{} is a directory, as MFSERV makes it", there.dir.display()))
             .help(format!(
                 "move it away, with what the app has written in it; or remove it: `mfserv \
                  uninstall {plugin}`"

@@ -92,10 +92,10 @@ fn a_plugin_that_is_not_built_can_not_be_packed() {
 }
 
 #[test]
-fn a_gzip_package_of_the_predecessor_is_read_and_unpacked() {
+fn a_gzip_package_of_mfserv_is_read_and_unpacked() {
     let node = Node::new();
     let file = node.work().join("foo.plugin");
-    let mut tape = Tape::of_the_predecessor();
+    let mut tape = Tape::of_mfserv();
     tape.file("metwork_plugin/main/index.html", b"hi\n");
     tape.gzip(&file);
     let package = read(&file).unwrap();
@@ -114,7 +114,7 @@ fn a_gzip_package_of_the_predecessor_is_read_and_unpacked() {
 fn a_package_made_by_pythons_tarfile_with_long_names_is_unpacked() {
     let node = Node::new();
     let file = node.work().join("foo.plugin");
-    let tape = Tape::of_the_predecessor();
+    let tape = Tape::of_mfserv();
     tape.gzip(&file);
     unpack(&file, &node.work().join("metwork_plugin"), Limits::default()).unwrap();
     let long = ["deep".repeat(40), "é".repeat(60), "file".repeat(20)].join("/");
@@ -176,7 +176,7 @@ fn a_package_is_inspected_whole_before_anything_is_done() {
 }
 
 #[test]
-fn the_hash_of_the_predecessor_is_that_of_its_formula() {
+fn the_hash_of_mfserv_is_that_of_its_formula() {
     let metadata = Metadata {
         version: "2.1".into(),
         release: "1".into(),

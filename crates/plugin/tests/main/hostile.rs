@@ -35,9 +35,9 @@ impl Cases {
         self.0.push(Case { tape: bytes, says: says.iter().map(|text| text.to_string()).collect() });
     }
 
-    /// A package of the predecessor with something more.
+    /// A package of MFSERV with something more.
     fn more(&mut self, says: &[&str], add: impl FnOnce(&mut Tape)) {
-        let mut tape = Tape::of_the_predecessor();
+        let mut tape = Tape::of_mfserv();
         add(&mut tape);
         self.add(tape.ended(), says);
     }
@@ -257,7 +257,7 @@ fn sizes(cases: &mut Cases) {
         (0..10).for_each(|n| tape.file(&format!("{TOP}/{n}{}/x", "/d".repeat(40)), b""));
     });
     // says that it is large, and is not
-    let mut tape = Tape::of_the_predecessor();
+    let mut tape = Tape::of_mfserv();
     let mut header = tar::Header::new_gnu();
     header.set_path("metwork_plugin/liar").unwrap();
     header.set_mode(0o644);
@@ -273,13 +273,13 @@ fn sizes(cases: &mut Cases) {
     header.set_cksum();
     tape.raw(&header, b"short");
     cases.add(tape.ended(), &["metwork_plugin/liar", "cut off"]);
-    let mut zeros = Tape::of_the_predecessor().ended();
+    let mut zeros = Tape::of_mfserv().ended();
     zeros.resize(zeros.len() + (3 << 20), 0);
     cases.add(zeros, &["something after its end"]);
 }
 
 fn cut_off(cases: &mut Cases) {
-    let mut tape = Tape::of_the_predecessor();
+    let mut tape = Tape::of_mfserv();
     tape.file("metwork_plugin/main/index.html", &[b'x'; 2000]);
     let whole = tape.ended();
     let end = tape.0.len();
@@ -369,7 +369,7 @@ fn manifests(cases: &mut Cases) {
     let mut changed = good.clone();
     changed[at] = b'H';
     cases.add(changed, &["page.html", "SHA-256"]);
-    let mut late = Tape::of_the_predecessor();
+    let mut late = Tape::of_mfserv();
     late.file("metwork_plugin/.manifest.json", b"{\"format\":1,\"name\":\"foo\",\"version\":\"1\",\"release\":\"1\",\"total_size\":0,\"builder\":\"\",\"members\":[]}");
     cases.add(late.ended(), &[".manifest.json is not the first"]);
     cases.more(&["is it really a plugin"], |tape| {
@@ -406,7 +406,7 @@ fn descriptions(cases: &mut Cases) {
 
 /// Compressed files that are damaged below the tar stream.
 fn damaged() -> Vec<(Vec<u8>, &'static str)> {
-    let mut tape = Tape::of_the_predecessor();
+    let mut tape = Tape::of_mfserv();
     let noise: Vec<u8> =
         (0..50_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     tape.file("metwork_plugin/noise", &noise);
@@ -433,10 +433,10 @@ fn damaged() -> Vec<(Vec<u8>, &'static str)> {
         // two packages, one behind the other
         all.push(([packed.as_slice(), packed.as_slice()].concat(), "something after its end"));
         // a bomb: 64 MiB of zeros in some KiB
-        let mut bomb = Tape::of_the_predecessor();
+        let mut bomb = Tape::of_mfserv();
         bomb.file("metwork_plugin/zeros", &vec![0; 64 << 20]);
         all.push((wrap.wrap(&bomb.ended()), "more than"));
-        let mut bomb = Tape::of_the_predecessor().ended();
+        let mut bomb = Tape::of_mfserv().ended();
         bomb.resize(bomb.len() + (64 << 20), 0);
         all.push((wrap.wrap(&bomb), "something after its end"));
     }
@@ -513,13 +513,13 @@ fn hostile_packages_are_refused_with_the_entry_named_and_leave_nothing() {
 fn the_streams_that_hostile_packages_are_made_from_are_good_without_their_change() {
     let node = Node::new();
     let file = node.work().join("good.plugin");
-    let mut predecessor = Tape::of_the_predecessor();
-    predecessor.entry(b"./metwork_plugin/main/", b'5', 0o2775, b"", b"");
-    predecessor.entry(b"metwork_plugin/main/index.html", b'0', 0o664, b"", b"hi\n");
-    predecessor.entry(b"metwork_plugin/main/link", b'2', 0o777, b"../.layerapi2_label", b"");
-    predecessor.entry(b"metwork_plugin/main/nowhere", b'2', 0o777, b"made/later", b"");
+    let mut old = Tape::of_mfserv();
+    old.entry(b"./metwork_plugin/main/", b'5', 0o2775, b"", b"");
+    old.entry(b"metwork_plugin/main/index.html", b'0', 0o664, b"", b"hi\n");
+    old.entry(b"metwork_plugin/main/link", b'2', 0o777, b"../.layerapi2_label", b"");
+    old.entry(b"metwork_plugin/main/nowhere", b'2', 0o777, b"made/later", b"");
     let ours = Tape::ours(&[LABEL, ("page.html", b"hello")], |_| {});
-    for (index, tape) in [predecessor, ours].iter().enumerate() {
+    for (index, tape) in [old, ours].iter().enumerate() {
         for wrap in WRAPS {
             fs::write(&file, wrap.wrap(&tape.ended())).unwrap();
             let into = node.work().join(format!("{index}-{wrap:?}"));
@@ -534,7 +534,7 @@ fn the_streams_that_hostile_packages_are_made_from_are_good_without_their_change
 fn with_the_usual_limits_a_bomb_is_refused_before_anything_is_written() {
     let node = Node::new();
     let file = node.work().join("bomb.plugin");
-    let mut tape = Tape::of_the_predecessor();
+    let mut tape = Tape::of_mfserv();
     let mut header = tar::Header::new_gnu();
     header.set_path("metwork_plugin/zeros").unwrap();
     header.set_mode(0o644);

@@ -388,7 +388,7 @@ fn a_package_is_installed_under_another_name_when_asked() {
     assert!(node.home.link("foo").exists());
 }
 
-/// What the predecessor does to make a package, in its language: copy, list,
+/// What MFSERV does to make a package, in its language: copy, list,
 /// describe, tar, gzip.
 const PREDECESSOR: &str = r#"
 import json, os, shutil, sys, tarfile, zipfile
@@ -424,7 +424,7 @@ with tarfile.open(out, "w:gz") as tar:
 "#;
 
 #[test]
-fn a_package_built_by_the_rules_of_the_predecessor_is_installed_with_its_environment() {
+fn a_package_built_by_the_rules_of_mfserv_is_installed_with_its_environment() {
     let node = Node::new();
     let dir = node.plugin("python3_raw_wsgi", "foo");
     std::os::unix::fs::symlink("config.ini", dir.join("link")).unwrap();
@@ -664,7 +664,7 @@ fn an_installed_plugin_is_packed_again_with_what_the_administrator_has_changed()
 }
 
 #[test]
-fn an_installed_plugin_is_described_and_hashed_as_the_predecessor_does() {
+fn an_installed_plugin_is_described_and_hashed_as_mfserv_does() {
     let node = Node::new();
     let dir = node.plugin("static", "foo");
     let file = packed(&node, &dir);
@@ -690,7 +690,7 @@ fn an_installed_plugin_is_described_and_hashed_as_the_predecessor_does() {
 }
 
 #[test]
-fn what_a_plugin_could_break_is_said_in_the_words_of_the_predecessor() {
+fn what_a_plugin_could_break_is_said_in_the_words_of_mfserv() {
     use mfserv_core::ini::{Dialect, parse};
     let node = Node::new();
     let dir = node.plugin("python3_raw_wsgi", "foo");

@@ -42,8 +42,8 @@ impl Wrap {
 }
 
 impl Tape {
-    /// What every package of the predecessor has.
-    pub fn of_the_predecessor() -> Self {
+    /// What every package of MFSERV has.
+    pub fn of_mfserv() -> Self {
         let mut tape = Self::default();
         tape.file("metwork_plugin/.layerapi2_label", b"plugin_foo@mfserv\n");
         tape.file(

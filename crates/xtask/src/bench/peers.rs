@@ -25,7 +25,7 @@ const STARTING: Duration = Duration::from_secs(60);
 /// A supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The predecessor's.
+    /// MFSERV's.
     Circus,
     /// The oldest.
     Supervisord,

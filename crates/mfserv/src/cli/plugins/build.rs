@@ -39,7 +39,7 @@ pub struct Release {
     /// The plugin's directory.
     #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
     dir: PathBuf,
-    /// Where the package is put.
+    /// Directory of the package.
     #[arg(long, short, default_value = ".", value_hint = clap::ValueHint::DirPath)]
     output: PathBuf,
 }

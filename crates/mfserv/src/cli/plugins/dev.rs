@@ -27,11 +27,11 @@ pub struct Dev {
     /// The plugin's directory.
     #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
     dir: PathBuf,
-    /// Return once it is served (without a terminal this is what happens anyway).
+    /// Return as soon as the plugin is served; the default without a terminal.
     #[arg(long, short, conflicts_with = "follow")]
     detach: bool,
-    /// Stay and show its logs and what happens, also without a terminal. (For programs there are
-    /// `logs` and `events` with --follow --json.)
+    /// Show logs and events until Ctrl-C, also without a terminal. (Programs use `logs` and
+    /// `events` with --follow --json.)
     #[arg(long, short, conflicts_with = "json")]
     follow: bool,
     #[command(flatten)]

@@ -74,7 +74,7 @@ pub fn exports(env: &BTreeMap<String, String>, but: &[&str]) -> String {
 
 #[derive(Debug, Args)]
 pub struct Exec {
-    /// Go to the plugin's directory first.
+    /// Run the command in the plugin's directory.
     #[arg(long)]
     cwd: bool,
     /// A plugin's name, or its directory.

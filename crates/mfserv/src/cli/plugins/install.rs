@@ -22,10 +22,10 @@ pub struct Install {
     /// The package.
     #[arg(add = ArgValueCompleter::new(completions::packages))]
     file: PathBuf,
-    /// Install it under this name instead of its own.
+    /// Install the plugin under another name.
     #[arg(long, value_name = "NAME")]
     new_name: Option<String>,
-    /// Remove the oldest releases even if the app has left files in them.
+    /// Remove the oldest releases even if they have files that the app has made.
     #[arg(long)]
     clean: bool,
     #[command(flatten)]
@@ -77,7 +77,7 @@ impl Hotswap {
 pub struct Stage {
     /// Accept that a packed plugin of that name is installed.
     pub replace: bool,
-    /// Install it under this name instead of its own.
+    /// Install the plugin under another name.
     pub new_name: Option<String>,
     /// Remove the oldest releases even if the app has left files in them.
     pub clean: bool,
@@ -118,7 +118,7 @@ pub struct Uninstall {
     /// The plugin's name.
     #[arg(add = ArgValueCompleter::new(completions::plugins))]
     name: String,
-    /// Remove its data, its overrides and the files that it has left in its releases too.
+    /// Also remove its data, its overrides and the files that it has made in its releases.
     #[arg(long)]
     clean: bool,
     #[command(flatten)]

@@ -20,7 +20,7 @@ pub struct New {
     /// The template.
     #[arg(long, short, default_value = "default", add = ArgValueCompleter::new(completions::templates))]
     template: String,
-    /// Ask nothing: every answer is the default one.
+    /// Ask nothing and take the defaults.
     #[arg(long)]
     no_input: bool,
     /// List the templates.

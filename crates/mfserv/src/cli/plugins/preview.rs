@@ -73,7 +73,7 @@ fn identity(preview: &Preview) -> String {
             out += &format!("  {name:<11} {value}\n");
         }
     }
-    let builder = preview.builder.as_deref().unwrap_or("the predecessor");
+    let builder = preview.builder.as_deref().unwrap_or("MFSERV (MetWork)");
     let with = preview.interpreters.iter().map(|(name, version)| format!("{name} {version}"));
     let with: Vec<String> = with.collect();
     let with = if with.is_empty() { String::new() } else { format!(", {}", with.join(", ")) };

@@ -102,7 +102,7 @@ pub struct Rollback {
     /// The plugin's name.
     #[arg(add = ArgValueCompleter::new(completions::plugins))]
     name: String,
-    /// The release; without it, the last one before the current.
+    /// The release; default: the one before the current.
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     number: Option<u32>,
     #[command(flatten)]
@@ -145,7 +145,7 @@ pub struct Repackage {
     /// The plugin's name.
     #[arg(add = ArgValueCompleter::new(completions::plugins))]
     name: String,
-    /// Where the package is put.
+    /// Directory of the package.
     #[arg(long, short, default_value = ".")]
     output: PathBuf,
     /// Print JSON.

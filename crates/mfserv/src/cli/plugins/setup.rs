@@ -18,18 +18,18 @@ pub struct Setup {
     /// The Python to make the base environment for (python3.12); default: the host's python3.
     #[arg(long)]
     python: Option<String>,
-    /// Fetch uv too, with which builds are faster.
+    /// Download uv too: builds are faster with it.
     #[arg(long)]
     uv: bool,
-    /// Write what the base environment is made of to a file in this directory, for a
+    /// Export the packages of the base environment to a file in this directory, for a
     /// machine without a network.
     #[arg(long, value_name = "DIR", conflicts_with = "import")]
     export: Option<PathBuf>,
-    /// Make the base environment from such a file, without a network.
+    /// Make the base environment from an exported file, without a network.
     #[arg(long, value_name = "FILE")]
     import: Option<PathBuf>,
-    /// Put the commands of the predecessor into this directory, and what they need into
-    /// the directory `share` beside it.
+    /// Link the commands of MFSERV (MetWork) into this directory; their files go into
+    /// `share` beside it.
     #[arg(long, value_name = "PREFIX/bin", conflicts_with_all = ["python", "uv", "export", "import"])]
     commands: Option<PathBuf>,
 }

@@ -17,7 +17,7 @@ use mfserv_node::control::protocol::Ask;
 const WAITING_S: u64 = 120;
 /// errno(3): no such process.
 const ESRCH: i32 = 3;
-/// What the predecessor called the web front.
+/// What MFSERV called the web front.
 const NGINX: &str = "nginx";
 
 impl Node {
@@ -209,12 +209,12 @@ impl Node {
     }
 }
 
-/// The name of a watcher, as the predecessor had it.
+/// The name of a watcher, as MFSERV had it.
 pub(super) fn shown(watcher: &WatcherStatus) -> &str {
     if watcher.plugin.is_none() { NGINX } else { watcher.name.as_str() }
 }
 
-/// One of the predecessor's four states.
+/// One of MFSERV's four states.
 pub(super) fn state(watcher: &WatcherStatus) -> &'static str {
     match (watcher.state, watcher.ready) {
         (WatcherState::Off, _) => "stopped",
