@@ -1,13 +1,19 @@
 //! Every key of the module's configuration: one table, read by the resolver,
 //! by `mfserv config`, by the generated `config.ini` and by the documentation.
 //!
-//! Keys whose meaning this version does not carry out are in the table too:
-//! they are accepted and exported, and whoever sets one is told.
+//! A row of the table is also a constant that carries the type of the value:
+//! `config.get(NGINX_PORT)` is an `Option<u16>`, and compares with nothing else.
+//!
+//! Keys that have no effect in this version are in the table too: they are accepted and
+//! exported, and setting one gives a warning.
 
+mod kinds;
+mod reading;
 mod table;
 mod text;
 
-pub use table::KEYS;
+pub(crate) use reading::{Read, read};
+pub use table::*;
 pub use text::{home_config_text, markdown_table};
 
 /// What a value may be. Everything is text in the file; this is how it is read.
@@ -28,8 +34,13 @@ pub enum Type {
     Port,
     /// A file mode in octal digits; `null` means that it is not set.
     FileMode,
-    /// One of a few words, in any case.
-    OneOf(&'static [&'static str]),
+    /// One of a few words, in upper or lower case.
+    OneOf {
+        /// The words.
+        words: &'static [&'static str],
+        /// The word that this version does not have yet.
+        later: Option<Later>,
+    },
     /// A path of the file system.
     Path,
     /// A path of a URL, beginning with `/`; `null` means none.
@@ -46,6 +57,17 @@ pub enum Type {
     Text,
 }
 
+/// A word that is known, and refused because this version does not have what it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Later {
+    /// The word.
+    pub word: &'static str,
+    /// Why it is refused.
+    pub reason: &'static str,
+    /// What to write instead.
+    pub help: &'static str,
+}
+
 impl Type {
     /// The type in a word or two, for documentation.
     pub fn describe(self) -> String {
@@ -55,7 +77,7 @@ impl Type {
             Type::Integer { unit, .. } => unit.into(),
             Type::Port => "port".into(),
             Type::FileMode => "octal".into(),
-            Type::OneOf(words) => words.join(", "),
+            Type::OneOf { words, .. } => words.join(", "),
             Type::Path => "path".into(),
             Type::UrlPath => "URL path".into(),
             Type::Host => "host".into(),
@@ -67,9 +89,26 @@ impl Type {
     }
 }
 
-/// One key of the module's configuration.
+/// A key with the Rust type of its value.
+pub struct Key<T> {
+    row: Row,
+    take: fn(&Read) -> T,
+}
+
+impl<T> Key<T> {
+    /// Its row of the table.
+    pub fn row(&self) -> &Row {
+        &self.row
+    }
+
+    pub(crate) fn take(&self, read: &Read) -> T {
+        (self.take)(read)
+    }
+}
+
+/// One key of the module's configuration, without the type of its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key {
+pub struct Row {
     /// Its section.
     pub section: &'static str,
     /// Its name.
@@ -81,12 +120,11 @@ pub struct Key {
     pub kind: Type,
     /// What it does, one line.
     pub meaning: &'static str,
-    /// This version does it. When false, setting it to another value than the
-    /// default gives a warning.
+    /// It has an effect. If not, another value than the default gives a warning.
     pub obeyed: bool,
 }
 
-impl Key {
+impl Row {
     /// The environment variable it is exported as, if it is.
     pub fn variable(&self) -> Option<String> {
         crate::export::variable("MFSERV", self.section, self.key)
@@ -100,7 +138,7 @@ pub fn is_program_name(name: &str) -> bool {
 }
 
 /// The key of a section, if there is one.
-pub fn find(section: &str, key: &str) -> Option<&'static Key> {
+pub fn find(section: &str, key: &str) -> Option<&'static Row> {
     KEYS.iter().find(|known| known.section == section && known.key == key)
 }
 
@@ -118,7 +156,7 @@ mod tests {
     #[test]
     fn every_key_is_there_once_and_its_section_is_in_one_piece() {
         for (index, key) in KEYS.iter().enumerate() {
-            let same = |other: &Key| other.section == key.section && other.key == key.key;
+            let same = |other: &Row| other.section == key.section && other.key == key.key;
             assert_eq!(KEYS.iter().position(same), Some(index), "{}.{}", key.section, key.key);
             assert!(!key.meaning.is_empty() && !key.meaning.contains('\n'));
             assert!(!key.meaning.contains('|'), "the meaning stands in a Markdown table");

@@ -6,25 +6,19 @@ use std::collections::BTreeMap;
 use crate::diagnostic::{Diagnostic, Kind};
 use crate::export::{Unresolved, export, variable};
 use crate::ini::{Document, keys_in_continuation};
-use crate::keys::{self, KEYS, Key};
+use crate::keys::{self, KEYS, Key, Read, Row, read};
 use crate::layers::{Assignment, Origin, Value, assignments, merge, split_variant, substitute_all};
 use crate::suggest::nearest;
 
-mod reading;
 mod settings;
 
-pub use settings::{
-    Front, FrontKind, General, InternalPlugins, Level, Log, ModuleConfig, Nginx, Startup,
-};
-
-use reading::{Read, read};
-use settings::Readings;
+pub use settings::ModuleConfig;
 
 /// What a configuration says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolution {
-    /// The typed settings. Where a value is wrong, the built-in one stands here
-    /// and `diagnostics` has an error.
+    /// The settings. Where a value is wrong, the default is here and `diagnostics` has an
+    /// error.
     pub config: ModuleConfig,
     /// Every key with its value, its origin and what it won against.
     pub values: Vec<Value>,
@@ -40,6 +34,13 @@ impl Resolution {
     /// A value by its section and key.
     pub fn value(&self, section: &str, key: &str) -> Option<&Value> {
         self.values.iter().find(|value| value.section == section && value.key == key)
+    }
+
+    /// The value of a key as it was written, with its placeholders replaced; empty if it is
+    /// not set.
+    pub fn text<T>(&self, key: Key<T>) -> &str {
+        let row = key.row();
+        self.value(row.section, row.key).map_or("", |value| &value.value)
     }
 
     /// True when something is so wrong that the node must not start with it.
@@ -67,19 +68,14 @@ pub fn resolve(
     substitute_all(&mut values, env, &mut diagnostics);
     check_sections(documents, &mut diagnostics);
     let built_in = built_in(env);
-    let mut readings = Readings::default();
+    let mut config = ModuleConfig::new(installed(&values));
     for value in &values {
         check_indent(value, &mut diagnostics);
-        let reading = match keys::find(&value.section, &value.key) {
-            Some(key) => reading(key, value, &built_in, &mut diagnostics),
-            None => {
-                check_unknown(value, &mut diagnostics);
-                continue;
-            }
-        };
-        readings.insert(&value.section, &value.key, reading);
+        match keys::find(&value.section, &value.key) {
+            Some(row) => config.insert(row, reading(row, value, &built_in, &mut diagnostics)),
+            None => check_unknown(value, &mut diagnostics),
+        }
     }
-    let config = ModuleConfig::from_readings(config_name, &readings, &values);
     let exported = export(
         "MFSERV",
         "_IP",
@@ -114,9 +110,15 @@ fn set(sets: &[(String, String, String)]) -> impl Iterator<Item = Assignment> + 
     })
 }
 
+fn installed(values: &[Value]) -> Vec<String> {
+    let wanted = |value: &&Value| value.section == "internal_plugins" && value.value == "1";
+    let names = values.iter().filter(wanted).filter_map(|v| v.key.strip_prefix("install_"));
+    names.filter(|name| !name.is_empty()).map(str::to_string).collect()
+}
+
 /// The built-in values with their placeholders replaced, to compare with.
 fn built_in(env: &BTreeMap<String, String>) -> BTreeMap<(&'static str, &'static str), String> {
-    let text = |key: &Key| {
+    let text = |key: &Row| {
         let raw = key.default.unwrap_or("");
         crate::layers::substitute(raw, env).unwrap_or_else(|_| raw.to_string())
     };
@@ -125,7 +127,7 @@ fn built_in(env: &BTreeMap<String, String>) -> BTreeMap<(&'static str, &'static 
 
 /// Reads one value of a known key and says what is doubtful about it.
 fn reading(
-    key: &Key,
+    key: &Row,
     value: &Value,
     built_in: &BTreeMap<(&'static str, &'static str), String>,
     diagnostics: &mut Vec<Diagnostic>,
@@ -140,7 +142,7 @@ fn reading(
     let name = format!("[{}] {}", key.section, value.written);
     let result = match key.default {
         Some("null") if value.value.eq_ignore_ascii_case("null") => Ok(Read::Nothing),
-        _ => read(key.kind, &value.value).and_then(|read| available(key, read)),
+        _ => read(key.kind, &value.value),
     };
     match result {
         Ok(Read::Doubtful(meant)) => {
@@ -169,18 +171,7 @@ fn reading(
     }
 }
 
-/// Refuses the words that are known but name nothing that this version has.
-fn available(key: &Key, read: Read) -> Result<Read, (String, String)> {
-    if (key.section, key.key) == ("front", "kind") && read == Read::Text("nginx".into()) {
-        return Err((
-            "nginx as the front is not available in this version".into(),
-            "remove it, or write kind=embedded: the [nginx] keys drive the embedded front".into(),
-        ));
-    }
-    Ok(read)
-}
-
-fn warn_if_not_obeyed(key: &Key, value: &Value, diagnostics: &mut Vec<Diagnostic>) {
+fn warn_if_not_obeyed(key: &Row, value: &Value, diagnostics: &mut Vec<Diagnostic>) {
     if key.obeyed {
         return;
     }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
+use crate::keys::AUTORESTART;
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
 use crate::plugin_spec::PluginSpec;
@@ -177,7 +178,7 @@ impl Plan {
             },
             listeners: Vec::new(),
             plugins: Vec::new(),
-            autorestart: inputs.module.autorestart,
+            autorestart: inputs.module.get(AUTORESTART),
             problems: inputs.module_problems.clone(),
         };
         let mut plugins: Vec<&PluginInput> = inputs.plugins.iter().collect();

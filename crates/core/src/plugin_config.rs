@@ -222,7 +222,7 @@ impl Resolver<'_> {
 
     fn coerce(&self, key: &Key, text: &str) -> Result<coerce::Coerced, coerce::Refusal> {
         let module_timeout = self.env.get("MFSERV_NGINX_TIMEOUT").map_or_else(
-            || crate::keys::find("nginx", "timeout").and_then(|key| key.default).unwrap_or(""),
+            || crate::keys::NGINX_TIMEOUT_S.row().default.unwrap_or(""),
             String::as_str,
         );
         coerce(key.kind, text, module_timeout, self.home_files)

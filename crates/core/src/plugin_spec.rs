@@ -109,8 +109,6 @@ pub struct AppSpec {
     pub debug_extra_options: String,
     /// `_prefix_based_routing`.
     pub prefix_routing: bool,
-    /// `_virtualdomain_based_routing`.
-    pub domain_routing: bool,
     /// `_static_routing`.
     pub static_routing: bool,
     /// `_static_url_prefix`.

@@ -1,11 +1,12 @@
 //! A fresh home becomes a serving node with one command, and nothing with another.
 
 use mfserv_core::event::Fact;
+use mfserv_core::names::WatcherName;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
-use mfserv_testkit::{Plugin, programs};
+use mfserv_testkit::{Plugin, get, programs, until};
 
-use crate::{Turn, node, samples};
+use crate::{PATIENCE, Turn, node, samples};
 
 #[test]
 fn a_fresh_home_serves_all_samples_after_start_and_nothing_is_left_after_stop() {
@@ -45,6 +46,42 @@ fn a_fresh_home_serves_all_samples_after_start_and_nothing_is_left_after_stop() 
     node.mfserv(&["status"]).code(3);
     node.mfserv(&["ps"]).code(3);
     node.mfserv(&["restart"]).code(3);
+}
+
+#[test]
+fn a_start_delay_passes_between_the_first_answer_of_the_front_and_the_state_running() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.set("nginx.smart_start_delay", "3");
+    node.link_sample("sample_static", &[]);
+    node.mfserv(&["start", "--no-wait"]).code(0);
+    until("the front answers", PATIENCE, || get(node.address(), "/sample_static/").is_ok());
+    assert_eq!(node.get("/sample_static/").status, 200);
+    let health = node.get("/__health");
+    assert_eq!((health.status, health.text().as_str()), (503, "STARTING"));
+    node.runs();
+    assert_eq!(node.get("/__health").status, 200);
+    let events = node.events();
+    let at = |wanted: &dyn Fn(&Fact) -> bool| {
+        events
+            .iter()
+            .find(|event| wanted(&event.fact))
+            .unwrap_or_else(|| panic!("{events:?}"))
+            .at_ms
+    };
+    let front = WatcherName::front();
+    let ready =
+        |fact: &Fact| matches!(fact, Fact::WorkerReady { worker, .. } if worker.watcher == front);
+    let runs = |fact: &Fact| *fact == Fact::NodeState { state: NodeState::Running };
+    assert!(at(&runs) - at(&ready) >= 3000, "{events:?}");
+    node.stop();
+
+    // A stop does not wait for it.
+    node.set("nginx.smart_start_delay", "600");
+    node.mfserv(&["start", "--no-wait"]).code(0);
+    until("the front answers again", PATIENCE, || get(node.address(), "/sample_static/").is_ok());
+    assert_eq!(node.status().state, NodeState::Starting);
+    node.stop();
 }
 
 #[test]

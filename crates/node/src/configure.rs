@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use mfserv_core::ini::{self, Dialect, Document};
+use mfserv_core::keys::{
+    LOG_FILE_MODE, LOG_JSON_MINIMAL_LEVEL, LOG_MINIMAL_LEVEL, LOG_ROTATED_FILES,
+    LOG_ROTATION_MAX_AGE_S, LOG_ROTATION_MAX_BYTES,
+};
 use mfserv_core::module_config::{self, Resolution};
 use mfserv_core::{Diagnostic, Kind, Location};
 
@@ -130,19 +134,15 @@ fn installation_dir() -> PathBuf {
 
 /// The variables that the log library of plugins reads.
 fn log_environment(places: &Places, resolution: &Resolution) -> Vec<(String, String)> {
-    let value = |section: &str, key: &str| {
-        resolution.value(section, key).map_or_else(String::new, |value| value.value.clone())
-    };
-    let log = |key: &str| value("log", key);
     [
         ("LOGPROXY_LOG_DIRECTORY", places.log().to_string_lossy().into_owned()),
-        ("LOGPROXY_ROTATED_FILES", log("number_of_rotated_files")),
-        ("LOGPROXY_ROTATION_TIME", log("max_age_before_rotation")),
-        ("LOGPROXY_ROTATION_SIZE", log("max_size_before_rotation")),
-        ("LOGPROXY_CHMOD", log("chmod")),
-        ("MFLOG_MINIMAL_LEVEL", log("minimal_level")),
+        ("LOGPROXY_ROTATED_FILES", resolution.text(LOG_ROTATED_FILES).to_string()),
+        ("LOGPROXY_ROTATION_TIME", resolution.text(LOG_ROTATION_MAX_AGE_S).to_string()),
+        ("LOGPROXY_ROTATION_SIZE", resolution.text(LOG_ROTATION_MAX_BYTES).to_string()),
+        ("LOGPROXY_CHMOD", resolution.text(LOG_FILE_MODE).to_string()),
+        ("MFLOG_MINIMAL_LEVEL", resolution.text(LOG_MINIMAL_LEVEL).to_string()),
         ("MFLOG_JSON_FILE", "null".into()),
-        ("MFLOG_JSON_MINIMAL_LEVEL", log("json_minimal_level")),
+        ("MFLOG_JSON_MINIMAL_LEVEL", resolution.text(LOG_JSON_MINIMAL_LEVEL).to_string()),
         ("MFLOG_SYSLOG_ADDRESS", "null".into()),
         ("MFLOG_SYSLOG_FORMAT", "json".into()),
         ("MFLOG_JSON_ONLY_KEYS", "plugin".into()),

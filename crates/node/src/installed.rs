@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mfserv_core::diagnostic::shown;
 use mfserv_core::ini::{Dialect, Document, MAX_BYTES};
+use mfserv_core::keys::GENERAL_PYTHON;
 use mfserv_core::plan::{Loaded, PluginInput};
 use mfserv_core::plugin_config;
 use mfserv_core::plugin_spec::PluginSpec;
@@ -384,7 +385,8 @@ fn base_for<'a>(
     let version = |base: &BaseEnvironment| base.interpreter.short_version.clone();
     let built =
         bases.iter().find(|base| dir.join(format!("local/lib/python{}", version(base))).is_dir());
-    let asked = spec.general.python.as_ref().or(module.resolution.config.general.python.as_ref());
+    let of_the_node = module.resolution.config.get(GENERAL_PYTHON);
+    let asked = spec.general.python.as_ref().or(of_the_node.as_ref());
     let asked = asked.and_then(|name| bases.iter().find(|base| name.ends_with(&version(base))));
     built.or(asked).or(bases.last())
 }

@@ -1,8 +1,26 @@
 //! The table itself, in the order in which people read it.
 
-use super::{Key, Type};
+use std::net::IpAddr;
+use std::path::PathBuf;
 
-const LEVELS: Type = Type::OneOf(&["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]);
+use super::kinds::*;
+use super::{Key, Later, Row, Type};
+use crate::route::Symlinks;
+
+/// A hundred years, seconds: no delay is longer, and no sum of delays overflows.
+const LONGEST_S: i64 = 3_155_760_000;
+
+const LEVELS: Type =
+    Type::OneOf { words: &["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], later: None };
+
+const FRONTS: Type = Type::OneOf {
+    words: &["embedded", "nginx"],
+    later: Some(Later {
+        word: "nginx",
+        reason: "nginx as the front is not available in this version",
+        help: "remove it, or write kind=embedded: the [nginx] keys drive the embedded front",
+    }),
+};
 
 const fn at_least(min: i64, unit: &'static str) -> Type {
     Type::Integer { min, max: 1 << 50, unit }
@@ -12,114 +30,107 @@ const fn between(min: i64, max: i64, unit: &'static str) -> Type {
     Type::Integer { min, max, unit }
 }
 
-/// A hundred years, seconds: no delay is longer, and no sum of delays overflows.
-const LONGEST_S: i64 = 3_155_760_000;
-
 const fn seconds(min: i64) -> Type {
     between(min, LONGEST_S, "seconds")
 }
 
-/// A key that this version obeys.
-const fn key(
-    section: &'static str,
-    key: &'static str,
-    default: &'static str,
-    kind: Type,
-    meaning: &'static str,
-) -> Key {
-    Key { section, key, default: Some(default), kind, meaning, obeyed: true }
+/// Makes [`KEYS`], and a constant for each row that has a name. A row with `_` for its name
+/// is read by nobody through a constant: it has no effect in this version, or its values are
+/// only checked.
+macro_rules! keys {
+    ($($name:tt: $type:ty = $make:ident($section:literal, $key:literal, $($rest:expr),*);)*) => {
+        /// Every key, section after section.
+        pub const KEYS: &[Row] = &[$($make(($section, $key), $($rest),*).row),*];
+        $(keys!(@constant $name, $type, $make, $section, $key, $($rest),*);)*
+    };
+    (@constant _, $($ignored:tt)*) => {};
+    (@constant $name:ident, $type:ty, $make:ident, $section:literal, $key:literal, $($rest:expr),*) => {
+        #[doc = concat!("`[", $section, "] ", $key, "`: ", keys!(@meaning $($rest),*), ".")]
+        pub const $name: Key<$type> = $make(($section, $key), $($rest),*);
+    };
+    (@meaning $default:expr, $meaning:expr) => { $meaning };
+    (@meaning $default:expr, $kind:expr, $meaning:expr) => { $meaning };
 }
 
-/// A key that is known, accepted and exported, and does nothing in this version.
-const fn known(
-    section: &'static str,
-    key: &'static str,
-    default: &'static str,
-    kind: Type,
-    meaning: &'static str,
-) -> Key {
-    Key { section, key, default: Some(default), kind, meaning, obeyed: false }
-}
-
-/// Every key, section after section. One line each: it is read as a table.
+// One line each: it is read as a table.
 #[rustfmt::skip]
-pub const KEYS: &[Key] = &[
+keys! {
     // [nginx]: MFSERV's names; they drive the front whichever it is.
-    key("nginx", "flag", "1", Type::Flag, "0: no HTTP front at all"),
-    key("nginx", "port", "18868", Type::Port, "port of the front; 0 or null: no plain listener"),
-    key("nginx", "upload_max_body_size", "100", between(0, 1 << 30, "MB"), "largest request body, 413 beyond; 0: no limit"),
-    key("nginx", "timeout", "60", seconds(1), "timeout of a request, for apps that set none"),
-    key("nginx", "logging", "1", Type::Flag, "write the access log"),
-    key("nginx", "clientbody_temp_path", "@@@MFMODULE_RUNTIME_HOME@@@/var/nginx2", Type::Path, "where big request bodies are buffered"),
-    key("nginx", "add_request_id_header", "1", Type::Flag, "add X-Request-Id to the proxied request and to the answer"),
-    key("nginx", "accept_incoming_request_id_header", "0", Type::Flag, "1: keep the X-Request-Id that a client sent; 0: always a new one"),
-    key("nginx", "add_x_forwarded_headers", "1", Type::Flag, "add X-Real-IP and X-Forwarded-* to the proxied request"),
-    key("nginx", "uuid_endpoint_extra_allows", "null", Type::Networks, "networks allowed on /uuid besides 127.0.0.1/32"),
-    key("nginx", "health_location", "/__health", Type::UrlPath, "exact path of the health check; null: none"),
-    key("nginx", "health_access_log", "0", Type::Flag, "write health checks to the access log"),
-    key("nginx", "smart_stop_delay", "0", seconds(0), "pause at the beginning of a stop, with the health check at 503"),
-    key("nginx", "smart_start_delay", "0", seconds(0), "pause at the end of a start, before the node says that it runs"),
-    key("nginx", "proxy_ignore_client_abort", "1", Type::Flag, "1: a request goes on in the app when its client has gone"),
-    key("nginx", "server_tokens", "1", Type::Flag, "say the version in the Server header and in error pages"),
-    key("nginx", "port_in_redirect", "1", Type::Flag, "put the port into redirects made by the front"),
-    key("nginx", "max_size_before_rotation", "-1", at_least(-1, "bytes"), "rotation size of the front's logs; not above 0: as [log]"),
-    known("nginx", "workers", "{{MFHARDWARE_NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2}}", between(1, 10_000, ""), "front processes (the embedded front has [front] threads)"),
-    key("nginx", "real_ip", "0", Type::Flag, "take the client address from a header of trusted proxies"),
-    key("nginx", "real_ip_recursive", "1", Type::Flag, "skip trusted addresses from the right"),
-    key("nginx", "real_ip_header", "X-Forwarded-For", Type::Text, "the header that real_ip reads"),
-    key("nginx", "real_ip_set_from", "172.16.0.0/12,192.168.0.0/16,10.0.0.0/8", Type::Networks, "the trusted proxies of real_ip"),
-    known("nginx", "https_port", "null", Type::Port, "port of the TLS listener; 0 or null: none"),
-    known("nginx", "ssl_certificate", "/dev/null", Type::Path, "certificate of the TLS listener"),
-    known("nginx", "ssl_certificate_key", "/dev/null", Type::Path, "private key of the TLS listener"),
-    known("nginx", "ssl_ciphers", "HIGH:!aNULL:!MD5", Type::Text, "ciphers, as OpenSSL writes them"),
-    known("nginx", "ssl_protocols", "TLSv1 TLSv1.1 TLSv1.2", Type::Text, "TLS versions"),
-    Key { section: "nginx", key: "proxy_temp_path", default: None, kind: Type::Path, meaning: "where nginx buffers answers of apps", obeyed: false },
-    Key { section: "nginx", key: "fastcgi_temp_path", default: None, kind: Type::Path, meaning: "where nginx buffers answers of FastCGI apps", obeyed: false },
+    NGINX_ENABLED: bool = flag("nginx", "flag", "1", "0: no HTTP front at all");
+    NGINX_PORT: Option<u16> = port("nginx", "port", "18868", "port of the front; 0 or null: no plain listener");
+    NGINX_UPLOAD_MAX_BODY_MB: u64 = count("nginx", "upload_max_body_size", "100", between(0, 1 << 30, "MB"), "largest request body, 413 beyond; 0: no limit");
+    NGINX_TIMEOUT_S: u64 = count("nginx", "timeout", "60", seconds(1), "timeout of a request, for apps that set none");
+    NGINX_ACCESS_LOG: bool = flag("nginx", "logging", "1", "write the access log");
+    NGINX_BODY_TEMP_DIR: Option<PathBuf> = path("nginx", "clientbody_temp_path", "@@@MFMODULE_RUNTIME_HOME@@@/var/nginx2", "where big request bodies are buffered");
+    NGINX_ADD_REQUEST_ID: bool = flag("nginx", "add_request_id_header", "1", "add X-Request-Id to the proxied request and to the answer");
+    NGINX_ACCEPT_REQUEST_ID: bool = flag("nginx", "accept_incoming_request_id_header", "0", "1: keep the X-Request-Id that a client sent; 0: always a new one");
+    NGINX_ADD_FORWARDED: bool = flag("nginx", "add_x_forwarded_headers", "1", "add X-Real-IP and X-Forwarded-* to the proxied request");
+    NGINX_UUID_ALLOWS: Vec<String> = networks("nginx", "uuid_endpoint_extra_allows", "null", "networks allowed on /uuid besides 127.0.0.1/32");
+    NGINX_HEALTH_PATH: Option<String> = url_path("nginx", "health_location", "/__health", "exact path of the health check; null: none");
+    NGINX_HEALTH_ACCESS_LOG: bool = flag("nginx", "health_access_log", "0", "write health checks to the access log");
+    NGINX_STOP_DELAY_S: u64 = count("nginx", "smart_stop_delay", "0", seconds(0), "pause at the beginning of a stop, with the health check at 503");
+    NGINX_START_DELAY_S: u64 = count("nginx", "smart_start_delay", "0", seconds(0), "pause at the end of a start, before the node says that it runs");
+    NGINX_IGNORE_CLIENT_ABORT: bool = flag("nginx", "proxy_ignore_client_abort", "1", "1: a request goes on in the app when its client has gone");
+    NGINX_SERVER_TOKENS: bool = flag("nginx", "server_tokens", "1", "say the version in the Server header and in error pages");
+    NGINX_PORT_IN_REDIRECT: bool = flag("nginx", "port_in_redirect", "1", "put the port into redirects made by the front");
+    NGINX_ROTATION_MAX_BYTES: u64 = count("nginx", "max_size_before_rotation", "-1", at_least(-1, "bytes"), "rotation size of the front's logs; not above 0: as [log]");
+    _: () = known("nginx", "workers", "{{MFHARDWARE_NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2}}", between(1, 10_000, ""), "front processes (the embedded front has [front] threads)");
+    NGINX_REAL_IP: bool = flag("nginx", "real_ip", "0", "take the client address from a header of trusted proxies");
+    NGINX_REAL_IP_RECURSIVE: bool = flag("nginx", "real_ip_recursive", "1", "skip trusted addresses from the right");
+    NGINX_REAL_IP_HEADER: String = text("nginx", "real_ip_header", "X-Forwarded-For", "the header that real_ip reads");
+    NGINX_REAL_IP_PROXIES: Vec<String> = networks("nginx", "real_ip_set_from", "172.16.0.0/12,192.168.0.0/16,10.0.0.0/8", "the trusted proxies of real_ip");
+    _: () = known("nginx", "https_port", "null", Type::Port, "port of the TLS listener; 0 or null: none");
+    _: () = known("nginx", "ssl_certificate", "/dev/null", Type::Path, "certificate of the TLS listener");
+    _: () = known("nginx", "ssl_certificate_key", "/dev/null", Type::Path, "private key of the TLS listener");
+    _: () = known("nginx", "ssl_ciphers", "HIGH:!aNULL:!MD5", Type::Text, "ciphers, as OpenSSL writes them");
+    _: () = known("nginx", "ssl_protocols", "TLSv1 TLSv1.1 TLSv1.2", Type::Text, "TLS versions");
+    _: () = unset("nginx", "proxy_temp_path", Type::Path, "where nginx buffers answers of apps");
+    _: () = unset("nginx", "fastcgi_temp_path", Type::Path, "where nginx buffers answers of FastCGI apps");
     // [front]: what MFSERV had no name for.
-    key("front", "kind", "embedded", Type::OneOf(&["embedded", "nginx"]), "what listens for HTTP (nginx: not in this version)"),
-    key("front", "host", "0.0.0.0", Type::Address, "address to listen on; :: for IPv6"),
-    key("front", "threads", "{{MFHARDWARE_NUMBER_OF_CPU_CORES_DIVIDED_BY_4}}", between(1, 1024, ""), "threads that forward requests"),
-    key("front", "max_connections", "40000", between(1, 1_000_000, ""), "most client connections at a time"),
-    key("front", "static_symlinks", "follow", Type::OneOf(&["follow", "beneath"]), "symbolic links to static files; beneath: only those that stay below the root"),
-    key("front", "static_dotfiles", "0", Type::Flag, "1: serve static files with a name that begins with a dot in their path"),
-    key("front", "header_timeout", "60", seconds(1), "longest wait for the head of a request"),
-    key("front", "keepalive_timeout", "75", seconds(1), "an idle client connection is closed after this"),
-    key("front", "client_timeout", "60", seconds(1), "longest wait between two reads of a body or two writes of an answer"),
-    key("front", "upgrade_drain_timeout", "30", seconds(0), "how long WebSockets of a worker that is replaced may go on"),
-    key("front", "queue_max", "10000", between(0, 1_000_000, ""), "most requests of an app that wait for a free worker"),
-    key("front", "queue_timeout", "null", seconds(1), "longest wait for a free worker; null: the timeout of the app"),
+    _: () = one_of("front", "kind", "embedded", FRONTS, "what listens for HTTP (nginx: not in this version)");
+    FRONT_HOST: IpAddr = address("front", "host", "0.0.0.0", "address to listen on; :: for IPv6");
+    FRONT_THREADS: u32 = small("front", "threads", "{{MFHARDWARE_NUMBER_OF_CPU_CORES_DIVIDED_BY_4}}", between(1, 1024, ""), "threads that forward requests");
+    FRONT_MAX_CONNECTIONS: u32 = small("front", "max_connections", "40000", between(1, 1_000_000, ""), "most client connections at a time");
+    FRONT_STATIC_SYMLINKS: Symlinks = symlinks("front", "static_symlinks", "follow", "symbolic links to static files; beneath: only those that stay below the root");
+    FRONT_STATIC_DOTFILES: bool = flag("front", "static_dotfiles", "0", "1: serve static files with a name that begins with a dot in their path");
+    FRONT_HEADER_TIMEOUT_S: u64 = count("front", "header_timeout", "60", seconds(1), "longest wait for the head of a request");
+    FRONT_KEEPALIVE_TIMEOUT_S: u64 = count("front", "keepalive_timeout", "75", seconds(1), "an idle client connection is closed after this");
+    FRONT_CLIENT_TIMEOUT_S: u64 = count("front", "client_timeout", "60", seconds(1), "longest wait between two reads of a body or two writes of an answer");
+    FRONT_UPGRADE_DRAIN_TIMEOUT_S: u64 = count("front", "upgrade_drain_timeout", "30", seconds(0), "how long WebSockets of a worker that is replaced may go on");
+    FRONT_QUEUE_MAX: u32 = small("front", "queue_max", "10000", between(0, 1_000_000, ""), "most requests of an app that wait for a free worker");
+    FRONT_QUEUE_TIMEOUT_S: Option<u64> = optional("front", "queue_timeout", "null", seconds(1), "longest wait for a free worker; null: the timeout of the app");
     // [log]
-    key("log", "minimal_level", "INFO", LEVELS, "least severe level that is logged"),
-    key("log", "number_of_rotated_files", "5", between(0, 1_000_000, "files"), "log files kept, the live one included; 0: all"),
-    key("log", "max_age_before_rotation", "86400", seconds(-1), "age at which a log file is rotated; not above 0: never"),
-    key("log", "max_size_before_rotation", "104857600", at_least(-1, "bytes"), "size at which a log file is rotated; not above 0: never"),
-    key("log", "chmod", "0644", Type::FileMode, "mode of log files; null: as umask gives"),
-    key("log", "try_to_split_stdout_stderr", "0", Type::Flag, "for apps with log_split_stdout_stderr=AUTO: two files"),
-    key("log", "try_to_split_multiple_workers", "0", Type::Flag, "for apps with log_split_multiple_workers=AUTO: a file per worker"),
-    known("log", "json_file", "null", Type::Path, "extra JSON file of the messages of mflog; null or AUTO: none"),
-    known("log", "json_minimal_level", "WARNING", LEVELS, "least severe level in that file"),
-    known("log", "mfadmin_flag", "AUTO", Type::Text, "AUTO: send messages of mflog to the host of [admin]; null: never"),
-    known("log", "mfadmin_minimal_level", "WARNING", LEVELS, "least severe level that is sent"),
+    LOG_MINIMAL_LEVEL: String = one_of("log", "minimal_level", "INFO", LEVELS, "least severe level of the messages of plugins (mflog)");
+    LOG_ROTATED_FILES: u32 = small("log", "number_of_rotated_files", "5", between(0, 1_000_000, "files"), "log files kept, the live one included; 0: all");
+    LOG_ROTATION_MAX_AGE_S: u64 = count("log", "max_age_before_rotation", "86400", seconds(-1), "age at which a log file is rotated; not above 0: never");
+    LOG_ROTATION_MAX_BYTES: u64 = count("log", "max_size_before_rotation", "104857600", at_least(-1, "bytes"), "size at which a log file is rotated; not above 0: never");
+    LOG_FILE_MODE: Option<u32> = file_mode("log", "chmod", "0644", "mode of log files; null: as umask gives");
+    LOG_SPLIT_STREAMS: bool = flag("log", "try_to_split_stdout_stderr", "0", "for apps with log_split_stdout_stderr=AUTO: two files");
+    LOG_SPLIT_WORKERS: bool = flag("log", "try_to_split_multiple_workers", "0", "for apps with log_split_multiple_workers=AUTO: a file per worker");
+    _: () = known("log", "json_file", "null", Type::Path, "extra JSON file of the messages of mflog; null or AUTO: none");
+    LOG_JSON_MINIMAL_LEVEL: () = known("log", "json_minimal_level", "WARNING", LEVELS, "least severe level in that file");
+    _: () = known("log", "mfadmin_flag", "AUTO", Type::Text, "AUTO: send messages of mflog to the host of [admin]; null: never");
+    _: () = known("log", "mfadmin_minimal_level", "WARNING", LEVELS, "least severe level that is sent");
     // [startup], [internal_plugins], [general], [misc], [autorestart]
-    key("startup", "flag", "1", Type::Flag, "0: mfserv start and stop do nothing"),
-    key("internal_plugins", "install_welcome", "1", Type::Flag, "install or update the built-in plugin welcome at start"),
-    key("general", "_python", "null", Type::Program, "interpreter of plugins that name none (python3.12); null: python3 of the host"),
-    key("autorestart", "flag", "1", Type::Flag, "renew workers when files of their plugin change"),
-    known("misc", "core_size", "0", at_least(-1, "blocks"), "limit of core files; -1: untouched"),
-    known("misc", "tmp_max_age", "2", between(0, 1_000_000, "days"), "files in tmp are removed at this age; 0: never"),
+    STARTUP_ENABLED: bool = flag("startup", "flag", "1", "0: mfserv start and stop do nothing");
+    _: bool = flag("internal_plugins", "install_welcome", "1", "install or update the built-in plugin welcome at start");
+    GENERAL_PYTHON: Option<String> = program("general", "_python", "null", "interpreter of plugins that name none (python3.12); null: python3 of the host");
+    AUTORESTART: bool = flag("autorestart", "flag", "1", "renew workers when files of their plugin change");
+    _: () = known("misc", "core_size", "0", at_least(-1, "blocks"), "limit of core files; -1: untouched");
+    _: () = known("misc", "tmp_max_age", "2", between(0, 1_000_000, "days"), "files in tmp are removed at this age; 0: never");
     // Monitoring.
-    known("admin", "hostname", "null", Type::Host, "host of the monitoring server; null: no monitoring"),
-    known("admin", "influxdb_http_port", "18086", Type::Port, "InfluxDB on that host"),
-    known("admin", "elasticsearch_http_port", "15603", Type::Port, "Elasticsearch on that host; 0: not used"),
-    known("admin", "loki_http_port", "0", Type::Port, "Loki on that host; 0: not used"),
-    known("admin", "send_nginx_logs", "1", Type::Flag, "send access logs there"),
-    known("admin", "send_mflog_logs", "1", Type::Flag, "send messages of mflog there"),
-    known("vector", "mflog_port", "5144", Type::Port, "local UDP port for messages of mflog"),
-    known("vector", "nginxlog_port", "5145", Type::Port, "local UDP port for access logs"),
-    known("telegraf", "statsd_port", "18127", Type::Port, "local UDP port for statsd"),
-    known("telegraf", "debug", "0", Type::Flag, "write every metric to the log too"),
+    _: () = known("admin", "hostname", "null", Type::Host, "host of the monitoring server; null: no monitoring");
+    _: () = known("admin", "influxdb_http_port", "18086", Type::Port, "InfluxDB on that host");
+    _: () = known("admin", "elasticsearch_http_port", "15603", Type::Port, "Elasticsearch on that host; 0: not used");
+    _: () = known("admin", "loki_http_port", "0", Type::Port, "Loki on that host; 0: not used");
+    _: () = known("admin", "send_nginx_logs", "1", Type::Flag, "send access logs there");
+    _: () = known("admin", "send_mflog_logs", "1", Type::Flag, "send messages of mflog there");
+    _: () = known("vector", "mflog_port", "5144", Type::Port, "local UDP port for messages of mflog");
+    _: () = known("vector", "nginxlog_port", "5145", Type::Port, "local UDP port for access logs");
+    _: () = known("telegraf", "statsd_port", "18127", Type::Port, "local UDP port for statsd");
+    _: () = known("telegraf", "debug", "0", Type::Flag, "write every metric to the log too");
     // MFSERV's process manager: nothing here replaces these.
-    known("circus", "endpoint", "ipc://@@@MFMODULE_RUNTIME_HOME@@@/var/circus.socket", Type::Text, "control socket of circus"),
-    known("circus", "pubsub_endpoint", "ipc://@@@MFMODULE_RUNTIME_HOME@@@/var/circus_pubsub.socket", Type::Text, "event socket of circus"),
-    known("circus", "check_delay", "15", seconds(1), "time between two passes of circus (workers that end are replaced at once)"),
-];
+    _: () = known("circus", "endpoint", "ipc://@@@MFMODULE_RUNTIME_HOME@@@/var/circus.socket", Type::Text, "control socket of circus");
+    _: () = known("circus", "pubsub_endpoint", "ipc://@@@MFMODULE_RUNTIME_HOME@@@/var/circus_pubsub.socket", Type::Text, "event socket of circus");
+    _: () = known("circus", "check_delay", "15", seconds(1), "time between two passes of circus (workers that end are replaced at once)");
+}

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use super::*;
 use crate::diagnostic::{Location, Severity};
 use crate::ini::{Dialect, parse};
+use crate::keys::*;
+use crate::route::{ServerSettings, Symlinks};
 
 fn env() -> BTreeMap<String, String> {
     [
@@ -54,33 +56,62 @@ fn without_any_file_the_settings_are_those_of_the_reference() {
     let resolution = resolved(&[], &[], "GENERIC");
     assert_eq!(resolution.diagnostics, []);
     let config = &resolution.config;
-    assert!(config.startup.enabled && config.nginx.enabled && config.nginx.access_log);
-    assert_eq!(config.nginx.port, Some(18868));
-    assert_eq!(config.nginx.timeout_s, 60);
-    assert_eq!(config.nginx.upload_max_body_bytes, 104_857_600);
-    assert_eq!(config.nginx.body_temp_dir, Some(PathBuf::from("/home/mfserv/var/nginx2")));
-    assert_eq!(config.nginx.health_path.as_deref(), Some("/__health"));
-    assert_eq!(config.nginx.rotation_max_bytes, None);
-    assert!(config.nginx.uuid_allows.is_empty());
-    assert!(config.nginx.add_request_id && !config.nginx.accept_request_id);
-    assert_eq!(config.front.kind, FrontKind::Embedded);
-    assert_eq!(config.front.threads, 2);
-    assert_eq!((config.front.max_connections, config.front.queue_max), (40_000, 10_000));
-    assert_eq!(config.front.header_timeout_s, 60);
-    assert_eq!((config.front.keepalive_timeout_s, config.front.client_timeout_s), (75, 60));
-    assert_eq!(config.front.queue_timeout_s, None);
-    assert_eq!(config.log.rotation, crate::output::Rotation::default());
-    assert_eq!(config.log.minimal_level, Level::Info);
-    assert_eq!(config.internal_plugins.install, ["welcome"]);
-    assert_eq!(config.general.python, None);
+    assert!(config.get(STARTUP_ENABLED) && config.get(NGINX_ENABLED));
+    assert!(config.get(AUTORESTART) && !config.get(LOG_SPLIT_STREAMS));
+    assert_eq!(config.get(NGINX_PORT), Some(18868));
+    assert_eq!(config.get(NGINX_TIMEOUT_S), 60);
+    assert_eq!((config.get(NGINX_START_DELAY_S), config.get(NGINX_STOP_DELAY_S)), (0, 0));
+    assert_eq!((config.get(FRONT_QUEUE_MAX), config.get(FRONT_QUEUE_TIMEOUT_S)), (10_000, None));
+    assert_eq!(config.rotation(), crate::output::Rotation::default());
+    assert_eq!(config.front_rotation(), config.rotation());
+    assert_eq!(config.get(LOG_MINIMAL_LEVEL), "INFO");
+    assert_eq!(config.internal_plugins, ["welcome"]);
+    assert_eq!(config.get(GENERAL_PYTHON), None);
     assert_eq!(config.listen_address().unwrap().to_string(), "0.0.0.0:18868");
+}
+
+#[test]
+fn the_front_of_a_node_without_any_file_is_set_as_the_reference_says() {
+    let server = resolved(&[], &[], "GENERIC").config.server_settings("abc", PathBuf::new());
+    let expected = ServerSettings {
+        max_body_bytes: 104_857_600,
+        access_log: true,
+        add_request_id: true,
+        accept_request_id: false,
+        add_forwarded: true,
+        ignore_client_abort: true,
+        health_path: Some("/__health".into()),
+        health_access_log: false,
+        server_tokens: true,
+        port_in_redirect: true,
+        uuid: "abc".into(),
+        uuid_allows: Vec::new(),
+        body_temp_dir: "/home/mfserv/var/nginx2".into(),
+        threads: 2,
+        max_connections: 40_000,
+        static_symlinks: Symlinks::Follow,
+        static_dotfiles: false,
+        header_timeout_ms: 60_000,
+        keepalive_timeout_ms: 75_000,
+        client_timeout_ms: 60_000,
+        upgrade_drain_timeout_ms: 30_000,
+        real_ip: None,
+    };
+    assert_eq!(server, expected);
+    let without_host = ServerSettings {
+        uuid: String::new(),
+        body_temp_dir: "/tmp".into(),
+        threads: 1,
+        ..expected
+    };
+    assert_eq!(ServerSettings::default(), without_host);
 }
 
 #[test]
 fn an_environment_without_hardware_still_gives_settings() {
     let resolution = resolve(&[], &[], &BTreeMap::new(), "GENERIC");
     assert_eq!(resolution.diagnostics, []);
-    assert_eq!(resolution.config.front.threads, 1);
+    assert_eq!(resolution.config.server_settings("", PathBuf::new()).threads, 1);
 }
 
 #[test]
@@ -88,9 +119,9 @@ fn defaults_lose_to_the_home_which_loses_to_the_site_which_loses_to_set() {
     let home = "[nginx]\nport=1\ntimeout=1\nsmart_stop_delay=1\n";
     let site = "[nginx]\nport=2\ntimeout=2\n";
     let resolution = resolved(&[home, site], &["nginx.port=3"], "GENERIC");
-    let nginx = &resolution.config.nginx;
-    assert_eq!((nginx.port, nginx.timeout_s, nginx.stop_delay_s), (Some(3), 2, 1));
-    assert_eq!(nginx.start_delay_s, 0);
+    let config = &resolution.config;
+    assert_eq!((config.get(NGINX_PORT), config.get(NGINX_TIMEOUT_S)), (Some(3), 2));
+    assert_eq!((config.get(NGINX_STOP_DELAY_S), config.get(NGINX_START_DELAY_S)), (1, 0));
     let port = resolution.value("nginx", "port").unwrap();
     assert_eq!(port.origin.to_string(), "--set");
     let history: Vec<String> =
@@ -101,7 +132,7 @@ fn defaults_lose_to_the_home_which_loses_to_the_site_which_loses_to_set() {
 #[test]
 fn a_variant_for_this_configuration_beats_the_plain_key_of_a_later_file() {
     let files = ["[nginx]\nport[PROD]=80\n", "[nginx]\nport=8080\n"];
-    let port = |name| resolved(&files, &[], name).config.nginx.port;
+    let port = |name| resolved(&files, &[], name).config.get(NGINX_PORT);
     assert_eq!(port("prod_south"), Some(80));
     assert_eq!(port("dev"), Some(8080));
 }
@@ -116,8 +147,8 @@ fn a_bad_number_is_an_error_at_its_line_and_the_default_stands() {
         &["[nginx] timeout", "\"soon\"", "not a whole number", "seconds"],
     );
     assert!(resolution.has_errors());
-    assert_eq!(resolution.config.nginx.timeout_s, 60);
-    assert_eq!(resolution.config.nginx.port, Some(80));
+    assert_eq!(resolution.config.get(NGINX_TIMEOUT_S), 60);
+    assert_eq!(resolution.config.get(NGINX_PORT), Some(80));
 }
 
 #[test]
@@ -130,7 +161,7 @@ fn a_comment_after_a_number_is_explained() {
 fn a_key_that_is_uncommented_but_still_indented_is_explained() {
     let resolution = home("[nginx]\nhealth_location=/x\n# text\n port=80\n");
     says(&resolution.diagnostics[0], Severity::Warning, 2, &["port is not set", "indented"]);
-    assert_eq!(resolution.config.nginx.port, Some(18868));
+    assert_eq!(resolution.config.get(NGINX_PORT), Some(18868));
 }
 
 #[test]
@@ -143,7 +174,7 @@ fn a_bad_set_says_that_it_was_set() {
 fn a_doubtful_flag_is_a_warning_and_read_as_mfserv_reads_it() {
     let resolution = home("[nginx]\nlogging=true\n");
     says(only(&resolution), Severity::Warning, 2, &["[nginx] logging=true is read as 0"]);
-    assert!(!resolution.config.nginx.access_log);
+    assert!(!resolution.config.get(NGINX_ACCESS_LOG));
     assert_eq!(resolution.exported["MFSERV_NGINX_LOGGING"], "true");
 }
 
@@ -169,7 +200,7 @@ fn an_unknown_section_is_accepted_and_exported() {
 fn a_section_that_is_nearly_a_known_one_is_said() {
     let resolution = home("[INCLUDE_config.ini]\n\n[ngnix]\nport=80\n");
     says(only(&resolution), Severity::Warning, 3, &["[ngnix]", "did you mean [nginx]?"]);
-    assert_eq!(resolution.config.nginx.port, Some(18868));
+    assert_eq!(resolution.config.get(NGINX_PORT), Some(18868));
 }
 
 #[test]
@@ -190,7 +221,7 @@ fn nginx_as_the_front_is_refused_in_this_version() {
 fn a_bad_template_is_an_error_at_its_line() {
     let resolution = home("[nginx]\nport={{ x\n");
     says(only(&resolution), Severity::Error, 2, &["can't render [nginx] port"]);
-    assert_eq!(resolution.config.nginx.port, Some(18868));
+    assert_eq!(resolution.config.get(NGINX_PORT), Some(18868));
 }
 
 #[test]
@@ -221,10 +252,10 @@ fn null_and_zero_switch_things_off() {
     let resolution = home(text);
     assert_eq!(resolution.diagnostics, []);
     let config = &resolution.config;
-    assert_eq!((config.nginx.port, config.listen_address()), (None, None));
-    assert_eq!(config.nginx.health_path, None);
-    assert_eq!(config.nginx.upload_max_body_bytes, u64::MAX);
-    assert_eq!((config.log.rotation.mode, config.log.rotation.max_age_s), (None, 0));
+    assert_eq!((config.get(NGINX_PORT), config.listen_address()), (None, None));
+    assert_eq!(config.get(NGINX_HEALTH_PATH), None);
+    assert_eq!(config.server_settings("", PathBuf::new()).max_body_bytes, u64::MAX);
+    assert_eq!((config.rotation().mode, config.rotation().max_age_s), (None, 0));
 }
 
 #[test]
@@ -237,7 +268,7 @@ fn the_interpreter_is_a_name() {
 fn other_internal_plugins_are_installed_by_their_name() {
     let resolution = home("[internal_plugins]\ninstall_welcome=0\ninstall_foo=1\n");
     assert_eq!(resolution.diagnostics, []);
-    assert_eq!(resolution.config.internal_plugins.install, ["foo"]);
+    assert_eq!(resolution.config.internal_plugins, ["foo"]);
 }
 
 #[test]
@@ -251,8 +282,8 @@ fn the_front_gets_its_settings_in_milliseconds() {
     assert_eq!(server.uuid_allows, ["10.0.0.0/8", "1.2.3.4/32"]);
     assert_eq!((server.uuid.as_str(), server.threads), ("abc", 2));
     assert_eq!(config.front_rotation().max_bytes, 1000);
-    assert_eq!(config.front.queue_timeout_s, Some(7));
-    assert_eq!(config.general.python.as_deref(), Some("python3.12"));
+    assert_eq!(config.get(FRONT_QUEUE_TIMEOUT_S), Some(7));
+    assert_eq!(config.get(GENERAL_PYTHON).as_deref(), Some("python3.12"));
 }
 
 #[test]

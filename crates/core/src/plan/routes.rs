@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::diagnostic::Diagnostic;
+use crate::keys::{FRONT_QUEUE_MAX, FRONT_QUEUE_TIMEOUT_S, NGINX_TIMEOUT_S};
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
 use crate::plan::{Inputs, Loaded, Plan, PluginInput, command};
@@ -114,13 +115,13 @@ fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
         Some(per_worker) => Slots::Finite { per_worker },
         None => by_command,
     };
-    let timeout_ms = app.timeout_s.unwrap_or(module.nginx.timeout_s) * 1000;
+    let timeout_ms = app.timeout_s.unwrap_or(module.get(NGINX_TIMEOUT_S)) * 1000;
     UpstreamSpec {
         slots,
         keep_alive: app.keep_alive.unwrap_or(keep),
         timeout_ms,
-        queue_max: module.front.queue_max,
-        queue_timeout_ms: module.front.queue_timeout_s.map_or(timeout_ms, |s| s * 1000),
+        queue_max: module.get(FRONT_QUEUE_MAX),
+        queue_timeout_ms: module.get(FRONT_QUEUE_TIMEOUT_S).map_or(timeout_ms, |s| s * 1000),
     }
 }
 

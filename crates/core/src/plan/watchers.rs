@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Diagnostic;
 use crate::fingerprint;
+use crate::keys::{
+    FRONT_UPGRADE_DRAIN_TIMEOUT_S, LOG_SPLIT_STREAMS, LOG_SPLIT_WORKERS, NGINX_TIMEOUT_S,
+};
 use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
 use crate::plan::routes::{probe_path, upstream_name};
@@ -54,7 +57,7 @@ impl Maker<'_> {
     fn app(&self, app: &AppSpec) -> Result<WatcherSpec, Diagnostic> {
         let spec = &self.loaded.spec;
         let name = WatcherName::app(&spec.name, &app.command.name);
-        let timeout_s = app.timeout_s.unwrap_or(self.inputs.module.nginx.timeout_s);
+        let timeout_s = app.timeout_s.unwrap_or(self.inputs.module.get(NGINX_TIMEOUT_S));
         let debug_options = if app.command.debug { app.debug_extra_options.as_str() } else { "" };
         let timeout = timeout_s.to_string();
         let argv = self.argv(
@@ -78,7 +81,7 @@ impl Maker<'_> {
         watcher.upstream = Some(upstream_name(&spec.name, app));
         // The front ends requests and upgraded connections in time; this is for a front
         // that does not.
-        let upgraded_s = self.inputs.module.front.upgrade_drain_timeout_s;
+        let upgraded_s = self.inputs.module.get(FRONT_UPGRADE_DRAIN_TIMEOUT_S);
         watcher.drain_timeout_ms = (timeout_s.max(upgraded_s) + 1) * 1000;
         watcher.stop_signal = app.stop_signal;
         watcher.stop_timeout_ms = app.stop_delay_s * 1000;
@@ -140,15 +143,16 @@ impl Maker<'_> {
         probe: Probe,
     ) -> WatcherSpec {
         let count = self.count(&name, spec);
-        let log = &self.inputs.module.log;
-        let split_workers = spec.split_workers.unwrap_or(log.split_workers);
+        let module = self.inputs.module;
+        let split_workers = spec.split_workers.unwrap_or(module.get(LOG_SPLIT_WORKERS));
+        let split_streams = spec.split_streams.unwrap_or(module.get(LOG_SPLIT_STREAMS));
         WatcherSpec {
             count,
             env: self.env(spec),
             argv,
             cwd: self.plugin.dir.clone(),
             rlimits: spec.rlimits,
-            output: self.output(&name, spec.split_streams.unwrap_or(log.split_streams)),
+            output: self.output(&name, split_streams),
             output_per_worker: split_workers && count > 1,
             name,
             socket_stem: None,
@@ -178,7 +182,7 @@ impl Maker<'_> {
 
     fn output(&self, name: &WatcherName, split: bool) -> Output {
         let file = |end: &str| self.inputs.log_dir.join(format!("{}.{end}", name.file_stem()));
-        let rotation = self.inputs.module.log.rotation;
+        let rotation = self.inputs.module.rotation();
         match split {
             true => Output { stdout: file("stdout"), stderr: Some(file("stderr")), rotation },
             false => Output { stdout: file("log"), stderr: None, rotation },

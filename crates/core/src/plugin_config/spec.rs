@@ -91,7 +91,6 @@ fn app(name: &str, section: &Section) -> AppSpec {
         start_delay_s: section.number("smart_start_delay"),
         debug_extra_options: section.text("_debug_extra_options"),
         prefix_routing: section.flag("_prefix_based_routing"),
-        domain_routing: section.flag("_virtualdomain_based_routing"),
         static_routing: section.flag("_static_routing"),
         static_url_prefix: section.text("_static_url_prefix"),
         static_directory: section.text("_static_directory"),

@@ -87,7 +87,7 @@ fn what_is_not_written_has_the_defaults_of_mfserv() {
     assert_eq!(app.command.rlimits, crate::watcher::Rlimits::default());
     assert_eq!((app.timeout_s, app.stop_signal), (None, 15));
     assert_eq!((app.stop_delay_s, app.start_delay_s, app.command.max_age_s), (3, 3, 0));
-    assert!(app.prefix_routing && app.static_routing && !app.domain_routing && !app.fastcgi);
+    assert!(app.prefix_routing && app.static_routing && !app.fastcgi);
     assert_eq!((&*app.static_url_prefix, &*app.static_directory), ("/static", "/static"));
     assert!(app.extra_routes.is_empty() && app.http_test.is_none());
     assert_eq!((app.requests_per_worker, app.keep_alive), (None, None));
@@ -251,8 +251,7 @@ fn known_keys_that_are_not_obeyed_are_said_when_they_are_used() {
     let spec = warned("[app_main]\n_gateway_interface_mode=fastcgi\n", 9, &["FastCGI"]);
     assert!(spec.apps[0].fastcgi);
     accepted("[app_main]\n_gateway_interface_mode=\n");
-    let spec = warned("[app_main]\n_virtualdomain_based_routing=1\n", 9, &["by host name"]);
-    assert!(spec.apps[0].domain_routing);
+    warned("[app_main]\n_virtualdomain_based_routing=1\n", 9, &["by host name"]);
     let spec = accepted("[app_main]\n_http_test_endpoint=/ok\n_http_test_timeout=3\n");
     let test = spec.apps[0].http_test.clone().unwrap();
     assert_eq!((test.path.as_str(), test.status, test.body.as_str()), ("/ok", 200, "OK"));

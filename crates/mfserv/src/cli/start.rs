@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use mfserv_core::keys::STARTUP_ENABLED;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind, Severity};
@@ -35,7 +36,7 @@ impl Start {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let module = configure::module(places, &sets(&self.sets)?)?;
         refuse_bad_configuration(&module)?;
-        if !module.resolution.config.startup.enabled {
+        if !module.resolution.config.get(STARTUP_ENABLED) {
             print("MFSERV_STARTUP_FLAG=0 => nothing to start\n");
             return Ok(Outcome::Done);
         }
@@ -123,7 +124,7 @@ pub fn prepare(places: &Places, module: &configure::Module) -> Result<(), Diagno
     places.create()?;
     let home = Home::new(places.home());
     mfserv_plugin::store::recover(&home);
-    for name in &module.resolution.config.internal_plugins.install {
+    for name in &module.resolution.config.internal_plugins {
         if name != "welcome" {
             let problem = Diagnostic::warning(format!("there is no internal plugin {name}"))
                 .help(format!("remove install_{name} from [internal_plugins]"));

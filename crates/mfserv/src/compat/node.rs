@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Parser;
+use mfserv_core::keys::STARTUP_ENABLED;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::Silent;
 
@@ -37,7 +38,7 @@ pub fn start() -> Result<Outcome, Diagnostic> {
     let places = places()?;
     let module = configure::module(&places, &[])?;
     refuse_bad_configuration(&module)?;
-    if !module.resolution.config.startup.enabled {
+    if !module.resolution.config.get(STARTUP_ENABLED) {
         print("MFSERV_STARTUP_FLAG=0 => nothing to start\n");
         return Ok(Outcome::Done);
     }

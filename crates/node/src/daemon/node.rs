@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mfserv_core::diff::Changes;
 use mfserv_core::event::{EndReason, Fact};
+use mfserv_core::keys::{Key, NGINX_START_DELAY_S, NGINX_STOP_DELAY_S};
 use mfserv_core::names::WatcherName;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::plan::Plan;
@@ -136,11 +137,22 @@ impl Node {
             if self.stopping.load(Ordering::Relaxed) {
                 return;
             }
-            self.set_state(if front.is_ok() { NodeState::Running } else { NodeState::Error });
             if front.is_ok() {
-                return;
+                return self.runs().await;
             }
+            self.set_state(NodeState::Error);
             tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// The last step of a start: the node says that it runs, after the delay that the
+    /// configuration asks for. A node that went on serving is not started, and does not wait.
+    async fn runs(&self) {
+        if self.state.get() != NodeState::Running {
+            tokio::time::sleep(self.delay(NGINX_START_DELAY_S)).await;
+        }
+        if !self.stopping.load(Ordering::Relaxed) {
+            self.set_state(NodeState::Running);
         }
     }
 
@@ -347,7 +359,7 @@ impl Node {
         let _turn = self.turn.lock().await;
         self.set_state(NodeState::Stopping);
         let plan = self.shown_plan().ok();
-        tokio::time::sleep(self.stop_delay()).await;
+        tokio::time::sleep(self.delay(NGINX_STOP_DELAY_S)).await;
         for listen in plan.iter().flat_map(|plan| &plan.listeners) {
             self.parts.world.keeper.tell(AskKeeper::Unlisten { name: listen.name.clone() });
         }
@@ -381,9 +393,10 @@ impl Node {
         }
     }
 
-    fn stop_delay(&self) -> Duration {
+    /// A delay of the configuration as it is now, in seconds.
+    fn delay(&self, key: Key<u64>) -> Duration {
         let module = crate::configure::module(&self.parts.options.places, &self.parts.options.sets);
-        Duration::from_secs(module.map_or(0, |m| m.resolution.config.nginx.stop_delay_s))
+        Duration::from_secs(module.map_or(0, |m| m.resolution.config.get(key)))
     }
 
     /// The keeper was asked to end (SIGTERM): everything stops in order.

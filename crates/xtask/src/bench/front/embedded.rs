@@ -145,27 +145,11 @@ fn table(of: &Backend<'_>, home: &Path) -> RouteTable {
 
 fn server(home: &Path) -> ServerSettings {
     ServerSettings {
-        max_body_bytes: 100 << 20,
-        access_log: true,
-        add_request_id: true,
-        accept_request_id: false,
-        add_forwarded: true,
         ignore_client_abort: false,
-        health_path: Some("/__health".into()),
-        health_access_log: false,
-        server_tokens: true,
-        port_in_redirect: true,
         uuid: "bench".into(),
-        uuid_allows: Vec::new(),
         body_temp_dir: home.join("tmp"),
-        threads: 1,
         max_connections: 10_000,
-        static_symlinks: Default::default(),
-        static_dotfiles: false,
-        header_timeout_ms: 60_000,
         keepalive_timeout_ms: 60_000,
-        client_timeout_ms: 60_000,
-        upgrade_drain_timeout_ms: 30_000,
-        real_ip: None,
+        ..ServerSettings::default()
     }
 }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use mfserv_core::event::{Event, Fact};
+use mfserv_core::keys::AUTORESTART;
 use mfserv_core::names::WatcherName;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
@@ -168,7 +169,8 @@ impl<'a> Desk<'a> {
         }
         let rules = [".autorestart_includes", ".autorestart_excludes"];
         let ruled = rules.iter().any(|file| self.dir.join(file).exists());
-        let flag = configure::module(self.places, &[]).map(|m| m.resolution.config.autorestart);
+        let flag =
+            configure::module(self.places, &[]).map(|m| m.resolution.config.get(AUTORESTART));
         self.say(match (ruled, flag) {
             (_, Ok(false)) => {
                 "no file is watched, because [autorestart] flag is 0; Ctrl-C ends this\n"

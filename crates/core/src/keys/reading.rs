@@ -1,12 +1,12 @@
-//! One value of one type: text in, reading or reason out.
+//! One value of one type: a text becomes a value, or the reason why it is refused.
 
 use std::net::IpAddr;
 
-use crate::keys::Type;
+use super::{Later, Type};
 
 /// A value as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Read {
+pub(crate) enum Read {
     /// Not set: `null`, or nothing.
     Nothing,
     /// A flag.
@@ -21,11 +21,29 @@ pub(super) enum Read {
     List(Vec<String>),
 }
 
+impl Read {
+    /// The number, unless there is none or it is below 0.
+    pub(crate) fn number(&self) -> Option<u64> {
+        match self {
+            Read::Number(number) => u64::try_from(*number).ok(),
+            _ => None,
+        }
+    }
+
+    /// The text, unless it is `null`.
+    pub(crate) fn text(&self) -> Option<String> {
+        match self {
+            Read::Text(text) if !text.eq_ignore_ascii_case("null") => Some(text.clone()),
+            _ => None,
+        }
+    }
+}
+
 /// Why a value is refused, and what to write instead.
 type Refusal = (String, String);
 
 /// Reads a value. `Err` is (reason, help).
-pub(super) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
+pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
     let text = text.trim();
     let is_null = text.is_empty() || text.eq_ignore_ascii_case("null");
     match kind {
@@ -37,7 +55,7 @@ pub(super) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
             Ok(Read::Nothing)
         }
         Type::FileMode => file_mode(text),
-        Type::OneOf(words) => one_of(text, words),
+        Type::OneOf { words, later } => one_of(text, words, later),
         Type::UrlPath => url_path(text),
         Type::Address => listen_address(text),
         Type::Networks => networks(text),
@@ -81,7 +99,10 @@ fn file_mode(text: &str) -> Result<Read, Refusal> {
     }
 }
 
-fn one_of(text: &str, words: &[&str]) -> Result<Read, Refusal> {
+fn one_of(text: &str, words: &[&str], later: Option<Later>) -> Result<Read, Refusal> {
+    if let Some(later) = later.filter(|later| later.word.eq_ignore_ascii_case(text)) {
+        return Err((later.reason.into(), later.help.into()));
+    }
     match words.iter().find(|word| word.eq_ignore_ascii_case(text)) {
         Some(word) => Ok(Read::Text((*word).to_string())),
         None => Err((
@@ -99,7 +120,7 @@ fn path(text: &str) -> Result<Read, Refusal> {
 }
 
 fn program(text: &str) -> Result<Read, Refusal> {
-    match crate::keys::is_program_name(text) {
+    match super::is_program_name(text) {
         true => Ok(Read::Text(text.to_string())),
         false => Err((
             "it is not the name of a program".into(),
@@ -161,6 +182,10 @@ fn network(item: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn one_of(words: &'static [&'static str]) -> Type {
+        Type::OneOf { words, later: None }
+    }
+
     fn text(value: &str) -> Result<Read, Refusal> {
         Ok(Read::Text(value.into()))
     }
@@ -179,7 +204,7 @@ mod tests {
             (Type::Port, "65535", Ok(Read::Number(65_535))),
             (Type::FileMode, "0644", Ok(Read::Number(0o644))),
             (Type::FileMode, "null", Ok(Read::Nothing)),
-            (Type::OneOf(&["INFO", "DEBUG"]), "debug", text("DEBUG")),
+            (one_of(&["INFO", "DEBUG"]), "debug", text("DEBUG")),
             (Type::UrlPath, "/__health", text("/__health")),
             (Type::UrlPath, "NULL", Ok(Read::Nothing)),
             (Type::Address, "localhost", text("127.0.0.1")),
@@ -206,7 +231,7 @@ mod tests {
             (Type::Port, "65536", "above 65535"),
             (Type::FileMode, "0689", "not a file mode"),
             (Type::FileMode, "17777", "not a file mode"),
-            (Type::OneOf(&["a"]), "b", "not one of"),
+            (one_of(&["a"]), "b", "not one of"),
             (Type::Path, "var/x", "not an absolute path"),
             (Type::UrlPath, "health", "not the path"),
             (Type::UrlPath, "/a b", "not the path"),
