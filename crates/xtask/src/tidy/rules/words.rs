@@ -200,14 +200,10 @@ mod tests {
 
     #[test]
     fn prose_is_comments_messages_and_documents() {
-        let text =
-            "// On the Gizmo\n/* first\n a widget */\nlet a = \"no gizmo here\";\nlet b = \"gizmo\";";
+        let text = "// On the Gizmo\n/* first\n a widget */\nlet a = \"no gizmo here\";\nlet b = \"gizmo\";";
         let found = [(1, "gizmo".into()), (3, "widget".into()), (4, "gizmo".into())];
         assert_eq!(findings("a.rs", text), found);
-        assert_eq!(
-            findings("README.md", "a\nThe great dog did."),
-            [(2, "the great dog".into())]
-        );
+        assert_eq!(findings("README.md", "a\nThe great dog did."), [(2, "the great dog".into())]);
     }
 
     #[test]
