@@ -20,6 +20,8 @@ mod prepare;
 mod reconcile;
 mod renewal;
 mod state;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use std::collections::BTreeSet;
@@ -94,7 +96,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     let generation = connected.generation;
 
     let world = World::real(keeper.clone(), Arc::new(fronts.clone()));
-    let events = Events::open(&places, world.clock.clone());
+    let events = Events::open(&places, world.clock.clone(), std::io::stderr());
     let (node, supervisor) = {
         let fronts = fronts.clone();
         let parts = Taken { options, keeper, found, admitted, generation };

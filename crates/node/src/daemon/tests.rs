@@ -1,0 +1,8 @@
+//! The daemon in a played world: no process, no second of real time.
+
+mod booting;
+mod kept;
+mod kit;
+mod played;
+mod reconciling;
+mod stopping;

@@ -1,0 +1,70 @@
+//! Stopping in order.
+
+use std::time::Duration;
+
+use mfserv_core::Kind;
+use mfserv_core::node_state::NodeState;
+use tokio::time::Instant;
+
+use super::kit::House;
+
+#[tokio::test(start_paused = true)]
+async fn first_nobody_is_accepted_then_the_front_ends_then_the_workers() {
+    let house = House::new();
+    house.plugin("hello");
+    let daemon = house.running().await;
+    house.keeper.books().asked.clear();
+    daemon.stop().await;
+    let asked = house.keeper.books().asked.clone();
+    let at = |what: &str| {
+        let position = asked.iter().position(|ask| ask.starts_with(what));
+        position.unwrap_or_else(|| panic!("no {what}: {asked:?}"))
+    };
+    assert!(at("unlisten ") < at("end app."), "{asked:?}");
+    assert!(at("end front.") < at("end app."), "{asked:?}");
+    assert!(house.keeper.books().alive.is_empty());
+    assert_eq!(daemon.fronts.seen().states[2..], [NodeState::Stopping, NodeState::Stopped]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_health_endpoint_says_stopping_for_a_while_before_anything_is_closed() {
+    let house = House::new();
+    house.configure("[nginx]\nport = 18868\nsmart_stop_delay = 30\n[front]\nhost = 127.0.0.1\n");
+    let daemon = house.running().await;
+    let began = Instant::now();
+    daemon.stop().await;
+    assert!(began.elapsed() >= Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stops_takes_no_other_change() {
+    let house = House::new();
+    house.plugin("hello");
+    let daemon = house.running().await;
+    daemon.stop().await;
+    let Err(problem) = daemon.node.take_turn().await else { panic!("it has its turn") };
+    assert_eq!(problem.kind, Kind::Refused);
+    assert!(house.keeper.books().alive.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_ignores_its_stop_signal_is_killed() {
+    let house = House::new();
+    house.plugin("hello");
+    let daemon = house.running().await;
+    let stubborn = house.keeper.books().workers("app.hello.main")[0].clone();
+    house.keeper.books().stubborn.insert(stubborn);
+    daemon.stop().await;
+    assert!(house.keeper.books().alive.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_no_plan_yet_stops_too() {
+    let house = House::new();
+    house.plugin("hello");
+    house.running().await.dies().await;
+    let daemon = house.daemon().await;
+    daemon.stop().await;
+    assert!(house.keeper.books().alive.is_empty());
+    assert_eq!(daemon.status().await.state, NodeState::Stopped);
+}
