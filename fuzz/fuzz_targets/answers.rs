@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mfserv_front::embedded::answer_for_client;
+use mfserv_front::embedded::heads::answer_for_client;
 use mfserv_h1::{Framing, HeadScan, RequestHead, ResponseHead};
 use mfserv_fuzz::{bytes, settings};
 use picohttpparser_sys::{phr_header, phr_parse_response};

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use mfserv_core::route::{self, Symlinks};
 use mfserv_front::embedded::opening::{self, Effort, Found};
-use mfserv_front::embedded::resolve_path as place;
+use mfserv_front::embedded::resolve_path;
 
 /// A root with files, links that lead out of it, and what must not be reached.
 static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -36,7 +36,7 @@ fuzz_target!(|raw: &[u8]| {
     let Ok(path) = route::normalise(raw) else { return };
     for dotfiles in [false, true] {
         let mut relative = String::new();
-        if place::below(&path, dotfiles, &mut relative) {
+        if resolve_path::below(&path, dotfiles, &mut relative) {
             check_place(&relative, dotfiles);
             check_opening(&relative);
         }

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use mfserv_h1::{BodyReader, Framing, HeadScan, Piece, RequestHead};
-use mfserv_front::embedded::{Told, request_for_worker};
+use mfserv_front::embedded::heads::{Forwarded, request_for_worker};
 use mfserv_fuzz::{bytes, settings};
 use picohttpparser_sys::{phr_chunked_decoder, phr_decode_chunked, phr_header, phr_parse_request};
 
@@ -99,8 +99,8 @@ fuzz_target!(|input: &[u8]| {
     let chunked = head.framing == Framing::Chunked && rest.len() % 2 == 0;
     let length = (!chunked).then_some(body.len() as u64);
     let (address, id) = ("192.0.2.1", &b"0123456789abcdef"[..]);
-    let told = Told { address, id, trusted: true, length, keep_alive: true };
-    let forwarded = request_for_worker(&head, settings(), told);
+    let with = Forwarded { address, id, trusted: true, length, keep_alive: true };
+    let forwarded = request_for_worker(&head, settings(), with);
     let theirs = parse(&forwarded);
     assert_eq!(theirs.used, forwarded.len(), "it ends where we say");
     assert_eq!((theirs.method.as_slice(), theirs.target.as_slice()), (head.method(), head.target()));

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::Diagnostic;
 use crate::names::{WatcherName, WorkerId};
 use crate::node_state::NodeState;
+use crate::wire::front::TroubleCause;
 use crate::wire::keeper::Ended;
 
 /// Why a worker ended, in words that are shown, logged and counted.
@@ -222,8 +223,8 @@ pub enum Fact {
     WorkerTrouble {
         /// The worker.
         worker: WorkerId,
-        /// One word.
-        cause: String,
+        /// What the worker did.
+        cause: TroubleCause,
     },
     /// Anything about the roles themselves: keeper lost and found, front replaced…
     Note {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::atomic::Ordering;
 
 use mfserv_core::route::Slots;
-use mfserv_core::wire::front::FromFront;
+use mfserv_core::wire::front::{FromFront, TroubleCause};
 
 use crate::world::*;
 
@@ -156,9 +156,9 @@ fn a_worker_that_speaks_on_an_idle_connection_is_told_of_and_keeps_none_any_more
         let mut client = Client::connect(front.address);
         assert_eq!(client.get("/a/first").text(), "first");
         assert_eq!(worker.last().field("connection"), [""; 0]);
-        front
-            .daemon
-            .wait_for(|m| matches!(m, FromFront::Trouble { cause, .. } if cause == "malformed"));
+        front.daemon.wait_for(
+            |m| matches!(m, FromFront::Trouble { cause, .. } if *cause == TroubleCause::Malformed),
+        );
         until("its connection is closed", || worker.open.load(Ordering::SeqCst) == 0);
         for count in 2..5 {
             assert_eq!(client.get("/a").text(), "right");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::{RealIp, RouteTable, Slots};
-use mfserv_core::wire::front::ToFront;
+use mfserv_core::wire::front::{FromFront, ToFront, TroubleCause};
 
 use crate::world::*;
 
@@ -278,7 +278,9 @@ fn every_answer_names_its_request_and_every_error_its_cause() {
     }
     let unknown = Worker::start_of(&world, "p/other", 1, true, |_, _| false);
     front.daemon.say(&ToFront::Admit { upstream: "p/other".into(), peer: unknown.peer() });
-    front.daemon.wait_for(|m| format!("{m:?}").contains("unknown_app"));
+    front
+        .daemon
+        .wait_for(|m| matches!(m, FromFront::Trouble { cause: TroubleCause::UnknownApp, .. }));
 }
 
 #[test]
@@ -288,7 +290,8 @@ fn trouble_is_told_to_every_daemon_that_listens() {
     let mut front = world.serving(table(ONE, true), &[&worker]);
     let mut second = Daemon::connect(&front.socket);
     assert_eq!(front.get("/a").status, 502);
-    let is_trouble = |m: &mfserv_core::wire::front::FromFront| format!("{m:?}").contains("reset");
+    let is_trouble =
+        |m: &FromFront| matches!(m, FromFront::Trouble { cause: TroubleCause::Reset, .. });
     front.daemon.wait_for(is_trouble);
     second.wait_for(is_trouble);
 }

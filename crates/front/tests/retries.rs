@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::route::Slots;
-use mfserv_core::wire::front::{FromFront, Peer, ToFront};
+use mfserv_core::wire::front::{FromFront, Peer, ToFront, TroubleCause};
 
 use crate::world::*;
 
@@ -23,7 +23,9 @@ fn a_refused_connection_costs_no_request_of_any_method() {
     for request in [GET, POST].iter().cycle().take(20) {
         assert_eq!(ask(front.address, request).text(), "good");
     }
-    front.daemon.wait_for(|m| matches!(m, FromFront::Trouble { cause, .. } if cause == "refused"));
+    front.daemon.wait_for(
+        |m| matches!(m, FromFront::Trouble { cause, .. } if *cause == TroubleCause::Refused),
+    );
 }
 
 #[test]
@@ -140,7 +142,9 @@ fn a_silent_worker_is_a_timeout_and_is_not_asked_again() {
     let answer = ask(front.address, GET);
     assert_eq!((answer.status, answer.field("x-mfserv-cause")), (504, vec!["timeout".into()]));
     assert_eq!(worker.count(), 1);
-    front.daemon.wait_for(|m| matches!(m, FromFront::Trouble { cause, .. } if cause == "timeout"));
+    front.daemon.wait_for(
+        |m| matches!(m, FromFront::Trouble { cause, .. } if *cause == TroubleCause::Timeout),
+    );
 }
 
 #[test]

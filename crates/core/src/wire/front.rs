@@ -1,8 +1,8 @@
 //! The messages between the daemon and a front.
 //!
-//! Each front listens on its own unix socket, `var/run/front_N.K.socket`: N is the slot of the
-//! front's worker, K its incarnation. The daemon connects to every living front. A front that loses its daemon goes on serving with
-//! what it has; a daemon that comes back learns from `Hello` who is admitted.
+//! Each front listens on its own unix socket, `var/run/front_N.K.socket`: N is the slot of
+//! the front's worker, K its incarnation. The daemon connects to every living front. A
+//! front that loses its daemon goes on serving with what it has; a daemon that comes back learns from `Hello` who is admitted.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,6 +35,51 @@ pub struct Breakage {
     pub output: String,
     /// Since when, milliseconds since the Unix epoch.
     pub at_ms: u64,
+}
+
+/// What a worker did wrong, in one word on the wire and in events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TroubleCause {
+    /// Nobody listened on its socket.
+    Refused,
+    /// It ended a connection without an answer.
+    Reset,
+    /// It sent nothing for the timeout of its app.
+    Timeout,
+    /// It sent something that is no answer, or bytes that nobody asked for.
+    Malformed,
+    /// It ended a connection in the middle of an answer.
+    EarlyEnd,
+    /// Its answer could not be moved through a pipe.
+    Pipe,
+    /// It was to be admitted to an app that the table does not have.
+    UnknownApp,
+    /// A cause that only a front of another version knows.
+    #[serde(other)]
+    Other,
+}
+
+impl TroubleCause {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TroubleCause::Refused => "refused",
+            TroubleCause::Reset => "reset",
+            TroubleCause::Timeout => "timeout",
+            TroubleCause::Malformed => "malformed",
+            TroubleCause::EarlyEnd => "early_end",
+            TroubleCause::Pipe => "pipe",
+            TroubleCause::UnknownApp => "unknown_app",
+            TroubleCause::Other => "other",
+        }
+    }
+}
+
+impl std::fmt::Display for TroubleCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// The daemon to a front.
@@ -147,9 +192,8 @@ pub enum FromFront {
     Trouble {
         /// The worker.
         worker: WorkerId,
-        /// One word: `refused`, `reset`, `timeout`, `malformed`, `early_end`; or
-        /// `unknown_app`: it was to be admitted to an app that the table does not have.
-        cause: String,
+        /// What it did.
+        cause: TroubleCause,
     },
     /// Counters since this front started.
     Stats(Stats),
@@ -183,4 +227,19 @@ pub struct UpstreamStats {
     pub waiting: u64,
     /// In flight now, by worker.
     pub in_flight: BTreeMap<String, u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TroubleCause::{self, *};
+
+    #[test]
+    fn a_cause_is_its_word_on_the_wire_and_an_unknown_word_is_no_error() {
+        for cause in [Refused, Reset, Timeout, Malformed, EarlyEnd, Pipe, UnknownApp, Other] {
+            let text = serde_json::to_string(&cause).unwrap();
+            assert_eq!(text, format!("\"{cause}\""));
+            assert_eq!(serde_json::from_str::<TroubleCause>(&text).unwrap(), cause);
+        }
+        assert_eq!(serde_json::from_str::<TroubleCause>("\"of_tomorrow\"").unwrap(), Other);
+    }
 }

@@ -1,7 +1,8 @@
-//! What the daemon says to this front, and what the front says back.
+//! The control socket of a front: the daemon's messages (`ToFront`) are obeyed, and
+//! answered or followed by messages to it (`FromFront`).
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::rc::Rc;
@@ -11,20 +12,21 @@ use std::time::Duration;
 use mfserv_core::Diagnostic;
 use mfserv_core::names::WorkerId;
 use mfserv_core::route::Amendment;
-use mfserv_core::wire::front::{FromFront, Peer, Stats, ToFront, VERSION};
+use mfserv_core::wire::front::{FromFront, Peer, Stats, ToFront, TroubleCause, VERSION};
 use mfserv_platform::link::{AsyncLink, LinkError};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::embedded::lanes::lane::Lanes;
-use crate::embedded::request::state::Front;
+use super::lanes::threads::Lanes;
+use super::request::state::Front;
 
-/// Daemons (and who looks over their shoulder) at the same time.
+/// The most control connections at the same time; there may be a second daemon during an
+/// upgrade, and somebody who watches.
 const CONNECTIONS_MAX: usize = 8;
-/// A daemon that does not read for so long is let go.
+/// A daemon that does not read for so long is disconnected.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Listens where the daemon will look for this front. What an earlier process left
-/// there is replaced.
+/// Listens at the path where the daemon looks for this front. What an earlier process has
+/// left there is replaced.
 pub fn listen(path: &Path) -> Result<UnixListener, Diagnostic> {
     let cannot = |why: std::io::Error| {
         Diagnostic::error(format!("the front cannot listen on {}", path.display())).because(why)
@@ -38,7 +40,7 @@ pub fn listen(path: &Path) -> Result<UnixListener, Diagnostic> {
     Ok(listener)
 }
 
-/// Serves daemons, one after the other or side by side, for ever.
+/// Serves daemons. Never returns.
 pub async fn serve(front: Arc<Front>, lanes: Arc<Lanes>, listener: UnixListener) {
     let open = Rc::new(Cell::new(0));
     loop {
@@ -52,46 +54,47 @@ pub async fn serve(front: Arc<Front>, lanes: Arc<Lanes>, listener: UnixListener)
         open.set(open.get() + 1);
         let (front, lanes, open) = (front.clone(), lanes.clone(), open.clone());
         tokio::task::spawn_local(async move {
-            if let Err(why) = talk(&front, &lanes, stream).await {
-                front.errors.say(&format!("daemon: {why}"));
+            if let Err(why) = converse(&front, &lanes, stream).await {
+                front.errors.report(&format!("daemon: {why}"));
             }
             open.set(open.get() - 1);
         });
     }
 }
 
-/// One daemon, until it goes.
-async fn talk(front: &Front, lanes: &Arc<Lanes>, stream: UnixStream) -> Result<(), String> {
+/// Serves one daemon, until it disconnects.
+async fn converse(front: &Front, lanes: &Arc<Lanes>, stream: UnixStream) -> Result<(), String> {
     let mut link = AsyncLink::new(stream);
-    let mut stirred = front.signals.stir.subscribe();
-    let mut owed: Vec<(String, WorkerId)> = Vec::new();
-    let mut said = vec![hello(front)];
-    let mut heard = None;
+    let mut reports = front.pool.reports();
+    // Workers that the daemon wants drained: at most one entry for each.
+    let mut owed: BTreeSet<(String, WorkerId)> = BTreeSet::new();
+    let mut answers = vec![hello(front)];
+    let mut reported = None;
     loop {
-        stirred.borrow_and_update();
+        reports.borrow_and_update();
         owed.retain(|(upstream, worker)| {
-            let held = front.holds(upstream, worker);
+            let held = front.pool.holds(upstream, worker);
             if !held {
-                said.push(FromFront::Drained { worker: worker.clone() });
+                answers.push(FromFront::Drained { worker: worker.clone() });
             }
             held
         });
-        let (troubles, next) = front.troubles(heard);
-        heard = Some(next);
-        let tell = |(worker, cause): (_, &str)| FromFront::Trouble { worker, cause: cause.into() };
-        said.extend(troubles.into_iter().map(tell));
-        send(&mut link, &mut said).await?;
+        let (troubles, next) = front.pool.troubles(reported);
+        reported = Some(next);
+        let trouble = |(worker, cause)| FromFront::Trouble { worker, cause };
+        answers.extend(troubles.into_iter().map(trouble));
+        send(&mut link, &mut answers).await?;
         tokio::select! {
             message = link.receive() => match message {
-                Ok(message) => said.extend(obey(front, lanes, message, &mut owed)),
+                Ok(message) => answers.extend(obey(front, lanes, message, &mut owed)),
                 Err(LinkError::Closed | LinkError::Cut) => return Ok(()),
                 Err(why) => return Err(why.to_string()),
             },
-            _ = stirred.changed() => {}
+            _ = reports.changed() => {}
         }
-        // all that arrived together is answered together
+        // Messages that arrived together are answered together.
         while let Some(message) = link.buffered().map_err(|e| e.to_string())? {
-            said.extend(obey(front, lanes, message, &mut owed));
+            answers.extend(obey(front, lanes, message, &mut owed));
         }
     }
 }
@@ -101,24 +104,29 @@ fn hello(front: &Front) -> FromFront {
         version: VERSION,
         pid: std::process::id(),
         generation: front.generation(),
-        peers: front.upstreams().iter().map(|one| (one.name.clone(), one.admitted())).collect(),
+        peers: front
+            .pool
+            .upstreams()
+            .iter()
+            .map(|one| (one.name.clone(), one.admitted()))
+            .collect(),
     }
 }
 
-async fn send(link: &mut AsyncLink, said: &mut Vec<FromFront>) -> Result<(), String> {
-    let said = std::mem::take(said);
-    match tokio::time::timeout(WRITE_PATIENCE, link.send_all(&said)).await {
+async fn send(link: &mut AsyncLink, answers: &mut Vec<FromFront>) -> Result<(), String> {
+    let answers = std::mem::take(answers);
+    match tokio::time::timeout(WRITE_PATIENCE, link.send_all(&answers)).await {
         Ok(written) => written.map_err(|e| e.to_string()),
         Err(_) => Err("it does not read".into()),
     }
 }
 
-/// Does what is said; returns what is answered at once.
+/// Obeys a message; returns the answer, if it has one at once.
 fn obey(
     front: &Front,
     lanes: &Arc<Lanes>,
     message: ToFront,
-    owed: &mut Vec<(String, WorkerId)>,
+    owed: &mut BTreeSet<(String, WorkerId)>,
 ) -> Option<FromFront> {
     match message {
         // Unknown fields are ignored, so every version is welcome.
@@ -129,34 +137,34 @@ fn obey(
         ToFront::Amend { base, generation, amendment, peers } => {
             Some(publish(front, lanes, (Some(base), generation), *amendment, &peers))
         }
-        ToFront::Admit { upstream, peer } => Some(match front.upstream(&upstream) {
+        ToFront::Admit { upstream, peer } => Some(match front.pool.upstream(&upstream) {
             Some(app) => {
                 app.admit(&peer);
                 FromFront::Admitted { worker: peer.worker }
             }
-            None => FromFront::Trouble { worker: peer.worker, cause: "unknown_app".into() },
+            None => FromFront::Trouble { worker: peer.worker, cause: TroubleCause::UnknownApp },
         }),
         ToFront::Drain { upstream, worker } => {
-            if let Some(app) = front.upstream(&upstream) {
+            if let Some(app) = front.pool.upstream(&upstream) {
                 app.drain(&worker);
             }
-            owed.push((upstream, worker));
+            owed.insert((upstream, worker));
             None
         }
         ToFront::Forget { upstream, worker } => {
-            front.forget(&upstream, &worker);
+            front.pool.forget(&upstream, &worker);
             None
         }
         ToFront::State { node, broken } => {
             front.set_node_state(node);
-            front.broken.set(broken);
+            front.extensions.set_state(&broken);
             None
         }
         ToFront::Stats => Some(FromFront::Stats(Stats {
             connections: front.connections(),
             accepted: front.accepted(),
-            requests: lanes.requests().0,
-            upstreams: front.upstream_stats(),
+            requests: front.requests().0,
+            upstreams: front.pool.stats(),
         })),
     }
 }
@@ -172,12 +180,12 @@ fn publish(
     match front.publish(base, generation, amendment, peers) {
         Ok(()) => {
             if let Err(why) = lanes.grow(threads) {
-                front.errors.say(&format!("fewer than {threads} threads: {why}"));
+                front.errors.report(&format!("fewer than {threads} threads: {why}"));
             }
             FromFront::Published { generation }
         }
         Err(reason) => {
-            front.errors.say(&format!("table {generation} refused: {reason}"));
+            front.errors.report(&format!("table {generation} refused: {reason}"));
             FromFront::Refused { generation, reason }
         }
     }

@@ -1,17 +1,23 @@
 //! The front that is built in.
+//!
+//! Its rooms, each of which may import those before it and none after it:
+//!
+//! `io` → `clients` → `files`, `workers` → `request` → `lanes` → `control` → this file
+//!
+//! (`files` and `workers` do not import each other.) Each `mod.rs` says what its room is,
+//! what it may touch and what it must not.
 
 mod clients;
 mod control;
 mod files;
+pub mod heads;
 mod io;
 mod lanes;
 mod request;
 mod workers;
 
 pub use files::{opening, resolve_path};
-pub use workers::heads::{Told, answer_for_client, request_for_worker};
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
@@ -22,20 +28,20 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::FrontOptions;
 use crate::keeper_link::KeeperLink;
 use io::error_log::ErrorLog;
-use io::log_file::Log;
-use lanes::lane::Lanes;
+use io::log_file::LogWriter;
 use lanes::listener::Listener;
+use lanes::threads::Lanes;
 use request::state::Front;
 
-/// How often idle connections to workers are looked at, while there are some.
+/// How often idle connections to workers are swept, while there are some.
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
-/// So long after a worker did something on an idle connection, all are looked at.
+/// How long after a worker did something on an idle connection all are swept.
 const SWEEP_PAUSE: Duration = Duration::from_millis(10);
-/// How often a front that ends looks whether it is empty, should it not be told.
+/// How often a front that ends looks whether it has no connection left.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Runs a front until SIGTERM or SIGINT, and until what it holds then is over. This
-/// thread speaks with daemons; the lanes serve.
+/// Runs a front until SIGTERM or SIGINT, and until its requests are answered. This thread
+/// serves daemons; the lanes serve clients.
 pub fn run(options: FrontOptions) -> Result<(), Diagnostic> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -44,11 +50,12 @@ pub fn run(options: FrontOptions) -> Result<(), Diagnostic> {
     runtime.block_on(live(options))
 }
 
-/// Each client and each worker connection is a descriptor: as many as are allowed.
+/// Raises the limit of descriptors to what is allowed: each connection to a client or a
+/// worker is one.
 fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        // Then those that there are have to do.
+        // If the system refuses that, the present limit has to do.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
 }
@@ -58,7 +65,7 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
     let mut ending = Ending::new()?;
     let log = |name: &str| {
         let path = options.log_dir.join(name);
-        Log::start(path, options.rotation)
+        LogWriter::start(path, options.rotation)
             .map_err(|why| Diagnostic::error(format!("no thread for {name}")).because(why))
     };
     let front = Front::new(log("nginx_access.log")?, ErrorLog::new(log("nginx_error.log")?));
@@ -74,19 +81,21 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
     let lanes = Lanes::start(front.clone())?;
     listeners.into_iter().for_each(|listener| lanes.accept(listener));
     tokio::task::spawn_local(control::serve(front.clone(), lanes.clone(), control));
-    // It looks at many connections at a time.
-    tokio::task::spawn_local(tokio::task::unconstrained(sweep(front.clone())));
+    let sweeping = front.clone();
+    let sweep = async move { sweeping.pool.keep_sweeping(SWEEP_PAUSE, SWEEP_EVERY).await };
+    // Unconstrained: a sweep reads from many connections, more than a task's budget allows.
+    tokio::task::spawn_local(tokio::task::unconstrained(sweep));
     ending.asked().await;
     finish(&front, options.grace, &mut ending).await;
     lanes.end();
     drop(keeper);
-    // The daemon may have put another front's socket there meanwhile; it never does while
-    // this one lives, so what is there is ours.
+    // What is there is this front's: the daemon gives the path to another front only after
+    // this process has ended.
     let _ = std::fs::remove_file(&options.control_socket);
     Ok(())
 }
 
-/// Signals that ask the front to end.
+/// The signals of the system that ask the front to end.
 struct Ending {
     term: Signal,
     int: Signal,
@@ -108,11 +117,11 @@ impl Ending {
     }
 }
 
-/// Answers what is being asked, accepts nothing new; not longer than `grace`, and not
-/// longer than until it is asked again by SIGINT.
+/// Waits until all requests are answered, while nothing new is accepted; not longer than
+/// `grace`, and not beyond another SIGINT.
 async fn finish(front: &Front, grace: Duration, ending: &mut Ending) {
-    front.closing.ring();
-    front.sweep(true);
+    front.closing.raise();
+    front.pool.sweep(true);
     let empty = async {
         while front.connections() > 0 {
             let _ = tokio::time::timeout(LOOK_EVERY, front.closed.notified()).await;
@@ -122,26 +131,8 @@ async fn finish(front: &Front, grace: Duration, ending: &mut Ending) {
         () = empty => {}
         () = tokio::time::sleep(grace) => {
             let left = front.connections();
-            front.errors.say(&format!("{left} connections cut at the end"));
+            front.errors.report(&format!("{left} connections cut at the end"));
         }
         _ = ending.int.recv() => {}
-    }
-}
-
-/// Closes idle connections to workers when their time has come, and soon after a worker
-/// has ended one or spoken on it.
-async fn sweep(front: Arc<Front>) {
-    loop {
-        front.signals.sweep_wanted().await;
-        loop {
-            tokio::time::sleep(SWEEP_PAUSE).await;
-            if !front.sweep(false) {
-                front.signals.none_parked();
-                if !front.sweep(false) {
-                    break;
-                }
-            }
-            let _ = tokio::time::timeout(SWEEP_EVERY, front.signals.sweep_wanted()).await;
-        }
     }
 }

@@ -1,111 +1,143 @@
-//! One request, as the access log will tell it.
+//! The access log: what is recorded of a request, and its line in `nginx_access.log`.
+//!
+//! To add a field to the log, add it to [`AccessRecord`] (or to [`Asked`], if it is read
+//! from the request) and to [`AccessRecord::write`].
 
 use std::cell::RefCell;
 
+use mfserv_h1::{Name, RequestHead};
 use tokio::time::Instant;
 
-use crate::embedded::clients::answer;
-use crate::embedded::clients::connection::Client;
-use crate::embedded::io::log_file::Log;
-use mfserv_h1::{Name, RequestHead};
+use crate::embedded::io::clock;
+use crate::embedded::io::log_file::LogWriter;
 
-/// The longest host, method or URI that goes into the log, bytes.
+/// The longest host, method or URI in the log, bytes; a longer one is cut.
 const VALUE_MAX: usize = 8 * 1024;
 /// The longest request id that is taken over from a client, bytes.
 const ID_MAX: usize = 128;
 
-/// A request between its head and its line in the log.
-pub struct Visit {
-    /// When its head had come.
-    pub began: Instant,
-    received_before: u64,
-    sent_before: u64,
-    /// Its request id.
-    pub id: Vec<u8>,
-    /// The plugin it went to, or `#unknown#`, `#monitoring#`.
-    pub plugin: String,
-    /// The status of the answer.
-    pub status: u16,
-    /// It appears in the log.
-    pub logged: bool,
-    /// The connection may be used again after it.
-    pub keep: bool,
-    /// It was understood: its head may be told.
-    pub understood: bool,
-    /// What the client says in X-Forwarded-* is passed on.
-    pub trusted: bool,
-    /// It is the developer's, and the newest code of the plugin does not start.
-    pub broken: bool,
+/// How many bytes a connection has received and sent since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes received, without those that no request has used yet.
+    pub received: u64,
+    /// Bytes sent.
+    pub sent: u64,
 }
 
-impl Visit {
-    /// Of nobody yet: see [`Visit::begin`].
+/// What the access log tells of one request. The same record is used for one request
+/// after the other.
+pub struct AccessRecord {
+    began: Instant,
+    before: Traffic,
+    id: Vec<u8>,
+    plugin: String,
+    status: u16,
+    is_logged: bool,
+}
+
+/// What is read from a request for its line.
+pub struct Asked<'a> {
+    /// The address for which it was asked.
+    pub from: &'a str,
+    /// The address that connected, where that may be another one.
+    pub via: Option<&'a str>,
+    /// The head; `None` if it could not be understood.
+    pub head: Option<&'a RequestHead>,
+    /// When the first byte of the head came, if that was before the last one.
+    pub head_since: Option<Instant>,
+}
+
+impl AccessRecord {
+    /// A record of no request.
     pub fn new() -> Self {
         Self {
             began: Instant::now(),
-            received_before: 0,
-            sent_before: 0,
+            before: Traffic::default(),
             id: Vec::with_capacity(32),
             plugin: String::new(),
             status: 0,
-            logged: true,
-            keep: false,
-            understood: false,
-            trusted: false,
-            broken: false,
+            is_logged: true,
         }
     }
 
-    /// Begins the next request of a connection.
-    pub fn begin(&mut self, client: &Client) {
+    /// Begins the record of the next request on a connection.
+    pub fn begin(&mut self, traffic: Traffic) {
         self.began = Instant::now();
-        self.received_before = client.received - client.inbox.len() as u64;
-        self.sent_before = client.sent;
+        self.before = traffic;
         self.id.clear();
-        self.plugin.clear();
-        self.plugin.push_str("#unknown#");
+        self.set_plugin("#unknown#");
         self.status = 0;
-        self.logged = true;
-        self.keep = false;
-        self.understood = false;
-        self.trusted = false;
-        self.broken = false;
+        self.is_logged = true;
     }
 
-    /// Names the plugin.
-    pub fn of_plugin(&mut self, plugin: &str) {
+    /// When the head of the request had come.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// The request id.
+    pub fn id(&self) -> &[u8] {
+        &self.id
+    }
+
+    /// For a new request id.
+    pub fn id_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.id
+    }
+
+    /// Takes over the client's request id. False if there is none, or one that has no
+    /// place in a head or a log.
+    pub fn accept_id(&mut self, head: &RequestHead) -> bool {
+        let Some(id) = head.fields.first(Name::RequestId) else { return false };
+        let is_good = id.len() <= ID_MAX && id.iter().all(u8::is_ascii_graphic);
+        if is_good {
+            self.id.clear();
+            self.id.extend_from_slice(id);
+        }
+        is_good
+    }
+
+    /// Records the plugin that the request goes to; `#monitoring#` or `#core#` for the
+    /// front's own endpoints. It is `#unknown#` until then.
+    pub fn set_plugin(&mut self, plugin: &str) {
         self.plugin.clear();
         self.plugin.push_str(plugin);
     }
 
-    /// Takes the client's request id, if it is one that can go into a head and a log.
-    pub fn accept_id(&mut self, head: &RequestHead) -> bool {
-        let Some(id) = head.fields.first(Name::RequestId) else { return false };
-        let good = id.len() <= ID_MAX && id.iter().all(u8::is_ascii_graphic);
-        if good {
-            self.id.clear();
-            self.id.extend_from_slice(id);
-        }
-        good
+    /// The status of the answer; 0 before there is one.
+    pub fn status(&self) -> u16 {
+        self.status
     }
 
-    /// Writes its line; with `via`, the address that connected too.
-    pub fn log(&self, log: &Log, client: &Client, head: &RequestHead, via: bool) {
-        // Of a head that was refused nothing has been taken out of the inbox.
-        let unread = if self.understood { client.inbox.len() } else { 0 };
-        let received = client.received - unread as u64 - self.received_before;
-        let sent = client.sent - self.sent_before;
-        let began = client.head_since.unwrap_or(self.began);
-        let (host, method, uri) = match self.understood {
-            true => (head.host_name(), head.method(), head.written_target()),
-            false => (&[][..], &[][..], &[][..]),
+    /// Records the status of the answer.
+    pub fn set_status(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    /// True unless the request is left out of the log.
+    pub fn is_logged(&self) -> bool {
+        self.is_logged
+    }
+
+    /// Leaves the request out of the log, or not.
+    pub fn set_logged(&mut self, is_logged: bool) {
+        self.is_logged = is_logged;
+    }
+
+    /// Writes the line of the request.
+    pub fn write(&self, log: &LogWriter, asked: &Asked<'_>, now: Traffic) {
+        let began = asked.head_since.unwrap_or(self.began);
+        let (host, method, uri) = match asked.head {
+            Some(head) => (head.host_name(), head.method(), head.written_target()),
+            None => (&[][..], &[][..], &[][..]),
         };
         log.line(|line| {
             line.extend_from_slice(b"{ \"@timestamp\": \"");
             push_time(line);
-            text(line, "\", \"from\": \"", client.address_text().as_bytes());
-            if via {
-                text(line, "\", \"via\": \"", client.peer_text().as_bytes());
+            text(line, "\", \"from\": \"", asked.from.as_bytes());
+            if let Some(via) = asked.via {
+                text(line, "\", \"via\": \"", via.as_bytes());
             }
             text(line, "\", \"host\": \"", host);
             if let Some(host) = line.len().checked_sub(host.len()) {
@@ -116,8 +148,8 @@ impl Visit {
             line.extend_from_slice(b"\", \"duration\": ");
             push_seconds(line, began.elapsed().as_millis() as u64);
             number(line, ", \"status\": ", u64::from(self.status));
-            number(line, ", \"request_length\": ", received);
-            number(line, ", \"reply_length\": ", sent);
+            number(line, ", \"request_length\": ", now.received - self.before.received);
+            number(line, ", \"reply_length\": ", now.sent - self.before.sent);
             text(line, ", \"plugin\": \"", self.plugin.as_bytes());
             text(line, "\", \"request_id\": \"", &self.id);
             line.extend_from_slice(b"\" }\n");
@@ -150,7 +182,7 @@ fn push_seconds(line: &mut Vec<u8>, ms: u64) {
     }
 }
 
-/// As the inside of a JSON string; bytes that are not UTF-8 become U+FFFD.
+/// Appends the inside of a JSON string; bytes that are not UTF-8 become U+FFFD.
 fn escape(line: &mut Vec<u8>, value: &[u8]) {
     let plain = |b: &u8| (0x20..0x7f).contains(b) && *b != b'"' && *b != b'\\';
     if value.iter().all(plain) {
@@ -173,9 +205,9 @@ thread_local! {
     static CLOCK: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
 }
 
-/// Local time with offset, `2026-01-31T12:00:00+01:00`.
+/// Appends the local time with its offset, `2026-01-31T12:00:00+01:00`.
 fn push_time(line: &mut Vec<u8>) {
-    let seconds = answer::unix_seconds();
+    let seconds = clock::unix_seconds();
     CLOCK.with_borrow_mut(|(second, text)| {
         if *second != seconds || text.is_empty() {
             *second = seconds;

@@ -1,12 +1,9 @@
 //! Answers that the front gives by itself.
 
-use mfserv_core::route::ServerSettings;
-use rustix::time::{ClockId, clock_gettime};
+use super::exchange::{Exchange, Size, Start};
+use super::fault::Cause;
 
-use crate::embedded::clients::access_log::Visit;
-use crate::embedded::io::buffer::Buffer;
-
-/// What a status code is called.
+/// The reason phrase of a status.
 pub fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -34,81 +31,88 @@ pub fn reason(status: u16) -> &'static str {
     }
 }
 
-/// An answer.
+/// The head of an answer of the front.
 #[derive(Debug, Clone, Copy)]
-pub struct Answer<'a> {
-    /// Its status code.
+pub struct Head<'a> {
+    /// The status.
     pub status: u16,
-    /// Its Content-Type; empty = none.
+    /// The Content-Type; empty: none.
     pub content_type: &'a str,
-    /// Its length, also where there is no body (HEAD); `None` says none (304).
+    /// The length of the content, also where none follows (HEAD); `None`: no field says it
+    /// (304).
     pub length: Option<u64>,
     /// Further fields.
     pub fields: &'a [(&'a str, &'a str)],
 }
 
-impl Answer<'_> {
-    /// Writes its head. The visit learns its status.
-    pub fn put_head(&self, out: &mut Buffer, settings: &ServerSettings, visit: &mut Visit) {
-        visit.status = self.status;
-        out.push(b"HTTP/1.1 ");
-        out.push_number(u64::from(self.status));
-        out.push_all(&[b" ", reason(self.status).as_bytes(), b"\r\nServer: mfserv"]);
-        if settings.server_tokens {
-            out.push(concat!("/", env!("CARGO_PKG_VERSION")).as_bytes());
-        }
-        out.push(b"\r\n");
-        put_date(out);
-        if !self.content_type.is_empty() {
-            out.push_all(&[b"Content-Type: ", self.content_type.as_bytes(), b"\r\n"]);
-        }
-        if let Some(length) = self.length {
-            out.push(b"Content-Length: ");
-            out.push_number(length);
-            out.push(b"\r\n");
-        }
-        for (name, value) in self.fields {
-            out.push_all(&[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
-        }
-        if settings.add_request_id {
-            out.push_all(&[b"X-Request-Id: ", &visit.id, b"\r\n"]);
-        }
-        put_connection(out, visit.keep);
-        out.push(b"\r\n");
+impl Head<'_> {
+    /// Puts it.
+    pub fn put(&self, exchange: &mut Exchange<'_>) {
+        let server: &[u8] = match exchange.settings().server_tokens {
+            true => concat!("mfserv/", env!("CARGO_PKG_VERSION")).as_bytes(),
+            false => b"mfserv",
+        };
+        let (status, reason) = (self.status, reason(self.status).as_bytes());
+        let start = Start { status, reason, size: Size::Known, names_connection: true };
+        exchange.put_head(start, |head| {
+            head.field(b"Server", server);
+            head.date();
+            if !self.content_type.is_empty() {
+                head.field(b"Content-Type", self.content_type.as_bytes());
+            }
+            if let Some(length) = self.length {
+                head.number(b"Content-Length", length);
+            }
+            for (name, value) in self.fields {
+                head.field(name.as_bytes(), value.as_bytes());
+            }
+        });
     }
 }
 
-/// Says whether the connection stays. (For HTTP/1.0 too, which needs to be told.)
-pub fn put_connection(out: &mut Buffer, keep: bool) {
-    out.push(if keep { b"Connection: keep-alive\r\n" } else { b"Connection: close\r\n" });
+/// A small answer that is in memory.
+#[derive(Debug, Clone)]
+pub struct Text {
+    /// The status.
+    pub status: u16,
+    /// The Content-Type; empty: none.
+    pub content_type: &'static str,
+    /// The content.
+    pub content: String,
 }
 
-/// An answer with a small body.
-pub fn put_text(
-    out: &mut Buffer,
-    settings: &ServerSettings,
-    visit: &mut Visit,
-    to_head: bool,
-    (status, content_type, body): (u16, &str, &[u8]),
+/// Puts a small answer with these fields.
+pub fn put_text(exchange: &mut Exchange<'_>, text: &Text, fields: &[(&str, &str)]) {
+    put(exchange, (text.status, text.content_type, &text.content), fields);
+}
+
+fn put(
+    exchange: &mut Exchange<'_>,
+    (status, content_type, content): (u16, &str, &str),
+    fields: &[(&str, &str)],
 ) {
-    let length = Some(body.len() as u64);
-    Answer { status, content_type, length, fields: &[] }.put_head(out, settings, visit);
-    if !to_head {
-        out.push(body);
+    let length = Some(content.len() as u64);
+    Head { status, content_type, length, fields }.put(exchange);
+    if exchange.wants_content() {
+        exchange.put_data(content.as_bytes());
     }
 }
 
-/// A page that says what is wrong; `cause` in one word.
-pub fn put_error(
-    out: &mut Buffer,
-    settings: &ServerSettings,
-    visit: &mut Visit,
-    to_head: bool,
-    (status, cause, fields): (u16, &str, &[(&str, &str)]),
+/// Puts the page of a fault.
+pub fn put_fault(exchange: &mut Exchange<'_>, cause: Cause, fields: &[(&str, &str)]) {
+    let fields = [fields, cause.fields(), &[("X-Mfserv-Cause", cause.as_str())]].concat();
+    put_page(exchange, (cause.status(), cause.as_str()), &fields);
+}
+
+/// Puts a page that says what the status is called.
+pub fn put_page(
+    exchange: &mut Exchange<'_>,
+    (status, cause): (u16, &str),
+    fields: &[(&str, &str)],
 ) {
-    let id = String::from_utf8_lossy(&visit.id).replace(['<', '>', '&', '"'], "_");
+    let id = String::from_utf8_lossy(exchange.id()).replace(['<', '>', '&', '"'], "_");
     let what = reason(status);
-    let server = match settings.server_tokens {
+    let server = match exchange.settings().server_tokens {
         true => concat!("mfserv ", env!("CARGO_PKG_VERSION")),
         false => "mfserv",
     };
@@ -117,57 +121,5 @@ pub fn put_error(
          <body><h1>{status} {what}</h1>\n<p>cause: {cause}<br>request: {id}</p>\n\
          <hr><p>{server}</p></body></html>\n"
     );
-    let mut all: Vec<(&str, &str)> = fields.to_vec();
-    if !cause.is_empty() {
-        all.push(("X-Mfserv-Cause", cause));
-    }
-    let answer = Answer {
-        status,
-        content_type: "text/html; charset=utf-8",
-        length: Some(page.len() as u64),
-        fields: &all,
-    };
-    answer.put_head(out, settings, visit);
-    if !to_head {
-        out.push(page.as_bytes());
-    }
-}
-
-/// Writes the Date field.
-pub fn put_date(out: &mut Buffer) {
-    use std::cell::RefCell;
-    thread_local! {
-        static NOW: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
-    }
-    let seconds = unix_seconds();
-    NOW.with_borrow_mut(|(second, text)| {
-        if *second != seconds {
-            *second = seconds;
-            *text = http_date(seconds);
-        }
-        out.push_all(&[b"Date: ", text.as_bytes(), b"\r\n"]);
-    });
-}
-
-/// The time now, by the clock that costs least: at most some milliseconds behind.
-pub fn unix_seconds() -> i64 {
-    clock_gettime(ClockId::RealtimeCoarse).tv_sec
-}
-
-/// A time as HTTP writes it: `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub fn http_date(unix_seconds: i64) -> String {
-    jiff::Timestamp::from_second(unix_seconds)
-        .unwrap_or_default()
-        .strftime("%a, %d %b %Y %H:%M:%S GMT")
-        .to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_written_as_http_does() {
-        assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
-    }
+    put(exchange, (status, "text/html; charset=utf-8", &page), fields);
 }

@@ -1,4 +1,8 @@
-//! A client's connection.
+//! An HTTP/1 connection of a client: its bytes, its timer, and how long it is waited for.
+//!
+//! `poll` is written by hand here and in `workers/`. One step of a request watches the
+//! client, the worker and a deadline at once, and moves bytes between two of them; a
+//! future for each of the three would borrow what the others need for as long as it waits.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -12,51 +16,48 @@ use std::time::Duration;
 use mfserv_core::route::ServerSettings;
 use tokio::time::Instant;
 
-use crate::embedded::clients::idle_eviction::Rest;
-use crate::embedded::clients::real_ip::{self, Trust};
-use crate::embedded::io::buffer::Lent;
+use super::access_log::Traffic;
+use super::idle_eviction::IdleTracker;
+use crate::embedded::io::buffer::Pooled;
 use crate::embedded::io::pipe::Pipe;
-use crate::embedded::io::timer::{Alarm, Bell, Ear};
-use crate::embedded::io::wire::Wire;
-use mfserv_h1::{Fields, HeadScan, Name, Refusal};
+use crate::embedded::io::signal::{Signal, Subscription};
+use crate::embedded::io::timer::Timer;
+use crate::embedded::io::wire::{Stream, Wire};
+use mfserv_h1::{HeadScan, Refusal, RequestHead};
 
-/// When the front ends, a connection that has just been used may bring one more request.
+/// When the front ends, a client that has just had an answer may send one more request.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
-/// After an answer to a request that was not read to its end, its rest is read and
-/// thrown away, so that the answer is not lost in a reset: for so long in all, ...
+/// After an answer to a request that was not read to its end, the rest of the request is
+/// read and thrown away, because a close with unread bytes is a reset, and the reset may
+/// destroy the answer. It is read for so long in all, …
 const LINGER: Duration = Duration::from_secs(30);
-/// ... and for so long when nothing comes.
+/// … and for so long when nothing comes.
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
 
-/// A client.
-pub struct Client {
+/// A connection. [`super::exchange::Exchange`] reads and writes it while a request is
+/// answered.
+pub struct Connection {
     wire: Wire,
-    /// What it sent and nobody has used yet.
-    pub inbox: Lent,
-    /// What it has still to receive.
-    pub out: Lent,
-    /// Its timer.
-    pub alarm: Alarm,
-    closing: Ear,
-    /// Who connected; none over a unix socket.
+    /// What has come and no request has used yet.
+    pub(super) inbox: Pooled,
+    /// What has still to be sent.
+    pub(super) out: Pooled,
+    timer: Timer,
+    closing: Subscription,
+    /// The address that connected; `None` over a unix socket.
     peer: Option<IpAddr>,
     peer_text: String,
-    /// For whom it asks this time, where it is a proxy whose word is taken.
-    told: Option<(IpAddr, String)>,
-    /// Bytes received.
-    pub received: u64,
-    /// Bytes sent.
-    pub sent: u64,
-    /// It sends nothing more, or is gone.
-    pub ended: bool,
+    received: u64,
+    sent: u64,
+    /// The client sends nothing more, or has gone.
+    ended: bool,
     idle_since: Instant,
-    rest: Rest,
-    /// When the first byte of a head came whose last byte came later.
-    pub head_since: Option<Instant>,
+    idle: IdleTracker,
+    head_since: Option<Instant>,
 }
 
-/// How long a client is waited for between requests. A copy: a connection without a
-/// request keeps no table alive.
+/// How long a client is waited for between requests. A copy of two settings, so that a
+/// connection without a request keeps no table alive.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     header: Duration,
@@ -64,7 +65,7 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// As the settings say.
+    /// The patience of these settings.
     pub fn of(settings: &ServerSettings) -> Self {
         Self {
             header: Duration::from_millis(settings.header_timeout_ms),
@@ -73,92 +74,105 @@ impl Patience {
     }
 }
 
-/// What the next thing is that a client does.
+/// What came of waiting for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
-    /// A whole head of this length is in the inbox.
+    /// A whole head of this length, in bytes.
     Head(usize),
-    /// Nothing more will come, or has come in time.
+    /// Nothing, and nothing will come.
     End,
-    /// A head began and was not finished in time.
+    /// The beginning of a head, and the rest did not come in time.
     Late,
-    /// What came is no head.
+    /// Bytes that are no head.
     Refused(Refusal),
 }
 
-/// The client did not take its answer.
+/// The client did not take what was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lost;
 
-impl Client {
-    /// A new connection.
-    pub fn new(wire: Wire, address: Option<IpAddr>, closing: Arc<Bell>) -> Self {
+impl Connection {
+    /// A new connection from this address (`None`: over a unix socket). `closing` is
+    /// raised when the front ends.
+    pub fn new(wire: Wire, address: Option<IpAddr>, closing: Arc<Signal>) -> Self {
         Self {
             wire,
-            inbox: Lent::default(),
-            out: Lent::default(),
-            alarm: Alarm::new(),
-            closing: Ear::new(closing),
+            inbox: Pooled::default(),
+            out: Pooled::default(),
+            timer: Timer::new(),
+            closing: Subscription::new(closing),
             peer_text: address.map_or_else(|| "unix:".into(), |a| a.to_canonical().to_string()),
             peer: address.map(|a| a.to_canonical()),
-            told: None,
             received: 0,
             sent: 0,
             ended: false,
             idle_since: Instant::now(),
-            rest: Rest::new(),
+            idle: IdleTracker::new(),
             head_since: None,
         }
     }
 
-    /// True if an address is good: the one that connected, and the one for which it
-    /// says to ask. A client over a unix socket is on this machine.
-    pub fn is_among(&self, good: impl Fn(IpAddr) -> bool) -> bool {
-        self.peer.is_none_or(&good) && self.told.as_ref().is_none_or(|(address, _)| good(*address))
+    /// The address that connected; `None` over a unix socket.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.peer
     }
 
-    /// True if somebody on this machine asks, and no proxy on it for somebody else.
-    pub fn is_local(&self, fields: &Fields) -> bool {
-        let mut told = fields.tokens(Name::ForwardedFor).chain(fields.tokens(Name::RealIp));
-        let is_local =
-            |text| real_ip::parse_address(text).is_some_and(|address| address.is_loopback());
-        self.is_among(|address| address.is_loopback()) && told.all(is_local)
-    }
-
-    /// A request has come: for whom is it? Returns false if the client has no say about
-    /// X-Forwarded-* either.
-    pub fn identify(&mut self, trust: Option<&Trust>, fields: &Fields) -> bool {
-        let Some(trust) = trust else { return true };
-        let trusted = self.peer.is_some_and(|peer| trust.trusts(peer));
-        let address = trusted.then(|| trust.client_address(fields)).flatten();
-        self.told = address.map(|address| (address, address.to_string()));
-        trusted
-    }
-
-    /// A request has come that cannot be understood: for nobody else.
-    pub fn identify_nobody(&mut self) {
-        self.told = None;
-    }
-
-    /// The address that asks, as text.
-    pub fn address_text(&self) -> &str {
-        self.told.as_ref().map_or(&self.peer_text, |(_, text)| text)
-    }
-
-    /// The address that connected, as text.
+    /// The address that connected, as text: `unix:` over a unix socket.
     pub fn peer_text(&self) -> &str {
         &self.peer_text
     }
 
-    /// Looks whether the client has gone.
-    pub async fn is_gone(&mut self) -> bool {
-        poll_fn(|cx| Poll::Ready(self.has_gone(cx))).await
+    /// When the first byte of the last head came, if that was before its last byte.
+    pub fn head_since(&self) -> Option<Instant> {
+        self.head_since
     }
 
-    /// Waits for a request. `first`: it is the first one of the connection.
+    /// The bytes so far. Those in the inbox belong to no request yet.
+    pub fn traffic(&self) -> Traffic {
+        Traffic { received: self.received - self.inbox.len() as u64, sent: self.sent }
+    }
+
+    /// Bytes sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// True if the client sends nothing more, or has gone.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// True if the front ends.
+    pub fn is_closing(&self) -> bool {
+        self.closing.signal().is_raised()
+    }
+
+    /// True if the deadline has passed; else the calling task is woken when it does.
+    pub fn has_passed(&mut self, cx: &mut Context<'_>, deadline: Instant) -> bool {
+        self.timer.has_passed(cx, deadline)
+    }
+
+    /// Takes the head that has arrived out of the inbox. An arrival that is no head is
+    /// refused like a bad one.
+    pub fn read_head(&mut self, arrival: Arrival, head: &mut RequestHead) -> Result<(), Refusal> {
+        match arrival {
+            Arrival::Head(length) => {
+                let read = head.read(&self.inbox.filled()[..length]);
+                self.inbox.consume(length);
+                if self.inbox.is_empty() {
+                    self.inbox.give_back();
+                }
+                read
+            }
+            Arrival::Refused(refusal) => Err(refusal),
+            Arrival::Late | Arrival::End => Err(Refusal { status: 408, reason: "a slow head" }),
+        }
+    }
+
+    /// Waits for the head of a request. `first`: it is the first one of the connection.
     pub async fn next_head(&mut self, patience: Patience, first: bool) -> Arrival {
         let arrival = self.await_head(patience, first).await;
-        self.rest.end();
+        self.idle.end();
         arrival
     }
 
@@ -178,14 +192,14 @@ impl Client {
         }
         let idle_by = self.idle_since + idle;
         if head_by.is_none() {
-            self.rest.begin(self.idle_since);
+            self.idle.begin(self.idle_since);
         }
         poll_fn(|cx| {
             while ready!(self.poll_more(cx, idle_by, head_by)) {
                 match scan.find_end(self.inbox.filled()) {
                     Ok(Some(length)) => return Poll::Ready(Arrival::Head(length)),
                     Ok(None) => {
-                        self.rest.end();
+                        self.idle.end();
                         let since = *self.head_since.get_or_insert_with(Instant::now);
                         head_by.get_or_insert(since + header)
                     }
@@ -212,20 +226,20 @@ impl Client {
         if let Poll::Ready(got) = self.poll_fill(cx) {
             return Poll::Ready(got.is_ok_and(|count| count > 0));
         }
-        let closing = self.closing.hears(cx);
+        let closing = self.closing.is_raised(cx);
         let deadline = match head_by {
             Some(by) => by,
             None if closing => idle_by.min(self.idle_since + LAST_REQUEST),
             None => idle_by,
         };
-        let others_come = head_by.is_none() && self.rest.is_over(cx);
-        if !others_come && !self.alarm.rings(cx, deadline) {
+        let evicted = head_by.is_none() && self.idle.is_evicted(cx);
+        if !evicted && !self.timer.has_passed(cx, deadline) {
             return Poll::Pending;
         }
         Poll::Ready(head_by.is_none() && self.take_what_just_came())
     }
 
-    /// The last look before an idle connection is closed.
+    /// Looks once more, with a system call, before an idle connection is closed.
     fn take_what_just_came(&mut self) -> bool {
         match self.wire.try_read(self.inbox.room()) {
             Ok(count) if count > 0 => {
@@ -237,17 +251,17 @@ impl Client {
         }
     }
 
-    /// Reads into the inbox, as far as there is room. 0: it has ended. While nothing comes
-    /// and nothing is there, it takes no memory.
+    /// Reads into the inbox, as far as there is room; 0 means that the client has ended.
+    /// An empty inbox holds no memory while nothing comes.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let got = self.poll_read(cx);
+        let got = self.poll_inbox(cx);
         if got.is_pending() && self.inbox.is_idle() {
             self.inbox.give_back();
         }
         got
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_inbox(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.ended {
             return Poll::Ready(Ok(0));
         }
@@ -269,8 +283,7 @@ impl Client {
         Poll::Ready(got)
     }
 
-    /// Looks whether the client is still there, taking what it sends ahead into the
-    /// inbox. True if it has gone.
+    /// True if the client has gone. What it has sent ahead is taken into the inbox.
     pub fn has_gone(&mut self, cx: &mut Context<'_>) -> bool {
         while !self.ended {
             if self.poll_fill(cx).is_pending() {
@@ -280,7 +293,7 @@ impl Client {
         true
     }
 
-    /// Writes what it has to receive, as far as it takes it. Ready when all is written.
+    /// Writes what is in `out`, as far as the client takes it. Ready when all is written.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         while !self.out.is_empty() {
             match ready!(self.wire.poll_write(cx, self.out.filled())) {
@@ -297,8 +310,8 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what it has to receive with `behind` behind it, in one write; returns how
-    /// much of `behind` it took.
+    /// Writes what is in `out` and `behind` after it with one system call; returns how many
+    /// bytes of `behind` were taken.
     pub fn poll_write_with(
         &mut self,
         cx: &mut Context<'_>,
@@ -312,8 +325,8 @@ impl Client {
         Poll::Ready(Ok(count.saturating_sub(first)))
     }
 
-    /// Lets out what is in a pipe, after what it has to receive before. Ready when the
-    /// pipe is empty.
+    /// Sends the content of a pipe. Ready when the pipe is empty. `out` must be empty: what
+    /// is in it comes first.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Result<(), Lost>> {
         while !pipe.is_empty() {
             match ready!(pipe.poll_drain(cx, &self.wire)) {
@@ -327,7 +340,8 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
-    /// Lets what it sends into an empty pipe, at most `most`. 0: it has ended.
+    /// Moves at most `most` bytes from the client into an empty pipe; 0 means that the
+    /// client has ended.
     pub fn poll_fill_pipe(
         &mut self,
         cx: &mut Context<'_>,
@@ -343,7 +357,8 @@ impl Client {
         Poll::Ready(count)
     }
 
-    /// Writes everything; the client has to take some of it within each `patience`.
+    /// Writes all that is in `out`; the client has to take some of it within each
+    /// `patience`.
     pub async fn flush(&mut self, patience: Duration) -> Result<(), Lost> {
         let mut left = self.out.len();
         let mut deadline = Instant::now() + patience;
@@ -355,13 +370,13 @@ impl Client {
                 left = self.out.len();
                 deadline = Instant::now() + patience;
             }
-            if self.alarm.rings(cx, deadline) { Poll::Ready(Err(Lost)) } else { Poll::Pending }
+            if self.timer.has_passed(cx, deadline) { Poll::Ready(Err(Lost)) } else { Poll::Pending }
         })
         .await
     }
 
-    /// Sends a part of a file behind what it has still to receive; it has to take some of
-    /// it within each `patience`. A file that ends earlier loses it as well.
+    /// Sends a part of a file after what is in `out`; the client has to take some of it
+    /// within each `patience`. A file that ends before the part does loses the client.
     pub async fn send_file(
         &mut self,
         file: &OwnedFd,
@@ -378,7 +393,7 @@ impl Client {
                 before = self.sent;
                 deadline = Instant::now() + patience;
             }
-            if self.alarm.rings(cx, deadline) { Poll::Ready(Err(Lost)) } else { Poll::Pending }
+            if self.timer.has_passed(cx, deadline) { Poll::Ready(Err(Lost)) } else { Poll::Pending }
         })
         .await
     }
@@ -412,19 +427,15 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
-    /// Says that nothing more will be sent.
-    pub fn end_writing(&mut self) {
-        self.wire.end_writing();
-    }
-
-    /// Makes the close visible as a cut: nothing is written or read any more.
+    /// Cuts the connection: nothing more is written or read, and the client sees a reset
+    /// instead of an ordinary end.
     pub fn cut(&mut self) {
         self.ended = true;
         self.out.clear();
         self.wire.cut();
     }
 
-    /// Ends the connection after an answer; `unread`: the client may still be sending.
+    /// Ends the connection after an answer. `unread`: the client may still be sending.
     pub async fn leave(mut self, unread: bool) {
         if !unread || self.ended {
             return;
@@ -434,10 +445,10 @@ impl Client {
         self.out.give_back();
         let mut last = Instant::now();
         let end = last + LINGER;
-        self.rest.begin(last);
+        self.idle.begin(last);
         poll_fn(|cx| {
             let mut came = false;
-            // A lane lets nobody read without end.
+            // It ends: the runtime's budget makes a task that reads for long wait.
             while let Poll::Ready(got) = self.poll_fill(cx) {
                 if !got.is_ok_and(|count| count > 0) {
                     return Poll::Ready(());
@@ -448,11 +459,35 @@ impl Client {
             if came {
                 last = Instant::now();
             }
-            let silence = if self.closing.hears(cx) { LAST_REQUEST } else { LINGER_SILENCE };
+            let silence = if self.closing.is_raised(cx) { LAST_REQUEST } else { LINGER_SILENCE };
             let by = end.min(last + silence);
-            let over = self.rest.is_over(cx) || self.alarm.rings(cx, by);
+            let over = self.idle.is_evicted(cx) || self.timer.has_passed(cx, by);
             if over { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+}
+
+/// Bytes as they are, for a connection that has been upgraded.
+impl Stream for Connection {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.poll_readable(cx)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        let count = ready!(self.wire.poll_read(cx, room))?;
+        self.received += count as u64;
+        self.ended = count == 0;
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let count = ready!(self.wire.poll_write(cx, bytes))?;
+        self.sent += count as u64;
+        Poll::Ready(Ok(count))
+    }
+
+    fn end_writing(&mut self) {
+        self.wire.end_writing();
     }
 }

@@ -1,5 +1,7 @@
-//! Client connections without a request. When there are as many clients as allowed and
-//! others come, those that have rested longest are ended for them.
+//! Idle connections of clients, and the eviction of those that have been idle longest.
+//!
+//! When there are as many clients as allowed and others wait to be accepted, each lane
+//! closes a part of its idle connections.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -8,52 +10,54 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A shorter rest is not ended: the next request may be on its way.
-const LEAST: Duration = Duration::from_secs(1);
+/// A connection that has been idle for a shorter time is not evicted: the next request
+/// may be on its way.
+const IDLE_MIN: Duration = Duration::from_secs(1);
 
 thread_local! {
-    /// All clients of this lane.
-    static ALL: RefCell<Vec<Rc<Seat>>> = const { RefCell::new(Vec::new()) };
+    /// All clients of this lane, idle or not.
+    static ALL: RefCell<Vec<Rc<Entry>>> = const { RefCell::new(Vec::new()) };
 }
 
 #[derive(Debug, Default)]
-struct Seat {
-    /// Where it is in the list.
-    place: Cell<usize>,
-    since: Cell<Option<Instant>>,
-    over: Cell<bool>,
+struct Entry {
+    /// Its position in the list.
+    position: Cell<usize>,
+    idle_since: Cell<Option<Instant>>,
+    is_evicted: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
-/// The rest of one client, over and over again. It stays in its lane.
+/// The idle times of one connection, used again for each of them. It stays in the
+/// thread of its lane.
 #[derive(Debug)]
-pub struct Rest(Rc<Seat>);
+pub struct IdleTracker(Rc<Entry>);
 
-impl Rest {
-    /// Of a new client; it does not rest yet.
+impl IdleTracker {
+    /// The tracker of a new connection, which is not idle yet.
     pub fn new() -> Self {
-        let seat = Rc::new(Seat::default());
+        let entry = Rc::new(Entry::default());
         ALL.with_borrow_mut(|all| {
-            seat.place.set(all.len());
-            all.push(seat.clone());
+            entry.position.set(all.len());
+            all.push(entry.clone());
         });
-        Self(seat)
+        Self(entry)
     }
 
-    /// It rests from then on.
+    /// The connection is idle from `now` on.
     pub fn begin(&self, now: Instant) {
-        self.0.since.set(Some(now));
-        self.0.over.set(false);
+        self.0.idle_since.set(Some(now));
+        self.0.is_evicted.set(false);
     }
 
-    /// It has something to do again.
+    /// The connection is idle no longer.
     pub fn end(&self) {
-        self.0.since.set(None);
+        self.0.idle_since.set(None);
     }
 
-    /// True if its connection is to be ended; else the task is woken when it is.
-    pub fn is_over(&self, cx: &Context<'_>) -> bool {
-        if self.0.over.get() {
+    /// True if the connection has to be closed; else the calling task is woken when it has.
+    pub fn is_evicted(&self, cx: &Context<'_>) -> bool {
+        if self.0.is_evicted.get() {
             return true;
         }
         let mut waker = self.0.waker.borrow_mut();
@@ -64,27 +68,28 @@ impl Rest {
     }
 }
 
-impl Drop for Rest {
+impl Drop for IdleTracker {
     fn drop(&mut self) {
-        // Without the thread there is no list either.
+        // The list is gone while the thread ends.
         let _ = ALL.try_with(|all| {
             let mut all = all.borrow_mut();
-            let place = self.0.place.get();
-            all.swap_remove(place);
-            if let Some(moved) = all.get(place) {
-                moved.place.set(place);
+            let position = self.0.position.get();
+            all.swap_remove(position);
+            if let Some(moved) = all.get(position) {
+                moved.position.set(position);
             }
         });
     }
 }
 
-/// Ends the longest rests in this lane: of one in so many clients, of one at least.
-pub fn end_longest(one_in: usize, now: Instant) {
-    let mut longest: Vec<(Instant, Rc<Seat>)> = Vec::new();
+/// Evicts the connections of this lane that have been idle longest: one of `one_in` of its
+/// clients, and one at least. All clients are looked at (O(n)).
+pub fn evict_longest_idle(one_in: usize, now: Instant) {
+    let mut longest: Vec<(Instant, Rc<Entry>)> = Vec::new();
     let all = ALL.with_borrow(|all| {
-        let resting = all.iter().filter(|seat| !seat.over.get());
-        let since = |seat: &Rc<Seat>| seat.since.get().map(|since| (since, seat.clone()));
-        longest.extend(resting.filter_map(since).filter(|(since, _)| now - *since >= LEAST));
+        let candidates = all.iter().filter(|entry| !entry.is_evicted.get());
+        let since = |entry: &Rc<Entry>| entry.idle_since.get().map(|since| (since, entry.clone()));
+        longest.extend(candidates.filter_map(since).filter(|(since, _)| now - *since >= IDLE_MIN));
         all.len()
     });
     let count = (all / one_in.max(1)).max(1);
@@ -92,9 +97,9 @@ pub fn end_longest(one_in: usize, now: Instant) {
         longest.select_nth_unstable_by_key(count, |(since, _)| *since);
         longest.truncate(count);
     }
-    for (_, seat) in longest {
-        seat.over.set(true);
-        if let Some(waker) = seat.waker.take() {
+    for (_, entry) in longest {
+        entry.is_evicted.set(true);
+        if let Some(waker) = entry.waker.take() {
             waker.wake();
         }
     }
@@ -105,23 +110,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_rests_end_first_and_short_ones_and_those_at_work_never() {
+    fn the_longest_idle_are_evicted_first_and_short_idlers_and_busy_ones_never() {
         let now = Instant::now() + Duration::from_secs(100);
         let cx = Context::from_waker(Waker::noop());
-        let rests: Vec<Rest> = (0..10).map(|_| Rest::new()).collect();
-        let ago = |rest: &Rest, s: u64| rest.begin(now - Duration::from_secs(s));
-        [3, 50, 0, 40, 30].iter().zip(&rests).for_each(|(&s, rest)| ago(rest, s));
-        let over = || -> Vec<usize> { (0..10).filter(|&at| rests[at].is_over(&cx)).collect() };
-        end_longest(5, now);
-        assert_eq!(over(), [1, 3]);
-        end_longest(5, now);
-        assert_eq!(over(), [0, 1, 3, 4]);
-        end_longest(1, now);
-        assert_eq!(over(), [0, 1, 3, 4]);
-        // Another one begins, ends and begins again in the place of others.
-        ago(&rests[1], 0);
-        assert_eq!(over(), [0, 3, 4]);
-        drop(rests);
+        let trackers: Vec<IdleTracker> = (0..10).map(|_| IdleTracker::new()).collect();
+        let ago = |tracker: &IdleTracker, s: u64| tracker.begin(now - Duration::from_secs(s));
+        [3, 50, 0, 40, 30].iter().zip(&trackers).for_each(|(&s, rest)| ago(rest, s));
+        let evicted =
+            || -> Vec<usize> { (0..10).filter(|&at| trackers[at].is_evicted(&cx)).collect() };
+        evict_longest_idle(5, now);
+        assert_eq!(evicted(), [1, 3]);
+        evict_longest_idle(5, now);
+        assert_eq!(evicted(), [0, 1, 3, 4]);
+        evict_longest_idle(1, now);
+        assert_eq!(evicted(), [0, 1, 3, 4]);
+        // An evicted one that begins to be idle anew is evicted no longer.
+        ago(&trackers[1], 0);
+        assert_eq!(evicted(), [0, 3, 4]);
+        drop(trackers);
         ALL.with_borrow(|all| assert!(all.is_empty()));
     }
 }

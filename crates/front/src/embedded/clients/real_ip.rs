@@ -1,9 +1,8 @@
-//! Whose word about a client's address is taken: the real_ip keys.
+//! The address of a client behind a trusted proxy: the `real_ip` keys.
 
 use std::net::{IpAddr, SocketAddr};
 
 use mfserv_core::route::RealIp;
-
 use mfserv_h1::Fields;
 
 /// A network, `ADDRESS` or `ADDRESS/BITS`.
@@ -14,7 +13,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Reads a network; none if it is not one.
+    /// Reads a network; `None` if the text is none.
     pub fn parse(text: &str) -> Option<Self> {
         let (base, bits) = text.split_once('/').map_or((text, None), |(b, n)| (b, Some(n)));
         let base: IpAddr = base.trim().parse().ok()?;
@@ -23,7 +22,7 @@ impl Network {
         (bits <= width).then_some(Self { base, bits })
     }
 
-    /// True if the address lies in it.
+    /// True if the address is in the network.
     pub fn contains(self, address: IpAddr) -> bool {
         let (left, right, width) = match (address, self.base) {
             (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits().into(), b.to_bits().into(), 32),
@@ -36,7 +35,7 @@ impl Network {
     }
 }
 
-/// The proxies whose word is taken, and where they say it.
+/// The trusted proxies, and the header in which they name their client.
 #[derive(Debug)]
 pub struct Trust {
     header: String,
@@ -45,7 +44,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Prepares the settings; the reason is returned when they cannot be used.
+    /// Reads the settings; the error says why they cannot be used.
     pub fn new(settings: &RealIp) -> Result<Self, String> {
         let network = |text: &String| {
             Network::parse(text).ok_or_else(|| format!("real_ip: {text:?} is no network"))
@@ -62,9 +61,9 @@ impl Trust {
         self.proxies.iter().any(|network| network.contains(address))
     }
 
-    /// The client's address as a trusted proxy tells it: the last one in the header, or,
-    /// recursively, the last one that is no trusted proxy itself. What stands left of
-    /// something that is no address is not believed.
+    /// The client's address in the header of a trusted proxy: the last address, or, if
+    /// `recursive`, the last address that is no trusted proxy itself. What stands left of
+    /// something that is no address is ignored.
     pub fn client_address(&self, fields: &Fields) -> Option<IpAddr> {
         let values: Vec<&[u8]> = fields
             .iter()
@@ -119,7 +118,7 @@ mod tests {
         }
     }
 
-    fn told(recursive: bool, fields: &str) -> Option<String> {
+    fn client(recursive: bool, fields: &str) -> Option<String> {
         let trust = Trust::new(&RealIp {
             header: "X-Forwarded-For".into(),
             recursive,
@@ -146,7 +145,7 @@ mod tests {
             (true, "X-Forwarded-For: ::ffff:1.2.3.4\r\n", Some("1.2.3.4")),
             (true, "X-Real-IP: 1.2.3.4\r\n", None),
         ] {
-            assert_eq!(told(recursive, fields).as_deref(), expected, "{recursive} {fields:?}");
+            assert_eq!(client(recursive, fields).as_deref(), expected, "{recursive} {fields:?}");
         }
     }
 }

@@ -14,28 +14,28 @@ use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 use super::coding::{self, Coding};
 use super::mime;
 use super::opening::{self, Effort, Found, Version};
-use crate::embedded::clients::answer;
+use crate::embedded::io::clock;
 
-/// What is read at a time to bring a file into memory, bytes.
+/// How much is read at a time to bring a file into the page cache, bytes.
 const STEP: usize = 64 * 1024;
-/// What was seen in memory is taken to be there still, as long as the file was not
-/// opened longer ago than this.
+/// What was seen in the page cache counts as being there still, until the file has been
+/// open for so long.
 const SEEN_VALID: Duration = Duration::from_secs(2);
 
-/// One form in which a file can be sent.
+/// One form of a file: plain or compressed.
 #[derive(Debug)]
 pub struct Representation {
     file: OwnedFd,
     version: Version,
     /// How it is compressed.
     pub coding: Option<Coding>,
-    /// Its ETag: as nginx makes it from time and length, with the nanoseconds where the
-    /// file has some, so that two versions of a second are told apart.
+    /// Its ETag: made of time and length as nginx does, with the nanoseconds where the file
+    /// has some, so that two versions within a second differ.
     pub tag: String,
     /// Its Last-Modified.
     pub modified: String,
     opened: Instant,
-    /// The first so many bytes were seen in memory since it was opened.
+    /// So many bytes from the beginning have been seen in the page cache since it was opened.
     seen_to: AtomicU64,
 }
 
@@ -49,7 +49,7 @@ impl Representation {
             tag.push_str(coding.ending());
         }
         tag.push('"');
-        let modified = answer::http_date(version.modified);
+        let modified = clock::http_date(version.modified);
         let (opened, seen_to) = (Instant::now(), AtomicU64::new(0));
         Self { file, version, coding, tag, modified, opened, seen_to }
     }
@@ -69,18 +69,18 @@ impl Representation {
         self.version.modified
     }
 
-    /// True while its name leads to it and nothing was written to it.
+    /// True while its name leads to it and nothing has been written to it.
     pub fn is_current(&self) -> bool {
         Version::of(&self.file).is_ok_and(|version| version == Some(self.version))
     }
 
-    /// Reads what is in memory; `EAGAIN` says that the disk is needed.
+    /// Reads from the page cache; `EAGAIN` means that the disk is needed.
     pub fn read_from_memory(&self, room: &mut [u8], at: u64) -> rustix::io::Result<usize> {
         let end = at.saturating_add(room.len() as u64);
         let mut target = [IoSliceMut::new(room)];
         match preadv2(&self.file, &mut target, at, ReadWriteFlags::NOWAIT) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-                // Some file systems do not say what is in memory.
+                // Some file systems do not say what is in the page cache.
                 match self.seen_to.load(Ordering::Relaxed) >= end {
                     true => pread(&self.file, room, at),
                     false => Err(Errno::AGAIN),
@@ -90,8 +90,8 @@ impl Representation {
         }
     }
 
-    /// True if sending `range` will not wait for the disk, as far as its two ends tell
-    /// (the system reads ahead and forgets in long runs), or did so a moment ago.
+    /// True if `range` can be sent without waiting for the disk: its two ends are in the page
+    /// cache (the system reads ahead and forgets in long runs), or were a moment ago.
     pub fn is_in_memory(&self, range: &Range<u64>) -> bool {
         let seen = range.end <= self.seen_to.load(Ordering::Relaxed);
         if seen && self.opened.elapsed() < SEEN_VALID {
@@ -111,7 +111,7 @@ impl Representation {
         }
     }
 
-    /// Brings `range` into memory, waiting for the disk.
+    /// Brings `range` into the page cache and waits for the disk.
     pub fn fetch(&self, range: Range<u64>) -> rustix::io::Result<()> {
         let mut room = vec![0; STEP];
         let mut at = range.start;
@@ -132,11 +132,11 @@ pub struct Asset {
     /// Its Content-Type.
     pub content_type: &'static str,
     plain: Arc<Representation>,
-    /// Copies that were compressed beforehand and are not older.
+    /// Compressed copies beside it that are not older.
     coded: Vec<Arc<Representation>>,
 }
 
-/// What is known of a place.
+/// What a path names.
 #[derive(Debug, Clone)]
 pub enum Known {
     /// A file.
@@ -150,7 +150,7 @@ pub enum Known {
 }
 
 impl Asset {
-    /// Opens what lies at a place, see [`opening::open`].
+    /// Opens a file with its compressed copies, see [`opening::open`].
     pub fn open(
         root: &Path,
         relative: &str,
@@ -189,14 +189,14 @@ impl Asset {
         !self.coded.is_empty()
     }
 
-    /// The form that a client with this Accept-Encoding likes best.
-    pub fn liked(&self, accept: Option<&[u8]>) -> &Arc<Representation> {
+    /// The form that a client with this Accept-Encoding prefers.
+    pub fn preferred(&self, accept: Option<&[u8]>) -> &Arc<Representation> {
         let Some(accept) = accept else { return &self.plain };
         let mut best = (&self.plain, 0);
         for copy in &self.coded {
-            let liking = copy.coding.map_or(0, |coding| coding::liking(accept, coding));
-            if liking > best.1 {
-                best = (copy, liking);
+            let preference = copy.coding.map_or(0, |coding| coding::preference(accept, coding));
+            if preference > best.1 {
+                best = (copy, preference);
             }
         }
         best.0

@@ -1,38 +1,37 @@
 //! The content of a file, on its way to a client.
 //!
-//! Little of it is copied behind the head and leaves with it in one write. Much of it
-//! the system sends by itself (sendfile), some at a time, so that one download does not
-//! hold up the others of its thread. What is not in memory is first read by the pool.
+//! A small file is copied behind the head and leaves with it in one write. A large one is
+//! sent by the system (sendfile), a piece at a time, so that one download does not delay
+//! the others of its thread. What is not in the page cache is first read by the thread
+//! pool.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::asset::Representation;
 use super::open_file_cache::off_the_loop;
-use crate::embedded::clients::connection::Client;
-use crate::embedded::workers::forward::Fault;
+use crate::embedded::clients::exchange::Exchange;
+use crate::embedded::clients::fault::Fault;
 
-/// Up to here copying is cheaper than sendfile, bytes.
+/// Up to this length copying is cheaper than sendfile, bytes.
 const COPIED_MAX: u64 = 16 * 1024;
-/// What is sent before others have their turn, bytes. Much less makes the system spread
-/// the packets of each client over time, which costs a timer per packet.
+/// How much is sent before other tasks have their turn, bytes. With much less the system
+/// spreads the packets of each client over time, which costs a timer per packet.
 const TURN: u64 = 2 * 1024 * 1024;
-/// What is looked for in memory, or brought there, at a time, bytes.
+/// The length of the steps in which the page cache is looked at and filled, bytes.
 const STEP: u64 = 512 * 1024;
 
-/// Sends a part of a file, behind what the client has still to receive; some of it may
-/// be left there. A file that has become shorter cuts the answer.
+/// Sends a part of a file as content; a small part is put and not sent yet. A file that
+/// has become shorter cuts the answer.
 pub async fn send(
     of: &Arc<Representation>,
     mut part: Range<u64>,
-    client: &mut Client,
-    patience: Duration,
+    exchange: &mut Exchange<'_>,
 ) -> Result<(), Fault> {
     if part.end - part.start <= COPIED_MAX {
-        return copy(of, part, client).await;
+        return copy(of, part, exchange).await;
     }
     while part.start < part.end {
         let mut turn = in_memory(of, part.start..part.end.min(part.start + TURN));
@@ -42,7 +41,7 @@ pub async fn send(
             off_the_loop(move || of.fetch(range)).await?.map_err(|_| Fault::Cut)?;
         }
         let end = turn.end;
-        client.send_file(of.file(), turn, patience).await.map_err(|_| Fault::Gone)?;
+        exchange.send_file(of.file(), turn).await?;
         part.start = end;
         if part.start < part.end {
             tokio::task::yield_now().await;
@@ -51,7 +50,7 @@ pub async fn send(
     Ok(())
 }
 
-/// As much of the beginning of a part as is in memory, in steps.
+/// The beginning of a part as far as it is in the page cache, in whole steps.
 fn in_memory(of: &Representation, part: Range<u64>) -> Range<u64> {
     let mut end = part.start;
     while end < part.end {
@@ -67,15 +66,15 @@ fn in_memory(of: &Representation, part: Range<u64>) -> Range<u64> {
 async fn copy(
     of: &Arc<Representation>,
     mut part: Range<u64>,
-    client: &mut Client,
+    exchange: &mut Exchange<'_>,
 ) -> Result<(), Fault> {
     while part.start < part.end {
         let left = (part.end - part.start) as usize;
-        let room = &mut client.out.spare(left)[..left];
+        let room = &mut exchange.room(left)[..left];
         match of.read_from_memory(room, part.start) {
             Ok(0) => return Err(Fault::Cut),
             Ok(count) => {
-                client.out.advance(count);
+                exchange.filled(count);
                 part.start += count as u64;
             }
             Err(Errno::INTR) => {}
@@ -83,7 +82,7 @@ async fn copy(
                 let (of, rest) = (of.clone(), part.clone());
                 let read = off_the_loop(move || read(&of, rest)).await?;
                 let bytes = read.map_err(|_| Fault::Cut)?;
-                client.out.push(&bytes);
+                exchange.put_data(&bytes);
                 part.start = part.end;
             }
             Err(_) => return Err(Fault::Cut),
@@ -92,7 +91,7 @@ async fn copy(
     Ok(())
 }
 
-/// Reads the whole of a part, waiting for the disk.
+/// Reads a whole part and waits for the disk.
 fn read(of: &Representation, part: Range<u64>) -> rustix::io::Result<Vec<u8>> {
     of.fetch(part.clone())?;
     let mut bytes = vec![0; (part.end - part.start) as usize];

@@ -1,6 +1,6 @@
-//! Content codings: which copy of a file that was compressed beforehand a client takes.
+//! Content codings: which compressed copy of a file a client accepts.
 
-/// A coding of which compressed files may lie beside the plain one.
+/// A coding in which a compressed copy may lie beside a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
     /// Brotli.
@@ -12,7 +12,8 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// All, the smallest first: in this order where a client has no preference.
+    /// All codings. The first one, with the smallest files, wins where a client has no
+    /// preference.
     pub const ALL: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
 
     /// Its name in Content-Encoding.
@@ -34,8 +35,8 @@ impl Coding {
     }
 }
 
-/// How much a client likes a coding by its Accept-Encoding, thousandths; 0 = not at all.
-pub fn liking(accept: &[u8], coding: Coding) -> u16 {
+/// The weight of a coding in an Accept-Encoding, in thousandths; 0 = not acceptable.
+pub fn preference(accept: &[u8], coding: Coding) -> u16 {
     let (mut named, mut any) = (None, None);
     for member in accept.split(|&b| b == b',') {
         let mut parts = member.split(|&b| b == b';').map(<[u8]>::trim_ascii);
@@ -81,8 +82,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codings_are_liked_as_accept_encoding_says() {
-        for (accept, likings) in [
+    fn codings_are_preferred_as_accept_encoding_says() {
+        for (accept, preferences) in [
             ("", [0, 0, 0]),
             ("gzip", [0, 0, 1000]),
             ("x-gzip", [0, 0, 1000]),
@@ -95,8 +96,8 @@ mod tests {
             ("identity, gzipped, brr", [0, 0, 0]),
             (",,;q=1,br", [1000, 0, 0]),
         ] {
-            let found = Coding::ALL.map(|coding| liking(accept.as_bytes(), coding));
-            assert_eq!(found, likings, "{accept}");
+            let found = Coding::ALL.map(|coding| preference(accept.as_bytes(), coding));
+            assert_eq!(found, preferences, "{accept}");
         }
     }
 }

@@ -1,7 +1,10 @@
-//! Static files.
+//! Static files, answered from a directory.
 //!
-//! The way of a request: [`place`] says which file a path names, `shelf` has it open or
-//! opens it, `wishes` judges conditions and ranges, `body` sends.
+//! The way of a request: `resolve_path` says which file a path names, `open_file_cache` has
+//! the file open or opens it, `preconditions` evaluates `If-…` and ranges, `body` sends.
+//! This room may use `io` and the `Exchange` of `clients`, and open files below the root
+//! that a route names; it must not know of routes, workers or lanes, and must not write
+//! bytes to a client itself.
 
 mod asset;
 mod body;
@@ -18,21 +21,18 @@ pub mod resolve_path;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mfserv_core::route::ServerSettings;
 
-use crate::embedded::clients::access_log::Visit;
-use crate::embedded::clients::answer::{self, Answer};
-use crate::embedded::clients::connection::Client;
-use crate::embedded::request::state::InForce;
-use crate::embedded::workers::forward::Fault;
+use crate::embedded::clients::answer::{self, Head};
+use crate::embedded::clients::exchange::Exchange;
+use crate::embedded::clients::fault::{Cause, Fault};
+use crate::embedded::io::clock;
 use asset::{Asset, Known, Representation};
-use mfserv_h1::{Framing, RequestHead};
-use preconditions::{Validators, Verdict, Wishes};
+use preconditions::{Preconditions, Validators, Verdict};
 use ranges::Asked;
 
-/// What a directory shows.
+/// The file that is served for a directory.
 const INDEX: &str = "index.html";
 
 /// Answers with the file that `rest` names below `root`. `path` is the whole path.
@@ -40,18 +40,15 @@ pub async fn serve(
     root: &Path,
     rest: &str,
     path: &str,
-    settings: &ServerSettings,
-    client: &mut Client,
-    head: &RequestHead,
-    visit: &mut Visit,
+    exchange: &mut Exchange<'_>,
 ) -> Result<(), Fault> {
-    visit.keep &= head.framing == Framing::None;
+    let (head, settings) = (exchange.request(), exchange.settings());
     if !matches!(head.method(), b"GET" | b"HEAD") {
-        return Err(Fault::Answer(405, "method"));
+        return Err(Cause::Method.into());
     }
     let mut relative = String::with_capacity(rest.len() + INDEX.len());
     if !resolve_path::below(rest, settings.static_dotfiles, &mut relative) {
-        return Err(Fault::Answer(404, "not_found"));
+        return Err(Cause::NotFound.into());
     }
     let wants_index = rest.ends_with('/');
     let directory = relative.len();
@@ -62,107 +59,92 @@ pub async fn serve(
     let known = open_file_cache::find(root, &relative, symlinks).await?;
     match known {
         Known::Asset(asset) => {
-            let wishes = Wishes::of(head);
-            let (asset, chosen) = choose(asset, root, &relative, settings, &wishes).await?;
-            Reply { asset: &asset, chosen: &chosen, wishes: &wishes, settings, head }
-                .send(client, visit)
-                .await
+            let asked = Preconditions::of(head);
+            let (asset, chosen) = choose(asset, root, &relative, settings, &asked).await?;
+            Reply { asset: &asset, chosen: &chosen, asked: &asked, exchange }.send().await
         }
         Known::Directory if !wants_index => {
-            let by_proxy = settings.real_ip.is_some() && visit.trusted;
-            let location = redirect::location(path, head, settings, by_proxy);
-            let fields = [("Location", location.as_str())];
-            let to_head = head.method() == b"HEAD";
-            answer::put_error(&mut client.out, settings, visit, to_head, (301, "", &fields));
+            let location = redirect::location(path, head, settings, exchange.is_by_proxy());
+            answer::put_page(exchange, (301, ""), &[("Location", &location)]);
             Ok(())
         }
         // A directory without an index is not listed.
         Known::Nothing if wants_index => {
             match open_file_cache::find(root, &relative[..directory], symlinks).await? {
-                Known::Directory => Err(Fault::Answer(403, "forbidden")),
-                _ => Err(Fault::Answer(404, "not_found")),
+                Known::Directory => Err(Cause::Forbidden.into()),
+                _ => Err(Cause::NotFound.into()),
             }
         }
-        Known::Nothing => Err(Fault::Answer(404, "not_found")),
-        Known::Directory | Known::Forbidden => Err(Fault::Answer(403, "forbidden")),
+        Known::Nothing => Err(Cause::NotFound.into()),
+        Known::Directory | Known::Forbidden => Err(Cause::Forbidden.into()),
     }
 }
 
-/// Chooses the form of a file. A compressed copy that has changed is looked for again.
+/// Chooses the form of a file. If the chosen compressed copy has changed, the file is
+/// opened again.
 async fn choose(
     asset: Arc<Asset>,
     root: &Path,
     relative: &str,
     settings: &ServerSettings,
-    wishes: &Wishes<'_>,
+    asked: &Preconditions<'_>,
 ) -> Result<(Arc<Asset>, Arc<Representation>), Fault> {
-    let chosen = asset.liked(wishes.accept_encoding.as_deref()).clone();
+    let chosen = asset.preferred(asked.accept_encoding.as_deref()).clone();
     if chosen.coding.is_none() || chosen.is_current() {
         return Ok((asset, chosen));
     }
     open_file_cache::forget(root, relative, settings.static_symlinks);
     match open_file_cache::find(root, relative, settings.static_symlinks).await? {
         Known::Asset(asset) => {
-            let chosen = asset.liked(wishes.accept_encoding.as_deref()).clone();
+            let chosen = asset.preferred(asked.accept_encoding.as_deref()).clone();
             Ok((asset, chosen))
         }
-        _ => Err(Fault::Answer(404, "not_found")),
+        _ => Err(Cause::NotFound.into()),
     }
 }
 
-/// Answers with status 404: the page of the table, or a small one.
-pub async fn not_found(
-    in_force: &InForce,
-    client: &mut Client,
-    head: &RequestHead,
-    visit: &mut Visit,
-) -> Result<(), Fault> {
-    let nothing = Err(Fault::Answer(404, "no_route"));
-    let settings = &in_force.server;
-    let page = in_force.not_found_page.as_deref();
+/// Answers with status 404 and this page, or a small one.
+pub async fn not_found(page: Option<&Path>, exchange: &mut Exchange<'_>) -> Result<(), Fault> {
+    let nothing = Err(Cause::NoRoute.into());
     let Some((root, name)) = page.and_then(|page| Some((page.parent()?, page.file_name()?))) else {
         return nothing;
     };
-    let found =
-        open_file_cache::find(root, &name.to_string_lossy(), settings.static_symlinks).await;
+    let symlinks = exchange.settings().static_symlinks;
+    let found = open_file_cache::find(root, &name.to_string_lossy(), symlinks).await;
     let Ok(Known::Asset(asset)) = found else { return nothing };
     let (content_type, page) = (asset.content_type, asset.plain());
     let length = Some(page.length());
-    let answer = Answer { status: 404, content_type, length, fields: &[] };
-    answer.put_head(&mut client.out, settings, visit);
-    if head.method() == b"HEAD" {
+    Head { status: 404, content_type, length, fields: &[] }.put(exchange);
+    if !exchange.wants_content() {
         return Ok(());
     }
-    let patience = Duration::from_millis(settings.client_timeout_ms);
-    body::send(page, 0..page.length(), client, patience).await
+    body::send(page, 0..page.length(), exchange).await
 }
 
 /// The answer to a request for a file.
-struct Reply<'a> {
+struct Reply<'a, 'x> {
     asset: &'a Asset,
     chosen: &'a Arc<Representation>,
-    wishes: &'a Wishes<'a>,
-    settings: &'a ServerSettings,
-    head: &'a RequestHead,
+    asked: &'a Preconditions<'a>,
+    exchange: &'a mut Exchange<'x>,
 }
 
-impl Reply<'_> {
-    async fn send(&self, client: &mut Client, visit: &mut Visit) -> Result<(), Fault> {
-        let (chosen, settings) = (self.chosen, self.settings);
-        let now = answer::unix_seconds();
+impl Reply<'_, '_> {
+    async fn send(&mut self) -> Result<(), Fault> {
+        let chosen = self.chosen;
+        let now = clock::unix_seconds();
         let validators = Validators { tag: &chosen.tag, modified: chosen.modified_at(), now };
         let mut fields = Vec::with_capacity(6);
         fields.extend([("Last-Modified", &*chosen.modified), ("ETag", &*chosen.tag)]);
         if self.asset.varies() {
             fields.push(("Vary", "Accept-Encoding"));
         }
-        match self.wishes.judge(&validators) {
+        match self.asked.evaluate(&validators) {
             Verdict::Holds => {}
-            Verdict::Failed => return Err(Fault::Answer(412, "precondition")),
+            Verdict::Failed => return Err(Cause::Precondition.into()),
             Verdict::NotModified => {
-                let answer =
-                    Answer { status: 304, content_type: "", length: None, fields: &fields };
-                answer.put_head(&mut client.out, settings, visit);
+                let head = Head { status: 304, content_type: "", length: None, fields: &fields };
+                head.put(self.exchange);
                 return Ok(());
             }
         }
@@ -171,22 +153,15 @@ impl Reply<'_> {
         }
         fields.push(("Accept-Ranges", "bytes"));
         // Ranges are defined for GET only.
-        let asked = match self.head.method() {
-            b"GET" => self.wishes.parts(&validators, chosen.length()),
+        let asked = match self.exchange.request().method() {
+            b"GET" => self.asked.parts(&validators, chosen.length()),
             _ => Asked::All,
         };
         match asked {
-            Asked::All => self.send_whole(&fields, client, visit).await,
+            Asked::All => self.send_whole(&fields).await,
             Asked::Impossible => {
                 let range = format!("bytes */{}", chosen.length());
-                let fields = [("Content-Range", &*range)];
-                answer::put_error(
-                    &mut client.out,
-                    settings,
-                    visit,
-                    false,
-                    (416, "range", &fields[..]),
-                );
+                answer::put_fault(self.exchange, Cause::Range, &[("Content-Range", &range)]);
                 Ok(())
             }
             Asked::Parts(ranges) => match &ranges[..] {
@@ -194,62 +169,40 @@ impl Reply<'_> {
                     let whole = chosen.length();
                     let range = format!("bytes {}-{}/{whole}", one.start, one.end - 1);
                     fields.push(("Content-Range", &range));
-                    let length = Some(one.end - one.start);
-                    self.put_head(206, self.asset.content_type, length, &fields, client, visit);
-                    body::send(chosen, one.clone(), client, self.patience()).await
+                    self.put_head(206, self.asset.content_type, one.end - one.start, &fields);
+                    body::send(chosen, one.clone(), self.exchange).await
                 }
-                several => self.send_parts(several, &fields, client, visit).await,
+                several => self.send_parts(several, &fields).await,
             },
         }
     }
 
-    async fn send_whole(
-        &self,
-        fields: &[(&str, &str)],
-        client: &mut Client,
-        visit: &mut Visit,
-    ) -> Result<(), Fault> {
+    async fn send_whole(&mut self, fields: &[(&str, &str)]) -> Result<(), Fault> {
         let length = self.chosen.length();
-        self.put_head(200, self.asset.content_type, Some(length), fields, client, visit);
-        if self.head.method() == b"HEAD" {
+        self.put_head(200, self.asset.content_type, length, fields);
+        if !self.exchange.wants_content() {
             return Ok(());
         }
-        body::send(self.chosen, 0..length, client, self.patience()).await
+        body::send(self.chosen, 0..length, self.exchange).await
     }
 
-    /// Several ranges, as one body of type multipart/byteranges.
+    /// Sends several ranges as one body of type multipart/byteranges.
     async fn send_parts(
-        &self,
+        &mut self,
         ranges: &[std::ops::Range<u64>],
         fields: &[(&str, &str)],
-        client: &mut Client,
-        visit: &mut Visit,
     ) -> Result<(), Fault> {
         let parts = parts::Parts::new(self.asset.content_type, ranges, self.chosen.length());
-        let length = Some(parts.length());
-        self.put_head(206, &parts.content_type(), length, fields, client, visit);
+        self.put_head(206, &parts.content_type(), parts.length(), fields);
         for (border, range) in parts.borders().zip(ranges) {
-            client.out.push(border.as_bytes());
-            body::send(self.chosen, range.clone(), client, self.patience()).await?;
+            self.exchange.put_data(border.as_bytes());
+            body::send(self.chosen, range.clone(), self.exchange).await?;
         }
-        client.out.push(parts.end().as_bytes());
+        self.exchange.put_data(parts.end().as_bytes());
         Ok(())
     }
 
-    fn put_head(
-        &self,
-        status: u16,
-        content_type: &str,
-        length: Option<u64>,
-        fields: &[(&str, &str)],
-        client: &mut Client,
-        visit: &mut Visit,
-    ) {
-        let answer = Answer { status, content_type, length, fields };
-        answer.put_head(&mut client.out, self.settings, visit);
-    }
-
-    fn patience(&self) -> Duration {
-        Duration::from_millis(self.settings.client_timeout_ms)
+    fn put_head(&mut self, status: u16, content_type: &str, length: u64, fields: &[(&str, &str)]) {
+        Head { status, content_type, length: Some(length), fields }.put(self.exchange);
     }
 }

@@ -1,8 +1,8 @@
-//! Open files that are likely to be asked for again, checked against the disk.
+//! The cache of open files (nginx: `open_file_cache`), checked against the disk.
 //!
-//! Each thread has its own, so that nobody waits for a lock. What is found there was
-//! opened at most a second ago; and each time it is asked whether the file still has its
-//! name, length and time, so that a length is never older than the request.
+//! Each thread has one, so that nobody waits for a lock. An entry was opened at most a
+//! second ago; and each time it is used, the file is asked whether it still has its name,
+//! its length and its time, so that a length is never older than the request.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,26 +15,27 @@ use tokio::time::Instant;
 
 use super::asset::{Asset, Known};
 use super::opening::Effort;
-use crate::embedded::workers::forward::Fault;
+use crate::embedded::clients::fault::{Cause, Fault};
 
-/// After this a place is looked at again.
+/// How long an entry is valid.
 const FILE_VALID: Duration = Duration::from_secs(1);
-/// The same where there was no file to serve.
+/// How long the entry of a path without a file is valid.
 const OTHER_VALID: Duration = Duration::from_millis(200);
-/// Places that a thread remembers at most; a file has up to four descriptors.
-const PLACES_MAX: usize = 512;
-/// What nobody asked for since so long is put away: a deleted file frees its disk.
+/// The most entries of a thread; a file has up to four descriptors.
+const ENTRIES_MAX: usize = 512;
+/// After so long without a request a file is closed, so that a deleted one frees its disk
+/// space.
 const UNUSED_MAX: Duration = Duration::from_secs(5);
-/// How often that is looked at, while there is something.
+/// How often unused entries are looked for, while there are entries.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 
-struct Placed {
+struct Entry {
     known: Known,
     looked: Instant,
     used: Instant,
 }
 
-impl Placed {
+impl Entry {
     fn is_file(&self) -> bool {
         matches!(self.known, Known::Asset(_))
     }
@@ -50,21 +51,21 @@ impl Placed {
 }
 
 #[derive(Default)]
-struct Shelf {
-    places: HashMap<Vec<u8>, Placed>,
-    /// The key that is being looked up.
+struct Cache {
+    entries: HashMap<Vec<u8>, Entry>,
+    /// The key of the current look-up.
     key: Vec<u8>,
     swept: bool,
 }
 
 thread_local! {
-    static SHELF: RefCell<Shelf> = RefCell::default();
+    static CACHE: RefCell<Cache> = RefCell::default();
 }
 
 /// What lies below `root` at `relative`.
 pub async fn find(root: &Path, relative: &str, symlinks: Symlinks) -> Result<Known, Fault> {
     let now = Instant::now();
-    let known = SHELF.with_borrow_mut(|shelf| shelf.valid(root, relative, symlinks, now));
+    let known = CACHE.with_borrow_mut(|cache| cache.valid(root, relative, symlinks, now));
     if let Some(known) = known {
         return Ok(known);
     }
@@ -72,36 +73,36 @@ pub async fn find(root: &Path, relative: &str, symlinks: Symlinks) -> Result<Kno
         Ok(known) => Ok(known),
         Err(why) => {
             if matches!(why, Errno::MFILE | Errno::NFILE) {
-                SHELF.with_borrow_mut(|shelf| shelf.places.clear());
+                CACHE.with_borrow_mut(|cache| cache.entries.clear());
             }
             let (root, relative) = (root.to_path_buf(), relative.to_string());
             off_the_loop(move || Asset::open(&root, &relative, symlinks, Effort::Disk)).await?
         }
     };
     let known = opened.map_err(|why| match why {
-        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => Fault::Answer(503, "busy"),
-        _ => Fault::Answer(500, "disk"),
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => Cause::Busy,
+        _ => Cause::Disk,
     })?;
-    SHELF.with_borrow_mut(|shelf| shelf.put(root, relative, symlinks, &known, now));
+    CACHE.with_borrow_mut(|cache| cache.put(root, relative, symlinks, &known, now));
     Ok(known)
 }
 
-/// What is known of a place has turned out to be old.
+/// Removes an entry that has turned out to be old.
 pub fn forget(root: &Path, relative: &str, symlinks: Symlinks) {
-    SHELF.with_borrow_mut(|shelf| {
-        shelf.set_key(root, relative, symlinks);
-        shelf.places.remove(&shelf.key);
+    CACHE.with_borrow_mut(|cache| {
+        cache.set_key(root, relative, symlinks);
+        cache.entries.remove(&cache.key);
     });
 }
 
-/// Does what may wait for a disk on the small pool of threads.
+/// Does work that may wait for a disk in the thread pool of the lane.
 pub async fn off_the_loop<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Fault> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Fault::Answer(500, "disk"))
+    tokio::task::spawn_blocking(work).await.map_err(|_| Cause::Disk.into())
 }
 
-impl Shelf {
+impl Cache {
     fn set_key(&mut self, root: &Path, relative: &str, symlinks: Symlinks) {
         self.key.clear();
         self.key.push(symlinks as u8);
@@ -118,12 +119,12 @@ impl Shelf {
         now: Instant,
     ) -> Option<Known> {
         self.set_key(root, relative, symlinks);
-        let placed = self.places.get_mut(&self.key)?;
-        if placed.is_valid(now) {
-            placed.used = now;
-            return Some(placed.known.clone());
+        let entry = self.entries.get_mut(&self.key)?;
+        if entry.is_valid(now) {
+            entry.used = now;
+            return Some(entry.known.clone());
         }
-        self.places.remove(&self.key);
+        self.entries.remove(&self.key);
         None
     }
 
@@ -135,37 +136,37 @@ impl Shelf {
         known: &Known,
         now: Instant,
     ) {
-        let placed = Placed { known: known.clone(), looked: now, used: now };
-        if self.places.len() >= PLACES_MAX {
-            // Names of nothing can be invented without end: they displace no file.
-            if !placed.is_file() {
+        let entry = Entry { known: known.clone(), looked: now, used: now };
+        if self.entries.len() >= ENTRIES_MAX {
+            // Anybody can invent paths without a file: they displace no file.
+            if !entry.is_file() {
                 return;
             }
-            let oldest = self.places.iter().min_by_key(|(_, one)| (one.is_file(), one.used));
+            let oldest = self.entries.iter().min_by_key(|(_, one)| (one.is_file(), one.used));
             if let Some(key) = oldest.map(|(key, _)| key.clone()) {
-                self.places.remove(&key);
+                self.entries.remove(&key);
             }
         }
         self.set_key(root, relative, symlinks);
-        self.places.insert(self.key.clone(), placed);
+        self.entries.insert(self.key.clone(), entry);
         if !std::mem::replace(&mut self.swept, true) {
             tokio::task::spawn_local(sweep());
         }
     }
 }
 
-/// Puts away what is unused, until nothing is left.
+/// Removes unused entries, until none is left.
 async fn sweep() {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         let now = Instant::now();
-        let empty = SHELF.with_borrow_mut(|shelf| {
-            shelf.places.retain(|_, one| {
+        let empty = CACHE.with_borrow_mut(|cache| {
+            cache.entries.retain(|_, one| {
                 let unused = if one.is_file() { UNUSED_MAX } else { OTHER_VALID };
                 now < one.used + unused
             });
-            shelf.swept = !shelf.places.is_empty();
-            shelf.places.is_empty()
+            cache.swept = !cache.entries.is_empty();
+            cache.entries.is_empty()
         });
         if empty {
             return;

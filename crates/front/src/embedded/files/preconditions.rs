@@ -1,4 +1,4 @@
-//! What the fields of a request wish of a file: conditions, codings, parts.
+//! Preconditions (`If-…`), ranges and accepted codings of a request for a file.
 
 use std::borrow::Cow;
 
@@ -6,14 +6,14 @@ use super::dates;
 use super::ranges::{self, Asked};
 use mfserv_h1::{Name, RequestHead};
 
-/// A date is a strong validator only if the file was not written in the same second as
-/// it was served; a clock may be this much off, seconds.
+/// A date identifies a version of a file only if the file has not been written for so many
+/// seconds: two versions may be written within a second, and clocks differ.
 const SETTLED: i64 = 2;
 
-/// The fields that matter. One that came several times is joined by commas, which for
-/// those that are no lists means that it is not understood.
+/// The fields that matter. Several fields of one name are joined by commas; where the field
+/// is no list, the result means nothing and is ignored.
 #[derive(Debug, Default)]
-pub struct Wishes<'a> {
+pub struct Preconditions<'a> {
     if_match: Option<Cow<'a, [u8]>>,
     if_none_match: Option<Cow<'a, [u8]>>,
     if_modified_since: Option<Cow<'a, [u8]>>,
@@ -24,18 +24,18 @@ pub struct Wishes<'a> {
     pub accept_encoding: Option<Cow<'a, [u8]>>,
 }
 
-/// What the conditions of a request come to.
+/// The outcome of the preconditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// They hold, or there are none.
     Holds,
-    /// The client has it already.
+    /// The client has this version already.
     NotModified,
-    /// It is not what the client expects.
+    /// The file is not the version that the client expects.
     Failed,
 }
 
-/// What a version of a file is recognised by.
+/// What identifies a version of a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Validators<'a> {
     /// Its ETag, a strong one.
@@ -53,23 +53,23 @@ impl Validators<'_> {
     }
 }
 
-impl<'a> Wishes<'a> {
-    /// Collects them in one pass.
+impl<'a> Preconditions<'a> {
+    /// Collects the fields in one pass.
     pub fn of(head: &'a RequestHead) -> Self {
-        let mut wishes = Self::default();
+        let mut asked = Self::default();
         for (name, written, value) in head.fields.iter() {
             let is = |known: &str| written.eq_ignore_ascii_case(known.as_bytes());
             let slot = match name {
-                Name::IfNoneMatch => &mut wishes.if_none_match,
-                Name::IfModifiedSince => &mut wishes.if_modified_since,
-                Name::IfRange => &mut wishes.if_range,
-                Name::Range => &mut wishes.range,
-                Name::Other if written.len() == 8 && is("if-match") => &mut wishes.if_match,
+                Name::IfNoneMatch => &mut asked.if_none_match,
+                Name::IfModifiedSince => &mut asked.if_modified_since,
+                Name::IfRange => &mut asked.if_range,
+                Name::Range => &mut asked.range,
+                Name::Other if written.len() == 8 && is("if-match") => &mut asked.if_match,
                 Name::Other if written.len() == 15 && is("accept-encoding") => {
-                    &mut wishes.accept_encoding
+                    &mut asked.accept_encoding
                 }
                 Name::Other if written.len() == 19 && is("if-unmodified-since") => {
-                    &mut wishes.if_unmodified_since
+                    &mut asked.if_unmodified_since
                 }
                 _ => continue,
             };
@@ -82,11 +82,11 @@ impl<'a> Wishes<'a> {
                 }
             }
         }
-        wishes
+        asked
     }
 
-    /// Judges the conditions in the order of RFC 9110, 13.2.2.
-    pub fn judge(&self, has: &Validators<'_>) -> Verdict {
+    /// Evaluates the preconditions in the order of RFC 9110, 13.2.2.
+    pub fn evaluate(&self, has: &Validators<'_>) -> Verdict {
         if let Some(tags) = &self.if_match {
             if !matches_strongly(tags, has.tag) {
                 return Verdict::Failed;
@@ -105,7 +105,7 @@ impl<'a> Wishes<'a> {
         if unchanged { Verdict::NotModified } else { Verdict::Holds }
     }
 
-    /// The parts of this version that are asked for, of `whole` bytes.
+    /// The parts that are asked for of this version, which has `whole` bytes.
     pub fn parts(&self, has: &Validators<'_>, whole: u64) -> Asked {
         let Some(range) = &self.range else { return Asked::All };
         match &self.if_range {

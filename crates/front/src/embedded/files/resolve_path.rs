@@ -1,26 +1,26 @@
-//! Which file a path names: text in, a place below the root out. No file is looked at.
+//! Which file a URL path names: text in, a relative path out. No file is looked at.
 
-/// Directories whose names begin with a dot are hidden, but this one is public by its
+/// Files whose names begin with a dot are hidden, but this directory is public by its
 /// purpose (RFC 8615).
 const WELL_KNOWN: &str = ".well-known";
 
-/// Appends to `place` the relative path that the normalised rest of a URL path names:
-/// no `/` at either end, single ones between, so empty for the root itself. False, with
-/// `place` of no use, where a segment could be understood as something else than the
-/// name of a file, or is hidden and `dotfiles` does not ask for hidden ones.
-pub fn below(rest: &str, dotfiles: bool, place: &mut String) -> bool {
-    let begin = place.len();
+/// Appends to `relative` the path below the root that the normalised rest of a URL path
+/// names, without a `/` at either end: `/a//b/` gives `a/b`, `/` gives nothing (the root
+/// itself). False, with `relative` of no use, if a segment is not the name of a file
+/// (`..`), or if it is hidden (`.git`) and `dotfiles` is false.
+pub fn below(rest: &str, dotfiles: bool, relative: &mut String) -> bool {
+    let begin = relative.len();
     for segment in rest.split('/').filter(|segment| !segment.is_empty()) {
-        let first = place.len() == begin;
+        let first = relative.len() == begin;
         let hidden = segment.starts_with('.') && !(first && segment == WELL_KNOWN);
         let is_name = segment != "." && segment != ".." && !segment.contains('\0');
         if !is_name || (hidden && !dotfiles) {
             return false;
         }
         if !first {
-            place.push('/');
+            relative.push('/');
         }
-        place.push_str(segment);
+        relative.push_str(segment);
     }
     true
 }
@@ -49,8 +49,8 @@ mod tests {
             ("/.well-knownx", None, Some(".well-knownx")),
         ] {
             for (dotfiles, expected) in [(false, plain), (true, all)] {
-                let mut place = String::new();
-                let found = below(rest, dotfiles, &mut place).then_some(place.as_str());
+                let mut relative = String::new();
+                let found = below(rest, dotfiles, &mut relative).then_some(relative.as_str());
                 assert_eq!(found, expected, "{rest:?}");
             }
         }

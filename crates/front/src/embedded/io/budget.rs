@@ -1,13 +1,13 @@
-//! What all requests of a front may take together.
+//! Limits on what all requests of a front use together, for example memory.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How much of something is taken, in all lanes.
+/// How much of something is in use, in all lanes together.
 #[derive(Debug, Default)]
 pub struct Budget(AtomicU64);
 
-/// What one request has taken of a budget; given back when dropped. One that takes
-/// nothing writes to no memory that others read.
+/// The share of one request in a budget; given back when dropped. A request that takes
+/// nothing touches no cache line that other threads use.
 #[derive(Debug)]
 pub struct Share<'a> {
     budget: &'a Budget,
@@ -15,12 +15,13 @@ pub struct Share<'a> {
 }
 
 impl<'a> Share<'a> {
-    /// Nothing yet.
+    /// An empty share.
     pub fn new(budget: &'a Budget) -> Self {
         Self { budget, taken: 0 }
     }
 
-    /// Takes more, unless all together would then have more than `limit`: false.
+    /// Takes `by` more. False, and nothing taken, if all shares together would then be
+    /// larger than `limit`.
     pub fn grow(&mut self, by: u64, limit: u64) -> bool {
         let grown = |all: u64| all.checked_add(by).filter(|&all| all <= limit);
         let taken = self.budget.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown);

@@ -1,16 +1,16 @@
-//! Buffers that are read into and written from, reused from request to request.
+//! Buffers for what is read and written, pooled by each thread.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-/// The size of a fresh buffer, bytes: holds the largest head.
+/// The size of a new buffer, bytes. The largest head that is accepted fits in.
 pub const SIZE: usize = mfserv_h1::HEAD_MAX;
-/// Buffers that have grown beyond this are not kept.
+/// A buffer that has grown beyond this many bytes is not pooled.
 const KEEP_MAX: usize = 64 * 1024;
-/// How many unused buffers a thread keeps.
+/// The most unused buffers in the pool of a thread.
 const KEPT: usize = 512;
 
-/// Bytes with room before and behind: filled at the end, consumed at the beginning.
+/// A queue of bytes in one piece: filled at its end, consumed at its beginning.
 #[derive(Debug)]
 pub struct Buffer {
     /// Always initialised to its full length.
@@ -24,22 +24,22 @@ impl Buffer {
         Self { bytes: vec![0; SIZE], start: 0, end: 0 }
     }
 
-    /// What is in it.
+    /// The content.
     pub fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
-    /// How much is in it.
+    /// How many bytes are in it.
     pub fn len(&self) -> usize {
         self.end - self.start
     }
 
-    /// True if nothing is in it.
+    /// True if it has no content.
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// Removes the first bytes.
+    /// Removes the first `count` bytes.
     pub fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);
         if self.start == self.end {
@@ -47,13 +47,13 @@ impl Buffer {
         }
     }
 
-    /// Removes everything.
+    /// Removes the whole content.
     pub fn clear(&mut self) {
         self.start = 0;
         self.end = 0;
     }
 
-    /// Room for at least `wanted` more bytes; moves or grows what is there if needed.
+    /// Room for at least `wanted` more bytes; the buffer grows if it has to.
     pub fn spare(&mut self, wanted: usize) -> &mut [u8] {
         if self.bytes.len() - self.end < wanted {
             self.make_room(wanted);
@@ -61,7 +61,7 @@ impl Buffer {
         &mut self.bytes[self.end..]
     }
 
-    /// The room that there is without growing.
+    /// The room that there is; the buffer does not grow.
     pub fn room(&mut self) -> &mut [u8] {
         if self.start > 0 && self.end == self.bytes.len() {
             self.compact();
@@ -69,12 +69,12 @@ impl Buffer {
         &mut self.bytes[self.end..]
     }
 
-    /// `count` bytes were written into the room.
+    /// Says that `count` bytes have been written into the room.
     pub fn advance(&mut self, count: usize) {
         self.end = (self.end + count).min(self.bytes.len());
     }
 
-    /// Appends.
+    /// Appends bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.spare(bytes.len())[..bytes.len()].copy_from_slice(bytes);
         self.end += bytes.len();
@@ -122,12 +122,12 @@ thread_local! {
     static UNUSED: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A buffer that takes memory only while it is in use: an idle connection has none.
+/// A buffer that has memory only while it is used: an idle connection holds none.
 #[derive(Debug, Default)]
-pub struct Lent(Option<Buffer>);
+pub struct Pooled(Option<Buffer>);
 
-impl Lent {
-    /// Gives the memory back; what was in the buffer is lost.
+impl Pooled {
+    /// Gives the memory back to the pool; the content is lost.
     pub fn give_back(&mut self) {
         let Some(mut buffer) = self.0.take() else { return };
         buffer.clear();
@@ -138,13 +138,13 @@ impl Lent {
         });
     }
 
-    /// What is in it, without borrowing a buffer.
+    /// True if it has no content; takes no memory from the pool to find out.
     pub fn is_idle(&self) -> bool {
         self.0.as_ref().is_none_or(Buffer::is_empty)
     }
 }
 
-impl Deref for Lent {
+impl Deref for Pooled {
     type Target = Buffer;
 
     fn deref(&self) -> &Buffer {
@@ -153,13 +153,13 @@ impl Deref for Lent {
     }
 }
 
-impl DerefMut for Lent {
+impl DerefMut for Pooled {
     fn deref_mut(&mut self) -> &mut Buffer {
         self.0.get_or_insert_with(|| UNUSED.with_borrow_mut(Vec::pop).unwrap_or_else(Buffer::new))
     }
 }
 
-impl Drop for Lent {
+impl Drop for Pooled {
     fn drop(&mut self) {
         self.give_back();
     }
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn bytes_come_out_as_they_went_in_while_the_buffer_moves_and_grows() {
-        let mut buffer = Lent::default();
+        let mut buffer = Pooled::default();
         let mut expected = Vec::new();
         for round in 0..2000u32 {
             let text = format!("{round},");
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn numbers_are_written_in_decimal() {
-        let mut buffer = Lent::default();
+        let mut buffer = Pooled::default();
         for number in [0, 7, 10, u64::MAX] {
             buffer.push_number(number);
             buffer.push(b" ");

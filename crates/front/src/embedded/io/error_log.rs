@@ -1,21 +1,21 @@
-//! `nginx_error.log`: what went wrong with workers, and what was refused to clients.
+//! `nginx_error.log`: faults of workers, and answers with status 500 and above.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use mfserv_platform::sync::lock;
 
-use crate::embedded::io::log_file::Log;
+use super::log_file::LogWriter;
 
-/// At most this many lines in each [`WINDOW`]; the others are counted.
+/// The most lines in each [`WINDOW`]; further ones are counted.
 const LINES_MAX: u32 = 100;
 const WINDOW: Duration = Duration::from_secs(1);
 /// The longest line, bytes.
 const LINE_MAX: usize = 1024;
 
-/// The error log, bounded in lines per second.
+/// The error log, with a limit on lines per second.
 pub struct ErrorLog {
-    log: Log,
+    log: LogWriter,
     window: Mutex<Window>,
 }
 
@@ -26,14 +26,14 @@ struct Window {
 }
 
 impl ErrorLog {
-    /// Writes to `log`.
-    pub fn new(log: Log) -> Self {
+    /// An error log that writes to `log`.
+    pub fn new(log: LogWriter) -> Self {
         let window = Window { began: Instant::now(), lines: 0, left_out: 0 };
         Self { log, window: Mutex::new(window) }
     }
 
-    /// Adds a line, unless there were too many just now.
-    pub fn say(&self, text: &str) {
+    /// Adds a line, unless this window has had [`LINES_MAX`].
+    pub fn report(&self, text: &str) {
         let mut window = lock(&self.window);
         if window.began.elapsed() >= WINDOW {
             if window.left_out > 0 {

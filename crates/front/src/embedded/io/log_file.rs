@@ -1,4 +1,4 @@
-//! The front's log files: lines are gathered, and written by a thread of their own.
+//! The writer of a log file: lines are gathered in memory, and a thread writes them.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -12,11 +12,11 @@ use mfserv_core::output::Rotation;
 use mfserv_logfile::LogFile;
 use mfserv_platform::sync::{self, lock};
 
-/// Gathered lines are handed to the writer when they are this long, bytes…
+/// Gathered lines go to the writing thread when they are this long together, bytes…
 const BATCH: usize = 128 * 1024;
-/// …or this old.
+/// …or when the first of them is this old.
 const MAX_AGE: Duration = Duration::from_millis(500);
-/// What the writer may be behind, batches; beyond, lines are dropped and counted.
+/// How many batches may wait for the writing thread; lines beyond are dropped and counted.
 const BATCHES_MAX: usize = 64;
 
 #[derive(Default)]
@@ -28,14 +28,14 @@ struct Shared {
     ended: bool,
 }
 
-/// A log file that never makes who writes to it wait.
-pub struct Log {
+/// A log file to which a line is added without waiting for the disk.
+pub struct LogWriter {
     shared: Arc<(Mutex<Shared>, Condvar)>,
     writer: Option<JoinHandle<()>>,
 }
 
-impl Log {
-    /// Starts the writer. The file is opened by the first line.
+impl LogWriter {
+    /// Starts the writing thread. The first line opens the file.
     pub fn start(path: PathBuf, rotation: Rotation) -> std::io::Result<Self> {
         let shared = Arc::new((Mutex::new(Shared::default()), Condvar::new()));
         let theirs = shared.clone();
@@ -45,7 +45,7 @@ impl Log {
         Ok(Self { shared, writer: Some(writer) })
     }
 
-    /// Adds a line: `fill` appends it, with its end.
+    /// Adds the line that `fill` appends, including its `\n`.
     pub fn line(&self, fill: impl FnOnce(&mut Vec<u8>)) {
         thread_local! {
             static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -76,14 +76,14 @@ impl Log {
     }
 }
 
-impl Drop for Log {
-    /// Writes what is there, then ends.
+impl Drop for LogWriter {
+    /// Writes the gathered lines, then ends the thread.
     fn drop(&mut self) {
         let (shared, wake) = &*self.shared;
         lock(shared).ended = true;
         wake.notify_one();
         if let Some(writer) = self.writer.take() {
-            // A writer that panicked has nothing left to say.
+            // A thread that panicked has ended as well.
             let _ = writer.join();
         }
     }
@@ -106,13 +106,7 @@ fn write_batches(shared: &(Mutex<Shared>, Condvar), mut file: LogFile) {
     loop {
         let (batch, dropped, ended) = next_batch(shared);
         if dropped > reported {
-            let lines = dropped - reported;
-            // Standard error may be gone: `eprintln!` would end this thread then.
-            let _ = writeln!(
-                std::io::stderr(),
-                "front: {lines} lines of {} dropped",
-                file.path().display()
-            );
+            complain(&format!("{} lines of {} dropped", dropped - reported, file.path().display()));
             reported = dropped;
         }
         match batch {
@@ -124,7 +118,7 @@ fn write_batches(shared: &(Mutex<Shared>, Condvar), mut file: LogFile) {
     }
 }
 
-/// Waits for a batch; `None` at the end, or about once a second.
+/// Waits for a batch; `None` at the end, or when nothing was logged for a minute.
 fn next_batch(shared: &(Mutex<Shared>, Condvar)) -> (Option<Vec<u8>>, u64, bool) {
     let (mutex, wake) = shared;
     let mut shared = lock(mutex);
@@ -148,12 +142,17 @@ fn next_batch(shared: &(Mutex<Shared>, Condvar)) -> (Option<Vec<u8>>, u64, bool)
     }
 }
 
-/// Tries twice; then says on standard error what is wrong, and goes on without.
+/// Writes a batch, with a second try; after that the rest of the batch is lost.
 fn append(file: &mut LogFile, batch: &[u8]) {
     let Err(first) = file.append(batch) else { return };
     if let Err(second) = file.append(&batch[first.written.min(batch.len())..]) {
         let path = file.path().display().to_string();
-        // Standard error may be closed as well.
-        let _ = writeln!(std::io::stderr(), "front: cannot write {path}: {second}");
+        complain(&format!("cannot write {path}: {second}"));
     }
+}
+
+/// Writes a line to standard error.
+fn complain(text: &str) {
+    // Not `eprintln!`: standard error may be gone, and the panic would end this thread.
+    let _ = writeln!(std::io::stderr(), "front: {text}");
 }

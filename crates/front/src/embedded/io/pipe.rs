@@ -1,4 +1,5 @@
-//! Pipes: through them large bodies pass from socket to socket without being copied.
+//! Kernel pipes, through which large bodies go from socket to socket without a copy
+//! (splice(2)).
 
 use std::cell::RefCell;
 use std::io;
@@ -7,22 +8,24 @@ use std::task::{Context, Poll, ready};
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
-use crate::embedded::io::wire::Wire;
+use tokio::io::Interest;
 
-/// Bodies with at least this much to come go through a pipe, bytes: below, its system
-/// calls cost more than copying.
+use super::wire::Wire;
+
+/// A body with at least this many bytes to come goes through a pipe. For a shorter one
+/// the additional system calls cost more than copying.
 pub const WORTH_IT: u64 = 64 * 1024;
-/// What passes at a time, bytes: what fits into one packet of 64 KiB, which has 17 pages
-/// at most, also where both ends begin within a page. More would be sent as two, and the
-/// second one often waits for a timer.
+/// How many bytes are moved at a time: what fits into one packet of 64 KiB (at most 17
+/// pages), even if both ends lie within a page. More would be sent as two packets, and
+/// the second one often waits for a timer.
 const PIECE: usize = 56 * 1024;
-/// What a pipe is to hold, bytes: a piece has more parts than pages. If the system
-/// grants less, that is used.
+/// The wanted capacity of a pipe, bytes. It is larger than [`PIECE`] because a piece may
+/// have more parts than pages. If the system grants less, that is used.
 const CAPACITY: usize = 128 * 1024;
-/// Pipes of a lane that are open at a time at most; other bodies are copied. Only what a
-/// client has not taken yet stays in a pipe.
+/// The most pipes that a lane has open; further bodies are copied. A pipe is held only
+/// while a client has not taken its content yet.
 const OPEN_MAX: usize = 128;
-/// Of these, how many are kept when they are not used.
+/// How many unused pipes a lane keeps open.
 const KEPT: usize = 8;
 
 #[derive(Default)]
@@ -35,7 +38,7 @@ thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
-/// A pipe, from the lane's pool.
+/// A pipe of the lane's pool.
 #[derive(Debug)]
 pub struct Pipe {
     ends: Option<(OwnedFd, OwnedFd)>,
@@ -43,7 +46,7 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// An empty pipe; none when there are enough, or the system gives none.
+    /// An empty pipe. `None` if [`OPEN_MAX`] are open, or if the system gives none.
     pub fn take() -> Option<Self> {
         POOL.with_borrow_mut(|pool| {
             if let Some(ends) = pool.unused.pop() {
@@ -70,8 +73,9 @@ impl Pipe {
         self.held == 0
     }
 
-    /// Lets bytes in, at most `most`; the pipe must be empty, so that a full pipe is
-    /// never taken for a connection without anything to read. 0: that has ended.
+    /// Moves at most `most` bytes from a stream into the pipe. 0 means that the stream has
+    /// ended. The pipe must be empty: splice(2) gives the same error for a full pipe and
+    /// for a stream without anything to read.
     pub fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -81,20 +85,20 @@ impl Pipe {
         debug_assert!(self.is_empty());
         let Some((_, entry)) = &self.ends else { return Poll::Ready(Ok(0)) };
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(PIECE);
-        let count = ready!(from.poll_splice_out_of(cx, entry, most))?;
+        let count = ready!(from.poll_splice(cx, Interest::READABLE, entry, most))?;
         self.held += count;
         Poll::Ready(Ok(count))
     }
 
-    /// Lets bytes out.
+    /// Moves bytes from the pipe into a stream.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>, to: &Wire) -> Poll<io::Result<usize>> {
         let Some((exit, _)) = &self.ends else { return Poll::Ready(Ok(0)) };
-        let count = ready!(to.poll_splice_into(cx, exit, self.held))?;
+        let count = ready!(to.poll_splice(cx, Interest::WRITABLE, exit, self.held))?;
         self.held = self.held.saturating_sub(count);
         Poll::Ready(Ok(count))
     }
 
-    /// Takes out what is in it.
+    /// Copies the content into memory.
     pub fn read_out(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let Some((exit, _)) = &self.ends else { return Ok(0) };
         let count = rustix::io::read(exit, room)?;
@@ -103,12 +107,12 @@ impl Pipe {
     }
 }
 
-/// Back to the pool if it is empty, else closed.
+/// An empty pipe goes back to the pool; another one is closed.
 impl Drop for Pipe {
     fn drop(&mut self) {
         let Some(ends) = self.ends.take() else { return };
         let reusable = self.held == 0;
-        // Without the thread there is no pool either.
+        // The pool is gone while the thread ends.
         let _ = POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();
             if reusable && pool.unused.len() < KEPT {

@@ -1,4 +1,4 @@
-//! A byte stream to a client or a worker.
+//! The byte stream to a client or a worker.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -6,16 +6,26 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::RecvFlags;
-use rustix::pipe::SpliceFlags;
+use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-fn splice(from: impl AsFd, to: impl AsFd, most: usize) -> rustix::io::Result<usize> {
-    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-    rustix::pipe::splice(from, None, to, None, most, flags)
+/// A stream of bytes both ways.
+pub trait Stream {
+    /// Ready when something can be read. No buffer is needed to wait with this.
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Reads into `room` (not empty); 0 means that the other side has ended.
+    fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Writes some of `bytes`.
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// Ends the direction of writing: the other side reads an end.
+    fn end_writing(&mut self);
 }
 
-/// A connection. Other kinds (TLS) join here.
+/// A stream socket. Another kind of byte stream (TLS) becomes another variant.
 #[derive(Debug)]
 pub enum Wire {
     /// Over TCP.
@@ -25,7 +35,7 @@ pub enum Wire {
 }
 
 impl Wire {
-    /// A connected socket that does not block, from now on known to this lane's reactor.
+    /// Registers a connected, non-blocking socket with the reactor of this thread.
     pub fn adopt(socket: OwnedFd, unix: bool) -> io::Result<Self> {
         Ok(match unix {
             true => Wire::Unix(UnixStream::from_std(socket.into())?),
@@ -33,8 +43,8 @@ impl Wire {
         })
     }
 
-    /// The same connection in this lane's reactor instead of another's. None if it is
-    /// of no more use, or something can be read from it.
+    /// Moves the stream from the reactor of another thread to the one of this thread.
+    /// `None` if the stream has ended, or if something can be read from it.
     pub fn moved_here(self) -> Option<Self> {
         let (socket, unix): (OwnedFd, bool) = match self {
             Wire::Tcp(stream) => (stream.into_std().ok()?.into(), false),
@@ -45,26 +55,6 @@ impl Wire {
         match looked {
             Err(rustix::io::Errno::AGAIN) => Self::adopt(socket, unix).ok(),
             _ => None,
-        }
-    }
-
-    /// Reads into `room` (not empty); 0 means that the other side has ended. Where
-    /// nothing was announced by the system, no call is made.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut target = ReadBuf::new(room);
-        let done = match self {
-            Wire::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut target),
-            Wire::Unix(stream) => Pin::new(stream).poll_read(cx, &mut target),
-        };
-        ready!(done)?;
-        Poll::Ready(Ok(target.filled().len()))
-    }
-
-    /// Writes some of `bytes`.
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Wire::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Wire::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -80,15 +70,15 @@ impl Wire {
         }
     }
 
-    /// Writes some of `bytes` that are the beginning of more: the system may hold them
-    /// back until that comes.
+    /// Writes some of `bytes`, of which more will follow at once (`MSG_MORE`): the system
+    /// may hold them back to fill a packet.
     pub fn poll_write_ahead(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let flags = rustix::net::SendFlags::MORE | rustix::net::SendFlags::NOSIGNAL;
         self.poll_call(cx, Interest::WRITABLE, |socket| rustix::net::send(socket, bytes, flags))
     }
 
-    /// Sends some bytes of a file, `count` at most, from `at`, which moves. 0: the file
-    /// ends there.
+    /// Sends at most `count` bytes of a file with sendfile(2), from `at`, which is moved
+    /// on. 0 means that the file ends there.
     pub fn poll_send_file(
         &self,
         cx: &mut Context<'_>,
@@ -101,7 +91,8 @@ impl Wire {
         })
     }
 
-    /// A call that reads or writes, as soon as the system may give or take something.
+    /// Makes a system call that reads or writes once the reactor says that the stream is
+    /// ready for it, and again when the call says that it was not.
     fn poll_call(
         &self,
         cx: &mut Context<'_>,
@@ -127,7 +118,7 @@ impl Wire {
         }
     }
 
-    /// Waits for something to read, without a buffer.
+    /// Ready when something can be read. No buffer is needed to wait with this.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Wire::Tcp(stream) => stream.poll_read_ready(cx),
@@ -135,7 +126,7 @@ impl Wire {
         }
     }
 
-    /// Reads what is there now, asking the system in any case.
+    /// Reads what has come, with a system call in any case.
     pub fn try_read(&self, room: &mut [u8]) -> io::Result<usize> {
         match self {
             Wire::Tcp(stream) => stream.try_read(room),
@@ -143,43 +134,62 @@ impl Wire {
         }
     }
 
-    /// Lets bytes pass from here into a pipe with room for some. 0: the other side has
-    /// ended.
-    pub fn poll_splice_out_of(
+    /// Moves bytes between this stream and a pipe inside the kernel, at most `most`.
+    /// `READABLE`: from the stream into a pipe with room, and 0 means that the other side
+    /// has ended. `WRITABLE`: from a pipe that is not empty into the stream.
+    pub fn poll_splice(
         &self,
         cx: &mut Context<'_>,
+        way: Interest,
         pipe: &OwnedFd,
         most: usize,
     ) -> Poll<io::Result<usize>> {
-        self.poll_call(cx, Interest::READABLE, |socket| splice(socket, pipe, most))
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        self.poll_call(cx, way, |socket| match way.is_readable() {
+            true => splice(socket, None, pipe, None, most, flags),
+            false => splice(pipe, None, socket, None, most, flags),
+        })
     }
 
-    /// Lets bytes pass from a pipe that is not empty to here.
-    pub fn poll_splice_into(
-        &self,
-        cx: &mut Context<'_>,
-        pipe: &OwnedFd,
-        most: usize,
-    ) -> Poll<io::Result<usize>> {
-        self.poll_call(cx, Interest::WRITABLE, |socket| splice(pipe, socket, most))
+    /// Turns the coming close of a TCP stream into a reset, so that the other side does
+    /// not take an answer that was cut short for a whole one.
+    pub fn cut(&self) {
+        if let Wire::Tcp(stream) = self {
+            // If the system refuses that, the close is an ordinary one.
+            let _ = stream.set_zero_linger();
+        }
+    }
+}
+
+impl Stream for Wire {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Wire::poll_readable(self, cx)
     }
 
-    /// Says that nothing more will be written.
-    pub fn end_writing(&mut self) {
+    /// Makes no system call while the reactor knows that nothing has come.
+    fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut target = ReadBuf::new(room);
+        let done = match self {
+            Wire::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut target),
+            Wire::Unix(stream) => Pin::new(stream).poll_read(cx, &mut target),
+        };
+        ready!(done)?;
+        Poll::Ready(Ok(target.filled().len()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Wire::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Wire::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn end_writing(&mut self) {
         let how = rustix::net::Shutdown::Write;
-        // A connection that is gone already needs no end.
+        // A stream that the other side has closed needs no end.
         let _ = match self {
             Wire::Tcp(stream) => rustix::net::shutdown(stream, how),
             Wire::Unix(stream) => rustix::net::shutdown(stream, how),
         };
-    }
-
-    /// Makes the coming close a reset, so that the other side does not take what it
-    /// has for the whole.
-    pub fn cut(&self) {
-        if let Wire::Tcp(stream) = self {
-            // If that is refused, the close is an ordinary one.
-            let _ = stream.set_zero_linger();
-        }
     }
 }

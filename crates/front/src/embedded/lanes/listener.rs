@@ -1,5 +1,4 @@
-//! Where clients come in. One lane accepts; each connection goes to the lane with the
-//! fewest.
+//! Listening sockets. One lane accepts; each connection goes to the lane with the fewest.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -13,11 +12,12 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags};
 use tokio::io::unix::AsyncFd;
 
-use crate::embedded::io::timer::Ear;
-use crate::embedded::lanes::lane::Lanes;
+use super::threads::Lanes;
+use crate::embedded::io::signal::Subscription;
 use crate::embedded::request::state::Front;
 
-/// After accept(2) failed (out of descriptors, usually), and between two looks for room.
+/// The pause after accept(2) failed (usually for want of descriptors), and between two
+/// looks whether there is room for a client.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// An inherited listening socket.
@@ -28,7 +28,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Uses a copy of the descriptor.
+    /// Takes a copy of the descriptor, and makes it non-blocking.
     pub fn adopt(name: &str, socket: &OwnedFd) -> Result<Self, Diagnostic> {
         let unusable = |why: &dyn std::fmt::Display| {
             Diagnostic::error(format!("the listening socket {name:?} cannot be used")).because(why)
@@ -44,7 +44,7 @@ impl Listener {
         Ok(Self { name: name.to_string(), socket, unix })
     }
 
-    /// Accepts from the first table on, until the front ends.
+    /// Accepts clients, from the first table on until the front ends.
     pub async fn serve(self, front: Arc<Front>, lanes: Arc<Lanes>) {
         let Self { name, socket, unix } = self;
         // SAFETY: an OwnedFd names the same open socket until it is dropped, which is
@@ -53,21 +53,21 @@ impl Listener {
         let registered = unsafe { AsyncFd::register(socket) };
         let socket = match registered {
             Ok(socket) => socket,
-            Err(why) => return front.errors.say(&format!("cannot accept on {name}: {why}")),
+            Err(why) => return front.errors.report(&format!("cannot accept on {name}: {why}")),
         };
-        let mut stirred = front.signals.stir.subscribe();
+        let mut published = front.pool.reports();
         while front.version() == 0 {
-            if stirred.changed().await.is_err() {
+            if published.changed().await.is_err() {
                 return;
             }
         }
-        let mut ending = Ear::new(front.closing.clone());
+        let mut ending = Subscription::new(front.closing.clone());
         let mut asked = Instant::now();
         loop {
             let threads = wait_for_room(&front, &lanes, socket.get_ref(), &mut asked).await;
             let accepted = tokio::select! {
                 biased;
-                () = std::future::poll_fn(|cx| match ending.hears(cx) {
+                () = std::future::poll_fn(|cx| match ending.is_raised(cx) {
                     true => Poll::Ready(()),
                     false => Poll::Pending,
                 }) => return,
@@ -76,7 +76,7 @@ impl Listener {
             match accepted {
                 Ok((socket, address)) => lanes.give(socket, address, threads),
                 Err(why) => {
-                    front.errors.say(&format!("accept on {name}: {why}"));
+                    front.errors.report(&format!("accept on {name}: {why}"));
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -84,7 +84,7 @@ impl Listener {
     }
 }
 
-/// The next client, not yet known to any lane's reactor.
+/// The next client, not registered with any reactor yet.
 async fn accept(
     socket: &AsyncFd<OwnedFd>,
     unix: bool,
@@ -103,24 +103,23 @@ async fn accept(
                     None => {}
                 }
             }
-            Ok(Err(why)) if is_of_the_client(&why) => {}
+            Ok(Err(why)) if is_of_the_connection(&why) => {}
             Ok(Err(why)) => return Err(why),
             Err(_) => {}
         }
     }
 }
 
-/// accept(2) passes on what happened to the connection, which is no fault of ours.
-fn is_of_the_client(why: &std::io::Error) -> bool {
-    let passing =
-        [Errno::CONNABORTED, Errno::PROTO, Errno::INTR, Errno::NETDOWN, Errno::HOSTUNREACH];
-    passing.iter().any(|code| why.raw_os_error() == Some(code.raw_os_error()))
+/// True for errors of accept(2) that say what happened to the connection meanwhile.
+fn is_of_the_connection(why: &std::io::Error) -> bool {
+    let codes = [Errno::CONNABORTED, Errno::PROTO, Errno::INTR, Errno::NETDOWN, Errno::HOSTUNREACH];
+    codes.iter().any(|code| why.raw_os_error() == Some(code.raw_os_error()))
 }
 
-/// While there are as many clients as allowed, others wait in the kernel's queue, and
-/// idle ones are ended for them. Returns over how many lanes clients are spread.
-/// `asked`: when room was last asked for, which is not often, because all clients are
-/// looked at.
+/// Waits until there is room for another client. At the limit, clients wait in the
+/// kernel's queue, and idle connections are evicted for them. Returns over how many lanes
+/// clients are spread. `asked`: when an eviction was last asked for; it is not often,
+/// because it looks at all clients.
 async fn wait_for_room(
     front: &Front,
     lanes: &Lanes,
@@ -129,14 +128,14 @@ async fn wait_for_room(
 ) -> usize {
     loop {
         let (max, threads) = front.limits();
-        if front.connections() < max || front.closing.has_rung() {
+        if front.connections() < max || front.closing.is_raised() {
             return threads;
         }
         if asked.elapsed() >= PAUSE && somebody_waits(socket) {
             *asked = Instant::now();
-            lanes.make_room();
+            lanes.evict_idle();
         }
-        // Bounded, because the limit may also change.
+        // Not longer than a pause, because the limit may be raised as well.
         let _ = tokio::time::timeout(PAUSE, front.closed.notified()).await;
     }
 }

@@ -1,7 +1,8 @@
-//! The front's own paths: health, identity, counters, workers.
+//! The front's own endpoints: health, identity, counters, workers.
 //!
-//! Who may ask for more than health is judged by the real address of the connection;
-//! where real_ip replaces it, by the replacement as well: a header can only take away.
+//! All but health are for clients on this machine, judged by the address that connected.
+//! Where `real_ip` replaces it, both addresses have to be good: a header can only take
+//! rights away.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,28 +11,25 @@ use std::time::{Duration, Instant};
 use md5::{Digest, Md5};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::ServerSettings;
+use mfserv_h1::RequestHead;
 use serde_json::json;
 
-use crate::embedded::clients::access_log::Visit;
-use crate::embedded::clients::answer;
-use crate::embedded::clients::connection::Client;
+use super::extensions::Extensions;
+use super::lane::Lane;
+use super::state::Front;
+use crate::embedded::clients::answer::{self, Text};
+use crate::embedded::clients::exchange::Exchange;
+use crate::embedded::clients::fault::{Cause, Fault};
 use crate::embedded::clients::real_ip::Network;
-use crate::embedded::lanes::lane::Lane;
-use crate::embedded::request::dev_page;
-use crate::embedded::request::state::Front;
-use crate::embedded::workers::forward::Fault;
 use crate::embedded::workers::upstream::{PeerState, Upstream};
-use mfserv_h1::{Framing, RequestHead};
 
-/// How often a request with `wait=1` looks whether the worker holds nothing more.
+/// How often a request with `wait=1` looks whether the worker is idle.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-type Said = (u16, &'static str, String);
-
-/// Which of the front's own paths is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// An endpoint.
+#[derive(Debug)]
 pub enum Endpoint<'a> {
-    /// Is the node well?
+    /// The node's health.
     Health,
     /// Counters of the connections.
     Status,
@@ -39,17 +37,22 @@ pub enum Endpoint<'a> {
     Upstreams,
     /// The node's identity.
     Uuid,
-    /// No more traffic to the worker with this socket.
+    /// Give no traffic to the worker with this socket.
     SocketDown(&'a str),
-    /// Traffic again.
+    /// Give traffic to it again.
     SocketUp(&'a str),
-    /// Does the newest code of this plugin start?
-    Dev(&'a str),
+    /// The answer of an extension.
+    Extension(Text),
 }
 
 impl<'a> Endpoint<'a> {
     /// The endpoint of a path.
-    pub fn of(path: &'a str, settings: &ServerSettings) -> Option<Self> {
+    pub fn of(
+        path: &'a str,
+        head: &RequestHead,
+        extensions: &Extensions,
+        settings: &ServerSettings,
+    ) -> Option<Self> {
         if settings.health_path.as_deref() == Some(path) {
             return Some(Endpoint::Health);
         }
@@ -66,109 +69,115 @@ impl<'a> Endpoint<'a> {
             _ => {
                 let down = own.strip_prefix("socket_down/").map(Endpoint::SocketDown);
                 let up = || own.strip_prefix("socket_up/").map(Endpoint::SocketUp);
-                down.or_else(up).or_else(|| own.strip_prefix("dev/").map(Endpoint::Dev))
+                down.or_else(up).or_else(|| extensions.endpoint(own, head).map(Endpoint::Extension))
             }
         }
     }
 
-    fn is_allowed(self, settings: &ServerSettings, client: &Client, head: &RequestHead) -> bool {
+    fn is_allowed(&self, exchange: &Exchange<'_>) -> bool {
         match self {
             Endpoint::Health => true,
             Endpoint::Uuid => {
+                let allows = &exchange.settings().uuid_allows;
                 let inside = |address| {
                     let has = |network: Network| network.contains(address);
-                    settings.uuid_allows.iter().any(|text| Network::parse(text).is_some_and(has))
+                    allows.iter().any(|text| Network::parse(text).is_some_and(has))
                 };
-                client.is_local(&head.fields) || client.is_among(inside)
+                exchange.is_local() || exchange.is_among(inside)
             }
-            _ => client.is_local(&head.fields),
+            _ => exchange.is_local(),
         }
     }
 
-    fn steers(self) -> bool {
-        matches!(self, Endpoint::SocketDown(_) | Endpoint::SocketUp(_))
+    /// The name that stands for the plugin in the access log.
+    fn plugin(&self) -> &'static str {
+        match self {
+            Endpoint::SocketDown(_) | Endpoint::SocketUp(_) => "#core#",
+            _ => "#monitoring#",
+        }
     }
 }
 
-/// Answers a request for one of the front's own paths.
+/// Answers a request for an endpoint.
 pub async fn answer(
     endpoint: Endpoint<'_>,
     lane: &Lane,
-    settings: &ServerSettings,
-    client: &mut Client,
-    (head, visit): (&RequestHead, &mut Visit),
+    exchange: &mut Exchange<'_>,
 ) -> Result<(), Fault> {
-    visit.of_plugin(if endpoint.steers() { "#core#" } else { "#monitoring#" });
-    visit.logged = endpoint == Endpoint::Health && settings.health_access_log;
-    visit.keep &= head.framing == Framing::None;
-    if !endpoint.is_allowed(settings, client, head) {
-        return Err(Fault::Answer(403, "forbidden"));
+    let is_health = matches!(endpoint, Endpoint::Health);
+    exchange.set_plugin(endpoint.plugin());
+    exchange.set_logged(is_health && exchange.settings().health_access_log);
+    if !endpoint.is_allowed(exchange) {
+        return Err(Cause::Forbidden.into());
     }
     let front = &lane.front;
-    let (status, content_type, body) = match endpoint {
+    let text = match endpoint {
         Endpoint::Health => health(front),
-        Endpoint::Status => counters(lane),
+        Endpoint::Status => plain(counters(front)),
         Endpoint::Upstreams => upstreams(front),
-        Endpoint::Uuid => {
-            let uuid = if settings.uuid.is_empty() { "unknown" } else { &settings.uuid };
-            (200, "text/plain", format!("{uuid}\n"))
-        }
+        Endpoint::Uuid => plain(match exchange.settings().uuid.as_str() {
+            "" => "unknown\n".into(),
+            uuid => format!("{uuid}\n"),
+        }),
         Endpoint::SocketDown(name) => {
             let socket = socket_of(name)?;
             steer(front, &socket, false);
-            let target = head.target();
+            let target = exchange.request().target();
             let query = target.split(|&b| b == b'?').nth(1).unwrap_or_default();
             if query.split(|&b| b == b'&').any(|pair| pair == b"wait=1") {
-                wait_until_idle(front, &socket, client).await?;
+                wait_until_idle(front, &socket, exchange).await?;
             }
-            (200, "text/plain", String::new())
+            plain(String::new())
         }
-        Endpoint::Dev(plugin) => dev_page::state(&front.broken, plugin, head),
         Endpoint::SocketUp(name) => {
             steer(front, &socket_of(name)?, true);
-            (200, "text/plain", String::new())
+            plain(String::new())
         }
+        Endpoint::Extension(text) => text,
     };
-    let to_head = head.method() == b"HEAD";
-    let what = (status, content_type, body.as_bytes());
-    answer::put_text(&mut client.out, settings, visit, to_head, what);
+    answer::put_text(exchange, &text, &[]);
     Ok(())
 }
 
-fn health(front: &Front) -> Said {
+fn plain(content: String) -> Text {
+    Text { status: 200, content_type: "text/plain", content }
+}
+
+fn health(front: &Front) -> Text {
     match front.node_state() {
-        NodeState::Running => (200, "text/plain", "OK\n".into()),
-        other => (503, "text/plain", other.to_string()),
+        NodeState::Running => plain("OK\n".into()),
+        other => Text { status: 503, ..plain(other.to_string()) },
     }
 }
 
-/// In the form of nginx's stub_status, which collectors know.
-fn counters(lane: &Lane) -> Said {
-    let (active, accepted) = (lane.front.connections(), lane.front.accepted());
-    let (requests, busy) = lane.requests();
-    let text = format!(
+/// The counters in the form of nginx's stub_status, which collectors know.
+fn counters(front: &Front) -> String {
+    let (active, accepted) = (front.connections(), front.accepted());
+    let (requests, busy) = front.requests();
+    format!(
         "Active connections: {active} \nserver accepts handled requests\n \
          {accepted} {accepted} {requests} \nReading: 0 Writing: {busy} Waiting: {} \n",
         active.saturating_sub(busy)
-    );
-    (200, "text/plain", text)
+    )
 }
 
-/// By the md5 of `PLUGIN/APP`, as tools know it; the name itself is told of each peer.
-fn upstreams(front: &Front) -> Said {
+/// The workers of each app. The key of an app is the md5 of `PLUGIN/APP`, as tools of
+/// nginx's upstream module know it; each worker tells the name itself.
+fn upstreams(front: &Front) -> Text {
     let mut all = serde_json::Map::new();
-    for upstream in front.upstreams() {
+    for upstream in front.pool.upstreams() {
         let peers = upstream.peers();
-        let told = peers.iter().enumerate().map(|(id, peer)| told(&upstream.name, id, peer));
+        let states = peers.iter().enumerate().map(|(id, peer)| state_of(&upstream.name, id, peer));
         let digest = Md5::digest(upstream.name.as_bytes());
         let key = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        all.insert(key, told.collect());
+        all.insert(key, states.collect());
     }
-    (200, "application/json", format!("{}\n", serde_json::Value::Object(all)))
+    let content = format!("{}\n", serde_json::Value::Object(all));
+    Text { content_type: "application/json", ..plain(content) }
 }
 
-fn told(app: &str, id: usize, peer: &PeerState) -> serde_json::Value {
-    let mut told = json!({
+fn state_of(app: &str, id: usize, peer: &PeerState) -> serde_json::Value {
+    let mut state = json!({
         "name": format!("unix:{}", peer.name.socket.display()),
         "id": id,
         "conns": peer.in_flight,
@@ -182,20 +191,21 @@ fn told(app: &str, id: usize, peer: &PeerState) -> serde_json::Value {
         "worker": peer.name.worker.to_string(),
     });
     if !peer.serves {
-        told["down"] = true.into();
+        state["down"] = true.into();
     }
-    told
+    state
 }
 
 fn socket_of(encoded: &str) -> Result<String, Fault> {
     decode_base64url(encoded)
         .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or(Fault::Answer(400, "bad_socket"))
+        .ok_or(Cause::BadSocket.into())
 }
 
-/// Stops or starts the traffic to the worker behind a socket. An unknown one gets none.
+/// Stops or starts the traffic to the worker behind a socket; does nothing for an unknown
+/// socket.
 fn steer(front: &Front, socket: &str, up: bool) {
-    for upstream in front.upstreams() {
+    for upstream in front.pool.upstreams() {
         for peer in upstream.peers() {
             if is_socket_of(&peer.name.socket, socket) {
                 match up {
@@ -207,30 +217,34 @@ fn steer(front: &Front, socket: &str, up: bool) {
     }
 }
 
-/// Until no request is in the worker behind a socket; not longer than the app's timeout,
-/// because streams and upgraded connections may last for ever.
-async fn wait_until_idle(front: &Front, socket: &str, client: &mut Client) -> Result<(), Fault> {
+/// Waits until the worker behind a socket has no request, but not longer than the timeout
+/// of its app, because streams and upgraded connections may last for ever.
+async fn wait_until_idle(
+    front: &Front,
+    socket: &str,
+    exchange: &mut Exchange<'_>,
+) -> Result<(), Fault> {
     let began = Instant::now();
     while let Some(app) = busy_app(front, socket) {
         if began.elapsed() >= app.timeout() {
-            return Err(Fault::Answer(504, "still_busy"));
+            return Err(Cause::StillBusy.into());
         }
         tokio::time::sleep(LOOK_EVERY).await;
-        if client.is_gone().await || front.closing.has_rung() {
+        if exchange.has_client_gone().await || front.closing.is_raised() {
             return Err(Fault::Gone);
         }
     }
     Ok(())
 }
 
-/// The app whose worker behind this socket holds a request.
+/// The app whose worker behind this socket has a request.
 fn busy_app(front: &Front, socket: &str) -> Option<Arc<Upstream>> {
     let holds = |peer: &PeerState| peer.in_flight > 0 && is_socket_of(&peer.name.socket, socket);
-    front.upstreams().into_iter().find(|app| app.peers().iter().any(holds))
+    front.pool.upstreams().into_iter().find(|app| app.peers().iter().any(holds))
 }
 
-/// True for the socket itself, and for the link that stands for its slot number:
-/// `app_P_A_1.socket` means whichever `app_P_A_1.K.socket` there is.
+/// True if `asked` is the socket of `peer`, or the link that stands for its slot: for
+/// example, `app_P_A_1.socket` stands for every `app_P_A_1.K.socket`.
 fn is_socket_of(peer: &Path, asked: &str) -> bool {
     if peer.as_os_str() == asked {
         return true;
@@ -246,7 +260,7 @@ fn is_socket_of(peer: &Path, asked: &str) -> bool {
     incarnation.is_some_and(|k| !k.is_empty() && k.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// RFC 4648, 5; the padding may be left out.
+/// Decodes base64url (RFC 4648, 5); the padding may be left out.
 fn decode_base64url(text: &str) -> Option<Vec<u8>> {
     let text = text.trim_end_matches('=');
     if text.is_empty() || text.len() % 4 == 1 {

@@ -1,5 +1,15 @@
-pub mod dev_page;
-pub mod endpoints;
-pub mod request_id;
+//! What answers a request: the routes in force, and of the route it matches an app, a
+//! directory, a fixed answer; or one of the front's own endpoints, or an extension.
+//!
+//! This room may use every room but `lanes`; it must not write bytes to a client or to a
+//! worker itself ([`Exchange`] and `workers::forward` do), and must not accept
+//! connections or start threads.
+//!
+//! [`Exchange`]: crate::embedded::clients::exchange::Exchange
+
+mod endpoints;
+pub mod extensions;
+pub mod lane;
+mod request_id;
 pub mod serve;
 pub mod state;

@@ -3,20 +3,20 @@
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 
-/// Makes ids that no one has seen: a keyed hash of a counter, the keys from the system.
-/// Each lane has its own.
+/// Makes ids that nobody can guess: a keyed hash of a counter, with keys from the system.
+/// Each lane has one.
 pub struct RequestIds {
     keys: [RandomState; 2],
     count: Cell<u64>,
 }
 
 impl RequestIds {
-    /// With keys of its own.
+    /// One with keys of its own.
     pub fn new() -> Self {
         Self { keys: [RandomState::new(), RandomState::new()], count: Cell::new(0) }
     }
 
-    /// The next one, 32 lower-case hexadecimal digits, in place of what is in `id`.
+    /// Writes the next id in place of what is in `id`: 32 lower-case hexadecimal digits.
     pub fn next(&self, id: &mut Vec<u8>) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let count = self.count.get();

@@ -3,60 +3,54 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use mfserv_core::route::{self, ServerSettings, Target};
+use mfserv_h1::{Refusal, RequestHead};
 
-use crate::embedded::clients::access_log::Visit;
-use crate::embedded::clients::answer;
-use crate::embedded::clients::connection::{Arrival, Client, Patience};
+use super::endpoints::{self, Endpoint};
+use super::extensions::Attendant;
+use super::lane::Lane;
+use super::state::InForce;
+use crate::embedded::clients::access_log::AccessRecord;
+use crate::embedded::clients::answer::{self, Text};
+use crate::embedded::clients::connection::{Arrival, Connection, Patience};
+use crate::embedded::clients::exchange::Exchange;
+use crate::embedded::clients::fault::{Cause, Fault};
 use crate::embedded::files;
-use crate::embedded::io::buffer::Lent;
 use crate::embedded::io::wire::Wire;
-use crate::embedded::lanes::lane::Lane;
-use crate::embedded::request::dev_page;
-use crate::embedded::request::endpoints::{self, Endpoint};
-use crate::embedded::request::state::InForce;
-use crate::embedded::workers::forward::{Fault, Forwarding};
-use mfserv_h1::{Framing, Refusal, RequestHead, ResponseHead};
+use crate::embedded::workers::forward::{self, Destination, Reply};
+use crate::embedded::workers::pool::App;
 
-/// What a request needs besides its client; used again for the next one in the lane, so
-/// that a connection without a request has none of it.
-struct Desk {
+/// The most unused scratches that a lane keeps.
+const SCRATCHES_KEPT: usize = 64;
+
+/// The memory that a request needs besides its connection. The next request of the lane
+/// uses it again; an idle connection has none.
+struct Scratch {
     head: RequestHead,
-    reply: ResponseHead,
-    visit: Visit,
-    back: Lent,
+    record: AccessRecord,
+    reply: Reply,
 }
-
-/// Desks of a lane that are kept when they are not used.
-const DESKS_KEPT: usize = 64;
 
 thread_local! {
-    #[expect(clippy::vec_box, reason = "a desk is large: its pointer is moved, not itself")]
-    static DESKS: RefCell<Vec<Box<Desk>>> = const { RefCell::new(Vec::new()) };
+    #[expect(clippy::vec_box, reason = "a scratch is large: its pointer is moved, not itself")]
+    static SCRATCHES: RefCell<Vec<Box<Scratch>>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Desk {
+impl Scratch {
     fn take() -> Box<Self> {
-        let used = DESKS.with_borrow_mut(Vec::pop);
-        used.unwrap_or_else(|| {
-            Box::new(Self {
-                head: RequestHead::default(),
-                reply: ResponseHead::default(),
-                visit: Visit::new(),
-                back: Lent::default(),
-            })
+        SCRATCHES.with_borrow_mut(Vec::pop).unwrap_or_else(|| {
+            let (head, record) = (RequestHead::default(), AccessRecord::new());
+            Box::new(Self { head, record, reply: Reply::default() })
         })
     }
 
     fn give_back(mut self: Box<Self>) {
-        self.back.give_back();
+        self.reply.shrink();
         self.head.fields.shrink();
-        self.reply.fields.shrink();
-        DESKS.with_borrow_mut(|desks| {
-            if desks.len() < DESKS_KEPT {
-                desks.push(self);
+        SCRATCHES.with_borrow_mut(|scratches| {
+            if scratches.len() < SCRATCHES_KEPT {
+                scratches.push(self);
             }
         });
     }
@@ -67,204 +61,175 @@ impl Desk {
 enum Next {
     /// Another request.
     Request,
-    /// The end; `unread`: the client may still be sending.
-    End { unread: bool },
+    /// The end of the connection.
+    End {
+        /// The client may still be sending.
+        unread: bool,
+    },
 }
 
-/// Serves a client until one of the two has had enough.
+/// Serves a client until it or the front ends the connection.
 pub async fn serve(lane: Rc<Lane>, wire: Wire, address: Option<IpAddr>) {
     let Some(mut patience) = lane.table().map(|table| Patience::of(&table.server)) else {
         return;
     };
-    let mut client = Client::new(wire, address, lane.front.closing.clone());
-    let mut first = true;
+    let mut connection = Connection::new(wire, address, lane.front.closing.clone());
+    let mut is_first = true;
     loop {
-        let arrival = client.next_head(patience, first).await;
+        let arrival = connection.next_head(patience, is_first).await;
         let Some(table) = lane.table().filter(|_| arrival != Arrival::End) else { return };
-        first = false;
+        is_first = false;
         patience = Patience::of(&table.server);
         let in_work = lane.begin_request();
-        // In memory of its own: an idle connection is small.
-        let next = Box::pin(one_request(&lane, &table, &mut client, arrival)).await;
+        // In a box of its own, so that the task of an idle connection is small.
+        let next = Box::pin(one_request(&lane, &table, &mut connection, arrival)).await;
         drop(in_work);
         if let Next::End { unread } = next {
-            return Box::pin(client.leave(unread)).await;
+            return Box::pin(connection.leave(unread)).await;
         }
     }
 }
 
-/// Answers a request and tells it.
+/// Answers a request and logs it.
 async fn one_request(
     lane: &Lane,
     in_force: &InForce,
-    client: &mut Client,
+    connection: &mut Connection,
     arrival: Arrival,
 ) -> Next {
-    let mut desk = Desk::take();
-    let settings = &in_force.server;
-    desk.visit.begin(client);
-    let outcome = match understand(client, &mut desk, arrival) {
-        Ok(()) => {
-            choose_id(lane, settings, &mut desk);
-            desk.visit.trusted = client.identify(in_force.trust.as_ref(), &desk.head.fields);
-            desk.visit.keep = desk.head.keep_alive && !lane.front.closing.has_rung();
-            answer(lane, in_force, client, &mut desk).await
-        }
-        Err(refusal) => {
-            client.identify_nobody();
-            lane.new_id(&mut desk.visit.id);
-            Err(Fault::Answer(refusal.status, "bad_request"))
-        }
+    let mut scratch = Scratch::take();
+    let Scratch { head, record, reply } = &mut *scratch;
+    record.begin(connection.traffic());
+    let understood = connection.read_head(arrival, head);
+    choose_id(lane, &in_force.server, record, Some(&*head).filter(|_| understood.is_ok()));
+    let (settings, trust) = (&in_force.server, in_force.trust.as_ref());
+    let asked = (&*head, understood.is_ok());
+    let mut exchange = Exchange::new(connection, settings, asked, trust, record);
+    let mut attendant = None;
+    let outcome = match understood {
+        Ok(()) => answer(lane, in_force, &mut exchange, reply, &mut attendant).await,
+        Err(Refusal { status, .. }) => Err(Cause::BadRequest(status).into()),
     };
-    let done = finish(lane, settings, client, &mut desk, outcome).await;
-    if settings.access_log && desk.visit.logged {
-        let via = settings.real_ip.is_some();
-        desk.visit.log(&lane.front.access, client, &desk.head, via);
-    }
-    let unread =
-        !desk.visit.understood || desk.head.framing != Framing::None || !client.inbox.is_empty();
-    let next = match done && desk.visit.keep && !client.ended {
+    let is_sent = finish(lane, &mut exchange, attendant, outcome).await;
+    exchange.log(&lane.front.access);
+    let next = match is_sent && exchange.keeps_connection() {
         true => Next::Request,
-        false => Next::End { unread },
+        false => Next::End { unread: exchange.may_be_sending() },
     };
-    desk.give_back();
+    scratch.give_back();
     next
 }
 
-fn understand(client: &mut Client, desk: &mut Desk, arrival: Arrival) -> Result<(), Refusal> {
-    match arrival {
-        Arrival::Head(length) => {
-            let read = desk.head.read(&client.inbox.filled()[..length]);
-            client.inbox.consume(length);
-            if client.inbox.is_empty() {
-                client.inbox.give_back();
-            }
-            desk.visit.understood = read.is_ok();
-            read
-        }
-        Arrival::Refused(refusal) => Err(refusal),
-        Arrival::Late | Arrival::End => Err(Refusal { status: 408, reason: "a slow head" }),
+/// The request id: the client's, if that is accepted, or a new one.
+fn choose_id(
+    lane: &Lane,
+    settings: &ServerSettings,
+    record: &mut AccessRecord,
+    head: Option<&RequestHead>,
+) {
+    let accepted = head.is_some_and(|head| settings.accept_request_id && record.accept_id(head));
+    if !accepted {
+        lane.new_id(record.id_mut());
     }
 }
 
-fn choose_id(lane: &Lane, settings: &ServerSettings, desk: &mut Desk) {
-    if !(settings.accept_request_id && desk.visit.accept_id(&desk.head)) {
-        lane.new_id(&mut desk.visit.id);
-    }
-}
-
-/// Which road does this request take?
+/// Chooses who answers a request, and has it answered. `attendant`: the extension that has
+/// something to do with it.
 async fn answer(
     lane: &Lane,
     in_force: &InForce,
-    client: &mut Client,
-    desk: &mut Desk,
+    exchange: &mut Exchange<'_>,
+    reply: &mut Reply,
+    attendant: &mut Option<Box<dyn Attendant>>,
 ) -> Result<(), Fault> {
-    let settings = &in_force.server;
-    let Desk { head, reply, visit, back } = desk;
+    let head = exchange.request();
     if head.method() == b"TRACE" {
-        return Err(Fault::Answer(405, "method"));
+        return Err(Cause::Method.into());
     }
     if head.target() == b"*" {
-        visit.keep &= head.framing == Framing::None;
-        answer::put_text(&mut client.out, settings, visit, false, (200, "", b""));
+        put_text(exchange, 200, "", "");
         return Ok(());
     }
-    let raw = std::str::from_utf8(head.path()).map_err(|_| Fault::Answer(400, "bad_path"))?;
-    let path = route::normalise(raw).map_err(|_| Fault::Answer(400, "bad_path"))?;
-    if let Some(own) = Endpoint::of(&path, settings) {
-        return endpoints::answer(own, lane, settings, client, (head, visit)).await;
+    let raw = std::str::from_utf8(head.path()).map_err(|_| Cause::BadPath)?;
+    let path = route::normalise(raw).map_err(|_| Cause::BadPath)?;
+    if let Some(own) = Endpoint::of(&path, head, &lane.front.extensions, exchange.settings()) {
+        return endpoints::answer(own, lane, exchange).await;
     }
     let Some(hit) = in_force.matcher.find(&path) else {
-        visit.keep &= head.framing == Framing::None;
-        return files::not_found(in_force, client, head, visit).await;
+        return files::not_found(in_force.not_found_page.as_deref(), exchange).await;
     };
     let route = &hit.rule.route;
-    visit.of_plugin(&route.plugin);
-    let broken = lane.front.broken.of(&route.plugin).filter(|_| client.is_local(&head.fields));
+    exchange.set_plugin(&route.plugin);
     match (&route.target, &hit.rule.with) {
         (Target::Upstream { .. }, Some(app)) => {
-            visit.broken = broken.is_some();
-            if let Some(breakage) = broken.filter(|one| dev_page::stands_before(head, one)) {
-                visit.keep &= head.framing == Framing::None;
-                let old_serves = app.upstream.peers().iter().any(|peer| peer.serves);
-                let what = (if old_serves { 500 } else { 503 }, "broken_edit", &*breakage);
-                dev_page::put(&mut client.out, settings, visit, head, what);
+            let extension = lane.front.extensions.attend(&route.plugin);
+            *attendant = extension.filter(|_| exchange.is_local());
+            if attendant.as_ref().is_some_and(|one| answers_instead(&**one, exchange, app)) {
                 return Ok(());
             }
-            Forwarding { lane, client, head, visit, app, settings, reply, back }.run().await
+            let to = Destination { app, pool: &lane.front.pool, lane: lane.number };
+            forward::run(exchange, reply, to).await
         }
-        (Target::Upstream { .. }, None) => {
-            visit.keep &= head.framing == Framing::None;
-            Err(Fault::Answer(503, "removed"))
-        }
+        (Target::Upstream { .. }, None) => Err(Cause::Removed.into()),
         (Target::Static { root }, _) => {
-            let rest = &path[hit.rest_at..];
-            files::serve(root, rest, &path, settings, client, head, visit).await
+            files::serve(root, &path[hit.rest_at..], &path, exchange).await
         }
         (Target::Fixed { status, body }, _) => {
-            visit.keep &= head.framing == Framing::None;
-            let what = (*status, "text/plain; charset=utf-8", body.as_bytes());
-            answer::put_text(&mut client.out, settings, visit, head.method() == b"HEAD", what);
+            put_text(exchange, *status, "text/plain; charset=utf-8", body);
             Ok(())
         }
     }
 }
 
-/// Sends what is left to send. False if the connection is of no more use.
+/// True if an extension has answered in place of the app.
+fn answers_instead(attendant: &dyn Attendant, exchange: &mut Exchange<'_>, app: &App) -> bool {
+    exchange.add_field(attendant.field());
+    let serves = || app.upstream.peers().iter().any(|peer| peer.serves);
+    let page = attendant.instead(exchange.request(), serves());
+    if let Some(page) = &page {
+        answer::put_text(exchange, &page.text, &page.fields);
+    }
+    page.is_some()
+}
+
+fn put_text(exchange: &mut Exchange<'_>, status: u16, content_type: &'static str, text: &str) {
+    let text = Text { status, content_type, content: text.into() };
+    answer::put_text(exchange, &text, &[]);
+}
+
+/// Puts the page of a fault and sends what is left to send. False if the client is lost.
 async fn finish(
     lane: &Lane,
-    settings: &ServerSettings,
-    client: &mut Client,
-    desk: &mut Desk,
+    exchange: &mut Exchange<'_>,
+    attendant: Option<Box<dyn Attendant>>,
     outcome: Result<(), Fault>,
 ) -> bool {
-    let visit = &mut desk.visit;
     match outcome {
         Ok(()) => {}
         Err(Fault::Gone) => {
-            visit.keep = false;
-            visit.status = if visit.status == 0 { 499 } else { visit.status };
-            client.out.clear();
+            exchange.client_went();
             return false;
         }
-        Err(Fault::Cut) => visit.keep = false,
-        Err(Fault::Answer(status, cause)) => {
-            put_fault(lane, client, settings, desk, (status, cause));
-            if status >= 500 {
-                let id = String::from_utf8_lossy(&desk.visit.id);
-                let target = if desk.visit.understood { desk.head.written_target() } else { b"?" };
-                let path = String::from_utf8_lossy(target);
-                lane.front.errors.say(&format!("answered {status} {cause}: {path} (request {id})"));
+        Err(Fault::Cut) => exchange.abort(),
+        Err(Fault::Answer(cause)) => {
+            report(lane, exchange, cause);
+            let head = exchange.request();
+            match attendant.and_then(|one| one.instead_of_fault(head, cause)) {
+                Some(page) => answer::put_text(exchange, &page.text, &page.fields),
+                None => answer::put_fault(exchange, cause, &[]),
             }
         }
     }
-    let patience = Duration::from_millis(settings.client_timeout_ms);
-    client.out.is_empty() || client.flush(patience).await.is_ok()
+    exchange.flush().await.is_ok()
 }
 
-fn put_fault(
-    lane: &Lane,
-    client: &mut Client,
-    settings: &ServerSettings,
-    desk: &mut Desk,
-    (status, cause): (u16, &str),
-) {
-    let Desk { head, visit, .. } = desk;
-    // After these the rest of what the client sends cannot be understood, or is unread.
-    let body_was_read = visit.understood && (status >= 502 || head.framing == Framing::None);
-    visit.keep &= body_was_read;
-    let fields: &[(&str, &str)] = match status {
-        503 => &[("Retry-After", "1")],
-        405 => &[("Allow", "GET, HEAD")],
-        _ => &[],
-    };
-    if let Some(breakage) =
-        lane.front.broken.of(&visit.plugin).filter(|_| visit.broken && status >= 502)
-    {
-        let what = (status, cause, &*breakage);
-        return dev_page::put(&mut client.out, settings, visit, head, what);
+/// Writes a fault that is not the client's into the error log.
+fn report(lane: &Lane, exchange: &Exchange<'_>, cause: Cause) {
+    let status = cause.status();
+    if status >= 500 {
+        let id = String::from_utf8_lossy(exchange.id());
+        let path = String::from_utf8_lossy(exchange.written_target());
+        let cause = cause.as_str();
+        lane.front.errors.report(&format!("answered {status} {cause}: {path} (request {id})"));
     }
-    let to_head = visit.understood && head.method() == b"HEAD";
-    answer::put_error(&mut client.out, settings, visit, to_head, (status, cause, fields));
 }

@@ -1,6 +1,17 @@
+//! The workers of the apps: who is admitted, which request gets which worker, and the way
+//! of a request to a worker and of the answer back.
+//!
+//! This room may use `io`, the codec, and the [`Exchange`] of `clients`; it must not write
+//! bytes to a client otherwise, and must not know of routes, files or lanes. What is
+//! decided about slots and queues is in `mfserv_core::peers`; it is carried out here.
+//!
+//! [`Exchange`]: crate::embedded::clients::exchange::Exchange
+
 pub mod forward;
 pub mod heads;
-pub mod relay;
-pub mod tunnel;
-pub mod upload;
+pub mod pool;
+mod relay;
+mod tunnel;
+mod upload;
 pub mod upstream;
+mod wakeups;

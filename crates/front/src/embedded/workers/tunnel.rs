@@ -1,159 +1,154 @@
 //! After an upgrade: bytes both ways, until one side ends.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mfserv_core::route::ServerSettings;
 use tokio::time::Instant;
 
-use crate::embedded::io::timer::{Bell, Ear};
-use crate::embedded::workers::forward::{Fault, Forwarding};
-use crate::embedded::workers::heads;
-use crate::embedded::workers::upstream::{Link, Slot};
+use super::forward::{Destination, Reply};
+use super::heads;
+use super::upstream::{Link, Slot};
+use crate::embedded::clients::exchange::Exchange;
+use crate::embedded::clients::fault::Fault;
+use crate::embedded::io::buffer::Pooled;
+use crate::embedded::io::signal::{Signal, Subscription};
+use crate::embedded::io::wire::Stream;
 
-/// Passes bytes until both sides have ended, one is gone, nothing has moved for the
-/// app's timeout, or the worker is to go and has been so for the limit of upgrades.
-pub async fn run(mut of: Forwarding<'_>, mut slot: Slot, mut link: Link) -> Result<(), Fault> {
-    of.visit.keep = false;
-    heads::put_answer(&mut of.client.out, of.reply, of.head, of.settings, of.visit);
-    of.client.out.push(of.back.filled());
-    of.back.clear();
-    let patience = Duration::from_millis(of.app.spec.timeout_ms);
+/// Passes bytes until both sides have ended, one has gone, nothing has moved for the
+/// app's timeout, or the worker has been draining for the limit of upgraded connections.
+pub async fn run(
+    exchange: &mut Exchange<'_>,
+    reply: &mut Reply,
+    to: Destination<'_>,
+    mut slot: Slot,
+    mut link: Link,
+) -> Result<(), Fault> {
+    heads::put_answer(exchange, &reply.head);
+    exchange.put_data(reply.ahead.filled());
+    reply.ahead.clear();
+    let patience = Duration::from_millis(to.app.spec.timeout_ms);
+    let limit = Duration::from_millis(exchange.settings().upgrade_drain_timeout_ms);
+    let mut drain = DrainLimit::new(slot.peer.leaving.clone(), limit);
     let mut quiet_by = Instant::now() + patience;
-    let mut farewell = Farewell::new(&slot, of.settings);
-    let mut ends = Ends::default();
+    let (client, ahead, unsent) = exchange.tunnel();
+    let mut up = Direction { buffer: ahead, has_ended: false };
+    let mut down = Direction { buffer: unsent, has_ended: false };
     poll_fn(|cx| {
         loop {
-            let moved = match ends.pass(cx, &mut of, &mut link) {
+            let moved = match pass_both(cx, client, &mut link.wire, &mut up, &mut down) {
                 Ok(moved) => moved,
-                Err(()) => return Poll::Ready(()),
+                Err(_) => return Poll::Ready(()),
             };
-            let by = farewell.deadline(cx);
-            let over = by.is_some_and(|by| Instant::now() >= by);
+            let drained_by = drain.deadline(cx);
+            let over = drained_by.is_some_and(|by| Instant::now() >= by);
             if moved && !over {
                 quiet_by = Instant::now() + patience;
                 continue;
             }
-            let over = over || (ends.client && ends.worker) || slot.worker_is_gone(cx);
-            let next = by.map_or(quiet_by, |by| by.min(quiet_by));
-            if over || of.client.alarm.rings(cx, next) {
+            let over = over || (up.has_ended && down.has_ended) || slot.worker_is_gone(cx);
+            let next = drained_by.map_or(quiet_by, |by| by.min(quiet_by));
+            if over || client.has_passed(cx, next) {
                 return Poll::Ready(());
             }
             return Poll::Pending;
         }
     })
     .await;
+    exchange.end_tunnel(up.buffer, down.buffer);
     Ok(())
 }
 
-/// The limit of an upgraded connection whose worker is to go.
-struct Farewell {
-    leaving: Arc<Bell>,
-    ear: Ear,
-    limit: Duration,
-    by: Option<Instant>,
+/// True if something moved in one of the directions; an error if a side has gone.
+fn pass_both(
+    cx: &mut Context<'_>,
+    client: &mut impl Stream,
+    worker: &mut impl Stream,
+    up: &mut Direction,
+    down: &mut Direction,
+) -> io::Result<bool> {
+    let moved_up = up.pass(cx, client, worker)?;
+    let moved_down = down.pass(cx, worker, client)?;
+    Ok(moved_up || moved_down)
 }
 
-impl Farewell {
-    fn new(slot: &Slot, settings: &ServerSettings) -> Self {
-        let leaving = slot.peer.leaving.clone();
-        let limit = Duration::from_millis(settings.upgrade_drain_timeout_ms);
-        Self { ear: Ear::new(leaving.clone()), leaving, limit, by: None }
-    }
-
-    /// When it has to end; none while the worker stays. A worker may be taken back.
-    fn deadline(&mut self, cx: &Context<'_>) -> Option<Instant> {
-        if self.by.is_some() && !self.leaving.has_rung() {
-            self.by = None;
-            self.ear = Ear::new(self.leaving.clone());
-        }
-        if self.ear.hears(cx) {
-            self.by.get_or_insert_with(|| Instant::now() + self.limit);
-        }
-        self.by
-    }
+/// One direction of a tunnel.
+struct Direction {
+    /// What has been read and not been written yet.
+    buffer: Pooled,
+    /// The side that is read has ended, and the other side has been told.
+    has_ended: bool,
 }
 
-/// Which side has ended, and has had that passed on.
-#[derive(Default)]
-struct Ends {
-    client: bool,
-    worker: bool,
-}
-
-impl Ends {
+impl Direction {
     /// Passes what can be passed now. True if something moved.
     fn pass(
         &mut self,
         cx: &mut Context<'_>,
-        of: &mut Forwarding<'_>,
-        link: &mut Link,
-    ) -> Result<bool, ()> {
-        let up = self.pass_up(cx, of, link)?;
-        let down = self.pass_down(cx, of, link)?;
-        Ok(up || down)
-    }
-
-    fn pass_up(
-        &mut self,
-        cx: &mut Context<'_>,
-        of: &mut Forwarding<'_>,
-        link: &mut Link,
-    ) -> Result<bool, ()> {
+        from: &mut impl Stream,
+        to: &mut impl Stream,
+    ) -> io::Result<bool> {
         let mut moved = false;
-        if of.client.inbox.is_empty() && !self.client {
-            match of.client.poll_fill(cx) {
-                Poll::Ready(Ok(count)) if count > 0 => moved = true,
-                Poll::Ready(Ok(_)) => {
-                    self.client = true;
-                    link.wire.end_writing();
+        // No buffer is held while there is nothing to read.
+        if self.buffer.is_idle() && !self.has_ended {
+            if from.poll_readable(cx).is_pending() {
+                self.buffer.give_back();
+                return Ok(false);
+            }
+            match from.poll_read(cx, self.buffer.room()) {
+                Poll::Ready(Ok(0)) => {
+                    self.has_ended = true;
+                    to.end_writing();
                     return Ok(true);
                 }
-                Poll::Ready(Err(_)) => return Err(()),
+                Poll::Ready(Ok(count)) => {
+                    self.buffer.advance(count);
+                    moved = true;
+                }
+                Poll::Ready(Err(why)) => return Err(why),
                 Poll::Pending => {}
             }
         }
-        while !of.client.inbox.is_empty() {
-            match link.wire.poll_write(cx, of.client.inbox.filled()) {
-                Poll::Ready(Ok(count)) if count > 0 => {
-                    of.client.inbox.consume(count);
+        while !self.buffer.is_empty() {
+            match to.poll_write(cx, self.buffer.filled()) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => {
+                    self.buffer.consume(count);
                     moved = true;
                 }
-                Poll::Ready(_) => return Err(()),
+                Poll::Ready(Err(why)) => return Err(why),
                 Poll::Pending => break,
             }
         }
         Ok(moved)
     }
+}
 
-    fn pass_down(
-        &mut self,
-        cx: &mut Context<'_>,
-        of: &mut Forwarding<'_>,
-        link: &mut Link,
-    ) -> Result<bool, ()> {
-        let mut moved = false;
-        if of.client.out.is_empty() && !self.worker {
-            match link.wire.poll_read(cx, of.client.out.room()) {
-                Poll::Ready(Ok(count)) if count > 0 => {
-                    of.client.out.advance(count);
-                    moved = true;
-                }
-                Poll::Ready(Ok(_)) => {
-                    self.worker = true;
-                    of.client.end_writing();
-                    return Ok(true);
-                }
-                Poll::Ready(Err(_)) => return Err(()),
-                Poll::Pending => {}
-            }
+/// The limit of an upgraded connection whose worker is drained.
+struct DrainLimit {
+    leaving: Arc<Signal>,
+    subscription: Subscription,
+    limit: Duration,
+    by: Option<Instant>,
+}
+
+impl DrainLimit {
+    fn new(leaving: Arc<Signal>, limit: Duration) -> Self {
+        Self { subscription: Subscription::new(leaving.clone()), leaving, limit, by: None }
+    }
+
+    /// When the connection has to end; `None` while the worker is admitted. A draining
+    /// worker may be admitted again.
+    fn deadline(&mut self, cx: &Context<'_>) -> Option<Instant> {
+        if self.by.is_some() && !self.leaving.is_raised() {
+            self.by = None;
+            self.subscription = Subscription::new(self.leaving.clone());
         }
-        let before = of.client.out.len();
-        match of.client.poll_flush(cx) {
-            Poll::Ready(Err(_)) => Err(()),
-            _ => Ok(moved || of.client.out.len() < before),
+        if self.subscription.is_raised(cx) {
+            self.by.get_or_insert_with(|| Instant::now() + self.limit);
         }
+        self.by
     }
 }

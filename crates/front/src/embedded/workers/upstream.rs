@@ -1,5 +1,5 @@
-//! An app as the front sees it: its peers, their slots and idle connections, and the
-//! requests that wait. What is decided is `mfserv_core::peers`; here it is carried out.
+//! An upstream: the workers of an app, their slots and idle connections, and the requests
+//! that wait for a slot. `mfserv_core::peers` decides; here it is carried out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -20,13 +20,13 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::embedded::io::timer::{Bell, Ear};
-use crate::embedded::io::wire::Wire;
-use crate::embedded::request::state::Signals;
+use super::wakeups::Wakeups;
+use crate::embedded::io::signal::{Signal, Subscription};
+use crate::embedded::io::wire::{Stream, Wire};
 
-/// No idle connection to a worker is kept longer.
+/// The longest time that an idle connection to a worker is kept.
 const IDLE_MAX: Duration = Duration::from_secs(1);
-/// Idle connections kept to one worker at most.
+/// The most idle connections that are kept to one worker.
 const IDLE_COUNT: usize = 128;
 
 /// One worker.
@@ -35,31 +35,32 @@ pub struct Peer {
     key: PeerKey,
     /// Its name and socket.
     pub name: PeerName,
-    /// Rings when the worker is known to be dead.
-    pub gone: Arc<Bell>,
-    /// Rings while the worker gets no more traffic: upgraded connections get a limit.
-    pub leaving: Arc<Bell>,
-    /// Connections that it did not take, one after the other.
+    /// Raised when the worker is known to be dead.
+    pub gone: Arc<Signal>,
+    /// Raised while the worker gets no more traffic: upgraded connections get a limit.
+    pub leaving: Arc<Signal>,
+    /// How many connections in a row it did not take.
     refusals: AtomicU32,
-    /// It has said what nobody asked for: its connections are not kept any more.
+    /// It has sent bytes that nobody asked for: its connections are kept no longer.
     unruly: AtomicBool,
-    /// And that has been told.
-    told: AtomicBool,
+    /// And that has been reported.
+    reported: AtomicBool,
 }
 
 impl Peer {
-    /// It has said what nobody asked for. On a kept connection the next request would
-    /// get that as its answer, so that from now on each has a connection of its own.
+    /// True if the worker has sent bytes that nobody asked for. On a kept connection the
+    /// next request would take them for its answer; therefore each request to this worker
+    /// gets a connection of its own.
     pub fn is_unruly(&self) -> bool {
         self.unruly.load(Ordering::Relaxed)
     }
 }
 
-/// A connection to a worker that carries nothing now.
+/// A connection to a worker without a request.
 #[derive(Debug)]
 struct Idle {
     wire: Wire,
-    /// The lane whose reactor knows it.
+    /// The lane with whose reactor it is registered.
     lane: usize,
     until: Instant,
 }
@@ -70,8 +71,8 @@ pub struct Upstream {
     /// `PLUGIN/APP`.
     pub name: String,
     inner: Mutex<Inner>,
-    signals: Arc<Signals>,
-    /// Woken when something can be read from an idle connection.
+    wakeups: Arc<Wakeups>,
+    /// Wakes the sweeper when something can be read from an idle connection.
     watch: Waker,
 }
 
@@ -94,27 +95,27 @@ struct Member {
     idle: Vec<Idle>,
 }
 
-/// What is told of a worker.
+/// What inner endpoints report of a worker.
 #[derive(Debug, Clone)]
 pub struct PeerState {
     /// Its name and socket.
     pub name: PeerName,
-    /// Requests that it holds.
+    /// How many requests it has.
     pub in_flight: u32,
-    /// It gets traffic.
+    /// True if it gets traffic.
     pub serves: bool,
 }
 
-/// What a look at the idle connections found.
+/// What a sweep of the idle connections found.
 #[derive(Debug, Default)]
 pub struct Swept {
-    /// Some are left.
+    /// Some idle connections are left.
     pub left: bool,
-    /// Workers that have said what nobody asked for, and have not been told of yet.
+    /// Workers that have sent bytes that nobody asked for, and have not been reported yet.
     pub unruly: Vec<WorkerId>,
 }
 
-/// What a request gets.
+/// The answer to a request for a slot.
 #[derive(Debug)]
 pub enum Taken {
     /// A slot.
@@ -123,7 +124,7 @@ pub enum Taken {
     Waiting(Waiting),
     /// The queue is full.
     Full,
-    /// The app is no longer there.
+    /// The app has been removed.
     Removed,
 }
 
@@ -134,10 +135,10 @@ pub struct Slot {
     /// The worker.
     pub peer: Arc<Peer>,
     lane: usize,
-    ear: Ear,
+    gone: Subscription,
     /// The idle connection that came with the slot.
     idle: Option<Idle>,
-    /// The status of the answer, to be counted when the slot is given back.
+    /// The status of the answer; counted when the slot is given back.
     status: Option<u16>,
 }
 
@@ -165,13 +166,13 @@ pub struct Link {
 pub enum NoLink {
     /// Its backlog is full.
     Busy,
-    /// Nobody listens.
+    /// Nobody listens on its socket.
     Refused,
 }
 
 impl Upstream {
     /// An app without peers.
-    pub fn new(name: String, spec: &UpstreamSpec, signals: Arc<Signals>) -> Arc<Self> {
+    pub fn new(name: String, spec: &UpstreamSpec, wakeups: Arc<Wakeups>) -> Arc<Self> {
         let inner = Inner {
             roster: Roster::new(spec.slots, spec.queue_max as usize),
             slots: spec.slots,
@@ -182,18 +183,19 @@ impl Upstream {
             removed: false,
             stats: UpstreamStats::default(),
         };
-        let watch = Waker::from(signals.clone());
-        Arc::new(Self { name, inner: Mutex::new(inner), signals, watch })
+        let watch = Waker::from(wakeups.clone());
+        Arc::new(Self { name, inner: Mutex::new(inner), wakeups, watch })
     }
 
-    /// Asks for a slot for a request of this lane, if possible not of the worker `avoid`.
+    /// Asks for a slot for a request of this lane: of another worker than `avoid`, if there
+    /// is one.
     pub fn take(self: &Arc<Self>, lane: usize, avoid: Option<&Arc<Peer>>) -> Taken {
         let mut inner = lock(&self.inner);
         if inner.removed {
             return Taken::Removed;
         }
         match inner.roster.take(avoid.map(|peer| peer.key)) {
-            Take::Slot(key) => match inner.seat(key, lane) {
+            Take::Slot(key) => match inner.with_idle(key, lane) {
                 Some((peer, idle)) => {
                     drop(inner);
                     Taken::Slot(Slot::new(self.clone(), peer, lane, idle))
@@ -216,12 +218,12 @@ impl Upstream {
         lock(&self.inner).roster.has_admitted()
     }
 
-    /// How long its workers may be silent.
+    /// How long a worker may be silent.
     pub fn timeout(&self) -> Duration {
         lock(&self.inner).timeout
     }
 
-    /// Takes over how requests are given out.
+    /// Takes over the policy of a new table.
     pub fn set_spec(&self, spec: &UpstreamSpec) {
         let mut inner = lock(&self.inner);
         inner.removed = false;
@@ -231,13 +233,13 @@ impl Upstream {
         inner.deliver(handed);
     }
 
-    /// Gives traffic to a worker.
+    /// Admits a worker: it gets traffic from now on.
     pub fn admit(&self, name: &PeerName) {
         let mut inner = lock(&self.inner);
-        let known = inner.find(&name.worker).filter(|peer| !peer.gone.has_rung());
+        let known = inner.find(&name.worker).filter(|peer| !peer.gone.is_raised());
         let key = match known {
             Some(peer) => {
-                peer.leaving.quieten();
+                peer.leaving.lower();
                 peer.key
             }
             None => inner.add(name.clone()),
@@ -246,28 +248,28 @@ impl Upstream {
         inner.deliver(handed);
     }
 
-    /// Gives no more traffic to a worker and closes its idle connections.
+    /// Drains a worker: it gets no more traffic, and its idle connections are closed.
     pub fn drain(&self, worker: &WorkerId) {
         let mut inner = lock(&self.inner);
         if let Some(peer) = inner.find(worker) {
             let closed = inner.drain(&peer);
             drop(inner);
             drop(closed);
-            peer.leaving.ring();
-            self.signals.stir();
+            peer.leaving.raise();
+            self.wakeups.report();
         }
     }
 
-    /// The worker is dead: what it holds is told so.
+    /// The worker is dead: the requests that it has learn of it.
     pub fn forget(&self, worker: &WorkerId) {
         let peer = lock(&self.inner).find(worker);
         if let Some(peer) = peer {
             self.drain(worker);
-            peer.gone.ring();
+            peer.gone.raise();
         }
     }
 
-    /// Only these workers stay.
+    /// Drains all workers but these.
     pub fn keep_only(&self, names: &[PeerName]) {
         let gone: Vec<WorkerId> = lock(&self.inner)
             .members
@@ -279,7 +281,7 @@ impl Upstream {
         gone.iter().for_each(|worker| self.drain(worker));
     }
 
-    /// The app is no longer there: nobody waits for it any more.
+    /// The app has been removed: requests that wait for it are answered so.
     pub fn remove(&self) {
         self.keep_only(&[]);
         let mut inner = lock(&self.inner);
@@ -327,8 +329,8 @@ impl Upstream {
         peers
     }
 
-    /// Gives no traffic to a worker until it is told to again, or admitted again. What
-    /// it holds stays, its idle connections are closed.
+    /// Suspends a worker: it gets no traffic until [`Upstream::resume`] or
+    /// [`Upstream::admit`]. It keeps its requests; its idle connections are closed.
     pub fn suspend(&self, worker: &WorkerId) {
         let mut inner = lock(&self.inner);
         let Some(peer) = inner.find(worker) else { return };
@@ -338,7 +340,7 @@ impl Upstream {
         drop(closed);
     }
 
-    /// The end of [`Upstream::suspend`].
+    /// Ends [`Upstream::suspend`].
     pub fn resume(&self, worker: &WorkerId) {
         let mut inner = lock(&self.inner);
         let Some(peer) = inner.find(worker) else { return };
@@ -358,13 +360,13 @@ impl Upstream {
         UpstreamStats { waiting: inner.roster.waiting() as u64, in_flight, ..inner.stats.clone() }
     }
 
-    /// Counts a second try.
+    /// Counts a request that is tried again.
     pub fn count_retry(&self) {
         lock(&self.inner).stats.retried += 1;
     }
 
-    /// Closes idle connections whose time has come (all of them if `all`), that have ended,
-    /// or on which the worker speaks.
+    /// Closes the idle connections that have been kept long enough (all of them if `all`),
+    /// that the worker has ended, or on which it has sent something.
     pub fn sweep(&self, now: Instant, all: bool) -> Swept {
         let mut inner = lock(&self.inner);
         let (mut over, mut swept) = (Vec::new(), Swept::default());
@@ -383,7 +385,7 @@ impl Upstream {
             }
             if member.peer.is_unruly() {
                 ended.append(&mut kept);
-                if !member.peer.told.swap(true, Ordering::Relaxed) {
+                if !member.peer.reported.swap(true, Ordering::Relaxed) {
                     swept.unruly.push(member.peer.name.worker.clone());
                 }
             }
@@ -396,17 +398,17 @@ impl Upstream {
         swept
     }
 
-    /// A worker has said what nobody asked for: its connections are not kept any more, and
-    /// that is told.
+    /// A worker has sent bytes that nobody asked for: its connections are kept no longer,
+    /// and the next sweep reports it.
     pub fn distrust(&self, peer: &Peer) {
         if !peer.unruly.swap(true, Ordering::Relaxed) {
-            self.signals.spoken();
+            self.wakeups.idle_readable();
         }
     }
 
-    /// A worker did not take a connection: the others are asked first for a moment, which
-    /// grows while it goes on.
-    pub fn rest(self: &Arc<Self>, peer: &Arc<Peer>, why: NoLink) {
+    /// A worker did not take a connection: the others are asked first for a moment. The
+    /// moment grows with each further refusal.
+    pub fn cool_down(self: &Arc<Self>, peer: &Arc<Peer>, why: NoLink) {
         let times = peer.refusals.fetch_add(1, Ordering::Relaxed).min(5);
         let pause = Duration::from_millis(match why {
             NoLink::Busy => 2 << times,
@@ -422,8 +424,7 @@ impl Upstream {
         });
     }
 
-    /// Gives a slot back, with the connection that is to be kept and the status that is
-    /// to be counted.
+    /// Gives a slot back, with the connection to be kept and the status to be counted.
     fn release(&self, peer: &Peer, kept: Option<Idle>, status: Option<u16>) {
         let mut inner = lock(&self.inner);
         if let Some(status) = status {
@@ -434,15 +435,15 @@ impl Upstream {
         let refused = kept.and_then(|idle| inner.keep(peer.key, idle));
         let handed = inner.roster.release(peer.key);
         inner.deliver(handed);
-        let empty = inner.strike_off_if_empty(peer.key);
+        let empty = inner.remove_if_empty(peer.key);
         drop(inner);
         if some && refused.is_none() {
-            self.signals.parked();
+            self.wakeups.idle_kept();
         }
-        // Closed before anybody is told that the worker holds nothing any more.
+        // Closed before it is reported that the worker has drained.
         drop(refused);
         if empty {
-            self.signals.stir();
+            self.wakeups.report();
         }
     }
 }
@@ -457,10 +458,10 @@ impl Inner {
         self.members.iter_mut().find(|member| member.peer.key == key)
     }
 
-    /// The worker whose slot was taken, with an idle connection of it. A finite worker
-    /// gives any that it has, so that there never are more connections than slots; else
-    /// each lane has its own.
-    fn seat(&mut self, key: PeerKey, lane: usize) -> Option<(Arc<Peer>, Option<Idle>)> {
+    /// The worker whose slot was taken, with an idle connection to it. For a finite app that
+    /// is any connection, so that a worker never has more connections than slots; else it
+    /// is one of this lane.
+    fn with_idle(&mut self, key: PeerKey, lane: usize) -> Option<(Arc<Peer>, Option<Idle>)> {
         let finite = self.slots != Slots::Unlimited;
         let member = self.member(key)?;
         let own = member.idle.iter().rposition(|idle| idle.lane == lane);
@@ -469,7 +470,7 @@ impl Inner {
         Some((member.peer.clone(), idle))
     }
 
-    /// Keeps an idle connection; returned if it is not to be kept.
+    /// Keeps an idle connection; returns it if it must not be kept.
     fn keep(&mut self, key: PeerKey, idle: Idle) -> Option<Idle> {
         if !self.roster.is_admitted(key) || self.roster.is_suspended(key) {
             return Some(idle);
@@ -493,17 +494,17 @@ impl Inner {
             leaving: Arc::default(),
             refusals: AtomicU32::new(0),
             unruly: AtomicBool::new(false),
-            told: AtomicBool::new(false),
+            reported: AtomicBool::new(false),
         };
         self.members.push(Member { peer: Arc::new(peer), idle: Vec::new() });
         key
     }
 
-    /// Returns the idle connections, to be closed when nobody waits for it.
+    /// Returns the idle connections, to be closed after the lock is released.
     fn drain(&mut self, peer: &Peer) -> Vec<Idle> {
         self.roster.drain(peer.key);
         let idle = self.take_idle(peer);
-        self.strike_off_if_empty(peer.key);
+        self.remove_if_empty(peer.key);
         idle
     }
 
@@ -511,8 +512,8 @@ impl Inner {
         self.member(peer.key).map(|member| std::mem::take(&mut member.idle)).unwrap_or_default()
     }
 
-    /// A draining peer that holds nothing is no longer known.
-    fn strike_off_if_empty(&mut self, key: PeerKey) -> bool {
+    /// Forgets a draining worker that has no request any more.
+    fn remove_if_empty(&mut self, key: PeerKey) -> bool {
         let empty = !self.roster.is_admitted(key) && self.roster.in_flight(key) == 0;
         if empty {
             self.roster.remove(key);
@@ -521,7 +522,7 @@ impl Inner {
         empty
     }
 
-    /// Calls the waiting requests that have a slot now.
+    /// Hands slots over to waiting requests. A slot whose request has gone goes to the next.
     fn deliver(&mut self, handed: Vec<HandedOver>) {
         let mut handed = handed;
         while let Some((ticket, key)) = handed.pop() {
@@ -538,19 +539,19 @@ impl Inner {
     }
 }
 
-/// What comes from a worker that was asked for nothing.
+/// What has come from a worker on an idle connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heard {
-    /// As it should be.
+    /// Nothing, as it should be.
     Nothing,
-    /// It has ended the connection.
+    /// Its end.
     End,
     /// Bytes that nobody asked for.
     Speech,
 }
 
 impl Idle {
-    /// Looks whether there is anything to read; if not, `watch` is woken when there is.
+    /// Reads without taking anything; `watch` is woken when something comes later.
     fn listen(&mut self, watch: &Waker) -> Heard {
         match self.wire.poll_read(&mut Context::from_waker(watch), &mut [0]) {
             Poll::Pending => Heard::Nothing,
@@ -562,15 +563,15 @@ impl Idle {
 
 impl Slot {
     fn new(upstream: Arc<Upstream>, peer: Arc<Peer>, lane: usize, idle: Option<Idle>) -> Self {
-        let ear = Ear::new(peer.gone.clone());
-        Self { upstream, peer, lane, ear, idle, status: None }
+        let gone = Subscription::new(peer.gone.clone());
+        Self { upstream, peer, lane, gone, idle, status: None }
     }
 
-    /// A connection to the worker: an idle one, or a new one. With `fresh`, only a new
-    /// one; an idle one is closed for it, so that there are never more than slots.
+    /// A connection to the worker: an idle one, or a new one. With `fresh` a new one, for
+    /// which the idle one is closed: a worker never has more connections than slots.
     pub async fn link(&mut self, fresh: bool) -> Result<Link, NoLink> {
         let idle = self.idle.take().filter(|_| !fresh);
-        if let Some(wire) = idle.and_then(|idle| self.wake(idle)) {
+        if let Some(wire) = idle.and_then(|idle| self.reuse(idle)) {
             return Ok(Link { wire, reused: true });
         }
         match UnixStream::connect(&self.peer.name.socket).await {
@@ -585,8 +586,8 @@ impl Slot {
         }
     }
 
-    /// An idle connection, if it still lives, known to the reactor of this lane.
-    fn wake(&self, mut idle: Idle) -> Option<Wire> {
+    /// An idle connection that can still be used, registered with the reactor of this lane.
+    fn reuse(&self, mut idle: Idle) -> Option<Wire> {
         if idle.until <= Instant::now() {
             return None;
         }
@@ -601,12 +602,12 @@ impl Slot {
         }
     }
 
-    /// The worker has answered so: counted when the slot is given back.
+    /// Records the status of the answer; it is counted when the slot is given back.
     pub fn answered(&mut self, status: u16) {
         self.status = Some(status);
     }
 
-    /// The request is over and its connection can carry another one.
+    /// Gives the slot back with its connection, which can carry another request.
     pub fn park(mut self, wire: Wire, announced_s: Option<u64>) {
         let announced = announced_s.map_or(IDLE_MAX, |s| Duration::from_secs(s.saturating_sub(1)));
         let life = announced.min(IDLE_MAX);
@@ -621,24 +622,24 @@ impl Slot {
         }
     }
 
-    /// The worker has said what nobody asked for.
+    /// The worker has sent bytes that nobody asked for.
     pub fn distrust(&self) {
         self.upstream.distrust(&self.peer);
     }
 
-    /// True if the worker is known to be dead; else the task is woken when it is.
+    /// True if the worker is known to be dead; else the calling task is woken when it is.
     pub fn worker_is_gone(&mut self, cx: &Context<'_>) -> bool {
-        self.ear.hears(cx)
+        self.gone.is_raised(cx)
     }
 
-    /// The socket's path.
+    /// The path of the worker's socket.
     pub fn socket(&self) -> &PathBuf {
         &self.peer.name.socket
     }
 }
 
-/// EAGAIN of connect(2) on a unix socket: the backlog is full. Out of descriptors is no
-/// fault of the worker either.
+/// True if connect(2) failed because the backlog is full (EAGAIN on a unix socket), or
+/// because this process has no descriptors left, which is not the worker's fault either.
 fn is_busy(why: &io::Error) -> bool {
     let emfile = rustix::io::Errno::MFILE.raw_os_error();
     let enfile = rustix::io::Errno::NFILE.raw_os_error();
@@ -652,7 +653,7 @@ impl Drop for Slot {
     }
 }
 
-/// Ready with the slot when it is this request's turn; with `None` if the app is gone.
+/// Ready with the slot when it is this request's turn; with `None` if the app was removed.
 impl Future for Waiting {
     type Output = Option<Slot>;
 
@@ -660,8 +661,8 @@ impl Future for Waiting {
         let called = std::task::ready!(Pin::new(&mut self.call).poll(cx));
         self.called = true;
         Poll::Ready(called.ok().map(|peer| {
-            let seat = lock(&self.upstream.inner).seat(peer.key, self.lane);
-            Slot::new(self.upstream.clone(), peer, self.lane, seat.and_then(|(_, idle)| idle))
+            let found = lock(&self.upstream.inner).with_idle(peer.key, self.lane);
+            Slot::new(self.upstream.clone(), peer, self.lane, found.and_then(|(_, idle)| idle))
         }))
     }
 }
@@ -675,7 +676,7 @@ impl Drop for Waiting {
         inner.waiters.remove(&self.ticket);
         inner.roster.give_up(self.ticket);
         drop(inner);
-        // Called, but too late to hear it: the slot goes to the next.
+        // The slot was handed over, and the request has gone: the next one gets it.
         if let Ok(peer) = self.call.try_recv() {
             self.upstream.release(&peer, None, None);
         }

@@ -1,12 +1,12 @@
-//! What a developer sees whose newest code does not start.
+//! The page of development: why the newest code of a plugin does not start.
 //!
-//! The old code, if any, goes on serving. A browser that opens a page of the plugin gets why
-//! the new code does not start, once, with a button for the old code's page; everything else
-//! (scripts, forms, other programs) goes on being answered by the app. Answers of the app
-//! are never altered but for the field `X-Mfserv-Dev: broken`: a page may be compressed,
-//! signed, cached or streamed.
+//! The old code, if there is any, goes on serving. A browser that opens a page of the
+//! plugin gets this page once, with a button that shows the old code's page; everything
+//! else (scripts, forms, other programs) is answered by the app as before. An answer of
+//! the app is never altered, except for the additional field `X-Mfserv-Dev: broken`: it
+//! may be compressed, signed, cached or streamed.
 //!
-//! Only a client on this machine sees any of this, and none that a proxy asks for.
+//! Only clients on this machine see any of this, and none for whom a proxy asks.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,37 +14,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use mfserv_core::names::check_plugin_name;
-use mfserv_core::route::ServerSettings;
 use mfserv_core::wire::front::Breakage;
-
-use crate::embedded::clients::access_log::Visit;
-use crate::embedded::clients::answer::Answer;
-use crate::embedded::io::buffer::Buffer;
 use mfserv_h1::RequestHead;
 
-/// The cookie that says that the developer has seen it: its value is the time of the breakage.
-const SEEN: &str = "mfserv_dev_seen";
+use super::{Attendant, Extension, Page};
+use crate::embedded::clients::answer::Text;
+use crate::embedded::clients::fault::Cause;
 
-/// The plugins under development whose newest code does not start, as the daemon last said.
+/// The cookie that says that the developer has seen the page; its value is the time of the
+/// breakage.
+const SEEN: &str = "mfserv_dev_seen";
+/// What every answer of a plugin carries while its newest code does not start.
+const FIELD: (&str, &str) = ("X-Mfserv-Dev", "broken");
+/// The value of `X-Mfserv-Cause` where the page stands in place of an answer of the app.
+const CAUSE: &str = "broken_edit";
+
+/// The plugins under development whose newest code does not start, as the daemon last
+/// said.
 #[derive(Debug, Default)]
-pub struct Broken {
-    /// So that a node without any pays nothing.
+pub struct DevPage {
+    /// Spares the lock on nodes without such a plugin.
     any: AtomicBool,
     plugins: Mutex<BTreeMap<String, Arc<Breakage>>>,
 }
 
-impl Broken {
-    /// These, and no others.
-    pub fn set(&self, broken: BTreeMap<String, Breakage>) {
-        let any = !broken.is_empty();
-        if let Ok(mut plugins) = self.plugins.lock() {
-            *plugins = broken.into_iter().map(|(name, one)| (name, Arc::new(one))).collect();
-            self.any.store(any, Ordering::Relaxed);
-        }
-    }
-
-    /// Why the newest code of a plugin does not start, if it does not.
-    pub fn of(&self, plugin: &str) -> Option<Arc<Breakage>> {
+impl DevPage {
+    fn breakage_of(&self, plugin: &str) -> Option<Arc<Breakage>> {
         if !self.any.load(Ordering::Relaxed) {
             return None;
         }
@@ -52,20 +47,88 @@ impl Broken {
     }
 }
 
-/// The page is to be given instead of the app's: a browser opens it, and the developer has
-/// not asked for the old code.
-pub fn stands_before(head: &RequestHead, breakage: &Breakage) -> bool {
+impl Extension for DevPage {
+    fn set_state(&self, broken: &BTreeMap<String, Breakage>) {
+        if let Ok(mut plugins) = self.plugins.lock() {
+            let known = broken.iter().map(|(name, one)| (name.clone(), Arc::new(one.clone())));
+            *plugins = known.collect();
+            self.any.store(!broken.is_empty(), Ordering::Relaxed);
+        }
+    }
+
+    /// `/__dev/PLUGIN`: a page for a browser, JSON for scripts.
+    fn endpoint(&self, path: &str, head: &RequestHead) -> Option<Text> {
+        let plugin = path.strip_prefix("dev/")?;
+        if let Err(problem) = check_plugin_name(plugin) {
+            let content_type = "text/plain; charset=utf-8";
+            return Some(Text { status: 404, content_type, content: format!("{problem}\n") });
+        }
+        let breakage = self.breakage_of(plugin);
+        let (content_type, content) = match opens_page(head) {
+            true => ("text/html; charset=utf-8", page(plugin, breakage.as_deref(), false)),
+            false => {
+                let state = serde_json::json!({ "plugin": plugin, "broken": breakage.as_deref() });
+                ("application/json", format!("{state}\n"))
+            }
+        };
+        Some(Text { status: 200, content_type, content })
+    }
+
+    fn attend(&self, plugin: &str) -> Option<Box<dyn Attendant>> {
+        let breakage = self.breakage_of(plugin)?;
+        Some(Box::new(Broken { plugin: plugin.to_string(), breakage }))
+    }
+}
+
+/// A plugin whose newest code does not start.
+struct Broken {
+    plugin: String,
+    breakage: Arc<Breakage>,
+}
+
+impl Broken {
+    /// A page for a browser, plain text for other programs.
+    fn answer(&self, head: &RequestHead, status: u16, cause: &'static str, serves: bool) -> Page {
+        let breakage = &*self.breakage;
+        let (content_type, content) = match opens_page(head) {
+            true => ("text/html; charset=utf-8", page(&self.plugin, Some(breakage), serves)),
+            false => ("text/plain; charset=utf-8", text(breakage)),
+        };
+        let fields = vec![("Cache-Control", "no-store"), ("X-Mfserv-Cause", cause)];
+        Page { text: Text { status, content_type, content }, fields }
+    }
+}
+
+impl Attendant for Broken {
+    fn field(&self) -> (&'static str, &'static str) {
+        FIELD
+    }
+
+    fn instead(&self, head: &RequestHead, serves: bool) -> Option<Page> {
+        let status = if serves { 500 } else { 503 };
+        stands_before(head, &self.breakage).then(|| self.answer(head, status, CAUSE, serves))
+    }
+
+    fn instead_of_fault(&self, head: &RequestHead, cause: Cause) -> Option<Page> {
+        let is_of_the_app = cause.status() >= 502;
+        is_of_the_app.then(|| self.answer(head, cause.status(), cause.as_str(), false))
+    }
+}
+
+/// True if the page stands before the app's: a browser opens a document, and the developer
+/// has not asked for the old code.
+fn stands_before(head: &RequestHead, breakage: &Breakage) -> bool {
     opens_page(head) && !has_seen(head, breakage)
 }
 
-/// A browser asks for a document to show by itself.
+/// True if a browser asks for a document to be shown in a tab.
 fn opens_page(head: &RequestHead) -> bool {
     if head.method() != b"GET" {
         return false;
     }
     match field(head, "sec-fetch-dest") {
         Some(dest) => dest == b"document",
-        // Browsers of before 2023 do not say it.
+        // Browsers from before 2023 do not send it.
         None => field(head, "accept").is_some_and(|accept| accept.starts_with(b"text/html")),
     }
 }
@@ -83,59 +146,12 @@ fn field<'a>(head: &'a RequestHead, name: &str) -> Option<&'a [u8]> {
     found.map(|(_, _, value)| value)
 }
 
-/// The front's answer in place of the app's, with a status (500 if the old code serves, else
-/// 502 to 504) and its cause: a page for a browser, plain text for other programs.
-pub fn put(
-    out: &mut Buffer,
-    settings: &ServerSettings,
-    visit: &mut Visit,
-    head: &RequestHead,
-    (status, cause, breakage): (u16, &str, &Breakage),
-) {
-    let plugin = visit.plugin.clone();
-    let (content_type, body) = match opens_page(head) {
-        true => ("text/html; charset=utf-8", page(&plugin, Some(breakage), status < 502)),
-        false => ("text/plain; charset=utf-8", text(breakage)),
-    };
-    let answer = Answer {
-        status,
-        content_type,
-        length: Some(body.len() as u64),
-        fields: &[("Cache-Control", "no-store"), ("X-Mfserv-Cause", cause), FIELD],
-    };
-    answer.put_head(out, settings, visit);
-    if head.method() != b"HEAD" {
-        out.push(body.as_bytes());
-    }
-}
-
-/// What every answer of a plugin carries while its newest code does not start.
-const FIELD: (&str, &str) = ("X-Mfserv-Dev", "broken");
-
-/// The same, among the fields of an answer of the app.
-pub fn put_field(out: &mut Buffer) {
-    out.push_all(&[FIELD.0.as_bytes(), b": ", FIELD.1.as_bytes(), b"\r\n"]);
-}
-
-/// What `/__dev/PLUGIN` says: a page for a browser, JSON for scripts.
-pub fn state(broken: &Broken, plugin: &str, head: &RequestHead) -> (u16, &'static str, String) {
-    if let Err(problem) = check_plugin_name(plugin) {
-        return (404, "text/plain; charset=utf-8", format!("{problem}\n"));
-    }
-    let breakage = broken.of(plugin);
-    if opens_page(head) {
-        let page = page(plugin, breakage.as_deref(), false);
-        return (200, "text/html; charset=utf-8", page);
-    }
-    let told = serde_json::json!({ "plugin": plugin, "broken": breakage.as_deref() });
-    (200, "application/json", format!("{told}\n"))
-}
-
 fn text(breakage: &Breakage) -> String {
     format!("{}\n{}\n", breakage.what, breakage.output.trim_end())
 }
 
-/// It looks by itself whether something has changed, and is loaded again then.
+/// The page. Its script asks twice a second whether something has changed, and loads the
+/// page again then.
 fn page(plugin: &str, breakage: Option<&Breakage>, old_serves: bool) -> String {
     let name = escaped(plugin);
     let (title, colour, since) = match breakage {
@@ -169,7 +185,7 @@ fn page(plugin: &str, breakage: Option<&Breakage>, old_serves: bool) -> String {
     page
 }
 
-/// Text between tags and in attributes. (Names of plugins have neither quotes nor backslashes.)
+/// Text as it may stand between tags and in attributes.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -218,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_code_has_said_is_text_and_nothing_else() {
+    fn the_output_of_the_code_is_shown_as_text_and_nothing_else() {
         let page = page("a", Some(&breakage()), true);
         assert!(
             page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; \u{fffd}[31m")

@@ -1,0 +1,131 @@
+//! Why a request is not answered as its app would have answered it.
+
+use mfserv_core::wire::front::TroubleCause;
+
+/// How a request ended that did not end well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The front answers itself, with the status of this cause.
+    Answer(Cause),
+    /// The client has gone.
+    Gone,
+    /// The answer has begun and cannot be finished.
+    Cut,
+}
+
+/// The cause of an answer that the front gives in place of an app or a file. It decides
+/// the status; its word is in the header `X-Mfserv-Cause` and in the error log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The head of the request is malformed, too large or late; with the status that
+    /// says so (400, 405, 408, 431, …).
+    BadRequest(u16),
+    /// The path cannot be decoded.
+    BadPath,
+    /// The body is not framed as its head says.
+    BadBody,
+    /// An inner endpoint was called with something that is no socket.
+    BadSocket,
+    /// An inner endpoint is not for this client, or a file is not to be read.
+    Forbidden,
+    /// There is no such file.
+    NotFound,
+    /// No route matches.
+    NoRoute,
+    /// The method is not allowed here.
+    Method,
+    /// The client sends its body too slowly.
+    SlowBody,
+    /// A precondition (`If-Match`…) failed.
+    Precondition,
+    /// The body is larger than allowed.
+    TooLarge,
+    /// None of the wanted ranges is in the file.
+    Range,
+    /// The disk gave an error.
+    Disk,
+    /// The app has been removed.
+    Removed,
+    /// Too many requests wait for a worker.
+    QueueFull,
+    /// No worker became free in time.
+    QueueTimeout,
+    /// The app has no worker.
+    NoWorker,
+    /// Too many bodies are in temporary files.
+    NoRoom,
+    /// The front has no descriptor or memory to spare.
+    Busy,
+    /// A worker did not become idle while its app's timeout lasted.
+    StillBusy,
+    /// A worker did not behave.
+    Worker(TroubleCause),
+}
+
+impl Cause {
+    /// The status of the answer.
+    pub fn status(self) -> u16 {
+        match self {
+            Cause::BadRequest(status) => status,
+            Cause::BadPath | Cause::BadBody | Cause::BadSocket => 400,
+            Cause::Forbidden => 403,
+            Cause::NotFound | Cause::NoRoute => 404,
+            Cause::Method => 405,
+            Cause::SlowBody => 408,
+            Cause::Precondition => 412,
+            Cause::TooLarge => 413,
+            Cause::Range => 416,
+            Cause::Disk => 500,
+            Cause::Removed
+            | Cause::QueueFull
+            | Cause::QueueTimeout
+            | Cause::NoWorker
+            | Cause::NoRoom
+            | Cause::Busy => 503,
+            Cause::StillBusy | Cause::Worker(TroubleCause::Timeout) => 504,
+            Cause::Worker(_) => 502,
+        }
+    }
+
+    /// The cause in one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::BadRequest(_) => "bad_request",
+            Cause::BadPath => "bad_path",
+            Cause::BadBody => "bad_body",
+            Cause::BadSocket => "bad_socket",
+            Cause::Forbidden => "forbidden",
+            Cause::NotFound => "not_found",
+            Cause::NoRoute => "no_route",
+            Cause::Method => "method",
+            Cause::SlowBody => "slow_body",
+            Cause::Precondition => "precondition",
+            Cause::TooLarge => "too_large",
+            Cause::Range => "range",
+            Cause::Disk => "disk",
+            Cause::Removed => "removed",
+            Cause::QueueFull => "queue_full",
+            Cause::QueueTimeout => "queue_timeout",
+            Cause::NoWorker => "no_worker",
+            Cause::NoRoom => "no_room",
+            Cause::Busy => "busy",
+            Cause::StillBusy => "still_busy",
+            Cause::Worker(cause) => cause.as_str(),
+        }
+    }
+
+    /// The fields that a client needs besides the status.
+    pub fn fields(self) -> &'static [(&'static str, &'static str)] {
+        match self.status() {
+            503 => &[("Retry-After", "1")],
+            405 => &[("Allow", "GET, HEAD")],
+            _ => &[],
+        }
+    }
+}
+
+impl From<Cause> for Fault {
+    fn from(cause: Cause) -> Self {
+        Fault::Answer(cause)
+    }
+}

@@ -1,0 +1,191 @@
+//! The lanes: their threads, and the commands that they get.
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+use mfserv_core::Diagnostic;
+use mfserv_platform::sync::lock;
+use tokio::runtime::LocalOptions;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::time::Instant;
+
+use super::listener::Listener;
+use crate::embedded::clients::idle_eviction;
+use crate::embedded::io::wire::Wire;
+use crate::embedded::request::lane::{Gauge, Lane};
+use crate::embedded::request::serve;
+use crate::embedded::request::state::Front;
+
+/// At the limit of connections, a lane evicts one of so many clients, those that have been
+/// idle longest.
+const EVICTED_OF: usize = 64;
+/// The threads of each lane that open and read files.
+const FILE_THREADS: usize = 4;
+
+/// A client connection that is counted until it is closed.
+struct Counted {
+    front: Arc<Front>,
+    gauge: Arc<Gauge>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.gauge.connections.fetch_sub(1, Ordering::Relaxed);
+        self.front.connection_closed();
+    }
+}
+
+/// What a lane is told to do.
+enum Command {
+    /// Serve this client.
+    Serve { socket: OwnedFd, address: Option<IpAddr>, counted: Counted },
+    /// Accept here.
+    Accept(Listener),
+    /// Evict idle clients, because others wait.
+    Evict,
+    /// End, with all connections.
+    End,
+}
+
+/// What others have of a lane.
+struct Handle {
+    gauge: Arc<Gauge>,
+    /// Unbounded, and bounded in fact: a `Serve` is a connection, of which there are at most
+    /// `max_connections`; `Accept` and `End` come once per listener and lane; of `Evict`
+    /// there is one at a time.
+    commands: UnboundedSender<Command>,
+    /// An `Evict` is on its way.
+    evicts: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// All lanes of a front. Their number never shrinks; connections go to as many of them as
+/// the last table says.
+pub struct Lanes {
+    front: Arc<Front>,
+    handles: Mutex<Vec<Handle>>,
+}
+
+impl Lanes {
+    /// Starts the first lane.
+    pub fn start(front: Arc<Front>) -> Result<Arc<Self>, Diagnostic> {
+        let lanes = Arc::new(Self { front, handles: Mutex::default() });
+        lanes
+            .grow(1)
+            .map_err(|why| Diagnostic::error("the front has no thread to serve").because(why))?;
+        Ok(lanes)
+    }
+
+    /// Starts lanes until there are `wanted`.
+    pub fn grow(self: &Arc<Self>, wanted: usize) -> std::io::Result<()> {
+        let mut handles = self.handles();
+        while handles.len() < wanted.max(1) {
+            let number = handles.len();
+            let gauge = self.front.new_gauge();
+            let evicts = Arc::<AtomicBool>::default();
+            let (commands, received) = mpsc::unbounded_channel();
+            let lane = (self.clone(), number, gauge.clone(), evicts.clone());
+            let (report, started) = std::sync::mpsc::sync_channel(1);
+            let thread = std::thread::Builder::new().name(format!("lane-{number}"));
+            let thread = thread.spawn(move || {
+                let runtime = match runtime() {
+                    Ok(runtime) => runtime,
+                    Err(why) => return drop(report.send(Err(why))),
+                };
+                drop(report.send(Ok(())));
+                runtime.block_on(live(lane, received));
+                runtime.shutdown_background();
+            })?;
+            started.recv().unwrap_or_else(|_| Err(std::io::Error::other("it ended at once")))?;
+            handles.push(Handle { gauge, commands, evicts, thread: Some(thread) });
+        }
+        Ok(())
+    }
+
+    /// Has the first lane accept on this socket.
+    pub fn accept(&self, listener: Listener) {
+        if let Some(first) = self.handles().first() {
+            // A lane that has ended accepts nothing.
+            let _ = first.commands.send(Command::Accept(listener));
+        }
+    }
+
+    /// Gives a connection to the lane with the fewest.
+    pub fn give(&self, socket: OwnedFd, address: Option<IpAddr>, threads: usize) {
+        let handles = self.handles();
+        let used = &handles[..threads.clamp(1, handles.len())];
+        let load = |handle: &&Handle| handle.gauge.connections.load(Ordering::Relaxed);
+        let Some(handle) = used.iter().min_by_key(load) else { return };
+        handle.gauge.connections.fetch_add(1, Ordering::Relaxed);
+        self.front.connection_opened();
+        let counted = Counted { front: self.front.clone(), gauge: handle.gauge.clone() };
+        // A lane that has ended closes the connection.
+        let _ = handle.commands.send(Command::Serve { socket, address, counted });
+    }
+
+    /// Evicts clients that have been idle long, because others wait to be accepted.
+    pub fn evict_idle(&self) {
+        for handle in self.handles().iter() {
+            if !handle.evicts.swap(true, Ordering::AcqRel) {
+                // A lane that has ended has closed all its connections.
+                let _ = handle.commands.send(Command::Evict);
+            }
+        }
+    }
+
+    /// Ends all lanes with their connections.
+    pub fn end(&self) {
+        let mut threads = Vec::new();
+        for handle in self.handles().iter_mut() {
+            let _ = handle.commands.send(Command::End);
+            threads.extend(handle.thread.take());
+        }
+        for thread in threads {
+            // A thread that panicked has ended as well.
+            let _ = thread.join();
+        }
+    }
+
+    fn handles(&self) -> MutexGuard<'_, Vec<Handle>> {
+        lock(&self.handles)
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::LocalRuntime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(FILE_THREADS)
+        .build_local(LocalOptions::default())
+}
+
+/// Carries out the commands to a lane, in its thread.
+async fn live(
+    (lanes, number, gauge, evicts): (Arc<Lanes>, usize, Arc<Gauge>, Arc<AtomicBool>),
+    mut commands: UnboundedReceiver<Command>,
+) {
+    let lane = Lane::new(lanes.front.clone(), number, gauge);
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Serve { socket, address, counted } => {
+                let Ok(wire) = Wire::adopt(socket, address.is_none()) else { continue };
+                let lane = lane.clone();
+                tokio::task::spawn_local(async move {
+                    serve::serve(lane, wire, address).await;
+                    drop(counted);
+                });
+            }
+            Command::Accept(listener) => {
+                let (front, lanes) = (lane.front.clone(), lanes.clone());
+                tokio::task::spawn_local(listener.serve(front, lanes));
+            }
+            Command::Evict => {
+                evicts.store(false, Ordering::Release);
+                idle_eviction::evict_longest_idle(EVICTED_OF, Instant::now());
+            }
+            Command::End => return,
+        }
+    }
+}

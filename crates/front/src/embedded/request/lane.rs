@@ -1,0 +1,93 @@
+//! A lane as its requests see it. A lane is one thread that serves clients, with a reactor
+//! of its own; `lanes/` starts it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::request_id::RequestIds;
+use super::state::{Front, InForce};
+
+/// The table of a request. The lane counts its users with a counter of its own, so that a
+/// request writes to no memory that other threads read.
+pub type Table = Rc<Arc<InForce>>;
+
+/// The counters of a lane. Only its thread writes them, except `connections`.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Gauge {
+    /// Client connections given to it and not closed yet.
+    pub connections: AtomicU64,
+    requests: AtomicU64,
+    busy: AtomicU64,
+}
+
+impl Gauge {
+    /// Requests answered.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Requests being read or answered now.
+    pub fn busy(&self) -> u64 {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Adds to a counter that only this thread writes: no locked instruction is needed.
+    fn add(counter: &AtomicU64, by: u64) {
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+    }
+}
+
+/// A lane.
+pub struct Lane {
+    /// What all lanes share.
+    pub front: Arc<Front>,
+    /// Its number, from 0.
+    pub number: usize,
+    gauge: Arc<Gauge>,
+    /// The version of `table`.
+    version: Cell<u64>,
+    table: RefCell<Option<Table>>,
+    ids: RequestIds,
+}
+
+/// A request in work; counted as answered when this is dropped.
+pub struct InWork<'a>(&'a Gauge);
+
+impl Drop for InWork<'_> {
+    fn drop(&mut self) {
+        Gauge::add(&self.0.busy, 1u64.wrapping_neg());
+        Gauge::add(&self.0.requests, 1);
+    }
+}
+
+impl Lane {
+    /// A lane with this number and gauge.
+    pub fn new(front: Arc<Front>, number: usize, gauge: Arc<Gauge>) -> Rc<Self> {
+        let (version, table, ids) = (Cell::new(0), RefCell::default(), RequestIds::new());
+        Rc::new(Self { front, number, gauge, version, table, ids })
+    }
+
+    /// The table in force; `None` before the first one.
+    pub fn table(&self) -> Option<Table> {
+        let version = self.front.version();
+        if self.version.get() != version {
+            self.version.set(version);
+            *self.table.borrow_mut() = self.front.in_force().map(Rc::new);
+        }
+        self.table.borrow().clone()
+    }
+
+    /// Counts a request as in work until the returned value is dropped.
+    pub fn begin_request(&self) -> InWork<'_> {
+        Gauge::add(&self.gauge.busy, 1);
+        InWork(&self.gauge)
+    }
+
+    /// Writes a new request id: 32 lower-case hexadecimal digits.
+    pub fn new_id(&self, id: &mut Vec<u8>) {
+        self.ids.next(id);
+    }
+}
