@@ -10,7 +10,7 @@
 
 #![forbid(unsafe_code)]
 
-mod rotated;
+mod rotation;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -167,7 +167,7 @@ impl LogFile {
     fn live(&mut self) -> io::Result<&mut Live> {
         if self.live.is_none() {
             self.live = Some(open_live(&self.path, self.rotation.mode)?);
-            rotated::clean(&self.path, self.rotation.keep)?;
+            rotation::clean(&self.path, self.rotation.keep)?;
             self.checked = Instant::now();
         }
         self.live.as_mut().ok_or_else(|| io::Error::other("the log file is not open"))
@@ -205,7 +205,7 @@ impl LogFile {
     fn rotate(&mut self) -> io::Result<()> {
         let Some(live) = self.live.take() else { return Ok(()) };
         let still_ours = fs::metadata(&self.path).is_ok_and(|m| identity(&m) == live.identity);
-        let renamed = if still_ours { rotated::rename_away(&self.path) } else { Ok(()) };
+        let renamed = if still_ours { rotation::rename_away(&self.path) } else { Ok(()) };
         if let Err(error) = renamed {
             self.live = Some(live);
             return Err(error);

@@ -4,19 +4,21 @@
 //! then the two files that MFSERV reads, then the members, sorted. The
 //! packages of MFSERV (gzip, no manifest) are read too.
 
-mod circle;
-mod judge;
+mod limits;
+mod link_cycle;
 mod manifest;
 mod pack;
 mod read;
-mod tape;
+mod safety_policy;
+mod tar_stream;
 mod unpack;
 
+pub use limits::Limits;
 pub use manifest::{Kind, MANIFEST, Manifest, Member};
 pub use pack::{file_name, pack};
 pub(crate) use read::read_metadata;
 pub use read::{Metadata, Package, read, read_installed};
-pub use unpack::{Inspected, Limits, inspect, unpack};
+pub use unpack::{Inspected, inspect, unpack};
 
 /// The single top directory of a package.
 pub(crate) const TOP: &str = "metwork_plugin";

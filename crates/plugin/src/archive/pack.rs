@@ -12,7 +12,7 @@ use mfserv_core::plugin_spec::General;
 use mfserv_core::{Diagnostic, Kind as Failure};
 use sha2::{Digest, Sha256};
 
-use super::circle::circle;
+use super::link_cycle::find_cycle;
 use super::manifest::{Kind, MANIFEST, Manifest, Member, bad_link, bad_path};
 use super::{FILES, METADATA, TOP};
 use crate::label;
@@ -141,7 +141,7 @@ fn collect(dir: &Path) -> Result<Vec<Member>, Diagnostic> {
     let mut members = walk.members;
     members.sort_by(|a, b| a.path.cmp(&b.path));
     refuse_twins(dir, &members)?;
-    refuse_circle(dir, &members)?;
+    refuse_cycle(dir, &members)?;
     Ok(members)
 }
 
@@ -163,12 +163,12 @@ fn refuse_twins(dir: &Path, members: &[Member]) -> Result<(), Diagnostic> {
 }
 
 /// Links that lead to each other can't be followed, and can't be installed.
-fn refuse_circle(dir: &Path, members: &[Member]) -> Result<(), Diagnostic> {
+fn refuse_cycle(dir: &Path, members: &[Member]) -> Result<(), Diagnostic> {
     let links = members.iter().filter_map(|member| match &member.kind {
         Kind::Link { target } => Some((member.path.clone(), target.clone())),
         Kind::File { .. } | Kind::Directory => None,
     });
-    match circle(&links.collect()) {
+    match find_cycle(&links.collect()) {
         None => Ok(()),
         Some(link) => {
             Err(Diagnostic::error(format!("{} can't be packaged", dir.join(link).display()))
@@ -308,7 +308,7 @@ fn write(
     let file = File::create(stage).map_err(failed)?;
     let mut packer = zstd::Encoder::new(file, LEVEL).map_err(failed)?;
     packer.include_checksum(true).map_err(failed)?;
-    let mut tar = Tape(tar::Builder::new(packer));
+    let mut tar = TarWriter(tar::Builder::new(packer));
     let json = |value: &serde_json::Value| serde_json::to_vec_pretty(value).unwrap_or_default();
     let content =
         serde_json::to_vec_pretty(manifest).map_err(|e| disk::failed("write", stage, e))?;
@@ -355,9 +355,9 @@ fn file_list(manifest: &Manifest) -> serde_json::Value {
 }
 
 /// The tar stream, with headers in which nothing depends on the machine.
-struct Tape<W: Write>(tar::Builder<W>);
+struct TarWriter<W: Write>(tar::Builder<W>);
 
-impl<W: Write> Tape<W> {
+impl<W: Write> TarWriter<W> {
     fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);

@@ -9,9 +9,9 @@ use md5::{Digest, Md5};
 use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
 use super::manifest::{MANIFEST, Manifest, is_hidden};
-use super::tape::{entries, shown};
-use super::unpack::Limits;
+use super::tar_stream::{entries, shown};
 use super::{FILES, LARGEST_DESCRIPTION, METADATA, TOP};
 use crate::label::{name_in_label, read_small};
 use mfserv_platform::disk;
@@ -221,9 +221,9 @@ impl Found {
         Ok(())
     }
 
-    /// The same for an entry that was judged, by its path below the plugin
+    /// The same for an entry that the policy has admitted, by its path below the plugin
     /// directory. Returns its text if it is a description.
-    pub(super) fn take_fit(
+    pub(super) fn take_admitted(
         &mut self,
         path: &str,
         entry: &mut dyn Read,

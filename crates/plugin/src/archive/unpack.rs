@@ -12,40 +12,16 @@ use mfserv_core::ini::MAX_BYTES;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use super::judge::{Fit, Judge, Sort};
+use super::limits::Limits;
 use super::manifest::MANIFEST;
 use super::read::{Found, Package, bad, open};
-use super::tape::entries;
+use super::safety_policy::{Admitted, EntryKind, Policy};
+use super::tar_stream::entries;
 use super::{FILES, METADATA, TOP};
 use crate::label;
 use mfserv_platform::disk;
 
-/// What a package may unpack to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The bytes of all files together.
-    pub bytes: u64,
-    /// The number of files, directories and links.
-    pub members: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { bytes: 4 << 30, members: 500_000 }
-    }
-}
-
-impl Limits {
-    /// The longest tar stream of a package: a header and some filling per member,
-    /// and long names for some of them.
-    pub(super) fn stream(&self) -> u64 {
-        self.bytes
-            .saturating_add((self.members as u64).saturating_mul(4096))
-            .saturating_add(1 << 20)
-    }
-}
-
-/// A package that was judged whole, and nothing of it unpacked.
+/// A package whose every entry was checked, and of which nothing was unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspected {
     /// What it says about itself.
@@ -63,12 +39,12 @@ pub struct Inspected {
     pub texts: BTreeMap<String, Vec<u8>>,
 }
 
-/// Judges a package as [`unpack`] does, without unpacking it, and reads small texts
-/// of it: `config.ini`, `crontab`…
+/// Checks a package as [`unpack`] does, without unpacking it, and reads small texts of it:
+/// `config.ini`, `crontab`…
 pub fn inspect(file: &Path, limits: Limits, wanted: &[&str]) -> Result<Inspected, Diagnostic> {
     let mut texts = BTreeMap::new();
-    let (judge, package) = check(file, limits, wanted, &mut texts)?;
-    let ((bytes, files), (paths, links)) = (judge.needs(), judge.contents());
+    let (policy, package) = check(file, limits, wanted, &mut texts)?;
+    let ((bytes, files), (paths, links)) = (policy.needs(), policy.contents());
     Ok(Inspected { package, bytes, files, paths, links, texts })
 }
 
@@ -83,8 +59,8 @@ pub fn inspect(file: &Path, limits: Limits, wanted: &[&str]) -> Result<Inspected
 /// is cut off or followed by something; and for a package with a manifest,
 /// anything that is not as it says.
 pub fn unpack(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagnostic> {
-    let (judge, package) = check(file, limits, &[], &mut BTreeMap::new())?;
-    let (bytes, files) = judge.needs();
+    let (policy, package) = check(file, limits, &[], &mut BTreeMap::new())?;
+    let (bytes, files) = policy.needs();
     disk::check_room(into.parent().unwrap_or(into), bytes, files).map_err(|e| {
         e.because(format!("{} {} needs it", package.name, package.metadata.version))
     })?;
@@ -98,41 +74,43 @@ pub fn unpack(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagn
     result
 }
 
-/// Judges every entry; nothing is written. Returns the judge, and what the package says
-/// about itself.
+/// Checks every entry; nothing is written. Returns the policy with what it has counted, and
+/// what the package says about itself.
 fn check(
     file: &Path,
     limits: Limits,
     wanted: &[&str],
     texts: &mut BTreeMap<String, Vec<u8>>,
-) -> Result<(Judge, Package), Diagnostic> {
-    let mut judge = Judge::new(limits);
+) -> Result<(Policy, Package), Diagnostic> {
+    let mut policy = Policy::new(limits);
     let mut found = Found::default();
     let read = entries(open(file, limits.stream())?, |head, content| {
-        if let Some(fit) = judge.admit(head)? {
-            if wanted.contains(&fit.path.as_str()) {
+        if let Some(admitted) = policy.admit(head)? {
+            if wanted.contains(&admitted.path.as_str()) {
                 let mut text = Vec::new();
                 let read = content.take(MAX_BYTES as u64 + 1).read_to_end(&mut text);
-                read.map_err(|e| format!("{}: {e}", fit.path))?;
-                texts.insert(fit.path.clone(), text);
+                read.map_err(|e| format!("{}: {e}", admitted.path))?;
+                texts.insert(admitted.path.clone(), text);
             }
-            let text = found.take_fit(&fit.path, content)?;
-            if let (MANIFEST, Some(text)) = (fit.path.as_str(), text) {
-                judge.take_manifest(text)?;
+            let text = found.take_admitted(&admitted.path, content)?;
+            if let (MANIFEST, Some(text)) = (admitted.path.as_str(), text) {
+                policy.take_manifest(text)?;
             }
         }
         Ok(ControlFlow::Continue(()))
     });
-    let package = read.and_then(|()| judge.finish()).and_then(|()| found.finish());
-    package.map(|package| (judge, package)).map_err(|reason| bad(file, reason))
+    let package = read.and_then(|()| policy.finish()).and_then(|()| found.finish());
+    package.map(|package| (policy, package)).map_err(|reason| bad(file, reason))
 }
 
 fn write_all(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagnostic> {
     let mut writing =
-        Writing { into, judge: Judge::new(limits), found: Found::default(), full: false };
+        Writing { into, policy: Policy::new(limits), found: Found::default(), full: false };
     let written = entries(open(file, limits.stream())?, |head, content| {
-        let fit = writing.judge.admit(head)?;
-        fit.map_or(Ok(()), |fit| writing.write(&fit, content)).map(|()| ControlFlow::Continue(()))
+        let admitted = writing.policy.admit(head)?;
+        admitted
+            .map_or(Ok(()), |admitted| writing.write(&admitted, content))
+            .map(|()| ControlFlow::Continue(()))
     });
     let full = writing.full;
     written.and_then(|()| writing.finish()).map_err(|reason| match full {
@@ -143,8 +121,8 @@ fn write_all(file: &Path, into: &Path, limits: Limits) -> Result<Package, Diagno
     })
 }
 
-/// Every link leads to a place inside, or nowhere yet. What each of them says is
-/// judged before; here is where they lead together, over each other.
+/// Refuses links that leave the plugin together: each target alone was checked by the policy
+/// before, and here the links are followed over each other on the disk.
 fn check_links(file: &Path, into: &Path) -> Result<(), Diagnostic> {
     let root = fs::canonicalize(into).map_err(|e| disk::failed("read", into, e))?;
     let mut todo = vec![root.clone()];
@@ -190,22 +168,22 @@ fn check_label(file: &Path, into: &Path, package: Package) -> Result<Package, Di
 
 struct Writing<'a> {
     into: &'a Path,
-    judge: Judge,
+    policy: Policy,
     found: Found,
     /// The disk is full: the package is not to blame.
     full: bool,
 }
 
 impl Writing<'_> {
-    fn write(&mut self, fit: &Fit, content: &mut dyn Read) -> Result<(), String> {
-        let result = self.parents(&fit.path).and_then(|()| match &fit.sort {
-            Sort::Directory => self.directory(&fit.path),
-            Sort::Link { target } => symlink(target, self.into.join(&fit.path)),
-            Sort::File { mode, .. } => self.file(&fit.path, *mode, content),
+    fn write(&mut self, admitted: &Admitted, content: &mut dyn Read) -> Result<(), String> {
+        let result = self.parents(&admitted.path).and_then(|()| match &admitted.kind {
+            EntryKind::Directory => self.directory(&admitted.path),
+            EntryKind::Link { target } => symlink(target, self.into.join(&admitted.path)),
+            EntryKind::File { mode, .. } => self.file(&admitted.path, *mode, content),
         });
         result.map_err(|e| {
             self.full |= e.kind() == io::ErrorKind::StorageFull;
-            format!("{}: {e}", fit.path)
+            format!("{}: {e}", admitted.path)
         })
     }
 
@@ -222,15 +200,15 @@ impl Writing<'_> {
         let mut created =
             fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(place)?;
         if [MANIFEST, METADATA, FILES].contains(&path) {
-            let text = self.found.take_fit(path, content).map_err(io::Error::other)?;
+            let text = self.found.take_admitted(path, content).map_err(io::Error::other)?;
             let text = text.unwrap_or_default();
             if path == MANIFEST {
-                self.judge.take_manifest(text).map_err(io::Error::other)?;
+                self.policy.take_manifest(text).map_err(io::Error::other)?;
             }
             return created.write_all(text);
         }
         let sum = copy(content, created)?;
-        self.judge.check_sum(path, &sum).map_err(io::Error::other)
+        self.policy.check_sum(path, &sum).map_err(io::Error::other)
     }
 
     /// Makes the directories above a path; each must be a real directory, so
@@ -249,7 +227,7 @@ impl Writing<'_> {
     }
 
     fn finish(mut self) -> Result<Package, String> {
-        self.judge.finish()?;
+        self.policy.finish()?;
         if let Ok(label) = fs::read(self.into.join(".layerapi2_label")) {
             let path = format!("{TOP}/.layerapi2_label");
             self.found.take(path.as_bytes(), &mut label.as_slice()).map_err(|e| e.to_string())?;

@@ -13,7 +13,7 @@ pub(super) const LONGEST: u64 = 1024 * 1024;
 /// The lines of frozen requirements without comments, each `NAME[EXTRAS]==VERSION ; MARKER
 /// --hash=…`: what an installation gives to pip or uv. Anything else (addresses, options,
 /// directories) is refused with its line: it would be fetched, or looked for outside of the
-/// package. Each line of the file is judged by itself, so that it does not matter where pip
+/// package. Each line of the file is checked by itself, so that it does not matter where pip
 /// and uv see the end of a line or of a comment.
 pub fn frozen_requirements(text: &str, file: &Path) -> Result<Vec<String>, Diagnostic> {
     let mut found: Vec<String> = Vec::new();
@@ -121,7 +121,7 @@ pub(super) fn without_file<'a>(
 mod tests {
     use super::*;
 
-    fn judged(text: &str) -> Result<Vec<String>, Diagnostic> {
+    fn checked(text: &str) -> Result<Vec<String>, Diagnostic> {
         frozen_requirements(text, Path::new("requirements3.txt"))
     }
 
@@ -130,11 +130,11 @@ mod tests {
         let text = "\u{feff}# -*- coding: utf-7 -*-\nFlask==3.0.0\n\n  zope.interface == 5.0  # why\n\
                     a[x,y]==1.0+local.1 ; python_version < '3.13' and sys_platform == \"linux\"\n\
                     b===2!1.0.post1 \\\n    --hash=sha256:0aF \\\n    --hash=sha512:12\r\n";
-        let found = judged(text).unwrap();
+        let found = checked(text).unwrap();
         assert_eq!(found[..2], ["Flask==3.0.0", "zope.interface == 5.0"]);
         assert_eq!(found[3], "b===2!1.0.post1 --hash=sha256:0aF --hash=sha512:12");
         assert_eq!(found.len(), 4);
-        assert!(judged("# nothing\n").unwrap().is_empty());
+        assert!(checked("# nothing\n").unwrap().is_empty());
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
             "name==1 \u{1b}[2J",
         ] {
             let text = format!("# first\n{line}\n");
-            let problem = judged(&text).expect_err(line);
+            let problem = checked(&text).expect_err(line);
             let at = problem.at.clone().unwrap().to_string();
             assert!(at.starts_with("requirements3.txt:"), "{line}: {at}");
             assert_eq!(problem.kind, Kind::BadConfiguration);
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_package_that_is_not_packed_is_named() {
-        let frozen = judged("Zope.Interface==5\nflask==3\nother==1; os_name=='nt'\n").unwrap();
+        let frozen = checked("Zope.Interface==5\nflask==3\nother==1; os_name=='nt'\n").unwrap();
         let files = ["zope_interface-5.0-cp311-cp311-linux.whl", ".mfserv-wheels.json"];
         assert_eq!(without_file(&frozen, files.into_iter()), ["flask==3"]);
     }

@@ -154,7 +154,7 @@ pub(crate) fn environment_from_wheels(
     let limit = Duration::from_secs(1800);
     let toolbox =
         Toolbox { home, interpreter: &interpreter, uv: Toolbox::find_uv(home), limit, cancel };
-    // the tool gets what was judged, not the file: it may read that in another way
+    // the tool gets the checked text, not the file: it might read the file in another way
     let list = disk::beside(&sources.local, "new");
     disk::write(&list, (exact.join("\n") + "\n").as_bytes())?;
     let installed = install(&sources, &frozen, &list, &toolbox, progress);

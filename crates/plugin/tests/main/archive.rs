@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mfserv_plugin::Silent;
 use mfserv_plugin::archive::{Limits, Metadata, inspect, pack, read, unpack};
 
-use crate::tape::Tape;
+use crate::tar_stream::TarStream;
 use crate::{Node, spec_of, tree};
 
 fn packed(node: &Node, dir: &Path) -> PathBuf {
@@ -95,9 +95,9 @@ fn a_plugin_that_is_not_built_can_not_be_packed() {
 fn a_gzip_package_of_mfserv_is_read_and_unpacked() {
     let node = Node::new();
     let file = node.work().join("foo.plugin");
-    let mut tape = Tape::of_mfserv();
-    tape.file("metwork_plugin/main/index.html", b"hi\n");
-    tape.gzip(&file);
+    let mut tar = TarStream::of_mfserv();
+    tar.file("metwork_plugin/main/index.html", b"hi\n");
+    tar.gzip(&file);
     let package = read(&file).unwrap();
     assert_eq!(
         (package.name.as_str(), package.files.as_slice()),
@@ -114,8 +114,8 @@ fn a_gzip_package_of_mfserv_is_read_and_unpacked() {
 fn a_package_made_by_pythons_tarfile_with_long_names_is_unpacked() {
     let node = Node::new();
     let file = node.work().join("foo.plugin");
-    let tape = Tape::of_mfserv();
-    tape.gzip(&file);
+    let tar = TarStream::of_mfserv();
+    tar.gzip(&file);
     unpack(&file, &node.work().join("metwork_plugin"), Limits::default()).unwrap();
     let long = ["deep".repeat(40), "é".repeat(60), "file".repeat(20)].join("/");
     let place = node.work().join("metwork_plugin").join(&long);

@@ -11,7 +11,7 @@ use mfserv_plugin::store::{InstallOptions, install};
 use mfserv_plugin::{Home, Silent};
 use serde_json::json;
 
-use crate::tape::{Tape, WRAPS, Wrap};
+use crate::tar_stream::{TarStream, WRAPS, Wrap};
 use crate::{Node, options, spec_of, tree};
 
 const TOP: &str = "metwork_plugin";
@@ -22,7 +22,7 @@ const LIMITS: Limits = Limits { bytes: 4 << 20, members: 100 };
 
 /// A stream and what its refusal says.
 struct Case {
-    tape: Vec<u8>,
+    tar: Vec<u8>,
     says: Vec<String>,
 }
 
@@ -32,14 +32,14 @@ struct Cases(Vec<Case>);
 
 impl Cases {
     fn add(&mut self, bytes: Vec<u8>, says: &[&str]) {
-        self.0.push(Case { tape: bytes, says: says.iter().map(|text| text.to_string()).collect() });
+        self.0.push(Case { tar: bytes, says: says.iter().map(|text| text.to_string()).collect() });
     }
 
     /// A package of MFSERV with something more.
-    fn more(&mut self, says: &[&str], add: impl FnOnce(&mut Tape)) {
-        let mut tape = Tape::of_mfserv();
-        add(&mut tape);
-        self.add(tape.ended(), says);
+    fn more(&mut self, says: &[&str], add: impl FnOnce(&mut TarStream)) {
+        let mut tar = TarStream::of_mfserv();
+        add(&mut tar);
+        self.add(tar.ended(), says);
     }
 
     /// The same with one entry.
@@ -52,7 +52,7 @@ impl Cases {
             all.push(shown.as_str());
         }
         all.extend(says);
-        self.more(&all, |tape| tape.entry(path, kind, mode, link.as_bytes(), b""));
+        self.more(&all, |tar| tar.entry(path, kind, mode, link.as_bytes(), b""));
     }
 }
 
@@ -82,48 +82,48 @@ fn long_names(cases: &mut Cases) {
     let long = format!("{TOP}/{}", "x".repeat(256));
     let deep = format!("{TOP}/{}", "x/".repeat(600));
     for path in [&long, &deep] {
-        cases.more(&["bytes"], |tape| {
-            tape.entry(b"././@LongLink", b'L', 0o644, b"", path.as_bytes());
-            tape.file("metwork_plugin/x", b"");
+        cases.more(&["bytes"], |tar| {
+            tar.entry(b"././@LongLink", b'L', 0o644, b"", path.as_bytes());
+            tar.file("metwork_plugin/x", b"");
         });
-        cases.more(&["bytes"], |tape| {
-            tape.pax(b'x', &[("path", path.as_bytes())]);
-            tape.file("metwork_plugin/x", b"");
+        cases.more(&["bytes"], |tar| {
+            tar.pax(b'x', &[("path", path.as_bytes())]);
+            tar.file("metwork_plugin/x", b"");
         });
     }
     let huge = vec![b'a'; 100_000];
-    cases.more(&["a name is too long"], |tape| {
-        tape.entry(b"././@LongLink", b'L', 0o644, b"", &huge);
+    cases.more(&["a name is too long"], |tar| {
+        tar.entry(b"././@LongLink", b'L', 0o644, b"", &huge);
     });
-    cases.more(&["a name is too long"], |tape| tape.pax(b'x', &[("comment", &huge)]));
-    cases.more(&["two long names for one entry"], |tape| {
-        tape.entry(b"././@LongLink", b'L', 0o644, b"", b"metwork_plugin/a\0");
-        tape.entry(b"././@LongLink", b'L', 0o644, b"", b"metwork_plugin/b\0");
-        tape.file("metwork_plugin/x", b"");
+    cases.more(&["a name is too long"], |tar| tar.pax(b'x', &[("comment", &huge)]));
+    cases.more(&["two long names for one entry"], |tar| {
+        tar.entry(b"././@LongLink", b'L', 0o644, b"", b"metwork_plugin/a\0");
+        tar.entry(b"././@LongLink", b'L', 0o644, b"", b"metwork_plugin/b\0");
+        tar.file("metwork_plugin/x", b"");
     });
-    cases.more(&["extended header without its entry"], |tape| {
-        tape.entry(b"././@LongLink", b'L', 0o644, b"", b"metwork_plugin/a\0");
+    cases.more(&["extended header without its entry"], |tar| {
+        tar.entry(b"././@LongLink", b'L', 0o644, b"", b"metwork_plugin/a\0");
     });
-    cases.more(&["not below"], |tape| {
-        tape.entry(b"././@LongLink", b'L', 0o644, b"", b"/etc/mfserv-hostile\0");
-        tape.file("metwork_plugin/x", b"");
+    cases.more(&["not below"], |tar| {
+        tar.entry(b"././@LongLink", b'L', 0o644, b"", b"/etc/mfserv-hostile\0");
+        tar.file("metwork_plugin/x", b"");
     });
-    cases.more(&["control characters"], |tape| {
-        tape.entry(b"././@LongLink", b'L', 0o644, b"", b"metwork_plugin/a\0b");
-        tape.file("metwork_plugin/x", b"");
+    cases.more(&["control characters"], |tar| {
+        tar.entry(b"././@LongLink", b'L', 0o644, b"", b"metwork_plugin/a\0b");
+        tar.file("metwork_plugin/x", b"");
     });
-    cases.more(&["points out of the plugin", "metwork_plugin/x"], |tape| {
-        tape.entry(b"././@LongLink", b'K', 0o644, b"", b"/etc/passwd\0");
-        tape.entry(b"metwork_plugin/x", b'2', 0o777, b"here", b"");
+    cases.more(&["points out of the plugin", "metwork_plugin/x"], |tar| {
+        tar.entry(b"././@LongLink", b'K', 0o644, b"", b"/etc/passwd\0");
+        tar.entry(b"metwork_plugin/x", b'2', 0o777, b"here", b"");
     });
-    cases.more(&["extended headers for one entry"], |tape| {
-        (0..50).for_each(|_| tape.pax(b'x', &[("comment", b"x")]));
-        tape.file("metwork_plugin/x", b"");
+    cases.more(&["extended headers for one entry"], |tar| {
+        (0..50).for_each(|_| tar.pax(b'x', &[("comment", b"x")]));
+        tar.file("metwork_plugin/x", b"");
     });
 }
 
 fn pax_overrides(cases: &mut Cases) {
-    let file = |tape: &mut Tape| tape.file("metwork_plugin/x", b"x");
+    let file = |tar: &mut TarStream| tar.file("metwork_plugin/x", b"x");
     for (key, value, says) in [
         ("path", "/etc/mfserv-hostile", "not below"),
         ("path", "metwork_plugin/../../hostile", "a path is relative"),
@@ -132,26 +132,26 @@ fn pax_overrides(cases: &mut Cases) {
         ("GNU.sparse.name", "metwork_plugin/y", "a sparse file"),
         ("GNU.sparse.realsize", "999999999", "a sparse file"),
     ] {
-        cases.more(&[says], |tape| {
-            tape.pax(b'x', &[(key, value.as_bytes())]);
-            file(tape);
+        cases.more(&[says], |tar| {
+            tar.pax(b'x', &[(key, value.as_bytes())]);
+            file(tar);
         });
     }
-    cases.more(&["points out of the plugin"], |tape| {
-        tape.pax(b'x', &[("linkpath", b"../../hostile")]);
-        tape.entry(b"metwork_plugin/x", b'2', 0o777, b"here", b"");
+    cases.more(&["points out of the plugin"], |tar| {
+        tar.pax(b'x', &[("linkpath", b"../../hostile")]);
+        tar.entry(b"metwork_plugin/x", b'2', 0o777, b"here", b"");
     });
-    cases.more(&["a name for all entries"], |tape| {
-        tape.pax(b'g', &[("path", b"metwork_plugin/x")]);
-        file(tape);
+    cases.more(&["a name for all entries"], |tar| {
+        tar.pax(b'g', &[("path", b"metwork_plugin/x")]);
+        file(tar);
     });
-    cases.more(&["a bad pax header"], |tape| {
-        tape.entry(b"pax", b'x', 0o644, b"", b"9999 path=x\n");
-        file(tape);
+    cases.more(&["a bad pax header"], |tar| {
+        tar.entry(b"pax", b'x', 0o644, b"", b"9999 path=x\n");
+        file(tar);
     });
-    cases.more(&["not UTF-8"], |tape| {
-        tape.pax(b'x', &[("path", b"metwork_plugin/\xff")]);
-        file(tape);
+    cases.more(&["not UTF-8"], |tar| {
+        tar.pax(b'x', &[("path", b"metwork_plugin/\xff")]);
+        file(tar);
     });
 }
 
@@ -169,32 +169,32 @@ fn links(cases: &mut Cases) {
         &["points out of the plugin"],
     );
     cases.entry(b"metwork_plugin/link", b'2', 0o777, "a\nb", &["points out of the plugin"]);
-    cases.more(&["not UTF-8", "metwork_plugin/link"], |tape| {
-        tape.entry(b"metwork_plugin/link", b'2', 0o777, b"\xff", b"");
+    cases.more(&["not UTF-8", "metwork_plugin/link"], |tar| {
+        tar.entry(b"metwork_plugin/link", b'2', 0o777, b"\xff", b"");
     });
-    cases.more(&["a directory or link with a content"], |tape| {
-        tape.entry(b"metwork_plugin/link", b'2', 0o777, b"x", b"content");
+    cases.more(&["a directory or link with a content"], |tar| {
+        tar.entry(b"metwork_plugin/link", b'2', 0o777, b"x", b"content");
     });
     for target in ["metwork_plugin/.layerapi2_label", "/etc/passwd", "../../x"] {
         cases.entry(b"metwork_plugin/hard", b'1', 0o644, target, &["a hard link"]);
     }
     // over a link of the package itself
-    cases.more(&["metwork_plugin/here/x", "here is not a directory"], |tape| {
-        tape.entry(b"metwork_plugin/here", b'2', 0o777, b".", b"");
-        tape.file("metwork_plugin/here/x", b"x");
+    cases.more(&["metwork_plugin/here/x", "here is not a directory"], |tar| {
+        tar.entry(b"metwork_plugin/here", b'2', 0o777, b".", b"");
+        tar.file("metwork_plugin/here/x", b"x");
     });
-    cases.more(&["twice"], |tape| {
-        tape.entry(b"metwork_plugin/d", b'2', 0o777, b".", b"");
-        tape.entry(b"metwork_plugin/d/", b'5', 0o755, b"", b"");
+    cases.more(&["twice"], |tar| {
+        tar.entry(b"metwork_plugin/d", b'2', 0o777, b".", b"");
+        tar.entry(b"metwork_plugin/d/", b'5', 0o755, b"", b"");
     });
-    cases.more(&["the link leads to itself"], |tape| {
-        tape.entry(b"metwork_plugin/a", b'2', 0o777, b"b", b"");
-        tape.entry(b"metwork_plugin/b", b'2', 0o777, b"a", b"");
+    cases.more(&["the link leads to itself"], |tar| {
+        tar.entry(b"metwork_plugin/a", b'2', 0o777, b"b", b"");
+        tar.entry(b"metwork_plugin/b", b'2', 0o777, b"a", b"");
     });
     // a chain whose steps are inside, each of them, and whose end is not
-    cases.more(&["points out of the plugin", "metwork_plugin/d/e/up"], |tape| {
-        tape.entry(b"metwork_plugin/down", b'2', 0o777, b"d/e", b"");
-        tape.entry(b"metwork_plugin/d/e/up", b'2', 0o777, b"../../down/../../../x", b"");
+    cases.more(&["points out of the plugin", "metwork_plugin/d/e/up"], |tar| {
+        tar.entry(b"metwork_plugin/down", b'2', 0o777, b"d/e", b"");
+        tar.entry(b"metwork_plugin/d/e/up", b'2', 0o777, b"../../down/../../../x", b"");
     });
 }
 
@@ -226,16 +226,16 @@ fn twins(cases: &mut Cases) {
     cases.entry(b"metwork_plugin/.layerapi2_label", b'5', 0o755, "", &["twice"]);
     cases.entry(b"metwork_plugin/.metadata.json", b'0', 0o644, "", &["twice"]);
     cases.entry(b"metwork_plugin/.metadata.json/x", b'0', 0o644, "", &["is not a directory"]);
-    cases.more(&["metwork_plugin/a", "twice"], |tape| {
-        tape.file("metwork_plugin/a/b", b"");
-        tape.file("metwork_plugin/a", b"");
+    cases.more(&["metwork_plugin/a", "twice"], |tar| {
+        tar.file("metwork_plugin/a/b", b"");
+        tar.file("metwork_plugin/a", b"");
     });
     let case = "only in upper and lower case";
     cases.entry(b"metwork_plugin/.LayerAPI2_label", b'0', 0o644, "", &[case]);
     for (one, two) in [("a/x", "A/y"), ("é", "É"), ("main/index.html", "main/INDEX.html")] {
-        cases.more(&[case], |tape| {
-            tape.file(&format!("{TOP}/{one}"), b"");
-            tape.file(&format!("{TOP}/{two}"), b"");
+        cases.more(&[case], |tar| {
+            tar.file(&format!("{TOP}/{one}"), b"");
+            tar.file(&format!("{TOP}/{two}"), b"");
         });
     }
     for path in [".committed", ".mfserv-files.json"] {
@@ -244,20 +244,20 @@ fn twins(cases: &mut Cases) {
 }
 
 fn sizes(cases: &mut Cases) {
-    cases.more(&["metwork_plugin/zeros", "more than"], |tape| {
-        tape.file("metwork_plugin/zeros", &vec![0; 5 << 20]);
+    cases.more(&["metwork_plugin/zeros", "more than"], |tar| {
+        tar.file("metwork_plugin/zeros", &vec![0; 5 << 20]);
     });
-    cases.more(&["more than"], |tape| {
-        (0..6).for_each(|n| tape.file(&format!("{TOP}/zeros{n}"), &vec![0; 1 << 20]));
+    cases.more(&["more than"], |tar| {
+        (0..6).for_each(|n| tar.file(&format!("{TOP}/zeros{n}"), &vec![0; 1 << 20]));
     });
-    cases.more(&["more than 100 files"], |tape| {
-        (0..200).for_each(|n| tape.file(&format!("{TOP}/{n}"), b""));
+    cases.more(&["more than 100 files"], |tar| {
+        (0..200).for_each(|n| tar.file(&format!("{TOP}/{n}"), b""));
     });
-    cases.more(&["more than 100 files"], |tape| {
-        (0..10).for_each(|n| tape.file(&format!("{TOP}/{n}{}/x", "/d".repeat(40)), b""));
+    cases.more(&["more than 100 files"], |tar| {
+        (0..10).for_each(|n| tar.file(&format!("{TOP}/{n}{}/x", "/d".repeat(40)), b""));
     });
     // says that it is large, and is not
-    let mut tape = Tape::of_mfserv();
+    let mut tar = TarStream::of_mfserv();
     let mut header = tar::Header::new_gnu();
     header.set_path("metwork_plugin/liar").unwrap();
     header.set_mode(0o644);
@@ -265,28 +265,28 @@ fn sizes(cases: &mut Cases) {
     for size in [u64::MAX, 1 << 62, 5 << 30] {
         header.set_size(size);
         header.set_cksum();
-        let mut tape = tape.clone();
-        tape.raw(&header, b"");
-        cases.add(tape.ended(), &["metwork_plugin/liar", "more than"]);
+        let mut tar = tar.clone();
+        tar.raw(&header, b"");
+        cases.add(tar.ended(), &["metwork_plugin/liar", "more than"]);
     }
     header.set_size(1 << 20);
     header.set_cksum();
-    tape.raw(&header, b"short");
-    cases.add(tape.ended(), &["metwork_plugin/liar", "cut off"]);
-    let mut zeros = Tape::of_mfserv().ended();
+    tar.raw(&header, b"short");
+    cases.add(tar.ended(), &["metwork_plugin/liar", "cut off"]);
+    let mut zeros = TarStream::of_mfserv().ended();
     zeros.resize(zeros.len() + (3 << 20), 0);
     cases.add(zeros, &["something after its end"]);
 }
 
 fn cut_off(cases: &mut Cases) {
-    let mut tape = Tape::of_mfserv();
-    tape.file("metwork_plugin/main/index.html", &[b'x'; 2000]);
-    let whole = tape.ended();
-    let end = tape.0.len();
+    let mut tar = TarStream::of_mfserv();
+    tar.file("metwork_plugin/main/index.html", &[b'x'; 2000]);
+    let whole = tar.ended();
+    let end = tar.0.len();
     for at in [100, 512, 600, 1024, end - 2048, end - 2000, end - 512, end - 1] {
         cases.add(whole[..at].to_vec(), &["cut off"]);
     }
-    cases.add(tape.0.clone(), &["metwork_plugin/main/index.html", "cut off"]);
+    cases.add(tar.0.clone(), &["metwork_plugin/main/index.html", "cut off"]);
     cases.add(whole[..end + 512].to_vec(), &["cut off just before its end"]);
     let mut more = whole.clone();
     more.extend_from_slice(b"more");
@@ -301,16 +301,16 @@ fn cut_off(cases: &mut Cases) {
     cases.add(vec![0; 1024], &["can't read/find"]);
     cases.add(b"this is no archive".repeat(100), &["this is no tar header"]);
     for missing in [".metadata.json", ".files.json", ".layerapi2_label"] {
-        let mut tape = Tape::default();
+        let mut tar = TarStream::default();
         for name in [".metadata.json", ".files.json", ".layerapi2_label"] {
             if name != missing {
-                tape.file(
+                tar.file(
                     &format!("{TOP}/{name}"),
                     if name == ".files.json" { b"[]" } else { b"{}" },
                 );
             }
         }
-        cases.add(tape.ended(), &["can't read/find", missing]);
+        cases.add(tar.ended(), &["can't read/find", missing]);
     }
 }
 
@@ -318,7 +318,7 @@ fn manifests(cases: &mut Cases) {
     let page: (&str, &[u8]) = ("page.html", b"hello");
     let files = [LABEL, page];
     let mut edited = |says: &[&str], edit: fn(&mut serde_json::Value)| {
-        cases.add(Tape::ours(&files, edit).ended(), says);
+        cases.add(TarStream::ours(&files, edit).ended(), says);
     };
     edited(&["page.html", "SHA-256"], |m| m["members"][1]["sha256"] = json!("0".repeat(64)));
     edited(&["page.html", "5 bytes", "6"], |m| {
@@ -364,19 +364,19 @@ fn manifests(cases: &mut Cases) {
     edited(&[".manifest.json"], |m| *m = json!([1, 2, 3]));
     edited(&[".manifest.json"], |m| m["members"] = json!("none"));
     // its content is not what was summed
-    let good = Tape::ours(&files, |_| {}).ended();
+    let good = TarStream::ours(&files, |_| {}).ended();
     let at = good.windows(5).rposition(|window| window == b"hello").unwrap();
     let mut changed = good.clone();
     changed[at] = b'H';
     cases.add(changed, &["page.html", "SHA-256"]);
-    let mut late = Tape::of_mfserv();
+    let mut late = TarStream::of_mfserv();
     late.file("metwork_plugin/.manifest.json", b"{\"format\":1,\"name\":\"foo\",\"version\":\"1\",\"release\":\"1\",\"total_size\":0,\"builder\":\"\",\"members\":[]}");
     cases.add(late.ended(), &[".manifest.json is not the first"]);
-    cases.more(&["is it really a plugin"], |tape| {
-        *tape = Tape::default();
-        tape.file("metwork_plugin/.layerapi2_label", b"something else");
-        tape.file("metwork_plugin/.metadata.json", b"{}");
-        tape.file("metwork_plugin/.files.json", b"[]");
+    cases.more(&["is it really a plugin"], |tar| {
+        *tar = TarStream::default();
+        tar.file("metwork_plugin/.layerapi2_label", b"something else");
+        tar.file("metwork_plugin/.metadata.json", b"{}");
+        tar.file("metwork_plugin/.files.json", b"[]");
     });
 }
 
@@ -391,26 +391,26 @@ fn descriptions(cases: &mut Cases) {
         ("release", &long, "longer than"),
         ("summary", &long, "longer than"),
     ] {
-        let mut tape = Tape::default();
-        tape.file("metwork_plugin/.layerapi2_label", LABEL.1);
-        tape.file("metwork_plugin/.metadata.json", json!({ key: text }).to_string().as_bytes());
-        tape.file("metwork_plugin/.files.json", b"[]");
-        cases.add(tape.ended(), &[".metadata.json", key, says]);
+        let mut tar = TarStream::default();
+        tar.file("metwork_plugin/.layerapi2_label", LABEL.1);
+        tar.file("metwork_plugin/.metadata.json", json!({ key: text }).to_string().as_bytes());
+        tar.file("metwork_plugin/.files.json", b"[]");
+        cases.add(tar.ended(), &[".metadata.json", key, says]);
     }
-    let mut tape = Tape::default();
-    tape.file("metwork_plugin/.layerapi2_label", LABEL.1);
-    tape.file("metwork_plugin/.metadata.json", b"{}");
-    tape.file("metwork_plugin/.files.json", br#"["a\u001b[2J"]"#);
-    cases.add(tape.ended(), &[".files.json", "control characters"]);
+    let mut tar = TarStream::default();
+    tar.file("metwork_plugin/.layerapi2_label", LABEL.1);
+    tar.file("metwork_plugin/.metadata.json", b"{}");
+    tar.file("metwork_plugin/.files.json", br#"["a\u001b[2J"]"#);
+    cases.add(tar.ended(), &[".files.json", "control characters"]);
 }
 
 /// Compressed files that are damaged below the tar stream.
 fn damaged() -> Vec<(Vec<u8>, &'static str)> {
-    let mut tape = Tape::of_mfserv();
+    let mut tar = TarStream::of_mfserv();
     let noise: Vec<u8> =
         (0..50_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
-    tape.file("metwork_plugin/noise", &noise);
-    let whole = tape.ended();
+    tar.file("metwork_plugin/noise", &noise);
+    let whole = tar.ended();
     let mut all = Vec::new();
     for wrap in [Wrap::Gzip, Wrap::Zstd] {
         let packed = wrap.wrap(&whole);
@@ -433,10 +433,10 @@ fn damaged() -> Vec<(Vec<u8>, &'static str)> {
         // two packages, one behind the other
         all.push(([packed.as_slice(), packed.as_slice()].concat(), "something after its end"));
         // a bomb: 64 MiB of zeros in some KiB
-        let mut bomb = Tape::of_mfserv();
+        let mut bomb = TarStream::of_mfserv();
         bomb.file("metwork_plugin/zeros", &vec![0; 64 << 20]);
         all.push((wrap.wrap(&bomb.ended()), "more than"));
-        let mut bomb = Tape::of_mfserv().ended();
+        let mut bomb = TarStream::of_mfserv().ended();
         bomb.resize(bomb.len() + (64 << 20), 0);
         all.push((wrap.wrap(&bomb), "something after its end"));
     }
@@ -497,7 +497,7 @@ fn hostile_packages_are_refused_with_the_entry_named_and_leave_nothing() {
     let mut count = 0;
     for (index, case) in cases.0.iter().enumerate() {
         for wrap in WRAPS {
-            refused(&wrap.wrap(&case.tape), &case.says, &format!("case {index}, {wrap:?}"));
+            refused(&wrap.wrap(&case.tar), &case.says, &format!("case {index}, {wrap:?}"));
             count += 1;
         }
     }
@@ -513,15 +513,15 @@ fn hostile_packages_are_refused_with_the_entry_named_and_leave_nothing() {
 fn the_streams_that_hostile_packages_are_made_from_are_good_without_their_change() {
     let node = Node::new();
     let file = node.work().join("good.plugin");
-    let mut old = Tape::of_mfserv();
+    let mut old = TarStream::of_mfserv();
     old.entry(b"./metwork_plugin/main/", b'5', 0o2775, b"", b"");
     old.entry(b"metwork_plugin/main/index.html", b'0', 0o664, b"", b"hi\n");
     old.entry(b"metwork_plugin/main/link", b'2', 0o777, b"../.layerapi2_label", b"");
     old.entry(b"metwork_plugin/main/nowhere", b'2', 0o777, b"made/later", b"");
-    let ours = Tape::ours(&[LABEL, ("page.html", b"hello")], |_| {});
-    for (index, tape) in [old, ours].iter().enumerate() {
+    let ours = TarStream::ours(&[LABEL, ("page.html", b"hello")], |_| {});
+    for (index, tar) in [old, ours].iter().enumerate() {
         for wrap in WRAPS {
-            fs::write(&file, wrap.wrap(&tape.ended())).unwrap();
+            fs::write(&file, wrap.wrap(&tar.ended())).unwrap();
             let into = node.work().join(format!("{index}-{wrap:?}"));
             let package = unpack(&file, &into, LIMITS).unwrap();
             assert_eq!((package.name.as_str(), read(&file).unwrap()), ("foo", package.clone()));
@@ -534,15 +534,15 @@ fn the_streams_that_hostile_packages_are_made_from_are_good_without_their_change
 fn with_the_usual_limits_a_bomb_is_refused_before_anything_is_written() {
     let node = Node::new();
     let file = node.work().join("bomb.plugin");
-    let mut tape = Tape::of_mfserv();
+    let mut tar = TarStream::of_mfserv();
     let mut header = tar::Header::new_gnu();
     header.set_path("metwork_plugin/zeros").unwrap();
     header.set_mode(0o644);
     header.set_size(5 << 30);
     header.set_cksum();
-    tape.raw(&header, b"");
+    tar.raw(&header, b"");
     for wrap in WRAPS {
-        fs::write(&file, wrap.wrap(&tape.ended())).unwrap();
+        fs::write(&file, wrap.wrap(&tar.ended())).unwrap();
         let error = unpack(&file, &node.work().join("out"), Limits::default()).unwrap_err();
         assert!(error.to_string().contains("more than 4294967296 bytes"), "{error}");
     }

@@ -18,7 +18,7 @@ mod hostile;
 mod node;
 mod python;
 mod store;
-mod tape;
+mod tar_stream;
 mod templates;
 mod wsgi;
 mod wsgi_protocol;

@@ -388,9 +388,8 @@ fn a_package_is_installed_under_another_name_when_asked() {
     assert!(node.home.link("foo").exists());
 }
 
-/// What MFSERV does to make a package, in its language: copy, list,
-/// describe, tar, gzip.
-const PREDECESSOR: &str = r#"
+/// How MFSERV makes a package, in Python: copy, list, describe, tar, gzip.
+const MFSERV_BUILD: &str = r#"
 import json, os, shutil, sys, tarfile, zipfile
 home, out = sys.argv[1:]
 wheels = os.path.join(home, "python3_virtualenv_sources", "src")
@@ -430,7 +429,7 @@ fn a_package_built_by_the_rules_of_mfserv_is_installed_with_its_environment() {
     std::os::unix::fs::symlink("config.ini", dir.join("link")).unwrap();
     let file = node.work().join("foo-2.1-1.metwork.mfserv.plugin");
     let made = std::process::Command::new("python3")
-        .args(["-c", PREDECESSOR])
+        .args(["-c", MFSERV_BUILD])
         .arg(&dir)
         .arg(&file)
         .status();

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 /// A tar stream, without the mark of its end.
 #[derive(Clone, Default)]
-pub struct Tape(pub Vec<u8>);
+pub struct TarStream(pub Vec<u8>);
 
 /// How a stream is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,17 +41,17 @@ impl Wrap {
     }
 }
 
-impl Tape {
+impl TarStream {
     /// What every package of MFSERV has.
     pub fn of_mfserv() -> Self {
-        let mut tape = Self::default();
-        tape.file("metwork_plugin/.layerapi2_label", b"plugin_foo@mfserv\n");
-        tape.file(
+        let mut tar = Self::default();
+        tar.file("metwork_plugin/.layerapi2_label", b"plugin_foo@mfserv\n");
+        tar.file(
             "metwork_plugin/.metadata.json",
             br#"{"version": "1.0", "release": "1", "size": "3"}"#,
         );
-        tape.file("metwork_plugin/.files.json", br#"["metwork_plugin/main/index.html"]"#);
-        tape
+        tar.file("metwork_plugin/.files.json", br#"["metwork_plugin/main/index.html"]"#);
+        tar
     }
 
     /// A package of ours with these files, and a manifest that `edit` has changed.
@@ -68,14 +68,14 @@ impl Tape {
         let mut manifest = json!({"format": 1, "name": "foo", "version": "1.0", "release": "1",
             "total_size": size, "builder": "a test", "members": members});
         edit(&mut manifest);
-        let mut tape = Self::default();
-        tape.file("metwork_plugin/.manifest.json", manifest.to_string().as_bytes());
-        tape.file("metwork_plugin/.metadata.json", br#"{"version": "1.0", "release": "1"}"#);
-        tape.file("metwork_plugin/.files.json", b"[]");
+        let mut tar = Self::default();
+        tar.file("metwork_plugin/.manifest.json", manifest.to_string().as_bytes());
+        tar.file("metwork_plugin/.metadata.json", br#"{"version": "1.0", "release": "1"}"#);
+        tar.file("metwork_plugin/.files.json", b"[]");
         for (path, content) in files {
-            tape.file(&format!("metwork_plugin/{path}"), content);
+            tar.file(&format!("metwork_plugin/{path}"), content);
         }
-        tape
+        tar
     }
 
     /// An entry as it is, whatever the tar library would say.

@@ -1,9 +1,8 @@
 //! The entries of a tar stream, read with bounds.
 //!
-//! The tar library joins the long names of GNU and pax headers by itself, holds
-//! them in memory however long they are, and takes a stream that just stops for
-//! one that has ended. Here the blocks are walked by us; the library only reads
-//! the fields of a header.
+//! The tar library joins the long names of GNU and pax headers by itself, holds names of any
+//! length in memory, and takes a stream that is cut off for one that has ended. So the blocks
+//! are walked here, and the library only reads the fields of a header.
 
 use std::io::{self, BufReader, Read};
 use std::ops::ControlFlow;
@@ -19,7 +18,7 @@ const MOST_EXTENDED: u32 = 8;
 /// The most zeros after the end; tar writes whole records, of 10 KiB mostly.
 const LONGEST_END: u64 = 1024 * 1024;
 
-/// One entry, its name not yet judged.
+/// One entry; its name is not checked yet.
 #[derive(Debug)]
 pub(super) struct Head {
     /// The path, as written.
@@ -42,10 +41,9 @@ struct Extended {
     headers: u32,
 }
 
-/// Gives each entry and its content to `each`, which may stop the reading. What
-/// it has not read of the content is skipped. A stream without the mark of its
-/// end, or with anything after it, is an error. The error is the reason, with
-/// the entry that it is about.
+/// Calls `each` with each entry and its content; `each` may stop the reading, and content that
+/// it does not read is skipped. A stream without its end mark (two blocks of zeros), or with
+/// anything after it, is an error. The error names the entry and the reason.
 pub(super) fn entries(
     stream: impl Read,
     mut each: impl FnMut(&Head, &mut dyn Read) -> Result<ControlFlow<()>, String>,
@@ -85,7 +83,7 @@ pub(super) fn shown(name: &[u8]) -> String {
     format!("{short:?}{more}")
 }
 
-/// The next header; `None` at the mark of the end, which is a block of zeros.
+/// The next header; `None` at a block of zeros, which begins the end mark.
 fn block(stream: &mut impl Read) -> Result<Option<Header>, String> {
     let mut bytes = [0; BLOCK];
     stream.read_exact(&mut bytes).map_err(cut_off)?;
@@ -102,7 +100,7 @@ fn cut_off(error: io::Error) -> String {
     }
 }
 
-/// The length of the content, if the header is as its sum says.
+/// The length of the content, if the checksum of the header is right.
 fn checked(header: &Header) -> Result<u64, String> {
     let bytes = header.as_bytes();
     let sum: u32 = bytes[..148].iter().chain(&bytes[156..]).map(|byte| u32::from(*byte)).sum();
@@ -124,8 +122,8 @@ fn head(raw: &Header, names: Extended, size: u64) -> Result<Head, String> {
     Ok(Head { path, link: link.unwrap_or_default(), kind: raw.entry_type(), mode, size })
 }
 
-/// What is after the mark of the end: zeros, and not too many. It is read, so
-/// that the sum of the compression is checked.
+/// Reads what follows the first block of the end mark: zeros, and not too many. It is read to
+/// its end, because the checksum of the compression comes last.
 fn end(stream: &mut impl Read) -> Result<(), String> {
     let mut rest = stream.take(LONGEST_END + 1);
     let mut buffer = [0; BLOCK];
@@ -242,7 +240,7 @@ impl Extended {
     }
 }
 
-/// An entry has one name: which of two counts is for each reader to guess.
+/// Sets a long name once: of two, each tar program would choose another.
 fn set(place: &mut Option<Vec<u8>>, name: Vec<u8>) -> Result<(), String> {
     match place.replace(name) {
         None => Ok(()),

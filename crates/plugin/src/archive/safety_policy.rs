@@ -1,51 +1,52 @@
-//! Which entries a package may have. Pure: it is asked before anything is
-//! written, and again while it is written.
+//! Which entries a package may have: names, kinds, modes, links, sizes. No input or output:
+//! the policy sees every entry before anything is written, and again while it is written.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tar::EntryType;
 
-use super::circle::circle;
+use super::limits::Limits;
+use super::link_cycle::find_cycle;
 use super::manifest::{Kind, MANIFEST, Manifest, Member, bad_link, bad_path};
-use super::tape::{Head, shown};
-use super::unpack::Limits;
+use super::tar_stream::{Head, shown};
 use super::{FILES, METADATA, TOP};
 
-/// What a package can not bring, as it says something about the release itself.
+/// Files that mfserv writes into a release: a package cannot bring them.
 const RESERVED: &[&str] = &[".committed", ".mfserv-files.json", ".mfserv-moving.json"];
 
-/// A good entry.
+/// An entry that the policy admits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fit {
+pub(super) struct Admitted {
     /// Its path below the plugin directory.
     pub(super) path: String,
     /// What it is.
-    pub(super) sort: Sort,
+    pub(super) kind: EntryKind,
 }
 
 /// What an entry is, as far as its header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Sort {
+pub(super) enum EntryKind {
     Directory,
     File { mode: u32, size: u64 },
     Link { target: String },
 }
 
-/// What was admitted so far.
-pub(super) struct Judge {
+/// The policy, with what it has admitted so far.
+pub(super) struct Policy {
     limits: Limits,
     /// The bytes of all files.
     bytes: u64,
     /// The bytes of the wheels among them: they are unpacked once more.
     wheels: u64,
-    /// Every path with whether it is a directory and whether an entry named it.
+    /// Every path, parents of entries included.
     seen: BTreeMap<String, Seen>,
-    /// Paths by their lower case form.
+    /// Paths by their lower-case form: two that differ only in case are refused.
     folded: HashMap<String, String>,
-    /// What the manifest says, by path, if there is one.
+    /// The members of the manifest by path, if the package has one.
     manifest: Option<BTreeMap<String, Kind>>,
     /// Where each link points, by its path.
     links: BTreeMap<String, String>,
+    /// The bytes of all files by the manifest.
     claimed: u64,
 }
 
@@ -56,7 +57,7 @@ struct Seen {
     named: bool,
 }
 
-impl Judge {
+impl Policy {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -72,20 +73,20 @@ impl Judge {
 
     /// Admits an entry; `None` for the top directory itself. The error names the
     /// entry and says why it is refused.
-    pub(super) fn admit(&mut self, head: &Head) -> Result<Option<Fit>, String> {
+    pub(super) fn admit(&mut self, head: &Head) -> Result<Option<Admitted>, String> {
         let refuse = |reason: String| format!("{}: {reason}", shown(&head.path));
         let Some(path) = path_below(head).map_err(refuse)? else { return Ok(None) };
-        let sort = sort(head, &path).map_err(refuse)?;
-        self.count(&path, &sort).map_err(refuse)?;
-        self.place(&path, sort == Sort::Directory).map_err(refuse)?;
-        self.compare(&path, &sort, head.mode).map_err(refuse)?;
-        if let Sort::Link { target } = &sort {
+        let kind = entry_kind(head, &path).map_err(refuse)?;
+        self.count(&path, &kind).map_err(refuse)?;
+        self.add_path(&path, kind == EntryKind::Directory).map_err(refuse)?;
+        self.compare(&path, &kind, head.mode).map_err(refuse)?;
+        if let EntryKind::Link { target } = &kind {
             self.links.insert(path.clone(), target.clone());
         }
-        Ok(Some(Fit { path, sort }))
+        Ok(Some(Admitted { path, kind }))
     }
 
-    /// Takes what the manifest says; it must be the first entry.
+    /// Reads the manifest, which must be the first entry: later entries are compared with it.
     pub(super) fn take_manifest(&mut self, text: &[u8]) -> Result<(), String> {
         let manifest: Manifest =
             serde_json::from_slice(text).map_err(|e| format!("{MANIFEST}: {e}"))?;
@@ -128,7 +129,7 @@ impl Judge {
 
     /// Compares the sum of a file with the manifest.
     pub(super) fn check_sum(&self, path: &str, sum: &str) -> Result<(), String> {
-        match self.said(path) {
+        match self.in_manifest(path) {
             Some(Kind::File { sha256, .. }) if sha256 != sum => {
                 Err(format!("{path}: its SHA-256 is not as the manifest says"))
             }
@@ -142,9 +143,10 @@ impl Judge {
         (files.map(|(path, _)| path.clone()).collect(), self.links.keys().cloned().collect())
     }
 
-    /// After the last entry: everything that the manifest names was there, and each link ends.
+    /// After the last entry: refuses a package without a member that its manifest names, and
+    /// links that lead to themselves.
     pub(super) fn finish(&self) -> Result<(), String> {
-        if let Some(link) = circle(&self.links) {
+        if let Some(link) = find_cycle(&self.links) {
             return Err(format!("{link}: the link leads to itself"));
         }
         let missing = |path: &&String| !self.seen.get(*path).is_some_and(|seen| seen.named);
@@ -154,8 +156,8 @@ impl Judge {
         }
     }
 
-    /// The bytes and the files that an installation needs: what is unpacked, in
-    /// whole blocks, and the environment that is made of the wheels.
+    /// The bytes and the files that an installation needs: the unpacked files in whole
+    /// blocks, and the environment that is made of the wheels.
     pub(super) fn needs(&self) -> (u64, u64) {
         let files = self.seen.len() as u64;
         let blocks = self.bytes.max(self.claimed).saturating_add(files.saturating_mul(4096));
@@ -163,7 +165,7 @@ impl Judge {
         (blocks.saturating_add(self.wheels.saturating_mul(6)), files)
     }
 
-    fn said(&self, path: &str) -> Option<&Kind> {
+    fn in_manifest(&self, path: &str) -> Option<&Kind> {
         self.manifest.as_ref()?.get(path)
     }
 
@@ -171,11 +173,11 @@ impl Judge {
         format!("it has more than {} files", self.limits.members)
     }
 
-    fn count(&mut self, path: &str, sort: &Sort) -> Result<(), String> {
+    fn count(&mut self, path: &str, kind: &EntryKind) -> Result<(), String> {
         if self.seen.len() >= self.limits.members {
             return Err(self.too_many());
         }
-        let Sort::File { size, .. } = sort else { return Ok(()) };
+        let EntryKind::File { size, .. } = kind else { return Ok(()) };
         self.bytes = self.bytes.saturating_add(*size);
         if path.ends_with(".whl") {
             self.wheels = self.wheels.saturating_add(*size);
@@ -186,9 +188,9 @@ impl Judge {
         Ok(())
     }
 
-    /// Notes the path and its parents: nothing twice, nothing below what is not a
-    /// directory, no two names that differ only in the case of their letters.
-    fn place(&mut self, path: &str, directory: bool) -> Result<(), String> {
+    /// Adds a path and its parents. Refuses a path that exists, a path below a file or link,
+    /// and a path that differs from another only in the case of its letters.
+    fn add_path(&mut self, path: &str, directory: bool) -> Result<(), String> {
         for (end, _) in path.match_indices('/') {
             let parent = &path[..end];
             match self.seen.get(parent) {
@@ -196,16 +198,16 @@ impl Judge {
                     return Err(format!("{parent} is not a directory"));
                 }
                 Some(_) => {}
-                None => self.note(parent, Seen { directory: true, named: false })?,
+                None => self.insert(parent, Seen { directory: true, named: false })?,
             }
         }
         match self.seen.get(path) {
             Some(seen) if seen.named || !directory => Err("it is there twice".into()),
-            _ => self.note(path, Seen { directory, named: true }),
+            _ => self.insert(path, Seen { directory, named: true }),
         }
     }
 
-    fn note(&mut self, path: &str, seen: Seen) -> Result<(), String> {
+    fn insert(&mut self, path: &str, seen: Seen) -> Result<(), String> {
         let before = self.folded.insert(path.to_lowercase(), path.to_string());
         if let Some(twin) = before.filter(|before| before != path) {
             return Err(format!("it differs from {twin:?} only in upper and lower case"));
@@ -217,28 +219,30 @@ impl Judge {
         Ok(())
     }
 
-    fn compare(&self, path: &str, sort: &Sort, mode: u32) -> Result<(), String> {
+    fn compare(&self, path: &str, kind: &EntryKind, mode: u32) -> Result<(), String> {
         if self.manifest.is_none() || [MANIFEST, METADATA, FILES].contains(&path) {
             return Ok(());
         }
-        match (self.said(path), sort) {
+        match (self.in_manifest(path), kind) {
             (None, _) => Err("the manifest does not name it".into()),
-            (Some(Kind::Directory), Sort::Directory) => Ok(()),
-            (Some(Kind::Link { target: said }), Sort::Link { target }) if said == target => Ok(()),
-            (Some(Kind::Link { target: said }), Sort::Link { target }) => Err(format!(
+            (Some(Kind::Directory), EntryKind::Directory) => Ok(()),
+            (Some(Kind::Link { target: said }), EntryKind::Link { target }) if said == target => {
+                Ok(())
+            }
+            (Some(Kind::Link { target: said }), EntryKind::Link { target }) => Err(format!(
                 "it points to {}, and the manifest says {}",
                 shown(target.as_bytes()),
                 shown(said.as_bytes())
             )),
-            (Some(Kind::File { size: said, .. }), Sort::File { size, .. }) if said != size => {
+            (Some(Kind::File { size: said, .. }), EntryKind::File { size, .. }) if said != size => {
                 Err(format!("it has {size} bytes, and the manifest says {said}"))
             }
-            (Some(Kind::File { mode: said, .. }), Sort::File { .. })
+            (Some(Kind::File { mode: said, .. }), EntryKind::File { .. })
                 if *said != mode || ![0o644, 0o755].contains(said) =>
             {
                 Err(format!("it has the mode {mode:o}, and the manifest says {said:o}"))
             }
-            (Some(Kind::File { .. }), Sort::File { .. }) => Ok(()),
+            (Some(Kind::File { .. }), EntryKind::File { .. }) => Ok(()),
             (Some(_), _) => Err("it is not what the manifest says: file, directory or link".into()),
         }
     }
@@ -269,7 +273,7 @@ fn path_below(head: &Head) -> Result<Option<String>, String> {
     Ok(Some(path.into()))
 }
 
-fn sort(head: &Head, path: &str) -> Result<Sort, String> {
+fn entry_kind(head: &Head, path: &str) -> Result<EntryKind, String> {
     if head.kind != EntryType::Symlink && head.mode & 0o002 != 0 {
         return Err(format!("everybody may write it (mode {:o})", head.mode & 0o7777));
     }
@@ -281,18 +285,18 @@ fn sort(head: &Head, path: &str) -> Result<Sort, String> {
     match head.kind {
         EntryType::Regular | EntryType::Continuous => {
             let mode = if head.mode & 0o111 == 0 { 0o644 } else { 0o755 };
-            Ok(Sort::File { mode, size: head.size })
+            Ok(EntryKind::File { mode, size: head.size })
         }
         EntryType::Directory | EntryType::Symlink if head.size > 0 => {
             Err("a directory or link with a content".into())
         }
-        EntryType::Directory => Ok(Sort::Directory),
+        EntryType::Directory => Ok(EntryKind::Directory),
         EntryType::Symlink => {
             let target = String::from_utf8(head.link.clone())
                 .map_err(|_| "it points to a name that is not UTF-8".to_string())?;
             match bad_link(path, &target) {
                 Some(reason) => Err(reason),
-                None => Ok(Sort::Link { target }),
+                None => Ok(EntryKind::Link { target }),
             }
         }
         EntryType::Link => Err(format!("a hard link (to {})", shown(&head.link))),

@@ -1,13 +1,13 @@
-//! Links of a package that lead to each other and never to a file.
+//! Symbolic links of a package that lead to each other and never to a file.
 
 use std::collections::BTreeMap;
 
 /// How many links Linux follows on the way to one file.
 const FOLLOWED: usize = 40;
 
-/// The first of these links (path → target, both good by themselves) that leads to itself, or
-/// over so many others that the system gives up.
-pub(super) fn circle(links: &BTreeMap<String, String>) -> Option<&str> {
+/// Returns the first of these links (path → target, each admitted alone) that leads to itself,
+/// or over more links than the kernel follows. Example: `a` → `b`, `b` → `a`.
+pub(super) fn find_cycle(links: &BTreeMap<String, String>) -> Option<&str> {
     links.keys().map(String::as_str).find(|link| !ends(link, links))
 }
 
@@ -16,7 +16,7 @@ fn ends(link: &str, links: &BTreeMap<String, String>) -> bool {
         let parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
         parts.rev().map(str::to_string).collect()
     };
-    // what is still to be walked, its beginning last
+    // the parts that are still to be walked, the next one last
     let mut todo = reversed(link);
     let mut at: Vec<String> = Vec::new();
     let mut followed = 0;
@@ -52,7 +52,7 @@ mod tests {
             &[("x/a", "../b"), ("b", "x/c")],
             &[("a", "a1/b"), ("a1/b", "../c")],
         ] {
-            assert_eq!(circle(&links(good)), None, "{good:?}");
+            assert_eq!(find_cycle(&links(good)), None, "{good:?}");
         }
         for bad in [
             &[("a", "a")][..],
@@ -60,10 +60,10 @@ mod tests {
             &[("x/a", "../b"), ("b", "x/a")],
             &[("a", "b/c"), ("b", "a")],
         ] {
-            assert!(circle(&links(bad)).is_some(), "{bad:?}");
+            assert!(find_cycle(&links(bad)).is_some(), "{bad:?}");
         }
         let chain: Vec<(String, String)> =
             (0..50).map(|n| (format!("l{n}"), format!("l{}", n + 1))).collect();
-        assert!(circle(&chain.into_iter().collect()).is_some());
+        assert!(find_cycle(&chain.into_iter().collect()).is_some());
     }
 }
