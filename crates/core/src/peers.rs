@@ -1,14 +1,15 @@
-//! Which worker takes a request, and who waits for one: the slots of an app.
+//! The load balancer of an app: which worker takes a request, and which requests wait.
 //!
-//! Pure bookkeeping; whoever uses it keeps the connections and the clock. A request
-//! takes a slot of a peer; where there is none it gets a [`Ticket`] and stands in a
-//! queue, first come, first served. Whatever frees a slot returns who receives it.
+//! This is bookkeeping only; the caller keeps the connections and the clock. A request
+//! takes a slot of a peer (a worker). When no slot is free, the request gets a [`Ticket`] in
+//! a queue: first come, first served. A call that frees slots returns the tickets that
+//! receive them.
 
 use std::collections::VecDeque;
 
 use crate::route::Slots;
 
-/// A peer, by a number of its user's choosing that is never used twice.
+/// The number of a peer. The caller chooses it and never uses it twice.
 pub type PeerKey = u64;
 
 /// A place in the queue.
@@ -20,9 +21,9 @@ pub struct Ticket(pub u64);
 pub enum Take {
     /// A slot of this peer; to be given back by [`Roster::release`].
     Slot(PeerKey),
-    /// A place in the queue; to be given back by [`Roster::give_up`] if it is not called.
+    /// A place in the queue; to be given back by [`Roster::give_up`] unless it gets a slot.
     Wait(Ticket),
-    /// Neither: the queue is full.
+    /// No slot, because the queue is full.
     Full,
 }
 
@@ -30,11 +31,11 @@ pub enum Take {
 pub type HandedOver = (Ticket, PeerKey);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Duty {
+enum Admission {
     Admitted,
-    /// Admitted, but it did not take a connection a moment ago.
-    Resting,
-    /// Admitted, but somebody has said that it is to get nothing for now.
+    /// Admitted, but it refused a connection a moment ago.
+    CoolingDown,
+    /// Admitted, but an operator has taken it out (`__socket_down`).
     Suspended,
     Draining,
 }
@@ -43,7 +44,7 @@ enum Duty {
 struct Entry {
     key: PeerKey,
     in_flight: u32,
-    duty: Duty,
+    admission: Admission,
 }
 
 /// The peers of one app, their slots, and the queue for them.
@@ -54,12 +55,12 @@ pub struct Roster {
     entries: Vec<Entry>,
     queue: VecDeque<Ticket>,
     next_ticket: u64,
-    /// Where the search begins, so that equal peers take turns.
+    /// Where the search for a peer begins: round robin among equal peers.
     turn: usize,
 }
 
 impl Roster {
-    /// No peer yet.
+    /// A roster without peers. At most `queue_max` requests wait.
     pub fn new(slots: Slots, queue_max: usize) -> Self {
         Self {
             slots,
@@ -71,14 +72,14 @@ impl Roster {
         }
     }
 
-    /// Changes the policy. More slots go to who waits.
+    /// Changes the policy. New slots go to the requests that wait.
     pub fn set_policy(&mut self, slots: Slots, queue_max: usize) -> Vec<HandedOver> {
         self.slots = slots;
         self.queue_max = queue_max;
         self.hand_out()
     }
 
-    /// A slot, if possible not of the peer `avoid`.
+    /// Takes a slot, of another peer than `avoid` if possible.
     pub fn take(&mut self, avoid: Option<PeerKey>) -> Take {
         if self.queue.is_empty() {
             if let Some(at) = self.freest(avoid).or_else(|| self.freest(None)) {
@@ -94,7 +95,7 @@ impl Roster {
         Take::Wait(ticket)
     }
 
-    /// A slot is free again.
+    /// Gives a slot of this peer back.
     pub fn release(&mut self, key: PeerKey) -> Vec<HandedOver> {
         if let Some(entry) = self.entry(key) {
             entry.in_flight = entry.in_flight.saturating_sub(1);
@@ -102,35 +103,37 @@ impl Roster {
         self.hand_out()
     }
 
-    /// A waiting request waits no longer. False if it had already been called.
+    /// Takes a request out of the queue. False if it already has a slot.
     pub fn give_up(&mut self, ticket: Ticket) -> bool {
         let before = self.queue.len();
         self.queue.retain(|waiting| *waiting != ticket);
         self.queue.len() < before
     }
 
-    /// Gives traffic to a peer, also to one that was draining.
+    /// Gives traffic to a peer; one that was draining gets traffic again.
     pub fn admit(&mut self, key: PeerKey) -> Vec<HandedOver> {
         match self.entry(key) {
-            Some(entry) => entry.duty = Duty::Admitted,
-            None => self.entries.push(Entry { key, in_flight: 0, duty: Duty::Admitted }),
+            Some(entry) => entry.admission = Admission::Admitted,
+            None => self.entries.push(Entry { key, in_flight: 0, admission: Admission::Admitted }),
         }
         self.hand_out()
     }
 
-    /// Gives an admitted peer no traffic until [`Roster::wake`].
-    pub fn rest(&mut self, key: PeerKey) {
+    /// Gives an admitted peer no traffic until [`Roster::end_cool_down`].
+    pub fn cool_down(&mut self, key: PeerKey) {
         if let Some(entry) = self.entry(key) {
-            if entry.duty == Duty::Admitted {
-                entry.duty = Duty::Resting;
+            if entry.admission == Admission::Admitted {
+                entry.admission = Admission::CoolingDown;
             }
         }
     }
 
-    /// The end of a rest.
-    pub fn wake(&mut self, key: PeerKey) -> Vec<HandedOver> {
+    /// Ends a cool-down: the peer gets traffic again.
+    pub fn end_cool_down(&mut self, key: PeerKey) -> Vec<HandedOver> {
         match self.entry(key) {
-            Some(entry) if entry.duty == Duty::Resting => entry.duty = Duty::Admitted,
+            Some(entry) if entry.admission == Admission::CoolingDown => {
+                entry.admission = Admission::Admitted
+            }
             _ => {}
         }
         self.hand_out()
@@ -139,16 +142,18 @@ impl Roster {
     /// Gives an admitted peer no traffic until [`Roster::resume`] or [`Roster::admit`].
     pub fn suspend(&mut self, key: PeerKey) {
         if let Some(entry) = self.entry(key) {
-            if entry.duty != Duty::Draining {
-                entry.duty = Duty::Suspended;
+            if entry.admission != Admission::Draining {
+                entry.admission = Admission::Suspended;
             }
         }
     }
 
-    /// The end of a suspension.
+    /// Ends a suspension: the peer gets traffic again.
     pub fn resume(&mut self, key: PeerKey) -> Vec<HandedOver> {
         match self.entry(key) {
-            Some(entry) if entry.duty == Duty::Suspended => entry.duty = Duty::Admitted,
+            Some(entry) if entry.admission == Admission::Suspended => {
+                entry.admission = Admission::Admitted
+            }
             _ => {}
         }
         self.hand_out()
@@ -156,34 +161,34 @@ impl Roster {
 
     /// True for a suspended peer.
     pub fn is_suspended(&self, key: PeerKey) -> bool {
-        self.entries.iter().any(|entry| entry.key == key && entry.duty == Duty::Suspended)
+        self.entries.iter().any(|entry| entry.key == key && entry.admission == Admission::Suspended)
     }
 
-    /// Gives no more traffic to a peer; what it holds stays.
+    /// Gives no more traffic to a peer; its requests in flight go on.
     pub fn drain(&mut self, key: PeerKey) {
         if let Some(entry) = self.entry(key) {
-            entry.duty = Duty::Draining;
+            entry.admission = Admission::Draining;
         }
     }
 
-    /// Strikes a peer off the roster.
+    /// Removes a peer.
     pub fn remove(&mut self, key: PeerKey) {
         self.entries.retain(|entry| entry.key != key);
     }
 
-    /// Requests that a peer holds now.
+    /// Requests in flight at a peer.
     pub fn in_flight(&self, key: PeerKey) -> u32 {
         self.entries.iter().find(|entry| entry.key == key).map_or(0, |entry| entry.in_flight)
     }
 
-    /// True for a peer that is admitted, resting and suspended included.
+    /// True for an admitted peer, also while it cools down or is suspended.
     pub fn is_admitted(&self, key: PeerKey) -> bool {
-        self.entries.iter().any(|entry| entry.key == key && entry.duty != Duty::Draining)
+        self.entries.iter().any(|entry| entry.key == key && entry.admission != Admission::Draining)
     }
 
-    /// True if any peer is admitted, resting and suspended included.
+    /// True if any peer is admitted; those that cool down or are suspended count.
     pub fn has_admitted(&self) -> bool {
-        self.entries.iter().any(|entry| entry.duty != Duty::Draining)
+        self.entries.iter().any(|entry| entry.admission != Admission::Draining)
     }
 
     /// How many requests wait.
@@ -210,7 +215,9 @@ impl Roster {
             .map(|step| (self.turn + step) % count)
             .filter(|&at| {
                 let entry = &self.entries[at];
-                entry.duty == Duty::Admitted && entry.in_flight < limit && Some(entry.key) != avoid
+                entry.admission == Admission::Admitted
+                    && entry.in_flight < limit
+                    && Some(entry.key) != avoid
             })
             .min_by_key(|&at| self.entries[at].in_flight)
     }
@@ -279,10 +286,10 @@ mod tests {
         roster.take(None);
         roster.take(None);
         let first = ticket(roster.take(None));
-        roster.rest(0);
+        roster.cool_down(0);
         assert!(roster.release(0).is_empty());
         let second = ticket(roster.take(None));
-        assert_eq!(roster.wake(0), [(first, 0)]);
+        assert_eq!(roster.end_cool_down(0), [(first, 0)]);
         assert_eq!(roster.release(1), [(second, 1)]);
     }
 
@@ -330,7 +337,7 @@ mod tests {
     fn a_suspended_peer_stays_admitted_and_gets_nothing_until_it_is_resumed() {
         let mut roster = finite(1, 1);
         roster.suspend(0);
-        roster.wake(0);
+        roster.end_cool_down(0);
         let first = ticket(roster.take(None));
         assert!(roster.is_admitted(0) && roster.is_suspended(0));
         assert_eq!(roster.resume(0), [(first, 0)]);
@@ -365,10 +372,10 @@ mod tests {
             let handed = match random(8) {
                 0 => roster.admit(key),
                 1 => {
-                    roster.rest(key);
+                    roster.cool_down(key);
                     vec![]
                 }
-                2 => roster.wake(key),
+                2 => roster.end_cool_down(key),
                 3 => {
                     roster.drain(key);
                     vec![]

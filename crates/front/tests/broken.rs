@@ -78,6 +78,7 @@ fn an_answer_that_breaks_off_is_never_taken_for_a_whole_one() {
         let worker = Worker::start(&world, 1, |stream, received| {
             let number = received.target().strip_prefix("/a/").unwrap().parse::<usize>();
             let _ = stream.write_all(CUT[number.unwrap()].as_bytes());
+            // The end comes apart from the answer: the front cannot be seen reading.
             std::thread::sleep(std::time::Duration::from_millis(20));
             false
         });
@@ -106,6 +107,7 @@ fn an_old_client_gets_a_whole_502_or_a_reset_and_never_a_502_that_is_reset() {
             return false;
         }
         let _ = stream.write_all(format!("{head}3\r\nabc\r\n").as_bytes());
+        // The bad chunk comes apart from the good one: the front cannot be seen reading.
         std::thread::sleep(std::time::Duration::from_millis(20));
         let _ = stream.write_all(b"ZZ\r\n");
         false
@@ -149,6 +151,7 @@ fn a_worker_that_speaks_on_an_idle_connection_is_told_of_and_keeps_none_any_more
                 return say(stream, "right");
             }
             assert!(say(stream, "first"));
+            // By then the connection is idle in the front, which cannot be seen.
             std::thread::sleep(late);
             say(stream, "for nobody")
         });
@@ -179,6 +182,7 @@ fn a_connection_that_a_worker_closes_while_it_is_idle_is_closed_here_too() {
     let world = World::new();
     let worker = Worker::start(&world, 1, |stream, _| {
         assert!(say(stream, "ok"));
+        // By then the connection is idle in the front, which cannot be seen.
         std::thread::sleep(std::time::Duration::from_millis(20));
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         // Until the front has closed it as well.

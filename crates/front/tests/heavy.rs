@@ -335,6 +335,7 @@ fn what_all_clients_of_finite_apps_leave_unread_is_bounded_and_nobody_else_is_he
     until("it absorbs", || grown() > 60);
     let mut last = 0;
     until("it takes no more", || {
+        // Nothing must happen for as long: what has ended growing can only be looked at again.
         std::thread::sleep(Duration::from_millis(500));
         grown() == std::mem::replace(&mut last, grown())
     });
@@ -391,6 +392,7 @@ fn p99(front: &Front) -> f64 {
             let began = Instant::now();
             assert_eq!(client.get("/a").text(), "ok");
             let took = began.elapsed();
+            // The pause of the client between two requests.
             std::thread::sleep(Duration::from_millis(1));
             took
         })
@@ -450,6 +452,7 @@ fn flood(idle: usize, slow: usize) {
                     }
                     let _ = stream.write(&get[at..=at]);
                     steps.fetch_add(1, Ordering::Relaxed);
+                    // The pace of the bytes.
                     std::thread::sleep(Duration::from_micros(100));
                 }
             }

@@ -1,6 +1,8 @@
 //! Upgraded connections, and the end of a front.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mfserv_core::route::Slots;
@@ -119,7 +121,7 @@ fn an_upgrade_before_the_end_of_the_request_is_refused_and_one_after_it_is_not()
     late.send(vec![b'z'; 100_000]);
     assert_eq!(late.receive().unwrap().status, 101);
     echoes(&mut late, "the new protocol");
-    until("the early one is let go", || worker.open.load(std::sync::atomic::Ordering::SeqCst) == 1);
+    until("the early one is let go", || worker.open.load(Ordering::SeqCst) == 1);
 }
 
 #[test]
@@ -136,9 +138,11 @@ fn a_worker_may_decline_an_upgrade() {
 #[test]
 fn a_front_that_is_asked_to_end_finishes_what_it_has_begun() {
     let world = World::new();
-    let worker = Worker::start(&world, 1, |stream, received| {
+    let may_end = Arc::new(AtomicBool::new(false));
+    let gate = may_end.clone();
+    let worker = Worker::start(&world, 1, move |stream, received| {
         if received.target().contains("slow") {
-            std::thread::sleep(Duration::from_millis(300));
+            until("the request may end", || gate.load(Ordering::SeqCst));
         }
         say(stream, "whole")
     });
@@ -156,6 +160,7 @@ fn a_front_that_is_asked_to_end_finishes_what_it_has_begun() {
         answer.field("connection") == ["close"]
     });
     assert!(idle.is_closed());
+    may_end.store(true, Ordering::SeqCst);
     let answer = slow.receive().unwrap();
     assert_eq!(
         (answer.text().as_str(), answer.field("connection")),
@@ -177,11 +182,12 @@ fn upgraded_connections_of_a_worker_that_is_to_go_have_a_limit_of_their_own() {
     front.daemon.drain(&first);
     // Taken back in time: nothing happens.
     front.daemon.admit(&first);
+    // Nothing must happen for longer than the limit.
     std::thread::sleep(Duration::from_millis(600));
     echoes(&mut client, "still here");
     let mut other = loop {
         let other = upgraded(&front);
-        if second.open.load(std::sync::atomic::Ordering::SeqCst) > 0 {
+        if second.open.load(Ordering::SeqCst) > 0 {
             break other;
         }
     };

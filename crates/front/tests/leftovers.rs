@@ -73,6 +73,7 @@ fn a_head_is_logged_with_its_time_and_its_length_also_when_it_is_refused() {
     let front = world.serving(table(Slots::Unlimited, true), &[&worker]);
     let mut client = Client::connect(front.address);
     client.send("GET /a HTTP/1.1\r\n");
+    // The time is what the log is to have.
     std::thread::sleep(Duration::from_millis(200));
     client.send("Host: h\r\n\r\n");
     assert_eq!(client.receive().unwrap().text(), "ok");

@@ -97,7 +97,7 @@ fn requests_that_go_on_without_their_clients_do_not_hold_a_worker_that_stops_rea
 fn a_body_may_take_longer_than_the_timeout_as_long_as_it_moves() {
     for slots in [ONE, Slots::Unlimited] {
         let world = World::new();
-        // It takes a part now and then.
+        // It takes a part now and then: slower than the front expects, and each time in time.
         let worker = Worker::unread(&world, 1, |stream| {
             read_head(stream);
             let mut left = 1_600_000;
@@ -117,7 +117,7 @@ fn a_body_may_take_longer_than_the_timeout_as_long_as_it_moves() {
         let mut client = Client::connect(front.address);
         client.send(post("length", &vec![b'z'; 1_600_000]));
         assert_eq!(client.receive().unwrap().text(), "all");
-        // And so may the client.
+        // And so may the client, with the same pauses.
         let mut client = Client::connect(front.address);
         let request = post("length", &vec![b'z'; 1_600_000]);
         for part in request.chunks(160_000) {
@@ -133,6 +133,7 @@ fn a_worker_that_says_that_it_is_still_at_work_is_waited_for() {
     let world = World::new();
     let worker = Worker::start(&world, 1, |stream, _| {
         for _ in 0..8 {
+            // Longer than the timeout in all, and each time in time.
             std::thread::sleep(TIMEOUT / 4);
             if stream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n").is_err() {
                 return false;

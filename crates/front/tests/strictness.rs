@@ -870,6 +870,7 @@ fn no_broken_answer_is_taken_for_a_whole_one_and_none_reaches_the_next_request()
             let (answer, _) = &answers[number.parse::<usize>().unwrap()];
             let _ = stream.write_all(answer.as_bytes());
             if closes {
+                // The end comes apart from the answer: the front cannot be seen reading.
                 std::thread::sleep(Duration::from_millis(3));
             }
             !closes

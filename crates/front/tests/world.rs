@@ -28,6 +28,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < end, "waited in vain: {what}");
+        // Between two looks: conditions of another process can only be looked at.
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -43,6 +43,7 @@ fn kill_a_worker_each_second(node: &Node, plugin: &str, [path, slow]: [&str; 2])
     let began = Instant::now();
     let mut killed = Vec::new();
     while began.elapsed() < load_time() {
+        // The pace of the kills.
         std::thread::sleep(Duration::from_secs(1));
         let workers = node.watcher(&watcher).workers;
         let ready: Vec<_> = workers.iter().filter(|w| w.phase == Phase::Ready).collect();

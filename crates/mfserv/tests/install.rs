@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use mfserv_testkit::{Load, Node, Plugin, Ran, Signal, kill, programs, until};
 
@@ -69,9 +68,9 @@ fn a_static_plugin_is_installed_replaced_under_load_and_uninstalled_without_a_tr
     edit(&dir.join("config.ini"), "_release=1", "_release=2");
     let second = release(&node, &dir);
     let load = Load::new(node.address(), "/sample_static/").connections(16).start();
-    std::thread::sleep(Duration::from_millis(300));
+    load.answers(200);
     install(&node, &second);
-    std::thread::sleep(Duration::from_millis(500));
+    load.answers(200);
     load.stop().assert_nothing_failed();
     assert!(node.get("/sample_static/").text().contains("second edition"));
     assert_eq!(std::fs::read_dir(node.path("var/releases/sample_static")).unwrap().count(), 2);
@@ -101,12 +100,12 @@ fn a_wsgi_plugin_is_replaced_by_a_new_release_under_load_without_a_failed_reques
     let old = node.pids("app.sample_wsgi.main");
 
     let load = Load::new(node.address(), "/sample_wsgi").connections(32).post_every(4).start();
-    std::thread::sleep(Duration::from_millis(500));
+    load.answers(200);
     install(&node, &second);
     assert_eq!(node.get("/sample_wsgi").text(), "Hello again!");
     let watcher = node.settled("app.sample_wsgi.main");
     assert!(watcher.workers.iter().all(|w| !old.contains(&w.pid.unwrap_or(0))), "{watcher:?}");
-    std::thread::sleep(Duration::from_millis(500));
+    load.answers(200);
     let report = load.stop();
     println!("{}", report.sentence());
     report.assert_nothing_failed();

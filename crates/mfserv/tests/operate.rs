@@ -1,7 +1,5 @@
 //! Restarting and scaling an app under load loses nothing.
 
-use std::time::Duration;
-
 use mfserv_testkit::Load;
 
 use crate::{PATIENCE, Turn, node};
@@ -19,10 +17,10 @@ fn restarting_an_app_under_load_fails_no_request_and_replaces_every_worker() {
         .also("/sample_flask/slow/50")
         .post_every(4)
         .start();
-    std::thread::sleep(Duration::from_millis(500));
+    load.answers(200);
     node.mfserv(&["restart", "sample_flask"]).code(0);
     let after = node.settled(FLASK);
-    std::thread::sleep(Duration::from_millis(500));
+    load.answers(200);
     let report = load.stop();
     println!("{}", report.sentence());
     report.assert_nothing_failed();

@@ -1,7 +1,6 @@
 //! Releases are listed, gone back to under load, and packed again.
 
 use std::path::Path;
-use std::time::Duration;
 
 use mfserv_testkit::{Load, Node};
 use serde_json::Value;
@@ -57,7 +56,7 @@ fn going_back_to_a_release_and_forth_again_under_load_fails_no_request() {
     assert!(node.mfserv(&["releases", "sample_wsgi"]).code(0).stdout.contains("current"));
 
     let load = Load::new(node.address(), "/sample_wsgi").connections(16).post_every(4).start();
-    std::thread::sleep(Duration::from_millis(300));
+    load.answers(200);
     node.mfserv(&["rollback", "sample_wsgi"]).code(0);
     assert_eq!(node.get("/sample_wsgi").text(), "Hello World!");
     assert_eq!(current(&node, "sample_wsgi"), 1);

@@ -28,6 +28,7 @@ fn killing_the_daemon_every_3_seconds_fails_nothing_and_loses_no_line() {
     while began.elapsed() < load_time() {
         let daemon = node.role_pid("daemon");
         node.kill(daemon);
+        // The pace of the kills: the new daemon has time to serve before the next one.
         std::thread::sleep(Duration::from_secs(3));
         let status = node.runs();
         assert_ne!(status.daemon.pid, daemon);
@@ -53,7 +54,7 @@ fn killing_the_front_fails_only_what_it_held_and_refuses_no_connection() {
         .also("/sample_static/")
         .connections(connections)
         .start();
-    std::thread::sleep(Duration::from_millis(700));
+    load.answers(200);
     let front = node.role_pid("front");
     node.kill(front);
     until("another front serves", PATIENCE, || {
@@ -61,7 +62,7 @@ fn killing_the_front_fails_only_what_it_held_and_refuses_no_connection() {
         !fronts.is_empty() && !fronts.contains(&front) && node.get("/__health").status == 200
     });
     let failed_by_then = load.failures().len();
-    std::thread::sleep(Duration::from_secs(1));
+    load.answers(200);
     let report = load.stop();
     println!("{}", report.sentence());
     assert!(report.failures.iter().all(|f| !f.refused), "refused: {:#?}", report.failures);
@@ -83,14 +84,14 @@ fn killing_the_keeper_stops_nothing_and_a_start_adopts_everything() {
     let (workers, front, daemon) =
         (node.worker_pids(), node.role_pid("front"), node.role_pid("daemon"));
     let load = Load::new(node.address(), "/sample_flask/count").post_every(4).start();
-    std::thread::sleep(Duration::from_millis(500));
+    load.answers(200);
     let keeper = node.role_pid("keep");
     node.kill(keeper);
     until("the daemon says that there is no keeper", PATIENCE, || {
         node.try_status().is_some_and(|status| status.keeper.is_none())
     });
     assert!(node.mfserv(&["status"]).stdout.contains("no keeper"), "it is said to people too");
-    std::thread::sleep(Duration::from_secs(1));
+    load.answers(200);
     assert_eq!(node.worker_pids(), workers);
 
     node.mfserv(&["start"]).code(0);
@@ -113,7 +114,7 @@ fn killing_the_keeper_stops_nothing_and_a_start_adopts_everything() {
     let end = node.watcher(FLASK).last_end.expect("its end");
     let reasons = [EndReason::UnknownAdopted, EndReason::Signalled { signal: 9 }];
     assert!(end.worker == victim.id && reasons.contains(&end.why), "{end:?}");
-    std::thread::sleep(Duration::from_millis(500));
+    load.answers(200);
     let report = load.stop();
     println!("{}", report.sentence());
     assert_eq!(report.failed(Method::Get).count(), 0, "{:#?}", report.failures);
@@ -202,6 +203,7 @@ fn a_daemon_killed_in_the_middle_of_a_restart_leaves_no_request_unanswered() {
     for pause_ms in [50, 300, 600] {
         let old = node.role_pid("daemon");
         let restart = node.command(&["restart", "sample_flask"]).spawn();
+        // The kill comes at different moments of the restart; none of them can be seen.
         std::thread::sleep(Duration::from_millis(pause_ms));
         node.kill(old);
         let _ = restart.expect("a restart").wait();

@@ -1,7 +1,5 @@
 //! Going over to another version of the program does not touch the apps.
 
-use std::time::Duration;
-
 use mfserv_testkit::Load;
 
 use crate::{Turn, assert_no_line_is_lost, node};
@@ -16,9 +14,9 @@ fn an_upgrade_under_load_fails_no_request_and_touches_no_worker() {
     let workers = node.worker_pids();
     let before = ["keep", "daemon", "front"].map(|role| node.role_pid(role));
     let load = Load::new(node.address(), "/sample_flask/count").post_every(4).start();
-    std::thread::sleep(Duration::from_millis(500));
+    load.answers(200);
     node.mfserv(&["upgrade"]).code(0);
-    std::thread::sleep(Duration::from_secs(1));
+    load.answers(200);
     let report = load.stop();
     println!("{}", report.sentence());
     report.assert_nothing_failed();

@@ -7,6 +7,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::http::{Broken, Client, Method};
+use crate::wait::until;
+
+/// How long the answers that a test waits for may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The stack of a connection's thread, bytes.
 const STACK: usize = 256 * 1024;
@@ -141,6 +145,7 @@ impl Load {
     /// Runs it for a while.
     pub fn run_for(self, time: Duration) -> Report {
         let running = self.start();
+        // The time is what was asked for.
         std::thread::sleep(time);
         running.stop()
     }
@@ -150,6 +155,17 @@ impl Running {
     /// How many requests have been answered well.
     pub fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until this many more requests have been answered well: the load has gone on for
+    /// as long as that takes.
+    ///
+    /// # Panics
+    /// When they are not answered within a minute.
+    #[track_caller]
+    pub fn answers(&self, more: u64) {
+        let wanted = self.answered() + more;
+        until(&format!("{more} more answers"), PATIENCE, || self.answered() >= wanted);
     }
 
     /// What has failed so far.
@@ -245,13 +261,14 @@ impl Connection {
     fn run(self) -> Report {
         let mut client = Client::new(self.load.address);
         let mut report = Report::default();
-        // Not all at the same instant.
+        // The connections begin one after the other, spread over one pause: no condition.
         std::thread::sleep(self.load.pause * self.number as u32 / self.load.connections as u32);
         let mut turn = self.number;
         while !self.ended.load(Ordering::Relaxed) {
             let path = &self.load.paths[turn % self.load.paths.len()];
             turn += 1;
             self.one(&mut client, path, &mut report);
+            // The pace of the load, not a wait for something.
             std::thread::sleep(self.load.pause);
         }
         report.connections = client.connections;

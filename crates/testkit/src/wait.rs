@@ -26,6 +26,7 @@ pub fn until_some<T>(what: &str, patience: Duration, mut look: impl FnMut() -> O
             return value;
         }
         assert!(began.elapsed() < patience, "not within {patience:?}: {what}");
+        // Between two looks: conditions of other processes can only be looked at.
         std::thread::sleep(LOOK);
     }
 }

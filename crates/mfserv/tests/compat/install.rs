@@ -1,7 +1,5 @@
 //! Plugins installed, replaced and uninstalled with the old names.
 
-use std::time::Duration;
-
 use mfserv_testkit::{Load, until};
 
 use super::{OldNames, case, check};
@@ -146,7 +144,7 @@ fn a_hot_swap_with_the_old_name_fails_no_request_and_a_broken_one_changes_nothin
     old.run(&["plugins.install", &first]).code(0);
     node.settled("app.foo.main");
     let load = Load::new(node.address(), "/foo").connections(8).start();
-    std::thread::sleep(Duration::from_millis(300));
+    load.answers(200);
     old.run(&["plugins.hotswap", &second]).code(0);
     assert_eq!(node.get("/foo").text(), "Hello again!");
     let ran = old.run(&["plugins.hotswap", &broken]).code(1);

@@ -92,6 +92,7 @@ fn every_answer_of_a_django_plugin_is_right_while_it_is_hotswapped_by_the_same_f
         while !swap.is_finished() {
             asked += 1;
             wrong += usize::from(!right());
+            // The pace of the requests.
             std::thread::sleep(Duration::from_millis(20));
         }
         (asked, wrong, swap.join().unwrap())

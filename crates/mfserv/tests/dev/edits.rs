@@ -76,6 +76,7 @@ fn edit_until_answered(node: &Node, main: &Path, code: &str, number: usize) -> D
             "edit {number} is not served: {:?}; {got:?}",
             problems(node)
         );
+        // Between two looks at the answer; this is the wait for the condition.
         std::thread::sleep(Duration::from_millis(3));
     }
 }
@@ -108,6 +109,7 @@ fn edit_round(node: &Node, round: usize, main: &Path, code: &str) -> (u64, u64) 
     for number in 0..edits() {
         let answered = edit_until_answered(node, main, code, round * edits() + number);
         took.push(answered.as_millis() as u64);
+        // The pace of the edits.
         std::thread::sleep(BREATH);
     }
     node.settled("app.sample_flask.main");

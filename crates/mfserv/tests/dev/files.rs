@@ -98,6 +98,7 @@ fn of_edits_during_a_renewal_the_newest_wins_and_no_queue_grows() {
     while began.elapsed() < Duration::from_secs(5) {
         saved += 1;
         save(&dir.join("main.py"), &slow(&edition(&format!("number {saved}"))));
+        // The pace of the edits: faster than a renewal.
         std::thread::sleep(Duration::from_millis(70));
         let living = node.try_status().map_or(0, |status| {
             let own = status.watchers.iter().find(|w| w.name.as_str() == "app.often.main");

@@ -67,6 +67,7 @@ impl Session {
         let begun = std::time::Instant::now();
         while !self.said().contains(what) {
             assert!(begun.elapsed() < PATIENCE, "{what:?} is not said: {}", self.said());
+            // Between two looks; a wait of its own, so that its failure shows what was printed.
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }

@@ -414,12 +414,12 @@ impl Upstream {
             NoLink::Busy => 2 << times,
             NoLink::Refused => 10 << times,
         });
-        lock(&self.inner).roster.rest(peer.key);
+        lock(&self.inner).roster.cool_down(peer.key);
         let (upstream, key) = (self.clone(), peer.key);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
             let mut inner = lock(&upstream.inner);
-            let handed = inner.roster.wake(key);
+            let handed = inner.roster.end_cool_down(key);
             inner.deliver(handed);
         });
     }
