@@ -135,7 +135,7 @@ pub fn resolve(host: &str) -> Option<String> {
 }
 
 fn ask_resolver(host: &str) -> Option<String> {
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = mpsc::sync_channel(1);
     let host = host.to_string();
     // getaddrinfo(3) cannot be interrupted: a slow one is left behind.
     std::thread::spawn(move || {

@@ -113,7 +113,7 @@ fn resolve(host: &str) -> String {
     if let Some(address) = address(host) {
         return address;
     }
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = mpsc::sync_channel(1);
     let target = (host.to_string(), 0);
     // the resolver can not be interrupted: its thread ends by itself
     std::thread::spawn(move || {

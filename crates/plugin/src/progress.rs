@@ -23,8 +23,8 @@ impl Progress for Silent {
     fn line(&mut self, _text: &str) {}
 }
 
-/// A wish to stop, shared between who wishes and the operation. Once wished, it
-/// stays wished.
+/// A request to cancel an operation, shared between the asker and the operation. It cannot
+/// be taken back.
 #[derive(Debug, Default, Clone)]
 pub struct Cancel(Arc<AtomicBool>);
 

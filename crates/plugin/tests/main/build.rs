@@ -7,7 +7,7 @@ use mfserv_core::Kind;
 use mfserv_plugin::build::{BuildOptions, build, clean};
 use mfserv_plugin::{Cancel, Home, Silent};
 
-use crate::{Node, Told, tree, until};
+use crate::{Node, Reported, tree, until};
 
 #[test]
 fn a_plugin_without_packages_has_nothing_to_build() {
@@ -94,7 +94,7 @@ fn a_build_that_takes_too_long_is_ended() {
     fs::write(dir.join("package.json"), package).unwrap();
     let options =
         BuildOptions { limit: Duration::from_secs(3), ..BuildOptions::new(node.home.clone()) };
-    assert_eq!(build(&dir, &options, &mut Told::default()).unwrap_err().kind, Kind::Timeout);
+    assert_eq!(build(&dir, &options, &mut Reported::default()).unwrap_err().kind, Kind::Timeout);
 }
 
 #[test]

@@ -60,11 +60,11 @@ impl Node {
     }
 }
 
-/// Remembers what it was told.
+/// Records what is reported.
 #[derive(Default)]
-struct Told(Vec<String>);
+struct Reported(Vec<String>);
 
-impl Progress for Told {
+impl Progress for Reported {
     fn step(&mut self, what: &str) {
         self.0.push(what.into());
     }

@@ -10,14 +10,14 @@ use mfserv_plugin::environment::{Placed, environment};
 use mfserv_plugin::store::install;
 
 use crate::wsgi::{End, get};
-use crate::{Node, Told, options, spec_of};
+use crate::{Node, Reported, options, spec_of};
 
 #[test]
 fn a_node_plugin_goes_from_template_to_running_app() {
     let node = Node::new();
     let dir = node.plugin("node", "sample");
     let build_options = BuildOptions::new(node.home.clone());
-    let report = build(&dir, &build_options, &mut Told::default()).unwrap().node.unwrap();
+    let report = build(&dir, &build_options, &mut Reported::default()).unwrap().node.unwrap();
     assert!(!report.unchanged && report.packages > 10, "{report:?}");
     let lock = fs::read(dir.join("package-lock.json")).unwrap();
     assert!(build(&dir, &build_options, &mut Silent).unwrap().node.unwrap().unchanged);

@@ -17,7 +17,7 @@ use mfserv_plugin::{Cancel, Home, Silent, python};
 
 use crate::templates::with_base;
 use crate::wsgi_protocol::the_protocol_is_kept;
-use crate::{Node, Told, options, spec_of, tree, until};
+use crate::{Node, Reported, options, spec_of, tree, until};
 
 /// A child that does not outlive its test.
 pub struct End(pub Child);
@@ -75,13 +75,13 @@ fn a_flask_plugin_goes_from_template_to_running_app() {
     let shared = with_base(&node);
     let base = shared.environment.clone();
     assert_eq!(base::find(&node.home, &interpreter.short_version).unwrap(), base);
-    let mut told = Told::default();
-    base::ensure(&node.home, &interpreter, &Cancel::default(), &mut told).unwrap();
-    assert!(told.0.is_empty(), "made once: {:?}", told.0);
+    let mut reported = Reported::default();
+    base::ensure(&node.home, &interpreter, &Cancel::default(), &mut reported).unwrap();
+    assert!(reported.0.is_empty(), "made once: {:?}", reported.0);
 
     let dir = node.plugin("python3_flask", "sample");
     let build_options = BuildOptions::new(node.home.clone());
-    let report = build(&dir, &build_options, &mut Told::default()).unwrap().python.unwrap();
+    let report = build(&dir, &build_options, &mut Reported::default()).unwrap().python.unwrap();
     assert!(!report.unchanged && report.packages >= 6, "{report:?}");
     let site = dir.join(format!("local/lib/python{}/site-packages", interpreter.short_version));
     assert!(site.join("flask/__init__.py").is_file());

@@ -16,7 +16,7 @@ const APP: &str = include_str!("programs/mixed.py");
 
 /// A request inside the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Visit {
+pub struct Handled {
     /// The request.
     pub id: u64,
     /// The worker, counted from 0.
@@ -62,24 +62,24 @@ pub fn sockets(node: &Node, workers: usize) -> Result<Vec<PathBuf>, Diagnostic> 
 }
 
 /// What the workers have written down so far.
-pub fn visits(node: &Node) -> Result<Vec<Visit>, Diagnostic> {
+pub fn handled(node: &Node) -> Result<Vec<Handled>, Diagnostic> {
     let place = node.path("var/data").join(NAME);
     let entries = fs::read_dir(&place)
         .map_err(|e| Diagnostic::error(format!("no diaries in {}", place.display())).because(e))?;
     let mut diaries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     diaries.retain(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("diary-")));
     diaries.sort();
-    let mut visits = Vec::new();
+    let mut handled = Vec::new();
     for (worker, diary) in diaries.iter().enumerate() {
         let text = fs::read_to_string(diary)
             .map_err(|e| Diagnostic::error("cannot read a diary").because(e))?;
-        visits.extend(text.lines().filter_map(|line| visit(line, worker)));
+        handled.extend(text.lines().filter_map(|line| parse(line, worker)));
     }
-    Ok(visits)
+    Ok(handled)
 }
 
-fn visit(line: &str, worker: usize) -> Option<Visit> {
+fn parse(line: &str, worker: usize) -> Option<Handled> {
     let mut numbers = line.split(' ').map(|word| word.parse::<u64>().ok());
     let mut next = || numbers.next().flatten();
-    Some(Visit { id: next()?, worker, begin_ns: next()?, end_ns: next()? })
+    Some(Handled { id: next()?, worker, begin_ns: next()?, end_ns: next()? })
 }

@@ -10,7 +10,7 @@ use mfserv_core::Diagnostic;
 use super::arrivals::{Arrival, Mix, perfect};
 use super::client::{self, Asked};
 use super::machine;
-use super::mixed::{self, Visit};
+use super::mixed::{self, Handled};
 use super::nginx::{Nginx, Server};
 use super::spread::{Spread, percentile};
 use super::stalls::{Stall, Watch};
@@ -75,12 +75,12 @@ impl Slots {
         .map(|(name, address)| Contestant { name, address, rounds: vec![] })
         .into();
         let ideal = self.rounds(&mut contestants)?;
-        let visits = mixed::visits(&node)?;
-        if visits.iter().any(|visit| visit.worker >= WORKERS) {
+        let handled = mixed::handled(&node)?;
+        if handled.iter().any(|one| one.worker >= WORKERS) {
             return Err(Diagnostic::error("a worker was replaced during the bench")
                 .help("run it again; `mfserv events` of a node says why workers end"));
         }
-        self.report(&machine, &contestants, &ideal, &visits);
+        self.report(&machine, &contestants, &ideal, &handled);
         Ok(())
     }
 
@@ -111,7 +111,7 @@ impl Slots {
         Ok(ideal)
     }
 
-    fn report(&self, machine: &str, of: &[Contestant], ideal: &[Vec<f64>], visits: &[Visit]) {
+    fn report(&self, machine: &str, of: &[Contestant], ideal: &[Vec<f64>], handled: &[Handled]) {
         let Self { seconds, rounds, load, seed } = self;
         println!("{machine}\n");
         println!(
@@ -124,7 +124,7 @@ impl Slots {
         println!("| | p50 | p90 | p99 | longest | not answered | inside the app |");
         println!("|---|---|---|---|---|---|---|");
         println!("| a perfect queue (arithmetic) | {} | none | |", latencies(ideal));
-        let waits: Vec<Vec<Waits>> = of.iter().map(|c| c.waits(visits)).collect();
+        let waits: Vec<Vec<Waits>> = of.iter().map(|c| c.waits(handled)).collect();
         for (contestant, waits) in of.iter().zip(&waits) {
             let busy = Spread::of(waits.iter().map(|w| w.busy * 100.0));
             let busy = busy.map_or_else(String::new, |b| format!("{:.0} %", b.median));
@@ -152,8 +152,8 @@ impl Slots {
 }
 
 impl Contestant {
-    fn waits(&self, visits: &[Visit]) -> Vec<Waits> {
-        let of = |round: &Round| waits::compare(&round.asked, visits, WORKERS, &round.stalls);
+    fn waits(&self, handled: &[Handled]) -> Vec<Waits> {
+        let of = |round: &Round| waits::compare(&round.asked, handled, WORKERS, &round.stalls);
         self.rounds.iter().map(of).collect()
     }
 

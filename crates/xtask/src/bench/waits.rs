@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 
 use super::client::Asked;
-use super::mixed::Visit;
+use super::mixed::Handled;
 use super::stalls::Stall;
 
 /// A worker may be idle this long while a request waits: the request is on its way.
@@ -42,10 +42,10 @@ pub struct Waits {
 }
 
 /// Compares when requests waited with when workers were idle.
-pub fn compare(asked: &[Asked], visits: &[Visit], workers: usize, stalls: &[Stall]) -> Waits {
+pub fn compare(asked: &[Asked], handled: &[Handled], workers: usize, stalls: &[Stall]) -> Waits {
     let sent: HashMap<u64, u64> = asked.iter().map(|one| (one.id, one.sent_ns)).collect();
-    let of_round: Vec<Visit> =
-        visits.iter().filter(|visit| sent.contains_key(&visit.id)).copied().collect();
+    let of_round: Vec<Handled> =
+        handled.iter().filter(|one| sent.contains_key(&one.id)).copied().collect();
     let gaps: Vec<Gap> = (0..workers).flat_map(|worker| gaps(&of_round, worker, &sent)).collect();
     let mut waits = Waits { busy: busy(&of_round, workers), ..Waits::default() };
     gaps.iter().for_each(|gap| waits.add_handing_over(gap, stalls));
@@ -76,16 +76,16 @@ struct Next {
 }
 
 /// When a worker was idle, from before the first request to after the last.
-fn gaps(visits: &[Visit], worker: usize, sent: &HashMap<u64, u64>) -> Vec<Gap> {
-    let mut own: Vec<&Visit> = visits.iter().filter(|visit| visit.worker == worker).collect();
-    own.sort_by_key(|visit| visit.begin_ns);
+fn gaps(handled: &[Handled], worker: usize, sent: &HashMap<u64, u64>) -> Vec<Gap> {
+    let mut own: Vec<&Handled> = handled.iter().filter(|one| one.worker == worker).collect();
+    own.sort_by_key(|one| one.begin_ns);
     let mut from_ns = 0;
     let mut gaps = Vec::with_capacity(own.len() + 1);
-    for visit in own {
-        let sent_ns = sent.get(&visit.id).copied();
-        let next = sent_ns.map(|sent_ns| Next { id: visit.id, sent_ns });
-        gaps.push(Gap { worker, from_ns, to_ns: visit.begin_ns, next });
-        from_ns = visit.end_ns;
+    for one in own {
+        let sent_ns = sent.get(&one.id).copied();
+        let next = sent_ns.map(|sent_ns| Next { id: one.id, sent_ns });
+        gaps.push(Gap { worker, from_ns, to_ns: one.begin_ns, next });
+        from_ns = one.end_ns;
     }
     gaps.push(Gap { worker, from_ns, to_ns: u64::MAX, next: None });
     gaps
@@ -135,10 +135,10 @@ impl Waits {
     }
 }
 
-fn busy(visits: &[Visit], workers: usize) -> f64 {
-    let inside: u64 = visits.iter().map(|v| v.end_ns.saturating_sub(v.begin_ns)).sum();
-    let first = visits.iter().map(|v| v.begin_ns).min().unwrap_or(0);
-    let last = visits.iter().map(|v| v.end_ns).max().unwrap_or(0);
+fn busy(handled: &[Handled], workers: usize) -> f64 {
+    let inside: u64 = handled.iter().map(|v| v.end_ns.saturating_sub(v.begin_ns)).sum();
+    let first = handled.iter().map(|v| v.begin_ns).min().unwrap_or(0);
+    let last = handled.iter().map(|v| v.end_ns).max().unwrap_or(0);
     inside as f64 / (last.saturating_sub(first).max(1) as f64 * workers as f64)
 }
 
@@ -153,15 +153,15 @@ mod tests {
         Asked { id, fast, due_ns: sent_ns, sent_ns, done_ns: sent_ns, status: Some(200) }
     }
 
-    fn visit(id: u64, worker: usize, begin_ms: u64, end_ms: u64) -> Visit {
-        Visit { id, worker, begin_ns: begin_ms * MS, end_ns: end_ms * MS }
+    fn took(id: u64, worker: usize, begin_ms: u64, end_ms: u64) -> Handled {
+        Handled { id, worker, begin_ns: begin_ms * MS, end_ns: end_ms * MS }
     }
 
     #[test]
     fn waiting_while_all_workers_are_busy_is_nobodys_fault() {
         let asked = [asked(1, 10, false), asked(2, 10, false), asked(3, 20, true)];
-        let visits = [visit(1, 0, 10, 210), visit(2, 1, 10, 310), visit(3, 0, 211, 213)];
-        let waits = compare(&asked, &visits, 2, &[]);
+        let handled = [took(1, 0, 10, 210), took(2, 1, 10, 310), took(3, 0, 211, 213)];
+        let waits = compare(&asked, &handled, 2, &[]);
         assert_eq!(waits.fast_ms, [191.0]);
         assert_eq!(waits.from_queue_ms, [1.0]);
         assert!(waits.passed_over_ms.is_empty());
@@ -171,8 +171,8 @@ mod tests {
     #[test]
     fn waiting_behind_a_slow_one_while_another_worker_is_idle_is_being_passed_over() {
         let asked = [asked(1, 10, false), asked(2, 20, true), asked(3, 150, true)];
-        let visits = [visit(1, 0, 10, 210), visit(2, 0, 210, 212), visit(3, 1, 150, 152)];
-        let waits = compare(&asked, &visits, 2, &[]);
+        let handled = [took(1, 0, 10, 210), took(2, 0, 210, 212), took(3, 1, 150, 152)];
+        let waits = compare(&asked, &handled, 2, &[]);
         assert_eq!(waits.passed_over_ms, [130.0]);
         assert_eq!((waits.beside_idle, waits.late), (1, 0));
     }
@@ -180,9 +180,9 @@ mod tests {
     #[test]
     fn a_request_that_comes_late_to_an_idle_worker_was_on_its_way() {
         let asked = [asked(1, 10, true), asked(2, 100, true)];
-        let visits = [visit(1, 0, 15, 17), visit(2, 1, 100, 102)];
+        let handled = [took(1, 0, 15, 17), took(2, 1, 100, 102)];
         let stalls = [Stall { from_ns: 12 * MS, to_ns: 14 * MS }];
-        let waits = compare(&asked, &visits, 2, &stalls);
+        let waits = compare(&asked, &handled, 2, &stalls);
         assert!(waits.passed_over_ms.is_empty());
         assert_eq!(waits.to_idle_ms, [5.0, 0.0]);
         assert_eq!((waits.beside_idle, waits.late, waits.late_in_stall), (1, 1, 1));
@@ -191,8 +191,8 @@ mod tests {
     #[test]
     fn waiting_while_another_request_comes_late_to_its_worker_is_not_being_passed_over() {
         let asked = [asked(1, 0, false), asked(2, 10, false), asked(3, 11, true)];
-        let visits = [visit(1, 0, 0, 200), visit(2, 1, 20, 220), visit(3, 0, 200, 202)];
-        let waits = compare(&asked, &visits, 2, &[]);
+        let handled = [took(1, 0, 0, 200), took(2, 1, 20, 220), took(3, 0, 200, 202)];
+        let waits = compare(&asked, &handled, 2, &[]);
         assert!(waits.passed_over_ms.is_empty());
         assert_eq!((waits.beside_idle, waits.late), (1, 1));
     }
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn the_part_of_the_time_inside_the_app_is_of_all_workers() {
         let asked = [asked(1, 0, true), asked(2, 0, true)];
-        let waits = compare(&asked, &[visit(1, 0, 0, 100), visit(2, 1, 50, 100)], 2, &[]);
+        let waits = compare(&asked, &[took(1, 0, 0, 100), took(2, 1, 50, 100)], 2, &[]);
         assert!((waits.busy - 0.75).abs() < 1e-9);
     }
 }
