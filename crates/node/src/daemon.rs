@@ -20,6 +20,7 @@ mod prepare;
 mod reconcile;
 mod renewal;
 mod state;
+mod stopping;
 #[cfg(test)]
 mod tests;
 mod world;

@@ -72,7 +72,7 @@ pub async fn run(node: Node, mut plans: watch::Receiver<Option<Arc<Plan>>>) {
             () = tokio::time::sleep_until(wait) => {}
         }
         autorestart.look_for_the_gone();
-        autorestart.tell_due();
+        autorestart.push_due();
         if let Some(problem) = autorestart.watch.shortage() {
             autorestart.node.parts.events.record(Fact::Problem { problem });
         }
@@ -231,12 +231,12 @@ impl Autorestart {
         changed.chain(gone.map(|looked| looked + LOOK_AGAIN)).min()
     }
 
-    fn tell_due(&mut self) {
+    fn push_due(&mut self) {
         let now = Instant::now();
         for plugin in self.plugins.values_mut() {
             if plugin.due_at().is_some_and(|due| due <= now) {
                 if let Some((edit, _)) = plugin.pending.take() {
-                    plugin.edits.tell(edit);
+                    plugin.edits.push(edit);
                 }
             }
         }

@@ -73,6 +73,7 @@ pub struct Found {
 impl Fronts {
     /// No front is known yet.
     pub fn new(run_dir: PathBuf) -> (Fronts, Found) {
+        // Bounded in fact: see `Fronts`.
         let (sender, commands) = mpsc::unbounded_channel();
         let found = Found {
             run_dir,

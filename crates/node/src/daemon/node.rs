@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mfserv_core::diff::Changes;
 use mfserv_core::event::{EndReason, Fact};
-use mfserv_core::keys::{Key, NGINX_START_DELAY_S, NGINX_STOP_DELAY_S};
+use mfserv_core::keys::{Key, NGINX_START_DELAY_S};
 use mfserv_core::names::WatcherName;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::plan::Plan;
@@ -29,8 +29,6 @@ use crate::operations::{Applied, Event, OperationId, Record, Submission};
 /// How long apps may take at boot before the node is said to run all the same: one that
 /// never starts must not make the others look down.
 const BOOT: Duration = Duration::from_secs(15);
-/// How long everything may take to stop in order; then it is killed.
-const STOP: Duration = Duration::from_secs(300);
 /// How long a client may take to read the last answer of a daemon that ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -64,7 +62,7 @@ pub struct Inner {
     pub(super) notes: Mutex<Vec<String>>,
     /// Who serves the control API: closed before the daemon ends.
     server: Mutex<Option<Server>>,
-    stopping: AtomicBool,
+    pub(super) stopping: AtomicBool,
     pub(super) since_ms: u64,
 }
 
@@ -156,7 +154,7 @@ impl Node {
         }
     }
 
-    fn set_state(&self, state: NodeState) {
+    pub(super) fn set_state(&self, state: NodeState) {
         self.parts.world.fronts.state(state);
         if self.state.set(state) {
             self.parts.events.record(Fact::NodeState { state });
@@ -352,28 +350,11 @@ impl Node {
 
     // ---- stopping ----
 
-    /// Health first says no; then nothing new is accepted; the front finishes what it
-    /// holds; then the workers end; then keeper and daemon.
+    /// Stops everything in order, then ends daemon and keeper.
     async fn stop(&self) -> Result<Applied, Diagnostic> {
-        self.stopping.store(true, Ordering::Relaxed);
-        let _turn = self.turn.lock().await;
-        self.set_state(NodeState::Stopping);
-        let plan = self.shown_plan().ok();
-        tokio::time::sleep(self.delay(NGINX_STOP_DELAY_S)).await;
-        for listen in plan.iter().flat_map(|plan| &plan.listeners) {
-            self.parts.world.keeper.tell(AskKeeper::Unlisten { name: listen.name.clone() });
-        }
-        let without_front = plan.iter().flat_map(|plan| plan.watchers.values());
-        let without_front = without_front.filter(|spec| spec.name != WatcherName::front());
-        self.parts.supervisor.apply(without_front.cloned().collect());
-        let front = vec![WatcherName::front()];
-        let _ = self.parts.supervisor.wait(Until::Gone, front, STOP).await;
-        self.parts.supervisor.apply(Vec::new());
-        let all = plan.iter().flat_map(|plan| plan.watchers.keys().cloned()).collect();
-        let gone = self.parts.supervisor.wait(Until::Gone, all, STOP).await;
-        self.set_state(NodeState::Stopped);
+        let stopped = self.stop_in_order().await;
         tokio::spawn(self.clone().end());
-        Ok(gone.map(|()| Applied::default())?)
+        stopped.map(|()| Applied::default())
     }
 
     /// Ends daemon and keeper, once the answers in progress have gone out.
@@ -394,7 +375,7 @@ impl Node {
     }
 
     /// A delay of the configuration as it is now, in seconds.
-    fn delay(&self, key: Key<u64>) -> Duration {
+    pub(super) fn delay(&self, key: Key<u64>) -> Duration {
         let module = crate::configure::module(&self.parts.options.places, &self.parts.options.sets);
         Duration::from_secs(module.map_or(0, |m| m.resolution.config.get(key)))
     }

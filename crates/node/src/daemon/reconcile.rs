@@ -50,33 +50,14 @@ impl Node {
         Ok(changes)
     }
 
-    /// Applies a plan. What can be refused comes first, so that a refusal changes nothing.
+    /// Applies a plan, and keeps it.
     async fn apply(
         &self,
         previous: Option<&Plan>,
         plan: Plan,
         changes: &Changes,
     ) -> Result<(), Diagnostic> {
-        self.listen(&changes.listen).await?;
-        if changes.table {
-            self.parts.world.fronts.publish(plan.generation, plan.table.clone()).await?;
-        }
-        self.parts.supervisor.apply(plan.watchers.values().cloned().collect());
-        for name in &changes.unlisten {
-            self.parts.world.keeper.tell(AskKeeper::Unlisten { name: name.clone() });
-        }
-        let news = |problem: &&Diagnostic| previous.is_none_or(|p| !p.problems.contains(problem));
-        for problem in plan.problems.iter().filter(news) {
-            self.parts.events.record(Fact::Problem { problem: problem.clone() });
-        }
-        if !changes.is_empty() {
-            let taken_over = previous.is_none() && self.found_something_alive();
-            let changes = match taken_over {
-                true => "takes over what lives".into(),
-                false => changes.to_string(),
-            };
-            self.parts.events.record(Fact::PlanApplied { generation: plan.generation, changes });
-        }
+        self.carry_out(previous, &plan, changes).await?;
         if let Err(problem) = self.forget_scales(&plan) {
             self.parts.events.record(Fact::Problem { problem });
         }
@@ -89,8 +70,44 @@ impl Node {
         if previous.is_none() {
             self.close_unknown_listeners(&plan);
         }
+        self.show(plan);
+        Ok(())
+    }
+
+    /// This plan is in force.
+    pub(super) fn show(&self, plan: Arc<Plan>) {
         if let Ok(mut shown) = self.plan.lock() {
             *shown = Some(plan);
+        }
+    }
+
+    /// Carries out the difference between two plans. What can be refused comes first, so that a
+    /// refusal changes nothing.
+    pub(super) async fn carry_out(
+        &self,
+        previous: Option<&Plan>,
+        plan: &Plan,
+        changes: &Changes,
+    ) -> Result<(), Diagnostic> {
+        self.listen(&changes.listen).await?;
+        if changes.table {
+            self.parts.world.fronts.publish(plan.generation, plan.table.clone()).await?;
+        }
+        self.parts.supervisor.apply(plan.watchers.values().cloned().collect());
+        for name in &changes.unlisten {
+            self.parts.world.keeper.send(AskKeeper::Unlisten { name: name.clone() });
+        }
+        let news = |problem: &&Diagnostic| previous.is_none_or(|p| !p.problems.contains(problem));
+        for problem in plan.problems.iter().filter(news) {
+            self.parts.events.record(Fact::Problem { problem: problem.clone() });
+        }
+        if !changes.is_empty() {
+            let taken_over = previous.is_none() && self.found_something_alive();
+            let changes = match taken_over {
+                true => "takes over what lives".into(),
+                false => changes.to_string(),
+            };
+            self.parts.events.record(Fact::PlanApplied { generation: plan.generation, changes });
         }
         Ok(())
     }
@@ -109,9 +126,7 @@ impl Node {
         let table = fronts.publish(plan.generation.max(self.parts.generation), plan.table.clone());
         let _ = table.await;
         self.parts.supervisor.apply(plan.watchers.values().cloned().collect());
-        if let Ok(mut shown) = self.plan.lock() {
-            *shown = Some(Arc::new(plan));
-        }
+        self.show(Arc::new(plan));
         true
     }
 
@@ -119,7 +134,7 @@ impl Node {
     fn close_unknown_listeners(&self, plan: &Plan) {
         let known = |name: &String| plan.listeners.iter().any(|listen| listen.name == *name);
         for name in self.parts.found.listeners.iter().filter(|name| !known(name)) {
-            self.parts.world.keeper.tell(AskKeeper::Unlisten { name: name.clone() });
+            self.parts.world.keeper.send(AskKeeper::Unlisten { name: name.clone() });
         }
     }
 

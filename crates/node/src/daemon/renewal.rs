@@ -100,7 +100,7 @@ impl Edits {
     }
 
     /// An edit is over.
-    pub fn tell(&self, edit: Edit) {
+    pub fn push(&self, edit: Edit) {
         if let Ok(mut place) = self.place.lock() {
             place.stirred = false;
             match &mut place.edit {
@@ -204,7 +204,7 @@ impl Node {
         let own = watchers.iter().filter(|watcher| watcher.plugin.as_deref() == Some(plugin));
         let mut ready = own.flat_map(|w| &w.workers).filter(|w| w.phase == Phase::Ready);
         if ready.any(|worker| u128::from(worker.started_ms) < saved.as_millis()) {
-            edits.tell(Edit::begun(Instant::now()));
+            edits.push(Edit::begun(Instant::now()));
         }
     }
 

@@ -22,7 +22,7 @@ pub trait Keeper: Send + Sync {
     fn ask(&self, ask: Ask) -> Pending<'_, Result<Answer, Diagnostic>>;
 
     /// Asks without waiting for the answer; a refusal is of no interest.
-    fn tell(&self, ask: Ask);
+    fn send(&self, ask: Ask);
 }
 
 impl Keeper for KeeperLink {
@@ -30,7 +30,7 @@ impl Keeper for KeeperLink {
         Box::pin(KeeperLink::ask(self, ask))
     }
 
-    fn tell(&self, ask: Ask) {
+    fn send(&self, ask: Ask) {
         KeeperLink::tell(self, ask);
     }
 }

@@ -147,6 +147,7 @@ async fn a_lost_keeper_is_missing_in_the_status_until_another_one_answers() {
     assert_eq!(daemon.status().await.keeper, None);
     let _again = house.keeper.listen(&house.places().keep_socket());
     while daemon.status().await.keeper.is_none() {
+        // Paused time passes only here: the link to the keeper tries again after a pause.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(daemon.watcher("app.hello.main").await.ready, 2);

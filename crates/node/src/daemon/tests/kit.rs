@@ -228,6 +228,7 @@ impl Daemon {
         let began = Instant::now();
         while !condition() {
             assert!(began.elapsed() < PATIENCE, "it never happened: {what}");
+            // Paused time passes only here: the condition is awaited, not the time.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

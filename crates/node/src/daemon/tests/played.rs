@@ -66,6 +66,7 @@ impl PlayedKeeper {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                // Bounded by the exits that a test plays.
                 let (client, notices) = mpsc::unbounded_channel();
                 let speaker = keeper.clone();
                 let speaking = async move { speaker.speak(AsyncLink::new(stream), notices).await };

@@ -7,6 +7,7 @@ use mfserv_core::node_state::NodeState;
 use tokio::time::Instant;
 
 use super::kit::House;
+use crate::daemon::last_plan;
 
 #[tokio::test(start_paused = true)]
 async fn first_nobody_is_accepted_then_the_front_ends_then_the_workers() {
@@ -24,6 +25,21 @@ async fn first_nobody_is_accepted_then_the_front_ends_then_the_workers() {
     assert!(at("end front.") < at("end app."), "{asked:?}");
     assert!(house.keeper.books().alive.is_empty());
     assert_eq!(daemon.fronts.seen().states[2..], [NodeState::Stopping, NodeState::Stopped]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_is_two_plans_of_which_none_is_kept_for_the_next_start() {
+    let house = House::new();
+    house.plugin("hello");
+    let daemon = house.running().await;
+    let before = daemon.plan();
+    daemon.stop().await;
+    assert_eq!(
+        daemon.plans()[1..],
+        ["stop front; close http:127.0.0.1:18868", "stop app.hello.main"]
+    );
+    assert_eq!(daemon.plan().generation, before.generation + 2);
+    assert_eq!(last_plan::load(&*house.disk, &house.places()), Some((*before).clone()));
 }
 
 #[tokio::test(start_paused = true)]

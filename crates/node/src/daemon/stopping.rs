@@ -1,0 +1,78 @@
+//! Stopping in order: two plans, applied like every other.
+//!
+//! The first plan has no listener and no front: nobody is accepted any more, and the front
+//! finishes the requests that it holds. The second one has nothing at all: the workers end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mfserv_core::Diagnostic;
+use mfserv_core::diff::Changes;
+use mfserv_core::keys::NGINX_STOP_DELAY_S;
+use mfserv_core::names::WatcherName;
+use mfserv_core::node_state::NodeState;
+use mfserv_core::plan::Plan;
+use mfserv_supervisor::Until;
+
+use super::node::Node;
+
+/// How long each of the two plans may take; then what is left is killed.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+impl Node {
+    /// Stops everything but keeper and daemon. No other change is accepted any more; the health
+    /// endpoint says so for `smart_stop_delay` seconds before anything is closed.
+    pub(super) async fn stop_in_order(&self) -> Result<(), Diagnostic> {
+        self.stopping.store(true, Ordering::Relaxed);
+        let _turn = self.turn.lock().await;
+        self.set_state(NodeState::Stopping);
+        tokio::time::sleep(self.delay(NGINX_STOP_DELAY_S)).await;
+        // A front that does not end in time is killed with the rest.
+        let _ = self.go_over_to(without_front).await;
+        let gone = match self.go_over_to(without_anything).await {
+            Ok(()) => self.until_nothing_lives().await,
+            late => late,
+        };
+        self.set_state(NodeState::Stopped);
+        gone
+    }
+
+    /// Also what an earlier plan has stopped, and what no plan has known.
+    async fn until_nothing_lives(&self) -> Result<(), Diagnostic> {
+        let supervisor = &self.parts.supervisor;
+        let living = supervisor.status().await.into_iter().map(|watcher| watcher.name);
+        Ok(supervisor.wait(Until::Gone, living.collect(), PATIENCE).await?)
+    }
+
+    /// Applies the plan that is made from the one in force, and waits until what it does not
+    /// have any more has gone.
+    async fn go_over_to(&self, next: fn(&Plan) -> Plan) -> Result<(), Diagnostic> {
+        let supervisor = &self.parts.supervisor;
+        let Ok(previous) = self.shown_plan() else {
+            // A daemon that has made no plan yet stops the workers that it has taken over.
+            supervisor.apply(Vec::new());
+            return Ok(());
+        };
+        let plan = next(&previous);
+        let changes = Changes::between(Some(&previous), &plan);
+        self.carry_out(Some(&previous), &plan, &changes).await?;
+        self.show(Arc::new(plan));
+        Ok(supervisor.wait(Until::Gone, changes.stop, PATIENCE).await?)
+    }
+}
+
+/// The plan without its listeners and its front.
+fn without_front(plan: &Plan) -> Plan {
+    let mut next = Plan { generation: plan.generation + 1, ..plan.clone() };
+    next.listeners.clear();
+    next.watchers.remove(&WatcherName::front());
+    next
+}
+
+/// The plan without anything that runs.
+fn without_anything(plan: &Plan) -> Plan {
+    let mut next = without_front(plan);
+    next.watchers.clear();
+    next
+}
