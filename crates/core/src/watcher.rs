@@ -1,11 +1,12 @@
 //! What a watcher is to keep running: fully resolved, nothing left to choose.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::WatcherName;
+use crate::names::{WatcherName, WorkerId};
 use crate::output::Output;
 
 /// Resource limits of a process; 0 = not set (as in the plugin format).
@@ -97,5 +98,116 @@ impl WatcherSpec {
     pub fn fingerprint(&self) -> u64 {
         let text = serde_json::to_vec(&Self { count: 0, ..self.clone() });
         crate::fingerprint::of(&text.unwrap_or_default())
+    }
+
+    /// How many workers are replaced at a time in a restart: a quarter, at least one.
+    pub fn rolling_width(&self) -> usize {
+        (self.count as usize / 4).max(1)
+    }
+
+    /// The age at which a worker is replaced, between once and twice `max_age_s`; `None`: it
+    /// never is. Each worker has an age of its own, so that workers that were started together
+    /// are not replaced together; it is the same for every daemon that asks.
+    pub fn life_of(&self, worker: &WorkerId) -> Option<Duration> {
+        let max_age = Duration::from_secs(self.max_age_s);
+        // The high bits of FNV-1a hardly differ between names that differ at their end.
+        let mixed = crate::fingerprint::of(worker.to_string().as_bytes())
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_right(32)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let fraction = mixed as f64 / u64::MAX as f64;
+        (!max_age.is_zero()).then(|| max_age + max_age.mul_f64(fraction))
+    }
+
+    /// The socket that a worker listens on, if it serves something.
+    pub fn socket_of(&self, worker: &WorkerId) -> Option<PathBuf> {
+        self.socket_stem.as_deref().map(|stem| socket_path(stem, worker))
+    }
+
+    /// The link that people know, to the socket of the worker that serves the slot.
+    pub fn socket_link_of(&self, worker: &WorkerId) -> Option<PathBuf> {
+        let stem = self.socket_link_stem.as_deref()?;
+        Some(with_end(stem, &format!("_{}.socket", worker.slot)))
+    }
+}
+
+/// The socket of a worker below a [`WatcherSpec::socket_stem`]: `{stem}_N.K.socket`.
+pub fn socket_path(stem: &Path, worker: &WorkerId) -> PathBuf {
+    with_end(stem, &format!("_{}.{}.socket", worker.slot, worker.incarnation))
+}
+
+/// The [`WatcherSpec::socket_stem`] of the front, in the directory of sockets (`var/run`).
+pub fn front_socket_stem(run_dir: &Path) -> PathBuf {
+    run_dir.join("front")
+}
+
+fn with_end(stem: &Path, end: &str) -> PathBuf {
+    let mut path = stem.as_os_str().to_owned();
+    path.push(end);
+    path.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Rotation;
+
+    fn spec() -> WatcherSpec {
+        WatcherSpec {
+            name: WatcherName::app("p", "a"),
+            count: 1,
+            argv: Vec::new(),
+            env: BTreeMap::new(),
+            cwd: "/".into(),
+            rlimits: Rlimits::default(),
+            output: Output { stdout: "/log".into(), stderr: None, rotation: Rotation::default() },
+            output_per_worker: false,
+            socket_stem: Some("/run/a".into()),
+            socket_link_stem: Some("/var/a".into()),
+            upstream: None,
+            probe: Probe::Told,
+            start_timeout_ms: 0,
+            drain_timeout_ms: 0,
+            stop_signal: 15,
+            stop_timeout_ms: 0,
+            overlap: true,
+            max_age_s: 0,
+            listeners: Vec::new(),
+        }
+    }
+
+    fn worker(slot: u32, incarnation: u64) -> WorkerId {
+        WorkerId::new(WatcherName::app("p", "a"), slot, incarnation)
+    }
+
+    #[test]
+    fn a_quarter_of_the_workers_is_replaced_at_a_time() {
+        for (count, width) in [(0, 1), (1, 1), (7, 1), (8, 2), (21, 5)] {
+            assert_eq!(WatcherSpec { count, ..spec() }.rolling_width(), width, "of {count}");
+        }
+    }
+
+    #[test]
+    fn workers_live_between_once_and_twice_their_maximum_age_and_not_equally_long() {
+        assert_eq!(spec().life_of(&worker(1, 1)), None);
+        let spec = WatcherSpec { max_age_s: 1000, ..spec() };
+        let lives = (1..=1000).map(|n| spec.life_of(&worker(n, u64::from(n))).unwrap());
+        let mut hundreds = [0; 10];
+        for life in lives {
+            let over = life.as_secs_f64() - 1000.0;
+            assert!((0.0..=1000.0).contains(&over), "{life:?}");
+            hundreds[(over / 100.0).min(9.0) as usize] += 1;
+        }
+        // 100 would be in each, if they were spread perfectly.
+        assert!(hundreds.iter().all(|n| (60..=140).contains(n)), "{hundreds:?}");
+    }
+
+    #[test]
+    fn a_socket_is_named_by_slot_and_incarnation_and_its_link_by_the_slot() {
+        let (spec, worker) = (spec(), worker(2, 7));
+        assert_eq!(spec.socket_of(&worker), Some("/run/a_2.7.socket".into()));
+        assert_eq!(spec.socket_link_of(&worker), Some("/var/a_2.socket".into()));
+        let front = socket_path(&front_socket_stem(Path::new("/run")), &worker);
+        assert_eq!(front, Path::new("/run/front_2.7.socket"));
     }
 }

@@ -33,6 +33,7 @@ use std::time::Duration;
 use mfserv_core::Diagnostic;
 use mfserv_core::event::Fact;
 use mfserv_core::names::{WatcherName, WorkerId};
+use mfserv_core::watcher::{front_socket_stem, socket_path};
 use mfserv_core::wire::keeper::Notice;
 use mfserv_platform::disk::RealDisk;
 use mfserv_supervisor::{Handle, KeeperLink, KeeperNews, KeeperState, Options, Supervisor};
@@ -180,9 +181,7 @@ fn takes_over(found: &KeeperState) -> bool {
     found.alive.iter().any(|process| process.id != mfserv_keeper::DAEMON)
 }
 
-async fn until_connected(
-    news: &mut mpsc::UnboundedReceiver<KeeperNews>,
-) -> Result<KeeperState, Diagnostic> {
+async fn until_connected(news: &mut mpsc::Receiver<KeeperNews>) -> Result<KeeperState, Diagnostic> {
     let wait = async {
         loop {
             match news.recv().await {
@@ -207,5 +206,5 @@ fn living(found: &KeeperState) -> BTreeSet<WorkerId> {
 
 /// A front's control socket.
 fn front_socket(run_dir: &std::path::Path, id: &WorkerId) -> PathBuf {
-    run_dir.join(format!("front_{}.{}.socket", id.slot, id.incarnation))
+    socket_path(&front_socket_stem(run_dir), id)
 }

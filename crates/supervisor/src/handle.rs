@@ -1,4 +1,4 @@
-//! How others speak to the supervisor: one message each.
+//! The messages to the supervisor, and the handle that sends them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::keeper_link::KeeperNews;
 use crate::sample;
 use crate::waiting::{Follower, Progress, Unmet, Until, Waiting};
 
-/// What can be said to the supervisor.
+/// A message to the supervisor.
 pub(crate) enum Message {
     Apply(Vec<WatcherSpec>),
     Prepare(Vec<WatcherSpec>),
@@ -30,40 +30,51 @@ pub(crate) enum Message {
     Follow(Follower),
 }
 
-/// Speaks to the supervisor. Cheap to clone.
+/// Sends messages to the supervisor. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
-    pub(crate) messages: mpsc::UnboundedSender<Message>,
+    /// Bounded in fact: a worker has at most one start, one probe and one drain under way, and
+    /// each of these sends one message; the keeper sends one exit for each process and few other
+    /// notices; every other message is a request of the daemon. The supervisor waits for nothing
+    /// while it handles a message. A bounded channel could lock up, because the supervisor and
+    /// the fronts' task send to each other.
+    messages: mpsc::UnboundedSender<Message>,
 }
 
 impl Handle {
+    pub(crate) fn new() -> (Handle, mpsc::UnboundedReceiver<Message>) {
+        let (messages, received) = mpsc::unbounded_channel();
+        (Handle { messages }, received)
+    }
+
     /// From now on these watchers are wanted, and no others.
     pub fn apply(&self, specs: Vec<WatcherSpec>) {
         self.send(Message::Apply(specs));
     }
 
-    /// Start the workers of these specs beside what serves, for an `apply` that comes
-    /// soon: then they take over all at once. See [`Until::Prepared`].
+    /// Starts workers of these specs beside those that serve. They get no request before an
+    /// [`Handle::apply`] of the same specs: then they take over all at once. Wait for
+    /// [`Until::Prepared`] in between; after 120 s without a plan they are given up.
     pub fn prepare(&self, specs: Vec<WatcherSpec>) {
         self.send(Message::Prepare(specs));
     }
 
-    /// What was prepared of these watchers takes over from what serves, whatever the
-    /// slot, and the other slots are started anew: fresh code on the same plan. Returns the
-    /// watchers of which something was prepared and ready: a plan that came in between may
-    /// have given it up.
+    /// Fresh code on the same plan: the prepared workers of these watchers take over from all
+    /// that serve, and the other slots start new workers. Returns the watchers in which a
+    /// prepared worker was ready (a plan that came in between may have given it up); the others
+    /// go on as before.
     pub async fn renew(&self, watchers: Vec<WatcherName>, why: EndReason) -> Vec<WatcherName> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Renew(watchers, why, reply));
         answer.await.unwrap_or_default()
     }
 
-    /// Give up what was prepared of these watchers.
+    /// Gives up the prepared workers of these watchers.
     pub fn abandon(&self, watchers: Vec<WatcherName>) {
         self.send(Message::Abandon(watchers));
     }
 
-    /// Replace every worker of these watchers, one after the other.
+    /// Replaces every worker of these watchers, one after the other.
     pub fn restart(&self, watchers: Vec<WatcherName>, why: EndReason) {
         self.send(Message::Restart(watchers, why));
     }
@@ -78,12 +89,12 @@ impl Handle {
         self.send(Message::Drained(worker));
     }
 
-    /// News from the keeper.
+    /// Passes on news of the keeper.
     pub fn keeper(&self, news: KeeperNews) {
         self.send(Message::Keeper(news));
     }
 
-    /// What lives now, with memory and CPU.
+    /// All watchers and workers, with the memory and CPU time that they use.
     pub async fn status(&self) -> Vec<WatcherStatus> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Status(reply));
@@ -117,7 +128,7 @@ impl Handle {
     }
 
     pub(crate) fn send(&self, message: Message) {
-        // A supervisor that is gone is the end of the daemon, which is restarted.
+        // Without a supervisor the daemon ends, and the keeper starts a new one.
         let _ = self.messages.send(message);
     }
 }

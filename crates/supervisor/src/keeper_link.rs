@@ -12,12 +12,17 @@ use mfserv_platform::link::{AsyncLink, LinkError};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
+/// The first pause between two tries to reach a keeper; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// The longest pause between two tries to reach a keeper.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// News that the daemon has not read yet. Beyond that the link waits, and the keeper with it.
+const NEWS: usize = 256;
+
 type Reply = oneshot::Sender<Result<Answer, Diagnostic>>;
 
-/// What a keeper says of itself and of its processes when the link is made.
+/// The state of a keeper and of its processes when the link is made.
 #[derive(Debug, Clone)]
 pub struct KeeperState {
     /// Its process id.
@@ -26,13 +31,13 @@ pub struct KeeperState {
     pub listeners: Vec<String>,
     /// How many processes it adopted from an earlier keeper.
     pub adopted: u32,
-    /// Who lives.
+    /// The living processes.
     pub alive: Vec<Process>,
-    /// Exits that nobody has dealt with yet.
+    /// Exits that no daemon has dealt with yet.
     pub exits: Vec<Exit>,
 }
 
-/// What comes from the keeper without being asked for.
+/// What the keeper sends without being asked.
 #[derive(Debug)]
 pub enum KeeperNews {
     /// The link is made (again).
@@ -46,15 +51,18 @@ pub enum KeeperNews {
 /// Asks the keeper. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct KeeperLink {
+    /// Bounded in fact: whoever uses [`KeeperLink::ask`] waits for the answer, and the
+    /// supervisor tells the keeper a few signals in the life of each worker. What is queued
+    /// while the keeper is away is refused at least twice a second.
     asks: mpsc::UnboundedSender<(Ask, Reply)>,
 }
 
 impl KeeperLink {
-    /// Keeps a link to the keeper that listens on `path`, from now until the last
-    /// `KeeperLink` and the receiver are dropped.
-    pub fn start(path: &Path) -> (KeeperLink, mpsc::UnboundedReceiver<KeeperNews>) {
+    /// Keeps a link to the keeper that listens on `path` until the last `KeeperLink` and the
+    /// receiver are dropped. The receiver must be read: news that are not read hold up the link.
+    pub fn start(path: &Path) -> (KeeperLink, mpsc::Receiver<KeeperNews>) {
         let (asks, asked) = mpsc::unbounded_channel();
-        let (news, receiver) = mpsc::unbounded_channel();
+        let (news, receiver) = mpsc::channel(NEWS);
         tokio::spawn(keep(path.to_owned(), asked, news));
         (KeeperLink { asks }, receiver)
     }
@@ -66,7 +74,7 @@ impl KeeperLink {
         answer.await.unwrap_or_else(|_| Err(lost()))
     }
 
-    /// Asks without waiting for the answer; a refusal is of no interest.
+    /// Asks without waiting for the answer, whatever it is.
     pub fn tell(&self, ask: Ask) {
         let (reply, _) = oneshot::channel();
         let _ = self.asks.send((ask, reply));
@@ -82,21 +90,18 @@ fn lost() -> Diagnostic {
 async fn keep(
     path: PathBuf,
     mut asked: mpsc::UnboundedReceiver<(Ask, Reply)>,
-    news: mpsc::UnboundedSender<KeeperNews>,
+    news: mpsc::Sender<KeeperNews>,
 ) {
-    let mut pause = Duration::from_millis(10);
+    let mut pause = FIRST_PAUSE;
     while !news.is_closed() {
         if let Ok(stream) = UnixStream::connect(&path).await {
-            if let Ok(mut link) = Link::greet(stream).await {
-                pause = Duration::from_millis(10);
-                let state = link.state.take();
-                if let Some(state) = state {
-                    let _ = news.send(KeeperNews::Connected(state));
-                }
+            if let Ok((mut link, state)) = Link::greet(stream).await {
+                pause = FIRST_PAUSE;
+                let _ = news.send(KeeperNews::Connected(state)).await;
                 if link.run(&mut asked, &news).await.is_none() {
                     return;
                 }
-                let _ = news.send(KeeperNews::Lost);
+                let _ = news.send(KeeperNews::Lost).await;
             }
         }
         tokio::time::sleep(pause).await;
@@ -111,18 +116,13 @@ struct Link {
     messages: AsyncLink,
     pending: HashMap<u64, Reply>,
     next_seq: u64,
-    state: Option<KeeperState>,
 }
 
 impl Link {
-    /// Says hello and asks to be told everything.
-    async fn greet(stream: UnixStream) -> Result<Link, Diagnostic> {
-        let mut link = Link {
-            messages: AsyncLink::new(stream),
-            pending: HashMap::new(),
-            next_seq: 3,
-            state: None,
-        };
+    /// Says hello, and asks for the list of processes and for all notices from then on.
+    async fn greet(stream: UnixStream) -> Result<(Link, KeeperState), Diagnostic> {
+        let mut link =
+            Link { messages: AsyncLink::new(stream), pending: HashMap::new(), next_seq: 3 };
         link.send(1, Ask::Hello { version: wire::VERSION, role: "daemon".into() }).await?;
         link.send(2, Ask::Watch).await?;
         let (mut pid, mut adopted, mut listeners) = (0, 0, Vec::new());
@@ -138,14 +138,13 @@ impl Link {
                     answer: Answer::Processes { alive, exits },
                     ..
                 }) => {
-                    link.state = Some(KeeperState { pid, listeners, adopted, alive, exits });
-                    return Ok(link);
+                    return Ok((link, KeeperState { pid, listeners, adopted, alive, exits }));
                 }
                 FromKeeper::Response(other) => {
                     return Err(Diagnostic::error("the keeper refuses this daemon")
                         .because(format!("{other:?}")));
                 }
-                // A notice before the list: the list will say the same.
+                // The list, which comes later, says the same.
                 FromKeeper::Notice(_) => {}
             }
         }
@@ -166,13 +165,15 @@ impl Link {
     async fn run(
         &mut self,
         asked: &mut mpsc::UnboundedReceiver<(Ask, Reply)>,
-        news: &mpsc::UnboundedSender<KeeperNews>,
+        news: &mpsc::Sender<KeeperNews>,
     ) -> Option<()> {
         loop {
             tokio::select! {
                 message = self.next() => match message {
                     Ok(FromKeeper::Response(Response { seq, answer })) => self.answered(seq, answer),
-                    Ok(FromKeeper::Notice(notice)) => news.send(KeeperNews::Notice(notice)).ok()?,
+                    Ok(FromKeeper::Notice(notice)) => {
+                        news.send(KeeperNews::Notice(notice)).await.ok()?;
+                    }
                     Err(_) => break,
                 },
                 next = asked.recv() => {

@@ -1,20 +1,18 @@
 //! Watchers and workers: what runs, when it is ready, how it ends.
 //!
-//! One task owns everything ([`Supervisor`]); it is spoken to by messages
-//! ([`Handle`]) and never waits for anything but the next one. Processes are
-//! started by the keeper ([`KeeperLink`]); requests are given and taken through
-//! [`Traffic`], behind which stands a web front that this crate knows nothing of.
+//! One task ([`Supervisor`]) owns all watchers. It receives messages ([`Handle`]) and waits for
+//! nothing but the next message or deadline. The keeper starts the processes ([`KeeperLink`]);
+//! a web front, which this crate does not know, gives requests to workers ([`Traffic`]).
+//!
+//! The tests need no process: see `tests/kit.rs`.
 
 #![forbid(unsafe_code)]
 
 mod adopt;
-mod ends;
+mod context;
 mod handle;
 mod keeper_link;
-mod life;
-mod prepare;
 mod probe;
-mod rolling;
 mod sample;
 mod saved;
 mod spawn;
@@ -24,7 +22,6 @@ mod tests;
 mod traffic;
 mod waiting;
 mod watcher;
-mod worker;
 
 pub use handle::Handle;
 pub use keeper_link::{KeeperLink, KeeperNews, KeeperState};

@@ -1,10 +1,11 @@
-//! Is it ready? Observed, never guessed.
+//! Readiness probes: a worker is ready when it has been observed to be.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mfserv_core::watcher::Probe;
+use mfserv_platform::sync::lock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixDatagram, UnixStream};
 use tokio::time::Instant;
@@ -12,18 +13,18 @@ use tokio::time::Instant;
 /// The longest head of an answer to a probe, bytes.
 const LONGEST_HEAD: usize = 32 * 1024;
 
-/// What a probe saw last, for people.
+/// What a probe saw last, as a text for people.
 pub(crate) type Saw = Arc<Mutex<String>>;
 
-/// What has to exist before the worker is started.
+/// What a probe needs, made before the worker starts.
 pub(crate) enum Prepared {
     Notify(UnixDatagram),
     Ask(PathBuf),
     Nothing,
 }
 
-/// Prepares the probe of a worker: a worker that says by itself that it is ready
-/// needs its socket before it starts.
+/// Prepares the probe of a worker. A worker with [`Probe::Notify`] needs the notify socket
+/// before it starts.
 pub(crate) fn prepare(
     probe: &Probe,
     socket: Option<PathBuf>,
@@ -39,7 +40,7 @@ pub(crate) fn prepare(
     }
 }
 
-/// Returns once the worker is ready. It never gives up: the worker's patience does.
+/// Returns once the worker is ready. The start timeout of the worker ends it otherwise.
 pub(crate) async fn until_ready(probe: Probe, prepared: Prepared, saw: Saw) {
     match (probe, prepared) {
         (Probe::Http { path }, Prepared::Ask(socket)) => {
@@ -67,7 +68,8 @@ async fn ask_until(socket: &Path, path: Option<&str>, saw: &Saw) {
     }
 }
 
-/// A young worker is asked often, because its start is what a crash costs.
+/// The pause between two tries. It is short at first, because the start of a worker is the
+/// time that its slot is empty after a crash.
 fn pause(age: Duration) -> Duration {
     match age.as_millis() {
         0..500 => Duration::from_millis(5),
@@ -76,7 +78,7 @@ fn pause(age: Duration) -> Duration {
     }
 }
 
-/// `HEAD path`: any HTTP answer will do.
+/// Asks `HEAD path`. Any HTTP answer counts, also an error status.
 async fn head(socket: &Path, path: &str) -> Result<(), String> {
     let mut stream = UnixStream::connect(socket).await.map_err(|e| not_listening(&e))?;
     let request = format!(
@@ -122,9 +124,7 @@ async fn told_until(socket: &UnixDatagram, saw: &Saw) {
 }
 
 fn say(saw: &Saw, what: String) {
-    if let Ok(mut text) = saw.lock() {
-        *text = what;
-    }
+    *lock(saw) = what;
 }
 
 #[cfg(test)]

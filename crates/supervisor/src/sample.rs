@@ -2,29 +2,7 @@
 
 use std::collections::HashMap;
 
-use mfserv_core::status::{WatcherStatus, WorkerStatus};
-
-use crate::worker::Worker;
-
-/// The state of a worker, without samples.
-pub(crate) fn worker_status(worker: &Worker) -> WorkerStatus {
-    let process = worker.process.as_ref();
-    let saw = worker.saw.lock().map(|saw| saw.clone()).unwrap_or_default();
-    WorkerStatus {
-        id: worker.id.clone(),
-        pid: process.map(|p| p.pid),
-        phase: worker.phase(),
-        want: worker.want,
-        since_ms: worker.since_ms,
-        started_ms: process.map_or(0, |p| p.started_ms),
-        memory_bytes: None,
-        cpu_ms: None,
-        containment: process.map_or_else(String::new, |p| p.containment.clone()),
-        adopted: process.is_some_and(|p| p.adopted),
-        probe: (!saw.is_empty() && worker.phase() == mfserv_core::worker::Phase::Starting)
-            .then_some(saw),
-    }
-}
+use mfserv_core::status::WatcherStatus;
 
 /// Adds memory and CPU to every worker that has a process. One pass over /proc.
 pub fn add_samples(watchers: &mut [WatcherStatus]) {

@@ -1,55 +1,94 @@
-//! What a daemon that comes back must know and nobody else remembers: incarnation
-//! numbers, crash counters, last ends. Versioned.
+//! What the next daemon must know and no living process can tell it: incarnation numbers,
+//! crash counts, last ends. A versioned JSON file.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mfserv_core::names::WatcherName;
 use mfserv_core::status::LastEnd;
 use mfserv_platform::disk;
 use serde::{Deserialize, Serialize};
-
-use crate::watcher::Watcher;
+use tokio::time::Instant;
 
 const VERSION: u32 = 1;
 
+/// The time between a change and the writing of the file. Changes in between cost nothing.
+const SAVE_AFTER: Duration = Duration::from_millis(200);
+
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Saved {
+struct File {
     version: u32,
-    pub watchers: BTreeMap<WatcherName, SavedWatcher>,
+    watchers: BTreeMap<WatcherName, SavedWatcher>,
 }
 
+/// What is saved of a watcher.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct SavedWatcher {
     pub next_incarnation: u64,
     pub crashes: u64,
-    /// Incarnations that were ready: one that has said so once does not say it again.
+    /// Incarnations that have been ready. A worker says `READY=1` only once, so the next daemon
+    /// cannot ask it again.
     #[serde(default)]
-    pub ready: std::collections::BTreeSet<u64>,
+    pub ready: BTreeSet<u64>,
     #[serde(default)]
     pub last_end: Option<LastEnd>,
 }
 
+/// The file and what it says of watchers that do not exist now.
+pub(crate) struct Saved {
+    path: PathBuf,
+    absent: BTreeMap<WatcherName, SavedWatcher>,
+    unsaved_since: Option<Instant>,
+}
+
 impl Saved {
-    /// Reads the file; a missing, broken or future one is an empty memory.
-    pub fn load(path: &Path) -> Saved {
-        let text = std::fs::read(path).unwrap_or_default();
-        let saved: Saved = serde_json::from_slice(&text).unwrap_or_default();
-        if saved.version == VERSION { saved } else { Saved::default() }
+    /// Reads the file. A missing or broken file, or one of a future version, counts as empty.
+    pub fn load(path: PathBuf) -> Saved {
+        Saved { absent: read(&path), path, unsaved_since: None }
+    }
+
+    /// What is known of a watcher that comes into being.
+    pub fn recall(&self, name: &WatcherName) -> SavedWatcher {
+        self.absent.get(name).cloned().unwrap_or_default()
+    }
+
+    /// A watcher has gone.
+    pub fn keep(&mut self, name: WatcherName, saved: SavedWatcher) {
+        self.absent.insert(name, saved);
+    }
+
+    /// Something that is saved has changed.
+    pub fn changed(&mut self) {
+        self.unsaved_since.get_or_insert_with(Instant::now);
+    }
+
+    /// When the file is to be written.
+    pub fn due(&self) -> Option<Instant> {
+        self.unsaved_since.map(|since| since + SAVE_AFTER)
     }
 
     /// Replaces the file in one step. It is not synced: the loop does not wait for a disk,
     /// and after a power cut every count begins again.
+    ///
+    /// # Errors
+    /// A sentence, if the file cannot be written.
     pub fn store(
-        path: &Path,
-        watchers: &BTreeMap<WatcherName, Watcher>,
-        before: &BTreeMap<WatcherName, SavedWatcher>,
-    ) -> std::io::Result<()> {
-        let mut all = before.clone();
-        for (name, watcher) in watchers {
-            all.insert(name.clone(), watcher.to_remember());
-        }
-        let text = serde_json::to_vec(&Saved { version: VERSION, watchers: all })?;
-        disk::replace(path, 0o600, &text)
+        &mut self,
+        present: impl Iterator<Item = (WatcherName, SavedWatcher)>,
+    ) -> Result<(), String> {
+        self.unsaved_since = None;
+        let mut watchers = self.absent.clone();
+        watchers.extend(present);
+        serde_json::to_vec(&File { version: VERSION, watchers })
+            .map_err(std::io::Error::from)
+            .and_then(|text| disk::replace(&self.path, 0o600, &text))
+            .map_err(|error| format!("cannot write {}: {error}", self.path.display()))
     }
+}
+
+fn read(path: &Path) -> BTreeMap<WatcherName, SavedWatcher> {
+    let text = std::fs::read(path).unwrap_or_default();
+    let file: File = serde_json::from_slice(&text).unwrap_or_default();
+    if file.version == VERSION { file.watchers } else { BTreeMap::new() }
 }

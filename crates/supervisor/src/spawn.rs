@@ -8,39 +8,21 @@ use mfserv_core::watcher::{Probe, WatcherSpec};
 use mfserv_core::wire::keeper::ProcessSpec;
 use serde::{Deserialize, Serialize};
 
-/// The socket that the worker listens on: `{stem}_N.K.socket`.
-pub(crate) fn socket_path(spec: &WatcherSpec, id: &WorkerId) -> Option<PathBuf> {
-    let stem = spec.socket_stem.as_ref()?;
-    Some(with_end(stem, &format!("_{}.{}.socket", id.slot, id.incarnation)))
-}
-
-/// The link that people know: `{link stem}_N.socket`, to the admitted incarnation's socket.
-pub(crate) fn socket_link(spec: &WatcherSpec, id: &WorkerId) -> Option<PathBuf> {
-    let stem = spec.socket_link_stem.as_ref()?;
-    Some(with_end(stem, &format!("_{}.socket", id.slot)))
-}
-
-/// Where a worker that says by itself that it is ready says so (sd_notify(3)).
+/// The socket on which a worker with [`Probe::Notify`] reports readiness (sd_notify(3)).
 pub(crate) fn notify_path(run_dir: &Path, id: &WorkerId) -> PathBuf {
-    // By a number: names of plugins may be longer than a socket's path can be.
+    // A hash, because the name of a plugin may be longer than the path of a socket can be.
     let number = mfserv_core::fingerprint::of(id.to_string().as_bytes());
     run_dir.join(format!("{number:016x}.notify"))
 }
 
-fn with_end(stem: &Path, end: &str) -> PathBuf {
-    let mut path = stem.as_os_str().to_owned();
-    path.push(end);
-    path.into()
-}
-
-/// What travels with a process, so that a daemon that comes back knows what it finds.
+/// The note that the keeper holds beside a process: it tells the next daemon what runs there.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Note {
     /// What it runs, without the environment.
     pub spec: WatcherSpec,
     /// The fingerprint of the whole spec.
     pub fingerprint: u64,
-    /// It was prepared for a plan that is not in force.
+    /// It was started for a plan that was not in force yet.
     #[serde(default)]
     pub prepared: bool,
 }
@@ -60,7 +42,7 @@ pub(crate) fn process_spec(
     run_dir: &Path,
     prepared: bool,
 ) -> ProcessSpec {
-    let socket = socket_path(spec, id).unwrap_or_default();
+    let socket = spec.socket_of(id).unwrap_or_default();
     let fill = |text: &String| {
         text.replace("{unix_socket_path}", &socket.to_string_lossy())
             .replace("$(circus.wid)", &id.slot.to_string())
@@ -88,7 +70,7 @@ pub(crate) fn process_spec(
     }
 }
 
-/// `app_P_A.log` → `app_P_A_workerN.log`, as MFSERV splits logs.
+/// `app_P_A.log` → `app_P_A_workerN.log`, as MFSERV (MetWork) splits logs.
 fn per_worker(output: &Output, slot: u32) -> Output {
     let rename = |path: &PathBuf| {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();

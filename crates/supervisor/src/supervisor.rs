@@ -1,29 +1,30 @@
-//! The one task that owns every watcher: messages in, effects out.
+//! The one task that owns every watcher. It passes messages and deadlines on to them; what
+//! they mean is decided there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mfserv_core::Diagnostic;
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::watcher::WatcherSpec;
-use mfserv_core::wire::keeper::Notice;
-use mfserv_core::worker::{Input, Want};
+use mfserv_core::wire::keeper::{Answer, Exit, Notice};
+use mfserv_core::worker::Input;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::adopt::{adopt, by_id};
+use crate::context::Context;
 use crate::handle::{Handle, Message};
 use crate::keeper_link::{KeeperLink, KeeperNews, KeeperState};
-use crate::saved::{Saved, SavedWatcher};
+use crate::saved::Saved;
 use crate::traffic::Traffic;
 use crate::waiting::{Follower, Wait};
 use crate::watcher::Watcher;
 
-/// How often what is remembered is written, at most.
-const SAVE_EVERY: Duration = Duration::from_millis(200);
-
-/// Where facts go.
+/// The receiver of all facts.
 pub type Emit = Arc<dyn Fn(Fact) + Send + Sync>;
 
 /// What a supervisor is made of.
@@ -34,32 +35,23 @@ pub struct Options {
     pub found: KeeperState,
     /// Workers that a living front gives requests to.
     pub admitted: BTreeSet<WorkerId>,
-    /// Who gives requests to workers.
+    /// Gives requests to workers.
     pub traffic: Box<dyn Traffic>,
-    /// Where facts go.
+    /// Receives all facts.
     pub emit: Emit,
     /// A directory for sockets (`var/run`).
     pub run_dir: PathBuf,
-    /// Where what must be remembered is kept.
+    /// The file of what the next daemon must know.
     pub state_file: PathBuf,
 }
 
-/// The owner of every watcher and worker.
+/// The owner of every watcher.
 pub struct Supervisor {
-    pub(crate) watchers: BTreeMap<WatcherName, Watcher>,
-    pub(crate) remembered: BTreeMap<WatcherName, SavedWatcher>,
-    pub(crate) keeper: KeeperLink,
-    pub(crate) traffic: Box<dyn Traffic>,
-    emit: Emit,
-    pub(crate) run_dir: PathBuf,
-    state_file: PathBuf,
-    pub(crate) handle: Handle,
+    watchers: BTreeMap<WatcherName, Watcher>,
+    context: Context,
+    saved: Saved,
     waiting: Vec<Wait>,
     followers: Vec<Follower>,
-    /// A plan has said what is wanted. Before that nothing is started: what was adopted
-    /// does not know its environment.
-    pub(crate) planned: bool,
-    unsaved_since: Option<Instant>,
 }
 
 impl Supervisor {
@@ -73,37 +65,27 @@ impl Supervisor {
 
     /// The same, without the task: the caller runs it, and ends it when it likes.
     pub(crate) fn create(options: Options) -> (Handle, impl Future<Output = ()> + Send) {
-        let (messages, received) = mpsc::unbounded_channel();
-        let handle = Handle { messages };
-        let mut supervisor = Supervisor {
-            watchers: BTreeMap::new(),
-            remembered: Saved::load(&options.state_file).watchers,
+        let (handle, messages) = Handle::new();
+        let saved = Saved::load(options.state_file);
+        let mut context = Context {
             keeper: options.keeper,
             traffic: options.traffic,
             emit: options.emit,
             run_dir: options.run_dir,
-            state_file: options.state_file,
             handle: handle.clone(),
-            waiting: Vec::new(),
-            followers: Vec::new(),
-            planned: false,
-            unsaved_since: None,
+            changed: false,
         };
-        let adopted = supervisor.adopt_all(options.found, &options.admitted);
-        supervisor.emit(Fact::DaemonStarted { pid: std::process::id(), adopted });
-        (handle, supervisor.run(received))
-    }
-
-    pub(crate) fn emit(&self, fact: Fact) {
-        (self.emit)(fact);
+        let (watchers, adopted) = adopt(options.found, &options.admitted, &saved, &mut context);
+        context.emit(Fact::DaemonStarted { pid: std::process::id(), adopted });
+        let (waiting, followers) = (Vec::new(), Vec::new());
+        let supervisor = Supervisor { watchers, context, saved, waiting, followers };
+        (handle, supervisor.run(messages))
     }
 
     async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
         loop {
-            let next = self.next_deadline();
-            let sleep = tokio::time::sleep_until(
-                next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600)),
-            );
+            let idle = || Instant::now() + Duration::from_secs(3600);
+            let sleep = tokio::time::sleep_until(self.next_deadline().unwrap_or_else(idle));
             tokio::select! {
                 message = messages.recv() => match message {
                     Some(message) => self.receive(message),
@@ -116,67 +98,89 @@ impl Supervisor {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let workers = self.watchers.values().flat_map(|w| w.workers.values());
-        let patience = workers.flat_map(|w| [w.deadline, w.expires]).flatten();
-        let waiting = self.waiting.iter().map(|w| w.deadline);
-        patience.chain(waiting).chain(self.unsaved_since.map(|at| at + SAVE_EVERY)).min()
+        let watchers = self.watchers.values().filter_map(Watcher::next_deadline);
+        watchers.chain(self.waiting.iter().map(|w| w.deadline)).chain(self.saved.due()).min()
     }
 
-    /// What time alone brings: patience that ends, old age, waiters, saving.
+    /// After each message and at each deadline: timeouts, waiters, followers, saving.
     fn tick(&mut self) {
         let now = Instant::now();
-        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        let workers = || self.watchers.values().flat_map(|w| w.workers.values());
-        let late: Vec<WorkerId> =
-            workers().filter(|w| due(w.deadline)).map(|w| w.id.clone()).collect();
-        let old: Vec<WorkerId> =
-            workers().filter(|w| due(w.expires)).map(|w| w.id.clone()).collect();
-        for id in late {
-            self.out_of_patience(&id);
+        let due = |w: &Watcher| w.next_deadline().is_some_and(|at| at <= now);
+        let late = self.watchers.values().filter(|w| due(w)).map(|w| w.name().clone());
+        for name in late.collect::<Vec<_>>() {
+            self.with(&name, |watcher, context| watcher.tick(now, context));
         }
-        for id in old {
-            let Some(worker) = self.worker(&id) else { continue };
-            worker.expires = None;
-            match worker.prepared {
-                true => self.abandon(&id.watcher),
-                false => self.queue_replacement(id, EndReason::TooOld),
+        for index in (0..self.waiting.len()).rev() {
+            if let Some(outcome) = self.waiting[index].outcome(&self.watchers) {
+                self.waiting.swap_remove(index).end(outcome);
             }
         }
-        let mut waiting = std::mem::take(&mut self.waiting);
-        for index in (0..waiting.len()).rev() {
-            if let Some(outcome) = waiting[index].outcome(&self.watchers) {
-                waiting.swap_remove(index).end(outcome);
-            }
-        }
-        self.waiting.append(&mut waiting);
         self.followers.retain_mut(|follower| follower.update(&self.watchers));
-        if self.unsaved_since.is_some_and(|at| at + SAVE_EVERY <= now) {
+        if std::mem::take(&mut self.context.changed) {
+            self.saved.changed();
+        }
+        if self.saved.due().is_some_and(|at| at <= now) {
             self.save();
         }
     }
 
     fn save(&mut self) {
-        self.unsaved_since = None;
-        if let Err(error) = Saved::store(&self.state_file, &self.watchers, &self.remembered) {
-            let text = format!("cannot write {}: {error}", self.state_file.display());
-            self.emit(Fact::Note { text });
+        let present = self.watchers.iter().map(|(name, w)| (name.clone(), w.to_save()));
+        if let Err(text) = self.saved.store(present) {
+            self.context.emit(Fact::Note { text });
         }
     }
 
-    pub(crate) fn unsaved(&mut self) {
-        self.unsaved_since.get_or_insert_with(Instant::now);
+    /// Does something with a watcher, if it exists, and forgets it if it is over then.
+    fn with<T>(
+        &mut self,
+        name: &WatcherName,
+        act: impl FnOnce(&mut Watcher, &mut Context) -> T,
+    ) -> Option<T> {
+        let watcher = self.watchers.get_mut(name)?;
+        let result = act(watcher, &mut self.context);
+        if watcher.is_over() {
+            self.saved.keep(name.clone(), watcher.to_save());
+            self.watchers.remove(name);
+        }
+        Some(result)
+    }
+
+    /// Does something with the watcher of this spec, which is made if it does not exist.
+    fn with_spec(
+        &mut self,
+        spec: WatcherSpec,
+        act: impl FnOnce(&mut Watcher, WatcherSpec, &mut Context),
+    ) {
+        let name = spec.name.clone();
+        if !self.watchers.contains_key(&name) {
+            let watcher = Watcher::new(spec.clone(), self.saved.recall(&name));
+            self.watchers.insert(name.clone(), watcher);
+        }
+        self.with(&name, |watcher, context| act(watcher, spec, context));
     }
 
     fn receive(&mut self, message: Message) {
         match message {
             Message::Apply(specs) => self.apply(specs),
-            Message::Prepare(specs) => self.prepare(specs),
-            Message::Abandon(names) => names.iter().for_each(|name| self.abandon(name)),
-            Message::Renew(names, why, reply) => {
-                let renewed = names.into_iter().filter(|name| self.renew(name, &why));
-                let _ = reply.send(renewed.collect());
+            Message::Prepare(specs) => {
+                for spec in specs {
+                    self.with_spec(spec, Watcher::prepare);
+                }
             }
-            Message::Restart(names, why) => self.restart(&names, &why),
+            Message::Abandon(names) => {
+                for name in names {
+                    self.with(&name, Watcher::abandon);
+                }
+            }
+            Message::Renew(names, why, reply) => {
+                let _ = reply.send(self.renew(names, &why));
+            }
+            Message::Restart(names, why) => {
+                for name in names {
+                    self.with(&name, |watcher, context| watcher.restart(&why, context));
+                }
+            }
             Message::Ready(id) => self.drive(&id, Input::Ready),
             Message::Drained(id) => self.drive(&id, Input::Drained),
             Message::Spawned(id, answer) => self.spawned(&id, answer),
@@ -189,24 +193,8 @@ impl Supervisor {
         }
     }
 
-    fn keeper_news(&mut self, news: KeeperNews) {
-        match news {
-            KeeperNews::Connected(state) => self.resync(state),
-            KeeperNews::Notice(Notice::Exited(exit)) => self.exited(exit),
-            KeeperNews::Notice(Notice::Dropped { id, bytes }) => {
-                self.emit(Fact::OutputDropped { id, bytes });
-            }
-            KeeperNews::Notice(Notice::LogTrouble { file, reason }) => {
-                let text = format!("cannot write {}: {reason}", file.display());
-                self.emit(Fact::Note { text });
-            }
-            KeeperNews::Lost | KeeperNews::Notice(Notice::Ending { .. }) => {}
-        }
-    }
-
     fn apply(&mut self, specs: Vec<WatcherSpec>) {
-        self.planned = true;
-        let wanted: BTreeMap<WatcherName, WatcherSpec> =
+        let mut wanted: BTreeMap<WatcherName, WatcherSpec> =
             specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
         let all: BTreeSet<WatcherName> =
             self.watchers.keys().chain(wanted.keys()).cloned().collect();
@@ -214,74 +202,68 @@ impl Supervisor {
         let (apps, roles): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|name| name.plugin().is_some());
         for name in roles.into_iter().chain(apps) {
-            let changed = self.want(&name, wanted.get(&name));
-            if changed {
-                self.promote(&name);
+            match wanted.remove(&name) {
+                Some(spec) => self.with_spec(spec, Watcher::apply),
+                None => drop(self.with(&name, Watcher::stop)),
             }
-            self.reconcile(&name);
         }
     }
 
-    /// Sets what is wanted of a watcher; true if that is something else than before.
-    fn want(&mut self, name: &WatcherName, spec: Option<&WatcherSpec>) -> bool {
-        let saved = self.remembered.get(name).cloned();
-        let Some(spec) = spec else {
-            if let Some(watcher) = self.watchers.get_mut(name) {
-                watcher.count = 0;
-            }
-            return true;
-        };
-        let watcher = self.watchers.entry(name.clone()).or_insert_with(|| {
-            let mut watcher = Watcher::new(spec);
-            watcher.remember(saved.unwrap_or_default());
-            watcher
+    fn renew(&mut self, names: Vec<WatcherName>, why: &EndReason) -> Vec<WatcherName> {
+        let mut renewed = names;
+        renewed.retain(|name| {
+            self.with(name, |watcher, context| watcher.renew(why, context)).unwrap_or(false)
         });
-        let fingerprint = spec.fingerprint();
-        let changed = watcher.count != spec.count || watcher.fingerprint != fingerprint;
-        watcher.count = spec.count;
-        watcher.rolling.retain(|slot| *slot <= spec.count);
-        if watcher.fingerprint != fingerprint {
-            watcher.backoffs.clear();
-        }
-        watcher.fingerprint = fingerprint;
-        watcher.spec = Arc::new(spec.clone());
-        changed
+        renewed
     }
 
-    /// Brings one watcher from what lives to what is wanted.
-    pub(crate) fn reconcile(&mut self, name: &WatcherName) {
-        let Some(watcher) = self.watchers.get(name) else { return };
-        let (count, fingerprint) = (watcher.count, watcher.fingerprint);
-        let surplus: Vec<WorkerId> =
-            watcher.workers.keys().filter(|id| id.slot > count).cloned().collect();
-        let empty: Vec<u32> =
-            (1..=count).filter(|slot| watcher.needed(*slot).next().is_none()).collect();
-        let outdated: Vec<WorkerId> = watcher
-            .workers
-            .values()
-            .filter(|w| w.id.slot <= count && w.want == Want::Up && w.fingerprint != fingerprint)
-            .map(|w| w.id.clone())
-            .collect();
-        for id in surplus {
-            self.retire(&id);
-        }
-        for slot in empty {
-            self.start_in(name, slot, None, None);
-        }
-        let why = EndReason::Asked { what: "configuration changed".into() };
-        for id in outdated {
-            self.start_if_waiting(&id);
-            self.queue_replacement(id, why.clone());
-        }
-        self.forget_watcher_if_over(name);
+    fn drive(&mut self, id: &WorkerId, input: Input) {
+        self.with(&id.watcher, |watcher, context| watcher.drive(id, input, context));
     }
 
-    /// This worker is not needed any more.
-    pub(crate) fn retire(&mut self, id: &WorkerId) {
-        let Some(worker) = self.worker(id) else { return };
-        worker.want = Want::Down;
-        let why = EndReason::Asked { what: "stop".into() };
-        worker.reason.get_or_insert(why);
-        self.drive(id, Input::Stop);
+    fn spawned(&mut self, id: &WorkerId, answer: Result<Answer, Diagnostic>) {
+        let known = self.watchers.get(&id.watcher).is_some_and(|watcher| watcher.has(id));
+        if !known && matches!(answer, Ok(Answer::Spawned(_))) {
+            // Its worker was given up in the meantime: nobody would ever stop the process.
+            self.context.kill_tree(id);
+        }
+        self.with(&id.watcher, |watcher, context| watcher.spawned(id, answer, context));
+    }
+
+    fn keeper_news(&mut self, news: KeeperNews) {
+        match news {
+            KeeperNews::Connected(state) => self.resync(state),
+            KeeperNews::Notice(Notice::Exited(exit)) => self.exited(exit),
+            KeeperNews::Notice(Notice::Dropped { id, bytes }) => {
+                self.context.emit(Fact::OutputDropped { id, bytes });
+            }
+            KeeperNews::Notice(Notice::LogTrouble { file, reason }) => {
+                let text = format!("cannot write {}: {reason}", file.display());
+                self.context.emit(Fact::Note { text });
+            }
+            KeeperNews::Lost | KeeperNews::Notice(Notice::Ending { .. }) => {}
+        }
+    }
+
+    fn exited(&mut self, exit: Exit) {
+        self.context.forget_exit(exit.id.clone());
+        if let Ok(id) = exit.id.parse::<WorkerId>() {
+            self.with(&id.watcher, |watcher, context| watcher.exited(&id, exit, context));
+        }
+    }
+
+    /// The link to the keeper is back: what the keeper says lives is the truth.
+    fn resync(&mut self, keeper: KeeperState) {
+        for exit in keeper.exits {
+            self.exited(exit);
+        }
+        let alive = by_id(keeper.alive);
+        let known = |id: &WorkerId| self.watchers.get(&id.watcher).is_some_and(|w| w.counts_on(id));
+        for stray in alive.keys().filter(|id| !known(id)) {
+            self.context.kill_tree(stray);
+        }
+        for name in self.watchers.keys().cloned().collect::<Vec<_>>() {
+            self.with(&name, |watcher, context| watcher.resync(&alive, context));
+        }
     }
 }

@@ -1,16 +1,17 @@
-//! What the supervisor says about requests: three words, and no idea of HTTP.
+//! The three messages from the supervisor to whatever routes requests to workers.
 
 use mfserv_core::names::WorkerId;
 use mfserv_core::wire::front::Peer;
 
-/// Gives requests to workers and takes them away again.
+/// Routes requests to workers. Implemented by the daemon's side of the web fronts.
 pub trait Traffic: Send + 'static {
     /// This worker is ready: give it requests.
     fn admit(&mut self, upstream: &str, peer: Peer);
 
-    /// Give it no more. [`crate::Handle::drained`] is to be called once it holds none.
+    /// Give it no new request. The implementor calls [`crate::Handle::drained`] once the worker
+    /// holds none.
     fn drain(&mut self, upstream: &str, worker: &WorkerId);
 
-    /// Its process is gone.
+    /// Its process has ended.
     fn forget(&mut self, upstream: &str, worker: &WorkerId);
 }

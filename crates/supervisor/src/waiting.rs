@@ -95,10 +95,10 @@ pub(crate) struct Wait {
 impl Wait {
     pub fn new(asked: Waiting, all: &BTreeMap<WatcherName, Watcher>) -> Wait {
         let failed = |watcher: &Watcher| match asked.until {
-            Until::Prepared => watcher.failed_prepared,
+            Until::Prepared => watcher.failed_preparations(),
             // A watcher that failed before the wait began has been tried.
             Until::Tried => 0,
-            Until::Settled | Until::Gone => watcher.failed_starts,
+            Until::Settled | Until::Gone => watcher.failed_starts(),
         };
         let failed_before = all.iter().map(|(name, w)| (name.clone(), failed(w))).collect();
         Wait { deadline: Instant::now() + asked.at_most, asked, failed_before }
@@ -111,9 +111,9 @@ impl Wait {
         for name in &self.asked.watchers {
             let Some(watcher) = all.get(name) else { continue };
             let before = self.failed_before.get(name).copied().unwrap_or(0);
-            let failing = watcher.failed_starts >= before + FAILED_STARTS;
+            let failing = watcher.failed_starts() >= before + FAILED_STARTS;
             match until {
-                Until::Prepared if watcher.failed_prepared > before => {
+                Until::Prepared if watcher.failed_preparations() > before => {
                     return Some(Err(failed(watcher)));
                 }
                 Until::Settled if failing => return Some(Err(failed(watcher))),
@@ -136,7 +136,7 @@ impl Wait {
         let until = self.asked.until;
         let watchers = self.asked.watchers.iter().filter_map(|name| all.get(name));
         let late = watchers.filter(|watcher| !watcher.has_reached(until)).map(|watcher| Late {
-            watcher: watcher.name.clone(),
+            watcher: watcher.name().clone(),
             progress: watcher.progress(until),
             state: watcher.state(),
         });
@@ -145,7 +145,10 @@ impl Wait {
 }
 
 fn failed(watcher: &Watcher) -> Unmet {
-    Unmet::Failed { watcher: watcher.name.clone(), end: watcher.last_end.clone().map(Box::new) }
+    Unmet::Failed {
+        watcher: watcher.name().clone(),
+        end: watcher.last_end().cloned().map(Box::new),
+    }
 }
 
 /// A caller that follows how far watchers have come.

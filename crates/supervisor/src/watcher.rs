@@ -1,117 +1,213 @@
-//! One watcher: its slots, and the queue of workers to be replaced one after the other.
+//! One watcher: what is wanted, the workers that live, and the steps from one to the other.
+//!
+//! A watcher owns its workers, and nothing else changes them. Each file below has one subject:
+//! `worker` a worker and its phase, `life` the effects of the phase table, `rolling`
+//! replacement one after the other, `prepare` the next release, `ends` crashes and backoff,
+//! `adopt` processes of an earlier daemon or keeper.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod adopt;
+mod ends;
+mod life;
+mod prepare;
+mod rolling;
+mod worker;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mfserv_core::backoff::Backoff;
 use mfserv_core::event::EndReason;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::status::{LastEnd, WatcherState, WatcherStatus};
 use mfserv_core::watcher::WatcherSpec;
-use mfserv_core::worker::{Phase, Want};
+use mfserv_core::worker::{Input, Phase, Want};
+use tokio::time::Instant;
 
+use crate::context::Context;
 use crate::saved::SavedWatcher;
 use crate::waiting::{Progress, Until};
-use crate::worker::Worker;
+use ends::Crashes;
+use rolling::Queue;
+use worker::Worker;
 
-/// A watcher and all that lives of it.
+/// A watcher and its workers.
 pub(crate) struct Watcher {
-    pub name: WatcherName,
-    /// What is wanted.
-    pub spec: Arc<WatcherSpec>,
-    /// Its [`WatcherSpec::fingerprint`].
-    pub fingerprint: u64,
+    name: WatcherName,
+    /// What its workers are to run.
+    spec: Arc<WatcherSpec>,
+    /// The [`WatcherSpec::fingerprint`] of `spec`.
+    fingerprint: u64,
     /// How many workers are wanted.
-    pub count: u32,
-    pub workers: BTreeMap<WorkerId, Worker>,
-    /// The next incarnation number.
-    pub next_incarnation: u64,
-    pub backoffs: BTreeMap<u32, Backoff>,
-    /// Workers still to be replaced, and why.
-    pub queue: VecDeque<(WorkerId, EndReason)>,
-    /// Slots whose replacement is under way.
-    pub rolling: BTreeSet<u32>,
-    /// Crashes and failed starts.
-    pub crashes: u64,
-    /// Starts that never became ready.
-    pub failed_starts: u64,
-    /// The same, of workers that were prepared for a plan or an edit.
-    pub failed_prepared: u64,
-    pub last_end: Option<LastEnd>,
+    count: u32,
+    /// A plan has said what is wanted. Before that nothing is started: the environment of an
+    /// adopted watcher is not known.
+    planned: bool,
+    workers: BTreeMap<WorkerId, Worker>,
+    next_incarnation: u64,
+    replacements: Queue,
+    crashes: Crashes,
 }
 
 impl Watcher {
-    pub fn new(spec: &WatcherSpec) -> Self {
+    /// A watcher that wants no worker before a plan says so.
+    pub fn new(spec: WatcherSpec, saved: SavedWatcher) -> Self {
         Watcher {
             name: spec.name.clone(),
-            spec: Arc::new(spec.clone()),
             fingerprint: spec.fingerprint(),
-            count: spec.count,
+            spec: Arc::new(spec),
+            count: 0,
+            planned: false,
             workers: BTreeMap::new(),
-            next_incarnation: 1,
-            backoffs: BTreeMap::new(),
-            queue: VecDeque::new(),
-            rolling: BTreeSet::new(),
-            crashes: 0,
-            failed_starts: 0,
-            failed_prepared: 0,
-            last_end: None,
+            next_incarnation: saved.next_incarnation.max(1),
+            replacements: Queue::default(),
+            crashes: Crashes::known(saved.crashes, saved.last_end),
         }
     }
 
-    /// Takes up what an earlier daemon knew of it.
-    pub fn remember(&mut self, saved: SavedWatcher) {
-        self.next_incarnation = saved.next_incarnation.max(1);
-        self.crashes = saved.crashes;
-        self.last_end = saved.last_end;
-    }
-
-    /// What a later daemon must know of it.
-    pub fn to_remember(&self) -> SavedWatcher {
+    /// What the next daemon must know of it.
+    pub fn to_save(&self) -> SavedWatcher {
+        let ready = self.workers.values().filter(|w| w.is_ready());
         SavedWatcher {
             next_incarnation: self.next_incarnation,
-            crashes: self.crashes,
-            ready: self
-                .workers
-                .values()
-                .filter(|w| w.is_ready())
-                .map(|w| w.id.incarnation)
-                .collect(),
-            last_end: self.last_end.clone(),
+            crashes: self.crashes.total,
+            ready: ready.map(|w| w.id.incarnation).collect(),
+            last_end: self.crashes.last_end.clone(),
         }
+    }
+
+    // ---- what is asked of it ----
+
+    /// A plan is in force that wants this of it.
+    pub fn apply(&mut self, spec: WatcherSpec, context: &mut Context) {
+        self.planned = true;
+        if self.want(spec) {
+            self.promote(context);
+        }
+        self.reconcile(context);
+    }
+
+    /// A plan is in force that does not know it.
+    pub fn stop(&mut self, context: &mut Context) {
+        self.planned = true;
+        self.count = 0;
+        self.replacements.clear();
+        self.abandon(context);
+        self.reconcile(context);
+    }
+
+    /// Sets what is wanted; true if that is something else than before.
+    fn want(&mut self, spec: WatcherSpec) -> bool {
+        let fingerprint = spec.fingerprint();
+        let changed = self.count != spec.count || self.fingerprint != fingerprint;
+        if self.fingerprint != fingerprint {
+            // Nothing says that the new configuration fails too.
+            self.crashes.forgive();
+        }
+        self.count = spec.count;
+        self.replacements.keep_slots(spec.count);
+        self.fingerprint = fingerprint;
+        self.spec = Arc::new(spec);
+        changed
+    }
+
+    /// Starts, stops and replaces workers until what lives is what is wanted.
+    fn reconcile(&mut self, context: &mut Context) {
+        let (count, fingerprint) = (self.count, self.fingerprint);
+        let surplus = self.ids(|w| w.id.slot > count);
+        let empty: Vec<u32> =
+            (1..=count).filter(|slot| self.needed(*slot).next().is_none()).collect();
+        let outdated =
+            self.ids(|w| w.id.slot <= count && w.want == Want::Up && w.fingerprint != fingerprint);
+        for id in surplus {
+            self.retire(&id, context);
+        }
+        for slot in empty {
+            self.start_in(slot, None, None, context);
+        }
+        let why = EndReason::Asked { what: "configuration changed".into() };
+        self.replace(outdated, &why, context);
+    }
+
+    /// Acts on deadlines that are over: timeouts, maximum ages, preparations without a plan.
+    pub fn tick(&mut self, now: Instant, context: &mut Context) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let late = self.ids(|w| due(w.deadline));
+        let old = self.ids(|w| due(w.expires));
+        for id in late {
+            self.time_out(&id, context);
+        }
+        for id in old {
+            let Some(worker) = self.workers.get_mut(&id) else { continue };
+            worker.expires = None;
+            match worker.prepared {
+                true => self.abandon(context),
+                false => self.replace(vec![id], &EndReason::TooOld, context),
+            }
+        }
+    }
+
+    /// When [`Watcher::tick`] has something to do.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.workers.values().flat_map(|w| [w.deadline, w.expires]).flatten().min()
+    }
+
+    // ---- its workers ----
+
+    /// The workers of which something holds.
+    fn ids(&self, holds: impl Fn(&Worker) -> bool) -> Vec<WorkerId> {
+        self.workers.values().filter(|w| holds(w)).map(|w| w.id.clone()).collect()
+    }
+
+    /// The workers of a slot that are needed, oldest first.
+    fn needed(&self, slot: u32) -> impl Iterator<Item = &Worker> {
+        self.workers.values().filter(move |w| w.id.slot == slot && w.want == Want::Up)
     }
 
     /// The next incarnation of a slot.
-    pub fn next_id(&mut self, slot: u32) -> WorkerId {
+    fn next_id(&mut self, slot: u32) -> WorkerId {
         let incarnation = self.next_incarnation;
         self.next_incarnation += 1;
         WorkerId::new(self.name.clone(), slot, incarnation)
     }
 
-    /// The workers of a slot that are needed, oldest first.
-    pub fn needed(&self, slot: u32) -> impl Iterator<Item = &Worker> {
-        self.workers.values().filter(move |w| w.id.slot == slot && w.want == Want::Up)
+    /// This worker exists.
+    pub fn has(&self, id: &WorkerId) -> bool {
+        self.workers.contains_key(id)
     }
 
-    /// A replacement of this worker would be of use: it is needed, it is not fresh
-    /// from its start, and no younger one is on its way in its slot.
-    pub fn needs_replacement(&self, id: &WorkerId) -> bool {
-        let Some(worker) = self.workers.get(id) else { return false };
-        let fresh = worker.phase() == Phase::Starting && worker.fingerprint == self.fingerprint;
-        let followed = self.needed(id.slot).any(|other| other.id > *id);
-        worker.want == Want::Up && !fresh && !followed
+    /// This worker is not needed any more.
+    fn retire(&mut self, id: &WorkerId, context: &mut Context) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.want = Want::Down;
+        let why = EndReason::Asked { what: "stop".into() };
+        worker.reason.get_or_insert(why);
+        self.drive(id, Input::Stop, context);
     }
 
-    /// How many workers may be replaced at a time: a quarter, at least one.
-    pub fn rolling_width(&self) -> usize {
-        (self.count as usize / 4).max(1)
+    // ---- what is seen of it ----
+
+    /// Its name.
+    pub fn name(&self) -> &WatcherName {
+        &self.name
     }
 
-    /// How many are ready.
-    pub fn ready(&self) -> u32 {
-        let slots: BTreeSet<u32> =
-            self.workers.values().filter(|w| w.is_ready()).map(|w| w.id.slot).collect();
-        slots.len() as u32
+    /// No worker is wanted, and none lives.
+    pub fn is_over(&self) -> bool {
+        self.count == 0 && self.workers.is_empty()
+    }
+
+    /// Starts that never became ready, of workers that were to serve at once.
+    pub fn failed_starts(&self) -> u64 {
+        self.crashes.failed_starts
+    }
+
+    /// Starts that never became ready, of prepared workers.
+    pub fn failed_preparations(&self) -> u64 {
+        self.crashes.failed_preparations
+    }
+
+    /// How the last worker that crashed ended.
+    pub fn last_end(&self) -> Option<&LastEnd> {
+        self.crashes.last_end.as_ref()
     }
 
     /// How far it is on the way to a state. Of workers that are to end, all that live are
@@ -140,7 +236,7 @@ impl Watcher {
         };
         done == wanted
             && match until {
-                Until::Settled | Until::Tried => self.queue.is_empty() && nobody_leaves(),
+                Until::Settled | Until::Tried => !self.replacements.any() && nobody_leaves(),
                 Until::Prepared | Until::Gone => true,
             }
     }
@@ -148,47 +244,46 @@ impl Watcher {
     /// A ready worker of the present spec serves the slot, and is not about to be replaced.
     fn is_slot_settled(&self, slot: u32) -> bool {
         let serves = |w: &Worker| w.is_ready() && w.fingerprint == self.fingerprint;
-        !self.rolling.contains(&slot)
-            && !self.queue.iter().any(|(id, _)| id.slot == slot)
-            && self.needed(slot).any(serves)
+        !self.replacements.concerns(slot) && self.needed(slot).any(serves)
     }
 
-    /// Nothing is wanted of it and nothing lives of it.
-    pub fn is_over(&self) -> bool {
-        self.count == 0 && self.workers.is_empty()
+    /// The number of slots that a ready worker serves.
+    fn ready(&self) -> u32 {
+        let slots: BTreeSet<u32> =
+            self.workers.values().filter(|w| w.is_ready()).map(|w| w.id.slot).collect();
+        slots.len() as u32
     }
 
-    /// One word for a person.
+    /// Its state, in one word.
     pub fn state(&self) -> WatcherState {
-        let ready = self.ready();
-        let waiting = self.workers.values().any(|w| w.phase() == Phase::Backoff);
         if self.count == 0 {
             return match self.workers.is_empty() {
                 true => WatcherState::Off,
                 false => WatcherState::Stopping,
             };
         }
-        if !self.rolling.is_empty() || !self.queue.is_empty() {
-            return match self.failing() {
+        if self.replacements.any() {
+            return match self.is_failing() {
                 true => WatcherState::Failing,
                 false => WatcherState::Restarting,
             };
         }
-        match ready {
+        match self.ready() {
             n if n >= self.count => WatcherState::Ready,
-            _ if waiting || self.failing() => WatcherState::Failing,
+            _ if self.is_failing() => WatcherState::Failing,
             _ => WatcherState::Starting,
         }
     }
 
-    /// The last start failed, and nothing has become ready since.
-    fn failing(&self) -> bool {
-        let trouble = |slot: &u32| self.backoffs.get(slot).is_some_and(|b| b.wait_ms() > 0);
-        (1..=self.count).any(|slot| trouble(&slot) && !self.needed(slot).any(Worker::is_ready))
-            || self.workers.values().any(|w| w.phase() == Phase::Backoff)
+    /// A slot waits for its next start, or keeps crashing and has no ready worker.
+    fn is_failing(&self) -> bool {
+        let crashing = |slot: &u32| self.crashes.wait(*slot).is_some();
+        self.workers.values().any(|w| w.phase() == Phase::Backoff)
+            || (1..=self.count)
+                .any(|slot| crashing(&slot) && !self.needed(slot).any(Worker::is_ready))
     }
 
-    /// What is seen from outside, without samples.
+    /// What is seen from outside, without memory and CPU.
     pub fn status(&self) -> WatcherStatus {
         WatcherStatus {
             // The supervisor knows no routes.
@@ -198,9 +293,9 @@ impl Watcher {
             wanted: self.count,
             ready: self.ready(),
             state: self.state(),
-            crashes: self.crashes,
-            last_end: self.last_end.clone(),
-            workers: self.workers.values().map(crate::sample::worker_status).collect(),
+            crashes: self.crashes.total,
+            last_end: self.crashes.last_end.clone(),
+            workers: self.workers.values().map(Worker::status).collect(),
         }
     }
 }

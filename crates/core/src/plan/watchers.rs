@@ -13,7 +13,7 @@ use crate::output::{Output, Rotation};
 use crate::plan::routes::{probe_path, upstream_name};
 use crate::plan::{FrontProgram, Inputs, LONGEST_SOCKET_PATH, Loaded, PluginInput, command};
 use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, ReadyBy};
-use crate::watcher::{Probe, Rlimits, WatcherSpec};
+use crate::watcher::{Probe, Rlimits, WatcherSpec, front_socket_stem};
 
 /// How long a worker may take to become ready when its plugin does not say.
 const START_TIMEOUT_S: u64 = 60;
@@ -216,7 +216,7 @@ pub(super) fn of_front(
         // What it says beside its access and error logs: panics, mostly.
         output: Output { stdout: inputs.log_dir.join("front.log"), stderr: None, rotation },
         output_per_worker: false,
-        socket_stem: Some(inputs.var_dir.join("run").join("front")),
+        socket_stem: Some(front_socket_stem(&inputs.var_dir.join("run"))),
         socket_link_stem: None,
         upstream: None,
         probe: Probe::Told,

@@ -121,6 +121,18 @@ async fn what_was_prepared_and_has_taken_over_serves_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_prepared_and_has_taken_over_lives_on_when_the_fronts_died_too() {
+    let mut node = Node::serving_as(app(1)).await;
+    node.prepare(edited(app(1))).await;
+    node.ready(["1.2"]).await;
+    node.apply([edited(app(1))]).await;
+    node.daemon_dies().await;
+    node.fronts_die();
+    node.daemon_starts().await;
+    assert_eq!(node.serving(), ["1.2"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_process_that_nobody_can_explain_is_killed() {
     let mut node = Node::serving_as(app(1)).await;
     node.daemon_dies().await;

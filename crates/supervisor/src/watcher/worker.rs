@@ -1,57 +1,66 @@
 //! One worker: the only place where a phase changes.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mfserv_core::event::EndReason;
 use mfserv_core::names::WorkerId;
+use mfserv_core::status::WorkerStatus;
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::wire::keeper::Process;
 use mfserv_core::worker::{Effect, Input, Phase, Want, step};
+use mfserv_platform::clock::now_ms;
+use mfserv_platform::sync::lock;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::context::Context;
+use crate::probe::Saw;
 use crate::spawn::Note;
-use mfserv_platform::clock::now_ms;
 
-/// How often a killed worker that does not go is killed again.
+/// A worker that survives SIGKILL (its process hangs in the kernel) is killed again after this
+/// time.
 const KILL_AGAIN: Duration = Duration::from_secs(2);
 
-/// One incarnation.
-pub(crate) struct Worker {
+/// A prepared worker that is ready is given up if no plan comes in this time.
+const PLAN_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// One incarnation of a slot.
+pub(super) struct Worker {
     pub id: WorkerId,
-    /// What it runs. The environment is not known of one that was adopted.
+    /// What it runs. The environment of an adopted worker is not known.
     pub spec: Arc<WatcherSpec>,
-    /// The [`WatcherSpec::fingerprint`] of what it runs.
+    /// The [`WatcherSpec::fingerprint`] of what it runs, environment included.
     pub fingerprint: u64,
     phase: Phase,
     pub want: Want,
-    /// Since when it is in its phase.
-    pub since_ms: u64,
-    /// When the patience of its phase ends.
+    /// The beginning of its phase, milliseconds since the Unix epoch.
+    since_ms: u64,
+    /// The end of the time that its phase may take.
     pub deadline: Option<Instant>,
-    /// Its process, once the keeper has said so.
+    /// Its process, once the keeper has answered.
     pub process: Option<Process>,
-    /// Why we end it; `None` as long as an end would be a crash.
+    /// Why the supervisor ends it; `None` as long as its end would be a crash.
     pub reason: Option<EndReason>,
-    /// Since when it is ready.
-    pub ready_at: Option<Instant>,
-    /// When it is too old.
+    /// When it became ready.
+    ready_at: Option<Instant>,
+    /// When it is too old; of a prepared worker, when it has waited long enough for its plan.
     pub expires: Option<Instant>,
-    /// It is started for a plan that is not in force yet, and gets no request before
-    /// that. Until then nobody needs it: it is not wanted.
+    /// It runs a release whose plan is not in force: it gets no request, and its slot does not
+    /// need it (its [`Want`] is `Down`).
     pub prepared: bool,
-    /// The worker that it replaces as soon as it is ready.
+    /// The worker that is retired as soon as this one is ready.
     pub replaces: Option<WorkerId>,
     /// What its probe saw last.
-    pub saw: Arc<Mutex<String>>,
+    pub saw: Saw,
+    /// The task that waits for its readiness.
     pub probe: Option<AbortHandle>,
     /// When its process was asked for.
     pub started: Instant,
 }
 
 impl Worker {
-    /// A worker that is not started yet; with a wait, it starts when that is over.
+    /// A worker that is not started yet. With a wait, it starts when that is over.
     pub fn new(
         id: WorkerId,
         spec: Arc<WatcherSpec>,
@@ -73,26 +82,25 @@ impl Worker {
             expires: None,
             prepared: false,
             replaces: None,
-            saw: Arc::default(),
+            saw: Saw::default(),
             probe: None,
             started: now,
         }
     }
 
-    /// A worker that lives already, found again: ready if it has traffic, else to be probed.
+    /// A worker whose process lives already: ready if it has traffic, else still starting.
     pub fn adopted(id: WorkerId, note: Note, process: Process, ready: bool) -> Self {
         let mut worker = Worker::new(id, Arc::new(note.spec), note.fingerprint, None);
         let started_ms = process.started_ms;
         worker.process = Some(process);
         worker.enter(if ready { Phase::Ready } else { Phase::Starting });
-        // It is as old as its process, whoever looks at it.
+        // The age of a worker is the age of its process, also for the next daemon.
         worker.since_ms = started_ms;
         let age = Duration::from_millis(now_ms().saturating_sub(started_ms));
         worker.expires = worker.expires.map(|at| at.checked_sub(age).unwrap_or(at));
         worker
     }
 
-    /// Where it is.
     pub fn phase(&self) -> Phase {
         self.phase
     }
@@ -102,7 +110,7 @@ impl Worker {
         self.phase == Phase::Ready && self.want == Want::Up
     }
 
-    /// Something happens to it: its phase and patience change; what is left to do is returned.
+    /// Something happens to it: changes its phase, and returns the effect to be carried out.
     pub fn advance(&mut self, input: Input) -> Effect {
         let (next, effect) = step(self.phase, self.want, input);
         if next != self.phase || effect == Effect::Kill {
@@ -112,7 +120,6 @@ impl Worker {
     }
 
     fn enter(&mut self, phase: Phase) {
-        let now = Instant::now();
         if phase != self.phase {
             self.since_ms = now_ms();
         }
@@ -122,13 +129,14 @@ impl Worker {
             }
         }
         if phase == Phase::Ready {
-            self.ready_at = Some(now);
-            self.expires = self.draw_expiry(now);
+            self.ready_at = Some(Instant::now());
+            self.begin_life();
         }
-        self.deadline = self.patience(phase).map(|patience| now + patience);
+        self.deadline = self.patience(phase).map(|patience| Instant::now() + patience);
         self.phase = phase;
     }
 
+    /// How long a phase may take.
     fn patience(&self, phase: Phase) -> Option<Duration> {
         let ms = match phase {
             Phase::Starting => self.spec.start_timeout_ms,
@@ -140,26 +148,45 @@ impl Worker {
         Some(Duration::from_millis(ms))
     }
 
-    /// A life between once and twice `max_age`, drawn once per process.
-    fn draw_expiry(&self, now: Instant) -> Option<Instant> {
-        let max_age = Duration::from_secs(self.spec.max_age_s);
-        (!max_age.is_zero()).then(|| now + max_age + max_age.mul_f64(random_fraction()))
-    }
-
     /// Its age counts from now.
-    pub fn renew_expiry(&mut self) {
-        self.expires = self.draw_expiry(Instant::now());
+    pub fn begin_life(&mut self) {
+        self.expires = self.spec.life_of(&self.id).map(|life| Instant::now() + life);
     }
 
-    /// How long it was ready, milliseconds; `None` if it never was.
+    /// It is ready, and the plan that it was prepared for is to come.
+    pub fn wait_for_plan(&mut self) {
+        self.expires = Some(Instant::now() + PLAN_TIMEOUT);
+    }
+
+    /// Watches for its readiness from now on.
+    pub fn observe(&mut self, context: &Context) {
+        let probe = context.probe(&self.spec, &self.id, &self.saw);
+        if let Some(before) = std::mem::replace(&mut self.probe, probe) {
+            before.abort();
+        }
+    }
+
+    /// How long it has been ready, milliseconds; `None` if it never was.
     pub fn ready_ms(&self) -> Option<u64> {
         self.ready_at.map(|at| at.elapsed().as_millis() as u64)
     }
-}
 
-/// A number in 0..1, unpredictable enough to keep workers from expiring together.
-fn random_fraction() -> f64 {
-    use std::hash::{BuildHasher, Hasher};
-    let bits = std::collections::hash_map::RandomState::new().build_hasher().finish();
-    bits as f64 / u64::MAX as f64
+    /// What is seen from outside, without memory and CPU.
+    pub fn status(&self) -> WorkerStatus {
+        let process = self.process.as_ref();
+        let saw = lock(&self.saw).clone();
+        WorkerStatus {
+            id: self.id.clone(),
+            pid: process.map(|p| p.pid),
+            phase: self.phase,
+            want: self.want,
+            since_ms: self.since_ms,
+            started_ms: process.map_or(0, |p| p.started_ms),
+            memory_bytes: None,
+            cpu_ms: None,
+            containment: process.map_or_else(String::new, |p| p.containment.clone()),
+            adopted: process.is_some_and(|p| p.adopted),
+            probe: (!saw.is_empty() && self.phase == Phase::Starting).then_some(saw),
+        }
+    }
 }

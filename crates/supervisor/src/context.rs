@@ -1,0 +1,114 @@
+//! What a watcher acts through: keeper, fronts, events and files. Nothing is decided here.
+
+use std::path::PathBuf;
+
+use mfserv_core::event::Fact;
+use mfserv_core::names::WorkerId;
+use mfserv_core::watcher::WatcherSpec;
+use mfserv_core::wire::front::Peer;
+use mfserv_core::wire::keeper::{Ask, Scope};
+use mfserv_platform::disk;
+use mfserv_platform::sync::lock;
+use tokio::task::AbortHandle;
+
+use crate::handle::{Handle, Message};
+use crate::keeper_link::KeeperLink;
+use crate::probe::{self, Saw};
+use crate::spawn;
+use crate::supervisor::Emit;
+use crate::traffic::Traffic;
+
+const SIGKILL: i32 = 9;
+
+pub(crate) struct Context {
+    pub keeper: KeeperLink,
+    pub traffic: Box<dyn Traffic>,
+    pub emit: Emit,
+    pub run_dir: PathBuf,
+    /// Tasks that are started here report their result through it.
+    pub handle: Handle,
+    /// Something that the next daemon must know has changed.
+    pub changed: bool,
+}
+
+impl Context {
+    pub fn emit(&self, fact: Fact) {
+        (self.emit)(fact);
+    }
+
+    // ---- the keeper ----
+
+    /// Asks for the process of a worker. The answer comes as [`Message::Spawned`].
+    pub fn spawn(&self, spec: &WatcherSpec, id: &WorkerId, prepared: bool) {
+        let spec = Box::new(spawn::process_spec(spec, id, &self.run_dir, prepared));
+        let (keeper, handle, id) = (self.keeper.clone(), self.handle.clone(), id.clone());
+        tokio::spawn(async move {
+            let answer = keeper.ask(Ask::Spawn { spec }).await;
+            handle.send(Message::Spawned(id, answer));
+        });
+    }
+
+    /// Sends a signal to the worker's own process.
+    pub fn signal(&self, id: &WorkerId, signal: i32) {
+        self.keeper.tell(Ask::Signal { id: id.to_string(), signal, scope: Scope::Process });
+    }
+
+    /// Kills the worker's process and everything that it started.
+    pub fn kill_tree(&self, id: &WorkerId) {
+        let scope = Scope::Tree;
+        self.keeper.tell(Ask::Signal { id: id.to_string(), signal: SIGKILL, scope });
+    }
+
+    /// The exit of this process has been dealt with.
+    pub fn forget_exit(&self, id: String) {
+        self.keeper.tell(Ask::Forget { id });
+    }
+
+    // ---- readiness ----
+
+    /// Starts the task that sends [`Message::Ready`] once the worker is ready. `None` if it
+    /// cannot be observed: the worker then runs into its start timeout, and `saw` says why.
+    pub fn probe(&self, spec: &WatcherSpec, id: &WorkerId, saw: &Saw) -> Option<AbortHandle> {
+        let notify = spawn::notify_path(&self.run_dir, id);
+        let prepared = match probe::prepare(&spec.probe, spec.socket_of(id), &notify) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                *lock(saw) = format!("the socket {} cannot be made: {error}", notify.display());
+                return None;
+            }
+        };
+        let (probe, saw) = (spec.probe.clone(), saw.clone());
+        let (handle, id) = (self.handle.clone(), id.clone());
+        let task = tokio::spawn(async move {
+            probe::until_ready(probe, prepared, saw).await;
+            handle.send(Message::Ready(id));
+        });
+        Some(task.abort_handle())
+    }
+
+    // ---- requests ----
+
+    /// Gives requests to a worker, if it serves any.
+    pub fn admit(&mut self, spec: &WatcherSpec, id: &WorkerId) {
+        let (Some(upstream), Some(socket)) = (&spec.upstream, spec.socket_of(id)) else { return };
+        if let Some(link) = spec.socket_link_of(id) {
+            // Requests reach the worker by its socket; only people use the link.
+            let _ = disk::relink(&link, &socket);
+        }
+        self.traffic.admit(upstream, Peer { worker: id.clone(), socket });
+    }
+
+    // ---- files ----
+
+    /// Removes the sockets of a worker that has no process, and the link if it leads to them.
+    pub fn remove_sockets(&self, spec: &WatcherSpec, id: &WorkerId) {
+        let _ = std::fs::remove_file(spawn::notify_path(&self.run_dir, id));
+        let (Some(socket), Some(link)) = (spec.socket_of(id), spec.socket_link_of(id)) else {
+            return;
+        };
+        let _ = std::fs::remove_file(&socket);
+        if std::fs::read_link(&link).is_ok_and(|to| to == socket) {
+            let _ = std::fs::remove_file(link);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The effects of the phase table ([`mfserv_core::worker::step`]), carried out.
+
+use std::time::Duration;
+
+use mfserv_core::event::{EndReason, Fact};
+use mfserv_core::names::WorkerId;
+use mfserv_core::wire::keeper::{Answer, Process};
+use mfserv_core::worker::{Effect, Input, Phase};
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_platform::sync::lock;
+use tokio::time::Instant;
+
+use super::Watcher;
+use super::worker::Worker;
+use crate::context::Context;
+
+impl Watcher {
+    /// Something happens to a worker: its phase changes, and the effect is carried out.
+    pub fn drive(&mut self, id: &WorkerId, input: Input, context: &mut Context) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        let effect = worker.advance(input);
+        context.changed = true;
+        match effect {
+            Effect::Nothing => {}
+            Effect::Spawn => self.spawn(id, context),
+            Effect::Admit => self.admit(id, context),
+            Effect::Drain => self.drain(id, context),
+            Effect::Signal => self.signal(id, context),
+            Effect::Kill => self.kill(id, context),
+            Effect::Replace => self.start_in(id.slot, None, Some(id.clone()), context),
+            Effect::Restart => self.restart_slot(id, context),
+            Effect::Gone => self.remove(id, context),
+        }
+    }
+
+    /// The time that its phase may take is over.
+    pub(super) fn time_out(&mut self, id: &WorkerId, context: &mut Context) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.deadline = None;
+        if worker.phase() == Phase::Starting {
+            let saw = lock(&worker.saw).clone();
+            worker.reason = Some(EndReason::FailedProbe { saw });
+        }
+        self.drive(id, Input::Timeout, context);
+    }
+
+    /// A new worker in a slot, which starts at once or after a wait.
+    pub(super) fn start_in(
+        &mut self,
+        slot: u32,
+        wait: Option<Duration>,
+        replaces: Option<WorkerId>,
+        context: &mut Context,
+    ) {
+        let id = self.next_id(slot);
+        let mut worker = Worker::new(id.clone(), self.spec.clone(), self.fingerprint, wait);
+        worker.replaces = replaces;
+        self.workers.insert(id.clone(), worker);
+        if wait.is_none() {
+            self.drive(&id, Input::Start, context);
+        }
+    }
+
+    pub(super) fn spawn(&mut self, id: &WorkerId, context: &mut Context) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        // The configuration may have changed while the worker waited for its start.
+        if !worker.prepared {
+            worker.spec = self.spec.clone();
+            worker.fingerprint = self.fingerprint;
+        }
+        worker.started = Instant::now();
+        worker.observe(context);
+        context.spawn(&worker.spec, id, worker.prepared);
+    }
+
+    /// The keeper has answered a [`Context::spawn`].
+    pub fn spawned(
+        &mut self,
+        id: &WorkerId,
+        answer: Result<Answer, Diagnostic>,
+        context: &mut Context,
+    ) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        let why = match answer {
+            Ok(Answer::Spawned(process)) => return self.has_process(id, process, context),
+            // The keeper is away. When it is back, its list of processes decides.
+            Err(problem) if problem.kind == Kind::NotRunning => return,
+            Err(problem) => problem.what,
+            Ok(answer) => format!("unexpected answer of the keeper: {answer:?}"),
+        };
+        worker.reason = Some(EndReason::NotStarted { why });
+        self.ended(id, None, context);
+    }
+
+    fn has_process(&mut self, id: &WorkerId, process: Process, context: &mut Context) {
+        context.emit(Fact::WorkerStarted { worker: id.clone(), pid: process.pid });
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.process = Some(process);
+        self.signal_again(id, context);
+    }
+
+    /// Repeats a signal that could not be sent: there was no process yet, or no keeper.
+    pub(super) fn signal_again(&mut self, id: &WorkerId, context: &mut Context) {
+        match self.workers.get(id).map(Worker::phase) {
+            Some(Phase::Stopping) => self.signal(id, context),
+            Some(Phase::Killing) => self.kill(id, context),
+            _ => {}
+        }
+    }
+
+    pub(super) fn admit(&mut self, id: &WorkerId, context: &mut Context) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        if worker.prepared {
+            return worker.wait_for_plan();
+        }
+        let after_ms = worker.started.elapsed().as_millis() as u64;
+        context.emit(Fact::WorkerReady { worker: id.clone(), after_ms });
+        context.admit(&worker.spec, id);
+        self.retire_replaced(id, context);
+        self.replacements.end(id.slot);
+        self.roll(context);
+    }
+
+    /// This worker is ready: the one that it replaces is not needed any more.
+    pub(super) fn retire_replaced(&mut self, id: &WorkerId, context: &mut Context) {
+        if let Some(old) = self.workers.get_mut(id).and_then(|w| w.replaces.take()) {
+            self.retire(&old, context);
+        }
+    }
+
+    fn drain(&mut self, id: &WorkerId, context: &mut Context) {
+        let Some(worker) = self.workers.get(id) else { return };
+        match &worker.spec.upstream {
+            Some(upstream) => context.traffic.drain(upstream, id),
+            None => self.drive(id, Input::Drained, context),
+        }
+    }
+
+    fn signal(&self, id: &WorkerId, context: &Context) {
+        let Some(worker) = self.workers.get(id) else { return };
+        if worker.process.is_some() {
+            context.signal(id, worker.spec.stop_signal);
+        }
+    }
+
+    fn kill(&mut self, id: &WorkerId, context: &mut Context) {
+        let Some(worker) = self.workers.get(id) else { return };
+        match worker.process.is_some() {
+            true => context.kill_tree(id),
+            // The keeper has not answered the start, so there is nothing to kill.
+            false => self.ended(id, None, context),
+        }
+    }
+}
