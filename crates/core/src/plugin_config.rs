@@ -20,7 +20,7 @@ pub use identity::{Dependency, dependencies, format_version, label};
 pub use override_text::override_text;
 
 use coerce::{Read, coerce};
-use schema::{Key, Kind};
+use schema::{COMMAND_LINE, Key, Kind, PROCESSES, Row};
 
 /// Resolves the configuration of the plugin `name`.
 ///
@@ -159,7 +159,7 @@ impl Resolver<'_> {
     }
 
     /// A key that stands in a file.
-    fn written(&mut self, name: &str, key: &Key, value: &Value, section: &mut Section) {
+    fn written(&mut self, name: &str, key: &Row, value: &Value, section: &mut Section) {
         let at = value.origin.location();
         let label = format!("[{name}] {}", value.written);
         let coerced = match self.coerce(key, &value.value) {
@@ -180,7 +180,7 @@ impl Resolver<'_> {
     }
 
     /// A key that no file sets: its default.
-    fn left_out(&mut self, name: &str, key: &Key, at: &Location, section: &mut Section) {
+    fn left_out(&mut self, name: &str, key: &Row, at: &Location, section: &mut Section) {
         let Some(default) = key.default else {
             let reason = format!("[{name}] {}: required key is missing", key.name);
             let help = format!("add {}=… to [{name}]", key.name);
@@ -204,23 +204,25 @@ impl Resolver<'_> {
     fn check_command(&mut self, kind: Kind, values: &[&Value], section: &mut Section) {
         let (Kind::App(_) | Kind::Extra(_)) = kind else { return };
         let place = |key: &str| values.iter().find(|value| value.key == key);
-        let command = section.text("_cmd_and_args");
-        if let Some(value) = place("_cmd_and_args").filter(|_| shlex::split(&command).is_none()) {
+        let command = section.get(COMMAND_LINE);
+        if let Some(value) =
+            place(COMMAND_LINE.row.name).filter(|_| shlex::split(&command).is_none())
+        {
             let reason = format!("[{}] _cmd_and_args: a quote is not closed", value.section);
             let help = "the command is split as a shell does: close every quote";
             self.refuse(&reason, value.origin.location(), help);
         }
-        if let Some(value) = place("numprocesses").filter(|_| command.trim().is_empty()) {
-            if section.number("numprocesses") > 0 {
+        if let Some(value) = place(PROCESSES.row.name).filter(|_| command.trim().is_empty()) {
+            if section.get(PROCESSES) > 0 {
                 let what = format!("[{}] starts nothing: it has no command", value.section);
                 let help = "write _cmd_and_args, or numprocesses=0";
                 self.warn(&what, None, value.origin.location(), help);
-                section.read.insert("numprocesses", Read::Number(0));
+                section.read.insert(PROCESSES.row.name, Read::Number(0));
             }
         }
     }
 
-    fn coerce(&self, key: &Key, text: &str) -> Result<coerce::Coerced, coerce::Refusal> {
+    fn coerce(&self, key: &Row, text: &str) -> Result<coerce::Coerced, coerce::Refusal> {
         let module_timeout = self.env.get("MFSERV_NGINX_TIMEOUT").map_or_else(
             || crate::keys::NGINX_TIMEOUT_S.row().default.unwrap_or(""),
             String::as_str,
@@ -229,9 +231,9 @@ impl Resolver<'_> {
     }
 
     /// True when the value asks for something else than the default does.
-    fn changes(&self, key: &Key, read: &Read) -> bool {
+    fn changes(&self, key: &Row, read: &Read) -> bool {
         // Whatever is not `fastcgi` is the default way to talk to an app.
-        if key.name == "_gateway_interface_mode" {
+        if key.name == schema::GATEWAY_MODE.row.name {
             return *read == Read::Text("fastcgi".into());
         }
         let default = key.default.and_then(|text| self.coerce(key, text).ok());
@@ -270,7 +272,7 @@ impl Section<'_> {
         self.exported.push((section.into(), key.into(), value.into()));
     }
 
-    fn put(&mut self, section: &str, key: &Key, coerced: coerce::Coerced) {
+    fn put(&mut self, section: &str, key: &Row, coerced: coerce::Coerced) {
         if key.is_public() {
             self.export(section, key.name, &coerced.exported);
         }
@@ -279,40 +281,9 @@ impl Section<'_> {
         }
     }
 
-    fn text(&self, key: &str) -> String {
-        match self.read.get(key) {
-            Some(Read::Text(text)) => text.clone(),
-            _ => String::new(),
-        }
-    }
-
-    fn number(&self, key: &str) -> u64 {
-        self.optional_number(key).unwrap_or(0)
-    }
-
-    fn optional_number(&self, key: &str) -> Option<u64> {
-        match self.read.get(key) {
-            Some(Read::Number(number)) => Some(*number),
-            _ => None,
-        }
-    }
-
-    fn flag(&self, key: &str) -> bool {
-        self.optional_flag(key).unwrap_or(false)
-    }
-
-    fn optional_flag(&self, key: &str) -> Option<bool> {
-        match self.read.get(key) {
-            Some(Read::Flag(flag)) => Some(*flag),
-            _ => None,
-        }
-    }
-
-    fn list(&self, key: &str) -> Vec<String> {
-        match self.read.get(key) {
-            Some(Read::List(items)) => items.clone(),
-            _ => Vec::new(),
-        }
+    /// The value of a key; of one that the section does not have, what is read of nothing.
+    fn get<T>(&self, key: Key<T>) -> T {
+        (key.take)(self.read.get(key.row.name).unwrap_or(&Read::Nothing))
     }
 }
 

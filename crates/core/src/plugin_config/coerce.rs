@@ -15,6 +15,30 @@ pub(super) enum Read {
     List(Vec<String>),
 }
 
+impl Read {
+    pub fn flag(&self) -> Option<bool> {
+        match self {
+            Read::Flag(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+
+    pub fn number(&self) -> Option<u64> {
+        match self {
+            Read::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The text; empty if there is none.
+    pub fn text(&self) -> String {
+        match self {
+            Read::Text(text) => text.clone(),
+            _ => String::new(),
+        }
+    }
+}
+
 /// A value as read, as exported, and what is doubtful about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Coerced {

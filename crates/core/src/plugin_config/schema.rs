@@ -1,5 +1,8 @@
 //! Which sections and keys a plugin's configuration has.
 
+use super::coerce::Read;
+use crate::plugin_spec::ReadyBy;
+
 /// How a value is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Type {
@@ -40,33 +43,27 @@ pub(super) enum Type {
     Paths,
 }
 
-/// One key.
+/// One key, without the type of its value.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Key {
+pub(super) struct Row {
     pub name: &'static str,
     pub kind: Type,
     /// `None` = it must be written.
     pub default: Option<&'static str>,
-    /// Why this version does not obey it.
+    /// Why it has no effect in this version.
     pub later: Option<&'static str>,
 }
 
-impl Key {
+impl Row {
     pub fn is_public(&self) -> bool {
         !self.name.starts_with('_')
     }
 }
 
-const fn required(name: &'static str, kind: Type) -> Key {
-    Key { name, kind, default: None, later: None }
-}
-
-const fn key(name: &'static str, kind: Type, default: &'static str) -> Key {
-    Key { name, kind, default: Some(default), later: None }
-}
-
-const fn later(name: &'static str, kind: Type, default: &'static str, reason: &'static str) -> Key {
-    Key { name, kind, default: Some(default), later: Some(reason) }
+/// A key with the Rust type of its value.
+pub(super) struct Key<T> {
+    pub row: Row,
+    pub take: fn(&Read) -> T,
 }
 
 /// A hundred years, seconds: no delay is longer, and no sum of delays overflows.
@@ -74,77 +71,171 @@ pub(super) const LONGEST_S: i64 = 3_155_760_000;
 /// More processes of one app than any machine runs.
 const MOST_PROCESSES: i64 = 4096;
 
-const SECONDS: Type = Type::Count(LONGEST_S);
-const LIMIT: Type = Type::Count(i64::MAX);
 const FRAGMENT: &str = "fragments of nginx need nginx as the front, which this version has not";
 const LUA: &str = "Lua needs nginx as the front, which this version has not";
 const VHOST: &str = "routing by host name is not in this version";
 const FASTCGI: &str = "FastCGI is not in this version";
 
-const GENERAL: &[Key] = &[
-    required("_version", Type::Version),
-    key("_release", Type::Text, "1"),
-    required("_summary", Type::NonEmpty),
-    required("_license", Type::NonEmpty),
-    required("_url", Type::NonEmpty),
-    required("_maintainer", Type::NonEmpty),
-    required("_vendor", Type::NonEmpty),
-    key("_add_plugin_dir_to_python_path", Type::Flag, "1"),
-    later("_extra_nginx_http_conf_filename", Type::File, "", FRAGMENT),
-    later("_extra_nginx_server_conf_filename", Type::File, "", FRAGMENT),
-    later("_extra_nginx_init_worker_by_lua_block_filename", Type::File, "", LUA),
-    // MFSERV's default is yes; it only matters to Lua, so only a
-    // written yes is worth a word.
-    later("_add_plugin_dir_to_lua_path", Type::Flag, "0", LUA),
-    key("_python", Type::Interpreter, ""),
-    key("_persistent_paths", Type::Paths, ""),
-];
+// ---- The makers of keys: one for each pair of a type in the file and a Rust type ----
 
-const COMMAND: &[Key] = &[
-    key("_cmd_and_args", Type::Text, ""),
-    key("numprocesses", Type::Count(MOST_PROCESSES), "0"),
-    key("graceful_timeout", SECONDS, "10"),
-    key("max_age", SECONDS, "0"),
-    key("rlimit_as", LIMIT, "0"),
-    key("rlimit_nofile", LIMIT, "0"),
-    key("rlimit_stack", LIMIT, "0"),
-    key("rlimit_fsize", LIMIT, "0"),
-    key("debug", Type::Flag, "0"),
-    key("log_split_stdout_stderr", Type::AutoFlag, "AUTO"),
-    key("log_split_multiple_workers", Type::AutoFlag, "AUTO"),
-    key("_start_timeout", Type::StrictCount(1, LONGEST_S), ""),
-    key("_overlap", Type::StrictFlag, ""),
-];
+type Name = &'static str;
 
-const APP: &[Key] = &[
-    key("timeout", Type::Timeout, "0"),
-    key("smart_stop_signal", Type::Signal, "15"),
-    key("smart_stop_delay", SECONDS, "3"),
-    key("smart_start_delay", SECONDS, "3"),
-    key("_debug_extra_options", Type::Text, ""),
-    key("_prefix_based_routing", Type::Flag, "1"),
-    later("_virtualdomain_based_routing", Type::Flag, "0", VHOST),
-    later("virtualdomain_based_routing_extra_vhosts", Type::Text, "", VHOST),
-    key("_static_routing", Type::Flag, "1"),
-    key("_static_url_prefix", Type::StaticPrefix, "/static"),
-    key("_static_directory", Type::StaticDirectory, "/static"),
-    key("prefix_based_routing_extra_routes", Type::Routes, ""),
-    later("_gateway_interface_mode", Type::Text, "proxy", FASTCGI),
-    later("_extra_nginx_conf_filename", Type::File, "", FRAGMENT),
-    later("_extra_nginx_conf_static_filename", Type::File, "", FRAGMENT),
-    key("_http_test_endpoint", Type::Text, ""),
-    key("_http_test_expected_status_code", Type::Count(999), "200"),
-    key("_http_test_expected_body", Type::Text, "OK"),
-    key("_http_test_timeout", SECONDS, "10"),
-    key("_ready", Type::Word(&["http", "connect", "notify"]), ""),
-    key("_requests_per_worker", Type::StrictCount(0, 1_000_000), ""),
-    key("_keep_alive", Type::StrictFlag, ""),
-];
+const fn obeyed<T>(name: Name, kind: Type, default: Name, take: fn(&Read) -> T) -> Key<T> {
+    Key { row: Row { name, kind, default: Some(default), later: None }, take }
+}
 
-/// An extra daemon has no socket: only it can say that it is ready.
-const EXTRA: &[Key] = &[key("_ready", Type::Word(&["notify"]), "")];
+const fn required(name: Name, kind: Type) -> Key<String> {
+    Key { row: Row { name, kind, default: None, later: None }, take: Read::text }
+}
 
-const INTERNAL: &[Key] = &[key("disable_nginx_conf", Type::Flag, "0")];
+/// A key without an effect; what is written is checked.
+const fn later(name: Name, kind: Type, default: Name, reason: Name) -> Key<String> {
+    let row = Row { name, kind, default: Some(default), later: Some(reason) };
+    Key { row, take: Read::text }
+}
+
+const fn text(name: Name, kind: Type, default: Name) -> Key<String> {
+    obeyed(name, kind, default, Read::text)
+}
+
+const fn flag(name: Name, default: Name) -> Key<bool> {
+    obeyed(name, Type::Flag, default, |read| read.flag().unwrap_or(false))
+}
+
+/// A flag or AUTO (`None`).
+const fn auto_flag(name: Name) -> Key<Option<bool>> {
+    obeyed(name, Type::AutoFlag, "AUTO", Read::flag)
+}
+
+const fn strict_flag(name: Name) -> Key<Option<bool>> {
+    obeyed(name, Type::StrictFlag, "", Read::flag)
+}
+
+const fn count(name: Name, max: i64, default: Name) -> Key<u64> {
+    obeyed(name, Type::Count(max), default, |read| read.number().unwrap_or(0))
+}
+
+const fn strict_count(name: Name, min: i64, max: i64) -> Key<Option<u64>> {
+    obeyed(name, Type::StrictCount(min, max), "", Read::number)
+}
+
+const fn signal(name: Name, default: Name) -> Key<i32> {
+    obeyed(name, Type::Signal, default, |read| {
+        read.number().and_then(|signal| i32::try_from(signal).ok()).unwrap_or(15)
+    })
+}
+
+const fn timeout(name: Name, default: Name) -> Key<Option<u64>> {
+    obeyed(name, Type::Timeout, default, Read::number)
+}
+
+const fn list(name: Name, kind: Type) -> Key<Vec<String>> {
+    obeyed(name, kind, "", |read| match read {
+        Read::List(items) => items.clone(),
+        _ => Vec::new(),
+    })
+}
+
+const fn interpreter(name: Name) -> Key<Option<String>> {
+    obeyed(name, Type::Interpreter, "", |read| Some(read.text()).filter(|text| !text.is_empty()))
+}
+
+const fn ready(name: Name, words: &'static [&'static str]) -> Key<Option<ReadyBy>> {
+    obeyed(name, Type::Word(words), "", |read| match read.text().as_str() {
+        "http" => Some(ReadyBy::Http),
+        "connect" => Some(ReadyBy::Connect),
+        "notify" => Some(ReadyBy::Notify),
+        _ => None,
+    })
+}
+
+/// Makes the rows of each kind of section, and a constant for each key that is read.
+macro_rules! keys {
+    ($($(#[$about:meta])* $rows:ident { $($name:tt: $type:ty = $maker:ident($($part:expr),*);)* })*) => {
+        $(
+            $(#[$about])*
+            const $rows: &[Row] = &[$($maker($($part),*).row),*];
+            $(keys!(@constant $name, $type, $maker($($part),*));)*
+        )*
+    };
+    (@constant _, $type:ty, $key:expr) => {};
+    (@constant $name:ident, $type:ty, $key:expr) => {
+        pub(super) const $name: Key<$type> = $key;
+    };
+}
+
+// One line each: it is read as a table.
+#[rustfmt::skip]
+keys! {
+    GENERAL {
+        VERSION: String = required("_version", Type::Version);
+        RELEASE: String = text("_release", Type::Text, "1");
+        SUMMARY: String = required("_summary", Type::NonEmpty);
+        LICENSE: String = required("_license", Type::NonEmpty);
+        URL: String = required("_url", Type::NonEmpty);
+        MAINTAINER: String = required("_maintainer", Type::NonEmpty);
+        VENDOR: String = required("_vendor", Type::NonEmpty);
+        ADD_TO_PYTHON_PATH: bool = flag("_add_plugin_dir_to_python_path", "1");
+        _: String = later("_extra_nginx_http_conf_filename", Type::File, "", FRAGMENT);
+        _: String = later("_extra_nginx_server_conf_filename", Type::File, "", FRAGMENT);
+        _: String = later("_extra_nginx_init_worker_by_lua_block_filename", Type::File, "", LUA);
+        // MFSERV's default is yes; it only matters to Lua, so only a
+        // written yes is worth a word.
+        _: String = later("_add_plugin_dir_to_lua_path", Type::Flag, "0", LUA);
+        PYTHON: Option<String> = interpreter("_python");
+        PERSISTENT_PATHS: Vec<String> = list("_persistent_paths", Type::Paths);
+    }
+
+    COMMAND {
+        COMMAND_LINE: String = text("_cmd_and_args", Type::Text, "");
+        PROCESSES: u64 = count("numprocesses", MOST_PROCESSES, "0");
+        GRACEFUL_TIMEOUT_S: u64 = count("graceful_timeout", LONGEST_S, "10");
+        MAX_AGE_S: u64 = count("max_age", LONGEST_S, "0");
+        RLIMIT_AS: u64 = count("rlimit_as", i64::MAX, "0");
+        RLIMIT_NOFILE: u64 = count("rlimit_nofile", i64::MAX, "0");
+        RLIMIT_STACK: u64 = count("rlimit_stack", i64::MAX, "0");
+        RLIMIT_FSIZE: u64 = count("rlimit_fsize", i64::MAX, "0");
+        DEBUG: bool = flag("debug", "0");
+        SPLIT_STREAMS: Option<bool> = auto_flag("log_split_stdout_stderr");
+        SPLIT_WORKERS: Option<bool> = auto_flag("log_split_multiple_workers");
+        START_TIMEOUT_S: Option<u64> = strict_count("_start_timeout", 1, LONGEST_S);
+        OVERLAP: Option<bool> = strict_flag("_overlap");
+    }
+
+    APP {
+        TIMEOUT_S: Option<u64> = timeout("timeout", "0");
+        STOP_SIGNAL: i32 = signal("smart_stop_signal", "15");
+        STOP_DELAY_S: u64 = count("smart_stop_delay", LONGEST_S, "3");
+        START_DELAY_S: u64 = count("smart_start_delay", LONGEST_S, "3");
+        DEBUG_OPTIONS: String = text("_debug_extra_options", Type::Text, "");
+        PREFIX_ROUTING: bool = flag("_prefix_based_routing", "1");
+        _: String = later("_virtualdomain_based_routing", Type::Flag, "0", VHOST);
+        _: String = later("virtualdomain_based_routing_extra_vhosts", Type::Text, "", VHOST);
+        STATIC_ROUTING: bool = flag("_static_routing", "1");
+        STATIC_PREFIX: String = text("_static_url_prefix", Type::StaticPrefix, "/static");
+        STATIC_DIRECTORY: String = text("_static_directory", Type::StaticDirectory, "/static");
+        EXTRA_ROUTES: Vec<String> = list("prefix_based_routing_extra_routes", Type::Routes);
+        GATEWAY_MODE: String = later("_gateway_interface_mode", Type::Text, "proxy", FASTCGI);
+        _: String = later("_extra_nginx_conf_filename", Type::File, "", FRAGMENT);
+        _: String = later("_extra_nginx_conf_static_filename", Type::File, "", FRAGMENT);
+        TEST_PATH: String = text("_http_test_endpoint", Type::Text, "");
+        TEST_STATUS: u64 = count("_http_test_expected_status_code", 999, "200");
+        TEST_BODY: String = text("_http_test_expected_body", Type::Text, "OK");
+        TEST_TIMEOUT_S: u64 = count("_http_test_timeout", LONGEST_S, "10");
+        READY: Option<ReadyBy> = ready("_ready", &["http", "connect", "notify"]);
+        REQUESTS_PER_WORKER: Option<u64> = strict_count("_requests_per_worker", 0, 1_000_000);
+        KEEP_ALIVE: Option<bool> = strict_flag("_keep_alive");
+    }
+
+    /// An extra daemon has no socket: only it can say that it is ready.
+    EXTRA {
+        _: Option<ReadyBy> = ready("_ready", &["notify"]);
+    }
+
+    INTERNAL {
+        ROUTES_DISABLED: bool = flag("disable_nginx_conf", "0");
+    }
+}
 
 /// What a section is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,8 +262,8 @@ impl<'a> Kind<'a> {
     }
 
     /// Its keys; none for custom sections, where every key is allowed.
-    pub fn keys(self) -> impl Iterator<Item = &'static Key> + Clone {
-        let (first, second): (&[Key], &[Key]) = match self {
+    pub fn keys(self) -> impl Iterator<Item = &'static Row> + Clone {
+        let (first, second): (&[Row], &[Row]) = match self {
             Kind::General => (GENERAL, &[]),
             Kind::Internal => (INTERNAL, &[]),
             Kind::App(_) => (COMMAND, APP),

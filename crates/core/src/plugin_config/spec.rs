@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::Section;
-use super::schema::Kind;
-use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, General, HttpTest, PluginSpec, ReadyBy};
+use super::schema::*;
+use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, General, HttpTest, PluginSpec};
 use crate::watcher::Rlimits;
 
 /// Builds the spec from sections without errors, in file order.
@@ -23,7 +23,7 @@ pub(super) fn build(name: &str, sections: &[Section]) -> PluginSpec {
             Kind::Extra(name) => {
                 spec.extra_daemons.push(ExtraSpec { command: command(name, section) });
             }
-            Kind::Internal => spec.routes_disabled = section.flag("disable_nginx_conf"),
+            Kind::Internal => spec.routes_disabled = section.get(ROUTES_DISABLED),
             Kind::General | Kind::Custom => {}
         }
         spec.exported.extend(section.exported.iter().cloned());
@@ -32,19 +32,19 @@ pub(super) fn build(name: &str, sections: &[Section]) -> PluginSpec {
 }
 
 fn general(section: Option<&Section>) -> General {
-    let text = |key| section.map(|section| section.text(key)).unwrap_or_default();
-    let paths = section.map(|section| section.list("_persistent_paths")).unwrap_or_default();
+    let text = |key: Key<String>| section.map(|section| section.get(key)).unwrap_or_default();
+    let paths = section.map(|section| section.get(PERSISTENT_PATHS)).unwrap_or_default();
     General {
-        version: text("_version"),
-        release: Some(text("_release")).filter(|r| !r.is_empty()).unwrap_or("1".into()),
-        summary: text("_summary"),
-        license: text("_license"),
-        url: text("_url"),
-        maintainer: text("_maintainer"),
-        vendor: text("_vendor"),
+        version: text(VERSION),
+        release: Some(text(RELEASE)).filter(|r| !r.is_empty()).unwrap_or("1".into()),
+        summary: text(SUMMARY),
+        license: text(LICENSE),
+        url: text(URL),
+        maintainer: text(MAINTAINER),
+        vendor: text(VENDOR),
         add_plugin_dir_to_python_path: section
-            .is_some_and(|section| section.flag("_add_plugin_dir_to_python_path")),
-        python: Some(text("_python")).filter(|name| !name.is_empty()),
+            .is_some_and(|section| section.get(ADD_TO_PYTHON_PATH)),
+        python: section.and_then(|section| section.get(PYTHON)),
         persistent_paths: paths.into_iter().map(PathBuf::from).collect(),
     }
 }
@@ -52,27 +52,22 @@ fn general(section: Option<&Section>) -> General {
 fn command(name: &str, section: &Section) -> CommandSpec {
     CommandSpec {
         name: name.to_string(),
-        command: section.text("_cmd_and_args"),
-        count: small(section.number("numprocesses")),
-        graceful_timeout_s: section.number("graceful_timeout"),
-        max_age_s: section.number("max_age"),
+        command: section.get(COMMAND_LINE),
+        count: small(section.get(PROCESSES)),
+        graceful_timeout_s: section.get(GRACEFUL_TIMEOUT_S),
+        max_age_s: section.get(MAX_AGE_S),
         rlimits: Rlimits {
-            address_space: section.number("rlimit_as"),
-            open_files: section.number("rlimit_nofile"),
-            stack: section.number("rlimit_stack"),
-            file_size: section.number("rlimit_fsize"),
+            address_space: section.get(RLIMIT_AS),
+            open_files: section.get(RLIMIT_NOFILE),
+            stack: section.get(RLIMIT_STACK),
+            file_size: section.get(RLIMIT_FSIZE),
         },
-        debug: section.flag("debug"),
-        split_streams: section.optional_flag("log_split_stdout_stderr"),
-        split_workers: section.optional_flag("log_split_multiple_workers"),
-        ready: match section.text("_ready").as_str() {
-            "http" => Some(ReadyBy::Http),
-            "connect" => Some(ReadyBy::Connect),
-            "notify" => Some(ReadyBy::Notify),
-            _ => None,
-        },
-        start_timeout_s: section.optional_number("_start_timeout"),
-        overlap: section.optional_flag("_overlap"),
+        debug: section.get(DEBUG),
+        split_streams: section.get(SPLIT_STREAMS),
+        split_workers: section.get(SPLIT_WORKERS),
+        ready: section.get(READY),
+        start_timeout_s: section.get(START_TIMEOUT_S),
+        overlap: section.get(OVERLAP),
     }
 }
 
@@ -85,30 +80,30 @@ fn app(name: &str, section: &Section) -> AppSpec {
     }
     AppSpec {
         command,
-        timeout_s: section.optional_number("timeout"),
-        stop_signal: i32::try_from(section.number("smart_stop_signal")).unwrap_or(15),
-        stop_delay_s: section.number("smart_stop_delay"),
-        start_delay_s: section.number("smart_start_delay"),
-        debug_extra_options: section.text("_debug_extra_options"),
-        prefix_routing: section.flag("_prefix_based_routing"),
-        static_routing: section.flag("_static_routing"),
-        static_url_prefix: section.text("_static_url_prefix"),
-        static_directory: section.text("_static_directory"),
-        extra_routes: section.list("prefix_based_routing_extra_routes"),
-        fastcgi: section.text("_gateway_interface_mode") == "fastcgi",
+        timeout_s: section.get(TIMEOUT_S),
+        stop_signal: section.get(STOP_SIGNAL),
+        stop_delay_s: section.get(STOP_DELAY_S),
+        start_delay_s: section.get(START_DELAY_S),
+        debug_extra_options: section.get(DEBUG_OPTIONS),
+        prefix_routing: section.get(PREFIX_ROUTING),
+        static_routing: section.get(STATIC_ROUTING),
+        static_url_prefix: section.get(STATIC_PREFIX),
+        static_directory: section.get(STATIC_DIRECTORY),
+        extra_routes: section.get(EXTRA_ROUTES),
+        fastcgi: section.get(GATEWAY_MODE) == "fastcgi",
         http_test: http_test(section),
-        requests_per_worker: section.optional_number("_requests_per_worker").map(small),
-        keep_alive: section.optional_flag("_keep_alive"),
+        requests_per_worker: section.get(REQUESTS_PER_WORKER).map(small),
+        keep_alive: section.get(KEEP_ALIVE),
     }
 }
 
 fn http_test(section: &Section) -> Option<HttpTest> {
-    let path = section.text("_http_test_endpoint");
+    let path = section.get(TEST_PATH);
     (!path.is_empty()).then(|| HttpTest {
         path,
-        status: u16::try_from(section.number("_http_test_expected_status_code")).unwrap_or(200),
-        body: section.text("_http_test_expected_body"),
-        timeout_s: section.number("_http_test_timeout"),
+        status: u16::try_from(section.get(TEST_STATUS)).unwrap_or(200),
+        body: section.get(TEST_BODY),
+        timeout_s: section.get(TEST_TIMEOUT_S),
     })
 }
 

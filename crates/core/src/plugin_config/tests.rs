@@ -401,3 +401,121 @@ fn whatever_is_written_every_diagnostic_has_a_place_and_help() {
         let _ = override_text("foo", &text);
     }
 }
+
+/// Keys that the plan does not read: packages, environments of processes, `status` and the
+/// store of releases do. A test of all sources sees that the fields of these are read.
+const READ_ELSEWHERE: &[&str] = &[
+    "_summary",
+    "_license",
+    "_url",
+    "_maintainer",
+    "_vendor",
+    "_python",
+    "_add_plugin_dir_to_python_path",
+    "_persistent_paths",
+    "_http_test_expected_status_code",
+    "_http_test_expected_body",
+    "_http_test_timeout",
+];
+
+/// MFSERV accepts it for an app and ignores it: the stop delay of an app is its own key.
+const IGNORED_BY_APPS: &str = "graceful_timeout";
+
+/// Sections in which every key matters.
+const SECTIONS: &[(&str, &[(&str, &str)])] = &[
+    ("general", &[]),
+    (
+        "app_web",
+        &[
+            ("_cmd_and_args", "run {unix_socket_path} {debug_extra_options}"),
+            ("numprocesses", "2"),
+            ("debug", "1"),
+            ("_http_test_endpoint", "/web/test"),
+        ],
+    ),
+    ("app_many", &[("_cmd_and_args", "run {unix_socket_path}"), ("numprocesses", "2")]),
+    ("app_deaf", &[("_cmd_and_args", "run"), ("numprocesses", "1")]),
+    ("extra_daemon_one", &[("_cmd_and_args", "run"), ("numprocesses", "2")]),
+    ("internal", &[]),
+];
+
+/// A spec, with one key of one section set to another value.
+fn with(section: &str, key: &str, value: &str) -> PluginSpec {
+    let mut text = String::new();
+    for (name, keys) in SECTIONS {
+        text += &format!("[{name}]\n");
+        let general = GENERAL.lines().filter_map(|line| line.split_once('='));
+        let general = general.filter(|_| *name == "general");
+        let mut keys: BTreeMap<&str, &str> = general.chain(keys.iter().copied()).collect();
+        if *name == section {
+            keys.insert(key, value);
+        }
+        keys.iter().for_each(|(key, value)| text += &format!("{key}={value}\n"));
+    }
+    let (spec, warnings) = resolved_as("GENERIC", &text, &[]).unwrap_or_else(|e| panic!("{e:?}"));
+    assert_eq!(warnings, [], "{text}");
+    PluginSpec { exported: Vec::new(), ..spec }
+}
+
+/// The plan of a node with this plugin alone.
+fn planned(spec: PluginSpec) -> crate::plan::Plan {
+    let module = crate::module_config::resolve(&[], &[], &BTreeMap::new(), "").config;
+    let loaded = crate::plan::Loaded { spec, env: BTreeMap::new(), warnings: Vec::new() };
+    crate::plan::Plan::new(crate::plan::Inputs {
+        generation: 1,
+        module: &module,
+        module_problems: Vec::new(),
+        var_dir: "/var".into(),
+        short_dir: "/short".into(),
+        log_dir: "/log".into(),
+        body_temp_dir: "/bodies".into(),
+        uuid: String::new(),
+        plugins: vec![crate::plan::PluginInput {
+            name: "foo".into(),
+            dir: "/foo".into(),
+            loaded: Ok(loaded),
+        }],
+        front: None,
+        scales: BTreeMap::new(),
+        previous: None,
+    })
+}
+
+/// Values of a key, at least one of which is not its default.
+fn values(row: &Row) -> &'static [&'static str] {
+    use schema::Type;
+    match row.kind {
+        Type::Flag | Type::AutoFlag | Type::StrictFlag => &["0", "1"],
+        Type::Word(words) => words,
+        Type::Interpreter => &["python3.99"],
+        Type::Paths => &["kept"],
+        Type::Routes | Type::StaticPrefix | Type::StaticDirectory => &["/other"],
+        Type::Count(_) | Type::StrictCount(..) | Type::Signal | Type::Timeout => &["9"],
+        Type::Text | Type::NonEmpty | Type::Version | Type::File => &["other"],
+    }
+}
+
+#[test]
+fn each_obeyed_key_of_a_plugin_changes_its_spec_and_the_plan() {
+    let base = with("", "", "");
+    let before = planned(base.clone());
+    let kinds = [Kind::General, Kind::App(""), Kind::Extra(""), Kind::Internal];
+    for kind in kinds {
+        let sections = SECTIONS.iter().map(|(name, _)| *name).filter(|name| {
+            let same =
+                |other: Kind| std::mem::discriminant(&other) == std::mem::discriminant(&kind);
+            Kind::of(name).is_some_and(same)
+        });
+        for row in kind.keys().filter(|row| row.later.is_none()) {
+            let set = |section: &'static str| {
+                values(row).iter().map(move |value| with(section, row.name, value))
+            };
+            let specs: Vec<PluginSpec> = sections.clone().flat_map(set).collect();
+            assert!(specs.iter().any(|spec| *spec != base), "{kind:?} {}", row.name);
+            let planned = specs.into_iter().any(|spec| planned(spec) != before);
+            let elsewhere = READ_ELSEWHERE.contains(&row.name)
+                || (kind == Kind::App("") && row.name == IGNORED_BY_APPS);
+            assert_eq!(planned, !elsewhere, "{kind:?} {} changes the plan", row.name);
+        }
+    }
+}
