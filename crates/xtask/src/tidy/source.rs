@@ -59,7 +59,8 @@ impl Source {
     /// It is shipped: no test, no bench, no fuzz target.
     pub fn is_shipped(&self) -> bool {
         let shipped = !matches!(self.krate(), "" | "testkit" | "xtask");
-        shipped && self.path.contains("/src/") && !self.path.ends_with("/tests.rs")
+        let is_test = self.path.contains("/tests/") || self.path.ends_with("/tests.rs");
+        shipped && self.path.contains("/src/") && !is_test
     }
 
     /// A line of shipped code, no unit test.
@@ -306,6 +307,7 @@ mod tests {
         let ships: Vec<bool> = (1..=6).map(|line| source.ships(line)).collect();
         assert_eq!(ships, [true, false, false, false, false, true]);
         assert!(!Source::new("crates/core/tests/a.rs", text).ships(1));
+        assert!(!Source::new("crates/core/src/tests/a.rs", text).ships(1));
         assert!(!Source::new("crates/xtask/src/a.rs", text).ships(1));
     }
 

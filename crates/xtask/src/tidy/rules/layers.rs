@@ -71,39 +71,50 @@ fn dependencies(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// A directory whose modules are rooms, lowest first. Rooms of one floor may know each other.
-const ROOMS: &[(&str, &[&[&str]])] = &[];
+/// A directory whose modules are rooms, and its floors, lowest first. A room knows those on
+/// lower floors only.
+const ROOMS: &[(&str, &[&[&str]])] = &[(
+    "crates/front/src/embedded/",
+    &[&["io"], &["clients"], &["files", "workers"], &["request"], &["lanes"], &["control"]],
+)];
 
 fn of_rooms(source: &Source) -> Vec<Finding> {
-    ROOMS
-        .iter()
-        .filter_map(|(house, floors)| Some((*house, *floors, source.path.strip_prefix(house)?)))
-        .flat_map(|(house, floors, below)| of_room(source, house, floors, below))
-        .collect()
+    let house = ROOMS.iter().find(|(house, _)| source.path.starts_with(house));
+    house.map_or_else(Vec::new, |(house, floors)| of_room(source, house, floors))
 }
 
-fn of_room(source: &Source, house: &str, floors: &[&[&str]], below: &str) -> Vec<Finding> {
+fn of_room(source: &Source, house: &str, floors: &[&[&str]]) -> Vec<Finding> {
     let floor = |room: &str| floors.iter().position(|rooms| rooms.contains(&room));
+    let below = source.path.strip_prefix(house).unwrap_or("");
     let room = below.split(['/', '.']).next().unwrap_or("");
     let Some(own) = floor(room) else { return Vec::new() };
-    let module = house.trim_end_matches('/').rsplit("src/").next().unwrap_or("");
-    let prefix = match module {
-        "" => "crate::".to_string(),
-        module => format!("crate::{}::", module.replace('/', "::")),
-    };
-    let room_of = |path: &str| {
-        let other = path.strip_prefix(&prefix)?.split("::").next()?.to_string();
-        (floor(&other)? > own).then_some(other)
+    let prefixes = [from_crate(house), from_below(below)];
+    let other_room = |path: &str| {
+        let inside = prefixes.iter().find_map(|prefix| path.strip_prefix(prefix.as_str()))?;
+        let other = inside.split("::").next()?;
+        (other != room && floor(other)? >= own).then(|| other.to_string())
     };
     paths(source)
         .into_iter()
         .filter(|(line, _)| source.ships(*line))
-        .filter_map(|(line, path)| Some((line, room_of(&path)?)))
+        .filter_map(|(line, path)| Some((line, other_room(&path)?)))
         .map(|(line, other)| {
-            let message = format!("{room} may not depend on {other}, which is above it");
+            let message = format!("{room} may not depend on {other}, which is not below it");
             Finding::new(&source.path, line, message)
         })
         .collect()
+}
+
+/// `crates/front/src/embedded/` → `crate::embedded::`
+fn from_crate(house: &str) -> String {
+    let module = house.split("/src/").nth(1).unwrap_or("");
+    format!("crate::{}", module.replace('/', "::"))
+}
+
+/// How a file of a room says the house without naming it: `super::super::` in `io/pipe.rs`.
+fn from_below(file: &str) -> String {
+    let module = file.strip_suffix("/mod.rs").unwrap_or(file);
+    "super::".repeat(module.split('/').count())
 }
 
 #[cfg(test)]
@@ -134,16 +145,18 @@ mod tests {
     }
 
     #[test]
-    fn a_room_that_knows_one_above_it_is_found() {
-        let floors: &[&[&str]] = &[&["io"], &["workers"], &["request"]];
+    fn a_room_that_knows_one_that_is_not_below_it_is_found() {
+        let floors: &[&[&str]] = &[&["io"], &["files", "workers"], &["request"]];
         let text = "use crate::embedded::io::Pipe;\nuse crate::embedded::{request::serve, io};\n\
+                    use super::super::files::A;\nuse super::request;\n\
                     #[cfg(test)]\nmod tests {\nuse crate::embedded::request::a;\n}";
         let house = "crates/front/src/embedded/";
-        let lines = |room: &str| -> Vec<usize> {
-            let source = Source::new(format!("{house}{room}"), text);
-            of_room(&source, house, floors, room).into_iter().map(|f| f.line).collect()
+        let lines = |file: &str| -> Vec<usize> {
+            let source = Source::new(format!("{house}{file}"), text);
+            of_room(&source, house, floors).into_iter().map(|finding| finding.line).collect()
         };
-        assert_eq!(lines("workers/relay.rs"), [2]);
+        assert_eq!(lines("workers/relay.rs"), [2, 3]);
+        assert_eq!(lines("workers/mod.rs"), [2, 4]);
         assert!(lines("request/serve.rs").is_empty());
         assert!(lines("elsewhere.rs").is_empty());
     }

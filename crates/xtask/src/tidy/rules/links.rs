@@ -63,8 +63,8 @@ fn exists(tree: &Tree, name: &str) -> bool {
     tree.paths.iter().any(|path| path == name || path.starts_with(&directory))
 }
 
-/// In the tables of ARCHITECTURE.md a file is named below `crates/`; a bare name is beside the
-/// file named before it, or in the crate of its row.
+/// In the tables of ARCHITECTURE.md a file is named below `crates/`, below a directory of the file
+/// named before it, or in the crate of its row.
 fn named_in_the_map(tree: &Tree, path: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (line, cells) in rows(text) {
@@ -77,8 +77,8 @@ fn named_in_the_map(tree: &Tree, path: &str, text: &str) -> Vec<Finding> {
             match directories.iter().rev().find(|dir| exists(tree, &format!("{dir}{name}"))) {
                 Some(directory) => {
                     let full = format!("{directory}{name}");
-                    let end = full.rfind('/').map_or(0, |at| at + 1);
-                    directories.push(full[..end].to_string());
+                    let above = full.match_indices('/').map(|(at, _)| full[..=at].to_string());
+                    directories.extend(above);
                 }
                 None => findings.push(Finding::new(path, line, format!("there is no `{name}`"))),
             }
@@ -107,7 +107,7 @@ mod tests {
             ("README.md", "# Top\n\n[a](docs/a.md)"),
             (
                 "ARCHITECTURE.md",
-                "| crate | at |\n|---|---|\n| `core` | `plan.rs` and `no.rs` |\n| x | `core/src/plan/text.rs`, `tests.rs`, `gone.rs` |",
+                "| crate | at |\n|---|---|\n| `core` | `plan.rs` and `no.rs` |\n| x | `core/src/plan/text.rs`, `tests.rs`, `plan.rs`, `gone.rs` |",
             ),
         ] {
             tree.texts.push((path.into(), text.into()));

@@ -25,7 +25,7 @@ const OUTSIDE: &[&str] = &[
 ];
 
 pub fn check(source: &Source) -> Vec<Finding> {
-    if !PURE.contains(&source.krate()) {
+    if !PURE.contains(&source.krate()) || !source.path.contains("/src/") {
         return Vec::new();
     }
     let message = |path: &str| {
