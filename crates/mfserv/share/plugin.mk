@@ -27,20 +27,26 @@ LAYERS = root@mfserv $(shell sed -n '/^[^\#]/p' .layerapi2_dependencies 2>/dev/n
 # The steps are one after the other, and precustom is done more than once.
 STEP = +@$(MAKE) --no-print-directory
 
+# Rules of one target are all with `:` or all with `::`. A plugin may add to each of these: with
+# `clean::` in its Makefile ours is `clean::` too, and both are done.
+PLUGIN_MAKEFILE := $(firstword $(MAKEFILE_LIST))
+ADDED_TO := $(shell sed -n 's/^\([a-z_][a-z_ ]*\)::.*/\1/p' '$(PLUGIN_MAKEFILE)' 2>/dev/null)
+colons = $(if $(filter $1,$(ADDED_TO)),::,:)
+
 .DEFAULT_GOAL := all
 .PHONY: all develop release clean superclean check prerelease_check precustom custom
 
-all:
+all$(call colons,all)
 	$(STEP) precustom
 	$(STEP) check
 	@_plugins.build
 	$(STEP) custom
 	@_plugins.build
 
-develop: all
+develop$(call colons,develop) all
 	@_plugins.develop --ignore-already-installed $(NAME)
 
-release:
+release$(call colons,release)
 	$(STEP) precustom
 	$(STEP) check
 	$(STEP) prerelease_check
@@ -51,17 +57,17 @@ release:
 	$(STEP) precustom
 	@_plugins.make --show-plugin-path
 
-check:
+check$(call colons,check)
 	@plugins.check .
 
 # A plugin that runs from this directory may be released: the version is read from config.ini.
-prerelease_check:
+prerelease_check$(call colons,prerelease_check)
 	@plugins_validate_name $(NAME) >/dev/null
 
-clean:
+clean$(call colons,clean)
 	@_plugins.clean
 
-superclean:
+superclean$(call colons,superclean)
 	@_plugins.clean --super
 
 precustom::

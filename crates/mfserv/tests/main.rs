@@ -24,6 +24,7 @@ mod isolation;
 mod misbehaving;
 mod operate;
 mod preview;
+mod python2;
 mod releases;
 mod reload;
 mod reproducible;

@@ -14,7 +14,7 @@ use mfserv_core::{Diagnostic, Kind, Location};
 use mfserv_plugin::base::{self, BaseEnvironment};
 use mfserv_plugin::environment::{Placed, environment};
 use mfserv_plugin::store::{self, Prepared};
-use mfserv_plugin::{Home, label};
+use mfserv_plugin::{Home, label, python2};
 
 use crate::configure::{self, Module};
 use crate::places::Places;
@@ -184,6 +184,8 @@ fn read_spec_with(
         format_version: std::fs::read_to_string(&path).ok(),
         config: document(&dir.join("config.ini"))?,
         is_file: &|path| dir.join(path).is_file(),
+        layers: python2::layers_of(dir),
+        has_python2_sources: python2::has_sources(dir),
     };
     resolve(overrides_of, name, texts, module)
 }
@@ -200,6 +202,10 @@ pub struct Texts<'a> {
     pub config: Option<Document>,
     /// Whether the plugin has a file, by its path.
     pub is_file: &'a dyn Fn(&str) -> bool,
+    /// `.layerapi2_dependencies`; empty if there is none.
+    pub layers: String,
+    /// Whether it has packages for Python 2.
+    pub has_python2_sources: bool,
 }
 
 /// The configuration of a plugin and what is doubtful in it; with the overrides of a home
@@ -234,10 +240,13 @@ pub fn resolve(
     let config_name = configure::config_name();
     let resolved =
         plugin_config::resolve(name, &own, &overrides, &env, &config_name, texts.is_file);
-    resolved.map(|(spec, mut warnings)| {
-        warnings.extend(ignored_jobs(name, dir, texts.crontab));
-        (spec, warnings)
-    })
+    let (spec, mut warnings) = resolved?;
+    let refused = python2::refusal(dir, &spec, &texts.layers, texts.has_python2_sources);
+    if let Some(refused) = refused {
+        return Err(vec![refused]);
+    }
+    warnings.extend(ignored_jobs(name, dir, texts.crontab));
+    Ok((spec, warnings))
 }
 
 /// The beginning of the `crontab` of a plugin; a configuration is not longer either.

@@ -13,6 +13,7 @@ use mfserv_core::plugin_spec::{CommandSpec, PluginSpec};
 use mfserv_core::route::Target;
 use mfserv_plugin::archive::{self, Inspected, Kind as MemberKind, Limits, Metadata};
 use mfserv_plugin::build::{WHEELS_MARK, check_wheels, frozen_requirements};
+use mfserv_plugin::python2::SOURCE_FILES;
 use mfserv_plugin::store::{self, Forecast};
 use mfserv_plugin::{Home, base, dangers, label, python};
 use serde::Serialize;
@@ -228,6 +229,8 @@ impl Looking<'_> {
             format_version: self.text(".plugin_format_version").map(str::to_owned),
             config: own.clone(),
             is_file: &|path| self.has(path),
+            layers: self.text(".layerapi2_dependencies").unwrap_or_default().to_owned(),
+            has_python2_sources: SOURCE_FILES.iter().any(|file| self.has(file)),
         };
         let resolved = installed::resolve(Some(&self.home), name, texts, &self.module);
         let (spec, warnings) = match resolved {

@@ -28,6 +28,17 @@ pub use portable::{export, import};
 /// requirements file).
 pub const LOCK: &str = include_str!("../python/base-requirements.txt");
 
+/// What the predecessor's layers did not have: servers of ours, which no plugin of today relies on
+/// to find in one version.
+const ADDED: [&str; 3] = ["uvicorn==", "waitress==", "h11=="];
+
+/// The lines of [`LOCK`] that the packages of a plugin should agree with: what the layers of the
+/// predecessor had, too.
+pub fn constraints() -> impl Iterator<Item = &'static str> {
+    let lines = LOCK.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    lines.filter(|line| !ADDED.iter().any(|added| line.starts_with(added)))
+}
+
 /// Our own modules, by their path in site-packages.
 const MODULES: &[(&str, &str)] = &[
     ("mfserv_wsgi.py", include_str!("../python/modules/mfserv_wsgi.py")),
@@ -191,18 +202,14 @@ fn current(home: &Home, python: &Interpreter) -> Option<BaseEnvironment> {
     (mark.fingerprint == fingerprint(python) && base.bin().join("python").exists()).then_some(base)
 }
 
+/// An environment is the same as long as its interpreter is the same program in all that
+/// packages can tell; where the program is does not count.
 fn fingerprint(python: &Interpreter) -> String {
-    let path = python.path.to_string_lossy();
     let own = MODULES.iter().chain(PROGRAMS).map(|(name, text)| (*name, text.as_bytes()));
     disk::fingerprint(
-        [
-            ("lock", LOCK.as_bytes()),
-            ("python", path.as_bytes()),
-            ("version", python.version.as_bytes()),
-            ("abi", python.abi.as_bytes()),
-        ]
-        .into_iter()
-        .chain(own),
+        [("lock", LOCK.as_bytes()), ("python", python.identity().as_bytes())]
+            .into_iter()
+            .chain(own),
     )
 }
 
@@ -308,6 +315,31 @@ mod tests {
             "{error}"
         );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_environment_is_the_same_for_the_same_interpreter_wherever_it_is() {
+        let python = Interpreter {
+            path: "/usr/bin/python3".into(),
+            short_version: "3.11".into(),
+            version: "3.11.7".into(),
+            abi: "cpython-311-x86_64-linux-gnu".into(),
+            has_ensurepip: true,
+        };
+        let moved = Interpreter { path: "/opt/v/bin/python3".into(), ..python.clone() };
+        assert_eq!(fingerprint(&python), fingerprint(&moved));
+        let newer = Interpreter { version: "3.11.8".into(), ..python.clone() };
+        let debug = Interpreter { abi: "cpython-311d-x86_64-linux-gnu".into(), ..python.clone() };
+        assert_ne!(fingerprint(&python), fingerprint(&newer));
+        assert_ne!(fingerprint(&python), fingerprint(&debug));
+    }
+
+    #[test]
+    fn what_the_predecessor_did_not_have_is_no_constraint() {
+        let all: Vec<&str> = constraints().collect();
+        let has = |name: &str| all.iter().any(|line| line.starts_with(&format!("{name}==")));
+        assert!(["tornado", "aiohttp", "requests", "idna"].into_iter().all(has));
+        assert!(!["uvicorn", "waitress", "h11"].into_iter().any(has));
     }
 
     #[test]

@@ -2,12 +2,18 @@
 //! `node_modules/`. What has not changed is not built again.
 
 mod clean;
+mod direct;
+mod foreign;
 mod frozen;
+mod git;
 mod gyp;
 mod node;
+mod origin;
+mod project;
 mod python;
+mod requirements;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mfserv_core::Diagnostic;
@@ -18,7 +24,7 @@ use crate::label;
 use crate::progress::{Cancel, Progress};
 
 pub use clean::{clean, clean_packages};
-pub use frozen::frozen_requirements;
+pub use frozen::{Frozen, frozen_requirements};
 pub(crate) use python::environment_from_wheels;
 pub use python::{WHEELS_MARK, check_wheels};
 
@@ -42,18 +48,14 @@ impl BuildOptions {
     }
 }
 
-/// What an environment is made of, below a plugin's directory: when one of these changes,
-/// a build has something to do.
-pub const SOURCES: [&str; 8] = [
-    "python3_virtualenv_sources/requirements-to-freeze.txt",
-    "python3_virtualenv_sources/requirements3.txt",
-    "python3_virtualenv_sources/allow_binary_packages",
-    "python3_virtualenv_sources/build_constraint",
-    "python3_virtualenv_sources/override",
-    "package.json",
-    "package-lock.json",
-    ".npmrc",
-];
+/// The files that the environment of the plugin in `dir` is made of, whether they are there or
+/// not: when one of them changes, a build has something to do.
+pub fn sources(dir: &Path) -> Vec<PathBuf> {
+    let dir = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    let mut files = python::inputs(&dir);
+    files.extend(node::INPUTS.iter().map(|name| dir.join(name)));
+    files
+}
 
 /// What a build did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +98,7 @@ pub fn build(
         &lock_file(&options.home, &dir),
         &format!("the plugin directory {}", dir.display()),
     )?;
+    foreign::ignored(&dir, &sources(&dir)).into_iter().for_each(|notice| progress.notice(notice));
     let python = python::build(&dir, options, progress)?;
     let node = node::build(&dir, options, progress)?;
     let elapsed_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -103,7 +106,7 @@ pub fn build(
 }
 
 /// The lock of a build, outside the plugin directory, which is the developer's.
-fn lock_file(home: &Home, dir: &Path) -> std::path::PathBuf {
+fn lock_file(home: &Home, dir: &Path) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     let name = mfserv_platform::disk::fingerprint([("dir", dir.as_os_str().as_bytes())]);
     home.root().join("tmp").join(format!("build-{}.lock", &name[..16]))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use mfserv_core::Diagnostic;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -12,6 +13,10 @@ pub trait Progress {
     fn step(&mut self, what: &str);
     /// A line of output of the step, from pip, npm, a hook…
     fn line(&mut self, text: &str);
+    /// Something that was done as usual, and that people may look up.
+    fn remark(&mut self, _text: &str) {}
+    /// Something that people should know and that stops nothing.
+    fn notice(&mut self, _notice: Diagnostic) {}
 }
 
 /// Tells nobody.

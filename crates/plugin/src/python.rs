@@ -1,7 +1,8 @@
 //! The Python interpreter of the host, and the tools that fill environments:
 //! uv where it is found, else venv and pip.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,8 @@ const PROBE: Duration = Duration::from_secs(20);
 /// A Python interpreter of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interpreter {
-    /// The real program, shims and links of its directory resolved by itself.
+    /// The real program: shims are resolved, and of a virtual environment it is the interpreter
+    /// that the environment was made with.
     pub path: PathBuf,
     /// Its short version: `3.11`.
     pub short_version: String,
@@ -37,11 +39,12 @@ pub struct Interpreter {
     pub has_ensurepip: bool,
 }
 
-// looks for the modules without importing them: this runs at each build
+// The modules are looked for and not imported: this runs at each build. A virtual environment
+// may be removed tomorrow, so its interpreter is the one below it (`sys._base_executable`).
 const PROBE_SCRIPT: &str = "
 import json, sys, sysconfig
 from importlib.util import find_spec
-print(json.dumps({'path': sys.executable, 'short_version': '%d.%d' % sys.version_info[:2],
+print(json.dumps({'path': getattr(sys, '_base_executable', None) or sys.executable, 'short_version': '%d.%d' % sys.version_info[:2],
     'version': '%d.%d.%d' % sys.version_info[:3], 'abi': sysconfig.get_config_var('SOABI') or '',
     'has_ensurepip': find_spec('ensurepip') is not None and find_spec('venv') is not None}))
 ";
@@ -53,7 +56,7 @@ pub fn find(name: Option<&str>) -> Result<Interpreter, Diagnostic> {
     static FOUND: Mutex<BTreeMap<PathBuf, Interpreter>> = Mutex::new(BTreeMap::new());
     let name = name.unwrap_or(DEFAULT);
     let known = |program: &Path| FOUND.lock().ok()?.get(program).cloned();
-    if let Some(found) = on_path(name).and_then(|program| known(&program)) {
+    if let Some(found) = on_host(name).and_then(|program| known(&program)) {
         return Ok(found);
     }
     let (program, found) = ask(name)?;
@@ -70,7 +73,7 @@ fn ask(name: &str) -> Result<(PathBuf, Interpreter), Diagnostic> {
             .because("no such program on PATH")
             .help(format!("install it: apt-get install {} python3-venv", package_of(name)))
     };
-    let program = on_path(name).ok_or_else(missing)?;
+    let program = on_host(name).ok_or_else(missing)?;
     #[expect(clippy::disallowed_methods, reason = "builds run the interpreter and its tools")]
     let mut command = Command::new(&program);
     command.args(["-I", "-c", PROBE_SCRIPT]);
@@ -100,20 +103,47 @@ fn package_of(name: &str) -> &str {
     if file.starts_with("python") { file } else { DEFAULT }
 }
 
+impl Interpreter {
+    /// What packages can tell of an interpreter: two with the same identity run the same
+    /// environments, wherever their programs are.
+    pub fn identity(&self) -> String {
+        format!("{} {}", self.version, self.abi)
+    }
+}
+
 /// The executable file of a program name: as given if it has a `/`, else the
 /// first one on PATH.
 pub fn on_path(name: &str) -> Option<PathBuf> {
-    let executable = |file: &Path| {
+    all_on_path(name).next()
+}
+
+/// The executable file of an interpreter: as [`on_path`], but what is first on PATH because the
+/// shell of a developer has activated a virtual environment comes last.
+fn on_host(name: &str) -> Option<PathBuf> {
+    let of_environment = |file: &PathBuf| {
+        let above = file.parent().and_then(Path::parent);
+        above.is_some_and(is_virtual_environment)
+    };
+    all_on_path(name).find(|file| !of_environment(file)).or_else(|| on_path(name))
+}
+
+/// Whether a directory is a virtual environment of Python.
+pub(crate) fn is_virtual_environment(dir: &Path) -> bool {
+    dir.join("pyvenv.cfg").is_file()
+}
+
+fn all_on_path(name: &str) -> Box<dyn Iterator<Item = PathBuf> + '_> {
+    let executable = |file: &PathBuf| {
         fs::metadata(file)
             .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
     };
     if name.contains('/') {
-        return Some(PathBuf::from(name)).filter(|file| executable(file));
+        return Box::new(Some(PathBuf::from(name)).filter(executable).into_iter());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_absolute() && executable(file))
+    let dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let files = dirs.into_iter().map(move |dir| dir.join(name));
+    Box::new(files.filter(move |file| file.is_absolute() && executable(file)))
 }
 
 /// 1980-01-01: no earlier time can be in a wheel.
@@ -149,7 +179,7 @@ pub(crate) enum Packages<'a> {
 }
 
 /// What a plugin says about how its packages are found and built.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
     /// A file of versions that the resolution keeps to.
     pub(crate) constraints: Option<PathBuf>,
@@ -157,6 +187,24 @@ pub(crate) struct Rules {
     pub(crate) build_constraint: Option<PathBuf>,
     /// The packages that must be compiled here.
     pub(crate) from_source: Vec<String>,
+    /// Where relative paths begin: the plugin's directory.
+    pub(crate) dir: Option<PathBuf>,
+    /// Names of variables that the plugin's lists use, as `${NAME}` in an address of an index.
+    pub(crate) variables: BTreeSet<String>,
+}
+
+impl Rules {
+    /// Lets a tool run where the rules say, with the variables that they name.
+    fn apply(&self, command: &mut Command) {
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir).env("PWD", dir);
+        }
+        for name in self.variables.iter().filter(|name| *name != "PWD") {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+    }
 }
 
 /// An interpreter with the tools that work for it.
@@ -179,7 +227,7 @@ impl Toolbox<'_> {
         if self.uv.is_some() { "uv" } else { "pip" }
     }
 
-    fn run(
+    pub(crate) fn run(
         &self,
         what: &str,
         command: Command,
@@ -304,6 +352,7 @@ impl Toolbox<'_> {
                     command.arg("--build-constraints").arg(file);
                 });
                 command.arg(loose);
+                rules.apply(&mut command);
                 self.run("resolving the Python requirements", command, progress)
                     .map(|text| text + "\n")
             }
@@ -327,6 +376,7 @@ impl Toolbox<'_> {
         });
         self.constrain_builds(&mut command, rules);
         command.arg("-r").arg(loose);
+        rules.apply(&mut command);
         let result = self.run("resolving the Python requirements", command, progress);
         let text = fs::read_to_string(&report);
         let _ = fs::remove_file(&report);
@@ -352,11 +402,54 @@ impl Toolbox<'_> {
         }
         self.constrain_builds(&mut command, rules);
         command.arg("-r").arg(frozen);
-        let command = reproducible(command);
+        let mut command = reproducible(command);
+        rules.apply(&mut command);
         let result = self.run("collecting the Python wheels", command, progress).map(drop);
         result.map_err(|error| match rules.from_source.is_empty() || error.help.is_some() {
             true => error,
             false => error.help("what has no source, or can't be compiled here, may be binary when python3_virtualenv_sources/allow_binary_packages names it (an empty one allows all)"),
+        })
+    }
+
+    /// Makes the wheel of one package from a directory, a file or an address, and puts it into
+    /// a directory.
+    pub(crate) fn wheel(
+        &self,
+        package: &OsStr,
+        into: &Path,
+        rules: &Rules,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Diagnostic> {
+        let mut command = self.pip(progress)?;
+        command.args(["wheel", "--quiet", "--no-deps", "--wheel-dir"]).arg(into);
+        self.constrain_builds(&mut command, rules);
+        command.arg("--").arg(package);
+        let mut command = reproducible(command);
+        rules.apply(&mut command);
+        self.run("building a Python package", command, progress).map(drop)
+    }
+
+    /// Which of these markers (`python_version < "3"`) hold for the interpreter.
+    pub(crate) fn holds(
+        &self,
+        markers: &[&str],
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<bool>, Diagnostic> {
+        const SCRIPT: &str = "import json, sys; from pip._vendor.packaging.markers import Marker\n\
+                              print(json.dumps([Marker(m).evaluate({'extra': ''}) for m in sys.argv[1:]]))";
+        if markers.iter().all(|marker| marker.is_empty()) {
+            return Ok(vec![true; markers.len()]);
+        }
+        drop(self.pip(progress)?);
+        let mut command = clean(&self.pip_place().join("bin/python"));
+        command.args(["-I", "-c", SCRIPT]);
+        command.args(markers.iter().map(|marker| match marker.is_empty() {
+            true => "python_version >= '0'",
+            false => marker,
+        }));
+        let said = self.run("reading the markers of requirements", command, progress)?;
+        serde_json::from_str(&said).map_err(|e| {
+            Diagnostic::error("the markers of the requirements can't be read").because(e)
         })
     }
 
@@ -473,6 +566,8 @@ pub(crate) fn clean(program: &Path) -> Command {
         "CXXFLAGS",
         "LDFLAGS",
         "NODE_EXTRA_CA_CERTS",
+        "GIT_SSL_CAINFO",
+        "GIT_SSL_CAPATH",
         "XDG_CACHE_HOME",
         "XDG_CONFIG_HOME",
     ];
@@ -501,6 +596,10 @@ pub(crate) fn clean(program: &Path) -> Command {
         }
     }
     command.env("NO_UPDATE_NOTIFIER", "1");
+    // What a package depends on may be in a git repository: nobody is there to be asked, and
+    // nothing is fetched unencrypted or by a program that an address names.
+    command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ALLOW_PROTOCOL", "https:ssh");
+    command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
     command
 }
 
@@ -534,14 +633,26 @@ pub(crate) fn with_compiler_help(error: Diagnostic) -> Diagnostic {
     error
 }
 
-/// The `name==version` lines of a pip installation report.
+/// The `name==version` and `name @ address` lines of a pip installation report.
 fn pinned(report: &str) -> Option<String> {
     let report: serde_json::Value = serde_json::from_str(report).ok()?;
     let mut lines = Vec::new();
     for item in report.get("install")?.as_array()? {
         let name = item.pointer("/metadata/name")?.as_str()?;
+        let name = name.to_ascii_lowercase().replace('_', "-");
         let version = item.pointer("/metadata/version")?.as_str()?;
-        lines.push(format!("{}=={version}\n", name.to_ascii_lowercase().replace('_', "-")));
+        let text = |path: &str| item.pointer(path).and_then(|value| value.as_str());
+        let direct = item.get("is_direct").and_then(|value| value.as_bool()) == Some(true);
+        let address = text("/download_info/url").filter(|_| direct);
+        lines.push(match (address, text("/download_info/vcs_info/commit_id")) {
+            (Some(url), Some(commit)) => {
+                let below = text("/download_info/subdirectory");
+                let below = below.map_or(String::new(), |path| format!("#subdirectory={path}"));
+                format!("{name} @ git+{url}@{commit}{below}\n")
+            }
+            (Some(url), None) => format!("{name} @ {url}\n"),
+            (None, _) => format!("{name}=={version}\n"),
+        });
     }
     lines.sort();
     Some(lines.concat())
@@ -581,6 +692,13 @@ mod tests {
     fn a_pip_report_becomes_exact_versions() {
         let report = r#"{"install":[{"metadata":{"name":"Flask","version":"3.1.3"}},{"metadata":{"name":"a_b","version":"1"}}]}"#;
         assert_eq!(pinned(report).unwrap(), "a-b==1\nflask==3.1.3\n");
+        let report = r#"{"install":[
+            {"is_direct": true, "download_info": {"url": "https://h/x.git", "subdirectory": "d",
+             "vcs_info": {"vcs": "git", "commit_id": "0a"}}, "metadata": {"name": "x", "version": "1"}},
+            {"is_direct": true, "download_info": {"url": "https://h/y-1.whl", "archive_info": {}},
+             "metadata": {"name": "y", "version": "1"}}]}"#;
+        let lines = "x @ git+https://h/x.git@0a#subdirectory=d\ny @ https://h/y-1.whl\n";
+        assert_eq!(pinned(report).unwrap(), lines);
         assert_eq!(pinned("{}"), None);
     }
 }

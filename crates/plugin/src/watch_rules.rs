@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::label::read_small;
+use crate::leftovers::{Leftover, Leftovers};
 use mfserv_platform::disk;
 
 /// The files that the rules are in.
@@ -19,6 +20,7 @@ pub struct WatchRules {
     dir: PathBuf,
     includes: Option<Gitignore>,
     excludes: Gitignore,
+    leftovers: Leftovers,
     texts: [Option<String>; 2],
 }
 
@@ -40,7 +42,8 @@ impl WatchRules {
         let [includes, excludes] = &texts;
         let includes = includes.as_deref().and_then(patterns);
         let excludes = excludes.as_deref().and_then(patterns).unwrap_or_else(Gitignore::empty);
-        Some(WatchRules { dir: dir.to_owned(), includes, excludes, texts })
+        let leftovers = Leftovers::new();
+        Some(WatchRules { dir: dir.to_owned(), includes, excludes, leftovers, texts })
     }
 
     /// The plugin's directory.
@@ -65,12 +68,21 @@ impl WatchRules {
     }
 
     fn is_excluded(&self, below: &Path, is_dir: bool) -> bool {
-        // What a build is making is no edit either, whatever the rules say.
-        let mut parts = below.components().map(|part| part.as_os_str());
-        let hidden = parts.any(|part| part == ".git" || disk::is_beside(part));
+        // What a build is making is no edit, whatever the rules say.
+        let made = below.components().any(|part| disk::is_beside(part.as_os_str()));
         let named = !below.as_os_str().is_empty()
             && self.excludes.matched_path_or_any_parents(below, is_dir).is_ignore();
-        hidden || named
+        made || named || self.is_of_a_tool(below, is_dir)
+    }
+
+    /// The path is, or is below, a virtual environment, a cache or a directory of an editor.
+    fn is_of_a_tool(&self, below: &Path, is_dir: bool) -> bool {
+        let dirs = below.ancestors().skip(usize::from(!is_dir));
+        let mut names = dirs.filter_map(Path::to_str).filter(|name| !name.is_empty());
+        names.any(|name| {
+            let kind = self.leftovers.is(&self.dir, name, true);
+            matches!(kind, Some(Leftover::Environment | Leftover::Tool))
+        })
     }
 }
 
@@ -103,8 +115,16 @@ mod tests {
         for name in ["autorestart_includes", "autorestart_excludes"] {
             std::fs::copy(shared.join(name), dir.join(format!(".{name}"))).unwrap();
         }
+        std::fs::create_dir_all(dir.join("tools/env")).unwrap();
+        std::fs::write(dir.join("tools/env/pyvenv.cfg"), "").unwrap();
         let rules = WatchRules::read(&dir).unwrap();
         for (path, concerns) in [
+            ("tools/env/lib/x.py", false),
+            ("tools/x.py", true),
+            (".venv/lib/x.py", false),
+            ("main/.mypy_cache/x.json", false),
+            (".idea/x.json", false),
+            (".vscode/settings.json", false),
             ("main/wsgi.py", true),
             ("main/deep/new.py", true),
             ("config.ini", true),
@@ -125,6 +145,9 @@ mod tests {
             ("main/deep", false),
             ("local/lib", true),
             (".git/x", true),
+            ("tools/env", true),
+            ("tools", false),
+            (".pytest_cache", true),
             (".local.stage.30829.8", true),
         ] {
             assert_eq!(rules.skips(&dir.join(sub)), skipped, "{sub}");

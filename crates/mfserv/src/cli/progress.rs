@@ -4,9 +4,10 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use mfserv_core::Diagnostic;
 use mfserv_plugin::Progress;
 
-use super::complain;
+use super::{complain, report};
 
 /// Draws the steps of an operation on standard error.
 pub struct Steps {
@@ -54,6 +55,33 @@ impl Progress for Steps {
             let short: String = text.chars().take(60).collect();
             bar.set_message(format!("{step} · {short}"));
         }
+    }
+
+    fn remark(&mut self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| complain(&format!("- {text}"))),
+            None => complain(&format!("- {text}")),
+        }
+    }
+
+    fn notice(&mut self, notice: Diagnostic) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| report::print_problem(&notice)),
+            None => report::print_problem(&notice),
+        }
+    }
+}
+
+/// Says what people should know of an operation, and not what it does meanwhile.
+pub struct Notices;
+
+impl Progress for Notices {
+    fn step(&mut self, _what: &str) {}
+
+    fn line(&mut self, _text: &str) {}
+
+    fn notice(&mut self, notice: Diagnostic) {
+        report::print_problem(&notice);
     }
 }
 

@@ -16,7 +16,7 @@ use super::{failed, only_own_base_dir, places, reload};
 use crate::cli::plugins::dev::link;
 use crate::cli::plugins::releases::repackage as again;
 use crate::cli::plugins::{build_in, own_spec, sentence};
-use crate::cli::progress::Steps;
+use crate::cli::progress::{Notices, Steps};
 use crate::cli::report::{self, Outcome};
 use crate::cli::{complain, print};
 use mfserv_node::places::Places;
@@ -144,7 +144,7 @@ pub fn pack() -> Result<Outcome, Diagnostic> {
     let places = places()?;
     let line = Line::of_tool("- Building plugin...");
     let packed = own_spec(&places, &args.plugin_path).and_then(|spec| {
-        archive::pack(&args.plugin_path, &spec.general, Path::new("."), &mut Silent)
+        archive::pack(&args.plugin_path, &spec.general, Path::new("."), &mut Notices)
     });
     match packed {
         Ok(file) => {

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use mfserv_core::diagnostic::Location;
 use mfserv_core::plugin_spec::General;
@@ -16,6 +17,7 @@ use super::link_cycle::find_cycle;
 use super::manifest::{Kind, MANIFEST, Manifest, Member, bad_link, bad_path};
 use super::{FILES, METADATA, TOP};
 use crate::label;
+use crate::leftovers::{Leftover, Leftovers, looks_like_a_secret};
 use crate::progress::Progress;
 use mfserv_platform::disk;
 
@@ -23,6 +25,8 @@ use mfserv_platform::disk;
 const DEFAULT_IGNORE: &str = include_str!("../../templates/shared/releaseignore");
 /// What is never packaged: it is made at the place where the plugin is installed.
 const NEVER: &str = "/local\n/.local.*\n/.node_modules.*\n/.configuration_cache\n/.manifest.json\n/.metadata.json\n/.files.json\n/.committed\n/.mfserv-files.json\n/.mfserv-moving.json\n/*.plugin\n";
+/// How much of a file is looked at for secrets, bytes.
+const BEGINNING: u64 = 64 * 1024;
 /// zstd's level: most of what is to be gained, in little time.
 const LEVEL: i32 = 12;
 /// The most members that a package may have.
@@ -42,10 +46,31 @@ pub fn pack(
     out_dir: &Path,
     progress: &mut dyn Progress,
 ) -> Result<PathBuf, Diagnostic> {
+    pack_members(dir, general, out_dir, Leftovers::new(), progress)
+}
+
+/// The same for what was installed: what was packed once is packed again, whatever it is called.
+pub(crate) fn pack_again(
+    dir: &Path,
+    general: &General,
+    out_dir: &Path,
+    progress: &mut dyn Progress,
+) -> Result<PathBuf, Diagnostic> {
+    pack_members(dir, general, out_dir, Leftovers::none(), progress)
+}
+
+fn pack_members(
+    dir: &Path,
+    general: &General,
+    out_dir: &Path,
+    leftovers: Leftovers,
+    progress: &mut dyn Progress,
+) -> Result<PathBuf, Diagnostic> {
     let name = label::read_name(dir)?;
     check_built(dir)?;
     progress.step("reading the plugin directory");
-    let members = collect(dir)?;
+    let (members, remarks) = collect(dir, leftovers)?;
+    remarks.tell(progress);
     let manifest = Manifest {
         format: 1,
         name: name.clone(),
@@ -112,6 +137,7 @@ fn interpreters(dir: &Path) -> BTreeMap<String, String> {
     found
 }
 
+/// The patterns of `.releaseignore`, each with its line.
 fn ignored(dir: &Path) -> Result<Gitignore, Diagnostic> {
     let file = dir.join(".releaseignore");
     let text = match label::read_small(&file) {
@@ -120,29 +146,123 @@ fn ignored(dir: &Path) -> Result<Gitignore, Diagnostic> {
         Err(e) => return Err(disk::failed("read", &file, e)),
     };
     let mut builder = GitignoreBuilder::new(dir);
-    let last = text.lines().count();
-    // what must never be packaged comes last, and so wins
-    for (index, line) in text.lines().chain(NEVER.lines()).enumerate() {
+    for (number, line) in (1..).zip(text.lines()) {
         builder.add_line(None, line).map_err(|e| {
-            let at = u32::try_from(index.min(last) + 1).unwrap_or(0);
             Diagnostic::error(format!("bad pattern {line:?}"))
                 .kind(Failure::BadConfiguration)
                 .because(e)
-                .at(Location::new(file.display().to_string(), at))
+                .at(Location::new(file.display().to_string(), number))
         })?;
     }
     builder.build().map_err(|e| disk::failed("read", &file, e))
 }
 
-/// Everything to package, sorted by path.
-fn collect(dir: &Path) -> Result<Vec<Member>, Diagnostic> {
-    let mut walk = Walk { root: dir, ignore: ignored(dir)?, members: Vec::new() };
-    walk.directory("")?;
+fn never(dir: &Path) -> Gitignore {
+    let mut builder = GitignoreBuilder::new(dir);
+    for line in NEVER.lines() {
+        let _ = builder.add_line(None, line);
+    }
+    builder.build().unwrap_or_else(|_| Gitignore::empty())
+}
+
+/// Everything to package, sorted by path, and what is to be said of the rest.
+fn collect(dir: &Path, leftovers: Leftovers) -> Result<(Vec<Member>, Remarks), Diagnostic> {
+    let mut walk = Walk {
+        root: dir,
+        never: never(dir),
+        ignore: ignored(dir)?,
+        leftovers,
+        members: Vec::new(),
+        remarks: Remarks::default(),
+    };
+    walk.directory("", None)?;
     let mut members = walk.members;
     members.sort_by(|a, b| a.path.cmp(&b.path));
     refuse_twins(dir, &members)?;
     refuse_cycle(dir, &members)?;
-    Ok(members)
+    Ok((members, walk.remarks))
+}
+
+/// Why something is not packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Skipped {
+    /// A build makes it anew; nobody asks for it.
+    Made,
+    /// A pattern of `.releaseignore` names it.
+    Pattern(String),
+    /// It is no part of the project.
+    Leftover(Leftover),
+}
+
+impl Skipped {
+    /// Nobody misses it: it is named by the patterns of every plugin, or is a tool's.
+    fn is_usual(&self) -> bool {
+        match self {
+            Skipped::Made | Skipped::Leftover(Leftover::Secret) => false,
+            Skipped::Leftover(Leftover::Environment | Leftover::Tool) => true,
+            Skipped::Pattern(pattern) => DEFAULT_IGNORE.lines().any(|line| line == pattern),
+        }
+    }
+}
+
+/// What is to be said of a package.
+#[derive(Debug, Default)]
+struct Remarks {
+    left_out: Vec<(String, Skipped)>,
+    secrets: Vec<(String, &'static str)>,
+}
+
+/// The most names that one remark has.
+const MOST_NAMES: usize = 20;
+
+impl Remarks {
+    fn tell(mut self, progress: &mut dyn Progress) {
+        self.left_out.sort_by(|a, b| a.0.cmp(&b.0));
+        let names = |is: fn(&Skipped) -> bool| -> Vec<&str> {
+            let found = self.left_out.iter().filter(|(_, why)| is(why));
+            found.map(|(path, _)| path.as_str()).collect()
+        };
+        let secrets = names(|why| *why == Skipped::Leftover(Leftover::Secret));
+        if !secrets.is_empty() {
+            progress.notice(
+                Diagnostic::warning(format!("left out of the package: {}", listed(&secrets)))
+                    .because("it holds secrets, by its name")
+                    .help("a line `!NAME` in .releaseignore packs it all the same"),
+            );
+        }
+        let usual = names(Skipped::is_usual);
+        if !usual.is_empty() {
+            progress.remark(&format!("left out of the package: {}", listed(&usual)));
+        }
+        let by_pattern = |(path, why): &(String, Skipped)| match why {
+            Skipped::Pattern(pattern) if !why.is_usual() => Some(format!("{path} ({pattern})")),
+            Skipped::Pattern(_) | Skipped::Made | Skipped::Leftover(_) => None,
+        };
+        let named: Vec<String> = self.left_out.iter().filter_map(by_pattern).collect();
+        let named: Vec<&str> = named.iter().map(String::as_str).collect();
+        if !named.is_empty() {
+            progress.notice(
+                Diagnostic::warning(format!("left out of the package: {}", listed(&named)))
+                    .because("a pattern of .releaseignore names it")
+                    .help("remove the pattern if the plugin needs it where it runs"),
+            );
+        }
+        for (path, what) in self.secrets.iter().take(MOST_NAMES) {
+            progress.notice(
+                Diagnostic::warning(format!("{path} is in the package and looks like {what}"))
+                    .because("who has the package can read it")
+                    .help("name it in .releaseignore, and keep it in var/data or in the configuration of the server"),
+            );
+        }
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    let shown = names[..names.len().min(MOST_NAMES)].join(", ");
+    match names.len().saturating_sub(MOST_NAMES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// Two names that differ only in the case of their letters are one file on some
@@ -180,13 +300,17 @@ fn refuse_cycle(dir: &Path, members: &[Member]) -> Result<(), Diagnostic> {
 
 struct Walk<'a> {
     root: &'a Path,
+    never: Gitignore,
     ignore: Gitignore,
+    leftovers: Leftovers,
     members: Vec<Member>,
+    remarks: Remarks,
 }
 
 impl Walk<'_> {
-    /// Adds what a directory has; true if it has anything to package.
-    fn directory(&mut self, path: &str) -> Result<bool, Diagnostic> {
+    /// Adds what a directory has, which is itself skipped or not; true if it has anything to
+    /// package.
+    fn directory(&mut self, path: &str, skipped: Option<&Skipped>) -> Result<bool, Diagnostic> {
         let dir = self.root.join(path);
         let entries = fs::read_dir(&dir)
             .and_then(Iterator::collect::<io::Result<Vec<_>>>)
@@ -197,33 +321,76 @@ impl Walk<'_> {
             let name =
                 name.to_str().ok_or_else(|| self.refuse(&entry.path(), "its name is not UTF-8"))?;
             let below = if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
-            any |= self.entry(below)?;
+            any |= self.entry(below, skipped)?;
         }
         Ok(any)
     }
 
-    fn entry(&mut self, path: String) -> Result<bool, Diagnostic> {
+    /// Why an entry is not packed. What must never be packed comes first, then what the plugin
+    /// says, then what is usual.
+    fn skipped(&self, path: &str, is_dir: bool, above: Option<&Skipped>) -> Option<Skipped> {
+        if self.never.matched_path_or_any_parents(path, is_dir).is_ignore() {
+            return Some(Skipped::Made);
+        }
+        match self.ignore.matched_path_or_any_parents(path, is_dir) {
+            Match::Ignore(glob)
+                if ["*.pyc", "__pycache__", "/local"].contains(&glob.original()) =>
+            {
+                Some(Skipped::Made)
+            }
+            Match::Ignore(glob) => Some(Skipped::Pattern(glob.original().to_string())),
+            Match::Whitelist(_) => None,
+            Match::None => {
+                let leftover = self.leftovers.is(self.root, path, is_dir).map(Skipped::Leftover);
+                above.cloned().or(leftover)
+            }
+        }
+    }
+
+    fn entry(&mut self, path: String, above: Option<&Skipped>) -> Result<bool, Diagnostic> {
         let file = self.root.join(&path);
         let found = fs::symlink_metadata(&file).map_err(|e| disk::failed("read", &file, e))?;
         let is_dir = found.is_dir();
-        let skipped = self.ignore.matched_path_or_any_parents(&path, is_dir).is_ignore();
-        if skipped && (!is_dir || self.ignore.num_whitelists() == 0) {
+        let skipped = self.skipped(&path, is_dir, above);
+        if let Some(why) = skipped.as_ref().filter(|_| above.is_none()) {
+            let compiled = path.ends_with(".pyc") || path.ends_with("__pycache__");
+            if *why != Skipped::Made && !compiled {
+                self.remarks.left_out.push((path.clone(), why.clone()));
+            }
+        }
+        if skipped.is_some() && (!is_dir || self.ignore.num_whitelists() == 0) {
             return Ok(false);
         }
         if let Some(reason) = bad_path(&path) {
             return Err(self.refuse(&file, &reason));
         }
         if is_dir {
-            // an ignored directory is packaged if something in it is not ignored
-            let any = self.directory(&path)?;
-            if any || !skipped {
+            // An ignored directory is packaged if something in it is not ignored.
+            let any = self.directory(&path, skipped.as_ref())?;
+            let packed = any || skipped.is_none();
+            if packed {
                 self.add(path, Kind::Directory)?;
             }
-            return Ok(any || !skipped);
+            return Ok(packed);
         }
         let kind = self.kind(&path, &file, &found)?;
+        self.look_for_secrets(&path, &file, &kind);
         self.add(path, kind)?;
         Ok(true)
+    }
+
+    /// Notes a file of the project that may hold a secret; packages of others are theirs.
+    fn look_for_secrets(&mut self, path: &str, file: &Path, kind: &Kind) {
+        let foreign = path.split('/').any(|name| name == "node_modules")
+            || path.starts_with("python3_virtualenv_sources/src/");
+        if foreign || !matches!(kind, Kind::File { .. }) {
+            return;
+        }
+        let mut beginning = Vec::new();
+        let read = File::open(file).map(|file| file.take(BEGINNING).read_to_end(&mut beginning));
+        if let Some(what) = read.ok().and_then(|_| looks_like_a_secret(path, &beginning)) {
+            self.remarks.secrets.push((path.to_string(), what));
+        }
     }
 
     fn kind(&self, path: &str, file: &Path, found: &fs::Metadata) -> Result<Kind, Diagnostic> {

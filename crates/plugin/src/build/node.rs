@@ -15,6 +15,11 @@ use crate::progress::{Progress, Silent};
 use crate::python::{clean, on_path, with_compiler_help};
 use mfserv_platform::disk;
 
+/// What the packages are made of, in the plugin's directory.
+pub(super) const INPUTS: [&str; 4] =
+    ["package.json", "package-lock.json", "npm-shrinkwrap.json", ".npmrc"];
+/// A lock that is published with a package.
+const SHRINKWRAP: &str = "npm-shrinkwrap.json";
 /// Says what `node_modules` was made of.
 const MARK: &str = ".mfserv-node.json";
 /// The largest package.json or package-lock.json, bytes.
@@ -38,7 +43,7 @@ pub(super) fn build(
     }
     let npm = Npm::find(options)?;
     let whole = read(&package).and_then(|text| parse(&package, &text))?;
-    let lock = dir.join("package-lock.json");
+    let lock = dir.join(lock_name(dir));
     let modules = dir.join("node_modules");
     let locked = !is_older(&lock, &package);
     if locked
@@ -53,6 +58,14 @@ pub(super) fn build(
         npm.build_beside(dir, locked, progress)?;
     }
     Ok(Some(npm.part(false, &lock)))
+}
+
+/// The lock that npm reads: `npm-shrinkwrap.json` where there is one.
+fn lock_name(dir: &Path) -> &'static str {
+    match dir.join(SHRINKWRAP).is_file() {
+        true => SHRINKWRAP,
+        false => "package-lock.json",
+    }
 }
 
 /// npm, and the node it works with.
@@ -84,9 +97,12 @@ impl<'a> Npm<'a> {
 
     fn mark(&self, dir: &Path) -> Result<Mark, Diagnostic> {
         let package = read(&dir.join("package.json"))?;
-        let lock = read(&dir.join("package-lock.json"))?;
-        let inputs =
-            disk::fingerprint([("package", package.as_bytes()), ("lock", lock.as_bytes())]);
+        let lock = read(&dir.join(lock_name(dir)))?;
+        // Another registry may have other packages of the same name.
+        let settings = fs::read(dir.join(".npmrc")).unwrap_or_default();
+        let parts = [("package", package.as_bytes()), ("lock", lock.as_bytes())];
+        let settings = (!settings.is_empty()).then_some((".npmrc", settings.as_slice()));
+        let inputs = disk::fingerprint(parts.into_iter().chain(settings));
         Ok(Mark { format: 1, inputs, node: self.node_version.clone() })
     }
 
@@ -117,8 +133,8 @@ impl<'a> Npm<'a> {
         let stage = disk::beside(&place, "stage");
         disk::remove(&stage)?;
         let result = self.fill(dir, &stage, locked, progress).and_then(|()| {
-            let lock = read(&stage.join("package-lock.json"))?;
-            disk::write(&dir.join("package-lock.json"), lock.as_bytes())?;
+            let name = lock_name(dir);
+            disk::write(&dir.join(name), read(&stage.join(name))?.as_bytes())?;
             self.finish(dir, &stage.join("node_modules"))?;
             disk::swap_in(&stage.join("node_modules"), &place)
         });
@@ -134,7 +150,7 @@ impl<'a> Npm<'a> {
         progress: &mut dyn Progress,
     ) -> Result<(), Diagnostic> {
         disk::create_dir(stage)?;
-        for name in ["package.json", "package-lock.json", ".npmrc"] {
+        for name in INPUTS {
             let source = dir.join(name);
             if source.is_file() {
                 fs::copy(&source, stage.join(name))

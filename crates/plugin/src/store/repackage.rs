@@ -75,7 +75,7 @@ fn pack_again(
     let text = fs::read_to_string(&config).map_err(|e| disk::failed("read", &config, e))?;
     let (text, changes) = merged(&text, own, effective)?;
     disk::write(&config, text.as_bytes())?;
-    let file = archive::pack(stage, &own.general, out_dir, progress)?;
+    let file = archive::pack_again(stage, &own.general, out_dir, progress)?;
     Ok(Repackaged { file, changes })
 }
 

@@ -8,7 +8,7 @@ use mfserv_plugin::Silent;
 use mfserv_plugin::archive::{Limits, Metadata, inspect, pack, read, unpack};
 
 use crate::tar_stream::TarStream;
-use crate::{Node, spec_of, tree};
+use crate::{Node, Reported, spec_of, tree};
 
 fn packed(node: &Node, dir: &Path) -> PathBuf {
     pack(dir, &spec_of(dir).general, &node.work(), &mut Silent).unwrap()
@@ -188,4 +188,99 @@ fn the_hash_of_mfserv_is_that_of_its_formula() {
     let script = "import hashlib; print(hashlib.md5(b'build.example.com, 2023-04-05T06:07:08Z, 1234, 2.1, 1').hexdigest())";
     let said = std::process::Command::new("python3").args(["-c", script]).output().unwrap();
     assert_eq!(metadata.hash(), String::from_utf8(said.stdout).unwrap().trim());
+}
+
+/// What a package has and what was said, of the plugin in `dir`.
+fn packed_with(node: &Node, dir: &Path) -> (Vec<String>, Reported) {
+    let mut told = Reported::default();
+    let file = pack(dir, &spec_of(dir).general, &node.work(), &mut told).unwrap();
+    (read(&file).unwrap().files, told)
+}
+
+#[test]
+fn environments_caches_repositories_and_secrets_are_left_out_and_that_is_said() {
+    let node = Node::new();
+    let dir = node.plugin("static", "foo");
+    let plain = packed_with(&node, &dir).0;
+    for path in [
+        ".env",
+        ".env.production",
+        ".idea/workspace.xml",
+        ".venv/pyvenv.cfg",
+        "my tools/env/pyvenv.cfg",
+        ".mypy_cache/x.json",
+        "main/.vscode/settings.json",
+        ".hg/store/x",
+        ".aws/credentials",
+        "deploy/id_ed25519",
+    ] {
+        fs::create_dir_all(dir.join(path).parent().unwrap()).unwrap();
+        fs::write(dir.join(path), "x").unwrap();
+    }
+    std::os::unix::fs::symlink("/usr/bin/env", dir.join(".venv/python")).unwrap();
+    let (files, Reported(steps, notices)) = packed_with(&node, &dir);
+    assert_eq!(files, plain);
+    let secrets = ".aws, .env, .env.production, deploy/id_ed25519";
+    assert_eq!(notices, [format!("left out of the package: {secrets}")]);
+    let remark = steps.iter().find(|step| step.starts_with("left out of the package: ")).unwrap();
+    for name in [".venv", "my tools/env", ".idea", ".mypy_cache", "main/.vscode", ".hg"] {
+        assert!(remark.contains(name), "{remark}");
+    }
+    // Whoever wants one of them says so.
+    let ignored = fs::read_to_string(dir.join(".releaseignore")).unwrap();
+    fs::write(dir.join(".releaseignore"), ignored + "!.env\n!/main/.vscode\n").unwrap();
+    let (files, told) = packed_with(&node, &dir);
+    let more: Vec<&String> = files.iter().filter(|file| !plain.contains(file)).collect();
+    assert_eq!(more, [".env", "main/.vscode/settings.json"]);
+    assert!(!told.1[0].contains(".env,"), "{told:?}");
+}
+
+#[test]
+fn sources_that_a_pattern_drops_are_said_and_the_usual_ones_drop_none() {
+    let node = Node::new();
+    let dir = node.plugin("static", "foo");
+    for path in ["src/shop/web.py", "doc/x.txt", "docs/index.html"] {
+        fs::create_dir_all(dir.join(path).parent().unwrap()).unwrap();
+        fs::write(dir.join(path), "x").unwrap();
+    }
+    let (files, told) = packed_with(&node, &dir);
+    assert!(files.contains(&"src/shop/web.py".into()) && files.contains(&"docs/index.html".into()));
+    assert!(told.1.is_empty(), "{told:?}");
+    // As the predecessor's templates have it.
+    fs::write(dir.join(".releaseignore"), "/local\n/src\n/doc\n/docs\n*.txt\n").unwrap();
+    fs::write(dir.join("main/x.txt"), "").unwrap();
+    let (files, told) = packed_with(&node, &dir);
+    assert!(!files.iter().any(|file| file.starts_with("src") || file.starts_with("doc")));
+    let said = "left out of the package: doc (/doc), docs (/docs), main/x.txt (*.txt), src (/src)";
+    assert_eq!(told.1, [said]);
+}
+
+#[test]
+fn caches_of_node_packages_are_left_out_and_what_the_packages_have_stays() {
+    let node = Node::new();
+    let dir = node.plugin("static", "foo");
+    for path in
+        ["node_modules/.cache/babel/x", "node_modules/dotenv/.env", "node_modules/a/test/x.key"]
+    {
+        fs::create_dir_all(dir.join(path).parent().unwrap()).unwrap();
+        fs::write(dir.join(path), "x").unwrap();
+    }
+    let (files, told) = packed_with(&node, &dir);
+    let modules: Vec<&String> = files.iter().filter(|file| file.starts_with("node_m")).collect();
+    assert_eq!(modules, ["node_modules/a/test/x.key", "node_modules/dotenv/.env"]);
+    assert!(told.1.is_empty(), "{told:?}");
+}
+
+#[test]
+fn what_is_packed_and_looks_like_a_secret_is_said() {
+    let node = Node::new();
+    let dir = node.plugin("static", "foo");
+    fs::write(dir.join("main/tls.pem"), "-----BEGIN EC PRIVATE KEY-----\n").unwrap();
+    fs::write(dir.join("secrets.yml"), "x: y\n").unwrap();
+    fs::write(dir.join(".npmrc"), "//r.example.org/:_authToken=abc\n").unwrap();
+    let told = packed_with(&node, &dir).1;
+    assert_eq!(told.1.len(), 3, "{told:?}");
+    for name in ["main/tls.pem", "secrets.yml", ".npmrc"] {
+        assert!(told.1.iter().any(|said| said.starts_with(&format!("{name} is in"))), "{told:?}");
+    }
 }

@@ -64,6 +64,37 @@ fn the_error_of_npm_is_shown_and_what_was_there_stays() {
 }
 
 #[test]
+fn a_shrinkwrap_is_the_lock_and_another_registry_is_a_change() {
+    let node = Node::new();
+    let dir = node.plugin("node", "foo");
+    fs::write(dir.join("package.json"), r#"{"name": "foo", "version": "1.0.0"}"#).unwrap();
+    let lock = r#"{"name": "foo", "version": "1.0.0", "lockfileVersion": 3, "requires": true,
+                   "packages": {"": {"name": "foo", "version": "1.0.0"}}}"#;
+    fs::write(dir.join("npm-shrinkwrap.json"), lock).unwrap();
+    let options = BuildOptions::new(node.home.clone());
+    let built = || !build(&dir, &options, &mut Silent).unwrap().node.unwrap().unchanged;
+    assert!(built() && !built());
+    assert!(!dir.join("package-lock.json").exists());
+    fs::write(dir.join(".npmrc"), "save-exact=true\n").unwrap();
+    assert!(built() && !built());
+}
+
+#[test]
+fn locks_of_other_tools_are_said_to_be_no_locks_here() {
+    let node = Node::new();
+    let dir = node.plugin("static", "foo");
+    for name in ["yarn.lock", "pnpm-lock.yaml", "poetry.lock"] {
+        fs::write(dir.join(name), "").unwrap();
+    }
+    let mut told = Reported::default();
+    build(&dir, &BuildOptions::new(node.home.clone()), &mut told).unwrap();
+    assert_eq!(
+        told.1,
+        ["poetry.lock is not read", "yarn.lock is not read", "pnpm-lock.yaml is not read"]
+    );
+}
+
+#[test]
 fn a_cancelled_build_ends_at_once_and_leaves_nothing() {
     let node = Node::new();
     let dir = node.plugin("node", "foo");

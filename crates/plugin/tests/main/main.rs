@@ -17,6 +17,7 @@ mod environment;
 mod hostile;
 mod node;
 mod python;
+mod requirements;
 mod store;
 mod tar_stream;
 mod templates;
@@ -60,9 +61,9 @@ impl Node {
     }
 }
 
-/// Records what is reported.
-#[derive(Default)]
-struct Reported(Vec<String>);
+/// Records what is reported: steps and remarks, notices.
+#[derive(Debug, Default)]
+struct Reported(Vec<String>, Vec<String>);
 
 impl Progress for Reported {
     fn step(&mut self, what: &str) {
@@ -70,6 +71,14 @@ impl Progress for Reported {
     }
 
     fn line(&mut self, _text: &str) {}
+
+    fn remark(&mut self, text: &str) {
+        self.0.push(text.into());
+    }
+
+    fn notice(&mut self, notice: Diagnostic) {
+        self.1.push(notice.what);
+    }
 }
 
 /// The configuration of a plugin directory, without overrides.

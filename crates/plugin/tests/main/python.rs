@@ -127,6 +127,36 @@ fn builds_what_another_test_names() {
 }
 
 #[test]
+fn the_interpreter_is_that_of_the_host_whatever_the_shell_has_activated() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = python::find(None).unwrap();
+    let own = folder.path().join("v");
+    let made = Command::new(&host.path).args(["-m", "venv", "--without-pip"]).arg(&own).status();
+    assert!(made.unwrap().success());
+    let path = std::env::var("PATH").unwrap();
+    let asked = |path: String| {
+        let mut command = part("python::says_its_interpreter", &[]);
+        command.env("PATH", path).env("VIRTUAL_ENV", &own);
+        let said = succeeds(command);
+        let line = said.lines().find_map(|line| line.split_once("interpreter: ")).unwrap();
+        line.1.to_string()
+    };
+    let wanted = format!("{} {}", host.identity(), host.path.display());
+    assert_eq!(asked(format!("{}/bin:{path}", own.display())), wanted);
+    // With nothing else on PATH it is the one, and still not a program that may be gone tomorrow.
+    let alone = asked(format!("{}/bin", own.display()));
+    assert!(alone.starts_with(&host.identity()), "{alone}");
+    assert!(!alone.contains(&*own.to_string_lossy()), "{alone}");
+}
+
+#[test]
+#[ignore = "it is a part of another test"]
+fn says_its_interpreter() {
+    let found = python::find(None).unwrap();
+    println!("interpreter: {} {}", found.identity(), found.path.display());
+}
+
+#[test]
 fn a_base_environment_travels_to_a_machine_without_a_network() {
     let (here, there) = (Node::new(), Node::new());
     let python = python::find(None).unwrap();

@@ -290,7 +290,7 @@ impl<'a> Desk<'a> {
 
     fn sources_now(&self) -> BTreeMap<PathBuf, Option<SystemTime>> {
         let changed = |file: &Path| file.metadata().and_then(|meta| meta.modified()).ok();
-        let files = build::SOURCES.iter().map(|file| self.dir.join(file));
+        let files = build::sources(&self.dir).into_iter();
         files.map(|file| (file.clone(), changed(&file))).collect()
     }
 
