@@ -1,9 +1,10 @@
-//! The HTTP front: what listens for clients and forwards to the workers of the apps.
+//! The HTTP front: it accepts clients and forwards their requests to the workers of apps.
 //!
-//! A front starts no process, knows no plugin, and opens files only below the static
-//! roots that it was told. What it does is said by a [`mfserv_core::route::RouteTable`]
-//! that a daemon publishes over its control socket; without a daemon it goes on with the
-//! last one.
+//! A front starts no process, and opens files only below the static roots of its routes.
+//! A daemon sends it a [`mfserv_core::route::RouteTable`] over its control socket
+//! (`ToFront`, `FromFront` in `mfserv_core::wire::front`); without a daemon it goes on with
+//! the last table. [`run`] chooses among the kinds of front: one is built in
+//! ([`embedded`]), another one (an adapter for nginx) will stand beside it.
 
 #![deny(unsafe_code)]
 
@@ -20,17 +21,17 @@ use mfserv_core::output::Rotation;
 
 pub use listeners::listeners_from_env;
 
-/// How long a front that was asked to end goes on with what it holds, by default.
+/// How long a front that has been asked to end goes on with its requests, by default.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(60);
 
-/// What a front needs to know before a daemon speaks to it.
+/// What a front has to know before a daemon connects.
 #[derive(Debug)]
 pub struct FrontOptions {
     /// The listening sockets with their names, see [`listeners_from_env`].
     pub listeners: Vec<(String, OwnedFd)>,
     /// The unix socket on which it listens for the daemon (made with mode 0600).
     pub control_socket: PathBuf,
-    /// The keeper's socket: a keeper that has lost the listening sockets gets them back.
+    /// The keeper's socket: a keeper that has lost the listening sockets gets copies.
     pub keeper_socket: Option<PathBuf>,
     /// The directory of `nginx_access.log` and `nginx_error.log`.
     pub log_dir: PathBuf,
@@ -40,8 +41,18 @@ pub struct FrontOptions {
     pub grace: Duration,
 }
 
-/// Runs a front: blocks until SIGTERM or SIGINT, and until what it holds then is over
-/// (at most [`FrontOptions::grace`]). An error says why it could not start.
-pub fn run(options: FrontOptions) -> Result<(), Diagnostic> {
-    embedded::run(options)
+/// The kinds of front. All of them understand the same messages of a daemon, and pass the
+/// same tests (`tests/`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The front that is built in.
+    Embedded,
+}
+
+/// Runs a front of this kind: blocks until SIGTERM or SIGINT, and until its requests are
+/// answered (at most [`FrontOptions::grace`]). An error says why it could not start.
+pub fn run(kind: Kind, options: FrontOptions) -> Result<(), Diagnostic> {
+    match kind {
+        Kind::Embedded => embedded::run(options),
+    }
 }

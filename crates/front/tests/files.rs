@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 
 use mfserv_core::route::{RealIp, RouteTable, Slots, Target};
 
+use crate::suite::threads;
 use crate::world::*;
 
 fn serving_files(world: &World) -> Front {

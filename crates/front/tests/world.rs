@@ -20,6 +20,9 @@ use mfserv_core::wire::frame;
 use mfserv_core::wire::front::{FromFront, Peer, ToFront};
 use tempfile::TempDir;
 
+use crate::kind;
+use crate::suite::threads;
+
 /// No wait in a test is longer.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -33,23 +36,31 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A place with a listening socket, on which fronts can be started.
+/// A directory and a listening socket, with which fronts of one kind can be started.
 pub struct World {
+    /// The name of the kind.
+    kind: &'static str,
     pub dir: TempDir,
     listener: TcpListener,
     pub address: SocketAddr,
 }
 
 impl World {
+    /// For fronts of the kind that the suite is run with.
     pub fn new() -> Self {
         Self::listening_on("127.0.0.1:0")
     }
 
     pub fn listening_on(address: &str) -> Self {
+        Self::of(kind::under_test().0, address)
+    }
+
+    /// For fronts of this kind.
+    pub fn of(kind: &'static str, address: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("front").tempdir().unwrap();
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
-        Self { dir, listener, address }
+        Self { kind, dir, listener, address }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -66,9 +77,9 @@ impl World {
         let one_at_a_time = STARTING.lock().unwrap_or_else(|e| e.into_inner());
         let heir = self.listener.try_clone().unwrap();
         rustix::io::fcntl_setfd(&heir, rustix::io::FdFlags::empty()).unwrap();
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "front_process", "--nocapture", "--test-threads=1"])
-            .env("FRONT_UNDER_TEST", self.dir.path())
+        let child = Command::new(env!("CARGO_BIN_EXE_mfserv-front-under-test"))
+            .env(kind::VARIABLE, self.kind)
+            .env("FRONT_DIR", self.dir.path())
             .env("FRONT_NUMBER", number.to_string())
             .env("FRONT_GRACE_MS", grace.as_millis().to_string())
             .env("MFSERV_LISTEN", format!("http={}", heir.as_raw_fd()))
@@ -266,11 +277,6 @@ fn peers(workers: &[&Worker]) -> BTreeMap<String, Vec<Peer>> {
         peers.entry(worker.app.clone()).or_default().push(worker.peer());
     }
     peers
-}
-
-/// The threads of the fronts in these tests.
-pub fn threads() -> u32 {
-    std::env::var("FRONT_THREADS").map_or(1, |text| text.parse().unwrap())
 }
 
 /// A table with the app `p/a` behind `/a` with this policy.

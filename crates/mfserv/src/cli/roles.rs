@@ -159,14 +159,15 @@ impl Front {
         let rotation: Rotation = serde_json::from_str(&self.rotation).map_err(bad)?;
         let inherited = std::env::var("MFSERV_LISTEN").unwrap_or_default();
         let listeners = mfserv_front::listeners_from_env(&inherited)?;
-        mfserv_front::run(FrontOptions {
+        let options = FrontOptions {
             listeners,
             control_socket: self.control,
             keeper_socket: Some(places.keep_socket()),
             log_dir: places.log(),
             rotation,
             grace: GRACE,
-        })?;
+        };
+        mfserv_front::run(mfserv_front::Kind::Embedded, options)?;
         Ok(Outcome::Done)
     }
 }
