@@ -79,7 +79,10 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
         .map(|socket| KeeperLink::start(socket, options.listeners))
         .transpose()?;
     let lanes = Lanes::start(front.clone())?;
-    listeners.into_iter().for_each(|listener| lanes.accept(listener));
+    for listener in listeners {
+        let (front, lanes_of_it) = (front.clone(), lanes.clone());
+        lanes.start_in_first(move || listener.serve(front, lanes_of_it));
+    }
     tokio::task::spawn_local(control::serve(front.clone(), lanes.clone(), control));
     let sweeping = front.clone();
     let sweep = async move { sweeping.pool.keep_sweeping(SWEEP_PAUSE, SWEEP_EVERY).await };

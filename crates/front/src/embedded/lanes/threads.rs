@@ -1,7 +1,9 @@
 //! The lanes: their threads, and the commands that they get.
 
+use std::future::Future;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -12,10 +14,10 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
-use super::listener::Listener;
 use crate::embedded::clients::idle_eviction;
 use crate::embedded::io::wire::Wire;
-use crate::embedded::request::lane::{Gauge, Lane};
+use crate::embedded::request::gauge::Gauge;
+use crate::embedded::request::lane::Lane;
 use crate::embedded::request::serve;
 use crate::embedded::request::state::Front;
 
@@ -38,12 +40,15 @@ impl Drop for Counted {
     }
 }
 
+/// Makes a task, in the thread that runs it.
+type StartTask = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
 /// What a lane is told to do.
 enum Command {
     /// Serve this client.
     Serve { socket: OwnedFd, address: Option<IpAddr>, counted: Counted },
-    /// Accept here.
-    Accept(Listener),
+    /// Start this task.
+    Start(StartTask),
     /// Evict idle clients, because others wait.
     Evict,
     /// End, with all connections.
@@ -54,7 +59,7 @@ enum Command {
 struct Handle {
     gauge: Arc<Gauge>,
     /// Unbounded, and bounded in fact: a `Serve` is a connection, of which there are at most
-    /// `max_connections`; `Accept` and `End` come once per listener and lane; of `Evict`
+    /// `max_connections`; `Start` comes once per listener, `End` once; of `Evict`
     /// there is one at a time.
     commands: UnboundedSender<Command>,
     /// An `Evict` is on its way.
@@ -80,14 +85,14 @@ impl Lanes {
     }
 
     /// Starts lanes until there are `wanted`.
-    pub fn grow(self: &Arc<Self>, wanted: usize) -> std::io::Result<()> {
+    pub fn grow(&self, wanted: usize) -> std::io::Result<()> {
         let mut handles = self.handles();
         while handles.len() < wanted.max(1) {
             let number = handles.len();
             let gauge = self.front.new_gauge();
             let evicts = Arc::<AtomicBool>::default();
             let (commands, received) = mpsc::unbounded_channel();
-            let lane = (self.clone(), number, gauge.clone(), evicts.clone());
+            let lane = (self.front.clone(), number, gauge.clone(), evicts.clone());
             let (report, started) = std::sync::mpsc::sync_channel(1);
             let thread = std::thread::Builder::new().name(format!("lane-{number}"));
             let thread = thread.spawn(move || {
@@ -105,11 +110,14 @@ impl Lanes {
         Ok(())
     }
 
-    /// Has the first lane accept on this socket.
-    pub fn accept(&self, listener: Listener) {
+    /// Starts a task in the first lane.
+    pub fn start_in_first<T: Future<Output = ()> + 'static>(
+        &self,
+        task: impl FnOnce() -> T + Send + 'static,
+    ) {
         if let Some(first) = self.handles().first() {
-            // A lane that has ended accepts nothing.
-            let _ = first.commands.send(Command::Accept(listener));
+            // A lane that has ended starts nothing.
+            let _ = first.commands.send(Command::Start(Box::new(|| Box::pin(task()))));
         }
     }
 
@@ -163,10 +171,10 @@ fn runtime() -> std::io::Result<tokio::runtime::LocalRuntime> {
 
 /// Carries out the commands to a lane, in its thread.
 async fn live(
-    (lanes, number, gauge, evicts): (Arc<Lanes>, usize, Arc<Gauge>, Arc<AtomicBool>),
+    (front, number, gauge, evicts): (Arc<Front>, usize, Arc<Gauge>, Arc<AtomicBool>),
     mut commands: UnboundedReceiver<Command>,
 ) {
-    let lane = Lane::new(lanes.front.clone(), number, gauge);
+    let lane = Lane::new(front, number, gauge);
     while let Some(command) = commands.recv().await {
         match command {
             Command::Serve { socket, address, counted } => {
@@ -177,10 +185,7 @@ async fn live(
                     drop(counted);
                 });
             }
-            Command::Accept(listener) => {
-                let (front, lanes) = (lane.front.clone(), lanes.clone());
-                tokio::task::spawn_local(listener.serve(front, lanes));
-            }
+            Command::Start(task) => drop(tokio::task::spawn_local(task())),
             Command::Evict => {
                 evicts.store(false, Ordering::Release);
                 idle_eviction::evict_longest_idle(EVICTED_OF, Instant::now());

@@ -4,41 +4,14 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::gauge::{Gauge, InWork};
 use super::request_id::RequestIds;
 use super::state::{Front, InForce};
 
 /// The table of a request. The lane counts its users with a counter of its own, so that a
 /// request writes to no memory that other threads read.
 pub type Table = Rc<Arc<InForce>>;
-
-/// The counters of a lane. Only its thread writes them, except `connections`.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-pub struct Gauge {
-    /// Client connections given to it and not closed yet.
-    pub connections: AtomicU64,
-    requests: AtomicU64,
-    busy: AtomicU64,
-}
-
-impl Gauge {
-    /// Requests answered.
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
-    /// Requests being read or answered now.
-    pub fn busy(&self) -> u64 {
-        self.busy.load(Ordering::Relaxed)
-    }
-
-    /// Adds to a counter that only this thread writes: no locked instruction is needed.
-    fn add(counter: &AtomicU64, by: u64) {
-        counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
-    }
-}
 
 /// A lane.
 pub struct Lane {
@@ -51,16 +24,6 @@ pub struct Lane {
     version: Cell<u64>,
     table: RefCell<Option<Table>>,
     ids: RequestIds,
-}
-
-/// A request in work; counted as answered when this is dropped.
-pub struct InWork<'a>(&'a Gauge);
-
-impl Drop for InWork<'_> {
-    fn drop(&mut self) {
-        Gauge::add(&self.0.busy, 1u64.wrapping_neg());
-        Gauge::add(&self.0.requests, 1);
-    }
 }
 
 impl Lane {
@@ -82,8 +45,7 @@ impl Lane {
 
     /// Counts a request as in work until the returned value is dropped.
     pub fn begin_request(&self) -> InWork<'_> {
-        Gauge::add(&self.gauge.busy, 1);
-        InWork(&self.gauge)
+        self.gauge.begin_request()
     }
 
     /// Writes a new request id: 32 lower-case hexadecimal digits.

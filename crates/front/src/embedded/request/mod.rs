@@ -9,6 +9,7 @@
 
 mod endpoints;
 pub mod extensions;
+pub mod gauge;
 pub mod lane;
 mod request_id;
 pub mod serve;

@@ -18,7 +18,8 @@ use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
 use crate::embedded::files;
 use crate::embedded::io::wire::Wire;
-use crate::embedded::workers::forward::{self, Destination, Reply};
+use crate::embedded::workers::destination::{Destination, Reply};
+use crate::embedded::workers::forward;
 use crate::embedded::workers::pool::App;
 
 /// The most unused scratches that a lane keeps.

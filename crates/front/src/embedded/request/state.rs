@@ -15,7 +15,7 @@ use mfserv_platform::sync::lock;
 use tokio::sync::Notify;
 
 use super::extensions::Extensions;
-use super::lane::Gauge;
+use super::gauge::Gauge;
 use crate::embedded::clients::real_ip::Trust;
 use crate::embedded::io::error_log::ErrorLog;
 use crate::embedded::io::log_file::LogWriter;

@@ -10,49 +10,20 @@ use std::time::Duration;
 
 use mfserv_core::route::Slots;
 use mfserv_core::wire::front::TroubleCause;
-use mfserv_h1::{HeadScan, Refusal, ResponseHead};
+use mfserv_h1::{HeadScan, Refusal};
 use tokio::time::Instant;
 
+use super::destination::{Destination, Reply};
 use super::heads::{self, Forwarded};
-use super::pool::{App, Pool};
 use super::upload::{SendFault, Upload};
 use super::upstream::{Link, NoLink, Peer, Slot, Taken};
 use super::{relay, tunnel};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
-use crate::embedded::io::buffer::Pooled;
 use crate::embedded::io::wire::{Stream, Wire};
 
 /// The most interim answers (1xx) to one request.
 const INTERIM_MAX: u32 = 16;
-
-/// Where a request is forwarded to.
-#[derive(Clone, Copy)]
-pub struct Destination<'a> {
-    /// The app.
-    pub app: &'a App,
-    /// All upstreams of the front.
-    pub pool: &'a Pool,
-    /// The number of the lane that forwards.
-    pub lane: usize,
-}
-
-/// What a worker has sent. Used again for the next request of the lane.
-#[derive(Default)]
-pub struct Reply {
-    /// The head of its answer.
-    pub(super) head: ResponseHead,
-    /// What it has sent and nobody has used yet.
-    pub(super) ahead: Pooled,
-}
-
-impl Reply {
-    /// Gives back the memory that the next request may not need.
-    pub fn shrink(&mut self) {
-        self.ahead.give_back();
-        self.head.fields.shrink();
-    }
-}
 
 /// Forwards a request and passes the answer on, to its end.
 pub async fn run(

@@ -7,6 +7,7 @@
 //!
 //! [`Exchange`]: crate::embedded::clients::exchange::Exchange
 
+pub mod destination;
 pub mod forward;
 pub mod heads;
 pub mod pool;

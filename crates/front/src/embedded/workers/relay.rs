@@ -12,7 +12,7 @@ use mfserv_core::wire::front::TroubleCause;
 use mfserv_h1::{BodyReader, Piece};
 use tokio::time::Instant;
 
-use super::forward::{Destination, Reply};
+use super::destination::{Destination, Reply};
 use super::heads;
 use super::upload::Upload;
 use super::upstream::{Link, Slot};

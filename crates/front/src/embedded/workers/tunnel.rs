@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::forward::{Destination, Reply};
+use super::destination::{Destination, Reply};
 use super::heads;
 use super::upstream::{Link, Slot};
 use crate::embedded::clients::exchange::Exchange;

@@ -1,0 +1,34 @@
+//! What the steps of a forwarded request share: where it goes, and what came back.
+
+use mfserv_h1::ResponseHead;
+
+use super::pool::{App, Pool};
+use crate::embedded::io::buffer::Pooled;
+
+/// Where a request is forwarded to.
+#[derive(Clone, Copy)]
+pub struct Destination<'a> {
+    /// The app.
+    pub app: &'a App,
+    /// All upstreams of the front.
+    pub pool: &'a Pool,
+    /// The number of the lane that forwards.
+    pub lane: usize,
+}
+
+/// What a worker has sent. Used again for the next request of the lane.
+#[derive(Default)]
+pub struct Reply {
+    /// The head of its answer.
+    pub(super) head: ResponseHead,
+    /// What it has sent and nobody has used yet.
+    pub(super) ahead: Pooled,
+}
+
+impl Reply {
+    /// Gives back the memory that the next request may not need.
+    pub fn shrink(&mut self) {
+        self.ahead.give_back();
+        self.head.fields.shrink();
+    }
+}
