@@ -62,8 +62,8 @@ fn a_worker_that_stops_reading_the_body_is_a_timeout_and_gives_its_slot_back() {
             // An unlimited app streams it: the front takes no more than the worker.
             let mut sending = client.stream.try_clone().unwrap();
             let request = post(framing, &vec![b'z'; 3_000_000]);
-            let sender = std::thread::spawn(move || drop(sending.write_all(&request)));
             let began = Instant::now();
+            let sender = std::thread::spawn(move || drop(sending.write_all(&request)));
             let answer = client.receive().expect("no answer");
             let cause = answer.field("x-mfserv-cause");
             assert_eq!((answer.status, cause), (504, vec!["timeout".into()]), "{slots:?}");
