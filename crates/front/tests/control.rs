@@ -272,7 +272,7 @@ fn a_keeper_that_has_lost_the_listening_socket_gets_it_back() {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let (hello, _) = receive(&stream);
         assert!(matches!(&hello.ask, Ask::Hello { role, .. } if role == "front"));
-        tell(&stream, hello.seq, vec!["other".into()]);
+        send_hello(&stream, hello.seq, vec!["other".into()]);
         let (offer, socket) = receive(&stream);
         let address = world.address.to_string();
         assert_eq!(offer.ask, Ask::Offer { name: "http".into(), address });
@@ -282,7 +282,7 @@ fn a_keeper_that_has_lost_the_listening_socket_gets_it_back() {
         drop(stream);
         let (stream, _) = keeper.accept().unwrap();
         let (hello, _) = receive(&stream);
-        tell(&stream, hello.seq, vec!["http".into()]);
+        send_hello(&stream, hello.seq, vec!["http".into()]);
         stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         assert!((&stream).read(&mut [0]).is_err());
     }
@@ -291,7 +291,7 @@ fn a_keeper_that_has_lost_the_listening_socket_gets_it_back() {
     assert!(front.ended().success());
 }
 
-fn tell(mut stream: &UnixStream, seq: u64, listeners: Vec<String>) {
+fn send_hello(mut stream: &UnixStream, seq: u64, listeners: Vec<String>) {
     let answer = Told::Hello { version: 1, pid: 1, adopted: 0, listeners };
     stream.write_all(&frame::encode(&Response { seq, answer }).unwrap()).unwrap();
 }

@@ -11,7 +11,7 @@ use crate::endpoints::outer_address;
 use crate::world::*;
 
 /// The plugin of the table is broken, or is not.
-fn tell(front: &mut Front, broken: bool) {
+fn publish_breakage(front: &mut Front, broken: bool) {
     let breakage = Breakage {
         what: "app.p.a does not start".into(),
         output: "Traceback\nNameError: <aap>\n".into(),
@@ -38,7 +38,7 @@ fn the_page_is_for_documents_that_a_browser_here_opens_and_every_other_answer_is
     let here = SocketAddr::from(([127, 0, 0, 1], world.address.port()));
     assert_eq!(ask_with(here, "GET /a", DOCUMENT).text(), "ok");
 
-    tell(&mut front, true);
+    publish_breakage(&mut front, true);
     let asked = worker.count();
     let page = ask_with(here, "GET /a/b?c", DOCUMENT);
     assert_eq!((page.status, page.field("x-mfserv-cause")), (500, vec!["broken_edit".to_string()]));
@@ -71,7 +71,7 @@ fn the_page_is_for_documents_that_a_browser_here_opens_and_every_other_answer_is
         assert_eq!((answer.text().as_str(), answer.field("x-mfserv-dev").len()), ("ok", 0));
     }
 
-    tell(&mut front, false);
+    publish_breakage(&mut front, false);
     let answer = ask_with(here, "GET /a", DOCUMENT);
     assert_eq!((answer.text().as_str(), answer.field("x-mfserv-dev").len()), ("ok", 0));
 }
@@ -82,7 +82,7 @@ fn without_a_worker_the_front_says_why_the_code_does_not_start() {
     let mut table = table(Slots::Unlimited, true);
     table.upstreams.values_mut().for_each(|app| app.queue_timeout_ms = 50);
     let mut front = world.serving(table, &[]);
-    tell(&mut front, true);
+    publish_breakage(&mut front, true);
     let page = ask_with(front.address, "GET /a", DOCUMENT);
     assert_eq!((page.status, page.field("x-mfserv-cause")), (503, vec!["broken_edit".to_string()]));
     assert!(!page.text().contains("old code"), "{}", page.text());
@@ -105,7 +105,7 @@ fn the_state_of_a_plugin_is_told_as_a_page_and_as_json_and_only_of_good_names() 
         serde_json::from_slice(&front.get("/__dev/p").body).unwrap()
     };
     assert_eq!(told(&front)["broken"], serde_json::Value::Null);
-    tell(&mut front, true);
+    publish_breakage(&mut front, true);
     assert_eq!(told(&front)["broken"]["at_ms"], 12);
     let page = ask_with(front.address, "GET /__dev/p", DOCUMENT);
     assert!(page.status == 200 && page.text().contains("NameError"), "{page:?}");

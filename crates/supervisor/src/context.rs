@@ -50,18 +50,18 @@ impl Context {
 
     /// Sends a signal to the worker's own process.
     pub fn signal(&self, id: &WorkerId, signal: i32) {
-        self.keeper.tell(Ask::Signal { id: id.to_string(), signal, scope: Scope::Process });
+        self.keeper.notify(Ask::Signal { id: id.to_string(), signal, scope: Scope::Process });
     }
 
     /// Kills the worker's process and everything that it started.
     pub fn kill_tree(&self, id: &WorkerId) {
         let scope = Scope::Tree;
-        self.keeper.tell(Ask::Signal { id: id.to_string(), signal: SIGKILL, scope });
+        self.keeper.notify(Ask::Signal { id: id.to_string(), signal: SIGKILL, scope });
     }
 
     /// The exit of this process has been dealt with.
     pub fn forget_exit(&self, id: String) {
-        self.keeper.tell(Ask::Forget { id });
+        self.keeper.notify(Ask::Forget { id });
     }
 
     // ---- readiness ----

@@ -43,6 +43,7 @@ pub struct Handle {
 
 impl Handle {
     pub(crate) fn new() -> (Handle, mpsc::UnboundedReceiver<Message>) {
+        // Bounded in fact: see `Handle::messages`.
         let (messages, received) = mpsc::unbounded_channel();
         (Handle { messages }, received)
     }

@@ -61,6 +61,7 @@ impl KeeperLink {
     /// Keeps a link to the keeper that listens on `path` until the last `KeeperLink` and the
     /// receiver are dropped. The receiver must be read: news that are not read hold up the link.
     pub fn start(path: &Path) -> (KeeperLink, mpsc::Receiver<KeeperNews>) {
+        // Bounded in fact: see `KeeperLink::asks`.
         let (asks, asked) = mpsc::unbounded_channel();
         let (news, receiver) = mpsc::channel(NEWS);
         tokio::spawn(keep(path.to_owned(), asked, news));
@@ -75,7 +76,7 @@ impl KeeperLink {
     }
 
     /// Asks without waiting for the answer, whatever it is.
-    pub fn tell(&self, ask: Ask) {
+    pub fn notify(&self, ask: Ask) {
         let (reply, _) = oneshot::channel();
         let _ = self.asks.send((ask, reply));
     }

@@ -47,7 +47,7 @@ pub(crate) async fn until_ready(probe: Probe, prepared: Prepared, saw: Saw) {
             ask_until(&socket, Some(&path), &saw).await
         }
         (Probe::Connect, Prepared::Ask(socket)) => ask_until(&socket, None, &saw).await,
-        (_, Prepared::Notify(socket)) => told_until(&socket, &saw).await,
+        (_, Prepared::Notify(socket)) => notified_ready(&socket, &saw).await,
         (Probe::Alive { for_ms }, _) => tokio::time::sleep(Duration::from_millis(for_ms)).await,
         _ => std::future::pending().await,
     }
@@ -109,7 +109,7 @@ fn not_listening(error: &std::io::Error) -> String {
     format!("not listening on its socket: {error}")
 }
 
-async fn told_until(socket: &UnixDatagram, saw: &Saw) {
+async fn notified_ready(socket: &UnixDatagram, saw: &Saw) {
     let mut buffer = [0; 4096];
     while let Ok(n) = socket.recv(&mut buffer).await {
         let text = String::from_utf8_lossy(&buffer[..n]);

@@ -31,7 +31,7 @@ impl Keeper for KeeperLink {
     }
 
     fn send(&self, ask: Ask) {
-        KeeperLink::tell(self, ask);
+        KeeperLink::notify(self, ask);
     }
 }
 
