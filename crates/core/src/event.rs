@@ -226,6 +226,37 @@ pub enum Fact {
         /// What the worker did.
         cause: TroubleCause,
     },
+    /// An operation begins.
+    OperationBegan {
+        /// Its id.
+        id: String,
+        /// What it does: `deploy foo 3`.
+        what: String,
+        /// Who asked for it.
+        who: String,
+    },
+    /// An operation has ended.
+    OperationEnded {
+        /// Its id.
+        id: String,
+        /// What it did.
+        what: String,
+        /// It did what was asked for.
+        ok: bool,
+        /// Why not, if it did not.
+        problem: Option<Diagnostic>,
+        /// How long it took, milliseconds.
+        after_ms: u64,
+    },
+    /// The daemon that conducted an operation died; the next one finishes or undoes it.
+    OperationRecovered {
+        /// Its id.
+        id: String,
+        /// What it does.
+        what: String,
+        /// True: it is finished. False: it had changed nothing, and is undone.
+        finished: bool,
+    },
     /// Anything about the roles themselves: keeper lost and found, front replaced…
     Note {
         /// A sentence.

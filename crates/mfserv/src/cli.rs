@@ -6,6 +6,8 @@ pub mod keeper;
 mod logs;
 mod man;
 pub mod operate;
+pub mod operation;
+mod operations;
 pub mod output;
 pub mod plugins;
 pub mod progress;
@@ -61,6 +63,10 @@ enum Command {
     Logs(logs::Logs),
     /// Show events: starts, ends and their reasons, changes.
     Events(logs::Events),
+    /// Show the last operations: what changed the node, by whom, and the outcome.
+    Operations(operations::Operations),
+    /// Wait for an operation; exits as it does.
+    Wait(operations::WaitFor),
     /// Check the configuration and every plugin; changes nothing.
     Check(config::Check),
     /// Show and change the configuration.
@@ -126,6 +132,8 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::Ps(args) => args.ps(&places),
         Command::Logs(args) => args.run(&places),
         Command::Events(args) => args.run(&places),
+        Command::Operations(args) => args.run(&places),
+        Command::Wait(args) => args.run(&places),
         Command::Check(args) => args.run(&places),
         Command::Config(args) => args.run(&places),
         Command::Setup(args) => args.run(&places),
@@ -133,7 +141,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::Build(args) => args.run(&places),
         Command::Dev(args) => args.run(&places),
         Command::Release(args) => args.run(&places),
-        Command::Install(args) => args.run(&places),
+        Command::Install(args) => args.run(&places, "install"),
         Command::Uninstall(args) => args.run(&places),
         Command::Hotswap(args) => args.run(&places),
         Command::Releases(args) => args.run(&places),

@@ -26,9 +26,10 @@ use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::Cancel;
 
 use crate::cli::complain;
+use crate::cli::operation::Operation;
 use crate::cli::report::Outcome;
 use mfserv_node::control::client;
-use mfserv_node::control::protocol::{Applied, Ask};
+use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
 
 /// Runs a command with the arguments of this process.
@@ -162,27 +163,15 @@ fn node_status(places: &Places) -> Result<Status, Diagnostic> {
     client::status(&places.control_socket(), QUICK)
 }
 
-/// Tells a running node to read everything again, and waits at most `wait_s` seconds until
-/// that is served; nothing is to be done when there is none.
-fn reload(places: &Places, wait_s: u64) -> Result<(), Diagnostic> {
-    match ask(places, &Ask::Reload { wait_s }, wait_s) {
-        Err(problem) if problem.kind != Kind::NotRunning => Err(problem),
-        _ => Ok(()),
-    }
-}
-
-/// Asks the daemon for something that changes the node; `wait_s` as in the question.
-fn ask(places: &Places, ask: &Ask, wait_s: u64) -> Result<Applied, Diagnostic> {
-    ask_unless(places, ask, wait_s, &Cancel::default())
-}
-
-/// [`fn@ask`], unless the user has enough of waiting.
-fn ask_unless(
+/// Has the node changed; waits at most `wait_s` seconds until that is served.
+fn operate(
     places: &Places,
-    ask: &Ask,
+    command: &str,
+    request: Request,
     wait_s: u64,
-    cancel: &Cancel,
-) -> Result<Applied, Diagnostic> {
-    let patience = QUICK + Duration::from_secs(wait_s * 2 + 60);
-    client::ask_unless(&places.control_socket(), ask, patience, cancel)
+) -> Result<OperationOutcome, Diagnostic> {
+    // Ctrl-C ends this process, as before; the operation goes on.
+    let mut op = Operation::silent(places, command, wait_s, Cancel::default());
+    let submitted = op.submit(request);
+    op.end(submitted, serde_json::Value::Null)
 }

@@ -23,6 +23,7 @@ mod install;
 mod isolation;
 mod misbehaving;
 mod operate;
+mod operations;
 mod preview;
 mod python2;
 mod releases;

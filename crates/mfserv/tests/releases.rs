@@ -61,7 +61,7 @@ fn going_back_to_a_release_and_forth_again_under_load_fails_no_request() {
     assert_eq!(node.get("/sample_wsgi").text(), "Hello World!");
     assert_eq!(current(&node, "sample_wsgi"), 1);
     let said = node.mfserv(&["rollback", "sample_wsgi", "2", "--json"]).code(0).stdout;
-    let said: Value = serde_json::from_str(&said).unwrap();
+    let said: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
     assert_eq!(said["plugin"]["origin"]["packed"], 2, "{said}");
     assert!(said["applied"]["generation"].is_u64(), "{said}");
     assert_eq!(node.get("/sample_wsgi").text(), "Hello again!");

@@ -8,6 +8,7 @@
 //! A wrong configuration ends the daemon before it writes a file or opens a socket, unless
 //! workers live: those go on as they were, and the problem is reported.
 
+mod api;
 mod autorestart;
 mod breakages;
 mod events;
@@ -16,9 +17,10 @@ mod fronts;
 mod last_plan;
 mod node;
 mod observe;
-mod prepare;
+mod operating;
 mod reconcile;
 mod renewal;
+mod staging;
 mod state;
 mod stopping;
 #[cfg(test)]
@@ -42,7 +44,9 @@ use tokio::sync::{mpsc, watch};
 use crate::configure::Set;
 use crate::control::protocol::Version;
 use crate::control::server::{self, Server};
+use crate::operations::{FinishedBy, Operations, Request, Submission, Who};
 use crate::places::Places;
+use api::Service;
 use breakages::Breakages;
 use events::Events;
 use fronts::Fronts;
@@ -50,6 +54,8 @@ use node::{Node, Parts};
 use world::Requests;
 
 pub use world::{Front, Keeper, World};
+
+pub use staging::StageResult;
 
 /// What a daemon is told on its command line.
 #[derive(Debug, Clone)]
@@ -106,18 +112,19 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     };
     fronts.run(connected, supervisor.clone(), events);
     let listener = server::bind(&places.control_socket())?;
-    node.served_by(Server::start(listener, Arc::new(node.clone()), Version::own()));
+    let operations = Operations::new(node.clone(), FinishedBy::Daemon);
+    let api = Arc::new(Service { node: node.clone(), operations: operations.clone() });
+    node.served_by(Server::start(listener, api, Version::own()));
     tokio::spawn(autorestart::run(node.clone(), node.parts.plans.subscribe()));
-    let boot = node.clone();
-    tokio::spawn(async move { boot.boot(serving).await });
+    tokio::spawn(begin(node.clone(), operations.clone(), serving));
 
     while let Some(news) = news.recv().await {
         match &news {
             KeeperNews::Connected(state) => node.keeper_found(state),
             KeeperNews::Lost => node.keeper_lost(),
             KeeperNews::Notice(Notice::Ending { .. }) => {
-                let node = node.clone();
-                tokio::spawn(async move { node.stop_because_the_keeper_ends().await });
+                let operations = operations.clone();
+                tokio::spawn(async move { stop_because_the_keeper_ends(&operations).await });
             }
             KeeperNews::Notice(_) => {}
         }
@@ -179,6 +186,23 @@ fn start(
 /// Something lives that an earlier daemon has started.
 fn takes_over(found: &KeeperState) -> bool {
     found.alive.iter().any(|process| process.id != mfserv_keeper::DAEMON)
+}
+
+/// Brings the node up, or goes on stopping it if an earlier daemon did so.
+async fn begin(node: Node, operations: Operations<Node>, serving: bool) {
+    if operations.must_stop(node.keeper_since_ms()).await {
+        return operations.recover().await;
+    }
+    let tried = || drop(tokio::spawn(async move { operations.recover().await }));
+    node.boot(serving, tried).await;
+}
+
+/// The keeper was asked to end (SIGTERM): everything stops in order.
+async fn stop_because_the_keeper_ends(operations: &Operations<Node>) {
+    let who = Who { command: "the keeper, which was asked to end".into(), ..Who::default() };
+    let stop = Submission { id: None, request: Request::Stop, who, patience_s: 0 };
+    // Refused when the node is stopping already.
+    let _ = operations.submit(stop).await;
 }
 
 async fn until_connected(news: &mut mpsc::Receiver<KeeperNews>) -> Result<KeeperState, Diagnostic> {

@@ -79,6 +79,21 @@ fn fact(fact: &Fact) -> String {
         }
         Fact::Scaled { watcher, count } => format!("{watcher} scaled to {count}"),
         Fact::WorkerTrouble { worker, cause } => format!("{worker} did not behave: {cause}"),
+        Fact::OperationBegan { id, what, who } => {
+            format!("operation {id} begins: {what}, asked for by {who}")
+        }
+        Fact::OperationEnded { id, what, ok: true, after_ms, .. } => {
+            format!("operation {id} is done: {what}, after {}", span(*after_ms))
+        }
+        Fact::OperationEnded { id, what, problem, .. } => {
+            let problem =
+                problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"));
+            format!("operation {id} failed: {what}{problem}")
+        }
+        Fact::OperationRecovered { id, what, finished } => match finished {
+            true => format!("operation {id} of an earlier daemon is finished: {what}"),
+            false => format!("operation {id} of an earlier daemon is undone: {what}"),
+        },
         Fact::Note { text } => text.clone(),
     }
 }

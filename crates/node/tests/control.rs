@@ -136,6 +136,7 @@ fn step(n: u32, text: &str) -> Event {
 
 fn record(id: &OperationId) -> Record {
     Record {
+        conductor: None,
         id: id.clone(),
         who: Who::default(),
         request: Request::Stop,

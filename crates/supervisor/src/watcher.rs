@@ -85,12 +85,15 @@ impl Watcher {
         self.reconcile(context);
     }
 
-    /// A plan is in force that does not know it.
+    /// A plan is in force that does not know it. An app that is only being prepared goes on: its
+    /// plan comes later, and plans of other plugins come between.
     pub fn stop(&mut self, context: &mut Context) {
         self.planned = true;
-        self.count = 0;
+        let was_wanted = std::mem::take(&mut self.count) > 0;
         self.replacements.clear();
-        self.abandon(context);
+        if was_wanted {
+            self.abandon(context);
+        }
         self.reconcile(context);
     }
 
@@ -112,7 +115,8 @@ impl Watcher {
     /// Starts, stops and replaces workers until what lives is what is wanted.
     fn reconcile(&mut self, context: &mut Context) {
         let (count, fingerprint) = (self.count, self.fingerprint);
-        let surplus = self.ids(|w| w.id.slot > count);
+        // Prepared workers are of a plan that comes later, which may have more slots.
+        let surplus = self.ids(|w| w.id.slot > count && !w.prepared);
         let empty: Vec<u32> =
             (1..=count).filter(|slot| self.needed(*slot).next().is_none()).collect();
         let outdated =

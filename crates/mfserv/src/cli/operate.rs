@@ -7,16 +7,17 @@ use clap_complete::ArgValueCompleter;
 use mfserv_core::status::Status;
 use mfserv_core::wire::keeper as keep;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_plugin::{Cancel, Progress};
+use serde_json::json;
 
 use super::completions;
 use super::keeper::{self, LOOK, QUICK};
+use super::operation::{Operation, print_warnings};
+use super::print;
 use super::progress::Steps;
 use super::report::{self, Outcome};
 use super::start::wait_until_running;
-use super::{print, print_json};
 use mfserv_node::control::client;
-use mfserv_node::control::protocol::{Applied, Ask};
+use mfserv_node::operations::Request;
 use mfserv_node::places::Places;
 
 /// How long an operation that changes workers is waited for.
@@ -34,46 +35,29 @@ pub struct Wait {
 }
 
 impl Wait {
-    fn seconds(&self) -> u64 {
+    /// How long is waited; 0 = not at all.
+    pub fn seconds(&self) -> u64 {
         if self.no_wait { 0 } else { self.timeout.max(1) }
     }
+}
 
-    /// Asks the daemon, waits, and says what changed.
-    pub fn ask(
-        &self,
-        places: &Places,
-        what: &str,
-        ask: impl Fn(u64) -> Ask,
-    ) -> Result<Applied, Diagnostic> {
-        self.ask_unless(places, what, &Cancel::default(), ask)
-    }
-
-    /// [`Wait::ask`], unless the user has enough of it.
-    pub fn ask_unless(
-        &self,
-        places: &Places,
-        what: &str,
-        cancel: &Cancel,
-        ask: impl Fn(u64) -> Ask,
-    ) -> Result<Applied, Diagnostic> {
-        let mut steps = Steps::new();
-        let seconds = self.seconds();
-        if seconds > 0 {
-            steps.step(what);
-        }
-        let patience = QUICK + Duration::from_secs(seconds * 2 + 60);
-        client::ask_unless(&places.control_socket(), &ask(seconds), patience, cancel)
-    }
-
-    fn say(&self, applied: &Applied) -> Result<Outcome, Diagnostic> {
-        if self.json {
-            print_json(applied)?;
-            return Ok(Outcome::Done);
-        }
+/// Has a running node changed, and says what changed.
+fn change(
+    places: &Places,
+    command: &str,
+    wait: &Wait,
+    request: Request,
+) -> Result<Outcome, Diagnostic> {
+    let mut op = Operation::new(places, command, wait)?;
+    let submitted = op.submit(request);
+    let outcome = op.end(submitted, json!({}))?;
+    if !wait.json {
+        print_warnings(&outcome);
+        let applied = outcome.applied.unwrap_or_default();
         print(&format!("done: {}\n", applied.changes));
         applied.problems.iter().for_each(report::print_problem);
-        Ok(Outcome::Done)
     }
+    Ok(Outcome::Done)
 }
 
 #[derive(Debug, Args)]
@@ -87,16 +71,7 @@ pub struct Restart {
 
 impl Restart {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let applied = self.wait.ask(places, "replacing workers one after the other", |wait_s| {
-            Ask::Restart { apps: self.apps.clone(), wait_s }
-        })?;
-        if self.apps.is_empty() {
-            self.wait.ask(places, "replacing the front", |wait_s| Ask::Restart {
-                apps: vec!["front".into()],
-                wait_s,
-            })?;
-        }
-        self.wait.say(&applied)
+        change(places, "restart", &self.wait, Request::Restart { apps: self.apps })
     }
 }
 
@@ -108,9 +83,7 @@ pub struct Reload {
 
 impl Reload {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let applied =
-            self.wait.ask(places, "reading everything again", |wait_s| Ask::Reload { wait_s })?;
-        self.wait.say(&applied)
+        change(places, "reload", &self.wait, Request::Reload)
     }
 }
 
@@ -135,12 +108,7 @@ impl Scale {
                     .help("say a number from 0 to 4096, or `config`")
             })?),
         };
-        let applied = self.wait.ask(places, "scaling", |wait_s| Ask::Scale {
-            app: self.app.clone(),
-            count,
-            wait_s,
-        })?;
-        self.wait.say(&applied)
+        change(places, "scale", &self.wait, Request::Scale { app: self.app, count })
     }
 }
 
@@ -174,10 +142,8 @@ impl Upgrade {
             }
             std::thread::sleep(LOOK);
         }
-        let front = self.wait.ask(places, "replacing the front", |wait_s| Ask::Restart {
-            apps: vec!["front".into()],
-            wait_s,
-        })?;
-        self.wait.say(&front)
+        steps.finish();
+        let front = Request::Restart { apps: vec!["front".into()] };
+        change(places, "upgrade", &self.wait, front)
     }
 }

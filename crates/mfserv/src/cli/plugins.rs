@@ -23,17 +23,14 @@ use mfserv_core::ini::Dialect;
 use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_plugin::build::{BuildOptions, BuildReport, build as build_plugin};
 use mfserv_plugin::dangers::dangers;
-use mfserv_plugin::store::Installed;
 use mfserv_plugin::{Cancel, Home, Progress, base, python};
 pub use new::New;
 pub use releases::{Releases, Repackage, Rollback};
-use serde::Serialize;
 pub use setup::Setup;
 
-use super::operate::Wait;
-use super::report::Outcome;
-use super::{print, print_json, report};
-use mfserv_node::control::protocol::{Applied, Ask};
+use super::operation::print_warnings;
+use super::{print, report};
+use mfserv_node::operations::{Applied, Outcome as OperationOutcome};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed, render};
 
@@ -42,8 +39,17 @@ fn ensure_base(
     python: Option<&str>,
     steps: &mut dyn Progress,
 ) -> Result<base::BaseEnvironment, Diagnostic> {
+    ensure_base_unless(places, python, &cancel()?, steps)
+}
+
+fn ensure_base_unless(
+    places: &Places,
+    python: Option<&str>,
+    cancel: &Cancel,
+    steps: &mut dyn Progress,
+) -> Result<base::BaseEnvironment, Diagnostic> {
     let interpreter = python::find(python)?;
-    base::ensure(&Home::new(places.home()), &interpreter, &cancel()?, steps)
+    base::ensure(&Home::new(places.home()), &interpreter, cancel, steps)
 }
 
 /// Ctrl-C stops the programs that an operation runs, and leaves nothing half done.
@@ -104,62 +110,15 @@ pub fn is_running(places: &Places) -> bool {
     std::os::unix::net::UnixStream::connect(places.control_socket()).is_ok()
 }
 
-/// What a command did to the set of plugins, as JSON.
-#[derive(Debug, Serialize)]
-struct Changed {
-    /// What is installed now; of an uninstallation, what was; `null` when only what had been
-    /// kept of it was removed.
-    plugin: Option<Installed>,
-    warnings: Vec<Diagnostic>,
-    /// What the node did; `null` when it does not run.
-    applied: Option<Applied>,
-}
-
-/// Starts the workers of a release that is not current yet beside those that serve, and
-/// waits until all are ready. If one fails, nothing has changed.
-fn try_release(
-    places: &Places,
-    wait: &Wait,
-    (plugin, dir): (&str, &Path),
-    cancel: &Cancel,
-) -> Result<(), Diagnostic> {
-    if !wait.no_wait && is_running(places) {
-        let ask = |wait_s| Ask::Prepare { plugin: plugin.into(), dir: dir.to_owned(), wait_s };
-        let what = "starting the new release beside the old one";
-        let ready = wait.ask_unless(places, what, cancel, ask);
-        last_moment(cancel)?;
-        ready?;
+/// Says what was installed, or goes on serving as it was, and where it answers.
+fn say_current(places: &Places, outcome: &OperationOutcome, done: &str) {
+    print_warnings(outcome);
+    let Some(plugin) = &outcome.plugin else { return };
+    print(&format!("{} {} {done} ({})\n", plugin.name, plugin.version, plugin.dir.display()));
+    match &outcome.applied {
+        None => print("the node is not running: it is served after `mfserv start`\n"),
+        Some(applied) => say_where(places, &plugin.name, applied),
     }
-    last_moment(cancel)
-}
-
-/// Ctrl-C before what was prepared becomes current: nothing has changed.
-pub fn last_moment(cancel: &Cancel) -> Result<(), Diagnostic> {
-    match cancel.is_cancelled() {
-        true => Err(Diagnostic::error("interrupted: nothing has changed")),
-        false => Ok(()),
-    }
-}
-
-/// Lets a release serve that has just become current, and says what was done.
-fn take_over(
-    places: &Places,
-    wait: &Wait,
-    (plugin, warnings): (Installed, Vec<Diagnostic>),
-    done: &str,
-) -> Result<Outcome, Diagnostic> {
-    if !wait.json {
-        warnings.iter().for_each(report::print_problem);
-        let (name, version, dir) = (&plugin.name, &plugin.version, plugin.dir.display());
-        print(&format!("{name} {version} {done} ({dir})\n"));
-    }
-    let applied = serve(places, wait)?;
-    if wait.json {
-        print_json(&Changed { plugin: Some(plugin), warnings, applied })?;
-    } else if let Some(applied) = applied {
-        say_where(places, &plugin.name, &applied);
-    }
-    Ok(Outcome::Done)
 }
 
 /// Which keys of a plugin could break others, in MFSERV's words.
@@ -176,25 +135,11 @@ fn say_dangers(dir: &Path, spec: &PluginSpec) {
     }
 }
 
-/// Lets a running node serve what is current now; `None` when there is none.
-fn serve(places: &Places, wait: &Wait) -> Result<Option<Applied>, Diagnostic> {
-    if !is_running(places) && !wait.json {
-        print("the node is not running: it is served after `mfserv start`\n");
-    }
-    reload(places, wait, "waiting until it is served")
-}
-
-/// Tells a running node, and waits; `None` when there is none.
-fn reload(places: &Places, wait: &Wait, what: &str) -> Result<Option<Applied>, Diagnostic> {
-    if !is_running(places) {
-        return Ok(None);
-    }
-    wait.ask(places, what, |wait_s| Ask::Reload { wait_s }).map(Some)
-}
-
 fn say_where(places: &Places, name: &str, applied: &Applied) {
-    let status = mfserv_node::control::client::status;
-    let status = status(&places.control_socket(), std::time::Duration::from_secs(10));
+    let status = mfserv_node::control::client::status(
+        &places.control_socket(),
+        std::time::Duration::from_secs(10),
+    );
     let Ok(status) = status else { return };
     let address = status.address.unwrap_or_default();
     for plugin in status.plugins.iter().filter(|p| p.name == name) {

@@ -13,10 +13,17 @@ use mfserv_core::{Diagnostic, Kind};
 use mfserv_front::FrontOptions;
 use mfserv_keeper::KeeperOptions;
 
+use super::complain;
+use super::plugins::cancel;
+use super::plugins::install::{PackageFile, stage};
+use super::plugins::releases::{Asked, check_release};
+use super::progress::Steps;
 use super::report::Outcome;
 use super::sets;
-use mfserv_node::daemon::{self, DaemonOptions};
+use mfserv_node::daemon::{self, DaemonOptions, StageResult};
+use mfserv_node::operations::OperationId;
 use mfserv_node::places::Places;
+use mfserv_plugin::store::{self, Owner};
 
 /// For nobody to type: neither shown nor suggested, and so a command line of its own.
 #[derive(Debug, Parser)]
@@ -38,6 +45,8 @@ enum Role {
     Daemon(Daemon),
     /// Listens for HTTP.
     Front(Front),
+    /// Stages a package for the daemon, in a process of its own.
+    Stage(Stage),
 }
 
 /// Whether the first word of the command line that is no option names a role.
@@ -62,6 +71,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Role::Keep(args) => args.run(&places),
         Role::Daemon(args) => args.run(places),
         Role::Front(args) => args.run(&places),
+        Role::Stage(args) => args.run(&places),
     }
 }
 
@@ -169,5 +179,71 @@ impl Front {
         };
         mfserv_front::run(mfserv_front::Kind::Embedded, options)?;
         Ok(Outcome::Done)
+    }
+}
+
+/// How long another operation on the same plugin is waited for.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+#[derive(Debug, Args)]
+pub struct Stage {
+    /// The operation that it is for.
+    #[arg(long)]
+    operation: OperationId,
+    /// The file in which the daemon finds what came of it (JSON).
+    #[arg(long)]
+    result: PathBuf,
+    /// The package to stage.
+    #[arg(long, required_unless_present = "release_of")]
+    package: Option<PathBuf>,
+    /// Install it under this name instead of its own.
+    #[arg(long)]
+    new_name: Option<String>,
+    /// Remove the oldest releases even if the app has left files in them.
+    #[arg(long)]
+    clean: bool,
+    /// Accept that a packed plugin of that name is installed.
+    #[arg(long)]
+    replace: bool,
+    /// The plugin of which an earlier release is checked.
+    #[arg(long, conflicts_with = "package")]
+    release_of: Option<String>,
+    /// That release.
+    #[arg(long, requires = "release_of")]
+    number: Option<u32>,
+}
+
+impl Stage {
+    /// Exits with 0 also when it failed: the result says so.
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let staged = self.stage(places).unwrap_or_else(|problem| {
+            complain(&problem.to_string());
+            StageResult::Failed(problem)
+        });
+        let text = serde_json::to_vec(&staged).unwrap_or_default();
+        mfserv_platform::disk::write(&self.result, &text)?;
+        Ok(Outcome::Done)
+    }
+
+    fn stage(&self, places: &Places) -> Result<StageResult, Diagnostic> {
+        let owner = Owner::this_process(self.operation.as_str());
+        let (cancel, mut steps) = (cancel()?, Steps::new());
+        if let Some(plugin) = &self.release_of {
+            let asked = Asked { plugin, release: self.number, owner, patience: PATIENCE, cancel };
+            let (release, _) = check_release(places, asked, &mut steps)?;
+            return Ok(StageResult::Staged { plugin: plugin.clone(), release });
+        }
+        let package = PackageFile {
+            file: self.package.as_deref().unwrap_or(places.home()),
+            replace: self.replace,
+            new_name: self.new_name.clone(),
+            clean: self.clean,
+        };
+        let staged = stage(places, package, (owner, PATIENCE), cancel, &mut steps)?;
+        let (plugin, release) = (staged.spec.name.clone(), staged.number);
+        // It outlives this process.
+        let home = mfserv_plugin::Home::new(places.home());
+        store::adopt(&home, &plugin, release, self.operation.as_str())?;
+        Ok(StageResult::Staged { plugin, release })
     }
 }

@@ -14,7 +14,6 @@ use super::print;
 use super::progress::Steps;
 use super::report::{self, Outcome};
 use mfserv_node::control::client;
-use mfserv_node::control::protocol::{Applied, Ask};
 use mfserv_node::places::Places;
 
 /// How long the keeper may take to kill everything.
@@ -54,9 +53,8 @@ pub fn stop(places: &Places, kill: bool, steps: &mut dyn Progress) -> Result<boo
     if !kill {
         steps.step("stopping: requests are finished first");
         replace_hanging_daemon(places)?;
-        match client::ask::<Applied>(&places.control_socket(), &Ask::Stop, Duration::from_secs(700))
-        {
-            Ok(_) => {}
+        match client::stop(&places.control_socket(), "mfserv stop", Duration::from_secs(700)) {
+            Ok(()) => {}
             Err(problem) if problem.kind == Kind::NotRunning => {}
             Err(problem) => report::print_problem(&problem),
         }

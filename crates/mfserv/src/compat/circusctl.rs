@@ -7,12 +7,15 @@ use mfserv_core::Diagnostic;
 use mfserv_core::status::Status;
 
 use super::watchers::set_count;
-use super::{ask, node_status, places};
+use super::{node_status, operate, places};
 use crate::cli::report::Outcome;
 use crate::cli::{complain, print};
-use mfserv_node::control::protocol::Ask;
+use mfserv_node::operations::Request;
 use mfserv_node::places::Places;
 use node::{shown, state};
+
+/// Who changes the node.
+const CIRCUSCTL: &str = "circusctl";
 
 /// Look at the watchers of the node, and change them.
 #[derive(Debug, Parser)]
@@ -176,7 +179,7 @@ impl Node {
             }
             Command::Status { name: Some(name) } => Ok(state(self.find(name)?).into()),
             Command::Start(named) => self.each(named, |watcher| match watcher.wanted {
-                0 => set_count(&self.places, &watcher.name, None),
+                0 => set_count(&self.places, CIRCUSCTL, &watcher.name, None),
                 _ => Ok(()),
             }),
             Command::Stop(named) => self.stop(named),
@@ -196,7 +199,7 @@ impl Node {
             Command::Signal(signal) => self.signal(signal),
             Command::Stats { name, pid } => self.stats(name.as_deref(), *pid),
             Command::Reloadconfig => {
-                ask(&self.places, &Ask::Reload { wait_s: 0 }, 0).map(|_| "ok".into())
+                operate(&self.places, CIRCUSCTL, Request::Reload, 0).map(|_| "ok".into())
             }
             Command::Other(words) => Err(not_there(words.first().map_or("", String::as_str))),
         }

@@ -1,29 +1,26 @@
 //! `plugins.install`, `plugins.uninstall` and `plugins.hotswap`.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use clap::Parser;
 use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::archive::Package;
 use mfserv_plugin::store::{self, Installed, Origin};
-use mfserv_plugin::{Home, Silent, archive};
+use mfserv_plugin::{Home, archive};
 
 use super::lines::Line;
-use super::{failed, only_own_base_dir, places, reload};
-use crate::cli::keeper::LOOK;
-use crate::cli::plugins::install::{Stage, stage};
-use crate::cli::plugins::{cancel, dangers_in, is_running, last_moment};
+use super::{failed, only_own_base_dir, operate, places};
+use crate::cli::operation::Operation;
+use crate::cli::plugins::install::{PackageFile, deploy};
+use crate::cli::plugins::{cancel, dangers_in};
 use crate::cli::report::{self, Outcome};
 use crate::cli::{complain, print};
-use mfserv_node::control::protocol::Ask;
+use mfserv_node::operations::Request;
 use mfserv_node::places::Places;
 
 /// How long a plugin that is replaced or removed may take to be gone, seconds.
 const PATIENCE_S: u64 = 120;
-/// How long another command that changes the plugins is waited for.
-const LOCK: Duration = Duration::from_secs(10);
 
 /// Install a plugin file.
 #[derive(Debug, Parser)]
@@ -67,7 +64,7 @@ pub fn install() -> Result<Outcome, Diagnostic> {
         line.error("already installed");
         return failed();
     }
-    match put(&places, &args.file, args.new_name, there.is_some()) {
+    match put(&places, "plugins.install", &args.file, args.new_name, there.is_some()) {
         Ok((warnings, dangers)) => {
             said(line, &warnings);
             say_dangers(&dangers);
@@ -113,7 +110,7 @@ fn make_way(places: &Places, there: &Installed) -> bool {
         line.ok("(it serves until the new one is ready)");
         return true;
     }
-    match removed(places, &there.name, false) {
+    match removed(places, "plugins.install", &there.name, false) {
         Ok(warnings) => {
             said(line, &warnings);
             true
@@ -126,31 +123,24 @@ fn make_way(places: &Places, there: &Installed) -> bool {
     }
 }
 
-/// Makes a package the current release of its plugin and tells the node. Of a plugin that
-/// serves, the new release starts beside the old one, and takes over when it is ready. Returns
-/// the warnings, and what the plugin could break.
+/// Makes a package the current release of its plugin. Of a plugin that serves, the new release
+/// starts beside the old one, and takes over when it is ready. Returns the warnings, and what
+/// the plugin could break.
 pub fn put(
     places: &Places,
+    command: &str,
     file: &Path,
     new_name: Option<String>,
     replace: bool,
 ) -> Result<(Vec<Diagnostic>, Vec<String>), Diagnostic> {
-    let cancel = cancel()?;
-    let wanted =
-        || Stage { replace, new_name: new_name.clone(), clean: false, cancel: cancel.clone() };
-    let staged = in_turn(|| stage(places, file, wanted(), &mut Silent))?;
-    if replace && is_running(places) {
-        let (plugin, dir) = (staged.spec.name.clone(), staged.dir.clone());
-        let ask = Ask::Prepare { plugin, dir, wait_s: PATIENCE_S };
-        let ready = super::ask_unless(places, &ask, PATIENCE_S, &cancel);
-        last_moment(&cancel)?;
-        ready?;
-    }
-    last_moment(&cancel)?;
-    let dangers = dangers_in(&staged.dir, &staged.spec);
-    let (_, warnings) = staged.commit()?;
-    reload(places, if replace { PATIENCE_S } else { 0 })?;
-    Ok((warnings, dangers))
+    let patience_s = if replace { PATIENCE_S } else { 0 };
+    let mut op = Operation::silent(places, command, patience_s, cancel()?);
+    let mut dangers = Vec::new();
+    let package = PackageFile { file, replace, new_name, clean: false };
+    let deployed =
+        deploy(places, &mut op, package, &mut |dir, spec| dangers = dangers_in(dir, spec));
+    let outcome = op.end(deployed, serde_json::Value::Null)?;
+    Ok((outcome.warnings, dangers))
 }
 
 /// Ends a line that went well, with what is to be known besides.
@@ -198,7 +188,7 @@ pub fn uninstall() -> Result<Outcome, Diagnostic> {
         line.error("not installed");
         return failed();
     }
-    match removed(&places, name, args.clean) {
+    match removed(&places, "plugins.uninstall", name, args.clean) {
         Ok(kept) => {
             said(line, &kept);
             Ok(Outcome::Done)
@@ -212,24 +202,14 @@ pub fn uninstall() -> Result<Outcome, Diagnostic> {
 }
 
 /// Uninstalls: the workers finish their requests before their files go.
-fn removed(places: &Places, name: &str, clean: bool) -> Result<Vec<Diagnostic>, Diagnostic> {
-    let home = Home::new(places.home());
-    in_turn(|| store::unlink(&home, name, clean))?;
-    reload(places, PATIENCE_S)?;
-    in_turn(|| store::remove_unlinked(&home, name, clean))
-}
-
-/// Waits a while for another command that changes the plugins, as before.
-fn in_turn<T>(mut change: impl FnMut() -> Result<T, Diagnostic>) -> Result<T, Diagnostic> {
-    let began = Instant::now();
-    loop {
-        match change() {
-            Err(problem) if store::is_busy(&problem) && began.elapsed() < LOCK => {
-                std::thread::sleep(LOOK);
-            }
-            other => return other,
-        }
-    }
+fn removed(
+    places: &Places,
+    command: &str,
+    name: &str,
+    clean: bool,
+) -> Result<Vec<Diagnostic>, Diagnostic> {
+    let uninstall = Request::Uninstall { plugin: name.into(), clean };
+    operate(places, command, uninstall, PATIENCE_S).map(|outcome| outcome.warnings)
 }
 
 /// Replace an installed plugin without losing a request.
@@ -279,7 +259,7 @@ pub fn hotswap() -> Result<Outcome, Diagnostic> {
         ));
         return failed();
     }
-    match put(&places, &args.file, None, true) {
+    match put(&places, "plugins.hotswap", &args.file, None, true) {
         Ok((warnings, dangers)) => {
             said(line, &warnings);
             say_dangers(&dangers);

@@ -12,10 +12,11 @@ use mfserv_plugin::store::{self, Installed, Origin};
 use mfserv_plugin::{Home, Silent, archive, build as builder, label};
 
 use super::lines::Line;
-use super::{failed, only_own_base_dir, places, reload};
+use super::{failed, only_own_base_dir, places};
+use crate::cli::operation::{Operation, print_warnings};
 use crate::cli::plugins::dev::link;
 use crate::cli::plugins::releases::repackage as again;
-use crate::cli::plugins::{build_in, own_spec, sentence};
+use crate::cli::plugins::{build_in, cancel, own_spec, sentence};
 use crate::cli::progress::{Notices, Steps};
 use crate::cli::report::{self, Outcome};
 use crate::cli::{complain, print};
@@ -219,8 +220,11 @@ fn developed(places: &Places, args: &Develop) -> Result<(), Diagnostic> {
         return Err(Diagnostic::error(format!("this directory is not the plugin {}", args.name))
             .because(format!("its .layerapi2_label says {name}")));
     }
-    link(places, &args.plugin_path, &mut Silent)?;
-    reload(places, 0)
+    let mut op = Operation::silent(places, "develop", 0, cancel()?);
+    let linked = link(places, &args.plugin_path, &mut op);
+    let outcome = op.end(linked, serde_json::Value::Null)?;
+    print_warnings(&outcome);
+    Ok(())
 }
 
 /// Check the name of a plugin.

@@ -45,7 +45,7 @@ fn provide(places: &Places, file: &Path) -> Result<(), Diagnostic> {
         },
     };
     let line = Line::of_shell(&format!("- {doing} external plugin: {name}..."));
-    match put(places, file, None, there.is_some()) {
+    match put(places, "mfserv.start", file, None, there.is_some()) {
         Ok((warnings, _)) => {
             said(line, &warnings);
             Ok(())

@@ -9,11 +9,11 @@ use mfserv_core::status::{PluginStatus, Status, WatcherStatus};
 use mfserv_core::{Diagnostic, Kind};
 
 use super::lines::Line;
-use super::{ask, failed, node_status, places, status::Checks};
+use super::{failed, node_status, operate, places, status::Checks};
 use crate::cli::keeper::LOOK;
 use crate::cli::print;
 use crate::cli::report::{self, Outcome};
-use mfserv_node::control::protocol::Ask;
+use mfserv_node::operations::Request;
 use mfserv_node::places::Places;
 
 /// How long the workers of a watcher may take to be gone: the longest drain of the
@@ -129,7 +129,7 @@ pub fn start_plugin(places: &Places, status: &Status, plugin: &str, fresh: bool)
             }
             continue;
         }
-        match set_count(places, &watcher.name, None) {
+        match set_count(places, "plugins.start", &watcher.name, None) {
             Ok(()) => line.ok(""),
             Err(problem) => {
                 line.error("");
@@ -149,10 +149,12 @@ fn of_plugin<'a>(status: &'a Status, plugin: &'a str) -> impl Iterator<Item = &'
 /// configuration says.
 pub fn set_count(
     places: &Places,
+    command: &str,
     watcher: &WatcherName,
     count: Option<u32>,
 ) -> Result<(), Diagnostic> {
-    ask(places, &Ask::Scale { app: watcher.to_string(), count, wait_s: 0 }, 0).map(drop)
+    let scale = Request::Scale { app: watcher.to_string(), count };
+    operate(places, command, scale, 0).map(drop)
 }
 
 /// Stop the workers of plugins, until they are started again.
@@ -189,7 +191,7 @@ pub fn stop() -> Result<Outcome, Diagnostic> {
                 line.warning("(already stopped)");
                 continue;
             }
-            match set_count(&places, &watcher.name, Some(0)) {
+            match set_count(&places, "plugins.stop", &watcher.name, Some(0)) {
                 Ok(()) => line.ok(""),
                 Err(problem) => {
                     line.error("");

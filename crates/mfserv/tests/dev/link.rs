@@ -22,7 +22,7 @@ fn the_directory_of_an_installed_plugin_is_refused_before_its_postinstall_touche
     assert!(!ran.exists(), "the hook has run");
     node.mfserv(&["uninstall", "sample_static"]).code(0);
     let said = node.mfserv(&["dev", &dir.to_string_lossy(), "--json"]).code(0).stdout;
-    let said: Value = serde_json::from_str(&said).unwrap();
+    let said: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
     assert_eq!((&said["plugin"]["origin"], &said["applied"]), (&"dev".into(), &Value::Null));
     assert_eq!(said["build"]["plugin"], "sample_static");
     assert!(ran.exists(), "the hook of what is linked has not run");

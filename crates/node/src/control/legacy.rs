@@ -4,8 +4,6 @@
 //!
 //! Answers are JSON; an error is a [`Diagnostic`] as it is, with a status that tells its kind.
 
-use std::path::PathBuf;
-
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use mfserv_core::{Diagnostic, Kind};
@@ -26,37 +24,6 @@ pub const PATH: &str = "/v1/ask";
 pub enum Ask {
     /// The observed node: a [`mfserv_core::status::Status`].
     Status,
-    /// Read everything again and apply what changed: an [`crate::operations::Applied`].
-    Reload {
-        /// Wait at most this long until what changed is served, seconds; 0 = do not wait.
-        wait_s: u64,
-    },
-    /// Replace the workers of these apps, one after the other.
-    Restart {
-        /// Plugins (`foo`), apps (`foo.main`, `foo/main`) or watchers; empty = every app.
-        apps: Vec<String>,
-        /// Wait at most this long, seconds; 0 = do not wait.
-        wait_s: u64,
-    },
-    /// Keep this many workers of an app from now on.
-    Scale {
-        /// The app, as in `Restart`.
-        app: String,
-        /// How many; `None` = what its configuration says.
-        count: Option<u32>,
-        /// Wait at most this long, seconds; 0 = do not wait.
-        wait_s: u64,
-    },
-    /// Start the workers of a staged release beside those that serve, and wait until all
-    /// are ready. If one fails, nothing has changed.
-    Prepare {
-        /// The plugin.
-        plugin: String,
-        /// The staged release.
-        dir: PathBuf,
-        /// Wait at most this long, seconds.
-        wait_s: u64,
-    },
     /// Stop everything in order.
     Stop,
 }

@@ -1,5 +1,6 @@
 //! One line of the journal.
 
+use mfserv_plugin::store::Owner;
 use serde::{Deserialize, Serialize};
 
 use super::{Event, OperationId, Outcome, Request, Who};
@@ -15,6 +16,9 @@ pub struct Record {
     pub request: Request,
     /// When it was accepted, milliseconds since the Unix epoch.
     pub began_ms: u64,
+    /// The process that conducts it.
+    #[serde(default)]
+    pub conductor: Option<Owner>,
     /// When it ended; `None` while it runs.
     #[serde(default)]
     pub ended_ms: Option<u64>,

@@ -1,5 +1,6 @@
 //! What can be asked for, and by whom.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,10 @@ pub enum Request {
         /// The release; `None` = the last one before the current.
         #[serde(default)]
         release: Option<u32>,
+        /// The asker has checked its configuration and environment already; else a process of
+        /// its own does so first (`mfserv stage`).
+        #[serde(default)]
+        checked: bool,
     },
     /// Remove a plugin: its link first, then its workers, then its files.
     Uninstall {
@@ -79,6 +84,44 @@ pub enum Request {
     Stop,
 }
 
+impl Request {
+    /// It changes what runs and nothing on disk: without a node there is nothing to do.
+    pub fn needs_node(&self) -> bool {
+        match self {
+            Request::Reload | Request::Restart { .. } | Request::Scale { .. } | Request::Stop => {
+                true
+            }
+            Request::DeployPackage { .. } => true,
+            Request::Deploy { .. }
+            | Request::Rollback { .. }
+            | Request::Uninstall { .. }
+            | Request::Link { .. } => false,
+        }
+    }
+}
+
+/// In a few words, for events and lists.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Request::Deploy { plugin, release, .. } => write!(f, "deploy {plugin} {release}"),
+            Request::DeployPackage { file, .. } => write!(f, "deploy {}", file.display()),
+            Request::Rollback { plugin, release: None, .. } => write!(f, "rollback {plugin}"),
+            Request::Rollback { plugin, release: Some(release), .. } => {
+                write!(f, "rollback {plugin} {release}")
+            }
+            Request::Uninstall { plugin, .. } => write!(f, "uninstall {plugin}"),
+            Request::Link { plugin, dir } => write!(f, "link {plugin} to {}", dir.display()),
+            Request::Reload => f.write_str("reload"),
+            Request::Restart { apps } if apps.is_empty() => f.write_str("restart everything"),
+            Request::Restart { apps } => write!(f, "restart {}", apps.join(", ")),
+            Request::Scale { app, count: None } => write!(f, "scale {app} as configured"),
+            Request::Scale { app, count: Some(count) } => write!(f, "scale {app} to {count}"),
+            Request::Stop => f.write_str("stop"),
+        }
+    }
+}
+
 /// Who asked for an operation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Who {
@@ -94,6 +137,24 @@ pub struct Who {
     /// The process, in the same way.
     #[serde(default)]
     pub pid: u32,
+}
+
+impl Who {
+    /// This process, as what it calls itself.
+    pub fn this_process(command: impl Into<String>) -> Who {
+        let uid = rustix::process::getuid().as_raw();
+        let user = crate::host::user_name(uid).unwrap_or_default();
+        Who { command: command.into(), user, uid, pid: std::process::id() }
+    }
+}
+
+/// `mfserv install (user alice, process 123)`, as far as it is known.
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let command = if self.command.is_empty() { "another client" } else { &self.command };
+        let user = if self.user.is_empty() { self.uid.to_string() } else { self.user.clone() };
+        write!(f, "{command} (user {user}, process {})", self.pid)
+    }
 }
 
 /// A request as it is submitted.

@@ -12,7 +12,8 @@ use super::tar_stream::{Head, shown};
 use super::{FILES, METADATA, TOP};
 
 /// Files that mfserv writes into a release: a package cannot bring them.
-const RESERVED: &[&str] = &[".committed", ".mfserv-files.json", ".mfserv-moving.json"];
+const RESERVED: &[&str] =
+    &[".committed", ".mfserv-files.json", ".mfserv-moving.json", ".mfserv-staged.json"];
 
 /// An entry that the policy admits.
 #[derive(Debug, Clone, PartialEq, Eq)]

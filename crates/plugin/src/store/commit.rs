@@ -6,61 +6,51 @@ use std::path::{Path, PathBuf};
 use mfserv_core::plugin_config::override_text;
 use mfserv_core::{Diagnostic, Severity};
 
-use super::links::{Installed, Origin, current, has_active_line};
+use super::claim::Claim;
+use super::links::{Origin, current, has_active_line};
 use super::{foreign, releases};
 use crate::home::Home;
 use mfserv_platform::disk;
 
-/// A release that has just become the current one.
-pub(super) struct Switched<'a> {
-    home: &'a Home,
-    plugin: &'a str,
-    number: u32,
-    overrides: OverrideFile,
-    warnings: Vec<Diagnostic>,
-}
-
-/// Makes a release the current one. On an error nothing has changed.
-pub(super) fn switch<'a>(
-    home: &'a Home,
-    plugin: &'a str,
-    number: u32,
-    mut warnings: Vec<Diagnostic>,
-) -> Result<Switched<'a>, Diagnostic> {
-    warnings.extend(report_before(home, plugin));
-    let overrides = OverrideFile::stage(home, plugin, &home.release(plugin, number))?;
-    disk::create_dir(&home.plugins())?;
-    let target = releases::link_target(plugin).join(number.to_string());
-    disk::relink(&home.link(plugin), &target)?;
-    Ok(Switched { home, plugin, number, overrides, warnings })
-}
-
-impl Switched<'_> {
-    /// What is left to do once it is current; what fails now is only said. Returns
-    /// what is installed, and the warnings.
-    pub(super) fn finish(self, clean: bool) -> Result<(Installed, Vec<Diagnostic>), Diagnostic> {
-        let Switched { home, plugin, number, overrides, mut warnings } = self;
+impl Claim {
+    /// Makes a release the current one. On an error nothing has changed. Done again for a
+    /// release that is current already, it finishes what a process that died has left open.
+    /// Returns the warnings: also which files the app has left in the release before.
+    pub fn commit(&self, number: u32) -> Result<Vec<Diagnostic>, Diagnostic> {
+        let (home, plugin) = (&self.home, self.plugin.as_str());
+        let mut warnings: Vec<Diagnostic> =
+            report_before(home, plugin, number).into_iter().collect();
+        let overrides = OverrideFile::stage(home, plugin, &home.release(plugin, number))?;
+        disk::create_dir(&home.plugins())?;
+        let target = releases::link_target(plugin).join(number.to_string());
+        disk::relink(&home.link(plugin), &target)?;
+        // From here on it is current: what fails now is only reported.
         warnings.extend(overrides.put());
         let marked = releases::mark_committed(&home.release(plugin, number));
-        warnings.extend(marked.err().map(only_said));
-        for kept in releases::collect(home, plugin, number, clean) {
-            if !warnings.contains(&kept) {
-                warnings.push(kept);
-            }
+        warnings.extend(marked.err().map(as_warning));
+        Ok(warnings)
+    }
+
+    /// Removes the oldest releases beyond those that are kept. Returns what is said of those
+    /// that stay because the app has left files in them.
+    pub fn collect(&self, clean: bool) -> Vec<Diagnostic> {
+        match self.current_release() {
+            Some(number) => releases::collect(&self.home, &self.plugin, number, clean),
+            None => Vec::new(),
         }
-        Ok((current(home, plugin)?, warnings))
     }
 }
 
-fn report_before(home: &Home, plugin: &str) -> Option<Diagnostic> {
+fn report_before(home: &Home, plugin: &str, next: u32) -> Option<Diagnostic> {
     match current(home, plugin).ok()?.origin {
+        Origin::Packed(number) if number == next => None,
         Origin::Packed(number) => foreign::report(number, &home.release(plugin, number)),
         Origin::Dev | Origin::Internal => None,
     }
 }
 
 /// An error as a warning.
-fn only_said(mut error: Diagnostic) -> Diagnostic {
+fn as_warning(mut error: Diagnostic) -> Diagnostic {
     error.severity = Severity::Warning;
     error
 }
@@ -99,7 +89,7 @@ impl OverrideFile {
         let warning = self.warning.take();
         match fs::rename(&self.beside, &self.place) {
             Ok(()) => warning,
-            Err(e) => Some(only_said(disk::failed("write", &self.place, e))),
+            Err(e) => Some(as_warning(disk::failed("write", &self.place, e))),
         }
     }
 }

@@ -10,6 +10,7 @@ use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
 
 use super::persistent::JOURNAL;
+use super::staged::MARK;
 use mfserv_platform::disk;
 
 /// How a release was when it was whole; in the release.
@@ -19,7 +20,7 @@ const NAMED: usize = 5;
 /// Directories that nobody writes data to: programs, and what they cache.
 const NO_DATA_DIRS: &[&str] = &["__pycache__", ".cache"];
 /// Files that nobody misses.
-const NO_DATA: &[&str] = &[".committed", RECORD, JOURNAL, ".configuration_cache"];
+const NO_DATA: &[&str] = &[".committed", RECORD, JOURNAL, MARK, ".configuration_cache"];
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {

@@ -11,18 +11,19 @@ use mfserv_core::names::check_plugin_name;
 use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::{Diagnostic, Kind};
 
-use super::commit::switch;
+use super::claim::{Claim, Owner, claim_within};
 use super::links::{Installed, Origin, current};
-use super::{foreign, lock, persistent, releases};
+use super::staged::Mark;
+use super::{foreign, persistent, releases};
 use crate::archive::{self, Limits, Package};
 use crate::base;
 use crate::build::environment_from_wheels;
 use crate::child::Run;
 use crate::environment::{Placed, environment};
 use crate::home::Home;
-use crate::progress::{Cancel, Progress};
+use crate::progress::{Cancel, Progress, Silent};
 use crate::python;
-use mfserv_platform::disk::{self, Lock};
+use mfserv_platform::disk;
 
 /// How long the postinstall hook of a plugin may take.
 const POSTINSTALL: Duration = Duration::from_secs(1800);
@@ -56,12 +57,17 @@ pub struct InstallOptions<'a> {
     pub limits: Limits,
     /// Stops the installation.
     pub cancel: Cancel,
+    /// Whose operation this is.
+    pub owner: Owner,
+    /// How long another operation on the same plugin is waited for.
+    pub patience: Duration,
     /// Reads and checks the configuration of the unpacked plugin.
     pub prepare: &'a Prepare<'a>,
 }
 
-/// A release that is whole and can be started, and is not current. Dropped
-/// without [`Staged::commit`], it leaves nothing. It holds the lock of the store.
+/// A release that is whole and can be started, and is not current. No lock is held: its mark keeps
+/// others away from its plugin. Dropped without [`Staged::commit`], and not adopted by an
+/// operation (see [`super::adopt`]), it leaves nothing.
 #[derive(Debug)]
 pub struct Staged {
     home: Home,
@@ -75,9 +81,8 @@ pub struct Staged {
     pub spec: PluginSpec,
     /// What is doubtful in it.
     pub warnings: Vec<Diagnostic>,
+    owner: Owner,
     clean: bool,
-    committed: bool,
-    _lock: Lock,
 }
 
 /// Installs a package: [`stage`], then [`Staged::commit`].
@@ -107,8 +112,9 @@ pub fn stage(
             .kind(Kind::Usage)
             .because(because)
     })?;
-    let lock = lock(home)?;
-    releases::sweep(home);
+    let owner = &options.owner;
+    releases::sweep_all(home, owner);
+    let _claim = claim_within(home, name, owner, options.patience, &options.cancel, progress)?;
     let before = check_place(home, name, options.replace)?;
     let number = releases::next_number(home, name);
     let dir = home.release(name, number);
@@ -128,9 +134,16 @@ pub fn stage(
     )?;
     let complaint = make_ready(home, &dir, &prepared, options, progress)?;
     foreign::record(&dir)?;
-    attempt.succeeded();
     let Prepared { spec, mut warnings, .. } = prepared;
     warnings.extend(complaint);
+    let mark = Mark {
+        owner: owner.clone(),
+        adopted: false,
+        clean: options.clean,
+        warnings: warnings.clone(),
+    };
+    mark.write(&dir)?;
+    attempt.succeeded();
     Ok(Staged {
         home: home.clone(),
         package,
@@ -138,9 +151,8 @@ pub fn stage(
         dir,
         spec,
         warnings,
+        owner: owner.clone(),
         clean: options.clean,
-        committed: false,
-        _lock: lock,
     })
 }
 
@@ -245,22 +257,34 @@ pub fn postinstall(
 }
 
 impl Staged {
-    /// Makes the release the current one, by the renaming of one link. Then the
-    /// oldest releases beyond those that are kept are removed. Returns what is
-    /// installed now and the warnings: also which files the app has left in the
-    /// release before.
+    /// Makes the release the current one and removes the oldest beyond those that are kept.
+    /// Returns what is installed now and the warnings.
     pub fn commit(mut self) -> Result<(Installed, Vec<Diagnostic>), Diagnostic> {
-        let warnings = std::mem::take(&mut self.warnings);
-        let switched = switch(&self.home, &self.spec.name, self.number, warnings)?;
-        self.committed = true;
-        switched.finish(self.clean)
+        let claim = self.claim()?;
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(claim.commit(self.number)?);
+        let kept = claim.collect(self.clean);
+        warnings.extend(kept.into_iter().filter(|one| !warnings.contains(one)).collect::<Vec<_>>());
+        Ok((current(&self.home, &self.spec.name)?, warnings))
+    }
+
+    /// Its mark keeps others away: at most somebody is looking.
+    fn claim(&self) -> Result<Claim, Diagnostic> {
+        let (never, patience) = (Cancel::default(), Duration::from_secs(10));
+        claim_within(&self.home, &self.spec.name, &self.owner, patience, &never, &mut Silent)
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.committed {
-            releases::forget(&self.home, &self.spec.name, &self.dir);
+        let mine = Mark::read(&self.dir).is_some_and(|mark| !mark.adopted);
+        if !mine || releases::current_release(&self.home, &self.spec.name) == Some(self.number) {
+            return;
+        }
+        match self.claim() {
+            Ok(claim) => claim.discard(self.number),
+            // The next operation removes it: its stager has ended by then.
+            Err(_) => releases::forget(&self.home, &self.spec.name, &self.dir),
         }
     }
 }

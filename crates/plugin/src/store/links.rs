@@ -8,11 +8,12 @@ use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::{lock, releases};
+use super::claim::Claim;
+use super::releases;
 use crate::archive::read_metadata;
 use crate::home::Home;
 use crate::label;
-use mfserv_platform::disk::{self, Lock};
+use mfserv_platform::disk;
 
 /// Where an installed plugin comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,120 +181,106 @@ fn packed_version(dir: &Path) -> (String, String) {
         .unwrap_or_else(|| ("error".into(), "error".into()))
 }
 
-/// A developer's directory that may become the current plugin of its name. While this lives,
-/// no other command changes the set of plugins.
-pub struct DevLink<'a> {
-    home: &'a Home,
-    name: String,
-    dir: PathBuf,
-    /// It is linked already.
-    done: bool,
-    _lock: Lock,
-}
-
-/// Makes a developer's directory the current plugin of its name; returns it.
-/// Done again with the same directory, nothing changes. A packed plugin of that
-/// name refuses.
-pub fn dev_link(home: &Home, dir: &Path) -> Result<Installed, Diagnostic> {
-    prepare_dev_link(home, dir)?.commit()
-}
-
-/// Whether [`dev_link`] may be done; nothing is changed yet.
-pub fn prepare_dev_link<'a>(home: &'a Home, dir: &Path) -> Result<DevLink<'a>, Diagnostic> {
-    let dir = fs::canonicalize(dir).map_err(|e| disk::failed("read", dir, e))?;
-    let name = label::read_name(&dir)?;
-    let _lock = lock(home)?;
-    releases::sweep(home);
-    let link = home.link(&name);
-    let mut done = false;
-    if fs::symlink_metadata(&link).is_ok() {
-        let there = look(home, &home.plugins(), name.clone());
-        done = there.dir == dir;
-        if !done && (there.origin != Origin::Dev || !link.is_symlink()) {
+impl Claim {
+    /// Whether [`Claim::link`] may be done with this directory; nothing is changed. True when
+    /// it is done already.
+    pub fn may_link(&self, dir: &Path) -> Result<bool, Diagnostic> {
+        let dir = fs::canonicalize(dir).map_err(|e| disk::failed("read", dir, e))?;
+        let name = label::read_name(&dir)?;
+        if name != self.plugin {
+            return Err(Diagnostic::error(format!(
+                "this directory is not the plugin {}",
+                self.plugin
+            ))
+            .because(format!("its .layerapi2_label says {name}")));
+        }
+        let link = self.home.link(&name);
+        if fs::symlink_metadata(&link).is_err() {
+            return Ok(false);
+        }
+        let there = look(&self.home, &self.home.plugins(), name.clone());
+        if there.dir == dir {
+            return Ok(true);
+        }
+        if there.origin != Origin::Dev || !link.is_symlink() {
             return Err(Diagnostic::error(format!("the plugin {name} is already installed"))
                 .kind(Kind::Refused)
                 .because(format!("from {}", there.dir.display()))
                 .help(format!("mfserv uninstall {name}")));
         }
+        Ok(false)
     }
-    Ok(DevLink { home, name, dir, done, _lock })
-}
 
-impl DevLink<'_> {
-    /// Makes it the current one.
-    pub fn commit(self) -> Result<Installed, Diagnostic> {
-        let plugins = self.home.plugins();
-        if !self.done {
-            disk::create_dir(&plugins)?;
-            disk::relink(&self.home.link(&self.name), &self.dir)?;
+    /// Makes a developer's directory the current plugin of its name; returns it. Done again with
+    /// the same directory, nothing changes. A packed plugin of that name refuses.
+    pub fn link(&self, dir: &Path) -> Result<Installed, Diagnostic> {
+        if !self.may_link(dir)? {
+            let dir = fs::canonicalize(dir).map_err(|e| disk::failed("read", dir, e))?;
+            disk::create_dir(&self.home.plugins())?;
+            disk::relink(&self.home.link(&self.plugin), &dir)?;
         }
-        Ok(look(self.home, &plugins, self.name))
+        current(&self.home, &self.plugin)
     }
-}
 
-/// Removes the link of a plugin, and no file of it: from here it is not
-/// installed any more. The override file goes if no line of it is active (or
-/// `clean`). Returns what was installed.
-pub fn unlink(home: &Home, plugin: &str, clean: bool) -> Result<Installed, Diagnostic> {
-    let _lock = lock(home)?;
-    releases::sweep(home);
-    let installed = current(home, plugin)?;
-    disk::remove(&home.link(plugin))?;
-    let overrides = home.override_file(plugin);
-    if matches!(installed.origin, Origin::Packed(_)) && (clean || !has_active_line(&overrides)) {
-        disk::remove(&overrides)?;
-        disk::remove(&overrides.with_extension("ini.new"))?;
+    /// What is installed; an error when it is not.
+    pub fn current(&self) -> Result<Installed, Diagnostic> {
+        current(&self.home, &self.plugin)
     }
-    Ok(installed)
-}
 
-/// Uninstalls a plugin that nothing runs any more: [`unlink`], then its releases
-/// and temporary files. Its data in `var/data` stays unless `clean`, and so does a
-/// release in which the app has left files. Of a developer's directory nothing is
-/// removed. Returns what was installed, and what is said of what stays.
-pub fn uninstall(
-    home: &Home,
-    plugin: &str,
-    clean: bool,
-) -> Result<(Installed, Vec<Diagnostic>), Diagnostic> {
-    let installed = unlink(home, plugin, clean)?;
-    let kept = remove_unlinked(home, plugin, clean)?;
-    Ok((installed, kept))
-}
-
-/// Removes what was kept of a plugin that is not installed any more: releases in which the app
-/// has left files, its data, the overrides. False when it is installed, or nothing was kept.
-pub fn remove_kept(home: &Home, plugin: &str) -> Result<bool, Diagnostic> {
-    let overrides = home.override_file(plugin);
-    let places = [home.releases_of(plugin), home.plugin_data(plugin), overrides.clone()];
-    let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
-    if check_plugin_name(plugin).is_err()
-        || is_there(&home.link(plugin))
-        || !places.iter().any(|place| is_there(place))
-    {
-        return Ok(false);
+    /// Where a plugin came from that has been unlinked: one that has releases, from a package.
+    pub fn origin_before(&self) -> Origin {
+        let numbers = releases::releases(&self.home, &self.plugin);
+        numbers.last().map_or(Origin::Dev, |last| Origin::Packed(last.number))
     }
-    remove_unlinked(home, plugin, true)?;
-    disk::remove(&overrides)?;
-    disk::remove(&overrides.with_extension("ini.new"))?;
-    Ok(true)
-}
 
-/// What is left of a plugin after [`unlink`], once nothing runs of it. Returns
-/// what is said of what stays.
-pub fn remove_unlinked(
-    home: &Home,
-    plugin: &str,
-    clean: bool,
-) -> Result<Vec<Diagnostic>, Diagnostic> {
-    let kept = releases::remove_releases(home, plugin, clean)?;
-    let data = home.plugin_data(plugin);
-    match clean {
-        true => disk::remove(&data)?,
-        // an empty one says nothing
-        false => drop(fs::remove_dir(&data)),
+    /// Removes the link of the plugin, and no file of it: from here it is not
+    /// installed any more. Returns what was installed.
+    pub fn unlink(&self) -> Result<Installed, Diagnostic> {
+        let installed = current(&self.home, &self.plugin)?;
+        disk::remove(&self.home.link(&self.plugin))?;
+        Ok(installed)
     }
-    Ok(kept)
+
+    /// What is left of the plugin after [`Claim::unlink`], once nothing runs of it: its
+    /// releases and temporary files; its overrides if no line of them is active; with `clean`
+    /// its data, its overrides and the releases in which the app has left files too. Of a
+    /// developer's directory nothing is removed. Returns what is said of what stays.
+    pub fn remove_unlinked(
+        &self,
+        origin: Origin,
+        clean: bool,
+    ) -> Result<Vec<Diagnostic>, Diagnostic> {
+        let overrides = self.home.override_file(&self.plugin);
+        if matches!(origin, Origin::Packed(_)) && (clean || !has_active_line(&overrides)) {
+            disk::remove(&overrides)?;
+            disk::remove(&overrides.with_extension("ini.new"))?;
+        }
+        let kept = releases::remove_releases(self, clean)?;
+        let data = self.home.plugin_data(&self.plugin);
+        match clean {
+            true => disk::remove(&data)?,
+            // an empty one says nothing
+            false => drop(fs::remove_dir(&data)),
+        }
+        Ok(kept)
+    }
+
+    /// Removes what was kept of a plugin that is not installed any more: releases in which the
+    /// app has left files, its data, the overrides. False when it is installed, or nothing was
+    /// kept.
+    pub fn remove_kept(&self) -> Result<bool, Diagnostic> {
+        let (home, plugin) = (&self.home, self.plugin.as_str());
+        let places =
+            [home.releases_of(plugin), home.plugin_data(plugin), home.override_file(plugin)];
+        let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
+        if check_plugin_name(plugin).is_err()
+            || is_there(&home.link(plugin))
+            || !places.iter().any(|place| is_there(place))
+        {
+            return Ok(false);
+        }
+        self.remove_unlinked(Origin::Packed(0), true).map(|_| true)
+    }
 }
 
 /// True if an override file sets anything.

@@ -7,7 +7,9 @@ use std::time::UNIX_EPOCH;
 use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
 
+use super::claim::{Claim, Owner, lock};
 use super::links::{Origin, current};
+use super::staged::{self, Mark};
 use super::{foreign, persistent};
 use crate::home::Home;
 use mfserv_platform::disk;
@@ -56,6 +58,15 @@ pub fn releases(home: &Home, plugin: &str) -> Vec<Release> {
     found
 }
 
+/// The number of the release that is current; `None` if the plugin is not installed, or from a
+/// directory.
+pub fn current_release(home: &Home, plugin: &str) -> Option<u32> {
+    match current(home, plugin).ok()?.origin {
+        Origin::Packed(number) => Some(number),
+        Origin::Dev | Origin::Internal => None,
+    }
+}
+
 /// The number of the release that a directory is, if it is one of this plugin.
 pub(super) fn number_of(home: &Home, plugin: &str, dir: &Path) -> Option<u32> {
     let inside = dir.parent().is_some_and(|parent| {
@@ -84,30 +95,60 @@ pub(super) fn next_number(home: &Home, plugin: &str) -> u32 {
 /// Says that a release that is current counts; the last write to it.
 pub(super) fn mark_committed(dir: &Path) -> Result<(), Diagnostic> {
     disk::remove(&dir.join(persistent::JOURNAL))?;
-    disk::write(&dir.join(COMMITTED), b"1\n")
+    disk::write(&dir.join(COMMITTED), b"1\n")?;
+    disk::remove(&dir.join(staged::MARK))
 }
 
-/// Removes the releases that never were current, of all plugins, and what is left
-/// beside the places of files. Called with the lock held, so that none of it
-/// belongs to a living operation.
-pub(super) fn sweep(home: &Home) {
+/// Removes the releases of a plugin that never were current and that no operation owns, and
+/// finishes the commit of one that had become current when its operation died.
+pub(super) fn sweep(claim: &Claim) {
+    let (home, plugin) = (&claim.home, claim.plugin.as_str());
+    for release in releases(home, plugin) {
+        let mark = Mark::read(&release.dir);
+        let owned = mark.as_ref().is_some_and(Mark::is_owned);
+        if owned || mark.is_some_and(|mark| mark.owner.operation == claim.owner.operation) {
+            continue;
+        }
+        if !release.committed {
+            forget(home, plugin, &release.dir);
+        } else if is_open(&release.dir) {
+            // What it could not do then is reported by nobody, and tried again the next time.
+            let _ = claim.commit(release.number);
+        }
+        disk::sweep_in(&release.dir);
+    }
+    // gone with its last release
+    let _ = fs::remove_dir(home.releases_of(plugin));
+}
+
+/// The commit of a release that is current was not finished.
+fn is_open(dir: &Path) -> bool {
+    !dir.join(COMMITTED).is_file() || dir.join(staged::MARK).is_file()
+}
+
+/// [`sweep`], of every plugin that nobody changes, and of what is left beside the places of
+/// files.
+pub(super) fn sweep_all(home: &Home, owner: &Owner) {
     for dir in [home.plugins(), home.releases(), home.override_file("x").with_file_name("")] {
         disk::sweep_in(&dir);
     }
     let Ok(entries) = fs::read_dir(home.releases()) else { return };
-    for plugin in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        for release in releases(home, &plugin) {
-            if !release.committed {
-                forget(home, &plugin, &release.dir);
-            } else if !release.dir.join(COMMITTED).is_file() {
-                // it had become current when the operation died
-                let _ = mark_committed(&release.dir);
-            }
-            disk::sweep_in(&release.dir);
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    for plugin in names.filter(|name| !name.starts_with('.') && is_unclean(home, name)) {
+        if let Ok(claim) = lock(home, &plugin, owner) {
+            sweep(&claim);
         }
-        // gone with its last release
-        let _ = fs::remove_dir(home.releases_of(&plugin));
     }
+}
+
+/// There may be something to sweep: the others are not locked, not even for a moment.
+fn is_unclean(home: &Home, plugin: &str) -> bool {
+    let all = releases(home, plugin);
+    let unclean = |one: &Release| match Mark::read(&one.dir) {
+        Some(mark) => !mark.is_owned(),
+        None => !one.committed || is_open(&one.dir),
+    };
+    all.is_empty() || all.iter().any(unclean)
 }
 
 /// Removes a release that does not count, and what its installation has made
@@ -149,12 +190,8 @@ fn remove_all(releases: &[&Release], clean: bool) -> Vec<Diagnostic> {
 /// Removes all releases of a plugin that is not linked any more, except, without
 /// `clean`, those in which the app has left files: what is said of those is
 /// returned. Call it once nothing runs from them.
-pub fn remove_releases(
-    home: &Home,
-    plugin: &str,
-    clean: bool,
-) -> Result<Vec<Diagnostic>, Diagnostic> {
-    let _lock = super::lock(home)?;
+pub(super) fn remove_releases(claim: &Claim, clean: bool) -> Result<Vec<Diagnostic>, Diagnostic> {
+    let (home, plugin) = (&claim.home, claim.plugin.as_str());
     if fs::symlink_metadata(home.link(plugin)).is_ok() {
         return Err(Diagnostic::error(format!("the plugin {plugin} is installed"))
             .kind(mfserv_core::Kind::Refused)

@@ -2,65 +2,64 @@
 
 use std::path::PathBuf;
 
-use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::{Diagnostic, Kind};
 
-use super::commit::switch;
+use super::claim::Claim;
 use super::install::Prepare;
-use super::links::{Installed, Origin, current};
-use super::lock;
-use super::releases::{Release, releases, sweep};
+use super::links::{Origin, current};
+use super::releases::{Release, releases};
 use crate::build::environment_from_wheels;
 use crate::home::Home;
 use crate::progress::{Cancel, Progress};
-use mfserv_platform::disk::Lock;
 
-/// An earlier (or later) release that can be started, and is not current. Dropped
-/// without [`Rollback::commit`], nothing has changed. It holds the lock of the store.
-#[derive(Debug)]
-pub struct Rollback {
-    home: Home,
-    /// What is current.
-    pub before: Installed,
-    /// The number of the release that is gone back to.
+/// An earlier (or later) release of an installed plugin, which is not current.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// Its number.
     pub number: u32,
     /// Its directory.
     pub dir: PathBuf,
-    /// Its configuration, with the overrides that are in force now.
-    pub spec: PluginSpec,
-    warnings: Vec<Diagnostic>,
-    _lock: Lock,
 }
 
-/// Chooses a release of an installed plugin: this one, or the last one before the
-/// current. Its configuration is checked, and its environment made again if the
-/// interpreter has changed since; its `postinstall` was run when it was installed.
-pub fn rollback(
-    home: &Home,
-    plugin: &str,
-    number: Option<u32>,
-    prepare: &Prepare<'_>,
-    cancel: &Cancel,
-    progress: &mut dyn Progress,
-) -> Result<Rollback, Diagnostic> {
+/// Chooses a release to go back to: this one, or the last one before the current.
+pub fn choose(home: &Home, plugin: &str, number: Option<u32>) -> Result<Chosen, Diagnostic> {
     let before = current(home, plugin)?;
-    let lock = lock(home)?;
-    sweep(home);
     let Origin::Packed(now) = before.origin else {
         return Err(Diagnostic::error(format!("{plugin} has no releases"))
             .kind(Kind::Refused)
             .because(format!("it is a link to {}", before.dir.display())));
     };
-    let Release { number, dir, .. } = choose(&releases(home, plugin), plugin, now, number)?;
-    progress.step(&format!("checking release {number} of {plugin}"));
-    let prepared = prepare(&dir)?;
-    let python = prepared.spec.general.python.as_deref();
-    environment_from_wheels(&dir, home, python, cancel, progress)?;
-    let (spec, warnings) = (prepared.spec, prepared.warnings);
-    Ok(Rollback { home: home.clone(), before, number, dir, spec, warnings, _lock: lock })
+    let all: Vec<Release> =
+        releases(home, plugin).into_iter().filter(|one| one.committed).collect();
+    let Release { number, dir, .. } = among(&all, plugin, now, number)?;
+    Ok(Chosen { number, dir })
 }
 
-fn choose(
+impl Claim {
+    /// [`fn@choose`], while nobody else changes the plugin.
+    pub fn choose(&self, number: Option<u32>) -> Result<Chosen, Diagnostic> {
+        choose(&self.home, &self.plugin, number)
+    }
+
+    /// Checks the configuration of a release that was current before, and makes its environment
+    /// again if the interpreter has changed since; its `postinstall` was run when it was
+    /// installed. Returns what is doubtful in it.
+    pub fn make_ready(
+        &self,
+        chosen: &Chosen,
+        prepare: &Prepare<'_>,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Diagnostic>, Diagnostic> {
+        progress.step(&format!("checking release {} of {}", chosen.number, self.plugin));
+        let prepared = prepare(&chosen.dir)?;
+        let python = prepared.spec.general.python.as_deref();
+        environment_from_wheels(&chosen.dir, &self.home, python, cancel, progress)?;
+        Ok(prepared.warnings)
+    }
+}
+
+fn among(
     all: &[Release],
     plugin: &str,
     now: u32,
@@ -82,12 +81,4 @@ fn choose(
             .kind(Kind::Refused)
             .because(format!("its releases are {}", numbers.join(", ")))
     })
-}
-
-impl Rollback {
-    /// Makes the release the current one, by the renaming of one link. The others
-    /// stay: a rollback can be taken back. Returns what is installed now, and the warnings.
-    pub fn commit(self) -> Result<(Installed, Vec<Diagnostic>), Diagnostic> {
-        switch(&self.home, &self.before.name, self.number, self.warnings)?.finish(false)
-    }
 }

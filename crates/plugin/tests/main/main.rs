@@ -33,7 +33,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::ini::{Dialect, parse};
 use mfserv_core::plugin_config::resolve;
 use mfserv_core::plugin_spec::PluginSpec;
-use mfserv_plugin::store::{InstallOptions, Prepared};
+use mfserv_plugin::store::{Claim, InstallOptions, Installed, NotClaimed, Owner, Prepared};
 use mfserv_plugin::templates::{Answers, create};
 use mfserv_plugin::{Cancel, Home, Progress};
 use tempfile::TempDir;
@@ -107,8 +107,36 @@ fn options(replace: bool) -> InstallOptions<'static> {
         clean: false,
         limits: Default::default(),
         cancel: Cancel::default(),
+        owner: Owner::this_process("test"),
+        patience: Duration::ZERO,
         prepare: &prepare,
     }
+}
+
+/// The right to change a plugin.
+fn claim(home: &Home, plugin: &str) -> Claim {
+    match mfserv_plugin::store::claim(home, plugin, &Owner::this_process("test")) {
+        Ok(claim) => claim,
+        Err(NotClaimed::Busy(owner)) => panic!("{owner} has {plugin}"),
+        Err(NotClaimed::Failed(problem)) => panic!("{problem}"),
+    }
+}
+
+/// Makes a directory the current plugin of its name.
+fn dev_link(home: &Home, dir: &Path) -> Result<Installed, Diagnostic> {
+    claim(home, &mfserv_plugin::label::read_name(dir)?).link(dir)
+}
+
+/// Uninstalls a plugin that nothing runs.
+fn uninstall(
+    home: &Home,
+    plugin: &str,
+    clean: bool,
+) -> Result<(Installed, Vec<Diagnostic>), Diagnostic> {
+    let claim = claim(home, plugin);
+    let installed = claim.unlink()?;
+    let kept = claim.remove_unlinked(installed.origin, clean)?;
+    Ok((installed, kept))
 }
 
 /// Waits until something is so.

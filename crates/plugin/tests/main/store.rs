@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use mfserv_core::Kind;
 use mfserv_plugin::Silent;
 use mfserv_plugin::archive::{pack, read, read_installed};
-use mfserv_plugin::store::{self, KEPT, Origin, dev_link, install, releases, stage, uninstall};
+use mfserv_plugin::store::{self, KEPT, Origin, Owner, install, releases, stage};
 use mfserv_plugin::templates::materialise_welcome;
 
-use crate::{Node, options, spec_of, tree};
+use crate::{Node, claim, dev_link, options, spec_of, tree, uninstall};
 
 fn packed(node: &Node, dir: &Path) -> PathBuf {
     pack(dir, &spec_of(dir).general, &node.work(), &mut Silent).unwrap()
@@ -136,13 +136,81 @@ fn a_release_that_was_staged_and_not_committed_is_forgotten() {
     let file = packed(&node, &dir);
     let staged = stage(&node.home, &file, &options(false), &mut Silent).unwrap();
     assert!(staged.dir.is_dir() && !node.home.link("foo").exists());
-    // meanwhile nobody else changes the store
-    let error = install(&node.home, &file, &options(false), &mut Silent).unwrap_err();
+    // meanwhile no other operation changes the plugin, and another plugin may be changed
+    let error = install(&node.home, &file, &of_another(), &mut Silent).unwrap_err();
     assert_eq!(error.kind, Kind::Refused, "{error}");
     assert!(error.because[0].contains(&std::process::id().to_string()));
+    let other = store::InstallOptions { new_name: Some("bar".into()), ..of_another() };
+    install(&node.home, &file, &other, &mut Silent).unwrap();
     drop(staged);
     assert!(releases(&node.home, "foo").is_empty());
     install(&node.home, &file, &options(false), &mut Silent).unwrap();
+}
+
+/// The options of another operation.
+fn of_another() -> store::InstallOptions<'static> {
+    store::InstallOptions { owner: Owner::this_process("another"), ..options(false) }
+}
+
+#[test]
+fn another_process_can_commit_what_was_staged_and_an_adopted_release_outlives_its_stager() {
+    let node = Node::new();
+    let dir = node.plugin("static", "foo");
+    let file = packed(&node, &dir);
+    let staged = stage(&node.home, &file, &options(false), &mut Silent).unwrap();
+    assert_eq!(store::staged_by(&node.home, "test"), Some(("foo".into(), 1)));
+    store::adopt(&node.home, "foo", 1, "test").unwrap();
+    assert_eq!(
+        store::adopt(&node.home, "foo", 1, "another").unwrap_err().kind,
+        Kind::Refused,
+        "it belongs to an operation already"
+    );
+    // its stager goes away
+    drop(staged);
+    store::recover(&node.home);
+    let claim = claim(&node.home, "foo");
+    assert_eq!(claim.staged(1).unwrap().dir, node.home.release("foo", 1));
+    claim.commit(1).unwrap();
+    assert_eq!(store::current_release(&node.home, "foo"), Some(1));
+    assert_eq!(claim.staged(1).unwrap_err().kind, Kind::Refused, "it is not staged any more");
+    // once more, as a daemon does that does not know how far the one before it came
+    claim.commit(1).unwrap();
+    assert_eq!(store::current_release(&node.home, "foo"), Some(1));
+}
+
+#[test]
+fn a_staged_release_whose_stager_has_died_is_removed_unless_an_operation_has_adopted_it() {
+    let node = Node::new();
+    let file = packed(&node, &node.plugin("static", "foo"));
+    for adopted in [true, false] {
+        let staged = stage(&node.home, &file, &options(false), &mut Silent).unwrap();
+        let mark = staged.dir.join(".mfserv-staged.json");
+        let text = fs::read_to_string(&mark).unwrap();
+        let mut said: serde_json::Value = serde_json::from_str(&text).unwrap();
+        said["owner"]["pid"] = 4_999_999.into();
+        said["adopted"] = adopted.into();
+        fs::write(&mark, said.to_string()).unwrap();
+        std::mem::forget(staged);
+        store::recover(&node.home);
+        assert_eq!(node.home.release("foo", 1).exists(), adopted);
+        store::give_up(&node.home, "foo", 1);
+        assert!(!node.home.releases_of("foo").exists());
+    }
+}
+
+#[test]
+fn a_release_that_is_given_up_while_another_operation_has_its_plugin_is_removed_by_the_next_one() {
+    let node = Node::new();
+    let file = packed(&node, &node.plugin("static", "foo"));
+    let staged = stage(&node.home, &file, &options(false), &mut Silent).unwrap();
+    store::adopt(&node.home, "foo", 1, "test").unwrap();
+    std::mem::forget(staged);
+    let held = claim(&node.home, "foo");
+    store::give_up(&node.home, "foo", 1);
+    assert!(node.home.release("foo", 1).exists());
+    drop(held);
+    store::claim(&node.home, "foo", &Owner::this_process("another")).unwrap();
+    assert!(!node.home.releases_of("foo").exists());
 }
 
 #[test]

@@ -9,16 +9,17 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use mfserv_core::Diagnostic;
 use mfserv_plugin::build::BuildReport;
-use mfserv_plugin::{Home, Progress, store};
-use serde::Serialize;
+use mfserv_plugin::store::Claim;
+use mfserv_plugin::{Home, label, store};
+use serde_json::json;
 
-use super::{build_in, cancel, first, is_running, say_dangers, say_where, sentence, serve};
+use super::{build_in, cancel, first, is_running, say_dangers, say_where, sentence};
 use crate::cli::operate::Wait;
-use crate::cli::progress::Steps;
-use crate::cli::report::{self, Outcome};
-use crate::cli::{print, print_json, start};
+use crate::cli::operation::{Operation, print_warnings};
+use crate::cli::report::Outcome;
+use crate::cli::{print, start};
 use desk::Desk;
-use mfserv_node::control::protocol::Applied;
+use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed};
 
@@ -38,37 +39,46 @@ pub struct Dev {
     wait: Wait,
 }
 
-/// What `mfserv dev` did, as JSON.
-#[derive(Debug, Serialize)]
-struct Linked {
-    plugin: store::Installed,
-    build: BuildReport,
-    /// What the node did; `null` when it does not run.
-    applied: Option<Applied>,
-}
-
 impl Dev {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let mut steps = Steps::new();
         places.create()?;
-        // A refusal comes before a build, which takes long.
-        drop(store::prepare_dev_link(&Home::new(places.home()), &self.dir)?);
-        let report = build_in(places, &self.dir, &mut steps)?;
-        let plugin = link(places, &self.dir, &mut steps)?;
-        steps.finish();
-        if self.wait.json {
-            let applied = serve(places, &self.wait)?;
-            print_json(&Linked { plugin, build: report, applied })?;
+        let wait = Wait { no_wait: self.wait.no_wait || self.stays(), ..self.wait };
+        let mut op = Operation::new(places, "dev", &wait)?;
+        let mut built = None;
+        let linked = self.link(places, &mut op, &mut built);
+        let built = match (&linked, built, wait.json) {
+            (_, Some(report), false) => {
+                print(&sentence(&report));
+                json!({})
+            }
+            (_, report, _) => json!({ "build": report }),
+        };
+        let outcome = op.end(linked, built)?;
+        if wait.json {
             return Ok(Outcome::Done);
         }
-        print(&sentence(&report));
+        print_warnings(&outcome);
+        let Some(plugin) = outcome.plugin else { return Ok(Outcome::Done) };
         if self.stays() {
             return self.stay(places, &plugin.name);
         }
-        if let Some(applied) = serve(places, &self.wait)? {
-            say_where(places, &plugin.name, &applied);
+        match outcome.applied {
+            Some(applied) => say_where(places, &plugin.name, &applied),
+            None => print("the node is not running: it is served after `mfserv start`\n"),
         }
         Ok(Outcome::Done)
+    }
+
+    fn link(
+        &self,
+        places: &Places,
+        op: &mut Operation<'_>,
+        built: &mut Option<BuildReport>,
+    ) -> Result<OperationOutcome, Diagnostic> {
+        // A refusal comes before a build, which takes long.
+        drop(claim_for_link(places, &self.dir, op)?);
+        *built = Some(build_in(places, &self.dir, op.steps())?);
+        link(places, &self.dir, op)
     }
 
     fn stays(&self) -> bool {
@@ -89,22 +99,38 @@ impl Dev {
     }
 }
 
-/// Checks a plugin that is built in its directory, runs its postinstall hook and makes it
-/// the current one of its name.
+/// Checks a plugin that is built in its directory, runs its postinstall hook and has the node
+/// make it the current one of its name.
 pub fn link(
     places: &Places,
     dir: &Path,
-    steps: &mut dyn Progress,
-) -> Result<store::Installed, Diagnostic> {
+    op: &mut Operation<'_>,
+) -> Result<OperationOutcome, Diagnostic> {
     let home = Home::new(places.home());
     // Before the hook, which may change data that belong to what is installed.
-    let linking = store::prepare_dev_link(&home, dir)?;
+    let claim = claim_for_link(places, dir, op)?;
     let module = configure::module(places, &[])?;
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let prepared = installed::prepare(places, &dir, &module).map_err(first)?;
-    prepared.warnings.iter().for_each(report::print_problem);
     say_dangers(&dir, &prepared.spec);
-    let complaint = store::postinstall(&home, &dir, &prepared, &cancel()?, steps)?;
-    complaint.iter().for_each(report::print_problem);
-    linking.commit()
+    let cancel = op.cancel().clone();
+    let complaint = store::postinstall(&home, &dir, &prepared, &cancel, op.steps())?;
+    op.warn(prepared.warnings);
+    op.warn(complaint.into_iter().collect());
+    let plugin = claim.plugin().to_string();
+    drop(claim);
+    op.submit(Request::Link { plugin, dir })
+}
+
+fn claim_for_link(
+    places: &Places,
+    dir: &Path,
+    op: &mut Operation<'_>,
+) -> Result<Claim, Diagnostic> {
+    let home = Home::new(places.home());
+    let name = label::read_name(dir)?;
+    let (owner, patience, cancel) = (op.owner(), op.patience(), op.cancel().clone());
+    let claim = store::claim_within(&home, &name, &owner, patience, &cancel, op.steps())?;
+    claim.may_link(dir)?;
+    Ok(claim)
 }

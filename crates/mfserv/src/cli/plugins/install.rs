@@ -1,19 +1,24 @@
 //! `mfserv install` and `mfserv uninstall`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
+use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_plugin::store::{self, InstallOptions, Origin, Staged};
+use mfserv_plugin::store::{self, InstallOptions, Origin, Owner, Staged};
 use mfserv_plugin::{Cancel, Home, Progress, archive, base};
+use serde_json::json;
 
-use super::{Changed, cancel, ensure_base, first, reload, say_dangers, take_over, try_release};
+use super::{ensure_base_unless, first, say_current, say_dangers};
 use crate::cli::completions;
 use crate::cli::operate::Wait;
+use crate::cli::operation::{Operation, print_warnings};
+use crate::cli::print;
 use crate::cli::progress::Steps;
-use crate::cli::report::{self, Outcome};
-use crate::cli::{print, print_json};
+use crate::cli::report::Outcome;
+use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed};
 
@@ -33,18 +38,19 @@ pub struct Install {
 }
 
 impl Install {
-    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        places.create()?;
-        let mut steps = Steps::new();
-        let cancel = cancel()?;
-        let (new_name, clean) = (self.new_name, self.clean);
-        let wanted = Stage { replace: true, new_name, clean, cancel: cancel.clone() };
-        let staged = stage(places, &self.file, wanted, &mut steps)?;
-        steps.finish();
-        say_dangers(&staged.dir, &staged.spec);
-        // If a worker of it fails, the staged release is dropped and nothing has changed.
-        try_release(places, &self.wait, (&staged.spec.name, &staged.dir), &cancel)?;
-        take_over(places, &self.wait, staged.commit()?, "is installed")
+    pub fn run(self, places: &Places, command: &str) -> Result<Outcome, Diagnostic> {
+        let mut op = Operation::new(places, command, &self.wait)?;
+        let package = PackageFile {
+            file: &self.file,
+            replace: true,
+            new_name: self.new_name.clone(),
+            clean: self.clean,
+        };
+        let deployed = deploy(places, &mut op, package, &mut say_dangers);
+        if let (Ok(outcome), false) = (&deployed, self.wait.json) {
+            say_current(places, outcome, "is installed");
+        }
+        op.end(deployed, json!({})).map(|_| Outcome::Done)
     }
 }
 
@@ -62,7 +68,7 @@ impl Hotswap {
         let there = store::current(&Home::new(places.home()), name)
             .map_err(|problem| problem.kind(Kind::Refused).help("mfserv install installs it"))?;
         match there.origin {
-            Origin::Packed(_) => self.install.run(places),
+            Origin::Packed(_) => self.install.run(places, "hotswap"),
             Origin::Dev | Origin::Internal => {
                 Err(Diagnostic::error(format!("{name} can't be replaced by a package"))
                     .kind(Kind::Refused)
@@ -72,45 +78,63 @@ impl Hotswap {
     }
 }
 
-/// How a package is staged.
-#[derive(Debug, Default)]
-pub struct Stage {
+/// A package that is to be deployed.
+pub struct PackageFile<'a> {
+    /// The file.
+    pub file: &'a Path,
     /// Accept that a packed plugin of that name is installed.
     pub replace: bool,
     /// Install the plugin under another name.
     pub new_name: Option<String>,
     /// Remove the oldest releases even if the app has left files in them.
     pub clean: bool,
-    /// When to give it up.
-    pub cancel: Cancel,
+}
+
+/// Stages a package in this process, and has the node deploy it. `staged` is told where it is.
+pub fn deploy(
+    places: &Places,
+    op: &mut Operation<'_>,
+    package: PackageFile<'_>,
+    staged: &mut dyn FnMut(&Path, &PluginSpec),
+) -> Result<OperationOutcome, Diagnostic> {
+    let clean = package.clean;
+    let (owner, patience, cancel) = (op.owner(), op.patience(), op.cancel().clone());
+    let release = stage(places, package, (owner, patience), cancel, op.steps())?;
+    staged(&release.dir, &release.spec);
+    let (plugin, number) = (release.spec.name.clone(), release.number);
+    op.submit(Request::Deploy { plugin, release: number, clean })
 }
 
 /// Makes a package the next release of its plugin, not current yet.
 pub fn stage(
     places: &Places,
-    file: &Path,
-    wanted: Stage,
+    package: PackageFile<'_>,
+    (owner, patience): (Owner, Duration),
+    cancel: Cancel,
     steps: &mut dyn Progress,
 ) -> Result<Staged, Diagnostic> {
     places.create()?;
     let module = configure::module(places, &[])?;
+    let base_cancel = cancel.clone();
     let prepare = |dir: &Path| {
         let prepared = installed::prepare(places, dir, &module).map_err(first)?;
         if base::is_wanted(dir, &prepared.spec) {
             let python = prepared.spec.general.python.as_deref();
-            ensure_base(places, python, &mut Steps::new())?;
+            ensure_base_unless(places, python, &base_cancel, &mut Steps::silent())?;
         }
         Ok(prepared)
     };
     let options = InstallOptions {
-        replace: wanted.replace,
-        new_name: wanted.new_name,
-        clean: wanted.clean,
+        replace: package.replace,
+        new_name: package.new_name,
+        clean: package.clean,
         limits: archive::Limits::default(),
-        cancel: wanted.cancel,
+        cancel,
+        owner,
+        patience,
         prepare: &prepare,
     };
-    store::stage(&Home::new(places.home()), file, &options, steps)
+    store::stage(&Home::new(places.home()), package.file, &options, steps)
 }
 
 #[derive(Debug, Args)]
@@ -127,25 +151,17 @@ pub struct Uninstall {
 
 impl Uninstall {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let home = Home::new(places.home());
-        if self.clean && store::remove_kept(&home, &self.name)? {
-            if self.wait.json {
-                print_json(&Changed { plugin: None, warnings: Vec::new(), applied: None })?;
-            } else {
-                print(&format!("what was kept of {} is removed\n", self.name));
-            }
-            return Ok(Outcome::Done);
+        let mut op = Operation::new(places, "uninstall", &self.wait)?;
+        let (plugin, clean) = (self.name.clone(), self.clean);
+        let submitted = op.submit(Request::Uninstall { plugin, clean });
+        let outcome = op.end(submitted, json!({}))?;
+        if !self.wait.json {
+            print_warnings(&outcome);
+            print(&match outcome.plugin {
+                Some(_) => format!("{} is uninstalled\n", self.name),
+                None => format!("what was kept of {} is removed\n", self.name),
+            });
         }
-        let plugin = store::unlink(&home, &self.name, self.clean)?;
-        // Its workers finish their requests before their files go.
-        let applied = reload(places, &self.wait, "waiting until its workers have ended")?;
-        let warnings = store::remove_unlinked(&home, &self.name, self.clean)?;
-        if self.wait.json {
-            print_json(&Changed { plugin: Some(plugin), warnings, applied })?;
-            return Ok(Outcome::Done);
-        }
-        warnings.iter().for_each(report::print_problem);
-        print(&format!("{} is uninstalled\n", self.name));
         Ok(Outcome::Done)
     }
 }

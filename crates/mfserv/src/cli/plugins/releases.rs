@@ -1,21 +1,25 @@
 //! `mfserv releases`, `rollback` and `repackage`: what was installed before, and after.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use mfserv_core::Diagnostic;
-use mfserv_plugin::store::{self, Origin, Release};
-use mfserv_plugin::{Home, Progress, archive};
+use mfserv_plugin::store::{self, Origin, Owner, Release};
+use mfserv_plugin::{Cancel, Home, Progress, archive};
 use serde::Serialize;
+use serde_json::json;
 
-use super::{cancel, first, own_spec, take_over, try_release};
+use super::{first, own_spec, say_current};
 use crate::cli::completions;
 use crate::cli::operate::Wait;
+use crate::cli::operation::Operation;
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use crate::cli::show::table;
 use crate::cli::{print, print_json};
+use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed, render};
 
@@ -111,18 +115,58 @@ pub struct Rollback {
 
 impl Rollback {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let home = Home::new(places.home());
-        let module = configure::module(places, &[])?;
-        let prepare = |dir: &Path| installed::prepare(places, dir, &module).map_err(first);
-        let mut steps = Steps::new();
-        let cancel = cancel()?;
-        let chosen =
-            store::rollback(&home, &self.name, self.number, &prepare, &cancel, &mut steps)?;
-        steps.finish();
-        // If a worker of it fails, the present release goes on and nothing has changed.
-        try_release(places, &self.wait, (&self.name, &chosen.dir), &cancel)?;
-        take_over(places, &self.wait, chosen.commit()?, "is current again")
+        let mut op = Operation::new(places, "rollback", &self.wait)?;
+        let submitted = self.submit(places, &mut op);
+        if let (Ok(outcome), false) = (&submitted, self.wait.json) {
+            say_current(places, outcome, "is current again");
+        }
+        op.end(submitted, json!({})).map(|_| Outcome::Done)
     }
+
+    fn submit(
+        &self,
+        places: &Places,
+        op: &mut Operation<'_>,
+    ) -> Result<OperationOutcome, Diagnostic> {
+        let (owner, patience, cancel) = (op.owner(), op.patience(), op.cancel().clone());
+        let asked = Asked { plugin: &self.name, release: self.number, owner, patience, cancel };
+        let (release, warnings) = check_release(places, asked, op.steps())?;
+        op.warn(warnings);
+        let plugin = self.name.clone();
+        op.submit(Request::Rollback { plugin, release: Some(release), checked: true })
+    }
+}
+
+/// A release that is to be gone back to.
+pub struct Asked<'a> {
+    /// The plugin.
+    pub plugin: &'a str,
+    /// The release; `None` = the last one before the current.
+    pub release: Option<u32>,
+    /// Whose operation this is.
+    pub owner: Owner,
+    /// How long another operation on the same plugin is waited for.
+    pub patience: Duration,
+    /// When to give it up.
+    pub cancel: Cancel,
+}
+
+/// Chooses the release, checks its configuration and makes its environment again if it must be.
+/// Returns its number, and what is doubtful in it.
+pub fn check_release(
+    places: &Places,
+    asked: Asked<'_>,
+    steps: &mut dyn Progress,
+) -> Result<(u32, Vec<Diagnostic>), Diagnostic> {
+    let Asked { plugin, release, owner, patience, cancel } = asked;
+    let home = Home::new(places.home());
+    let module = configure::module(places, &[])?;
+    let prepare = |dir: &Path| installed::prepare(places, dir, &module).map_err(first);
+    store::current(&home, plugin)?;
+    let claim = store::claim_within(&home, plugin, &owner, patience, &cancel, steps)?;
+    let chosen = claim.choose(release)?;
+    let warnings = claim.make_ready(&chosen, &prepare, &cancel, steps)?;
+    Ok((chosen.number, warnings))
 }
 
 /// Packs an installed plugin again, with the configuration in force on this node.

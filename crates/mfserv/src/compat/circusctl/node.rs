@@ -7,11 +7,11 @@ use mfserv_core::names::WatcherName;
 use mfserv_core::status::{WatcherState, WatcherStatus};
 use mfserv_core::wire::keeper::{Answer, Ask as AskKeeper, Scope};
 
-use super::{Kill, Match, Named, Node, Signal};
+use super::{CIRCUSCTL, Kill, Match, Named, Node, Signal};
 use crate::cli::keeper::{self, LOOK};
 use crate::compat::watchers::{is_gone, matches, set_count};
-use crate::compat::{ask, node_status};
-use mfserv_node::control::protocol::Ask;
+use crate::compat::{node_status, operate};
+use mfserv_node::operations::Request;
 
 /// How long `--waiting` waits, seconds.
 const WAITING_S: u64 = 120;
@@ -87,7 +87,8 @@ impl Node {
     }
 
     pub(super) fn stop(&self, named: &Named) -> Result<String, Diagnostic> {
-        let said = self.each(named, |watcher| set_count(&self.places, &watcher.name, Some(0)))?;
+        let said =
+            self.each(named, |watcher| set_count(&self.places, CIRCUSCTL, &watcher.name, Some(0)))?;
         if named.waiting {
             self.meant(named)?.iter().for_each(|watcher| {
                 is_gone(&self.places, &watcher.name);
@@ -101,7 +102,7 @@ impl Node {
             self.meant(named)?.iter().map(|watcher| watcher.name.to_string()).collect();
         let wait_s = if named.waiting { WAITING_S } else { 0 };
         if !apps.is_empty() {
-            ask(&self.places, &Ask::Restart { apps, wait_s }, wait_s)?;
+            operate(&self.places, CIRCUSCTL, Request::Restart { apps }, wait_s)?;
         }
         Ok("ok".into())
     }
@@ -114,7 +115,7 @@ impl Node {
         let watcher = self.find(name)?;
         self.refuse_front(watcher)?;
         let count = count(watcher.wanted).min(4096);
-        set_count(&self.places, &watcher.name, Some(count))?;
+        set_count(&self.places, CIRCUSCTL, &watcher.name, Some(count))?;
         Ok(count.to_string())
     }
 

@@ -40,7 +40,7 @@ async fn a_taken_port_is_an_error_that_says_so_until_the_port_is_free() {
     let daemon = house.daemon().await;
     let booting = tokio::spawn({
         let node = daemon.node.clone();
-        async move { node.boot(false).await }
+        async move { node.boot(false, || ()).await }
     });
     let fronts = daemon.fronts.clone();
     daemon.until("the error", || fronts.seen().states.contains(&NodeState::Error)).await;
@@ -75,7 +75,7 @@ async fn a_node_whose_front_does_not_get_ready_is_in_error() {
     let daemon = house.daemon().await;
     daemon.fronts.seen().stuck = true;
     let node = daemon.node.clone();
-    let booting = tokio::spawn(async move { node.boot(false).await });
+    let booting = tokio::spawn(async move { node.boot(false, || ()).await });
     let fronts = daemon.fronts.clone();
     daemon.until("the error", || fronts.seen().states.contains(&NodeState::Error)).await;
     fronts.seen().stuck = false;
@@ -108,7 +108,7 @@ async fn the_next_daemon_of_a_broken_configuration_goes_on_as_before() {
     house.configure("this line is no assignment\n");
     let daemon = house.daemon().await;
     let node = daemon.node.clone();
-    let booting = tokio::spawn(async move { node.boot(true).await });
+    let booting = tokio::spawn(async move { node.boot(true, || ()).await });
     let fronts = daemon.fronts.clone();
     daemon.until("the last plan is in force", || fronts.seen().table.is_some()).await;
     let killed = house.keeper.books().workers("app.hello.main")[0].clone();

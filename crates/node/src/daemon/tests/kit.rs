@@ -159,12 +159,12 @@ pub struct Daemon {
 impl Daemon {
     /// Brings the node up.
     pub async fn boot(&self) {
-        self.node.boot(false).await;
+        self.node.boot(false, || ()).await;
     }
 
     /// Brings the node up, as a daemon does that finds a front serving.
     pub async fn come_back(&self) {
-        self.node.boot(true).await;
+        self.node.boot(true, || ()).await;
     }
 
     /// Reads everything again; returns when what changed is served.
@@ -182,7 +182,8 @@ impl Daemon {
 
     /// Stops the node in order.
     pub async fn stop(&self) {
-        self.node.stop_because_the_keeper_ends().await;
+        let _ = self.node.stop_in_order().await;
+        self.node.clone().end_with_keeper().await;
     }
 
     pub async fn status(&self) -> Status {

@@ -20,13 +20,14 @@ use mfserv_telemetry::Follower;
 use super::super::{build_in, is_running, sentence};
 use super::lines::{Lines, end_of, short};
 use crate::cli::keeper::QUICK;
+use crate::cli::operation::Operation;
 use crate::cli::output::{is_lost, print};
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use crate::cli::report::{Colour, paint};
 use crate::cli::stop;
 use mfserv_node::control::client;
-use mfserv_node::control::protocol::{Applied, Ask};
+use mfserv_node::operations::Request;
 use mfserv_node::places::Places;
 use mfserv_node::{configure, render};
 
@@ -89,7 +90,7 @@ impl<'a> Desk<'a> {
 
     /// Follows until Ctrl-C. `started`: the node runs for this alone, and ends with it.
     pub fn sit(mut self, started: bool) -> Result<Outcome, Diagnostic> {
-        let ended = self.follow(started);
+        let ended = self.follow();
         if let Some(build) = self.build.take() {
             // Ctrl-C ends it too; it leaves nothing half done.
             let _ = build.join();
@@ -113,12 +114,7 @@ impl<'a> Desk<'a> {
         Ok(outcome)
     }
 
-    fn follow(&mut self, started: bool) -> Result<Outcome, Diagnostic> {
-        if !started {
-            let ask = Ask::Reload { wait_s: 0 };
-            let reloaded = client::ask::<Applied>(&self.places.control_socket(), &ask, 6 * QUICK);
-            self.complain(reloaded);
-        }
+    fn follow(&mut self) -> Result<Outcome, Diagnostic> {
         self.greet();
         let mut looked = Instant::now();
         let mut seen = Instant::now();
@@ -328,8 +324,10 @@ impl<'a> Desk<'a> {
         self.say(sentence(&report).trim_end());
         let parts = [&report.python, &report.node];
         if parts.into_iter().flatten().any(|part| !part.unchanged) {
-            let ask = Ask::Restart { apps: vec![self.plugin.clone()], wait_s: 0 };
-            let asked = client::ask::<Applied>(&self.places.control_socket(), &ask, 6 * QUICK);
+            let restart = Request::Restart { apps: vec![self.plugin.clone()] };
+            let mut op = Operation::silent(self.places, "mfserv dev", 0, self.interrupted.clone());
+            let submitted = op.submit(restart);
+            let asked = op.end(submitted, serde_json::Value::Null);
             if self.complain(asked).is_some() {
                 self.starting = true;
             }

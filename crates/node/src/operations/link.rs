@@ -1,0 +1,27 @@
+//! A developer's directory becomes the current plugin of its name.
+
+use std::path::Path;
+
+use mfserv_core::Diagnostic;
+
+use super::Node;
+use super::conduct::Done;
+use super::running::Running;
+use super::switch::serve;
+
+/// Links the directory, and lets it serve.
+pub async fn link<N: Node>(
+    node: &N,
+    op: &Running,
+    plugin: &str,
+    dir: &Path,
+) -> Result<Done, Diagnostic> {
+    let claim = op.claim(node, plugin).await?;
+    let turn = op.unless_cancelled(node.turn()).await?;
+    claim.may_link(dir)?;
+    op.commit()?;
+    op.step(format!("linking {plugin} to {}", dir.display()));
+    claim.link(dir)?;
+    let served = serve(node, op, turn).await;
+    Ok(Done::of(&claim, served))
+}

@@ -1,0 +1,238 @@
+//! The node that serves, as operations see it: the daemon's, or one that does not run.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mfserv_core::diff::Changes;
+use mfserv_core::event::Fact;
+use mfserv_core::names::WatcherName;
+use mfserv_core::watcher::WatcherSpec;
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_supervisor::{Progress, Until};
+use tokio::sync::watch;
+
+use super::{Applied, OperationId};
+use crate::places::Places;
+
+/// Workers of a release that is not current, started beside those that serve.
+#[derive(Debug, Clone, Default)]
+pub struct Trial {
+    /// What was started.
+    pub specs: Vec<WatcherSpec>,
+}
+
+impl Trial {
+    /// The watchers of these workers.
+    pub fn watchers(&self) -> Vec<WatcherName> {
+        self.specs.iter().map(|spec| spec.name.clone()).collect()
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> u32 {
+        self.specs.iter().map(|spec| spec.count).sum()
+    }
+}
+
+/// What is staged in a process of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Staging {
+    /// A package.
+    Package {
+        /// The file.
+        file: PathBuf,
+        /// Install it under this name instead of its own.
+        new_name: Option<String>,
+        /// Remove the oldest releases even if the app has left files in them.
+        clean: bool,
+        /// Accept that a packed plugin of that name is installed.
+        replace: bool,
+    },
+    /// An earlier release: its configuration is checked, its environment made again if needed.
+    Release {
+        /// The plugin.
+        plugin: String,
+        /// The release; `None` = the last one before the current.
+        release: Option<u32>,
+    },
+}
+
+/// A node, as operations see it.
+pub trait Node: Clone + Send + Sync + 'static {
+    /// The right to change the plan. One operation has it at a time, and only briefly.
+    type Turn: Send + Sync;
+
+    /// Where the node is.
+    fn places(&self) -> &Places;
+
+    /// Waits for the right to change the plan. Refused once the node is stopping.
+    fn turn(&self) -> impl Future<Output = Result<Self::Turn, Diagnostic>> + Send;
+
+    /// Starts what the node would run if this directory were current, beside what serves.
+    fn start_beside(
+        &self,
+        turn: &Self::Turn,
+        plugin: &str,
+        dir: &Path,
+    ) -> impl Future<Output = Result<Trial, Diagnostic>> + Send;
+
+    /// Whether the node would still run exactly what is being tried.
+    fn fits(
+        &self,
+        turn: &Self::Turn,
+        trial: &Trial,
+        plugin: &str,
+        dir: &Path,
+    ) -> impl Future<Output = Result<bool, Diagnostic>> + Send;
+
+    /// Ends the workers of a trial that did not become current.
+    fn abandon(&self, trial: &Trial);
+
+    /// Reads what should be, makes a plan and applies the difference.
+    fn apply(&self, turn: &Self::Turn) -> impl Future<Output = Result<Changes, Diagnostic>> + Send;
+
+    /// The watchers that people mean by these names; every app and extra daemon by none.
+    fn find(&self, names: &[String]) -> Result<Vec<WatcherName>, Diagnostic>;
+
+    /// The one app or extra daemon that is meant.
+    fn find_one(&self, name: &str) -> Result<WatcherName, Diagnostic>;
+
+    /// Those of these watchers that have a worker which was started before this time,
+    /// milliseconds since the Unix epoch.
+    fn older(
+        &self,
+        watchers: Vec<WatcherName>,
+        than_ms: u64,
+    ) -> impl Future<Output = Vec<WatcherName>> + Send;
+
+    /// The watchers of a plugin of which something lives.
+    fn living(&self, plugin: &str) -> impl Future<Output = Vec<WatcherName>> + Send;
+
+    /// Replaces every worker of these watchers, one after the other.
+    fn restart(&self, watchers: Vec<WatcherName>);
+
+    /// Remembers how many workers an app has from now on; `None` = as its configuration says.
+    fn remember_count(&self, app: &WatcherName, count: Option<u32>) -> Result<(), Diagnostic>;
+
+    /// Waits until watchers are where they should be.
+    fn wait(
+        &self,
+        until: Until,
+        watchers: Vec<WatcherName>,
+        at_most: Duration,
+    ) -> impl Future<Output = Result<(), Diagnostic>> + Send;
+
+    /// What the node did; `None` when it does not run.
+    fn applied(&self, changes: &Changes) -> Option<Applied>;
+
+    /// Follows how far watchers have come.
+    fn progress(&self, until: Until, watchers: Vec<WatcherName>) -> watch::Receiver<Progress>;
+
+    /// Records a fact.
+    fn record(&self, fact: Fact);
+
+    /// Stops everything in order; keeper and daemon are left.
+    fn stop(&self) -> impl Future<Output = Result<(), Diagnostic>> + Send;
+
+    /// Ends keeper and daemon.
+    fn end(&self);
+
+    /// Stages something in a process of its own, and returns the plugin and the number of the
+    /// release. Given up when it is dropped.
+    fn stage(
+        &self,
+        operation: &OperationId,
+        staging: Staging,
+    ) -> impl Future<Output = Result<(String, u32), Diagnostic>> + Send;
+}
+
+/// A node that does not run: what is committed is served when it starts.
+#[derive(Clone)]
+pub struct AtRest {
+    places: Places,
+}
+
+impl AtRest {
+    /// The node of this home.
+    pub fn new(places: Places) -> AtRest {
+        AtRest { places }
+    }
+
+    fn not_running(&self) -> Diagnostic {
+        Diagnostic::error("the node is not running")
+            .kind(Kind::NotRunning)
+            .help("start it with `mfserv start`")
+    }
+}
+
+impl Node for AtRest {
+    type Turn = ();
+
+    fn places(&self) -> &Places {
+        &self.places
+    }
+
+    async fn turn(&self) -> Result<(), Diagnostic> {
+        Ok(())
+    }
+
+    async fn start_beside(&self, _: &(), _: &str, _: &Path) -> Result<Trial, Diagnostic> {
+        Ok(Trial::default())
+    }
+
+    async fn fits(&self, _: &(), _: &Trial, _: &str, _: &Path) -> Result<bool, Diagnostic> {
+        Ok(true)
+    }
+
+    fn abandon(&self, _: &Trial) {}
+
+    async fn apply(&self, _: &()) -> Result<Changes, Diagnostic> {
+        Ok(Changes::default())
+    }
+
+    fn find(&self, _: &[String]) -> Result<Vec<WatcherName>, Diagnostic> {
+        Err(self.not_running())
+    }
+
+    fn find_one(&self, _: &str) -> Result<WatcherName, Diagnostic> {
+        Err(self.not_running())
+    }
+
+    async fn older(&self, _: Vec<WatcherName>, _: u64) -> Vec<WatcherName> {
+        Vec::new()
+    }
+
+    async fn living(&self, _: &str) -> Vec<WatcherName> {
+        Vec::new()
+    }
+
+    fn restart(&self, _: Vec<WatcherName>) {}
+
+    fn remember_count(&self, _: &WatcherName, _: Option<u32>) -> Result<(), Diagnostic> {
+        Err(self.not_running())
+    }
+
+    async fn wait(&self, _: Until, _: Vec<WatcherName>, _: Duration) -> Result<(), Diagnostic> {
+        Ok(())
+    }
+
+    fn applied(&self, _: &Changes) -> Option<Applied> {
+        None
+    }
+
+    fn progress(&self, _: Until, _: Vec<WatcherName>) -> watch::Receiver<Progress> {
+        watch::channel(Progress::default()).1
+    }
+
+    fn record(&self, _: Fact) {}
+
+    async fn stop(&self) -> Result<(), Diagnostic> {
+        Err(self.not_running())
+    }
+
+    fn end(&self) {}
+
+    async fn stage(&self, _: &OperationId, _: Staging) -> Result<(String, u32), Diagnostic> {
+        Err(self.not_running())
+    }
+}

@@ -1,0 +1,16 @@
+//! Everything is read again, and what has changed is applied.
+
+use mfserv_core::Diagnostic;
+
+use super::Node;
+use super::conduct::Done;
+use super::running::Running;
+use super::switch::serve;
+
+/// Reads the configuration and the plugins, and lets what has changed serve.
+pub async fn reload<N: Node>(node: &N, op: &Running) -> Result<Done, Diagnostic> {
+    let turn = op.unless_cancelled(node.turn()).await?;
+    op.commit()?;
+    let served = serve(node, op, turn).await;
+    Ok(Done { applied: served.applied, problem: served.problem, ..Done::default() })
+}

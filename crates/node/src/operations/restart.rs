@@ -1,0 +1,63 @@
+//! Workers are replaced, one after the other.
+
+use std::collections::BTreeSet;
+
+use mfserv_core::Diagnostic;
+use mfserv_core::diff::Changes;
+use mfserv_core::names::WatcherName;
+use mfserv_supervisor::Until;
+
+use super::Node;
+use super::conduct::Done;
+use super::running::Running;
+
+/// The web front's name among the apps.
+const FRONT: &str = "front";
+
+/// Replaces the workers of some apps; without names, those of all, then the front.
+pub async fn restart<N: Node>(node: &N, op: &Running, apps: &[String]) -> Result<Done, Diagnostic> {
+    let found = node.find(apps)?;
+    let plugins: BTreeSet<&str> = found.iter().filter_map(WatcherName::plugin).collect();
+    let mut claims = Vec::new();
+    for plugin in plugins.into_iter().filter(|_| !apps.is_empty()) {
+        claims.push(op.claim(node, plugin).await?);
+    }
+    let turn = op.unless_cancelled(node.turn()).await?;
+    op.commit()?;
+    let mut replaced = still_to_do(node, op, found).await;
+    node.restart(replaced.clone());
+    drop(turn);
+    until_replaced(node, op, &replaced).await?;
+    if apps.is_empty() {
+        let front = still_to_do(node, op, node.find(&[FRONT.into()])?).await;
+        node.restart(front.clone());
+        until_replaced(node, op, &front).await?;
+        replaced.extend(front);
+    }
+    let applied = node.applied(&Changes { replace: replaced, ..Changes::default() });
+    Ok(Done { applied, ..Done::default() })
+}
+
+/// All of them; of a restart that an earlier daemon has begun, those that have older workers.
+async fn still_to_do<N: Node>(
+    node: &N,
+    op: &Running,
+    watchers: Vec<WatcherName>,
+) -> Vec<WatcherName> {
+    match op.is_resumed() {
+        true => node.older(watchers, op.began_ms()).await,
+        false => watchers,
+    }
+}
+
+async fn until_replaced<N: Node>(
+    node: &N,
+    op: &Running,
+    watchers: &[WatcherName],
+) -> Result<(), Diagnostic> {
+    if op.patience().is_zero() || watchers.is_empty() {
+        return Ok(());
+    }
+    op.step("replacing workers, one after the other");
+    op.wait(node, (Until::Settled, "workers replaced"), watchers.to_vec()).await
+}

@@ -1,0 +1,128 @@
+//! The steps that operations on releases share: a release is tried beside the one that serves,
+//! becomes current, and serves.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use mfserv_core::names::WatcherName;
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_plugin::store::Claim;
+use mfserv_supervisor::Until;
+
+use super::running::{Running, blocking};
+use super::{Applied, Node, Trial};
+
+/// How often a release is tried again because the node has changed meanwhile.
+const TRIES: u32 = 5;
+
+/// A trial, given up when it is dropped: what has become current by then is no trial any more.
+pub struct Attempt<N: Node> {
+    node: N,
+    trial: Trial,
+}
+
+impl<N: Node> Drop for Attempt<N> {
+    fn drop(&mut self) {
+        self.node.abandon(&self.trial);
+    }
+}
+
+/// What came of applying a plan.
+pub struct Served {
+    /// What the node did; `None` when it does not run.
+    pub applied: Option<Applied>,
+    /// Why it is not served.
+    pub problem: Option<Diagnostic>,
+}
+
+/// Starts the workers of a release beside those that serve, and waits until all are ready.
+/// Returns with the turn, in which nothing else changes the node before the release becomes
+/// current.
+pub async fn try_beside<N: Node>(
+    node: &N,
+    op: &Running,
+    plugin: &str,
+    dir: &Path,
+) -> Result<(N::Turn, Attempt<N>), Diagnostic> {
+    for _ in 0..TRIES {
+        let attempt = begin(node, op, plugin, dir).await?;
+        all_ready(op, &attempt).await?;
+        let turn = op.unless_cancelled(node.turn()).await?;
+        // Another operation may have come between, and changed what this release would run.
+        if op.patience().is_zero() || node.fits(&turn, &attempt.trial, plugin, dir).await? {
+            return Ok((turn, attempt));
+        }
+    }
+    Err(Diagnostic::error(format!("the release of {plugin} could not be tried"))
+        .kind(Kind::Refused)
+        .because(format!("other changes of the node came between, {TRIES} times"))
+        .help("try again"))
+}
+
+async fn begin<N: Node>(
+    node: &N,
+    op: &Running,
+    plugin: &str,
+    dir: &Path,
+) -> Result<Attempt<N>, Diagnostic> {
+    let mut attempt = Attempt { node: node.clone(), trial: Trial::default() };
+    if !op.patience().is_zero() {
+        let turn = op.unless_cancelled(node.turn()).await?;
+        attempt.trial = op.unless_cancelled(node.start_beside(&turn, plugin, dir)).await?;
+        if attempt.trial.workers() > 0 {
+            op.step("starting the new release beside the old one");
+        }
+    }
+    Ok(attempt)
+}
+
+async fn all_ready<N: Node>(op: &Running, attempt: &Attempt<N>) -> Result<(), Diagnostic> {
+    let Attempt { node, trial } = attempt;
+    let what = (Until::Prepared, "new workers are ready");
+    op.unless_cancelled(op.wait(node, what, trial.watchers())).await
+}
+
+/// Makes the release the current one, by the renaming of one link. On an error nothing has
+/// changed. Returns the warnings.
+pub async fn commit(
+    op: &Running,
+    claim: &Arc<Claim>,
+    release: u32,
+) -> Result<Vec<Diagnostic>, Diagnostic> {
+    op.commit()?;
+    op.step(format!("making release {release} of {} current", claim.plugin()));
+    let claim = claim.clone();
+    blocking(move || claim.commit(release)).await
+}
+
+/// Applies what should be, and waits until it is served and what it replaces has ended.
+pub async fn serve<N: Node>(node: &N, op: &Running, turn: N::Turn) -> Served {
+    op.step("applying what has changed");
+    let changes = match node.apply(&turn).await {
+        Ok(changes) => changes,
+        Err(problem) => return Served { applied: None, problem: Some(problem) },
+    };
+    drop(turn);
+    let waited = match op.patience().is_zero() {
+        true => Ok(()),
+        false => until_served(node, op, changes.touched(), changes.stop.clone()).await,
+    };
+    Served { applied: node.applied(&changes), problem: waited.err() }
+}
+
+async fn until_served<N: Node>(
+    node: &N,
+    op: &Running,
+    touched: Vec<WatcherName>,
+    stopped: Vec<WatcherName>,
+) -> Result<(), Diagnostic> {
+    if !touched.is_empty() {
+        op.step("waiting until it is served");
+        op.wait(node, (Until::Settled, "workers are ready"), touched).await?;
+    }
+    if !stopped.is_empty() {
+        op.step("waiting until its workers have ended");
+        op.wait(node, (Until::Gone, "workers have ended"), stopped).await?;
+    }
+    Ok(())
+}
