@@ -14,8 +14,8 @@ async fn nobody_is_replaced_before_the_maximum_age_and_all_are_at_twice_of_it() 
     node.count_from_here();
     node.pass(secs(999)).await;
     assert_eq!(node.spawned().len(), 4);
-    for _ in 0..101 {
-        node.pass(secs(10)).await;
+    for _ in 0..26 {
+        node.pass(secs(40)).await;
         node.everybody_is_ready().await;
     }
     let first = ["1.1", "2.2", "3.3", "4.4"];
@@ -33,13 +33,13 @@ async fn workers_that_were_started_together_do_not_get_too_old_together() {
     let mut node = Node::serving_as(mortal(8)).await;
     node.pass(secs(1000)).await;
     let mut steps_with_an_end = 0;
-    for _ in 0..50 {
+    for _ in 0..25 {
         let before = node.ends().len();
-        node.pass(secs(20)).await;
+        node.pass(secs(40)).await;
         node.everybody_is_ready().await;
         steps_with_an_end += usize::from(node.ends().len() > before);
     }
-    assert!(steps_with_an_end >= 4, "{steps_with_an_end} of 50 steps");
+    assert!(steps_with_an_end >= 4, "{steps_with_an_end} of 25 steps");
 }
 
 #[tokio::test(start_paused = true)]
