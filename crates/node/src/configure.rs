@@ -15,7 +15,7 @@ use mfserv_core::{Diagnostic, Kind, Location};
 use crate::host;
 use crate::places::Places;
 
-/// The variables of the outside that reach plugins.
+/// The variables of the daemon's environment that are passed on to plugins.
 const PASSED: [&str; 10] =
     ["HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "PATH", "SHELL", "TERM", "SSL_CERT_FILE"];
 
@@ -26,7 +26,7 @@ pub type Set = (String, String, String);
 pub struct Module {
     /// The typed configuration with the history of each value.
     pub resolution: Resolution,
-    /// The module environment: what plugins and commands see.
+    /// The environment of plugins and commands.
     pub env: BTreeMap<String, String>,
 }
 
@@ -46,7 +46,7 @@ pub fn module(places: &Places, sets: &[Set]) -> Result<Module, Diagnostic> {
     Ok(Module { resolution, env })
 }
 
-/// The names that only a resolver knows.
+/// Resolves the host names that the configuration exports.
 fn resolve_hosts(resolution: &mut Resolution) {
     for unresolved in std::mem::take(&mut resolution.unresolved) {
         let address = |host: &String| host::resolve(host).unwrap_or_else(|| "dns_error".into());
@@ -88,7 +88,7 @@ pub fn read_document(path: &Path, dialect: Dialect) -> Result<Option<Document>, 
     }
 }
 
-/// What is known before any configuration is read.
+/// The environment before any configuration is read.
 fn base_environment(places: &Places) -> BTreeMap<String, String> {
     let mut env: BTreeMap<String, String> =
         PASSED.iter().filter_map(|key| Some((key.to_string(), std::env::var(key).ok()?))).collect();

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// How long the resolver may take.
 const RESOLVE: Duration = Duration::from_secs(2);
 
-/// Every variable about the host, looked at once: a value that changed between two
+/// Every variable about the host. They are computed once: a value that changed between two
 /// reloads would restart every app.
 pub fn variables() -> BTreeMap<String, String> {
     static ALL: OnceLock<BTreeMap<String, String>> = OnceLock::new();
@@ -104,8 +104,8 @@ fn resolver_domain() -> Option<String> {
     Some(line.trim().to_string()).filter(|domain| !domain.is_empty())
 }
 
-/// The host's own address: what its name means, unless that is the loopback; then
-/// the address that packets to the outside would carry (none is sent).
+/// The host's own address: the address of its name, unless that is the loopback address; then
+/// the source address of packets to the outside (no packet is sent).
 fn main_address(host: &str) -> String {
     let named = resolve(host).filter(|address| !address.starts_with("127."));
     named.or_else(routed_address).unwrap_or_else(|| "127.0.0.1".into())
@@ -119,8 +119,8 @@ fn routed_address() -> Option<String> {
     (!address.is_unspecified() && !address.is_loopback()).then(|| address.to_string())
 }
 
-/// The first IPv4 address of a name, if the resolver knows one in time; else the one
-/// that it knew last, because a resolver that is away for a moment must not restart apps.
+/// The first IPv4 address of a name. If the resolver does not answer in time, its last answer is
+/// used, because a resolver that fails for a moment must not restart apps.
 pub fn resolve(host: &str) -> Option<String> {
     static LAST: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
     let found = ask_resolver(host);
@@ -137,7 +137,7 @@ pub fn resolve(host: &str) -> Option<String> {
 fn ask_resolver(host: &str) -> Option<String> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let host = host.to_string();
-    // getaddrinfo(3) cannot be interrupted: a slow one is left behind.
+    // getaddrinfo(3) cannot be interrupted: the thread ends when it returns.
     std::thread::spawn(move || {
         let found = (host.as_str(), 0).to_socket_addrs().ok();
         let first = found.into_iter().flatten().map(|a| a.ip()).find(IpAddr::is_ipv4);

@@ -1,4 +1,4 @@
-//! Every installed plugin, read: configuration, overrides, environment.
+//! Reads every installed plugin: configuration, overrides, environment.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -19,19 +19,19 @@ use mfserv_plugin::{Home, label, python2};
 use crate::configure::{self, Module};
 use crate::places::Places;
 
-/// A plugin as it lies on disk, its configuration read.
+/// A plugin on disk, with its configuration.
 struct Read {
     name: String,
     dir: PathBuf,
     spec: Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>>,
 }
 
-/// A plugin that is looked at as if it were installed from this directory.
+/// A plugin that is planned as if it were installed from this directory.
 pub type Instead = (String, PathBuf);
 
-/// Reads every plugin of `var/plugins`, one of them from another directory than the
-/// installed one if asked. One that is broken is refused alone. The environment of a plugin
-/// that runs nothing is left out: a node may have thousands of static files.
+/// Reads every plugin of `var/plugins`; `instead` replaces the directory of one of them. A broken
+/// plugin is refused alone. The environment of a plugin that runs no program is left out: a node
+/// may have thousands of static sites.
 pub fn load_all(
     places: &Places,
     module: &Module,
@@ -52,8 +52,7 @@ pub fn load_all(
     Ok(placed.collect())
 }
 
-/// The same without the environments, which are only made for what is to run: nothing is
-/// written.
+/// The same without the environments: nothing is written.
 pub fn configurations(places: &Places, module: &Module) -> Result<Vec<PluginInput>, Diagnostic> {
     let read = read_all(&Home::new(places.home()), module, None)?;
     let inputs = read.into_iter().map(|Read { name, dir, spec }| {
@@ -89,7 +88,7 @@ pub fn load_one(places: &Places, dir: &Path, module: &Module) -> Result<Loaded, 
     load(&home, &plugin, &all, &base::list(&home), module, |_| true).loaded
 }
 
-/// What the installation of the plugin in a directory must know.
+/// What an installation needs to know of the plugin in a directory.
 pub fn prepare(places: &Places, dir: &Path, module: &Module) -> Result<Prepared, Vec<Diagnostic>> {
     let home = Home::new(places.home());
     let name = label::read_name(dir).map_err(|problem| vec![problem])?;
@@ -117,8 +116,8 @@ fn placed(inputs: &[PluginInput]) -> BTreeMap<&str, Placed<'_>> {
     accepted.collect()
 }
 
-/// The links of `var/plugins` and where they lead: a numbered release for an
-/// installed plugin, the link itself for a developer's directory.
+/// The links of `var/plugins` and their directories: a numbered release for an installed plugin,
+/// the link itself for a linked plugin.
 fn links(home: &Home) -> Result<Vec<(String, PathBuf)>, Diagnostic> {
     let dir = home.plugins();
     let entries = match std::fs::read_dir(&dir) {
@@ -190,11 +189,11 @@ fn read_spec_with(
     resolve(overrides_of, name, texts, module)
 }
 
-/// What a configuration is made of, wherever it is read from.
+/// The files that make the configuration of a plugin, read from a directory or from a package.
 pub struct Texts<'a> {
     /// Where the plugin is, or would be.
     pub dir: &'a Path,
-    /// `crontab`, as far as it is read; empty if there is none.
+    /// The beginning of `crontab`; empty if there is none.
     pub crontab: &'a [u8],
     /// `.plugin_format_version`, if it is there.
     pub format_version: Option<String>,
@@ -208,8 +207,8 @@ pub struct Texts<'a> {
     pub has_python2_sources: bool,
 }
 
-/// The configuration of a plugin and what is doubtful in it; with the overrides of a home
-/// and of the site, or as it is by itself.
+/// The configuration of a plugin with its warnings; with the overrides of a home and of the site,
+/// or by itself.
 pub fn resolve(
     overrides_of: Option<&Home>,
     name: &str,
@@ -249,11 +248,11 @@ pub fn resolve(
     Ok((spec, warnings))
 }
 
-/// The beginning of the `crontab` of a plugin; a configuration is not longer either.
+/// The `crontab` of a plugin, at most as many bytes of it as of a configuration.
 pub fn crontab(dir: &Path) -> Vec<u8> {
     let mut text = Vec::new();
     if let Ok(file) = std::fs::File::open(dir.join("crontab")) {
-        // one that can't be read would not be run either
+        // cron(8) could not read it either
         let _ = file.take(MAX_BYTES as u64).read_to_end(&mut text);
     }
     text
@@ -267,7 +266,7 @@ pub fn jobs(crontab: &[u8]) -> Vec<(u32, String)> {
     lines.filter(|(_, line)| active(line)).map(|(n, line)| (n, shown(line).into_owned())).collect()
 }
 
-/// Says that the lines of a `crontab` are not run.
+/// The warning that the lines of a `crontab` are not run.
 pub fn ignored_jobs(name: &str, dir: &Path, crontab: &[u8]) -> Option<Diagnostic> {
     let (line, _) = jobs(crontab).into_iter().next()?;
     Some(
@@ -316,8 +315,8 @@ fn load(
         let mut env = environment(home, placed, &dependencies, base, &module.env)
             .map_err(|problem| vec![problem])?;
         if plugin.dir.starts_with(home.plugins()) {
-            // Python takes bytecode for that of a file of the same size and second: an edit
-            // right after another would not be seen. (Packages are compiled when built.)
+            // Python compares bytecode with its source by size and second of modification: it
+            // would miss the second of two quick edits. (Packages are compiled when built.)
             env.entry("PYTHONDONTWRITEBYTECODE".into()).or_insert_with(|| "1".into());
         }
         Ok(Loaded { spec, env, warnings })

@@ -1,4 +1,4 @@
-//! Where things are in the runtime home, as far as the node is concerned.
+//! The paths of the runtime home that the node uses.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ impl Places {
         };
         let home = std::path::absolute(&home)
             .map_err(|e| Diagnostic::error("the runtime home has no usable path").because(e))?;
-        // The link's target is what /proc and other programs will say.
+        // /proc and other programs show the target of a link.
         let home = home.canonicalize().unwrap_or(home);
         // var/run/control.sock must fit into a socket address.
         if home.as_os_str().len() > 75 {
@@ -115,7 +115,7 @@ impl Places {
         PathBuf::from(format!("/tmp/mfserv-{uid}-{hash:016x}"))
     }
 
-    /// Creates what a node needs; `var` and below are private.
+    /// Creates the directories of a node; `var` and everything below is private.
     pub fn create(&self) -> Result<(), Diagnostic> {
         use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
         let failed = |path: &Path, error: std::io::Error| {

@@ -1,5 +1,5 @@
-//! What the installation of a package would do, found out before anything is done: nothing
-//! is written, and nothing of the package is run.
+//! The preview of an installation: what it would do. Nothing is written, and no program of the
+//! package is run.
 
 mod ports;
 
@@ -36,7 +36,7 @@ pub struct Preview {
     pub package: Metadata,
     /// The program that made it; `null` for a package of MFSERV.
     pub builder: Option<String>,
-    /// What it needs of the disk.
+    /// The sizes of the package and of its release.
     pub sizes: Sizes,
     /// The number of the release that it would become.
     pub number: u32,
@@ -46,40 +46,40 @@ pub struct Preview {
     pub replaces: Option<Replaced>,
     /// The old releases that would be removed.
     pub removes: Vec<u32>,
-    /// What it was built with, by language.
+    /// The interpreters that it was built with, by language.
     pub interpreters: BTreeMap<String, String>,
-    /// A program of the plugin would be run: its `postinstall`.
+    /// The installation would run its `postinstall`.
     pub postinstall: bool,
-    /// What is kept for it outside of its releases.
+    /// The paths that are kept outside of its releases.
     pub persistent_paths: Vec<PathBuf>,
     /// The plugins that it depends on.
     pub dependencies: Vec<Dependency>,
-    /// What answers requests.
+    /// The apps.
     pub apps: Vec<App>,
-    /// What runs beside.
+    /// The extra daemons.
     pub extra_daemons: Vec<Command>,
     /// The lines of its crontab.
     pub jobs: Vec<String>,
-    /// Where its requests come in: the address of the front.
+    /// The address of the front that would serve it.
     pub served_at: Option<String>,
     /// The ports that its commands name.
     pub ports: Vec<u16>,
-    /// Keys with which it could break others.
+    /// Keys with which it could break other plugins.
     pub dangers: Vec<String>,
-    /// What is wrong or doubtful; with an error it would be refused.
+    /// Problems. With an error among them the package would be refused.
     pub problems: Vec<Diagnostic>,
 }
 
-/// What a package needs of the disk, bytes.
+/// Sizes, bytes.
 #[derive(Debug, Serialize)]
 pub struct Sizes {
     /// The package.
     pub packed_bytes: u64,
-    /// Its release, without the environments that are made from it.
+    /// Its release, without the environments that are built from it.
     pub unpacked_bytes: u64,
     /// The files of its release.
     pub files: u64,
-    /// What is free.
+    /// The free space.
     pub free_bytes: Option<u64>,
 }
 
@@ -99,9 +99,9 @@ pub struct Replaced {
 pub struct Dependency {
     /// Its name.
     pub plugin: String,
-    /// It may be missing.
+    /// Whether it may be missing.
     pub optional: bool,
-    /// It is installed.
+    /// Whether it is installed.
     pub installed: bool,
 }
 
@@ -128,7 +128,7 @@ pub struct App {
     pub files: Vec<(String, PathBuf)>,
 }
 
-/// Looks at a package, judged whole as an installation would.
+/// Previews the installation of a package. The whole package is checked, as an installation does.
 pub fn of_package(places: &Places, file: &Path) -> Result<Preview, Diagnostic> {
     let wheels_mark = format!("{WHEELS}{WHEELS_MARK}");
     let wanted = [
@@ -144,14 +144,14 @@ pub fn of_package(places: &Places, file: &Path) -> Result<Preview, Diagnostic> {
     let module = configure::module(places, &[])?;
     let home = Home::new(places.home());
     let forecast = store::forecast(&home, &inspected.package.name, &inspected);
-    let looking = Looking { places, home, module, inspected, forecast };
-    let mut preview = looking.at_the_package(packed_bytes);
-    looking.at_the_configuration(&mut preview)?;
+    let inspection = Inspection { places, home, module, inspected, forecast };
+    let mut preview = inspection.of_package(packed_bytes);
+    inspection.add_configuration(&mut preview)?;
     Ok(preview)
 }
 
-/// What a preview is made from.
-struct Looking<'a> {
+/// The inputs of a preview.
+struct Inspection<'a> {
     places: &'a Places,
     home: Home,
     module: Module,
@@ -159,7 +159,7 @@ struct Looking<'a> {
     forecast: Forecast,
 }
 
-impl Looking<'_> {
+impl Inspection<'_> {
     fn bytes(&self, path: &str) -> Option<&[u8]> {
         self.inspected.texts.get(path).map(Vec::as_slice)
     }
@@ -172,8 +172,8 @@ impl Looking<'_> {
         self.inspected.paths.contains(path)
     }
 
-    /// What needs no configuration.
-    fn at_the_package(&self, packed_bytes: u64) -> Preview {
+    /// The part of the preview that needs no configuration.
+    fn of_package(&self, packed_bytes: u64) -> Preview {
         let package = &self.inspected.package;
         let manifest = package.manifest.as_ref();
         let Forecast { number, dir, replaces, removes, free_bytes, problems } =
@@ -213,8 +213,8 @@ impl Looking<'_> {
         }
     }
 
-    /// What its configuration says, with the overrides of this node.
-    fn at_the_configuration(&self, preview: &mut Preview) -> Result<(), Diagnostic> {
+    /// Adds what its configuration says, with the overrides of this node.
+    fn add_configuration(&self, preview: &mut Preview) -> Result<(), Diagnostic> {
         let name = &self.inspected.package.name;
         let own = match self.own_config() {
             Ok(own) => own,
@@ -254,7 +254,7 @@ impl Looking<'_> {
         let is_link = |path: &Path| path.to_str().is_some_and(|path| links.contains(path));
         let kept = store::check_persistent_paths(&spec.general.persistent_paths, &is_link);
         preview.problems.extend(kept.err());
-        self.at_the_plan(spec, warnings, preview)
+        self.add_plan(spec, warnings, preview)
     }
 
     fn own_config(&self) -> Result<Option<Document>, Diagnostic> {
@@ -262,8 +262,8 @@ impl Looking<'_> {
         self.bytes("config.ini").map(parse).transpose()
     }
 
-    /// What the node would be with it, beside what it is without.
-    fn at_the_plan(
+    /// Plans the node with and without the package; adds only new problems.
+    fn add_plan(
         &self,
         spec: PluginSpec,
         warnings: Vec<Diagnostic>,
@@ -338,7 +338,7 @@ impl Looking<'_> {
         others.map(|(plugin, optional)| known(plugin, optional)).collect()
     }
 
-    /// Interpreters that are not there, or not those that its packages were compiled for.
+    /// Interpreters that are missing, or that its packages were not compiled for.
     fn missing_interpreters(&self, spec: &PluginSpec) -> Vec<Diagnostic> {
         let files = &self.inspected.paths;
         let mut problems = Vec::new();

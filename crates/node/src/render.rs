@@ -1,4 +1,4 @@
-//! Facts as sentences, times as people read them.
+//! Events as sentences; times, durations and sizes for people.
 
 use mfserv_core::event::{Event, Fact};
 

@@ -1,5 +1,6 @@
-//! Files of a plugin change: its workers are renewed. Here it is noticed which plugin is
-//! meant, and when the change is over; [`super::renewal`] does the rest.
+//! Autorestart: workers are renewed when files of their plugin change. This module finds out
+//! which plugin a changed file belongs to and when the edit is over; [`super::renewal`] renews
+//! the workers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,14 +18,15 @@ use super::file_watch::{Change, FileWatch};
 use super::node::Node;
 use super::renewal::{Edit, Edits};
 
-/// An editor writes several files, or one several times: this long nothing more happens.
+/// An edit is over when no file has changed for this long: an editor writes several files, or
+/// one file several times.
 const QUIET: Duration = Duration::from_millis(15);
-/// But somebody who saves all the time is served too.
+/// An edit is over after this time at the latest: somebody may save without a pause.
 const LONGEST: Duration = Duration::from_millis(500);
 /// The most directories of one plugin that are watched.
 const MOST_DIRECTORIES: usize = 10_000;
-/// How often it is looked whether a directory that has gone is there again.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How often a directory that was removed is looked for.
+const SEARCH_EVERY: Duration = Duration::from_millis(500);
 
 /// Watches the plugins of the plan in force.
 pub struct Autorestart {
@@ -36,13 +38,13 @@ pub struct Autorestart {
 /// One plugin.
 struct Watched {
     rules: WatchRules,
-    /// Where it is linked from.
+    /// Its link in `var/plugins`.
     link: PathBuf,
-    /// Its directory has gone: since when that was not looked at.
-    gone: Option<Instant>,
-    /// What has changed, and when it did last.
+    /// If its directory was removed: when it was last looked for.
+    missing: Option<Instant>,
+    /// The edit in progress, and the time of its last change.
     pending: Option<(Edit, Instant)>,
-    /// Where it is told.
+    /// Where edits that are over go.
     edits: Arc<Edits>,
 }
 
@@ -71,7 +73,7 @@ pub async fn run(node: Node, mut plans: watch::Receiver<Option<Arc<Plan>>>) {
             }
             () = tokio::time::sleep_until(wait) => {}
         }
-        autorestart.look_for_the_gone();
+        autorestart.search_missing();
         autorestart.push_due();
         if let Some(problem) = autorestart.watch.shortage() {
             autorestart.node.parts.events.record(Fact::Problem { problem });
@@ -80,10 +82,10 @@ pub async fn run(node: Node, mut plans: watch::Receiver<Option<Arc<Plan>>>) {
 }
 
 impl Autorestart {
-    /// The plugins of this plan are watched from now on, and no others.
+    /// Watches the plugins of this plan, and no others.
     fn follow(&mut self, plan: &Plan) {
         let mut before = std::mem::take(&mut self.plugins);
-        // There may be room now.
+        // inotify may have room now.
         let anew = self.watch.is_short();
         if anew {
             self.watch.clear();
@@ -108,13 +110,13 @@ impl Autorestart {
         let rules = plugin.dir.canonicalize().ok().and_then(|dir| WatchRules::read(&dir));
         let there = plugin.dir.exists();
         if let Some(mut known) = known {
-            let same = rules.as_ref() == Some(&known.rules) && known.gone.is_none();
+            let same = rules.as_ref() == Some(&known.rules) && known.missing.is_none();
             if same && !anew || !there {
                 return Some(known);
             }
             self.watch.unwatch_below(known.rules.dir());
             known.rules = rules?;
-            known.gone = None;
+            known.missing = None;
             self.watch_below(&plugin.name, &known.rules, known.rules.dir());
             return Some(known);
         }
@@ -128,11 +130,11 @@ impl Autorestart {
             tokio::spawn(async move { node.renew_if_older(&name, saved, &edits).await });
         }
         let link = plugin.dir.clone();
-        Some(Watched { rules, link, gone: None, pending: None, edits })
+        Some(Watched { rules, link, missing: None, pending: None, edits })
     }
 
-    /// Watches a directory and all below it that the rules do not skip, nearest first.
-    /// Returns when the newest file that concerns the plugin was saved, if there is one.
+    /// Watches a directory and the directories below it that the rules do not skip, breadth
+    /// first. Returns the time of modification of the newest file that the rules include.
     fn watch_below(&mut self, plugin: &str, rules: &WatchRules, from: &Path) -> Option<SystemTime> {
         let mut newest = None;
         let mut watched = 0;
@@ -142,14 +144,14 @@ impl Autorestart {
                 continue;
             }
             if watched == MOST_DIRECTORIES {
-                self.say_too_many(plugin, rules.dir());
+                self.report_too_many(plugin, rules.dir());
                 break;
             }
             watched += 1;
-            // First watched, then read: what comes in between is seen twice, not never.
+            // Watch first, then read: a file that is created in between is seen twice, not never.
             self.watch.watch(&dir);
             for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-                // A link to a directory is not followed: it may lead anywhere.
+                // A symbolic link to a directory is not followed: it may lead outside.
                 match entry.file_type() {
                     Ok(kind) if kind.is_dir() => todo.push_back(entry.path()),
                     Ok(_) if rules.concerns(&entry.path()) => {
@@ -163,7 +165,7 @@ impl Autorestart {
         newest
     }
 
-    fn say_too_many(&self, plugin: &str, dir: &Path) {
+    fn report_too_many(&self, plugin: &str, dir: &Path) {
         let problem = Diagnostic::warning("not every changed file will be seen")
             .because(format!("{} has more than {MOST_DIRECTORIES} directories", dir.display()))
             .help("name in .autorestart_excludes what need not be watched")
@@ -173,22 +175,28 @@ impl Autorestart {
 
     fn note(&mut self, change: Change) {
         let path = match &change {
-            Change::Anything => return self.look_at_everything(),
-            Change::File(path) | Change::DirectoryCame(path) | Change::DirectoryGone(path) => path,
+            Change::Unknown => return self.rescan(),
+            Change::File(path) | Change::DirectoryAdded(path) | Change::DirectoryRemoved(path) => {
+                path
+            }
         };
         let owner = self.plugins.iter().find(|(_, one)| path.starts_with(one.rules.dir()));
         let Some((name, _)) = owner else { return };
         let (name, path) = (name.clone(), path.clone());
         let Some(mut plugin) = self.plugins.remove(&name) else { return };
         match change {
-            Change::DirectoryGone(_) if path == plugin.rules.dir() => {
+            Change::DirectoryRemoved(_) if path == plugin.rules.dir() => {
                 self.watch.unwatch_below(&path);
-                plugin.gone = Some(Instant::now());
+                plugin.missing = Some(Instant::now());
                 plugin.changed(None);
             }
-            // What was in it has gone with it; a skipped one did not matter.
-            Change::DirectoryGone(_) if !plugin.rules.skips(&path) => plugin.changed(Some(&path)),
-            Change::DirectoryCame(_) if self.watch_below(&name, &plugin.rules, &path).is_some() => {
+            // The files of a directory are removed with it; a skipped directory does not matter.
+            Change::DirectoryRemoved(_) if !plugin.rules.skips(&path) => {
+                plugin.changed(Some(&path))
+            }
+            Change::DirectoryAdded(_)
+                if self.watch_below(&name, &plugin.rules, &path).is_some() =>
+            {
                 plugin.changed(Some(&path));
             }
             Change::File(_) if plugin.rules.concerns(&path) => plugin.changed(Some(&path)),
@@ -197,29 +205,29 @@ impl Autorestart {
         self.plugins.insert(name, plugin);
     }
 
-    /// Changes were lost: as if every plugin had changed.
-    fn look_at_everything(&mut self) {
+    /// Events were lost: every plugin counts as changed.
+    fn rescan(&mut self) {
         let mut plugins = std::mem::take(&mut self.plugins);
-        for (name, plugin) in plugins.iter_mut().filter(|(_, plugin)| plugin.gone.is_none()) {
+        for (name, plugin) in plugins.iter_mut().filter(|(_, plugin)| plugin.missing.is_none()) {
             self.watch_below(name, &plugin.rules, plugin.rules.dir());
             plugin.changed(None);
         }
         self.plugins = plugins;
     }
 
-    /// A directory that has gone may come again (a checkout, a move there and back).
-    fn look_for_the_gone(&mut self) {
+    /// A directory that was removed may come back (a checkout, a move there and back).
+    fn search_missing(&mut self) {
         let mut plugins = std::mem::take(&mut self.plugins);
         for (name, plugin) in &mut plugins {
-            if plugin.gone.is_none_or(|looked| looked.elapsed() < LOOK_AGAIN) {
+            if plugin.missing.is_none_or(|looked| looked.elapsed() < SEARCH_EVERY) {
                 continue;
             }
-            plugin.gone = Some(Instant::now());
+            plugin.missing = Some(Instant::now());
             let Ok(dir) = plugin.link.canonicalize() else { continue };
             let Some(rules) = WatchRules::read(&dir) else { continue };
             self.watch_below(name, &rules, rules.dir());
             plugin.rules = rules;
-            plugin.gone = None;
+            plugin.missing = None;
             plugin.changed(None);
         }
         self.plugins = plugins;
@@ -227,8 +235,8 @@ impl Autorestart {
 
     fn next_due(&self) -> Option<Instant> {
         let changed = self.plugins.values().filter_map(Watched::due_at);
-        let gone = self.plugins.values().filter_map(|plugin| plugin.gone);
-        changed.chain(gone.map(|looked| looked + LOOK_AGAIN)).min()
+        let missing = self.plugins.values().filter_map(|plugin| plugin.missing);
+        changed.chain(missing.map(|looked| looked + SEARCH_EVERY)).min()
     }
 
     fn push_due(&mut self) {
@@ -246,7 +254,7 @@ impl Autorestart {
 impl Watched {
     fn changed(&mut self, path: Option<&Path>) {
         let now = Instant::now();
-        self.edits.stir();
+        self.edits.begin();
         let (edit, last) = self.pending.get_or_insert_with(|| (Edit::begun(now), now));
         *last = now;
         let below = path.and_then(|path| path.strip_prefix(self.rules.dir()).ok());

@@ -1,5 +1,5 @@
-//! Plugins under development whose newest code does not start, as the facts tell it: their
-//! developers see why on the page.
+//! Breakages: plugins under development whose newest code does not start, found from the facts.
+//! The front shows them to their developers on a page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,12 +12,12 @@ use mfserv_core::wire::front::Breakage;
 
 use super::world::Front;
 
-/// What is known of plugins under development.
+/// The breakages of the node.
 #[derive(Default)]
 pub struct Breakages {
     /// The plugins whose workers run from a developer's directory.
     developed: BTreeSet<String>,
-    /// Workers that have been ready: how they end says nothing about how code starts.
+    /// Workers that have been ready: their end is no failure to start.
     ready: BTreeSet<WorkerId>,
     /// The newest worker that did not start, by watcher.
     workers: BTreeMap<WatcherName, (u64, Breakage)>,
@@ -26,8 +26,8 @@ pub struct Breakages {
 }
 
 impl Breakages {
-    /// This plan is in force; `plugins` is where the plugins' links are. True if something
-    /// else is broken than before.
+    /// Learns from a plan that came into force; `plugins` is the directory of links. True if the
+    /// breakages have changed.
     fn follow(&mut self, plan: &Plan, plugins: &Path, now_ms: u64) -> bool {
         let before = self.by_plugin();
         let developed = plan.plugins.iter().filter(|p| p.dir.parent() == Some(plugins));
@@ -47,7 +47,7 @@ impl Breakages {
         before != self.by_plugin()
     }
 
-    /// This has happened. True if something else is broken than before.
+    /// Learns from a fact. True if the breakages have changed.
     fn notice(&mut self, fact: &Fact, now_ms: u64) -> bool {
         match fact {
             Fact::WorkerReady { worker, .. } | Fact::WorkerAdopted { worker, .. } => {
@@ -74,7 +74,7 @@ impl Breakages {
         }
     }
 
-    /// What is broken, by plugin.
+    /// The breakages, by plugin.
     fn by_plugin(&self) -> BTreeMap<String, Breakage> {
         let workers = self.workers.iter().rev().filter_map(|(watcher, (_, breakage))| {
             Some((watcher.plugin()?.to_string(), breakage.clone()))

@@ -1,10 +1,10 @@
-//! Directories whose changes are told: by inotify, and where that has no room, by
-//! looking at them again and again.
+//! Notification of changed files: inotify, and polling for the directories that inotify has no
+//! room for.
 //!
-//! A file counts as changed when it is closed by who wrote it, so that no half of a file
-//! is taken for the new one; and when it comes, goes or is renamed.
+//! A file counts as changed when its writer closes it, so that a half-written file is not taken
+//! for the new one, and when it is created, removed or renamed.
 
-mod look;
+mod polling;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -16,9 +16,9 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::net::unix::pipe::Receiver;
 
-use look::Looking;
+use polling::PolledDirectories;
 
-/// What is taken from the kernel at a time, bytes; it keeps 16,384 events by itself.
+/// The bytes that are read from the kernel at once. The kernel queues up to 16,384 events.
 const BATCH: usize = 64 * 1024;
 
 /// What has changed.
@@ -26,27 +26,27 @@ const BATCH: usize = 64 * 1024;
 pub enum Change {
     /// A file, or a link.
     File(PathBuf),
-    /// A directory has come, with what is in it. It is not watched yet.
-    DirectoryCame(PathBuf),
-    /// A directory has gone, with what was in it.
-    DirectoryGone(PathBuf),
-    /// More than can be told: anything may have changed.
-    Anything,
+    /// A directory was created or moved here, with its content. It is not watched yet.
+    DirectoryAdded(PathBuf),
+    /// A directory was removed or moved away, with its content.
+    DirectoryRemoved(PathBuf),
+    /// Events were lost: any file may have changed.
+    Unknown,
 }
 
-/// Watches directories, each without what is below it.
+/// Watches directories, each without its subdirectories.
 pub struct FileWatch {
-    /// For the event loop it is a pipe: a descriptor that becomes readable.
+    /// A descriptor that becomes readable; tokio treats it as a pipe.
     inotify: Option<Receiver>,
     batch: Vec<u8>,
     paths: HashMap<i32, PathBuf>,
     watches: BTreeMap<PathBuf, i32>,
-    looking: Looking,
-    /// Why some directories are looked at instead, the last time that it happened.
+    polled: PolledDirectories,
+    /// Why inotify refused the last directory that is polled instead.
     no_room: Option<Errno>,
-    /// That has been said.
-    said: bool,
-    /// Directories that are neither watched nor looked at.
+    /// The shortage was reported.
+    reported: bool,
+    /// The number of directories that are neither watched nor polled.
     unseen: usize,
 }
 
@@ -60,16 +60,16 @@ impl FileWatch {
             batch: Vec::new(),
             paths: HashMap::new(),
             watches: BTreeMap::new(),
-            looking: Looking::default(),
+            polled: PolledDirectories::default(),
             no_room,
-            said: false,
+            reported: false,
             unseen: 0,
         }
     }
 
-    /// Watches a directory from now on. One that does not exist is left out.
+    /// Starts to watch a directory. A directory that does not exist is ignored.
     pub fn watch(&mut self, dir: &Path) {
-        if self.watches.contains_key(dir) || self.looking.has(dir) {
+        if self.watches.contains_key(dir) || self.polled.has(dir) {
             return;
         }
         let flags = WatchFlags::CLOSE_WRITE
@@ -87,7 +87,7 @@ impl FileWatch {
         };
         match added {
             Ok(number) => {
-                // The kernel knows it by another name, which is of no use any more.
+                // The kernel knows this directory already, under a path that is not valid any more.
                 if let Some(old) = self.paths.insert(number, dir.to_owned()) {
                     self.watches.remove(&old);
                 }
@@ -95,14 +95,14 @@ impl FileWatch {
             }
             Err(why @ (Errno::NOSPC | Errno::MFILE | Errno::NOMEM)) => {
                 self.no_room = Some(why);
-                self.unseen += usize::from(!self.looking.add(dir));
+                self.unseen += usize::from(!self.polled.add(dir));
             }
-            // It has gone again, or cannot be read.
+            // The directory was removed meanwhile, or cannot be read.
             Err(_) => {}
         }
     }
 
-    /// Watches a directory and what is below it no longer.
+    /// Stops watching a directory and the directories below it.
     pub fn unwatch_below(&mut self, dir: &Path) {
         let below: Vec<PathBuf> = self
             .watches
@@ -116,14 +116,14 @@ impl FileWatch {
             let Some(number) = self.watches.remove(&path) else { continue };
             self.paths.remove(&number);
             if let Some(inotify) = &self.inotify {
-                // It goes by itself with its directory.
+                // An error means that the kernel has removed the watch with its directory.
                 let _ = inotify::remove_watch(inotify, number);
             }
         }
-        self.looking.remove_below(dir);
+        self.polled.remove_below(dir);
     }
 
-    /// Waits for changes. Nothing is lost if the wait is given up.
+    /// Waits for changes. Cancel-safe.
     pub async fn next(&mut self) -> Vec<Change> {
         loop {
             let mut changes = tokio::select! {
@@ -131,7 +131,7 @@ impl FileWatch {
                     true => self.read(),
                     false => vec![self.without_inotify()],
                 },
-                () = tokio::time::sleep_until(self.looking.next()) => self.looking.look(),
+                () = tokio::time::sleep_until(self.polled.next()) => self.polled.poll(),
             };
             changes.dedup();
             if !changes.is_empty() {
@@ -140,7 +140,7 @@ impl FileWatch {
         }
     }
 
-    /// Takes what the kernel has to tell now, at most one batch.
+    /// Reads one batch of events.
     fn read(&mut self) -> Vec<Change> {
         let mut batch = std::mem::take(&mut self.batch);
         batch.resize(BATCH, 0);
@@ -172,7 +172,7 @@ impl FileWatch {
         path: Option<PathBuf>,
     ) -> Option<Change> {
         if what.contains(ReadFlags::QUEUE_OVERFLOW) {
-            return Some(Change::Anything);
+            return Some(Change::Unknown);
         }
         let path = path?;
         if what.contains(ReadFlags::IGNORED) {
@@ -183,42 +183,42 @@ impl FileWatch {
         let gone = ReadFlags::DELETE | ReadFlags::MOVED_FROM;
         let own_end = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT;
         if what.intersects(own_end) || what.contains(ReadFlags::ISDIR) && what.intersects(gone) {
-            // What is moved away is not ours any more, although the kernel goes on telling.
+            // The kernel goes on reporting a directory that was moved away.
             self.unwatch_below(&path);
-            return Some(Change::DirectoryGone(path));
+            return Some(Change::DirectoryRemoved(path));
         }
         Some(match what.contains(ReadFlags::ISDIR) {
-            true => Change::DirectoryCame(path),
+            true => Change::DirectoryAdded(path),
             false => Change::File(path),
         })
     }
 
-    /// The kernel has taken it back: nobody has seen that, but then all is looked at.
+    /// The inotify descriptor has failed: every directory is polled from now on.
     fn without_inotify(&mut self) -> Change {
         self.inotify = None;
         for dir in std::mem::take(&mut self.watches).into_keys() {
-            self.unseen += usize::from(!self.looking.add(&dir));
+            self.unseen += usize::from(!self.polled.add(&dir));
         }
         self.paths.clear();
-        Change::Anything
+        Change::Unknown
     }
 
-    /// inotify had no room for some directories.
+    /// Whether inotify had no room for some directories.
     pub fn is_short(&self) -> bool {
-        self.looking.len() + self.unseen > 0
+        self.polled.len() + self.unseen > 0
     }
 
-    /// Watches nothing any more.
+    /// Stops watching every directory.
     pub fn clear(&mut self) {
         self.unwatch_below(Path::new("/"));
         self.unseen = 0;
     }
 
-    /// What people must know when inotify has no room; said once for as long as that lasts.
+    /// The warning that inotify has no room; returned once for as long as the shortage lasts.
     pub fn shortage(&mut self) -> Option<Diagnostic> {
-        self.said &= self.is_short();
+        self.reported &= self.is_short();
         let why = self.no_room.take().filter(|_| self.is_short())?;
-        if std::mem::replace(&mut self.said, true) {
+        if std::mem::replace(&mut self.reported, true) {
             return None;
         }
         let (limit, name) = match why {
@@ -227,11 +227,11 @@ impl FileWatch {
         };
         let allowed = std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/")));
         let allowed = allowed.map(|n| n.trim().to_string()).unwrap_or_else(|_| "unknown".into());
-        let looked = self.looking.len();
+        let polled = self.polled.len();
         let mut problem = Diagnostic::warning("changed files may be seen late")
             .because(format!(
-                "inotify has no {limit} left for this user ({name} is {allowed}): {looked} \
-                 directories are looked at each second instead"
+                "inotify has no {limit} left for this user ({name} is {allowed}): {polled} \
+                 directories are polled each second instead"
             ))
             .help(format!(
                 "raise it (`sysctl -w {name}=524288`, and in /etc/sysctl.d), or name what need \
@@ -244,7 +244,7 @@ impl FileWatch {
     }
 }
 
-/// True once there is something to read; false when that cannot be known any more.
+/// Waits until an event can be read; false if the descriptor has failed.
 async fn readable(inotify: Option<&Receiver>) -> bool {
     match inotify {
         Some(inotify) => inotify.readable().await.is_ok(),
@@ -252,15 +252,15 @@ async fn readable(inotify: Option<&Receiver>) -> bool {
     }
 }
 
-/// What the kernel tells of a watch: `struct inotify_event`.
+/// An event of the kernel: `struct inotify_event`.
 struct Event<'a> {
     watch: i32,
     what: ReadFlags,
     name: &'a [u8],
 }
 
-/// The events in a batch: four numbers (watch, mask, cookie, length of the name), and the
-/// name, with NULs after it.
+/// The events in a batch: each is four numbers (watch, mask, cookie, length of the name) and the
+/// name, padded with NULs.
 fn events(mut batch: &[u8]) -> impl Iterator<Item = Event<'_>> {
     std::iter::from_fn(move || {
         let (numbers, rest) = batch.split_at_checked(16)?;

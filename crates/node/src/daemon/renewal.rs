@@ -1,6 +1,6 @@
-//! The workers of a plugin are renewed after an edit. The old code serves until the new one
-//! is ready; if it does not start, it goes on serving. The newest edit wins: one that comes
-//! while the last one is being tried takes its place.
+//! Renews the workers of a plugin after an edit. The old code serves until the new code is ready,
+//! and goes on serving if the new code does not start. The newest edit wins: an edit that arrives
+//! while an earlier one is being tried replaces it.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -19,15 +19,15 @@ use tokio::time::Instant;
 
 use super::node::Node;
 
-/// The most files of an edit that are named.
+/// The most files of an edit that an event names.
 const NAMED: usize = 3;
-/// Who saves faster than the app starts sees nothing new for so long; then what is being
-/// tried is served before what came after it.
+/// Somebody who saves faster than the app starts waits this long; then the edit that is being
+/// tried is served before the edits after it.
 const PATIENT: Duration = Duration::from_secs(2);
-/// How often a renewal is tried that other operations give up.
+/// How often a renewal is tried that other operations interrupt.
 const TRIES: u32 = 5;
 
-/// What has changed since the workers were last renewed.
+/// The changes since the workers were last renewed.
 #[derive(Debug, Clone)]
 pub struct Edit {
     began: Instant,
@@ -36,7 +36,7 @@ pub struct Edit {
 }
 
 impl Edit {
-    /// An edit that began at this time.
+    /// An edit that begins at this time.
     pub fn begun(began: Instant) -> Edit {
         Edit { began, files: BTreeSet::new(), more: 0 }
     }
@@ -46,7 +46,7 @@ impl Edit {
         self.began
     }
 
-    /// This file is part of it.
+    /// Adds a file.
     pub fn add(&mut self, file: &str) {
         if self.files.contains(file) {
             return;
@@ -69,78 +69,78 @@ impl Edit {
     }
 }
 
-/// The edits of one plugin on their way to who renews it: one place, in which a later edit
-/// joins an earlier one.
+/// The queue between the file watch and the renewal of one plugin. It holds one edit: a later
+/// edit is merged into an earlier one.
 #[derive(Default)]
 pub struct Edits {
-    place: Mutex<Place>,
-    told: Notify,
+    queue: Mutex<Queue>,
+    changed: Notify,
 }
 
 #[derive(Default)]
-struct Place {
-    /// Files are changing: an edit will come.
-    stirred: bool,
+struct Queue {
+    /// Files are changing: an edit will follow.
+    changing: bool,
     edit: Option<Edit>,
     closed: bool,
 }
 
 impl Edits {
-    /// There was none yet.
+    /// An empty queue.
     pub fn new() -> Arc<Edits> {
         Arc::default()
     }
 
-    /// Files are changing: what is being tried is old already.
-    pub fn stir(&self) {
-        if let Ok(mut place) = self.place.lock() {
-            place.stirred = true;
+    /// Files are changing: the code that is being tried is outdated.
+    pub fn begin(&self) {
+        if let Ok(mut queue) = self.queue.lock() {
+            queue.changing = true;
         }
-        self.told.notify_one();
+        self.changed.notify_one();
     }
 
-    /// An edit is over.
+    /// Queues an edit that is over.
     pub fn push(&self, edit: Edit) {
-        if let Ok(mut place) = self.place.lock() {
-            place.stirred = false;
-            match &mut place.edit {
+        if let Ok(mut queue) = self.queue.lock() {
+            queue.changing = false;
+            match &mut queue.edit {
                 Some(known) => known.join(edit),
                 none => *none = Some(edit),
             }
         }
-        self.told.notify_one();
+        self.changed.notify_one();
     }
 
-    /// There will be no more.
+    /// No edit will follow.
     pub fn close(&self) {
-        if let Ok(mut place) = self.place.lock() {
-            place.closed = true;
+        if let Ok(mut queue) = self.queue.lock() {
+            queue.closed = true;
         }
-        self.told.notify_one();
+        self.changed.notify_one();
     }
 
-    /// What is being tried is old already.
-    fn is_stirred(&self) -> bool {
-        self.place.lock().is_ok_and(|place| place.stirred || place.edit.is_some())
+    /// Whether the code that is being tried is outdated.
+    fn is_outdated(&self) -> bool {
+        self.queue.lock().is_ok_and(|queue| queue.changing || queue.edit.is_some())
     }
 
-    /// Waits for an edit; `None` when there will be no more.
+    /// Waits for an edit; `None` when no edit will follow.
     async fn next(&self) -> Option<Edit> {
         loop {
             {
-                let mut place = self.place.lock().ok().filter(|place| !place.closed)?;
-                if let Some(edit) = place.edit.take() {
+                let mut queue = self.queue.lock().ok().filter(|queue| !queue.closed)?;
+                if let Some(edit) = queue.edit.take() {
                     return Some(edit);
                 }
             }
-            self.told.notified().await;
+            self.changed.notified().await;
         }
     }
 
-    /// Waits until what is being tried is old.
-    async fn stirred(&self) {
-        while !self.is_stirred() {
-            self.told.notified().await;
+    /// Waits until the code that is being tried is outdated.
+    async fn outdated(&self) {
+        while !self.is_outdated() {
+            self.changed.notified().await;
         }
     }
 }
@@ -151,17 +151,17 @@ enum Attempt {
     Serves,
     /// It does not start.
     Broken(Diagnostic),
-    /// Another edit comes.
+    /// Another edit follows.
     Newer,
-    /// Another operation gave it up (a reload that changes the same app).
-    GivenUp,
-    /// There is nothing to renew, or it has been said why not.
+    /// Another operation interrupted it (a reload that changes the same app).
+    Interrupted,
+    /// There is nothing to renew, or a refusal was reported already.
     Nothing,
 }
 
 impl Node {
-    /// Renews the workers of a plugin after each edit, one attempt at a time, until there
-    /// will be no more edits.
+    /// Renews the workers of a plugin after each edit, one attempt at a time, until the queue is
+    /// closed.
     pub(super) async fn renew_when_edited(self, plugin: String, edits: Arc<Edits>) {
         let record = |fact| self.parts.events.record(fact);
         while let Some(mut edit) = edits.next().await {
@@ -176,12 +176,12 @@ impl Node {
                         record(edit.as_fact(&plugin));
                         continue;
                     }
-                    Attempt::GivenUp if tries < TRIES => {
+                    Attempt::Interrupted if tries < TRIES => {
                         tries += 1;
                         continue;
                     }
-                    Attempt::GivenUp => {
-                        let problem = given_up(&plugin);
+                    Attempt::Interrupted => {
+                        let problem = interrupted(&plugin);
                         record(Fact::NotRenewed { plugin, problem });
                     }
                     Attempt::Nothing => {}
@@ -196,8 +196,8 @@ impl Node {
         }
     }
 
-    /// Workers that were started before the newest file was saved are renewed: the daemon
-    /// before this one did not live to see that edit, or it was broken.
+    /// Renews workers that were started before the newest file was saved: the previous daemon
+    /// died before that edit, or the edit was broken.
     pub(super) async fn renew_if_older(&self, plugin: &str, saved: SystemTime, edits: &Edits) {
         let Ok(saved) = saved.duration_since(SystemTime::UNIX_EPOCH) else { return };
         let watchers = self.parts.supervisor.status().await;
@@ -208,16 +208,16 @@ impl Node {
         }
     }
 
-    /// Files of a plugin have changed: perhaps its configuration; its code for certain. The
-    /// code is tried at once, while the configuration is being read.
+    /// Tries an edit: the code at once, while the configuration, which may have changed too, is
+    /// being read.
     async fn renew(&self, plugin: &str, edit: &Edit, edits: &Edits) -> Attempt {
-        // Nothing is started any more that nobody would stop.
+        // A worker that is started now would not be stopped.
         if self.refuse_while_stopping().is_err() {
             return Attempt::Nothing;
         }
         let Ok(plan) = self.shown_plan() else { return Attempt::Nothing };
         let programs = Programs::of(&plan, plugin);
-        // What is applied is applied whole, also when nobody waits for it any more.
+        // A plan is applied to its end, also when a newer edit ends this attempt.
         let node = self.clone();
         let applied = tokio::spawn(async move {
             let _turn = node.take_turn().await?;
@@ -231,12 +231,12 @@ impl Node {
         };
         let ended = tokio::select! {
             ended = attempt => ended,
-            () = edits.stirred(), if edit.began.elapsed() < PATIENT => Err(Attempt::Newer),
+            () = edits.outdated(), if edit.began.elapsed() < PATIENT => Err(Attempt::Newer),
         };
         match ended {
             Ok(()) => Attempt::Serves,
-            // It says nothing about the code that is there now.
-            Err(Attempt::Broken(_)) if edits.is_stirred() => Attempt::Newer,
+            // The failure is one of outdated code.
+            Err(Attempt::Broken(_)) if edits.is_outdated() => Attempt::Newer,
             Err(other) => {
                 self.parts.supervisor.abandon(names(&programs.beside));
                 other
@@ -244,8 +244,8 @@ impl Node {
         }
     }
 
-    /// Starts one worker of each program beside those that serve, and waits until all are
-    /// ready: one of each is enough to know whether the new code starts.
+    /// Starts one worker of each program beside those that serve, and waits until all are ready.
+    /// One of each shows whether the new code starts.
     async fn try_beside(&self, programs: &Programs) -> Result<(), Diagnostic> {
         let first = programs.beside.iter().map(|spec| WatcherSpec { count: 1, ..spec.clone() });
         let supervisor = &self.parts.supervisor;
@@ -254,8 +254,8 @@ impl Node {
         Ok(())
     }
 
-    /// What was tried serves from here, unless it does not start or its configuration has
-    /// changed too: then it is being replaced already.
+    /// Lets the new workers serve, unless they do not start. A program whose configuration has
+    /// changed too is being replaced by the plan already.
     async fn let_serve(
         &self,
         plugin: &str,
@@ -278,19 +278,19 @@ impl Node {
         let (beside, alone) = (left(&programs.beside), left(&programs.alone));
         let why = EndReason::FilesChanged;
         if supervisor.renew(beside.clone(), why.clone()).await.len() < beside.len() {
-            return Err(Attempt::GivenUp);
+            return Err(Attempt::Interrupted);
         }
         supervisor.restart(alone.clone(), why);
-        // What has no requests to answer need not be waited for, unless there is nothing else.
+        // A program that answers no requests is waited for only if there is no other.
         let waited = if beside.is_empty() { [replaced, alone].concat() } else { replaced };
         let settled = supervisor.wait(Until::Settled, waited, programs.patience);
         settled.await.map_err(|unmet| Attempt::Broken(unmet.into()))
     }
 }
 
-/// The programs of a plugin that are to run.
+/// The programs of a plugin.
 struct Programs {
-    /// Those of which a new worker may run beside the old ones.
+    /// Programs of which a new worker may run beside the old ones.
     beside: Vec<WatcherSpec>,
     /// The others.
     alone: Vec<WatcherSpec>,
@@ -299,7 +299,7 @@ struct Programs {
 }
 
 impl Programs {
-    /// As this plan has them; none if the plugin's directory has gone.
+    /// The programs in this plan; none if the plugin's directory was removed.
     fn of(plan: &Plan, plugin: &str) -> Programs {
         let there = plan.plugins.iter().any(|one| one.name == plugin && one.dir.exists());
         let own = |spec: &&WatcherSpec| spec.name.plugin() == Some(plugin) && spec.count > 0;
@@ -311,7 +311,7 @@ impl Programs {
     }
 }
 
-fn given_up(plugin: &str) -> Diagnostic {
+fn interrupted(plugin: &str) -> Diagnostic {
     Diagnostic::error(format!("the new code of {plugin} does not serve yet"))
         .because(format!("other changes of the node came between, {TRIES} times"))
         .help(format!("save again, or `mfserv restart {plugin}`"))

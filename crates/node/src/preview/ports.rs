@@ -1,7 +1,7 @@
-//! The ports that commands name, as far as their words tell.
+//! The ports that appear in commands.
 
-/// The ports in some commands, split into words, each once and sorted: `--port 8080`,
-/// `--port=8080`, `-p 8080`, `HOST:8080`. A command may listen elsewhere all the same.
+/// The ports in some commands, split into words, sorted and without duplicates: `--port 8080`,
+/// `--port=8080`, `-p 8080`, `HOST:8080`. A command may listen on other ports all the same.
 pub fn named(commands: impl Iterator<Item = Vec<String>>) -> Vec<u16> {
     let mut ports: Vec<u16> = commands.flat_map(|words| of_words(&words)).collect();
     ports.sort_unstable();

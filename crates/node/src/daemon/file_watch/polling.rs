@@ -1,4 +1,4 @@
-//! Directories that inotify has no room for: looked at each second.
+//! Directories that inotify has no room for: they are polled each second.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,25 +9,25 @@ use std::time::Duration;
 use super::Change;
 use tokio::time::Instant;
 
-/// How often they are looked at.
+/// How often the directories are polled.
 const EVERY: Duration = Duration::from_secs(1);
-/// The share of the time that looking may take: a fiftieth.
+/// Polling takes at most one fiftieth of the time: the pause grows with its duration.
 const SHARE: u32 = 50;
-/// The most directories.
+/// The most directories that are polled.
 const MOST: usize = 2_000;
 
-/// A file as it was: inode, size, when it was changed (s, ns); whether it is a directory.
+/// A file at the last poll: inode, size, time of modification (s, ns), whether it is a directory.
 type Entry = (u64, u64, i64, i64, bool);
 
-/// Directories as they were.
+/// The polled directories, with their entries at the last poll.
 #[derive(Default)]
-pub struct Looking {
+pub struct PolledDirectories {
     dirs: BTreeMap<PathBuf, BTreeMap<OsString, Entry>>,
     next: Option<Instant>,
 }
 
-impl Looking {
-    /// Looks at this one too; false if there are too many.
+impl PolledDirectories {
+    /// Polls this directory too. False if there are too many.
     pub fn add(&mut self, dir: &Path) -> bool {
         if self.dirs.len() >= MOST {
             return false;
@@ -39,28 +39,28 @@ impl Looking {
         true
     }
 
-    /// Looks no longer at a directory and what is below it.
+    /// Stops polling a directory and the directories below it.
     pub fn remove_below(&mut self, dir: &Path) {
         self.dirs.retain(|path, _| !path.starts_with(dir));
     }
 
-    /// This one is among them.
+    /// Whether this directory is polled.
     pub fn has(&self, dir: &Path) -> bool {
         self.dirs.contains_key(dir)
     }
 
-    /// How many there are.
+    /// The number of polled directories.
     pub fn len(&self) -> usize {
         self.dirs.len()
     }
 
-    /// When to look again.
+    /// The time of the next poll.
     pub fn next(&self) -> Instant {
         self.next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
-    /// What has changed since the last look.
-    pub fn look(&mut self) -> Vec<Change> {
+    /// Polls, and returns what has changed since the last poll.
+    pub fn poll(&mut self) -> Vec<Change> {
         let began = Instant::now();
         let mut changes = Vec::new();
         let mut gone = Vec::new();
@@ -71,10 +71,10 @@ impl Looking {
             };
             for (name, entry) in &now {
                 if known.get(name) != Some(entry) {
-                    let came = known.get(name).is_none_or(|old| old.0 != entry.0);
+                    let added = known.get(name).is_none_or(|old| old.0 != entry.0);
                     match entry.4 {
-                        true if came => changes.push(Change::DirectoryCame(dir.join(name))),
-                        // What is in it is looked at by itself.
+                        true if added => changes.push(Change::DirectoryAdded(dir.join(name))),
+                        // A known directory is polled by itself.
                         true => {}
                         false => changes.push(Change::File(dir.join(name))),
                     }
@@ -82,7 +82,7 @@ impl Looking {
             }
             for (name, entry) in known.iter().filter(|(name, _)| !now.contains_key(*name)) {
                 changes.push(match entry.4 {
-                    true => Change::DirectoryGone(dir.join(name)),
+                    true => Change::DirectoryRemoved(dir.join(name)),
                     false => Change::File(dir.join(name)),
                 });
             }
@@ -90,7 +90,7 @@ impl Looking {
         }
         for dir in gone {
             self.remove_below(&dir);
-            changes.push(Change::DirectoryGone(dir));
+            changes.push(Change::DirectoryRemoved(dir));
         }
         let pause = EVERY.max(began.elapsed() * SHARE);
         self.next = (!self.dirs.is_empty()).then(|| Instant::now() + pause);
@@ -113,31 +113,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_change_is_seen_by_looking() {
+    fn every_kind_of_change_is_seen_by_polling() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path();
         let path = |name: &str| dir.join(name);
         std::fs::write(path("kept"), "1").unwrap();
         std::fs::write(path("gone"), "1").unwrap();
         std::fs::create_dir(path("moved")).unwrap();
-        let mut looking = Looking::default();
-        assert!(looking.add(dir) && looking.has(dir));
-        assert_eq!(looking.look(), []);
+        let mut polled = PolledDirectories::default();
+        assert!(polled.add(dir) && polled.has(dir));
+        assert_eq!(polled.poll(), []);
         std::fs::write(path("kept"), "22").unwrap();
         std::fs::remove_file(path("gone")).unwrap();
         std::fs::rename(path("moved"), path("sub")).unwrap();
         std::fs::write(path("sub/x"), "1").unwrap();
-        let mut changes = looking.look();
+        let mut changes = polled.poll();
         changes.sort_by_key(|change| format!("{change:?}"));
         let expected = [
-            Change::DirectoryCame(path("sub")),
-            Change::DirectoryGone(path("moved")),
+            Change::DirectoryAdded(path("sub")),
+            Change::DirectoryRemoved(path("moved")),
             Change::File(path("gone")),
             Change::File(path("kept")),
         ];
         assert_eq!(changes, expected);
         std::fs::remove_dir_all(dir).unwrap();
-        assert_eq!(looking.look(), [Change::DirectoryGone(dir.to_owned())]);
-        assert_eq!(looking.len(), 0);
+        assert_eq!(polled.poll(), [Change::DirectoryRemoved(dir.to_owned())]);
+        assert_eq!(polled.len(), 0);
     }
 }
