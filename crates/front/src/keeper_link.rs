@@ -1,5 +1,5 @@
-//! The line to the keeper: a keeper that was started anew gets the listening sockets
-//! back from the front that still holds them.
+//! The connection to the keeper: a keeper that has been started anew gets the listening
+//! sockets from the front, which still has them.
 
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,7 +15,7 @@ use mfserv_core::wire::keeper::{Answer, Ask, FromKeeper, Request, Response};
 use mfserv_platform::link::{Link, LinkError};
 use mfserv_platform::sync::lock;
 
-/// Between two tries to reach the keeper.
+/// The pause between two tries to reach the keeper: the first one, and the longest one.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -28,7 +28,7 @@ struct Shared {
     stream: Mutex<Option<UnixStream>>,
 }
 
-struct Line {
+struct Offer {
     shared: Arc<Shared>,
     socket: PathBuf,
     listeners: Vec<(String, OwnedFd)>,
@@ -38,10 +38,10 @@ impl KeeperLink {
     /// Starts the thread.
     pub fn start(socket: PathBuf, listeners: Vec<(String, OwnedFd)>) -> Result<Self, Diagnostic> {
         let shared = Arc::new(Shared::default());
-        let line = Line { shared: shared.clone(), socket, listeners };
+        let offer = Offer { shared: shared.clone(), socket, listeners };
         std::thread::Builder::new()
             .name("keeper-link".into())
-            .spawn(move || line.stay_connected())
+            .spawn(move || offer.stay_connected())
             .map_err(|why| Diagnostic::error("no thread for the keeper").because(why))?;
         Ok(Self(shared))
     }
@@ -51,7 +51,7 @@ impl Drop for KeeperLink {
     fn drop(&mut self) {
         self.0.ended.store(true, Ordering::Release);
         if let Some(stream) = &*self.0.stream() {
-            // It may be closed already.
+            // The keeper may have closed it already.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -63,7 +63,7 @@ impl Shared {
     }
 }
 
-impl Line {
+impl Offer {
     fn stay_connected(&self) {
         let mut pause = PAUSE_MIN;
         while !self.shared.ended.load(Ordering::Acquire) {
@@ -76,7 +76,7 @@ impl Line {
         }
     }
 
-    /// Returns when the connection is lost; with an error if it never stood.
+    /// Returns when the connection is lost, with an error if it was never made.
     fn connect_and_offer(&self) -> Result<(), LinkError> {
         let stream = UnixStream::connect(&self.socket)?;
         *self.shared.stream() = Some(stream.try_clone()?);
@@ -85,15 +85,15 @@ impl Line {
         link.send(&Request { seq: 1, ask })?;
         loop {
             match link.receive() {
-                Ok(message) => self.hear(&mut link, message)?,
+                Ok(message) => self.offer_missing(&mut link, message)?,
                 Err(LinkError::Frame(why)) => return Err(why.into()),
                 Err(_) => return Ok(()),
             }
         }
     }
 
-    /// Only the answer to Hello matters.
-    fn hear(&self, link: &mut Link, message: FromKeeper) -> Result<(), LinkError> {
+    /// Offers the sockets that the keeper does not have, once it has answered Hello.
+    fn offer_missing(&self, link: &mut Link, message: FromKeeper) -> Result<(), LinkError> {
         let FromKeeper::Response(Response { answer: Answer::Hello { listeners, .. }, .. }) =
             message
         else {

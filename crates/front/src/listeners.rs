@@ -1,4 +1,4 @@
-//! Listening sockets that were bound by somebody else and inherited.
+//! Listening sockets that another process has bound and this one has inherited.
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 
@@ -6,7 +6,7 @@ use mfserv_core::Diagnostic;
 use rustix::io::FdFlags;
 
 /// Adopts the descriptors of `MFSERV_LISTEN`: `NAME=FD,NAME=FD`. Each must be an open
-/// listening socket. To be called once in a process, before other descriptors are opened.
+/// listening socket. To be called once in a process, before it opens other descriptors.
 pub fn listeners_from_env(text: &str) -> Result<Vec<(String, OwnedFd)>, Diagnostic> {
     let wrong = |why: String| {
         Diagnostic::error("MFSERV_LISTEN does not name listening sockets")

@@ -1,4 +1,4 @@
-//! The dates of HTTP, read: the form of today and the two that RFC 9110 keeps alive.
+//! The dates of HTTP, read: the present form and the two obsolete ones of RFC 9110, 5.6.7.
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// The Unix time that a date means; `this_year` decides of which century two digits are.
+/// The Unix time of a date. `this_year` decides in which century a year of two digits is.
 pub fn parse(text: &[u8], this_year: i16) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?;
     let words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).take(7).collect();
@@ -34,13 +34,13 @@ pub fn parse(text: &[u8], this_year: i16) -> Option<i64> {
     Some(when.as_second())
 }
 
-/// Exactly so many digits.
+/// Reads exactly `count` digits.
 fn number(digits: &str, count: usize) -> Option<i16> {
     let good = digits.len() == count && digits.bytes().all(|b| b.is_ascii_digit());
     good.then(|| digits.parse().ok()).flatten()
 }
 
-/// Two digits mean a year that is at most 50 years ahead.
+/// The year that two digits mean: one that is at most 50 years ahead.
 fn full_year(two: i16, this_year: i16) -> i16 {
     let year = this_year - this_year % 100 + two;
     if year > this_year + 50 { year - 100 } else { year }

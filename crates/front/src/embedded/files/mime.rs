@@ -1,8 +1,8 @@
-//! What kind of content a file has, by its name.
+//! The Content-Type of a file, by its name.
 
-/// The Content-Type of a file, as nginx names it; `text/plain` where nothing is known.
-/// (A few endings that its list does not have follow at the end: what the web has used
-/// since, and archives and weather data, which are not text.)
+/// The Content-Type of a file, as in nginx's list; `text/plain` for an unknown ending. (A
+/// few endings that are not in nginx's list stand at the end: newer formats of the web,
+/// archives and weather data.)
 pub fn of(name: &str) -> &'static str {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
     match ending.to_ascii_lowercase().as_str() {

@@ -1,5 +1,4 @@
-//! Opening what lies at a place, without ever waiting for anything but a disk, and
-//! without touching what is no ordinary file.
+//! Opening files: it waits for nothing but a disk, and opens nothing but ordinary files.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -8,10 +7,10 @@ use mfserv_core::route::Symlinks;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2};
 use rustix::io::Errno;
 
-/// Lookups that a rename disturbs are tried again so often.
+/// How often a look-up that a rename disturbs is tried.
 const TRIES: usize = 8;
 
-/// A file as it was when it was looked at: whatever changes its content changes this.
+/// The identity of a file's content: whatever changes the content changes this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     device: u64,
@@ -25,8 +24,8 @@ pub struct Version {
 }
 
 impl Version {
-    /// None where the file has no name any more: it was deleted, or another one has
-    /// been put in its place.
+    /// `None` if the file has no name any more: it was deleted, or another file has been
+    /// renamed to its name.
     pub fn of(file: &OwnedFd) -> rustix::io::Result<Option<Self>> {
         let stat = fstat(file)?;
         Ok((stat.st_nlink > 0).then(|| Self::from_stat(&stat)))
@@ -43,7 +42,7 @@ impl Version {
     }
 }
 
-/// What lies at a place.
+/// What a path leads to.
 #[derive(Debug)]
 pub enum Found {
     /// An ordinary file, open for reading.
@@ -52,22 +51,22 @@ pub enum Found {
     Directory,
     /// Nothing.
     Nothing,
-    /// Something that is not to be read: by its permissions, by where a link leads, or
-    /// because it is a device, a pipe, a socket.
+    /// Something that must not be read: its permissions forbid it, a link leads out of the
+    /// root, or it is a device, a pipe or a socket.
     Forbidden,
 }
 
-/// How much an opening may cost.
+/// What opening a file may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
-    /// Only what the system has in memory; `EAGAIN` says that the disk is needed.
+    /// Memory only; `EAGAIN` means that the disk is needed.
     Memory,
-    /// The disk may be waited for.
+    /// It may wait for the disk.
     Disk,
 }
 
-/// Opens what lies below `root` at `relative` (see [`super::resolve_path`]). It is looked at
-/// before it is opened: opening a pipe or a device would already do something.
+/// Opens the file at `relative` below `root` (see [`super::resolve_path`]). Its type is
+/// looked at before it is opened, because opening a pipe or a device has effects.
 pub fn open(
     root: &Path,
     relative: &str,
@@ -77,7 +76,9 @@ pub fn open(
     let mut result = Err(Errno::AGAIN);
     for _ in 0..TRIES {
         result = match symlinks {
-            Symlinks::Follow => Way { dir: CWD, beneath: false, effort }.look(&root.join(relative)),
+            Symlinks::Follow => {
+                Resolver { dir: CWD, beneath: false, effort }.look(&root.join(relative))
+            }
             Symlinks::Beneath => beneath(root, relative, effort),
         };
         if effort == Effort::Memory || !matches!(result, Err(Errno::AGAIN)) {
@@ -86,8 +87,9 @@ pub fn open(
     }
     match result {
         Ok(found) => Ok(found),
-        // A system without RESOLVE_CACHED, or a cage that refuses the call (some say so
-        // with the error for a file that is not to be read: the other road tells them apart).
+        // A system without RESOLVE_CACHED, or a sandbox that refuses the call. Some sandboxes
+        // give the error of a file that must not be read; the try with the disk tells the
+        // two apart.
         Err(Errno::INVAL | Errno::NOSYS | Errno::PERM) if effort == Effort::Memory => {
             Err(Errno::AGAIN)
         }
@@ -98,20 +100,20 @@ pub fn open(
 }
 
 fn beneath(root: &Path, relative: &str, effort: Effort) -> rustix::io::Result<Found> {
-    let to_root = Way { dir: CWD, beneath: false, effort };
+    let to_root = Resolver { dir: CWD, beneath: false, effort };
     let dir = to_root.open(root, OFlags::PATH | OFlags::DIRECTORY)?;
     let relative = if relative.is_empty() { "." } else { relative };
-    Way { dir: dir.as_fd(), beneath: true, effort }.look(Path::new(relative))
+    Resolver { dir: dir.as_fd(), beneath: true, effort }.look(Path::new(relative))
 }
 
-/// From where, and how, a path is walked.
-struct Way<'a> {
+/// From where, and how, a path is resolved.
+struct Resolver<'a> {
     dir: BorrowedFd<'a>,
     beneath: bool,
     effort: Effort,
 }
 
-impl Way<'_> {
+impl Resolver<'_> {
     fn look(&self, path: &Path) -> rustix::io::Result<Found> {
         let shown = fstat(self.open(path, OFlags::PATH)?)?;
         match FileType::from_raw_mode(shown.st_mode) {
@@ -119,7 +121,7 @@ impl Way<'_> {
             FileType::Directory => return Ok(Found::Directory),
             _ => return Ok(Found::Forbidden),
         }
-        // Meanwhile something else may lie there: nothing is waited for.
+        // Something else may be there by now, for example a pipe: opening does not wait.
         let file = self.open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         let stat = fstat(&file)?;
         match FileType::from_raw_mode(stat.st_mode) {
@@ -134,7 +136,7 @@ impl Way<'_> {
         resolve.set(ResolveFlags::BENEATH, self.beneath);
         resolve.set(ResolveFlags::CACHED, self.effort == Effort::Memory);
         match openat2(self.dir, path, flags, Mode::empty(), resolve) {
-            // Older systems, and cages that do not know the call.
+            // Older systems, and sandboxes that do not know the call.
             Err(Errno::NOSYS | Errno::PERM) if !self.beneath && self.effort == Effort::Disk => {
                 openat(self.dir, path, flags, Mode::empty())
             }

@@ -1,4 +1,4 @@
-//! Bodies of type multipart/byteranges (RFC 9110, 14.6): what stands between the parts.
+//! Bodies of type multipart/byteranges (RFC 9110, 14.6): the text between the parts.
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
@@ -13,9 +13,9 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// For ranges of a file of `whole` bytes that has this type.
+    /// The borders for ranges of a file with this type and `whole` bytes.
     pub fn new(content_type: &str, ranges: &[Range<u64>], whole: u64) -> Self {
-        // No file can foresee it, so none contains it.
+        // Random, so that no file can contain it on purpose.
         let boundary = format!("{:020}", RandomState::new().hash_one(whole));
         let border = |range: &Range<u64>| {
             format!(
@@ -30,17 +30,17 @@ impl Parts {
         Self { boundary, borders, content }
     }
 
-    /// The type of the body.
+    /// The Content-Type of the body.
     pub fn content_type(&self) -> String {
         format!("multipart/byteranges; boundary={}", self.boundary)
     }
 
-    /// What stands before each range.
+    /// The text before each range.
     pub fn borders(&self) -> impl Iterator<Item = &String> {
         self.borders.iter()
     }
 
-    /// What stands behind the last one.
+    /// The text after the last range.
     pub fn end(&self) -> String {
         format!("\r\n--{}--\r\n", self.boundary)
     }

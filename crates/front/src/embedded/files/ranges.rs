@@ -1,19 +1,19 @@
-//! Which parts of a content are asked for.
+//! The field Range: which parts of a content are asked for.
 
 use std::ops::Range;
 
-/// More ranges than this are answered with the whole.
+/// A request for more ranges than this is answered with the whole.
 const RANGES_MAX: usize = 32;
 
 /// What a Range field asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// Everything: no range, or none that can be understood, or so many or so large
-    /// ones that the whole is cheaper.
+    /// Everything: there is no range, or none that is understood, or so many or so large ones
+    /// that the whole is cheaper.
     All,
     /// These parts, in this order; at least one, none empty.
     Parts(Vec<Range<u64>>),
-    /// Only what is not there.
+    /// Only parts that are not there.
     Impossible,
 }
 
@@ -41,13 +41,13 @@ pub fn parse(text: &[u8], whole: u64) -> Asked {
     match (count, parts.is_empty()) {
         (0, _) => Asked::All,
         (_, true) => Asked::Impossible,
-        // They overlap: an amplifier, as nginx sees it too.
+        // They overlap: a small request would cause a large answer (nginx does the same).
         _ if total > whole => Asked::All,
         _ => Asked::Parts(parts),
     }
 }
 
-/// One range, empty if it lies outside; none if it is malformed.
+/// Reads one range: empty if it lies outside, `None` if it is malformed.
 fn one(spec: &[u8], whole: u64) -> Option<Range<u64>> {
     let dash = spec.iter().position(|&b| b == b'-')?;
     let (first, last) = (spec[..dash].trim_ascii(), spec[dash + 1..].trim_ascii());
@@ -62,7 +62,8 @@ fn one(spec: &[u8], whole: u64) -> Option<Range<u64>> {
     }
 }
 
-/// Digits; what is too large for a number is larger than any content.
+/// Reads digits. A number that is too large is larger than any content, and becomes the
+/// largest one.
 fn number(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0u64, |sum, digit| {
         let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;

@@ -1,19 +1,19 @@
-//! From a directory's URL without a slash to the one with.
+//! The redirect from the URL of a directory to the same URL with a slash at its end.
 
 use mfserv_core::route::ServerSettings;
 
 use mfserv_h1::{Name, RequestHead};
 
-/// Where it leads: an absolute URL if the client named a host. `by_proxy`: a proxy whose
-/// word is taken asks for the client, and says by which scheme.
+/// The Location of the redirect: an absolute URL if the client named a host. `by_proxy`: a
+/// trusted proxy asks for the client and says by which scheme.
 pub fn location(
     path: &str,
     head: &RequestHead,
     settings: &ServerSettings,
     by_proxy: bool,
 ) -> String {
-    let told = head.fields.first(Name::ForwardedProto).filter(|_| by_proxy);
-    let is_https = told.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
+    let proto = head.fields.first(Name::ForwardedProto).filter(|_| by_proxy);
+    let is_https = proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
     let (scheme, usual_port) = if is_https { ("https://", 443) } else { ("http://", 80) };
     let target = head.target();
     let query = target.iter().position(|&b| b == b'?').map(|at| &target[at..]);
@@ -31,12 +31,12 @@ pub fn location(
     }
     escape(&mut location, path.as_bytes(), b"/-._~!$&'()*+,;=:@");
     location.push('/');
-    // What is encoded there already stays as it is.
+    // `%` is allowed: what is encoded in a query stays as it is.
     escape(&mut location, query.unwrap_or_default(), b"?/-._~!$&'()*+,;=:@%[]|");
     location
 }
 
-/// Appends, percent-encoding what is neither a letter, a digit nor `allowed`.
+/// Appends text; bytes that are neither letters, digits nor `allowed` are percent-encoded.
 fn escape(location: &mut String, text: &[u8], allowed: &[u8]) {
     for &byte in text {
         if byte.is_ascii_alphanumeric() || allowed.contains(&byte) {
