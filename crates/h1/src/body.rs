@@ -1,4 +1,4 @@
-//! The body of a message: which of the bytes that arrive are its content.
+//! The body of a message: it tells content from framing.
 
 use std::ops::Range;
 
@@ -82,7 +82,7 @@ impl BodyReader {
         Self { state, size: 0, line: 0, extensions: 0, trailers: 0 }
     }
 
-    /// True when the body is complete.
+    /// True if the body is complete.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
@@ -96,7 +96,8 @@ impl BodyReader {
         }
     }
 
-    /// Every byte to come is content: up to this many may be taken as it is.
+    /// How many of the next bytes are content for certain and may be taken as they are;
+    /// `None` if they have to be looked at.
     pub fn plain(&self) -> Option<u64> {
         match self.state {
             State::Length(left) => Some(left),
@@ -105,7 +106,7 @@ impl BodyReader {
         }
     }
 
-    /// Bytes that [`BodyReader::plain`] allows were taken.
+    /// Says that `count` bytes were taken that [`BodyReader::plain`] allows.
     pub fn took(&mut self, count: u64) {
         if let State::Length(left) = self.state {
             let left = left.saturating_sub(count);
@@ -113,12 +114,12 @@ impl BodyReader {
         }
     }
 
-    /// The connection has ended: true if that is a right end of the body.
+    /// True if the body may end here because the connection does.
     pub fn may_end_here(&self) -> bool {
         matches!(self.state, State::Done | State::UntilClose)
     }
 
-    /// Judges the next bytes.
+    /// Says what the next bytes are; the error says why they are refused.
     pub fn next(&mut self, input: &[u8]) -> Result<Piece, &'static str> {
         let mut at = 0;
         loop {

@@ -1,4 +1,4 @@
-//! The fields of a head: where they are in its bytes, and which ones the front knows.
+//! The fields of a head: their positions in its bytes, and the names that mean something.
 
 use super::Refusal;
 
@@ -35,7 +35,7 @@ impl Span {
 pub enum Name {
     /// Any other.
     Other,
-    /// A name with `_`: many gateways cannot tell it from the one with `-`.
+    /// A name with `_`: for many gateways (CGI, WSGI) it is the same as the name with `-`.
     Underscored,
     /// Host.
     Host,
@@ -51,7 +51,8 @@ pub enum Name {
     Upgrade,
     /// Expect.
     Expect,
-    /// TE, Trailer, HTTP2-Settings and Proxy…: of this connection only, or a trap.
+    /// TE, Trailer, HTTP2-Settings and Proxy…: fields of one connection, and fields that
+    /// deceive a worker (`Proxy` becomes HTTP_PROXY in its environment).
     Dropped,
     /// X-Real-IP.
     RealIp,
@@ -167,7 +168,7 @@ impl Fields {
         fields
     }
 
-    /// Lets go of the memory of an unusually large head.
+    /// Frees the memory of an unusually large head.
     pub fn shrink(&mut self) {
         if self.bytes.capacity() > KEPT_BYTES {
             *self = Self::default();

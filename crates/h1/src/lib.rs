@@ -1,8 +1,8 @@
 //! HTTP/1.1 as bytes in, meaning out: no socket, no clock.
 //!
-//! One strict reading of RFC 9112 for both sides. Whatever could be understood in two
-//! ways is refused here, before anything of it is passed on; what is passed on is
-//! written anew from what was understood.
+//! Requests and answers are read by one strict reading of RFC 9112. A message that could
+//! be understood in two ways is refused before anything of it is passed on. What is passed
+//! on is written anew from what was understood.
 
 #![forbid(unsafe_code)]
 

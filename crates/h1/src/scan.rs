@@ -1,4 +1,4 @@
-//! Where a head ends.
+//! The search for the end of a head.
 
 use super::{HEAD_MAX, Refusal};
 

@@ -25,8 +25,8 @@ pub struct Traffic {
     pub sent: u64,
 }
 
-/// What the access log tells of one request. The same record is used for one request
-/// after the other.
+/// The values of one request in the access log. A record is used for one request after the
+/// other.
 pub struct AccessRecord {
     began: Instant,
     before: Traffic,

@@ -15,7 +15,7 @@ pub enum Size {
     Unknown,
 }
 
-/// How a client is told where the body of an answer ends.
+/// How the end of an answer's body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delimiter {
     /// The head says it.
@@ -104,7 +104,7 @@ pub fn put_head(
     match keep_alive {
         _ if is_upgrade => head.field(b"Connection", b"upgrade"),
         false => head.field(b"Connection", b"close"),
-        // A client of HTTP/1.0 has to be told.
+        // For HTTP/1.0 the rule is `close`.
         true if start.names_connection || !frame.request.is_1_1 => {
             head.field(b"Connection", b"keep-alive");
         }

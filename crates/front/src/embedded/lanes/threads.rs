@@ -24,7 +24,8 @@ use crate::embedded::request::state::Front;
 /// At the limit of connections, a lane evicts one of so many clients, those that have been
 /// idle longest.
 const EVICTED_OF: usize = 64;
-/// The threads of each lane that open and read files.
+/// The threads of each lane that open and read files. What waits for them is bounded by the
+/// number of requests: each has at most one file operation at a time.
 const FILE_THREADS: usize = 4;
 
 /// A client connection that is counted until it is closed.
@@ -43,7 +44,7 @@ impl Drop for Counted {
 /// Makes a task, in the thread that runs it.
 type StartTask = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
-/// What a lane is told to do.
+/// A command to a lane.
 enum Command {
     /// Serve this client.
     Serve { socket: OwnedFd, address: Option<IpAddr>, counted: Counted },

@@ -162,7 +162,7 @@ fn counters(front: &Front) -> String {
 }
 
 /// The workers of each app. The key of an app is the md5 of `PLUGIN/APP`, as tools of
-/// nginx's upstream module know it; each worker tells the name itself.
+/// nginx's upstream module know it; the name itself is in the entry of each worker.
 fn upstreams(front: &Front) -> Text {
     let mut all = serde_json::Map::new();
     for upstream in front.pool.upstreams() {

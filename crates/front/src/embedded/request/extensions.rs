@@ -40,7 +40,7 @@ pub struct Page {
 /// What an extension does. Each function is called in the lane of a request and must not
 /// wait.
 pub trait Extension: Send + Sync {
-    /// The daemon has said the state of the node: `broken` are the plugins under
+    /// The daemon has reported the state of the node: `broken` are the plugins under
     /// development whose newest code does not start.
     fn set_state(&self, broken: &BTreeMap<String, Breakage>);
 

@@ -41,7 +41,7 @@ pub struct Front {
     in_force: Mutex<Option<Arc<InForce>>>,
     /// Counts the tables; a lane compares it with the version of the table that it has.
     version: AtomicU64,
-    /// The node's state, as the daemon last said it.
+    /// The node's state, as the daemon last reported it.
     node_state: Mutex<NodeState>,
     /// The upstreams and their workers.
     pub pool: Pool,

@@ -85,9 +85,10 @@ fn is_forwarded(written: &[u8]) -> bool {
 }
 
 fn put_body_framing(out: &mut Buffer, head: &RequestHead, length: Option<u64>) {
-    let said = head.framing != Framing::None || head.fields.values(Name::ContentLength).count() > 0;
+    let had_body =
+        head.framing != Framing::None || head.fields.values(Name::ContentLength).count() > 0;
     match length {
-        Some(length) if said => {
+        Some(length) if had_body => {
             out.push(b"Content-Length: ");
             out.push_number(length);
             out.push(b"\r\n");

@@ -78,7 +78,7 @@ fn pass_both(
 struct Direction {
     /// What has been read and not been written yet.
     buffer: Pooled,
-    /// The side that is read has ended, and the other side has been told.
+    /// The side that is read has ended, and the end has been passed on.
     has_ended: bool,
 }
 

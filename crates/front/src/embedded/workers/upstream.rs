@@ -82,6 +82,7 @@ struct Inner {
     slots: Slots,
     timeout: Duration,
     members: Vec<Member>,
+    /// The requests in the queue, which has at most `queue_max` places.
     waiters: HashMap<Ticket, oneshot::Sender<Arc<Peer>>>,
     next_key: PeerKey,
     removed: bool,

@@ -30,7 +30,7 @@ const FIELD: (&str, &str) = ("X-Mfserv-Dev", "broken");
 const CAUSE: &str = "broken_edit";
 
 /// The plugins under development whose newest code does not start, as the daemon last
-/// said.
+/// reported.
 #[derive(Debug, Default)]
 pub struct DevPage {
     /// Spares the lock on nodes without such a plugin.
