@@ -24,7 +24,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// From one plan (`None`: from nothing) to another.
+    /// The changes from one plan (`None`: no plan yet) to another.
     pub fn between(old: Option<&Plan>, new: &Plan) -> Changes {
         let mut changes =
             Changes { table: old.is_none_or(|old| old.table != new.table), ..Self::default() };
@@ -54,7 +54,7 @@ impl Changes {
         changes
     }
 
-    /// Nothing changes.
+    /// True if nothing changes.
     pub fn is_empty(&self) -> bool {
         *self == Changes::default()
     }

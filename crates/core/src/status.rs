@@ -18,7 +18,7 @@ pub struct WorkerStatus {
     pub pid: Option<u32>,
     /// Where it is.
     pub phase: Phase,
-    /// What is asked of it.
+    /// Whether its slot is to be filled again once it has ended.
     pub want: Want,
     /// Since when it is in this phase, milliseconds since the Unix epoch.
     pub since_ms: u64,
@@ -32,12 +32,12 @@ pub struct WorkerStatus {
     pub containment: String,
     /// It was started by an earlier keeper.
     pub adopted: bool,
-    /// What its probe saw last, while it is starting.
+    /// The last result of its readiness probe, while it is starting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<String>,
 }
 
-/// How the last worker that ended without being asked to ended.
+/// The end of the last worker that crashed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastEnd {
     /// The worker.
@@ -86,9 +86,9 @@ impl std::fmt::Display for WatcherState {
 pub struct WatcherStatus {
     /// Its name.
     pub name: WatcherName,
-    /// The plugin, unless it is a role of ours.
+    /// The plugin; `None` for the front.
     pub plugin: Option<String>,
-    /// Where it answers, as a URL path, if it does.
+    /// The URL path of its app, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// How many workers are wanted.
@@ -165,7 +165,7 @@ pub struct Status {
     pub keeper: Option<RoleStatus>,
     /// The daemon.
     pub daemon: RoleStatus,
-    /// What was lost when a keeper was adopted from, said as sentences.
+    /// What a restart of the keeper or of the daemon has lost, in sentences.
     pub notes: Vec<String>,
     /// The plugins.
     pub plugins: Vec<PluginStatus>,

@@ -113,6 +113,13 @@ fn a_socket_path_that_would_be_too_long_moves_to_the_short_directory() {
 }
 
 #[test]
+fn a_worker_that_drains_is_given_as_long_as_the_front_gives_its_websockets() {
+    let module = module("[front]\nupgrade_drain_timeout=90\n");
+    let plan = Plan::new(inputs(&module, vec![plugin("foo", &format!("{WEB}timeout=9\n"))]));
+    assert_eq!(plan.watchers[&WatcherName::app("foo", "main")].drain_timeout_ms, 91_000);
+}
+
+#[test]
 fn a_refused_plugin_is_refused_alone() {
     let broken = plugin("bad", "[app_main]\nnumproceses=1\n");
     assert!(broken.loaded.is_err());

@@ -25,11 +25,11 @@ pub struct Peer {
     pub socket: PathBuf,
 }
 
-/// Why the newest code of a plugin under development does not start: what its developer
-/// sees on the page. Plain text.
+/// Why the newest code of a plugin under development does not start, in plain text. The front
+/// shows it to the developer as a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breakage {
-    /// What does not start, and how it ended.
+    /// The worker that does not start, and how it ended.
     pub what: String,
     /// The last lines of its output: at most 4 KiB.
     pub output: String,
@@ -99,20 +99,20 @@ pub enum ToFront {
         generation: u64,
         /// The table.
         table: Box<RouteTable>,
-        /// Who is admitted, by upstream. Those not named are drained without a word.
+        /// The admitted workers, by upstream. Any other worker is drained, without a `Drained`.
         peers: BTreeMap<String, Vec<Peer>>,
     },
-    /// Route by this table from now on, said by what differs from the one in force.
+    /// Route by this table from now on; the message has what differs from the one in force.
     /// Answered like `Publish`. Since version 2.
     Amend {
-        /// The generation that it starts from; refused if another one is in force.
+        /// The generation that the difference starts from; the front refuses any other.
         base: u64,
         /// The plan's generation.
         generation: u64,
         /// What differs.
         amendment: Box<Amendment>,
-        /// Who is admitted, by upstream, of the plugins that differ. Workers of theirs
-        /// that are not named are drained without a word.
+        /// The admitted workers of the plugins that differ, by upstream. Any other worker of
+        /// these plugins is drained, without a `Drained`.
         peers: BTreeMap<String, Vec<Peer>>,
     },
     /// Give traffic to a worker. Answered by `Admitted`, or, where no table has the
@@ -123,15 +123,15 @@ pub enum ToFront {
         /// The worker.
         peer: Peer,
     },
-    /// Give no more traffic to a worker, and say `Drained` when it holds nothing:
-    /// nothing in flight, idle connections closed. Unknown workers are drained at once.
+    /// Give no more traffic to a worker. The front answers `Drained` when nothing is in flight
+    /// and its idle connections are closed; for an unknown worker at once.
     Drain {
         /// The upstream.
         upstream: String,
         /// The worker.
         worker: WorkerId,
     },
-    /// A worker is dead: forget it; what it held fails or is tried again elsewhere.
+    /// A worker is dead: remove it. Its requests fail or are tried again on another worker.
     Forget {
         /// The upstream.
         upstream: String,
@@ -161,9 +161,9 @@ pub enum FromFront {
         version: u32,
         /// Its process id.
         pid: u32,
-        /// The generation it routes by; 0 = it has no table yet and accepts nothing.
+        /// The generation of its table; 0 = it has no table yet and accepts no connection.
         generation: u64,
-        /// Who is admitted, by upstream (draining workers are not listed).
+        /// The admitted workers, by upstream (draining workers are not listed).
         peers: BTreeMap<String, Vec<Peer>>,
     },
     /// The table is in force.
@@ -171,7 +171,7 @@ pub enum FromFront {
         /// Its generation.
         generation: u64,
     },
-    /// The table was not taken.
+    /// The table was refused; the one before stays in force.
     Refused {
         /// Its generation.
         generation: u64,
@@ -183,7 +183,7 @@ pub enum FromFront {
         /// The worker.
         worker: WorkerId,
     },
-    /// The worker holds nothing any more.
+    /// The worker has no request and no connection any more.
     Drained {
         /// The worker.
         worker: WorkerId,
