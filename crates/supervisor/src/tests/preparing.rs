@@ -181,6 +181,29 @@ async fn a_new_app_is_prepared_before_anything_is_wanted_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_plan_of_another_plugin_leaves_a_new_app_that_is_being_prepared_alone() {
+    let mut node = Node::start().await;
+    node.prepare(app(2)).await;
+    node.ready(["1.1"]).await;
+    node.apply([named("b", 1)]).await;
+    assert_eq!(node.alive(), ["1.1", "2.2", "app.p.b.1.1"]);
+    node.ready(["2.2"]).await;
+    node.apply([app(2), named("b", 1)]).await;
+    assert_eq!(node.serving(), ["1.1", "2.2"]);
+    assert_eq!(node.spawned().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_present_plan_leaves_slots_alone_that_only_the_next_one_has() {
+    let mut node = Node::serving_as(app(1)).await;
+    node.prepare(edited(app(2))).await;
+    node.apply([app(1), named("b", 1)]).await;
+    node.ready(["1.2", "2.3"]).await;
+    node.apply([edited(app(2)), named("b", 1)]).await;
+    assert_eq!(node.serving(), ["1.2", "2.3"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_left_of_a_new_app_that_is_given_up() {
     let mut node = Node::start().await;
     node.prepare(app(1)).await;
