@@ -1,6 +1,8 @@
 //! The daemon in a played world: no process, no second of real time.
 
 mod booting;
+mod front_process;
+mod fronts;
 mod kept;
 mod kit;
 mod played;

@@ -7,24 +7,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mfserv_core::Diagnostic;
 use mfserv_core::diff::Changes;
 use mfserv_core::event::{Event, Fact};
+use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::plan::Plan;
 use mfserv_core::status::{Status, WatcherStatus};
-use mfserv_core::{Diagnostic, names::WatcherName};
-use mfserv_supervisor::{KeeperLink, KeeperNews, Until};
+use mfserv_supervisor::{Handle, KeeperLink, KeeperNews, KeeperState, Until};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::played::{PlayedClock, PlayedDisk, PlayedFronts, PlayedKeeper};
 use crate::daemon::events::Events;
+use crate::daemon::fronts::Fronts;
 use crate::daemon::node::Node;
-use crate::daemon::world::World;
+use crate::daemon::world::{Front, World};
 use crate::daemon::{DaemonOptions, Taken, living, start};
 use crate::places::Places;
 
 /// How long something may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+type News = mpsc::Receiver<KeeperNews>;
 
 /// A home, and the world around it. Daemons come and go.
 pub struct House {
@@ -85,34 +90,77 @@ impl House {
 
     /// A daemon, which has applied no plan yet.
     pub async fn daemon(&self) -> Daemon {
-        let options = DaemonOptions { places: self.places(), sets: Vec::new() };
-        let (keeper, mut news) = KeeperLink::start(&options.places.keep_socket());
-        let found = match news.recv().await {
-            Some(KeeperNews::Connected(found)) => found,
-            other => panic!("no keeper: {other:?}"),
-        };
+        let (keeper, mut news) = self.connect();
+        let found = until_found(&mut news).await;
         let fronts = Arc::new(PlayedFronts::default());
-        let world = World {
+        let notified = fronts.clone();
+        let notice = move |fact: &Fact| {
+            if let Fact::WorkerStarted { worker, .. } = fact {
+                notified.started(worker);
+            }
+        };
+        let world = self.world(&keeper, fronts.clone());
+        let admitted: BTreeSet<_> = living(&found);
+        let taken = self.taken((keeper, found), admitted, 0);
+        let (node, supervisor) = start(taken, world.clone(), self.events(&world), Box::new(notice));
+        fronts.seen().supervisor = Some(supervisor.clone());
+        self.alive(node, supervisor, news, fronts)
+    }
+
+    /// A daemon with the real fronts' board, which speaks with played processes of fronts.
+    pub async fn daemon_with_fronts(&self) -> Daemon {
+        let (keeper, mut news) = self.connect();
+        let found = until_found(&mut news).await;
+        let (fronts, mut connected) = Fronts::new(self.places().run());
+        let alive = living(&found);
+        let is_front = |id: &&WorkerId| id.watcher == WatcherName::front();
+        let living_fronts = alive.iter().filter(is_front).cloned().collect();
+        let admitted = connected.connect(&living_fronts, &alive).await;
+        let world = self.world(&keeper, Arc::new(fronts.clone()));
+        let taken = self.taken((keeper, found), admitted, connected.generation);
+        let events = self.events(&world);
+        let noticed = fronts.clone();
+        let notice = Box::new(move |fact: &Fact| noticed.notice(fact));
+        let (node, supervisor) = start(taken, world, events.clone(), notice);
+        fronts.run(connected, supervisor.clone(), events);
+        self.alive(node, supervisor, news, Arc::default())
+    }
+
+    fn connect(&self) -> (KeeperLink, News) {
+        KeeperLink::start(&self.places().keep_socket())
+    }
+
+    fn world(&self, keeper: &KeeperLink, fronts: Arc<dyn Front>) -> World {
+        World {
             keeper: Arc::new(keeper.clone()),
-            fronts: fronts.clone(),
+            fronts,
             clock: Arc::new(PlayedClock(Instant::now())),
             disk: self.disk.clone(),
-        };
-        let events = Events::open(&options.places, world.clock.clone(), std::io::sink());
-        let admitted: BTreeSet<_> = living(&found);
-        let taken = Taken { options, keeper, found, admitted, generation: 0 };
-        let notified = fronts.clone();
-        let (node, supervisor) = start(
-            taken,
-            world,
-            events,
-            Box::new(move |fact| {
-                if let Fact::WorkerStarted { worker, .. } = fact {
-                    notified.started(worker);
-                }
-            }),
-        );
-        fronts.seen().supervisor = Some(supervisor.clone());
+        }
+    }
+
+    fn events(&self, world: &World) -> Events {
+        Events::open(&self.places(), world.clock.clone(), std::io::sink())
+    }
+
+    fn taken(
+        &self,
+        (keeper, found): (KeeperLink, KeeperState),
+        admitted: BTreeSet<WorkerId>,
+        generation: u64,
+    ) -> Taken {
+        let options = DaemonOptions { places: self.places(), sets: Vec::new() };
+        Taken { options, keeper, found, admitted, generation }
+    }
+
+    /// The daemon hears its keeper from here on.
+    fn alive(
+        &self,
+        node: Node,
+        supervisor: Handle,
+        mut news: News,
+        fronts: Arc<PlayedFronts>,
+    ) -> Daemon {
         let heard = node.clone();
         let hearing = tokio::spawn(async move {
             while let Some(news) = news.recv().await {
@@ -138,6 +186,13 @@ impl House {
     pub fn keeper_dies(&mut self) {
         self.listening.abort();
         self.keeper.hang_up();
+    }
+}
+
+async fn until_found(news: &mut News) -> KeeperState {
+    match news.recv().await {
+        Some(KeeperNews::Connected(found)) => found,
+        other => panic!("no keeper: {other:?}"),
     }
 }
 

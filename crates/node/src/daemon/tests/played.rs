@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::front_process::FrontProcess;
 use crate::control::Pending;
 use crate::daemon::world::Front;
 
@@ -43,6 +44,10 @@ pub struct Books {
     pub broken: BTreeSet<String>,
     /// Processes that ignore their stop signal.
     pub stubborn: BTreeSet<String>,
+    /// The processes of fronts, by id, if the fronts are not played as a whole.
+    pub fronts: BTreeMap<String, FrontProcess>,
+    /// How the next front behaves.
+    pub next_front: Option<FrontProcess>,
     sockets: BTreeMap<String, JoinHandle<()>>,
     /// Who watches: the newest client.
     client: Option<mpsc::UnboundedSender<FromKeeper>>,
@@ -158,7 +163,12 @@ impl Books {
         self.alive.insert(spec.id.clone(), process.clone());
         let worker: WorkerId = spec.id.parse().unwrap();
         let plugin = worker.watcher.plugin().unwrap_or_default();
-        if self.broken.contains(plugin) {
+        if worker.watcher == WatcherName::front() {
+            let control = spec.argv.iter().skip_while(|arg| *arg != "--control").nth(1).unwrap();
+            let process = self.next_front.take().unwrap_or_default();
+            self.sockets.insert(spec.id.clone(), process.listen(Path::new(control)));
+            self.fronts.insert(spec.id.clone(), process);
+        } else if self.broken.contains(plugin) {
             self.ends(&spec.id, Ended::Exited { code: 1 });
         } else if let Some(socket) = spec.argv.get(1).filter(|arg| arg.ends_with(".socket")) {
             let _ = std::fs::remove_file(socket);

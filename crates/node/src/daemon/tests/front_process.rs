@@ -1,0 +1,140 @@
+//! The process of a front, played: it speaks the real protocol over a real socket.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use mfserv_core::wire::front::{self, FromFront, Peer, ToFront};
+use mfserv_platform::link::AsyncLink;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// The process of a front: it listens on its control socket and speaks the real protocol.
+#[derive(Clone, Default)]
+pub struct FrontProcess(Arc<Mutex<FrontState>>);
+
+/// What a front has been sent, and how it behaves.
+pub struct FrontState {
+    pub received: Vec<ToFront>,
+    /// The version of the protocol that it speaks.
+    pub version: u32,
+    pub generation: u64,
+    pub peers: BTreeMap<String, Vec<Peer>>,
+    /// It does not answer a new table.
+    pub hangs: bool,
+    /// Why it refuses the next table.
+    pub refuse: Option<String>,
+    /// Workers whose requests take long: they are not drained before [`FrontProcess::finish`].
+    pub busy: BTreeSet<String>,
+    /// Bounded by what a test sends.
+    reports: Option<mpsc::UnboundedSender<FromFront>>,
+    connection: Option<JoinHandle<()>>,
+}
+
+impl Default for FrontState {
+    fn default() -> Self {
+        FrontState {
+            received: Vec::new(),
+            version: front::VERSION,
+            generation: 0,
+            peers: BTreeMap::new(),
+            hangs: false,
+            refuse: None,
+            busy: BTreeSet::new(),
+            reports: None,
+            connection: None,
+        }
+    }
+}
+
+impl FrontProcess {
+    pub fn state(&self) -> MutexGuard<'_, FrontState> {
+        self.0.lock().unwrap()
+    }
+
+    /// Listens on this path until the task is aborted.
+    pub fn listen(&self, path: &Path) -> JoinHandle<()> {
+        let _ = std::fs::remove_file(path);
+        let listener = UnixListener::bind(path).unwrap();
+        let process = self.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let speaker = process.clone();
+                let speaking = async move { speaker.speak(AsyncLink::new(stream)).await };
+                // The newest daemon takes the place of the one before.
+                let before = process.state().connection.replace(tokio::spawn(speaking));
+                if let Some(before) = before {
+                    before.abort();
+                }
+            }
+        })
+    }
+
+    /// The requests of a worker are finished.
+    pub fn finish(&self, worker: &str) {
+        let mut state = self.state();
+        state.busy.remove(worker);
+        let report = FromFront::Drained { worker: worker.parse().unwrap() };
+        state.reports.as_ref().unwrap().send(report).unwrap();
+    }
+
+    /// How it has been sent tables: `publish 1`, `amend 2`.
+    pub fn tables(&self) -> Vec<String> {
+        let table = |message: &ToFront| match message {
+            ToFront::Publish { generation, .. } => Some(format!("publish {generation}")),
+            ToFront::Amend { generation, .. } => Some(format!("amend {generation}")),
+            _ => None,
+        };
+        self.state().received.iter().filter_map(table).collect()
+    }
+
+    async fn speak(&self, mut link: AsyncLink) {
+        // Bounded by what a test sends.
+        let (reports, mut unsent) = mpsc::unbounded_channel();
+        self.state().reports = Some(reports);
+        loop {
+            tokio::select! {
+                biased;
+                Some(report) = unsent.recv() => {
+                    let _ = link.send(&report).await;
+                }
+                message = link.receive::<ToFront>() => {
+                    let Ok(message) = message else { return };
+                    let answer = self.state().answer(message);
+                    if let Some(answer) = answer {
+                        let _ = link.send(&answer).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl FrontState {
+    fn answer(&mut self, message: ToFront) -> Option<FromFront> {
+        self.received.push(message.clone());
+        match message {
+            ToFront::Hello { .. } => Some(FromFront::Hello {
+                version: self.version,
+                pid: 2,
+                generation: self.generation,
+                peers: self.peers.clone(),
+            }),
+            ToFront::Publish { generation, .. } | ToFront::Amend { generation, .. } => {
+                if self.hangs {
+                    return None;
+                }
+                if let Some(reason) = self.refuse.take() {
+                    return Some(FromFront::Refused { generation, reason });
+                }
+                self.generation = generation;
+                Some(FromFront::Published { generation })
+            }
+            ToFront::Drain { worker, .. } if !self.busy.contains(&worker.to_string()) => {
+                Some(FromFront::Drained { worker })
+            }
+            _ => None,
+        }
+    }
+}
