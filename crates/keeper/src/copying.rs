@@ -8,6 +8,7 @@
 //! last moment are written twice. When the disk does not keep up, lines are taken into
 //! memory up to a bound, and beyond it dropped, counted and reported.
 
+mod last_output;
 mod reader;
 mod writer;
 
@@ -93,9 +94,6 @@ struct Shared {
     wake_reader: OwnedFd,
     /// Wakes the main loop: there are messages.
     wake_main: OwnedFd,
-    /// Not bounded by its type: a thread that copies must not wait for the main loop. In
-    /// fact there is one `Finished` for a process, one `Closed` for a stream, and one
-    /// `Dropped` or `Trouble` in some seconds for a stream; the loop takes all each time.
     messages: Mutex<Sender<CopierMessage>>,
 }
 
@@ -114,9 +112,6 @@ impl Shared {
 /// The running threads.
 pub(crate) struct Copier {
     shared: Arc<Shared>,
-    /// Not bounded by its type: the main loop must not wait. In fact there are at most two
-    /// `Add` and one `Finish` for a process that the loop has started; the reader takes all
-    /// of them before each poll(2).
     orders: Sender<Order>,
     messages: Receiver<CopierMessage>,
     reader: JoinHandle<(Reader, bool)>,
@@ -144,7 +139,12 @@ impl Copier {
     /// Starts both threads, with no stream. `after_death`: a keeper that was killed may
     /// have left half a line at the end of a log file.
     pub fn start(after_death: bool) -> io::Result<Self> {
+        // No bound: the main loop must not wait. There are at most two `Add` and one `Finish`
+        // for a process that the loop has started; the reader takes all before each poll(2).
         let (orders, receiver) = mpsc::channel();
+        // No bound: a copying thread must not wait for the main loop. There is one `Finished`
+        // for a process, one `Closed` for a stream, and one `Dropped` or `Trouble` in some
+        // seconds for a stream or file; the loop takes all each time.
         let (reports, messages) = mpsc::channel();
         let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let shared = Arc::new(Shared {

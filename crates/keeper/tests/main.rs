@@ -477,9 +477,9 @@ fn a_keeper_killed_while_it_starts_processes_leaves_none_that_its_successor_does
         let mut client = node.client();
         let killer = {
             let pid = client.client.greeting().pid;
-            // a sleep, because the moment is the subject: another one in each round
             let pause = Duration::from_micros(3000 + 1700 * round);
             std::thread::spawn(move || {
+                // only time can pass: the moment is the subject, another one in each round
                 std::thread::sleep(pause);
                 node::kill(pid);
             })

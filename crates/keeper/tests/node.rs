@@ -143,6 +143,7 @@ fn remove_cgroups(home: &Path) {
             if !node.exists() || fs::remove_dir(&node).is_ok() {
                 break;
             }
+            // the pause between two tries
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -235,6 +236,7 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(30), "waited too long: {what}");
+        // the pause between two looks
         std::thread::sleep(Duration::from_millis(10));
     }
 }

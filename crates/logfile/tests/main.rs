@@ -31,6 +31,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(20), "waited too long: {what}");
+        // the pause between two looks
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -74,6 +75,7 @@ fn a_file_rotates_by_age_and_an_empty_one_does_not() {
         log.tick().unwrap();
         files(home.path()).len() == 2
     });
+    // only time can pass: the birth time of a file cannot be set
     std::thread::sleep(Duration::from_millis(2100));
     log.tick().unwrap();
     assert_eq!(files(home.path()).len(), 2, "nothing was written since");
@@ -84,6 +86,7 @@ fn the_age_survives_a_restart() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("a.log");
     LogFile::open(&path, NEVER).unwrap().append(b"old\n").unwrap();
+    // only time can pass: the birth time of a file cannot be set
     std::thread::sleep(Duration::from_millis(1100));
     let mut log = LogFile::open(&path, Rotation { max_age_s: 2, ..NEVER }).unwrap();
     let opened = Instant::now();

@@ -28,12 +28,12 @@ pub use portable::{export, import};
 /// requirements file).
 pub const LOCK: &str = include_str!("../python/base-requirements.txt");
 
-/// What the predecessor's layers did not have: servers of ours, which no plugin of today relies on
+/// What the layers of MFSERV did not have: servers of ours, which no plugin of today relies on
 /// to find in one version.
 const ADDED: [&str; 3] = ["uvicorn==", "waitress==", "h11=="];
 
-/// The lines of [`LOCK`] that the packages of a plugin should agree with: what the layers of the
-/// predecessor had, too.
+/// The lines of [`LOCK`] that the packages of a plugin should agree with: what the layers of
+/// MFSERV had, too.
 pub fn constraints() -> impl Iterator<Item = &'static str> {
     let lines = LOCK.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     lines.filter(|line| !ADDED.iter().any(|added| line.starts_with(added)))
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_predecessor_did_not_have_is_no_constraint() {
+    fn what_the_layers_of_metwork_did_not_have_is_no_constraint() {
         let all: Vec<&str> = constraints().collect();
         let has = |name: &str| all.iter().any(|line| line.starts_with(&format!("{name}==")));
         assert!(["tornado", "aiohttp", "requests", "idna"].into_iter().all(has));

@@ -1,5 +1,5 @@
-//! Programs that we run and wait for: bounded in time and in what is kept of
-//! their output, killed with their children when time is over or on request.
+//! Programs that are run and waited for: pip, npm, hooks. Their time is bounded, and so is the
+//! output that is kept; at a timeout or a cancellation they are killed with their children.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
@@ -18,47 +18,48 @@ use crate::progress::{Cancel, Progress};
 const KEPT: usize = 256 * 1024;
 /// The longest single line, bytes.
 const LONGEST_LINE: u64 = 16 * 1024;
-/// How long output is awaited after the program itself has ended (a child of
-/// it may still hold the pipe).
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long output is awaited after the program itself has ended: a child of it may still
+/// hold the pipe.
+const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
-/// What takes no longer than this only answers a question, and is not a build.
+/// A program with a shorter limit answers a question (`python --version`) and is no build: it
+/// keeps its priority.
 const QUICK: Duration = Duration::from_secs(20);
 /// The niceness of builds and hooks.
 const NICE: i32 = 10;
 
-/// How programs say that a disk is full.
+/// How foreign programs print that a disk is full: they report it in no other way.
 const FULL: &[&str] = &["No space left on device", "no space left on device", "ENOSPC", "EDQUOT"];
 
-/// How long a program that is interrupted may take to tidy up.
-const TIDY: Duration = Duration::from_secs(2);
+/// How long an interrupted program may take to remove its temporary files.
+const INTERRUPT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a program has written, both streams together in order of arrival; the
-/// oldest lines are forgotten beyond a bound.
+/// The output of a program, both streams together in order of arrival. The oldest lines are
+/// dropped beyond [`KEPT`].
 #[derive(Debug, Default)]
-pub(crate) struct Said {
-    /// With whether it was on standard error.
+pub(crate) struct Captured {
+    /// Each with `true` if it came on standard error.
     lines: VecDeque<(bool, String)>,
     bytes: usize,
-    forgotten: usize,
+    dropped: usize,
 }
 
-impl Said {
+impl Captured {
     fn add(&mut self, line: (bool, String)) {
         self.bytes += line.1.len();
         self.lines.push_back(line);
         while self.bytes > KEPT {
             let Some((_, oldest)) = self.lines.pop_front() else { break };
             self.bytes -= oldest.len();
-            self.forgotten += 1;
+            self.dropped += 1;
         }
     }
 
     /// The text, without blank lines at the end.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
-        if self.forgotten > 0 {
-            text = format!("({} lines before)\n", self.forgotten);
+        if self.dropped > 0 {
+            text = format!("({} lines before)\n", self.dropped);
         }
         for (_, line) in &self.lines {
             text.push_str(line);
@@ -68,7 +69,7 @@ impl Said {
         text
     }
 
-    /// What of it was on standard error, one line each.
+    /// The lines of standard error.
     pub(crate) fn complaints(&self) -> String {
         let lines: Vec<&str> =
             self.lines.iter().filter(|(error, _)| *error).map(|(_, line)| line.as_str()).collect();
@@ -82,7 +83,7 @@ pub(crate) struct Run<'a> {
     pub(crate) what: &'a str,
     /// How long it may take.
     pub(crate) limit: Duration,
-    /// The wish to stop.
+    /// Ends the program when it is set.
     pub(crate) cancel: &'a Cancel,
 }
 
@@ -93,7 +94,7 @@ impl Run<'_> {
         &self,
         mut command: Command,
         progress: &mut dyn Progress,
-    ) -> Result<Said, Diagnostic> {
+    ) -> Result<Captured, Diagnostic> {
         let program = command.get_program().to_string_lossy().into_owned();
         let mut child = command
             .stdin(Stdio::null())
@@ -108,24 +109,24 @@ impl Run<'_> {
         if self.limit > QUICK {
             lower(&child);
         }
-        let mut said = Said::default();
-        let result = self.wait(&mut child, &mut said, progress);
+        let mut captured = Captured::default();
+        let result = self.wait(&mut child, &mut captured, progress);
         match &result {
-            // what it has left in the background has no purpose, and nobody would end it
+            // nobody else would end what the program left in the background
             Ok(_) => drop(signal(&child, Signal::KILL)),
             Err(_) => kill(&mut child),
         }
         match result {
-            Ok(status) if status.success() => Ok(said),
-            Ok(status) => Err(self.failure(&said, ended(status))),
-            Err(error) => Err(with_output(error, &said)),
+            Ok(status) if status.success() => Ok(captured),
+            Ok(status) => Err(self.failure(&captured, ended(status))),
+            Err(error) => Err(with_output(error, &captured)),
         }
     }
 
     fn wait(
         &self,
         child: &mut Child,
-        said: &mut Said,
+        captured: &mut Captured,
         progress: &mut dyn Progress,
     ) -> Result<ExitStatus, Diagnostic> {
         let deadline = Instant::now() + self.limit;
@@ -141,7 +142,7 @@ impl Run<'_> {
             match lines.recv_timeout(Duration::from_millis(20)) {
                 Ok(line) => {
                     progress.line(&shown(&line.1));
-                    said.add(line);
+                    captured.add(line);
                 }
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(2)),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -155,12 +156,12 @@ impl Run<'_> {
             let silent = match lines.try_recv() {
                 Ok(line) => {
                     progress.line(&shown(&line.1));
-                    said.add(line);
+                    captured.add(line);
                     false
                 }
                 Err(nothing) => nothing == mpsc::TryRecvError::Disconnected,
             };
-            if silent || since.elapsed() > LAST_WORDS {
+            if silent || since.elapsed() > LAST_OUTPUT {
                 return Ok(status);
             }
         }
@@ -178,9 +179,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn failure(&self, said: &Said, how: String) -> Diagnostic {
+    fn failure(&self, captured: &Captured, how: String) -> Diagnostic {
         let error =
-            with_output(Diagnostic::error(format!("{} failed", self.what)).because(how), said);
+            with_output(Diagnostic::error(format!("{} failed", self.what)).because(how), captured);
         let text = error.because.join("\n");
         match FULL.iter().any(|sign| text.contains(sign)) {
             true => error.help("the disk is full (or the quota used up): make room, and try again"),
@@ -189,20 +190,20 @@ impl Run<'_> {
     }
 }
 
-/// What serves requests comes first.
+/// Lowers the priority of a build: workers that serve requests come first.
 fn lower(child: &Child) {
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // one that has ended already needs none; one below already stays there
+        // it fails for a program that has ended, which needs no priority
         let _ = setpriority_process(Some(pid), NICE);
     }
 }
 
-fn with_output(error: Diagnostic, said: &Said) -> Diagnostic {
-    let text = said.text();
+fn with_output(error: Diagnostic, captured: &Captured) -> Diagnostic {
+    let text = captured.text();
     if text.is_empty() { error } else { error.because(text) }
 }
 
-/// How a process ended, in words.
+/// How a process ended, as a sentence.
 fn ended(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("it ended with exit code {code}"),
@@ -211,11 +212,11 @@ fn ended(status: ExitStatus) -> String {
     }
 }
 
-/// Ends the program and all its process group, and reaps it: first as Ctrl-C
-/// does, so that pip and npm remove their temporary files, then by force.
+/// Ends the program with its process group, and reaps it: first by SIGINT, so that pip and
+/// npm remove their temporary files, then by SIGKILL.
 fn kill(child: &mut Child) {
     let _ = signal(child, Signal::INT);
-    let deadline = Instant::now() + TIDY;
+    let deadline = Instant::now() + INTERRUPT_PATIENCE;
     while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -292,6 +293,7 @@ mod tests {
         let pid: u32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         while is_alive(pid) && Instant::now() < deadline {
+            // the pause between two looks
             std::thread::sleep(Duration::from_millis(10));
         }
         assert!(!is_alive(pid));
@@ -301,11 +303,12 @@ mod tests {
     fn what_a_program_that_went_well_has_left_in_the_background_is_ended() {
         let run =
             Run { what: "a hook", limit: Duration::from_secs(10), cancel: &Cancel::default() };
-        let said = run.run(shell("sleep 1000 & echo $!; echo oh >&2"), &mut Silent).unwrap();
-        assert_eq!(said.complaints(), "oh");
-        let pid: u32 = said.text().lines().find_map(|line| line.parse().ok()).unwrap();
+        let captured = run.run(shell("sleep 1000 & echo $!; echo oh >&2"), &mut Silent).unwrap();
+        assert_eq!(captured.complaints(), "oh");
+        let pid: u32 = captured.text().lines().find_map(|line| line.parse().ok()).unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         while is_alive(pid) && Instant::now() < deadline {
+            // the pause between two looks
             std::thread::sleep(Duration::from_millis(10));
         }
         assert!(!is_alive(pid));

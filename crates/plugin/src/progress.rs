@@ -13,9 +13,9 @@ pub trait Progress {
     fn step(&mut self, what: &str);
     /// A line of output of the step, from pip, npm, a hook…
     fn line(&mut self, text: &str);
-    /// Something that was done as usual, and that people may look up.
-    fn remark(&mut self, _text: &str) {}
-    /// Something that people should know and that stops nothing.
+    /// A detail that people may look up: nothing unusual.
+    fn log(&mut self, _text: &str) {}
+    /// A warning: it stops nothing.
     fn notice(&mut self, _notice: Diagnostic) {}
 }
 

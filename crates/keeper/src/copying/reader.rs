@@ -15,13 +15,14 @@ use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice, tee,
 };
 
+use super::last_output::LastOutput;
 use super::{Chunk, CopierMessage, Order, Queue, STREAM_BOUND, Shared, Stream, TOTAL_BOUND, clear};
 
-/// Most bytes looked at in one stream before it is another's turn.
+/// Most bytes read from one stream before the next stream has its turn.
 const LOOK: usize = 1024 * 1024;
 
-/// The disk has so long to take lines before they are moved into memory: an app that
-/// fills its FIFO meanwhile waits no longer than this.
+/// Lines that the disk has not taken within this time move into memory: an app whose FIFO is
+/// full waits no longer.
 const DISK_PATIENCE: Duration = Duration::from_millis(50);
 
 /// A line without an end waits so long for it, or until it is [`LONG_LINE`] long.
@@ -31,16 +32,13 @@ const LONG_LINE: usize = 64 * 1024;
 /// How often a stream with a line without an end is looked at.
 const LINE_LOOK: Duration = Duration::from_millis(50);
 
-/// A pause after a round in which every stream had little: many lines are copied at once
-/// rather than each for itself.
+/// A pause after a round in which every stream had little, so that many lines are copied
+/// together.
 const GATHER: Duration = Duration::from_millis(3);
 const LITTLE: usize = 16 * 1024;
 
 /// At most one report of dropped output of one stream in this time.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
-
-/// How much of its last output is kept for each process.
-const LAST_OUTPUT: usize = 4096;
 
 /// How long a pause waits for the disk.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(5);
@@ -55,8 +53,9 @@ struct Open {
     slow: bool,
     /// Bytes of this stream in memory, while slow.
     held: usize,
-    /// Dropped, and not yet said in the log / to the watchers.
-    unsaid: u64,
+    /// Dropped bytes, not yet mentioned in the log.
+    unlogged: u64,
+    /// Dropped bytes, not yet reported to the watchers.
     unreported: u64,
     reported: Option<Instant>,
     /// A line without an end has been there since then.
@@ -79,7 +78,7 @@ pub(super) struct Reader {
     shared: Arc<Shared>,
     orders: Receiver<Order>,
     streams: BTreeMap<u64, Open>,
-    tails: BTreeMap<String, Vec<u8>>,
+    tails: BTreeMap<String, LastOutput>,
     /// Where tee(2) copies to.
     scratch: (OwnedFd, OwnedFd),
     nowhere: fs::File,
@@ -107,14 +106,14 @@ impl Reader {
     }
 
     pub fn last_outputs(&self) -> impl Iterator<Item = (&str, String)> {
-        self.tails.iter().map(|(owner, tail)| (owner.as_str(), last_lines(tail)))
+        self.tails.iter().map(|(owner, tail)| (owner.as_str(), tail.text()))
     }
 
     pub fn remember(&mut self, owner: &str, last_output: &str) {
-        self.tails.insert(owner.to_owned(), last_output.as_bytes().to_vec());
+        self.tails.insert(owner.to_owned(), last_output.into());
     }
 
-    /// Until it is told to pause. The flag says that all that was read is written.
+    /// Runs until an order to pause. Returns `true` if all lines that were read are written.
     pub fn run(mut self) -> (Self, bool) {
         loop {
             if self.take_orders() {
@@ -156,7 +155,7 @@ impl Reader {
             since: now,
             slow: false,
             held: 0,
-            unsaid: 0,
+            unlogged: 0,
             unreported: 0,
             reported: None,
             partial: None,
@@ -186,8 +185,7 @@ impl Reader {
                 }
             }
         }
-        let last_output =
-            self.tails.remove(&owner).map(|tail| last_lines(&tail)).unwrap_or_default();
+        let last_output = self.tails.remove(&owner).map(|tail| tail.text()).unwrap_or_default();
         self.shared.report(CopierMessage::Finished { owner, last_output });
     }
 
@@ -218,8 +216,8 @@ impl Reader {
             if open.unreported > 0 && open.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
                 let bytes = std::mem::take(&mut open.unreported);
                 open.reported = Some(Instant::now());
-                self.shared
-                    .report(CopierMessage::Dropped { owner: open.stream.owner.clone(), bytes });
+                let owner = open.stream.owner.clone();
+                self.shared.report(CopierMessage::Dropped { owner, bytes });
             }
         }
     }
@@ -272,7 +270,9 @@ impl Reader {
             Found::Lines(count) => {
                 open.partial = None;
                 let lines = &self.buffer[..count];
-                keep_tail(self.tails.get_mut(&open.stream.owner), lines);
+                if let Some(tail) = self.tails.get_mut(&open.stream.owner) {
+                    tail.add(lines);
+                }
                 deliver(&self.shared, open, lines, all, &self.nowhere);
                 count
             }
@@ -339,13 +339,13 @@ fn deliver(shared: &Shared, open: &mut Open, lines: &[u8], last: bool, nowhere: 
     if too_much {
         drop(pending);
         remove(&open.fifo, lines.len(), nowhere);
-        open.unsaid += lines.len() as u64;
+        open.unlogged += lines.len() as u64;
         open.unreported += lines.len() as u64;
         return;
     }
     let mut bytes = Vec::with_capacity(lines.len() + 1);
-    if open.unsaid > 0 {
-        bytes.extend_from_slice(dropped_line(std::mem::take(&mut open.unsaid)).as_bytes());
+    if open.unlogged > 0 {
+        bytes.extend_from_slice(dropped_line(std::mem::take(&mut open.unlogged)).as_bytes());
     }
     bytes.extend_from_slice(lines);
     let needs_end = last && bytes.last() != Some(&b'\n');
@@ -378,8 +378,8 @@ fn push(pending: &mut super::Pending, open: &Open, bytes: Vec<u8>) {
 }
 
 fn log_dropped(shared: &Shared, open: &mut Open) {
-    if open.unsaid > 0 {
-        let line = dropped_line(std::mem::take(&mut open.unsaid)).into_bytes();
+    if open.unlogged > 0 {
+        let line = dropped_line(std::mem::take(&mut open.unlogged)).into_bytes();
         open.slow = true;
         open.held += line.len();
         push(&mut shared.pending(), open, line);
@@ -427,29 +427,6 @@ fn widen(pipe: &OwnedFd, wanted: usize) {
         }
         size /= 2;
     }
-}
-
-fn keep_tail(tail: Option<&mut Vec<u8>>, lines: &[u8]) {
-    let Some(tail) = tail else { return };
-    let recent = &lines[lines.len().saturating_sub(LAST_OUTPUT)..];
-    let too_many = (tail.len() + recent.len()).saturating_sub(LAST_OUTPUT);
-    tail.drain(..too_many.min(tail.len()));
-    tail.extend_from_slice(recent);
-}
-
-/// A tail as text; when it is full, its first line has lost its beginning and is left out.
-fn last_lines(tail: &[u8]) -> String {
-    let whole = match tail.iter().position(|&b| b == b'\n') {
-        Some(end) if tail.len() >= LAST_OUTPUT && end + 1 < tail.len() => &tail[end + 1..],
-        _ => tail,
-    };
-    let mut text = String::from_utf8_lossy(whole).into_owned();
-    // A replaced byte is three bytes long: the bound holds for the text too.
-    while text.len() > LAST_OUTPUT {
-        let keep_from = text.char_indices().map(|(i, _)| i).find(|i| text.len() - i <= LAST_OUTPUT);
-        text.drain(..keep_from.unwrap_or(text.len()));
-    }
-    text
 }
 
 fn until(at: Instant, now: Instant) -> Timespec {

@@ -157,7 +157,7 @@ impl Progress for Steps {
         }
     }
 
-    fn remark(&mut self, text: &str) {
+    fn log(&mut self, text: &str) {
         match &self.look {
             Look::Terminal(bar) => bar.suspend(|| complain(&format!("- {text}"))),
             Look::Lines => complain(&format!("- {text}")),

@@ -69,8 +69,8 @@ fn pack_members(
     let name = label::read_name(dir)?;
     check_built(dir)?;
     progress.step("reading the plugin directory");
-    let (members, remarks) = collect(dir, leftovers)?;
-    remarks.tell(progress);
+    let (members, findings) = collect(dir, leftovers)?;
+    findings.report(progress);
     let manifest = Manifest {
         format: 1,
         name: name.clone(),
@@ -166,21 +166,21 @@ fn never(dir: &Path) -> Gitignore {
 }
 
 /// Everything to package, sorted by path, and what is to be said of the rest.
-fn collect(dir: &Path, leftovers: Leftovers) -> Result<(Vec<Member>, Remarks), Diagnostic> {
+fn collect(dir: &Path, leftovers: Leftovers) -> Result<(Vec<Member>, Findings), Diagnostic> {
     let mut walk = Walk {
         root: dir,
         never: never(dir),
         ignore: ignored(dir)?,
         leftovers,
         members: Vec::new(),
-        remarks: Remarks::default(),
+        findings: Findings::default(),
     };
     walk.directory("", None)?;
     let mut members = walk.members;
     members.sort_by(|a, b| a.path.cmp(&b.path));
     refuse_twins(dir, &members)?;
     refuse_cycle(dir, &members)?;
-    Ok((members, walk.remarks))
+    Ok((members, walk.findings))
 }
 
 /// Why something is not packed.
@@ -207,16 +207,16 @@ impl Skipped {
 
 /// What is to be said of a package.
 #[derive(Debug, Default)]
-struct Remarks {
+struct Findings {
     left_out: Vec<(String, Skipped)>,
     secrets: Vec<(String, &'static str)>,
 }
 
-/// The most names that one remark has.
+/// The most names that one line has.
 const MOST_NAMES: usize = 20;
 
-impl Remarks {
-    fn tell(mut self, progress: &mut dyn Progress) {
+impl Findings {
+    fn report(mut self, progress: &mut dyn Progress) {
         self.left_out.sort_by(|a, b| a.0.cmp(&b.0));
         let names = |is: fn(&Skipped) -> bool| -> Vec<&str> {
             let found = self.left_out.iter().filter(|(_, why)| is(why));
@@ -232,7 +232,7 @@ impl Remarks {
         }
         let usual = names(Skipped::is_usual);
         if !usual.is_empty() {
-            progress.remark(&format!("left out of the package: {}", listed(&usual)));
+            progress.log(&format!("left out of the package: {}", listed(&usual)));
         }
         let by_pattern = |(path, why): &(String, Skipped)| match why {
             Skipped::Pattern(pattern) if !why.is_usual() => Some(format!("{path} ({pattern})")),
@@ -304,7 +304,7 @@ struct Walk<'a> {
     ignore: Gitignore,
     leftovers: Leftovers,
     members: Vec<Member>,
-    remarks: Remarks,
+    findings: Findings,
 }
 
 impl Walk<'_> {
@@ -355,7 +355,7 @@ impl Walk<'_> {
         if let Some(why) = skipped.as_ref().filter(|_| above.is_none()) {
             let compiled = path.ends_with(".pyc") || path.ends_with("__pycache__");
             if *why != Skipped::Made && !compiled {
-                self.remarks.left_out.push((path.clone(), why.clone()));
+                self.findings.left_out.push((path.clone(), why.clone()));
             }
         }
         if skipped.is_some() && (!is_dir || self.ignore.num_whitelists() == 0) {
@@ -389,7 +389,7 @@ impl Walk<'_> {
         let mut beginning = Vec::new();
         let read = File::open(file).map(|file| file.take(BEGINNING).read_to_end(&mut beginning));
         if let Some(what) = read.ok().and_then(|_| looks_like_a_secret(path, &beginning)) {
-            self.remarks.secrets.push((path.to_string(), what));
+            self.findings.secrets.push((path.to_string(), what));
         }
     }
 

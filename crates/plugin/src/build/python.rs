@@ -353,7 +353,7 @@ fn resolve(
     Ok(exact.collect())
 }
 
-/// Resolves a list. The versions of what the predecessor's layers had are constraints, so that a
+/// Resolves a list. The versions of what the layers of MFSERV had are constraints, so that a
 /// plugin and the framework share what they can, and a plugin that asks for others gets them:
 /// first without the constraints of what it pins itself, then without all. With `override`
 /// there are none.

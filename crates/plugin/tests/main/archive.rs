@@ -222,9 +222,9 @@ fn environments_caches_repositories_and_secrets_are_left_out_and_that_is_said() 
     assert_eq!(files, plain);
     let secrets = ".aws, .env, .env.production, deploy/id_ed25519";
     assert_eq!(notices, [format!("left out of the package: {secrets}")]);
-    let remark = steps.iter().find(|step| step.starts_with("left out of the package: ")).unwrap();
+    let line = steps.iter().find(|step| step.starts_with("left out of the package: ")).unwrap();
     for name in [".venv", "my tools/env", ".idea", ".mypy_cache", "main/.vscode", ".hg"] {
-        assert!(remark.contains(name), "{remark}");
+        assert!(line.contains(name), "{line}");
     }
     // Whoever wants one of them says so.
     let ignored = fs::read_to_string(dir.join(".releaseignore")).unwrap();
@@ -246,7 +246,7 @@ fn sources_that_a_pattern_drops_are_said_and_the_usual_ones_drop_none() {
     let (files, told) = packed_with(&node, &dir);
     assert!(files.contains(&"src/shop/web.py".into()) && files.contains(&"docs/index.html".into()));
     assert!(told.1.is_empty(), "{told:?}");
-    // As the predecessor's templates have it.
+    // As the templates of MFSERV have it.
     fs::write(dir.join(".releaseignore"), "/local\n/src\n/doc\n/docs\n*.txt\n").unwrap();
     fs::write(dir.join("main/x.txt"), "").unwrap();
     let (files, told) = packed_with(&node, &dir);

@@ -61,7 +61,7 @@ impl Node {
     }
 }
 
-/// Records what is reported: steps and remarks, notices.
+/// Records what is reported: steps and log lines, notices.
 #[derive(Debug, Default)]
 struct Reported(Vec<String>, Vec<String>);
 
@@ -72,7 +72,7 @@ impl Progress for Reported {
 
     fn line(&mut self, _text: &str) {}
 
-    fn remark(&mut self, text: &str) {
+    fn log(&mut self, text: &str) {
         self.0.push(text.into());
     }
 
@@ -145,6 +145,7 @@ fn until(what: &str, so: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !so() {
         assert!(Instant::now() < deadline, "never: {what}");
+        // the pause between two looks
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -265,13 +265,13 @@ fn a_submodule_that_leads_to_the_disk_is_not_followed() {
 }
 
 #[test]
-fn a_package_of_the_predecessor_with_an_editable_requirement_installs_from_its_wheel() {
+fn a_package_of_mfserv_with_an_editable_requirement_installs_from_its_wheel() {
     let sample = Sample::new("");
     project(&sample.dir.join("lib"), "toplib", "packed");
     sample.write(LOOSE, "./lib\n");
     assert!(sample.built());
     fs::remove_dir_all(sample.dir.join("lib")).unwrap();
-    // As the predecessor leaves it: no note of ours, and the address in its list.
+    // As MFSERV leaves it: no note of ours, and the address in its list.
     fs::remove_file(sample.dir.join("python3_virtualenv_sources/src/.mfserv-wheels.json")).unwrap();
     sample.write(FROZEN, "-e git+https://git.example.org/x/toplib.git@main#egg=toplib\n");
     assert_eq!(sample.installed("toplib", "toplib.VALUE"), "packed");
@@ -412,7 +412,7 @@ fn a_wheel_that_was_exchanged_after_the_build_is_not_installed() {
 
 #[test]
 fn a_plugin_that_pins_what_the_base_environment_has_too_gets_its_own_versions() {
-    // What no layer of the predecessor had is no constraint; what one had gives way to a pin,
+    // What no layer of MFSERV had is no constraint; what one had gives way to a pin,
     // and to what a pinned package needs.
     for (list, tool) in
         [("h11==0.14.0\n", "uv"), ("urllib3<2\nidna==3.4\n", "uv"), ("requests==2.28.0\n", "pip")]
