@@ -4,11 +4,11 @@
 //! client, the worker and a deadline at once, and moves bytes between two of them; a
 //! future for each of the three would borrow what the others need for as long as it waits.
 
+mod transfer;
+
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::IpAddr;
-use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -19,7 +19,6 @@ use tokio::time::Instant;
 use super::access_log::Traffic;
 use super::idle_eviction::IdleTracker;
 use crate::embedded::io::buffer::Pooled;
-use crate::embedded::io::pipe::Pipe;
 use crate::embedded::io::signal::{Signal, Subscription};
 use crate::embedded::io::timer::Timer;
 use crate::embedded::io::wire::{Stream, Wire};
@@ -291,140 +290,6 @@ impl Connection {
             }
         }
         true
-    }
-
-    /// Writes what is in `out`, as far as the client takes it. Ready when all is written.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
-        while !self.out.is_empty() {
-            match ready!(self.wire.poll_write(cx, self.out.filled())) {
-                Ok(count) if count > 0 => {
-                    self.out.consume(count);
-                    self.sent += count as u64;
-                }
-                _ => {
-                    self.ended = true;
-                    return Poll::Ready(Err(Lost));
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Writes what is in `out` and `behind` after it with one system call; returns how many
-    /// bytes of `behind` were taken.
-    pub fn poll_write_with(
-        &mut self,
-        cx: &mut Context<'_>,
-        behind: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let first = self.out.len();
-        let both = [IoSlice::new(self.out.filled()), IoSlice::new(behind)];
-        let count = ready!(self.wire.poll_write_vectored(cx, &both))?;
-        self.sent += count as u64;
-        self.out.consume(count.min(first));
-        Poll::Ready(Ok(count.saturating_sub(first)))
-    }
-
-    /// Sends the content of a pipe. Ready when the pipe is empty. `out` must be empty: what
-    /// is in it comes first.
-    pub fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Result<(), Lost>> {
-        while !pipe.is_empty() {
-            match ready!(pipe.poll_drain(cx, &self.wire)) {
-                Ok(count) if count > 0 => self.sent += count as u64,
-                _ => {
-                    self.ended = true;
-                    return Poll::Ready(Err(Lost));
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Moves at most `most` bytes from the client into an empty pipe; 0 means that the
-    /// client has ended.
-    pub fn poll_fill_pipe(
-        &mut self,
-        cx: &mut Context<'_>,
-        pipe: &mut Pipe,
-        most: u64,
-    ) -> Poll<usize> {
-        if self.ended {
-            return Poll::Ready(0);
-        }
-        let count = ready!(pipe.poll_fill(cx, &self.wire, most)).unwrap_or(0);
-        self.received += count as u64;
-        self.ended = count == 0;
-        Poll::Ready(count)
-    }
-
-    /// Writes all that is in `out`; the client has to take some of it within each
-    /// `patience`.
-    pub async fn flush(&mut self, patience: Duration) -> Result<(), Lost> {
-        let mut left = self.out.len();
-        let mut deadline = Instant::now() + patience;
-        poll_fn(|cx| {
-            if let Poll::Ready(done) = self.poll_flush(cx) {
-                return Poll::Ready(done);
-            }
-            if self.out.len() < left {
-                left = self.out.len();
-                deadline = Instant::now() + patience;
-            }
-            if self.timer.has_passed(cx, deadline) { Poll::Ready(Err(Lost)) } else { Poll::Pending }
-        })
-        .await
-    }
-
-    /// Sends a part of a file after what is in `out`; the client has to take some of it
-    /// within each `patience`. A file that ends before the part does loses the client.
-    pub async fn send_file(
-        &mut self,
-        file: &OwnedFd,
-        mut part: Range<u64>,
-        patience: Duration,
-    ) -> Result<(), Lost> {
-        let mut before = self.sent;
-        let mut deadline = Instant::now() + patience;
-        poll_fn(|cx| {
-            if let Poll::Ready(done) = self.poll_send_file(cx, file, &mut part) {
-                return Poll::Ready(done);
-            }
-            if self.sent > before {
-                before = self.sent;
-                deadline = Instant::now() + patience;
-            }
-            if self.timer.has_passed(cx, deadline) { Poll::Ready(Err(Lost)) } else { Poll::Pending }
-        })
-        .await
-    }
-
-    fn poll_send_file(
-        &mut self,
-        cx: &mut Context<'_>,
-        file: &OwnedFd,
-        part: &mut Range<u64>,
-    ) -> Poll<Result<(), Lost>> {
-        while !self.out.is_empty() || part.start < part.end {
-            let ahead = !self.out.is_empty();
-            let left = usize::try_from(part.end - part.start).unwrap_or(usize::MAX);
-            let wrote = match ahead {
-                true => self.wire.poll_write_ahead(cx, self.out.filled()),
-                false => self.wire.poll_send_file(cx, file.as_fd(), &mut part.start, left),
-            };
-            match ready!(wrote) {
-                Ok(count) if count > 0 => {
-                    self.sent += count as u64;
-                    if ahead {
-                        self.out.consume(count);
-                    }
-                }
-                _ => {
-                    self.ended = true;
-                    return Poll::Ready(Err(Lost));
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
     }
 
     /// Cuts the connection: nothing more is written or read, and the client sees a reset

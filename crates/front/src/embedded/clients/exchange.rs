@@ -5,24 +5,26 @@
 //! here, and here it is decided whether the connection is used again. How all of that is
 //! written as bytes is the codec's (`http1.rs`).
 
+mod accounting;
+mod content;
+
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use mfserv_core::route::ServerSettings;
-use mfserv_h1::{BodyReader, Framing, Name, Piece, RequestHead};
+use mfserv_h1::{BodyReader, Framing, Name, RequestHead};
 use tokio::time::Instant;
 
-use super::access_log::{AccessRecord, Asked, Traffic};
+use super::access_log::AccessRecord;
 use super::connection::{Connection, Lost};
-use super::fault::{Cause, Fault};
+use super::fault::Fault;
 use super::http1::{self, Delimiter, Frame};
 use super::real_ip::{self, Trust};
 use crate::embedded::io::buffer::Pooled;
-use crate::embedded::io::log_file::LogWriter;
 use crate::embedded::io::pipe::Pipe;
 
 pub use super::http1::{HeadWriter, Size, Start};
@@ -164,120 +166,6 @@ impl Exchange<'_> {
     /// The same, for whoever waits for something else.
     pub async fn has_client_gone(&mut self) -> bool {
         poll_fn(|cx| Poll::Ready(self.client_has_gone(cx))).await
-    }
-}
-
-/// The content of the request.
-impl Exchange<'_> {
-    /// True if the client has still to send a part of the body, or all of it.
-    pub fn awaits_body(&self) -> bool {
-        !self.request.body.is_done()
-    }
-
-    /// The length of the whole content, where it is known.
-    pub fn content_length(&self) -> Option<u64> {
-        self.request.body.remaining().map(|left| self.request.content + left)
-    }
-
-    /// Tells a client that waits for it to send its body (`100 Continue`).
-    pub async fn invite_body(&mut self) -> Result<(), Fault> {
-        if !self.request.head.expects_continue || !self.connection.inbox.is_empty() {
-            return Ok(());
-        }
-        HeadWriter::begin(&mut self.connection.out, 100, b"Continue").end();
-        self.flush().await.map_err(|_| Fault::Gone)
-    }
-
-    /// The client was not waited for meanwhile: its time for the next byte begins anew.
-    pub fn restart_body_timer(&mut self) {
-        self.request.body_by = Instant::now() + self.patience();
-    }
-
-    /// Gives the next content, at most `most` bytes, to `take`. Ready with false at the end
-    /// of the body.
-    pub fn poll_content(
-        &mut self,
-        cx: &mut Context<'_>,
-        most: usize,
-        take: impl FnOnce(&[u8]),
-    ) -> Poll<Result<bool, Fault>> {
-        loop {
-            let here = self.connection.inbox.filled();
-            let looked_at = here.len().min(most);
-            let piece = self.request.body.next(&here[..looked_at]);
-            let is_all = looked_at == here.len();
-            match piece.map_err(|_| Cause::BadBody)? {
-                Piece::Content(range) => {
-                    self.count_content(range.len() as u64)?;
-                    let end = range.end;
-                    take(&self.connection.inbox.filled()[range]);
-                    self.connection.inbox.consume(end);
-                    return Poll::Ready(Ok(true));
-                }
-                Piece::End(used) => {
-                    self.connection.inbox.consume(used);
-                    return Poll::Ready(Ok(false));
-                }
-                Piece::More(used) => self.connection.inbox.consume(used),
-            }
-            if is_all {
-                ready!(self.poll_body(cx))?;
-            }
-        }
-    }
-
-    fn count_content(&mut self, count: u64) -> Result<(), Cause> {
-        self.request.content += count;
-        match self.request.content > self.settings.max_body_bytes {
-            true => Err(Cause::TooLarge),
-            false => Ok(()),
-        }
-    }
-
-    /// Reads more of the body.
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        match self.connection.poll_fill(cx) {
-            Poll::Ready(Ok(count)) if count > 0 => {
-                self.restart_body_timer();
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(_) => Poll::Ready(Err(Fault::Gone)),
-            Poll::Pending => self.poll_body_timer(cx),
-        }
-    }
-
-    fn poll_body_timer<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Fault>> {
-        match self.connection.has_passed(cx, self.request.body_by) {
-            true => Poll::Ready(Err(Cause::SlowBody.into())),
-            false => Poll::Pending,
-        }
-    }
-
-    /// True if the rest of the content can go through a pipe: it comes as it is, at least
-    /// `least` bytes of it, and none of them has been read. (Content that has to be decoded
-    /// or decrypted cannot.)
-    pub fn content_takes_pipe(&self, least: u64) -> bool {
-        let left = self.request.body.remaining().unwrap_or(0);
-        left >= least && self.connection.inbox.is_idle()
-    }
-
-    /// Moves content into an empty pipe.
-    pub fn poll_content_into(
-        &mut self,
-        cx: &mut Context<'_>,
-        pipe: &mut Pipe,
-    ) -> Poll<Result<(), Fault>> {
-        let left = self.request.body.remaining().unwrap_or(0);
-        match self.connection.poll_fill_pipe(cx, pipe, left) {
-            Poll::Ready(0) => Poll::Ready(Err(Fault::Gone)),
-            Poll::Ready(count) => {
-                self.request.body.took(count as u64);
-                self.request.content += count as u64;
-                self.restart_body_timer();
-                Poll::Ready(Ok(()))
-            }
-            Poll::Pending => self.poll_body_timer(cx),
-        }
     }
 }
 
@@ -437,76 +325,5 @@ impl Exchange<'_> {
     pub fn end_tunnel(&mut self, ahead: Pooled, unsent: Pooled) {
         self.connection.inbox = ahead;
         self.connection.out = unsent;
-    }
-}
-
-/// The accounting.
-impl Exchange<'_> {
-    /// The request id.
-    pub fn id(&self) -> &[u8] {
-        self.record.id()
-    }
-
-    /// The plugin that the request goes to.
-    pub fn set_plugin(&mut self, plugin: &str) {
-        self.record.set_plugin(plugin);
-    }
-
-    /// Leaves the request out of the access log, or not.
-    pub fn set_logged(&mut self, is_logged: bool) {
-        self.record.set_logged(is_logged);
-    }
-
-    /// What is asked for, as the client wrote it; `?` if that was not understood.
-    pub fn written_target(&self) -> &[u8] {
-        match self.request.is_understood {
-            true => self.request.head.written_target(),
-            false => b"?",
-        }
-    }
-
-    /// The client went away: 499 is the status in the log, unless an answer had begun.
-    pub fn client_went(&mut self) {
-        self.answer.keep_alive = false;
-        self.connection.out.clear();
-        if self.record.status() == 0 {
-            self.record.set_status(499);
-        }
-    }
-
-    /// Writes the request into the access log, if it belongs there.
-    pub fn log(&self, log: &LogWriter) {
-        if !self.settings.access_log || !self.record.is_logged() {
-            return;
-        }
-        let peer = self.connection.peer_text();
-        let asked = Asked {
-            from: self.address_text(),
-            via: self.settings.real_ip.as_ref().map(|_| peer),
-            head: Some(self.request.head).filter(|_| self.request.is_understood),
-            head_since: self.connection.head_since(),
-        };
-        self.record.write(log, &asked, self.traffic());
-    }
-
-    /// Of a head that was refused nothing has been taken out of the inbox.
-    fn traffic(&self) -> Traffic {
-        let mut traffic = self.connection.traffic();
-        if !self.request.is_understood {
-            traffic.received += self.connection.inbox.len() as u64;
-        }
-        traffic
-    }
-
-    /// True if the connection can be used for another request.
-    pub fn keeps_connection(&self) -> bool {
-        self.answer.keep_alive && !self.connection.has_ended()
-    }
-
-    /// True if the client may still be sending this request.
-    pub fn may_be_sending(&self) -> bool {
-        let request = &self.request;
-        let has_body = request.head.framing != Framing::None;
-        !request.is_understood || has_body || !self.connection.inbox.is_empty()
     }
 }

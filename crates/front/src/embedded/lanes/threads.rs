@@ -59,9 +59,6 @@ enum Command {
 /// What others have of a lane.
 struct Handle {
     gauge: Arc<Gauge>,
-    /// Unbounded, and bounded in fact: a `Serve` is a connection, of which there are at most
-    /// `max_connections`; `Start` comes once per listener, `End` once; of `Evict`
-    /// there is one at a time.
     commands: UnboundedSender<Command>,
     /// An `Evict` is on its way.
     evicts: Arc<AtomicBool>,
@@ -92,6 +89,9 @@ impl Lanes {
             let number = handles.len();
             let gauge = self.front.new_gauge();
             let evicts = Arc::<AtomicBool>::default();
+            // Bounded in fact: a `Serve` is a connection, of which there are at most
+            // `max_connections`; `Start` comes once per listener, `End` once; of `Evict` there
+            // is one at a time.
             let (commands, received) = mpsc::unbounded_channel();
             let lane = (self.front.clone(), number, gauge.clone(), evicts.clone());
             let (report, started) = std::sync::mpsc::sync_channel(1);

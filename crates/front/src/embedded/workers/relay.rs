@@ -150,7 +150,7 @@ impl Relay<'_, '_> {
         self.client_by = Instant::now() + self.exchange.patience();
     }
 
-    /// Nothing can be done now: waits, as long as that may last.
+    /// Nothing can be done now.
     fn wait(&mut self, cx: &mut Context<'_>, client_has_all: bool) -> Poll<Result<(), Fault>> {
         let ignores = self.exchange.settings().ignore_client_abort;
         // While a body is sent on, the upload watches the client.
@@ -302,8 +302,7 @@ impl Relay<'_, '_> {
         true
     }
 
-    /// `count` bytes have come from the worker: into a pipe, to where they are sent from, or
-    /// to where they are decoded.
+    /// `count` bytes have come: into a pipe, to where they are sent from, or to be decoded.
     fn came(&mut self, count: usize, pipe: Option<Pipe>, as_it_is: bool) {
         self.worker_by = Instant::now() + self.worker_patience;
         match (pipe, as_it_is) {

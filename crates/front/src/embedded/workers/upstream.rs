@@ -48,9 +48,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// True if the worker has sent bytes that nobody asked for. On a kept connection the
-    /// next request would take them for its answer; therefore each request to this worker
-    /// gets a connection of its own.
+    /// True if the worker has sent bytes that nobody asked for. Its connections are not kept:
+    /// the next request would take such bytes for its answer.
     pub fn is_unruly(&self) -> bool {
         self.unruly.load(Ordering::Relaxed)
     }
@@ -188,8 +187,7 @@ impl Upstream {
         Arc::new(Self { name, inner: Mutex::new(inner), wakeups, watch })
     }
 
-    /// Asks for a slot for a request of this lane: of another worker than `avoid`, if there
-    /// is one.
+    /// Asks for a slot for a request of this lane, if possible not of the worker `avoid`.
     pub fn take(self: &Arc<Self>, lane: usize, avoid: Option<&Arc<Peer>>) -> Taken {
         let mut inner = lock(&self.inner);
         if inner.removed {

@@ -1,0 +1,77 @@
+//! What is recorded of an exchange, and what it leaves of its connection.
+
+use mfserv_h1::Framing;
+
+use super::Exchange;
+use crate::embedded::clients::access_log::{Asked, Traffic};
+use crate::embedded::io::log_file::LogWriter;
+
+impl Exchange<'_> {
+    /// The request id.
+    pub fn id(&self) -> &[u8] {
+        self.record.id()
+    }
+
+    /// The plugin that the request goes to.
+    pub fn set_plugin(&mut self, plugin: &str) {
+        self.record.set_plugin(plugin);
+    }
+
+    /// Leaves the request out of the access log, or not.
+    pub fn set_logged(&mut self, is_logged: bool) {
+        self.record.set_logged(is_logged);
+    }
+
+    /// What is asked for, as the client wrote it; `?` if that was not understood.
+    pub fn written_target(&self) -> &[u8] {
+        match self.request.is_understood {
+            true => self.request.head.written_target(),
+            false => b"?",
+        }
+    }
+
+    /// The client went away: 499 is the status in the log, unless an answer had begun.
+    pub fn client_went(&mut self) {
+        self.answer.keep_alive = false;
+        self.connection.out.clear();
+        if self.record.status() == 0 {
+            self.record.set_status(499);
+        }
+    }
+
+    /// Writes the request into the access log, if it belongs there.
+    pub fn log(&self, log: &LogWriter) {
+        if !self.settings.access_log || !self.record.is_logged() {
+            return;
+        }
+        let peer = self.connection.peer_text();
+        let asked = Asked {
+            from: self.address_text(),
+            via: self.settings.real_ip.as_ref().map(|_| peer),
+            head: Some(self.request.head).filter(|_| self.request.is_understood),
+            head_since: self.connection.head_since(),
+        };
+        self.record.write(log, &asked, self.traffic());
+    }
+
+    /// Of a head that was refused nothing has been taken out of the inbox.
+    fn traffic(&self) -> Traffic {
+        let mut traffic = self.connection.traffic();
+        if !self.request.is_understood {
+            traffic.received += self.connection.inbox.len() as u64;
+        }
+        traffic
+    }
+
+    /// True if the connection can be used for another request.
+    pub fn keeps_connection(&self) -> bool {
+        self.answer.keep_alive && !self.connection.has_ended()
+    }
+
+    /// True if the client may still be sending this request.
+    pub fn may_be_sending(&self) -> bool {
+        let request = &self.request;
+        let has_body = request.head.framing != Framing::None;
+        !request.is_understood || has_body || !self.connection.inbox.is_empty()
+    }
+}
