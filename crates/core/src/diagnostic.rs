@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::exit_code::Kind;
+
 use crate::names::PluginName;
 
 /// How bad a [`Diagnostic`] is.
@@ -15,38 +17,6 @@ pub enum Severity {
     Warning,
     /// The thing that the diagnostic is about is refused.
     Error,
-}
-
-/// What kind of failure an error is. The command line turns it into an exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// It was tried and did not work (exit code 1).
-    Failed,
-    /// The command line itself is wrong (exit code 2).
-    Usage,
-    /// The node, or what was asked for, is not running (exit code 3).
-    NotRunning,
-    /// A configuration is wrong (exit code 4).
-    BadConfiguration,
-    /// Refused because of a conflict or a lock (exit code 5).
-    Refused,
-    /// It took longer than it was allowed to (exit code 6).
-    Timeout,
-}
-
-impl Kind {
-    /// The process exit code that stands for this kind.
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Kind::Failed => 1,
-            Kind::Usage => 2,
-            Kind::NotRunning => 3,
-            Kind::BadConfiguration => 4,
-            Kind::Refused => 5,
-            Kind::Timeout => 6,
-        }
-    }
 }
 
 /// A place in a text file.
@@ -260,19 +230,5 @@ mod tests {
             text,
             "error: plugin foo is refused\n  because: unknown key\n  at: config.ini:12\n  help: remove it"
         );
-    }
-
-    #[test]
-    fn every_kind_has_its_own_exit_code() {
-        let kinds = [
-            Kind::Failed,
-            Kind::Usage,
-            Kind::NotRunning,
-            Kind::BadConfiguration,
-            Kind::Refused,
-            Kind::Timeout,
-        ];
-        let codes: Vec<u8> = kinds.iter().map(|kind| kind.exit_code()).collect();
-        assert_eq!(codes, [1, 2, 3, 4, 5, 6]);
     }
 }

@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 
-use crate::diagnostic::{Diagnostic, Kind, Location};
+use crate::diagnostic::{Diagnostic, Location};
+use crate::exit_code::Kind;
 
 /// The largest file that is read, bytes. A real configuration has some kilobytes.
 pub const MAX_BYTES: usize = 1024 * 1024;

@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod diagnostic;
 pub mod diff;
 pub mod event;
+pub mod exit_code;
 pub mod export;
 pub mod fingerprint;
 pub mod ini;
@@ -30,4 +31,5 @@ pub mod watcher;
 pub mod wire;
 pub mod worker;
 
-pub use diagnostic::{Diagnostic, Kind, Location, Severity};
+pub use diagnostic::{Diagnostic, Location, Severity};
+pub use exit_code::Kind;

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::diagnostic::{Diagnostic, Kind};
+use crate::diagnostic::Diagnostic;
+use crate::exit_code::Kind;
 use crate::export::{Unresolved, export, variable};
 use crate::ini::{Document, keys_in_continuation};
 use crate::keys::{self, KEYS, Key, Read, Row, read};

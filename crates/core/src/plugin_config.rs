@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::diagnostic::{Diagnostic, Kind as Failure, Location};
+use crate::diagnostic::{Diagnostic, Location};
+use crate::exit_code::Kind as Failure;
 use crate::export::{Exported, export};
 use crate::ini::{Document, keys_in_continuation};
 use crate::layers::{Value, assignments, merge, split_variant, substitute_all};

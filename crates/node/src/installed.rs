@@ -1,11 +1,11 @@
 //! Reads every installed plugin: configuration, overrides, environment.
 
+pub mod jobs;
+
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use mfserv_core::diagnostic::shown;
-use mfserv_core::ini::{Dialect, Document, MAX_BYTES};
+use mfserv_core::ini::{Dialect, Document};
 use mfserv_core::keys::GENERAL_PYTHON;
 use mfserv_core::plan::{Loaded, PluginInput};
 use mfserv_core::plugin_config;
@@ -176,7 +176,7 @@ fn read_spec_with(
         ]);
     }
     let path = dir.join(".plugin_format_version");
-    let crontab = crontab(dir);
+    let crontab = jobs::crontab(dir);
     let texts = Texts {
         dir,
         crontab: &crontab,
@@ -244,37 +244,8 @@ pub fn resolve(
     if let Some(refused) = refused {
         return Err(vec![refused]);
     }
-    warnings.extend(ignored_jobs(name, dir, texts.crontab));
+    warnings.extend(jobs::ignored(name, dir, texts.crontab));
     Ok((spec, warnings))
-}
-
-/// The `crontab` of a plugin, at most as many bytes of it as of a configuration.
-pub fn crontab(dir: &Path) -> Vec<u8> {
-    let mut text = Vec::new();
-    if let Ok(file) = std::fs::File::open(dir.join("crontab")) {
-        // cron(8) could not read it either
-        let _ = file.take(MAX_BYTES as u64).read_to_end(&mut text);
-    }
-    text
-}
-
-/// The lines of a `crontab` that are no comments, with their numbers.
-pub fn jobs(crontab: &[u8]) -> Vec<(u32, String)> {
-    let text = String::from_utf8_lossy(crontab);
-    let lines = (1..).zip(text.lines().map(str::trim));
-    let active = |line: &str| !line.is_empty() && !line.starts_with(['#', '{']);
-    lines.filter(|(_, line)| active(line)).map(|(n, line)| (n, shown(line).into_owned())).collect()
-}
-
-/// The warning that the lines of a `crontab` are not run.
-pub fn ignored_jobs(name: &str, dir: &Path, crontab: &[u8]) -> Option<Diagnostic> {
-    let (line, _) = jobs(crontab).into_iter().next()?;
-    Some(
-        Diagnostic::warning(format!("the crontab of plugin {name} has no effect in this version"))
-            .because("mfserv does not run its lines")
-            .at(Location::new(dir.join("crontab").to_string_lossy(), line))
-            .help("put them into the crontab of the user: crontab -e"),
-    )
 }
 
 fn document(path: &Path) -> Result<Option<Document>, Vec<Diagnostic>> {

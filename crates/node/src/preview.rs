@@ -183,7 +183,7 @@ impl Inspection<'_> {
             release: there.release,
             dir: there.dir,
         });
-        let jobs = installed::jobs(self.bytes("crontab").unwrap_or_default());
+        let jobs = installed::jobs::of(self.bytes("crontab").unwrap_or_default());
         let sizes = Sizes {
             packed_bytes,
             unpacked_bytes: self.inspected.bytes,

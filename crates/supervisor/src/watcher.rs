@@ -10,6 +10,7 @@ mod ends;
 mod life;
 mod prepare;
 mod rolling;
+mod stop_signal;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::diagnostic::{Diagnostic, Kind};
+use crate::diagnostic::Diagnostic;
+use crate::exit_code::Kind;
 use crate::names::check_plugin_name;
 
 /// Reads the text of `.layerapi2_label`, `plugin_NAME@mfserv`, and returns the name.

@@ -99,15 +99,6 @@ impl Watcher {
         self.signal_again(id, context);
     }
 
-    /// Repeats a signal that could not be sent: there was no process yet, or no keeper.
-    pub(super) fn signal_again(&mut self, id: &WorkerId, context: &mut Context) {
-        match self.workers.get(id).map(Worker::phase) {
-            Some(Phase::Stopping) => self.signal(id, context),
-            Some(Phase::Killing) => self.kill(id, context),
-            _ => {}
-        }
-    }
-
     pub(super) fn admit(&mut self, id: &WorkerId, context: &mut Context) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         if worker.prepared {
@@ -125,30 +116,6 @@ impl Watcher {
     pub(super) fn retire_replaced(&mut self, id: &WorkerId, context: &mut Context) {
         if let Some(old) = self.workers.get_mut(id).and_then(|w| w.replaces.take()) {
             self.retire(&old, context);
-        }
-    }
-
-    fn drain(&mut self, id: &WorkerId, context: &mut Context) {
-        let Some(worker) = self.workers.get(id) else { return };
-        match &worker.spec.upstream {
-            Some(upstream) => context.traffic.drain(upstream, id),
-            None => self.drive(id, Input::Drained, context),
-        }
-    }
-
-    fn signal(&self, id: &WorkerId, context: &Context) {
-        let Some(worker) = self.workers.get(id) else { return };
-        if worker.process.is_some() {
-            context.signal(id, worker.spec.stop_signal);
-        }
-    }
-
-    fn kill(&mut self, id: &WorkerId, context: &mut Context) {
-        let Some(worker) = self.workers.get(id) else { return };
-        match worker.process.is_some() {
-            true => context.kill_tree(id),
-            // The keeper has not answered the start, so there is nothing to kill.
-            false => self.ended(id, None, context),
         }
     }
 }

@@ -116,7 +116,7 @@ fn keys(tree: &Tree) -> Vec<Finding> {
 
 /// Each code of `Kind::exit_code` has a row that begins with it.
 fn exit_codes(tree: &Tree) -> Vec<Finding> {
-    let (path, page) = ("crates/core/src/diagnostic.rs", "docs/operating.md");
+    let (path, page) = ("crates/core/src/exit_code.rs", "docs/operating.md");
     let (source, text) = match both(tree, path, page) {
         Ok(both) => both,
         Err(finding) => return vec![finding],
@@ -208,7 +208,7 @@ mod tests {
             "crates/core/src/plugin_config/schema.rs",
             "const A: &[Key] = &[required(\"_version\", B), key(\"routes\", C)];",
         ),
-        ("crates/core/src/diagnostic.rs", "match a {\nKind::Failed => 1,\nKind::Usage => 2,\n}"),
+        ("crates/core/src/exit_code.rs", "match a {\nKind::Failed => 1,\nKind::Usage => 2,\n}"),
         ("crates/mfserv/src/cli.rs", "enum Command { Start(A), GoBack(B) }"),
         (
             "crates/mfserv/src/compat.rs",
@@ -253,7 +253,7 @@ mod tests {
             (
                 "docs/operating.md",
                 "| c | i |\n|---|---|\n| 1 | f |\n\n`no_route` `reset` mfserv start, mfserv go-back",
-                "diagnostic.rs:3: exit code 2 is not",
+                "exit_code.rs:3: exit code 2 is not",
             ),
             (
                 "docs/operating.md",
