@@ -104,18 +104,25 @@ impl<N: Node> Operations<N> {
 
     /// Every event of an operation, from the first one to its outcome.
     pub async fn follow(&self, id: &OperationId) -> Result<mpsc::Receiver<Event>, Diagnostic> {
-        let known = self.known().all.get(id).cloned();
-        if let Some(op) = known {
+        if let Some(op) = self.known_one(id) {
             return Ok(op.follow());
         }
         let record = self.find(id).await.ok_or_else(|| unknown(id))?;
-        Ok(replay(record))
+        if record.outcome.is_some() {
+            return Ok(replay(record));
+        }
+        // An earlier daemon has left it open: it is finished or undone soon.
+        let mut open = self.0.open.subscribe();
+        let _ = open.wait_for(|open| *open).await;
+        match self.known_one(id) {
+            Some(op) => Ok(op.follow()),
+            None => Ok(replay(self.find(id).await.ok_or_else(|| unknown(id))?)),
+        }
     }
 
     /// Gives an operation up: refused after its commit.
     pub async fn cancel(&self, id: &OperationId) -> Result<(), Diagnostic> {
-        let known = self.known().all.get(id).cloned();
-        let Some(op) = known else {
+        let Some(op) = self.known_one(id) else {
             return match self.find(id).await {
                 Some(_) => Err(has_ended(id)),
                 None => Err(unknown(id)),
@@ -137,7 +144,12 @@ impl<N: Node> Operations<N> {
             return Some(op.record());
         }
         let (inner, id) = (self.0.clone(), id.clone());
-        blocking(move || Ok(inner.journal.find(&id))).await.ok().flatten()
+        let found = move || {
+            let ended = inner.journal.find(&id);
+            let running = || inner.journal.running().into_iter().find(|one| one.id == id);
+            Ok(ended.or_else(running))
+        };
+        blocking(found).await.ok().flatten()
     }
 
     /// The last operations, the newest last; those that run come after those that have ended.
@@ -288,6 +300,10 @@ impl<N: Node> Operations<N> {
             self.known().all.values().filter(|op| !op.is_over()).cloned().collect();
         running.sort_by_key(Running::began_ms);
         running
+    }
+
+    fn known_one(&self, id: &OperationId) -> Option<Running> {
+        self.known().all.get(id).cloned()
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -522,6 +522,19 @@ fn leave_open(node: &Played, request: &Request) {
 }
 
 #[tokio::test]
+async fn an_operation_that_was_left_open_can_be_followed_before_it_is_gone_on_with() {
+    let node = Played::new();
+    leave_open(&node, &Request::Reload);
+    let operations = Operations::new(node.clone(), FinishedBy::Daemon);
+    let left: OperationId = "left".parse().unwrap();
+    assert!(operations.find(&left).await.unwrap().outcome.is_none());
+    let (outcome, ()) = tokio::join!(outcome(&operations, &left), operations.recover());
+    assert!(outcome.ok, "{outcome:?}");
+    let again = operations.submit(submission("left", Request::Reload)).await.unwrap();
+    assert_eq!((again, node.calls().len()), (left, 2), "it is not done twice");
+}
+
+#[tokio::test]
 async fn an_operation_that_another_living_process_conducts_is_left_alone() {
     let node = Played::new();
     leave_open(&node, &Request::Reload);
