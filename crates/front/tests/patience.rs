@@ -102,6 +102,7 @@ fn a_body_may_take_longer_than_the_timeout_as_long_as_it_moves() {
             read_head(stream);
             let mut left = 1_600_000;
             while left > 0 {
+                // The slowness of the worker is the subject.
                 std::thread::sleep(TIMEOUT / 4);
                 let mut part = vec![0; 200_000.min(left)];
                 if stream.read_exact(&mut part).is_err() {
@@ -122,6 +123,7 @@ fn a_body_may_take_longer_than_the_timeout_as_long_as_it_moves() {
         let request = post("length", &vec![b'z'; 1_600_000]);
         for part in request.chunks(160_000) {
             client.send(part);
+            // The slowness of the client is the subject.
             std::thread::sleep(TIMEOUT / 6);
         }
         assert_eq!(client.receive().unwrap().text(), "all");

@@ -39,7 +39,7 @@ fn plugins() -> Vec<(Plugin, &'static str)> {
     ]
 }
 
-/// The package that the predecessor makes of a directory.
+/// The package that MFSERV makes of a directory.
 fn old_package(dir: &Path) -> PathBuf {
     const MAKE: &str = r#"
 import io, json, os, sys, tarfile

@@ -248,6 +248,7 @@ async fn until(operations: &Operations<Played>, id: &str, what: impl Fn(&Event) 
 /// Waits until an operation waits for the new workers.
 async fn until_trying(node: &Played) {
     while !node.calls().iter().any(|call| call == "wait Prepared") {
+        // The pause between two looks.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -1,7 +1,7 @@
 //! `mfserv dev`: a plugin runs from its directory.
 
-mod desk;
 mod lines;
+mod session;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ use crate::cli::operate::Wait;
 use crate::cli::operation::{Operation, print_warnings};
 use crate::cli::report::Outcome;
 use crate::cli::{print, start};
-use desk::Desk;
 use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed};
+use session::DevSession;
 
 #[derive(Debug, Args)]
 pub struct Dev {
@@ -91,11 +91,11 @@ impl Dev {
         let interrupted = cancel()?;
         let dir = self.dir.canonicalize().unwrap_or(self.dir);
         let started = !is_running(places);
-        let desk = Desk::new(places, plugin, &dir, interrupted);
+        let session = DevSession::new(places, plugin, &dir, interrupted);
         if started {
             start::up(places)?;
         }
-        desk.sit(started)
+        session.run(started)
     }
 }
 

@@ -1,6 +1,5 @@
-//! What a developer sees while a plugin runs from its directory: the lines of its programs,
-//! what happens to it, and how an edit ends. When what its environment is made of changes,
-//! that is built again.
+//! A session of `mfserv dev`: it shows the output of the plugin's programs, its events and the
+//! result of each edit, and builds the environment again when its sources change.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,7 +38,7 @@ const LOOK_AROUND: Duration = Duration::from_millis(500);
 const AWAY: Duration = Duration::from_secs(10);
 
 /// The state of one session.
-pub struct Desk<'a> {
+pub struct DevSession<'a> {
     places: &'a Places,
     plugin: String,
     dir: PathBuf,
@@ -64,11 +63,16 @@ pub struct Desk<'a> {
     over: Option<Outcome>,
 }
 
-impl<'a> Desk<'a> {
+impl<'a> DevSession<'a> {
     /// From now on nothing is missed.
-    pub fn new(places: &'a Places, plugin: &str, dir: &Path, interrupted: Cancel) -> Desk<'a> {
+    pub fn new(
+        places: &'a Places,
+        plugin: &str,
+        dir: &Path,
+        interrupted: Cancel,
+    ) -> DevSession<'a> {
         let events = places.events_file();
-        let mut desk = Desk {
+        let mut session = DevSession {
             places,
             plugin: plugin.into(),
             dir: dir.to_owned(),
@@ -84,12 +88,12 @@ impl<'a> Desk<'a> {
             replanned: false,
             over: None,
         };
-        desk.sources = desk.sources_now();
-        desk
+        session.sources = session.sources_now();
+        session
     }
 
     /// Follows until Ctrl-C. `started`: the node runs for this alone, and ends with it.
-    pub fn sit(mut self, started: bool) -> Result<Outcome, Diagnostic> {
+    pub fn run(mut self, started: bool) -> Result<Outcome, Diagnostic> {
         let ended = self.follow();
         if let Some(build) = self.build.take() {
             // Ctrl-C ends it too; it leaves nothing half done.
@@ -194,7 +198,7 @@ impl<'a> Desk<'a> {
         self.lines.take().iter().for_each(|line| self.say(line));
         let mut events: Vec<Event> = Vec::new();
         self.events.poll(&mut |_, line| events.extend(serde_json::from_str(line)));
-        events.into_iter().for_each(|event| self.tell(event.fact));
+        events.into_iter().for_each(|event| self.report(event.fact));
         if std::mem::take(&mut self.replanned) {
             self.look_at_plan();
         }
@@ -209,7 +213,7 @@ impl<'a> Desk<'a> {
         }
     }
 
-    fn tell(&mut self, fact: Fact) {
+    fn report(&mut self, fact: Fact) {
         match fact {
             Fact::FilesChanged { plugin, files, more } if plugin == self.plugin => {
                 let what = match files.is_empty() {
