@@ -5,9 +5,11 @@
 mod bootstrap;
 mod boxes;
 mod circusctl;
+mod cronwrap;
 mod environment;
 mod http;
 mod install;
+mod layers;
 mod lines;
 pub mod links;
 mod look;
@@ -46,6 +48,7 @@ const COMMANDS: &[(&str, Run)] = &[
     ("_plugins.make", make::pack),
     ("bootstrap_plugin.py", bootstrap::run),
     ("circusctl", circusctl::run),
+    ("cronwrap.sh", cronwrap::run),
     ("echo_bold", lines::echo),
     ("echo_clean", lines::echo),
     ("echo_nok", lines::echo),
@@ -54,6 +57,7 @@ const COMMANDS: &[(&str, Run)] = &[
     ("echo_warning", lines::echo),
     ("is_layer_installed", environment::is_layer_installed),
     ("is_layer_loaded", environment::is_layer_loaded),
+    ("layer_wrapper", layers::layer_wrapper),
     ("mfserv.init", node::init),
     ("mfserv.start", node::start),
     ("mfserv.status", status::run),

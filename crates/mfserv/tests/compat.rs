@@ -4,6 +4,7 @@ mod install;
 mod journey;
 mod make;
 mod node;
+mod standins;
 mod upstream;
 
 use std::path::{Path, PathBuf};

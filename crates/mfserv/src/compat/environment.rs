@@ -228,7 +228,7 @@ pub fn is_layer_installed() -> Result<Outcome, Diagnostic> {
     Ok(Outcome::Done)
 }
 
-fn is_there(places: &Places, label: &str) -> bool {
+pub fn is_there(places: &Places, label: &str) -> bool {
     let plugin = label.strip_prefix("plugin_").and_then(|rest| rest.strip_suffix("@mfserv"));
     match (plugin, label) {
         (Some(name), _) => store::current(&Home::new(places.home()), name).is_ok(),

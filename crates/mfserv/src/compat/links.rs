@@ -2,6 +2,7 @@
 //! makefiles read.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use mfserv_core::{Diagnostic, Kind};
@@ -14,11 +15,23 @@ const MARK: &str = "# Written by `mfserv setup --commands`";
 /// Our own name, beside the others.
 const OURS: &str = "mfserv";
 
-/// What is read from `PREFIX/share`, by name.
+const PYTHON: &str = include_str!("../../share/opt/python3");
+const NODE: &str = include_str!("../../share/opt/node");
+
+/// What is read below PREFIX, by path: files of shells and makefiles, and directories in place of
+/// the layers of MFSERV that scripts name by their path.
 const SHARED: &[(&str, &str)] = &[
-    ("plugin.mk", include_str!("../../share/plugin.mk")),
-    ("plugin_env.bashrc", include_str!("../../share/plugin_env.bashrc")),
-    ("profile", include_str!("../../share/profile")),
+    ("share/plugin.mk", include_str!("../../share/plugin.mk")),
+    ("share/plugin_env.bashrc", include_str!("../../share/plugin_env.bashrc")),
+    ("share/profile", include_str!("../../share/profile")),
+    ("opt/root/.layerapi2_label", "root@mfserv\n"),
+    ("opt/python3/.layerapi2_label", "python3@mfext\n"),
+    ("opt/python3/bin/python", PYTHON),
+    ("opt/python3/bin/python3", PYTHON),
+    ("opt/nodejs/.layerapi2_label", "nodejs@mfext\n"),
+    ("opt/nodejs/bin/node", NODE),
+    ("opt/nodejs/bin/npm", NODE),
+    ("opt/nodejs/bin/npx", NODE),
 ];
 
 /// What was done.
@@ -49,18 +62,17 @@ pub fn write(bin: &Path, program: &Path) -> Result<Written, Diagnostic> {
             .because("blanks and signs of shells and makefiles cannot be in its path"));
     }
     let program = program.canonicalize().unwrap_or_else(|_| program.to_owned());
-    let share = prefix.join("share");
     let names = COMMANDS.iter().map(|(name, _)| *name).chain([OURS]);
     // Where the program itself is in `bin`, it is no link to itself.
     let places: Vec<PathBuf> =
         names.map(|name| bin.join(name)).filter(|link| *link != program).collect();
     let files: Vec<(PathBuf, String)> = SHARED
         .iter()
-        .map(|(name, text)| (share.join(name), text.replace("@PREFIX@", &place)))
+        .map(|(path, text)| (prefix.join(path), text.replace("@PREFIX@", &place)))
         .collect();
     let foreign = places.iter().filter(|link| !is_ours(link, &program));
-    let foreign =
-        foreign.chain(files.iter().map(|(file, _)| file).filter(|file| !is_written(file)));
+    let foreign = foreign
+        .chain(files.iter().filter(|(file, text)| !is_written(file, text)).map(|(file, _)| file));
     if let Some(foreign) = foreign.map(|path| path.display().to_string()).next() {
         return Err(Diagnostic::error(format!("{foreign} is not a file of mfserv"))
             .kind(Kind::Refused)
@@ -68,7 +80,7 @@ pub fn write(bin: &Path, program: &Path) -> Result<Written, Diagnostic> {
             .help("choose another directory, or move it away"));
     }
     let mut written = Written { links: places.len(), ..Written::default() };
-    for dir in [&bin, &share] {
+    for dir in files.iter().filter_map(|(file, _)| file.parent()).chain([bin.as_path()]) {
         disk::create_dir(dir)?;
     }
     for link in places {
@@ -83,6 +95,10 @@ pub fn write(bin: &Path, program: &Path) -> Result<Written, Diagnostic> {
             continue;
         }
         disk::write(&file, text.as_bytes())?;
+        if text.starts_with("#!") {
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755))
+                .map_err(|e| disk::failed("write", &file, e))?;
+        }
         written.changed.push(file);
     }
     Ok(written)
@@ -100,13 +116,15 @@ fn is_ours(link: &Path, program: &Path) -> bool {
 }
 
 /// Nothing is there, or a file that we have written.
-fn is_written(file: &Path) -> bool {
-    match fs::symlink_metadata(file) {
-        Err(_) => true,
-        Ok(found) => {
-            found.is_file() && fs::read_to_string(file).is_ok_and(|text| text.starts_with(MARK))
-        }
-    }
+fn is_written(file: &Path, text: &str) -> bool {
+    let Ok(found) = fs::symlink_metadata(file) else { return true };
+    let ours = |there: &str| there == text || has_mark(there);
+    found.is_file() && fs::read_to_string(file).is_ok_and(|there| ours(&there))
+}
+
+/// The mark is in the first line, or after the `#!` line of a script.
+fn has_mark(text: &str) -> bool {
+    text.lines().take(2).any(|line| line.starts_with(MARK))
 }
 
 #[cfg(test)]
@@ -131,7 +149,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("mfserv");
         fs::write(&program, "").unwrap();
-        for name in ["bin/plugins.list", "share/profile"] {
+        for name in ["bin/plugins.list", "share/profile", "opt/python3/bin/python"] {
             let prefix = tempfile::tempdir().unwrap();
             let foreign = prefix.path().join(name);
             fs::create_dir_all(foreign.parent().unwrap()).unwrap();
@@ -146,6 +164,8 @@ mod tests {
 
     #[test]
     fn every_shared_file_says_who_wrote_it() {
-        assert!(SHARED.iter().all(|(_, text)| text.starts_with(MARK)));
+        let mut others = SHARED.iter().filter(|(_, text)| !has_mark(text));
+        // A label has one line, by which it is recognised.
+        assert!(others.all(|(path, _)| path.ends_with(".layerapi2_label")));
     }
 }

@@ -237,3 +237,46 @@ fn without_room_in_inotify_files_are_looked_at_and_that_is_said() {
     assert_eq!(problems(&node).len(), 1, "said once: {:?}", problems(&node));
     node.stop();
 }
+
+#[test]
+fn an_edit_behind_a_link_is_served_in_each_plugin_that_has_one() {
+    let _turn = Turn::cheap();
+    let (node, one) = developing(&watched("one"));
+    let shared = one.parent().unwrap().join("shared");
+    std::fs::create_dir_all(shared.join("deep")).unwrap();
+    std::fs::write(shared.join("deep/__init__.py"), "edition = 'first'\n").unwrap();
+    std::fs::write(shared.join("__init__.py"), "").unwrap();
+    std::fs::write(shared.join("single.py"), "edition = 'alone'\n").unwrap();
+    // A link back to the plugin is no way round and round.
+    std::os::unix::fs::symlink(&one, shared.join("back")).unwrap();
+    let two = watched("two").write(one.parent().unwrap());
+    for (name, dir) in [("one", &one), ("two", &two)] {
+        std::os::unix::fs::symlink("../shared", dir.join("library")).unwrap();
+        std::os::unix::fs::symlink("../shared/single.py", dir.join("single.py")).unwrap();
+        let text = edition("here")
+            .replace("import json", "import json\nimport single\nfrom library import deep");
+        save(&dir.join("main.py"), &text.replace("\"here", "single.edition + deep.edition + \""));
+        node.mfserv(&["dev", &dir.to_string_lossy(), "--detach"]).code(0);
+        until_served(&node, name, "alonefirst");
+    }
+    let both =
+        |text: &str| ["one", "two"].into_iter().for_each(|name| until_served(&node, name, text));
+    std::fs::write(shared.join("deep/__init__.py"), "edition = 'second'\n").unwrap();
+    both("alonesecond");
+    // An editor that renames, and a file that is new.
+    std::fs::write(shared.join("single.new"), "edition = 'other'\n").unwrap();
+    std::fs::rename(shared.join("single.new"), shared.join("single.py")).unwrap();
+    both("othersecond");
+    // The link leads elsewhere, and there an edit is seen too.
+    let other = shared.with_file_name("other");
+    std::fs::create_dir_all(other.join("deep")).unwrap();
+    std::fs::write(other.join("__init__.py"), "").unwrap();
+    std::fs::write(other.join("deep/__init__.py"), "edition = 'third'\n").unwrap();
+    std::os::unix::fs::symlink("../other", one.join("new")).unwrap();
+    std::fs::rename(one.join("new"), one.join("library")).unwrap();
+    until_served(&node, "one", "otherthird");
+    std::fs::write(other.join("deep/__init__.py"), "edition = 'fourth'\n").unwrap();
+    until_served(&node, "one", "otherfourth");
+    until_served(&node, "two", "othersecond");
+    node.stop();
+}

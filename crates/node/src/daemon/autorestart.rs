@@ -2,7 +2,7 @@
 //! which plugin a changed file belongs to and when the edit is over; [`super::renewal`] renews
 //! the workers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,6 +25,8 @@ const QUIET: Duration = Duration::from_millis(15);
 const LONGEST: Duration = Duration::from_millis(500);
 /// The most directories of one plugin that are watched.
 const MOST_DIRECTORIES: usize = 10_000;
+/// The most directories behind links of one plugin that are watched.
+const MOST_LINKED: usize = 1_000;
 /// How often a directory that was removed is looked for.
 const SEARCH_EVERY: Duration = Duration::from_millis(500);
 
@@ -33,6 +35,12 @@ pub struct Autorestart {
     node: Node,
     watch: FileWatch,
     plugins: BTreeMap<String, Watched>,
+}
+
+/// A directory to watch, by the path that it has in the plugin.
+struct Found {
+    path: PathBuf,
+    is_link: bool,
 }
 
 /// One plugin.
@@ -137,37 +145,86 @@ impl Autorestart {
     /// first. Returns the time of modification of the newest file that the rules include.
     fn watch_below(&mut self, plugin: &str, rules: &WatchRules, from: &Path) -> Option<SystemTime> {
         let mut newest = None;
-        let mut watched = 0;
-        let mut todo = std::collections::VecDeque::from([from.to_owned()]);
-        while let Some(dir) = todo.pop_front() {
-            if rules.skips(&dir) {
+        let (mut watched, mut linked) = (0, 0);
+        let mut todo = VecDeque::from([Found { path: from.into(), is_link: from.is_symlink() }]);
+        // Links come last: they may lead to much that is not the plugin's.
+        let (mut links, mut followed) = (VecDeque::new(), Vec::new());
+        while let Some(Found { path, is_link }) = todo.pop_front().or_else(|| links.pop_front()) {
+            if rules.skips(&path) || is_link && !self.follows(rules, &path, &mut followed) {
                 continue;
             }
-            if watched == MOST_DIRECTORIES {
-                self.report_too_many(plugin, rules.dir());
+            let below_link = !followed.is_empty();
+            if watched == MOST_DIRECTORIES || below_link && linked == MOST_LINKED {
+                self.report_too_many(plugin, rules.dir(), below_link.then_some(&path));
                 break;
             }
             watched += 1;
+            linked += usize::from(below_link);
             // Watch first, then read: a file that is created in between is seen twice, not never.
-            self.watch.watch(&dir);
-            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-                // A symbolic link to a directory is not followed: it may lead outside.
-                match entry.file_type() {
-                    Ok(kind) if kind.is_dir() => todo.push_back(entry.path()),
-                    Ok(_) if rules.concerns(&entry.path()) => {
-                        let saved = entry.metadata().and_then(|meta| meta.modified()).ok();
-                        newest = newest.max(saved);
+            self.watch.watch(&path);
+            for entry in std::fs::read_dir(&path).into_iter().flatten().flatten() {
+                let Ok(kind) = entry.file_type() else { continue };
+                let (path, is_link) = (entry.path(), kind.is_symlink());
+                if kind.is_dir() {
+                    todo.push_back(Found { path, is_link });
+                } else if is_link && path.is_dir() {
+                    links.push_back(Found { path, is_link });
+                } else if rules.concerns(&path) {
+                    let saved = std::fs::metadata(&path).and_then(|meta| meta.modified());
+                    newest = newest.max(saved.ok());
+                    if is_link {
+                        self.watch_behind(&path);
                     }
-                    Ok(_) | Err(_) => {}
                 }
             }
         }
         newest
     }
 
-    fn report_too_many(&self, plugin: &str, dir: &Path) {
+    /// Watches the file that a link leads to.
+    fn watch_behind(&mut self, link: &Path) {
+        if let Ok(target) = link.canonicalize() {
+            self.watch.watch_file(&target, link);
+        }
+    }
+
+    /// Whether the directory that a link leads to is watched by the path of the link: not if it
+    /// is in the plugin or in one that was followed, or has one of them in it, and not if it
+    /// belongs to the node.
+    fn follows(&self, rules: &WatchRules, link: &Path, followed: &mut Vec<PathBuf>) -> bool {
+        let Ok(target) = link.canonicalize() else { return false };
+        let var = self.node.parts.options.places.var();
+        let overlaps = |dir: &Path| target.starts_with(dir) || dir.starts_with(&target);
+        if overlaps(rules.dir()) || overlaps(&var) || followed.iter().any(|dir| overlaps(dir)) {
+            return false;
+        }
+        followed.push(target);
+        true
+    }
+
+    /// A link has come, or leads elsewhere: what it leads to is watched. True if that matters.
+    fn follow_link(&mut self, plugin: &str, rules: &WatchRules, link: &Path) -> bool {
+        self.watch.unwatch_below(link);
+        if link.is_dir() {
+            return self.watch_below(plugin, rules, link).is_some();
+        }
+        let concerns = rules.concerns(link);
+        if concerns {
+            self.watch_behind(link);
+        }
+        concerns
+    }
+
+    fn report_too_many(&self, plugin: &str, dir: &Path, link: Option<&PathBuf>) {
         let problem = Diagnostic::warning("not every changed file will be seen")
-            .because(format!("{} has more than {MOST_DIRECTORIES} directories", dir.display()))
+            .because(match link {
+                None => format!("{} has more than {MOST_DIRECTORIES} directories", dir.display()),
+                Some(link) => format!(
+                    "links of {} lead to more than {MOST_LINKED} directories, one of them {}",
+                    dir.display(),
+                    link.display()
+                ),
+            })
             .help("name in .autorestart_excludes what need not be watched")
             .about(plugin);
         self.node.parts.events.record(Fact::Problem { problem });
@@ -196,6 +253,11 @@ impl Autorestart {
             }
             Change::DirectoryAdded(_)
                 if self.watch_below(&name, &plugin.rules, &path).is_some() =>
+            {
+                plugin.changed(Some(&path));
+            }
+            Change::File(_)
+                if path.is_symlink() && self.follow_link(&name, &plugin.rules, &path) =>
             {
                 plugin.changed(Some(&path));
             }

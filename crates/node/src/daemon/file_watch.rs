@@ -7,8 +7,9 @@
 mod polling;
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use mfserv_core::Diagnostic;
@@ -34,12 +35,41 @@ pub enum Change {
     Unknown,
 }
 
+/// What of a watched directory is reported, and by which path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Name {
+    /// All of it.
+    Directory(PathBuf),
+    /// One entry of it, to which `link` leads.
+    Entry { entry: OsString, link: PathBuf },
+}
+
+impl Name {
+    fn path(&self) -> &Path {
+        match self {
+            Name::Directory(path) => path,
+            Name::Entry { link, .. } => link,
+        }
+    }
+
+    /// A directory that was moved away has another name since.
+    fn is_stale(&self, dir: &Path) -> bool {
+        let same = |path: &Path| {
+            let (one, other) = (std::fs::metadata(path).ok()?, std::fs::metadata(dir).ok()?);
+            Some((one.dev(), one.ino()) == (other.dev(), other.ino()))
+        };
+        matches!(self, Name::Directory(path) if same(path) != Some(true))
+    }
+}
+
 /// Watches directories, each without its subdirectories.
 pub struct FileWatch {
     /// A descriptor that becomes readable; tokio treats it as a pipe.
     inotify: Option<Receiver>,
     batch: Vec<u8>,
-    paths: HashMap<i32, PathBuf>,
+    /// What each watch of the kernel reports. It has one for each directory, and two plugins may
+    /// have links to the same one.
+    names: HashMap<i32, Vec<Name>>,
     watches: BTreeMap<PathBuf, i32>,
     polled: PolledDirectories,
     /// Why inotify refused the last directory that is polled instead.
@@ -58,7 +88,7 @@ impl FileWatch {
         FileWatch {
             inotify: opened.ok().and_then(|fd| Receiver::from_owned_fd_unchecked(fd).ok()),
             batch: Vec::new(),
-            paths: HashMap::new(),
+            names: HashMap::new(),
             watches: BTreeMap::new(),
             polled: PolledDirectories::default(),
             no_room,
@@ -67,9 +97,23 @@ impl FileWatch {
         }
     }
 
-    /// Starts to watch a directory. A directory that does not exist is ignored.
+    /// Starts to watch a directory, also by the path of a link to it. A directory that does not
+    /// exist is ignored.
     pub fn watch(&mut self, dir: &Path) {
-        if self.watches.contains_key(dir) || self.polled.has(dir) {
+        self.add(dir, Name::Directory(dir.to_owned()));
+    }
+
+    /// Watches the file that a link leads to; a change of it is reported as one of the link.
+    pub fn watch_file(&mut self, target: &Path, link: &Path) {
+        if let (Some(dir), Some(entry)) = (target.parent(), target.file_name()) {
+            let name = Name::Entry { entry: entry.to_owned(), link: link.to_owned() };
+            self.add(dir, name);
+        }
+    }
+
+    fn add(&mut self, dir: &Path, name: Name) {
+        let path = name.path().to_owned();
+        if self.watches.contains_key(&path) || self.polled.has(&path) {
             return;
         }
         let flags = WatchFlags::CLOSE_WRITE
@@ -87,15 +131,20 @@ impl FileWatch {
         };
         match added {
             Ok(number) => {
-                // The kernel knows this directory already, under a path that is not valid any more.
-                if let Some(old) = self.paths.insert(number, dir.to_owned()) {
-                    self.watches.remove(&old);
-                }
-                self.watches.insert(dir.to_owned(), number);
+                let names = self.names.entry(number).or_default();
+                let (stale, kept) =
+                    std::mem::take(names).into_iter().partition(|n| n.is_stale(dir));
+                *names = kept;
+                names.push(name);
+                let stale: Vec<Name> = stale;
+                self.watches.retain(|path, _| !stale.iter().any(|name| name.path() == path));
+                self.watches.insert(path, number);
             }
             Err(why @ (Errno::NOSPC | Errno::MFILE | Errno::NOMEM)) => {
                 self.no_room = Some(why);
-                self.unseen += usize::from(!self.polled.add(dir));
+                // A file behind a link is not polled.
+                let seen = matches!(name, Name::Directory(_)) && self.polled.add(dir);
+                self.unseen += usize::from(!seen);
             }
             // The directory was removed meanwhile, or cannot be read.
             Err(_) => {}
@@ -114,7 +163,12 @@ impl FileWatch {
             .collect();
         for path in below {
             let Some(number) = self.watches.remove(&path) else { continue };
-            self.paths.remove(&number);
+            let names = self.names.entry(number).or_default();
+            names.retain(|name| name.path() != path);
+            if !names.is_empty() {
+                continue;
+            }
+            self.names.remove(&number);
             if let Some(inotify) = &self.inotify {
                 // An error means that the kernel has removed the watch with its directory.
                 let _ = inotify::remove_watch(inotify, number);
@@ -146,16 +200,10 @@ impl FileWatch {
         batch.resize(BATCH, 0);
         let read = self.inotify.as_ref().map(|inotify| inotify.try_read(&mut batch));
         let changes = match read {
-            Some(Ok(length)) => events(&batch[..length])
-                .filter_map(|event| {
-                    let path =
-                        self.paths.get(&event.watch).map(|dir| match event.name.is_empty() {
-                            true => dir.clone(),
-                            false => dir.join(OsStr::from_bytes(event.name)),
-                        });
-                    self.understand(event.watch, event.what, path)
-                })
-                .collect(),
+            Some(Ok(length)) => {
+                let events = events(&batch[..length]);
+                events.flat_map(|event| self.understand(&event)).collect()
+            }
             Some(Err(error)) if error.kind() != std::io::ErrorKind::WouldBlock => {
                 vec![self.without_inotify()]
             }
@@ -165,21 +213,29 @@ impl FileWatch {
         changes
     }
 
-    fn understand(
-        &mut self,
-        number: i32,
-        what: ReadFlags,
-        path: Option<PathBuf>,
-    ) -> Option<Change> {
-        if what.contains(ReadFlags::QUEUE_OVERFLOW) {
-            return Some(Change::Unknown);
+    /// The changes that an event is: one for each name of its directory.
+    fn understand(&mut self, event: &Event<'_>) -> Vec<Change> {
+        if event.what.contains(ReadFlags::QUEUE_OVERFLOW) {
+            return vec![Change::Unknown];
         }
-        let path = path?;
-        if what.contains(ReadFlags::IGNORED) {
-            self.paths.remove(&number);
-            self.watches.remove(&path);
-            return None;
+        let names = self.names.get(&event.watch).cloned().unwrap_or_default();
+        if event.what.contains(ReadFlags::IGNORED) {
+            self.names.remove(&event.watch);
+            for name in names {
+                self.watches.remove(name.path());
+            }
+            return Vec::new();
         }
+        names.into_iter().filter_map(|name| self.change(event, name)).collect()
+    }
+
+    fn change(&mut self, event: &Event<'_>, name: Name) -> Option<Change> {
+        let (what, of) = (event.what, OsStr::from_bytes(event.name));
+        let path = match name {
+            Name::Directory(dir) if of.is_empty() => dir,
+            Name::Directory(dir) => dir.join(of),
+            Name::Entry { entry, link } => return (entry == of).then_some(Change::File(link)),
+        };
         let gone = ReadFlags::DELETE | ReadFlags::MOVED_FROM;
         let own_end = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT;
         if what.intersects(own_end) || what.contains(ReadFlags::ISDIR) && what.intersects(gone) {
@@ -199,7 +255,7 @@ impl FileWatch {
         for dir in std::mem::take(&mut self.watches).into_keys() {
             self.unseen += usize::from(!self.polled.add(&dir));
         }
-        self.paths.clear();
+        self.names.clear();
         Change::Unknown
     }
 
