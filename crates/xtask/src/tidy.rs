@@ -41,6 +41,7 @@ impl Tidy {
         let mut findings = rules::check(&tree);
         findings.extend(rules::dependencies::check(&tree, &metadata(&self.root)?));
         findings.sort();
+        findings.dedup();
         for finding in &findings {
             println!("{finding}");
         }

@@ -27,6 +27,15 @@ pub fn rows(text: &str) -> Vec<(usize, Vec<String>)> {
     rows
 }
 
+/// The rows of the tables between a heading and the next one.
+pub fn rows_under(text: &str, heading: &str) -> Vec<(usize, Vec<String>)> {
+    let headings = prose(text).filter(|(_, line)| line.starts_with('#'));
+    let mut from = headings.skip_while(|(_, line)| *line != heading).map(|(number, _)| number);
+    let Some(begin) = from.next() else { return Vec::new() };
+    let end = from.next().unwrap_or(usize::MAX);
+    rows(text).into_iter().filter(|(number, _)| (begin..end).contains(number)).collect()
+}
+
 /// The names of a document's headings as GitHub makes anchors of them.
 pub fn anchors(text: &str) -> Vec<String> {
     prose(text)
@@ -82,6 +91,13 @@ mod tests {
     #[test]
     fn rows_come_without_the_head_of_their_table() {
         assert_eq!(rows(PAGE), [(11, vec!["`c`".to_string(), "d".to_string()])]);
+    }
+
+    #[test]
+    fn rows_are_those_between_two_headings() {
+        assert_eq!(rows_under(PAGE, "# A page").len(), 1);
+        assert!(rows_under(PAGE, "## Who is who?").is_empty());
+        assert!(rows_under(PAGE, "## Nobody").is_empty());
     }
 
     #[test]

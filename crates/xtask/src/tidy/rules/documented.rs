@@ -5,41 +5,52 @@ use crate::tidy::code::{snake, variants};
 use crate::tidy::source::{Kind, Source};
 use crate::tidy::{Finding, Tree, markdown};
 
-/// The variants of an enum, each of which is a word between backticks on a page.
+/// The variants of an enum, each of which has a row under a heading of a page, or at least stands
+/// there between backticks.
 struct Words {
     source: &'static str,
     name: &'static str,
     page: &'static str,
+    heading: &'static str,
     /// Variants that are no words.
     but: &'static [&'static str],
 }
 
+const EVENT: &str = "crates/core/src/event.rs";
+
 const WORDS: &[Words] = &[
-    Words { source: "crates/core/src/event.rs", name: "Fact", page: "docs/events.md", but: &[] },
+    Words { source: EVENT, name: "Fact", page: "docs/events.md", heading: "# Events", but: &[] },
     Words {
-        source: "crates/core/src/event.rs",
+        source: EVENT,
         name: "EndReason",
         page: "docs/events.md",
+        heading: "## Why a worker ended",
         but: &[],
     },
     Words {
         source: "crates/front/src/embedded/clients/fault.rs",
         name: "Cause",
         page: "docs/operating.md",
+        heading: "## Error causes",
         but: &["Worker"],
     },
     Words {
         source: "crates/core/src/wire/front.rs",
         name: "TroubleCause",
         page: "docs/operating.md",
+        heading: "## Error causes",
         but: &["Other"],
     },
 ];
+
+/// Words of those tables that no enum has: answers of extensions of the front.
+const OTHERS: &[&str] = &["broken_edit"];
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for words in WORDS {
         findings.extend(of_enum(tree, words));
+        findings.extend(gone(tree, words));
     }
     findings.extend(keys(tree));
     findings.extend(exit_codes(tree));
@@ -76,14 +87,36 @@ fn missing(page: &str, text: &str, source: &str, names: Vec<(usize, String)>) ->
 }
 
 fn of_enum(tree: &Tree, words: &Words) -> Vec<Finding> {
-    let (source, text) = match both(tree, words.source, words.page) {
-        Ok(both) => both,
-        Err(finding) => return vec![finding],
-    };
+    match both(tree, words.source, words.page) {
+        Ok((source, text)) => missing(words.page, text, words.source, words_of(source, words)),
+        Err(finding) => vec![finding],
+    }
+}
+
+fn words_of(source: &Source, words: &Words) -> Vec<(usize, String)> {
     let names = variants(source, words.name).into_iter();
     let names = names.filter(|(_, name)| !words.but.contains(&name.as_str()));
-    let names = names.map(|(line, name)| (line, snake(&name, '_'))).collect();
-    missing(words.page, text, words.source, names)
+    names.map(|(line, name)| (line, snake(&name, '_'))).collect()
+}
+
+/// Rows of a word that no enum of their table has any more.
+fn gone(tree: &Tree, words: &Words) -> Vec<Finding> {
+    let Some(text) = tree.text(words.page) else { return Vec::new() };
+    let of_table = WORDS.iter().filter(|other| other.heading == words.heading);
+    let known: Vec<String> = of_table
+        .filter_map(|other| Some(words_of(tree.source(other.source)?, other)))
+        .flatten()
+        .map(|(_, name)| name)
+        .collect();
+    let is_known = |name: &str| OTHERS.contains(&name) || known.iter().any(|known| known == name);
+    markdown::rows_under(text, words.heading)
+        .into_iter()
+        .map(|(line, cells)| (line, cells[0].trim_matches('`').to_string()))
+        .filter(|(_, name)| !is_known(name))
+        .map(|(line, name)| {
+            Finding::new(words.page, line, format!("`{name}` is no longer in the sources"))
+        })
+        .collect()
 }
 
 /// Texts that follow one of these words and a bracket: `key("nginx", "flag"` gives `flag` when
@@ -214,7 +247,11 @@ mod tests {
             "crates/mfserv/src/compat.rs",
             "const C: &[(&str, Run)] = &[(\"_inner\", a), (\"plugins.list\", b)];",
         ),
-        ("docs/events.md", "`node_state` `scaled` `stuck`"),
+        (
+            "docs/events.md",
+            "# Events\n| e | w |\n|---|---|\n| `node_state` | `scaled` |\n\n## Why a worker ended\n\
+             | r | w |\n|---|---|\n| `stuck` | x |",
+        ),
         ("docs/configuration.md", "`_version` and `routes`"),
         (
             "docs/operating.md",
@@ -273,8 +310,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_documented_and_gone_is_found() {
+        let page = "# Events\n`node_state` `scaled`\n\n## Why a worker ended\n\
+                    | r | w |\n|---|---|\n| `stuck` | x |\n| `too_old` | y |";
+        assert_eq!(
+            with("docs/events.md", page),
+            ["docs/events.md:8: `too_old` is no longer in the sources"]
+        );
+    }
+
+    #[test]
     fn a_table_that_is_not_found_is_a_finding() {
-        assert_eq!(with("crates/core/src/event.rs", "enum Facts {}").len(), 2);
+        // Two lists that are not found, and the two rows of the page that have nothing now.
+        assert_eq!(with("crates/core/src/event.rs", "enum Facts {}").len(), 4);
         assert_eq!(with("crates/mfserv/src/compat.rs", "fn a() {}").len(), 1);
     }
 }
