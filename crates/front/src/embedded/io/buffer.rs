@@ -80,11 +80,16 @@ impl Buffer {
         self.end += bytes.len();
     }
 
-    /// Appends the parts one after the other.
+    /// Appends the parts one after the other; the room for them is made once.
     pub fn push_all(&mut self, parts: &[&[u8]]) {
+        let length = parts.iter().map(|part| part.len()).sum();
+        let mut room = self.spare(length);
         for part in parts {
-            self.push(part);
+            let (here, rest) = room.split_at_mut(part.len());
+            here.copy_from_slice(part);
+            room = rest;
         }
+        self.end += length;
     }
 
     /// Appends a number in decimal digits.
