@@ -6,8 +6,8 @@
 mod answer;
 mod api;
 pub mod client;
-pub mod legacy;
-pub mod problem;
+mod legacy;
+mod problem;
 pub mod protocol;
 mod route;
 pub mod server;

@@ -16,7 +16,6 @@ use std::time::Duration;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_node::control::client::{self, Connection, Follow};
-use mfserv_node::control::legacy::{Ask, AskAnswer};
 use mfserv_node::control::protocol::Version;
 use mfserv_node::control::server::{self, Server};
 use mfserv_node::control::{Api, Pending};
@@ -91,15 +90,6 @@ impl Api for Played {
     fn recent(&self, limit: usize) -> Pending<'_, Vec<Record>> {
         let ids: Vec<OperationId> = self.events.lock().unwrap().keys().cloned().collect();
         Box::pin(async move { ids.iter().take(limit).map(record).collect() })
-    }
-
-    fn ask(&self, ask: Ask) -> Pending<'_, AskAnswer> {
-        Box::pin(async move {
-            match ask {
-                Ask::Status => Ok(status()),
-                _ => Ok(json!({"generation": 0, "changes": "", "problems": []})),
-            }
-        })
     }
 }
 
@@ -563,10 +553,17 @@ async fn a_client_from_before_the_api_gets_what_it_always_got() {
     assert_eq!((answer.status, answer.json()["generation"].clone()), (200, json!(7)));
     let answer = daemon.exchange(&post("/v1/ask", "", r#"{"ask":"stop"}"#)).await;
     assert_eq!((answer.status, answer.json()["changes"].clone()), (200, json!("")));
-    let answer = daemon.exchange(&post("/v1/ask", "", r#"{"ask":"dance"}"#)).await;
-    assert_eq!(answer.status, 400);
-    let error: Diagnostic = serde_json::from_str(&answer.body).unwrap();
-    assert_eq!(error.kind, Kind::Usage);
+    assert_eq!(daemon.node.submitted.lock().unwrap()[0].request, Request::Stop);
+    for (body, status, kind) in [
+        (r#"{"ask":"reload","wait_s":0}"#, 409, Kind::Refused),
+        (r#"{"ask":7}"#, 400, Kind::Usage),
+        ("{", 400, Kind::Usage),
+    ] {
+        let answer = daemon.exchange(&post("/v1/ask", "", body)).await;
+        let error: Diagnostic = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!((answer.status, error.kind), (status, kind), "{body}");
+        assert_eq!(status == 409, error.help.is_some_and(|help| help.contains("upgrade")));
+    }
 }
 
 #[tokio::test]

@@ -43,6 +43,7 @@ pub struct Operation<'a> {
 impl<'a> Operation<'a> {
     /// An operation of `mfserv COMMAND`; Ctrl-C cancels it.
     pub fn new(places: &'a Places, command: &str, wait: &Wait) -> Result<Self, Diagnostic> {
+        client::check_version(&places.control_socket(), QUICK)?;
         let cancel = super::plugins::cancel()?;
         let steps = if wait.json { Steps::as_json() } else { Steps::new() };
         Ok(Operation {

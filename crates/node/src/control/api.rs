@@ -35,7 +35,4 @@ pub trait Api: Send + Sync + 'static {
 
     /// The latest operations, the newest last.
     fn recent(&self, limit: usize) -> Pending<'_, Vec<Record>>;
-
-    /// Answers a request of the wire before this one.
-    fn ask(&self, ask: super::legacy::Ask) -> Pending<'_, super::legacy::AskAnswer>;
 }

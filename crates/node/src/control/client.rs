@@ -13,12 +13,10 @@ use std::time::Duration;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::Cancel;
-use serde::de::DeserializeOwned;
 
 pub use connection::Connection;
 pub use follow::{Follow, follow};
 
-use super::legacy::Ask;
 use super::protocol::Version;
 use crate::operations::{OperationId, Record, Submission};
 
@@ -59,33 +57,16 @@ pub fn recent(socket: &Path, limit: usize, patience: Duration) -> Result<Vec<Rec
     })
 }
 
-/// Asks the daemon that listens on `socket`, and waits for its answer, at most `patience`.
-/// [`Kind::NotRunning`] when there is none.
-pub fn ask<T: DeserializeOwned>(
-    socket: &Path,
-    ask: &Ask,
-    patience: Duration,
-) -> Result<T, Diagnostic> {
-    ask_unless(socket, ask, patience, &Cancel::default())
-}
-
-/// [`fn@ask`], unless the user has enough of waiting: then the daemon sees that nobody waits.
-pub fn ask_unless<T: DeserializeOwned>(
-    socket: &Path,
-    ask: &Ask,
-    patience: Duration,
-    cancel: &Cancel,
-) -> Result<T, Diagnostic> {
-    let asking = async {
-        let mut connection = Connection::open(socket, Version::own()).await?;
-        connection.ask(ask).await
-    };
-    within(patience, async {
-        tokio::select! {
-            answer = asking => answer,
-            () = cancelled(cancel) => Err(Diagnostic::error("interrupted")),
-        }
-    })
+/// Refuses a daemon of another version, before work begins that it would refuse. No daemon at
+/// all is fine.
+pub fn check_version(socket: &Path, patience: Duration) -> Result<(), Diagnostic> {
+    let checked = within(patience, async {
+        Connection::open(socket, Version::own()).await?.refuse_another_version()
+    });
+    match checked {
+        Err(problem) if problem.kind == Kind::NotRunning => Ok(()),
+        checked => checked,
+    }
 }
 
 /// Runs the future to its end, or until the patience ends.
@@ -123,9 +104,14 @@ async fn cancelled(cancel: &Cancel) {
 }
 
 /// Why a request is refused between versions: `status`, `stop` and `upgrade` are all that works.
-pub(super) fn other_version(client: &str, daemon: &str) -> Diagnostic {
+/// `None` is a version from before the HTTP API.
+pub(super) fn other_version(command: Option<&Version>, daemon: Option<&Version>) -> Diagnostic {
+    let name = |version: Option<&Version>| match version {
+        Some(version) => format!("version {version}"),
+        None => "a version from before the control API".into(),
+    };
     Diagnostic::error("the daemon is of another version than this command")
         .kind(Kind::Refused)
-        .because(format!("the command has version {client}, the daemon {daemon}"))
+        .because(format!("the command has {}, the daemon {}", name(command), name(daemon)))
         .help("run `mfserv upgrade`: it brings the node to the version of the command")
 }

@@ -7,37 +7,27 @@
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use mfserv_core::{Diagnostic, Kind};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::answer::{self, Answer};
 use super::api::Api;
-use super::protocol::JSON;
+use super::client::other_version;
+use super::protocol::{JSON, Version};
 use super::server::read_body;
-use crate::operations::Who;
+use crate::operations::{self, Applied, Event, Submission, Who};
 
 /// The path.
 pub const PATH: &str = "/v1/ask";
 
-/// A request to the daemon.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "snake_case")]
-pub enum Ask {
-    /// The observed node: a [`mfserv_core::status::Status`].
-    Status,
-    /// Stop everything in order.
-    Stop,
-}
-
-/// The answer to an [`Ask`].
-pub type AskAnswer = Result<serde_json::Value, Diagnostic>;
-
 /// Answers a request of this wire.
-pub(super) async fn answer(api: &dyn Api, request: Request<Incoming>, _who: Who) -> Answer {
-    let answered = match read(request).await {
-        Ok(ask) => api.ask(ask).await,
-        Err(problem) => Err(problem),
-    };
-    match answered {
+pub(super) async fn answer(
+    api: &dyn Api,
+    request: Request<Incoming>,
+    own: &Version,
+    who: Who,
+) -> Answer {
+    match dispatch(api, request, own, who).await {
         Ok(value) => answer::value(StatusCode::OK, &value),
         Err(problem) => {
             let body = serde_json::to_vec(&problem).unwrap_or_default();
@@ -46,11 +36,40 @@ pub(super) async fn answer(api: &dyn Api, request: Request<Incoming>, _who: Who)
     }
 }
 
-async fn read(request: Request<Incoming>) -> Result<Ask, Diagnostic> {
+async fn dispatch(
+    api: &dyn Api,
+    request: Request<Incoming>,
+    own: &Version,
+    who: Who,
+) -> Result<Value, Diagnostic> {
     let body = read_body(request).await.map_err(|problem| *problem.diagnostic)?;
-    serde_json::from_slice(&body).map_err(|e| {
-        Diagnostic::error("the request is not understood").kind(Kind::Usage).because(e)
-    })
+    let wrong = || Diagnostic::error("the request is not understood").kind(Kind::Usage);
+    let body: Value = serde_json::from_slice(&body).map_err(|e| wrong().because(e))?;
+    match body["ask"].as_str().ok_or_else(wrong)? {
+        "status" => to_value(&api.status().await),
+        "stop" => stop(api, who).await,
+        _ => Err(other_version(None, Some(own))),
+    }
+}
+
+/// Returns when the node has stopped: with what an operation that changed nothing answers.
+async fn stop(api: &dyn Api, who: Who) -> Result<Value, Diagnostic> {
+    let stop = Submission { id: None, request: operations::Request::Stop, who, patience_s: 0 };
+    let id = api.submit(stop).await?;
+    let mut events = api.follow(&id).await?;
+    while let Some(event) = events.recv().await {
+        if let Event::Outcome(outcome) = event {
+            return match outcome.problem {
+                Some(problem) => Err(problem),
+                None => to_value(&Applied::default()),
+            };
+        }
+    }
+    Err(Diagnostic::error("the operation has no outcome"))
+}
+
+fn to_value<T: Serialize>(value: &T) -> Result<Value, Diagnostic> {
+    serde_json::to_value(value).map_err(|e| Diagnostic::error("cannot answer").because(e))
 }
 
 fn status_of(kind: Kind) -> StatusCode {

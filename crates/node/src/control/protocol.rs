@@ -3,9 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use super::legacy::Ask;
-pub use crate::operations::Applied;
-
 /// The number of the protocol. It grows when a request or an answer changes its meaning; a new
 /// route or a new optional field does not change it.
 pub const PROTOCOL: u32 = 1;

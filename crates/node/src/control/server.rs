@@ -170,7 +170,9 @@ impl Shared {
             return answer::method_not_allowed(&route.allow());
         }
         if route == Route::Ask {
-            return legacy::answer(self.api.as_ref(), request, peer.who("mfserv".into())).await;
+            // Of the two requests of this wire one is an operation.
+            let who = peer.who("mfserv stop".into());
+            return legacy::answer(self.api.as_ref(), request, &self.version, who).await;
         }
         match self.dispatch(&route, request, peer).await {
             Ok(answer) => answer,
@@ -257,8 +259,8 @@ impl Shared {
     }
 
     fn mismatch(&self, client: Option<Version>) -> Problem {
-        let client = client.map_or_else(String::new, |version| version.to_string());
-        Problem::version_mismatch(super::client::other_version(&client, &self.version.to_string()))
+        let own = Some(&self.version);
+        Problem::version_mismatch(super::client::other_version(client.as_ref(), own))
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::task::AbortHandle;
 
 use super::other_version;
-use crate::control::legacy::{self, Ask};
+use crate::control::legacy;
 use crate::control::problem;
 use crate::control::protocol::{
     About, Accepted, JSON, MAX_ANSWER, NDJSON, PROTOCOL_HEADER, VERSION_HEADER, Version,
@@ -126,13 +126,6 @@ impl Connection {
         }
     }
 
-    pub(super) async fn ask<T: DeserializeOwned>(&mut self, ask: &Ask) -> Result<T, Diagnostic> {
-        self.refuse_another_version()?;
-        let ask = serde_json::to_value(ask).map_err(|e| not_understood(&e))?;
-        let body = self.ask_legacy(&ask).await?;
-        serde_json::from_slice(&body).map_err(|e| not_understood(&e))
-    }
-
     async fn ask_legacy(&mut self, ask: &Value) -> Result<Bytes, Diagnostic> {
         let (status, body) = self.exchange(Method::POST, legacy::PATH, Some(ask)).await?;
         match status {
@@ -141,11 +134,11 @@ impl Connection {
         }
     }
 
-    fn refuse_another_version(&self) -> Result<(), Diagnostic> {
-        match &self.daemon {
+    /// Refuses a daemon of another version.
+    pub(super) fn refuse_another_version(&self) -> Result<(), Diagnostic> {
+        match self.daemon.as_ref() {
             Some(daemon) if *daemon == self.own => Ok(()),
-            Some(daemon) => Err(other_version(&self.own.to_string(), &daemon.to_string())),
-            None => Err(other_version(&self.own.to_string(), "that is older")),
+            daemon => Err(other_version(Some(&self.own), daemon)),
         }
     }
 
