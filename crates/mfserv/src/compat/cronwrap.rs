@@ -51,7 +51,7 @@ struct Cronwrap {
     wait_for_lock_timeout: u64,
     /// How to say that the same command still runs.
     #[arg(short = 'b', long, value_name = "HOW", default_value = "print_stdout")]
-    lock_timeout_behaviour: Told,
+    lock_timeout_behaviour: SkippedReport,
     /// Read a file of the shell first.
     #[arg(short = 'e', long)]
     load_env: bool,
@@ -78,10 +78,10 @@ struct Cronwrap {
     command: Vec<String>,
 }
 
-/// How a command that is not run is said.
+/// Where it is reported that a command does not run, because another one holds the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
-enum Told {
+enum SkippedReport {
     PrintStdout,
     PrintStderr,
     Nothing,
@@ -201,9 +201,9 @@ impl Cronwrap {
             self.command.join(" ")
         );
         match self.lock_timeout_behaviour {
-            Told::PrintStdout => print(&format!("{text}\n")),
-            Told::PrintStderr => complain(&text),
-            Told::Nothing => {}
+            SkippedReport::PrintStdout => print(&format!("{text}\n")),
+            SkippedReport::PrintStderr => complain(&text),
+            SkippedReport::Nothing => {}
         }
     }
 

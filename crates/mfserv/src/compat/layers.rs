@@ -1,5 +1,5 @@
-//! `layer_wrapper`, which Makefiles and crontabs of plugins call: a command with what the layers of
-//! the predecessor carried, which is on the host, in the base environment, or in another plugin.
+//! `layer_wrapper`, which Makefiles and crontabs of plugins call: it runs a command with what the
+//! layers of MFSERV contained: programs of the host, the base environment, or another plugin.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
