@@ -116,6 +116,25 @@ pub enum Symlinks {
     Beneath,
 }
 
+/// How much of the answers of apps is kept in files until their clients have read it, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolLimits {
+    /// Of one answer; 0: no answer is put into a file.
+    pub per_answer: u64,
+    /// Of all answers of one app.
+    pub per_app: u64,
+    /// Of all answers of the front.
+    pub all: u64,
+}
+
+/// What a table of an earlier daemon means: the defaults of the keys.
+impl Default for SpoolLimits {
+    fn default() -> Self {
+        const GIB: u64 = 1 << 30;
+        Self { per_answer: GIB, per_app: 4 * GIB, all: 8 * GIB }
+    }
+}
+
 /// Settings of the listening side, from `[nginx]` and `[front]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerSettings {
@@ -145,6 +164,9 @@ pub struct ServerSettings {
     pub uuid_allows: Vec<String>,
     /// Where request bodies beyond memory are put (unlinked files).
     pub body_temp_dir: PathBuf,
+    /// How much of the answers of apps is kept in files for clients that read slowly.
+    #[serde(default)]
+    pub spool: SpoolLimits,
     /// Threads that forward requests.
     pub threads: u32,
     /// At most this many client connections at a time.

@@ -27,6 +27,7 @@ mod leftovers;
 mod patience;
 mod retries;
 mod slots;
+mod slow_readers;
 mod strict;
 mod strictness;
 mod suite;

@@ -61,7 +61,7 @@ keys! {
     NGINX_UPLOAD_MAX_BODY_MB: u64 = count("nginx", "upload_max_body_size", "100", between(0, 1 << 30, "MB"), "largest request body, 413 beyond; 0: no limit");
     NGINX_TIMEOUT_S: u64 = count("nginx", "timeout", "60", seconds(1), "timeout of a request, for apps that set none");
     NGINX_ACCESS_LOG: bool = flag("nginx", "logging", "1", "write the access log");
-    NGINX_BODY_TEMP_DIR: Option<PathBuf> = path("nginx", "clientbody_temp_path", "@@@MFMODULE_RUNTIME_HOME@@@/var/nginx2", "where big request bodies are buffered");
+    NGINX_BODY_TEMP_DIR: Option<PathBuf> = path("nginx", "clientbody_temp_path", "@@@MFMODULE_RUNTIME_HOME@@@/var/nginx2", "where big request bodies, and answers to slow clients, are buffered");
     NGINX_ADD_REQUEST_ID: bool = flag("nginx", "add_request_id_header", "1", "add X-Request-Id to the proxied request and to the answer");
     NGINX_ACCEPT_REQUEST_ID: bool = flag("nginx", "accept_incoming_request_id_header", "0", "1: keep the X-Request-Id that a client sent; 0: always a new one");
     NGINX_ADD_FORWARDED: bool = flag("nginx", "add_x_forwarded_headers", "1", "add X-Real-IP and X-Forwarded-* to the proxied request");
@@ -91,6 +91,9 @@ keys! {
     FRONT_HOST: IpAddr = address("front", "host", "0.0.0.0", "address to listen on; :: for IPv6");
     FRONT_THREADS: u32 = small("front", "threads", "{{MFHARDWARE_NUMBER_OF_CPU_CORES_DIVIDED_BY_4}}", between(1, 1024, ""), "threads that forward requests");
     FRONT_MAX_CONNECTIONS: u32 = small("front", "max_connections", "40000", between(1, 1_000_000, ""), "most client connections at a time");
+    FRONT_SPOOL_PER_ANSWER_MB: u64 = count("front", "spool_max_per_answer", "1024", between(0, 1 << 30, "MB"), "most of an answer that is kept in a file for a slow client; 0: no files");
+    FRONT_SPOOL_PER_APP_MB: u64 = count("front", "spool_max_per_app", "4096", between(0, 1 << 30, "MB"), "the same for all answers of an app together");
+    FRONT_SPOOL_ALL_MB: u64 = count("front", "spool_max", "8192", between(0, 1 << 30, "MB"), "the same for all answers; one app gets at most as much as is left free");
     FRONT_STATIC_SYMLINKS: Symlinks = symlinks("front", "static_symlinks", "follow", "symbolic links to static files; beneath: only those that stay below the root");
     FRONT_STATIC_DOTFILES: bool = flag("front", "static_dotfiles", "0", "1: serve static files with a name that begins with a dot in their path");
     FRONT_HEADER_TIMEOUT_S: u64 = count("front", "header_timeout", "60", seconds(1), "longest wait for the head of a request");

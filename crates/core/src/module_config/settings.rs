@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::keys::*;
 use crate::output::Rotation;
-use crate::route::{RealIp, ServerSettings};
+use crate::route::{RealIp, ServerSettings, SpoolLimits};
 
 /// The settings of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +78,11 @@ impl ModuleConfig {
             uuid: uuid.to_string(),
             uuid_allows: self.get(NGINX_UUID_ALLOWS),
             body_temp_dir: self.get(NGINX_BODY_TEMP_DIR).unwrap_or(body_temp_dir),
+            spool: SpoolLimits {
+                per_answer: self.get(FRONT_SPOOL_PER_ANSWER_MB).saturating_mul(1024 * 1024),
+                per_app: self.get(FRONT_SPOOL_PER_APP_MB).saturating_mul(1024 * 1024),
+                all: self.get(FRONT_SPOOL_ALL_MB).saturating_mul(1024 * 1024),
+            },
             threads: self.get(FRONT_THREADS).max(1),
             max_connections: self.get(FRONT_MAX_CONNECTIONS),
             static_symlinks: self.get(FRONT_STATIC_SYMLINKS),

@@ -6,7 +6,7 @@ use super::*;
 use crate::diagnostic::{Location, Severity};
 use crate::ini::{Dialect, parse};
 use crate::keys::*;
-use crate::route::{ServerSettings, Symlinks};
+use crate::route::{ServerSettings, SpoolLimits, Symlinks};
 
 fn env() -> BTreeMap<String, String> {
     [
@@ -87,6 +87,7 @@ fn the_front_of_a_node_without_any_file_is_set_as_the_reference_says() {
         uuid: "abc".into(),
         uuid_allows: Vec::new(),
         body_temp_dir: "/home/mfserv/var/nginx2".into(),
+        spool: SpoolLimits { per_answer: 1 << 30, per_app: 4 << 30, all: 8 << 30 },
         threads: 2,
         max_connections: 40_000,
         static_symlinks: Symlinks::Follow,

@@ -11,7 +11,7 @@ mod content;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -287,6 +287,28 @@ impl Exchange<'_> {
     pub async fn send_file(&mut self, file: &OwnedFd, part: Range<u64>) -> Result<(), Fault> {
         let patience = self.patience();
         self.connection.send_file(file, part, patience).await.map_err(|_| Fault::Gone)
+    }
+
+    /// Takes out what has been put and not been sent. What is sent before the rest of the
+    /// answer is sent with [`Exchange::poll_send_part`] or put back.
+    pub fn take_unsent(&mut self) -> Pooled {
+        std::mem::take(&mut self.connection.out)
+    }
+
+    /// The end of [`Exchange::take_unsent`]: `unsent` comes before what was put meanwhile.
+    pub fn put_back(&mut self, mut unsent: Pooled) {
+        unsent.push(self.connection.out.filled());
+        self.connection.out = unsent;
+    }
+
+    /// Sends a part of a file that has what was taken out, before what has been put.
+    pub fn poll_send_part(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: BorrowedFd<'_>,
+        part: &mut Range<u64>,
+    ) -> Poll<Result<(), Lost>> {
+        self.connection.poll_send_part(cx, file, part)
     }
 
     /// Takes the answer back, if nothing of it has been sent: another one may be put.

@@ -32,6 +32,48 @@ impl<'a> Share<'a> {
     }
 }
 
+impl Budget {
+    fn in_use(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The share of one request of an app in a budget of that app, and in one of all apps.
+#[derive(Debug)]
+pub struct FairShare<'a> {
+    own: Share<'a>,
+    all: Share<'a>,
+}
+
+impl<'a> FairShare<'a> {
+    /// An empty share.
+    pub fn new(own: &'a Budget, all: &'a Budget) -> Self {
+        Self { own: Share::new(own), all: Share::new(all) }
+    }
+
+    /// Takes `by` more. False, and nothing taken, if the app would then have more than
+    /// `own`, all apps more than `all`, or the app more than all apps leave free: one app
+    /// alone gets half of what there is, and there is always room for another one.
+    pub fn grow(&mut self, by: u64, (own, all): (u64, u64)) -> bool {
+        let free = all.saturating_sub(self.all.budget.in_use());
+        if !self.own.grow(by, own.min(free)) {
+            return false;
+        }
+        let is_taken = self.all.grow(by, all);
+        if !is_taken {
+            self.own.give_back(by);
+        }
+        is_taken
+    }
+}
+
+impl Share<'_> {
+    fn give_back(&mut self, count: u64) {
+        self.budget.0.fetch_sub(count, Ordering::Relaxed);
+        self.taken -= count;
+    }
+}
+
 impl Drop for Share<'_> {
     fn drop(&mut self) {
         if self.taken > 0 {
@@ -54,5 +96,22 @@ mod tests {
         assert!(other.grow(60, 100) && !other.grow(1, 100));
         drop(other);
         assert_eq!(budget.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn an_app_alone_gets_half_and_leaves_room_for_every_other_one() {
+        let (all, greedy, other, third) = Default::default();
+        let limits = (80, 100);
+        let mut share = FairShare::new(&greedy, &all);
+        assert!(share.grow(40, limits) && share.grow(10, limits) && !share.grow(1, limits));
+        let mut others = [FairShare::new(&other, &all), FairShare::new(&third, &all)];
+        assert!(others[0].grow(25, limits) && !others[0].grow(1, limits));
+        assert!(others[1].grow(13, limits) && !others[1].grow(1, limits));
+        drop(share);
+        assert!(others[0].grow(20, limits), "what was given back is there for others");
+        assert!(!FairShare::new(&greedy, &all).grow(31, (30, 1000)), "the limit of the app");
+        drop(others);
+        let in_use: Vec<u64> = [all, greedy, other, third].iter().map(Budget::in_use).collect();
+        assert_eq!(in_use, [0; 4]);
     }
 }

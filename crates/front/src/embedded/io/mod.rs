@@ -11,5 +11,6 @@ pub mod error_log;
 pub mod log_file;
 pub mod pipe;
 pub mod signal;
+pub mod spool_file;
 pub mod timer;
 pub mod wire;

@@ -12,6 +12,7 @@ pub mod forward;
 pub mod heads;
 pub mod pool;
 mod relay;
+mod spool;
 mod tunnel;
 mod upload;
 pub mod upstream;

@@ -41,6 +41,8 @@ pub struct Pool {
     wakeups: Arc<Wakeups>,
     /// Memory with what the clients of finite apps have not read yet, bytes.
     pub absorbed: Budget,
+    /// What they have not read yet in files, bytes.
+    pub answers: Budget,
     /// Bodies of requests in files, bytes.
     pub spooled: Budget,
     troubles: Mutex<Troubles>,
@@ -72,6 +74,7 @@ impl Pool {
             apps: Mutex::default(),
             wakeups: Arc::default(),
             absorbed: Budget::default(),
+            answers: Budget::default(),
             spooled: Budget::default(),
             troubles: Mutex::default(),
             errors,
@@ -162,6 +165,15 @@ impl Pool {
         troubles.last.push_back((worker.clone(), cause));
         drop(troubles);
         self.wakeups.report();
+    }
+
+    /// The clients of an app read so slowly that no more of its answers can be put aside: a
+    /// worker waits. Goes into the error log, for each app at most once a minute.
+    pub fn report_full(&self, upstream: &Upstream, why: &str) {
+        if upstream.may_say_full() {
+            let name = &upstream.name;
+            self.errors.report(&format!("app {name}: workers wait for slow clients: {why}"));
+        }
     }
 
     /// The reports from number `from` on, and the number of the next one to come. `None`

@@ -1,7 +1,9 @@
 //! The content of an answer, from the worker to the client.
 //!
 //! What arrives is passed on at once. A worker with a finite number of slots is let go as
-//! soon as it has sent everything: what its client has not read yet waits here.
+//! soon as it has sent everything: what its client has not read yet waits here, in memory
+//! and then in a file ([`Spool`]). Long streams are not put into files: their worker
+//! waits for the client.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
@@ -14,23 +16,29 @@ use tokio::time::Instant;
 
 use super::destination::{Destination, Reply};
 use super::heads;
+use super::spool::Spool;
 use super::upload::Upload;
 use super::upstream::{Link, Slot};
 use crate::embedded::clients::connection::Lost;
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
-use crate::embedded::io::budget::Share;
+use crate::embedded::io::budget::FairShare;
 use crate::embedded::io::pipe::{self, Pipe};
 use crate::embedded::io::wire::Stream;
 
-/// How much the client of a finite app may leave unread, bytes.
+/// How much of an answer of a finite app is in memory before the rest goes into a file, bytes.
+const IN_MEMORY: usize = 128 * 1024;
+/// How much the client of a finite app may leave unread where no file takes it, bytes.
 const ABSORBED_MAX: usize = 1024 * 1024;
 /// The memory that all such clients may take together with what they leave unread, bytes.
-/// When it is taken, a slow client holds its worker, as the clients of other apps do.
 const ALL_ABSORBED_MAX: u64 = 128 * 1024 * 1024;
 /// How much the client of another app may leave unread, and every client without taking a
 /// share of [`ALL_ABSORBED_MAX`], bytes.
 const AHEAD_MAX: usize = 64 * 1024;
+/// An answer without a length is a long stream if it comes for longer than this …
+const STREAM_AFTER: Duration = Duration::from_secs(5);
+/// … with fewer bytes a second than this.
+const STREAM_RATE: u64 = 64 * 1024;
 /// The content of a whole answer that is shorter than this is copied behind the head, bytes.
 const COPIED_MAX: usize = 4 * 1024;
 /// If so much of an answer that is not whole came with its head, it is written before more
@@ -54,13 +62,19 @@ struct Relay<'r, 'x> {
     pipe: Option<Pipe>,
     /// The client is slow: no pipe is used any more.
     absorbs: bool,
+    spool: Spool<'r>,
+    /// A file cannot be used, or not for this answer.
+    is_unspooled: bool,
+    /// When the content began, and how much has come.
+    began: Instant,
+    received: u64,
     /// Why the rest of the answer will not come.
     broken: Option<TroubleCause>,
     has_begun: bool,
     /// How much the client may leave unread now, and at most.
     ahead_max: usize,
     absorbed_max: usize,
-    absorbed: Share<'r>,
+    absorbed: FairShare<'r>,
     worker_patience: Duration,
     worker_by: Instant,
     client_by: Instant,
@@ -85,6 +99,10 @@ pub async fn run(
         is_piped: false,
         pipe: None,
         absorbs: false,
+        spool: Spool::new(FairShare::new(&to.app.upstream.answers, &to.pool.answers)),
+        is_unspooled: false,
+        began: now,
+        received: 0,
         broken: None,
         has_begun: false,
         ahead_max: AHEAD_MAX,
@@ -92,7 +110,7 @@ pub async fn run(
             Slots::Finite { .. } => ABSORBED_MAX,
             Slots::Unlimited => AHEAD_MAX,
         },
-        absorbed: Share::new(&to.pool.absorbed),
+        absorbed: FairShare::new(&to.app.upstream.absorbed, &to.pool.absorbed),
         worker_patience,
         worker_by: now + worker_patience,
         client_by: now + exchange.patience(),
@@ -117,10 +135,15 @@ impl Relay<'_, '_> {
             let was_full = self.is_full();
             let read = self.read(cx);
             if let Some(cause) = self.broken {
-                return Poll::Ready(Err(self.break_off(cause)));
+                let fault = self.break_off(cause);
+                // What is in the file comes before what is sent after this.
+                if self.spool.is_empty() {
+                    return Poll::Ready(Err(fault));
+                }
             }
             let unsent = self.unsent();
             let wrote = match self.write(cx) {
+                Poll::Ready(Ok(())) if self.broken.is_some() => continue,
                 Poll::Ready(Ok(())) if self.held.is_none() => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) => {
                     self.restart_client_timer();
@@ -140,10 +163,29 @@ impl Relay<'_, '_> {
             };
             // Without room the worker was not read; if there is room now, it is.
             let has_room_again = was_full && !self.is_full();
-            if !read && !has_room_again {
+            if !read && !has_room_again && !self.has_spooled(cx) {
                 return self.wait(cx, wrote);
             }
         }
+    }
+
+    /// True if something that was being written into the file is there now, or is known
+    /// not to have any room there.
+    fn has_spooled(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.spool.is_busy() {
+            return false;
+        }
+        match self.spool.poll_written(cx, self.exchange) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(why)) => {
+                self.is_unspooled = true;
+                let why = format!("temporary files: {why}");
+                self.to.pool.report_full(&self.to.app.upstream, &why);
+            }
+        }
+        self.restart_client_timer();
+        true
     }
 
     fn restart_client_timer(&mut self) {
@@ -215,22 +257,79 @@ impl Relay<'_, '_> {
     /// The client of a finite app may leave more unread, as far as there is memory for it.
     /// True if there is room now.
     fn takes_more(&mut self) -> bool {
-        let may_grow = self.pipe.is_none() && self.ahead_max < self.absorbed_max;
+        if self.pipe.is_some() {
+            return false;
+        }
+        while self.is_full() && self.ahead_max < IN_MEMORY && self.takes_memory() {}
+        if self.is_full() && self.is_for_file() {
+            if self.spool.is_busy() {
+                return false;
+            }
+            let settings = self.exchange.settings();
+            let (limits, directory) = (settings.spool, settings.body_temp_dir.clone());
+            match self.spool.put(self.exchange, limits, directory) {
+                Ok(()) => self.absorbs = true,
+                Err(limit) => self.to.pool.report_full(&self.to.app.upstream, limit),
+            }
+        }
+        while self.is_full() && self.takes_memory() {}
+        !self.is_full()
+    }
+
+    /// The client may leave twice as much unread in memory, if there is any.
+    fn takes_memory(&mut self) -> bool {
         // A buffer is at most twice as large as its content.
         let memory = 2 * self.ahead_max as u64;
-        if may_grow && self.absorbed.grow(memory, ALL_ABSORBED_MAX) {
+        let limits = (ALL_ABSORBED_MAX, ALL_ABSORBED_MAX);
+        let may_grow = self.ahead_max < self.absorbed_max && self.absorbed.grow(memory, limits);
+        if may_grow {
             self.ahead_max *= 2;
         }
-        !self.is_full()
+        may_grow
+    }
+
+    /// True if what has no room in memory goes into a file.
+    fn is_for_file(&mut self) -> bool {
+        let is_finite = matches!(self.to.app.spec.slots, Slots::Finite { .. });
+        if !is_finite || self.is_unspooled {
+            return false;
+        }
+        let spools = self.exchange.settings().spool.per_answer > 0;
+        self.is_unspooled = !spools || self.is_long_stream();
+        !self.is_unspooled
+    }
+
+    /// True if the answer is a stream that may have no end: its type or its app says so, or
+    /// it has no length and comes slowly.
+    fn is_long_stream(&self) -> bool {
+        let head = &self.reply.head;
+        let says_so = head.fields.iter().any(|(_, name, value)| {
+            let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+            let begins =
+                |with: &[u8]| value.get(..with.len()).is_some_and(|v| v.eq_ignore_ascii_case(with));
+            is("content-type") && begins(b"text/event-stream")
+                || is("x-accel-buffering") && begins(b"no")
+        });
+        let took = self.began.elapsed();
+        let is_slow = took >= STREAM_AFTER && self.received / took.as_secs().max(1) < STREAM_RATE;
+        says_so || head.length.is_none() && is_slow
     }
 
     /// How many bytes the client has still to take.
     fn unsent(&self) -> usize {
-        self.exchange.unsent() + self.pipe.as_ref().map_or(0, Pipe::len)
+        let spooled = usize::try_from(self.spool.unsent()).unwrap_or(usize::MAX);
+        self.exchange.unsent() + self.pipe.as_ref().map_or(0, Pipe::len) + spooled
     }
 
     /// Writes what the client takes. Ready when it has all.
     fn write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        if !self.spool.is_empty() {
+            ready!(self.spool.poll_send(cx, self.exchange))?;
+            if self.spool.is_busy() {
+                // The loop waits for it.
+                return Poll::Pending;
+            }
+        }
         ready!(self.exchange.poll_flush(cx))?;
         if let Some(pipe) = &mut self.pipe {
             ready!(self.exchange.poll_content_from(cx, pipe))?;
@@ -304,6 +403,7 @@ impl Relay<'_, '_> {
 
     /// `count` bytes have come: into a pipe, to where they are sent from, or to be decoded.
     fn came(&mut self, count: usize, pipe: Option<Pipe>, as_it_is: bool) {
+        self.received += count as u64;
         self.worker_by = Instant::now() + self.worker_patience;
         match (pipe, as_it_is) {
             (Some(pipe), _) => {

@@ -1,12 +1,10 @@
 //! A request on its way to a worker: its content goes from the client into memory, into a
 //! file, or straight to the worker; and the whole request is sent, again if need be.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::future::poll_fn;
-use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::task::{Context, Poll, ready};
 
 use mfserv_h1::Framing;
@@ -17,6 +15,7 @@ use crate::embedded::io::budget::{Budget, Share};
 use crate::embedded::io::buffer::{Buffer, Pooled};
 use crate::embedded::io::chunked::{LAST_CHUNK, put_chunk, put_chunk_size};
 use crate::embedded::io::pipe::{self, Pipe};
+use crate::embedded::io::spool_file;
 use crate::embedded::io::wire::{Stream, Wire};
 
 /// How much content is kept in memory, bytes. Content for a file is gathered up to this
@@ -145,7 +144,7 @@ impl<'a> Upload<'a> {
         let (file, directory) = (self.file.take(), settings.body_temp_dir.clone());
         let content = std::mem::take(&mut self.memory);
         let written = tokio::task::spawn_blocking(move || {
-            let file = file.map_or_else(|| spool_file(&directory), Ok);
+            let file = file.map_or_else(|| spool_file::create(&directory), Ok);
             let written = file.and_then(|mut file| {
                 file.write_all(content.filled())?;
                 Ok(file)
@@ -322,26 +321,4 @@ impl<'a> Upload<'a> {
         }
         Poll::Ready(Ok(()))
     }
-}
-
-/// Makes a file and removes its name: the file is gone when it is closed.
-fn spool_file(directory: &Path) -> io::Result<File> {
-    let mut tries = 0;
-    let (file, path) = loop {
-        let name = format!(".body-{:016x}", RandomState::new().hash_one(std::process::id()));
-        let path = directory.join(name);
-        let open =
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        match open {
-            Ok(file) => break (file, path),
-            Err(why) if why.kind() == io::ErrorKind::AlreadyExists && tries < 8 => tries += 1,
-            Err(why) if why.kind() == io::ErrorKind::NotFound && tries < 8 => {
-                std::fs::create_dir_all(directory)?;
-                tries += 8;
-            }
-            Err(why) => return Err(why),
-        }
-    };
-    std::fs::remove_file(path)?;
-    Ok(file)
 }

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::wakeups::Wakeups;
+use crate::embedded::io::budget::Budget;
 use crate::embedded::io::signal::{Signal, Subscription};
 use crate::embedded::io::wire::{Stream, Wire};
 
@@ -28,6 +29,9 @@ use crate::embedded::io::wire::{Stream, Wire};
 const IDLE_MAX: Duration = Duration::from_secs(1);
 /// The most idle connections that are kept to one worker.
 const IDLE_COUNT: usize = 128;
+
+/// How often it is said that there is no room for answers to slow clients.
+const SAY_FULL_EVERY: Duration = Duration::from_secs(60);
 
 /// One worker.
 #[derive(Debug)]
@@ -69,6 +73,12 @@ struct Idle {
 pub struct Upstream {
     /// `PLUGIN/APP`.
     pub name: String,
+    /// Memory with what clients have not read yet of its answers, bytes.
+    pub absorbed: Budget,
+    /// What they have not read yet in files, bytes.
+    pub answers: Budget,
+    /// When it was last said that one of the two is full.
+    said_full: Mutex<Option<Instant>>,
     inner: Mutex<Inner>,
     wakeups: Arc<Wakeups>,
     /// Wakes the sweeper when something can be read from an idle connection.
@@ -184,7 +194,15 @@ impl Upstream {
             stats: UpstreamStats::default(),
         };
         let watch = Waker::from(wakeups.clone());
-        Arc::new(Self { name, inner: Mutex::new(inner), wakeups, watch })
+        Arc::new(Self {
+            name,
+            absorbed: Budget::default(),
+            answers: Budget::default(),
+            said_full: Mutex::default(),
+            inner: Mutex::new(inner),
+            wakeups,
+            watch,
+        })
     }
 
     /// Asks for a slot for a request of this lane, if possible not of the worker `avoid`.
@@ -220,6 +238,16 @@ impl Upstream {
     /// How long a worker may be silent.
     pub fn timeout(&self) -> Duration {
         lock(&self.inner).timeout
+    }
+
+    /// True at most once each [`SAY_FULL_EVERY`].
+    pub fn may_say_full(&self) -> bool {
+        let (mut said, now) = (lock(&self.said_full), Instant::now());
+        let may_say = said.is_none_or(|at| now.duration_since(at) >= SAY_FULL_EVERY);
+        if may_say {
+            *said = Some(now);
+        }
+        may_say
     }
 
     /// Takes over the policy of a new table.

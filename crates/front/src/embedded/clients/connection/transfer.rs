@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -125,20 +125,33 @@ impl Connection {
         file: &OwnedFd,
         part: &mut Range<u64>,
     ) -> Poll<Result<(), Lost>> {
-        while !self.out.is_empty() || part.start < part.end {
-            let ahead = !self.out.is_empty();
-            let left = usize::try_from(part.end - part.start).unwrap_or(usize::MAX);
-            let wrote = match ahead {
-                true => self.wire.poll_write_ahead(cx, self.out.filled()),
-                false => self.wire.poll_send_file(cx, file.as_fd(), &mut part.start, left),
-            };
-            match ready!(wrote) {
+        while !self.out.is_empty() {
+            match ready!(self.wire.poll_write_ahead(cx, self.out.filled())) {
                 Ok(count) if count > 0 => {
                     self.sent += count as u64;
-                    if ahead {
-                        self.out.consume(count);
-                    }
+                    self.out.consume(count);
                 }
+                _ => {
+                    self.ended = true;
+                    return Poll::Ready(Err(Lost));
+                }
+            }
+        }
+        self.poll_send_part(cx, file.as_fd(), part)
+    }
+
+    /// Sends a part of a file, whatever is in `out`, as far as the client takes it. What
+    /// has been sent is taken off the part. Ready when nothing of it is left.
+    pub fn poll_send_part(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: BorrowedFd<'_>,
+        part: &mut Range<u64>,
+    ) -> Poll<Result<(), Lost>> {
+        while part.start < part.end {
+            let left = usize::try_from(part.end - part.start).unwrap_or(usize::MAX);
+            match ready!(self.wire.poll_send_file(cx, file, &mut part.start, left)) {
+                Ok(count) if count > 0 => self.sent += count as u64,
                 _ => {
                     self.ended = true;
                     return Poll::Ready(Err(Lost));
