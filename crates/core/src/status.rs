@@ -1,5 +1,7 @@
 //! The observed node at one instant: what `mfserv status` and `mfserv ps` show.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
@@ -7,6 +9,7 @@ use crate::event::EndReason;
 use crate::names::{WatcherName, WorkerId};
 use crate::node_state::NodeState;
 use crate::plan::PluginState;
+use crate::wire::front::UpstreamStats;
 use crate::worker::{Phase, Want};
 
 /// One worker.
@@ -171,6 +174,10 @@ pub struct Status {
     pub plugins: Vec<PluginStatus>,
     /// The watchers, the front included.
     pub watchers: Vec<WatcherStatus>,
+    /// The requests of each app, by upstream (`PLUGIN.APP`): counted since the fronts that live
+    /// were started, summed over them. A front that does not answer is left out.
+    #[serde(default)]
+    pub requests: BTreeMap<String, UpstreamStats>,
     /// Problems of the present configuration.
     pub problems: Vec<Diagnostic>,
 }

@@ -9,6 +9,7 @@ pub mod client;
 mod legacy;
 mod problem;
 pub mod protocol;
+mod request;
 mod route;
 pub mod server;
 

@@ -229,6 +229,21 @@ pub struct UpstreamStats {
     pub in_flight: BTreeMap<String, u64>,
 }
 
+impl UpstreamStats {
+    /// Adds the counters of another front.
+    pub fn add(&mut self, other: &UpstreamStats) {
+        for (own, other) in self.by_class.iter_mut().zip(other.by_class) {
+            *own += other;
+        }
+        self.retried += other.retried;
+        self.queued += other.queued;
+        self.waiting += other.waiting;
+        for (worker, requests) in &other.in_flight {
+            *self.in_flight.entry(worker.clone()).or_default() += requests;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::TroubleCause::{self, *};

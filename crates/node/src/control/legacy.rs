@@ -14,7 +14,7 @@ use super::answer::{self, Answer};
 use super::api::Api;
 use super::client::other_version;
 use super::protocol::{JSON, Version};
-use super::server::read_body;
+use super::request::read_body;
 use crate::operations::{self, Applied, Event, Submission, Who};
 
 /// The path.

@@ -9,6 +9,7 @@ mod link;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
@@ -16,7 +17,7 @@ use mfserv_core::event::Fact;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::RouteTable;
-use mfserv_core::wire::front::{Breakage, Peer};
+use mfserv_core::wire::front::{Breakage, Peer, UpstreamStats};
 use mfserv_supervisor::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -33,6 +34,9 @@ const GREETING: Duration = Duration::from_secs(2);
 /// How long a front may take to route by a new table.
 const PUBLISH: Duration = Duration::from_secs(5);
 
+/// How long the fronts may take to report their counters.
+const STATS: Duration = Duration::from_millis(500);
+
 /// Reports that the board has not read yet. A front that reports faster waits at its socket.
 const UNREAD_REPORTS: usize = 64;
 
@@ -44,6 +48,10 @@ enum Command {
     Publish(u64, Box<RouteTable>, oneshot::Sender<Result<(), Diagnostic>>),
     /// Replace the fronts that have not reported that they route by this table.
     ReplaceHanging(u64),
+    /// Sum up the counters of the fronts under this number; the reply comes when all have answered.
+    Stats(u64, oneshot::Sender<BTreeMap<String, UpstreamStats>>),
+    /// Reply with what has been summed up under this number.
+    EndStats(u64),
     State(NodeState),
     Broken(BTreeMap<String, Breakage>),
     /// The process of a front was started.
@@ -137,6 +145,20 @@ impl Front for Fronts {
                 return Ok(());
             };
             outcome.unwrap_or_else(|_| Err(Diagnostic::error("the front link has ended")))
+        })
+    }
+
+    fn stats(&self) -> Pending<'_, BTreeMap<String, UpstreamStats>> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let (reply, mut answer) = oneshot::channel();
+        self.send(Command::Stats(number, reply));
+        Box::pin(async move {
+            if let Ok(answer) = tokio::time::timeout(STATS, &mut answer).await {
+                return answer.unwrap_or_default();
+            }
+            self.send(Command::EndStats(number));
+            answer.await.unwrap_or_default()
         })
     }
 

@@ -1,4 +1,4 @@
-//! The node as the daemon holds it: what is asked of it, one operation at a time.
+//! The node, as the daemon holds it: its state, its plan, and the turn of operations.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,13 +22,13 @@ use super::state::StateFile;
 use super::world::World;
 use crate::control::server::Server;
 
-/// How long apps may take at boot before the node is said to run all the same: one that
-/// never starts must not make the others look down.
+/// How long a boot waits for apps. The node is RUNNING after it all the same: an app that never
+/// starts must not make the others look down.
 const BOOT: Duration = Duration::from_secs(15);
 /// How long a client may take to read the last answer of a daemon that ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// What a node is made of.
+/// The parts that a node is made from.
 pub struct Parts {
     pub options: DaemonOptions,
     pub events: Events,
@@ -36,11 +36,11 @@ pub struct Parts {
     pub supervisor: Handle,
     /// Plugins under development whose newest code does not start.
     pub breakages: Arc<Mutex<Breakages>>,
-    /// What the keeper said first.
+    /// The first answer of the keeper.
     pub found: KeeperState,
     /// The generation that living fronts route by.
     pub generation: u64,
-    /// The plan in force, for whoever follows it.
+    /// The plan in force, for tasks that follow it.
     pub plans: watch::Sender<Option<Arc<Plan>>>,
 }
 
@@ -51,7 +51,7 @@ pub struct Node(Arc<Inner>);
 pub struct Inner {
     pub(super) parts: Parts,
     pub(super) state: StateFile,
-    /// Held during an operation: operations queue up, they do not fail.
+    /// Held while the plan changes: operations wait for it, they do not fail.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     pub(super) plan: Mutex<Option<Arc<Plan>>>,
     pub(super) keeper: Mutex<Option<RoleStatus>>,
@@ -91,10 +91,10 @@ impl Node {
         node
     }
 
-    /// Brings the node up. Tried again as long as it cannot be done (the port is taken…).
-    /// `tried` is called once that has been tried: what an earlier daemon has begun can go on.
+    /// Brings the node up, and tries again as long as that fails (the port is taken…). `tried` is
+    /// called after the first try: operations that an earlier daemon has begun go on then.
     pub async fn boot(&self, serving: bool, tried: impl FnOnce()) {
-        // A daemon that comes back to a serving node must not make it look down.
+        // A daemon that takes over a serving node must not make it look down.
         if !(serving && self.state.get() == NodeState::Running) {
             self.set_state(NodeState::Starting);
         } else {
@@ -116,7 +116,7 @@ impl Node {
                         self.note(&problem.to_string());
                         told = Some(problem);
                     }
-                    // What serves goes on as it was; what was never there cannot start.
+                    // Workers that serve go on with the last plan; without one nothing starts.
                     if !went_on {
                         went_on = self.go_on_as_before().await;
                     }
@@ -175,7 +175,7 @@ impl Node {
         }
     }
 
-    /// A keeper answers.
+    /// The link to a keeper is made (again).
     pub fn keeper_found(&self, found: &KeeperState) {
         let Ok(mut keeper) = self.keeper.lock() else { return };
         let role = RoleStatus {
@@ -192,14 +192,14 @@ impl Node {
                  known, and what they started in the background meanwhile is not contained",
                 found.pid, found.adopted
             );
-            // The newest one says it all.
+            // The note of the newest keeper replaces those before it.
             self.forget_notes();
             self.note(&text);
             self.parts.events.record(Fact::Note { text });
         }
     }
 
-    /// The keeper does not answer any more.
+    /// The link to the keeper is lost.
     pub fn keeper_lost(&self) {
         if let Ok(mut keeper) = self.keeper.lock() {
             *keeper = None;
@@ -219,8 +219,8 @@ impl Node {
         })
     }
 
-    /// The right to change the node. Stopping is the last turn: whoever has waited for it is
-    /// refused, so that nothing is started any more.
+    /// Waits for the right to change the plan. A stop has the last turn: everything that has
+    /// waited for one is refused then, so that nothing is started any more.
     pub(super) async fn take_turn(&self) -> Result<OwnedMutexGuard<()>, Diagnostic> {
         self.refuse_while_stopping()?;
         let turn = self.turn.clone().lock_owned().await;

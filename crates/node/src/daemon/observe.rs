@@ -1,4 +1,4 @@
-//! The node as it is now: what the supervisor sees, beside what the plan says.
+//! The status of the node: what the supervisor and the fronts see, beside the plan.
 
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::Plan;
@@ -13,6 +13,8 @@ impl Node {
         let plan = self.shown_plan().ok();
         let keeper = self.keeper.lock().ok().and_then(|keeper| keeper.clone());
         let notes = self.notes.lock().map(|notes| notes.clone()).unwrap_or_default();
+        let (watchers, requests) =
+            tokio::join!(self.parts.supervisor.status(), self.parts.world.fronts.stats());
         Status {
             state: self.state.get(),
             home: self.parts.options.places.home().to_string_lossy().into_owned(),
@@ -26,13 +28,14 @@ impl Node {
             },
             notes,
             plugins: plan.iter().flat_map(|plan| &plan.plugins).map(plugin_status).collect(),
-            watchers: as_planned(self.parts.supervisor.status().await, plan.as_deref()),
+            watchers: as_planned(watchers, plan.as_deref()),
+            requests,
             problems: plan.map_or_else(Vec::new, |plan| plan.problems.clone()),
         }
     }
 }
 
-/// With the paths of apps; those that are scaled to nothing are there too.
+/// Adds the paths of apps, and the watchers that are scaled to nothing.
 fn as_planned(mut watchers: Vec<WatcherStatus>, plan: Option<&Plan>) -> Vec<WatcherStatus> {
     for spec in plan.iter().flat_map(|plan| plan.watchers.values()).filter(|s| s.count == 0) {
         if !watchers.iter().any(|watcher| watcher.name == spec.name) {
@@ -70,7 +73,7 @@ fn plugin_status(plugin: &mfserv_core::plan::PlannedPlugin) -> PluginStatus {
     }
 }
 
-/// Where a person on this host reaches the node.
+/// The URL of the node, for a client on this host.
 fn address(plan: &Plan) -> Option<String> {
     let listen = plan.listeners.first()?;
     let everywhere = ["0.0.0.0:", "[::]:"];

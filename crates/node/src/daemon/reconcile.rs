@@ -1,4 +1,4 @@
-//! The one road for every change: read what should be, make a plan, compare it with
+//! The path of every change: read the configuration and the plugins, make a plan, compare it with
 //! the plan in force, apply the difference.
 
 use std::collections::BTreeMap;
@@ -19,8 +19,8 @@ use super::{DaemonOptions, breakages, last_plan, takes_over};
 use crate::installed::Instead;
 use crate::{configure, installed};
 
-/// How long a port may stay taken before that is said to be a problem: a living
-/// front gives its socket back to a new keeper within this time.
+/// How long a port may stay taken before that is an error: a living front gives its socket back
+/// to a new keeper within this time.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
 /// listen(2) backlog: connections wait in it while no front lives.
 const BACKLOG: i32 = 40_000;
@@ -38,7 +38,7 @@ impl Node {
         let before = previous.clone();
         let comes_back = previous.is_none() && self.found_something_alive();
         let generation = before.as_ref().map_or(self.parts.generation, |plan| plan.generation) + 1;
-        // Files and the resolver may be slow; the daemon must not be.
+        // The disk and the resolver may be slow: the event loop must not wait for them.
         let made = tokio::task::spawn_blocking(move || {
             let kept = comes_back.then(|| last_plan::load(&*disk, &options.places)).flatten();
             make(&options, &*disk, before.as_deref().or(kept.as_ref()), generation, None)
@@ -74,7 +74,7 @@ impl Node {
         Ok(())
     }
 
-    /// This plan is in force.
+    /// Makes this the plan in force.
     pub(super) fn show(&self, plan: Arc<Plan>) {
         if let Ok(mut shown) = self.plan.lock() {
             *shown = Some(plan);
@@ -112,8 +112,8 @@ impl Node {
         Ok(())
     }
 
-    /// The plan of the daemon before this one, as it was: nothing that serves changes.
-    /// Returns whether there is one.
+    /// Applies the last plan of the previous daemon unchanged, so that nothing that serves
+    /// changes. Returns whether there is one.
     pub(super) async fn go_on_as_before(&self) -> bool {
         let _turn = self.turn.lock().await;
         let kept = match self.found_something_alive() {
@@ -121,7 +121,7 @@ impl Node {
             false => None,
         };
         let Some(plan) = kept else { return false };
-        // Its sockets are held already; that a port is taken now must not matter.
+        // The keeper holds its sockets already: nothing is listened on anew.
         let fronts = &self.parts.world.fronts;
         let table = fronts.publish(plan.generation.max(self.parts.generation), plan.table.clone());
         let _ = table.await;
@@ -130,7 +130,7 @@ impl Node {
         true
     }
 
-    /// A keeper may hold sockets of a plan that no daemon remembers.
+    /// Closes sockets that the keeper holds for a plan that no daemon remembers.
     fn close_unknown_listeners(&self, plan: &Plan) {
         let known = |name: &String| plan.listeners.iter().any(|listen| listen.name == *name);
         for name in self.parts.found.listeners.iter().filter(|name| !known(name)) {
@@ -138,7 +138,7 @@ impl Node {
         }
     }
 
-    /// For the next daemon.
+    /// Keeps the plan for the next daemon.
     fn keep(&self, plan: &Plan) {
         let places = &self.parts.options.places;
         if let Err(error) = last_plan::store(&*self.parts.world.disk, places, plan) {
@@ -147,7 +147,7 @@ impl Node {
         }
     }
 
-    /// This daemon took over a node that an earlier one had brought up.
+    /// Whether this daemon has taken over workers of an earlier one.
     fn found_something_alive(&self) -> bool {
         takes_over(&self.parts.found)
     }
@@ -188,8 +188,8 @@ impl Node {
         self.write_scales(&scales)
     }
 
-    /// The counts of plugins that are not installed any more: another plugin of that name
-    /// begins with what its configuration says.
+    /// Forgets the counts of plugins that are not installed any more: another plugin of that name
+    /// begins with the count of its configuration.
     fn forget_scales(&self, plan: &Plan) -> Result<(), Diagnostic> {
         let mut scales = read_scales(&self.parts.options, &*self.parts.world.disk);
         let known = scales.len();
@@ -219,7 +219,7 @@ pub fn configured(options: &DaemonOptions) -> Result<configure::Module, Diagnost
     }
 }
 
-/// Reads what the node should be, and makes the plan.
+/// Reads the configuration and the plugins, and makes the plan.
 pub fn make(
     options: &DaemonOptions,
     disk: &dyn Disk,
@@ -287,7 +287,8 @@ fn uuid(disk: &dyn Disk, places: &crate::places::Places) -> Result<String, Diagn
     Ok(fresh)
 }
 
-/// The short directory is in a place that everybody may write: it must be ours.
+/// Creates the short directory. Its parent is writable for everybody: the directory must belong to
+/// this user.
 fn ensure_short_dir(places: &crate::places::Places) -> Result<(), Diagnostic> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
     let dir = places.short_dir();

@@ -8,7 +8,7 @@ use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::{Amendment, RouteTable, plugin_of};
-use mfserv_core::wire::front::{Breakage, FromFront, Peer, ToFront};
+use mfserv_core::wire::front::{Breakage, FromFront, Peer, Stats, ToFront, UpstreamStats};
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -39,6 +39,15 @@ pub struct Board {
     /// Workers that are being drained, and the fronts that have not reported so yet.
     draining: BTreeMap<WorkerId, BTreeSet<WorkerId>>,
     publishing: Vec<Publishing>,
+    counting: Vec<Counting>,
+}
+
+/// Counters that are being summed up.
+struct Counting {
+    number: u64,
+    missing: BTreeSet<WorkerId>,
+    sum: BTreeMap<String, UpstreamStats>,
+    reply: oneshot::Sender<BTreeMap<String, UpstreamStats>>,
 }
 
 struct Publishing {
@@ -69,6 +78,7 @@ impl Board {
             connecting: BTreeMap::new(),
             draining: BTreeMap::new(),
             publishing: Vec::new(),
+            counting: Vec::new(),
         }
     }
 
@@ -83,6 +93,8 @@ impl Board {
                 self.broadcast(&ToFront::Forget { upstream, worker });
             }
             Command::Publish(generation, table, reply) => self.publish(generation, table, reply),
+            Command::Stats(number, reply) => self.count(number, reply),
+            Command::EndStats(number) => self.counted(|counting| counting.number == number),
             Command::State(state) => {
                 self.node_state = state;
                 self.broadcast(&self.state());
@@ -262,7 +274,36 @@ impl Board {
             FromFront::Trouble { worker, cause } => {
                 self.events.record(Fact::WorkerTrouble { worker, cause });
             }
-            FromFront::Hello { .. } | FromFront::Admitted { .. } | FromFront::Stats(_) => {}
+            FromFront::Stats(stats) => self.add_stats(front, &stats),
+            FromFront::Hello { .. } | FromFront::Admitted { .. } => {}
+        }
+    }
+
+    fn count(&mut self, number: u64, reply: oneshot::Sender<BTreeMap<String, UpstreamStats>>) {
+        let missing = self.sessions.keys().cloned().collect();
+        self.counting.push(Counting { number, missing, sum: BTreeMap::new(), reply });
+        self.broadcast(&ToFront::Stats);
+        self.counted(|counting| counting.missing.is_empty());
+    }
+
+    /// A front answers in the order in which it is asked: its counters are for the oldest.
+    fn add_stats(&mut self, front: &WorkerId, stats: &Stats) {
+        let asked = self.counting.iter_mut().find(|counting| counting.missing.contains(front));
+        let Some(counting) = asked else { return };
+        counting.missing.remove(front);
+        for (upstream, counters) in &stats.upstreams {
+            counting.sum.entry(upstream.clone()).or_default().add(counters);
+        }
+        self.counted(|counting| counting.missing.is_empty());
+    }
+
+    /// Replies to those that wait no longer.
+    fn counted(&mut self, is_over: impl Fn(&Counting) -> bool) {
+        for index in (0..self.counting.len()).rev() {
+            if is_over(&self.counting[index]) {
+                let counting = self.counting.remove(index);
+                let _ = counting.reply.send(counting.sum);
+            }
         }
     }
 
@@ -300,6 +341,10 @@ impl Board {
         for missing in self.draining.values_mut() {
             missing.remove(front);
         }
+        for counting in &mut self.counting {
+            counting.missing.remove(front);
+        }
+        self.counted(|counting| counting.missing.is_empty());
         self.report_drained();
         let last = self.publishing.iter().map(|p| p.generation).max().unwrap_or(0);
         self.published(front, last, Ok(()));

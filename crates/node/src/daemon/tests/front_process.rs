@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use mfserv_core::wire::front::{self, FromFront, Peer, ToFront};
+use mfserv_core::wire::front::{self, FromFront, Peer, Stats, ToFront};
 use mfserv_platform::link::AsyncLink;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -21,7 +21,9 @@ pub struct FrontState {
     pub version: u32,
     pub generation: u64,
     pub peers: BTreeMap<String, Vec<Peer>>,
-    /// It does not answer a new table.
+    /// Its counters.
+    pub stats: Stats,
+    /// It answers neither a new table nor a question.
     pub hangs: bool,
     /// Why it refuses the next table.
     pub refuse: Option<String>,
@@ -39,6 +41,7 @@ impl Default for FrontState {
             version: front::VERSION,
             generation: 0,
             peers: BTreeMap::new(),
+            stats: Stats::default(),
             hangs: false,
             refuse: None,
             busy: BTreeSet::new(),
@@ -131,6 +134,7 @@ impl FrontState {
                 self.generation = generation;
                 Some(FromFront::Published { generation })
             }
+            ToFront::Stats if !self.hangs => Some(FromFront::Stats(self.stats.clone())),
             ToFront::Drain { worker, .. } if !self.busy.contains(&worker.to_string()) => {
                 Some(FromFront::Drained { worker })
             }

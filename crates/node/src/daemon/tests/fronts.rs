@@ -1,9 +1,12 @@
 //! Several fronts as one: tables, draining, and fronts that die, hang or refuse.
 
+use std::time::Duration;
+
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
-use mfserv_core::wire::front::{Peer, ToFront};
+use mfserv_core::wire::front::{Peer, ToFront, UpstreamStats};
 use mfserv_core::wire::keeper::Ended;
+use tokio::time::Instant;
 
 use super::front_process::FrontProcess;
 use super::kit::{Daemon, House};
@@ -192,4 +195,20 @@ async fn a_front_learns_the_state_of_the_node_with_its_first_message() {
     daemon.until("another front", || keeper.books().fronts.len() == 2).await;
     let second = front(&house);
     daemon.until("its state", || states(&second) == [NodeState::Running]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_has_the_counters_of_the_fronts_and_does_not_wait_for_one_that_hangs() {
+    let house = House::new();
+    let daemon = running(&house).await;
+    let front = front(&house);
+    let hello = UpstreamStats { queued: 3, waiting: 1, ..UpstreamStats::default() };
+    front.state().stats.upstreams.insert("hello.main".into(), hello.clone());
+    assert_eq!(daemon.status().await.requests["hello.main"], hello);
+    front.state().hangs = true;
+    let began = Instant::now();
+    assert!(daemon.status().await.requests.is_empty());
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    front.state().hangs = false;
+    assert_eq!(daemon.status().await.requests["hello.main"], hello);
 }
