@@ -32,6 +32,13 @@ impl Clients {
         Ok(Self { listener, open: Vec::new(), next_id: 1, is_full: false })
     }
 
+    /// Accepts clients of this socket instead; those that are connected stay.
+    pub fn listen_on(&mut self, listener: UnixListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        self.listener = listener;
+        Ok(())
+    }
+
     /// The listening socket.
     pub fn listener(&self) -> &UnixListener {
         &self.listener

@@ -73,7 +73,7 @@ impl Ending {
         Self { stage: Stage::Serving, stop, askers: Vec::new() }
     }
 
-    /// SIGTERM, SIGINT or SIGHUP has arrived. The daemon may take `grace`; a second signal
+    /// A signal to end has arrived. The daemon may take `grace`; a second signal
     /// ends it.
     pub fn signalled(&mut self, now: Instant, grace: Duration) -> Step {
         if self.stage != Stage::Serving {
@@ -149,6 +149,11 @@ impl Ending {
     /// daemon may need some to stop the node in order.
     pub fn permits_starts(&self) -> bool {
         matches!(self.stage, Stage::Serving | Stage::Waiting { .. })
+    }
+
+    /// Returns true if nobody has asked for the end.
+    pub fn is_serving(&self) -> bool {
+        self.stage == Stage::Serving
     }
 
     /// Returns true if nothing is left to do.

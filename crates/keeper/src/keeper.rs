@@ -9,9 +9,10 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use mfserv_core::Diagnostic;
-use mfserv_core::wire::keeper::{Answer, Notice, Process, ProcessSpec};
+use mfserv_core::wire::keeper::{Answer, Notice, Process, ProcessSpec, Scope};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
+use signal_hook::consts::SIGHUP;
 
 use crate::clients::Clients;
 use crate::containment::{Cgroups, home_hash};
@@ -27,17 +28,22 @@ use crate::refusal::Refusal;
 use crate::saved::StateFile;
 use crate::sd_notify::sd_notify;
 use crate::signals::Signals;
-use crate::startup::{Held, Paths, failed, out_of_the_way, prepare_home, raise_open_files};
+use crate::startup::{
+    Held, Paths, failed, has_terminal, out_of_the_way, prepare_home, raise_open_files,
+};
 use crate::{DAEMON, KeeperOptions, descriptors, procfs, spawn, startup};
 
 /// Answers are given so long to reach those who asked for the end of the node.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// So often it is looked whether the files in `var/run` are still there.
+const LOOK: Duration = Duration::from_secs(2);
 
 pub(crate) struct Keeper {
     options: KeeperOptions,
     paths: Paths,
     boot_id: String,
     lock: OwnedFd,
+    has_terminal: bool,
     signals: Signals,
     clients: Clients,
     processes: Processes,
@@ -47,6 +53,8 @@ pub(crate) struct Keeper {
     daemon: Option<Daemon>,
     ending: Ending,
     state: StateFile,
+    /// When the files are looked at next.
+    look_at: Instant,
 }
 
 /// What poll(2) has reported.
@@ -83,6 +91,7 @@ impl Keeper {
         let mut keeper = Self {
             boot_id: procfs::boot_id().map_err(failed("the boot id"))?,
             lock,
+            has_terminal: has_terminal(),
             signals: Signals::register().map_err(failed("its signals"))?,
             clients,
             processes: Processes::new(hash, cgroups, open_files),
@@ -92,6 +101,7 @@ impl Keeper {
             daemon: options.daemon.take().map(Daemon::new),
             ending: Ending::new(Duration::from_millis(options.stop_ms)),
             state: StateFile::new(paths.state.clone()),
+            look_at: Instant::now() + LOOK,
             paths,
             options,
         };
@@ -116,6 +126,9 @@ impl Keeper {
             if self.signals.take_end() {
                 self.signalled();
             }
+            if self.signals.take_hangup() {
+                self.hung_up();
+            }
             self.reap();
             self.read_copier_messages();
             if ready.accepts {
@@ -124,6 +137,7 @@ impl Keeper {
             self.serve_clients(&ready.clients);
             self.clean_up_after_ended();
             self.go_on_ending();
+            self.look_after_files(Instant::now());
             // Before anybody is told.
             if self.state.is_due(Instant::now()) && !self.ending.is_over() {
                 self.save();
@@ -172,6 +186,7 @@ impl Keeper {
             self.daemon.as_ref().and_then(Daemon::next_moment),
             self.state.next_moment(),
             self.ending.next_moment(Instant::now()),
+            Some(self.look_at),
         ];
         moments.into_iter().flatten().min()
     }
@@ -262,7 +277,25 @@ impl Keeper {
         }
     }
 
-    /// SIGTERM, SIGINT or SIGHUP. With no daemon and nobody who watches there is no grace.
+    /// SIGHUP. A keeper that has a terminal (`mfserv run` by hand) ends with it. To any other one
+    /// the signal means "reload", as to nginx, and the daemon gets it. (One that is just starting,
+    /// and does not know the signal yet, ends of it; the next one reads the same configuration.)
+    fn hung_up(&mut self) {
+        if self.has_terminal {
+            // A terminal says it twice: itself, and by the shell.
+            if self.ending.is_serving() {
+                self.signalled();
+            }
+            return;
+        }
+        if self.daemon.is_none() {
+            return log(format_args!("SIGHUP is not obeyed: there is no daemon that reloads"));
+        }
+        // If none lives at the moment, the next one reads everything anyway.
+        let _ = self.processes.signal(DAEMON, SIGHUP, Scope::Process);
+    }
+
+    /// The node is to end. With no daemon and nobody who watches there is no grace.
     fn signalled(&mut self) {
         let grace_ms = self.options.grace_ms;
         let somebody_acts = self.daemon.is_some() || self.clients.are_watching();
@@ -323,6 +356,36 @@ impl Keeper {
         self.processes.remove_cgroups();
         self.state.remove();
         let _ = fs::remove_file(&self.paths.socket);
+    }
+
+    /// A cleaner of old files, a program or a person may have removed what others find the
+    /// keeper by: it is made again.
+    fn look_after_files(&mut self, now: Instant) {
+        if now < self.look_at || self.ending.is_over() {
+            return;
+        }
+        self.look_at = now + LOOK;
+        let missing = self.paths.missing();
+        if missing.is_empty() {
+            return;
+        }
+        match self.make_again(&missing) {
+            Ok(()) => log(format_args!("was removed, and is made again: {}", missing.join(", "))),
+            Err(problem) => log(format_args!("cannot be made again: {problem}")),
+        }
+    }
+
+    fn make_again(&mut self, missing: &[&str]) -> Result<(), Diagnostic> {
+        prepare_home(&self.options.home)?;
+        if missing.contains(&Paths::LOCK) {
+            self.lock = startup::take_lock(&self.paths.lock)?;
+        }
+        if missing.contains(&Paths::SOCKET) {
+            let listener = startup::listen(&self.paths.socket).map_err(failed("its socket"))?;
+            self.clients.listen_on(listener).map_err(failed("its socket"))?;
+        }
+        self.save();
+        Ok(())
     }
 
     fn save(&mut self) {

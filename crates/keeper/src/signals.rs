@@ -14,6 +14,7 @@ const SIGXFSZ: i32 = 25;
 pub(crate) struct Signals {
     wake: UnixStream,
     end: Arc<AtomicBool>,
+    hangup: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -21,15 +22,15 @@ impl Signals {
         let (wake, writes) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         writes.set_nonblocking(true)?;
-        let end = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT, SIGHUP] {
+        let (end, hangup) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        for (signal, flag) in [(SIGTERM, &end), (SIGINT, &end), (SIGHUP, &hangup)] {
             // Before the byte, which is what makes somebody look at it.
-            signal_hook::flag::register(signal, end.clone())?;
+            signal_hook::flag::register(signal, flag.clone())?;
             pipe::register(signal, writes.try_clone()?)?;
         }
         pipe::register(SIGCHLD, writes)?;
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
-        Ok(Self { wake, end })
+        Ok(Self { wake, end, hangup })
     }
 
     /// Readable when a signal has arrived.
@@ -41,5 +42,10 @@ impl Signals {
     pub fn take_end(&mut self) -> bool {
         while matches!(self.wake.read(&mut [0; 256]), Ok(1..)) {}
         self.end.swap(false, Ordering::SeqCst)
+    }
+
+    /// True if SIGHUP has arrived since the last time.
+    pub fn take_hangup(&mut self) -> bool {
+        self.hangup.swap(false, Ordering::SeqCst)
     }
 }

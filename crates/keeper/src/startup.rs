@@ -27,11 +27,29 @@ impl Paths {
     pub fn of(home: &Path) -> Self {
         let run = home.join("var/run");
         Self {
-            lock: run.join("keeper.lock"),
-            socket: run.join("keep.sock"),
+            lock: run.join(Self::LOCK),
+            socket: run.join(Self::SOCKET),
             state: run.join("keeper.json"),
             fifos: run.join("fifo"),
         }
+    }
+
+    pub const LOCK: &str = "keeper.lock";
+    pub const SOCKET: &str = "keep.sock";
+
+    /// The names of those that are not there. (The FIFOs themselves cannot be made again: the
+    /// processes that write to them hold the old ones, which are read on.)
+    pub fn missing(&self) -> Vec<&'static str> {
+        let all = [
+            (&self.lock, Self::LOCK),
+            (&self.socket, Self::SOCKET),
+            (&self.state, "keeper.json"),
+            (&self.fifos, "fifo"),
+        ];
+        let gone = |path: &Path| {
+            path.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+        };
+        all.into_iter().filter(|(path, _)| gone(path)).map(|(_, name)| name).collect()
     }
 }
 
@@ -86,6 +104,11 @@ pub(crate) fn read_saved(path: &Path) -> Saved {
     saved.unwrap_or_default()
 }
 
+/// This process can be hung up by a terminal.
+pub(crate) fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
+}
+
 /// Moves a descriptor above the numbers that children receive listening sockets as.
 pub(crate) fn out_of_the_way(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(&descriptor, 64)?)
@@ -101,7 +124,7 @@ pub(crate) fn raise_open_files(earlier: Option<u64>) -> Rlimit {
 }
 
 /// Takes the lock of the home: a home has one keeper.
-fn take_lock(path: &Path) -> Result<OwnedFd, Diagnostic> {
+pub(crate) fn take_lock(path: &Path) -> Result<OwnedFd, Diagnostic> {
     let failed = |e: io::Error| {
         Diagnostic::error(format!("the lock {} cannot be taken", path.display())).because(e)
     };
@@ -122,7 +145,7 @@ fn take_lock(path: &Path) -> Result<OwnedFd, Diagnostic> {
 }
 
 /// Only called with the lock held: a socket file that exists was left by a dead keeper.
-fn listen(path: &Path) -> io::Result<UnixListener> {
+pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}

@@ -11,6 +11,7 @@ mod operations;
 pub mod output;
 pub mod plugins;
 pub mod progress;
+mod reach;
 pub mod report;
 mod roles;
 mod show;
@@ -120,6 +121,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         _ => {}
     }
     let places = Places::choose(cli.home.as_deref())?;
+    reach::until_reachable(&places);
     match cli.command {
         Command::Start(args) => args.run(&places),
         Command::Stop(args) => args.run(&places),

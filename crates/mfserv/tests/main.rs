@@ -35,6 +35,7 @@ mod start_and_stop;
 mod stopping;
 mod streams;
 mod upgrade;
+mod vanishing;
 mod versions;
 
 use std::collections::BTreeSet;

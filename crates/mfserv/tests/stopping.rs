@@ -1,10 +1,17 @@
 //! `mfserv stop` ends everything, whoever is dead or deaf.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mfserv_testkit::{Load, Node, Plugin, Signal, kill, process, programs, until};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use crate::{PATIENCE, Turn, node};
+use crate::{PATIENCE, PROGRAM, Turn, node};
+
+/// The terminal is not to become that of the tests.
+const O_NOCTTY: i32 = 0o400;
 
 /// How long a stop may take when nobody helps.
 const BOUND: Duration = Duration::from_secs(40);
@@ -104,4 +111,146 @@ fn a_node_stopped_under_load_can_be_started_again_at_once() {
     until("the load is served again", PATIENCE, || load.answered() > before + 50);
     load.stop();
     node.stop();
+}
+
+/// All orders of three things.
+const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+
+fn sigterm_to_every_role_ends_the_node(under_load: bool) {
+    for order in ORDERS {
+        let node = serving();
+        let hash = node.hash();
+        let roles = ["keep", "daemon", "front"].map(|role| (role, node.role_pid(role)));
+        let load = under_load.then(|| Load::new(node.address(), "/hello").connections(8).start());
+        if let Some(load) = &load {
+            load.answers(50);
+        }
+        let said = order.map(|index| roles[index].0);
+        order.iter().for_each(|index| kill(roles[*index].1, Signal::TERM));
+        until(&format!("the node ends after SIGTERM to {said:?}"), BOUND, || {
+            node.processes(hash.as_deref()).is_empty()
+        });
+        load.map(|load| load.stop());
+        assert_eq!(std::fs::read_to_string(node.path("var/status")).unwrap(), "STOPPED\n");
+        node.assert_nothing_left(hash.as_deref());
+        node.mfserv(&["status"]).code(3);
+    }
+}
+
+#[test]
+fn sigterm_to_keeper_daemon_and_front_ends_the_node_in_every_order() {
+    let _turn = Turn::cheap();
+    sigterm_to_every_role_ends_the_node(false);
+}
+
+#[test]
+fn sigterm_to_keeper_daemon_and_front_ends_a_node_under_load_in_every_order() {
+    let _turn = Turn::heavy();
+    sigterm_to_every_role_ends_the_node(true);
+}
+
+#[test]
+fn a_daemon_that_dies_again_and_again_while_the_node_ends_forgets_nothing() {
+    let _turn = Turn::cheap();
+    let node = serving();
+    let hash = node.hash();
+    kill(node.role_pid("keep"), Signal::TERM);
+    for signal in [Signal::TERM, Signal::KILL, Signal::INT] {
+        node.role_pids("daemon").into_iter().for_each(|pid| kill(pid, signal));
+    }
+    until("everything has ended", BOUND, || node.processes(hash.as_deref()).is_empty());
+    assert_eq!(std::fs::read_to_string(node.path("var/status")).unwrap(), "STOPPED\n");
+    // A worker that dies of a signal leaves its socket.
+    node.mfserv(&["stop"]).code(0);
+    node.assert_nothing_left(hash.as_deref());
+}
+
+#[test]
+fn sigterm_to_every_process_of_a_node_workers_included_ends_it() {
+    let _turn = Turn::cheap();
+    let node = serving();
+    let hash = node.hash();
+    let all = node.processes(hash.as_deref());
+    all.iter().for_each(|process| kill(process.pid, Signal::TERM));
+    until("everything has ended", BOUND, || node.processes(hash.as_deref()).is_empty());
+    assert_eq!(std::fs::read_to_string(node.path("var/status")).unwrap(), "STOPPED\n");
+    // A worker that dies of a signal leaves its socket.
+    node.mfserv(&["stop"]).code(0);
+    node.assert_nothing_left(hash.as_deref());
+}
+
+#[test]
+fn sighup_to_one_or_every_role_of_a_detached_node_reloads_it_and_ends_none() {
+    let _turn = Turn::cheap();
+    let node = serving();
+    let roles = ["keep", "daemon", "front"].map(|role| node.role_pid(role));
+    let (workers, [keeper, daemon, _]) = (node.worker_pids(), roles);
+    for (name, to) in [("one", vec![keeper]), ("two", vec![daemon]), ("three", roles.to_vec())] {
+        node.add(&Plugin::python(name, programs::SERVES));
+        to.into_iter().for_each(|pid| kill(pid, Signal::HUP));
+        until("the new plugin is served", PATIENCE, || node.get(&format!("/{name}")).status == 200);
+    }
+    assert_eq!(["keep", "daemon", "front"].map(|role| node.role_pid(role)), roles);
+    let now = node.worker_pids();
+    assert!(workers.iter().all(|pid| now.contains(pid)), "{workers:?} {now:?}");
+    node.stop();
+}
+
+#[test]
+fn a_node_that_runs_in_a_terminal_ends_with_it() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&Plugin::python("hello", programs::SERVES));
+    let terminal = Terminal::run(&node, &["run"]);
+    node.runs();
+    let hash = node.hash();
+    terminal.close();
+    until("everything has ended", BOUND, || node.processes(hash.as_deref()).is_empty());
+    assert_eq!(std::fs::read_to_string(node.path("var/status")).unwrap(), "STOPPED\n");
+    node.assert_nothing_left(hash.as_deref());
+}
+
+#[test]
+fn a_node_that_dev_has_started_in_a_terminal_ends_with_it() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let dir = Plugin::python("hello", programs::SERVES).write(&node.path("work"));
+    let terminal = Terminal::run(&node, &["dev", &dir.to_string_lossy()]);
+    until("it serves", PATIENCE, || {
+        mfserv_testkit::get(node.address(), "/hello").is_ok_and(|answer| answer.status == 200)
+    });
+    let hash = node.hash();
+    terminal.close();
+    until("everything has ended", BOUND, || node.processes(hash.as_deref()).is_empty());
+    node.assert_nothing_left(hash.as_deref());
+}
+
+/// A command that has a terminal of its own, as a shell gives it.
+struct Terminal {
+    ours: OwnedFd,
+    child: std::process::Child,
+}
+
+impl Terminal {
+    fn run(node: &Node, args: &[&str]) -> Terminal {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        let name = ptsname(&ours, Vec::new()).unwrap();
+        let mut options = std::fs::File::options();
+        let theirs = options.read(true).write(true).custom_flags(O_NOCTTY);
+        let theirs = theirs.open(name.to_str().unwrap()).unwrap();
+        let words = [&["--ctty", PROGRAM], args].concat();
+        let mut command = node.other(Path::new("setsid"), &words);
+        command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap());
+        let child = command.stderr(theirs).spawn().unwrap();
+        Terminal { ours, child }
+    }
+
+    /// The window is closed: the system sends SIGHUP.
+    fn close(self) {
+        drop(self.ours);
+        let mut child = self.child;
+        until("the command ends", BOUND, || child.try_wait().unwrap().is_some());
+    }
 }

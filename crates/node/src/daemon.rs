@@ -39,6 +39,7 @@ use mfserv_core::watcher::{front_socket_stem, socket_path};
 use mfserv_core::wire::keeper::Notice;
 use mfserv_platform::disk::RealDisk;
 use mfserv_supervisor::{Handle, KeeperLink, KeeperNews, KeeperState, Options, Supervisor};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::configure::Set;
@@ -82,6 +83,9 @@ pub fn check(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
 
 async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     let places = options.places.clone();
+    // First of all: a SIGHUP means "reload", and never the end of the daemon.
+    let mut hangups = signal(SignalKind::hangup())
+        .map_err(|e| Diagnostic::error("the daemon cannot receive signals").because(e))?;
     // The resolver may be slow; workers that live must not wait for it.
     let configured = {
         let options = options.clone();
@@ -89,7 +93,9 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     };
     let (keeper, mut news) = KeeperLink::start(&places.keep_socket());
     let found = until_connected(&mut news).await?;
-    if !takes_over(&found) {
+    // A node that is to end is stopped whatever its configuration says.
+    let ending = found.ending;
+    if !takes_over(&found) && !ending {
         let failed = |e| Diagnostic::error("reading the configuration failed").because(e);
         configured.await.map_err(failed)??;
     }
@@ -116,9 +122,19 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     let api = Arc::new(Service { node: node.clone(), operations: operations.clone() });
     node.served_by(Server::start(listener, api, Version::own()));
     tokio::spawn(autorestart::run(node.clone(), node.parts.plans.subscribe()));
-    tokio::spawn(begin(node.clone(), operations.clone(), serving));
+    tokio::spawn(begin(node.clone(), operations.clone(), (serving, ending)));
 
-    while let Some(news) = news.recv().await {
+    loop {
+        let news = tokio::select! {
+            news = news.recv() => match news {
+                Some(news) => news,
+                None => return Ok(()),
+            },
+            Some(()) = hangups.recv() => {
+                tokio::spawn(reload_at_hangup(node.clone(), operations.clone()));
+                continue;
+            }
+        };
         match &news {
             KeeperNews::Connected(state) => node.keeper_found(state),
             KeeperNews::Lost => node.keeper_lost(),
@@ -130,7 +146,6 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
         }
         supervisor.keeper(news);
     }
-    Ok(())
 }
 
 /// What a daemon takes over.
@@ -188,9 +203,10 @@ fn takes_over(found: &KeeperState) -> bool {
     found.alive.iter().any(|process| process.id != mfserv_keeper::DAEMON)
 }
 
-/// Brings the node up, or goes on stopping it if an earlier daemon did so.
-async fn begin(node: Node, operations: Operations<Node>, serving: bool) {
-    if operations.must_stop(node.keeper_since_ms()).await {
+/// Brings the node up, or goes on stopping it if an earlier daemon did so. A node whose keeper
+/// was asked to end is not brought up: the notice of the keeper stops it.
+async fn begin(node: Node, operations: Operations<Node>, (serving, ending): (bool, bool)) {
+    if operations.must_stop(node.keeper_since_ms()).await || ending {
         return operations.recover().await;
     }
     let tried = || drop(tokio::spawn(async move { operations.recover().await }));
@@ -201,8 +217,17 @@ async fn begin(node: Node, operations: Operations<Node>, serving: bool) {
 async fn stop_because_the_keeper_ends(operations: &Operations<Node>) {
     let who = Who { command: "the keeper, which was asked to end".into(), ..Who::default() };
     let stop = Submission { id: None, request: Request::Stop, who, patience_s: 0 };
-    // Refused when the node is stopping already.
+    // Joins the one that an earlier daemon has begun; refused when that has ended.
     let _ = operations.submit(stop).await;
+}
+
+/// SIGHUP: what `mfserv reload` does, for whoever is used to it from other servers.
+async fn reload_at_hangup(node: Node, operations: Operations<Node>) {
+    let who = Who { command: "SIGHUP".into(), ..Who::default() };
+    let reload = Submission { id: None, request: Request::Reload, who, patience_s: 120 };
+    if let Err(problem) = operations.submit(reload).await {
+        node.parts.events.record(Fact::Problem { problem });
+    }
 }
 
 async fn until_connected(news: &mut mpsc::Receiver<KeeperNews>) -> Result<KeeperState, Diagnostic> {

@@ -34,12 +34,14 @@ impl Progress for Silent {
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// A wish that Ctrl-C, SIGTERM or SIGHUP makes; the second signal ends this
-    /// process at once. For the command line: the programs that an operation runs
+    /// A wish that Ctrl-C, SIGTERM or SIGHUP makes; a second Ctrl-C or SIGTERM ends this
+    /// process at once. (SIGHUP comes twice when a terminal is closed: from the system, and from
+    /// the shell.) For the command line: the programs that an operation runs
     /// are in process groups of their own, which a terminal does not interrupt.
     pub fn by_signals() -> std::io::Result<Self> {
         let cancel = Self::default();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        flag::register(SIGHUP, cancel.0.clone())?;
+        for signal in [SIGINT, SIGTERM] {
             // in this order: the first signal only sets the flag
             flag::register_conditional_default(signal, cancel.0.clone())?;
             flag::register(signal, cancel.0.clone())?;

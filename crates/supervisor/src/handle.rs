@@ -21,6 +21,7 @@ pub(crate) enum Message {
     Abandon(Vec<WatcherName>),
     Renew(Vec<WatcherName>, EndReason, oneshot::Sender<Vec<WatcherName>>),
     Restart(Vec<WatcherName>, EndReason),
+    Stop(Vec<WatcherName>),
     Ready(WorkerId),
     Drained(WorkerId),
     Spawned(WorkerId, Result<Answer, Diagnostic>),
@@ -78,6 +79,11 @@ impl Handle {
     /// Replaces every worker of these watchers, one after the other.
     pub fn restart(&self, watchers: Vec<WatcherName>, why: EndReason) {
         self.send(Message::Restart(watchers, why));
+    }
+
+    /// These watchers are not wanted any more; the next [`Handle::apply`] says about all.
+    pub fn stop(&self, watchers: Vec<WatcherName>) {
+        self.send(Message::Stop(watchers));
     }
 
     /// A worker with [`mfserv_core::watcher::Probe::Told`] is ready.

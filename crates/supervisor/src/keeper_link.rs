@@ -35,6 +35,9 @@ pub struct KeeperState {
     pub alive: Vec<Process>,
     /// Exits that no daemon has dealt with yet.
     pub exits: Vec<Exit>,
+    /// The keeper was asked to end, and the node is to be stopped: a [`Notice::Ending`] follows
+    /// [`KeeperNews::Connected`].
+    pub ending: bool,
 }
 
 /// What the keeper sends without being asked.
@@ -99,6 +102,9 @@ async fn keep(
             if let Ok((mut link, state)) = Link::greet(stream).await {
                 pause = FIRST_PAUSE;
                 let _ = news.send(KeeperNews::Connected(state)).await;
+                for notice in link.early.drain(..) {
+                    let _ = news.send(KeeperNews::Notice(notice)).await;
+                }
                 if link.run(&mut asked, &news).await.is_none() {
                     return;
                 }
@@ -117,13 +123,20 @@ struct Link {
     messages: AsyncLink,
     pending: HashMap<u64, Reply>,
     next_seq: u64,
+    /// What the keeper said before its list of processes, and the list does not say: that the
+    /// node ends. It is said once to each daemon, so that this is at most one notice.
+    early: Vec<Notice>,
 }
 
 impl Link {
     /// Says hello, and asks for the list of processes and for all notices from then on.
     async fn greet(stream: UnixStream) -> Result<(Link, KeeperState), Diagnostic> {
-        let mut link =
-            Link { messages: AsyncLink::new(stream), pending: HashMap::new(), next_seq: 3 };
+        let mut link = Link {
+            messages: AsyncLink::new(stream),
+            pending: HashMap::new(),
+            next_seq: 3,
+            early: Vec::new(),
+        };
         link.send(1, Ask::Hello { version: wire::VERSION, role: "daemon".into() }).await?;
         link.send(2, Ask::Watch).await?;
         let (mut pid, mut adopted, mut listeners) = (0, 0, Vec::new());
@@ -139,12 +152,15 @@ impl Link {
                     answer: Answer::Processes { alive, exits },
                     ..
                 }) => {
-                    return Ok((link, KeeperState { pid, listeners, adopted, alive, exits }));
+                    let ending = !link.early.is_empty();
+                    let state = KeeperState { pid, listeners, adopted, alive, exits, ending };
+                    return Ok((link, state));
                 }
                 FromKeeper::Response(other) => {
                     return Err(Diagnostic::error("the keeper refuses this daemon")
                         .because(format!("{other:?}")));
                 }
+                FromKeeper::Notice(notice @ Notice::Ending { .. }) => link.early.push(notice),
                 // The list, which comes later, says the same.
                 FromKeeper::Notice(_) => {}
             }
@@ -205,4 +221,62 @@ impl Link {
 
 fn broken(cause: impl std::fmt::Display) -> Diagnostic {
     Diagnostic::error("the link to the keeper broke").because(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use mfserv_core::wire::keeper::Ended;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// A keeper that says this to whoever begins to watch, before its list.
+    async fn says(listener: UnixListener, notice: Notice) {
+        let mut link = AsyncLink::new(listener.accept().await.unwrap().0);
+        let hello = Answer::Hello { version: 1, pid: 7, adopted: 0, listeners: Vec::new() };
+        let list = Answer::Processes { alive: Vec::new(), exits: Vec::new() };
+        for answer in [hello, list] {
+            let Request { seq, ask } = link.receive().await.unwrap();
+            if ask == Ask::Watch {
+                link.send(&FromKeeper::Notice(notice.clone())).await.unwrap();
+            }
+            link.send(&FromKeeper::Response(Response { seq, answer })).await.unwrap();
+        }
+        // Until the daemon goes.
+        let _ = link.receive::<Request>().await;
+    }
+
+    async fn first_news(notice: Notice) -> (bool, Option<KeeperNews>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keep.sock");
+        let keeper = tokio::spawn(says(UnixListener::bind(&path).unwrap(), notice));
+        let (_link, mut news) = KeeperLink::start(&path);
+        let Some(KeeperNews::Connected(state)) = news.recv().await else { panic!("no keeper") };
+        let next = tokio::time::timeout(Duration::from_millis(100), news.recv()).await;
+        keeper.abort();
+        (state.ending, next.ok().flatten())
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_comes_while_the_node_ends_is_told_so() {
+        let (ending, next) = first_news(Notice::Ending { grace_ms: 700 }).await;
+        assert!(ending);
+        let told = KeeperNews::Notice(Notice::Ending { grace_ms: 700 });
+        assert_eq!(format!("{next:?}"), format!("{:?}", Some(told)));
+    }
+
+    #[tokio::test]
+    async fn what_the_list_says_too_is_not_told_twice() {
+        let exit = Exit {
+            id: "app.a.main.1.1".into(),
+            pid: 1,
+            ended: Ended::Exited { code: 0 },
+            at_ms: 1,
+            last_output: String::new(),
+            left_behind: 0,
+            note: String::new(),
+        };
+        let (ending, next) = first_news(Notice::Exited(exit)).await;
+        assert!(!ending && next.is_none(), "{next:?}");
+    }
 }

@@ -181,6 +181,11 @@ impl Supervisor {
                     self.with(&name, |watcher, context| watcher.restart(&why, context));
                 }
             }
+            Message::Stop(names) => {
+                for name in names {
+                    self.with(&name, Watcher::stop);
+                }
+            }
             Message::Ready(id) => self.drive(&id, Input::Ready),
             Message::Drained(id) => self.drive(&id, Input::Drained),
             Message::Spawned(id, answer) => self.spawned(&id, answer),

@@ -24,6 +24,8 @@ use super::request::state::Front;
 const CONNECTIONS_MAX: usize = 8;
 /// A daemon that does not read for so long is disconnected.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+/// So often it is looked whether the socket is still there: a cleaner of old files may remove it.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Listens at the path where the daemon looks for this front. What an earlier process has
 /// left there is replaced.
@@ -40,11 +42,30 @@ pub fn listen(path: &Path) -> Result<UnixListener, Diagnostic> {
     Ok(listener)
 }
 
+/// Another socket at the place of this one, if that has been removed.
+fn listen_again(listener: &UnixListener) -> Option<UnixListener> {
+    let address = listener.local_addr().ok()?;
+    let path = address.as_pathname()?;
+    let gone =
+        path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    // While its directory is missing too, this fails: the keeper makes that again.
+    if gone { listen(path).ok() } else { None }
+}
+
 /// Serves daemons. Never returns.
-pub async fn serve(front: Arc<Front>, lanes: Arc<Lanes>, listener: UnixListener) {
+pub async fn serve(front: Arc<Front>, lanes: Arc<Lanes>, mut listener: UnixListener) {
     let open = Rc::new(Cell::new(0));
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = tokio::time::sleep(LOOK) => {
+                if let Some(another) = listen_again(&listener) {
+                    listener = another;
+                }
+                continue;
+            }
+        };
+        let Ok((stream, _)) = accepted else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };

@@ -102,6 +102,9 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
 struct Ending {
     term: Signal,
     int: Signal,
+    /// Received and not obeyed: who sends SIGHUP to every process of a node wants it to
+    /// reload. The daemon sends the routes.
+    _hangup: Signal,
 }
 
 impl Ending {
@@ -109,7 +112,11 @@ impl Ending {
         let on = |kind| {
             signal(kind).map_err(|why| Diagnostic::error("no signals can be received").because(why))
         };
-        Ok(Self { term: on(SignalKind::terminate())?, int: on(SignalKind::interrupt())? })
+        Ok(Self {
+            term: on(SignalKind::terminate())?,
+            int: on(SignalKind::interrupt())?,
+            _hangup: on(SignalKind::hangup())?,
+        })
     }
 
     async fn asked(&mut self) {

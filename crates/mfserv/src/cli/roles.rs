@@ -97,8 +97,11 @@ pub struct Keep {
 impl Keep {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         places.create()?;
-        // Not in the session of the terminal that started us. Refused if we lead one already.
-        let _ = rustix::process::setsid();
+        if self.ready_on_stdout {
+            // `mfserv start` leaves us behind: not in the session of its terminal. (`mfserv run`
+            // stays there, and ends with it.) Refused if we lead a session already.
+            let _ = rustix::process::setsid();
+        }
         let mut options = KeeperOptions::new(places.home());
         options.grace_ms = self.grace * 1000;
         options.daemon = (!self.no_daemon).then(|| daemon_process(places, &self.sets));

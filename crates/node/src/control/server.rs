@@ -37,6 +37,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEAD: usize = 16 * 1024;
 /// The pause after a connection could not be accepted (no file descriptor is free).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// So often it is looked whether the socket is still there: a cleaner of old files may remove it.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Binds the control socket, which only this user may open.
 pub fn bind(path: &Path) -> Result<UnixListener, Diagnostic> {
@@ -48,6 +50,16 @@ pub fn bind(path: &Path) -> Result<UnixListener, Diagnostic> {
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     Ok(listener)
+}
+
+/// Another socket at the place of this one, if that has been removed.
+fn bind_again(listener: &UnixListener) -> Option<UnixListener> {
+    let address = listener.local_addr().ok()?;
+    let path = address.as_pathname()?;
+    let gone =
+        path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    // While its directory is missing too, this fails: the keeper makes that again.
+    if gone { bind(path).ok() } else { None }
 }
 
 /// The server. Cheap to clone.
@@ -82,7 +94,7 @@ impl Server {
         let _ = tokio::time::timeout(patience, all).await;
     }
 
-    async fn accept(self, listener: UnixListener, shared: Arc<Shared>) {
+    async fn accept(self, mut listener: UnixListener, shared: Arc<Shared>) {
         let mut closing = self.closing.subscribe();
         loop {
             let next = async {
@@ -92,6 +104,12 @@ impl Server {
             let next = tokio::select! {
                 next = next => next,
                 _ = closing.wait_for(|closing| *closing) => return,
+                () = tokio::time::sleep(LOOK) => {
+                    if let Some(another) = bind_again(&listener) {
+                        listener = another;
+                    }
+                    continue;
+                }
             };
             match next {
                 Some((place, Ok((stream, _)))) => {

@@ -24,8 +24,12 @@ impl Node {
     /// Stops everything but keeper and daemon. No other change is accepted any more; the health
     /// endpoint says so for `smart_stop_delay` seconds before anything is closed.
     pub(super) async fn stop_in_order(&self) -> Result<(), Diagnostic> {
-        self.stopping.store(true, Ordering::Relaxed);
+        let again = self.stopping.swap(true, Ordering::Relaxed);
         let _turn = self.turn.lock().await;
+        if again && self.state.get() == NodeState::Stopped {
+            // Two have asked: the stop that an earlier daemon began, and the keeper.
+            return Ok(());
+        }
         self.set_state(NodeState::Stopping);
         tokio::time::sleep(self.delay(NGINX_STOP_DELAY_S)).await;
         // A front that does not end in time is killed with the rest.
@@ -50,9 +54,13 @@ impl Node {
     async fn go_over_to(&self, next: fn(&Plan) -> Plan) -> Result<(), Diagnostic> {
         let supervisor = &self.parts.supervisor;
         let Ok(previous) = self.shown_plan() else {
-            // A daemon that has made no plan yet stops the workers that it has taken over.
+            // A daemon that has made no plan yet stops what it has taken over: the front first,
+            // which needs the workers for the requests that it holds.
+            let front = vec![WatcherName::front()];
+            supervisor.stop(front.clone());
+            let gone = supervisor.wait(Until::Gone, front, PATIENCE).await;
             supervisor.apply(Vec::new());
-            return Ok(());
+            return Ok(gone?);
         };
         let plan = next(&previous);
         let changes = Changes::between(Some(&previous), &plan);

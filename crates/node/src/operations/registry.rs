@@ -63,13 +63,25 @@ impl<N: Node> Operations<N> {
     }
 
     /// Accepts an operation, and conducts it from here on, whoever asks or goes away. An id that
-    /// is known joins that operation. Returns the id.
+    /// is known joins that operation, and so does a stop while the node is being stopped. Returns
+    /// the id.
     pub async fn submit(&self, submission: Submission) -> Result<OperationId, Diagnostic> {
+        if submission.request == Request::Stop {
+            // An earlier daemon may have begun one, which is gone on with.
+            let mut open = self.0.open.subscribe();
+            let _ = open.wait_for(|open| *open).await;
+        }
         let id = submission.id.clone().unwrap_or_default();
         if submission.id.is_some() && self.find(&id).await.is_some() {
             return Ok(id);
         }
         let submission = self.resolved(submission).await?;
+        let is_stop = |op: &Running| op.submission().request == Request::Stop;
+        if submission.request == Request::Stop {
+            if let Some(stop) = self.running().into_iter().find(is_stop) {
+                return Ok(stop.id().clone());
+            }
+        }
         let op = Running::new(id.clone(), submission, clock::now_ms(), false);
         let Some(op) = self.admit(op)? else { return Ok(id) };
         let (inner, record) = (self.0.clone(), op.record());

@@ -561,6 +561,24 @@ async fn a_stop_that_was_begun_is_finished_by_the_next_daemon_of_the_same_keeper
 }
 
 #[tokio::test]
+async fn a_stop_that_comes_while_the_node_is_stopped_joins_the_one_that_goes_on() {
+    let node = Played::new();
+    leave_open(&node, &Request::Stop);
+    let operations = Operations::new(node.clone(), FinishedBy::Daemon);
+    let later = operations.clone();
+    // Before the operation of the earlier daemon is known.
+    let asked = tokio::spawn(async move {
+        let stop = Submission { id: None, ..submission("none", Request::Stop) };
+        later.submit(stop).await
+    });
+    tokio::task::yield_now().await;
+    operations.recover().await;
+    assert_eq!(asked.await.unwrap().unwrap().as_str(), "left");
+    assert!(outcome(&operations, &"left".parse().unwrap()).await.ok);
+    assert_eq!(node.calls().iter().filter(|call| *call == "stop").count(), 1);
+}
+
+#[tokio::test]
 async fn a_package_is_staged_first_for_an_asker_without_a_process() {
     let node = Played::new();
     let operations = operations(&node).await;

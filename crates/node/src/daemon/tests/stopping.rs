@@ -84,3 +84,25 @@ async fn a_node_that_has_no_plan_yet_stops_too() {
     assert!(house.keeper.books().alive.is_empty());
     assert_eq!(daemon.status().await.state, NodeState::Stopped);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_has_no_plan_yet_ends_the_front_before_the_workers() {
+    let house = House::new();
+    house.plugin("hello");
+    house.running().await.dies().await;
+    let daemon = house.daemon().await;
+    house.keeper.books().asked.clear();
+    daemon.stop().await;
+    let asked = house.keeper.books().asked.clone();
+    let ended = |what: &str| asked.iter().position(|ask| ask.starts_with(what));
+    assert!(ended("end front.") < ended("end app."), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_stop_finds_the_node_stopped_and_does_not_say_stopping_again() {
+    let house = House::new();
+    let daemon = house.running().await;
+    daemon.node.stop_in_order().await.unwrap();
+    daemon.node.stop_in_order().await.unwrap();
+    assert_eq!(daemon.fronts.seen().states[2..], [NodeState::Stopping, NodeState::Stopped]);
+}
