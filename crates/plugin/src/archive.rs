@@ -4,6 +4,8 @@
 //! then the two files that MFSERV reads, then the members, sorted. The
 //! packages of MFSERV (gzip, no manifest) are read too.
 
+mod collect;
+mod left_out;
 mod limits;
 mod link_cycle;
 mod manifest;

@@ -12,6 +12,9 @@ mod origin;
 mod project;
 mod python;
 mod requirements;
+mod resolve;
+mod sources;
+mod wheels;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use mfserv_core::{Diagnostic, Kind as Failure};
 
 use super::origin::{Kind, Origin};
-use super::python::package_name;
+use super::sources::package_name;
 use super::{git, project};
 use crate::progress::Progress;
 use crate::python::{Rules, Toolbox};

@@ -8,8 +8,8 @@ use mfserv_core::diagnostic::{Location, shown};
 use mfserv_core::{Diagnostic, Kind};
 
 use super::origin::{Origin, direct};
-use super::python::package_name;
 use super::requirements::{Asked, Line, lines};
+use super::sources::package_name;
 use mfserv_platform::disk;
 
 /// One package of the list.

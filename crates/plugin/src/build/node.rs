@@ -8,7 +8,7 @@ use std::time::Duration;
 use mfserv_core::{Diagnostic, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::python::is_older;
+use super::resolve::is_older;
 use super::{BuildOptions, Part, gyp};
 use crate::child::Run;
 use crate::progress::{Progress, Silent};

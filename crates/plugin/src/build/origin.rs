@@ -56,19 +56,13 @@ pub(super) fn direct(text: &str, dirs: &[&Path]) -> Result<Option<Origin>, Strin
         Some((name, address)) if is_name(name.trim()) => (Some(name.trim()), address.trim()),
         _ => (None, wanted),
     };
-    let is_git_like = ["git+", "hg+", "svn+", "bzr+"].iter().any(|kind| address.starts_with(kind));
+    let is_git_like = ["git+", "hg+", "svn+", "bzr+"].iter().any(|kind| address.starts_with(*kind));
     let is_address = is_git_like || address.contains("://") || address.starts_with("file:");
     let is_path = address.starts_with(['.', '/']) || address.contains('/') || is_archive(address);
     if name.is_none() && !is_address && !is_path {
         return Ok(None);
     }
-    let mut origin = Origin {
-        name: None,
-        extras: String::new(),
-        marker: marker.into(),
-        address: address.into(),
-        kind: Kind::Remote,
-    };
+    let mut origin = Origin::remote(address, marker);
     if let Some(name) = name {
         origin.named(name);
     }
@@ -96,16 +90,16 @@ pub(super) fn direct(text: &str, dirs: &[&Path]) -> Result<Option<Origin>, Strin
 }
 
 impl Origin {
+    fn remote(address: &str, marker: &str) -> Origin {
+        let (address, marker) = (address.to_string(), marker.to_string());
+        Origin { name: None, extras: String::new(), marker, address, kind: Kind::Remote }
+    }
+
     /// What a line says whose address we would not fetch from: its name, if it has one.
     pub(super) fn unusable(text: &str) -> Option<Origin> {
-        let address = text.split_once(" ;").map_or(text, |(address, _)| address).trim();
-        let mut origin = Origin {
-            name: None,
-            extras: String::new(),
-            marker: text.split_once(" ;").map_or("", |(_, marker)| marker).trim().into(),
-            address: address.into(),
-            kind: Kind::Remote,
-        };
+        let (address, marker) = text.split_once(" ;").unwrap_or((text, ""));
+        let (address, marker) = (address.trim(), marker.trim());
+        let mut origin = Origin::remote(address, marker);
         let before = address.split_once('@').map(|(name, _)| name.trim());
         let egg = fragment(address).and_then(|fragment| value(fragment, "egg"));
         match before.filter(|name| is_name(name)) {

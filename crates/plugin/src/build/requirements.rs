@@ -9,7 +9,7 @@ use mfserv_core::diagnostic::{Location, shown};
 use mfserv_core::{Diagnostic, Kind};
 
 use super::origin::{Origin, direct};
-use super::python::package_name;
+use super::sources::package_name;
 use crate::label::read_bounded;
 use mfserv_platform::disk;
 

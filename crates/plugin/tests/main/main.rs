@@ -14,6 +14,7 @@
 mod archive;
 mod build;
 mod environment;
+mod git;
 mod hostile;
 mod node;
 mod python;
