@@ -4,13 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::archive::pack;
 use mfserv_plugin::build::{BuildOptions, BuildReport, build, sources};
 use mfserv_plugin::store::install;
-use mfserv_plugin::{Cancel, Silent, python, tools};
+use mfserv_plugin::{Cancel, Home, Silent, python, tools};
 
 use crate::{Node, options, spec_of, tree};
 
@@ -29,7 +29,20 @@ impl Sample {
         let dir = node.plugin("python3_raw_wsgi", "sample").canonicalize().unwrap();
         let sample = Self { node, dir };
         sample.write(LOOSE, requirements);
+        sample.lend(".pip-");
         sample
+    }
+
+    /// Gives the home a tool that another test has made already.
+    fn lend(&self, prefix: &str) {
+        fs::create_dir_all(self.node.home.base()).unwrap();
+        for entry in fs::read_dir(lent().base()).unwrap().flatten() {
+            let place = self.node.home.base().join(entry.file_name());
+            let is_tool = entry.file_name().to_string_lossy().starts_with(prefix);
+            if is_tool && entry.path().is_dir() && !place.exists() {
+                std::os::unix::fs::symlink(entry.path(), place).unwrap();
+            }
+        }
     }
 
     /// The same for a list of exact versions that somebody else has made.
@@ -41,6 +54,7 @@ impl Sample {
     }
 
     pub fn with_uv(self) -> Self {
+        self.lend(".uv-");
         let python = python::find(None).unwrap();
         tools::uv(&self.node.home, &python, &Cancel::default(), &mut Silent).unwrap();
         self
@@ -77,6 +91,21 @@ impl Sample {
         let (installed, _) = install(&self.node.home, &file, &options(false), &mut Silent).unwrap();
         import(&installed.dir, module, expression)
     }
+}
+
+/// A home that has pip and uv.
+fn lent() -> &'static Home {
+    static LENT: OnceLock<Home> = OnceLock::new();
+    LENT.get_or_init(|| {
+        let home = Home::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join("requirements"));
+        let python = python::find(None).unwrap();
+        if python::on_path("uv").is_some() {
+            // Nothing has to be fetched, and so pip is not made either.
+            fs::create_dir_all(home.base()).unwrap();
+        }
+        tools::uv(&home, &python, &Cancel::default(), &mut Silent).unwrap();
+        home
+    })
 }
 
 pub fn import(dir: &Path, module: &str, expression: &str) -> String {
