@@ -99,7 +99,15 @@ fuzz_target!(|input: &[u8]| {
     let chunked = head.framing == Framing::Chunked && rest.len() % 2 == 0;
     let length = (!chunked).then_some(body.len() as u64);
     let (address, id) = ("192.0.2.1", &b"0123456789abcdef"[..]);
-    let with = Forwarded { address, id, trusted: true, length, keep_alive: true };
+    let with = Forwarded {
+        address,
+        port: Some(1),
+        reached_port: Some(2),
+        id,
+        trusted: true,
+        length,
+        keep_alive: true,
+    };
     let forwarded = request_for_worker(&head, settings(), with);
     let theirs = parse(&forwarded);
     assert_eq!(theirs.used, forwarded.len(), "it ends where we say");

@@ -94,6 +94,12 @@ impl WatcherName {
         self.0.splitn(3, '.').last().unwrap_or(&self.0)
     }
 
+    /// The name of an app's upstream, `PLUGIN/APP`.
+    pub fn upstream(&self) -> Option<String> {
+        let (plugin, app) = self.0.strip_prefix("app.")?.split_once('.')?;
+        Some(format!("{plugin}/{app}"))
+    }
+
     /// The name as part of a file name: dots become underscores
     /// (`app_PLUGIN_APP`), as MFSERV names its logs and sockets.
     pub fn file_stem(&self) -> String {

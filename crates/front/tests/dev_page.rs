@@ -19,7 +19,11 @@ fn publish_breakage(front: &mut Front, broken: bool) {
     };
     let broken = broken.then(|| ("p".to_string(), breakage));
     let broken: BTreeMap<String, Breakage> = broken.into_iter().collect();
-    front.daemon.say(&ToFront::State { node: NodeState::Running, broken });
+    front.daemon.say(&ToFront::State {
+        node: NodeState::Running,
+        broken,
+        resting: Default::default(),
+    });
     front.daemon.stats();
 }
 

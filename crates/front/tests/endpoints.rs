@@ -41,7 +41,11 @@ fn the_front_has_its_own_paths() {
         (NodeState::Running, 200, "OK\n"),
         (NodeState::Stopping, 503, "STOPPING"),
     ] {
-        front.daemon.say(&ToFront::State { node, broken: Default::default() });
+        front.daemon.say(&ToFront::State {
+            node,
+            broken: Default::default(),
+            resting: Default::default(),
+        });
         front.daemon.stats();
         let answer = front.get("/__health");
         assert_eq!((answer.status, answer.text().as_str()), (status, body));

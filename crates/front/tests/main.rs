@@ -25,6 +25,7 @@ mod kind;
 mod lasting;
 mod leftovers;
 mod patience;
+mod resting;
 mod retries;
 mod slots;
 mod slow_readers;

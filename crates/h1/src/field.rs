@@ -56,6 +56,8 @@ pub enum Name {
     Dropped,
     /// X-Real-IP.
     RealIp,
+    /// X-Real-Port.
+    RealPort,
     /// X-Forwarded-For.
     ForwardedFor,
     /// X-Forwarded-Proto.
@@ -97,6 +99,7 @@ impl Name {
             9 if is("x-real-ip") => Name::RealIp,
             10 if is("connection") => Name::Connection,
             10 if is("keep-alive") => Name::KeepAlive,
+            11 if is("x-real-port") => Name::RealPort,
             12 if is("x-request-id") => Name::RequestId,
             13 if is("if-none-match") => Name::IfNoneMatch,
             14 if is("content-length") => Name::ContentLength,

@@ -20,8 +20,11 @@ pub use scan::HeadScan;
 
 /// The largest head (start line and fields) that is accepted, bytes.
 pub const HEAD_MAX: usize = 32 * 1024;
-/// The most fields that a head may have.
+/// The most fields that the head of a request may have.
 pub const FIELDS_MAX: usize = 100;
+/// The most fields that the head of an answer may have. (nginx knows no such limit, only
+/// one of bytes, which is smaller than [`HEAD_MAX`].)
+pub const ANSWER_FIELDS_MAX: usize = 1000;
 
 /// Why bytes are not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -40,7 +40,7 @@ impl RequestHead {
         match parsed.parse_with_uninit_headers(head, &mut space) {
             Ok(httparse::Status::Complete(length)) if length == head.len() => {}
             Ok(_) => return Err(Refusal::bad("a head that ends early")),
-            Err(why) => return Err(refused_by_parser(why)),
+            Err(why) => return Err(refused_by_parser(why, head)),
         }
         self.fields.load(head, parsed.headers);
         self.method = Span::within(head, parsed.method.unwrap_or_default().as_bytes());
@@ -205,8 +205,11 @@ impl RequestHead {
     }
 }
 
-fn refused_by_parser(why: httparse::Error) -> Refusal {
+fn refused_by_parser(why: httparse::Error, head: &[u8]) -> Refusal {
+    let blanks = head.split(|&b| b == b'\r').next().unwrap_or(head).iter().filter(|&&b| b == b' ');
     match why {
+        // What follows the blank is no version.
+        httparse::Error::Version if blanks.count() > 2 => Refusal::bad("a blank in the target"),
         httparse::Error::TooManyHeaders => Refusal::with(431, "too many fields"),
         httparse::Error::Version => Refusal::with(505, "a version other than HTTP/1.0 and 1.1"),
         httparse::Error::HeaderName => Refusal::bad("a bad field name"),

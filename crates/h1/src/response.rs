@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::field::is;
-use super::{FIELDS_MAX, Fields, Framing, Name, Refusal, Span};
+use super::{ANSWER_FIELDS_MAX, Fields, Framing, Name, Refusal, Span};
 
 /// An answer's head; the same one is filled again for each answer.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl ResponseHead {
     /// answers a HEAD request, and so has no body.
     pub fn read(&mut self, head: &[u8], to_head: bool) -> Result<(), Refusal> {
         *self = Self { fields: self.fields.emptied(), ..Self::default() };
-        let mut space = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut space = [const { MaybeUninit::uninit() }; ANSWER_FIELDS_MAX];
         let mut parsed = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
         match config.parse_response_with_uninit_headers(&mut parsed, head, &mut space) {

@@ -146,6 +146,11 @@ pub enum ToFront {
         /// By name, the plugins under development whose newest code does not start.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         broken: BTreeMap<String, Breakage>,
+        /// The apps (`PLUGIN/APP`) of which no worker lives because all wait for their next
+        /// start after crashes, with the time of the first one, milliseconds since the Unix
+        /// epoch.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        resting: BTreeMap<String, u64>,
     },
     /// Answered by `Stats`.
     Stats,

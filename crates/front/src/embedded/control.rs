@@ -176,8 +176,11 @@ fn obey(
             front.pool.forget(&upstream, &worker);
             None
         }
-        ToFront::State { node, broken } => {
+        ToFront::State { node, broken, resting } => {
             front.set_node_state(node);
+            for upstream in front.pool.upstreams() {
+                upstream.rest_until(resting.get(&upstream.name).copied().unwrap_or(0));
+            }
             front.extensions.set_state(&broken);
             None
         }

@@ -18,6 +18,7 @@ use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::RouteTable;
 use mfserv_core::wire::front::{Breakage, Peer, UpstreamStats};
+use mfserv_platform::clock::now_ms;
 use mfserv_supervisor::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -54,6 +55,11 @@ enum Command {
     EndStats(u64),
     State(NodeState),
     Broken(BTreeMap<String, Breakage>),
+    /// The process of a worker of an app was started.
+    Lives(WorkerId),
+    /// The process of a worker of an app has ended; its slot starts again at this time,
+    /// milliseconds since the Unix epoch, if it does.
+    Rests(WorkerId, Option<u64>),
     /// The process of a front was started.
     Started(WorkerId),
     /// The process of a front has ended.
@@ -114,7 +120,7 @@ impl Fronts {
         });
     }
 
-    /// Learns from a fact that a front was started or has ended.
+    /// Learns from a fact that a front or a worker of an app was started or has ended.
     pub fn notice(&self, fact: &Fact) {
         let is_front = |worker: &WorkerId| worker.watcher == WatcherName::front();
         match fact {
@@ -123,6 +129,15 @@ impl Fronts {
             }
             Fact::WorkerEnded { worker, .. } if is_front(worker) => {
                 self.send(Command::Ended(worker.clone()));
+            }
+            Fact::WorkerStarted { worker, .. } | Fact::WorkerAdopted { worker, .. } => {
+                self.send(Command::Lives(worker.clone()));
+            }
+            Fact::WorkerEnded { worker, restart_in_ms, .. } => {
+                // One that starts at once is waited for.
+                let wait = restart_in_ms.filter(|wait| *wait > 0);
+                let at = wait.map(|wait| now_ms().saturating_add(wait));
+                self.send(Command::Rests(worker.clone(), at));
             }
             _ => {}
         }

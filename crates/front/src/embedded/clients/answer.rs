@@ -100,7 +100,9 @@ fn put(
 
 /// Puts the page of a fault.
 pub fn put_fault(exchange: &mut Exchange<'_>, cause: Cause, fields: &[(&str, &str)]) {
-    let fields = [fields, cause.fields(), &[("X-Mfserv-Cause", cause.as_str())]].concat();
+    let retry = cause.retry_after_s().map(|seconds| seconds.to_string());
+    let retry: Vec<_> = retry.iter().map(|text| ("Retry-After", text.as_str())).collect();
+    let fields = [fields, cause.fields(), &retry, &[("X-Mfserv-Cause", cause.as_str())]].concat();
     put_page(exchange, (cause.status(), cause.as_str()), &fields);
 }
 

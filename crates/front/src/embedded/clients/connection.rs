@@ -8,7 +8,7 @@ mod transfer;
 
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -46,6 +46,7 @@ pub struct Connection {
     /// The address that connected; `None` over a unix socket.
     peer: Option<IpAddr>,
     peer_text: String,
+    ends: Ends,
     received: u64,
     sent: u64,
     /// The client sends nothing more, or has gone.
@@ -53,6 +54,15 @@ pub struct Connection {
     idle_since: Instant,
     idle: IdleTracker,
     head_since: Option<Instant>,
+}
+
+/// The two ends of a connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ends {
+    /// The address that connected; `None` over a unix socket.
+    pub client: Option<SocketAddr>,
+    /// The port that it connected to; `None` over a unix socket.
+    pub port: Option<u16>,
 }
 
 /// How long a client is waited for between requests. A copy of two settings, so that a
@@ -91,9 +101,9 @@ pub enum Arrival {
 pub struct Lost;
 
 impl Connection {
-    /// A new connection from this address (`None`: over a unix socket). `closing` is
-    /// raised when the front ends.
-    pub fn new(wire: Wire, address: Option<IpAddr>, closing: Arc<Signal>) -> Self {
+    /// A new connection with these ends. `closing` is raised when the front ends.
+    pub fn new(wire: Wire, ends: Ends, closing: Arc<Signal>) -> Self {
+        let address = ends.client.map(|client| client.ip());
         Self {
             wire,
             inbox: Pooled::default(),
@@ -102,6 +112,7 @@ impl Connection {
             closing: Subscription::new(closing),
             peer_text: address.map_or_else(|| "unix:".into(), |a| a.to_canonical().to_string()),
             peer: address.map(|a| a.to_canonical()),
+            ends,
             received: 0,
             sent: 0,
             ended: false,
@@ -114,6 +125,16 @@ impl Connection {
     /// The address that connected; `None` over a unix socket.
     pub fn peer(&self) -> Option<IpAddr> {
         self.peer
+    }
+
+    /// The port that connected; `None` over a unix socket.
+    pub fn peer_port(&self) -> Option<u16> {
+        self.ends.client.map(|client| client.port())
+    }
+
+    /// The port that was connected to; `None` over a unix socket.
+    pub fn reached_port(&self) -> Option<u16> {
+        self.ends.port
     }
 
     /// The address that connected, as text: `unix:` over a unix socket.

@@ -148,6 +148,16 @@ impl Exchange<'_> {
         forwarded.map_or(self.connection.peer_text(), |(_, text)| text)
     }
 
+    /// The port of the client, where it is the client that connected, over TCP.
+    pub fn client_port(&self) -> Option<u16> {
+        self.connection.peer_port().filter(|_| self.request.forwarded_for.is_none())
+    }
+
+    /// The port that was connected to, over TCP.
+    pub fn reached_port(&self) -> Option<u16> {
+        self.connection.reached_port()
+    }
+
     /// True if what the client says in X-Forwarded-* is passed on.
     pub fn is_trusted(&self) -> bool {
         self.request.is_trusted

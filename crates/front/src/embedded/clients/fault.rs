@@ -52,6 +52,8 @@ pub enum Cause {
     QueueTimeout,
     /// The app has no worker.
     NoWorker,
+    /// All workers of the app have crashed; the first one starts again in so many seconds.
+    Crashing(u32),
     /// Too many bodies are in temporary files.
     NoRoom,
     /// The front has no descriptor or memory to spare.
@@ -80,6 +82,7 @@ impl Cause {
             | Cause::QueueFull
             | Cause::QueueTimeout
             | Cause::NoWorker
+            | Cause::Crashing(_)
             | Cause::NoRoom
             | Cause::Busy => 503,
             Cause::StillBusy | Cause::Worker(TroubleCause::Timeout) => 504,
@@ -107,6 +110,7 @@ impl Cause {
             Cause::QueueFull => "queue_full",
             Cause::QueueTimeout => "queue_timeout",
             Cause::NoWorker => "no_worker",
+            Cause::Crashing(_) => "crashing",
             Cause::NoRoom => "no_room",
             Cause::Busy => "busy",
             Cause::StillBusy => "still_busy",
@@ -114,9 +118,18 @@ impl Cause {
         }
     }
 
+    /// When another try is worth it, where that is known; seconds.
+    pub fn retry_after_s(self) -> Option<u32> {
+        match self {
+            Cause::Crashing(seconds) => Some(seconds),
+            _ => None,
+        }
+    }
+
     /// The fields that a client needs besides the status.
     pub fn fields(self) -> &'static [(&'static str, &'static str)] {
         match self.status() {
+            503 if self.retry_after_s().is_some() => &[],
             503 => &[("Retry-After", "1")],
             405 => &[("Allow", "GET, HEAD")],
             _ => &[],

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 /// A connection that has been idle for a shorter time is not evicted: the next request
 /// may be on its way.
 const IDLE_MIN: Duration = Duration::from_secs(1);
+/// The same for a client that has not sent anything yet.
+const SILENT_MIN: Duration = Duration::from_millis(100);
 
 thread_local! {
     /// All clients of this lane, idle or not.
@@ -24,6 +26,8 @@ struct Entry {
     /// Its position in the list.
     position: Cell<usize>,
     idle_since: Cell<Option<Instant>>,
+    /// It has sent something before.
+    has_spoken: Cell<bool>,
     is_evicted: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -53,6 +57,7 @@ impl IdleTracker {
     /// The connection is idle no longer.
     pub fn end(&self) {
         self.0.idle_since.set(None);
+        self.0.has_spoken.set(true);
     }
 
     /// True if the connection has to be closed; else the calling task is woken when it has.
@@ -89,7 +94,11 @@ pub fn evict_longest_idle(one_in: usize, now: Instant) {
     let all = ALL.with_borrow(|all| {
         let candidates = all.iter().filter(|entry| !entry.is_evicted.get());
         let since = |entry: &Rc<Entry>| entry.idle_since.get().map(|since| (since, entry.clone()));
-        longest.extend(candidates.filter_map(since).filter(|(since, _)| now - *since >= IDLE_MIN));
+        let is_old = |(since, entry): &(Instant, Rc<Entry>)| {
+            let least = if entry.has_spoken.get() { IDLE_MIN } else { SILENT_MIN };
+            now - *since >= least
+        };
+        longest.extend(candidates.filter_map(since).filter(is_old));
         all.len()
     });
     let count = (all / one_in.max(1)).max(1);

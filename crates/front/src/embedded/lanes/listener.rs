@@ -1,6 +1,6 @@
 //! Listening sockets. One lane accepts; each connection goes to the lane with the fewest.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Poll;
@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags};
 use tokio::io::unix::AsyncFd;
 
 use super::threads::Lanes;
+use crate::embedded::clients::connection::Ends;
 use crate::embedded::io::signal::Subscription;
 use crate::embedded::request::state::Front;
 
@@ -20,11 +21,39 @@ use crate::embedded::request::state::Front;
 /// looks whether there is room for a client.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// At the limit of connections, one of so many clients is evicted, those that have been idle
+/// longest; …
+const EVICTED_OF: usize = 64;
+/// … twice as many each time until nobody waits any more, and at most one of so many.
+const EVICTED_OF_MOST: usize = 4;
+/// After so long without an eviction the next one is the first one again.
+const CALM: Duration = Duration::from_secs(1);
+
+/// The last eviction: when, and one of how many clients.
+struct Eviction {
+    at: Instant,
+    one_in: usize,
+}
+
+impl Eviction {
+    /// The next one is due at this time.
+    fn next(&mut self, now: Instant) -> usize {
+        self.one_in = match now.duration_since(self.at) >= CALM {
+            true => EVICTED_OF,
+            false => (self.one_in / 2).max(EVICTED_OF_MOST),
+        };
+        self.at = now;
+        self.one_in
+    }
+}
+
 /// An inherited listening socket.
 pub struct Listener {
     name: String,
     socket: OwnedFd,
     unix: bool,
+    /// The port that it listens on, over TCP.
+    port: Option<u16>,
 }
 
 impl Listener {
@@ -41,12 +70,13 @@ impl Listener {
             // Accepted connections inherit it.
             rustix::net::sockopt::set_tcp_nodelay(&socket, true).map_err(|why| unusable(&why))?;
         }
-        Ok(Self { name: name.to_string(), socket, unix })
+        let port = SocketAddr::try_from(address).ok().map(|address| address.port());
+        Ok(Self { name: name.to_string(), socket, unix, port })
     }
 
     /// Accepts clients, from the first table on until the front ends.
     pub async fn serve(self, front: Arc<Front>, lanes: Arc<Lanes>) {
-        let Self { name, socket, unix } = self;
+        let Self { name, socket, unix, port } = self;
         // SAFETY: an OwnedFd names the same open socket until it is dropped, which is
         // after the reactor has forgotten it.
         #[expect(unsafe_code, reason = "see SAFETY")]
@@ -62,9 +92,9 @@ impl Listener {
             }
         }
         let mut ending = Subscription::new(front.closing.clone());
-        let mut asked = Instant::now();
+        let mut last = Eviction { at: Instant::now(), one_in: EVICTED_OF };
         loop {
-            let threads = wait_for_room(&front, &lanes, socket.get_ref(), &mut asked).await;
+            let threads = wait_for_room(&front, &lanes, socket.get_ref(), &mut last).await;
             let accepted = tokio::select! {
                 biased;
                 () = std::future::poll_fn(|cx| match ending.is_raised(cx) {
@@ -74,7 +104,7 @@ impl Listener {
                 accepted = accept(&socket, unix) => accepted,
             };
             match accepted {
-                Ok((socket, address)) => lanes.give(socket, address, threads),
+                Ok((socket, client)) => lanes.give(socket, Ends { client, port }, threads),
                 Err(why) => {
                     front.errors.report(&format!("accept on {name}: {why}"));
                     tokio::time::sleep(PAUSE).await;
@@ -88,7 +118,7 @@ impl Listener {
 async fn accept(
     socket: &AsyncFd<OwnedFd>,
     unix: bool,
-) -> std::io::Result<(OwnedFd, Option<IpAddr>)> {
+) -> std::io::Result<(OwnedFd, Option<SocketAddr>)> {
     loop {
         let mut ready = socket.readable().await?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -97,7 +127,7 @@ async fn accept(
             Ok(Ok((client, address))) => {
                 let ip = address.and_then(|address| SocketAddr::try_from(address).ok());
                 match ip {
-                    Some(ip) => return Ok((client, Some(ip.ip()))),
+                    Some(ip) => return Ok((client, Some(ip))),
                     None if unix => return Ok((client, None)),
                     // Gone again.
                     None => {}
@@ -118,22 +148,20 @@ fn is_of_the_connection(why: &std::io::Error) -> bool {
 
 /// Waits until there is room for another client. At the limit, clients wait in the
 /// kernel's queue, and idle connections are evicted for them. Returns over how many lanes
-/// clients are spread. `asked`: when an eviction was last asked for; it is not often,
-/// because it looks at all clients.
+/// clients are spread. An eviction is not often asked for, because it looks at all clients.
 async fn wait_for_room(
     front: &Front,
     lanes: &Lanes,
     socket: &OwnedFd,
-    asked: &mut Instant,
+    last: &mut Eviction,
 ) -> usize {
     loop {
         let (max, threads) = front.limits();
         if front.connections() < max || front.closing.is_raised() {
             return threads;
         }
-        if asked.elapsed() >= PAUSE && somebody_waits(socket) {
-            *asked = Instant::now();
-            lanes.evict_idle();
+        if last.at.elapsed() >= PAUSE && somebody_waits(socket) {
+            lanes.evict_idle(last.next(Instant::now()));
         }
         // Not longer than a pause, because the limit may be raised as well.
         let _ = tokio::time::timeout(PAUSE, front.closed.notified()).await;

@@ -1,7 +1,6 @@
 //! The lanes: their threads, and the commands that they get.
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +13,7 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
+use crate::embedded::clients::connection::Ends;
 use crate::embedded::clients::idle_eviction;
 use crate::embedded::io::wire::Wire;
 use crate::embedded::request::gauge::Gauge;
@@ -21,9 +21,6 @@ use crate::embedded::request::lane::Lane;
 use crate::embedded::request::serve;
 use crate::embedded::request::state::Front;
 
-/// At the limit of connections, a lane evicts one of so many clients, those that have been
-/// idle longest.
-const EVICTED_OF: usize = 64;
 /// The threads of each lane that open and read files. What waits for them is bounded by the
 /// number of requests: each has at most one file operation at a time.
 const FILE_THREADS: usize = 4;
@@ -47,11 +44,11 @@ type StartTask = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 /// A command to a lane.
 enum Command {
     /// Serve this client.
-    Serve { socket: OwnedFd, address: Option<IpAddr>, counted: Counted },
+    Serve { socket: OwnedFd, ends: Ends, counted: Counted },
     /// Start this task.
     Start(StartTask),
-    /// Evict idle clients, because others wait.
-    Evict,
+    /// Evict one of so many clients, of those that are idle, because others wait.
+    Evict(usize),
     /// End, with all connections.
     End,
 }
@@ -123,7 +120,7 @@ impl Lanes {
     }
 
     /// Gives a connection to the lane with the fewest.
-    pub fn give(&self, socket: OwnedFd, address: Option<IpAddr>, threads: usize) {
+    pub fn give(&self, socket: OwnedFd, ends: Ends, threads: usize) {
         let handles = self.handles();
         let used = &handles[..threads.clamp(1, handles.len())];
         let load = |handle: &&Handle| handle.gauge.connections.load(Ordering::Relaxed);
@@ -132,15 +129,16 @@ impl Lanes {
         self.front.connection_opened();
         let counted = Counted { front: self.front.clone(), gauge: handle.gauge.clone() };
         // A lane that has ended closes the connection.
-        let _ = handle.commands.send(Command::Serve { socket, address, counted });
+        let _ = handle.commands.send(Command::Serve { socket, ends, counted });
     }
 
-    /// Evicts clients that have been idle long, because others wait to be accepted.
-    pub fn evict_idle(&self) {
+    /// Evicts clients that have been idle long, one of so many, because others wait to be
+    /// accepted.
+    pub fn evict_idle(&self, one_in: usize) {
         for handle in self.handles().iter() {
             if !handle.evicts.swap(true, Ordering::AcqRel) {
                 // A lane that has ended has closed all its connections.
-                let _ = handle.commands.send(Command::Evict);
+                let _ = handle.commands.send(Command::Evict(one_in));
             }
         }
     }
@@ -178,18 +176,18 @@ async fn live(
     let lane = Lane::new(front, number, gauge);
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Serve { socket, address, counted } => {
-                let Ok(wire) = Wire::adopt(socket, address.is_none()) else { continue };
+            Command::Serve { socket, ends, counted } => {
+                let Ok(wire) = Wire::adopt(socket, ends.client.is_none()) else { continue };
                 let lane = lane.clone();
                 tokio::task::spawn_local(async move {
-                    serve::serve(lane, wire, address).await;
+                    serve::serve(lane, wire, ends).await;
                     drop(counted);
                 });
             }
             Command::Start(task) => drop(tokio::task::spawn_local(task())),
-            Command::Evict => {
+            Command::Evict(one_in) => {
                 evicts.store(false, Ordering::Release);
-                idle_eviction::evict_longest_idle(EVICTED_OF, Instant::now());
+                idle_eviction::evict_longest_idle(one_in, Instant::now());
             }
             Command::End => return,
         }

@@ -1,7 +1,6 @@
 //! The life of a request, from the first byte of a client to its line in the access log.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use mfserv_core::route::{self, ServerSettings, Target};
@@ -13,7 +12,7 @@ use super::lane::Lane;
 use super::state::InForce;
 use crate::embedded::clients::access_log::AccessRecord;
 use crate::embedded::clients::answer::{self, Text};
-use crate::embedded::clients::connection::{Arrival, Connection, Patience};
+use crate::embedded::clients::connection::{Arrival, Connection, Ends, Patience};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
 use crate::embedded::files;
@@ -70,11 +69,11 @@ enum Next {
 }
 
 /// Serves a client until it or the front ends the connection.
-pub async fn serve(lane: Rc<Lane>, wire: Wire, address: Option<IpAddr>) {
+pub async fn serve(lane: Rc<Lane>, wire: Wire, ends: Ends) {
     let Some(mut patience) = lane.table().map(|table| Patience::of(&table.server)) else {
         return;
     };
-    let mut connection = Connection::new(wire, address, lane.front.closing.clone());
+    let mut connection = Connection::new(wire, ends, lane.front.closing.clone());
     let mut is_first = true;
     loop {
         let arrival = connection.next_head(patience, is_first).await;

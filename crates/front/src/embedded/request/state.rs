@@ -12,6 +12,7 @@ use mfserv_core::route::{
 };
 use mfserv_core::wire::front::Peer;
 use mfserv_platform::sync::lock;
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
 
 use super::extensions::Extensions;
@@ -22,12 +23,40 @@ use crate::embedded::io::log_file::LogWriter;
 use crate::embedded::io::signal::Signal;
 use crate::embedded::workers::pool::{App, Pool};
 
+/// Descriptors that the front needs for itself: sockets, logs, pipes and event loops.
+const OWN_DESCRIPTORS: u64 = 64;
+/// Of the others, one in so many is kept for workers and files.
+const KEPT_OF: u64 = 4;
+
+/// How many clients there may be where a process may have so many descriptors.
+fn clients_within(descriptors: u64) -> u64 {
+    let others = descriptors.saturating_sub(OWN_DESCRIPTORS);
+    (others - others / KEPT_OF).max(1)
+}
+
+/// How many clients there may be by these settings, and by the limit of descriptors of this
+/// process. If that is less than what is set, it is said.
+fn fit_connections(server: &ServerSettings, errors: &ErrorLog) -> u64 {
+    let wanted = u64::from(server.max_connections.max(1));
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let fitting = clients_within(descriptors);
+    if fitting < wanted {
+        errors.report(&format!(
+            "at most {fitting} clients at a time, not [front] max_connections={wanted}: this \
+             process may have {descriptors} descriptors (ulimit -Hn, LimitNOFILE of systemd)"
+        ));
+    }
+    wanted.min(fitting)
+}
+
 /// The routing that a request sees from its beginning to its end.
 pub struct InForce {
     /// The plan's generation.
     pub generation: u64,
     /// Settings of the listening side.
     pub server: ServerSettings,
+    /// How many clients there may be.
+    pub connections_max: u64,
     /// The page for URLs that no route matches.
     pub not_found_page: Option<PathBuf>,
     /// The routes, with the apps that they lead to.
@@ -100,7 +129,7 @@ impl Front {
         let in_force = lock(&self.in_force);
         in_force.as_ref().map_or((1, 1), |in_force| {
             let server = &in_force.server;
-            (u64::from(server.max_connections.max(1)), server.threads.max(1) as usize)
+            (in_force.connections_max, server.threads.max(1) as usize)
         })
     }
 
@@ -145,7 +174,8 @@ impl Front {
             app.upstream.set_spec(&app.spec);
             admitted(name).iter().for_each(|peer| app.upstream.admit(peer));
         }
-        let next = InForce { generation, server, not_found_page, matcher, trust };
+        let connections_max = fit_connections(&server, &self.errors);
+        let next = InForce { generation, server, connections_max, not_found_page, matcher, trust };
         *lock(&self.in_force) = Some(Arc::new(next));
         self.version.fetch_add(1, Ordering::Release);
         if base.is_none() {
@@ -244,5 +274,19 @@ fn check(
     match peers.keys().find(|name| !known(name)) {
         Some(name) => Err(format!("there are workers of an unknown app {name:?}")),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clients_within;
+
+    #[test]
+    fn a_part_of_the_descriptors_is_kept_for_workers_and_files() {
+        for (descriptors, clients) in
+            [(1024, 720), (65_536, 49_104), (0, 1), (64, 1), (u64::MAX, 13_835_058_055_282_163_664)]
+        {
+            assert_eq!(clients_within(descriptors), clients, "{descriptors}");
+        }
     }
 }

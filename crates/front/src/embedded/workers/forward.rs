@@ -144,6 +144,8 @@ impl Forwarding<'_, '_> {
         let exchange = &*self.exchange;
         let with = Forwarded {
             address: exchange.address_text(),
+            port: exchange.client_port(),
+            reached_port: exchange.reached_port(),
             id: exchange.id(),
             trusted: exchange.is_trusted(),
             length: exchange.content_length(),
@@ -155,6 +157,10 @@ impl Forwarding<'_, '_> {
     /// A slot, at once or when it is this request's turn.
     async fn slot(&mut self, last: NoLink) -> Result<Slot, Fault> {
         let upstream = &self.to.app.upstream;
+        let sent_away = || upstream.rests_s().map_or(Cause::Removed, Cause::Crashing);
+        if upstream.rests_s().is_some() {
+            return Err(sent_away().into());
+        }
         let mut waiting = match upstream.take(self.to.lane, self.tries.avoid.as_ref()) {
             Taken::Slot(slot) => return Ok(slot),
             Taken::Waiting(waiting) => waiting,
@@ -166,7 +172,7 @@ impl Forwarding<'_, '_> {
         let exchange = &mut *self.exchange;
         poll_fn(|cx| {
             if let Poll::Ready(turn) = Pin::new(&mut waiting).poll(cx) {
-                return Poll::Ready(turn.ok_or(Cause::Removed.into()));
+                return Poll::Ready(turn.ok_or_else(|| sent_away().into()));
             }
             if exchange.client_has_gone(cx) && !exchange.settings().ignore_client_abort {
                 return Poll::Ready(Err(Fault::Gone));

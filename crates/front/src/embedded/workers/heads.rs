@@ -13,6 +13,10 @@ use crate::embedded::io::buffer::Buffer;
 pub struct Forwarded<'a> {
     /// The client's address.
     pub address: &'a str,
+    /// The client's port, where it is the client that connected.
+    pub port: Option<u16>,
+    /// The port that was connected to.
+    pub reached_port: Option<u16>,
     /// The request id.
     pub id: &'a [u8],
     /// What the client has sent in X-Forwarded-* is passed on.
@@ -69,6 +73,7 @@ fn passes_to_worker(name: Name, settings: &ServerSettings) -> bool {
         | Name::Underscored => false,
         Name::RequestId => !settings.add_request_id,
         Name::RealIp
+        | Name::RealPort
         | Name::ForwardedFor
         | Name::ForwardedProto
         | Name::ForwardedHost
@@ -102,7 +107,9 @@ fn put_body_framing(out: &mut Buffer, head: &RequestHead, length: Option<u64>) {
 /// address; what another client has sent counts as not sent.
 fn put_forwarded(out: &mut Buffer, head: &RequestHead, with: Forwarded<'_>) {
     let (address, trusted) = (with.address.as_bytes(), with.trusted);
-    out.push_all(&[b"X-Real-IP: ", address, b"\r\nX-Forwarded-For: "]);
+    out.push_all(&[b"X-Real-IP: ", address, b"\r\n"]);
+    put_port(out, b"X-Real-Port: ", with.port);
+    out.push(b"X-Forwarded-For: ");
     let earlier = head.fields.values(Name::ForwardedFor).filter(|value| !value.is_empty());
     for value in earlier.filter(|_| trusted) {
         out.push_all(&[value, b", "]);
@@ -111,17 +118,34 @@ fn put_forwarded(out: &mut Buffer, head: &RequestHead, with: Forwarded<'_>) {
     let incoming = |name| head.fields.first(name).filter(|_| trusted);
     let proto = incoming(Name::ForwardedProto).unwrap_or(b"http");
     out.push_all(&[b"X-Forwarded-Proto: ", proto, b"\r\n"]);
+    // With its port: an app makes its own address of it.
     if let Some(host) = incoming(Name::ForwardedHost) {
         out.push_all(&[b"X-Forwarded-Host: ", host, b"\r\n"]);
-    } else if !head.host_name().is_empty() {
-        let host = head.host_name().to_ascii_lowercase();
+    } else if !head.host().is_empty() {
+        let host = head.host().to_ascii_lowercase();
         out.push_all(&[b"X-Forwarded-Host: ", &host, b"\r\n"]);
     }
-    if let Some(port) = incoming(Name::ForwardedPort) {
-        out.push_all(&[b"X-Forwarded-Port: ", port, b"\r\n"]);
+    match incoming(Name::ForwardedPort) {
+        Some(port) => out.push_all(&[b"X-Forwarded-Port: ", port, b"\r\n"]),
+        // A proxy that has said another host or scheme knows the port, this front does not.
+        None if is_told(head, trusted) => {}
+        None => put_port(out, b"X-Forwarded-Port: ", head.host_port().or(with.reached_port)),
     }
     let path = incoming(Name::ForwardedPath).unwrap_or(head.target());
     out.push_all(&[b"X-Forwarded-Path: ", path, b"\r\n"]);
+}
+
+/// True if a proxy whose word is taken has said where its client has connected to.
+fn is_told(head: &RequestHead, trusted: bool) -> bool {
+    let said = |name| trusted && head.fields.first(name).is_some();
+    said(Name::ForwardedHost) || said(Name::ForwardedProto)
+}
+
+fn put_port(out: &mut Buffer, name: &[u8], port: Option<u16>) {
+    let Some(port) = port else { return };
+    out.push(name);
+    out.push_number(u64::from(port));
+    out.push(b"\r\n");
 }
 
 /// Puts the head of a worker's answer into the exchange.

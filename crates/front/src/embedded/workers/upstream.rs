@@ -6,7 +6,7 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -30,6 +30,8 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 /// The most idle connections that are kept to one worker.
 const IDLE_COUNT: usize = 128;
 
+/// Requests wait for a worker that starts within this time, milliseconds.
+const RESTS_MIN_MS: u64 = 1000;
 /// How often it is said that there is no room for answers to slow clients.
 const SAY_FULL_EVERY: Duration = Duration::from_secs(60);
 
@@ -77,6 +79,9 @@ pub struct Upstream {
     pub absorbed: Budget,
     /// What they have not read yet in files, bytes.
     pub answers: Budget,
+    /// Until when all its workers wait for their next start; milliseconds since the Unix
+    /// epoch, 0: they do not.
+    resting: AtomicU64,
     /// When it was last said that one of the two is full.
     said_full: Mutex<Option<Instant>>,
     inner: Mutex<Inner>,
@@ -198,6 +203,7 @@ impl Upstream {
             name,
             absorbed: Budget::default(),
             answers: Budget::default(),
+            resting: AtomicU64::new(0),
             said_full: Mutex::default(),
             inner: Mutex::new(inner),
             wakeups,
@@ -238,6 +244,30 @@ impl Upstream {
     /// How long a worker may be silent.
     pub fn timeout(&self) -> Duration {
         lock(&self.inner).timeout
+    }
+
+    /// All its workers wait for their next start until this time, milliseconds since the
+    /// Unix epoch; 0: they do not. Requests that wait for them are answered so.
+    pub fn rest_until(&self, at_ms: u64) {
+        self.resting.store(at_ms, Ordering::Relaxed);
+        if self.rests_s().is_some() {
+            let mut inner = lock(&self.inner);
+            if !inner.roster.has_admitted() {
+                inner.send_away();
+            }
+        }
+    }
+
+    /// How long it is until the first of its workers starts again, if that is long and no
+    /// worker is there; seconds, rounded up.
+    pub fn rests_s(&self) -> Option<u32> {
+        let until = self.resting.load(Ordering::Relaxed);
+        if until == 0 || self.has_admitted() {
+            return None;
+        }
+        let left = until.saturating_sub(mfserv_platform::clock::now_ms());
+        // A shorter one is waited for.
+        (left >= RESTS_MIN_MS).then(|| u32::try_from(left.div_ceil(1000)).unwrap_or(u32::MAX))
     }
 
     /// True at most once each [`SAY_FULL_EVERY`].
@@ -313,10 +343,7 @@ impl Upstream {
         self.keep_only(&[]);
         let mut inner = lock(&self.inner);
         inner.removed = true;
-        let tickets: Vec<Ticket> = inner.waiters.drain().map(|(ticket, _)| ticket).collect();
-        for ticket in tickets {
-            inner.roster.give_up(ticket);
-        }
+        inner.send_away();
     }
 
     /// True while a worker, draining or not, is still in use.
@@ -549,6 +576,14 @@ impl Inner {
         empty
     }
 
+    /// Ends the wait of all requests, without a slot.
+    fn send_away(&mut self) {
+        let tickets: Vec<Ticket> = self.waiters.drain().map(|(ticket, _)| ticket).collect();
+        for ticket in tickets {
+            self.roster.give_up(ticket);
+        }
+    }
+
     /// Hands slots over to waiting requests. A slot whose request has gone goes to the next.
     fn deliver(&mut self, handed: Vec<HandedOver>) {
         let mut handed = handed;
@@ -680,7 +715,8 @@ impl Drop for Slot {
     }
 }
 
-/// Ready with the slot when it is this request's turn; with `None` if the app was removed.
+/// Ready with the slot when it is this request's turn; with `None` if the app was removed,
+/// or if all its workers wait for their next start.
 impl Future for Waiting {
     type Output = Option<Slot>;
 

@@ -33,6 +33,8 @@ pub struct Board {
     table: Option<(u64, Box<RouteTable>)>,
     node_state: NodeState,
     broken: BTreeMap<String, Breakage>,
+    /// By app: its workers that live, and the next start of each slot whose worker has ended.
+    lives: BTreeMap<WatcherName, Lives>,
     admitted: BTreeMap<String, Vec<Peer>>,
     sessions: BTreeMap<WorkerId, Session>,
     connecting: BTreeMap<WorkerId, AbortHandle>,
@@ -48,6 +50,14 @@ struct Counting {
     missing: BTreeSet<WorkerId>,
     sum: BTreeMap<String, UpstreamStats>,
     reply: oneshot::Sender<BTreeMap<String, UpstreamStats>>,
+}
+
+/// Which workers of an app live, and when others start.
+#[derive(Default)]
+struct Lives {
+    workers: BTreeSet<WorkerId>,
+    /// By slot, milliseconds since the Unix epoch.
+    starts: BTreeMap<u32, u64>,
 }
 
 struct Publishing {
@@ -73,6 +83,7 @@ impl Board {
             table: None,
             node_state: NodeState::Starting,
             broken: BTreeMap::new(),
+            lives: BTreeMap::new(),
             admitted,
             sessions: BTreeMap::new(),
             connecting: BTreeMap::new(),
@@ -103,6 +114,17 @@ impl Board {
                 self.broken = broken;
                 self.broadcast(&self.state());
             }
+            Command::Lives(worker) => self.note_life(&worker, |lives| {
+                lives.starts.remove(&worker.slot);
+                lives.workers.insert(worker.clone());
+            }),
+            Command::Rests(worker, at) => self.note_life(&worker, |lives| {
+                lives.workers.remove(&worker);
+                match at {
+                    Some(at) => drop(lives.starts.insert(worker.slot, at)),
+                    None => drop(lives.starts.remove(&worker.slot)),
+                }
+            }),
             Command::ReplaceHanging(generation) => {
                 let hanging = self.publishing.iter().filter(|p| p.generation == generation);
                 let hanging = hanging.flat_map(|p| p.missing.clone()).collect();
@@ -128,7 +150,32 @@ impl Board {
     }
 
     fn state(&self) -> ToFront {
-        ToFront::State { node: self.node_state, broken: self.broken.clone() }
+        ToFront::State {
+            node: self.node_state,
+            broken: self.broken.clone(),
+            resting: self.resting(),
+        }
+    }
+
+    /// The apps of which no worker lives, with the next start of one.
+    fn resting(&self) -> BTreeMap<String, u64> {
+        let all = self.lives.iter().filter(|(_, lives)| lives.workers.is_empty());
+        all.filter_map(|(name, lives)| Some((name.upstream()?, *lives.starts.values().min()?)))
+            .collect()
+    }
+
+    /// A worker was started or has ended. The fronts learn of it if an app begins or ends to
+    /// be without any worker.
+    fn note_life(&mut self, worker: &WorkerId, note: impl FnOnce(&mut Lives)) {
+        let before = self.resting();
+        let lives = self.lives.entry(worker.watcher.clone()).or_default();
+        note(lives);
+        if lives.workers.is_empty() && lives.starts.is_empty() {
+            self.lives.remove(&worker.watcher);
+        }
+        if self.resting() != before {
+            self.broadcast(&self.state());
+        }
     }
 
     fn broadcast(&mut self, message: &ToFront) {

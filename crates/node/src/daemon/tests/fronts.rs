@@ -1,5 +1,6 @@
 //! Several fronts as one: tables, draining, and fronts that die, hang or refuse.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mfserv_core::names::{WatcherName, WorkerId};
@@ -211,4 +212,32 @@ async fn the_status_has_the_counters_of_the_fronts_and_does_not_wait_for_one_tha
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     front.state().hangs = false;
     assert_eq!(daemon.status().await.requests["hello.main"], hello);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_front_learns_when_all_workers_of_an_app_wait_for_their_next_start() {
+    let house = House::new();
+    house.plugin("hello");
+    let daemon = running(&house).await;
+    let front = front(&house);
+    let resting = || -> BTreeMap<String, u64> {
+        let told = |message: &ToFront| match message {
+            ToFront::State { resting, .. } => Some(resting.clone()),
+            _ => None,
+        };
+        front.state().received.iter().rev().find_map(told).unwrap_or_default()
+    };
+    assert!(resting().is_empty(), "its workers live");
+    let keeper = house.keeper.clone();
+    daemon
+        .until("all wait", || {
+            let workers = keeper.books().workers("app.hello.main");
+            // Each worker ends as soon as it was started: the waits grow.
+            workers.iter().for_each(|id| keeper.books().ends(id, Ended::Exited { code: 1 }));
+            let now = mfserv_platform::clock::now_ms();
+            resting().get("hello/main").is_some_and(|at| *at > now + 1000)
+        })
+        .await;
+    daemon.until("one starts", || resting().is_empty()).await;
+    assert!(!keeper.books().workers("app.hello.main").is_empty());
 }
