@@ -36,6 +36,11 @@ pub enum EndReason {
         /// What the last probe saw.
         saw: String,
     },
+    /// It was ready, and does not answer any more.
+    Stuck {
+        /// What the probe saw.
+        saw: String,
+    },
     /// It could not be started at all.
     NotStarted {
         /// Why.
@@ -72,6 +77,7 @@ impl std::fmt::Display for EndReason {
             EndReason::Asked { what } => write!(f, "asked ({what})"),
             EndReason::FilesChanged => f.write_str("files changed"),
             EndReason::FailedProbe { saw } => write!(f, "failed its probe ({saw})"),
+            EndReason::Stuck { saw } => write!(f, "does not answer any more ({saw})"),
             EndReason::NotStarted { why } => write!(f, "could not be started ({why})"),
             EndReason::UnknownAdopted => f.write_str("ended (status unknown: adopted)"),
         }

@@ -45,6 +45,13 @@ pub enum Probe {
     },
 }
 
+impl Probe {
+    /// The worker can be asked, also later.
+    pub fn asks(&self) -> bool {
+        matches!(self, Probe::Http { .. } | Probe::Connect)
+    }
+}
+
 /// "Keep `count` of this command running, with these limits."
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatcherSpec {

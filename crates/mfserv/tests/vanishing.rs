@@ -4,8 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mfserv_core::event::{EndReason, Fact};
 use mfserv_platform::clock::now_ms;
-use mfserv_testkit::{Node, Plugin, programs, until};
+use mfserv_testkit::{Load, Node, Plugin, Signal, kill, programs, until};
 
 use crate::{PATIENCE, Turn, node};
 
@@ -103,4 +104,92 @@ fn a_node_whose_var_run_is_removed_as_a_whole_goes_on_with_one_keeper_and_stops(
     assert_eq!(node.get("/hello").status, 200);
     node.mfserv(&["stop"]).code(0);
     node.assert_nothing_left(hash.as_deref());
+}
+
+/// The socket of a worker of `hello`.
+fn socket_of(node: &Node, slot: u32) -> PathBuf {
+    let link = node.path(&format!("var/app_hello_main_{slot}.socket"));
+    fs::read_link(&link).unwrap_or_else(|e| panic!("{}: {e}", link.display()))
+}
+
+fn is_stuck(node: &Node, pid: u32) -> bool {
+    let mut worker = None;
+    node.events().into_iter().any(|event| match event.fact {
+        Fact::WorkerStarted { worker: id, pid: started } if started == pid => {
+            worker = Some(id);
+            false
+        }
+        Fact::WorkerEnded { worker: ended, why: EndReason::Stuck { .. }, .. } => {
+            worker.as_ref() == Some(&ended)
+        }
+        _ => false,
+    })
+}
+
+#[test]
+fn a_worker_whose_socket_is_removed_under_load_is_replaced_alone_and_no_request_fails() {
+    let _turn = Turn::heavy();
+    let node = serving();
+    let watcher = node.watcher("app.hello.main");
+    let pid = |slot| watcher.workers.iter().find(|w| w.id.slot == slot).unwrap().pid.unwrap();
+    let load = Load::new(node.address(), "/hello").connections(4).start();
+    load.answers(50);
+    fs::remove_file(socket_of(&node, 1)).unwrap();
+    until("it is replaced", PATIENCE, || is_stuck(&node, pid(1)));
+    load.answers(50);
+    load.stop().assert_nothing_failed();
+    assert!(node.pids("app.hello.main").contains(&pid(2)));
+    node.settled("app.hello.main");
+    node.stop();
+}
+
+#[test]
+fn the_only_worker_without_its_socket_is_replaced_and_its_link_is_made_again() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&Plugin::python("hello", programs::SERVES).key("app_main", "numprocesses", "1"));
+    node.start();
+    let before = node.pids("app.hello.main");
+    let link = node.path("var/app_hello_main_1.socket");
+    fs::remove_file(socket_of(&node, 1)).unwrap();
+    fs::remove_file(&link).unwrap();
+    assert_eq!(node.get("/hello").status, 200, "the request waits for the next worker");
+    until("another worker serves", PATIENCE, || node.pids("app.hello.main") != before);
+    until("the link leads to a socket", PATIENCE, || link.exists());
+    assert!(is_stuck(&node, before[0]));
+    node.stop();
+}
+
+#[test]
+fn a_worker_that_a_signal_has_stopped_is_replaced_alone() {
+    let _turn = Turn::cheap();
+    let node = serving();
+    let before = node.pids("app.hello.main");
+    kill(before[0], Signal::STOP);
+    until("status says so", PATIENCE, || {
+        let ran = node.mfserv(&["status"]);
+        ran.stdout.contains("does not answer") || is_stuck(&node, before[0])
+    });
+    until("it is replaced", PATIENCE, || is_stuck(&node, before[0]));
+    let after = node.settled("app.hello.main");
+    assert_eq!(after.ready, 2);
+    assert!(node.pids("app.hello.main").contains(&before[1]));
+    node.stop();
+}
+
+#[test]
+fn a_worker_whose_request_takes_too_long_is_left_alone_while_it_answers_others() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let app = Plugin::python("hello", programs::SERVES).key("app_main", "numprocesses", "1");
+    node.add(&app.key("app_main", "timeout", "3"));
+    node.start();
+    let before = node.pids("app.hello.main");
+    assert_eq!(node.get("/hello/slow?30000").status, 504);
+    let asked = std::time::Instant::now();
+    until("three misses would have ended it", PATIENCE, || {
+        node.get("/hello").status == 200 && asked.elapsed() > Duration::from_secs(4)
+    });
+    assert_eq!(node.pids("app.hello.main"), before);
+    node.stop();
 }

@@ -86,6 +86,24 @@ impl Context {
         Some(task.abort_handle())
     }
 
+    /// Starts the task that asks a worker which was ready whether it still answers, and sends
+    /// [`Message::Checked`]. `None` if it cannot be asked.
+    pub fn check(
+        &self,
+        spec: &WatcherSpec,
+        (id, pid): (&WorkerId, Option<u32>),
+        saw: &Saw,
+    ) -> Option<AbortHandle> {
+        let socket = spec.socket_of(id).filter(|_| spec.probe.asks())?;
+        let (probe, saw) = (spec.probe.clone(), saw.clone());
+        let (handle, id) = (self.handle.clone(), id.clone());
+        let task = tokio::spawn(async move {
+            let stuck = probe::is_stuck(&probe, &socket, pid, &saw).await;
+            handle.send(Message::Checked(id, stuck));
+        });
+        Some(task.abort_handle())
+    }
+
     // ---- requests ----
 
     /// Gives requests to a worker, if it serves any.

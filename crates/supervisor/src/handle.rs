@@ -23,6 +23,8 @@ pub(crate) enum Message {
     Restart(Vec<WatcherName>, EndReason),
     Stop(Vec<WatcherName>),
     Ready(WorkerId),
+    Suspect(WorkerId),
+    Checked(WorkerId, Option<String>),
     Drained(WorkerId),
     Spawned(WorkerId, Result<Answer, Diagnostic>),
     Keeper(KeeperNews),
@@ -34,8 +36,8 @@ pub(crate) enum Message {
 /// Sends messages to the supervisor. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
-    /// Bounded in fact: a worker has at most one start, one probe and one drain under way, and
-    /// each of these sends one message; the keeper sends one exit for each process and few other
+    /// Bounded in fact: a worker has at most one start, one probe, one check and one drain under
+    /// way, and each of these sends one message; the keeper sends one exit for each process and few other
     /// notices; every other message is a request of the daemon. The supervisor waits for nothing
     /// while it handles a message. A bounded channel could lock up, because the supervisor and
     /// the fronts' task send to each other.
@@ -89,6 +91,12 @@ impl Handle {
     /// A worker with [`mfserv_core::watcher::Probe::Told`] is ready.
     pub fn ready(&self, worker: WorkerId) {
         self.send(Message::Ready(worker));
+    }
+
+    /// A front could not reach this worker, or got no answer in time: it is asked at once, and
+    /// replaced if it does not answer.
+    pub fn suspect(&self, worker: WorkerId) {
+        self.send(Message::Suspect(worker));
     }
 
     /// A worker holds no request any more.

@@ -68,6 +68,57 @@ async fn ask_until(socket: &Path, path: Option<&str>, saw: &Saw) {
     }
 }
 
+/// A worker is stuck after so many probes without an answer.
+const MISSES: u32 = 3;
+/// How long each of them waits for an answer.
+const MISS: Duration = Duration::from_secs(1);
+/// The pause after a probe that was refused at once.
+const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+
+/// Asks a worker that was ready. Returns what was seen if it does not answer, three times in 3 s
+/// at most. A process that a debugger holds is not asked.
+pub(crate) async fn is_stuck(
+    probe: &Probe,
+    socket: &Path,
+    pid: Option<u32>,
+    saw: &Saw,
+) -> Option<String> {
+    for _ in 0..MISSES {
+        if pid.is_some_and(is_traced) {
+            return None;
+        }
+        let silent = format!("connected, but no answer within {} s", MISS.as_secs());
+        let (what, pause) = match tokio::time::timeout(MISS, ask_once(socket, probe)).await {
+            Ok(Ok(())) => return None,
+            Ok(Err(what)) => (what, REFUSED_PAUSE),
+            Err(_) => (silent, Duration::ZERO),
+        };
+        say(saw, what);
+        tokio::time::sleep(pause).await;
+    }
+    Some(lock(saw).clone())
+}
+
+async fn ask_once(socket: &Path, probe: &Probe) -> Result<(), String> {
+    match probe {
+        Probe::Http { path } => head(socket, path).await,
+        _ => UnixStream::connect(socket).await.map(drop).map_err(|e| not_listening(&e)),
+    }
+}
+
+/// A debugger is attached to the process.
+fn is_traced(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_some_and(|tracer| tracer.trim() != "0")
+}
+
+/// A signal (SIGSTOP) has stopped the process.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+}
+
 /// The pause between two tries. It is short at first, because the start of a worker is the
 /// time that its slot is empty after a crash.
 fn pause(age: Duration) -> Duration {

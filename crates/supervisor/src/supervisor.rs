@@ -52,7 +52,12 @@ pub struct Supervisor {
     saved: Saved,
     waiting: Vec<Wait>,
     followers: Vec<Follower>,
+    /// When the ready workers are looked at next.
+    look_at: Instant,
 }
+
+/// So often ready workers are looked at, without asking them.
+const LOOK: Duration = Duration::from_secs(2);
 
 impl Supervisor {
     /// Takes over what lives and starts the task. Nothing is started or stopped
@@ -78,7 +83,8 @@ impl Supervisor {
         let (watchers, adopted) = adopt(options.found, &options.admitted, &saved, &mut context);
         context.emit(Fact::DaemonStarted { pid: std::process::id(), adopted });
         let (waiting, followers) = (Vec::new(), Vec::new());
-        let supervisor = Supervisor { watchers, context, saved, waiting, followers };
+        let look_at = Instant::now() + LOOK;
+        let supervisor = Supervisor { watchers, context, saved, waiting, followers, look_at };
         (handle, supervisor.run(messages))
     }
 
@@ -99,7 +105,9 @@ impl Supervisor {
 
     fn next_deadline(&self) -> Option<Instant> {
         let watchers = self.watchers.values().filter_map(Watcher::next_deadline);
-        watchers.chain(self.waiting.iter().map(|w| w.deadline)).chain(self.saved.due()).min()
+        let looks = self.watchers.values().any(Watcher::can_be_looked_at).then_some(self.look_at);
+        let others = self.waiting.iter().map(|w| w.deadline).chain(self.saved.due());
+        watchers.chain(others).chain(looks).min()
     }
 
     /// After each message and at each deadline: timeouts, waiters, followers, saving.
@@ -109,6 +117,12 @@ impl Supervisor {
         let late = self.watchers.values().filter(|w| due(w)).map(|w| w.name().clone());
         for name in late.collect::<Vec<_>>() {
             self.with(&name, |watcher, context| watcher.tick(now, context));
+        }
+        if self.look_at <= now {
+            self.look_at = now + LOOK;
+            for name in self.watchers.keys().cloned().collect::<Vec<_>>() {
+                self.with(&name, Watcher::look);
+            }
         }
         for index in (0..self.waiting.len()).rev() {
             if let Some(outcome) = self.waiting[index].outcome(&self.watchers) {
@@ -187,6 +201,12 @@ impl Supervisor {
                 }
             }
             Message::Ready(id) => self.drive(&id, Input::Ready),
+            Message::Suspect(id) => {
+                self.with(&id.watcher, |watcher, context| watcher.suspect(&id, context));
+            }
+            Message::Checked(id, stuck) => {
+                self.with(&id.watcher, |watcher, context| watcher.checked(&id, stuck, context));
+            }
             Message::Drained(id) => self.drive(&id, Input::Drained),
             Message::Spawned(id, answer) => self.spawned(&id, answer),
             Message::Keeper(news) => self.keeper_news(news),

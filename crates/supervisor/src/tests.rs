@@ -7,6 +7,7 @@ mod played;
 mod ageing;
 mod backoff;
 mod keeper_lost;
+mod liveness;
 mod new_daemon;
 mod planning;
 mod preparing;

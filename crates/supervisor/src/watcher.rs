@@ -1,13 +1,14 @@
 //! One watcher: what is wanted, the workers that live, and the steps from one to the other.
 //!
 //! A watcher owns its workers, and nothing else changes them. Each file below has one subject:
-//! `worker` a worker and its phase, `life` the effects of the phase table, `rolling`
-//! replacement one after the other, `prepare` the next release, `ends` crashes and backoff,
+//! `worker` a worker and its phase, `life` the effects of the phase table,
+//! `liveness` workers that do not answer any more, `rolling` replacement one after the other, `prepare` the next release, `ends` crashes and backoff,
 //! `adopt` processes of an earlier daemon or keeper.
 
 mod adopt;
 mod ends;
 mod life;
+mod liveness;
 mod prepare;
 mod rolling;
 mod stop_signal;

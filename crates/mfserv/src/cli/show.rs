@@ -8,6 +8,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::plan::PluginState;
 use mfserv_core::status::{Status, WatcherState, WatcherStatus};
+use mfserv_core::worker::Phase;
 
 use super::report::{Colour, Outcome, paint, print_problem};
 use super::{print, print_json};
@@ -97,8 +98,10 @@ fn text(status: &Status) -> String {
 
 /// It is not well, or was not a short while ago.
 fn is_of_interest(watcher: &WatcherStatus) -> bool {
+    let is_asked = watcher.workers.iter().any(|worker| worker.probe.is_some());
     let age_ms = |at_ms: u64| mfserv_platform::clock::now_ms().saturating_sub(at_ms);
-    !matches!(watcher.state, WatcherState::Ready | WatcherState::Off)
+    is_asked
+        || !matches!(watcher.state, WatcherState::Ready | WatcherState::Off)
         || watcher.last_end.as_ref().is_some_and(|end| age_ms(end.at_ms) < RECENT_MS)
 }
 
@@ -137,7 +140,10 @@ fn trouble(watcher: &WatcherStatus) -> String {
     for worker in watcher.workers.iter().filter(|w| w.probe.is_some()) {
         let since = render::span(mfserv_platform::clock::now_ms().saturating_sub(worker.since_ms));
         let saw = worker.probe.as_deref().unwrap_or_default();
-        out += &format!("\n{} is starting for {since}: {saw}\n", worker.id);
+        out += &match worker.phase {
+            Phase::Starting => format!("\n{} is starting for {since}: {saw}\n", worker.id),
+            _ => format!("\n{} does not answer: {saw}\n", worker.id),
+        };
     }
     if let Some(end) = &watcher.last_end {
         let ago = render::span(mfserv_platform::clock::now_ms().saturating_sub(end.at_ms));

@@ -10,6 +10,7 @@ use mfserv_core::status::LastEnd;
 use mfserv_core::wire::keeper::Exit;
 use mfserv_core::worker::{Input, Phase, Want};
 use mfserv_platform::clock::now_ms;
+use tokio::task::AbortHandle;
 
 use super::Watcher;
 use super::worker::Worker;
@@ -126,9 +127,7 @@ impl Watcher {
     /// Forgets a worker that has no process, and removes its sockets.
     pub(super) fn remove(&mut self, id: &WorkerId, context: &mut Context) {
         let Some(worker) = self.workers.remove(id) else { return };
-        if let Some(probe) = &worker.probe {
-            probe.abort();
-        }
+        worker.probe.iter().chain(&worker.check).for_each(AbortHandle::abort);
         context.remove_sockets(&worker.spec, id);
         context.changed = true;
     }

@@ -1,6 +1,7 @@
 //! How a worker is stopped: it is drained, gets its stop signal, and is killed when its time is
 //! over. The phase table decides when.
 
+use mfserv_core::event::EndReason;
 use mfserv_core::names::WorkerId;
 use mfserv_core::worker::{Input, Phase};
 
@@ -19,7 +20,13 @@ impl Watcher {
 
     pub(super) fn signal(&self, id: &WorkerId, context: &Context) {
         let Some(worker) = self.workers.get(id) else { return };
-        if worker.process.is_some() {
+        if worker.process.is_none() {
+            return;
+        }
+        if matches!(worker.reason, Some(EndReason::Stuck { .. })) {
+            // It holds no request any more, and obeys nothing.
+            context.kill_tree(id);
+        } else {
             context.signal(id, worker.spec.stop_signal);
         }
     }

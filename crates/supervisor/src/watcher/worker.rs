@@ -55,6 +55,8 @@ pub(super) struct Worker {
     pub saw: Saw,
     /// The task that waits for its readiness.
     pub probe: Option<AbortHandle>,
+    /// The task that asks whether it still answers.
+    pub check: Option<AbortHandle>,
     /// When its process was asked for.
     pub started: Instant,
 }
@@ -84,6 +86,7 @@ impl Worker {
             replaces: None,
             saw: Saw::default(),
             probe: None,
+            check: None,
             started: now,
         }
     }
@@ -171,6 +174,12 @@ impl Worker {
         self.ready_at.map(|at| at.elapsed().as_millis() as u64)
     }
 
+    /// What its probe sees is of interest: it is starting, or may be stuck.
+    fn is_being_asked(&self) -> bool {
+        let is_stuck = || matches!(self.reason, Some(EndReason::Stuck { .. }));
+        self.phase == Phase::Starting || self.check.is_some() || is_stuck()
+    }
+
     /// What is seen from outside, without memory and CPU.
     pub fn status(&self) -> WorkerStatus {
         let process = self.process.as_ref();
@@ -186,7 +195,7 @@ impl Worker {
             cpu_ms: None,
             containment: process.map_or_else(String::new, |p| p.containment.clone()),
             adopted: process.is_some_and(|p| p.adopted),
-            probe: (!saw.is_empty() && self.phase == Phase::Starting).then_some(saw),
+            probe: (!saw.is_empty() && self.is_being_asked()).then_some(saw),
         }
     }
 }

@@ -8,7 +8,9 @@ use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::{Amendment, RouteTable, plugin_of};
-use mfserv_core::wire::front::{Breakage, FromFront, Peer, Stats, ToFront, UpstreamStats};
+use mfserv_core::wire::front::{
+    Breakage, FromFront, Peer, Stats, ToFront, TroubleCause, UpstreamStats,
+};
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -319,6 +321,9 @@ impl Board {
                 self.report_drained();
             }
             FromFront::Trouble { worker, cause } => {
+                if matches!(cause, TroubleCause::Refused | TroubleCause::Timeout) {
+                    self.supervisor.suspect(worker.clone());
+                }
                 self.events.record(Fact::WorkerTrouble { worker, cause });
             }
             FromFront::Stats(stats) => self.add_stats(front, &stats),
