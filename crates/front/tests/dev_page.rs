@@ -22,7 +22,7 @@ fn publish_breakage(front: &mut Front, broken: bool) {
     front.daemon.say(&ToFront::State {
         node: NodeState::Running,
         broken,
-        resting: Default::default(),
+        backing_off: Default::default(),
     });
     front.daemon.stats();
 }

@@ -44,7 +44,7 @@ fn the_front_has_its_own_paths() {
         front.daemon.say(&ToFront::State {
             node,
             broken: Default::default(),
-            resting: Default::default(),
+            backing_off: Default::default(),
         });
         front.daemon.stats();
         let answer = front.get("/__health");

@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 
 use mfserv_core::route::{RealIp, RouteTable, Slots, Target};
 
+use crate::descriptors::descriptors;
 use crate::suite::threads;
 use crate::world::*;
 
@@ -436,10 +437,6 @@ fn a_gigabyte_is_downloaded_in_flat_memory_and_others_are_not_held_up() {
     assert!(others > 100, "{others}");
     let after = memory(&front, "VmHWM");
     assert!(after < before + 4096, "{before} kB, then {after} kB");
-}
-
-fn descriptors(front: &Front) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", front.child.id())).unwrap().count()
 }
 
 #[test]

@@ -13,9 +13,12 @@
 )]
 
 mod amendments;
+mod backing_off;
 mod bodies;
 mod broken;
+mod client_request;
 mod control;
+mod descriptors;
 mod dev_page;
 mod endpoints;
 mod files;
@@ -25,7 +28,6 @@ mod kind;
 mod lasting;
 mod leftovers;
 mod patience;
-mod resting;
 mod retries;
 mod slots;
 mod slow_readers;

@@ -119,14 +119,11 @@ impl RequestHead {
         if self.method() == b"CONNECT" {
             return Err(Refusal::with(405, "CONNECT is not offered"));
         }
-        if written.starts_with(b"/") {
-            return Ok(());
+        let is_asterisk = self.method() == b"OPTIONS" && written == b"*";
+        match is_asterisk || written.starts_with(b"/") {
+            true => Ok(()),
+            false => self.read_absolute_form(),
         }
-        match self.method() {
-            b"OPTIONS" if written == b"*" => return Ok(()),
-            _ => {}
-        }
-        self.read_absolute_form()
     }
 
     /// `http://HOST/PATH`: the host must be the one of the Host field, the worker gets

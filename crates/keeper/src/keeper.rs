@@ -156,9 +156,7 @@ impl Keeper {
         ];
         for client in self.clients.iter() {
             let mut events = PollFlags::IN;
-            if client.wants_to_write() {
-                events |= PollFlags::OUT;
-            }
+            events.set(PollFlags::OUT, client.wants_to_write());
             fds.push(PollFd::new(client.socket(), events));
         }
         let others = self.outputs.wakeup().into_iter().chain(self.processes.pidfds());
@@ -381,8 +379,8 @@ impl Keeper {
             self.lock = startup::take_lock(&self.paths.lock)?;
         }
         if missing.contains(&Paths::SOCKET) {
-            let listener = startup::listen(&self.paths.socket).map_err(failed("its socket"))?;
-            self.clients.listen_on(listener).map_err(failed("its socket"))?;
+            let listening = startup::listen(&self.paths.socket);
+            listening.and_then(|l| self.clients.listen_on(l)).map_err(failed("its socket"))?;
         }
         self.save();
         Ok(())

@@ -39,7 +39,7 @@ use mfserv_core::watcher::{front_socket_stem, socket_path};
 use mfserv_core::wire::keeper::Notice;
 use mfserv_platform::disk::RealDisk;
 use mfserv_supervisor::{Handle, KeeperLink, KeeperNews, KeeperState, Options, Supervisor};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::configure::Set;
@@ -124,11 +124,22 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     tokio::spawn(autorestart::run(node.clone(), node.parts.plans.subscribe()));
     tokio::spawn(begin(node.clone(), operations.clone(), (serving, ending)));
 
+    listen(&node, &operations, &supervisor, (&mut news, &mut hangups)).await;
+    Ok(())
+}
+
+/// Listens to the keeper and for SIGHUP, until the keeper has ended.
+async fn listen(
+    node: &Node,
+    operations: &Operations<Node>,
+    supervisor: &Handle,
+    (news, hangups): (&mut mpsc::Receiver<KeeperNews>, &mut Signal),
+) {
     loop {
         let news = tokio::select! {
             news = news.recv() => match news {
                 Some(news) => news,
-                None => return Ok(()),
+                None => return,
             },
             Some(()) = hangups.recv() => {
                 tokio::spawn(reload_at_hangup(node.clone(), operations.clone()));

@@ -150,7 +150,7 @@ pub enum ToFront {
         /// start after crashes, with the time of the first one, milliseconds since the Unix
         /// epoch.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-        resting: BTreeMap<String, u64>,
+        backing_off: BTreeMap<String, u64>,
     },
     /// Answered by `Stats`.
     Stats,

@@ -176,10 +176,10 @@ fn obey(
             front.pool.forget(&upstream, &worker);
             None
         }
-        ToFront::State { node, broken, resting } => {
+        ToFront::State { node, broken, backing_off } => {
             front.set_node_state(node);
             for upstream in front.pool.upstreams() {
-                upstream.rest_until(resting.get(&upstream.name).copied().unwrap_or(0));
+                upstream.rest_until(backing_off.get(&upstream.name).copied().unwrap_or(0));
             }
             front.extensions.set_state(&broken);
             None

@@ -6,6 +6,7 @@
 
 mod board;
 mod link;
+mod lives;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -128,7 +128,7 @@ fn put_forwarded(out: &mut Buffer, head: &RequestHead, with: Forwarded<'_>) {
     match incoming(Name::ForwardedPort) {
         Some(port) => out.push_all(&[b"X-Forwarded-Port: ", port, b"\r\n"]),
         // A proxy that has said another host or scheme knows the port, this front does not.
-        None if is_told(head, trusted) => {}
+        None if names_origin(head, trusted) => {}
         None => put_port(out, b"X-Forwarded-Port: ", head.host_port().or(with.reached_port)),
     }
     let path = incoming(Name::ForwardedPath).unwrap_or(head.target());
@@ -136,7 +136,7 @@ fn put_forwarded(out: &mut Buffer, head: &RequestHead, with: Forwarded<'_>) {
 }
 
 /// True if a proxy whose word is taken has said where its client has connected to.
-fn is_told(head: &RequestHead, trusted: bool) -> bool {
+fn names_origin(head: &RequestHead, trusted: bool) -> bool {
     let said = |name| trusted && head.fields.first(name).is_some();
     said(Name::ForwardedHost) || said(Name::ForwardedProto)
 }

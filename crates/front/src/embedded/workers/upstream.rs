@@ -1,11 +1,12 @@
 //! An upstream: the workers of an app, their slots and idle connections, and the requests
 //! that wait for a slot. `mfserv_core::peers` decides; here it is carried out.
 
+mod backoff;
+mod waiting;
+
 use std::collections::{BTreeMap, HashMap};
-use std::future::Future;
 use std::io;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -29,11 +30,6 @@ use crate::embedded::io::wire::{Stream, Wire};
 const IDLE_MAX: Duration = Duration::from_secs(1);
 /// The most idle connections that are kept to one worker.
 const IDLE_COUNT: usize = 128;
-
-/// Requests wait for a worker that starts within this time, milliseconds.
-const RESTS_MIN_MS: u64 = 1000;
-/// How often it is said that there is no room for answers to slow clients.
-const SAY_FULL_EVERY: Duration = Duration::from_secs(60);
 
 /// One worker.
 #[derive(Debug)]
@@ -81,7 +77,7 @@ pub struct Upstream {
     pub answers: Budget,
     /// Until when all its workers wait for their next start; milliseconds since the Unix
     /// epoch, 0: they do not.
-    resting: AtomicU64,
+    backing_off: AtomicU64,
     /// When it was last said that one of the two is full.
     said_full: Mutex<Option<Instant>>,
     inner: Mutex<Inner>,
@@ -203,7 +199,7 @@ impl Upstream {
             name,
             absorbed: Budget::default(),
             answers: Budget::default(),
-            resting: AtomicU64::new(0),
+            backing_off: AtomicU64::new(0),
             said_full: Mutex::default(),
             inner: Mutex::new(inner),
             wakeups,
@@ -244,40 +240,6 @@ impl Upstream {
     /// How long a worker may be silent.
     pub fn timeout(&self) -> Duration {
         lock(&self.inner).timeout
-    }
-
-    /// All its workers wait for their next start until this time, milliseconds since the
-    /// Unix epoch; 0: they do not. Requests that wait for them are answered so.
-    pub fn rest_until(&self, at_ms: u64) {
-        self.resting.store(at_ms, Ordering::Relaxed);
-        if self.rests_s().is_some() {
-            let mut inner = lock(&self.inner);
-            if !inner.roster.has_admitted() {
-                inner.send_away();
-            }
-        }
-    }
-
-    /// How long it is until the first of its workers starts again, if that is long and no
-    /// worker is there; seconds, rounded up.
-    pub fn rests_s(&self) -> Option<u32> {
-        let until = self.resting.load(Ordering::Relaxed);
-        if until == 0 || self.has_admitted() {
-            return None;
-        }
-        let left = until.saturating_sub(mfserv_platform::clock::now_ms());
-        // A shorter one is waited for.
-        (left >= RESTS_MIN_MS).then(|| u32::try_from(left.div_ceil(1000)).unwrap_or(u32::MAX))
-    }
-
-    /// True at most once each [`SAY_FULL_EVERY`].
-    pub fn may_say_full(&self) -> bool {
-        let (mut said, now) = (lock(&self.said_full), Instant::now());
-        let may_say = said.is_none_or(|at| now.duration_since(at) >= SAY_FULL_EVERY);
-        if may_say {
-            *said = Some(now);
-        }
-        may_say
     }
 
     /// Takes over the policy of a new table.
@@ -712,36 +674,5 @@ fn is_busy(why: &io::Error) -> bool {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.upstream.release(&self.peer, self.idle.take(), self.status);
-    }
-}
-
-/// Ready with the slot when it is this request's turn; with `None` if the app was removed,
-/// or if all its workers wait for their next start.
-impl Future for Waiting {
-    type Output = Option<Slot>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Slot>> {
-        let called = std::task::ready!(Pin::new(&mut self.call).poll(cx));
-        self.called = true;
-        Poll::Ready(called.ok().map(|peer| {
-            let found = lock(&self.upstream.inner).with_idle(peer.key, self.lane);
-            Slot::new(self.upstream.clone(), peer, self.lane, found.and_then(|(_, idle)| idle))
-        }))
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if self.called {
-            return;
-        }
-        let mut inner = lock(&self.upstream.inner);
-        inner.waiters.remove(&self.ticket);
-        inner.roster.give_up(self.ticket);
-        drop(inner);
-        // The slot was handed over, and the request has gone: the next one gets it.
-        if let Ok(peer) = self.call.try_recv() {
-            self.upstream.release(&peer, None, None);
-        }
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::link::{Link, Report, Session};
+use super::lives::Lives;
 use super::{Command, front_socket};
 use crate::daemon::events::Events;
 
@@ -35,8 +36,7 @@ pub struct Board {
     table: Option<(u64, Box<RouteTable>)>,
     node_state: NodeState,
     broken: BTreeMap<String, Breakage>,
-    /// By app: its workers that live, and the next start of each slot whose worker has ended.
-    lives: BTreeMap<WatcherName, Lives>,
+    lives: Lives,
     admitted: BTreeMap<String, Vec<Peer>>,
     sessions: BTreeMap<WorkerId, Session>,
     connecting: BTreeMap<WorkerId, AbortHandle>,
@@ -52,14 +52,6 @@ struct Counting {
     missing: BTreeSet<WorkerId>,
     sum: BTreeMap<String, UpstreamStats>,
     reply: oneshot::Sender<BTreeMap<String, UpstreamStats>>,
-}
-
-/// Which workers of an app live, and when others start.
-#[derive(Default)]
-struct Lives {
-    workers: BTreeSet<WorkerId>,
-    /// By slot, milliseconds since the Unix epoch.
-    starts: BTreeMap<u32, u64>,
 }
 
 struct Publishing {
@@ -85,7 +77,7 @@ impl Board {
             table: None,
             node_state: NodeState::Starting,
             broken: BTreeMap::new(),
-            lives: BTreeMap::new(),
+            lives: Lives::default(),
             admitted,
             sessions: BTreeMap::new(),
             connecting: BTreeMap::new(),
@@ -116,17 +108,8 @@ impl Board {
                 self.broken = broken;
                 self.broadcast(&self.state());
             }
-            Command::Lives(worker) => self.note_life(&worker, |lives| {
-                lives.starts.remove(&worker.slot);
-                lives.workers.insert(worker.clone());
-            }),
-            Command::Rests(worker, at) => self.note_life(&worker, |lives| {
-                lives.workers.remove(&worker);
-                match at {
-                    Some(at) => drop(lives.starts.insert(worker.slot, at)),
-                    None => drop(lives.starts.remove(&worker.slot)),
-                }
-            }),
+            Command::Lives(worker) => self.note_lives(|lives| lives.started(worker)),
+            Command::Rests(worker, at) => self.note_lives(|lives| lives.ended(&worker, at)),
             Command::ReplaceHanging(generation) => {
                 let hanging = self.publishing.iter().filter(|p| p.generation == generation);
                 let hanging = hanging.flat_map(|p| p.missing.clone()).collect();
@@ -155,27 +138,15 @@ impl Board {
         ToFront::State {
             node: self.node_state,
             broken: self.broken.clone(),
-            resting: self.resting(),
+            backing_off: self.lives.backing_off(),
         }
     }
 
-    /// The apps of which no worker lives, with the next start of one.
-    fn resting(&self) -> BTreeMap<String, u64> {
-        let all = self.lives.iter().filter(|(_, lives)| lives.workers.is_empty());
-        all.filter_map(|(name, lives)| Some((name.upstream()?, *lives.starts.values().min()?)))
-            .collect()
-    }
-
-    /// A worker was started or has ended. The fronts learn of it if an app begins or ends to
-    /// be without any worker.
-    fn note_life(&mut self, worker: &WorkerId, note: impl FnOnce(&mut Lives)) {
-        let before = self.resting();
-        let lives = self.lives.entry(worker.watcher.clone()).or_default();
-        note(lives);
-        if lives.workers.is_empty() && lives.starts.is_empty() {
-            self.lives.remove(&worker.watcher);
-        }
-        if self.resting() != before {
+    /// The fronts learn of a start or an end if an app begins or ends to be without any worker.
+    fn note_lives(&mut self, note: impl FnOnce(&mut Lives)) {
+        let before = self.lives.backing_off();
+        note(&mut self.lives);
+        if self.lives.backing_off() != before {
             self.broadcast(&self.state());
         }
     }

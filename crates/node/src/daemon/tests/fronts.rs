@@ -220,14 +220,14 @@ async fn a_front_learns_when_all_workers_of_an_app_wait_for_their_next_start() {
     house.plugin("hello");
     let daemon = running(&house).await;
     let front = front(&house);
-    let resting = || -> BTreeMap<String, u64> {
+    let backing_off = || -> BTreeMap<String, u64> {
         let told = |message: &ToFront| match message {
-            ToFront::State { resting, .. } => Some(resting.clone()),
+            ToFront::State { backing_off, .. } => Some(backing_off.clone()),
             _ => None,
         };
         front.state().received.iter().rev().find_map(told).unwrap_or_default()
     };
-    assert!(resting().is_empty(), "its workers live");
+    assert!(backing_off().is_empty(), "its workers live");
     let keeper = house.keeper.clone();
     daemon
         .until("all wait", || {
@@ -235,9 +235,9 @@ async fn a_front_learns_when_all_workers_of_an_app_wait_for_their_next_start() {
             // Each worker ends as soon as it was started: the waits grow.
             workers.iter().for_each(|id| keeper.books().ends(id, Ended::Exited { code: 1 }));
             let now = mfserv_platform::clock::now_ms();
-            resting().get("hello/main").is_some_and(|at| *at > now + 1000)
+            backing_off().get("hello/main").is_some_and(|at| *at > now + 1000)
         })
         .await;
-    daemon.until("one starts", || resting().is_empty()).await;
+    daemon.until("one starts", || backing_off().is_empty()).await;
     assert!(!keeper.books().workers("app.hello.main").is_empty());
 }

@@ -11,12 +11,12 @@ use crate::world::*;
 
 /// The daemon says that the app starts again in so many milliseconds.
 fn rests(front: &mut Front, ms: Option<u64>) {
-    let resting: BTreeMap<String, u64> =
+    let backing_off: BTreeMap<String, u64> =
         ms.map(|ms| ("p/a".to_string(), now_ms() + ms)).into_iter().collect();
     front.daemon.say(&ToFront::State {
         node: NodeState::Running,
         broken: BTreeMap::new(),
-        resting,
+        backing_off,
     });
     front.daemon.stats();
 }
