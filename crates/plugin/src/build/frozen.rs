@@ -161,7 +161,6 @@ impl Wheels<'_> {
         let missing = |one: &&Frozen| !one.text.contains(';') && self.of(one).is_none();
         let Some(first) = frozen.iter().find(missing) else { return Ok(()) };
         Err(Diagnostic::error("the plugin is not packed with its Python packages")
-            .kind(Kind::BadConfiguration)
             .because(format!(
                 "python3_virtualenv_sources/src has no file of {}",
                 shown(&first.text)
