@@ -50,17 +50,19 @@ pub fn stop(places: &Places, kill: bool, steps: &mut dyn Progress) -> Result<boo
         }
     }
     bring_back_keeper(places)?;
+    let mut has_stopped = false;
     if !kill {
         steps.step("stopping: requests are finished first");
         replace_hanging_daemon(places)?;
         match client::stop(&places.control_socket(), "mfserv stop", Duration::from_secs(700)) {
-            Ok(()) => {}
+            Ok(()) => has_stopped = true,
             Err(problem) if problem.kind == Kind::NotRunning => {}
             Err(problem) => report::print_problem(&problem),
         }
     }
     steps.step("stopping: ending what is left");
-    shut_down(places)
+    // The keeper may have ended before it is looked for: the daemon has asked it to.
+    Ok(shut_down(places)? || has_stopped)
 }
 
 /// A daemon that lives and does not answer (stopped, or stuck) is killed: the keeper
