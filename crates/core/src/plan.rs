@@ -190,6 +190,7 @@ impl Plan {
             }
         }
         routes::diagnose_overlaps(&mut plan);
+        routes::diagnose_own_pages(&mut plan);
         plan.add_front(&inputs);
         plan
     }

@@ -164,3 +164,28 @@ pub(super) fn diagnose_overlaps(plan: &mut Plan) {
     }
     plan.problems.extend(problems);
 }
+
+/// A route that is the address of a page of the node itself: the app never gets the requests
+/// of exactly that path.
+pub(super) fn diagnose_own_pages(plan: &mut Plan) {
+    let health = plan.table.server.health_path.as_deref();
+    let is_own = |path: &str| {
+        ["/status", "/uuid"].contains(&path) || path.starts_with("/__") || health == Some(path)
+    };
+    let mut taken: Vec<&Route> = plan.table.routes.iter().filter(|r| is_own(&r.prefix)).collect();
+    taken.dedup_by_key(|route| &route.prefix);
+    let problems: Vec<Diagnostic> = taken
+        .into_iter()
+        .map(|route| {
+            Diagnostic::warning(format!("the node itself answers requests of {}", route.prefix))
+                .because(format!(
+                    "{}/{} declares it, but it is the address of a page of the node (/status, \
+                     /uuid, /__… and the health check)",
+                    route.plugin, route.app
+                ))
+                .help("give the plugin another name, or the app another route")
+                .about(&route.plugin)
+        })
+        .collect();
+    plan.problems.extend(problems);
+}

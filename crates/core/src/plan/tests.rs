@@ -210,6 +210,22 @@ fn two_plugins_that_ask_for_the_same_requests_are_diagnosed() {
 }
 
 #[test]
+fn a_plugin_that_has_the_address_of_a_page_of_the_node_is_warned_of_it() {
+    for name in ["status", "uuid", "__upstream_status"] {
+        let plan = plan(vec![plugin(name, WEB), plugin("hello", WEB)]);
+        let problem = plan.problems.iter().find(|p| p.is_about(name)).unwrap();
+        assert!(problem.what.contains(&format!("/{name}")), "{problem}");
+        assert_eq!(plan.problems.iter().filter(|p| p.what == problem.what).count(), 1);
+        assert!(!plan.problems.iter().any(|p| p.is_about("hello")), "{:?}", plan.problems);
+    }
+    let extra = format!("{WEB}prefix_based_routing_extra_routes=/uuid\n");
+    let taken = plan(vec![plugin("hello", &extra)]);
+    assert!(taken.problems.iter().any(|p| p.is_about("hello") && p.what.contains("/uuid")));
+    // Below the page of the node the app answers as ever.
+    assert!(plan(vec![plugin("statuses", WEB)]).problems.is_empty());
+}
+
+#[test]
 fn every_problem_of_a_plugin_says_whose_it_is_and_those_of_the_node_do_not() {
     let module = module("");
     let plugins = vec![
