@@ -71,8 +71,12 @@ impl<'a> Spool<'a> {
         limits: SpoolLimits,
         directory: PathBuf,
     ) -> Result<(), &'static str> {
+        // The kernel may still be sending what it was given of the file: it has pages of it, no
+        // copy. So a part of a file that was given to it is never written again.
+        let mut given_away = None;
         if self.part.is_empty() {
             self.part = 0..0;
+            given_away = self.file.take();
         }
         let (at, length) = (self.part.end, exchange.unsent() as u64);
         let size = self.size.max(at + length);
@@ -85,6 +89,7 @@ impl<'a> Spool<'a> {
         self.size = size;
         let (content, file) = (exchange.take_unsent(), self.file.clone());
         let write = move || {
+            drop(given_away);
             let made = file.map_or_else(|| spool_file::create(&directory).map(Arc::new), Ok);
             let written = made.and_then(|file| {
                 spool_file::check_room(&file)?;
