@@ -299,3 +299,29 @@ fn a_long_stream_is_not_put_into_a_file_and_its_worker_waits_for_the_client() {
         until("the stream ends with its client", || worker.open.load(Ordering::SeqCst) == 0);
     }
 }
+
+/// Reads a little and pauses, so that what was sent waits in the socket while more is spooled.
+struct InSteps(TcpStream);
+
+impl Read for InSteps {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        let most = to.len().min(300_000);
+        // the pace of a slow client: there is no condition to wait for
+        std::thread::sleep(Duration::from_millis(2));
+        self.0.read(&mut to[..most])
+    }
+}
+
+#[test]
+fn a_client_that_reads_in_steps_gets_every_byte_as_it_was_sent() {
+    let world = World::new();
+    let worker = carrier(&world, 1);
+    let front = world.serving(spooling(&world), &[&worker]);
+    for _ in 0..4 {
+        let mut client = InSteps(TcpStream::connect(front.address).unwrap());
+        let request = format!("GET /a/down/{} HTTP/1.1\r\nHost: h\r\n\r\n", 48 * MB);
+        client.0.write_all(request.as_bytes()).unwrap();
+        assert!(read_head(&mut client.0).contains(&format!("Content-Length: {}", 48 * MB)));
+        assert!(is_pattern(&mut client, 48 * MB));
+    }
+}
