@@ -73,10 +73,9 @@ impl<'a> Spool<'a> {
     ) -> Result<(), &'static str> {
         // The kernel may still be sending what it was given of the file: it has pages of it, no
         // copy. So a part of a file that was given to it is never written again.
-        let mut given_away = None;
-        if self.part.is_empty() {
+        let is_given_away = self.part.is_empty();
+        if is_given_away {
             self.part = 0..0;
-            given_away = self.file.take();
         }
         let (at, length) = (self.part.end, exchange.unsent() as u64);
         let size = self.size.max(at + length);
@@ -87,6 +86,8 @@ impl<'a> Spool<'a> {
             return Err("[front] spool_max_per_app or spool_max is reached");
         }
         self.size = size;
+        // The thread closes it, as that takes long for a large one.
+        let given_away = self.file.take_if(|_| is_given_away);
         let (content, file) = (exchange.take_unsent(), self.file.clone());
         let write = move || {
             drop(given_away);
