@@ -6,6 +6,8 @@ use mfserv_core::wire::keeper::Ended;
 use rustix::ioctl::{Updater, ioctl, opcode};
 use rustix::process::WaitStatus;
 
+use crate::procfs::Stat;
+
 /// What wait(2) says.
 pub(crate) fn of_child(status: WaitStatus) -> Ended {
     match (status.exit_status(), status.terminating_signal()) {
@@ -36,11 +38,21 @@ pub(crate) fn of_stranger(pidfd: BorrowedFd<'_>) -> Option<Ended> {
     // than that size. An older kernel answers ENOTTY.
     unsafe { ioctl(pidfd, Updater::<PIDFD_GET_INFO, PidfdInfo>::new(&mut answer)) }.ok()?;
     (answer.mask & PIDFD_INFO_EXIT != 0).then_some(())?;
-    let status = answer.exit_code;
-    Some(match status & 0x7f {
+    Some(decoded(answer.exit_code))
+}
+
+/// What /proc/PID/stat says of a zombie that its parent has not reaped yet (field 52 of
+/// proc_pid_stat(5)). `None` for 0: the kernel also writes 0 where it hides the status.
+pub(crate) fn of_zombie(stat: &Stat) -> Option<Ended> {
+    (stat.is_zombie() && stat.exit_status != 0).then(|| decoded(stat.exit_status))
+}
+
+/// A status as wait(2) encodes it.
+fn decoded(status: i32) -> Ended {
+    match status & 0x7f {
         0 => Ended::Exited { code: (status >> 8) & 0xff },
         signal => Ended::Signalled { signal },
-    })
+    }
 }
 
 #[cfg(test)]
@@ -48,9 +60,29 @@ mod tests {
     use std::os::fd::AsFd;
     use std::process::Command;
 
+    use rustix::event::{PollFd, PollFlags, poll};
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
     use super::*;
+    use crate::procfs;
+
+    #[test]
+    fn a_zombie_shows_how_it_ended_before_its_parent_asks() {
+        for (script, expected) in [
+            ("exit 9", Some(Ended::Exited { code: 9 })),
+            ("kill -6 $$", Some(Ended::Signalled { signal: 6 })),
+            ("exit 0", None),
+        ] {
+            #[expect(clippy::disallowed_methods, reason = "a real process whose end is looked at")]
+            let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+            let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+            let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+            poll(&mut fds, None).unwrap();
+            let seen = of_zombie(&procfs::stat(child.id()).unwrap());
+            child.wait().unwrap();
+            assert_eq!(seen, expected, "{script}");
+        }
+    }
 
     #[test]
     fn a_pidfd_tells_how_a_reaped_process_ended_where_the_kernel_knows() {

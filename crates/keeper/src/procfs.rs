@@ -29,6 +29,8 @@ pub(crate) struct Stat {
     pub parent: u32,
     pub session: u32,
     pub start_ticks: u64,
+    /// Of a zombie: its status as wait(2) encodes it. 0 also means that the kernel hides it.
+    pub exit_status: i32,
 }
 
 impl Stat {
@@ -54,6 +56,7 @@ fn parse_stat(pid: u32, text: &[u8]) -> Option<Stat> {
         parent: fields.get(1)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
+        exit_status: fields.get(49)?.parse().ok()?,
     })
 }
 
@@ -95,9 +98,12 @@ mod tests {
 
     #[test]
     fn the_name_of_a_program_cannot_confuse_the_fields() {
-        let text = b"7 (a ) R 1 (b) S 3 7 6 0 -1 1 2 3 4 5 6 7 8 9 20 0 1 0 4242 1 2";
-        let stat = parse_stat(7, text).unwrap();
-        assert_eq!((stat.state, stat.parent, stat.session, stat.start_ticks), (b'S', 3, 6, 4242));
+        let rest = "0 ".repeat(27);
+        let text =
+            format!("7 (a ) R 1 (b) Z 3 7 6 0 -1 1 2 3 4 5 6 7 8 9 20 0 1 0 4242 1 2 {rest}9 0");
+        let stat = parse_stat(7, text.as_bytes()).unwrap();
+        assert_eq!((stat.state, stat.parent, stat.session, stat.start_ticks), (b'Z', 3, 6, 4242));
+        assert_eq!(stat.exit_status, 9);
     }
 
     #[test]

@@ -76,7 +76,8 @@ const MISS: Duration = Duration::from_secs(1);
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 
 /// Asks a worker that was ready. Returns what was seen if it does not answer, three times in 3 s
-/// at most. A process that a debugger holds is not asked.
+/// at most. A process that a debugger holds is not asked; one that has ended is not stuck: the
+/// keeper reports its end.
 pub(crate) async fn is_stuck(
     probe: &Probe,
     socket: &Path,
@@ -84,7 +85,7 @@ pub(crate) async fn is_stuck(
     saw: &Saw,
 ) -> Option<String> {
     for _ in 0..MISSES {
-        if pid.is_some_and(is_traced) {
+        if pid.is_some_and(|pid| is_traced(pid) || has_ended(pid)) {
             return None;
         }
         let silent = format!("connected, but no answer within {} s", MISS.as_secs());
@@ -96,7 +97,7 @@ pub(crate) async fn is_stuck(
         say(saw, what);
         tokio::time::sleep(pause).await;
     }
-    Some(lock(saw).clone())
+    (!pid.is_some_and(has_ended)).then(|| lock(saw).clone())
 }
 
 async fn ask_once(socket: &Path, probe: &Probe) -> Result<(), String> {
@@ -115,8 +116,18 @@ fn is_traced(pid: u32) -> bool {
 
 /// A signal (SIGSTOP) has stopped the process.
 pub(crate) fn is_stopped(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    state(pid) == Some('T')
+}
+
+/// The process has ended, and its parent has not reaped it yet.
+fn has_ended(pid: u32) -> bool {
+    matches!(state(pid), Some('Z' | 'X'))
+}
+
+/// The state of a process: field 3 of proc_pid_stat(5).
+fn state(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
 }
 
 /// The pause between two tries. It is short at first, because the start of a worker is the

@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_s
 
 use crate::containment::Tree;
 use crate::log::log;
+use crate::procfs::Stat;
 use crate::saved::SavedProcess;
 use crate::{exit_status, procfs};
 
@@ -20,8 +21,8 @@ use crate::{exit_status, procfs};
 const CLEANING: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The exit status of an adopted process is waited for so long: the kernel exposes it only
-/// after the real parent of the process has reaped it.
+/// The exit status of an adopted process is waited for so long: if it exited with 0, the kernel
+/// exposes that only after the real parent of the process has reaped it.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A process that the keeper has started or adopted.
@@ -146,9 +147,10 @@ impl Living {
         }
         let since = *self.status_awaited.get_or_insert_with(Instant::now);
         // Asked first: once it is known to be reaped, the answer is there.
-        let unreaped = self.is_unreaped();
+        let zombie = self.zombie();
         let status = self.pidfd.as_ref().and_then(|fd| exit_status::of_stranger(fd.as_fd()));
-        if status.is_none() && unreaped && since.elapsed() < STATUS_PATIENCE {
+        let status = status.or_else(|| zombie.as_ref().and_then(exit_status::of_zombie));
+        if status.is_none() && zombie.is_some() && since.elapsed() < STATUS_PATIENCE {
             return false;
         }
         self.ended(status.unwrap_or(Ended::Unknown), now_ms());
@@ -161,9 +163,10 @@ impl Living {
         matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1))
     }
 
-    fn is_unreaped(&self) -> bool {
-        procfs::stat(self.process.pid)
-            .is_ok_and(|s| s.is_zombie() && s.start_ticks == self.process.start_ticks)
+    /// It has ended, and its parent has not reaped it yet.
+    fn zombie(&self) -> Option<Stat> {
+        let stat = procfs::stat(self.process.pid).ok()?;
+        (stat.is_zombie() && stat.start_ticks == self.process.start_ticks).then_some(stat)
     }
 
     /// Kills what it has left behind, if it has ended; returns true once, when nothing is
