@@ -142,7 +142,7 @@ fn an_answer_before_the_end_of_a_large_body_reaches_clients_that_send_first_and_
     let root = world.path("files");
     table.routes.push(route("/files", mfserv_core::route::Target::Static { root }));
     let mut front = world.serving(table, &[&worker]);
-    let cases = [("/a", 40, 413), ("/a", 20, 401), ("/nowhere", 20, 404), ("/__health", 20, 503)];
+    let cases = [("/a", 40, 413), ("/a", 20, 401), ("/nowhere", 20, 404), ("/__health", 20, 405)];
     for (path, megabytes, status) in cases.into_iter().chain([("/files/file.txt", 20, 405)]) {
         let mut client = Client::connect(front.address);
         let length = megabytes << 20;

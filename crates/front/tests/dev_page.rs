@@ -28,7 +28,7 @@ fn publish_breakage(front: &mut Front, broken: bool) {
 }
 
 fn ask_with(address: SocketAddr, line: &str, fields: &str) -> Answer {
-    ask(address, format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{fields}\r\n"))
+    ask(address, format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n"))
 }
 
 const DOCUMENT: &str = "Sec-Fetch-Dest: document\r\nAccept: text/html,*/*;q=0.8\r\n";
@@ -67,10 +67,12 @@ fn the_page_is_for_documents_that_a_browser_here_opens_and_every_other_answer_is
     }
     let posted = ask(here, format!("POST /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{form}"));
     assert_eq!(posted.text(), "ok");
-    // For somebody else: by a proxy, or from another machine.
+    // For somebody else: by a proxy, by a page of another site, or from another machine.
     let proxied = format!("{DOCUMENT}X-Forwarded-For: 203.0.113.1\r\n");
+    let framed = format!("{DOCUMENT}Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: nested\r\n");
     let elsewhere = outer_address(here.port()).into_iter().map(|outer| (outer, DOCUMENT));
-    for (address, fields) in [(here, proxied.as_str())].into_iter().chain(elsewhere) {
+    let others = [(here, proxied.as_str()), (here, framed.as_str())];
+    for (address, fields) in others.into_iter().chain(elsewhere) {
         let answer = ask_with(address, "GET /a", fields);
         assert_eq!((answer.text().as_str(), answer.field("x-mfserv-dev").len()), ("ok", 0));
     }
@@ -94,6 +96,9 @@ fn without_a_worker_the_front_says_why_the_code_does_not_start() {
     assert!(answer.status >= 502, "{answer:?}");
     assert_eq!(answer.field("content-type"), ["text/plain; charset=utf-8"]);
     assert_eq!(answer.text(), "app.p.a does not start\nTraceback\nNameError: <aap>\n");
+    // A name that a page has pointed at this machine shows nothing of it.
+    let rebound = "GET /a HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert!(!ask(front.address, rebound).text().contains("NameError"));
     // What has nothing to do with the code is said as ever.
     assert_eq!(ask_with(front.address, "GET /b", DOCUMENT).status, 404);
     let refused = ask_with(front.address, "TRACE /a", "");

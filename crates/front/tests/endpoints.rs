@@ -31,6 +31,11 @@ fn base64url(text: &str) -> String {
     encoded
 }
 
+fn post(address: SocketAddr, path: &str, fields: &str) -> Answer {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    ask(address, format!("{head}{fields}\r\n"))
+}
+
 #[test]
 fn the_front_has_its_own_paths() {
     let world = World::new();
@@ -88,7 +93,7 @@ fn a_socket_that_is_declared_down_gets_nothing_until_it_is_up_again() {
     let link = world.path("app.p.a.1.socket").display().to_string();
     let mut waiting = Client::connect(front.address);
     let down = format!("/__socket_down/{}", base64url(&link));
-    waiting.send(format!("GET {down}?wait=1 HTTP/1.1\r\nHost: h\r\n\r\n"));
+    waiting.send(format!("POST {down}?wait=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     until("it is down", || json(&front.get("/__upstream_status"))[KEY][0]["down"] == true);
     for _ in 0..10 {
         assert_eq!(front.get("/a").text(), "second");
@@ -100,12 +105,13 @@ fn a_socket_that_is_declared_down_gets_nothing_until_it_is_up_again() {
     assert_eq!(slow.receive().unwrap().text(), "first");
     let answer = waiting.receive().unwrap();
     assert_eq!((answer.status, answer.body.len()), (200, 0));
-    front.get(&format!("/__socket_up/{}", base64url(&first.socket.display().to_string())));
+    let up = format!("/__socket_up/{}", base64url(&first.socket.display().to_string()));
+    assert_eq!(post(front.address, &up, "").status, 200);
     until("it gets requests again", || front.get("/a").text() == "first");
     // An unknown socket waits for nothing; what is no base64url is refused.
     let unknown = format!("/__socket_down/{}?wait=1", base64url("/no/such.socket"));
-    assert_eq!(front.get(&unknown).status, 200);
-    assert_eq!(front.get("/__socket_down/+").status, 400);
+    assert_eq!(post(front.address, &unknown, "").status, 200);
+    assert_eq!(post(front.address, "/__socket_down/+", "").status, 400);
     until("the log", || world.access_log(1).len() == 12);
     assert!(world.access_log(1).iter().all(|line| line["plugin"] == "p"));
 }
@@ -128,7 +134,7 @@ fn waiting_for_a_socket_to_be_idle_ends_with_the_timeout_of_its_app() {
     }
     front.daemon.publish(2, table, &[&worker]);
     let socket = base64url(&worker.socket.display().to_string());
-    let answer = front.get(&format!("/__socket_down/{socket}?wait=1"));
+    let answer = post(front.address, &format!("/__socket_down/{socket}?wait=1"), "");
     assert_eq!((answer.status, answer.field("x-mfserv-cause")), (504, vec!["still_busy".into()]));
 }
 
@@ -161,8 +167,9 @@ fn with_real_ip(proxies: &[&str]) -> RouteTable {
 }
 
 fn ask_as(address: SocketAddr, path: &str, forwarded: &str) -> Answer {
-    let fields = format!("Host: h\r\nX-Forwarded-For: {forwarded}\r\nConnection: close");
-    ask(address, format!("GET {path} HTTP/1.1\r\n{fields}\r\n\r\n"))
+    let fields = format!("Host: localhost\r\nX-Forwarded-For: {forwarded}\r\nConnection: close");
+    let method = if path.starts_with("/__socket_") { "POST" } else { "GET" };
+    ask(address, format!("{method} {path} HTTP/1.1\r\n{fields}\r\n\r\n"))
 }
 
 #[test]
@@ -199,6 +206,66 @@ fn inner_paths_are_for_this_machine_by_its_real_address_whatever_a_header_says()
         assert_eq!(ask_as(outer, "/uuid", "203.0.113.1").status, 403);
         assert_eq!(ask_as(outer, "/status", "198.51.100.1").status, 403);
     }
+}
+
+#[test]
+fn what_has_an_effect_is_asked_for_with_post_and_everything_else_with_get() {
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "ok");
+    let front = world.serving(table(Slots::Unlimited, true), &[&worker]);
+    let down = format!("/__socket_down/{}", base64url(&worker.socket.display().to_string()));
+    let ask_by = |method: &str, path: &str| {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
+        let answer = ask(front.address, format!("{head}Connection: close\r\n\r\n"));
+        (answer.status, answer.field("allow"))
+    };
+    for method in ["GET", "HEAD", "PUT", "OPTIONS"] {
+        assert_eq!(ask_by(method, &down), (405, vec!["POST".to_string()]), "{method}");
+    }
+    assert_eq!(front.get("/a").text(), "ok", "nothing has come of it");
+    for path in INNER.iter().filter(|path| !path.starts_with("/__socket_")) {
+        for method in ["POST", "PUT", "DELETE"] {
+            let wanted = (405, vec!["GET, HEAD".to_string()]);
+            assert_eq!(ask_by(method, path), wanted, "{method} {path}");
+        }
+        assert_eq!(ask_by("HEAD", path).0, 200, "{path}");
+    }
+    // Load balancers ask for the health in their own ways.
+    assert_eq!(ask(front.address, "OPTIONS /__health HTTP/1.0\r\n\r\n").status, 503);
+    assert_eq!(ask_by("POST", "/__health").0, 405);
+}
+
+#[test]
+fn a_web_page_that_a_browser_here_shows_reaches_no_inner_path() {
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "ok");
+    let front = world.serving(table(Slots::Unlimited, true), &[&worker]);
+    let port = front.address.port();
+    let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let ask_with = |path: &str, host: &str, fields: &str| {
+        let method = if path.starts_with("/__socket_") { "POST" } else { "GET" };
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+        ask(front.address, format!("{head}{fields}\r\n"))
+    };
+    for path in INNER {
+        for (host, fields) in [
+            ("evil.example", ""),
+            ("127.0.0.1.nip.io:80", ""),
+            ("localhost", "Origin: http://evil.example\r\n"),
+            ("localhost", "Origin: null\r\n"),
+            ("localhost", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n"),
+            ("localhost", "Sec-Fetch-Site: same-site\r\nSec-Fetch-Mode: cors\r\n"),
+        ] {
+            let answer = ask_with(path, host, fields);
+            let cause = answer.field("x-mfserv-cause").concat();
+            assert_eq!((answer.status, cause.as_str()), (403, "foreign_page"), "{path} {host}");
+        }
+        let page = format!("Origin: http://127.0.0.1:{port}\r\nSec-Fetch-Site: same-origin\r\n");
+        assert_eq!(ask_with(path, &format!("127.0.0.1:{port}"), &page).status, 200, "{path}");
+        assert_eq!(ask_with(path, &own, "").status, 200, "{path}");
+    }
+    // Health is for everybody, by whatever name.
+    assert_eq!(ask_with("/__health", "www.example.org", "").status, 503);
 }
 
 #[test]

@@ -631,7 +631,7 @@ impl Client {
     }
 
     pub fn get(&mut self, path: &str) -> Answer {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         self.receive().unwrap()
     }
 
@@ -716,7 +716,7 @@ impl Client {
 
 /// One request on a connection of its own.
 pub fn get(address: SocketAddr, path: &str) -> Answer {
-    ask(address, format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"))
+    ask(address, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
 }
 
 pub fn ask(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Answer {

@@ -28,12 +28,16 @@ pub enum Cause {
     BadSocket,
     /// An inner endpoint is not for this client, or a file is not to be read.
     Forbidden,
+    /// An inner endpoint was asked for by a web page, or by a name that is not this machine's.
+    ForeignPage,
     /// There is no such file.
     NotFound,
     /// No route matches.
     NoRoute,
     /// The method is not allowed here.
     Method,
+    /// An inner endpoint with an effect was not asked for with POST.
+    PostOnly,
     /// The client sends its body too slowly.
     SlowBody,
     /// A precondition (`If-Match`…) failed.
@@ -70,9 +74,9 @@ impl Cause {
         match self {
             Cause::BadRequest(status) => status,
             Cause::BadPath | Cause::BadBody | Cause::BadSocket => 400,
-            Cause::Forbidden => 403,
+            Cause::Forbidden | Cause::ForeignPage => 403,
             Cause::NotFound | Cause::NoRoute => 404,
-            Cause::Method => 405,
+            Cause::Method | Cause::PostOnly => 405,
             Cause::SlowBody => 408,
             Cause::Precondition => 412,
             Cause::TooLarge => 413,
@@ -98,9 +102,11 @@ impl Cause {
             Cause::BadBody => "bad_body",
             Cause::BadSocket => "bad_socket",
             Cause::Forbidden => "forbidden",
+            Cause::ForeignPage => "foreign_page",
             Cause::NotFound => "not_found",
             Cause::NoRoute => "no_route",
             Cause::Method => "method",
+            Cause::PostOnly => "post_only",
             Cause::SlowBody => "slow_body",
             Cause::Precondition => "precondition",
             Cause::TooLarge => "too_large",
@@ -131,6 +137,7 @@ impl Cause {
         match self.status() {
             503 if self.retry_after_s().is_some() => &[],
             503 => &[("Retry-After", "1")],
+            405 if self == Cause::PostOnly => &[("Allow", "POST")],
             405 => &[("Allow", "GET, HEAD")],
             _ => &[],
         }

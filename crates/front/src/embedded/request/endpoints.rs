@@ -2,7 +2,8 @@
 //!
 //! All but health are for clients on this machine, judged by the address that connected.
 //! Where `real_ip` replaces it, both addresses have to be good: a header can only take
-//! rights away.
+//! rights away. A web page that a browser on this machine shows is not on this machine
+//! (`browsers.rs`), and what has an effect is asked for with POST.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use mfserv_core::route::ServerSettings;
 use mfserv_h1::RequestHead;
 use serde_json::json;
 
+use super::browsers;
 use super::extensions::Extensions;
 use super::lane::Lane;
 use super::state::Front;
@@ -74,19 +76,39 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    fn is_allowed(&self, exchange: &Exchange<'_>) -> bool {
-        match self {
-            Endpoint::Health => true,
-            Endpoint::Uuid => {
-                let allows = &exchange.settings().uuid_allows;
-                let inside = |address| {
-                    let has = |network: Network| network.contains(address);
-                    allows.iter().any(|text| Network::parse(text).is_some_and(has))
-                };
-                exchange.is_local() || exchange.is_among(inside)
-            }
-            _ => exchange.is_local(),
+    /// Why this request is not answered, if it is not.
+    fn refusal(&self, exchange: &Exchange<'_>) -> Option<Cause> {
+        let head = exchange.request();
+        if let Endpoint::Health = self {
+            // Load balancers ask with any of these.
+            let is_good = matches!(head.method(), b"GET" | b"HEAD" | b"OPTIONS");
+            return (!is_good).then_some(Cause::Method);
         }
+        let is_local = exchange.is_local();
+        if !is_local && !self.is_open_to(exchange) {
+            return Some(Cause::Forbidden);
+        }
+        // How other machines call this one is not known here.
+        let is_called_rightly = !is_local || browsers::names_this_machine(head);
+        if !is_called_rightly || browsers::is_by_foreign_page(head) {
+            return Some(Cause::ForeignPage);
+        }
+        match self {
+            Endpoint::SocketDown(_) | Endpoint::SocketUp(_) => {
+                (head.method() != b"POST").then_some(Cause::PostOnly)
+            }
+            _ => (!matches!(head.method(), b"GET" | b"HEAD")).then_some(Cause::Method),
+        }
+    }
+
+    /// True if the settings open it to this client on another machine.
+    fn is_open_to(&self, exchange: &Exchange<'_>) -> bool {
+        let allows = &exchange.settings().uuid_allows;
+        let inside = |address| {
+            let has = |network: Network| network.contains(address);
+            allows.iter().any(|text| Network::parse(text).is_some_and(has))
+        };
+        matches!(self, Endpoint::Uuid) && exchange.is_among(inside)
     }
 
     /// The name that stands for the plugin in the access log.
@@ -107,8 +129,8 @@ pub async fn answer(
     let is_health = matches!(endpoint, Endpoint::Health);
     exchange.set_plugin(endpoint.plugin());
     exchange.set_logged(is_health && exchange.settings().health_access_log);
-    if !endpoint.is_allowed(exchange) {
-        return Err(Cause::Forbidden.into());
+    if let Some(cause) = endpoint.refusal(exchange) {
+        return Err(cause.into());
     }
     let front = &lane.front;
     let text = match endpoint {

@@ -7,6 +7,7 @@
 //!
 //! [`Exchange`]: crate::embedded::clients::exchange::Exchange
 
+mod browsers;
 mod endpoints;
 pub mod extensions;
 pub mod gauge;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use mfserv_core::route::{self, ServerSettings, Target};
 use mfserv_h1::{Refusal, RequestHead};
 
+use super::browsers;
 use super::endpoints::{self, Endpoint};
 use super::extensions::Attendant;
 use super::lane::Lane;
@@ -163,7 +164,7 @@ async fn answer(
     match (&route.target, &hit.rule.with) {
         (Target::Upstream { .. }, Some(app)) => {
             let extension = lane.front.extensions.attend(&route.plugin);
-            *attendant = extension.filter(|_| exchange.is_local());
+            *attendant = extension.filter(|_| is_for_developer(exchange));
             if attendant.as_ref().is_some_and(|one| answers_instead(&**one, exchange, app)) {
                 return Ok(());
             }
@@ -179,6 +180,12 @@ async fn answer(
             Ok(())
         }
     }
+}
+
+/// True if somebody on this machine asks, and no web page of another site.
+fn is_for_developer(exchange: &Exchange<'_>) -> bool {
+    let head = exchange.request();
+    exchange.is_local() && browsers::names_this_machine(head) && !browsers::is_by_foreign_page(head)
 }
 
 /// True if an extension has answered in place of the app.
