@@ -15,7 +15,7 @@ use crate::keys::AUTORESTART;
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
 use crate::plugin_spec::PluginSpec;
-use crate::route::{RouteTable, plugin_of};
+use crate::route::{Route, RouteTable, Taken, plugin_of, taken};
 use crate::watcher::WatcherSpec;
 
 pub use command::{slots_of, split_command};
@@ -71,6 +71,8 @@ pub struct Inputs<'a> {
     pub front: Option<FrontProgram>,
     /// Worker counts set by `mfserv scale`.
     pub scales: BTreeMap<WatcherName, u32>,
+    /// Routes that a plugin was allowed to take from others (`--take-route`): the plugin, by route.
+    pub takers: BTreeMap<String, String>,
     /// The plan in force: what a plugin that is refused now goes on running with.
     pub previous: Option<&'a Plan>,
 }
@@ -156,6 +158,9 @@ pub struct Plan {
     pub listeners: Vec<Listen>,
     /// The plugins, by name.
     pub plugins: Vec<PlannedPlugin>,
+    /// Routes that are not served, because another plugin was allowed to take them.
+    #[serde(default)]
+    pub given_up: Vec<Route>,
     /// Workers are renewed when files of their plugin change.
     #[serde(default)]
     pub autorestart: bool,
@@ -178,6 +183,7 @@ impl Plan {
             },
             listeners: Vec::new(),
             plugins: Vec::new(),
+            given_up: Vec::new(),
             autorestart: inputs.module.get(AUTORESTART),
             problems: inputs.module_problems.clone(),
         };
@@ -189,6 +195,7 @@ impl Plan {
                 Err(problems) => plan.refuse(plugin, problems, &inputs),
             }
         }
+        routes::give_up_taken(&mut plan, &inputs.takers);
         routes::diagnose_overlaps(&mut plan);
         routes::diagnose_own_pages(&mut plan);
         plan.add_front(&inputs);
@@ -246,6 +253,19 @@ impl Plan {
             self.table.not_found_page = previous.table.not_found_page.clone();
         }
         self.plugins.push(PlannedPlugin { state: PluginState::LastGood, ..known.clone() });
+    }
+
+    /// The routes that a plugin takes from others in `next`, and does not take in this plan.
+    pub fn newly_taken(&self, plugin: &str, next: &Plan) -> Vec<Taken> {
+        let all = |plan: &Plan| [&plan.table.routes[..], &plan.given_up[..]].concat();
+        let of = |plan: &Plan| -> (Vec<Route>, Vec<Route>) {
+            all(plan).into_iter().partition(|route| route.plugin == plugin)
+        };
+        let (was, others) = of(self);
+        let known = taken(&was, &others);
+        let mut new = taken(&of(next).0, &others);
+        new.retain(|one| !known.contains(one));
+        new
     }
 
     /// Adds problems that were found while a plugin was read.

@@ -3,6 +3,7 @@
 mod amendment;
 mod matcher;
 mod path;
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ pub use amendment::{Amendment, Section, plugin_of};
 pub use matcher::{Hit, Matcher, Rule};
 pub use path::{BadPath, normalise};
 use serde::{Deserialize, Serialize};
+pub use takeover::{Taken, taken};
 
 /// Where the requests of a route go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

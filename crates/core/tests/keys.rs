@@ -62,6 +62,7 @@ fn plan(resolution: &Resolution) -> Plan {
         plugins: vec![PluginInput { name: "p".into(), dir: "/p".into(), loaded }],
         front: Some(FrontProgram { argv: vec!["front".into()], env, cwd: "/".into() }),
         scales: BTreeMap::new(),
+        takers: BTreeMap::new(),
         previous: None,
     })
 }

@@ -34,6 +34,7 @@ mod slots;
 mod start_and_stop;
 mod stopping;
 mod streams;
+mod taking;
 mod upgrade;
 mod vanishing;
 mod versions;

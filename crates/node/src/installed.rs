@@ -53,8 +53,12 @@ pub fn load_all(
 }
 
 /// The same without the environments: nothing is written.
-pub fn configurations(places: &Places, module: &Module) -> Result<Vec<PluginInput>, Diagnostic> {
-    let read = read_all(&Home::new(places.home()), module, None)?;
+pub fn configurations(
+    places: &Places,
+    module: &Module,
+    instead: Option<Instead>,
+) -> Result<Vec<PluginInput>, Diagnostic> {
+    let read = read_all(&Home::new(places.home()), module, instead)?;
     let inputs = read.into_iter().map(|Read { name, dir, spec }| {
         let loaded = spec.map(|(spec, warnings)| Loaded { spec, env: BTreeMap::new(), warnings });
         PluginInput { name, dir, loaded }
@@ -83,7 +87,7 @@ pub fn load_one(places: &Places, dir: &Path, module: &Module) -> Result<Loaded, 
     let name = label::read_name(dir).map_err(|problem| vec![problem])?;
     let spec = read_spec(&home, &name, dir, module);
     let plugin = Read { name, dir: dir.to_owned(), spec };
-    let others = configurations(places, module).map_err(|problem| vec![problem])?;
+    let others = configurations(places, module, None).map_err(|problem| vec![problem])?;
     let all = placed(&others);
     load(&home, &plugin, &all, &base::list(&home), module, |_| true).loaded
 }
@@ -93,7 +97,7 @@ pub fn prepare(places: &Places, dir: &Path, module: &Module) -> Result<Prepared,
     let home = Home::new(places.home());
     let name = label::read_name(dir).map_err(|problem| vec![problem])?;
     let (spec, warnings) = read_spec(&home, &name, dir, module)?;
-    let others = configurations(places, module).map_err(|problem| vec![problem])?;
+    let others = configurations(places, module, None).map_err(|problem| vec![problem])?;
     let all = placed(&others);
     let plugin = Read { name, dir: dir.to_owned(), spec: Ok((spec.clone(), Vec::new())) };
     let dependencies = dependencies(&plugin.name, direct(&plugin), &plugin.dir, &all)?;

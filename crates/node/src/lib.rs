@@ -14,6 +14,7 @@ pub mod operations;
 pub mod places;
 pub mod preview;
 pub mod render;
+pub mod taking;
 
 use std::path::PathBuf;
 

@@ -107,6 +107,11 @@ impl Places {
         self.var().join("scale.json")
     }
 
+    /// `var/taken-routes.json`: routes that plugins were allowed to take from others.
+    pub fn takers_file(&self) -> PathBuf {
+        self.var().join("taken-routes.json")
+    }
+
     /// A private directory with a short path, for sockets whose path below the home
     /// would be too long.
     pub fn short_dir(&self) -> PathBuf {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::ini::{self, Dialect, Document};
-use mfserv_core::plan::{Inputs, Loaded, Plan, PluginInput, split_command};
+use mfserv_core::plan::{Loaded, Plan, PluginInput, split_command};
 use mfserv_core::plugin_spec::{CommandSpec, PluginSpec};
 use mfserv_core::route::Target;
 use mfserv_plugin::archive::{self, Inspected, Kind as MemberKind, Limits, Metadata};
@@ -21,6 +21,7 @@ use serde::Serialize;
 use crate::configure::{self, Module};
 use crate::installed::{self, Texts};
 use crate::places::Places;
+use crate::taking;
 
 /// The exact versions of the Python packages of a plugin.
 const FROZEN: &str = "python3_virtualenv_sources/requirements3.txt";
@@ -269,7 +270,7 @@ impl Inspection<'_> {
         warnings: Vec<Diagnostic>,
         preview: &mut Preview,
     ) -> Result<(), Diagnostic> {
-        let mut plugins = installed::configurations(self.places, &self.module)?;
+        let mut plugins = installed::configurations(self.places, &self.module, None)?;
         let needed = installed::check_dependencies(
             &spec.name,
             self.direct_dependencies(),
@@ -277,14 +278,18 @@ impl Inspection<'_> {
             &plugins,
         );
         preview.problems.extend(needed.err().unwrap_or_default());
+        let plan = |plugins| taking::plan(self.places, &self.module, plugins);
+        let now = plan(plugins.clone());
         plugins.retain(|plugin| plugin.name != spec.name);
-        let without = self.plan(plugins.clone());
+        let without = plan(plugins.clone());
         plugins.push(PluginInput {
             name: spec.name.clone(),
             dir: self.forecast.dir.clone(),
             loaded: Ok(Loaded { spec: spec.clone(), env: BTreeMap::new(), warnings }),
         });
-        let with = self.plan(plugins);
+        let with = plan(plugins);
+        let taken = taking::refuse(&spec.name, &now.newly_taken(&spec.name, &with));
+        preview.problems.extend(taken.err());
         preview.served_at =
             self.module.resolution.config.listen_address().map(|address| address.to_string());
         preview.apps = spec.apps.iter().map(|app| app_of(&app.command, &spec, &with)).collect();
@@ -293,23 +298,6 @@ impl Inspection<'_> {
         let new = with.problems.into_iter().filter(|problem| !without.problems.contains(problem));
         preview.problems.extend(new);
         Ok(())
-    }
-
-    fn plan(&self, plugins: Vec<PluginInput>) -> Plan {
-        Plan::new(Inputs {
-            generation: 0,
-            module: &self.module.resolution.config,
-            module_problems: Vec::new(),
-            var_dir: self.places.var(),
-            short_dir: self.places.short_dir(),
-            log_dir: self.places.log(),
-            body_temp_dir: self.places.tmp(),
-            uuid: String::new(),
-            plugins,
-            front: None,
-            scales: BTreeMap::new(),
-            previous: None,
-        })
     }
 
     fn has_postinstall(&self) -> bool {

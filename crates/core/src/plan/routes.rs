@@ -1,7 +1,7 @@
 //! The routes of a plugin, in the order of MFSERV: apps by prefix, then
 //! aliases; static before dynamic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::diagnostic::Diagnostic;
@@ -10,7 +10,7 @@ use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
 use crate::plan::{Inputs, Loaded, Plan, PluginInput, command};
 use crate::plugin_spec::{AppSpec, PluginSpec};
-use crate::route::{Route, Slots, Target, UpstreamSpec, pages};
+use crate::route::{Matcher, Route, Slots, Target, UpstreamSpec, pages};
 
 /// The upstream of an app.
 pub(super) fn upstream_name(plugin: &str, app: &AppSpec) -> String {
@@ -165,27 +165,100 @@ pub(super) fn diagnose_overlaps(plan: &mut Plan) {
     plan.problems.extend(problems);
 }
 
-/// A route that is the address of a page of the node itself: the app never gets the requests
-/// of exactly that path.
-pub(super) fn diagnose_own_pages(plan: &mut Plan) {
-    let health = plan.table.server.health_path.as_deref();
-    let is_own = |path: &str| {
-        ["/status", "/uuid"].contains(&path) || path.starts_with("/__") || health == Some(path)
+/// Takes routes away from all plugins but the one that was allowed to take them, as long as that
+/// declares them.
+pub(super) fn give_up_taken(plan: &mut Plan, takers: &BTreeMap<String, String>) {
+    let routes = std::mem::take(&mut plan.table.routes);
+    let is_taken = |route: &Route| {
+        takers.get(&route.prefix).is_some_and(|taker| {
+            let declares = |one: &Route| one.plugin == *taker && one.prefix == route.prefix;
+            route.plugin != *taker && routes.iter().any(declares)
+        })
     };
-    let mut taken: Vec<&Route> = plan.table.routes.iter().filter(|r| is_own(&r.prefix)).collect();
-    taken.dedup_by_key(|route| &route.prefix);
-    let problems: Vec<Diagnostic> = taken
-        .into_iter()
-        .map(|route| {
-            Diagnostic::warning(format!("the node itself answers requests of {}", route.prefix))
+    let (given_up, kept) = routes.iter().cloned().partition(is_taken);
+    plan.table.routes = kept;
+    plan.given_up = given_up;
+    for route in &plan.given_up {
+        let taker = takers.get(&route.prefix).map_or("", String::as_str);
+        plan.problems.push(
+            Diagnostic::warning(format!(
+                "{}/{} does not get the requests of {}",
+                route.plugin, route.app, route.prefix
+            ))
+            .because(format!("{taker} has taken the route from it (--take-route)"))
+            .help(format!("uninstall {taker}, or change prefix_based_routing_extra_routes of one"))
+            .about(&route.plugin),
+        );
+        let left = plan.table.routes.iter().filter(|one| one.plugin == route.plugin);
+        let left: Vec<Route> = left.cloned().collect();
+        if let Some(plugin) = plan.plugins.iter_mut().find(|one| one.name == route.plugin) {
+            plugin.paths = paths_for_people(&left);
+        }
+    }
+}
+
+/// A route with requests that the node itself answers, so that the app never gets them.
+pub(super) fn diagnose_own_pages(plan: &mut Plan) {
+    let mut seen = BTreeSet::new();
+    let mut problems = Vec::new();
+    for route in &plan.table.routes {
+        let what = match own_page(route, plan.table.server.health_path.as_deref()) {
+            Some(page) if page.is_answered => {
+                format!("the node itself answers requests of {}", page.path)
+            }
+            Some(page) => format!("{} may become the address of a page of the node", page.path),
+            None => continue,
+        };
+        if !seen.insert((&route.plugin, &route.app, what.clone())) {
+            continue;
+        }
+        problems.push(
+            Diagnostic::warning(what)
                 .because(format!(
-                    "{}/{} declares it, but it is the address of a page of the node (/status, \
-                     /uuid, /__… and the health check)",
-                    route.plugin, route.app
+                    "{}/{} declares the route {}, but /status, /uuid, /__… and the health check \
+                     are addresses of the node",
+                    route.plugin, route.app, route.prefix
                 ))
                 .help("give the plugin another name, or the app another route")
-                .about(&route.plugin)
-        })
-        .collect();
+                .about(&route.plugin),
+        );
+    }
     plan.problems.extend(problems);
+}
+
+/// A page of the node that a route names.
+struct OwnPage<'a> {
+    path: &'a str,
+    /// The node has such a page in this version.
+    is_answered: bool,
+}
+
+/// Pages of the node, as `front/src/embedded/request/endpoints.rs` has them.
+const OWN_PAGES: [&str; 5] = ["/status", "/uuid", "/__status", "/__uuid", "/__upstream_status"];
+/// The same, with everything below.
+const OWN_TREES: [&str; 3] = ["/__socket_down", "/__socket_up", "/__dev"];
+/// A path that no plugin means: a pattern that matches it is for everything, as the route `/` is.
+const ANY_PATH: &str = "/any-path-of-no-plugin";
+
+fn own_page<'a>(route: &'a Route, health: Option<&'a str>) -> Option<OwnPage<'a>> {
+    let is_below = |tree: &&str| {
+        route.prefix.strip_prefix(tree).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    if route.pattern {
+        let mut matcher = Matcher::default();
+        matcher.set(&route.plugin, [(route.clone(), ())]).ok()?;
+        let named = |path: &str| matcher.find(path).is_some();
+        let path = OWN_PAGES.into_iter().chain(health).find(|path| named(path))?;
+        return (!named(ANY_PATH)).then_some(OwnPage { path, is_answered: true });
+    }
+    let path = route.prefix.as_str();
+    let is_page = |path: &str| OWN_PAGES.contains(&path) || health == Some(path);
+    let tree = OWN_TREES.into_iter().find(is_below);
+    if let Some(path) = tree.or_else(|| is_page(path).then_some(path)) {
+        return Some(OwnPage { path, is_answered: true });
+    }
+    let end = path.get(1..).and_then(|rest| rest.find('/')).map_or(path.len(), |at| at + 1);
+    let path = &path[..end];
+    let is_kept = path.starts_with("/__") && !is_page(path);
+    is_kept.then_some(OwnPage { path, is_answered: false })
 }

@@ -44,6 +44,7 @@ fn inputs<'a>(module: &'a ModuleConfig, plugins: Vec<PluginInput>) -> Inputs<'a>
             cwd: "/rt".into(),
         }),
         scales: BTreeMap::new(),
+        takers: BTreeMap::new(),
         previous: None,
     }
 }
@@ -223,6 +224,65 @@ fn a_plugin_that_has_the_address_of_a_page_of_the_node_is_warned_of_it() {
     assert!(taken.problems.iter().any(|p| p.is_about("hello") && p.what.contains("/uuid")));
     // Below the page of the node the app answers as ever.
     assert!(plan(vec![plugin("statuses", WEB)]).problems.is_empty());
+}
+
+#[test]
+fn every_kind_of_route_that_names_a_page_of_the_node_is_warned_of() {
+    let said = |keys: &str| -> Vec<String> {
+        let text = format!("{WEB}{keys}\n");
+        let plan = plan(vec![plugin("hello", &text)]);
+        plan.problems.into_iter().map(|problem| problem.what).collect()
+    };
+    let answered = |path: &str| [format!("the node itself answers requests of {path}")];
+    let route = |route: &str| said(&format!("prefix_based_routing_extra_routes={route}"));
+    for path in ["/uuid", "/__health"] {
+        assert_eq!(route(path), answered(path));
+    }
+    assert_eq!(route("/__dev/hello"), answered("/__dev"));
+    assert_eq!(route("/__socket_down/x"), answered("/__socket_down"));
+    // A pattern, unless it is for every path, as `/` is.
+    assert_eq!(route("/(status|info)"), answered("/status"));
+    assert!(route("/.*").is_empty() && route("/").is_empty(), "{:?}", route("/.*"));
+    // Names that the node keeps for later are served.
+    assert_eq!(route("/__mine/x"), ["/__mine may become the address of a page of the node"]);
+    // Static files, and two plugins that want the same page.
+    let files = "prefix_based_routing_extra_routes=/uuid\n_static_url_prefix=\n";
+    let files = files.to_string() + "_static_directory=x\nnumprocesses=0\n_cmd_and_args=\n";
+    let of = |name| plugin(name, &format!("[app_main]\n{files}"));
+    let both = plan(vec![of("a"), of("b")]);
+    let own = both.problems.iter().filter(|problem| problem.what == answered("/uuid")[0]);
+    assert_eq!(own.count(), 2, "{:?}", both.problems);
+}
+
+#[test]
+fn a_route_that_was_taken_from_a_plugin_goes_to_the_taker_whatever_its_name() {
+    let module = module("");
+    let text = format!("{WEB}prefix_based_routing_extra_routes=/;/same\n");
+    let plugins = || vec![plugin("a", &text), plugin("z", &text)];
+    let plan = |takers: &[(&str, &str)], plugins| {
+        let takers = takers.iter().map(|(route, by)| (route.to_string(), by.to_string()));
+        Plan::new(Inputs { takers: takers.collect(), ..inputs(&module, plugins) })
+    };
+    let holders = |plan: &Plan, prefix: &str| -> Vec<String> {
+        let of = plan.table.routes.iter().filter(|route| route.prefix == prefix);
+        of.map(|route| route.plugin.clone()).collect()
+    };
+    let taken = plan(&[("/", "z")], plugins());
+    assert_eq!((holders(&taken, "/"), holders(&taken, "/same").len()), (vec!["z".into()], 2));
+    assert_eq!(taken.plugins[0].paths, ["/a"]);
+    let said = taken.problems.iter().filter(|problem| problem.what.contains("a/main does not get"));
+    assert!(said.count() == 1 && taken.given_up.len() == 1, "{:?}", taken.problems);
+    // Without the taker everything is as it was.
+    let alone = plan(&[("/", "z"), ("/same", "gone")], vec![plugin("a", &text)]);
+    assert_eq!(holders(&alone, "/"), ["a"]);
+    assert!(alone.given_up.is_empty() && alone.problems.is_empty());
+    // What is taken newly is what the release before did not have.
+    let before = plan(&[], vec![plugin("a", &text), plugin("z", WEB)]);
+    let newly: Vec<String> =
+        before.newly_taken("z", &taken).into_iter().map(|one| one.route).collect();
+    assert_eq!(newly, ["/", "/same", "/static", "/same/static"]);
+    assert!(taken.newly_taken("z", &taken).is_empty());
+    assert!(plan(&[], plugins()).newly_taken("z", &plan(&[], plugins())).is_empty());
 }
 
 #[test]

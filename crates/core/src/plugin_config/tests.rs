@@ -461,6 +461,8 @@ fn with(section: &str, key: &str, value: &str) -> PluginSpec {
 fn planned(spec: PluginSpec) -> crate::plan::Plan {
     let module = crate::module_config::resolve(&[], &[], &BTreeMap::new(), "").config;
     let loaded = crate::plan::Loaded { spec, env: BTreeMap::new(), warnings: Vec::new() };
+    let (name, dir) = ("foo".into(), "/foo".into());
+    let foo = crate::plan::PluginInput { name, dir, loaded: Ok(loaded) };
     crate::plan::Plan::new(crate::plan::Inputs {
         generation: 1,
         module: &module,
@@ -470,13 +472,10 @@ fn planned(spec: PluginSpec) -> crate::plan::Plan {
         log_dir: "/log".into(),
         body_temp_dir: "/bodies".into(),
         uuid: String::new(),
-        plugins: vec![crate::plan::PluginInput {
-            name: "foo".into(),
-            dir: "/foo".into(),
-            loaded: Ok(loaded),
-        }],
+        plugins: vec![foo],
         front: None,
         scales: BTreeMap::new(),
+        takers: BTreeMap::new(),
         previous: None,
     })
 }

@@ -208,6 +208,9 @@ pub struct Stage {
     /// Accept that a packed plugin of that name is installed.
     #[arg(long)]
     replace: bool,
+    /// Accept that it takes routes from other plugins.
+    #[arg(long)]
+    take_route: bool,
     /// The plugin of which an earlier release is checked.
     #[arg(long, conflicts_with = "package")]
     release_of: Option<String>,
@@ -232,7 +235,14 @@ impl Stage {
         let owner = Owner::this_process(self.operation.as_str());
         let (cancel, mut steps) = (cancel()?, Steps::new());
         if let Some(plugin) = &self.release_of {
-            let asked = Asked { plugin, release: self.number, owner, patience: PATIENCE, cancel };
+            let asked = Asked {
+                plugin,
+                release: self.number,
+                take_route: self.take_route,
+                owner,
+                patience: PATIENCE,
+                cancel,
+            };
             let (release, _) = check_release(places, asked, &mut steps)?;
             return Ok(StageResult::Staged { plugin: plugin.clone(), release });
         }
@@ -241,6 +251,7 @@ impl Stage {
             replace: self.replace,
             new_name: self.new_name.clone(),
             clean: self.clean,
+            take_route: self.take_route,
         };
         let staged = stage(places, package, (owner, PATIENCE), cancel, &mut steps)?;
         let (plugin, release) = (staged.spec.name.clone(), staged.number);

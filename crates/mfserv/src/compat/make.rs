@@ -221,7 +221,7 @@ fn developed(places: &Places, args: &Develop) -> Result<(), Diagnostic> {
             .because(format!("its .layerapi2_label says {name}")));
     }
     let mut op = Operation::silent(places, "develop", 0, cancel()?);
-    let linked = link(places, &args.plugin_path, &mut op);
+    let linked = link(places, &args.plugin_path, &mut op, false);
     let outcome = op.end(linked, serde_json::Value::Null)?;
     print_warnings(&outcome);
     Ok(())

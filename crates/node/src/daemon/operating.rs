@@ -8,6 +8,7 @@ use mfserv_core::diff::Changes;
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{Plan, PluginState};
+use mfserv_core::route::Taken;
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::{Progress, Until};
@@ -52,6 +53,17 @@ impl operations::Node for Node {
             specs.iter().map(|spec| (spec.name.clone(), spec.count, spec.fingerprint())).collect()
         };
         Ok(of(&now) == of(&trial.specs))
+    }
+
+    async fn taken(
+        &self,
+        _: &Self::Turn,
+        plugin: &str,
+        dir: &Path,
+    ) -> Result<Vec<Taken>, Diagnostic> {
+        let current = self.shown_plan()?;
+        let next = self.plan_with(plugin, dir, current.clone()).await?;
+        Ok(current.newly_taken(plugin, &next))
     }
 
     fn abandon(&self, trial: &Trial) {

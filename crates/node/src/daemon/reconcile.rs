@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::node::Node;
 use super::{DaemonOptions, breakages, last_plan, takes_over};
 use crate::installed::Instead;
-use crate::{configure, installed};
+use crate::{configure, installed, taking};
 
 /// How long a port may stay taken before that is an error: a living front gives its socket back
 /// to a new keeper within this time.
@@ -58,7 +58,9 @@ impl Node {
         changes: &Changes,
     ) -> Result<(), Diagnostic> {
         self.carry_out(previous, &plan, changes).await?;
-        if let Err(problem) = self.forget_scales(&plan) {
+        let disk = &*self.parts.world.disk;
+        let forgotten = taking::forget(disk, &self.parts.options.places, &plan);
+        for problem in [self.forget_scales(&plan), forgotten].into_iter().filter_map(Result::err) {
             self.parts.events.record(Fact::Problem { problem });
         }
         self.keep(&plan);
@@ -241,6 +243,7 @@ pub fn make(
         plugins: installed::load_all(places, &module, instead)?,
         front: Some(front_program(options, &module)),
         scales: read_scales(options, disk),
+        takers: taking::read(disk, places),
         previous,
     });
     let short = places.short_dir();

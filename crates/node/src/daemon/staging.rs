@@ -101,13 +101,15 @@ impl Node {
         argv.extend([text(places.home()), "--operation".into(), id.to_string()]);
         argv.extend(["--result".into(), text(result)]);
         match staging {
-            Staging::Package { file, new_name, clean, replace } => {
+            Staging::Package { file, new_name, clean, replace, take_route } => {
                 argv.extend(new_name.iter().flat_map(|name| ["--new-name".into(), name.clone()]));
                 argv.extend(clean.then(|| "--clean".into()));
                 argv.extend(replace.then(|| "--replace".into()));
+                argv.extend(take_route.then(|| "--take-route".into()));
                 argv.extend(["--package".into(), text(file)]);
             }
-            Staging::Release { plugin, release } => {
+            Staging::Release { plugin, release, take_route } => {
+                argv.extend(take_route.then(|| "--take-route".into()));
                 argv.extend(["--release-of".into(), plugin.clone()]);
                 let number = release.map(|number| number.to_string());
                 argv.extend(number.into_iter().flat_map(|number| ["--number".into(), number]));

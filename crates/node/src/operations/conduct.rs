@@ -43,17 +43,17 @@ impl Done {
 pub async fn conduct<N: Node>(node: &N, op: &Running) -> Result<Done, Diagnostic> {
     match op.submission().request.clone() {
         Request::Deploy { plugin, release, .. } => deploy::deploy(node, op, &plugin, release).await,
-        Request::DeployPackage { file, new_name, clean, replace } => {
-            let package = Staging::Package { file, new_name, clean, replace };
+        Request::DeployPackage { file, new_name, clean, replace, take_route } => {
+            let package = Staging::Package { file, new_name, clean, replace, take_route };
             deploy::deploy_package(node, op, package).await
         }
-        Request::Rollback { plugin, release, checked } => {
+        Request::Rollback { plugin, release, checked, .. } => {
             rollback::rollback(node, op, &plugin, release, checked).await
         }
         Request::Uninstall { plugin, clean } => {
             uninstall::uninstall(node, op, &plugin, clean).await
         }
-        Request::Link { plugin, dir } => link::link(node, op, &plugin, &dir).await,
+        Request::Link { plugin, dir, .. } => link::link(node, op, &plugin, &dir).await,
         Request::Reload => reload::reload(node, op).await,
         Request::Restart { apps } => restart::restart(node, op, &apps).await,
         Request::Scale { app, count } => scale::scale(node, op, &app, count).await,

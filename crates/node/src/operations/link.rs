@@ -7,7 +7,7 @@ use mfserv_core::Diagnostic;
 use super::Node;
 use super::conduct::Done;
 use super::running::Running;
-use super::switch::serve;
+use super::switch::{serve, take_routes};
 
 /// Links the directory, and lets it serve.
 pub async fn link<N: Node>(
@@ -19,6 +19,7 @@ pub async fn link<N: Node>(
     let claim = op.claim(node, plugin).await?;
     let turn = op.unless_cancelled(node.turn()).await?;
     claim.may_link(dir)?;
+    take_routes(node, op, &turn, (plugin, dir)).await?;
     op.commit()?;
     op.step(format!("linking {plugin} to {}", dir.display()));
     claim.link(dir)?;

@@ -7,13 +7,16 @@ use std::time::Duration;
 use mfserv_core::diff::Changes;
 use mfserv_core::event::Fact;
 use mfserv_core::names::WatcherName;
+use mfserv_core::route::Taken;
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::{Progress, Until};
 use tokio::sync::watch;
 
+use super::running::blocking;
 use super::{Applied, OperationId};
 use crate::places::Places;
+use crate::taking;
 
 /// Workers of a release that is not current, started beside those that serve.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +50,8 @@ pub enum Staging {
         clean: bool,
         /// Accept that a packed plugin of that name is installed.
         replace: bool,
+        /// Accept that it takes routes from other plugins.
+        take_route: bool,
     },
     /// An earlier release: its configuration is checked, its environment made again if needed.
     Release {
@@ -54,6 +59,8 @@ pub enum Staging {
         plugin: String,
         /// The release; `None` = the last one before the current.
         release: Option<u32>,
+        /// Accept that it takes routes from other plugins.
+        take_route: bool,
     },
 }
 
@@ -84,6 +91,14 @@ pub trait Node: Clone + Send + Sync + 'static {
         plugin: &str,
         dir: &Path,
     ) -> impl Future<Output = Result<bool, Diagnostic>> + Send;
+
+    /// The routes that the plugin would take from others if this directory were current.
+    fn taken(
+        &self,
+        turn: &Self::Turn,
+        plugin: &str,
+        dir: &Path,
+    ) -> impl Future<Output = Result<Vec<Taken>, Diagnostic>> + Send;
 
     /// Ends the workers of a trial that did not become current.
     fn abandon(&self, trial: &Trial);
@@ -182,6 +197,11 @@ impl Node for AtRest {
 
     async fn fits(&self, _: &(), _: &Trial, _: &str, _: &Path) -> Result<bool, Diagnostic> {
         Ok(true)
+    }
+
+    async fn taken(&self, _: &(), plugin: &str, dir: &Path) -> Result<Vec<Taken>, Diagnostic> {
+        let (places, instead) = (self.places.clone(), (plugin.to_string(), dir.to_owned()));
+        blocking(move || taking::by_disk(&places, instead)).await
     }
 
     fn abandon(&self, _: &Trial) {}

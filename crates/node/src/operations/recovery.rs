@@ -128,7 +128,7 @@ async fn finish<N: Node>(node: &N, op: &Running, how: Finish) -> Result<Done, Di
 /// What is to be done, by what is on disk.
 fn rest_of(home: &Home, record: &Record) -> Rest {
     match record.request.clone() {
-        Request::Deploy { plugin, release, clean } => deployed(home, plugin, release, clean),
+        Request::Deploy { plugin, release, clean, .. } => deployed(home, plugin, release, clean),
         Request::DeployPackage { clean, .. } => match store::staged_by(home, record.id.as_str()) {
             Some((plugin, release)) => deployed(home, plugin, release, clean),
             None => Rest::Undo(None),
@@ -145,7 +145,7 @@ fn rest_of(home: &Home, record: &Record) -> Rest {
             true => Rest::Undo(None),
             false => Rest::Finish(Finish::Uninstall { plugin, clean }),
         },
-        Request::Link { plugin, dir } => {
+        Request::Link { plugin, dir, .. } => {
             let there = std::fs::canonicalize(home.link(&plugin)).ok();
             match there.is_some() && there == std::fs::canonicalize(dir).ok() {
                 true => Rest::Finish(Finish::Again),

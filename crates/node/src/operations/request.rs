@@ -20,6 +20,9 @@ pub enum Request {
         /// Remove the oldest releases even if the app has left files in them.
         #[serde(default)]
         clean: bool,
+        /// Take routes from other plugins that have them.
+        #[serde(default)]
+        take_route: bool,
     },
     /// Stage a package in a process of its own (`mfserv stage`), then deploy it: for askers
     /// that have no process on this machine.
@@ -35,6 +38,9 @@ pub enum Request {
         /// Accept that a packed plugin of that name is installed.
         #[serde(default)]
         replace: bool,
+        /// Take routes from other plugins that have them.
+        #[serde(default)]
+        take_route: bool,
     },
     /// Make an earlier release of a plugin the current one again.
     Rollback {
@@ -47,6 +53,9 @@ pub enum Request {
         /// its own does so first (`mfserv stage`).
         #[serde(default)]
         checked: bool,
+        /// Take routes from other plugins that have them.
+        #[serde(default)]
+        take_route: bool,
     },
     /// Remove a plugin: its link first, then its workers, then its files.
     Uninstall {
@@ -62,6 +71,9 @@ pub enum Request {
         plugin: String,
         /// The directory, an absolute path.
         dir: PathBuf,
+        /// Take routes from other plugins that have them.
+        #[serde(default)]
+        take_route: bool,
     },
     /// Read the configuration and the plugins again, and apply what changed.
     Reload,
@@ -85,6 +97,21 @@ pub enum Request {
 }
 
 impl Request {
+    /// It may take routes from other plugins.
+    pub fn may_take_routes(&self) -> bool {
+        match self {
+            Request::Deploy { take_route, .. }
+            | Request::DeployPackage { take_route, .. }
+            | Request::Rollback { take_route, .. }
+            | Request::Link { take_route, .. } => *take_route,
+            Request::Uninstall { .. }
+            | Request::Reload
+            | Request::Restart { .. }
+            | Request::Scale { .. }
+            | Request::Stop => false,
+        }
+    }
+
     /// It changes what runs and nothing on disk: without a node there is nothing to do.
     pub fn needs_node(&self) -> bool {
         match self {
@@ -111,7 +138,7 @@ impl fmt::Display for Request {
                 write!(f, "rollback {plugin} {release}")
             }
             Request::Uninstall { plugin, .. } => write!(f, "uninstall {plugin}"),
-            Request::Link { plugin, dir } => write!(f, "link {plugin} to {}", dir.display()),
+            Request::Link { plugin, dir, .. } => write!(f, "link {plugin} to {}", dir.display()),
             Request::Reload => f.write_str("reload"),
             Request::Restart { apps } if apps.is_empty() => f.write_str("restart everything"),
             Request::Restart { apps } => write!(f, "restart {}", apps.join(", ")),

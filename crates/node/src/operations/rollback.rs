@@ -18,7 +18,8 @@ pub async fn rollback<N: Node>(
     checked: bool,
 ) -> Result<Done, Diagnostic> {
     if !checked {
-        stage(node, op, Staging::Release { plugin: plugin.into(), release }).await?;
+        let take_route = op.submission().request.may_take_routes();
+        stage(node, op, Staging::Release { plugin: plugin.into(), release, take_route }).await?;
     }
     let claim = op.claim(node, plugin).await?;
     let chosen = claim.choose(release)?;

@@ -11,6 +11,7 @@ use mfserv_supervisor::Until;
 
 use super::running::{Running, blocking};
 use super::{Applied, Node, Trial};
+use crate::taking;
 
 /// How often a release is tried again because the node has changed meanwhile.
 const TRIES: u32 = 5;
@@ -50,6 +51,7 @@ pub async fn try_beside<N: Node>(
         let turn = op.unless_cancelled(node.turn()).await?;
         // Another operation may have come between, and changed what this release would run.
         if op.patience().is_zero() || node.fits(&turn, &attempt.trial, plugin, dir).await? {
+            take_routes(node, op, &turn, (plugin, dir)).await?;
             return Ok((turn, attempt));
         }
     }
@@ -57,6 +59,26 @@ pub async fn try_beside<N: Node>(
         .kind(Kind::Refused)
         .because(format!("other changes of the node came between, {TRIES} times"))
         .help("try again"))
+}
+
+/// Refuses to take routes from other plugins, unless the asker insists on it. It is looked at in
+/// the turn in which the directory becomes current: no other operation comes between.
+pub async fn take_routes<N: Node>(
+    node: &N,
+    op: &Running,
+    turn: &N::Turn,
+    (plugin, dir): (&str, &Path),
+) -> Result<(), Diagnostic> {
+    let taken = op.unless_cancelled(node.taken(turn, plugin, dir)).await?;
+    if !op.submission().request.may_take_routes() {
+        return taking::refuse(plugin, &taken);
+    }
+    let (places, plugin) = (node.places().clone(), plugin.to_string());
+    blocking(move || match taken.is_empty() {
+        true => Ok(()),
+        false => taking::remember(&places, &plugin, &taken),
+    })
+    .await
 }
 
 async fn begin<N: Node>(

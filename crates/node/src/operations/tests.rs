@@ -158,8 +158,31 @@ async fn a_package_is_staged_first_for_an_asker_without_a_process() {
         new_name: None,
         clean: false,
         replace: false,
+        take_route: false,
     };
     assert!(done(&operations, "one", request).await.ok);
     assert_eq!(node.calls()[..2], ["stage", "try foo"]);
     assert_eq!(node.current("foo"), Some(1));
+}
+
+#[tokio::test]
+async fn a_release_that_takes_a_route_is_refused_until_the_asker_insists() {
+    let node = Played::new();
+    let operations = operations(&node).await;
+    let (route, plugin, app) = ("/".into(), "shop".into(), "main".into());
+    node.0.taken.lock().unwrap().push(mfserv_core::route::Taken { route, plugin, app });
+    node.stage("foo", 1, "one");
+    let refused = done(&operations, "one", deploy("foo", 1)).await.problem.unwrap();
+    assert_eq!(refused.kind, mfserv_core::Kind::Refused);
+    assert!(refused.because[0].contains("requests of / go to shop/main"), "{refused}");
+    assert_eq!(node.current("foo"), None);
+    assert!(!node.calls().contains(&"apply".into()), "{:?}", node.calls());
+    assert!(!node.0.places.takers_file().exists());
+    node.stage("foo", 2, "two");
+    let (plugin, take_route) = ("foo".into(), true);
+    let insists = Request::Deploy { plugin, release: 2, clean: false, take_route };
+    assert!(done(&operations, "two", insists).await.ok);
+    assert_eq!(node.current("foo"), Some(2));
+    let takers = crate::taking::read(&mfserv_platform::disk::RealDisk, &node.0.places);
+    assert_eq!(takers, [("/".to_string(), "foo".to_string())].into());
 }

@@ -20,7 +20,7 @@ use crate::cli::report::Outcome;
 use crate::cli::{print, start};
 use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
-use mfserv_node::{configure, installed};
+use mfserv_node::{configure, installed, taking};
 use session::DevSession;
 
 #[derive(Debug, Args)]
@@ -35,6 +35,9 @@ pub struct Dev {
     /// `events` with --follow --json.)
     #[arg(long, short, conflicts_with = "json")]
     follow: bool,
+    /// Take routes from other plugins that have them.
+    #[arg(long)]
+    take_route: bool,
     #[command(flatten)]
     wait: Wait,
 }
@@ -76,9 +79,14 @@ impl Dev {
         built: &mut Option<BuildReport>,
     ) -> Result<OperationOutcome, Diagnostic> {
         // A refusal comes before a build, which takes long.
-        drop(claim_for_link(places, &self.dir, op)?);
+        let claim = claim_for_link(places, &self.dir, op)?;
+        if !self.take_route {
+            let dir = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
+            taking::refuse_by_disk(places, claim.plugin(), &dir)?;
+        }
+        drop(claim);
         *built = Some(build_in(places, &self.dir, op.steps())?);
-        link(places, &self.dir, op)
+        link(places, &self.dir, op, self.take_route)
     }
 
     fn stays(&self) -> bool {
@@ -105,6 +113,7 @@ pub fn link(
     places: &Places,
     dir: &Path,
     op: &mut Operation<'_>,
+    take_route: bool,
 ) -> Result<OperationOutcome, Diagnostic> {
     let home = Home::new(places.home());
     // Before the hook, which may change data that belong to what is installed.
@@ -112,6 +121,9 @@ pub fn link(
     let module = configure::module(places, &[])?;
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let prepared = installed::prepare(places, &dir, &module).map_err(first)?;
+    if !take_route {
+        taking::refuse_by_disk(places, claim.plugin(), &dir)?;
+    }
     say_dangers(&dir, &prepared.spec);
     let cancel = op.cancel().clone();
     let complaint = store::postinstall(&home, &dir, &prepared, &cancel, op.steps())?;
@@ -119,7 +131,7 @@ pub fn link(
     op.warn(complaint.into_iter().collect());
     let plugin = claim.plugin().to_string();
     drop(claim);
-    op.submit(Request::Link { plugin, dir })
+    op.submit(Request::Link { plugin, dir, take_route })
 }
 
 fn claim_for_link(

@@ -29,7 +29,7 @@ pub fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Dia
         return Ok((dir, loaded));
     }
     // Its workers see the same directory and the same environment.
-    let all = installed::configurations(places, &module)?;
+    let all = installed::configurations(places, &module, None)?;
     match all.into_iter().find(|plugin| plugin.name == name_or_dir) {
         Some(plugin) => {
             let loaded = installed::load_one(places, &plugin.dir, &module).map_err(first)?;

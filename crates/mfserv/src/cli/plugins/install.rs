@@ -20,7 +20,7 @@ use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
-use mfserv_node::{configure, installed};
+use mfserv_node::{configure, installed, taking};
 
 #[derive(Debug, Args)]
 pub struct Install {
@@ -33,6 +33,9 @@ pub struct Install {
     /// Remove the oldest releases even if they have files that the app has made.
     #[arg(long)]
     clean: bool,
+    /// Take routes from other plugins that have them.
+    #[arg(long)]
+    take_route: bool,
     #[command(flatten)]
     wait: Wait,
 }
@@ -45,6 +48,7 @@ impl Install {
             replace: true,
             new_name: self.new_name.clone(),
             clean: self.clean,
+            take_route: self.take_route,
         };
         let deployed = deploy(places, &mut op, package, &mut say_dangers);
         if let (Ok(outcome), false) = (&deployed, self.wait.json) {
@@ -88,6 +92,8 @@ pub struct PackageFile<'a> {
     pub new_name: Option<String>,
     /// Remove the oldest releases even if the app has left files in them.
     pub clean: bool,
+    /// Accept that it takes routes from other plugins.
+    pub take_route: bool,
 }
 
 /// Stages a package in this process, and has the node deploy it. `staged` is told where it is.
@@ -97,12 +103,12 @@ pub fn deploy(
     package: PackageFile<'_>,
     staged: &mut dyn FnMut(&Path, &PluginSpec),
 ) -> Result<OperationOutcome, Diagnostic> {
-    let clean = package.clean;
+    let (clean, take_route) = (package.clean, package.take_route);
     let (owner, patience, cancel) = (op.owner(), op.patience(), op.cancel().clone());
     let release = stage(places, package, (owner, patience), cancel, op.steps())?;
     staged(&release.dir, &release.spec);
     let (plugin, number) = (release.spec.name.clone(), release.number);
-    op.submit(Request::Deploy { plugin, release: number, clean })
+    op.submit(Request::Deploy { plugin, release: number, clean, take_route })
 }
 
 /// Makes a package the next release of its plugin, not current yet.
@@ -118,6 +124,10 @@ pub fn stage(
     let base_cancel = cancel.clone();
     let prepare = |dir: &Path| {
         let prepared = installed::prepare(places, dir, &module).map_err(first)?;
+        if !package.take_route {
+            // Before the postinstall hook, which may change data of what is installed.
+            taking::refuse_by_disk(places, &prepared.spec.name, dir)?;
+        }
         if base::is_wanted(dir, &prepared.spec) {
             let python = prepared.spec.general.python.as_deref();
             ensure_base_unless(places, python, &base_cancel, &mut Steps::silent())?;

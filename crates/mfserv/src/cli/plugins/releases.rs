@@ -21,7 +21,7 @@ use crate::cli::show::table;
 use crate::cli::{print, print_json};
 use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
-use mfserv_node::{configure, installed, render};
+use mfserv_node::{configure, installed, render, taking};
 
 /// A release, as it is shown.
 #[derive(Debug, Serialize)]
@@ -109,6 +109,9 @@ pub struct Rollback {
     /// The release; default: the one before the current.
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     number: Option<u32>,
+    /// Take routes from other plugins that have them.
+    #[arg(long)]
+    take_route: bool,
     #[command(flatten)]
     wait: Wait,
 }
@@ -129,11 +132,12 @@ impl Rollback {
         op: &mut Operation<'_>,
     ) -> Result<OperationOutcome, Diagnostic> {
         let (owner, patience, cancel) = (op.owner(), op.patience(), op.cancel().clone());
-        let asked = Asked { plugin: &self.name, release: self.number, owner, patience, cancel };
+        let (plugin, take_route) = (self.name.as_str(), self.take_route);
+        let asked = Asked { plugin, release: self.number, take_route, owner, patience, cancel };
         let (release, warnings) = check_release(places, asked, op.steps())?;
         op.warn(warnings);
         let plugin = self.name.clone();
-        op.submit(Request::Rollback { plugin, release: Some(release), checked: true })
+        op.submit(Request::Rollback { plugin, release: Some(release), checked: true, take_route })
     }
 }
 
@@ -143,6 +147,8 @@ pub struct Asked<'a> {
     pub plugin: &'a str,
     /// The release; `None` = the last one before the current.
     pub release: Option<u32>,
+    /// Accept that it takes routes from other plugins.
+    pub take_route: bool,
     /// Whose operation this is.
     pub owner: Owner,
     /// How long another operation on the same plugin is waited for.
@@ -158,13 +164,16 @@ pub fn check_release(
     asked: Asked<'_>,
     steps: &mut dyn Progress,
 ) -> Result<(u32, Vec<Diagnostic>), Diagnostic> {
-    let Asked { plugin, release, owner, patience, cancel } = asked;
+    let Asked { plugin, release, take_route, owner, patience, cancel } = asked;
     let home = Home::new(places.home());
     let module = configure::module(places, &[])?;
     let prepare = |dir: &Path| installed::prepare(places, dir, &module).map_err(first);
     store::current(&home, plugin)?;
     let claim = store::claim_within(&home, plugin, &owner, patience, &cancel, steps)?;
     let chosen = claim.choose(release)?;
+    if !take_route {
+        taking::refuse_by_disk(places, plugin, &chosen.dir)?;
+    }
     let warnings = claim.make_ready(&chosen, &prepare, &cancel, steps)?;
     Ok((chosen.number, warnings))
 }

@@ -10,6 +10,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::diff::Changes;
 use mfserv_core::event::Fact;
 use mfserv_core::names::WatcherName;
+use mfserv_core::route::Taken;
 use mfserv_plugin::Home;
 use mfserv_plugin::store::{self, Owner};
 use mfserv_supervisor::{Progress, Until};
@@ -34,6 +35,8 @@ pub struct State {
     /// So often the plan has changed when it is looked at again.
     pub changes: AtomicU32,
     pub progress: watch::Sender<Progress>,
+    /// The routes that whatever is deployed takes from other plugins.
+    pub taken: Mutex<Vec<Taken>>,
 }
 
 impl Played {
@@ -50,6 +53,7 @@ impl Played {
             broken: AtomicBool::new(false),
             changes: AtomicU32::new(0),
             progress: watch::Sender::new(Progress::default()),
+            taken: Mutex::default(),
         }))
     }
 
@@ -123,6 +127,10 @@ impl Node for Played {
         Ok(left == 0)
     }
 
+    async fn taken(&self, _: &(), _: &str, _: &Path) -> Result<Vec<Taken>, Diagnostic> {
+        Ok(self.0.taken.lock().unwrap().clone())
+    }
+
     fn abandon(&self, _: &Trial) {}
 
     async fn apply(&self, _: &()) -> Result<Changes, Diagnostic> {
@@ -193,7 +201,7 @@ impl Node for Played {
                 Played::stage(self, "foo", 1, id.as_str());
                 Ok(("foo".into(), 1))
             }
-            Staging::Release { plugin, release } => Ok((plugin, release.unwrap_or(0))),
+            Staging::Release { plugin, release, .. } => Ok((plugin, release.unwrap_or(0))),
         }
     }
 }
@@ -209,7 +217,7 @@ pub fn submission(id: &str, request: Request) -> Submission {
 }
 
 pub fn deploy(plugin: &str, release: u32) -> Request {
-    Request::Deploy { plugin: plugin.into(), release, clean: false }
+    Request::Deploy { plugin: plugin.into(), release, clean: false, take_route: false }
 }
 
 pub fn uninstall(plugin: &str) -> Request {

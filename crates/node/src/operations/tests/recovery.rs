@@ -21,7 +21,12 @@ struct Left {
 
 /// Operations on releases that had changed nothing, and such that had.
 fn of_releases() -> Vec<Left> {
-    let rollback = |release| Request::Rollback { plugin: "foo".into(), release, checked: true };
+    let rollback = |release| Request::Rollback {
+        plugin: "foo".into(),
+        release,
+        checked: true,
+        take_route: false,
+    };
     vec![
         Left {
             request: deploy("foo", 2),
