@@ -18,7 +18,7 @@ fn json(answer: &Answer) -> serde_json::Value {
 /// md5 of `p/a`.
 const KEY: &str = "2a0ac099cab6a0404c5b81f54d2737e4";
 
-fn base64url(text: &str) -> String {
+pub fn base64url(text: &str) -> String {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut encoded = String::new();
     for three in text.as_bytes().chunks(3) {

@@ -24,6 +24,7 @@ mod endpoints;
 mod files;
 mod forwarding;
 mod heavy;
+mod idle;
 mod kind;
 mod lasting;
 mod leftovers;

@@ -10,6 +10,9 @@ use crate::DAEMON;
 const QUICK_END_MS: u64 = 1000;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
+/// A daemon that was seen stopped by a signal so many times in a row, 2 s apart, is killed.
+const STOPS: u32 = 3;
+
 /// The daemon: what it runs, and when it is started.
 pub(crate) struct Daemon {
     spec: ProcessSpec,
@@ -17,12 +20,19 @@ pub(crate) struct Daemon {
     quick_ends: u32,
     /// `None` while it lives.
     start_at: Option<Instant>,
+    /// So many times in a row it was seen stopped by a signal.
+    stops: u32,
 }
 
 impl Daemon {
     /// A daemon that is not started yet.
     pub fn new(spec: ProcessSpec) -> Self {
-        Self { spec: ProcessSpec { id: DAEMON.to_owned(), ..spec }, quick_ends: 0, start_at: None }
+        Self {
+            spec: ProcessSpec { id: DAEMON.to_owned(), ..spec },
+            quick_ends: 0,
+            start_at: None,
+            stops: 0,
+        }
     }
 
     /// It is to be started at `now`.
@@ -39,6 +49,12 @@ impl Daemon {
             more => LONGEST_WAIT.min(Duration::from_millis(100 << (more - 2).min(6))),
         };
         self.start_at = Some(now + wait);
+    }
+
+    /// It was seen, stopped by a signal or not. Returns true if it is to be killed.
+    pub fn was_stopped(&mut self, is_stopped: bool) -> bool {
+        self.stops = if is_stopped { self.stops + 1 } else { 0 };
+        self.stops >= STOPS
     }
 
     /// What is to be started now, if its time has come.
@@ -92,6 +108,14 @@ mod tests {
     #[test]
     fn a_daemon_that_lived_a_second_is_started_at_once() {
         assert_eq!(waits(&[0, 0, 0, 1000, 0, 999]), [0, 100, 200, 0, 0, 100]);
+    }
+
+    #[test]
+    fn a_daemon_that_stays_stopped_is_killed_and_one_that_goes_on_is_not() {
+        let mut daemon = daemon();
+        let seen = [true, true, false, true, true, true];
+        let killed = seen.map(|is_stopped| daemon.was_stopped(is_stopped));
+        assert_eq!(killed, [false, false, false, false, false, true]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod requests;
 mod takeover;
+mod upkeep;
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -35,8 +36,6 @@ use crate::{DAEMON, KeeperOptions, descriptors, procfs, spawn, startup};
 
 /// Answers are given so long to reach those who asked for the end of the node.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// So often it is looked whether the files in `var/run` are still there.
-const LOOK: Duration = Duration::from_secs(2);
 
 pub(crate) struct Keeper {
     options: KeeperOptions,
@@ -53,7 +52,7 @@ pub(crate) struct Keeper {
     daemon: Option<Daemon>,
     ending: Ending,
     state: StateFile,
-    /// When the files are looked at next.
+    /// When files and daemon are looked at next.
     look_at: Instant,
 }
 
@@ -101,7 +100,7 @@ impl Keeper {
             daemon: options.daemon.take().map(Daemon::new),
             ending: Ending::new(Duration::from_millis(options.stop_ms)),
             state: StateFile::new(paths.state.clone()),
-            look_at: Instant::now() + LOOK,
+            look_at: Instant::now() + upkeep::LOOK,
             paths,
             options,
         };
@@ -137,7 +136,7 @@ impl Keeper {
             self.serve_clients(&ready.clients);
             self.clean_up_after_ended();
             self.go_on_ending();
-            self.look_after_files(Instant::now());
+            self.look_after_node(Instant::now());
             // Before anybody is told.
             if self.state.is_due(Instant::now()) && !self.ending.is_over() {
                 self.save();
@@ -354,36 +353,6 @@ impl Keeper {
         self.processes.remove_cgroups();
         self.state.remove();
         let _ = fs::remove_file(&self.paths.socket);
-    }
-
-    /// A cleaner of old files, a program or a person may have removed what others find the
-    /// keeper by: it is made again.
-    fn look_after_files(&mut self, now: Instant) {
-        if now < self.look_at || self.ending.is_over() {
-            return;
-        }
-        self.look_at = now + LOOK;
-        let missing = self.paths.missing();
-        if missing.is_empty() {
-            return;
-        }
-        match self.make_again(&missing) {
-            Ok(()) => log(format_args!("was removed, and is made again: {}", missing.join(", "))),
-            Err(problem) => log(format_args!("cannot be made again: {problem}")),
-        }
-    }
-
-    fn make_again(&mut self, missing: &[&str]) -> Result<(), Diagnostic> {
-        prepare_home(&self.options.home)?;
-        if missing.contains(&Paths::LOCK) {
-            self.lock = startup::take_lock(&self.paths.lock)?;
-        }
-        if missing.contains(&Paths::SOCKET) {
-            let listening = startup::listen(&self.paths.socket);
-            listening.and_then(|l| self.clients.listen_on(l)).map_err(failed("its socket"))?;
-        }
-        self.save();
-        Ok(())
     }
 
     fn save(&mut self) {

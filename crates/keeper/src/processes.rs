@@ -139,6 +139,12 @@ impl Processes {
         self.living.values().map(Living::to_save).collect()
     }
 
+    /// Returns true if a signal (SIGSTOP) has stopped this process.
+    pub fn is_stopped(&self, id: &str) -> bool {
+        let stat = self.living.get(id).map(|living| procfs::stat(living.process.pid));
+        stat.is_some_and(|stat| stat.is_ok_and(|stat| stat.state == b'T'))
+    }
+
     /// Sends a signal to a process, or to everything that it has started.
     pub fn signal(&self, id: &str, number: i32, scope: Scope) -> Result<(), Refusal> {
         let gone = || Refusal::errno(format_args!("{id} does not live"), Errno::SRCH);

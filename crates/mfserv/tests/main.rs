@@ -21,6 +21,7 @@ mod dev;
 mod environment;
 mod install;
 mod isolation;
+mod liveness;
 mod misbehaving;
 mod operate;
 mod operations;

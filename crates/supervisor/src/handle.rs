@@ -25,6 +25,7 @@ pub(crate) enum Message {
     Ready(WorkerId),
     Suspect(WorkerId),
     Checked(WorkerId, Option<String>),
+    Idle(Vec<(WorkerId, u64)>),
     Drained(WorkerId),
     Spawned(WorkerId, Result<Answer, Diagnostic>),
     Keeper(KeeperNews),
@@ -37,7 +38,7 @@ pub(crate) enum Message {
 #[derive(Clone)]
 pub struct Handle {
     /// Bounded in fact: a worker has at most one start, one probe, one check and one drain under
-    /// way, and each of these sends one message; the keeper sends one exit for each process and few other
+    /// way, and each of these sends one message; idle workers are asked for every 2 s; the keeper sends one exit for each process and few other
     /// notices; every other message is a request of the daemon. The supervisor waits for nothing
     /// while it handles a message. A bounded channel could lock up, because the supervisor and
     /// the fronts' task send to each other.
@@ -97,6 +98,12 @@ impl Handle {
     /// replaced if it does not answer.
     pub fn suspect(&self, worker: WorkerId) {
         self.send(Message::Suspect(worker));
+    }
+
+    /// These workers have nothing in hand, each for so many milliseconds: the answer to
+    /// [`crate::Traffic::ask_idle`].
+    pub fn idle(&self, workers: Vec<(WorkerId, u64)>) {
+        self.send(Message::Idle(workers));
     }
 
     /// A worker holds no request any more.

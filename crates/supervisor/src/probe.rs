@@ -97,7 +97,8 @@ pub(crate) async fn is_stuck(
         say(saw, what);
         tokio::time::sleep(pause).await;
     }
-    (!pid.is_some_and(has_ended)).then(|| lock(saw).clone())
+    let is_excused = |pid| is_traced(pid) || has_ended(pid);
+    (!pid.is_some_and(is_excused)).then(|| lock(saw).clone())
 }
 
 async fn ask_once(socket: &Path, probe: &Probe) -> Result<(), String> {
@@ -107,11 +108,29 @@ async fn ask_once(socket: &Path, probe: &Probe) -> Result<(), String> {
     }
 }
 
-/// A debugger is attached to the process.
+/// The debugger of a process is looked for in so many of its descendants at most.
+const DESCENDANTS: usize = 64;
+
+/// A debugger is attached to the process, or to one that it started: servers like gunicorn
+/// answer in a child.
 fn is_traced(pid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
-    tracer.is_some_and(|tracer| tracer.trim() != "0")
+    let mut processes = vec![pid];
+    for at in 0..DESCENDANTS {
+        let Some(pid) = processes.get(at).copied() else { return false };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+        if tracer.is_some_and(|tracer| tracer.trim() != "0") {
+            return true;
+        }
+        let threads =
+            std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        for thread in threads {
+            let children = std::fs::read_to_string(thread.path().join("children"));
+            let children = children.unwrap_or_default();
+            processes.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+    }
+    false
 }
 
 /// A signal (SIGSTOP) has stopped the process.

@@ -59,6 +59,10 @@ pub struct Supervisor {
 /// So often ready workers are looked at, without asking them.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// So many workers are probed after each look at most: with many workers, each is probed less
+/// often.
+const PROBES_PER_LOOK: usize = 40;
+
 impl Supervisor {
     /// Takes over what lives and starts the task. Nothing is started or stopped
     /// before the first [`Handle::apply`].
@@ -123,6 +127,7 @@ impl Supervisor {
             for name in self.watchers.keys().cloned().collect::<Vec<_>>() {
                 self.with(&name, Watcher::look);
             }
+            self.ask_idle(now);
         }
         for index in (0..self.waiting.len()).rev() {
             if let Some(outcome) = self.waiting[index].outcome(&self.watchers) {
@@ -135,6 +140,22 @@ impl Supervisor {
         }
         if self.saved.due().is_some_and(|at| at <= now) {
             self.save();
+        }
+    }
+
+    /// The ready workers that were asked longest ago: the fronts say which of them have nothing
+    /// in hand, and these are asked.
+    fn ask_idle(&mut self, now: Instant) {
+        let mut due: Vec<_> = self.watchers.values().flat_map(|w| w.due_for_probe(now)).collect();
+        due.sort();
+        due.truncate(PROBES_PER_LOOK);
+        let mut workers: BTreeMap<String, Vec<WorkerId>> = BTreeMap::new();
+        for (_, upstream, id) in due {
+            self.with(&id.watcher, |watcher, _| watcher.begin_probe(&id, now));
+            workers.entry(upstream).or_default().push(id);
+        }
+        if !workers.is_empty() {
+            self.context.traffic.ask_idle(workers);
         }
     }
 
@@ -206,6 +227,12 @@ impl Supervisor {
             }
             Message::Checked(id, stuck) => {
                 self.with(&id.watcher, |watcher, context| watcher.checked(&id, stuck, context));
+            }
+            Message::Idle(workers) => {
+                for (id, for_ms) in workers {
+                    let idle = Duration::from_millis(for_ms);
+                    self.with(&id.watcher, |watcher, context| watcher.is_idle(&id, idle, context));
+                }
             }
             Message::Drained(id) => self.drive(&id, Input::Drained),
             Message::Spawned(id, answer) => self.spawned(&id, answer),

@@ -3,9 +3,11 @@
 
 mod kit;
 mod played;
+mod played_fronts;
 
 mod ageing;
 mod backoff;
+mod idle_probe;
 mod keeper_lost;
 mod liveness;
 mod new_daemon;

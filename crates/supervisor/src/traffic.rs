@@ -1,5 +1,7 @@
 //! The three messages from the supervisor to whatever routes requests to workers.
 
+use std::collections::BTreeMap;
+
 use mfserv_core::names::WorkerId;
 use mfserv_core::wire::front::Peer;
 
@@ -14,4 +16,8 @@ pub trait Traffic: Send + 'static {
 
     /// Its process has ended.
     fn forget(&mut self, upstream: &str, worker: &WorkerId);
+
+    /// Which of these workers, by upstream, have nothing in hand? The implementor calls
+    /// [`crate::Handle::idle`], unless it cannot know.
+    fn ask_idle(&mut self, workers: BTreeMap<String, Vec<WorkerId>>);
 }

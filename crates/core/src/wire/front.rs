@@ -13,8 +13,9 @@ use crate::names::WorkerId;
 use crate::node_state::NodeState;
 use crate::route::{Amendment, RouteTable};
 
-/// The version of this protocol: 1 knows whole tables only, 2 amendments too.
-pub const VERSION: u32 = 2;
+/// The version of this protocol: 1 knows whole tables only, 2 amendments too, 3 asks for idle
+/// workers.
+pub const VERSION: u32 = 3;
 
 /// One admitted worker: where its requests go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +155,12 @@ pub enum ToFront {
     },
     /// Answered by `Stats`.
     Stats,
+    /// Which of these workers have nothing in hand? Answered by `Idle`. The daemon asks also
+    /// without naming any worker: a front that does not answer hangs. Since version 3.
+    Idle {
+        /// The workers, by upstream.
+        workers: BTreeMap<String, Vec<WorkerId>>,
+    },
 }
 
 /// A front to the daemon.
@@ -202,6 +209,13 @@ pub enum FromFront {
     },
     /// Counters since this front started.
     Stats(Stats),
+    /// Of the workers that the daemon has asked for.
+    Idle {
+        /// Those that get traffic and have nothing in hand, with how long that has been so,
+        /// milliseconds. A worker whose client went away before the answer was complete counts
+        /// as at work until the timeout of its app.
+        quiet: Vec<(WorkerId, u64)>,
+    },
 }
 
 /// Counters of a front.

@@ -184,6 +184,7 @@ fn obey(
             front.extensions.set_state(&broken);
             None
         }
+        ToFront::Idle { workers } => Some(FromFront::Idle { quiet: front.pool.quiet(&workers) }),
         ToFront::Stats => Some(FromFront::Stats(Stats {
             connections: front.connections(),
             accepted: front.accepted(),

@@ -5,6 +5,8 @@
 //! supervisor, and reports from the fronts, each of which has a [`link`] task of its own.
 
 mod board;
+mod counting;
+mod idle;
 mod link;
 mod lives;
 
@@ -22,6 +24,7 @@ use mfserv_core::wire::front::{Breakage, Peer, UpstreamStats};
 use mfserv_platform::clock::now_ms;
 use mfserv_supervisor::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
 use self::board::Board;
 use self::link::{Link, Report};
@@ -35,6 +38,9 @@ const GREETING: Duration = Duration::from_secs(2);
 
 /// How long a front may take to route by a new table.
 const PUBLISH: Duration = Duration::from_secs(5);
+
+/// So often the fronts are asked whether they are there.
+const BEAT: Duration = Duration::from_secs(2);
 
 /// How long the fronts may take to report their counters.
 const STATS: Duration = Duration::from_millis(500);
@@ -52,6 +58,8 @@ enum Command {
     ReplaceHanging(u64),
     /// Sum up the counters of the fronts under this number; the reply comes when all have answered.
     Stats(u64, oneshot::Sender<BTreeMap<String, UpstreamStats>>),
+    /// Tell the supervisor which of these workers have nothing in hand.
+    Idle(BTreeMap<String, Vec<WorkerId>>),
     /// Reply with what has been summed up under this number.
     EndStats(u64),
     State(NodeState),
@@ -108,9 +116,13 @@ impl Fronts {
         }
         let mut board = Board::new(found.run_dir, reports, supervisor, events, found.admitted);
         let mut commands = found.commands;
+        let mut beats = tokio::time::interval(BEAT);
+        // After a pause of the whole machine, one beat is late, not many.
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::spawn(async move {
             loop {
                 tokio::select! {
+                    _ = beats.tick() => board.beat(),
                     command = commands.recv() => match command {
                         Some(command) => board.obey(command),
                         None => return,
@@ -196,6 +208,10 @@ impl Front for Fronts {
 
     fn forget(&self, upstream: &str, worker: &WorkerId) {
         self.send(Command::Forget(upstream.into(), worker.clone()));
+    }
+
+    fn ask_idle(&self, workers: BTreeMap<String, Vec<WorkerId>>) {
+        self.send(Command::Idle(workers));
     }
 }
 

@@ -57,6 +57,9 @@ pub trait Front: Send + Sync {
 
     /// Its process is gone.
     fn forget(&self, upstream: &str, worker: &WorkerId);
+
+    /// Which of these workers, by upstream, have nothing in hand? The supervisor is told.
+    fn ask_idle(&self, workers: BTreeMap<String, Vec<WorkerId>>);
 }
 
 /// The fronts, as the supervisor sees them.
@@ -73,6 +76,10 @@ impl Traffic for Requests {
 
     fn forget(&mut self, upstream: &str, worker: &WorkerId) {
         self.0.forget(upstream, worker);
+    }
+
+    fn ask_idle(&mut self, workers: BTreeMap<String, Vec<WorkerId>>) {
+        self.0.ask_idle(workers);
     }
 }
 

@@ -5,7 +5,6 @@
 //! time stands still except in [`Node::pass`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -14,15 +13,16 @@ use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::output::{Output, Rotation};
 use mfserv_core::status::{WatcherState, WatcherStatus};
 use mfserv_core::watcher::{Probe, Rlimits, WatcherSpec};
-use mfserv_core::wire::front::Peer;
 use mfserv_core::wire::keeper::{Ended, Scope};
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::played::{Books, PlayedKeeper, Spawning};
+use super::played_fronts::{Fronts, PlayedFronts};
 use crate::handle::Message;
-use crate::{Handle, KeeperLink, KeeperNews, Options, Progress, Supervisor, Traffic, Unmet, Until};
+use crate::{Handle, KeeperLink, KeeperNews, Options, Progress, Supervisor, Unmet, Until};
 
 /// The longest chain of tasks that one message sets off has fewer steps than this.
 const TURNS: usize = 40;
@@ -89,50 +89,6 @@ fn short(id: &str) -> String {
 
 fn asked(what: &str) -> EndReason {
     EndReason::Asked { what: what.into() }
-}
-
-/// The fronts, played: who is given requests, and who still holds some.
-#[derive(Default)]
-pub struct Fronts {
-    serving: BTreeSet<String>,
-    fewest: usize,
-    most: usize,
-    /// Workers whose requests take long.
-    busy: BTreeSet<String>,
-    draining: BTreeSet<String>,
-    sockets: BTreeMap<String, Option<PathBuf>>,
-    pub forgotten: Vec<String>,
-    handle: Option<Handle>,
-}
-
-struct PlayedFronts(Arc<Mutex<Fronts>>);
-
-impl Traffic for PlayedFronts {
-    fn admit(&mut self, upstream: &str, peer: Peer) {
-        let mut fronts = self.0.lock().unwrap();
-        assert_eq!(upstream, peer.worker.watcher.as_str());
-        fronts.sockets.insert(peer.worker.to_string(), Some(peer.socket));
-        fronts.serving.insert(peer.worker.to_string());
-        fronts.most = fronts.most.max(fronts.serving.len());
-    }
-
-    fn drain(&mut self, _: &str, worker: &WorkerId) {
-        let mut fronts = self.0.lock().unwrap();
-        fronts.serving.remove(&worker.to_string());
-        fronts.fewest = fronts.fewest.min(fronts.serving.len());
-        match fronts.busy.contains(&worker.to_string()) {
-            true => drop(fronts.draining.insert(worker.to_string())),
-            false => fronts.handle.as_ref().unwrap().drained(worker.clone()),
-        }
-    }
-
-    fn forget(&mut self, _: &str, worker: &WorkerId) {
-        let mut fronts = self.0.lock().unwrap();
-        fronts.serving.remove(&worker.to_string());
-        fronts.draining.remove(&worker.to_string());
-        fronts.fewest = fronts.fewest.min(fronts.serving.len());
-        fronts.forgotten.push(worker.to_string());
-    }
 }
 
 /// A daemon's supervisor and the link that it has to its keeper.
@@ -308,6 +264,11 @@ impl Node {
     /// The worker's requests take until [`Node::finishes`].
     pub fn is_busy(&mut self, worker: &str) {
         self.fronts().busy.insert(id(worker).to_string());
+    }
+
+    /// A request of this worker ends now.
+    pub fn has_served(&mut self, worker: &str) {
+        self.fronts().served.insert(id(worker).to_string(), Instant::now());
     }
 
     pub async fn finishes(&mut self, worker: &str) {

@@ -127,7 +127,8 @@ impl Watcher {
     /// Forgets a worker that has no process, and removes its sockets.
     pub(super) fn remove(&mut self, id: &WorkerId, context: &mut Context) {
         let Some(worker) = self.workers.remove(id) else { return };
-        worker.probe.iter().chain(&worker.check).for_each(AbortHandle::abort);
+        let check = worker.check.as_ref().map(|check| &check.task);
+        worker.probe.iter().chain(check).for_each(AbortHandle::abort);
         context.remove_sockets(&worker.spec, id);
         context.changed = true;
     }

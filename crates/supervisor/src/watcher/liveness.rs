@@ -3,21 +3,33 @@
 //! A worker is suspected when a front could not reach it or got no answer in time, when its
 //! socket has gone, or when a signal has stopped its process. Then it is asked; three misses in 3 s
 //! end it. It is replaced like an outdated one: after its successor is ready, one at a time.
+//!
+//! A worker without requests is asked every 10 s. The fronts say whether it has nothing in hand,
+//! before it is asked and after it has not answered: a busy worker is never ended by this. A
+//! server with one connection at a time is asked only when the fronts keep no connection to it.
 
 use std::io;
+use std::time::Duration;
 
 use mfserv_core::event::EndReason;
 use mfserv_core::names::WorkerId;
 use mfserv_platform::disk;
 use mfserv_platform::sync::lock;
+use tokio::time::Instant;
 
 use super::Watcher;
-use super::worker::Worker;
+use super::worker::{Check, Worker};
 use crate::context::Context;
 use crate::probe::is_stopped;
 
 /// Set in the environment of an app that is being debugged.
 const DEBUG: &str = "MFSERV_CURRENT_APP_DEBUG";
+
+/// So often a worker without requests is asked.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+
+/// Fronts keep a connection to a worker no longer than this after its last request.
+const UNCONNECTED: Duration = Duration::from_secs(2);
 
 impl Watcher {
     /// Something of it can be looked at.
@@ -53,7 +65,11 @@ impl Watcher {
 
     /// This worker may be stuck: it is asked, unless a person debugs it.
     pub fn suspect(&mut self, id: &WorkerId, context: &mut Context) {
-        let debugged = self.spec.env.get(DEBUG).is_some_and(|value| value == "1");
+        self.ask(id, false, context);
+    }
+
+    fn ask(&mut self, id: &WorkerId, was_idle: bool, context: &mut Context) {
+        let debugged = self.is_debugged();
         let Some(worker) = self.workers.get_mut(id) else { return };
         let is_known = worker.check.is_some() || self.replacements.concerns(id.slot);
         if !worker.is_ready() || worker.prepared || is_known || debugged {
@@ -61,15 +77,68 @@ impl Watcher {
         }
         lock(&worker.saw).clear();
         let pid = worker.process.as_ref().map(|process| process.pid);
-        worker.check = context.check(&worker.spec, (id, pid), &worker.saw);
+        let task = context.check(&worker.spec, (id, pid), &worker.saw);
+        worker.check = task.map(|task| Check { task, was_idle });
+    }
+
+    /// Its workers that have not been probed for long: when they were, and their upstream.
+    pub fn due_for_probe(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (Instant, String, WorkerId)> + '_ {
+        let asks = self.spec.probe.asks() && !self.is_debugged();
+        let due = move |w: &&Worker| {
+            asks && w.is_ready()
+                && !w.prepared
+                && w.check.is_none()
+                && w.probed + PROBE_EVERY <= now
+        };
+        let named = |w: &Worker| Some((w.probed, w.spec.upstream.clone()?, w.id.clone()));
+        self.workers.values().filter(due).filter_map(named)
+    }
+
+    /// The fronts are asked whether this worker has nothing in hand.
+    pub fn begin_probe(&mut self, id: &WorkerId, now: Instant) {
+        if let Some(worker) = self.workers.get_mut(id) {
+            worker.probed = now;
+            worker.silent = None;
+        }
+    }
+
+    /// The fronts say that this worker has nothing in hand, and since when: it is asked, or it
+    /// is stuck.
+    pub fn is_idle(&mut self, id: &WorkerId, idle: Duration, context: &mut Context) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        let asked_for = worker.probed.elapsed();
+        match worker.silent.take() {
+            Some(saw) if idle >= asked_for => self.end_stuck(id, saw, context),
+            Some(_) => {}
+            None if idle >= UNCONNECTED => self.ask(id, true, context),
+            None => {}
+        }
+    }
+
+    fn end_stuck(&mut self, id: &WorkerId, saw: String, context: &mut Context) {
+        if self.workers.get(id).is_some_and(Worker::is_ready) {
+            self.replace(vec![id.clone()], &EndReason::Stuck { saw }, context);
+        }
+    }
+
+    fn is_debugged(&self) -> bool {
+        self.spec.env.get(DEBUG).is_some_and(|value| value == "1")
     }
 
     /// It was asked. `stuck` says what was seen if it does not answer.
     pub fn checked(&mut self, id: &WorkerId, stuck: Option<String>, context: &mut Context) {
         let Some(worker) = self.workers.get_mut(id) else { return };
-        worker.check = None;
-        if let Some(saw) = stuck.filter(|_| worker.is_ready()) {
-            self.replace(vec![id.clone()], &EndReason::Stuck { saw }, context);
+        let was_idle = worker.check.take().is_some_and(|check| check.was_idle);
+        let Some(saw) = stuck else { return };
+        match worker.spec.upstream.clone().filter(|_| was_idle) {
+            Some(upstream) => {
+                worker.silent = Some(saw);
+                context.traffic.ask_idle([(upstream, vec![id.clone()])].into());
+            }
+            None => self.end_stuck(id, saw, context),
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::context::Context;
 pub(super) struct Queue {
     waiting: VecDeque<(WorkerId, EndReason)>,
     under_way: BTreeSet<u32>,
+    /// What is under way replaces a worker that does not answer: nothing else begins meanwhile.
+    alone: bool,
 }
 
 impl Queue {
@@ -23,12 +25,18 @@ impl Queue {
         }
     }
 
-    /// The next worker, if no more than `width` slots are under way with it.
+    /// The next worker, if no more than `width` slots are under way with it; of workers that do
+    /// not answer, one at a time.
     fn next(&mut self, width: usize) -> Option<(WorkerId, EndReason)> {
-        if self.under_way.len() >= width { None } else { self.waiting.pop_front() }
+        let (_, why) = self.waiting.front()?;
+        let stuck = matches!(why, EndReason::Stuck { .. });
+        let is_begun = !self.under_way.is_empty();
+        let waits = self.under_way.len() >= width || (is_begun && (stuck || self.alone));
+        if waits { None } else { self.waiting.pop_front() }
     }
 
-    fn begin(&mut self, slot: u32) {
+    fn begin(&mut self, slot: u32, why: &EndReason) {
+        self.alone = matches!(why, EndReason::Stuck { .. });
         self.under_way.insert(slot);
     }
 
@@ -88,7 +96,7 @@ impl Watcher {
             let Some(worker) = self.workers.get_mut(&id) else { continue };
             let overlap = worker.spec.overlap;
             worker.reason = Some(why.clone());
-            self.replacements.begin(id.slot);
+            self.replacements.begin(id.slot, &why);
             context.emit(Fact::WorkerRetiring { worker: id.clone(), why });
             // Without overlap the old worker goes first; its requests wait in the front.
             let input = if overlap { Input::Recycle } else { Input::Stop };

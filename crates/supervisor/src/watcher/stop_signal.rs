@@ -8,6 +8,7 @@ use mfserv_core::worker::{Input, Phase};
 use super::Watcher;
 use super::worker::Worker;
 use crate::context::Context;
+use crate::probe::is_stopped;
 
 impl Watcher {
     pub(super) fn drain(&mut self, id: &WorkerId, context: &mut Context) {
@@ -20,10 +21,8 @@ impl Watcher {
 
     pub(super) fn signal(&self, id: &WorkerId, context: &Context) {
         let Some(worker) = self.workers.get(id) else { return };
-        if worker.process.is_none() {
-            return;
-        }
-        if matches!(worker.reason, Some(EndReason::Stuck { .. })) {
+        let Some(process) = &worker.process else { return };
+        if matches!(worker.reason, Some(EndReason::Stuck { .. })) || is_stopped(process.pid) {
             // It holds no request any more, and obeys nothing.
             context.kill_tree(id);
         } else {

@@ -25,6 +25,14 @@ const KILL_AGAIN: Duration = Duration::from_secs(2);
 /// A prepared worker that is ready is given up if no plan comes in this time.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// A worker that was ready is being asked.
+pub(super) struct Check {
+    /// The task that asks.
+    pub task: AbortHandle,
+    /// It had nothing in hand when it was asked.
+    pub was_idle: bool,
+}
+
 /// One incarnation of a slot.
 pub(super) struct Worker {
     pub id: WorkerId,
@@ -56,7 +64,12 @@ pub(super) struct Worker {
     /// The task that waits for its readiness.
     pub probe: Option<AbortHandle>,
     /// The task that asks whether it still answers.
-    pub check: Option<AbortHandle>,
+    pub check: Option<Check>,
+    /// When it was last asked as an idle worker, or became ready.
+    pub probed: Instant,
+    /// What was seen when it did not answer as an idle worker: it is stuck if the fronts say
+    /// that it had nothing in hand all the time.
+    pub silent: Option<String>,
     /// When its process was asked for.
     pub started: Instant,
 }
@@ -87,6 +100,8 @@ impl Worker {
             saw: Saw::default(),
             probe: None,
             check: None,
+            probed: now,
+            silent: None,
             started: now,
         }
     }
@@ -133,6 +148,7 @@ impl Worker {
         }
         if phase == Phase::Ready {
             self.ready_at = Some(Instant::now());
+            self.probed = Instant::now();
             self.begin_life();
         }
         self.deadline = self.patience(phase).map(|patience| Instant::now() + patience);

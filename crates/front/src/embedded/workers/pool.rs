@@ -197,6 +197,14 @@ impl Pool {
         self.wakeups.reports()
     }
 
+    /// Of these workers, by upstream, those that have nothing in hand, with how long that has
+    /// been so, milliseconds.
+    pub fn quiet(&self, workers: &BTreeMap<String, Vec<WorkerId>>) -> Vec<(WorkerId, u64)> {
+        let apps = lock(&self.apps);
+        let known = workers.iter().filter_map(|(app, ids)| Some((apps.current.get(app)?, ids)));
+        known.flat_map(|(upstream, ids)| upstream.quiet(ids)).collect()
+    }
+
     /// The counters of all upstreams.
     pub fn stats(&self) -> BTreeMap<String, UpstreamStats> {
         let apps = lock(&self.apps);

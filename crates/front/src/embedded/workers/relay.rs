@@ -321,7 +321,7 @@ impl Relay<'_, '_> {
             self.broken = Some(TroubleCause::EarlyEnd);
             return;
         }
-        self.held = None;
+        self.held.take().into_iter().for_each(|(slot, _)| slot.end());
         self.exchange.end();
     }
 
@@ -367,8 +367,9 @@ impl Relay<'_, '_> {
             && self.upload.is_finished()
             && self.reply.ahead.is_empty();
         self.reply.ahead.clear();
-        if is_reusable {
-            slot.park(link.wire, self.reply.head.keep_alive_s);
+        match is_reusable {
+            true => slot.park(link.wire, self.reply.head.keep_alive_s),
+            false => slot.end(),
         }
         true
     }

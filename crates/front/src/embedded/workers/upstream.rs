@@ -2,6 +2,8 @@
 //! that wait for a slot. `mfserv_core::peers` decides; here it is carried out.
 
 mod backoff;
+mod idle;
+mod quiet;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,7 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use mfserv_core::names::WorkerId;
@@ -21,10 +23,11 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use self::idle::{Heard, Idle};
 use super::wakeups::Wakeups;
 use crate::embedded::io::budget::Budget;
 use crate::embedded::io::signal::{Signal, Subscription};
-use crate::embedded::io::wire::{Stream, Wire};
+use crate::embedded::io::wire::Wire;
 
 /// The longest time that an idle connection to a worker is kept.
 const IDLE_MAX: Duration = Duration::from_secs(1);
@@ -55,15 +58,6 @@ impl Peer {
     pub fn is_unruly(&self) -> bool {
         self.unruly.load(Ordering::Relaxed)
     }
-}
-
-/// A connection to a worker without a request.
-#[derive(Debug)]
-struct Idle {
-    wire: Wire,
-    /// The lane with whose reactor it is registered.
-    lane: usize,
-    until: Instant,
 }
 
 /// An app's peers and slots.
@@ -104,6 +98,8 @@ struct Inner {
 struct Member {
     peer: Arc<Peer>,
     idle: Vec<Idle>,
+    /// Since when it has nothing in hand, unless it has a request.
+    quiet_from: Instant,
 }
 
 /// What inner endpoints report of a worker.
@@ -151,6 +147,8 @@ pub struct Slot {
     idle: Option<Idle>,
     /// The status of the answer; counted when the slot is given back.
     status: Option<u16>,
+    /// The worker has sent the whole answer.
+    is_over: bool,
 }
 
 /// A place in the queue; left when dropped.
@@ -441,8 +439,9 @@ impl Upstream {
     }
 
     /// Gives a slot back, with the connection to be kept and the status to be counted.
-    fn release(&self, peer: &Peer, kept: Option<Idle>, status: Option<u16>) {
+    fn release(&self, peer: &Peer, kept: Option<Idle>, status: Option<u16>, is_over: bool) {
         let mut inner = lock(&self.inner);
+        inner.note_end(peer.key, is_over);
         if let Some(status) = status {
             let class = usize::from(status / 100).clamp(1, 5) - 1;
             inner.stats.by_class[class] += 1;
@@ -512,7 +511,8 @@ impl Inner {
             unruly: AtomicBool::new(false),
             reported: AtomicBool::new(false),
         };
-        self.members.push(Member { peer: Arc::new(peer), idle: Vec::new() });
+        let (peer, idle, quiet_from) = (Arc::new(peer), Vec::new(), Instant::now());
+        self.members.push(Member { peer, idle, quiet_from });
         key
     }
 
@@ -563,32 +563,10 @@ impl Inner {
     }
 }
 
-/// What has come from a worker on an idle connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Heard {
-    /// Nothing, as it should be.
-    Nothing,
-    /// Its end.
-    End,
-    /// Bytes that nobody asked for.
-    Speech,
-}
-
-impl Idle {
-    /// Reads without taking anything; `watch` is woken when something comes later.
-    fn listen(&mut self, watch: &Waker) -> Heard {
-        match self.wire.poll_read(&mut Context::from_waker(watch), &mut [0]) {
-            Poll::Pending => Heard::Nothing,
-            Poll::Ready(Ok(count)) if count > 0 => Heard::Speech,
-            Poll::Ready(_) => Heard::End,
-        }
-    }
-}
-
 impl Slot {
     fn new(upstream: Arc<Upstream>, peer: Arc<Peer>, lane: usize, idle: Option<Idle>) -> Self {
         let gone = Subscription::new(peer.gone.clone());
-        Self { upstream, peer, lane, gone, idle, status: None }
+        Self { upstream, peer, lane, gone, idle, status: None, is_over: false }
     }
 
     /// A connection to the worker: an idle one, or a new one. With `fresh` a new one, for
@@ -631,8 +609,15 @@ impl Slot {
         self.status = Some(status);
     }
 
-    /// Gives the slot back with its connection, which can carry another request.
+    /// Gives the slot back: the worker has sent the whole answer.
+    pub fn end(mut self) {
+        self.is_over = true;
+    }
+
+    /// Gives the slot back with its connection, which can carry another request: the worker
+    /// has sent the whole answer.
     pub fn park(mut self, wire: Wire, announced_s: Option<u64>) {
+        self.is_over = true;
         let announced = announced_s.map_or(IDLE_MAX, |s| Duration::from_secs(s.saturating_sub(1)));
         let life = announced.min(IDLE_MAX);
         if life.is_zero() || self.peer.is_unruly() {
@@ -673,6 +658,6 @@ fn is_busy(why: &io::Error) -> bool {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.upstream.release(&self.peer, self.idle.take(), self.status);
+        self.upstream.release(&self.peer, self.idle.take(), self.status, self.is_over);
     }
 }

@@ -8,14 +8,14 @@ use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::{Amendment, RouteTable, plugin_of};
-use mfserv_core::wire::front::{
-    Breakage, FromFront, Peer, Stats, ToFront, TroubleCause, UpstreamStats,
-};
+use mfserv_core::wire::front::{Breakage, FromFront, Peer, ToFront, TroubleCause, UpstreamStats};
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use super::counting::Counting;
+use super::idle::Questions;
 use super::link::{Link, Report, Session};
 use super::lives::Lives;
 use super::{Command, front_socket};
@@ -23,6 +23,8 @@ use crate::daemon::events::Events;
 
 /// Fronts understand amendments from this version of the protocol on.
 const AMENDS: u32 = 2;
+/// They say which workers are idle from this one on.
+const SAYS_IDLE: u32 = 3;
 
 /// The pause between two tries to connect to a front that was just started.
 const CONNECT_PAUSE: Duration = Duration::from_millis(2);
@@ -43,15 +45,8 @@ pub struct Board {
     /// Workers that are being drained, and the fronts that have not reported so yet.
     draining: BTreeMap<WorkerId, BTreeSet<WorkerId>>,
     publishing: Vec<Publishing>,
-    counting: Vec<Counting>,
-}
-
-/// Counters that are being summed up.
-struct Counting {
-    number: u64,
-    missing: BTreeSet<WorkerId>,
-    sum: BTreeMap<String, UpstreamStats>,
-    reply: oneshot::Sender<BTreeMap<String, UpstreamStats>>,
+    counting: Counting,
+    questions: Questions,
 }
 
 struct Publishing {
@@ -83,7 +78,8 @@ impl Board {
             connecting: BTreeMap::new(),
             draining: BTreeMap::new(),
             publishing: Vec::new(),
-            counting: Vec::new(),
+            counting: Counting::default(),
+            questions: Questions::default(),
         }
     }
 
@@ -99,7 +95,8 @@ impl Board {
             }
             Command::Publish(generation, table, reply) => self.publish(generation, table, reply),
             Command::Stats(number, reply) => self.count(number, reply),
-            Command::EndStats(number) => self.counted(|counting| counting.number == number),
+            Command::Idle(workers) => self.ask_idle(&workers),
+            Command::EndStats(number) => self.counting.end(number),
             Command::State(state) => {
                 self.node_state = state;
                 self.broadcast(&self.state());
@@ -297,37 +294,39 @@ impl Board {
                 }
                 self.events.record(Fact::WorkerTrouble { worker, cause });
             }
-            FromFront::Stats(stats) => self.add_stats(front, &stats),
+            FromFront::Stats(stats) => self.counting.add(front, &stats),
+            FromFront::Idle { quiet } => {
+                if let Some(quiet) = self.questions.answered(front, quiet) {
+                    self.supervisor.idle(quiet);
+                }
+            }
             FromFront::Hello { .. } | FromFront::Admitted { .. } => {}
         }
     }
 
+    /// A front that has not answered for several beats hangs.
+    pub fn beat(&mut self) {
+        let hanging = self.questions.beat();
+        self.replace(hanging);
+        self.ask_idle(&BTreeMap::new());
+    }
+
+    fn ask_idle(&mut self, workers: &BTreeMap<String, Vec<WorkerId>>) {
+        let all_say = |session: &Session| session.version >= SAYS_IDLE;
+        let asked = self.sessions.iter().filter(|(_, session)| all_say(session));
+        let asked: BTreeSet<WorkerId> = asked.map(|(front, _)| front.clone()).collect();
+        // An older front may have something in hand that it does not say.
+        let known =
+            if asked.len() == self.sessions.len() { workers.clone() } else { BTreeMap::new() };
+        self.questions.ask(asked);
+        let question = ToFront::Idle { workers: known };
+        self.send_each(|session| all_say(session).then(|| question.clone()));
+    }
+
     fn count(&mut self, number: u64, reply: oneshot::Sender<BTreeMap<String, UpstreamStats>>) {
-        let missing = self.sessions.keys().cloned().collect();
-        self.counting.push(Counting { number, missing, sum: BTreeMap::new(), reply });
+        let fronts = self.sessions.keys().cloned().collect();
         self.broadcast(&ToFront::Stats);
-        self.counted(|counting| counting.missing.is_empty());
-    }
-
-    /// A front answers in the order in which it is asked: its counters are for the oldest.
-    fn add_stats(&mut self, front: &WorkerId, stats: &Stats) {
-        let asked = self.counting.iter_mut().find(|counting| counting.missing.contains(front));
-        let Some(counting) = asked else { return };
-        counting.missing.remove(front);
-        for (upstream, counters) in &stats.upstreams {
-            counting.sum.entry(upstream.clone()).or_default().add(counters);
-        }
-        self.counted(|counting| counting.missing.is_empty());
-    }
-
-    /// Replies to those that wait no longer.
-    fn counted(&mut self, is_over: impl Fn(&Counting) -> bool) {
-        for index in (0..self.counting.len()).rev() {
-            if is_over(&self.counting[index]) {
-                let counting = self.counting.remove(index);
-                let _ = counting.reply.send(counting.sum);
-            }
-        }
+        self.counting.begin(number, fronts, reply);
     }
 
     fn published(&mut self, front: &WorkerId, generation: u64, outcome: Result<(), Diagnostic>) {
@@ -361,13 +360,11 @@ impl Board {
         if self.sessions.remove(front).is_none() {
             return;
         }
+        self.questions.lost(front);
         for missing in self.draining.values_mut() {
             missing.remove(front);
         }
-        for counting in &mut self.counting {
-            counting.missing.remove(front);
-        }
-        self.counted(|counting| counting.missing.is_empty());
+        self.counting.lost(front);
         self.report_drained();
         let last = self.publishing.iter().map(|p| p.generation).max().unwrap_or(0);
         self.published(front, last, Ok(()));

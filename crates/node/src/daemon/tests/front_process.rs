@@ -21,6 +21,8 @@ pub struct FrontState {
     pub version: u32,
     pub generation: u64,
     pub peers: BTreeMap<String, Vec<Peer>>,
+    /// How long it says that workers have had nothing in hand, milliseconds.
+    pub quiet_ms: u64,
     /// Its counters.
     pub stats: Stats,
     /// It answers neither a new table nor a question.
@@ -41,6 +43,7 @@ impl Default for FrontState {
             version: front::VERSION,
             generation: 0,
             peers: BTreeMap::new(),
+            quiet_ms: 5000,
             stats: Stats::default(),
             hangs: false,
             refuse: None,
@@ -134,6 +137,9 @@ impl FrontState {
                 self.generation = generation;
                 Some(FromFront::Published { generation })
             }
+            ToFront::Idle { workers } if !self.hangs => Some(FromFront::Idle {
+                quiet: workers.into_values().flatten().map(|id| (id, self.quiet_ms)).collect(),
+            }),
             ToFront::Stats if !self.hangs => Some(FromFront::Stats(self.stats.clone())),
             ToFront::Drain { worker, .. } if !self.busy.contains(&worker.to_string()) => {
                 Some(FromFront::Drained { worker })

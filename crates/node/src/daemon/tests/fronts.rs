@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
-use mfserv_core::wire::front::{Peer, ToFront, UpstreamStats};
+use mfserv_core::wire::front::{self, Peer, ToFront, UpstreamStats};
 use mfserv_core::wire::keeper::Ended;
 use tokio::time::Instant;
 
@@ -99,6 +99,33 @@ async fn a_front_that_does_not_take_a_table_in_time_is_replaced() {
     daemon.until("the old one has ended", || keeper.books().workers("front").len() == 1).await;
     let tables = || front(&house).tables();
     daemon.until("it begins with the new table", || tables() == ["publish 2"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_front_that_hangs_is_replaced_without_any_change_and_one_of_an_older_version_is_not() {
+    for (version, is_replaced) in [(front::VERSION, true), (2, false)] {
+        let house = House::new();
+        house.plugin("first");
+        let process = FrontProcess::default();
+        process.state().version = version;
+        house.keeper.books().next_front = Some(process);
+        let daemon = running(&house).await;
+        let hanging = front(&house);
+        // Played time: nothing is to happen in it.
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let fronts =
+            || house.keeper.books().spawned.iter().filter(|id| id.starts_with("front.")).count();
+        assert_eq!(fronts(), 1, "it answers");
+        hanging.state().hangs = true;
+        // Played time: an older front is to be let be in it.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(fronts() == 2, is_replaced, "version {version}");
+        if is_replaced {
+            let keeper = house.keeper.clone();
+            daemon.until("it has ended", || keeper.books().workers("front").len() == 1).await;
+            assert_eq!(front(&house).tables(), ["publish 1"]);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -290,6 +290,9 @@ impl Front for PlayedFronts {
     fn forget(&self, _: &str, worker: &WorkerId) {
         self.seen().serving.remove(&worker.to_string());
     }
+
+    // These fronts say nothing of idle workers.
+    fn ask_idle(&self, _: BTreeMap<String, Vec<WorkerId>>) {}
 }
 
 /// A clock that goes with tokio's, which a test pauses.

@@ -34,7 +34,7 @@ impl Drop for Waiting {
         drop(inner);
         // The slot was handed over, and the request has gone: the next one gets it.
         if let Ok(peer) = self.call.try_recv() {
-            self.upstream.release(&peer, None, None);
+            self.upstream.release(&peer, None, None, true);
         }
     }
 }
