@@ -218,6 +218,15 @@ pub enum Fact {
         /// How much.
         bytes: u64,
     },
+    /// All log files together were larger than `[log] max_total_size`: the oldest were removed.
+    LogsRemoved {
+        /// Some of the files, by name.
+        files: Vec<String>,
+        /// How many others.
+        more: u32,
+        /// How large all of them were.
+        bytes: u64,
+    },
     /// A watcher changed its wanted count.
     Scaled {
         /// The watcher.

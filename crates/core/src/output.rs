@@ -24,6 +24,15 @@ impl Default for Rotation {
     }
 }
 
+/// What is done with rotated log files besides counting them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogCare {
+    /// Compress rotated files, except the newest of each log: somebody may still read it.
+    pub compress: bool,
+    /// The most bytes of all log files together; 0 = no bound.
+    pub max_bytes: u64,
+}
+
 /// Where the two output streams of a process are written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {

@@ -14,6 +14,7 @@ use crate::diagnostic::Diagnostic;
 use crate::keys::AUTORESTART;
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
+use crate::output::LogCare;
 use crate::plugin_spec::PluginSpec;
 use crate::route::{Route, RouteTable, Taken, plugin_of, taken};
 use crate::watcher::WatcherSpec;
@@ -164,6 +165,9 @@ pub struct Plan {
     /// Workers are renewed when files of their plugin change.
     #[serde(default)]
     pub autorestart: bool,
+    /// What is done with rotated log files.
+    #[serde(default)]
+    pub log_care: LogCare,
     /// What is wrong or doubtful.
     pub problems: Vec<Diagnostic>,
 }
@@ -185,6 +189,7 @@ impl Plan {
             plugins: Vec::new(),
             given_up: Vec::new(),
             autorestart: inputs.module.get(AUTORESTART),
+            log_care: inputs.module.log_care(),
             problems: inputs.module_problems.clone(),
         };
         let mut plugins: Vec<&PluginInput> = inputs.plugins.iter().collect();

@@ -107,6 +107,15 @@ impl WatcherSpec {
         crate::fingerprint::of(&text.unwrap_or_default())
     }
 
+    /// The number of the release that its workers run, where they run below
+    /// `releases/PLUGIN/NUMBER`; empty for a developer's directory and for roles.
+    pub fn release(&self) -> &str {
+        let Some(plugin) = self.name.plugin() else { return "" };
+        let names: Vec<&str> = self.cwd.iter().filter_map(|name| name.to_str()).collect();
+        let numbered = names.windows(3).find(|names| names[..2] == ["releases", plugin]);
+        numbered.map_or("", |names| names[2])
+    }
+
     /// How many workers are replaced at a time in a restart: a quarter, at least one.
     pub fn rolling_width(&self) -> usize {
         (self.count as usize / 4).max(1)

@@ -8,23 +8,25 @@
 //! last moment are written twice. When the disk does not keep up, lines are taken into
 //! memory up to a bound, and beyond it dropped, counted and reported.
 
+mod fifo;
 mod last_output;
+mod queue;
 mod reader;
 mod writer;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use mfserv_core::output::Rotation;
+use mfserv_logfile::Source;
 use mfserv_platform::sync;
 use rustix::event::{EventfdFlags, eventfd};
 
+use queue::Pending;
 use reader::Reader;
 use writer::Writer;
 
@@ -38,8 +40,8 @@ const TOTAL_BOUND: usize = 64 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Stream {
     pub key: u64,
-    /// The process.
-    pub owner: String,
+    /// The process, and which of its streams.
+    pub source: Arc<Source>,
     pub fifo: PathBuf,
     pub log: PathBuf,
     pub rotation: Rotation,
@@ -58,33 +60,26 @@ pub(crate) enum CopierMessage {
     Trouble { file: PathBuf, reason: String },
 }
 
+impl Stream {
+    /// The process.
+    pub fn owner(&self) -> &str {
+        &self.source.worker
+    }
+}
+
 enum Order {
     Add(Stream, OwnedFd),
     Finish(String),
     Pause,
 }
 
-/// Lines on their way to one log file.
+/// Bytes of one stream on their way to a log file.
 struct Chunk {
     key: u64,
+    source: Arc<Source>,
+    /// When they were read, milliseconds since 1970.
+    at_ms: u64,
     bytes: Vec<u8>,
-}
-
-struct Queue {
-    rotation: Rotation,
-    chunks: VecDeque<Chunk>,
-    /// The last attempt failed: not before this.
-    retry_at: Option<Instant>,
-}
-
-/// What the two threads share.
-#[derive(Default)]
-struct Pending {
-    logs: BTreeMap<PathBuf, Queue>,
-    bytes: usize,
-    /// Chunks that have been written, with their length.
-    written: Vec<(u64, usize)>,
-    writer_stops: bool,
 }
 
 struct Shared {
@@ -249,4 +244,10 @@ fn wake(event: &OwnedFd) {
 
 fn clear(event: &OwnedFd) {
     let _ = rustix::io::read(event, &mut [0_u8; 8]);
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_millis() as u64)
 }

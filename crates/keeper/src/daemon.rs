@@ -80,6 +80,7 @@ mod tests {
             argv: vec!["true".into()],
             env: Default::default(),
             cwd: "/".into(),
+            release: String::new(),
             listeners: Vec::new(),
             output: Output { stdout: "log".into(), stderr: None, rotation: Rotation::default() },
             rlimits: Default::default(),

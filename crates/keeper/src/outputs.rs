@@ -5,8 +5,10 @@ use std::fs;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mfserv_core::wire::keeper::ProcessSpec;
+use mfserv_logfile::Source;
 
 use crate::copying::{Copier, CopierMessage, NotPaused, Paused, Stream};
 use crate::log::log;
@@ -66,9 +68,11 @@ impl Outputs {
         spec: &ProcessSpec,
     ) -> Result<(OwnedFd, OwnedFd), Refusal> {
         let failed = |e| Refusal::system("descriptors run out", &e);
-        let stdout = self.create_one(made, spec, "out", &spec.output.stdout)?;
+        let is_split = spec.output.stderr.is_some();
+        let out = if is_split { "stdout" } else { "both" };
+        let stdout = self.create_one(made, spec, ("out", out), &spec.output.stdout)?;
         let stderr = match &spec.output.stderr {
-            Some(log) => self.create_one(made, spec, "err", log)?,
+            Some(log) => self.create_one(made, spec, ("err", "stderr"), log)?,
             None => stdout.try_clone().map_err(failed)?,
         };
         Ok((stdout, stderr))
@@ -78,14 +82,18 @@ impl Outputs {
         &mut self,
         made: &mut NewOutput,
         spec: &ProcessSpec,
-        end: &str,
+        (end, name): (&str, &str),
         log: &Path,
     ) -> Result<OwnedFd, Refusal> {
         let key = self.next_key;
         self.next_key += 1;
         let stream = Stream {
             key,
-            owner: spec.id.clone(),
+            source: Arc::new(Source {
+                worker: spec.id.clone(),
+                stream: name.to_owned(),
+                release: spec.release.clone(),
+            }),
             fifo: self.fifos.join(format!("{}.{key}.{end}", spec.id)),
             log: log.to_owned(),
             rotation: spec.output.rotation,
@@ -224,14 +232,16 @@ fn cannot_copy(error: &io::Error) -> ! {
 
 impl From<&Stream> for SavedStream {
     fn from(it: &Stream) -> Self {
-        let Stream { key, owner, fifo, log, rotation } = it.clone();
-        Self { key, owner, fifo, log, rotation }
+        let Stream { key, source, fifo, log, rotation } = it.clone();
+        let Source { worker: owner, stream, release } = (*source).clone();
+        Self { key, owner, fifo, log, rotation, stream, release }
     }
 }
 
 impl From<SavedStream> for Stream {
     fn from(it: SavedStream) -> Self {
-        let SavedStream { key, owner, fifo, log, rotation } = it;
-        Self { key, owner, fifo, log, rotation }
+        let SavedStream { key, owner, fifo, log, rotation, stream, release } = it;
+        let source = Arc::new(Source { worker: owner, stream, release });
+        Self { key, source, fifo, log, rotation }
     }
 }

@@ -51,6 +51,11 @@ pub(crate) struct SavedStream {
     pub fifo: PathBuf,
     pub log: PathBuf,
     pub rotation: Rotation,
+    /// `stdout`, `stderr` or `both`.
+    #[serde(default)]
+    pub stream: String,
+    #[serde(default)]
+    pub release: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -11,6 +11,7 @@
     reason = "a test starts programs and stops at the first thing that is wrong"
 )]
 
+mod copying;
 mod node;
 mod setup;
 
@@ -299,36 +300,6 @@ fn a_listening_socket_is_held_inherited_and_given_back_to_a_keeper_that_lost_it(
     TcpStream::connect(&other_address).unwrap();
     client.done(Ask::Unlisten { name: "http".into() });
     assert!(TcpStream::connect(&other_address).is_err());
-}
-
-#[test]
-fn a_log_rotates_and_lines_of_two_processes_stay_whole() {
-    let node = Node::start();
-    let mut client = node.watching();
-    for id in ["one", "two"] {
-        let script = format!(
-            "i=0; while [ $i -lt 4000 ]; do printf 'from {id} '; echo $i; i=$((i+1)); done"
-        );
-        let mut spec = node.spec(id, &script);
-        spec.output.stdout = node.home().join("log/both.log");
-        spec.output.rotation = Rotation { max_bytes: 20_000, max_age_s: 0, keep: 0, mode: None };
-        client.done_or_spawned(Ask::Spawn { spec: Box::new(spec) });
-    }
-    client.exit_of("one");
-    client.exit_of("two");
-    let text = || {
-        let files = fs::read_dir(node.home().join("log")).unwrap();
-        files.map(|f| fs::read_to_string(f.unwrap().path()).unwrap()).collect::<String>()
-    };
-    until("all lines", || text().lines().count() == 8000);
-    assert!(fs::read_dir(node.home().join("log")).unwrap().count() > 5);
-    for line in text().lines() {
-        let words: Vec<&str> = line.split(' ').collect();
-        assert!(
-            words.len() == 3 && words[0] == "from" && words[2].parse::<u32>().is_ok(),
-            "{line}"
-        );
-    }
 }
 
 #[test]

@@ -227,6 +227,7 @@ fn spec_in(home: PathBuf, id: &str, script: &str) -> ProcessSpec {
             stderr: None,
             rotation: Rotation::default(),
         },
+        release: String::new(),
         listeners: Vec::new(),
         note: format!("note of {id}"),
     }

@@ -10,7 +10,15 @@
 
 #![forbid(unsafe_code)]
 
+mod care;
+mod compressed;
+mod index;
 mod rotation;
+
+pub use care::{Cared, care};
+pub use compressed::{Compressed, compress};
+pub use index::{Chunk, Index, Mark, Source, index_path};
+pub use rotation::{Rotated, rotated, rotated_from};
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -21,6 +29,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mfserv_core::output::Rotation;
 use rustix::process::{Resource, getrlimit};
+
+use index::IndexWriter;
 
 /// How often the file on disk is compared with the open one.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -64,6 +74,8 @@ pub struct LogFile {
     /// `rotation.max_bytes`, kept below what RLIMIT_FSIZE lets this process write.
     max_bytes: u64,
     live: Option<Live>,
+    /// The index of the live file, once something was appended whose source is known.
+    index: Option<IndexWriter>,
     checked: Instant,
 }
 
@@ -71,7 +83,8 @@ impl LogFile {
     /// A log file that is opened by the first append.
     pub fn new(path: impl Into<PathBuf>, rotation: Rotation) -> Self {
         let max_bytes = below_file_size_limit(rotation.max_bytes);
-        Self { path: path.into(), rotation, max_bytes, live: None, checked: Instant::now() }
+        let (path, checked) = (path.into(), Instant::now());
+        Self { path, rotation, max_bytes, live: None, index: None, checked }
     }
 
     /// A log file, opened now. Old rotated files beyond the number to keep are removed.
@@ -100,13 +113,20 @@ impl LogFile {
     /// Appends whole lines. The buffer is divided between two lines where the file
     /// reaches its size.
     pub fn append(&mut self, lines: &[u8]) -> Result<(), Trouble> {
+        self.append_marked(lines, &[])
+    }
+
+    /// Appends whole lines, and records in the index who wrote them: `marks` in the order of
+    /// the buffer, the first at its begin. An index that cannot be written delays nothing and
+    /// loses no line.
+    pub fn append_marked(&mut self, lines: &[u8], marks: &[Mark<'_>]) -> Result<(), Trouble> {
         let mut written = 0;
         let trouble = |written, error| Err(Trouble { written, error });
         if let Err(error) = self.check_if_due() {
             return trouble(written, error);
         }
         while written < lines.len() {
-            match self.append_piece(&lines[written..]) {
+            match self.append_piece(lines, written, marks) {
                 Ok(count) => written += count,
                 Err(e) => return trouble(written + e.written, e.error),
             }
@@ -131,9 +151,15 @@ impl LogFile {
         if self.live.is_some() { self.check_if_due() } else { Ok(()) }
     }
 
-    /// Writes what still fits into the live file; returns how much that was. Zero means
-    /// that the file has been rotated and there is room now.
-    fn append_piece(&mut self, lines: &[u8]) -> Result<usize, Trouble> {
+    /// Writes what still fits into the live file, from the byte `from` on; returns how much
+    /// that was. Zero means that the file has been rotated and there is room now.
+    fn append_piece(
+        &mut self,
+        lines: &[u8],
+        from: usize,
+        marks: &[Mark<'_>],
+    ) -> Result<usize, Trouble> {
+        let lines = &lines[from..];
         let max_bytes = self.max_bytes;
         let live = self.live().map_err(|error| Trouble { written: 0, error })?;
         let mut piece = match max_bytes {
@@ -146,6 +172,9 @@ impl LogFile {
             }
             // Better a file that is too large than lines that are lost.
             piece = lines;
+        }
+        if !marks.is_empty() {
+            self.note(marks, from, piece.len());
         }
         let live = self.live().map_err(|error| Trouble { written: 0, error })?;
         let mut written = 0;
@@ -161,6 +190,30 @@ impl LogFile {
             }
         }
         Ok(written)
+    }
+
+    /// Writes into the index who wrote `length` bytes of a buffer from its byte `from` on.
+    fn note(&mut self, marks: &[Mark<'_>], from: usize, length: usize) {
+        let Some(live) = &self.live else { return };
+        let index = match &mut self.index {
+            Some(index) => index,
+            none => {
+                let mode = self.rotation.mode;
+                match IndexWriter::open(&self.path, live.identity.1, live.size, mode) {
+                    Ok(opened) => none.insert(opened),
+                    Err(_) => return,
+                }
+            }
+        };
+        let first = marks.partition_point(|mark| mark.at <= from).saturating_sub(1);
+        for mark in marks[first..].iter().take_while(|mark| mark.at < from + length) {
+            index.note(mark, live.size + mark.at.saturating_sub(from) as u64);
+        }
+        if index.flush().is_err() {
+            // It would give these bytes to whoever wrote before them.
+            self.index = None;
+            let _ = fs::remove_file(index_path(&self.path));
+        }
     }
 
     /// The open file; opens it first if it is not.
@@ -180,9 +233,17 @@ impl LogFile {
         self.checked = Instant::now();
         let Some(live) = &mut self.live else { return Ok(()) };
         match fs::metadata(&self.path) {
-            Ok(on_disk) if identity(&on_disk) == live.identity => live.size = on_disk.len(),
+            Ok(on_disk) if identity(&on_disk) == live.identity => {
+                if on_disk.len() < live.size {
+                    // What the index says is of bytes that are gone.
+                    self.index = None;
+                    let _ = fs::remove_file(index_path(&self.path));
+                }
+                live.size = on_disk.len();
+            }
             _ => {
                 self.live = None;
+                self.index = None;
                 self.live()?;
             }
         }
@@ -205,6 +266,7 @@ impl LogFile {
     fn rotate(&mut self) -> io::Result<()> {
         let Some(live) = self.live.take() else { return Ok(()) };
         let still_ours = fs::metadata(&self.path).is_ok_and(|m| identity(&m) == live.identity);
+        self.index = None;
         let renamed = if still_ours { rotation::rename_away(&self.path) } else { Ok(()) };
         if let Err(error) = renamed {
             self.live = Some(live);

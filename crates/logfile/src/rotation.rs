@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use crate::compressed::compressed_path;
+use crate::index;
+
 /// More rotations than this within one second are an error, not a loop.
 const MOST_IN_A_SECOND: u32 = 10_000;
 
@@ -17,11 +20,16 @@ pub(crate) fn rename_away(path: &Path) -> io::Result<()> {
         let suffix = if count == 0 { stamp.clone() } else { format!("{stamp}.{count}") };
         let target = with_suffix(path, &suffix);
         match renameat_with(CWD, path, CWD, &target, RenameFlags::NOREPLACE) {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                index::follow_rename(path, &target);
+                return Ok(());
+            }
             Err(Errno::EXIST) => {}
             // Some network file systems know no such flag.
             Err(Errno::INVAL | Errno::NOSYS) if !target.exists() => {
-                return fs::rename(path, target);
+                fs::rename(path, &target)?;
+                index::follow_rename(path, &target);
+                return Ok(());
             }
             Err(Errno::INVAL | Errno::NOSYS) => {}
             Err(e) => return Err(e.into()),
@@ -30,36 +38,94 @@ pub(crate) fn rename_away(path: &Path) -> io::Result<()> {
     Err(io::Error::other(format!("{} was rotated too often within a second", path.display())))
 }
 
-/// Removes the oldest rotated files, so that with the live one `keep` remain; 0 = all.
+/// Removes the oldest rotated files, so that with the live one `keep` remain (0 = all), and
+/// indexes whose files somebody else has removed.
 pub(crate) fn clean(path: &Path, keep: u32) -> io::Result<()> {
-    if keep == 0 {
-        return Ok(());
+    let found = rotated(path)?;
+    let too_many = match keep {
+        0 => 0,
+        keep => (found.len() + 1).saturating_sub(keep as usize),
+    };
+    for old in &found[..too_many] {
+        old.remove()?;
     }
-    let mut found = list(path)?;
-    found.sort();
-    let too_many = (found.len() + 1).saturating_sub(keep as usize);
-    for (_, old) in found.into_iter().take(too_many) {
-        match fs::remove_file(old) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    for (hidden, index) in list(path)? {
+        let of = hidden.strip_prefix('.').and_then(|name| name.strip_suffix(".idx"));
+        let of = of.and_then(|of| order(&name, of));
+        if of.is_some_and(|of| !found[too_many..].iter().any(|file| file.order == of)) {
+            let _ = fs::remove_file(index);
         }
     }
     Ok(())
 }
 
+/// A file that a log file was rotated to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rotated {
+    order: Order,
+    /// The file: plain, or compressed if it ends in `.zst`.
+    pub path: PathBuf,
+    /// It is compressed.
+    pub is_compressed: bool,
+}
+
+impl Rotated {
+    /// Removes it, and its index.
+    pub fn remove(&self) -> io::Result<()> {
+        let plain = match self.is_compressed {
+            true => self.path.with_extension(""),
+            false => self.path.clone(),
+        };
+        // Both are there after a compression that was killed.
+        for path in [&compressed_path(&plain), &plain] {
+            match fs::remove_file(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        let _ = fs::remove_file(index::index_path(&plain));
+        Ok(())
+    }
+}
+
+/// The files that the log file `path` was rotated to, oldest first. Where a file is there
+/// both plain and compressed, only the plain one.
+pub fn rotated(path: &Path) -> io::Result<Vec<Rotated>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut found = Vec::new();
+    for (candidate, path) in list(path)? {
+        let plain = candidate.strip_suffix(".zst");
+        if let Some(order) = order(&name, plain.unwrap_or(&candidate)) {
+            found.push(Rotated { order, path, is_compressed: plain.is_some() });
+        }
+    }
+    found.sort_by(|a, b| (&a.order, a.is_compressed).cmp(&(&b.order, b.is_compressed)));
+    found.dedup_by(|later, first| later.order == first.order);
+    Ok(found)
+}
+
+/// The log file that this one was rotated from; `None` if its name is not that of a rotated
+/// file.
+pub fn rotated_from(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let plain = name.strip_suffix(".zst").unwrap_or(name);
+    let dots = plain.match_indices('.').map(|(at, _)| at);
+    let base = dots.map(|at| &plain[..at]).find(|base| order(base, plain).is_some())?;
+    (!base.is_empty()).then(|| path.with_file_name(base))
+}
+
 type Order = (String, u32);
 
-fn list(path: &Path) -> io::Result<Vec<(Order, PathBuf)>> {
+/// The names and paths of the directory of a log file.
+fn list(path: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-        return Ok(Vec::new());
-    };
     let entries = fs::read_dir(directory)?.filter_map(Result::ok);
     Ok(entries
-        .filter_map(|entry| Some((order(name, entry.file_name().to_str()?)?, entry.path())))
+        .filter_map(|entry| Some((entry.file_name().to_str()?.to_owned(), entry.path())))
         .collect())
 }
 
@@ -83,13 +149,26 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::order;
+    use super::*;
 
     #[test]
     fn rotated_files_are_ordered_by_stamp_and_then_by_number() {
         let names = ["x.log.20260101000000", "x.log.20260101000000.2", "x.log.20260101000000.10"];
         let orders: Vec<_> = names.iter().map(|n| order("x.log", n).unwrap()).collect();
         assert!(orders.is_sorted());
+    }
+
+    #[test]
+    fn a_rotated_file_names_the_file_that_it_was_rotated_from() {
+        for (name, from) in [
+            ("l/x.log.20260101000000", Some("l/x.log")),
+            ("l/x.log.20260101000000.12.zst", Some("l/x.log")),
+            ("l/x.log", None),
+            ("l/x.log.20260101000000.gz", None),
+            ("l/.x.log.20260101000000.idx", None),
+        ] {
+            assert_eq!(rotated_from(Path::new(name)), from.map(PathBuf::from), "{name}");
+        }
     }
 
     #[test]

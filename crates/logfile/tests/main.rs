@@ -16,8 +16,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use mfserv_core::output::Rotation;
-use mfserv_logfile::LogFile;
+use mfserv_core::output::{LogCare, Rotation};
+use mfserv_logfile::{Compressed, Index, LogFile, Mark, Source, care, compress, rotated};
 
 const NEVER: Rotation = Rotation { max_bytes: 0, max_age_s: 0, keep: 5, mode: Some(0o640) };
 
@@ -156,4 +156,161 @@ fn two_writers_of_one_file_survive_the_rotation_of_the_other() {
     let lines: usize =
         files(home.path()).iter().map(|f| fs::read_to_string(f).unwrap().lines().count()).sum();
     assert_eq!(lines, 100);
+}
+
+fn source(worker: &str) -> Source {
+    Source { worker: worker.into(), stream: "both".into(), release: String::new() }
+}
+
+/// The worker that the index of a file names for each of its lines.
+fn workers_of(file: &Path) -> Vec<String> {
+    let index = Index::read(file, None).unwrap_or_default();
+    let name = |offset| {
+        let source = index.chunk_at(offset)?.source?;
+        Some(index.sources[source].worker.clone())
+    };
+    let text = fs::read_to_string(file).unwrap();
+    let offsets = text.match_indices('\n').map(|(end, _)| end as u64);
+    offsets.map(|offset| name(offset).unwrap_or_default()).collect()
+}
+
+#[test]
+fn an_index_goes_with_its_file_through_rotation_and_is_removed_with_it() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("a.log");
+    let mut log = LogFile::new(&path, Rotation { max_bytes: 40, keep: 3, ..NEVER });
+    let (one, two) = (source("one"), source("two"));
+    for _ in 0..20 {
+        let marks = [
+            Mark { at: 0, source: &one, at_ms: 1 },
+            Mark { at: 8, source: &two, at_ms: 1 },
+            Mark { at: 16, source: &one, at_ms: 2 },
+        ];
+        log.append_marked(b"one say\ntwo say\none too\n", &marks).unwrap();
+    }
+    let rotated = rotated(&path).unwrap();
+    assert_eq!(rotated.len(), 2);
+    for file in rotated.iter().map(|file| &file.path).chain([&path]) {
+        let text = fs::read_to_string(file).unwrap();
+        let said: Vec<_> = text.lines().map(|line| &line[..3]).collect();
+        assert_eq!(workers_of(file), said, "{file:?}");
+    }
+    assert_eq!(files(home.path()).len(), 6, "{:?}", files(home.path()));
+}
+
+#[test]
+fn an_index_whose_file_was_renamed_without_it_is_given_back_and_a_foreign_one_begins_anew() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("a.log");
+    let one = source("one");
+    let write = |worker: &Source| {
+        let mark = Mark { at: 0, source: worker, at_ms: 1 };
+        LogFile::new(&path, NEVER).append_marked(b"a line\n", &[mark]).unwrap();
+    };
+    write(&one);
+    // as a writer leaves it that is killed between the two renames of a rotation
+    let old = home.path().join("a.log.20260101000000");
+    fs::rename(&path, &old).unwrap();
+    write(&source("two"));
+    assert_eq!((workers_of(&old), workers_of(&path)), (vec!["one".into()], vec!["two".into()]));
+    // an administrator takes the file away: its index stays and is of no use
+    fs::rename(&path, home.path().join("mine")).unwrap();
+    write(&one);
+    assert_eq!(workers_of(&path), ["one"]);
+    fs::write(&path, "").unwrap();
+    write(&source("three"));
+    assert_eq!(workers_of(&path), ["three"]);
+}
+
+fn lines_in(file: &Path) -> String {
+    let mut packed = Compressed::open(file).unwrap();
+    let mut text = vec![0; packed.len() as usize];
+    let mut done = 0;
+    while done < text.len() {
+        let count = packed.read_at(&mut text[done..], done as u64).unwrap();
+        assert!(count > 0);
+        done += count;
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn a_compressed_file_is_read_from_any_place_and_by_other_programs() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("a.log.20260101000000");
+    let text: String = (0..300_000).map(|n| format!("line {n:06}\n")).collect();
+    fs::write(&path, &text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    assert!(compress(&path).unwrap());
+    let packed = home.path().join("a.log.20260101000000.zst");
+    assert_eq!(files(home.path()), std::slice::from_ref(&packed));
+    let found = fs::metadata(&packed).unwrap();
+    assert!(found.permissions().mode() & 0o777 == 0o640 && found.modified().unwrap() == modified);
+    assert_eq!(lines_in(&packed), text);
+    let mut reader = Compressed::open(&packed).unwrap();
+    for n in [0, 1, 87_382, 200_000, 299_999] {
+        let mut line = [0; 12];
+        reader.read_at(&mut line, n * 12).unwrap();
+        assert_eq!(line.get(..11), text.as_bytes().get(n as usize * 12..n as usize * 12 + 11));
+    }
+    let plain = zstd::stream::decode_all(fs::File::open(&packed).unwrap()).unwrap();
+    assert_eq!(plain, text.as_bytes());
+}
+
+#[test]
+fn a_compression_that_is_killed_at_any_step_loses_no_line_and_doubles_none() {
+    let home = tempfile::tempdir().unwrap();
+    let name = |end: &str| home.path().join(format!("a.log.20260101000000{end}"));
+    let all = |text: &str| {
+        let found = rotated(&home.path().join("a.log")).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        let now = match found[0].is_compressed {
+            true => lines_in(&found[0].path),
+            false => fs::read_to_string(&found[0].path).unwrap(),
+        };
+        assert_eq!(now, text);
+    };
+    // the compressed file is not whole
+    fs::write(name(""), "one\ntwo\n").unwrap();
+    fs::write(home.path().join(".a.log.20260101000000.zst.part"), "half of it").unwrap();
+    all("one\ntwo\n");
+    assert!(compress(&name("")).unwrap());
+    all("one\ntwo\n");
+    // the plain file is still there
+    fs::write(name(""), "one\ntwo\n").unwrap();
+    all("one\ntwo\n");
+    assert!(compress(&name("")).unwrap());
+    all("one\ntwo\n");
+    // the plain file has another content than the compressed one
+    fs::write(name(""), "one\ntwo\nthree\n").unwrap();
+    assert!(compress(&name("")).unwrap());
+    all("one\ntwo\nthree\n");
+    assert_eq!(files(home.path()), [name(".zst")]);
+}
+
+#[test]
+fn the_newest_rotated_file_stays_plain_and_the_oldest_goes_when_all_are_too_large() {
+    let home = tempfile::tempdir().unwrap();
+    let write = |name: &str, age: u64| {
+        let path = home.path().join(name);
+        fs::write(&path, "a line that is repeated\n".repeat(1000)).unwrap();
+        let file = fs::File::options().append(true).open(&path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+        path
+    };
+    let live = [write("a.log", 0), write("b.log", 0), write("c.log.old", 900)];
+    let [a1, a2] = [write("a.log.20260101000000", 50), write("a.log.20260102000000", 30)];
+    let [b1, b2] = [write("b.log.20260101000000", 40), write("b.log.20260103000000", 20)];
+    let nothing = LogCare::default();
+    assert!(care(home.path(), nothing).unwrap().removed.is_empty());
+    let done = care(home.path(), LogCare { compress: true, max_bytes: 100_000 }).unwrap();
+    assert!(done.troubles.is_empty(), "{done:?}");
+    // 3 live files of 24,000 bytes leave room for the newest and two compressed ones
+    let removed: Vec<_> = done.removed.iter().map(|(path, _)| path.clone()).collect();
+    let packed = |plain: &Path| PathBuf::from(format!("{}.zst", plain.display()));
+    assert_eq!(removed, [packed(&a1), packed(&b1), a2]);
+    let mut left: Vec<_> = live.into_iter().chain([b2]).collect();
+    left.sort();
+    assert_eq!(files(home.path()), left);
 }

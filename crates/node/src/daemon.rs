@@ -15,6 +15,7 @@ mod events;
 mod file_watch;
 mod fronts;
 mod last_plan;
+mod log_care;
 mod node;
 mod observe;
 mod operating;
@@ -122,6 +123,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     let api = Arc::new(Service { node: node.clone(), operations: operations.clone() });
     node.served_by(Server::start(listener, api, Version::own()));
     tokio::spawn(autorestart::run(node.clone(), node.parts.plans.subscribe()));
+    tokio::spawn(log_care::run(node.clone(), node.parts.plans.subscribe()));
     tokio::spawn(begin(node.clone(), operations.clone(), (serving, ending)));
 
     listen(&node, &operations, &supervisor, (&mut news, &mut hangups)).await;

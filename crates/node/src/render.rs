@@ -77,6 +77,9 @@ fn fact(fact: &Fact) -> String {
         Fact::OutputDropped { id, bytes: n } => {
             format!("{id} writes faster than the disk: {} of its output dropped", bytes(*n))
         }
+        Fact::LogsRemoved { files, more, bytes: n } => {
+            format!("the logs were too large: {} removed ({})", changed(files, *more), bytes(*n))
+        }
         Fact::Scaled { watcher, count } => format!("{watcher} scaled to {count}"),
         Fact::WorkerTrouble { worker, cause } => format!("{worker} did not behave: {cause}"),
         Fact::OperationBegan { id, what, who } => {

@@ -65,6 +65,7 @@ pub(crate) fn process_spec(
         } else {
             spec.output.clone()
         },
+        release: spec.release().to_owned(),
         listeners: spec.listeners.clone(),
         note: serde_json::to_string(&Note::of(spec, prepared)).unwrap_or_default(),
     }

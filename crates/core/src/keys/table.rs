@@ -107,6 +107,8 @@ keys! {
     LOG_ROTATED_FILES: u32 = small("log", "number_of_rotated_files", "5", between(0, 1_000_000, "files"), "log files kept, the live one included; 0: all");
     LOG_ROTATION_MAX_AGE_S: u64 = count("log", "max_age_before_rotation", "86400", seconds(-1), "age at which a log file is rotated; not above 0: never");
     LOG_ROTATION_MAX_BYTES: u64 = count("log", "max_size_before_rotation", "104857600", at_least(-1, "bytes"), "size at which a log file is rotated; not above 0: never");
+    LOG_COMPRESS: bool = flag("log", "compress_rotated_files", "0", "1: rotated files are compressed (zstd), except the newest of each log");
+    LOG_MAX_TOTAL_BYTES: u64 = count("log", "max_total_size", "-1", at_least(-1, "bytes"), "size of all log files together, beyond which the oldest rotated ones are removed; not above 0: no bound");
     LOG_FILE_MODE: Option<u32> = file_mode("log", "chmod", "0644", "mode of log files; null: as umask gives");
     LOG_SPLIT_STREAMS: bool = flag("log", "try_to_split_stdout_stderr", "0", "for apps with log_split_stdout_stderr=AUTO: two files");
     LOG_SPLIT_WORKERS: bool = flag("log", "try_to_split_multiple_workers", "0", "for apps with log_split_multiple_workers=AUTO: a file per worker");

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::keys::*;
-use crate::output::Rotation;
+use crate::output::{LogCare, Rotation};
 use crate::route::{RealIp, ServerSettings, SpoolLimits};
 
 /// The settings of a node.
@@ -47,6 +47,11 @@ impl ModuleConfig {
             keep: self.get(LOG_ROTATED_FILES),
             mode: self.get(LOG_FILE_MODE),
         }
+    }
+
+    /// What is done with rotated log files.
+    pub fn log_care(&self) -> LogCare {
+        LogCare { compress: self.get(LOG_COMPRESS), max_bytes: self.get(LOG_MAX_TOTAL_BYTES) }
     }
 
     /// How the front's logs are rotated.

@@ -30,6 +30,9 @@ pub struct ProcessSpec {
     pub rlimits: Rlimits,
     /// Where its output goes.
     pub output: Output,
+    /// The release that it runs, for the index of its log; empty if it runs none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub release: String,
     /// Listening sockets to inherit: descriptors 3, 4… in this order, told by
     /// `MFSERV_LISTEN=NAME=FD,NAME=FD`.
     #[serde(default)]

@@ -10,13 +10,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::pipe::{
-    PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice, tee,
-};
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 
+use super::fifo::{Found, LONG_LINE, look, remove, widen};
 use super::last_output::LastOutput;
-use super::{Chunk, CopierMessage, Order, Queue, STREAM_BOUND, Shared, Stream, TOTAL_BOUND, clear};
+use super::queue::{Pending, Queue};
+use super::{
+    Chunk, CopierMessage, Order, STREAM_BOUND, Shared, Stream, TOTAL_BOUND, clear, now_ms,
+};
 
 /// Most bytes read from one stream before the next stream has its turn.
 const LOOK: usize = 1024 * 1024;
@@ -25,9 +26,12 @@ const LOOK: usize = 1024 * 1024;
 /// full waits no longer.
 const DISK_PATIENCE: Duration = Duration::from_millis(50);
 
-/// A line without an end waits so long for it, or until it is [`LONG_LINE`] long.
+/// A line without an end waits so long for it, or until it is `LONG_LINE` long. It waits in
+/// its FIFO, where a keeper that is killed does not lose it.
 const LINE_PATIENCE: Duration = Duration::from_secs(1);
-const LONG_LINE: usize = 64 * 1024;
+/// The same where other processes write to the same log file: what they write meanwhile would
+/// divide the line.
+const SHARED_LINE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often a stream with a line without an end is looked at.
 const LINE_LOOK: Duration = Duration::from_millis(50);
@@ -61,17 +65,6 @@ struct Open {
     /// A line without an end has been there since then.
     partial: Option<Instant>,
     look_again: Instant,
-}
-
-/// What one look at a FIFO found.
-enum Found {
-    Nothing,
-    /// So many bytes.
-    Lines(usize),
-    /// Only a line without an end.
-    Partial,
-    /// Empty, and nobody can write to it any more.
-    End,
 }
 
 pub(super) struct Reader {
@@ -147,7 +140,7 @@ impl Reader {
         widen(&fifo, LOOK >> (self.streams.len() / 16).min(4));
         let now = Instant::now();
         let key = stream.key;
-        self.tails.entry(stream.owner.clone()).or_default();
+        self.tails.entry(stream.owner().to_owned()).or_default();
         let open = Open {
             stream,
             fifo,
@@ -171,7 +164,7 @@ impl Reader {
         let keys: Vec<u64> = self
             .streams
             .values()
-            .filter(|o| o.stream.owner == owner)
+            .filter(|o| o.stream.owner() == owner)
             .map(|o| o.stream.key)
             .collect();
         for key in keys {
@@ -211,12 +204,16 @@ impl Reader {
     fn hurry_the_slow(&mut self) {
         for open in self.streams.values_mut() {
             if open.in_flight > 0 && open.since.elapsed() >= DISK_PATIENCE {
-                take_into_memory(open, &self.nowhere);
+                match self.shared.pending().is_held(&open.stream.log, open.stream.key) {
+                    // Not the disk's fault: it stays where a keeper that is killed loses nothing.
+                    true => open.since = Instant::now(),
+                    false => take_into_memory(open, &self.nowhere),
+                }
             }
             if open.unreported > 0 && open.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
                 let bytes = std::mem::take(&mut open.unreported);
                 open.reported = Some(Instant::now());
-                let owner = open.stream.owner.clone();
+                let owner = open.stream.owner().to_owned();
                 self.shared.report(CopierMessage::Dropped { owner, bytes });
             }
         }
@@ -259,8 +256,9 @@ impl Reader {
     /// Looks at a stream once. `all`: also a line without an end. Returns how many bytes
     /// were taken.
     fn copy(&mut self, key: u64, all: bool) -> usize {
+        let all_of_it = all || self.line_has_waited(key);
         let Some(open) = self.streams.get_mut(&key) else { return 0 };
-        match look(open, all, &self.scratch, &mut self.buffer) {
+        match look(&open.fifo, all_of_it, &self.scratch, &mut self.buffer) {
             Found::Nothing => 0,
             Found::Partial => {
                 open.partial.get_or_insert_with(Instant::now);
@@ -270,7 +268,7 @@ impl Reader {
             Found::Lines(count) => {
                 open.partial = None;
                 let lines = &self.buffer[..count];
-                if let Some(tail) = self.tails.get_mut(&open.stream.owner) {
+                if let Some(tail) = self.tails.get_mut(open.stream.owner()) {
                     tail.add(lines);
                 }
                 deliver(&self.shared, open, lines, all, &self.nowhere);
@@ -285,6 +283,17 @@ impl Reader {
                 0
             }
         }
+    }
+
+    /// A line without an end has waited for it long enough.
+    fn line_has_waited(&self, key: u64) -> bool {
+        let Some(open) = self.streams.get(&key) else { return false };
+        let waited = open.partial.map_or(Duration::ZERO, |since| since.elapsed());
+        let is_shared = || {
+            let mut others = self.streams.iter().filter(|(other, _)| **other != key);
+            others.any(|(_, other)| other.stream.log == open.stream.log)
+        };
+        waited >= SHARED_LINE_PATIENCE || waited >= LINE_PATIENCE && !is_shared()
     }
 
     fn let_the_disk_finish(&mut self) -> bool {
@@ -302,31 +311,6 @@ impl Reader {
             let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 }));
             clear(&self.shared.wake_reader);
         }
-    }
-}
-
-/// Copies the front of the FIFO into `buffer`, without taking it out.
-fn look(open: &Open, all: bool, scratch: &(OwnedFd, OwnedFd), buffer: &mut [u8]) -> Found {
-    let copied = match tee(&open.fifo, &scratch.1, buffer.len(), SpliceFlags::NONBLOCK) {
-        Ok(0) => return Found::End,
-        Ok(count) => count,
-        Err(_) => return Found::Nothing,
-    };
-    let mut count = 0;
-    while count < copied {
-        match rustix::io::read(&scratch.0, &mut buffer[count..copied]) {
-            Ok(0) | Err(Errno::AGAIN) => break,
-            Ok(more) => count += more,
-            Err(Errno::INTR) => {}
-            Err(_) => break,
-        }
-    }
-    let waited = open.partial.is_some_and(|since| since.elapsed() >= LINE_PATIENCE);
-    match buffer[..count].iter().rposition(|&b| b == b'\n') {
-        _ if all => Found::Lines(count),
-        Some(end) => Found::Lines(end + 1),
-        None if waited || count >= LONG_LINE => Found::Lines(count),
-        None => Found::Partial,
     }
 }
 
@@ -366,7 +350,7 @@ fn deliver(shared: &Shared, open: &mut Open, lines: &[u8], last: bool, nowhere: 
     }
 }
 
-fn push(pending: &mut super::Pending, open: &Open, bytes: Vec<u8>) {
+fn push(pending: &mut Pending, open: &Open, bytes: Vec<u8>) {
     pending.bytes += bytes.len();
     let queue = pending.logs.entry(open.stream.log.clone()).or_insert_with(|| Queue {
         rotation: open.stream.rotation,
@@ -374,7 +358,8 @@ fn push(pending: &mut super::Pending, open: &Open, bytes: Vec<u8>) {
         retry_at: None,
     });
     queue.rotation = open.stream.rotation;
-    queue.chunks.push_back(Chunk { key: open.stream.key, bytes });
+    let source = open.stream.source.clone();
+    queue.chunks.push_back(Chunk { key: open.stream.key, source, at_ms: now_ms(), bytes });
 }
 
 fn log_dropped(shared: &Shared, open: &mut Open) {
@@ -388,7 +373,7 @@ fn log_dropped(shared: &Shared, open: &mut Open) {
     if open.unreported > 0 {
         let bytes = std::mem::take(&mut open.unreported);
         open.reported = Some(Instant::now());
-        shared.report(CopierMessage::Dropped { owner: open.stream.owner.clone(), bytes });
+        shared.report(CopierMessage::Dropped { owner: open.stream.owner().to_owned(), bytes });
     }
 }
 
@@ -403,29 +388,6 @@ fn take_into_memory(open: &mut Open, nowhere: &fs::File) {
         open.held += open.in_flight;
         open.in_flight = 0;
         open.slow = true;
-    }
-}
-
-/// Takes bytes out of the front of a FIFO without looking at them.
-fn remove(fifo: &OwnedFd, mut count: usize, nowhere: &fs::File) {
-    while count > 0 {
-        match splice(fifo, None, nowhere, None, count, SpliceFlags::NONBLOCK) {
-            Ok(0) => return,
-            Ok(taken) => count -= taken,
-            Err(Errno::INTR) => {}
-            Err(_) => return,
-        }
-    }
-}
-
-/// Makes a pipe hold more, where the system allows it.
-fn widen(pipe: &OwnedFd, wanted: usize) {
-    let mut size = wanted;
-    while size > LONG_LINE && fcntl_getpipe_size(pipe).is_ok_and(|now| now < size) {
-        if fcntl_setpipe_size(pipe, size).is_ok() {
-            return;
-        }
-        size /= 2;
     }
 }
 

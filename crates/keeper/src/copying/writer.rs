@@ -5,13 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mfserv_logfile::LogFile;
+use mfserv_logfile::{LogFile, Mark};
 use mfserv_platform::sync;
 
-use super::{Chunk, CopierMessage, Pending, Shared, wake};
-
-/// Most bytes written to one file before it is another's turn.
-const TURN: usize = 1024 * 1024;
+use super::{Chunk, CopierMessage, Shared, wake};
 
 /// How long after a failed write it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -73,7 +70,7 @@ impl Writer {
                 self.last.clone_from(&path);
                 return Some((path, chunks));
             }
-            let patience = if pending.logs.is_empty() { LOOK_AFTER } else { RETRY / 4 };
+            let patience = pending.patience(LOOK_AFTER, RETRY / 4);
             (pending, _) = sync::wait(&shared.work, pending, patience);
         }
     }
@@ -104,7 +101,7 @@ impl Writer {
                 &joined
             }
         };
-        match open.log.append(bytes) {
+        match open.log.append_marked(bytes, &marks(chunks)) {
             Ok(()) => {
                 open.reported = None;
                 0
@@ -122,38 +119,22 @@ impl Writer {
 
     /// Tells the reader what is written, and puts the rest back for another attempt.
     fn settle(&self, path: &Path, chunks: Vec<Chunk>, left: usize) {
-        let mut pending = self.shared.pending();
-        let mut written = chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>() - left;
-        pending.bytes -= written;
-        let mut back = Vec::new();
-        for mut chunk in chunks {
-            let done = written.min(chunk.bytes.len());
-            written -= done;
-            if done > 0 {
-                pending.written.push((chunk.key, done));
-            }
-            if done < chunk.bytes.len() {
-                chunk.bytes.drain(..done);
-                back.push(chunk);
-            }
-        }
-        let empty = match pending.logs.get_mut(path) {
-            Some(queue) => {
-                queue.retry_at = (left > 0).then(|| Instant::now() + RETRY);
-                back.into_iter().rev().for_each(|chunk| queue.chunks.push_front(chunk));
-                queue.chunks.is_empty()
-            }
-            None => false,
-        };
-        if empty {
-            pending.logs.remove(path);
-        }
+        let written = chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>() - left;
+        self.shared.pending().settle(path, chunks, written, RETRY);
         wake(&self.shared.wake_reader);
     }
 
     fn look_after_idle_files(&mut self) {
         self.looked_after = Instant::now();
-        self.open.retain(|_, open| open.used.elapsed() < CLOSE_AFTER);
+        let mut pending = self.shared.pending();
+        self.open.retain(|path, open| {
+            let is_used = open.used.elapsed() < CLOSE_AFTER;
+            if !is_used {
+                pending.forget(path);
+            }
+            is_used
+        });
+        drop(pending);
         for open in self.open.values_mut() {
             // Said at the next append, if it lasts.
             let _ = open.log.tick();
@@ -161,28 +142,14 @@ impl Writer {
     }
 }
 
-impl Pending {
-    /// The next file after `last`, round and round, that has lines and may be tried.
-    fn whose_turn(&self, last: &Path) -> Option<PathBuf> {
-        let now = Instant::now();
-        let ready = |(path, queue): (&PathBuf, &super::Queue)| {
-            let may = queue.retry_at.is_none_or(|at| at <= now);
-            (may && !queue.chunks.is_empty()).then(|| path.clone())
-        };
-        let after = (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
-        let next = self.logs.range::<Path, _>(after).find_map(ready);
-        next.or_else(|| self.logs.iter().find_map(ready))
-    }
-
-    fn take(&mut self, path: &Path) -> Vec<Chunk> {
-        let Some(queue) = self.logs.get_mut(path) else { return Vec::new() };
-        let mut taken = Vec::new();
-        let mut length = 0;
-        while length < TURN {
-            let Some(chunk) = queue.chunks.pop_front() else { break };
-            length += chunk.bytes.len();
-            taken.push(chunk);
-        }
-        taken
-    }
+/// Who wrote which of these bytes, one behind the other.
+fn marks(chunks: &[Chunk]) -> Vec<Mark<'_>> {
+    let mut end = 0;
+    let mark = |chunk: &'_ Chunk| {
+        end += chunk.bytes.len();
+        end - chunk.bytes.len()
+    };
+    let begins: Vec<usize> = chunks.iter().map(mark).collect();
+    let marked = chunks.iter().zip(begins);
+    marked.map(|(Chunk { source, at_ms, .. }, at)| Mark { at, source, at_ms: *at_ms }).collect()
 }

@@ -135,6 +135,7 @@ fn daemon_process(places: &Places, sets: &[String]) -> ProcessSpec {
             stderr: None,
             rotation: Rotation { max_bytes: 16 << 20, ..Rotation::default() },
         },
+        release: String::new(),
         listeners: Vec::new(),
         note: String::new(),
     }

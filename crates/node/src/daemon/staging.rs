@@ -128,6 +128,7 @@ impl Node {
                 stderr: None,
                 rotation: Rotation { max_bytes: 16 << 20, ..Rotation::default() },
             },
+            release: String::new(),
             listeners: Vec::new(),
             note: String::new(),
         }

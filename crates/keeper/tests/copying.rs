@@ -1,0 +1,123 @@
+//! Several processes write to one log file.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use mfserv_core::output::Rotation;
+use mfserv_core::wire::keeper::Ask;
+use mfserv_logfile::Index;
+
+use crate::node::{Node, until};
+
+/// Who wrote each line of a log file, as its index says.
+fn written_by(log: &Path) -> Vec<(String, String)> {
+    let index = Index::read(log, Some(fs::metadata(log).unwrap().ino())).unwrap();
+    let text = fs::read(log).unwrap();
+    let mut offset = 0;
+    let line = |line: &[u8]| {
+        let source = index.chunk_at(offset).and_then(|chunk| chunk.source);
+        let worker = source.map_or(String::new(), |source| index.sources[source].worker.clone());
+        offset += line.len() as u64;
+        (worker, String::from_utf8_lossy(line).into_owned())
+    };
+    text.split_inclusive(|byte| *byte == b'\n').map(line).collect()
+}
+
+#[test]
+fn lines_that_eight_processes_write_in_pieces_never_mix_and_each_has_its_writer() {
+    let node = Node::start();
+    let mut client = node.watching();
+    let log = node.home().join("log/all.log");
+    for worker in 1..=8 {
+        // The pauses make eight lines begin before one ends; one line is longer than a FIFO.
+        let script = format!(
+            "i=0; while [ $i -lt 20 ]; do printf 'w{worker} '; sleep 0.0{worker}; \
+             printf 'line '; sleep 0.01; echo $i; i=$((i+1)); done; printf 'w{worker} '; \
+             head -c 1500000 /dev/zero | tr '\\0' x; echo; printf 'w{worker} last'"
+        );
+        let mut spec = node.spec(&format!("w{worker}"), &script);
+        spec.output.stdout = log.clone();
+        spec.release = "7".into();
+        client.done_or_spawned(Ask::Spawn { spec: Box::new(spec) });
+    }
+    (1..=8).for_each(|worker| drop(client.exit_of(&format!("w{worker}"))));
+    until("all lines", || fs::read(&log).unwrap().iter().filter(|b| **b == b'\n').count() == 176);
+    let lines = written_by(&log);
+    for (worker, line) in &lines {
+        let rest = line.strip_prefix(worker).unwrap_or_else(|| panic!("{worker}: {line:.40}"));
+        let is_whole = rest.starts_with(" line ") && rest.len() < 10
+            || rest.len() == 1_500_002 && rest.trim().trim_end_matches('x').is_empty()
+            || rest == " last\n";
+        assert!(is_whole, "{worker}: {line:.40} ({})", line.len());
+    }
+    let index = Index::read(&log, None).unwrap();
+    assert!(index.sources.iter().all(|source| source.release == "7" && source.stream == "both"));
+}
+
+#[test]
+fn a_keeper_that_is_killed_while_it_writes_leaves_an_index_that_gives_no_line_to_another() {
+    let mut node = Node::start();
+    let mut client = node.client();
+    let log = node.home().join("log/all.log");
+    for id in ["one", "two", "three"] {
+        let script = format!("i=0; while [ ! -e stop ]; do echo {id} $i; i=$((i+1)); done");
+        let mut spec = node.spec(id, &script);
+        spec.output.stdout = log.clone();
+        spec.output.rotation = Rotation { max_bytes: 300_000, max_age_s: 0, keep: 0, mode: None };
+        client.done_or_spawned(Ask::Spawn { spec: Box::new(spec) });
+    }
+    let size = || fs::metadata(&log).map_or(0, |found| found.len());
+    for _ in 0..6 {
+        let before = mfserv_logfile::rotated(&log).unwrap().len();
+        until("it writes", || size() > 0 && mfserv_logfile::rotated(&log).unwrap().len() > before);
+        node.kill();
+        node.again();
+    }
+    fs::write(node.home().join("stop"), "").unwrap();
+    let mut client = node.client();
+    until("all have ended", || client.list().0.is_empty());
+    let mut files: Vec<_> =
+        mfserv_logfile::rotated(&log).unwrap().into_iter().map(|file| file.path).collect();
+    files.push(log);
+    let mut wrong = Vec::new();
+    for file in files.iter().filter(|file| fs::metadata(file).is_ok_and(|f| f.len() > 0)) {
+        // What a kill has torn begins with a part of a word.
+        wrong.extend(written_by(file).into_iter().filter(|(worker, line)| {
+            let word = line.split(' ').next().unwrap_or_default().trim();
+            !worker.starts_with(word)
+        }));
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn a_log_rotates_and_lines_of_two_processes_stay_whole() {
+    let node = Node::start();
+    let mut client = node.watching();
+    for id in ["one", "two"] {
+        let script = format!(
+            "i=0; while [ $i -lt 4000 ]; do printf 'from {id} '; echo $i; i=$((i+1)); done"
+        );
+        let mut spec = node.spec(id, &script);
+        spec.output.stdout = node.home().join("log/both.log");
+        spec.output.rotation = Rotation { max_bytes: 20_000, max_age_s: 0, keep: 0, mode: None };
+        client.done_or_spawned(Ask::Spawn { spec: Box::new(spec) });
+    }
+    client.exit_of("one");
+    client.exit_of("two");
+    let files = || mfserv_logfile::rotated(&node.home().join("log/both.log")).unwrap();
+    let text = || {
+        let rotated = files().into_iter().map(|file| fs::read_to_string(file.path).unwrap());
+        rotated.chain([node.log("both")]).collect::<String>()
+    };
+    until("all lines", || text().lines().count() == 8000);
+    assert!(files().len() >= 5);
+    for line in text().lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        assert!(
+            words.len() == 3 && words[0] == "from" && words[2].parse::<u32>().is_ok(),
+            "{line}"
+        );
+    }
+}

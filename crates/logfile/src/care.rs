@@ -1,0 +1,84 @@
+//! What is done with rotated log files besides writing: compression, and a bound on the size
+//! of all logs together.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use mfserv_core::output::LogCare;
+
+use crate::compressed::compress;
+use crate::rotation::{Rotated, rotated, rotated_from};
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Cared {
+    /// Files that were removed because all logs together were too large, and their bytes.
+    pub removed: Vec<(PathBuf, u64)>,
+    /// Files that could not be compressed or removed, and why.
+    pub troubles: Vec<(PathBuf, io::Error)>,
+}
+
+/// Looks after the rotated log files of a directory. May be killed at any moment: see
+/// [`compress`]. Meant for one process at a time, and for a thread that nobody waits for.
+pub fn care(directory: &Path, wanted: LogCare) -> io::Result<Cared> {
+    let mut done = Cared::default();
+    let families = families(directory)?;
+    if wanted.compress {
+        let older = families.values().flat_map(|files| files.split_last().map_or(&[][..], |s| s.1));
+        for file in older.filter(|file| !file.is_compressed) {
+            if let Err(error) = compress(&file.path) {
+                done.troubles.push((file.path.clone(), error));
+            }
+        }
+    }
+    if wanted.max_bytes > 0 {
+        bound(directory, wanted.max_bytes, &mut done)?;
+    }
+    Ok(done)
+}
+
+/// The rotated files of each log.
+fn families(directory: &Path) -> io::Result<BTreeMap<PathBuf, Vec<Rotated>>> {
+    let mut families = BTreeMap::new();
+    for entry in fs::read_dir(directory)? {
+        if let Some(log) = rotated_from(&entry?.path()) {
+            if let Entry::Vacant(family) = families.entry(log) {
+                let files = rotated(family.key())?;
+                family.insert(files);
+            }
+        }
+    }
+    Ok(families)
+}
+
+/// Removes the oldest rotated files, of whatever log, until all files are small enough.
+fn bound(directory: &Path, max_bytes: u64, done: &mut Cared) -> io::Result<()> {
+    let mut total = 0;
+    for entry in fs::read_dir(directory)? {
+        total += entry?.metadata().map_or(0, |found| if found.is_file() { found.len() } else { 0 });
+    }
+    let mut oldest: Vec<(SystemTime, u64, Rotated)> = Vec::new();
+    for file in families(directory)?.into_values().flatten() {
+        if let Ok(found) = fs::metadata(&file.path) {
+            oldest.push((found.modified()?, found.len(), file));
+        }
+    }
+    oldest.sort_by(|a, b| (a.0, &a.2.path).cmp(&(b.0, &b.2.path)));
+    for (_, bytes, file) in oldest {
+        if total <= max_bytes {
+            break;
+        }
+        match file.remove() {
+            Ok(()) => {
+                total = total.saturating_sub(bytes);
+                done.removed.push((file.path, bytes));
+            }
+            Err(error) => done.troubles.push((file.path, error)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,335 @@
+//! The index of a log file: which process wrote which bytes, and when.
+//!
+//! The index of `NAME` is `.NAME.idx` beside it, and goes with it through rotation and
+//! compression. It is a sequence of blocks of 16 bytes, which are only appended:
+//!
+//! | block | bytes |
+//! |---|---|
+//! | header | 1, checksum, 2 zero bytes, `MFI1`, inode of the file (8) |
+//! | source | 2, checksum, number (2), part (1), parts (1), text (10) |
+//! | chunk | 3, checksum, number of its source (2), milliseconds since 1970 (6), offset (6) |
+//!
+//! Numbers are little endian. The checksum is the sum of the other bytes. A chunk reaches to
+//! the offset of the next one. Its block is written before its bytes are, so that a writer that is killed
+//! between the two leaves no bytes under the name of another. A block that is torn, or whose
+//! checksum is wrong, is left out. Sources are numbered again by each writer: a number means
+//! what the last source block before the chunk says.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::rotation;
+
+/// The length of a block, bytes.
+const BLOCK: usize = 16;
+const HEADER: u8 = 1;
+const SOURCE: u8 = 2;
+const CHUNK: u8 = 3;
+const MAGIC: &[u8; 4] = b"MFI1";
+
+/// The bytes of a source's text in one block.
+const PART: usize = 10;
+/// The longest text of a source, bytes; a longer one is cut.
+const TEXT_MAX: usize = 1024;
+
+/// Chunks of one source in a row get one block in this time, milliseconds.
+const SAME_FOR_MS: u64 = 100;
+
+/// The index may be larger than its file by so many bytes; beyond, chunks that follow another
+/// source's are said to be of nobody.
+const AHEAD_MAX: u64 = 64 * 1024;
+
+/// The number of a source that is not known.
+const NOBODY: u16 = 0;
+
+/// Who writes into a log file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Source {
+    /// The process, for a worker its id: `app.foo.main.1.7`.
+    pub worker: String,
+    /// `stdout` or `stderr`; `both` where the process has one for both.
+    pub stream: String,
+    /// The release that it runs; empty if that is not known.
+    pub release: String,
+}
+
+/// From a byte of a buffer on, the buffer is of this source.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark<'a> {
+    /// The first byte, counted from the begin of the buffer.
+    pub at: usize,
+    /// Who has written it.
+    pub source: &'a Source,
+    /// When it was read, milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// Bytes of a log file that come from one source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// The first byte; it reaches to the next chunk.
+    pub offset: u64,
+    /// When they were read, milliseconds since 1970.
+    pub at_ms: u64,
+    /// The place of the source in [`Index::sources`]; `None` if it is not known.
+    pub source: Option<usize>,
+}
+
+/// What is known of the bytes of a log file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Index {
+    /// Everybody who has written into it.
+    pub sources: Vec<Source>,
+    /// By offset.
+    pub chunks: Vec<Chunk>,
+}
+
+/// Where the index of a log file is; that of `NAME.zst` is that of `NAME`.
+pub fn index_path(log: &Path) -> PathBuf {
+    let name = log.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(".zst").unwrap_or(&name);
+    log.with_file_name(format!(".{name}.idx"))
+}
+
+impl Index {
+    /// Reads the index of a log file; `None` if it has none, or one that is not its own.
+    /// `inode`: that of the log file, where it still has the one that it was written with.
+    pub fn read(log: &Path, inode: Option<u64>) -> Option<Self> {
+        let bytes = fs::read(index_path(log)).ok()?;
+        let found = Self::parse(&bytes)?;
+        (inode.is_none() || inode == Some(found.1)).then_some(found.0)
+    }
+
+    /// The index, and the inode of its file.
+    fn parse(bytes: &[u8]) -> Option<(Self, u64)> {
+        let mut blocks = bytes.chunks_exact(BLOCK).filter(|block| block[1] == checksum(block));
+        let inode = inode_of(blocks.next()?)?;
+        let mut index = Index::default();
+        let mut known: HashMap<u16, usize> = HashMap::new();
+        let mut places: HashMap<Source, usize> = HashMap::new();
+        let mut text = Vec::new();
+        for block in blocks {
+            let number = u16::from_le_bytes([block[2], block[3]]);
+            match block[0] {
+                SOURCE => {
+                    if block[4] == 0 {
+                        text.clear();
+                    }
+                    text.extend_from_slice(&block[6..]);
+                    if block[4] + 1 == block[5] {
+                        let source = Source::of_text(&text);
+                        let place = *places.entry(source).or_insert_with_key(|source| {
+                            index.sources.push(source.clone());
+                            index.sources.len() - 1
+                        });
+                        known.insert(number, place);
+                    }
+                }
+                CHUNK => index.add(Chunk {
+                    at_ms: six(&block[4..10]),
+                    offset: six(&block[10..16]),
+                    source: known.get(&number).copied(),
+                }),
+                _ => {}
+            }
+        }
+        Some((index, inode))
+    }
+
+    /// Adds a chunk. What was known of the bytes behind its offset was of bytes that are gone:
+    /// somebody has truncated the file, or they were never written.
+    fn add(&mut self, chunk: Chunk) {
+        while self.chunks.last().is_some_and(|last| last.offset >= chunk.offset) {
+            self.chunks.pop();
+        }
+        self.chunks.push(chunk);
+    }
+
+    /// The chunk that a byte belongs to.
+    pub fn chunk_at(&self, offset: u64) -> Option<&Chunk> {
+        let after = self.chunks.partition_point(|chunk| chunk.offset <= offset);
+        after.checked_sub(1).map(|at| &self.chunks[at])
+    }
+}
+
+impl Source {
+    fn text(&self) -> Vec<u8> {
+        let mut text = format!("{}\n{}\n{}", self.stream, self.release, self.worker).into_bytes();
+        text.truncate(TEXT_MAX);
+        text
+    }
+
+    fn of_text(text: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(text);
+        let mut parts = text.trim_end_matches('\0').splitn(3, '\n').map(str::to_owned);
+        let mut next = || parts.next().unwrap_or_default();
+        let (stream, release) = (next(), next());
+        Source { worker: next(), stream, release }
+    }
+}
+
+fn six(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+fn checksum(block: &[u8]) -> u8 {
+    let others = block.iter().enumerate().filter(|(at, _)| *at != 1);
+    // A block of zeros is what a file system may leave after a power cut: it must be wrong.
+    others.fold(0x5a_u8, |sum, (_, byte)| sum.wrapping_mul(31).wrapping_add(*byte))
+}
+
+fn inode_of(header: &[u8]) -> Option<u64> {
+    let is_header = header[0] == HEADER && header[4..8] == *MAGIC;
+    let inode: [u8; 8] = header[8..16].try_into().ok()?;
+    is_header.then(|| u64::from_le_bytes(inode))
+}
+
+fn header(inode: u64) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    block[0] = HEADER;
+    block[4..8].copy_from_slice(MAGIC);
+    block[8..].copy_from_slice(&inode.to_le_bytes());
+    block[1] = checksum(&block);
+    block
+}
+
+/// Appends to the index of the live file.
+pub(crate) struct IndexWriter {
+    file: File,
+    size: u64,
+    numbers: HashMap<Source, u16>,
+    /// The source of the last chunk, and its time.
+    last: Option<(u16, u64)>,
+    /// Blocks that are written together.
+    blocks: Vec<u8>,
+}
+
+impl IndexWriter {
+    /// Opens the index of a log file with this inode and size, or begins it.
+    pub fn open(log: &Path, inode: u64, size: u64, mode: Option<u32>) -> io::Result<Self> {
+        let path = index_path(log);
+        give_back(log, inode);
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).mode_of(mode).open(&path)?;
+        if let Some(mode) = mode {
+            // A file of another user can be written to without being ours to chmod.
+            let _ = file.set_permissions(Permissions::from_mode(mode));
+        }
+        let length = file.metadata()?.len();
+        let is_ours = read_inode(&mut file) == Some(inode);
+        let kept = if is_ours && size > 0 { length - length % BLOCK as u64 } else { 0 };
+        if kept != length {
+            file.set_len(kept)?;
+        }
+        let mut index =
+            Self { file, size: kept, numbers: HashMap::new(), last: None, blocks: Vec::new() };
+        if kept == 0 {
+            index.blocks.extend_from_slice(&header(inode));
+            if size > 0 {
+                index.put_chunk(NOBODY, 0, 0);
+            }
+        }
+        Ok(index)
+    }
+
+    /// From this offset on the file is of this source.
+    pub fn note(&mut self, mark: &Mark<'_>, offset: u64) {
+        let number = self.numbers.get(mark.source).copied();
+        let number = number.unwrap_or_else(|| self.put_source(mark.source));
+        let same = |(last, at): (u16, u64)| {
+            last == number && mark.at_ms >= at && mark.at_ms - at < SAME_FOR_MS
+        };
+        if self.last.is_some_and(same) {
+            return;
+        }
+        let size = self.size + self.blocks.len() as u64;
+        let number = if size > offset + AHEAD_MAX { NOBODY } else { number };
+        if number != NOBODY || self.last.is_none_or(|(last, _)| last != NOBODY) {
+            self.put_chunk(number, mark.at_ms, offset);
+        }
+    }
+
+    /// Writes what was noted.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if !self.blocks.is_empty() {
+            self.file.write_all(&self.blocks)?;
+            self.size += self.blocks.len() as u64;
+            self.blocks.clear();
+        }
+        Ok(())
+    }
+
+    fn put_chunk(&mut self, number: u16, at_ms: u64, offset: u64) {
+        let mut block = [0; BLOCK];
+        block[0] = CHUNK;
+        block[2..4].copy_from_slice(&number.to_le_bytes());
+        block[4..10].copy_from_slice(&at_ms.to_le_bytes()[..6]);
+        block[10..].copy_from_slice(&offset.to_le_bytes()[..6]);
+        block[1] = checksum(&block);
+        self.blocks.extend_from_slice(&block);
+        self.last = Some((number, at_ms));
+    }
+
+    fn put_source(&mut self, source: &Source) -> u16 {
+        if self.numbers.len() >= usize::from(u16::MAX) {
+            self.numbers.clear();
+        }
+        let number = self.numbers.len() as u16 + 1;
+        self.numbers.insert(source.clone(), number);
+        let text = source.text();
+        let parts = text.chunks(PART);
+        let count = parts.len() as u8;
+        for (part, text) in parts.enumerate() {
+            let mut block = [0; BLOCK];
+            block[0] = SOURCE;
+            block[2..4].copy_from_slice(&number.to_le_bytes());
+            block[4..6].copy_from_slice(&[part as u8, count]);
+            block[6..6 + text.len()].copy_from_slice(text);
+            block[1] = checksum(&block);
+            self.blocks.extend_from_slice(&block);
+        }
+        number
+    }
+}
+
+trait ModeOf {
+    /// The mode of a file that is made.
+    fn mode_of(&mut self, mode: Option<u32>) -> &mut Self;
+}
+
+impl ModeOf for OpenOptions {
+    fn mode_of(&mut self, mode: Option<u32>) -> &mut Self {
+        std::os::unix::fs::OpenOptionsExt::mode(self, mode.unwrap_or(0o666))
+    }
+}
+
+/// Reads the inode of the file that an index belongs to.
+fn read_inode(index: &mut File) -> Option<u64> {
+    let mut start = [0; BLOCK];
+    index.read_exact(&mut start).ok()?;
+    if start[1] == checksum(&start) { inode_of(&start) } else { None }
+}
+
+/// The index beside the live file may be that of the last one: a writer was killed between
+/// the two renames of a rotation. Then it gets the name that belongs to it.
+fn give_back(log: &Path, inode: u64) {
+    let of = File::open(index_path(log)).ok().and_then(|mut index| read_inode(&mut index));
+    let Some(of) = of.filter(|of| *of != inode) else { return };
+    let rotated = rotation::rotated(log).unwrap_or_default();
+    let is_its_own = |path: &Path| fs::metadata(path).is_ok_and(|found| found.ino() == of);
+    if let Some(file) = rotated.iter().find(|file| is_its_own(&file.path)) {
+        follow_rename(log, &file.path);
+    }
+}
+
+/// Renames the index with its file.
+pub(crate) fn follow_rename(from: &Path, to: &Path) {
+    // A file without an index, or a directory that is gone: lines are read without it.
+    let _ = fs::rename(index_path(from), index_path(to));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+use super::*;
+
+fn source(worker: &str) -> Source {
+    Source { worker: worker.into(), stream: "both".into(), release: "3".into() }
+}
+
+fn write(log: &Path, size: u64, notes: &[(&str, u64, u64)]) {
+    let mut index = IndexWriter::open(log, 7, size, None).unwrap();
+    for (worker, at_ms, offset) in notes {
+        index.note(&Mark { at: 0, source: &source(worker), at_ms: *at_ms }, *offset);
+    }
+    index.flush().unwrap();
+}
+
+fn whose(log: &Path, offset: u64) -> Option<String> {
+    let index = Index::read(log, Some(7)).unwrap();
+    let chunk = index.chunk_at(offset)?;
+    chunk.source.map(|place| index.sources[place].worker.clone())
+}
+
+#[test]
+fn each_byte_has_its_source_also_after_another_writer_has_numbered_them_again() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("a.log");
+    let long = "app.a-plugin-with-a-long-name.main.1.12";
+    write(&log, 0, &[("one", 1000, 0), (long, 1001, 50), ("one", 1002, 60)]);
+    write(&log, 80, &[(long, 1003, 80), ("one", 1003, 90)]);
+    let found: Vec<_> = [0, 49, 50, 60, 79, 80, 95].map(|at| whose(&log, at)).into();
+    let expected = ["one", "one", long, "one", "one", long, "one"];
+    assert_eq!(found, expected.map(|worker| Some(worker.to_owned())));
+    assert_eq!(Index::read(&log, Some(8)), None, "the index of another file");
+}
+
+#[test]
+fn chunks_of_one_source_in_a_row_share_a_block_for_a_tenth_of_a_second() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("a.log");
+    let notes: Vec<_> = (0..1000).map(|n| ("one", 5000 + n, n * 10)).collect();
+    write(&log, 0, &notes);
+    assert_eq!(Index::read(&log, None).unwrap().chunks.len(), 10);
+}
+
+#[test]
+fn a_torn_block_is_left_out_and_the_next_writer_goes_on_behind_the_whole_ones() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("a.log");
+    write(&log, 0, &[("one", 1, 0), ("two", 2, 10)]);
+    let path = index_path(&log);
+    let whole = fs::read(&path).unwrap();
+    for cut in 1..BLOCK {
+        fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+        assert_eq!(whose(&log, 15).as_deref(), Some("one"), "{cut} bytes are missing");
+        write(&log, 20, &[("two", 3, 20)]);
+        assert_eq!(whose(&log, 25).as_deref(), Some("two"));
+    }
+    fs::write(&path, [whole.as_slice(), &[0; 64], b"garbage"].concat()).unwrap();
+    assert_eq!(whose(&log, 15).as_deref(), Some("two"));
+}
+
+#[test]
+fn bytes_that_were_there_before_the_index_are_of_nobody() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("a.log");
+    write(&log, 100, &[("one", 1, 100)]);
+    assert_eq!((whose(&log, 50), whose(&log, 100)), (None, Some("one".into())));
+}
+
+#[test]
+fn a_truncated_file_forgets_what_was_there_and_a_chunk_that_was_never_written_is_replaced() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("a.log");
+    write(&log, 0, &[("one", 1, 0), ("two", 2, 500), ("one", 3, 0), ("three", 4, 0)]);
+    assert_eq!(whose(&log, 600).as_deref(), Some("three"));
+}
+
+#[test]
+fn the_index_stays_smaller_than_its_file_and_says_nothing_false() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("a.log");
+    let notes: Vec<_> = (0..200_000).map(|n| (["one", "two"][n as usize % 2], n, n)).collect();
+    write(&log, 0, &notes);
+    let size = fs::metadata(index_path(&log)).unwrap().len();
+    assert!(size < 200_000 + AHEAD_MAX + 100, "{size}");
+    let index = Index::read(&log, None).unwrap();
+    let wrong = |offset: &u64| {
+        let source = index.chunk_at(*offset).unwrap().source;
+        source.is_some_and(|place| place as u64 != offset % 2)
+    };
+    assert_eq!((0..200_000).find(wrong), None);
+}
