@@ -2,6 +2,7 @@
 //! nothing to choose.
 
 mod command;
+mod counts;
 mod routes;
 mod watchers;
 
@@ -20,6 +21,7 @@ use crate::route::{Route, RouteTable, Taken, plugin_of, taken};
 use crate::watcher::WatcherSpec;
 
 pub use command::{slots_of, split_command};
+pub use counts::{Count, Held};
 
 /// The longest path of a unix socket that every program can bind, bytes.
 pub const LONGEST_SOCKET_PATH: usize = 100;
@@ -70,8 +72,8 @@ pub struct Inputs<'a> {
     pub plugins: Vec<PluginInput>,
     /// The front's command, and its environment; `None` = no front.
     pub front: Option<FrontProgram>,
-    /// Worker counts set by `mfserv scale`.
-    pub scales: BTreeMap<WatcherName, u32>,
+    /// Worker counts that were asked for and are in no configuration.
+    pub held: BTreeMap<WatcherName, Held>,
     /// Routes that a plugin was allowed to take from others (`--take-route`): the plugin, by route.
     pub takers: BTreeMap<String, String>,
     /// The plan in force: what a plugin that is refused now goes on running with.
@@ -153,6 +155,9 @@ pub struct Plan {
     pub generation: u64,
     /// What runs.
     pub watchers: BTreeMap<WatcherName, WatcherSpec>,
+    /// How many workers each app and extra daemon has, and who says so.
+    #[serde(default)]
+    pub counts: BTreeMap<WatcherName, Count>,
     /// Which request goes where.
     pub table: RouteTable,
     /// What listens.
@@ -179,6 +184,7 @@ impl Plan {
         let mut plan = Plan {
             generation: inputs.generation,
             watchers: BTreeMap::new(),
+            counts: BTreeMap::new(),
             table: RouteTable {
                 server: inputs.module.server_settings(&inputs.uuid, inputs.body_temp_dir.clone()),
                 routes: Vec::new(),
@@ -209,14 +215,18 @@ impl Plan {
 
     fn add(&mut self, plugin: &PluginInput, loaded: &Loaded, inputs: &Inputs) {
         self.report(&plugin.name, &loaded.warnings);
-        for watcher in watchers::of_plugin(plugin, loaded, inputs, &mut self.problems) {
-            self.watchers.insert(watcher.name.clone(), watcher);
+        for (watcher, count) in watchers::of_plugin(plugin, loaded, inputs, &mut self.problems) {
+            self.counts.insert(watcher.name.clone(), count.clone());
+            // One that is scaled to nothing is still there, and can be scaled again.
+            if watcher.count > 0 || count.is_scaled() {
+                self.watchers.insert(watcher.name.clone(), watcher);
+            }
         }
-        let routes = routes::of_plugin(plugin, loaded, inputs);
+        let routes = routes::of_plugin(plugin, loaded, &self.counts);
         if plugin.name == "welcome" && !loaded.spec.routes_disabled {
             self.table.not_found_page = routes::not_found_page(plugin, loaded);
         }
-        for (name, upstream) in routes::upstreams_of(loaded, inputs) {
+        for (name, upstream) in routes::upstreams_of(loaded, inputs.module, &self.counts) {
             self.table.upstreams.insert(name, upstream);
         }
         let general = &loaded.spec.general;
@@ -249,6 +259,8 @@ impl Plan {
         let own = |name: &WatcherName| name.plugin() == Some(plugin.name.as_str());
         let watchers = previous.watchers.iter().filter(|(name, _)| own(name));
         self.watchers.extend(watchers.map(|(name, spec)| (name.clone(), spec.clone())));
+        let counts = previous.counts.iter().filter(|(name, _)| own(name));
+        self.counts.extend(counts.map(|(name, count)| (name.clone(), count.clone())));
         let upstreams = &previous.table.upstreams;
         let upstreams = upstreams.iter().filter(|(name, _)| plugin_of(name) == plugin.name);
         self.table.upstreams.extend(upstreams.map(|(name, spec)| (name.clone(), spec.clone())));

@@ -12,11 +12,13 @@ use crate::plugin_spec::PluginSpec;
 use crate::suggest::nearest;
 
 mod coerce;
+mod count_text;
 mod identity;
 mod override_text;
 mod schema;
 mod spec;
 
+pub use count_text::{CountLine, count_line, with_count, without_count};
 pub use identity::{Dependency, dependencies, format_version, label};
 pub use override_text::override_text;
 
@@ -51,7 +53,12 @@ pub fn resolve(
     let mut sections = Vec::new();
     for (section, at) in section_names(&documents) {
         let values: Vec<&Value> = values.iter().filter(|v| v.section == section).collect();
-        sections.extend(resolver.section(section, &at, &values));
+        let count = values.iter().find(|value| value.key == PROCESSES.row.name);
+        let count_at = count.map(|value| value.origin.location());
+        let count_at = count_at.filter(|at| *at.file != *own.file);
+        sections.extend(
+            resolver.section(section, &at, &values).map(|read| Section { count_at, ..read }),
+        );
     }
     if !sections.iter().any(|section| section.kind == Kind::General) {
         resolver.refuse("there is no section [general]", own.at(0), "add it with its _version");
@@ -91,6 +98,8 @@ struct Section<'a> {
     kind: Kind<'a>,
     read: BTreeMap<&'static str, Read>,
     exported: Vec<(String, String, String)>,
+    /// Where an override file says how many processes there are.
+    count_at: Option<Location>,
 }
 
 struct Resolver<'a> {
@@ -113,7 +122,8 @@ impl Resolver<'_> {
             return None;
         };
         self.check_name(kind, name, at);
-        let mut section = Section { kind, read: BTreeMap::new(), exported: Vec::new() };
+        let mut section =
+            Section { kind, read: BTreeMap::new(), exported: Vec::new(), count_at: None };
         for value in values {
             self.check_indent(kind, value);
             if kind == Kind::Custom {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::diagnostic::Location;
 use crate::watcher::Rlimits;
 
 /// The typed configuration of one plugin.
@@ -59,6 +60,8 @@ pub struct CommandSpec {
     pub command: String,
     /// `numprocesses`.
     pub count: u32,
+    /// Where an override file says so; `None` = the plugin's own configuration.
+    pub count_at: Option<Location>,
     /// `graceful_timeout`, seconds (extra daemons only).
     pub graceful_timeout_s: u64,
     /// `max_age`, seconds; 0 = never.

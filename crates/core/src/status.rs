@@ -8,7 +8,7 @@ use crate::diagnostic::Diagnostic;
 use crate::event::EndReason;
 use crate::names::{WatcherName, WorkerId};
 use crate::node_state::NodeState;
-use crate::plan::PluginState;
+use crate::plan::{Count, PluginState};
 use crate::wire::front::UpstreamStats;
 use crate::worker::{Phase, Want};
 
@@ -98,6 +98,9 @@ pub struct WatcherStatus {
     pub wanted: u32,
     /// How many are ready.
     pub ready: u32,
+    /// Who says how many are wanted, if that is not the plugin's own configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaled: Option<Count>,
     /// Its state.
     pub state: WatcherState,
     /// Crashes and failed starts since the node started.

@@ -101,9 +101,12 @@ pub struct WatcherSpec {
 }
 
 impl WatcherSpec {
-    /// What a worker runs, as a number: equal for specs that differ in their count only.
+    /// What a worker runs, as a number: equal for specs that differ in their count only. (The
+    /// counts of a plugin's apps are in its environment too; no worker is replaced for them.)
     pub fn fingerprint(&self) -> u64 {
-        let text = serde_json::to_vec(&Self { count: 0, ..self.clone() });
+        let mut same = Self { count: 0, ..self.clone() };
+        same.env.retain(|key, _| !is_count(key));
+        let text = serde_json::to_vec(&same);
         crate::fingerprint::of(&text.unwrap_or_default())
     }
 
@@ -145,6 +148,13 @@ impl WatcherSpec {
         let stem = self.socket_link_stem.as_deref()?;
         Some(with_end(stem, &format!("_{}.socket", worker.slot)))
     }
+}
+
+/// `numprocesses` of an app or extra daemon, as it is exported.
+fn is_count(variable: &str) -> bool {
+    let rest = variable.strip_prefix("MFSERV_CURRENT_PLUGIN_").unwrap_or_default();
+    rest.ends_with("_NUMPROCESSES")
+        && (rest.starts_with("APP_") || rest.starts_with("EXTRA_DAEMON_"))
 }
 
 /// The socket of a worker below a [`WatcherSpec::socket_stem`]: `{stem}_N.K.socket`.
@@ -194,6 +204,19 @@ mod tests {
 
     fn worker(slot: u32, incarnation: u64) -> WorkerId {
         WorkerId::new(WatcherName::app("p", "a"), slot, incarnation)
+    }
+
+    #[test]
+    fn specs_that_differ_in_counts_only_run_the_same() {
+        let with = |key: &str, count| {
+            let env = BTreeMap::from([(format!("MFSERV_CURRENT_PLUGIN_{key}"), "2".into())]);
+            WatcherSpec { env, count, ..spec() }.fingerprint()
+        };
+        assert_eq!(with("APP_MAIN_NUMPROCESSES", 3), spec().fingerprint());
+        assert_eq!(with("EXTRA_DAEMON_A_NUMPROCESSES", 1), spec().fingerprint());
+        for other in ["CUSTOM_NUMPROCESSES", "APP_MAIN_TIMEOUT", "NUMPROCESSES"] {
+            assert_ne!(with(other, 1), spec().fingerprint(), "{other}");
+        }
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn plan(resolution: &Resolution) -> Plan {
         uuid: "u".into(),
         plugins: vec![PluginInput { name: "p".into(), dir: "/p".into(), loaded }],
         front: Some(FrontProgram { argv: vec!["front".into()], env, cwd: "/".into() }),
-        scales: BTreeMap::new(),
+        held: BTreeMap::new(),
         takers: BTreeMap::new(),
         previous: None,
     })

@@ -81,3 +81,52 @@ fn packages_of_a_plugin_come_before_those_of_the_base_environment() {
     assert!(files[0].contains("sample_flask/local"), "{files:?}");
     assert!(files[1].starts_with(&*base.to_string_lossy()), "{files:?}");
 }
+
+#[test]
+fn what_is_configured_now_is_what_a_restart_runs_and_env_says_what_differs_before() {
+    use std::os::unix::fs::PermissionsExt;
+    let _turn = Turn::cheap();
+    let node = node();
+    let dir = node.add(
+        &Plugin::python("seeing", programs::SERVES).file(".layerapi2_extra_env", "COLOUR=green\n"),
+    );
+    node.start();
+    let seen = |key: &str| {
+        let env: BTreeMap<String, String> =
+            serde_json::from_str(&node.get("/seeing/env").text()).unwrap();
+        env.get(key).cloned()
+    };
+    let drift = || node.mfserv(&["env", "seeing"]).code(0).stderr;
+    assert_eq!((seen("COLOUR").as_deref(), drift().as_str()), (Some("green"), ""));
+    let overrides = node.path("config/plugins/seeing.ini");
+    std::fs::create_dir_all(overrides.parent().unwrap()).unwrap();
+    for (file, text, key, old, new) in [
+        (dir.join(".layerapi2_extra_env"), "COLOUR=red\n", "COLOUR", Some("green"), "red"),
+        (overrides.clone(), "[custom]\nkey=1\n", "MFSERV_CURRENT_PLUGIN_CUSTOM_KEY", None, "1"),
+        (
+            overrides.clone(),
+            "[custom]\nkey=2\n",
+            "MFSERV_CURRENT_PLUGIN_CUSTOM_KEY",
+            Some("1"),
+            "2",
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let was = old.map_or("not set".into(), |old| format!("{old:?}"));
+        let said = drift();
+        assert!(said.contains(&format!("{key} is {was}, would be {new:?}")), "{said}");
+        assert!(said.contains("`mfserv restart seeing`"), "{said}");
+        node.mfserv(&["restart", "seeing"]).code(0);
+        assert_eq!((seen(key).as_deref(), drift().as_str()), (Some(new), ""));
+    }
+    let check = || node.mfserv(&["check"]).code(0).stderr;
+    std::fs::set_permissions(&overrides, PermissionsExt::from_mode(0o644)).unwrap();
+    assert!(check().contains(&format!("chmod 600 {}", overrides.display())), "{}", check());
+    std::fs::set_permissions(&overrides, PermissionsExt::from_mode(0o600)).unwrap();
+    assert!(!check().contains("chmod"), "{}", check());
+    std::fs::write(node.path("config/config.ini"), "[nginx\n").unwrap();
+    let before = node.pids("app.seeing.main");
+    node.mfserv(&["restart", "seeing"]).code(4);
+    assert_ne!(node.pids("app.seeing.main"), before, "what is in force is restarted all the same");
+    node.stop();
+}

@@ -140,7 +140,7 @@ fn a_release_that_does_not_get_ready_is_given_up_by_ctrl_c_and_by_the_timeout() 
     std::os::unix::fs::symlink(PROGRAM, &old_name).unwrap();
     let file_name = file.to_string_lossy();
     for (mut command, code) in [
-        (node.command(&["install", &file_name]), 1),
+        (node.command(&["install", "--force", &file_name]), 1),
         (node.other(&old_name, &["--force", &file_name]), 2),
     ] {
         let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -154,7 +154,8 @@ fn a_release_that_does_not_get_ready_is_given_up_by_ctrl_c_and_by_the_timeout() 
         nothing_has_changed();
     }
 
-    let Ran { stderr, .. } = node.mfserv(&["install", &file_name, "--timeout", "1"]).code(TIMEOUT);
+    let Ran { stderr, .. } =
+        node.mfserv(&["install", "--force", &file_name, "--timeout", "1"]).code(TIMEOUT);
     assert!(stderr.contains("app.patient.main: 0 of 1 new workers are ready"), "{stderr}");
     assert!(stderr.contains("what served before goes on serving"), "{stderr}");
     nothing_has_changed();

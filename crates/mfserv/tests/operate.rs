@@ -2,7 +2,7 @@
 
 use mfserv_testkit::Load;
 
-use crate::{PATIENCE, Turn, node};
+use crate::{Turn, node};
 
 const FLASK: &str = "app.sample_flask.main";
 
@@ -57,22 +57,38 @@ fn scaling_up_and_down_under_load_fails_no_request() {
 }
 
 #[test]
-fn a_count_that_was_scaled_to_is_kept_over_a_restart_of_the_node_until_the_plugin_goes() {
+fn a_count_that_was_scaled_to_stands_in_the_override_file_until_it_is_taken_back() {
+    use std::os::unix::fs::PermissionsExt;
     let _turn = Turn::cheap();
     let node = node();
     let plugin = mfserv_testkit::Plugin::python("hello", mfserv_testkit::programs::SERVES);
     node.add(&plugin);
     node.start();
-    node.mfserv(&["scale", "hello", "3"]).code(0);
+    let wanted = || node.settled("app.hello.main").wanted;
+    let file = node.path("config/plugins/hello.ini");
+    let said = node.mfserv(&["scale", "hello", "3"]).code(0);
+    assert!(said.stderr.contains(&*file.to_string_lossy()), "{said:?}");
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let shown = node.mfserv(&["status"]).code(0).stdout;
+    let line = format!("app.hello.main is scaled: numprocesses=3 in {}:3", file.display());
+    assert!(shown.contains(&line), "{shown}");
+    node.mfserv(&["reload"]).code(0);
+    node.mfserv(&["restart", "hello"]).code(0);
     node.stop();
     node.start();
-    assert_eq!(node.settled("app.hello.main").ready, 3);
-    mfserv_testkit::until("the app answers", PATIENCE, || node.get("/hello").status == 200);
-    let said = node.mfserv(&["uninstall", "hello"]).code(0);
-    assert!(!said.stderr.contains("served"), "{said:?}");
-    node.add(&plugin);
-    node.mfserv(&["reload"]).code(0);
-    assert_eq!(node.settled("app.hello.main").wanted, 1);
+    assert_eq!(wanted(), 3);
+    let mine = format!("# mine\n{}max_age=0\n", std::fs::read_to_string(&file).unwrap());
+    std::fs::write(&file, &mine).unwrap();
+    node.mfserv(&["scale", "hello", "2"]).code(0);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text, mine.replace("numprocesses=3", "numprocesses=2"));
+    node.mfserv(&["scale", "hello", "--reset"]).code(0);
+    assert_eq!((wanted(), std::fs::read_to_string(&file).unwrap().lines().count()), (1, 3));
+    let said = node.mfserv(&["scale", "hello", "--reset"]).code(0);
+    assert!(said.stderr.contains("has written nothing"), "{said:?}");
+    std::fs::write(&file, "[app_main\n").unwrap();
+    node.mfserv(&["scale", "hello", "2"]).code(4);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "[app_main\n");
     node.stop();
     let said = node.mfserv(&["uninstall", "hello"]).code(0);
     assert_eq!(said.stdout, "hello is uninstalled\n");

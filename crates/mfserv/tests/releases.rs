@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mfserv_testkit::{Load, Node};
+use mfserv_testkit::{Load, Node, Plugin, Ran, programs};
 use serde_json::Value;
 
 use crate::install::{edit, install, release, traces};
@@ -215,6 +215,45 @@ fn a_hot_swap_is_an_installation_of_what_is_installed_already() {
     let ran = node.mfserv(&["hotswap", &file]).code(5);
     assert!(ran.stderr.contains("is not installed"), "{ran:?}");
     install(&node, Path::new(&*file));
-    node.mfserv(&["hotswap", &file]).code(0);
+    let said = node.mfserv(&["hotswap", &file]).code(0);
+    assert!(said.stdout.contains("nothing to do"), "{said:?}");
+    node.mfserv(&["hotswap", "--force", &file]).code(0);
     assert_eq!(current(&node, "sample_static"), 2);
+}
+
+#[test]
+fn the_same_package_again_is_nothing_to_do_unless_it_is_forced_or_its_plugin_was_stopped() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let dir = Plugin::python("foo", programs::SERVES).write(&node.path("work"));
+    let first = release(&node, &dir);
+    let first = first.to_string_lossy();
+    node.start();
+    node.mfserv(&["install", &first]).code(0);
+    let ready_at = node.settled("app.foo.main").workers[0].since_ms;
+    let said = node.mfserv(&["install", &first]).code(0);
+    assert!(said.stdout.contains("foo 1.0.0-1 is installed from this package already"), "{said:?}");
+    let said = node.mfserv(&["install", &first, "--json"]).code(0).stdout;
+    let said: serde_json::Value = serde_json::from_str(said.trim()).unwrap();
+    assert_eq!((&said["ok"], &said["nothing_to_do"]), (&true.into(), &true.into()), "{said}");
+    assert_eq!(node.watcher("app.foo.main").workers[0].since_ms, ready_at, "nothing restarts");
+    assert_eq!(current(&node, "foo"), 1);
+    node.mfserv(&["install", &first, "--force"]).code(0);
+    node.mfserv(&["install", &first, "--new-name", "bar"]).code(0);
+    let said = node.mfserv(&["install", &first, "--new-name", "bar"]).code(0);
+    assert!(said.stdout.contains("bar 1.0.0-1 is installed from this package already"), "{said:?}");
+    assert_eq!((current(&node, "foo"), current(&node, "bar")), (2, 1));
+
+    // Another content of the same version, name and size is another build.
+    let old = node.path("circusctl");
+    std::os::unix::fs::symlink(crate::PROGRAM, &old).unwrap();
+    Ran::of(node.other(&old, &["stop", "app.foo.main"])).code(0);
+    node.mfserv(&["install", &first]).code(0);
+    assert_eq!((current(&node, "foo"), node.settled("app.foo.main").ready), (3, 1), "it runs");
+    let text = std::fs::read_to_string(dir.join("main.py")).unwrap();
+    std::fs::write(dir.join("main.py"), text.replace("hello from", "hallo from")).unwrap();
+    let second = release(&node, &dir);
+    node.mfserv(&["install", &second.to_string_lossy()]).code(0);
+    assert_eq!(current(&node, "foo"), 4);
+    node.stop();
 }

@@ -61,6 +61,11 @@ pub fn site_dir() -> PathBuf {
         .map_or_else(|| PathBuf::from("/etc/metwork.config.d"), PathBuf::from)
 }
 
+/// The site's overrides of a plugin: `mfserv/plugins/NAME.ini` of [`site_dir`].
+pub fn site_override(plugin: &str) -> PathBuf {
+    site_dir().join(format!("mfserv/plugins/{plugin}.ini"))
+}
+
 /// The configuration name that chooses variants: `MFCONFIG`, else the first line
 /// of `/etc/metwork.config`, else `GENERIC`.
 pub fn config_name() -> String {
@@ -89,7 +94,7 @@ pub fn read_document(path: &Path, dialect: Dialect) -> Result<Option<Document>, 
 }
 
 /// The environment before any configuration is read.
-fn base_environment(places: &Places) -> BTreeMap<String, String> {
+pub fn base_environment(places: &Places) -> BTreeMap<String, String> {
     let mut env: BTreeMap<String, String> =
         PASSED.iter().filter_map(|key| Some((key.to_string(), std::env::var(key).ok()?))).collect();
     env.extend(host::variables());

@@ -14,6 +14,7 @@ mod breakages;
 mod events;
 mod file_watch;
 mod fronts;
+mod held;
 mod last_plan;
 mod log_care;
 mod node;
@@ -36,6 +37,7 @@ use std::time::Duration;
 use mfserv_core::Diagnostic;
 use mfserv_core::event::Fact;
 use mfserv_core::names::{WatcherName, WorkerId};
+use mfserv_core::plan::Plan;
 use mfserv_core::watcher::{front_socket_stem, socket_path};
 use mfserv_core::wire::keeper::Notice;
 use mfserv_platform::disk::RealDisk;
@@ -80,6 +82,11 @@ pub fn run(options: DaemonOptions) -> Result<(), Diagnostic> {
 /// What a daemon would say of the configuration and of every plugin, without starting anything.
 pub fn check(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
     Ok(reconcile::make(options, &RealDisk, None, 0, None)?.problems)
+}
+
+/// The plan that the last daemon of a node has applied.
+pub fn plan_in_force(places: &Places) -> Option<Plan> {
+    last_plan::load(&RealDisk, places)
 }
 
 async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {

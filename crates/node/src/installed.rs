@@ -232,8 +232,7 @@ pub fn resolve(
     })?;
     let mut overrides = Vec::new();
     if let Some(home) = overrides_of {
-        let site = configure::site_dir().join(format!("mfserv/plugins/{name}.ini"));
-        for path in [home.override_file(name), site] {
+        for path in [home.override_file(name), configure::site_override(name)] {
             overrides.extend(document(&path)?);
         }
     }

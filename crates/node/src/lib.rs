@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod host;
 pub mod installed;
 pub mod operations;
+pub mod override_files;
 pub mod places;
 pub mod preview;
 pub mod render;

@@ -7,4 +7,5 @@
 pub mod clock;
 pub mod disk;
 pub mod link;
+pub mod private;
 pub mod sync;

@@ -294,6 +294,7 @@ impl Watcher {
         WatcherStatus {
             // The supervisor knows no routes.
             path: None,
+            scaled: None,
             name: self.name.clone(),
             plugin: self.name.plugin().map(str::to_owned),
             wanted: self.count,

@@ -8,7 +8,7 @@ use crate::diagnostic::Diagnostic;
 use crate::keys::{FRONT_QUEUE_MAX, FRONT_QUEUE_TIMEOUT_S, NGINX_TIMEOUT_S};
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
-use crate::plan::{Inputs, Loaded, Plan, PluginInput, command};
+use crate::plan::{Count, Loaded, Plan, PluginInput, command};
 use crate::plugin_spec::{AppSpec, PluginSpec};
 use crate::route::{Matcher, Route, Slots, Target, UpstreamSpec, pages};
 
@@ -38,7 +38,11 @@ pub(super) fn probe_path(spec: &PluginSpec, app: &AppSpec) -> String {
     }
 }
 
-pub(super) fn of_plugin(plugin: &PluginInput, loaded: &Loaded, inputs: &Inputs) -> Vec<Route> {
+pub(super) fn of_plugin(
+    plugin: &PluginInput,
+    loaded: &Loaded,
+    counts: &BTreeMap<WatcherName, Count>,
+) -> Vec<Route> {
     let spec = &loaded.spec;
     if spec.routes_disabled {
         return Vec::new();
@@ -50,8 +54,7 @@ pub(super) fn of_plugin(plugin: &PluginInput, loaded: &Loaded, inputs: &Inputs) 
     for (app, prefixes) in own.chain(aliases) {
         for prefix in prefixes {
             let name = WatcherName::app(&spec.name, &app.command.name);
-            let scaled = inputs.scales.get(&name).copied();
-            push_routes(&mut routes, plugin, spec, app, &prefix, scaled);
+            push_routes(&mut routes, plugin, spec, app, &prefix, counts.get(&name));
         }
     }
     routes
@@ -63,7 +66,7 @@ fn push_routes(
     spec: &PluginSpec,
     app: &AppSpec,
     prefix: &str,
-    scaled: Option<u32>,
+    count: Option<&Count>,
 ) {
     let route = |prefix: &str, target| Route {
         prefix: prefix.into(),
@@ -80,13 +83,13 @@ fn push_routes(
         routes.push(route(path, Target::Static { root }));
     }
     let fixed = |status, body: &str| Target::Fixed { status, body: body.into() };
-    let count = scaled.unwrap_or(app.command.count);
-    if count > 0 && app.fastcgi {
+    let wanted = count.map_or(app.command.count, |count| count.wanted);
+    if wanted > 0 && app.fastcgi {
         let body = "This app speaks FastCGI, which this version does not forward.\n";
         routes.push(route(prefix, fixed(501, body)));
-    } else if count > 0 {
+    } else if wanted > 0 {
         routes.push(route(prefix, Target::Upstream { name: upstream_name(&spec.name, app) }));
-    } else if scaled.is_some() {
+    } else if count.is_some_and(Count::is_scaled) {
         routes.push(route(prefix, fixed(503, "This app is scaled to 0 workers.\n")));
     }
 }
@@ -97,13 +100,16 @@ fn is_pattern(prefix: &str) -> bool {
     prefix.contains(['+', '*', '?', '(', ')', '[', ']', '{', '}', '|', '^', '$', '\\'])
 }
 
-pub(super) fn upstreams_of(loaded: &Loaded, inputs: &Inputs) -> BTreeMap<String, UpstreamSpec> {
-    let module = inputs.module;
-    let scaled = |app: &AppSpec| {
+pub(super) fn upstreams_of(
+    loaded: &Loaded,
+    module: &ModuleConfig,
+    counts: &BTreeMap<WatcherName, Count>,
+) -> BTreeMap<String, UpstreamSpec> {
+    let wanted = |app: &AppSpec| {
         let name = WatcherName::app(&loaded.spec.name, &app.command.name);
-        inputs.scales.get(&name).copied().unwrap_or(app.command.count)
+        counts.get(&name).map_or(app.command.count, |count| count.wanted)
     };
-    let serving = loaded.spec.apps.iter().filter(|app| scaled(app) > 0 && !app.fastcgi);
+    let serving = loaded.spec.apps.iter().filter(|app| wanted(app) > 0 && !app.fastcgi);
     serving.map(|app| (upstream_name(&loaded.spec.name, app), upstream(app, module))).collect()
 }
 

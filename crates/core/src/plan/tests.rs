@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::diagnostic::Location;
 use crate::diff::Changes;
 use crate::ini::{self, Dialect};
 use crate::route::Target;
@@ -43,7 +44,7 @@ fn inputs<'a>(module: &'a ModuleConfig, plugins: Vec<PluginInput>) -> Inputs<'a>
             env: BTreeMap::new(),
             cwd: "/rt".into(),
         }),
-        scales: BTreeMap::new(),
+        held: BTreeMap::new(),
         takers: BTreeMap::new(),
         previous: None,
     }
@@ -157,12 +158,54 @@ fn a_change_of_one_plugin_touches_no_other() {
     assert!(Changes::between(Some(&new), &new).is_empty());
 }
 
+fn held(count: u32, of: Option<u64>) -> BTreeMap<WatcherName, Held> {
+    BTreeMap::from([(WatcherName::app("a", "main"), Held { count, of })])
+}
+
+#[test]
+fn a_held_count_ends_with_the_configuration_of_its_app_and_with_no_other() {
+    let module = module("");
+    let main = WatcherName::app("a", "main");
+    let before = Plan::new(inputs(&module, vec![plugin("a", WEB)]));
+    let of = Some(before.counts[&main].of);
+    let installed_anew = PluginInput { dir: "/rt/var/releases/a/2".into(), ..plugin("a", WEB) };
+    let other_count = WEB.replace("numprocesses=2", "numprocesses=3");
+    for (text, input, wanted) in [
+        ("the same", plugin("a", WEB), 5),
+        ("another app", plugin("a", &format!("{WEB}[extra_daemon_b]\n_cmd_and_args=b\n")), 5),
+        ("another key", plugin("a", &format!("{WEB}max_age=7\n")), 2),
+        ("another count", plugin("a", &other_count), 3),
+        ("another release", installed_anew, 2),
+    ] {
+        let new = Plan::new(Inputs { held: held(5, of), ..inputs(&module, vec![input]) });
+        let count = &new.counts[&main];
+        assert_eq!((count.wanted, count.held), (wanted, wanted == 5), "{text}");
+        assert_eq!(new.watchers[&main].count, wanted, "{text}");
+    }
+}
+
+#[test]
+fn a_count_of_an_override_file_is_known_by_its_line_and_zero_of_it_is_an_app_scaled_to_nothing() {
+    let own = ini::parse(&format!("{GENERAL}{WEB}"), "config.ini", Dialect::Plugin).unwrap();
+    let text = "[app_main]\n# so few\nnumprocesses=0\n";
+    let over = ini::parse(text, "over.ini", Dialect::Plugin).unwrap();
+    let (spec, warnings) =
+        plugin_config::resolve("a", &own, &[over], &BTreeMap::new(), "GENERIC", &|_| true).unwrap();
+    let loaded = Ok(Loaded { spec, warnings, env: BTreeMap::new() });
+    let plan = plan(vec![PluginInput { loaded, ..plugin("a", WEB) }]);
+    let main = WatcherName::app("a", "main");
+    let count = &plan.counts[&main];
+    assert_eq!((count.at.clone(), count.held), (Some(Location::new("over.ini", 3)), false));
+    assert_eq!(plan.watchers[&main].count, 0);
+    let route = plan.table.routes.iter().find(|route| route.prefix == "/a").unwrap();
+    assert!(matches!(route.target, Target::Fixed { status: 503, .. }), "{route:?}");
+}
+
 #[test]
 fn more_workers_of_the_same_replace_none() {
     let module = module("");
     let old = Plan::new(inputs(&module, vec![plugin("a", WEB)]));
-    let scales = BTreeMap::from([(WatcherName::app("a", "main"), 5)]);
-    let new = Plan::new(Inputs { scales, ..inputs(&module, vec![plugin("a", WEB)]) });
+    let new = Plan::new(Inputs { held: held(5, None), ..inputs(&module, vec![plugin("a", WEB)]) });
     let changes = Changes::between(Some(&old), &new);
     assert_eq!(changes.rescale, [WatcherName::app("a", "main")]);
     assert!(changes.replace.is_empty());
@@ -172,8 +215,7 @@ fn more_workers_of_the_same_replace_none() {
 #[test]
 fn an_app_scaled_to_nothing_is_still_there_and_says_so() {
     let module = module("");
-    let scales = |count| BTreeMap::from([(WatcherName::app("a", "main"), count)]);
-    let none = Plan::new(Inputs { scales: scales(0), ..inputs(&module, vec![plugin("a", WEB)]) });
+    let none = Plan::new(Inputs { held: held(0, None), ..inputs(&module, vec![plugin("a", WEB)]) });
     assert_eq!(none.watchers[&WatcherName::app("a", "main")].count, 0);
     let all = Plan::new(inputs(&module, vec![plugin("a", WEB)]));
     let changes = Changes::between(Some(&all), &none);
@@ -181,7 +223,8 @@ fn an_app_scaled_to_nothing_is_still_there_and_says_so() {
     let dynamic = none.table.routes.iter().find(|route| route.prefix == "/a").unwrap();
     assert!(matches!(dynamic.target, Target::Fixed { status: 503, .. }), "{dynamic:?}");
     let off = WEB.replace("numprocesses=2", "numprocesses=0");
-    let some = Plan::new(Inputs { scales: scales(3), ..inputs(&module, vec![plugin("a", &off)]) });
+    let some =
+        Plan::new(Inputs { held: held(3, None), ..inputs(&module, vec![plugin("a", &off)]) });
     let watcher = &some.watchers[&WatcherName::app("a", "main")];
     assert_eq!((watcher.count, watcher.argv.is_empty()), (3, false));
     assert!(some.table.upstreams.contains_key("a/main"));

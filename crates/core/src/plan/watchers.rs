@@ -11,7 +11,7 @@ use crate::keys::{
 use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
 use crate::plan::routes::{probe_path, upstream_name};
-use crate::plan::{FrontProgram, Inputs, LONGEST_SOCKET_PATH, Loaded, PluginInput, command};
+use crate::plan::{Count, FrontProgram, Inputs, LONGEST_SOCKET_PATH, Loaded, PluginInput, command};
 use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, ReadyBy};
 use crate::watcher::{Probe, Rlimits, WatcherSpec, front_socket_stem};
 
@@ -29,18 +29,24 @@ pub(super) fn of_plugin(
     loaded: &Loaded,
     inputs: &Inputs,
     problems: &mut Vec<Diagnostic>,
-) -> Vec<WatcherSpec> {
+) -> Vec<(WatcherSpec, Count)> {
     let maker = Maker { plugin, loaded, inputs };
-    let apps = loaded.spec.apps.iter().filter(|app| !app.fastcgi).map(|app| maker.app(app));
-    let extras = loaded.spec.extra_daemons.iter().map(|extra| maker.extra(extra));
+    let apps = loaded.spec.apps.iter().filter(|app| !app.fastcgi).map(|app| {
+        let at = app.command.count_at.clone();
+        maker.app(app).map(|watcher| (watcher, at))
+    });
+    let extras = loaded.spec.extra_daemons.iter().map(|extra| {
+        let at = extra.command.count_at.clone();
+        maker.extra(extra).map(|watcher| (watcher, at))
+    });
     let mut watchers = Vec::new();
     for made in apps.chain(extras) {
         match made {
-            // One that is scaled to nothing is still there, and can be scaled again.
-            Ok(watcher) if watcher.count > 0 || inputs.scales.contains_key(&watcher.name) => {
-                watchers.push(watcher);
+            Ok((mut watcher, at)) => {
+                let count = Count::new(&watcher, at, &inputs.held);
+                watcher.count = count.wanted;
+                watchers.push((watcher, count));
             }
-            Ok(_) => {}
             Err(problem) => problems.push(problem),
         }
     }
@@ -111,7 +117,7 @@ impl Maker<'_> {
         options: &[(&str, &str)],
         values: &[(&str, &str)],
     ) -> Result<Vec<String>, Diagnostic> {
-        if self.count(name, spec) == 0 && spec.command.trim().is_empty() {
+        if spec.count == 0 && spec.command.trim().is_empty() {
             return Ok(Vec::new());
         }
         let dir = self.plugin.dir.to_string_lossy();
@@ -130,11 +136,6 @@ impl Maker<'_> {
         Ok(argv)
     }
 
-    /// How many workers are wanted: what `mfserv scale` said, else the configuration.
-    fn count(&self, name: &WatcherName, spec: &CommandSpec) -> u32 {
-        self.inputs.scales.get(name).copied().unwrap_or(spec.count)
-    }
-
     fn watcher(
         &self,
         name: WatcherName,
@@ -142,7 +143,7 @@ impl Maker<'_> {
         argv: Vec<String>,
         probe: Probe,
     ) -> WatcherSpec {
-        let count = self.count(&name, spec);
+        let count = spec.count;
         let module = self.inputs.module;
         let split_workers = spec.split_workers.unwrap_or(module.get(LOG_SPLIT_WORKERS));
         let split_streams = spec.split_streams.unwrap_or(module.get(LOG_SPLIT_STREAMS));

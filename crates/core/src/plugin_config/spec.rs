@@ -54,6 +54,7 @@ fn command(name: &str, section: &Section) -> CommandSpec {
         name: name.to_string(),
         command: section.get(COMMAND_LINE),
         count: small(section.get(PROCESSES)),
+        count_at: section.count_at.clone(),
         graceful_timeout_s: section.get(GRACEFUL_TIMEOUT_S),
         max_age_s: section.get(MAX_AGE_S),
         rlimits: Rlimits {

@@ -474,7 +474,7 @@ fn planned(spec: PluginSpec) -> crate::plan::Plan {
         uuid: String::new(),
         plugins: vec![foo],
         front: None,
-        scales: BTreeMap::new(),
+        held: BTreeMap::new(),
         takers: BTreeMap::new(),
         previous: None,
     })

@@ -6,7 +6,7 @@ use mfserv_core::{Diagnostic, Kind, ini};
 use super::report::{self, Outcome};
 use super::{print, print_json, sets};
 use mfserv_node::places::Places;
-use mfserv_node::{configure, installed};
+use mfserv_node::{configure, installed, override_files};
 use mfserv_platform::disk;
 
 #[derive(Debug, Args)]
@@ -130,7 +130,9 @@ impl Check {
             None => {
                 let sets = sets(&self.sets)?;
                 let options = mfserv_node::daemon::DaemonOptions { places: places.clone(), sets };
-                mfserv_node::daemon::check(&options)?
+                let mut problems = mfserv_node::daemon::check(&options)?;
+                problems.extend(override_files::readable_by_all(places));
+                problems
             }
         };
         let bad = problems.iter().any(Diagnostic::is_error);

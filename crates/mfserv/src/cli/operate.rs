@@ -92,23 +92,30 @@ pub struct Scale {
     /// The app (`foo`, `foo.main`).
     #[arg(add = ArgValueCompleter::new(completions::apps))]
     app: String,
-    /// The number of workers; `config` returns to the configured number.
-    count: String,
+    /// The number of workers. It is written as `numprocesses` into config/plugins/NAME.ini, and
+    /// stays over reload, restart and deployments.
+    #[arg(required_unless_present = "reset")]
+    count: Option<String>,
+    /// Take back what `mfserv scale` has written: the number is as configured again.
+    #[arg(long, conflicts_with = "count")]
+    reset: bool,
     #[command(flatten)]
     wait: Wait,
 }
 
 impl Scale {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let count = match self.count.as_str() {
-            "config" => None,
-            text => Some(text.parse::<u32>().ok().filter(|n| *n <= 4096).ok_or_else(|| {
-                Diagnostic::error(format!("{text:?} is not a number of workers"))
-                    .kind(Kind::Usage)
-                    .help("say a number from 0 to 4096, or `config`")
-            })?),
+        let count = match self.count.as_deref() {
+            None | Some("config") => None,
+            Some(text) => {
+                Some(text.parse::<u32>().ok().filter(|n| *n <= 4096).ok_or_else(|| {
+                    Diagnostic::error(format!("{text:?} is not a number of workers"))
+                        .kind(Kind::Usage)
+                        .help("say a number from 0 to 4096, or --reset")
+                })?)
+            }
         };
-        change(places, "scale", &self.wait, Request::Scale { app: self.app, count })
+        change(places, "scale", &self.wait, Request::Scale { app: self.app, count, keep: true })
     }
 }
 

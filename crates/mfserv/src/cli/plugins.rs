@@ -3,6 +3,7 @@
 
 mod build;
 pub mod dev;
+mod drift;
 pub mod env;
 mod info;
 pub mod install;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use mfserv_core::Diagnostic;
 use mfserv_core::node_state::NodeState;
-use mfserv_core::plan::PluginState;
+use mfserv_core::plan::{Count, PluginState};
 use mfserv_core::status::{Status, WatcherState, WatcherStatus};
 use mfserv_core::worker::Phase;
 
@@ -88,10 +88,30 @@ fn text(status: &Status) -> String {
     for watcher in status.watchers.iter().filter(|w| is_of_interest(w)) {
         out += &trouble(watcher);
     }
+    out += &scaled(status);
     let refused = status.plugins.iter().filter(|p| p.state != PluginState::Active);
     for plugin in refused {
         out +=
             &format!("\nplugin {}: {}\n", plugin.name, paint(plugin.state.as_str(), Colour::Bad));
+    }
+    out
+}
+
+/// The watchers whose number of workers is not what their plugin says, and who says it.
+fn scaled(status: &Status) -> String {
+    let mut out = String::new();
+    for (name, count) in status.watchers.iter().filter_map(|w| Some((&w.name, w.scaled.as_ref()?)))
+    {
+        let Count { wanted, configured, at, held, .. } = count;
+        if let Some(at) = at {
+            out += &format!("\n{name} is scaled: numprocesses={configured} in {at}\n");
+        }
+        if *held {
+            out += &format!(
+                "\n{name} is scaled to {wanted} (configured: {configured}), until its \
+                 configuration changes or is reloaded\n"
+            );
+        }
     }
     out
 }

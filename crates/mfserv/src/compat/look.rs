@@ -182,7 +182,7 @@ pub fn hash() -> Result<Outcome, Diagnostic> {
     let args = Hash::parse();
     let places = places()?;
     let hash = if args.named.is_file() {
-        archive::read(Path::new(&args.named.name_or_file))?.metadata.hash()
+        archive::read(Path::new(&args.named.name_or_file))?.hash()
     } else {
         let Some(plugin) = args.named.installed(&places) else { return failed() };
         store::hash(&Home::new(places.home()), &plugin.name)?

@@ -40,7 +40,7 @@ fn provide(places: &Places, file: &Path) -> Result<(), Diagnostic> {
         None => "Installing",
         Some(plugin) if !matches!(plugin.origin, Origin::Packed(_)) => return Ok(()),
         Some(plugin) => match archive::read_installed(&plugin.dir) {
-            Ok(installed) if installed == package => return Ok(()),
+            Ok(installed) if package.is_same_build(&installed) => return Ok(()),
             _ => "Updating",
         },
     };

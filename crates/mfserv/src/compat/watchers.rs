@@ -145,15 +145,15 @@ fn of_plugin<'a>(status: &'a Status, plugin: &'a str) -> impl Iterator<Item = &'
     status.watchers.iter().filter(move |watcher| watcher.plugin.as_deref() == Some(plugin))
 }
 
-/// Keeps that many workers of an app or extra daemon from now on; `None` = what its
-/// configuration says.
+/// Keeps that many workers of an app or extra daemon until its configuration changes or is
+/// reloaded; `None` = what its configuration says.
 pub fn set_count(
     places: &Places,
     command: &str,
     watcher: &WatcherName,
     count: Option<u32>,
 ) -> Result<(), Diagnostic> {
-    let scale = Request::Scale { app: watcher.to_string(), count };
+    let scale = Request::Scale { app: watcher.to_string(), count, keep: false };
     operate(places, command, scale, 0).map(drop)
 }
 

@@ -244,3 +244,32 @@ fn the_packages_of_the_site_are_installed_at_the_start_and_replaced_when_they_ar
     assert!(std::fs::read_to_string(&overrides).unwrap().contains("a=b"));
     old.run(&["mfserv.stop"]).code(0);
 }
+
+#[test]
+fn a_count_of_circusctl_holds_until_the_configuration_is_reloaded_and_is_shown() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let old = OldNames::new(&node);
+    node.add(&Plugin::python("hello", programs::SERVES));
+    old.run(&["mfserv.start"]).code(0);
+    let incr = || {
+        check(&old, &[case("circusctl incr app.hello.main", 0, &["2"])]);
+        assert_eq!(node.settled("app.hello.main").ready, 2);
+    };
+    incr();
+    node.mfserv(&["restart", "hello"]).code(0);
+    let status = node.mfserv(&["status"]).code(0).stdout;
+    let shown = "app.hello.main is scaled to 2 (configured: 1), until its configuration changes or \
+                 is reloaded";
+    assert!(status.lines().any(|line| line == shown), "{status}");
+    for reload in [&["circusctl", "reloadconfig"], &["mfserv", "reload"]] {
+        old.run(reload).code(0);
+        assert_eq!(node.settled("app.hello.main").wanted, 1, "{reload:?}");
+        incr();
+    }
+    old.run(&["plugins.stop", "hello"]).code(0);
+    edit(&node.path("var/plugins/hello/config.ini"), "numprocesses = 1", "numprocesses = 3");
+    node.mfserv(&["restart", "hello"]).code(0);
+    assert_eq!(node.settled("app.hello.main").wanted, 3, "a new configuration runs");
+    node.stop();
+}

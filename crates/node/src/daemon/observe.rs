@@ -35,7 +35,8 @@ impl Node {
     }
 }
 
-/// Adds the paths of apps, and the watchers that are scaled to nothing.
+/// Adds the paths of apps, who says how many workers there are, and the watchers that are scaled
+/// to nothing.
 fn as_planned(mut watchers: Vec<WatcherStatus>, plan: Option<&Plan>) -> Vec<WatcherStatus> {
     for spec in plan.iter().flat_map(|plan| plan.watchers.values()).filter(|s| s.count == 0) {
         if !watchers.iter().any(|watcher| watcher.name == spec.name) {
@@ -45,6 +46,7 @@ fn as_planned(mut watchers: Vec<WatcherStatus>, plan: Option<&Plan>) -> Vec<Watc
                 path: None,
                 wanted: 0,
                 ready: 0,
+                scaled: None,
                 state: WatcherState::Off,
                 crashes: 0,
                 last_end: None,
@@ -53,6 +55,10 @@ fn as_planned(mut watchers: Vec<WatcherStatus>, plan: Option<&Plan>) -> Vec<Watc
         }
     }
     watchers.sort_by(|a, b| a.name.cmp(&b.name));
+    for watcher in &mut watchers {
+        let count = plan.and_then(|plan| plan.counts.get(&watcher.name));
+        watcher.scaled = count.filter(|count| count.is_scaled()).cloned();
+    }
     let pages = plan.map_or_else(Default::default, |plan| pages(&plan.table.routes));
     for (plugin, app) in pages.keys() {
         let name = WatcherName::app(plugin, app);

@@ -17,6 +17,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use super::node::Node;
 use super::reconcile::make;
 use crate::operations::{self, Applied, OperationId, Staging, Trial};
+use crate::override_files;
 use crate::places::Places;
 
 impl operations::Node for Node {
@@ -130,12 +131,31 @@ impl operations::Node for Node {
         self.parts.supervisor.restart(watchers, why);
     }
 
-    fn remember_count(&self, app: &WatcherName, count: Option<u32>) -> Result<(), Diagnostic> {
-        self.set_scale(app, count)?;
-        if let Some(count) = count {
-            self.parts.events.record(Fact::Scaled { watcher: app.clone(), count });
-        }
+    fn hold_count(&self, app: &WatcherName, count: Option<u32>) -> Result<(), Diagnostic> {
+        Node::hold_count(self, app, count)?;
+        self.record_count(app, count);
         Ok(())
+    }
+
+    async fn write_count(
+        &self,
+        app: &WatcherName,
+        count: Option<u32>,
+    ) -> Result<String, Diagnostic> {
+        let plan = self.shown_plan()?;
+        let dir = plan.plugins.iter().find(|one| Some(one.name.as_str()) == app.plugin());
+        let dir = dir.map(|one| one.dir.clone()).unwrap_or_default();
+        let (places, watcher) = (self.parts.options.places.clone(), app.clone());
+        let write = move || override_files::write(&places, &dir, &watcher, count);
+        let written = tokio::task::spawn_blocking(write).await;
+        let said = written.map_err(|e| Diagnostic::error("writing failed").because(e))??;
+        Node::hold_count(self, app, None)?;
+        self.record_count(app, count);
+        Ok(said)
+    }
+
+    fn forget_counts(&self) -> Result<(), Diagnostic> {
+        Node::forget_counts(self)
     }
 
     async fn wait(
@@ -182,6 +202,12 @@ impl operations::Node for Node {
 }
 
 impl Node {
+    fn record_count(&self, app: &WatcherName, count: Option<u32>) {
+        if let Some(count) = count {
+            self.parts.events.record(Fact::Scaled { watcher: app.clone(), count });
+        }
+    }
+
     /// The apps that a plan with this directory would run otherwise than they run now, and of
     /// which two may run at a time. (Other programs start when the plan is in force.)
     async fn what_would_run(

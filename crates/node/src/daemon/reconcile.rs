@@ -1,13 +1,11 @@
 //! The path of every change: read the configuration and the plugins, make a plan, compare it with
 //! the plan in force, apply the difference.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mfserv_core::diff::Changes;
 use mfserv_core::event::Fact;
-use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{FrontProgram, Inputs, Listen, Plan};
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
@@ -15,7 +13,7 @@ use mfserv_platform::disk::Disk;
 use tokio::time::Instant;
 
 use super::node::Node;
-use super::{DaemonOptions, breakages, last_plan, takes_over};
+use super::{DaemonOptions, breakages, held, last_plan, takes_over};
 use crate::installed::Instead;
 use crate::{configure, installed, taking};
 
@@ -37,6 +35,10 @@ impl Node {
         let (options, disk) = (self.parts.options.clone(), self.parts.world.disk.clone());
         let before = previous.clone();
         let comes_back = previous.is_none() && self.found_something_alive();
+        if previous.is_none() && !comes_back {
+            // A node that starts is as it is configured.
+            self.forget_counts()?;
+        }
         let generation = before.as_ref().map_or(self.parts.generation, |plan| plan.generation) + 1;
         // The disk and the resolver may be slow: the event loop must not wait for them.
         let made = tokio::task::spawn_blocking(move || {
@@ -60,7 +62,7 @@ impl Node {
         self.carry_out(previous, &plan, changes).await?;
         let disk = &*self.parts.world.disk;
         let forgotten = taking::forget(disk, &self.parts.options.places, &plan);
-        for problem in [self.forget_scales(&plan), forgotten].into_iter().filter_map(Result::err) {
+        for problem in [self.settle_counts(&plan), forgotten].into_iter().filter_map(Result::err) {
             self.parts.events.record(Fact::Problem { problem });
         }
         self.keep(&plan);
@@ -175,40 +177,6 @@ impl Node {
         }
         Ok(())
     }
-
-    /// Remembers (or forgets) a worker count that overrides the configuration.
-    pub(super) fn set_scale(
-        &self,
-        watcher: &WatcherName,
-        count: Option<u32>,
-    ) -> Result<(), Diagnostic> {
-        let mut scales = read_scales(&self.parts.options, &*self.parts.world.disk);
-        match count {
-            Some(count) => scales.insert(watcher.clone(), count),
-            None => scales.remove(watcher),
-        };
-        self.write_scales(&scales)
-    }
-
-    /// Forgets the counts of plugins that are not installed any more: another plugin of that name
-    /// begins with the count of its configuration.
-    fn forget_scales(&self, plan: &Plan) -> Result<(), Diagnostic> {
-        let mut scales = read_scales(&self.parts.options, &*self.parts.world.disk);
-        let known = scales.len();
-        let is_there = |plugin: &str| plan.plugins.iter().any(|one| one.name == plugin);
-        scales.retain(|watcher, _| watcher.plugin().is_none_or(is_there));
-        if scales.len() == known { Ok(()) } else { self.write_scales(&scales) }
-    }
-
-    fn write_scales(&self, scales: &BTreeMap<WatcherName, u32>) -> Result<(), Diagnostic> {
-        let text = serde_json::to_vec(scales).unwrap_or_default();
-        self.parts.world.disk.write(&self.parts.options.places.scale_file(), &text)
-    }
-}
-
-fn read_scales(options: &DaemonOptions, disk: &dyn Disk) -> BTreeMap<WatcherName, u32> {
-    let text = disk.read(&options.places.scale_file()).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 /// Reads the module's configuration, and refuses a wrong one. Nothing is written.
@@ -242,7 +210,7 @@ pub fn make(
         uuid: uuid(disk, places)?,
         plugins: installed::load_all(places, &module, instead)?,
         front: Some(front_program(options, &module)),
-        scales: read_scales(options, disk),
+        held: held::read(disk, places),
         takers: taking::read(disk, places),
         previous,
     });

@@ -56,7 +56,7 @@ pub async fn conduct<N: Node>(node: &N, op: &Running) -> Result<Done, Diagnostic
         Request::Link { plugin, dir, .. } => link::link(node, op, &plugin, &dir).await,
         Request::Reload => reload::reload(node, op).await,
         Request::Restart { apps } => restart::restart(node, op, &apps).await,
-        Request::Scale { app, count } => scale::scale(node, op, &app, count).await,
+        Request::Scale { app, count, keep } => scale::scale(node, op, &app, count, keep).await,
         Request::Stop => stop::stop(node, op).await,
     }
 }

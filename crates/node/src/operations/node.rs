@@ -126,8 +126,20 @@ pub trait Node: Clone + Send + Sync + 'static {
     /// Replaces every worker of these watchers, one after the other.
     fn restart(&self, watchers: Vec<WatcherName>);
 
-    /// Remembers how many workers an app has from now on; `None` = as its configuration says.
-    fn remember_count(&self, app: &WatcherName, count: Option<u32>) -> Result<(), Diagnostic>;
+    /// Keeps this many workers of an app until its configuration changes or is reloaded; `None` =
+    /// as its configuration says.
+    fn hold_count(&self, app: &WatcherName, count: Option<u32>) -> Result<(), Diagnostic>;
+
+    /// Writes how many workers an app has into the override file of its plugin; `None` takes that
+    /// back. Returns what was done, a sentence.
+    fn write_count(
+        &self,
+        app: &WatcherName,
+        count: Option<u32>,
+    ) -> impl Future<Output = Result<String, Diagnostic>> + Send;
+
+    /// Ends every count of [`Node::hold_count`].
+    fn forget_counts(&self) -> Result<(), Diagnostic>;
 
     /// Waits until watchers are where they should be.
     fn wait(
@@ -228,8 +240,16 @@ impl Node for AtRest {
 
     fn restart(&self, _: Vec<WatcherName>) {}
 
-    fn remember_count(&self, _: &WatcherName, _: Option<u32>) -> Result<(), Diagnostic> {
+    fn hold_count(&self, _: &WatcherName, _: Option<u32>) -> Result<(), Diagnostic> {
         Err(self.not_running())
+    }
+
+    async fn write_count(&self, _: &WatcherName, _: Option<u32>) -> Result<String, Diagnostic> {
+        Err(self.not_running())
+    }
+
+    fn forget_counts(&self) -> Result<(), Diagnostic> {
+        Ok(())
     }
 
     async fn wait(&self, _: Until, _: Vec<WatcherName>, _: Duration) -> Result<(), Diagnostic> {

@@ -7,10 +7,12 @@ use super::conduct::Done;
 use super::running::Running;
 use super::switch::serve;
 
-/// Reads the configuration and the plugins, and lets what has changed serve.
+/// Reads the configuration and the plugins, and lets what has changed serve. Counts of workers
+/// that are in no configuration end.
 pub async fn reload<N: Node>(node: &N, op: &Running) -> Result<Done, Diagnostic> {
     let turn = op.unless_cancelled(node.turn()).await?;
     op.commit()?;
+    node.forget_counts()?;
     let served = serve(node, op, turn).await;
     Ok(Done { applied: served.applied, problem: served.problem, ..Done::default() })
 }

@@ -77,20 +77,25 @@ pub enum Request {
     },
     /// Read the configuration and the plugins again, and apply what changed.
     Reload,
-    /// Replace the workers of some apps, one after the other.
+    /// Read the configuration as `Reload` does, and replace the workers of some apps, one after
+    /// the other.
     Restart {
         /// Plugins (`foo`), apps (`foo.main`, `foo/main`), watchers or `front`; empty = every
         /// app, then the front.
         #[serde(default)]
         apps: Vec<String>,
     },
-    /// Keep this many workers of an app from now on; 0 = stop it until it is started again.
+    /// Change the number of workers of an app; 0 = stop it until it is started again.
     Scale {
         /// The app, as in `Restart`.
         app: String,
         /// How many; `None` = what its configuration says.
         #[serde(default)]
         count: Option<u32>,
+        /// Write it into the plugin's override file, where it stays; else it holds until the
+        /// configuration of the app changes, the node reloads it or starts again.
+        #[serde(default)]
+        keep: bool,
     },
     /// Stop the node in order. Nothing comes after it.
     Stop,
@@ -142,8 +147,8 @@ impl fmt::Display for Request {
             Request::Reload => f.write_str("reload"),
             Request::Restart { apps } if apps.is_empty() => f.write_str("restart everything"),
             Request::Restart { apps } => write!(f, "restart {}", apps.join(", ")),
-            Request::Scale { app, count: None } => write!(f, "scale {app} as configured"),
-            Request::Scale { app, count: Some(count) } => write!(f, "scale {app} to {count}"),
+            Request::Scale { app, count: None, .. } => write!(f, "scale {app} as configured"),
+            Request::Scale { app, count: Some(count), .. } => write!(f, "scale {app} to {count}"),
             Request::Stop => f.write_str("stop"),
         }
     }

@@ -14,28 +14,39 @@ use super::running::Running;
 /// The web front's name among the apps.
 const FRONT: &str = "front";
 
-/// Replaces the workers of some apps; without names, those of all, then the front.
+/// Reads the configuration as a reload does, so that new workers get the environment of today, then
+/// replaces the workers of some apps; without names, those of all, then the front. With a
+/// configuration that is refused, they are replaced by workers of the one in force.
 pub async fn restart<N: Node>(node: &N, op: &Running, apps: &[String]) -> Result<Done, Diagnostic> {
     let found = node.find(apps)?;
     let plugins: BTreeSet<&str> = found.iter().filter_map(WatcherName::plugin).collect();
     let mut claims = Vec::new();
-    for plugin in plugins.into_iter().filter(|_| !apps.is_empty()) {
+    for plugin in plugins.iter().filter(|_| !apps.is_empty()) {
         claims.push(op.claim(node, plugin).await?);
     }
     let turn = op.unless_cancelled(node.turn()).await?;
     op.commit()?;
+    let (mut changes, problem) = match plugins.is_empty() {
+        true => (Changes::default(), None),
+        false => match node.apply(&turn).await {
+            Ok(changes) => (changes, None),
+            Err(problem) => (Changes::default(), Some(problem)),
+        },
+    };
     let mut replaced = still_to_do(node, op, found).await;
+    replaced.retain(|name| !changes.stop.contains(name));
     node.restart(replaced.clone());
     drop(turn);
-    until_replaced(node, op, &replaced).await?;
+    until_replaced(node, op, &[&replaced[..], &changes.touched()].concat()).await?;
     if apps.is_empty() {
         let front = still_to_do(node, op, node.find(&[FRONT.into()])?).await;
         node.restart(front.clone());
         until_replaced(node, op, &front).await?;
         replaced.extend(front);
     }
-    let applied = node.applied(&Changes { replace: replaced, ..Changes::default() });
-    Ok(Done { applied, ..Done::default() })
+    replaced.retain(|name| !changes.start.contains(name) && !changes.replace.contains(name));
+    changes.replace.extend(replaced);
+    Ok(Done { applied: node.applied(&changes), problem, ..Done::default() })
 }
 
 /// All of them; of a restart that an earlier daemon has begun, those that have older workers.

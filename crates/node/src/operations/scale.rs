@@ -7,12 +7,14 @@ use super::conduct::Done;
 use super::running::Running;
 use super::switch::serve;
 
-/// Remembers the number, and starts or ends workers.
+/// Writes the number into the override file (`keep`) or only remembers it, and starts or ends
+/// workers.
 pub async fn scale<N: Node>(
     node: &N,
     op: &Running,
     app: &str,
     count: Option<u32>,
+    keep: bool,
 ) -> Result<Done, Diagnostic> {
     let app = node.find_one(app)?;
     let _claim = match app.plugin() {
@@ -22,7 +24,10 @@ pub async fn scale<N: Node>(
     let turn = op.unless_cancelled(node.turn()).await?;
     op.commit()?;
     op.step(format!("scaling {app}"));
-    node.remember_count(&app, count)?;
+    match keep {
+        true => op.step(node.write_count(&app, count).await?),
+        false => node.hold_count(&app, count)?,
+    }
     let served = serve(node, op, turn).await;
     Ok(Done { applied: served.applied, problem: served.problem, ..Done::default() })
 }

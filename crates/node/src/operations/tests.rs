@@ -95,7 +95,7 @@ async fn on_one_plugin_the_second_waits_for_the_first_and_on_another_one_it_does
     node.hold();
     operations.submit(submission("one", deploy("foo", 1))).await.unwrap();
     until_trying(&node).await;
-    let scale = |app: &str| Request::Scale { app: app.into(), count: Some(2) };
+    let scale = |app: &str| Request::Scale { app: app.into(), count: Some(2), keep: false };
     operations.submit(submission("two", scale("foo"))).await.unwrap();
     let for_one = |event: &Event| matches!(event, Event::Waiting { for_operation, .. } if for_operation.as_str() == "one");
     until(&operations, "two", for_one).await;

@@ -29,6 +29,26 @@ pub struct Package {
     pub manifest: Option<Manifest>,
 }
 
+impl Package {
+    /// The hash of a build that `plugins.hash` prints. Our builds name neither a machine nor a
+    /// date, because the same inputs make the same bytes: what tells two of them apart is the
+    /// content, which is hashed too. Of a package of MFSERV it is [`Metadata::hash`].
+    pub fn hash(&self) -> String {
+        let own = self.metadata.hash();
+        match self.manifest.as_ref().map(serde_json::to_vec) {
+            Some(Ok(content)) => {
+                disk::hex(&Md5::new().chain_update(own).chain_update(content).finalize())
+            }
+            _ => own,
+        }
+    }
+
+    /// Whether this is the build that a release was installed from, under whatever name.
+    pub fn is_same_build(&self, installed: &Package) -> bool {
+        *self == Package { name: self.name.clone(), ..installed.clone() }
+    }
+}
+
 /// `.metadata.json`, all texts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

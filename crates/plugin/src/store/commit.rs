@@ -10,7 +10,7 @@ use super::claim::Claim;
 use super::links::{Origin, current, has_active_line};
 use super::{foreign, releases};
 use crate::home::Home;
-use mfserv_platform::disk;
+use mfserv_platform::{disk, private};
 
 impl Claim {
     /// Makes a release the current one. On an error nothing has changed. Done again for a
@@ -77,9 +77,9 @@ impl OverrideFile {
                 .help(format!("compare it with {}", place.display()))
         });
         let beside = disk::beside(&place, "new");
-        fs::write(&beside, override_text(plugin, &text)).map_err(|e| {
+        // It is there for passwords, among others: others may not read it.
+        private::write(&beside, override_text(plugin, &text).as_bytes()).inspect_err(|_| {
             let _ = fs::remove_file(&beside);
-            disk::failed("write", &place, e)
         })?;
         Ok(Self { beside, place, warning })
     }

@@ -31,7 +31,7 @@ pub fn describe(installed: &Installed, general: &General) -> Result<Package, Dia
     Ok(Package { name: installed.name.clone(), metadata, files: Vec::new(), manifest: None })
 }
 
-/// MFSERV's hash of an installed plugin (see [`Metadata::hash`]).
+/// The hash of an installed plugin's build (see [`Package::hash`]).
 pub fn hash(home: &Home, plugin: &str) -> Result<String, Diagnostic> {
     let installed = current(home, plugin)?;
     if let Some(problem) = installed.problem {
@@ -50,5 +50,5 @@ pub fn hash(home: &Home, plugin: &str) -> Result<String, Diagnostic> {
         persistent_paths: Vec::new(),
     };
     // the hash has nothing of what the configuration says
-    describe(&installed, &general).map(|package| package.metadata.hash())
+    describe(&installed, &general).map(|package| package.hash())
 }

@@ -176,6 +176,31 @@ fn a_package_is_inspected_whole_before_anything_is_done() {
 }
 
 #[test]
+fn builds_of_another_content_have_another_hash_and_the_same_build_has_the_same() {
+    let node = Node::new();
+    let dir = node.plugin("static", "foo");
+    let page = dir.join("main/index.html");
+    let text = fs::read_to_string(&page).unwrap();
+    let build = || read(&packed(&node, &dir)).unwrap();
+    let first = build();
+    assert_eq!((build().hash(), build().is_same_build(&first)), (first.hash(), true));
+    let differs = |what: &str| {
+        let other = build();
+        assert_eq!(other.metadata.size, first.metadata.size, "{what}");
+        assert_ne!(other.hash(), first.hash(), "{what}");
+        assert!(!other.is_same_build(&first), "{what}");
+    };
+    fs::write(&page, text.replacen('e', "o", 1)).unwrap();
+    differs("a byte");
+    fs::write(&page, &text).unwrap();
+    fs::set_permissions(&page, fs::Permissions::from_mode(0o755)).unwrap();
+    differs("a permission");
+    fs::set_permissions(&page, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::rename(&page, page.with_file_name("inde2.html")).unwrap();
+    differs("a name");
+}
+
+#[test]
 fn the_hash_of_mfserv_is_that_of_its_formula() {
     let metadata = Metadata {
         version: "2.1".into(),

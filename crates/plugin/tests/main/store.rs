@@ -738,7 +738,7 @@ fn an_installed_plugin_is_described_and_hashed_as_mfserv_does() {
     let (installed, _) = install(&node.home, &file, &options(false), &mut Silent).unwrap();
     let general = spec_of(&dir).general;
     assert_eq!(store::describe(&installed, &general).unwrap(), read(&file).unwrap());
-    assert_eq!(store::hash(&node.home, "foo").unwrap(), read(&file).unwrap().metadata.hash());
+    assert_eq!(store::hash(&node.home, "foo").unwrap(), read(&file).unwrap().hash());
     uninstall(&node.home, "foo", false).unwrap();
     assert_eq!(store::hash(&node.home, "foo").unwrap_err().kind, Kind::Failed);
     let linked = dev_link(&node.home, &dir).unwrap();

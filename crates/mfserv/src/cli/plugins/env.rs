@@ -11,7 +11,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::plan::Loaded;
 use mfserv_plugin::{Home, store};
 
-use super::first;
+use super::{drift, first};
 use crate::cli::completions;
 use crate::cli::report::{self, Outcome};
 use crate::cli::{print, print_json};
@@ -20,7 +20,7 @@ use mfserv_node::{configure, installed};
 
 /// A plugin by name, or by the path of its directory.
 pub fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Diagnostic> {
-    let module = configure::module(places, &[])?;
+    let module = configure::module(places, &drift::sets_of_daemon(places))?;
     if name_or_dir.contains('/') || name_or_dir == "." {
         let dir = PathBuf::from(name_or_dir).canonicalize().map_err(|e| {
             Diagnostic::error(format!("{name_or_dir} is not a plugin directory")).because(e)
@@ -53,6 +53,9 @@ pub struct Env {
 impl Env {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let (_, loaded) = load(places, &self.name_or_dir)?;
+        if let Some(drift) = drift::of(places, &self.name_or_dir, &loaded.env) {
+            report::print_problem(&drift);
+        }
         if self.json {
             print_json(&loaded.env)?;
             return Ok(Outcome::Done);

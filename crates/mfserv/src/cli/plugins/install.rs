@@ -6,19 +6,22 @@ use std::time::Duration;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use mfserv_core::plugin_spec::PluginSpec;
+use mfserv_core::status::{Status, WatcherStatus};
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_plugin::store::{self, InstallOptions, Origin, Owner, Staged};
+use mfserv_plugin::store::{self, InstallOptions, Installed, Origin, Owner, Staged};
 use mfserv_plugin::{Cancel, Home, Progress, archive, base};
 use serde_json::json;
 
 use super::{ensure_base_unless, first, say_current, say_dangers};
 use crate::cli::completions;
+use crate::cli::keeper::QUICK;
 use crate::cli::operate::Wait;
-use crate::cli::operation::{Operation, print_warnings};
+use crate::cli::operation::{Operation, print_outcome, print_warnings};
 use crate::cli::print;
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
-use mfserv_node::operations::{Outcome as OperationOutcome, Request};
+use mfserv_node::control::client;
+use mfserv_node::operations::{FinishedBy, Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed, taking};
 
@@ -36,12 +39,19 @@ pub struct Install {
     /// Take routes from other plugins that have them.
     #[arg(long)]
     take_route: bool,
+    /// Make a new release also when the same package is installed already.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     wait: Wait,
 }
 
 impl Install {
     pub fn run(self, places: &Places, command: &str) -> Result<Outcome, Diagnostic> {
+        if let Some(there) = self.is_there(places)? {
+            self.say_nothing_to_do(there);
+            return Ok(Outcome::Done);
+        }
         let mut op = Operation::new(places, command, &self.wait)?;
         let package = PackageFile {
             file: &self.file,
@@ -55,6 +65,49 @@ impl Install {
             say_current(places, outcome, "is installed");
         }
         op.end(deployed, json!({})).map(|_| Outcome::Done)
+    }
+
+    /// What is installed, if it is this very build and runs as it is configured. (What was
+    /// stopped runs again when it is installed again.)
+    fn is_there(&self, places: &Places) -> Result<Option<Installed>, Diagnostic> {
+        if self.force || self.take_route {
+            return Ok(None);
+        }
+        let package = archive::read(&self.file)?;
+        let name = self.new_name.as_ref().unwrap_or(&package.name);
+        let there = store::current(&Home::new(places.home()), name).ok();
+        let there = there.filter(|there| matches!(there.origin, Origin::Packed(_)));
+        let same = there.filter(|there| {
+            let installed = archive::read_installed(&there.dir);
+            there.problem.is_none() && installed.is_ok_and(|it| package.is_same_build(&it))
+        });
+        let held = |status: Status| {
+            let own = |one: &&WatcherStatus| one.plugin.as_deref() == Some(name.as_str());
+            let mut counts = status.watchers.iter().filter(own).filter_map(|w| w.scaled.as_ref());
+            counts.any(|count| count.held)
+        };
+        Ok(same.filter(|_| !client::status(&places.control_socket(), QUICK).is_ok_and(held)))
+    }
+
+    fn say_nothing_to_do(&self, there: Installed) {
+        let Installed { name, version, release, dir, .. } = &there;
+        let text = format!(
+            "{name} {version}-{release} is installed from this package already ({}): nothing to \
+             do (--force makes a new release)\n",
+            dir.display()
+        );
+        if !self.wait.json {
+            return print(&text);
+        }
+        let outcome = OperationOutcome {
+            ok: true,
+            plugin: Some(there),
+            warnings: Vec::new(),
+            applied: None,
+            problem: None,
+            finished_by: FinishedBy::Asker,
+        };
+        print_outcome(&outcome, json!({"nothing_to_do": true}));
     }
 }
 

@@ -50,7 +50,7 @@ async fn a_count_that_cannot_be_remembered_is_refused() {
     let daemon = house.running().await;
     house.disk.held().full = true;
     let app = WatcherName::app("hello", "main");
-    daemon.node.set_scale(&app, Some(5)).unwrap_err();
+    daemon.node.hold_count(&app, Some(5)).unwrap_err();
     house.disk.held().full = false;
     daemon.reload().await.unwrap();
     assert_eq!(house.keeper.books().workers("app.hello.main").len(), 2);
@@ -61,12 +61,44 @@ async fn a_count_is_kept_for_the_next_daemon() {
     let house = House::new();
     house.plugin("hello");
     let daemon = house.running().await;
-    daemon.node.set_scale(&WatcherName::app("hello", "main"), Some(3)).unwrap();
+    daemon.node.hold_count(&WatcherName::app("hello", "main"), Some(3)).unwrap();
     daemon.dies().await;
     let daemon = house.daemon().await;
     daemon.come_back().await;
     daemon.reload().await.unwrap();
     assert_eq!(house.keeper.books().workers("app.hello.main").len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_count_ends_with_a_change_of_its_app_and_with_a_start_of_the_node() {
+    let house = House::new();
+    house.plugin("hello");
+    house.plugin("other");
+    let daemon = house.running().await;
+    let ready = || house.keeper.books().workers("app.hello.main").len();
+    let app = WatcherName::app("hello", "main");
+    daemon.node.hold_count(&app, Some(3)).unwrap();
+    daemon.reload().await.unwrap();
+    let scaled = daemon.watcher("app.hello.main").await.scaled.unwrap();
+    assert_eq!((scaled.wanted, scaled.configured, scaled.held), (3, 2, true));
+    assert_eq!(daemon.watcher("app.other.main").await.scaled, None);
+    house.plugin_with("other", "numprocesses = 1\n");
+    daemon.reload().await.unwrap();
+    assert_eq!(ready(), 3, "another app has changed");
+    house.plugin_with("hello", "numprocesses = 1\n");
+    daemon.reload().await.unwrap();
+    assert_eq!(ready(), 1, "its configuration has changed");
+    daemon.node.hold_count(&app, Some(0)).unwrap();
+    daemon.reload().await.unwrap();
+    house.plugin_with("hello", "numprocesses = 1\ndebug = 1\n");
+    daemon.reload().await.unwrap();
+    assert_eq!(ready(), 1, "what was stopped runs again with a new configuration");
+    daemon.node.hold_count(&app, Some(4)).unwrap();
+    daemon.reload().await.unwrap();
+    daemon.stop().await;
+    daemon.dies().await;
+    house.running().await;
+    assert_eq!(ready(), 1, "a node that starts is as it is configured");
 }
 
 #[tokio::test(start_paused = true)]

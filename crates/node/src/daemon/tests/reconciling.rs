@@ -64,8 +64,8 @@ async fn a_plugin_that_has_gone_is_stopped_and_its_count_forgotten() {
     house.plugin("stays");
     house.plugin("goes");
     let daemon = house.running().await;
-    daemon.node.set_scale(&WatcherName::app("goes", "main"), Some(3)).unwrap();
-    daemon.node.set_scale(&WatcherName::app("stays", "main"), Some(1)).unwrap();
+    daemon.node.hold_count(&WatcherName::app("goes", "main"), Some(3)).unwrap();
+    daemon.node.hold_count(&WatcherName::app("stays", "main"), Some(1)).unwrap();
     std::fs::remove_file(house.link("goes")).unwrap();
     daemon.reload().await.unwrap();
     assert!(house.keeper.books().workers("app.goes.main").is_empty());
@@ -160,12 +160,12 @@ async fn an_app_that_is_scaled_to_nothing_is_shown_and_comes_back() {
     house.plugin("hello");
     let daemon = house.running().await;
     let app = WatcherName::app("hello", "main");
-    daemon.node.set_scale(&app, Some(0)).unwrap();
+    daemon.node.hold_count(&app, Some(0)).unwrap();
     daemon.reload().await.unwrap();
     let watcher = daemon.watcher("app.hello.main").await;
     assert_eq!((watcher.wanted, watcher.ready), (0, 0));
     assert_eq!(watcher.path.as_deref(), Some("/hello"));
-    daemon.node.set_scale(&app, None).unwrap();
+    daemon.node.hold_count(&app, None).unwrap();
     daemon.reload().await.unwrap();
     assert_eq!(daemon.watcher("app.hello.main").await.ready, 2);
 }

@@ -159,8 +159,18 @@ impl Node for Played {
         self.call(&format!("restart {}", watchers.len()));
     }
 
-    fn remember_count(&self, _: &WatcherName, count: Option<u32>) -> Result<(), Diagnostic> {
+    fn hold_count(&self, _: &WatcherName, count: Option<u32>) -> Result<(), Diagnostic> {
         self.call(&format!("count {count:?}"));
+        Ok(())
+    }
+
+    async fn write_count(&self, _: &WatcherName, count: Option<u32>) -> Result<String, Diagnostic> {
+        self.call(&format!("write count {count:?}"));
+        Ok(String::new())
+    }
+
+    fn forget_counts(&self) -> Result<(), Diagnostic> {
+        self.call("forget counts");
         Ok(())
     }
 

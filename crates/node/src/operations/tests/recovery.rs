@@ -92,7 +92,7 @@ fn of_others() -> Vec<Left> {
             current: None,
         },
         Left {
-            request: Request::Scale { app: "foo".into(), count: Some(3) },
+            request: Request::Scale { app: "foo".into(), count: Some(3), keep: false },
             disk: |_| (),
             finished: true,
             current: None,
@@ -132,7 +132,8 @@ async fn check(Left { request, disk, finished, current }: Left) {
     assert!(journal.running().is_empty(), "{what}");
     assert_eq!(journal.find(&left).unwrap().outcome, Some(outcome), "{what}");
     // Nothing of it is in the way of the next one.
-    let next = done(&operations, "next", Request::Scale { app: "foo".into(), count: None });
+    let next =
+        done(&operations, "next", Request::Scale { app: "foo".into(), count: None, keep: false });
     assert!(next.await.ok, "{what}");
     if current.is_none() {
         assert!(!node.home().releases_of("foo").exists(), "{what}");
@@ -168,7 +169,7 @@ async fn an_operation_that_was_left_open_can_be_followed_before_it_is_gone_on_wi
     let (outcome, ()) = tokio::join!(outcome(&operations, &left), operations.recover());
     assert!(outcome.ok, "{outcome:?}");
     let again = operations.submit(submission("left", Request::Reload)).await.unwrap();
-    assert_eq!((again, node.calls().len()), (left, 2), "it is not done twice");
+    assert_eq!((again, node.calls().len()), (left, 3), "it is not done twice");
 }
 
 #[tokio::test]

@@ -1,0 +1,85 @@
+//! How the environment that a plugin runs with differs from the one that it would be started with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mfserv_core::Diagnostic;
+use mfserv_core::layers::parse_set;
+use mfserv_node::configure::{self, Set};
+use mfserv_node::control::client;
+use mfserv_node::daemon;
+use mfserv_node::places::Places;
+
+use crate::cli::keeper::QUICK;
+
+/// What a watcher adds to the environment of its plugin.
+const OF_WATCHERS: [&str; 4] =
+    ["MFSERV_CURRENT_APP_DEBUG", "MFLOG_MINIMAL_LEVEL", "MFSERV_LOG_MINIMAL_LEVEL", "HOTSWAP"];
+
+/// The `--set` values of the daemon that runs, so that its configuration is read as it reads it.
+pub fn sets_of_daemon(places: &Places) -> Vec<Set> {
+    let Ok(status) = client::status(&places.control_socket(), QUICK) else { return Vec::new() };
+    let words = std::fs::read(format!("/proc/{}/cmdline", status.daemon.pid)).unwrap_or_default();
+    let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
+    let values = words.windows(2).filter(|pair| pair[0] == b"--set").map(|pair| pair[1]);
+    values.filter_map(|value| parse_set(&String::from_utf8_lossy(value)).ok()).collect()
+}
+
+/// Says how the environment of a plugin that runs differs from this one; `None` when it does not,
+/// or nothing runs. Variables that every command inherits from its shell are not compared.
+pub fn of(places: &Places, plugin: &str, now: &BTreeMap<String, String>) -> Option<Diagnostic> {
+    client::status(&places.control_socket(), QUICK).ok()?;
+    let plan = daemon::plan_in_force(places)?;
+    let runs = plan.watchers.iter().find(|(name, _)| name.plugin() == Some(plugin))?.1;
+    let inherited = configure::base_environment(places);
+    let differences = differences(&runs.env, now, &inherited);
+    (!differences.is_empty()).then(|| {
+        let what = format!("{plugin} runs with another environment than is configured now");
+        let text = differences.join("; ");
+        let help = format!("`mfserv restart {plugin}` applies it");
+        Diagnostic::warning(what).because(text).help(help)
+    })
+}
+
+fn differences(
+    runs: &BTreeMap<String, String>,
+    now: &BTreeMap<String, String>,
+    inherited: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let keys: BTreeSet<&String> = runs.keys().chain(now.keys()).collect();
+    let own = |key: &&&String| {
+        !OF_WATCHERS.contains(&key.as_str()) && !inherited.contains_key(key.as_str())
+    };
+    let shown = |value: Option<&String>| value.map_or("not set".into(), |it| format!("{it:?}"));
+    let mut found = Vec::new();
+    for key in keys.iter().filter(own) {
+        let (before, after) = (runs.get(*key), now.get(*key));
+        if before != after {
+            found.push(format!("{key} is {}, would be {}", shown(before), shown(after)));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+    }
+
+    #[test]
+    fn what_was_changed_added_and_removed_differs_and_what_a_shell_gives_does_not() {
+        let runs = env(&[("A", "1"), ("B", "1"), ("HOTSWAP", "0"), ("LANG", "C"), ("SAME", "x")]);
+        let now = env(&[("A", "2"), ("C", ""), ("LANG", "fr"), ("SAME", "x")]);
+        assert_eq!(
+            differences(&runs, &now, &env(&[("LANG", "fr")])),
+            [
+                "A is \"1\", would be \"2\"",
+                "B is \"1\", would be not set",
+                "C is not set, would be \"\""
+            ]
+        );
+        assert!(differences(&runs, &runs, &BTreeMap::new()).is_empty());
+    }
+}

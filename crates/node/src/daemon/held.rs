@@ -1,0 +1,58 @@
+//! The file `var/scale.json`: worker counts that were asked for and are in no configuration.
+
+use std::collections::BTreeMap;
+
+use mfserv_core::Diagnostic;
+use mfserv_core::names::WatcherName;
+use mfserv_core::plan::{Held, Plan};
+use mfserv_platform::disk::Disk;
+
+use super::node::Node;
+use crate::places::Places;
+
+/// Reads them; what cannot be read counts as none.
+pub fn read(disk: &dyn Disk, places: &Places) -> BTreeMap<WatcherName, Held> {
+    let text = disk.read(&places.scale_file()).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+impl Node {
+    /// Keeps this many workers until the configuration of the app changes; `None` = as configured.
+    pub(super) fn hold_count(
+        &self,
+        watcher: &WatcherName,
+        count: Option<u32>,
+    ) -> Result<(), Diagnostic> {
+        let mut all = self.held_counts();
+        match count {
+            Some(count) => all.insert(watcher.clone(), Held { count, of: None }),
+            None => all.remove(watcher),
+        };
+        self.write_counts(&all)
+    }
+
+    /// Every app has as many workers as is configured, from the next plan on.
+    pub(super) fn forget_counts(&self) -> Result<(), Diagnostic> {
+        if self.held_counts().is_empty() { Ok(()) } else { self.write_counts(&BTreeMap::new()) }
+    }
+
+    /// Ties counts to the configuration that they are applied to, and forgets those that a plan
+    /// has not taken: their app has changed or gone.
+    pub(super) fn settle_counts(&self, plan: &Plan) -> Result<(), Diagnostic> {
+        let before = self.held_counts();
+        let held = plan.counts.iter().filter(|(_, count)| count.held);
+        let after: BTreeMap<WatcherName, Held> = held
+            .map(|(name, count)| (name.clone(), Held { count: count.wanted, of: Some(count.of) }))
+            .collect();
+        if before == after { Ok(()) } else { self.write_counts(&after) }
+    }
+
+    fn held_counts(&self) -> BTreeMap<WatcherName, Held> {
+        read(&*self.parts.world.disk, &self.parts.options.places)
+    }
+
+    fn write_counts(&self, all: &BTreeMap<WatcherName, Held>) -> Result<(), Diagnostic> {
+        let text = serde_json::to_vec(all).unwrap_or_default();
+        self.parts.world.disk.write(&self.parts.options.places.scale_file(), &text)
+    }
+}
