@@ -39,7 +39,7 @@ fuzz_target!(|input: &[u8]| {
     let version = if first & 2 == 0 { "1.1" } else { "1.0" };
     let mut request = RequestHead::default();
     let asked = format!("{method} /a HTTP/{version}\r\nHost: h\r\nConnection: keep-alive\r\n\r\n");
-    assert!(request.read(asked.as_bytes()).is_ok());
+    assert!(request.read(asked.as_bytes(), 100).is_ok());
     let mut reply = ResponseHead::default();
     // Those below 200 are no last word.
     if reply.read(&input[..end], method == "HEAD").is_err() || reply.status < 200 {

@@ -69,7 +69,7 @@ fuzz_target!(|input: &[u8]| {
     let again = used.read(head);
     let _ = (used.method(), used.target(), used.written_target(), used.host_name());
     let mut request = RequestHead::default();
-    let read = request.read(head);
+    let read = request.read(head, 100);
     assert_eq!(again.is_ok(), read.is_ok());
     assert_eq!(used.written_target(), request.written_target());
     if read.is_ok() {
@@ -84,7 +84,7 @@ fuzz_target!(|input: &[u8]| {
         bodies_agree(request.framing, rest, step);
     }
     let mut response = ResponseHead::default();
-    if response.read(head, first >= 128).is_ok() {
+    if response.read(head, first >= 128, 1000).is_ok() {
         assert!((100..=599).contains(&response.status));
         assert!(!response.reason().contains(&b'\r') && !response.reason().contains(&b'\n'));
         bodies_agree(response.framing, rest, step);

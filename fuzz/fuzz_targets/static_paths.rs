@@ -33,7 +33,7 @@ static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
 
 fuzz_target!(|raw: &[u8]| {
     let Ok(raw) = std::str::from_utf8(raw) else { return };
-    let Ok(path) = route::normalise(raw) else { return };
+    let Ok(path) = route::normalise(raw.as_bytes()) else { return };
     for dotfiles in [false, true] {
         let mut relative = String::new();
         if resolve_path::below(&path, dotfiles, &mut relative) {

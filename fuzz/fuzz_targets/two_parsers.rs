@@ -89,7 +89,7 @@ fuzz_target!(|input: &[u8]| {
     let Ok(Some(end)) = HeadScan::default().find_end(input) else { return };
     let (head_bytes, rest) = input.split_at(end);
     let mut head = RequestHead::default();
-    if head.read(head_bytes).is_err() {
+    if head.read(head_bytes, 100).is_err() {
         return;
     }
     let Some(body) = content(head.framing, rest) else { return };

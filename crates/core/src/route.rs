@@ -137,6 +137,27 @@ impl Default for SpoolLimits {
     }
 }
 
+/// How large a head (start line and fields) may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadLimits {
+    /// It has fewer bytes than this.
+    pub bytes: u32,
+    /// It has at most so many fields.
+    pub fields: u32,
+}
+
+impl HeadLimits {
+    /// What a table of an earlier daemon means for requests.
+    fn of_requests() -> Self {
+        Self { bytes: 32 * 1024, fields: 100 }
+    }
+
+    /// What it means for answers.
+    fn of_answers() -> Self {
+        Self { bytes: 32 * 1024, fields: 1000 }
+    }
+}
+
 /// Settings of the listening side, from `[nginx]` and `[front]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerSettings {
@@ -169,6 +190,12 @@ pub struct ServerSettings {
     /// How much of the answers of apps is kept in files for clients that read slowly.
     #[serde(default)]
     pub spool: SpoolLimits,
+    /// How large the head of a request may be.
+    #[serde(default = "HeadLimits::of_requests")]
+    pub request_head: HeadLimits,
+    /// How large the head of an answer of an app may be.
+    #[serde(default = "HeadLimits::of_answers")]
+    pub answer_head: HeadLimits,
     /// Threads that forward requests.
     pub threads: u32,
     /// At most this many client connections at a time.

@@ -9,7 +9,7 @@ use crate::event::EndReason;
 use crate::names::{WatcherName, WorkerId};
 use crate::node_state::NodeState;
 use crate::plan::{Count, PluginState};
-use crate::wire::front::UpstreamStats;
+use crate::wire::front::{UpstreamStats, Warned};
 use crate::worker::{Phase, Want};
 
 /// One worker.
@@ -181,6 +181,10 @@ pub struct Status {
     /// were started, summed over them. A front that does not answer is left out.
     #[serde(default)]
     pub requests: BTreeMap<String, UpstreamStats>,
+    /// By sentence, what the fronts that live have to warn of: limits that were met, and what
+    /// they do not do.
+    #[serde(default)]
+    pub front_warnings: BTreeMap<String, Warned>,
     /// Problems of the present configuration.
     pub problems: Vec<Diagnostic>,
 }

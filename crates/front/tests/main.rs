@@ -23,6 +23,7 @@ mod dev_page;
 mod endpoints;
 mod files;
 mod forwarding;
+mod head_limits;
 mod heavy;
 mod idle;
 mod kind;

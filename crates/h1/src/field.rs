@@ -70,6 +70,8 @@ pub enum Name {
     ForwardedPath,
     /// X-Request-Id.
     RequestId,
+    /// X-Accel-Redirect and X-Sendfile: an app asks the front to send a file.
+    SendFile,
     /// Date.
     Date,
     /// If-None-Match.
@@ -99,6 +101,7 @@ impl Name {
             9 if is("x-real-ip") => Name::RealIp,
             10 if is("connection") => Name::Connection,
             10 if is("keep-alive") => Name::KeepAlive,
+            10 if is("x-sendfile") => Name::SendFile,
             11 if is("x-real-port") => Name::RealPort,
             12 if is("x-request-id") => Name::RequestId,
             13 if is("if-none-match") => Name::IfNoneMatch,
@@ -108,6 +111,7 @@ impl Name {
             16 if is("x-forwarded-host") => Name::ForwardedHost,
             16 if is("x-forwarded-port") => Name::ForwardedPort,
             16 if is("x-forwarded-path") => Name::ForwardedPath,
+            16 if is("x-accel-redirect") => Name::SendFile,
             17 if is("x-forwarded-proto") => Name::ForwardedProto,
             17 if is("transfer-encoding") => Name::TransferEncoding,
             17 if is("if-modified-since") => Name::IfModifiedSince,
@@ -146,9 +150,10 @@ pub struct Fields {
 }
 
 impl Fields {
-    pub(super) fn load(&mut self, head: &[u8], parsed: &[httparse::Header<'_>]) {
+    /// Takes over what was found in `head`; `written` has the same parts at the same places.
+    pub(super) fn load(&mut self, written: &[u8], head: &[u8], parsed: &[httparse::Header<'_>]) {
         self.bytes.clear();
-        self.bytes.extend_from_slice(head);
+        self.bytes.extend_from_slice(written);
         self.list.clear();
         self.list.extend(parsed.iter().map(|header| Field {
             name: Name::of(header.name.as_bytes()),

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::field::is;
-use super::{ANSWER_FIELDS_MAX, Fields, Framing, Name, Refusal, Span};
+use super::{FIELDS_MAX, Fields, Framing, Name, Refusal, Span};
 
 /// An answer's head; the same one is filled again for each answer.
 #[derive(Debug, Default)]
@@ -25,21 +25,25 @@ pub struct ResponseHead {
 
 impl ResponseHead {
     /// Reads a whole head, as long as [`super::HeadScan`] says it is. `to_head`: it
-    /// answers a HEAD request, and so has no body.
-    pub fn read(&mut self, head: &[u8], to_head: bool) -> Result<(), Refusal> {
+    /// answers a HEAD request, and so has no body. It may have `fields_max` fields.
+    pub fn read(&mut self, head: &[u8], to_head: bool, fields_max: usize) -> Result<(), Refusal> {
         *self = Self { fields: self.fields.emptied(), ..Self::default() };
-        let mut space = [const { MaybeUninit::uninit() }; ANSWER_FIELDS_MAX];
+        let mut space = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let space = &mut space[..fields_max.min(FIELDS_MAX)];
         let mut parsed = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
-        match config.parse_response_with_uninit_headers(&mut parsed, head, &mut space) {
+        match config.parse_response_with_uninit_headers(&mut parsed, head, space) {
             Ok(httparse::Status::Complete(length)) if length == head.len() => {}
+            Err(httparse::Error::TooManyHeaders) => {
+                return Err(Refusal::with(431, "too many fields"));
+            }
             _ => return Err(Refusal::bad("a bad answer head")),
         }
         self.status = parsed.code.unwrap_or_default();
         if !(100..=599).contains(&self.status) {
             return Err(Refusal::bad("a bad status code"));
         }
-        self.fields.load(head, parsed.headers);
+        self.fields.load(head, head, parsed.headers);
         let reason = parsed.reason.unwrap_or_default().as_bytes();
         self.reason = if reason.is_empty() { Span::default() } else { Span::within(head, reason) };
         let is_1_1 = parsed.version == Some(1);
@@ -99,7 +103,7 @@ mod tests {
         let end = HeadScan::default().find_end(text.as_bytes())?;
         let end = end.unwrap_or_else(|| panic!("no end in {text:?}"));
         let mut head = ResponseHead::default();
-        head.read(&text.as_bytes()[..end], to_head).map(|()| head)
+        head.read(&text.as_bytes()[..end], to_head, 1000).map(|()| head)
     }
 
     fn read(text: &str) -> Result<ResponseHead, Refusal> {

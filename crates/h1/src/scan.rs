@@ -5,9 +5,16 @@ use super::{HEAD_MAX, Refusal};
 /// Looks for the empty line that ends a head, remembering how far it has looked, so
 /// that a head which arrives byte by byte is read once. Line ends other than CR LF and
 /// control characters are refused as soon as they are seen.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct HeadScan {
     seen: usize,
+    max: usize,
+}
+
+impl Default for HeadScan {
+    fn default() -> Self {
+        Self::new(HEAD_MAX)
+    }
 }
 
 /// Bytes that never need a second look: visible ones, space, tab, and obs-text.
@@ -23,6 +30,11 @@ const PLAIN: [bool; 256] = {
 };
 
 impl HeadScan {
+    /// A scan for a head that is smaller than `max` bytes.
+    pub fn new(max: usize) -> Self {
+        Self { seen: 0, max }
+    }
+
     /// The length of the head with its empty line, once it is there. `input` must begin
     /// with the same bytes at every call.
     pub fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Refusal> {
@@ -51,7 +63,7 @@ impl HeadScan {
     }
 
     fn bounded(&self, length: usize) -> Result<usize, Refusal> {
-        if length >= HEAD_MAX {
+        if length >= self.max {
             return Err(Refusal::with(431, "the head is too large"));
         }
         Ok(length)
@@ -85,5 +97,8 @@ mod tests {
         let mut scan = HeadScan::default();
         assert_eq!(scan.find_end(&vec![b'a'; HEAD_MAX - 1]), Ok(None));
         assert_eq!(scan.find_end(&vec![b'a'; HEAD_MAX]).unwrap_err().status, 431);
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(HeadScan::new(head.len() + 1).find_end(head), Ok(Some(head.len())));
+        assert_eq!(HeadScan::new(head.len()).find_end(head).unwrap_err().status, 431);
     }
 }

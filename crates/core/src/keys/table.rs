@@ -91,6 +91,10 @@ keys! {
     FRONT_HOST: IpAddr = address("front", "host", "0.0.0.0", "address to listen on; :: for IPv6");
     FRONT_THREADS: u32 = small("front", "threads", "{{MFHARDWARE_NUMBER_OF_CPU_CORES_DIVIDED_BY_4}}", between(1, 1024, ""), "threads that forward requests");
     FRONT_MAX_CONNECTIONS: u32 = small("front", "max_connections", "40000", between(1, 1_000_000, ""), "most client connections at a time");
+    FRONT_REQUEST_HEAD_KB: u32 = small("front", "request_head_max", "32", between(1, 1024, "kB"), "a request with so large a head, or a larger one, gets 431");
+    FRONT_REQUEST_FIELDS: u32 = small("front", "request_fields_max", "100", between(1, 1000, ""), "most fields in the head of a request");
+    FRONT_ANSWER_HEAD_KB: u32 = small("front", "answer_head_max", "64", between(1, 1024, "kB"), "an answer of an app with so large a head, or a larger one, becomes a 502");
+    FRONT_ANSWER_FIELDS: u32 = small("front", "answer_fields_max", "1000", between(1, 1000, ""), "most fields in the head of an answer");
     FRONT_SPOOL_PER_ANSWER_MB: u64 = count("front", "spool_max_per_answer", "1024", between(0, 1 << 30, "MB"), "most of an answer that is kept in a file for a slow client; 0: no files");
     FRONT_SPOOL_PER_APP_MB: u64 = count("front", "spool_max_per_app", "4096", between(0, 1 << 30, "MB"), "the same for all answers of an app together");
     FRONT_SPOOL_ALL_MB: u64 = count("front", "spool_max", "8192", between(0, 1 << 30, "MB"), "the same for all answers; one app gets at most as much as is left free");

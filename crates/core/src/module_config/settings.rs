@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::keys::*;
 use crate::output::{LogCare, Rotation};
-use crate::route::{RealIp, ServerSettings, SpoolLimits};
+use crate::route::{HeadLimits, RealIp, ServerSettings, SpoolLimits};
 
 /// The settings of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +87,14 @@ impl ModuleConfig {
                 per_answer: self.get(FRONT_SPOOL_PER_ANSWER_MB).saturating_mul(1024 * 1024),
                 per_app: self.get(FRONT_SPOOL_PER_APP_MB).saturating_mul(1024 * 1024),
                 all: self.get(FRONT_SPOOL_ALL_MB).saturating_mul(1024 * 1024),
+            },
+            request_head: HeadLimits {
+                bytes: self.get(FRONT_REQUEST_HEAD_KB) * 1024,
+                fields: self.get(FRONT_REQUEST_FIELDS),
+            },
+            answer_head: HeadLimits {
+                bytes: self.get(FRONT_ANSWER_HEAD_KB) * 1024,
+                fields: self.get(FRONT_ANSWER_FIELDS),
             },
             threads: self.get(FRONT_THREADS).max(1),
             max_connections: self.get(FRONT_MAX_CONNECTIONS),

@@ -6,7 +6,7 @@ use super::*;
 use crate::diagnostic::{Location, Severity};
 use crate::ini::{Dialect, parse};
 use crate::keys::*;
-use crate::route::{ServerSettings, SpoolLimits, Symlinks};
+use crate::route::{HeadLimits, ServerSettings, SpoolLimits, Symlinks};
 
 fn env() -> BTreeMap<String, String> {
     [
@@ -88,6 +88,8 @@ fn the_front_of_a_node_without_any_file_is_set_as_the_reference_says() {
         uuid_allows: Vec::new(),
         body_temp_dir: "/home/mfserv/var/nginx2".into(),
         spool: SpoolLimits { per_answer: 1 << 30, per_app: 4 << 30, all: 8 << 30 },
+        request_head: HeadLimits { bytes: 32 << 10, fields: 100 },
+        answer_head: HeadLimits { bytes: 64 << 10, fields: 1000 },
         threads: 2,
         max_connections: 40_000,
         static_symlinks: Symlinks::Follow,

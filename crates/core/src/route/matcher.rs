@@ -295,7 +295,7 @@ mod tests {
             ("/foo/main/..", "alias"),
             ("/foo/main/%2e%2e/api", "api"),
         ] {
-            let path = normalise(raw).unwrap();
+            let path = normalise(raw.as_bytes()).unwrap();
             assert_eq!(matcher.find(&path).unwrap().rule.route.app, app, "{raw}");
         }
     }

@@ -230,6 +230,35 @@ pub struct Stats {
     pub requests: u64,
     /// By upstream.
     pub upstreams: BTreeMap<String, UpstreamStats>,
+    /// By sentence, limits that were met, and what the front does not do.
+    pub warnings: BTreeMap<String, Warned>,
+}
+
+impl Stats {
+    /// Adds the counters of another front.
+    pub fn add(&mut self, other: &Stats) {
+        self.connections += other.connections;
+        self.accepted += other.accepted;
+        self.requests += other.requests;
+        for (name, counters) in &other.upstreams {
+            self.upstreams.entry(name.clone()).or_default().add(counters);
+        }
+        for (sentence, warned) in &other.warnings {
+            let own = self.warnings.entry(sentence.clone()).or_default();
+            own.count += warned.count;
+            own.last_ms = own.last_ms.max(warned.last_ms);
+        }
+    }
+}
+
+/// How often a front has had to warn of something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Warned {
+    /// How often it has happened; 0: it is so all the time.
+    pub count: u64,
+    /// When last, milliseconds since the Unix epoch.
+    pub last_ms: u64,
 }
 
 /// Counters of one upstream.

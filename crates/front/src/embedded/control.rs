@@ -190,6 +190,7 @@ fn obey(
             accepted: front.accepted(),
             requests: front.requests().0,
             upstreams: front.pool.stats(),
+            warnings: front.warnings(),
         })),
     }
 }

@@ -83,6 +83,14 @@ fn text(status: &Status) -> String {
     for note in &status.notes {
         out += &format!("{} {note}\n", paint("note:", Colour::Doubtful));
     }
+    for (sentence, warned) in &status.front_warnings {
+        let often = match warned.count {
+            0 => String::new(),
+            1 => format!(" (once, {} ago)", ago(warned.last_ms)),
+            count => format!(" ({count} times, the last {} ago)", ago(warned.last_ms)),
+        };
+        out += &format!("{} front: {sentence}{often}\n", paint("note:", Colour::Doubtful));
+    }
     out.push('\n');
     out += &table(&watcher_rows(status));
     for watcher in status.watchers.iter().filter(|w| is_of_interest(w)) {

@@ -20,7 +20,7 @@ use mfserv_core::event::Fact;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::RouteTable;
-use mfserv_core::wire::front::{Breakage, Peer, UpstreamStats};
+use mfserv_core::wire::front::{Breakage, Peer, Stats};
 use mfserv_platform::clock::now_ms;
 use mfserv_supervisor::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -57,7 +57,7 @@ enum Command {
     /// Replace the fronts that have not reported that they route by this table.
     ReplaceHanging(u64),
     /// Sum up the counters of the fronts under this number; the reply comes when all have answered.
-    Stats(u64, oneshot::Sender<BTreeMap<String, UpstreamStats>>),
+    Stats(u64, oneshot::Sender<Stats>),
     /// Tell the supervisor which of these workers have nothing in hand.
     Idle(BTreeMap<String, Vec<WorkerId>>),
     /// Reply with what has been summed up under this number.
@@ -176,7 +176,7 @@ impl Front for Fronts {
         })
     }
 
-    fn stats(&self) -> Pending<'_, BTreeMap<String, UpstreamStats>> {
+    fn stats(&self) -> Pending<'_, Stats> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let (reply, mut answer) = oneshot::channel();

@@ -13,7 +13,7 @@ impl Node {
         let plan = self.shown_plan().ok();
         let keeper = self.keeper.lock().ok().and_then(|keeper| keeper.clone());
         let notes = self.notes.lock().map(|notes| notes.clone()).unwrap_or_default();
-        let (watchers, requests) =
+        let (watchers, stats) =
             tokio::join!(self.parts.supervisor.status(), self.parts.world.fronts.stats());
         Status {
             state: self.state.get(),
@@ -29,7 +29,8 @@ impl Node {
             notes,
             plugins: plan.iter().flat_map(|plan| &plan.plugins).map(plugin_status).collect(),
             watchers: as_planned(watchers, plan.as_deref()),
-            requests,
+            requests: stats.upstreams,
+            front_warnings: stats.warnings,
             problems: plan.map_or_else(Vec::new, |plan| plan.problems.clone()),
         }
     }

@@ -8,7 +8,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::names::WorkerId;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::RouteTable;
-use mfserv_core::wire::front::{Breakage, Peer, UpstreamStats};
+use mfserv_core::wire::front::{Breakage, Peer, Stats};
 use mfserv_core::wire::keeper::{Answer, Ask};
 use mfserv_platform::clock::{Clock, SystemClock};
 use mfserv_platform::disk::{Disk, RealDisk};
@@ -40,8 +40,8 @@ pub trait Front: Send + Sync {
     /// Every front routes by this table from now on; returns when they all do.
     fn publish(&self, generation: u64, table: RouteTable) -> Pending<'_, Result<(), Diagnostic>>;
 
-    /// The requests of each upstream, summed over the fronts that answer soon.
-    fn stats(&self) -> Pending<'_, BTreeMap<String, UpstreamStats>>;
+    /// The counters of the fronts that answer soon, summed over them.
+    fn stats(&self) -> Pending<'_, Stats>;
 
     /// The node has this state: what the health endpoint answers.
     fn state(&self, state: NodeState);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use mfserv_core::route::ServerSettings;
+use mfserv_core::route::{HeadLimits, ServerSettings};
 use tokio::time::Instant;
 
 use super::access_log::Traffic;
@@ -71,6 +71,7 @@ pub struct Ends {
 pub struct Patience {
     header: Duration,
     idle: Duration,
+    head: HeadLimits,
 }
 
 impl Patience {
@@ -79,6 +80,7 @@ impl Patience {
         Self {
             header: Duration::from_millis(settings.header_timeout_ms),
             idle: Duration::from_millis(settings.keepalive_timeout_ms),
+            head: settings.request_head,
         }
     }
 }
@@ -174,10 +176,15 @@ impl Connection {
 
     /// Takes the head that has arrived out of the inbox. An arrival that is no head is
     /// refused like a bad one.
-    pub fn read_head(&mut self, arrival: Arrival, head: &mut RequestHead) -> Result<(), Refusal> {
+    pub fn read_head(
+        &mut self,
+        arrival: Arrival,
+        head: &mut RequestHead,
+        limits: HeadLimits,
+    ) -> Result<(), Refusal> {
         match arrival {
             Arrival::Head(length) => {
-                let read = head.read(&self.inbox.filled()[..length]);
+                let read = head.read(&self.inbox.filled()[..length], limits.fields as usize);
                 self.inbox.consume(length);
                 if self.inbox.is_empty() {
                     self.inbox.give_back();
@@ -197,7 +204,7 @@ impl Connection {
     }
 
     async fn await_head(&mut self, patience: Patience, first: bool) -> Arrival {
-        let mut scan = HeadScan::default();
+        let mut scan = HeadScan::new(patience.head.bytes as usize);
         let header = patience.header;
         let idle = if first { header } else { patience.idle };
         self.idle_since = Instant::now();
@@ -206,7 +213,7 @@ impl Connection {
         if head_by.is_some() {
             match scan.find_end(self.inbox.filled()) {
                 Ok(Some(length)) => return Arrival::Head(length),
-                Ok(None) => {}
+                Ok(None) => self.inbox.grow_if_full(),
                 Err(refusal) => return Arrival::Refused(refusal),
             }
         }
@@ -220,6 +227,7 @@ impl Connection {
                     Ok(Some(length)) => return Poll::Ready(Arrival::Head(length)),
                     Ok(None) => {
                         self.idle.end();
+                        self.inbox.grow_if_full();
                         let since = *self.head_since.get_or_insert_with(Instant::now);
                         head_by.get_or_insert(since + header)
                     }

@@ -169,7 +169,7 @@ mod tests {
     /// How an answer to this request is framed: the end of its head, and what was decided.
     fn framed(request: &str, status: u16, size: Size) -> (String, (Delimiter, bool)) {
         let mut head = RequestHead::default();
-        head.read(format!("GET / {request}\r\nHost: h\r\n\r\n").as_bytes()).unwrap();
+        head.read(format!("GET / {request}\r\nHost: h\r\n\r\n").as_bytes(), 100).unwrap();
         let mut out = Pooled::default();
         let start = Start { status, reason: b"R", size, names_connection: false };
         let frame =

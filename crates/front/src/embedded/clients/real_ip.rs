@@ -125,7 +125,7 @@ mod tests {
             proxies: vec!["10.0.0.0/8".into(), "fd00::/8".into()],
         });
         let mut head = RequestHead::default();
-        head.read(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n").as_bytes()).unwrap();
+        head.read(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n").as_bytes(), 100).unwrap();
         trust.unwrap().client_address(&head.fields).map(|address| address.to_string())
     }
 

@@ -1,8 +1,6 @@
 //! The Content-Type of a file, by its name.
 
-/// The Content-Type of a file, as in nginx's list; `text/plain` for an unknown ending. (A
-/// few endings that are not in nginx's list stand at the end: newer formats of the web,
-/// archives and weather data.)
+/// The Content-Type of a file, as in nginx's list; `text/plain` for an unknown ending.
 pub fn of(name: &str) -> &'static str {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
     match ending.to_ascii_lowercase().as_str() {
@@ -88,7 +86,27 @@ pub fn of(name: &str) -> &'static str {
         "asx" | "asf" => "video/x-ms-asf",
         "wmv" => "video/x-ms-wmv",
         "avi" => "video/x-msvideo",
+        other => of_newer(other),
+    }
+}
+
+/// What is not in nginx's list: newer formats of the web, archives and weather data.
+fn of_newer(ending: &str) -> &'static str {
+    match ending {
         "webmanifest" => "application/manifest+json",
+        "jsonld" => "application/ld+json",
+        "epub" => "application/epub+zip",
+        "vtt" => "text/vtt",
+        "ics" => "text/calendar",
+        "apng" => "image/apng",
+        "heic" => "image/heic",
+        "jxl" => "image/jxl",
+        "aac" => "audio/aac",
+        "flac" => "audio/flac",
+        "opus" => "audio/ogg",
+        "ogv" => "video/ogg",
+        "glb" => "model/gltf-binary",
+        "gltf" => "model/gltf+json",
         "geojson" => "application/geo+json",
         "gz" | "tgz" => "application/gzip",
         "zst" => "application/zstd",
@@ -117,6 +135,16 @@ mod tests {
             (".json", "application/json"),
             ("a.", "text/plain"),
             ("a.csv", "text/plain"),
+            ("a.mjs", "application/javascript"),
+            ("a.js.map", "application/json"),
+            ("a.wasm", "application/wasm"),
+            ("a.avif", "image/avif"),
+            ("a.webp", "image/webp"),
+            ("a.woff2", "font/woff2"),
+            ("manifest.webmanifest", "application/manifest+json"),
+            ("subtitles.vtt", "text/vtt"),
+            ("a.flac", "audio/flac"),
+            ("a.glb", "model/gltf-binary"),
         ] {
             assert_eq!(of(name), kind, "{name}");
         }

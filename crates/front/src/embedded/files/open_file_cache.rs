@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use mfserv_core::route::Symlinks;
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use tokio::time::Instant;
 
 use super::asset::{Asset, Known};
@@ -23,6 +24,10 @@ const FILE_VALID: Duration = Duration::from_secs(1);
 const OTHER_VALID: Duration = Duration::from_millis(200);
 /// The most entries of a thread; a file has up to four descriptors.
 const ENTRIES_MAX: usize = 512;
+/// There is one entry for so many descriptors that this process may have, …
+const ENTRIES_OF: u64 = 64;
+/// … but at least so many.
+const ENTRIES_LEAST: usize = 8;
 /// After so long without a request a file is closed, so that a deleted one frees its disk
 /// space.
 const UNUSED_MAX: Duration = Duration::from_secs(5);
@@ -50,9 +55,10 @@ impl Entry {
     }
 }
 
-#[derive(Default)]
 struct Cache {
     entries: HashMap<Vec<u8>, Entry>,
+    /// The most entries: fewer where descriptors are few, which workers need more.
+    max: usize,
     /// The key of the current look-up.
     key: Vec<u8>,
     swept: bool,
@@ -102,6 +108,15 @@ pub async fn off_the_loop<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| Cause::Disk.into())
 }
 
+impl Default for Cache {
+    fn default() -> Self {
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let fitting = usize::try_from(descriptors / ENTRIES_OF).unwrap_or(usize::MAX);
+        let max = fitting.clamp(ENTRIES_LEAST, ENTRIES_MAX);
+        Self { entries: HashMap::new(), max, key: Vec::new(), swept: false }
+    }
+}
+
 impl Cache {
     fn set_key(&mut self, root: &Path, relative: &str, symlinks: Symlinks) {
         self.key.clear();
@@ -137,7 +152,7 @@ impl Cache {
         now: Instant,
     ) {
         let entry = Entry { known: known.clone(), looked: now, used: now };
-        if self.entries.len() >= ENTRIES_MAX {
+        if self.entries.len() >= self.max {
             // Anybody can invent paths without a file: they displace no file.
             if !entry.is_file() {
                 return;

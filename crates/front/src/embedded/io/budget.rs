@@ -1,5 +1,6 @@
 //! Limits on what all requests of a front use together, for example memory.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How much of something is in use, in all lanes together.
@@ -67,6 +68,62 @@ impl<'a> FairShare<'a> {
     }
 }
 
+/// Descriptors for workers and files: how many are in use, and how many there are.
+#[derive(Debug)]
+pub struct Descriptors {
+    in_use: Budget,
+    limit: AtomicU64,
+}
+
+impl Default for Descriptors {
+    fn default() -> Self {
+        Self { in_use: Budget::default(), limit: AtomicU64::new(u64::MAX) }
+    }
+}
+
+impl Descriptors {
+    /// There are so many.
+    pub fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+}
+
+/// What one app uses of them.
+#[derive(Debug, Clone)]
+pub struct AppDescriptors {
+    own: Arc<Budget>,
+    all: Arc<Descriptors>,
+}
+
+/// The right to have one descriptor open; given back when dropped.
+#[derive(Debug)]
+pub struct Descriptor(AppDescriptors);
+
+impl AppDescriptors {
+    /// Those of an app that uses none yet.
+    pub fn new(all: Arc<Descriptors>) -> Self {
+        Self { own: Arc::default(), all }
+    }
+
+    /// Takes one. `None` if the app would have more than three times as many as all apps
+    /// leave free: one app alone gets three quarters, and others always find some.
+    pub fn take(&self) -> Option<Descriptor> {
+        let limit = self.all.limit.load(Ordering::Relaxed);
+        let most = limit.saturating_sub(self.all.in_use.in_use()).saturating_mul(3);
+        let one_more = |own: u64| (own < most).then_some(own + 1);
+        self.own.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        self.all.in_use.0.fetch_add(1, Ordering::Relaxed);
+        Some(Descriptor(self.clone()))
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        self.0.own.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.all.in_use.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Share<'_> {
     fn give_back(&mut self, count: u64) {
         self.budget.0.fetch_sub(count, Ordering::Relaxed);
@@ -113,5 +170,27 @@ mod tests {
         drop(others);
         let in_use: Vec<u64> = [all, greedy, other, third].iter().map(Budget::in_use).collect();
         assert_eq!(in_use, [0; 4]);
+    }
+
+    #[test]
+    fn an_app_alone_gets_three_quarters_of_the_descriptors_and_others_find_some() {
+        let all = Arc::new(Descriptors::default());
+        all.set_limit(240);
+        let take_all = |app: &AppDescriptors| -> Vec<Descriptor> {
+            std::iter::repeat_with(|| app.take()).map_while(|one| one).collect()
+        };
+        let (greedy, other, third) = (
+            AppDescriptors::new(all.clone()),
+            AppDescriptors::new(all.clone()),
+            AppDescriptors::new(all.clone()),
+        );
+        let taken = take_all(&greedy);
+        assert_eq!(taken.len(), 180);
+        let others = [take_all(&other), take_all(&third)];
+        assert_eq!([others[0].len(), others[1].len()], [45, 12]);
+        drop(taken);
+        assert!(other.take().is_some(), "what was given back is there for others");
+        drop(others);
+        assert_eq!(all.in_use.in_use(), 0);
     }
 }

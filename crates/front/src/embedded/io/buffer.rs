@@ -69,6 +69,13 @@ impl Buffer {
         &mut self.bytes[self.end..]
     }
 
+    /// Makes room where there is none, for whoever limits by himself how much is read.
+    pub fn grow_if_full(&mut self) {
+        if self.len() == self.bytes.len() {
+            self.make_room(1);
+        }
+    }
+
     /// Says that `count` bytes have been written into the room.
     pub fn advance(&mut self, count: usize) {
         self.end = (self.end + count).min(self.bytes.len());

@@ -13,4 +13,5 @@ pub mod pipe;
 pub mod signal;
 pub mod spool_file;
 pub mod timer;
+pub mod warnings;
 pub mod wire;

@@ -155,10 +155,15 @@ async fn wait_for_room(
     socket: &OwnedFd,
     last: &mut Eviction,
 ) -> usize {
+    let mut is_said = false;
     loop {
         let (max, threads) = front.limits();
         if front.connections() < max || front.closing.is_raised() {
             return threads;
+        }
+        if !is_said && somebody_waits(socket) {
+            front.warn_of_clients();
+            is_said = true;
         }
         if last.at.elapsed() >= PAUSE && somebody_waits(socket) {
             lanes.evict_idle(last.next(Instant::now()));

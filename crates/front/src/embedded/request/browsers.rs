@@ -65,7 +65,7 @@ mod tests {
     fn head(method: &str, host: &str, fields: &str) -> RequestHead {
         let mut head = RequestHead::default();
         let text = format!("{method} /a HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n");
-        head.read(text.as_bytes()).unwrap();
+        head.read(text.as_bytes(), 100).unwrap();
         head
     }
 
@@ -90,7 +90,7 @@ mod tests {
             assert_eq!(names_this_machine(&head("GET", host, "")), is_own, "{host}");
         }
         let mut old = RequestHead::default();
-        old.read(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        old.read(b"GET / HTTP/1.0\r\n\r\n", 100).unwrap();
         assert!(names_this_machine(&old));
     }
 

@@ -101,7 +101,7 @@ async fn one_request(
     let mut scratch = Scratch::take();
     let Scratch { head, record, reply } = &mut *scratch;
     record.begin(connection.traffic());
-    let understood = connection.read_head(arrival, head);
+    let understood = connection.read_head(arrival, head, in_force.server.request_head);
     choose_id(lane, &in_force.server, record, Some(&*head).filter(|_| understood.is_ok()));
     let (settings, trust) = (&in_force.server, in_force.trust.as_ref());
     let asked = (&*head, understood.is_ok());
@@ -151,8 +151,7 @@ async fn answer(
         put_text(exchange, 200, "", "");
         return Ok(());
     }
-    let raw = std::str::from_utf8(head.path()).map_err(|_| Cause::BadPath)?;
-    let path = route::normalise(raw).map_err(|_| Cause::BadPath)?;
+    let path = route::normalise(head.path()).map_err(|_| Cause::BadPath)?;
     if let Some(own) = Endpoint::of(&path, head, &lane.front.extensions, exchange.settings()) {
         return endpoints::answer(own, lane, exchange).await;
     }

@@ -10,7 +10,7 @@ use mfserv_core::node_state::NodeState;
 use mfserv_core::route::{
     Amendment, Matcher, Route, Section, ServerSettings, Slots, Target, plugin_of,
 };
-use mfserv_core::wire::front::Peer;
+use mfserv_core::wire::front::{Peer, Warned};
 use mfserv_platform::sync::lock;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
@@ -27,6 +27,8 @@ use crate::embedded::workers::pool::{App, Pool};
 const OWN_DESCRIPTORS: u64 = 64;
 /// Of the others, one in so many is kept for workers and files.
 const KEPT_OF: u64 = 4;
+/// With so few descriptors little works; it is tried all the same.
+const OTHERS_LEAST: u64 = 8;
 
 /// How many clients there may be where a process may have so many descriptors.
 fn clients_within(descriptors: u64) -> u64 {
@@ -34,19 +36,31 @@ fn clients_within(descriptors: u64) -> u64 {
     (others - others / KEPT_OF).max(1)
 }
 
-/// How many clients there may be by these settings, and by the limit of descriptors of this
-/// process. If that is less than what is set, it is said.
-fn fit_connections(server: &ServerSettings, errors: &ErrorLog) -> u64 {
-    let wanted = u64::from(server.max_connections.max(1));
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let fitting = clients_within(descriptors);
-    if fitting < wanted {
-        errors.report(&format!(
-            "at most {fitting} clients at a time, not [front] max_connections={wanted}: this \
-             process may have {descriptors} descriptors (ulimit -Hn, LimitNOFILE of systemd)"
-        ));
+/// The descriptors of this process for clients, for workers and files, and for itself.
+struct Fitted {
+    /// How many clients there may be.
+    clients: u64,
+    /// How many descriptors are left for workers and files.
+    others: u64,
+    /// Why there may be fewer clients than the settings say.
+    few: Option<String>,
+}
+
+impl Fitted {
+    fn new(server: &ServerSettings) -> Self {
+        let wanted = u64::from(server.max_connections.max(1));
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let fitting = clients_within(descriptors);
+        let clients = wanted.min(fitting);
+        let few = (fitting < wanted).then(|| {
+            format!(
+                "at most {fitting} clients at a time, not [front] max_connections={wanted}: this \
+                 process may have {descriptors} descriptors (ulimit -Hn, LimitNOFILE of systemd)"
+            )
+        });
+        let others = descriptors.saturating_sub(OWN_DESCRIPTORS + clients).max(OTHERS_LEAST);
+        Self { clients, others, few }
     }
-    wanted.min(fitting)
 }
 
 /// The routing that a request sees from its beginning to its end.
@@ -56,7 +70,7 @@ pub struct InForce {
     /// Settings of the listening side.
     pub server: ServerSettings,
     /// How many clients there may be.
-    pub connections_max: u64,
+    fitted: Fitted,
     /// The page for URLs that no route matches.
     pub not_found_page: Option<PathBuf>,
     /// The routes, with the apps that they lead to.
@@ -129,8 +143,37 @@ impl Front {
         let in_force = lock(&self.in_force);
         in_force.as_ref().map_or((1, 1), |in_force| {
             let server = &in_force.server;
-            (in_force.connections_max, server.threads.max(1) as usize)
+            (in_force.fitted.clients, server.threads.max(1) as usize)
         })
+    }
+
+    /// Fits everything into the descriptors of this process.
+    fn fit(&self, server: &ServerSettings) -> Fitted {
+        let fitted = Fitted::new(server);
+        self.pool.descriptors.set_limit(fitted.others);
+        if let Some(few) = &fitted.few {
+            self.errors.report(few);
+        }
+        fitted
+    }
+
+    /// Clients wait to be accepted, because there are as many as may be.
+    pub fn warn_of_clients(&self) {
+        let (max, _) = self.limits();
+        self.pool.warnings.count(&format!(
+            "{max} clients were connected, as many as may be, and others waited: raise [front] \
+             max_connections, or the limit of descriptors where that is said to be too low"
+        ));
+    }
+
+    /// What an operator should know of.
+    pub fn warnings(&self) -> BTreeMap<String, Warned> {
+        let mut all = self.pool.warnings.all();
+        let in_force = self.in_force();
+        if let Some(few) = in_force.and_then(|in_force| in_force.fitted.few.clone()) {
+            all.insert(few, Warned::default());
+        }
+        all
     }
 
     /// Takes over what differs from the table of generation `base` (`None`: the amendment
@@ -174,8 +217,8 @@ impl Front {
             app.upstream.set_spec(&app.spec);
             admitted(name).iter().for_each(|peer| app.upstream.admit(peer));
         }
-        let connections_max = fit_connections(&server, &self.errors);
-        let next = InForce { generation, server, connections_max, not_found_page, matcher, trust };
+        let fitted = self.fit(&server);
+        let next = InForce { generation, server, fitted, not_found_page, matcher, trust };
         *lock(&self.in_force) = Some(Arc::new(next));
         self.version.fetch_add(1, Ordering::Release);
         if base.is_none() {

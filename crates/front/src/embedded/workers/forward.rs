@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mfserv_core::route::Slots;
+use mfserv_core::route::{HeadLimits, Slots};
 use mfserv_core::wire::front::TroubleCause;
-use mfserv_h1::{HeadScan, Refusal};
+use mfserv_h1::{HeadScan, Name, Refusal};
 use tokio::time::Instant;
 
 use super::destination::{Destination, Reply};
+use super::failure::Failure;
 use super::heads::{self, Forwarded};
 use super::upload::{SendFault, Upload};
 use super::upstream::{Link, NoLink, Peer, Slot, Taken};
@@ -24,6 +25,12 @@ use crate::embedded::io::wire::{Stream, Wire};
 
 /// The most interim answers (1xx) to one request.
 const INTERIM_MAX: u32 = 16;
+const NO_ROOM: &str = "requests are refused with 503: no room in temporary files for their bodies, \
+                       or too few file descriptors (ulimit -Hn, LimitNOFILE of systemd)";
+const SENDS_FILE: &str = "it answers with X-Accel-Redirect or X-Sendfile, which this version does \
+                          not do: clients get the answer as it is, without that field and the file";
+const TOO_LARGE: &str =
+    "its head is larger than [front] answer_head_max or answer_fields_max allow";
 
 /// Forwards a request and passes the answer on, to its end.
 pub async fn run(
@@ -32,60 +39,23 @@ pub async fn run(
     to: Destination<'_>,
 ) -> Result<(), Fault> {
     let is_finite = matches!(to.app.spec.slots, Slots::Finite { .. });
-    let mut upload = Upload::receive(exchange, is_finite, &to.pool.spooled).await?;
+    let room = (&to.pool.spooled, &to.app.upstream.descriptors);
+    let received = Upload::receive(exchange, is_finite, room).await;
+    let mut upload = received.inspect_err(|fault| {
+        if *fault == Fault::Answer(Cause::NoRoom) {
+            to.pool.warn_of(&to.app.upstream, NO_ROOM);
+        }
+    })?;
     let mut forwarding = Forwarding { exchange, reply, to, tries: Tries::default() };
     let (mut slot, link) = forwarding.answered(&mut upload).await?;
     slot.answered(reply.head.status);
+    if reply.head.fields.first(Name::SendFile).is_some() {
+        to.pool.warn_of(&to.app.upstream, SENDS_FILE);
+    }
     if reply.head.status == 101 {
         return tunnel::run(exchange, reply, to, slot, link).await;
     }
     relay::run(exchange, reply, to, (slot, link), upload).await
-}
-
-/// Why a worker gave no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
-    /// It took nothing of the request.
-    Unsent,
-    /// It reset the connection with the request unread.
-    Unread,
-    /// It ended or reset the connection before it sent anything.
-    Silent {
-        /// The connection had carried a request before.
-        reused: bool,
-    },
-    /// It ended the connection in the middle of the head.
-    Early,
-    /// It sent something that is no answer.
-    Malformed(&'static str),
-    /// It sent nothing in time.
-    Timeout,
-    /// The client is to blame.
-    Client(Fault),
-}
-
-impl Failure {
-    /// What the worker did wrong, and when; the fault, if it was the client.
-    fn trouble(self) -> Result<(TroubleCause, &'static str), Fault> {
-        Ok(match self {
-            Failure::Unsent => (TroubleCause::Reset, "before the request was sent"),
-            Failure::Unread => (TroubleCause::Reset, "with the request unread"),
-            Failure::Silent { reused: true } => {
-                (TroubleCause::Reset, "on a kept connection, without an answer")
-            }
-            Failure::Silent { reused: false } => {
-                (TroubleCause::Reset, "on a new connection, without an answer")
-            }
-            Failure::Early => (TroubleCause::EarlyEnd, "in the head of its answer"),
-            Failure::Malformed(reason) => (TroubleCause::Malformed, reason),
-            Failure::Timeout => (TroubleCause::Timeout, "before its answer"),
-            Failure::Client(fault) => return Err(fault),
-        })
-    }
-
-    fn fault(self) -> Fault {
-        self.trouble().map_or_else(|fault| fault, |(cause, _)| Cause::Worker(cause).into())
-    }
 }
 
 /// A request that looks for a worker that answers it.
@@ -180,8 +150,8 @@ impl Forwarding<'_, '_> {
             if exchange.has_passed(cx, deadline) {
                 let cause = match last {
                     NoLink::Refused => Cause::Worker(TroubleCause::Refused),
-                    NoLink::Busy if upstream.has_admitted() => Cause::QueueTimeout,
-                    NoLink::Busy => Cause::NoWorker,
+                    _ if upstream.has_admitted() => Cause::QueueTimeout,
+                    _ => Cause::NoWorker,
                 };
                 return Poll::Ready(Err(cause.into()));
             }
@@ -192,6 +162,9 @@ impl Forwarding<'_, '_> {
 
     fn no_link(&self, slot: &Slot, why: NoLink, last: NoLink) {
         self.to.app.upstream.cool_down(&slot.peer, why);
+        if why == NoLink::NoDescriptor && last != NoLink::NoDescriptor {
+            self.to.pool.report_few_descriptors(&self.to.app.upstream);
+        }
         if why == NoLink::Refused && last != NoLink::Refused {
             let socket = slot.socket().display().to_string();
             let worker = &slot.peer.name.worker;
@@ -215,10 +188,12 @@ impl Forwarding<'_, '_> {
         upload: &mut Upload<'_>,
     ) -> Result<(), Failure> {
         self.reply.ahead.clear();
+        let limits = self.exchange.settings().answer_head;
         let mut attempt = Attempt {
             exchange: self.exchange,
             reply: self.reply,
-            scan: HeadScan::default(),
+            scan: HeadScan::new(limits.bytes as usize),
+            limits,
             interim: 0,
             send_failed: false,
             deadline: None,
@@ -254,6 +229,7 @@ struct Attempt<'r, 'x> {
     exchange: &'r mut Exchange<'x>,
     reply: &'r mut Reply,
     scan: HeadScan,
+    limits: HeadLimits,
     /// How many interim answers there were.
     interim: u32,
     send_failed: bool,
@@ -278,11 +254,9 @@ impl Attempt<'_, '_> {
             if ahead.is_idle() && link.wire.poll_readable(cx).is_pending() {
                 break;
             }
-            let room = ahead.room();
-            if room.is_empty() {
-                return Poll::Ready(Err(Failure::Malformed("its head is too large")));
-            }
-            match link.wire.poll_read(cx, room) {
+            // The scan limits how large it becomes.
+            ahead.grow_if_full();
+            match link.wire.poll_read(cx, ahead.room()) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(count)) if count > 0 => {
                     ahead.advance(count);
@@ -348,13 +322,18 @@ impl Attempt<'_, '_> {
     /// True when the final head has been read; interim ones are passed on. `is_sent`: the
     /// worker has the whole request.
     fn read_head(&mut self, is_sent: bool) -> Result<bool, Failure> {
-        let malformed = |refusal: Refusal| Failure::Malformed(refusal.reason);
+        let malformed = |refusal: Refusal| match refusal.status {
+            431 => Failure::Malformed(TOO_LARGE),
+            _ => Failure::Malformed(refusal.reason),
+        };
         let request = self.exchange.request();
         let Reply { head, ahead } = &mut *self.reply;
         while let Some(length) = self.scan.find_end(ahead.filled()).map_err(malformed)? {
-            head.read(&ahead.filled()[..length], request.method() == b"HEAD").map_err(malformed)?;
+            let is_head = request.method() == b"HEAD";
+            let fields_max = self.limits.fields as usize;
+            head.read(&ahead.filled()[..length], is_head, fields_max).map_err(malformed)?;
             ahead.consume(length);
-            self.scan = HeadScan::default();
+            self.scan = HeadScan::new(self.limits.bytes as usize);
             if head.status == 101 && !request.upgrade {
                 return Err(Failure::Malformed("an upgrade that nobody asked for"));
             }

@@ -201,7 +201,9 @@ fn passes_to_client(name: Name, reply: &ResponseHead, settings: &ServerSettings)
         | Name::Connection
         | Name::KeepAlive
         | Name::Upgrade
-        | Name::Dropped => false,
+        | Name::Dropped
+        // They name files of the node, and a proxy before it would obey them.
+        | Name::SendFile => false,
         // RFC 9110, 8.6: never with 1xx and 204.
         Name::ContentLength => reply.status != 204 && reply.status >= 200,
         Name::RequestId => !settings.add_request_id,

@@ -8,6 +8,7 @@
 //! [`Exchange`]: crate::embedded::clients::exchange::Exchange
 
 pub mod destination;
+mod failure;
 pub mod forward;
 pub mod heads;
 pub mod pool;

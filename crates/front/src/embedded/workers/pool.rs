@@ -13,8 +13,9 @@ use tokio::sync::watch;
 
 use super::upstream::Upstream;
 use super::wakeups::Wakeups;
-use crate::embedded::io::budget::Budget;
+use crate::embedded::io::budget::{AppDescriptors, Budget, Descriptors};
 use crate::embedded::io::error_log::ErrorLog;
+use crate::embedded::io::warnings::Warnings;
 
 const UNRULY: &str = "bytes that nobody asked for, after an answer; from now on each \
                       request to this worker has a connection of its own";
@@ -45,6 +46,10 @@ pub struct Pool {
     pub answers: Budget,
     /// Bodies of requests in files, bytes.
     pub spooled: Budget,
+    /// Descriptors for workers and files.
+    pub descriptors: Arc<Descriptors>,
+    /// What an operator should know of.
+    pub warnings: Warnings,
     troubles: Mutex<Troubles>,
     errors: Arc<ErrorLog>,
 }
@@ -76,6 +81,8 @@ impl Pool {
             absorbed: Budget::default(),
             answers: Budget::default(),
             spooled: Budget::default(),
+            descriptors: Arc::default(),
+            warnings: Warnings::default(),
             troubles: Mutex::default(),
             errors,
         }
@@ -91,8 +98,9 @@ impl Pool {
     pub fn members(&self, apps: &Apps, specs: BTreeMap<String, UpstreamSpec>) -> Members {
         let member = |(name, spec): (String, UpstreamSpec)| {
             let known = apps.current.get(&name).cloned();
-            let upstream =
-                known.unwrap_or_else(|| Upstream::new(name.clone(), &spec, self.wakeups.clone()));
+            let descriptors = || AppDescriptors::new(self.descriptors.clone());
+            let new = || Upstream::new(name.clone(), &spec, self.wakeups.clone(), descriptors());
+            let upstream = known.unwrap_or_else(new);
             (name, App { upstream, spec: Arc::new(spec) })
         };
         specs.into_iter().map(member).collect()
@@ -168,11 +176,33 @@ impl Pool {
     }
 
     /// The clients of an app read so slowly that no more of its answers can be put aside: a
-    /// worker waits. Goes into the error log, for each app at most once a minute.
-    pub fn report_full(&self, upstream: &Upstream, why: &str) {
+    /// worker waits. Goes into the error log, for each app at most once a minute. `first`: it
+    /// is the first time for this answer.
+    pub fn report_full(&self, upstream: &Upstream, why: &str, first: bool) {
+        let name = &upstream.name;
+        let text = format!("app {name}: workers wait for slow clients: {why}");
+        if first {
+            self.warnings.count(&text);
+        }
         if upstream.may_say_full() {
-            let name = &upstream.name;
-            self.errors.report(&format!("app {name}: workers wait for slow clients: {why}"));
+            self.errors.report(&text);
+        }
+    }
+
+    /// There are too few descriptors for what an app needs: a request waits, or is refused.
+    pub fn report_few_descriptors(&self, upstream: &Upstream) {
+        self.warn_of(
+            upstream,
+            "it has its share of the file descriptors for workers and files, \
+            and requests wait: raise the limit (ulimit -Hn, LimitNOFILE of systemd)",
+        );
+    }
+
+    /// Something is not as an app wants it. The first time it goes into the error log.
+    pub fn warn_of(&self, upstream: &Upstream, what: &str) {
+        let text = format!("app {}: {what}", upstream.name);
+        if self.warnings.count(&text) {
+            self.errors.report(&text);
         }
     }
 

@@ -84,7 +84,7 @@ pub async fn run(
 ) -> Result<(), Fault> {
     heads::put_answer(exchange, &reply.head);
     let worker_patience = Duration::from_millis(to.app.spec.timeout_ms);
-    let now = Instant::now();
+    let (now, own) = (Instant::now(), &*to.app.upstream);
     let mut relay = Relay {
         reader: BodyReader::new(reply.head.framing),
         held: Some(held),
@@ -93,7 +93,7 @@ pub async fn run(
         is_piped: false,
         pipe: None,
         absorbs: false,
-        spool: Spool::new(FairShare::new(&to.app.upstream.answers, &to.pool.answers)),
+        spool: Spool::new(FairShare::new(&own.answers, &to.pool.answers), &own.descriptors),
         is_unspooled: false,
         began: now,
         received: 0,
@@ -104,7 +104,7 @@ pub async fn run(
             Slots::Finite { .. } => ABSORBED_MAX,
             Slots::Unlimited => AHEAD_MAX,
         },
-        absorbed: FairShare::new(&to.app.upstream.absorbed, &to.pool.absorbed),
+        absorbed: FairShare::new(&own.absorbed, &to.pool.absorbed),
         worker_patience,
         worker_by: now + worker_patience,
         client_by: now + exchange.patience(),
@@ -368,7 +368,7 @@ impl Relay<'_, '_> {
             && self.reply.ahead.is_empty();
         self.reply.ahead.clear();
         match is_reusable {
-            true => slot.park(link.wire, self.reply.head.keep_alive_s),
+            true => slot.park(link, self.reply.head.keep_alive_s),
             false => slot.end(),
         }
         true

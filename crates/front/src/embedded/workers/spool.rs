@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::embedded::clients::connection::Lost;
 use crate::embedded::clients::exchange::Exchange;
-use crate::embedded::io::budget::FairShare;
+use crate::embedded::io::budget::{AppDescriptors, Descriptor, FairShare};
 use crate::embedded::io::buffer::Pooled;
 use crate::embedded::io::spool_file;
 
@@ -38,12 +38,22 @@ pub struct Spool<'a> {
     /// The length that the file has had at most: so much room it takes.
     size: u64,
     share: FairShare<'a>,
+    /// What its app may have open, and the descriptor of the file.
+    descriptors: &'a AppDescriptors,
+    descriptor: Option<Descriptor>,
+    was_refused: bool,
 }
 
 impl<'a> Spool<'a> {
     /// An empty spool, with an empty share.
-    pub fn new(share: FairShare<'a>) -> Self {
-        Self { file: None, part: 0..0, writing: None, size: 0, share }
+    pub fn new(share: FairShare<'a>, descriptors: &'a AppDescriptors) -> Self {
+        let (file, part, writing, descriptor) = (None, 0..0, None, None);
+        Self { file, part, writing, size: 0, share, descriptors, descriptor, was_refused: false }
+    }
+
+    /// True when it is asked for the first time.
+    pub fn is_first_refusal(&mut self) -> bool {
+        !std::mem::replace(&mut self.was_refused, true)
     }
 
     /// True if the client has taken everything.
@@ -81,6 +91,12 @@ impl<'a> Spool<'a> {
         let size = self.size.max(at + length);
         if size > limits.per_answer {
             return Err("[front] spool_max_per_answer is reached");
+        }
+        if self.descriptor.is_none() {
+            self.descriptor = self.descriptors.take();
+        }
+        if self.descriptor.is_none() {
+            return Err("too few file descriptors (ulimit -Hn, LimitNOFILE of systemd)");
         }
         if !self.share.grow(size - self.size, (limits.per_app, limits.all)) {
             return Err("[front] spool_max_per_app or spool_max is reached");

@@ -11,7 +11,7 @@ use mfserv_h1::Framing;
 
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
-use crate::embedded::io::budget::{Budget, Share};
+use crate::embedded::io::budget::{AppDescriptors, Budget, Descriptor, Share};
 use crate::embedded::io::buffer::{Buffer, Pooled};
 use crate::embedded::io::chunked::{LAST_CHUNK, put_chunk, put_chunk_size};
 use crate::embedded::io::pipe::{self, Pipe};
@@ -46,8 +46,9 @@ pub struct Upload<'a> {
     /// be: it waits for the answer.
     request: Vec<u8>,
     memory: Pooled,
-    file: Option<File>,
+    file: Option<(File, Descriptor)>,
     spooled: Share<'a>,
+    descriptors: &'a AppDescriptors,
     /// The client was not waited for: some content comes while the request is sent.
     is_streamed: bool,
     /// That content is sent in chunks.
@@ -70,7 +71,7 @@ impl<'a> Upload<'a> {
     pub async fn receive(
         exchange: &mut Exchange<'_>,
         whole: bool,
-        spooled: &'a Budget,
+        (spooled, descriptors): (&'a Budget, &'a AppDescriptors),
     ) -> Result<Self, Fault> {
         let framing = exchange.request().framing;
         let mut upload = Self {
@@ -78,6 +79,7 @@ impl<'a> Upload<'a> {
             memory: Pooled::default(),
             file: None,
             spooled: Share::new(spooled),
+            descriptors,
             is_streamed: false,
             is_chunked: framing == Framing::Chunked,
             at: 0,
@@ -141,7 +143,11 @@ impl<'a> Upload<'a> {
         if !self.spooled.grow(self.memory.len() as u64, limit) {
             return Err(Cause::NoRoom.into());
         }
-        let (file, directory) = (self.file.take(), settings.body_temp_dir.clone());
+        let directory = settings.body_temp_dir.clone();
+        let (file, descriptor) = match self.file.take() {
+            Some((file, descriptor)) => (Some(file), descriptor),
+            None => (None, self.descriptors.take().ok_or(Cause::NoRoom)?),
+        };
         let content = std::mem::take(&mut self.memory);
         let written = tokio::task::spawn_blocking(move || {
             let file = file.map_or_else(|| spool_file::create(&directory), Ok);
@@ -154,7 +160,7 @@ impl<'a> Upload<'a> {
         });
         match written.await {
             Ok((_, Ok(file))) => {
-                self.file = Some(file);
+                self.file = Some((file, descriptor));
                 exchange.restart_body_timer();
                 Ok(())
             }
@@ -296,7 +302,7 @@ impl<'a> Upload<'a> {
         cx: &mut Context<'_>,
         exchange: &mut Exchange<'_>,
     ) -> Poll<Result<(), Fault>> {
-        if let Some(file) = &self.file {
+        if let Some((file, _)) = &self.file {
             let count = file
                 .read_at(&mut self.piece.spare(STEP)[..STEP], self.file_at)
                 .map_err(|_| Cause::Disk)?;

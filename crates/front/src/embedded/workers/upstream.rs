@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use self::idle::{Heard, Idle};
 use super::wakeups::Wakeups;
-use crate::embedded::io::budget::Budget;
+use crate::embedded::io::budget::{AppDescriptors, Budget, Descriptor};
 use crate::embedded::io::signal::{Signal, Subscription};
 use crate::embedded::io::wire::Wire;
 
@@ -69,6 +69,8 @@ pub struct Upstream {
     pub absorbed: Budget,
     /// What they have not read yet in files, bytes.
     pub answers: Budget,
+    /// Its connections to workers, and its files.
+    pub descriptors: AppDescriptors,
     /// Until when all its workers wait for their next start; milliseconds since the Unix
     /// epoch, 0: they do not.
     backing_off: AtomicU64,
@@ -168,6 +170,7 @@ pub struct Link {
     pub wire: Wire,
     /// It has carried a request before.
     pub reused: bool,
+    descriptor: Descriptor,
 }
 
 /// Why there is no connection.
@@ -175,13 +178,20 @@ pub struct Link {
 pub enum NoLink {
     /// Its backlog is full.
     Busy,
+    /// There is no descriptor for it.
+    NoDescriptor,
     /// Nobody listens on its socket.
     Refused,
 }
 
 impl Upstream {
     /// An app without peers.
-    pub fn new(name: String, spec: &UpstreamSpec, wakeups: Arc<Wakeups>) -> Arc<Self> {
+    pub fn new(
+        name: String,
+        spec: &UpstreamSpec,
+        wakeups: Arc<Wakeups>,
+        descriptors: AppDescriptors,
+    ) -> Arc<Self> {
         let inner = Inner {
             roster: Roster::new(spec.slots, spec.queue_max as usize),
             slots: spec.slots,
@@ -197,6 +207,7 @@ impl Upstream {
             name,
             absorbed: Budget::default(),
             answers: Budget::default(),
+            descriptors,
             backing_off: AtomicU64::new(0),
             said_full: Mutex::default(),
             inner: Mutex::new(inner),
@@ -425,7 +436,7 @@ impl Upstream {
     pub fn cool_down(self: &Arc<Self>, peer: &Arc<Peer>, why: NoLink) {
         let times = peer.refusals.fetch_add(1, Ordering::Relaxed).min(5);
         let pause = Duration::from_millis(match why {
-            NoLink::Busy => 2 << times,
+            NoLink::Busy | NoLink::NoDescriptor => 2 << times,
             NoLink::Refused => 10 << times,
         });
         lock(&self.inner).roster.cool_down(peer.key);
@@ -573,27 +584,30 @@ impl Slot {
     /// which the idle one is closed: a worker never has more connections than slots.
     pub async fn link(&mut self, fresh: bool) -> Result<Link, NoLink> {
         let idle = self.idle.take().filter(|_| !fresh);
-        if let Some(wire) = idle.and_then(|idle| self.reuse(idle)) {
-            return Ok(Link { wire, reused: true });
+        if let Some((wire, descriptor)) = idle.and_then(|idle| self.reuse(idle)) {
+            return Ok(Link { wire, reused: true, descriptor });
         }
+        let descriptor = self.upstream.descriptors.take().ok_or(NoLink::NoDescriptor)?;
         match UnixStream::connect(&self.peer.name.socket).await {
             Ok(stream) => {
                 if self.peer.refusals.load(Ordering::Relaxed) != 0 {
                     self.peer.refusals.store(0, Ordering::Relaxed);
                 }
-                Ok(Link { wire: Wire::Unix(stream), reused: false })
+                Ok(Link { wire: Wire::Unix(stream), reused: false, descriptor })
             }
-            Err(why) if is_busy(&why) => Err(NoLink::Busy),
+            // The backlog of a unix socket is full.
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => Err(NoLink::Busy),
+            Err(why) if is_out_of_descriptors(&why) => Err(NoLink::NoDescriptor),
             Err(_) => Err(NoLink::Refused),
         }
     }
 
     /// An idle connection that can still be used, registered with the reactor of this lane.
-    fn reuse(&self, mut idle: Idle) -> Option<Wire> {
+    fn reuse(&self, mut idle: Idle) -> Option<(Wire, Descriptor)> {
         if idle.until <= Instant::now() {
             return None;
         }
-        match idle.listen(Waker::noop()) {
+        let wire = match idle.listen(Waker::noop()) {
             Heard::Nothing if idle.lane == self.lane => Some(idle.wire),
             Heard::Nothing => idle.wire.moved_here(),
             Heard::End => None,
@@ -601,7 +615,8 @@ impl Slot {
                 self.upstream.distrust(&self.peer);
                 None
             }
-        }
+        };
+        wire.map(|wire| (wire, idle.descriptor))
     }
 
     /// Records the status of the answer; it is counted when the slot is given back.
@@ -616,14 +631,16 @@ impl Slot {
 
     /// Gives the slot back with its connection, which can carry another request: the worker
     /// has sent the whole answer.
-    pub fn park(mut self, wire: Wire, announced_s: Option<u64>) {
+    pub fn park(mut self, link: Link, announced_s: Option<u64>) {
         self.is_over = true;
         let announced = announced_s.map_or(IDLE_MAX, |s| Duration::from_secs(s.saturating_sub(1)));
         let life = announced.min(IDLE_MAX);
         if life.is_zero() || self.peer.is_unruly() {
             return;
         }
-        let mut idle = Idle { wire, lane: self.lane, until: Instant::now() + life };
+        let Link { wire, descriptor, .. } = link;
+        let until = Instant::now() + life;
+        let mut idle = Idle { wire, descriptor, lane: self.lane, until };
         match idle.listen(&self.upstream.watch) {
             Heard::Nothing => self.idle = Some(idle),
             Heard::End => {}
@@ -647,13 +664,10 @@ impl Slot {
     }
 }
 
-/// True if connect(2) failed because the backlog is full (EAGAIN on a unix socket), or
-/// because this process has no descriptors left, which is not the worker's fault either.
-fn is_busy(why: &io::Error) -> bool {
-    let emfile = rustix::io::Errno::MFILE.raw_os_error();
-    let enfile = rustix::io::Errno::NFILE.raw_os_error();
-    why.kind() == io::ErrorKind::WouldBlock
-        || why.raw_os_error().is_some_and(|code| code == emfile || code == enfile)
+/// True if this process, or the system, has no descriptors left.
+fn is_out_of_descriptors(why: &io::Error) -> bool {
+    let codes = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    codes.iter().any(|code| why.raw_os_error() == Some(code.raw_os_error()))
 }
 
 impl Drop for Slot {

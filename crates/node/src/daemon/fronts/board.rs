@@ -8,7 +8,7 @@ use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::{Amendment, RouteTable, plugin_of};
-use mfserv_core::wire::front::{Breakage, FromFront, Peer, ToFront, TroubleCause, UpstreamStats};
+use mfserv_core::wire::front::{Breakage, FromFront, Peer, Stats, ToFront, TroubleCause};
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -323,7 +323,7 @@ impl Board {
         self.send_each(|session| all_say(session).then(|| question.clone()));
     }
 
-    fn count(&mut self, number: u64, reply: oneshot::Sender<BTreeMap<String, UpstreamStats>>) {
+    fn count(&mut self, number: u64, reply: oneshot::Sender<Stats>) {
         let fronts = self.sessions.keys().cloned().collect();
         self.broadcast(&ToFront::Stats);
         self.counting.begin(number, fronts, reply);

@@ -1,9 +1,9 @@
 //! The counters of all fronts, summed up for whoever asks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use mfserv_core::names::WorkerId;
-use mfserv_core::wire::front::{Stats, UpstreamStats};
+use mfserv_core::wire::front::Stats;
 use tokio::sync::oneshot;
 
 /// Sums that fronts have not completed yet.
@@ -13,8 +13,8 @@ pub struct Counting(Vec<Sum>);
 struct Sum {
     number: u64,
     missing: BTreeSet<WorkerId>,
-    sum: BTreeMap<String, UpstreamStats>,
-    reply: oneshot::Sender<BTreeMap<String, UpstreamStats>>,
+    sum: Stats,
+    reply: oneshot::Sender<Stats>,
 }
 
 impl Counting {
@@ -23,9 +23,9 @@ impl Counting {
         &mut self,
         number: u64,
         missing: BTreeSet<WorkerId>,
-        reply: oneshot::Sender<BTreeMap<String, UpstreamStats>>,
+        reply: oneshot::Sender<Stats>,
     ) {
-        self.0.push(Sum { number, missing, sum: BTreeMap::new(), reply });
+        self.0.push(Sum { number, missing, sum: Stats::default(), reply });
         self.reply_where(|sum| sum.missing.is_empty());
     }
 
@@ -34,9 +34,7 @@ impl Counting {
         let asked = self.0.iter_mut().find(|sum| sum.missing.contains(front));
         let Some(asked) = asked else { return };
         asked.missing.remove(front);
-        for (upstream, counters) in &stats.upstreams {
-            asked.sum.entry(upstream.clone()).or_default().add(counters);
-        }
+        asked.sum.add(stats);
         self.reply_where(|sum| sum.missing.is_empty());
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
-use mfserv_core::wire::front::{self, Peer, ToFront, UpstreamStats};
+use mfserv_core::wire::front::{self, Peer, ToFront, UpstreamStats, Warned};
 use mfserv_core::wire::keeper::Ended;
 use tokio::time::Instant;
 
@@ -232,7 +232,11 @@ async fn the_status_has_the_counters_of_the_fronts_and_does_not_wait_for_one_tha
     let front = front(&house);
     let hello = UpstreamStats { queued: 3, waiting: 1, ..UpstreamStats::default() };
     front.state().stats.upstreams.insert("hello.main".into(), hello.clone());
-    assert_eq!(daemon.status().await.requests["hello.main"], hello);
+    let warned = Warned { count: 2, last_ms: 9 };
+    front.state().stats.warnings.insert("a limit".into(), warned);
+    let status = daemon.status().await;
+    assert_eq!(status.requests["hello.main"], hello);
+    assert_eq!(status.front_warnings["a limit"], warned);
     front.state().hangs = true;
     let began = Instant::now();
     assert!(daemon.status().await.requests.is_empty());

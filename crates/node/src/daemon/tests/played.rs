@@ -10,7 +10,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::RouteTable;
-use mfserv_core::wire::front::{Breakage, Peer, UpstreamStats};
+use mfserv_core::wire::front::{Breakage, Peer, Stats};
 use mfserv_core::wire::keeper::{
     Answer, Ask, Ended, Exit, FromKeeper, Notice, Process, ProcessSpec, Request, Response,
 };
@@ -264,8 +264,8 @@ impl Front for PlayedFronts {
         Box::pin(async { outcome })
     }
 
-    fn stats(&self) -> Pending<'_, BTreeMap<String, UpstreamStats>> {
-        Box::pin(async { BTreeMap::new() })
+    fn stats(&self) -> Pending<'_, Stats> {
+        Box::pin(async { Stats::default() })
     }
 
     fn state(&self, state: NodeState) {

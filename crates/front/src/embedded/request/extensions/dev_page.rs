@@ -208,7 +208,7 @@ mod tests {
 
     fn head(fields: &str) -> RequestHead {
         let mut head = RequestHead::default();
-        head.read(format!("GET /a HTTP/1.1\r\nHost: h\r\n{fields}\r\n").as_bytes()).unwrap();
+        head.read(format!("GET /a HTTP/1.1\r\nHost: h\r\n{fields}\r\n").as_bytes(), 100).unwrap();
         head
     }
 

@@ -32,7 +32,7 @@ impl Relay<'_, '_> {
             Poll::Ready(Err(why)) => {
                 self.is_unspooled = true;
                 let why = format!("temporary files: {why}");
-                self.to.pool.report_full(&self.to.app.upstream, &why);
+                self.report_full(&why);
             }
         }
         self.restart_client_timer();
@@ -54,11 +54,16 @@ impl Relay<'_, '_> {
             let (limits, directory) = (settings.spool, settings.body_temp_dir.clone());
             match self.spool.put(self.exchange, limits, directory) {
                 Ok(()) => self.absorbs = true,
-                Err(limit) => self.to.pool.report_full(&self.to.app.upstream, limit),
+                Err(limit) => self.report_full(limit),
             }
         }
         while self.is_full() && self.takes_memory() {}
         !self.is_full()
+    }
+
+    fn report_full(&mut self, why: &str) {
+        let is_first = self.spool.is_first_refusal();
+        self.to.pool.report_full(&self.to.app.upstream, why, is_first);
     }
 
     /// The client may leave twice as much unread in memory, if there is any.

@@ -4,12 +4,14 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 
+use crate::embedded::io::budget::Descriptor;
 use crate::embedded::io::wire::{Stream, Wire};
 
 /// A connection to a worker without a request.
 #[derive(Debug)]
 pub struct Idle {
     pub wire: Wire,
+    pub descriptor: Descriptor,
     /// The lane with whose reactor it is registered.
     pub lane: usize,
     pub until: Instant,
