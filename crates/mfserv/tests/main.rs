@@ -36,6 +36,7 @@ mod start_and_stop;
 mod stopping;
 mod streams;
 mod taking;
+mod terminal;
 mod upgrade;
 mod vanishing;
 mod versions;

@@ -5,6 +5,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::tail::lines_of;
+
 /// The longest line that is kept together, bytes.
 const LONGEST_LINE: usize = 1024 * 1024;
 
@@ -46,14 +48,15 @@ impl Follower {
         }
     }
 
-    /// Gives each line that has come since the last call; returns how many there were.
-    pub fn poll(&mut self, each: &mut dyn FnMut(&Path, &str)) -> usize {
+    /// Gives each line that has come since the last call, its bytes as they are; returns how
+    /// many there were.
+    pub fn poll(&mut self, each: &mut dyn FnMut(&Path, &[u8])) -> usize {
         self.files.iter_mut().map(|followed| followed.poll(each)).sum()
     }
 }
 
 impl Followed {
-    fn poll(&mut self, each: &mut dyn FnMut(&Path, &str)) -> usize {
+    fn poll(&mut self, each: &mut dyn FnMut(&Path, &[u8])) -> usize {
         let mut count = self.read(each);
         if self.was_replaced() {
             // The old file may have grown between the two looks.
@@ -71,7 +74,7 @@ impl Followed {
         self.file.is_some() && now.is_ok_and(|inode| inode != self.inode)
     }
 
-    fn read(&mut self, each: &mut dyn FnMut(&Path, &str)) -> usize {
+    fn read(&mut self, each: &mut dyn FnMut(&Path, &[u8])) -> usize {
         if self.file.is_none() {
             self.file = File::open(&self.path).ok();
             self.inode = self.length_and_inode().1;
@@ -100,16 +103,15 @@ impl Followed {
         meta.map_or((0, 0), |meta| (meta.len(), meta.ino()))
     }
 
-    fn give_lines(&mut self, each: &mut dyn FnMut(&Path, &str)) -> usize {
+    fn give_lines(&mut self, each: &mut dyn FnMut(&Path, &[u8])) -> usize {
         let whole = match self.partial.iter().rposition(|byte| *byte == b'\n') {
             Some(end) => end + 1,
             None if self.partial.len() > LONGEST_LINE => self.partial.len(),
             None => return 0,
         };
         let lines: Vec<u8> = self.partial.drain(..whole).collect();
-        let text = String::from_utf8_lossy(&lines);
         let mut count = 0;
-        for line in text.lines() {
+        for line in lines_of(&lines) {
             each(&self.path, line);
             count += 1;
         }
@@ -135,7 +137,7 @@ mod tests {
         let mut follower = Follower::new([(path.clone(), 0)]);
         let mut take = || {
             let mut lines = Vec::new();
-            follower.poll(&mut |_, line| lines.push(line.to_string()));
+            follower.poll(&mut |_, line| lines.push(String::from_utf8_lossy(line).into_owned()));
             lines
         };
         assert!(take().is_empty(), "it does not exist yet");

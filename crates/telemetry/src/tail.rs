@@ -10,8 +10,7 @@ const CHUNK: u64 = 64 * 1024;
 const MOST: u64 = 64 * 1024 * 1024;
 
 /// The last `count` lines of a file, oldest first, and where the file ended then.
-/// Bytes that are not UTF-8 are shown as U+FFFD.
-pub fn tail(path: &Path, count: usize) -> io::Result<(Vec<String>, u64)> {
+pub fn tail(path: &Path, count: usize) -> io::Result<(Vec<Vec<u8>>, u64)> {
     let mut file = File::open(path)?;
     let end = file.seek(SeekFrom::End(0))?;
     let mut from = end;
@@ -25,10 +24,14 @@ pub fn tail(path: &Path, count: usize) -> io::Result<(Vec<String>, u64)> {
         chunk.extend_from_slice(&bytes);
         bytes = chunk;
     }
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&[u8]> = lines_of(&bytes).collect();
     let skip = lines.len().saturating_sub(count);
-    Ok((lines[skip..].iter().map(|line| line.to_string()).collect(), end))
+    Ok((lines[skip..].iter().map(|line| line.to_vec()).collect(), end))
+}
+
+/// The lines of a text, without the byte that ends each.
+pub fn lines_of(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split_inclusive(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\n").unwrap_or(line))
 }
 
 fn lines_in(bytes: &[u8]) -> usize {
@@ -44,10 +47,12 @@ mod tests {
         let path = std::env::temp_dir().join(format!("mfserv-tail-{}", std::process::id()));
         let long = "x".repeat(100_000);
         std::fs::write(&path, format!("first\n{long}\nlast\n")).unwrap();
-        assert_eq!(tail(&path, 1).unwrap().0, ["last"]);
-        assert_eq!(tail(&path, 2).unwrap().0, [long.as_str(), "last"]);
+        assert_eq!(tail(&path, 1).unwrap().0, [b"last"]);
+        assert_eq!(tail(&path, 2).unwrap().0, [long.as_bytes(), b"last"]);
         assert_eq!(tail(&path, 9).unwrap().0.len(), 3);
         assert!(tail(&path, 0).unwrap().0.is_empty());
+        std::fs::write(&path, b"\xff\x1b[2J\r\n\nend").unwrap();
+        assert_eq!(tail(&path, 9).unwrap().0, [&b"\xff\x1b[2J\r"[..], b"", b"end"]);
         std::fs::remove_file(&path).unwrap();
         assert!(tail(&path, 1).is_err());
     }

@@ -1,17 +1,19 @@
 //! `logs` and `events`: they read files, so they work while nothing runs.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
+use mfserv_core::diagnostic::shown;
 use mfserv_core::event::Event;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_telemetry::{Follower, tail};
 
 use super::completions;
-use super::output::is_lost;
+use super::output::{for_terminal, is_lost, print_bytes};
 use super::print;
 use super::report::Outcome;
 use mfserv_node::places::Places;
@@ -34,6 +36,9 @@ pub struct Logs {
     /// Print one JSON object a line: file and line.
     #[arg(long)]
     json: bool,
+    /// Print control characters as they are, also on a terminal, which obeys them.
+    #[arg(long)]
+    raw: bool,
 }
 
 impl Logs {
@@ -63,15 +68,17 @@ impl Logs {
         Ok(Outcome::Done)
     }
 
-    fn say(&self, file: &Path, line: &str, several: bool) {
+    fn say(&self, file: &Path, line: &[u8], several: bool) {
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let text = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
         if self.json {
-            let object = serde_json::json!({ "log": stem, "line": line });
-            print(&format!("{object}\n"));
-        } else if several {
-            print(&format!("{stem} | {line}\n"));
-        } else {
-            print(&format!("{line}\n"));
+            let object = serde_json::json!({ "log": stem, "line": text });
+            return print(&format!("{object}\n"));
+        }
+        let start = if several { format!("{stem} | ") } else { String::new() };
+        match self.raw || !std::io::stdout().is_terminal() {
+            true => print_bytes(&[start.as_bytes(), line, b"\n"].concat()),
+            false => print(&format!("{start}{}\n", shown(&text))),
         }
     }
 
@@ -151,10 +158,11 @@ impl Events {
         Ok(Outcome::Done)
     }
 
-    fn say(&self, line: &str) {
-        match serde_json::from_str::<Event>(line) {
-            Ok(event) if !self.json => print(&format!("{}\n", render::event(&event))),
-            _ => print(&format!("{line}\n")),
-        }
+    fn say(&self, line: &[u8]) {
+        let text = match serde_json::from_slice::<Event>(line) {
+            Ok(event) if !self.json => render::event(&event),
+            _ => String::from_utf8_lossy(line).into_owned(),
+        };
+        print(&format!("{}\n", for_terminal(&text)));
     }
 }

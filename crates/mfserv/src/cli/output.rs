@@ -1,21 +1,37 @@
 //! The two standard streams. A reader that has gone away, or a full disk behind them, stops
 //! no operation half-way: what was begun is finished, and the exit code tells of it.
 
-use std::io::{ErrorKind, Write};
+use std::borrow::Cow;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::OnceLock;
 
 use mfserv_core::Diagnostic;
+use mfserv_core::diagnostic::shown;
 
 /// Why standard output cannot be written any more.
 static LOST: OnceLock<std::io::Error> = OnceLock::new();
 
-/// Prints to standard output. After the first failure nothing more is tried.
+/// A text of an app or of a package, as standard output may have it: on a terminal, what the
+/// terminal would obey is written out.
+pub fn for_terminal(text: &str) -> Cow<'_, str> {
+    match std::io::stdout().is_terminal() {
+        true => shown(text),
+        false => Cow::Borrowed(text),
+    }
+}
+
+/// Prints to standard output.
 pub fn print(text: &str) {
+    print_bytes(text.as_bytes());
+}
+
+/// Prints bytes to standard output. After the first failure nothing more is tried.
+pub fn print_bytes(bytes: &[u8]) {
     if is_lost() {
         return;
     }
     let mut out = std::io::stdout();
-    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
         let _ = LOST.set(error);
     }
 }

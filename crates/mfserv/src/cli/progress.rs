@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use mfserv_core::Diagnostic;
+use mfserv_core::diagnostic::shown;
 use mfserv_node::operations::{Event, StepState};
 use mfserv_plugin::Progress;
 
@@ -159,7 +160,7 @@ impl Progress for Steps {
 
     fn log(&mut self, text: &str) {
         match &self.look {
-            Look::Terminal(bar) => bar.suspend(|| complain(&format!("- {text}"))),
+            Look::Terminal(bar) => bar.suspend(|| complain(&format!("- {}", shown(text)))),
             Look::Lines => complain(&format!("- {text}")),
             Look::Json | Look::Nothing => {}
         }

@@ -9,7 +9,9 @@ use mfserv_core::node_state::NodeState;
 use mfserv_core::plan::{Count, PluginState};
 use mfserv_core::status::{Status, WatcherState, WatcherStatus};
 use mfserv_core::worker::Phase;
+use serde_json::Value;
 
+use super::output::for_terminal;
 use super::report::{Colour, Outcome, paint, print_problem};
 use super::{print, print_json};
 use mfserv_node::control::client;
@@ -37,7 +39,7 @@ impl Look {
         if self.json {
             print_json(&status)?;
         } else {
-            print(&text(&status));
+            print(&text(&for_people(status.clone())));
             status.problems.iter().for_each(print_problem);
         }
         Ok(outcome)
@@ -49,10 +51,27 @@ impl Look {
             let workers: Vec<_> = status.watchers.iter().flat_map(|w| &w.workers).collect();
             print_json(&workers)?;
         } else {
-            print(&table(&worker_rows(&status)));
+            print(&table(&worker_rows(&for_people(status))));
         }
         Ok(Outcome::Done)
     }
+}
+
+/// The same, with every text as standard output may have it: apps write some of them.
+fn for_people(status: Status) -> Status {
+    fn change(value: &mut Value) {
+        match value {
+            Value::String(text) => *text = for_terminal(text).into_owned(),
+            Value::Array(values) => values.iter_mut().for_each(change),
+            Value::Object(fields) => fields.values_mut().for_each(change),
+            _ => {}
+        }
+    }
+    let changed = serde_json::to_value(&status).and_then(|mut value| {
+        change(&mut value);
+        serde_json::from_value(value)
+    });
+    changed.unwrap_or(status)
 }
 
 fn ask(places: &Places) -> Result<Status, Diagnostic> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use mfserv_core::names::WatcherName;
 use mfserv_telemetry::{Follower, tail};
 
+use crate::cli::output::for_terminal;
 use crate::cli::report;
 
 /// So many lines are remembered, to say nothing twice.
@@ -75,7 +76,8 @@ impl Lines {
         let (labels, recent) = (&self.labels, &mut self.recent);
         self.follower.poll(&mut |file, line| {
             let label = labels.get(file).map_or("", String::as_str);
-            lines.push(format!("{label}{line}"));
+            let line = String::from_utf8_lossy(line);
+            lines.push(format!("{label}{}", for_terminal(line.trim_end_matches('\r'))));
             recent.push_back(line.trim().into());
             if recent.len() > REMEMBERED {
                 recent.pop_front();

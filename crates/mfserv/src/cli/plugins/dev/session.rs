@@ -20,7 +20,7 @@ use super::super::{build_in, is_running, sentence};
 use super::lines::{Lines, end_of, short};
 use crate::cli::keeper::QUICK;
 use crate::cli::operation::Operation;
-use crate::cli::output::{is_lost, print};
+use crate::cli::output::{for_terminal, is_lost, print};
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use crate::cli::report::{Colour, paint};
@@ -197,7 +197,7 @@ impl<'a> DevSession<'a> {
     fn look(&mut self) {
         self.lines.take().iter().for_each(|line| self.say(line));
         let mut events: Vec<Event> = Vec::new();
-        self.events.poll(&mut |_, line| events.extend(serde_json::from_str(line)));
+        self.events.poll(&mut |_, line| events.extend(serde_json::from_slice(line)));
         events.into_iter().for_each(|event| self.report(event.fact));
         if std::mem::take(&mut self.replanned) {
             self.look_at_plan();
@@ -278,7 +278,7 @@ impl<'a> DevSession<'a> {
         self.say(&paint(&format!("{} {what}", short(watcher)), Colour::Bad));
         let last = output.trim_end().lines().last();
         if last.is_some_and(|line| !self.lines.have_said(line)) {
-            self.say(render::indented(output, 40).trim_start_matches('\n'));
+            self.say(render::indented(&for_terminal(output), 40).trim_start_matches('\n'));
         }
     }
 
