@@ -14,6 +14,7 @@ pub mod progress;
 mod reach;
 pub mod report;
 mod roles;
+pub mod ship;
 mod show;
 pub mod start;
 pub mod stop;
@@ -102,6 +103,8 @@ enum Command {
     Env(plugins::Env),
     /// Run a command in the environment of a plugin.
     Exec(plugins::Exec),
+    /// Ship the lines of files to Elasticsearch, OpenSearch, Loki or a receiver of JSON.
+    Ship(Box<ship::Ship>),
     /// Print the completion script of a shell.
     Completions(completions::Completions),
     /// Print mfserv(1), or write all manual pages.
@@ -118,6 +121,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
     match cli.command {
         Command::Completions(args) => return args.run(),
         Command::Man(args) => return args.run(Cli::command()),
+        Command::Ship(args) => return args.run(),
         _ => {}
     }
     let places = Places::choose(cli.home.as_deref())?;
@@ -153,7 +157,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::Info(args) => args.run(&places),
         Command::Env(args) => args.run(&places),
         Command::Exec(args) => args.run(&places),
-        Command::Completions(_) | Command::Man(_) => Ok(Outcome::Done),
+        Command::Completions(_) | Command::Man(_) | Command::Ship(_) => Ok(Outcome::Done),
     }
 }
 

@@ -16,6 +16,7 @@ mod look;
 mod make;
 mod node;
 mod provision;
+mod ship;
 mod status;
 mod watchers;
 
@@ -57,7 +58,9 @@ const COMMANDS: &[(&str, Run)] = &[
     ("echo_warning", lines::echo),
     ("is_layer_installed", environment::is_layer_installed),
     ("is_layer_loaded", environment::is_layer_loaded),
+    ("jsonlog2elasticsearch", ship::jsonlog2elasticsearch),
     ("layer_wrapper", layers::layer_wrapper),
+    ("mflog2mfadmin", ship::mflog2mfadmin),
     ("mfserv.init", node::init),
     ("mfserv.start", node::start),
     ("mfserv.status", status::run),

@@ -31,6 +31,7 @@ mod releases;
 mod reload;
 mod reproducible;
 mod roles;
+mod ship;
 mod slots;
 mod start_and_stop;
 mod stopping;

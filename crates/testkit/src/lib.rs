@@ -22,6 +22,7 @@ mod plugin;
 mod processes;
 pub mod programs;
 mod samples;
+mod search_engine;
 mod wait;
 
 pub use http::{Broken, Client, Method, Response, get, post};
@@ -32,4 +33,5 @@ pub use plugin::Plugin;
 pub use processes::{Process, boot_ticks_ms, kill, of_home, process};
 pub use rustix::process::Signal;
 pub use samples::Samples;
+pub use search_engine::{Engine, SearchEngine};
 pub use wait::{until, until_some};

@@ -31,10 +31,14 @@ const LICENCES: &[&str] = &[
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 /// Crates that may be there in two versions, and why.
-const TWICE: &[(&str, &str)] = &[(
-    "shlex",
-    "2 is of cc, which compiles zstd and is not shipped; 1 has the parser that plugins know",
-)];
+const TWICE: &[(&str, &str)] = &[
+    (
+        "shlex",
+        "2 is of cc, which compiles zstd and is not shipped; 1 has the parser that plugins know",
+    ),
+    ("getrandom", "0.2 is of ring, the cryptography of rustls; 0.4 is of tempfile"),
+    ("windows-sys", "of other systems, not compiled"),
+];
 
 /// Crates that are not to come in, and what there is instead.
 const BANNED: &[(&str, &str)] = &[

@@ -1,0 +1,38 @@
+//! Shipping: the lines of files, each exactly once, to Elasticsearch, OpenSearch, Loki or any
+//! receiver of JSON.
+//!
+//! - A path is [followed](followed::Followed) through rotations: each file is a *generation* with
+//!   a random name, stored before its first line is sent.
+//! - Bytes become [records](records::records), records become [documents](document::Document) whose
+//!   id is the generation and the offset: an index that is asked to `create` a document twice
+//!   knows it the second time.
+//! - [The loop](shipper::Shipper) sends a batch until each document has arrived or is refused for
+//!   good, and stores the positions then.
+
+mod content;
+mod document;
+mod elasticsearch;
+mod followed;
+mod http;
+mod index;
+mod json;
+mod known;
+mod loki;
+mod names;
+mod records;
+mod shipper;
+mod sink;
+mod state;
+mod transform;
+
+pub use document::Maker;
+pub use elasticsearch::{Elasticsearch, TEMPLATES, Template};
+pub use http::{Credentials, Nodes, Target};
+pub use index::IndexPattern;
+pub use json::Json;
+pub use loki::Loki;
+pub use names::Pattern;
+pub use records::Lines;
+pub use shipper::{Counts, Options, Shipper};
+pub use sink::Sink;
+pub use transform::{SYNTAX, Transform};

@@ -1,0 +1,384 @@
+//! One followed path: the files that have or had its name, read from where the last reading was
+//! acknowledged.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use mfserv_core::Diagnostic;
+use mfserv_platform::clock::now_ms;
+use mfserv_platform::disk::failed;
+
+use super::content::{self, Look, changed_ns};
+use super::known::{CHUNK, Known};
+use super::names::{is_compressed, is_rotated};
+use super::records::{End, Lines, Record, records};
+use super::state::{Generation, Mark, Reached, Store};
+
+/// A message is complete when nothing has followed for this long.
+const QUIET: Duration = Duration::from_secs(1);
+/// The directory is looked through at least this often.
+const SCAN: Duration = Duration::from_secs(10);
+/// The time of a directory is coarse: two changes within this time may look like one.
+const COARSE_NS: i64 = 100_000_000;
+
+/// Complete records of a generation.
+pub struct Part<'a> {
+    /// The generation.
+    pub generation: &'a str,
+    /// Where the bytes begin that the records are of, in the file.
+    pub base: u64,
+    /// The records.
+    pub records: Vec<Record<'a>>,
+    /// What lines without a time of their own count for.
+    pub times: &'a [Mark],
+}
+
+/// A followed path.
+pub struct Followed {
+    path: PathBuf,
+    name: String,
+    lines: Lines,
+    store: Store,
+    known: Vec<Known>,
+    /// The time of the directory when it was looked through, and when that was.
+    scanned: Option<(i64, Instant)>,
+    must_scan: bool,
+    /// Something is to be synced before anything is sent.
+    must_sync: bool,
+    has_moved: bool,
+}
+
+impl Followed {
+    /// Follows a path with the state of a directory. `from_end` leaves out what the file has when
+    /// it is followed for the first time.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub fn open(
+        path: &Path,
+        state: &Path,
+        lines: Lines,
+        from_end: bool,
+    ) -> Result<Self, Diagnostic> {
+        let (store, generations) = Store::open(state, path)?;
+        let is_first = generations.is_none();
+        let mut followed = Self {
+            path: path.to_owned(),
+            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            lines,
+            store,
+            known: generations.into_iter().flatten().map(Known::stored).collect(),
+            scanned: None,
+            must_scan: true,
+            must_sync: false,
+            has_moved: false,
+        };
+        if is_first {
+            let rotated = followed.rotated_files().unwrap_or_default();
+            followed.store.begin(rotated.iter().map(|(look, _)| look.earlier()).collect())?;
+            if from_end {
+                followed.begin_at_end().map_err(|e| failed("read", path, e))?;
+                followed.sync()?;
+            }
+        }
+        Ok(followed)
+    }
+
+    /// The path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory of its state.
+    pub fn state(&self) -> &Path {
+        self.store.dir()
+    }
+
+    fn begin_at_end(&mut self) -> io::Result<()> {
+        let Ok(file) = File::open(&self.path) else { return Ok(()) };
+        let mut end = Look::at(&file)?.size;
+        // Back to the end of the last complete line.
+        while end > 0 {
+            let from = end.saturating_sub(CHUNK as u64);
+            let bytes = content::read_at(&file, from, (end - from) as usize)?;
+            match bytes.iter().rposition(|byte| *byte == b'\n') {
+                Some(at) => {
+                    end = from + at as u64 + 1;
+                    break;
+                }
+                None => end = from,
+            }
+        }
+        let tail = content::tail(&file, end)?;
+        let mut known = Known::begin(file)?;
+        known.read = Reached { position: end, tail };
+        known.stored.reached = known.read.clone();
+        self.add_live(known);
+        Ok(())
+    }
+
+    /// Finds out which files there are: the live one, rotated ones with an unread rest.
+    ///
+    /// # Errors
+    /// What the operating system says; it is tried again at the next look.
+    pub fn look(&mut self) -> io::Result<()> {
+        self.look_at_live()?;
+        if self.is_scan_due() {
+            self.scan()?;
+        }
+        self.begin_live()?;
+        self.forget_gone();
+        Ok(())
+    }
+
+    /// Finds that the file with the followed name was renamed, removed or truncated, and which
+    /// known one has that name now.
+    fn look_at_live(&mut self) -> io::Result<()> {
+        let named = match File::open(&self.path) {
+            Ok(file) => Some((Look::at(&file)?, file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(e),
+        };
+        let inode = named.as_ref().map(|(look, _)| look.inode);
+        if let Some(known) = self.known.iter_mut().find(|known| known.is_live) {
+            let is_named = inode == Some(known.stored.inode);
+            if is_named && known.has_its_bytes()? {
+                return Ok(());
+            }
+            known.is_live = false;
+            if is_named {
+                // Truncated: its bytes may be in a copy.
+                known.lose();
+            }
+            self.must_scan = true;
+        }
+        let Some((look, file)) = named else { return Ok(()) };
+        for known in &mut self.known {
+            if known.stored.inode == look.inode && known.fits(&file)? {
+                known.attach(file, look);
+                known.is_live = true;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The file with the followed name begins a generation if it is none of the known ones.
+    fn begin_live(&mut self) -> io::Result<()> {
+        if self.known.iter().any(|known| known.is_live) {
+            return Ok(());
+        }
+        let Ok(file) = File::open(&self.path) else { return Ok(()) };
+        let look = Look::at(&file)?;
+        for known in self.known.iter().filter(|known| known.stored.inode == look.inode) {
+            if known.file.is_some() || known.fits(&file)? {
+                // It has just been given this name: the next look finds it.
+                return Ok(());
+            }
+        }
+        if look.size > 0 {
+            self.add_live(Known::begin(file)?);
+        }
+        Ok(())
+    }
+
+    fn add_live(&mut self, mut known: Known) {
+        known.is_live = true;
+        self.known.push(known);
+        self.must_sync = true;
+    }
+
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    fn is_scan_due(&self) -> bool {
+        let Some((changed, when)) = self.scanned else { return true };
+        let now = std::fs::metadata(self.directory()).map_or(changed, |meta| changed_ns(&meta));
+        self.must_scan || now != changed || when.elapsed() > SCAN
+    }
+
+    /// Looks through the directory for files with rotated names: those of known generations,
+    /// copies of them, and files that were live while nobody looked.
+    fn scan(&mut self) -> io::Result<()> {
+        let now = i64::try_from(now_ms()).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        let changed = changed_ns(&std::fs::metadata(self.directory())?);
+        let found = self.rotated_files()?;
+        for (look, file) in self.recognise(found)? {
+            self.meet(look, file)?;
+        }
+        self.must_scan = now.saturating_sub(changed) < COARSE_NS;
+        self.scanned = Some((changed, Instant::now()));
+        Ok(())
+    }
+
+    /// The plain files with rotated names, the newest first: of several copies it is the last
+    /// one that has the rest.
+    fn rotated_files(&self) -> io::Result<Vec<(Look, File)>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(self.directory())?.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            if !is_file || !is_rotated(&name, &self.name) || is_compressed(&name) {
+                continue;
+            }
+            // It may have another name by now: then the next scan finds it.
+            if let Ok(file) = File::open(entry.path()) {
+                found.push((Look::at(&file)?, file));
+            }
+        }
+        found.sort_by_key(|(look, _)| std::cmp::Reverse(look.changed_ns));
+        Ok(found)
+    }
+
+    /// Gives known generations their files; returns the files that are of none.
+    fn recognise(&mut self, found: Vec<(Look, File)>) -> io::Result<Vec<(Look, File)>> {
+        for known in self.known.iter_mut().filter(|known| !known.is_live) {
+            if known.file.is_none() {
+                known.missing = known.missing.or(Some(Instant::now()));
+            } else if !known.has_its_bytes()? {
+                known.lose();
+            }
+        }
+        let mut strangers = Vec::new();
+        for (look, file) in found {
+            let mut owner = None;
+            for known in self.known.iter_mut().filter(|known| known.stored.inode == look.inode) {
+                if known.file.is_some() || known.fits(&file)? {
+                    owner = Some(known);
+                    break;
+                }
+            }
+            match owner {
+                Some(known) if known.file.is_none() => {
+                    known.missing = None;
+                    if !known.is_as_seen(look) {
+                        known.attach(file, look);
+                    }
+                }
+                Some(_) => {}
+                None => strangers.push((look, file)),
+            }
+        }
+        Ok(strangers)
+    }
+
+    /// A file that is of no known generation: a copy of one, or one that was live while nobody
+    /// looked.
+    fn meet(&mut self, look: Look, file: File) -> io::Result<()> {
+        for known in &mut self.known {
+            let is_copy = match &known.file {
+                Some(original) => content::is_beginning_of(&file, original)?,
+                None => known.was_copied_to(&file, look)?,
+            };
+            if is_copy {
+                if known.missing.is_some() {
+                    known.attach(file, look);
+                    self.must_sync = true;
+                }
+                return Ok(());
+            }
+        }
+        if look.size > 0 && !self.store.was_before(look.earlier()) {
+            self.known.push(Known::begin(file)?);
+            self.must_sync = true;
+        }
+        Ok(())
+    }
+
+    /// Closes files that rest, and forgets generations whose file is gone.
+    fn forget_gone(&mut self) {
+        for known in self.known.iter_mut().filter(|known| !known.is_live) {
+            known.rest();
+        }
+        let before = self.known.len();
+        self.known.retain(|known| !known.is_gone());
+        self.must_sync |= self.known.len() != before;
+    }
+
+    /// Reads one piece of a file that has grown, and hands its complete records over. Returns
+    /// whether there were any. With `is_last`, nothing more is waited for.
+    /// `same_index` tells whether two times (milliseconds) lead to the same index.
+    ///
+    /// # Errors
+    /// What the operating system says; nothing is lost.
+    pub fn read(
+        &mut self,
+        is_last: bool,
+        same_index: &mut dyn FnMut(i64, i64) -> bool,
+        each: &mut dyn FnMut(&Part<'_>),
+    ) -> io::Result<bool> {
+        for known in &mut self.known {
+            let Some(bytes) = known.next_bytes()? else { continue };
+            self.must_sync |= known.extend_head()?;
+            let base = known.read.position;
+            let is_quiet = bytes.len() < CHUNK && (is_last || known.is_quiet_for(QUIET));
+            let cut = known.stored.cut.and_then(|cut| cut.checked_sub(base));
+            let end = End { is_quiet, cut: cut.and_then(|cut| usize::try_from(cut).ok()) };
+            let records = records(&bytes, self.lines, end);
+            let Some(last) = records.last() else {
+                known.found_nothing();
+                continue;
+            };
+            let length = last.start + last.bytes.len();
+            if self.lines == Lines::Grouped && is_quiet {
+                known.stored.cut = Some(base + length as u64);
+                self.must_sync = true;
+            }
+            self.must_sync |= known.mark(base, same_index);
+            let (generation, times) = (&*known.stored.id, &*known.stored.times);
+            each(&Part { generation, base, records, times });
+            known.advance(&bytes[..length]);
+            self.has_moved = true;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Stores what must survive before anything of it is sent.
+    ///
+    /// # Errors
+    /// What the disk says: nothing may be sent.
+    pub fn sync(&mut self) -> Result<(), Diagnostic> {
+        if self.must_sync {
+            self.known.iter_mut().for_each(Known::forget_marks);
+            self.store.sync(&self.stored())?;
+            self.must_sync = false;
+        }
+        Ok(())
+    }
+
+    /// Stores that all that was read has arrived.
+    ///
+    /// # Errors
+    /// What the disk says: a later process would send it again.
+    pub fn acknowledge(&mut self) -> Result<(), Diagnostic> {
+        if std::mem::take(&mut self.has_moved) {
+            for known in &mut self.known {
+                known.stored.reached = known.read.clone();
+            }
+            self.store.acknowledge(&self.stored())?;
+        }
+        Ok(())
+    }
+
+    /// An id of a document is of this path.
+    pub fn owns(&self, id: &str) -> bool {
+        self.known.iter().any(|known| id.starts_with(&known.stored.id))
+    }
+
+    /// Bytes that are there and not read: those of a last line without an end.
+    pub fn unread(&self) -> u64 {
+        self.known.iter().map(Known::unread).sum()
+    }
+
+    fn stored(&self) -> Vec<Generation> {
+        self.known.iter().map(|known| known.stored.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

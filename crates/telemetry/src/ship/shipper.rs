@@ -1,0 +1,397 @@
+//! The loop: read what has come, send it, remember that it has arrived.
+//!
+//! One batch is under way at a time. Nothing is read while it waits: the files keep what comes,
+//! and memory stays bounded.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_platform::disk::failed;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::document::{Document, Maker, Place};
+use super::followed::Followed;
+use super::known::{CHUNK, UNACKNOWLEDGED};
+use super::names::Pattern;
+use super::records::Lines;
+use super::sink::{Outcome, Sink, Verdict};
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often patterns are expanded.
+const EXPAND: Duration = Duration::from_secs(1);
+/// A batch is sent when it has so many bytes.
+const BATCH: usize = 2 * 1024 * 1024;
+/// The first and the longest wait before a request is sent again.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// The most of refused documents that is kept, bytes, twice: the live file and the one before.
+const DEAD_LETTERS: u64 = 64 * 1024 * 1024;
+
+// What is read of a generation before it is acknowledged stays below what a mark assumes.
+const _: () = assert!((BATCH + 2 * CHUNK) as u64 <= UNACKNOWLEDGED);
+
+/// What is shipped, and how.
+pub struct Options {
+    /// The files.
+    pub patterns: Vec<Pattern>,
+    /// Where the state of each file is; `None`: beside the file.
+    pub state: Option<PathBuf>,
+    /// How lines become records.
+    pub lines: Lines,
+    /// A file that is there and followed for the first time is followed from its end.
+    pub from_end: bool,
+    /// Ends when everything that is there has arrived.
+    pub once: bool,
+    /// The longest time without any progress; `None`: for ever.
+    pub patience: Option<Duration>,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Documents that have arrived.
+    pub sent: u64,
+    /// Documents that had arrived before.
+    pub known: u64,
+    /// Documents that were refused and are in the dead-letter file.
+    pub refused: u64,
+    /// Bytes of last lines without an end, which are not sent.
+    pub incomplete: u64,
+}
+
+/// Follows files and sends what they get.
+pub struct Shipper<'a> {
+    options: Options,
+    maker: Maker,
+    sink: Sink,
+    notice: &'a mut dyn FnMut(&str),
+    files: Vec<Followed>,
+    /// Files that another process ships: said once.
+    refused: BTreeSet<PathBuf>,
+    expanded: Option<Instant>,
+    counts: Counts,
+    is_prepared: bool,
+    /// Why nothing arrives, as it was last said.
+    trouble: Option<String>,
+}
+
+impl<'a> Shipper<'a> {
+    /// A shipper that has begun to follow the files that are there.
+    ///
+    /// # Errors
+    /// What is wrong with the state of one of them: kind `Refused` when another process ships it.
+    pub fn new(
+        options: Options,
+        maker: Maker,
+        sink: Sink,
+        notice: &'a mut dyn FnMut(&str),
+    ) -> Result<Self, Diagnostic> {
+        let mut shipper = Self {
+            options,
+            maker,
+            sink,
+            notice,
+            files: Vec::new(),
+            refused: BTreeSet::new(),
+            expanded: None,
+            counts: Counts::default(),
+            is_prepared: false,
+            trouble: None,
+        };
+        for path in shipper.new_paths() {
+            shipper.follow(&path, shipper.options.from_end)?;
+        }
+        Ok(shipper)
+    }
+
+    /// Ships; returns only with [`Options::once`].
+    ///
+    /// # Errors
+    /// Kind `Timeout` when nothing has arrived for as long as the options allow; what the system
+    /// says about a file, with [`Options::once`].
+    pub fn run(mut self) -> Result<Counts, Diagnostic> {
+        loop {
+            self.follow_new_files();
+            let (documents, has_read) = self.read()?;
+            if has_read {
+                self.sync()?;
+                self.deliver(documents)?;
+                self.acknowledge();
+            } else if self.options.once {
+                self.counts.incomplete = self.files.iter().map(Followed::unread).sum();
+                return Ok(self.counts);
+            } else {
+                std::thread::sleep(LOOK);
+            }
+        }
+    }
+
+    fn follow_new_files(&mut self) {
+        if self.expanded.is_some_and(|when| when.elapsed() < EXPAND) {
+            return;
+        }
+        for path in self.new_paths() {
+            if let Err(problem) = self.follow(&path, false) {
+                if self.refused.insert(path) {
+                    (self.notice)(&problem.to_string());
+                }
+            }
+        }
+    }
+
+    /// A batch of documents, and whether anything was read for it.
+    fn read(&mut self) -> Result<(Vec<Document>, bool), Diagnostic> {
+        let Self { files, maker, options, .. } = self;
+        let mut documents = Vec::new();
+        let (mut bytes, mut has_read) = (0, false);
+        let mut problems = Vec::new();
+        for file in files.iter_mut() {
+            let path = file.path().to_owned();
+            let name = path.to_string_lossy().into_owned();
+            let mut index = maker.index.clone();
+            let mut same = |a, b| index.name_at_ms(a) == index.name_at_ms(b);
+            let mut result = file.look().map(|()| true);
+            while matches!(result, Ok(true)) && bytes < BATCH {
+                result = file.read(options.once, &mut same, &mut |part| {
+                    for record in &part.records {
+                        bytes += record.bytes.len();
+                        let place = Place {
+                            file: &name,
+                            generation: part.generation,
+                            offset: part.base + record.start as u64,
+                            times: part.times,
+                        };
+                        documents.extend(maker.make(record.bytes, place));
+                    }
+                });
+                has_read |= matches!(result, Ok(true));
+            }
+            if let Err(error) = result {
+                problems.push(failed("read", &path, error));
+            }
+        }
+        // Another file is the first one of the next batch.
+        if let Some(count) = files.len().checked_sub(1) {
+            files.rotate_left(count.min(1));
+        }
+        for problem in problems {
+            if self.options.once {
+                return Err(problem);
+            }
+            self.complain(&problem.to_string());
+        }
+        Ok((documents, has_read))
+    }
+
+    /// Nothing may be sent before this has succeeded.
+    fn sync(&mut self) -> Result<(), Diagnostic> {
+        let began = Instant::now();
+        for at in 0..self.files.len() {
+            let mut wait = FIRST_WAIT;
+            while let Err(problem) = self.files[at].sync() {
+                self.has_patience(began, &problem.to_string())?;
+                std::thread::sleep(wait);
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self) {
+        for at in 0..self.files.len() {
+            if let Err(problem) = self.files[at].acknowledge() {
+                self.complain(&problem.to_string());
+            }
+        }
+    }
+
+    /// Sends documents until each has arrived or is in the dead-letter file.
+    fn deliver(&mut self, mut rest: Vec<Document>) -> Result<(), Diagnostic> {
+        let (mut limit, mut failures, mut progress) = (rest.len(), 0, Instant::now());
+        while !rest.is_empty() {
+            let count = limit.clamp(1, rest.len());
+            match self.attempt(&rest[..count]) {
+                Outcome::Each(verdicts) => {
+                    let sent: Vec<Document> = rest.drain(..count).collect();
+                    let (kept, why) = self.settle(sent, verdicts)?;
+                    if kept.len() < count {
+                        (failures, progress) = (0, Instant::now());
+                    }
+                    limit = limit.saturating_mul(2);
+                    rest.extend(kept);
+                    match why {
+                        Some(why) => self.wait(&mut failures, progress, &why)?,
+                        None => self.recovered(),
+                    }
+                }
+                Outcome::Smaller(status, why) if count == 1 => {
+                    let refused = rest.remove(0);
+                    self.bury(&refused, status, &why)?;
+                    progress = Instant::now();
+                }
+                Outcome::Smaller(..) => limit = count.div_ceil(2),
+                Outcome::Later(why) => {
+                    let why = format!("{}: {why}", self.sink.nodes().current());
+                    self.sink.nodes().next();
+                    self.wait(&mut failures, progress, &why)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attempt(&mut self, documents: &[Document]) -> Outcome {
+        if !self.is_prepared {
+            if let Err(why) = self.sink.prepare(self.notice) {
+                return Outcome::Later(why);
+            }
+            self.is_prepared = true;
+        }
+        self.sink.send(documents)
+    }
+
+    /// Counts what has arrived; returns what is to be sent again, and why.
+    fn settle(
+        &mut self,
+        sent: Vec<Document>,
+        verdicts: Vec<Verdict>,
+    ) -> Result<(Vec<Document>, Option<String>), Diagnostic> {
+        let (mut kept, mut reason) = (Vec::new(), None);
+        for (document, verdict) in sent.into_iter().zip(verdicts) {
+            match verdict {
+                Verdict::Done => self.counts.sent += 1,
+                Verdict::Known => self.counts.known += 1,
+                Verdict::Refused(status, why) => self.bury(&document, status, &why)?,
+                Verdict::Later(why) => {
+                    kept.push(document);
+                    reason = Some(why);
+                }
+            }
+        }
+        Ok((kept, reason))
+    }
+
+    /// Waits before the next attempt: not at all while there is a node that was not asked.
+    fn wait(&mut self, failures: &mut u32, progress: Instant, why: &str) -> Result<(), Diagnostic> {
+        *failures += 1;
+        if let Some(exponent) = failures.checked_sub(self.sink.nodes().count() as u32) {
+            self.has_patience(progress, why)?;
+            std::thread::sleep((FIRST_WAIT * (1 << exponent.min(10))).min(LONGEST_WAIT));
+        }
+        Ok(())
+    }
+
+    fn has_patience(&mut self, since: Instant, why: &str) -> Result<(), Diagnostic> {
+        if self.options.patience.is_some_and(|patience| since.elapsed() > patience) {
+            return Err(Diagnostic::error("nothing arrives")
+                .kind(Kind::Timeout)
+                .because(why)
+                .help("what has not arrived is sent by the next run: its position is stored"));
+        }
+        self.complain(&format!("nothing arrives: {why} (it is tried again)"));
+        Ok(())
+    }
+
+    /// Says what is wrong, until something has arrived only once.
+    fn complain(&mut self, text: &str) {
+        if self.trouble.is_none() {
+            (self.notice)(text);
+            self.trouble = Some(text.into());
+        }
+    }
+
+    fn recovered(&mut self) {
+        if self.trouble.take().is_some() {
+            (self.notice)("documents arrive again");
+        }
+    }
+
+    /// Writes a document that will never be taken to the dead-letter file of its path.
+    fn bury(&mut self, document: &Document, status: u16, why: &str) -> Result<(), Diagnostic> {
+        let owner = self.files.iter().find(|file| file.owns(&document.id));
+        let Some(dir) = owner.map(|file| file.state().to_owned()) else { return Ok(()) };
+        let began = Instant::now();
+        while let Err(problem) = write_dead_letter(&dir, document, status, why) {
+            self.has_patience(began, &problem.to_string())?;
+            std::thread::sleep(LONGEST_WAIT);
+        }
+        self.counts.refused += 1;
+        if self.counts.refused == 1 {
+            let file = dir.join(DEAD);
+            (self.notice)(&format!("a document is refused: see {}: {why}", file.display()));
+        }
+        Ok(())
+    }
+
+    fn new_paths(&mut self) -> Vec<PathBuf> {
+        self.expanded = Some(Instant::now());
+        let found: BTreeSet<PathBuf> =
+            self.options.patterns.iter().flat_map(Pattern::expand).collect();
+        let is_new = |path: &PathBuf| !self.files.iter().any(|file| file.path() == path);
+        found.into_iter().filter(is_new).collect()
+    }
+
+    fn follow(&mut self, path: &Path, from_end: bool) -> Result<(), Diagnostic> {
+        let state = state_of(self.options.state.as_deref(), path);
+        self.files.push(Followed::open(path, &state, self.options.lines, from_end)?);
+        Ok(())
+    }
+}
+
+const DEAD: &str = "dead.jsonl";
+
+#[derive(Serialize)]
+struct DeadLetter<'a> {
+    time: String,
+    index: &'a str,
+    id: &'a str,
+    status: u16,
+    reason: &'a str,
+    document: &'a RawValue,
+}
+
+/// Appends a document and the reason; returns when it survives a power cut.
+fn write_dead_letter(
+    dir: &Path,
+    document: &Document,
+    status: u16,
+    reason: &str,
+) -> Result<(), Diagnostic> {
+    let file = dir.join(DEAD);
+    let bad = |e: std::io::Error| failed("write", &file, e);
+    if fs::metadata(&file).is_ok_and(|meta| meta.len() > DEAD_LETTERS) {
+        fs::rename(&file, dir.join("dead.jsonl.1")).map_err(bad)?;
+    }
+    let source: &RawValue = serde_json::from_str(&document.source).unwrap_or(RawValue::NULL);
+    let letter = DeadLetter {
+        time: jiff::Timestamp::now().to_string(),
+        index: &document.index,
+        id: &document.id,
+        status,
+        reason,
+        document: source,
+    };
+    let mut line = serde_json::to_vec(&letter).unwrap_or_default();
+    line.push(b'\n');
+    let mut options = File::options();
+    let mut open = options.create(true).append(true).mode(0o600).open(&file).map_err(bad)?;
+    open.write_all(&line).and_then(|()| open.sync_data()).map_err(bad)
+}
+
+fn state_of(root: Option<&Path>, path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match root {
+        None => path.with_file_name(format!(".{name}.ship")),
+        Some(root) => {
+            let hash = mfserv_core::fingerprint::of(path.as_os_str().as_encoded_bytes());
+            root.join(format!("{name}.{hash:016x}"))
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Where documents go, and what may come of it.
+
+use super::document::Document;
+use super::elasticsearch::Elasticsearch;
+use super::http::{Answer, Nodes};
+use super::json::Json;
+use super::loki::Loki;
+
+/// What came of one document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has arrived.
+    Done,
+    /// It had arrived before.
+    Known,
+    /// It is to be sent again.
+    Later(String),
+    /// It will never be taken: the status and the reason.
+    Refused(u16, String),
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// A verdict for each document, in their order.
+    Each(Vec<Verdict>),
+    /// It was refused as a whole, because of its size or of one of its documents.
+    Smaller(u16, String),
+    /// It is to be sent again; another node may take it.
+    Later(String),
+}
+
+/// A kind of receiver.
+pub enum Sink {
+    /// Elasticsearch or OpenSearch.
+    Elasticsearch(Elasticsearch),
+    /// Loki.
+    Loki(Loki),
+    /// Anything that takes a JSON array.
+    Json(Json),
+}
+
+impl Sink {
+    /// Makes the receiver ready (index templates). Asked before the first documents.
+    ///
+    /// # Errors
+    /// Why it is to be tried again.
+    pub fn prepare(&mut self, notice: &mut dyn FnMut(&str)) -> Result<(), String> {
+        match self {
+            Sink::Elasticsearch(sink) => sink.prepare(notice),
+            Sink::Loki(_) | Sink::Json(_) => Ok(()),
+        }
+    }
+
+    /// Sends documents, at least one.
+    pub fn send(&mut self, documents: &[Document]) -> Outcome {
+        match self {
+            Sink::Elasticsearch(sink) => sink.send(documents),
+            Sink::Loki(sink) => sink.send(documents),
+            Sink::Json(sink) => sink.send(documents),
+        }
+    }
+
+    /// Its nodes.
+    pub fn nodes(&mut self) -> &mut Nodes {
+        match self {
+            Sink::Elasticsearch(sink) => &mut sink.nodes,
+            Sink::Loki(sink) => &mut sink.nodes,
+            Sink::Json(sink) => &mut sink.nodes,
+        }
+    }
+}
+
+/// What an answer to a whole request means where the receiver has no verdicts for documents.
+pub fn whole(answer: &Answer, count: usize) -> Outcome {
+    // A proxy in between may say 400 to everything, in HTML.
+    let is_page = answer.body.trim_ascii_start().starts_with(b"<");
+    match answer.status {
+        200..=299 => Outcome::Each(vec![Verdict::Done; count]),
+        413 => Outcome::Smaller(413, said(answer)),
+        400 | 422 if !is_page => Outcome::Smaller(answer.status, said(answer)),
+        _ => Outcome::Later(said(answer)),
+    }
+}
+
+/// The status of an answer and the beginning of its text.
+pub fn said(answer: &Answer) -> String {
+    const LONGEST: usize = 300;
+    let text = String::from_utf8_lossy(&answer.body);
+    let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text: String = text.chars().take(LONGEST).collect();
+    match text.is_empty() {
+        true => format!("status {}", answer.status),
+        false => format!("status {}: {text}", answer.status),
+    }
+}
