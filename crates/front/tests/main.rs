@@ -33,6 +33,7 @@ mod patience;
 mod retries;
 mod slots;
 mod slow_readers;
+mod slow_streams;
 mod strict;
 mod strictness;
 mod suite;

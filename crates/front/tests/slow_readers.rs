@@ -16,7 +16,7 @@ const MB: u64 = 1 << 20;
 const PROMPT: Duration = Duration::from_millis(900);
 
 /// A table whose answers go to files below the world.
-fn spooling(world: &World) -> RouteTable {
+pub fn spooling(world: &World) -> RouteTable {
     let mut table = table(ONE, true);
     table.server.client_timeout_ms = 60_000;
     table.server.body_temp_dir = world.path("spool");
@@ -36,7 +36,7 @@ fn with_second(mut table: RouteTable) -> RouteTable {
 }
 
 /// A client that has asked for a path and reads nothing yet.
-fn asks(front: &Front, path: &str, version: &str) -> TcpStream {
+pub fn asks(front: &Front, path: &str, version: &str) -> TcpStream {
     let mut client = narrow(front);
     client.write_all(format!("GET {path} HTTP/{version}\r\nHost: h\r\n\r\n").as_bytes()).unwrap();
     client
@@ -254,7 +254,7 @@ fn the_readers_of_one_app_leave_room_for_those_of_another() {
     let other = Worker::start_of(&world, "p/b", 1, true, send_second);
     let mut table = with_second(spooling(&world));
     table.server.spool.all = 24 * MB;
-    let front = world.serving(table, &[&worker, &other]);
+    let mut front = world.serving(table, &[&worker, &other]);
     // One of them is in a file; the second one finds only a part of the room that it wants.
     let slow: Vec<TcpStream> = (0..3).map(|_| asks(&front, "/a/length", "1.1")).collect();
     until("the limit is said", || {
@@ -267,6 +267,11 @@ fn the_readers_of_one_app_leave_room_for_those_of_another() {
     let third = asks(&front, "/b", "1.1");
     until("its worker takes the next request", || other.count() == 2);
     assert!(began.elapsed() < PATIENCE);
+    // Counted once for each answer, however often it was tried.
+    let warnings = front.daemon.stats().warnings;
+    let met = warnings.iter().find(|(text, _)| text.starts_with("app p/a: workers wait for slow"));
+    let (text, met) = met.expect("the limit is counted");
+    assert!(text.contains("[front] spool_max_per_app") && (1..=3).contains(&met.count), "{text}");
     drop((slow, second, third));
 }
 
