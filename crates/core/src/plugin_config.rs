@@ -17,6 +17,7 @@ mod identity;
 mod override_text;
 mod schema;
 mod spec;
+mod version;
 
 pub use count_text::{CountLine, count_line, with_count, without_count};
 pub use identity::{Dependency, dependencies, format_version, label};

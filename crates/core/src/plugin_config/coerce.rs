@@ -4,6 +4,7 @@
 use std::path::{Component, Path};
 
 use super::schema::{LONGEST_S, Type};
+use super::version;
 
 /// A value as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +71,8 @@ pub(super) fn coerce(
             Err(("it must not be empty".into(), "write one line".into()))
         }
         Type::NonEmpty => Ok(as_text(plain)),
-        Type::Version => version(plain),
+        Type::Version => version::version(plain),
+        Type::Release => version::release(plain),
         Type::Flag => Ok(flag(text)),
         Type::AutoFlag if unset || text.eq_ignore_ascii_case("AUTO") => {
             Ok(exact(Read::Nothing, "AUTO"))
@@ -93,32 +95,17 @@ pub(super) fn coerce(
     }
 }
 
-fn exact(read: Read, exported: &str) -> Coerced {
+pub(super) fn exact(read: Read, exported: &str) -> Coerced {
     Coerced { read, exported: exported.to_string(), doubt: None }
 }
 
-fn as_text(text: &str) -> Coerced {
+pub(super) fn as_text(text: &str) -> Coerced {
     exact(Read::Text(text.to_string()), text)
 }
 
 fn doubted(mut coerced: Coerced, taken: impl Into<String>, help: impl Into<String>) -> Coerced {
     coerced.doubt = Some((taken.into(), help.into()));
     coerced
-}
-
-fn version(text: &str) -> Result<Coerced, Refusal> {
-    let allowed =
-        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
-    if text.is_empty() {
-        return Err(("it must not be empty".into(), "write a version, for example 0.0.1".into()));
-    }
-    match text.chars().all(allowed) {
-        true => Ok(as_text(text)),
-        false => Err((
-            format!("{text:?} is not a version"),
-            "a version is made of lower-case letters, digits, -, _ and .".into(),
-        )),
-    }
 }
 
 /// MFSERV's booleans. An empty or `null` value is no without a doubt.
@@ -365,6 +352,14 @@ mod tests {
         taken(Type::Version, "1.0.2-a_b", Read::Text("1.0.2-a_b".into()), "1.0.2-a_b", false);
         refused(Type::Version, "1.0 RC", "is not a version");
         refused(Type::Version, "", "must not be empty");
+        for text in ["..", ".", "-1", "a/b", "../1", "1\n2", &"1".repeat(300)] {
+            refused(Type::Version, text, "is not a version");
+        }
+        taken(Type::Release, "1.el8 (RC)", Read::Text("1.el8 (RC)".into()), "1.el8 (RC)", false);
+        taken(Type::Release, "null", Read::Text(String::new()), "", false);
+        for text in ["..", ".hidden", "a/b", "../../x", "/etc/x", "1\n2", &"1".repeat(300)] {
+            refused(Type::Release, text, "is not a release");
+        }
     }
 
     #[test]

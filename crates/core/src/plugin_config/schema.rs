@@ -12,6 +12,8 @@ pub(super) enum Type {
     NonEmpty,
     /// `[a-z0-9-_.]+`.
     Version,
+    /// Text that is no path.
+    Release,
     /// yes or no; doubtful is no.
     Flag,
     /// A flag or AUTO.
@@ -169,7 +171,7 @@ macro_rules! keys {
 keys! {
     GENERAL {
         VERSION: String = required("_version", Type::Version);
-        RELEASE: String = text("_release", Type::Text, "1");
+        RELEASE: String = text("_release", Type::Release, "1");
         SUMMARY: String = required("_summary", Type::NonEmpty);
         LICENSE: String = required("_license", Type::NonEmpty);
         URL: String = required("_url", Type::NonEmpty);

@@ -490,7 +490,7 @@ fn values(row: &Row) -> &'static [&'static str] {
         Type::Paths => &["kept"],
         Type::Routes | Type::StaticPrefix | Type::StaticDirectory => &["/other"],
         Type::Count(_) | Type::StrictCount(..) | Type::Signal | Type::Timeout => &["9"],
-        Type::Text | Type::NonEmpty | Type::Version | Type::File => &["other"],
+        Type::Text | Type::NonEmpty | Type::Version | Type::Release | Type::File => &["other"],
     }
 }
 

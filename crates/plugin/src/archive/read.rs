@@ -94,7 +94,7 @@ impl Metadata {
             ("vendor", &self.vendor),
             ("url", &self.url),
         ];
-        versions.iter().try_for_each(|(key, text)| plain(key, text, LONGEST_VERSION))?;
+        versions.iter().try_for_each(|(key, text)| version(key, text))?;
         others.iter().try_for_each(|(key, text)| plain(key, text, LONGEST_TEXT))
     }
 
@@ -117,9 +117,18 @@ fn plain(key: &str, text: &str, longest: usize) -> Result<(), String> {
     }
 }
 
+/// Refuses a version or release that could lead out of a directory as a part of a file's name.
+fn version(key: &str, text: &str) -> Result<(), String> {
+    plain(key, text, LONGEST_VERSION)?;
+    match text.contains('/') || text.starts_with('.') {
+        true => Err(format!("{key}: {} would be a path", shown(text.as_bytes()))),
+        false => Ok(()),
+    }
+}
+
 fn check_manifest(manifest: &Manifest) -> Result<(), String> {
-    plain("version", &manifest.version, LONGEST_VERSION)?;
-    plain("release", &manifest.release, LONGEST_VERSION)?;
+    version("version", &manifest.version)?;
+    version("release", &manifest.release)?;
     plain("builder", &manifest.builder, LONGEST_TEXT)?;
     let texts = manifest.interpreters.iter().flat_map(|(name, version)| [name, version]);
     texts.into_iter().try_for_each(|text| plain("interpreters", text, LONGEST_VERSION))
@@ -302,5 +311,18 @@ impl Found {
             (None, None) => return Err(missing(".layerapi2_label")),
         };
         Ok(Package { name, metadata, files: files.collect(), manifest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_version_or_release_that_would_be_a_path_is_refused() {
+        for text in ["a/b", "../../x", "..", "/x", ".x", "1\n2", &"1".repeat(300)] {
+            assert!(super::version("version", text).is_err(), "{text:?}");
+        }
+        for text in ["1.0", "integration.x.1", "1.el8"] {
+            assert_eq!(super::version("release", text), Ok(()));
+        }
     }
 }
