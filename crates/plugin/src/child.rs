@@ -13,6 +13,7 @@ use mfserv_core::{Diagnostic, Kind};
 use rustix::process::{Pid, Signal, kill_process_group, setpriority_process};
 
 use crate::progress::{Cancel, Progress};
+use crate::run_mark::RunMark;
 
 /// How much output of a program is kept for its error, bytes.
 const KEPT: usize = 256 * 1024;
@@ -96,6 +97,8 @@ impl Run<'_> {
         progress: &mut dyn Progress,
     ) -> Result<Captured, Diagnostic> {
         let program = command.get_program().to_string_lossy().into_owned();
+        let mark = (self.limit > QUICK).then(RunMark::new);
+        mark.iter().for_each(|mark| mark.put(&mut command));
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -116,6 +119,7 @@ impl Run<'_> {
             Ok(_) => drop(signal(&child, Signal::KILL)),
             Err(_) => kill(&mut child),
         }
+        mark.iter().for_each(RunMark::end);
         match result {
             Ok(status) if status.success() => Ok(captured),
             Ok(status) => Err(self.failure(&captured, ended(status))),
@@ -312,6 +316,35 @@ mod tests {
             std::thread::sleep(Duration::from_millis(10));
         }
         assert!(!is_alive(pid));
+    }
+
+    #[test]
+    fn what_has_left_the_session_of_a_hook_is_ended_however_the_hook_ends() {
+        for (end, limit_s) in [("exit 0", 60), ("exit 3", 60), ("sleep 1000", 21)] {
+            let folder = tempfile::tempdir().unwrap();
+            let pids = folder.path().join("pids");
+            let cancel = Cancel::default();
+            let run = Run { what: "a hook", limit: Duration::from_secs(limit_s), cancel: &cancel };
+            let script = format!(
+                "setsid sh -c 'echo $$ >> {0}; exec sleep 1000' >/dev/null 2>&1 &
+                 (setsid setsid sh -c 'echo $$ >> {0}; sleep 1000 & wait' >/dev/null 2>&1 &)
+                 until [ $(wc -l < {0}) = 2 ]; do sleep 0.01; done; {end}",
+                pids.display()
+            );
+            std::fs::write(&pids, "").unwrap();
+            let canceller = cancel.clone();
+            std::thread::spawn(move || {
+                // The third one does not end by itself.
+                std::thread::sleep(Duration::from_secs(2));
+                canceller.cancel();
+            });
+            let result = run.run(shell(&script), &mut Silent);
+            assert_eq!(result.is_ok(), end == "exit 0");
+            let pids = std::fs::read_to_string(&pids).unwrap();
+            let pids: Vec<u32> = pids.lines().map(|line| line.parse().unwrap()).collect();
+            assert_eq!(pids.len(), 2);
+            assert!(pids.into_iter().all(|pid| !is_alive(pid)), "{end}");
+        }
     }
 
     /// A zombie that its new parent has not reaped yet is not alive.

@@ -18,6 +18,7 @@ mod leftovers;
 pub mod progress;
 pub mod python;
 pub mod python2;
+mod run_mark;
 pub mod store;
 pub mod templates;
 pub mod tools;

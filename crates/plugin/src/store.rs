@@ -26,12 +26,13 @@ mod repackage;
 mod rollback;
 mod staged;
 
+pub(crate) use claim::start_ticks;
 pub use claim::{Claim, NotClaimed, Owner, claim, claim_within};
 pub use describe::{describe, hash};
 pub use forecast::{Forecast, forecast};
 pub use foreign::foreign_files;
 pub use install::{InstallOptions, Prepare, Prepared, Staged, install, postinstall, stage};
-pub use links::{Installed, Origin, current, list, list_of};
+pub use links::{Installed, Origin, current, list, list_of, restore_link};
 pub use persistent::check_persistent_paths;
 pub use releases::{KEPT, Release, current_release, releases};
 pub use repackage::{Repackaged, repackage};

@@ -80,7 +80,7 @@ impl fmt::Display for Owner {
 }
 
 /// Field 22 of proc_pid_stat(5); `None` when there is no such process, or only its zombie.
-fn start_ticks(pid: u32) -> Option<u64> {
+pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit(')').next()?.split_ascii_whitespace();
     let state = fields.next()?;

@@ -8,7 +8,7 @@ use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::claim::Claim;
+use super::claim::{Claim, Owner, lock};
 use super::releases;
 use crate::archive::read_metadata;
 use crate::home::Home;
@@ -93,6 +93,19 @@ pub fn current(home: &Home, plugin: &str) -> Result<Installed, Diagnostic> {
         });
     }
     Ok(look(home, &home.plugins(), plugin.into()))
+}
+
+/// Makes the link of a plugin again that something has removed, to the release in this
+/// directory. False if nothing was to be done: the link is there, the directory is no release,
+/// or an operation changes the plugin.
+pub fn restore_link(home: &Home, plugin: &str, dir: &Path, owner: &Owner) -> bool {
+    let link = home.link(plugin);
+    let is_gone = || fs::symlink_metadata(&link).is_err_and(|e| e.kind() == ErrorKind::NotFound);
+    let number = releases::number_of(home, plugin, dir).filter(|_| dir.is_dir() && is_gone());
+    let Some(number) = number else { return false };
+    let Ok(_claim) = lock(home, plugin, owner) else { return false };
+    let target = releases::link_target(plugin).join(number.to_string());
+    is_gone() && disk::relink(&link, &target).is_ok()
 }
 
 fn look(home: &Home, plugins: &Path, name: String) -> Installed {

@@ -40,6 +40,30 @@ def own_alarm():
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
 
+def fork(path):
+    if path == "/fork-multiprocessing":
+        import multiprocessing
+        child = multiprocessing.get_context("fork").Process(target=sys.exit)
+        child.start()
+        child.join()
+        return
+    if path == "/fork-subprocess":
+        import subprocess
+        subprocess.run([sys.executable, "-c", "pass"], preexec_fn=os.getpid)
+        return
+    child = os.fork()
+    if child == 0:
+        if path == "/fork-os-exit":
+            os._exit(0)
+        if path == "/fork-atexit":
+            import atexit
+            atexit.register(time.sleep, 0.1)
+        if path == "/fork-term":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        sys.exit(0)
+    os.waitpid(child, 0)
+
 def answer(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/error":
@@ -63,11 +87,8 @@ def answer(environ, start_response):
     if path == "/same":
         start_response("304 Not Modified", [("ETag", '"1"')])
         return [b"ignored"]
-    if path == "/fork":
-        child = os.fork()
-        if child == 0:
-            sys.exit(0)
-        os.waitpid(child, 0)
+    if path.startswith("/fork"):
+        fork(path)
     if path == "/alarm":
         own_alarm()
     if path == "/leaves-alarm-ignored":
@@ -230,9 +251,11 @@ fn a_large_answer_waits_for_nobody(socket: &Path) {
 
 fn a_forked_child_takes_nothing_with_it(socket: &Path) {
     let before = get(socket, "/", "").1;
-    assert_eq!(get(socket, "/fork", "").1, before);
-    assert!(socket.exists(), "the child has ended and removed nothing");
-    assert_eq!(get(socket, "/", "").1, before);
+    for end in ["exit", "os-exit", "atexit", "term", "multiprocessing", "subprocess"] {
+        assert_eq!(get(socket, &format!("/fork-{end}"), "").1, before, "{end}");
+        assert!(socket.exists(), "{end}: the child has ended and removed nothing");
+        assert_eq!(get(socket, "/", "").1, before, "{end}");
+    }
 }
 
 fn an_alarm_of_the_app_switches_no_timeout_off(socket: &Path) {
