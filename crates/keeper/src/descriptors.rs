@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
@@ -50,6 +50,13 @@ pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     survive_exec(borrowed, false)?;
     // SAFETY: it is open, and by the record of the earlier image it is nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The standard error of this process is another file from now on.
+pub(crate) fn replace_stderr(file: impl AsFd) -> io::Result<()> {
+    // SAFETY: dup2(2) replaces what stands behind the number 2, which nobody closes.
+    let mut stderr = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(2) });
+    Ok(rustix::io::dup2(file, &mut stderr)?)
 }
 
 /// Nothing that this process has inherited is passed on by accident.

@@ -87,11 +87,13 @@ impl Keeper {
         let hash = home_hash(&home);
         let cgroups = if options.cgroups { Cgroups::find(&hash) } else { Cgroups::none() };
         let outputs = Outputs::start(paths.fifos.clone(), saved.next_key.max(1), !options.resume);
+        let mut signals = Signals::register().map_err(failed("its signals"))?;
+        signals.ignored_hangup |= handover.as_ref().is_some_and(|it| it.ignored_hangup);
         let mut keeper = Self {
             boot_id: procfs::boot_id().map_err(failed("the boot id"))?,
             lock,
             has_terminal: has_terminal(),
-            signals: Signals::register().map_err(failed("its signals"))?,
+            signals,
             clients,
             processes: Processes::new(hash, cgroups, open_files),
             exits: Exits::default(),
@@ -197,7 +199,7 @@ impl Keeper {
     fn read_copier_messages(&mut self) {
         self.outputs.messages().into_iter().for_each(|message| self.obey_copier(message));
         if self.outputs.have_failed() {
-            self.outputs.restart();
+            self.outputs.restart(&self.processes);
             self.processes.read_again();
         }
     }
@@ -274,13 +276,14 @@ impl Keeper {
         }
     }
 
-    /// SIGHUP. A keeper that has a terminal (`mfserv run` by hand) ends with it. To any other one
+    /// SIGHUP. A keeper that has a terminal (`mfserv run` by hand) ends with it, unless it was
+    /// started to outlive it (nohup). To any other one
     /// the signal means "reload", as to nginx, and the daemon gets it. (One that is just starting,
     /// and does not know the signal yet, ends of it; the next one reads the same configuration.)
     fn hung_up(&mut self) {
         if self.has_terminal {
             // A terminal says it twice: itself, and by the shell.
-            if self.ending.is_serving() {
+            if self.ending.is_serving() && !self.signals.ignored_hangup {
                 self.signalled();
             }
             return;

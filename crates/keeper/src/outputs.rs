@@ -12,6 +12,8 @@ use mfserv_logfile::Source;
 
 use crate::copying::{Copier, CopierMessage, NotPaused, Paused, Stream};
 use crate::log::log;
+use crate::processes::Processes;
+use crate::procfs;
 use crate::refusal::Refusal;
 use crate::saved::SavedStream;
 use crate::spawn;
@@ -116,9 +118,16 @@ impl Outputs {
         }
     }
 
-    /// Copies a stream whose FIFO exists.
-    pub fn reopen(&mut self, stream: Stream) {
-        match spawn::open_fifo(&stream.fifo) {
+    /// Copies a stream whose FIFO exists. If its name was removed, the process that writes to it
+    /// still has it.
+    pub fn reopen(&mut self, stream: Stream, processes: &Processes) {
+        let nameless = || {
+            let writer = processes.pid(stream.owner())?;
+            let held = procfs::removed_file(writer, &stream.fifo)?;
+            spawn::open_fifo(&held).ok()
+        };
+        let opened = spawn::open_fifo(&stream.fifo).or_else(|e| nameless().ok_or(e));
+        match opened {
             Ok(fifo) => self.copy_from(stream, fifo),
             Err(e) => log(format_args!("{} cannot be read: {e}", stream.fifo.display())),
         }
@@ -152,14 +161,14 @@ impl Outputs {
     }
 
     /// Starts both threads anew, from the FIFOs, after one has panicked.
-    pub fn restart(&mut self) {
+    pub fn restart(&mut self, processes: &Processes) {
         log(format_args!("a thread that copies output has failed; output may be lost"));
         match Copier::start(true) {
             Ok(copier) => self.copier = Some(copier),
             Err(e) => cannot_copy(&e),
         }
         for stream in std::mem::take(&mut self.streams).into_values() {
-            self.reopen(stream);
+            self.reopen(stream, processes);
         }
     }
 

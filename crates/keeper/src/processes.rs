@@ -139,6 +139,12 @@ impl Processes {
         self.living.values().map(Living::to_save).collect()
     }
 
+    /// The number of this process, if it runs.
+    pub fn pid(&self, id: &str) -> Option<u32> {
+        let living = self.living.get(id).filter(|living| living.runs());
+        living.map(|living| living.process.pid)
+    }
+
     /// Returns true if a signal (SIGSTOP) has stopped this process.
     pub fn is_stopped(&self, id: &str) -> bool {
         let stat = self.living.get(id).map(|living| procfs::stat(living.process.pid));

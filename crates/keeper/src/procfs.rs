@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -58,6 +58,14 @@ fn parse_stat(pid: u32, text: &[u8]) -> Option<Stat> {
         start_ticks: fields.get(19)?.parse().ok()?,
         exit_status: fields.get(49)?.parse().ok()?,
     })
+}
+
+/// A way to open a file that a process holds and whose name was removed.
+pub(crate) fn removed_file(pid: u32, name: &Path) -> Option<PathBuf> {
+    let mut said = name.as_os_str().to_owned();
+    said.push(" (deleted)");
+    let held = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    held.map(|entry| entry.path()).find(|fd| fs::read_link(fd).is_ok_and(|to| to == *said))
 }
 
 /// Every process that lives now, zombies left out.

@@ -80,6 +80,9 @@ pub(crate) struct Handover {
     pub asker: Option<(RawFd, u64, bool)>,
     /// The soft RLIMIT_NOFILE that the first image was given.
     pub open_files: Option<u64>,
+    /// SIGHUP was ignored when the first image was started.
+    #[serde(default)]
+    pub ignored_hangup: bool,
 }
 
 impl Saved {

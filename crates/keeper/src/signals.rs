@@ -15,10 +15,13 @@ pub(crate) struct Signals {
     wake: UnixStream,
     end: Arc<AtomicBool>,
     hangup: Arc<AtomicBool>,
+    /// SIGHUP was ignored when the process was started.
+    pub ignored_hangup: bool,
 }
 
 impl Signals {
     pub fn register() -> io::Result<Self> {
+        let ignored_hangup = ignores(SIGHUP);
         let (wake, writes) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         writes.set_nonblocking(true)?;
@@ -30,7 +33,7 @@ impl Signals {
         }
         pipe::register(SIGCHLD, writes)?;
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
-        Ok(Self { wake, end, hangup })
+        Ok(Self { wake, end, hangup, ignored_hangup })
     }
 
     /// Readable when a signal has arrived.
@@ -48,4 +51,12 @@ impl Signals {
     pub fn take_hangup(&mut self) -> bool {
         self.hangup.swap(false, Ordering::SeqCst)
     }
+}
+
+/// This process ignores a signal (proc_pid_status(5)).
+fn ignores(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }

@@ -29,6 +29,7 @@ mod preview;
 mod python2;
 mod releases;
 mod reload;
+mod removed;
 mod reproducible;
 mod roles;
 mod ship;

@@ -225,6 +225,58 @@ fn a_node_that_dev_has_started_in_a_terminal_ends_with_it() {
     node.assert_nothing_left(hash.as_deref());
 }
 
+#[test]
+fn a_node_that_nohup_has_started_in_a_terminal_outlives_it() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&Plugin::python("hello", programs::SERVES));
+    let terminal = Terminal::run_program(&node, &["nohup", PROGRAM, "run"]);
+    node.runs();
+    let (keeper, hash) = (node.role_pid("keep"), node.hash());
+    drop(terminal.ours);
+    // What the shell and the system send when a terminal is closed.
+    for _ in 0..2 {
+        kill(keeper, Signal::HUP);
+    }
+    let closed = Instant::now();
+    until("it had time to end", PATIENCE, || {
+        assert_eq!(node.get("/hello").status, 200);
+        closed.elapsed() > Duration::from_secs(2)
+    });
+    assert_eq!(node.role_pid("keep"), keeper);
+    let mut child = terminal.child;
+    node.stop();
+    until("the command ends", BOUND, || child.try_wait().unwrap().is_some());
+    node.assert_nothing_left(hash.as_deref());
+}
+
+#[test]
+fn a_stop_whose_keeper_is_killed_meanwhile_is_finished_by_the_command_or_by_the_next_one() {
+    let _turn = Turn::cheap();
+    for is_asked_to_end in [false, true] {
+        let node = serving();
+        let hash = node.hash();
+        let keeper = node.role_pid("keep");
+        let address = node.address();
+        let slow = std::thread::spawn(move || mfserv_testkit::get(address, "/hello/slow?3000"));
+        until("a request holds the stop up", PATIENCE, || {
+            node.log_lines("app_hello_main").iter().any(|line| line == "slow begins")
+        });
+        if is_asked_to_end {
+            kill(keeper, Signal::TERM);
+        }
+        let mut stop = node.command(&["stop"]).spawn().unwrap();
+        until("it is being stopped", PATIENCE, || {
+            std::fs::read_to_string(node.path("var/status")).is_ok_and(|word| word == "STOPPING\n")
+        });
+        kill(keeper, Signal::KILL);
+        until("the command ends", BOUND, || stop.try_wait().unwrap().is_some());
+        // Whoever says it again succeeds at once.
+        assert_stop_ends_everything(&node, hash.as_deref());
+        let _ = slow.join();
+    }
+}
+
 /// A command that has a terminal of its own, as a shell gives it.
 struct Terminal {
     ours: OwnedFd,
@@ -233,6 +285,10 @@ struct Terminal {
 
 impl Terminal {
     fn run(node: &Node, args: &[&str]) -> Terminal {
+        Terminal::run_program(node, &[&[PROGRAM], args].concat())
+    }
+
+    fn run_program(node: &Node, words: &[&str]) -> Terminal {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&ours).unwrap();
         unlockpt(&ours).unwrap();
@@ -240,7 +296,7 @@ impl Terminal {
         let mut options = std::fs::File::options();
         let theirs = options.read(true).write(true).custom_flags(O_NOCTTY);
         let theirs = theirs.open(name.to_str().unwrap()).unwrap();
-        let words = [&["--ctty", PROGRAM], args].concat();
+        let words = [&["--ctty"], words].concat();
         let mut command = node.other(Path::new("setsid"), &words);
         command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap());
         let child = command.stderr(theirs).spawn().unwrap();

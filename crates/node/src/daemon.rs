@@ -27,6 +27,7 @@ mod state;
 mod stopping;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod world;
 
 use std::collections::BTreeSet;
@@ -131,6 +132,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     node.served_by(Server::start(listener, api, Version::own()));
     tokio::spawn(autorestart::run(node.clone(), node.parts.plans.subscribe()));
     tokio::spawn(log_care::run(node.clone(), node.parts.plans.subscribe()));
+    tokio::spawn(node.clone().look_after_files());
     tokio::spawn(begin(node.clone(), operations.clone(), (serving, ending)));
 
     listen(&node, &operations, &supervisor, (&mut news, &mut hangups)).await;

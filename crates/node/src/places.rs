@@ -4,6 +4,11 @@ use std::path::{Path, PathBuf};
 
 use mfserv_core::{Diagnostic, Kind};
 
+/// The directories of a node that others may read.
+const OPEN_DIRS: [&str; 5] = ["config", "config/plugins", "log", "tmp", "tmp/config_auto"];
+/// Those that are private.
+const PRIVATE_DIRS: [&str; 4] = ["var", "var/run", "var/plugins", "var/releases"];
+
 /// The paths of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
@@ -102,6 +107,11 @@ impl Places {
         self.log().join("events.jsonl")
     }
 
+    /// `var/uuid`: the identifier of the node.
+    pub fn uuid_file(&self) -> PathBuf {
+        self.var().join("uuid")
+    }
+
     /// `var/scale.json`: worker counts set by `mfserv scale`.
     pub fn scale_file(&self) -> PathBuf {
         self.var().join("scale.json")
@@ -120,6 +130,12 @@ impl Places {
         PathBuf::from(format!("/tmp/mfserv-{uid}-{hash:016x}"))
     }
 
+    /// A directory of [`Places::create`] is missing.
+    pub fn are_incomplete(&self) -> bool {
+        let mut dirs = OPEN_DIRS.iter().chain(&PRIVATE_DIRS);
+        dirs.any(|dir| !self.home.join(dir).is_dir())
+    }
+
     /// Creates the directories of a node; `var` and everything below is private.
     pub fn create(&self) -> Result<(), Diagnostic> {
         use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -128,11 +144,11 @@ impl Places {
                 .because(error)
                 .help("check that the disk is not full and that this user may write there")
         };
-        for dir in ["config", "config/plugins", "log", "tmp", "tmp/config_auto"] {
+        for dir in OPEN_DIRS {
             let path = self.home.join(dir);
             std::fs::create_dir_all(&path).map_err(|e| failed(&path, e))?;
         }
-        for dir in ["var", "var/run", "var/plugins", "var/releases"] {
+        for dir in PRIVATE_DIRS {
             let path = self.home.join(dir);
             std::fs::DirBuilder::new()
                 .recursive(true)

@@ -40,12 +40,13 @@ pub(crate) struct Saved {
     path: PathBuf,
     absent: BTreeMap<WatcherName, SavedWatcher>,
     unsaved_since: Option<Instant>,
+    was_stored: bool,
 }
 
 impl Saved {
     /// Reads the file. A missing or broken file, or one of a future version, counts as empty.
     pub fn load(path: PathBuf) -> Saved {
-        Saved { absent: read(&path), path, unsaved_since: None }
+        Saved { absent: read(&path), path, unsaved_since: None, was_stored: false }
     }
 
     /// What is known of a watcher that comes into being.
@@ -63,6 +64,12 @@ impl Saved {
         self.unsaved_since.get_or_insert_with(Instant::now);
     }
 
+    /// The file was written, and something has removed it.
+    pub fn is_missing(&self) -> bool {
+        let is_gone = |e: std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+        self.was_stored && self.path.symlink_metadata().is_err_and(is_gone)
+    }
+
     /// When the file is to be written.
     pub fn due(&self) -> Option<Instant> {
         self.unsaved_since.map(|since| since + SAVE_AFTER)
@@ -78,6 +85,7 @@ impl Saved {
         present: impl Iterator<Item = (WatcherName, SavedWatcher)>,
     ) -> Result<(), String> {
         self.unsaved_since = None;
+        self.was_stored = true;
         let mut watchers = self.absent.clone();
         watchers.extend(present);
         serde_json::to_vec(&File { version: VERSION, watchers })

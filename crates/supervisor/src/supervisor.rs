@@ -109,9 +109,8 @@ impl Supervisor {
 
     fn next_deadline(&self) -> Option<Instant> {
         let watchers = self.watchers.values().filter_map(Watcher::next_deadline);
-        let looks = self.watchers.values().any(Watcher::can_be_looked_at).then_some(self.look_at);
         let others = self.waiting.iter().map(|w| w.deadline).chain(self.saved.due());
-        watchers.chain(others).chain(looks).min()
+        watchers.chain(others).chain([self.look_at]).min()
     }
 
     /// After each message and at each deadline: timeouts, waiters, followers, saving.
@@ -128,6 +127,9 @@ impl Supervisor {
                 self.with(&name, Watcher::look);
             }
             self.ask_idle(now);
+            if self.saved.is_missing() {
+                self.saved.changed();
+            }
         }
         for index in (0..self.waiting.len()).rev() {
             if let Some(outcome) = self.waiting[index].outcome(&self.watchers) {

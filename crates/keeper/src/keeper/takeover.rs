@@ -48,7 +48,8 @@ impl Keeper {
         if saved.boot_id == self.boot_id {
             self.exits = saved.exits.into();
             self.processes.adopt(saved.processes);
-            saved.streams.into_iter().for_each(|stream| self.outputs.reopen(stream.into()));
+            let (outputs, processes) = (&mut self.outputs, &self.processes);
+            saved.streams.into_iter().for_each(|one| outputs.reopen(one.into(), processes));
         }
         self.processes.kill_unknown();
         self.outputs.remove_unknown_fifos();
@@ -76,7 +77,7 @@ impl Keeper {
         for stream in saved.streams {
             match kept.remove(&stream.key) {
                 Some(Ok(fifo)) => self.outputs.copy_from(stream.into(), fifo),
-                _ => self.outputs.reopen(stream.into()),
+                _ => self.outputs.reopen(stream.into(), &self.processes),
             }
         }
         if let Some((number, seq, watches)) = handover.asker {
@@ -124,6 +125,7 @@ impl Keeper {
             last_outputs: paused.last_outputs().map(|(id, text)| (id.to_owned(), text)).collect(),
             asker: asker.map(|c| (c.socket().as_raw_fd(), seq, c.watches())),
             open_files: self.processes.open_files(),
+            ignored_hangup: self.signals.ignored_hangup,
         };
         let saved = Saved { handover: Some(handover), exits: self.exits.all(), ..self.to_save() };
         if let Err(e) = saved.write(self.state.path()) {

@@ -1,5 +1,9 @@
 //! What the keeper looks after every 2 s: its files, and a daemon that a signal has stopped.
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mfserv_core::Diagnostic;
@@ -8,6 +12,7 @@ use signal_hook::consts::SIGKILL;
 
 use super::Keeper;
 use crate::DAEMON;
+use crate::descriptors;
 use crate::log::log;
 use crate::startup::{self, Paths, failed, prepare_home};
 
@@ -22,6 +27,7 @@ impl Keeper {
         }
         self.look_at = now + LOOK;
         self.look_after_daemon();
+        look_after_log();
         self.look_after_files();
     }
 
@@ -62,4 +68,24 @@ impl Keeper {
         self.save();
         Ok(())
     }
+}
+
+/// `log/keeper.log` is the standard error of the keeper. If it was removed, another file is made
+/// in its place.
+fn look_after_log() {
+    let remake = || -> io::Result<()> {
+        let removed = fs::metadata("/proc/self/fd/2")?;
+        let name = fs::read_link("/proc/self/fd/2")?;
+        let name = name.to_str().and_then(|name| name.strip_suffix(" (deleted)"));
+        let Some(name) = name.filter(|_| removed.is_file() && removed.nlink() == 0) else {
+            return Ok(());
+        };
+        Path::new(name).parent().map_or(Ok(()), fs::create_dir_all)?;
+        let another = fs::File::options().create(true).append(true).open(name)?;
+        descriptors::replace_stderr(&another)?;
+        log(format_args!("{name} was removed, and is made again"));
+        Ok(())
+    };
+    // Without a log there is nobody to tell.
+    let _ = remake();
 }

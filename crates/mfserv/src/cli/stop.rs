@@ -1,6 +1,7 @@
 //! `stop`: requests are finished, then nothing is left.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -18,6 +19,10 @@ use mfserv_node::places::Places;
 
 /// How long the keeper may take to kill everything.
 const KILL: Duration = Duration::from_secs(60);
+/// How long a stop in order may take.
+const PATIENCE: Duration = Duration::from_secs(700);
+/// So often a stop looks whether there is a keeper.
+const KEEPER_LOOK: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Args)]
 pub struct Stop {
@@ -54,7 +59,7 @@ pub fn stop(places: &Places, kill: bool, steps: &mut dyn Progress) -> Result<boo
     if !kill {
         steps.step("stopping: requests are finished first");
         replace_hanging_daemon(places)?;
-        match client::stop(&places.control_socket(), "mfserv stop", Duration::from_secs(700)) {
+        match stop_in_order(places) {
             Ok(()) => has_stopped = true,
             Err(problem) if problem.kind == Kind::NotRunning => {}
             Err(problem) => report::print_problem(&problem),
@@ -63,6 +68,24 @@ pub fn stop(places: &Places, kill: bool, steps: &mut dyn Progress) -> Result<boo
     steps.step("stopping: ending what is left");
     // The keeper may have ended before it is looked for: the daemon has asked it to.
     Ok(shut_down(places)? || has_stopped)
+}
+
+/// Asks the daemon to stop the node, and waits for that. A keeper that dies meanwhile is followed
+/// by another one: without a keeper nothing can be ended.
+fn stop_in_order(places: &Places) -> Result<(), Diagnostic> {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                // What fails is tried again.
+                let _ = bring_back_keeper(places);
+                std::thread::sleep(KEEPER_LOOK);
+            }
+        });
+        let stopped = client::stop(&places.control_socket(), "mfserv stop", PATIENCE);
+        is_over.store(true, Ordering::Relaxed);
+        stopped
+    })
 }
 
 /// A daemon that lives and does not answer (stopped, or stuck) is killed: the keeper

@@ -87,7 +87,9 @@ impl Create {
             return failed();
         }
         print(&format!("{made}\n"));
-        print("Whats next? => docs/plugins.md of mfserv, `make develop` in the directory\n");
+        print(
+            "Whats next? => in the directory: `mfserv check .`, then `make develop`; `mfserv dev .` shows it\n",
+        );
         Ok(Outcome::Done)
     }
 

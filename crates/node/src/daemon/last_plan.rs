@@ -27,6 +27,11 @@ fn file(places: &Places) -> PathBuf {
     places.run().join("plan.json")
 }
 
+/// It was removed.
+pub fn is_gone(places: &Places) -> bool {
+    file(places).symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+}
+
 /// The last plan that was applied; `None` if there is none that this version understands.
 pub fn load(disk: &dyn Disk, places: &Places) -> Option<Plan> {
     let text = disk.read(&file(places)).ok()?;

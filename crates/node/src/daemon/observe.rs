@@ -6,6 +6,7 @@ use mfserv_core::route::pages;
 use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherState, WatcherStatus};
 
 use super::node::Node;
+use super::upkeep;
 
 impl Node {
     /// The observed node.
@@ -31,7 +32,9 @@ impl Node {
             watchers: as_planned(watchers, plan.as_deref()),
             requests: stats.upstreams,
             front_warnings: stats.warnings,
-            problems: plan.map_or_else(Vec::new, |plan| plan.problems.clone()),
+            problems: plan.map_or_else(Vec::new, |plan| {
+                plan.problems.iter().cloned().chain(upkeep::gone(&plan)).collect()
+            }),
         }
     }
 }

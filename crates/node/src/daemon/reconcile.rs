@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::node::Node;
 use super::{DaemonOptions, breakages, held, last_plan, takes_over};
 use crate::installed::Instead;
+use crate::places::Places;
 use crate::{configure, installed, taking};
 
 /// How long a port may stay taken before that is an error: a living front gives its socket back
@@ -143,7 +144,7 @@ impl Node {
     }
 
     /// Keeps the plan for the next daemon.
-    fn keep(&self, plan: &Plan) {
+    pub(super) fn keep(&self, plan: &Plan) {
         let places = &self.parts.options.places;
         if let Err(error) = last_plan::store(&*self.parts.world.disk, places, plan) {
             let text = format!("the plan cannot be remembered: {error}");
@@ -214,12 +215,17 @@ pub fn make(
         takers: taking::read(disk, places),
         previous,
     });
-    let short = places.short_dir();
-    let stems = plan.watchers.values().filter_map(|watcher| watcher.socket_stem.as_ref());
-    if stems.into_iter().any(|stem| stem.starts_with(&short)) {
+    if uses_short_dir(places, &plan) {
         ensure_short_dir(places)?;
     }
     Ok(plan)
+}
+
+/// Some sockets of this plan are in the short directory.
+pub fn uses_short_dir(places: &Places, plan: &Plan) -> bool {
+    let short = places.short_dir();
+    let mut stems = plan.watchers.values().filter_map(|watcher| watcher.socket_stem.as_ref());
+    stems.any(|stem| stem.starts_with(&short))
 }
 
 fn front_program(options: &DaemonOptions, module: &configure::Module) -> FrontProgram {
@@ -242,8 +248,8 @@ fn front_program(options: &DaemonOptions, module: &configure::Module) -> FrontPr
 }
 
 /// The identifier of the node: 32 hexadecimal digits, made by its first daemon.
-fn uuid(disk: &dyn Disk, places: &crate::places::Places) -> Result<String, Diagnostic> {
-    let path = places.var().join("uuid");
+fn uuid(disk: &dyn Disk, places: &Places) -> Result<String, Diagnostic> {
+    let path = places.uuid_file();
     let known = disk.read(&path).unwrap_or_default();
     let known = String::from_utf8_lossy(&known);
     if !known.trim().is_empty() {
@@ -260,7 +266,7 @@ fn uuid(disk: &dyn Disk, places: &crate::places::Places) -> Result<String, Diagn
 
 /// Creates the short directory. Its parent is writable for everybody: the directory must belong to
 /// this user.
-fn ensure_short_dir(places: &crate::places::Places) -> Result<(), Diagnostic> {
+pub fn ensure_short_dir(places: &Places) -> Result<(), Diagnostic> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
     let dir = places.short_dir();
     let _ = std::fs::DirBuilder::new().mode(0o700).create(&dir);

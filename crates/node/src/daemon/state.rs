@@ -1,5 +1,6 @@
 //! The file `var/status`: the state of the node as one word, for monitoring.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -24,6 +25,13 @@ impl StateFile {
     /// The state.
     pub fn get(&self) -> NodeState {
         self.state.lock().map(|state| *state).unwrap_or_default()
+    }
+
+    /// Writes the file again if it was removed. True if it was.
+    pub fn restore(&self) -> bool {
+        let is_gone = self.disk.read(&self.file).is_err_and(|e| e.kind() == ErrorKind::NotFound);
+        is_gone
+            && self.disk.replace(&self.file, 0o644, format!("{}\n", self.get()).as_bytes()).is_ok()
     }
 
     /// Changes the state; returns false if it was the same.

@@ -61,7 +61,7 @@ async fn a_busy_worker_is_not_asked_and_one_that_gets_a_request_meanwhile_is_not
         node.has_served("2.2");
         node.pass(ms(2300)).await;
     }
-    assert_eq!(node.spawned(), ["1.1", "2.2"]);
+    assert_eq!(node.spawned(), ["1.1", "2.2"], "{:?} {:?}", node.ends(), node.fronts().asked);
     assert!(node.fronts().asked.contains(&1), "it was asked, and the fronts were asked again");
     node.pass(secs(15)).await;
     assert_eq!(node.alive(), ["1.1", "2.2", "2.3"], "and now it has nothing in hand");

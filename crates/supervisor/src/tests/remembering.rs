@@ -1,5 +1,7 @@
 //! What a later daemon must know is on disk: numbers, crashes, last ends.
 
+use std::os::unix::fs::MetadataExt;
+
 use mfserv_core::event::Fact;
 
 use super::kit::*;
@@ -33,18 +35,24 @@ async fn a_number_is_not_given_twice_even_when_the_watcher_was_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_file_is_written_a_moment_after_a_change_and_not_again_without_one() {
+async fn the_file_is_written_a_moment_after_a_change_or_its_removal_and_not_otherwise() {
     let mut node = Node::serving_as(app(1)).await;
     let file = node.home().join("supervisor.json");
     node.pass(ms(300)).await;
     let text = std::fs::read_to_string(&file).unwrap();
     assert!(text.contains("\"version\":1"), "{text}");
-    std::fs::remove_file(&file).unwrap();
+    // Each writing makes another file.
+    let number = |file: &std::path::Path| file.metadata().unwrap().ino();
+    let first = number(&file);
     node.pass(secs(10)).await;
-    assert!(!file.exists(), "nothing has changed");
+    assert_eq!(number(&file), first, "nothing has changed");
+    std::fs::remove_file(&file).unwrap();
+    node.pass(secs(3)).await;
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text, "it was removed");
+    let second = number(&file);
     node.crashes("1.1").await;
     node.pass(ms(300)).await;
-    assert!(file.exists());
+    assert_ne!(number(&file), second);
 }
 
 #[tokio::test(start_paused = true)]

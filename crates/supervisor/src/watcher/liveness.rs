@@ -111,7 +111,8 @@ impl Watcher {
         let Some(worker) = self.workers.get_mut(id) else { return };
         let asked_for = worker.probed.elapsed();
         match worker.silent.take() {
-            Some(saw) if idle >= asked_for => self.end_stuck(id, saw, context),
+            // It had been idle for longer than this when it was asked; the fronts measure their own.
+            Some(saw) if idle >= asked_for + UNCONNECTED / 2 => self.end_stuck(id, saw, context),
             Some(_) => {}
             None if idle >= UNCONNECTED => self.ask(id, true, context),
             None => {}
