@@ -31,7 +31,7 @@ pub fn base64url(text: &str) -> String {
     encoded
 }
 
-fn post(address: SocketAddr, path: &str, fields: &str) -> Answer {
+pub fn post(address: SocketAddr, path: &str, fields: &str) -> Answer {
     let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
     ask(address, format!("{head}{fields}\r\n"))
 }

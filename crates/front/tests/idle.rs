@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mfserv_core::route::Slots;
 use mfserv_core::wire::front::{FromFront, ToFront};
 
-use crate::endpoints::base64url;
+use crate::endpoints::{base64url, post};
 use crate::world::*;
 
 /// How long a worker has had nothing in hand, milliseconds; `None`: it has something.
@@ -90,6 +90,7 @@ fn a_worker_that_is_unknown_draining_or_declared_down_is_not_called_idle() {
     front.daemon.drained(&second);
     assert_eq!(quiet_ms(&mut front, &second), None);
     let link = world.path("app.p.a.1.socket").display().to_string();
-    assert_eq!(front.get(&format!("/__socket_down/{}", base64url(&link))).status, 200);
+    let down = format!("/__socket_down/{}", base64url(&link));
+    assert_eq!(post(front.address, &down, "").status, 200);
     assert_eq!(quiet_ms(&mut front, &first), None);
 }
