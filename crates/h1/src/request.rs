@@ -37,8 +37,11 @@ impl RequestHead {
         // What is refused must not show anything of the request before it.
         *self = Self { fields: self.fields.emptied(), ..Self::default() };
         let head = head.strip_prefix(b"\r\n").unwrap_or(head);
-        let shown = parser::in_utf8(head);
-        self.parse(head, shown.as_deref().unwrap_or(head), fields_max)
+        // The parser refuses a target that is not UTF-8: only then it is looked at.
+        self.parse(head, head, fields_max).or_else(|why| match parser::in_utf8(head) {
+            Some(shown) => self.parse(head, &shown, fields_max),
+            None => Err(why),
+        })
     }
 
     /// Reads `head`, which has the same parts as `written` at the same places.

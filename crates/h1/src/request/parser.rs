@@ -6,8 +6,7 @@ use super::super::Refusal;
 /// byte from 0x80 on as it was written, but the parser takes text only.
 pub fn in_utf8(head: &[u8]) -> Option<Vec<u8>> {
     let line = head.split(|&b| b == b'\r').next().unwrap_or(head);
-    // Most lines are ASCII, and this is fast.
-    if line.is_ascii() || std::str::from_utf8(line).is_ok() {
+    if std::str::from_utf8(line).is_ok() {
         return None;
     }
     let target = line.iter().position(|&b| b == b' ')?..line.iter().rposition(|&b| b == b' ')?;
