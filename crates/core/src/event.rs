@@ -227,6 +227,13 @@ pub enum Fact {
         /// How large all of them were.
         bytes: u64,
     },
+    /// A log cannot be written; its output is copied again when it can.
+    LogTrouble {
+        /// The log.
+        file: String,
+        /// Why.
+        reason: String,
+    },
     /// A watcher changed its wanted count.
     Scaled {
         /// The watcher.

@@ -32,6 +32,13 @@ pub enum Type {
     },
     /// A TCP or UDP port; `0` and `null` mean none.
     Port,
+    /// A port that nothing serves in this version: any but `0` and `null` is refused.
+    LaterPort {
+        /// Why.
+        reason: &'static str,
+        /// What to write instead.
+        help: &'static str,
+    },
     /// A file mode in octal digits; `null` means that it is not set.
     FileMode,
     /// One of a few words, in upper or lower case.
@@ -75,7 +82,7 @@ impl Type {
             Type::Flag => "0/1".into(),
             Type::Integer { unit: "", .. } => "number".into(),
             Type::Integer { unit, .. } => unit.into(),
-            Type::Port => "port".into(),
+            Type::Port | Type::LaterPort { .. } => "port".into(),
             Type::FileMode => "octal".into(),
             Type::OneOf { words, .. } => words.join(", "),
             Type::Path => "path".into(),

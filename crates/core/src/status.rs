@@ -189,9 +189,123 @@ pub struct Status {
     pub problems: Vec<Diagnostic>,
 }
 
+impl Status {
+    /// The node runs, and everything that it shall run does.
+    pub fn is_well(&self) -> bool {
+        self.state == NodeState::Running && self.faults().is_empty()
+    }
+
+    /// What is wrong beside the state of the node, each in a few words: `1 of 6 apps down`.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.keeper.is_none() {
+            faults.push("no keeper".into());
+        }
+        let front = self.watchers.iter().find(|watcher| watcher.plugin.is_none());
+        if front.is_some_and(|front| front.ready < front.wanted) {
+            faults.push("the front is down".into());
+        }
+        for (kind, one, several) in
+            [("app.", "app", "apps"), ("extra.", "extra daemon", "extra daemons")]
+        {
+            let own = |watcher: &&WatcherStatus| watcher.name.as_str().starts_with(kind);
+            let wanted: Vec<_> =
+                self.watchers.iter().filter(own).filter(|w| w.wanted > 0).collect();
+            let what = if wanted.len() == 1 { one } else { several };
+            let down = wanted.iter().filter(|watcher| watcher.ready == 0).count();
+            let short = wanted.iter().filter(|w| w.ready > 0 && w.ready < w.wanted).count();
+            for (count, how) in [(down, "down"), (short, "with too few workers")] {
+                if count > 0 {
+                    faults.push(format!("{count} of {} {what} {how}", wanted.len()));
+                }
+            }
+        }
+        let unwell = self.plugins.iter().filter(|plugin| plugin.state != PluginState::Active);
+        let names: Vec<&str> = unwell.map(|plugin| plugin.name.as_str()).collect();
+        faults.extend(count_of(names.len(), "plugin refused", "plugins refused"));
+        let others = self.problems.iter().filter(|problem| {
+            problem.is_error() && !names.iter().any(|plugin| problem.is_about(plugin))
+        });
+        faults.extend(count_of(others.count(), "error", "errors"));
+        faults
+    }
+}
+
+fn count_of(count: usize, one: &str, several: &str) -> Option<String> {
+    let what = if count == 1 { one } else { several };
+    (count > 0).then(|| format!("{count} {what}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn status() -> Status {
+        let role = RoleStatus { pid: 1, version: String::new(), since_ms: 0 };
+        Status {
+            state: NodeState::Running,
+            home: "/rt".into(),
+            address: None,
+            generation: 1,
+            keeper: Some(role.clone()),
+            daemon: role,
+            notes: Vec::new(),
+            plugins: Vec::new(),
+            watchers: Vec::new(),
+            requests: BTreeMap::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn watcher(name: WatcherName, (ready, wanted): (u32, u32)) -> WatcherStatus {
+        WatcherStatus {
+            plugin: name.plugin().map(str::to_owned),
+            name,
+            path: None,
+            wanted,
+            ready,
+            state: WatcherState::Ready,
+            crashes: 0,
+            last_end: None,
+            workers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_node_is_well_when_it_runs_and_nothing_is_missing() {
+        let app = |name, count| watcher(WatcherName::app(name, "main"), count);
+        let extra = |count| watcher(WatcherName::extra("x", "queue"), count);
+        let front = |count| watcher(WatcherName::front(), count);
+        let of = |watchers| Status { watchers, ..status() }.faults();
+        let well = vec![app("a", (2, 2)), app("b", (0, 0)), extra((1, 1)), front((1, 1))];
+        assert!(Status { watchers: well.clone(), ..status() }.is_well());
+        assert_eq!(of(vec![app("a", (0, 2)), app("b", (3, 2))]), ["1 of 2 apps down"]);
+        assert_eq!(of(vec![app("a", (1, 2))]), ["1 of 1 app with too few workers"]);
+        assert_eq!(of(vec![extra((0, 1)), app("a", (1, 1))]), ["1 of 1 extra daemon down"]);
+        assert_eq!(of(vec![front((0, 1))]), ["the front is down"]);
+        let starting = Status { state: NodeState::Starting, watchers: well, ..status() };
+        assert!(!starting.is_well() && starting.faults().is_empty());
+        assert_eq!(Status { keeper: None, ..status() }.faults(), ["no keeper"]);
+    }
+
+    #[test]
+    fn a_refused_plugin_and_an_error_of_the_plan_are_faults_and_a_warning_is_none() {
+        let plugin = |name: &str, state| PluginStatus {
+            name: name.into(),
+            version: String::new(),
+            dir: "/p".into(),
+            state,
+            paths: Vec::new(),
+        };
+        let mut seen = status();
+        seen.problems.push(Diagnostic::warning("doubtful"));
+        assert!(seen.is_well());
+        seen.plugins = vec![plugin("a", PluginState::Refused), plugin("b", PluginState::LastGood)];
+        seen.problems.push(Diagnostic::error("refused").about("a"));
+        assert_eq!(seen.faults(), ["2 plugins refused"]);
+        seen.problems.push(Diagnostic::error("app.c.main is not started").about("c"));
+        assert_eq!(seen.faults(), ["2 plugins refused", "1 error"]);
+    }
 
     #[test]
     fn a_watcher_state_is_the_same_word_in_json_and_on_a_terminal() {

@@ -76,7 +76,7 @@ fn others(row: &Row) -> Vec<String> {
         Type::Flag if now == "1" => text("0"),
         Type::Flag => text("1"),
         Type::Integer { .. } => text("7"),
-        Type::Port => text("80"),
+        Type::Port | Type::LaterPort { .. } => text("80"),
         Type::FileMode => text("0600"),
         Type::OneOf { words, .. } => {
             words.iter().filter(|word| **word != now).map(ToString::to_string).collect()

@@ -35,6 +35,7 @@ mod roles;
 mod ship;
 mod slots;
 mod start_and_stop;
+mod states;
 mod stopping;
 mod streams;
 mod taking;

@@ -35,7 +35,7 @@ fn a_configuration_broken_later_leaves_the_plugin_running_with_its_last_good_one
         "_no_such_key",
         "1",
     ));
-    let ran = node.mfserv(&["reload"]).code(0);
+    let ran = node.mfserv(&["reload"]).code(4);
     let file = node.path("var/plugins/changing/config.ini");
     assert!(ran.stderr.contains(&format!("{}:", file.display())), "{ran:?}");
     assert_eq!(state(&node, "changing").state, PluginState::LastGood);
@@ -44,7 +44,8 @@ fn a_configuration_broken_later_leaves_the_plugin_running_with_its_last_good_one
     assert_eq!(node.pids("app.quiet.main"), quiet);
     assert_eq!(node.get("/changing").status, 200);
     let text = node.mfserv(&["status"]);
-    assert!(text.stdout.contains("last good"), "{text:?}");
+    assert!(text.stdout.contains("RUNNING, 1 plugin refused at "), "{text:?}");
+    assert!(text.code == 1 && text.stdout.contains("last good"), "{text:?}");
     node.mfserv(&["check"]).code(4);
 
     node.add(&plugin("changing").key("app_main", "numprocesses", "2"));
@@ -62,7 +63,7 @@ fn a_plugin_with_a_broken_configuration_goes_on_serving_when_the_daemon_is_kille
     let node = two_plugins();
     let changing = node.pids("app.changing.main");
     node.add(&plugin("changing").config("this is no configuration\n"));
-    node.mfserv(&["reload"]).code(0);
+    node.mfserv(&["reload"]).code(4);
     let daemon = node.role_pid("daemon");
     node.kill(daemon);
     until("another daemon runs the node", PATIENCE, || {

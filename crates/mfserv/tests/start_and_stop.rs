@@ -14,7 +14,7 @@ fn a_fresh_home_serves_all_samples_after_start_and_nothing_is_left_after_stop() 
     let node = node();
     for name in ["sample_flask", "sample_node", "sample_static"] {
         let dir = samples().dir(name);
-        let ran = node.mfserv(&["dev", &dir.to_string_lossy()]).code(0);
+        let ran = node.mfserv(&["dev", &dir.to_string_lossy(), "--no-wait"]).code(0);
         assert!(ran.stdout.contains("after `mfserv start`"), "{ran:?}");
     }
     assert_eq!(node.mfserv(&["status"]).code(3).stdout, "");

@@ -40,7 +40,8 @@ pub fn event(event: &Event) -> String {
     format!("{} {}", time(event.at_ms), fact(&event.fact))
 }
 
-fn fact(fact: &Fact) -> String {
+/// A fact, as a sentence for people.
+pub fn fact(fact: &Fact) -> String {
     match fact {
         Fact::DaemonStarted { pid, adopted } => {
             format!("daemon started (pid {pid}), {adopted} living workers found")
@@ -74,6 +75,7 @@ fn fact(fact: &Fact) -> String {
             format!("{plugin} serves the new code after {}", span(*after_ms))
         }
         Fact::NotRenewed { problem, .. } => problem.to_string(),
+        Fact::LogTrouble { file, reason } => format!("cannot write {file}: {reason}"),
         Fact::OutputDropped { id, bytes: n } => {
             format!("{id} writes faster than the disk: {} of its output dropped", bytes(*n))
         }

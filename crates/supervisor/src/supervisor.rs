@@ -292,8 +292,8 @@ impl Supervisor {
                 self.context.emit(Fact::OutputDropped { id, bytes });
             }
             KeeperNews::Notice(Notice::LogTrouble { file, reason }) => {
-                let text = format!("cannot write {}: {reason}", file.display());
-                self.context.emit(Fact::Note { text });
+                let file = file.to_string_lossy().into_owned();
+                self.context.emit(Fact::LogTrouble { file, reason });
             }
             KeeperNews::Lost | KeeperNews::Notice(Notice::Ending { .. }) => {}
         }

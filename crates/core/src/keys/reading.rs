@@ -49,8 +49,12 @@ pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
     match kind {
         Type::Flag => Ok(flag(text)),
         Type::Integer { min, max, unit } => number(text, min, max, unit).map(Read::Number),
-        Type::Port if is_null => Ok(Read::Number(0)),
+        Type::Port | Type::LaterPort { .. } if is_null => Ok(Read::Number(0)),
         Type::Port => number(text, 0, 65_535, "").map(Read::Number),
+        Type::LaterPort { reason, help } => match number(text, 0, 65_535, "")? {
+            0 => Ok(Read::Number(0)),
+            _ => Err((reason.into(), help.into())),
+        },
         Type::FileMode | Type::UrlPath | Type::Networks | Type::Host if is_null => {
             Ok(Read::Nothing)
         }

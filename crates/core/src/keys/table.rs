@@ -22,6 +22,9 @@ const FRONTS: Type = Type::OneOf {
     }),
 };
 
+const NO_TLS: &str = "this version has no TLS listener: the node would serve in clear only";
+const NO_TLS_HELP: &str = "set it to null, and put a proxy that speaks TLS before the node";
+
 const fn at_least(min: i64, unit: &'static str) -> Type {
     Type::Integer { min, max: 1 << 50, unit }
 }
@@ -79,7 +82,7 @@ keys! {
     NGINX_REAL_IP_RECURSIVE: bool = flag("nginx", "real_ip_recursive", "1", "skip trusted addresses from the right");
     NGINX_REAL_IP_HEADER: String = text("nginx", "real_ip_header", "X-Forwarded-For", "the header that real_ip reads");
     NGINX_REAL_IP_PROXIES: Vec<String> = networks("nginx", "real_ip_set_from", "172.16.0.0/12,192.168.0.0/16,10.0.0.0/8", "the trusted proxies of real_ip");
-    _: () = known("nginx", "https_port", "null", Type::Port, "port of the TLS listener; 0 or null: none");
+    _: () = known("nginx", "https_port", "null", Type::LaterPort { reason: NO_TLS, help: NO_TLS_HELP }, "port of the TLS listener; 0 or null: none");
     _: () = known("nginx", "ssl_certificate", "/dev/null", Type::Path, "certificate of the TLS listener");
     _: () = known("nginx", "ssl_certificate_key", "/dev/null", Type::Path, "private key of the TLS listener");
     _: () = known("nginx", "ssl_ciphers", "HIGH:!aNULL:!MD5", Type::Text, "ciphers, as OpenSSL writes them");

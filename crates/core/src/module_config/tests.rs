@@ -214,6 +214,18 @@ fn a_known_key_that_is_not_obeyed_is_said_only_when_it_is_changed() {
 }
 
 #[test]
+fn a_port_for_tls_is_refused_because_the_node_would_be_in_clear() {
+    for port in ["443", "28443", "65535"] {
+        let resolution = home(&format!("[nginx]\nhttps_port={port}\n"));
+        says(only(&resolution), Severity::Error, 2, &["https_port", "no TLS listener", "null"]);
+    }
+    for none in ["null", "0", ""] {
+        assert_eq!(home(&format!("[nginx]\nhttps_port={none}\n")).diagnostics, [], "{none:?}");
+    }
+    says(only(&home("[nginx]\nhttps_port=x\n")), Severity::Error, 2, &["whole number"]);
+}
+
+#[test]
 fn nginx_as_the_front_is_refused_in_this_version() {
     let resolution = home("[front]\nkind=nginx\n");
     says(only(&resolution), Severity::Error, 2, &["not available in this version"]);

@@ -17,7 +17,7 @@ use super::progress::Steps;
 use super::report::{self, Outcome};
 use super::start::wait_until_running;
 use mfserv_node::control::client;
-use mfserv_node::operations::Request;
+use mfserv_node::operations::{Applied, Request};
 use mfserv_node::places::Places;
 
 /// How long an operation that changes workers is waited for.
@@ -47,17 +47,19 @@ fn change(
     command: &str,
     wait: &Wait,
     request: Request,
-) -> Result<Outcome, Diagnostic> {
+) -> Result<Applied, Diagnostic> {
     let mut op = Operation::new(places, command, wait)?;
     let submitted = op.submit(request);
     let outcome = op.end(submitted, json!({}))?;
     if !wait.json {
         print_warnings(&outcome);
-        let applied = outcome.applied.unwrap_or_default();
+    }
+    let applied = outcome.applied.unwrap_or_default();
+    if !wait.json {
         print(&format!("done: {}\n", applied.changes));
         applied.problems.iter().for_each(report::print_problem);
     }
-    Ok(Outcome::Done)
+    Ok(applied)
 }
 
 #[derive(Debug, Args)]
@@ -71,7 +73,8 @@ pub struct Restart {
 
 impl Restart {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        change(places, "restart", &self.wait, Request::Restart { apps: self.apps })
+        change(places, "restart", &self.wait, Request::Restart { apps: self.apps })?;
+        Ok(Outcome::Done)
     }
 }
 
@@ -83,7 +86,10 @@ pub struct Reload {
 
 impl Reload {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        change(places, "reload", &self.wait, Request::Reload)
+        let applied = change(places, "reload", &self.wait, Request::Reload)?;
+        // What was accepted is applied; what was refused has been said.
+        let refused = applied.problems.iter().find(|problem| problem.is_error());
+        Ok(refused.map_or(Outcome::Done, |problem| Outcome::Code(problem.kind.exit_code())))
     }
 }
 
@@ -115,7 +121,9 @@ impl Scale {
                 })?)
             }
         };
-        change(places, "scale", &self.wait, Request::Scale { app: self.app, count, keep: true })
+        let scale = Request::Scale { app: self.app, count, keep: true };
+        change(places, "scale", &self.wait, scale)?;
+        Ok(Outcome::Done)
     }
 }
 
@@ -151,6 +159,7 @@ impl Upgrade {
         }
         steps.finish();
         let front = Request::Restart { apps: vec!["front".into()] };
-        change(places, "upgrade", &self.wait, front)
+        change(places, "upgrade", &self.wait, front)?;
+        Ok(Outcome::Done)
     }
 }

@@ -19,9 +19,11 @@ pub use dev::Dev;
 pub use env::{Env, Exec};
 pub use info::{Info, List};
 pub use install::{Hotswap, Install, Uninstall};
-use mfserv_core::Diagnostic;
 use mfserv_core::ini::Dialect;
+use mfserv_core::plan::PluginState;
 use mfserv_core::plugin_spec::PluginSpec;
+use mfserv_core::status::WatcherStatus;
+use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::{BuildOptions, BuildReport, build as build_plugin};
 use mfserv_plugin::dangers::dangers;
 use mfserv_plugin::{Cancel, Home, Progress, base, python};
@@ -34,6 +36,9 @@ use super::{print, report};
 use mfserv_node::operations::{Applied, Outcome as OperationOutcome};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed, render};
+
+/// How long the daemon may take to say its status.
+const STATUS: std::time::Duration = std::time::Duration::from_secs(10);
 
 fn ensure_base(
     places: &Places,
@@ -136,13 +141,39 @@ fn say_dangers(dir: &Path, spec: &PluginSpec) {
     }
 }
 
+/// An error if the plugin is refused, or not served with all its workers.
+fn is_served(places: &Places, name: &str) -> Result<(), Diagnostic> {
+    let socket = places.control_socket();
+    let status = mfserv_node::control::client::status(&socket, STATUS)?;
+    let fails = |why: &str| Diagnostic::error(format!("{name} is not served")).because(why);
+    let planned = status.plugins.iter().find(|plugin| plugin.name == name);
+    let planned = planned.ok_or_else(|| fails("it is not in the plan of the node"))?;
+    if planned.state != PluginState::Active {
+        let about = status.problems.iter().find(|one| one.is_error() && one.is_about(name));
+        let refused = || fails("its configuration is refused").kind(Kind::BadConfiguration);
+        return Err(about.cloned().unwrap_or_else(refused));
+    }
+    let own = |watcher: &&WatcherStatus| watcher.plugin.as_deref() == Some(name);
+    if let Some(watcher) = status.watchers.iter().filter(own).find(|w| w.ready < w.wanted) {
+        let (ready, wanted) = (watcher.ready, watcher.wanted);
+        let mut problem = fails(&format!("{}: {ready} of {wanted} workers ready", watcher.name));
+        if let Some(end) = &watcher.last_end {
+            problem = problem.because(format!("{}\n{}", end.why, end.last_output.trim_end()));
+        }
+        return Err(problem.help("`mfserv status` and `mfserv logs` show more"));
+    }
+    match status.address.is_none() && !planned.paths.is_empty() {
+        true => Err(fails("the node has no front ([nginx] flag or port)")),
+        false => Ok(()),
+    }
+}
+
 fn say_where(places: &Places, name: &str, applied: &Applied) {
-    let status = mfserv_node::control::client::status(
-        &places.control_socket(),
-        std::time::Duration::from_secs(10),
-    );
+    let status = mfserv_node::control::client::status(&places.control_socket(), STATUS);
     let Ok(status) = status else { return };
-    let address = status.address.unwrap_or_default();
+    let Some(address) = status.address else {
+        return print("no front listens: [nginx] flag or port is 0\n");
+    };
     for plugin in status.plugins.iter().filter(|p| p.name == name) {
         for path in &plugin.paths {
             print(&format!("{address}{path}\n"));

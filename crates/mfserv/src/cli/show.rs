@@ -31,11 +31,11 @@ pub struct Look {
 }
 
 impl Look {
-    /// Exit code 0 when the node runs, 1 when it does not as it should, 3 when there is none.
+    /// Exit code 0 when the node runs with everything that it shall run, 1 when something is
+    /// missing or refused, 3 when there is no node.
     pub fn status(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let status = ask(places)?;
-        let outcome =
-            if status.state == NodeState::Running { Outcome::Done } else { Outcome::NotWell };
+        let outcome = if status.is_well() { Outcome::Done } else { Outcome::NotWell };
         if self.json {
             print_json(&status)?;
         } else {
@@ -86,7 +86,9 @@ fn text(status: &Status) -> String {
     };
     let state = paint(status.state.as_str(), colour);
     let address = status.address.as_deref().unwrap_or("no listener");
-    let mut out = format!("mfserv is {state} at {address} ({})\n", status.home);
+    let faults: String =
+        status.faults().iter().map(|fault| ", ".to_string() + &paint(fault, Colour::Bad)).collect();
+    let mut out = format!("mfserv is {state}{faults} at {address} ({})\n", status.home);
     let ago =
         |since_ms: u64| render::span(mfserv_platform::clock::now_ms().saturating_sub(since_ms));
     let keeper = match &status.keeper {

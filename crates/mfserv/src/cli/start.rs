@@ -34,42 +34,68 @@ pub struct Start {
 
 impl Start {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let module = configure::module(places, &sets(&self.sets)?)?;
-        refuse_bad_configuration(&module)?;
-        if !module.resolution.config.get(STARTUP_ENABLED) {
-            print("MFSERV_STARTUP_FLAG=0 => nothing to start\n");
-            return Ok(Outcome::Done);
-        }
-        warn_root();
-        prepare(places, &module)?;
         let mut steps = Steps::new();
-        let known = !bring_keeper(places, &self.sets, &mut steps)?;
-        if known && !self.sets.is_empty() {
-            let problem = Diagnostic::warning("--set has no effect on a node that runs");
-            report::print_problem(&problem.help("use `mfserv config set` and `mfserv reload`"));
-        }
-        if self.no_wait {
-            return Ok(Outcome::Done);
-        }
-        let patience = Duration::from_secs(self.timeout);
-        let mut status = wait_until_running(places, patience, &mut steps);
-        if status.as_ref().is_err_and(|problem| problem.kind == Kind::NotRunning) {
-            // It was being stopped when we came.
-            bring_keeper(places, &self.sets, &mut steps)?;
-            status = wait_until_running(places, patience, &mut steps);
-        }
+        let patience = (!self.no_wait).then(|| Duration::from_secs(self.timeout));
+        let came = bring_up(places, &self.sets, patience, &mut steps);
         steps.finish();
-        let status = match status {
-            Err(problem) if problem.kind == Kind::Refused && !known => {
-                // Nothing serves yet, and nothing will: leave no half of a node behind.
-                let _ = shut_down(places);
-                return Err(problem);
-            }
-            other => other?,
-        };
-        say_running(&status, known);
+        match came? {
+            Came::NotToStart => print("MFSERV_STARTUP_FLAG=0 => nothing to start\n"),
+            Came::NotWaitedFor => {}
+            Came::Up { status, known } => say_running(&status, known),
+        }
         Ok(Outcome::Done)
     }
+}
+
+/// How long a node may take to run.
+pub const PATIENCE: Option<Duration> = Some(Duration::from_secs(300));
+
+/// What came of bringing a node up.
+pub enum Came {
+    /// Its configuration says that it is not to be started.
+    NotToStart,
+    /// It starts.
+    NotWaitedFor,
+    /// It runs.
+    Up {
+        /// What runs.
+        status: Box<Status>,
+        /// It ran before.
+        known: bool,
+    },
+}
+
+/// Starts a node that does not run, and waits until it runs, if there is a patience.
+pub fn bring_up(
+    places: &Places,
+    set: &[String],
+    patience: Option<Duration>,
+    steps: &mut dyn Progress,
+) -> Result<Came, Diagnostic> {
+    let module = configure::module(places, &sets(set)?)?;
+    refuse_bad_configuration(&module)?;
+    if !module.resolution.config.get(STARTUP_ENABLED) {
+        return Ok(Came::NotToStart);
+    }
+    warn_root();
+    prepare(places, &module)?;
+    let known = !bring_keeper(places, set, steps)?;
+    if known && !set.is_empty() {
+        let problem = Diagnostic::warning("--set has no effect on a node that runs");
+        report::print_problem(&problem.help("use `mfserv config set` and `mfserv reload`"));
+    }
+    let Some(patience) = patience else { return Ok(Came::NotWaitedFor) };
+    let mut status = wait_until_running(places, patience, steps);
+    if status.as_ref().is_err_and(|problem| problem.kind == Kind::NotRunning) {
+        // It was being stopped when we came.
+        bring_keeper(places, set, steps)?;
+        status = wait_until_running(places, patience, steps);
+    }
+    if status.as_ref().is_err_and(|problem| problem.kind == Kind::Refused) && !known {
+        // Nothing serves yet, and nothing will: leave no half of a node behind.
+        let _ = shut_down(places);
+    }
+    status.map(|status| Came::Up { status: Box::new(status), known })
 }
 
 /// Brings the node up, as `mfserv start` does.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use mfserv_core::keys::STARTUP_ENABLED;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::wire::keeper as keep;
 use mfserv_core::{Diagnostic, Kind};
@@ -14,6 +15,7 @@ use super::keeper::{self, LOOK, QUICK, bring_back_keeper};
 use super::print;
 use super::progress::Steps;
 use super::report::{self, Outcome};
+use mfserv_node::configure;
 use mfserv_node::control::client;
 use mfserv_node::places::Places;
 
@@ -33,6 +35,10 @@ pub struct Stop {
 
 impl Stop {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        if !self.kill && is_switched_off(places) {
+            print("MFSERV_STARTUP_FLAG=0 => nothing to stop (`--kill` ends what runs)\n");
+            return Ok(Outcome::Done);
+        }
         let mut steps = Steps::new();
         let was_running = stop(places, self.kill, &mut steps)?;
         steps.finish();
@@ -40,6 +46,12 @@ impl Stop {
         print(&format!("{text}\n"));
         Ok(Outcome::Done)
     }
+}
+
+/// The configuration says that start and stop do nothing. One that cannot be read says nothing.
+pub fn is_switched_off(places: &Places) -> bool {
+    let module = configure::module(places, &[]);
+    module.is_ok_and(|module| !module.resolution.config.get(STARTUP_ENABLED))
 }
 
 /// Stops the node: in order, or with `kill` at once. Returns whether anything lived.

@@ -103,7 +103,12 @@ pub fn stop() -> Result<Outcome, Diagnostic> {
     if !may_run("mfserv.stop") {
         return failed();
     }
-    stop_node(&places()?)
+    let places = places()?;
+    if stop::is_switched_off(&places) {
+        print("MFSERV_STARTUP_FLAG=0 => nothing to start\n");
+        return Ok(Outcome::Done);
+    }
+    stop_node(&places)
 }
 
 fn stop_node(places: &Places) -> Result<Outcome, Diagnostic> {

@@ -5,7 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use mfserv_core::keys::NGINX_ENABLED;
 use mfserv_core::plan::PluginState;
+use mfserv_core::plugin_spec::AppSpec;
 use mfserv_core::status::{PluginStatus, Status, WatcherState, WatcherStatus};
 use mfserv_core::{Diagnostic, Severity};
 
@@ -16,6 +18,7 @@ use crate::cli::keeper::LOOK;
 use crate::cli::plugins::env::load;
 use crate::cli::print;
 use crate::cli::report::{self, Outcome};
+use mfserv_node::configure;
 use mfserv_node::daemon::{self, DaemonOptions};
 use mfserv_node::places::Places;
 
@@ -69,7 +72,10 @@ pub fn check_all(places: &Places, quiet: bool) -> Result<Outcome, Diagnostic> {
     if !quiet {
         well &= configuration(places);
     }
-    well &= front(places, &status);
+    // A node without a front has nothing of it to check.
+    if configure::module(places, &[])?.resolution.config.get(NGINX_ENABLED) {
+        well &= front(places, &status);
+    }
     if !well {
         return errors();
     }
@@ -174,9 +180,12 @@ impl Checks<'_> {
     /// Checks a plugin, a line for each check; false if one has failed.
     pub fn plugin(&self, plugin: &PluginStatus) -> bool {
         let name = &plugin.name;
-        let mut well = said(name, "basic", || basic(self.status, plugin));
+        let loaded = load(self.places, name);
+        let apps = loaded.iter().flat_map(|(_, loaded)| &loaded.spec.apps);
+        let dead: Vec<String> = apps.filter_map(never_answers).collect();
+        let mut well = said(name, "basic", || [basic(self.status, plugin), dead.clone()].concat());
         well &= said(name, "processes", || self.processes(name));
-        let Ok((_, loaded)) = load(self.places, name) else { return false };
+        let Ok((_, loaded)) = loaded else { return false };
         for test in loaded.spec.apps.iter().filter_map(|app| app.http_test.as_ref()) {
             well &= said(name, "http", || self.http(test));
         }
@@ -212,6 +221,16 @@ fn said(name: &str, what: &str, reasons: impl Fn() -> Vec<String>) -> bool {
     }
     reasons.iter().for_each(|reason| print(&format!("=> {reason}\n")));
     reasons.is_empty()
+}
+
+/// Why no request of an app is answered by the app, if that is so.
+fn never_answers(app: &AppSpec) -> Option<String> {
+    let name = &app.command.name;
+    if app.fastcgi && app.command.count > 0 {
+        return Some(format!("the app {name} speaks FastCGI: its requests are answered with 501"));
+    }
+    let nothing = app.command.count == 0 && !app.static_routing;
+    nothing.then(|| format!("the app {name} has no workers and no files: it answers nothing"))
 }
 
 fn basic(status: &Status, plugin: &PluginStatus) -> Vec<String> {

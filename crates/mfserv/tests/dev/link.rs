@@ -21,7 +21,8 @@ fn the_directory_of_an_installed_plugin_is_refused_before_its_postinstall_touche
     assert!(refused.contains("already installed"), "{refused}");
     assert!(!ran.exists(), "the hook has run");
     node.mfserv(&["uninstall", "sample_static"]).code(0);
-    let said = node.mfserv(&["dev", &dir.to_string_lossy(), "--json"]).code(0).stdout;
+    let words = ["dev", &dir.to_string_lossy(), "--json", "--no-wait"];
+    let said = node.mfserv(&words).code(0).stdout;
     let said: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
     assert_eq!((&said["plugin"]["origin"], &said["applied"]), (&"dev".into(), &Value::Null));
     assert_eq!(said["build"]["plugin"], "sample_static");

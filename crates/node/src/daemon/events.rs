@@ -19,7 +19,12 @@ pub struct Events {
     file: Arc<Mutex<LogFile>>,
     /// The daemon's own log, for people.
     log: Arc<Mutex<dyn Write + Send>>,
+    /// The last trouble with a log, and when it was.
+    trouble: Arc<Mutex<Option<(u64, String)>>>,
 }
+
+/// How long trouble with a log is shown, milliseconds.
+const RECENT_MS: u64 = 600_000;
 
 impl Events {
     /// Opens the record of a node; each event is also written to `log` as a sentence. The file
@@ -31,19 +36,40 @@ impl Events {
     ) -> Events {
         let rotation = Rotation { max_bytes: 16 << 20, max_age_s: 0, ..Rotation::default() };
         let file = LogFile::new(places.events_file(), rotation);
-        Events { clock, file: Arc::new(Mutex::new(file)), log: Arc::new(Mutex::new(log)) }
+        let (file, log) = (Arc::new(Mutex::new(file)), Arc::new(Mutex::new(log)));
+        Events { clock, file, log, trouble: Arc::default() }
     }
 
     /// Records a fact, now. A disk that cannot be written loses the record, never the node.
     pub fn record(&self, fact: Fact) {
         let event = Event { at_ms: self.clock.now_ms(), fact };
+        if matches!(event.fact, Fact::OutputDropped { .. } | Fact::LogTrouble { .. }) {
+            self.note_trouble(render::fact(&event.fact));
+        }
         if let Ok(mut log) = self.log.lock() {
             let _ = writeln!(log, "{}", render::event(&event));
         }
         let Ok(mut line) = serde_json::to_vec(&event) else { return };
         line.push(b'\n');
         if let Ok(mut file) = self.file.lock() {
-            let _ = file.append(&line);
+            let appended = file.append(&line);
+            drop(file);
+            if let Err(error) = appended {
+                self.note_trouble(format!("log/events.jsonl cannot be written: {error}"));
+            }
         }
+    }
+
+    fn note_trouble(&self, text: String) {
+        if let Ok(mut trouble) = self.trouble.lock() {
+            *trouble = Some((self.clock.now_ms(), text));
+        }
+    }
+
+    /// The last trouble with a log of the last minutes.
+    pub fn log_trouble(&self) -> Option<String> {
+        let (at_ms, text) = self.trouble.lock().ok()?.clone()?;
+        let ago = self.clock.now_ms().saturating_sub(at_ms);
+        (ago < RECENT_MS).then(|| format!("{text} ({} ago)", render::span(ago)))
     }
 }

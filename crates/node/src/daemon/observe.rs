@@ -5,15 +5,22 @@ use mfserv_core::plan::Plan;
 use mfserv_core::route::pages;
 use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherState, WatcherStatus};
 
+use std::path::PathBuf;
+
+use mfserv_platform::disk;
+
 use super::node::Node;
 use super::upkeep;
+use crate::places::Places;
 
 impl Node {
     /// The observed node.
     pub(super) async fn observed(&self) -> Status {
         let plan = self.shown_plan().ok();
         let keeper = self.keeper.lock().ok().and_then(|keeper| keeper.clone());
-        let notes = self.notes.lock().map(|notes| notes.clone()).unwrap_or_default();
+        let mut notes = self.notes.lock().map(|notes| notes.clone()).unwrap_or_default();
+        notes.extend(full_disk(&self.parts.options.places));
+        notes.extend(self.parts.events.log_trouble());
         let (watchers, stats) =
             tokio::join!(self.parts.supervisor.status(), self.parts.world.fronts.stats());
         Status {
@@ -81,6 +88,20 @@ fn plugin_status(plugin: &mfserv_core::plan::PlannedPlugin) -> PluginStatus {
         state: plugin.state,
         paths: plugin.paths.clone(),
     }
+}
+
+/// Less than this is free on a disk that is full for us, bytes.
+const FULL: u64 = 1 << 20;
+
+/// A note for the first directory whose disk is full.
+fn full_disk(places: &Places) -> Option<String> {
+    let full = |dir: &PathBuf| disk::free_bytes(dir).is_some_and(|free| free < FULL);
+    let dir = [places.log(), places.var(), places.tmp()].into_iter().find(full)?;
+    Some(format!(
+        "the disk of {} is full: apps go on, but output, events and requests with large bodies \
+         are lost until there is room",
+        dir.display()
+    ))
 }
 
 /// The URL of the node, for a client on this host.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use mfserv_core::Diagnostic;
+use mfserv_supervisor::Until;
 
 use super::Node;
 use super::conduct::Done;
@@ -23,6 +24,11 @@ pub async fn link<N: Node>(
     op.commit()?;
     op.step(format!("linking {plugin} to {}", dir.display()));
     claim.link(dir)?;
-    let served = serve(node, op, turn).await;
+    let mut served = serve(node, op, turn).await;
+    // Linked again, it may be what runs already, and fail.
+    let own = node.find(&[plugin.to_string()]).unwrap_or_default();
+    if served.problem.is_none() && !op.patience().is_zero() && !own.is_empty() {
+        served.problem = op.wait(node, (Until::Tried, "workers are ready"), own).await.err();
+    }
     Ok(Done::of(&claim, served))
 }

@@ -124,5 +124,6 @@ async fn lost_output_and_logs_that_cannot_be_written_are_told() {
     node.pass(ms(1)).await;
     let facts = node.facts();
     assert!(facts.contains(&Fact::OutputDropped { id: "app.p.a.1.1".into(), bytes: 7 }));
-    assert!(facts.contains(&Fact::Note { text: "cannot write /log/a: no space left".into() }));
+    let (file, reason) = ("/log/a".into(), "no space left".into());
+    assert!(facts.contains(&Fact::LogTrouble { file, reason }));
 }

@@ -13,7 +13,7 @@ use mfserv_plugin::store::Claim;
 use mfserv_plugin::{Home, label, store};
 use serde_json::json;
 
-use super::{build_in, cancel, first, is_running, say_dangers, say_where, sentence};
+use super::{build_in, cancel, first, is_running, is_served, say_dangers, say_where, sentence};
 use crate::cli::operate::Wait;
 use crate::cli::operation::{Operation, print_warnings};
 use crate::cli::report::Outcome;
@@ -57,17 +57,22 @@ impl Dev {
             (_, report, _) => json!({ "build": report }),
         };
         let outcome = op.end(linked, built)?;
-        if wait.json {
-            return Ok(Outcome::Done);
+        if !wait.json {
+            print_warnings(&outcome);
         }
-        print_warnings(&outcome);
         let Some(plugin) = outcome.plugin else { return Ok(Outcome::Done) };
         if self.stays() {
             return self.stay(places, &plugin.name);
         }
         match outcome.applied {
-            Some(applied) => say_where(places, &plugin.name, &applied),
-            None => print("the node is not running: it is served after `mfserv start`\n"),
+            Some(applied) if !wait.json => say_where(places, &plugin.name, &applied),
+            None if !wait.json => {
+                print("the node is not running: it is served after `mfserv start`\n");
+            }
+            _ => {}
+        }
+        if !wait.no_wait {
+            is_served(places, &plugin.name)?;
         }
         Ok(Outcome::Done)
     }
@@ -86,6 +91,10 @@ impl Dev {
         }
         drop(claim);
         *built = Some(build_in(places, &self.dir, op.steps())?);
+        if !self.stays() && !self.wait.no_wait && !is_running(places) {
+            // It returns when the plugin is served.
+            start::bring_up(places, &[], start::PATIENCE, op.steps())?;
+        }
         link(places, &self.dir, op, self.take_route)
     }
 

@@ -1,0 +1,143 @@
+//! Exit codes and states tell the truth.
+
+use mfserv_core::node_state::NodeState;
+use mfserv_testkit::{Plugin, Ran, Signal, kill, programs, until};
+
+use crate::compat::OldNames;
+use crate::{PATIENCE, Turn, node};
+
+fn serves(name: &str) -> Plugin {
+    Plugin::python(name, programs::SERVES)
+}
+
+fn exits(name: &str) -> Plugin {
+    Plugin::python(name, programs::EXITS_AT_ONCE)
+}
+
+#[track_caller]
+fn says(ran: &Ran, text: &str) {
+    assert!(ran.stdout.contains(text) || ran.stderr.contains(text), "{text}: {ran:?}");
+}
+
+#[test]
+fn status_and_dev_fail_while_something_is_missing_or_refused() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&serves("good"));
+    let bad = node.add(&exits("bad")).to_string_lossy().into_owned();
+    node.mfserv(&["start"]).code(0);
+    until("its first starts have failed", PATIENCE, || node.watcher("app.bad.main").crashes >= 2);
+    says(&node.mfserv(&["status"]).code(1), "mfserv is RUNNING, 1 of 2 apps down at ");
+    node.mfserv(&["status", "--json"]).code(1);
+    assert_eq!(node.get("/__health").status, 200, "it speaks of the node");
+    // Linked already, and known to fail: there is no URL to be proud of.
+    let ran = node.mfserv(&["dev", &bad, "--detach"]).code(1);
+    says(&ran, "app.bad.main: 0 of 1 workers ready");
+    says(&ran, "cannot find the database: giving up");
+    node.mfserv(&["dev", &bad, "--json"]).code(1);
+    node.add(&serves("bad"));
+    node.mfserv(&["dev", &bad, "--detach"]).code(0);
+    node.settled("app.bad.main");
+    node.mfserv(&["status"]).code(0);
+
+    // A configuration that is refused: what served before goes on.
+    node.add(&serves("bad").key("app_main", "_no_such_key", "1"));
+    for command in [&["reload"][..], &["reload", "--json"], &["dev", &bad], &["dev", &bad]] {
+        node.mfserv(command).code(4);
+    }
+    says(&node.mfserv(&["status"]).code(1), "RUNNING, 1 plugin refused at ");
+    assert_eq!(node.get("/bad").status, 200);
+    node.add(&serves("bad"));
+    node.mfserv(&["reload"]).code(0);
+
+    let queue = Plugin::new("queue").key("extra_daemon_q", "_cmd_and_args", "/bin/false");
+    node.add(&queue.key("extra_daemon_q", "numprocesses", "1"));
+    node.mfserv(&["reload", "--no-wait"]).code(0);
+    says(&node.mfserv(&["status"]).code(1), "1 of 1 extra daemon down");
+    node.mfserv(&["uninstall", "queue"]).code(0);
+
+    node.mfserv(&["status"]).code(0);
+    kill(node.keeper_pid().unwrap(), Signal::KILL);
+    until("the daemon has noticed", PATIENCE, || node.status().keeper.is_none());
+    says(&node.mfserv(&["status"]).code(1), "RUNNING, no keeper at ");
+    node.mfserv(&["start"]).code(0);
+    node.runs();
+    node.mfserv(&["status"]).code(0);
+    node.stop();
+}
+
+#[test]
+fn a_detached_dev_starts_the_node_and_fails_if_it_serves_nothing() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let good = serves("good").write(&node.path("work")).to_string_lossy().into_owned();
+    let bad = exits("bad").write(&node.path("work")).to_string_lossy().into_owned();
+    says(&node.mfserv(&["dev", &good, "--no-wait"]).code(0), "after `mfserv start`");
+    node.set("startup.flag", "0");
+    says(&node.mfserv(&["dev", &good, "--detach"]).code(3), "after `mfserv start`");
+    node.set("startup.flag", "1");
+    let ran = node.mfserv(&["dev", &good, "--detach", "--json"]).code(0);
+    let last = ran.stdout.lines().last().unwrap();
+    assert!(serde_json::from_str::<serde_json::Value>(last).unwrap()["ok"] == true, "{ran:?}");
+    assert_eq!(node.get("/good").status, 200);
+    node.mfserv(&["dev", &bad, "--detach"]).code(1);
+    node.mfserv(&["dev", &bad, "--detach"]).code(1);
+    node.stop();
+    node.mfserv(&["uninstall", "good"]).code(0);
+    node.mfserv(&["dev", &bad]).code(1);
+    node.stop();
+}
+
+#[test]
+fn the_flags_of_front_and_startup_mean_what_they_meant() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let dir = node.add(&serves("good")).to_string_lossy().into_owned();
+    let old = OldNames::new(&node);
+    node.set("nginx.flag", "0");
+    let ran = old.run(&["mfserv.start"]).code(0);
+    assert!(!ran.stdout.contains("nginx"), "{ran:?}");
+    says(&old.run(&["mfserv.status"]).code(0), "OK !");
+    says(&node.mfserv(&["status"]).code(0), "RUNNING at no listener");
+    assert_eq!(node.settled("app.good.main").ready, 1);
+    says(&node.mfserv(&["dev", &dir]).code(1), "the node has no front");
+
+    node.set("startup.flag", "0");
+    for ran in [old.run(&["mfserv.stop"]), node.mfserv(&["stop"]), node.mfserv(&["start"])] {
+        says(&ran.code(0), "MFSERV_STARTUP_FLAG=0 => nothing to st");
+    }
+    assert_eq!(node.status().state, NodeState::Running);
+    let hash = node.hash();
+    node.mfserv(&["stop", "--kill"]).code(0);
+    node.assert_nothing_left(hash.as_deref());
+    says(&old.run(&["mfserv.start"]).code(0), "MFSERV_STARTUP_FLAG=0 => nothing to start");
+    node.mfserv(&["status"]).code(3);
+    node.set("startup.flag", "1");
+    node.set("nginx.flag", "1");
+}
+
+#[test]
+fn a_node_does_not_start_in_clear_when_tls_is_asked_for() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&serves("good"));
+    let old = OldNames::new(&node);
+    let file = node.path("config/config.ini");
+    let good = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, good.replace("[nginx]", "[nginx]\nhttps_port = 28443")).unwrap();
+    for command in [&["start"][..], &["run"], &["check"]] {
+        says(&node.mfserv(command).code(4), "no TLS listener");
+    }
+    says(&old.run(&["mfserv.start"]).code(1), "no TLS listener");
+    node.mfserv(&["status"]).code(3);
+    std::fs::write(&file, &good).unwrap();
+    node.start();
+    std::fs::write(&file, good.replace("[nginx]", "[nginx]\nhttps_port = 28443")).unwrap();
+    says(&node.mfserv(&["reload"]).code(4), "no TLS listener");
+    assert_eq!(node.get("/good").status, 200);
+    // What is asked for and not served otherwise lets the node run, and is said.
+    std::fs::write(&file, format!("{good}\n[admin]\nhostname = localhost\n")).unwrap();
+    says(&node.mfserv(&["reload"]).code(0), "[admin] hostname has no effect");
+    says(&node.mfserv(&["status"]).code(0), "[admin] hostname has no effect");
+    node.stop();
+}
