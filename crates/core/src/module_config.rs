@@ -173,7 +173,8 @@ fn reading(
 }
 
 fn warn_if_not_obeyed(key: &Row, value: &Value, diagnostics: &mut Vec<Diagnostic>) {
-    if key.obeyed {
+    // Such a port is none, or it is refused.
+    if key.obeyed || matches!(key.kind, keys::Type::LaterPort { .. }) {
         return;
     }
     diagnostics.push(

@@ -4,7 +4,7 @@ use mfserv_core::node_state::NodeState;
 use mfserv_testkit::{Plugin, Ran, Signal, kill, programs, until};
 
 use crate::compat::OldNames;
-use crate::{PATIENCE, Turn, node};
+use crate::{PATIENCE, Turn, node, tree};
 
 fn serves(name: &str) -> Plugin {
     Plugin::python(name, programs::SERVES)
@@ -32,7 +32,7 @@ fn status_and_dev_fail_while_something_is_missing_or_refused() {
     assert_eq!(node.get("/__health").status, 200, "it speaks of the node");
     // Linked already, and known to fail: there is no URL to be proud of.
     let ran = node.mfserv(&["dev", &bad, "--detach"]).code(1);
-    says(&ran, "app.bad.main: 0 of 1 workers ready");
+    says(&ran, "app.bad.main");
     says(&ran, "cannot find the database: giving up");
     node.mfserv(&["dev", &bad, "--json"]).code(1);
     node.add(&serves("bad"));
@@ -140,4 +140,53 @@ fn a_node_does_not_start_in_clear_when_tls_is_asked_for() {
     says(&node.mfserv(&["reload"]).code(0), "[admin] hostname has no effect");
     says(&node.mfserv(&["status"]).code(0), "[admin] hostname has no effect");
     node.stop();
+}
+
+#[test]
+fn a_check_sees_what_will_not_work_on_a_home_that_never_started_and_writes_nothing() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let bare = node.path("never");
+    let check = |more: &[&str]| {
+        let mut command = node.command(&["check"]);
+        Ran::of({
+            command.env("MFMODULE_RUNTIME_HOME", &bare).args(more);
+            command
+        })
+    };
+    std::fs::create_dir(&bare).unwrap();
+    let free = ["--set", "nginx.port=0"];
+    says(&check(&free).code(0), "ok");
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = format!("nginx.port={}", taken.local_addr().unwrap().port());
+    says(&check(&["--set", &port]).code(4), "could not listen on");
+    says(&check(&[&free[..], &["--set", "admin.hostname=localhost"]].concat()).code(0), "[admin]");
+    for key in ["admin.hostname=localhost", "vector.mflog_port=5999", "log.json_file=/x"] {
+        says(&check(&[&free[..], &["--set", key, "--strict"]].concat()).code(4), "(--strict)");
+    }
+    says(&check(&[&free[..], &["--strict"]].concat()).code(0), "ok");
+
+    let web = |name: &str, command: &str| {
+        Plugin::new(name).app("main", command).write(&node.path("work")).display().to_string()
+    };
+    for (command, text) in [
+        ("no-such-server {unix_socket_path}", "the program no-such-server of web/main"),
+        ("{plugin_dir}/no-such-file {unix_socket_path}", "no-such-file of web/main"),
+        ("sleep 600", "web/main never gets a request"),
+    ] {
+        says(&check(&[&web("web", command)]).code(4), text);
+    }
+    let python = serves("web").key("general", "_python", "python3.99").write(&node.path("work"));
+    says(&check(&[&python.to_string_lossy()]).code(4), "python3.99");
+    says(&check(&[&web("web", "sleep {unix_socket_path}")]).code(0), "ok");
+    assert_eq!(tree(&bare), Vec::<std::path::PathBuf>::new(), "something was written");
+
+    // The same of what is installed, and the routes of others.
+    node.add(&serves("live").key("app_main", "prefix_based_routing_extra_routes", "/"));
+    node.mfserv(&["check"]).code(0);
+    let thief = serves("thief").key("app_main", "prefix_based_routing_extra_routes", "/");
+    let thief = thief.write(&node.path("work")).display().to_string();
+    says(&node.mfserv(&["check", &thief]).code(4), "requests of / go to live/main");
+    node.add(&Plugin::new("web").app("main", "no-such-server {unix_socket_path}"));
+    says(&node.mfserv(&["check"]).code(4), "the program no-such-server of web/main");
 }

@@ -60,6 +60,7 @@ use world::Requests;
 
 pub use world::{Front, Keeper, World};
 
+pub use reconcile::Looked;
 pub use staging::StageResult;
 
 /// What a daemon is told on its command line.
@@ -80,9 +81,9 @@ pub fn run(options: DaemonOptions) -> Result<(), Diagnostic> {
     runtime.block_on(live(options))
 }
 
-/// What a daemon would say of the configuration and of every plugin, without starting anything.
-pub fn check(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
-    Ok(reconcile::make(options, &RealDisk, None, 0, None)?.problems)
+/// What a daemon would read and plan. Nothing is started, and nothing is written.
+pub fn look(options: &DaemonOptions) -> Result<Looked, Diagnostic> {
+    reconcile::look(options, &RealDisk)
 }
 
 /// The plan that the last daemon of a node has applied.

@@ -12,7 +12,7 @@ use mfserv_core::plugin_config;
 use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::{Diagnostic, Kind, Location};
 use mfserv_plugin::base::{self, BaseEnvironment};
-use mfserv_plugin::environment::{Placed, environment};
+use mfserv_plugin::environment::{Placed, environment, variables};
 use mfserv_plugin::store::{self, Prepared};
 use mfserv_plugin::{Home, label, python2};
 
@@ -26,6 +26,15 @@ struct Read {
     spec: Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>>,
 }
 
+/// Whether the TMPDIR and the data directory of a plugin are made with its environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Directories {
+    /// They are made.
+    Made,
+    /// They are left as they are: nothing is written.
+    Left,
+}
+
 /// A plugin that is planned as if it were installed from this directory.
 pub type Instead = (String, PathBuf);
 
@@ -36,6 +45,7 @@ pub fn load_all(
     places: &Places,
     module: &Module,
     instead: Option<Instead>,
+    directories: Directories,
 ) -> Result<Vec<PluginInput>, Diagnostic> {
     let home = Home::new(places.home());
     let read = read_all(&home, module, instead)?;
@@ -46,9 +56,8 @@ pub fn load_all(
             Some((plugin.name.as_str(), Placed { dir: &plugin.dir, spec }))
         })
         .collect();
-    let bases = base::list(&home);
-    let placed =
-        read.iter().map(|plugin| load(&home, plugin, &all, &bases, module, runs_something));
+    let around = Around { home: &home, all: &all, bases: &base::list(&home), module, directories };
+    let placed = read.iter().map(|plugin| load(&around, plugin, runs_something));
     Ok(placed.collect())
 }
 
@@ -82,14 +91,20 @@ fn read_all(
 
 /// The configuration and environment of one plugin in any directory, as it would
 /// run there (`mfserv env`, `mfserv exec`, `mfserv check`).
-pub fn load_one(places: &Places, dir: &Path, module: &Module) -> Result<Loaded, Vec<Diagnostic>> {
+pub fn load_one(
+    places: &Places,
+    dir: &Path,
+    module: &Module,
+    directories: Directories,
+) -> Result<Loaded, Vec<Diagnostic>> {
     let home = Home::new(places.home());
     let name = label::read_name(dir).map_err(|problem| vec![problem])?;
     let spec = read_spec(&home, &name, dir, module);
     let plugin = Read { name, dir: dir.to_owned(), spec };
     let others = configurations(places, module, None).map_err(|problem| vec![problem])?;
     let all = placed(&others);
-    load(&home, &plugin, &all, &base::list(&home), module, |_| true).loaded
+    let around = Around { home: &home, all: &all, bases: &base::list(&home), module, directories };
+    load(&around, &plugin, |_| true).loaded
 }
 
 /// What an installation needs to know of the plugin in a directory.
@@ -271,14 +286,21 @@ fn check_format_version(name: &str, dir: &Path, text: Option<&str>) -> Result<()
     checked.map_err(|problem| vec![problem.kind(Kind::BadConfiguration)])
 }
 
+/// What the environment of a plugin depends on, beside the plugin.
+struct Around<'a> {
+    home: &'a Home,
+    all: &'a BTreeMap<&'a str, Placed<'a>>,
+    bases: &'a [BaseEnvironment],
+    module: &'a Module,
+    directories: Directories,
+}
+
 fn load(
-    home: &Home,
+    around: &Around<'_>,
     plugin: &Read,
-    all: &BTreeMap<&str, Placed>,
-    bases: &[BaseEnvironment],
-    module: &Module,
     has_environment: fn(&PluginSpec) -> bool,
 ) -> PluginInput {
+    let Around { home, all, bases, module, directories } = *around;
     let loaded = plugin.spec.clone().and_then(|(spec, warnings)| {
         let placed = Placed { dir: &plugin.dir, spec: &spec };
         let dependencies = dependencies(&plugin.name, direct(plugin), &plugin.dir, all)?;
@@ -286,8 +308,11 @@ fn load(
             return Ok(Loaded { spec, env: BTreeMap::new(), warnings });
         }
         let base = base_for(&spec, &plugin.dir, bases, module);
-        let mut env = environment(home, placed, &dependencies, base, &module.env)
-            .map_err(|problem| vec![problem])?;
+        let mut env = match directories {
+            Directories::Made => environment(home, placed, &dependencies, base, &module.env)
+                .map_err(|problem| vec![problem])?,
+            Directories::Left => variables(home, placed, &dependencies, base, &module.env),
+        };
         if plugin.dir.starts_with(home.plugins()) {
             // Python compares bytecode with its source by size and second of modification: it
             // would miss the second of two quick edits. (Packages are compiled when built.)

@@ -9,6 +9,7 @@ pub mod configure;
 pub mod control;
 pub mod daemon;
 pub mod host;
+pub mod inspect;
 pub mod installed;
 pub mod operations;
 pub mod override_files;

@@ -228,7 +228,7 @@ impl Inspection<'_> {
             dir: &self.forecast.dir,
             crontab: self.bytes("crontab").unwrap_or_default(),
             format_version: self.text(".plugin_format_version").map(str::to_owned),
-            config: own.clone(),
+            config: own,
             is_file: &|path| self.has(path),
             layers: self.text(".layerapi2_dependencies").unwrap_or_default().to_owned(),
             has_python2_sources: SOURCE_FILES.iter().any(|file| self.has(file)),
@@ -241,7 +241,7 @@ impl Inspection<'_> {
                 return Ok(());
             }
         };
-        preview.dangers = own.map_or_else(Vec::new, |own| dangers::dangers(&own, &spec));
+        preview.dangers = dangers::dangers(&spec);
         preview.persistent_paths = spec.general.persistent_paths.clone();
         let commands = spec.apps.iter().map(|app| &app.command);
         preview.ports = ports::named(

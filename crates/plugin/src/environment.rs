@@ -48,14 +48,7 @@ pub struct Placed<'a> {
     pub spec: &'a PluginSpec,
 }
 
-/// The environment of a plugin. Creates its TMPDIR and its data directory.
-///
-/// `dependencies` are the plugins that it depends on, recursively, the nearest
-/// first: it inherits their paths and variables. `module` is the environment of
-/// the module (`MFSERV_*`, `MFMODULE_*`, `MFHARDWARE_*`…). The plugin's own
-/// packages come first, those of the base environment last. Of our own
-/// environment only what a program needs to find its user, its language and
-/// the system's programs passes.
+/// The [`variables`] of a plugin. Creates its TMPDIR and its data directory.
 pub fn environment(
     home: &Home,
     plugin: Placed<'_>,
@@ -63,6 +56,27 @@ pub fn environment(
     base: Option<&BaseEnvironment>,
     module: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, Diagnostic> {
+    let name = &plugin.spec.name;
+    disk::create_dir(&home.tmp_of(name))?;
+    disk::create_dir(&home.plugin_data(name))?;
+    Ok(variables(home, plugin, dependencies, base, module))
+}
+
+/// The environment of a plugin. Nothing is written.
+///
+/// `dependencies` are the plugins that it depends on, recursively, the nearest
+/// first: it inherits their paths and variables. `module` is the environment of
+/// the module (`MFSERV_*`, `MFMODULE_*`, `MFHARDWARE_*`…). The plugin's own
+/// packages come first, those of the base environment last. Of our own
+/// environment only what a program needs to find its user, its language and
+/// the system's programs passes.
+pub fn variables(
+    home: &Home,
+    plugin: Placed<'_>,
+    dependencies: &[Placed<'_>],
+    base: Option<&BaseEnvironment>,
+    module: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     let mut variables = outer();
     variables.extend(module.iter().map(|(name, value)| (name.clone(), value.clone())));
     for (name, value) in
@@ -77,7 +91,7 @@ pub fn environment(
             .entry("MFLOG_EXTRA_CONTEXT_FUNC".into())
             .or_insert_with(|| "mfext.mflog_addon.extra_context".into());
     }
-    identify(home, plugin, &mut variables)?;
+    identify(home, plugin, &mut variables);
     let mut paths = Paths::default();
     for one in std::iter::once(&plugin).chain(dependencies) {
         paths.add(one, base);
@@ -87,7 +101,7 @@ pub fn environment(
         export(one.spec, &mut variables);
         extra(one.dir, &mut variables);
     }
-    Ok(variables)
+    variables
 }
 
 fn outer() -> BTreeMap<String, String> {
@@ -156,15 +170,9 @@ fn substitute(text: &str, variables: &BTreeMap<String, String>) -> String {
     result + rest
 }
 
-fn identify(
-    home: &Home,
-    plugin: Placed<'_>,
-    variables: &mut BTreeMap<String, String>,
-) -> Result<(), Diagnostic> {
+fn identify(home: &Home, plugin: Placed<'_>, variables: &mut BTreeMap<String, String>) {
     let name = &plugin.spec.name;
     let (tmp, data) = (home.tmp_of(name), home.plugin_data(name));
-    disk::create_dir(&tmp)?;
-    disk::create_dir(&data)?;
     let values = [
         ("MFSERV_CURRENT_PLUGIN_NAME", name.clone()),
         ("MFSERV_CURRENT_PLUGIN_DIR", plugin.dir.to_string_lossy().into_owned()),
@@ -173,7 +181,6 @@ fn identify(
         ("TMPDIR", tmp.to_string_lossy().into_owned()),
     ];
     variables.extend(values.map(|(key, value)| (key.to_string(), value)));
-    Ok(())
 }
 
 /// The search paths, first entry first.

@@ -348,6 +348,26 @@ fn every_problem_of_a_plugin_says_whose_it_is_and_those_of_the_node_do_not() {
 }
 
 #[test]
+fn an_app_that_is_routed_and_does_not_learn_its_socket_is_said() {
+    let said = |lines: &str| -> Vec<Diagnostic> {
+        plan(vec![plugin("a", &format!("[app_main]\n{lines}\n"))]).problems
+    };
+    for command in ["npm start", "gunicorn -b :8000 m", "sh -c 'echo {unix_socket}'"] {
+        let problems = said(&format!("_cmd_and_args={command}\nnumprocesses=1"));
+        let lost = problems.iter().find(|one| one.what == "a/main never gets a request").unwrap();
+        assert!(!lost.is_error() && lost.kind == crate::Kind::Failed && lost.is_about("a"));
+    }
+    for lines in [
+        "_cmd_and_args=npm start {unix_socket_path}\nnumprocesses=1",
+        "_cmd_and_args=npm start\nnumprocesses=0",
+        "_cmd_and_args=npm start\nnumprocesses=1\n_prefix_based_routing=0",
+    ] {
+        let problems = said(lines);
+        assert!(!problems.iter().any(|one| one.what.contains("never gets")), "{problems:?}");
+    }
+}
+
+#[test]
 fn a_command_that_cannot_be_split_is_not_started_and_says_why() {
     let text = "[app_main]\n_cmd_and_args=run 'open\nnumprocesses=1\n";
     let plan = plan(vec![plugin("a", text)]);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Diagnostic;
+use crate::exit_code::Kind;
 use crate::fingerprint;
 use crate::keys::{
     FRONT_UPGRADE_DRAIN_TIMEOUT_S, LOG_SPLIT_STREAMS, LOG_SPLIT_WORKERS, NGINX_TIMEOUT_S,
@@ -12,7 +13,7 @@ use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
 use crate::plan::routes::{probe_path, upstream_name};
 use crate::plan::{Count, FrontProgram, Inputs, LONGEST_SOCKET_PATH, Loaded, PluginInput, command};
-use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, ReadyBy};
+use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, PluginSpec, ReadyBy};
 use crate::watcher::{Probe, Rlimits, WatcherSpec, front_socket_stem};
 
 /// How long a worker may take to become ready when its plugin does not say.
@@ -50,7 +51,37 @@ pub(super) fn of_plugin(
             Err(problem) => problems.push(problem),
         }
     }
+    problems.extend(without_socket(&loaded.spec, &watchers));
     watchers
+}
+
+/// Apps that are routed, and whose workers do not learn their socket.
+fn without_socket(spec: &PluginSpec, watchers: &[(WatcherSpec, Count)]) -> Vec<Diagnostic> {
+    let is_lost = |app: &&AppSpec| {
+        let name = WatcherName::app(&spec.name, &app.command.name);
+        let command = app.command.command.replace("{debug_extra_options}", "");
+        watchers.iter().any(|(watcher, _)| watcher.name == name && watcher.count > 0)
+            && app.prefix_routing
+            && !app.fastcgi
+            && !command.trim().is_empty()
+            && !command.contains("{unix_socket_path}")
+    };
+    let lost = spec.apps.iter().filter(|_| !spec.routes_disabled).filter(is_lost);
+    lost.map(|app| {
+        Diagnostic::warning(format!("{}/{} never gets a request", spec.name, app.command.name))
+            // A check takes this kind for an error.
+            .kind(Kind::Failed)
+            .because(
+                "its _cmd_and_args has no {unix_socket_path}, the socket on which the front \
+                 reaches a worker",
+            )
+            .help(
+                "have the program listen on {unix_socket_path}; a program that serves no HTTP \
+                 belongs into an [extra_daemon_…] section",
+            )
+            .about(&spec.name)
+    })
+    .collect()
 }
 
 struct Maker<'a> {

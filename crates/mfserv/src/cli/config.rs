@@ -6,7 +6,7 @@ use mfserv_core::{Diagnostic, Kind, ini};
 use super::report::{self, Outcome};
 use super::{print, print_json, sets};
 use mfserv_node::places::Places;
-use mfserv_node::{configure, installed, override_files};
+use mfserv_node::{configure, inspect, override_files};
 use mfserv_platform::disk;
 
 #[derive(Debug, Args)]
@@ -111,6 +111,9 @@ pub struct Check {
     /// A value that overrides all configuration files.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     sets: Vec<String>,
+    /// Fail for warnings too, such as a key that has no effect in this version.
+    #[arg(long)]
+    strict: bool,
     /// Print the problems as JSON.
     #[arg(long)]
     json: bool,
@@ -122,20 +125,17 @@ impl Check {
             Some(dir) => {
                 let module = configure::module(places, &sets(&self.sets)?)?;
                 let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-                match installed::load_one(places, &dir, &module) {
-                    Ok(loaded) => loaded.warnings,
-                    Err(problems) => problems,
-                }
+                inspect::plugin(places, &dir, &module)
             }
             None => {
                 let sets = sets(&self.sets)?;
                 let options = mfserv_node::daemon::DaemonOptions { places: places.clone(), sets };
-                let mut problems = mfserv_node::daemon::check(&options)?;
+                let mut problems = inspect::node(&options)?;
                 problems.extend(override_files::readable_by_all(places));
                 problems
             }
         };
-        let bad = problems.iter().any(Diagnostic::is_error);
+        let bad = problems.iter().any(|problem| self.strict || problem.is_error());
         if self.json {
             print_json(&problems)?;
         } else {
@@ -147,7 +147,11 @@ impl Check {
         match bad {
             false => Ok(Outcome::Done),
             true if self.json => Ok(Outcome::Code(Kind::BadConfiguration.exit_code())),
-            true => Err(Diagnostic::error("the check found errors").kind(Kind::BadConfiguration)),
+            true => {
+                let found = if self.strict { "problems (--strict)" } else { "errors" };
+                let failed = Diagnostic::error(format!("the check found {found}"));
+                Err(failed.kind(Kind::BadConfiguration))
+            }
         }
     }
 }

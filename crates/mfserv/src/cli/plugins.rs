@@ -19,7 +19,6 @@ pub use dev::Dev;
 pub use env::{Env, Exec};
 pub use info::{Info, List};
 pub use install::{Hotswap, Install, Uninstall};
-use mfserv_core::ini::Dialect;
 use mfserv_core::plan::PluginState;
 use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::status::WatcherStatus;
@@ -127,16 +126,8 @@ fn say_current(places: &Places, outcome: &OperationOutcome, done: &str) {
     }
 }
 
-/// Which keys of a plugin could break others, in MFSERV's words.
-pub fn dangers_in(dir: &Path, spec: &PluginSpec) -> Vec<String> {
-    match configure::read_document(&dir.join("config.ini"), Dialect::Plugin) {
-        Ok(Some(own)) => dangers(&own, spec),
-        _ => Vec::new(),
-    }
-}
-
-fn say_dangers(dir: &Path, spec: &PluginSpec) {
-    for danger in dangers_in(dir, spec) {
+fn say_dangers(_: &Path, spec: &PluginSpec) {
+    for danger in dangers(spec) {
         report::print_problem(&Diagnostic::warning(danger.trim_start_matches("WARNING: ")));
     }
 }

@@ -6,14 +6,15 @@ use clap::Parser;
 use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::archive::Package;
+use mfserv_plugin::dangers;
 use mfserv_plugin::store::{self, Installed, Origin};
 use mfserv_plugin::{Home, archive};
 
 use super::lines::Line;
 use super::{failed, only_own_base_dir, operate, places};
 use crate::cli::operation::Operation;
+use crate::cli::plugins::cancel;
 use crate::cli::plugins::install::{PackageFile, deploy};
-use crate::cli::plugins::{cancel, dangers_in};
 use crate::cli::report::{self, Outcome};
 use crate::cli::{complain, print};
 use mfserv_node::operations::Request;
@@ -138,7 +139,7 @@ pub fn put(
     let mut dangers = Vec::new();
     let package = PackageFile { file, replace, new_name, clean: false, take_route: false };
     let deployed =
-        deploy(places, &mut op, package, &mut |dir, spec| dangers = dangers_in(dir, spec));
+        deploy(places, &mut op, package, &mut |_, spec| dangers = dangers::dangers(spec));
     let outcome = op.end(deployed, serde_json::Value::Null)?;
     Ok((outcome.warnings, dangers))
 }

@@ -20,6 +20,7 @@ use crate::cli::plugins::{build_in, cancel, own_spec, sentence};
 use crate::cli::progress::{Notices, Steps};
 use crate::cli::report::{self, Outcome};
 use crate::cli::{complain, print};
+use mfserv_node::installed::Directories;
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed};
 
@@ -104,7 +105,7 @@ pub fn check() -> Result<Outcome, Diagnostic> {
     let line = Line::of_tool("- Checking plugin...");
     let dir = std::path::absolute(&args.path).unwrap_or_else(|_| args.path.clone());
     let module = configure::module(&places, &[])?;
-    match installed::load_one(&places, &dir, &module) {
+    match installed::load_one(&places, &dir, &module, Directories::Made) {
         Ok(loaded) => {
             line.ok("");
             loaded.warnings.iter().for_each(report::print_problem);

@@ -99,7 +99,7 @@ fn errors() -> Result<Outcome, Diagnostic> {
 pub fn configuration(places: &Places) -> bool {
     let line = Line::of_shell("- Checking circus conf generation...");
     let options = DaemonOptions { places: places.clone(), sets: Vec::new() };
-    match daemon::check(&options) {
+    match daemon::look(&options).map(|looked| looked.plan.problems) {
         Ok(problems) => {
             let errors = problems.iter().any(|problem| problem.severity == Severity::Error);
             if errors {

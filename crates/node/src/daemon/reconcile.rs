@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mfserv_core::diff::Changes;
 use mfserv_core::event::Fact;
-use mfserv_core::plan::{FrontProgram, Inputs, Listen, Plan};
+use mfserv_core::plan::{FrontProgram, Inputs, Listen, Plan, PluginInput};
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk::Disk;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::node::Node;
 use super::{DaemonOptions, breakages, held, last_plan, takes_over};
-use crate::installed::Instead;
+use crate::installed::{Directories, Instead};
 use crate::places::Places;
 use crate::{configure, installed, taking};
 
@@ -200,7 +200,31 @@ pub fn make(
 ) -> Result<Plan, Diagnostic> {
     let places = &options.places;
     let module = configured(options)?;
-    let plan = Plan::new(Inputs {
+    let uuid = uuid(disk, places)?;
+    let plugins = installed::load_all(places, &module, instead, Directories::Made)?;
+    let basis = Basis { previous, generation, uuid };
+    let plan = planned(options, disk, (&module, plugins), basis);
+    if uses_short_dir(places, &plan) {
+        ensure_short_dir(places)?;
+    }
+    Ok(plan)
+}
+
+/// What a plan has from the node that it is for.
+struct Basis<'a> {
+    previous: Option<&'a Plan>,
+    generation: u64,
+    uuid: String,
+}
+
+fn planned(
+    options: &DaemonOptions,
+    disk: &dyn Disk,
+    (module, plugins): (&configure::Module, Vec<PluginInput>),
+    Basis { previous, generation, uuid }: Basis<'_>,
+) -> Plan {
+    let places = &options.places;
+    Plan::new(Inputs {
         generation,
         module: &module.resolution.config,
         module_problems: module.resolution.diagnostics.clone(),
@@ -208,17 +232,32 @@ pub fn make(
         short_dir: places.short_dir(),
         log_dir: places.log(),
         body_temp_dir: places.tmp().join("bodies"),
-        uuid: uuid(disk, places)?,
-        plugins: installed::load_all(places, &module, instead)?,
-        front: Some(front_program(options, &module)),
+        uuid,
+        plugins,
+        front: Some(front_program(options, module)),
         held: held::read(disk, places),
         takers: taking::read(disk, places),
         previous,
-    });
-    if uses_short_dir(places, &plan) {
-        ensure_short_dir(places)?;
-    }
-    Ok(plan)
+    })
+}
+
+/// What a daemon would read and plan. Nothing is written.
+pub struct Looked {
+    /// The module's configuration.
+    pub module: configure::Module,
+    /// The plugins.
+    pub plugins: Vec<PluginInput>,
+    /// The plan.
+    pub plan: Plan,
+}
+
+/// Reads what a daemon would read, and plans it.
+pub fn look(options: &DaemonOptions, disk: &dyn Disk) -> Result<Looked, Diagnostic> {
+    let module = configured(options)?;
+    let plugins = installed::load_all(&options.places, &module, None, Directories::Left)?;
+    let basis = Basis { previous: None, generation: 0, uuid: String::new() };
+    let plan = planned(options, disk, (&module, plugins.clone()), basis);
+    Ok(Looked { module, plugins, plan })
 }
 
 /// Some sockets of this plan are in the short directory.

@@ -1,6 +1,7 @@
 //! A developer's directory becomes the current plugin of its name.
 
 use std::path::Path;
+use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use mfserv_supervisor::Until;
@@ -25,10 +26,12 @@ pub async fn link<N: Node>(
     op.step(format!("linking {plugin} to {}", dir.display()));
     claim.link(dir)?;
     let mut served = serve(node, op, turn).await;
-    // Linked again, it may be what runs already, and fail.
+    // Linked again, it may be what runs already, and fail: then it is tried anew.
     let own = node.find(&[plugin.to_string()]).unwrap_or_default();
-    if served.problem.is_none() && !op.patience().is_zero() && !own.is_empty() {
-        served.problem = op.wait(node, (Until::Tried, "workers are ready"), own).await.err();
+    let settled = node.wait(Until::Settled, own.clone(), Duration::ZERO).await;
+    if served.problem.is_none() && !op.patience().is_zero() && settled.is_err() {
+        node.restart(own.clone());
+        served.problem = op.wait(node, (Until::Settled, "workers are ready"), own).await.err();
     }
     Ok(Done::of(&claim, served))
 }

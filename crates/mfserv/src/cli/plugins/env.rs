@@ -15,6 +15,7 @@ use super::{drift, first};
 use crate::cli::completions;
 use crate::cli::report::{self, Outcome};
 use crate::cli::{print, print_json};
+use mfserv_node::installed::Directories;
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed};
 
@@ -25,14 +26,16 @@ pub fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Dia
         let dir = PathBuf::from(name_or_dir).canonicalize().map_err(|e| {
             Diagnostic::error(format!("{name_or_dir} is not a plugin directory")).because(e)
         })?;
-        let loaded = installed::load_one(places, &dir, &module).map_err(first)?;
+        let loaded =
+            installed::load_one(places, &dir, &module, Directories::Made).map_err(first)?;
         return Ok((dir, loaded));
     }
     // Its workers see the same directory and the same environment.
     let all = installed::configurations(places, &module, None)?;
     match all.into_iter().find(|plugin| plugin.name == name_or_dir) {
         Some(plugin) => {
-            let loaded = installed::load_one(places, &plugin.dir, &module).map_err(first)?;
+            let loaded = installed::load_one(places, &plugin.dir, &module, Directories::Made)
+                .map_err(first)?;
             Ok((plugin.dir, loaded))
         }
         None => Err(store::current(&Home::new(places.home()), name_or_dir)

@@ -1,0 +1,156 @@
+//! What would go wrong: configuration, plugins, programs, routes, the port. Nothing is started, and
+//! nothing is written.
+
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use mfserv_core::keys::GENERAL_PYTHON;
+use mfserv_core::plan::{Loaded, split_command};
+use mfserv_core::plugin_spec::CommandSpec;
+use mfserv_core::{Diagnostic, Kind, Severity};
+use mfserv_plugin::{Home, base, label, python};
+
+use crate::configure::Module;
+use crate::control::client;
+use crate::daemon::{self, DaemonOptions, Looked};
+use crate::installed::{self, Directories};
+use crate::places::Places;
+use crate::taking;
+
+/// How long a daemon may take to say which port the node has.
+const STATUS: Duration = Duration::from_secs(5);
+
+/// Inspects the node with all its plugins.
+pub fn node(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
+    let Looked { module, plugins, plan } = daemon::look(options)?;
+    let mut problems = plan.problems;
+    for plugin in &plugins {
+        if let Ok(loaded) = &plugin.loaded {
+            problems.extend(programs(&options.places, &module, &plugin.dir, loaded));
+        }
+    }
+    problems.extend(port(&options.places, &module));
+    Ok(problems.into_iter().map(certain).collect())
+}
+
+/// Inspects the plugin of a directory, as if it were the current one of its name.
+pub fn plugin(places: &Places, dir: &Path, module: &Module) -> Vec<Diagnostic> {
+    match of_directory(places, dir, module) {
+        Ok(problems) => problems.into_iter().map(certain).collect(),
+        Err(problems) => problems,
+    }
+}
+
+fn of_directory(
+    places: &Places,
+    dir: &Path,
+    module: &Module,
+) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+    let alone = |problem| vec![problem];
+    let loaded = installed::load_one(places, dir, module, Directories::Left)?;
+    let name = label::read_name(dir).map_err(alone)?;
+    let all = |instead| installed::configurations(places, module, instead).map_err(alone);
+    let now = taking::plan(places, module, all(None)?);
+    let next = taking::plan(places, module, all(Some((name.clone(), dir.to_owned())))?);
+    let taken = taking::refuse(&name, &now.newly_taken(&name, &next)).err();
+    let own = next.problems.into_iter().filter(|problem| problem.is_about(&name));
+    let mut problems: Vec<Diagnostic> = own.chain(taken).collect();
+    problems.extend(programs(places, module, dir, &loaded));
+    Ok(problems)
+}
+
+/// A warning of a plan that a program will not work is an error of a check: a plan is carried out
+/// all the same.
+fn certain(problem: Diagnostic) -> Diagnostic {
+    match problem.kind {
+        Kind::Failed => Diagnostic { severity: Severity::Error, ..problem },
+        _ => problem,
+    }
+}
+
+/// The programs of a plugin that are not there.
+fn programs(places: &Places, module: &Module, dir: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
+    let spec = &loaded.spec;
+    let wants_base = base::is_wanted(dir, spec);
+    let of_the_node = module.resolution.config.get(GENERAL_PYTHON);
+    let interpreter = spec.general.python.as_deref().or(of_the_node.as_deref());
+    if let Some(problem) = wants_base.then(|| python::find(interpreter).err()).flatten() {
+        return vec![problem.about(&spec.name)];
+    }
+    let has_base = || !base::list(&Home::new(places.home())).is_empty();
+    let is_complete = is_built(dir) && (!wants_base || has_base());
+    let apps = spec.apps.iter().filter(|app| !app.fastcgi).map(|app| &app.command);
+    let commands = apps.chain(spec.extra_daemons.iter().map(|extra| &extra.command));
+    let missing = commands.filter(|command| command.count > 0).filter_map(|command| {
+        let program = program_of(command, dir).filter(|one| !is_there(one, dir, loaded))?;
+        let what = format!("the program {program} of {}/{} is not there", spec.name, command.name);
+        Some(match is_complete {
+            true => Diagnostic::error(what)
+                .kind(Kind::BadConfiguration)
+                .because(match program.contains('/') {
+                    true => "there is no such executable file",
+                    false => "it is in no directory of the PATH of the plugin (`mfserv env`)",
+                })
+                .help("install it, or correct _cmd_and_args in the plugin's config.ini")
+                .about(&spec.name),
+            false => Diagnostic::warning(what)
+                .because("what the plugin needs is not built yet, and may bring it")
+                .help("`mfserv build DIR` builds a plugin, `mfserv setup` the base environment")
+                .about(&spec.name),
+        })
+    });
+    missing.collect()
+}
+
+/// The environments that belong to the plugin are there.
+fn is_built(dir: &Path) -> bool {
+    let lacks = |of: &str, made: &str| dir.join(of).exists() && !dir.join(made).exists();
+    !lacks("python3_virtualenv_sources", "local") && !lacks("package.json", "node_modules")
+}
+
+fn program_of(command: &CommandSpec, dir: &Path) -> Option<String> {
+    let dir = dir.to_string_lossy();
+    let (options, values) = ([("{debug_extra_options}", "")], [("{plugin_dir}", &*dir)]);
+    // A command that cannot be split is a problem of the plan.
+    split_command(&command.command, &options, &values).ok()?.into_iter().next()
+}
+
+fn is_there(program: &str, dir: &Path, loaded: &Loaded) -> bool {
+    let is_executable = |file: &Path| {
+        file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    if program.contains('/') {
+        return is_executable(&dir.join(program));
+    }
+    let path = loaded.env.get("PATH").map_or("", String::as_str);
+    std::env::split_paths(path).any(|one| is_executable(&one.join(program)))
+}
+
+/// Why the front could not listen, unless the node listens there already.
+fn port(places: &Places, module: &Module) -> Option<Diagnostic> {
+    let address = module.resolution.config.listen_address()?;
+    let end = format!(":{}", address.port());
+    let is_own = |url: &Option<String>| url.as_ref().is_some_and(|url| url.ends_with(&end));
+    match client::status(&places.control_socket(), STATUS) {
+        Ok(status) if is_own(&status.address) => return None,
+        Ok(_) => {}
+        // A keeper holds the port also while its daemon is being replaced.
+        Err(_) if UnixStream::connect(places.keep_socket()).is_ok() => return None,
+        Err(_) => {}
+    }
+    let error = TcpListener::bind(address).err()?;
+    let help = match error.kind() {
+        ErrorKind::AddrInUse => "choose another port ([nginx] port), or stop the other program",
+        ErrorKind::PermissionDenied => {
+            "choose a port above 1023 ([nginx] port), or give mfserv \
+                                        the privilege (CAP_NET_BIND_SERVICE)"
+        }
+        _ => "choose another address ([front] host) or port ([nginx] port)",
+    };
+    let problem = Diagnostic::error(format!("the front could not listen on {address}"));
+    Some(problem.kind(Kind::Refused).because(error).help(help))
+}
