@@ -254,6 +254,7 @@ mod tests {
             watchers: Vec::new(),
             requests: BTreeMap::new(),
             problems: Vec::new(),
+            front_warnings: Default::default(),
         }
     }
 
@@ -268,6 +269,7 @@ mod tests {
             crashes: 0,
             last_end: None,
             workers: Vec::new(),
+            scaled: Default::default(),
         }
     }
 
