@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::heavy::*;
 use crate::slow_readers::{asks, spooling};
@@ -136,8 +137,25 @@ fn on_a_disk_without_room_the_worker_waits_and_every_byte_comes() {
         return println!("skipped: a small file system cannot be mounted here: {why}");
     }
     let _disk = SmallDisk(&directory);
-    let worker = archive(&world);
-    let mut front = world.serving(spooling(&world), &[&worker]);
+    slow_clients_get_every_byte(&world, |_| {});
+}
+
+#[test]
+fn under_a_limit_for_the_size_of_files_the_front_lives_and_every_byte_comes() {
+    let _alone = alone();
+    let world = World::new();
+    slow_clients_get_every_byte(&world, |front| {
+        let (soft, hard) = (Some(2 * MB), getrlimit(Resource::Fsize).maximum);
+        let limit = Rlimit { current: soft, maximum: hard };
+        prlimit(Some(Pid::from_child(&front.child)), Resource::Fsize, limit).unwrap();
+    });
+}
+
+/// There is no room for the spool files that slow clients need, after `limit`.
+fn slow_clients_get_every_byte(world: &World, limit: impl Fn(&Front)) {
+    let worker = archive(world);
+    let mut front = world.serving(spooling(world), &[&worker]);
+    limit(&front);
     for _ in 0..2 {
         let mut slow = asks(&front, "/a/large", "1.1");
         until("it is said", || {

@@ -91,11 +91,18 @@ pub fn plan_in_force(places: &Places) -> Option<Plan> {
     last_plan::load(&RealDisk, places)
 }
 
+/// signal(7).
+const SIGXFSZ: i32 = 25;
+
 async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     let places = options.places.clone();
     // First of all: a SIGHUP means "reload", and never the end of the daemon.
-    let mut hangups = signal(SignalKind::hangup())
-        .map_err(|e| Diagnostic::error("the daemon cannot receive signals").because(e))?;
+    let received = |kind| {
+        signal(kind).map_err(|e| Diagnostic::error("the daemon cannot receive signals").because(e))
+    };
+    let mut hangups = received(SignalKind::hangup())?;
+    // A write beyond RLIMIT_FSIZE fails then (setrlimit(2)), as on a full disk.
+    let _file_size = received(SignalKind::from_raw(SIGXFSZ))?;
     // The resolver may be slow; workers that live must not wait for it.
     let configured = {
         let options = options.clone();

@@ -98,6 +98,9 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
     Ok(())
 }
 
+/// signal(7); the number is the same on every architecture that Rust's targets of Linux have.
+const SIGXFSZ: i32 = 25;
+
 /// The signals of the system that ask the front to end.
 struct Ending {
     term: Signal,
@@ -105,6 +108,9 @@ struct Ending {
     /// Received and not obeyed: who sends SIGHUP to every process of a node wants it to
     /// reload. The daemon sends the routes.
     _hangup: Signal,
+    /// Received, so that it does not end the front: a write beyond RLIMIT_FSIZE fails with EFBIG
+    /// then (setrlimit(2)), as on a full disk.
+    _file_size: Signal,
 }
 
 impl Ending {
@@ -116,6 +122,7 @@ impl Ending {
             term: on(SignalKind::terminate())?,
             int: on(SignalKind::interrupt())?,
             _hangup: on(SignalKind::hangup())?,
+            _file_size: on(SignalKind::from_raw(SIGXFSZ))?,
         })
     }
 

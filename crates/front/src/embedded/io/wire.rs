@@ -134,6 +134,16 @@ impl Wire {
         }
     }
 
+    /// True if bytes have come that were not read, also if the reactor has not seen them yet.
+    /// Costs a system call.
+    pub fn has_unread(&self) -> bool {
+        let count = match self {
+            Wire::Tcp(stream) => rustix::io::ioctl_fionread(stream),
+            Wire::Unix(stream) => rustix::io::ioctl_fionread(stream),
+        };
+        count.is_ok_and(|count| count > 0)
+    }
+
     /// Moves bytes between this stream and a pipe inside the kernel, at most `most`.
     /// `READABLE`: from the stream into a pipe with room, and 0 means that the other side
     /// has ended. `WRITABLE`: from a pipe that is not empty into the stream.

@@ -270,7 +270,7 @@ impl Attempt<'_, '_> {
                 }
             }
         }
-        if slot.worker_is_gone(cx) {
+        if slot.worker_is_gone(cx, &link.wire) {
             return Poll::Ready(Err(self.ended(link, upload, None)));
         }
         self.watch_client(cx)?;

@@ -283,7 +283,7 @@ impl Relay<'_, '_> {
         };
         match got {
             Poll::Pending => {
-                if slot.worker_is_gone(cx) {
+                if slot.worker_is_gone(cx, &link.wire) {
                     self.worker_ended(false);
                 }
                 return false;

@@ -48,7 +48,8 @@ pub async fn run(
                 quiet_by = Instant::now() + patience;
                 continue;
             }
-            let over = over || (up.has_ended && down.has_ended) || slot.worker_is_gone(cx);
+            let over =
+                over || (up.has_ended && down.has_ended) || slot.worker_is_gone(cx, &link.wire);
             let next = drained_by.map_or(quiet_by, |by| by.min(quiet_by));
             if over || client.has_passed(cx, next) {
                 return Poll::Ready(());

@@ -653,9 +653,11 @@ impl Slot {
         self.upstream.distrust(&self.peer);
     }
 
-    /// True if the worker is known to be dead; else the calling task is woken when it is.
-    pub fn worker_is_gone(&mut self, cx: &Context<'_>) -> bool {
-        self.gone.is_raised(cx)
+    /// True if the worker is known to be dead and `wire` holds nothing more of it; else the
+    /// calling task is woken when one of both changes. The news of its death may come before
+    /// the reactor has seen its last bytes.
+    pub fn worker_is_gone(&mut self, cx: &Context<'_>, wire: &Wire) -> bool {
+        self.gone.is_raised(cx) && !wire.has_unread()
     }
 
     /// The path of the worker's socket.
