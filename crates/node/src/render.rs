@@ -40,6 +40,10 @@ pub fn event(event: &Event) -> String {
     format!("{} {}", time(event.at_ms), fact(&event.fact))
 }
 
+fn renewing(plugin: &str, files: &[String], more: u32) -> String {
+    format!("{plugin}: {} changed: renewing", changed(files, more))
+}
+
 /// A fact, as a sentence for people.
 pub fn fact(fact: &Fact) -> String {
     match fact {
@@ -68,9 +72,7 @@ pub fn fact(fact: &Fact) -> String {
             }
             text
         }
-        Fact::FilesChanged { plugin, files, more } => {
-            format!("{plugin}: {} changed: renewing", changed(files, *more))
-        }
+        Fact::FilesChanged { plugin, files, more } => renewing(plugin, files, *more),
         Fact::Renewed { plugin, after_ms } => {
             format!("{plugin} serves the new code after {}", span(*after_ms))
         }
