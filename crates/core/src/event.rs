@@ -60,6 +60,21 @@ impl EndReason {
         }
     }
 
+    /// The reason in one word, as the events and metrics have it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            EndReason::Exited { .. } => "exited",
+            EndReason::Signalled { .. } => "signalled",
+            EndReason::TooOld => "too_old",
+            EndReason::Asked { .. } => "asked",
+            EndReason::FilesChanged => "files_changed",
+            EndReason::FailedProbe { .. } => "failed_probe",
+            EndReason::Stuck { .. } => "stuck",
+            EndReason::NotStarted { .. } => "not_started",
+            EndReason::UnknownAdopted => "unknown_adopted",
+        }
+    }
+
     /// The worker ended although mfserv had no reason to end it: the end counts as a crash,
     /// delays the next start, and its last output is worth showing. A worker that is stopped,
     /// restarted, too old or outdated by an edit has not crashed.

@@ -27,6 +27,7 @@ pub mod plugin_spec;
 pub mod route;
 pub mod status;
 pub mod suggest;
+pub mod telemetry;
 pub mod watcher;
 pub mod wire;
 pub mod worker;

@@ -54,7 +54,7 @@ impl From<&str> for PluginName {
     }
 }
 
-/// The name of a watcher: `app.PLUGIN.APP`, `extra.PLUGIN.NAME` or `front`.
+/// The name of a watcher: `app.PLUGIN.APP`, `extra.PLUGIN.NAME`, `front` or `telemetry`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WatcherName(String);
@@ -73,6 +73,11 @@ impl WatcherName {
     /// The watcher of the web front.
     pub fn front() -> Self {
         Self("front".into())
+    }
+
+    /// The watcher of the telemetry role.
+    pub fn telemetry() -> Self {
+        Self("telemetry".into())
     }
 
     /// The name as written.

@@ -71,7 +71,9 @@ pub struct Inputs<'a> {
     /// The plugins, in any order.
     pub plugins: Vec<PluginInput>,
     /// The front's command, and its environment; `None` = no front.
-    pub front: Option<FrontProgram>,
+    pub front: Option<RoleProgram>,
+    /// The command of the telemetry role, and its environment; `None` = no such role.
+    pub telemetry: Option<RoleProgram>,
     /// Worker counts that were asked for and are in no configuration.
     pub held: BTreeMap<WatcherName, Held>,
     /// Routes that a plugin was allowed to take from others (`--take-route`): the plugin, by route.
@@ -80,9 +82,9 @@ pub struct Inputs<'a> {
     pub previous: Option<&'a Plan>,
 }
 
-/// How the front is started. `{unix_socket_path}` in the command is its control socket.
+/// How a role is started. `{unix_socket_path}` in the command is its control socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FrontProgram {
+pub struct RoleProgram {
     /// The command.
     pub argv: Vec<String>,
     /// Its environment.
@@ -210,6 +212,10 @@ impl Plan {
         routes::diagnose_overlaps(&mut plan);
         routes::diagnose_own_pages(&mut plan);
         plan.add_front(&inputs);
+        if let Some(program) = &inputs.telemetry {
+            let telemetry = watchers::of_telemetry(program, &inputs);
+            plan.watchers.insert(telemetry.name.clone(), telemetry);
+        }
         plan
     }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use mfserv_core::ini::{self, Dialect};
 use mfserv_core::keys::{KEYS, Row, Type};
 use mfserv_core::module_config::{self, Resolution};
-use mfserv_core::plan::{FrontProgram, Inputs, Loaded, Plan, PluginInput};
+use mfserv_core::plan::{Inputs, Loaded, Plan, PluginInput, RoleProgram};
 use mfserv_core::plugin_config;
 
 /// Keys that are read outside of the plan, by their constants.
@@ -60,11 +60,16 @@ fn plan(resolution: &Resolution) -> Plan {
         body_temp_dir: "/bodies".into(),
         uuid: "u".into(),
         plugins: vec![PluginInput { name: "p".into(), dir: "/p".into(), loaded }],
-        front: Some(FrontProgram { argv: vec!["front".into()], env, cwd: "/".into() }),
+        front: Some(role("front")),
+        telemetry: Some(role("telemetry")),
         held: BTreeMap::new(),
         takers: BTreeMap::new(),
         previous: None,
     })
+}
+
+fn role(name: &str) -> RoleProgram {
+    RoleProgram { argv: vec![name.into()], env: BTreeMap::new(), cwd: "/".into() }
 }
 
 /// Another value of a key, and for a key of a few words all others.

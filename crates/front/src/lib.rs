@@ -33,6 +33,8 @@ pub struct FrontOptions {
     pub control_socket: PathBuf,
     /// The keeper's socket: a keeper that has lost the listening sockets gets copies.
     pub keeper_socket: Option<PathBuf>,
+    /// The socket of the telemetry role: it gets the counters once a second.
+    pub metrics_socket: Option<PathBuf>,
     /// The directory of `nginx_access.log` and `nginx_error.log`.
     pub log_dir: PathBuf,
     /// How the two are rotated.

@@ -29,6 +29,7 @@ mod idle;
 mod kind;
 mod lasting;
 mod leftovers;
+mod metrics;
 mod patience;
 mod retries;
 mod slots;

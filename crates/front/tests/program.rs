@@ -20,6 +20,7 @@ fn main() {
         listeners: mfserv_front::listeners_from_env(&var("MFSERV_LISTEN")).unwrap(),
         control_socket: dir.join(format!("front.{}.sock", var("FRONT_NUMBER"))),
         keeper_socket: Some(dir.join("keep.sock")),
+        metrics_socket: Some(dir.join("metrics.sock")),
         log_dir: dir.join("log"),
         rotation: mfserv_core::output::Rotation::default(),
         grace: Duration::from_millis(var("FRONT_GRACE_MS").parse().unwrap()),

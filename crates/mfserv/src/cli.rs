@@ -5,6 +5,7 @@ mod config;
 pub mod keeper;
 mod logs;
 mod man;
+mod metrics;
 pub mod operate;
 pub mod operation;
 mod operations;
@@ -63,6 +64,8 @@ enum Command {
     Ps(show::Look),
     /// Show the logs of apps, extra daemons and roles.
     Logs(logs::Logs),
+    /// Show what was counted: requests, durations, workers, memory.
+    Metrics(metrics::Metrics),
     /// Show events: starts, ends and their reasons, changes.
     Events(logs::Events),
     /// Show the last operations: what changed the node, by whom, and the outcome.
@@ -137,6 +140,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::Status(args) => args.status(&places),
         Command::Ps(args) => args.ps(&places),
         Command::Logs(args) => args.run(&places),
+        Command::Metrics(args) => args.run(&places),
         Command::Events(args) => args.run(&places),
         Command::Operations(args) => args.run(&places),
         Command::Wait(args) => args.run(&places),

@@ -103,7 +103,7 @@ fn killing_the_keeper_stops_nothing_and_a_start_adopts_everything() {
     let said = status.notes.join("\n");
     assert!(said.contains("adopted"), "what was lost is not said: {status:#?}");
     let adopted = status.watchers.iter().flat_map(|w| &w.workers).filter(|w| w.adopted);
-    assert_eq!(adopted.count(), workers.len() + 1, "{status:#?}");
+    assert_eq!(adopted.count(), workers.len() + 2, "the front, telemetry: {status:#?}");
 
     let victim = node.watcher(FLASK).workers[0].clone();
     node.kill(victim.pid.unwrap());

@@ -101,7 +101,7 @@ fn status_ps_logs_and_events_say_what_is_there_for_people_and_for_scripts() {
     let workers: serde_json::Value =
         serde_json::from_str(&node.mfserv(&["ps", "--json"]).code(0).stdout).unwrap();
     let workers = workers.as_array().unwrap();
-    assert_eq!(workers.len(), 3, "two workers and a front: {workers:?}");
+    assert_eq!(workers.len(), 4, "two workers, front, telemetry: {workers:?}");
     for worker in workers {
         assert!(ps.contains(worker["id"].as_str().unwrap()), "{ps}");
         assert!(ps.contains(&worker["pid"].to_string()), "{ps}");
@@ -117,7 +117,7 @@ fn status_ps_logs_and_events_say_what_is_there_for_people_and_for_scripts() {
 
     let events = node.events();
     let ready = |fact: &Fact| matches!(fact, Fact::WorkerReady { .. });
-    assert_eq!(events.iter().filter(|event| ready(&event.fact)).count(), 3);
+    assert_eq!(events.iter().filter(|event| ready(&event.fact)).count(), 4);
     assert!(events.iter().any(|e| e.fact == Fact::NodeState { state: NodeState::Running }));
     let text = node.mfserv(&["events"]).code(0).stdout;
     assert!(text.contains("app.sample_flask.main.1.1"), "{text}");

@@ -54,7 +54,7 @@ fn a_command_of_another_version_sees_a_node_and_stops_it_and_is_refused_everythi
     asks(async {
         let mut connection = Connection::open(&socket, other()).await.unwrap();
         let status = connection.status().await.unwrap();
-        assert_eq!(status.watchers.len(), 2);
+        assert_eq!(status.watchers.len(), 3);
         let refused = connection.recent(1).await.unwrap_err();
         assert!(refused.help.unwrap().contains("mfserv upgrade"));
         connection.stop("mfserv stop").await.unwrap();

@@ -17,6 +17,7 @@ mod fronts;
 mod held;
 mod last_plan;
 mod log_care;
+mod metrics;
 mod node;
 mod observe;
 mod operating;
@@ -128,6 +129,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
 
     let world = World::real(keeper.clone(), Arc::new(fronts.clone()));
     let events = Events::open(&places, world.clock.clone(), std::io::stderr());
+    let counts = events.counts();
     let (node, supervisor) = {
         let fronts = fronts.clone();
         let parts = Taken { options, keeper, found, admitted, generation };
@@ -138,6 +140,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     let operations = Operations::new(node.clone(), FinishedBy::Daemon);
     let api = Arc::new(Service { node: node.clone(), operations: operations.clone() });
     node.served_by(Server::start(listener, api, Version::own()));
+    tokio::spawn(metrics::run(node.clone(), counts));
     tokio::spawn(autorestart::run(node.clone(), node.parts.plans.subscribe()));
     tokio::spawn(log_care::run(node.clone(), node.parts.plans.subscribe()));
     tokio::spawn(node.clone().look_after_files());

@@ -97,6 +97,16 @@ impl Places {
         self.run().join("control.sock")
     }
 
+    /// The socket on which the telemetry role receives counters.
+    pub fn metrics_socket(&self) -> PathBuf {
+        self.run().join("metrics.sock")
+    }
+
+    /// The socket on which the telemetry role is asked for metrics.
+    pub fn telemetry_socket(&self) -> PathBuf {
+        self.run().join("telemetry.sock")
+    }
+
     /// `var/status`: the node's state in one word.
     pub fn status_file(&self) -> PathBuf {
         self.var().join("status")

@@ -86,6 +86,7 @@ pub fn plan(places: &Places, module: &Module, plugins: Vec<PluginInput>) -> Plan
         uuid: String::new(),
         plugins,
         front: None,
+        telemetry: None,
         held: BTreeMap::new(),
         takers: read(&disk::RealDisk, places),
         previous: None,

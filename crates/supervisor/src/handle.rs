@@ -118,11 +118,16 @@ impl Handle {
 
     /// All watchers and workers, with the memory and CPU time that they use.
     pub async fn status(&self) -> Vec<WatcherStatus> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::Status(reply));
-        let mut watchers = answer.await.unwrap_or_default();
+        let mut watchers = self.watchers().await;
         sample::add_samples(&mut watchers);
         watchers
+    }
+
+    /// The watchers and their workers, without what these use: a status that costs little.
+    pub async fn watchers(&self) -> Vec<WatcherStatus> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Status(reply));
+        answer.await.unwrap_or_default()
     }
 
     /// Follows how far these watchers have come, as counts: "3 of 21 workers replaced".

@@ -1,8 +1,10 @@
-//! Reading what happened: the last lines of log files, the lines that come, and shipping them.
+//! Logs and metrics: reading what happened, shipping it, and the role that counts it.
 
 #![forbid(unsafe_code)]
 
 mod follow;
+pub mod metrics;
+pub mod role;
 pub mod ship;
 mod tail;
 

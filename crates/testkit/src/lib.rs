@@ -23,6 +23,7 @@ mod processes;
 pub mod programs;
 mod samples;
 mod search_engine;
+pub mod servers;
 mod wait;
 
 pub use http::{Broken, Client, Method, Response, get, post};

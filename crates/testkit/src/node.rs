@@ -241,7 +241,7 @@ impl Node {
         self.role_pids("keep").first().copied()
     }
 
-    /// The pids of the living processes of a role: `keep`, `daemon`, `front`.
+    /// The pids of the living processes of a role: `keep`, `daemon`, `front`, `telemetry`.
     pub fn role_pids(&self, role: &str) -> Vec<u32> {
         let program = self.program.to_string_lossy();
         let home = self.home.path().to_string_lossy();
@@ -352,7 +352,7 @@ impl Drop for Node {
             self.show_what_happened();
         }
         let hash = self.hash();
-        for role in ["keep", "daemon", "front"] {
+        for role in ["keep", "daemon", "front", "telemetry"] {
             // A stopped process cannot end in order.
             self.role_pids(role).into_iter().for_each(|pid| kill(pid, Signal::CONT));
         }
@@ -376,7 +376,7 @@ impl Node {
         let ran = self.mfserv(&["status"]);
         eprintln!("---- status\n{}{}", ran.stdout, ran.stderr);
         eprintln!("---- events\n{}", self.mfserv(&["events", "-n", "60"]).stdout);
-        for log in ["keeper", "daemon", "front"] {
+        for log in ["keeper", "daemon", "front", "telemetry"] {
             let lines = self.log_lines(&format!("{log}.log"));
             let last = lines.len().saturating_sub(20);
             eprintln!("---- {log}\n{}", lines[last..].join("\n"));

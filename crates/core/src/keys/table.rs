@@ -141,6 +141,8 @@ keys! {
     _: () = known("vector", "nginxlog_port", "5145", Type::Port, "local UDP port for access logs");
     _: () = known("telegraf", "statsd_port", "18127", Type::Port, "local UDP port for statsd");
     _: () = known("telegraf", "debug", "0", Type::Flag, "write every metric to the log too");
+    // [metrics]: what MFSERV had no name for.
+    METRICS_PORT: Option<u16> = port("metrics", "port", "null", "port of Prometheus metrics on 127.0.0.1, path /metrics; 0 or null: none");
     // MFSERV's process manager: nothing here replaces these.
     _: () = known("circus", "endpoint", "ipc://@@@MFMODULE_RUNTIME_HOME@@@/var/circus.socket", Type::Text, "control socket of circus");
     _: () = known("circus", "pubsub_endpoint", "ipc://@@@MFMODULE_RUNTIME_HOME@@@/var/circus_pubsub.socket", Type::Text, "event socket of circus");

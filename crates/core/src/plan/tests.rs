@@ -39,11 +39,12 @@ fn inputs<'a>(module: &'a ModuleConfig, plugins: Vec<PluginInput>) -> Inputs<'a>
         body_temp_dir: "/rt/tmp".into(),
         uuid: "u".into(),
         plugins,
-        front: Some(FrontProgram {
+        front: Some(RoleProgram {
             argv: vec!["mfserv".into(), "front".into()],
             env: BTreeMap::new(),
             cwd: "/rt".into(),
         }),
+        telemetry: None,
         held: BTreeMap::new(),
         takers: BTreeMap::new(),
         previous: None,

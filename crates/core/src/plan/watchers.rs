@@ -12,8 +12,9 @@ use crate::keys::{
 use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
 use crate::plan::routes::{probe_path, upstream_name};
-use crate::plan::{Count, FrontProgram, Inputs, LONGEST_SOCKET_PATH, Loaded, PluginInput, command};
+use crate::plan::{Count, Inputs, LONGEST_SOCKET_PATH, Loaded, PluginInput, RoleProgram, command};
 use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, PluginSpec, ReadyBy};
+use crate::telemetry::{SETTINGS_VARIABLE, TelemetrySettings};
 use crate::watcher::{Probe, Rlimits, WatcherSpec, front_socket_stem};
 
 /// How long a worker may take to become ready when its plugin does not say.
@@ -22,6 +23,8 @@ const START_TIMEOUT_S: u64 = 60;
 const ALIVE_MS: u64 = 1_000;
 /// How long a front that is asked to end may take for the requests it holds.
 const FRONT_STOP_MS: u64 = 90_000;
+/// The same for the telemetry role.
+const TELEMETRY_STOP_MS: u64 = 5_000;
 
 const SIGTERM: i32 = 15;
 
@@ -233,7 +236,7 @@ fn short_enough(stem: &Path, short_dir: &Path) -> PathBuf {
 }
 
 pub(super) fn of_front(
-    program: &FrontProgram,
+    program: &RoleProgram,
     inputs: &Inputs,
     listeners: Vec<String>,
 ) -> WatcherSpec {
@@ -259,5 +262,35 @@ pub(super) fn of_front(
         overlap: true,
         max_age_s: 0,
         listeners,
+    }
+}
+
+pub(super) fn of_telemetry(program: &RoleProgram, inputs: &Inputs) -> WatcherSpec {
+    let rotation = inputs.module.rotation();
+    let settings = TelemetrySettings::new(inputs.module);
+    let settings = serde_json::to_string(&settings).unwrap_or_default();
+    let mut env = program.env.clone();
+    env.insert(SETTINGS_VARIABLE.into(), settings);
+    WatcherSpec {
+        name: WatcherName::telemetry(),
+        count: 1,
+        argv: program.argv.clone(),
+        env,
+        cwd: program.cwd.clone(),
+        rlimits: Rlimits::default(),
+        output: Output { stdout: inputs.log_dir.join("telemetry.log"), stderr: None, rotation },
+        output_per_worker: false,
+        socket_stem: None,
+        socket_link_stem: None,
+        upstream: None,
+        probe: Probe::Alive { for_ms: 100 },
+        start_timeout_ms: 30_000,
+        drain_timeout_ms: 0,
+        stop_signal: SIGTERM,
+        stop_timeout_ms: TELEMETRY_STOP_MS,
+        // Both would listen on the same sockets.
+        overlap: false,
+        max_age_s: 0,
+        listeners: Vec::new(),
     }
 }

@@ -461,8 +461,7 @@ fn with(section: &str, key: &str, value: &str) -> PluginSpec {
 fn planned(spec: PluginSpec) -> crate::plan::Plan {
     let module = crate::module_config::resolve(&[], &[], &BTreeMap::new(), "").config;
     let loaded = crate::plan::Loaded { spec, env: BTreeMap::new(), warnings: Vec::new() };
-    let (name, dir) = ("foo".into(), "/foo".into());
-    let foo = crate::plan::PluginInput { name, dir, loaded: Ok(loaded) };
+    let (name, dir, loaded) = ("foo".into(), "/foo".into(), Ok(loaded));
     crate::plan::Plan::new(crate::plan::Inputs {
         generation: 1,
         module: &module,
@@ -472,8 +471,9 @@ fn planned(spec: PluginSpec) -> crate::plan::Plan {
         log_dir: "/log".into(),
         body_temp_dir: "/bodies".into(),
         uuid: String::new(),
-        plugins: vec![foo],
+        plugins: vec![crate::plan::PluginInput { name, dir, loaded }],
         front: None,
+        telemetry: None,
         held: BTreeMap::new(),
         takers: BTreeMap::new(),
         previous: None,

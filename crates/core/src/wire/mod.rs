@@ -8,6 +8,7 @@
 pub mod frame;
 pub mod front;
 pub mod keeper;
+pub mod metrics;
 
 /// The version of the keeper protocol.
 pub const VERSION: u32 = 1;

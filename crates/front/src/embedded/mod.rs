@@ -13,6 +13,7 @@ mod files;
 pub mod heads;
 mod io;
 mod lanes;
+mod metrics;
 mod request;
 mod workers;
 
@@ -79,6 +80,11 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
         .map(|socket| KeeperLink::start(socket, options.listeners))
         .transpose()?;
     let lanes = Lanes::start(front.clone())?;
+    let metrics = options
+        .metrics_socket
+        .map(|socket| metrics::Sender::start(front.clone(), socket))
+        .transpose()
+        .map_err(|why| Diagnostic::error("no thread for metrics").because(why))?;
     for listener in listeners {
         let (front, lanes_of_it) = (front.clone(), lanes.clone());
         lanes.start_in_first(move || listener.serve(front, lanes_of_it));
@@ -91,6 +97,9 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
     ending.asked().await;
     finish(&front, options.grace, &mut ending).await;
     lanes.end();
+    if let Some(metrics) = metrics {
+        metrics.end();
+    }
     drop(keeper);
     // What is there is this front's: the daemon gives the path to another front only after
     // this process has ended.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use mfserv_core::output::{Output, Rotation};
+use mfserv_core::telemetry::SETTINGS_VARIABLE;
 use mfserv_core::wire::keeper::ProcessSpec;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_front::FrontOptions;
@@ -24,6 +25,7 @@ use mfserv_node::daemon::{self, DaemonOptions, StageResult};
 use mfserv_node::operations::OperationId;
 use mfserv_node::places::Places;
 use mfserv_plugin::store::{self, Owner};
+use mfserv_telemetry::role::RoleOptions;
 
 /// For nobody to type: neither shown nor suggested, and so a command line of its own.
 #[derive(Debug, Parser)]
@@ -45,6 +47,8 @@ enum Role {
     Daemon(Daemon),
     /// Listens for HTTP.
     Front(Front),
+    /// Counts what happens and sends it on; speaks with the network.
+    Telemetry,
     /// Stages a package for the daemon, in a process of its own.
     Stage(Stage),
 }
@@ -71,6 +75,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Role::Keep(args) => args.run(&places),
         Role::Daemon(args) => args.run(places),
         Role::Front(args) => args.run(&places),
+        Role::Telemetry => telemetry(&places),
         Role::Stage(args) => args.run(&places),
     }
 }
@@ -177,6 +182,7 @@ impl Front {
             listeners,
             control_socket: self.control,
             keeper_socket: Some(places.keep_socket()),
+            metrics_socket: Some(places.metrics_socket()),
             log_dir: places.log(),
             rotation,
             grace: GRACE,
@@ -184,6 +190,22 @@ impl Front {
         mfserv_front::run(mfserv_front::Kind::Embedded, options)?;
         Ok(Outcome::Done)
     }
+}
+
+/// Runs the telemetry role: its settings are in the environment.
+fn telemetry(places: &Places) -> Result<Outcome, Diagnostic> {
+    let bad = |e: serde_json::Error| {
+        Diagnostic::error(format!("{SETTINGS_VARIABLE} is not understood"))
+            .kind(Kind::Usage)
+            .because(e)
+    };
+    let settings = std::env::var(SETTINGS_VARIABLE).unwrap_or_default();
+    mfserv_telemetry::role::run(RoleOptions {
+        metrics_socket: places.metrics_socket(),
+        ask_socket: places.telemetry_socket(),
+        settings: serde_json::from_str(&settings).map_err(bad)?,
+    })?;
+    Ok(Outcome::Done)
 }
 
 /// How long another operation on the same plugin is waited for.

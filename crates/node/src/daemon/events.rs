@@ -9,6 +9,7 @@ use mfserv_core::output::Rotation;
 use mfserv_logfile::LogFile;
 use mfserv_platform::clock::Clock;
 
+use super::metrics::Counts;
 use crate::places::Places;
 use crate::render;
 
@@ -21,6 +22,7 @@ pub struct Events {
     log: Arc<Mutex<dyn Write + Send>>,
     /// The last trouble with a log, and when it was.
     trouble: Arc<Mutex<Option<(u64, String)>>>,
+    counts: Counts,
 }
 
 /// How long trouble with a log is shown, milliseconds.
@@ -37,11 +39,17 @@ impl Events {
         let rotation = Rotation { max_bytes: 16 << 20, max_age_s: 0, ..Rotation::default() };
         let file = LogFile::new(places.events_file(), rotation);
         let (file, log) = (Arc::new(Mutex::new(file)), Arc::new(Mutex::new(log)));
-        Events { clock, file, log, trouble: Arc::default() }
+        Events { clock, file, log, trouble: Arc::default(), counts: Counts::default() }
+    }
+
+    /// What has been recorded, as counters.
+    pub fn counts(&self) -> Counts {
+        self.counts.clone()
     }
 
     /// Records a fact, now. A disk that cannot be written loses the record, never the node.
     pub fn record(&self, fact: Fact) {
+        self.counts.notice(&fact);
         let event = Event { at_ms: self.clock.now_ms(), fact };
         if matches!(event.fact, Fact::OutputDropped { .. } | Fact::LogTrouble { .. }) {
             self.note_trouble(render::fact(&event.fact));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mfserv_core::diff::Changes;
 use mfserv_core::event::Fact;
-use mfserv_core::plan::{FrontProgram, Inputs, Listen, Plan, PluginInput};
+use mfserv_core::plan::{Inputs, Listen, Plan, PluginInput, RoleProgram};
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk::Disk;
@@ -235,6 +235,7 @@ fn planned(
         uuid,
         plugins,
         front: Some(front_program(options, module)),
+        telemetry: Some(telemetry_program(options, module)),
         held: held::read(disk, places),
         takers: taking::read(disk, places),
         previous,
@@ -267,7 +268,7 @@ pub fn uses_short_dir(places: &Places, plan: &Plan) -> bool {
     stems.any(|stem| stem.starts_with(&short))
 }
 
-fn front_program(options: &DaemonOptions, module: &configure::Module) -> FrontProgram {
+fn front_program(options: &DaemonOptions, module: &configure::Module) -> RoleProgram {
     let places = &options.places;
     let rotation = module.resolution.config.front_rotation();
     let argv = [
@@ -280,10 +281,24 @@ fn front_program(options: &DaemonOptions, module: &configure::Module) -> FrontPr
         "--rotation".into(),
         serde_json::to_string(&rotation).unwrap_or_default(),
     ];
-    let passed = ["PATH", "HOME", "TZ", "LANG"];
+    role_program(options, module, argv.to_vec())
+}
+
+fn telemetry_program(options: &DaemonOptions, module: &configure::Module) -> RoleProgram {
+    let home = options.places.home().to_string_lossy().into_owned();
+    let program = crate::program().to_string_lossy().into_owned();
+    role_program(options, module, vec![program, "telemetry".into(), "--home".into(), home])
+}
+
+fn role_program(
+    options: &DaemonOptions,
+    module: &configure::Module,
+    argv: Vec<String>,
+) -> RoleProgram {
+    let passed = ["PATH", "HOME", "TZ", "LANG", "MFHOSTNAME"];
     let env =
         passed.iter().filter_map(|key| Some((key.to_string(), module.env.get(*key)?.clone())));
-    FrontProgram { argv: argv.to_vec(), env: env.collect(), cwd: places.home().to_owned() }
+    RoleProgram { argv, env: env.collect(), cwd: options.places.home().to_owned() }
 }
 
 /// The identifier of the node: 32 hexadecimal digits, made by its first daemon.

@@ -11,11 +11,11 @@ use super::Node;
 use super::conduct::Done;
 use super::running::Running;
 
-/// The web front's name among the apps.
-const FRONT: &str = "front";
+/// The roles that are workers: their names among the apps.
+const ROLES: [&str; 2] = ["front", "telemetry"];
 
 /// Reads the configuration as a reload does, so that new workers get the environment of today, then
-/// replaces the workers of some apps; without names, those of all, then the front. With a
+/// replaces the workers of some apps; without names, those of all, then the roles. With a
 /// configuration that is refused, they are replaced by workers of the one in force.
 pub async fn restart<N: Node>(node: &N, op: &Running, apps: &[String]) -> Result<Done, Diagnostic> {
     let found = node.find(apps)?;
@@ -39,10 +39,12 @@ pub async fn restart<N: Node>(node: &N, op: &Running, apps: &[String]) -> Result
     drop(turn);
     until_replaced(node, op, &[&replaced[..], &changes.touched()].concat()).await?;
     if apps.is_empty() {
-        let front = still_to_do(node, op, node.find(&[FRONT.into()])?).await;
-        node.restart(front.clone());
-        until_replaced(node, op, &front).await?;
-        replaced.extend(front);
+        // A node may have none of them ([nginx] flag=0).
+        let roles = ROLES.iter().filter_map(|role| node.find(&[role.to_string()]).ok());
+        let roles = still_to_do(node, op, roles.flatten().collect()).await;
+        node.restart(roles.clone());
+        until_replaced(node, op, &roles).await?;
+        replaced.extend(roles);
     }
     replaced.retain(|name| !changes.start.contains(name) && !changes.replace.contains(name));
     changes.replace.extend(replaced);

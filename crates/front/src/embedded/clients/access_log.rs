@@ -4,7 +4,9 @@
 //! from the request) and to [`AccessRecord::write`].
 
 use std::cell::RefCell;
+use std::time::Duration;
 
+use mfserv_core::wire::metrics::Answerer;
 use mfserv_h1::{Name, RequestHead};
 use tokio::time::Instant;
 
@@ -32,8 +34,40 @@ pub struct AccessRecord {
     before: Traffic,
     id: Vec<u8>,
     plugin: String,
+    app: String,
+    by: Answerer,
+    wait: Duration,
     status: u16,
     is_logged: bool,
+}
+
+/// What a request went to.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// The plugin; `#core#`, `#monitoring#` or `#unknown#` for none.
+    pub plugin: &'a str,
+    /// The app; empty for none.
+    pub app: &'a str,
+    /// What answered it.
+    pub by: Answerer,
+}
+
+/// What was measured of a request.
+pub struct Measured<'a> {
+    /// The status; 0 = there was no answer.
+    pub status: u16,
+    /// The method.
+    pub method: &'a [u8],
+    /// From the head to the end of the answer, microseconds.
+    pub us: u64,
+    /// How long it waited for slots, microseconds.
+    pub wait_us: u64,
+    /// Bytes received.
+    pub received: u64,
+    /// Bytes sent.
+    pub sent: u64,
+    /// The request id.
+    pub id: &'a [u8],
 }
 
 /// What is read from a request for its line.
@@ -56,6 +90,9 @@ impl AccessRecord {
             before: Traffic::default(),
             id: Vec::with_capacity(32),
             plugin: String::new(),
+            app: String::new(),
+            by: Answerer::Front,
+            wait: Duration::ZERO,
             status: 0,
             is_logged: true,
         }
@@ -67,6 +104,9 @@ impl AccessRecord {
         self.before = traffic;
         self.id.clear();
         self.set_plugin("#unknown#");
+        self.app.clear();
+        self.by = Answerer::Front;
+        self.wait = Duration::ZERO;
         self.status = 0;
         self.is_logged = true;
     }
@@ -103,6 +143,33 @@ impl AccessRecord {
     pub fn set_plugin(&mut self, plugin: &str) {
         self.plugin.clear();
         self.plugin.push_str(plugin);
+    }
+
+    /// Records the app that the request goes to, and what answers it.
+    pub fn set_app(&mut self, app: &str, by: Answerer) {
+        self.app.clear();
+        self.app.push_str(app);
+        self.by = by;
+    }
+
+    /// Records that the request has waited so long for a slot, once more.
+    pub fn add_wait(&mut self, wait: Duration) {
+        self.wait += wait;
+    }
+
+    /// What is counted of the request. `method`: of its head, empty if that was not understood.
+    pub fn measured<'a>(&'a self, method: &'a [u8], now: Traffic) -> (Subject<'a>, Measured<'a>) {
+        let subject = Subject { plugin: &self.plugin, app: &self.app, by: self.by };
+        let measured = Measured {
+            status: self.status,
+            method,
+            us: self.began.elapsed().as_micros() as u64,
+            wait_us: self.wait.as_micros() as u64,
+            received: now.received - self.before.received,
+            sent: now.sent - self.before.sent,
+            id: &self.id,
+        };
+        (subject, measured)
     }
 
     /// The status of the answer; 0 before there is one.

@@ -1,15 +1,20 @@
 //! The counters of a lane.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::counts::Counts;
+
 /// The counters of a lane. Only its thread writes them, except `connections`.
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[repr(align(64))]
 pub struct Gauge {
     /// Client connections given to it and not closed yet.
     pub connections: AtomicU64,
     requests: AtomicU64,
     busy: AtomicU64,
+    /// Its requests by app.
+    pub counts: Mutex<Counts>,
 }
 
 impl Gauge {

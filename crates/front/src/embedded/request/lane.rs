@@ -5,9 +5,13 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use mfserv_platform::sync::lock;
+
 use super::gauge::{Gauge, InWork};
 use super::request_id::RequestIds;
 use super::state::{Front, InForce};
+use crate::embedded::clients::exchange::Exchange;
+use crate::embedded::clients::fault::Cause;
 
 /// The table of a request. The lane counts its users with a counter of its own, so that a
 /// request writes to no memory that other threads read.
@@ -46,6 +50,12 @@ impl Lane {
     /// Counts a request as in work until the returned value is dropped.
     pub fn begin_request(&self) -> InWork<'_> {
         self.gauge.begin_request()
+    }
+
+    /// Counts a request that is over. `fault`: why the front answered in place of the app.
+    pub fn count(&self, exchange: &Exchange<'_>, fault: Option<Cause>) {
+        let (subject, measured) = exchange.measured();
+        lock(&self.gauge.counts).count(subject, &measured, fault);
     }
 
     /// Writes a new request id: 32 lower-case hexadecimal digits.

@@ -8,6 +8,7 @@
 //! [`Exchange`]: crate::embedded::clients::exchange::Exchange
 
 mod browsers;
+pub mod counts;
 mod endpoints;
 pub mod extensions;
 pub mod gauge;

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use mfserv_core::route::{self, ServerSettings, Target};
+use mfserv_core::wire::metrics::Answerer;
 use mfserv_h1::{Refusal, RequestHead};
 
 use super::browsers;
@@ -111,8 +112,13 @@ async fn one_request(
         Ok(()) => answer(lane, in_force, &mut exchange, reply, &mut attendant).await,
         Err(Refusal { status, .. }) => Err(Cause::BadRequest(status).into()),
     };
+    let fault = match outcome {
+        Err(Fault::Answer(cause)) => Some(cause),
+        _ => None,
+    };
     let is_sent = finish(lane, &mut exchange, attendant, outcome).await;
     exchange.log(&lane.front.access);
+    lane.count(&exchange, fault);
     let next = match is_sent && exchange.keeps_connection() {
         true => Next::Request,
         false => Next::End { unread: exchange.may_be_sending() },
@@ -160,6 +166,7 @@ async fn answer(
     };
     let route = &hit.rule.route;
     exchange.set_plugin(&route.plugin);
+    exchange.set_app(&route.app, answerer(&route.target));
     match (&route.target, &hit.rule.with) {
         (Target::Upstream { .. }, Some(app)) => {
             let extension = lane.front.extensions.attend(&route.plugin);
@@ -185,6 +192,14 @@ async fn answer(
 fn is_for_developer(exchange: &Exchange<'_>) -> bool {
     let head = exchange.request();
     exchange.is_local() && browsers::names_this_machine(head) && !browsers::is_by_foreign_page(head)
+}
+
+fn answerer(target: &Target) -> Answerer {
+    match target {
+        Target::Upstream { .. } => Answerer::Dynamic,
+        Target::Static { .. } => Answerer::Static,
+        Target::Fixed { .. } => Answerer::Front,
+    }
 }
 
 /// True if an extension has answered in place of the app.

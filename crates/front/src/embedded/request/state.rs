@@ -1,7 +1,7 @@
 //! What all lanes of a front share: the table in force, the upstreams, the logs, the
 //! counters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,6 +11,7 @@ use mfserv_core::route::{
     Amendment, Matcher, Route, Section, ServerSettings, Slots, Target, plugin_of,
 };
 use mfserv_core::wire::front::{Peer, Warned};
+use mfserv_core::wire::metrics::Requests;
 use mfserv_platform::sync::lock;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
@@ -246,6 +247,15 @@ impl Front {
         let gauges = lock(&self.gauges);
         let requests = gauges.iter().map(|gauge| gauge.requests()).sum();
         (requests, gauges.iter().map(|gauge| gauge.busy()).sum())
+    }
+
+    /// The requests by app, and by what answers them, in all lanes.
+    pub fn counts(&self) -> HashMap<String, Requests> {
+        let mut all = HashMap::new();
+        for gauge in lock(&self.gauges).iter() {
+            lock(&gauge.counts).add_to(&mut all);
+        }
+        all
     }
 
     /// Client connections open now.

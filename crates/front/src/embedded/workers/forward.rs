@@ -140,7 +140,8 @@ impl Forwarding<'_, '_> {
         let wait = Duration::from_millis(self.to.app.spec.queue_timeout_ms);
         let deadline = *self.tries.wait_until.get_or_insert_with(|| Instant::now() + wait);
         let exchange = &mut *self.exchange;
-        poll_fn(|cx| {
+        let since = Instant::now();
+        let turn = poll_fn(|cx| {
             if let Poll::Ready(turn) = Pin::new(&mut waiting).poll(cx) {
                 return Poll::Ready(turn.ok_or_else(|| sent_away().into()));
             }
@@ -157,7 +158,9 @@ impl Forwarding<'_, '_> {
             }
             Poll::Pending
         })
-        .await
+        .await;
+        self.exchange.add_wait(since.elapsed());
+        turn
     }
 
     fn no_link(&self, slot: &Slot, why: NoLink, last: NoLink) {

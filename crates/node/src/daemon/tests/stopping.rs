@@ -36,7 +36,7 @@ async fn a_stop_is_two_plans_of_which_none_is_kept_for_the_next_start() {
     daemon.stop().await;
     assert_eq!(
         daemon.plans()[1..],
-        ["stop front; close http:127.0.0.1:18868", "stop app.hello.main"]
+        ["stop front; close http:127.0.0.1:18868", "stop app.hello.main, telemetry"]
     );
     assert_eq!(daemon.plan().generation, before.generation + 2);
     assert_eq!(last_plan::load(&*house.disk, &house.places()), Some((*before).clone()));

@@ -1,9 +1,12 @@
 //! What is recorded of an exchange, and what it leaves of its connection.
 
+use std::time::Duration;
+
+use mfserv_core::wire::metrics::Answerer;
 use mfserv_h1::Framing;
 
 use super::Exchange;
-use crate::embedded::clients::access_log::{Asked, Traffic};
+use crate::embedded::clients::access_log::{Asked, Measured, Subject, Traffic};
 use crate::embedded::io::log_file::LogWriter;
 
 impl Exchange<'_> {
@@ -15,6 +18,25 @@ impl Exchange<'_> {
     /// The plugin that the request goes to.
     pub fn set_plugin(&mut self, plugin: &str) {
         self.record.set_plugin(plugin);
+    }
+
+    /// The app that the request goes to, and what answers it.
+    pub fn set_app(&mut self, app: &str, by: Answerer) {
+        self.record.set_app(app, by);
+    }
+
+    /// The request has waited so long for a slot.
+    pub fn add_wait(&mut self, wait: Duration) {
+        self.record.add_wait(wait);
+    }
+
+    /// What is counted of the request.
+    pub fn measured(&self) -> (Subject<'_>, Measured<'_>) {
+        let method = match self.request.is_understood {
+            true => self.request.head.method(),
+            false => b"",
+        };
+        self.record.measured(method, self.traffic())
     }
 
     /// Leaves the request out of the access log, or not.

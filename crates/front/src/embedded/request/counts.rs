@@ -1,0 +1,232 @@
+//! What is counted of every request: by plugin, app and what answers, with status, method,
+//! duration, wait, bytes and fault.
+//!
+//! Each lane has a table of its own behind a mutex that only the sender of metrics ever
+//! contends for, once a second. A table has a maximum: what is beyond it is counted in one row.
+
+use std::collections::HashMap;
+
+use mfserv_core::wire::metrics::{
+    Answerer, BUCKETS, Exemplar, Histogram, METHOD_COUNTERS, METHODS, REST, Requests,
+};
+
+use crate::embedded::clients::access_log::{Measured, Subject};
+use crate::embedded::clients::fault::Cause;
+
+/// The most apps of a table, each with what answers for it.
+const ROWS_MAX: usize = 4096;
+/// The most status codes of a row.
+const STATUSES_MAX: usize = 64;
+/// The longest request id that is kept as an exemplar, bytes.
+const ID_MAX: usize = 64;
+
+/// The counters of a lane.
+#[derive(Default)]
+pub struct Counts {
+    rows: HashMap<String, Row>,
+    /// The key of the request that is counted; kept for its memory.
+    key: String,
+}
+
+/// The last request of a bucket. No id = none.
+#[derive(Clone, Copy)]
+struct Last {
+    id: [u8; ID_MAX],
+    length: u8,
+    us: u64,
+}
+
+/// The counters of an app and what answers for it.
+#[derive(Clone)]
+struct Row {
+    plugin: String,
+    app: String,
+    by: Answerer,
+    statuses: Vec<(u16, u64)>,
+    methods: [u64; METHOD_COUNTERS],
+    duration: Histogram,
+    wait: Histogram,
+    received: u64,
+    sent: u64,
+    faults: Vec<(&'static str, u64)>,
+    last: [Last; BUCKETS],
+}
+
+impl Counts {
+    /// Counts a request.
+    pub fn count(&mut self, subject: Subject<'_>, measured: &Measured<'_>, fault: Option<Cause>) {
+        let key = &mut self.key;
+        key.clear();
+        // The names of plugins have neither character, so no two keys are the same.
+        key.push_str(subject.plugin);
+        key.push('/');
+        key.push_str(subject.by.as_str());
+        key.push('/');
+        key.push_str(subject.app);
+        if let Some(row) = self.rows.get_mut(key.as_str()) {
+            return row.count(measured, fault);
+        }
+        let (key, subject) = match self.rows.len() < ROWS_MAX {
+            true => (key.as_str(), subject),
+            false => (REST, Subject { plugin: REST, app: "", by: Answerer::Front }),
+        };
+        let row = self.rows.entry(key.into()).or_insert_with(|| Row::new(subject));
+        row.count(measured, fault);
+    }
+
+    /// Adds these counters to those of other lanes.
+    pub fn add_to(&self, all: &mut HashMap<String, Requests>) {
+        for (key, row) in &self.rows {
+            match all.get_mut(key) {
+                Some(sum) => row.add_to(sum),
+                None => {
+                    let mut sum = Requests {
+                        plugin: row.plugin.clone(),
+                        app: row.app.clone(),
+                        by: row.by,
+                        statuses: Vec::new(),
+                        methods: [0; METHOD_COUNTERS],
+                        duration: Histogram::default(),
+                        wait: Histogram::default(),
+                        received: 0,
+                        sent: 0,
+                        faults: Vec::new(),
+                        exemplars: Vec::new(),
+                    };
+                    row.add_to(&mut sum);
+                    all.insert(key.clone(), sum);
+                }
+            }
+        }
+    }
+}
+
+impl Row {
+    fn new(subject: Subject<'_>) -> Self {
+        Self {
+            plugin: subject.plugin.into(),
+            app: subject.app.into(),
+            by: subject.by,
+            statuses: Vec::with_capacity(4),
+            methods: [0; METHOD_COUNTERS],
+            duration: Histogram::default(),
+            wait: Histogram::default(),
+            received: 0,
+            sent: 0,
+            faults: Vec::new(),
+            last: [Last { id: [0; ID_MAX], length: 0, us: 0 }; BUCKETS],
+        }
+    }
+
+    fn count(&mut self, measured: &Measured<'_>, fault: Option<Cause>) {
+        // An app can invent statuses.
+        let is_full = self.statuses.len() >= STATUSES_MAX;
+        let is_known = |(status, _): &(u16, u64)| *status == measured.status;
+        let is_rest = is_full && !self.statuses.iter().any(is_known);
+        add(&mut self.statuses, if is_rest { 0 } else { measured.status }, 1);
+        let known = METHODS.iter().position(|name| name.as_bytes() == measured.method);
+        self.methods[known.unwrap_or(METHODS.len())] += 1;
+        let bucket = self.duration.observe(measured.us);
+        self.wait.observe(measured.wait_us);
+        self.received += measured.received;
+        self.sent += measured.sent;
+        if let Some(cause) = fault {
+            add(&mut self.faults, cause.as_str(), 1);
+        }
+        if measured.id.len() <= ID_MAX {
+            let last = &mut self.last[bucket];
+            last.id[..measured.id.len()].copy_from_slice(measured.id);
+            last.length = measured.id.len() as u8;
+            last.us = measured.us;
+        }
+    }
+
+    fn add_to(&self, sum: &mut Requests) {
+        for (status, count) in &self.statuses {
+            add(&mut sum.statuses, *status, *count);
+        }
+        for (own, other) in sum.methods.iter_mut().zip(self.methods) {
+            *own += other;
+        }
+        sum.duration.add(&self.duration);
+        sum.wait.add(&self.wait);
+        sum.received += self.received;
+        sum.sent += self.sent;
+        for (cause, count) in &self.faults {
+            match sum.faults.iter_mut().find(|(known, _)| known == cause) {
+                Some((_, sum)) => *sum += count,
+                None => sum.faults.push((cause.to_string(), *count)),
+            }
+        }
+        for (bucket, last) in self.last.iter().enumerate().filter(|(_, last)| last.length > 0) {
+            let is_new = sum.exemplars.iter().all(|known| usize::from(known.bucket) != bucket);
+            let id = std::str::from_utf8(&last.id[..usize::from(last.length)]);
+            if let (true, Ok(id)) = (is_new, id) {
+                let bucket = bucket as u8;
+                sum.exemplars.push(Exemplar { bucket, id: id.into(), us: last.us });
+            }
+        }
+    }
+}
+
+fn add<K: PartialEq>(counters: &mut Vec<(K, u64)>, key: K, by: u64) {
+    match counters.iter_mut().find(|(known, _)| *known == key) {
+        Some((_, count)) => *count += by,
+        None => counters.push((key, by)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(status: u16, method: &'static [u8], us: u64) -> Measured<'static> {
+        Measured { status, method, us, wait_us: 0, received: 10, sent: 100, id: b"0123abc" }
+    }
+
+    fn all(lanes: &[&Counts]) -> Vec<Requests> {
+        let mut all = HashMap::new();
+        lanes.iter().for_each(|lane| lane.add_to(&mut all));
+        all.into_values().collect()
+    }
+
+    #[test]
+    fn the_counters_of_two_lanes_are_summed() {
+        let shop = Subject { plugin: "shop", app: "web", by: Answerer::Dynamic };
+        let (mut one, mut other) = (Counts::default(), Counts::default());
+        one.count(shop, &request(200, b"GET", 1_500), None);
+        other.count(shop, &request(200, b"BREW", 3_000), None);
+        other.count(shop, &request(503, b"GET", 1), Some(Cause::QueueFull));
+        let sums = all(&[&one, &other]);
+        assert_eq!(sums.len(), 1);
+        let sum = &sums[0];
+        assert_eq!(sum.statuses, [(200, 2), (503, 1)]);
+        assert_eq!((sum.methods[0], sum.methods[METHODS.len()]), (2, 1));
+        assert_eq!((sum.duration.count(), sum.duration.sum_us), (3, 4_501));
+        assert_eq!((sum.received, sum.sent), (30, 300));
+        assert_eq!(sum.faults, [("queue_full".to_string(), 1)]);
+        let buckets: Vec<u8> = sum.exemplars.iter().map(|exemplar| exemplar.bucket).collect();
+        assert_eq!(buckets, [1, 0, 2][..].iter().copied().collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn a_table_and_its_rows_are_bounded_and_no_request_is_left_uncounted() {
+        let mut counts = Counts::default();
+        for number in 0..ROWS_MAX + 50 {
+            let app = number.to_string();
+            let subject = Subject { plugin: "shop", app: &app, by: Answerer::Dynamic };
+            counts.count(subject, &request(200, b"GET", 1), None);
+        }
+        let first = Subject { plugin: "shop", app: "0", by: Answerer::Dynamic };
+        for status in 100..999 {
+            counts.count(first, &request(status, b"GET", 1), None);
+        }
+        let sums = all(&[&counts]);
+        assert_eq!(sums.len(), ROWS_MAX + 1);
+        let rest = sums.iter().find(|sum| sum.plugin == REST).unwrap();
+        assert_eq!(rest.duration.count(), 50);
+        let first = sums.iter().find(|sum| sum.app == "0").unwrap();
+        assert!(first.statuses.len() <= STATUSES_MAX + 1, "{}", first.statuses.len());
+        assert_eq!(first.statuses.iter().map(|(_, count)| count).sum::<u64>(), 900);
+    }
+}

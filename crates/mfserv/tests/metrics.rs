@@ -1,0 +1,153 @@
+//! What was counted can be read, by people, by promtool and by Prometheus.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use mfserv_testkit::{Node, Plugin, get, programs, servers, until};
+
+use crate::{PATIENCE, node};
+
+fn metrics(node: &Node, format: &str) -> String {
+    node.mfserv(&["metrics", "--format", format]).code(0).stdout
+}
+
+/// The value of a sample, 0 if it is not there.
+fn value(text: &str, sample: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.split(' ').next().unwrap().parse().unwrap())
+}
+
+fn of_debian(package: &str, program: &str) -> Option<PathBuf> {
+    servers::of_debian(Path::new(env!("CARGO_TARGET_TMPDIR")), package, program)
+}
+
+/// A program that is ended when this is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+const RESTARTED: &str = r#"mfserv_operations_total{operation="restart",outcome="ok"}"#;
+const OF_SHOP: &str = "mfserv_http_requests_total{plugin=\"shop\",app=\"main\",type=\"dynamic\"";
+
+#[test]
+fn what_a_node_counts_is_read_by_people_promtool_and_prometheus() {
+    let node = node();
+    node.add(&Plugin::python("shop", programs::SERVES));
+    let port = free_port();
+    node.set("metrics.port", &port.to_string());
+    node.start();
+    node.settled("app.shop.main");
+    for _ in 0..5 {
+        assert_eq!(node.get("/shop/x").status, 200);
+    }
+    assert_eq!(node.get("/nowhere").status, 404);
+    node.mfserv(&["restart", "shop"]).code(0);
+    let pid = node.pids("app.shop.main")[0];
+    node.kill(pid);
+    node.settled("app.shop.main");
+
+    let mut text = String::new();
+    let ended = |why: &str| {
+        let of = r#"{plugin="shop",app="main",kind="app",reason="#;
+        format!("mfserv_worker_ends_total{of}\"{why}\"}}")
+    };
+    until("everything is counted", PATIENCE, || {
+        text = metrics(&node, "prometheus");
+        value(&text, &format!("{OF_SHOP},code=\"200\"}}")) == 5.0
+            && value(&text, &ended("signalled")) == 1.0
+            && value(&text, &ended("asked")) >= 1.0
+    });
+    assert_eq!(value(&text, RESTARTED), 1.0, "{text}");
+    let unknown = "mfserv_http_requests_total{plugin=\"#unknown#\",app=\"\",type=\"front\"";
+    assert_eq!(value(&text, &format!("{unknown},code=\"404\"}}")), 1.0, "{text}");
+    let of_worker = r#"{plugin="shop",app="main",kind="app",slot="1"}"#;
+    assert!(value(&text, &format!("mfserv_worker_memory_bytes{of_worker}")) > 1e6, "{text}");
+    assert!(value(&text, &format!("mfserv_worker_open_descriptors{of_worker}")) > 3.0, "{text}");
+    assert_eq!(value(&text, r#"mfserv_node_state{state="running"}"#), 1.0, "{text}");
+    for role in ["keeper", "daemon", "telemetry"] {
+        let sample = format!("mfserv_role_memory_bytes{{role=\"{role}\"}}");
+        assert!(value(&text, &sample) > 1e5, "{role}: {text}");
+    }
+    let summary = metrics(&node, "summary");
+    let row = summary.lines().find(|line| line.starts_with("shop.main ")).expect(&summary);
+    assert_eq!(row.split_whitespace().nth(1), Some("5"), "{summary}");
+    assert!(metrics(&node, "openmetrics").contains(" # {request_id=\""));
+    for socket in ["var/run/metrics.sock", "var/run/telemetry.sock"] {
+        let mode = std::fs::metadata(node.path(socket)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{socket}");
+    }
+    check_by_promtool(&text);
+    scraped_by_prometheus(&node, port);
+
+    counts_survive_what_is_killed(&node);
+    node.stop();
+}
+
+fn counts_survive_what_is_killed(node: &Node) {
+    let mut text = String::new();
+    let telemetry = node.role_pid("telemetry");
+    node.kill(node.role_pid("daemon"));
+    assert_eq!(node.get("/shop/x").status, 200);
+    until("a new daemon has sent its counters", PATIENCE, || {
+        text = metrics(node, "prometheus");
+        value(&text, &format!("{OF_SHOP},code=\"200\"}}")) == 6.0
+            && value(&text, r#"mfserv_telemetry_sources{role="daemon"}"#) == 1.0
+    });
+    assert_eq!(value(&text, RESTARTED), 1.0, "counts of the daemon that was killed: {text}");
+    node.kill(telemetry);
+    until("the fronts have sent all their counters again", PATIENCE, || {
+        let ran = node.mfserv(&["metrics", "--format", "prometheus"]);
+        value(&ran.stdout, &format!("{OF_SHOP},code=\"200\"}}")) == 6.0
+    });
+}
+
+fn check_by_promtool(text: &str) {
+    let Some(promtool) = of_debian("prometheus", "usr/bin/promtool") else { return };
+    let mut command = Command::new(promtool);
+    command.args(["check", "metrics"]).stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
+}
+
+fn scraped_by_prometheus(node: &Node, port: u16) {
+    let Some(prometheus) = of_debian("prometheus", "usr/bin/prometheus") else { return };
+    let (dir, own) = (node.path("tmp"), free_port());
+    let config = format!(
+        "scrape_configs:\n  - job_name: mfserv\n    scrape_interval: 1s\n    \
+         static_configs: [{{targets: ['127.0.0.1:{port}']}}]\n"
+    );
+    std::fs::write(dir.join("prometheus.yml"), config).unwrap();
+    let mut command = Command::new(prometheus);
+    command.arg(format!("--config.file={}", dir.join("prometheus.yml").display()));
+    command.arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()));
+    command.arg(format!("--web.listen-address=127.0.0.1:{own}"));
+    command.arg("--enable-feature=exemplar-storage");
+    let _running = Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let asked = |path: &str| {
+        let answer = get(([127, 0, 0, 1], own).into(), path);
+        answer.map_or(String::new(), |answer| answer.text())
+    };
+    until("Prometheus has scraped the node", PATIENCE, || {
+        let query = "/api/v1/query?query=sum(mfserv_http_requests_total%7Bplugin%3D%22shop%22%7D)";
+        asked(query).contains("\"5\"]")
+    });
+    until("Prometheus has an exemplar", PATIENCE, || {
+        let query = "/api/v1/query_exemplars?query=mfserv_http_request_duration_seconds_bucket\
+                     &start=1&end=9999999999";
+        asked(query).contains("\"request_id\":\"")
+    });
+}

@@ -1,0 +1,124 @@
+//! The one table of metrics: names, types, labels, meanings. `docs/metrics.md` has a row for
+//! each, which a test checks.
+
+/// The type of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows; its samples end in `_total`.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// Durations by size, in seconds.
+    Histogram,
+}
+
+impl Kind {
+    /// The word of the text formats.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// A metric.
+#[derive(Debug)]
+pub struct Family {
+    /// Its name; of a counter, without `_total`.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// The labels of each of its samples.
+    pub labels: &'static [&'static str],
+    /// What it says, one line.
+    pub help: &'static str,
+}
+
+macro_rules! families {
+    ($($constant:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $constant: Family = Family {
+                name: $name,
+                kind: Kind::$kind,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )*
+        /// All metrics.
+        #[cfg(test)]
+        pub const ALL: &[&Family] = &[$(&$constant),*];
+    };
+}
+
+// One line each: it is read as a table.
+#[rustfmt::skip]
+families! {
+    INFO: Gauge "mfserv_info" ["version"] "Always 1; the version of mfserv.";
+    NODE_STATE: Gauge "mfserv_node_state" ["state"] "1 for the state that the node has, else 0.";
+    PLAN_GENERATION: Gauge "mfserv_plan_generation" [] "The number of the plan in force.";
+    PROBLEMS: Gauge "mfserv_problems" [] "Problems of the present configuration.";
+    PLUGIN_INFO: Gauge "mfserv_plugin_info" ["plugin", "version", "state"] "Always 1; the plugins, how each takes part.";
+    SOURCES: Gauge "mfserv_telemetry_sources" ["role"] "Processes that send their counters now.";
+    REQUESTS: Counter "mfserv_http_requests" ["plugin", "app", "type", "code"] "Requests answered, by status code.";
+    METHODS: Counter "mfserv_http_requests_by_method" ["plugin", "app", "method"] "Requests answered, by method; other: a method that HTTP does not define.";
+    DURATION: Histogram "mfserv_http_request_duration_seconds" ["plugin", "app", "type"] "Time from the head of a request to the end of its answer.";
+    WAIT: Histogram "mfserv_http_queue_wait_seconds" ["plugin", "app"] "Time that requests to workers waited for a slot.";
+    RECEIVED: Counter "mfserv_http_request_bytes" ["plugin", "app", "type"] "Bytes received from clients.";
+    SENT: Counter "mfserv_http_response_bytes" ["plugin", "app", "type"] "Bytes sent to clients.";
+    FAULTS: Counter "mfserv_http_faults" ["plugin", "app", "cause"] "Answers of the front in place of the app, by cause (X-Mfserv-Cause).";
+    IN_FLIGHT: Gauge "mfserv_http_requests_in_flight" ["plugin", "app"] "Requests that a worker has now.";
+    WAITING: Gauge "mfserv_http_requests_waiting" ["plugin", "app"] "Requests that wait for a slot now.";
+    QUEUED: Counter "mfserv_http_requests_queued" ["plugin", "app"] "Requests that had to wait for a slot.";
+    RETRIED: Counter "mfserv_http_requests_retried" ["plugin", "app"] "Requests tried again on another worker.";
+    CONNECTIONS: Gauge "mfserv_front_connections" [] "Client connections open now.";
+    ACCEPTED: Counter "mfserv_front_connections_accepted" [] "Client connections accepted.";
+    BUSY: Gauge "mfserv_front_requests_in_work" [] "Requests that the fronts read or answer now.";
+    WANTED: Gauge "mfserv_workers_wanted" ["plugin", "app", "kind"] "Workers that are wanted.";
+    WORKERS: Gauge "mfserv_workers" ["plugin", "app", "kind", "phase"] "Workers, by phase.";
+    ENDS: Counter "mfserv_worker_ends" ["plugin", "app", "kind", "reason"] "Ends of workers, by reason.";
+    BOOTS: Histogram "mfserv_worker_boot_seconds" ["plugin", "app", "kind"] "Time from the start of a worker until it was ready.";
+    TROUBLES: Counter "mfserv_worker_troubles" ["plugin", "app", "kind", "cause"] "What workers did wrong, as the front saw it.";
+    WORKER_MEMORY: Gauge "mfserv_worker_memory_bytes" ["plugin", "app", "kind", "slot"] "Resident memory of a worker with its descendants.";
+    WORKER_CPU: Counter "mfserv_worker_cpu_seconds" ["plugin", "app", "kind", "slot"] "CPU time of a worker with its descendants.";
+    WORKER_FDS: Gauge "mfserv_worker_open_descriptors" ["plugin", "app", "kind", "slot"] "Open descriptors of a worker with its descendants.";
+    WORKER_THREADS: Gauge "mfserv_worker_threads" ["plugin", "app", "kind", "slot"] "Threads of a worker with its descendants.";
+    OPERATIONS: Counter "mfserv_operations" ["operation", "outcome"] "Operations (deploy, rollback, restart, ...) that have ended.";
+    OPERATION_TIME: Counter "mfserv_operation_seconds" ["operation", "outcome"] "How long these operations took together.";
+    ROLE_MEMORY: Gauge "mfserv_role_memory_bytes" ["role"] "Resident memory of keeper, daemon and telemetry, without their children.";
+    ROLE_CPU: Counter "mfserv_role_cpu_seconds" ["role"] "CPU time of these roles.";
+    ROLE_FDS: Gauge "mfserv_role_open_descriptors" ["role"] "Open descriptors of these roles.";
+    ROLE_START: Gauge "mfserv_role_start_time_seconds" ["role"] "When these roles were started, seconds since the Unix epoch.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_the_row_of_every_metric() {
+        let document = include_str!("../../../../docs/metrics.md");
+        for family in ALL {
+            let total = if family.kind == Kind::Counter { "_total" } else { "" };
+            let labels: Vec<String> = family.labels.iter().map(|l| format!("`{l}`")).collect();
+            let row = format!(
+                "| `{}{total}` | {} | {} | {} |",
+                family.name,
+                family.kind.as_str(),
+                labels.join(", "),
+                family.help
+            );
+            assert!(document.contains(&row), "docs/metrics.md misses this line:\n{row}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_there_once() {
+        for (index, family) in ALL.iter().enumerate() {
+            let same = |other: &&Family| other.name == family.name;
+            assert_eq!(ALL.iter().position(same), Some(index), "{}", family.name);
+        }
+    }
+}

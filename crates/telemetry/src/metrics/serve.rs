@@ -1,0 +1,189 @@
+//! Answers `GET /metrics`: on a unix socket, and on a loopback port if a key says so.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use mfserv_h1::{HeadScan, RequestHead};
+use mfserv_platform::clock::now_ms;
+use mfserv_platform::sync::lock;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::LOOK;
+use super::collect;
+use super::exposition::Format;
+use super::listener::SocketListener;
+use super::registry::Registry;
+
+/// The most requests at a time; others wait to be accepted.
+const CLIENTS_MAX: usize = 8;
+/// How long a client may take to send its request and to read the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The most fields of a head.
+const FIELDS_MAX: usize = 100;
+/// The longest head of a request, bytes.
+const HEAD_MAX: usize = 8 * 1024;
+
+/// Answers requests, in threads: one that accepts, and one for each request.
+pub struct Server {
+    registry: Arc<Mutex<Registry>>,
+    ends: Arc<AtomicBool>,
+    socket: Option<SocketListener>,
+    port: Option<u16>,
+    tcp: Option<TcpListener>,
+    clients: Arc<AtomicUsize>,
+    since_ms: u64,
+}
+
+/// A connection to a client.
+trait Client: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Client for T {}
+
+impl Server {
+    /// One that listens nowhere.
+    pub fn new(registry: Arc<Mutex<Registry>>, ends: Arc<AtomicBool>) -> Self {
+        let (clients, since_ms) = (Arc::default(), now_ms());
+        Self { registry, ends, socket: None, port: None, tcp: None, clients, since_ms }
+    }
+
+    /// Listens on a unix socket too.
+    pub fn on_socket(&mut self, path: PathBuf) {
+        self.socket = Some(SocketListener::new(path));
+    }
+
+    /// Listens on a port of 127.0.0.1 too.
+    pub fn on_port(&mut self, port: u16) {
+        self.port = Some(port);
+    }
+
+    /// Accepts until it is to end.
+    pub fn run(mut self) {
+        let (mut of_socket, mut of_port) = (String::new(), String::new());
+        while !self.ends.load(Ordering::Relaxed) {
+            if let Some(Err(why)) = self.socket.as_mut().map(SocketListener::look_after) {
+                super::report_once(&mut of_socket, format!("no socket to ask for metrics: {why}"));
+            }
+            if let Err(why) = self.listen() {
+                let port = self.port.unwrap_or_default();
+                let text = format!("[metrics] port={port}: 127.0.0.1:{port} cannot be used: {why}");
+                super::report_once(&mut of_port, text);
+            }
+            self.wait();
+            while self.clients.load(Ordering::Relaxed) < CLIENTS_MAX {
+                let Some(client) = self.accept() else { break };
+                self.answer(client);
+            }
+        }
+    }
+
+    /// Binds the port. One that is taken is tried again later.
+    fn listen(&mut self) -> io::Result<()> {
+        if let (Some(port), None) = (self.port, &self.tcp) {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+            listener.set_nonblocking(true)?;
+            self.tcp = Some(listener);
+        }
+        Ok(())
+    }
+
+    fn wait(&self) {
+        let timeout = super::timespec(LOOK);
+        let mut all: Vec<PollFd<'_>> = Vec::new();
+        let socket = self.socket.as_ref().and_then(SocketListener::socket);
+        all.extend(socket.map(|socket| PollFd::new(socket, PollFlags::IN)));
+        all.extend(self.tcp.as_ref().map(|socket| PollFd::new(socket, PollFlags::IN)));
+        // Interrupted or not: everything is looked at again.
+        let _ = poll(&mut all, Some(&timeout));
+        if self.clients.load(Ordering::Relaxed) >= CLIENTS_MAX {
+            // Until one is done: those that wait are readable all the time.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn accept(&self) -> Option<Box<dyn Client>> {
+        if let Some(stream) = self.socket.as_ref().and_then(SocketListener::accept) {
+            stream.set_read_timeout(Some(PATIENCE)).ok()?;
+            stream.set_write_timeout(Some(PATIENCE)).ok()?;
+            return Some(Box::new(stream));
+        }
+        let (stream, _) = self.tcp.as_ref()?.accept().ok()?;
+        stream.set_nonblocking(false).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_write_timeout(Some(PATIENCE)).ok()?;
+        Some(Box::new(stream))
+    }
+
+    fn answer(&self, mut client: Box<dyn Client>) {
+        self.clients.fetch_add(1, Ordering::Relaxed);
+        let (registry, clients) = (self.registry.clone(), self.clients.clone());
+        let own = (std::process::id(), self.since_ms);
+        let thread = std::thread::Builder::new().name("metrics-to".into());
+        let spawned = thread.spawn(move || {
+            // A client that is lost gets no answer.
+            let _ = exchange(&mut *client, &registry, own);
+            clients.fetch_sub(1, Ordering::Relaxed);
+        });
+        if spawned.is_err() {
+            self.clients.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Reads a request and answers it.
+fn exchange(
+    client: &mut dyn Client,
+    registry: &Mutex<Registry>,
+    own: (u32, u64),
+) -> io::Result<()> {
+    let Some(head) = read_head(client)? else {
+        return put(client, "400 Bad Request", "text/plain", "bad request\n");
+    };
+    match (head.method(), head.path()) {
+        (b"GET" | b"HEAD", b"/metrics") => {
+            let fields = head.fields.iter();
+            let mut accepts = fields.filter(|(_, name, _)| name.eq_ignore_ascii_case(b"accept"));
+            let format = Format::accepted(accepts.next().map_or(b"", |(_, _, value)| value));
+            let snapshot = lock(registry).snapshot();
+            let text = collect::text(&snapshot, format, own);
+            let text = if head.method() == b"HEAD" { "" } else { &text };
+            put(client, "200 OK", format.content_type(), text)
+        }
+        (_, b"/metrics") => put(client, "405 Method Not Allowed", "text/plain", "GET only\n"),
+        _ => put(client, "404 Not Found", "text/plain", "only /metrics is here\n"),
+    }
+}
+
+/// The head of a request; `None` if it is none, too large, or late.
+fn read_head(client: &mut dyn Client) -> io::Result<Option<RequestHead>> {
+    let (mut bytes, mut scan) = (Vec::new(), HeadScan::default());
+    let end = Instant::now() + PATIENCE;
+    let mut part = [0; 1024];
+    loop {
+        match scan.find_end(&bytes) {
+            Ok(Some(length)) => {
+                let mut head = RequestHead::default();
+                return Ok(head.read(&bytes[..length], FIELDS_MAX).is_ok().then_some(head));
+            }
+            Ok(None) if bytes.len() < HEAD_MAX && Instant::now() < end => {}
+            _ => return Ok(None),
+        }
+        match client.read(&mut part)? {
+            0 => return Ok(None),
+            count => bytes.extend_from_slice(&part[..count]),
+        }
+    }
+}
+
+fn put(client: &mut dyn Client, status: &str, content_type: &str, text: &str) -> io::Result<()> {
+    let length = text.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n"
+    );
+    client.write_all(head.as_bytes())?;
+    client.write_all(text.as_bytes())
+}

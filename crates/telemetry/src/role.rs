@@ -1,0 +1,39 @@
+//! The telemetry role: a process that reads what the others send and write, and speaks with the
+//! network. It can start no process, and asks the keeper for nothing.
+
+use std::path::PathBuf;
+
+use mfserv_core::Diagnostic;
+use mfserv_core::telemetry::TelemetrySettings;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::metrics::{self, Service};
+
+/// What the role is started with.
+#[derive(Debug)]
+pub struct RoleOptions {
+    /// Where counters are received.
+    pub metrics_socket: PathBuf,
+    /// Where metrics are asked for.
+    pub ask_socket: PathBuf,
+    /// What the configuration says.
+    pub settings: TelemetrySettings,
+}
+
+/// Runs the role until SIGTERM or SIGINT.
+pub fn run(options: RoleOptions) -> Result<(), Diagnostic> {
+    let failed = |why| Diagnostic::error("the telemetry role cannot start").because(why);
+    // SIGHUP is received and not obeyed: who sends it to every process of a node wants it to
+    // reload. The daemon replaces this process if its settings have changed.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
+    let service = Service::start(metrics::Options {
+        metrics_socket: options.metrics_socket,
+        ask_socket: options.ask_socket,
+        settings: options.settings.metrics,
+    })
+    .map_err(failed)?;
+    signals.forever().find(|signal| *signal != SIGHUP);
+    service.end();
+    Ok(())
+}
