@@ -8,6 +8,7 @@
 //! | header | 1, checksum, 2 zero bytes, `MFI1`, inode of the file (8) |
 //! | source | 2, checksum, number (2), part (1), parts (1), text (10) |
 //! | chunk | 3, checksum, number of its source (2), milliseconds since 1970 (6), offset (6) |
+//! | request | 4, checksum, number of the worker's source (2), hash of its id (6), offset (6) |
 //!
 //! Numbers are little endian. The checksum is the sum of the other bytes. A chunk reaches to
 //! the offset of the next one. Its block is written before its bytes are, so that a writer that is killed
@@ -28,6 +29,7 @@ const BLOCK: usize = 16;
 const HEADER: u8 = 1;
 const SOURCE: u8 = 2;
 const CHUNK: u8 = 3;
+const REQUEST: u8 = 4;
 const MAGIC: &[u8; 4] = b"MFI1";
 
 /// The bytes of a source's text in one block.
@@ -56,15 +58,24 @@ pub struct Source {
     pub release: String,
 }
 
-/// From a byte of a buffer on, the buffer is of this source.
+/// What the index records of a byte of a buffer, and of those behind it.
 #[derive(Debug, Clone, Copy)]
 pub struct Mark<'a> {
     /// The first byte, counted from the begin of the buffer.
     pub at: usize,
-    /// Who has written it.
+    /// Who has written it; in an access log, the worker that has served the request.
     pub source: &'a Source,
-    /// When it was read, milliseconds since 1970.
-    pub at_ms: u64,
+    /// What it is.
+    pub kind: MarkKind,
+}
+
+/// What begins at a [`Mark`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MarkKind {
+    /// Output that was read at this time, milliseconds since 1970.
+    Output(u64),
+    /// The line of a request in an access log, with the [`request_hash`] of its id.
+    Request(u64),
 }
 
 /// Bytes of a log file that come from one source.
@@ -148,6 +159,23 @@ impl Index {
         self.chunks.push(chunk);
     }
 
+    /// Where an access log may have the line of a request, and the worker that has served it;
+    /// the newest first. Another id may have the same hash: the line has to be looked at.
+    pub fn requests(log: &Path, hash: u64) -> Option<Vec<(u64, Source)>> {
+        let bytes = fs::read(index_path(log)).ok()?;
+        let wanted = &hash.to_le_bytes()[..6];
+        let is_wanted = |block: &[u8]| {
+            block[0] == REQUEST && &block[4..10] == wanted && block[1] == checksum(block)
+        };
+        let blocks = bytes.chunks_exact(BLOCK);
+        let found = blocks.clone().enumerate().rev().filter(|(_, block)| is_wanted(block));
+        let place = |(at, block): (usize, &[u8])| {
+            let source = source_before(blocks.clone().take(at), &block[2..4]);
+            (six(&block[10..16]), source)
+        };
+        Some(found.map(place).collect())
+    }
+
     /// The chunk that a byte belongs to.
     pub fn chunk_at(&self, offset: u64) -> Option<&Chunk> {
         let after = self.chunks.partition_point(|chunk| chunk.offset <= offset);
@@ -169,6 +197,26 @@ impl Source {
         let (stream, release) = (next(), next());
         Source { worker: next(), stream, release }
     }
+}
+
+/// The hash of a request id that an index has.
+pub fn request_hash(id: &[u8]) -> u64 {
+    mfserv_core::fingerprint::of(id)
+}
+
+/// The source with this number that was named last in these blocks.
+fn source_before<'a>(blocks: impl DoubleEndedIterator<Item = &'a [u8]>, number: &[u8]) -> Source {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for block in blocks.rev().filter(|block| block[0] == SOURCE && &block[2..4] == number) {
+        if block[1] == checksum(block) {
+            parts.push(&block[6..]);
+            if block[4] == 0 {
+                break;
+            }
+        }
+    }
+    parts.reverse();
+    Source::of_text(&parts.concat())
 }
 
 fn six(bytes: &[u8]) -> u64 {
@@ -239,16 +287,19 @@ impl IndexWriter {
     pub fn note(&mut self, mark: &Mark<'_>, offset: u64) {
         let number = self.numbers.get(mark.source).copied();
         let number = number.unwrap_or_else(|| self.put_source(mark.source));
-        let same = |(last, at): (u16, u64)| {
-            last == number && mark.at_ms >= at && mark.at_ms - at < SAME_FOR_MS
+        let at_ms = match mark.kind {
+            MarkKind::Output(at_ms) => at_ms,
+            MarkKind::Request(hash) => return self.put(REQUEST, number, hash, offset),
         };
+        let same =
+            |(last, at): (u16, u64)| last == number && at_ms >= at && at_ms - at < SAME_FOR_MS;
         if self.last.is_some_and(same) {
             return;
         }
         let size = self.size + self.blocks.len() as u64;
         let number = if size > offset + AHEAD_MAX { NOBODY } else { number };
         if number != NOBODY || self.last.is_none_or(|(last, _)| last != NOBODY) {
-            self.put_chunk(number, mark.at_ms, offset);
+            self.put_chunk(number, at_ms, offset);
         }
     }
 
@@ -263,14 +314,18 @@ impl IndexWriter {
     }
 
     fn put_chunk(&mut self, number: u16, at_ms: u64, offset: u64) {
+        self.put(CHUNK, number, at_ms, offset);
+        self.last = Some((number, at_ms));
+    }
+
+    fn put(&mut self, kind: u8, number: u16, value: u64, offset: u64) {
         let mut block = [0; BLOCK];
-        block[0] = CHUNK;
+        block[0] = kind;
         block[2..4].copy_from_slice(&number.to_le_bytes());
-        block[4..10].copy_from_slice(&at_ms.to_le_bytes()[..6]);
+        block[4..10].copy_from_slice(&value.to_le_bytes()[..6]);
         block[10..].copy_from_slice(&offset.to_le_bytes()[..6]);
         block[1] = checksum(&block);
         self.blocks.extend_from_slice(&block);
-        self.last = Some((number, at_ms));
     }
 
     fn put_source(&mut self, source: &Source) -> u16 {

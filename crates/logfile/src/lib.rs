@@ -17,7 +17,7 @@ mod rotation;
 
 pub use care::{Cared, care};
 pub use compressed::{Compressed, compress};
-pub use index::{Chunk, Index, Mark, Source, index_path};
+pub use index::{Chunk, Index, Mark, MarkKind, Source, index_path, request_hash};
 pub use rotation::{Rotated, rotated, rotated_from};
 
 use std::fmt;
@@ -207,6 +207,10 @@ impl LogFile {
         };
         let first = marks.partition_point(|mark| mark.at <= from).saturating_sub(1);
         for mark in marks[first..].iter().take_while(|mark| mark.at < from + length) {
+            if mark.at < from && matches!(mark.kind, MarkKind::Request(_)) {
+                // Its line is in the file before.
+                continue;
+            }
             index.note(mark, live.size + mark.at.saturating_sub(from) as u64);
         }
         if index.flush().is_err() {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mfserv_core::output::{LogCare, Rotation};
-use mfserv_logfile::{Compressed, Index, LogFile, Mark, Source, care, compress, rotated};
+use mfserv_logfile::{Compressed, Index, LogFile, Mark, MarkKind, Source, care, compress, rotated};
 
 const NEVER: Rotation = Rotation { max_bytes: 0, max_age_s: 0, keep: 5, mode: Some(0o640) };
 
@@ -182,9 +182,9 @@ fn an_index_goes_with_its_file_through_rotation_and_is_removed_with_it() {
     let (one, two) = (source("one"), source("two"));
     for _ in 0..20 {
         let marks = [
-            Mark { at: 0, source: &one, at_ms: 1 },
-            Mark { at: 8, source: &two, at_ms: 1 },
-            Mark { at: 16, source: &one, at_ms: 2 },
+            Mark { at: 0, source: &one, kind: MarkKind::Output(1) },
+            Mark { at: 8, source: &two, kind: MarkKind::Output(1) },
+            Mark { at: 16, source: &one, kind: MarkKind::Output(2) },
         ];
         log.append_marked(b"one say\ntwo say\none too\n", &marks).unwrap();
     }
@@ -204,7 +204,7 @@ fn an_index_whose_file_was_renamed_without_it_is_given_back_and_a_foreign_one_be
     let path = home.path().join("a.log");
     let one = source("one");
     let write = |worker: &Source| {
-        let mark = Mark { at: 0, source: worker, at_ms: 1 };
+        let mark = Mark { at: 0, source: worker, kind: MarkKind::Output(1) };
         LogFile::new(&path, NEVER).append_marked(b"a line\n", &[mark]).unwrap();
     };
     write(&one);

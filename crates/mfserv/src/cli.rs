@@ -2,6 +2,7 @@
 
 mod completions;
 mod config;
+mod events;
 pub mod keeper;
 mod logs;
 mod man;
@@ -67,7 +68,7 @@ enum Command {
     /// Show what was counted: requests, durations, workers, memory.
     Metrics(metrics::Metrics),
     /// Show events: starts, ends and their reasons, changes.
-    Events(logs::Events),
+    Events(events::Events),
     /// Show the last operations: what changed the node, by whom, and the outcome.
     Operations(operations::Operations),
     /// Wait for an operation; exits as it does.

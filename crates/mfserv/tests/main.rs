@@ -22,6 +22,7 @@ mod environment;
 mod install;
 mod isolation;
 mod liveness;
+mod logs;
 mod metrics;
 mod misbehaving;
 mod operate;

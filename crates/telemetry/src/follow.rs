@@ -10,6 +10,9 @@ use super::tail::lines_of;
 /// The longest line that is kept together, bytes.
 const LONGEST_LINE: usize = 1024 * 1024;
 
+/// Is given a line: path, inode, place in the file, bytes.
+type Each<'a> = dyn FnMut(&Path, u64, u64, &[u8]) + 'a;
+
 /// Follows some files.
 pub struct Follower {
     files: Vec<Followed>,
@@ -51,12 +54,17 @@ impl Follower {
     /// Gives each line that has come since the last call, its bytes as they are; returns how
     /// many there were.
     pub fn poll(&mut self, each: &mut dyn FnMut(&Path, &[u8])) -> usize {
+        self.poll_lines(&mut |path, _, _, line| each(path, line))
+    }
+
+    /// The same, each line with the inode of its file and its place there.
+    pub fn poll_lines(&mut self, each: &mut Each<'_>) -> usize {
         self.files.iter_mut().map(|followed| followed.poll(each)).sum()
     }
 }
 
 impl Followed {
-    fn poll(&mut self, each: &mut dyn FnMut(&Path, &[u8])) -> usize {
+    fn poll(&mut self, each: &mut Each<'_>) -> usize {
         let mut count = self.read(each);
         if self.was_replaced() {
             // The old file may have grown between the two looks.
@@ -74,7 +82,7 @@ impl Followed {
         self.file.is_some() && now.is_ok_and(|inode| inode != self.inode)
     }
 
-    fn read(&mut self, each: &mut dyn FnMut(&Path, &[u8])) -> usize {
+    fn read(&mut self, each: &mut Each<'_>) -> usize {
         if self.file.is_none() {
             self.file = File::open(&self.path).ok();
             self.inode = self.length_and_inode().1;
@@ -103,16 +111,18 @@ impl Followed {
         meta.map_or((0, 0), |meta| (meta.len(), meta.ino()))
     }
 
-    fn give_lines(&mut self, each: &mut dyn FnMut(&Path, &[u8])) -> usize {
+    fn give_lines(&mut self, each: &mut Each<'_>) -> usize {
         let whole = match self.partial.iter().rposition(|byte| *byte == b'\n') {
             Some(end) => end + 1,
             None if self.partial.len() > LONGEST_LINE => self.partial.len(),
             None => return 0,
         };
+        let begin = self.position.saturating_sub(self.partial.len() as u64);
         let lines: Vec<u8> = self.partial.drain(..whole).collect();
         let mut count = 0;
         for line in lines_of(&lines) {
-            each(&self.path, line);
+            let place = begin + (line.as_ptr() as usize - lines.as_ptr() as usize) as u64;
+            each(&self.path, self.inode, place, line);
             count += 1;
         }
         count

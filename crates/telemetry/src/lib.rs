@@ -1,12 +1,13 @@
-//! Logs and metrics: reading what happened, shipping it, and the role that counts it.
+//! Logs and metrics: reading and finding what happened, shipping it, and the role that counts it.
 
 #![forbid(unsafe_code)]
 
 mod follow;
+pub mod logs;
 pub mod metrics;
 pub mod role;
 pub mod ship;
 mod tail;
 
 pub use follow::Follower;
-pub use tail::tail;
+pub use tail::{end_of_lines, tail};

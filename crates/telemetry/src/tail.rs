@@ -34,6 +34,18 @@ pub fn lines_of(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split_inclusive(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\n").unwrap_or(line))
 }
 
+/// Where the last whole line of a file ends. A line longer than a chunk counts as whole.
+pub fn end_of_lines(path: &Path) -> io::Result<u64> {
+    let mut file = File::open(path)?;
+    let end = file.seek(SeekFrom::End(0))?;
+    let from = end.saturating_sub(CHUNK);
+    file.seek(SeekFrom::Start(from))?;
+    let mut last = Vec::new();
+    file.take(end - from).read_to_end(&mut last)?;
+    let whole = last.iter().rposition(|byte| *byte == b'\n').map(|at| from + at as u64 + 1);
+    Ok(whole.unwrap_or(if from == 0 { 0 } else { end }))
+}
+
 fn lines_in(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| **byte == b'\n').count()
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mfserv_logfile::{LogFile, Mark};
+use mfserv_logfile::{LogFile, Mark, MarkKind};
 use mfserv_platform::sync;
 
 use super::{Chunk, CopierMessage, Shared, wake};
@@ -144,12 +144,12 @@ impl Writer {
 
 /// Who wrote which of these bytes, one behind the other.
 fn marks(chunks: &[Chunk]) -> Vec<Mark<'_>> {
-    let mut end = 0;
-    let mark = |chunk: &'_ Chunk| {
-        end += chunk.bytes.len();
-        end - chunk.bytes.len()
-    };
-    let begins: Vec<usize> = chunks.iter().map(mark).collect();
-    let marked = chunks.iter().zip(begins);
-    marked.map(|(Chunk { source, at_ms, .. }, at)| Mark { at, source, at_ms: *at_ms }).collect()
+    let mut at = 0;
+    let mut marks = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        let kind = MarkKind::Output(chunk.at_ms);
+        marks.push(Mark { at, source: &chunk.source, kind });
+        at += chunk.bytes.len();
+    }
+    marks
 }

@@ -7,7 +7,10 @@ fn source(worker: &str) -> Source {
 fn write(log: &Path, size: u64, notes: &[(&str, u64, u64)]) {
     let mut index = IndexWriter::open(log, 7, size, None).unwrap();
     for (worker, at_ms, offset) in notes {
-        index.note(&Mark { at: 0, source: &source(worker), at_ms: *at_ms }, *offset);
+        index.note(
+            &Mark { at: 0, source: &source(worker), kind: MarkKind::Output(*at_ms) },
+            *offset,
+        );
     }
     index.flush().unwrap();
 }
@@ -87,4 +90,24 @@ fn the_index_stays_smaller_than_its_file_and_says_nothing_false() {
         source.is_some_and(|place| place as u64 != offset % 2)
     };
     assert_eq!((0..200_000).find(wrong), None);
+}
+
+#[test]
+fn the_line_of_a_request_is_found_with_the_worker_that_served_it() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("access.log");
+    let workers = ["app.p.a.1.1", "app.p.a.2.2", ""].map(source);
+    for round in 0..2 {
+        let mut index = IndexWriter::open(&log, 7, round * 3000, None).unwrap();
+        for n in (0..30).rev().map(|n| n + round * 30) {
+            let kind = MarkKind::Request(request_hash(format!("id{n}").as_bytes()));
+            let at = round * 3000 + n * 100;
+            index.note(&Mark { at: 0, source: &workers[n as usize % 3], kind }, at);
+        }
+        index.flush().unwrap();
+    }
+    let found = |id: &str| Index::requests(&log, request_hash(id.as_bytes())).unwrap();
+    assert_eq!(found("id7"), [(700, workers[1].clone())]);
+    assert_eq!(found("id59"), [(8900, workers[2].clone())]);
+    assert_eq!(found("id60"), []);
 }

@@ -1,39 +1,72 @@
-//! `logs` and `events`: they read files, so they work while nothing runs.
+//! `logs`: it reads files, so it works while nothing runs.
 
-use std::collections::BTreeMap;
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+mod crash;
+mod follow;
+mod request;
+mod show;
+
+use std::path::PathBuf;
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
-use mfserv_core::diagnostic::shown;
-use mfserv_core::event::Event;
+use jiff::Zoned;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_telemetry::{Follower, tail};
+use mfserv_node::places::Places;
+use mfserv_telemetry::logs::{Level, Order, Pattern, Selection, search, when};
 
 use super::completions;
-use super::output::{for_terminal, is_lost, print_bytes};
-use super::print;
+use super::output::is_lost;
 use super::report::Outcome;
-use mfserv_node::places::Places;
-use mfserv_node::render;
+use show::Show;
 
-/// How often followed files are looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// How many past lines are printed where nothing else bounds them.
+const LINES: usize = 50;
 
+/// Lines of logs, also of rotated and compressed files.
+///
+/// Without an option that selects lines, the last ones of each log. With one, all lines that
+/// match, of all logs together, by time. Exits with 1 if none matches.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    mfserv logs foo --since 10m --level ERROR    what went wrong in the last ten minutes\n  \
+    mfserv logs --grep 'order 4[0-9]+' -n 20     the newest 20 lines with that text, the newest first\n  \
+    mfserv logs --request ID                     all about a request: the id is on each error page\n  \
+    mfserv logs foo --last-crash                 what the worker that crashed last had to say")]
 pub struct Logs {
-    /// Plugins (`foo`), apps (`foo.main`), `front` (its access log), `daemon`, `keeper`; without any: all apps.
+    /// Plugins (`foo`), apps (`foo.main`), `front` (its access log), `errors` (its error log), `daemon`, `keeper`; without any: all apps.
     #[arg(add = ArgValueCompleter::new(completions::apps))]
     names: Vec<String>,
     /// Follow new lines.
     #[arg(long, short)]
     follow: bool,
-    /// Number of past lines.
-    #[arg(long, short = 'n', default_value_t = 50)]
-    lines: usize,
-    /// Print one JSON object a line: file and line.
+    /// Number of past lines: 50, or all where an option selects lines.
+    #[arg(long, short = 'n')]
+    lines: Option<usize>,
+    /// Lines since then: `10m` or `2h` ago, `14:30`, `yesterday`, `"2026-01-31 14:30"`.
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
+    since: Option<u64>,
+    /// Lines until then.
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
+    until: Option<u64>,
+    /// Lines at least as severe: DEBUG, INFO, WARNING, ERROR or CRITICAL. A line without a level has that of the one before it.
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    level: Option<Level>,
+    /// Lines with this text (a regular expression), the newest first, each as soon as it is found.
+    #[arg(long, value_name = "PATTERN")]
+    grep: Option<String>,
+    /// Lines of one worker (`app.foo.main.1.7`), or of one slot or app (`foo.main.1`, `foo.main`).
+    #[arg(long, value_name = "WORKER")]
+    worker: Option<String>,
+    /// Lines of workers of one release, by its number.
+    #[arg(long, value_name = "NUMBER")]
+    release: Option<String>,
+    /// A request: its line in the access log, its worker, what happened to that, and the lines of that time.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["names", "follow", "lines", "since", "until", "level", "grep", "worker", "release", "last_crash"])]
+    request: Option<String>,
+    /// The last lines of the worker that crashed last, and how it ended.
+    #[arg(long, conflicts_with_all = ["follow", "since", "until", "grep", "worker", "release"])]
+    last_crash: bool,
+    /// Print one JSON object a line, with the keys of mflog, log, line, worker, stream and release.
     #[arg(long)]
     json: bool,
     /// Print control characters as they are, also on a terminal, which obeys them.
@@ -43,66 +76,79 @@ pub struct Logs {
 
 impl Logs {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        if let Some(id) = &self.request {
+            return request::run(places, id, &Show::new(self.json, true, self.raw));
+        }
+        let selection = self.selection()?;
         let files = self.files(places)?;
         if files.is_empty() && !self.follow {
             return Err(nothing(places, &self.names));
         }
+        if self.last_crash {
+            return crash::run(places, &self, &files, selection);
+        }
         let several = files.len() > 1 || self.follow && self.names.len() != 1;
-        let mut ends = BTreeMap::new();
-        for file in &files {
-            let (lines, end) = tail(file, self.lines).unwrap_or_default();
-            ends.insert(file.clone(), end);
-            lines.iter().for_each(|line| self.say(file, line, several));
+        let mut show = Show::new(self.json, several, self.raw);
+        if self.follow {
+            return follow::run(&self, places, selection, &mut show);
         }
-        if !self.follow {
-            return Ok(Outcome::Done);
+        let selects = self.selects();
+        let found = if selects {
+            let order = match self.grep {
+                Some(_) => Order::NewestFirst(self.lines),
+                None => Order::OldestFirst(self.lines),
+            };
+            find(&files, &selection, order, &mut show)?
+        } else {
+            each_log(&files, &selection, self.lines.unwrap_or(LINES), &mut show)?
+        };
+        match found {
+            0 if selects && self.lines != Some(0) => Err(no_match(&files)),
+            _ => Ok(Outcome::Done),
         }
-        let mut follower = Follower::new(ends);
-        while !is_lost() {
-            for file in self.files(places)? {
-                follower.add(file);
-            }
-            follower.poll(&mut |file, line| self.say(file, line, several));
-            std::thread::sleep(LOOK);
-        }
-        Ok(Outcome::Done)
     }
 
-    fn say(&self, file: &Path, line: &[u8], several: bool) {
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let text = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
-        if self.json {
-            let object = serde_json::json!({ "log": stem, "line": text });
-            return print(&format!("{object}\n"));
+    /// An option says which lines are wanted.
+    fn selects(&self) -> bool {
+        self.since.is_some()
+            || self.until.is_some()
+            || self.level.is_some()
+            || self.grep.is_some()
+            || self.worker.is_some()
+            || self.release.is_some()
+    }
+
+    fn selection(&self) -> Result<Selection, Diagnostic> {
+        let usage = |what: String, help: &str| Diagnostic::error(what).kind(Kind::Usage).help(help);
+        if self.since.zip(self.until).is_some_and(|(since, until)| since > until) {
+            let help = "--since is the earlier time, for example `--since 2h --until 1h`";
+            return Err(usage("--since is later than --until".into(), help));
         }
-        let start = if several { format!("{stem} | ") } else { String::new() };
-        match self.raw || !std::io::stdout().is_terminal() {
-            true => print_bytes(&[start.as_bytes(), line, b"\n"].concat()),
-            false => print(&format!("{start}{}\n", shown(&text))),
-        }
+        let bad = |(text, e): (&str, String)| {
+            let help = "for a text with special characters, put a backslash before each: `a\\.b`";
+            usage(format!("{text:?} is no regular expression: {e}"), help)
+        };
+        let pattern = |text: &String| Pattern::new(text).map_err(|e| bad((text, e)));
+        Ok(Selection {
+            since_ms: self.since,
+            until_ms: self.until,
+            level: self.level,
+            pattern: self.grep.as_ref().map(pattern).transpose()?,
+            worker: self.worker.clone(),
+            release: self.release.clone(),
+            ..Selection::default()
+        })
     }
 
     /// The live log files that are meant, by name.
     fn files(&self, places: &Places) -> Result<Vec<PathBuf>, Diagnostic> {
-        let entries = std::fs::read_dir(places.log()).map_err(|e| {
-            Diagnostic::error("there are no logs")
-                .kind(Kind::NotRunning)
-                .because(format!("{}: {e}", places.log().display()))
-                .help("logs are written once the node runs: `mfserv start`")
-        })?;
-        let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        files.retain(|path| {
-            let end = path.extension().unwrap_or_default().to_string_lossy();
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            let live = ["log", "stdout", "stderr"].contains(&&*end) && !stem.starts_with('.');
-            live && self.is_meant(&stem)
-        });
-        files.sort();
-        Ok(files)
+        let mut files = live_files(places)?;
+        files.retain(|(stem, _)| self.is_meant(stem));
+        Ok(files.into_iter().map(|(_, path)| path).collect())
     }
 
     fn is_meant(&self, stem: &str) -> bool {
-        let of_plugin = stem.strip_prefix("app_").or_else(|| stem.strip_prefix("extra_"));
+        let of_plugin = of_plugin(stem);
         if self.names.is_empty() {
             return of_plugin.is_some();
         }
@@ -118,51 +164,80 @@ impl Logs {
     }
 }
 
+/// The live files of all logs, with their names.
+fn live_files(places: &Places) -> Result<Vec<(String, PathBuf)>, Diagnostic> {
+    let entries = std::fs::read_dir(places.log()).map_err(|e| {
+        Diagnostic::error("there are no logs")
+            .kind(Kind::NotRunning)
+            .because(format!("{}: {e}", places.log().display()))
+            .help("logs are written once the node runs: `mfserv start`")
+    })?;
+    let mut files = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let end = path.extension().unwrap_or_default().to_string_lossy().into_owned();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if ["log", "stdout", "stderr"].contains(&&*end) && !stem.starts_with('.') {
+            files.push((stem, path));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// What follows `app_` or `extra_` in the name of a log of workers.
+fn of_plugin(stem: &str) -> Option<&str> {
+    stem.strip_prefix("app_").or_else(|| stem.strip_prefix("extra_"))
+}
+
+/// Shows the lines that match, of all logs together; returns how many.
+fn find(
+    files: &[PathBuf],
+    selection: &Selection,
+    order: Order,
+    show: &mut Show,
+) -> Result<usize, Diagnostic> {
+    let mut each = |line| {
+        show.line(&line);
+        !is_lost()
+    };
+    search(files, selection, order, &mut each)
+        .map_err(|e| Diagnostic::error("the logs cannot be read").because(e))
+}
+
+/// Shows the last lines of each log, one log after the other.
+fn each_log(
+    files: &[PathBuf],
+    selection: &Selection,
+    lines: usize,
+    show: &mut Show,
+) -> Result<usize, Diagnostic> {
+    let mut count = 0;
+    for file in files {
+        let last = Order::OldestFirst(Some(lines));
+        count += find(std::slice::from_ref(file), selection, last, show)?;
+    }
+    Ok(count)
+}
+
+fn time(text: &str) -> Result<u64, String> {
+    when(text, &Zoned::now()).map_err(|e| e.to_string())
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    let names = || Level::ALL.map(Level::as_str).join(", ");
+    Level::of(text).ok_or_else(|| format!("the levels are {}: `--level ERROR`", names()))
+}
+
 fn nothing(places: &Places, names: &[String]) -> Diagnostic {
     Diagnostic::error(format!("no log of {} yet", names.join(", ")))
         .because(format!("no such file in {}", places.log().display()))
         .help("`mfserv status` shows what runs; an app that has said nothing has no log")
 }
 
-#[derive(Debug, Args)]
-pub struct Events {
-    /// Follow new events.
-    #[arg(long, short)]
-    follow: bool,
-    /// Number of past events.
-    #[arg(long, short = 'n', default_value_t = 50)]
-    lines: usize,
-    /// Print one JSON object a line, as recorded.
-    #[arg(long)]
-    json: bool,
-}
-
-impl Events {
-    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let file = places.events_file();
-        let (lines, end) = tail(&file, self.lines).unwrap_or_default();
-        if !file.exists() && !self.follow {
-            return Err(Diagnostic::error("nothing has happened yet")
-                .kind(Kind::NotRunning)
-                .help("start the node with `mfserv start`"));
-        }
-        lines.iter().for_each(|line| self.say(line));
-        if !self.follow {
-            return Ok(Outcome::Done);
-        }
-        let mut follower = Follower::new([(file, end)]);
-        while !is_lost() {
-            follower.poll(&mut |_, line| self.say(line));
-            std::thread::sleep(LOOK);
-        }
-        Ok(Outcome::Done)
-    }
-
-    fn say(&self, line: &[u8]) {
-        let text = match serde_json::from_slice::<Event>(line) {
-            Ok(event) if !self.json => render::event(&event),
-            _ => String::from_utf8_lossy(line).into_owned(),
-        };
-        print(&format!("{}\n", for_terminal(&text)));
-    }
+fn no_match(files: &[PathBuf]) -> Diagnostic {
+    let names = files.iter().map(|file| file.file_name().unwrap_or_default().to_string_lossy());
+    let names: Vec<_> = names.collect();
+    Diagnostic::error("no line matches")
+        .because(format!("searched {} and what they were rotated to", names.join(", ")))
+        .help("an earlier --since, a lower --level, or other names find more: `mfserv logs --since 1d`")
 }

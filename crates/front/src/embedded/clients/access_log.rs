@@ -4,10 +4,12 @@
 //! from the request) and to [`AccessRecord::write`].
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mfserv_core::wire::metrics::Answerer;
 use mfserv_h1::{Name, RequestHead};
+use mfserv_logfile::{Source, request_hash};
 use tokio::time::Instant;
 
 use crate::embedded::io::clock;
@@ -17,6 +19,9 @@ use crate::embedded::io::log_file::LogWriter;
 const VALUE_MAX: usize = 8 * 1024;
 /// The longest request id that is taken over from a client, bytes.
 const ID_MAX: usize = 128;
+
+/// The source of lines of requests that no worker has seen.
+static NO_WORKER: std::sync::LazyLock<Arc<Source>> = std::sync::LazyLock::new(Arc::default);
 
 /// How many bytes a connection has received and sent since it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,6 +42,8 @@ pub struct AccessRecord {
     app: String,
     by: Answerer,
     wait: Duration,
+    /// The worker that has the request, or had it last.
+    worker: Option<Arc<Source>>,
     status: u16,
     is_logged: bool,
 }
@@ -93,6 +100,7 @@ impl AccessRecord {
             app: String::new(),
             by: Answerer::Front,
             wait: Duration::ZERO,
+            worker: None,
             status: 0,
             is_logged: true,
         }
@@ -107,6 +115,7 @@ impl AccessRecord {
         self.app.clear();
         self.by = Answerer::Front;
         self.wait = Duration::ZERO;
+        self.worker = None;
         self.status = 0;
         self.is_logged = true;
     }
@@ -172,6 +181,12 @@ impl AccessRecord {
         (subject, measured)
     }
 
+    /// Records the worker that the request is sent to. It is in the index of the log, not in
+    /// the log: other programs read its lines.
+    pub fn set_worker(&mut self, worker: &Arc<Source>) {
+        self.worker = Some(worker.clone());
+    }
+
     /// The status of the answer; 0 before there is one.
     pub fn status(&self) -> u16 {
         self.status
@@ -199,7 +214,8 @@ impl AccessRecord {
             Some(head) => (head.host_name(), head.method(), head.written_target()),
             None => (&[][..], &[][..], &[][..]),
         };
-        log.line(|line| {
+        let worker = self.worker.as_ref().unwrap_or(&NO_WORKER);
+        log.line_of(Some((worker, request_hash(&self.id))), |line| {
             line.extend_from_slice(b"{ \"@timestamp\": \"");
             push_time(line);
             text(line, "\", \"from\": \"", asked.from.as_bytes());

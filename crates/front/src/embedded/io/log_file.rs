@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mfserv_core::output::Rotation;
-use mfserv_logfile::LogFile;
+use mfserv_logfile::{LogFile, Mark, MarkKind, Source};
 use mfserv_platform::sync::{self, lock};
 
 /// Gathered lines go to the writing thread when they are this long together, bytes…
@@ -19,11 +19,28 @@ const MAX_AGE: Duration = Duration::from_millis(500);
 /// How many batches may wait for the writing thread; lines beyond are dropped and counted.
 const BATCHES_MAX: usize = 64;
 
+/// Lines, and what the index says of them.
+#[derive(Default)]
+struct Batch {
+    lines: Vec<u8>,
+    marks: Vec<Request>,
+}
+
+/// The request that a line is of.
+struct Request {
+    /// The place of the line in its batch.
+    at: usize,
+    /// The worker that has served it.
+    worker: Arc<Source>,
+    /// The hash of its id.
+    hash: u64,
+}
+
 #[derive(Default)]
 struct Shared {
-    lines: Vec<u8>,
+    gathered: Batch,
     since: Option<Instant>,
-    batches: VecDeque<Vec<u8>>,
+    batches: VecDeque<Batch>,
     dropped: u64,
     ended: bool,
 }
@@ -47,25 +64,35 @@ impl LogWriter {
 
     /// Adds the line that `fill` appends, including its `\n`.
     pub fn line(&self, fill: impl FnOnce(&mut Vec<u8>)) {
+        self.line_of(None, fill);
+    }
+
+    /// The same for the line of a request, which is found again by its index: with the worker
+    /// that has served it, and the hash of its id.
+    pub fn line_of(&self, request: Option<(&Arc<Source>, u64)>, fill: impl FnOnce(&mut Vec<u8>)) {
         thread_local! {
             static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
         LINE.with_borrow_mut(|line| {
             line.clear();
             fill(line);
-            self.append(line);
+            self.append(line, request);
         });
     }
 
-    fn append(&self, line: &[u8]) {
+    fn append(&self, line: &[u8], request: Option<(&Arc<Source>, u64)>) {
         let (shared, wake) = &*self.shared;
         let mut shared = lock(shared);
-        shared.lines.extend_from_slice(line);
+        if let Some((worker, hash)) = request {
+            let (at, worker) = (shared.gathered.lines.len(), worker.clone());
+            shared.gathered.marks.push(Request { at, worker, hash });
+        }
+        shared.gathered.lines.extend_from_slice(line);
         let first = shared.since.is_none();
         if first {
             shared.since = Some(Instant::now());
         }
-        let full = shared.lines.len() >= BATCH;
+        let full = shared.gathered.lines.len() >= BATCH;
         if full {
             shared.cut_batch();
         }
@@ -92,11 +119,11 @@ impl Drop for LogWriter {
 impl Shared {
     fn cut_batch(&mut self) {
         self.since = None;
-        let lines = std::mem::take(&mut self.lines);
+        let batch = std::mem::take(&mut self.gathered);
         if self.batches.len() < BATCHES_MAX {
-            self.batches.push_back(lines);
+            self.batches.push_back(batch);
         } else {
-            self.dropped += lines.iter().filter(|&&b| b == b'\n').count() as u64;
+            self.dropped += batch.lines.iter().filter(|&&b| b == b'\n').count() as u64;
         }
     }
 }
@@ -119,14 +146,14 @@ fn write_batches(shared: &(Mutex<Shared>, Condvar), mut file: LogFile) {
 }
 
 /// Waits for a batch; `None` at the end, or when nothing was logged for a minute.
-fn next_batch(shared: &(Mutex<Shared>, Condvar)) -> (Option<Vec<u8>>, u64, bool) {
+fn next_batch(shared: &(Mutex<Shared>, Condvar)) -> (Option<Batch>, u64, bool) {
     let (mutex, wake) = shared;
     let mut shared = lock(mutex);
     let mut idle = Duration::from_secs(60);
     loop {
         let age = shared.since.map(|since| since.elapsed());
         let due = age.is_some_and(|age| age >= MAX_AGE) || shared.ended;
-        if due && shared.batches.is_empty() && !shared.lines.is_empty() {
+        if due && shared.batches.is_empty() && !shared.gathered.lines.is_empty() {
             shared.cut_batch();
         }
         let batch = shared.batches.pop_front();
@@ -143,11 +170,21 @@ fn next_batch(shared: &(Mutex<Shared>, Condvar)) -> (Option<Vec<u8>>, u64, bool)
 }
 
 /// Writes a batch, with a second try; after that the rest of the batch is lost.
-fn append(file: &mut LogFile, batch: &[u8]) {
-    let Err(first) = file.append(batch) else { return };
-    if let Err(second) = file.append(&batch[first.written.min(batch.len())..]) {
+fn append(file: &mut LogFile, batch: &Batch) {
+    let mut marks: Vec<Mark<'_>> = batch.marks.iter().map(Request::mark).collect();
+    let Err(first) = file.append_marked(&batch.lines, &marks) else { return };
+    let written = first.written.min(batch.lines.len());
+    marks.retain(|mark| mark.at >= written);
+    marks.iter_mut().for_each(|mark| mark.at -= written);
+    if let Err(second) = file.append_marked(&batch.lines[written..], &marks) {
         let path = file.path().display().to_string();
         complain(&format!("cannot write {path}: {second}"));
+    }
+}
+
+impl Request {
+    fn mark(&self) -> Mark<'_> {
+        Mark { at: self.at, source: &self.worker, kind: MarkKind::Request(self.hash) }
     }
 }
 

@@ -85,6 +85,7 @@ impl Forwarding<'_, '_> {
         let mut last = NoLink::Busy;
         loop {
             let mut slot = self.slot(last).await?;
+            self.exchange.set_worker(&slot.peer.source);
             let mut link = match slot.link(self.tries.count > 0).await {
                 Ok(link) => link,
                 Err(why) => {

@@ -3,13 +3,14 @@
 
 mod backoff;
 mod idle;
+mod peer;
 mod quiet;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -24,41 +25,16 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::idle::{Heard, Idle};
+pub use self::peer::Peer;
 use super::wakeups::Wakeups;
 use crate::embedded::io::budget::{AppDescriptors, Budget, Descriptor};
-use crate::embedded::io::signal::{Signal, Subscription};
+use crate::embedded::io::signal::Subscription;
 use crate::embedded::io::wire::Wire;
 
 /// The longest time that an idle connection to a worker is kept.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 /// The most idle connections that are kept to one worker.
 const IDLE_COUNT: usize = 128;
-
-/// One worker.
-#[derive(Debug)]
-pub struct Peer {
-    key: PeerKey,
-    /// Its name and socket.
-    pub name: PeerName,
-    /// Raised when the worker is known to be dead.
-    pub gone: Arc<Signal>,
-    /// Raised while the worker gets no more traffic: upgraded connections get a limit.
-    pub leaving: Arc<Signal>,
-    /// How many connections in a row it did not take.
-    refusals: AtomicU32,
-    /// It has sent bytes that nobody asked for: its connections are kept no longer.
-    unruly: AtomicBool,
-    /// And that has been reported.
-    reported: AtomicBool,
-}
-
-impl Peer {
-    /// True if the worker has sent bytes that nobody asked for. Its connections are not kept:
-    /// the next request would take such bytes for its answer.
-    pub fn is_unruly(&self) -> bool {
-        self.unruly.load(Ordering::Relaxed)
-    }
-}
 
 /// An app's peers and slots.
 #[derive(Debug)]
@@ -513,16 +489,7 @@ impl Inner {
     fn add(&mut self, name: PeerName) -> PeerKey {
         let key = self.next_key;
         self.next_key += 1;
-        let peer = Peer {
-            key,
-            name,
-            gone: Arc::default(),
-            leaving: Arc::default(),
-            refusals: AtomicU32::new(0),
-            unruly: AtomicBool::new(false),
-            reported: AtomicBool::new(false),
-        };
-        let (peer, idle, quiet_from) = (Arc::new(peer), Vec::new(), Instant::now());
+        let (peer, idle, quiet_from) = (Arc::new(Peer::new(key, name)), Vec::new(), Instant::now());
         self.members.push(Member { peer, idle, quiet_from });
         key
     }

@@ -1,9 +1,11 @@
 //! What is recorded of an exchange, and what it leaves of its connection.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mfserv_core::wire::metrics::Answerer;
 use mfserv_h1::Framing;
+use mfserv_logfile::Source;
 
 use super::Exchange;
 use crate::embedded::clients::access_log::{Asked, Measured, Subject, Traffic};
@@ -37,6 +39,11 @@ impl Exchange<'_> {
             false => b"",
         };
         self.record.measured(method, self.traffic())
+    }
+
+    /// The worker that the request is sent to.
+    pub fn set_worker(&mut self, worker: &Arc<Source>) {
+        self.record.set_worker(worker);
     }
 
     /// Leaves the request out of the access log, or not.

@@ -1,0 +1,53 @@
+//! A worker as its upstream knows it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use mfserv_core::peers::PeerKey;
+use mfserv_core::wire::front::Peer as PeerName;
+use mfserv_logfile::Source;
+
+use crate::embedded::io::signal::Signal;
+
+/// One worker.
+#[derive(Debug)]
+pub struct Peer {
+    pub(super) key: PeerKey,
+    /// Its name and socket.
+    pub name: PeerName,
+    /// Its name in the index of the access log.
+    pub source: Arc<Source>,
+    /// Raised when the worker is known to be dead.
+    pub gone: Arc<Signal>,
+    /// Raised while the worker gets no more traffic: upgraded connections get a limit.
+    pub leaving: Arc<Signal>,
+    /// How many connections in a row it did not take.
+    pub(super) refusals: AtomicU32,
+    /// It has sent bytes that nobody asked for: its connections are kept no longer.
+    pub(super) unruly: AtomicBool,
+    /// And that has been reported.
+    pub(super) reported: AtomicBool,
+}
+
+impl Peer {
+    /// A worker that has just been admitted.
+    pub(super) fn new(key: PeerKey, name: PeerName) -> Self {
+        let source = Source { worker: name.worker.to_string(), ..Source::default() };
+        Self {
+            key,
+            name,
+            source: source.into(),
+            gone: Arc::default(),
+            leaving: Arc::default(),
+            refusals: AtomicU32::new(0),
+            unruly: AtomicBool::new(false),
+            reported: AtomicBool::new(false),
+        }
+    }
+
+    /// True if the worker has sent bytes that nobody asked for. Its connections are not kept:
+    /// the next request would take such bytes for its answer.
+    pub fn is_unruly(&self) -> bool {
+        self.unruly.load(Ordering::Relaxed)
+    }
+}

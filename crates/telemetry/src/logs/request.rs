@@ -1,0 +1,71 @@
+//! One request: its line in the access log, and the worker that has served it.
+
+use std::io;
+use std::path::Path;
+
+use mfserv_logfile::{Index, Source, request_hash};
+
+use super::content::Content;
+use super::line::facts;
+use super::part::files_of;
+use super::pattern::Pattern;
+use super::search::{Order, Selection, search};
+
+/// The longest line of an access log that is read, bytes.
+const LINE_MAX: u64 = 64 * 1024;
+
+/// A request that has been answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Its line in the access log.
+    pub line: String,
+    /// The worker that had it, or had it last; `None` if it went to none, or if the access log
+    /// has no index.
+    pub worker: Option<String>,
+    /// When it came, milliseconds since 1970; not later than that.
+    pub from_ms: u64,
+    /// When it was answered, milliseconds since 1970; not earlier than that.
+    pub to_ms: u64,
+}
+
+/// Finds a request by its id: by the index of the access log, or by reading a log that has none.
+/// Of several requests with the same id, the newest.
+pub fn find_request(access_log: &Path, id: &str) -> io::Result<Option<Request>> {
+    let mut all_are_indexed = true;
+    for file in files_of(access_log)?.iter().rev() {
+        let Some(places) = Index::requests(&file.path, request_hash(id.as_bytes())) else {
+            all_are_indexed = false;
+            continue;
+        };
+        let mut content = Content::open(&file.path)?;
+        for (offset, Source { worker, .. }) in places {
+            let bytes = content.read(offset, (offset + LINE_MAX).min(content.len()))?;
+            let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            if facts(line).request_id.as_deref() == Some(id) {
+                return Ok(Some(request(line, Some(worker).filter(|it| !it.is_empty()))));
+            }
+        }
+    }
+    let selection = Selection { pattern: Some(Pattern::text(id)), ..Selection::default() };
+    let mut found = None;
+    if all_are_indexed {
+        return Ok(found);
+    }
+    search(&[access_log.to_owned()], &selection, Order::NewestFirst(None), &mut |line| {
+        if facts(&line.bytes).request_id.as_deref() == Some(id) {
+            found = Some(request(&line.bytes, None));
+        }
+        found.is_none()
+    })?;
+    Ok(found)
+}
+
+/// The access log has whole seconds, of the end of the request.
+fn request(line: &[u8], worker: Option<String>) -> Request {
+    let end_ms = facts(line).at_ms.unwrap_or(0);
+    let object: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
+    let duration = object.get("duration").and_then(|seconds| seconds.as_f64()).unwrap_or(0.0);
+    let from_ms = end_ms.saturating_sub((duration * 1000.0) as u64 + 200);
+    let line = String::from_utf8_lossy(line).into_owned();
+    Request { line, worker, from_ms, to_ms: end_ms + 1200 }
+}
