@@ -97,10 +97,10 @@ pub fn fact(fact: &Fact) -> String {
                 problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"));
             format!("operation {id} failed: {what}{problem}")
         }
-        Fact::OperationRecovered { id, what, finished } => match finished {
-            true => format!("operation {id} of an earlier daemon is finished: {what}"),
-            false => format!("operation {id} of an earlier daemon is undone: {what}"),
-        },
+        Fact::OperationRecovered { id, what, finished } => {
+            let end = if *finished { "finished" } else { "undone" };
+            format!("operation {id} of an earlier daemon is {end}: {what}")
+        }
         Fact::Note { text } => text.clone(),
     }
 }

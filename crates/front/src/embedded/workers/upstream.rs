@@ -620,9 +620,8 @@ impl Slot {
         self.upstream.distrust(&self.peer);
     }
 
-    /// True if the worker is known to be dead and `wire` holds nothing more of it; else the
-    /// calling task is woken when one of both changes. The news of its death may come before
-    /// the reactor has seen its last bytes.
+    /// True if the worker is known to be dead and `wire` holds nothing more of it (its last bytes
+    /// may be seen after the news); else the calling task is woken when one of both changes.
     pub fn worker_is_gone(&mut self, cx: &Context<'_>, wire: &Wire) -> bool {
         self.gone.is_raised(cx) && !wire.has_unread()
     }
