@@ -14,6 +14,7 @@ use crate::suggest::nearest;
 mod coerce;
 mod count_text;
 mod identity;
+mod limits;
 mod override_text;
 mod schema;
 mod spec;
@@ -143,6 +144,7 @@ impl Resolver<'_> {
             self.left_out(name, key, at, &mut section);
         }
         self.check_command(kind, values, &mut section);
+        self.check_limits(kind, values, &section);
         Some(section)
     }
 

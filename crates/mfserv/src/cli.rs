@@ -20,6 +20,7 @@ pub mod ship;
 mod show;
 pub mod start;
 pub mod stop;
+mod unknown;
 
 use std::path::PathBuf;
 
@@ -121,7 +122,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
     if roles::is_asked(std::env::args_os()) {
         return roles::run();
     }
-    let cli = Cli::parse();
+    let cli = unknown::parse()?;
     match cli.command {
         Command::Completions(args) => return args.run(),
         Command::Man(args) => return args.run(Cli::command()),

@@ -116,3 +116,33 @@ fn status_shows_where_each_app_answers_and_no_path_of_what_has_none() {
     assert_eq!(path("welcome").as_deref(), Some("/welcome"), "{shown}");
     node.stop();
 }
+
+#[test]
+fn words_of_other_tools_directories_without_a_plugin_and_ids_of_requests_get_advice() {
+    let _turn = Turn::cheap();
+    let node = node();
+    for (word, here) in
+        [("init", "mfserv new NAME"), ("deploy", "mfserv install"), ("create", "mfserv new NAME")]
+    {
+        let said = node.mfserv(&[word, "shop"]).code(2).stderr;
+        assert!(said.contains(&format!("no command {word}")) && said.contains(here), "{said}");
+    }
+    node.mfserv(&["scael"]).code(2);
+    let shop = node.path("shop");
+    std::fs::create_dir_all(&shop).unwrap();
+    for command in ["dev", "check", "release"] {
+        let said = node.mfserv(&[command, &shop.to_string_lossy()]).stderr;
+        assert!(said.contains("`mfserv new NAME`"), "{command}: {said}");
+    }
+    node.start();
+    let answer = node.get("/nothing");
+    let id = answer.field("x-request-id").unwrap().to_string();
+    mfserv_testkit::until("the request is logged", crate::PATIENCE, || {
+        node.log_lines("nginx_access").iter().any(|line| line.contains(&id))
+    });
+    let said = node.mfserv(&["logs", &id]).code(1).stderr;
+    assert!(said.contains("is a request") && said.contains("mfserv logs --request"), "{said}");
+    let said = node.mfserv(&["logs", "0123456789abcdef"]).code(1).stderr;
+    assert!(said.contains("no log of 0123456789abcdef"), "{said}");
+    node.stop();
+}

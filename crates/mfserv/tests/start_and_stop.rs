@@ -160,6 +160,8 @@ fn a_second_node_on_the_same_port_is_refused_loudly_and_the_first_goes_on() {
     let ran = second.mfserv(&["start"]).code(5);
     assert!(ran.stderr.contains("cannot listen on"), "{ran:?}");
     assert!(ran.stderr.contains(&first.address().to_string()), "{ran:?}");
+    let keeper = format!("process {} (", first.keeper_pid().unwrap());
+    assert!(ran.stderr.contains(&keeper), "who holds the port is named: {ran:?}");
     second.assert_nothing_left(hash.as_deref());
     assert_eq!(first.get("/hello").status, 200);
     first.stop();

@@ -14,6 +14,7 @@ pub mod installed;
 pub mod operations;
 pub mod override_files;
 pub mod places;
+pub mod port_holder;
 pub mod preview;
 pub mod render;
 pub mod taking;

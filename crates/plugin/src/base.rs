@@ -232,7 +232,7 @@ fn make(
     let lock = dir.join("base-requirements.txt");
     disk::write(&lock, LOCK.as_bytes())?;
     toolbox.install(dir, &lock, packages, progress).map_err(|error| match error.help {
-        None => error.help("making it needs the Python package index once: check the network, the proxy or PIP_INDEX_URL"),
+        None => error.help("making it needs the Python package index once: check the network, the proxy or PIP_INDEX_URL; without a network, `mfserv setup --export DIR` on a machine that has one, and `mfserv setup --import FILE` here"),
         Some(_) => error,
     })?;
     for (path, text) in MODULES {

@@ -18,6 +18,11 @@ pub fn name_in_label(text: &str) -> Result<String, String> {
         .map_err(|problem| format!("{}: {}", problem.what, problem.because.join(": ")))
 }
 
+/// What somebody does whose directory is no plugin.
+const HOW_TO_MAKE_ONE: &str = "name the directory of a plugin, or make one: `mfserv new NAME` (its \
+     --help lists the templates), then copy your files into it and write your command into its \
+     config.ini (_cmd_and_args)";
+
 /// The name of the plugin in a directory.
 pub fn read_name(dir: &Path) -> Result<String, Diagnostic> {
     let file = dir.join(".layerapi2_label");
@@ -27,8 +32,13 @@ pub fn read_name(dir: &Path) -> Result<String, Diagnostic> {
             .because(because)
             .at(Location::new(file.display().to_string(), 0))
     };
-    let text = read_small(&file)
-        .map_err(|e| refused(format!("can't read {} file: {e}", file.display())))?;
+    let text = read_small(&file).map_err(|e| {
+        let problem = refused(format!("can't read {} file: {e}", file.display()));
+        match e.kind() {
+            std::io::ErrorKind::NotFound => problem.help(HOW_TO_MAKE_ONE),
+            _ => problem,
+        }
+    })?;
     name_in_label(&text).map_err(refused)
 }
 

@@ -12,7 +12,7 @@ use clap_complete::ArgValueCompleter;
 use jiff::Zoned;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_node::places::Places;
-use mfserv_telemetry::logs::{Level, Order, Pattern, Selection, search, when};
+use mfserv_telemetry::logs::{Level, Order, Pattern, Selection, find_request, search, when};
 
 use super::completions;
 use super::output::is_lost;
@@ -229,6 +229,12 @@ fn level(text: &str) -> Result<Level, String> {
 }
 
 fn nothing(places: &Places, names: &[String]) -> Diagnostic {
+    let access_log = places.log().join("nginx_access.log");
+    let is_request = |name: &&String| find_request(&access_log, name).is_ok_and(|it| it.is_some());
+    if let Some(id) = names.iter().find(is_request) {
+        return Diagnostic::error(format!("{id} is a request, and has no log of its own"))
+            .help(format!("`mfserv logs --request {id}` shows all that is known of it"));
+    }
     Diagnostic::error(format!("no log of {} yet", names.join(", ")))
         .because(format!("no such file in {}", places.log().display()))
         .help("`mfserv status` shows what runs; an app that has said nothing has no log")

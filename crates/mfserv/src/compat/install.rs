@@ -6,9 +6,8 @@ use clap::Parser;
 use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::archive::Package;
-use mfserv_plugin::dangers;
 use mfserv_plugin::store::{self, Installed, Origin};
-use mfserv_plugin::{Home, archive};
+use mfserv_plugin::{Home, archive, dangers};
 
 use super::lines::Line;
 use super::{failed, only_own_base_dir, operate, places};

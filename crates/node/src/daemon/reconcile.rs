@@ -16,7 +16,7 @@ use super::node::Node;
 use super::{DaemonOptions, breakages, held, last_plan, takes_over};
 use crate::installed::{Directories, Instead};
 use crate::places::Places;
-use crate::{configure, installed, taking};
+use crate::{configure, installed, port_holder, taking};
 
 /// How long a port may stay taken before that is an error: a living front gives its socket back
 /// to a new keeper within this time.
@@ -165,13 +165,7 @@ impl Node {
                 let ask = AskKeeper::Listen { name, address: address.clone(), backlog: BACKLOG };
                 let Err(problem) = self.parts.world.keeper.ask(ask).await else { break };
                 if began.elapsed() > PORT_PATIENCE {
-                    return Err(Diagnostic::error(format!("cannot listen on {address}"))
-                        .kind(Kind::Refused)
-                        .because(problem.what)
-                        .help(
-                            "another program listens there, or the port needs a privilege: \
-                             choose another port ([nginx] port), or stop that program",
-                        ));
+                    return Err(port_holder::refused(&address, &problem.what));
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }

@@ -95,7 +95,7 @@ async fn a_start_that_is_not_possible_for_long_runs_out_of_patience_and_is_tried
     node.keeper_is_lost().await;
     node.apply([app(1)]).await;
     node.pass(secs(31)).await;
-    assert_eq!(node.ends(), ["1.1 failed its probe ()"]);
+    assert_eq!(node.ends(), ["1.1 failed its probe (not ready within _start_timeout=30)"]);
     node.keeper_is_found().await;
     assert_eq!(node.alive(), ["1.2"]);
 }

@@ -152,7 +152,7 @@ async fn a_prepared_worker_that_never_gets_ready_is_killed_in_its_time() {
     assert_eq!(node.alive(), ["1.1", "1.2"]);
     node.pass(ms(200)).await;
     assert_eq!(node.alive(), ["1.1"]);
-    assert_eq!(node.ends(), ["1.2 failed its probe ()"]);
+    assert_eq!(node.ends(), ["1.2 failed its probe (not ready within _start_timeout=5)"]);
 }
 
 #[tokio::test(start_paused = true)]

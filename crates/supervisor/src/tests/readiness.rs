@@ -118,7 +118,7 @@ async fn a_worker_that_is_not_ready_in_time_is_killed_with_what_its_probe_saw_an
     let Some(EndReason::FailedProbe { saw }) = status.last_end.map(|end| end.why) else {
         panic!("{:?}", node.ends())
     };
-    assert!(saw.contains("not listening on its socket"), "{saw}");
+    assert!(saw.starts_with("not ready within _start_timeout=2: not listening on its"), "{saw}");
 }
 
 #[tokio::test(start_paused = true)]

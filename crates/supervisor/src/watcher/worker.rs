@@ -155,6 +155,11 @@ impl Worker {
         self.phase = phase;
     }
 
+    /// `_start_timeout` of its app, seconds.
+    pub fn start_timeout_s(&self) -> u64 {
+        self.spec.start_timeout_ms / 1000
+    }
+
     /// How long a phase may take.
     fn patience(&self, phase: Phase) -> Option<Duration> {
         let ms = match phase {

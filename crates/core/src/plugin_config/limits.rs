@@ -1,0 +1,109 @@
+//! Resource limits of a plugin that break the server which it runs.
+
+use super::schema::{COMMAND_LINE, Kind, RLIMIT_AS, RLIMIT_FSIZE, RLIMIT_STACK};
+use super::{Resolver, Section};
+use crate::keys::NGINX_UPLOAD_MAX_BODY_MB;
+use crate::layers::Value;
+
+/// Servers with threads of their own, or an engine, need this address space, bytes: 40 threads
+/// reserve 8 MiB of stack and up to 64 MiB of heap each; V8 reserves some GiB.
+const ADDRESS_SPACE: u64 = 4_000_000_000;
+/// The stack that Node.js and Python assume that they have, bytes.
+const STACK: u64 = 1 << 20;
+/// Programs that start threads or an engine by themselves.
+const THREADED: &[&str] = &["uvicorn", "hypercorn", "daphne", "granian", "node", "nodejs", "npm"];
+
+impl Resolver<'_> {
+    /// Old plugins keep their limits; what these will break is said.
+    pub(super) fn check_limits(&mut self, kind: Kind, values: &[&Value], section: &Section) {
+        let Kind::App(_) = kind else { return };
+        let argv = shlex::split(&section.get(COMMAND_LINE)).unwrap_or_default();
+        if argv.is_empty() {
+            return;
+        }
+        let upload_mb = self.env.get(UPLOAD).and_then(|text| text.parse().ok());
+        let upload_mb: u64 = upload_mb.or_else(default_upload_mb).unwrap_or(0);
+        let is_set = |limit: u64, enough: u64| limit > 0 && limit < enough;
+        let threads = starts_threads(&argv);
+        let upload = if upload_mb == 0 { u64::MAX } else { upload_mb << 20 };
+        let fsize = "the server writes a large upload into a file first, and is killed by SIGXFSZ \
+                     beyond this limit: up to [nginx] upload_max_body_size is let in";
+        for (key, breaks, why, cure) in [
+            (
+                RLIMIT_AS.row.name,
+                threads && is_set(section.get(RLIMIT_AS), ADDRESS_SPACE),
+                "its server starts threads or an engine that reserve more address space than this: \
+                 it cannot start, or fails with 40 requests at a time",
+                "rlimit_as=0",
+            ),
+            (
+                RLIMIT_FSIZE.row.name,
+                is_set(section.get(RLIMIT_FSIZE), upload),
+                fsize,
+                "rlimit_fsize=0",
+            ),
+            (
+                RLIMIT_STACK.row.name,
+                is_set(section.get(RLIMIT_STACK), STACK),
+                "Python and Node.js assume 1 MiB of stack, and crash where recursion needs it",
+                "rlimit_stack=0",
+            ),
+        ] {
+            let Some(value) = values.iter().find(|value| value.key == key && breaks) else {
+                continue;
+            };
+            let what = format!("[{}] {key}={} is too small", value.section, value.value);
+            let at = value.origin.location();
+            self.warn(&what, Some(why), at, &format!("write {cure} (no limit) in this line"));
+        }
+    }
+}
+
+/// What the module exports `[nginx] upload_max_body_size` as, MB.
+const UPLOAD: &str = "MFSERV_NGINX_UPLOAD_MAX_BODY_SIZE";
+
+fn default_upload_mb() -> Option<u64> {
+    NGINX_UPLOAD_MAX_BODY_MB.row().default?.parse().ok()
+}
+
+fn starts_threads(argv: &[String]) -> bool {
+    let named = |word: &String| THREADED.contains(&word.rsplit('/').next().unwrap_or_default());
+    let option = |word: &String| {
+        ["--threads", "--blocking-threads", "--worker-class=gthread"]
+            .iter()
+            .any(|option| word.starts_with(option))
+    };
+    argv.iter().any(|word| named(word) || option(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plugin_config::tests::{accepted, warned};
+
+    #[test]
+    fn limits_that_break_the_server_are_warned_of_at_their_line_and_others_are_not() {
+        let app = |command: &str, limit: &str| {
+            format!("[app_main]\n_cmd_and_args={command}\nnumprocesses=1\n{limit}\n")
+        };
+        for (command, limit, part) in [
+            ("uvicorn main:app --uds {unix_socket_path}", "rlimit_as=1000000000", "rlimit_as=0"),
+            ("python3 -m uvicorn m:a", "rlimit_as=2000000000", "rlimit_as=0"),
+            ("/usr/bin/node server.js {unix_socket_path}", "rlimit_as=3999999999", "rlimit_as=0"),
+            ("gunicorn --threads=8 m:a", "rlimit_as=1000000000", "rlimit_as=0"),
+            ("bjoern_wrapper.py m {unix_socket_path}", "rlimit_fsize=100000000", "SIGXFSZ"),
+            ("node server.js", "rlimit_fsize=1", "upload_max_body_size"),
+            ("bjoern_wrapper.py m {unix_socket_path}", "rlimit_stack=65536", "rlimit_stack=0"),
+        ] {
+            warned(&app(command, limit), 11, &[part, "too small"]);
+        }
+        for (command, limit) in [
+            ("uvicorn main:app", "rlimit_as=0"),
+            ("uvicorn main:app", "rlimit_as=4000000000"),
+            ("bjoern_wrapper.py m {unix_socket_path}", "rlimit_as=1000000000"),
+            ("node server.js", "rlimit_fsize=104857600"),
+            ("node server.js", "rlimit_stack=10000000"),
+        ] {
+            accepted(&app(command, limit));
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Commands that people know from elsewhere, and what they are called here.
+
+use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use mfserv_core::{Diagnostic, Kind};
+
+use super::Cli;
+
+/// Words of other tools, and what does the same here.
+const ELSEWHERE: &[(&[&str], &str)] = &[
+    (
+        &["init", "create", "generate", "scaffold"],
+        "`mfserv new NAME` makes a plugin; `mfserv start` makes and starts a node",
+    ),
+    (
+        &["deploy", "push", "publish", "ship"],
+        "`mfserv release DIR` packs a plugin, `mfserv install FILE.plugin` deploys it",
+    ),
+    (&["update", "redeploy"], "`mfserv install FILE.plugin` replaces the release that serves"),
+    (&["shell", "bash", "sh", "ssh", "console"], "`mfserv exec PLUGIN bash`"),
+    (&["remove", "rm", "delete", "destroy"], "`mfserv uninstall PLUGIN`"),
+    (&["serve", "up", "launch"], "`mfserv start` starts the node, `mfserv dev DIR` one plugin"),
+    (&["down", "halt", "shutdown"], "`mfserv stop`"),
+    (&["top", "monit", "processes"], "`mfserv ps`, `mfserv status`"),
+    (&["log", "tail"], "`mfserv logs -f PLUGIN`"),
+    (&["undo", "revert"], "`mfserv rollback PLUGIN`"),
+    (&["validate", "lint", "doctor", "test"], "`mfserv check`"),
+    (&["package", "pack"], "`mfserv release DIR`"),
+    (&["ls", "plugins", "apps"], "`mfserv list`"),
+];
+
+/// Parses the command line. What is wrong with it is said as clap says it, except for commands
+/// that are called otherwise elsewhere.
+pub fn parse() -> Result<Cli, Diagnostic> {
+    Cli::try_parse().map_err(|error| {
+        let word = match error.get(ContextKind::InvalidSubcommand) {
+            Some(ContextValue::String(word)) if error.kind() == ErrorKind::InvalidSubcommand => {
+                word.as_str()
+            }
+            _ => error.exit(),
+        };
+        let Some(here) = here(word) else { error.exit() };
+        Diagnostic::error(format!("mfserv has no command {word}")).kind(Kind::Usage).help(here)
+    })
+}
+
+fn here(word: &str) -> Option<&'static str> {
+    ELSEWHERE.iter().find(|(words, _)| words.contains(&word)).map(|(_, here)| *here)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn each_command_that_is_advised_is_there_and_no_word_from_elsewhere_is_one() {
+        let command = Cli::command();
+        let names: Vec<&str> = command.get_subcommands().map(|one| one.get_name()).collect();
+        for (words, here) in ELSEWHERE {
+            for advised in here.split("`mfserv ").skip(1) {
+                let name = advised.split([' ', '`']).next().unwrap();
+                assert!(names.contains(&name), "{name} of {here}");
+            }
+            for word in *words {
+                assert!(!names.contains(word), "{word}");
+            }
+        }
+        assert!(here("init").unwrap().contains("mfserv new"));
+        assert_eq!(here("nonsense"), None);
+    }
+}
