@@ -10,17 +10,18 @@
 //! | chunk | 3, checksum, number of its source (2), milliseconds since 1970 (6), offset (6) |
 //! | request | 4, checksum, number of the worker's source (2), hash of its id (6), offset (6) |
 //!
-//! Numbers are little endian. The checksum is the sum of the other bytes. A chunk reaches to
-//! the offset of the next one. Its block is written before its bytes are, so that a writer that is killed
-//! between the two leaves no bytes under the name of another. A block that is torn, or whose
-//! checksum is wrong, is left out. Sources are numbered again by each writer: a number means
+//! Numbers are little endian. The checksum is that of the other bytes. A chunk reaches to
+//! the offset of the next one. Its block is written before its bytes are, so that a writer that
+//! is killed between the two leaves no bytes under the name of another. A block that is torn, or
+//! whose checksum is wrong, is left out. Sources are numbered again by each writer: a number means
 //! what the last source block before the chunk says.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::rotation;
 
@@ -249,6 +250,9 @@ pub(crate) struct IndexWriter {
     file: File,
     size: u64,
     numbers: HashMap<Source, u16>,
+    /// The number before the first one. Two fronts write to one index while one hands over to
+    /// the other: they shall not use the same numbers.
+    base: u16,
     /// The source of the last chunk, and its time.
     last: Option<(u16, u64)>,
     /// Blocks that are written together.
@@ -260,8 +264,12 @@ impl IndexWriter {
     pub fn open(log: &Path, inode: u64, size: u64, mode: Option<u32>) -> io::Result<Self> {
         let path = index_path(log);
         give_back(log, inode);
-        let mut file =
-            OpenOptions::new().read(true).append(true).create(true).mode_of(mode).open(&path)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(mode.unwrap_or(0o666))
+            .open(&path)?;
         if let Some(mode) = mode {
             // A file of another user can be written to without being ours to chmod.
             let _ = file.set_permissions(Permissions::from_mode(mode));
@@ -272,8 +280,14 @@ impl IndexWriter {
         if kept != length {
             file.set_len(kept)?;
         }
-        let mut index =
-            Self { file, size: kept, numbers: HashMap::new(), last: None, blocks: Vec::new() };
+        let mut index = Self {
+            file,
+            size: kept,
+            numbers: HashMap::new(),
+            base: base(),
+            last: None,
+            blocks: Vec::new(),
+        };
         if kept == 0 {
             index.blocks.extend_from_slice(&header(inode));
             if size > 0 {
@@ -332,7 +346,7 @@ impl IndexWriter {
         if self.numbers.len() >= usize::from(u16::MAX) {
             self.numbers.clear();
         }
-        let number = self.numbers.len() as u16 + 1;
+        let number = self.base.wrapping_add(self.numbers.len() as u16 + 1).max(1);
         self.numbers.insert(source.clone(), number);
         let text = source.text();
         let parts = text.chunks(PART);
@@ -350,15 +364,11 @@ impl IndexWriter {
     }
 }
 
-trait ModeOf {
-    /// The mode of a file that is made.
-    fn mode_of(&mut self, mode: Option<u32>) -> &mut Self;
-}
-
-impl ModeOf for OpenOptions {
-    fn mode_of(&mut self, mode: Option<u32>) -> &mut Self {
-        std::os::unix::fs::OpenOptionsExt::mode(self, mode.unwrap_or(0o666))
-    }
+/// Another number for each writer of this and of other processes, nearly always.
+fn base() -> u16 {
+    static WRITERS: AtomicU32 = AtomicU32::new(0);
+    let writer = WRITERS.fetch_add(7919, Ordering::Relaxed);
+    (std::process::id().wrapping_mul(40_503).wrapping_add(writer) % 60_000) as u16
 }
 
 /// Reads the inode of the file that an index belongs to.

@@ -32,6 +32,7 @@ pub struct Request {
 /// Of several requests with the same id, the newest.
 pub fn find_request(access_log: &Path, id: &str) -> io::Result<Option<Request>> {
     let mut all_are_indexed = true;
+    let mut worker_of_hash = None;
     for file in files_of(access_log)?.iter().rev() {
         let Some(places) = Index::requests(&file.path, request_hash(id.as_bytes())) else {
             all_are_indexed = false;
@@ -44,6 +45,10 @@ pub fn find_request(access_log: &Path, id: &str) -> io::Result<Option<Request>> 
             if facts(line).request_id.as_deref() == Some(id) {
                 return Ok(Some(request(line, Some(worker).filter(|it| !it.is_empty()))));
             }
+            // While one front hands over to another, both write to the log: then the index of
+            // neither knows exactly where.
+            all_are_indexed = false;
+            worker_of_hash = Some(worker).filter(|it| !it.is_empty());
         }
     }
     let selection = Selection { pattern: Some(Pattern::text(id)), ..Selection::default() };
@@ -53,7 +58,7 @@ pub fn find_request(access_log: &Path, id: &str) -> io::Result<Option<Request>> 
     }
     search(&[access_log.to_owned()], &selection, Order::NewestFirst(None), &mut |line| {
         if facts(&line.bytes).request_id.as_deref() == Some(id) {
-            found = Some(request(&line.bytes, None));
+            found = Some(request(&line.bytes, worker_of_hash.take()));
         }
         found.is_none()
     })?;

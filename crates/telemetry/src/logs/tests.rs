@@ -259,3 +259,22 @@ fn a_line_says_its_time_level_and_request_in_the_formats_of_those_who_write_logs
     assert_eq!(facts(b"Traceback (most recent call last):").level, Some(Level::Error));
     assert_eq!(facts(b"{ not json"), Facts::default());
 }
+
+#[test]
+fn a_request_is_found_although_two_fronts_wrote_to_the_access_log_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("nginx_access.log");
+    let fronts = ["app.p.main.1.1", "app.p.main.2.2"].map(|worker| source(worker, ""));
+    let mut logs = [LogFile::new(&path, rotation(0)), LogFile::new(&path, rotation(0))];
+    for n in 0..40 {
+        let (log, worker) = (&mut logs[n % 2], &fronts[n % 2]);
+        let id = format!("id{n}");
+        let kind = MarkKind::Request(request_hash(id.as_bytes()));
+        let line = format!("{{ \"duration\": 0.001, \"request_id\": \"{id}\" }}\n");
+        log.append_marked(line.as_bytes(), &[Mark { at: 0, source: worker, kind }]).unwrap();
+    }
+    for n in 0..40 {
+        let found = find_request(&path, &format!("id{n}")).unwrap().unwrap();
+        assert_eq!(found.worker.as_deref(), Some(fronts[n % 2].worker.as_str()), "{n}");
+    }
+}

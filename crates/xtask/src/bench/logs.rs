@@ -1,0 +1,39 @@
+//! Logs: what it costs to capture output, and how long it takes to find lines again.
+
+mod capture;
+mod find;
+
+use clap::Args;
+use mfserv_core::Diagnostic;
+
+use super::machine;
+use crate::node;
+
+/// How much.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// MiB that eight writers write together, in each round.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=1024))]
+    mib: u32,
+    /// MiB of the log that is searched, and of the access log.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=16384))]
+    search_mib: u32,
+    /// How often each is measured.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    times: u32,
+}
+
+impl Logs {
+    /// Measures, and prints the report.
+    pub fn run(self) -> Result<(), Diagnostic> {
+        let program = node::build()?;
+        println!("{}\n", machine::line(&[("rotatelogs", &["-v"])]));
+        println!("`cargo xtask bench logs --times {}`\n", self.times);
+        capture::run(&program, self.mib, self.times)?;
+        find::run(&program, self.search_mib, self.times)
+    }
+}
+
+fn failed(what: &str, why: impl std::fmt::Display) -> Diagnostic {
+    Diagnostic::error(what).because(why)
+}
