@@ -1,10 +1,14 @@
 //! What tells whether a file is still the one that was read: its first bytes, and the bytes
 //! before the position. An inode number says little, since it is used again.
 
+use std::cell::RefCell;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::time::UNIX_EPOCH;
+
+use mfserv_logfile::Compressed;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
@@ -51,11 +55,6 @@ pub struct Look {
 }
 
 impl Look {
-    /// Of an open file.
-    pub fn at(file: &File) -> io::Result<Self> {
-        Ok(Self::of(&file.metadata()?))
-    }
-
     /// What distinguishes it from other files that have had or will have its inode number.
     pub fn earlier(&self) -> Earlier {
         Earlier { inode: self.inode, born_ns: self.born_ns }
@@ -79,12 +78,54 @@ pub fn changed_ns(meta: &Metadata) -> i64 {
     meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())
 }
 
+/// A file that is open for reading.
+pub enum Source {
+    /// As it was written.
+    Plain(File),
+    /// As mfserv compresses rotated logs; it does not change any more.
+    Compressed(RefCell<Compressed>, Look),
+}
+
+impl Source {
+    /// Opens a file as it is.
+    pub fn plain(path: &Path) -> io::Result<Self> {
+        File::open(path).map(Source::Plain)
+    }
+
+    /// Opens a file that mfserv has compressed.
+    pub fn compressed(path: &Path) -> io::Result<Self> {
+        let compressed = Compressed::open(path)?;
+        let look = Look { size: compressed.len(), ..Look::of(&std::fs::metadata(path)?) };
+        Ok(Source::Compressed(RefCell::new(compressed), look))
+    }
+
+    /// It cannot grow.
+    pub fn is_compressed(&self) -> bool {
+        matches!(self, Source::Compressed(..))
+    }
+
+    /// Size and times, now.
+    pub fn look(&self) -> io::Result<Look> {
+        match self {
+            Source::Plain(file) => Ok(Look::of(&file.metadata()?)),
+            Source::Compressed(_, look) => Ok(*look),
+        }
+    }
+
+    fn read_some(&self, into: &mut [u8], from: u64) -> io::Result<usize> {
+        match self {
+            Source::Plain(file) => file.read_at(into, from),
+            Source::Compressed(compressed, _) => compressed.borrow_mut().read_at(into, from),
+        }
+    }
+}
+
 /// Reads at most `most` bytes from a position on: fewer only at the end of the file.
-pub fn read_at(file: &File, from: u64, most: usize) -> io::Result<Vec<u8>> {
+pub fn read_at(file: &Source, from: u64, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; most];
     let mut read = 0;
     while read < most {
-        match file.read_at(&mut bytes[read..], from + read as u64) {
+        match file.read_some(&mut bytes[read..], from + read as u64) {
             Ok(0) => break,
             Ok(count) => read += count,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -96,19 +137,19 @@ pub fn read_at(file: &File, from: u64, most: usize) -> io::Result<Vec<u8>> {
 }
 
 /// The first bytes of a file.
-pub fn head(file: &File) -> io::Result<Bytes> {
+pub fn head(file: &Source) -> io::Result<Bytes> {
     read_at(file, 0, HEAD).map(Bytes)
 }
 
 /// The bytes before a position.
-pub fn tail(file: &File, position: u64) -> io::Result<Bytes> {
+pub fn tail(file: &Source, position: u64) -> io::Result<Bytes> {
     let length = position.min(TAIL as u64);
     read_at(file, position - length, length as usize).map(Bytes)
 }
 
 /// A file has these first bytes, and these bytes before the position.
-pub fn is_same(file: &File, first: &Bytes, before: &Bytes, position: u64) -> io::Result<bool> {
-    if Look::at(file)?.size < position {
+pub fn is_same(file: &Source, first: &Bytes, before: &Bytes, position: u64) -> io::Result<bool> {
+    if file.look()?.size < position {
         return Ok(false);
     }
     let now = read_at(file, 0, first.0.len())?;
@@ -116,9 +157,9 @@ pub fn is_same(file: &File, first: &Bytes, before: &Bytes, position: u64) -> io:
 }
 
 /// A file is equal to the beginning of another, as far as both ends of it show.
-pub fn is_beginning_of(file: &File, other: &File) -> io::Result<bool> {
-    let size = Look::at(file)?.size;
-    if size == 0 || size > Look::at(other)?.size {
+pub fn is_beginning_of(file: &Source, other: &Source) -> io::Result<bool> {
+    let size = file.look()?.size;
+    if size == 0 || size > other.look()?.size {
         return Ok(false);
     }
     let length = size.min(HEAD as u64) as usize;

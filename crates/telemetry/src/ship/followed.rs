@@ -1,7 +1,6 @@
 //! One followed path: the files that have or had its name, read from where the last reading was
 //! acknowledged.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use mfserv_core::Diagnostic;
 use mfserv_platform::clock::now_ms;
 use mfserv_platform::disk::failed;
 
-use super::content::{self, Look, changed_ns};
+use super::content::{self, Look, Source, changed_ns};
 use super::known::{CHUNK, Known};
 use super::names::{is_compressed, is_rotated};
 use super::records::{End, Lines, Record, records};
@@ -22,6 +21,9 @@ const QUIET: Duration = Duration::from_secs(1);
 const SCAN: Duration = Duration::from_secs(10);
 /// The time of a directory is coarse: two changes within this time may look like one.
 const COARSE_NS: i64 = 100_000_000;
+
+/// The most removed files that are kept open while nothing can be sent.
+const HELD: usize = 4;
 
 /// Complete records of a generation.
 pub struct Part<'a> {
@@ -97,8 +99,8 @@ impl Followed {
     }
 
     fn begin_at_end(&mut self) -> io::Result<()> {
-        let Ok(file) = File::open(&self.path) else { return Ok(()) };
-        let mut end = Look::at(&file)?.size;
+        let Ok(file) = Source::plain(&self.path) else { return Ok(()) };
+        let mut end = file.look()?.size;
         // Back to the end of the last complete line.
         while end > 0 {
             let from = end.saturating_sub(CHUNK as u64);
@@ -136,8 +138,8 @@ impl Followed {
     /// Finds that the file with the followed name was renamed, removed or truncated, and which
     /// known one has that name now.
     fn look_at_live(&mut self) -> io::Result<()> {
-        let named = match File::open(&self.path) {
-            Ok(file) => Some((Look::at(&file)?, file)),
+        let named = match Source::plain(&self.path) {
+            Ok(file) => Some((file.look()?, file)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
@@ -170,8 +172,8 @@ impl Followed {
         if self.known.iter().any(|known| known.is_live) {
             return Ok(());
         }
-        let Ok(file) = File::open(&self.path) else { return Ok(()) };
-        let look = Look::at(&file)?;
+        let Ok(file) = Source::plain(&self.path) else { return Ok(()) };
+        let look = file.look()?;
         for known in self.known.iter().filter(|known| known.stored.inode == look.inode) {
             if known.file.is_some() || known.fits(&file)? {
                 // It has just been given this name: the next look finds it.
@@ -214,20 +216,25 @@ impl Followed {
         Ok(())
     }
 
-    /// The plain files with rotated names, the newest first: of several copies it is the last
+    /// The files with rotated names, the newest first: of several copies it is the last
     /// one that has the rest.
-    fn rotated_files(&self) -> io::Result<Vec<(Look, File)>> {
+    fn rotated_files(&self) -> io::Result<Vec<(Look, Source)>> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(self.directory())?.flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-            if !is_file || !is_rotated(&name, &self.name) || is_compressed(&name) {
+            if !is_file || !is_rotated(&name, &self.name) {
                 continue;
             }
-            // It may have another name by now: then the next scan finds it.
-            if let Ok(file) = File::open(entry.path()) {
-                found.push((Look::at(&file)?, file));
+            let file = match is_compressed(&name) {
+                true => Source::compressed(&entry.path()),
+                false => Source::plain(&entry.path()),
+            };
+            // It may have another name by now: then the next scan finds it. Or it is compressed
+            // in a way that is not ours.
+            if let Ok(file) = file {
+                found.push((file.look()?, file));
             }
         }
         found.sort_by_key(|(look, _)| std::cmp::Reverse(look.changed_ns));
@@ -235,7 +242,7 @@ impl Followed {
     }
 
     /// Gives known generations their files; returns the files that are of none.
-    fn recognise(&mut self, found: Vec<(Look, File)>) -> io::Result<Vec<(Look, File)>> {
+    fn recognise(&mut self, found: Vec<(Look, Source)>) -> io::Result<Vec<(Look, Source)>> {
         for known in self.known.iter_mut().filter(|known| !known.is_live) {
             if known.file.is_none() {
                 known.missing = known.missing.or(Some(Instant::now()));
@@ -268,7 +275,7 @@ impl Followed {
 
     /// A file that is of no known generation: a copy of one, or one that was live while nobody
     /// looked.
-    fn meet(&mut self, look: Look, file: File) -> io::Result<()> {
+    fn meet(&mut self, look: Look, file: Source) -> io::Result<()> {
         for known in &mut self.known {
             let is_copy = match &known.file {
                 Some(original) => content::is_beginning_of(&file, original)?,
@@ -282,15 +289,36 @@ impl Followed {
                 return Ok(());
             }
         }
-        if look.size > 0 && !self.store.was_before(look.earlier()) {
+        // A compressed one may be older than the first look, whatever its inode says.
+        let is_new = !file.is_compressed() && !self.store.was_before(look.earlier());
+        if look.size > 0 && is_new {
             self.known.push(Known::begin(file)?);
             self.must_sync = true;
         }
         Ok(())
     }
 
+    /// Finds out what happens to the files while nothing is read, so that none is missed. At most
+    /// [`HELD`] files are kept on the disk that somebody has removed.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn look_while_waiting(&mut self) -> io::Result<()> {
+        self.look()?;
+        let held: Vec<usize> =
+            (0..self.known.len()).filter(|at| self.known[*at].is_held()).collect();
+        for at in held.iter().take(held.len().saturating_sub(HELD)) {
+            self.known[*at].let_go();
+        }
+        Ok(())
+    }
+
     /// Closes files that rest, and forgets generations whose file is gone.
     fn forget_gone(&mut self) {
+        if self.has_moved {
+            // Lines of them are under way.
+            return;
+        }
         for known in self.known.iter_mut().filter(|known| !known.is_live) {
             known.rest();
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mfserv_platform::clock::now_ms;
 
-use super::content::{self, Bytes, HEAD, Look, TAIL};
+use super::content::{self, Bytes, HEAD, Look, Source, TAIL};
 use super::state::{Generation, Mark, Reached};
 
 /// How much is read of a file at a time, bytes: two of the longest records.
@@ -23,7 +23,7 @@ pub struct Known {
     /// What is stored of it.
     pub stored: Generation,
     /// The file; `None` if it is closed or not found.
-    pub file: Option<File>,
+    pub file: Option<Source>,
     /// It has the followed name.
     pub is_live: bool,
     /// Read up to here.
@@ -56,12 +56,12 @@ impl Known {
     }
 
     /// A new generation, from the beginning of a file.
-    pub fn begin(file: File) -> io::Result<Self> {
+    pub fn begin(file: Source) -> io::Result<Self> {
         let mut random = [0; 16];
         File::open("/dev/urandom")?.read_exact(&mut random)?;
         let generation = Generation {
             id: mfserv_platform::disk::hex(&random),
-            inode: Look::at(&file)?.inode,
+            inode: file.look()?.inode,
             head: content::head(&file)?,
             reached: Reached::default(),
             cut: None,
@@ -73,7 +73,7 @@ impl Known {
     }
 
     /// A file has the bytes of this generation, as far as they are read.
-    pub fn fits(&self, file: &File) -> io::Result<bool> {
+    pub fn fits(&self, file: &Source) -> io::Result<bool> {
         content::is_same(file, &self.stored.head, &self.read.tail, self.read.position)
     }
 
@@ -83,7 +83,7 @@ impl Known {
     }
 
     /// From now on its bytes are read from this file.
-    pub fn attach(&mut self, file: File, look: Look) {
+    pub fn attach(&mut self, file: Source, look: Look) {
         self.marks_from = self.marks_from.min(look.size);
         self.stored.inode = look.inode;
         self.file = Some(file);
@@ -100,7 +100,7 @@ impl Known {
     }
 
     /// A file may be a copy of this generation, whose own file is not open.
-    pub fn was_copied_to(&self, file: &File, look: Look) -> io::Result<bool> {
+    pub fn was_copied_to(&self, file: &Source, look: Look) -> io::Result<bool> {
         let Bytes(head) = &self.stored.head;
         let length = head.len().min(look.size as usize);
         if length == 0 || content::read_at(file, 0, length)? != head[..length] {
@@ -121,7 +121,7 @@ impl Known {
     /// The bytes from the position on; `None` if there are none.
     pub fn next_bytes(&mut self) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = &self.file else { return Ok(None) };
-        let look = Look::at(file)?;
+        let look = file.look()?;
         if self.seen.is_none_or(|(size, _)| size != look.size) {
             self.grown = Instant::now();
         }
@@ -199,12 +199,24 @@ impl Known {
 
     /// Closes a rotated file that is read and rests.
     pub fn rest(&mut self) {
-        let Some(look) = self.file.as_ref().and_then(|file| Look::at(file).ok()) else { return };
+        let Some(look) = self.file.as_ref().and_then(|file| file.look().ok()) else { return };
         let rest = if look.is_named { REST } else { GONE };
         if self.is_as_seen(look) && self.is_quiet_for(rest) {
             self.file = None;
             self.missing = (!look.is_named).then(Instant::now);
         }
+    }
+
+    /// It is rotated, and its file has no name any more: only this process keeps it on the disk.
+    pub fn is_held(&self) -> bool {
+        let look = self.file.as_ref().and_then(|file| file.look().ok());
+        !self.is_live && look.is_some_and(|look| !look.is_named)
+    }
+
+    /// Closes its file.
+    pub fn let_go(&mut self) {
+        self.file = None;
+        self.missing = Some(Instant::now());
     }
 
     /// Nothing can be read of it any more.
@@ -215,7 +227,7 @@ impl Known {
 
     /// Bytes that are there and not read.
     pub fn unread(&self) -> u64 {
-        let size = self.file.as_ref().and_then(|file| Look::at(file).ok()).map(|look| look.size);
+        let size = self.file.as_ref().and_then(|file| file.look().ok()).map(|look| look.size);
         size.unwrap_or(0).saturating_sub(self.read.position)
     }
 }

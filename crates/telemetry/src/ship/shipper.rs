@@ -283,9 +283,24 @@ impl<'a> Shipper<'a> {
         *failures += 1;
         if let Some(exponent) = failures.checked_sub(self.sink.nodes().count() as u32) {
             self.has_patience(progress, why)?;
-            std::thread::sleep((FIRST_WAIT * (1 << exponent.min(10))).min(LONGEST_WAIT));
+            let wait = (FIRST_WAIT * (1 << exponent.min(10))).min(LONGEST_WAIT);
+            let end = Instant::now() + wait;
+            while Instant::now() < end {
+                self.look_while_waiting();
+                std::thread::sleep(EXPAND.min(end.saturating_duration_since(Instant::now())));
+            }
         }
         Ok(())
+    }
+
+    /// Files that appear and are rotated meanwhile are not missed: their generations begin.
+    fn look_while_waiting(&mut self) {
+        self.follow_new_files();
+        for file in &mut self.files {
+            // What fails is tried again, and said, by the next reading.
+            let _ = file.look_while_waiting();
+            let _ = file.sync();
+        }
     }
 
     fn has_patience(&mut self, since: Instant, why: &str) -> Result<(), Diagnostic> {

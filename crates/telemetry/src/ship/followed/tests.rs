@@ -173,6 +173,32 @@ fn after_a_copytruncate_the_rest_is_taken_from_the_copy() {
 }
 
 #[test]
+fn a_compressed_rest_is_read_and_nothing_else_that_is_compressed() {
+    let mut room = Room::new(Lines::Single);
+    room.append("a.log.20260101000000", "old\n");
+    room.append("a.log", "1\n2\n");
+    let mut followed = room.start();
+    room.ship(&mut followed, false);
+    room.append("a.log", "3\n4\n");
+    room.rename("a.log", "a.log.20260102000000");
+    room.append("a.log", "5\n");
+    // What cannot be sent for long: the shipper only looks.
+    followed.look_while_waiting().unwrap();
+    followed.sync().unwrap();
+    room.rename("a.log", "a.log.20260103000000");
+    drop(followed);
+    for old in ["20260101000000", "20260102000000", "20260103000000"] {
+        assert!(mfserv_logfile::compress(&room.path(&format!("a.log.{old}"))).unwrap());
+    }
+    room.append("a.log", "6\n");
+    room.ship_once();
+    let all = ["1", "2", "3", "4", "5", "6"];
+    assert_eq!((room.index.sorted(), room.index.known), (all.to_vec(), 0));
+    room.ship_once();
+    assert_eq!(room.index.known, 0);
+}
+
+#[test]
 fn a_copy_in_the_making_is_not_begun_as_a_file_of_its_own() {
     let mut room = Room::new(Lines::Single);
     room.append("a.log", "1\n2\n3\n");
@@ -195,7 +221,7 @@ fn a_reused_inode_and_an_old_beginning_do_not_hide_lines() {
     let mut room = Room::new(Lines::Single);
     room.append("a.log", "begin\n1\n2\n");
     room.ship_once();
-    let inode = |room: &Room| Look::at(&File::open(room.path("a.log")).unwrap()).unwrap().inode;
+    let inode = |room: &Room| Source::plain(&room.path("a.log")).unwrap().look().unwrap().inode;
     let before = inode(&room);
     // The same inode, the same first line, longer than what was read.
     let mut file = File::options().write(true).open(room.path("a.log")).unwrap();
