@@ -25,6 +25,7 @@ pub mod plan;
 pub mod plugin_config;
 pub mod plugin_spec;
 pub mod route;
+pub mod shipping;
 pub mod status;
 pub mod suggest;
 pub mod telemetry;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::keys::METRICS_PORT;
 use crate::module_config::ModuleConfig;
+use crate::shipping::ShippingSettings;
 
 /// The variable of its environment that has the [`TelemetrySettings`] as JSON. (Not its command
 /// line, which every user of the machine can read.)
@@ -15,6 +16,9 @@ pub const SETTINGS_VARIABLE: &str = "MFSERV_TELEMETRY_SETTINGS";
 pub struct TelemetrySettings {
     /// Metrics.
     pub metrics: MetricsSettings,
+    /// Logs that are shipped, if any are.
+    #[serde(default)]
+    pub shipping: Option<ShippingSettings>,
 }
 
 /// The settings of metrics.
@@ -28,6 +32,9 @@ pub struct MetricsSettings {
 impl TelemetrySettings {
     /// What the configuration says.
     pub fn new(config: &ModuleConfig) -> Self {
-        Self { metrics: MetricsSettings { port: config.get(METRICS_PORT) } }
+        Self {
+            metrics: MetricsSettings { port: config.get(METRICS_PORT) },
+            shipping: ShippingSettings::new(config),
+        }
     }
 }

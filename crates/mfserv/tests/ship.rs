@@ -1,6 +1,8 @@
 //! Shipping to the real Elasticsearch and OpenSearch: each line arrives exactly once.
 
+mod node;
 mod proxy;
+mod receivers;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

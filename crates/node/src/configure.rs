@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use mfserv_core::ini::{self, Dialect, Document};
 use mfserv_core::keys::{
-    LOG_FILE_MODE, LOG_JSON_MINIMAL_LEVEL, LOG_MINIMAL_LEVEL, LOG_ROTATED_FILES,
-    LOG_ROTATION_MAX_AGE_S, LOG_ROTATION_MAX_BYTES,
+    LOG_FILE_MODE, LOG_JSON_FILE, LOG_JSON_MINIMAL_LEVEL, LOG_MFADMIN_MINIMAL_LEVEL,
+    LOG_MINIMAL_LEVEL, LOG_ROTATED_FILES, LOG_ROTATION_MAX_AGE_S, LOG_ROTATION_MAX_BYTES,
 };
 use mfserv_core::module_config::{self, Resolution};
+use mfserv_core::shipping::ShippingSettings;
 use mfserv_core::{Diagnostic, Kind, Location};
 
 use crate::host;
@@ -137,8 +138,18 @@ fn installation_dir() -> PathBuf {
     }
 }
 
+/// The JSON file of mflog; `AUTO` is MFSERV's word for none.
+fn json_file(resolution: &Resolution) -> String {
+    match resolution.text(LOG_JSON_FILE) {
+        "" | "AUTO" => "null".into(),
+        file => file.into(),
+    }
+}
+
 /// The variables that the log library of plugins reads.
 fn log_environment(places: &Places, resolution: &Resolution) -> Vec<(String, String)> {
+    let shipping = ShippingSettings::new(&resolution.config);
+    let syslog = shipping.and_then(|settings| settings.mflog_address());
     [
         ("LOGPROXY_LOG_DIRECTORY", places.log().to_string_lossy().into_owned()),
         ("LOGPROXY_ROTATED_FILES", resolution.text(LOG_ROTATED_FILES).to_string()),
@@ -146,9 +157,10 @@ fn log_environment(places: &Places, resolution: &Resolution) -> Vec<(String, Str
         ("LOGPROXY_ROTATION_SIZE", resolution.text(LOG_ROTATION_MAX_BYTES).to_string()),
         ("LOGPROXY_CHMOD", resolution.text(LOG_FILE_MODE).to_string()),
         ("MFLOG_MINIMAL_LEVEL", resolution.text(LOG_MINIMAL_LEVEL).to_string()),
-        ("MFLOG_JSON_FILE", "null".into()),
+        ("MFLOG_JSON_FILE", json_file(resolution)),
         ("MFLOG_JSON_MINIMAL_LEVEL", resolution.text(LOG_JSON_MINIMAL_LEVEL).to_string()),
-        ("MFLOG_SYSLOG_ADDRESS", "null".into()),
+        ("MFLOG_SYSLOG_ADDRESS", syslog.unwrap_or_else(|| "null".into())),
+        ("MFLOG_SYSLOG_MINIMAL_LEVEL", resolution.text(LOG_MFADMIN_MINIMAL_LEVEL).to_string()),
         ("MFLOG_SYSLOG_FORMAT", "json".into()),
         ("MFLOG_JSON_ONLY_KEYS", "plugin".into()),
         ("MFLOG_EXTRA_CONTEXT_FUNC", "mfext.mflog_addon.extra_context".into()),

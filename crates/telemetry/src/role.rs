@@ -9,9 +9,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::metrics::{self, Service};
+use crate::ship::{NodeLogs, Notice};
 
 /// What the role is started with.
-#[derive(Debug)]
 pub struct RoleOptions {
     /// Where counters are received.
     pub metrics_socket: PathBuf,
@@ -19,6 +19,12 @@ pub struct RoleOptions {
     pub ask_socket: PathBuf,
     /// What the configuration says.
     pub settings: TelemetrySettings,
+    /// The access log of the node.
+    pub access_log: PathBuf,
+    /// The directory of what is shipped: positions, received messages.
+    pub ship_dir: PathBuf,
+    /// Says something to the operator.
+    pub notice: Notice,
 }
 
 /// Runs the role until SIGTERM or SIGINT.
@@ -33,6 +39,19 @@ pub fn run(options: RoleOptions) -> Result<(), Diagnostic> {
         settings: options.settings.metrics,
     })
     .map_err(failed)?;
+    if let Some(settings) = options.settings.shipping {
+        let logs = NodeLogs {
+            settings,
+            access_log: options.access_log,
+            state: options.ship_dir,
+            hostname: std::env::var("MFHOSTNAME").unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
+        // Metrics are more than nothing.
+        if let Err(error) = logs.start(&options.notice) {
+            (options.notice)(&format!("no logs are shipped: {error}"));
+        }
+    }
     signals.forever().find(|signal| *signal != SIGHUP);
     service.end();
     Ok(())

@@ -10,6 +10,7 @@
 //!   good, and stores the positions then.
 
 mod content;
+mod dead_letters;
 mod document;
 mod elasticsearch;
 mod followed;
@@ -19,6 +20,7 @@ mod json;
 mod known;
 mod loki;
 mod names;
+mod node;
 mod records;
 mod shipper;
 mod sink;
@@ -32,6 +34,7 @@ pub use index::IndexPattern;
 pub use json::Json;
 pub use loki::Loki;
 pub use names::Pattern;
+pub use node::{NodeLogs, Notice};
 pub use records::Lines;
 pub use shipper::{Counts, Options, Shipper};
 pub use sink::Sink;

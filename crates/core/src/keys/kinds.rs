@@ -93,6 +93,10 @@ pub(super) const fn path(at: Place, default: Text, meaning: Text) -> Key<Option<
     obeyed(at, default, Type::Path, meaning, |read| read.text().map(PathBuf::from))
 }
 
+pub(super) const fn host(at: Place, default: Text, meaning: Text) -> Key<Option<String>> {
+    obeyed(at, default, Type::Host, meaning, Read::text)
+}
+
 pub(super) const fn url_path(at: Place, default: Text, meaning: Text) -> Key<Option<String>> {
     obeyed(at, default, Type::UrlPath, meaning, Read::text)
 }

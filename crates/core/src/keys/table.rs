@@ -13,6 +13,8 @@ const LONGEST_S: i64 = 3_155_760_000;
 const LEVELS: Type =
     Type::OneOf { words: &["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], later: None };
 
+const MFADMIN: Type = Type::OneOf { words: &["AUTO", "null"], later: None };
+
 const FRONTS: Type = Type::OneOf {
     words: &["embedded", "nginx"],
     later: Some(Later {
@@ -119,10 +121,10 @@ keys! {
     LOG_FILE_MODE: Option<u32> = file_mode("log", "chmod", "0644", "mode of log files; null: as umask gives");
     LOG_SPLIT_STREAMS: bool = flag("log", "try_to_split_stdout_stderr", "0", "for apps with log_split_stdout_stderr=AUTO: two files");
     LOG_SPLIT_WORKERS: bool = flag("log", "try_to_split_multiple_workers", "0", "for apps with log_split_multiple_workers=AUTO: a file per worker");
-    _: () = known("log", "json_file", "null", Type::Path, "extra JSON file of the messages of mflog; null or AUTO: none");
-    LOG_JSON_MINIMAL_LEVEL: () = known("log", "json_minimal_level", "WARNING", LEVELS, "least severe level in that file");
-    _: () = known("log", "mfadmin_flag", "AUTO", Type::Text, "AUTO: send messages of mflog to the host of [admin]; null: never");
-    _: () = known("log", "mfadmin_minimal_level", "WARNING", LEVELS, "least severe level that is sent");
+    LOG_JSON_FILE: String = text("log", "json_file", "null", "extra JSON file of the messages of mflog; null or AUTO: none");
+    LOG_JSON_MINIMAL_LEVEL: String = one_of("log", "json_minimal_level", "WARNING", LEVELS, "least severe level in that file");
+    LOG_MFADMIN_FLAG: String = one_of("log", "mfadmin_flag", "AUTO", MFADMIN, "AUTO: send messages of mflog to the host of [admin]; null: never");
+    LOG_MFADMIN_MINIMAL_LEVEL: String = one_of("log", "mfadmin_minimal_level", "WARNING", LEVELS, "least severe level that is sent");
     // [startup], [internal_plugins], [general], [misc], [autorestart]
     STARTUP_ENABLED: bool = flag("startup", "flag", "1", "0: mfserv start and stop do nothing");
     _: bool = flag("internal_plugins", "install_welcome", "1", "install or update the built-in plugin welcome at start");
@@ -131,14 +133,14 @@ keys! {
     _: () = known("misc", "core_size", "0", at_least(-1, "blocks"), "limit of core files; -1: untouched");
     _: () = known("misc", "tmp_max_age", "2", between(0, 1_000_000, "days"), "files in tmp are removed at this age; 0: never");
     // Monitoring.
-    _: () = known("admin", "hostname", "null", Type::Host, "host of the monitoring server; null: no monitoring");
+    ADMIN_HOST: Option<String> = host("admin", "hostname", "null", "host of the monitoring server; null: no monitoring");
     _: () = known("admin", "influxdb_http_port", "18086", Type::Port, "InfluxDB on that host");
-    _: () = known("admin", "elasticsearch_http_port", "15603", Type::Port, "Elasticsearch on that host; 0: not used");
-    _: () = known("admin", "loki_http_port", "0", Type::Port, "Loki on that host; 0: not used");
-    _: () = known("admin", "send_nginx_logs", "1", Type::Flag, "send access logs there");
-    _: () = known("admin", "send_mflog_logs", "1", Type::Flag, "send messages of mflog there");
-    _: () = known("vector", "mflog_port", "5144", Type::Port, "local UDP port for messages of mflog");
-    _: () = known("vector", "nginxlog_port", "5145", Type::Port, "local UDP port for access logs");
+    ADMIN_ELASTICSEARCH_PORT: Option<u16> = port("admin", "elasticsearch_http_port", "15603", "Elasticsearch on that host; 0: not used");
+    ADMIN_LOKI_PORT: Option<u16> = port("admin", "loki_http_port", "0", "Loki on that host; 0: not used");
+    ADMIN_SEND_ACCESS_LOG: bool = flag("admin", "send_nginx_logs", "1", "send access logs there");
+    ADMIN_SEND_MFLOG: bool = flag("admin", "send_mflog_logs", "1", "send messages of mflog there");
+    VECTOR_MFLOG_PORT: Option<u16> = port("vector", "mflog_port", "5144", "UDP port on 127.0.0.1 for messages of mflog; 0: none");
+    _: () = known("vector", "nginxlog_port", "5145", Type::Port, "UDP port for access logs (they are read from their file)");
     _: () = known("telegraf", "statsd_port", "18127", Type::Port, "local UDP port for statsd");
     _: () = known("telegraf", "debug", "0", Type::Flag, "write every metric to the log too");
     // [metrics]: what MFSERV had no name for.

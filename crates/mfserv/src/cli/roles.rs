@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -204,6 +205,9 @@ fn telemetry(places: &Places) -> Result<Outcome, Diagnostic> {
         metrics_socket: places.metrics_socket(),
         ask_socket: places.telemetry_socket(),
         settings: serde_json::from_str(&settings).map_err(bad)?,
+        access_log: places.log().join("nginx_access.log"),
+        ship_dir: places.var().join("ship"),
+        notice: Arc::new(complain),
     })?;
     Ok(Outcome::Done)
 }

@@ -33,7 +33,7 @@ pub struct Ship {
     #[arg(long = "as", value_enum, default_value_t = Receiver::Elasticsearch)]
     pub receiver: Receiver,
     /// The index or data stream, with directives of strftime in UTC: mflog-%Y.%m.%d.
-    #[arg(long, value_name = "PATTERN", required_if_eq("receiver", "elasticsearch"))]
+    #[arg(long, value_name = "PATTERN")]
     pub index: Option<String>,
     /// The index is a data stream: each document gets @timestamp.
     #[arg(long)]
@@ -141,8 +141,16 @@ impl Ship {
     }
 
     fn maker(&self) -> Result<Maker, Diagnostic> {
-        // Only Elasticsearch has indices.
-        let index = self.index.as_deref().unwrap_or("none");
+        let index = match (&self.index, self.receiver) {
+            (Some(index), _) => index,
+            (None, Receiver::Elasticsearch) => {
+                return Err(Diagnostic::error("the index is missing")
+                    .kind(Kind::Usage)
+                    .help("name it: --index app-%Y.%m.%d"));
+            }
+            // They have none.
+            (None, Receiver::Loki | Receiver::Json) => "none",
+        };
         let transforms = self.transform.iter().map(|text| Transform::parse(text));
         Ok(Maker {
             index: IndexPattern::new(index)?,

@@ -136,6 +136,21 @@ pub fn read_at(file: &Source, from: u64, most: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Where the last complete line of a file ends.
+pub fn end_of_last_line(file: &Source) -> io::Result<u64> {
+    const STEP: u64 = 64 * 1024;
+    let mut end = file.look()?.size;
+    while end > 0 {
+        let from = end.saturating_sub(STEP);
+        let bytes = read_at(file, from, (end - from) as usize)?;
+        if let Some(at) = bytes.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(from + at as u64 + 1);
+        }
+        end = from;
+    }
+    Ok(0)
+}
+
 /// The first bytes of a file.
 pub fn head(file: &Source) -> io::Result<Bytes> {
     read_at(file, 0, HEAD).map(Bytes)

@@ -100,19 +100,7 @@ impl Followed {
 
     fn begin_at_end(&mut self) -> io::Result<()> {
         let Ok(file) = Source::plain(&self.path) else { return Ok(()) };
-        let mut end = file.look()?.size;
-        // Back to the end of the last complete line.
-        while end > 0 {
-            let from = end.saturating_sub(CHUNK as u64);
-            let bytes = content::read_at(&file, from, (end - from) as usize)?;
-            match bytes.iter().rposition(|byte| *byte == b'\n') {
-                Some(at) => {
-                    end = from + at as u64 + 1;
-                    break;
-                }
-                None => end = from,
-            }
-        }
+        let end = content::end_of_last_line(&file)?;
         let tail = content::tail(&file, end)?;
         let mut known = Known::begin(file)?;
         known.read = Reached { position: end, tail };

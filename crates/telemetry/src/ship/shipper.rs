@@ -4,17 +4,14 @@
 //! and memory stays bounded.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk::failed;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
+use super::dead_letters;
 use super::document::{Document, Maker, Place};
 use super::followed::Followed;
 use super::known::{CHUNK, UNACKNOWLEDGED};
@@ -31,8 +28,6 @@ const BATCH: usize = 2 * 1024 * 1024;
 /// The first and the longest wait before a request is sent again.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// The most of refused documents that is kept, bytes, twice: the live file and the one before.
-const DEAD_LETTERS: u64 = 64 * 1024 * 1024;
 
 // What is read of a generation before it is acknowledged stays below what a mark assumes.
 const _: () = assert!((BATCH + 2 * CHUNK) as u64 <= UNACKNOWLEDGED);
@@ -333,13 +328,13 @@ impl<'a> Shipper<'a> {
         let owner = self.files.iter().find(|file| file.owns(&document.id));
         let Some(dir) = owner.map(|file| file.state().to_owned()) else { return Ok(()) };
         let began = Instant::now();
-        while let Err(problem) = write_dead_letter(&dir, document, status, why) {
+        while let Err(problem) = dead_letters::write(&dir, document, status, why) {
             self.has_patience(began, &problem.to_string())?;
             std::thread::sleep(LONGEST_WAIT);
         }
         self.counts.refused += 1;
         if self.counts.refused == 1 {
-            let file = dir.join(DEAD);
+            let file = dir.join(dead_letters::FILE);
             (self.notice)(&format!("a document is refused: see {}: {why}", file.display()));
         }
         Ok(())
@@ -358,46 +353,6 @@ impl<'a> Shipper<'a> {
         self.files.push(Followed::open(path, &state, self.options.lines, from_end)?);
         Ok(())
     }
-}
-
-const DEAD: &str = "dead.jsonl";
-
-#[derive(Serialize)]
-struct DeadLetter<'a> {
-    time: String,
-    index: &'a str,
-    id: &'a str,
-    status: u16,
-    reason: &'a str,
-    document: &'a RawValue,
-}
-
-/// Appends a document and the reason; returns when it survives a power cut.
-fn write_dead_letter(
-    dir: &Path,
-    document: &Document,
-    status: u16,
-    reason: &str,
-) -> Result<(), Diagnostic> {
-    let file = dir.join(DEAD);
-    let bad = |e: std::io::Error| failed("write", &file, e);
-    if fs::metadata(&file).is_ok_and(|meta| meta.len() > DEAD_LETTERS) {
-        fs::rename(&file, dir.join("dead.jsonl.1")).map_err(bad)?;
-    }
-    let source: &RawValue = serde_json::from_str(&document.source).unwrap_or(RawValue::NULL);
-    let letter = DeadLetter {
-        time: jiff::Timestamp::now().to_string(),
-        index: &document.index,
-        id: &document.id,
-        status,
-        reason,
-        document: source,
-    };
-    let mut line = serde_json::to_vec(&letter).unwrap_or_default();
-    line.push(b'\n');
-    let mut options = File::options();
-    let mut open = options.create(true).append(true).mode(0o600).open(&file).map_err(bad)?;
-    open.write_all(&line).and_then(|()| open.sync_data()).map_err(bad)
 }
 
 fn state_of(root: Option<&Path>, path: &Path) -> PathBuf {

@@ -1,0 +1,263 @@
+//! The logs of a node: its access log, and what programs send with mflog.
+//!
+//! Messages of mflog come by UDP. They are written to a file of bounded size first and shipped
+//! from there, as any other file: what has come is not lost when the index is away.
+
+use std::io;
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use mfserv_core::Diagnostic;
+use mfserv_core::output::Rotation;
+use mfserv_core::shipping::ShippingSettings;
+use mfserv_logfile::LogFile;
+
+use super::document::Maker;
+use super::elasticsearch::{Elasticsearch, TEMPLATES, Template};
+use super::http::{Credentials, Nodes, Target};
+use super::index::IndexPattern;
+use super::loki::Loki;
+use super::names::Pattern;
+use super::records::Lines;
+use super::shipper::{Options, Shipper};
+use super::sink::Sink;
+use super::transform::Transform;
+
+/// How the file of received messages is rotated: at most 80 MB.
+const RECEIVED: Rotation =
+    Rotation { max_bytes: 16 << 20, max_age_s: 0, keep: 5, mode: Some(0o600) };
+/// Bytes of datagrams that may wait.
+const BURST: usize = 8 << 20;
+/// The longest datagram.
+const DATAGRAM: usize = 65_536;
+/// The wait after something failed that nobody else tries again.
+const WAIT: Duration = Duration::from_secs(5);
+/// What vector adds to a message, and MFSERV removes.
+const REMOVED: [&str; 6] = ["appname", "facility", "host", "severity", "source_ip", "source_type"];
+
+/// Says something to the operator.
+pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What a node ships.
+pub struct NodeLogs {
+    /// Which logs, and where to.
+    pub settings: ShippingSettings,
+    /// The access log.
+    pub access_log: PathBuf,
+    /// A directory of its own: state, and received messages.
+    pub state: PathBuf,
+    /// The name of this machine, as documents have it.
+    pub hostname: String,
+    /// The version of this program.
+    pub version: String,
+}
+
+/// One log on its way to one receiver.
+#[derive(Clone)]
+struct Flow {
+    name: &'static str,
+    file: PathBuf,
+    state: PathBuf,
+    url: String,
+    labels: Vec<&'static str>,
+    template: Template,
+    is_loki: bool,
+    transforms: Vec<Transform>,
+}
+
+impl NodeLogs {
+    /// Ships in threads of this process, for as long as it lives. Nothing that fails there ends
+    /// the process.
+    ///
+    /// # Errors
+    /// What the operating system says when there can be no more threads.
+    pub fn start(self, notice: &Notice) -> io::Result<()> {
+        std::fs::create_dir_all(&self.state)?;
+        if let Some(port) = self.settings.mflog_port {
+            let (file, notice) = (self.received(), notice.clone());
+            let receive = move || loop {
+                let Err(e) = receive(port, LogFile::new(&file, RECEIVED), &notice);
+                notice(&format!("messages of mflog cannot be received on 127.0.0.1:{port}: {e}"));
+                thread::sleep(WAIT);
+            };
+            thread::Builder::new().name("mflog".into()).spawn(receive)?;
+        }
+        for flow in self.flows() {
+            let notice = notice.clone();
+            let ship = move || loop {
+                if let Err(problem) = flow.ship(&notice) {
+                    notice(&format!("{} is not shipped: {problem}", flow.file.display()));
+                }
+                thread::sleep(WAIT);
+            };
+            thread::Builder::new().name("ship".into()).spawn(ship)?;
+        }
+        Ok(())
+    }
+
+    fn received(&self) -> PathBuf {
+        self.state.join("mflog.json")
+    }
+
+    fn flows(&self) -> Vec<Flow> {
+        let [mflog, nginx] = TEMPLATES;
+        let mut logs = Vec::new();
+        if self.settings.mflog_port.is_some() {
+            logs.push(("mflog", self.received(), mflog, vec!["level", "name"]));
+        }
+        if self.settings.access_log {
+            logs.push(("nginx", self.access_log.clone(), nginx, vec!["method", "status"]));
+        }
+        let host = match self.settings.host.contains(':') {
+            true => format!("[{}]", self.settings.host),
+            false => self.settings.host.clone(),
+        };
+        let receivers =
+            [(self.settings.elasticsearch_port, false), (self.settings.loki_port, true)];
+        let mut flows = Vec::new();
+        for (name, file, template, own_labels) in logs {
+            for (port, is_loki) in receivers {
+                let Some(port) = port else { continue };
+                let receiver = if is_loki { "loki" } else { "elasticsearch" };
+                let common = ["hostname", "module", "plugin"];
+                flows.push(Flow {
+                    name,
+                    file: file.clone(),
+                    state: self.state.join(receiver),
+                    url: format!("http://{host}:{port}"),
+                    labels: own_labels.iter().copied().chain(common).collect(),
+                    template,
+                    is_loki,
+                    transforms: self.transforms(),
+                });
+            }
+        }
+        flows
+    }
+
+    fn transforms(&self) -> Vec<Transform> {
+        let set = |field: &str, value: &str| Transform::Set(field.into(), value.into());
+        let mut transforms: Vec<Transform> =
+            REMOVED.iter().map(|field| Transform::Remove(field.to_string())).collect();
+        transforms.push(set("module", "MFSERV"));
+        transforms.push(set("module_version", &self.version));
+        transforms.push(set("hostname", &self.hostname));
+        transforms
+    }
+}
+
+impl Flow {
+    fn ship(&self, notice: &Notice) -> Result<(), Diagnostic> {
+        let nodes = Nodes::new(Target {
+            nodes: vec![self.url.clone()],
+            credentials: Credentials::None,
+            authorities: None,
+            gzip: true,
+        })?;
+        let sink = match self.is_loki {
+            true => Sink::Loki(Loki { nodes, source: self.name.into() }),
+            false => Sink::Elasticsearch(Elasticsearch { nodes, templates: vec![self.template] }),
+        };
+        let pattern = Pattern::new(&self.file);
+        let pattern = pattern.map_err(|e| mfserv_platform::disk::failed("find", &self.file, e))?;
+        let options = Options {
+            patterns: vec![pattern],
+            state: Some(self.state.clone()),
+            lines: Lines::Single,
+            from_end: false,
+            once: false,
+            patience: None,
+        };
+        let maker = Maker {
+            index: IndexPattern::new(&format!("{}-%Y.%m.%d", self.name))?,
+            transforms: self.transforms.clone(),
+            labels: if self.is_loki { self.labels.clone() } else { Vec::new() },
+            needs_time: false,
+        };
+        let mut say = |text: &str| notice(&format!("{} to {}: {text}", self.name, self.url));
+        Shipper::new(options, maker, sink, &mut say)?.run().map(|_| ())
+    }
+}
+
+/// Writes what comes to the file, a line for each datagram.
+fn receive(port: u16, mut file: LogFile, notice: &Notice) -> io::Result<std::convert::Infallible> {
+    let socket = UdpSocket::bind(("127.0.0.1", port))?;
+    // A burst waits here while the file is written; the system may allow less.
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, BURST);
+    let mut datagram = vec![0; DATAGRAM];
+    let mut is_lost = false;
+    loop {
+        let length = socket.recv(&mut datagram)?;
+        let Some(line) = line_of(&datagram[..length]) else { continue };
+        let result = file.append(&line);
+        if let (Err(trouble), false) = (&result, is_lost) {
+            notice(&format!("messages of mflog are lost: {trouble}"));
+        }
+        is_lost = result.is_err();
+    }
+}
+
+/// The line of a datagram: the text from the first `{` to the last `}`, as vector takes it; the
+/// whole text if there is none.
+fn line_of(datagram: &[u8]) -> Option<Vec<u8>> {
+    let first = datagram.iter().position(|byte| *byte == b'{');
+    let last = datagram.iter().rposition(|byte| *byte == b'}');
+    let text = match (first, last) {
+        (Some(first), Some(last)) if first < last => &datagram[first..=last],
+        _ => datagram,
+    };
+    // A line of the file must be a line.
+    let line = |byte: &u8| if *byte < b' ' { b' ' } else { *byte };
+    let mut text: Vec<u8> = text.iter().map(line).collect();
+    if text.trim_ascii().is_empty() {
+        return None;
+    }
+    text.push(b'\n');
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_becomes_one_line_with_the_object_in_it() {
+        for (datagram, line) in [
+            (&b"<14>{\"a\":{\"b\":1}}\0"[..], Some("{\"a\":{\"b\":1}}\n")),
+            (b"<14>1 2026-01-31 host app {\"a\":\n1}", Some("{\"a\": 1}\n")),
+            (b"no object\n", Some("no object \n")),
+            (b"} {", Some("} {\n")),
+            (b"\0\n", None),
+            (b"", None),
+        ] {
+            let found = line_of(datagram).map(|line| String::from_utf8(line).unwrap());
+            assert_eq!(found.as_deref(), line);
+        }
+    }
+
+    #[test]
+    fn each_log_goes_to_each_receiver_with_the_labels_of_its_kind() {
+        let settings = ShippingSettings {
+            host: "::1".into(),
+            elasticsearch_port: Some(1),
+            loki_port: Some(2),
+            access_log: true,
+            mflog_port: Some(3),
+        };
+        let logs = NodeLogs {
+            settings,
+            access_log: "/log/nginx_access.log".into(),
+            state: "/state".into(),
+            hostname: "h".into(),
+            version: "1".into(),
+        };
+        let flows = logs.flows();
+        let urls: Vec<&str> = flows.iter().map(|flow| &*flow.url).collect();
+        assert_eq!(urls, ["http://[::1]:1", "http://[::1]:2", "http://[::1]:1", "http://[::1]:2"]);
+        assert_eq!(flows[1].labels, ["level", "name", "hostname", "module", "plugin"]);
+        assert_eq!(flows[3].labels, ["method", "status", "hostname", "module", "plugin"]);
+    }
+}
