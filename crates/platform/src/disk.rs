@@ -215,7 +215,15 @@ pub fn fingerprint<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> 
 /// An exclusive lock on a file, held until dropped. Refused at once when
 /// another process (or thread) holds it.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "the open file is the lock")] fs::File);
+pub struct Lock(fs::File);
+
+impl Drop for Lock {
+    /// A process that another thread starts this very moment has a copy of the descriptor until
+    /// its exec: the close alone would give the lock back only then.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
+}
 
 impl Lock {
     /// Takes the lock; `what` names what is locked in the error.

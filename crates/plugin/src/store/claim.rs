@@ -102,7 +102,15 @@ pub struct Claim {
     pub(super) home: Home,
     pub(super) plugin: String,
     pub(super) owner: Owner,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Claim {
+    /// A process that another thread starts this very moment has a copy of the descriptor until
+    /// its exec: the close alone would give the lock back only then.
+    fn drop(&mut self) {
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
 }
 
 impl Claim {
@@ -175,7 +183,7 @@ pub(super) fn lock(home: &Home, plugin: &str, owner: &Owner) -> Result<Claim, No
     let text = serde_json::to_vec(owner).unwrap_or_default();
     let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text));
     written.map_err(|e| failed("write", &e))?;
-    Ok(Claim { home: home.clone(), plugin: plugin.into(), owner: owner.clone(), _lock: file })
+    Ok(Claim { home: home.clone(), plugin: plugin.into(), owner: owner.clone(), lock: file })
 }
 
 /// Who holds a lock, as the lock says; it may have been taken this very moment.
@@ -210,6 +218,8 @@ mod tests {
             other => panic!("{other:?}"),
         }
         claim(&home, "bar", &two).unwrap();
+        // Whoever has a copy of the descriptor, as a process has before its exec, has no lock.
+        let _copy = held.lock.try_clone().unwrap();
         drop(held);
         claim(&home, "foo", &two).unwrap();
     }
