@@ -119,9 +119,9 @@ impl Ship {
             .iter()
             .map(|file| Pattern::new(file).map_err(|e| failed("find", file, e)))
             .collect::<Result<_, _>>()?;
-        if self.once {
-            patterns.iter().filter_map(Pattern::file).try_for_each(is_there)?;
-        }
+        // Without --once, a file that does not exist yet is waited for.
+        let named = patterns.iter().filter_map(Pattern::file);
+        named.filter(|file| self.once || file.exists()).try_for_each(is_there)?;
         let options = Options {
             patterns,
             state: self.state.clone(),

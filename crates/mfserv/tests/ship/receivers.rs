@@ -141,6 +141,9 @@ fn a_certificate_is_checked_and_secrets_are_no_arguments() {
         assert_eq!(ran.status.code(), Some(2), "{bad:?}");
         assert!(text(&ran.stderr).contains(why), "{bad:?}: {}", text(&ran.stderr));
     }
+    let directory = ship(dir, &[".", "--to", &url, "--index", "x"]).output().unwrap();
+    assert_eq!(directory.status.code(), Some(1));
+    assert!(text(&directory.stderr).contains("it is no file"), "{}", text(&directory.stderr));
     let gone = ship(dir, &["gone.log", "--to", &url, "--index", "x", "--once"]).output().unwrap();
     assert_eq!(gone.status.code(), Some(1));
     assert!(text(&gone.stderr).contains("No such file"), "{}", text(&gone.stderr));

@@ -96,7 +96,9 @@ impl Store {
     pub fn open(dir: &Path, path: &Path) -> Result<(Self, Option<Vec<Generation>>), Diagnostic> {
         let mut builder = fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(dir);
-        made.map_err(|e| failed("create", dir, e))?;
+        made.map_err(|e| {
+            failed("create", dir, e).help("name a directory that can be written: --state DIR")
+        })?;
         let lock = Lock::take(&dir.join("lock"), &path.display().to_string()).map_err(|e| {
             let other = e.kind == Kind::Refused;
             let help = "stop the other shipper, or give each a state of its own: --state DIR";
