@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::keys::METRICS_PORT;
+use crate::keys::{
+    ADMIN_HOST, ADMIN_INFLUXDB_PORT, INFLUXDB_BUCKET, INFLUXDB_DATABASE, INFLUXDB_ORG,
+    INFLUXDB_PASSWORD, INFLUXDB_TOKEN, INFLUXDB_URL, INFLUXDB_USERNAME, METRICS_PORT, NGINX_PORT,
+    TELEGRAF_DEBUG, TELEGRAF_STATSD_PORT,
+};
 use crate::module_config::ModuleConfig;
 use crate::shipping::ShippingSettings;
 
@@ -27,14 +31,66 @@ pub struct TelemetrySettings {
 pub struct MetricsSettings {
     /// The port of `/metrics` on 127.0.0.1.
     pub port: Option<u16>,
+    /// Where points are sent; `None`: nowhere, and none are received.
+    pub influxdb: Option<InfluxSettings>,
+    /// The port of statsd on 127.0.0.1.
+    pub statsd_port: Option<u16>,
+    /// Write each point to the log too.
+    pub debug: bool,
+    /// The port of the front, a tag of its points.
+    pub front_port: Option<u16>,
+}
+
+/// An InfluxDB. With a token it is one of version 2.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InfluxSettings {
+    /// Its address, `http://HOST:PORT`.
+    pub url: String,
+    /// The database.
+    pub database: String,
+    /// The user of version 1.
+    pub username: Option<String>,
+    /// The password of that user.
+    pub password: Option<String>,
+    /// The organisation of version 2.
+    pub org: Option<String>,
+    /// The bucket of version 2.
+    pub bucket: Option<String>,
+    /// The token of version 2.
+    pub token: Option<String>,
+}
+
+impl InfluxSettings {
+    /// What the configuration says: `[influxdb] url`, else the host of `[admin]`.
+    fn new(config: &ModuleConfig) -> Option<Self> {
+        let of_admin = || {
+            let (host, port) = (config.get(ADMIN_HOST)?, config.get(ADMIN_INFLUXDB_PORT)?);
+            let host = if host.contains(':') { format!("[{host}]") } else { host };
+            Some(format!("http://{host}:{port}"))
+        };
+        Some(Self {
+            url: config.get(INFLUXDB_URL).or_else(of_admin)?,
+            database: config.get(INFLUXDB_DATABASE),
+            username: config.get(INFLUXDB_USERNAME),
+            password: config.get(INFLUXDB_PASSWORD),
+            org: config.get(INFLUXDB_ORG),
+            bucket: config.get(INFLUXDB_BUCKET),
+            token: config.get(INFLUXDB_TOKEN),
+        })
+    }
 }
 
 impl TelemetrySettings {
     /// What the configuration says.
     pub fn new(config: &ModuleConfig) -> Self {
-        Self {
-            metrics: MetricsSettings { port: config.get(METRICS_PORT) },
-            shipping: ShippingSettings::new(config),
-        }
+        let influxdb = InfluxSettings::new(config);
+        let metrics = MetricsSettings {
+            port: config.get(METRICS_PORT),
+            statsd_port: config.get(TELEGRAF_STATSD_PORT).filter(|_| influxdb.is_some()),
+            debug: config.get(TELEGRAF_DEBUG),
+            front_port: config.get(NGINX_PORT),
+            influxdb,
+        };
+        Self { metrics, shipping: ShippingSettings::new(config) }
     }
 }

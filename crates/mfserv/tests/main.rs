@@ -19,6 +19,7 @@ mod crash;
 mod data;
 mod dev;
 mod environment;
+mod influxdb;
 mod install;
 mod isolation;
 mod liveness;

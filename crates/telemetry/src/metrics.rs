@@ -5,28 +5,39 @@
 //! Prometheus ([`exposition`]). The names are in one table, [`names`].
 
 mod ask;
+mod basicstats;
 mod collect;
 mod exposition;
+mod influx;
 mod intake;
 mod listener;
 mod names;
+mod own;
+mod pipeline;
+mod point;
 mod processes;
 mod registry;
 mod serve;
+mod spool;
+mod statsd;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use mfserv_core::Diagnostic;
 use mfserv_core::telemetry::MetricsSettings;
 use rustix::time::Timespec;
 
 pub use ask::ask;
 pub use exposition::Format;
+use influx::Sender;
 use intake::Intake;
+use own::Own;
+use pipeline::{Pipeline, Shared};
 use registry::Registry;
 use serve::Server;
 
@@ -46,6 +57,9 @@ fn timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
 }
 
+/// How long the last points may take to be sent at the end.
+const LAST_BATCH: Duration = Duration::from_secs(2);
+
 /// What metrics are started with.
 #[derive(Debug)]
 pub struct Options {
@@ -53,6 +67,12 @@ pub struct Options {
     pub metrics_socket: PathBuf,
     /// Where they are asked for.
     pub ask_socket: PathBuf,
+    /// Where points are received, lines of InfluxDB.
+    pub points_socket: PathBuf,
+    /// The directory of points that could not be sent.
+    pub spool: PathBuf,
+    /// The name of this host.
+    pub host: String,
     /// What the configuration says.
     pub settings: MetricsSettings,
 }
@@ -61,23 +81,57 @@ pub struct Options {
 pub struct Service {
     ends: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    /// It may wait for InfluxDB.
+    sender: Option<JoinHandle<()>>,
 }
 
 impl Service {
     /// Starts to receive and to answer.
-    pub fn start(options: Options) -> std::io::Result<Self> {
+    pub fn start(options: Options) -> Result<Self, Diagnostic> {
+        let failed = |why| Diagnostic::error("the telemetry role has no thread").because(why);
         let ends = Arc::<AtomicBool>::default();
-        let registry = Arc::new(Mutex::new(Registry::new()));
-        let intake = Intake::new(options.metrics_socket, registry.clone(), ends.clone());
-        let mut server = Server::new(registry, ends.clone());
-        server.on_socket(options.ask_socket);
+        let registry = Arc::new(Mutex::new(Registry::new(options.settings.influxdb.is_some())));
+        let intake = Intake::new(options.metrics_socket.clone(), registry.clone(), ends.clone());
+        let mut server = Server::new(registry.clone(), ends.clone());
+        server.on_socket(options.ask_socket.clone());
         if let Some(port) = options.settings.port {
             server.on_port(port);
         }
-        let mut service = Self { ends, threads: Vec::new() };
-        service.spawn("metrics-in", move || intake.run())?;
-        service.spawn("metrics-out", move || server.run())?;
+        let mut service = Self { ends, threads: Vec::new(), sender: None };
+        service.spawn("metrics-in", move || intake.run()).map_err(failed)?;
+        service.spawn("metrics-out", move || server.run()).map_err(failed)?;
+        if let Some(influxdb) = options.settings.influxdb.clone() {
+            match Sender::new(influxdb, options.spool.clone()) {
+                Ok(sender) => service.send_points(options, registry, sender).map_err(failed)?,
+                // What is counted can be read all the same.
+                Err(problem) => {
+                    report_once(&mut String::new(), format!("no points are sent: {problem}"));
+                }
+            }
+        }
         Ok(service)
+    }
+
+    /// Receives points, and sends them.
+    fn send_points(
+        &mut self,
+        options: Options,
+        registry: Arc<Mutex<Registry>>,
+        sender: Sender,
+    ) -> std::io::Result<()> {
+        let settings = &options.settings;
+        let shared = Arc::new(Shared::new(options.host, self.ends.clone()));
+        let own = Own::new(settings.front_port);
+        let (pipeline, sending) =
+            Pipeline::start(shared.clone(), registry, own, sender, settings.debug)?;
+        self.sender = Some(sending);
+        self.spawn("points", move || pipeline.run())?;
+        if let Some(port) = settings.statsd_port {
+            let shared = shared.clone();
+            self.spawn("statsd", move || pipeline::receive_statsd(&shared, port))?;
+        }
+        let socket = options.points_socket;
+        self.spawn("points-in", move || pipeline::receive_lines(&shared, socket))
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
@@ -91,6 +145,11 @@ impl Service {
         for thread in self.threads {
             // A thread that panicked has ended as well.
             let _ = thread.join();
+        }
+        let Some(sender) = self.sender else { return };
+        let end = Instant::now() + LAST_BATCH;
+        while !sender.is_finished() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }

@@ -17,6 +17,12 @@ pub struct RoleOptions {
     pub metrics_socket: PathBuf,
     /// Where metrics are asked for.
     pub ask_socket: PathBuf,
+    /// Where points are received, lines of InfluxDB.
+    pub points_socket: PathBuf,
+    /// The directory of what could not be sent yet.
+    pub spool: PathBuf,
+    /// The name of this host.
+    pub host: String,
     /// What the configuration says.
     pub settings: TelemetrySettings,
     /// The access log of the node.
@@ -36,9 +42,11 @@ pub fn run(options: RoleOptions) -> Result<(), Diagnostic> {
     let service = Service::start(metrics::Options {
         metrics_socket: options.metrics_socket,
         ask_socket: options.ask_socket,
+        points_socket: options.points_socket,
+        spool: options.spool,
+        host: options.host,
         settings: options.settings.metrics,
-    })
-    .map_err(failed)?;
+    })?;
     if let Some(settings) = options.settings.shipping {
         let logs = NodeLogs {
             settings,

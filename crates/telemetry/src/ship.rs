@@ -14,7 +14,7 @@ mod dead_letters;
 mod document;
 mod elasticsearch;
 mod followed;
-mod http;
+pub(crate) mod http;
 mod index;
 mod json;
 mod known;

@@ -122,3 +122,10 @@ pub(super) const fn program(at: Place, default: Text, meaning: Text) -> Key<Opti
 pub(super) const fn text(at: Place, default: Text, meaning: Text) -> Key<String> {
     obeyed(at, default, Type::Text, meaning, |read| read.text().unwrap_or_default())
 }
+
+/// Any text, or `null`.
+pub(super) const fn some_text(at: Place, default: Text, meaning: Text) -> Key<Option<String>> {
+    obeyed(at, default, Type::Text, meaning, |read| {
+        read.text().filter(|text| !text.is_empty() && text != "null")
+    })
+}

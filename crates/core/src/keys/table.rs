@@ -134,15 +134,23 @@ keys! {
     _: () = known("misc", "tmp_max_age", "2", between(0, 1_000_000, "days"), "files in tmp are removed at this age; 0: never");
     // Monitoring.
     ADMIN_HOST: Option<String> = host("admin", "hostname", "null", "host of the monitoring server; null: no monitoring");
-    _: () = known("admin", "influxdb_http_port", "18086", Type::Port, "InfluxDB on that host");
+    ADMIN_INFLUXDB_PORT: Option<u16> = port("admin", "influxdb_http_port", "18086", "InfluxDB on that host; 0: not used");
     ADMIN_ELASTICSEARCH_PORT: Option<u16> = port("admin", "elasticsearch_http_port", "15603", "Elasticsearch on that host; 0: not used");
     ADMIN_LOKI_PORT: Option<u16> = port("admin", "loki_http_port", "0", "Loki on that host; 0: not used");
     ADMIN_SEND_ACCESS_LOG: bool = flag("admin", "send_nginx_logs", "1", "send access logs there");
     ADMIN_SEND_MFLOG: bool = flag("admin", "send_mflog_logs", "1", "send messages of mflog there");
     VECTOR_MFLOG_PORT: Option<u16> = port("vector", "mflog_port", "5144", "UDP port on 127.0.0.1 for messages of mflog; 0: none");
     _: () = known("vector", "nginxlog_port", "5145", Type::Port, "UDP port for access logs (they are read from their file)");
-    _: () = known("telegraf", "statsd_port", "18127", Type::Port, "local UDP port for statsd");
-    _: () = known("telegraf", "debug", "0", Type::Flag, "write every metric to the log too");
+    TELEGRAF_STATSD_PORT: Option<u16> = port("telegraf", "statsd_port", "18127", "UDP port for statsd on 127.0.0.1, while points are sent; 0: none");
+    TELEGRAF_DEBUG: bool = flag("telegraf", "debug", "0", "write every point that is sent to log/telemetry.log too");
+    // [influxdb]: what MFSERV had no name for.
+    INFLUXDB_URL: Option<String> = some_text("influxdb", "url", "null", "address of InfluxDB, http://HOST:PORT; null: that of [admin]");
+    INFLUXDB_DATABASE: String = text("influxdb", "database", "metrics", "database that points are written to");
+    INFLUXDB_USERNAME: Option<String> = some_text("influxdb", "username", "null", "user of InfluxDB 1.x; null: none");
+    INFLUXDB_PASSWORD: Option<String> = some_text("influxdb", "_password", "null", "password of that user");
+    INFLUXDB_ORG: Option<String> = some_text("influxdb", "org", "null", "organisation of InfluxDB 2.x");
+    INFLUXDB_BUCKET: Option<String> = some_text("influxdb", "bucket", "null", "bucket of InfluxDB 2.x; null: the name of database");
+    INFLUXDB_TOKEN: Option<String> = some_text("influxdb", "_token", "null", "token of InfluxDB 2.x; with it, points are written as 2.x takes them");
     // [metrics]: what MFSERV had no name for.
     METRICS_PORT: Option<u16> = port("metrics", "port", "null", "port of Prometheus metrics on 127.0.0.1, path /metrics; 0 or null: none");
     // MFSERV's process manager: nothing here replaces these.

@@ -95,8 +95,48 @@ pub struct Exemplar {
     pub us: u64,
 }
 
+/// The durations of requests with the same status, since the last message.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timer {
+    /// The status.
+    pub status: u16,
+    /// How many.
+    pub count: u64,
+    /// Their sum, milliseconds.
+    pub sum_ms: u64,
+    /// The sum of their squares.
+    pub squares: f64,
+    /// The shortest, milliseconds.
+    pub lower_ms: u64,
+    /// The longest, milliseconds.
+    pub upper_ms: u64,
+    /// Some of them, milliseconds.
+    pub values: Vec<u32>,
+}
+
+impl Timer {
+    /// The most values that are kept of them.
+    pub const VALUES_MAX: usize = 100;
+
+    /// Adds a duration.
+    pub fn observe(&mut self, ms: u64) {
+        self.lower_ms = if self.count == 0 { ms } else { self.lower_ms.min(ms) };
+        self.upper_ms = self.upper_ms.max(ms);
+        self.count += 1;
+        self.sum_ms = self.sum_ms.saturating_add(ms);
+        self.squares += ms as f64 * ms as f64;
+        if self.values.len() < Self::VALUES_MAX {
+            self.values.push(ms.min(u64::from(u32::MAX)) as u32);
+        } else {
+            // A value replaces one that is as good as any.
+            let at = self.count.wrapping_mul(7919) % Self::VALUES_MAX as u64;
+            self.values[at as usize] = ms.min(u64::from(u32::MAX)) as u32;
+        }
+    }
+}
+
 /// The requests of an app.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Requests {
     /// The plugin; `#core#`, `#monitoring#` or `#unknown#` for those that go to none.
     pub plugin: String,
@@ -121,6 +161,9 @@ pub struct Requests {
     /// The last request of each bucket.
     #[serde(default)]
     pub exemplars: Vec<Exemplar>,
+    /// What was measured since the last message, by status; of all lanes.
+    #[serde(default)]
+    pub timers: Vec<Timer>,
 }
 
 impl Requests {
@@ -172,7 +215,7 @@ pub struct Load {
 }
 
 /// The counters of a front.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FrontCounters {
     /// Client connections open now.
@@ -282,7 +325,7 @@ pub struct Source {
 }
 
 /// A message to the telemetry role. `Hello` is the first one on a connection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
 pub enum ToTelemetry {
     /// Who sends.

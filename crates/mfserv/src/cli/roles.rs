@@ -204,6 +204,9 @@ fn telemetry(places: &Places) -> Result<Outcome, Diagnostic> {
     mfserv_telemetry::role::run(RoleOptions {
         metrics_socket: places.metrics_socket(),
         ask_socket: places.telemetry_socket(),
+        points_socket: places.var().join("telegraf.socket"),
+        spool: places.var().join("telemetry/points"),
+        host: std::env::var("MFHOSTNAME").unwrap_or_else(|_| "localhost".into()),
         settings: serde_json::from_str(&settings).map_err(bad)?,
         access_log: places.log().join("nginx_access.log"),
         ship_dir: places.var().join("ship"),

@@ -12,6 +12,8 @@ use mfserv_core::wire::metrics::{
     Answerer, FrontCounters, Histogram, Load, NodeCounters, REST, Requests, Source, ToTelemetry,
 };
 
+use super::statsd::Timing;
+
 /// The most processes whose counters are kept apart. Beyond it those of the oldest one that has
 /// ended are added up.
 const SOURCES_MAX: usize = 32;
@@ -21,6 +23,9 @@ const ROWS_MAX: usize = 10_000;
 /// Of whom a row of requests is.
 pub type Subject = (String, String, Answerer);
 
+/// The durations of requests since they were last taken, by subject and status.
+pub type Timings = BTreeMap<(String, String, Answerer, u16), Timing>;
+
 /// What has been received.
 pub struct Registry {
     sources: BTreeMap<Source, Entry>,
@@ -28,6 +33,8 @@ pub struct Registry {
     past: Sums,
     /// Orders the entries by their last message.
     clock: u64,
+    /// `None` where nobody takes them.
+    timings: Option<Timings>,
 }
 
 #[derive(Default)]
@@ -74,9 +81,28 @@ pub struct Snapshot {
 }
 
 impl Registry {
-    /// Nothing has been received.
-    pub fn new() -> Self {
-        Self { sources: BTreeMap::new(), past: Sums::default(), clock: 0 }
+    /// Nothing has been received. `times`: the durations of requests will be taken.
+    pub fn new(times: bool) -> Self {
+        let timings = times.then(Timings::new);
+        Self { sources: BTreeMap::new(), past: Sums::default(), clock: 0, timings }
+    }
+
+    /// The durations of requests since the last time.
+    pub fn take_timings(&mut self) -> Timings {
+        self.timings.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn time(&mut self, front: &mut FrontCounters) {
+        for requests in &mut front.requests {
+            let timers = std::mem::take(&mut requests.timers);
+            let Some(timings) = &mut self.timings else { continue };
+            for timer in timers {
+                let key =
+                    (requests.plugin.clone(), requests.app.clone(), requests.by, timer.status);
+                let rest = || (REST.into(), String::new(), Answerer::Front, 0);
+                row(timings, key, rest, Timing::default).add_timer(&timer);
+            }
+        }
     }
 
     /// A process has connected.
@@ -100,7 +126,10 @@ impl Registry {
     }
 
     /// A process has sent this.
-    pub fn receive(&mut self, source: &Source, message: ToTelemetry) {
+    pub fn receive(&mut self, source: &Source, mut message: ToTelemetry) {
+        if let ToTelemetry::Front(front) = &mut message {
+            self.time(front);
+        }
         let entry = self.touch(source);
         match message {
             ToTelemetry::Hello(_) => {}
@@ -219,6 +248,7 @@ fn empty_like(of: &Requests) -> Requests {
         sent: 0,
         faults: Vec::new(),
         exemplars: Vec::new(),
+        timers: Vec::new(),
     }
 }
 
@@ -243,6 +273,7 @@ mod tests {
             sent: 0,
             faults: Vec::new(),
             exemplars: Vec::new(),
+            timers: Vec::new(),
         };
         row.duration.buckets[0] = requests;
         let load = Load { upstream: format!("shop/{app}"), in_flight, ..Load::default() };
@@ -258,7 +289,7 @@ mod tests {
 
     #[test]
     fn counters_of_a_process_replace_its_former_ones_and_stay_when_it_has_ended() {
-        let mut registry = Registry::new();
+        let mut registry = Registry::new(false);
         for (pid, counts) in [(1, [5, 9]), (2, [1, 2])] {
             registry.connected(&source(pid));
             for count in counts {
@@ -278,7 +309,7 @@ mod tests {
 
     #[test]
     fn processes_that_come_and_go_for_ever_are_summed_in_bounded_memory() {
-        let mut registry = Registry::new();
+        let mut registry = Registry::new(false);
         for pid in 0..100 {
             registry.connected(&source(pid));
             registry.receive(&source(pid), front("web", 2, 1));
@@ -291,7 +322,7 @@ mod tests {
 
     #[test]
     fn invented_apps_end_in_the_row_of_the_rest() {
-        let mut registry = Registry::new();
+        let mut registry = Registry::new(false);
         for number in 0..ROWS_MAX + 7 {
             // Each process invents another name.
             let sender = source(number as u32);

@@ -40,6 +40,8 @@ pub enum Credentials {
     },
     /// A key of Elasticsearch, as it encodes them.
     ApiKey(String),
+    /// A token of InfluxDB 2.x.
+    Token(String),
 }
 
 /// How the nodes are reached.
@@ -203,6 +205,7 @@ fn authorization(credentials: &Credentials) -> Option<String> {
             Some(format!("Basic {}", base64(format!("{user}:{password}").as_bytes())))
         }
         Credentials::ApiKey(key) => Some(format!("ApiKey {key}")),
+        Credentials::Token(token) => Some(format!("Token {token}")),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use mfserv_core::wire::metrics::{
-    Answerer, BUCKETS, Exemplar, Histogram, METHOD_COUNTERS, METHODS, REST, Requests,
+    Answerer, BUCKETS, Exemplar, Histogram, METHOD_COUNTERS, METHODS, REST, Requests, Timer,
 };
 
 use crate::embedded::clients::access_log::{Measured, Subject};
@@ -43,6 +43,8 @@ struct Row {
     app: String,
     by: Answerer,
     statuses: Vec<(u16, u64)>,
+    /// Beside each status, its durations since the last message.
+    timers: Vec<Timer>,
     methods: [u64; METHOD_COUNTERS],
     duration: Histogram,
     wait: Histogram,
@@ -74,9 +76,10 @@ impl Counts {
         row.count(measured, fault);
     }
 
-    /// Adds these counters to those of other lanes.
-    pub fn add_to(&self, all: &mut HashMap<String, Requests>) {
-        for (key, row) in &self.rows {
+    /// Adds these counters to those of other lanes. What is counted since the last message only
+    /// is given away.
+    pub fn add_to(&mut self, all: &mut HashMap<String, Requests>) {
+        for (key, row) in &mut self.rows {
             match all.get_mut(key) {
                 Some(sum) => row.add_to(sum),
                 None => {
@@ -92,6 +95,7 @@ impl Counts {
                         sent: 0,
                         faults: Vec::new(),
                         exemplars: Vec::new(),
+                        timers: Vec::new(),
                     };
                     row.add_to(&mut sum);
                     all.insert(key.clone(), sum);
@@ -108,6 +112,7 @@ impl Row {
             app: subject.app.into(),
             by: subject.by,
             statuses: Vec::with_capacity(4),
+            timers: Vec::with_capacity(4),
             methods: [0; METHOD_COUNTERS],
             duration: Histogram::default(),
             wait: Histogram::default(),
@@ -123,7 +128,7 @@ impl Row {
         let is_full = self.statuses.len() >= STATUSES_MAX;
         let is_known = |(status, _): &(u16, u64)| *status == measured.status;
         let is_rest = is_full && !self.statuses.iter().any(is_known);
-        add(&mut self.statuses, if is_rest { 0 } else { measured.status }, 1);
+        self.add_status(if is_rest { 0 } else { measured.status }, measured.us / 1000);
         let known = METHODS.iter().position(|name| name.as_bytes() == measured.method);
         self.methods[known.unwrap_or(METHODS.len())] += 1;
         let bucket = self.duration.observe(measured.us);
@@ -141,9 +146,24 @@ impl Row {
         }
     }
 
-    fn add_to(&self, sum: &mut Requests) {
+    fn add_status(&mut self, status: u16, ms: u64) {
+        let known = self.statuses.iter().position(|(known, _)| *known == status);
+        let at = known.unwrap_or_else(|| {
+            self.statuses.push((status, 0));
+            self.timers.push(Timer { status, ..Timer::default() });
+            self.timers.len() - 1
+        });
+        self.statuses[at].1 += 1;
+        self.timers[at].observe(ms);
+    }
+
+    fn add_to(&mut self, sum: &mut Requests) {
         for (status, count) in &self.statuses {
             add(&mut sum.statuses, *status, *count);
+        }
+        for timer in self.timers.iter_mut().filter(|timer| timer.count > 0) {
+            let status = timer.status;
+            sum.timers.push(std::mem::replace(timer, Timer { status, ..Timer::default() }));
         }
         for (own, other) in sum.methods.iter_mut().zip(self.methods) {
             *own += other;
@@ -184,9 +204,9 @@ mod tests {
         Measured { status, method, us, wait_us: 0, received: 10, sent: 100, id: b"0123abc" }
     }
 
-    fn all(lanes: &[&Counts]) -> Vec<Requests> {
+    fn all(lanes: &mut [&mut Counts]) -> Vec<Requests> {
         let mut all = HashMap::new();
-        lanes.iter().for_each(|lane| lane.add_to(&mut all));
+        lanes.iter_mut().for_each(|lane| lane.add_to(&mut all));
         all.into_values().collect()
     }
 
@@ -197,16 +217,19 @@ mod tests {
         one.count(shop, &request(200, b"GET", 1_500), None);
         other.count(shop, &request(200, b"BREW", 3_000), None);
         other.count(shop, &request(503, b"GET", 1), Some(Cause::QueueFull));
-        let sums = all(&[&one, &other]);
+        let sums = all(&mut [&mut one, &mut other]);
         assert_eq!(sums.len(), 1);
         let sum = &sums[0];
         assert_eq!(sum.statuses, [(200, 2), (503, 1)]);
+        let timers: Vec<_> = sum.timers.iter().map(|t| (t.status, t.count, t.sum_ms)).collect();
+        assert_eq!(timers, [(200, 1, 1), (200, 1, 3), (503, 1, 0)]);
+        assert!(all(&mut [&mut one])[0].timers.is_empty(), "timers are sent once");
         assert_eq!((sum.methods[0], sum.methods[METHODS.len()]), (2, 1));
         assert_eq!((sum.duration.count(), sum.duration.sum_us), (3, 4_501));
         assert_eq!((sum.received, sum.sent), (30, 300));
         assert_eq!(sum.faults, [("queue_full".to_string(), 1)]);
         let buckets: Vec<u8> = sum.exemplars.iter().map(|exemplar| exemplar.bucket).collect();
-        assert_eq!(buckets, [1, 0, 2][..].iter().copied().collect::<Vec<u8>>());
+        assert_eq!(buckets, [1, 0, 2]);
     }
 
     #[test]
@@ -221,7 +244,7 @@ mod tests {
         for status in 100..999 {
             counts.count(first, &request(status, b"GET", 1), None);
         }
-        let sums = all(&[&counts]);
+        let sums = all(&mut [&mut counts]);
         assert_eq!(sums.len(), ROWS_MAX + 1);
         let rest = sums.iter().find(|sum| sum.plugin == REST).unwrap();
         assert_eq!(rest.duration.count(), 50);

@@ -1,0 +1,160 @@
+//! The three resolutions. A number is not sent as it came: for each window there are its
+//! smallest and its largest value, its mean and its sum, as Telegraf's `basicstats` makes them.
+
+use std::collections::BTreeMap;
+
+use super::point::{Point, Value};
+
+/// The tag of points that are sent as they came.
+pub const BYPASS: &str = "bypassbasicstats";
+/// The tag that says which window a point is of.
+pub const RESOLUTION: &str = "resolution";
+/// The resolutions: name, which is also that of the retention policy, and window in seconds.
+pub const RESOLUTIONS: [(&str, u64); 3] = [("fullres", 10), ("medres", 60), ("lowres", 3600)];
+
+/// The most series of a window; a point of another one is dropped and counted.
+const SERIES_MAX: usize = 20_000;
+
+/// What a window knows of a field.
+#[derive(Debug, Clone, Copy)]
+struct Stats {
+    min: f64,
+    max: f64,
+    sum: f64,
+    count: u64,
+}
+
+#[derive(Debug)]
+struct Window {
+    resolution: &'static str,
+    seconds: u64,
+    /// When it ends, seconds since the Unix epoch.
+    ends: u64,
+    series: BTreeMap<(String, BTreeMap<String, String>), BTreeMap<String, Stats>>,
+}
+
+/// The windows of all resolutions.
+#[derive(Debug)]
+pub struct BasicStats {
+    windows: Vec<Window>,
+    /// Points that were dropped because a window had too many series.
+    pub dropped: u64,
+}
+
+impl BasicStats {
+    /// Windows that begin now; their ends are those of the wall clock. `now_s`: seconds since the
+    /// Unix epoch.
+    pub fn new(now_s: u64) -> Self {
+        let window = |(resolution, seconds): (&'static str, u64)| Window {
+            resolution,
+            seconds,
+            ends: (now_s / seconds + 1) * seconds,
+            series: BTreeMap::new(),
+        };
+        Self { windows: RESOLUTIONS.into_iter().map(window).collect(), dropped: 0 }
+    }
+
+    /// Adds a point. One that is sent as it came is returned.
+    pub fn add(&mut self, point: Point) -> Option<Point> {
+        if point.tags.contains_key(BYPASS) {
+            let is_known = point.tags.contains_key(RESOLUTION);
+            return Some(if is_known { point } else { point.tag(RESOLUTION, "fullres") });
+        }
+        let series = (point.name, point.tags);
+        for window in &mut self.windows {
+            if window.series.len() >= SERIES_MAX && !window.series.contains_key(&series) {
+                self.dropped += 1;
+                continue;
+            }
+            let fields = window.series.entry(series.clone()).or_default();
+            for (name, number) in
+                point.fields.iter().filter_map(|(name, value)| Some((name, value.number()?)))
+            {
+                let first = Stats { min: number, max: number, sum: 0.0, count: 0 };
+                let stats = fields.entry(name.clone()).or_insert(first);
+                stats.min = stats.min.min(number);
+                stats.max = stats.max.max(number);
+                stats.sum += number;
+                stats.count += 1;
+            }
+        }
+        None
+    }
+
+    /// The points of the windows that have ended, or of all if this is the end.
+    pub fn take(&mut self, now_s: u64, is_end: bool) -> Vec<Point> {
+        let mut points = Vec::new();
+        for window in &mut self.windows {
+            if now_s < window.ends && !is_end {
+                continue;
+            }
+            window.ends = (now_s / window.seconds + 1) * window.seconds;
+            for ((name, tags), fields) in std::mem::take(&mut window.series) {
+                let mut point = Point { tags, ..Point::new(&name) };
+                for (field, stats) in fields {
+                    let mut put = |end: &str, value: f64| {
+                        point.fields.insert(format!("{field}_{end}"), Value::Float(value));
+                    };
+                    put("min", stats.min);
+                    put("max", stats.max);
+                    put("mean", stats.sum / stats.count.max(1) as f64);
+                    put("sum", stats.sum);
+                }
+                points.push(point.tag(RESOLUTION, window.resolution));
+            }
+        }
+        points
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(value: f64) -> Point {
+        let text = Value::Text("left out".into());
+        Point::new("m").tag("host", "h").field("v", Value::Float(value)).field("t", text)
+    }
+
+    #[test]
+    fn a_window_gives_min_max_mean_and_sum_when_it_ends() {
+        let mut stats = BasicStats::new(1_000_005);
+        for value in [4.0, -2.0, 7.0] {
+            assert_eq!(stats.add(point(value)), None);
+        }
+        assert_eq!(stats.take(1_000_009, false), []);
+        let points = stats.take(1_000_010, false);
+        let mut out = String::new();
+        points.iter().for_each(|point| point.write(&mut out, 1));
+        assert_eq!(out, "m,host=h,resolution=fullres v_max=7,v_mean=3,v_min=-2,v_sum=9 1\n");
+        // The longer windows have what came meanwhile, too.
+        stats.add(point(11.0));
+        let points = stats.take(1_000_020, false);
+        let of = |resolution: &str| {
+            points.iter().find(|point| point.tags[RESOLUTION] == resolution).unwrap()
+        };
+        assert_eq!(of("fullres").fields["v_sum"], Value::Float(11.0));
+        assert_eq!(of("medres").fields["v_sum"], Value::Float(20.0));
+        let last = stats.take(1_000_021, true);
+        assert_eq!(last.len(), 1, "a role that ends gives what it has: {last:?}");
+        assert_eq!(last[0].tags[RESOLUTION], "lowres");
+    }
+
+    #[test]
+    fn a_point_that_bypasses_is_sent_as_it_came() {
+        let mut stats = BasicStats::new(0);
+        let sent = stats.add(point(1.0).tag(BYPASS, "1")).unwrap();
+        assert_eq!(sent, point(1.0).tag(BYPASS, "1").tag(RESOLUTION, "fullres"));
+        assert_eq!(stats.take(10, true), []);
+    }
+
+    #[test]
+    fn a_window_is_bounded() {
+        let mut stats = BasicStats::new(0);
+        for number in 0..SERIES_MAX + 5 {
+            stats.add(point(1.0).tag("n", &number.to_string()));
+        }
+        assert_eq!(stats.take(10, false).len(), SERIES_MAX);
+        assert_eq!(stats.dropped, 15);
+    }
+}

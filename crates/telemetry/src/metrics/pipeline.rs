@@ -1,0 +1,264 @@
+//! The way of a point: from statsd, from `var/telegraf.socket` and from what mfserv counts
+//! itself, through the three resolutions, to InfluxDB.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use mfserv_platform::clock::now_ms;
+use mfserv_platform::sync::lock;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::LOOK;
+use super::basicstats::{BasicStats, RESOLUTION};
+use super::influx::{Batch, Sender};
+use super::listener::SocketListener;
+use super::own::Own;
+use super::point::{LINE_MAX, Point};
+use super::registry::Registry;
+use super::statsd::Statsd;
+
+/// How often points are gathered, seconds: the window of the highest resolution.
+const GATHER_S: u64 = 10;
+/// The most points that wait to be sent as they came.
+const RAW_MAX: usize = 20_000;
+/// The most batches that wait to be sent.
+const BATCHES_MAX: usize = 16;
+/// The largest batch, bytes.
+const BATCH_MAX: usize = 1 << 20;
+/// The largest datagram of statsd, bytes.
+const DATAGRAM_MAX: usize = 64 * 1024;
+/// The most connections to `var/telegraf.socket` at a time.
+const CONNECTIONS_MAX: usize = 32;
+
+/// What all threads share.
+pub struct Shared {
+    ends: Arc<AtomicBool>,
+    host: String,
+    statsd: Mutex<Statsd>,
+    stats: Mutex<BasicStats>,
+    raw: Mutex<Vec<Point>>,
+    /// Points that were dropped: too many at a time.
+    dropped: AtomicU64,
+}
+
+impl Shared {
+    /// Nothing was received. `host`: the tag of every point.
+    pub fn new(host: String, ends: Arc<AtomicBool>) -> Self {
+        Self {
+            ends,
+            host,
+            statsd: Mutex::default(),
+            stats: Mutex::new(BasicStats::new(now_s())),
+            raw: Mutex::default(),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
+    }
+
+    /// Receives a point.
+    fn add(&self, mut point: Point) {
+        for (name, value) in [("module", "mfserv"), ("host", &self.host)] {
+            if !point.tags.contains_key(name) {
+                point = point.tag(name, value);
+            }
+        }
+        let Some(mut point) = lock(&self.stats).add(point) else { return };
+        point.at_ns = point.at_ns.or(Some(now_ns()));
+        let mut raw = lock(&self.raw);
+        match raw.len() < RAW_MAX {
+            true => raw.push(point),
+            false => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+}
+
+/// Gathers and sends.
+pub struct Pipeline {
+    shared: Arc<Shared>,
+    registry: Arc<Mutex<Registry>>,
+    own: Own,
+    batches: SyncSender<Batch>,
+    debug: bool,
+    said: String,
+}
+
+impl Pipeline {
+    /// One whose points are sent by this sender, in a thread of its own.
+    pub fn start(
+        shared: Arc<Shared>,
+        registry: Arc<Mutex<Registry>>,
+        own: Own,
+        sender: Sender,
+        debug: bool,
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (batches, received) = sync_channel(BATCHES_MAX);
+        let thread = std::thread::Builder::new().name("influxdb".into());
+        let thread = thread.spawn(move || sender.run(&received))?;
+        Ok((Self { shared, registry, own, batches, debug, said: String::new() }, thread))
+    }
+
+    /// Gathers and sends until it is to end; then what is there.
+    pub fn run(mut self) {
+        let mut next = (now_s() / GATHER_S + 1) * GATHER_S;
+        loop {
+            std::thread::sleep(LOOK);
+            let (now, is_end) = (now_s(), self.shared.has_ended());
+            if now >= next || is_end {
+                self.gather();
+                next = (now / GATHER_S + 1) * GATHER_S;
+                self.send(now, is_end);
+            }
+            if is_end {
+                return;
+            }
+        }
+    }
+
+    fn gather(&mut self) {
+        let (snapshot, timings) = {
+            let mut registry = lock(&self.registry);
+            (registry.snapshot(), registry.take_timings())
+        };
+        let mut points = self.own.points(&snapshot, timings);
+        points.extend(lock(&self.shared.statsd).gather());
+        points.into_iter().for_each(|point| self.shared.add(point));
+    }
+
+    fn send(&mut self, now: u64, is_end: bool) {
+        let mut points = lock(&self.shared.stats).take(now, is_end);
+        points.append(&mut lock(&self.shared.raw));
+        let at_ns = now as i64 * 1_000_000_000;
+        let mut batches: Vec<Batch> = Vec::new();
+        for point in points {
+            let resolution = point.tags.get(RESOLUTION).map_or("fullres", String::as_str);
+            let fits = |batch: &&mut Batch| {
+                batch.resolution == resolution && batch.lines.len() < BATCH_MAX
+            };
+            match batches.iter_mut().find(fits) {
+                Some(batch) => point.write(&mut batch.lines, at_ns),
+                None => {
+                    let mut batch = Batch { resolution: resolution.into(), lines: String::new() };
+                    point.write(&mut batch.lines, at_ns);
+                    batches.push(batch);
+                }
+            }
+        }
+        for batch in batches {
+            if self.debug {
+                // The log of the role; who closes it loses the lines.
+                let _ = std::io::stderr().write_all(batch.lines.as_bytes());
+            }
+            if self.batches.try_send(batch).is_err() {
+                super::report_once(&mut self.said, "points are lost: too many wait".into());
+            }
+        }
+    }
+}
+
+/// Receives statsd on a port of 127.0.0.1, until it is to end. A port that is taken is tried again.
+pub fn receive_statsd(shared: &Shared, port: u16) {
+    let mut said = String::new();
+    let mut datagram = vec![0; DATAGRAM_MAX];
+    while !shared.has_ended() {
+        let socket = match UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(socket) if socket.set_read_timeout(Some(LOOK)).is_ok() => socket,
+            other => {
+                let why = other.err().map_or_else(String::new, |why| why.to_string());
+                let text = format!("[telegraf] statsd_port={port} cannot be used: {why}");
+                super::report_once(&mut said, text);
+                std::thread::sleep(LOOK);
+                continue;
+            }
+        };
+        while !shared.has_ended() {
+            if let Ok(length) = socket.recv(&mut datagram) {
+                lock(&shared.statsd).receive(&datagram[..length]);
+            }
+        }
+    }
+}
+
+/// Receives lines on a unix socket until it is to end.
+pub fn receive_lines(shared: &Arc<Shared>, socket: PathBuf) {
+    let mut listener = SocketListener::new(socket);
+    let (mut said, connections) = (String::new(), Arc::<AtomicUsize>::default());
+    while !shared.has_ended() {
+        if let Err(why) = listener.look_after() {
+            super::report_once(&mut said, format!("no socket for points: {why}"));
+        }
+        let timeout = super::timespec(LOOK);
+        let mut all: Vec<PollFd<'_>> = Vec::new();
+        all.extend(listener.socket().map(|socket| PollFd::new(socket, PollFlags::IN)));
+        // Interrupted or not: everything is looked at again.
+        let _ = poll(&mut all, Some(&timeout));
+        while let Some(stream) = listener.accept() {
+            if connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+                connections.fetch_sub(1, Ordering::Relaxed);
+                continue;
+            }
+            let (shared, open) = (shared.clone(), connections.clone());
+            let thread = std::thread::Builder::new().name("points-from".into());
+            let spawned = thread.spawn(move || {
+                read_lines(&shared, stream);
+                open.fetch_sub(1, Ordering::Relaxed);
+            });
+            if spawned.is_err() {
+                connections.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn read_lines(shared: &Shared, stream: UnixStream) {
+    if stream.set_read_timeout(Some(LOOK)).is_err() {
+        return;
+    }
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    while !shared.has_ended() {
+        let room = (LINE_MAX - line.len()) as u64 + 1;
+        match reader.by_ref().take(room).read_until(b'\n', &mut line) {
+            // The last line may have no end.
+            Ok(0) if line.is_empty() => return,
+            Ok(0) => {}
+            Ok(_) if line.ends_with(b"\n") => {}
+            // Whoever writes a line without an end is not listened to.
+            Ok(_) if line.len() > LINE_MAX => return,
+            Ok(_) => continue,
+            // What was read of the line stays.
+            Err(why) if is_timeout(&why) => continue,
+            Err(_) => return,
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim();
+        if !text.is_empty() && !text.starts_with('#') {
+            match Point::read(text) {
+                Some(point) => shared.add(point),
+                None => lock(&shared.statsd).bad_lines += 1,
+            }
+        }
+        line.clear();
+    }
+}
+
+fn is_timeout(why: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(why.kind(), Interrupted | TimedOut | WouldBlock)
+}
+
+fn now_s() -> u64 {
+    now_ms() / 1000
+}
+
+fn now_ns() -> i64 {
+    now_ms() as i64 * 1_000_000
+}

@@ -1,0 +1,285 @@
+//! statsd: counters, gauges, timings and sets, as Telegraf reads them. Tags are written as
+//! InfluxDB writes them: `name,tag=value:1|c|@0.1`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mfserv_core::wire::metrics::{REST, Timer};
+
+use super::point::{Point, Value};
+
+/// The most series of each type. Beyond it a series is counted under its name without its
+/// tags, and beyond it again under the name of the rest.
+const SERIES_MAX: usize = 10_000;
+/// The most values of a timing that percentiles are computed from, and members of a set.
+const VALUES_MAX: usize = 1_000;
+const MEMBERS_MAX: usize = 10_000;
+/// The most repetitions that a sampling rate stands for.
+const REPEATED_MAX: f64 = 10_000.0;
+/// The longest name with its tags, bytes.
+const NAME_MAX: usize = 1_024;
+
+/// Name and tags.
+type Series = (String, BTreeMap<String, String>);
+
+/// What was received since the last gathering.
+#[derive(Debug, Default)]
+pub struct Statsd {
+    counters: BTreeMap<Series, i64>,
+    gauges: BTreeMap<Series, f64>,
+    sets: BTreeMap<Series, BTreeSet<String>>,
+    timings: BTreeMap<Series, Timing>,
+    /// Lines that were none.
+    pub bad_lines: u64,
+    /// Metrics that were counted in a row of the rest.
+    pub beyond: u64,
+}
+
+/// Durations or sizes, and what is said of them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Timing {
+    /// How many.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+    /// The sum of their squares.
+    pub squares: f64,
+    /// The smallest.
+    pub lower: f64,
+    /// The largest.
+    pub upper: f64,
+    /// Some of them.
+    pub values: Vec<f64>,
+}
+
+impl Timing {
+    /// Counts a value.
+    pub fn add(&mut self, value: f64) {
+        let is_first = self.count == 0;
+        self.lower = if is_first { value } else { self.lower.min(value) };
+        self.upper = if is_first { value } else { self.upper.max(value) };
+        self.count += 1;
+        self.sum += value;
+        self.squares += value * value;
+        match self.values.len() < VALUES_MAX {
+            true => self.values.push(value),
+            // Every value replaces another one: which, is as good as chance.
+            false => {
+                self.values[(self.count.wrapping_mul(7919) % VALUES_MAX as u64) as usize] = value
+            }
+        }
+    }
+
+    /// Adds what a front has measured.
+    pub fn add_timer(&mut self, timer: &Timer) {
+        if timer.count == 0 {
+            return;
+        }
+        let (lower, upper) = (timer.lower_ms as f64, timer.upper_ms as f64);
+        let is_first = self.count == 0;
+        self.lower = if is_first { lower } else { self.lower.min(lower) };
+        self.upper = if is_first { upper } else { self.upper.max(upper) };
+        self.count += timer.count;
+        self.sum += timer.sum_ms as f64;
+        self.squares += timer.squares;
+        let room = VALUES_MAX.saturating_sub(self.values.len());
+        self.values.extend(timer.values.iter().take(room).map(|ms| f64::from(*ms)));
+    }
+
+    /// The fields of its point.
+    pub fn point(&self, name: &str) -> Point {
+        let count = self.count.max(1) as f64;
+        let mean = self.sum / count;
+        let variance = (self.squares / count - mean * mean).max(0.0);
+        let mut values = self.values.clone();
+        values.sort_by(f64::total_cmp);
+        let at = (values.len() as f64 * 0.9) as usize;
+        let percentile = values.get(at.min(values.len().saturating_sub(1))).copied();
+        Point::new(name)
+            .field("lower", Value::Float(self.lower))
+            .field("upper", Value::Float(self.upper))
+            .field("mean", Value::Float(mean))
+            .field("stddev", Value::Float(variance.sqrt()))
+            .field("sum", Value::Float(self.sum))
+            .field("count", Value::Integer(self.count as i64))
+            .field("90_percentile", Value::Float(percentile.unwrap_or(0.0)))
+    }
+}
+
+impl Statsd {
+    /// Receives a datagram: a metric a line.
+    pub fn receive(&mut self, datagram: &[u8]) {
+        let text = String::from_utf8_lossy(datagram);
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            if self.line(line).is_none() {
+                self.bad_lines += 1;
+            }
+        }
+    }
+
+    fn line(&mut self, line: &str) -> Option<()> {
+        let (bucket, values) = line.split_once(':')?;
+        if bucket.len() > NAME_MAX {
+            return None;
+        }
+        for value in values.split(':') {
+            let mut parts = value.split('|');
+            let (text, kind) = (parts.next()?, parts.next()?);
+            let rate = parts.next().and_then(|rate| rate.strip_prefix('@'));
+            let rate = rate.and_then(|rate| rate.parse::<f64>().ok());
+            let rate = rate.filter(|rate| *rate > 0.0 && *rate <= 1.0);
+            self.metric(bucket, text, kind, rate)?;
+        }
+        Some(())
+    }
+
+    fn metric(&mut self, bucket: &str, text: &str, kind: &str, rate: Option<f64>) -> Option<()> {
+        let is_relative = text.starts_with(['+', '-']);
+        let beyond = &mut self.beyond;
+        let number = || text.parse::<f64>().ok().filter(|number| number.is_finite());
+        match kind {
+            "c" => {
+                let value = number()? / rate.unwrap_or(1.0);
+                let counter = row(&mut self.counters, series(bucket, "counter")?, beyond);
+                *counter = counter.saturating_add(value as i64);
+            }
+            "g" => {
+                let value = number()?;
+                let gauge = row(&mut self.gauges, series(bucket, "gauge")?, beyond);
+                *gauge = if is_relative { *gauge + value } else { value };
+            }
+            "s" => {
+                let set = row(&mut self.sets, series(bucket, "set")?, beyond);
+                if set.len() < MEMBERS_MAX {
+                    set.insert(text.into());
+                }
+            }
+            "ms" | "h" if !is_relative => {
+                let value = number()?;
+                let kind = if kind == "ms" { "timing" } else { "histogram" };
+                let timing = row(&mut self.timings, series(bucket, kind)?, beyond);
+                let times = (1.0 / rate.unwrap_or(1.0)).min(REPEATED_MAX) as u64;
+                (0..times).for_each(|_| timing.add(value));
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// The points of what was received, which is forgotten.
+    pub fn gather(&mut self) -> Vec<Point> {
+        let all = std::mem::take(self);
+        (self.bad_lines, self.beyond) = (all.bad_lines, all.beyond);
+        let mut points = Vec::new();
+        let mut put = |(name, tags): Series, point: Point| {
+            points.push(Point { name, tags, ..point });
+        };
+        for (series, count) in all.counters {
+            put(series, Point::new("").field("value", Value::Integer(count)));
+        }
+        for (series, gauge) in all.gauges {
+            put(series, Point::new("").field("value", Value::Float(gauge)));
+        }
+        for (series, set) in all.sets {
+            put(series, Point::new("").field("value", Value::Integer(set.len() as i64)));
+        }
+        for (series, timing) in all.timings {
+            put(series, timing.point(""));
+        }
+        points
+    }
+}
+
+fn series(bucket: &str, kind: &str) -> Option<Series> {
+    let mut parts = bucket.split(',');
+    let name = parts.next().filter(|name| !name.is_empty())?.replace('.', "_");
+    let mut tags: BTreeMap<String, String> = parts
+        .filter_map(|tag| tag.split_once('='))
+        .filter(|(name, value)| !name.is_empty() && !value.is_empty())
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect();
+    tags.insert("metric_type".into(), kind.into());
+    Some((name, tags))
+}
+
+fn row<'a, T: Default>(
+    table: &'a mut BTreeMap<Series, T>,
+    series: Series,
+    beyond: &mut u64,
+) -> &'a mut T {
+    let mut key = series;
+    if table.len() >= SERIES_MAX && !table.contains_key(&key) {
+        *beyond += 1;
+        key.1.retain(|tag, _| tag == "metric_type");
+        if table.len() >= 2 * SERIES_MAX && !table.contains_key(&key) {
+            key.0 = REST.into();
+        }
+    }
+    table.entry(key).or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(datagrams: &[&str]) -> Vec<String> {
+        let mut statsd = Statsd::default();
+        datagrams.iter().for_each(|datagram| statsd.receive(datagram.as_bytes()));
+        let mut out = String::new();
+        statsd.gather().iter().for_each(|point| point.write(&mut out, 1));
+        assert!(statsd.gather().is_empty(), "what was gathered is forgotten");
+        out.lines().map(String::from).collect()
+    }
+
+    #[test]
+    fn counters_gauges_sets_and_timings_become_points() {
+        let points = lines(&[
+            "request_counter,plugin=shop,type=dynamic:1|c\nrequest_counter,type=dynamic,plugin=shop:2|c",
+            "sampled:3|c|@0.1",
+            "level:5|g\nlevel:+2|g\nlevel:-3|g",
+            "users:a|s\nusers:b|s\nusers:a|s",
+            "load.time,app=x:10|ms:20|ms\nload.time,app=x:30|ms|@0.5",
+        ]);
+        let expected = [
+            "request_counter,metric_type=counter,plugin=shop,type=dynamic value=3i 1",
+            "sampled,metric_type=counter value=30i 1",
+            "level,metric_type=gauge value=4 1",
+            "users,metric_type=set value=2i 1",
+            "load_time,app=x,metric_type=timing 90_percentile=30,count=4i,lower=10,mean=22.5,\
+             stddev=8.29156197588850,sum=90,upper=30 1",
+        ];
+        for (point, expected) in points.iter().zip(expected) {
+            let expected = expected.replace("8.29156197588850", "8.2915619758885");
+            assert_eq!(*point, expected);
+        }
+        assert_eq!(points.len(), expected.len());
+    }
+
+    #[test]
+    fn what_is_no_metric_is_counted_and_spoils_nothing() {
+        let mut statsd = Statsd::default();
+        let bad = ["no colon", "a:1", "a:x|c", "a:1|z", ":1|c", "a:nan|g", "a:+1|ms", "a:1e999|ms"];
+        for line in bad {
+            statsd.receive(line.as_bytes());
+        }
+        statsd.receive(b"\xff\xfe\n\n");
+        assert_eq!(statsd.bad_lines, bad.len() as u64 + 1);
+        assert!(statsd.gather().is_empty());
+    }
+
+    #[test]
+    fn series_sets_and_timings_are_bounded() {
+        let mut statsd = Statsd::default();
+        for number in 0..SERIES_MAX + 100 {
+            statsd.receive(format!("hits,path=/{number}:1|c").as_bytes());
+            statsd.receive(format!("n{number}:1|c\nset:{number}|s").as_bytes());
+            statsd.receive(b"t:1|ms|@0.00000001");
+        }
+        assert!(statsd.counters.len() <= 2 * SERIES_MAX + 1, "{}", statsd.counters.len());
+        assert!(statsd.beyond > 0);
+        let counted: i64 = statsd.counters.values().sum();
+        assert_eq!(counted, 2 * (SERIES_MAX as i64 + 100), "none is lost");
+        let timing = statsd.timings.values().next().unwrap();
+        assert_eq!(timing.values.len(), VALUES_MAX);
+        assert!(statsd.sets.values().all(|set| set.len() <= MEMBERS_MAX));
+    }
+}
