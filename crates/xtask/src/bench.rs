@@ -6,6 +6,7 @@ mod client;
 mod cost;
 mod front;
 mod idle;
+mod logs;
 mod machine;
 mod mixed;
 mod nginx;
@@ -30,6 +31,9 @@ pub enum Bench {
     /// Memory and CPU of a node with three samples that nobody asks anything, beside
     /// other supervisors.
     Idle(idle::Idle),
+    /// CPU time of the capture of output per MiB, beside rotatelogs and multilog, and the time to
+    /// find lines in a log of 1 GiB.
+    Logs(logs::Logs),
     /// Many plugins: time to start, memory and CPU of a node that nobody asks anything.
     Plugins(plugins::Plugins),
     /// Fast requests among slow ones on four single-slot workers: the embedded front and
@@ -44,6 +48,7 @@ impl Bench {
             Bench::Build(build) => build.run(),
             Bench::Front(front) => front.run(),
             Bench::Idle(idle) => idle.run(),
+            Bench::Logs(logs) => logs.run(),
             Bench::Plugins(plugins) => plugins.run(),
             Bench::Slots(slots) => slots.run(),
         }
