@@ -23,7 +23,12 @@ const ID_MAX: usize = 64;
 /// The counters of a lane.
 #[derive(Default)]
 pub struct Counts {
-    rows: HashMap<String, Row>,
+    rows: Vec<(String, Row)>,
+    /// The number of the row of a key.
+    numbers: HashMap<String, usize>,
+    /// The row of the last request. The next one is often of the same app, and then no key is
+    /// made and hashed.
+    last: usize,
     /// The key of the request that is counted; kept for its memory.
     key: String,
 }
@@ -57,6 +62,18 @@ struct Row {
 impl Counts {
     /// Counts a request.
     pub fn count(&mut self, subject: Subject<'_>, measured: &Measured<'_>, fault: Option<Cause>) {
+        let at = self.number(subject);
+        if let Some((_, row)) = self.rows.get_mut(at) {
+            row.count(measured, fault);
+        }
+        self.last = at;
+    }
+
+    /// The number of the row of an app, which is made if there is none.
+    fn number(&mut self, subject: Subject<'_>) -> usize {
+        if self.rows.get(self.last).is_some_and(|(_, row)| row.is_of(subject)) {
+            return self.last;
+        }
         let key = &mut self.key;
         key.clear();
         // The names of plugins have neither character, so no two keys are the same.
@@ -65,15 +82,19 @@ impl Counts {
         key.push_str(subject.by.as_str());
         key.push('/');
         key.push_str(subject.app);
-        if let Some(row) = self.rows.get_mut(key.as_str()) {
-            return row.count(measured, fault);
+        if let Some(at) = self.numbers.get(key.as_str()) {
+            return *at;
         }
         let (key, subject) = match self.rows.len() < ROWS_MAX {
             true => (key.as_str(), subject),
             false => (REST, Subject { plugin: REST, app: "", by: Answerer::Front }),
         };
-        let row = self.rows.entry(key.into()).or_insert_with(|| Row::new(subject));
-        row.count(measured, fault);
+        if let Some(at) = self.numbers.get(key) {
+            return *at;
+        }
+        self.rows.push((key.into(), Row::new(subject)));
+        self.numbers.insert(key.into(), self.rows.len() - 1);
+        self.rows.len() - 1
     }
 
     /// Adds these counters to those of other lanes. What is counted since the last message only
@@ -106,6 +127,10 @@ impl Counts {
 }
 
 impl Row {
+    fn is_of(&self, subject: Subject<'_>) -> bool {
+        self.app == subject.app && self.plugin == subject.plugin && self.by == subject.by
+    }
+
     fn new(subject: Subject<'_>) -> Self {
         Self {
             plugin: subject.plugin.into(),
