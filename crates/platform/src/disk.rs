@@ -1,14 +1,18 @@
 //! Small file operations with errors that people understand.
 
+mod lock;
+
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mfserv_core::{Diagnostic, Kind};
+use mfserv_core::Diagnostic;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sha2::{Digest, Sha256};
+
+pub use lock::Lock;
 
 /// The error of an operation on a path.
 pub fn failed(verb: &str, path: &Path, error: impl std::fmt::Display) -> Diagnostic {
@@ -212,69 +216,6 @@ pub fn fingerprint<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> 
     hex(&hash.finalize())
 }
 
-/// An exclusive lock on a file, held until dropped. Refused at once when
-/// another process (or thread) holds it.
-#[derive(Debug)]
-pub struct Lock(fs::File);
-
-impl Drop for Lock {
-    /// A process that another thread starts this very moment has a copy of the descriptor until
-    /// its exec: the close alone would give the lock back only then.
-    fn drop(&mut self) {
-        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
-    }
-}
-
-impl Lock {
-    /// Takes the lock; `what` names what is locked in the error.
-    pub fn take(file: &Path, what: &str) -> Result<Self, Diagnostic> {
-        if let Some(parent) = file.parent() {
-            create_dir(parent)?;
-        }
-        let lock = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(file)
-            .map_err(|e| failed("open", file, e))?;
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {
-                let _ = lock.set_len(0);
-                let _ = writeln!(&lock, "{}", std::process::id());
-                Ok(Self(lock))
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let holder = fs::read_to_string(file).unwrap_or_default();
-                Err(Diagnostic::error(format!("{what} is being changed by another command"))
-                    .kind(Kind::Refused)
-                    .because(format!("process {} holds {}", holder.trim(), file.display()))
-                    .help("try again when it has ended"))
-            }
-            Err(e) => Err(failed("lock", file, e)),
-        }
-    }
-
-    /// Takes the lock, waiting for its holder at most `patience`.
-    pub fn wait(
-        file: &Path,
-        what: &str,
-        patience: std::time::Duration,
-    ) -> Result<Self, Diagnostic> {
-        let deadline = std::time::Instant::now() + patience;
-        loop {
-            match Self::take(file, what) {
-                Err(error)
-                    if error.kind == Kind::Refused && std::time::Instant::now() < deadline =>
-                {
-                    std::thread::sleep(std::time::Duration::from_millis(50));
-                }
-                result => return result,
-            }
-        }
-    }
-}
-
 /// The files of a program, as a part of the node sees them: a test can play a disk that is full
 /// or empty.
 pub trait Disk: Send + Sync {
@@ -318,6 +259,8 @@ impl Disk for RealDisk {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+
+    use mfserv_core::Kind;
 
     use super::*;
 

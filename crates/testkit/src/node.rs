@@ -243,14 +243,10 @@ impl Node {
 
     /// The pids of the living processes of a role: `keep`, `daemon`, `front`, `telemetry`.
     pub fn role_pids(&self, role: &str) -> Vec<u32> {
-        let program = self.program.to_string_lossy();
-        let home = self.home.path().to_string_lossy();
+        let plays = format!("{} {role} ", self.program.to_string_lossy());
         let mut pids: Vec<u32> = of_home(self.home.path(), None)
             .into_iter()
-            .filter(|process| {
-                process.command.starts_with(&format!("{program} {role} "))
-                    && process.command.contains(&*home)
-            })
+            .filter(|process| format!("{} ", process.command).starts_with(&plays))
             .map(|process| process.pid)
             .collect();
         pids.sort_unstable();

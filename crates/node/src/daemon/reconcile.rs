@@ -281,7 +281,10 @@ fn front_program(options: &DaemonOptions, module: &configure::Module) -> RolePro
 fn telemetry_program(options: &DaemonOptions, module: &configure::Module) -> RoleProgram {
     let home = options.places.home().to_string_lossy().into_owned();
     let program = crate::program().to_string_lossy().into_owned();
-    role_program(options, module, vec![program, "telemetry".into(), "--home".into(), home])
+    let mut role = role_program(options, module, vec![program, "telemetry".into()]);
+    // Like all its settings, in the environment.
+    role.env.insert("MFMODULE_RUNTIME_HOME".into(), home);
+    role
 }
 
 fn role_program(
