@@ -89,7 +89,7 @@ impl std::fmt::Display for WatcherState {
 pub struct WatcherStatus {
     /// Its name.
     pub name: WatcherName,
-    /// The plugin; `None` for the front.
+    /// The plugin; `None` for a role: the front, telemetry.
     pub plugin: Option<String>,
     /// The URL path of its app, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,7 +189,19 @@ pub struct Status {
     pub problems: Vec<Diagnostic>,
 }
 
+impl WatcherStatus {
+    /// It is the web front.
+    pub fn is_front(&self) -> bool {
+        self.name == WatcherName::front()
+    }
+}
+
 impl Status {
+    /// The web front, if the node has one.
+    pub fn front(&self) -> Option<&WatcherStatus> {
+        self.watchers.iter().find(|watcher| watcher.is_front())
+    }
+
     /// The node runs, and everything that it shall run does.
     pub fn is_well(&self) -> bool {
         self.state == NodeState::Running && self.faults().is_empty()
@@ -201,9 +213,14 @@ impl Status {
         if self.keeper.is_none() {
             faults.push("no keeper".into());
         }
-        let front = self.watchers.iter().find(|watcher| watcher.plugin.is_none());
-        if front.is_some_and(|front| front.ready < front.wanted) {
-            faults.push("the front is down".into());
+        for (role, text) in [
+            (WatcherName::front(), "the front is down"),
+            (WatcherName::telemetry(), "telemetry is down"),
+        ] {
+            let role = self.watchers.iter().find(|watcher| watcher.name == role);
+            if role.is_some_and(|role| role.ready < role.wanted) {
+                faults.push(text.into());
+            }
         }
         for (kind, one, several) in
             [("app.", "app", "apps"), ("extra.", "extra daemon", "extra daemons")]
@@ -285,6 +302,8 @@ mod tests {
         assert_eq!(of(vec![app("a", (1, 2))]), ["1 of 1 app with too few workers"]);
         assert_eq!(of(vec![extra((0, 1)), app("a", (1, 1))]), ["1 of 1 extra daemon down"]);
         assert_eq!(of(vec![front((0, 1))]), ["the front is down"]);
+        let telemetry = |count| watcher(WatcherName::telemetry(), count);
+        assert_eq!(of(vec![telemetry((0, 1)), front((1, 1))]), ["telemetry is down"]);
         let starting = Status { state: NodeState::Starting, watchers: well, ..status() };
         assert!(!starting.is_well() && starting.faults().is_empty());
         assert_eq!(Status { keeper: None, ..status() }.faults(), ["no keeper"]);

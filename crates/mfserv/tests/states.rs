@@ -136,9 +136,9 @@ fn a_node_does_not_start_in_clear_when_tls_is_asked_for() {
     says(&node.mfserv(&["reload"]).code(4), "no TLS listener");
     assert_eq!(node.get("/good").status, 200);
     // What is asked for and not served otherwise lets the node run, and is said.
-    std::fs::write(&file, format!("{good}\n[admin]\nhostname = localhost\n")).unwrap();
-    says(&node.mfserv(&["reload"]).code(0), "[admin] hostname has no effect");
-    says(&node.mfserv(&["status"]).code(0), "[admin] hostname has no effect");
+    std::fs::write(&file, format!("{good}\n[vector]\nnginxlog_port = 5999\n")).unwrap();
+    says(&node.mfserv(&["reload"]).code(0), "[vector] nginxlog_port has no effect");
+    says(&node.mfserv(&["status"]).code(0), "[vector] nginxlog_port has no effect");
     node.stop();
 }
 
@@ -160,8 +160,8 @@ fn a_check_sees_what_will_not_work_on_a_home_that_never_started_and_writes_nothi
     let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let port = format!("nginx.port={}", taken.local_addr().unwrap().port());
     says(&check(&["--set", &port]).code(4), "could not listen on");
-    says(&check(&[&free[..], &["--set", "admin.hostname=localhost"]].concat()).code(0), "[admin]");
-    for key in ["admin.hostname=localhost", "vector.mflog_port=5999", "log.json_file=/x"] {
+    says(&check(&[&free[..], &["--set", "misc.tmp_max_age=3"]].concat()).code(0), "[misc]");
+    for key in ["misc.tmp_max_age=3", "vector.nginxlog_port=5999", "misc.core_size=1"] {
         says(&check(&[&free[..], &["--set", key, "--strict"]].concat()).code(4), "(--strict)");
     }
     says(&check(&[&free[..], &["--strict"]].concat()).code(0), "ok");

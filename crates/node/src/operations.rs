@@ -34,7 +34,7 @@ pub use event::{Applied, Event, FinishedBy, Outcome, StepState};
 pub use here::{Here, conduct_here};
 pub use id::OperationId;
 pub use journal::Journal;
-pub use node::{AtRest, Node, Staging, Trial};
+pub use node::{AtRest, Counts, Node, Staging, Trial};
 pub use record::Record;
 pub use registry::Operations;
 pub use request::{Request, Submission, Who};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mfserv_core::plan::{Inputs, Plan, PluginInput};
-use mfserv_core::route::Taken;
+use mfserv_core::plan::{Inputs, Plan, PlannedPlugin, PluginInput, PluginState};
+use mfserv_core::route::{Route, Taken};
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk::{self, Disk};
 
@@ -21,12 +21,16 @@ pub fn read(disk: &dyn Disk, places: &Places) -> Takers {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-/// Forgets those of plugins that do not declare the route any more.
+/// Forgets those of plugins that do not declare the route any more. What a refused plugin declares
+/// is not known.
 pub fn forget(disk: &dyn Disk, places: &Places, plan: &Plan) -> Result<(), Diagnostic> {
     let mut takers = read(disk, places);
     let known = takers.len();
     takers.retain(|route, plugin| {
-        plan.table.routes.iter().any(|one| one.prefix == *route && one.plugin == *plugin)
+        let declares = |one: &Route| one.prefix == *route && one.plugin == *plugin;
+        let refused =
+            |one: &PlannedPlugin| one.name == *plugin && one.state == PluginState::Refused;
+        plan.table.routes.iter().any(declares) || plan.plugins.iter().any(refused)
     });
     if takers.len() == known { Ok(()) } else { write(disk, places, &takers) }
 }

@@ -73,8 +73,9 @@ pub struct Restart {
 
 impl Restart {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        change(places, "restart", &self.wait, Request::Restart { apps: self.apps })?;
-        Ok(Outcome::Done)
+        let plugins: Vec<String> = self.apps.iter().map(|app| plugin_of(app)).collect();
+        let applied = change(places, "restart", &self.wait, Request::Restart { apps: self.apps })?;
+        Ok(outcome(&applied, &plugins))
     }
 }
 
@@ -87,10 +88,25 @@ pub struct Reload {
 impl Reload {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let applied = change(places, "reload", &self.wait, Request::Reload)?;
-        // What was accepted is applied; what was refused has been said.
-        let refused = applied.problems.iter().find(|problem| problem.is_error());
-        Ok(refused.map_or(Outcome::Done, |problem| Outcome::Code(problem.kind.exit_code())))
+        Ok(outcome(&applied, &[]))
     }
+}
+
+/// What was accepted is applied, and what was refused has been printed: the code is that of the
+/// first error that is about one of these plugins. None = all, and the node itself.
+fn outcome(applied: &Applied, plugins: &[String]) -> Outcome {
+    let concerns = |problem: &&Diagnostic| {
+        let about = plugins.iter().any(|plugin| problem.is_about(plugin));
+        problem.is_error() && (plugins.is_empty() || about)
+    };
+    let refused = applied.problems.iter().find(concerns);
+    refused.map_or(Outcome::Done, |problem| Outcome::Code(problem.kind.exit_code()))
+}
+
+/// The plugin of `foo`, `foo.main` or `app.foo.main`.
+fn plugin_of(app: &str) -> String {
+    let name = ["app.", "extra."].iter().find_map(|kind| app.strip_prefix(kind)).unwrap_or(app);
+    name.split(['.', '/']).next().unwrap_or_default().to_string()
 }
 
 #[derive(Debug, Args)]
@@ -121,9 +137,10 @@ impl Scale {
                 })?)
             }
         };
+        let plugin = plugin_of(&self.app);
         let scale = Request::Scale { app: self.app, count, keep: true };
-        change(places, "scale", &self.wait, scale)?;
-        Ok(Outcome::Done)
+        let applied = change(places, "scale", &self.wait, scale)?;
+        Ok(outcome(&applied, &[plugin]))
     }
 }
 

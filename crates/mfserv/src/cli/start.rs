@@ -218,8 +218,7 @@ fn why_error(status: &Status) -> Diagnostic {
     for note in &status.notes {
         problem = problem.because(note);
     }
-    let front = status.watchers.iter().find(|w| w.plugin.is_none());
-    if let Some(end) = front.and_then(|front| front.last_end.as_ref()) {
+    if let Some(end) = status.front().and_then(|front| front.last_end.as_ref()) {
         problem =
             problem.because(format!("{}: {}\n{}", end.worker, end.why, end.last_output.trim_end()));
     }

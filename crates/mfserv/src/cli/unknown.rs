@@ -13,7 +13,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         "`mfserv new NAME` makes a plugin; `mfserv start` makes and starts a node",
     ),
     (
-        &["deploy", "push", "publish", "ship"],
+        &["deploy", "push", "publish"],
         "`mfserv release DIR` packs a plugin, `mfserv install FILE.plugin` deploys it",
     ),
     (&["update", "redeploy"], "`mfserv install FILE.plugin` replaces the release that serves"),

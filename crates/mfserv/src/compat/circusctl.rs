@@ -4,6 +4,7 @@ mod node;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mfserv_core::Diagnostic;
+use mfserv_core::names::WatcherName;
 use mfserv_core::status::Status;
 
 use super::watchers::set_count;
@@ -136,10 +137,12 @@ struct Signal {
 pub fn run() -> Result<Outcome, Diagnostic> {
     let args = CircusCtl::parse();
     let places = places()?;
-    let Ok(status) = node_status(&places) else {
+    let Ok(mut status) = node_status(&places) else {
         print("error\n");
         return super::failed();
     };
+    // MFSERV had no such watcher.
+    status.watchers.retain(|watcher| watcher.name != WatcherName::telemetry());
     let node = Node { places, status };
     let no_command = || Diagnostic::error("there is no interactive mode: see circusctl --help");
     match args.command.ok_or_else(no_command).and_then(|command| node.answer(&command)) {

@@ -120,8 +120,7 @@ pub fn configuration(places: &Places) -> bool {
 
 fn front(places: &Places, status: &Status) -> bool {
     let line = Line::of_shell("- Checking nginx...");
-    let front = status.watchers.iter().find(|watcher| watcher.plugin.is_none());
-    let serves = front.is_some_and(|front| front.ready > 0);
+    let serves = status.front().is_some_and(|front| front.ready > 0);
     if serves {
         line.ok("")
     } else {

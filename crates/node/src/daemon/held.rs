@@ -1,17 +1,16 @@
 //! The file `var/scale.json`: worker counts that were asked for and are in no configuration.
 
-use std::collections::BTreeMap;
-
 use mfserv_core::Diagnostic;
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{Held, Plan};
 use mfserv_platform::disk::Disk;
 
 use super::node::Node;
+use crate::operations::Counts;
 use crate::places::Places;
 
 /// Reads them; what cannot be read counts as none.
-pub fn read(disk: &dyn Disk, places: &Places) -> BTreeMap<WatcherName, Held> {
+pub fn read(disk: &dyn Disk, places: &Places) -> Counts {
     let text = disk.read(&places.scale_file()).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
 }
@@ -31,9 +30,19 @@ impl Node {
         self.write_counts(&all)
     }
 
-    /// Every app has as many workers as is configured, from the next plan on.
-    pub(super) fn forget_counts(&self) -> Result<(), Diagnostic> {
-        if self.held_counts().is_empty() { Ok(()) } else { self.write_counts(&BTreeMap::new()) }
+    /// Every app has as many workers as is configured, from the next plan on. Returns what was
+    /// held.
+    pub(super) fn forget_counts(&self) -> Result<Counts, Diagnostic> {
+        let held = self.held_counts();
+        if !held.is_empty() {
+            self.write_counts(&Counts::new())?;
+        }
+        Ok(held)
+    }
+
+    /// Holds these counts again: the plan without them was refused.
+    pub(super) fn restore_counts(&self, counts: &Counts) -> Result<(), Diagnostic> {
+        if counts.is_empty() { Ok(()) } else { self.write_counts(counts) }
     }
 
     /// Ties counts to the configuration that they are applied to, and forgets those that a plan
@@ -41,17 +50,17 @@ impl Node {
     pub(super) fn settle_counts(&self, plan: &Plan) -> Result<(), Diagnostic> {
         let before = self.held_counts();
         let held = plan.counts.iter().filter(|(_, count)| count.held);
-        let after: BTreeMap<WatcherName, Held> = held
+        let after: Counts = held
             .map(|(name, count)| (name.clone(), Held { count: count.wanted, of: Some(count.of) }))
             .collect();
         if before == after { Ok(()) } else { self.write_counts(&after) }
     }
 
-    fn held_counts(&self) -> BTreeMap<WatcherName, Held> {
+    fn held_counts(&self) -> Counts {
         read(&*self.parts.world.disk, &self.parts.options.places)
     }
 
-    fn write_counts(&self, all: &BTreeMap<WatcherName, Held>) -> Result<(), Diagnostic> {
+    fn write_counts(&self, all: &Counts) -> Result<(), Diagnostic> {
         let text = serde_json::to_vec(all).unwrap_or_default();
         self.parts.world.disk.write(&self.parts.options.places.scale_file(), &text)
     }

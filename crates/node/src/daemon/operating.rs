@@ -16,7 +16,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::node::Node;
 use super::reconcile::make;
-use crate::operations::{self, Applied, OperationId, Staging, Trial};
+use crate::operations::{self, Applied, Counts, OperationId, Staging, Trial};
 use crate::override_files;
 use crate::places::Places;
 
@@ -154,8 +154,12 @@ impl operations::Node for Node {
         Ok(said)
     }
 
-    fn forget_counts(&self) -> Result<(), Diagnostic> {
+    fn forget_counts(&self) -> Result<Counts, Diagnostic> {
         Node::forget_counts(self)
+    }
+
+    fn restore_counts(&self, counts: &Counts) -> Result<(), Diagnostic> {
+        Node::restore_counts(self, counts)
     }
 
     async fn wait(

@@ -292,7 +292,7 @@ fn role_program(
     module: &configure::Module,
     argv: Vec<String>,
 ) -> RoleProgram {
-    let passed = ["PATH", "HOME", "TZ", "LANG", "MFHOSTNAME"];
+    let passed = ["PATH", "HOME", "TZ", "LANG", "MFHOSTNAME", "MFHOSTNAME_FULL"];
     let env =
         passed.iter().filter_map(|key| Some((key.to_string(), module.env.get(*key)?.clone())));
     RoleProgram { argv, env: env.collect(), cwd: options.places.home().to_owned() }

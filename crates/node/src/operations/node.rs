@@ -1,5 +1,6 @@
 //! The node that serves, as operations see it: the daemon's, or one that does not run.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use mfserv_core::diff::Changes;
 use mfserv_core::event::Fact;
 use mfserv_core::names::WatcherName;
+use mfserv_core::plan::Held;
 use mfserv_core::route::Taken;
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::{Diagnostic, Kind};
@@ -17,6 +19,9 @@ use super::running::blocking;
 use super::{Applied, OperationId};
 use crate::places::Places;
 use crate::taking;
+
+/// Worker counts that were asked for and are in no configuration.
+pub type Counts = BTreeMap<WatcherName, Held>;
 
 /// Workers of a release that is not current, started beside those that serve.
 #[derive(Debug, Clone, Default)]
@@ -138,8 +143,11 @@ pub trait Node: Clone + Send + Sync + 'static {
         count: Option<u32>,
     ) -> impl Future<Output = Result<String, Diagnostic>> + Send;
 
-    /// Ends every count of [`Node::hold_count`].
-    fn forget_counts(&self) -> Result<(), Diagnostic>;
+    /// Ends every count of [`Node::hold_count`]; returns those that were held.
+    fn forget_counts(&self) -> Result<Counts, Diagnostic>;
+
+    /// Holds these counts again.
+    fn restore_counts(&self, counts: &Counts) -> Result<(), Diagnostic>;
 
     /// Waits until watchers are where they should be.
     fn wait(
@@ -248,7 +256,11 @@ impl Node for AtRest {
         Err(self.not_running())
     }
 
-    fn forget_counts(&self) -> Result<(), Diagnostic> {
+    fn forget_counts(&self) -> Result<Counts, Diagnostic> {
+        Ok(Counts::new())
+    }
+
+    fn restore_counts(&self, _: &Counts) -> Result<(), Diagnostic> {
         Ok(())
     }
 

@@ -12,7 +12,11 @@ use super::switch::serve;
 pub async fn reload<N: Node>(node: &N, op: &Running) -> Result<Done, Diagnostic> {
     let turn = op.unless_cancelled(node.turn()).await?;
     op.commit()?;
-    node.forget_counts()?;
+    let counts = node.forget_counts()?;
     let served = serve(node, op, turn).await;
+    if served.applied.is_none() {
+        // Refused: nothing has changed.
+        node.restore_counts(&counts)?;
+    }
     Ok(Done { applied: served.applied, problem: served.problem, ..Done::default() })
 }

@@ -34,7 +34,7 @@ pub struct Cost {
 /// Keeper, daemon and front, and their sum last.
 pub fn own(status: &Status, seconds: u64) -> Result<Vec<Cost>, Diagnostic> {
     let keeper = status.keeper.as_ref().map(|keeper| keeper.pid);
-    let front = status.watchers.iter().filter(|watcher| watcher.plugin.is_none());
+    let front = status.front().into_iter();
     let fronts: Vec<u32> =
         front.flat_map(|watcher| &watcher.workers).filter_map(|worker| worker.pid).collect();
     let groups = [

@@ -30,9 +30,13 @@ pub fn names_this_machine(head: &RequestHead) -> bool {
         || is_host_name(&name)
 }
 
+/// The name of this machine, whole or short, or the one that the node exports.
 fn is_host_name(name: &str) -> bool {
     let system = rustix::system::uname();
-    system.nodename().to_bytes().eq_ignore_ascii_case(name.as_bytes())
+    let node = system.nodename().to_string_lossy();
+    let short = node.split('.').next().unwrap_or_default();
+    let full = std::env::var("MFHOSTNAME_FULL").unwrap_or_default();
+    [&node, short, &full].iter().any(|own| !own.is_empty() && own.eq_ignore_ascii_case(name))
 }
 
 /// True if a page of another site has the browser send this request, other than by a link

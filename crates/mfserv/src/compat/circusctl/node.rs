@@ -212,7 +212,7 @@ impl Node {
 
 /// The name of a watcher, as MFSERV had it.
 pub(super) fn shown(watcher: &WatcherStatus) -> &str {
-    if watcher.plugin.is_none() { NGINX } else { watcher.name.as_str() }
+    if watcher.is_front() { NGINX } else { watcher.name.as_str() }
 }
 
 /// One of MFSERV's four states.

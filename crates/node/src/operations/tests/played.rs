@@ -169,8 +169,13 @@ impl Node for Played {
         Ok(String::new())
     }
 
-    fn forget_counts(&self) -> Result<(), Diagnostic> {
+    fn forget_counts(&self) -> Result<Counts, Diagnostic> {
         self.call("forget counts");
+        Ok(Counts::new())
+    }
+
+    fn restore_counts(&self, _: &Counts) -> Result<(), Diagnostic> {
+        self.call("restore counts");
         Ok(())
     }
 
