@@ -6,7 +6,7 @@ use mfserv_core::wire::keeper::Ended;
 use rustix::ioctl::{Updater, ioctl, opcode};
 use rustix::process::WaitStatus;
 
-use crate::procfs::Stat;
+use crate::procfs::{self, Stat};
 
 /// What wait(2) says.
 pub(crate) fn of_child(status: WaitStatus) -> Ended {
@@ -42,9 +42,11 @@ pub(crate) fn of_stranger(pidfd: BorrowedFd<'_>) -> Option<Ended> {
 }
 
 /// What /proc/PID/stat says of a zombie that its parent has not reaped yet (field 52 of
-/// proc_pid_stat(5)). `None` for 0: the kernel also writes 0 where it hides the status.
+/// proc_pid_stat(5)). `None` for the 0 of another user's process: the kernel also writes 0 where it
+/// hides the status (ptrace(2), PTRACE_MODE_READ_FSCREDS).
 pub(crate) fn of_zombie(stat: &Stat) -> Option<Ended> {
-    (stat.is_zombie() && stat.exit_status != 0).then(|| decoded(stat.exit_status))
+    let is_shown = stat.exit_status != 0 || procfs::is_own(stat.pid);
+    (stat.is_zombie() && is_shown).then(|| decoded(stat.exit_status))
 }
 
 /// A status as wait(2) encodes it.
@@ -64,14 +66,13 @@ mod tests {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
     use super::*;
-    use crate::procfs;
 
     #[test]
     fn a_zombie_shows_how_it_ended_before_its_parent_asks() {
         for (script, expected) in [
             ("exit 9", Some(Ended::Exited { code: 9 })),
             ("kill -6 $$", Some(Ended::Signalled { signal: 6 })),
-            ("exit 0", None),
+            ("exit 0", Some(Ended::Exited { code: 0 })),
         ] {
             #[expect(clippy::disallowed_methods, reason = "a real process whose end is looked at")]
             let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();

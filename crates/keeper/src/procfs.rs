@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -29,7 +30,7 @@ pub(crate) struct Stat {
     pub parent: u32,
     pub session: u32,
     pub start_ticks: u64,
-    /// Of a zombie: its status as wait(2) encodes it. 0 also means that the kernel hides it.
+    /// Of a zombie: its status as wait(2) encodes it. It is 0 too where the kernel hides it.
     pub exit_status: i32,
 }
 
@@ -43,6 +44,12 @@ impl Stat {
 pub(crate) fn stat(pid: u32) -> io::Result<Stat> {
     let text = fs::read(format!("/proc/{pid}/stat"))?;
     parse_stat(pid, &text).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is odd")))
+}
+
+/// Returns true if the process runs as the user that we run as.
+pub(crate) fn is_own(pid: u32) -> bool {
+    let owner = fs::metadata(format!("/proc/{pid}")).map(|found| found.uid());
+    owner.is_ok_and(|uid| uid == rustix::process::geteuid().as_raw())
 }
 
 /// The name of the program may contain anything, so the fields count from the last `)`.

@@ -45,6 +45,10 @@ fn status_and_dev_fail_while_something_is_missing_or_refused() {
     for command in [&["reload"][..], &["reload", "--json"], &["dev", &bad], &["dev", &bad]] {
         node.mfserv(command).code(4);
     }
+    for command in [&["restart", "bad"][..], &["restart"], &["scale", "bad.main", "1"]] {
+        node.mfserv(command).code(4);
+    }
+    node.mfserv(&["restart", "good"]).code(0);
     says(&node.mfserv(&["status"]).code(1), "RUNNING, 1 plugin refused at ");
     assert_eq!(node.get("/bad").status, 200);
     node.add(&serves("bad"));

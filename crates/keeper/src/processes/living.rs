@@ -21,8 +21,8 @@ use crate::{exit_status, procfs};
 const CLEANING: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The exit status of an adopted process is waited for so long: if it exited with 0, the kernel
-/// exposes that only after the real parent of the process has reaped it.
+/// The exit status of an adopted process of another user is waited for so long: if it exited with 0,
+/// the kernel shows that only after the real parent of the process has reaped it.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A process that the keeper has started or adopted.
