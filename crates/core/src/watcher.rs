@@ -31,6 +31,10 @@ pub enum Probe {
     Http {
         /// The path asked for, beginning with `/`.
         path: String,
+        /// The configuration names this path (`_http_test_endpoint`): it is asked for again
+        /// while the worker serves, whatever its status.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        named: bool,
     },
     /// A connection to the worker's socket is accepted.
     Connect,
@@ -87,6 +91,10 @@ pub struct WatcherSpec {
     pub start_timeout_ms: u64,
     /// Longest wait for the requests it holds, milliseconds.
     pub drain_timeout_ms: u64,
+    /// Longest wait for the answer to a request: the timeout of its upstream, milliseconds;
+    /// 0 when it serves none. No worker is replaced when only this changes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub answer_timeout_ms: u64,
     /// The signal that asks it to stop.
     pub stop_signal: i32,
     /// From that signal to SIGKILL, milliseconds; 0 = wait for ever.
@@ -101,10 +109,11 @@ pub struct WatcherSpec {
 }
 
 impl WatcherSpec {
-    /// What a worker runs, as a number: equal for specs that differ in their count only. (The
-    /// counts of a plugin's apps are in its environment too; no worker is replaced for them.)
+    /// What a worker runs, as a number: equal for specs that differ only in their count or
+    /// in `answer_timeout_ms`. (The counts of a plugin's apps are in its environment too; no worker
+    /// is replaced for them.)
     pub fn fingerprint(&self) -> u64 {
-        let mut same = Self { count: 0, ..self.clone() };
+        let mut same = Self { count: 0, answer_timeout_ms: 0, ..self.clone() };
         same.env.retain(|key, _| !is_count(key));
         let text = serde_json::to_vec(&same);
         crate::fingerprint::of(&text.unwrap_or_default())
@@ -148,6 +157,10 @@ impl WatcherSpec {
         let stem = self.socket_link_stem.as_deref()?;
         Some(with_end(stem, &format!("_{}.socket", worker.slot)))
     }
+}
+
+fn is_zero(ms: &u64) -> bool {
+    *ms == 0
 }
 
 /// `numprocesses` of an app or extra daemon, as it is exported.
@@ -194,6 +207,7 @@ mod tests {
             probe: Probe::Told,
             start_timeout_ms: 0,
             drain_timeout_ms: 0,
+            answer_timeout_ms: 0,
             stop_signal: 15,
             stop_timeout_ms: 0,
             overlap: true,
@@ -207,13 +221,15 @@ mod tests {
     }
 
     #[test]
-    fn specs_that_differ_in_counts_only_run_the_same() {
+    fn specs_that_differ_in_counts_or_in_the_patience_of_probes_run_the_same() {
         let with = |key: &str, count| {
             let env = BTreeMap::from([(format!("MFSERV_CURRENT_PLUGIN_{key}"), "2".into())]);
             WatcherSpec { env, count, ..spec() }.fingerprint()
         };
         assert_eq!(with("APP_MAIN_NUMPROCESSES", 3), spec().fingerprint());
         assert_eq!(with("EXTRA_DAEMON_A_NUMPROCESSES", 1), spec().fingerprint());
+        let patient = WatcherSpec { answer_timeout_ms: 9, ..spec() };
+        assert_eq!(patient.fingerprint(), spec().fingerprint());
         for other in ["CUSTOM_NUMPROCESSES", "APP_MAIN_TIMEOUT", "NUMPROCESSES"] {
             assert_ne!(with(other, 1), spec().fingerprint(), "{other}");
         }

@@ -54,6 +54,8 @@ fn an_endless_loop_without_a_request_is_found_unless_the_app_is_debugged() {
     {
         let plugin = Plugin::python(name, &hangs());
         let plugin = plugin.key("app_main", "numprocesses", workers);
+        // A worker without requests has this long to answer its probe.
+        let plugin = plugin.key("app_main", "timeout", "3");
         node.add(&plugin.key("app_main", "debug", debug));
     }
     node.start();

@@ -1,6 +1,7 @@
 //! The mark of what a build or a hook starts: a variable in the environment, which processes keep
 //! that leave its process group and session (setsid). What has it is ended with the run.
 
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ const VARIABLE: &str = "_MFSERV_RUN";
 /// A process that is killed may just have started another one: so often it is looked again.
 const ROUNDS: u32 = 20;
 
-/// The mark of one run: the process that waits for it, and a number.
+/// The mark of one run: the PID namespace and the process that waits for it, and a number.
 pub(crate) struct RunMark(String);
 
 impl RunMark {
@@ -25,8 +26,10 @@ impl RunMark {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         ORPHANS.call_once(|| end(is_orphaned));
         let pid = std::process::id();
+        let namespace = pid_namespace().unwrap_or(0);
         let ticks = start_ticks(pid).unwrap_or(0);
-        Self(format!("{pid}:{ticks}:{}", NUMBER.fetch_add(1, Ordering::Relaxed)))
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self(format!("{namespace}:{pid}:{ticks}:{number}"))
     }
 
     /// What this command starts has the mark.
@@ -40,15 +43,21 @@ impl RunMark {
     }
 }
 
-/// The process that waits for the run with this mark has ended.
+/// The process that waits for the run with this mark has ended. A run of another PID namespace (a
+/// container's, seen from the host) is not judged: its PID names another process here.
 fn is_orphaned(mark: &str) -> bool {
-    let mut parts = mark.split(':').map(str::parse::<u64>);
-    match (parts.next(), parts.next()) {
-        (Some(Ok(pid)), Some(Ok(ticks))) => {
-            u32::try_from(pid).is_ok_and(|pid| start_ticks(pid) != Some(ticks))
+    let parts: Option<Vec<u64>> = mark.split(':').map(|part| part.parse().ok()).collect();
+    match parts.as_deref() {
+        Some([namespace, pid, ticks, _]) if pid_namespace() == Some(*namespace) => {
+            u32::try_from(*pid).is_ok_and(|pid| start_ticks(pid) != Some(*ticks))
         }
         _ => false,
     }
+}
+
+/// The inode of the PID namespace of this process: pid_namespaces(7).
+fn pid_namespace() -> Option<u64> {
+    std::fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino()).ok()
 }
 
 /// Kills the processes whose mark is one of these.
@@ -93,9 +102,12 @@ mod tests {
     fn a_run_is_orphaned_when_its_process_has_ended_and_not_before() {
         let own = RunMark::new();
         assert!(!is_orphaned(&own.0));
-        let pid = std::process::id();
-        assert!(is_orphaned(&format!("{pid}:1:0")), "another process had the number");
-        for odd in ["", "x:y:z", "1", "-1:1:1"] {
+        let (pid, namespace) = (std::process::id(), pid_namespace().unwrap());
+        assert!(own.0.starts_with(&format!("{namespace}:{pid}:")));
+        assert!(is_orphaned(&format!("{namespace}:{pid}:1:0")), "another process had the number");
+        let other = namespace + 1;
+        assert!(!is_orphaned(&format!("{other}:{pid}:1:0")), "a process of another namespace");
+        for odd in ["", "x:y:z:0", "1", &format!("{namespace}:-1:1:1"), &format!("{pid}:1:0")] {
             assert!(!is_orphaned(odd), "{odd}");
         }
     }
@@ -108,10 +120,15 @@ mod tests {
             command.arg("1000").env(VARIABLE, mark).spawn().unwrap()
         };
         let own = RunMark::new();
-        let (mut left, mut living) = (sleeps("4194304:1:0"), sleeps(&own.0));
+        let (mut left, mut living) =
+            (sleeps(&format!("{}:4194304:1:0", pid_namespace().unwrap())), sleeps(&own.0));
+        let mut elsewhere = sleeps(&format!("{}:4194304:1:0", pid_namespace().unwrap() + 1));
         end(is_orphaned);
         assert!(!left.wait().unwrap().success());
         assert!(living.try_wait().unwrap().is_none());
+        assert!(elsewhere.try_wait().unwrap().is_none());
+        elsewhere.kill().unwrap();
+        elsewhere.wait().unwrap();
         own.end();
         assert!(!living.wait().unwrap().success());
     }

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 
 use crate::handle::{Handle, Message};
 use crate::keeper_link::KeeperLink;
-use crate::probe::{self, Saw};
+use crate::probe::{self, Question, Saw};
 use crate::spawn;
 use crate::supervisor::Emit;
 use crate::traffic::Traffic;
@@ -73,7 +73,7 @@ impl Context {
         let prepared = match probe::prepare(&spec.probe, spec.socket_of(id), &notify) {
             Ok(prepared) => prepared,
             Err(error) => {
-                *lock(saw) = format!("the socket {} cannot be made: {error}", notify.display());
+                lock(saw).text = format!("the socket {} cannot be made: {error}", notify.display());
                 return None;
             }
         };
@@ -87,21 +87,20 @@ impl Context {
     }
 
     /// Starts the task that asks a worker which was ready whether it still answers, and sends
-    /// [`Message::Checked`]. `None` if it cannot be asked.
+    /// [`Message::Checked`]. `was_idle`: it had nothing in hand.
     pub fn check(
         &self,
-        spec: &WatcherSpec,
-        (id, pid): (&WorkerId, Option<u32>),
+        id: &WorkerId,
+        question: Question,
+        was_idle: bool,
         saw: &Saw,
-    ) -> Option<AbortHandle> {
-        let socket = spec.socket_of(id).filter(|_| spec.probe.asks())?;
-        let (probe, saw) = (spec.probe.clone(), saw.clone());
-        let (handle, id) = (self.handle.clone(), id.clone());
+    ) -> AbortHandle {
+        let (handle, id, saw) = (self.handle.clone(), id.clone(), saw.clone());
         let task = tokio::spawn(async move {
-            let stuck = probe::is_stuck(&probe, &socket, pid, &saw).await;
-            handle.send(Message::Checked(id, stuck));
+            let checked = probe::check(&question, &saw).await;
+            handle.send(Message::Checked { id, was_idle, checked });
         });
-        Some(task.abort_handle())
+        task.abort_handle()
     }
 
     // ---- requests ----

@@ -11,6 +11,7 @@ use mfserv_core::wire::keeper::Answer;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::keeper_link::KeeperNews;
+use crate::probe::Checked;
 use crate::sample;
 use crate::waiting::{Follower, Progress, Unmet, Until, Waiting};
 
@@ -24,7 +25,7 @@ pub(crate) enum Message {
     Stop(Vec<WatcherName>),
     Ready(WorkerId),
     Suspect(WorkerId),
-    Checked(WorkerId, Option<String>),
+    Checked { id: WorkerId, was_idle: bool, checked: Checked },
     Idle(Vec<(WorkerId, u64)>),
     Drained(WorkerId),
     Spawned(WorkerId, Result<Answer, Diagnostic>),

@@ -13,8 +13,17 @@ use tokio::time::Instant;
 /// The longest head of an answer to a probe, bytes.
 const LONGEST_HEAD: usize = 32 * 1024;
 
-/// What a probe saw last, as a text for people.
-pub(crate) type Saw = Arc<Mutex<String>>;
+/// What the probes of a worker have seen.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// What the last one saw, as a text for people.
+    pub text: String,
+    /// The status of the last HTTP answer.
+    pub status: Option<u16>,
+}
+
+/// What the probes of a worker have seen, shared with the task that probes.
+pub(crate) type Saw = Arc<Mutex<Seen>>;
 
 /// What a probe needs, made before the worker starts.
 pub(crate) enum Prepared {
@@ -43,7 +52,7 @@ pub(crate) fn prepare(
 /// Returns once the worker is ready. The start timeout of the worker ends it otherwise.
 pub(crate) async fn until_ready(probe: Probe, prepared: Prepared, saw: Saw) {
     match (probe, prepared) {
-        (Probe::Http { path }, Prepared::Ask(socket)) => {
+        (Probe::Http { path, .. }, Prepared::Ask(socket)) => {
             ask_until(&socket, Some(&path), &saw).await
         }
         (Probe::Connect, Prepared::Ask(socket)) => ask_until(&socket, None, &saw).await,
@@ -56,11 +65,7 @@ pub(crate) async fn until_ready(probe: Probe, prepared: Prepared, saw: Saw) {
 async fn ask_until(socket: &Path, path: Option<&str>, saw: &Saw) {
     let began = Instant::now();
     loop {
-        let seen = match path {
-            Some(path) => head(socket, path).await,
-            None => UnixStream::connect(socket).await.map(|_| ()).map_err(|e| not_listening(&e)),
-        };
-        match seen {
+        match ask_once(socket, path, saw).await {
             Ok(()) => return,
             Err(what) => say(saw, what),
         }
@@ -68,44 +73,91 @@ async fn ask_until(socket: &Path, path: Option<&str>, saw: &Saw) {
     }
 }
 
-/// A worker is stuck after so many probes without an answer.
-const MISSES: u32 = 3;
-/// How long each of them waits for an answer.
-const MISS: Duration = Duration::from_secs(1);
-/// The pause after a probe that was refused at once.
-const REFUSED_PAUSE: Duration = Duration::from_millis(200);
-
-/// Asks a worker that was ready. Returns what was seen if it does not answer, three times in 3 s
-/// at most. A process that a debugger holds is not asked; one that has ended is not stuck: the
-/// keeper reports its end.
-pub(crate) async fn is_stuck(
-    probe: &Probe,
-    socket: &Path,
-    pid: Option<u32>,
-    saw: &Saw,
-) -> Option<String> {
-    for _ in 0..MISSES {
-        if pid.is_some_and(|pid| is_traced(pid) || has_ended(pid)) {
-            return None;
-        }
-        let silent = format!("connected, but no answer within {} s", MISS.as_secs());
-        let (what, pause) = match tokio::time::timeout(MISS, ask_once(socket, probe)).await {
-            Ok(Ok(())) => return None,
-            Ok(Err(what)) => (what, REFUSED_PAUSE),
-            Err(_) => (silent, Duration::ZERO),
-        };
-        say(saw, what);
-        tokio::time::sleep(pause).await;
-    }
-    let is_excused = |pid| is_traced(pid) || has_ended(pid);
-    (!pid.is_some_and(is_excused)).then(|| lock(saw).clone())
+/// How a worker that was ready is asked whether it still answers.
+pub(crate) struct Question {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// The path of the request; `None`: it has to take a connection.
+    pub path: Option<String>,
+    /// It is stuck after so long without an answer.
+    pub patience: Duration,
+    /// Its process.
+    pub pid: Option<u32>,
 }
 
-async fn ask_once(socket: &Path, probe: &Probe) -> Result<(), String> {
-    match probe {
-        Probe::Http { path } => head(socket, path).await,
-        _ => UnixStream::connect(socket).await.map(drop).map_err(|e| not_listening(&e)),
+/// What has come of asking a worker that was ready.
+pub(crate) enum Checked {
+    /// It has answered.
+    Answers,
+    /// Nothing can be said: a debugger holds it, or it has ended.
+    Excused,
+    /// It does not answer; what was seen.
+    Stuck(String),
+}
+
+/// A worker is stuck after so many connections that it refused, or ended without an answer.
+const MISSES: u32 = 3;
+/// The pause after such a connection.
+const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+/// After so long without an answer the status says so.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Asks a worker that was ready. It is stuck if it refuses three connections, or does not answer
+/// within the patience of the question. One request is kept all that time: requests
+/// that were given up and asked again would wait in the worker, each behind the other.
+///
+/// A process that a debugger holds is not asked; one that has ended is not stuck: the keeper
+/// reports its end.
+pub(crate) async fn check(question: &Question, saw: &Saw) -> Checked {
+    let deadline = Instant::now() + question.patience;
+    for _ in 0..MISSES {
+        if question.pid.is_some_and(|pid| has_ended(pid) || has_tracer(pid)) {
+            return Checked::Excused;
+        }
+        match tokio::time::timeout_at(deadline, keep_asking(question, saw)).await {
+            Ok(Ok(())) => return Checked::Answers,
+            Ok(Err(what)) => say(saw, what),
+            Err(_) => {
+                say(saw, no_answer_within(question.patience));
+                break;
+            }
+        }
+        tokio::time::sleep(REFUSED_PAUSE).await;
     }
+    match is_excused(question.pid).await {
+        true => Checked::Excused,
+        false => Checked::Stuck(lock(saw).text.clone()),
+    }
+}
+
+/// Waits for the answer to one request.
+async fn keep_asking(question: &Question, saw: &Saw) -> Result<(), String> {
+    let answer = ask_once(&question.socket, question.path.as_deref(), saw);
+    tokio::pin!(answer);
+    tokio::select! {
+        answered = &mut answer => return answered,
+        () = tokio::time::sleep(SILENCE) => say(saw, no_answer_within(SILENCE)),
+    }
+    answer.await
+}
+
+fn no_answer_within(time: Duration) -> String {
+    format!("connected, but no answer within {} s", time.as_secs())
+}
+
+async fn ask_once(socket: &Path, path: Option<&str>, saw: &Saw) -> Result<(), String> {
+    match path {
+        Some(path) => lock(saw).status = head(socket, path).await?,
+        None => drop(UnixStream::connect(socket).await.map_err(|e| not_listening(&e))?),
+    }
+    Ok(())
+}
+
+/// The process has ended, or a debugger is attached to it or to one that it started. Such a tree
+/// can be large, and reading it takes the locks of its processes: another thread reads it.
+async fn is_excused(pid: Option<u32>) -> bool {
+    let Some(pid) = pid.filter(|pid| state(*pid).is_some()) else { return false };
+    has_ended(pid) || tokio::task::spawn_blocking(move || is_traced(pid)).await.unwrap_or(false)
 }
 
 /// The debugger of a process is looked for in so many of its descendants at most.
@@ -117,9 +169,7 @@ fn is_traced(pid: u32) -> bool {
     let mut processes = vec![pid];
     for at in 0..DESCENDANTS {
         let Some(pid) = processes.get(at).copied() else { return false };
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
-        if tracer.is_some_and(|tracer| tracer.trim() != "0") {
+        if has_tracer(pid) {
             return true;
         }
         let threads =
@@ -131,6 +181,13 @@ fn is_traced(pid: u32) -> bool {
         }
     }
     false
+}
+
+/// A debugger is attached to this process.
+fn has_tracer(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_some_and(|tracer| tracer.trim() != "0")
 }
 
 /// A signal (SIGSTOP) has stopped the process.
@@ -159,8 +216,9 @@ fn pause(age: Duration) -> Duration {
     }
 }
 
-/// Asks `HEAD path`. Any HTTP answer counts, also an error status.
-async fn head(socket: &Path, path: &str) -> Result<(), String> {
+/// Asks `HEAD path`. Any HTTP answer counts, also an error status. Returns the status, if the
+/// answer has one.
+async fn head(socket: &Path, path: &str) -> Result<Option<u16>, String> {
     let mut stream = UnixStream::connect(socket).await.map_err(|e| not_listening(&e))?;
     let request = format!(
         "HEAD {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: mfserv-probe\r\nConnection: close\r\n\r\n"
@@ -175,7 +233,8 @@ async fn head(socket: &Path, path: &str) -> Result<(), String> {
         }
     }
     if answer.starts_with(b"HTTP/1.") {
-        return Ok(());
+        let status = answer.split(|byte| *byte == b' ').nth(1).and_then(|word| word.get(..3));
+        return Ok(status.and_then(|word| std::str::from_utf8(word).ok()?.parse().ok()));
     }
     Err(match answer.is_empty() {
         true => "connected, but it closed without an answer".into(),
@@ -205,7 +264,7 @@ async fn notified_ready(socket: &UnixDatagram, saw: &Saw) {
 }
 
 fn say(saw: &Saw, what: String) {
-    *lock(saw) = what;
+    lock(saw).text = what;
 }
 
 #[cfg(test)]
@@ -232,11 +291,14 @@ mod tests {
         let path = place("slow");
         let saw = Saw::default();
         let prepared = Prepared::Ask(path.clone());
-        let probe = until_ready(Probe::Http { path: "/p".into() }, prepared, saw.clone());
+        let probe =
+            until_ready(Probe::Http { path: "/p".into(), named: false }, prepared, saw.clone());
         let server = serve(path.clone(), vec![b"", b"garbage", b"HTTP/1.0 500 No\r\n\r\n"]);
         let both = async { tokio::join!(probe, server) };
         tokio::time::timeout(Duration::from_secs(10), both).await.expect("ready in the end");
-        assert!(saw.lock().unwrap().contains("not HTTP"));
+        let saw = saw.lock().unwrap();
+        assert!(saw.text.contains("not HTTP"));
+        assert_eq!(saw.status, Some(500));
         std::fs::remove_file(path).unwrap();
     }
 

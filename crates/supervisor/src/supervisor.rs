@@ -227,8 +227,11 @@ impl Supervisor {
             Message::Suspect(id) => {
                 self.with(&id.watcher, |watcher, context| watcher.suspect(&id, context));
             }
-            Message::Checked(id, stuck) => {
-                self.with(&id.watcher, |watcher, context| watcher.checked(&id, stuck, context));
+            Message::Checked { id, was_idle, checked } => {
+                let act = |watcher: &mut Watcher, context: &mut Context| {
+                    watcher.checked(&id, was_idle, checked, context);
+                };
+                self.with(&id.watcher, act);
             }
             Message::Idle(workers) => {
                 for (id, for_ms) in workers {

@@ -11,6 +11,7 @@ use crate::names::WatcherName;
 use crate::plan::{Count, Loaded, Plan, PluginInput, command};
 use crate::plugin_spec::{AppSpec, PluginSpec};
 use crate::route::{Matcher, Route, Slots, Target, UpstreamSpec, pages};
+use crate::watcher::Probe;
 
 /// The upstream of an app.
 pub(super) fn upstream_name(plugin: &str, app: &AppSpec) -> String {
@@ -29,13 +30,15 @@ fn prefixes(spec: &PluginSpec, app: &AppSpec) -> (String, Vec<String>) {
     (own, aliases)
 }
 
-/// The path that a probe asks for: one that the app itself answers.
-pub(super) fn probe_path(spec: &PluginSpec, app: &AppSpec) -> String {
-    match &app.http_test {
-        Some(test) if test.path.starts_with('/') => test.path.clone(),
-        _ if !app.prefix_routing => "/".into(),
-        _ => prefixes(spec, app).0,
-    }
+/// The probe of an app: it asks for a path that the app itself answers.
+pub(super) fn http_probe(spec: &PluginSpec, app: &AppSpec) -> Probe {
+    let named = app.http_test.as_ref().map(|test| &test.path).filter(|path| path.starts_with('/'));
+    let path = match named {
+        Some(path) => path.clone(),
+        None if !app.prefix_routing => "/".into(),
+        None => prefixes(spec, app).0,
+    };
+    Probe::Http { path, named: named.is_some() }
 }
 
 pub(super) fn of_plugin(

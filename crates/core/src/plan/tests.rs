@@ -97,11 +97,19 @@ fn an_app_becomes_a_watcher_that_is_asked_at_its_own_address() {
     let plan = plan(vec![plugin("foo", &format!("{WEB}smart_stop_delay=7\ntimeout=9\n"))]);
     let watcher = &plan.watchers[&WatcherName::app("foo", "main")];
     assert_eq!(watcher.count, 2);
-    assert_eq!(watcher.probe, Probe::Http { path: "/foo/main".into() });
+    assert_eq!(watcher.probe, Probe::Http { path: "/foo/main".into(), named: false });
     assert_eq!(watcher.socket_stem.as_deref(), Some(Path::new("/rt/var/app_foo_main")));
     assert_eq!((watcher.drain_timeout_ms, watcher.stop_timeout_ms), (31_000, 7_000));
     assert_eq!(watcher.output.stdout, Path::new("/rt/log/app_foo_main.log"));
     assert_eq!(plan.table.upstreams["foo/main"].timeout_ms, 9_000);
+    assert_eq!(watcher.answer_timeout_ms, 9_000);
+}
+
+#[test]
+fn a_page_that_the_configuration_names_is_known_as_such_to_the_probe() {
+    let plan = plan(vec![plugin("foo", &format!("{WEB}_http_test_endpoint=/foo/alive\n"))]);
+    let probe = &plan.watchers[&WatcherName::app("foo", "main")].probe;
+    assert_eq!(*probe, Probe::Http { path: "/foo/alive".into(), named: true });
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::keys::{
 };
 use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
-use crate::plan::routes::{probe_path, upstream_name};
+use crate::plan::routes::{http_probe, upstream_name};
 use crate::plan::{Count, Inputs, LONGEST_SOCKET_PATH, Loaded, PluginInput, RoleProgram, command};
 use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, PluginSpec, ReadyBy};
 use crate::telemetry::{SETTINGS_VARIABLE, TelemetrySettings};
@@ -110,7 +110,7 @@ impl Maker<'_> {
         let probe = match app.command.ready {
             Some(ReadyBy::Notify) => Probe::Notify,
             Some(ReadyBy::Connect) if has_socket => Probe::Connect,
-            _ if has_socket => Probe::Http { path: probe_path(spec, app) },
+            _ if has_socket => http_probe(spec, app),
             _ => Probe::Alive { for_ms: app.start_delay_s * 1000 },
         };
         let mut watcher = self.watcher(name, &app.command, argv, probe);
@@ -123,6 +123,7 @@ impl Maker<'_> {
         // that does not.
         let upgraded_s = self.inputs.module.get(FRONT_UPGRADE_DRAIN_TIMEOUT_S);
         watcher.drain_timeout_ms = (timeout_s.max(upgraded_s) + 1) * 1000;
+        watcher.answer_timeout_ms = timeout_s * 1000;
         watcher.stop_signal = app.stop_signal;
         watcher.stop_timeout_ms = app.stop_delay_s * 1000;
         watcher.overlap = app.command.overlap.unwrap_or(true);
@@ -196,6 +197,7 @@ impl Maker<'_> {
             probe,
             start_timeout_ms: spec.start_timeout_s.unwrap_or(START_TIMEOUT_S) * 1000,
             drain_timeout_ms: 0,
+            answer_timeout_ms: 0,
             stop_signal: SIGTERM,
             stop_timeout_ms: 0,
             overlap: true,
@@ -257,6 +259,7 @@ pub(super) fn of_front(
         probe: Probe::Told,
         start_timeout_ms: 30_000,
         drain_timeout_ms: 0,
+        answer_timeout_ms: 0,
         stop_signal: SIGTERM,
         stop_timeout_ms: FRONT_STOP_MS,
         overlap: true,
@@ -286,6 +289,7 @@ pub(super) fn of_telemetry(program: &RoleProgram, inputs: &Inputs) -> WatcherSpe
         probe: Probe::Alive { for_ms: 100 },
         start_timeout_ms: 30_000,
         drain_timeout_ms: 0,
+        answer_timeout_ms: 0,
         stop_signal: SIGTERM,
         stop_timeout_ms: TELEMETRY_STOP_MS,
         // Both would listen on the same sockets.

@@ -1,7 +1,12 @@
 //! Workers without requests are asked from time to time; busy ones never are.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use mfserv_core::watcher::{Probe, WatcherSpec};
-use tokio::net::UnixListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
 
 use super::kit::*;
 
@@ -132,4 +137,120 @@ async fn many_workers_are_asked_in_small_groups_and_each_in_its_turn() {
     node.pass(secs(10)).await;
     assert_eq!(node.fronts().asked, [40, 40, 20, 40, 40, 20]);
     assert_eq!(node.spawned().len(), all.len());
+}
+
+/// What a worker with a page got.
+#[derive(Default)]
+struct Page {
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+}
+
+impl Page {
+    /// The page of worker 1.1, which answers with this status after so long.
+    fn serve(node: &Node, status: u16, after: Duration) -> Arc<Page> {
+        let (page, listener) = (Arc::new(Page::default()), answers(node, "1.1"));
+        let served = page.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                served.connections.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(served.clone().answer(stream, status, after));
+            }
+        });
+        page
+    }
+
+    async fn answer(self: Arc<Page>, mut stream: UnixStream, status: u16, after: Duration) {
+        if stream.read(&mut [0; 1024]).await.is_ok_and(|n| n > 0) {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            // The page takes its time; the clock of the test is paused.
+            tokio::time::sleep(after).await;
+            let _ = stream.write_all(format!("HTTP/1.1 {status} X\r\n\r\n").as_bytes()).await;
+        }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+/// One worker with a page, which is asked until it is ready.
+async fn with_page(named: bool, status: u16, after: Duration) -> (Node, Arc<Page>) {
+    let mut node = Node::start().await;
+    let socket_stem = Some(node.home().join("a"));
+    let probe = Probe::Http { path: "/p/a".into(), named };
+    node.apply([WatcherSpec { probe, socket_stem, ..app(1) }]).await;
+    let page = Page::serve(&node, status, after);
+    passes(&mut node, 4).await;
+    assert_eq!((node.serving(), page.requests()), (vec!["1.1".into()], 1));
+    (node, page)
+}
+
+/// Time passes in small steps, so that programs have theirs.
+async fn passes(node: &mut Node, seconds: u32) {
+    for _ in 0..seconds {
+        node.pass(secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_worker_with_a_slow_page_is_never_replaced_and_seldom_asked() {
+    let (mut node, page) = with_page(false, 200, secs(2)).await;
+    passes(&mut node, 116).await;
+    assert_eq!(node.spawned(), ["1.1"], "{:?}", node.ends());
+    let requests = page.requests();
+    assert!((3..=5).contains(&requests), "at its start, after 10 s, then every 30 s: {requests}");
+    // With requests in between it is asked at each of its turns.
+    for _ in 0..12 {
+        node.has_served("1.1");
+        passes(&mut node, 5).await;
+    }
+    let more = page.requests() - requests;
+    assert!((4..=6).contains(&more), "{more}");
+    assert_eq!(node.spawned(), ["1.1"], "{:?}", node.ends());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_does_not_exist_is_asked_for_once_and_then_connections_are_enough() {
+    for status in [404, 405, 401, 500] {
+        let (mut node, page) = with_page(false, status, ms(0)).await;
+        passes(&mut node, 50).await;
+        assert_eq!(page.requests(), 1, "{status}");
+        assert!(page.connections() >= 3, "{status}: {}", page.connections());
+        // A suspected worker has to answer a request.
+        node.handle().suspect(id("1.1"));
+        passes(&mut node, 1).await;
+        assert_eq!((page.requests(), node.spawned().len()), (2, 1), "{status}");
+    }
+    let (mut node, page) = with_page(true, 404, ms(0)).await;
+    passes(&mut node, 50).await;
+    assert!(page.requests() >= 3, "the configuration names it: {}", page.requests());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_worker_has_the_timeout_of_its_app_to_answer_and_less_if_it_is_suspected() {
+    let http = |spec| {
+        let probe = Probe::Http { path: "/p/a".into(), named: false };
+        WatcherSpec { probe, answer_timeout_ms: 7_000, ..spec }
+    };
+    let mut node = ready(1, http).await;
+    let _silent = answers(&node, "1.1");
+    passes(&mut node, 16).await;
+    assert_eq!(node.spawned(), ["1.1"]);
+    passes(&mut node, 3).await;
+    assert_eq!(node.spawned(), ["1.1", "1.2"], "{:?}", node.fronts().asked);
+    node.ready(["1.2"]).await;
+    assert_eq!(node.ends(), ["1.1 does not answer any more (connected, but no answer within 7 s)"]);
+
+    let mut node = ready(1, |spec| WatcherSpec { answer_timeout_ms: 60_000, ..http(spec) }).await;
+    let _silent = answers(&node, "1.1");
+    passes(&mut node, 20).await;
+    assert_eq!(node.spawned(), ["1.1"], "its answer is waited for");
+    node.handle().suspect(id("1.1"));
+    passes(&mut node, 4).await;
+    assert_eq!(node.spawned(), ["1.1", "1.2"]);
 }

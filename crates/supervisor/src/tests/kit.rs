@@ -50,6 +50,7 @@ pub fn named(name: &str, count: u32) -> WatcherSpec {
         probe: Probe::Told,
         start_timeout_ms: 30_000,
         drain_timeout_ms: 60_000,
+        answer_timeout_ms: 60_000,
         stop_signal: 15,
         stop_timeout_ms: 10_000,
         overlap: true,
@@ -139,8 +140,7 @@ impl Waiter {
     }
 }
 
-/// Lets every task go on until none has anything to do. The runtime is never idle in the
-/// meantime, so time does not pass.
+/// Lets every task go on until none has anything to do. Time does not pass: there is always one.
 async fn turns() {
     for _ in 0..TURNS {
         tokio::task::yield_now().await;

@@ -27,7 +27,7 @@ fn listen(node: &Node, worker: &str) -> UnixListener {
 }
 
 fn http() -> Probe {
-    Probe::Http { path: "/p/a".into() }
+    Probe::Http { path: "/p/a".into(), named: false }
 }
 
 /// Workers that listen and never answer. They are ready because the test says so.
@@ -63,7 +63,7 @@ async fn a_worker_whose_socket_was_removed_is_replaced_within_5_s_without_any_re
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_hangs_is_asked_three_times_and_status_says_so_meanwhile() {
+async fn a_worker_that_hangs_is_replaced_after_3_s_and_status_says_so_meanwhile() {
     let (mut node, _sockets) = hanging(|node| on_sockets(node, 2, http())).await;
     node.handle().suspect(id("2.2"));
     node.pass(ms(1500)).await;
@@ -74,7 +74,7 @@ async fn a_worker_that_hangs_is_asked_three_times_and_status_says_so_meanwhile()
     assert_eq!(node.alive(), ["1.1", "2.2", "2.3"]);
     node.ready(["2.3"]).await;
     assert_eq!(node.serving(), ["1.1", "2.3"]);
-    assert_eq!(node.ends(), ["2.2 does not answer any more (connected, but no answer within 1 s)"]);
+    assert_eq!(node.ends(), ["2.2 does not answer any more (connected, but no answer within 3 s)"]);
 }
 
 #[tokio::test(start_paused = true)]

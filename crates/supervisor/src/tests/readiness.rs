@@ -73,7 +73,7 @@ async fn a_worker_is_ready_when_its_socket_accepts() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_is_ready_when_it_answers_a_request_whatever_the_status() {
     let mut node = Node::start().await;
-    let spec = on_a_socket(&node, Probe::Http { path: "/p/a".into() });
+    let spec = on_a_socket(&node, Probe::Http { path: "/p/a".into(), named: false });
     node.apply([spec]).await;
     let listener = UnixListener::bind(node.home().join("a_1.1.socket")).unwrap();
     let server = tokio::spawn(async move {

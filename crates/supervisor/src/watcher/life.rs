@@ -38,7 +38,7 @@ impl Watcher {
         let Some(worker) = self.workers.get_mut(id) else { return };
         worker.deadline = None;
         if worker.phase() == Phase::Starting {
-            let last = lock(&worker.saw).clone();
+            let last = lock(&worker.saw).text.clone();
             let limit = format!("not ready within _start_timeout={}", worker.start_timeout_s());
             let saw = if last.is_empty() { limit } else { format!("{limit}: {last}") };
             worker.reason = Some(EndReason::FailedProbe { saw });

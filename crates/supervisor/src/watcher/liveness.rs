@@ -1,32 +1,46 @@
 //! Workers that were ready and do not answer any more.
 //!
 //! A worker is suspected when a front could not reach it or got no answer in time, when its
-//! socket has gone, or when a signal has stopped its process. Then it is asked; three misses in 3 s
-//! end it. It is replaced like an outdated one: after its successor is ready, one at a time.
+//! socket has gone, or when a signal has stopped its process. Then it is asked; three refusals, or
+//! 3 s without an answer, end it. It is replaced like an outdated one: after its successor is
+//! ready, one at a time.
 //!
-//! A worker without requests is asked every 10 s. The fronts say whether it has nothing in hand,
-//! before it is asked and after it has not answered: a busy worker is never ended by this. A
+//! A worker without requests has its turn every 10 s. The fronts say whether it has nothing in
+//! hand, before it is asked and after it has not answered: a busy worker is never ended by this. A
 //! server with one connection at a time is asked only when the fronts keep no connection to it.
+//! What it is asked is a request like others, so it has the timeout of its app to answer: a page
+//! may be slow, and work may go on after a complete answer.
+//!
+//! Such a request must do no harm to an app: where its page does not exist, it would be a warning
+//! in a log each time. Then the worker only has to take a connection.
 
 use std::io;
 use std::time::Duration;
 
 use mfserv_core::event::EndReason;
 use mfserv_core::names::WorkerId;
+use mfserv_core::watcher::Probe;
 use mfserv_platform::disk;
 use mfserv_platform::sync::lock;
 use tokio::time::Instant;
 
 use super::Watcher;
-use super::worker::{Check, Worker};
+use super::worker::{Check, Silent, Worker};
 use crate::context::Context;
-use crate::probe::is_stopped;
+use crate::probe::{Checked, Question, is_stopped};
 
 /// Set in the environment of an app that is being debugged.
 const DEBUG: &str = "MFSERV_CURRENT_APP_DEBUG";
 
-/// So often a worker without requests is asked.
+/// So often a worker without requests has its turn to be asked.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
+
+/// A worker that got no request since it answered is not asked again before: with turns every
+/// 10 s, at the third one.
+const STILL_QUIET: Duration = Duration::from_secs(25);
+
+/// A suspected worker has so long to answer: a request of it had the timeout of its app already.
+const SUSPECTED: Duration = Duration::from_secs(3);
 
 /// Fronts keep a connection to a worker no longer than this after its last request.
 const UNCONNECTED: Duration = Duration::from_secs(2);
@@ -70,15 +84,29 @@ impl Watcher {
 
     fn ask(&mut self, id: &WorkerId, was_idle: bool, context: &mut Context) {
         let debugged = self.is_debugged();
+        let patience = if was_idle { self.answer_timeout() } else { SUSPECTED };
         let Some(worker) = self.workers.get_mut(id) else { return };
-        let is_known = worker.check.is_some() || self.replacements.concerns(id.slot);
+        // A suspicion does not wait for the answer of an idle worker, which may take long.
+        let is_asked = |check: &Check| was_idle || !check.was_idle;
+        let is_known =
+            worker.check.as_ref().is_some_and(is_asked) || self.replacements.concerns(id.slot);
         if !worker.is_ready() || worker.prepared || is_known || debugged {
             return;
         }
-        lock(&worker.saw).clear();
-        let pid = worker.process.as_ref().map(|process| process.pid);
-        let task = context.check(&worker.spec, (id, pid), &worker.saw);
-        worker.check = task.map(|task| Check { task, was_idle });
+        let Some(question) = question(worker, was_idle, patience) else { return };
+        worker.end_check();
+        lock(&worker.saw).text.clear();
+        let task = context.check(id, question, was_idle, &worker.saw);
+        worker.check = Some(Check { task, was_idle, since: Instant::now() });
+    }
+
+    /// The longest wait for an answer of its workers.
+    fn answer_timeout(&self) -> Duration {
+        let of_start = self.spec.start_timeout_ms;
+        Duration::from_millis(match self.spec.answer_timeout_ms {
+            0 => of_start,
+            ms => ms,
+        })
     }
 
     /// Its workers that have not been probed for long: when they were, and their upstream.
@@ -109,11 +137,14 @@ impl Watcher {
     /// is stuck.
     pub fn is_idle(&mut self, id: &WorkerId, idle: Duration, context: &mut Context) {
         let Some(worker) = self.workers.get_mut(id) else { return };
-        let asked_for = worker.probed.elapsed();
+        let has_answered = |at: Instant| at.elapsed() < STILL_QUIET && idle >= at.elapsed();
         match worker.silent.take() {
             // It had been idle for longer than this when it was asked; the fronts measure their own.
-            Some(saw) if idle >= asked_for + UNCONNECTED / 2 => self.end_stuck(id, saw, context),
+            Some(silent) if idle >= silent.since.elapsed() + UNCONNECTED / 2 => {
+                self.end_stuck(id, silent.saw, context);
+            }
             Some(_) => {}
+            None if worker.answered.is_some_and(has_answered) => {}
             None if idle >= UNCONNECTED => self.ask(id, true, context),
             None => {}
         }
@@ -129,19 +160,43 @@ impl Watcher {
         self.spec.env.get(DEBUG).is_some_and(|value| value == "1")
     }
 
-    /// It was asked. `stuck` says what was seen if it does not answer.
-    pub fn checked(&mut self, id: &WorkerId, stuck: Option<String>, context: &mut Context) {
+    /// It was asked.
+    pub fn checked(
+        &mut self,
+        id: &WorkerId,
+        was_idle: bool,
+        checked: Checked,
+        context: &mut Context,
+    ) {
         let Some(worker) = self.workers.get_mut(id) else { return };
-        let was_idle = worker.check.take().is_some_and(|check| check.was_idle);
-        let Some(saw) = stuck else { return };
-        match worker.spec.upstream.clone().filter(|_| was_idle) {
-            Some(upstream) => {
-                worker.silent = Some(saw);
+        // Another check has taken the place of this one.
+        let Some(check) = worker.check.take_if(|check| check.was_idle == was_idle) else { return };
+        let now = Instant::now();
+        match (checked, worker.spec.upstream.clone()) {
+            (Checked::Answers, _) if was_idle => worker.answered = Some(now),
+            (Checked::Answers | Checked::Excused, _) => {}
+            (Checked::Stuck(saw), Some(upstream)) if was_idle => {
+                // Its next turn comes after the answer of the fronts.
+                worker.probed = now;
+                worker.silent = Some(Silent { saw, since: check.since });
                 context.traffic.ask_idle([(upstream, vec![id.clone()])].into());
             }
-            None => self.end_stuck(id, saw, context),
+            (Checked::Stuck(saw), _) => self.end_stuck(id, saw, context),
         }
     }
+}
+
+/// What this worker is asked; `None` if it cannot be asked.
+fn question(worker: &Worker, was_idle: bool, patience: Duration) -> Option<Question> {
+    let socket = worker.spec.socket_of(&worker.id)?;
+    let has_page = lock(&worker.saw).status.is_none_or(|status| status < 400);
+    let path = match &worker.spec.probe {
+        Probe::Http { path, named } => (!was_idle || *named || has_page).then(|| path.clone()),
+        Probe::Connect => None,
+        Probe::Notify | Probe::Told | Probe::Alive { .. } => return None,
+    };
+    let pid = worker.process.as_ref().map(|process| process.pid);
+    Some(Question { socket, path, patience, pid })
 }
 
 fn is_gone(path: &std::path::Path) -> bool {

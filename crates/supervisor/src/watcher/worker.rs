@@ -31,6 +31,16 @@ pub(super) struct Check {
     pub task: AbortHandle,
     /// It had nothing in hand when it was asked.
     pub was_idle: bool,
+    /// When it was asked.
+    pub since: Instant,
+}
+
+/// A worker with nothing in hand did not answer.
+pub(super) struct Silent {
+    /// What was seen.
+    pub saw: String,
+    /// When it was asked.
+    pub since: Instant,
 }
 
 /// One incarnation of a slot.
@@ -65,11 +75,13 @@ pub(super) struct Worker {
     pub probe: Option<AbortHandle>,
     /// The task that asks whether it still answers.
     pub check: Option<Check>,
-    /// When it was last asked as an idle worker, or became ready.
+    /// Its last turn among the idle workers that are asked, or when it became ready.
     pub probed: Instant,
-    /// What was seen when it did not answer as an idle worker: it is stuck if the fronts say
-    /// that it had nothing in hand all the time.
-    pub silent: Option<String>,
+    /// When it last answered as an idle worker.
+    pub answered: Option<Instant>,
+    /// It did not answer as an idle worker: it is stuck if the fronts say that it had nothing in
+    /// hand all the time.
+    pub silent: Option<Silent>,
     /// When its process was asked for.
     pub started: Instant,
 }
@@ -101,6 +113,7 @@ impl Worker {
             probe: None,
             check: None,
             probed: now,
+            answered: None,
             silent: None,
             started: now,
         }
@@ -146,6 +159,9 @@ impl Worker {
                 probe.abort();
             }
         }
+        if phase != Phase::Ready {
+            self.end_check();
+        }
         if phase == Phase::Ready {
             self.ready_at = Some(Instant::now());
             self.probed = Instant::now();
@@ -153,6 +169,13 @@ impl Worker {
         }
         self.deadline = self.patience(phase).map(|patience| Instant::now() + patience);
         self.phase = phase;
+    }
+
+    /// It is not asked any more.
+    pub fn end_check(&mut self) {
+        if let Some(check) = self.check.take() {
+            check.task.abort();
+        }
     }
 
     /// `_start_timeout` of its app, seconds.
@@ -204,7 +227,7 @@ impl Worker {
     /// What is seen from outside, without memory and CPU.
     pub fn status(&self) -> WorkerStatus {
         let process = self.process.as_ref();
-        let saw = lock(&self.saw).clone();
+        let saw = lock(&self.saw).text.clone();
         WorkerStatus {
             id: self.id.clone(),
             pid: process.map(|p| p.pid),
