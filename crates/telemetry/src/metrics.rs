@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::telemetry::MetricsSettings;
+use mfserv_platform::sync::lock;
 use rustix::time::Timespec;
 
 pub use ask::ask;
@@ -40,6 +41,7 @@ use own::Own;
 use pipeline::{Pipeline, Shared};
 use registry::Registry;
 use serve::Server;
+use spool::Spool;
 
 /// How often a listener looks whether it is to end, and whether its socket is still there.
 const LOOK: Duration = Duration::from_millis(500);
@@ -81,8 +83,8 @@ pub struct Options {
 pub struct Service {
     ends: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
-    /// It may wait for InfluxDB.
-    sender: Option<JoinHandle<()>>,
+    /// It may wait for InfluxDB; and what it is to send.
+    sender: Option<(JoinHandle<()>, Arc<Mutex<Spool>>)>,
 }
 
 impl Service {
@@ -101,8 +103,11 @@ impl Service {
         service.spawn("metrics-in", move || intake.run()).map_err(failed)?;
         service.spawn("metrics-out", move || server.run()).map_err(failed)?;
         if let Some(influxdb) = options.settings.influxdb.clone() {
-            match Sender::new(influxdb, options.spool.clone()) {
-                Ok(sender) => service.send_points(options, registry, sender).map_err(failed)?,
+            let spool = Spool::open(options.spool.clone()).map(|spool| Arc::new(Mutex::new(spool)));
+            let sending =
+                spool.and_then(|spool| Ok((spool.clone(), Sender::new(influxdb, spool)?)));
+            match sending {
+                Ok(sending) => service.send_points(options, registry, sending).map_err(failed)?,
                 // What is counted can be read all the same.
                 Err(problem) => {
                     report_once(&mut String::new(), format!("no points are sent: {problem}"));
@@ -117,14 +122,15 @@ impl Service {
         &mut self,
         options: Options,
         registry: Arc<Mutex<Registry>>,
-        sender: Sender,
+        sending: (Arc<Mutex<Spool>>, Sender),
     ) -> std::io::Result<()> {
         let settings = &options.settings;
         let shared = Arc::new(Shared::new(options.host, self.ends.clone()));
         let own = Own::new(settings.front_port);
-        let (pipeline, sending) =
-            Pipeline::start(shared.clone(), registry, own, sender, settings.debug)?;
-        self.sender = Some(sending);
+        let spool = sending.0.clone();
+        let (pipeline, thread) =
+            Pipeline::start(shared.clone(), registry, own, sending, settings.debug)?;
+        self.sender = Some((thread, spool));
         self.spawn("points", move || pipeline.run())?;
         if let Some(port) = settings.statsd_port {
             let shared = shared.clone();
@@ -146,10 +152,14 @@ impl Service {
             // A thread that panicked has ended as well.
             let _ = thread.join();
         }
-        let Some(sender) = self.sender else { return };
+        let Some((sender, spool)) = self.sender else { return };
         let end = Instant::now() + LAST_BATCH;
         while !sender.is_finished() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(10));
+        }
+        // InfluxDB may not have answered yet.
+        if let Err(why) = lock(&spool).store() {
+            report_once(&mut String::new(), format!("points are lost: {why}"));
         }
     }
 }

@@ -9,11 +9,18 @@ use super::point::{Point, Value};
 pub const BYPASS: &str = "bypassbasicstats";
 /// The tag that says which window a point is of.
 pub const RESOLUTION: &str = "resolution";
+/// The highest resolution, which is also that of points that are sent as they came.
+pub const FULLRES: &str = "fullres";
 /// The resolutions: name, which is also that of the retention policy, and window in seconds.
-pub const RESOLUTIONS: [(&str, u64); 3] = [("fullres", 10), ("medres", 60), ("lowres", 3600)];
+pub const RESOLUTIONS: [(&str, u64); 3] = [(FULLRES, 10), ("medres", 60), ("lowres", 3600)];
 
 /// The most series of a window; a point of another one is dropped and counted.
 const SERIES_MAX: usize = 20_000;
+
+/// The resolution of this name, if there is one.
+pub fn known_resolution(name: &str) -> Option<&'static str> {
+    RESOLUTIONS.iter().map(|(known, _)| *known).find(|known| *known == name)
+}
 
 /// What a window knows of a field.
 #[derive(Debug, Clone, Copy)]
@@ -54,11 +61,13 @@ impl BasicStats {
         Self { windows: RESOLUTIONS.into_iter().map(window).collect(), dropped: 0 }
     }
 
-    /// Adds a point. One that is sent as it came is returned.
-    pub fn add(&mut self, point: Point) -> Option<Point> {
+    /// Adds a point. One that is sent as it came is returned: with its own resolution if that is
+    /// one of ours, since the retention policy of InfluxDB has this name.
+    pub fn add(&mut self, mut point: Point) -> Option<Point> {
+        let own = point.tags.remove(RESOLUTION);
         if point.tags.contains_key(BYPASS) {
-            let is_known = point.tags.contains_key(RESOLUTION);
-            return Some(if is_known { point } else { point.tag(RESOLUTION, "fullres") });
+            let resolution = own.and_then(|own| known_resolution(&own));
+            return Some(point.tag(RESOLUTION, resolution.unwrap_or(FULLRES)));
         }
         let series = (point.name, point.tags);
         for window in &mut self.windows {
@@ -146,6 +155,19 @@ mod tests {
         let sent = stats.add(point(1.0).tag(BYPASS, "1")).unwrap();
         assert_eq!(sent, point(1.0).tag(BYPASS, "1").tag(RESOLUTION, "fullres"));
         assert_eq!(stats.take(10, true), []);
+        for (own, sent) in [("lowres", "lowres"), ("my&db=x", "fullres"), ("../x", "fullres")] {
+            let point = stats.add(point(1.0).tag(BYPASS, "1").tag(RESOLUTION, own)).unwrap();
+            assert_eq!(point.tags[RESOLUTION], sent, "{own}");
+        }
+    }
+
+    #[test]
+    fn a_resolution_that_an_app_names_makes_no_series_of_its_own() {
+        let mut stats = BasicStats::new(0);
+        assert_eq!(stats.add(point(1.0).tag(RESOLUTION, "mine")), None);
+        stats.add(point(2.0));
+        let points = stats.take(10, false);
+        assert_eq!((points.len(), &points[0].fields["v_sum"]), (1, &Value::Float(3.0)));
     }
 
     #[test]

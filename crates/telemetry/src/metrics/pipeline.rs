@@ -15,20 +15,19 @@ use mfserv_platform::sync::lock;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::LOOK;
-use super::basicstats::{BasicStats, RESOLUTION};
-use super::influx::{Batch, Sender};
+use super::basicstats::{BasicStats, FULLRES, RESOLUTION, known_resolution};
+use super::influx::Sender;
 use super::listener::SocketListener;
 use super::own::Own;
 use super::point::{LINE_MAX, Point};
 use super::registry::Registry;
+use super::spool::{Batch, Spool};
 use super::statsd::Statsd;
 
 /// How often points are gathered, seconds: the window of the highest resolution.
 const GATHER_S: u64 = 10;
 /// The most points that wait to be sent as they came.
 const RAW_MAX: usize = 20_000;
-/// The most batches that wait to be sent.
-const BATCHES_MAX: usize = 16;
 /// The largest batch, bytes.
 const BATCH_MAX: usize = 1 << 20;
 /// The largest datagram of statsd, bytes.
@@ -86,24 +85,26 @@ pub struct Pipeline {
     shared: Arc<Shared>,
     registry: Arc<Mutex<Registry>>,
     own: Own,
-    batches: SyncSender<Batch>,
+    spool: Arc<Mutex<Spool>>,
+    /// Wakes the sender.
+    wake: SyncSender<()>,
     debug: bool,
     said: String,
 }
 
 impl Pipeline {
-    /// One whose points are sent by this sender, in a thread of its own.
+    /// One whose points are sent by this sender, in a thread of its own. `spool`: what it sends.
     pub fn start(
         shared: Arc<Shared>,
         registry: Arc<Mutex<Registry>>,
         own: Own,
-        sender: Sender,
+        (spool, sender): (Arc<Mutex<Spool>>, Sender),
         debug: bool,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (batches, received) = sync_channel(BATCHES_MAX);
+        let (wake, woken) = sync_channel(1);
         let thread = std::thread::Builder::new().name("influxdb".into());
-        let thread = thread.spawn(move || sender.run(&received))?;
-        Ok((Self { shared, registry, own, batches, debug, said: String::new() }, thread))
+        let thread = thread.spawn(move || sender.run(&woken))?;
+        Ok((Self { shared, registry, own, spool, wake, debug, said: String::new() }, thread))
     }
 
     /// Gathers and sends until it is to end; then what is there.
@@ -139,14 +140,15 @@ impl Pipeline {
         let at_ns = now as i64 * 1_000_000_000;
         let mut batches: Vec<Batch> = Vec::new();
         for point in points {
-            let resolution = point.tags.get(RESOLUTION).map_or("fullres", String::as_str);
+            let resolution = point.tags.get(RESOLUTION).and_then(|name| known_resolution(name));
+            let resolution = resolution.unwrap_or(FULLRES);
             let fits = |batch: &&mut Batch| {
                 batch.resolution == resolution && batch.lines.len() < BATCH_MAX
             };
             match batches.iter_mut().find(fits) {
                 Some(batch) => point.write(&mut batch.lines, at_ns),
                 None => {
-                    let mut batch = Batch { resolution: resolution.into(), lines: String::new() };
+                    let mut batch = Batch { resolution, lines: String::new() };
                     point.write(&mut batch.lines, at_ns);
                     batches.push(batch);
                 }
@@ -157,10 +159,12 @@ impl Pipeline {
                 // The log of the role; who closes it loses the lines.
                 let _ = std::io::stderr().write_all(batch.lines.as_bytes());
             }
-            if self.batches.try_send(batch).is_err() {
-                super::report_once(&mut self.said, "points are lost: too many wait".into());
+            if let Err(why) = lock(&self.spool).push(batch) {
+                super::report_once(&mut self.said, format!("points are lost: {why}"));
             }
         }
+        // It is awake already if this is refused.
+        let _ = self.wake.try_send(());
     }
 }
 
