@@ -19,7 +19,9 @@ stop:
 	@"$(abspath $(TARGET))/release/mfserv" --home "$(HOME_DIR)" stop
 
 test: check
+	@rm -f "$(TARGET)/skipped-tests"
 	$(CARGO) test --locked --workspace
+	@sort -u "$(TARGET)/skipped-tests" 2>/dev/null || true
 
 check:
 	@scripts/need test

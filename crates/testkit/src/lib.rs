@@ -24,6 +24,7 @@ pub mod programs;
 mod samples;
 mod search_engine;
 pub mod servers;
+mod skip;
 mod wait;
 
 pub use http::{Broken, Client, Method, Response, get, post};
@@ -35,4 +36,5 @@ pub use processes::{Process, boot_ticks_ms, kill, of_home, process};
 pub use rustix::process::Signal;
 pub use samples::Samples;
 pub use search_engine::{Engine, SearchEngine};
+pub use skip::skipped;
 pub use wait::{until, until_some};

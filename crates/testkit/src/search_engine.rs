@@ -119,7 +119,7 @@ impl SearchEngine {
         let archives = match engine.prepare(cache) {
             Ok(archives) => archives,
             Err(why) => {
-                eprintln!("SKIPPED: {engine:?} is not to be had here: {why}");
+                crate::skipped(&format!("{engine:?} is not to be had here: {why}"));
                 return None;
             }
         };

@@ -21,7 +21,8 @@ pub fn of_debian(target: &Path, package: &str, program: &str) -> Option<PathBuf>
     flock(lock.as_fd(), FlockOperation::LockExclusive).expect("the servers' lock");
     if !dir.is_dir() {
         if let Err(why) = unpack(package, &servers, &dir) {
-            println!("SKIPPED what needs {program} of the Debian package {package}: {why}");
+            let what = format!("what needs {program} of the Debian package {package}: {why}");
+            crate::skipped(&what);
             return None;
         }
     }
