@@ -136,7 +136,22 @@ fn verdict(item: Item) -> Verdict {
         409 => Verdict::Known,
         // Rejected for now; without rights, an operator has to act: nothing is thrown away.
         401 | 403 | 408 | 429 | 500.. => Verdict::Later(format!("status {status}: {}", reason())),
+        _ if is_of_index(&error) => Verdict::Later(format!("status {status}: {}", reason())),
         _ => Verdict::Refused(status, reason()),
+    }
+}
+
+/// The index cannot take any document now (no shards are left, it is closed or not made): the
+/// document itself may be good.
+fn is_of_index(error: &Value) -> bool {
+    let reason = error["reason"].as_str().unwrap_or_default();
+    match error["type"].as_str().unwrap_or_default() {
+        "validation_exception" | "index_not_found_exception" | "index_closed_exception" => true,
+        // Older versions say this of too many shards, and of wrong documents, too.
+        "illegal_argument_exception" => {
+            reason.contains("maximum") && reason.contains("shards open")
+        }
+        _ => false,
     }
 }
 
@@ -160,6 +175,31 @@ mod tests {
         }
         for refused in [400, 404, 413] {
             assert_eq!(of(refused), Verdict::Refused(refused, r#"{"type":"t"}"#.into()));
+        }
+    }
+
+    #[test]
+    fn a_document_that_its_index_cannot_take_now_is_sent_later() {
+        let of = |status: u16, kind: &str, reason: &str| {
+            let error = serde_json::json!({"type": kind, "reason": reason});
+            verdict(Item { create: ItemResult { status, error } })
+        };
+        let shards = "this action would add [2] shards, but this cluster currently has [1000]/[1000] \
+                      maximum normal shards open;";
+        for (status, kind, reason) in [
+            (400, "validation_exception", shards),
+            (400, "illegal_argument_exception", shards),
+            (404, "index_not_found_exception", "no such index [mflog-2026.01.31]"),
+            (400, "index_closed_exception", "closed"),
+        ] {
+            assert!(matches!(of(status, kind, reason), Verdict::Later(_)), "{kind}");
+        }
+        for (kind, reason) in [
+            ("illegal_argument_exception", "mapper [a] cannot be changed"),
+            ("illegal_argument_exception", "the maximum of [1000] fields"),
+            ("mapper_parsing_exception", "failed to parse field [a]"),
+        ] {
+            assert!(matches!(of(400, kind, reason), Verdict::Refused(400, _)), "{reason}");
         }
     }
 
