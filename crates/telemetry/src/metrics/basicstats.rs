@@ -22,6 +22,9 @@ pub fn known_resolution(name: &str) -> Option<&'static str> {
     RESOLUTIONS.iter().map(|(known, _)| *known).find(|known| *known == name)
 }
 
+/// The most fields of a series; others are dropped and counted.
+const FIELDS_MAX: usize = 256;
+
 /// What a window knows of a field.
 #[derive(Debug, Clone, Copy)]
 struct Stats {
@@ -44,7 +47,7 @@ struct Window {
 #[derive(Debug)]
 pub struct BasicStats {
     windows: Vec<Window>,
-    /// Points that were dropped because a window had too many series.
+    /// Points and fields that were dropped because a window had too many of them.
     pub dropped: u64,
 }
 
@@ -79,6 +82,10 @@ impl BasicStats {
             for (name, number) in
                 point.fields.iter().filter_map(|(name, value)| Some((name, value.number()?)))
             {
+                if fields.len() >= FIELDS_MAX && !fields.contains_key(name) {
+                    self.dropped += 1;
+                    continue;
+                }
                 let first = Stats { min: number, max: number, sum: 0.0, count: 0 };
                 let stats = fields.entry(name.clone()).or_insert(first);
                 stats.min = stats.min.min(number);
@@ -177,6 +184,17 @@ mod tests {
             stats.add(point(1.0).tag("n", &number.to_string()));
         }
         assert_eq!(stats.take(10, false).len(), SERIES_MAX);
+        assert_eq!(stats.dropped, 15);
+    }
+
+    #[test]
+    fn the_fields_of_a_series_are_bounded() {
+        let mut stats = BasicStats::new(0);
+        for number in 0..FIELDS_MAX + 5 {
+            let field = format!("f{number}");
+            stats.add(Point::new("m").field(&field, Value::Integer(1)));
+        }
+        assert_eq!(stats.take(10, false)[0].fields.len(), 4 * FIELDS_MAX);
         assert_eq!(stats.dropped, 15);
     }
 }

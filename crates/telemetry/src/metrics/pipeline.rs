@@ -28,6 +28,8 @@ use super::statsd::Statsd;
 const GATHER_S: u64 = 10;
 /// The most points that wait to be sent as they came.
 const RAW_MAX: usize = 20_000;
+/// The most bytes of them, as lines.
+const RAW_BYTES_MAX: usize = 16 << 20;
 /// The largest batch, bytes.
 const BATCH_MAX: usize = 1 << 20;
 /// The largest datagram of statsd, bytes.
@@ -35,13 +37,35 @@ const DATAGRAM_MAX: usize = 64 * 1024;
 /// The most connections to `var/telegraf.socket` at a time.
 const CONNECTIONS_MAX: usize = 32;
 
+/// Points that wait to be sent as they came.
+#[derive(Default)]
+struct Raw {
+    points: Vec<Point>,
+    /// Their size, as lines.
+    bytes: usize,
+}
+
+impl Raw {
+    /// Adds a point. Returns whether there was room for it.
+    fn add(&mut self, point: Point) -> bool {
+        let mut line = String::new();
+        point.write(&mut line, 0);
+        let fits = self.points.len() < RAW_MAX && self.bytes + line.len() <= RAW_BYTES_MAX;
+        if fits {
+            self.bytes += line.len();
+            self.points.push(point);
+        }
+        fits
+    }
+}
+
 /// What all threads share.
 pub struct Shared {
     ends: Arc<AtomicBool>,
     host: String,
     statsd: Mutex<Statsd>,
     stats: Mutex<BasicStats>,
-    raw: Mutex<Vec<Point>>,
+    raw: Mutex<Raw>,
     /// Points that were dropped: too many at a time.
     dropped: AtomicU64,
 }
@@ -72,10 +96,8 @@ impl Shared {
         }
         let Some(mut point) = lock(&self.stats).add(point) else { return };
         point.at_ns = point.at_ns.or(Some(now_ns()));
-        let mut raw = lock(&self.raw);
-        match raw.len() < RAW_MAX {
-            true => raw.push(point),
-            false => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
+        if !lock(&self.raw).add(point) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -136,7 +158,7 @@ impl Pipeline {
 
     fn send(&mut self, now: u64, is_end: bool) {
         let mut points = lock(&self.shared.stats).take(now, is_end);
-        points.append(&mut lock(&self.shared.raw));
+        points.append(&mut std::mem::take(&mut *lock(&self.shared.raw)).points);
         let at_ns = now as i64 * 1_000_000_000;
         let mut batches: Vec<Batch> = Vec::new();
         for point in points {
@@ -265,4 +287,22 @@ fn now_s() -> u64 {
 
 fn now_ns() -> i64 {
     now_ms() as i64 * 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::basicstats::BYPASS;
+    use super::super::point::Value;
+    use super::*;
+
+    #[test]
+    fn points_that_wait_as_they_came_are_bounded_in_bytes() {
+        let shared = Shared::new("h".into(), Arc::default());
+        let text = Value::Text("x".repeat(60_000));
+        let point = Point::new("m").tag(BYPASS, "1").field("t", text);
+        (0..300).for_each(|_| shared.add(point.clone()));
+        let kept = lock(&shared.raw).points.len();
+        assert!((200..=RAW_BYTES_MAX / 60_000).contains(&kept), "{kept}");
+        assert_eq!(shared.dropped.load(Ordering::Relaxed), 300 - kept as u64);
+    }
 }

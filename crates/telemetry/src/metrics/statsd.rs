@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mfserv_core::wire::metrics::{REST, Timer};
+use mfserv_core::wire::metrics::Timer;
 
 use super::point::{Point, Value};
 
@@ -13,10 +13,15 @@ const SERIES_MAX: usize = 10_000;
 /// The most values of a timing that percentiles are computed from, and members of a set.
 const VALUES_MAX: usize = 1_000;
 const MEMBERS_MAX: usize = 10_000;
+/// The longest member of a set, bytes.
+const MEMBER_MAX: usize = 256;
 /// The most repetitions that a sampling rate stands for.
 const REPEATED_MAX: f64 = 10_000.0;
 /// The longest name with its tags, bytes.
 const NAME_MAX: usize = 1_024;
+
+/// The name of the rest. InfluxDB takes a line that begins with `#` for a comment.
+const REST_NAME: &str = "rest";
 
 /// Name and tags.
 type Series = (String, BTreeMap<String, String>);
@@ -147,7 +152,7 @@ impl Statsd {
                 let gauge = row(&mut self.gauges, series(bucket, "gauge")?, beyond);
                 *gauge = if is_relative { *gauge + value } else { value };
             }
-            "s" => {
+            "s" if text.len() <= MEMBER_MAX => {
                 let set = row(&mut self.sets, series(bucket, "set")?, beyond);
                 if set.len() < MEMBERS_MAX {
                     set.insert(text.into());
@@ -211,7 +216,7 @@ fn row<'a, T: Default>(
         *beyond += 1;
         key.1.retain(|tag, _| tag == "metric_type");
         if table.len() >= 2 * SERIES_MAX && !table.contains_key(&key) {
-            key.0 = REST.into();
+            key.0 = REST_NAME.into();
         }
     }
     table.entry(key).or_default()
@@ -262,7 +267,8 @@ mod tests {
             statsd.receive(line.as_bytes());
         }
         statsd.receive(b"\xff\xfe\n\n");
-        assert_eq!(statsd.bad_lines, bad.len() as u64 + 1);
+        statsd.receive(format!("a:{}|s", "x".repeat(MEMBER_MAX + 1)).as_bytes());
+        assert_eq!(statsd.bad_lines, bad.len() as u64 + 2);
         assert!(statsd.gather().is_empty());
     }
 
@@ -281,5 +287,16 @@ mod tests {
         let timing = statsd.timings.values().next().unwrap();
         assert_eq!(timing.values.len(), VALUES_MAX);
         assert!(statsd.sets.values().all(|set| set.len() <= MEMBERS_MAX));
+    }
+
+    #[test]
+    fn the_rest_has_a_name_that_influxdb_takes_for_no_comment() {
+        let mut statsd = Statsd::default();
+        for number in 0..2 * SERIES_MAX + 5 {
+            statsd.receive(format!("n{number}:1|c").as_bytes());
+        }
+        let mut rest = statsd.counters.iter().filter(|((name, _), _)| !name.starts_with('n'));
+        let ((name, _), count) = rest.next().unwrap();
+        assert_eq!((name.as_str(), *count), ("rest", 5));
     }
 }
