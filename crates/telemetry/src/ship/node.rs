@@ -13,7 +13,7 @@ use std::time::Duration;
 use mfserv_core::Diagnostic;
 use mfserv_core::output::Rotation;
 use mfserv_core::shipping::ShippingSettings;
-use mfserv_logfile::LogFile;
+use mfserv_logfile::{LogFile, Trouble};
 
 use super::document::Maker;
 use super::elasticsearch::{Elasticsearch, TEMPLATES, Template};
@@ -188,16 +188,27 @@ fn receive(port: u16, mut file: LogFile, notice: &Notice) -> io::Result<std::con
     // A burst waits here while the file is written; the system may allow less.
     let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, BURST);
     let mut datagram = vec![0; DATAGRAM];
-    let mut is_lost = false;
+    let (mut is_lost, mut is_whole) = (false, false);
     loop {
         let length = socket.recv(&mut datagram)?;
         let Some(line) = line_of(&datagram[..length]) else { continue };
-        let result = file.append(&line);
+        let result = append(&mut file, &line, &mut is_whole);
         if let (Err(trouble), false) = (&result, is_lost) {
             notice(&format!("messages of mflog are lost: {trouble}"));
         }
         is_lost = result.is_err();
     }
+}
+
+/// Appends a line, after the end of a piece that an error or a killed process has left.
+/// `is_whole`: the last line is known to have its end.
+fn append(file: &mut LogFile, line: &[u8], is_whole: &mut bool) -> Result<(), Trouble> {
+    if !std::mem::take(is_whole) {
+        file.end_line()?;
+    }
+    file.append(line)?;
+    *is_whole = true;
+    Ok(())
 }
 
 /// The line of a datagram: the text from the first `{` to the last `}`, as vector takes it; the
@@ -236,6 +247,18 @@ mod tests {
             let found = line_of(datagram).map(|line| String::from_utf8(line).unwrap());
             assert_eq!(found.as_deref(), line);
         }
+    }
+
+    #[test]
+    fn a_piece_of_a_line_spoils_no_message_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mflog.json");
+        std::fs::write(&path, "{\"half").unwrap();
+        let (mut file, mut is_whole) = (LogFile::new(&path, RECEIVED), false);
+        append(&mut file, b"{\"a\":1}\n", &mut is_whole).unwrap();
+        append(&mut file, b"{\"b\":2}\n", &mut is_whole).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "{\"half\n{\"a\":1}\n{\"b\":2}\n");
     }
 
     #[test]
