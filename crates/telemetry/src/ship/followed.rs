@@ -79,11 +79,14 @@ impl Followed {
         };
         if is_first {
             let rotated = followed.rotated_files().unwrap_or_default();
-            followed.store.begin(rotated.iter().map(|(look, _)| look.earlier()).collect())?;
             if from_end {
                 followed.begin_at_end().map_err(|e| failed("read", path, e))?;
-                followed.sync()?;
             }
+            // Both at once: who is killed between them would find no end, and send everything.
+            let before = rotated.iter().map(|(look, _)| look.earlier()).collect();
+            let generations = followed.stored();
+            followed.store.begin(before, &generations)?;
+            followed.must_sync = false;
         }
         Ok(followed)
     }

@@ -122,13 +122,18 @@ impl Store {
         Ok((store, Some(generations)))
     }
 
-    /// The path is followed for the first time, and these rotated files are there.
+    /// The path is followed for the first time: these rotated files are there, and these
+    /// generations begin.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn begin(&mut self, before: Vec<Earlier>) -> Result<(), Diagnostic> {
+    pub fn begin(
+        &mut self,
+        before: Vec<Earlier>,
+        generations: &[Generation],
+    ) -> Result<(), Diagnostic> {
         self.before = before;
-        self.sync(&[])
+        self.sync(generations)
     }
 
     /// The directory.
@@ -223,8 +228,7 @@ mod tests {
         let (mut store, known) = Store::open(&state, path).unwrap();
         assert!(known.is_none(), "it is followed for the first time");
         let earlier = Earlier { inode: 7, born_ns: 1 };
-        store.begin(vec![earlier]).unwrap();
-        store.sync(&[generation(10)]).unwrap();
+        store.begin(vec![earlier], &[generation(10)]).unwrap();
         store.acknowledge(&[generation(20)]).unwrap();
         let refused = Store::open(&state, path).unwrap_err();
         assert_eq!(refused.kind, Kind::Refused, "{refused}");
