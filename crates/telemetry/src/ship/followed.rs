@@ -21,7 +21,6 @@ const QUIET: Duration = Duration::from_secs(1);
 const SCAN: Duration = Duration::from_secs(10);
 /// The time of a directory is coarse: two changes within this time may look like one.
 const COARSE_NS: i64 = 100_000_000;
-
 /// The most removed files that are kept open while nothing can be sent.
 const HELD: usize = 4;
 
@@ -84,9 +83,7 @@ impl Followed {
             }
             // Both at once: who is killed between them would find no end, and send everything.
             let before = rotated.iter().map(|(look, _)| look.earlier()).collect();
-            let generations = followed.stored();
-            followed.store.begin(before, &generations)?;
-            followed.must_sync = false;
+            followed.store.begin(before, &followed.stored())?;
         }
         Ok(followed)
     }
