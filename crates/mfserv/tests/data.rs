@@ -79,7 +79,7 @@ fn an_undeclared_database_of_django_is_reported_and_can_be_gone_back_to() {
     let file = release(&node, &plugin(&node));
     install(&node, &file);
     assert_eq!(names(&node, "?add=eel"), "eel");
-    let ran = node.mfserv(&["install", &file.to_string_lossy()]).code(0);
+    let ran = node.mfserv(&["install", "--force", &file.to_string_lossy()]).code(0);
     assert!(ran.stderr.contains("in its release 1: db.sqlite3"), "{ran:?}");
     assert!(ran.stderr.contains("_persistent_paths"), "{ran:?}");
     assert_eq!(names(&node, ""), "", "the new release has a database of its own");

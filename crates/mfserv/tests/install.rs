@@ -22,7 +22,7 @@ pub fn release(node: &Node, dir: &Path) -> PathBuf {
 
 /// Installs a package.
 pub fn install(node: &Node, file: &Path) {
-    node.mfserv(&["install", &file.to_string_lossy()]).code(0);
+    node.mfserv(&["install", "--force", &file.to_string_lossy()]).code(0);
 }
 
 /// Changes a text in a file.
