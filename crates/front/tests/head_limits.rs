@@ -136,7 +136,13 @@ fn an_app_that_asks_for_a_file_is_warned_of_once_and_its_client_sees_no_path_of_
         stream.write_all(format!("HTTP/1.1 200 OK\r\n{field}").as_bytes()).is_ok()
     });
     let mut front = world.serving(table(Slots::Unlimited, true), &[&worker]);
-    assert!(front.daemon.stats().warnings.is_empty());
+    // Limits of the machine may be warned of besides.
+    let warned = |front: &mut Front| {
+        let mut warnings = front.daemon.stats().warnings;
+        warnings.retain(|sentence, _| sentence.starts_with("app "));
+        warnings
+    };
+    assert!(warned(&mut front).is_empty());
     for name in ["X-Accel-Redirect", "x-accel-redirect", "X-Sendfile"] {
         let answer = front.get(&format!("/a/{name}"));
         assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
@@ -144,7 +150,7 @@ fn an_app_that_asks_for_a_file_is_warned_of_once_and_its_client_sees_no_path_of_
     }
     let other = front.get("/a/X-Accel-Expires");
     assert_eq!(other.field("x-accel-expires"), ["/internal/secret.pdf"]);
-    let warnings = front.daemon.stats().warnings;
+    let warnings = warned(&mut front);
     let [(sentence, Warned { count: 3, last_ms })] = warnings.iter().collect::<Vec<_>>()[..] else {
         panic!("{warnings:?}")
     };
