@@ -245,9 +245,3 @@ fn wake(event: &OwnedFd) {
 fn clear(event: &OwnedFd) {
     let _ = rustix::io::read(event, &mut [0_u8; 8]);
 }
-
-/// Milliseconds since 1970.
-fn now_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_millis() as u64)
-}

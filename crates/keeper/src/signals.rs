@@ -5,11 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::process::Signal;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
-
-/// A file larger than RLIMIT_FSIZE is to be an error of write(2), not the end.
-const SIGXFSZ: i32 = 25;
 
 pub(crate) struct Signals {
     wake: UnixStream,
@@ -32,7 +30,8 @@ impl Signals {
             pipe::register(signal, writes.try_clone()?)?;
         }
         pipe::register(SIGCHLD, writes)?;
-        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+        // A file larger than RLIMIT_FSIZE is to be an error of write(2), not the end.
+        signal_hook::flag::register(Signal::XFSZ.as_raw(), Arc::default())?;
         Ok(Self { wake, end, hangup, ignored_hangup })
     }
 

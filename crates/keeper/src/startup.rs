@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use mfserv_core::{Diagnostic, Kind};
+use mfserv_platform::disk;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -46,10 +47,7 @@ impl Paths {
             (&self.state, "keeper.json"),
             (&self.fifos, "fifo"),
         ];
-        let gone = |path: &Path| {
-            path.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
-        };
-        all.into_iter().filter(|(path, _)| gone(path)).map(|(_, name)| name).collect()
+        all.into_iter().filter(|(path, _)| disk::is_gone(path)).map(|(_, name)| name).collect()
     }
 }
 

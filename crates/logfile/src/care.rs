@@ -26,8 +26,8 @@ pub struct Cared {
 /// [`compress`]. Meant for one process at a time, and for a thread that nobody waits for.
 pub fn care(directory: &Path, wanted: LogCare) -> io::Result<Cared> {
     let mut done = Cared::default();
-    let families = families(directory)?;
     if wanted.compress {
+        let families = families(directory)?;
         let older = families.values().flat_map(|files| files.split_last().map_or(&[][..], |s| s.1));
         for file in older.filter(|file| !file.is_compressed) {
             if let Err(error) = compress(&file.path) {

@@ -1,17 +1,12 @@
 //! `mfserv stop` ends everything, whoever is dead or deaf.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mfserv_testkit::{Load, Node, Plugin, Signal, kill, process, programs, until};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use mfserv_testkit::{Load, Node, Plugin, Signal, kill, process, programs, pty, until};
 
 use crate::{PATIENCE, PROGRAM, Turn, node};
-
-/// The terminal is not to become that of the tests.
-const O_NOCTTY: i32 = 0o400;
 
 /// How long a stop may take when nobody helps.
 const BOUND: Duration = Duration::from_secs(40);
@@ -289,13 +284,7 @@ impl Terminal {
     }
 
     fn run_program(node: &Node, words: &[&str]) -> Terminal {
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&ours).unwrap();
-        unlockpt(&ours).unwrap();
-        let name = ptsname(&ours, Vec::new()).unwrap();
-        let mut options = std::fs::File::options();
-        let theirs = options.read(true).write(true).custom_flags(O_NOCTTY);
-        let theirs = theirs.open(name.to_str().unwrap()).unwrap();
+        let (ours, theirs) = pty();
         let words = [&["--ctty"], words].concat();
         let mut command = node.other(Path::new("setsid"), &words);
         command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap());

@@ -1,25 +1,14 @@
 //! A terminal obeys nothing that an app has written; a pipe gets it as it is.
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 
-use mfserv_testkit::{Node, Plugin, Ran};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use mfserv_testkit::{Node, Plugin, Ran, pty};
 
 use crate::{Turn, node};
 
-const O_NOCTTY: i32 = 0o400;
-
 /// What a command prints on a terminal.
 fn on_terminal(node: &Node, args: &[&str]) -> String {
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&ours).unwrap();
-    unlockpt(&ours).unwrap();
-    let name = ptsname(&ours, Vec::new()).unwrap();
-    let mut options = std::fs::File::options();
-    let theirs = options.read(true).write(true).custom_flags(O_NOCTTY);
-    let theirs: OwnedFd = theirs.open(name.to_str().unwrap()).unwrap().into();
+    let (ours, theirs) = pty();
     let mut command = node.command(args);
     // Without colours: what is an escape then comes from an app.
     command.env("NO_COLOR", "1");

@@ -92,9 +92,6 @@ pub fn plan_in_force(places: &Places) -> Option<Plan> {
     last_plan::load(&RealDisk, places)
 }
 
-/// signal(7).
-const SIGXFSZ: i32 = 25;
-
 async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     let places = options.places.clone();
     // First of all: a SIGHUP means "reload", and never the end of the daemon.
@@ -103,7 +100,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     };
     let mut hangups = received(SignalKind::hangup())?;
     // A write beyond RLIMIT_FSIZE fails then (setrlimit(2)), as on a full disk.
-    let _file_size = received(SignalKind::from_raw(SIGXFSZ))?;
+    let _file_size = received(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     // The resolver may be slow; workers that live must not wait for it.
     let configured = {
         let options = options.clone();

@@ -53,9 +53,8 @@ fn of_directory(
     let alone = |problem| vec![problem];
     let loaded = installed::load_one(places, dir, module, Directories::Left)?;
     let name = label::read_name(dir).map_err(alone)?;
-    let all = |instead| installed::configurations(places, module, instead).map_err(alone);
-    let now = taking::plan(places, module, all(None)?);
-    let next = taking::plan(places, module, all(Some((name.clone(), dir.to_owned())))?);
+    let instead = (name.clone(), dir.to_owned());
+    let (now, next) = taking::now_and_next(places, module, instead).map_err(alone)?;
     let taken = taking::refuse(&name, &now.newly_taken(&name, &next)).err();
     let own = next.problems.into_iter().filter(|problem| problem.is_about(&name));
     let mut problems: Vec<Diagnostic> = own.chain(taken).collect();

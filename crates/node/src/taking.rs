@@ -51,9 +51,20 @@ fn write(disk: &dyn Disk, places: &Places, takers: &Takers) -> Result<(), Diagno
 pub fn by_disk(places: &Places, instead: Instead) -> Result<Vec<Taken>, Diagnostic> {
     let module = configure::module(places, &[])?;
     let plugin = instead.0.clone();
-    let now = plan(places, &module, installed::configurations(places, &module, None)?);
-    let next = plan(places, &module, installed::configurations(places, &module, Some(instead))?);
+    let (now, next) = now_and_next(places, &module, instead)?;
     Ok(now.newly_taken(&plugin, &next))
+}
+
+/// What is routed, and what would be if this directory were current.
+pub fn now_and_next(
+    places: &Places,
+    module: &Module,
+    instead: Instead,
+) -> Result<(Plan, Plan), Diagnostic> {
+    let configured = |instead| installed::configurations(places, module, instead);
+    let now = plan(places, module, configured(None)?);
+    let next = plan(places, module, configured(Some(instead))?);
+    Ok((now, next))
 }
 
 /// Refuses a plugin that would take routes from others if this directory were current.

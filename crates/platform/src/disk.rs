@@ -24,6 +24,12 @@ pub fn create_dir(dir: &Path) -> Result<(), Diagnostic> {
     fs::create_dir_all(dir).map_err(|e| failed("create", dir, e))
 }
 
+/// True if nothing is at this path, not even a link that leads nowhere. What cannot be looked at
+/// counts as there.
+pub fn is_gone(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 /// Removes whatever is at a path: file, link (not what it points to) or tree.
 /// Nothing there is fine.
 pub fn remove(path: &Path) -> Result<(), Diagnostic> {

@@ -66,8 +66,7 @@ impl Saved {
 
     /// The file was written, and something has removed it.
     pub fn is_missing(&self) -> bool {
-        let is_gone = |e: std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
-        self.was_stored && self.path.symlink_metadata().is_err_and(is_gone)
+        self.was_stored && disk::is_gone(&self.path)
     }
 
     /// When the file is to be written.

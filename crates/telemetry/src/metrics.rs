@@ -94,11 +94,8 @@ impl Service {
         let ends = Arc::<AtomicBool>::default();
         let registry = Arc::new(Mutex::new(Registry::new(options.settings.influxdb.is_some())));
         let intake = Intake::new(options.metrics_socket.clone(), registry.clone(), ends.clone());
-        let mut server = Server::new(registry.clone(), ends.clone());
-        server.on_socket(options.ask_socket.clone());
-        if let Some(port) = options.settings.port {
-            server.on_port(port);
-        }
+        let addresses = (options.ask_socket.clone(), options.settings.port);
+        let server = Server::new(addresses, registry.clone(), ends.clone());
         let mut service = Self { ends, threads: Vec::new(), sender: None };
         service.spawn("metrics-in", move || intake.run()).map_err(failed)?;
         service.spawn("metrics-out", move || server.run()).map_err(failed)?;

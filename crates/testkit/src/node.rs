@@ -387,7 +387,7 @@ fn pids_of(watcher: &WatcherStatus) -> Vec<u32> {
 }
 
 /// A port that nobody listens on now, below those that outgoing connections are given.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = (std::process::id() * 37 % 11_000) as u16;
     for _ in 0..11_000 {

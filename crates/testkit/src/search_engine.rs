@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::node::free_port;
 use crate::{get, until};
 
 /// One Java virtual machine at a time: each takes half a gigabyte.
@@ -123,12 +124,11 @@ impl SearchEngine {
                 return None;
             }
         };
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut engine = SearchEngine {
             engine,
             archives,
             home: home.to_owned(),
-            ports: (free(), free()),
+            ports: (free_port(), free_port()),
             settings: settings.iter().map(ToString::to_string).collect(),
             child: None,
             _turn: turn,

@@ -4,6 +4,8 @@
 //! message a second; nothing is ever sent back. Counters count since the process that sends them
 //! was started, so a message that is lost is made up for by the next one.
 
+use std::borrow::Borrow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::names::WatcherName;
@@ -167,6 +169,24 @@ pub struct Requests {
 }
 
 impl Requests {
+    /// No requests of this app yet.
+    pub fn new(plugin: &str, app: &str, by: Answerer) -> Self {
+        Self {
+            plugin: plugin.into(),
+            app: app.into(),
+            by,
+            statuses: Vec::new(),
+            methods: [0; METHOD_COUNTERS],
+            duration: Histogram::default(),
+            wait: Histogram::default(),
+            received: 0,
+            sent: 0,
+            faults: Vec::new(),
+            exemplars: Vec::new(),
+            timers: Vec::new(),
+        }
+    }
+
     /// Adds what another process has counted of the same app. Of the exemplars, those of the
     /// other are taken where this has none.
     pub fn add(&mut self, other: &Requests) {
@@ -181,7 +201,7 @@ impl Requests {
         self.received += other.received;
         self.sent += other.sent;
         for (cause, count) in &other.faults {
-            add(&mut self.faults, cause, *count);
+            add(&mut self.faults, cause.as_str(), *count);
         }
         for exemplar in &other.exemplars {
             if self.exemplars.iter().all(|known| known.bucket != exemplar.bucket) {
@@ -191,10 +211,15 @@ impl Requests {
     }
 }
 
-fn add<K: PartialEq + Clone>(counters: &mut Vec<(K, u64)>, key: &K, by: u64) {
-    match counters.iter_mut().find(|(known, _)| known == key) {
+/// Adds to the counter of a key, which is made if there is none.
+pub fn add<K, Q>(counters: &mut Vec<(K, u64)>, key: &Q, by: u64)
+where
+    K: Borrow<Q>,
+    Q: PartialEq + ToOwned<Owned = K> + ?Sized,
+{
+    match counters.iter_mut().find(|(known, _)| known.borrow() == key) {
         Some((_, count)) => *count += by,
-        None => counters.push((key.clone(), by)),
+        None => counters.push((key.to_owned(), by)),
     }
 }
 

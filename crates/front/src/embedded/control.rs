@@ -13,6 +13,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::names::WorkerId;
 use mfserv_core::route::Amendment;
 use mfserv_core::wire::front::{FromFront, Peer, Stats, ToFront, TroubleCause, VERSION};
+use mfserv_platform::disk;
 use mfserv_platform::link::{AsyncLink, LinkError};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -46,10 +47,8 @@ pub fn listen(path: &Path) -> Result<UnixListener, Diagnostic> {
 fn listen_again(listener: &UnixListener) -> Option<UnixListener> {
     let address = listener.local_addr().ok()?;
     let path = address.as_pathname()?;
-    let gone =
-        path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
     // While its directory is missing too, this fails: the keeper makes that again.
-    if gone { listen(path).ok() } else { None }
+    if disk::is_gone(path) { listen(path).ok() } else { None }
 }
 
 /// Serves daemons. Never returns.

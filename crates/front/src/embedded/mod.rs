@@ -107,9 +107,6 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-/// signal(7); the number is the same on every architecture that Rust's targets of Linux have.
-const SIGXFSZ: i32 = 25;
-
 /// The signals of the system that ask the front to end.
 struct Ending {
     term: Signal,
@@ -131,7 +128,7 @@ impl Ending {
             term: on(SignalKind::terminate())?,
             int: on(SignalKind::interrupt())?,
             _hangup: on(SignalKind::hangup())?,
-            _file_size: on(SignalKind::from_raw(SIGXFSZ))?,
+            _file_size: on(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

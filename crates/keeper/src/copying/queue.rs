@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use mfserv_core::output::Rotation;
 use mfserv_logfile::Source;
+use mfserv_platform::clock::now_ms;
 
 use super::Chunk;
 
@@ -81,7 +82,7 @@ impl Unfinished {
 
     fn end(&self) -> Chunk {
         let source = self.source.clone();
-        Chunk { key: NOBODY, source, at_ms: super::now_ms(), bytes: b"\n".to_vec() }
+        Chunk { key: NOBODY, source, at_ms: now_ms(), bytes: b"\n".to_vec() }
     }
 }
 

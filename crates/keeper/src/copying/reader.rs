@@ -9,15 +9,14 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mfserv_platform::clock::now_ms;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 
 use super::fifo::{Found, LONG_LINE, look, remove, widen};
 use super::last_output::LastOutput;
 use super::queue::{Pending, Queue};
-use super::{
-    Chunk, CopierMessage, Order, STREAM_BOUND, Shared, Stream, TOTAL_BOUND, clear, now_ms,
-};
+use super::{Chunk, CopierMessage, Order, STREAM_BOUND, Shared, Stream, TOTAL_BOUND, clear};
 
 /// Most bytes read from one stream before the next stream has its turn.
 const LOOK: usize = 1024 * 1024;

@@ -126,7 +126,7 @@ fn say_current(places: &Places, outcome: &OperationOutcome, done: &str) {
     }
 }
 
-fn say_dangers(_: &Path, spec: &PluginSpec) {
+fn say_dangers(spec: &PluginSpec) {
     for danger in dangers(spec) {
         report::print_problem(&Diagnostic::warning(danger.trim_start_matches("WARNING: ")));
     }

@@ -7,8 +7,7 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use mfserv_testkit::{Node, Signal, kill, until};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use mfserv_testkit::{Node, Signal, kill, pty, until};
 
 use super::{edition, save, until_served, watched};
 use crate::{PATIENCE, Turn};
@@ -35,11 +34,7 @@ impl Session {
 
     /// In a terminal.
     fn in_terminal(node: &Node, dir: &Path, colours: bool) -> Session {
-        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&terminal).unwrap();
-        unlockpt(&terminal).unwrap();
-        let name = ptsname(&terminal, Vec::new()).unwrap();
-        let side = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let (terminal, side) = pty();
         let mut command = node.command(&["dev", &dir.to_string_lossy()]);
         command.env("TERM", "xterm").env("NO_COLOR", if colours { "" } else { "1" });
         command.stdout(side).stderr(Stdio::null());

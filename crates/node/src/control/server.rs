@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mfserv_core::{Diagnostic, Kind};
+use mfserv_platform::disk;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -56,10 +57,8 @@ pub fn bind(path: &Path) -> Result<UnixListener, Diagnostic> {
 fn bind_again(listener: &UnixListener) -> Option<UnixListener> {
     let address = listener.local_addr().ok()?;
     let path = address.as_pathname()?;
-    let gone =
-        path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
     // While its directory is missing too, this fails: the keeper makes that again.
-    if gone { bind(path).ok() } else { None }
+    if disk::is_gone(path) { bind(path).ok() } else { None }
 }
 
 /// The server. Cheap to clone.

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use mfserv_core::plan::Plan;
-use mfserv_platform::disk::Disk;
+use mfserv_platform::disk::{self, Disk};
 use serde::{Deserialize, Serialize};
 
 use crate::places::Places;
@@ -29,7 +29,7 @@ fn file(places: &Places) -> PathBuf {
 
 /// It was removed.
 pub fn is_gone(places: &Places) -> bool {
-    file(places).symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+    disk::is_gone(&file(places))
 }
 
 /// The last plan that was applied; `None` if there is none that this version understands.

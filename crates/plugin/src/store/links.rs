@@ -100,7 +100,7 @@ pub fn current(home: &Home, plugin: &str) -> Result<Installed, Diagnostic> {
 /// or an operation changes the plugin.
 pub fn restore_link(home: &Home, plugin: &str, dir: &Path, owner: &Owner) -> bool {
     let link = home.link(plugin);
-    let is_gone = || fs::symlink_metadata(&link).is_err_and(|e| e.kind() == ErrorKind::NotFound);
+    let is_gone = || disk::is_gone(&link);
     let number = releases::number_of(home, plugin, dir).filter(|_| dir.is_dir() && is_gone());
     let Some(number) = number else { return false };
     let Ok(_claim) = lock(home, plugin, owner) else { return false };

@@ -14,7 +14,6 @@
 //! Such a request must do no harm to an app: where its page does not exist, it would be a warning
 //! in a log each time. Then the worker only has to take a connection.
 
-use std::io;
 use std::time::Duration;
 
 use mfserv_core::event::EndReason;
@@ -63,14 +62,14 @@ impl Watcher {
                 continue;
             };
             // Only people use the link; the newest worker of the slot has it.
-            if is_gone(&link) && !is_gone(&socket) {
+            if disk::is_gone(&link) && !disk::is_gone(&socket) {
                 let _ = disk::relink(&link, &socket);
             }
         }
         let is_dead = |worker: &Worker| {
             let socket = worker.spec.socket_of(&worker.id);
             let pid = worker.process.as_ref().map(|process| process.pid);
-            socket.is_some_and(|socket| is_gone(&socket)) || pid.is_some_and(is_stopped)
+            socket.is_some_and(|socket| disk::is_gone(&socket)) || pid.is_some_and(is_stopped)
         };
         for id in self.ids(|worker| worker.is_ready() && is_dead(worker)) {
             self.suspect(&id, context);
@@ -197,8 +196,4 @@ fn question(worker: &Worker, was_idle: bool, patience: Duration) -> Option<Quest
     };
     let pid = worker.process.as_ref().map(|process| process.pid);
     Some(Question { socket, path, patience, pid })
-}
-
-fn is_gone(path: &std::path::Path) -> bool {
-    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }

@@ -163,8 +163,8 @@ fn level_of(line: &[u8]) -> Option<Level> {
     }
     let head = &line[..line.len().min(LOOK)];
     // nginx writes its levels in small letters, in brackets.
-    if let Some(at) = memchr::memmem::find(head, b" [error] ").filter(|at| *at < 24) {
-        return head.get(at + 2..at + 7).and(Some(Level::Error));
+    if memchr::memmem::find(head, b" [error] ").is_some_and(|at| at < 24) {
+        return Some(Level::Error);
     }
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     let words = head.split(|byte| !is_word(byte)).filter(|word| !word.is_empty());

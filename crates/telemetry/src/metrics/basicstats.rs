@@ -74,11 +74,16 @@ impl BasicStats {
         }
         let series = (point.name, point.tags);
         for window in &mut self.windows {
-            if window.series.len() >= SERIES_MAX && !window.series.contains_key(&series) {
-                self.dropped += 1;
-                continue;
-            }
-            let fields = window.series.entry(series.clone()).or_default();
+            // A series that is known, the usual case, costs no copy of its name and tags.
+            let is_full = window.series.len() >= SERIES_MAX;
+            let fields = match window.series.get_mut(&series) {
+                Some(fields) => fields,
+                None if is_full => {
+                    self.dropped += 1;
+                    continue;
+                }
+                None => window.series.entry(series.clone()).or_default(),
+            };
             for (name, number) in
                 point.fields.iter().filter_map(|(name, value)| Some((name, value.number()?)))
             {

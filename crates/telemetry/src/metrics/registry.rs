@@ -138,8 +138,8 @@ impl Registry {
                 for requests in std::mem::take(&mut front.requests) {
                     let subject = (requests.plugin.clone(), requests.app.clone(), requests.by);
                     // The counters of a process replace what it said before.
-                    let empty = || empty_like(&requests);
-                    *row(&mut entry.requests, subject, rest, empty) = requests.clone();
+                    let empty = empty_like(&requests);
+                    *row(&mut entry.requests, subject, rest, || empty) = requests;
                 }
                 entry.front = Some(*front);
             }
@@ -236,20 +236,7 @@ fn rest() -> Subject {
 }
 
 fn empty_like(of: &Requests) -> Requests {
-    Requests {
-        plugin: of.plugin.clone(),
-        app: of.app.clone(),
-        by: of.by,
-        statuses: Vec::new(),
-        methods: Default::default(),
-        duration: Histogram::default(),
-        wait: Histogram::default(),
-        received: 0,
-        sent: 0,
-        faults: Vec::new(),
-        exemplars: Vec::new(),
-        timers: Vec::new(),
-    }
+    Requests::new(&of.plugin, &of.app, of.by)
 }
 
 #[cfg(test)]
@@ -261,20 +248,8 @@ mod tests {
     }
 
     fn front(app: &str, requests: u64, in_flight: u64) -> ToTelemetry {
-        let mut row = Requests {
-            plugin: "shop".into(),
-            app: app.into(),
-            by: Answerer::Dynamic,
-            statuses: vec![(200, requests)],
-            methods: Default::default(),
-            duration: Histogram::default(),
-            wait: Histogram::default(),
-            received: 0,
-            sent: 0,
-            faults: Vec::new(),
-            exemplars: Vec::new(),
-            timers: Vec::new(),
-        };
+        let mut row = Requests::new("shop", app, Answerer::Dynamic);
+        row.statuses.push((200, requests));
         row.duration.buckets[0] = requests;
         let load = Load { upstream: format!("shop/{app}"), in_flight, ..Load::default() };
         let counters =

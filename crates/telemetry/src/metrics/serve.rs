@@ -31,7 +31,7 @@ const HEAD_MAX: usize = 8 * 1024;
 pub struct Server {
     registry: Arc<Mutex<Registry>>,
     ends: Arc<AtomicBool>,
-    socket: Option<SocketListener>,
+    socket: SocketListener,
     port: Option<u16>,
     tcp: Option<TcpListener>,
     clients: Arc<AtomicUsize>,
@@ -44,27 +44,23 @@ trait Client: Read + Write + Send {}
 impl<T: Read + Write + Send> Client for T {}
 
 impl Server {
-    /// One that listens nowhere.
-    pub fn new(registry: Arc<Mutex<Registry>>, ends: Arc<AtomicBool>) -> Self {
+    /// One that listens on a unix socket, and on a port of 127.0.0.1 if there is one, as soon as
+    /// it runs.
+    pub fn new(
+        (socket, port): (PathBuf, Option<u16>),
+        registry: Arc<Mutex<Registry>>,
+        ends: Arc<AtomicBool>,
+    ) -> Self {
         let (clients, since_ms) = (Arc::default(), now_ms());
-        Self { registry, ends, socket: None, port: None, tcp: None, clients, since_ms }
-    }
-
-    /// Listens on a unix socket too.
-    pub fn on_socket(&mut self, path: PathBuf) {
-        self.socket = Some(SocketListener::new(path));
-    }
-
-    /// Listens on a port of 127.0.0.1 too.
-    pub fn on_port(&mut self, port: u16) {
-        self.port = Some(port);
+        let socket = SocketListener::new(socket);
+        Self { registry, ends, socket, port, tcp: None, clients, since_ms }
     }
 
     /// Accepts until it is to end.
     pub fn run(mut self) {
         let (mut of_socket, mut of_port) = (String::new(), String::new());
         while !self.ends.load(Ordering::Relaxed) {
-            if let Some(Err(why)) = self.socket.as_mut().map(SocketListener::look_after) {
+            if let Err(why) = self.socket.look_after() {
                 super::report_once(&mut of_socket, format!("no socket to ask for metrics: {why}"));
             }
             if let Err(why) = self.listen() {
@@ -93,8 +89,7 @@ impl Server {
     fn wait(&self) {
         let timeout = super::timespec(LOOK);
         let mut all: Vec<PollFd<'_>> = Vec::new();
-        let socket = self.socket.as_ref().and_then(SocketListener::socket);
-        all.extend(socket.map(|socket| PollFd::new(socket, PollFlags::IN)));
+        all.extend(self.socket.socket().map(|socket| PollFd::new(socket, PollFlags::IN)));
         all.extend(self.tcp.as_ref().map(|socket| PollFd::new(socket, PollFlags::IN)));
         // Interrupted or not: everything is looked at again.
         let _ = poll(&mut all, Some(&timeout));
@@ -105,7 +100,7 @@ impl Server {
     }
 
     fn accept(&self) -> Option<Box<dyn Client>> {
-        if let Some(stream) = self.socket.as_ref().and_then(SocketListener::accept) {
+        if let Some(stream) = self.socket.accept() {
             stream.set_read_timeout(Some(PATIENCE)).ok()?;
             stream.set_write_timeout(Some(PATIENCE)).ok()?;
             return Some(Box::new(stream));

@@ -85,15 +85,8 @@ fn is_object(line: &[u8]) -> bool {
 
 /// A message that may go on.
 struct Message {
-    traceback: Traceback,
-}
-
-/// Where a traceback of Python stands: its last line is not indented.
-#[derive(PartialEq)]
-enum Traceback {
-    None,
-    Frames,
-    Ended,
+    /// A traceback of Python has begun, and not ended: its last line is not indented.
+    in_traceback: bool,
 }
 
 /// Beginnings of lines that belong to the line before.
@@ -107,8 +100,7 @@ const TRACEBACK: &[u8] = b"Traceback (most recent call last)";
 
 impl Message {
     fn begin(line: &[u8]) -> Self {
-        let frames = line.starts_with(TRACEBACK);
-        Self { traceback: if frames { Traceback::Frames } else { Traceback::None } }
+        Self { in_traceback: line.starts_with(TRACEBACK) }
     }
 
     fn continues(&mut self, line: &[u8]) -> bool {
@@ -116,14 +108,14 @@ impl Message {
             return true;
         }
         if line.starts_with(TRACEBACK) {
-            self.traceback = Traceback::Frames;
+            self.in_traceback = true;
             return true;
         }
         if line[0].is_ascii_whitespace() || FOLLOWERS.iter().any(|text| line.starts_with(text)) {
             return true;
         }
-        if self.traceback == Traceback::Frames && !is_object(line) {
-            self.traceback = Traceback::Ended;
+        if self.in_traceback && !is_object(line) {
+            self.in_traceback = false;
             return true;
         }
         false

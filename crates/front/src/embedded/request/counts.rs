@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use mfserv_core::wire::metrics::{
-    Answerer, BUCKETS, Exemplar, Histogram, METHOD_COUNTERS, METHODS, REST, Requests, Timer,
+    Answerer, BUCKETS, Exemplar, Histogram, METHOD_COUNTERS, METHODS, REST, Requests, Timer, add,
 };
 
 use crate::embedded::clients::access_log::{Measured, Subject};
@@ -101,27 +101,9 @@ impl Counts {
     /// is given away.
     pub fn add_to(&mut self, all: &mut HashMap<String, Requests>) {
         for (key, row) in &mut self.rows {
-            match all.get_mut(key) {
-                Some(sum) => row.add_to(sum),
-                None => {
-                    let mut sum = Requests {
-                        plugin: row.plugin.clone(),
-                        app: row.app.clone(),
-                        by: row.by,
-                        statuses: Vec::new(),
-                        methods: [0; METHOD_COUNTERS],
-                        duration: Histogram::default(),
-                        wait: Histogram::default(),
-                        received: 0,
-                        sent: 0,
-                        faults: Vec::new(),
-                        exemplars: Vec::new(),
-                        timers: Vec::new(),
-                    };
-                    row.add_to(&mut sum);
-                    all.insert(key.clone(), sum);
-                }
-            }
+            let none_yet = || Requests::new(&row.plugin, &row.app, row.by);
+            let sum = all.entry(key.clone()).or_insert_with(none_yet);
+            row.add_to(sum);
         }
     }
 }
@@ -161,7 +143,7 @@ impl Row {
         self.received += measured.received;
         self.sent += measured.sent;
         if let Some(cause) = fault {
-            add(&mut self.faults, cause.as_str(), 1);
+            add(&mut self.faults, &cause.as_str(), 1);
         }
         if measured.id.len() <= ID_MAX {
             let last = &mut self.last[bucket];
@@ -184,7 +166,7 @@ impl Row {
 
     fn add_to(&mut self, sum: &mut Requests) {
         for (status, count) in &self.statuses {
-            add(&mut sum.statuses, *status, *count);
+            add(&mut sum.statuses, status, *count);
         }
         for timer in self.timers.iter_mut().filter(|timer| timer.count > 0) {
             let status = timer.status;
@@ -198,10 +180,7 @@ impl Row {
         sum.received += self.received;
         sum.sent += self.sent;
         for (cause, count) in &self.faults {
-            match sum.faults.iter_mut().find(|(known, _)| known == cause) {
-                Some((_, sum)) => *sum += count,
-                None => sum.faults.push((cause.to_string(), *count)),
-            }
+            add(&mut sum.faults, *cause, *count);
         }
         for (bucket, last) in self.last.iter().enumerate().filter(|(_, last)| last.length > 0) {
             let is_new = sum.exemplars.iter().all(|known| usize::from(known.bucket) != bucket);
@@ -211,13 +190,6 @@ impl Row {
                 sum.exemplars.push(Exemplar { bucket, id: id.into(), us: last.us });
             }
         }
-    }
-}
-
-fn add<K: PartialEq>(counters: &mut Vec<(K, u64)>, key: K, by: u64) {
-    match counters.iter_mut().find(|(known, _)| *known == key) {
-        Some((_, count)) => *count += by,
-        None => counters.push((key, by)),
     }
 }
 

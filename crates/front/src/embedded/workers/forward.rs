@@ -129,8 +129,8 @@ impl Forwarding<'_, '_> {
     async fn slot(&mut self, last: NoLink) -> Result<Slot, Fault> {
         let upstream = &self.to.app.upstream;
         let sent_away = || upstream.rests_s().map_or(Cause::Removed, Cause::Crashing);
-        if upstream.rests_s().is_some() {
-            return Err(sent_away().into());
+        if let Some(seconds) = upstream.rests_s() {
+            return Err(Cause::Crashing(seconds).into());
         }
         let mut waiting = match upstream.take(self.to.lane, self.tries.avoid.as_ref()) {
             Taken::Slot(slot) => return Ok(slot),

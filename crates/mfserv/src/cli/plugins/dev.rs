@@ -133,7 +133,7 @@ pub fn link(
     if !take_route {
         taking::refuse_by_disk(places, claim.plugin(), &dir)?;
     }
-    say_dangers(&dir, &prepared.spec);
+    say_dangers(&prepared.spec);
     let cancel = op.cancel().clone();
     let complaint = store::postinstall(&home, &dir, &prepared, &cancel, op.steps())?;
     op.warn(prepared.warnings);

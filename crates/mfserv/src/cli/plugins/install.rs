@@ -149,17 +149,17 @@ pub struct PackageFile<'a> {
     pub take_route: bool,
 }
 
-/// Stages a package in this process, and has the node deploy it. `staged` is told where it is.
+/// Stages a package in this process, and has the node deploy it. `staged` gets what it is.
 pub fn deploy(
     places: &Places,
     op: &mut Operation<'_>,
     package: PackageFile<'_>,
-    staged: &mut dyn FnMut(&Path, &PluginSpec),
+    staged: &mut dyn FnMut(&PluginSpec),
 ) -> Result<OperationOutcome, Diagnostic> {
     let (clean, take_route) = (package.clean, package.take_route);
     let (owner, patience, cancel) = (op.owner(), op.patience(), op.cancel().clone());
     let release = stage(places, package, (owner, patience), cancel, op.steps())?;
-    staged(&release.dir, &release.spec);
+    staged(&release.spec);
     let (plugin, number) = (release.spec.name.clone(), release.number);
     op.submit(Request::Deploy { plugin, release: number, clean, take_route })
 }
