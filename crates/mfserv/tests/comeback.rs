@@ -101,14 +101,16 @@ fn a_worker_that_has_said_once_that_it_is_ready_is_ready_for_the_next_daemon_too
         .key("extra_daemon_once", "_cmd_and_args", "python3 {plugin_dir}/ready.py")
         .key("extra_daemon_once", "numprocesses", "1")
         .key("extra_daemon_once", "_ready", "notify")
-        .key("extra_daemon_once", "_start_timeout", "2");
+        .key("extra_daemon_once", "_start_timeout", "4");
     node.add(&daemon);
     node.start();
     let before = node.settled("extra.notes.once");
+    // On a busy machine the first one may have been given up.
+    let remembered = format!("\"ready\":[{}]", before.workers[0].id.incarnation);
     // What is remembered is written a moment after it has happened.
     until("its readiness is remembered", PATIENCE, || {
         let text = std::fs::read_to_string(node.path("var/run/supervisor.json"));
-        text.is_ok_and(|text| text.contains("\"ready\":[1]"))
+        text.is_ok_and(|text| text.contains(&remembered))
     });
     kill_the_daemon(&node);
     let ready = |node: &Node| {
@@ -118,7 +120,7 @@ fn a_worker_that_has_said_once_that_it_is_ready_is_ready_for_the_next_daemon_too
     until("it is found ready", PATIENCE, || ready(&node));
     let found = Instant::now();
     until("its start would have been given up", PATIENCE, || {
-        found.elapsed() > Duration::from_secs(3)
+        found.elapsed() > Duration::from_secs(5)
     });
     let after = node.watcher("extra.notes.once");
     assert_eq!(after.workers[0].pid, before.workers[0].pid, "{after:?}");

@@ -32,6 +32,9 @@ fn hangs() -> String {
     programs::SERVES.replacen("elif path.endswith(\"/slow\")", more, 1)
 }
 
+/// How long a role that hangs may be missed for.
+const BOUND: Duration = Duration::from_secs(25);
+
 fn ended_stuck(node: &Node, worker: &WorkerId) -> bool {
     node.events().into_iter().any(|event| match event.fact {
         Fact::WorkerEnded { worker: ended, why: EndReason::Stuck { .. }, .. } => ended == *worker,
@@ -116,7 +119,9 @@ fn a_daemon_and_a_front_that_signals_have_stopped_are_replaced_and_clients_are_s
     for roles in [vec!["daemon"], vec!["front"], vec!["daemon", "front"]] {
         let stopped: Vec<u32> = roles.iter().map(|role| node.role_pid(role)).collect();
         stopped.iter().for_each(|pid| kill(*pid, Signal::STOP));
-        until("those that were stopped have gone, and others are there", PATIENCE, || {
+        // The daemon is missed after 6 s; a front after 6 s more, if the daemon was away too. The
+        // rest is for a busy machine.
+        until("those that were stopped have gone, and others are there", BOUND, || {
             roles.iter().all(|role| {
                 let pids = node.role_pids(role);
                 pids.len() == 1 && !stopped.contains(&pids[0])

@@ -88,6 +88,10 @@ pub struct Found {
     run_dir: PathBuf,
     commands: mpsc::UnboundedReceiver<Command>,
     links: Vec<(WorkerId, Link)>,
+    /// Fronts that listen and have not answered.
+    silent: Vec<WorkerId>,
+    /// Fronts that do not listen yet.
+    starting: Vec<WorkerId>,
     admitted: BTreeMap<String, Vec<Peer>>,
     /// The greatest generation that a living front routes by.
     pub generation: u64,
@@ -102,6 +106,8 @@ impl Fronts {
             run_dir,
             commands,
             links: Vec::new(),
+            silent: Vec::new(),
+            starting: Vec::new(),
             admitted: BTreeMap::new(),
             generation: 0,
         };
@@ -115,6 +121,8 @@ impl Fronts {
             tokio::spawn(link.carry(id, reports.clone()));
         }
         let mut board = Board::new(found.run_dir, reports, supervisor, events, found.admitted);
+        found.silent.into_iter().for_each(|id| board.found_silent(id));
+        found.starting.into_iter().for_each(|id| board.connect(id));
         let mut commands = found.commands;
         let mut beats = tokio::time::interval(BEAT);
         // After a pause of the whole machine, one beat is late, not many.
@@ -216,7 +224,8 @@ impl Front for Fronts {
 }
 
 impl Found {
-    /// Connects to the fronts that live, and learns whom they give requests to.
+    /// Connects to the fronts that live, and learns whom they give requests to. Returns those
+    /// workers and the fronts that serve.
     /// Workers that are not `alive` any more are left out.
     pub async fn connect(
         &mut self,
@@ -226,8 +235,17 @@ impl Found {
         for id in fronts {
             let socket = front_socket(&self.run_dir, id);
             let greeted = tokio::time::timeout(GREETING, Link::connect(&socket)).await;
-            // A front that does not answer is probed and replaced like any other worker.
-            let Ok(Ok((link, generation, peers))) = greeted else { continue };
+            let (link, generation, peers) = match greeted {
+                Ok(Ok(greeting)) => greeting,
+                Ok(Err(_)) => {
+                    self.starting.push(id.clone());
+                    continue;
+                }
+                Err(_) => {
+                    self.silent.push(id.clone());
+                    continue;
+                }
+            };
             self.generation = self.generation.max(generation);
             self.links.push((id.clone(), link));
             for (upstream, peers) in peers {
@@ -241,6 +259,7 @@ impl Found {
         }
         let peers = self.admitted.values().flatten().map(|peer| peer.worker.clone());
         let fronts = self.links.iter().map(|(id, _)| id.clone());
-        peers.chain(fronts).collect()
+        // A silent one has served. It goes when another one is there, if it stays silent.
+        peers.chain(fronts).chain(self.silent.iter().cloned()).collect()
     }
 }

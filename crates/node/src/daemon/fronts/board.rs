@@ -113,12 +113,7 @@ impl Board {
                 self.replace(hanging);
             }
             Command::Started(front) => self.connect(front),
-            Command::Ended(front) => {
-                if let Some(task) = self.connecting.remove(&front) {
-                    task.abort();
-                }
-                self.lost(&front);
-            }
+            Command::Ended(front) => self.lost(&front),
         }
     }
 
@@ -239,8 +234,15 @@ impl Board {
         admitted.map(|(app, peers)| (app.clone(), peers.clone())).collect()
     }
 
+    /// A front of an earlier daemon has not answered. It may be busy, so it is asked again; it
+    /// hangs if it leaves as many beats unanswered as one that was connected.
+    pub fn found_silent(&mut self, front: WorkerId) {
+        self.questions.ask(BTreeSet::from([front.clone()]));
+        self.connect(front);
+    }
+
     /// Connects to a front that was started, as soon as it listens.
-    fn connect(&mut self, front: WorkerId) {
+    pub fn connect(&mut self, front: WorkerId) {
         let (socket, reports, id) =
             (front_socket(&self.run_dir, &front), self.reports.clone(), front.clone());
         let task = tokio::spawn(async move {
@@ -258,6 +260,7 @@ impl Board {
 
     fn connected(&mut self, front: WorkerId, session: Session) {
         self.connecting.remove(&front);
+        self.questions.lost(&front);
         let first = std::iter::once(self.state()).chain(self.whole_table());
         for message in first {
             // A new session has room for both.
@@ -357,10 +360,13 @@ impl Board {
 
     /// A front has gone: it holds no request any more, and nothing is waited for from it.
     fn lost(&mut self, front: &WorkerId) {
+        self.questions.lost(front);
+        if let Some(task) = self.connecting.remove(front) {
+            task.abort();
+        }
         if self.sessions.remove(front).is_none() {
             return;
         }
-        self.questions.lost(front);
         for missing in self.draining.values_mut() {
             missing.remove(front);
         }

@@ -25,7 +25,7 @@ pub struct FrontState {
     pub quiet_ms: u64,
     /// Its counters.
     pub stats: Stats,
-    /// It answers neither a new table nor a question.
+    /// It answers neither a greeting nor a new table nor a question.
     pub hangs: bool,
     /// Why it refuses the next table.
     pub refuse: Option<String>,
@@ -77,6 +77,14 @@ impl FrontProcess {
         })
     }
 
+    /// It hangs no more, and answers the greeting that it was sent.
+    pub fn wakes_up(&self) {
+        let mut state = self.state();
+        state.hangs = false;
+        let greeting = state.greeting();
+        state.reports.as_ref().unwrap().send(greeting).unwrap();
+    }
+
     /// The requests of a worker are finished.
     pub fn finish(&self, worker: &str) {
         let mut state = self.state();
@@ -118,15 +126,19 @@ impl FrontProcess {
 }
 
 impl FrontState {
+    fn greeting(&self) -> FromFront {
+        FromFront::Hello {
+            version: self.version,
+            pid: 2,
+            generation: self.generation,
+            peers: self.peers.clone(),
+        }
+    }
+
     fn answer(&mut self, message: ToFront) -> Option<FromFront> {
         self.received.push(message.clone());
         match message {
-            ToFront::Hello { .. } => Some(FromFront::Hello {
-                version: self.version,
-                pid: 2,
-                generation: self.generation,
-                peers: self.peers.clone(),
-            }),
+            ToFront::Hello { .. } if !self.hangs => Some(self.greeting()),
             ToFront::Publish { generation, .. } | ToFront::Amend { generation, .. } => {
                 if self.hangs {
                     return None;

@@ -26,6 +26,11 @@ fn front(house: &House) -> FrontProcess {
     books.fronts[&ids[0]].clone()
 }
 
+/// The fronts that were started.
+fn started(house: &House) -> usize {
+    house.keeper.books().spawned.iter().filter(|id| id.starts_with("front.")).count()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_front_is_ready_when_it_routes_by_the_table() {
     let house = House::new();
@@ -92,9 +97,7 @@ async fn a_front_that_does_not_take_a_table_in_time_is_replaced() {
     hanging.state().hangs = true;
     house.plugin("second");
     daemon.reload().await.unwrap();
-    let books =
-        || house.keeper.books().spawned.iter().filter(|id| id.starts_with("front.")).count();
-    daemon.until("another front is started", || books() == 2).await;
+    daemon.until("another front is started", || started(&house) == 2).await;
     let keeper = house.keeper.clone();
     daemon.until("the old one has ended", || keeper.books().workers("front").len() == 1).await;
     let tables = || front(&house).tables();
@@ -113,13 +116,11 @@ async fn a_front_that_hangs_is_replaced_without_any_change_and_one_of_an_older_v
         let hanging = front(&house);
         // Played time: nothing is to happen in it.
         tokio::time::sleep(Duration::from_secs(30)).await;
-        let fronts =
-            || house.keeper.books().spawned.iter().filter(|id| id.starts_with("front.")).count();
-        assert_eq!(fronts(), 1, "it answers");
+        assert_eq!(started(&house), 1, "it answers");
         hanging.state().hangs = true;
         // Played time: an older front is to be let be in it.
         tokio::time::sleep(Duration::from_secs(10)).await;
-        assert_eq!(fronts() == 2, is_replaced, "version {version}");
+        assert_eq!(started(&house) == 2, is_replaced, "version {version}");
         if is_replaced {
             let keeper = house.keeper.clone();
             daemon.until("it has ended", || keeper.books().workers("front").len() == 1).await;
@@ -201,6 +202,39 @@ async fn the_next_daemon_learns_from_a_front_whom_it_serves_and_publishes_a_late
     let admitted: Vec<WorkerId> = admitted.unwrap().into_iter().map(|peer| peer.worker).collect();
     assert!(!admitted.is_empty() && !admitted.contains(&gone), "{admitted:?}");
     assert_eq!(house.keeper.books().workers("front").len(), 1, "the front is kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_front_that_hangs_when_a_daemon_comes_back_is_replaced_and_one_that_wakes_up_is_kept() {
+    for wakes_up in [false, true] {
+        let house = House::new();
+        house.plugin("hello");
+        let first = running(&house).await;
+        // Played time: that the front was ready is remembered in it.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        first.dies().await;
+        let hanging = front(&house);
+        hanging.state().hangs = true;
+        let daemon = house.daemon_with_fronts().await;
+        if wakes_up {
+            hanging.wakes_up();
+        }
+        let began = Instant::now();
+        daemon.come_back().await;
+        if wakes_up {
+            // Played time: it is to be let be in it.
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            assert_eq!(started(&house), 1);
+        } else {
+            daemon.until("another one is started", || started(&house) == 2).await;
+            assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+            let keeper = house.keeper.clone();
+            daemon.until("it has ended", || keeper.books().workers("front").len() == 1).await;
+        }
+        assert_eq!(daemon.watcher("front").await.ready, 1);
+        // One that wakes up has had the table of the daemon before, too.
+        assert_eq!(front(&house).tables().len(), 1 + usize::from(wakes_up));
+    }
 }
 
 #[tokio::test(start_paused = true)]
