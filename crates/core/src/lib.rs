@@ -19,6 +19,7 @@ pub mod layers;
 pub mod module_config;
 pub mod names;
 pub mod node_state;
+pub mod open_telemetry;
 pub mod output;
 pub mod peers;
 pub mod plan;

@@ -169,6 +169,13 @@ pub struct ServerSettings {
     pub add_request_id: bool,
     /// Keep the request id that a client sent.
     pub accept_request_id: bool,
+    /// Pass a valid `traceparent` on or begin a trace, of which so many percent are sampled;
+    /// `None`: the fields are passed on as they are.
+    #[serde(default)]
+    pub trace_sample: Option<u32>,
+    /// Add `Server-Timing` to answers.
+    #[serde(default)]
+    pub server_timing: bool,
     /// Add `X-Real-IP` and `X-Forwarded-*`.
     pub add_forwarded: bool,
     /// A request goes on in the worker when its client has gone.

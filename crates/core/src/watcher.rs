@@ -106,14 +106,18 @@ pub struct WatcherSpec {
     pub max_age_s: u64,
     /// Names of the listening sockets it inherits (the front only).
     pub listeners: Vec<String>,
+    /// The version of its plugin, which it is told; empty for a role.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
 }
 
 impl WatcherSpec {
     /// What a worker runs, as a number: equal for specs that differ only in their count or
-    /// in `answer_timeout_ms`. (The counts of a plugin's apps are in its environment too; no worker
+    /// in `answer_timeout_ms` or `version`. (The counts of a plugin's apps are in its environment too; no worker
     /// is replaced for them.)
     pub fn fingerprint(&self) -> u64 {
-        let mut same = Self { count: 0, answer_timeout_ms: 0, ..self.clone() };
+        let (count, answer_timeout_ms, version) = (0, 0, String::new());
+        let mut same = Self { count, answer_timeout_ms, version, ..self.clone() };
         same.env.retain(|key, _| !is_count(key));
         let text = serde_json::to_vec(&same);
         crate::fingerprint::of(&text.unwrap_or_default())
@@ -213,6 +217,7 @@ mod tests {
             overlap: true,
             max_age_s: 0,
             listeners: Vec::new(),
+            version: String::new(),
         }
     }
 
@@ -221,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn specs_that_differ_in_counts_or_in_the_patience_of_probes_run_the_same() {
+    fn specs_that_differ_in_counts_patience_or_version_run_the_same() {
         let with = |key: &str, count| {
             let env = BTreeMap::from([(format!("MFSERV_CURRENT_PLUGIN_{key}"), "2".into())]);
             WatcherSpec { env, count, ..spec() }.fingerprint()
@@ -230,6 +235,8 @@ mod tests {
         assert_eq!(with("EXTRA_DAEMON_A_NUMPROCESSES", 1), spec().fingerprint());
         let patient = WatcherSpec { answer_timeout_ms: 9, ..spec() };
         assert_eq!(patient.fingerprint(), spec().fingerprint());
+        let renamed = WatcherSpec { version: "2".into(), ..spec() };
+        assert_eq!(renamed.fingerprint(), spec().fingerprint());
         for other in ["CUSTOM_NUMPROCESSES", "APP_MAIN_TIMEOUT", "NUMPROCESSES"] {
             assert_ne!(with(other, 1), spec().fingerprint(), "{other}");
         }

@@ -38,4 +38,5 @@ mod slow_streams;
 mod strict;
 mod strictness;
 mod suite;
+mod tracing;
 mod world;

@@ -70,6 +70,10 @@ pub enum Name {
     ForwardedPath,
     /// X-Request-Id.
     RequestId,
+    /// Traceparent.
+    TraceParent,
+    /// Tracestate.
+    TraceState,
     /// X-Accel-Redirect and X-Sendfile: an app asks the front to send a file.
     SendFile,
     /// Date.
@@ -102,7 +106,9 @@ impl Name {
             10 if is("connection") => Name::Connection,
             10 if is("keep-alive") => Name::KeepAlive,
             10 if is("x-sendfile") => Name::SendFile,
+            10 if is("tracestate") => Name::TraceState,
             11 if is("x-real-port") => Name::RealPort,
+            11 if is("traceparent") => Name::TraceParent,
             12 if is("x-request-id") => Name::RequestId,
             13 if is("if-none-match") => Name::IfNoneMatch,
             14 if is("content-length") => Name::ContentLength,

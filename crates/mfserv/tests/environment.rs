@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mfserv_testkit::{Plugin, programs};
+use mfserv_testkit::{Client, Method, Node, Plugin, programs};
 
 use crate::{Turn, node, samples};
 
@@ -82,6 +82,27 @@ fn packages_of_a_plugin_come_before_those_of_the_base_environment() {
     assert!(files[1].starts_with(&*base.to_string_lossy()), "{files:?}");
 }
 
+/// What OpenTelemetry in a worker needs: who it is, and the trace of each request.
+fn trace_reaches_its_app(node: &Node) {
+    let seen = |path: &str, fields: &[(&str, &str)]| -> BTreeMap<String, String> {
+        let answer = Client::new(node.address()).ask(Method::Get, path, fields, b"").unwrap();
+        serde_json::from_str(&answer.text()).unwrap()
+    };
+    let env = seen("/seeing/env", &[]);
+    assert_eq!(env["OTEL_SERVICE_NAME"], "seeing.main");
+    let worker = node.watcher("app.seeing.main").workers[0].id.to_string();
+    let attributes = &env["OTEL_RESOURCE_ATTRIBUTES"];
+    let wanted = format!(
+        "service.namespace=seeing,service.version=1.0.0,service.instance.id={worker},host.name="
+    );
+    assert!(attributes.starts_with(&wanted), "{attributes}");
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let head = seen("/seeing/head", &[("traceparent", trace), ("tracestate", "a=1")]);
+    assert_eq!((head["traceparent"].as_str(), head["tracestate"].as_str()), (trace, "a=1"));
+    let head = seen("/seeing/head", &[]);
+    assert_eq!(head["traceparent"][3..35], head["x-request-id"]);
+}
+
 #[test]
 fn what_is_configured_now_is_what_a_restart_runs_and_env_says_what_differs_before() {
     use std::os::unix::fs::PermissionsExt;
@@ -96,6 +117,7 @@ fn what_is_configured_now_is_what_a_restart_runs_and_env_says_what_differs_befor
             serde_json::from_str(&node.get("/seeing/env").text()).unwrap();
         env.get(key).cloned()
     };
+    trace_reaches_its_app(&node);
     let drift = || node.mfserv(&["env", "seeing"]).code(0).stderr;
     assert_eq!((seen("COLOUR").as_deref(), drift().as_str()), (Some("green"), ""));
     let overrides = node.path("config/plugins/seeing.ini");

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use mfserv_core::names::WorkerId;
+use mfserv_core::open_telemetry;
 use mfserv_core::output::Output;
 use mfserv_core::watcher::{Probe, WatcherSpec};
 use mfserv_core::wire::keeper::ProcessSpec;
@@ -51,6 +52,9 @@ pub(crate) fn process_spec(
     };
     let mut env: std::collections::BTreeMap<_, _> =
         spec.env.iter().map(|(key, value)| (key.clone(), fill(value))).collect();
+    // Added here and not in the plan: no worker is replaced for them.
+    let telemetry = open_telemetry::variables(&env, id, (&spec.version, spec.release()));
+    env.extend(telemetry.into_iter().map(|(key, value)| (key.into(), value)));
     if spec.probe == Probe::Notify {
         env.insert("NOTIFY_SOCKET".into(), notify_path(run_dir, id).to_string_lossy().into());
     }

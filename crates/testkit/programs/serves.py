@@ -17,6 +17,8 @@ class Exchange(BaseHTTPRequestHandler):
             body = str(os.getpid())
         elif path.endswith("/env"):
             body = json.dumps(dict(os.environ))
+        elif path.endswith("/head"):
+            body = json.dumps({name.lower(): value for name, value in self.headers.items()})
         elif path.endswith("/slow"):
             print("slow begins", flush=True)
             time.sleep(int(query or 0) / 1000)

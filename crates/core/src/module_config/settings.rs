@@ -74,6 +74,8 @@ impl ModuleConfig {
             access_log: self.get(NGINX_ACCESS_LOG),
             add_request_id: self.get(NGINX_ADD_REQUEST_ID),
             accept_request_id: self.get(NGINX_ACCEPT_REQUEST_ID),
+            trace_sample: self.get(FRONT_TRACE_CONTEXT).then(|| self.get(FRONT_TRACE_SAMPLE)),
+            server_timing: self.get(FRONT_SERVER_TIMING),
             add_forwarded: self.get(NGINX_ADD_FORWARDED),
             ignore_client_abort: self.get(NGINX_IGNORE_CLIENT_ABORT),
             health_path: self.get(NGINX_HEALTH_PATH),

@@ -78,6 +78,8 @@ fn the_front_of_a_node_without_any_file_is_set_as_the_reference_says() {
         access_log: true,
         add_request_id: true,
         accept_request_id: false,
+        trace_sample: Some(100),
+        server_timing: false,
         add_forwarded: true,
         ignore_client_abort: true,
         health_path: Some("/__health".into()),

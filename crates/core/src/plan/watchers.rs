@@ -203,6 +203,7 @@ impl Maker<'_> {
             overlap: true,
             max_age_s: spec.max_age_s,
             listeners: Vec::new(),
+            version: self.loaded.spec.general.version.clone(),
         }
     }
 
@@ -265,6 +266,7 @@ pub(super) fn of_front(
         overlap: true,
         max_age_s: 0,
         listeners,
+        version: String::new(),
     }
 }
 
@@ -296,5 +298,6 @@ pub(super) fn of_telemetry(program: &RoleProgram, inputs: &Inputs) -> WatcherSpe
         overlap: false,
         max_age_s: 0,
         listeners: Vec::new(),
+        version: String::new(),
     }
 }

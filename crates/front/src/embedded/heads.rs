@@ -28,7 +28,8 @@ pub fn answer_for_client(
     settings: &ServerSettings,
 ) -> Vec<u8> {
     let mut out = Pooled::default();
-    let frame = Frame { request, keep_alive: request.keep_alive, id: None, extra_field: None };
+    let (id, timing, extra_field) = (None, None, None);
+    let frame = Frame { request, keep_alive: request.keep_alive, id, timing, extra_field };
     let fields = |head: &mut http1::HeadWriter<'_>| heads::put_fields(head, reply, settings);
     http1::put_head(&mut out, heads::start(reply), frame, fields);
     out.filled().to_vec()

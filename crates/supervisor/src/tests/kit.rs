@@ -34,10 +34,9 @@ pub fn app(count: u32) -> WatcherSpec {
 
 /// The same with another name.
 pub fn named(name: &str, count: u32) -> WatcherSpec {
-    let name = WatcherName::app("p", name);
     WatcherSpec {
-        upstream: Some(name.to_string()),
-        name,
+        upstream: Some(format!("app.p.{name}")),
+        name: WatcherName::app("p", name),
         count,
         argv: vec!["/bin/app".into(), "{unix_socket_path}".into()],
         env: BTreeMap::new(),
@@ -56,6 +55,7 @@ pub fn named(name: &str, count: u32) -> WatcherSpec {
         overlap: true,
         max_age_s: 0,
         listeners: Vec::new(),
+        version: String::new(),
     }
 }
 

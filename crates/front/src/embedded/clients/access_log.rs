@@ -12,6 +12,7 @@ use mfserv_h1::{Name, RequestHead};
 use mfserv_logfile::{Source, request_hash};
 use tokio::time::Instant;
 
+use super::trace::Trace;
 use crate::embedded::io::clock;
 use crate::embedded::io::log_file::LogWriter;
 
@@ -38,10 +39,13 @@ pub struct AccessRecord {
     began: Instant,
     before: Traffic,
     id: Vec<u8>,
+    trace: Trace,
     plugin: String,
     app: String,
     by: Answerer,
     wait: Duration,
+    /// When the worker was asked, if that is measured.
+    asked_worker: Option<Instant>,
     /// The worker that has the request, or had it last.
     worker: Option<Arc<Source>>,
     status: u16,
@@ -96,10 +100,12 @@ impl AccessRecord {
             began: Instant::now(),
             before: Traffic::default(),
             id: Vec::with_capacity(32),
+            trace: Trace::None,
             plugin: String::new(),
             app: String::new(),
             by: Answerer::Front,
             wait: Duration::ZERO,
+            asked_worker: None,
             worker: None,
             status: 0,
             is_logged: true,
@@ -111,10 +117,12 @@ impl AccessRecord {
         self.began = Instant::now();
         self.before = traffic;
         self.id.clear();
+        self.trace = Trace::None;
         self.set_plugin("#unknown#");
         self.app.clear();
         self.by = Answerer::Front;
         self.wait = Duration::ZERO;
+        self.asked_worker = None;
         self.worker = None;
         self.status = 0;
         self.is_logged = true;
@@ -147,6 +155,16 @@ impl AccessRecord {
         is_good
     }
 
+    /// The trace that the request is part of.
+    pub fn trace(&self) -> Trace {
+        self.trace
+    }
+
+    /// Records the trace that the request is part of.
+    pub fn set_trace(&mut self, trace: Trace) {
+        self.trace = trace;
+    }
+
     /// Records the plugin that the request goes to; `#monitoring#` or `#core#` for the
     /// front's own endpoints. It is `#unknown#` until then.
     pub fn set_plugin(&mut self, plugin: &str) {
@@ -164,6 +182,25 @@ impl AccessRecord {
     /// Records that the request has waited so long for a slot, once more.
     pub fn add_wait(&mut self, wait: Duration) {
         self.wait += wait;
+    }
+
+    /// Records that a worker is asked now.
+    pub fn ask_worker(&mut self) {
+        self.asked_worker = Some(Instant::now());
+    }
+
+    /// How long the request has taken until now, as the value of Server-Timing, in
+    /// milliseconds. What no worker was asked for has waited for none.
+    pub fn server_timing(&self) -> String {
+        let ms = |time: Duration| time.as_micros() as f64 / 1000.0;
+        let total = ms(self.began.elapsed());
+        match self.asked_worker {
+            None => format!("total;dur={total:.3}"),
+            Some(asked) => {
+                let (queue, app) = (ms(self.wait), ms(asked.elapsed()));
+                format!("queue;dur={queue:.3}, app;dur={app:.3}, total;dur={total:.3}")
+            }
+        }
     }
 
     /// What is counted of the request. `method`: of its head, empty if that was not understood.
@@ -235,6 +272,9 @@ impl AccessRecord {
             number(line, ", \"reply_length\": ", now.sent - self.before.sent);
             text(line, ", \"plugin\": \"", self.plugin.as_bytes());
             text(line, "\", \"request_id\": \"", &self.id);
+            if let Some(id) = self.trace.id() {
+                text(line, "\", \"trace_id\": \"", id);
+            }
             line.extend_from_slice(b"\" }\n");
         });
     }

@@ -198,12 +198,14 @@ impl Exchange<'_> {
         let (request, answer) = (&self.request, &mut self.answer);
         self.record.set_status(start.status);
         answer.sent_before = self.connection.sent();
+        let timing = self.settings.server_timing.then(|| self.record.server_timing());
         let frame = Frame {
             request: request.head,
             keep_alive: answer.keep_alive
                 && request.body.is_done()
                 && !self.connection.is_closing(),
             id: self.settings.add_request_id.then(|| self.record.id()),
+            timing: timing.as_deref(),
             extra_field: answer.extra_field,
         };
         let out = &mut self.connection.out;

@@ -75,6 +75,8 @@ pub struct Frame<'a> {
     pub keep_alive: bool,
     /// The value of X-Request-Id, if it is written.
     pub id: Option<&'a [u8]>,
+    /// The value of Server-Timing, if it is written: one more field where an app has its own.
+    pub timing: Option<&'a str>,
     /// A further field.
     pub extra_field: Option<(&'static str, &'static str)>,
 }
@@ -97,6 +99,9 @@ pub fn put_head(
     }
     if let Some(id) = frame.id {
         head.field(b"X-Request-Id", id);
+    }
+    if let Some(timing) = frame.timing {
+        head.field(b"Server-Timing", timing.as_bytes());
     }
     if let Some((name, value)) = frame.extra_field {
         head.field(name.as_bytes(), value.as_bytes());
@@ -172,8 +177,8 @@ mod tests {
         head.read(format!("GET / {request}\r\nHost: h\r\n\r\n").as_bytes(), 100).unwrap();
         let mut out = Pooled::default();
         let start = Start { status, reason: b"R", size, names_connection: false };
-        let frame =
-            Frame { request: &head, keep_alive: head.keep_alive, id: None, extra_field: None };
+        let (id, timing, extra_field) = (None, None, None);
+        let frame = Frame { request: &head, keep_alive: head.keep_alive, id, timing, extra_field };
         let decided = put_head(&mut out, start, frame, |_| {});
         let text = String::from_utf8(out.filled().to_vec()).unwrap();
         let fields = text.strip_prefix(&format!("HTTP/1.1 {status} R\r\n")).unwrap();

@@ -17,3 +17,4 @@ pub mod fault;
 pub mod http1;
 pub mod idle_eviction;
 pub mod real_ip;
+pub mod trace;

@@ -12,6 +12,7 @@ use super::request_id::RequestIds;
 use super::state::{Front, InForce};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::Cause;
+use crate::embedded::clients::trace::{Trace, as_trace_id};
 
 /// The table of a request. The lane counts its users with a counter of its own, so that a
 /// request writes to no memory that other threads read.
@@ -56,6 +57,23 @@ impl Lane {
     pub fn count(&self, exchange: &Exchange<'_>, fault: Option<Cause>) {
         let (subject, measured) = exchange.measured();
         lock(&self.gauge.counts).count(subject, &measured, fault);
+    }
+
+    /// Begins a trace for a request to an app that is part of none. Its id is the request id
+    /// where that can be one: then one id leads to both.
+    pub fn begin_trace(&self, exchange: &mut Exchange<'_>) {
+        let Some(percent) = exchange.settings().trace_sample else { return };
+        if exchange.trace() != Trace::None {
+            return;
+        }
+        let id = as_trace_id(exchange.id()).or_else(|| {
+            let mut new = Vec::new();
+            self.new_id(&mut new);
+            as_trace_id(&new)
+        });
+        if let Some(id) = id {
+            exchange.set_trace(Trace::begin(id, percent));
+        }
     }
 
     /// Writes a new request id: 32 lower-case hexadecimal digits.

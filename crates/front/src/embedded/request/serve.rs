@@ -17,6 +17,7 @@ use crate::embedded::clients::answer::{self, Text};
 use crate::embedded::clients::connection::{Arrival, Connection, Ends, Patience};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
+use crate::embedded::clients::trace::Trace;
 use crate::embedded::files;
 use crate::embedded::io::wire::Wire;
 use crate::embedded::workers::destination::{Destination, Reply};
@@ -103,7 +104,7 @@ async fn one_request(
     let Scratch { head, record, reply } = &mut *scratch;
     record.begin(connection.traffic());
     let understood = connection.read_head(arrival, head, in_force.server.request_head);
-    choose_id(lane, &in_force.server, record, Some(&*head).filter(|_| understood.is_ok()));
+    identify(lane, &in_force.server, record, Some(&*head).filter(|_| understood.is_ok()));
     let (settings, trust) = (&in_force.server, in_force.trust.as_ref());
     let asked = (&*head, understood.is_ok());
     let mut exchange = Exchange::new(connection, settings, asked, trust, record);
@@ -127,8 +128,8 @@ async fn one_request(
     next
 }
 
-/// The request id: the client's, if that is accepted, or a new one.
-fn choose_id(
+/// The request id: the client's, if that is accepted, or a new one. The trace: the client's.
+fn identify(
     lane: &Lane,
     settings: &ServerSettings,
     record: &mut AccessRecord,
@@ -137,6 +138,9 @@ fn choose_id(
     let accepted = head.is_some_and(|head| settings.accept_request_id && record.accept_id(head));
     if !accepted {
         lane.new_id(record.id_mut());
+    }
+    if let Some(head) = head.filter(|_| settings.trace_sample.is_some()) {
+        record.set_trace(Trace::of_caller(&head.fields));
     }
 }
 
@@ -174,6 +178,7 @@ async fn answer(
             if attendant.as_ref().is_some_and(|one| answers_instead(&**one, exchange, app)) {
                 return Ok(());
             }
+            lane.begin_trace(exchange);
             let to = Destination { app, pool: &lane.front.pool, lane: lane.number };
             forward::run(exchange, reply, to).await
         }

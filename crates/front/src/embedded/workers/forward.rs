@@ -95,6 +95,7 @@ impl Forwarding<'_, '_> {
                     continue;
                 }
             };
+            self.exchange.ask_worker();
             self.put_head(&slot, upload);
             let failure = match self.attempt(&mut slot, &mut link, upload).await {
                 Ok(()) => return Ok((slot, link)),
@@ -118,6 +119,7 @@ impl Forwarding<'_, '_> {
             port: exchange.client_port(),
             reached_port: exchange.reached_port(),
             id: exchange.id(),
+            trace: exchange.trace(),
             trusted: exchange.is_trusted(),
             length: exchange.content_length(),
             keep_alive: self.to.app.spec.keep_alive && !slot.peer.is_unruly(),

@@ -6,6 +6,7 @@ use mfserv_core::route::ServerSettings;
 use mfserv_h1::{Framing, Name, RequestHead, ResponseHead};
 
 use crate::embedded::clients::exchange::{Exchange, HeadWriter, Size, Start};
+use crate::embedded::clients::trace::Trace;
 use crate::embedded::io::buffer::Buffer;
 
 /// What a worker learns besides what the client has sent.
@@ -19,6 +20,8 @@ pub struct Forwarded<'a> {
     pub reached_port: Option<u16>,
     /// The request id.
     pub id: &'a [u8],
+    /// The trace.
+    pub trace: Trace,
     /// What the client has sent in X-Forwarded-* is passed on.
     pub trusted: bool,
     /// The length of the whole content, where it is known.
@@ -38,7 +41,13 @@ pub fn put_request(
     out.push_all(&[if head.host().is_empty() { b"localhost" } else { head.host() }, b"\r\n"]);
     for (name, written, value) in head.fields.iter() {
         let is_claim = !with.trusted && settings.add_forwarded && is_forwarded(written);
-        if passes_to_worker(name, settings) && !is_claim && !head.fields.is_nominated(written) {
+        let is_of_trace = matches!(name, Name::TraceParent | Name::TraceState);
+        let is_replaced = is_of_trace && matches!(with.trace, Trace::Begun { .. });
+        if passes_to_worker(name, settings)
+            && !is_claim
+            && !is_replaced
+            && !head.fields.is_nominated(written)
+        {
             out.push_all(&[written, b": ", value, b"\r\n"]);
         }
     }
@@ -46,6 +55,7 @@ pub fn put_request(
     if settings.add_request_id {
         out.push_all(&[b"X-Request-Id: ", with.id, b"\r\n"]);
     }
+    with.trace.put(out);
     if settings.add_forwarded {
         put_forwarded(out, head, with);
     }

@@ -9,12 +9,30 @@ use mfserv_logfile::Source;
 
 use super::Exchange;
 use crate::embedded::clients::access_log::{Asked, Measured, Subject, Traffic};
+use crate::embedded::clients::trace::Trace;
 use crate::embedded::io::log_file::LogWriter;
 
 impl Exchange<'_> {
     /// The request id.
     pub fn id(&self) -> &[u8] {
         self.record.id()
+    }
+
+    /// The trace that the request is part of.
+    pub fn trace(&self) -> Trace {
+        self.record.trace()
+    }
+
+    /// The request is part of this trace.
+    pub fn set_trace(&mut self, trace: Trace) {
+        self.record.set_trace(trace);
+    }
+
+    /// A worker is asked now.
+    pub fn ask_worker(&mut self) {
+        if self.settings.server_timing {
+            self.record.ask_worker();
+        }
     }
 
     /// The plugin that the request goes to.
