@@ -1,8 +1,6 @@
 //! What is done with rotated log files besides writing: compression, and a bound on the size
 //! of all logs together.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +9,7 @@ use std::time::SystemTime;
 use mfserv_core::output::LogCare;
 
 use crate::compressed::compress;
-use crate::rotation::{Rotated, rotated, rotated_from};
+use crate::rotation::{Rotated, rotated_in};
 
 /// What was done.
 #[derive(Debug, Default)]
@@ -27,7 +25,7 @@ pub struct Cared {
 pub fn care(directory: &Path, wanted: LogCare) -> io::Result<Cared> {
     let mut done = Cared::default();
     if wanted.compress {
-        let families = families(directory)?;
+        let families = rotated_in(directory)?;
         let older = families.values().flat_map(|files| files.split_last().map_or(&[][..], |s| s.1));
         for file in older.filter(|file| !file.is_compressed) {
             if let Err(error) = compress(&file.path) {
@@ -41,20 +39,6 @@ pub fn care(directory: &Path, wanted: LogCare) -> io::Result<Cared> {
     Ok(done)
 }
 
-/// The rotated files of each log.
-fn families(directory: &Path) -> io::Result<BTreeMap<PathBuf, Vec<Rotated>>> {
-    let mut families = BTreeMap::new();
-    for entry in fs::read_dir(directory)? {
-        if let Some(log) = rotated_from(&entry?.path()) {
-            if let Entry::Vacant(family) = families.entry(log) {
-                let files = rotated(family.key())?;
-                family.insert(files);
-            }
-        }
-    }
-    Ok(families)
-}
-
 /// Removes the oldest rotated files, of whatever log, until all files are small enough.
 fn bound(directory: &Path, max_bytes: u64, done: &mut Cared) -> io::Result<()> {
     let mut total = 0;
@@ -62,7 +46,7 @@ fn bound(directory: &Path, max_bytes: u64, done: &mut Cared) -> io::Result<()> {
         total += entry?.metadata().map_or(0, |found| if found.is_file() { found.len() } else { 0 });
     }
     let mut oldest: Vec<(SystemTime, u64, Rotated)> = Vec::new();
-    for file in families(directory)?.into_values().flatten() {
+    for file in rotated_in(directory)?.into_values().flatten() {
         if let Ok(found) = fs::metadata(&file.path) {
             oldest.push((found.modified()?, found.len(), file));
         }

@@ -25,6 +25,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::rotation;
 
+mod requests;
+
+pub use requests::Requests;
+
 /// The length of a block, bytes.
 const BLOCK: usize = 16;
 const HEADER: u8 = 1;
@@ -120,7 +124,8 @@ impl Index {
         let mut blocks = bytes.chunks_exact(BLOCK).filter(|block| block[1] == checksum(block));
         let inode = inode_of(blocks.next()?)?;
         let mut index = Index::default();
-        let mut known: HashMap<u16, usize> = HashMap::new();
+        // By number: an index of a large log has half a million chunks.
+        let mut known: Vec<Option<usize>> = vec![None; usize::from(u16::MAX) + 1];
         let mut places: HashMap<Source, usize> = HashMap::new();
         let mut text = Vec::new();
         for block in blocks {
@@ -137,13 +142,13 @@ impl Index {
                             index.sources.push(source.clone());
                             index.sources.len() - 1
                         });
-                        known.insert(number, place);
+                        known[usize::from(number)] = Some(place);
                     }
                 }
                 CHUNK => index.add(Chunk {
                     at_ms: six(&block[4..10]),
                     offset: six(&block[10..16]),
-                    source: known.get(&number).copied(),
+                    source: known[usize::from(number)],
                 }),
                 _ => {}
             }
@@ -158,23 +163,6 @@ impl Index {
             self.chunks.pop();
         }
         self.chunks.push(chunk);
-    }
-
-    /// Where an access log may have the line of a request, and the worker that has served it;
-    /// the newest first. Another id may have the same hash: the line has to be looked at.
-    pub fn requests(log: &Path, hash: u64) -> Option<Vec<(u64, Source)>> {
-        let bytes = fs::read(index_path(log)).ok()?;
-        let wanted = &hash.to_le_bytes()[..6];
-        let is_wanted = |block: &[u8]| {
-            block[0] == REQUEST && &block[4..10] == wanted && block[1] == checksum(block)
-        };
-        let blocks = bytes.chunks_exact(BLOCK);
-        let found = blocks.clone().enumerate().rev().filter(|(_, block)| is_wanted(block));
-        let place = |(at, block): (usize, &[u8])| {
-            let source = source_before(blocks.clone().take(at), &block[2..4]);
-            (six(&block[10..16]), source)
-        };
-        Some(found.map(place).collect())
     }
 
     /// The chunk that a byte belongs to.
@@ -205,30 +193,34 @@ pub fn request_hash(id: &[u8]) -> u64 {
     mfserv_core::fingerprint::of(id)
 }
 
-/// The source with this number that was named last in these blocks.
-fn source_before<'a>(blocks: impl DoubleEndedIterator<Item = &'a [u8]>, number: &[u8]) -> Source {
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for block in blocks.rev().filter(|block| block[0] == SOURCE && &block[2..4] == number) {
-        if block[1] == checksum(block) {
-            parts.push(&block[6..]);
-            if block[4] == 0 {
-                break;
-            }
-        }
-    }
-    parts.reverse();
-    Source::of_text(&parts.concat())
-}
-
 fn six(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
+/// What byte 1 of a block must be: `sum = sum * 31 + byte` over the others, written as a sum of
+/// products, which the processor does at once.
 fn checksum(block: &[u8]) -> u8 {
-    let others = block.iter().enumerate().filter(|(at, _)| *at != 1);
+    let products = block.iter().zip(&WEIGHTS).map(|(byte, weight)| byte.wrapping_mul(*weight));
     // A block of zeros is what a file system may leave after a power cut: it must be wrong.
-    others.fold(0x5a_u8, |sum, (_, byte)| sum.wrapping_mul(31).wrapping_add(*byte))
+    products.fold(EMPTY_SUM, u8::wrapping_add)
 }
+
+/// The power of 31 that each byte of a block counts with; 0 for the checksum itself.
+const WEIGHTS: [u8; BLOCK] = {
+    let mut weights = [0_u8; BLOCK];
+    let (mut at, mut weight) = (BLOCK, 1_u8);
+    while at > 0 {
+        at -= 1;
+        if at != 1 {
+            weights[at] = weight;
+            weight = weight.wrapping_mul(31);
+        }
+    }
+    weights
+};
+
+/// The sum of a block of zeros.
+const EMPTY_SUM: u8 = WEIGHTS[0].wrapping_mul(31).wrapping_mul(0x5a);
 
 fn inode_of(header: &[u8]) -> Option<u64> {
     let is_header = header[0] == HEADER && header[4..8] == *MAGIC;

@@ -17,8 +17,8 @@ mod rotation;
 
 pub use care::{Cared, care};
 pub use compressed::{Compressed, compress};
-pub use index::{Chunk, Index, Mark, MarkKind, Source, index_path, request_hash};
-pub use rotation::{Rotated, rotated, rotated_from};
+pub use index::{Chunk, Index, Mark, MarkKind, Requests, Source, index_path, request_hash};
+pub use rotation::{Rotated, rotated, rotated_in};
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};

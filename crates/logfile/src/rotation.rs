@@ -1,5 +1,7 @@
 //! The files that a log file was rotated to: their names, their order, their number.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -95,24 +97,46 @@ pub fn rotated(path: &Path) -> io::Result<Vec<Rotated>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut found = Vec::new();
     for (candidate, path) in list(path)? {
-        let plain = candidate.strip_suffix(".zst");
-        if let Some(order) = order(&name, plain.unwrap_or(&candidate)) {
-            found.push(Rotated { order, path, is_compressed: plain.is_some() });
+        let (plain, is_compressed) = plain_name(&candidate);
+        if let Some(order) = order(&name, plain) {
+            found.push(Rotated { order, path, is_compressed });
         }
     }
-    found.sort_by(|a, b| (&a.order, a.is_compressed).cmp(&(&b.order, b.is_compressed)));
-    found.dedup_by(|later, first| later.order == first.order);
+    sort(&mut found);
     Ok(found)
 }
 
-/// The log file that this one was rotated from; `None` if its name is not that of a rotated
-/// file.
-pub fn rotated_from(path: &Path) -> Option<PathBuf> {
-    let name = path.file_name()?.to_str()?;
-    let plain = name.strip_suffix(".zst").unwrap_or(name);
-    let dots = plain.match_indices('.').map(|(at, _)| at);
-    let base = dots.map(|at| &plain[..at]).find(|base| order(base, plain).is_some())?;
-    (!base.is_empty()).then(|| path.with_file_name(base))
+/// The same for all logs of a directory, which is listed once: by the path of the log.
+pub fn rotated_in(directory: &Path) -> io::Result<BTreeMap<PathBuf, Vec<Rotated>>> {
+    let mut families: BTreeMap<PathBuf, Vec<Rotated>> = BTreeMap::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(OsStr::to_str).map(plain_name);
+        let Some((plain, is_compressed)) = name else { continue };
+        if let Some((log, order)) = base_of(plain) {
+            let family = families.entry(path.with_file_name(log)).or_default();
+            family.push(Rotated { order, path, is_compressed });
+        }
+    }
+    families.values_mut().for_each(sort);
+    Ok(families)
+}
+
+fn sort(found: &mut Vec<Rotated>) {
+    found.sort_by(|a, b| (&a.order, a.is_compressed).cmp(&(&b.order, b.is_compressed)));
+    found.dedup_by(|later, first| later.order == first.order);
+}
+
+/// A name without the end of a compressed file, and whether it had one.
+fn plain_name(name: &str) -> (&str, bool) {
+    name.strip_suffix(".zst").map_or((name, false), |plain| (plain, true))
+}
+
+/// The name of the log that a file was rotated from, and its place among those.
+fn base_of(plain: &str) -> Option<(&str, Order)> {
+    let dots = plain.match_indices('.').map(|(at, _)| &plain[..at]);
+    let mut bases = dots.filter(|base| !base.is_empty());
+    bases.find_map(|base| Some((base, order(base, plain)?)))
 }
 
 type Order = (String, u32);
@@ -159,15 +183,28 @@ mod tests {
     }
 
     #[test]
-    fn a_rotated_file_names_the_file_that_it_was_rotated_from() {
-        for (name, from) in [
-            ("l/x.log.20260101000000", Some("l/x.log")),
-            ("l/x.log.20260101000000.12.zst", Some("l/x.log")),
-            ("l/x.log", None),
-            ("l/x.log.20260101000000.gz", None),
-            ("l/.x.log.20260101000000.idx", None),
+    fn the_rotated_files_of_all_logs_of_a_directory_are_those_of_each() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in [
+            "x.log",
+            "x.log.20260101000000",
+            "x.log.20260101000000.12.zst",
+            "x.log.20260101000000.2",
+            "x.log.20260101000000.2.zst",
+            "x.log.20260101000000.gz",
+            "y.stdout.20260102000000.zst",
+            ".x.log.20260101000000.idx",
+            ".20260101000000",
         ] {
-            assert_eq!(rotated_from(Path::new(name)), from.map(PathBuf::from), "{name}");
+            fs::write(path(name), "").unwrap();
+        }
+        let found = rotated_in(directory.path()).unwrap();
+        let names: Vec<_> = found.keys().cloned().collect();
+        assert_eq!(names, [path("x.log"), path("y.stdout")]);
+        for (log, files) in found {
+            assert_eq!(files, rotated(&log).unwrap());
+            assert!(!files.is_empty(), "{}", log.display());
         }
     }
 

@@ -106,8 +106,46 @@ fn the_line_of_a_request_is_found_with_the_worker_that_served_it() {
         }
         index.flush().unwrap();
     }
-    let found = |id: &str| Index::requests(&log, request_hash(id.as_bytes())).unwrap();
+    let found = |id: &str| -> Vec<_> {
+        Index::requests(&log, request_hash(id.as_bytes())).unwrap().collect()
+    };
     assert_eq!(found("id7"), [(700, workers[1].clone())]);
     assert_eq!(found("id59"), [(8900, workers[2].clone())]);
     assert_eq!(found("id60"), []);
+}
+
+#[test]
+fn a_request_is_found_in_an_index_of_many_pieces_and_the_newest_of_several_comes_first() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("access.log");
+    let worker = source("app.p.a.1.1");
+    let mut index = IndexWriter::open(&log, 7, 0, None).unwrap();
+    // More than two pieces of 256 KiB; the source is named at the begin only.
+    for n in 0..40_000 {
+        let kind = MarkKind::Request(request_hash(&u64::to_le_bytes(n % 39_990)));
+        index.note(&Mark { at: 0, source: &worker, kind }, n * 100);
+    }
+    index.flush().unwrap();
+    let found = |n: u64| -> Vec<_> {
+        let requests = Index::requests(&log, request_hash(&n.to_le_bytes())).unwrap();
+        requests.map(|(offset, source)| (offset, source.worker)).collect()
+    };
+    let name = || "app.p.a.1.1".to_owned();
+    assert_eq!(found(5), [(3_999_500, name()), (500, name())]);
+    assert_eq!(found(20_000), [(2_000_000, name())]);
+    assert_eq!(found(39_999), []);
+}
+
+#[test]
+fn the_checksum_is_the_one_that_files_have() {
+    // `sum = sum * 31 + byte`, over all bytes but the second, from 0x5a on.
+    let sum = |block: &[u8; BLOCK]| {
+        let others = block.iter().enumerate().filter(|(at, _)| *at != 1);
+        others.fold(0x5a_u8, |sum, (_, byte)| sum.wrapping_mul(31).wrapping_add(*byte))
+    };
+    for seed in 0..200_u8 {
+        let block: [u8; BLOCK] =
+            std::array::from_fn(|at| seed.wrapping_mul(at as u8 * 7).rotate_left(3));
+        assert_eq!(checksum(&block), sum(&block), "{block:?}");
+    }
 }

@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 use mfserv_logfile::Source;
 
 use super::line::{Level, quick_level, quick_time};
-use super::part::{FileOf, Part, Range, files_of};
+use super::part::{FileOf, Part, Range};
 use super::search::Selection;
 
 /// How much is read at a time.
 const BLOCK: u64 = 1024 * 1024;
 /// A line that is longer is taken apart.
 const LINE_MAX: u64 = 16 * 1024 * 1024;
+/// Behind the end of a request its id is looked for in so much of each log, bytes.
+const BEHIND_MAX: usize = 64 * 1024 * 1024;
 /// How far a block begins behind its first line, so that it does not begin in the middle of a
 /// message of several lines, bytes.
 const MESSAGE_MAX: usize = 256 * 1024;
@@ -54,18 +56,25 @@ pub(super) struct Cursor<'s> {
     last_ms: Option<u64>,
     /// The level of the last line that had one, and who wrote it.
     level: Option<(Option<Source>, Level)>,
+    /// How much has been read behind the end of a request, bytes.
+    behind: usize,
 }
 
 impl<'s> Cursor<'s> {
-    pub fn new(log: &Path, selection: &'s Selection, backwards: bool) -> io::Result<Self> {
-        let mut files = files_of(log)?;
+    /// `files`: those of the log, oldest first.
+    pub fn new(
+        log: &Path,
+        mut files: Vec<FileOf>,
+        selection: &'s Selection,
+        backwards: bool,
+    ) -> Self {
         let since = selection.since_ms.unwrap_or(0);
         // The clock of the file system is coarse.
         files.retain(|file| file.until_ms.saturating_add(1000) >= since);
         if backwards {
             files.reverse();
         }
-        Ok(Self {
+        Self {
             log: log.to_owned(),
             selection,
             backwards,
@@ -74,7 +83,8 @@ impl<'s> Cursor<'s> {
             block: None,
             last_ms: None,
             level: None,
-        })
+            behind: 0,
+        }
     }
 
     /// The time of the next line.
@@ -128,8 +138,14 @@ impl<'s> Cursor<'s> {
                 true => last_block(part)?,
                 false => first_block(part)?,
             };
-            let pattern = self.selection.pattern.as_ref();
-            if pattern.is_some_and(|pattern| !pattern.may_be_in(&block.1)) {
+            let is_behind = is_behind(part, &block, self.selection);
+            if is_behind {
+                self.behind += block.1.len();
+                if self.behind > BEHIND_MAX {
+                    return Ok(false);
+                }
+            }
+            if !self.selection.may_be_in(&block.1, is_behind) {
                 continue;
             }
             if self.backwards {
@@ -175,7 +191,7 @@ impl<'s> Cursor<'s> {
                     continue;
                 }
             }
-            if selection.pattern.as_ref().is_none_or(|pattern| pattern.is_in(text)) {
+            if selection.has(text, source, time) {
                 found.push_back(Place { span, at_ms, level });
             }
         }
@@ -184,6 +200,14 @@ impl<'s> Cursor<'s> {
 }
 
 type Read = ((u64, Vec<u8>), Range);
+
+/// True if a block begins later than the lines that the worker of a request has said of it.
+fn is_behind(part: &Part, (offset, bytes): &(u64, Vec<u8>), selection: &Selection) -> bool {
+    let Some(request) = &selection.request else { return false };
+    let first = || bytes.split(|byte| *byte == b'\n').next().and_then(quick_time);
+    let at_ms = part.origin(*offset).1.or_else(first);
+    at_ms.is_some_and(|at_ms| at_ms > request.until_ms)
+}
 
 /// Takes the first lines out of the first range.
 fn first_block(part: &mut Part) -> io::Result<Read> {

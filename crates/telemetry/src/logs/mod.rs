@@ -18,5 +18,5 @@ mod when;
 pub use line::{Facts, Level, facts};
 pub use pattern::Pattern;
 pub use request::{Request, find_request};
-pub use search::{Found, Order, Selection, search};
+pub use search::{Found, OfRequest, Order, Selection, search};
 pub use when::{BadTime, when};

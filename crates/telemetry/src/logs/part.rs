@@ -1,12 +1,12 @@
 //! One file of a log, and which of its bytes are looked at.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use mfserv_logfile::{Index, Source};
+use mfserv_logfile::{Index, Rotated, Source, rotated_in};
 
 use super::content::Content;
 use super::line::quick_time;
@@ -42,17 +42,29 @@ pub(super) struct Part {
     pub until_ms: u64,
 }
 
-/// The files of a log, oldest first.
-pub(super) fn files_of(log: &Path) -> io::Result<Vec<FileOf>> {
-    let rotated = mfserv_logfile::rotated(log)?.into_iter().map(|file| file.path);
-    let paths = rotated.chain([log.to_owned()]);
-    Ok(paths
-        .filter_map(|path| {
-            let modified = std::fs::metadata(&path).ok()?.modified().ok()?;
-            let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-            Some(FileOf { path, until_ms: since.as_millis() as u64 })
-        })
-        .collect())
+/// The files of each of these logs, oldest first. A directory is listed once for all its logs.
+pub(super) fn files_of(logs: &[PathBuf]) -> io::Result<Vec<Vec<FileOf>>> {
+    let mut listed: BTreeMap<PathBuf, BTreeMap<PathBuf, Vec<Rotated>>> = BTreeMap::new();
+    let mut all = Vec::with_capacity(logs.len());
+    for log in logs {
+        let directory = log.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        if !listed.contains_key(directory) {
+            listed.insert(directory.to_owned(), rotated_in(directory)?);
+        }
+        let live = directory.join(log.file_name().unwrap_or_default());
+        let rotated = listed.get_mut(directory).and_then(|families| families.remove(&live));
+        let rotated = rotated.unwrap_or_default().into_iter().map(|file| file.path);
+        all.push(rotated.chain([log.to_owned()]).filter_map(file_at).collect());
+    }
+    Ok(all)
+}
+
+/// `None` if it was removed meanwhile.
+fn file_at(path: PathBuf) -> Option<FileOf> {
+    let modified = std::fs::metadata(&path).ok()?.modified().ok()?;
+    let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Some(FileOf { path, until_ms: since.as_millis() as u64 })
 }
 
 impl Part {

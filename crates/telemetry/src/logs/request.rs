@@ -33,7 +33,7 @@ pub struct Request {
 pub fn find_request(access_log: &Path, id: &str) -> io::Result<Option<Request>> {
     let mut all_are_indexed = true;
     let mut worker_of_hash = None;
-    for file in files_of(access_log)?.iter().rev() {
+    for file in files_of(&[access_log.to_owned()])?.iter().flatten().rev() {
         let Some(places) = Index::requests(&file.path, request_hash(id.as_bytes())) else {
             all_are_indexed = false;
             continue;

@@ -8,6 +8,7 @@ use mfserv_logfile::Source;
 
 use super::cursor::{Cursor, Hit};
 use super::line::{Level, facts};
+use super::part::files_of;
 use super::pattern::Pattern;
 
 /// Which lines are wanted: those that match everything that is set.
@@ -26,8 +27,30 @@ pub struct Selection {
     pub worker: Option<String>,
     /// Of this release.
     pub release: Option<String>,
+    /// Lines of this request only.
+    pub request: Option<OfRequest>,
     /// Not behind this byte of the live file of a log.
     pub ends: BTreeMap<PathBuf, u64>,
+}
+
+/// The lines of a request: those that name its id, and all lines of its worker up to a time.
+pub struct OfRequest {
+    /// The id.
+    pub id: Pattern,
+    /// The worker that had the request.
+    pub worker: Option<String>,
+    /// Up to then all lines of the worker, milliseconds since 1970.
+    pub until_ms: u64,
+}
+
+impl OfRequest {
+    fn has(&self, line: &[u8], source: Option<&Source>, at_ms: u64) -> bool {
+        let is_of_worker = || {
+            let name = self.worker.as_deref().filter(|_| at_ms <= self.until_ms);
+            name.zip(source).is_some_and(|(name, it)| is_named(&it.worker, name))
+        };
+        is_of_worker() || self.id.is_in(line)
+    }
 }
 
 impl Selection {
@@ -42,6 +65,20 @@ impl Selection {
     pub fn is_in_time(&self, at_ms: u64) -> bool {
         self.since_ms.is_none_or(|since| at_ms >= since)
             && self.until_ms.is_none_or(|until| at_ms <= until)
+    }
+
+    /// True if a line of this text is wanted, as far as the text, and the request, are selected.
+    pub(super) fn has(&self, line: &[u8], source: Option<&Source>, at_ms: u64) -> bool {
+        self.pattern.as_ref().is_none_or(|pattern| pattern.is_in(line))
+            && self.request.as_ref().is_none_or(|request| request.has(line, source, at_ms))
+    }
+
+    /// False if certainly none of these lines has what is wanted. `is_behind`: they are later
+    /// than what the worker of a request has said of it.
+    pub(super) fn may_be_in(&self, lines: &[u8], is_behind: bool) -> bool {
+        let id = self.request.as_ref().filter(|_| is_behind).map(|request| &request.id);
+        let mut patterns = self.pattern.iter().chain(id);
+        patterns.all(|pattern| pattern.may_be_in(lines))
     }
 
     /// True if this line is wanted, whatever its time.
@@ -116,8 +153,9 @@ fn merge(
     most: Option<usize>,
     each: &mut dyn FnMut(Found) -> bool,
 ) -> io::Result<usize> {
-    let open = |log: &PathBuf| Cursor::new(log, selection, backwards);
-    let mut cursors: Vec<Cursor<'_>> = logs.iter().map(open).collect::<io::Result<_>>()?;
+    let all = logs.iter().zip(files_of(logs)?);
+    let open = |(log, files): (&PathBuf, _)| Cursor::new(log, files, selection, backwards);
+    let mut cursors: Vec<Cursor<'_>> = all.map(open).collect();
     let mut count = 0;
     while most.is_none_or(|most| count < most) {
         let mut next: Option<(u64, usize)> = None;

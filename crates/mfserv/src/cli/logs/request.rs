@@ -8,7 +8,9 @@ use mfserv_core::event::{Event, Fact};
 use mfserv_core::names::WorkerId;
 use mfserv_node::places::Places;
 use mfserv_node::render;
-use mfserv_telemetry::logs::{Found, Order, Pattern, Request, Selection, find_request, search};
+use mfserv_telemetry::logs::{
+    Found, OfRequest, Order, Pattern, Request, Selection, find_request, search,
+};
 use serde_json::Value;
 
 use super::show::Show;
@@ -19,6 +21,8 @@ use crate::cli::report::Outcome;
 const WRITTEN_AFTER: Duration = Duration::from_millis(700);
 /// What happens to a worker because of a request may be seen so much later, milliseconds.
 const AFTER_MS: u64 = 10_000;
+/// The id is looked for in lines that are so much later than the answer, milliseconds.
+const BEHIND_MS: u64 = 60_000;
 /// A crash that a request suffers from may be so much older, milliseconds.
 const BEFORE_MS: u64 = 60_000;
 
@@ -56,23 +60,22 @@ pub fn run(places: &Places, id: &str, show: &Show) -> Result<Outcome, Diagnostic
         shown.extend(events(places, request)?);
     }
     let (from, to) = found.as_ref().map_or((None, None), |it| (Some(it.from_ms), Some(it.to_ms)));
-    // A worker may say the id in the lines of a job that goes on behind the answer.
-    let named = Selection {
+    let selection = Selection {
         since_ms: from,
-        until_ms: to.map(|to| to + BEFORE_MS),
-        pattern: Some(Pattern::text(id)),
+        // A worker may say the id in the lines of a job that goes on behind the answer.
+        until_ms: to.map(|to| to + BEHIND_MS),
+        request: Some(OfRequest {
+            id: Pattern::text(id),
+            worker: found.as_ref().and_then(|request| request.worker.clone()),
+            until_ms: to.unwrap_or(u64::MAX),
+        }),
         ..Selection::default()
     };
-    lines(&logs, &named, &mut shown)?;
-    if let Some(worker) = found.as_ref().and_then(|request| request.worker.clone()) {
-        let said = Selection {
-            since_ms: from,
-            until_ms: to,
-            worker: Some(worker),
-            ..Selection::default()
-        };
-        lines(&logs, &said, &mut shown)?;
-    }
+    search(&logs, &selection, Order::OldestFirst(None), &mut |line| {
+        shown.push(Shown { at_ms: line.at_ms.unwrap_or(0), what: What::Line(line) });
+        true
+    })
+    .map_err(|e| Diagnostic::error("the logs cannot be read").because(e))?;
     if found.is_none() && shown.is_empty() {
         return Err(unknown(places, id));
     }
@@ -84,27 +87,6 @@ pub fn run(places: &Places, id: &str, show: &Show) -> Result<Outcome, Diagnostic
         }
     }
     Ok(Outcome::Done)
-}
-
-/// Adds the lines that match and are not there yet.
-fn lines(
-    logs: &[PathBuf],
-    selection: &Selection,
-    shown: &mut Vec<Shown>,
-) -> Result<(), Diagnostic> {
-    let is_same = |a: &Found, b: &Found| (&a.log, &a.bytes, a.at_ms) == (&b.log, &b.bytes, b.at_ms);
-    search(logs, selection, Order::OldestFirst(None), &mut |line| {
-        let is_known = shown.iter().any(|shown| match &shown.what {
-            What::Line(known) => is_same(known, &line),
-            What::Event(_) => false,
-        });
-        if !is_known {
-            shown.push(Shown { at_ms: line.at_ms.unwrap_or(0), what: What::Line(line) });
-        }
-        true
-    })
-    .map(drop)
-    .map_err(|e| Diagnostic::error("the logs cannot be read").because(e))
 }
 
 /// What happened to the worker of a request; for a request that no worker had, the crashes of

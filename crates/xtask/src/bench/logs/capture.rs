@@ -70,10 +70,30 @@ struct Writes<'a> {
 }
 
 impl Writes<'_> {
-    fn argv(&self) -> Vec<String> {
-        let data = format!("if={}", self.data.display());
-        let piece = format!("bs={}", self.piece);
-        ["dd".to_owned(), data, piece, "status=none".to_owned()].into()
+    /// The program of a writer. It begins when the file `go` of this directory is there, and
+    /// stays when it is done: what it costs to start and to end it is not part of the capture.
+    fn argv(&self, gate: &Path) -> Vec<String> {
+        let script = format!(
+            "cd {gate} && : > at.$$ && until [ -e go ]; do sleep 0.02; done && \
+             dd if={data} bs={piece} status=none && exec sleep 600",
+            gate = gate.display(),
+            data = self.data.display(),
+            piece = self.piece,
+        );
+        ["sh".to_owned(), "-c".to_owned(), script].into()
+    }
+
+    /// Waits for all writers, measures, and lets them begin.
+    fn begin(&self, gate: &Path, pids: &[u32]) -> Result<process::Used, Diagnostic> {
+        let is_at = |name: &str| name.starts_with("at.");
+        interrupt::until("the writers", PATIENCE, || {
+            let entries = fs::read_dir(gate).into_iter().flatten().flatten();
+            let at = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_at));
+            (at.count() == WRITERS).then_some(())
+        })?;
+        let before = process::used(pids)?;
+        fs::write(gate.join("go"), "").map_err(|e| failed("no file", e))?;
+        Ok(before)
     }
 
     fn per_mib(&self, cpu_ns: u64) -> f64 {
@@ -99,12 +119,12 @@ impl Writes<'_> {
         let connected = || Client::connect(&socket, "bench").ok();
         let mut client = interrupt::until("the keeper", PATIENCE, connected)?;
         let pids = [client.greeting().pid];
-        let before = process::used(&pids)?;
         let log = home.path().join("log");
         for writer in 0..WRITERS {
             let spec = Box::new(self.spec(home.path(), writer, &log));
             client.ask(Ask::Spawn { spec }).map_err(|e| failed("not started", e))?;
         }
+        let before = self.begin(home.path(), &pids)?;
         self.written(&log)?;
         let cost = self.per_mib((process::used(&pids)? - before).cpu_ns);
         client.ask(Ask::Shutdown).map_err(|e| failed("the keeper does not end", e))?;
@@ -115,7 +135,7 @@ impl Writes<'_> {
         let path = std::env::var("PATH").unwrap_or_default();
         ProcessSpec {
             id: format!("app.bench.main.{writer}.1"),
-            argv: self.argv(),
+            argv: self.argv(home),
             env: [("PATH".to_owned(), path)].into(),
             cwd: home.to_owned(),
             rlimits: Rlimits::default(),
@@ -147,7 +167,6 @@ impl Writes<'_> {
             }
         }
         let pids: Vec<u32> = tools.iter().map(|child| child.id()).collect();
-        let before = process::used(&pids)?;
         // The bench keeps the pipes open: a program that has ended cannot be measured.
         let mut pipes: Vec<OwnedFd> = Vec::new();
         let mut writers = Vec::new();
@@ -155,15 +174,20 @@ impl Writes<'_> {
             let Some(stdin) = child.stdin.take() else { continue };
             let pipe = OwnedFd::from(stdin);
             let theirs = pipe.try_clone().map_err(|e| failed("descriptors run out", e))?;
-            let argv = self.argv();
+            let argv = self.argv(home.path());
             let mut command = Command::new(&argv[0]);
             command.args(&argv[1..]).stdout(theirs);
             writers.push(command.spawn().map_err(|e| failed("dd does not start", e))?);
             pipes.push(pipe);
         }
+        let before = self.begin(home.path(), &pids)?;
         let result = self.written(home.path()).and_then(|()| process::used(&pids));
         drop(pipes);
-        for mut child in writers.into_iter().chain(tools) {
+        for mut child in writers {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for mut child in tools {
             let _ = child.wait();
         }
         Ok(Some(self.per_mib((result? - before).cpu_ns)))

@@ -1,0 +1,103 @@
+//! Where the requests of an access log are, read from the end of its index on.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{BLOCK, Index, PART, REQUEST, SOURCE, Source, checksum, index_path, six};
+
+/// How much of an index is read at a time when it is read from its end on: whole blocks.
+const PIECE: usize = 256 * 1024;
+
+impl Index {
+    /// Where an access log may have the line of a request, and the worker that has served it;
+    /// the newest first. Another id may have the same hash: the line has to be looked at. `None`
+    /// if the log has no index.
+    pub fn requests(log: &Path, hash: u64) -> Option<Requests> {
+        let file = Arc::new(File::open(index_path(log)).ok()?);
+        let length = file.metadata().ok()?.len();
+        let hash = hash.to_le_bytes();
+        let mut wanted = [0; 6];
+        wanted.copy_from_slice(&hash[..6]);
+        Some(Requests { blocks: Backwards::new(file, length - length % BLOCK as u64), wanted })
+    }
+}
+
+/// The places of the requests with one hash: see [`Index::requests`].
+#[derive(Debug)]
+pub struct Requests {
+    blocks: Backwards,
+    wanted: [u8; 6],
+}
+
+impl Iterator for Requests {
+    /// The offset of the line, and the source of the worker.
+    type Item = (u64, Source);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let wanted = self.wanted;
+        let block = self.blocks.find(|block| {
+            block[4..10] == wanted && block[0] == REQUEST && block[1] == checksum(block)
+        })?;
+        let before = Backwards::new(self.blocks.file.clone(), self.blocks.at());
+        Some((six(&block[10..16]), source_before(before, &block[2..4])))
+    }
+}
+
+/// The blocks of an index, the last one first: it is read only as far as they are asked for.
+#[derive(Debug)]
+struct Backwards {
+    file: Arc<File>,
+    /// Where `piece` begins in the file.
+    start: u64,
+    /// Blocks of which the first `left` bytes are still to be given.
+    piece: Vec<u8>,
+    left: usize,
+}
+
+impl Backwards {
+    /// The blocks before this place.
+    fn new(file: Arc<File>, before: u64) -> Self {
+        Self { file, start: before, piece: Vec::new(), left: 0 }
+    }
+
+    /// The place of the block that was given last.
+    fn at(&self) -> u64 {
+        self.start + self.left as u64
+    }
+}
+
+impl Iterator for Backwards {
+    type Item = [u8; BLOCK];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            let length = self.start.min(PIECE as u64);
+            self.piece.resize(length as usize, 0);
+            self.start -= length;
+            // An index that has become shorter meanwhile has nothing more to say.
+            self.file.read_exact_at(&mut self.piece, self.start).ok()?;
+            self.left = self.piece.len();
+        }
+        self.left = self.left.checked_sub(BLOCK)?;
+        self.piece.get(self.left..self.left + BLOCK)?.try_into().ok()
+    }
+}
+
+/// The source with this number that was named last in these blocks.
+fn source_before(blocks: Backwards, number: &[u8]) -> Source {
+    let mut parts: Vec<[u8; PART]> = Vec::new();
+    for block in blocks.filter(|block| block[0] == SOURCE && &block[2..4] == number) {
+        if block[1] == checksum(&block) {
+            let mut part = [0; PART];
+            part.copy_from_slice(&block[6..]);
+            parts.push(part);
+            if block[4] == 0 {
+                break;
+            }
+        }
+    }
+    parts.reverse();
+    Source::of_text(&parts.concat())
+}
