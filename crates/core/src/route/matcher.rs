@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use regex_lite::Regex;
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
@@ -34,7 +35,7 @@ pub struct Hit<'a, T> {
 pub struct Matcher<T> {
     plugins: ByPlugin<T>,
     /// The first segment of literal prefixes to the plugins that declare such, by name.
-    firsts: HashTrieMapSync<Box<str>, Vec<Arc<Rules<T>>>>,
+    firsts: HashTrieMapSync<Box<str>, Vec<Arc<Rules<T>>>, RandomState>,
     /// The plugins with patterns.
     patterned: ByPlugin<T>,
     /// The plugins with the prefix `/`.
@@ -49,7 +50,7 @@ struct Rules<T> {
     plugin: Arc<str>,
     all: Vec<Rule<T>>,
     /// Literal prefix to the lowest index that declares it.
-    literals: HashMap<Box<str>, usize>,
+    literals: HashMap<Box<str>, usize, RandomState>,
     /// The longest literal prefix: borders beyond it need no look.
     longest: usize,
     patterns: Vec<(usize, Regex)>,
@@ -60,7 +61,7 @@ impl<T> Default for Matcher<T> {
     fn default() -> Self {
         Self {
             plugins: ByPlugin::new_sync(),
-            firsts: HashTrieMapSync::new_sync(),
+            firsts: HashTrieMapSync::new_with_hasher_and_ptr_kind(RandomState::default()),
             patterned: ByPlugin::new_sync(),
             rooted: ByPlugin::new_sync(),
         }
@@ -166,7 +167,7 @@ impl<T> Rules<T> {
         let mut rules = Self {
             plugin: plugin.into(),
             all: Vec::new(),
-            literals: HashMap::new(),
+            literals: HashMap::default(),
             longest: 0,
             patterns: Vec::new(),
             root: None,

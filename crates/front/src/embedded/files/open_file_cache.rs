@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use mfserv_core::route::Symlinks;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -56,7 +57,7 @@ impl Entry {
 }
 
 struct Cache {
-    entries: HashMap<Vec<u8>, Entry>,
+    entries: HashMap<Vec<u8>, Entry, RandomState>,
     /// The most entries: fewer where descriptors are few, which workers need more.
     max: usize,
     /// The key of the current look-up.
@@ -113,7 +114,7 @@ impl Default for Cache {
         let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let fitting = usize::try_from(descriptors / ENTRIES_OF).unwrap_or(usize::MAX);
         let max = fitting.clamp(ENTRIES_LEAST, ENTRIES_MAX);
-        Self { entries: HashMap::new(), max, key: Vec::new(), swept: false }
+        Self { entries: HashMap::default(), max, key: Vec::new(), swept: false }
     }
 }
 

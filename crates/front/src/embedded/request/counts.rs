@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use mfserv_core::wire::metrics::{
     Answerer, BUCKETS, Exemplar, Histogram, METHOD_COUNTERS, METHODS, REST, Requests, Timer, add,
 };
@@ -25,7 +26,7 @@ const ID_MAX: usize = 64;
 pub struct Counts {
     rows: Vec<(String, Row)>,
     /// The number of the row of a key.
-    numbers: HashMap<String, usize>,
+    numbers: HashMap<String, usize, RandomState>,
     /// The row of the last request. The next one is often of the same app, and then no key is
     /// made and hashed.
     last: usize,
