@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::keys::{
     ADMIN_HOST, ADMIN_INFLUXDB_PORT, INFLUXDB_BUCKET, INFLUXDB_DATABASE, INFLUXDB_ORG,
-    INFLUXDB_PASSWORD, INFLUXDB_TOKEN, INFLUXDB_URL, INFLUXDB_USERNAME, METRICS_PORT, NGINX_PORT,
-    TELEGRAF_DEBUG, TELEGRAF_STATSD_PORT,
+    INFLUXDB_PASSWORD, INFLUXDB_TOKEN, INFLUXDB_URL, INFLUXDB_USERNAME, METRICS_HISTORY_MAX_BYTES,
+    METRICS_PORT, NGINX_PORT, TELEGRAF_DEBUG, TELEGRAF_STATSD_PORT,
 };
 use crate::module_config::ModuleConfig;
 use crate::shipping::ShippingSettings;
@@ -31,6 +31,8 @@ pub struct TelemetrySettings {
 pub struct MetricsSettings {
     /// The port of `/metrics` on 127.0.0.1.
     pub port: Option<u16>,
+    /// The size of the history; 0: none is kept on the disk.
+    pub history_max_bytes: u64,
     /// Where points are sent; `None`: nowhere, and none are received.
     pub influxdb: Option<InfluxSettings>,
     /// The port of statsd on 127.0.0.1.
@@ -86,6 +88,7 @@ impl TelemetrySettings {
         let influxdb = InfluxSettings::new(config);
         let metrics = MetricsSettings {
             port: config.get(METRICS_PORT),
+            history_max_bytes: config.get(METRICS_HISTORY_MAX_BYTES),
             statsd_port: config.get(TELEGRAF_STATSD_PORT).filter(|_| influxdb.is_some()),
             debug: config.get(TELEGRAF_DEBUG),
             front_port: config.get(NGINX_PORT),

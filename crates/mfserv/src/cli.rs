@@ -3,6 +3,7 @@
 mod completions;
 mod config;
 mod events;
+mod history;
 pub mod keeper;
 mod logs;
 mod man;
@@ -18,8 +19,10 @@ pub mod report;
 mod roles;
 pub mod ship;
 mod show;
+mod sparkline;
 pub mod start;
 pub mod stop;
+mod top;
 mod unknown;
 
 use std::path::PathBuf;
@@ -68,6 +71,10 @@ enum Command {
     Logs(logs::Logs),
     /// Show what was counted: requests, durations, workers, memory.
     Metrics(metrics::Metrics),
+    /// Show live what apps and workers do; restart an app.
+    Top(top::Top),
+    /// Show what was counted in the last minutes, days or weeks.
+    History(history::HistoryOf),
     /// Show events: starts, ends and their reasons, changes.
     Events(events::Events),
     /// Show the last operations: what changed the node, by whom, and the outcome.
@@ -143,6 +150,8 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::Ps(args) => args.ps(&places),
         Command::Logs(args) => args.run(&places),
         Command::Metrics(args) => args.run(&places),
+        Command::Top(args) => args.run(&places),
+        Command::History(args) => args.run(&places),
         Command::Events(args) => args.run(&places),
         Command::Operations(args) => args.run(&places),
         Command::Wait(args) => args.run(&places),

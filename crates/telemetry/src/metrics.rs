@@ -2,12 +2,14 @@
 //!
 //! Data flows one way. Fronts and the daemon push their counters once a second ([`intake`]) into
 //! the [`registry`]; a scrape ([`serve`]) is a reading of it ([`collect`]) in the text formats of
-//! Prometheus ([`exposition`]). The names are in one table, [`names`].
+//! Prometheus ([`exposition`]). The names are in one table, [`names`]. [`history`] remembers what was.
 
 mod ask;
 mod basicstats;
+mod changes;
 mod collect;
 mod exposition;
+mod history;
 mod influx;
 mod intake;
 mod listener;
@@ -33,14 +35,16 @@ use mfserv_core::telemetry::MetricsSettings;
 use mfserv_platform::sync::lock;
 use rustix::time::Timespec;
 
-pub use ask::ask;
+pub use ask::{ask, ask_history};
 pub use exposition::Format;
+pub use history::{Answer, Series, Values};
+use history::{History, Recorder};
 use influx::Sender;
 use intake::Intake;
 use own::Own;
 use pipeline::{Pipeline, Shared};
 use registry::Registry;
-use serve::Server;
+use serve::{Known, Server};
 use spool::Spool;
 
 /// How often a listener looks whether it is to end, and whether its socket is still there.
@@ -73,6 +77,8 @@ pub struct Options {
     pub points_socket: PathBuf,
     /// The directory of points that could not be sent.
     pub spool: PathBuf,
+    /// The directory of the history.
+    pub history: PathBuf,
     /// The name of this host.
     pub host: String,
     /// What the configuration says.
@@ -95,10 +101,16 @@ impl Service {
         let registry = Arc::new(Mutex::new(Registry::new(options.settings.influxdb.is_some())));
         let intake = Intake::new(options.metrics_socket.clone(), registry.clone(), ends.clone());
         let addresses = (options.ask_socket.clone(), options.settings.port);
-        let server = Server::new(addresses, registry.clone(), ends.clone());
+        let bytes_max = options.settings.history_max_bytes;
+        let dir = Some(options.history.clone()).filter(|_| bytes_max > 0);
+        let history = Arc::new(History::new(dir));
+        let known = Known { registry: registry.clone(), history: history.clone() };
+        let server = Server::new(addresses, known, ends.clone());
+        let recorder = Recorder::new(history, registry.clone(), ends.clone(), bytes_max);
         let mut service = Self { ends, threads: Vec::new(), sender: None };
         service.spawn("metrics-in", move || intake.run()).map_err(failed)?;
         service.spawn("metrics-out", move || server.run()).map_err(failed)?;
+        service.spawn("history", move || recorder.run()).map_err(failed)?;
         if let Some(influxdb) = options.settings.influxdb.clone() {
             let spool = Spool::open(options.spool.clone()).map(|spool| Arc::new(Mutex::new(spool)));
             let sending =

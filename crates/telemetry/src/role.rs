@@ -21,6 +21,8 @@ pub struct RoleOptions {
     pub points_socket: PathBuf,
     /// The directory of what could not be sent yet.
     pub spool: PathBuf,
+    /// The directory of the history.
+    pub history: PathBuf,
     /// The name of this host.
     pub host: String,
     /// What the configuration says.
@@ -44,6 +46,7 @@ pub fn run(options: RoleOptions) -> Result<(), Diagnostic> {
         ask_socket: options.ask_socket,
         points_socket: options.points_socket,
         spool: options.spool,
+        history: options.history,
         host: options.host,
         settings: options.settings.metrics,
     })?;

@@ -156,6 +156,7 @@ keys! {
     INFLUXDB_TOKEN: Option<String> = some_text("influxdb", "_token", "null", "token of InfluxDB 2.x; with it, points are written as 2.x takes them");
     // [metrics]: what MFSERV had no name for.
     METRICS_PORT: Option<u16> = port("metrics", "port", "null", "port of Prometheus metrics on 127.0.0.1, path /metrics; 0 or null: none");
+    METRICS_HISTORY_MAX_BYTES: u64 = count("metrics", "history_max_size", "67108864", at_least(0, "bytes"), "size of the history (`mfserv history`); 0: none is kept on the disk");
     // MFSERV's process manager: nothing here replaces these.
     _: () = known("circus", "endpoint", "ipc://@@@MFMODULE_RUNTIME_HOME@@@/var/circus.socket", Type::Text, "control socket of circus");
     _: () = known("circus", "pubsub_endpoint", "ipc://@@@MFMODULE_RUNTIME_HOME@@@/var/circus_pubsub.socket", Type::Text, "event socket of circus");

@@ -28,6 +28,12 @@ pub const METHODS: [&str; 9] =
 /// The number of counters by method.
 pub const METHOD_COUNTERS: usize = METHODS.len() + 1;
 
+/// How long a sender waits for its next message, milliseconds: until the middle of a second of the
+/// wall clock. Whoever looks at the end of each second then sees one message of each sender.
+pub fn until_next_message_ms(now_ms: u64) -> u64 {
+    1_000 - (now_ms + 500) % 1_000
+}
+
 /// The name of whatever is beyond the maximum of a table.
 pub const REST: &str = "#rest#";
 
@@ -364,6 +370,13 @@ pub enum ToTelemetry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_are_sent_in_the_middle_of_each_second() {
+        for (now_ms, wait_ms) in [(7_000, 500), (7_499, 1), (7_500, 1_000), (7_999, 501)] {
+            assert_eq!(until_next_message_ms(now_ms), wait_ms, "{now_ms}");
+        }
+    }
 
     #[test]
     fn a_duration_is_counted_in_the_first_bucket_whose_bound_it_does_not_exceed() {

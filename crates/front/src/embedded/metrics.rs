@@ -10,14 +10,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mfserv_core::wire::metrics::{FrontCounters, Load, Requests, Source, ToTelemetry};
+use mfserv_core::wire::metrics::{
+    FrontCounters, Load, Requests, Source, ToTelemetry, until_next_message_ms,
+};
 use mfserv_platform::clock::now_ms;
 use mfserv_platform::link::{Link, LinkError};
 
 use super::request::state::Front;
 
-/// How often counters are sent.
-const EVERY: Duration = Duration::from_secs(1);
 /// How long the role may take to read a message; after that the connection is given up.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -63,7 +63,8 @@ struct Sending {
 impl Sending {
     fn run(&mut self, ended: &Receiver<()>) {
         loop {
-            let is_last = ended.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout);
+            let wait = Duration::from_millis(until_next_message_ms(now_ms()));
+            let is_last = ended.recv_timeout(wait) != Err(RecvTimeoutError::Timeout);
             self.send();
             if is_last {
                 return;

@@ -219,7 +219,8 @@ fn each_log(
     Ok(count)
 }
 
-fn time(text: &str) -> Result<u64, String> {
+/// A time as people write it, milliseconds since the Unix epoch.
+pub fn time(text: &str) -> Result<u64, String> {
     when(text, &Zoned::now()).map_err(|e| e.to_string())
 }
 

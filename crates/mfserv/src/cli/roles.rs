@@ -206,6 +206,7 @@ fn telemetry(places: &Places) -> Result<Outcome, Diagnostic> {
         ask_socket: places.telemetry_socket(),
         points_socket: places.var().join("telegraf.socket"),
         spool: places.var().join("telemetry/points"),
+        history: places.var().join("telemetry/history"),
         host: std::env::var("MFHOSTNAME").unwrap_or_else(|_| "localhost".into()),
         settings: serde_json::from_str(&settings).map_err(bad)?,
         access_log: places.log().join("nginx_access.log"),

@@ -12,8 +12,9 @@ use mfserv_core::status::WatcherStatus;
 use mfserv_core::wire::front::TroubleCause;
 use mfserv_core::wire::metrics::{
     Histogram, NodeCounters, OperationCount, PluginSample, REST, Source, ToTelemetry, WatcherCount,
-    WatcherSample, WorkerSample,
+    WatcherSample, WorkerSample, until_next_message_ms,
 };
+use mfserv_platform::clock::now_ms;
 use mfserv_platform::link::{AsyncLink, LinkError};
 use mfserv_platform::sync::lock;
 use tokio::net::UnixStream;
@@ -21,8 +22,6 @@ use tokio::time::timeout;
 
 use super::node::Node;
 
-/// How often counters are sent.
-const EVERY: Duration = Duration::from_secs(1);
 /// How long the role may take to read a message; after that the connection is given up.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// The most rows of a table. Plugins come and go as long as a daemon lives.
@@ -91,7 +90,7 @@ pub async fn run(node: Node, counts: Counts) {
     };
     let mut link = None;
     loop {
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(Duration::from_millis(until_next_message_ms(now_ms()))).await;
         if link.is_none() {
             // Nobody listens: the counters are sent when somebody does.
             link = connect(&socket, &source).await.ok();

@@ -65,10 +65,19 @@ impl Processes {
 
     /// What a process uses, with its descendants.
     pub fn tree(&self, root: u32) -> Option<Usage> {
-        let mut sum = self.own(root)?;
+        self.sum(root, |pid| self.own(pid))
+    }
+
+    /// The same without descriptors, which take another look at each process.
+    pub fn memory_and_cpu(&self, root: u32) -> Option<Usage> {
+        self.sum(root, |pid| Some(self.all.get(&pid)?.usage))
+    }
+
+    fn sum(&self, root: u32, usage_of: impl Fn(u32) -> Option<Usage>) -> Option<Usage> {
+        let mut sum = usage_of(root)?;
         let mut todo = self.all.get(&root)?.children.clone();
         while let Some(pid) = todo.pop() {
-            let Some(usage) = self.own(pid) else { continue };
+            let Some(usage) = usage_of(pid) else { continue };
             sum.add(&usage);
             todo.extend(self.all.get(&pid).into_iter().flat_map(|process| &process.children));
         }
@@ -78,10 +87,19 @@ impl Processes {
 
 /// The memory of this machine, bytes; at least 1.
 pub fn total_memory() -> u64 {
+    memory().1
+}
+
+/// The memory of this machine that is in use, and all of it (at least 1), bytes.
+pub fn memory() -> (u64, u64) {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kb = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    kb.unwrap_or(0).saturating_mul(1024).max(1)
+    let bytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let kb = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        kb.unwrap_or(0).saturating_mul(1024)
+    };
+    let total = bytes("MemTotal:").max(1);
+    (total.saturating_sub(bytes("MemAvailable:")), total)
 }
 
 fn descriptors(pid: u32) -> u64 {

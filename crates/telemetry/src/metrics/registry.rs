@@ -12,6 +12,9 @@ use mfserv_core::wire::metrics::{
     Answerer, FrontCounters, Histogram, Load, NodeCounters, REST, Requests, Source, ToTelemetry,
 };
 
+use mfserv_platform::clock::now_ms;
+
+use super::changes::{Changes, Reading};
 use super::statsd::Timing;
 
 /// The most processes whose counters are kept apart. Beyond it those of the oldest one that has
@@ -35,6 +38,9 @@ pub struct Registry {
     clock: u64,
     /// `None` where nobody takes them.
     timings: Option<Timings>,
+    changes: Changes,
+    /// Since when counters are received, milliseconds since the Unix epoch.
+    since_ms: u64,
 }
 
 #[derive(Default)]
@@ -84,7 +90,27 @@ impl Registry {
     /// Nothing has been received. `times`: the durations of requests will be taken.
     pub fn new(times: bool) -> Self {
         let timings = times.then(Timings::new);
-        Self { sources: BTreeMap::new(), past: Sums::default(), clock: 0, timings }
+        let (sources, changes) = (BTreeMap::new(), Changes::default());
+        Self { sources, past: Sums::default(), clock: 0, timings, changes, since_ms: now_ms() }
+    }
+
+    /// What was counted since the last time, and what is true now.
+    pub fn read_changes(&mut self) -> Reading {
+        let Changes { requests, ends, accepted } = std::mem::take(&mut self.changes);
+        let mut reading = Reading { requests, ends, accepted, ..Reading::default() };
+        let connected = || self.sources.values().filter(|entry| entry.connections > 0);
+        for front in connected().filter_map(|entry| entry.front.as_ref()) {
+            reading.connections += front.connections;
+            reading.in_work += front.busy;
+            let load = front.load.iter().filter(|load| load.in_flight + load.waiting > 0);
+            let load = load.map(|load| (load.upstream.clone(), load.in_flight, load.waiting));
+            reading.load.extend(load);
+        }
+        let daemon =
+            connected().filter(|entry| entry.node.is_some()).max_by_key(|entry| entry.last);
+        let node = daemon.and_then(|entry| entry.node.as_ref());
+        reading.watchers = node.map(|node| node.watchers.clone());
+        reading
     }
 
     /// The durations of requests since the last time.
@@ -130,13 +156,29 @@ impl Registry {
         if let ToTelemetry::Front(front) = &mut message {
             self.time(front);
         }
-        let entry = self.touch(source);
+        self.touch(source);
+        let Some(entry) = self.sources.get_mut(source) else { return };
+        // What a process had counted before this one began was counted at an unknown time.
+        let is_new = source.since_ms >= self.since_ms;
         match message {
             ToTelemetry::Hello(_) => {}
-            ToTelemetry::Node(node) => entry.node = Some(*node),
+            ToTelemetry::Node(node) => {
+                if is_new || entry.node.is_some() {
+                    self.changes.add_node(&node, entry.node.as_ref());
+                }
+                entry.node = Some(*node);
+            }
             ToTelemetry::Front(mut front) => {
+                let counts = is_new || entry.front.is_some();
+                if counts {
+                    self.changes.add_front(&front, entry.front.as_ref());
+                }
                 for requests in std::mem::take(&mut front.requests) {
                     let subject = (requests.plugin.clone(), requests.app.clone(), requests.by);
+                    let before = entry.requests.get(&subject);
+                    if counts && (before.is_some() || entry.requests.len() < ROWS_MAX) {
+                        self.changes.add_requests(&requests, before);
+                    }
                     // The counters of a process replace what it said before.
                     let empty = empty_like(&requests);
                     *row(&mut entry.requests, subject, rest, || empty) = requests;
@@ -280,6 +322,32 @@ mod tests {
         registry.connected(&source(1));
         registry.receive(&source(1), front("web", 10, 0));
         assert_eq!(requests(&registry), 12);
+    }
+
+    #[test]
+    fn changes_are_those_between_messages_of_one_process_whoever_comes_and_goes() {
+        let mut registry = Registry::new(false);
+        let requests = |registry: &mut Registry| {
+            let reading = registry.read_changes();
+            let changed =
+                reading.requests.values().map(|sample| (sample.classes[0], sample.buckets[0]));
+            changed.fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1))
+        };
+        let (old, new) = (source(1), Source { since_ms: now_ms(), ..source(2) });
+        // A front that lives since long before connects to a role that has just begun.
+        registry.connected(&old);
+        registry.receive(&old, front("web", 1_000_000, 0));
+        assert_eq!(requests(&mut registry), (0, 0));
+        registry.receive(&old, front("web", 1_000_007, 0));
+        // Its first requests of another app.
+        registry.receive(&old, front("api", 2, 0));
+        assert_eq!(requests(&mut registry), (9, 9));
+        registry.connected(&new);
+        registry.receive(&new, front("web", 3, 0));
+        registry.disconnected(&old);
+        assert_eq!(requests(&mut registry), (3, 3), "a new front begins at 0");
+        registry.receive(&new, front("web", 1, 0));
+        assert_eq!(requests(&mut registry), (0, 0), "counters that shrink");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Answers `GET /metrics`: on a unix socket, and on a loopback port if a key says so.
+//! Answers `GET /metrics`: on a unix socket, and on a loopback port if a key says so. `GET /history`
+//! is answered on the socket alone.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -15,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::LOOK;
 use super::collect;
 use super::exposition::Format;
+use super::history::{self, History, Refused};
 use super::listener::SocketListener;
 use super::registry::Registry;
 
@@ -29,13 +31,22 @@ const HEAD_MAX: usize = 8 * 1024;
 
 /// Answers requests, in threads: one that accepts, and one for each request.
 pub struct Server {
-    registry: Arc<Mutex<Registry>>,
+    known: Known,
     ends: Arc<AtomicBool>,
     socket: SocketListener,
     port: Option<u16>,
     tcp: Option<TcpListener>,
     clients: Arc<AtomicUsize>,
     since_ms: u64,
+}
+
+/// What questions are answered from.
+#[derive(Clone)]
+pub struct Known {
+    /// What is counted.
+    pub registry: Arc<Mutex<Registry>>,
+    /// What was.
+    pub history: Arc<History>,
 }
 
 /// A connection to a client.
@@ -48,12 +59,12 @@ impl Server {
     /// it runs.
     pub fn new(
         (socket, port): (PathBuf, Option<u16>),
-        registry: Arc<Mutex<Registry>>,
+        known: Known,
         ends: Arc<AtomicBool>,
     ) -> Self {
         let (clients, since_ms) = (Arc::default(), now_ms());
         let socket = SocketListener::new(socket);
-        Self { registry, ends, socket, port, tcp: None, clients, since_ms }
+        Self { known, ends, socket, port, tcp: None, clients, since_ms }
     }
 
     /// Accepts until it is to end.
@@ -70,8 +81,8 @@ impl Server {
             }
             self.wait();
             while self.clients.load(Ordering::Relaxed) < CLIENTS_MAX {
-                let Some(client) = self.accept() else { break };
-                self.answer(client);
+                let Some((client, is_local)) = self.accept() else { break };
+                self.answer(client, is_local);
             }
         }
     }
@@ -99,27 +110,28 @@ impl Server {
         }
     }
 
-    fn accept(&self) -> Option<Box<dyn Client>> {
+    /// The next client, and whether it uses the socket, which only the user of the node can.
+    fn accept(&self) -> Option<(Box<dyn Client>, bool)> {
         if let Some(stream) = self.socket.accept() {
             stream.set_read_timeout(Some(PATIENCE)).ok()?;
             stream.set_write_timeout(Some(PATIENCE)).ok()?;
-            return Some(Box::new(stream));
+            return Some((Box::new(stream), true));
         }
         let (stream, _) = self.tcp.as_ref()?.accept().ok()?;
         stream.set_nonblocking(false).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         stream.set_write_timeout(Some(PATIENCE)).ok()?;
-        Some(Box::new(stream))
+        Some((Box::new(stream), false))
     }
 
-    fn answer(&self, mut client: Box<dyn Client>) {
+    fn answer(&self, mut client: Box<dyn Client>, is_local: bool) {
         self.clients.fetch_add(1, Ordering::Relaxed);
-        let (registry, clients) = (self.registry.clone(), self.clients.clone());
+        let (known, clients) = (self.known.clone(), self.clients.clone());
         let own = (std::process::id(), self.since_ms);
         let thread = std::thread::Builder::new().name("metrics-to".into());
         let spawned = thread.spawn(move || {
             // A client that is lost gets no answer.
-            let _ = exchange(&mut *client, &registry, own);
+            let _ = exchange(&mut *client, is_local, &known, own);
             clients.fetch_sub(1, Ordering::Relaxed);
         });
         if spawned.is_err() {
@@ -131,7 +143,8 @@ impl Server {
 /// Reads a request and answers it.
 fn exchange(
     client: &mut dyn Client,
-    registry: &Mutex<Registry>,
+    is_local: bool,
+    known: &Known,
     own: (u32, u64),
 ) -> io::Result<()> {
     let Some(head) = read_head(client)? else {
@@ -142,13 +155,32 @@ fn exchange(
             let fields = head.fields.iter();
             let mut accepts = fields.filter(|(_, name, _)| name.eq_ignore_ascii_case(b"accept"));
             let format = Format::accepted(accepts.next().map_or(b"", |(_, _, value)| value));
-            let snapshot = lock(registry).snapshot();
+            let snapshot = lock(&known.registry).snapshot();
             let text = collect::text(&snapshot, format, own);
             let text = if head.method() == b"HEAD" { "" } else { &text };
             put(client, "200 OK", format.content_type(), text)
         }
+        (b"GET", b"/history") if is_local => {
+            let target = String::from_utf8_lossy(head.target());
+            let question = target.split_once('?').map_or("", |(_, question)| question);
+            put_history(client, &known.history, question)
+        }
         (_, b"/metrics") => put(client, "405 Method Not Allowed", "text/plain", "GET only\n"),
+        (_, b"/history") if is_local => {
+            put(client, "405 Method Not Allowed", "text/plain", "GET only\n")
+        }
         _ => put(client, "404 Not Found", "text/plain", "only /metrics is here\n"),
+    }
+}
+
+fn put_history(client: &mut dyn Client, history: &History, question: &str) -> io::Result<()> {
+    match history::answer(history, question) {
+        Ok(answer) => {
+            let text = serde_json::to_string(&answer).map_err(io::Error::other)?;
+            put(client, "200 OK", "application/json", &text)
+        }
+        Err(Refused::Bad(why)) => put(client, "400 Bad Request", "text/plain", &format!("{why}\n")),
+        Err(Refused::None(why)) => put(client, "404 Not Found", "text/plain", &format!("{why}\n")),
     }
 }
 

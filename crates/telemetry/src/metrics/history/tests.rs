@@ -1,0 +1,109 @@
+use std::path::Path;
+
+use mfserv_core::names::WatcherName;
+
+use super::*;
+
+fn reading(requests: u64) -> Reading {
+    let mut sample = Sample::default();
+    sample.classes[0] = requests;
+    sample.buckets[4] = requests;
+    let (name, workers) = (WatcherName::app("shop", "web"), Vec::new());
+    Reading {
+        requests: BTreeMap::from([(("shop".into(), "web".into()), sample)]),
+        ends: BTreeMap::from([(name.clone(), (2, 1))]),
+        load: vec![("shop/web".into(), 3, 4)],
+        connections: 9,
+        watchers: Some(vec![WatcherSample { name, wanted: 2, workers }]),
+        ..Reading::default()
+    }
+}
+
+fn recorder(dir: Option<&Path>) -> Recorder {
+    let history = Arc::new(History::new(dir.map(Path::to_owned)));
+    let registry = Arc::new(Mutex::new(Registry::new(false)));
+    Recorder::new(history, registry, Arc::default(), 16 << 20)
+}
+
+fn second(recorder: &mut Recorder, at: u64, requests: u64) -> Tick {
+    let tick = recorder.tick(at, Duration::from_secs(1), reading(requests));
+    recorder.rings.as_mut().unwrap().append(&tick);
+    tick
+}
+
+fn stored(dir: &Path, step_s: u64) -> Vec<(u64, u64, u64)> {
+    let mut found = Vec::new();
+    let each = &mut |tick: Tick| {
+        let requests = tick.apps.values().map(Sample::requests).sum();
+        found.push((tick.at, tick.covered_ms, requests));
+    };
+    ring::read_since(dir, step_s, 0, each).unwrap();
+    found
+}
+
+#[test]
+fn a_tick_says_of_an_app_what_fronts_and_daemon_know_of_it() {
+    let mut recorder = recorder(None);
+    let tick = recorder.tick(7, Duration::from_secs(1), reading(5));
+    let subject = Subject::new("app", "shop", "web");
+    let sample = &tick.apps[&subject];
+    let gauges = Gauges { in_flight: 3, waiting: 4, wanted: 2, ..Gauges::default() };
+    assert_eq!((sample.requests(), sample.ends, sample.crashes), (5, 2, 1));
+    assert_eq!((sample.gauges, tick.node.connections, tick.apps.len()), (gauges, 9, 1));
+    // The daemon is away for a moment: its workers have not gone.
+    let tick = recorder.tick(8, Duration::from_secs(1), Reading::default());
+    assert_eq!(tick.apps[&subject].gauges.wanted, 2);
+}
+
+#[test]
+fn coarser_rings_have_the_sums_also_of_what_a_killed_process_had_not_written_to_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut killed = recorder(Some(dir.path()));
+    (1..=95).for_each(|at| drop(second(&mut killed, at, 2)));
+    assert_eq!(stored(dir.path(), 60), [(60, 60_000, 120)]);
+    drop(killed);
+    let mut next = recorder(Some(dir.path()));
+    next.rings.as_mut().unwrap().catch_up();
+    // It was away for some seconds.
+    (101..=180).for_each(|at| drop(second(&mut next, at, 3)));
+    assert_eq!(stored(dir.path(), 1).len(), 95 + 80);
+    let minutes = [(60, 60_000, 120), (120, 55_000, 35 * 2 + 20 * 3), (180, 60_000, 180)];
+    assert_eq!(stored(dir.path(), 60), minutes);
+    let tens = stored(dir.path(), 10);
+    assert_eq!((tens.len(), tens[9], tens[10]), (18, (95, 5_000, 10), (110, 10_000, 30)));
+}
+
+#[test]
+fn apps_without_end_are_counted_together_and_a_place_is_given_on_when_it_is_not_used() {
+    let mut recorder = recorder(None);
+    let mut tick = |at: u64, from: usize| {
+        let one = |number: usize| (("shop".to_string(), number.to_string()), Sample::default());
+        let requests = (from..from + SUBJECTS_MAX + 9).map(one).collect();
+        let reading = Reading { requests, ..Reading::default() };
+        recorder.tick(at, Duration::from_secs(1), reading).apps
+    };
+    let first = tick(100, 0);
+    assert_eq!(first.len(), SUBJECTS_MAX + 1);
+    assert!(first.contains_key(&Subject::rest()));
+    assert_eq!(tick(101, 5_000).len(), 1, "all of them are others");
+    assert_eq!(tick(100 + UNUSED_S + 1, 5_000).len(), SUBJECTS_MAX + 1);
+    assert!(recorder.known.len() <= SUBJECTS_MAX);
+}
+
+#[test]
+fn a_disk_that_fails_is_left_alone_and_costs_the_history_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history");
+    std::fs::write(&path, "no directory").unwrap();
+    let mut recorder = recorder(Some(&path));
+    let tick = second(&mut recorder, 1, 5);
+    assert_eq!(tick.apps.len(), 1);
+    let rings = recorder.rings.as_mut().unwrap();
+    assert!(rings.failed.is_some() && rings.problem.contains("no history is kept"));
+    std::fs::remove_file(&path).unwrap();
+    rings.append(&tick);
+    assert!(!path.exists(), "not tried again at once");
+    rings.failed = Instant::now().checked_sub(PAUSE);
+    rings.append(&tick);
+    assert_eq!(stored(&path, 1), [(1, 1_000, 5)]);
+}
