@@ -6,10 +6,12 @@
 //! hands the whole lines over, and removes them when the writer says they are written. A
 //! keeper that is killed at any moment therefore loses no line; at worst the lines of its
 //! last moment are written twice. When the disk does not keep up, lines are taken into
-//! memory up to a bound, and beyond it dropped, counted and reported.
+//! memory up to a bound. Beyond it they stay in the FIFO for a few seconds as long as the disk
+//! writes at all; then, or when it writes nothing, they are dropped, counted and reported.
 
 mod fifo;
 mod last_output;
+mod open;
 mod queue;
 mod reader;
 mod writer;
@@ -35,6 +37,9 @@ const STREAM_BOUND: usize = 2 * 1024 * 1024;
 
 /// Most bytes of all streams that wait in memory for the disk.
 const TOTAL_BOUND: usize = 64 * 1024 * 1024;
+
+/// A piece of so many bytes is handed over with its buffer, not copied.
+const LARGE: usize = 64 * 1024;
 
 /// One output stream of one process.
 #[derive(Debug, Clone)]

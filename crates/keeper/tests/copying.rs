@@ -1,12 +1,15 @@
 //! Several processes write to one log file.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use mfserv_core::output::Rotation;
 use mfserv_core::wire::keeper::Ask;
 use mfserv_logfile::Index;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::node::{Node, until};
 
@@ -119,5 +122,55 @@ fn a_log_rotates_and_lines_of_two_processes_stay_whole() {
             words.len() == 3 && words[0] == "from" && words[2].parse::<u32>().is_ok(),
             "{line}"
         );
+    }
+}
+
+#[test]
+fn a_prompt_in_a_shared_log_comes_at_once_when_the_others_are_quiet() {
+    let node = Node::start();
+    let mut client = node.client();
+    let log = node.home().join("log/shared.log");
+    let mut start = |id: &str, script: &str| {
+        let mut spec = node.spec(id, script);
+        spec.output.stdout = log.clone();
+        client.done_or_spawned(Ask::Spawn { spec: Box::new(spec) });
+    };
+    let text = || node.log("shared");
+    start(
+        "quiet",
+        "echo hello; while [ ! -e say ]; do sleep 0.02; done; echo more; exec sleep 100",
+    );
+    until("the other one has written", || text() == "hello\n");
+    let began = Instant::now();
+    start("asks", "printf 'name? '; while [ ! -e answer ]; do sleep 0.02; done; echo it is");
+    until("the prompt", || text() == "hello\nname? ");
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    fs::write(node.home().join("say"), "").unwrap();
+    until("the line of the other one", || text() == "hello\nname? \nmore\n");
+    fs::write(node.home().join("answer"), "").unwrap();
+    until("the rest of the line", || text() == "hello\nname? \nmore\nit is\n");
+}
+
+#[test]
+fn a_disk_that_is_slow_but_writes_loses_no_line() {
+    let node = Node::start();
+    let mut client = node.client();
+    let log = node.home().join("log/slow.log");
+    fs::create_dir_all(log.parent().unwrap()).unwrap();
+    mknodat(CWD, &log, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    // Each write(2) of 1 MiB takes longer than lines wait in their FIFO for the disk; all of it
+    // is more than memory and FIFO hold.
+    let lines = "i=0; while [ $i -lt 10 ]; do head -c 1000000 /dev/zero | tr '\\0' x | fold -w 99; \
+                 echo; i=$((i+1)); done; exec sleep 100";
+    client.done_or_spawned(Ask::Spawn { spec: Box::new(node.spec("slow", lines)) });
+    let mut disk = fs::File::open(&log).unwrap();
+    let _ = rustix::pipe::fcntl_setpipe_size(&disk, 256 * 1024);
+    let (mut length, mut buffer) = (0, vec![0; 256 * 1024]);
+    while length < 10 * (1_000_000 + 1_000_000 / 99 + 1) {
+        // this is what makes the disk slow
+        std::thread::sleep(Duration::from_millis(20));
+        let count = disk.read(&mut buffer).unwrap();
+        assert!(!String::from_utf8_lossy(&buffer[..count]).contains("dropped"));
+        length += count;
     }
 }

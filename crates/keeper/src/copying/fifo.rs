@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, splice, tee};
 
@@ -20,28 +21,28 @@ pub(super) enum Found {
     End,
 }
 
-/// Copies the front of the FIFO into `buffer`, without taking it out.
+/// Copies the front of the FIFO into `buffer`, as much as it has room for, without taking it out.
 pub(super) fn look(
     fifo: &OwnedFd,
     all: bool,
     scratch: &(OwnedFd, OwnedFd),
-    buffer: &mut [u8],
+    buffer: &mut Vec<u8>,
 ) -> Found {
-    let copied = match tee(fifo, &scratch.1, buffer.len(), SpliceFlags::NONBLOCK) {
+    buffer.clear();
+    let copied = match tee(fifo, &scratch.1, buffer.capacity(), SpliceFlags::NONBLOCK) {
         Ok(0) => return Found::End,
         Ok(count) => count,
         Err(_) => return Found::Nothing,
     };
-    let mut count = 0;
-    while count < copied {
-        match rustix::io::read(&scratch.0, &mut buffer[count..copied]) {
+    while buffer.len() < copied {
+        match rustix::io::read(&scratch.0, spare_capacity(buffer)) {
             Ok(0) | Err(Errno::AGAIN) => break,
-            Ok(more) => count += more,
-            Err(Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(_) => break,
         }
     }
-    match buffer[..count].iter().rposition(|&b| b == b'\n') {
+    let count = buffer.len();
+    match buffer.iter().rposition(|&b| b == b'\n') {
         _ if all => Found::Lines(count),
         Some(end) => Found::Lines(end + 1),
         None if count >= LONG_LINE => Found::Lines(count),

@@ -14,7 +14,7 @@ use mfserv_core::output::Rotation;
 use mfserv_logfile::Source;
 use mfserv_platform::clock::now_ms;
 
-use super::Chunk;
+use super::{Chunk, LARGE, Stream};
 
 /// Most bytes written to one file before it is another's turn.
 const TURN: usize = 1024 * 1024;
@@ -25,6 +25,12 @@ const LINE_PAUSE: Duration = Duration::from_millis(200);
 const LINE_TIME: Duration = Duration::from_secs(1);
 /// …and until the line is so long, bytes.
 const LINE_MAX: usize = 4 * 1024 * 1024;
+
+/// A disk that has written nothing for so long stands still.
+const STUCK: Duration = Duration::from_secs(1);
+
+/// So many large buffers are kept for the next lines.
+const SPARES: usize = 4;
 
 /// The key of a chunk that no stream has written: the end of a line that does not go on.
 const NOBODY: u64 = u64::MAX;
@@ -45,6 +51,10 @@ pub(super) struct Pending {
     /// Chunks that have been written, with their length.
     pub written: Vec<(u64, usize)>,
     pub writer_stops: bool,
+    /// Large buffers that are empty again.
+    pub spare: Vec<Vec<u8>>,
+    /// When bytes were written last, or began to wait.
+    progress: Option<Instant>,
     /// The log files whose last line has no end yet.
     unfinished: BTreeMap<PathBuf, Unfinished>,
 }
@@ -87,6 +97,27 @@ impl Unfinished {
 }
 
 impl Pending {
+    /// Bytes wait, and none has been written for a while.
+    pub fn is_stuck(&self) -> bool {
+        self.bytes > 0 && self.progress.is_some_and(|at| at.elapsed() >= STUCK)
+    }
+
+    /// Bytes of a stream wait for the writer.
+    pub fn push(&mut self, stream: &Stream, bytes: Vec<u8>) {
+        if self.bytes == 0 {
+            self.progress = Some(Instant::now());
+        }
+        self.bytes += bytes.len();
+        let queue = self.logs.entry(stream.log.clone()).or_insert_with(|| Queue {
+            rotation: stream.rotation,
+            chunks: VecDeque::new(),
+            retry_at: None,
+        });
+        queue.rotation = stream.rotation;
+        let source = stream.source.clone();
+        queue.chunks.push_back(Chunk { key: stream.key, source, at_ms: now_ms(), bytes });
+    }
+
     /// The next file after `last`, round and round, that has chunks and may be tried.
     pub fn whose_turn(&self, last: &Path) -> Option<PathBuf> {
         let ready = |(path, queue): (&PathBuf, &Queue)| {
@@ -132,6 +163,9 @@ impl Pending {
     /// attempt at `retry_at`.
     pub fn settle(&mut self, path: &Path, chunks: Vec<Chunk>, mut written: usize, retry: Duration) {
         self.bytes -= written;
+        if written > 0 {
+            self.progress = Some(Instant::now());
+        }
         let mut line = self.unfinished.remove(path);
         let mut back = Vec::new();
         for mut chunk in chunks {
@@ -144,6 +178,10 @@ impl Pending {
                 }
             }
             match chunk.bytes.len() - done {
+                0 if chunk.bytes.capacity() >= LARGE && self.spare.len() < SPARES => {
+                    chunk.bytes.clear();
+                    self.spare.push(chunk.bytes);
+                }
                 0 => {}
                 left if chunk.key == NOBODY => self.bytes -= left,
                 _ => {
@@ -232,6 +270,23 @@ mod tests {
         assert_eq!(waiting.bytes, 0);
         let written: usize = waiting.written.iter().map(|(_, count)| count).sum();
         assert_eq!(written, "begunx\n".len(), "no stream wrote the end of the line");
+    }
+
+    #[test]
+    fn a_disk_that_writes_is_late_and_one_that_does_not_stands_still() {
+        let mut waiting = pending(&[(1, "x\n"), (1, "y\n")]);
+        let long_ago = Instant::now().checked_sub(STUCK).unwrap();
+        waiting.progress = Some(long_ago);
+        assert!(waiting.is_stuck());
+        let chunks = waiting.take(Path::new("a"));
+        waiting.settle(Path::new("a"), chunks, 0, Duration::ZERO);
+        assert!(waiting.is_stuck(), "nothing was written");
+        let chunks = waiting.take(Path::new("a"));
+        waiting.settle(Path::new("a"), chunks, 1, Duration::ZERO);
+        assert!(!waiting.is_stuck());
+        write(&mut waiting);
+        waiting.progress = Some(long_ago);
+        assert!(!waiting.is_stuck(), "nothing waits");
     }
 
     #[test]

@@ -9,14 +9,13 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mfserv_platform::clock::now_ms;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 
 use super::fifo::{Found, LONG_LINE, look, remove, widen};
 use super::last_output::LastOutput;
-use super::queue::{Pending, Queue};
-use super::{Chunk, CopierMessage, Order, STREAM_BOUND, Shared, Stream, TOTAL_BOUND, clear};
+use super::open::{Open, deliver, log_dropped, take_into_memory};
+use super::{CopierMessage, Order, Shared, Stream, clear};
 
 /// Most bytes read from one stream before the next stream has its turn.
 const LOOK: usize = 1024 * 1024;
@@ -28,9 +27,11 @@ const DISK_PATIENCE: Duration = Duration::from_millis(50);
 /// A line without an end waits so long for it, or until it is `LONG_LINE` long. It waits in
 /// its FIFO, where a keeper that is killed does not lose it.
 const LINE_PATIENCE: Duration = Duration::from_secs(1);
-/// The same where other processes write to the same log file: what they write meanwhile would
-/// divide the line.
+/// The same where other processes write to the same log file: what they write would divide the
+/// line.
 const SHARED_LINE_PATIENCE: Duration = Duration::from_secs(30);
+/// A process that has written nothing for so long is quiet: a prompt does not wait for it.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// How often a stream with a line without an end is looked at.
 const LINE_LOOK: Duration = Duration::from_millis(50);
@@ -38,33 +39,16 @@ const LINE_LOOK: Duration = Duration::from_millis(50);
 /// A pause after a round in which every stream had little, so that many lines are copied
 /// together.
 const GATHER: Duration = Duration::from_millis(3);
-const LITTLE: usize = 16 * 1024;
+/// Little is less than this part of what the FIFO holds: it does not become full meanwhile.
+const LITTLE_PART: usize = 4;
+/// How often a stream is looked at whose lines have no room in memory.
+const ROOM_LOOK: Duration = Duration::from_millis(50);
 
 /// At most one report of dropped output of one stream in this time.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// How long a pause waits for the disk.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(5);
-
-struct Open {
-    stream: Stream,
-    fifo: OwnedFd,
-    /// Bytes at the front of the FIFO that the writer has and that are not yet written.
-    in_flight: usize,
-    since: Instant,
-    /// The disk does not keep up: lines leave the FIFO before they are written.
-    slow: bool,
-    /// Bytes of this stream in memory, while slow.
-    held: usize,
-    /// Dropped bytes, not yet mentioned in the log.
-    unlogged: u64,
-    /// Dropped bytes, not yet reported to the watchers.
-    unreported: u64,
-    reported: Option<Instant>,
-    /// A line without an end has been there since then.
-    partial: Option<Instant>,
-    look_again: Instant,
-}
 
 pub(super) struct Reader {
     shared: Arc<Shared>,
@@ -89,7 +73,7 @@ impl Reader {
             tails: BTreeMap::new(),
             scratch,
             nowhere: fs::OpenOptions::new().write(true).open("/dev/null")?,
-            buffer: vec![0; size],
+            buffer: Vec::with_capacity(size),
         })
     }
 
@@ -115,8 +99,12 @@ impl Reader {
             self.take_written();
             self.hurry_the_slow();
             let ready = self.wait();
-            let most = ready.into_iter().map(|(key, hung_up)| self.copy(key, hung_up)).max();
-            if most.is_some_and(|most| most < LITTLE) {
+            let mut is_little = !ready.is_empty();
+            for (key, hung_up) in ready {
+                let holds = self.streams.get(&key).map_or(0, |open| open.holds);
+                is_little &= self.copy(key, hung_up) < holds / LITTLE_PART;
+            }
+            if is_little {
                 thread::sleep(GATHER);
             }
         }
@@ -140,17 +128,21 @@ impl Reader {
         let now = Instant::now();
         let key = stream.key;
         self.tails.entry(stream.owner().to_owned()).or_default();
+        let holds = fcntl_getpipe_size(&fifo).unwrap_or(LONG_LINE);
         let open = Open {
             stream,
+            holds,
             fifo,
             in_flight: 0,
             since: now,
             slow: false,
             held: 0,
+            full: None,
             unlogged: 0,
             unreported: 0,
             reported: None,
             partial: None,
+            copied: None,
             look_again: now,
         };
         self.streams.insert(key, open);
@@ -187,11 +179,7 @@ impl Reader {
         for (key, count) in written {
             let Some(open) = self.streams.get_mut(&key) else { continue };
             if open.slow {
-                open.held = open.held.saturating_sub(count);
-                if open.held == 0 {
-                    open.slow = false;
-                    log_dropped(&self.shared, open);
-                }
+                open.is_written(count, &self.shared);
             } else {
                 let count = count.min(open.in_flight);
                 remove(&open.fifo, count, &self.nowhere);
@@ -257,6 +245,10 @@ impl Reader {
     fn copy(&mut self, key: u64, all: bool) -> usize {
         let all_of_it = all || self.line_has_waited(key);
         let Some(open) = self.streams.get_mut(&key) else { return 0 };
+        if !all && !open.has_room(&self.shared) {
+            open.look_again = Instant::now() + ROOM_LOOK;
+            return 0;
+        }
         match look(&open.fifo, all_of_it, &self.scratch, &mut self.buffer) {
             Found::Nothing => 0,
             Found::Partial => {
@@ -266,11 +258,12 @@ impl Reader {
             }
             Found::Lines(count) => {
                 open.partial = None;
-                let lines = &self.buffer[..count];
+                open.copied = Some(Instant::now());
+                self.buffer.truncate(count);
                 if let Some(tail) = self.tails.get_mut(open.stream.owner()) {
-                    tail.add(lines);
+                    tail.add(&self.buffer);
                 }
-                deliver(&self.shared, open, lines, all, &self.nowhere);
+                deliver(&self.shared, open, &mut self.buffer, all, &self.nowhere);
                 count
             }
             Found::End => {
@@ -290,7 +283,10 @@ impl Reader {
         let waited = open.partial.map_or(Duration::ZERO, |since| since.elapsed());
         let is_shared = || {
             let mut others = self.streams.iter().filter(|(other, _)| **other != key);
-            others.any(|(_, other)| other.stream.log == open.stream.log)
+            others.any(|(_, other)| {
+                let writes = other.copied.is_some_and(|at| at.elapsed() < QUIET);
+                (writes || other.partial.is_some()) && other.stream.log == open.stream.log
+            })
         };
         waited >= SHARED_LINE_PATIENCE || waited >= LINE_PATIENCE && !is_shared()
     }
@@ -310,83 +306,6 @@ impl Reader {
             let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 }));
             clear(&self.shared.wake_reader);
         }
-    }
-}
-
-/// Hands lines to the writer; drops them when the disk is too far behind. `last`: nothing
-/// follows, so a line without an end is given one.
-fn deliver(shared: &Shared, open: &mut Open, lines: &[u8], last: bool, nowhere: &fs::File) {
-    let mut pending = shared.pending();
-    let too_much =
-        open.held + lines.len() > STREAM_BOUND || pending.bytes + lines.len() > TOTAL_BOUND;
-    if too_much {
-        drop(pending);
-        remove(&open.fifo, lines.len(), nowhere);
-        open.unlogged += lines.len() as u64;
-        open.unreported += lines.len() as u64;
-        return;
-    }
-    let mut bytes = Vec::with_capacity(lines.len() + 1);
-    if open.unlogged > 0 {
-        bytes.extend_from_slice(dropped_line(std::mem::take(&mut open.unlogged)).as_bytes());
-    }
-    bytes.extend_from_slice(lines);
-    let needs_end = last && bytes.last() != Some(&b'\n');
-    if needs_end {
-        bytes.push(b'\n');
-    }
-    let length = bytes.len();
-    push(&mut pending, open, bytes);
-    drop(pending);
-    shared.work.notify_one();
-    if open.slow || length != lines.len() {
-        remove(&open.fifo, lines.len(), nowhere);
-        open.slow = true;
-        open.held += length;
-    } else {
-        open.in_flight = length;
-        open.since = Instant::now();
-    }
-}
-
-fn push(pending: &mut Pending, open: &Open, bytes: Vec<u8>) {
-    pending.bytes += bytes.len();
-    let queue = pending.logs.entry(open.stream.log.clone()).or_insert_with(|| Queue {
-        rotation: open.stream.rotation,
-        chunks: Default::default(),
-        retry_at: None,
-    });
-    queue.rotation = open.stream.rotation;
-    let source = open.stream.source.clone();
-    queue.chunks.push_back(Chunk { key: open.stream.key, source, at_ms: now_ms(), bytes });
-}
-
-fn log_dropped(shared: &Shared, open: &mut Open) {
-    if open.unlogged > 0 {
-        let line = dropped_line(std::mem::take(&mut open.unlogged)).into_bytes();
-        open.slow = true;
-        open.held += line.len();
-        push(&mut shared.pending(), open, line);
-        shared.work.notify_one();
-    }
-    if open.unreported > 0 {
-        let bytes = std::mem::take(&mut open.unreported);
-        open.reported = Some(Instant::now());
-        shared.report(CopierMessage::Dropped { owner: open.stream.owner().to_owned(), bytes });
-    }
-}
-
-fn dropped_line(bytes: u64) -> String {
-    format!("[mfserv] {bytes} bytes of output dropped: the disk is full or too slow\n")
-}
-
-/// The disk is late: what it is still to write leaves the FIFO now.
-fn take_into_memory(open: &mut Open, nowhere: &fs::File) {
-    if open.in_flight > 0 {
-        remove(&open.fifo, open.in_flight, nowhere);
-        open.held += open.in_flight;
-        open.in_flight = 0;
-        open.slow = true;
     }
 }
 

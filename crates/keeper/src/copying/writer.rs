@@ -127,6 +127,7 @@ impl Writer {
     fn look_after_idle_files(&mut self) {
         self.looked_after = Instant::now();
         let mut pending = self.shared.pending();
+        pending.spare.clear();
         self.open.retain(|path, open| {
             let is_used = open.used.elapsed() < CLOSE_AFTER;
             if !is_used {
