@@ -8,7 +8,7 @@ use mfserv_testkit::{Node, Plugin, get, post, until};
 use crate::{PATIENCE, Turn, node};
 
 /// Serves one connection at a time, says what it is asked for, and dies of `/crash`.
-const SPEAKS: &str = r#"
+pub const SPEAKS: &str = r#"
 import os, socket, sys, time
 server = socket.socket(socket.AF_UNIX)
 server.bind(sys.argv[1])

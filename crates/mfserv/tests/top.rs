@@ -1,12 +1,14 @@
 //! What `top` shows on a terminal, and in which state it leaves it.
 
+mod demo;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::num::NonZero;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mfserv_testkit::{Node, Plugin, Ran, programs, pty, until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,13 +23,20 @@ struct Terminal {
     ours: File,
     theirs: File,
     screen: Arc<Mutex<vt100::Parser>>,
+    /// What was written on it, and when, seconds since its beginning.
+    written: Arc<Mutex<Vec<(f64, Vec<u8>)>>>,
 }
 
 impl Terminal {
-    /// Runs `mfserv top`; the terminal is its controlling one, so that Ctrl-C is a signal.
+    /// Runs `mfserv top`.
     fn run(node: &Node, size: (u16, u16), env: &[(&str, &str)]) -> Self {
+        Self::of(node, &["top", "--interval", "0.3"], size, env)
+    }
+
+    /// Runs a command of mfserv; the terminal is its controlling one, so that Ctrl-C is a signal.
+    fn of(node: &Node, args: &[&str], size: (u16, u16), env: &[(&str, &str)]) -> Self {
         let (ours, theirs) = pty();
-        let args = ["--ctty", "--wait", PROGRAM, "top", "--interval", "0.3"];
+        let args = [&["--ctty", "--wait", PROGRAM], args].concat();
         let mut command = node.other(Path::new("setsid"), &args);
         command.env("TERM", "xterm-256color").env_remove("NO_COLOR").envs(env.iter().copied());
         let ends = [(); 3].map(|()| theirs.try_clone().unwrap());
@@ -35,14 +44,17 @@ impl Terminal {
         command.stdin(stdin).stdout(stdout).stderr(stderr);
         let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(size.1), cells(size.0), 0)));
         let ours = File::from(ours);
-        let mut terminal =
-            Self { child: command.spawn().unwrap(), ours, theirs, screen: screen.clone() };
+        let written = Arc::<Mutex<Vec<_>>>::default();
+        let (child, shared) = (command.spawn().unwrap(), (screen.clone(), written.clone()));
+        let mut terminal = Self { child, ours, theirs, screen, written };
         terminal.resize(size);
-        let mut from = terminal.ours.try_clone().unwrap();
+        let (mut from, began) = (terminal.ours.try_clone().unwrap(), Instant::now());
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(count) = from.read(&mut bytes) {
-                screen.lock().unwrap().process(&bytes[..count]);
+                let bytes = &bytes[..count];
+                shared.0.lock().unwrap().process(bytes);
+                shared.1.lock().unwrap().push((began.elapsed().as_secs_f64(), bytes.to_vec()));
             }
         });
         terminal

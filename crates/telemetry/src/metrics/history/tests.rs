@@ -107,3 +107,68 @@ fn a_disk_that_fails_is_left_alone_and_costs_the_history_only() {
     rings.append(&tick);
     assert_eq!(stored(&path, 1), [(1, 1_000, 5)]);
 }
+
+fn own_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// A second of apps of which every other one has requests.
+fn busy(apps: usize, second: usize) -> Reading {
+    let mut reading = Reading::default();
+    let mut watchers = Vec::new();
+    for app in 0..apps {
+        let (plugin, name) = (format!("plugin{app}"), "main".to_string());
+        watchers.push(WatcherSample {
+            name: WatcherName::app(&plugin, &name),
+            wanted: 4,
+            workers: Vec::new(),
+        });
+        if app % 2 == 0 {
+            let mut sample = Sample::default();
+            let number = (second * 7919 + app * 104_729) as u64;
+            sample.classes = [number % 2_000, number % 50, number % 9, 0, 0];
+            (2..7).for_each(|at| sample.buckets[at] = number % (300 * at as u64));
+            reading.load.push((format!("{plugin}/{name}"), number % 4, number % 3));
+            reading.requests.insert((plugin, name), sample);
+        }
+    }
+    reading.watchers = Some(watchers);
+    reading
+}
+
+#[test]
+#[ignore = "it measures: cargo test --release -p mfserv-telemetry what_the_history_costs -- --ignored --nocapture"]
+fn what_the_history_costs() {
+    const SECONDS: usize = 3_600;
+    for apps in [1, 50, 500] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recorder = recorder(Some(dir.path()));
+        let began = own_cpu();
+        for second in 0..SECONDS {
+            let at = 1_000_000_000 + second as u64;
+            let tick = recorder.tick(at, Duration::from_secs(1), busy(apps, second));
+            recorder.rings.as_mut().unwrap().append(&tick);
+        }
+        let cpu = (own_cpu() - began) / SECONDS as u32;
+        let bytes = |step_s: u64| {
+            let files = std::fs::read_dir(dir.path()).unwrap().flatten();
+            let of_ring = |name: &str| name.starts_with(&format!("{step_s}s-"));
+            let files = files.filter(|file| of_ring(file.file_name().to_str().unwrap()));
+            let bytes: u64 = files.map(|file| file.metadata().unwrap().len()).sum();
+            bytes as f64 / stored(dir.path(), step_s).len() as f64
+        };
+        let whole: f64 = RESOLUTIONS
+            .iter()
+            .map(|(kept, _)| bytes(kept.step_s) * (kept.age_s / kept.step_s) as f64)
+            .sum();
+        println!(
+            "{apps} apps: {cpu:?} of CPU a second, {:.0}, {:.0} and {:.0} bytes a record, \
+             {:.1} MB for all that is kept without a bound",
+            bytes(1),
+            bytes(10),
+            bytes(60),
+            whole / 1e6
+        );
+    }
+}
