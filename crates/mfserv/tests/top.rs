@@ -17,6 +17,9 @@ use serde_json::Value;
 
 use crate::{PATIENCE, PROGRAM, Turn, node};
 
+/// Bytes, and when they were written.
+type Written = Vec<(f64, Vec<u8>)>;
+
 /// A program on a terminal of its own.
 struct Terminal {
     child: Child,
@@ -24,7 +27,7 @@ struct Terminal {
     theirs: File,
     screen: Arc<Mutex<vt100::Parser>>,
     /// What was written on it, and when, seconds since its beginning.
-    written: Arc<Mutex<Vec<(f64, Vec<u8>)>>>,
+    written: Arc<Mutex<Written>>,
 }
 
 impl Terminal {
@@ -44,7 +47,7 @@ impl Terminal {
         command.stdin(stdin).stdout(stdout).stderr(stderr);
         let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(size.1), cells(size.0), 0)));
         let ours = File::from(ours);
-        let written = Arc::<Mutex<Vec<_>>>::default();
+        let written = Arc::<Mutex<Written>>::default();
         let (child, shared) = (command.spawn().unwrap(), (screen.clone(), written.clone()));
         let mut terminal = Self { child, ours, theirs, screen, written };
         terminal.resize(size);

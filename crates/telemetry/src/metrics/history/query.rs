@@ -296,7 +296,7 @@ fn as_answer(step_s: u64, ends: Vec<u64>, all: BTreeMap<u64, Tick>) -> Answer {
 
 /// A time: seconds since the Unix epoch, or as people write it.
 fn time(text: &str) -> Result<u64, Refused> {
-    let of_epoch = text.parse().ok().filter(|seconds: &u64| *seconds > 100_000_000);
+    let of_epoch = text.parse::<u64>().ok();
     let read = || when(text, &Zoned::now()).map(|ms| ms / 1000);
     of_epoch.map_or_else(read, Ok).map_err(|why| Refused::Bad(why.to_string()))
 }

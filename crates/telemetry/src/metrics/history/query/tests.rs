@@ -114,6 +114,7 @@ fn questions_that_cannot_be_answered_say_why() {
             "{question}: {refused:?}"
         );
     }
+    assert!(answer(&history, "since=0").unwrap().times.len() > 1, "all that there is");
     assert!(
         answer(&history, "since=1000000001&until=1000000000&app=").is_ok(),
         "an empty interval"
