@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use mfserv_testkit::{Plugin, get, post, programs, servers, until};
 
+use crate::contrib::{Dashboard, encoded};
 use crate::{PATIENCE, node};
 
 /// An InfluxDB 1.6; killed when dropped.
@@ -54,8 +55,7 @@ impl Influx {
     }
 
     fn query(&self, query: &str) -> String {
-        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let answer = post(self.address(), &format!("/query?db=metrics&q={encoded}"), b"");
+        let answer = post(self.address(), &format!("/query?db=metrics&q={}", encoded(query)), b"");
         answer.map_or(String::new(), |answer| answer.text())
     }
 
@@ -140,6 +140,8 @@ fn the_measurements_of_mfserv_are_found_by_influxql_also_those_of_an_outage() {
                    app='main' AND type='dynamic' AND status_code='200'";
     until("five requests are counted", PATIENCE, || influx.query(counted).contains(",5]"));
 
+    the_dashboard_shows_everything(&influx);
+
     // A node that stops gives the longer windows what they have.
     node.stop();
     for resolution in ["fullres", "medres", "lowres"] {
@@ -148,6 +150,18 @@ fn the_measurements_of_mfserv_are_found_by_influxql_also_those_of_an_outage() {
     the_contract_holds(&influx, "fullres", AS_THEY_CAME, &[]);
     assert!(influx.query("SELECT status_code FROM fullres.metwork_version").contains(",2]"));
     assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 0, "everything was sent");
+}
+
+fn the_dashboard_shows_everything(influx: &Influx) {
+    // A rate is known after the second window.
+    let dashboard = Dashboard::read("mfserv-influxdb.json");
+    for (what, query) in [dashboard.queries("query"), dashboard.variables()].concat() {
+        until(&format!("{what} shows something: {query}"), PATIENCE, || {
+            let answer: serde_json::Value = serde_json::from_str(&influx.query(&query)).unwrap();
+            let row = &answer["results"][0]["series"][0]["values"][0];
+            row[1].is_number() || row[1].is_string()
+        });
+    }
 }
 
 /// The measurements of a retention policy have these fields and tags.

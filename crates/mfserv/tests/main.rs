@@ -15,6 +15,7 @@
 mod comeback;
 mod compat;
 mod completions;
+mod contrib;
 mod crash;
 mod data;
 mod dev;

@@ -5,8 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use mfserv_testkit::{Node, Plugin, get, programs, servers, until};
+use mfserv_testkit::{Node, Plugin, get, post, programs, servers, until};
+use serde_json::Value;
 
+use crate::contrib::{self, Dashboard, encoded};
 use crate::{PATIENCE, node};
 
 fn metrics(node: &Node, format: &str) -> String {
@@ -44,17 +46,18 @@ const OF_SHOP: &str = "mfserv_http_requests_total{plugin=\"shop\",app=\"main\",t
 fn what_a_node_counts_is_read_by_people_promtool_and_prometheus() {
     let node = node();
     node.add(&Plugin::python("shop", programs::SERVES));
+    node.add(&Plugin::python("busy", programs::SERVES));
     let port = free_port();
     node.set("metrics.port", &port.to_string());
     node.start();
     node.settled("app.shop.main");
+    node.settled("app.busy.main");
     for _ in 0..5 {
         assert_eq!(node.get("/shop/x").status, 200);
     }
     assert_eq!(node.get("/nowhere").status, 404);
     node.mfserv(&["restart", "shop"]).code(0);
-    let pid = node.pids("app.shop.main")[0];
-    node.kill(pid);
+    a_worker_dies_of_a_request(&node);
     node.settled("app.shop.main");
 
     let mut text = String::new();
@@ -65,6 +68,7 @@ fn what_a_node_counts_is_read_by_people_promtool_and_prometheus() {
     until("everything is counted", PATIENCE, || {
         text = metrics(&node, "prometheus");
         value(&text, &format!("{OF_SHOP},code=\"200\"}}")) == 5.0
+            && value(&text, &format!("{OF_SHOP},code=\"502\"}}")) == 1.0
             && value(&text, &ended("signalled")) == 1.0
             && value(&text, &ended("asked")) >= 1.0
     });
@@ -81,7 +85,7 @@ fn what_a_node_counts_is_read_by_people_promtool_and_prometheus() {
     }
     let summary = metrics(&node, "summary");
     let row = summary.lines().find(|line| line.starts_with("shop.main ")).expect(&summary);
-    assert_eq!(row.split_whitespace().nth(1), Some("5"), "{summary}");
+    assert_eq!(row.split_whitespace().nth(1), Some("6"), "{summary}");
     assert!(metrics(&node, "openmetrics").contains(" # {request_id=\""));
     for socket in ["var/run/metrics.sock", "var/run/telemetry.sock"] {
         let mode = std::fs::metadata(node.path(socket)).unwrap().permissions().mode();
@@ -92,6 +96,16 @@ fn what_a_node_counts_is_read_by_people_promtool_and_prometheus() {
 
     counts_survive_what_is_killed(&node);
     node.stop();
+}
+
+fn a_worker_dies_of_a_request(node: &Node) {
+    let (pid, address) = (node.pids("app.shop.main")[0], node.address());
+    let asking = std::thread::spawn(move || post(address, "/shop/slow?60000", b"once"));
+    until("the worker has the request", PATIENCE, || {
+        node.log_lines("app_shop_main").iter().any(|line| line.ends_with("slow begins"))
+    });
+    node.kill(pid);
+    assert_eq!(asking.join().unwrap().unwrap().status, 502);
 }
 
 fn counts_survive_what_is_killed(node: &Node) {
@@ -114,13 +128,19 @@ fn counts_survive_what_is_killed(node: &Node) {
 
 fn check_by_promtool(text: &str) {
     let Some(promtool) = of_debian("prometheus", "usr/bin/promtool") else { return };
-    let mut command = Command::new(promtool);
+    let mut command = Command::new(&promtool);
     command.args(["check", "metrics"]).stdin(Stdio::piped());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
+    for (what, file) in [("check", "alerts.yml"), ("test", "alerts_test.yml")] {
+        let mut command = Command::new(&promtool);
+        command.args([what, "rules", file]).current_dir(contrib::file("prometheus"));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{what} {file}: {output:?}");
+    }
 }
 
 fn scraped_by_prometheus(node: &Node, port: u16) {
@@ -143,11 +163,35 @@ fn scraped_by_prometheus(node: &Node, port: u16) {
     };
     until("Prometheus has scraped the node", PATIENCE, || {
         let query = "/api/v1/query?query=sum(mfserv_http_requests_total%7Bplugin%3D%22shop%22%7D)";
-        asked(query).contains("\"5\"]")
+        asked(query).contains("\"6\"]")
     });
     until("Prometheus has an exemplar", PATIENCE, || {
         let query = "/api/v1/query_exemplars?query=mfserv_http_request_duration_seconds_bucket\
                      &start=1&end=9999999999";
         asked(query).contains("\"request_id\":\"")
     });
+    the_dashboard_shows_everything(node, asked);
+}
+
+fn the_dashboard_shows_everything(node: &Node, asked: impl Fn(&str) -> String) {
+    node.kill(node.pids("app.busy.main")[0]);
+    node.settled("app.busy.main");
+    let dashboard = Dashboard::read("mfserv-prometheus.json");
+    for (panel, query) in dashboard.queries("expr") {
+        let path = format!("/api/v1/query?query={}", encoded(&query));
+        // A rate is known after the second scrape.
+        until(&format!("the panel {panel} shows something: {query}"), PATIENCE, || {
+            assert_eq!((node.get("/busy/x").status, node.get("/busy/fail").status), (200, 500));
+            let answer: Value = serde_json::from_str(&asked(&path)).unwrap_or_default();
+            let found = answer["data"]["result"].as_array().into_iter().flatten();
+            found.into_iter().any(|sample| sample["value"][1] != "NaN")
+        });
+    }
+    for (variable, query) in dashboard.variables() {
+        let inner = query.strip_prefix("label_values(").unwrap().strip_suffix(')').unwrap();
+        let (selector, label) = inner.rsplit_once(", ").unwrap();
+        let path = format!("/api/v1/label/{label}/values?match[]={}", encoded(selector));
+        let answer: Value = serde_json::from_str(&asked(&path)).unwrap_or_default();
+        assert!(answer["data"].as_array().is_some_and(|all| !all.is_empty()), "{variable}: {path}");
+    }
 }

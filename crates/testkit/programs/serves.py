@@ -27,11 +27,12 @@ class Exchange(BaseHTTPRequestHandler):
             body = "received " + received.decode()
         else:
             body = "hello from " + os.environ.get("MFSERV_CURRENT_PLUGIN_NAME", "nobody")
+        status = 500 if path.endswith("/fail") else 200
         load_id = self.headers.get("X-Load-Id")
         if load_id:
             print("handled", self.command, load_id, flush=True)
         body = body.encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":

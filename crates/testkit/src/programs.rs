@@ -2,8 +2,8 @@
 //! Those that serve are given the path of their unix socket as their argument.
 
 /// Serves HTTP/1.1, a thread per connection. `/NAME/pid`, `/NAME/env` and
-/// `/NAME/head` (JSON: the environment, the head of the request), `/NAME/slow?MS`, anything
-/// else says hello. Prints a line for each request that carries an `X-Load-Id`, and `booted PID
+/// `/NAME/head` (JSON: the environment, the head of the request), `/NAME/slow?MS`,
+/// `/NAME/fail` (500), anything else says hello. Prints a line for each request that carries an `X-Load-Id`, and `booted PID
 /// MILLISECONDS` when it listens. Starts in a few dozen milliseconds. Sends each answer in one
 /// piece.
 pub const SERVES: &str = include_str!("../programs/serves.py");

@@ -23,8 +23,14 @@ pub struct Template {
 /// The templates that MFSERV's monitoring server has for the messages of mflog and for access
 /// logs.
 pub const TEMPLATES: [Template; 2] = [
-    Template { name: "template_mflog", body: include_str!("templates/mflog.json") },
-    Template { name: "template_nginx", body: include_str!("templates/nginx.json") },
+    Template {
+        name: "template_mflog",
+        body: include_str!("../../../../contrib/elasticsearch/template_mflog.json"),
+    },
+    Template {
+        name: "template_nginx",
+        body: include_str!("../../../../contrib/elasticsearch/template_nginx.json"),
+    },
 ];
 
 /// The nodes of a cluster.
