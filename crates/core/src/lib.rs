@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alerts;
 pub mod backoff;
 pub mod diagnostic;
 pub mod diff;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::alerts;
 use crate::diagnostic::Diagnostic;
 use crate::exit_code::Kind;
 use crate::export::{Unresolved, export, variable};
@@ -69,7 +70,8 @@ pub fn resolve(
     substitute_all(&mut values, env, &mut diagnostics);
     check_sections(documents, &mut diagnostics);
     let built_in = built_in(env);
-    let mut config = ModuleConfig::new(installed(&values));
+    let alerts = alerts::read(&values, &mut diagnostics);
+    let mut config = ModuleConfig::new(installed(&values), alerts);
     for value in &values {
         check_indent(value, &mut diagnostics);
         match keys::find(&value.section, &value.key) {
@@ -80,7 +82,11 @@ pub fn resolve(
     let exported = export(
         "MFSERV",
         "_IP",
-        values.iter().map(|value| (&*value.section, &*value.key, &*value.value)),
+        // An address that alerts are sent to is often a secret.
+        values
+            .iter()
+            .filter(|value| !alerts::is_section(&value.section))
+            .map(|value| (&*value.section, &*value.key, &*value.value)),
     );
     Resolution {
         config,
@@ -232,7 +238,8 @@ fn check_sections(documents: &[Document], diagnostics: &mut Vec<Diagnostic>) {
     let known = keys::sections();
     for document in documents {
         for section in &document.sections {
-            if known.contains(&section.name.as_str()) || section.name.len() < 4 {
+            let is_known = known.contains(&section.name.as_str());
+            if is_known || alerts::is_section(&section.name) || section.name.len() < 4 {
                 continue;
             }
             if let Some(near) = nearest(&section.name, known.iter().copied()) {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::Alert;
 use crate::keys::{
     ADMIN_HOST, ADMIN_INFLUXDB_PORT, INFLUXDB_BUCKET, INFLUXDB_DATABASE, INFLUXDB_ORG,
     INFLUXDB_PASSWORD, INFLUXDB_TOKEN, INFLUXDB_URL, INFLUXDB_USERNAME, METRICS_HISTORY_MAX_BYTES,
@@ -16,7 +17,7 @@ pub const SETTINGS_VARIABLE: &str = "MFSERV_TELEMETRY_SETTINGS";
 
 /// The settings of the role. A role with other settings is another process: it is replaced when
 /// they change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TelemetrySettings {
     /// Metrics.
     pub metrics: MetricsSettings,
@@ -26,7 +27,7 @@ pub struct TelemetrySettings {
 }
 
 /// The settings of metrics.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MetricsSettings {
     /// The port of `/metrics` on 127.0.0.1.
@@ -41,6 +42,8 @@ pub struct MetricsSettings {
     pub debug: bool,
     /// The port of the front, a tag of its points.
     pub front_port: Option<u16>,
+    /// The alerts.
+    pub alerts: Vec<Alert>,
 }
 
 /// An InfluxDB. With a token it is one of version 2.
@@ -92,6 +95,7 @@ impl TelemetrySettings {
             statsd_port: config.get(TELEGRAF_STATSD_PORT).filter(|_| influxdb.is_some()),
             debug: config.get(TELEGRAF_DEBUG),
             front_port: config.get(NGINX_PORT),
+            alerts: config.alerts.clone(),
             influxdb,
         };
         Self { metrics, shipping: ShippingSettings::new(config) }

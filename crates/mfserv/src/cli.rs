@@ -1,5 +1,6 @@
 //! The command line: flags, and one call each. Nothing is decided here.
 
+mod alerts;
 mod completions;
 mod config;
 mod events;
@@ -75,6 +76,8 @@ enum Command {
     Top(top::Top),
     /// Show what was counted in the last minutes, days or weeks.
     History(history::HistoryOf),
+    /// Show the alerts of the configuration: which fire, since when, with which value.
+    Alerts(alerts::Alerts),
     /// Show events: starts, ends and their reasons, changes.
     Events(events::Events),
     /// Show the last operations: what changed the node, by whom, and the outcome.
@@ -152,6 +155,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::Metrics(args) => args.run(&places),
         Command::Top(args) => args.run(&places),
         Command::History(args) => args.run(&places),
+        Command::Alerts(args) => args.run(&places),
         Command::Events(args) => args.run(&places),
         Command::Operations(args) => args.run(&places),
         Command::Wait(args) => args.run(&places),

@@ -12,6 +12,7 @@
     reason = "a test starts programs and stops at the first thing that is wrong"
 )]
 
+mod alerts;
 mod comeback;
 mod compat;
 mod completions;

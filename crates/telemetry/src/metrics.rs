@@ -4,6 +4,7 @@
 //! the [`registry`]; a scrape ([`serve`]) is a reading of it ([`collect`]) in the text formats of
 //! Prometheus ([`exposition`]). The names are in one table, [`names`]. [`history`] remembers what was.
 
+pub mod alerts;
 mod ask;
 mod basicstats;
 mod changes;
@@ -35,7 +36,7 @@ use mfserv_core::telemetry::MetricsSettings;
 use mfserv_platform::sync::lock;
 use rustix::time::Timespec;
 
-pub use ask::{ask, ask_history};
+pub use ask::{ask, ask_alerts, ask_history};
 pub use exposition::Format;
 pub use history::{Answer, Series, Values};
 use history::{History, Recorder};
@@ -79,6 +80,8 @@ pub struct Options {
     pub spool: PathBuf,
     /// The directory of the history.
     pub history: PathBuf,
+    /// The file of the alerts that fire.
+    pub alerts_state: PathBuf,
     /// The name of this host.
     pub host: String,
     /// What the configuration says.
@@ -104,10 +107,15 @@ impl Service {
         let bytes_max = options.settings.history_max_bytes;
         let dir = Some(options.history.clone()).filter(|_| bytes_max > 0);
         let history = Arc::new(History::new(dir));
-        let known = Known { registry: registry.clone(), history: history.clone() };
+        let shown = alerts::Shown::default();
+        let known =
+            Known { registry: registry.clone(), history: history.clone(), alerts: shown.clone() };
         let server = Server::new(addresses, known, ends.clone());
         let recorder = Recorder::new(history, registry.clone(), ends.clone(), bytes_max);
         let mut service = Self { ends, threads: Vec::new(), sender: None };
+        if !options.settings.alerts.is_empty() {
+            service.watch(&options, registry.clone(), shown).map_err(failed)?;
+        }
         service.spawn("metrics-in", move || intake.run()).map_err(failed)?;
         service.spawn("metrics-out", move || server.run()).map_err(failed)?;
         service.spawn("history", move || recorder.run()).map_err(failed)?;
@@ -124,6 +132,24 @@ impl Service {
             }
         }
         Ok(service)
+    }
+
+    /// Looks at the conditions of alerts.
+    fn watch(
+        &mut self,
+        options: &Options,
+        registry: Arc<Mutex<Registry>>,
+        shown: alerts::Shown,
+    ) -> std::io::Result<()> {
+        let watch = alerts::Watch {
+            alerts: options.settings.alerts.clone(),
+            host: options.host.clone(),
+            state: options.alerts_state.clone(),
+            registry,
+            shown,
+            ends: self.ends.clone(),
+        };
+        self.spawn("alerts", move || watch.run())
     }
 
     /// Receives points, and sends them.

@@ -23,6 +23,8 @@ pub struct RoleOptions {
     pub spool: PathBuf,
     /// The directory of the history.
     pub history: PathBuf,
+    /// The file of the alerts that fire.
+    pub alerts_state: PathBuf,
     /// The name of this host.
     pub host: String,
     /// What the configuration says.
@@ -47,6 +49,7 @@ pub fn run(options: RoleOptions) -> Result<(), Diagnostic> {
         points_socket: options.points_socket,
         spool: options.spool,
         history: options.history,
+        alerts_state: options.alerts_state,
         host: options.host,
         settings: options.settings.metrics,
     })?;

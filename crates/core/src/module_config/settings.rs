@@ -4,22 +4,25 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::alerts::Alert;
 use crate::keys::*;
 use crate::output::{LogCare, Rotation};
 use crate::route::{HeadLimits, RealIp, ServerSettings, SpoolLimits};
 
 /// The settings of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModuleConfig {
     /// By section and key: what was read.
     read: BTreeMap<(&'static str, &'static str), Read>,
     /// The X of each `[internal_plugins] install_X` that is 1: plugins to install at a start.
     pub internal_plugins: Vec<String>,
+    /// The alerts.
+    pub alerts: Vec<Alert>,
 }
 
 impl ModuleConfig {
-    pub(super) fn new(internal_plugins: Vec<String>) -> Self {
-        Self { read: BTreeMap::new(), internal_plugins }
+    pub(super) fn new(internal_plugins: Vec<String>, alerts: Vec<Alert>) -> Self {
+        Self { read: BTreeMap::new(), internal_plugins, alerts }
     }
 
     pub(super) fn insert(&mut self, row: &Row, read: Read) {

@@ -207,6 +207,7 @@ fn telemetry(places: &Places) -> Result<Outcome, Diagnostic> {
         points_socket: places.var().join("telegraf.socket"),
         spool: places.var().join("telemetry/points"),
         history: places.var().join("telemetry/history"),
+        alerts_state: places.var().join("telemetry/alerts.json"),
         host: std::env::var("MFHOSTNAME").unwrap_or_else(|_| "localhost".into()),
         settings: serde_json::from_str(&settings).map_err(bad)?,
         access_log: places.log().join("nginx_access.log"),

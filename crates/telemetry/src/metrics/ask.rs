@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mfserv_core::{Diagnostic, Kind};
 
+use super::alerts::Status;
 use super::exposition::Format;
 
 /// How long the role may take.
@@ -27,9 +28,17 @@ pub fn ask_history(
     get(socket, &format!("/history?{question}"), "application/json", patience)
 }
 
+/// The alerts of a node, and what they do. `socket`: where its telemetry role listens.
+pub fn ask_alerts(socket: &Path) -> Result<Vec<Status>, Diagnostic> {
+    let text = get(socket, "/alerts", "application/json", PATIENCE)?;
+    serde_json::from_str(&text)
+        .map_err(|why| Diagnostic::error("the alerts cannot be read").because(why))
+}
+
 fn get(socket: &Path, path: &str, accept: &str, patience: Duration) -> Result<String, Diagnostic> {
     let what = match path {
         "/metrics" => "the metrics cannot be read",
+        "/alerts" => "the alerts cannot be read",
         _ => "the history cannot be read",
     };
     let answer = exchange(socket, path, accept, patience).map_err(|why| {

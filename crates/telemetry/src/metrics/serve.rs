@@ -14,6 +14,7 @@ use mfserv_platform::sync::lock;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::LOOK;
+use super::alerts::Shown;
 use super::collect;
 use super::exposition::Format;
 use super::history::{self, History, Refused};
@@ -47,6 +48,8 @@ pub struct Known {
     pub registry: Arc<Mutex<Registry>>,
     /// What was.
     pub history: Arc<History>,
+    /// What the alerts do.
+    pub alerts: Shown,
 }
 
 /// A connection to a client.
@@ -160,13 +163,17 @@ fn exchange(
             let text = if head.method() == b"HEAD" { "" } else { &text };
             put(client, "200 OK", format.content_type(), text)
         }
+        (b"GET", b"/alerts") if is_local => {
+            let text = serde_json::to_string(&*lock(&known.alerts)).map_err(io::Error::other)?;
+            put(client, "200 OK", "application/json", &text)
+        }
         (b"GET", b"/history") if is_local => {
             let target = String::from_utf8_lossy(head.target());
             let question = target.split_once('?').map_or("", |(_, question)| question);
             put_history(client, &known.history, question)
         }
         (_, b"/metrics") => put(client, "405 Method Not Allowed", "text/plain", "GET only\n"),
-        (_, b"/history") if is_local => {
+        (_, b"/history" | b"/alerts") if is_local => {
             put(client, "405 Method Not Allowed", "text/plain", "GET only\n")
         }
         _ => put(client, "404 Not Found", "text/plain", "only /metrics is here\n"),

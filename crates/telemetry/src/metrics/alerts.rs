@@ -1,0 +1,119 @@
+//! Alerts: conditions over what is counted, looked at once a second, shown by `mfserv alerts` and
+//! sent to webhooks. What fires is stored, so that a new process resolves it.
+
+mod evaluate;
+mod sample;
+mod webhook;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use mfserv_core::alerts::Alert;
+use mfserv_platform::clock::now_ms;
+use mfserv_platform::disk;
+use mfserv_platform::sync::lock;
+use serde::{Deserialize, Serialize};
+
+use super::registry::Registry;
+use super::{LOOK, report_once};
+use evaluate::{Evaluator, Firing};
+use sample::Sample;
+use webhook::Webhooks;
+
+/// How often conditions are looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// What an alert does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Its condition does not hold.
+    Ok,
+    /// Its condition holds, not for long enough yet.
+    Pending,
+    /// It fires.
+    Firing,
+}
+
+/// An alert, as it is shown: one for each app where it is pending or fires, else one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its name.
+    pub alert: String,
+    /// Its condition, as it is written.
+    pub condition: String,
+    /// What it does.
+    pub state: State,
+    /// The plugin; empty for the whole node.
+    pub plugin: String,
+    /// The app; empty for the whole node.
+    pub app: String,
+    /// The value, with its unit; empty while the state is `ok`.
+    pub value: String,
+    /// Since when it is in this state, milliseconds since the Unix epoch; 0 while it is `ok`.
+    pub since_ms: u64,
+}
+
+/// What is shown to whoever asks.
+pub type Shown = Arc<Mutex<Vec<Status>>>;
+
+/// Looks at the conditions, in a thread of its own.
+pub struct Watch {
+    /// The alerts.
+    pub alerts: Vec<Alert>,
+    /// The name of this host.
+    pub host: String,
+    /// The file of what fires.
+    pub state: PathBuf,
+    /// What is counted.
+    pub registry: Arc<Mutex<Registry>>,
+    /// What is shown.
+    pub shown: Shown,
+    /// Raised when it is to end.
+    pub ends: Arc<AtomicBool>,
+}
+
+impl Watch {
+    /// Looks until it is to end.
+    pub fn run(self) {
+        let webhooks = Webhooks::start(&self.alerts, &self.host);
+        let mut evaluator = Evaluator::new(self.alerts.clone(), self.restore(), now_ms());
+        let mut problem = String::new();
+        let mut looked = Instant::now();
+        while !self.ends.load(Ordering::Relaxed) {
+            std::thread::sleep(LOOK);
+            if looked.elapsed() < EVERY {
+                continue;
+            }
+            looked = Instant::now();
+            let snapshot = lock(&self.registry).snapshot();
+            let sample = Sample::of(snapshot, self.state.parent());
+            let changes = evaluator.step(now_ms(), sample);
+            *lock(&self.shown) = evaluator.shown();
+            if changes.iter().any(|change| !change.is_repeated) {
+                if let Err(why) = self.store(&evaluator.firing()) {
+                    report_once(&mut problem, format!("what fires is not stored: {why}"));
+                }
+            }
+            for change in changes {
+                webhooks.send(&change);
+            }
+        }
+    }
+
+    /// What fired when the last process ended. A file that cannot be read is as good as none.
+    fn restore(&self) -> Vec<Firing> {
+        let text = std::fs::read(&self.state).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    fn store(&self, firing: &[Firing]) -> Result<(), String> {
+        if let Some(dir) = self.state.parent() {
+            disk::create_dir(dir).map_err(|problem| problem.to_string())?;
+        }
+        let text = serde_json::to_vec(firing).map_err(|e| e.to_string())?;
+        disk::write(&self.state, &text).map_err(|problem| problem.to_string())
+    }
+}
