@@ -199,6 +199,9 @@ fn start(
     notice: Box<dyn Fn(&Fact) + Send + Sync>,
 ) -> (Node, Handle) {
     let Taken { options, keeper, found, admitted, generation } = taken;
+    // A front that has not answered yet may route by the last plan: it refuses an older one.
+    let kept = takes_over(&found).then(|| last_plan::load(&*world.disk, &options.places)).flatten();
+    let generation = kept.map_or(generation, |plan| plan.generation.max(generation));
     let breakages: Arc<Mutex<Breakages>> = Arc::default();
     let (broken, record, around) = (breakages.clone(), events.clone(), world.clone());
     let supervisor = Supervisor::start(Options {

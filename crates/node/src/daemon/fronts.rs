@@ -6,6 +6,7 @@
 
 mod board;
 mod counting;
+mod draining;
 mod idle;
 mod link;
 mod lives;
@@ -258,8 +259,10 @@ impl Found {
             }
         }
         let peers = self.admitted.values().flatten().map(|peer| peer.worker.clone());
-        let fronts = self.links.iter().map(|(id, _)| id.clone());
-        // A silent one has served. It goes when another one is there, if it stays silent.
-        peers.chain(fronts).chain(self.silent.iter().cloned()).collect()
+        let answering = self.links.iter().map(|(id, _)| id.clone());
+        // A silent one that is alone has served: it goes when another one is there, if it stays
+        // silent. Beside others it may have been about to replace them.
+        let alone = self.silent.iter().filter(|_| fronts.len() == 1).cloned();
+        peers.chain(answering).chain(alone).collect()
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::counting::Counting;
+use super::draining::Draining;
 use super::idle::Questions;
 use super::link::{Link, Report, Session};
 use super::lives::Lives;
@@ -42,8 +43,9 @@ pub struct Board {
     admitted: BTreeMap<String, Vec<Peer>>,
     sessions: BTreeMap<WorkerId, Session>,
     connecting: BTreeMap<WorkerId, AbortHandle>,
-    /// Workers that are being drained, and the fronts that have not reported so yet.
-    draining: BTreeMap<WorkerId, BTreeSet<WorkerId>>,
+    /// Fronts of an earlier daemon that have not answered yet. They may hold requests.
+    silent: BTreeSet<WorkerId>,
+    draining: Draining,
     publishing: Vec<Publishing>,
     counting: Counting,
     questions: Questions,
@@ -76,7 +78,8 @@ impl Board {
             admitted,
             sessions: BTreeMap::new(),
             connecting: BTreeMap::new(),
-            draining: BTreeMap::new(),
+            silent: BTreeSet::new(),
+            draining: Draining::default(),
             publishing: Vec::new(),
             counting: Counting::default(),
             questions: Questions::default(),
@@ -90,7 +93,7 @@ impl Board {
             Command::Drain(upstream, worker) => self.drain(upstream, worker),
             Command::Forget(upstream, worker) => {
                 self.take_off(&upstream, &worker);
-                self.draining.remove(&worker);
+                self.draining.end(&worker);
                 self.broadcast(&ToFront::Forget { upstream, worker });
             }
             Command::Publish(generation, table, reply) => self.publish(generation, table, reply),
@@ -168,11 +171,12 @@ impl Board {
 
     fn drain(&mut self, upstream: String, worker: WorkerId) {
         self.take_off(&upstream, &worker);
-        let fronts: BTreeSet<WorkerId> = self.sessions.keys().cloned().collect();
+        let fronts: BTreeSet<WorkerId> =
+            self.sessions.keys().chain(&self.silent).cloned().collect();
         if fronts.is_empty() {
             return self.supervisor.drained(worker);
         }
-        self.draining.insert(worker.clone(), fronts);
+        self.draining.begin(worker.clone(), fronts);
         self.broadcast(&ToFront::Drain { upstream, worker });
     }
 
@@ -238,6 +242,7 @@ impl Board {
     /// hangs if it leaves as many beats unanswered as one that was connected.
     pub fn found_silent(&mut self, front: WorkerId) {
         self.questions.ask(BTreeSet::from([front.clone()]));
+        self.silent.insert(front.clone());
         self.connect(front);
     }
 
@@ -260,10 +265,15 @@ impl Board {
 
     fn connected(&mut self, front: WorkerId, session: Session) {
         self.connecting.remove(&front);
+        self.silent.remove(&front);
         self.questions.lost(&front);
-        let first = std::iter::once(self.state()).chain(self.whole_table());
+        let drains = self.draining.missing(&front).filter_map(|worker| {
+            let upstream = worker.watcher.upstream()?;
+            Some(ToFront::Drain { upstream, worker: worker.clone() })
+        });
+        let first = std::iter::once(self.state()).chain(drains).chain(self.whole_table());
         for message in first {
-            // A new session has room for both.
+            // A new session has room for all of them.
             session.send(message);
         }
         self.sessions.insert(front, session);
@@ -286,9 +296,7 @@ impl Board {
                 self.published(front, generation, Err(problem));
             }
             FromFront::Drained { worker } => {
-                if let Some(missing) = self.draining.get_mut(&worker) {
-                    missing.remove(front);
-                }
+                self.draining.reported(front, &worker);
                 self.report_drained();
             }
             FromFront::Trouble { worker, cause } => {
@@ -364,12 +372,11 @@ impl Board {
         if let Some(task) = self.connecting.remove(front) {
             task.abort();
         }
-        if self.sessions.remove(front).is_none() {
+        let was_silent = self.silent.remove(front);
+        if self.sessions.remove(front).is_none() && !was_silent {
             return;
         }
-        for missing in self.draining.values_mut() {
-            missing.remove(front);
-        }
+        self.draining.lost(front);
         self.counting.lost(front);
         self.report_drained();
         let last = self.publishing.iter().map(|p| p.generation).max().unwrap_or(0);
@@ -377,14 +384,7 @@ impl Board {
     }
 
     fn report_drained(&mut self) {
-        let drained: Vec<WorkerId> = self
-            .draining
-            .iter()
-            .filter(|(_, missing)| missing.is_empty())
-            .map(|(worker, _)| worker.clone())
-            .collect();
-        for worker in drained {
-            self.draining.remove(&worker);
+        for worker in self.draining.take_drained() {
             self.supervisor.drained(worker);
         }
     }

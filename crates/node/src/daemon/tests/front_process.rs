@@ -143,7 +143,9 @@ impl FrontState {
                 if self.hangs {
                     return None;
                 }
-                if let Some(reason) = self.refuse.take() {
+                let is_older = generation < self.generation;
+                let refused = is_older.then(|| format!("{} is in force", self.generation));
+                if let Some(reason) = self.refuse.take().or(refused) {
                     return Some(FromFront::Refused { generation, reason });
                 }
                 self.generation = generation;

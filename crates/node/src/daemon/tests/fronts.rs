@@ -210,6 +210,8 @@ async fn a_front_that_hangs_when_a_daemon_comes_back_is_replaced_and_one_that_wa
         let house = House::new();
         house.plugin("hello");
         let first = running(&house).await;
+        house.plugin("other");
+        first.reload().await.unwrap();
         // Played time: that the front was ready is remembered in it.
         tokio::time::sleep(Duration::from_secs(1)).await;
         first.dies().await;
@@ -232,9 +234,40 @@ async fn a_front_that_hangs_when_a_daemon_comes_back_is_replaced_and_one_that_wa
             daemon.until("it has ended", || keeper.books().workers("front").len() == 1).await;
         }
         assert_eq!(daemon.watcher("front").await.ready, 1);
-        // One that wakes up has had the table of the daemon before, too.
-        assert_eq!(front(&house).tables().len(), 1 + usize::from(wakes_up));
+        let serving = front(&house);
+        assert_eq!(serving.state().generation, daemon.plan().generation);
+        assert_eq!(serving.tables().last().unwrap(), "publish 3");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_lives_while_a_front_that_has_not_answered_may_hold_its_requests() {
+    let house = House::new();
+    house.plugin_with("hello", "numprocesses = 1\n");
+    let first = running(&house).await;
+    // Played time: that the front was ready is remembered in it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    first.dies().await;
+    let worker = house.keeper.books().workers("app.hello.main")[0].clone();
+    let waking = front(&house);
+    waking.state().hangs = true;
+    waking.state().busy.insert(worker.clone());
+    let daemon = house.daemon_with_fronts().await;
+    daemon.come_back().await;
+    house.plugin_with("hello", "numprocesses = 1\n_start_timeout = 7\n");
+    daemon.node.reconcile().await.unwrap();
+    let keeper = house.keeper.clone();
+    let workers = || keeper.books().workers("app.hello.main");
+    daemon.until("its successor is there", || workers().len() == 2).await;
+    // Played time: it is to be let be in it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    waking.wakes_up();
+    let drains = || waking.state().received.iter().any(|m| matches!(m, ToFront::Drain { .. }));
+    daemon.until("the front drains it", drains).await;
+    assert!(keeper.books().alive.contains_key(&worker), "it has requests");
+    waking.finish(&worker);
+    daemon.until("it ends", || workers().len() == 1).await;
+    assert_eq!(started(&house), 1, "the front is kept");
 }
 
 #[tokio::test(start_paused = true)]
