@@ -6,7 +6,7 @@ use crate::alerts::Alert;
 use crate::keys::{
     ADMIN_HOST, ADMIN_INFLUXDB_PORT, INFLUXDB_BUCKET, INFLUXDB_DATABASE, INFLUXDB_ORG,
     INFLUXDB_PASSWORD, INFLUXDB_TOKEN, INFLUXDB_URL, INFLUXDB_USERNAME, METRICS_HISTORY_MAX_BYTES,
-    METRICS_PORT, NGINX_PORT, TELEGRAF_DEBUG, TELEGRAF_STATSD_PORT,
+    METRICS_PORT, NGINX_PORT, TELEGRAF_DEBUG, TELEGRAF_HOST, TELEGRAF_STATSD_PORT,
 };
 use crate::module_config::ModuleConfig;
 use crate::shipping::ShippingSettings;
@@ -40,6 +40,8 @@ pub struct MetricsSettings {
     pub statsd_port: Option<u16>,
     /// Write each point to the log too.
     pub debug: bool,
+    /// Send points of this machine too: `cpu`, `mem`, `disk`…
+    pub host_points: bool,
     /// The port of the front, a tag of its points.
     pub front_port: Option<u16>,
     /// The alerts.
@@ -94,6 +96,7 @@ impl TelemetrySettings {
             history_max_bytes: config.get(METRICS_HISTORY_MAX_BYTES),
             statsd_port: config.get(TELEGRAF_STATSD_PORT).filter(|_| influxdb.is_some()),
             debug: config.get(TELEGRAF_DEBUG),
+            host_points: config.get(TELEGRAF_HOST),
             front_port: config.get(NGINX_PORT),
             alerts: config.alerts.clone(),
             influxdb,

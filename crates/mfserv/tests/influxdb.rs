@@ -93,6 +93,25 @@ const AS_THEY_CAME: &[(&str, &[&str], &[&str])] = &[
     ("metwork_plugin", &["version", "release"], &["plugin_name", "bypassbasicstats"]),
 ];
 
+/// Some of those of the machine: what every machine has.
+const OF_THE_MACHINE: &[(&str, &[&str], &[&str])] = &[
+    ("swap", &["total", "used", "free", "used_percent", "in", "out"], &[]),
+    (
+        "disk",
+        &[
+            "total",
+            "free",
+            "used",
+            "used_percent",
+            "inodes_total",
+            "inodes_free",
+            "inodes_used",
+            "inodes_used_percent",
+        ],
+        &["path", "device", "fstype", "mode"],
+    ),
+];
+
 #[test]
 fn the_measurements_of_mfserv_are_found_by_influxql_also_those_of_an_outage() {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -148,6 +167,9 @@ fn the_measurements_of_mfserv_are_found_by_influxql_also_those_of_an_outage() {
         the_contract_holds(&influx, resolution, CONTRACT, &["min", "max", "mean", "sum"]);
     }
     the_contract_holds(&influx, "fullres", AS_THEY_CAME, &[]);
+    the_contract_holds(&influx, "fullres", OF_THE_MACHINE, &["min", "max", "mean", "sum"]);
+    let idle = "SELECT max(usage_idle_max) FROM fullres.cpu WHERE cpu='cpu-total'";
+    assert!(influx.query(idle).contains("\"values\""), "{}", influx.query(idle));
     assert!(influx.query("SELECT status_code FROM fullres.metwork_version").contains(",2]"));
     assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 0, "everything was sent");
 }

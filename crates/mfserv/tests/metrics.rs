@@ -83,6 +83,7 @@ fn what_a_node_counts_is_read_by_people_promtool_and_prometheus() {
         let sample = format!("mfserv_role_memory_bytes{{role=\"{role}\"}}");
         assert!(value(&text, &sample) > 1e5, "{role}: {text}");
     }
+    the_machine_is_measured(&text);
     let summary = metrics(&node, "summary");
     let row = summary.lines().find(|line| line.starts_with("shop.main ")).expect(&summary);
     assert_eq!(row.split_whitespace().nth(1), Some("6"), "{summary}");
@@ -106,6 +107,16 @@ fn a_worker_dies_of_a_request(node: &Node) {
     });
     node.kill(pid);
     assert_eq!(asking.join().unwrap().unwrap().status, 502);
+}
+
+fn the_machine_is_measured(text: &str) {
+    let memory = value(text, "mfserv_host_memory_size_bytes");
+    assert!(memory > 1e8 && memory > value(text, "mfserv_host_memory_available_bytes"), "{text}");
+    let busy = ["user", "system", "idle"]
+        .map(|mode| value(text, &format!("mfserv_host_cpu_seconds_total{{mode=\"{mode}\"}}")));
+    assert!(busy.iter().sum::<f64>() > 1.0, "{busy:?}");
+    let sizes = text.lines().filter(|line| line.starts_with("mfserv_host_filesystem_size_bytes{"));
+    assert!((1..=64).contains(&sizes.count()), "that of the home at least: {text}");
 }
 
 fn counts_survive_what_is_killed(node: &Node) {

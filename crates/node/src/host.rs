@@ -1,10 +1,13 @@
 //! What configurations may say about this host: `MFHARDWARE_*`, `MFHOSTNAME*`.
 //! Names and rules are MFSERV's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, ToSocketAddrs};
+use std::path::Path;
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::Duration;
+
+use mfserv_platform::proc::{self, Processors};
 
 /// How long the resolver may take.
 const RESOLVE: Duration = Duration::from_secs(2);
@@ -33,8 +36,7 @@ pub fn user_name(uid: u32) -> Option<String> {
 }
 
 fn hardware(all: &mut BTreeMap<String, String>) {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let (sockets, cores) = count_cores(&text);
+    let Processors { sockets, cores, .. } = proc::processors(Path::new("/proc"));
     let mut put = |name: &str, value: u64| {
         all.insert(format!("MFHARDWARE_{name}"), value.to_string());
     };
@@ -45,43 +47,11 @@ fn hardware(all: &mut BTreeMap<String, String>) {
     for n in [2, 3, 4, 6, 8] {
         put(&format!("NUMBER_OF_CPU_CORES_DIVIDED_BY_{n}"), (cores / n).max(1));
     }
-    let memory = physical_memory_kb();
+    let memory = proc::total_memory() / 1024;
     put("PHYSICAL_MEMORY", memory);
     for n in [2, 3, 4, 6, 8, 16] {
         put(&format!("PHYSICAL_MEMORY_DIVIDED_BY_{n}"), memory / n);
     }
-}
-
-/// Processors and distinct cores of a proc_cpuinfo(5) text; hyper-threads do not
-/// count. Where the text says nothing of cores, each processor is one.
-fn count_cores(cpuinfo: &str) -> (u64, u64) {
-    let (mut sockets, mut cores) = (BTreeSet::new(), BTreeSet::new());
-    let mut processors = 0;
-    let mut socket = String::new();
-    for line in cpuinfo.lines() {
-        let Some((key, value)) = line.split_once(':') else { continue };
-        match key.trim() {
-            "processor" => processors += 1,
-            "physical id" => {
-                socket = value.trim().to_string();
-                sockets.insert(socket.clone());
-            }
-            "core id" => {
-                cores.insert((socket.clone(), value.trim().to_string()));
-            }
-            _ => {}
-        }
-    }
-    let known = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let cores =
-        if cores.is_empty() { processors.max(1).max(known.min(1)) } else { cores.len() as u64 };
-    (sockets.len().max(1) as u64, cores)
-}
-
-fn physical_memory_kb() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 fn names(all: &mut BTreeMap<String, String>) {
@@ -149,14 +119,6 @@ fn ask_resolver(host: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hyper_threads_are_not_cores() {
-        let one = |cpu, core| format!("processor : {cpu}\nphysical id : 0\ncore id : {core}\n\n");
-        let text = [one(0, 0), one(1, 0), one(2, 1), one(3, 1)].concat();
-        assert_eq!(count_cores(&text), (1, 2));
-        assert_eq!(count_cores("processor : 0\nprocessor : 1\n"), (1, 2));
-    }
 
     #[test]
     fn every_documented_variable_is_there() {

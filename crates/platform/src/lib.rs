@@ -1,6 +1,6 @@
 //! What the operating system gives, in one place each: files that are replaced whole
-//! ([`disk`]), the clock ([`clock`]), locks ([`sync`]) and sockets that carry messages
-//! ([`link`]).
+//! ([`disk`]), the clock ([`clock`]), locks ([`sync`]), sockets that carry messages ([`link`]) and
+//! what the kernel says of processes and the machine ([`proc`]).
 
 #![forbid(unsafe_code)]
 
@@ -8,4 +8,5 @@ pub mod clock;
 pub mod disk;
 pub mod link;
 pub mod private;
+pub mod proc;
 pub mod sync;

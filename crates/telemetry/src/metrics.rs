@@ -11,6 +11,7 @@ mod changes;
 mod collect;
 mod exposition;
 mod history;
+mod host;
 mod influx;
 mod intake;
 mod listener;
@@ -40,6 +41,7 @@ pub use ask::{ask, ask_alerts, ask_history};
 pub use exposition::Format;
 pub use history::{Answer, Series, Values};
 use history::{History, Recorder};
+use host::{Host, Sources};
 use influx::Sender;
 use intake::Intake;
 use own::Own;
@@ -84,6 +86,8 @@ pub struct Options {
     pub alerts_state: PathBuf,
     /// The name of this host.
     pub host: String,
+    /// The home of the node: its file system is looked at.
+    pub home: PathBuf,
     /// What the configuration says.
     pub settings: MetricsSettings,
 }
@@ -108,8 +112,12 @@ impl Service {
         let dir = Some(options.history.clone()).filter(|_| bytes_max > 0);
         let history = Arc::new(History::new(dir));
         let shown = alerts::Shown::default();
-        let known =
-            Known { registry: registry.clone(), history: history.clone(), alerts: shown.clone() };
+        let known = Known {
+            registry: registry.clone(),
+            history: history.clone(),
+            alerts: shown.clone(),
+            sources: Sources::new(options.home.clone()),
+        };
         let server = Server::new(addresses, known, ends.clone());
         let recorder = Recorder::new(history, registry.clone(), ends.clone(), bytes_max);
         let mut service = Self { ends, threads: Vec::new(), sender: None };
@@ -162,9 +170,10 @@ impl Service {
         let settings = &options.settings;
         let shared = Arc::new(Shared::new(options.host, self.ends.clone()));
         let own = Own::new(settings.front_port);
+        let host = settings.host_points.then(|| Host::new(Sources::new(options.home)));
         let spool = sending.0.clone();
         let (pipeline, thread) =
-            Pipeline::start(shared.clone(), registry, own, sending, settings.debug)?;
+            Pipeline::start(shared.clone(), registry, (own, host), sending, settings.debug)?;
         self.sender = Some((thread, spool));
         self.spawn("points", move || pipeline.run())?;
         if let Some(port) = settings.statsd_port {

@@ -27,6 +27,8 @@ pub struct RoleOptions {
     pub alerts_state: PathBuf,
     /// The name of this host.
     pub host: String,
+    /// The home of the node.
+    pub home: PathBuf,
     /// What the configuration says.
     pub settings: TelemetrySettings,
     /// The access log of the node.
@@ -51,6 +53,7 @@ pub fn run(options: RoleOptions) -> Result<(), Diagnostic> {
         history: options.history,
         alerts_state: options.alerts_state,
         host: options.host,
+        home: options.home,
         settings: options.settings.metrics,
     })?;
     if let Some(settings) = options.settings.shipping {

@@ -146,6 +146,7 @@ keys! {
     _: () = known("vector", "nginxlog_port", "5145", Type::Port, "UDP port for access logs (they are read from their file)");
     TELEGRAF_STATSD_PORT: Option<u16> = port("telegraf", "statsd_port", "18127", "UDP port for statsd on 127.0.0.1, while points are sent; 0: none");
     TELEGRAF_DEBUG: bool = flag("telegraf", "debug", "0", "write every point that is sent to log/telemetry.log too");
+    TELEGRAF_HOST: bool = flag("telegraf", "host", "1", "send points of this machine (cpu, mem, disk, net...) too; 0: no, for example where mfsysmon does");
     // [influxdb]: what MFSERV had no name for.
     INFLUXDB_URL: Option<String> = some_text("influxdb", "url", "null", "address of InfluxDB, http://HOST:PORT; null: that of [admin]");
     INFLUXDB_DATABASE: String = text("influxdb", "database", "metrics", "database that points are written to");

@@ -209,6 +209,7 @@ fn telemetry(places: &Places) -> Result<Outcome, Diagnostic> {
         history: places.var().join("telemetry/history"),
         alerts_state: places.var().join("telemetry/alerts.json"),
         host: std::env::var("MFHOSTNAME").unwrap_or_else(|_| "localhost".into()),
+        home: places.home().to_owned(),
         settings: serde_json::from_str(&settings).map_err(bad)?,
         access_log: places.log().join("nginx_access.log"),
         ship_dir: places.var().join("ship"),

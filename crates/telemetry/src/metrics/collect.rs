@@ -8,6 +8,7 @@ use mfserv_core::wire::metrics::{Answerer, METHODS, NodeCounters, REST, Requests
 use mfserv_core::worker::Phase;
 
 use super::exposition::{Exposition, Format};
+use super::host::{self, Sample};
 use super::names;
 use super::processes::{Processes, Usage};
 use super::registry::{Snapshot, Sums};
@@ -15,8 +16,8 @@ use super::registry::{Snapshot, Sums};
 /// Whose rows those of a watcher are: the values of `plugin`, `app` and `kind`.
 type Labels<'a> = [&'a str; 3];
 
-/// The text of all metrics. `own`: this process, and when it was started.
-pub fn text(snapshot: &Snapshot, format: Format, own: (u32, u64)) -> String {
+/// The text of all metrics. `own`: this process, and when it was started; `host`: this machine.
+pub fn text(snapshot: &Snapshot, format: Format, own: (u32, u64), host: &Sample) -> String {
     let mut text = Exposition::new(format);
     node(&mut text, snapshot);
     requests(&mut text, &snapshot.sums);
@@ -32,6 +33,7 @@ pub fn text(snapshot: &Snapshot, format: Format, own: (u32, u64)) -> String {
         roles.push(("telemetry", own.0, Some(own.1)));
         self::roles(&mut text, &roles, &processes);
     }
+    host::put(&mut text, host);
     text.finish()
 }
 

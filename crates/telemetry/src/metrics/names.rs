@@ -91,6 +91,20 @@ families! {
     ROLE_CPU: Counter "mfserv_role_cpu_seconds" ["role"] "CPU time of these roles.";
     ROLE_FDS: Gauge "mfserv_role_open_descriptors" ["role"] "Open descriptors of these roles.";
     ROLE_START: Gauge "mfserv_role_start_time_seconds" ["role"] "When these roles were started, seconds since the Unix epoch.";
+    HOST_CPU: Counter "mfserv_host_cpu_seconds" ["mode"] "Time of all processors of this machine, by what it was used for.";
+    HOST_CPUS: Gauge "mfserv_host_cpus" [] "Processors of this machine, hyper-threads included.";
+    HOST_LOAD: Gauge "mfserv_host_load" ["minutes"] "Processes that ran or waited, averaged over the last minutes.";
+    HOST_MEMORY: Gauge "mfserv_host_memory_size_bytes" [] "Memory of this machine.";
+    HOST_AVAILABLE: Gauge "mfserv_host_memory_available_bytes" [] "Memory that programs could still get without swapping.";
+    HOST_SWAP: Gauge "mfserv_host_swap_size_bytes" [] "Swap space of this machine.";
+    HOST_SWAP_FREE: Gauge "mfserv_host_swap_free_bytes" [] "Swap space that is free.";
+    HOST_DISK_SIZE: Gauge "mfserv_host_filesystem_size_bytes" ["path", "device", "fstype"] "Sizes of local file systems, by where they are mounted.";
+    HOST_DISK_AVAILABLE: Gauge "mfserv_host_filesystem_available_bytes" ["path", "device", "fstype"] "What is left on them for users who are not root.";
+    HOST_DISK_READ: Counter "mfserv_host_disk_read_bytes" ["disk"] "Bytes read from disks and partitions.";
+    HOST_DISK_WRITTEN: Counter "mfserv_host_disk_written_bytes" ["disk"] "Bytes written to disks and partitions.";
+    HOST_RECEIVED: Counter "mfserv_host_network_received_bytes" ["interface"] "Bytes received by network interfaces.";
+    HOST_SENT: Counter "mfserv_host_network_sent_bytes" ["interface"] "Bytes sent by network interfaces.";
+    HOST_PRESSURE: Counter "mfserv_host_pressure_seconds" ["resource", "kind"] "Time for which some or all work waited for cpu, memory or io.";
 }
 
 #[cfg(test)]

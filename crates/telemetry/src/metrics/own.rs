@@ -33,7 +33,7 @@ impl Own {
         let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
         let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
         let os_name = name.unwrap_or("Linux").trim_matches('"').to_string();
-        let memory = super::processes::total_memory() as f64;
+        let memory = mfserv_platform::proc::total_memory().max(1) as f64;
         Self { port, os_name, memory, cpu: BTreeMap::new(), read: Instant::now() }
     }
 

@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::LOOK;
 use super::basicstats::{BasicStats, FULLRES, RESOLUTION, known_resolution};
+use super::host::Host;
 use super::influx::Sender;
 use super::listener::SocketListener;
 use super::own::Own;
@@ -107,6 +108,8 @@ pub struct Pipeline {
     shared: Arc<Shared>,
     registry: Arc<Mutex<Registry>>,
     own: Own,
+    /// `None`: its points are not sent.
+    host: Option<Host>,
     spool: Arc<Mutex<Spool>>,
     /// Wakes the sender.
     wake: SyncSender<()>,
@@ -119,14 +122,15 @@ impl Pipeline {
     pub fn start(
         shared: Arc<Shared>,
         registry: Arc<Mutex<Registry>>,
-        own: Own,
+        (own, host): (Own, Option<Host>),
         (spool, sender): (Arc<Mutex<Spool>>, Sender),
         debug: bool,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (wake, woken) = sync_channel(1);
         let thread = std::thread::Builder::new().name("influxdb".into());
         let thread = thread.spawn(move || sender.run(&woken))?;
-        Ok((Self { shared, registry, own, spool, wake, debug, said: String::new() }, thread))
+        let said = String::new();
+        Ok((Self { shared, registry, own, host, spool, wake, debug, said }, thread))
     }
 
     /// Gathers and sends until it is to end; then what is there.
@@ -152,6 +156,7 @@ impl Pipeline {
             (registry.snapshot(), registry.take_timings())
         };
         let mut points = self.own.points(&snapshot, timings);
+        points.extend(self.host.iter_mut().flat_map(Host::points));
         points.extend(lock(&self.shared.statsd).gather());
         points.into_iter().for_each(|point| self.shared.add(point));
     }

@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
+
+use mfserv_platform::proc;
 
 /// What a process, or a process with its descendants, uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -39,19 +42,18 @@ pub struct Processes {
 impl Processes {
     /// Reads all processes: one file each.
     pub fn read() -> Self {
-        let mut all = HashMap::new();
-        let mut parents = Vec::new();
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
-            let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-            if let Some((parent, usage)) = parse_stat(&stat) {
-                all.insert(pid, Process { usage, children: Vec::new() });
-                parents.push((parent, pid));
-            }
-        }
-        for (parent, pid) in parents {
-            if let Some(parent) = all.get_mut(&parent) {
-                parent.children.push(pid);
+        let found = proc::processes(Path::new("/proc"));
+        let of = |it: &proc::Process| Usage {
+            memory: it.memory,
+            cpu_s: it.cpu_ms as f64 / 1e3,
+            threads: it.threads,
+            descriptors: 0,
+        };
+        let with = |it| Process { usage: of(it), children: Vec::new() };
+        let mut all: HashMap<u32, Process> = found.iter().map(|it| (it.pid, with(it))).collect();
+        for process in found {
+            if let Some(parent) = all.get_mut(&process.parent) {
+                parent.children.push(process.pid);
             }
         }
         Self { all }
@@ -85,40 +87,16 @@ impl Processes {
     }
 }
 
-/// The memory of this machine, bytes; at least 1.
-pub fn total_memory() -> u64 {
-    memory().1
-}
-
 /// The memory of this machine that is in use, and all of it (at least 1), bytes.
 pub fn memory() -> (u64, u64) {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let bytes = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        let kb = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-        kb.unwrap_or(0).saturating_mul(1024)
-    };
-    let total = bytes("MemTotal:").max(1);
-    (total.saturating_sub(bytes("MemAvailable:")), total)
+    let memory = proc::memory(Path::new("/proc"));
+    let bytes = |name: &str| memory.get(name).copied().unwrap_or(0);
+    let total = bytes("MemTotal").max(1);
+    (total.saturating_sub(bytes("MemAvailable")), total)
 }
 
 fn descriptors(pid: u32) -> u64 {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count() as u64)
-}
-
-/// Parent and usage of a proc_pid_stat(5) line.
-fn parse_stat(stat: &str) -> Option<(u32, Usage)> {
-    let rest = stat.get(stat.rfind(')')? + 2..)?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    let ticks = number(11)? + number(12)?;
-    let usage = Usage {
-        memory: number(21)? * rustix::param::page_size() as u64,
-        cpu_s: ticks as f64 / rustix::param::clock_ticks_per_second().max(1) as f64,
-        threads: number(17)?,
-        descriptors: 0,
-    };
-    Some((u32::try_from(number(1)?).ok()?, usage))
 }
 
 #[cfg(test)]
@@ -129,14 +107,5 @@ mod tests {
     fn this_process_uses_memory_threads_and_descriptors() {
         let own = Processes::read().tree(std::process::id()).unwrap();
         assert!(own.memory > 100_000 && own.threads > 0 && own.descriptors > 2, "{own:?}");
-    }
-
-    #[test]
-    fn a_command_name_with_blanks_and_brackets_is_no_trouble() {
-        let line = "7 (a) b) c) S 3 7 7 0 -1 0 0 0 0 0 100 50 0 0 20 0 4 0 5 1000 25 0";
-        let (parent, usage) = parse_stat(line).unwrap();
-        assert_eq!((parent, usage.threads), (3, 4));
-        assert_eq!(usage.memory, 25 * rustix::param::page_size() as u64);
-        assert_eq!(usage.cpu_s, 150.0 / rustix::param::clock_ticks_per_second() as f64);
     }
 }

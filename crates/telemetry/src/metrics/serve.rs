@@ -18,6 +18,7 @@ use super::alerts::Shown;
 use super::collect;
 use super::exposition::Format;
 use super::history::{self, History, Refused};
+use super::host::{Sample, Sources};
 use super::listener::SocketListener;
 use super::registry::Registry;
 
@@ -50,6 +51,8 @@ pub struct Known {
     pub history: Arc<History>,
     /// What the alerts do.
     pub alerts: Shown,
+    /// Where the kernel says what the machine does.
+    pub sources: Sources,
 }
 
 /// A connection to a client.
@@ -159,7 +162,7 @@ fn exchange(
             let mut accepts = fields.filter(|(_, name, _)| name.eq_ignore_ascii_case(b"accept"));
             let format = Format::accepted(accepts.next().map_or(b"", |(_, _, value)| value));
             let snapshot = lock(&known.registry).snapshot();
-            let text = collect::text(&snapshot, format, own);
+            let text = collect::text(&snapshot, format, own, &Sample::read(&known.sources));
             let text = if head.method() == b"HEAD" { "" } else { &text };
             put(client, "200 OK", format.content_type(), text)
         }

@@ -1,0 +1,155 @@
+//! What proc(5) says of processes, memory and processors.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// A process at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// The id of its parent.
+    pub parent: u32,
+    /// Its state, one of the letters of ps(1).
+    pub state: char,
+    /// Its threads.
+    pub threads: u64,
+    /// Resident memory, bytes.
+    pub memory: u64,
+    /// CPU time of user and system, milliseconds.
+    pub cpu_ms: u64,
+}
+
+/// All processes of a `/proc`: one file is read of each. One that ends meanwhile is left out.
+pub fn processes(proc: &Path) -> Vec<Process> {
+    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| {
+        let stat = fs::read_to_string(proc.join(pid.to_string()).join("stat")).ok()?;
+        parse_stat(pid, &stat)
+    })
+    .collect()
+}
+
+/// A line of proc_pid_stat(5). The name of the command may have blanks and brackets.
+fn parse_stat(pid: u32, stat: &str) -> Option<Process> {
+    let rest = stat.get(stat.rfind(')')? + 2..)?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    Some(Process {
+        pid,
+        parent: u32::try_from(number(1)?).ok()?,
+        state: fields.first()?.chars().next()?,
+        threads: number(17)?,
+        memory: number(21)?.saturating_mul(rustix::param::page_size() as u64),
+        cpu_ms: (number(11)? + number(12)?) * 1000 / ticks_per_second(),
+    })
+}
+
+/// Ticks of a second in the CPU times of proc(5); at least 1.
+pub fn ticks_per_second() -> u64 {
+    rustix::param::clock_ticks_per_second().max(1)
+}
+
+/// What `/proc/meminfo` says, by name (`MemTotal`). Sizes are in bytes, numbers of pages as they
+/// are.
+pub fn memory(proc: &Path) -> BTreeMap<String, u64> {
+    let text = fs::read_to_string(proc.join("meminfo")).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let mut words = value.split_ascii_whitespace();
+        let number: u64 = words.next()?.parse().ok()?;
+        let unit = if words.next() == Some("kB") { 1024 } else { 1 };
+        Some((name.to_string(), number.saturating_mul(unit)))
+    });
+    lines.collect()
+}
+
+/// The memory of this machine, bytes; 0 if the kernel does not say.
+pub fn total_memory() -> u64 {
+    memory(Path::new("/proc")).get("MemTotal").copied().unwrap_or(0)
+}
+
+/// The processors of a machine; each number is at least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Processors {
+    /// Sockets.
+    pub sockets: u64,
+    /// Distinct cores: hyper-threads do not count.
+    pub cores: u64,
+    /// What the kernel schedules on, hyper-threads included.
+    pub logical: u64,
+}
+
+/// The processors that `/proc/cpuinfo` lists. Where it says nothing of cores, each processor is
+/// one.
+pub fn processors(proc: &Path) -> Processors {
+    count_processors(&fs::read_to_string(proc.join("cpuinfo")).unwrap_or_default())
+}
+
+fn count_processors(cpuinfo: &str) -> Processors {
+    let (mut sockets, mut cores) = (BTreeSet::new(), BTreeSet::new());
+    let mut logical = 0;
+    let mut socket = "";
+    for line in cpuinfo.lines() {
+        let Some((key, value)) = line.split_once(':') else { continue };
+        match key.trim() {
+            "processor" => logical += 1,
+            "physical id" => {
+                socket = value.trim();
+                sockets.insert(socket);
+            }
+            "core id" => {
+                cores.insert((socket, value.trim()));
+            }
+            _ => {}
+        }
+    }
+    let logical = logical.max(1);
+    let cores = if cores.is_empty() { logical } else { cores.len() as u64 };
+    Processors { sockets: sockets.len().max(1) as u64, cores, logical }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_found_with_its_memory_and_its_parent() {
+        let all = processes(Path::new("/proc"));
+        let own = all.iter().find(|process| process.pid == std::process::id()).unwrap();
+        assert!(own.memory > 100_000 && own.threads > 0, "{own:?}");
+        assert_eq!(own.parent, std::os::unix::process::parent_id());
+    }
+
+    #[test]
+    fn a_command_name_with_blanks_and_brackets_is_no_trouble() {
+        let line = "7 (a) b) c) S 3 7 7 0 -1 0 0 0 0 0 100 50 0 0 20 0 4 0 5 1000 25 0";
+        let found = parse_stat(7, line).unwrap();
+        assert_eq!((found.parent, found.state, found.threads), (3, 'S', 4));
+        assert_eq!(found.memory, 25 * rustix::param::page_size() as u64);
+        assert_eq!(found.cpu_ms, 150 * 1000 / ticks_per_second());
+        assert_eq!(parse_stat(7, "7 (cut"), None);
+    }
+
+    #[test]
+    fn hyper_threads_are_not_cores() {
+        let one = |cpu, core| format!("processor : {cpu}\nphysical id : 0\ncore id : {core}\n\n");
+        let text = [one(0, 0), one(1, 0), one(2, 1), one(3, 1)].concat();
+        let of = |sockets, cores, logical| Processors { sockets, cores, logical };
+        assert_eq!(count_processors(&text), of(1, 2, 4));
+        assert_eq!(count_processors("processor : 0\nprocessor : 1\n"), of(1, 2, 2));
+        assert_eq!(count_processors(""), of(1, 1, 1));
+    }
+
+    #[test]
+    fn sizes_are_in_bytes_and_numbers_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "MemTotal:       1000 kB\nHugePages_Total:       3\nodd\n";
+        fs::write(dir.path().join("meminfo"), text).unwrap();
+        let found = memory(dir.path());
+        assert_eq!((found["MemTotal"], found["HugePages_Total"], found.len()), (1_024_000, 3, 2));
+        assert!(total_memory() > 1 << 20);
+    }
+}
