@@ -30,6 +30,7 @@ pub mod route;
 pub mod shipping;
 pub mod status;
 pub mod suggest;
+pub mod telegraf;
 pub mod telemetry;
 pub mod watcher;
 pub mod wire;

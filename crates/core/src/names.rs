@@ -54,7 +54,8 @@ impl From<&str> for PluginName {
     }
 }
 
-/// The name of a watcher: `app.PLUGIN.APP`, `extra.PLUGIN.NAME`, `front` or `telemetry`.
+/// The name of a watcher: `app.PLUGIN.APP`, `extra.PLUGIN.NAME`, `front`, `telemetry` or
+/// `telegraf`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WatcherName(String);
@@ -78,6 +79,11 @@ impl WatcherName {
     /// The watcher of the telemetry role.
     pub fn telemetry() -> Self {
         Self("telemetry".into())
+    }
+
+    /// The watcher of Telegraf.
+    pub fn telegraf() -> Self {
+        Self("telegraf".into())
     }
 
     /// The name as written.

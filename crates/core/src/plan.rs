@@ -18,6 +18,7 @@ use crate::names::WatcherName;
 use crate::output::LogCare;
 use crate::plugin_spec::PluginSpec;
 use crate::route::{Route, RouteTable, Taken, plugin_of, taken};
+use crate::telegraf;
 use crate::watcher::WatcherSpec;
 
 pub use command::{slots_of, split_command};
@@ -74,6 +75,8 @@ pub struct Inputs<'a> {
     pub front: Option<RoleProgram>,
     /// The command of the telemetry role, and its environment; `None` = no such role.
     pub telemetry: Option<RoleProgram>,
+    /// How Telegraf is started; `None` = it is not.
+    pub telegraf: Option<telegraf::Program>,
     /// Worker counts that were asked for and are in no configuration.
     pub held: BTreeMap<WatcherName, Held>,
     /// Routes that a plugin was allowed to take from others (`--take-route`): the plugin, by route.
@@ -215,6 +218,10 @@ impl Plan {
         if let Some(program) = &inputs.telemetry {
             let telemetry = watchers::of_telemetry(program, &inputs);
             plan.watchers.insert(telemetry.name.clone(), telemetry);
+        }
+        let telegraf = inputs.telegraf.as_ref();
+        if let Some(telegraf) = telegraf.and_then(|it| watchers::of_telegraf(it, &inputs)) {
+            plan.watchers.insert(telegraf.name.clone(), telegraf);
         }
         plan
     }

@@ -216,6 +216,7 @@ impl Status {
         for (role, text) in [
             (WatcherName::front(), "the front is down"),
             (WatcherName::telemetry(), "telemetry is down"),
+            (WatcherName::telegraf(), "Telegraf is down"),
         ] {
             let role = self.watchers.iter().find(|watcher| watcher.name == role);
             if role.is_some_and(|role| role.ready < role.wanted) {

@@ -6,7 +6,7 @@ use crate::alerts::Alert;
 use crate::keys::{
     ADMIN_HOST, ADMIN_INFLUXDB_PORT, INFLUXDB_BUCKET, INFLUXDB_DATABASE, INFLUXDB_ORG,
     INFLUXDB_PASSWORD, INFLUXDB_TOKEN, INFLUXDB_URL, INFLUXDB_USERNAME, METRICS_HISTORY_MAX_BYTES,
-    METRICS_PORT, NGINX_PORT, TELEGRAF_DEBUG, TELEGRAF_HOST, TELEGRAF_STATSD_PORT,
+    METRICS_PORT, NGINX_PORT, TELEGRAF_AGENT, TELEGRAF_DEBUG, TELEGRAF_HOST, TELEGRAF_STATSD_PORT,
 };
 use crate::module_config::ModuleConfig;
 use crate::shipping::ShippingSettings;
@@ -36,6 +36,8 @@ pub struct MetricsSettings {
     pub history_max_bytes: u64,
     /// Where points are sent; `None`: nowhere, and none are received.
     pub influxdb: Option<InfluxSettings>,
+    /// Points are handed to Telegraf, which receives, aggregates and sends them.
+    pub telegraf: bool,
     /// The port of statsd on 127.0.0.1.
     pub statsd_port: Option<u16>,
     /// Write each point to the log too.
@@ -95,6 +97,7 @@ impl TelemetrySettings {
             port: config.get(METRICS_PORT),
             history_max_bytes: config.get(METRICS_HISTORY_MAX_BYTES),
             statsd_port: config.get(TELEGRAF_STATSD_PORT).filter(|_| influxdb.is_some()),
+            telegraf: influxdb.is_some() && config.get(TELEGRAF_AGENT) == "telegraf",
             debug: config.get(TELEGRAF_DEBUG),
             host_points: config.get(TELEGRAF_HOST),
             front_port: config.get(NGINX_PORT),

@@ -20,6 +20,7 @@ use mfserv_core::plugin_config;
 const READ_ELSEWHERE: &[(&str, &str, &str)] = &[
     ("startup", "flag", "STARTUP_ENABLED"),
     ("general", "_python", "GENERAL_PYTHON"),
+    ("telegraf", "program", "TELEGRAF_PROGRAM"),
     ("nginx", "smart_start_delay", "NGINX_START_DELAY_S"),
     ("nginx", "smart_stop_delay", "NGINX_STOP_DELAY_S"),
     ("log", "minimal_level", "LOG_MINIMAL_LEVEL"),
@@ -66,6 +67,7 @@ fn plan(resolution: &Resolution) -> Plan {
         plugins: vec![PluginInput { name: "p".into(), dir: "/p".into(), loaded }],
         front: Some(role("front")),
         telemetry: Some(role("telemetry")),
+        telegraf: None,
         held: BTreeMap::new(),
         takers: BTreeMap::new(),
         previous: None,

@@ -12,7 +12,7 @@ use crate::contrib::{Dashboard, encoded};
 use crate::{PATIENCE, node};
 
 /// An InfluxDB 1.6; killed when dropped.
-struct Influx {
+pub(crate) struct Influx {
     child: Child,
     port: u16,
 }
@@ -24,12 +24,12 @@ impl Drop for Influx {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Influx {
-    fn start(program: &Path, dir: &Path, port: u16) -> Self {
+    pub(crate) fn start(program: &Path, dir: &Path, port: u16) -> Self {
         std::fs::create_dir_all(dir).unwrap();
         let config = format!(
             "reporting-disabled = true\nbind-address = \"127.0.0.1:{}\"\n[meta]\ndir = \"{}\"\n\
@@ -50,13 +50,27 @@ impl Influx {
         influx
     }
 
-    fn address(&self) -> std::net::SocketAddr {
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     fn query(&self, query: &str) -> String {
-        let answer = post(self.address(), &format!("/query?db=metrics&q={}", encoded(query)), b"");
+        self.query_of("metrics", query)
+    }
+
+    pub(crate) fn query_of(&self, database: &str, query: &str) -> String {
+        let path = format!("/query?db={database}&q={}", encoded(query));
+        let answer = post(self.address(), &path, b"");
         answer.map_or(String::new(), |answer| answer.text())
+    }
+
+    /// A database with the three retention policies.
+    pub(crate) fn create(&self, database: &str) {
+        self.query(&format!("CREATE DATABASE {database} WITH DURATION 24h NAME fullres"));
+        for policy in ["medres", "lowres"] {
+            let of = format!("{policy} ON {database} DURATION 52w REPLICATION 1");
+            self.query(&format!("CREATE RETENTION POLICY {of}"));
+        }
     }
 
     /// The names that a query gives, one a row.
@@ -143,12 +157,7 @@ fn the_measurements_of_mfserv_are_found_by_influxql_also_those_of_an_outage() {
     });
     let dir = tempfile::tempdir().unwrap();
     let influx = Influx::start(&influxd, dir.path(), port);
-    influx.query("CREATE DATABASE metrics WITH DURATION 24h REPLICATION 1 NAME fullres");
-    for policy in ["medres", "lowres"] {
-        influx.query(&format!(
-            "CREATE RETENTION POLICY {policy} ON metrics DURATION 52w REPLICATION 1"
-        ));
-    }
+    influx.create("metrics");
     until("what was kept is sent", PATIENCE, || {
         influx.query("SELECT sum(value_sum) FROM fullres.orders WHERE kind='book'").contains(",7]")
     });
@@ -171,6 +180,10 @@ fn the_measurements_of_mfserv_are_found_by_influxql_also_those_of_an_outage() {
     let idle = "SELECT max(usage_idle_max) FROM fullres.cpu WHERE cpu='cpu-total'";
     assert!(influx.query(idle).contains("\"values\""), "{}", influx.query(idle));
     assert!(influx.query("SELECT status_code FROM fullres.metwork_version").contains(",2]"));
+    let states = influx.query("SELECT status FROM fullres.metwork_version");
+    for state in ["starting", "running", "stopping", "stopped"] {
+        assert!(states.contains(&format!("\"{state}\"")), "{state}: {states}");
+    }
     assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 0, "everything was sent");
 }
 

@@ -45,6 +45,7 @@ mod states;
 mod stopping;
 mod streams;
 mod taking;
+mod telegraf;
 mod terminal;
 mod top;
 mod upgrade;

@@ -118,10 +118,12 @@ fn program_of(command: &CommandSpec, dir: &Path) -> Option<String> {
     split_command(&command.command, &options, &values).ok()?.into_iter().next()
 }
 
+/// It is a file that somebody may execute.
+pub(crate) fn is_executable(file: &Path) -> bool {
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
 fn is_there(program: &str, dir: &Path, loaded: &Loaded) -> bool {
-    let is_executable = |file: &Path| {
-        file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
     if program.contains('/') {
         return is_executable(&dir.join(program));
     }

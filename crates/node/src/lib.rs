@@ -18,6 +18,7 @@ pub mod port_holder;
 pub mod preview;
 pub mod render;
 pub mod taking;
+mod telegraf;
 
 use std::path::PathBuf;
 

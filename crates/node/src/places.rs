@@ -107,6 +107,16 @@ impl Places {
         self.run().join("telemetry.sock")
     }
 
+    /// The socket on which points are received, lines of InfluxDB.
+    pub fn points_socket(&self) -> PathBuf {
+        self.var().join("telegraf.socket")
+    }
+
+    /// The configuration of Telegraf, if it is used.
+    pub fn telegraf_config(&self) -> PathBuf {
+        self.tmp().join("config_auto/telegraf.conf")
+    }
+
     /// `var/status`: the node's state in one word.
     pub fn status_file(&self) -> PathBuf {
         self.var().join("status")

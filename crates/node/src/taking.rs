@@ -102,6 +102,7 @@ pub fn plan(places: &Places, module: &Module, plugins: Vec<PluginInput>) -> Plan
         plugins,
         front: None,
         telemetry: None,
+        telegraf: None,
         held: BTreeMap::new(),
         takers: read(&disk::RealDisk, places),
         previous: None,

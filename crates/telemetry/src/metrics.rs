@@ -10,6 +10,7 @@ mod basicstats;
 mod changes;
 mod collect;
 mod exposition;
+mod handover;
 mod history;
 mod host;
 mod influx;
@@ -39,6 +40,7 @@ use rustix::time::Timespec;
 
 pub use ask::{ask, ask_alerts, ask_history};
 pub use exposition::Format;
+use handover::Handover;
 pub use history::{Answer, Series, Values};
 use history::{History, Recorder};
 use host::{Host, Sources};
@@ -127,7 +129,12 @@ impl Service {
         service.spawn("metrics-in", move || intake.run()).map_err(failed)?;
         service.spawn("metrics-out", move || server.run()).map_err(failed)?;
         service.spawn("history", move || recorder.run()).map_err(failed)?;
-        if let Some(influxdb) = options.settings.influxdb.clone() {
+        if options.settings.telegraf {
+            let own = Own::new(options.settings.front_port, options.home.join("var/status"));
+            let (ends, socket) = (service.ends.clone(), options.points_socket);
+            let handover = Handover { ends, registry, own, socket };
+            service.spawn("points-to", move || handover.run()).map_err(failed)?;
+        } else if let Some(influxdb) = options.settings.influxdb.clone() {
             let spool = Spool::open(options.spool.clone()).map(|spool| Arc::new(Mutex::new(spool)));
             let sending =
                 spool.and_then(|spool| Ok((spool.clone(), Sender::new(influxdb, spool)?)));
@@ -169,7 +176,7 @@ impl Service {
     ) -> std::io::Result<()> {
         let settings = &options.settings;
         let shared = Arc::new(Shared::new(options.host, self.ends.clone()));
-        let own = Own::new(settings.front_port);
+        let own = Own::new(settings.front_port, options.home.join("var/status"));
         let host = settings.host_points.then(|| Host::new(Sources::new(options.home)));
         let spool = sending.0.clone();
         let (pipeline, thread) =

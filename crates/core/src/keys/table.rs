@@ -15,6 +15,8 @@ const LEVELS: Type =
 
 const MFADMIN: Type = Type::OneOf { words: &["AUTO", "null"], later: None };
 
+const AGENTS: Type = Type::OneOf { words: &["builtin", "telegraf"], later: None };
+
 const FRONTS: Type = Type::OneOf {
     words: &["embedded", "nginx"],
     later: Some(Later {
@@ -145,7 +147,9 @@ keys! {
     VECTOR_MFLOG_PORT: Option<u16> = port("vector", "mflog_port", "5144", "UDP port on 127.0.0.1 for messages of mflog; 0: none");
     _: () = known("vector", "nginxlog_port", "5145", Type::Port, "UDP port for access logs (they are read from their file)");
     TELEGRAF_STATSD_PORT: Option<u16> = port("telegraf", "statsd_port", "18127", "UDP port for statsd on 127.0.0.1, while points are sent; 0: none");
-    TELEGRAF_DEBUG: bool = flag("telegraf", "debug", "0", "write every point that is sent to log/telemetry.log too");
+    TELEGRAF_DEBUG: bool = flag("telegraf", "debug", "0", "write every point that is sent to the log too: log/telemetry.log, or log/telegraf.log");
+    TELEGRAF_AGENT: String = one_of("telegraf", "agent", "builtin", AGENTS, "who receives, aggregates and sends points: mfserv itself, or the program telegraf");
+    TELEGRAF_PROGRAM: String = text("telegraf", "program", "telegraf", "that program: a name on the PATH, or a path");
     TELEGRAF_HOST: bool = flag("telegraf", "host", "1", "send points of this machine (cpu, mem, disk, net...) too; 0: no, for example where mfsysmon does");
     // [influxdb]: what MFSERV had no name for.
     INFLUXDB_URL: Option<String> = some_text("influxdb", "url", "null", "address of InfluxDB, http://HOST:PORT; null: that of [admin]");

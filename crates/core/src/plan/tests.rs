@@ -45,6 +45,7 @@ fn inputs<'a>(module: &'a ModuleConfig, plugins: Vec<PluginInput>) -> Inputs<'a>
             cwd: "/rt".into(),
         }),
         telemetry: None,
+        telegraf: None,
         held: BTreeMap::new(),
         takers: BTreeMap::new(),
         previous: None,

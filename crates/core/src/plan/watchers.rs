@@ -14,6 +14,7 @@ use crate::output::{Output, Rotation};
 use crate::plan::routes::{http_probe, upstream_name};
 use crate::plan::{Count, Inputs, LONGEST_SOCKET_PATH, Loaded, PluginInput, RoleProgram, command};
 use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, PluginSpec, ReadyBy};
+use crate::telegraf;
 use crate::telemetry::{SETTINGS_VARIABLE, TelemetrySettings};
 use crate::watcher::{Probe, Rlimits, WatcherSpec, front_socket_stem};
 
@@ -23,8 +24,8 @@ const START_TIMEOUT_S: u64 = 60;
 const ALIVE_MS: u64 = 1_000;
 /// How long a front that is asked to end may take for the requests it holds.
 const FRONT_STOP_MS: u64 = 90_000;
-/// The same for the telemetry role.
-const TELEMETRY_STOP_MS: u64 = 5_000;
+/// The same for the telemetry role and for Telegraf.
+const MONITORING_STOP_MS: u64 = 5_000;
 
 const SIGTERM: i32 = 15;
 
@@ -271,19 +272,41 @@ pub(super) fn of_front(
 }
 
 pub(super) fn of_telemetry(program: &RoleProgram, inputs: &Inputs) -> WatcherSpec {
-    let rotation = inputs.module.rotation();
     let settings = TelemetrySettings::new(inputs.module);
     let settings = serde_json::to_string(&settings).unwrap_or_default();
+    let env = (SETTINGS_VARIABLE, settings);
+    of_monitoring(WatcherName::telemetry(), program, inputs, env)
+}
+
+/// `None` if there is nowhere to send points to.
+pub(super) fn of_telegraf(program: &telegraf::Program, inputs: &Inputs) -> Option<WatcherSpec> {
+    let config = telegraf::config(inputs.module, program)?;
+    let env = (telegraf::CONFIG_VARIABLE, config);
+    let mut spec = of_monitoring(WatcherName::telegraf(), &program.role, inputs, env);
+    // One that cannot use its configuration ends soon.
+    spec.probe = Probe::Alive { for_ms: ALIVE_MS };
+    Some(spec)
+}
+
+/// A role whose settings are a variable of its environment, and which serves no requests.
+fn of_monitoring(
+    name: WatcherName,
+    program: &RoleProgram,
+    inputs: &Inputs,
+    (variable, settings): (&str, String),
+) -> WatcherSpec {
+    let rotation = inputs.module.rotation();
+    let stdout = inputs.log_dir.join(format!("{name}.log"));
     let mut env = program.env.clone();
-    env.insert(SETTINGS_VARIABLE.into(), settings);
+    env.insert(variable.into(), settings);
     WatcherSpec {
-        name: WatcherName::telemetry(),
+        name,
         count: 1,
         argv: program.argv.clone(),
         env,
         cwd: program.cwd.clone(),
         rlimits: Rlimits::default(),
-        output: Output { stdout: inputs.log_dir.join("telemetry.log"), stderr: None, rotation },
+        output: Output { stdout, stderr: None, rotation },
         output_per_worker: false,
         socket_stem: None,
         socket_link_stem: None,
@@ -293,7 +316,7 @@ pub(super) fn of_telemetry(program: &RoleProgram, inputs: &Inputs) -> WatcherSpe
         drain_timeout_ms: 0,
         answer_timeout_ms: 0,
         stop_signal: SIGTERM,
-        stop_timeout_ms: TELEMETRY_STOP_MS,
+        stop_timeout_ms: MONITORING_STOP_MS,
         // Both would listen on the same sockets.
         overlap: false,
         max_age_s: 0,

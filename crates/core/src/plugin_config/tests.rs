@@ -459,12 +459,11 @@ fn with(section: &str, key: &str, value: &str) -> PluginSpec {
 
 /// The plan of a node with this plugin alone.
 fn planned(spec: PluginSpec) -> crate::plan::Plan {
-    let module = crate::module_config::resolve(&[], &[], &BTreeMap::new(), "").config;
     let loaded = crate::plan::Loaded { spec, env: BTreeMap::new(), warnings: Vec::new() };
     let (name, dir, loaded) = ("foo".into(), "/foo".into(), Ok(loaded));
     crate::plan::Plan::new(crate::plan::Inputs {
         generation: 1,
-        module: &module,
+        module: &crate::module_config::resolve(&[], &[], &BTreeMap::new(), "").config,
         module_problems: Vec::new(),
         var_dir: "/var".into(),
         short_dir: "/short".into(),
@@ -474,6 +473,7 @@ fn planned(spec: PluginSpec) -> crate::plan::Plan {
         plugins: vec![crate::plan::PluginInput { name, dir, loaded }],
         front: None,
         telemetry: None,
+        telegraf: None,
         held: BTreeMap::new(),
         takers: BTreeMap::new(),
         previous: None,

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use mfserv_core::output::{Output, Rotation};
+use mfserv_core::telegraf;
 use mfserv_core::telemetry::SETTINGS_VARIABLE;
 use mfserv_core::wire::keeper::ProcessSpec;
 use mfserv_core::{Diagnostic, Kind};
@@ -25,6 +29,7 @@ use super::sets;
 use mfserv_node::daemon::{self, DaemonOptions, StageResult};
 use mfserv_node::operations::OperationId;
 use mfserv_node::places::Places;
+use mfserv_platform::disk;
 use mfserv_plugin::store::{self, Owner};
 use mfserv_telemetry::role::RoleOptions;
 
@@ -50,6 +55,8 @@ enum Role {
     Front(Front),
     /// Counts what happens and sends it on; speaks with the network.
     Telemetry,
+    /// Becomes Telegraf, with the configuration that is in its environment.
+    Telegraf(Telegraf),
     /// Stages a package for the daemon, in a process of its own.
     Stage(Stage),
 }
@@ -77,6 +84,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Role::Daemon(args) => args.run(places),
         Role::Front(args) => args.run(&places),
         Role::Telemetry => telemetry(&places),
+        Role::Telegraf(args) => args.run(&places),
         Role::Stage(args) => args.run(&places),
     }
 }
@@ -204,7 +212,7 @@ fn telemetry(places: &Places) -> Result<Outcome, Diagnostic> {
     mfserv_telemetry::role::run(RoleOptions {
         metrics_socket: places.metrics_socket(),
         ask_socket: places.telemetry_socket(),
-        points_socket: places.var().join("telegraf.socket"),
+        points_socket: places.points_socket(),
         spool: places.var().join("telemetry/points"),
         history: places.var().join("telemetry/history"),
         alerts_state: places.var().join("telemetry/alerts.json"),
@@ -216,6 +224,50 @@ fn telemetry(places: &Places) -> Result<Outcome, Diagnostic> {
         notice: Arc::new(complain),
     })?;
     Ok(Outcome::Done)
+}
+
+#[derive(Debug, Args)]
+pub struct Telegraf {
+    /// The program.
+    #[arg(long)]
+    program: PathBuf,
+}
+
+impl Telegraf {
+    /// The file is written at each start: who removes or changes it, changes nothing for long.
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let (path, text) = (places.telegraf_config(), std::env::var_os(telegraf::CONFIG_VARIABLE));
+        let text = text.unwrap_or_default();
+        until_free(&places.points_socket())?;
+        disk::replace(&path, 0o600, text.as_encoded_bytes())
+            .map_err(|why| disk::failed("write", &path, why))?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the process that the keeper has started becomes the program"
+        )]
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(&path).env_remove(telegraf::CONFIG_VARIABLE);
+        let program = self.program.display();
+        Err(Diagnostic::error(format!("{program} cannot be run")).because(command.exec()))
+    }
+}
+
+/// How long the built-in agent may take to end, when Telegraf takes its place.
+const HANDOVER: Duration = Duration::from_secs(20);
+
+/// Waits until nobody listens on a socket any more: who looks after it would take it back.
+fn until_free(socket: &Path) -> Result<(), Diagnostic> {
+    let end = Instant::now() + HANDOVER;
+    while UnixStream::connect(socket).is_ok() {
+        if Instant::now() > end {
+            return Err(Diagnostic::error("Telegraf cannot receive lines")
+                .because(format!("another process listens on {}", socket.display())));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // Left by a process that was killed, if it is there.
+    let _ = std::fs::remove_file(socket);
+    Ok(())
 }
 
 /// How long another operation on the same plugin is waited for.

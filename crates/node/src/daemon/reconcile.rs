@@ -16,7 +16,7 @@ use super::node::Node;
 use super::{DaemonOptions, breakages, held, last_plan, takes_over};
 use crate::installed::{Directories, Instead};
 use crate::places::Places;
-use crate::{configure, installed, port_holder, taking};
+use crate::{configure, installed, port_holder, taking, telegraf};
 
 /// How long a port may stay taken before that is an error: a living front gives its socket back
 /// to a new keeper within this time.
@@ -218,10 +218,16 @@ fn planned(
     Basis { previous, generation, uuid }: Basis<'_>,
 ) -> Plan {
     let places = &options.places;
+    let mut module_problems = module.resolution.diagnostics.clone();
+    let telegraf = telegraf::program(places, module, |argv| of_environment(options, module, argv));
+    let telegraf = telegraf.unwrap_or_else(|problem| {
+        module_problems.push(problem);
+        None
+    });
     Plan::new(Inputs {
         generation,
         module: &module.resolution.config,
-        module_problems: module.resolution.diagnostics.clone(),
+        module_problems,
         var_dir: places.var(),
         short_dir: places.short_dir(),
         log_dir: places.log(),
@@ -230,6 +236,7 @@ fn planned(
         plugins,
         front: Some(front_program(options, module)),
         telemetry: Some(telemetry_program(options, module)),
+        telegraf,
         held: held::read(disk, places),
         takers: taking::read(disk, places),
         previous,
@@ -279,10 +286,18 @@ fn front_program(options: &DaemonOptions, module: &configure::Module) -> RolePro
 }
 
 fn telemetry_program(options: &DaemonOptions, module: &configure::Module) -> RoleProgram {
-    let home = options.places.home().to_string_lossy().into_owned();
     let program = crate::program().to_string_lossy().into_owned();
-    let mut role = role_program(options, module, vec![program, "telemetry".into()]);
-    // Like all its settings, in the environment.
+    of_environment(options, module, vec![program, "telemetry".into()])
+}
+
+/// A role that has all its settings in its environment, also where the home is.
+fn of_environment(
+    options: &DaemonOptions,
+    module: &configure::Module,
+    argv: Vec<String>,
+) -> RoleProgram {
+    let home = options.places.home().to_string_lossy().into_owned();
+    let mut role = role_program(options, module, argv);
     role.env.insert("MFMODULE_RUNTIME_HOME".into(), home);
     role
 }

@@ -1,7 +1,8 @@
 //! Stopping in order: two plans, applied like every other.
 //!
 //! The first plan has no listener and no front: nobody is accepted any more, and the front
-//! finishes the requests that it holds. The second one has nothing at all: the workers end.
+//! finishes the requests that it holds. The second one has nothing at all: the workers end. (With
+//! Telegraf there is one more between the two, which has Telegraf alone.)
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,6 +35,10 @@ impl Node {
         tokio::time::sleep(self.delay(NGINX_STOP_DELAY_S)).await;
         // A front that does not end in time is killed with the rest.
         let _ = self.go_over_to(without_front).await;
+        if self.shown_plan().is_ok_and(|plan| plan.watchers.contains_key(&WatcherName::telegraf()))
+        {
+            let _ = self.go_over_to(telegraf_alone).await;
+        }
         let gone = match self.go_over_to(without_anything).await {
             Ok(()) => self.until_nothing_lives().await,
             late => late,
@@ -75,6 +80,13 @@ fn without_front(plan: &Plan) -> Plan {
     let mut next = Plan { generation: plan.generation + 1, ..plan.clone() };
     next.listeners.clear();
     next.watchers.remove(&WatcherName::front());
+    next
+}
+
+/// The plan without anything that runs, except Telegraf: it sends the last points of the others.
+fn telegraf_alone(plan: &Plan) -> Plan {
+    let mut next = without_front(plan);
+    next.watchers.retain(|name, _| *name == WatcherName::telegraf());
     next
 }
 

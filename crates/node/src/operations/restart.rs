@@ -12,7 +12,7 @@ use super::conduct::Done;
 use super::running::Running;
 
 /// The roles that are workers: their names among the apps.
-const ROLES: [&str; 2] = ["front", "telemetry"];
+const ROLES: [&str; 3] = ["front", "telemetry", "telegraf"];
 
 /// Reads the configuration as a reload does, so that new workers get the environment of today, then
 /// replaces the workers of some apps; without names, those of all, then the roles. With a

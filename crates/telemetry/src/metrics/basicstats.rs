@@ -25,6 +25,13 @@ pub fn known_resolution(name: &str) -> Option<&'static str> {
 /// The most fields of a series; others are dropped and counted.
 const FIELDS_MAX: usize = 256;
 
+/// The most bytes of the names and tags of a window, and of its fields.
+const BYTES_MAX: usize = 32 << 20;
+/// What a field takes beside its name, bytes.
+const FIELD_BYTES: usize = 96;
+/// How far from its window the time of a point may be, seconds.
+const GRACE_S: u64 = 10;
+
 /// What a window knows of a field.
 #[derive(Debug, Clone, Copy)]
 struct Stats {
@@ -40,7 +47,39 @@ struct Window {
     seconds: u64,
     /// When it ends, seconds since the Unix epoch.
     ends: u64,
-    series: BTreeMap<(String, BTreeMap<String, String>), BTreeMap<String, Stats>>,
+    series: BTreeMap<Series, BTreeMap<String, Stats>>,
+    /// About the size of `series`.
+    bytes: usize,
+}
+
+/// Name and tags.
+type Series = (String, BTreeMap<String, String>);
+
+impl Window {
+    /// A point of this time is of this window, or nearly.
+    fn has(&self, at_s: Option<i64>) -> bool {
+        let (begins, ends) =
+            (self.ends.saturating_sub(self.seconds + GRACE_S), self.ends + GRACE_S);
+        at_s.is_none_or(|at| u64::try_from(at).is_ok_and(|at| (begins..=ends).contains(&at)))
+    }
+
+    /// The fields of a series; `None` if there is no room for another one. A series that is
+    /// known, the usual case, costs no copy of its name and tags.
+    fn fields(&mut self, series: &Series) -> Option<&mut BTreeMap<String, Stats>> {
+        if !self.series.contains_key(series) {
+            let size = size_of(series);
+            if self.series.len() >= SERIES_MAX || self.bytes + size > BYTES_MAX {
+                return None;
+            }
+            self.bytes += size;
+            self.series.insert(series.clone(), BTreeMap::new());
+        }
+        self.series.get_mut(series)
+    }
+}
+
+fn size_of((name, tags): &Series) -> usize {
+    name.len() + tags.iter().map(|(name, value)| name.len() + value.len() + 96).sum::<usize>()
 }
 
 /// The windows of all resolutions.
@@ -49,6 +88,9 @@ pub struct BasicStats {
     windows: Vec<Window>,
     /// Points and fields that were dropped because a window had too many of them.
     pub dropped: u64,
+    /// Points whose time was of another window. (A point may be too late for one of them, and in
+    /// time for a longer one.)
+    pub late: u64,
 }
 
 impl BasicStats {
@@ -60,8 +102,9 @@ impl BasicStats {
             seconds,
             ends: (now_s / seconds + 1) * seconds,
             series: BTreeMap::new(),
+            bytes: 0,
         };
-        Self { windows: RESOLUTIONS.into_iter().map(window).collect(), dropped: 0 }
+        Self { windows: RESOLUTIONS.into_iter().map(window).collect(), dropped: 0, late: 0 }
     }
 
     /// Adds a point. One that is sent as it came is returned: with its own resolution if that is
@@ -73,23 +116,28 @@ impl BasicStats {
             return Some(point.tag(RESOLUTION, resolution.unwrap_or(FULLRES)));
         }
         let series = (point.name, point.tags);
+        let at_s = point.at_ns.map(|at| at.div_euclid(1_000_000_000));
         for window in &mut self.windows {
-            // A series that is known, the usual case, costs no copy of its name and tags.
-            let is_full = window.series.len() >= SERIES_MAX;
-            let fields = match window.series.get_mut(&series) {
-                Some(fields) => fields,
-                None if is_full => {
-                    self.dropped += 1;
-                    continue;
-                }
-                None => window.series.entry(series.clone()).or_default(),
+            if !window.has(at_s) {
+                self.late += 1;
+                continue;
+            }
+            let mut room = BYTES_MAX.saturating_sub(window.bytes);
+            let Some(fields) = window.fields(&series) else {
+                self.dropped += 1;
+                continue;
             };
+            let mut added = 0;
             for (name, number) in
                 point.fields.iter().filter_map(|(name, value)| Some((name, value.number()?)))
             {
-                if fields.len() >= FIELDS_MAX && !fields.contains_key(name) {
-                    self.dropped += 1;
-                    continue;
+                if !fields.contains_key(name) {
+                    let size = name.len() + FIELD_BYTES;
+                    if fields.len() >= FIELDS_MAX || size > room {
+                        self.dropped += 1;
+                        continue;
+                    }
+                    (room, added) = (room - size, added + size);
                 }
                 let first = Stats { min: number, max: number, sum: 0.0, count: 0 };
                 let stats = fields.entry(name.clone()).or_insert(first);
@@ -98,6 +146,7 @@ impl BasicStats {
                 stats.sum += number;
                 stats.count += 1;
             }
+            window.bytes += added;
         }
         None
     }
@@ -109,6 +158,7 @@ impl BasicStats {
             if now_s < window.ends && !is_end {
                 continue;
             }
+            window.bytes = 0;
             window.ends = (now_s / window.seconds + 1) * window.seconds;
             for ((name, tags), fields) in std::mem::take(&mut window.series) {
                 let mut point = Point { tags, ..Point::new(&name) };
@@ -190,6 +240,38 @@ mod tests {
         }
         assert_eq!(stats.take(10, false).len(), SERIES_MAX);
         assert_eq!(stats.dropped, 15);
+    }
+
+    #[test]
+    fn a_window_is_bounded_in_bytes() {
+        let mut stats = BasicStats::new(0);
+        let long = "x".repeat(60_000);
+        for number in 0..1_000 {
+            stats.add(point(1.0).tag("n", &number.to_string()).tag("long", &long));
+        }
+        let kept = stats.take(10, false).len();
+        assert!((300..=BYTES_MAX / 60_000).contains(&kept), "{kept}");
+        assert!(stats.dropped >= 3 * (1_000 - kept as u64));
+        stats.add(point(1.0));
+        assert_eq!(stats.take(20, false).len(), 1, "the next window is empty");
+    }
+
+    #[test]
+    fn a_point_of_another_time_is_of_no_window() {
+        let mut stats = BasicStats::new(1_000_005);
+        let at = |seconds: i64| Point { at_ns: Some(seconds * 1_000_000_000), ..point(1.0) };
+        for seconds in [999_990, 1_000_000, 1_000_009, 1_000_020] {
+            assert_eq!(stats.add(at(seconds)), None);
+        }
+        assert_eq!(stats.late, 0, "a little late or early");
+        stats.add(at(999_989));
+        assert_eq!(stats.late, 1, "the longer windows have it");
+        stats.add(at(1));
+        stats.add(at(-1));
+        stats.add(at(2_000_000));
+        assert_eq!(stats.late, 10);
+        let points = stats.take(1_000_010, false);
+        assert_eq!(points[0].fields["v_sum"], Value::Float(4.0));
     }
 
     #[test]

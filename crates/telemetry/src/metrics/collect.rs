@@ -41,6 +41,8 @@ fn node(text: &mut Exposition, snapshot: &Snapshot) {
     let mut sources = text.family(&names::SOURCES);
     sources.put(&["front"], snapshot.fronts as f64);
     sources.put(&["daemon"], f64::from(u8::from(snapshot.node.is_some())));
+    let mut dropped = text.family(&names::DROPPED);
+    snapshot.dropped.iter().for_each(|(what, count)| dropped.put(&[what], *count as f64));
     let Some((daemon, node)) = &snapshot.node else { return };
     text.family(&names::INFO).put(&[&daemon.version], 1.0);
     let mut states = text.family(&names::NODE_STATE);

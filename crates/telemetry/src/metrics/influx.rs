@@ -104,8 +104,11 @@ impl Sender {
         let Some((number, batch)) = lock(&self.spool).oldest(resolution) else { return true };
         match self.send(&batch) {
             Err(Failure::Later(why)) => self.fail(resolution, &why),
-            Ok(()) | Err(Failure::Never) => {
-                lock(&self.spool).remove(number);
+            taken => {
+                let mut spool = lock(&self.spool);
+                spool.remove(number);
+                spool.refused += u64::from(taken.is_err());
+                drop(spool);
                 self.turns.insert(resolution, Turn { wait: WAITS.0, at: Instant::now() });
             }
         }

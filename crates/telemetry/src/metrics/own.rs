@@ -1,15 +1,20 @@
 //! The points of mfserv itself, under the names that MFSERV gave them.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use mfserv_core::node_state::NodeState;
 use mfserv_core::wire::metrics::{Answerer, NodeCounters};
+use mfserv_platform::clock::now_ms;
 
 use super::basicstats::BYPASS;
 use super::point::{Point, Value};
 use super::processes::{Processes, Usage};
 use super::registry::{Snapshot, Timings};
+
+/// How old a state is at most that was written while this process was started.
+const FRESH: Duration = Duration::from_secs(5);
 
 /// The plugins of what belongs to none.
 const CORE: &str = "#core#";
@@ -20,6 +25,9 @@ pub struct Own {
     /// The port of the front.
     port: Option<u16>,
     os_name: String,
+    /// The file with the state of the node, and the state that was seen last.
+    status: PathBuf,
+    state: Option<NodeState>,
     /// Memory of this machine, bytes.
     memory: f64,
     /// CPU seconds by plugin, and when they were read.
@@ -28,13 +36,15 @@ pub struct Own {
 }
 
 impl Own {
-    /// Nothing was gathered yet. `port`: where the front listens.
-    pub fn new(port: Option<u16>) -> Self {
+    /// Nothing was gathered yet. `port`: where the front listens; `status`: the file with the state
+    /// of the node.
+    pub fn new(port: Option<u16>, status: PathBuf) -> Self {
         let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
         let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
         let os_name = name.unwrap_or("Linux").trim_matches('"').to_string();
         let memory = mfserv_platform::proc::total_memory().max(1) as f64;
-        Self { port, os_name, memory, cpu: BTreeMap::new(), read: Instant::now() }
+        let state = None;
+        Self { port, os_name, status, state, memory, cpu: BTreeMap::new(), read: Instant::now() }
     }
 
     /// The points of now. `timings`: of the requests since the last time.
@@ -43,7 +53,10 @@ impl Own {
         points.extend(self.front(snapshot));
         if let Some((daemon, node)) = &snapshot.node {
             points.extend(self.modules(daemon.pid, node));
-            points.push(self.version(&daemon.version, node.state));
+            // The last word of a node that stops is that it has stopped.
+            if self.state != Some(NodeState::Stopping) {
+                points.push(self.version(&daemon.version, node.state));
+            }
             points.extend(node.plugins.iter().map(|plugin| {
                 let (version, release) =
                     plugin.version.rsplit_once('-').unwrap_or((&plugin.version, ""));
@@ -55,6 +68,37 @@ impl Own {
             }));
         }
         points
+    }
+
+    /// The points that say at once that the node starts or stops. `is_end`: this process ends,
+    /// with everything else if the node stops.
+    pub fn changes(&mut self, is_end: bool) -> Vec<Point> {
+        let Ok(text) = std::fs::read_to_string(&self.status) else { return Vec::new() };
+        let state = NodeState::parse(&text);
+        let mut states = Vec::new();
+        let last = self.state.replace(state);
+        // A start may be over before the first look.
+        let missed = last.is_none() && state == NodeState::Running && self.is_fresh();
+        if missed {
+            states.push(NodeState::Starting);
+        } else if last != Some(state) {
+            states.push(state);
+        }
+        if is_end && state == NodeState::Stopping {
+            states.push(NodeState::Stopped);
+        }
+        let (now, version) = (now_ms() as i64, env!("CARGO_PKG_VERSION"));
+        let said = [NodeState::Starting, NodeState::Stopping, NodeState::Stopped];
+        let all = states.into_iter().filter(|state| said.contains(state)).enumerate();
+        // Points of one series and time would replace each other.
+        let at_ns = |at| Some((now + at as i64) * 1_000_000);
+        all.map(|(at, state)| Point { at_ns: at_ns(at), ..self.version(version, state) }).collect()
+    }
+
+    /// The state was written a moment ago.
+    fn is_fresh(&self) -> bool {
+        let changed = std::fs::metadata(&self.status).and_then(|meta| meta.modified());
+        changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < FRESH))
     }
 
     /// What nginx's stub_status says.
@@ -86,7 +130,7 @@ impl Own {
         for watcher in &node.watchers {
             let plugin = match (watcher.name.plugin(), watcher.name.as_str()) {
                 (Some(plugin), _) => plugin,
-                (None, "telemetry") => MONITORING,
+                (None, "telemetry" | "telegraf") => MONITORING,
                 (None, _) => CORE,
             };
             let pids = watcher.workers.iter().filter_map(|worker| worker.pid);
@@ -156,4 +200,40 @@ fn requests(timings: Timings) -> Vec<Point> {
         points.push(tagged(timing.point("request_timer"), "timing"));
     }
     points
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_and_a_stop_are_said_at_once_and_each_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let status = dir.path().join("status");
+        let mut own = Own::new(None, status.clone());
+        assert_eq!(own.changes(false), [], "there is no state yet");
+        std::fs::write(&status, "RUNNING\n").unwrap();
+        assert_eq!(own.changes(false).len(), 1, "a start that was over before the first look");
+        let file = std::fs::File::open(&status).unwrap();
+        file.set_modified(std::time::SystemTime::now() - 2 * FRESH).unwrap();
+        let mut late = Own::new(None, status.clone());
+        assert_eq!(late.changes(false), [], "this process alone was replaced");
+        let mut said = |word: &str, is_end: bool| -> Vec<String> {
+            std::fs::write(&status, format!("{word}\n")).unwrap();
+            let points = own.changes(is_end);
+            assert!(points.iter().all(|it| it.fields["status_code"] == Value::Integer(1)));
+            let times: std::collections::BTreeSet<_> = points.iter().map(|it| it.at_ns).collect();
+            assert_eq!(times.len(), points.len(), "none replaces another one");
+            let of = |point: &Point| match &point.fields["status"] {
+                Value::Text(text) => text.clone(),
+                other => panic!("{other:?}"),
+            };
+            points.iter().map(of).collect()
+        };
+        assert_eq!(said("STARTING", false), ["starting"]);
+        assert_eq!(said("STARTING", false), [""; 0]);
+        assert_eq!(said("RUNNING", false), [""; 0]);
+        assert_eq!(said("RUNNING", true), [""; 0], "this process alone is replaced");
+        assert_eq!(said("STOPPING", true), ["stopping", "stopped"]);
+    }
 }

@@ -1,6 +1,7 @@
 //! The way of a point: from statsd, from `var/telegraf.socket` and from what mfserv counts
 //! itself, through the three resolutions, to InfluxDB.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::net::UnixStream;
@@ -69,6 +70,8 @@ pub struct Shared {
     raw: Mutex<Raw>,
     /// Points that were dropped: too many at a time.
     dropped: AtomicU64,
+    /// Lines that were none.
+    bad_lines: AtomicU64,
 }
 
 impl Shared {
@@ -81,6 +84,7 @@ impl Shared {
             stats: Mutex::new(BasicStats::new(now_s())),
             raw: Mutex::default(),
             dropped: AtomicU64::new(0),
+            bad_lines: AtomicU64::new(0),
         }
     }
 
@@ -139,9 +143,14 @@ impl Pipeline {
         loop {
             std::thread::sleep(LOOK);
             let (now, is_end) = (now_s(), self.shared.has_ended());
-            if now >= next || is_end {
+            let changes = self.own.changes(is_end);
+            let is_due = now >= next || is_end;
+            if is_due {
                 self.gather();
                 next = (now / GATHER_S + 1) * GATHER_S;
+            }
+            if is_due || !changes.is_empty() {
+                changes.into_iter().for_each(|point| self.shared.add(point));
                 self.send(now, is_end);
             }
             if is_end {
@@ -150,9 +159,39 @@ impl Pipeline {
         }
     }
 
+    /// What was dropped until now, by what.
+    fn dropped(&self) -> BTreeMap<&'static str, u64> {
+        let shared = &self.shared;
+        let (stats, late) = {
+            let stats = lock(&shared.stats);
+            (stats.dropped, stats.late)
+        };
+        let (bad_statsd, members, beyond) = {
+            let statsd = lock(&shared.statsd);
+            (statsd.bad_lines, statsd.members, statsd.beyond)
+        };
+        let (batches, refused) = {
+            let spool = lock(&self.spool);
+            (spool.dropped, spool.refused)
+        };
+        BTreeMap::from([
+            ("raw_points", shared.dropped.load(Ordering::Relaxed)),
+            ("bad_lines", shared.bad_lines.load(Ordering::Relaxed)),
+            ("series", stats),
+            ("late_points", late),
+            ("bad_statsd", bad_statsd),
+            ("set_members", members),
+            ("statsd_tags", beyond),
+            ("batches", batches),
+            ("refused_batches", refused),
+        ])
+    }
+
     fn gather(&mut self) {
+        let dropped = self.dropped();
         let (snapshot, timings) = {
             let mut registry = lock(&self.registry);
+            registry.dropped = dropped;
             (registry.snapshot(), registry.take_timings())
         };
         let mut points = self.own.points(&snapshot, timings);
@@ -274,7 +313,7 @@ fn read_lines(shared: &Shared, stream: UnixStream) {
         if !text.is_empty() && !text.starts_with('#') {
             match Point::read(text) {
                 Some(point) => shared.add(point),
-                None => lock(&shared.statsd).bad_lines += 1,
+                None => drop(shared.bad_lines.fetch_add(1, Ordering::Relaxed)),
             }
         }
         line.clear();

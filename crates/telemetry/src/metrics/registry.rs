@@ -41,6 +41,8 @@ pub struct Registry {
     changes: Changes,
     /// Since when counters are received, milliseconds since the Unix epoch.
     since_ms: u64,
+    /// What was dropped on the way to InfluxDB, by what; empty where nothing is sent.
+    pub dropped: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Default)]
@@ -84,14 +86,23 @@ pub struct Snapshot {
     pub node: Option<(Source, NodeCounters)>,
     /// How many fronts are connected.
     pub fronts: u64,
+    /// What was dropped on the way to InfluxDB, by what.
+    pub dropped: BTreeMap<&'static str, u64>,
 }
 
 impl Registry {
     /// Nothing has been received. `times`: the durations of requests will be taken.
     pub fn new(times: bool) -> Self {
         let timings = times.then(Timings::new);
-        let (sources, changes) = (BTreeMap::new(), Changes::default());
-        Self { sources, past: Sums::default(), clock: 0, timings, changes, since_ms: now_ms() }
+        Self {
+            sources: BTreeMap::new(),
+            past: Sums::default(),
+            clock: 0,
+            timings,
+            changes: Changes::default(),
+            since_ms: now_ms(),
+            dropped: BTreeMap::new(),
+        }
     }
 
     /// What was counted since the last time, and what is true now.
@@ -205,6 +216,7 @@ impl Registry {
         Snapshot {
             sums,
             node: nodes.max_by_key(|(last, ..)| *last).map(|(_, source, node)| (source, node)),
+            dropped: self.dropped.clone(),
             fronts: connected().filter(|(_, entry)| entry.front.is_some()).count() as u64,
         }
     }

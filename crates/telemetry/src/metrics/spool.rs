@@ -34,6 +34,8 @@ pub struct Spool {
     next: u64,
     /// Batches that were dropped.
     pub dropped: u64,
+    /// Batches that InfluxDB has refused, in whole or in part.
+    pub refused: u64,
 }
 
 struct Waiting {
@@ -59,7 +61,7 @@ impl Spool {
         waiting.sort_by_key(|it| it.number);
         let next = waiting.last().map_or(0, |last| last.number + 1);
         let bytes = waiting.iter().map(|it| it.size).sum();
-        Ok(Self { dir, waiting: waiting.into(), bytes, next, dropped: 0 })
+        Ok(Self { dir, waiting: waiting.into(), bytes, next, dropped: 0, refused: 0 })
     }
 
     /// The resolutions that batches wait for.

@@ -15,6 +15,11 @@ const VALUES_MAX: usize = 1_000;
 const MEMBERS_MAX: usize = 10_000;
 /// The longest member of a set, bytes.
 const MEMBER_MAX: usize = 256;
+/// The most bytes of all series with their values, between two gatherings.
+const BYTES_MAX: usize = 32 << 20;
+/// What a row of a table takes beside its name and tags, and a member beside its text, bytes.
+const ROW_BYTES: usize = 160;
+const MEMBER_BYTES: usize = 48;
 /// The most repetitions that a sampling rate stands for.
 const REPEATED_MAX: f64 = 10_000.0;
 /// The longest name with its tags, bytes.
@@ -33,10 +38,33 @@ pub struct Statsd {
     gauges: BTreeMap<Series, f64>,
     sets: BTreeMap<Series, BTreeSet<String>>,
     timings: BTreeMap<Series, Timing>,
+    /// What is left of [`BYTES_MAX`].
+    room: Room,
     /// Lines that were none.
     pub bad_lines: u64,
+    /// Members of sets that there was no room for.
+    pub members: u64,
     /// Metrics that were counted in a row of the rest.
     pub beyond: u64,
+}
+
+/// Bytes that may still be used.
+#[derive(Debug)]
+struct Room(usize);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(BYTES_MAX)
+    }
+}
+
+impl Room {
+    /// Takes this much. False if it is not there.
+    fn take(&mut self, bytes: usize) -> bool {
+        let left = self.0.checked_sub(bytes);
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
+    }
 }
 
 /// Durations or sizes, and what is said of them.
@@ -57,20 +85,20 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// Counts a value.
-    pub fn add(&mut self, value: f64) {
+    /// Counts a value. `keeps`: there is room for it among those that percentiles are made from.
+    fn add(&mut self, value: f64, keeps: bool) {
         let is_first = self.count == 0;
         self.lower = if is_first { value } else { self.lower.min(value) };
         self.upper = if is_first { value } else { self.upper.max(value) };
         self.count += 1;
         self.sum += value;
         self.squares += value * value;
-        match self.values.len() < VALUES_MAX {
-            true => self.values.push(value),
+        let kept = self.values.len();
+        if kept < VALUES_MAX && (keeps || kept == 0) {
+            self.values.push(value);
+        } else {
             // Every value replaces another one: which, is as good as chance.
-            false => {
-                self.values[(self.count.wrapping_mul(7919) % VALUES_MAX as u64) as usize] = value
-            }
+            self.values[(self.count.wrapping_mul(7919) % kept as u64) as usize] = value;
         }
     }
 
@@ -139,31 +167,37 @@ impl Statsd {
 
     fn metric(&mut self, bucket: &str, text: &str, kind: &str, rate: Option<f64>) -> Option<()> {
         let is_relative = text.starts_with(['+', '-']);
-        let beyond = &mut self.beyond;
+        let (beyond, room) = (&mut self.beyond, &mut self.room);
         let number = || text.parse::<f64>().ok().filter(|number| number.is_finite());
         match kind {
             "c" => {
                 let value = number()? / rate.unwrap_or(1.0);
-                let counter = row(&mut self.counters, series(bucket, "counter")?, beyond);
+                let counter = row(&mut self.counters, series(bucket, "counter")?, room, beyond);
                 *counter = counter.saturating_add(value as i64);
             }
             "g" => {
                 let value = number()?;
-                let gauge = row(&mut self.gauges, series(bucket, "gauge")?, beyond);
+                let gauge = row(&mut self.gauges, series(bucket, "gauge")?, room, beyond);
                 *gauge = if is_relative { *gauge + value } else { value };
             }
             "s" if text.len() <= MEMBER_MAX => {
-                let set = row(&mut self.sets, series(bucket, "set")?, beyond);
-                if set.len() < MEMBERS_MAX {
-                    set.insert(text.into());
+                let set = row(&mut self.sets, series(bucket, "set")?, room, beyond);
+                if !set.contains(text) {
+                    match set.len() < MEMBERS_MAX && room.take(text.len() + MEMBER_BYTES) {
+                        true => drop(set.insert(text.into())),
+                        false => self.members += 1,
+                    }
                 }
             }
             "ms" | "h" if !is_relative => {
                 let value = number()?;
                 let kind = if kind == "ms" { "timing" } else { "histogram" };
-                let timing = row(&mut self.timings, series(bucket, kind)?, beyond);
+                let timing = row(&mut self.timings, series(bucket, kind)?, room, beyond);
                 let times = (1.0 / rate.unwrap_or(1.0)).min(REPEATED_MAX) as u64;
-                (0..times).for_each(|_| timing.add(value));
+                for _ in 0..times {
+                    let keeps = timing.values.len() < VALUES_MAX && room.take(size_of::<f64>());
+                    timing.add(value, keeps);
+                }
             }
             _ => return None,
         }
@@ -173,7 +207,7 @@ impl Statsd {
     /// The points of what was received, which is forgotten.
     pub fn gather(&mut self) -> Vec<Point> {
         let all = std::mem::take(self);
-        (self.bad_lines, self.beyond) = (all.bad_lines, all.beyond);
+        (self.bad_lines, self.beyond, self.members) = (all.bad_lines, all.beyond, all.members);
         let mut points = Vec::new();
         let mut put = |(name, tags): Series, point: Point| {
             points.push(Point { name, tags, ..point });
@@ -209,17 +243,27 @@ fn series(bucket: &str, kind: &str) -> Option<Series> {
 fn row<'a, T: Default>(
     table: &'a mut BTreeMap<Series, T>,
     series: Series,
+    room: &mut Room,
     beyond: &mut u64,
 ) -> &'a mut T {
     let mut key = series;
-    if table.len() >= SERIES_MAX && !table.contains_key(&key) {
+    let mut fits = |table: &BTreeMap<Series, T>, key: &Series, most: usize| {
+        table.contains_key(key) || (table.len() < most && room.take(size(key)))
+    };
+    if !fits(table, &key, SERIES_MAX) {
         *beyond += 1;
         key.1.retain(|tag, _| tag == "metric_type");
-        if table.len() >= 2 * SERIES_MAX && !table.contains_key(&key) {
+        if !fits(table, &key, 2 * SERIES_MAX) {
+            // One row, which is always there.
             key.0 = REST_NAME.into();
         }
     }
     table.entry(key).or_default()
+}
+
+fn size((name, tags): &Series) -> usize {
+    let tags = tags.iter().map(|(name, value)| name.len() + value.len() + MEMBER_BYTES);
+    ROW_BYTES + name.len() + tags.sum::<usize>()
 }
 
 #[cfg(test)]
@@ -287,6 +331,31 @@ mod tests {
         let timing = statsd.timings.values().next().unwrap();
         assert_eq!(timing.values.len(), VALUES_MAX);
         assert!(statsd.sets.values().all(|set| set.len() <= MEMBERS_MAX));
+    }
+
+    #[test]
+    fn sets_and_timings_of_many_series_are_bounded_in_bytes_together() {
+        let mut statsd = Statsd::default();
+        let member = "m".repeat(200);
+        for number in 0..300_000 {
+            let series = number % 5_000;
+            statsd.receive(format!("s,n={series}:{member}{number}|s").as_bytes());
+        }
+        let members = |statsd: &Statsd| statsd.sets.values().map(BTreeSet::len).sum::<usize>();
+        let kept = members(&statsd);
+        assert!(kept * 200 < BYTES_MAX && kept > 100_000, "{kept}");
+        assert_eq!(statsd.members, 300_000 - kept as u64);
+        // Other metrics are still counted: in the row of the rest.
+        for number in 0..2_000 {
+            statsd.receive(format!("t{number},tag={number}:{number}|ms\nc{number}:1|c").as_bytes());
+        }
+        let timings: u64 = statsd.timings.values().map(|timing| timing.count).sum();
+        assert_eq!((timings, statsd.counters.values().sum::<i64>()), (2_000, 2_000));
+        assert!(statsd.beyond > 3_000 && statsd.timings.len() < 100, "{}", statsd.beyond);
+        statsd.gather();
+        statsd.receive(b"s:a|s");
+        assert_eq!(members(&statsd), 1, "the next window is empty");
+        assert!(statsd.room.0 < BYTES_MAX);
     }
 
     #[test]

@@ -43,6 +43,20 @@ async fn a_stop_is_two_plans_of_which_none_is_kept_for_the_next_start() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn telegraf_ends_after_those_who_hand_their_last_points_to_it() {
+    let house = House::new();
+    house.plugin("hello");
+    house.configure(
+        "[nginx]\nport = 18868\n[front]\nhost = 127.0.0.1\n[influxdb]\nurl = http://127.0.0.1:1\n\
+         [telegraf]\nagent = telegraf\nprogram = /bin/true\n",
+    );
+    let daemon = house.running().await;
+    daemon.stop().await;
+    assert_eq!(daemon.plans()[2..], ["stop app.hello.main, telemetry", "stop telegraf"]);
+    assert!(house.keeper.books().alive.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_health_endpoint_says_stopping_for_a_while_before_anything_is_closed() {
     let house = House::new();
     house.configure("[nginx]\nport = 18868\nsmart_stop_delay = 30\n[front]\nhost = 127.0.0.1\n");
