@@ -73,7 +73,7 @@ impl Open {
 
 /// Hands lines to the writer; drops them when memory is full and the disk does not write. `last`:
 /// nothing follows, so a line without an end is given one. A large buffer is handed over itself,
-/// and an empty one of the same size left in its place.
+/// and an empty one left in its place.
 pub(super) fn deliver(
     shared: &Shared,
     open: &mut Open,
@@ -83,7 +83,8 @@ pub(super) fn deliver(
 ) {
     let count = lines.len();
     let mut pending = shared.pending();
-    if open.may_drop(&pending) && !open.fits(&pending, count) {
+    // Nobody waits for the room of a process that has ended.
+    if (last || open.may_drop(&pending)) && !open.fits(&pending, count) {
         drop(pending);
         remove(&open.fifo, count, nowhere);
         open.unlogged += count as u64;
@@ -93,7 +94,9 @@ pub(super) fn deliver(
     // While the disk is late, many pieces wait: each in as much memory as it needs.
     let mut bytes = match open.unlogged {
         0 if count >= LARGE && !open.slow => {
-            let empty = pending.spare.pop().unwrap_or_else(|| Vec::with_capacity(lines.capacity()));
+            let mut empty = pending.spare.pop().unwrap_or_default();
+            // The reader reads as much at a time as its buffer takes.
+            empty.reserve_exact(lines.capacity());
             std::mem::replace(lines, empty)
         }
         0 => lines.clone(),
