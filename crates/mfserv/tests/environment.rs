@@ -37,6 +37,8 @@ fn a_worker_sees_its_plugin_in_its_environment_and_env_and_exec_show_the_same() 
     is("MFSERV_CURRENT_APP_DEBUG", "1");
     is("MFMODULE_RUNTIME_HOME", &node.home().to_string_lossy());
     is("MFSERV_NGINX_PORT", &node.address().port().to_string());
+    let levels = node.path("config/mflog_override.conf").to_string_lossy().into_owned();
+    assert!(seen["MFLOG_MINIMAL_LEVEL_OVERRIDE_FILES"].split(';').any(|file| *file == levels));
 
     let shown: BTreeMap<String, String> =
         serde_json::from_str(&node.mfserv(&["env", "seeing", "--json"]).code(0).stdout).unwrap();

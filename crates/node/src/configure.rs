@@ -146,6 +146,14 @@ fn json_file(resolution: &Resolution) -> String {
     }
 }
 
+/// The files with levels of single loggers, the first one first: of the site, of the home, of the
+/// installation. They need not exist.
+fn level_files(places: &Places) -> String {
+    let dirs = [site_dir().join("mfserv"), places.home().to_owned(), installation_dir()];
+    let files = dirs.iter().map(|dir| dir.join("config/mflog_override.conf"));
+    files.map(|file| file.to_string_lossy().into_owned()).collect::<Vec<_>>().join(";")
+}
+
 /// The variables that the log library of plugins reads.
 fn log_environment(places: &Places, resolution: &Resolution) -> Vec<(String, String)> {
     let shipping = ShippingSettings::new(&resolution.config);
@@ -164,6 +172,7 @@ fn log_environment(places: &Places, resolution: &Resolution) -> Vec<(String, Str
         ("MFLOG_SYSLOG_FORMAT", "json".into()),
         ("MFLOG_JSON_ONLY_KEYS", "plugin".into()),
         ("MFLOG_EXTRA_CONTEXT_FUNC", "mfext.mflog_addon.extra_context".into()),
+        ("MFLOG_MINIMAL_LEVEL_OVERRIDE_FILES", level_files(places)),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_string(), value))
