@@ -5,7 +5,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use crate::keys::{FRONT_HOST, TELEGRAF_AGENT};
+use crate::keys::TELEGRAF_AGENT;
 use crate::module_config::ModuleConfig;
 use crate::plan::RoleProgram;
 use crate::telemetry::{InfluxSettings, MetricsSettings, TelemetrySettings};
@@ -77,7 +77,7 @@ pub fn config(config: &ModuleConfig, program: &Program) -> Option<String> {
     if settings.debug {
         text.push_str("[[outputs.file]]\n  files = [\"stdout\"]\n  data_format = \"influx\"\n\n");
     }
-    inputs(&mut text, config, &settings, program);
+    inputs(&mut text, &settings, program);
     Some(text)
 }
 
@@ -133,7 +133,7 @@ fn outputs(text: &mut String, influxdb: &InfluxSettings) {
     }
 }
 
-fn inputs(text: &mut String, config: &ModuleConfig, settings: &MetricsSettings, program: &Program) {
+fn inputs(text: &mut String, settings: &MetricsSettings, program: &Program) {
     let path = quoted(&format!("unix://{}", encoded(&program.socket.to_string_lossy())));
     let _ = write!(
         text,
@@ -147,15 +147,6 @@ fn inputs(text: &mut String, config: &ModuleConfig, settings: &MetricsSettings, 
             "[[inputs.statsd]]\n  service_address = \"127.0.0.1:{port}\"\n  percentiles = \
              [90.0]\n  allowed_pending_messages = 100000\n  fieldexclude = [\"median\"]\n\n"
         );
-    }
-    if let Some(front) = config.listen_address() {
-        let host = match config.get(FRONT_HOST) {
-            host if host.is_unspecified() => "127.0.0.1".to_string(),
-            host if host.is_ipv6() => format!("[{host}]"),
-            host => host.to_string(),
-        };
-        let url = quoted(&format!("http://{host}:{}/status", front.port()));
-        let _ = write!(text, "[[inputs.nginx]]\n  urls = [{url}]\n\n");
     }
     if settings.host_points {
         let ignored: Vec<String> = IGNORED.iter().map(|kind| quoted(kind)).collect();
@@ -250,7 +241,6 @@ mod tests {
             ("influxdb", "_token", "t"),
             ("telegraf", "host", "0"),
             ("telegraf", "statsd_port", "0"),
-            ("nginx", "port", "0"),
         ]);
         let text = text.unwrap();
         let inputs: Vec<&str> = text.lines().filter(|line| line.starts_with("[[inputs.")).collect();

@@ -18,7 +18,6 @@ const TAGS: &[&str] = &[
     "custom",
     "inputs.statsd",
     "inputs.socket_listener",
-    "inputs.nginx",
     "inputs.cpu",
     "inputs.mem",
     "inputs.swap",

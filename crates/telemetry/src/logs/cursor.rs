@@ -142,6 +142,8 @@ impl<'s> Cursor<'s> {
             if is_behind {
                 self.behind += block.1.len();
                 if self.behind > BEHIND_MAX {
+                    self.files.clear();
+                    self.part = None;
                     return Ok(false);
                 }
             }

@@ -76,7 +76,9 @@ impl Selection {
     /// False if certainly none of these lines has what is wanted. `is_behind`: they are later
     /// than what the worker of a request has said of it.
     pub(super) fn may_be_in(&self, lines: &[u8], is_behind: bool) -> bool {
-        let id = self.request.as_ref().filter(|_| is_behind).map(|request| &request.id);
+        // Other lines than those with its id are only wanted of a worker that is known.
+        let by_id = |request: &&OfRequest| is_behind || request.worker.is_none();
+        let id = self.request.as_ref().filter(by_id).map(|request| &request.id);
         let mut patterns = self.pattern.iter().chain(id);
         patterns.all(|pattern| pattern.may_be_in(lines))
     }

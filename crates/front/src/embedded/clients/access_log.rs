@@ -182,6 +182,8 @@ impl AccessRecord {
     /// Records that the request has waited so long for a slot, once more.
     pub fn add_wait(&mut self, wait: Duration) {
         self.wait += wait;
+        // A worker that was asked before has failed.
+        self.asked_worker = None;
     }
 
     /// Records that a worker is asked now.

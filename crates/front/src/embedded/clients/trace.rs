@@ -43,7 +43,7 @@ impl Trace {
 
     /// A new trace with this id. Of a hundred, `percent` are to be recorded.
     pub fn begin(id: TraceId, percent: u32) -> Self {
-        // The id is random. Its last digits decide, as samplers of the apps would do it.
+        // The id is random. Its last digits decide.
         let share = id[28..].iter().fold(0, |sum, &digit| sum * 16 + value_of(digit));
         Trace::Begun { id, sampled: share * 100 < percent * 0x1_0000 }
     }

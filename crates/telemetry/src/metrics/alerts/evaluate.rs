@@ -231,8 +231,10 @@ fn values(
     let node = |value| Some(vec![((String::new(), String::new()), value)]);
     match alert.quantity {
         Quantity::Disk => return node(sample.disk_free?),
+        // A node whose daemon says nothing does not run either.
         Quantity::Node => {
-            return node(if sample.state? == NodeState::Running { 0.0 } else { 1.0 });
+            let runs = sample.state == Some(NodeState::Running);
+            return node(if runs { 0.0 } else { 1.0 });
         }
         _ => {}
     }

@@ -193,7 +193,7 @@ fn a_new_process_resolves_what_fired_in_the_one_before_and_does_not_say_it_again
 }
 
 #[test]
-fn a_node_is_looked_at_as_long_as_its_state_is_known_and_a_disk_by_what_is_free() {
+fn a_node_does_not_run_without_a_daemon_and_a_disk_is_looked_at_by_what_is_free() {
     let mut node = Node::new(alert(Quantity::Node, 0.0));
     assert_eq!(node.pass(9), "");
     node.sample.state = Some(NodeState::Error);
@@ -202,6 +202,8 @@ fn a_node_is_looked_at_as_long_as_its_state_is_known_and_a_disk_by_what_is_free(
     assert_eq!(node.pass(9), "", "no daemon says anything");
     node.sample.state = Some(NodeState::Running);
     assert_eq!(node.pass(9), "-");
+    node.sample.state = None;
+    assert_eq!(node.pass(9), "+");
     let mut node = Node::new(alert(Quantity::Disk, 5.0));
     node.sample.disk_free = Some(5.0);
     assert_eq!(node.pass(9), "");

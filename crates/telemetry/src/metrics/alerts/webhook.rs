@@ -1,13 +1,14 @@
 //! Sends alerts to webhooks, in the form of Prometheus' Alertmanager
 //! (<https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use mfserv_core::alerts::Alert;
+use mfserv_platform::sync::lock;
 use serde_json::{Value, json};
 
 use super::evaluate::Change;
@@ -15,7 +16,7 @@ use crate::metrics::report_once;
 use crate::ship::http::{Credentials, Nodes, Target};
 
 /// The most messages that wait for a receiver.
-const WAITING_MAX: usize = 100;
+const WAITING_MAX: usize = 1000;
 /// The first wait after a failure; it doubles.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait.
@@ -24,7 +25,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The receivers, each with a thread of its own: one that does not answer delays no other.
 pub struct Webhooks {
     host: String,
-    receivers: BTreeMap<String, SyncSender<String>>,
+    receivers: BTreeMap<String, Arc<Waiting>>,
 }
 
 impl Webhooks {
@@ -35,13 +36,14 @@ impl Webhooks {
             if receivers.contains_key(url) {
                 continue;
             }
-            let (sender, messages) = sync_channel(WAITING_MAX);
+            let waiting = Arc::<Waiting>::default();
+            let messages = waiting.clone();
             let spawned = Hook::new(url).and_then(|hook| {
                 let thread = std::thread::Builder::new().name("webhook".into());
                 thread.spawn(move || hook.run(&messages)).map_err(|e| e.to_string())
             });
             match spawned {
-                Ok(_) => drop(receivers.insert(url.clone(), sender)),
+                Ok(_) => drop(receivers.insert(url.clone(), waiting)),
                 Err(why) => say(&format!("no alerts are sent to {}: {why}", shown(url))),
             }
         }
@@ -55,9 +57,47 @@ impl Webhooks {
         }
         let Some(url) = &change.alert.webhook else { return };
         let Some(receiver) = self.receivers.get(url) else { return };
-        if receiver.try_send(message(change, &self.host).to_string()).is_err() {
+        let message = message(change, &self.host).to_string();
+        if !receiver.put(identity(change, &self.host), message) {
             let name = &change.alert.name;
             say(&format!("{WAITING_MAX} messages wait for {}: {name} is not sent", shown(url)));
+        }
+    }
+}
+
+/// The messages that wait for a receiver, each with what it is about. Only the newest one about an
+/// alert and its subject waits, in the place of the one before: what is resolved while the receiver
+/// is away is not said to fire.
+#[derive(Default)]
+struct Waiting {
+    messages: Mutex<VecDeque<(String, String)>>,
+    is_not_empty: Condvar,
+}
+
+impl Waiting {
+    /// False if there are too many.
+    fn put(&self, about: String, message: String) -> bool {
+        let mut messages = lock(&self.messages);
+        if let Some((_, before)) = messages.iter_mut().find(|(known, _)| *known == about) {
+            *before = message;
+            return true;
+        }
+        if messages.len() >= WAITING_MAX {
+            return false;
+        }
+        messages.push_back((about, message));
+        self.is_not_empty.notify_one();
+        true
+    }
+
+    /// Waits for the next one.
+    fn take(&self) -> String {
+        let mut messages = lock(&self.messages);
+        loop {
+            if let Some((_, message)) = messages.pop_front() {
+                return message;
+            }
+            messages = self.is_not_empty.wait(messages).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -85,9 +125,10 @@ impl Hook {
     }
 
     /// Sends one message after the other. It ends with the process.
-    fn run(self, messages: &Receiver<String>) {
+    fn run(self, messages: &Waiting) {
         let mut last = String::new();
-        while let Ok(message) = messages.recv() {
+        loop {
+            let message = messages.take();
             let mut wait = FIRST_WAIT;
             while let Err((why, again)) = self.deliver(&message) {
                 let what = if again { "it is tried again" } else { "it is not sent" };
@@ -146,6 +187,11 @@ fn summary(change: &Change) -> String {
     }
 }
 
+/// The alert and its subject: equal for all messages about them.
+fn identity(change: &Change, host: &str) -> String {
+    format!("{}/{host}/{}/{}", change.alert.name, change.plugin, change.app)
+}
+
 fn message(change: &Change, host: &str) -> Value {
     let time = |ms: u64| {
         let at = Timestamp::from_millisecond(i64::try_from(ms).unwrap_or(i64::MAX));
@@ -157,7 +203,7 @@ fn message(change: &Change, host: &str) -> Value {
     if !change.plugin.is_empty() {
         labels.extend([("plugin", change.plugin.as_str()), ("app", change.app.as_str())]);
     }
-    let identity = format!("{name}/{host}/{}/{}", change.plugin, change.app);
+    let identity = identity(change, host);
     let annotations = json!({
         "summary": summary(change),
         "condition": change.alert.condition,
@@ -188,6 +234,17 @@ fn message(change: &Change, host: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_newest_message_about_an_alert_and_subject_waits() {
+        let waiting = Waiting::default();
+        for n in 0..WAITING_MAX {
+            assert!(waiting.put(n.to_string(), "fires".into()));
+        }
+        assert!(!waiting.put("one more".into(), "fires".into()));
+        assert!(waiting.put("0".into(), "resolved".into()));
+        assert_eq!((waiting.take(), waiting.take()), ("resolved".into(), "fires".into()));
+    }
 
     #[test]
     fn an_address_is_asked_with_its_query_and_shown_without_its_path() {

@@ -92,7 +92,7 @@ impl Ring {
     }
 
     fn try_to_append(&mut self, tick: &Tick) -> io::Result<()> {
-        let file_max = self.bytes_max / FILES;
+        let file_max = (self.bytes_max / FILES).min(READ_MAX / 2);
         let size = self.files.last().map_or(0, |file| file.size);
         let open = self.opened()?;
         // A clock that was set back begins another file: within one, time only goes on.
@@ -145,6 +145,12 @@ impl Ring {
         let path = path_of(&self.dir, self.resolution.step_s, number);
         let file = locked(&path)?;
         let bytes = read(&path)?;
+        if bytes.len() < MAGIC.len() {
+            // The disk was full when it was begun.
+            drop(file);
+            self.files.pop();
+            return self.begin(number);
+        }
         let mut last = 0;
         let mut whole = Whole::of(&bytes);
         for tick in whole.by_ref() {

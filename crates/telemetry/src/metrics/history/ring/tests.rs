@@ -48,6 +48,21 @@ fn ticks_outlive_the_process_and_the_next_one_goes_on_in_the_same_file() {
 }
 
 #[test]
+fn a_file_that_a_full_disk_has_left_without_its_begin_is_begun_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ring = Ring::new(dir.path(), SECONDS, 1 << 20);
+    ticks(1..=5).iter().for_each(|tick| ring.append(tick).unwrap());
+    drop(ring);
+    for length in 0..MAGIC.len() {
+        fs::write(path_of(dir.path(), 1, 1), &MAGIC[..length]).unwrap();
+        let mut ring = Ring::new(dir.path(), SECONDS, 1 << 20);
+        ring.append(&tick(6)).unwrap();
+        assert_eq!(files(dir.path()).len(), 2);
+        assert_eq!(found(dir.path(), 0), ticks(1..=6));
+    }
+}
+
+#[test]
 fn a_write_that_was_torn_at_any_byte_is_cut_off_and_nothing_else_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let mut ring = Ring::new(dir.path(), SECONDS, 1 << 20);
@@ -68,13 +83,12 @@ fn a_write_that_was_torn_at_any_byte_is_cut_off_and_nothing_else_is_lost() {
         assert_eq!(found(dir.path(), 0), expected, "{length}");
     }
     // Not even the first bytes of a file were written, or they are of another version.
-    for begin in ["", "mfh", "mfhist9\nxxxxxxxxxxx"] {
+    for (begin, count) in [("", 1), ("mfh", 1), ("mfhist9\nxxxxxxxxxxx", 2)] {
         fs::write(&path, begin).unwrap();
         let mut ring = Ring::new(dir.path(), SECONDS, 1 << 20);
         ring.append(&tick(7)).unwrap();
         assert_eq!(found(dir.path(), 0), ticks(7..=7), "{begin:?}");
-        drop(ring);
-        fs::remove_file(files(dir.path()).remove(1)).unwrap();
+        assert_eq!(files(dir.path()).len(), count, "{begin:?}");
     }
 }
 
