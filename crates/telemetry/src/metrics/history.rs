@@ -28,7 +28,7 @@ use super::registry::Registry;
 pub use query::{Answer, Refused, Series, Values, answer};
 use ring::{Resolution, Ring};
 use sample::{Gauges, NodeSample, Subject, Tick};
-pub use sample::{Sample, class};
+pub use sample::{Sample, class, percentile_us};
 use usage::Usages;
 
 /// What is kept, and its part of all bytes (in 16).

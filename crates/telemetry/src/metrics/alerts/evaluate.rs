@@ -253,7 +253,8 @@ fn value(quantity: Quantity, counted: &AppSample) -> Option<f64> {
         Quantity::ErrorRate => {
             is_enough.then(|| counted.errors as f64 / counted.requests as f64 * 100.0)
         }
-        Quantity::P95 => is_enough.then(|| p95(&counted.duration)),
+        Quantity::P95 if is_enough => p95(&counted.duration),
+        Quantity::P95 => None,
         Quantity::Queue => Some(counted.waiting as f64),
         Quantity::Restarts => Some(counted.crashes as f64),
         Quantity::Disk | Quantity::Node => None,

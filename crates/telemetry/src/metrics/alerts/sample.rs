@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mfserv_core::node_state::NodeState;
-use mfserv_core::wire::metrics::{Answerer, BOUNDS_US, Histogram, Source};
+use mfserv_core::wire::metrics::{Answerer, Histogram, Source};
 
+use crate::metrics::history::percentile_us;
 use crate::metrics::registry::Snapshot;
 
 /// A window is divided into so many steps at most.
@@ -75,6 +76,11 @@ impl Sample {
     }
 }
 
+/// The duration that 95 % do not exceed, seconds; `None` if nothing was counted.
+pub fn p95(duration: &Histogram) -> Option<f64> {
+    Some(percentile_us(&duration.buckets, 0.95)? / 1e6)
+}
+
 /// The space that users may still use, percent. The directory, or one above it, exists.
 fn free_percent(dir: &Path) -> Option<f64> {
     let found = dir.ancestors().find_map(|dir| rustix::fs::statvfs(dir).ok())?;
@@ -126,19 +132,4 @@ impl History {
             crashes: now.crashes.saturating_sub(before.crashes),
         }
     }
-}
-
-/// The duration that 95 % do not exceed, seconds: between the bounds of its bucket, it is
-/// estimated. Durations beyond the last bound are not told apart.
-pub fn p95(duration: &Histogram) -> f64 {
-    let rank = duration.count() as f64 * 0.95;
-    let (mut below, mut lower) = (0.0, 0.0);
-    for (count, bound) in duration.buckets.iter().zip(BOUNDS_US) {
-        let (count, upper) = (*count as f64, bound as f64 / 1e6);
-        if count > 0.0 && below + count >= rank {
-            return lower + (upper - lower) * (rank - below) / count;
-        }
-        (below, lower) = (below + count, upper);
-    }
-    lower
 }

@@ -128,25 +128,31 @@ impl Sample {
         self.classes.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// The duration that this part of the requests did not exceed, milliseconds: within a bucket,
-    /// durations are taken to be spread evenly (as Prometheus's `histogram_quantile` does). Those
-    /// in the last bucket count as its lower bound.
+    /// The duration that this part of the requests did not exceed, milliseconds; `None` without
+    /// requests.
     pub fn percentile(&self, part: f64) -> Option<f64> {
-        let all: f64 = self.buckets.iter().map(|count| *count as f64).sum();
-        let (mut below, mut lower) = (0.0, 0.0);
-        for (bucket, count) in self.buckets.iter().enumerate().filter(|(_, count)| **count > 0) {
-            if bucket > 0 {
-                lower = BOUNDS_US[bucket - 1] as f64;
-            }
-            let upper = BOUNDS_US.get(bucket).map_or(lower, |bound| *bound as f64);
-            let count = *count as f64;
-            if below + count >= all * part {
-                return Some((lower + (upper - lower) * (all * part - below) / count) / 1e3);
-            }
-            below += count;
-        }
-        None
+        Some(percentile_us(&self.buckets, part)? / 1e3)
     }
+}
+
+/// The duration that this part of the requests did not exceed, microseconds: within a bucket,
+/// durations are taken to be spread evenly (as Prometheus's `histogram_quantile` does). Those
+/// in the last bucket count as its lower bound. `None` if nothing was counted.
+pub fn percentile_us(buckets: &[u64; BUCKETS], part: f64) -> Option<f64> {
+    let all: f64 = buckets.iter().map(|count| *count as f64).sum();
+    let (mut below, mut lower) = (0.0, 0.0);
+    for (bucket, count) in buckets.iter().enumerate().filter(|(_, count)| **count > 0) {
+        if bucket > 0 {
+            lower = BOUNDS_US[bucket - 1] as f64;
+        }
+        let upper = BOUNDS_US.get(bucket).map_or(lower, |bound| *bound as f64);
+        let count = *count as f64;
+        if below + count >= all * part {
+            return Some(lower + (upper - lower) * (all * part - below) / count);
+        }
+        below += count;
+    }
+    None
 }
 
 /// The node in an interval.
