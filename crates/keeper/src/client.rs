@@ -11,8 +11,7 @@ use mfserv_core::wire::VERSION;
 use mfserv_core::wire::keeper::{Answer, Ask, FromKeeper, Notice, Request};
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::link::Link;
-
-use crate::descriptors;
+use mfserv_platform::socket;
 
 /// How long an answer is waited for, unless something else is said. A shutdown takes as
 /// long as the processes need to end.
@@ -58,7 +57,7 @@ impl Client {
                 .kind(kind)
                 .because(e)
         };
-        let (short, _directory) = descriptors::short_path(path).map_err(failed)?;
+        let (short, _directory) = socket::short_path(path).map_err(failed)?;
         let socket = UnixStream::connect(short).map_err(failed)?;
         socket.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
         let greeting = Greeting { version: 0, pid: 0, adopted: 0, listeners: Vec::new() };

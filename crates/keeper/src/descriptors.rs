@@ -1,12 +1,10 @@
-//! Descriptors that travel over a socket or through an execve(2), and long socket paths.
+//! Descriptors that travel over a socket or through an execve(2).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
@@ -68,18 +66,4 @@ pub(crate) fn close_all_on_exec() {
         // SAFETY: only borrowed for the call; one that is closed meanwhile is an error.
         let _ = survive_exec(unsafe { BorrowedFd::borrow_raw(number) }, false);
     }
-}
-
-/// A path by which a socket can be bound or connected to even where the real one is
-/// longer than a socket address holds: through a descriptor of its directory.
-pub(crate) fn short_path(path: &Path) -> io::Result<(PathBuf, Option<OwnedFd>)> {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok((path.to_owned(), None));
-    };
-    if path.as_os_str().len() <= 100 {
-        return Ok((path.to_owned(), None));
-    }
-    let directory = open(directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let number = directory.as_fd().as_raw_fd();
-    Ok((Path::new("/proc/self/fd").join(number.to_string()).join(name), Some(directory)))
 }

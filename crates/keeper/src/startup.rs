@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_platform::disk;
+use mfserv_platform::{disk, socket};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -144,12 +144,5 @@ pub(crate) fn take_lock(path: &Path) -> Result<OwnedFd, Diagnostic> {
 
 /// Only called with the lock held: a socket file that exists was left by a dead keeper.
 pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let (short, _directory) = descriptors::short_path(path)?;
-    let listener = UnixListener::bind(short)?;
-    fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    Ok(out_of_the_way(listener.into())?.into())
+    Ok(out_of_the_way(socket::listen_privately(path)?.into())?.into())
 }

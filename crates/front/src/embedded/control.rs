@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,9 +12,9 @@ use mfserv_core::Diagnostic;
 use mfserv_core::names::WorkerId;
 use mfserv_core::route::Amendment;
 use mfserv_core::wire::front::{FromFront, Peer, Stats, ToFront, TroubleCause, VERSION};
-use mfserv_platform::disk;
 use mfserv_platform::link::{AsyncLink, LinkError};
-use tokio::net::{UnixListener, UnixStream};
+use mfserv_platform::socket::PrivateSocket;
+use tokio::net::UnixStream;
 
 use super::lanes::threads::Lanes;
 use super::request::state::Front;
@@ -30,41 +29,24 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// Listens at the path where the daemon looks for this front. What an earlier process has
 /// left there is replaced.
-pub fn listen(path: &Path) -> Result<UnixListener, Diagnostic> {
-    let cannot = |why: std::io::Error| {
+pub fn listen(path: &Path) -> Result<PrivateSocket, Diagnostic> {
+    PrivateSocket::listen(path).map_err(|why| {
         Diagnostic::error(format!("the front cannot listen on {}", path.display())).because(why)
-    };
-    match std::fs::remove_file(path) {
-        Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(cannot(why)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(cannot)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(cannot)?;
-    Ok(listener)
-}
-
-/// Another socket at the place of this one, if that has been removed.
-fn listen_again(listener: &UnixListener) -> Option<UnixListener> {
-    let address = listener.local_addr().ok()?;
-    let path = address.as_pathname()?;
-    // While its directory is missing too, this fails: the keeper makes that again.
-    if disk::is_gone(path) { listen(path).ok() } else { None }
+    })
 }
 
 /// Serves daemons. Never returns.
-pub async fn serve(front: Arc<Front>, lanes: Arc<Lanes>, mut listener: UnixListener) {
+pub async fn serve(front: Arc<Front>, lanes: Arc<Lanes>, mut listener: PrivateSocket) {
     let open = Rc::new(Cell::new(0));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = tokio::time::sleep(LOOK) => {
-                if let Some(another) = listen_again(&listener) {
-                    listener = another;
-                }
+                listener.look_after();
                 continue;
             }
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok(stream) = accepted else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };

@@ -15,8 +15,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_platform::disk;
-use tokio::net::{UnixListener, UnixStream};
+use mfserv_platform::socket::PrivateSocket;
+use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::answer::{self, Answer};
@@ -42,23 +42,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Binds the control socket, which only this user may open.
-pub fn bind(path: &Path) -> Result<UnixListener, Diagnostic> {
-    use std::os::unix::fs::PermissionsExt;
-    let failed = |e: std::io::Error| {
-        Diagnostic::error(format!("cannot listen on {}", path.display())).because(e)
-    };
-    let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(listener)
-}
-
-/// Another socket at the place of this one, if that has been removed.
-fn bind_again(listener: &UnixListener) -> Option<UnixListener> {
-    let address = listener.local_addr().ok()?;
-    let path = address.as_pathname()?;
-    // While its directory is missing too, this fails: the keeper makes that again.
-    if disk::is_gone(path) { bind(path).ok() } else { None }
+pub fn bind(path: &Path) -> Result<PrivateSocket, Diagnostic> {
+    PrivateSocket::listen(path)
+        .map_err(|e| Diagnostic::error(format!("cannot listen on {}", path.display())).because(e))
 }
 
 /// The server. Cheap to clone.
@@ -77,7 +63,7 @@ struct Shared {
 
 impl Server {
     /// Serves `api` in a task of its own, as a daemon of this version.
-    pub fn start(listener: UnixListener, api: Arc<dyn Api>, version: Version) -> Server {
+    pub fn start(listener: PrivateSocket, api: Arc<dyn Api>, version: Version) -> Server {
         let (closing, _) = watch::channel(false);
         let server = Server { closing, clients: Arc::new(Semaphore::new(MAX_CLIENTS)) };
         let shared = Shared { api, version, streams: Arc::new(Semaphore::new(MAX_STREAMS)) };
@@ -93,7 +79,7 @@ impl Server {
         let _ = tokio::time::timeout(patience, all).await;
     }
 
-    async fn accept(self, mut listener: UnixListener, shared: Arc<Shared>) {
+    async fn accept(self, mut listener: PrivateSocket, shared: Arc<Shared>) {
         let mut closing = self.closing.subscribe();
         loop {
             let next = async {
@@ -104,14 +90,12 @@ impl Server {
                 next = next => next,
                 _ = closing.wait_for(|closing| *closing) => return,
                 () = tokio::time::sleep(LOOK) => {
-                    if let Some(another) = bind_again(&listener) {
-                        listener = another;
-                    }
+                    listener.look_after();
                     continue;
                 }
             };
             match next {
-                Some((place, Ok((stream, _)))) => {
+                Some((place, Ok(stream))) => {
                     let client = connection(stream, shared.clone(), closing.clone(), place);
                     tokio::spawn(client);
                 }

@@ -1,11 +1,13 @@
 //! Accepting on a unix socket of this role. The socket is private (0600), and made again when
 //! somebody has removed it.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+
+use mfserv_platform::socket::listen_privately;
 
 /// A listening unix socket.
 pub struct SocketListener {
@@ -28,9 +30,7 @@ impl SocketListener {
         }
         self.bound = None;
         // What is there was left by a process that was killed: there is one such role.
-        let _ = fs::remove_file(&self.path);
-        let listener = UnixListener::bind(&self.path)?;
-        fs::set_permissions(&self.path, Permissions::from_mode(0o600))?;
+        let listener = listen_privately(&self.path)?;
         listener.set_nonblocking(true)?;
         let inode = fs::symlink_metadata(&self.path)?.ino();
         self.bound = Some((listener, inode));
