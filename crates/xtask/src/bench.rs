@@ -15,6 +15,7 @@ mod plugins;
 mod slots;
 mod spread;
 mod stalls;
+mod telemetry;
 mod waits;
 
 use clap::Subcommand;
@@ -39,6 +40,8 @@ pub enum Bench {
     /// Fast requests among slow ones on four single-slot workers: the embedded front and
     /// nginx in front of the same workers.
     Slots(slots::Slots),
+    /// CPU time per request of the whole node with logs, metrics and traces on and off.
+    Telemetry(telemetry::Telemetry),
 }
 
 impl Bench {
@@ -51,6 +54,7 @@ impl Bench {
             Bench::Logs(logs) => logs.run(),
             Bench::Plugins(plugins) => plugins.run(),
             Bench::Slots(slots) => slots.run(),
+            Bench::Telemetry(telemetry) => telemetry.run(),
         }
     }
 }

@@ -3,10 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use mfserv_testkit::until;
 use serde_json::{Value, json};
 
 use super::{append, ship, succeeds, text};
+use crate::PATIENCE;
 
 /// Writes each request as a line of JSON to `requests.jsonl`, and answers with 204. With a
 /// certificate it speaks TLS.
@@ -93,6 +96,27 @@ fn loki_gets_labels_and_lines_and_a_receiver_of_json_gets_ids() {
     assert_eq!((&documents[0]["event"], &documents[1]["message"]), (&json!("x"), &json!("plain")));
     let id = |at: usize| documents[at]["_id"].as_str().unwrap().split_once('-').unwrap();
     assert_eq!((id(0).0, id(0).1, id(1).1), (id(1).0, "0", &*LINE.len().to_string()));
+}
+
+#[test]
+fn lines_that_come_one_by_one_are_sent_in_few_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let server = Server::start(dir, &[]);
+    append(&dir.join("a.log"), "");
+    let url = format!("http://127.0.0.1:{}", server.port);
+    let mut following = ship(dir, &["a.log", "--to", &url, "--as", "json"]).spawn().unwrap();
+    for _ in 0..300 {
+        append(&dir.join("a.log"), LINE);
+        // The lines of an app that serves a few hundred requests in a second.
+        std::thread::sleep(Duration::from_millis(4));
+    }
+    let sent =
+        || requests(dir).iter().map(|it| it["body"].as_array().unwrap().len()).sum::<usize>();
+    until("all lines have arrived", PATIENCE, || sent() == 300);
+    following.kill().unwrap();
+    following.wait().unwrap();
+    assert!(requests(dir).len() < 60, "{} requests for 300 lines", requests(dir).len());
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! A record becomes a document: its fields, its index, its id.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 
 use super::index::{IndexPattern, parse_time};
 use super::state::Mark;
-use super::transform::{Fields, Transform, as_text, text};
+use super::transform::{self, Fields, Transform, as_text, text};
 
 /// Fields that have the time of a line, the first one first.
 const TIME_FIELDS: [&str; 2] = ["@timestamp", "timestamp"];
@@ -53,14 +55,15 @@ pub struct Place<'a> {
 impl Maker {
     /// The document of a record; `None` if nothing is to be sent.
     pub fn make(&mut self, record: &[u8], place: Place<'_>) -> Option<Document> {
-        let line = String::from_utf8_lossy(record);
+        // The check of a whole line is much faster than the one that mends it.
+        let line = std::str::from_utf8(record)
+            .map_or_else(|_| String::from_utf8_lossy(record), Cow::Borrowed);
         // A writer that goes on at its old offset after a truncation leaves a hole before it.
         let line = line.trim_start_matches('\0').trim_end();
         if line.trim_start().is_empty() {
             return None;
         }
-        let object = line.starts_with('{').then(|| serde_json::from_str::<Fields>(line).ok());
-        let object = object.flatten();
+        let object = line.starts_with('{').then(|| transform::fields(line)).flatten();
         let is_text = object.is_none();
         let mut fields = object.unwrap_or_else(|| {
             Fields::from([("message".into(), text(line)), ("file".into(), text(place.file))])

@@ -23,7 +23,7 @@ use super::sink::{Outcome, Sink, Verdict};
 const LOOK: Duration = Duration::from_millis(200);
 /// How often patterns are expanded.
 const EXPAND: Duration = Duration::from_secs(1);
-/// A batch is sent when it has so many bytes.
+/// A batch is sent when it has so many bytes, or all that came since the last look.
 const BATCH: usize = 2 * 1024 * 1024;
 /// The first and the longest wait before a request is sent again.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -59,6 +59,15 @@ pub struct Counts {
     pub refused: u64,
     /// Bytes of last lines without an end, which are not sent.
     pub incomplete: u64,
+}
+
+/// What was read at one look.
+struct Batch {
+    documents: Vec<Document>,
+    /// Something was read, even if nothing of it is to be sent.
+    has_read: bool,
+    /// There may be more.
+    is_full: bool,
 }
 
 /// Follows files and sends what they get.
@@ -114,17 +123,21 @@ impl<'a> Shipper<'a> {
     pub fn run(mut self) -> Result<Counts, Diagnostic> {
         loop {
             self.follow_new_files();
-            let (documents, has_read) = self.read()?;
+            let Batch { documents, has_read, is_full } = self.read()?;
             if has_read {
                 self.sync()?;
                 self.deliver(documents)?;
                 self.acknowledge();
-            } else if self.options.once {
+            }
+            if is_full || (has_read && self.options.once) {
+                continue;
+            }
+            if self.options.once {
                 self.counts.incomplete = self.files.iter().map(Followed::unread).sum();
                 return Ok(self.counts);
-            } else {
-                std::thread::sleep(LOOK);
             }
+            // Also after a small batch: a request for each few lines would cost more than they do.
+            std::thread::sleep(LOOK);
         }
     }
 
@@ -141,8 +154,7 @@ impl<'a> Shipper<'a> {
         }
     }
 
-    /// A batch of documents, and whether anything was read for it.
-    fn read(&mut self) -> Result<(Vec<Document>, bool), Diagnostic> {
+    fn read(&mut self) -> Result<Batch, Diagnostic> {
         let Self { files, maker, options, .. } = self;
         let mut documents = Vec::new();
         let (mut bytes, mut has_read) = (0, false);
@@ -182,7 +194,7 @@ impl<'a> Shipper<'a> {
             }
             self.complain(&problem.to_string());
         }
-        Ok((documents, has_read))
+        Ok(Batch { documents, has_read, is_full: bytes >= BATCH })
     }
 
     /// Nothing may be sent before this has succeeded.

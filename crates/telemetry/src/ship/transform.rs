@@ -1,12 +1,44 @@
 //! What is changed in a document before it is sent.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use mfserv_core::{Diagnostic, Kind};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 
-/// The fields of a document, each as it was written.
-pub type Fields = BTreeMap<String, Box<RawValue>>;
+/// The fields of a document, each as it was written; most of them lie in the line.
+pub type Fields<'a> = BTreeMap<Cow<'a, str>, Cow<'a, RawValue>>;
+
+/// The fields of a line; `None` if it is no JSON object. Of a field that is there twice the last
+/// one counts.
+pub fn fields(line: &str) -> Option<Fields<'_>> {
+    struct OfMap;
+    impl<'de> Visitor<'de> for OfMap {
+        type Value = Fields<'de>;
+
+        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+            to.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut fields = Fields::new();
+            while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+                fields.insert(name, Cow::Borrowed(value));
+            }
+            Ok(fields)
+        }
+    }
+    /// Owned only where it has escapes.
+    #[derive(Deserialize)]
+    struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    let mut json = serde_json::Deserializer::from_str(line);
+    let fields = json.deserialize_map(OfMap).ok()?;
+    json.end().is_ok().then_some(fields)
+}
 
 /// One change of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,24 +87,25 @@ impl Transform {
     }
 
     /// Changes a document; false if it is not to be sent.
-    pub fn apply(&self, fields: &mut Fields) -> bool {
+    pub fn apply<'a>(&'a self, fields: &mut Fields<'a>) -> bool {
         match self {
             Self::Set(field, value) => {
-                fields.insert(field.clone(), text(value));
+                fields.insert(field.into(), text(value));
             }
             Self::Default(field, value) => {
-                fields.entry(field.clone()).or_insert_with(|| text(value));
+                fields.entry(field.into()).or_insert_with(|| text(value));
             }
             Self::Remove(field) => {
-                fields.remove(field);
+                fields.remove(field.as_str());
             }
             Self::Rename(field, new) => {
-                if let Some(value) = fields.remove(field) {
-                    fields.insert(new.clone(), value);
+                if let Some(value) = fields.remove(field.as_str()) {
+                    fields.insert(new.into(), value);
                 }
             }
             Self::Drop(field, value) => {
-                return fields.get(field).and_then(|raw| as_text(raw)).as_deref() != Some(value);
+                let found = fields.get(field.as_str()).and_then(|raw| as_text(raw));
+                return found.as_deref() != Some(value);
             }
         }
         true
@@ -80,8 +113,8 @@ impl Transform {
 }
 
 /// A text as JSON.
-pub fn text(value: &str) -> Box<RawValue> {
-    to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
+pub fn text(value: &str) -> Cow<'static, RawValue> {
+    to_raw_value(value).map_or(Cow::Borrowed(RawValue::NULL), Cow::Owned)
 }
 
 /// A value as text: that of a string, else as it was written.
@@ -97,11 +130,10 @@ mod tests {
     use super::*;
 
     fn changed(json: &str, transforms: &[&str]) -> Option<String> {
-        let mut fields: Fields = serde_json::from_str(json).unwrap();
-        for transform in transforms {
-            if !Transform::parse(transform).unwrap().apply(&mut fields) {
-                return None;
-            }
+        let transforms: Vec<_> = transforms.iter().map(|t| Transform::parse(t).unwrap()).collect();
+        let mut fields = fields(json).unwrap();
+        if !transforms.iter().all(|transform| transform.apply(&mut fields)) {
+            return None;
         }
         Some(serde_json::to_string(&fields).unwrap())
     }
@@ -120,6 +152,16 @@ mod tests {
         }
         assert_eq!(changed(json, &["drop:b=x"]), None);
         assert_eq!(changed(json, &["drop:a=1.0"]), None);
+    }
+
+    #[test]
+    fn names_with_escapes_and_names_that_are_there_twice_are_read_as_json_says() {
+        let json = r#"{"a\u0062":1,"x":"\"","x":{"y":[1, 2]}}"#;
+        assert_eq!(changed(json, &[]).as_deref(), Some(r#"{"ab":1,"x":{"y":[1, 2]}}"#));
+        assert_eq!(changed(json, &["remove:ab", "set:x=1"]).as_deref(), Some(r#"{"x":"1"}"#));
+        for odd in ["[]", "1", "{} {}", "{\"a\":}", "{\"a\"", "{1:2}"] {
+            assert!(fields(odd).is_none(), "{odd}");
+        }
     }
 
     #[test]

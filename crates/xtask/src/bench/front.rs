@@ -3,7 +3,7 @@
 
 mod embedded;
 mod haproxy;
-mod load;
+pub mod load;
 mod origin;
 mod pinning;
 mod report;
