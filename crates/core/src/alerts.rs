@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::exit_code::Kind;
+use crate::http_url;
 use crate::layers::Value;
 use crate::suggest::nearest;
 
@@ -202,8 +203,10 @@ fn alert(section: &str, keys: &BTreeMap<&str, &Value>) -> Result<Alert, Box<Diag
     let (quantity, threshold) =
         read_condition(&condition).map_err(|refusal| refuse("condition", refusal))?;
     let text = |key: &str| set(key).map(|value| value.value.trim().to_string());
-    if let Some(url) = text("webhook").filter(|url| !is_url(url)) {
-        let why = format!("{url:?} is no address of a receiver");
+    if let Some((url, why)) =
+        text("webhook").and_then(|url| http_url::check(&url).err().map(|why| (url, why)))
+    {
+        let why = format!("{url:?} is no address of a receiver: {why}");
         return Err(refuse("webhook", (why, "write http://HOST/PATH or https://HOST/PATH".into())));
     }
     for key in ["plugin", "app", "window"] {
@@ -227,14 +230,6 @@ fn alert(section: &str, keys: &BTreeMap<&str, &Value>) -> Result<Alert, Box<Diag
         webhook: text("webhook"),
         repeat_s: seconds("repeat", 4 * 3600)?,
         condition,
-    })
-}
-
-fn is_url(url: &str) -> bool {
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    rest.is_some_and(|rest| {
-        let host = rest.split(['/', '?']).next().unwrap_or_default();
-        !host.is_empty() && !host.contains('@') && rest.bytes().all(|byte| byte.is_ascii_graphic())
     })
 }
 

@@ -54,6 +54,8 @@ pub enum Type {
     UrlPath,
     /// A host name or address; `null` means none.
     Host,
+    /// An address that requests are sent to, `http://…` or `https://…`; `null` means none.
+    HttpUrl,
     /// An IP address to listen on.
     Address,
     /// Networks in CIDR form separated by commas; `null` means none.
@@ -88,6 +90,7 @@ impl Type {
             Type::Path => "path".into(),
             Type::UrlPath => "URL path".into(),
             Type::Host => "host".into(),
+            Type::HttpUrl => "URL".into(),
             Type::Address => "IP address".into(),
             Type::Networks => "networks, comma".into(),
             Type::Program => "program".into(),

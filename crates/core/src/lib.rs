@@ -14,6 +14,7 @@ pub mod event;
 pub mod exit_code;
 pub mod export;
 pub mod fingerprint;
+pub mod http_url;
 pub mod ini;
 pub mod keys;
 pub mod layers;

@@ -17,15 +17,12 @@ pub const CONFIG_VARIABLE: &str = "MFSERV_TELEGRAF_CONFIG";
 /// Resolutions: name, which is also that of the retention policy, and period.
 const RESOLUTIONS: [(&str, &str); 3] = [("fullres", "10s"), ("medres", "60s"), ("lowres", "1h")];
 
-/// File systems that are not looked at: those without data, and those that may block.
-const IGNORED: [&str; 18] = [
-    "tmpfs",
-    "devtmpfs",
-    "devfs",
-    "iso9660",
-    "overlay",
-    "aufs",
-    "squashfs",
+/// Kinds of file systems that hold no data, or those of an image.
+pub const WITHOUT_DATA: [&str; 8] =
+    ["tmpfs", "devtmpfs", "devfs", "iso9660", "overlay", "aufs", "squashfs", "autofs"];
+/// Kinds behind a network or a program: asking one that does not answer would block. (All others
+/// that begin with `fuse` too; Telegraf takes only whole names.)
+pub const MAY_BLOCK: [&str; 17] = [
     "nfs",
     "nfs4",
     "cifs",
@@ -36,7 +33,13 @@ const IGNORED: [&str; 18] = [
     "lustre",
     "afs",
     "glusterfs",
+    "fuse",
+    "fuseblk",
     "fuse.sshfs",
+    "fuse.s3fs",
+    "fuse.rclone",
+    "fuse.glusterfs",
+    "fuse.gvfsd-fuse",
 ];
 
 /// How Telegraf is started, and what only the machine can say.
@@ -149,7 +152,8 @@ fn inputs(text: &mut String, settings: &MetricsSettings, program: &Program) {
         );
     }
     if settings.host_points {
-        let ignored: Vec<String> = IGNORED.iter().map(|kind| quoted(kind)).collect();
+        let ignored: Vec<String> =
+            WITHOUT_DATA.iter().chain(&MAY_BLOCK).map(|kind| quoted(kind)).collect();
         let collected = if program.pressure { "  collect = [\"psi\"]\n" } else { "" };
         let _ = write!(
             text,

@@ -94,6 +94,7 @@ fn others(row: &Row) -> Vec<String> {
         }
         Type::Path | Type::UrlPath => text("/other"),
         Type::Host | Type::Address => text("127.0.0.1"),
+        Type::HttpUrl => text("http://127.0.0.1:8086"),
         Type::Networks => text("192.0.2.0/24"),
         Type::Program => text("python3.99"),
         Type::Text => text("other"),

@@ -1,10 +1,12 @@
 //! A fresh home becomes a serving node with one command, and nothing with another.
 
+use std::path::Path;
+
 use mfserv_core::event::Fact;
 use mfserv_core::names::WatcherName;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
-use mfserv_testkit::{Plugin, get, programs, until};
+use mfserv_testkit::{Plugin, Ran, get, programs, until};
 
 use crate::{PATIENCE, Turn, node, samples};
 
@@ -121,6 +123,21 @@ fn status_ps_logs_and_events_say_what_is_there_for_people_and_for_scripts() {
     assert!(events.iter().any(|e| e.fact == Fact::NodeState { state: NodeState::Running }));
     let text = node.mfserv(&["events"]).code(0).stdout;
     assert!(text.contains("app.sample_flask.main.1.1"), "{text}");
+    // Times are those of the zone that TZ names.
+    if Path::new("/usr/share/zoneinfo/Asia/Kolkata").exists() {
+        let first = |zone: &str| {
+            let text = Ran::of({
+                let mut command = node.command(&["events"]);
+                command.env("TZ", zone);
+                command
+            });
+            text.code(0).stdout.split_whitespace().nth(1).unwrap().to_string()
+        };
+        assert_eq!(first("Asia/Kolkata"), first("IST-5:30"));
+        assert_ne!(first("Asia/Kolkata"), first("UTC"));
+    } else {
+        mfserv_testkit::skipped("the zone of TZ: this machine has no tzdata");
+    }
     node.stop();
 }
 

@@ -43,7 +43,8 @@ fn parse_stat(pid: u32, stat: &str) -> Option<Process> {
         state: fields.first()?.chars().next()?,
         threads: number(17)?,
         memory: number(21)?.saturating_mul(rustix::param::page_size() as u64),
-        cpu_ms: (number(11)? + number(12)?) * 1000 / ticks_per_second(),
+        // With that of children that have ended: a sum over a tree must not go down with them.
+        cpu_ms: (11..=14).map(number).sum::<Option<u64>>()? * 1000 / ticks_per_second(),
     })
 }
 

@@ -97,6 +97,10 @@ pub(super) const fn host(at: Place, default: Text, meaning: Text) -> Key<Option<
     obeyed(at, default, Type::Host, meaning, Read::text)
 }
 
+pub(super) const fn http_url(at: Place, default: Text, meaning: Text) -> Key<Option<String>> {
+    obeyed(at, default, Type::HttpUrl, meaning, Read::text)
+}
+
 pub(super) const fn url_path(at: Place, default: Text, meaning: Text) -> Key<Option<String>> {
     obeyed(at, default, Type::UrlPath, meaning, Read::text)
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Later, Type};
+use crate::http_url;
 
 /// A value as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
             0 => Ok(Read::Number(0)),
             _ => Err((reason.into(), help.into())),
         },
-        Type::FileMode | Type::UrlPath | Type::Networks | Type::Host if is_null => {
+        Type::FileMode | Type::UrlPath | Type::Networks | Type::Host | Type::HttpUrl if is_null => {
             Ok(Read::Nothing)
         }
         Type::FileMode => file_mode(text),
@@ -66,7 +67,15 @@ pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
         Type::Path if is_null => Ok(Read::Nothing),
         Type::Path => path(text),
         Type::Program => program(text),
-        Type::Host | Type::Text => Ok(Read::Text(text.to_string())),
+        Type::Host => match http_url::check_host(text) {
+            Ok(()) => Ok(Read::Text(text.to_string())),
+            Err(why) => Err((why.into(), "write the name or the address of a host".into())),
+        },
+        Type::HttpUrl => match http_url::check(text) {
+            Ok(()) => Ok(Read::Text(text.to_string())),
+            Err(why) => Err((why.into(), "write http://HOST:PORT or https://HOST:PORT".into())),
+        },
+        Type::Text => Ok(Read::Text(text.to_string())),
     }
 }
 

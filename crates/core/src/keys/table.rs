@@ -152,7 +152,7 @@ keys! {
     TELEGRAF_PROGRAM: String = text("telegraf", "program", "telegraf", "that program: a name on the PATH, or a path");
     TELEGRAF_HOST: bool = flag("telegraf", "host", "1", "send points of this machine (cpu, mem, disk, net...) too; 0: no, for example where mfsysmon does");
     // [influxdb]: what MFSERV had no name for.
-    INFLUXDB_URL: Option<String> = some_text("influxdb", "url", "null", "address of InfluxDB, http://HOST:PORT; null: that of [admin]");
+    INFLUXDB_URL: Option<String> = http_url("influxdb", "url", "null", "address of InfluxDB, http://HOST:PORT; null: that of [admin]");
     INFLUXDB_DATABASE: String = text("influxdb", "database", "metrics", "database that points are written to");
     INFLUXDB_USERNAME: Option<String> = some_text("influxdb", "username", "null", "user of InfluxDB 1.x; null: none");
     INFLUXDB_PASSWORD: Option<String> = some_text("influxdb", "_password", "null", "password of that user");

@@ -160,6 +160,8 @@ impl Ship {
                 _ => Vec::new(),
             },
             needs_time: self.data_stream,
+            time_field: "@timestamp",
+            names_file: true,
         })
     }
 

@@ -117,7 +117,7 @@ pub(super) fn quick_level(line: &[u8]) -> Option<Level> {
 
 /// A time at the begin: `2026-01-31T12:00:00.123Z`, `2026/01/31 12:00:00,123`, with an offset
 /// or local.
-pub(super) fn time_of(line: &[u8]) -> Option<u64> {
+pub(crate) fn time_of(line: &[u8]) -> Option<u64> {
     let line = line.strip_prefix(b"[").unwrap_or(line);
     let number = |from: usize, to: usize| -> Option<i64> {
         let digits = line.get(from..to)?;

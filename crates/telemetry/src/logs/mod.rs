@@ -7,6 +7,7 @@
 mod content;
 mod cursor;
 mod line;
+pub(crate) use line::time_of;
 mod part;
 mod pattern;
 mod request;

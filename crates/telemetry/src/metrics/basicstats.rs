@@ -155,7 +155,9 @@ impl BasicStats {
     pub fn take(&mut self, now_s: u64, is_end: bool) -> Vec<Point> {
         let mut points = Vec::new();
         for window in &mut self.windows {
-            if now_s < window.ends && !is_end {
+            // An end that is further away than a window is long was set before the clock went back.
+            let is_open = now_s < window.ends && window.ends - now_s <= window.seconds;
+            if is_open && !is_end {
                 continue;
             }
             window.bytes = 0;
@@ -209,6 +211,17 @@ mod tests {
         let last = stats.take(1_000_021, true);
         assert_eq!(last.len(), 1, "a role that ends gives what it has: {last:?}");
         assert_eq!(last[0].tags[RESOLUTION], "lowres");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_ends_the_windows_and_begins_new_ones() {
+        let mut stats = BasicStats::new(1_007_200);
+        stats.add(point(1.0));
+        let points = stats.take(1_000_000, false);
+        assert_eq!(points.len(), 3, "{points:?}");
+        stats.add(Point { at_ns: Some(1_000_001_000_000_000), ..point(2.0) });
+        assert_eq!((stats.take(1_000_009, false).len(), stats.late), (0, 0));
+        assert_eq!(stats.take(1_000_010, false).len(), 1);
     }
 
     #[test]

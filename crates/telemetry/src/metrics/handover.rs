@@ -44,7 +44,9 @@ impl Handover {
         loop {
             std::thread::sleep(LOOK);
             let is_end = self.ends.load(Ordering::Relaxed);
-            let is_due = now_ms() >= next || is_end;
+            let now = now_ms();
+            // A turn that is too far away was chosen before the clock went back.
+            let is_due = now >= next || next > next_turn() || is_end;
             changes.extend(self.own.changes(is_end));
             if is_due || !changes.is_empty() {
                 match self.hand_over(&changes, is_due) {

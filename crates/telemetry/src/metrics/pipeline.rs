@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -37,7 +37,11 @@ const BATCH_MAX: usize = 1 << 20;
 /// The largest datagram of statsd, bytes.
 const DATAGRAM_MAX: usize = 64 * 1024;
 /// The most connections to `var/telegraf.socket` at a time.
-const CONNECTIONS_MAX: usize = 32;
+const CONNECTIONS_MAX: usize = 512;
+/// The stack of a thread that reads one of them, bytes.
+const STACK: usize = 256 * 1024;
+/// Bytes of datagrams of statsd that may wait; the system may allow less.
+const BURST: usize = 8 << 20;
 
 /// Points that wait to be sent as they came.
 #[derive(Default)]
@@ -72,6 +76,10 @@ pub struct Shared {
     dropped: AtomicU64,
     /// Lines that were none.
     bad_lines: AtomicU64,
+    /// Connections that were closed at once: too many at a time.
+    connections: AtomicU64,
+    /// The port where statsd is received now; 0: none.
+    statsd_port: AtomicU16,
 }
 
 impl Shared {
@@ -85,6 +93,8 @@ impl Shared {
             raw: Mutex::default(),
             dropped: AtomicU64::new(0),
             bad_lines: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            statsd_port: AtomicU16::new(0),
         }
     }
 
@@ -144,7 +154,8 @@ impl Pipeline {
             std::thread::sleep(LOOK);
             let (now, is_end) = (now_s(), self.shared.has_ended());
             let changes = self.own.changes(is_end);
-            let is_due = now >= next || is_end;
+            // A turn that is too far away was chosen before the clock went back.
+            let is_due = now >= next || next > now + GATHER_S || is_end;
             if is_due {
                 self.gather();
                 next = (now / GATHER_S + 1) * GATHER_S;
@@ -177,6 +188,8 @@ impl Pipeline {
         BTreeMap::from([
             ("raw_points", shared.dropped.load(Ordering::Relaxed)),
             ("bad_lines", shared.bad_lines.load(Ordering::Relaxed)),
+            ("datagrams", datagrams_dropped(shared.statsd_port.load(Ordering::Relaxed))),
+            ("connections", shared.connections.load(Ordering::Relaxed)),
             ("series", stats),
             ("late_points", late),
             ("bad_statsd", bad_statsd),
@@ -196,7 +209,9 @@ impl Pipeline {
         };
         let mut points = self.own.points(&snapshot, timings);
         points.extend(self.host.iter_mut().flat_map(Host::points));
-        points.extend(lock(&self.shared.statsd).gather());
+        // Datagrams are received while the points are made.
+        let statsd = lock(&self.shared.statsd).take();
+        points.extend(statsd.points());
         points.into_iter().for_each(|point| self.shared.add(point));
     }
 
@@ -240,7 +255,12 @@ pub fn receive_statsd(shared: &Shared, port: u16) {
     let mut datagram = vec![0; DATAGRAM_MAX];
     while !shared.has_ended() {
         let socket = match UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) {
-            Ok(socket) if socket.set_read_timeout(Some(LOOK)).is_ok() => socket,
+            Ok(socket) if socket.set_read_timeout(Some(LOOK)).is_ok() => {
+                // A burst waits here while points are gathered.
+                let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, BURST);
+                shared.statsd_port.store(port, Ordering::Relaxed);
+                socket
+            }
             other => {
                 let why = other.err().map_or_else(String::new, |why| why.to_string());
                 let text = format!("[telegraf] statsd_port={port} cannot be used: {why}");
@@ -255,6 +275,20 @@ pub fn receive_statsd(shared: &Shared, port: u16) {
             }
         }
     }
+}
+
+/// Datagrams that the kernel has dropped since the socket of a port of 127.0.0.1 was bound, for want of
+/// room. (`/proc/net/udp`: the address is that of the kernel's own byte order.)
+fn datagrams_dropped(port: u16) -> u64 {
+    let text = std::fs::read_to_string("/proc/net/udp").unwrap_or_default();
+    let address = u32::from_ne_bytes(Ipv4Addr::LOCALHOST.octets());
+    let own = format!("{address:08X}:{port:04X}");
+    let mut lines = text.lines().map(|line| line.split_ascii_whitespace());
+    lines
+        .find_map(|mut line| {
+            (line.nth(1) == Some(&own)).then(|| line.last()?.parse().ok()).flatten()
+        })
+        .unwrap_or(0)
 }
 
 /// Receives lines on a unix socket until it is to end.
@@ -273,10 +307,11 @@ pub fn receive_lines(shared: &Arc<Shared>, socket: PathBuf) {
         while let Some(stream) = listener.accept() {
             if connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
                 connections.fetch_sub(1, Ordering::Relaxed);
+                shared.connections.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
             let (shared, open) = (shared.clone(), connections.clone());
-            let thread = std::thread::Builder::new().name("points-from".into());
+            let thread = std::thread::Builder::new().name("points-from".into()).stack_size(STACK);
             let spawned = thread.spawn(move || {
                 read_lines(&shared, stream);
                 open.fetch_sub(1, Ordering::Relaxed);
@@ -348,5 +383,48 @@ mod tests {
         let kept = lock(&shared.raw).points.len();
         assert!((200..=RAW_BYTES_MAX / 60_000).contains(&kept), "{kept}");
         assert_eq!(shared.dropped.load(Ordering::Relaxed), 300 - kept as u64);
+    }
+
+    #[test]
+    fn datagrams_that_the_kernel_has_dropped_are_counted() {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = socket.local_addr().unwrap();
+        let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        assert_eq!(datagrams_dropped(address.port()), 0);
+        until("the buffer is full", || {
+            sender.send_to(&[b'x'; 1000], address).unwrap();
+            datagrams_dropped(address.port()) > 10
+        });
+    }
+
+    #[test]
+    fn as_many_clients_may_send_lines_as_there_are_workers_and_more_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("points");
+        let shared = Arc::new(Shared::new("h".into(), Arc::default()));
+        let (receiving, socket) = (shared.clone(), path.clone());
+        let receiver = std::thread::spawn(move || receive_lines(&receiving, socket));
+        let mut clients = Vec::new();
+        until("more than fit have connected", || {
+            clients.extend(UnixStream::connect(&path));
+            clients.len() > CONNECTIONS_MAX + 5
+        });
+        let refused = || shared.connections.load(Ordering::Relaxed);
+        until("those beyond are counted", || {
+            refused() == clients.len() as u64 - CONNECTIONS_MAX as u64
+        });
+        clients[CONNECTIONS_MAX - 1].write_all(b"m,module=x v=1\nnone\n").unwrap();
+        until("the last that fits is heard", || shared.bad_lines.load(Ordering::Relaxed) == 1);
+        shared.ends.store(true, Ordering::Relaxed);
+        receiver.join().unwrap();
+    }
+
+    fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+        let began = std::time::Instant::now();
+        while !is_so() {
+            assert!(began.elapsed() < std::time::Duration::from_secs(30), "never: {what}");
+            // Not all of the processor: others are to get on.
+            std::thread::sleep(std::time::Duration::from_micros(200));
+        }
     }
 }

@@ -22,8 +22,11 @@ use super::host::{Sample, Sources};
 use super::listener::SocketListener;
 use super::registry::Registry;
 
-/// The most requests at a time; others wait to be accepted.
+/// The most requests at a time, on the socket and on the port each: who asks on the port, which any
+/// user of the machine may, takes no place of the owner. Others wait to be accepted.
 const CLIENTS_MAX: usize = 8;
+/// How soon it is looked again whether a client is answered, when there is no room.
+const FULL_LOOK: Duration = Duration::from_millis(10);
 /// How long a client may take to send its request and to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The most fields of a head.
@@ -38,8 +41,25 @@ pub struct Server {
     socket: SocketListener,
     port: Option<u16>,
     tcp: Option<TcpListener>,
-    clients: Arc<AtomicUsize>,
+    clients: Clients,
     since_ms: u64,
+}
+
+/// How many clients are answered now.
+#[derive(Default)]
+struct Clients {
+    of_socket: Arc<AtomicUsize>,
+    of_port: Arc<AtomicUsize>,
+}
+
+impl Clients {
+    fn of(&self, is_local: bool) -> &Arc<AtomicUsize> {
+        if is_local { &self.of_socket } else { &self.of_port }
+    }
+
+    fn have_room(&self, is_local: bool) -> bool {
+        self.of(is_local).load(Ordering::Relaxed) < CLIENTS_MAX
+    }
 }
 
 /// What questions are answered from.
@@ -68,7 +88,7 @@ impl Server {
         known: Known,
         ends: Arc<AtomicBool>,
     ) -> Self {
-        let (clients, since_ms) = (Arc::default(), now_ms());
+        let (clients, since_ms) = (Clients::default(), now_ms());
         let socket = SocketListener::new(socket);
         Self { known, ends, socket, port, tcp: None, clients, since_ms }
     }
@@ -86,8 +106,7 @@ impl Server {
                 super::report_once(&mut of_port, text);
             }
             self.wait();
-            while self.clients.load(Ordering::Relaxed) < CLIENTS_MAX {
-                let Some((client, is_local)) = self.accept() else { break };
+            while let Some((client, is_local)) = self.accept() {
                 self.answer(client, is_local);
             }
         }
@@ -104,26 +123,28 @@ impl Server {
     }
 
     fn wait(&self) {
-        let timeout = super::timespec(LOOK);
+        let (socket, port) = (self.clients.have_room(true), self.clients.have_room(false));
+        // Those that wait for room are readable all the time: they are looked at soon again.
+        let timeout = if socket && port { LOOK } else { FULL_LOOK };
         let mut all: Vec<PollFd<'_>> = Vec::new();
-        all.extend(self.socket.socket().map(|socket| PollFd::new(socket, PollFlags::IN)));
-        all.extend(self.tcp.as_ref().map(|socket| PollFd::new(socket, PollFlags::IN)));
+        let listener = self.socket.socket().filter(|_| socket);
+        all.extend(listener.map(|listener| PollFd::new(listener, PollFlags::IN)));
+        let listener = self.tcp.as_ref().filter(|_| port);
+        all.extend(listener.map(|listener| PollFd::new(listener, PollFlags::IN)));
         // Interrupted or not: everything is looked at again.
-        let _ = poll(&mut all, Some(&timeout));
-        if self.clients.load(Ordering::Relaxed) >= CLIENTS_MAX {
-            // Until one is done: those that wait are readable all the time.
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let _ = poll(&mut all, Some(&super::timespec(timeout)));
     }
 
     /// The next client, and whether it uses the socket, which only the user of the node can.
     fn accept(&self) -> Option<(Box<dyn Client>, bool)> {
-        if let Some(stream) = self.socket.accept() {
+        let waits = self.clients.have_room(true).then(|| self.socket.accept()).flatten();
+        if let Some(stream) = waits {
             stream.set_read_timeout(Some(PATIENCE)).ok()?;
             stream.set_write_timeout(Some(PATIENCE)).ok()?;
             return Some((Box::new(stream), true));
         }
-        let (stream, _) = self.tcp.as_ref()?.accept().ok()?;
+        let listener = self.tcp.as_ref().filter(|_| self.clients.have_room(false))?;
+        let (stream, _) = listener.accept().ok()?;
         stream.set_nonblocking(false).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         stream.set_write_timeout(Some(PATIENCE)).ok()?;
@@ -131,17 +152,18 @@ impl Server {
     }
 
     fn answer(&self, mut client: Box<dyn Client>, is_local: bool) {
-        self.clients.fetch_add(1, Ordering::Relaxed);
-        let (known, clients) = (self.known.clone(), self.clients.clone());
+        let clients = self.clients.of(is_local).clone();
+        clients.fetch_add(1, Ordering::Relaxed);
+        let (known, answered) = (self.known.clone(), clients.clone());
         let own = (std::process::id(), self.since_ms);
         let thread = std::thread::Builder::new().name("metrics-to".into());
         let spawned = thread.spawn(move || {
             // A client that is lost gets no answer.
             let _ = exchange(&mut *client, is_local, &known, own);
-            clients.fetch_sub(1, Ordering::Relaxed);
+            answered.fetch_sub(1, Ordering::Relaxed);
         });
         if spawned.is_err() {
-            self.clients.fetch_sub(1, Ordering::Relaxed);
+            clients.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -204,24 +204,29 @@ impl Statsd {
         Some(())
     }
 
-    /// The points of what was received, which is forgotten.
-    pub fn gather(&mut self) -> Vec<Point> {
+    /// What was received, which is forgotten; what was lost goes on to be counted.
+    pub fn take(&mut self) -> Statsd {
         let all = std::mem::take(self);
         (self.bad_lines, self.beyond, self.members) = (all.bad_lines, all.beyond, all.members);
+        all
+    }
+
+    /// The points of what was received.
+    pub fn points(self) -> Vec<Point> {
         let mut points = Vec::new();
         let mut put = |(name, tags): Series, point: Point| {
             points.push(Point { name, tags, ..point });
         };
-        for (series, count) in all.counters {
+        for (series, count) in self.counters {
             put(series, Point::new("").field("value", Value::Integer(count)));
         }
-        for (series, gauge) in all.gauges {
+        for (series, gauge) in self.gauges {
             put(series, Point::new("").field("value", Value::Float(gauge)));
         }
-        for (series, set) in all.sets {
+        for (series, set) in self.sets {
             put(series, Point::new("").field("value", Value::Integer(set.len() as i64)));
         }
-        for (series, timing) in all.timings {
+        for (series, timing) in self.timings {
             put(series, timing.point(""));
         }
         points
@@ -274,8 +279,8 @@ mod tests {
         let mut statsd = Statsd::default();
         datagrams.iter().for_each(|datagram| statsd.receive(datagram.as_bytes()));
         let mut out = String::new();
-        statsd.gather().iter().for_each(|point| point.write(&mut out, 1));
-        assert!(statsd.gather().is_empty(), "what was gathered is forgotten");
+        statsd.take().points().iter().for_each(|point| point.write(&mut out, 1));
+        assert!(statsd.take().points().is_empty(), "what was gathered is forgotten");
         out.lines().map(String::from).collect()
     }
 
@@ -313,7 +318,7 @@ mod tests {
         statsd.receive(b"\xff\xfe\n\n");
         statsd.receive(format!("a:{}|s", "x".repeat(MEMBER_MAX + 1)).as_bytes());
         assert_eq!(statsd.bad_lines, bad.len() as u64 + 2);
-        assert!(statsd.gather().is_empty());
+        assert!(statsd.take().points().is_empty());
     }
 
     #[test]
@@ -352,7 +357,7 @@ mod tests {
         let timings: u64 = statsd.timings.values().map(|timing| timing.count).sum();
         assert_eq!((timings, statsd.counters.values().sum::<i64>()), (2_000, 2_000));
         assert!(statsd.beyond > 3_000 && statsd.timings.len() < 100, "{}", statsd.beyond);
-        statsd.gather();
+        statsd.take().points();
         statsd.receive(b"s:a|s");
         assert_eq!(members(&statsd), 1, "the next window is empty");
         assert!(statsd.room.0 < BYTES_MAX);

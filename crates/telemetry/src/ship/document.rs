@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::index::{IndexPattern, parse_time};
 use super::state::Mark;
 use super::transform::{self, Fields, Transform, as_text, text};
+use crate::logs::time_of;
 
 /// Fields that have the time of a line, the first one first.
 const TIME_FIELDS: [&str; 2] = ["@timestamp", "timestamp"];
@@ -35,8 +36,12 @@ pub struct Maker {
     pub transforms: Vec<Transform>,
     /// Fields that become labels, with other values for lines without them.
     pub labels: Vec<&'static str>,
-    /// Each document has `@timestamp`: data streams ask for it.
+    /// Every document gets the time, as data streams ask for it; else only text does.
     pub needs_time: bool,
+    /// The field of the time of documents that come without one.
+    pub time_field: &'static str,
+    /// Text gets the name of its file, in the field `file`.
+    pub names_file: bool,
 }
 
 /// Where a record was found.
@@ -65,27 +70,25 @@ impl Maker {
         }
         let object = line.starts_with('{').then(|| transform::fields(line)).flatten();
         let is_text = object.is_none();
-        let mut fields = object.unwrap_or_else(|| {
-            Fields::from([("message".into(), text(line)), ("file".into(), text(place.file))])
-        });
-        let own = TIME_FIELDS.iter().find_map(|name| as_text(fields.get(*name)?));
-        let own = own.and_then(|time| parse_time(&time));
+        let mut fields = object.unwrap_or_else(|| Fields::from([("message".into(), text(line))]));
+        if is_text && self.names_file {
+            fields.insert("file".into(), text(place.file));
+        }
+        let own = match is_text {
+            true => time_of(line.as_bytes()).and_then(of_ms),
+            false => TIME_FIELDS
+                .iter()
+                .find_map(|name| as_text(fields.get(*name)?))
+                .and_then(|time| parse_time(&time)),
+        };
+        // The same at every attempt.
+        let time = own.unwrap_or_else(|| place.time());
         if !self.transforms.iter().all(|transform| transform.apply(&mut fields)) {
             return None;
         }
-        let now = Timestamp::now();
-        let has_time = fields.contains_key(TIME_FIELDS[0]);
-        if !has_time && (self.needs_time || (is_text && own.is_none())) {
-            let time = own.unwrap_or(now).to_string();
-            fields.insert(TIME_FIELDS[0].into(), text(&time));
+        if (self.needs_time || is_text) && !fields.contains_key(self.time_field) {
+            fields.insert(self.time_field.into(), text(&time.to_string()));
         }
-        let index = match own {
-            Some(time) => self.index.name(time),
-            None => {
-                let mark = place.times.iter().rev().find(|mark| mark.from <= place.offset);
-                self.index.name_at_ms(mark.or(place.times.first()).map_or(0, |mark| mark.ms))
-            }
-        };
         let labels = self.labels.iter().filter_map(|name| {
             let value = as_text(&fields.remove(*name)?)?;
             Some((name.to_string(), value))
@@ -93,11 +96,24 @@ impl Maker {
         Some(Document {
             id: format!("{}-{}", place.generation, place.offset),
             labels: labels.collect(),
-            index,
+            index: self.index.name(time),
             source: serde_json::to_string(&fields).unwrap_or_default(),
-            time: own.unwrap_or(now),
+            time,
         })
     }
+}
+
+impl Place<'_> {
+    /// What a line without a time of its own counts for.
+    fn time(&self) -> Timestamp {
+        let mark = self.times.iter().rev().find(|mark| mark.from <= self.offset);
+        let mark = mark.or(self.times.first());
+        mark.and_then(|mark| Timestamp::from_millisecond(mark.ms).ok()).unwrap_or_default()
+    }
+}
+
+fn of_ms(ms: u64) -> Option<Timestamp> {
+    Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()
 }
 
 #[cfg(test)]
@@ -110,6 +126,8 @@ mod tests {
             transforms: Vec::new(),
             labels: Vec::new(),
             needs_time: false,
+            time_field: "@timestamp",
+            names_file: true,
         }
     }
 
@@ -136,7 +154,31 @@ mod tests {
             let value: serde_json::Value = serde_json::from_str(&made.source).unwrap();
             assert_eq!(value["message"], "plain \"text\"\u{fffd}\n  more");
             assert_eq!(value["file"], "/log/a");
-            assert!(value["@timestamp"].is_string());
+            let day = format!("{}T00:00:00Z", index[2..].replace('.', "-"));
+            assert_eq!(value["@timestamp"], day, "the same at every attempt");
+        }
+    }
+
+    #[test]
+    fn text_with_a_time_goes_to_the_index_of_that_time() {
+        let line = "2026-01-31 23:59:59,123+01:00 [INFO] x\n";
+        let made = maker().make(line.as_bytes(), place(0)).unwrap();
+        assert_eq!(made.index, "x-2026.01.31");
+        let value: serde_json::Value = serde_json::from_str(&made.source).unwrap();
+        assert_eq!(value["@timestamp"], "2026-01-31T22:59:59.123Z");
+    }
+
+    #[test]
+    fn messages_of_mflog_without_a_time_get_the_field_that_others_have() {
+        let of_mflog =
+            Maker { needs_time: true, time_field: "timestamp", names_file: false, ..maker() };
+        for (line, expected) in [
+            ("{\"event\":\"x\"}", r#"{"event":"x","timestamp":"1970-01-01T00:00:00Z"}"#),
+            ("odd", r#"{"message":"odd","timestamp":"1970-01-01T00:00:00Z"}"#),
+            ("{\"timestamp\":17}", r#"{"timestamp":17}"#),
+        ] {
+            let made = of_mflog.clone().make(line.as_bytes(), place(0)).unwrap();
+            assert_eq!(made.source, expected);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Elasticsearch 7 and 8, OpenSearch: `_bulk` with `create`, so that a document that is there
 //! already is known by its id and not indexed again.
 
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -99,7 +100,8 @@ impl Elasticsearch {
         match answer.status {
             200 => match serde_json::from_slice::<Bulk>(&answer.body) {
                 Ok(bulk) if bulk.items.len() == documents.len() => {
-                    Outcome::Each(bulk.items.into_iter().map(verdict).collect())
+                    let pairs = bulk.items.into_iter().zip(documents);
+                    Outcome::Each(pairs.map(|(item, it)| verdict(item, is_far(it.time))).collect())
                 }
                 Ok(_) => Outcome::Later("an answer without a result for each document".into()),
                 Err(e) => Outcome::Later(format!("an answer that is none of _bulk: {e}")),
@@ -131,7 +133,17 @@ fn body(documents: &[Document]) -> String {
     body
 }
 
-fn verdict(item: Item) -> Verdict {
+/// A time that is so far away from now is not that of a message that has waited: the day of an
+/// index follows from what a sender writes, and an index that is closed or cannot be made would
+/// keep all that come after it.
+const FAR: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+fn is_far(time: Timestamp) -> bool {
+    Timestamp::now().duration_since(time).abs() > FAR
+}
+
+/// `is_far`: see [`FAR`].
+fn verdict(item: Item, is_far: bool) -> Verdict {
     let ItemResult { status, error } = item.create;
     let reason = || match error.is_null() {
         true => format!("status {status}"),
@@ -142,7 +154,9 @@ fn verdict(item: Item) -> Verdict {
         409 => Verdict::Known,
         // Rejected for now; without rights, an operator has to act: nothing is thrown away.
         401 | 403 | 408 | 429 | 500.. => Verdict::Later(format!("status {status}: {}", reason())),
-        _ if is_of_index(&error) => Verdict::Later(format!("status {status}: {}", reason())),
+        _ if is_of_index(&error) && !is_far => {
+            Verdict::Later(format!("status {status}: {}", reason()))
+        }
         _ => Verdict::Refused(status, reason()),
     }
 }
@@ -173,7 +187,7 @@ mod tests {
     fn each_status_of_an_item_has_its_verdict() {
         let of = |status: u16| {
             let json = format!(r#"{{"create":{{"status":{status},"error":{{"type":"t"}}}}}}"#);
-            verdict(serde_json::from_str(&json).unwrap())
+            verdict(serde_json::from_str(&json).unwrap(), true)
         };
         assert_eq!((of(201), of(409)), (Verdict::Done, Verdict::Known));
         for later in [401, 403, 429, 500, 503] {
@@ -188,7 +202,10 @@ mod tests {
     fn a_document_that_its_index_cannot_take_now_is_sent_later() {
         let of = |status: u16, kind: &str, reason: &str| {
             let error = serde_json::json!({"type": kind, "reason": reason});
-            verdict(Item { create: ItemResult { status, error } })
+            let item = || Item { create: ItemResult { status, error: error.clone() } };
+            // A document of long ago waits for no index.
+            assert!(matches!(verdict(item(), true), Verdict::Refused(..)), "{kind}");
+            verdict(item(), false)
         };
         let shards = "this action would add [2] shards, but this cluster currently has [1000]/[1000] \
                       maximum normal shards open;";
@@ -206,6 +223,16 @@ mod tests {
             ("mapper_parsing_exception", "failed to parse field [a]"),
         ] {
             assert!(matches!(of(400, kind, reason), Verdict::Refused(400, _)), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_far_when_no_message_has_waited_so_long() {
+        let now = Timestamp::now();
+        for (hours, far) in
+            [(0, false), (-24 * 6, false), (24 * 6, false), (-24 * 8, true), (24 * 8, true)]
+        {
+            assert_eq!(is_far(now + SignedDuration::from_hours(hours)), far, "{hours}");
         }
     }
 

@@ -175,7 +175,9 @@ impl Flow {
             index: IndexPattern::new(&format!("{}-%Y.%m.%d", self.name))?,
             transforms: self.transforms.clone(),
             labels: if self.is_loki { self.labels.clone() } else { Vec::new() },
-            needs_time: false,
+            needs_time: true,
+            time_field: if self.name == "mflog" { "timestamp" } else { "@timestamp" },
+            names_file: false,
         };
         let mut say = |text: &str| notice(&format!("{} to {}: {text}", self.name, self.url));
         Shipper::new(options, maker, sink, &mut say)?.run().map(|_| ())

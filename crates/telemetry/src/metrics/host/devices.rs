@@ -4,19 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mfserv_core::telegraf::{MAY_BLOCK, WITHOUT_DATA};
+
 use super::sample::Sources;
 
 /// The most of each kind; others are left out.
 const DEVICES_MAX: usize = 64;
 /// The unit of `/proc/diskstats`, whatever the disk has.
 const SECTOR: u64 = 512;
-/// Kinds of file systems that hold no data, or those of an image.
-const LEFT_OUT: [&str; 8] =
-    ["tmpfs", "devtmpfs", "devfs", "iso9660", "overlay", "aufs", "squashfs", "autofs"];
-/// Kinds behind a network or a program: asking one that does not answer would block.
-const MAY_BLOCK: [&str; 10] =
-    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "lustre", "afs", "glusterfs"];
-
 /// A mounted file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSystem {
@@ -100,7 +95,7 @@ pub fn file_systems(sources: &Sources) -> Vec<FileSystem> {
     let of_home = home.ancestors().find(|dir| mounts.contains_key(*dir));
     let is_of_home = |mount: &&Mount| Some(mount.path.as_path()) == of_home;
     let (first, others): (Vec<&Mount>, Vec<&Mount>) = mounts.values().partition(is_of_home);
-    let others = others.into_iter().filter(|mount| !LEFT_OUT.contains(&mount.kind.as_str()));
+    let others = others.into_iter().filter(|mount| !WITHOUT_DATA.contains(&mount.kind.as_str()));
     let all = first.into_iter().chain(others).filter(|mount| !may_block(&mount.kind));
     all.filter_map(|mount| sized(mount, &sources.sys)).take(DEVICES_MAX).collect()
 }
