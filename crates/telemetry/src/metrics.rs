@@ -21,6 +21,7 @@ mod own;
 mod pipeline;
 mod point;
 mod processes;
+mod receive;
 mod registry;
 mod serve;
 mod spool;
@@ -185,10 +186,10 @@ impl Service {
         self.spawn("points", move || pipeline.run())?;
         if let Some(port) = settings.statsd_port {
             let shared = shared.clone();
-            self.spawn("statsd", move || pipeline::receive_statsd(&shared, port))?;
+            self.spawn("statsd", move || receive::statsd(&shared, port))?;
         }
         let socket = options.points_socket;
-        self.spawn("points-in", move || pipeline::receive_lines(&shared, socket))
+        self.spawn("points-in", move || receive::lines(&shared, socket))
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {

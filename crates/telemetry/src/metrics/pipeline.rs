@@ -2,26 +2,22 @@
 //! itself, through the three resolutions, to InfluxDB.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, UdpSocket};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use mfserv_platform::clock::now_ms;
 use mfserv_platform::sync::lock;
-use rustix::event::{PollFd, PollFlags, poll};
 
 use super::LOOK;
 use super::basicstats::{BasicStats, FULLRES, RESOLUTION, known_resolution};
 use super::host::Host;
 use super::influx::Sender;
-use super::listener::SocketListener;
 use super::own::Own;
-use super::point::{LINE_MAX, Point};
+use super::point::Point;
+use super::receive::datagrams_dropped;
 use super::registry::Registry;
 use super::spool::{Batch, Spool};
 use super::statsd::Statsd;
@@ -34,14 +30,6 @@ const RAW_MAX: usize = 20_000;
 const RAW_BYTES_MAX: usize = 16 << 20;
 /// The largest batch, bytes.
 const BATCH_MAX: usize = 1 << 20;
-/// The largest datagram of statsd, bytes.
-const DATAGRAM_MAX: usize = 64 * 1024;
-/// The most connections to `var/telegraf.socket` at a time.
-const CONNECTIONS_MAX: usize = 512;
-/// The stack of a thread that reads one of them, bytes.
-const STACK: usize = 256 * 1024;
-/// Bytes of datagrams of statsd that may wait; the system may allow less.
-const BURST: usize = 8 << 20;
 
 /// Points that wait to be sent as they came.
 #[derive(Default)]
@@ -67,19 +55,20 @@ impl Raw {
 
 /// What all threads share.
 pub struct Shared {
-    ends: Arc<AtomicBool>,
+    pub(super) ends: Arc<AtomicBool>,
     host: String,
-    statsd: Mutex<Statsd>,
+    /// What has come by statsd.
+    pub(super) statsd: Mutex<Statsd>,
     stats: Mutex<BasicStats>,
     raw: Mutex<Raw>,
     /// Points that were dropped: too many at a time.
     dropped: AtomicU64,
     /// Lines that were none.
-    bad_lines: AtomicU64,
+    pub(super) bad_lines: AtomicU64,
     /// Connections that were closed at once: too many at a time.
-    connections: AtomicU64,
+    pub(super) connections: AtomicU64,
     /// The port where statsd is received now; 0: none.
-    statsd_port: AtomicU16,
+    pub(super) statsd_port: AtomicU16,
 }
 
 impl Shared {
@@ -98,12 +87,12 @@ impl Shared {
         }
     }
 
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.ends.load(Ordering::Relaxed)
     }
 
     /// Receives a point.
-    fn add(&self, mut point: Point) {
+    pub(super) fn add(&self, mut point: Point) {
         for (name, value) in [("module", "mfserv"), ("host", &self.host)] {
             if !point.tags.contains_key(name) {
                 point = point.tag(name, value);
@@ -249,117 +238,6 @@ impl Pipeline {
     }
 }
 
-/// Receives statsd on a port of 127.0.0.1, until it is to end. A port that is taken is tried again.
-pub fn receive_statsd(shared: &Shared, port: u16) {
-    let mut said = String::new();
-    let mut datagram = vec![0; DATAGRAM_MAX];
-    while !shared.has_ended() {
-        let socket = match UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) {
-            Ok(socket) if socket.set_read_timeout(Some(LOOK)).is_ok() => {
-                // A burst waits here while points are gathered.
-                let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, BURST);
-                shared.statsd_port.store(port, Ordering::Relaxed);
-                socket
-            }
-            other => {
-                let why = other.err().map_or_else(String::new, |why| why.to_string());
-                let text = format!("[telegraf] statsd_port={port} cannot be used: {why}");
-                super::report_once(&mut said, text);
-                std::thread::sleep(LOOK);
-                continue;
-            }
-        };
-        while !shared.has_ended() {
-            if let Ok(length) = socket.recv(&mut datagram) {
-                lock(&shared.statsd).receive(&datagram[..length]);
-            }
-        }
-    }
-}
-
-/// Datagrams that the kernel has dropped since the socket of a port of 127.0.0.1 was bound, for want of
-/// room. (`/proc/net/udp`: the address is that of the kernel's own byte order.)
-fn datagrams_dropped(port: u16) -> u64 {
-    let text = std::fs::read_to_string("/proc/net/udp").unwrap_or_default();
-    let address = u32::from_ne_bytes(Ipv4Addr::LOCALHOST.octets());
-    let own = format!("{address:08X}:{port:04X}");
-    let mut lines = text.lines().map(|line| line.split_ascii_whitespace());
-    lines
-        .find_map(|mut line| {
-            (line.nth(1) == Some(&own)).then(|| line.last()?.parse().ok()).flatten()
-        })
-        .unwrap_or(0)
-}
-
-/// Receives lines on a unix socket until it is to end.
-pub fn receive_lines(shared: &Arc<Shared>, socket: PathBuf) {
-    let mut listener = SocketListener::new(socket);
-    let (mut said, connections) = (String::new(), Arc::<AtomicUsize>::default());
-    while !shared.has_ended() {
-        if let Err(why) = listener.look_after() {
-            super::report_once(&mut said, format!("no socket for points: {why}"));
-        }
-        let timeout = super::timespec(LOOK);
-        let mut all: Vec<PollFd<'_>> = Vec::new();
-        all.extend(listener.socket().map(|socket| PollFd::new(socket, PollFlags::IN)));
-        // Interrupted or not: everything is looked at again.
-        let _ = poll(&mut all, Some(&timeout));
-        while let Some(stream) = listener.accept() {
-            if connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
-                connections.fetch_sub(1, Ordering::Relaxed);
-                shared.connections.fetch_add(1, Ordering::Relaxed);
-                continue;
-            }
-            let (shared, open) = (shared.clone(), connections.clone());
-            let thread = std::thread::Builder::new().name("points-from".into()).stack_size(STACK);
-            let spawned = thread.spawn(move || {
-                read_lines(&shared, stream);
-                open.fetch_sub(1, Ordering::Relaxed);
-            });
-            if spawned.is_err() {
-                connections.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-    }
-}
-
-fn read_lines(shared: &Shared, stream: UnixStream) {
-    if stream.set_read_timeout(Some(LOOK)).is_err() {
-        return;
-    }
-    let mut reader = BufReader::new(stream);
-    let mut line = Vec::new();
-    while !shared.has_ended() {
-        let room = (LINE_MAX - line.len()) as u64 + 1;
-        match reader.by_ref().take(room).read_until(b'\n', &mut line) {
-            // The last line may have no end.
-            Ok(0) if line.is_empty() => return,
-            Ok(0) => {}
-            Ok(_) if line.ends_with(b"\n") => {}
-            // Whoever writes a line without an end is not listened to.
-            Ok(_) if line.len() > LINE_MAX => return,
-            Ok(_) => continue,
-            // What was read of the line stays.
-            Err(why) if is_timeout(&why) => continue,
-            Err(_) => return,
-        }
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim();
-        if !text.is_empty() && !text.starts_with('#') {
-            match Point::read(text) {
-                Some(point) => shared.add(point),
-                None => drop(shared.bad_lines.fetch_add(1, Ordering::Relaxed)),
-            }
-        }
-        line.clear();
-    }
-}
-
-fn is_timeout(why: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
-    matches!(why.kind(), Interrupted | TimedOut | WouldBlock)
-}
-
 fn now_s() -> u64 {
     now_ms() / 1000
 }
@@ -383,48 +261,5 @@ mod tests {
         let kept = lock(&shared.raw).points.len();
         assert!((200..=RAW_BYTES_MAX / 60_000).contains(&kept), "{kept}");
         assert_eq!(shared.dropped.load(Ordering::Relaxed), 300 - kept as u64);
-    }
-
-    #[test]
-    fn datagrams_that_the_kernel_has_dropped_are_counted() {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = socket.local_addr().unwrap();
-        let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        assert_eq!(datagrams_dropped(address.port()), 0);
-        until("the buffer is full", || {
-            sender.send_to(&[b'x'; 1000], address).unwrap();
-            datagrams_dropped(address.port()) > 10
-        });
-    }
-
-    #[test]
-    fn as_many_clients_may_send_lines_as_there_are_workers_and_more_are_counted() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("points");
-        let shared = Arc::new(Shared::new("h".into(), Arc::default()));
-        let (receiving, socket) = (shared.clone(), path.clone());
-        let receiver = std::thread::spawn(move || receive_lines(&receiving, socket));
-        let mut clients = Vec::new();
-        until("more than fit have connected", || {
-            clients.extend(UnixStream::connect(&path));
-            clients.len() > CONNECTIONS_MAX + 5
-        });
-        let refused = || shared.connections.load(Ordering::Relaxed);
-        until("those beyond are counted", || {
-            refused() == clients.len() as u64 - CONNECTIONS_MAX as u64
-        });
-        clients[CONNECTIONS_MAX - 1].write_all(b"m,module=x v=1\nnone\n").unwrap();
-        until("the last that fits is heard", || shared.bad_lines.load(Ordering::Relaxed) == 1);
-        shared.ends.store(true, Ordering::Relaxed);
-        receiver.join().unwrap();
-    }
-
-    fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-        let began = std::time::Instant::now();
-        while !is_so() {
-            assert!(began.elapsed() < std::time::Duration::from_secs(30), "never: {what}");
-            // Not all of the processor: others are to get on.
-            std::thread::sleep(std::time::Duration::from_micros(200));
-        }
     }
 }
