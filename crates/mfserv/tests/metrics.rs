@@ -86,7 +86,7 @@ fn what_a_node_counts_is_read_by_people_promtool_and_prometheus() {
     the_machine_is_measured(&text);
     let summary = metrics(&node, "summary");
     let row = summary.lines().find(|line| line.starts_with("shop.main ")).expect(&summary);
-    assert_eq!(row.split_whitespace().nth(1), Some("6"), "{summary}");
+    assert!(row.contains("1/1"), "{summary}");
     assert!(metrics(&node, "openmetrics").contains(" # {request_id=\""));
     for socket in ["var/run/metrics.sock", "var/run/telemetry.sock"] {
         let mode = std::fs::metadata(node.path(socket)).unwrap().permissions().mode();

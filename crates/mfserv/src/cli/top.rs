@@ -59,6 +59,11 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 impl Top {
+    /// One frame as text.
+    pub fn once() -> Self {
+        Self { once: true, json: false, interval: Duration::from_secs(2), sort: Sort::Name }
+    }
+
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let view = View::new(match self.sort {
             Sort::Name => Order::Name,
