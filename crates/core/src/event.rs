@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::names::{WatcherName, WorkerId};
 use crate::node_state::NodeState;
 use crate::wire::front::TroubleCause;
@@ -299,6 +299,37 @@ pub enum Fact {
         /// A sentence.
         text: String,
     },
+}
+
+impl Fact {
+    /// How bad it is; `None` for what is no trouble.
+    pub fn severity(&self) -> Option<Severity> {
+        match self {
+            Fact::Problem { problem } => Some(problem.severity),
+            Fact::NotRenewed { .. } | Fact::OperationEnded { ok: false, .. } => {
+                Some(Severity::Error)
+            }
+            Fact::WorkerEnded { why, .. } => why.is_crash().then_some(Severity::Warning),
+            Fact::OutputDropped { .. }
+            | Fact::LogsRemoved { .. }
+            | Fact::LogTrouble { .. }
+            | Fact::WorkerTrouble { .. }
+            | Fact::OperationRecovered { .. } => Some(Severity::Warning),
+            Fact::DaemonStarted { .. }
+            | Fact::NodeState { .. }
+            | Fact::PlanApplied { .. }
+            | Fact::WorkerStarted { .. }
+            | Fact::WorkerReady { .. }
+            | Fact::WorkerAdopted { .. }
+            | Fact::WorkerRetiring { .. }
+            | Fact::FilesChanged { .. }
+            | Fact::Renewed { .. }
+            | Fact::Scaled { .. }
+            | Fact::OperationBegan { .. }
+            | Fact::OperationEnded { .. }
+            | Fact::Note { .. } => None,
+        }
+    }
 }
 
 #[cfg(test)]

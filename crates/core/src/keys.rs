@@ -62,6 +62,8 @@ pub enum Type {
     Networks,
     /// The name of a program, without a directory; `null` means the usual one.
     Program,
+    /// Where a syslog server listens; `null` means none.
+    SyslogAddress,
     /// Any text.
     Text,
 }
@@ -94,6 +96,7 @@ impl Type {
             Type::Address => "IP address".into(),
             Type::Networks => "networks, comma".into(),
             Type::Program => "program".into(),
+            Type::SyslogAddress => "URL".into(),
             Type::Text => "text".into(),
         }
     }

@@ -18,6 +18,7 @@ pub mod http_url;
 pub mod ini;
 pub mod keys;
 pub mod layers;
+pub mod log_outputs;
 pub mod module_config;
 pub mod names;
 pub mod node_state;

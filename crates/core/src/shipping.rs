@@ -47,6 +47,26 @@ impl ShippingSettings {
     }
 }
 
+/// What is wrong with something that a node ships.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// What, and where to: `mflog to http://…`.
+    pub what: String,
+    /// Nothing arrives: since when, milliseconds since the Unix epoch, and why.
+    pub trouble: Option<(u64, String)>,
+    /// Bytes of lines that were lost since the telemetry role was started.
+    pub lost_bytes: u64,
+    /// When the last of them were lost, milliseconds since the Unix epoch.
+    pub lost_ms: u64,
+}
+
+impl Report {
+    /// There is something to report.
+    pub fn is_bad(&self) -> bool {
+        self.trouble.is_some() || self.lost_bytes > 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

@@ -8,6 +8,7 @@ use crate::keys::{
     INFLUXDB_PASSWORD, INFLUXDB_TOKEN, INFLUXDB_URL, INFLUXDB_USERNAME, METRICS_HISTORY_MAX_BYTES,
     METRICS_PORT, NGINX_PORT, TELEGRAF_AGENT, TELEGRAF_DEBUG, TELEGRAF_HOST, TELEGRAF_STATSD_PORT,
 };
+use crate::log_outputs::LogOutputs;
 use crate::module_config::ModuleConfig;
 use crate::shipping::ShippingSettings;
 
@@ -24,6 +25,9 @@ pub struct TelemetrySettings {
     /// Logs that are shipped, if any are.
     #[serde(default)]
     pub shipping: Option<ShippingSettings>,
+    /// Where lines of logs go besides their files.
+    #[serde(default)]
+    pub outputs: LogOutputs,
 }
 
 /// The settings of metrics.
@@ -104,6 +108,7 @@ impl TelemetrySettings {
             alerts: config.alerts.clone(),
             influxdb,
         };
-        Self { metrics, shipping: ShippingSettings::new(config) }
+        let shipping = ShippingSettings::new(config);
+        Self { metrics, shipping, outputs: LogOutputs::new(config) }
     }
 }

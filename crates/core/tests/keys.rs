@@ -24,15 +24,18 @@ const READ_ELSEWHERE: &[(&str, &str, &str)] = &[
     ("nginx", "smart_start_delay", "NGINX_START_DELAY_S"),
     ("nginx", "smart_stop_delay", "NGINX_STOP_DELAY_S"),
     ("log", "minimal_level", "LOG_MINIMAL_LEVEL"),
-    ("log", "json_file", "LOG_JSON_FILE"),
-    ("log", "json_minimal_level", "LOG_JSON_MINIMAL_LEVEL"),
     ("log", "mfadmin_minimal_level", "LOG_MFADMIN_MINIMAL_LEVEL"),
     ("internal_plugins", "install_welcome", "internal_plugins"),
 ];
 
 /// Values that make other keys matter.
-const BASE: &[(&str, &str, &str)] =
-    &[("nginx", "real_ip", "1"), ("admin", "hostname", "admin.example.org")];
+const BASE: &[(&str, &str, &str)] = &[
+    ("nginx", "real_ip", "1"),
+    ("admin", "hostname", "admin.example.org"),
+    ("log", "journald", "1"),
+    ("log", "syslog", "udp://127.0.0.1:514"),
+    ("log", "json_file", "/var/log/mflog.json"),
+];
 
 const PLUGIN: &str = "[general]\n_version=1\n_summary=s\n_license=l\n_url=u\n_maintainer=m\n\
      _vendor=v\n[app_main]\n_cmd_and_args=bjoern_wrapper.py m {unix_socket_path}\n\
@@ -95,6 +98,7 @@ fn others(row: &Row) -> Vec<String> {
         Type::Path | Type::UrlPath => text("/other"),
         Type::Host | Type::Address => text("127.0.0.1"),
         Type::HttpUrl => text("http://127.0.0.1:8086"),
+        Type::SyslogAddress => text("tcp://127.0.0.1:601"),
         Type::Networks => text("192.0.2.0/24"),
         Type::Program => text("python3.99"),
         Type::Text => text("other"),

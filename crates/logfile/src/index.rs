@@ -25,8 +25,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::rotation;
 
+mod origins;
 mod requests;
 
+pub use origins::{Origin, Origins};
 pub use requests::Requests;
 
 /// The length of a block, bytes.

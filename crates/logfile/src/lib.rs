@@ -17,7 +17,9 @@ mod rotation;
 
 pub use care::{Cared, care};
 pub use compressed::{Compressed, compress};
-pub use index::{Chunk, Index, Mark, MarkKind, Requests, Source, index_path, request_hash};
+pub use index::{
+    Chunk, Index, Mark, MarkKind, Origin, Origins, Requests, Source, index_path, request_hash,
+};
 pub use rotation::{Rotated, rotated, rotated_in};
 
 use std::fmt;

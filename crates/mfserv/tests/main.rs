@@ -31,6 +31,7 @@ mod metrics;
 mod misbehaving;
 mod operate;
 mod operations;
+mod outputs;
 mod preview;
 mod python2;
 mod releases;

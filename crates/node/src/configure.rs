@@ -9,6 +9,7 @@ use mfserv_core::keys::{
     LOG_FILE_MODE, LOG_JSON_FILE, LOG_JSON_MINIMAL_LEVEL, LOG_MFADMIN_MINIMAL_LEVEL,
     LOG_MINIMAL_LEVEL, LOG_ROTATED_FILES, LOG_ROTATION_MAX_AGE_S, LOG_ROTATION_MAX_BYTES,
 };
+use mfserv_core::log_outputs;
 use mfserv_core::module_config::{self, Resolution};
 use mfserv_core::shipping::ShippingSettings;
 use mfserv_core::{Diagnostic, Kind, Location};
@@ -138,12 +139,9 @@ fn installation_dir() -> PathBuf {
     }
 }
 
-/// The JSON file of mflog; `AUTO` is MFSERV's word for none.
+/// The JSON file of mflog, as the log library of plugins reads it.
 fn json_file(resolution: &Resolution) -> String {
-    match resolution.text(LOG_JSON_FILE) {
-        "" | "AUTO" => "null".into(),
-        file => file.into(),
-    }
+    log_outputs::json_file(resolution.text(LOG_JSON_FILE)).unwrap_or("null").into()
 }
 
 /// The files with levels of single loggers, the first one first: of the site, of the home, of the

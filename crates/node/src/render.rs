@@ -1,5 +1,6 @@
 //! Events as sentences; times, durations and sizes for people.
 
+use mfserv_core::Severity;
 use mfserv_core::event::{Event, Fact};
 
 /// Local time, to the millisecond: `2026-01-31 12:00:00.123`.
@@ -38,6 +39,16 @@ pub fn bytes(n: u64) -> String {
 /// An event on one line; the last output of a worker on indented lines below.
 pub fn event(event: &Event) -> String {
     format!("{} {}", time(event.at_ms), fact(&event.fact))
+}
+
+/// An event as a line of the daemon's own log: with a level if it is trouble.
+pub fn log_line(event: &Event) -> String {
+    let level = match event.fact.severity() {
+        Some(Severity::Error) => "[ERROR] ",
+        Some(Severity::Warning) => "[WARNING] ",
+        None => "",
+    };
+    format!("{} {level}{}", time(event.at_ms), fact(&event.fact))
 }
 
 fn renewing(plugin: &str, files: &[String], more: u32) -> String {

@@ -39,6 +39,7 @@ use mfserv_core::telemetry::MetricsSettings;
 use mfserv_platform::sync::lock;
 use rustix::time::Timespec;
 
+use crate::ship::CountLost;
 pub use ask::{ask, ask_alerts, ask_history};
 pub use exposition::Format;
 use handover::Handover;
@@ -68,6 +69,15 @@ fn report_once(last: &mut String, text: String) {
 fn timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
 }
+
+/// The values of the label `what` for bytes of logs, by the kind of their receiver.
+const LOST_BYTES: [(&str, &str); 5] = [
+    ("elasticsearch", "elasticsearch_bytes"),
+    ("loki", "loki_bytes"),
+    ("journald", "journald_bytes"),
+    ("syslog", "syslog_bytes"),
+    ("json_file", "json_file_bytes"),
+];
 
 /// How long the last points may take to be sent at the end.
 const LAST_BATCH: Duration = Duration::from_secs(2);
@@ -99,6 +109,7 @@ pub struct Options {
 pub struct Service {
     ends: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    registry: Arc<Mutex<Registry>>,
     /// It may wait for InfluxDB; and what it is to send.
     sender: Option<(JoinHandle<()>, Arc<Mutex<Spool>>)>,
 }
@@ -123,7 +134,8 @@ impl Service {
         };
         let server = Server::new(addresses, known, ends.clone());
         let recorder = Recorder::new(history, registry.clone(), ends.clone(), bytes_max);
-        let mut service = Self { ends, threads: Vec::new(), sender: None };
+        let mut service =
+            Self { ends, threads: Vec::new(), registry: registry.clone(), sender: None };
         if !options.settings.alerts.is_empty() {
             service.watch(&options, registry.clone(), shown).map_err(failed)?;
         }
@@ -148,6 +160,18 @@ impl Service {
             }
         }
         Ok(service)
+    }
+
+    /// Counts bytes of logs that were lost on the way to a receiver.
+    pub fn count_lost(&self) -> CountLost {
+        let registry = self.registry.clone();
+        Box::new(move |receiver, bytes| {
+            let mut registry = lock(&registry);
+            let what = LOST_BYTES.iter().find(|(name, _)| *name == receiver);
+            if let Some((_, what)) = what {
+                *registry.dropped.entry(what).or_default() += bytes;
+            }
+        })
     }
 
     /// Looks at the conditions of alerts.

@@ -2,6 +2,7 @@
 //! network. It can start no process, and asks the keeper for nothing.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use mfserv_core::Diagnostic;
 use mfserv_core::telemetry::TelemetrySettings;
@@ -9,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::metrics::{self, Service};
-use crate::ship::{NodeLogs, Notice};
+use crate::ship::{NodeLogs, NodeOutputs, Notice, Reports};
 
 /// What the role is started with.
 pub struct RoleOptions {
@@ -31,8 +32,8 @@ pub struct RoleOptions {
     pub home: PathBuf,
     /// What the configuration says.
     pub settings: TelemetrySettings,
-    /// The access log of the node.
-    pub access_log: PathBuf,
+    /// The directory of the logs.
+    pub log_dir: PathBuf,
     /// The directory of what is shipped: positions, received messages.
     pub ship_dir: PathBuf,
     /// Says something to the operator.
@@ -45,6 +46,7 @@ pub fn run(options: RoleOptions) -> Result<(), Diagnostic> {
     // SIGHUP is received and not obeyed: who sends it to every process of a node wants it to
     // reload. The daemon replaces this process if its settings have changed.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
+    let (settings, hostname) = (options.settings, std::env::var("MFHOSTNAME").unwrap_or_default());
     let service = Service::start(metrics::Options {
         metrics_socket: options.metrics_socket,
         ask_socket: options.ask_socket,
@@ -53,21 +55,32 @@ pub fn run(options: RoleOptions) -> Result<(), Diagnostic> {
         history: options.history,
         alerts_state: options.alerts_state,
         host: options.host,
-        home: options.home,
-        settings: options.settings.metrics,
+        home: options.home.clone(),
+        settings: settings.metrics,
     })?;
-    if let Some(settings) = options.settings.shipping {
+    let reports = options.ship_dir.join("reports.json");
+    let reports = Arc::new(Reports::new(reports, options.notice.clone(), service.count_lost()));
+    let outputs = NodeOutputs {
+        outputs: settings.outputs,
+        logs: options.log_dir.clone(),
+        state: options.ship_dir.clone(),
+        home: options.home,
+        hostname: hostname.clone(),
+    };
+    let mut started = outputs.start(&reports);
+    if let Some(settings) = settings.shipping {
         let logs = NodeLogs {
             settings,
-            access_log: options.access_log,
+            access_log: options.log_dir.join("nginx_access.log"),
             state: options.ship_dir,
-            hostname: std::env::var("MFHOSTNAME").unwrap_or_default(),
+            hostname,
             version: env!("CARGO_PKG_VERSION").into(),
         };
-        // Metrics are more than nothing.
-        if let Err(error) = logs.start(&options.notice) {
-            (options.notice)(&format!("no logs are shipped: {error}"));
-        }
+        started = started.and(logs.start(&options.notice, &reports));
+    }
+    // Metrics are more than nothing.
+    if let Err(error) = started {
+        (options.notice)(&format!("no logs are shipped: {error}"));
     }
     signals.forever().find(|signal| *signal != SIGHUP);
     service.end();

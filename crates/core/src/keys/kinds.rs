@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::reading::Read;
 use super::{Key, Row, Type};
+use crate::log_outputs::SyslogAddress;
 use crate::route::Symlinks;
 
 type Text = &'static str;
@@ -99,6 +100,16 @@ pub(super) const fn host(at: Place, default: Text, meaning: Text) -> Key<Option<
 
 pub(super) const fn http_url(at: Place, default: Text, meaning: Text) -> Key<Option<String>> {
     obeyed(at, default, Type::HttpUrl, meaning, Read::text)
+}
+
+pub(super) const fn syslog_address(
+    at: Place,
+    default: Text,
+    meaning: Text,
+) -> Key<Option<SyslogAddress>> {
+    obeyed(at, default, Type::SyslogAddress, meaning, |read| {
+        SyslogAddress::parse(&read.text()?).ok()
+    })
 }
 
 pub(super) const fn url_path(at: Place, default: Text, meaning: Text) -> Key<Option<String>> {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::{Later, Type};
 use crate::http_url;
+use crate::log_outputs::SyslogAddress;
 
 /// A value as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +65,7 @@ pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
         Type::UrlPath => url_path(text),
         Type::Address => listen_address(text),
         Type::Networks => networks(text),
-        Type::Path if is_null => Ok(Read::Nothing),
+        Type::Path | Type::SyslogAddress if is_null => Ok(Read::Nothing),
         Type::Path => path(text),
         Type::Program => program(text),
         Type::Host => match http_url::check_host(text) {
@@ -75,6 +76,9 @@ pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
             Ok(()) => Ok(Read::Text(text.to_string())),
             Err(why) => Err((why.into(), "write http://HOST:PORT or https://HOST:PORT".into())),
         },
+        Type::SyslogAddress => {
+            SyslogAddress::parse(text).map(|address| Read::Text(address.to_string()))
+        }
         Type::Text => Ok(Read::Text(text.to_string())),
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::kinds::*;
 use super::{Key, Later, Row, Type};
+use crate::log_outputs::{self, SyslogAddress};
 use crate::route::Symlinks;
 
 /// A hundred years, seconds: no delay is longer, and no sum of delays overflows.
@@ -16,6 +17,8 @@ const LEVELS: Type =
 const MFADMIN: Type = Type::OneOf { words: &["AUTO", "null"], later: None };
 
 const AGENTS: Type = Type::OneOf { words: &["builtin", "telegraf"], later: None };
+
+const FACILITIES: Type = Type::OneOf { words: log_outputs::FACILITIES, later: None };
 
 const FRONTS: Type = Type::OneOf {
     words: &["embedded", "nginx"],
@@ -126,8 +129,12 @@ keys! {
     LOG_FILE_MODE: Option<u32> = file_mode("log", "chmod", "0644", "mode of log files; null: as umask gives");
     LOG_SPLIT_STREAMS: bool = flag("log", "try_to_split_stdout_stderr", "0", "for apps with log_split_stdout_stderr=AUTO: two files");
     LOG_SPLIT_WORKERS: bool = flag("log", "try_to_split_multiple_workers", "0", "for apps with log_split_multiple_workers=AUTO: a file per worker");
-    LOG_JSON_FILE: String = text("log", "json_file", "null", "extra JSON file of the messages of mflog; null or AUTO: none");
+    LOG_JSON_FILE: String = text("log", "json_file", "null", "extra JSON file of the messages of mflog, and of mfserv itself; null or AUTO: none");
     LOG_JSON_MINIMAL_LEVEL: String = one_of("log", "json_minimal_level", "WARNING", LEVELS, "least severe level in that file");
+    LOG_JOURNALD: bool = flag("log", "journald", "0", "1: lines of apps and of mfserv itself go to journald too");
+    LOG_JOURNALD_SOCKET: Option<PathBuf> = path("log", "journald_socket", "/run/systemd/journal/socket", "socket of journald");
+    LOG_SYSLOG: Option<SyslogAddress> = syslog_address("log", "syslog", "null", "syslog server that they go to too: udp://HOST:PORT, tcp://HOST:PORT or unix:///dev/log");
+    LOG_SYSLOG_FACILITY: String = one_of("log", "syslog_facility", "daemon", FACILITIES, "facility of these lines, in syslog and in journald");
     LOG_MFADMIN_FLAG: String = one_of("log", "mfadmin_flag", "AUTO", MFADMIN, "AUTO: send messages of mflog to the host of [admin]; null: never");
     LOG_MFADMIN_MINIMAL_LEVEL: String = one_of("log", "mfadmin_minimal_level", "WARNING", LEVELS, "least severe level that is sent");
     // [startup], [internal_plugins], [general], [misc], [autorestart]

@@ -149,3 +149,25 @@ fn the_checksum_is_the_one_that_files_have() {
         assert_eq!(checksum(&block), sum(&block), "{block:?}");
     }
 }
+
+#[test]
+fn a_reader_of_a_growing_log_knows_who_has_written_each_byte_also_after_it_was_renamed() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("a.log");
+    write(&log, 0, &[("old", 1, 0), ("old", 500, 900), ("one", 1000, 0), ("two", 1200, 50)]);
+    assert!(Origins::open(&log, 8).is_none(), "the index of another file");
+    let mut origins = Origins::open(&log, 7).unwrap();
+    let of = |origins: &mut Origins, offset| {
+        let origin = origins.at(offset);
+        (origin.source.map(|source| source.worker.clone()), origin.at_ms)
+    };
+    assert_eq!(of(&mut origins, 0), (Some("one".into()), 1000), "those before are truncated");
+    assert_eq!(of(&mut origins, 49), (Some("one".into()), 1000));
+    assert_eq!(of(&mut origins, 60), (Some("two".into()), 1200));
+    write(&log, 80, &[("three", 2000, 80)]);
+    follow_rename(&log, &home.path().join("b.log"));
+    assert_eq!(of(&mut origins, 70), (Some("two".into()), 1200));
+    assert_eq!(of(&mut origins, 80), (Some("three".into()), 2000));
+    write(&log, 0, &[("of another file", 1, 0)]);
+    assert_eq!(of(&mut origins, 99), (Some("three".into()), 2000));
+}

@@ -219,7 +219,7 @@ fn telemetry(places: &Places) -> Result<Outcome, Diagnostic> {
         host: std::env::var("MFHOSTNAME").unwrap_or_else(|_| "localhost".into()),
         home: places.home().to_owned(),
         settings: serde_json::from_str(&settings).map_err(bad)?,
-        access_log: places.log().join("nginx_access.log"),
+        log_dir: places.log(),
         ship_dir: places.var().join("ship"),
         notice: Arc::new(complain),
     })?;

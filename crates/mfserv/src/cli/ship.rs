@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk::failed;
 use mfserv_telemetry::ship::{
-    Counts, Credentials, Elasticsearch, IndexPattern, Json, Lines, Loki, Maker, Nodes, Options,
-    Pattern, Shipper, Sink, TEMPLATES, Target, Template, Transform,
+    Begin, Counts, Credentials, Elasticsearch, IndexPattern, Json, Lines, Loki, Maker, Making,
+    Nodes, Options, Pattern, Said, Shipper, Sink, TEMPLATES, Target, Template, Transform,
 };
 
 use super::report::Outcome;
@@ -129,13 +129,14 @@ impl Ship {
                 Grouping::Grouped => Lines::Grouped,
                 Grouping::Single => Lines::Single,
             },
-            from_end: self.from_end,
+            first: if self.from_end { Begin::AtEnd } else { Begin::WithLive },
+            later: Begin::WithLive,
             once: self.once,
             patience: self.patience.or(self.once.then_some(PATIENCE_S)).map(Duration::from_secs),
         };
         let (maker, sink) = (self.maker()?, self.sink()?);
-        let mut notice = |text: &str| complain(text);
-        let counts = Shipper::new(options, maker, sink, &mut notice)?.run()?;
+        let mut observer = |said: Said<'_>| complain(&said.to_string());
+        let counts = Shipper::new(options, Making::Fields(maker), sink, &mut observer)?.run()?;
         print(&summary(counts));
         Ok(if counts.refused > 0 { Outcome::NotWell } else { Outcome::Done })
     }

@@ -55,7 +55,7 @@ impl Events {
             self.note_trouble(render::fact(&event.fact));
         }
         if let Ok(mut log) = self.log.lock() {
-            let _ = writeln!(log, "{}", render::event(&event));
+            let _ = writeln!(log, "{}", render::log_line(&event));
         }
         let Ok(mut line) = serde_json::to_vec(&event) else { return };
         line.push(b'\n');

@@ -3,6 +3,7 @@
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::Plan;
 use mfserv_core::route::pages;
+use mfserv_core::shipping::Report;
 use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherState, WatcherStatus};
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use mfserv_platform::disk;
 use super::node::Node;
 use super::upkeep;
 use crate::places::Places;
+use crate::render;
 
 impl Node {
     /// The observed node.
@@ -21,6 +23,7 @@ impl Node {
         let mut notes = self.notes.lock().map(|notes| notes.clone()).unwrap_or_default();
         notes.extend(full_disk(&self.parts.options.places));
         notes.extend(self.parts.events.log_trouble());
+        notes.extend(shipping_trouble(&self.parts.options.places));
         let (watchers, stats) =
             tokio::join!(self.parts.supervisor.status(), self.parts.world.fronts.stats());
         Status {
@@ -92,6 +95,29 @@ fn plugin_status(plugin: &mfserv_core::plan::PlannedPlugin) -> PluginStatus {
 
 /// Less than this is free on a disk that is full for us, bytes.
 const FULL: u64 = 1 << 20;
+
+/// What the telemetry role says of logs that do not arrive where they are sent.
+fn shipping_trouble(places: &Places) -> Vec<String> {
+    // It has nothing to say, or a role of another version says it otherwise.
+    let text = std::fs::read(places.var().join("ship/reports.json")).unwrap_or_default();
+    let reports: Vec<Report> = serde_json::from_slice(&text).unwrap_or_default();
+    let mut notes = Vec::new();
+    for report in reports {
+        if let Some((since_ms, why)) = report.trouble {
+            let since = render::time(since_ms);
+            notes.push(format!("logs, {}: {why}, since {since}", report.what));
+        }
+        if report.lost_bytes > 0 {
+            notes.push(format!(
+                "logs, {}: {} lost, at last {}: the files were removed before they were sent",
+                report.what,
+                render::bytes(report.lost_bytes),
+                render::time(report.lost_ms),
+            ));
+        }
+    }
+    notes
+}
 
 /// A note for the first directory whose disk is full.
 fn full_disk(places: &Places) -> Option<String> {

@@ -37,6 +37,17 @@ impl Level {
         }
     }
 
+    /// The severity of syslog, RFC 5424 section 6.2.1.
+    pub fn severity(self) -> u8 {
+        match self {
+            Level::Debug => 7,
+            Level::Info => 6,
+            Level::Warning => 4,
+            Level::Error => 3,
+            Level::Critical => 2,
+        }
+    }
+
     /// The level with this name, or one that other loggers use for it.
     pub fn of(name: &str) -> Option<Self> {
         Some(match name.to_ascii_uppercase().as_str() {

@@ -8,6 +8,7 @@ mod content;
 mod cursor;
 mod line;
 pub(crate) use line::time_of;
+mod mflog;
 mod part;
 mod pattern;
 mod request;
@@ -17,6 +18,7 @@ mod tests;
 mod when;
 
 pub use line::{Facts, Level, facts};
+pub use mflog::parsed;
 pub use pattern::Pattern;
 pub use request::{Request, find_request};
 pub use search::{Found, OfRequest, Order, Selection, search};

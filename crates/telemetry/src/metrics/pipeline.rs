@@ -193,7 +193,7 @@ impl Pipeline {
         let dropped = self.dropped();
         let (snapshot, timings) = {
             let mut registry = lock(&self.registry);
-            registry.dropped = dropped;
+            registry.dropped.extend(dropped);
             (registry.snapshot(), registry.take_timings())
         };
         let mut points = self.own.points(&snapshot, timings);

@@ -41,7 +41,7 @@ pub struct Registry {
     changes: Changes,
     /// Since when counters are received, milliseconds since the Unix epoch.
     since_ms: u64,
-    /// What was dropped on the way to InfluxDB, by what; empty where nothing is sent.
+    /// What was dropped on the way to others, by what; empty where nothing is sent.
     pub dropped: BTreeMap<&'static str, u64>,
 }
 
@@ -86,7 +86,7 @@ pub struct Snapshot {
     pub node: Option<(Source, NodeCounters)>,
     /// How many fronts are connected.
     pub fronts: u64,
-    /// What was dropped on the way to InfluxDB, by what.
+    /// What was dropped on the way to others, by what.
     pub dropped: BTreeMap<&'static str, u64>,
 }
 

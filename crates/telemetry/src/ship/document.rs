@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 
 use super::index::{IndexPattern, parse_time};
+use super::line::LineMaker;
 use super::state::Mark;
 use super::transform::{self, Fields, Transform, as_text, text};
 use crate::logs::time_of;
@@ -51,6 +52,8 @@ pub struct Place<'a> {
     pub file: &'a str,
     /// The generation.
     pub generation: &'a str,
+    /// The inode number of its file.
+    pub inode: u64,
     /// Where the record begins in it, bytes.
     pub offset: u64,
     /// What lines without a time of their own count for.
@@ -116,6 +119,32 @@ fn of_ms(ms: u64) -> Option<Timestamp> {
     Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()
 }
 
+/// How records become documents.
+pub enum Making {
+    /// JSON.
+    Fields(Maker),
+    /// Messages of journald, syslog and mflog.
+    Lines(LineMaker),
+}
+
+impl Making {
+    /// The document of a record; `None` if nothing is to be sent.
+    pub fn make(&mut self, record: &[u8], place: Place<'_>) -> Option<Document> {
+        match self {
+            Making::Fields(maker) => maker.make(record, place),
+            Making::Lines(maker) => maker.make(record, place),
+        }
+    }
+
+    /// The index that documents go to, where there are several.
+    pub fn index(&self) -> Option<IndexPattern> {
+        match self {
+            Making::Fields(maker) => Some(maker.index.clone()),
+            Making::Lines(_) => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,7 +164,7 @@ mod tests {
     const TIMES: &[Mark] = &[Mark { from: 0, ms: 0 }, Mark { from: 100, ms: DAY_MS }];
 
     fn place(offset: u64) -> Place<'static> {
-        Place { file: "/log/a", generation: "g", offset, times: TIMES }
+        Place { file: "/log/a", generation: "g", inode: 1, offset, times: TIMES }
     }
 
     #[test]

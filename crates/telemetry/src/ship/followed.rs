@@ -3,11 +3,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mfserv_core::Diagnostic;
 use mfserv_platform::clock::now_ms;
 use mfserv_platform::disk::failed;
+
+mod gone;
 
 use super::content::{self, Look, Source, changed_ns};
 use super::known::{CHUNK, Known};
@@ -21,13 +23,13 @@ const QUIET: Duration = Duration::from_secs(1);
 const SCAN: Duration = Duration::from_secs(10);
 /// The time of a directory is coarse: two changes within this time may look like one.
 const COARSE_NS: i64 = 100_000_000;
-/// The most removed files that are kept open while nothing can be sent.
-const HELD: usize = 4;
 
 /// Complete records of a generation.
 pub struct Part<'a> {
     /// The generation.
     pub generation: &'a str,
+    /// The inode number of its file.
+    pub inode: u64,
     /// Where the bytes begin that the records are of, in the file.
     pub base: u64,
     /// The records.
@@ -36,11 +38,23 @@ pub struct Part<'a> {
     pub times: &'a [Mark],
 }
 
+/// What is read of a path that is followed for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// What it gets from now on.
+    AtEnd,
+    /// What it has.
+    WithLive,
+    /// What it has, after what its rotated files have.
+    WithRotated,
+}
+
 /// A followed path.
 pub struct Followed {
     path: PathBuf,
     name: String,
     lines: Lines,
+    begin: Begin,
     store: Store,
     known: Vec<Known>,
     /// The time of the directory when it was looked through, and when that was.
@@ -49,36 +63,38 @@ pub struct Followed {
     /// Something is to be synced before anything is sent.
     must_sync: bool,
     has_moved: bool,
+    /// Bytes that can never be sent.
+    lost: u64,
+    /// No file has the name, and nothing is left to read, since then.
+    vanished: Option<SystemTime>,
 }
 
 impl Followed {
-    /// Follows a path with the state of a directory. `from_end` leaves out what the file has when
-    /// it is followed for the first time.
+    /// Follows a path with the state of a directory.
     ///
     /// # Errors
     /// Those of [`Store::open`].
-    pub fn open(
-        path: &Path,
-        state: &Path,
-        lines: Lines,
-        from_end: bool,
-    ) -> Result<Self, Diagnostic> {
+    pub fn open(path: &Path, state: &Path, lines: Lines, begin: Begin) -> Result<Self, Diagnostic> {
         let (store, generations) = Store::open(state, path)?;
-        let is_first = generations.is_none();
+        let (is_first, vanished) = (generations.is_none(), store.vanished());
         let mut followed = Self {
             path: path.to_owned(),
             name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             lines,
+            begin,
             store,
             known: generations.into_iter().flatten().map(Known::stored).collect(),
             scanned: None,
             must_scan: true,
             must_sync: false,
             has_moved: false,
+            lost: 0,
+            vanished,
         };
         if is_first {
-            let rotated = followed.rotated_files().unwrap_or_default();
-            if from_end {
+            let mut rotated = followed.rotated_files().unwrap_or_default();
+            rotated.retain(|_| begin != Begin::WithRotated);
+            if begin == Begin::AtEnd {
                 followed.begin_at_end().map_err(|e| failed("read", path, e))?;
             }
             // Both at once: who is killed between them would find no end, and send everything.
@@ -196,8 +212,10 @@ impl Followed {
         let now = i64::try_from(now_ms()).unwrap_or(i64::MAX).saturating_mul(1_000_000);
         let changed = changed_ns(&std::fs::metadata(self.directory())?);
         let found = self.rotated_files()?;
-        for (look, file) in self.recognise(found)? {
-            self.meet(look, file)?;
+        let strangers = self.recognise(found)?;
+        let place = self.known.len();
+        for (look, file) in strangers {
+            self.meet(look, file, place)?;
         }
         self.must_scan = now.saturating_sub(changed) < COARSE_NS;
         self.scanned = Some((changed, Instant::now()));
@@ -262,8 +280,8 @@ impl Followed {
     }
 
     /// A file that is of no known generation: a copy of one, or one that was live while nobody
-    /// looked.
-    fn meet(&mut self, look: Look, file: Source) -> io::Result<()> {
+    /// looked. Those of a scan come the newest first, and are read the oldest first.
+    fn meet(&mut self, look: Look, file: Source, place: usize) -> io::Result<()> {
         for known in &mut self.known {
             let is_copy = match &known.file {
                 Some(original) => content::is_beginning_of(&file, original)?,
@@ -280,39 +298,10 @@ impl Followed {
         // A compressed one may be older than the first look, whatever its inode says.
         let is_new = !file.is_compressed() && !self.store.was_before(look.earlier());
         if look.size > 0 && is_new {
-            self.known.push(Known::begin(file)?);
+            self.known.insert(place, Known::begin(file)?);
             self.must_sync = true;
         }
         Ok(())
-    }
-
-    /// Finds out what happens to the files while nothing is read, so that none is missed. At most
-    /// [`HELD`] files are kept on the disk that somebody has removed.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub fn look_while_waiting(&mut self) -> io::Result<()> {
-        self.look()?;
-        let held: Vec<usize> =
-            (0..self.known.len()).filter(|at| self.known[*at].is_held()).collect();
-        for at in held.iter().take(held.len().saturating_sub(HELD)) {
-            self.known[*at].let_go();
-        }
-        Ok(())
-    }
-
-    /// Closes files that rest, and forgets generations whose file is gone.
-    fn forget_gone(&mut self) {
-        if self.has_moved {
-            // Lines of them are under way.
-            return;
-        }
-        for known in self.known.iter_mut().filter(|known| !known.is_live) {
-            known.rest();
-        }
-        let before = self.known.len();
-        self.known.retain(|known| !known.is_gone());
-        self.must_sync |= self.known.len() != before;
     }
 
     /// Reads one piece of a file that has grown, and hands its complete records over. Returns
@@ -345,8 +334,8 @@ impl Followed {
                 self.must_sync = true;
             }
             self.must_sync |= known.mark(base, same_index);
-            let (generation, times) = (&*known.stored.id, &*known.stored.times);
-            each(&Part { generation, base, records, times });
+            let Generation { id, inode, times, .. } = &known.stored;
+            each(&Part { generation: id, inode: *inode, base, records, times });
             known.advance(&bytes[..length]);
             self.has_moved = true;
             return Ok(true);

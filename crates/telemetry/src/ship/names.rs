@@ -71,21 +71,49 @@ impl Pattern {
         (!self.has_wildcards).then_some(&*self.path)
     }
 
+    /// A path matches, whether there is such a file or not.
+    pub fn is_of(&self, path: &Path) -> bool {
+        let names = |path: &Path| -> Vec<String> {
+            path.iter().map(|name| name.to_string_lossy().into_owned()).collect()
+        };
+        let (pattern, names) = (names(&self.path), names(path));
+        let is_match = |(pattern, name): (&String, &String)| matches(pattern, name);
+        pattern.len() == names.len() && pattern.iter().zip(&names).all(is_match)
+    }
+
+    /// The paths of a pattern that have a state beside them: `.NAME.ship`.
+    pub fn with_state(&self) -> Vec<PathBuf> {
+        let last = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let states = Self { path: self.path.with_file_name(format!(".{last}.ship")), ..*self };
+        let path_of = |state: PathBuf| {
+            let name = state.file_name()?.to_string_lossy().into_owned();
+            let name = name.strip_prefix('.')?.strip_suffix(".ship")?;
+            Some(state.with_file_name(name))
+        };
+        states.entries().into_iter().filter_map(path_of).collect()
+    }
+
     /// The files that match now, sorted, without rotated and compressed ones of the others.
     /// Names that begin with a dot match only a component that begins with one.
     pub fn expand(&self) -> Vec<PathBuf> {
         if let Some(file) = self.file() {
             return vec![file.to_owned()];
         }
+        let mut found = self.entries();
+        found.retain(|path| path.is_file());
+        found.sort();
+        without_rotated(found)
+    }
+
+    /// Everything that matches now.
+    fn entries(&self) -> Vec<PathBuf> {
         let mut found = vec![PathBuf::from("/")];
         for component in self.path.components() {
             let Component::Normal(name) = component else { continue };
             let name = name.to_string_lossy();
             found = found.iter().flat_map(|dir| step(dir, &name)).collect();
         }
-        found.retain(|path| path.is_file());
-        found.sort();
-        without_rotated(found)
+        found
     }
 }
 
@@ -224,6 +252,21 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, name), is_match, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn a_pattern_knows_its_paths_and_those_of_states_whose_file_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let pattern = Pattern::new(&dir.path().join("*/a*.log")).unwrap();
+        assert!(pattern.is_of(&dir.path().join("x/ab.log")));
+        assert!(!pattern.is_of(&dir.path().join("x/y/ab.log")));
+        assert!(!pattern.is_of(&dir.path().join("x/b.log")));
+        for state in ["x/.a1.log.ship", "x/.b.log.ship", "y/.a2.log.ship", "y/a3.log"] {
+            std::fs::create_dir_all(dir.path().join(state)).unwrap();
+        }
+        let mut found = pattern.with_state();
+        found.sort();
+        assert_eq!(found, [dir.path().join("x/a1.log"), dir.path().join("y/a2.log")]);
     }
 
     #[test]

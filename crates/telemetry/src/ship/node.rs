@@ -15,13 +15,15 @@ use mfserv_core::output::Rotation;
 use mfserv_core::shipping::ShippingSettings;
 use mfserv_logfile::{LogFile, Trouble};
 
-use super::document::Maker;
+use super::document::{Maker, Making};
 use super::elasticsearch::{Elasticsearch, TEMPLATES, Template};
+use super::followed::Begin;
 use super::http::{Credentials, Nodes, Target};
 use super::index::IndexPattern;
 use super::loki::Loki;
 use super::names::Pattern;
 use super::records::Lines;
+use super::report::{Receiver, Reports, Said};
 use super::shipper::{Options, Shipper};
 use super::sink::Sink;
 use super::transform::Transform;
@@ -34,7 +36,7 @@ const BURST: usize = 8 << 20;
 /// The longest datagram.
 const DATAGRAM: usize = 65_536;
 /// The wait after something failed that nobody else tries again.
-const WAIT: Duration = Duration::from_secs(5);
+pub const WAIT: Duration = Duration::from_secs(5);
 /// What vector adds to a message, and MFSERV removes.
 const REMOVED: [&str; 6] = ["appname", "facility", "host", "severity", "source_ip", "source_type"];
 
@@ -74,7 +76,7 @@ impl NodeLogs {
     ///
     /// # Errors
     /// What the operating system says when there can be no more threads.
-    pub fn start(self, notice: &Notice) -> io::Result<()> {
+    pub fn start(self, notice: &Notice, reports: &Arc<Reports>) -> io::Result<()> {
         std::fs::create_dir_all(&self.state)?;
         if let Some(port) = self.settings.mflog_port {
             let (file, notice) = (self.received(), notice.clone());
@@ -86,10 +88,10 @@ impl NodeLogs {
             thread::Builder::new().name("mflog".into()).spawn(receive)?;
         }
         for flow in self.flows() {
-            let notice = notice.clone();
+            let reports = reports.clone();
             let ship = move || loop {
-                if let Err(problem) = flow.ship(&notice) {
-                    notice(&format!("{} is not shipped: {problem}", flow.file.display()));
+                if let Err(problem) = flow.ship(&reports) {
+                    reports.say(&flow.title(), flow.kind(), Said::Trouble(&problem.to_string()));
                 }
                 thread::sleep(WAIT);
             };
@@ -150,7 +152,15 @@ impl NodeLogs {
 }
 
 impl Flow {
-    fn ship(&self, notice: &Notice) -> Result<(), Diagnostic> {
+    fn kind(&self) -> Receiver {
+        if self.is_loki { "loki" } else { "elasticsearch" }
+    }
+
+    fn title(&self) -> String {
+        format!("{} to {}", self.name, self.url)
+    }
+
+    fn ship(&self, reports: &Reports) -> Result<(), Diagnostic> {
         let nodes = Nodes::new(Target {
             nodes: vec![self.url.clone()],
             credentials: Credentials::None,
@@ -167,7 +177,8 @@ impl Flow {
             patterns: vec![pattern],
             state: Some(self.state.clone()),
             lines: Lines::Single,
-            from_end: false,
+            first: Begin::WithLive,
+            later: Begin::WithLive,
             once: false,
             patience: None,
         };
@@ -179,8 +190,10 @@ impl Flow {
             time_field: if self.name == "mflog" { "timestamp" } else { "@timestamp" },
             names_file: false,
         };
-        let mut say = |text: &str| notice(&format!("{} to {}: {text}", self.name, self.url));
-        Shipper::new(options, maker, sink, &mut say)?.run().map(|_| ())
+        let title = self.title();
+        let mut observer = |said: Said<'_>| reports.say(&title, self.kind(), said);
+        let making = Making::Fields(maker);
+        Shipper::new(options, making, sink, &mut observer)?.run().map(|_| ())
     }
 }
 

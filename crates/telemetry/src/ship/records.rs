@@ -84,7 +84,8 @@ fn is_object(line: &[u8]) -> bool {
 }
 
 /// A message that may go on.
-struct Message {
+#[derive(Debug, Clone, Copy)]
+pub struct Message {
     /// A traceback of Python has begun, and not ended: its last line is not indented.
     in_traceback: bool,
 }
@@ -99,11 +100,13 @@ const FOLLOWERS: &[&[u8]] = &[
 const TRACEBACK: &[u8] = b"Traceback (most recent call last)";
 
 impl Message {
-    fn begin(line: &[u8]) -> Self {
+    /// A message whose first line this is.
+    pub fn begin(line: &[u8]) -> Self {
         Self { in_traceback: line.starts_with(TRACEBACK) }
     }
 
-    fn continues(&mut self, line: &[u8]) -> bool {
+    /// Whether the next line belongs to it.
+    pub fn continues(&mut self, line: &[u8]) -> bool {
         if line.trim_ascii().is_empty() {
             return true;
         }

@@ -4,7 +4,7 @@
 //! and memory stays bounded.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mfserv_core::{Diagnostic, Kind};
@@ -12,12 +12,15 @@ use mfserv_platform::disk::failed;
 use serde::Serialize;
 
 use super::dead_letters;
-use super::document::{Document, Maker, Place};
-use super::followed::Followed;
+use super::document::{Document, Making, Place};
+use super::followed::{Begin, Followed};
 use super::known::{CHUNK, UNACKNOWLEDGED};
 use super::names::Pattern;
 use super::records::Lines;
+use super::report::Said;
 use super::sink::{Outcome, Sink, Verdict};
+
+mod files;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -40,8 +43,10 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// How lines become records.
     pub lines: Lines,
-    /// A file that is there and followed for the first time is followed from its end.
-    pub from_end: bool,
+    /// What is read of files that are there and followed for the first time.
+    pub first: Begin,
+    /// The same of files that appear later.
+    pub later: Begin,
     /// Ends when everything that is there has arrived.
     pub once: bool,
     /// The longest time without any progress; `None`: for ever.
@@ -73,13 +78,15 @@ struct Batch {
 /// Follows files and sends what they get.
 pub struct Shipper<'a> {
     options: Options,
-    maker: Maker,
+    making: Making,
     sink: Sink,
-    notice: &'a mut dyn FnMut(&str),
+    observer: &'a mut dyn FnMut(Said<'_>),
     files: Vec<Followed>,
     /// Files that another process ships: said once.
     refused: BTreeSet<PathBuf>,
     expanded: Option<Instant>,
+    /// When vanished files were last looked for.
+    let_go: Option<Instant>,
     counts: Counts,
     is_prepared: bool,
     /// Why nothing arrives, as it was last said.
@@ -93,25 +100,27 @@ impl<'a> Shipper<'a> {
     /// What is wrong with the state of one of them: kind `Refused` when another process ships it.
     pub fn new(
         options: Options,
-        maker: Maker,
+        making: Making,
         sink: Sink,
-        notice: &'a mut dyn FnMut(&str),
+        observer: &'a mut dyn FnMut(Said<'_>),
     ) -> Result<Self, Diagnostic> {
         let mut shipper = Self {
             options,
-            maker,
+            making,
             sink,
-            notice,
+            observer,
             files: Vec::new(),
             refused: BTreeSet::new(),
             expanded: None,
+            let_go: None,
             counts: Counts::default(),
             is_prepared: false,
             trouble: None,
         };
         for path in shipper.new_paths() {
-            shipper.follow(&path, shipper.options.from_end)?;
+            shipper.follow(&path, shipper.options.first)?;
         }
+        shipper.follow_vanished()?;
         Ok(shipper)
     }
 
@@ -129,6 +138,7 @@ impl<'a> Shipper<'a> {
                 self.deliver(documents)?;
                 self.acknowledge();
             }
+            self.let_go_of_vanished();
             if is_full || (has_read && self.options.once) {
                 continue;
             }
@@ -141,29 +151,20 @@ impl<'a> Shipper<'a> {
         }
     }
 
-    fn follow_new_files(&mut self) {
-        if self.expanded.is_some_and(|when| when.elapsed() < EXPAND) {
-            return;
-        }
-        for path in self.new_paths() {
-            if let Err(problem) = self.follow(&path, false) {
-                if self.refused.insert(path) {
-                    (self.notice)(&problem.to_string());
-                }
-            }
-        }
-    }
-
+    /// What has come, up to a batch.
     fn read(&mut self) -> Result<Batch, Diagnostic> {
-        let Self { files, maker, options, .. } = self;
+        let Self { files, making, options, .. } = self;
         let mut documents = Vec::new();
         let (mut bytes, mut has_read) = (0, false);
         let mut problems = Vec::new();
         for file in files.iter_mut() {
             let path = file.path().to_owned();
             let name = path.to_string_lossy().into_owned();
-            let mut index = maker.index.clone();
-            let mut same = |a, b| index.name_at_ms(a) == index.name_at_ms(b);
+            let mut index = making.index();
+            let mut same = |a, b| match &mut index {
+                Some(index) => index.name_at_ms(a) == index.name_at_ms(b),
+                None => true,
+            };
             let mut result = file.look().map(|()| true);
             while matches!(result, Ok(true)) && bytes < BATCH {
                 result = file.read(options.once, &mut same, &mut |part| {
@@ -172,10 +173,11 @@ impl<'a> Shipper<'a> {
                         let place = Place {
                             file: &name,
                             generation: part.generation,
+                            inode: part.inode,
                             offset: part.base + record.start as u64,
                             times: part.times,
                         };
-                        documents.extend(maker.make(record.bytes, place));
+                        documents.extend(making.make(record.bytes, place));
                     }
                 });
                 has_read |= matches!(result, Ok(true));
@@ -245,8 +247,8 @@ impl<'a> Shipper<'a> {
                 }
                 Outcome::Smaller(..) => limit = count.div_ceil(2),
                 Outcome::Later(why) => {
-                    let why = format!("{}: {why}", self.sink.nodes().current());
-                    self.sink.nodes().next();
+                    let why = format!("{}: {why}", self.sink.current());
+                    self.sink.turn();
                     self.wait(&mut failures, progress, &why)?;
                 }
             }
@@ -256,7 +258,8 @@ impl<'a> Shipper<'a> {
 
     fn attempt(&mut self, documents: &[Document]) -> Outcome {
         if !self.is_prepared {
-            if let Err(why) = self.sink.prepare(self.notice) {
+            let notice = &mut |text: &str| (self.observer)(Said::Notice(text));
+            if let Err(why) = self.sink.prepare(notice) {
                 return Outcome::Later(why);
             }
             self.is_prepared = true;
@@ -288,7 +291,7 @@ impl<'a> Shipper<'a> {
     /// Waits before the next attempt: not at all while there is a node that was not asked.
     fn wait(&mut self, failures: &mut u32, progress: Instant, why: &str) -> Result<(), Diagnostic> {
         *failures += 1;
-        if let Some(exponent) = failures.checked_sub(self.sink.nodes().count() as u32) {
+        if let Some(exponent) = failures.checked_sub(self.sink.count() as u32) {
             self.has_patience(progress, why)?;
             let wait = (FIRST_WAIT * (1 << exponent.min(10))).min(LONGEST_WAIT);
             let end = Instant::now() + wait;
@@ -307,6 +310,10 @@ impl<'a> Shipper<'a> {
             // What fails is tried again, and said, by the next reading.
             let _ = file.look_while_waiting();
             let _ = file.sync();
+            match file.take_lost() {
+                0 => {}
+                bytes => (self.observer)(Said::Lost(bytes)),
+            }
         }
     }
 
@@ -324,14 +331,14 @@ impl<'a> Shipper<'a> {
     /// Says what is wrong, until something has arrived only once.
     fn complain(&mut self, text: &str) {
         if self.trouble.is_none() {
-            (self.notice)(text);
+            (self.observer)(Said::Trouble(text));
             self.trouble = Some(text.into());
         }
     }
 
     fn recovered(&mut self) {
         if self.trouble.take().is_some() {
-            (self.notice)("documents arrive again");
+            (self.observer)(Said::Recovered);
         }
     }
 
@@ -347,33 +354,9 @@ impl<'a> Shipper<'a> {
         self.counts.refused += 1;
         if self.counts.refused == 1 {
             let file = dir.join(dead_letters::FILE);
-            (self.notice)(&format!("a document is refused: see {}: {why}", file.display()));
+            let text = format!("a document is refused: see {}: {why}", file.display());
+            (self.observer)(Said::Notice(&text));
         }
         Ok(())
-    }
-
-    fn new_paths(&mut self) -> Vec<PathBuf> {
-        self.expanded = Some(Instant::now());
-        let found: BTreeSet<PathBuf> =
-            self.options.patterns.iter().flat_map(Pattern::expand).collect();
-        let is_new = |path: &PathBuf| !self.files.iter().any(|file| file.path() == path);
-        found.into_iter().filter(is_new).collect()
-    }
-
-    fn follow(&mut self, path: &Path, from_end: bool) -> Result<(), Diagnostic> {
-        let state = state_of(self.options.state.as_deref(), path);
-        self.files.push(Followed::open(path, &state, self.options.lines, from_end)?);
-        Ok(())
-    }
-}
-
-fn state_of(root: Option<&Path>, path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    match root {
-        None => path.with_file_name(format!(".{name}.ship")),
-        Some(root) => {
-            let hash = mfserv_core::fingerprint::of(path.as_os_str().as_encoded_bytes());
-            root.join(format!("{name}.{hash:016x}"))
-        }
     }
 }

@@ -3,8 +3,11 @@
 use super::document::Document;
 use super::elasticsearch::Elasticsearch;
 use super::http::{Answer, Nodes};
+use super::journal::Journal;
 use super::json::Json;
+use super::json_file::JsonFile;
 use super::loki::Loki;
+use super::syslog::Syslog;
 
 /// What came of one document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +41,12 @@ pub enum Sink {
     Loki(Loki),
     /// Anything that takes a JSON array.
     Json(Json),
+    /// journald.
+    Journal(Journal),
+    /// A syslog server.
+    Syslog(Syslog),
+    /// The JSON file of mflog.
+    JsonFile(JsonFile),
 }
 
 impl Sink {
@@ -48,7 +57,7 @@ impl Sink {
     pub fn prepare(&mut self, notice: &mut dyn FnMut(&str)) -> Result<(), String> {
         match self {
             Sink::Elasticsearch(sink) => sink.prepare(notice),
-            Sink::Loki(_) | Sink::Json(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -58,17 +67,48 @@ impl Sink {
             Sink::Elasticsearch(sink) => sink.send(documents),
             Sink::Loki(sink) => sink.send(documents),
             Sink::Json(sink) => sink.send(documents),
+            Sink::Journal(sink) => sink.send(documents),
+            Sink::Syslog(sink) => sink.send(documents),
+            Sink::JsonFile(sink) => sink.send(documents),
         }
     }
 
-    /// Its nodes.
-    pub fn nodes(&mut self) -> &mut Nodes {
+    /// The receiver that is asked next, for people.
+    pub fn current(&mut self) -> String {
         match self {
-            Sink::Elasticsearch(sink) => &mut sink.nodes,
-            Sink::Loki(sink) => &mut sink.nodes,
-            Sink::Json(sink) => &mut sink.nodes,
+            Sink::Journal(sink) => sink.name(),
+            Sink::Syslog(sink) => sink.name(),
+            Sink::JsonFile(sink) => sink.name(),
+            _ => self.nodes().map_or_else(String::new, |nodes| nodes.current().to_string()),
         }
     }
+
+    /// From now on another node is asked, if there is one.
+    pub fn turn(&mut self) {
+        if let Some(nodes) = self.nodes() {
+            nodes.next();
+        }
+    }
+
+    /// How many nodes there are.
+    pub fn count(&mut self) -> usize {
+        self.nodes().map_or(1, |nodes| nodes.count())
+    }
+
+    fn nodes(&mut self) -> Option<&mut Nodes> {
+        match self {
+            Sink::Elasticsearch(sink) => Some(&mut sink.nodes),
+            Sink::Loki(sink) => Some(&mut sink.nodes),
+            Sink::Json(sink) => Some(&mut sink.nodes),
+            Sink::Journal(_) | Sink::Syslog(_) | Sink::JsonFile(_) => None,
+        }
+    }
+}
+
+/// The first documents have arrived; the others are to be sent again.
+pub fn partly(done: usize, count: usize, why: &str) -> Outcome {
+    let done = std::iter::repeat_n(Verdict::Done, done);
+    Outcome::Each(done.chain(std::iter::repeat(Verdict::Later(why.into()))).take(count).collect())
 }
 
 /// What an answer to a whole request means where the receiver has no verdicts for documents.

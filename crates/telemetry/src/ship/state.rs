@@ -10,6 +10,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk::{self, Lock, failed};
@@ -18,6 +19,36 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::content::Bytes;
 
 const VERSION: u32 = 1;
+const GENERATIONS: &str = "generations.json";
+const POSITIONS: &str = "positions.json";
+const LOCK: &str = "lock";
+/// An empty file: the path has vanished, since this was made.
+const VANISHED: &str = "vanished";
+
+/// The directory of the state of a path: below a root, or beside it.
+pub fn dir_of(root: Option<&Path>, path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match root {
+        None => path.with_file_name(format!(".{name}.ship")),
+        Some(root) => {
+            let hash = mfserv_core::fingerprint::of(path.as_os_str().as_encoded_bytes());
+            root.join(format!("{name}.{hash:016x}"))
+        }
+    }
+}
+
+/// The paths whose state is below a root.
+pub fn paths_in(root: &Path) -> impl Iterator<Item = PathBuf> {
+    #[derive(Deserialize)]
+    struct Followed {
+        path: PathBuf,
+    }
+    let entries = fs::read_dir(root).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let text = fs::read(entry.path().join(GENERATIONS)).ok()?;
+        serde_json::from_slice(&text).ok().map(|Followed { path }| path)
+    })
+}
 
 /// A file from its first line to its last, whatever it is called meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,19 +130,19 @@ impl Store {
         made.map_err(|e| {
             failed("create", dir, e).help("name a directory that can be written: --state DIR")
         })?;
-        let lock = Lock::take(&dir.join("lock"), &path.display().to_string()).map_err(|e| {
+        let lock = Lock::take(&dir.join(LOCK), &path.display().to_string()).map_err(|e| {
             let other = e.kind == Kind::Refused;
             let help = "stop the other shipper, or give each a state of its own: --state DIR";
             if other { in_use(path, dir).help(help) } else { e }
         })?;
         let mut store =
             Self { dir: dir.to_owned(), path: path.to_owned(), before: Vec::new(), _lock: lock };
-        let Some(known) = store.read::<Generations>("generations.json")? else {
+        let Some(known) = store.read::<Generations>(GENERATIONS)? else {
             return Ok((store, None));
         };
         store.before = known.before;
         // An unreadable one is as none: lines are sent again, and known already.
-        let positions = store.read::<Positions>("positions.json").ok().flatten();
+        let positions = store.read::<Positions>(POSITIONS).ok().flatten();
         let mut positions = positions.map(|file| file.positions).unwrap_or_default();
         let mut generations = known.generations;
         for generation in &mut generations {
@@ -141,6 +172,42 @@ impl Store {
         &self.dir
     }
 
+    /// When the path was found to have vanished, if it was.
+    pub fn vanished(&self) -> Option<SystemTime> {
+        fs::metadata(self.dir.join(VANISHED)).ok()?.modified().ok()
+    }
+
+    /// Stores that the path has vanished, now.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn set_vanished(&self) -> Result<SystemTime, Diagnostic> {
+        let file = self.dir.join(VANISHED);
+        fs::write(&file, "").map_err(|e| failed("write", &file, e))?;
+        Ok(SystemTime::now())
+    }
+
+    /// Stores that the path is there again.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn set_present(&self) -> Result<(), Diagnostic> {
+        disk::remove(&self.dir.join(VANISHED))
+    }
+
+    /// Removes what is stored. The directory stays if it has refused documents.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn remove(self) -> Result<(), Diagnostic> {
+        for name in [GENERATIONS, POSITIONS, VANISHED, LOCK] {
+            disk::remove(&self.dir.join(name))?;
+        }
+        // It has something else in it, then.
+        let _ = fs::remove_dir(&self.dir);
+        Ok(())
+    }
+
     /// A file was there before the path was followed.
     pub fn was_before(&self, file: Earlier) -> bool {
         self.before.contains(&file)
@@ -157,7 +224,7 @@ impl Store {
             before: self.before.clone(),
             generations: generations.to_vec(),
         };
-        disk::write(&self.dir.join("generations.json"), &text(&stored))
+        disk::write(&self.dir.join(GENERATIONS), &text(&stored))
     }
 
     /// Stores how far generations are acknowledged.
@@ -168,7 +235,7 @@ impl Store {
         let each = |one: &Generation| (one.id.clone(), one.reached.clone());
         let positions =
             Positions { version: VERSION, positions: generations.iter().map(each).collect() };
-        let file = self.dir.join("positions.json");
+        let file = self.dir.join(POSITIONS);
         disk::replace(&file, 0o600, &text(&positions)).map_err(|e| failed("write", &file, e))
     }
 
@@ -199,7 +266,7 @@ impl Store {
 fn in_use(path: &Path, dir: &Path) -> Diagnostic {
     Diagnostic::error(format!("{} is being shipped by another process", path.display()))
         .kind(Kind::Refused)
-        .because(format!("it holds {}", dir.join("lock").display()))
+        .because(format!("it holds {}", dir.join(LOCK).display()))
 }
 
 fn text<T: Serialize>(value: &T) -> Vec<u8> {
@@ -241,7 +308,7 @@ mod tests {
         drop(store);
         let position = || Store::open(&state, path).unwrap().1.unwrap()[0].reached.position;
         assert_eq!(position(), 30, "an older position does not count");
-        fs::write(state.join("positions.json"), "").unwrap();
+        fs::write(state.join(POSITIONS), "").unwrap();
         assert_eq!(position(), 30);
     }
 
@@ -250,7 +317,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for text in ["", "{", r#"{"version":9}"#, r#"{"version":1,"generations":[{"head":"xx"}]}"#]
         {
-            fs::write(dir.path().join("generations.json"), text).unwrap();
+            fs::write(dir.path().join(GENERATIONS), text).unwrap();
             let problem = Store::open(dir.path(), Path::new("/log/a")).unwrap_err();
             assert!(problem.help.unwrap().contains("second time"), "{text}");
         }

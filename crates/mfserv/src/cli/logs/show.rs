@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mfserv_core::diagnostic::shown;
 use mfserv_logfile::Source;
-use mfserv_telemetry::logs::{Found, facts};
+use mfserv_telemetry::logs::{Found, facts, parsed};
 use serde_json::{Map, Value};
 
 use crate::cli::output::{for_terminal, print_bytes};
@@ -68,7 +68,10 @@ fn object(
     let text = String::from_utf8_lossy(bytes).into_owned();
     let mut object = match serde_json::from_str::<Value>(&text) {
         Ok(Value::Object(object)) => object,
-        _ => parsed(stem, &text),
+        _ => {
+            let role = super::of_plugin(stem).is_none().then_some(stem);
+            parsed(&text, role)
+        }
     };
     let own = facts(bytes);
     let time = own.at_ms.or(at_ms).and_then(|at| jiff::Timestamp::from_millisecond(at as i64).ok());
@@ -85,40 +88,6 @@ fn object(
             object.insert("release".into(), release.clone().into());
         }
     }
-    object
-}
-
-/// The keys of mflog of a line that is no JSON: `TIME [LEVEL] (NAME#PID) EVENT`, or as much of
-/// that as it has.
-fn parsed(stem: &str, text: &str) -> Map<String, Value> {
-    let mut object = Map::new();
-    let own = facts(text.as_bytes());
-    if let Some(level) = own.level {
-        object.insert("level".into(), level.as_str().to_ascii_lowercase().into());
-    }
-    let mut rest = text;
-    if own.at_ms.is_some() {
-        // The date and the clock time, which a blank may divide.
-        let time = if rest.as_bytes().get(10) == Some(&b' ') { 2 } else { 1 };
-        rest = rest.splitn(time + 1, ' ').nth(time).unwrap_or_default().trim_start();
-    }
-    if let Some((level, behind)) = rest.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
-        if level.len() <= 10 {
-            rest = behind;
-        }
-    }
-    let named = rest.strip_prefix('(').and_then(|rest| rest.split_once(") "));
-    if let Some((name, behind)) = named.filter(|_| own.at_ms.is_some()) {
-        let (name, pid) = name.rsplit_once('#').unwrap_or((name, ""));
-        object.insert("name".into(), name.into());
-        if let Ok(pid) = pid.parse::<u32>() {
-            object.insert("pid".into(), pid.into());
-        }
-        rest = behind;
-    } else if super::of_plugin(stem).is_none() {
-        object.insert("name".into(), format!("mfserv.{stem}").into());
-    }
-    object.insert("event".into(), rest.into());
     object
 }
 

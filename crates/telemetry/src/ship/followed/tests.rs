@@ -66,7 +66,8 @@ impl Room {
     }
 
     fn start(&self) -> Followed {
-        Followed::open(&self.path("a.log"), &self.path("state"), self.lines, false).unwrap()
+        Followed::open(&self.path("a.log"), &self.path("state"), self.lines, Begin::WithLive)
+            .unwrap()
     }
 
     /// Ships what is there; the acknowledgement is lost if the shipper dies.
@@ -256,7 +257,7 @@ fn a_file_followed_from_its_end_gives_what_comes_later() {
     let mut room = Room::new(Lines::Single);
     room.append("a.log", "old\nhal");
     let (path, state) = (room.path("a.log"), room.path("state"));
-    drop(Followed::open(&path, &state, Lines::Single, true).unwrap());
+    drop(Followed::open(&path, &state, Lines::Single, Begin::AtEnd).unwrap());
     room.append("a.log", "f\nnew\n");
     room.ship_once();
     assert_eq!(room.index.texts(), ["half", "new"]);
