@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::{WatcherName, WorkerId};
@@ -26,9 +25,6 @@ use crate::daemon::events::Events;
 const AMENDS: u32 = 2;
 /// They say which workers are idle from this one on.
 const SAYS_IDLE: u32 = 3;
-
-/// The pause between two tries to connect to a front that was just started.
-const CONNECT_PAUSE: Duration = Duration::from_millis(2);
 
 /// What the fronts know, and what they have not reported yet.
 pub struct Board {
@@ -251,12 +247,7 @@ impl Board {
         let (socket, reports, id) =
             (front_socket(&self.run_dir, &front), self.reports.clone(), front.clone());
         let task = tokio::spawn(async move {
-            let link = loop {
-                if let Ok((link, ..)) = Link::connect(&socket).await {
-                    break link;
-                }
-                tokio::time::sleep(CONNECT_PAUSE).await;
-            };
+            let link = Link::connect_again(&socket).await;
             // In a task of its own, which is not aborted: it always reports the end of the link.
             tokio::spawn(link.carry(id, reports));
         });

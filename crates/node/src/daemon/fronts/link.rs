@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use mfserv_core::names::WorkerId;
@@ -10,6 +11,13 @@ use mfserv_platform::link::AsyncLink;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+
+/// The pause between two tries to connect to a front that does not listen yet.
+const CONNECT_PAUSE: Duration = Duration::from_millis(2);
+/// The pause after the first connection on which a front did not greet; it doubles.
+const GREETING_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause after such a connection.
+const GREETING_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Messages to one front that it has not read yet. A front that leaves more unread hangs.
 const UNSENT: usize = 16_384;
@@ -56,7 +64,31 @@ impl Link {
     pub async fn connect(
         socket: &Path,
     ) -> Result<(Link, u64, BTreeMap<String, Vec<Peer>>), Diagnostic> {
-        let stream = UnixStream::connect(socket).await.map_err(broken)?;
+        Self::greet(UnixStream::connect(socket).await.map_err(broken)?).await
+    }
+
+    /// The same with a front that does not listen yet, or does not greet: tries until it does.
+    pub async fn connect_again(socket: &Path) -> Link {
+        let mut greeting_pause = GREETING_PAUSE;
+        loop {
+            let pause = match UnixStream::connect(socket).await {
+                Err(_) => CONNECT_PAUSE,
+                Ok(stream) => match Self::greet(stream).await {
+                    Ok((link, ..)) => return link,
+                    // It is no front, or one that cannot speak with this daemon.
+                    Err(_) => {
+                        let longer = (greeting_pause * 2).min(GREETING_PAUSE_MAX);
+                        std::mem::replace(&mut greeting_pause, longer)
+                    }
+                },
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn greet(
+        stream: UnixStream,
+    ) -> Result<(Link, u64, BTreeMap<String, Vec<Peer>>), Diagnostic> {
         let mut link = Link { messages: AsyncLink::new(stream), version: 0 };
         link.send(&ToFront::Hello { version: VERSION }).await?;
         match link.next().await? {

@@ -27,6 +27,8 @@ pub struct FrontState {
     pub stats: Stats,
     /// It answers neither a greeting nor a new table nor a question.
     pub hangs: bool,
+    /// It answers a greeting with something else.
+    pub greets_badly: bool,
     /// Why it refuses the next table.
     pub refuse: Option<String>,
     /// Workers whose requests take long: they are not drained before [`FrontProcess::finish`].
@@ -46,6 +48,7 @@ impl Default for FrontState {
             quiet_ms: 5000,
             stats: Stats::default(),
             hangs: false,
+            greets_badly: false,
             refuse: None,
             busy: BTreeSet::new(),
             reports: None,
@@ -138,6 +141,7 @@ impl FrontState {
     fn answer(&mut self, message: ToFront) -> Option<FromFront> {
         self.received.push(message.clone());
         match message {
+            ToFront::Hello { .. } if self.greets_badly => Some(FromFront::Stats(Stats::default())),
             ToFront::Hello { .. } if !self.hangs => Some(self.greeting()),
             ToFront::Publish { generation, .. } | ToFront::Amend { generation, .. } => {
                 if self.hangs {

@@ -205,6 +205,29 @@ async fn the_next_daemon_learns_from_a_front_whom_it_serves_and_publishes_a_late
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_front_that_greets_badly_is_asked_more_and_more_seldom_and_taken_when_it_greets() {
+    let house = House::new();
+    house.plugin("hello");
+    let first = running(&house).await;
+    // Played time: that the front was ready is remembered in it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    first.dies().await;
+    let bad = front(&house);
+    let is_greeting = |message: &&ToFront| matches!(message, ToFront::Hello { .. });
+    let greeted = || bad.state().received.iter().filter(is_greeting).count();
+    let before = greeted();
+    bad.state().greets_badly = true;
+    let daemon = house.daemon_with_fronts().await;
+    // Played time: connections are counted in it.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let tries = greeted() - before;
+    assert!((3..=12).contains(&tries), "{tries} connections in 10 s");
+    bad.state().greets_badly = false;
+    daemon.come_back().await;
+    assert_eq!((daemon.watcher("front").await.ready, started(&house)), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_front_that_hangs_when_a_daemon_comes_back_is_replaced_and_one_that_wakes_up_is_kept() {
     for wakes_up in [false, true] {
         let house = House::new();
