@@ -240,12 +240,7 @@ mod tests {
 
     #[test]
     fn keys_leave_inputs_and_outputs_out() {
-        let text = text_of(&[
-            URL,
-            ("influxdb", "_token", "t"),
-            ("telegraf", "host", "0"),
-            ("telegraf", "statsd_port", "0"),
-        ]);
+        let text = text_of(&[URL, ("influxdb", "_token", "t"), ("telegraf", "statsd_port", "0")]);
         let text = text.unwrap();
         let inputs: Vec<&str> = text.lines().filter(|line| line.starts_with("[[inputs.")).collect();
         assert_eq!(inputs, ["[[inputs.socket_listener]]"]);

@@ -134,6 +134,7 @@ fn the_measurements_of_mfserv_are_found_by_influxql_also_those_of_an_outage() {
     node.add(&Plugin::python("shop", programs::SERVES));
     let (port, statsd) = (free_port(), free_port());
     node.set("admin.hostname", "127.0.0.1");
+    node.set("telegraf.host", "1");
     node.set("admin.influxdb_http_port", &port.to_string());
     node.set("telegraf.statsd_port", &statsd.to_string());
     node.start();

@@ -63,6 +63,7 @@ fn monitored(influx: &Influx, database: &str) -> (Node, u16) {
     node.set("influxdb.url", &format!("http://{}", influx.address()));
     node.set("influxdb.database", database);
     node.set("telegraf.statsd_port", &statsd.to_string());
+    node.set("telegraf.host", "1");
     (node, statsd)
 }
 

@@ -157,7 +157,7 @@ keys! {
     TELEGRAF_DEBUG: bool = flag("telegraf", "debug", "0", "write every point that is sent to the log too: log/telemetry.log, or log/telegraf.log");
     TELEGRAF_AGENT: String = one_of("telegraf", "agent", "builtin", AGENTS, "who receives, aggregates and sends points: mfserv itself, or the program telegraf");
     TELEGRAF_PROGRAM: String = text("telegraf", "program", "telegraf", "that program: a name on the PATH, or a path");
-    TELEGRAF_HOST: bool = flag("telegraf", "host", "1", "send points of this machine (cpu, mem, disk, net...) too; 0: no, for example where mfsysmon does");
+    TELEGRAF_HOST: bool = flag("telegraf", "host", "0", "1: send points of this machine (cpu, mem, disk, net...) too, where no mfsysmon does");
     // [influxdb]: what MFSERV had no name for.
     INFLUXDB_URL: Option<String> = http_url("influxdb", "url", "null", "address of InfluxDB, http://HOST:PORT; null: that of [admin]");
     INFLUXDB_DATABASE: String = text("influxdb", "database", "metrics", "database that points are written to");
