@@ -9,13 +9,19 @@ use crate::exit_code::Kind;
 use crate::http_url;
 use crate::layers::Value;
 use crate::suggest::nearest;
+use crate::wire::metrics::BOUNDS_US;
 
 /// What the names of sections of alerts begin with.
 pub const PREFIX: &str = "alert_";
 /// The most alerts of a node.
 const ALERTS_MAX: usize = 64;
-/// A week: no duration is longer, seconds.
+/// A week: no duration is longer, seconds. The history goes back further than that.
 const LONGEST_S: u64 = 7 * 86_400;
+/// How often fronts and daemon send what they have counted, and conditions are looked at, seconds.
+const SAMPLE_S: u64 = 1;
+/// The shortest and the longest duration that a percentile can tell from others, seconds: what
+/// took longer is in the last bucket of a histogram.
+const P95_S: (f64, f64) = (BOUNDS_US[0] as f64 / 1e6, BOUNDS_US[BOUNDS_US.len() - 1] as f64 / 1e6);
 const KEYS: [&str; 7] = ["condition", "for", "window", "plugin", "app", "webhook", "repeat"];
 const CONDITIONS: &str = "write error_rate > 5%, p95 > 2s, queue > 100, restarts > 5, disk < 5% \
                           or node != RUNNING";
@@ -191,8 +197,8 @@ fn alert(section: &str, keys: &BTreeMap<&str, &Value>) -> Result<Alert, Box<Diag
         };
         Box::new(problem.help(help))
     };
-    let seconds = |key: &str, default: u64| match set(key) {
-        Some(value) => duration_s(&value.value).map_err(|refusal| refuse(key, refusal)),
+    let seconds = |key: &str, default: u64, least: u64| match set(key) {
+        Some(value) => duration_s(&value.value, least).map_err(|refusal| refuse(key, refusal)),
         None => Ok(default),
     };
     if set("command").is_some() {
@@ -223,14 +229,41 @@ fn alert(section: &str, keys: &BTreeMap<&str, &Value>) -> Result<Alert, Box<Diag
         name: section[PREFIX.len()..].to_string(),
         quantity,
         threshold,
-        for_s: seconds("for", 60)?,
-        window_s: seconds("window", quantity.window_s())?.max(1),
+        for_s: seconds("for", 60, SAMPLE_S)?,
+        window_s: seconds("window", quantity.window_s(), SAMPLE_S)?,
         plugin: text("plugin"),
         app: text("app"),
         webhook: text("webhook"),
-        repeat_s: seconds("repeat", 4 * 3600)?,
+        repeat_s: seconds("repeat", 4 * 3600, 0)?,
         condition,
     })
+}
+
+/// Leaves out alerts about queues that are longer than a queue can be, with an error.
+pub(crate) fn check_queues(
+    alerts: &mut Vec<Alert>,
+    queue_max: u32,
+    values: &[Value],
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    alerts.retain(|alert| {
+        let can_be = alert.quantity != Quantity::Queue || alert.threshold < f64::from(queue_max);
+        if !can_be {
+            let is_own =
+                |value: &&Value| value.section[..].strip_prefix(PREFIX) == Some(&alert.name);
+            let condition = values.iter().filter(is_own).find(|value| value.key == "condition");
+            let what = format!("[{PREFIX}{}] {:?} never holds", alert.name, alert.condition);
+            let mut problem = Diagnostic::error(what)
+                .kind(Kind::BadConfiguration)
+                .because(format!("at most {queue_max} requests wait: [front] queue_max"))
+                .help("write a smaller number, or allow a longer queue");
+            if let Some(condition) = condition {
+                problem = problem.at(condition.origin.location());
+            }
+            diagnostics.push(problem);
+        }
+        can_be
+    });
 }
 
 /// `error_rate > 5%`: what is measured, and the threshold.
@@ -252,25 +285,43 @@ fn read_condition(text: &str) -> Result<(Quantity, f64), Refusal> {
             _ => Err(refused(format!("{value:?} is not RUNNING"))),
         };
     }
-    let bad =
-        || refused(format!("{value:?} is no {}", if unit.is_empty() { "number" } else { unit }));
-    let number = |text: &str| {
-        let number: f64 = text.trim().parse().ok()?;
-        (number.is_finite() && number >= 0.0).then_some(number)
+    let (text, factor) = match (*unit, value.strip_suffix("ms")) {
+        ("s", Some(ms)) => (ms, 1e-3),
+        _ => match value.strip_suffix(unit) {
+            Some(number) => (number, 1.0),
+            None => return Err(refused(format!("{value:?} has not the unit {unit}"))),
+        },
     };
-    let found = match (*unit, value.strip_suffix("ms")) {
-        ("s", Some(ms)) => number(ms).map(|ms| ms / 1000.0),
-        _ => value.strip_suffix(unit).and_then(number),
+    let number = text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+    let Some(threshold) = number.map(|number| number * factor) else {
+        return Err(refused(format!("{:?} is no number", text.trim())));
     };
-    let found = found.ok_or_else(bad)?;
-    if *unit == "%" && found > 100.0 {
-        return Err(refused(format!("{value} is more than 100%")));
+    match cannot_be(*quantity, threshold) {
+        Some(why) => Err(refused(format!("{name} {operator} {value} makes no sense: {why}"))),
+        None => Ok((*quantity, threshold)),
     }
-    Ok((*quantity, found))
 }
 
-/// `90`, `90s`, `5m`, `4h`, `1d`: seconds.
-fn duration_s(text: &str) -> Result<u64, Refusal> {
+/// Why a condition with this threshold would hold never, or always.
+fn cannot_be(quantity: Quantity, threshold: f64) -> Option<String> {
+    let why = match quantity {
+        _ if threshold < 0.0 => "nothing that is measured is negative".into(),
+        Quantity::ErrorRate if threshold >= 100.0 => "a share is never more than 100%".into(),
+        Quantity::Disk if threshold == 0.0 => "free space is never less than 0%".into(),
+        Quantity::Disk if threshold > 100.0 => "free space is never more than 100%".into(),
+        Quantity::P95 if threshold < P95_S.0 => {
+            format!("durations below {} ms are counted as one", P95_S.0 * 1e3)
+        }
+        Quantity::P95 if threshold >= P95_S.1 => {
+            format!("durations above {} s are counted as one", P95_S.1)
+        }
+        _ => return None,
+    };
+    Some(why)
+}
+
+/// `90`, `90s`, `5m`, `4h`, `1d`: seconds, not fewer than `least`.
+fn duration_s(text: &str, least: u64) -> Result<u64, Refusal> {
     let text = text.trim();
     let (digits, unit) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
         Some(digits) => (digits, &text[digits.len()..]),
@@ -283,91 +334,13 @@ fn duration_s(text: &str) -> Result<u64, Refusal> {
         _ => 1,
     };
     let seconds = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    seconds
-        .filter(|seconds| *seconds <= LONGEST_S)
-        .ok_or_else(|| ("it is no duration of at most 7d".into(), "write 30s, 2m, 4h or 1d".into()))
+    let help = "write 30s, 2m, 4h or 1d";
+    match seconds.filter(|seconds| *seconds <= LONGEST_S) {
+        Some(seconds) if seconds >= least => Ok(seconds),
+        Some(_) => Err((format!("conditions are looked at every {SAMPLE_S} s"), help.into())),
+        None => Err(("it is no duration of at most 7d".into(), help.into())),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::module_config::{Resolution, resolve};
-
-    fn resolved(keys: &[(&str, &str)]) -> Resolution {
-        let set = |(key, value): &(&str, &str)| {
-            ("alert_x".to_string(), key.to_string(), value.to_string())
-        };
-        let sets: Vec<_> = keys.iter().map(set).collect();
-        resolve(&[], &sets, &BTreeMap::new(), "GENERIC")
-    }
-
-    #[test]
-    fn a_section_becomes_an_alert_and_nothing_of_it_is_told_to_plugins() {
-        let resolution = resolved(&[
-            ("condition", "error_rate > 2.5%"),
-            ("for", "2m"),
-            ("window", "5m"),
-            ("plugin", "shop"),
-            ("webhook", "https://host/hook?token=secret"),
-            ("repeat", "0"),
-        ]);
-        assert_eq!(resolution.diagnostics, []);
-        let expected = Alert {
-            name: "x".into(),
-            condition: "error_rate > 2.5%".into(),
-            quantity: Quantity::ErrorRate,
-            threshold: 2.5,
-            for_s: 120,
-            window_s: 300,
-            plugin: Some("shop".into()),
-            app: None,
-            webhook: Some("https://host/hook?token=secret".into()),
-            repeat_s: 0,
-        };
-        assert_eq!(resolution.config.alerts, [expected]);
-        assert!(resolution.exported.keys().all(|name| !name.contains("ALERT")));
-    }
-
-    #[test]
-    fn conditions_are_read_with_their_units() {
-        for (text, quantity, threshold) in [
-            ("p95 > 2s", Quantity::P95, 2.0),
-            ("p95>250ms", Quantity::P95, 0.25),
-            ("queue > 100", Quantity::Queue, 100.0),
-            ("restarts > 5", Quantity::Restarts, 5.0),
-            ("disk < 5 %", Quantity::Disk, 5.0),
-            ("node != RUNNING", Quantity::Node, 0.0),
-        ] {
-            assert_eq!(read_condition(text).unwrap(), (quantity, threshold), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_an_alert_is_an_error_that_says_why() {
-        let good = ("condition", "queue > 1");
-        for (keys, why) in [
-            (&[("for", "1m")][..], "no condition"),
-            (&[("condition", "latency > 2s")], "nothing that is measured"),
-            (&[("condition", "queue < 2")], "compared with >"),
-            (&[("condition", "queue > many")], "no number"),
-            (&[("condition", "p95 > 2")], "no s"),
-            (&[("condition", "disk < 500%")], "more than 100%"),
-            (&[("condition", "node != STOPPED")], "not RUNNING"),
-            (&[good, ("for", "soon")], "no duration"),
-            (&[good, ("for", "8d")], "no duration"),
-            (&[good, ("webhook", "host:80")], "no address"),
-            (&[good, ("webhook", "http://u:p@host")], "no address"),
-            (&[good, ("window", "5m")], "has none"),
-            (&[("condition", "disk < 5%"), ("app", "a")], "has none"),
-            (&[good, ("command", "/bin/x")], "starts no process"),
-        ] {
-            let resolution = resolved(keys);
-            let said = resolution.diagnostics.first().map(ToString::to_string).unwrap_or_default();
-            assert!(resolution.has_errors() && said.contains(why), "{keys:?}: {said}");
-            assert_eq!(resolution.config.alerts, [], "{keys:?}");
-        }
-        let resolution = resolved(&[good, ("fro", "1m")]);
-        assert!(!resolution.has_errors());
-        assert!(resolution.diagnostics[0].to_string().contains("did you mean for?"));
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use crate::diagnostic::Diagnostic;
 use crate::exit_code::Kind;
 use crate::export::{Unresolved, export, variable};
 use crate::ini::{Document, keys_in_continuation};
-use crate::keys::{self, KEYS, Key, Read, Row, read};
+use crate::keys::{self, FRONT_QUEUE_MAX, KEYS, Key, Read, Row, read};
 use crate::layers::{Assignment, Origin, Value, assignments, merge, split_variant, substitute_all};
 use crate::suggest::nearest;
 
@@ -79,6 +79,8 @@ pub fn resolve(
             None => check_unknown(value, &mut diagnostics),
         }
     }
+    let queue_max = config.get(FRONT_QUEUE_MAX);
+    alerts::check_queues(&mut config.alerts, queue_max, &values, &mut diagnostics);
     let exported = export(
         "MFSERV",
         "_IP",
