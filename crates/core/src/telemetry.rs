@@ -1,5 +1,7 @@
 //! What the telemetry role is started with.
 
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::Alert;
@@ -15,6 +17,11 @@ use crate::shipping::ShippingSettings;
 /// The variable of its environment that has the [`TelemetrySettings`] as JSON. (Not its command
 /// line, which every user of the machine can read.)
 pub const SETTINGS_VARIABLE: &str = "MFSERV_TELEMETRY_SETTINGS";
+
+/// The socket on which the role is asked, in the directory of sockets (`var/run`).
+pub fn ask_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("telemetry.sock")
+}
 
 /// The settings of the role. A role with other settings is another process: it is replaced when
 /// they change.

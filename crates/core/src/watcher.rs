@@ -36,6 +36,12 @@ pub enum Probe {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         named: bool,
     },
+    /// Any HTTP answer on a socket of its own, whose name is the same for each worker (of a role
+    /// that others ask too).
+    HttpAt {
+        /// The socket.
+        socket: PathBuf,
+    },
     /// A connection to the worker's socket is accepted.
     Connect,
     /// The worker says `READY=1` (sd_notify(3)) on `NOTIFY_SOCKET`.
@@ -52,7 +58,7 @@ pub enum Probe {
 impl Probe {
     /// The worker can be asked, also later.
     pub fn asks(&self) -> bool {
-        matches!(self, Probe::Http { .. } | Probe::Connect)
+        matches!(self, Probe::Http { .. } | Probe::HttpAt { .. } | Probe::Connect)
     }
 }
 

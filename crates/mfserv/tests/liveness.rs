@@ -109,16 +109,21 @@ fn a_server_with_one_connection_at_a_time_answers_its_clients_and_is_not_called_
 }
 
 #[test]
-fn a_daemon_and_a_front_that_signals_have_stopped_are_replaced_and_clients_are_served() {
+fn roles_that_signals_have_stopped_are_replaced_and_clients_and_commands_are_served() {
     let _turn = Turn::cheap();
     let node = node();
     node.add(&Plugin::python("hello", programs::SERVES).key("app_main", "numprocesses", "1"));
     node.start();
     let workers = node.pids("app.hello.main");
-    // The daemon alone, the front alone, then both.
-    for roles in [vec!["daemon"], vec!["front"], vec!["daemon", "front"]] {
+    // The telemetry role, the daemon alone, the front alone, then both.
+    let sets = [vec!["telemetry"], vec!["daemon"], vec!["front"], vec!["daemon", "front"]];
+    for roles in sets {
         let stopped: Vec<u32> = roles.iter().map(|role| node.role_pid(role)).collect();
         stopped.iter().for_each(|pid| kill(*pid, Signal::STOP));
+        if roles == ["telemetry"] {
+            // The command waits for the next one.
+            node.mfserv(&["metrics"]).code(0);
+        }
         // The daemon is missed after 6 s; a front after 6 s more, if the daemon was away too. The
         // rest is for a busy machine.
         until("those that were stopped have gone, and others are there", BOUND, || {

@@ -104,7 +104,7 @@ impl Places {
 
     /// The socket on which the telemetry role is asked for metrics.
     pub fn telemetry_socket(&self) -> PathBuf {
-        self.run().join("telemetry.sock")
+        mfserv_core::telemetry::ask_socket(&self.run())
     }
 
     /// The socket on which points are received, lines of InfluxDB.

@@ -44,6 +44,7 @@ pub(crate) fn prepare(
             let _ = std::fs::remove_file(notify);
             Ok(Prepared::Notify(UnixDatagram::bind(notify)?))
         }
+        Probe::HttpAt { socket } => Ok(Prepared::Ask(socket.clone())),
         Probe::Http { .. } | Probe::Connect => Ok(socket.map_or(Prepared::Nothing, Prepared::Ask)),
         Probe::Told | Probe::Alive { .. } => Ok(Prepared::Nothing),
     }
@@ -55,6 +56,7 @@ pub(crate) async fn until_ready(probe: Probe, prepared: Prepared, saw: Saw) {
         (Probe::Http { path, .. }, Prepared::Ask(socket)) => {
             ask_until(&socket, Some(&path), &saw).await
         }
+        (Probe::HttpAt { .. }, Prepared::Ask(socket)) => ask_until(&socket, Some("/"), &saw).await,
         (Probe::Connect, Prepared::Ask(socket)) => ask_until(&socket, None, &saw).await,
         (_, Prepared::Notify(socket)) => notified_ready(&socket, &saw).await,
         (Probe::Alive { for_ms }, _) => tokio::time::sleep(Duration::from_millis(for_ms)).await,

@@ -15,7 +15,7 @@ use crate::plan::routes::{http_probe, upstream_name};
 use crate::plan::{Count, Inputs, LONGEST_SOCKET_PATH, Loaded, PluginInput, RoleProgram, command};
 use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, PluginSpec, ReadyBy};
 use crate::telegraf;
-use crate::telemetry::{SETTINGS_VARIABLE, TelemetrySettings};
+use crate::telemetry::{SETTINGS_VARIABLE, TelemetrySettings, ask_socket};
 use crate::watcher::{Probe, Rlimits, WatcherSpec, front_socket_stem};
 
 /// How long a worker may take to become ready when its plugin does not say.
@@ -26,6 +26,8 @@ const ALIVE_MS: u64 = 1_000;
 const FRONT_STOP_MS: u64 = 90_000;
 /// The same for the telemetry role and for Telegraf.
 const MONITORING_STOP_MS: u64 = 5_000;
+/// How long the telemetry role may take to answer: clients that are slow may hold it up for 5 s.
+const TELEMETRY_ANSWER_MS: u64 = 15_000;
 
 const SIGTERM: i32 = 15;
 
@@ -275,17 +277,17 @@ pub(super) fn of_telemetry(program: &RoleProgram, inputs: &Inputs) -> WatcherSpe
     let settings = TelemetrySettings::new(inputs.module);
     let settings = serde_json::to_string(&settings).unwrap_or_default();
     let env = (SETTINGS_VARIABLE, settings);
-    of_monitoring(WatcherName::telemetry(), program, inputs, env)
+    let mut spec = of_monitoring(WatcherName::telemetry(), program, inputs, env);
+    spec.probe = Probe::HttpAt { socket: ask_socket(&inputs.var_dir.join("run")) };
+    spec.answer_timeout_ms = TELEMETRY_ANSWER_MS;
+    spec
 }
 
 /// `None` if there is nowhere to send points to.
 pub(super) fn of_telegraf(program: &telegraf::Program, inputs: &Inputs) -> Option<WatcherSpec> {
     let config = telegraf::config(inputs.module, program)?;
     let env = (telegraf::CONFIG_VARIABLE, config);
-    let mut spec = of_monitoring(WatcherName::telegraf(), &program.role, inputs, env);
-    // One that cannot use its configuration ends soon.
-    spec.probe = Probe::Alive { for_ms: ALIVE_MS };
-    Some(spec)
+    Some(of_monitoring(WatcherName::telegraf(), &program.role, inputs, env))
 }
 
 /// A role whose settings are a variable of its environment, and which serves no requests.
@@ -311,7 +313,8 @@ fn of_monitoring(
         socket_stem: None,
         socket_link_stem: None,
         upstream: None,
-        probe: Probe::Alive { for_ms: 100 },
+        // One that cannot use its configuration ends soon.
+        probe: Probe::Alive { for_ms: ALIVE_MS },
         start_timeout_ms: 30_000,
         drain_timeout_ms: 0,
         answer_timeout_ms: 0,

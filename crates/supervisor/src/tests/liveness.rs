@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use mfserv_core::watcher::{Probe, WatcherSpec};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
 use super::kit::*;
@@ -106,6 +107,35 @@ async fn a_worker_that_answers_and_one_that_is_debugged_are_left_alone() {
     node.handle().suspect(id("1.1"));
     node.pass(secs(5)).await;
     assert_eq!(node.spawned(), ["1.1"]);
+}
+
+/// Answers each request until the task is aborted.
+async fn answer(listener: UnixListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let _ = stream.read(&mut [0; 1024]).await;
+        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_that_hangs_on_its_own_socket_is_replaced_without_any_request() {
+    let mut node = Node::start().await;
+    let socket = node.home().join("role.sock");
+    let probe = Probe::HttpAt { socket: socket.clone() };
+    let (upstream, socket_stem) = (None, None);
+    let spec = WatcherSpec { probe, upstream, socket_stem, overlap: false, ..app(1) };
+    node.apply([WatcherSpec { answer_timeout_ms: 5_000, ..spec }]).await;
+    node.pass(secs(1)).await;
+    assert_eq!(node.status().await.ready, 0, "nobody listens yet");
+    let answers = tokio::spawn(answer(UnixListener::bind(&socket).unwrap()));
+    node.pass(secs(60)).await;
+    assert_eq!((node.status().await.ready, node.spawned()), (1, vec!["1.1".to_string()]));
+    answers.abort();
+    std::fs::remove_file(&socket).unwrap();
+    let _never_answers = UnixListener::bind(&socket).unwrap();
+    node.pass(secs(20)).await;
+    assert_eq!(node.ends(), ["1.1 does not answer any more (connected, but no answer within 5 s)"]);
+    assert_eq!(node.spawned(), ["1.1", "1.2"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,8 @@
 //! What it is asked is a request like others, so it has the timeout of its app to answer: a page
 //! may be slow, and work may go on after a complete answer.
 //!
+//! A role that is asked on a socket of its own serves no requests of fronts: it is asked every 10 s.
+//!
 //! Such a request must do no harm to an app: where its page does not exist, it would be a warning
 //! in a log each time. Then the worker only has to take a connection.
 
@@ -74,6 +76,14 @@ impl Watcher {
         for id in self.ids(|worker| worker.is_ready() && is_dead(worker)) {
             self.suspect(&id, context);
         }
+        let now = Instant::now();
+        let is_due = |worker: &Worker| worker.is_ready() && worker.probed + PROBE_EVERY <= now;
+        if matches!(self.spec.probe, Probe::HttpAt { .. }) {
+            for id in self.ids(is_due) {
+                self.begin_probe(&id, now);
+                self.ask(&id, true, context);
+            }
+        }
     }
 
     /// This worker may be stuck: it is asked, unless a person debugs it.
@@ -124,7 +134,8 @@ impl Watcher {
         self.workers.values().filter(due).filter_map(named)
     }
 
-    /// The fronts are asked whether this worker has nothing in hand.
+    /// This worker has its turn: the fronts are asked whether it has nothing in hand, if it serves
+    /// their requests.
     pub fn begin_probe(&mut self, id: &WorkerId, now: Instant) {
         if let Some(worker) = self.workers.get_mut(id) {
             worker.probed = now;
@@ -187,10 +198,14 @@ impl Watcher {
 
 /// What this worker is asked; `None` if it cannot be asked.
 fn question(worker: &Worker, was_idle: bool, patience: Duration) -> Option<Question> {
-    let socket = worker.spec.socket_of(&worker.id)?;
+    let socket = match &worker.spec.probe {
+        Probe::HttpAt { socket } => socket.clone(),
+        _ => worker.spec.socket_of(&worker.id)?,
+    };
     let has_page = lock(&worker.saw).status.is_none_or(|status| status < 400);
     let path = match &worker.spec.probe {
         Probe::Http { path, named } => (!was_idle || *named || has_page).then(|| path.clone()),
+        Probe::HttpAt { .. } => Some("/".into()),
         Probe::Connect => None,
         Probe::Notify | Probe::Told | Probe::Alive { .. } => return None,
     };

@@ -168,6 +168,12 @@ impl Books {
             let process = self.next_front.take().unwrap_or_default();
             self.sockets.insert(spec.id.clone(), process.listen(Path::new(control)));
             self.fronts.insert(spec.id.clone(), process);
+        } else if worker.watcher == WatcherName::telemetry() {
+            let run_dir = Path::new(&spec.env["MFMODULE_RUNTIME_HOME"]).join("var/run");
+            let socket = mfserv_core::telemetry::ask_socket(&run_dir);
+            let _ = std::fs::remove_file(&socket);
+            let listener = UnixListener::bind(&socket).unwrap();
+            self.sockets.insert(spec.id.clone(), tokio::spawn(answer_http(listener)));
         } else if self.broken.contains(plugin) {
             self.ends(&spec.id, Ended::Exited { code: 1 });
         } else if let Some(socket) = spec.argv.get(1).filter(|arg| arg.ends_with(".socket")) {
