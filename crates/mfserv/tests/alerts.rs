@@ -2,9 +2,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use mfserv_testkit::{Plugin, programs, until};
+use mfserv_testkit::{Node, Plugin, programs, until};
 use serde_json::Value;
 
 use crate::{PATIENCE, node};
@@ -91,5 +93,72 @@ fn an_app_that_answers_500_fires_an_alert_that_is_sent_again_until_it_arrives_an
     assert!(log.contains("it answers 503") && !log.contains("secret"), "{log}");
     let env = node.get("/shop/env").text();
     assert!(!env.contains("secret"), "the address is told to no app: {env}");
+    node.stop();
+}
+
+/// A worker crashes, the daemon reports it, and is killed.
+fn crash_and_kill_the_daemon(node: &Node) {
+    node.kill(node.pids("app.shop.main")[0]);
+    node.settled("app.shop.main");
+    // The daemon sends its counters once a second: it lives for some of them.
+    std::thread::sleep(Duration::from_millis(2_500));
+    let daemon = node.role_pid("daemon");
+    node.kill(daemon);
+    until("another daemon", PATIENCE, || {
+        node.role_pids("daemon").iter().any(|pid| *pid != daemon) && node.try_status().is_some()
+    });
+    node.runs();
+}
+
+#[test]
+fn an_alert_fires_although_the_daemon_dies_often_and_is_resolved_when_its_section_is_renamed() {
+    let (address, received) = receiver();
+    let node = node();
+    node.add(&Plugin::python("shop", programs::SERVES).key("app_main", "numprocesses", "1"));
+    let alert = format!("condition = restarts > 2\nfor = 1s\nwebhook = http://{address}/hook\n");
+    let config = node.path("config/config.ini");
+    let before = std::fs::read_to_string(&config).unwrap();
+    let configure = |section: &str| {
+        std::fs::write(&config, format!("{before}\n[alert_{section}]\n{alert}")).unwrap();
+    };
+    configure("crashes");
+    node.start();
+    node.settled("app.shop.main");
+    // No daemon sees more than one of the crashes.
+    (0..3).for_each(|_| crash_and_kill_the_daemon(&node));
+    let mut shown = String::new();
+    until("it fires", PATIENCE, || {
+        shown = node.mfserv(&["alerts"]).stdout;
+        shown.contains("FIRING")
+    });
+    assert!(shown.contains("crashes") && shown.contains("shop.main"), "{shown}");
+    configure("died");
+    node.mfserv(&["reload"]).code(0);
+    let messages = || -> Vec<String> {
+        let received = received.lock().unwrap();
+        let of = |(_, body): &(String, Value)| {
+            let alert = &body["alerts"][0];
+            format!("{} {}", body["status"], alert["labels"]["alertname"]).replace('"', "")
+        };
+        received.iter().map(of).collect()
+    };
+    // The first message is refused by the receiver, and sent again.
+    let expected = ["firing crashes", "firing crashes", "resolved crashes", "firing died"];
+    until("its end is said, and that the other one fires", PATIENCE, || messages() == expected);
+    let kept = node.path("var/telemetry/alerts.json");
+    let mode = std::fs::metadata(&kept).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "addresses of receivers are secrets");
+    std::fs::write(&config, &before).unwrap();
+    node.mfserv(&["reload"]).code(0);
+    until("the end of the other one is said too", PATIENCE, || {
+        messages().last().map(String::as_str) == Some("resolved died")
+    });
+    let telemetry = node.role_pid("telemetry");
+    node.kill(telemetry);
+    until("another role has nothing to say", PATIENCE, || {
+        let others = node.role_pids("telemetry");
+        others.iter().any(|pid| *pid != telemetry) && node.mfserv(&["alerts"]).code == 0
+    });
+    assert_eq!(messages().len(), 5, "{:?}", messages());
     node.stop();
 }

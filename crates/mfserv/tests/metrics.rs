@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use mfserv_testkit::{Node, Plugin, get, post, programs, servers, until};
+use mfserv_testkit::{Load, Node, Plugin, get, post, programs, servers, until};
 use serde_json::Value;
 
 use crate::contrib::{self, Dashboard, encoded};
@@ -130,11 +130,29 @@ fn counts_survive_what_is_killed(node: &Node) {
             && value(&text, r#"mfserv_telemetry_sources{role="daemon"}"#) == 1.0
     });
     assert_eq!(value(&text, RESTARTED), 1.0, "counts of the daemon that was killed: {text}");
+    // A front that has ended, and one that lives.
+    node.mfserv(&["restart", "front"]).code(0);
+    let sum = || {
+        let text = node.mfserv(&["metrics", "--format", "prometheus"]).stdout;
+        value(&text, &format!("{OF_SHOP},code=\"200\"}}"))
+    };
+    let load = Load::new(node.address(), "/shop/x").connections(2).start();
+    load.answers(50);
+    until("requests of both fronts are counted", PATIENCE, || sum() > 6.0);
+    let mut last = sum();
     node.kill(telemetry);
-    until("the fronts have sent all their counters again", PATIENCE, || {
-        let ran = node.mfserv(&["metrics", "--format", "prometheus"]);
-        value(&ran.stdout, &format!("{OF_SHOP},code=\"200\"}}")) == 6.0
+    until("another telemetry role counts on", PATIENCE, || {
+        let now = sum();
+        assert!(now >= last || now == 0.0, "Prometheus would take {now} after {last} for new");
+        let grows = now > last;
+        last = last.max(now);
+        grows && node.role_pid("telemetry") != telemetry
     });
+    load.answers(50);
+    let report = load.stop();
+    report.assert_nothing_failed();
+    let all = 6.0 + report.answered() as f64;
+    until("each request is counted once", PATIENCE, || sum() == all);
 }
 
 fn check_by_promtool(text: &str) {

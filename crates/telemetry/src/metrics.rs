@@ -50,7 +50,7 @@ use influx::Sender;
 use intake::Intake;
 use own::Own;
 use pipeline::{Pipeline, Shared};
-use registry::Registry;
+use registry::{Registry, Store};
 use serve::{Known, Server};
 use spool::Spool;
 
@@ -97,6 +97,8 @@ pub struct Options {
     pub history: PathBuf,
     /// The file of the alerts that fire.
     pub alerts_state: PathBuf,
+    /// The file of what was counted.
+    pub counters: PathBuf,
     /// The name of this host.
     pub host: String,
     /// The home of the node: its file system is looked at.
@@ -119,8 +121,11 @@ impl Service {
     pub fn start(options: Options) -> Result<Self, Diagnostic> {
         let failed = |why| Diagnostic::error("the telemetry role has no thread").because(why);
         let ends = Arc::<AtomicBool>::default();
-        let registry = Arc::new(Mutex::new(Registry::new(options.settings.influxdb.is_some())));
-        let intake = Intake::new(options.metrics_socket.clone(), registry.clone(), ends.clone());
+        let times = options.settings.influxdb.is_some();
+        let registry = Arc::new(Mutex::new(Registry::restored(times, &options.counters)));
+        let store = Store::new(options.counters.clone(), options.home.join("var/status"));
+        let socket = options.metrics_socket.clone();
+        let intake = Intake::new(socket, registry.clone(), ends.clone(), store);
         let addresses = (options.ask_socket.clone(), options.settings.port);
         let bytes_max = options.settings.history_max_bytes;
         let dir = Some(options.history.clone()).filter(|_| bytes_max > 0);
@@ -133,11 +138,12 @@ impl Service {
             sources: Sources::new(options.home.clone()),
         };
         let server = Server::new(addresses, known, ends.clone());
-        let recorder = Recorder::new(history, registry.clone(), ends.clone(), bytes_max);
+        let recorder = Recorder::new(history.clone(), registry.clone(), ends.clone(), bytes_max);
         let mut service =
             Self { ends, threads: Vec::new(), registry: registry.clone(), sender: None };
-        if !options.settings.alerts.is_empty() {
-            service.watch(&options, registry.clone(), shown).map_err(failed)?;
+        // One that fired may have been removed from the configuration.
+        if !options.settings.alerts.is_empty() || options.alerts_state.exists() {
+            service.watch(&options, (history, registry.clone()), shown).map_err(failed)?;
         }
         service.spawn("metrics-in", move || intake.run()).map_err(failed)?;
         service.spawn("metrics-out", move || server.run()).map_err(failed)?;
@@ -178,13 +184,14 @@ impl Service {
     fn watch(
         &mut self,
         options: &Options,
-        registry: Arc<Mutex<Registry>>,
+        (history, registry): (Arc<History>, Arc<Mutex<Registry>>),
         shown: alerts::Shown,
     ) -> std::io::Result<()> {
         let watch = alerts::Watch {
             alerts: options.settings.alerts.clone(),
             host: options.host.clone(),
             state: options.alerts_state.clone(),
+            history,
             registry,
             shown,
             ends: self.ends.clone(),

@@ -26,6 +26,8 @@ pub struct RoleOptions {
     pub history: PathBuf,
     /// The file of the alerts that fire.
     pub alerts_state: PathBuf,
+    /// The file of what was counted.
+    pub counters: PathBuf,
     /// The name of this host.
     pub host: String,
     /// The home of the node.
@@ -54,6 +56,7 @@ pub fn run(options: RoleOptions) -> Result<(), Diagnostic> {
         spool: options.spool,
         history: options.history,
         alerts_state: options.alerts_state,
+        counters: options.counters,
         host: options.host,
         home: options.home.clone(),
         settings: settings.metrics,

@@ -39,7 +39,7 @@ pub struct Breakage {
 }
 
 /// What a worker did wrong, in one word on the wire and in events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TroubleCause {
     /// Nobody listened on its socket.

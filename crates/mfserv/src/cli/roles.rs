@@ -216,6 +216,7 @@ fn telemetry(places: &Places) -> Result<Outcome, Diagnostic> {
         spool: places.var().join("telemetry/points"),
         history: places.var().join("telemetry/history"),
         alerts_state: places.var().join("telemetry/alerts.json"),
+        counters: places.var().join("telemetry/counters.json"),
         host: std::env::var("MFHOSTNAME").unwrap_or_else(|_| "localhost".into()),
         home: places.home().to_owned(),
         settings: serde_json::from_str(&settings).map_err(bad)?,

@@ -1,11 +1,11 @@
-//! Alerts: conditions over what is counted, looked at once a second, shown by `mfserv alerts` and
-//! sent to webhooks. What fires is stored, so that a new process resolves it.
+//! Alerts: conditions over what the history counts, looked at once a second, shown by `mfserv
+//! alerts` and sent to webhooks. What fires is stored, so that a new process resolves it.
 
 mod evaluate;
-mod sample;
 mod webhook;
+mod window;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use mfserv_platform::disk;
 use mfserv_platform::sync::lock;
 use serde::{Deserialize, Serialize};
 
+use super::history::History;
 use super::registry::Registry;
 use super::{LOOK, report_once};
-use evaluate::{Evaluator, Firing};
-use sample::Sample;
+use evaluate::{Change, Evaluator, Firing, Now};
 use webhook::Webhooks;
 
 /// How often conditions are looked at.
@@ -68,6 +68,8 @@ pub struct Watch {
     /// The file of what fires.
     pub state: PathBuf,
     /// What is counted.
+    pub history: Arc<History>,
+    /// What the daemon says.
     pub registry: Arc<Mutex<Registry>>,
     /// What is shown.
     pub shown: Shown,
@@ -78,9 +80,14 @@ pub struct Watch {
 impl Watch {
     /// Looks until it is to end.
     pub fn run(self) {
-        let webhooks = Webhooks::start(&self.alerts, &self.host);
-        let mut evaluator = Evaluator::new(self.alerts.clone(), self.restore(), now_ms());
+        let (mut evaluator, removed) =
+            Evaluator::new(self.alerts.clone(), self.restore(), now_ms());
+        let all = self.alerts.iter().chain(removed.iter().map(|change| &change.alert));
+        let webhooks = Webhooks::start(all, &self.host);
         let mut problem = String::new();
+        self.publish(&evaluator, removed, &webhooks, &mut problem);
+        let window_s = evaluator.longest_window_s();
+        self.history.read_back(window_s, &mut |tick| evaluator.add(&tick));
         let mut looked = Instant::now();
         while !self.ends.load(Ordering::Relaxed) {
             std::thread::sleep(LOOK);
@@ -88,18 +95,32 @@ impl Watch {
                 continue;
             }
             looked = Instant::now();
-            let snapshot = lock(&self.registry).snapshot();
-            let sample = Sample::of(snapshot, self.state.parent());
-            let changes = evaluator.step(now_ms(), sample);
+            let now = Now {
+                disk_free: self.state.parent().and_then(free_percent),
+                state: lock(&self.registry).node().map(|(_, node)| node.state),
+                ticks: self.history.after(evaluator.last()),
+            };
+            let changes = evaluator.step(now_ms(), &now);
             *lock(&self.shown) = evaluator.shown();
-            if changes.iter().any(|change| !change.is_repeated) {
-                if let Err(why) = self.store(&evaluator.firing()) {
-                    report_once(&mut problem, format!("what fires is not stored: {why}"));
-                }
+            self.publish(&evaluator, changes, &webhooks, &mut problem);
+        }
+    }
+
+    /// Stores what fires and says what has changed.
+    fn publish(
+        &self,
+        evaluator: &Evaluator,
+        changes: Vec<Change>,
+        webhooks: &Webhooks,
+        problem: &mut String,
+    ) {
+        if changes.iter().any(|change| !change.is_repeated) {
+            if let Err(why) = self.store(&evaluator.firing()) {
+                report_once(problem, format!("what fires is not stored: {why}"));
             }
-            for change in changes {
-                webhooks.send(&change);
-            }
+        }
+        for change in changes {
+            webhooks.send(&change);
         }
     }
 
@@ -114,6 +135,13 @@ impl Watch {
             disk::create_dir(dir).map_err(|problem| problem.to_string())?;
         }
         let text = serde_json::to_vec(firing).map_err(|e| e.to_string())?;
-        disk::write(&self.state, &text).map_err(|problem| problem.to_string())
+        // The addresses of receivers are often secrets.
+        disk::replace(&self.state, 0o600, &text).map_err(|why| why.to_string())
     }
+}
+
+/// The space that users may still use, percent. The directory, or one above it, exists.
+fn free_percent(dir: &Path) -> Option<f64> {
+    let found = dir.ancestors().find_map(|dir| rustix::fs::statvfs(dir).ok())?;
+    (found.f_blocks > 0).then(|| found.f_bavail as f64 / found.f_blocks as f64 * 100.0)
 }

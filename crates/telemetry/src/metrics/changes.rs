@@ -12,6 +12,7 @@ use mfserv_core::wire::metrics::{
 };
 
 use super::history::{Sample, class};
+use super::registry::Subject;
 
 /// Why workers end that have not crashed.
 const WANTED: [&str; 3] = ["asked", "too_old", "files_changed"];
@@ -24,8 +25,8 @@ pub type Ends = (u64, u64);
 /// What was counted since it was last taken.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// By plugin and app.
-    pub requests: BTreeMap<(String, String), Sample>,
+    /// By plugin, app and what answers.
+    pub requests: BTreeMap<Subject, Sample>,
     /// By watcher.
     pub ends: BTreeMap<WatcherName, Ends>,
     /// Client connections accepted.
@@ -35,26 +36,34 @@ pub struct Changes {
 /// The changes, and what is true now.
 #[derive(Debug, Default)]
 pub struct Reading {
-    /// By plugin and app.
-    pub requests: BTreeMap<(String, String), Sample>,
+    /// By plugin, app and what answers.
+    pub requests: BTreeMap<Subject, Sample>,
     /// By watcher.
     pub ends: BTreeMap<WatcherName, Ends>,
     /// Client connections accepted.
     pub accepted: u64,
-    /// By upstream: requests that workers have, and requests that wait.
+    /// What the fronts say, if one is there.
+    pub fronts: Option<OfFronts>,
+    /// The watchers, if a daemon is there.
+    pub watchers: Option<Vec<WatcherSample>>,
+}
+
+/// What is true of the fronts now.
+#[derive(Debug, Default)]
+pub struct OfFronts {
+    /// By upstream: requests that workers have, and requests that wait. Without those that have
+    /// neither.
     pub load: Vec<(String, u64, u64)>,
     /// Client connections open.
     pub connections: u64,
     /// Requests in work.
     pub in_work: u64,
-    /// The watchers, if a daemon is connected.
-    pub watchers: Option<Vec<WatcherSample>>,
 }
 
 impl Changes {
     /// A row of a front, and what the front said of it before.
     pub fn add_requests(&mut self, now: &Requests, before: Option<&Requests>) {
-        let key = (now.plugin.clone(), now.app.clone());
+        let key = (now.plugin.clone(), now.app.clone(), now.by);
         if self.requests.len() >= ROWS_MAX && !self.requests.contains_key(&key) {
             return;
         }

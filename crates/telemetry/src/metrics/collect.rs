@@ -22,7 +22,7 @@ pub fn text(snapshot: &Snapshot, format: Format, own: (u32, u64), host: &Sample)
     node(&mut text, snapshot);
     requests(&mut text, &snapshot.sums);
     faults_and_methods(&mut text, &snapshot.sums);
-    load(&mut text, &snapshot.sums);
+    load(&mut text, snapshot);
     counted(&mut text, &snapshot.sums);
     if let Some((daemon, node)) = &snapshot.node {
         watchers(&mut text, &node.watchers);
@@ -112,24 +112,28 @@ fn faults_and_methods(text: &mut Exposition, sums: &Sums) {
     }
 }
 
-fn load(text: &mut Exposition, sums: &Sums) {
+fn load(text: &mut Exposition, snapshot: &Snapshot) {
+    let sums = &snapshot.sums;
     let rows = || {
         sums.load.values().map(|load| {
             let (plugin, app) = load.upstream.split_once('/').unwrap_or((&load.upstream, ""));
             ([plugin, app], load)
         })
     };
-    let mut family = text.family(&names::IN_FLIGHT);
-    rows().for_each(|(labels, load)| family.put(&labels, load.in_flight as f64));
-    let mut family = text.family(&names::WAITING);
-    rows().for_each(|(labels, load)| family.put(&labels, load.waiting as f64));
+    // Without a front, nobody says what is true now.
+    if snapshot.fronts > 0 {
+        let mut family = text.family(&names::IN_FLIGHT);
+        rows().for_each(|(labels, load)| family.put(&labels, load.in_flight as f64));
+        let mut family = text.family(&names::WAITING);
+        rows().for_each(|(labels, load)| family.put(&labels, load.waiting as f64));
+        text.family(&names::CONNECTIONS).put(&[], sums.connections as f64);
+        text.family(&names::BUSY).put(&[], sums.busy as f64);
+    }
     let mut family = text.family(&names::QUEUED);
     rows().for_each(|(labels, load)| family.put(&labels, load.queued as f64));
     let mut family = text.family(&names::RETRIED);
     rows().for_each(|(labels, load)| family.put(&labels, load.retried as f64));
-    text.family(&names::CONNECTIONS).put(&[], sums.connections as f64);
     text.family(&names::ACCEPTED).put(&[], sums.accepted as f64);
-    text.family(&names::BUSY).put(&[], sums.busy as f64);
 }
 
 /// What daemons have counted.
@@ -146,7 +150,7 @@ fn counted(text: &mut Exposition, sums: &Sums) {
     let mut family = text.family(&names::TROUBLES);
     for ((watcher, cause), count) in &sums.troubles {
         let [plugin, app, kind] = labels(watcher);
-        family.put(&[plugin, app, kind, cause], *count as f64);
+        family.put(&[plugin, app, kind, cause.as_str()], *count as f64);
     }
     let mut family = text.family(&names::OPERATIONS);
     for ((operation, outcome), (count, _)) in &sums.operations {

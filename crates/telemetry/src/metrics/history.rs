@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mfserv_core::wire::metrics::WatcherSample;
+use mfserv_core::wire::metrics::{Answerer, WatcherSample};
 use mfserv_core::worker::Phase;
 use mfserv_platform::clock::now_ms;
 use mfserv_platform::sync::lock;
@@ -27,8 +27,8 @@ use super::changes::Reading;
 use super::registry::Registry;
 pub use query::{Answer, Refused, Series, Values, answer};
 use ring::{Resolution, Ring};
-use sample::{Gauges, NodeSample, Subject, Tick};
-pub use sample::{Sample, class, percentile_us};
+use sample::NodeSample;
+pub use sample::{Gauges, Sample, Subject, Tick, class, percentile_us};
 use usage::Usages;
 
 /// What is kept, and its part of all bytes (in 16).
@@ -45,8 +45,6 @@ const UNUSED_S: u64 = 60;
 const RECENT: usize = 60;
 /// How long a disk that failed is left alone.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How long the workers are taken to be as they were while no daemon says how they are.
-const REMEMBERED: Duration = Duration::from_secs(30);
 
 /// What is shared with who reads.
 #[derive(Debug)]
@@ -61,6 +59,43 @@ impl History {
     pub fn new(dir: Option<PathBuf>) -> Self {
         Self { dir, recent: Mutex::default() }
     }
+
+    fn remember(&self, tick: Arc<Tick>) {
+        let mut recent = lock(&self.recent);
+        if recent.len() >= RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(tick);
+    }
+
+    /// The ticks in memory that came after this one, the oldest first.
+    pub fn after(&self, last: Option<&Arc<Tick>>) -> Vec<Arc<Tick>> {
+        let recent = lock(&self.recent);
+        let is_last = |tick: &Arc<Tick>| last.is_some_and(|last| Arc::ptr_eq(last, tick));
+        let known = recent.iter().rposition(is_last).map_or(0, |at| at + 1);
+        recent.iter().skip(known).cloned().collect()
+    }
+
+    /// Gives the ticks on the disk of these last seconds, of each time in the finest resolution
+    /// that is kept of it. What cannot be read is left out.
+    pub fn read_back(&self, seconds: u64, each: &mut dyn FnMut(Tick)) {
+        let Some(dir) = &self.dir else { return };
+        let now = now_ms() / 1000;
+        let mut last = now.saturating_sub(seconds);
+        for (at, (resolution, _)) in RESOLUTIONS.iter().enumerate().rev() {
+            let finer = RESOLUTIONS[..at].last();
+            let finer = finer.and_then(|(finer, _)| ring::oldest(dir, finer.step_s));
+            let end = finer.unwrap_or(now).min(now);
+            let since = last;
+            // A ring that cannot be read is as good as none.
+            let _ = ring::read_since(dir, resolution.step_s, since, &mut |tick| {
+                if last < end && tick.at > last && tick.at <= now {
+                    last = tick.at;
+                    each(tick);
+                }
+            });
+        }
+    }
 }
 
 /// The thread that writes.
@@ -72,7 +107,6 @@ pub struct Recorder {
     usages: Usages,
     /// The apps with samples of their own, and when each had the last one.
     known: BTreeMap<Arc<Subject>, u64>,
-    watchers: (Vec<WatcherSample>, Instant),
 }
 
 impl Recorder {
@@ -84,9 +118,8 @@ impl Recorder {
         bytes_max: u64,
     ) -> Self {
         let rings = history.dir.as_ref().map(|dir| Rings::new(dir, bytes_max));
-        let watchers = (Vec::new(), Instant::now());
         let (usages, known) = (Usages::default(), BTreeMap::new());
-        Self { history, registry, ends, rings, usages, known, watchers }
+        Self { history, registry, ends, rings, usages, known }
     }
 
     /// Makes a tick at each whole second.
@@ -106,23 +139,14 @@ impl Recorder {
             (last, since) = (at, Instant::now());
             let reading = lock(&self.registry).read_changes();
             let tick = Arc::new(self.tick(at, covered, reading));
+            self.history.remember(tick.clone());
             if let Some(rings) = &mut self.rings {
                 rings.append(&tick);
             }
-            let mut recent = lock(&self.history.recent);
-            if recent.len() >= RECENT {
-                recent.pop_front();
-            }
-            recent.push_back(tick);
         }
     }
 
     fn tick(&mut self, at: u64, covered: Duration, reading: Reading) -> Tick {
-        if let Some(watchers) = reading.watchers {
-            self.watchers = (watchers, Instant::now());
-        } else if self.watchers.1.elapsed() > REMEMBERED {
-            self.watchers.0.clear();
-        }
         let covered_ms = covered.as_millis() as u64;
         let (busy_ms, cpu_ms, memory, memory_total) = self.usages.host();
         let node = NodeSample {
@@ -130,54 +154,60 @@ impl Recorder {
             cpu_ms,
             memory,
             memory_total,
-            connections: reading.connections,
-            in_work: reading.in_work,
+            connections: reading.fronts.as_ref().map(|fronts| fronts.connections),
+            in_work: reading.fronts.as_ref().map(|fronts| fronts.in_work),
             accepted: reading.accepted,
         };
         let mut tick = Tick { at, covered_ms, node, apps: BTreeMap::new() };
-        self.usages.read(&self.watchers.0);
-        for watcher in std::mem::take(&mut self.watchers.0) {
+        // While no daemon says which processes the workers are, what they use is not known. What
+        // was known of them stays, so that their CPU time makes no jump when a daemon comes back.
+        if let Some(watchers) = &reading.watchers {
+            self.usages.read(watchers);
+        }
+        for watcher in reading.watchers.into_iter().flatten() {
             let sample = self.of_watcher(&watcher, covered);
             self.add(&mut tick, Subject::of_watcher(&watcher.name), sample);
-            self.watchers.0.push(watcher);
         }
-        for ((plugin, app), sample) in reading.requests {
-            self.add(&mut tick, Subject::of_requests(&plugin, &app), sample);
+        for ((plugin, app, by), sample) in reading.requests {
+            self.add(&mut tick, Subject::of_requests(&plugin, &app, by), sample);
         }
         for (watcher, (ends, crashes)) in reading.ends {
             let sample = Sample { ends, crashes, ..Sample::default() };
             self.add(&mut tick, Subject::of_watcher(&watcher), sample);
         }
-        for (upstream, in_flight, waiting) in reading.load {
-            let (plugin, app) = upstream.split_once('/').unwrap_or((&upstream, ""));
-            let gauges = Gauges { in_flight, waiting, ..Gauges::default() };
-            let sample = Sample { gauges, ..Sample::default() };
-            self.add(&mut tick, Subject::of_requests(plugin, app), sample);
+        if let Some(fronts) = reading.fronts {
+            self.add_load(&mut tick, fronts.load);
         }
         tick
+    }
+
+    /// What fronts say of the apps; those that they do not name have no requests.
+    fn add_load(&mut self, tick: &mut Tick, load: Vec<(String, u64, u64)>) {
+        for (upstream, in_flight, waiting) in load {
+            let (plugin, app) = upstream.split_once('/').unwrap_or((&upstream, ""));
+            let (in_flight, waiting) = (Some(in_flight), Some(waiting));
+            let gauges = Gauges { in_flight, waiting, ..Gauges::default() };
+            let sample = Sample { gauges, ..Sample::default() };
+            self.add(tick, Subject::of_requests(plugin, app, Answerer::Dynamic), sample);
+        }
+        for (_, sample) in tick.apps.iter_mut().filter(|(subject, _)| subject.kind == "app") {
+            sample.gauges.in_flight.get_or_insert(0);
+            sample.gauges.waiting.get_or_insert(0);
+        }
     }
 
     fn of_watcher(&self, watcher: &WatcherSample, covered: Duration) -> Sample {
         let ready = watcher.workers.iter().filter(|worker| worker.phase == Phase::Ready).count();
         let (memory, cpu_ms) = self.usages.of(&watcher.name, covered);
-        let (ready, wanted) = (ready as u64, u64::from(watcher.wanted));
-        let gauges = Gauges { ready, wanted, memory, ..Gauges::default() };
+        let (ready, wanted) = (Some(ready as u64), Some(u64::from(watcher.wanted)));
+        let gauges = Gauges { ready, wanted, memory: Some(memory), ..Gauges::default() };
         Sample { cpu_ms, gauges, ..Sample::default() }
     }
 
     /// Adds what is known of an app at the same instant.
     fn add(&mut self, tick: &mut Tick, subject: Subject, sample: Sample) {
         let subject = self.known(subject, tick.at);
-        let own = tick.apps.entry(subject).or_default();
-        let (before, now) = (own.gauges, sample.gauges);
-        own.add(&sample);
-        own.gauges = Gauges {
-            in_flight: before.in_flight.saturating_add(now.in_flight),
-            waiting: before.waiting.saturating_add(now.waiting),
-            ready: before.ready.saturating_add(now.ready),
-            wanted: before.wanted.saturating_add(now.wanted),
-            memory: before.memory.saturating_add(now.memory),
-        };
+        tick.apps.entry(subject).or_default().join(&sample);
     }
 
     /// The place of an app; that of the rest if there is none.

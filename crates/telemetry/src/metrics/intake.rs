@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::LOOK;
 use super::listener::SocketListener;
-use super::registry::Registry;
+use super::registry::{Registry, Store};
 
 /// The most connections at a time: two fronts and two daemons live during a handover.
 const CONNECTIONS_MAX: usize = 16;
@@ -24,13 +24,20 @@ pub struct Intake {
     registry: Arc<Mutex<Registry>>,
     ends: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,
+    store: Store,
 }
 
 impl Intake {
-    /// One that listens on this socket until `ends` is set.
-    pub fn new(socket: PathBuf, registry: Arc<Mutex<Registry>>, ends: Arc<AtomicBool>) -> Self {
+    /// One that listens on this socket until `ends` is set. `store`: where what was received is
+    /// kept for the next process.
+    pub fn new(
+        socket: PathBuf,
+        registry: Arc<Mutex<Registry>>,
+        ends: Arc<AtomicBool>,
+        store: Store,
+    ) -> Self {
         let listener = SocketListener::new(socket);
-        Self { listener, registry, ends, connections: Arc::default() }
+        Self { listener, registry, ends, connections: Arc::default(), store }
     }
 
     /// Accepts until it is to end.
@@ -44,7 +51,9 @@ impl Intake {
             while let Some(stream) = self.listener.accept() {
                 self.receive(stream);
             }
+            self.store.look(&self.registry, false);
         }
+        self.store.look(&self.registry, true);
     }
 
     fn wait(&self) {
@@ -90,7 +99,8 @@ fn receive_all(link: &mut Link, registry: &Mutex<Registry>, ends: &AtomicBool) {
             Err(_) => break,
         }
     }
-    if let Some(source) = sender {
+    // If this process ends, the other one has not: the next process will hear it again.
+    if let Some(source) = sender.filter(|_| !ends.load(Ordering::Relaxed)) {
         lock(registry).disconnected(&source);
     }
 }

@@ -106,7 +106,7 @@ impl Own {
         let sums = &snapshot.sums;
         let requests = sums.requests.values().map(|row| row.duration.count()).sum();
         let waiting = sums.connections.saturating_sub(sums.busy);
-        let port = self.port.filter(|_| snapshot.fronts > 0)?;
+        let port = self.port.filter(|_| snapshot.fronts > 0 && snapshot.is_settled)?;
         let mut point =
             Point::new("nginx").tag("server", "127.0.0.1").tag("port", &port.to_string());
         for (name, value) in [

@@ -2,9 +2,13 @@
 //!
 //! A front or daemon that has ended has counted what it has counted: its last counters stay in
 //! the sums. Only what is true *now* (requests in flight, phases) is taken from those that are
-//! connected.
+//! there. What was received is [saved] for the next process of this role, so that the sums go on
+//! where they were.
+
+mod saved;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use mfserv_core::names::WatcherName;
 use mfserv_core::wire::front::TroubleCause;
@@ -13,15 +17,25 @@ use mfserv_core::wire::metrics::{
 };
 
 use mfserv_platform::clock::now_ms;
+use serde::{Deserialize, Serialize};
 
-use super::changes::{Changes, Reading};
+use super::changes::{Changes, OfFronts, Reading};
 use super::statsd::Timing;
+pub use saved::Store;
+use saved::{Unsaved, pairs};
 
 /// The most processes whose counters are kept apart. Beyond it those of the oldest one that has
 /// ended are added up.
 const SOURCES_MAX: usize = 32;
 /// The most rows of a table of sums.
 const ROWS_MAX: usize = 10_000;
+/// A process that is connected and says nothing for so long is not there: it hangs, or was stopped.
+/// (Each sends a message a second.)
+const SILENT: Duration = Duration::from_secs(5);
+/// Daemon and front of a node that starts begin so long before this process at most, milliseconds.
+const TOGETHER_MS: u64 = 10_000;
+/// How long processes that an earlier one heard may take to connect. (They try once a second.)
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// Of whom a row of requests is.
 pub type Subject = (String, String, Answerer);
@@ -41,24 +55,41 @@ pub struct Registry {
     changes: Changes,
     /// Since when counters are received, milliseconds since the Unix epoch.
     since_ms: u64,
+    began: Instant,
+    unsaved: Unsaved,
     /// What was dropped on the way to others, by what; empty where nothing is sent.
     pub dropped: BTreeMap<&'static str, u64>,
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Entry {
     connections: u32,
+    /// It was connected to the process before this one: it may have counted more since that has
+    /// saved its counters.
+    #[serde(skip)]
+    is_awaited: bool,
+    /// When this process heard it last; `None`: what is known of it is from an earlier one.
+    #[serde(skip)]
+    heard: Option<Instant>,
     last: u64,
     /// The last message of a front, without its requests.
     front: Option<FrontCounters>,
+    #[serde(with = "pairs")]
     requests: BTreeMap<Subject, Requests>,
     node: Option<NodeCounters>,
 }
 
+impl Entry {
+    fn is_there(&self) -> bool {
+        self.connections > 0 && self.heard.is_some_and(|heard| heard.elapsed() < SILENT)
+    }
+}
+
 /// Counters of several processes.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sums {
     /// By plugin, app and what answers.
+    #[serde(with = "pairs")]
     pub requests: BTreeMap<Subject, Requests>,
     /// By upstream: only `queued` and `retried` of those that have ended.
     pub load: BTreeMap<String, Load>,
@@ -69,12 +100,15 @@ pub struct Sums {
     /// Requests in work now.
     pub busy: u64,
     /// Ends of workers by reason.
+    #[serde(with = "pairs")]
     pub ends: BTreeMap<(WatcherName, String), u64>,
     /// Times of starts.
     pub boots: BTreeMap<WatcherName, Histogram>,
     /// What workers did wrong.
-    pub troubles: BTreeMap<(WatcherName, &'static str), u64>,
+    #[serde(with = "pairs")]
+    pub troubles: BTreeMap<(WatcherName, TroubleCause), u64>,
     /// By kind and outcome: how many, and milliseconds.
+    #[serde(with = "pairs")]
     pub operations: BTreeMap<(String, String), (u64, u64)>,
 }
 
@@ -82,10 +116,12 @@ pub struct Sums {
 pub struct Snapshot {
     /// The sums over all processes.
     pub sums: Sums,
-    /// What the connected daemon said last, with who it is.
+    /// What the daemon that is there said last, with who it is.
     pub node: Option<(Source, NodeCounters)>,
-    /// How many fronts are connected.
+    /// How many fronts are there.
     pub fronts: u64,
+    /// See [`Registry::is_settled`].
+    pub is_settled: bool,
     /// What was dropped on the way to others, by what.
     pub dropped: BTreeMap<&'static str, u64>,
 }
@@ -101,6 +137,8 @@ impl Registry {
             timings,
             changes: Changes::default(),
             since_ms: now_ms(),
+            began: Instant::now(),
+            unsaved: Unsaved::default(),
             dropped: BTreeMap::new(),
         }
     }
@@ -109,19 +147,35 @@ impl Registry {
     pub fn read_changes(&mut self) -> Reading {
         let Changes { requests, ends, accepted } = std::mem::take(&mut self.changes);
         let mut reading = Reading { requests, ends, accepted, ..Reading::default() };
-        let connected = || self.sources.values().filter(|entry| entry.connections > 0);
-        for front in connected().filter_map(|entry| entry.front.as_ref()) {
-            reading.connections += front.connections;
-            reading.in_work += front.busy;
+        for (_, entry) in self.there() {
+            let Some(front) = &entry.front else { continue };
+            let fronts = reading.fronts.get_or_insert_with(OfFronts::default);
+            fronts.connections += front.connections;
+            fronts.in_work += front.busy;
             let load = front.load.iter().filter(|load| load.in_flight + load.waiting > 0);
             let load = load.map(|load| (load.upstream.clone(), load.in_flight, load.waiting));
-            reading.load.extend(load);
+            fronts.load.extend(load);
         }
-        let daemon =
-            connected().filter(|entry| entry.node.is_some()).max_by_key(|entry| entry.last);
-        let node = daemon.and_then(|entry| entry.node.as_ref());
-        reading.watchers = node.map(|node| node.watchers.clone());
+        reading.watchers = self.node().map(|(_, node)| node.watchers.clone());
         reading
+    }
+
+    /// The processes that send their counters now.
+    fn there(&self) -> impl Iterator<Item = (&Source, &Entry)> {
+        self.sources.iter().filter(|(_, entry)| entry.is_there())
+    }
+
+    /// False while the sums may be smaller than those that an earlier process has shown.
+    pub fn is_settled(&self) -> bool {
+        let is_awaited = |entry: &Entry| entry.is_awaited && entry.heard.is_none();
+        self.began.elapsed() >= SETTLING || !self.sources.values().any(is_awaited)
+    }
+
+    /// What the daemon that is there said last, with who it is.
+    pub fn node(&self) -> Option<(&Source, &NodeCounters)> {
+        let daemons = self.there().filter(|(_, entry)| entry.node.is_some());
+        let (source, entry) = daemons.max_by_key(|(_, entry)| entry.last)?;
+        Some((source, entry.node.as_ref()?))
     }
 
     /// The durations of requests since the last time.
@@ -144,6 +198,10 @@ impl Registry {
 
     /// A process has connected.
     pub fn connected(&mut self, source: &Source) {
+        if !self.sources.contains_key(source) {
+            // The next process shall know that this one had heard it.
+            self.unsaved = Unsaved::Sources;
+        }
         self.touch(source).connections += 1;
         while self.sources.len() > SOURCES_MAX {
             let ended = self.sources.iter().filter(|(_, entry)| entry.connections == 0);
@@ -159,6 +217,8 @@ impl Registry {
     pub fn disconnected(&mut self, source: &Source) {
         if let Some(entry) = self.sources.get_mut(source) {
             entry.connections = entry.connections.saturating_sub(1);
+            // It may have sent its last counters.
+            self.unsaved = Unsaved::Sources;
         }
     }
 
@@ -169,18 +229,24 @@ impl Registry {
         }
         self.touch(source);
         let Some(entry) = self.sources.get_mut(source) else { return };
-        // What a process had counted before this one began was counted at an unknown time.
-        let is_new = source.since_ms >= self.since_ms;
+        // What a process had counted before this one heard it was counted at an unknown time,
+        // unless it is new: this one has not begun much later, and no earlier one had heard it.
+        let is_unheard = entry.front.is_none() && entry.node.is_none();
+        let is_new = is_unheard && source.since_ms + TOGETHER_MS >= self.since_ms;
+        let counts = is_new || entry.heard.is_some();
+        if !matches!(message, ToTelemetry::Hello(_)) {
+            entry.heard = Some(Instant::now());
+        }
+        self.unsaved.notice(&message, entry.node.as_ref());
         match message {
             ToTelemetry::Hello(_) => {}
             ToTelemetry::Node(node) => {
-                if is_new || entry.node.is_some() {
+                if counts {
                     self.changes.add_node(&node, entry.node.as_ref());
                 }
                 entry.node = Some(*node);
             }
             ToTelemetry::Front(mut front) => {
-                let counts = is_new || entry.front.is_some();
                 if counts {
                     self.changes.add_front(&front, entry.front.as_ref());
                 }
@@ -210,21 +276,19 @@ impl Registry {
     pub fn snapshot(&self) -> Snapshot {
         let mut sums = self.past.clone();
         self.sources.values().for_each(|entry| sums.add(entry));
-        let connected = || self.sources.iter().filter(|(_, entry)| entry.connections > 0);
-        let nodes = connected()
-            .filter_map(|(source, entry)| Some((entry.last, source.clone(), entry.node.clone()?)));
         Snapshot {
             sums,
-            node: nodes.max_by_key(|(last, ..)| *last).map(|(_, source, node)| (source, node)),
+            node: self.node().map(|(source, node)| (source.clone(), node.clone())),
             dropped: self.dropped.clone(),
-            fronts: connected().filter(|(_, entry)| entry.front.is_some()).count() as u64,
+            is_settled: self.is_settled(),
+            fronts: self.there().filter(|(_, entry)| entry.front.is_some()).count() as u64,
         }
     }
 }
 
 impl Sums {
     fn add(&mut self, entry: &Entry) {
-        let lives = entry.connections > 0;
+        let lives = entry.is_there();
         for (subject, requests) in &entry.requests {
             let empty = || empty_like(requests);
             row(&mut self.requests, subject.clone(), rest, empty).add(requests);
@@ -261,8 +325,8 @@ impl Sums {
             row(&mut self.boots, watcher.clone(), other, Histogram::default).add(boots);
         }
         for trouble in &node.troubles {
-            let key = (trouble.watcher.clone(), trouble.what.as_str());
-            let other = || (other(), TroubleCause::Other.as_str());
+            let key = (trouble.watcher.clone(), trouble.what);
+            let other = || (other(), TroubleCause::Other);
             *row(&mut self.troubles, key, other, || 0) += trouble.count;
         }
         for done in &node.operations {
@@ -294,100 +358,4 @@ fn empty_like(of: &Requests) -> Requests {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn source(pid: u32) -> Source {
-        Source { pid, since_ms: u64::from(pid), version: "1".into() }
-    }
-
-    fn front(app: &str, requests: u64, in_flight: u64) -> ToTelemetry {
-        let mut row = Requests::new("shop", app, Answerer::Dynamic);
-        row.statuses.push((200, requests));
-        row.duration.buckets[0] = requests;
-        let load = Load { upstream: format!("shop/{app}"), in_flight, ..Load::default() };
-        let counters =
-            FrontCounters { requests: vec![row], load: vec![load], ..FrontCounters::default() };
-        ToTelemetry::Front(Box::new(counters))
-    }
-
-    fn requests(registry: &Registry) -> u64 {
-        let sums = registry.snapshot().sums;
-        sums.requests.values().map(|row| row.duration.count()).sum()
-    }
-
-    #[test]
-    fn counters_of_a_process_replace_its_former_ones_and_stay_when_it_has_ended() {
-        let mut registry = Registry::new(false);
-        for (pid, counts) in [(1, [5, 9]), (2, [1, 2])] {
-            registry.connected(&source(pid));
-            for count in counts {
-                registry.receive(&source(pid), front("web", count, 3));
-            }
-        }
-        let sums = registry.snapshot().sums;
-        assert_eq!((requests(&registry), sums.load["shop/web"].in_flight), (11, 6));
-        registry.disconnected(&source(1));
-        let sums = registry.snapshot().sums;
-        assert_eq!((requests(&registry), sums.load["shop/web"].in_flight), (11, 3));
-        // The same process connects again: it is not counted twice.
-        registry.connected(&source(1));
-        registry.receive(&source(1), front("web", 10, 0));
-        assert_eq!(requests(&registry), 12);
-    }
-
-    #[test]
-    fn changes_are_those_between_messages_of_one_process_whoever_comes_and_goes() {
-        let mut registry = Registry::new(false);
-        let requests = |registry: &mut Registry| {
-            let reading = registry.read_changes();
-            let changed =
-                reading.requests.values().map(|sample| (sample.classes[0], sample.buckets[0]));
-            changed.fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1))
-        };
-        let (old, new) = (source(1), Source { since_ms: now_ms(), ..source(2) });
-        // A front that lives since long before connects to a role that has just begun.
-        registry.connected(&old);
-        registry.receive(&old, front("web", 1_000_000, 0));
-        assert_eq!(requests(&mut registry), (0, 0));
-        registry.receive(&old, front("web", 1_000_007, 0));
-        // Its first requests of another app.
-        registry.receive(&old, front("api", 2, 0));
-        assert_eq!(requests(&mut registry), (9, 9));
-        registry.connected(&new);
-        registry.receive(&new, front("web", 3, 0));
-        registry.disconnected(&old);
-        assert_eq!(requests(&mut registry), (3, 3), "a new front begins at 0");
-        registry.receive(&new, front("web", 1, 0));
-        assert_eq!(requests(&mut registry), (0, 0), "counters that shrink");
-    }
-
-    #[test]
-    fn processes_that_come_and_go_for_ever_are_summed_in_bounded_memory() {
-        let mut registry = Registry::new(false);
-        for pid in 0..100 {
-            registry.connected(&source(pid));
-            registry.receive(&source(pid), front("web", 2, 1));
-            registry.disconnected(&source(pid));
-        }
-        assert!(registry.sources.len() <= SOURCES_MAX, "{}", registry.sources.len());
-        assert_eq!(requests(&registry), 200);
-        assert_eq!(registry.snapshot().sums.load["shop/web"].in_flight, 0);
-    }
-
-    #[test]
-    fn invented_apps_end_in_the_row_of_the_rest() {
-        let mut registry = Registry::new(false);
-        for number in 0..ROWS_MAX + 7 {
-            // Each process invents another name.
-            let sender = source(number as u32);
-            registry.connected(&sender);
-            registry.receive(&sender, front(&number.to_string(), 1, 0));
-            registry.disconnected(&sender);
-        }
-        let sums = registry.snapshot().sums;
-        assert_eq!(sums.requests.len(), ROWS_MAX + 1);
-        assert_eq!(sums.requests[&rest()].duration.count(), 7);
-        assert_eq!(sums.load.len(), ROWS_MAX + 1);
-    }
-}
+mod tests;

@@ -29,6 +29,8 @@ const CLIENTS_MAX: usize = 8;
 const FULL_LOOK: Duration = Duration::from_millis(10);
 /// How long a client may take to send its request and to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether the sums are whole again, after the start of the role.
+const SETTLING_PAUSE: Duration = Duration::from_millis(20);
 /// The most fields of a head.
 const FIELDS_MAX: usize = 100;
 /// The longest head of a request, bytes.
@@ -183,6 +185,9 @@ fn exchange(
             let fields = head.fields.iter();
             let mut accepts = fields.filter(|(_, name, _)| name.eq_ignore_ascii_case(b"accept"));
             let format = Format::accepted(accepts.next().map_or(b"", |(_, _, value)| value));
+            while !lock(&known.registry).is_settled() {
+                std::thread::sleep(SETTLING_PAUSE);
+            }
             let snapshot = lock(&known.registry).snapshot();
             let text = collect::text(&snapshot, format, own, &Sample::read(&known.sources));
             let text = if head.method() == b"HEAD" { "" } else { &text };

@@ -7,12 +7,14 @@ use mfserv_core::alerts::{Alert, Quantity};
 use mfserv_core::node_state::NodeState;
 use serde::{Deserialize, Serialize};
 
-use super::sample::{AppSample, History, Sample, p95};
+use super::window::{Counted, Window};
 use super::{State, Status};
+use crate::metrics::history::{Sample, Tick, percentile_us};
 
-/// At the start, fronts and daemon connect, and send what they counted before: no window begins
-/// earlier.
+/// At the start, fronts and daemon have not connected yet: nothing is said before.
 const SETTLING_MS: u64 = 5_000;
+/// The class of the answers that are errors: 5xx.
+const ERRORS: usize = 3;
 /// With fewer requests in a window there is neither a share of errors nor a percentile.
 const REQUESTS_LEAST: u64 = 5;
 /// The most subjects of an alert that are pending or fire.
@@ -21,10 +23,22 @@ const SUBJECTS_MAX: usize = 1000;
 /// The number of an alert, a plugin and an app; both are empty for the node.
 type Key = (usize, String, String);
 
-/// An alert that fires, as it is stored.
+/// What is true at an instant, and what was counted since the last one.
+#[derive(Debug, Clone, Default)]
+pub struct Now {
+    /// Free space of the file system, percent.
+    pub disk_free: Option<f64>,
+    /// The state of the node; `None` while no daemon says it.
+    pub state: Option<NodeState>,
+    /// The new ticks of the history.
+    pub ticks: Vec<Arc<Tick>>,
+}
+
+/// An alert that fires, as it is stored: with all of it, so that its receiver hears of its end also
+/// when the configuration does not have it any more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Firing {
-    alert: String,
+    alert: Alert,
     plugin: String,
     app: String,
     value: f64,
@@ -49,6 +63,8 @@ pub struct Change {
     pub ended_ms: Option<u64>,
     /// It was said before.
     pub is_repeated: bool,
+    /// It was resolved since the configuration does not have it any more.
+    pub is_removed: bool,
 }
 
 /// An alert about one subject, that is pending or fires.
@@ -65,61 +81,92 @@ struct Instance {
 pub struct Evaluator {
     alerts: Vec<Alert>,
     instances: BTreeMap<Key, Instance>,
-    /// By the length of the window, seconds.
-    histories: BTreeMap<u64, History>,
-    last: Option<Arc<Sample>>,
+    /// By their length, seconds.
+    windows: BTreeMap<u64, Window>,
+    last: Option<Arc<Tick>>,
     settled_ms: u64,
 }
 
 impl Evaluator {
-    /// Alerts, of which some fired before.
-    pub fn new(alerts: Vec<Alert>, fired: Vec<Firing>, now_ms: u64) -> Self {
-        let histories = alerts.iter().map(|alert| (alert.window_s, History::new(alert.window_s)));
-        let histories = histories.collect();
-        let known = fired.into_iter().filter_map(|one| {
-            let index = alerts.iter().position(|alert| alert.name == one.alert)?;
-            let fires = Some((one.since_ms, one.sent_ms));
-            let instance = Instance { value: one.value, fires, differs_ms: None };
-            Some(((index, one.plugin, one.app), instance))
-        });
-        let instances = known.collect();
-        Self { alerts, instances, histories, last: None, settled_ms: now_ms + SETTLING_MS }
+    /// Alerts, of which some fired before. Returns also the ends of those that fired and are
+    /// not among them any more: their receivers would wait for ever.
+    pub fn new(alerts: Vec<Alert>, fired: Vec<Firing>, now_ms: u64) -> (Self, Vec<Change>) {
+        let windows = alerts.iter().map(|alert| (alert.window_s, Window::new(alert.window_s)));
+        let windows = windows.collect();
+        let (mut instances, mut removed) = (BTreeMap::new(), Vec::new());
+        for Firing { alert, plugin, app, value, since_ms, sent_ms } in fired {
+            // Another receiver knows nothing of it.
+            let is_same = |now: &Alert| now.name == alert.name && now.webhook == alert.webhook;
+            if let Some(index) = alerts.iter().position(is_same) {
+                let fires = Some((since_ms, sent_ms));
+                let instance = Instance { value, fires, differs_ms: None };
+                instances.insert((index, plugin, app), instance);
+            } else {
+                let ended_ms = Some(now_ms);
+                let (is_repeated, is_removed) = (false, true);
+                removed.push(Change {
+                    alert,
+                    plugin,
+                    app,
+                    value,
+                    since_ms,
+                    ended_ms,
+                    is_repeated,
+                    is_removed,
+                });
+            }
+        }
+        let settled_ms = now_ms + SETTLING_MS;
+        (Self { alerts, instances, windows, last: None, settled_ms }, removed)
+    }
+
+    /// How far back its windows go, seconds.
+    pub fn longest_window_s(&self) -> u64 {
+        self.windows.keys().last().copied().unwrap_or(0)
+    }
+
+    /// Adds what was counted before this process began.
+    pub fn add(&mut self, tick: &Tick) {
+        self.windows.values_mut().for_each(|window| window.add(tick));
     }
 
     /// Looks at all conditions, once a second or so.
-    pub fn step(&mut self, now_ms: u64, sample: Sample) -> Vec<Change> {
+    pub fn step(&mut self, now_ms: u64, now: &Now) -> Vec<Change> {
+        for tick in &now.ticks {
+            self.add(tick);
+        }
+        self.last = now.ticks.last().cloned().or(self.last.take());
         if now_ms < self.settled_ms {
             return Vec::new();
         }
-        let sample = Arc::new(sample);
-        // A process that has connected sends what it has counted since its own start: that is
-        // not of this window.
-        let has_new_source = self.last.as_ref().is_some_and(|last| {
-            sample.fronts > last.fronts || (sample.daemon.is_some() && sample.daemon != last.daemon)
-        });
-        for history in self.histories.values_mut() {
-            if has_new_source {
-                history.clear();
-            }
-            history.push(now_ms, &sample);
-        }
+        let counted = self.windows.iter().map(|(length, window)| (*length, window.counted()));
+        let counted: BTreeMap<u64, Counted> = counted.collect();
         let mut changes = Vec::new();
         for index in 0..self.alerts.len() {
-            self.look(index, now_ms, &sample, &mut changes);
+            self.look(index, now_ms, now, &counted, &mut changes);
         }
-        self.last = Some(sample);
         changes
     }
 
+    /// The last tick that it has seen.
+    pub fn last(&self) -> Option<&Arc<Tick>> {
+        self.last.as_ref()
+    }
+
     /// Looks at one condition.
-    fn look(&mut self, index: usize, now_ms: u64, sample: &Sample, changes: &mut Vec<Change>) {
+    fn look(
+        &mut self,
+        index: usize,
+        now_ms: u64,
+        now: &Now,
+        counted: &BTreeMap<u64, Counted>,
+        changes: &mut Vec<Change>,
+    ) {
         let alert = self.alerts[index].clone();
         // Nothing is known: everything stays as it is.
-        let Some(values) = values(&alert, sample, &self.histories) else { return };
-        let mut known: BTreeMap<Key, f64> = BTreeMap::new();
-        for ((plugin, app), value) in values {
-            known.insert((index, plugin, app), value);
-        }
+        let Some(values) = self.values(&alert, now, counted) else { return };
+        let known = values.into_iter().map(|((plugin, app), value)| ((index, plugin, app), value));
+        let known: BTreeMap<Key, f64> = known.collect();
         let of_alert = |key: &&Key| key.0 == index;
         let held: Vec<Key> = self.instances.keys().filter(of_alert).cloned().collect();
         let room = SUBJECTS_MAX.saturating_sub(held.len());
@@ -134,7 +181,17 @@ impl Evaluator {
                 let (_, plugin, app) = key.clone();
                 let Said { since_ms, ended_ms, is_repeated } = said;
                 let (alert, value) = (alert.clone(), instance.value);
-                changes.push(Change { alert, plugin, app, value, since_ms, ended_ms, is_repeated });
+                let is_removed = false;
+                changes.push(Change {
+                    alert,
+                    plugin,
+                    app,
+                    value,
+                    since_ms,
+                    ended_ms,
+                    is_repeated,
+                    is_removed,
+                });
             }
             if instance.fires.is_none() && value.is_none() {
                 self.instances.remove(&key);
@@ -147,10 +204,51 @@ impl Evaluator {
         let fires = self.instances.iter().filter_map(|((index, plugin, app), instance)| {
             let (since_ms, sent_ms) = instance.fires?;
             let (plugin, app) = (plugin.clone(), app.clone());
-            let alert = self.alerts[*index].name.clone();
+            let alert = self.alerts[*index].clone();
             Some(Firing { alert, plugin, app, value: instance.value, since_ms, sent_ms })
         });
         fires.collect()
+    }
+
+    /// The values of now by plugin and app; `None`: they are not known.
+    fn values(
+        &self,
+        alert: &Alert,
+        now: &Now,
+        counted: &BTreeMap<u64, Counted>,
+    ) -> Option<BTreeMap<(String, String), f64>> {
+        let node = |value| Some(BTreeMap::from([((String::new(), String::new()), value)]));
+        let samples = match alert.quantity {
+            Quantity::Disk => return node(now.disk_free?),
+            // A node whose daemon says nothing does not run either.
+            Quantity::Node => {
+                let runs = now.state == Some(NodeState::Running);
+                return node(if runs { 0.0 } else { 1.0 });
+            }
+            // Without a front, nobody says what waits.
+            Quantity::Queue => {
+                &self.last.as_ref().filter(|tick| tick.node.connections.is_some())?.apps
+            }
+            Quantity::ErrorRate | Quantity::P95 | Quantity::Restarts => {
+                counted.get(&alert.window_s)?
+            }
+        };
+        let mut values = BTreeMap::new();
+        for (subject, sample) in samples {
+            let is_app = match subject.kind.as_str() {
+                "app" => true,
+                "extra" => alert.quantity == Quantity::Restarts,
+                _ => false,
+            };
+            if is_app && alert.is_about(&subject.plugin, &subject.app) {
+                if let Some(value) = value(alert.quantity, sample) {
+                    let key = (subject.plugin.clone(), subject.app.clone());
+                    // An app and an extra daemon may have the same name.
+                    *values.entry(key).or_insert(0.0) += value;
+                }
+            }
+        }
+        Some(values)
     }
 
     /// All alerts, for people.
@@ -222,41 +320,18 @@ impl Instance {
     }
 }
 
-/// The values of now by plugin and app; `None`: they are not known.
-fn values(
-    alert: &Alert,
-    sample: &Sample,
-    histories: &BTreeMap<u64, History>,
-) -> Option<Vec<((String, String), f64)>> {
-    let node = |value| Some(vec![((String::new(), String::new()), value)]);
-    match alert.quantity {
-        Quantity::Disk => return node(sample.disk_free?),
-        // A node whose daemon says nothing does not run either.
-        Quantity::Node => {
-            let runs = sample.state == Some(NodeState::Running);
-            return node(if runs { 0.0 } else { 1.0 });
-        }
-        _ => {}
-    }
-    let history = histories.get(&alert.window_s)?;
-    let about = sample.apps.iter().filter(|((plugin, app), _)| alert.is_about(plugin, app));
-    let values = about.filter_map(|(key, now)| {
-        Some((key.clone(), value(alert.quantity, &history.counted(key, now))?))
-    });
-    Some(values.collect())
-}
-
 /// What is measured of an app; `None`: there is nothing to measure.
-fn value(quantity: Quantity, counted: &AppSample) -> Option<f64> {
-    let is_enough = counted.requests >= REQUESTS_LEAST;
+fn value(quantity: Quantity, sample: &Sample) -> Option<f64> {
+    let requests = sample.requests();
+    let is_enough = requests >= REQUESTS_LEAST;
     match quantity {
         Quantity::ErrorRate => {
-            is_enough.then(|| counted.errors as f64 / counted.requests as f64 * 100.0)
+            is_enough.then(|| sample.classes[ERRORS] as f64 / requests as f64 * 100.0)
         }
-        Quantity::P95 if is_enough => p95(&counted.duration),
+        Quantity::P95 if is_enough => Some(percentile_us(&sample.buckets, 0.95)? / 1e6),
         Quantity::P95 => None,
-        Quantity::Queue => Some(counted.waiting as f64),
-        Quantity::Restarts => Some(counted.crashes as f64),
+        Quantity::Queue => Some(sample.gauges.waiting? as f64),
+        Quantity::Restarts => Some(sample.crashes as f64),
         Quantity::Disk | Quantity::Node => None,
     }
 }

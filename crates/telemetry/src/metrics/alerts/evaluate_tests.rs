@@ -1,4 +1,7 @@
+use mfserv_core::wire::metrics::Histogram;
+
 use super::*;
+use crate::metrics::history::Subject;
 
 const SECOND: u64 = 1000;
 
@@ -22,35 +25,51 @@ fn alert(quantity: Quantity, threshold: f64) -> Alert {
 struct Node {
     evaluator: Evaluator,
     now_ms: u64,
-    sample: Sample,
+    now: Now,
+    /// What is counted in this second, and what is true in it.
+    tick: Tick,
 }
 
 impl Node {
     fn new(alert: Alert) -> Self {
-        Self::restarted(alert, Vec::new())
+        Self::restarted(alert, Vec::new()).0
     }
 
-    fn restarted(alert: Alert, fired: Vec<Firing>) -> Self {
-        let evaluator = Evaluator::new(vec![alert], fired, 0);
-        let sample = Sample { fronts: 1, state: Some(NodeState::Running), ..Sample::default() };
-        Self { evaluator, now_ms: 0, sample }
+    fn restarted(alert: Alert, fired: Vec<Firing>) -> (Self, Vec<Change>) {
+        let (evaluator, removed) = Evaluator::new(vec![alert], fired, 0);
+        let now = Now { state: Some(NodeState::Running), ..Now::default() };
+        let mut tick = Tick::default();
+        tick.node.connections = Some(1);
+        (Self { evaluator, now_ms: 0, now, tick }, removed)
     }
 
-    fn app(&mut self) -> &mut AppSample {
-        self.sample.apps.entry(("shop".into(), "web".into())).or_default()
+    fn of(&mut self, kind: &str) -> &mut Sample {
+        self.tick.apps.entry(Arc::new(Subject::new(kind, "shop", "web"))).or_default()
+    }
+
+    fn app(&mut self) -> &mut Sample {
+        self.of("app")
+    }
+
+    fn waits(&mut self, requests: u64) {
+        self.app().gauges.waiting = Some(requests);
     }
 
     fn answers(&mut self, good: u64, bad: u64) {
         let app = self.app();
-        app.requests += good + bad;
-        app.errors += bad;
+        app.classes[0] += good;
+        app.classes[ERRORS] += bad;
     }
 
     /// Answers so many requests, each after this time in microseconds.
     fn takes(&mut self, count: u64, us: u64) {
         self.answers(count, 0);
+        let mut duration = Histogram::default();
         for _ in 0..count {
-            self.app().duration.observe(us);
+            duration.observe(us);
+        }
+        for (own, count) in self.app().buckets.iter_mut().zip(duration.buckets) {
+            *own += count;
         }
     }
 
@@ -59,7 +78,12 @@ impl Node {
         let mut said = String::new();
         for _ in 0..seconds {
             self.now_ms += SECOND;
-            for change in self.evaluator.step(self.now_ms, self.sample.clone()) {
+            self.tick.at = self.now_ms / SECOND;
+            self.now.ticks = vec![Arc::new(self.tick.clone())];
+            for sample in self.tick.apps.values_mut() {
+                *sample = Sample { gauges: sample.gauges, ..Sample::default() };
+            }
+            for change in self.evaluator.step(self.now_ms, &self.now) {
                 said.push(match (change.ended_ms, change.is_repeated) {
                     (Some(_), _) => '-',
                     (None, true) => '=',
@@ -99,39 +123,85 @@ fn a_share_of_errors_fires_after_its_time_and_is_resolved_when_they_have_left_th
 fn a_condition_that_holds_for_a_moment_says_nothing_in_either_direction() {
     let mut node = Node::new(alert(Quantity::Queue, 3.0));
     node.pass(6);
-    node.app().waiting = 4;
+    node.waits(4);
     assert_eq!(node.pass(2), "");
-    node.app().waiting = 3;
+    node.waits(3);
     assert_eq!(node.pass(5), "");
-    node.app().waiting = 9;
+    node.waits(9);
     assert_eq!(node.pass(9), "+");
-    node.app().waiting = 0;
+    node.waits(0);
     assert_eq!(node.pass(2), "");
-    node.app().waiting = 9;
+    node.waits(9);
     assert_eq!(node.pass(9), "", "it fires all the while");
-    node.app().waiting = 0;
+    node.waits(0);
     assert_eq!(node.pass(9), "-");
 }
 
 #[test]
-fn what_was_counted_before_the_start_or_by_a_front_that_connects_is_of_no_window() {
-    let mut node = Node::new(alert(Quantity::ErrorRate, 10.0));
-    node.answers(0, 1000);
-    assert_eq!(node.pass(20), "");
-    node.answers(0, 1000);
-    node.sample.fronts += 1;
-    assert_eq!(node.pass(20), "", "a front has connected again with its counts");
-    *node.app() = AppSample::default();
-    assert_eq!(node.pass(20), "", "counters have begun again at 0");
+fn crashes_of_an_app_and_of_an_extra_daemon_are_counted_and_files_are_no_answers_of_an_app() {
     let mut node = Node::new(alert(Quantity::Restarts, 2.0));
-    node.pass(10);
-    node.app().crashes = 50;
-    node.sample.daemon =
-        Some(mfserv_core::wire::metrics::Source { pid: 1, since_ms: 1, version: String::new() });
-    assert_eq!(node.pass(20), "", "a daemon has connected with its counts");
-    node.app().crashes += 3;
-    assert_eq!(node.pass(3), "+");
+    node.pass(6);
+    node.app().crashes = 1;
+    node.pass(3);
+    node.app().crashes = 2;
+    assert_eq!(node.pass(3), "+", "whoever counted them, and when");
     assert_eq!(node.pass(20), "-");
+    node.of("extra").crashes = 3;
+    assert_eq!(node.pass(3), "+");
+    let mut node = Node::new(alert(Quantity::ErrorRate, 10.0));
+    node.pass(6);
+    node.of("static").classes[0] = 1_000;
+    node.answers(0, 5);
+    assert_eq!(node.pass(3), "+");
+}
+
+#[test]
+fn what_was_counted_before_a_process_began_is_in_its_windows() {
+    let mut node = Node::new(alert(Quantity::Restarts, 2.0));
+    node.app().crashes = 3;
+    for at in [1, 90] {
+        node.evaluator.add(&Tick { at, ..node.tick.clone() });
+    }
+    (node.now_ms, node.tick.apps) = (91 * SECOND, BTreeMap::new());
+    assert_eq!(node.evaluator.longest_window_s(), 10);
+    assert_eq!(node.pass(4), "+");
+    assert_eq!(node.evaluator.firing()[0].value, 3.0, "the older ones have left the window");
+}
+
+#[test]
+fn what_is_not_known_changes_nothing() {
+    let mut node = Node::new(alert(Quantity::Queue, 3.0));
+    node.pass(6);
+    node.waits(9);
+    assert_eq!(node.pass(9), "+");
+    (node.tick.node.connections, node.app().gauges.waiting) = (None, None);
+    assert_eq!(node.pass(60), "", "no front says what waits");
+    (node.tick.node.connections, node.app().gauges.waiting) = (Some(1), Some(0));
+    assert_eq!(node.pass(9), "-");
+}
+
+#[test]
+fn an_alert_that_is_removed_while_it_fires_is_resolved_once() {
+    let with_hook = |name: &str, url: &str| {
+        let (name, webhook) = (name.into(), Some(url.into()));
+        Alert { name, webhook, ..alert(Quantity::Queue, 3.0) }
+    };
+    let mut node = Node::new(with_hook("old", "http://a"));
+    node.pass(6);
+    node.waits(9);
+    assert_eq!(node.pass(9), "+");
+    let fired = node.evaluator.firing();
+    for now in [with_hook("new", "http://a"), with_hook("old", "http://b")] {
+        let (mut next, removed) = Node::restarted(now, fired.clone());
+        let [change] = removed.as_slice() else { panic!("{removed:?}") };
+        assert_eq!((&change.alert, change.is_removed), (&with_hook("old", "http://a"), true));
+        assert_eq!((change.since_ms, change.ended_ms), (fired[0].since_ms, Some(0)));
+        assert_eq!(next.evaluator.firing(), [], "it is stored without it");
+        next.waits(9);
+        assert_eq!(next.pass(20), "+", "the other one fires by itself");
+    }
+    let same = Alert { threshold: 1.0, ..with_hook("old", "http://a") };
+    assert_eq!(Node::restarted(same, fired).1, []);
 }
 
 #[test]
@@ -155,7 +225,7 @@ fn the_95th_percentile_lies_in_its_bucket() {
     node.pass(6);
     node.takes(90, 500);
     node.takes(10, 2_000_000);
-    let found = super::super::sample::p95(&node.app().duration).unwrap();
+    let found = value(Quantity::P95, node.app()).unwrap();
     assert!((1.0..2.5).contains(&found), "{found}");
     assert_eq!(node.pass(5), "");
     node.takes(100, 70_000_000);
@@ -168,12 +238,12 @@ fn an_alert_is_about_the_apps_that_it_names_and_is_repeated_while_it_fires() {
     (only.plugin, only.repeat_s) = (Some("other".into()), 10);
     let mut node = Node::new(only.clone());
     node.pass(6);
-    node.app().waiting = 9;
+    node.waits(9);
     assert_eq!(node.pass(9), "");
     only.plugin = Some("shop".into());
     let mut node = Node::new(only);
     node.pass(6);
-    node.app().waiting = 9;
+    node.waits(9);
     assert_eq!(node.pass(26), "+==");
 }
 
@@ -181,14 +251,15 @@ fn an_alert_is_about_the_apps_that_it_names_and_is_repeated_while_it_fires() {
 fn a_new_process_resolves_what_fired_in_the_one_before_and_does_not_say_it_again() {
     let mut node = Node::new(alert(Quantity::Queue, 3.0));
     node.pass(6);
-    node.app().waiting = 9;
+    node.waits(9);
     assert_eq!(node.pass(9), "+");
     let fired = node.evaluator.firing();
     let fired: Vec<Firing> = serde_json::from_slice(&serde_json::to_vec(&fired).unwrap()).unwrap();
-    let mut node = Node::restarted(alert(Quantity::Queue, 3.0), fired);
-    node.app().waiting = 9;
+    let (mut node, removed) = Node::restarted(alert(Quantity::Queue, 3.0), fired);
+    assert_eq!(removed, []);
+    node.waits(9);
     assert_eq!(node.pass(20), "");
-    node.app().waiting = 0;
+    node.waits(0);
     assert_eq!(node.pass(9), "-");
 }
 
@@ -196,17 +267,17 @@ fn a_new_process_resolves_what_fired_in_the_one_before_and_does_not_say_it_again
 fn a_node_does_not_run_without_a_daemon_and_a_disk_is_looked_at_by_what_is_free() {
     let mut node = Node::new(alert(Quantity::Node, 0.0));
     assert_eq!(node.pass(9), "");
-    node.sample.state = Some(NodeState::Error);
+    node.now.state = Some(NodeState::Error);
     assert_eq!(node.pass(9), "+");
-    node.sample.state = None;
+    node.now.state = None;
     assert_eq!(node.pass(9), "", "no daemon says anything");
-    node.sample.state = Some(NodeState::Running);
+    node.now.state = Some(NodeState::Running);
     assert_eq!(node.pass(9), "-");
-    node.sample.state = None;
+    node.now.state = None;
     assert_eq!(node.pass(9), "+");
     let mut node = Node::new(alert(Quantity::Disk, 5.0));
-    node.sample.disk_free = Some(5.0);
+    node.now.disk_free = Some(5.0);
     assert_eq!(node.pass(9), "");
-    node.sample.disk_free = Some(4.9);
+    node.now.disk_free = Some(4.9);
     assert_eq!(node.pass(9), "+");
 }

@@ -30,9 +30,9 @@ pub struct Webhooks {
 
 impl Webhooks {
     /// Starts a thread for each address.
-    pub fn start(alerts: &[Alert], host: &str) -> Self {
+    pub fn start<'a>(alerts: impl Iterator<Item = &'a Alert>, host: &str) -> Self {
         let mut receivers = BTreeMap::new();
-        for url in alerts.iter().filter_map(|alert| alert.webhook.as_ref()) {
+        for url in alerts.filter_map(|alert| alert.webhook.as_ref()) {
             if receivers.contains_key(url) {
                 continue;
             }
@@ -183,6 +183,9 @@ fn summary(change: &Change) -> String {
     };
     match change.ended_ms {
         None => format!("{subject}: {}, it is {value}", alert.condition),
+        Some(_) if change.is_removed => {
+            format!("{subject}: {} is not looked at any more, it was {value}", alert.condition)
+        }
         Some(_) => format!("{subject}: {} is resolved, it was {value}", alert.condition),
     }
 }

@@ -8,7 +8,7 @@
 //!           apps (count, then: index of its name, mask, what the mask says)
 //! ```
 //!
-//! Numbers are LEB128. A name gets the next index when it is first used in a file, so a file can be
+//! Numbers are LEB128; the largest one stands for what nobody said. A name gets the next index when it is first used in a file, so a file can be
 //! read without any other one.
 
 use std::collections::HashMap;
@@ -32,6 +32,17 @@ pub struct Codec {
     last: Vec<Gauges>,
 }
 
+/// The number of a gauge that nobody said.
+const UNKNOWN: u64 = u64::MAX;
+
+fn to_number(gauge: Option<u64>) -> u64 {
+    gauge.unwrap_or(UNKNOWN)
+}
+
+fn from_number(number: u64) -> Option<u64> {
+    (number != UNKNOWN).then_some(number)
+}
+
 /// The parts of the mask of an app; a bit for each gauge follows.
 const REQUESTS: u64 = 1;
 const ENDS: u64 = 2;
@@ -39,14 +50,31 @@ const CRASHES: u64 = 4;
 const CPU: u64 = 8;
 const GAUGES: u64 = 16;
 
-fn each(gauges: &mut Gauges) -> [&mut u64; 5] {
+/// The gauges of a name before it was used.
+const BEFORE: Gauges = Gauges {
+    in_flight: Some(0),
+    waiting: Some(0),
+    ready: Some(0),
+    wanted: Some(0),
+    memory: Some(0),
+};
+
+fn each(gauges: &mut Gauges) -> [&mut Option<u64>; 5] {
     let Gauges { in_flight, waiting, ready, wanted, memory } = gauges;
     [in_flight, waiting, ready, wanted, memory]
 }
 
-fn of_node(node: &mut NodeSample) -> [&mut u64; 7] {
-    let NodeSample { busy_ms, cpu_ms, memory, memory_total, connections, in_work, accepted } = node;
+fn of_node(node: &NodeSample) -> [u64; 7] {
+    let NodeSample { busy_ms, cpu_ms, memory, memory_total, connections, in_work, accepted } =
+        *node;
+    let (connections, in_work) = (to_number(connections), to_number(in_work));
     [busy_ms, cpu_ms, memory, memory_total, connections, in_work, accepted]
+}
+
+fn to_node(numbers: [u64; 7]) -> NodeSample {
+    let [busy_ms, cpu_ms, memory, memory_total, connections, in_work, accepted] = numbers;
+    let (connections, in_work) = (from_number(connections), from_number(in_work));
+    NodeSample { busy_ms, cpu_ms, memory, memory_total, connections, in_work, accepted }
 }
 
 impl Codec {
@@ -60,8 +88,7 @@ impl Codec {
         let mut out = vec![0; HEAD];
         put(&mut out, tick.at);
         put(&mut out, tick.covered_ms);
-        let mut node = tick.node;
-        of_node(&mut node).into_iter().for_each(|number| put(&mut out, *number));
+        of_node(&tick.node).into_iter().for_each(|number| put(&mut out, number));
         let new: Vec<_> =
             tick.apps.keys().filter(|name| !self.indices.contains_key(*name)).collect();
         put(&mut out, new.len() as u64);
@@ -101,9 +128,11 @@ impl Codec {
 
     fn read(&mut self, from: &mut Reader<'_>) -> Option<Tick> {
         let mut tick = Tick { at: from.number()?, covered_ms: from.number()?, ..Tick::default() };
-        for number in of_node(&mut tick.node) {
+        let mut node = [0; 7];
+        for number in &mut node {
             *number = from.number()?;
         }
+        tick.node = to_node(node);
         for _ in 0..from.number()? {
             let length = usize::try_from(from.number()?).ok()?;
             let text = std::str::from_utf8(from.take(length)?).ok()?;
@@ -122,7 +151,7 @@ impl Codec {
     fn learn(&mut self, subject: Arc<Subject>) {
         self.indices.insert(subject.clone(), self.names.len());
         self.names.push(subject);
-        self.last.push(Gauges::default());
+        self.last.push(BEFORE);
     }
 }
 
@@ -141,7 +170,7 @@ fn put_sample(out: &mut Vec<u8>, sample: &Sample, last: &mut Gauges) {
         .zip(each(last))
         .enumerate()
         .filter(|(_, (now, last))| now != last)
-        .map(|(at, (now, _))| (at, *now))
+        .map(|(at, (now, _))| (at, to_number(*now)))
         .collect();
     changed.iter().for_each(|(at, _)| mask |= GAUGES << at);
     put(out, mask);
@@ -169,7 +198,7 @@ fn read_sample(from: &mut Reader<'_>, last: &mut Gauges) -> Option<Sample> {
     }
     for (at, gauge) in each(last).into_iter().enumerate() {
         if mask & (GAUGES << at) > 0 {
-            *gauge = from.number()?;
+            *gauge = from_number(from.number()?);
         }
     }
     sample.gauges = *last;
@@ -237,9 +266,16 @@ mod tests {
         let mut sample = Sample { cpu_ms: 3, ..Sample::default() };
         sample.classes[0] = requests;
         sample.buckets[15] = requests;
-        sample.gauges = Gauges { ready: 2, wanted: 2, memory: 1 << 30, ..Gauges::default() };
+        sample.gauges = Gauges {
+            ready: Some(2),
+            wanted: Some(at.min(2)),
+            memory: Some(1 << 30),
+            ..Gauges::default()
+        };
         let idle = Sample { gauges: sample.gauges, ..Sample::default() };
-        let node = NodeSample { busy_ms: u64::MAX, accepted: 5, ..NodeSample::default() };
+        let connections = Some(at).filter(|at| *at > 1);
+        let node =
+            NodeSample { busy_ms: u64::MAX, accepted: 5, connections, ..NodeSample::default() };
         let of = |app: &str| Arc::new(Subject::new("app", "shop", app));
         let apps = [(of("web"), sample), (of("with/slash"), idle)];
         Tick { at, covered_ms: 1000, node, apps: apps.into() }

@@ -87,14 +87,15 @@ const OF_APP: [(&str, OfSample); 17] = [
     ("p50_ms", |it, _| it.percentile(0.5)),
     ("p95_ms", |it, _| it.percentile(0.95)),
     ("p99_ms", |it, _| it.percentile(0.99)),
-    ("in_flight", |it, _| Some(it.gauges.in_flight as f64)),
-    ("waiting", |it, _| Some(it.gauges.waiting as f64)),
-    ("workers_ready", |it, _| Some(it.gauges.ready as f64)),
-    ("workers_wanted", |it, _| Some(it.gauges.wanted as f64)),
+    ("in_flight", |it, _| Some(it.gauges.in_flight? as f64)),
+    ("waiting", |it, _| Some(it.gauges.waiting? as f64)),
+    ("workers_ready", |it, _| Some(it.gauges.ready? as f64)),
+    ("workers_wanted", |it, _| Some(it.gauges.wanted? as f64)),
     ("restarts", |it, _| Some(it.ends as f64)),
     ("crashes", |it, _| Some(it.crashes as f64)),
-    ("memory_bytes", |it, _| Some(it.gauges.memory as f64)),
-    ("cpu_percent", |it, covered_s| Some(it.cpu_ms as f64 / covered_s / 10.0)),
+    ("memory_bytes", |it, _| Some(it.gauges.memory? as f64)),
+    // Where nobody said which processes the workers are, neither is known.
+    ("cpu_percent", |it, covered_s| it.gauges.memory.map(|_| it.cpu_ms as f64 / covered_s / 10.0)),
 ];
 
 /// What is said of the node.
@@ -102,9 +103,9 @@ const OF_NODE: [(&str, OfNode); 6] = [
     ("host_cpu_percent", |it, _| percent(it.busy_ms, it.cpu_ms)),
     ("host_memory_bytes", |it, _| Some(it.memory as f64)),
     ("host_memory_total_bytes", |it, _| Some(it.memory_total as f64)),
-    ("connections", |it, _| Some(it.connections as f64)),
+    ("connections", |it, _| Some(it.connections? as f64)),
     ("connections_per_s", |it, covered_s| per_s(it.accepted, covered_s)),
-    ("requests_in_work", |it, _| Some(it.in_work as f64)),
+    ("requests_in_work", |it, _| Some(it.in_work? as f64)),
 ];
 
 /// Answers `plugin=&app=&since=&until=&step=`, or `window=`: the last seconds as one interval.
@@ -251,8 +252,10 @@ impl Intervals {
         if self.samples > SAMPLES_MAX {
             return;
         }
-        let apps = tick.apps.iter().filter(|(subject, _)| question.means(subject));
-        let apps = apps.map(|(subject, sample)| (subject.clone(), sample.clone())).collect();
+        let mut apps: BTreeMap<Arc<Subject>, Sample> = BTreeMap::new();
+        for (subject, sample) in tick.apps.iter().filter(|(subject, _)| question.means(subject)) {
+            apps.entry(subject.shown()).or_default().join(sample);
+        }
         let tick = Tick { at: tick.at, covered_ms: tick.covered_ms, node: tick.node, apps };
         match self.all.get_mut(&end) {
             Some(whole) => whole.add(&tick),

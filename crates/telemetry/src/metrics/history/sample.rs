@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mfserv_core::names::WatcherName;
-use mfserv_core::wire::metrics::{BOUNDS_US, BUCKETS, REST};
+use mfserv_core::wire::metrics::{Answerer, BOUNDS_US, BUCKETS, REST};
 
 /// Classes of status codes: 2xx, 3xx, 4xx, 5xx, and all others.
 pub const CLASSES: usize = 5;
@@ -24,9 +24,12 @@ pub struct Subject {
     pub plugin: String,
     /// The app, extra daemon or role; empty for requests that go to none.
     pub app: String,
-    /// `app`, `extra`, `role`, or `front` for requests that go to no app.
+    /// `app`, `extra`, `role`, or `front` for requests that go to no app; `static` for those of an
+    /// app that no worker answers, which alerts leave out.
     pub kind: String,
 }
+
+const STATIC: &str = "static";
 
 impl Subject {
     /// A subject.
@@ -46,9 +49,22 @@ impl Subject {
     }
 
     /// That of requests.
-    pub fn of_requests(plugin: &str, app: &str) -> Self {
+    pub fn of_requests(plugin: &str, app: &str, by: Answerer) -> Self {
         let is_of_app = !app.is_empty() || !plugin.starts_with('#');
-        Self::new(if is_of_app { "app" } else { "front" }, plugin, app)
+        let kind = match by {
+            _ if !is_of_app => "front",
+            Answerer::Dynamic => "app",
+            Answerer::Static | Answerer::Front => STATIC,
+        };
+        Self::new(kind, plugin, app)
+    }
+
+    /// The subject among whose samples people look for these.
+    pub fn shown(self: &Arc<Self>) -> Arc<Self> {
+        match self.kind.as_str() {
+            STATIC => Arc::new(Self::new("app", &self.plugin, &self.app)),
+            _ => self.clone(),
+        }
     }
 
     /// That of whatever has no samples of its own.
@@ -84,24 +100,59 @@ pub struct Sample {
     pub gauges: Gauges,
 }
 
-/// What is true at an instant; of an interval, the worst.
+/// What is true at an instant; of an interval, the worst. `None`: nobody was there to say it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// The most requests that workers had.
-    pub in_flight: u64,
+    pub in_flight: Option<u64>,
     /// The most requests that waited for a slot.
-    pub waiting: u64,
+    pub waiting: Option<u64>,
     /// The fewest workers that were ready.
-    pub ready: u64,
+    pub ready: Option<u64>,
     /// Workers that were wanted at the end.
-    pub wanted: u64,
+    pub wanted: Option<u64>,
     /// The most memory of its workers, bytes.
-    pub memory: u64,
+    pub memory: Option<u64>,
+}
+
+/// What both say, put together; what one of them says, if the other one is silent.
+fn either(one: Option<u64>, other: Option<u64>, both: fn(u64, u64) -> u64) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(both(one, other)),
+        (one, other) => one.or(other),
+    }
 }
 
 impl Sample {
     /// Adds a later interval.
     pub fn add(&mut self, later: &Sample) {
+        self.count(later);
+        let (own, later) = (self.gauges, later.gauges);
+        self.gauges = Gauges {
+            in_flight: own.in_flight.max(later.in_flight),
+            waiting: own.waiting.max(later.waiting),
+            ready: either(own.ready, later.ready, u64::min),
+            wanted: later.wanted.or(own.wanted),
+            memory: own.memory.max(later.memory),
+        };
+    }
+
+    /// Adds what is known from elsewhere of the same interval.
+    pub fn join(&mut self, more: &Sample) {
+        self.count(more);
+        let (own, more) = (self.gauges, more.gauges);
+        let sum = |one, other| either(one, other, u64::saturating_add);
+        self.gauges = Gauges {
+            in_flight: sum(own.in_flight, more.in_flight),
+            waiting: sum(own.waiting, more.waiting),
+            ready: sum(own.ready, more.ready),
+            wanted: sum(own.wanted, more.wanted),
+            memory: sum(own.memory, more.memory),
+        };
+    }
+
+    /// Adds what was counted.
+    pub fn count(&mut self, later: &Sample) {
         let counters = self.classes.iter_mut().zip(later.classes);
         for (own, later) in counters.chain(self.buckets.iter_mut().zip(later.buckets)) {
             *own = own.saturating_add(later);
@@ -113,14 +164,6 @@ impl Sample {
         ] {
             *own = own.saturating_add(later);
         }
-        let (own, later) = (self.gauges, later.gauges);
-        self.gauges = Gauges {
-            in_flight: own.in_flight.max(later.in_flight),
-            waiting: own.waiting.max(later.waiting),
-            ready: own.ready.min(later.ready),
-            wanted: later.wanted,
-            memory: own.memory.max(later.memory),
-        };
     }
 
     /// The requests of all classes.
@@ -166,10 +209,10 @@ pub struct NodeSample {
     pub memory: u64,
     /// The memory of the host, bytes.
     pub memory_total: u64,
-    /// The most client connections.
-    pub connections: u64,
-    /// The most requests that the fronts read or answered.
-    pub in_work: u64,
+    /// The most client connections; `None`: no front said it.
+    pub connections: Option<u64>,
+    /// The most requests that the fronts read or answered; `None`: no front said it.
+    pub in_work: Option<u64>,
     /// Client connections accepted.
     pub accepted: u64,
 }
@@ -241,10 +284,28 @@ mod tests {
 
     #[test]
     fn of_an_interval_the_worst_is_kept_and_what_is_counted_is_added_up() {
-        let gauges = |waiting, ready| Gauges { waiting, ready, wanted: 3, ..Gauges::default() };
+        let gauges = |waiting, ready| {
+            let (waiting, ready) = (Some(waiting), Some(ready));
+            Gauges { waiting, ready, wanted: Some(3), ..Gauges::default() }
+        };
         let mut sample = Sample { ends: 1, gauges: gauges(7, 1), ..Sample::default() };
         sample.add(&Sample { ends: u64::MAX, gauges: gauges(2, 3), ..Sample::default() });
         assert_eq!((sample.ends, sample.gauges), (u64::MAX, gauges(7, 1)));
+    }
+
+    #[test]
+    fn what_nobody_says_is_no_zero_beside_what_somebody_says() {
+        let known = Gauges { ready: Some(2), waiting: Some(0), ..Gauges::default() };
+        let sample = |gauges| Sample { gauges, ..Sample::default() };
+        for (one, other) in [(known, Gauges::default()), (Gauges::default(), known)] {
+            let (mut later, mut beside) = (sample(one), sample(one));
+            later.add(&sample(other));
+            beside.join(&sample(other));
+            assert_eq!((later.gauges, beside.gauges), (known, known));
+        }
+        let mut both = sample(known);
+        both.join(&sample(known));
+        assert_eq!((both.gauges.ready, both.gauges.in_flight), (Some(4), None));
     }
 
     #[test]

@@ -3,6 +3,7 @@ use std::path::Path;
 use mfserv_core::names::WatcherName;
 
 use super::*;
+use crate::metrics::changes::OfFronts;
 
 fn reading(requests: u64) -> Reading {
     let mut sample = Sample::default();
@@ -10,10 +11,13 @@ fn reading(requests: u64) -> Reading {
     sample.buckets[4] = requests;
     let (name, workers) = (WatcherName::app("shop", "web"), Vec::new());
     Reading {
-        requests: BTreeMap::from([(("shop".into(), "web".into()), sample)]),
+        requests: BTreeMap::from([(("shop".into(), "web".into(), Answerer::Dynamic), sample)]),
         ends: BTreeMap::from([(name.clone(), (2, 1))]),
-        load: vec![("shop/web".into(), 3, 4)],
-        connections: 9,
+        fronts: Some(OfFronts {
+            load: vec![("shop/web".into(), 3, 4)],
+            connections: 9,
+            in_work: 5,
+        }),
         watchers: Some(vec![WatcherSample { name, wanted: 2, workers }]),
         ..Reading::default()
     }
@@ -47,12 +51,66 @@ fn a_tick_says_of_an_app_what_fronts_and_daemon_know_of_it() {
     let tick = recorder.tick(7, Duration::from_secs(1), reading(5));
     let subject = Subject::new("app", "shop", "web");
     let sample = &tick.apps[&subject];
-    let gauges = Gauges { in_flight: 3, waiting: 4, wanted: 2, ..Gauges::default() };
+    let gauges = Gauges {
+        in_flight: Some(3),
+        waiting: Some(4),
+        ready: Some(0),
+        wanted: Some(2),
+        memory: Some(0),
+    };
     assert_eq!((sample.requests(), sample.ends, sample.crashes), (5, 2, 1));
-    assert_eq!((sample.gauges, tick.node.connections, tick.apps.len()), (gauges, 9, 1));
-    // The daemon is away for a moment: its workers have not gone.
-    let tick = recorder.tick(8, Duration::from_secs(1), Reading::default());
-    assert_eq!(tick.apps[&subject].gauges.wanted, 2);
+    assert_eq!((sample.gauges, tick.apps.len()), (gauges, 1));
+    assert_eq!((tick.node.connections, tick.node.in_work), (Some(9), Some(5)));
+}
+
+#[test]
+fn what_is_true_now_is_unknown_while_those_who_say_it_are_away() {
+    let mut recorder = recorder(None);
+    let mut tick = |reading| recorder.tick(7, Duration::from_secs(1), reading);
+    let subject = Subject::new("app", "shop", "web");
+    let without_daemon = tick(Reading { watchers: None, ..reading(5) });
+    let gauges = Gauges { in_flight: Some(3), waiting: Some(4), ..Gauges::default() };
+    assert_eq!(without_daemon.apps[&subject].gauges, gauges);
+    let without_front = tick(Reading { fronts: None, ..reading(5) });
+    let gauges = without_front.apps[&subject].gauges;
+    assert_eq!((gauges.in_flight, gauges.waiting, gauges.wanted), (None, None, Some(2)));
+    assert_eq!((without_front.node.connections, without_front.node.in_work), (None, None));
+    // A front that names no app has no requests of any.
+    let idle = tick(Reading { fronts: Some(OfFronts::default()), ..reading(5) });
+    let gauges = idle.apps[&subject].gauges;
+    assert_eq!((gauges.in_flight, gauges.waiting), (Some(0), Some(0)));
+}
+
+#[test]
+fn what_was_remembered_is_read_back_each_time_once_in_the_finest_resolution() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = now_ms() / 1000;
+    let begin = now / 60 * 60 - 3_600;
+    let mut recorder = recorder(Some(dir.path()));
+    // The finest ring does not go back so far.
+    for at in begin + 1..=now {
+        let tick = recorder.tick(at, Duration::from_secs(1), reading(2));
+        let rings = recorder.rings.as_mut().unwrap();
+        if at > now - 90 {
+            rings.append(&tick);
+        } else {
+            (1..3).for_each(|ring| rings.fold(ring, &tick).unwrap());
+        }
+    }
+    let read = |seconds: u64| {
+        let (mut requests, mut lasts) = (0, Vec::new());
+        recorder.history.read_back(seconds, &mut |tick| {
+            requests += tick.apps.values().map(Sample::requests).sum::<u64>();
+            lasts.push(tick.at);
+        });
+        assert!(lasts.is_sorted_by(|one, other| one < other), "{lasts:?}");
+        (requests, lasts.len() as u64)
+    };
+    let (requests, ticks) = read(60);
+    assert!((118..=120).contains(&requests) && (59..=60).contains(&ticks), "{requests} {ticks}");
+    let (requests, ticks) = read(1_000);
+    assert!((1_970..=2_020).contains(&requests), "{requests}");
+    assert!((170..=190).contains(&ticks), "{ticks}: 90 seconds, and tens before");
 }
 
 #[test]
@@ -77,7 +135,9 @@ fn coarser_rings_have_the_sums_also_of_what_a_killed_process_had_not_written_to_
 fn apps_without_end_are_counted_together_and_a_place_is_given_on_when_it_is_not_used() {
     let mut recorder = recorder(None);
     let mut tick = |at: u64, from: usize| {
-        let one = |number: usize| (("shop".to_string(), number.to_string()), Sample::default());
+        let one = |number: usize| {
+            (("shop".into(), number.to_string(), Answerer::Dynamic), Sample::default())
+        };
         let requests = (from..from + SUBJECTS_MAX + 9).map(one).collect();
         let reading = Reading { requests, ..Reading::default() };
         recorder.tick(at, Duration::from_secs(1), reading).apps
@@ -129,8 +189,9 @@ fn busy(apps: usize, second: usize) -> Reading {
             let number = (second * 7919 + app * 104_729) as u64;
             sample.classes = [number % 2_000, number % 50, number % 9, 0, 0];
             (2..7).for_each(|at| sample.buckets[at] = number % (300 * at as u64));
-            reading.load.push((format!("{plugin}/{name}"), number % 4, number % 3));
-            reading.requests.insert((plugin, name), sample);
+            let fronts = reading.fronts.get_or_insert_with(OfFronts::default);
+            fronts.load.push((format!("{plugin}/{name}"), number % 4, number % 3));
+            reading.requests.insert((plugin, name, Answerer::Dynamic), sample);
         }
     }
     reading.watchers = Some(watchers);

@@ -1,10 +1,11 @@
 use std::path::Path;
 
 use super::*;
-use crate::metrics::history::Ring;
+use crate::metrics::history::{Gauges, Ring};
 
 fn sample(requests: u64) -> Sample {
-    let mut sample = Sample { cpu_ms: 250, ..Sample::default() };
+    let gauges = Gauges { memory: Some(1), ..Gauges::default() };
+    let mut sample = Sample { cpu_ms: 250, gauges, ..Sample::default() };
     sample.classes[3] = requests;
     sample.buckets[0] = requests;
     sample
@@ -52,6 +53,36 @@ fn intervals_are_summed_and_where_nothing_was_there_is_null() {
     let all = ask(dir.path(), &format!("since={begin}&until={until}&step=10"));
     let api = all.series.iter().find(|it| it.name == "shop.api").unwrap();
     assert_eq!(api.values["requests_per_s"], [Some(1.0), Some(1.0), None, None]);
+}
+
+#[test]
+fn what_nobody_said_is_null_and_files_of_an_app_are_requests_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let begin = (now() - 300) / 10 * 10;
+    let of_app = |at: u64, daemon_is_there: bool| {
+        let mut tick = tick(at, &[("web", 4)]);
+        tick.node.connections = Some(3);
+        let sample = tick.apps.values_mut().next().unwrap();
+        let known = |value| daemon_is_there.then_some(value);
+        sample.gauges = Gauges { in_flight: Some(0), ready: known(2), ..Gauges::default() };
+        let files = Sample { classes: [6, 0, 0, 0, 0], ..Sample::default() };
+        tick.apps.insert(Arc::new(Subject::new("static", "shop", "web")), files);
+        tick
+    };
+    let ticks = (begin + 1..=begin + 20).map(|at| of_app(at, at <= begin + 8));
+    write(dir.path(), RESOLUTIONS[0].0, ticks);
+    let answer = ask(dir.path(), &format!("since={begin}&until={}&step=10s", begin + 20));
+    let [web] = answer.series.as_slice() else { panic!("{answer:?}") };
+    assert_eq!((web.name.as_str(), web.kind.as_str()), ("shop.web", "app"));
+    assert_eq!(web.values["requests_per_s"], [Some(10.0), Some(10.0)]);
+    assert_eq!(web.values["5xx_per_s"], [Some(4.0), Some(4.0)]);
+    assert_eq!(web.values["workers_ready"], [Some(2.0), None]);
+    assert_eq!(web.values["in_flight"], [Some(0.0), Some(0.0)]);
+    for unknown in ["workers_wanted", "memory_bytes", "cpu_percent", "waiting"] {
+        assert_eq!(web.values[unknown], [None, None], "{unknown}");
+    }
+    assert_eq!(answer.node["connections"], [Some(3.0), Some(3.0)]);
+    assert_eq!(answer.node["requests_in_work"], [None, None]);
 }
 
 #[test]

@@ -10,12 +10,12 @@ const SECONDS: Resolution = Resolution { step_s: 1, age_s: 600 };
 fn tick(at: u64) -> Tick {
     let mut sample = Sample { cpu_ms: at, ..Sample::default() };
     sample.classes[0] = 1 + at % 5;
-    sample.gauges.memory = at << 20;
+    sample.gauges.memory = Some(at << 20);
     let web = Arc::new(Subject::new("app", "shop", "web"));
     Tick {
         at,
         covered_ms: 1000,
-        node: NodeSample::default(),
+        node: NodeSample { connections: Some(1), in_work: Some(0), ..NodeSample::default() },
         apps: BTreeMap::from([(web, sample)]),
     }
 }
