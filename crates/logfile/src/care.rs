@@ -46,12 +46,16 @@ fn bound(directory: &Path, max_bytes: u64, done: &mut Cared) -> io::Result<()> {
         total += entry?.metadata().map_or(0, |found| if found.is_file() { found.len() } else { 0 });
     }
     let mut oldest: Vec<(SystemTime, u64, Rotated)> = Vec::new();
-    for file in rotated_in(directory)?.into_values().flatten() {
-        if let Ok(found) = fs::metadata(&file.path) {
-            oldest.push((found.modified()?, found.len(), file));
+    for files in rotated_in(directory)?.into_values() {
+        // Of one log the names say the order: a clock may have been set back between two files.
+        let mut latest = SystemTime::UNIX_EPOCH;
+        for file in files {
+            let Ok(found) = fs::metadata(&file.path) else { continue };
+            latest = latest.max(found.modified()?);
+            oldest.push((latest, found.len(), file));
         }
     }
-    oldest.sort_by(|a, b| (a.0, &a.2.path).cmp(&(b.0, &b.2.path)));
+    oldest.sort_by_key(|(latest, ..)| *latest);
     for (_, bytes, file) in oldest {
         if total <= max_bytes {
             break;

@@ -3,7 +3,7 @@
 //! A [`LogFile`] is given whole buffers of lines. It creates its directory, opens with
 //! O_APPEND (several processes may write to the same file), renames the file away when it
 //! has grown too large or too old (`NAME.YYYYMMDDHHMMSS`, local time, and a counter when
-//! that exists), and keeps as many files as it is told. A file that somebody else
+//! that, or a later one, exists), and keeps as many files as it is told. A file that somebody else
 //! truncates, renames or deletes is noticed within about a second. Nothing panics: what
 //! the system refuses comes back as [`Trouble`], with the bytes that were written all the
 //! same, so that a caller who tries again writes no line twice.
@@ -78,6 +78,8 @@ pub struct LogFile {
     live: Option<Live>,
     /// The index of the live file, once something was appended whose source is known.
     index: Option<IndexWriter>,
+    /// From this byte on the index does not say who wrote the live file: it could not be written.
+    unnoted: Option<u64>,
     checked: Instant,
 }
 
@@ -86,7 +88,7 @@ impl LogFile {
     pub fn new(path: impl Into<PathBuf>, rotation: Rotation) -> Self {
         let max_bytes = below_file_size_limit(rotation.max_bytes);
         let (path, checked) = (path.into(), Instant::now());
-        Self { path, rotation, max_bytes, live: None, index: None, checked }
+        Self { path, rotation, max_bytes, live: None, index: None, unnoted: None, checked }
     }
 
     /// A log file, opened now. Old rotated files beyond the number to keep are removed.
@@ -120,7 +122,7 @@ impl LogFile {
 
     /// Appends whole lines, and records in the index who wrote them: `marks` in the order of
     /// the buffer, the first at its begin. An index that cannot be written delays nothing and
-    /// loses no line.
+    /// loses no line; it says later that these bytes are of an unknown source.
     pub fn append_marked(&mut self, lines: &[u8], marks: &[Mark<'_>]) -> Result<(), Trouble> {
         let mut written = 0;
         let trouble = |written, error| Err(Trouble { written, error });
@@ -164,6 +166,7 @@ impl LogFile {
         let lines = &lines[from..];
         let max_bytes = self.max_bytes;
         let live = self.live().map_err(|error| Trouble { written: 0, error })?;
+        let begin = live.size;
         let mut piece = match max_bytes {
             0 => lines,
             max => fitting(lines, max.saturating_sub(live.size), live.size == 0),
@@ -176,7 +179,13 @@ impl LogFile {
             piece = lines;
         }
         if !marks.is_empty() {
-            self.note(marks, from, piece.len());
+            match self.note(marks, from, piece.len()) {
+                Ok(()) => self.unnoted = None,
+                Err(_) => {
+                    self.index = None;
+                    self.unnoted.get_or_insert(begin);
+                }
+            }
         }
         let live = self.live().map_err(|error| Trouble { written: 0, error })?;
         let mut written = 0;
@@ -195,18 +204,21 @@ impl LogFile {
     }
 
     /// Writes into the index who wrote `length` bytes of a buffer from its byte `from` on.
-    fn note(&mut self, marks: &[Mark<'_>], from: usize, length: usize) {
-        let Some(live) = &self.live else { return };
+    fn note(&mut self, marks: &[Mark<'_>], from: usize, length: usize) -> io::Result<()> {
+        let Some(live) = &self.live else { return Ok(()) };
         let index = match &mut self.index {
             Some(index) => index,
-            none => {
-                let mode = self.rotation.mode;
-                match IndexWriter::open(&self.path, live.identity.1, live.size, mode) {
-                    Ok(opened) => none.insert(opened),
-                    Err(_) => return,
-                }
-            }
+            none => none.insert(IndexWriter::open(
+                &self.path,
+                live.identity.1,
+                live.size,
+                self.rotation.mode,
+            )?),
         };
+        // An append that failed as well has written nothing that is not noted now.
+        if let Some(unnoted) = self.unnoted.filter(|unnoted| *unnoted < live.size) {
+            index.note_unknown(unnoted);
+        }
         let first = marks.partition_point(|mark| mark.at <= from).saturating_sub(1);
         for mark in marks[first..].iter().take_while(|mark| mark.at < from + length) {
             if mark.at < from && matches!(mark.kind, MarkKind::Request(_)) {
@@ -215,11 +227,13 @@ impl LogFile {
             }
             index.note(mark, live.size + mark.at.saturating_sub(from) as u64);
         }
-        if index.flush().is_err() {
-            // It would give these bytes to whoever wrote before them.
-            self.index = None;
-            let _ = fs::remove_file(index_path(&self.path));
-        }
+        index.flush()
+    }
+
+    /// The live file is another one now, or begins anew.
+    fn forget_index(&mut self) {
+        self.index = None;
+        self.unnoted = None;
     }
 
     /// The open file; opens it first if it is not.
@@ -240,16 +254,16 @@ impl LogFile {
         let Some(live) = &mut self.live else { return Ok(()) };
         match fs::metadata(&self.path) {
             Ok(on_disk) if identity(&on_disk) == live.identity => {
-                if on_disk.len() < live.size {
+                let was = std::mem::replace(&mut live.size, on_disk.len());
+                if on_disk.len() < was {
                     // What the index says is of bytes that are gone.
-                    self.index = None;
+                    self.forget_index();
                     let _ = fs::remove_file(index_path(&self.path));
                 }
-                live.size = on_disk.len();
             }
             _ => {
                 self.live = None;
-                self.index = None;
+                self.forget_index();
                 self.live()?;
             }
         }
@@ -272,13 +286,30 @@ impl LogFile {
     fn rotate(&mut self) -> io::Result<()> {
         let Some(live) = self.live.take() else { return Ok(()) };
         let still_ours = fs::metadata(&self.path).is_ok_and(|m| identity(&m) == live.identity);
-        self.index = None;
-        let renamed = if still_ours { rotation::rename_away(&self.path) } else { Ok(()) };
-        if let Err(error) = renamed {
-            self.live = Some(live);
-            return Err(error);
+        let renamed = match still_ours {
+            true => rotation::rename_away(&self.path).map(Some),
+            false => Ok(None),
+        };
+        let rotated = match renamed {
+            Ok(rotated) => rotated,
+            Err(error) => {
+                self.live = Some(live);
+                return Err(error);
+            }
+        };
+        let unnoted = self.unnoted;
+        self.forget_index();
+        let opened = self.live().map(|_| ());
+        if let Some((file, unnoted)) = rotated.filter(|file| file.exists()).zip(unnoted) {
+            // The files that were just removed may have made room for it.
+            let mode = self.rotation.mode;
+            let index = IndexWriter::open(&file, live.identity.1, live.size, mode);
+            let _ = index.and_then(|mut index| {
+                index.note_unknown(unnoted);
+                index.flush()
+            });
         }
-        self.live().map(|_| ())
+        opened
     }
 }
 

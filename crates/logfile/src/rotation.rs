@@ -12,32 +12,45 @@ use rustix::io::Errno;
 use crate::compressed::compressed_path;
 use crate::index;
 
-/// More rotations than this within one second are an error, not a loop.
-const MOST_IN_A_SECOND: u32 = 10_000;
+/// So many names are tried at a rotation: others may rotate the same log at the same time.
+const MOST_TRIES: u32 = 10_000;
 
-/// Renames `path` to `path.YYYYMMDDHHMMSS`, or `….YYYYMMDDHHMMSS.N` if that exists.
-pub(crate) fn rename_away(path: &Path) -> io::Result<()> {
-    let stamp = jiff::Zoned::now().strftime("%Y%m%d%H%M%S").to_string();
-    for count in 0..MOST_IN_A_SECOND {
+/// Renames `path` to `path.YYYYMMDDHHMMSS`, or `….YYYYMMDDHHMMSS.N` if that exists. The names of
+/// a log are in the order of its rotations also where the local time goes back (the end of
+/// summer time, a clock that is set): then the stamp is that of the newest file, with the next
+/// number. Returns the new name.
+pub(crate) fn rename_away(path: &Path) -> io::Result<PathBuf> {
+    let now = jiff::Zoned::now().strftime("%Y%m%d%H%M%S").to_string();
+    rename_at(path, now)
+}
+
+/// The same at a local time.
+fn rename_at(path: &Path, now: String) -> io::Result<PathBuf> {
+    let newest = rotated(path)?.pop().map(|newest| newest.order);
+    let (stamp, first) = match newest.filter(|(stamp, _)| *stamp >= now) {
+        Some((stamp, count)) => (stamp, count.saturating_add(1)),
+        None => (now, 0),
+    };
+    for count in first..=first.saturating_add(MOST_TRIES) {
         let suffix = if count == 0 { stamp.clone() } else { format!("{stamp}.{count}") };
         let target = with_suffix(path, &suffix);
         match renameat_with(CWD, path, CWD, &target, RenameFlags::NOREPLACE) {
             Ok(()) => {
                 index::follow_rename(path, &target);
-                return Ok(());
+                return Ok(target);
             }
             Err(Errno::EXIST) => {}
             // Some network file systems know no such flag.
             Err(Errno::INVAL | Errno::NOSYS) if !target.exists() => {
                 fs::rename(path, &target)?;
                 index::follow_rename(path, &target);
-                return Ok(());
+                return Ok(target);
             }
             Err(Errno::INVAL | Errno::NOSYS) => {}
             Err(e) => return Err(e.into()),
         }
     }
-    Err(io::Error::other(format!("{} was rotated too often within a second", path.display())))
+    Err(io::Error::other(format!("no name is free that {} can be rotated to", path.display())))
 }
 
 /// Removes the oldest rotated files, so that with the live one `keep` remain (0 = all), and
@@ -180,6 +193,36 @@ mod tests {
         let names = ["x.log.20260101000000", "x.log.20260101000000.2", "x.log.20260101000000.10"];
         let orders: Vec<_> = names.iter().map(|n| order("x.log", n).unwrap()).collect();
         assert!(orders.is_sorted());
+    }
+
+    #[test]
+    fn the_order_by_name_is_that_of_time_also_where_the_local_time_goes_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("x.log");
+        let rotate = |number: usize, now: &str| {
+            fs::write(&log, number.to_string()).unwrap();
+            rename_at(&log, now.into()).unwrap();
+        };
+        let (summer, winter) = ("20261025025900", "20261025020100");
+        for (number, now) in [summer, winter, winter, "20261025020200"].iter().enumerate() {
+            rotate(number, now);
+        }
+        // The newest file is compressed: its name is taken all the same.
+        let newest = rotated(&log).unwrap().pop().unwrap().path;
+        fs::rename(&newest, compressed_path(&newest)).unwrap();
+        rotate(4, winter);
+        rotate(5, "20261025030000");
+        let said = || -> Vec<String> {
+            let files = rotated(&log).unwrap();
+            files.iter().map(|file| fs::read_to_string(&file.path).unwrap()).collect()
+        };
+        assert_eq!(said(), ["0", "1", "2", "3", "4", "5"]);
+        clean(&log, 3).unwrap();
+        assert_eq!(said(), ["4", "5"], "the oldest ones are removed");
+        // A clock that was a year ahead: more rotations than names are tried at one.
+        fs::write(with_suffix(&log, "20271025030000.20000"), "6").unwrap();
+        rotate(7, winter);
+        assert_eq!(said(), ["4", "5", "6", "7"]);
     }
 
     #[test]

@@ -17,7 +17,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mfserv_core::output::{LogCare, Rotation};
-use mfserv_logfile::{Compressed, Index, LogFile, Mark, MarkKind, Source, care, compress, rotated};
+use mfserv_logfile::{
+    Compressed, Index, LogFile, Mark, MarkKind, Source, care, compress, index_path, request_hash,
+    rotated,
+};
 
 const NEVER: Rotation = Rotation { max_bytes: 0, max_age_s: 0, keep: 5, mode: Some(0o640) };
 
@@ -222,6 +225,66 @@ fn an_index_whose_file_was_renamed_without_it_is_given_back_and_a_foreign_one_be
     assert_eq!(workers_of(&path), ["three"]);
 }
 
+#[test]
+fn an_index_that_cannot_be_written_is_kept_and_says_of_which_bytes_it_knows_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("a.log");
+    let (index, aside) = (index_path(&path), home.path().join("aside"));
+    let write = |log: &mut LogFile, worker: &str| {
+        let mark = Mark { at: 0, source: &source(worker), kind: MarkKind::Output(1) };
+        log.append_marked(format!("{worker}\n").as_bytes(), &[mark]).unwrap();
+    };
+    for rotates in [false, true] {
+        let mut log = LogFile::new(&path, Rotation { mode: None, ..NEVER });
+        write(&mut log, "one");
+        drop(log);
+        // a disk that is full for this file only
+        fs::rename(&index, &aside).unwrap();
+        std::os::unix::fs::symlink("/dev/full", &index).unwrap();
+        let mut log = LogFile::new(&path, Rotation { mode: None, ..NEVER });
+        write(&mut log, "two");
+        write(&mut log, "three");
+        assert!(index.is_symlink(), "it is not removed");
+        // with what a failed write may leave
+        fs::write(&aside, [fs::read(&aside).unwrap().as_slice(), b"torn"].concat()).unwrap();
+        fs::rename(&aside, &index).unwrap();
+        if !rotates {
+            write(&mut log, "four");
+            assert_eq!(workers_of(&path), ["one", "", "", "four"]);
+            fs::remove_file(&path).unwrap();
+            fs::remove_file(&index).unwrap();
+            continue;
+        }
+        log.set_rotation(Rotation { max_bytes: 8, mode: None, ..NEVER });
+        write(&mut log, "four");
+        let old = rotated(&path).unwrap().remove(0).path;
+        assert_eq!(
+            (workers_of(&old).join(","), workers_of(&path)),
+            ("one,,".into(), vec!["four".into()])
+        );
+    }
+}
+
+#[test]
+fn the_index_of_an_access_log_says_that_requests_are_missing() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("a.log");
+    let write = |id: &str| {
+        let kind = MarkKind::Request(request_hash(id.as_bytes()));
+        let mark = Mark { at: 0, source: &source("w"), kind };
+        LogFile::new(&path, NEVER).append_marked(b"a line\n", &[mark]).unwrap();
+    };
+    let look = |id: &str| {
+        let mut requests = Index::requests(&path, request_hash(id.as_bytes())).unwrap();
+        (requests.by_ref().count(), requests.has_gaps())
+    };
+    write("one");
+    assert_eq!((look("one"), look("two")), ((1, false), (0, false)));
+    fs::remove_file(index_path(&path)).unwrap();
+    write("two");
+    assert_eq!((look("one"), look("two")), ((0, true), (1, true)));
+}
+
 fn lines_in(file: &Path) -> String {
     let mut packed = Compressed::open(file).unwrap();
     let mut text = vec![0; packed.len() as usize];
@@ -313,4 +376,22 @@ fn the_newest_rotated_file_stays_plain_and_the_oldest_goes_when_all_are_too_larg
     let mut left: Vec<_> = live.into_iter().chain([b2]).collect();
     left.sort();
     assert_eq!(files(home.path()), left);
+}
+
+#[test]
+fn of_one_log_the_oldest_by_name_goes_first_although_the_clock_was_set_back() {
+    let home = tempfile::tempdir().unwrap();
+    let write = |name: &str, age: u64| {
+        let path = home.path().join(name);
+        fs::write(&path, [b'x'; 1000]).unwrap();
+        let file = fs::File::options().append(true).open(&path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+        path
+    };
+    let before = write("a.log.20261025025900", 100);
+    let after = ["a.log.20261025025900.2", "a.log.20261025025900.10"].map(|name| write(name, 3700));
+    let other = write("b.log.20261025023000", 1900);
+    let done = care(home.path(), LogCare { compress: false, max_bytes: 1500 }).unwrap();
+    let removed: Vec<_> = done.removed.iter().map(|(path, _)| path.clone()).collect();
+    assert_eq!(removed, [other, before, after[0].clone()]);
 }

@@ -5,7 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{BLOCK, Index, PART, REQUEST, SOURCE, Source, checksum, index_path, six};
+use super::{BLOCK, CHUNK, Index, NOBODY, PART, REQUEST, SOURCE, Source};
+use super::{checksum, index_path, six};
 
 /// How much of an index is read at a time when it is read from its end on: whole blocks.
 const PIECE: usize = 256 * 1024;
@@ -20,7 +21,8 @@ impl Index {
         let hash = hash.to_le_bytes();
         let mut wanted = [0; 6];
         wanted.copy_from_slice(&hash[..6]);
-        Some(Requests { blocks: Backwards::new(file, length - length % BLOCK as u64), wanted })
+        let blocks = Backwards::new(file, length - length % BLOCK as u64);
+        Some(Requests { blocks, wanted, has_gaps: false })
     }
 }
 
@@ -29,6 +31,15 @@ impl Index {
 pub struct Requests {
     blocks: Backwards,
     wanted: [u8; 6],
+    has_gaps: bool,
+}
+
+impl Requests {
+    /// True if the index does not have all requests of its log, as far as it has been read: it
+    /// could not be written at a time, or was begun after the log.
+    pub fn has_gaps(&self) -> bool {
+        self.has_gaps
+    }
 }
 
 impl Iterator for Requests {
@@ -37,8 +48,15 @@ impl Iterator for Requests {
 
     fn next(&mut self) -> Option<Self::Item> {
         let wanted = self.wanted;
-        let block = self.blocks.find(|block| {
-            block[4..10] == wanted && block[0] == REQUEST && block[1] == checksum(block)
+        let (blocks, has_gaps) = (&mut self.blocks, &mut self.has_gaps);
+        let block = blocks.find(|block| match block[0] {
+            REQUEST => block[4..10] == wanted && block[1] == checksum(block),
+            CHUNK => {
+                let is_unknown = block[2..4] == NOBODY.to_le_bytes();
+                *has_gaps |= is_unknown && block[1] == checksum(block);
+                false
+            }
+            _ => false,
         })?;
         let before = Backwards::new(self.blocks.file.clone(), self.blocks.at());
         Some((six(&block[10..16]), source_before(before, &block[2..4])))
