@@ -7,7 +7,8 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, splice, tee};
 
-/// A line that is so long is handed on without its end, bytes.
+/// A line that is so long is handed on without its end, bytes; a shorter one too, if it fills
+/// half of what the FIFO holds.
 pub(super) const LONG_LINE: usize = 64 * 1024;
 
 /// What one look at a FIFO found.
@@ -15,16 +16,19 @@ pub(super) enum Found {
     Nothing,
     /// So many bytes.
     Lines(usize),
-    /// Only a line without an end.
-    Partial,
+    /// Only a line without an end, of so many bytes.
+    Partial(usize),
     /// Empty, and nobody can write to it any more.
     End,
 }
 
 /// Copies the front of the FIFO into `buffer`, as much as it has room for, without taking it out.
+/// `all`: also a line without an end. `holds`: bytes that can be looked at together, at most; the
+/// pages of a pipe are full to the half at least, so that half of it may stop its writer.
 pub(super) fn look(
     fifo: &OwnedFd,
     all: bool,
+    holds: usize,
     scratch: &(OwnedFd, OwnedFd),
     buffer: &mut Vec<u8>,
 ) -> Found {
@@ -45,8 +49,8 @@ pub(super) fn look(
     match buffer.iter().rposition(|&b| b == b'\n') {
         _ if all => Found::Lines(count),
         Some(end) => Found::Lines(end + 1),
-        None if count >= LONG_LINE => Found::Lines(count),
-        None => Found::Partial,
+        None if count >= LONG_LINE.min(holds / 2) => Found::Lines(count),
+        None => Found::Partial(count),
     }
 }
 
@@ -70,5 +74,45 @@ pub(super) fn widen(pipe: &OwnedFd, wanted: usize) {
             return;
         }
         size /= 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    fn pipe(size: usize) -> (OwnedFd, OwnedFd) {
+        let (from, to) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        fcntl_setpipe_size(&to, size).unwrap();
+        (from, to)
+    }
+
+    /// Fills a FIFO with a line without an end; true if it is handed on.
+    fn is_handed_on(fifo: usize, scratch: usize, pieces: &[usize]) -> bool {
+        let (fifo, scratch) = (pipe(fifo), pipe(scratch));
+        for length in pieces.iter().cycle() {
+            if rustix::io::write(&fifo.1, &vec![b'x'; *length]).is_err() {
+                break;
+            }
+        }
+        let size = |pipe: &(OwnedFd, OwnedFd)| fcntl_getpipe_size(&pipe.0).unwrap();
+        let holds = size(&fifo).min(size(&scratch));
+        let found = look(&fifo.0, false, holds, &scratch, &mut Vec::with_capacity(LONG_LINE));
+        matches!(found, Found::Lines(_))
+    }
+
+    #[test]
+    fn a_line_that_fills_its_fifo_does_not_wait_for_its_end_however_small_the_fifo_is() {
+        // A user with many pipes gets such small ones.
+        for (fifo, scratch) in [(8192, 65536), (65536, 8192), (8192, 8192), (65536, 65536)] {
+            for pieces in [&[1000][..], &[4096], &[3000], &[1, 4096], &[2100, 2000]] {
+                assert!(is_handed_on(fifo, scratch, pieces), "{fifo} {scratch} {pieces:?}");
+            }
+        }
+        let (fifo, scratch) = (pipe(8192), pipe(8192));
+        rustix::io::write(&fifo.1, b"half a line").unwrap();
+        let mut buffer = Vec::with_capacity(LONG_LINE);
+        assert!(matches!(look(&fifo.0, false, 8192, &scratch, &mut buffer), Found::Partial(11)));
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Open {
     pub reported: Option<Instant>,
     /// A line without an end has been there since then.
     pub partial: Option<Instant>,
+    /// Its length at the last look, bytes.
+    pub partial_length: usize,
     /// When lines of it were copied last.
     pub copied: Option<Instant>,
     pub look_again: Instant,

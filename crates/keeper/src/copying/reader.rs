@@ -24,8 +24,8 @@ const LOOK: usize = 1024 * 1024;
 /// full waits no longer.
 const DISK_PATIENCE: Duration = Duration::from_millis(50);
 
-/// A line without an end waits so long for it, or until it is `LONG_LINE` long. It waits in
-/// its FIFO, where a keeper that is killed does not lose it.
+/// A line without an end waits so long for it, or until it is `LONG_LINE` long or its FIFO is
+/// full. It waits in its FIFO, where a keeper that is killed does not lose it.
 const LINE_PATIENCE: Duration = Duration::from_secs(1);
 /// The same where other processes write to the same log file: what they write would divide the
 /// line.
@@ -35,6 +35,8 @@ const QUIET: Duration = Duration::from_secs(3);
 
 /// How often a stream with a line without an end is looked at.
 const LINE_LOOK: Duration = Duration::from_millis(50);
+/// The same while the line becomes longer: its writer may soon have filled the FIFO, and wait.
+const GROWING_LINE_LOOK: Duration = Duration::from_millis(5);
 
 /// A pause after a round in which every stream had little, so that many lines are copied
 /// together.
@@ -57,6 +59,8 @@ pub(super) struct Reader {
     tails: BTreeMap<String, LastOutput>,
     /// Where tee(2) copies to.
     scratch: (OwnedFd, OwnedFd),
+    /// Bytes that `scratch` holds.
+    scratch_holds: usize,
     nowhere: fs::File,
     buffer: Vec<u8>,
 }
@@ -65,15 +69,16 @@ impl Reader {
     pub fn new(shared: Arc<Shared>, orders: Receiver<Order>) -> io::Result<Self> {
         let scratch = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         widen(&scratch.1, LOOK);
-        let size = fcntl_getpipe_size(&scratch.1).unwrap_or(LONG_LINE).max(LONG_LINE);
+        let scratch_holds = fcntl_getpipe_size(&scratch.1).unwrap_or(LONG_LINE);
         Ok(Self {
             shared,
             orders,
             streams: BTreeMap::new(),
             tails: BTreeMap::new(),
             scratch,
+            scratch_holds,
             nowhere: fs::OpenOptions::new().write(true).open("/dev/null")?,
-            buffer: Vec::with_capacity(size),
+            buffer: Vec::with_capacity(scratch_holds.max(LONG_LINE)),
         })
     }
 
@@ -142,6 +147,7 @@ impl Reader {
             unreported: 0,
             reported: None,
             partial: None,
+            partial_length: 0,
             copied: None,
             look_again: now,
         };
@@ -249,15 +255,19 @@ impl Reader {
             open.look_again = Instant::now() + ROOM_LOOK;
             return 0;
         }
-        match look(&open.fifo, all_of_it, &self.scratch, &mut self.buffer) {
+        let holds = open.holds.min(self.scratch_holds);
+        match look(&open.fifo, all_of_it, holds, &self.scratch, &mut self.buffer) {
             Found::Nothing => 0,
-            Found::Partial => {
+            Found::Partial(length) => {
                 open.partial.get_or_insert_with(Instant::now);
-                open.look_again = Instant::now() + LINE_LOOK;
+                let grows = std::mem::replace(&mut open.partial_length, length) < length;
+                let pause = if grows { GROWING_LINE_LOOK } else { LINE_LOOK };
+                open.look_again = Instant::now() + pause;
                 0
             }
             Found::Lines(count) => {
                 open.partial = None;
+                open.partial_length = 0;
                 open.copied = Some(Instant::now());
                 self.buffer.truncate(count);
                 if let Some(tail) = self.tails.get_mut(open.stream.owner()) {
