@@ -1,7 +1,10 @@
 //! Logs of a real node: who wrote what, found again by time, worker, text and request.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 
+use jiff::{Timestamp, ToSpan};
 use mfserv_core::event::Fact;
 use mfserv_testkit::{Node, Plugin, get, post, until};
 
@@ -111,8 +114,81 @@ fn assert_what_is_not_found_or_wrong_is_said(node: &Node) {
         (&["--level", "LOUD"], 2, "CRITICAL"),
         (&["--grep", "("], 2, "regular expression"),
         (&["--since", "1h", "--until", "2h"], 2, "--since is later"),
+        (&["--request", ""], 2, "it is empty"),
+        (&["--request", " "], 2, "it is empty"),
     ] {
         let said = node.mfserv(&[&["logs"], args].concat()).code(code).stderr;
         assert!(said.contains(part), "{args:?}: {said}");
     }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_and_the_lines_of_all_others_are_shown() {
+    let node = node();
+    let write = |name: &str, text: &str| {
+        fs::create_dir_all(node.path("log")).unwrap();
+        fs::write(node.path("log").join(name), text).unwrap();
+    };
+    write("app_p_main.log", "2026-11-25T12:00:00Z [INFO] of p\n");
+    write("app_q_main.log", "2026-11-25T12:00:01Z [INFO] of q, request id1\n");
+    let bad = "app_p_main.log.20261125000000.zst";
+    write(bad, "of another program");
+    for args in [&[][..], &["--since", "2026-11-25"], &["--grep", "of"], &["--request", "id1"]] {
+        let said = node.mfserv(&[&["logs"], args].concat()).code(0);
+        assert!(said.stdout.contains("of q"), "{args:?}: {}", said.stdout);
+        assert_eq!(said.stderr.matches(bad).count(), 1, "{args:?}: {}", said.stderr);
+        assert!(said.stderr.contains("no table of frames"), "{args:?}: {}", said.stderr);
+    }
+    fs::remove_file(node.path("log/app_p_main.log")).unwrap();
+    write("app_p_main.log", "");
+    let said = node.mfserv(&["logs", "p"]).code(1).stderr;
+    assert!(said.contains("no line to show"), "{said}");
+}
+
+#[test]
+fn the_cause_of_a_request_is_found_in_the_hour_that_comes_twice() {
+    let node = node();
+    let write = |name: &str, text: &str| {
+        fs::create_dir_all(node.path("log")).unwrap();
+        fs::write(node.path("log").join(name), text).unwrap();
+    };
+    for (n, hour) in [(1, "00"), (2, "01")] {
+        let access = format!(
+            "{{ \"@timestamp\": \"2026-10-25T{hour}:30:00+00:00\", \"duration\": 0.5, \
+             \"request_id\": \"id{n}\", \"status\": 502 }}\n"
+        );
+        write("nginx_access.log", &access);
+        write("nginx_error.log", &format!("2026/10/25 02:30:00 [error] reset, request id{n}\n"));
+        let mut command = node.command(&["logs", "--json", "--request", &format!("id{n}")]);
+        command.env("TZ", "CET-1CEST,M3.5.0,M10.5.0/3");
+        let said = objects(&mfserv_testkit::Ran::of(command).code(0).stdout);
+        let cause = said.iter().find(|it| it["log"] == "nginx_error").unwrap();
+        assert_eq!(cause["timestamp"], format!("2026-10-25T{hour}:30:00.000Z"));
+    }
+}
+
+#[test]
+fn following_shows_all_past_lines_that_are_selected_and_whole_tracebacks_until_the_end() {
+    let node = node();
+    let log = node.path("log/app_p_main.log");
+    fs::create_dir_all(node.path("log")).unwrap();
+    let line = |text: &str| format!("{} {text}\n", Timestamp::now());
+    fs::write(&log, line("[ERROR] old").repeat(70) + &line("[INFO] good")).unwrap();
+    let until = Timestamp::now().checked_add(4.seconds()).unwrap().to_string();
+    let args =
+        ["logs", "p", "-f", "--json", "--since", "1h", "--level", "ERROR", "--until", &until];
+    let mut follower = node.command(&args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let past: Vec<_> = said.by_ref().take(70).collect();
+    assert!(past.iter().all(|line| line.as_ref().unwrap().contains("[ERROR] old")));
+    let trace = ["Traceback (most recent call last):", "  File \"x.py\"", "ValueError: bad"];
+    let fresh = format!("{}{}\n{}", line("[INFO] good"), trace.join("\n"), line("[INFO] good"));
+    let mut file = fs::File::options().append(true).open(&log).unwrap();
+    file.write_all(fresh.as_bytes()).unwrap();
+    let rest: Vec<_> = said.map(|line| line.unwrap()).collect();
+    let rest = objects(&rest.join("\n"));
+    let events: Vec<_> = rest.iter().map(|it| it["event"].as_str().unwrap()).collect();
+    assert_eq!(events, trace);
+    assert!(rest.iter().all(|it| it["timestamp"].is_string()), "{rest:?}");
+    assert!(follower.wait().unwrap().success());
 }

@@ -2,6 +2,7 @@
 
 mod crash;
 mod follow;
+mod names;
 mod request;
 mod show;
 
@@ -17,6 +18,7 @@ use mfserv_telemetry::logs::{Level, Order, Pattern, Selection, find_request, sea
 use super::completions;
 use super::output::is_lost;
 use super::report::Outcome;
+use names::Meant;
 use show::Show;
 
 /// How many past lines are printed where nothing else bounds them.
@@ -55,13 +57,13 @@ pub struct Logs {
     #[arg(long, value_name = "PATTERN")]
     grep: Option<String>,
     /// Lines of one worker (`app.foo.main.1.7`), or of one slot or app (`foo.main.1`, `foo.main`).
-    #[arg(long, value_name = "WORKER")]
+    #[arg(long, value_name = "WORKER", value_parser = some)]
     worker: Option<String>,
     /// Lines of workers of one release, by its number.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = some)]
     release: Option<String>,
     /// A request: its line in the access log, its worker, what happened to that, and the lines of that time.
-    #[arg(long, value_name = "ID", conflicts_with_all = ["names", "follow", "lines", "since", "until", "level", "grep", "worker", "release", "last_crash"])]
+    #[arg(long, value_name = "ID", value_parser = some, conflicts_with_all = ["names", "follow", "lines", "since", "until", "level", "grep", "worker", "release", "last_crash"])]
     request: Option<String>,
     /// The last lines of the worker that crashed last, and how it ended.
     #[arg(long, conflicts_with_all = ["follow", "since", "until", "grep", "worker", "release"])]
@@ -80,17 +82,18 @@ impl Logs {
             return request::run(places, id, &Show::new(self.json, true, self.raw));
         }
         let selection = self.selection()?;
-        let files = self.files(places)?;
+        let meant = Meant::new(&self.names, places);
+        let files = files(places, &meant)?;
         if files.is_empty() && !self.follow {
             return Err(nothing(places, &self.names));
         }
         if self.last_crash {
-            return crash::run(places, &self, &files, selection);
+            return crash::run(places, &self, &meant, &files, selection);
         }
         let several = files.len() > 1 || self.follow && self.names.len() != 1;
-        let mut show = Show::new(self.json, several, self.raw);
+        let show = Show::new(self.json, several, self.raw);
         if self.follow {
-            return follow::run(&self, places, selection, &mut show);
+            return follow::run(&self, places, &meant, selection, &show);
         }
         let selects = self.selects();
         let found = if selects {
@@ -98,12 +101,14 @@ impl Logs {
                 Some(_) => Order::NewestFirst(self.lines),
                 None => Order::OldestFirst(self.lines),
             };
-            find(&files, &selection, order, &mut show)?
+            find(&files, &selection, order, &show)?
         } else {
-            each_log(&files, &selection, self.lines.unwrap_or(LINES), &mut show)?
+            each_log(&files, &selection, self.lines.unwrap_or(LINES), &show)?
         };
         match found {
             0 if selects && self.lines != Some(0) => Err(no_match(&files)),
+            0 if show.has_said_unread() => Err(Diagnostic::error("there is no line to show")
+                .because("of all files that have lines, none can be read: see above")),
             _ => Ok(Outcome::Done),
         }
     }
@@ -139,29 +144,13 @@ impl Logs {
             ..Selection::default()
         })
     }
+}
 
-    /// The live log files that are meant, by name.
-    fn files(&self, places: &Places) -> Result<Vec<PathBuf>, Diagnostic> {
-        let mut files = live_files(places)?;
-        files.retain(|(stem, _)| self.is_meant(stem));
-        Ok(files.into_iter().map(|(_, path)| path).collect())
-    }
-
-    fn is_meant(&self, stem: &str) -> bool {
-        let of_plugin = of_plugin(stem);
-        if self.names.is_empty() {
-            return of_plugin.is_some();
-        }
-        self.names.iter().any(|name| {
-            let plain = name.replace(['.', '/'], "_");
-            let below = |rest: &str| rest == plain || rest.starts_with(&format!("{plain}_"));
-            match name.as_str() {
-                "front" => stem == "nginx_access",
-                "errors" => stem == "nginx_error",
-                _ => of_plugin.is_some_and(below) || stem == plain,
-            }
-        })
-    }
+/// The live log files that are meant, by name.
+fn files(places: &Places, meant: &Meant) -> Result<Vec<PathBuf>, Diagnostic> {
+    let mut files = live_files(places)?;
+    files.retain(|(stem, path)| meant.has_log(stem, path));
+    Ok(files.into_iter().map(|(_, path)| path).collect())
 }
 
 /// The live files of all logs, with their names.
@@ -184,24 +173,21 @@ fn live_files(places: &Places) -> Result<Vec<(String, PathBuf)>, Diagnostic> {
     Ok(files)
 }
 
-/// What follows `app_` or `extra_` in the name of a log of workers.
-fn of_plugin(stem: &str) -> Option<&str> {
-    stem.strip_prefix("app_").or_else(|| stem.strip_prefix("extra_"))
-}
-
 /// Shows the lines that match, of all logs together; returns how many.
 fn find(
     files: &[PathBuf],
     selection: &Selection,
     order: Order,
-    show: &mut Show,
+    show: &Show,
 ) -> Result<usize, Diagnostic> {
     let mut each = |line| {
         show.line(&line);
         !is_lost()
     };
-    search(files, selection, order, &mut each)
-        .map_err(|e| Diagnostic::error("the logs cannot be read").because(e))
+    let searched = search(files, selection, order, &mut each)
+        .map_err(|e| Diagnostic::error("the logs cannot be read").because(e))?;
+    show.unread(&searched.unread);
+    Ok(searched.count)
 }
 
 /// Shows the last lines of each log, one log after the other.
@@ -209,7 +195,7 @@ fn each_log(
     files: &[PathBuf],
     selection: &Selection,
     lines: usize,
-    show: &mut Show,
+    show: &Show,
 ) -> Result<usize, Diagnostic> {
     let mut count = 0;
     for file in files {
@@ -224,6 +210,15 @@ pub fn time(text: &str) -> Result<u64, String> {
     when(text, &Zoned::now()).map_err(|e| e.to_string())
 }
 
+/// A text that selects something: an empty one would be in every line, or in none.
+fn some(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    match text.is_empty() {
+        true => Err("it is empty, so it selects nothing".into()),
+        false => Ok(text.to_owned()),
+    }
+}
+
 fn level(text: &str) -> Result<Level, String> {
     let names = || Level::ALL.map(Level::as_str).join(", ");
     Level::of(text).ok_or_else(|| format!("the levels are {}: `--level ERROR`", names()))
@@ -231,7 +226,10 @@ fn level(text: &str) -> Result<Level, String> {
 
 fn nothing(places: &Places, names: &[String]) -> Diagnostic {
     let access_log = places.log().join("nginx_access.log");
-    let is_request = |name: &&String| find_request(&access_log, name).is_ok_and(|it| it.is_some());
+    let is_request = |name: &&String| {
+        let found = find_request(&access_log, name, &mut Vec::new());
+        found.is_ok_and(|it| it.is_some())
+    };
     if let Some(id) = names.iter().find(is_request) {
         return Diagnostic::error(format!("{id} is a request, and has no log of its own"))
             .help(format!("`mfserv logs --request {id}` shows all that is known of it"));

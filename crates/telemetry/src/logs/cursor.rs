@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use mfserv_logfile::Source;
 
-use super::line::{Level, quick_level, quick_time};
+use super::line::{Level, Levels, Stamp, quick_stamp, quick_time};
 use super::part::{FileOf, Part, Range};
-use super::search::Selection;
+use super::search::{Selection, Unread};
 
 /// How much is read at a time.
 const BLOCK: u64 = 1024 * 1024;
@@ -54,10 +54,11 @@ pub(super) struct Cursor<'s> {
     block: Option<Block>,
     /// The time of the last line: a line without one has it too.
     last_ms: Option<u64>,
-    /// The level of the last line that had one, and who wrote it.
-    level: Option<(Option<Source>, Level)>,
+    levels: Levels,
     /// How much has been read behind the end of a request, bytes.
     behind: usize,
+    /// What could not be read.
+    pub unread: Vec<Unread>,
 }
 
 impl<'s> Cursor<'s> {
@@ -82,23 +83,24 @@ impl<'s> Cursor<'s> {
             part: None,
             block: None,
             last_ms: None,
-            level: None,
+            levels: Levels::default(),
             behind: 0,
+            unread: Vec::new(),
         }
     }
 
     /// The time of the next line.
-    pub fn peek(&mut self) -> io::Result<Option<u64>> {
+    pub fn peek(&mut self) -> Option<u64> {
         loop {
             if let Some(block) = &self.block {
                 let next = if self.backwards { block.lines.back() } else { block.lines.front() };
                 if let Some(line) = next {
                     let of_file = self.part.as_ref().map_or(0, |part| part.until_ms);
-                    return Ok(Some(line.at_ms.or(self.last_ms).unwrap_or(of_file)));
+                    return Some(line.at_ms.or(self.last_ms).unwrap_or(of_file));
                 }
             }
-            if !self.next_block()? {
-                return Ok(None);
+            if !self.next_block() {
+                return None;
             }
         }
     }
@@ -118,25 +120,35 @@ impl<'s> Cursor<'s> {
         })
     }
 
-    /// Reads on to a block with lines that match; false at the end.
-    fn next_block(&mut self) -> io::Result<bool> {
+    /// Reads on to a block with lines that match; false at the end. What cannot be read is left
+    /// out: a file, or what follows of it.
+    fn next_block(&mut self) -> bool {
         self.block = None;
         loop {
             if self.part.as_ref().is_none_or(|part| part.ranges.is_empty()) {
-                let Some(file) = self.files.pop_front() else { return Ok(false) };
-                self.level = None;
+                let Some(file) = self.files.pop_front() else { return false };
+                self.levels = Levels::default();
                 self.part = match Part::open(&file, self.selection) {
                     Ok(part) => Some(part),
-                    // It was removed meanwhile.
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-                    Err(e) => return Err(e),
+                    Err(error) => {
+                        self.unread.extend(Unread::of(&file.path, error));
+                        None
+                    }
                 };
                 continue;
             }
             let Some(part) = &mut self.part else { continue };
-            let (block, range) = match self.backwards {
-                true => last_block(part)?,
-                false => first_block(part)?,
+            let read = match self.backwards {
+                true => last_block(part),
+                false => first_block(part),
+            };
+            let (block, range) = match read {
+                Ok(read) => read,
+                Err(error) => {
+                    self.unread.extend(Unread::of(&part.path, error));
+                    self.part = None;
+                    continue;
+                }
             };
             let is_behind = is_behind(part, &block, self.selection);
             if is_behind {
@@ -144,19 +156,19 @@ impl<'s> Cursor<'s> {
                 if self.behind > BEHIND_MAX {
                     self.files.clear();
                     self.part = None;
-                    return Ok(false);
+                    return false;
                 }
             }
             if !self.selection.may_be_in(&block.1, is_behind) {
                 continue;
             }
             if self.backwards {
-                self.level = None;
+                self.levels = Levels::default();
             }
             let lines = self.lines_of(&block, range);
             if !lines.is_empty() {
                 self.block = Some(Block { offset: block.0, bytes: block.1, lines });
-                return Ok(true);
+                return true;
             }
         }
     }
@@ -173,7 +185,8 @@ impl<'s> Cursor<'s> {
             let span = start..start + text.len();
             let (source, read_ms) = part.origin(offset + start as u64);
             start += line.len();
-            let at_ms = read_ms.or_else(|| quick_time(text)).or(last_ms);
+            let stamp = read_ms.map(Stamp::from).or_else(|| quick_stamp(text));
+            let at_ms = stamp.map(|stamp| selection.reading(&stamp, last_ms)).or(last_ms);
             last_ms = at_ms;
             let time = at_ms.unwrap_or(part.until_ms);
             if range.by_line && !selection.is_in_time(time) {
@@ -181,14 +194,7 @@ impl<'s> Cursor<'s> {
             }
             let mut level = None;
             if let Some(least) = selection.level {
-                level = quick_level(text);
-                match (&self.level, level) {
-                    (_, Some(level)) => self.level = Some((source.cloned(), level)),
-                    (Some((writer, before)), None) if writer.as_ref() == source => {
-                        level = Some(*before);
-                    }
-                    _ => {}
-                }
+                level = self.levels.of(text, source);
                 if level.is_none_or(|level| level < least) {
                     continue;
                 }

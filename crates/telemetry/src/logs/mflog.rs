@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::facts;
+use super::{Level, facts};
 
 /// The keys of mflog of a text: `TIME [LEVEL] (NAME#PID) EVENT`, or as much of that as it has.
 /// `role`: the log is that of a role of mfserv, which has this name.
@@ -13,21 +13,21 @@ pub fn parsed(text: &str, role: Option<&str>) -> Map<String, Value> {
         object.insert("level".into(), level.as_str().to_ascii_lowercase().into());
     }
     let mut rest = text;
-    if own.at_ms.is_some() {
-        // The date and the clock time, which a blank may divide.
-        let time = if rest.as_bytes().get(10) == Some(&b' ') { 2 } else { 1 };
-        rest = rest.splitn(time + 1, ' ').nth(time).unwrap_or_default().trim_start();
+    if let Some(stamp) = own.stamp {
+        rest = rest.get(stamp.end..).unwrap_or_default().trim_start();
     }
     if let Some((level, behind)) = rest.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
-        if level.len() <= 10 {
+        // Other brackets are of the message: `[worker-1] starting`.
+        if own.level.is_some() && Level::of(level) == own.level {
             rest = behind;
         }
     }
     let named = rest.strip_prefix('(').and_then(|rest| rest.split_once(") "));
-    if let Some((name, behind)) = named.filter(|_| own.at_ms.is_some()) {
-        let (name, pid) = name.rsplit_once('#').unwrap_or((name, ""));
-        object.insert("name".into(), name.into());
-        if let Ok(pid) = pid.parse::<u32>() {
+    if let Some((name, behind)) = named.filter(|_| own.stamp.is_some()) {
+        let numbered = name.rsplit_once('#');
+        let numbered = numbered.and_then(|(name, pid)| Some((name, pid.parse::<u32>().ok()?)));
+        object.insert("name".into(), numbered.map_or(name, |(name, _)| name).into());
+        if let Some((_, pid)) = numbered {
             object.insert("pid".into(), pid.into());
         }
         rest = behind;

@@ -7,7 +7,6 @@
 mod content;
 mod cursor;
 mod line;
-pub(crate) use line::time_of;
 mod mflog;
 mod part;
 mod pattern;
@@ -17,9 +16,10 @@ mod search;
 mod tests;
 mod when;
 
-pub use line::{Facts, Level, facts};
+pub(crate) use line::stamp_of;
+pub use line::{Facts, Level, Levels, Stamp, facts};
 pub use mflog::parsed;
 pub use pattern::Pattern;
 pub use request::{Request, find_request};
-pub use search::{Found, OfRequest, Order, Selection, search};
+pub use search::{Found, Fresh, OfRequest, Order, Searched, Selection, Unread, search};
 pub use when::{BadTime, when};

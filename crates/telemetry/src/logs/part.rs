@@ -9,13 +9,11 @@ use std::time::UNIX_EPOCH;
 use mfserv_logfile::{Index, Rotated, Source, rotated_in};
 
 use super::content::Content;
-use super::line::quick_time;
+use super::line::{Stamp, quick_stamp};
 use super::search::Selection;
 
 /// How much is read to find a line with a time.
 const PROBE: u64 = 64 * 1024;
-/// A chunk has lines that are at most so much later than its time, milliseconds.
-const CHUNK_MS: u64 = 100;
 
 /// A file of a log, not open.
 #[derive(Debug, Clone)]
@@ -36,6 +34,7 @@ pub(super) struct Range {
 
 /// A file of a log, open.
 pub(super) struct Part {
+    pub path: PathBuf,
     pub content: Content,
     pub index: Option<Index>,
     pub ranges: VecDeque<Range>,
@@ -84,7 +83,7 @@ impl Part {
             None if selection.worker.is_some() || selection.release.is_some() => VecDeque::new(),
             None => [timed(&mut content, selection)?].into(),
         };
-        Ok(Self { content, index, ranges, until_ms: file.until_ms })
+        Ok(Self { path: file.path.clone(), content, index, ranges, until_ms: file.until_ms })
     }
 
     /// Who has written a byte, and when.
@@ -108,9 +107,7 @@ fn indexed(index: &Index, length: u64, selection: &Selection) -> Vec<Range> {
     for (at, chunk) in index.chunks.iter().enumerate() {
         let to = index.chunks.get(at + 1).map_or(length, |next| next.offset).min(length);
         let is_known = chunk.at_ms > 0;
-        let is_in_time = !is_known
-            || selection.since_ms.is_none_or(|since| chunk.at_ms + CHUNK_MS >= since)
-                && selection.until_ms.is_none_or(|until| chunk.at_ms <= until);
+        let is_in_time = !is_known || selection.is_chunk_in_time(chunk.at_ms);
         let is_wanted = chunk.source.map_or(of_nobody, |place| wanted[place]);
         if !is_in_time || !is_wanted || chunk.offset >= to {
             continue;
@@ -128,18 +125,25 @@ fn timed(content: &mut Content, selection: &Selection) -> io::Result<Range> {
     let length = content.len();
     let by_line = selection.since_ms.is_some() || selection.until_ms.is_some();
     let from = match selection.since_ms {
-        Some(since) => place_of(content, since, length)?.0,
+        Some(since) => place_of(content, since, length, Stamp::latest)?.0,
         None => 0,
     };
     let to = match selection.until_ms {
-        Some(until) => place_of(content, until + 1000, length)?.1,
+        Some(until) => place_of(content, until + 1000, length, |stamp| stamp.at_ms)?.1,
         None => length,
     };
     Ok(Range { from, to: to.max(from), by_line })
 }
 
-/// The lines that are as old as this begin between these two places.
-fn place_of(content: &mut Content, at_ms: u64, length: u64) -> io::Result<(u64, u64)> {
+/// The lines that are as old as this begin between these two places. `reading`: how a time is
+/// read that comes twice; with the latest the first place is never too late, with the earliest the
+/// second never too early.
+fn place_of(
+    content: &mut Content,
+    at_ms: u64,
+    length: u64,
+    reading: fn(&Stamp) -> u64,
+) -> io::Result<(u64, u64)> {
     let (mut low, mut high) = (0, length);
     while high - low > 2 * PROBE {
         let middle = low + (high - low) / 2;
@@ -149,7 +153,7 @@ fn place_of(content: &mut Content, at_ms: u64, length: u64) -> io::Result<(u64, 
         // The first piece may be the end of a line.
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             if place > middle {
-                found = quick_time(line).map(|time| (place, time));
+                found = quick_stamp(line).map(|stamp| (place, reading(&stamp)));
             }
             if found.is_some() {
                 break;

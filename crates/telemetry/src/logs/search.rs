@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mfserv_logfile::Source;
 
 use super::cursor::{Cursor, Hit};
-use super::line::{Level, facts};
+use super::line::{Level, Levels, Stamp, quick_stamp};
 use super::part::files_of;
 use super::pattern::Pattern;
+
+/// A chunk of the index has lines that are at most so much later than its time, milliseconds.
+const CHUNK_MS: u64 = 100;
 
 /// Which lines are wanted: those that match everything that is set.
 #[derive(Default)]
@@ -61,10 +64,33 @@ impl Selection {
         self.worker.as_ref().is_none_or(is_worker) && self.release.as_ref().is_none_or(is_release)
     }
 
+    /// True if who wrote a line, or when, may decide whether it is wanted.
+    pub fn asks_the_index(&self) -> bool {
+        let asks_for_time = self.since_ms.is_some() || self.until_ms.is_some();
+        asks_for_time || self.level.is_some() || self.worker.is_some() || self.release.is_some()
+    }
+
     /// True if lines of this time are wanted.
     pub fn is_in_time(&self, at_ms: u64) -> bool {
         self.since_ms.is_none_or(|since| at_ms >= since)
             && self.until_ms.is_none_or(|until| at_ms <= until)
+    }
+
+    /// The same for the lines of a chunk of the index, by its time.
+    pub(super) fn is_chunk_in_time(&self, at_ms: u64) -> bool {
+        self.since_ms.is_none_or(|since| at_ms + CHUNK_MS >= since)
+            && self.until_ms.is_none_or(|until| at_ms <= until)
+    }
+
+    /// How a time is read that comes twice: as the one that is wanted, else as the one that is
+    /// nearer to the time of the line before.
+    pub(super) fn reading(&self, stamp: &Stamp, before_ms: Option<u64>) -> u64 {
+        let Some(or_ms) = stamp.or_ms else { return stamp.at_ms };
+        match (self.is_in_time(stamp.at_ms), self.is_in_time(or_ms)) {
+            (true, false) => stamp.at_ms,
+            (false, true) => or_ms,
+            _ => stamp.near(before_ms),
+        }
     }
 
     /// True if a line of this text is wanted, as far as the text, and the request, are selected.
@@ -83,13 +109,36 @@ impl Selection {
         patterns.all(|pattern| pattern.may_be_in(lines))
     }
 
-    /// True if this line is wanted, whatever its time.
-    pub fn matches(&self, line: &[u8], source: Option<&Source>) -> bool {
-        let is_severe = |least: Level| facts(line).level.is_some_and(|level| level >= least);
-        self.is_of(source)
-            && self.level.is_none_or(is_severe)
-            && self.pattern.as_ref().is_none_or(|pattern| pattern.is_in(line))
+    /// The time of a line that has just come, milliseconds since 1970, if the line is wanted.
+    /// `levels`: of the file, which is given all its lines.
+    pub fn matches(&self, fresh: &Fresh<'_>, levels: &mut Levels) -> Option<u64> {
+        let Fresh { line, source, read_ms, now_ms } = *fresh;
+        let own = || quick_stamp(line).map(|stamp| self.reading(&stamp, Some(now_ms)));
+        let at_ms = read_ms.or_else(own).unwrap_or(now_ms);
+        let is_in_time = match read_ms {
+            Some(read_ms) => self.is_chunk_in_time(read_ms),
+            None => self.is_in_time(at_ms),
+        };
+        let level = self.level.and_then(|_| levels.of(line, source));
+        let is_wanted = is_in_time
+            && self.is_of(source)
+            && self.level.is_none_or(|least| level.is_some_and(|level| level >= least))
+            && self.pattern.as_ref().is_none_or(|pattern| pattern.is_in(line));
+        is_wanted.then_some(at_ms)
     }
+}
+
+/// A line that has just come.
+#[derive(Debug, Clone, Copy)]
+pub struct Fresh<'a> {
+    /// The line, without its end.
+    pub line: &'a [u8],
+    /// Who wrote it, if the index says so.
+    pub source: Option<&'a Source>,
+    /// When its writer had written it, milliseconds since 1970, if the index says so.
+    pub read_ms: Option<u64>,
+    /// The time now: that of a line that says none.
+    pub now_ms: u64,
 }
 
 /// True if a worker has this name, or belongs to what has it.
@@ -124,26 +173,52 @@ pub struct Found {
     pub source: Option<Source>,
 }
 
-/// Gives the lines of these logs (their live files) that match, by time; returns how many.
-/// `each` returns false to end the search.
+/// A file that could not be read, or not to its end. The search went on without the rest of it.
+#[derive(Debug)]
+pub struct Unread {
+    /// The file: live, rotated or compressed.
+    pub path: PathBuf,
+    /// Why.
+    pub error: io::Error,
+}
+
+impl Unread {
+    /// `None` for a file that was removed meanwhile.
+    pub(super) fn of(path: &Path, error: io::Error) -> Option<Self> {
+        let path = path.to_owned();
+        (error.kind() != io::ErrorKind::NotFound).then_some(Self { path, error })
+    }
+}
+
+/// What a search has come to.
+#[derive(Debug, Default)]
+pub struct Searched {
+    /// How many lines were given.
+    pub count: usize,
+    /// What could not be read.
+    pub unread: Vec<Unread>,
+}
+
+/// Gives the lines of these logs (their live files) that match, by time. `each` returns false to
+/// end the search. A file that cannot be read hides no line of the others: see [`Unread`]; an
+/// error means that a directory cannot be listed.
 pub fn search(
     logs: &[PathBuf],
     selection: &Selection,
     order: Order,
     each: &mut dyn FnMut(Found) -> bool,
-) -> io::Result<usize> {
+) -> io::Result<Searched> {
     match order {
         Order::OldestFirst(None) => merge(logs, selection, false, None, each),
         Order::NewestFirst(most) => merge(logs, selection, true, most, each),
         Order::OldestFirst(last) => {
             let mut found = VecDeque::new();
-            merge(logs, selection, true, last, &mut |line| {
+            let searched = merge(logs, selection, true, last, &mut |line| {
                 found.push_front(line);
                 true
             })?;
-            let count = found.len();
             found.into_iter().all(each);
-            Ok(count)
+            Ok(searched)
         }
     }
 }
@@ -154,7 +229,7 @@ fn merge(
     backwards: bool,
     most: Option<usize>,
     each: &mut dyn FnMut(Found) -> bool,
-) -> io::Result<usize> {
+) -> io::Result<Searched> {
     let all = logs.iter().zip(files_of(logs)?);
     let open = |(log, files): (&PathBuf, _)| Cursor::new(log, files, selection, backwards);
     let mut cursors: Vec<Cursor<'_>> = all.map(open).collect();
@@ -162,7 +237,7 @@ fn merge(
     while most.is_none_or(|most| count < most) {
         let mut next: Option<(u64, usize)> = None;
         for (place, cursor) in cursors.iter_mut().enumerate() {
-            let Some(at) = cursor.peek()? else { continue };
+            let Some(at) = cursor.peek() else { continue };
             let is_first = match next {
                 Some((other, _)) if backwards => at >= other,
                 Some((other, _)) => at < other,
@@ -180,5 +255,6 @@ fn merge(
             break;
         }
     }
-    Ok(count)
+    let unread = cursors.into_iter().flat_map(|cursor| cursor.unread).collect();
+    Ok(Searched { count, unread })
 }

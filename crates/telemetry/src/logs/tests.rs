@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use jiff::civil::date;
-use jiff::tz::TimeZone;
 use mfserv_core::output::Rotation;
 use mfserv_logfile::{LogFile, Mark, MarkKind, Source, compress, request_hash, rotated};
 
 use super::*;
+
+mod times;
+mod unknown;
 
 const START_MS: u64 = 1_700_000_000_000;
 
@@ -36,12 +37,21 @@ fn written(path: &Path, count: u64) {
 
 fn lines(logs: &[PathBuf], selection: &Selection, order: Order) -> Vec<String> {
     let mut lines = Vec::new();
-    let count = search(logs, selection, order, &mut |line| {
+    let searched = search(logs, selection, order, &mut |line| {
         lines.push(String::from_utf8(line.bytes).unwrap());
         true
-    });
-    assert_eq!(count.unwrap(), lines.len());
+    })
+    .unwrap();
+    assert_eq!(searched.count, lines.len());
+    assert!(searched.unread.is_empty(), "{:?}", searched.unread);
     lines
+}
+
+fn request(log: &Path, id: &str) -> Option<Request> {
+    let mut unread = Vec::new();
+    let found = find_request(log, id, &mut unread).unwrap();
+    assert!(unread.is_empty(), "{unread:?}");
+    found
 }
 
 fn numbers(lines: &[String]) -> Vec<u64> {
@@ -180,84 +190,18 @@ fn a_request_is_found_by_its_id_with_its_worker_and_its_time() {
     }
     let old = rotated(&path).unwrap();
     assert!(compress(&old[0].path).unwrap());
-    let found = find_request(&path, "id4").unwrap().unwrap();
+    let found = request(&path, "id4").unwrap();
     assert_eq!(found.worker.as_deref(), Some("app.p.main.1.1"));
     assert_eq!(found.line, line(4).trim_end());
     let end = "2027-01-15T08:00:04Z".parse::<jiff::Timestamp>().unwrap().as_millisecond() as u64;
     assert!(found.from_ms <= end - 1500 && found.to_ms > end + 999, "{found:?}");
-    assert_eq!(find_request(&path, "id55").unwrap().unwrap().worker, None);
-    assert_eq!(find_request(&path, "id555").unwrap(), None);
+    assert_eq!(request(&path, "id55").unwrap().worker, None);
+    assert_eq!(request(&path, "id555"), None);
     // without an index it is read
     std::fs::remove_file(mfserv_logfile::index_path(&old[1].path)).unwrap();
     let text = std::fs::read_to_string(&old[1].path).unwrap();
     let id = facts(text.lines().nth(1).unwrap().as_bytes()).request_id.unwrap();
-    assert!(find_request(&path, &id).unwrap().is_some());
-}
-
-#[test]
-fn times_are_read_as_people_write_them() {
-    let zone = TimeZone::fixed(jiff::tz::offset(1));
-    let now = date(2026, 3, 10).at(15, 30, 0, 0).to_zoned(zone).unwrap();
-    let now_ms = now.timestamp().as_millisecond() as u64;
-    let read = |text: &str| when(text, &now).map(|at| now_ms as i64 - at as i64);
-    for (text, ago_s) in [
-        ("now", 0),
-        ("10m", 600),
-        ("-10m", 600),
-        ("1h30m", 5400),
-        ("2d", 172_800),
-        ("15:00", 1800),
-        ("15:00:30", 1770),
-        ("today", 55_800),
-        ("yesterday", 142_200),
-        ("2026-03-10", 55_800),
-        ("2026/03/10 14:30", 3600),
-        ("2026-03-10T14:30:00", 3600),
-        ("2026-03-10T14:30:00Z", 0),
-        ("2026-03-10T14:30:00+01:00", 3600),
-    ] {
-        assert_eq!(read(text), Ok(ago_s * 1000), "{text}");
-    }
-    for text in ["", "10", "m", "10x", "25:00", "2026-13-01", "tomorrowish", "1:2:3:4", "-", "é"] {
-        let error = when(text, &now).unwrap_err().to_string();
-        assert!(error.contains("10m") && error.contains("14:30"), "{error}");
-    }
-}
-
-#[test]
-fn a_line_says_its_time_level_and_request_in_the_formats_of_those_who_write_logs() {
-    let noon = 1_769_860_800_000;
-    let local = date(2026, 1, 31).at(12, 0, 0, 0).to_zoned(TimeZone::system()).unwrap();
-    let local = local.timestamp().as_millisecond() as u64;
-    for (line, at_ms, level, id) in [
-        ("2026-01-31T12:00:00.123456Z  [WARNING] (a#1) text", noon + 123, "WARNING", None),
-        ("2026/01/31 12:00:00 [error] answered 502", local, "ERROR", None),
-        ("2026-01-31 12:00:00,5 - a - INFO - text", local + 500, "INFO", None),
-        ("[2026-01-31 13:00:00 +0100] [12] [CRITICAL] x", local + 3_600_000, "CRITICAL", None),
-        (
-            r#"{"event":"x","level":"error","request_id":"r","timestamp":"2026-01-31T13:00:00+01:00"}"#,
-            noon,
-            "ERROR",
-            Some("r"),
-        ),
-        (r#"{"at_ms":1769860800000,"event":"note","text":"x"}"#, noon, "", None),
-        (
-            r#"{ "@timestamp": "2026-01-31T12:00:00+00:00", "request_id": "r" }"#,
-            noon,
-            "",
-            Some("r"),
-        ),
-    ] {
-        let found = facts(line.as_bytes());
-        assert_eq!(found.at_ms, Some(at_ms), "{line}");
-        assert_eq!(found.level.map_or("", Level::as_str), level, "{line}");
-        assert_eq!(found.request_id.as_deref(), id, "{line}");
-        assert_eq!(line::quick_time(line.as_bytes()), Some(at_ms), "{line}");
-        assert_eq!(line::quick_level(line.as_bytes()), found.level, "{line}");
-    }
-    assert_eq!(facts(b"no time, no level"), Facts::default());
-    assert_eq!(facts(b"Traceback (most recent call last):").level, Some(Level::Error));
-    assert_eq!(facts(b"{ not json"), Facts::default());
+    assert!(request(&path, &id).is_some());
 }
 
 #[test]
@@ -274,7 +218,7 @@ fn a_request_is_found_although_two_fronts_wrote_to_the_access_log_at_once() {
         log.append_marked(line.as_bytes(), &[Mark { at: 0, source: worker, kind }]).unwrap();
     }
     for n in 0..40 {
-        let found = find_request(&path, &format!("id{n}")).unwrap().unwrap();
+        let found = request(&path, &format!("id{n}")).unwrap();
         assert_eq!(found.worker.as_deref(), Some(fronts[n % 2].worker.as_str()), "{n}");
     }
 }

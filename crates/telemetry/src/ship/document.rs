@@ -8,7 +8,7 @@ use super::index::{IndexPattern, parse_time};
 use super::line::LineMaker;
 use super::state::Mark;
 use super::transform::{self, Fields, Transform, as_text, text};
-use crate::logs::time_of;
+use crate::logs::stamp_of;
 
 /// Fields that have the time of a line, the first one first.
 const TIME_FIELDS: [&str; 2] = ["@timestamp", "timestamp"];
@@ -78,7 +78,10 @@ impl Maker {
             fields.insert("file".into(), text(place.file));
         }
         let own = match is_text {
-            true => time_of(line.as_bytes()).and_then(of_ms),
+            true => stamp_of(line.as_bytes()).and_then(|stamp| {
+                // A local time that comes twice is of the hour in which the line was read.
+                of_ms(stamp.near(u64::try_from(place.time().as_millisecond()).ok()))
+            }),
             false => TIME_FIELDS
                 .iter()
                 .find_map(|name| as_text(fields.get(*name)?))

@@ -189,7 +189,7 @@ fn line_of<'a>(text: &'a str, own: Facts, origin: Origin, log: &'a str, level: L
         (None, role) => format!("mfserv-{role}"),
     };
     // The keeper knows when it has read a line; a program may write any time into it.
-    let at_ms = Some(origin.at_ms).filter(|at_ms| *at_ms > 0).or(own.at_ms);
+    let at_ms = Some(origin.at_ms).filter(|at_ms| *at_ms > 0).or(own.at_ms());
     let time = at_ms.and_then(|at_ms| Timestamp::from_millisecond(at_ms as i64).ok());
     let request_id = own.request_id.filter(|id| id.bytes().all(|byte| byte.is_ascii_graphic()));
     Line {

@@ -8,6 +8,7 @@ use mfserv_core::names::WorkerId;
 use mfserv_node::places::Places;
 use mfserv_telemetry::logs::{Order, Pattern, Selection, search};
 
+use super::names::Meant;
 use super::show::Show;
 use super::{LINES, Logs, find};
 use crate::cli::report::Outcome;
@@ -18,12 +19,12 @@ const LATE_MS: u64 = 2000;
 pub fn run(
     places: &Places,
     logs: &Logs,
+    meant: &Meant,
     files: &[PathBuf],
     selection: Selection,
 ) -> Result<Outcome, Diagnostic> {
-    let is_meant =
-        |id: &WorkerId| id.watcher.plugin().is_some() && logs.is_meant(&id.watcher.file_stem());
-    let Some((worker, event)) = last(places, &is_meant)? else {
+    let show = &Show::new(logs.json, false, logs.raw);
+    let Some((worker, event)) = last(places, meant, show)? else {
         let of = match logs.names.is_empty() {
             true => String::new(),
             false => format!(" of {}", logs.names.join(", ")),
@@ -32,7 +33,6 @@ pub fn run(
             .because("no crash is among the events that are kept")
             .help("`mfserv events` shows what happened; `mfserv logs` has the last lines"));
     };
-    let show = &mut Show::new(logs.json, false, logs.raw);
     let selection = Selection {
         worker: Some(worker.to_string()),
         until_ms: Some(event.at_ms + LATE_MS),
@@ -47,20 +47,22 @@ pub fn run(
 /// The last crash of a worker that is meant.
 fn last(
     places: &Places,
-    is_meant: &dyn Fn(&WorkerId) -> bool,
+    meant: &Meant,
+    show: &Show,
 ) -> Result<Option<(WorkerId, Event)>, Diagnostic> {
     let ends = Selection { pattern: Some(Pattern::text("worker_ended")), ..Selection::default() };
     let mut found = None;
     let events = [places.events_file()];
-    search(&events, &ends, Order::NewestFirst(None), &mut |line| {
+    let searched = search(&events, &ends, Order::NewestFirst(None), &mut |line| {
         let event = serde_json::from_slice::<Event>(&line.bytes).ok();
         if let Some(Event { fact: Fact::WorkerEnded { worker, why, .. }, .. }) = &event {
-            if why.is_crash() && is_meant(worker) {
+            if why.is_crash() && meant.has_worker(worker) {
                 found = Some(worker.clone()).zip(event);
             }
         }
         found.is_none()
     })
     .map_err(|e| Diagnostic::error("the events cannot be read").because(e))?;
+    show.unread(&searched.unread);
     Ok(found)
 }

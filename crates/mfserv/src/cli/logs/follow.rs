@@ -5,81 +5,96 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
-use mfserv_logfile::{Index, Source, rotated};
+use mfserv_logfile::{Index, rotated};
 use mfserv_node::places::Places;
-use mfserv_telemetry::logs::{Order, Selection};
+use mfserv_telemetry::logs::{Fresh, Levels, Order, Selection};
 use mfserv_telemetry::{Follower, end_of_lines};
 
+use super::names::Meant;
 use super::show::Show;
-use super::{LINES, Logs, each_log, find};
+use super::{LINES, Logs, each_log, files, find};
 use crate::cli::output::is_lost;
 use crate::cli::report::Outcome;
 
 /// How often followed files are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Lines are written to their logs so much later than they are read, at most, milliseconds.
+const LATE_MS: u64 = 1000;
+
 /// A line that has come.
-struct Fresh {
+struct Line {
     path: PathBuf,
     inode: u64,
     offset: u64,
-    line: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
 /// Shows the last lines, and those that come, until nobody reads any more.
 pub fn run(
     logs: &Logs,
     places: &Places,
+    meant: &Meant,
     mut selection: Selection,
-    show: &mut Show,
+    show: &Show,
 ) -> Result<Outcome, Diagnostic> {
-    let files = logs.files(places)?;
+    let past = files(places, meant)?;
     let ends: BTreeMap<PathBuf, u64> =
-        files.iter().map(|file| (file.clone(), end_of_lines(file).unwrap_or(0))).collect();
+        past.iter().map(|file| (file.clone(), end_of_lines(file).unwrap_or(0))).collect();
     selection.ends.clone_from(&ends);
-    let lines = logs.lines.unwrap_or(LINES);
     match logs.selects() {
-        true => find(&files, &selection, Order::OldestFirst(Some(lines)), show)?,
-        false => each_log(&files, &selection, lines, show)?,
+        true => find(&past, &selection, Order::OldestFirst(logs.lines), show)?,
+        false => each_log(&past, &selection, logs.lines.unwrap_or(LINES), show)?,
     };
     let mut follower = Follower::new(ends);
-    let until = selection.until_ms.unwrap_or(u64::MAX);
+    let end_ms = selection.until_ms.map_or(u64::MAX, |until| until.saturating_add(LATE_MS));
+    let mut levels = BTreeMap::new();
     while !is_lost() {
-        for file in logs.files(places)? {
+        let now_ms = jiff::Timestamp::now().as_millisecond() as u64;
+        for file in files(places, meant)? {
             follower.add(file);
         }
-        let mut fresh = Vec::new();
+        let mut lines = Vec::new();
         follower.poll_lines(&mut |path, inode, offset, line| {
-            fresh.push(Fresh { path: path.to_owned(), inode, offset, line: line.to_owned() });
+            lines.push(Line { path: path.to_owned(), inode, offset, bytes: line.to_owned() });
         });
-        let now = jiff::Timestamp::now().as_millisecond() as u64;
-        if now > until {
+        say(&lines, now_ms, &selection, &mut levels, show);
+        if now_ms > end_ms {
             break;
         }
-        say(&fresh, &selection, show);
         std::thread::sleep(LOOK);
     }
     Ok(Outcome::Done)
 }
 
-fn say(fresh: &[Fresh], selection: &Selection, show: &Show) {
-    let asks_for_sources =
-        show.is_json() || selection.worker.is_some() || selection.release.is_some();
+/// Shows the lines that are wanted. `levels`: of each file, from poll to poll.
+fn say(
+    lines: &[Line],
+    now_ms: u64,
+    selection: &Selection,
+    levels: &mut BTreeMap<PathBuf, (u64, Levels)>,
+    show: &Show,
+) {
+    let asks_the_index = show.is_json() || selection.asks_the_index();
     let mut indexes: BTreeMap<(&Path, u64), Option<Index>> = BTreeMap::new();
-    for Fresh { path, inode, offset, line } in fresh {
-        let mut source = None;
-        if asks_for_sources {
+    for Line { path, inode, offset, bytes } in lines {
+        let mut fresh = Fresh { line: bytes, source: None, read_ms: None, now_ms };
+        if asks_the_index {
             let index = indexes.entry((path, *inode)).or_insert_with(|| index_of(path, *inode));
-            source = index.as_ref().and_then(|index| source_at(index, *offset));
+            let chunk = index.as_ref().and_then(|index| Some((index, index.chunk_at(*offset)?)));
+            if let Some((index, chunk)) = chunk {
+                fresh.source = chunk.source.and_then(|place| index.sources.get(place));
+                fresh.read_ms = Some(chunk.at_ms).filter(|at| *at > 0);
+            }
         }
-        if selection.matches(line, source) {
-            show.parts(path, line, None, source);
+        let (of, levels) = levels.entry(path.clone()).or_default();
+        if std::mem::replace(of, *inode) != *inode {
+            *levels = Levels::default();
+        }
+        if let Some(at_ms) = selection.matches(&fresh, levels) {
+            show.parts(path, bytes, Some(at_ms), fresh.source);
         }
     }
-}
-
-fn source_at(index: &Index, offset: u64) -> Option<&Source> {
-    index.sources.get(index.chunk_at(offset)?.source?)
 }
 
 /// The index of a file that may have been rotated since it was read.

@@ -13,8 +13,9 @@ use mfserv_telemetry::logs::{
 };
 use serde_json::Value;
 
+use super::live_files;
+use super::names::of_plugin;
 use super::show::Show;
-use super::{live_files, of_plugin};
 use crate::cli::report::Outcome;
 
 /// The front writes the line of a request within this time.
@@ -45,11 +46,13 @@ pub fn run(places: &Places, id: &str, show: &Show) -> Result<Outcome, Diagnostic
         .filter(|(stem, _)| of_plugin(stem).is_some() || stem == "nginx_error")
         .map(|(_, path)| path)
         .collect();
-    let mut found = find_request(&access_log, id).map_err(failed)?;
+    let mut unread = Vec::new();
+    let mut found = find_request(&access_log, id, &mut unread).map_err(failed)?;
     if found.is_none() {
         std::thread::sleep(WRITTEN_AFTER);
-        found = find_request(&access_log, id).map_err(failed)?;
+        found = find_request(&access_log, id, &mut unread).map_err(failed)?;
     }
+    show.unread(&unread);
     let mut shown = Vec::new();
     if let Some(request) = &found {
         let bytes = request.line.clone().into_bytes();
@@ -57,7 +60,7 @@ pub fn run(places: &Places, id: &str, show: &Show) -> Result<Outcome, Diagnostic
         if !show.is_json() {
             show.note(&sentence(request));
         }
-        shown.extend(events(places, request)?);
+        shown.extend(events(places, request, show)?);
     }
     let (from, to) = found.as_ref().map_or((None, None), |it| (Some(it.from_ms), Some(it.to_ms)));
     let selection = Selection {
@@ -71,11 +74,12 @@ pub fn run(places: &Places, id: &str, show: &Show) -> Result<Outcome, Diagnostic
         }),
         ..Selection::default()
     };
-    search(&logs, &selection, Order::OldestFirst(None), &mut |line| {
+    let searched = search(&logs, &selection, Order::OldestFirst(None), &mut |line| {
         shown.push(Shown { at_ms: line.at_ms.unwrap_or(0), what: What::Line(line) });
         true
     })
     .map_err(|e| Diagnostic::error("the logs cannot be read").because(e))?;
+    show.unread(&searched.unread);
     if found.is_none() && shown.is_empty() {
         return Err(unknown(places, id));
     }
@@ -91,7 +95,7 @@ pub fn run(places: &Places, id: &str, show: &Show) -> Result<Outcome, Diagnostic
 
 /// What happened to the worker of a request; for a request that no worker had, the crashes of
 /// its plugin.
-fn events(places: &Places, request: &Request) -> Result<Vec<Shown>, Diagnostic> {
+fn events(places: &Places, request: &Request, show: &Show) -> Result<Vec<Shown>, Diagnostic> {
     let object: Value = serde_json::from_str(&request.line).unwrap_or_default();
     let plugin = object.get("plugin").and_then(Value::as_str).unwrap_or_default();
     let worker: Option<WorkerId> = request.worker.as_ref().and_then(|it| it.parse().ok());
@@ -116,7 +120,7 @@ fn events(places: &Places, request: &Request) -> Result<Vec<Shown>, Diagnostic> 
     };
     let mut shown = Vec::new();
     let file = [places.events_file()];
-    search(&file, &selection, Order::OldestFirst(None), &mut |line| {
+    let searched = search(&file, &selection, Order::OldestFirst(None), &mut |line| {
         if let Ok(event) = serde_json::from_slice::<Event>(&line.bytes) {
             if is_about(&event.fact) {
                 shown.push(Shown { at_ms: event.at_ms, what: What::Event(Box::new(event)) });
@@ -125,6 +129,7 @@ fn events(places: &Places, request: &Request) -> Result<Vec<Shown>, Diagnostic> 
         true
     })
     .map_err(|e| Diagnostic::error("the events cannot be read").because(e))?;
+    show.unread(&searched.unread);
     Ok(shown)
 }
 

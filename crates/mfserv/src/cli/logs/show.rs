@@ -1,15 +1,19 @@
 //! How a line is printed.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use mfserv_core::Diagnostic;
 use mfserv_core::diagnostic::shown;
 use mfserv_logfile::Source;
-use mfserv_telemetry::logs::{Found, facts, parsed};
+use mfserv_telemetry::logs::{Found, Unread, facts, parsed};
 use serde_json::{Map, Value};
 
 use crate::cli::output::{for_terminal, print_bytes};
 use crate::cli::print;
+use crate::cli::report::print_problem;
 
 /// Prints lines.
 pub struct Show {
@@ -18,12 +22,15 @@ pub struct Show {
     several: bool,
     /// Control characters are printed as they are.
     raw: bool,
+    /// Files that were said to be unreadable.
+    unread: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl Show {
     /// `raw`: a terminal gets control characters too, and obeys them.
     pub fn new(json: bool, several: bool, raw: bool) -> Self {
-        Self { json, several, raw: raw || !std::io::stdout().is_terminal() }
+        let raw = raw || !std::io::stdout().is_terminal();
+        Self { json, several, raw, unread: RefCell::default() }
     }
 
     /// True if each line is a JSON object.
@@ -52,6 +59,30 @@ impl Show {
         print(&format!("{start}{}\n", shown(&text)));
     }
 
+    /// Says on standard error which files could not be read, each once.
+    pub fn unread(&self, unread: &[Unread]) {
+        for Unread { path, error } in unread {
+            if !self.unread.borrow_mut().insert(path.clone()) {
+                continue;
+            }
+            let what = format!("{} cannot be read; its lines are missing here", path.display());
+            let problem = Diagnostic::warning(what).because(error);
+            let is_packed = path.extension().is_some_and(|end| end == "zst");
+            print_problem(&match is_packed {
+                true => problem.help(
+                    "only whole files that mfserv has compressed are read: \
+                     `zstd -dc FILE` may show what is in this one",
+                ),
+                false => problem,
+            });
+        }
+    }
+
+    /// A file could not be read.
+    pub fn has_said_unread(&self) -> bool {
+        !self.unread.borrow().is_empty()
+    }
+
     /// Prints a sentence about what is shown.
     pub fn note(&self, text: &str) {
         print(&format!("{}\n", for_terminal(text)));
@@ -66,15 +97,16 @@ fn object(
     source: Option<&Source>,
 ) -> Map<String, Value> {
     let text = String::from_utf8_lossy(bytes).into_owned();
+    let own = facts(bytes);
     let mut object = match serde_json::from_str::<Value>(&text) {
         Ok(Value::Object(object)) => object,
         _ => {
-            let role = super::of_plugin(stem).is_none().then_some(stem);
+            let role = super::names::of_plugin(stem).is_none().then_some(stem);
             parsed(&text, role)
         }
     };
-    let own = facts(bytes);
-    let time = own.at_ms.or(at_ms).and_then(|at| jiff::Timestamp::from_millisecond(at as i64).ok());
+    let time = own.stamp.map(|stamp| stamp.near(at_ms)).or(at_ms);
+    let time = time.and_then(|at| jiff::Timestamp::from_millisecond(at as i64).ok());
     if let Some(time) = time {
         let time = time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
         object.entry("timestamp").or_insert_with(|| time.into());
@@ -116,6 +148,32 @@ mod tests {
             ),
             ("daemon", "no time", r#"{"event":"no time","log":"daemon","name":"mfserv.daemon"}"#),
             ("app_p_main", "(bare) text", r#"{"event":"(bare) text","log":"app_p_main"}"#),
+            (
+                "app_p_main",
+                "[worker-1] starting",
+                r#"{"event":"[worker-1] starting","log":"app_p_main"}"#,
+            ),
+            ("app_p_main", "[alert] x", r#"{"event":"[alert] x","log":"app_p_main"}"#),
+            (
+                "app_p_main",
+                "[2026-01-31 13:00:00 +0100] [12] [INFO] up",
+                r#"{"event":"[12] [INFO] up","level":"info","log":"app_p_main","timestamp":"2026-01-31T12:00:00.000Z"}"#,
+            ),
+            (
+                "app_p_main",
+                "[2026-01-31T12:00:00Z] [INFO] it is up",
+                r#"{"event":"it is up","level":"info","log":"app_p_main","timestamp":"2026-01-31T12:00:00.000Z"}"#,
+            ),
+            (
+                "app_p_main",
+                "2026-01-31T12:00:00Z - 5 items",
+                r#"{"event":"- 5 items","log":"app_p_main","timestamp":"2026-01-31T12:00:00.000Z"}"#,
+            ),
+            (
+                "app_p_main",
+                "2026-01-31T12:00:00Z (a#b) text",
+                r#"{"event":"text","log":"app_p_main","name":"a#b","timestamp":"2026-01-31T12:00:00.000Z"}"#,
+            ),
         ] {
             assert_eq!(shown(stem, line), expected);
         }
