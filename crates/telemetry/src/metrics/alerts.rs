@@ -20,7 +20,7 @@ use super::history::History;
 use super::registry::Registry;
 use super::{LOOK, report_once};
 use evaluate::{Change, Evaluator, Firing, Now};
-use webhook::Webhooks;
+use webhook::{Unsent, Webhooks};
 
 /// How often conditions are looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -59,6 +59,13 @@ pub struct Status {
 /// What is shown to whoever asks.
 pub type Shown = Arc<Mutex<Vec<Status>>>;
 
+/// What the next process has to know.
+#[derive(Default, Serialize, Deserialize)]
+struct Stored {
+    firing: Vec<Firing>,
+    unsent: Vec<Unsent>,
+}
+
 /// Looks at the conditions, in a thread of its own.
 pub struct Watch {
     /// The alerts.
@@ -80,12 +87,15 @@ pub struct Watch {
 impl Watch {
     /// Looks until it is to end.
     pub fn run(self) {
-        let (mut evaluator, removed) =
-            Evaluator::new(self.alerts.clone(), self.restore(), now_ms());
+        let Stored { firing, mut unsent } = self.restore();
+        let (mut evaluator, removed) = Evaluator::new(self.alerts.clone(), firing, now_ms());
         let all = self.alerts.iter().chain(removed.iter().map(|change| &change.alert));
-        let webhooks = Webhooks::start(all, &self.host);
+        let urls = all.filter_map(|alert| alert.webhook.as_ref());
+        let webhooks = Webhooks::start(urls.chain(unsent.iter().map(|one| &one.url)), &self.host);
+        webhooks.send_again(unsent.clone());
         let mut problem = String::new();
-        self.publish(&evaluator, removed, &webhooks, &mut problem);
+        self.publish(&evaluator, removed, (&webhooks, &mut unsent), &mut problem);
+        *lock(&self.shown) = evaluator.shown();
         let window_s = evaluator.longest_window_s();
         self.history.read_back(window_s, &mut |tick| evaluator.add(&tick));
         let mut looked = Instant::now();
@@ -102,39 +112,44 @@ impl Watch {
             };
             let changes = evaluator.step(now_ms(), &now);
             *lock(&self.shown) = evaluator.shown();
-            self.publish(&evaluator, changes, &webhooks, &mut problem);
+            self.publish(&evaluator, changes, (&webhooks, &mut unsent), &mut problem);
         }
+        self.publish(&evaluator, Vec::new(), (&webhooks, &mut unsent), &mut problem);
     }
 
-    /// Stores what fires and says what has changed.
+    /// Says what has changed, and stores what fires and what no receiver has taken. `stored`: what
+    /// of the latter is stored.
     fn publish(
         &self,
         evaluator: &Evaluator,
         changes: Vec<Change>,
-        webhooks: &Webhooks,
+        (webhooks, stored): (&Webhooks, &mut Vec<Unsent>),
         problem: &mut String,
     ) {
-        if changes.iter().any(|change| !change.is_repeated) {
-            if let Err(why) = self.store(&evaluator.firing()) {
-                report_once(problem, format!("what fires is not stored: {why}"));
-            }
-        }
+        let has_changed = changes.iter().any(|change| !change.is_repeated);
         for change in changes {
             webhooks.send(&change);
+        }
+        let unsent = webhooks.unsent();
+        if has_changed || unsent != *stored {
+            *stored = unsent.clone();
+            if let Err(why) = self.store(&Stored { firing: evaluator.firing(), unsent }) {
+                report_once(problem, format!("what fires is not stored: {why}"));
+            }
         }
     }
 
     /// What fired when the last process ended. A file that cannot be read is as good as none.
-    fn restore(&self) -> Vec<Firing> {
+    fn restore(&self) -> Stored {
         let text = std::fs::read(&self.state).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    fn store(&self, firing: &[Firing]) -> Result<(), String> {
+    fn store(&self, stored: &Stored) -> Result<(), String> {
         if let Some(dir) = self.state.parent() {
             disk::create_dir(dir).map_err(|problem| problem.to_string())?;
         }
-        let text = serde_json::to_vec(firing).map_err(|e| e.to_string())?;
+        let text = serde_json::to_vec(stored).map_err(|e| e.to_string())?;
         // The addresses of receivers are often secrets.
         disk::replace(&self.state, 0o600, &text).map_err(|why| why.to_string())
     }

@@ -64,7 +64,10 @@ pub struct Registry {
 #[derive(Default, Serialize, Deserialize)]
 struct Entry {
     connections: u32,
-    /// It was connected to the process before this one: it may have counted more since that has
+    /// A process before this one knew it.
+    #[serde(skip)]
+    is_restored: bool,
+    /// It was connected to that one: it may have counted more since that has
     /// saved its counters.
     #[serde(skip)]
     is_awaited: bool,
@@ -230,9 +233,8 @@ impl Registry {
         self.touch(source);
         let Some(entry) = self.sources.get_mut(source) else { return };
         // What a process had counted before this one heard it was counted at an unknown time,
-        // unless it is new: this one has not begun much later, and no earlier one had heard it.
-        let is_unheard = entry.front.is_none() && entry.node.is_none();
-        let is_new = is_unheard && source.since_ms + TOGETHER_MS >= self.since_ms;
+        // unless it is new: this one has not begun much later, and no earlier one knew it.
+        let is_new = !entry.is_restored && source.since_ms + TOGETHER_MS >= self.since_ms;
         let counts = is_new || entry.heard.is_some();
         if !matches!(message, ToTelemetry::Hello(_)) {
             entry.heard = Some(Instant::now());

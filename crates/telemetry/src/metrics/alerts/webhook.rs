@@ -7,8 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mfserv_core::alerts::Alert;
 use mfserv_platform::sync::lock;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::evaluate::Change;
@@ -22,6 +22,15 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// A message that a receiver has not taken yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsent {
+    /// The address of the receiver.
+    pub url: String,
+    about: String,
+    message: String,
+}
+
 /// The receivers, each with a thread of its own: one that does not answer delays no other.
 pub struct Webhooks {
     host: String,
@@ -30,9 +39,9 @@ pub struct Webhooks {
 
 impl Webhooks {
     /// Starts a thread for each address.
-    pub fn start<'a>(alerts: impl Iterator<Item = &'a Alert>, host: &str) -> Self {
+    pub fn start<'a>(urls: impl Iterator<Item = &'a String>, host: &str) -> Self {
         let mut receivers = BTreeMap::new();
-        for url in alerts.filter_map(|alert| alert.webhook.as_ref()) {
+        for url in urls {
             if receivers.contains_key(url) {
                 continue;
             }
@@ -63,6 +72,29 @@ impl Webhooks {
             say(&format!("{WAITING_MAX} messages wait for {}: {name} is not sent", shown(url)));
         }
     }
+
+    /// What no receiver has taken yet.
+    pub fn unsent(&self) -> Vec<Unsent> {
+        let mut all = Vec::new();
+        for (url, receiver) in &self.receivers {
+            all.extend(lock(&receiver.messages).iter().cloned().map(|(about, message)| Unsent {
+                url: url.clone(),
+                about,
+                message,
+            }));
+        }
+        all
+    }
+
+    /// Sends what an earlier process could not.
+    pub fn send_again(&self, unsent: Vec<Unsent>) {
+        for Unsent { url, about, message } in unsent {
+            if let Some(receiver) = self.receivers.get(&url) {
+                // There are not more of them than have room.
+                receiver.put(about, message);
+            }
+        }
+    }
 }
 
 /// The messages that wait for a receiver, each with what it is about. Only the newest one about an
@@ -90,15 +122,20 @@ impl Waiting {
         true
     }
 
-    /// Waits for the next one.
-    fn take(&self) -> String {
+    /// Waits for the next one, which stays until it is [`Self::done`].
+    fn next(&self) -> (String, String) {
         let mut messages = lock(&self.messages);
         loop {
-            if let Some((_, message)) = messages.pop_front() {
-                return message;
+            if let Some(next) = messages.front() {
+                return next.clone();
             }
             messages = self.is_not_empty.wait(messages).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// This one need not be sent any more; a newer one about the same takes its place.
+    fn done(&self, sent: &(String, String)) {
+        lock(&self.messages).retain(|waiting| waiting != sent);
     }
 }
 
@@ -126,16 +163,20 @@ impl Hook {
 
     /// Sends one message after the other. It ends with the process.
     fn run(self, messages: &Waiting) {
-        let mut last = String::new();
+        let (mut last, mut wait) = (String::new(), FIRST_WAIT);
         loop {
-            let message = messages.take();
-            let mut wait = FIRST_WAIT;
-            while let Err((why, again)) = self.deliver(&message) {
+            // After a failure, there may be a newer one about the same.
+            let next = messages.next();
+            let sent = self.deliver(&next.1);
+            let is_done = sent.as_ref().map_or_else(|(_, again)| !again, |()| true);
+            if let Err((why, again)) = sent {
                 let what = if again { "it is tried again" } else { "it is not sent" };
                 report_once(&mut last, format!("alert to {}: {why}; {what}", self.shown));
-                if !again {
-                    break;
-                }
+            }
+            if is_done {
+                messages.done(&next);
+                wait = FIRST_WAIT;
+            } else {
                 std::thread::sleep(wait);
                 wait = (wait * 2).min(LONGEST_WAIT);
             }
@@ -246,7 +287,14 @@ mod tests {
         }
         assert!(!waiting.put("one more".into(), "fires".into()));
         assert!(waiting.put("0".into(), "resolved".into()));
-        assert_eq!((waiting.take(), waiting.take()), ("resolved".into(), "fires".into()));
+        let first = waiting.next();
+        assert_eq!(first.1, "resolved");
+        assert_eq!(waiting.next(), first, "it was not taken");
+        assert!(waiting.put("0".into(), "fires again".into()));
+        waiting.done(&first);
+        assert_eq!(waiting.next().1, "fires again", "it came while the other one was sent");
+        waiting.done(&waiting.next());
+        assert_eq!(waiting.next(), ("1".to_string(), "fires".to_string()));
     }
 
     #[test]

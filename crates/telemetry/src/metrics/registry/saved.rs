@@ -134,6 +134,7 @@ impl Registry {
             registry.clock = sources.values().map(|entry: &Entry| entry.last).max().unwrap_or(0);
             (registry.past, registry.sources) = (past, sources);
             for entry in registry.sources.values_mut() {
+                entry.is_restored = true;
                 entry.is_awaited = std::mem::take(&mut entry.connections) > 0;
             }
         }

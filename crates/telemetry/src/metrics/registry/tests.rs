@@ -83,6 +83,22 @@ fn the_sums_of_the_next_process_go_on_whoever_has_ended_or_lives() {
 }
 
 #[test]
+fn what_an_earlier_process_has_counted_is_no_change_also_if_it_was_not_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("counters.json");
+    let registry = Mutex::new(Registry::new(false));
+    let young = Source { since_ms: now_ms(), ..source(1) };
+    lock(&registry).connected(&young);
+    Store::new(path.clone(), dir.path().join("status")).look(&registry, false);
+    lock(&registry).receive(&young, front("web", 30, 0));
+    assert_eq!(lock(&registry).read_changes().requests.len(), 1);
+    let mut next = Registry::restored(false, &path);
+    next.connected(&young);
+    next.receive(&young, front("web", 31, 0));
+    assert_eq!((requests(&next), next.read_changes().requests.len()), (31, 0));
+}
+
+#[test]
 fn a_process_that_says_nothing_any_more_is_not_there() {
     let mut registry = Registry::new(false);
     registry.connected(&source(1));
