@@ -59,6 +59,25 @@ fn lines_that_eight_processes_write_in_pieces_never_mix_and_each_has_its_writer(
 }
 
 #[test]
+fn a_long_line_of_a_process_with_a_small_fifo_is_written_without_waits() {
+    let node = Node::start();
+    let mut client = node.watching();
+    let log = node.home().join("log/small.log");
+    // F_SETPIPE_SZ: what a user gets who has many pipes.
+    let program = "import fcntl, sys; fcntl.fcntl(1, 1031, 8192)\n\
+                   for _ in range(300): sys.stdout.write('x' * 1000); sys.stdout.flush()\n\
+                   print()";
+    let mut spec = node.spec("w1", &format!("exec python3 -c \"{program}\""));
+    spec.output.stdout = log.clone();
+    let start = Instant::now();
+    client.done_or_spawned(Ask::Spawn { spec: Box::new(spec) });
+    client.exit_of("w1");
+    until("the line", || fs::read(&log).is_ok_and(|text| text.len() == 300_001));
+    // It was a second for each 8 KiB.
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
 fn a_keeper_that_is_killed_while_it_writes_leaves_an_index_that_gives_no_line_to_another() {
     let mut node = Node::start();
     let mut client = node.client();

@@ -23,12 +23,10 @@ pub(super) enum Found {
 }
 
 /// Copies the front of the FIFO into `buffer`, as much as it has room for, without taking it out.
-/// `all`: also a line without an end. `holds`: bytes that can be looked at together, at most; the
-/// pages of a pipe are full to the half at least, so that half of it may stop its writer.
+/// `all`: also a line without an end.
 pub(super) fn look(
     fifo: &OwnedFd,
     all: bool,
-    holds: usize,
     scratch: &(OwnedFd, OwnedFd),
     buffer: &mut Vec<u8>,
 ) -> Found {
@@ -49,9 +47,16 @@ pub(super) fn look(
     match buffer.iter().rposition(|&b| b == b'\n') {
         _ if all => Found::Lines(count),
         Some(end) => Found::Lines(end + 1),
-        None if count >= LONG_LINE.min(holds / 2) => Found::Lines(count),
+        None if count >= LONG_LINE || fills(count, fifo, &scratch.1) => Found::Lines(count),
         None => Found::Partial(count),
     }
+}
+
+/// True if so many bytes may fill one of these pipes, so that whoever writes to the FIFO waits: the
+/// pages of a full pipe have at least half of what they could. A process may have made its own
+/// FIFO smaller.
+fn fills(count: usize, fifo: &OwnedFd, scratch: &OwnedFd) -> bool {
+    [fifo, scratch].iter().any(|pipe| fcntl_getpipe_size(pipe).is_ok_and(|size| count >= size / 2))
 }
 
 /// Takes bytes out of the front of a FIFO without looking at them.
@@ -96,9 +101,7 @@ mod tests {
                 break;
             }
         }
-        let size = |pipe: &(OwnedFd, OwnedFd)| fcntl_getpipe_size(&pipe.0).unwrap();
-        let holds = size(&fifo).min(size(&scratch));
-        let found = look(&fifo.0, false, holds, &scratch, &mut Vec::with_capacity(LONG_LINE));
+        let found = look(&fifo.0, false, &scratch, &mut Vec::with_capacity(LONG_LINE));
         matches!(found, Found::Lines(_))
     }
 
@@ -113,6 +116,6 @@ mod tests {
         let (fifo, scratch) = (pipe(8192), pipe(8192));
         rustix::io::write(&fifo.1, b"half a line").unwrap();
         let mut buffer = Vec::with_capacity(LONG_LINE);
-        assert!(matches!(look(&fifo.0, false, 8192, &scratch, &mut buffer), Found::Partial(11)));
+        assert!(matches!(look(&fifo.0, false, &scratch, &mut buffer), Found::Partial(11)));
     }
 }

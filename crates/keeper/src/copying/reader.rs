@@ -59,8 +59,6 @@ pub(super) struct Reader {
     tails: BTreeMap<String, LastOutput>,
     /// Where tee(2) copies to.
     scratch: (OwnedFd, OwnedFd),
-    /// Bytes that `scratch` holds.
-    scratch_holds: usize,
     nowhere: fs::File,
     buffer: Vec<u8>,
 }
@@ -69,16 +67,15 @@ impl Reader {
     pub fn new(shared: Arc<Shared>, orders: Receiver<Order>) -> io::Result<Self> {
         let scratch = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         widen(&scratch.1, LOOK);
-        let scratch_holds = fcntl_getpipe_size(&scratch.1).unwrap_or(LONG_LINE);
+        let size = fcntl_getpipe_size(&scratch.1).unwrap_or(LONG_LINE).max(LONG_LINE);
         Ok(Self {
             shared,
             orders,
             streams: BTreeMap::new(),
             tails: BTreeMap::new(),
             scratch,
-            scratch_holds,
             nowhere: fs::OpenOptions::new().write(true).open("/dev/null")?,
-            buffer: Vec::with_capacity(scratch_holds.max(LONG_LINE)),
+            buffer: Vec::with_capacity(size),
         })
     }
 
@@ -255,8 +252,7 @@ impl Reader {
             open.look_again = Instant::now() + ROOM_LOOK;
             return 0;
         }
-        let holds = open.holds.min(self.scratch_holds);
-        match look(&open.fifo, all_of_it, holds, &self.scratch, &mut self.buffer) {
+        match look(&open.fifo, all_of_it, &self.scratch, &mut self.buffer) {
             Found::Nothing => 0,
             Found::Partial(length) => {
                 open.partial.get_or_insert_with(Instant::now);
