@@ -1,6 +1,7 @@
 //! Alerts: the sections `[alert_NAME]` of the configuration.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ const SAMPLE_S: u64 = 1;
 /// The shortest and the longest duration that a percentile can tell from others, seconds: what
 /// took longer is in the last bucket of a histogram.
 const P95_S: (f64, f64) = (BOUNDS_US[0] as f64 / 1e6, BOUNDS_US[BOUNDS_US.len() - 1] as f64 / 1e6);
-const KEYS: [&str; 7] = ["condition", "for", "window", "plugin", "app", "webhook", "repeat"];
+const KEYS: [&str; 8] = ["condition", "for", "window", "plugin", "app", "webhook", "ca", "repeat"];
 const CONDITIONS: &str = "write error_rate > 5%, p95 > 2s, queue > 100, restarts > 5, disk < 5% \
                           or node != RUNNING";
 const NO_COMMAND: &str =
@@ -106,6 +107,9 @@ pub struct Alert {
     pub app: Option<String>,
     /// Where it is sent to: http://… or https://….
     pub webhook: Option<String>,
+    /// Certificates to trust there instead of those of the system, a PEM file.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
     /// While it fires, it is sent again after this, seconds; 0 = never.
     pub repeat_s: u64,
 }
@@ -209,12 +213,10 @@ fn alert(section: &str, keys: &BTreeMap<&str, &Value>) -> Result<Alert, Box<Diag
     let (quantity, threshold) =
         read_condition(&condition).map_err(|refusal| refuse("condition", refusal))?;
     let text = |key: &str| set(key).map(|value| value.value.trim().to_string());
-    if let Some((url, why)) =
-        text("webhook").and_then(|url| http_url::check(&url).err().map(|why| (url, why)))
-    {
-        let why = format!("{url:?} is no address of a receiver: {why}");
-        return Err(refuse("webhook", (why, "write http://HOST/PATH or https://HOST/PATH".into())));
-    }
+    let webhook = text("webhook");
+    check_webhook(webhook.as_deref()).map_err(|refusal| refuse("webhook", refusal))?;
+    let ca = text("ca");
+    check_ca(ca.as_deref(), webhook.as_deref()).map_err(|refusal| refuse("ca", refusal))?;
     for key in ["plugin", "app", "window"] {
         let is_used = match key {
             "window" => quantity.is_of_a_window(),
@@ -233,10 +235,32 @@ fn alert(section: &str, keys: &BTreeMap<&str, &Value>) -> Result<Alert, Box<Diag
         window_s: seconds("window", quantity.window_s(), SAMPLE_S)?,
         plugin: text("plugin"),
         app: text("app"),
-        webhook: text("webhook"),
+        webhook,
+        ca: ca.map(PathBuf::from),
         repeat_s: seconds("repeat", 4 * 3600, 0)?,
         condition,
     })
+}
+
+fn check_webhook(url: Option<&str>) -> Result<(), Refusal> {
+    let Some((url, why)) = url.and_then(|url| Some((url, http_url::check(url).err()?))) else {
+        return Ok(());
+    };
+    let why = format!("{url:?} is no address of a receiver: {why}");
+    Err((why, "write http://HOST/PATH or https://HOST/PATH".into()))
+}
+
+fn check_ca(file: Option<&str>, webhook: Option<&str>) -> Result<(), Refusal> {
+    let Some(file) = file else { return Ok(()) };
+    if !file.starts_with('/') {
+        let why = format!("{file:?} is no absolute path");
+        return Err((why, "name a PEM file, from / on".into()));
+    }
+    if !webhook.is_some_and(|url| url.starts_with("https://")) {
+        let why = "there is no https:// webhook whose certificate is checked";
+        return Err((why.into(), "remove it, or write webhook=https://…".into()));
+    }
+    Ok(())
 }
 
 /// Leaves out alerts about queues that are longer than a queue can be, with an error.

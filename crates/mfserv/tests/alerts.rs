@@ -9,6 +9,7 @@ use std::time::Duration;
 use mfserv_testkit::{Node, Plugin, programs, until};
 use serde_json::Value;
 
+use crate::ship::receivers::{Server, make_certificate, requests};
 use crate::{PATIENCE, node};
 
 /// What a receiver has got: the line of each request, and its body.
@@ -177,5 +178,33 @@ fn an_alert_fires_although_the_daemon_dies_often_and_is_resolved_when_its_sectio
         others.iter().any(|pid| *pid != telemetry) && node.mfserv(&["alerts"]).code == 0
     });
     assert_eq!(messages().len(), 5, "{:?}", messages());
+    node.stop();
+}
+
+#[test]
+fn a_receiver_over_tls_is_trusted_by_its_own_authority_and_one_of_an_unknown_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    make_certificate(dir.path());
+    let server = Server::start(dir.path(), &["tls"]);
+    let node = node();
+    let ca = dir.path().join("cert.pem").to_string_lossy().into_owned();
+    for (alert, host) in [("trusted", "localhost"), ("unknown", "127.0.0.1")] {
+        node.set(&format!("alert_{alert}.condition"), "disk < 100%");
+        node.set(&format!("alert_{alert}.for"), "1s");
+        let refused = node.mfserv(&["config", "set", &format!("alert_{alert}.ca={ca}")]);
+        assert!(refused.code(4).stderr.contains("no https:// webhook"));
+        let url = format!("https://{host}:{}/hook", server.port);
+        node.set(&format!("alert_{alert}.webhook"), &url);
+    }
+    node.set("alert_trusted.ca", &ca);
+    node.start();
+    let wrong = format!("alert to https://127.0.0.1:{}/…: ", server.port);
+    let is_refusal = |line: &str| line.starts_with(&wrong) && line.contains("UnknownIssuer");
+    let log = || std::fs::read_to_string(node.path("log/telemetry.log")).unwrap_or_default();
+    until("one has its alert, and the other one is refused with the reason", PATIENCE, || {
+        !requests(dir.path()).is_empty() && log().lines().any(is_refusal)
+    });
+    let alerts = requests(dir.path());
+    assert!(alerts.iter().all(|it| it["body"]["receiver"] == "trusted"), "{alerts:?}");
     node.stop();
 }

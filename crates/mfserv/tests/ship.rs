@@ -2,7 +2,7 @@
 
 mod node;
 mod proxy;
-mod receivers;
+pub(crate) mod receivers;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

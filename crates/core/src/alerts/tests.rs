@@ -16,6 +16,7 @@ fn a_section_becomes_an_alert_and_nothing_of_it_is_told_to_plugins() {
         ("window", "5m"),
         ("plugin", "shop"),
         ("webhook", "https://host/hook?token=secret"),
+        ("ca", "/etc/ca.pem"),
         ("repeat", "0"),
     ]);
     assert_eq!(resolution.diagnostics, []);
@@ -29,6 +30,7 @@ fn a_section_becomes_an_alert_and_nothing_of_it_is_told_to_plugins() {
         plugin: Some("shop".into()),
         app: None,
         webhook: Some("https://host/hook?token=secret".into()),
+        ca: Some("/etc/ca.pem".into()),
         repeat_s: 0,
     };
     assert_eq!(resolution.config.alerts, [expected]);

@@ -40,13 +40,13 @@ print(server.server_address[1], flush=True)
 server.serve_forever()
 "#;
 
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    port: u16,
+    pub port: u16,
 }
 
 impl Server {
-    fn start(dir: &Path, args: &[&str]) -> Self {
+    pub fn start(dir: &Path, args: &[&str]) -> Self {
         let mut python = Command::new("python3");
         python.args(["-c", SERVER]).args(args).current_dir(dir).stdout(Stdio::piped());
         let mut child = python.spawn().unwrap();
@@ -63,9 +63,22 @@ impl Drop for Server {
     }
 }
 
-fn requests(dir: &Path) -> Vec<Value> {
+pub(crate) fn requests(dir: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(dir.join("requests.jsonl")).unwrap_or_default();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A certificate for `localhost` that nobody has signed: `cert.pem` and `key.pem`.
+pub(crate) fn make_certificate(dir: &Path) {
+    let openssl = Command::new("openssl")
+        .args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost".split(' '))
+        .args(["-addext", "subjectAltName=DNS:localhost"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(openssl.status.success(), "{}", text(&openssl.stderr));
 }
 
 const LINE: &str = "{\"timestamp\":\"2026-01-31T12:00:00Z\",\"level\":\"error\",\"name\":\"n\",\
@@ -123,15 +136,7 @@ fn lines_that_come_one_by_one_are_sent_in_few_requests() {
 fn a_certificate_is_checked_and_secrets_are_no_arguments() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let openssl = Command::new("openssl")
-        .args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost".split(' '))
-        .args(["-addext", "subjectAltName=DNS:localhost"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-keyout", "key.pem", "-out", "cert.pem"])
-        .current_dir(dir)
-        .output()
-        .unwrap();
-    assert!(openssl.status.success(), "{}", text(&openssl.stderr));
+    make_certificate(dir);
     let server = Server::start(dir, &["tls"]);
     let url = format!("https://localhost:{}", server.port);
     append(&dir.join("a.log"), LINE);

@@ -20,7 +20,7 @@ use super::history::History;
 use super::registry::Registry;
 use super::{LOOK, report_once};
 use evaluate::{Change, Evaluator, Firing, Now};
-use webhook::{Unsent, Webhooks};
+use webhook::{Receiver, Unsent, Webhooks};
 
 /// How often conditions are looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -90,8 +90,9 @@ impl Watch {
         let Stored { firing, mut unsent } = self.restore();
         let (mut evaluator, removed) = Evaluator::new(self.alerts.clone(), firing, now_ms());
         let all = self.alerts.iter().chain(removed.iter().map(|change| &change.alert));
-        let urls = all.filter_map(|alert| alert.webhook.as_ref());
-        let webhooks = Webhooks::start(urls.chain(unsent.iter().map(|one| &one.url)), &self.host);
+        let receivers = all.filter_map(Receiver::of);
+        let receivers = receivers.chain(unsent.iter().map(|one| one.to.clone()));
+        let webhooks = Webhooks::start(receivers, &self.host);
         webhooks.send_again(unsent.clone());
         let mut problem = String::new();
         self.publish(&evaluator, removed, (&webhooks, &mut unsent), &mut problem);

@@ -179,7 +179,7 @@ fn tls(authorities: Option<&Path>) -> Result<TlsConfig, Diagnostic> {
     let known = || SYSTEM_CERTIFICATES.iter().map(Path::new).find(|path| path.exists());
     let Some(file) = authorities.or_else(known) else {
         return Err(Diagnostic::error("this system has no list of certificates that it trusts")
-            .help("install ca-certificates, or name a PEM file: --ca FILE"));
+            .help("install ca-certificates, or name a PEM file: --ca FILE, or ca of an alert"));
     };
     let pem = std::fs::read(file).map_err(|e| failed("read", file, e))?;
     let certificates: Vec<_> = parse_pem(&pem)

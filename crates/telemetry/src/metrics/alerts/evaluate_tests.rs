@@ -17,6 +17,7 @@ fn alert(quantity: Quantity, threshold: f64) -> Alert {
         plugin: None,
         app: None,
         webhook: None,
+        ca: None,
         repeat_s: 0,
     }
 }

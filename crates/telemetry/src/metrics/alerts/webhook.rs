@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mfserv_core::alerts::Alert;
 use mfserv_platform::sync::lock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -22,11 +24,29 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// A receiver.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Receiver {
+    /// Its address.
+    url: String,
+    /// Certificates to trust there instead of those of the system, a PEM file.
+    #[serde(default)]
+    ca: Option<PathBuf>,
+}
+
+impl Receiver {
+    /// That of an alert, if it has one.
+    pub fn of(alert: &Alert) -> Option<Self> {
+        Some(Self { url: alert.webhook.clone()?, ca: alert.ca.clone() })
+    }
+}
+
 /// A message that a receiver has not taken yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unsent {
-    /// The address of the receiver.
-    pub url: String,
+    /// The receiver.
+    #[serde(flatten)]
+    pub to: Receiver,
     about: String,
     message: String,
 }
@@ -34,26 +54,26 @@ pub struct Unsent {
 /// The receivers, each with a thread of its own: one that does not answer delays no other.
 pub struct Webhooks {
     host: String,
-    receivers: BTreeMap<String, Arc<Waiting>>,
+    receivers: BTreeMap<Receiver, Arc<Waiting>>,
 }
 
 impl Webhooks {
     /// Starts a thread for each address.
-    pub fn start<'a>(urls: impl Iterator<Item = &'a String>, host: &str) -> Self {
+    pub fn start(all: impl Iterator<Item = Receiver>, host: &str) -> Self {
         let mut receivers = BTreeMap::new();
-        for url in urls {
-            if receivers.contains_key(url) {
+        for receiver in all {
+            if receivers.contains_key(&receiver) {
                 continue;
             }
             let waiting = Arc::<Waiting>::default();
             let messages = waiting.clone();
-            let spawned = Hook::new(url).and_then(|hook| {
+            let spawned = Hook::new(&receiver).and_then(|hook| {
                 let thread = std::thread::Builder::new().name("webhook".into());
                 thread.spawn(move || hook.run(&messages)).map_err(|e| e.to_string())
             });
             match spawned {
-                Ok(_) => drop(receivers.insert(url.clone(), waiting)),
-                Err(why) => say(&format!("no alerts are sent to {}: {why}", shown(url))),
+                Ok(_) => drop(receivers.insert(receiver, waiting)),
+                Err(why) => say(&format!("no alerts are sent to {}: {why}", shown(&receiver.url))),
             }
         }
         Self { host: host.into(), receivers }
@@ -64,21 +84,21 @@ impl Webhooks {
         if !change.is_repeated {
             say(&format!("alert {}: {}", change.alert.name, summary(change)));
         }
-        let Some(url) = &change.alert.webhook else { return };
-        let Some(receiver) = self.receivers.get(url) else { return };
+        let Some(to) = Receiver::of(&change.alert) else { return };
+        let Some(receiver) = self.receivers.get(&to) else { return };
         let message = message(change, &self.host).to_string();
         if !receiver.put(identity(change, &self.host), message) {
             let name = &change.alert.name;
-            say(&format!("{WAITING_MAX} messages wait for {}: {name} is not sent", shown(url)));
+            say(&format!("{WAITING_MAX} messages wait for {}: {name} is not sent", shown(&to.url)));
         }
     }
 
     /// What no receiver has taken yet.
     pub fn unsent(&self) -> Vec<Unsent> {
         let mut all = Vec::new();
-        for (url, receiver) in &self.receivers {
+        for (to, receiver) in &self.receivers {
             all.extend(lock(&receiver.messages).iter().cloned().map(|(about, message)| Unsent {
-                url: url.clone(),
+                to: to.clone(),
                 about,
                 message,
             }));
@@ -88,8 +108,8 @@ impl Webhooks {
 
     /// Sends what an earlier process could not.
     pub fn send_again(&self, unsent: Vec<Unsent>) {
-        for Unsent { url, about, message } in unsent {
-            if let Some(receiver) = self.receivers.get(&url) {
+        for Unsent { to, about, message } in unsent {
+            if let Some(receiver) = self.receivers.get(&to) {
                 // There are not more of them than have room.
                 receiver.put(about, message);
             }
@@ -149,12 +169,12 @@ struct Hook {
 }
 
 impl Hook {
-    fn new(url: &str) -> Result<Self, String> {
+    fn new(Receiver { url, ca }: &Receiver) -> Result<Self, String> {
         let (origin, path) = split(url);
         let target = Target {
             nodes: vec![origin.into()],
             credentials: Credentials::None,
-            authorities: None,
+            authorities: ca.clone(),
             gzip: false,
         };
         let node = Nodes::new(target).map_err(|problem| problem.to_string())?;
