@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::keys::AUTORESTART;
+use crate::keys::{AUTORESTART, AUTORESTART_CONFIGURATION};
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
 use crate::output::LogCare;
@@ -175,6 +175,9 @@ pub struct Plan {
     /// Workers are renewed when files of their plugin change.
     #[serde(default)]
     pub autorestart: bool,
+    /// Changed configuration files are applied without being asked.
+    #[serde(default)]
+    pub watches_configuration: bool,
     /// What is done with rotated log files.
     #[serde(default)]
     pub log_care: LogCare,
@@ -200,6 +203,8 @@ impl Plan {
             plugins: Vec::new(),
             given_up: Vec::new(),
             autorestart: inputs.module.get(AUTORESTART),
+            watches_configuration: inputs.module.get(AUTORESTART)
+                && inputs.module.get(AUTORESTART_CONFIGURATION),
             log_care: inputs.module.log_care(),
             problems: inputs.module_problems.clone(),
         };

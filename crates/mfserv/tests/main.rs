@@ -16,6 +16,7 @@ mod alerts;
 mod comeback;
 mod compat;
 mod completions;
+mod config_watch;
 mod contrib;
 mod crash;
 mod data;
@@ -70,7 +71,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A fresh home.
 fn node() -> Node {
-    Node::new(Path::new(PROGRAM), samples())
+    let node = Node::new(Path::new(PROGRAM), samples());
+    // Tests that change a file say themselves when it is applied.
+    node.set("autorestart.configuration", "0");
+    node
 }
 
 /// The sample plugins, made once.

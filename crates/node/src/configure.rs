@@ -68,15 +68,18 @@ pub fn site_override(plugin: &str) -> PathBuf {
     site_dir().join(format!("mfserv/plugins/{plugin}.ini"))
 }
 
+/// The file with the configuration name of this machine.
+pub const NAME_FILE: &str = "/etc/metwork.config";
+
 /// The configuration name that chooses variants: `MFCONFIG`, else the first line
-/// of `/etc/metwork.config`, else `GENERIC`.
+/// of [`NAME_FILE`], else `GENERIC`.
 pub fn config_name() -> String {
     if let Ok(name) = std::env::var("MFCONFIG") {
         if !name.is_empty() {
             return name;
         }
     }
-    let text = std::fs::read_to_string("/etc/metwork.config").unwrap_or_default();
+    let text = std::fs::read_to_string(NAME_FILE).unwrap_or_default();
     let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
     line.map_or_else(|| "GENERIC".into(), |line| line.replace(' ', ""))
 }

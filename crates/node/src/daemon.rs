@@ -11,6 +11,7 @@
 mod api;
 mod autorestart;
 mod breakages;
+mod config_watch;
 mod events;
 mod file_watch;
 mod fronts;
@@ -139,6 +140,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     node.served_by(Server::start(listener, api, Version::own()));
     tokio::spawn(metrics::run(node.clone(), counts));
     tokio::spawn(autorestart::run(node.clone(), node.parts.plans.subscribe()));
+    tokio::spawn(config_watch::run(node.clone(), node.parts.plans.subscribe()));
     tokio::spawn(log_care::run(node.clone(), node.parts.plans.subscribe()));
     tokio::spawn(node.clone().look_after_files());
     tokio::spawn(begin(node.clone(), operations.clone(), (serving, ending)));

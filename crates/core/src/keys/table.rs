@@ -142,6 +142,7 @@ keys! {
     _: bool = flag("internal_plugins", "install_welcome", "1", "install or update the built-in plugin welcome at start");
     GENERAL_PYTHON: Option<String> = program("general", "_python", "null", "interpreter of plugins that name none (python3.12); null: python3 of the host");
     AUTORESTART: bool = flag("autorestart", "flag", "1", "renew workers when files of their plugin change");
+    AUTORESTART_CONFIGURATION: bool = flag("autorestart", "configuration", "1", "with flag=1: apply configuration files when they change; 0: at mfserv reload");
     _: () = known("misc", "core_size", "0", at_least(-1, "blocks"), "limit of core files; -1: untouched");
     _: () = known("misc", "tmp_max_age", "2", between(0, 1_000_000, "days"), "files in tmp are removed at this age; 0: never");
     // Monitoring.

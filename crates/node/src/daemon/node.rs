@@ -56,6 +56,8 @@ pub struct Inner {
     pub(super) plan: Mutex<Option<Arc<Plan>>>,
     pub(super) keeper: Mutex<Option<RoleStatus>>,
     pub(super) notes: Mutex<Vec<String>>,
+    /// Why the configuration as it is now is not the one in force.
+    pub(super) refused: Mutex<Option<Diagnostic>>,
     /// Who serves the control API: closed before the daemon ends.
     server: Mutex<Option<Server>>,
     pub(super) stopping: AtomicBool,
@@ -83,6 +85,7 @@ impl Node {
             plan: Mutex::new(None),
             keeper: Mutex::new(None),
             notes: Mutex::new(Vec::new()),
+            refused: Mutex::new(None),
             server: Mutex::new(None),
             stopping: AtomicBool::new(false),
             since_ms,

@@ -42,9 +42,14 @@ impl Node {
             watchers: as_planned(watchers, plan.as_deref()),
             requests: stats.upstreams,
             front_warnings: stats.warnings,
-            problems: plan.map_or_else(Vec::new, |plan| {
-                plan.problems.iter().cloned().chain(upkeep::gone(&plan)).collect()
-            }),
+            problems: {
+                let refused = self.refused.lock().ok().and_then(|refused| refused.clone());
+                let of_plan = plan.into_iter().flat_map(|plan| {
+                    let gone = upkeep::gone(&plan);
+                    plan.problems.iter().cloned().chain(gone).collect::<Vec<_>>()
+                });
+                refused.into_iter().chain(of_plan).collect()
+            },
         }
     }
 }

@@ -32,6 +32,21 @@ impl Node {
     }
 
     pub(super) async fn reconcile_in_turn(&self) -> Result<Changes, Diagnostic> {
+        self.reconcile_unless(|_, _| false).await
+    }
+
+    /// The same, if there is a plan and the next one differs from it in more than its number.
+    pub(super) async fn reconcile_if_different(&self) -> Result<Changes, Diagnostic> {
+        let is_same = |before: &Plan, plan: &Plan| {
+            *before == Plan { generation: before.generation, ..plan.clone() }
+        };
+        self.reconcile_unless(is_same).await
+    }
+
+    async fn reconcile_unless(
+        &self,
+        is_same: impl FnOnce(&Plan, &Plan) -> bool,
+    ) -> Result<Changes, Diagnostic> {
         let previous = self.plan.lock().ok().and_then(|plan| plan.clone());
         let (options, disk) = (self.parts.options.clone(), self.parts.world.disk.clone());
         let before = previous.clone();
@@ -48,6 +63,10 @@ impl Node {
         });
         let plan =
             made.await.map_err(|e| Diagnostic::error("making the plan failed").because(e))??;
+        if previous.as_deref().is_some_and(|previous| is_same(previous, &plan)) {
+            self.forget_refusal();
+            return Ok(Changes::default());
+        }
         let changes = Changes::between(previous.as_deref(), &plan);
         self.apply(previous.as_deref(), plan, &changes).await?;
         Ok(changes)
@@ -76,7 +95,15 @@ impl Node {
             self.close_unknown_listeners(&plan);
         }
         self.show(plan);
+        self.forget_refusal();
         Ok(())
+    }
+
+    /// The configuration as it is now is in force.
+    fn forget_refusal(&self) {
+        if let Ok(mut refused) = self.refused.lock() {
+            *refused = None;
+        }
     }
 
     /// Makes this the plan in force.
