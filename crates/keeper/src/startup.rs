@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::{disk, socket};
@@ -121,6 +122,10 @@ pub(crate) fn raise_open_files(earlier: Option<u64>) -> Rlimit {
     Rlimit { current: earlier.or(given.current), ..given }
 }
 
+/// How long a lock that somebody holds is waited for, and how often it is looked at.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+const LOCK_LOOK: Duration = Duration::from_millis(10);
+
 /// Takes the lock of the home: a home has one keeper.
 pub(crate) fn take_lock(path: &Path) -> Result<OwnedFd, Diagnostic> {
     let failed = |e: io::Error| {
@@ -129,7 +134,13 @@ pub(crate) fn take_lock(path: &Path) -> Result<OwnedFd, Diagnostic> {
     let mut options = OpenOptions::new();
     let mut file: File =
         options.read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
-    if flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).is_err() {
+    let is_locked = || flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).is_err();
+    // `mfserv stop` holds it for a moment, to see that nobody does.
+    let began = Instant::now();
+    while is_locked() && began.elapsed() < LOCK_PATIENCE {
+        std::thread::sleep(LOCK_LOOK);
+    }
+    if is_locked() {
         let mut pid = String::new();
         let _ = file.read_to_string(&mut pid);
         return Err(Diagnostic::error("this home has a keeper already")

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mfserv_core::event::{EndReason, Fact};
+use mfserv_core::node_state::NodeState;
 use mfserv_platform::clock::now_ms;
 use mfserv_testkit::{Load, Node, Plugin, Signal, kill, programs, until};
 
@@ -76,6 +77,26 @@ fn status_start_and_stop_work_at_once_without_the_sockets() {
     remove();
     node.mfserv(&["stop"]).code(0);
     node.assert_nothing_left(hash.as_deref());
+}
+
+#[test]
+fn status_and_stop_wait_for_the_daemon_that_follows_one_that_has_died() {
+    let _turn = Turn::cheap();
+    let node = serving();
+    let hash = node.hash();
+    for _ in 0..3 {
+        let daemon = node.role_pid("daemon");
+        node.kill(daemon);
+        node.mfserv(&["status"]).code(0);
+        assert_ne!(node.role_pid("daemon"), daemon);
+    }
+    node.kill(node.role_pid("daemon"));
+    node.mfserv(&["stop"]).code(0);
+    node.assert_nothing_left(hash.as_deref());
+    let stops = |event: &mfserv_core::event::Event| {
+        event.fact == Fact::NodeState { state: NodeState::Stopping }
+    };
+    assert!(node.events().iter().any(stops), "it was not killed");
 }
 
 #[test]

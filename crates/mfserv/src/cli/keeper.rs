@@ -60,11 +60,12 @@ pub fn ready(mut command: Command) -> Result<(), Diagnostic> {
 }
 
 /// Without a keeper nothing can be stopped in order: a new one adopts what an
-/// earlier one left. Returns once a daemon that lives knows of it.
-pub fn bring_back_keeper(places: &Places) -> Result<(), Diagnostic> {
+/// earlier one left. Returns once a daemon that lives knows of it, and whether there is a new one:
+/// it starts no daemon.
+pub fn bring_back_keeper(places: &Places) -> Result<bool, Diagnostic> {
     let left_something = places.run().join("keeper.json").exists();
     if !left_something || connect(places).is_ok() {
-        return Ok(());
+        return Ok(false);
     }
     let mut command = keeper_command(places)?;
     command.arg("--no-daemon");
@@ -77,7 +78,7 @@ pub fn bring_back_keeper(places: &Places) -> Result<(), Diagnostic> {
         }
         std::thread::sleep(LOOK);
     }
-    Ok(())
+    Ok(true)
 }
 
 pub fn reconnect(places: &Places) -> Result<mfserv_keeper::Client, Diagnostic> {

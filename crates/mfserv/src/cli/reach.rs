@@ -6,9 +6,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use mfserv_core::status::Status;
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_node::control::client;
 use mfserv_node::places::Places;
 
-use super::keeper::LOOK;
+use super::keeper::{self, LOOK, QUICK};
 
 /// A role that lives longer than this, and has no socket, has lost it; before, it may be about to
 /// make its first one.
@@ -29,11 +32,33 @@ pub fn until_reachable(places: &Places) {
     }
 }
 
-/// A process of this role of this home lives, and not since a moment ago.
-fn has_grown(home: &Path, role: &str) -> bool {
+/// The status of the node. A daemon that has just died is waited for: the keeper starts another one.
+pub fn status(places: &Places) -> Result<Status, Diagnostic> {
+    let began = Instant::now();
+    loop {
+        match client::status(&places.control_socket(), QUICK) {
+            Err(problem)
+                if problem.kind == Kind::NotRunning
+                    && began.elapsed() < PATIENCE
+                    && keeper::connect(places).is_ok() =>
+            {
+                std::thread::sleep(LOOK);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The processes of this role of this home.
+pub fn pids(home: &Path, role: &str) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| is_role(*pid, home, role)).any(|pid| age(pid).is_some_and(|age| age > YOUNG))
+    pids.filter(|pid| is_role(*pid, home, role)).collect()
+}
+
+/// A process of this role of this home lives, and not since a moment ago.
+fn has_grown(home: &Path, role: &str) -> bool {
+    pids(home, role).into_iter().any(|pid| age(pid).is_some_and(|age| age > YOUNG))
 }
 
 /// `mfserv ROLE … --home HOME …`

@@ -1,7 +1,6 @@
 //! `status` and `ps`: the observed node, for people and for scripts.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use clap::Args;
 use mfserv_core::Diagnostic;
@@ -12,9 +11,9 @@ use mfserv_core::worker::Phase;
 use serde_json::Value;
 
 use super::output::for_terminal;
+use super::reach;
 use super::report::{Colour, Outcome, paint, print_problem};
 use super::{print, print_json};
-use mfserv_node::control::client;
 use mfserv_node::places::Places;
 use mfserv_node::render;
 
@@ -75,7 +74,7 @@ fn for_people(status: Status) -> Status {
 }
 
 fn ask(places: &Places) -> Result<Status, Diagnostic> {
-    client::status(&places.control_socket(), Duration::from_secs(10))
+    reach::status(places)
 }
 
 fn text(status: &Status) -> String {

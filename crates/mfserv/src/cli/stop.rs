@@ -10,10 +10,13 @@ use mfserv_core::node_state::NodeState;
 use mfserv_core::wire::keeper as keep;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::Progress;
+use rustix::fs::FlockOperation::NonBlockingLockExclusive;
+use rustix::fs::flock;
 
 use super::keeper::{self, LOOK, QUICK, bring_back_keeper};
 use super::print;
 use super::progress::Steps;
+use super::reach;
 use super::report::{self, Outcome};
 use mfserv_node::configure;
 use mfserv_node::control::client;
@@ -66,10 +69,14 @@ pub fn stop(places: &Places, kill: bool, steps: &mut dyn Progress) -> Result<boo
                 .help("stop it as the user that started it"));
         }
     }
-    bring_back_keeper(places)?;
+    let starts_daemons = !bring_back_keeper(places)?;
     let mut has_stopped = false;
     if !kill {
         steps.step("stopping: requests are finished first");
+        if starts_daemons {
+            // One that has just died is followed by one that can stop the node in order.
+            let _ = reach::status(places);
+        }
         replace_hanging_daemon(places)?;
         match stop_in_order(places) {
             Ok(()) => has_stopped = true,
@@ -122,15 +129,15 @@ fn replace_hanging_daemon(places: &Places) -> Result<(), Diagnostic> {
 /// whether anything lived.
 pub fn shut_down(places: &Places) -> Result<bool, Diagnostic> {
     let socket = places.keep_socket();
-    let mut keeper = None;
+    // One that is ending already accepts nobody any more.
+    let keepers = reach::pids(places.home(), "keep");
     if let Ok(mut client) = keeper::connect(places) {
-        keeper = Some(client.greeting().pid);
         // It may end by itself at this very moment, because the daemon asked first.
         let _ = client.ask_within(keep::Ask::Shutdown, KILL);
     }
-    let lived = keeper.is_some() || socket.exists();
+    let lived = !keepers.is_empty() || socket.exists();
     let began = Instant::now();
-    while keeper.is_some_and(is_alive) {
+    while keepers.iter().any(|pid| is_alive(*pid)) {
         if began.elapsed() > KILL {
             return Err(Diagnostic::error("the keeper does not end")
                 .kind(Kind::Timeout)
@@ -148,8 +155,14 @@ fn is_alive(pid: u32) -> bool {
     stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
-/// Sockets of killed roles; nobody listens on them any more.
+/// Removes the sockets of killed roles; nobody listens on them any more.
 fn remove_leftovers(places: &Places) {
+    // A keeper that was started meanwhile has the lock, and what is there is its own.
+    let lock = std::fs::File::open(places.run().join("keeper.lock"));
+    let is_held = |lock: &std::fs::File| flock(lock, NonBlockingLockExclusive).is_err();
+    if lock.as_ref().is_ok_and(is_held) {
+        return;
+    }
     let is_socket = |path: &Path| {
         use std::os::unix::fs::FileTypeExt;
         path.symlink_metadata().is_ok_and(|m| m.file_type().is_socket() || m.is_symlink())
