@@ -39,7 +39,7 @@ use mfserv_core::telemetry::MetricsSettings;
 use mfserv_platform::sync::lock;
 use rustix::time::Timespec;
 
-use crate::ship::CountLost;
+use crate::ship::{Count, Progress};
 pub use ask::{ask, ask_alerts, ask_history};
 pub use exposition::Format;
 use handover::Handover;
@@ -116,6 +116,22 @@ pub struct Service {
     sender: Option<(JoinHandle<()>, Arc<Mutex<Spool>>)>,
 }
 
+/// Counts the work of shippers.
+struct Shipped(Arc<Mutex<Registry>>);
+
+impl Count for Shipped {
+    fn lost(&self, receiver: &'static str, bytes: u64) {
+        let what = LOST_BYTES.iter().find(|(name, _)| *name == receiver);
+        if let Some((_, what)) = what {
+            *lock(&self.0).dropped.entry(what).or_default() += bytes;
+        }
+    }
+
+    fn is_at(&self, log: &str, receiver: &'static str, progress: Progress) {
+        lock(&self.0).shipped.insert((log.into(), receiver), progress);
+    }
+}
+
 impl Service {
     /// Starts to receive and to answer.
     pub fn start(options: Options) -> Result<Self, Diagnostic> {
@@ -168,16 +184,9 @@ impl Service {
         Ok(service)
     }
 
-    /// Counts bytes of logs that were lost on the way to a receiver.
-    pub fn count_lost(&self) -> CountLost {
-        let registry = self.registry.clone();
-        Box::new(move |receiver, bytes| {
-            let mut registry = lock(&registry);
-            let what = LOST_BYTES.iter().find(|(name, _)| *name == receiver);
-            if let Some((_, what)) = what {
-                *registry.dropped.entry(what).or_default() += bytes;
-            }
-        })
+    /// Counts what is shipped, and lost on the way.
+    pub fn count_shipped(&self) -> Box<dyn Count> {
+        Box::new(Shipped(self.registry.clone()))
     }
 
     /// Looks at the conditions of alerts.

@@ -62,7 +62,7 @@ pub fn run(options: RoleOptions) -> Result<(), Diagnostic> {
         settings: settings.metrics,
     })?;
     let reports = options.ship_dir.join("reports.json");
-    let reports = Arc::new(Reports::new(reports, options.notice.clone(), service.count_lost()));
+    let reports = Arc::new(Reports::new(reports, options.notice.clone(), service.count_shipped()));
     let outputs = NodeOutputs {
         outputs: settings.outputs,
         logs: options.log_dir.clone(),

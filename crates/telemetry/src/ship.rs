@@ -45,7 +45,7 @@ pub use names::Pattern;
 pub use node::{NodeLogs, Notice};
 pub use outputs::NodeOutputs;
 pub use records::Lines;
-pub use report::{CountLost, Reports, Said};
+pub use report::{Count, Progress, Reports, Said};
 pub use shipper::{Counts, Options, Shipper};
 pub use sink::Sink;
 pub use transform::{SYNTAX, Transform};

@@ -135,7 +135,11 @@ impl Ship {
             patience: self.patience.or(self.once.then_some(PATIENCE_S)).map(Duration::from_secs),
         };
         let (maker, sink) = (self.maker()?, self.sink()?);
-        let mut observer = |said: Said<'_>| complain(&said.to_string());
+        let mut observer = |said: Said<'_>| {
+            if !matches!(said, Said::At(_)) {
+                complain(&said.to_string());
+            }
+        };
         let counts = Shipper::new(options, Making::Fields(maker), sink, &mut observer)?.run()?;
         print(&summary(counts));
         Ok(if counts.refused > 0 { Outcome::NotWell } else { Outcome::Done })

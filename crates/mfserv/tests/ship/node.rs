@@ -63,6 +63,18 @@ fn a_node_ships_its_access_log_and_messages_of_mflog_and_serves_when_the_role_is
     let mapping = index.ask("GET", "/nginx-*/_mapping/field/from", None).to_string();
     assert!(mapping.contains("\"type\":\"ip\""), "{mapping}");
 
+    let counted = |sample: &str| {
+        let text = node.mfserv(&["metrics", "--format", "prometheus"]).code(0).stdout;
+        let sample = format!("mfserv_ship_{sample} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&sample)?.parse::<u64>().ok());
+        value.unwrap_or_else(|| panic!("{sample}: {text}"))
+    };
+    let sent = r#"documents_total{log="nginx",receiver="elasticsearch",outcome="sent"}"#;
+    until("what has arrived is counted", PATIENCE, || counted(sent) >= 1);
+    assert_eq!(counted(&sent.replace("sent", "refused")), 0);
+    until("nothing is left", PATIENCE, || {
+        counted(r#"unread_bytes{log="nginx",receiver="elasticsearch"}"#) == 0
+    });
     let role = node.role_pid("telemetry");
     node.kill(role);
     assert_eq!(node.get("/sample_static/").status, 200);

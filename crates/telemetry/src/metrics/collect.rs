@@ -12,6 +12,7 @@ use super::host::{self, Sample};
 use super::names;
 use super::processes::{Processes, Usage};
 use super::registry::{Snapshot, Sums};
+use crate::ship::Counts;
 
 /// Whose rows those of a watcher are: the values of `plugin`, `app` and `kind`.
 type Labels<'a> = [&'a str; 3];
@@ -43,6 +44,17 @@ fn node(text: &mut Exposition, snapshot: &Snapshot) {
     sources.put(&["daemon"], f64::from(u8::from(snapshot.node.is_some())));
     let mut dropped = text.family(&names::DROPPED);
     snapshot.dropped.iter().for_each(|(what, count)| dropped.put(&[what], *count as f64));
+    let mut shipped = text.family(&names::SHIPPED);
+    for ((log, receiver), progress) in &snapshot.shipped {
+        let Counts { sent, known, refused, .. } = progress.counts;
+        for (outcome, count) in [("sent", sent), ("known", known), ("refused", refused)] {
+            shipped.put(&[log, receiver, outcome], count as f64);
+        }
+    }
+    let mut unread = text.family(&names::SHIP_UNREAD);
+    for ((log, receiver), progress) in &snapshot.shipped {
+        unread.put(&[log, receiver], progress.unread as f64);
+    }
     let Some((daemon, node)) = &snapshot.node else { return };
     text.family(&names::INFO).put(&[&daemon.version], 1.0);
     let mut states = text.family(&names::NODE_STATE);

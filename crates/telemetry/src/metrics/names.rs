@@ -63,6 +63,8 @@ families! {
     PLUGIN_INFO: Gauge "mfserv_plugin_info" ["plugin", "version", "state"] "Always 1; the plugins, how each takes part.";
     SOURCES: Gauge "mfserv_telemetry_sources" ["role"] "Processes that send their counters now.";
     DROPPED: Counter "mfserv_telemetry_dropped" ["what"] "What was lost on the way to InfluxDB, or lost its tags, while too much came or nobody took it; bytes of logs that were removed before their receiver took them.";
+    SHIPPED: Counter "mfserv_ship_documents" ["log", "receiver", "outcome"] "Lines and messages that a receiver has taken (sent), had already (known), or never takes (refused: in the dead letters).";
+    SHIP_UNREAD: Gauge "mfserv_ship_unread_bytes" ["log", "receiver"] "Bytes of a log that its receiver has not taken yet.";
     REQUESTS: Counter "mfserv_http_requests" ["plugin", "app", "type", "code"] "Requests answered, by status code.";
     METHODS: Counter "mfserv_http_requests_by_method" ["plugin", "app", "method"] "Requests answered, by method; other: a method that HTTP does not define.";
     DURATION: Histogram "mfserv_http_request_duration_seconds" ["plugin", "app", "type"] "Time from the head of a request to the end of its answer.";

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::changes::{Changes, OfFronts, Reading};
 use super::statsd::Timing;
+use crate::ship::Progress;
 pub use saved::Store;
 use saved::{Unsaved, pairs};
 
@@ -59,6 +60,8 @@ pub struct Registry {
     unsaved: Unsaved,
     /// What was dropped on the way to others, by what; empty where nothing is sent.
     pub dropped: BTreeMap<&'static str, u64>,
+    /// How far each log is on its way to each kind of receiver.
+    pub shipped: BTreeMap<(String, &'static str), Progress>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -127,6 +130,8 @@ pub struct Snapshot {
     pub is_settled: bool,
     /// What was dropped on the way to others, by what.
     pub dropped: BTreeMap<&'static str, u64>,
+    /// How far each log is on its way to each kind of receiver.
+    pub shipped: BTreeMap<(String, &'static str), Progress>,
 }
 
 impl Registry {
@@ -143,6 +148,7 @@ impl Registry {
             began: Instant::now(),
             unsaved: Unsaved::default(),
             dropped: BTreeMap::new(),
+            shipped: BTreeMap::new(),
         }
     }
 
@@ -282,6 +288,7 @@ impl Registry {
             sums,
             node: self.node().map(|(source, node)| (source.clone(), node.clone())),
             dropped: self.dropped.clone(),
+            shipped: self.shipped.clone(),
             is_settled: self.is_settled(),
             fronts: self.there().filter(|(_, entry)| entry.front.is_some()).count() as u64,
         }

@@ -73,7 +73,7 @@ fn first_record(bytes: &[u8], start: usize, lines: Lines, end: End) -> Option<us
 /// has no end yet.
 fn line_length(bytes: &[u8]) -> Option<usize> {
     let most = &bytes[..bytes.len().min(LONGEST)];
-    match most.iter().position(|byte| *byte == b'\n') {
+    match memchr::memchr(b'\n', most) {
         Some(end) => Some(end + 1),
         None => (most.len() == LONGEST).then_some(LONGEST),
     }

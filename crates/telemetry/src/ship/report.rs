@@ -11,6 +11,7 @@ use mfserv_platform::disk;
 use mfserv_platform::sync::lock;
 
 use super::node::Notice;
+use super::shipper::Counts;
 
 /// What a shipper says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,17 @@ pub enum Said<'a> {
     Recovered,
     /// So many bytes of lines are lost: their files were removed before they were sent.
     Lost(u64),
+    /// How far it is.
+    At(Progress),
+}
+
+/// How far a shipper is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// What it has done since it began.
+    pub counts: Counts,
+    /// Bytes of its files that have not arrived yet.
+    pub unread: u64,
 }
 
 impl fmt::Display for Said<'_> {
@@ -30,6 +42,7 @@ impl fmt::Display for Said<'_> {
         match self {
             Said::Notice(text) | Said::Trouble(text) => f.write_str(text),
             Said::Recovered => f.write_str("documents arrive again"),
+            Said::At(progress) => write!(f, "{} documents have arrived", progress.counts.sent),
             Said::Lost(bytes) => {
                 write!(f, "{bytes} bytes are lost: their files were removed before they were sent")
             }
@@ -40,40 +53,50 @@ impl fmt::Display for Said<'_> {
 /// A kind of receiver, as metrics name what is lost on the way to it.
 pub type Receiver = &'static str;
 
-/// Where lost bytes are counted.
-pub type CountLost = Box<dyn Fn(Receiver, u64) + Send + Sync>;
+/// Where the work of shippers is counted.
+pub trait Count: Send + Sync {
+    /// So many bytes were lost on the way to a receiver of this kind.
+    fn lost(&self, kind: Receiver, bytes: u64);
+
+    /// A shipper of this log, to a receiver of this kind, is so far.
+    fn is_at(&self, log: &str, kind: Receiver, progress: Progress);
+}
 
 /// The reports of all shippers of a node, in a file that `mfserv status` reads.
 pub struct Reports {
     file: PathBuf,
     notice: Notice,
-    count_lost: CountLost,
+    count: Box<dyn Count>,
     reports: Mutex<BTreeMap<String, Report>>,
 }
 
 impl Reports {
     /// No reports yet: those of an earlier process are removed.
-    pub fn new(file: PathBuf, notice: Notice, count_lost: CountLost) -> Self {
+    pub fn new(file: PathBuf, notice: Notice, count: Box<dyn Count>) -> Self {
         let _ = std::fs::remove_file(&file);
-        Self { file, notice, count_lost, reports: Mutex::default() }
+        Self { file, notice, count, reports: Mutex::default() }
     }
 
     /// Says something to the operator, and keeps what `status` shows. `what` goes to a receiver
     /// of this kind: `mflog to http://…`.
     pub fn say(&self, what: &str, kind: Receiver, said: Said<'_>) {
+        if let Said::At(progress) = said {
+            let log = what.split(' ').next().unwrap_or_default();
+            return self.count.is_at(log, kind, progress);
+        }
         (self.notice)(&format!("{what}: {said}"));
         let mut reports = lock(&self.reports);
         let report = reports
             .entry(what.to_string())
             .or_insert_with(|| Report { what: what.to_string(), ..Report::default() });
         match said {
-            Said::Notice(_) => return,
+            Said::Notice(_) | Said::At(_) => return,
             Said::Trouble(why) => report.trouble = Some((now_ms(), why.to_string())),
             Said::Recovered => report.trouble = None,
             Said::Lost(bytes) => {
                 report.lost_bytes += bytes;
                 report.lost_ms = now_ms();
-                (self.count_lost)(kind, bytes);
+                self.count.lost(kind, bytes);
             }
         }
         let shown: Vec<&Report> = reports.values().filter(|report| report.is_bad()).collect();

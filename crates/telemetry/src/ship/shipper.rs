@@ -17,7 +17,7 @@ use super::followed::{Begin, Followed};
 use super::known::{CHUNK, UNACKNOWLEDGED};
 use super::names::Pattern;
 use super::records::Lines;
-use super::report::Said;
+use super::report::{Progress, Said};
 use super::sink::{Outcome, Sink, Verdict};
 
 mod files;
@@ -130,6 +130,7 @@ impl<'a> Shipper<'a> {
     /// Kind `Timeout` when nothing has arrived for as long as the options allow; what the system
     /// says about a file, with [`Options::once`].
     pub fn run(mut self) -> Result<Counts, Diagnostic> {
+        self.say_how_far();
         loop {
             self.follow_new_files();
             let Batch { documents, has_read, is_full } = self.read()?;
@@ -137,6 +138,7 @@ impl<'a> Shipper<'a> {
                 self.sync()?;
                 self.deliver(documents)?;
                 self.acknowledge();
+                self.say_how_far();
             }
             self.let_go_of_vanished();
             if is_full || (has_read && self.options.once) {
@@ -149,6 +151,11 @@ impl<'a> Shipper<'a> {
             // Also after a small batch: a request for each few lines would cost more than they do.
             std::thread::sleep(LOOK);
         }
+    }
+
+    fn say_how_far(&mut self) {
+        let unread = self.files.iter().map(Followed::unread).sum();
+        (self.observer)(Said::At(Progress { counts: self.counts, unread }));
     }
 
     /// What has come, up to a batch.
@@ -306,6 +313,7 @@ impl<'a> Shipper<'a> {
     /// Files that appear and are rotated meanwhile are not missed: their generations begin.
     fn look_while_waiting(&mut self) {
         self.follow_new_files();
+        self.say_how_far();
         for file in &mut self.files {
             // What fails is tried again, and said, by the next reading.
             let _ = file.look_while_waiting();
