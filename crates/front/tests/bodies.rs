@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mfserv_core::route::Slots;
 
@@ -158,7 +158,10 @@ fn an_answer_before_the_end_of_a_large_body_reaches_clients_that_send_first_and_
     let mut client = Client::connect(front.address);
     client.send("POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 50\r\n\r\n");
     assert_eq!(client.receive().unwrap().status, 404);
+    let began = Instant::now();
     until("it is let go", || front.daemon.stats().connections == 0);
+    // One that sends on has 30 s.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -215,10 +218,10 @@ fn large_answers_of_every_framing_arrive_whole() {
     }
 }
 
-/// A worker that waits for the end of the connection, or answers after a while.
-fn slow(world: &World) -> Worker {
-    Worker::start(world, 1, |stream, _| {
-        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+/// A worker that waits for the end of the connection, or answers after this time.
+fn slow(world: &World, time: Duration) -> Worker {
+    Worker::start(world, 1, move |stream, _| {
+        stream.set_read_timeout(Some(time)).unwrap();
         match stream.read(&mut [0]) {
             Ok(0) => false,
             _ => say(stream, "done"),
@@ -229,8 +232,10 @@ fn slow(world: &World) -> Worker {
 #[test]
 fn a_client_that_goes_away_takes_its_request_with_it() {
     let world = World::new();
-    let worker = slow(&world);
-    let front = world.serving(table(ONE, true), &[&worker]);
+    let worker = slow(&world, PATIENCE);
+    let mut table = table(ONE, true);
+    table.upstreams.get_mut("p/a").unwrap().timeout_ms = NEVER_MS;
+    let front = world.serving(table, &[&worker]);
     let mut client = Client::connect(front.address);
     client.send("GET /a HTTP/1.1\r\nHost: h\r\n\r\n");
     until("the worker has it", || worker.count() == 1);
@@ -242,7 +247,7 @@ fn a_client_that_goes_away_takes_its_request_with_it() {
 #[test]
 fn unless_the_request_shall_go_on_without_its_client() {
     let world = World::new();
-    let worker = slow(&world);
+    let worker = slow(&world, Duration::from_millis(300));
     let mut table = table(ONE, true);
     table.server.ignore_client_abort = true;
     let front = world.serving(table, &[&worker]);

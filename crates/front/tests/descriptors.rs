@@ -26,7 +26,7 @@ fn clients_that_say_nothing_give_way_where_descriptors_are_few() {
     let few = Rlimit { current: Some(1024), maximum: Some(1024) };
     prlimit(Some(Pid::from_child(&front.child)), Resource::Nofile, few).unwrap();
     let mut table = table(ONE, true);
-    (table.server.max_connections, table.server.header_timeout_ms) = (40_000, 60_000);
+    (table.server.max_connections, table.server.header_timeout_ms) = (40_000, NEVER_MS);
     front.daemon.publish(1, table, &[&worker]);
     until("it is said", || {
         let log = std::fs::read_to_string(world.path("log/nginx_error.log"));
@@ -35,7 +35,7 @@ fn clients_that_say_nothing_give_way_where_descriptors_are_few() {
     let silent: Vec<Client> = (0..1100).map(|_| Client::connect(front.address)).collect();
     let began = Instant::now();
     assert_eq!(front.get("/a").text(), "ok");
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(descriptors(&front) < 900, "{}", descriptors(&front));
     drop(silent);
 }
@@ -60,7 +60,7 @@ fn the_busy_clients_of_one_app_leave_descriptors_for_other_apps_and_for_files() 
     prlimit(Some(Pid::from_child(&front.child)), Resource::Nofile, few).unwrap();
     let mut table = table(Slots::Unlimited, true);
     let app = table.upstreams.get_mut("p/a").unwrap();
-    (app.timeout_ms, app.queue_timeout_ms) = (60_000, 60_000);
+    (app.timeout_ms, app.queue_timeout_ms) = (NEVER_MS, NEVER_MS);
     let second = app.clone();
     table.upstreams.insert("p/b".into(), second);
     let mut route_of_second = route("/b", Target::Upstream { name: "p/b".into() });
@@ -85,7 +85,7 @@ fn the_busy_clients_of_one_app_leave_descriptors_for_other_apps_and_for_files() 
     for (path, text) in [("/b", "other"), ("/files/a.txt", "file"), ("/b", "other")] {
         let began = Instant::now();
         assert_eq!(front.get(path).text(), text);
-        assert!(began.elapsed() < Duration::from_secs(1), "{path}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(10), "{path}: {:?}", began.elapsed());
     }
     let warnings = front.daemon.stats().warnings;
     let few = warnings.keys().any(|text| text.contains("this process may have 512 descriptors"));

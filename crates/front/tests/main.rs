@@ -12,6 +12,7 @@
     reason = "a test starts programs and stops at the first thing that is wrong"
 )]
 
+mod access_log;
 mod amendments;
 mod backing_off;
 mod bodies;

@@ -191,7 +191,7 @@ fn a_full_backlog_means_busy_not_dead() {
     for _ in 0..20 {
         let began = Instant::now();
         assert_eq!(ask(front.address, POST).text(), "good");
-        assert!(began.elapsed() < Duration::from_secs(1));
+        assert!(began.elapsed() < Duration::from_secs(4));
     }
     let heard = front.daemon.says(|m| matches!(m, FromFront::Trouble { .. }), Duration::ZERO);
     assert!(!heard, "a busy worker is no trouble");

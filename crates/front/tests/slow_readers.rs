@@ -13,15 +13,15 @@ use crate::world::*;
 
 const MB: u64 = 1 << 20;
 /// What an ordinary request may take beside clients that do not read.
-const PROMPT: Duration = Duration::from_millis(900);
+const PROMPT: Duration = Duration::from_secs(5);
 
 /// A table whose answers go to files below the world.
 pub fn spooling(world: &World) -> RouteTable {
     let mut table = table(ONE, true);
-    table.server.client_timeout_ms = 60_000;
+    table.server.client_timeout_ms = NEVER_MS;
     table.server.body_temp_dir = world.path("spool");
     let app = table.upstreams.get_mut("p/a").unwrap();
-    (app.timeout_ms, app.queue_timeout_ms) = (60_000, 60_000);
+    (app.timeout_ms, app.queue_timeout_ms) = (NEVER_MS, NEVER_MS);
     table
 }
 

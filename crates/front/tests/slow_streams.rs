@@ -15,7 +15,7 @@ use crate::slow_readers::{asks, spooling};
 use crate::world::*;
 
 const MB: u64 = 1 << 20;
-const PROMPT: Duration = Duration::from_millis(900);
+const PROMPT: Duration = Duration::from_secs(5);
 
 /// Answers `/a/ok` at once, `/a/large` with 20 MB and everything else with 4 MB, as a part if
 /// the request has a Range.

@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use crate::heavy::alone;
 use crate::kind;
 
 const THREADS: &str = "FRONT_THREADS";
@@ -14,6 +15,8 @@ pub fn threads() -> u32 {
 
 #[test]
 fn every_test_here_holds_for_each_kind_of_front_and_with_four_threads() {
+    // The runs below have large tests too, which are not to be beside those of this one.
+    let _alone = alone();
     let all = kind::KINDS.into_iter().flat_map(|(kind, _)| [(kind, 1), (kind, 4)]);
     for (kind, threads) in all.filter(|run| *run != (kind::under_test().0, self::threads())) {
         let again = Command::new(std::env::current_exe().unwrap())
