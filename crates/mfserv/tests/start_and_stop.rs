@@ -105,6 +105,9 @@ fn status_ps_logs_and_events_say_what_is_there_for_people_and_for_scripts() {
     let workers = workers.as_array().unwrap();
     assert_eq!(workers.len(), 4, "two workers, front, telemetry: {workers:?}");
     for worker in workers {
+        let (pss, memory) = (&worker["pss_bytes"], &worker["memory_bytes"]);
+        assert!(pss.as_u64().is_some_and(|pss| pss > 100_000), "{worker}");
+        assert!(memory.is_null() || pss.as_u64() < memory.as_u64().map(|m| m * 2), "{worker}");
         assert!(ps.contains(worker["id"].as_str().unwrap()), "{ps}");
         assert!(ps.contains(&worker["pid"].to_string()), "{ps}");
     }

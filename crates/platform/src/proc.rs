@@ -32,6 +32,14 @@ pub fn processes(proc: &Path) -> Vec<Process> {
     .collect()
 }
 
+/// Proportional memory (PSS) of a process, bytes: a page that several processes share is divided
+/// among them. `None` if the process has gone, or belongs to somebody else.
+pub fn proportional_memory(proc: &Path, pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(proc.join(pid.to_string()).join("smaps_rollup")).ok()?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    kib.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
 /// A line of proc_pid_stat(5). The name of the command may have blanks and brackets.
 fn parse_stat(pid: u32, stat: &str) -> Option<Process> {
     let rest = stat.get(stat.rfind(')')? + 2..)?;

@@ -1,6 +1,7 @@
 //! `status` and `ps`: the observed node, for people and for scripts.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use clap::Args;
 use mfserv_core::Diagnostic;
@@ -16,6 +17,7 @@ use super::report::{Colour, Outcome, paint, print_problem};
 use super::{print, print_json};
 use mfserv_node::places::Places;
 use mfserv_node::render;
+use mfserv_platform::proc::{Process, processes, proportional_memory};
 
 /// How many of a dead worker's last lines `status` shows.
 const LAST_LINES: usize = 8;
@@ -46,11 +48,19 @@ impl Look {
 
     pub fn ps(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let status = ask(places)?;
+        let memory = Memory::now();
         if self.json {
-            let workers: Vec<_> = status.watchers.iter().flat_map(|w| &w.workers).collect();
+            let workers = status.watchers.iter().flat_map(|watcher| &watcher.workers);
+            let workers: Vec<Value> = workers
+                .map(|worker| {
+                    let mut shown = serde_json::to_value(worker).unwrap_or_default();
+                    shown["pss_bytes"] = worker.pid.and_then(|pid| memory.of_tree(pid)).into();
+                    shown
+                })
+                .collect();
             print_json(&workers)?;
         } else {
-            print(&table(&worker_rows(&for_people(status))));
+            print(&table(&worker_rows(&for_people(status), &memory)));
         }
         Ok(Outcome::Done)
     }
@@ -203,9 +213,33 @@ fn trouble(watcher: &WatcherStatus) -> String {
     out
 }
 
-fn worker_rows(status: &Status) -> Vec<Vec<String>> {
+/// Who is whose child now.
+struct Memory(Vec<Process>);
+
+impl Memory {
+    fn now() -> Self {
+        Self(processes(Path::new("/proc")))
+    }
+
+    /// Proportional memory of a process and its descendants, bytes.
+    fn of_tree(&self, pid: u32) -> Option<u64> {
+        let mut sum = proportional_memory(Path::new("/proc"), pid)?;
+        let (mut todo, mut seen) = (vec![pid], BTreeSet::from([pid]));
+        while let Some(parent) = todo.pop() {
+            let children = self.0.iter().filter(|process| process.parent == parent);
+            // The processes were not all looked at in one instant.
+            for child in children.filter(|process| seen.insert(process.pid)) {
+                sum += proportional_memory(Path::new("/proc"), child.pid).unwrap_or(0);
+                todo.push(child.pid);
+            }
+        }
+        Some(sum)
+    }
+}
+
+fn worker_rows(status: &Status, memory: &Memory) -> Vec<Vec<String>> {
     let mut rows =
-        vec![titles(&["WORKER", "PID", "PHASE", "FOR", "CPU", "MEMORY", "CONTAINED BY"])];
+        vec![titles(&["WORKER", "PID", "PHASE", "FOR", "CPU", "MEMORY", "PSS", "CONTAINED BY"])];
     let now = mfserv_platform::clock::now_ms();
     for worker in status.watchers.iter().flat_map(|w| &w.workers) {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
@@ -216,6 +250,7 @@ fn worker_rows(status: &Status) -> Vec<Vec<String>> {
             render::span(now.saturating_sub(worker.since_ms)),
             or_dash(worker.cpu_ms.map(|ms| format!("{:.1}s", ms as f64 / 1000.0))),
             or_dash(worker.memory_bytes.map(render::bytes)),
+            or_dash(worker.pid.and_then(|pid| memory.of_tree(pid)).map(render::bytes)),
             worker.containment.clone() + if worker.adopted { " (adopted)" } else { "" },
         ]);
     }
