@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use mfserv_core::status::WatcherState;
-use mfserv_testkit::{Engine, until};
+use mfserv_testkit::{Engine, Node, until};
 use serde_json::{Value, json};
 
 use super::engine;
@@ -63,18 +63,7 @@ fn a_node_ships_its_access_log_and_messages_of_mflog_and_serves_when_the_role_is
     let mapping = index.ask("GET", "/nginx-*/_mapping/field/from", None).to_string();
     assert!(mapping.contains("\"type\":\"ip\""), "{mapping}");
 
-    let counted = |sample: &str| {
-        let text = node.mfserv(&["metrics", "--format", "prometheus"]).code(0).stdout;
-        let sample = format!("mfserv_ship_{sample} ");
-        let value = text.lines().find_map(|line| line.strip_prefix(&sample)?.parse::<u64>().ok());
-        value.unwrap_or_else(|| panic!("{sample}: {text}"))
-    };
-    let sent = r#"documents_total{log="nginx",receiver="elasticsearch",outcome="sent"}"#;
-    until("what has arrived is counted", PATIENCE, || counted(sent) >= 1);
-    assert_eq!(counted(&sent.replace("sent", "refused")), 0);
-    until("nothing is left", PATIENCE, || {
-        counted(r#"unread_bytes{log="nginx",receiver="elasticsearch"}"#) == 0
-    });
+    what_arrives_is_counted(&node);
     let role = node.role_pid("telemetry");
     node.kill(role);
     assert_eq!(node.get("/sample_static/").status, 200);
@@ -87,4 +76,19 @@ fn a_node_ships_its_access_log_and_messages_of_mflog_and_serves_when_the_role_is
     assert_eq!(requests().len(), 2);
     assert_eq!(node.watcher("telemetry").state, WatcherState::Ready);
     node.stop();
+}
+
+fn what_arrives_is_counted(node: &Node) {
+    let counted = |sample: &str| {
+        let text = node.mfserv(&["metrics", "--format", "prometheus"]).code(0).stdout;
+        let sample = format!("mfserv_ship_{sample} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&sample)?.parse::<u64>().ok());
+        value.unwrap_or_else(|| panic!("{sample}: {text}"))
+    };
+    let sent = r#"documents_total{log="nginx",receiver="elasticsearch",outcome="sent"}"#;
+    until("what has arrived is counted", PATIENCE, || counted(sent) >= 1);
+    assert_eq!(counted(&sent.replace("sent", "refused")), 0);
+    until("nothing is left", PATIENCE, || {
+        counted(r#"unread_bytes{log="nginx",receiver="elasticsearch"}"#) == 0
+    });
 }
