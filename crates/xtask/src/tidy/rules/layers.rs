@@ -6,6 +6,7 @@ use crate::tidy::{Finding, Source, Tree};
 
 /// The crates, lowest level first. Two crates of one level do not know each other.
 const LEVELS: &[&[&str]] = &[
+    &["cron"],
     &["core", "h1"],
     &["platform"],
     &["logfile"],
