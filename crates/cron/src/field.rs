@@ -60,6 +60,10 @@ impl Kind {
                 break;
             }
         }
+        if bits == 0 {
+            // All its ranges go backward.
+            return Err(doubts.pop().unwrap_or_else(|| reader.backward(0, self.high, self.low)));
+        }
         if reader.at < text.len() {
             // cron(8) skips to the next blank.
             let (rest, read) = (&text[reader.at..], &text[..reader.at]);
@@ -109,7 +113,9 @@ impl Reader<'_> {
         let step_at = self.at + 1;
         let step = if self.take('/') { self.step()? } else { 1 };
         if low > high {
-            return Err(self.backward(begin, low, high));
+            // cron(8) goes on with the rest of the list.
+            doubts.push(self.backward(begin, low, high));
+            return Ok(0);
         }
         if step > high - low && step > 1 {
             let why = format!("a step of {step} is longer than {low} to {high}");
@@ -183,10 +189,10 @@ impl Reader<'_> {
     fn backward(&self, begin: usize, low: u32, high: u32) -> Fault {
         let why = format!("the range {low}-{high} goes backward and holds no value");
         let (first, last) = (self.kind.low, self.kind.high);
-        let help = if self.kind.name == WEEKDAY.name && high == 0 {
-            format!("write {low}-7: Sunday is 0 and 7")
-        } else {
-            format!("write {low}-{last},{first}-{high}")
+        let help = match (self.kind.name == WEEKDAY.name, low, high) {
+            (true, _, 0) if low != last => format!("write {low}-7: Sunday is 0 and 7"),
+            (true, 7, _) => format!("write 0-{high}: Sunday is 0 and 7"),
+            _ => format!("write {low}-{last},{first}-{high}"),
         };
         Fault::new(begin, why, help)
     }

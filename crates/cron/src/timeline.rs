@@ -86,7 +86,9 @@ impl Schedule {
             next = times.first_in(&span.between(after, until)).map(|minute| (minute, span.start));
             next.is_none()
         });
-        next.map(|(minute, start)| Run { at: instant(start.of(minute.0)), minute })
+        let (minute, start) = next?;
+        // Not beyond the last instant that there is.
+        Timestamp::from_second(start.of(minute.0)).ok().map(|at| Run { at, minute })
     }
 
     /// The runs after `since` and not after `until`; `None` where there are none.
