@@ -48,6 +48,9 @@ pub struct Clock {
 
 impl Clock {
     /// A loop that begins now. The minute that it begins in is not due.
+    ///
+    /// A caller that remembers runs keeps its clock as long as them, over times without jobs too,
+    /// and calls [`restart`](Self::restart): a new clock counts its passes from 0 again.
     pub fn new(now: Timestamp, zone: &TimeZone) -> Self {
         let minute = LocalMinute::at(now, zone);
         let woken_at = now.as_second();

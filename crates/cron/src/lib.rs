@@ -1,6 +1,7 @@
 //! Debian's crontab(5) and cron(8) (package cron 3.0pl1) as values and decisions: the lines of a
 //! crontab, when each runs, and what happens when the clock is set or the zone changes its
-//! offset. Nothing is started here, and no clock is read.
+//! offset. Nothing is started here, no clock
+//! and no file is read but for the local time zone ([`local_zone`]).
 //!
 //! - [`Crontab::parse`] reads a file: entries, environment, problems.
 //! - [`Schedule`] says when an entry runs: [`Schedule::next`], [`Schedule::missed`].

@@ -69,16 +69,23 @@ pub(crate) fn doubts(name: &str, value: &str, line: &str, doubts: &mut Vec<Probl
         let help = format!("write {name}=\"\"");
         doubt(format!("the value of {name} is empty"), why, &help);
     }
-    if !line.trim_end().ends_with('\'') && names_a_variable(value) {
-        let why = "cron(8) replaces no variables in values";
-        let help = "write the value in full, or set the variable in the command; in single \
-                    quotes a $ is taken as meant";
-        doubt(format!("{name} is set to {value}, with its $"), why, help);
+    let left = left_as_it_is(value).filter(|_| !line.trim_end().ends_with('\''));
+    if let Some(sign) = left {
+        let why = "cron(8) replaces neither variables nor ~ in values";
+        let help = format!(
+            "write the value in full, or set the variable in the command; in \
+                            single quotes a {sign} is taken as meant"
+        );
+        doubt(format!("{name} is set to {value}, with its {sign}"), why, &help);
     }
 }
 
-/// Whether there is a `$NAME` or `${NAME}` in it.
-fn names_a_variable(value: &str) -> bool {
+/// The `$` of a `$NAME` or `${NAME}`, or the `~` of a home directory, that a shell would replace.
+fn left_as_it_is(value: &str) -> Option<char> {
     let mut behind = value.split('$').skip(1).filter_map(|rest| rest.chars().next());
-    behind.any(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '{'))
+    if behind.any(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '{')) {
+        return Some('$');
+    }
+    let is_home = |path: &str| path == "~" || path.starts_with("~/");
+    value.split(':').any(is_home).then_some('~')
 }

@@ -159,7 +159,9 @@ fn a_doubtful_field_is_obeyed_as_cron_does_and_said() {
             assert_eq!(schedule.matches(minute), same.matches(minute), "{text} {minute}");
         }
     }
-    for text in ["*/30 * * * *", "0 0 29 2 *", "0 0 31 2 1", "*/59 * * * *", "0-4/4 * * * *"] {
+    for text in
+        ["*/30 * * * *", "0 0 29 2 *", "0 0 31 2 1", "*/59 * * * *", "0-4/4 * * * *", "5-5 * * * *"]
+    {
         assert_eq!(Schedule::parse(text).unwrap().1, [], "{text}");
     }
 }

@@ -15,6 +15,8 @@ pub const NEW_YORK: &str = "EST5EDT,M3.2.0,M11.1.0";
 pub const LORD_HOWE: &str = "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0";
 /// Two hours.
 pub const TROLL: &str = "<+00>0<+02>-2,M3.5.0/1,M10.5.0/3";
+/// On 10 April two hours back at 01:00 UTC, and forward again at 02:00 UTC.
+pub const BACK_AND_FORWARD: &str = "<STD>0<DST>-2,J100/2,J100/3";
 /// Four hours, which no zone has: more than cron(8) makes up for.
 pub const FOUR_HOURS: &str = "<STD>0<DST>-4,M3.5.0/1,M10.5.0/5";
 

@@ -96,12 +96,15 @@ fn a_value_is_taken_with_or_without_quotes() {
         ("A=\"\"", "A", ""),
         ("A=x\"y\"", "A", "x\"y\""),
         ("A==b", "A", "=b"),
+        ("A=b=", "A", "b="),
         ("\"A\"=b", "A", "b"),
         ("'A B' = c", "A B", "c"),
         ("A=é", "A", "é"),
         ("A=\\%", "A", "\\%"),
         ("A='$HOME'", "A", "$HOME"),
         ("A=5$ and $5", "A", "5$ and $5"),
+        ("A=a~/b ~c", "A", "a~/b ~c"),
+        ("A='~/b'", "A", "~/b"),
     ];
     for (line, name, value) in cases {
         let crontab = Crontab::parse(&format!("{line}\n* * * * * true"));
@@ -144,6 +147,8 @@ fn a_doubtful_line_is_obeyed_and_said() {
         ("CRON_TZ=UTC", "CRON_TZ does not change when jobs run", "in local time"),
         ("PATH=$HOME/bin:/bin", "PATH is set to $HOME/bin:/bin, with its $", "in full"),
         ("A=\"${B}\"", "A is set to ${B}, with its $", "in the command"),
+        ("PATH=/bin:~/bin", "PATH is set to /bin:~/bin, with its ~", "in full"),
+        ("A=~", "A is set to ~, with its ~", "in full"),
         ("0 0 * * * root true", "the command begins with a user", "remove the word"),
     ];
     for (line, what, help) in cases {
@@ -221,4 +226,66 @@ fn a_problem_is_found_wherever_it_is_among_others() {
     let crontab = Crontab::parse("*5 99 * * * x\n");
     let found: Vec<_> = crontab.problems.iter().map(|p: &Problem| (p.line, p.severity)).collect();
     assert_eq!(found, [(1, Severity::Warning), (1, Severity::Error)]);
+}
+
+#[test]
+fn any_line_is_a_job_a_variable_a_comment_or_wrong() {
+    const PARTS: &[&str] = &[
+        " ",
+        "\t",
+        "*",
+        "/",
+        ",",
+        "-",
+        "0",
+        "5",
+        "31",
+        "@",
+        "%",
+        "\\",
+        "'",
+        "\"",
+        "=",
+        "#",
+        "a",
+        "JAN",
+        "é",
+        "\r",
+        "\0",
+        "$",
+        "~",
+        " * ",
+        " 1 ",
+        "* * * * * ",
+        "@daily ",
+    ];
+    let mut random = 3_u64;
+    let mut below = |n: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) as usize % n
+    };
+    let mut jobs = 0;
+    for _ in 0..30_000 {
+        let line: String = (0..below(14)).map(|_| PARTS[below(PARTS.len())]).collect();
+        let crontab = Crontab::parse(&format!("{line}\n@daily the next"));
+        let next = crontab.entries.last().unwrap();
+        assert_eq!((next.line, &*next.command), (2, "the next"), "{line:?}");
+        let of_line = crontab.entries.len() - 1;
+        let is_error = |problem: &&Problem| problem.severity == Severity::Error;
+        let errors = crontab.problems.iter().filter(is_error).count();
+        let sets = crontab.environment(next).len();
+        let text = line.strip_suffix('\r').unwrap_or(&line).trim_start_matches([' ', '\t']);
+        let is_nothing = text.is_empty() || text.starts_with('#');
+        // LOGNAME is not among the parts.
+        assert_eq!(of_line + errors + sets, usize::from(!is_nothing), "{line:?}: {crontab:?}");
+        for problem in &crontab.problems {
+            let column = problem.column.unwrap_or(1) as usize;
+            assert!((1..=line.chars().count() + 1).contains(&column), "{line:?}: {problem:?}");
+        }
+        jobs += of_line;
+        let again = |entry: &mfserv_cron::Entry| entry.schedule.as_str().parse::<Schedule>();
+        let schedule = again(&crontab.entries[0]).unwrap();
+        assert_eq!(schedule, crontab.entries[0].schedule, "{line:?}");
+    }
+    assert!(jobs > 300, "{jobs}");
 }

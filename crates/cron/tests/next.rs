@@ -3,7 +3,9 @@
 use jiff::tz::TimeZone;
 use mfserv_cron::Run;
 
-use super::kit::{FOUR_HOURS, LORD_HOWE, NEW_YORK, PARIS, TROLL, at, schedule, zone};
+use super::kit::{
+    BACK_AND_FORWARD, FOUR_HOURS, LORD_HOWE, NEW_YORK, PARIS, TROLL, at, schedule, zone,
+};
 
 /// The instants and the minutes of the runs after `after`, so many of them.
 fn runs(text: &str, after: &str, zone: &TimeZone, count: usize) -> Vec<(String, String)> {
@@ -192,6 +194,17 @@ const REPEATED: &[Case] = &[
             ("2026-10-24T23:30:00Z", "2026-10-25T01:30"),
             ("2026-10-25T00:30:00Z", "2026-10-25T02:30"),
             ("2026-10-26T01:30:00Z", "2026-10-26T01:30"),
+        ],
+    ),
+    // What has run in the first of two changes is not made up for at the second.
+    (
+        BACK_AND_FORWARD,
+        "30 2,3 * * *",
+        "2026-04-10T00:00:00Z",
+        &[
+            ("2026-04-10T00:30:00Z", "2026-04-10T02:30"),
+            ("2026-04-10T02:00:00Z", "2026-04-10T03:30"),
+            ("2026-04-11T00:30:00Z", "2026-04-11T02:30"),
         ],
     ),
     // More than three hours: the time is simply taken again.

@@ -8,6 +8,7 @@ pub type Minute = i64;
 /// A zone as the instants of its changes and the minutes ahead of UTC from there on.
 pub struct Zone {
     first: i64,
+    days: Vec<Day>,
     changes: Vec<(Minute, i64)>,
 }
 
@@ -34,20 +35,23 @@ pub fn four_hours() -> Zone {
 
 impl Zone {
     fn new(first: i64, rules: &[Rule]) -> Self {
+        let days = calendar();
         let mut changes = Vec::new();
-        for year in 2023..2053 {
+        let mut sundays = 0;
+        for (number, day) in days.iter().enumerate() {
+            sundays = if day.day == 1 { 0 } else { sundays };
+            if day.weekday != 0 {
+                continue;
+            }
+            sundays += 1;
+            let is_last = days.get(number + 7).is_none_or(|later| later.month != day.month);
             for &(month, which, minute, offset) in rules {
-                let sundays: Vec<i64> = (days_before(year)..days_before(year + 1))
-                    .filter(|day| Day::of(*day).month == month && Day::of(*day).weekday == 0)
-                    .collect();
-                let day = match which {
-                    0 => sundays[sundays.len() - 1],
-                    n => sundays[usize::from(n) - 1],
-                };
-                changes.push((day * 1440 + minute, offset));
+                if day.month == month && (sundays == which || (which == 0 && is_last)) {
+                    changes.push((number as i64 * 1440 + minute, offset));
+                }
             }
         }
-        Self { first, changes }
+        Self { first, days, changes }
     }
 
     pub fn changes(&self) -> &[(Minute, i64)] {
@@ -55,41 +59,27 @@ impl Zone {
     }
 }
 
-fn is_leap(year: i64) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
-}
-
-fn days_before(year: i64) -> i64 {
-    (1970..year).map(|year| if is_leap(year) { 366 } else { 365 }).sum()
-}
-
-/// A date, found by counting from 1970-01-01, a Thursday.
+/// A date.
 #[derive(Clone, Copy)]
-pub struct Day {
+struct Day {
     month: u8,
     day: u8,
     weekday: u8,
 }
 
-impl Day {
-    fn of(days: i64) -> Self {
-        let mut year = 1970;
-        while days_before(year + 1) <= days {
-            year += 1;
-        }
-        let mut rest = days - days_before(year);
-        let february = if is_leap(year) { 29 } else { 28 };
-        let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-        let mut month = 1;
-        for length in lengths {
-            if rest < length {
-                break;
+/// The days from 1970-01-01, a Thursday, to the end of 2052, counted one by one.
+fn calendar() -> Vec<Day> {
+    let mut days = Vec::new();
+    for year in 1970..2053 {
+        let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let lengths = [31, if is_leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+        for (month, length) in (1..).zip(lengths) {
+            for day in 1..=length {
+                days.push(Day { month, day, weekday: ((days.len() + 4) % 7) as u8 });
             }
-            rest -= length;
-            month += 1;
         }
-        Self { month, day: rest as u8 + 1, weekday: ((days + 4) % 7) as u8 }
     }
+    days
 }
 
 /// A schedule as lists of values.
@@ -199,20 +189,16 @@ impl Cron {
     }
 }
 
-/// A walk through every minute of a zone.
+/// A walk through the minutes of a zone.
 pub struct Walk<'a> {
     zone: &'a Zone,
-    days: Vec<Day>,
-    first_day: i64,
     changes: usize,
     offset: i64,
 }
 
 impl<'a> Walk<'a> {
-    /// For so many days from `first_day`, in days since 1970-01-01.
-    pub fn new(zone: &'a Zone, first_day: i64, days: i64) -> Self {
-        let days = (first_day - 2..first_day + days + 2).map(Day::of).collect();
-        Self { zone, days, first_day: first_day - 2, changes: 0, offset: zone.first }
+    pub fn new(zone: &'a Zone) -> Self {
+        Self { zone, changes: 0, offset: zone.first }
     }
 
     /// The wall clock in this minute, which is later than the one before.
@@ -230,7 +216,6 @@ impl<'a> Walk<'a> {
     pub fn finds(&self, look: Look, job: &Job) -> bool {
         let (minute, wild, fixed) = look;
         let kind = if job.wild { wild } else { fixed };
-        let day = self.days[(minute / 1440 - self.first_day) as usize];
-        kind && job.matches(day, minute % 1440)
+        kind && job.matches(self.zone.days[(minute / 1440) as usize], minute % 1440)
     }
 }

@@ -50,7 +50,7 @@ fn walk(
     minutes: std::ops::Range<Minute>,
     mut each: impl FnMut(Minute, bool, &[Look], &Walk),
 ) {
-    let mut walk = Walk::new(zone, FIRST_DAY, DAYS);
+    let mut walk = Walk::new(zone);
     let mut cron = Cron::new(walk.wall(minutes.start));
     let mut looks = Vec::new();
     for minute in minutes.start + 1..minutes.end {
