@@ -85,6 +85,9 @@ mod tests {
             output: Output { stdout: "log".into(), stderr: None, rotation: Rotation::default() },
             rlimits: Default::default(),
             note: String::new(),
+            stdin: String::new(),
+            nice: 0,
+            once: false,
         })
     }
 

@@ -39,6 +39,11 @@ impl Exits {
         self.0.retain(|exit| exit.id != id);
     }
 
+    /// There is a record of this name.
+    pub fn has(&self, id: &str) -> bool {
+        self.0.iter().any(|exit| exit.id == id)
+    }
+
     /// All records, oldest first.
     pub fn all(&self) -> Vec<Exit> {
         self.0.iter().cloned().collect()

@@ -246,6 +246,9 @@ impl Keeper {
         if self.processes.has(&spec.id) {
             return Err(Refusal::because(format!("{} lives already", spec.id)));
         }
+        if spec.once && self.exits.has(&spec.id) {
+            return Err(Refusal::because(format!("{} was started already", spec.id)));
+        }
         let listeners = self.listeners.select(&spec.listeners)?;
         let (output, stdout, stderr) = self.outputs.create(spec)?;
         match self.processes.start(spec, listeners, (stdout, stderr)) {

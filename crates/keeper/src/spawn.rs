@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mfserv_core::watcher::Rlimits;
-use mfserv_core::wire::keeper::ProcessSpec;
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
+use mfserv_core::wire::keeper::{LONGEST_INPUT, ProcessSpec};
+use rustix::fs::{CWD, FileType, MemfdFlags, Mode, OFlags, memfd_create, mknodat, open};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -71,7 +71,7 @@ const STEPS: [&str; 8] = [
     "receive a listening socket",
     "set rlimit_as",
     "set rlimit_nofile, rlimit_stack or rlimit_fsize",
-    "",
+    "set its niceness",
 ];
 const CGROUP: u8 = 2;
 
@@ -105,7 +105,7 @@ pub(crate) fn start(spec: &ProcessSpec, inherited: Inherited<'_>) -> Result<Star
         .args(&spec.argv[1..])
         .env_clear()
         .envs(environment(spec, &inherited))
-        .stdin(Stdio::null())
+        .stdin(input(&spec.stdin)?)
         .stdout(inherited.stdout)
         .stderr(inherited.stderr);
     let cwd = CString::new(spec.cwd.as_os_str().as_encoded_bytes())
@@ -118,6 +118,7 @@ pub(crate) fn start(spec: &ProcessSpec, inherited: Inherited<'_>) -> Result<Star
         cwd: &cwd,
         listeners: &listeners,
         limits: spec.rlimits,
+        nice: spec.nice,
         open_files: &inherited.open_files,
     };
     // SAFETY: the closure only makes system calls on what exists already: no allocation,
@@ -141,6 +142,18 @@ pub(crate) fn start(spec: &ProcessSpec, inherited: Inherited<'_>) -> Result<Star
     }
 }
 
+/// Standard input: nothing, or a file in memory that no path names.
+fn input(text: &str) -> Result<Stdio, Refusal> {
+    if text.is_empty() {
+        return Ok(Stdio::null());
+    }
+    let failed = |e: io::Error| Refusal::system("standard input cannot be made", &e);
+    let memory = memfd_create(c"stdin", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+    let mut file = File::from(memory);
+    file.write_all(text.as_bytes()).and_then(|()| file.rewind()).map_err(failed)?;
+    Ok(file.into())
+}
+
 /// What the child does between fork and exec.
 #[derive(Clone, Copy)]
 struct ChildSetup<'a> {
@@ -149,6 +162,7 @@ struct ChildSetup<'a> {
     cwd: &'a CString,
     listeners: &'a [BorrowedFd<'a>],
     limits: Rlimits,
+    nice: i32,
     open_files: &'a Rlimit,
 }
 
@@ -168,6 +182,9 @@ impl ChildSetup<'_> {
         rustix::process::chdir(self.cwd.as_c_str()).map_err(failed(3))?;
         for (number, listener) in self.listeners.iter().enumerate() {
             give(*listener, 3 + number as RawFd).map_err(failed(4))?;
+        }
+        if self.nice != 0 {
+            rustix::process::nice(self.nice).map_err(failed(7))?;
         }
         limit(Resource::As, self.limits.address_space).map_err(failed(5))?;
         setrlimit(Resource::Nofile, *self.open_files).map_err(failed(6))?;
@@ -216,6 +233,10 @@ pub(crate) fn check(spec: &ProcessSpec) -> Result<(), Refusal> {
     }
     if spec.listeners.len() > MOST_LISTENERS {
         let reason = format!("{id} inherits more than {MOST_LISTENERS} listening sockets");
+        return Err(Refusal::because(reason));
+    }
+    if spec.stdin.len() > LONGEST_INPUT {
+        let reason = format!("the standard input of {id} is over {LONGEST_INPUT} bytes");
         return Err(Refusal::because(reason));
     }
     let bad_name = |name: &String| name.is_empty() || name.contains(['=', '\0']);

@@ -13,6 +13,7 @@
 
 mod copying;
 mod node;
+mod once;
 mod setup;
 
 use std::collections::BTreeMap;
@@ -416,28 +417,6 @@ fn a_shutdown_leaves_no_process_fifo_socket_or_cgroup() {
     for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
         assert!(!std::path::Path::new(root).join(format!("mfserv-{hash}")).exists());
     }
-}
-
-#[test]
-fn a_daemon_is_adopted_and_never_doubled() {
-    let mut node = Node::with(Setup { daemon: Some("exec sleep 1000"), ..Setup::default() });
-    until("a daemon", || node.marked_processes().len() == 1);
-    let before = node.marked_processes();
-    for _ in 0..3 {
-        node.kill();
-        node.again();
-        // An ask comes after whatever the keeper does first.
-        assert_eq!(node.client().list().0.len(), 1);
-        assert_eq!(node.marked_processes(), before);
-    }
-    node.kill();
-    node::kill(before[0]);
-    node.again();
-    until("another daemon", || {
-        let now = node.marked_processes();
-        now.len() == 1 && now != before
-    });
-    assert_eq!(node.client().list().1.last().unwrap().ended, Ended::Unknown);
 }
 
 #[test]

@@ -230,6 +230,9 @@ fn spec_in(home: PathBuf, id: &str, script: &str) -> ProcessSpec {
         release: String::new(),
         listeners: Vec::new(),
         note: format!("note of {id}"),
+        stdin: String::new(),
+        nice: 0,
+        once: false,
     }
 }
 

@@ -72,6 +72,9 @@ pub(crate) fn process_spec(
         release: spec.release().to_owned(),
         listeners: spec.listeners.clone(),
         note: serde_json::to_string(&Note::of(spec, prepared)).unwrap_or_default(),
+        stdin: String::new(),
+        nice: 0,
+        once: false,
     }
 }
 

@@ -40,7 +40,20 @@ pub struct ProcessSpec {
     /// What the spawner wants to find again when it comes back (the keeper does not read it).
     #[serde(default)]
     pub note: String,
+    /// What it reads from standard input, then the end; at most [`LONGEST_INPUT`] bytes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stdin: String,
+    /// Added to its niceness (nice(2)).
+    #[serde(default)]
+    pub nice: i32,
+    /// Refuse to start it if a process of this name has been started, also if it has ended
+    /// since and its exit has not been forgotten.
+    #[serde(default)]
+    pub once: bool,
 }
+
+/// The longest [`ProcessSpec::stdin`], bytes.
+pub const LONGEST_INPUT: usize = 64 * 1024;
 
 /// Which processes a signal is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

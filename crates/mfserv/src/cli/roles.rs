@@ -152,6 +152,9 @@ fn daemon_process(places: &Places, sets: &[String]) -> ProcessSpec {
         release: String::new(),
         listeners: Vec::new(),
         note: String::new(),
+        stdin: String::new(),
+        nice: 0,
+        once: false,
     }
 }
 

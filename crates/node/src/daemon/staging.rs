@@ -131,6 +131,9 @@ impl Node {
             release: String::new(),
             listeners: Vec::new(),
             note: String::new(),
+            stdin: String::new(),
+            nice: 0,
+            once: false,
         }
     }
 

@@ -147,6 +147,9 @@ impl Writes<'_> {
             release: String::new(),
             listeners: Vec::new(),
             note: String::new(),
+            stdin: String::new(),
+            nice: 0,
+            once: false,
         }
     }
 
