@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::job::{RunResult, Trigger};
 use crate::names::{WatcherName, WorkerId};
 use crate::node_state::NodeState;
 use crate::wire::front::TroubleCause;
@@ -294,6 +295,33 @@ pub enum Fact {
         /// True: it is finished. False: it had changed nothing, and is undone.
         finished: bool,
     },
+    /// A run of a job was started.
+    JobStarted {
+        /// The job, `PLUGIN.NAME`.
+        job: String,
+        /// The run.
+        run: String,
+        /// Why there is one.
+        trigger: Trigger,
+        /// Its process id.
+        pid: u32,
+    },
+    /// A run of a job has ended, or was not started.
+    JobEnded {
+        /// The job, `PLUGIN.NAME`.
+        job: String,
+        /// The run.
+        run: String,
+        /// What became of it.
+        #[serde(flatten)]
+        result: RunResult,
+        /// How long it took, milliseconds; `None` if it was not started.
+        after_ms: Option<u64>,
+        /// The last lines of its output, if it did not go well.
+        last_output: String,
+        /// Processes it had left behind, killed.
+        left_behind: u32,
+    },
     /// Anything about the roles themselves: keeper lost and found, front replaced…
     Note {
         /// A sentence.
@@ -310,6 +338,7 @@ impl Fact {
                 Some(Severity::Error)
             }
             Fact::WorkerEnded { why, .. } => why.is_crash().then_some(Severity::Warning),
+            Fact::JobEnded { result, .. } => result.is_trouble().then_some(Severity::Warning),
             Fact::OutputDropped { .. }
             | Fact::LogsRemoved { .. }
             | Fact::LogTrouble { .. }
@@ -324,6 +353,7 @@ impl Fact {
             | Fact::WorkerRetiring { .. }
             | Fact::FilesChanged { .. }
             | Fact::Renewed { .. }
+            | Fact::JobStarted { .. }
             | Fact::Scaled { .. }
             | Fact::OperationBegan { .. }
             | Fact::OperationEnded { .. }

@@ -16,6 +16,7 @@ pub mod export;
 pub mod fingerprint;
 pub mod http_url;
 pub mod ini;
+pub mod job;
 pub mod keys;
 pub mod layers;
 pub mod log_outputs;

@@ -3,6 +3,7 @@
 
 mod command;
 mod counts;
+mod jobs;
 mod routes;
 mod watchers;
 
@@ -11,7 +12,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Location};
+use crate::job::JobSpec;
 use crate::keys::{AUTORESTART, AUTORESTART_CONFIGURATION};
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
@@ -48,6 +50,30 @@ pub struct Loaded {
     pub env: BTreeMap<String, String>,
     /// Warnings about its configuration.
     pub warnings: Vec<Diagnostic>,
+    /// The lines of its `crontab` that are jobs.
+    pub crontab: Vec<CrontabLine>,
+}
+
+impl Loaded {
+    /// A plugin of which nothing is started here.
+    pub fn without_environment(spec: PluginSpec, warnings: Vec<Diagnostic>) -> Self {
+        Self { spec, env: BTreeMap::new(), warnings, crontab: Vec::new() }
+    }
+}
+
+/// A line of a `crontab`, with its variables filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrontabLine {
+    /// Where it is.
+    pub at: Location,
+    /// When it runs, as written: five fields, or a name such as `@daily`.
+    pub schedule: String,
+    /// What the shell runs.
+    pub command: String,
+    /// What the command reads from standard input.
+    pub input: String,
+    /// Variables that were assigned above it.
+    pub env: BTreeMap<String, String>,
 }
 
 /// Everything a plan is made of.
@@ -165,6 +191,9 @@ pub struct Plan {
     pub counts: BTreeMap<WatcherName, Count>,
     /// Which request goes where.
     pub table: RouteTable,
+    /// The jobs, by their name in the node (`PLUGIN.NAME`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<String, JobSpec>,
     /// What listens.
     pub listeners: Vec<Listen>,
     /// The plugins, by name.
@@ -199,6 +228,7 @@ impl Plan {
                 upstreams: BTreeMap::new(),
                 not_found_page: None,
             },
+            jobs: BTreeMap::new(),
             listeners: Vec::new(),
             plugins: Vec::new(),
             given_up: Vec::new(),
@@ -240,6 +270,9 @@ impl Plan {
                 self.watchers.insert(watcher.name.clone(), watcher);
             }
         }
+        for job in jobs::of_plugin(plugin, loaded, inputs, &mut self.problems) {
+            self.jobs.insert(job.id(), job);
+        }
         let routes = routes::of_plugin(plugin, loaded, &self.counts);
         if plugin.name == "welcome" && !loaded.spec.routes_disabled {
             self.table.not_found_page = routes::not_found_page(plugin, loaded);
@@ -279,6 +312,8 @@ impl Plan {
         self.watchers.extend(watchers.map(|(name, spec)| (name.clone(), spec.clone())));
         let counts = previous.counts.iter().filter(|(name, _)| own(name));
         self.counts.extend(counts.map(|(name, count)| (name.clone(), count.clone())));
+        let jobs = previous.jobs.iter().filter(|(_, job)| job.plugin == plugin.name);
+        self.jobs.extend(jobs.map(|(id, job)| (id.clone(), job.clone())));
         let upstreams = &previous.table.upstreams;
         let upstreams = upstreams.iter().filter(|(name, _)| plugin_of(name) == plugin.name);
         self.table.upstreams.extend(upstreams.map(|(name, spec)| (name.clone(), spec.clone())));

@@ -25,7 +25,7 @@ pub use identity::{Dependency, dependencies, format_version, label};
 pub use override_text::override_text;
 
 use coerce::{Read, coerce};
-use schema::{COMMAND_LINE, Key, Kind, PROCESSES, Row};
+use schema::{COMMAND_LINE, Key, Kind, PROCESSES, Row, SCHEDULE};
 
 /// Resolves the configuration of the plugin `name`.
 ///
@@ -58,9 +58,10 @@ pub fn resolve(
         let count = values.iter().find(|value| value.key == PROCESSES.row.name);
         let count_at = count.map(|value| value.origin.location());
         let count_at = count_at.filter(|at| *at.file != *own.file);
-        sections.extend(
-            resolver.section(section, &at, &values).map(|read| Section { count_at, ..read }),
-        );
+        let schedule = values.iter().find(|value| value.key == SCHEDULE.row.name);
+        let schedule_at = schedule.map(|value| value.origin.location());
+        let read = resolver.section(section, &at, &values);
+        sections.extend(read.map(|read| Section { count_at, schedule_at, ..read }));
     }
     if !sections.iter().any(|section| section.kind == Kind::General) {
         resolver.refuse("there is no section [general]", own.at(0), "add it with its _version");
@@ -102,6 +103,8 @@ struct Section<'a> {
     exported: Vec<(String, String, String)>,
     /// Where an override file says how many processes there are.
     count_at: Option<Location>,
+    /// Where it says when a job runs.
+    schedule_at: Option<Location>,
 }
 
 struct Resolver<'a> {
@@ -124,8 +127,13 @@ impl Resolver<'_> {
             return None;
         };
         self.check_name(kind, name, at);
-        let mut section =
-            Section { kind, read: BTreeMap::new(), exported: Vec::new(), count_at: None };
+        let mut section = Section {
+            kind,
+            read: BTreeMap::new(),
+            exported: Vec::new(),
+            count_at: None,
+            schedule_at: None,
+        };
         for value in values {
             self.check_indent(kind, value);
             if kind == Kind::Custom {
@@ -150,7 +158,7 @@ impl Resolver<'_> {
 
     /// The names of apps and daemons are parts of paths, of URLs and of variables.
     fn check_name(&mut self, kind: Kind, section: &str, at: &Location) {
-        let (Kind::App(name) | Kind::Extra(name)) = kind else { return };
+        let (Kind::App(name) | Kind::Extra(name) | Kind::Job(name)) = kind else { return };
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if name.is_empty() || name.len() > 100 || !name.chars().all(allowed) {
             self.refuse(
@@ -216,7 +224,7 @@ impl Resolver<'_> {
 
     /// A command must be one, and nothing is started without one.
     fn check_command(&mut self, kind: Kind, values: &[&Value], section: &mut Section) {
-        let (Kind::App(_) | Kind::Extra(_)) = kind else { return };
+        let (Kind::App(_) | Kind::Extra(_) | Kind::Job(_)) = kind else { return };
         let place = |key: &str| values.iter().find(|value| value.key == key);
         let command = section.get(COMMAND_LINE);
         if let Some(value) =
@@ -287,7 +295,8 @@ impl Section<'_> {
     }
 
     fn put(&mut self, section: &str, key: &Row, coerced: coerce::Coerced) {
-        if key.is_public() {
+        // What a job is exported as would have workers replaced when only the job changes.
+        if key.is_public() && !matches!(self.kind, Kind::Job(_)) {
             self.export(section, key.name, &coerced.exported);
         }
         if let Some(known) = self.kind.keys().find(|known| known.name == key.name) {

@@ -18,6 +18,9 @@ pub struct PluginSpec {
     pub apps: Vec<AppSpec>,
     /// `[extra_daemon_*]`, in file order.
     pub extra_daemons: Vec<ExtraSpec>,
+    /// `[job_*]`, in file order.
+    #[serde(default)]
+    pub jobs: Vec<JobSection>,
     /// `[internal] disable_nginx_conf`: it contributes no route.
     pub routes_disabled: bool,
     /// Every public key of every section (defaults included), as
@@ -148,4 +151,37 @@ pub struct HttpTest {
 pub struct ExtraSpec {
     /// The common part.
     pub command: CommandSpec,
+}
+
+/// `[job_*]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSection {
+    /// The name, without `job_`.
+    pub name: String,
+    /// `schedule`: five fields or a name such as `@daily`, as in crontab(5).
+    pub schedule: String,
+    /// Where that is written.
+    pub at: Location,
+    /// `_cmd_and_args`, as written.
+    pub command: String,
+    /// `timeout`, seconds; 0 = any time.
+    pub timeout_s: u64,
+    /// `drain_timeout`, seconds.
+    pub drain_timeout_s: u64,
+    /// `graceful_timeout`, seconds.
+    pub graceful_timeout_s: u64,
+    /// `retries`.
+    pub retries: u32,
+    /// `retry_delay`, seconds.
+    pub retry_delay_s: u64,
+    /// `nice`.
+    pub nice: i32,
+    /// `rlimit_*`.
+    pub rlimits: Rlimits,
+    /// `debug`.
+    pub debug: bool,
+    /// `_overlap`: a run may begin while the one before it goes on.
+    pub overlap: bool,
+    /// `_catch_up`: a run that was missed while the node was down is made up for.
+    pub catch_up: bool,
 }

@@ -133,9 +133,7 @@ impl WatcherSpec {
     /// `releases/PLUGIN/NUMBER`; empty for a developer's directory and for roles.
     pub fn release(&self) -> &str {
         let Some(plugin) = self.name.plugin() else { return "" };
-        let names: Vec<&str> = self.cwd.iter().filter_map(|name| name.to_str()).collect();
-        let numbered = names.windows(3).find(|names| names[..2] == ["releases", plugin]);
-        numbered.map_or("", |names| names[2])
+        release_in(&self.cwd, plugin)
     }
 
     /// How many workers are replaced at a time in a restart: a quarter, at least one.
@@ -167,6 +165,13 @@ impl WatcherSpec {
         let stem = self.socket_link_stem.as_deref()?;
         Some(with_end(stem, &format!("_{}.socket", worker.slot)))
     }
+}
+
+/// The number in `…/releases/PLUGIN/NUMBER/…`; empty if the directory is no release.
+pub fn release_in<'a>(dir: &'a Path, plugin: &str) -> &'a str {
+    let names: Vec<&str> = dir.iter().filter_map(|name| name.to_str()).collect();
+    let numbered = names.windows(3).find(|names| names[..2] == ["releases", plugin]);
+    numbered.map_or("", |names| names[2])
 }
 
 fn is_zero(ms: &u64) -> bool {

@@ -57,7 +57,7 @@ fn plan(resolution: &Resolution) -> Plan {
     let env = BTreeMap::new();
     let (spec, warnings) =
         plugin_config::resolve("p", &document, &[], &env, "GENERIC", &|_| false).unwrap();
-    let loaded = Ok(Loaded { spec, env: env.clone(), warnings });
+    let loaded = Ok(Loaded { spec, env: env.clone(), warnings, crontab: Vec::new() });
     Plan::new(Inputs {
         generation: 1,
         module: &resolution.config,

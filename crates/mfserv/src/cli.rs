@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod events;
 mod history;
+mod jobs;
 pub mod keeper;
 mod logs;
 mod man;
@@ -78,6 +79,8 @@ enum Command {
     History(history::HistoryOf),
     /// Show the alerts of the configuration: which fire, since when, with which value.
     Alerts(alerts::Alerts),
+    /// Show jobs: when each runs next, how it ended last; run one now; show its runs.
+    Jobs(jobs::Jobs),
     /// Show events: starts, ends and their reasons, changes.
     Events(events::Events),
     /// Show the last operations: what changed the node, by whom, and the outcome.
@@ -156,6 +159,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::Top(args) => args.run(&places),
         Command::History(args) => args.run(&places),
         Command::Alerts(args) => args.run(&places),
+        Command::Jobs(args) => args.run(&places),
         Command::Events(args) => args.run(&places),
         Command::Operations(args) => args.run(&places),
         Command::Wait(args) => args.run(&places),

@@ -9,6 +9,7 @@ mod cronwrap;
 mod environment;
 mod http;
 mod install;
+mod jobs;
 mod layers;
 mod lines;
 pub mod links;
@@ -42,14 +43,18 @@ pub type Run = fn() -> Result<Outcome, Diagnostic>;
 /// `share/profile`.
 const COMMANDS: &[(&str, Run)] = &[
     ("_circusctl", circusctl::run),
+    ("_make_and_install_crontab.sh", jobs::instead),
+    ("_make_crontab.py", jobs::make_crontab),
     ("_mfserv.env", environment::module_env),
     ("_plugins.build", make::build),
     ("_plugins.clean", make::clean),
     ("_plugins.develop", make::develop),
     ("_plugins.make", make::pack),
+    ("_uninstall_crontab.sh", jobs::instead),
     ("bootstrap_plugin.py", bootstrap::run),
     ("circusctl", circusctl::run),
     ("cronwrap.sh", cronwrap::run),
+    ("deploycron_file", jobs::instead),
     ("echo_bold", lines::echo),
     ("echo_clean", lines::echo),
     ("echo_nok", lines::echo),
@@ -82,6 +87,7 @@ const COMMANDS: &[(&str, Run)] = &[
     ("plugins.uninstall", install::uninstall),
     ("plugins_validate_name", make::validate_name),
     ("signal_wrapper.py", environment::signal_wrapper),
+    ("undeploycron_between", jobs::instead),
 ];
 
 /// How long a question to the daemon may take that waits for nothing.

@@ -26,6 +26,7 @@ mod history;
 mod influxdb;
 mod install;
 mod isolation;
+mod jobs;
 mod liveness;
 mod logs;
 mod metrics;

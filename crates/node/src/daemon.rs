@@ -16,6 +16,7 @@ mod events;
 mod file_watch;
 mod fronts;
 mod held;
+mod jobs;
 mod last_plan;
 mod log_care;
 mod metrics;
@@ -57,9 +58,11 @@ use api::Service;
 use breakages::Breakages;
 use events::Events;
 use fronts::Fronts;
+use jobs::Jobs;
 use node::{Node, Parts};
 use world::Requests;
 
+pub use jobs::History;
 pub use world::{Front, Keeper, World};
 
 pub use reconcile::Looked;
@@ -176,6 +179,7 @@ async fn listen(
             }
             KeeperNews::Notice(_) => {}
         }
+        node.parts.jobs.keeper(&news);
         supervisor.keeper(news);
     }
 }
@@ -220,6 +224,7 @@ fn start(
         state_file: options.places.run().join("supervisor.json"),
     });
     let (plans, _) = watch::channel(None);
+    let jobs = Jobs::start(options.places.clone(), world.clone(), events.clone(), &found);
     let node = Node::new(Parts {
         plans,
         options,
@@ -227,6 +232,7 @@ fn start(
         world,
         supervisor: supervisor.clone(),
         breakages,
+        jobs,
         found,
         generation,
     });

@@ -69,7 +69,7 @@ pub fn configurations(
 ) -> Result<Vec<PluginInput>, Diagnostic> {
     let read = read_all(&Home::new(places.home()), module, instead)?;
     let inputs = read.into_iter().map(|Read { name, dir, spec }| {
-        let loaded = spec.map(|(spec, warnings)| Loaded { spec, env: BTreeMap::new(), warnings });
+        let loaded = spec.map(|(spec, warnings)| Loaded::without_environment(spec, warnings));
         PluginInput { name, dir, loaded }
     });
     Ok(inputs.collect())
@@ -111,7 +111,8 @@ pub fn load_one(
 pub fn prepare(places: &Places, dir: &Path, module: &Module) -> Result<Prepared, Vec<Diagnostic>> {
     let home = Home::new(places.home());
     let name = label::read_name(dir).map_err(|problem| vec![problem])?;
-    let (spec, warnings) = read_spec(&home, &name, dir, module)?;
+    let (spec, mut warnings) = read_spec(&home, &name, dir, module)?;
+    warnings.extend(jobs::problems(&spec, dir, &jobs::crontab(dir), &module.env));
     let others = configurations(places, module, None).map_err(|problem| vec![problem])?;
     let all = placed(&others);
     let plugin = Read { name, dir: dir.to_owned(), spec: Ok((spec.clone(), Vec::new())) };
@@ -195,10 +196,8 @@ fn read_spec_with(
         ]);
     }
     let path = dir.join(".plugin_format_version");
-    let crontab = jobs::crontab(dir);
     let texts = Texts {
         dir,
-        crontab: &crontab,
         format_version: std::fs::read_to_string(&path).ok(),
         config: document(&dir.join("config.ini"))?,
         is_file: &|path| dir.join(path).is_file(),
@@ -212,8 +211,6 @@ fn read_spec_with(
 pub struct Texts<'a> {
     /// Where the plugin is, or would be.
     pub dir: &'a Path,
-    /// The beginning of `crontab`; empty if there is none.
-    pub crontab: &'a [u8],
     /// `.plugin_format_version`, if it is there.
     pub format_version: Option<String>,
     /// `config.ini`, if it is there.
@@ -262,7 +259,7 @@ pub fn resolve(
     if let Some(refused) = refused {
         return Err(vec![refused]);
     }
-    warnings.extend(jobs::ignored(name, dir, texts.crontab));
+    warnings.extend(jobs::check_schedules(&spec)?);
     Ok((spec, warnings))
 }
 
@@ -304,8 +301,9 @@ fn load(
     let loaded = plugin.spec.clone().and_then(|(spec, warnings)| {
         let placed = Placed { dir: &plugin.dir, spec: &spec };
         let dependencies = dependencies(&plugin.name, direct(plugin), &plugin.dir, all)?;
-        if !has_environment(&spec) {
-            return Ok(Loaded { spec, env: BTreeMap::new(), warnings });
+        let crontab = jobs::crontab(&plugin.dir);
+        if !has_environment(&spec) && jobs::of(&crontab).is_empty() {
+            return Ok(Loaded::without_environment(spec, warnings));
         }
         let base = base_for(&spec, &plugin.dir, bases, module);
         let mut env = match directories {
@@ -318,13 +316,16 @@ fn load(
             // would miss the second of two quick edits. (Packages are compiled when built.)
             env.entry("PYTHONDONTWRITEBYTECODE".into()).or_insert_with(|| "1".into());
         }
-        Ok(Loaded { spec, env, warnings })
+        let (crontab, problems) = jobs::lines(home, (&plugin.name, &plugin.dir), &crontab, &env);
+        let warnings = [warnings, problems].concat();
+        Ok(Loaded { spec, env, warnings, crontab })
     });
     PluginInput { name: plugin.name.clone(), dir: plugin.dir.clone(), loaded }
 }
 
 fn runs_something(spec: &PluginSpec) -> bool {
-    spec.apps.iter().any(|app| !app.command.command.is_empty()) || !spec.extra_daemons.is_empty()
+    let serves = spec.apps.iter().any(|app| !app.command.command.is_empty());
+    serves || !spec.extra_daemons.is_empty() || !spec.jobs.is_empty()
 }
 
 /// Refuses a plugin of this name, in this directory, whose dependencies (each with whether it

@@ -7,7 +7,7 @@ use mfserv_core::{Diagnostic, Kind};
 /// The directories of a node that others may read.
 const OPEN_DIRS: [&str; 5] = ["config", "config/plugins", "log", "tmp", "tmp/config_auto"];
 /// Those that are private.
-const PRIVATE_DIRS: [&str; 4] = ["var", "var/run", "var/plugins", "var/releases"];
+const PRIVATE_DIRS: [&str; 5] = ["var", "var/run", "var/plugins", "var/releases", "var/jobs"];
 
 /// The paths of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +115,16 @@ impl Places {
     /// The configuration of Telegraf, if it is used.
     pub fn telegraf_config(&self) -> PathBuf {
         self.tmp().join("config_auto/telegraf.conf")
+    }
+
+    /// `var/jobs`: what is remembered of jobs and their runs.
+    pub fn jobs(&self) -> PathBuf {
+        self.var().join("jobs")
+    }
+
+    /// The jobs as a crontab, for people.
+    pub fn shown_crontab(&self) -> PathBuf {
+        self.tmp().join("config_auto/crontab")
     }
 
     /// `var/status`: the node's state in one word.

@@ -226,7 +226,6 @@ impl Inspection<'_> {
         };
         let texts = Texts {
             dir: &self.forecast.dir,
-            crontab: self.bytes("crontab").unwrap_or_default(),
             format_version: self.text(".plugin_format_version").map(str::to_owned),
             config: own,
             is_file: &|path| self.has(path),
@@ -251,6 +250,10 @@ impl Inspection<'_> {
                 .map(|command| split_command(&command.command, &[], &[]).unwrap_or_default()),
         );
         preview.problems.extend(self.missing_interpreters(&spec));
+        let crontab = self.bytes("crontab").unwrap_or_default();
+        let dir = &self.forecast.dir;
+        let doubts = installed::jobs::problems(&spec, dir, crontab, &self.module.env);
+        preview.problems.extend(doubts);
         let links = &self.inspected.links;
         let is_link = |path: &Path| path.to_str().is_some_and(|path| links.contains(path));
         let kept = store::check_persistent_paths(&spec.general.persistent_paths, &is_link);
@@ -285,7 +288,7 @@ impl Inspection<'_> {
         plugins.push(PluginInput {
             name: spec.name.clone(),
             dir: self.forecast.dir.clone(),
-            loaded: Ok(Loaded { spec: spec.clone(), env: BTreeMap::new(), warnings }),
+            loaded: Ok(Loaded::without_environment(spec.clone(), warnings)),
         });
         let with = plan(plugins);
         let taken = taking::refuse(&spec.name, &now.newly_taken(&spec.name, &with));

@@ -1,7 +1,9 @@
 //! Events as sentences; times, durations and sizes for people.
 
 use mfserv_core::Severity;
-use mfserv_core::event::{Event, Fact};
+use mfserv_core::event::{EndReason, Event, Fact};
+use mfserv_core::job::RunResult;
+use mfserv_core::names::WorkerId;
 
 /// Local time, to the millisecond: `2026-01-31 12:00:00.123`.
 pub fn time(at_ms: u64) -> String {
@@ -71,17 +73,7 @@ pub fn fact(fact: &Fact) -> String {
         Fact::WorkerAdopted { worker, pid } => format!("{worker} found alive (pid {pid})"),
         Fact::WorkerRetiring { worker, why } => format!("{worker} is being replaced: {why}"),
         Fact::WorkerEnded { worker, why, last_output, left_behind, restart_in_ms } => {
-            let mut text = format!("{worker} ended: {why}");
-            if *left_behind > 0 {
-                text += &format!("; {left_behind} processes it had left behind were killed");
-            }
-            if let Some(ms) = restart_in_ms.filter(|ms| *ms > 0) {
-                text += &format!("; next start in {}", span(ms));
-            }
-            if why.is_crash() && !last_output.trim().is_empty() {
-                text += &indented(last_output, 10);
-            }
-            text
+            worker_ended((worker, why), last_output, *left_behind, *restart_in_ms)
         }
         Fact::FilesChanged { plugin, files, more } => renewing(plugin, files, *more),
         Fact::Renewed { plugin, after_ms } => {
@@ -112,8 +104,52 @@ pub fn fact(fact: &Fact) -> String {
             let end = if *finished { "finished" } else { "undone" };
             format!("operation {id} of an earlier daemon is {end}: {what}")
         }
+        Fact::JobStarted { job, run, trigger, pid } => {
+            format!("job {job}: run {run} started (pid {pid}, {})", trigger.as_str())
+        }
+        Fact::JobEnded { job, run, result, after_ms, last_output, left_behind } => {
+            job_ended((job, run), result, *after_ms, (last_output, *left_behind))
+        }
         Fact::Note { text } => text.clone(),
     }
+}
+
+fn worker_ended(
+    (worker, why): (&WorkerId, &EndReason),
+    last_output: &str,
+    left_behind: u32,
+    restart_in_ms: Option<u64>,
+) -> String {
+    let mut text = format!("{worker} ended: {why}");
+    if left_behind > 0 {
+        text += &format!("; {left_behind} processes it had left behind were killed");
+    }
+    if let Some(ms) = restart_in_ms.filter(|ms| *ms > 0) {
+        text += &format!("; next start in {}", span(ms));
+    }
+    if why.is_crash() && !last_output.trim().is_empty() {
+        text += &indented(last_output, 10);
+    }
+    text
+}
+
+fn job_ended(
+    (job, run): (&str, &str),
+    result: &RunResult,
+    after_ms: Option<u64>,
+    (last_output, left_behind): (&str, u32),
+) -> String {
+    let mut text = format!("job {job}: run {run} {result}");
+    if let Some(ms) = after_ms {
+        text += &format!(" after {}", span(ms));
+    }
+    if left_behind > 0 {
+        text += &format!("; {left_behind} processes it had left behind were killed");
+    }
+    if !last_output.trim().is_empty() {
+        text += &indented(last_output, 10);
+    }
+    text
 }
 
 /// Files that have changed: `main/wsgi.py, config.ini and 3 others`.

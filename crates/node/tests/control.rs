@@ -8,6 +8,11 @@
     reason = "a test may stop at the first thing that is wrong"
 )]
 
+#[path = "control/jobs.rs"]
+mod jobs;
+#[path = "control/status.rs"]
+mod status;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -27,6 +32,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
+
+use status::status;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -91,21 +98,6 @@ impl Api for Played {
         let ids: Vec<OperationId> = self.events.lock().unwrap().keys().cloned().collect();
         Box::pin(async move { ids.iter().take(limit).map(record).collect() })
     }
-}
-
-/// What a daemon has answered since before the HTTP API; never to be changed.
-fn status() -> Value {
-    json!({
-        "state": "RUNNING", "home": "/h", "address": "http://127.0.0.1:1", "generation": 7,
-        "keeper": {"pid": 1, "version": "", "since_ms": 1},
-        "daemon": {"pid": 2, "version": "0.1.0", "since_ms": 1},
-        "notes": [],
-        "plugins": [{"name": "p", "version": "1-1", "dir": "/p", "state": "active",
-                     "paths": ["/p"]}],
-        "watchers": [{"name": "app.p.main", "plugin": "p", "wanted": 1, "ready": 1,
-                      "state": "ready", "crashes": 0, "last_end": null, "workers": []}],
-        "problems": []
-    })
 }
 
 fn outcome(ok: bool) -> Event {

@@ -22,6 +22,7 @@ mod run_mark;
 pub mod store;
 pub mod templates;
 pub mod tools;
+pub mod user_crontab;
 pub mod watch_rules;
 
 pub use home::Home;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mfserv_core::event::{EndReason, Fact};
+use mfserv_core::job::JobIdentity;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::wire::keeper::{Exit, Process};
@@ -57,6 +58,9 @@ pub(crate) fn adopt(
 
 /// A process ended while no daemon was running.
 fn ended_unseen(exit: Exit, context: &Context) {
+    if JobIdentity::of_process(&exit.id).is_some() {
+        return;
+    }
     if let Ok(worker) = exit.id.parse::<WorkerId>() {
         context.emit(Fact::WorkerEnded {
             worker,

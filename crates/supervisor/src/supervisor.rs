@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use mfserv_core::event::{EndReason, Fact};
+use mfserv_core::job::JobIdentity;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::wire::keeper::{Answer, Exit, Notice};
@@ -303,6 +304,10 @@ impl Supervisor {
     }
 
     fn exited(&mut self, exit: Exit) {
+        // Whoever started the run of a job forgets it, once its end is written down.
+        if JobIdentity::of_process(&exit.id).is_some() {
+            return;
+        }
         self.context.forget_exit(exit.id.clone());
         if let Ok(id) = exit.id.parse::<WorkerId>() {
             self.with(&id.watcher, |watcher, context| watcher.exited(&id, exit, context));

@@ -26,6 +26,7 @@ mod registry;
 mod serve;
 mod spool;
 mod statsd;
+mod table;
 
 use std::io::Write;
 use std::path::PathBuf;

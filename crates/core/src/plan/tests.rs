@@ -11,12 +11,12 @@ use crate::{module_config, plugin_config};
 const GENERAL: &str =
     "[general]\n_version=1.0\n_summary=s\n_license=l\n_url=u\n_maintainer=m\n_vendor=v\n";
 
-fn module(text: &str) -> ModuleConfig {
+pub(super) fn module(text: &str) -> ModuleConfig {
     let document = ini::parse(text, "config.ini", Dialect::Module).unwrap();
     module_config::resolve(&[document], &[], &BTreeMap::new(), "GENERIC").config
 }
 
-fn plugin(name: &str, text: &str) -> PluginInput {
+pub(super) fn plugin(name: &str, text: &str) -> PluginInput {
     let text = format!("{GENERAL}{text}");
     let document = ini::parse(&text, "config.ini", Dialect::Plugin).unwrap();
     let resolved =
@@ -24,11 +24,11 @@ fn plugin(name: &str, text: &str) -> PluginInput {
     PluginInput {
         name: name.into(),
         dir: Path::new("/rt/var/releases").join(name).join("1"),
-        loaded: resolved.map(|(spec, warnings)| Loaded { spec, warnings, env: BTreeMap::new() }),
+        loaded: resolved.map(|(spec, warnings)| Loaded::without_environment(spec, warnings)),
     }
 }
 
-fn inputs<'a>(module: &'a ModuleConfig, plugins: Vec<PluginInput>) -> Inputs<'a> {
+pub(super) fn inputs<'a>(module: &'a ModuleConfig, plugins: Vec<PluginInput>) -> Inputs<'a> {
     Inputs {
         generation: 1,
         module,
@@ -201,7 +201,7 @@ fn a_count_of_an_override_file_is_known_by_its_line_and_zero_of_it_is_an_app_sca
     let over = ini::parse(text, "over.ini", Dialect::Plugin).unwrap();
     let (spec, warnings) =
         plugin_config::resolve("a", &own, &[over], &BTreeMap::new(), "GENERIC", &|_| true).unwrap();
-    let loaded = Ok(Loaded { spec, warnings, env: BTreeMap::new() });
+    let loaded = Ok(Loaded { spec, warnings, env: BTreeMap::new(), crontab: Vec::new() });
     let plan = plan(vec![PluginInput { loaded, ..plugin("a", WEB) }]);
     let main = WatcherName::app("a", "main");
     let count = &plan.counts[&main];

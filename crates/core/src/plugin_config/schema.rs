@@ -234,6 +234,24 @@ keys! {
         _: Option<ReadyBy> = ready("_ready", &["notify"]);
     }
 
+    JOB {
+        SCHEDULE: String = required("schedule", Type::NonEmpty);
+        _: String = required("_cmd_and_args", Type::NonEmpty);
+        JOB_TIMEOUT_S: u64 = count("timeout", LONGEST_S, "3600");
+        DRAIN_TIMEOUT_S: u64 = count("drain_timeout", LONGEST_S, "0");
+        _: u64 = count("graceful_timeout", LONGEST_S, "10");
+        RETRIES: u64 = count("retries", 1000, "0");
+        RETRY_DELAY_S: u64 = count("retry_delay", LONGEST_S, "60");
+        NICE: Option<u64> = strict_count("nice", 0, 19);
+        _: u64 = count("rlimit_as", i64::MAX, "0");
+        _: u64 = count("rlimit_nofile", i64::MAX, "0");
+        _: u64 = count("rlimit_stack", i64::MAX, "0");
+        _: u64 = count("rlimit_fsize", i64::MAX, "0");
+        _: bool = flag("debug", "0");
+        _: Option<bool> = strict_flag("_overlap");
+        CATCH_UP: Option<bool> = strict_flag("_catch_up");
+    }
+
     INTERNAL {
         ROUTES_DISABLED: bool = flag("disable_nginx_conf", "0");
     }
@@ -246,6 +264,7 @@ pub(super) enum Kind<'a> {
     Internal,
     App(&'a str),
     Extra(&'a str),
+    Job(&'a str),
     Custom,
 }
 
@@ -259,7 +278,8 @@ impl<'a> Kind<'a> {
             _ => section
                 .strip_prefix("app_")
                 .map(Kind::App)
-                .or_else(|| section.strip_prefix("extra_daemon_").map(Kind::Extra)),
+                .or_else(|| section.strip_prefix("extra_daemon_").map(Kind::Extra))
+                .or_else(|| section.strip_prefix("job_").map(Kind::Job)),
         }
     }
 
@@ -270,6 +290,7 @@ impl<'a> Kind<'a> {
             Kind::Internal => (INTERNAL, &[]),
             Kind::App(_) => (COMMAND, APP),
             Kind::Extra(_) => (COMMAND, EXTRA),
+            Kind::Job(_) => (JOB, &[]),
             Kind::Custom => (&[], &[]),
         };
         first.iter().chain(second)
@@ -300,10 +321,11 @@ pub(super) fn legacy_key(kind: Kind, key: &str) -> Option<String> {
 
 /// What to write instead of a section that plugins do not have.
 pub(super) fn unknown_section_help(section: &str) -> String {
-    let known = "a plugin has [general], [app_NAME], [extra_daemon_NAME] and [custom…]";
+    let known = "a plugin has [general], [app_NAME], [extra_daemon_NAME], [job_NAME] and [custom…]";
     match section {
         "app" => "write [app_NAME]".into(),
         "extra_daemon" => "write [extra_daemon_NAME]".into(),
+        "job" => "write [job_NAME]".into(),
         _ if section.starts_with("redis_service") => {
             format!("this is the format of before 1.0, when modules ran redis; now {known}")
         }
@@ -315,7 +337,8 @@ pub(super) fn unknown_section_help(section: &str) -> String {
                 Some((head, tail)) if !tail.is_empty() => (head, format!("_{tail}")),
                 _ => (section, String::new()),
             };
-            match crate::suggest::nearest(head, ["general", "app", "extra_daemon", "custom"]) {
+            match crate::suggest::nearest(head, ["general", "app", "extra_daemon", "job", "custom"])
+            {
                 Some(near) => format!("did you mean [{near}{tail}]? {known}"),
                 None => known.into(),
             }

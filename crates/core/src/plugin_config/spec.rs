@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use super::Section;
 use super::schema::*;
-use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, General, HttpTest, PluginSpec};
+use crate::diagnostic::Location;
+use crate::plugin_spec::{
+    AppSpec, CommandSpec, ExtraSpec, General, HttpTest, JobSection, PluginSpec,
+};
 use crate::watcher::Rlimits;
 
 /// Builds the spec from sections without errors, in file order.
@@ -14,6 +17,7 @@ pub(super) fn build(name: &str, sections: &[Section]) -> PluginSpec {
         general: general(sections.iter().find(|section| section.kind == Kind::General)),
         apps: Vec::new(),
         extra_daemons: Vec::new(),
+        jobs: Vec::new(),
         routes_disabled: false,
         exported: Vec::new(),
     };
@@ -23,6 +27,7 @@ pub(super) fn build(name: &str, sections: &[Section]) -> PluginSpec {
             Kind::Extra(name) => {
                 spec.extra_daemons.push(ExtraSpec { command: command(name, section) });
             }
+            Kind::Job(name) => spec.jobs.push(job(name, section)),
             Kind::Internal => spec.routes_disabled = section.get(ROUTES_DISABLED),
             Kind::General | Kind::Custom => {}
         }
@@ -57,18 +62,41 @@ fn command(name: &str, section: &Section) -> CommandSpec {
         count_at: section.count_at.clone(),
         graceful_timeout_s: section.get(GRACEFUL_TIMEOUT_S),
         max_age_s: section.get(MAX_AGE_S),
-        rlimits: Rlimits {
-            address_space: section.get(RLIMIT_AS),
-            open_files: section.get(RLIMIT_NOFILE),
-            stack: section.get(RLIMIT_STACK),
-            file_size: section.get(RLIMIT_FSIZE),
-        },
+        rlimits: rlimits(section),
         debug: section.get(DEBUG),
         split_streams: section.get(SPLIT_STREAMS),
         split_workers: section.get(SPLIT_WORKERS),
         ready: section.get(READY),
         start_timeout_s: section.get(START_TIMEOUT_S),
         overlap: section.get(OVERLAP),
+    }
+}
+
+fn rlimits(section: &Section) -> Rlimits {
+    Rlimits {
+        address_space: section.get(RLIMIT_AS),
+        open_files: section.get(RLIMIT_NOFILE),
+        stack: section.get(RLIMIT_STACK),
+        file_size: section.get(RLIMIT_FSIZE),
+    }
+}
+
+fn job(name: &str, section: &Section) -> JobSection {
+    JobSection {
+        name: name.to_string(),
+        schedule: section.get(SCHEDULE),
+        at: section.schedule_at.clone().unwrap_or_else(|| Location::new("config.ini", 0)),
+        command: section.get(COMMAND_LINE),
+        timeout_s: section.get(JOB_TIMEOUT_S),
+        drain_timeout_s: section.get(DRAIN_TIMEOUT_S),
+        graceful_timeout_s: section.get(GRACEFUL_TIMEOUT_S),
+        retries: small(section.get(RETRIES)),
+        retry_delay_s: section.get(RETRY_DELAY_S),
+        nice: section.get(NICE).and_then(|nice| i32::try_from(nice).ok()).unwrap_or(0),
+        rlimits: rlimits(section),
+        debug: section.get(DEBUG),
+        overlap: section.get(OVERLAP).unwrap_or(false),
+        catch_up: section.get(CATCH_UP).unwrap_or(false),
     }
 }
 

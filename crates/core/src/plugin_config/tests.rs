@@ -459,7 +459,7 @@ fn with(section: &str, key: &str, value: &str) -> PluginSpec {
 
 /// The plan of a node with this plugin alone.
 fn planned(spec: PluginSpec) -> crate::plan::Plan {
-    let loaded = crate::plan::Loaded { spec, env: BTreeMap::new(), warnings: Vec::new() };
+    let loaded = crate::plan::Loaded::without_environment(spec, Vec::new());
     let (name, dir, loaded) = ("foo".into(), "/foo".into(), Ok(loaded));
     crate::plan::Plan::new(crate::plan::Inputs {
         generation: 1,

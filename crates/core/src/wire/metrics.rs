@@ -8,6 +8,7 @@ use std::borrow::Borrow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::job::{JobCount, JobSample};
 use crate::names::WatcherName;
 use crate::node_state::NodeState;
 use crate::wire::front::TroubleCause;
@@ -341,6 +342,12 @@ pub struct NodeCounters {
     pub troubles: Vec<WatcherCount<TroubleCause>>,
     /// Operations that have ended.
     pub operations: Vec<OperationCount>,
+    /// Runs of jobs that have ended, or were due and not started.
+    #[serde(default)]
+    pub runs: Vec<JobCount>,
+    /// The jobs.
+    #[serde(default)]
+    pub jobs: Vec<JobSample>,
 }
 
 /// Who sends counters. Two processes never have the same: counters of one that has ended stay in

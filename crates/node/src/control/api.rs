@@ -4,16 +4,18 @@ use std::future::Future;
 use std::pin::Pin;
 
 use mfserv_core::Diagnostic;
+use mfserv_core::job::{JobStatus, Run};
 use mfserv_core::status::Status;
 use tokio::sync::mpsc;
 
+use crate::daemon::History;
 use crate::operations::{Event, OperationId, Record, Submission};
 
 /// An answer that is being made.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The node, as the control API sees it.
-pub trait Api: Send + Sync + 'static {
+pub trait Api: JobsApi + Send + Sync + 'static {
     /// The observed node.
     fn status(&self) -> Pending<'_, Status>;
 
@@ -35,4 +37,16 @@ pub trait Api: Send + Sync + 'static {
 
     /// The latest operations, the newest last.
     fn recent(&self, limit: usize) -> Pending<'_, Vec<Record>>;
+}
+
+/// The jobs of the node, as the control API sees them.
+pub trait JobsApi {
+    /// All jobs.
+    fn jobs(&self) -> Pending<'_, Vec<JobStatus>>;
+
+    /// A job with its last runs.
+    fn job<'a>(&'a self, name: &'a str) -> Pending<'a, Result<History, Diagnostic>>;
+
+    /// Starts a run of a job; returns when it is written down.
+    fn run_job<'a>(&'a self, name: &'a str) -> Pending<'a, Result<Run, Diagnostic>>;
 }

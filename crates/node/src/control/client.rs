@@ -10,6 +10,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
+use mfserv_core::job::{JobStatus, Run};
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::Cancel;
@@ -18,6 +19,7 @@ pub use connection::Connection;
 pub use follow::{Follow, follow};
 
 use super::protocol::Version;
+use crate::daemon::History;
 use crate::operations::{OperationId, Record, Submission};
 
 /// The observed node; of a daemon of another version as much of it as this one understands.
@@ -55,6 +57,21 @@ pub fn recent(socket: &Path, limit: usize, patience: Duration) -> Result<Vec<Rec
         let mut connection = Connection::open(socket, Version::own()).await?;
         connection.recent(limit).await
     })
+}
+
+/// All jobs.
+pub fn jobs(socket: &Path, patience: Duration) -> Result<Vec<JobStatus>, Diagnostic> {
+    within(patience, async { Connection::open(socket, Version::own()).await?.jobs().await })
+}
+
+/// A job with its last runs.
+pub fn job(socket: &Path, name: &str, patience: Duration) -> Result<History, Diagnostic> {
+    within(patience, async { Connection::open(socket, Version::own()).await?.job(name).await })
+}
+
+/// Starts a run of a job; returns when it is written down.
+pub fn run_job(socket: &Path, name: &str, patience: Duration) -> Result<Run, Diagnostic> {
+    within(patience, async { Connection::open(socket, Version::own()).await?.run_job(name).await })
 }
 
 /// Refuses a daemon of another version, before work begins that it would refuse. No daemon at

@@ -17,6 +17,12 @@ pub enum Route {
     Operation(OperationId),
     /// `/v1/operations/ID/events`: what it reports.
     Events(OperationId),
+    /// `/v1/jobs`: the jobs.
+    Jobs,
+    /// `/v1/jobs/NAME`: a job and its last runs.
+    Job(String),
+    /// `/v1/jobs/NAME/runs`: where a run is asked for.
+    Runs(String),
     /// `/v1/ask`: see [`super::legacy`].
     Ask,
 }
@@ -31,6 +37,9 @@ impl Route {
             ["v1"] => Some(Route::About),
             ["v1", "status"] => Some(Route::Status),
             ["v1", "ask"] => Some(Route::Ask),
+            ["v1", "jobs"] => Some(Route::Jobs),
+            ["v1", "jobs", name] if is_job(name) => Some(Route::Job(name.into())),
+            ["v1", "jobs", name, "runs"] if is_job(name) => Some(Route::Runs(name.into())),
             ["v1", "operations"] => Some(Route::Operations),
             ["v1", "operations", text] => id(text).map(Route::Operation),
             ["v1", "operations", text, "events"] => id(text).map(Route::Events),
@@ -41,10 +50,12 @@ impl Route {
     /// The methods that the resource has.
     pub fn methods(&self) -> &'static [Method] {
         match self {
-            Route::About | Route::Status | Route::Events(_) => &[Method::GET, Method::HEAD],
+            Route::About | Route::Status | Route::Events(_) | Route::Jobs | Route::Job(_) => {
+                &[Method::GET, Method::HEAD]
+            }
             Route::Operations => &[Method::GET, Method::HEAD, Method::POST],
             Route::Operation(_) => &[Method::GET, Method::HEAD, Method::DELETE],
-            Route::Ask => &[Method::POST],
+            Route::Ask | Route::Runs(_) => &[Method::POST],
         }
     }
 
@@ -52,6 +63,12 @@ impl Route {
     pub fn allow(&self) -> String {
         self.methods().iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// It may be the name of a job: `PLUGIN.NAME`, where NAME may be `crontab:LINE`.
+pub(super) fn is_job(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-:".contains(c);
+    !text.is_empty() && text.chars().all(fits)
 }
 
 #[cfg(test)]
@@ -68,6 +85,11 @@ mod tests {
             ("/v1/operations/m5k2x9qf-3fa91c07", Some(Route::Operation(id()))),
             ("/v1/operations/m5k2x9qf-3fa91c07/events", Some(Route::Events(id()))),
             ("/v1/ask", Some(Route::Ask)),
+            ("/v1/jobs", Some(Route::Jobs)),
+            ("/v1/jobs/shop.crontab:3", Some(Route::Job("shop.crontab:3".into()))),
+            ("/v1/jobs/shop.sweep/runs", Some(Route::Runs("shop.sweep".into()))),
+            ("/v1/jobs/", None),
+            ("/v1/jobs/a%2fb", None),
             ("/", None),
             ("/v1/", None),
             ("/v2/status", None),

@@ -194,9 +194,20 @@ impl Shared {
             (Route::Status, _) => Ok(answer::value(StatusCode::OK, &self.api.status().await)),
             // Between versions `stop` is followed too.
             (Route::Events(id), _) => self.follow(id).await,
-            (Route::Operations | Route::Operation(_), _) if other.is_some() => {
+            (Route::Operations | Route::Operation(_), _)
+            | (Route::Jobs | Route::Job(_) | Route::Runs(_), _)
+                if other.is_some() =>
+            {
                 Err(self.mismatch(other))
             }
+            (Route::Jobs, _) => Ok(answer::value(StatusCode::OK, &self.api.jobs().await)),
+            (Route::Job(name), _) => {
+                Ok(answer::value(StatusCode::OK, &self.api.job(name).await.map_err(no_job)?))
+            }
+            (Route::Runs(name), _) => Ok(answer::value(
+                StatusCode::ACCEPTED,
+                &self.api.run_job(name).await.map_err(no_job)?,
+            )),
             (Route::Operations, _) => {
                 let limit = limit_of(request.uri().query().unwrap_or_default())?;
                 Ok(answer::value(StatusCode::OK, &self.api.recent(limit).await))
@@ -293,6 +304,14 @@ fn not_found(what: &str) -> Problem {
 
 fn no_operation(id: &OperationId) -> Problem {
     not_found(&format!("no operation has the id {id}"))
+}
+
+/// What the client names in its path is not there.
+fn no_job(diagnostic: Diagnostic) -> Problem {
+    match diagnostic.kind {
+        Kind::Usage => Problem::http(StatusCode::NOT_FOUND, diagnostic),
+        _ => diagnostic.into(),
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! What the daemon answers over the control socket.
 
 use mfserv_core::Diagnostic;
+use mfserv_core::job::{JobStatus, Run};
 use mfserv_core::status::Status;
 use tokio::sync::mpsc;
 
+use super::jobs::History;
 use super::node::Node;
-use crate::control::{Api, Pending};
+use crate::control::{Api, JobsApi, Pending};
 use crate::operations::{Event, OperationId, Operations, Record, Submission};
 
 /// The node and its operations, as the control API sees them.
@@ -40,5 +42,19 @@ impl Api for Service {
 
     fn recent(&self, limit: usize) -> Pending<'_, Vec<Record>> {
         Box::pin(self.operations.recent(limit))
+    }
+}
+
+impl JobsApi for Service {
+    fn jobs(&self) -> Pending<'_, Vec<JobStatus>> {
+        Box::pin(self.node.parts.jobs.list())
+    }
+
+    fn job<'a>(&'a self, name: &'a str) -> Pending<'a, Result<History, Diagnostic>> {
+        Box::pin(self.node.parts.jobs.history(name))
+    }
+
+    fn run_job<'a>(&'a self, name: &'a str) -> Pending<'a, Result<Run, Diagnostic>> {
+        Box::pin(self.node.parts.jobs.run(name))
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mfserv_core::event::Fact;
+use mfserv_core::job::JobCount;
 use mfserv_core::names::WatcherName;
 use mfserv_core::status::WatcherStatus;
 use mfserv_core::wire::front::TroubleCause;
@@ -38,6 +39,8 @@ struct Tables {
     troubles: BTreeMap<(WatcherName, String), (Option<TroubleCause>, u64)>,
     /// By kind and outcome: how many, and how long together, milliseconds.
     operations: BTreeMap<(String, bool), (u64, u64)>,
+    /// By job and result: how many runs, and how long together, milliseconds.
+    runs: BTreeMap<(String, &'static str), (u64, u64)>,
 }
 
 impl Counts {
@@ -61,6 +64,15 @@ impl Counts {
                 let kind = what.split(' ').next().unwrap_or_default();
                 let sum = tables.operations.entry((kind.into(), *ok)).or_default();
                 *sum = (sum.0 + 1, sum.1.saturating_add(*after_ms));
+            }
+            Fact::JobEnded { job, result, after_ms, .. } => {
+                let is_full = tables.runs.len() >= ROWS_MAX;
+                let mut key = (job.clone(), result.as_str());
+                if is_full && !tables.runs.contains_key(&key) {
+                    key.0 = REST.into();
+                }
+                let sum = tables.runs.entry(key).or_default();
+                *sum = (sum.0 + 1, sum.1.saturating_add(after_ms.unwrap_or(0)));
             }
             _ => {}
         }
@@ -118,7 +130,15 @@ impl Node {
             version: plugin.version.clone(),
             state: plugin.state.as_str().into(),
         });
+        let has_jobs = plan.as_ref().is_some_and(|plan| !plan.jobs.is_empty());
+        let jobs = if has_jobs { self.parts.jobs.samples().await } else { Vec::new() };
         let tables = lock(&counts.0);
+        let runs = tables.runs.iter().map(|((job, result), (count, sum_ms))| JobCount {
+            job: job.clone(),
+            result: (*result).into(),
+            count: *count,
+            sum_ms: *sum_ms,
+        });
         let operations = tables.operations.iter().map(|((operation, ok), (count, sum_ms))| {
             let outcome = if *ok { "ok" } else { "failed" }.into();
             OperationCount { operation: operation.clone(), outcome, count: *count, sum_ms: *sum_ms }
@@ -145,6 +165,8 @@ impl Node {
             boots: boots.collect(),
             troubles: troubles.collect(),
             operations: operations.collect(),
+            runs: runs.collect(),
+            jobs,
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use super::DaemonOptions;
 use super::breakages::Breakages;
 use super::events::Events;
+use super::jobs::Jobs;
 use super::state::StateFile;
 use super::world::World;
 use crate::control::server::Server;
@@ -36,6 +37,8 @@ pub struct Parts {
     pub supervisor: Handle,
     /// Plugins under development whose newest code does not start.
     pub breakages: Arc<Mutex<Breakages>>,
+    /// The jobs.
+    pub jobs: Jobs,
     /// The first answer of the keeper.
     pub found: KeeperState,
     /// The generation that living fronts route by.

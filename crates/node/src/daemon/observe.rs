@@ -24,6 +24,7 @@ impl Node {
         notes.extend(full_disk(&self.parts.options.places));
         notes.extend(self.parts.events.log_trouble());
         notes.extend(shipping_trouble(&self.parts.options.places));
+        notes.extend(self.parts.jobs.notes().await);
         let (watchers, stats) =
             tokio::join!(self.parts.supervisor.status(), self.parts.world.fronts.stats());
         Status {

@@ -171,6 +171,11 @@ impl operations::Node for Node {
         Ok(self.parts.supervisor.wait(until, watchers, at_most).await?)
     }
 
+    async fn jobs_gone(&self, plugin: &str, at_most: Duration) {
+        // What lives longer than that goes on being ended.
+        let _ = tokio::time::timeout(at_most, self.parts.jobs.gone(plugin)).await;
+    }
+
     fn applied(&self, changes: &Changes) -> Option<Applied> {
         let plan = self.shown_plan().ok()?;
         Some(Applied {

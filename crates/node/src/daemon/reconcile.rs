@@ -10,6 +10,7 @@ use mfserv_core::plan::{Inputs, Listen, Plan, PluginInput, RoleProgram};
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk::Disk;
+use mfserv_plugin::user_crontab;
 use tokio::time::Instant;
 
 use super::node::Node;
@@ -90,6 +91,7 @@ impl Node {
         let since = (&plan, self.parts.world.clock.now_ms());
         breakages::followed(&self.parts.breakages, since, &plugins, &*self.parts.world.fronts);
         let plan = Arc::new(plan);
+        self.parts.jobs.planned(plan.clone());
         self.parts.plans.send_replace(Some(plan.clone()));
         if previous.is_none() {
             self.close_unknown_listeners(&plan);
@@ -158,7 +160,9 @@ impl Node {
         let table = fronts.publish(plan.generation.max(self.parts.generation), plan.table.clone());
         let _ = table.await;
         self.parts.supervisor.apply(plan.watchers.values().cloned().collect());
-        self.show(Arc::new(plan));
+        let plan = Arc::new(plan);
+        self.parts.jobs.planned(plan.clone());
+        self.show(plan);
         true
     }
 
@@ -241,11 +245,13 @@ struct Basis<'a> {
 fn planned(
     options: &DaemonOptions,
     disk: &dyn Disk,
-    (module, plugins): (&configure::Module, Vec<PluginInput>),
+    (module, mut plugins): (&configure::Module, Vec<PluginInput>),
     Basis { previous, generation, uuid }: Basis<'_>,
 ) -> Plan {
     let places = &options.places;
     let mut module_problems = module.resolution.diagnostics.clone();
+    let blocks = user_crontab::blocks();
+    module_problems.extend(installed::jobs::leave_to_cron(&mut plugins, &blocks));
     let telegraf = telegraf::program(places, module, |argv| of_environment(options, module, argv));
     let telegraf = telegraf.unwrap_or_else(|problem| {
         module_problems.push(problem);

@@ -32,6 +32,9 @@ impl Node {
             return Ok(());
         }
         self.set_state(NodeState::Stopping);
+        let jobs = self.parts.jobs.clone();
+        // Runs may take until the workers have ended, and are killed with the rest after that.
+        let jobs = tokio::spawn(async move { tokio::time::timeout(PATIENCE, jobs.stop()).await });
         tokio::time::sleep(self.delay(NGINX_STOP_DELAY_S)).await;
         // A front that does not end in time is killed with the rest.
         let _ = self.go_over_to(without_front).await;
@@ -43,6 +46,7 @@ impl Node {
             Ok(()) => self.until_nothing_lives().await,
             late => late,
         };
+        let _ = jobs.await;
         self.set_state(NodeState::Stopped);
         gone
     }

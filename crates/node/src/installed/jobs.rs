@@ -1,25 +1,31 @@
-//! Jobs of a plugin: the lines of its `crontab`. This version finds and reports them; it does
-//! not run them.
+//! Jobs of a plugin: the lines of its `crontab`, with `{{VARIABLES}}`, and the schedules of its
+//! sections `[job_NAME]`.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-use mfserv_core::Diagnostic;
 use mfserv_core::diagnostic::{Location, shown};
-
 use mfserv_core::ini::MAX_BYTES;
+use mfserv_core::layers::substitute;
+use mfserv_core::plan::{CrontabLine, PluginInput};
+use mfserv_core::plugin_spec::{JobSection, PluginSpec};
+use mfserv_core::{Diagnostic, Kind, plugin_config};
+use mfserv_cron::{Crontab, Problem, Schedule, Severity};
+use mfserv_plugin::Home;
+use mfserv_plugin::user_crontab::Blocks;
 
-/// The `crontab` of a plugin, at most as many bytes of it as of a configuration.
+/// The `crontab` of a plugin, and one byte more than is read of a configuration at most.
 pub fn crontab(dir: &Path) -> Vec<u8> {
     let mut text = Vec::new();
     if let Ok(file) = std::fs::File::open(dir.join("crontab")) {
         // cron(8) could not read it either.
-        let _ = file.take(MAX_BYTES as u64).read_to_end(&mut text);
+        let _ = file.take(MAX_BYTES as u64 + 1).read_to_end(&mut text);
     }
     text
 }
 
-/// The lines of a `crontab` that are no comments, with their numbers.
+/// The lines of a `crontab` that are no comments, as written, with their numbers.
 pub fn of(crontab: &[u8]) -> Vec<(u32, String)> {
     let text = String::from_utf8_lossy(crontab);
     let lines = (1..).zip(text.lines().map(str::trim));
@@ -27,13 +33,220 @@ pub fn of(crontab: &[u8]) -> Vec<(u32, String)> {
     lines.filter(|(_, line)| active(line)).map(|(n, line)| (n, shown(line).into_owned())).collect()
 }
 
-/// The warning that the lines of a `crontab` are not run.
-pub fn ignored(name: &str, dir: &Path, crontab: &[u8]) -> Option<Diagnostic> {
-    let (line, _) = of(crontab).into_iter().next()?;
-    Some(
-        Diagnostic::warning(format!("the crontab of plugin {name} has no effect in this version"))
-            .because("mfserv does not run its lines")
-            .at(Location::new(dir.join("crontab").to_string_lossy(), line))
-            .help("put them into the crontab of the user: crontab -e"),
-    )
+/// Reads a `crontab` whose variables are those of `env`. A wrong line is reported and left out;
+/// when the variables cannot be filled in, that is the whole file.
+pub fn read(
+    plugin: &str,
+    file: &Path,
+    crontab: &[u8],
+    env: &BTreeMap<String, String>,
+) -> (Vec<CrontabLine>, Vec<Diagnostic>) {
+    if crontab.is_empty() {
+        return Default::default();
+    }
+    let at = |line: u32| Location::new(file.to_string_lossy(), line);
+    let whole = |why: String, line: u32, help: &str| {
+        let problem = Diagnostic::warning(format!("the crontab of plugin {plugin} is not run"));
+        // A check takes this kind for an error.
+        let problem = problem.kind(Kind::Failed).because(why).at(at(line)).help(help);
+        (Vec::new(), vec![problem])
+    };
+    if crontab.len() > MAX_BYTES {
+        let why = format!("it is larger than {MAX_BYTES} bytes");
+        return whole(why, 0, "put the commands into scripts");
+    }
+    let text = match without_comments(crontab) {
+        Ok(text) => text,
+        Err(line) => {
+            return whole("a line is not UTF-8".into(), line, "convert the file with iconv");
+        }
+    };
+    let text = match substitute(&text, env) {
+        Ok(text) => text,
+        Err(why) => {
+            let help = "correct the {{…}} and {%…%} of the file; `mfserv env` shows the variables";
+            return whole(why, 0, help);
+        }
+    };
+    let parsed = Crontab::parse(&text);
+    let problems = parsed.problems.iter().map(|problem| diagnostic(plugin, problem, at));
+    let lines = parsed.entries.iter().map(|entry| CrontabLine {
+        at: at(entry.line),
+        schedule: entry.schedule.to_string(),
+        command: entry.command.to_string(),
+        input: entry.input.to_string(),
+        env: {
+            let set = parsed.environment(entry).into_iter();
+            set.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        },
+    });
+    (lines.collect(), problems.collect())
+}
+
+/// The lines of the `crontab` of a plugin in a directory, and what is wrong with it. `env` is the
+/// environment of the plugin.
+pub fn lines(
+    home: &Home,
+    (plugin, dir): (&str, &Path),
+    crontab: &[u8],
+    env: &BTreeMap<String, String>,
+) -> (Vec<CrontabLine>, Vec<Diagnostic>) {
+    let mut env = env.clone();
+    if dir.starts_with(home.releases().canonicalize().unwrap_or_else(|_| home.releases())) {
+        // The lines name the link: they are the same jobs after the next installation.
+        let link = home.plugins().join(plugin).to_string_lossy().into_owned();
+        env.insert("MFSERV_CURRENT_PLUGIN_DIR".into(), link);
+    }
+    read(plugin, &dir.join("crontab"), crontab, &env)
+}
+
+/// What is wrong with a `crontab`, as far as its variables are known without the environment of
+/// the plugin. The plugin is, or would be, in `dir`.
+pub fn problems(
+    spec: &PluginSpec,
+    dir: &Path,
+    crontab: &[u8],
+    module: &BTreeMap<String, String>,
+) -> Vec<Diagnostic> {
+    let mut env = module.clone();
+    env.extend(plugin_config::environment(spec).variables);
+    env.insert("MFSERV_CURRENT_PLUGIN_NAME".into(), spec.name.clone());
+    env.insert("MFSERV_CURRENT_PLUGIN_DIR".into(), dir.to_string_lossy().into_owned());
+    read(&spec.name, &dir.join("crontab"), crontab, &env).1
+}
+
+/// The text with its comments emptied: what stands in them is no template. An error is the number
+/// of the first other line that is no text.
+fn without_comments(crontab: &[u8]) -> Result<String, u32> {
+    let mut text = String::with_capacity(crontab.len());
+    for (number, line) in (1_u32..).zip(crontab.split_inclusive(|byte| *byte == b'\n')) {
+        if line.trim_ascii_start().starts_with(b"#") {
+            text.push('\n');
+        } else {
+            text.push_str(std::str::from_utf8(line).map_err(|_| number)?);
+        }
+    }
+    Ok(text)
+}
+
+/// Leaves the lines of plugins to cron(8) that MFSERV has written into the crontab of the user:
+/// they would be run twice.
+/// Returns what is to be said of the lines of MFSERV itself.
+pub fn leave_to_cron(plugins: &mut [PluginInput], blocks: &Blocks) -> Option<Diagnostic> {
+    for plugin in plugins.iter_mut().filter(|plugin| blocks.plugins.contains(&plugin.name)) {
+        let Ok(loaded) = &mut plugin.loaded else { continue };
+        let name = &plugin.name;
+        if loaded.crontab.is_empty() {
+            continue;
+        }
+        loaded.crontab.clear();
+        loaded.warnings.push(
+            Diagnostic::warning(format!("the crontab of plugin {name} is left to cron"))
+                .because(format!(
+                    "the crontab of the user has the lines that MFSERV wrote for it, between \
+                     ##### BEGINNING OF METWORK MFSERV PLUGIN {name} CRONTAB ##### and its END"
+                ))
+                .help("remove these lines with crontab -e, then `mfserv reload`"),
+        );
+    }
+    blocks.module.then(|| {
+        Diagnostic::warning("cron still runs the jobs of MFSERV")
+            .because(
+                "the crontab of the user has the lines between ##### BEGINNING OF METWORK MFSERV \
+                 MODULE CRONTAB ##### and its END: they start MFSERV again when it is down",
+            )
+            .help("remove these lines with crontab -e")
+    })
+}
+
+fn diagnostic(plugin: &str, problem: &Problem, at: impl Fn(u32) -> Location) -> Diagnostic {
+    let diagnostic = match problem.severity {
+        Severity::Error => {
+            Diagnostic::warning(format!("a line of the crontab of plugin {plugin} has no effect"))
+                // A check takes this kind for an error.
+                .kind(Kind::Failed)
+        }
+        Severity::Warning => {
+            Diagnostic::warning(format!("a line of the crontab of plugin {plugin} is doubtful"))
+        }
+    };
+    diagnostic
+        .because(&problem.what)
+        .because(&problem.why)
+        .at(at(problem.line))
+        .help(problem.help.clone())
+}
+
+/// Refuses sections `[job_NAME]` whose schedule is none. `Ok` has what is doubtful.
+pub fn check_schedules(spec: &PluginSpec) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+    let mut found = Vec::new();
+    for section in &spec.jobs {
+        match Schedule::parse(&section.schedule) {
+            Ok((_, doubts)) => {
+                found.extend(doubts.iter().map(|doubt| of_schedule(&spec.name, section, doubt)));
+            }
+            Err(problem) => found.push(of_schedule(&spec.name, section, &problem)),
+        }
+    }
+    match found.iter().any(Diagnostic::is_error) {
+        true => Err(found),
+        false => Ok(found),
+    }
+}
+
+fn of_schedule(plugin: &str, section: &JobSection, problem: &Problem) -> Diagnostic {
+    let key = format!("[job_{}] schedule: {}", section.name, problem.what);
+    let diagnostic = match problem.severity {
+        Severity::Error => Diagnostic::error(format!("plugin {plugin} is refused"))
+            .kind(Kind::BadConfiguration)
+            .because(key),
+        Severity::Warning => Diagnostic::warning(format!("plugin {plugin}: {key}")),
+    };
+    diagnostic.because(&problem.why).at(section.at.clone()).help(problem.help.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &[u8]) -> (Vec<CrontabLine>, Vec<Diagnostic>) {
+        let env = [("NAME", "shop"), ("EMPTY", ""), ("LOOP", "{% for x in %}")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        read("shop", Path::new("/p/crontab"), text, &env.into())
+    }
+
+    #[test]
+    fn variables_are_filled_in_and_comments_are_no_templates() {
+        let text =
+            b"# {% broken {{ \xff\n\nA=1\n{% if NAME %}\n0 1 * * * run {{NAME}}\n{% endif %}\n\
+                     B={{ EMPTY }}2\n@daily x%in%put\n";
+        let (lines, problems) = read_text(text);
+        assert!(problems.is_empty(), "{problems:?}");
+        let seen: Vec<_> =
+            lines.iter().map(|line| (line.at.line, &*line.schedule, &*line.command)).collect();
+        assert_eq!(seen, [(5, "0 1 * * *", "run shop"), (8, "@daily", "x")]);
+        assert_eq!(lines[1].input, "in\nput\n");
+        let env = |line: usize| lines[line].env.clone().into_iter().collect::<Vec<_>>();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(env(0), [pair("A", "1")]);
+        assert_eq!(env(1), [pair("A", "1"), pair("B", "2")]);
+    }
+
+    #[test]
+    fn what_cannot_be_filled_in_is_not_run_at_all_and_a_wrong_line_alone_is_left_out() {
+        for (text, why) in [
+            (&b"0 1 * * * a\n0 2 * * * {{ b\n"[..], "syntax error"),
+            (b"0 1 * * * a\n0 2 * * * \xff\n", "not UTF-8"),
+            (&b"0 1 * * * aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n".repeat(30_000)[..], "larger than"),
+        ] {
+            let (lines, problems) = read_text(text);
+            assert!(lines.is_empty());
+            assert!(problems[0].to_string().contains(why), "{}", problems[0]);
+            assert!(!problems[0].is_error() && problems[0].kind == Kind::Failed);
+        }
+        let (lines, problems) = read_text(b"0 1 * * * a\n0 25 * * * b\n0 3 * * * c\n");
+        assert_eq!(lines.iter().map(|line| &*line.command).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].at.as_ref().map(|at| at.line), Some(2));
+    }
 }

@@ -157,6 +157,9 @@ pub trait Node: Clone + Send + Sync + 'static {
         at_most: Duration,
     ) -> impl Future<Output = Result<(), Diagnostic>> + Send;
 
+    /// Waits until no run of a job of this plugin lives, at most so long.
+    fn jobs_gone(&self, plugin: &str, at_most: Duration) -> impl Future<Output = ()> + Send;
+
     /// What the node did; `None` when it does not run.
     fn applied(&self, changes: &Changes) -> Option<Applied>;
 
@@ -267,6 +270,8 @@ impl Node for AtRest {
     async fn wait(&self, _: Until, _: Vec<WatcherName>, _: Duration) -> Result<(), Diagnostic> {
         Ok(())
     }
+
+    async fn jobs_gone(&self, _: &str, _: Duration) {}
 
     fn applied(&self, _: &Changes) -> Option<Applied> {
         None

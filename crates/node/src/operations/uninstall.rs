@@ -31,6 +31,7 @@ pub async fn uninstall<N: Node>(
     let served = serve(node, op, turn).await;
     let mut done = Done { applied: served.applied, problem: served.problem, ..Done::default() };
     if done.problem.is_none() {
+        node.jobs_gone(plugin, op.patience()).await;
         done = done.warn(remove_files(op, &claim, installed.origin, clean).await?);
     }
     Ok(Done { plugin: Some(installed), ..done })
@@ -47,6 +48,7 @@ pub async fn finish<N: Node>(
     op.commit()?;
     let served = serve(node, op, node.turn().await?).await;
     node.wait(Until::Gone, node.living(plugin).await, op.patience()).await?;
+    node.jobs_gone(plugin, op.patience()).await;
     let done = Done { applied: served.applied, problem: served.problem, ..Done::default() };
     Ok(done.warn(remove_files(op, &claim, claim.origin_before(), clean).await?))
 }

@@ -25,6 +25,7 @@ pub fn text(snapshot: &Snapshot, format: Format, own: (u32, u64), host: &Sample)
     faults_and_methods(&mut text, &snapshot.sums);
     load(&mut text, snapshot);
     counted(&mut text, &snapshot.sums);
+    jobs(&mut text, snapshot);
     if let Some((daemon, node)) = &snapshot.node {
         watchers(&mut text, &node.watchers);
         let processes = Processes::read();
@@ -171,6 +172,37 @@ fn counted(text: &mut Exposition, sums: &Sums) {
     let mut family = text.family(&names::OPERATION_TIME);
     for ((operation, outcome), (_, ms)) in &sums.operations {
         family.put(&[operation, outcome], *ms as f64 / 1e3);
+    }
+}
+
+fn jobs(text: &mut Exposition, snapshot: &Snapshot) {
+    // The name of a plugin has no dot.
+    let parts = |job: &str| {
+        let (plugin, name) = job.split_once('.').unwrap_or((job, ""));
+        (plugin.to_owned(), name.to_owned())
+    };
+    let mut family = text.family(&names::JOB_RUNS);
+    for ((job, result), (count, _)) in &snapshot.sums.runs {
+        let (plugin, name) = parts(job);
+        family.put(&[&plugin, &name, result], *count as f64);
+    }
+    let mut family = text.family(&names::JOB_TIME);
+    for ((job, result), (_, ms)) in &snapshot.sums.runs {
+        let (plugin, name) = parts(job);
+        family.put(&[&plugin, &name, result], *ms as f64 / 1e3);
+    }
+    let Some((_, node)) = &snapshot.node else { return };
+    let mut family = text.family(&names::JOB_RUNNING);
+    for sample in &node.jobs {
+        let (plugin, name) = parts(&sample.job);
+        family.put(&[&plugin, &name], sample.running as f64);
+    }
+    let mut family = text.family(&names::JOB_LAST_SUCCESS);
+    for sample in &node.jobs {
+        let (plugin, name) = parts(&sample.job);
+        if let Some(ms) = sample.last_ok_ms {
+            family.put(&[&plugin, &name], ms as f64 / 1e3);
+        }
     }
 }
 

@@ -90,6 +90,10 @@ families! {
     WORKER_THREADS: Gauge "mfserv_worker_threads" ["plugin", "app", "kind", "slot"] "Threads of a worker with its descendants.";
     OPERATIONS: Counter "mfserv_operations" ["operation", "outcome"] "Operations (deploy, rollback, restart, ...) that have ended.";
     OPERATION_TIME: Counter "mfserv_operation_seconds" ["operation", "outcome"] "How long these operations took together.";
+    JOB_RUNS: Counter "mfserv_job_runs" ["plugin", "job", "result"] "Runs of jobs that have ended, and those that were due and not started (skipped, missed).";
+    JOB_TIME: Counter "mfserv_job_run_seconds" ["plugin", "job", "result"] "How long these runs took together.";
+    JOB_RUNNING: Gauge "mfserv_job_running" ["plugin", "job"] "Runs of the job that live.";
+    JOB_LAST_SUCCESS: Gauge "mfserv_job_last_success_timestamp_seconds" ["plugin", "job"] "When a run of the job last ended with code 0.";
     ROLE_MEMORY: Gauge "mfserv_role_memory_bytes" ["role"] "Resident memory of keeper, daemon and telemetry, without their children.";
     ROLE_CPU: Counter "mfserv_role_cpu_seconds" ["role"] "CPU time of these roles.";
     ROLE_FDS: Gauge "mfserv_role_open_descriptors" ["role"] "Open descriptors of these roles.";

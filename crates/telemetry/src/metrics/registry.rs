@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::changes::{Changes, OfFronts, Reading};
 use super::statsd::Timing;
+use super::table::{ROWS_MAX, add_timed, row};
 use crate::ship::Progress;
 pub use saved::Store;
 use saved::{Unsaved, pairs};
@@ -28,8 +29,6 @@ use saved::{Unsaved, pairs};
 /// The most processes whose counters are kept apart. Beyond it those of the oldest one that has
 /// ended are added up.
 const SOURCES_MAX: usize = 32;
-/// The most rows of a table of sums.
-const ROWS_MAX: usize = 10_000;
 /// A process that is connected and says nothing for so long is not there: it hangs, or was stopped.
 /// (Each sends a message a second.)
 const SILENT: Duration = Duration::from_secs(5);
@@ -116,6 +115,9 @@ pub struct Sums {
     /// By kind and outcome: how many, and milliseconds.
     #[serde(with = "pairs")]
     pub operations: BTreeMap<(String, String), (u64, u64)>,
+    /// By job (`PLUGIN.NAME`) and result: how many runs, and milliseconds.
+    #[serde(default, with = "pairs")]
+    pub runs: BTreeMap<(String, String), (u64, u64)>,
 }
 
 /// The registry at one instant.
@@ -339,23 +341,14 @@ impl Sums {
             *row(&mut self.troubles, key, other, || 0) += trouble.count;
         }
         for done in &node.operations {
-            let key = (done.operation.clone(), done.outcome.clone());
-            let other = || (REST.into(), done.outcome.clone());
-            let sum = row(&mut self.operations, key, other, || (0, 0));
-            *sum = (sum.0 + done.count, sum.1.saturating_add(done.sum_ms));
+            let (key, outcome) = (done.operation.clone(), &done.outcome);
+            add_timed(&mut self.operations, (key, outcome), (done.count, done.sum_ms));
+        }
+        for done in &node.runs {
+            let (key, result) = (done.job.clone(), &done.result);
+            add_timed(&mut self.runs, (key, result), (done.count, done.sum_ms));
         }
     }
-}
-
-/// The row of a key; that of the rest if the table is full.
-fn row<K: Ord, T>(
-    table: &mut BTreeMap<K, T>,
-    key: K,
-    rest: impl FnOnce() -> K,
-    new: impl FnOnce() -> T,
-) -> &mut T {
-    let is_full = table.len() >= ROWS_MAX && !table.contains_key(&key);
-    table.entry(if is_full { rest() } else { key }).or_insert_with(new)
 }
 
 fn rest() -> Subject {

@@ -77,9 +77,6 @@ impl Info {
         let module = configure::module(places, &[])?;
         let general = installed::own_spec(&plugin.dir, &module).map_err(first)?.general;
         let releases = store::releases(&home, &plugin.name).iter().map(|r| r.number).collect();
-        let crontab = installed::jobs::crontab(&plugin.dir);
-        let ignored = installed::jobs::ignored(&plugin.name, &plugin.dir, &crontab);
-        ignored.iter().for_each(report::print_problem);
         let described = Described {
             plugin,
             summary: general.summary,

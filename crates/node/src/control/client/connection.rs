@@ -8,6 +8,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use mfserv_core::job::{JobStatus, Run};
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use serde::de::DeserializeOwned;
@@ -21,6 +22,8 @@ use crate::control::problem;
 use crate::control::protocol::{
     About, Accepted, JSON, MAX_ANSWER, NDJSON, PROTOCOL_HEADER, VERSION_HEADER, Version,
 };
+use crate::control::route::is_job;
+use crate::daemon::History;
 use crate::operations::{OperationId, Record, Submission};
 
 /// A connection to the daemon, which has said which version it has.
@@ -114,6 +117,28 @@ impl Connection {
         serde_json::from_slice(&body).map_err(|e| not_understood(&e))
     }
 
+    /// All jobs.
+    pub async fn jobs(&mut self) -> Result<Vec<JobStatus>, Diagnostic> {
+        self.refuse_another_version()?;
+        let body = self.get("/v1/jobs").await?;
+        serde_json::from_slice(&body).map_err(|e| not_understood(&e))
+    }
+
+    /// A job with its last runs.
+    pub async fn job(&mut self, name: &str) -> Result<History, Diagnostic> {
+        self.refuse_another_version()?;
+        let body = self.get(&format!("/v1/jobs/{}", checked(name)?)).await?;
+        serde_json::from_slice(&body).map_err(|e| not_understood(&e))
+    }
+
+    /// Starts a run of a job; returns when it is written down.
+    pub async fn run_job(&mut self, name: &str) -> Result<Run, Diagnostic> {
+        self.refuse_another_version()?;
+        let path = format!("/v1/jobs/{}/runs", checked(name)?);
+        let body = self.send(Method::POST, &path, None).await?;
+        serde_json::from_slice(&body).map_err(|e| not_understood(&e))
+    }
+
     /// The events of an operation, from the first one.
     pub async fn events(mut self, id: &OperationId) -> Result<Events, Diagnostic> {
         let path = format!("/v1/operations/{id}/events");
@@ -191,6 +216,16 @@ impl Connection {
         self.sender.ready().await.map_err(|e| broke(&e))?;
         self.sender.send_request(request).await.map_err(|e| broke(&e))
     }
+}
+
+/// The name of a job, as a part of a path.
+fn checked(name: &str) -> Result<&str, Diagnostic> {
+    let problem = || {
+        Diagnostic::error(format!("{name:?} is not the name of a job"))
+            .kind(Kind::Usage)
+            .help("a job is named PLUGIN.NAME or PLUGIN.crontab:LINE; `mfserv jobs` lists them")
+    };
+    is_job(name).then_some(name).ok_or_else(problem)
 }
 
 /// The events of an operation as they arrive.

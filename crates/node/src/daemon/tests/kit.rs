@@ -36,6 +36,7 @@ pub struct House {
     dir: tempfile::TempDir,
     pub keeper: PlayedKeeper,
     pub disk: Arc<PlayedDisk>,
+    pub clock: Arc<PlayedClock>,
     listening: JoinHandle<()>,
 }
 
@@ -46,8 +47,9 @@ impl House {
         let places = Places::choose(Some(dir.path())).unwrap();
         places.create().unwrap();
         let keeper = PlayedKeeper::default();
+        let clock = Arc::new(PlayedClock(Instant::now()));
         let listening = keeper.listen(&places.keep_socket());
-        let house = House { dir, keeper, disk: Arc::default(), listening };
+        let house = House { dir, keeper, disk: Arc::default(), clock, listening };
         house.configure("[nginx]\nport = 18868\n[front]\nhost = 127.0.0.1\n");
         house
     }
@@ -82,6 +84,12 @@ impl House {
             std::fs::write(dir.join(file), text).unwrap();
         }
         let _ = std::os::unix::fs::symlink(&dir, self.link(name));
+    }
+
+    /// Writes the `crontab` of a plugin, and other lines into its `config.ini`.
+    pub fn jobs(&self, name: &str, crontab: &str, sections: &str) {
+        self.plugin_with(name, &format!("numprocesses = 0\n{sections}"));
+        std::fs::write(self.link(name).join("crontab"), crontab).unwrap();
     }
 
     pub fn link(&self, name: &str) -> PathBuf {
@@ -134,7 +142,7 @@ impl House {
         World {
             keeper: Arc::new(keeper.clone()),
             fronts,
-            clock: Arc::new(PlayedClock(Instant::now())),
+            clock: self.clock.clone(),
             disk: self.disk.clone(),
         }
     }
@@ -169,6 +177,7 @@ impl House {
                     KeeperNews::Lost => heard.keeper_lost(),
                     KeeperNews::Notice(_) => {}
                 }
+                heard.parts.jobs.keeper(&news);
                 supervisor.keeper(news);
             }
         });

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use mfserv_core::Diagnostic;
+use mfserv_core::job::JobIdentity;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::RouteTable;
@@ -46,8 +47,14 @@ pub struct Books {
     pub stubborn: BTreeSet<String>,
     /// The processes of fronts, by id, if the fronts are not played as a whole.
     pub fronts: BTreeMap<String, FrontProcess>,
+    /// Runs of jobs that were started.
+    pub runs: Vec<ProcessSpec>,
+    /// Exits of runs that are not forgotten.
+    pub exits: Vec<Exit>,
     /// How the next front behaves.
     pub next_front: Option<FrontProcess>,
+    /// The time at which runs of jobs are started, milliseconds since the Unix epoch.
+    pub now_ms: u64,
     sockets: BTreeMap<String, JoinHandle<()>>,
     /// Who watches: the newest client.
     client: Option<mpsc::UnboundedSender<FromKeeper>>,
@@ -113,15 +120,18 @@ impl Books {
                 let listeners = self.listening.keys().cloned().collect();
                 Answer::Hello { version, pid: 1, adopted: 0, listeners }
             }
-            Ask::Watch => {
+            Ask::Watch | Ask::List => {
                 let alive = self.alive.values().cloned().collect();
-                Answer::Processes { alive, exits: Vec::new() }
+                Answer::Processes { alive, exits: self.exits.clone() }
             }
+            Ask::Spawn { spec } if spec.once => self.start_once(*spec),
             Ask::Spawn { spec } => Answer::Spawned(self.start(&spec)),
             Ask::Signal { id, signal, .. } => {
                 self.asked.push(format!("end {id}"));
                 if self.alive.contains_key(&id) && (signal == 9 || !self.stubborn.contains(&id)) {
-                    self.ends(&id, Ended::Exited { code: 0 });
+                    let of_run = Ended::Signalled { signal };
+                    let is_run = JobIdentity::of_process(&id).is_some();
+                    self.ends(&id, if is_run { of_run } else { Ended::Exited { code: 0 } });
                 }
                 Answer::Done
             }
@@ -142,9 +152,33 @@ impl Books {
                 self.asked.push("shutdown".into());
                 Answer::Done
             }
-            Ask::Forget { .. } => Answer::Done,
+            Ask::Forget { id } => {
+                self.exits.retain(|exit| exit.id != id);
+                Answer::Done
+            }
             other => panic!("the daemon has no reason to ask {other:?}"),
         }
+    }
+
+    /// "Starts" the run of a job, once.
+    fn start_once(&mut self, spec: ProcessSpec) -> Answer {
+        let is_known = self.exits.iter().any(|exit| exit.id == spec.id);
+        if is_known || self.alive.contains_key(&spec.id) {
+            let reason = format!("{} was started already", spec.id);
+            return Answer::Refused { reason, errno: 0 };
+        }
+        let process = Process {
+            id: spec.id.clone(),
+            pid: 1_000_000_000 + self.runs.len() as u32,
+            start_ticks: 1,
+            started_ms: self.now_ms,
+            adopted: false,
+            containment: "session".into(),
+            note: String::new(),
+        };
+        self.alive.insert(spec.id.clone(), process.clone());
+        self.runs.push(spec);
+        Answer::Spawned(process)
     }
 
     /// "Starts" a process: a worker answers each connection to its socket, as HTTP.
@@ -199,6 +233,9 @@ impl Books {
             left_behind: 0,
             note: process.note,
         };
+        if JobIdentity::of_process(id).is_some() {
+            self.exits.push(exit.clone());
+        }
         if let Some(client) = &self.client {
             let _ = client.send(FromKeeper::Notice(Notice::Exited(exit)));
         }
@@ -206,7 +243,8 @@ impl Books {
 
     /// The living workers of a watcher.
     pub fn workers(&self, watcher: &str) -> Vec<String> {
-        let of = |id: &&String| id.parse::<WorkerId>().unwrap().watcher.as_str() == watcher;
+        let of =
+            |id: &&String| id.parse::<WorkerId>().is_ok_and(|id| id.watcher.as_str() == watcher);
         self.alive.keys().filter(of).cloned().collect()
     }
 }

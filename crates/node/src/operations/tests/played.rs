@@ -192,6 +192,8 @@ impl Node for Played {
         self.0.progress.subscribe()
     }
 
+    async fn jobs_gone(&self, _: &str, _: Duration) {}
+
     fn applied(&self, changes: &Changes) -> Option<Applied> {
         Some(Applied { changes: changes.to_string(), ..Applied::default() })
     }

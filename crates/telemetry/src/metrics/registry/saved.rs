@@ -44,8 +44,8 @@ impl Unsaved {
             ToTelemetry::Hello(_) => false,
             ToTelemetry::Front(front) => !front.requests.is_empty(),
             ToTelemetry::Node(now) => before.is_none_or(|before| {
-                (&before.ends, &before.boots, &before.troubles, &before.operations)
-                    != (&now.ends, &now.boots, &now.troubles, &now.operations)
+                (&before.ends, &before.boots, &before.troubles, &before.operations, &before.runs)
+                    != (&now.ends, &now.boots, &now.troubles, &now.operations, &now.runs)
             }),
         };
         if has_counted && *self == Unsaved::Nothing {
