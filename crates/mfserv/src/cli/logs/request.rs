@@ -1,7 +1,8 @@
 //! `--request`: all that is known of one request.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::event::{Event, Fact};
@@ -9,7 +10,7 @@ use mfserv_core::names::WorkerId;
 use mfserv_node::places::Places;
 use mfserv_node::render;
 use mfserv_telemetry::logs::{
-    Found, OfRequest, Order, Pattern, Request, Selection, find_request, search,
+    Found, OfRequest, Order, Pattern, Request, Selection, Unread, find_request, search,
 };
 use serde_json::Value;
 
@@ -18,8 +19,11 @@ use super::names::of_plugin;
 use super::show::Show;
 use crate::cli::report::Outcome;
 
-/// The front writes the line of a request within this time.
-const WRITTEN_AFTER: Duration = Duration::from_millis(700);
+/// The front writes the line of a request within this time: half a second, and what a busy machine
+/// adds.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(3);
+/// How often such a line is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What happens to a worker because of a request may be seen so much later, milliseconds.
 const AFTER_MS: u64 = 10_000;
 /// The id is looked for in lines that are so much later than the answer, milliseconds.
@@ -47,11 +51,7 @@ pub fn run(places: &Places, id: &str, show: &Show) -> Result<Outcome, Diagnostic
         .map(|(_, path)| path)
         .collect();
     let mut unread = Vec::new();
-    let mut found = find_request(&access_log, id, &mut unread).map_err(failed)?;
-    if found.is_none() {
-        std::thread::sleep(WRITTEN_AFTER);
-        found = find_request(&access_log, id, &mut unread).map_err(failed)?;
-    }
+    let found = written(&access_log, id, &mut unread).map_err(failed)?;
     show.unread(&unread);
     let mut shown = Vec::new();
     if let Some(request) = &found {
@@ -91,6 +91,19 @@ pub fn run(places: &Places, id: &str, show: &Show) -> Result<Outcome, Diagnostic
         }
     }
     Ok(Outcome::Done)
+}
+
+/// The line of a request; one that is not there may be about to be written.
+fn written(access_log: &Path, id: &str, unread: &mut Vec<Unread>) -> io::Result<Option<Request>> {
+    let began = Instant::now();
+    loop {
+        unread.clear();
+        let found = find_request(access_log, id, unread)?;
+        if found.is_some() || began.elapsed() >= WRITTEN_WITHIN {
+            return Ok(found);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 /// What happened to the worker of a request; for a request that no worker had, the crashes of
