@@ -10,7 +10,7 @@ use mfserv_testkit::{Node, Plugin, programs, until};
 use serde_json::Value;
 
 use crate::ship::receivers::{Server, make_certificate, requests};
-use crate::{PATIENCE, node};
+use crate::{PATIENCE, Turn, node};
 
 /// What a receiver has got: the line of each request, and its body.
 type Received = Arc<Mutex<Vec<(String, Value)>>>;
@@ -52,6 +52,7 @@ fn all_has_arrived(node: &Node) {
 
 #[test]
 fn an_app_that_answers_500_fires_an_alert_that_is_sent_again_until_it_arrives_and_is_resolved() {
+    let _turn = Turn::heavy();
     let (address, received) = receiver();
     let node = node();
     node.add(&Plugin::python("shop", programs::SERVES));
@@ -99,10 +100,8 @@ fn an_app_that_answers_500_fires_an_alert_that_is_sent_again_until_it_arrives_an
     assert_eq!(line, "POST /hook?token=secret HTTP/1.1");
     let alert = &last["alerts"][0];
     assert_eq!(alert["labels"]["alertname"], "errors");
-    assert_eq!(
-        (&alert["labels"]["plugin"], &alert["labels"]["app"]),
-        (&"shop".into(), &"main".into())
-    );
+    let of = (&alert["labels"]["plugin"], &alert["labels"]["app"]);
+    assert_eq!(of, (&"shop".into(), &"main".into()));
     assert_eq!(alert["startsAt"], received[0].1["alerts"][0]["startsAt"]);
     assert!(alert["endsAt"].as_str() > alert["startsAt"].as_str(), "{alert}");
     let log = std::fs::read_to_string(node.path("log/telemetry.log")).unwrap();
@@ -128,6 +127,7 @@ fn crash_and_kill_the_daemon(node: &Node) {
 
 #[test]
 fn an_alert_fires_although_the_daemon_dies_often_and_is_resolved_when_its_section_is_renamed() {
+    let _turn = Turn::heavy();
     let (address, received) = receiver();
     let node = node();
     node.add(&Plugin::python("shop", programs::SERVES).key("app_main", "numprocesses", "1"));
@@ -183,6 +183,7 @@ fn an_alert_fires_although_the_daemon_dies_often_and_is_resolved_when_its_sectio
 
 #[test]
 fn a_receiver_over_tls_is_trusted_by_its_own_authority_and_one_of_an_unknown_one_is_refused() {
+    let _turn = Turn::cheap();
     let dir = tempfile::tempdir().unwrap();
     make_certificate(dir.path());
     let server = Server::start(dir.path(), &["tls"]);

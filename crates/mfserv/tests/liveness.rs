@@ -102,7 +102,7 @@ fn a_server_with_one_connection_at_a_time_answers_its_clients_and_is_not_called_
         std::thread::sleep(Duration::from_millis(700 + began.elapsed().as_millis() as u64 % 1900));
         let asked = Instant::now();
         assert_eq!(node.get("/single").status, 200);
-        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
     }
     assert_eq!(node.pids("app.single.main"), before);
     node.stop();

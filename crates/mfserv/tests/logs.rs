@@ -124,6 +124,7 @@ fn assert_what_is_not_found_or_wrong_is_said(node: &Node) {
 
 #[test]
 fn a_file_that_cannot_be_read_is_named_and_the_lines_of_all_others_are_shown() {
+    let _turn = Turn::cheap();
     let node = node();
     let write = |name: &str, text: &str| {
         fs::create_dir_all(node.path("log")).unwrap();
@@ -147,6 +148,7 @@ fn a_file_that_cannot_be_read_is_named_and_the_lines_of_all_others_are_shown() {
 
 #[test]
 fn the_cause_of_a_request_is_found_in_the_hour_that_comes_twice() {
+    let _turn = Turn::cheap();
     let node = node();
     let write = |name: &str, text: &str| {
         fs::create_dir_all(node.path("log")).unwrap();
@@ -169,6 +171,7 @@ fn the_cause_of_a_request_is_found_in_the_hour_that_comes_twice() {
 
 #[test]
 fn following_shows_all_past_lines_that_are_selected_and_whole_tracebacks_until_the_end() {
+    let _turn = Turn::cheap();
     let node = node();
     let log = node.path("log/app_p_main.log");
     fs::create_dir_all(node.path("log")).unwrap();

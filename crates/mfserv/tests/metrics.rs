@@ -9,7 +9,7 @@ use mfserv_testkit::{Load, Node, Plugin, get, post, programs, servers, until};
 use serde_json::Value;
 
 use crate::contrib::{self, Dashboard, encoded};
-use crate::{PATIENCE, node};
+use crate::{PATIENCE, Turn, node};
 
 fn metrics(node: &Node, format: &str) -> String {
     node.mfserv(&["metrics", "--format", format]).code(0).stdout
@@ -44,6 +44,7 @@ const OF_SHOP: &str = "mfserv_http_requests_total{plugin=\"shop\",app=\"main\",t
 
 #[test]
 fn what_a_node_counts_is_read_by_people_promtool_and_prometheus() {
+    let _turn = Turn::heavy();
     let node = node();
     node.add(&Plugin::python("shop", programs::SERVES));
     node.add(&Plugin::python("busy", programs::SERVES));

@@ -10,7 +10,7 @@ use mfserv_testkit::{Load, Node, Plugin, Report, process, programs, until, until
 use crate::{PATIENCE, Turn, node};
 
 /// What the noise of a busy machine may cost a request.
-const FLOOR: Duration = Duration::from_millis(20);
+const FLOOR: Duration = Duration::from_millis(100);
 
 fn light_load(node: &Node) -> Report {
     let load = Load::new(node.address(), "/sample_flask/count")

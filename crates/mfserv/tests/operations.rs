@@ -120,9 +120,12 @@ fn what_waits_is_refused_and_what_is_not_committed_is_undone_when_the_node_stops
     let first = stage.ask(&["install", &file]);
     let id = first.id();
     stage.until_reached();
-    stage.node.stop();
-    stage.let_go();
+    let hash = stage.node.hash();
+    stage.node.mfserv(&["stop"]).code(0);
+    // The command that has asked ends behind the node.
     assert_eq!(first.code(), Some(1));
+    stage.node.assert_nothing_left(hash.as_deref());
+    stage.let_go();
     assert_eq!(stage.outcome(&id)["ok"], false, "the journal knows it without a node");
     assert_eq!((stage.current(), stage.releases()), (Some(2), 2));
 }

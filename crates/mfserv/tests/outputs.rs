@@ -10,7 +10,7 @@ use mfserv_testkit::{Node, Plugin, until};
 use serde_json::Value;
 
 use self::servers::{Journald, Rsyslog};
-use crate::{PATIENCE, node};
+use crate::{PATIENCE, Turn, node};
 
 /// Writes the lines that it is asked for: `/write?5-9` writes `line 5` to `line 9`.
 const WRITES: &str = r#"
@@ -67,6 +67,7 @@ fn numbers<'a>(texts: impl IntoIterator<Item = &'a str>) -> (BTreeSet<u32>, usiz
 
 #[test]
 fn a_syslog_server_gets_each_line_whether_it_is_away_killed_or_reached_in_another_way() {
+    let _turn = Turn::heavy();
     let dir = tempfile::tempdir().unwrap();
     let Some(mut server) = Rsyslog::new(dir.path()) else { return };
     let node = node_that_writes();
@@ -128,6 +129,7 @@ fn a_syslog_server_gets_each_line_whether_it_is_away_killed_or_reached_in_anothe
 
 #[test]
 fn journald_has_each_line_with_its_worker_and_level_and_stopped_it_slows_nobody() {
+    let _turn = Turn::heavy();
     let dir = tempfile::tempdir().unwrap();
     let Some(journald) = Journald::start(dir.path()) else { return };
     let node = node_that_writes();

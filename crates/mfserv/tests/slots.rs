@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use mfserv_testkit::{Load, Node, Plugin, Report, programs};
+use mfserv_testkit::{Load, Node, Plugin, Report, programs, until};
 
-use crate::{Turn, node};
+use crate::{PATIENCE, Turn, node};
 
 /// No request may wait longer than this: a stall would last until a timeout.
 const NO_STALL: Duration = Duration::from_secs(3);
@@ -31,9 +31,12 @@ fn a_server_of_one_connection_at_a_time_serves_64_kept_connections_without_a_sta
     node.add(&plugin);
     node.start();
     let report = many_kept_connections(&node, "/alone");
-    let handled = node.log_lines("app_alone_main");
-    let handled = handled.iter().filter(|line| line.starts_with("handled")).count();
-    assert_eq!(handled, report.answered(), "each was handled once");
+    let handled = || {
+        let lines = node.log_lines("app_alone_main");
+        lines.iter().filter(|line| line.starts_with("handled")).count()
+    };
+    until("each answer is in the log", PATIENCE, || handled() >= report.answered());
+    assert_eq!(handled(), report.answered(), "each was handled once");
     node.mfserv(&["restart", "alone"]).code(0);
     many_kept_connections(&node, "/alone");
     node.stop();

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mfserv_testkit::{Node, Plugin, programs, servers, until};
 
 use crate::influxdb::{Influx, free_port};
-use crate::{PATIENCE, node};
+use crate::{PATIENCE, Turn, node};
 
 /// What of Telegraf is built.
 const TAGS: &[&str] = &[
@@ -73,6 +73,7 @@ fn seconds_of_window() -> u64 {
 
 #[test]
 fn telegraf_and_the_builtin_agent_give_the_same_points_for_the_same_input() {
+    let _turn = Turn::heavy();
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let Some(program) = telegraf(target) else { return };
     let Some(influxd) = servers::of_debian(target, "influxdb", "usr/bin/influxd") else { return };
@@ -233,6 +234,7 @@ fn column(answer: &str, at: usize) -> BTreeSet<String> {
 
 #[test]
 fn a_telegraf_that_is_not_there_is_a_problem_and_everything_else_serves() {
+    let _turn = Turn::cheap();
     let node = node();
     node.add(&Plugin::python("shop", programs::SERVES));
     node.set("influxdb.url", "http://127.0.0.1:1");

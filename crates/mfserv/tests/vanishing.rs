@@ -11,8 +11,8 @@ use mfserv_testkit::{Load, Node, Plugin, Signal, kill, programs, until};
 
 use crate::{PATIENCE, Turn, node};
 
-/// A role looks every 2 s.
-const HEALED: Duration = Duration::from_secs(5);
+/// A role looks every 2 s; the rest is for a busy machine.
+const HEALED: Duration = Duration::from_secs(30);
 
 fn serving() -> Node {
     let node = node();
@@ -177,7 +177,7 @@ fn the_only_worker_without_its_socket_is_replaced_and_its_link_is_made_again() {
     assert_eq!(node.get("/hello").status, 200, "the request waits for the next worker");
     until("another worker serves", PATIENCE, || node.pids("app.hello.main") != before);
     until("the link leads to a socket", PATIENCE, || link.exists());
-    assert!(is_stuck(&node, before[0]));
+    until("its end is told", PATIENCE, || is_stuck(&node, before[0]));
     node.stop();
 }
 

@@ -173,14 +173,14 @@ fn the_http_test_and_the_own_test_of_a_plugin_are_asked_for_its_status() {
     let _turn = Turn::cheap();
     let node = node();
     let old = OldNames::new(&node);
-    let plugin = |body: &str, own: &str| {
+    let plugin = |body: &str, timeout_s: &str, own: &str| {
         Plugin::python("hello", programs::SERVES)
             .key("app_main", "_http_test_endpoint", "/hello/any")
             .key("app_main", "_http_test_expected_body", body)
-            .key("app_main", "_http_test_timeout", "1")
+            .key("app_main", "_http_test_timeout", timeout_s)
             .file("bin/plugin.status", &format!("#!/bin/sh\n{own}\n"))
     };
-    node.add(&plugin("ello", "test \"$MFSERV_CURRENT_PLUGIN_NAME\" = hello"));
+    node.add(&plugin("ello", "10", "test \"$MFSERV_CURRENT_PLUGIN_NAME\" = hello"));
     old.run(&["mfserv.start"]).code(0);
     check(
         &old,
@@ -193,7 +193,7 @@ fn the_http_test_and_the_own_test_of_a_plugin_are_asked_for_its_status() {
             ],
         )],
     );
-    node.add(&plugin("eels", "echo slippery; exit 4"));
+    node.add(&plugin("eels", "1", "echo slippery; exit 4"));
     check(
         &old,
         &[case(

@@ -93,9 +93,12 @@ fn of_edits_during_a_renewal_the_newest_wins_and_no_queue_grows() {
     let plugin = watched("often").key("app_main", "smart_stop_signal", "2");
     let (node, dir) = developing(&plugin.file("main.py", &slow(&edition("first"))));
     until_served(&node, "often", "first");
+    // Who saves all the time sees something new too, however long a renewal takes.
+    let sees_nothing_new =
+        |began: Instant| renewals(&node, "often") < 2 && began.elapsed() < PATIENCE;
     let began = Instant::now();
     let mut saved = 0;
-    while began.elapsed() < Duration::from_secs(5) {
+    while began.elapsed() < Duration::from_secs(5) || sees_nothing_new(began) {
         saved += 1;
         save(&dir.join("main.py"), &slow(&edition(&format!("number {saved}"))));
         // The pace of the edits: faster than a renewal.
@@ -106,10 +109,12 @@ fn of_edits_during_a_renewal_the_newest_wins_and_no_queue_grows() {
         });
         assert!(living <= 8, "{living} workers of an app that has two");
     }
+    let during = renewals(&node, "often");
+    assert!(during >= 2, "{during} renewals for {saved} edits");
     until_served(&node, "often", &format!("number {saved} "));
-    let served = renewals(&node, "often");
-    assert!(served >= 2, "who saves all the time sees something new too: {served}");
-    assert!(served < saved / 3, "{served} renewals for {saved} edits");
+    // What was being tried at the last edit, and that edit.
+    let behind = renewals(&node, "often") - during;
+    assert!(behind <= 2, "{behind} renewals behind the last of {saved} edits");
     let settled = node.settled("app.often.main");
     assert_eq!((problems(&node), settled.crashes), (Vec::new(), 0));
     let interrupted = |line: &String| line.contains("time.sleep(0.5)");
@@ -132,7 +137,7 @@ fn an_edit_is_not_lost_when_other_plugins_are_reloaded_while_it_is_tried() {
         node.mfserv(&["reload", "--no-wait"]).code(0);
     }
     assert!(others > 1, "nothing happened in between");
-    assert!(node.get("/tried").text().starts_with("second"));
+    until_served(&node, "tried", "second");
     // The other one is still being renewed: what is being tried does not outlive a stop.
     let began = Instant::now();
     node.stop();

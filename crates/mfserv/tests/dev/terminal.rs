@@ -107,7 +107,7 @@ fn dev_shows_lines_edits_and_why_one_is_broken_and_leaves_a_running_node_as_it_w
     save(&dir.join("main.py"), &edition("second"));
     session.until_said("main.py changed\n");
     session.until_said("serves the new code after");
-    assert!(node.get("/seen").text().starts_with("second"));
+    until_served(&node, "seen", "second");
     // A worker that is still to come would find the broken code too.
     node.settled("app.seen.main");
     save(&dir.join("main.py"), "raise ValueError('no')\n");

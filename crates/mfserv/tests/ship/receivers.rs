@@ -9,7 +9,7 @@ use mfserv_testkit::until;
 use serde_json::{Value, json};
 
 use super::{append, ship, succeeds, text};
-use crate::PATIENCE;
+use crate::{PATIENCE, Turn};
 
 /// Writes each request as a line of JSON to `requests.jsonl`, and answers with 204. With a
 /// certificate it speaks TLS.
@@ -86,6 +86,7 @@ const LINE: &str = "{\"timestamp\":\"2026-01-31T12:00:00Z\",\"level\":\"error\",
 
 #[test]
 fn loki_gets_labels_and_lines_and_a_receiver_of_json_gets_ids() {
+    let _turn = Turn::cheap();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let server = Server::start(dir, &[]);
@@ -113,6 +114,7 @@ fn loki_gets_labels_and_lines_and_a_receiver_of_json_gets_ids() {
 
 #[test]
 fn lines_that_come_one_by_one_are_sent_in_few_requests() {
+    let _turn = Turn::cheap();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let server = Server::start(dir, &[]);
@@ -134,6 +136,7 @@ fn lines_that_come_one_by_one_are_sent_in_few_requests() {
 
 #[test]
 fn a_certificate_is_checked_and_secrets_are_no_arguments() {
+    let _turn = Turn::cheap();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     make_certificate(dir);
