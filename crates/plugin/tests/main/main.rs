@@ -143,7 +143,7 @@ fn uninstall(
 /// Waits until something is so.
 #[track_caller]
 fn until(what: &str, so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !so() {
         assert!(Instant::now() < deadline, "never: {what}");
         // the pause between two looks

@@ -70,7 +70,7 @@ pub fn serve(
         &app.command.command,
         &[("{debug_extra_options}", debug_options)],
         &[
-            ("{timeout}", "2"),
+            ("{timeout}", "10"),
             ("{plugin_name}", &spec.name),
             ("{app_name}", &app.command.name),
             ("{plugin_dir}", dir.to_str().unwrap()),

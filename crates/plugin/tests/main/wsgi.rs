@@ -40,7 +40,7 @@ impl Drop for End {
 pub fn get(socket: &Path, path: &str, headers: &str) -> (String, String) {
     until("the app listens", || UnixStream::connect(socket).is_ok());
     let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")
         .unwrap();
     let mut text = String::new();
@@ -182,7 +182,7 @@ def application(environ, start_response):
                 pass
     if path == "/nap":
         open("napping", "w").close()
-        time.sleep(0.5)
+        time.sleep(0.2)
     if path == "/boom":
         raise ValueError("eels in the disk")
     if path == "/pieces":
@@ -198,7 +198,7 @@ fn the_worker_keeps_its_promises(node: &Node, base: &BaseEnvironment) {
     fs::write(dir.join("main/wsgi.py"), APP).unwrap();
     let socket = node.work().join("w");
     let start =
-        || worker(&node.home, base, &dir, &["--timeout=1", "main.wsgi:application"], &socket);
+        || worker(&node.home, base, &dir, &["--timeout=5", "main.wsgi:application"], &socket);
     let mut app = start();
     assert_eq!(get(&socket, "/", "X-Request-Id: abc\r\n").1, "abc");
     assert!(get(&socket, "/slow", "").0.starts_with("HTTP/1.1 504 Gateway Time-out"));
@@ -241,7 +241,7 @@ fn the_worker_keeps_its_promises(node: &Node, base: &BaseEnvironment) {
 
 fn an_idle_connection_blocks_nobody(socket: &Path) {
     let mut idle = UnixStream::connect(socket).unwrap();
-    idle.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    idle.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut answer = [0; 4096];
     for _ in 0..2 {
         idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -255,7 +255,7 @@ fn who_had_connected_is_served_before_the_end(dir: &Path, app: &mut End, socket:
     until("the app listens", || UnixStream::connect(socket).is_ok());
     let send = |path: &str| {
         let mut stream = UnixStream::connect(socket).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         stream
     };
