@@ -49,6 +49,8 @@ fn every_file_that_decides_the_plan_is_applied_when_it_changes_and_nothing_else_
     for name in ["changing", "quiet"] {
         node.add(&Plugin::python(name, programs::SERVES));
     }
+    // As the templates have it: its config.ini is left to what renews its workers.
+    node.add(&Plugin::python("made", programs::SERVES).file(".autorestart_includes", "*.ini\n"));
     // The site's directory does not exist yet.
     fs::remove_dir_all(node.path("site")).ok();
     node.start();
@@ -56,6 +58,7 @@ fn every_file_that_decides_the_plan_is_applied_when_it_changes_and_nothing_else_
     let load = Load::new(node.address(), "/quiet").also("/changing").connections(4).start();
     load.answers(20);
 
+    a_crontab_is_read(&node);
     let own = node.path("config/plugins/changing.ini");
     let site = node.path("site/mfserv/plugins/changing.ini");
     let plugin = node.path("var/plugins/changing/config.ini");
@@ -101,6 +104,15 @@ fn a_broken_file_leaves_what_was_in_force(node: &Node) {
     until("it is mended", PATIENCE, || node.mfserv(&["status"]).code == 0);
 }
 
+fn a_crontab_is_read(node: &Node) {
+    let crontab = node.path("var/plugins/made/crontab");
+    let jobs = || node.mfserv(&["jobs"]).code(0).stdout;
+    write(How::InPlace, &crontab, "5 4 * * * true\n");
+    until("its line is a job", PATIENCE, || jobs().contains("made.crontab:1"));
+    fs::remove_file(&crontab).unwrap();
+    until("the job is gone", PATIENCE, || !jobs().contains("made.crontab:1"));
+}
+
 /// The file of the site says 1, the own one 3, the plugin 2.
 fn links_are_followed(node: &Node, own: &Path) {
     // The site's directory is a link, which is replaced as a whole.
@@ -111,6 +123,10 @@ fn links_are_followed(node: &Node, own: &Path) {
     fs::rename(node.path("site/other"), node.path("site/mfserv")).unwrap();
     has(node, 2);
     write(How::InPlace, &node.path("site/two/plugins/changing.ini"), &workers(1));
+    has(node, 1);
+    fs::remove_file(node.path("site/two/plugins/changing.ini")).unwrap();
+    has(node, 3);
+    write(How::RenameOver, &node.path("site/two/plugins/changing.ini"), &workers(1));
     has(node, 1);
     fs::remove_file(node.path("site/two/plugins/changing.ini")).unwrap();
     has(node, 3);

@@ -19,6 +19,9 @@ pub struct Process {
     pub memory: u64,
     /// CPU time of user and system, milliseconds.
     pub cpu_ms: u64,
+    /// That of its children which have ended and were waited for: a sum over a tree must not go
+    /// down when one of them ends.
+    pub ended_children_ms: u64,
 }
 
 /// All processes of a `/proc`: one file is read of each. One that ends meanwhile is left out.
@@ -51,8 +54,8 @@ fn parse_stat(pid: u32, stat: &str) -> Option<Process> {
         state: fields.first()?.chars().next()?,
         threads: number(17)?,
         memory: number(21)?.saturating_mul(rustix::param::page_size() as u64),
-        // With that of children that have ended: a sum over a tree must not go down with them.
-        cpu_ms: (11..=14).map(number).sum::<Option<u64>>()? * 1000 / ticks_per_second(),
+        cpu_ms: (number(11)? + number(12)?) * 1000 / ticks_per_second(),
+        ended_children_ms: (number(13)? + number(14)?) * 1000 / ticks_per_second(),
     })
 }
 
@@ -134,11 +137,12 @@ mod tests {
 
     #[test]
     fn a_command_name_with_blanks_and_brackets_is_no_trouble() {
-        let line = "7 (a) b) c) S 3 7 7 0 -1 0 0 0 0 0 100 50 0 0 20 0 4 0 5 1000 25 0";
+        let line = "7 (a) b) c) S 3 7 7 0 -1 0 0 0 0 0 100 50 30 20 20 0 4 0 5 1000 25 0";
         let found = parse_stat(7, line).unwrap();
         assert_eq!((found.parent, found.state, found.threads), (3, 'S', 4));
         assert_eq!(found.memory, 25 * rustix::param::page_size() as u64);
         assert_eq!(found.cpu_ms, 150 * 1000 / ticks_per_second());
+        assert_eq!(found.ended_children_ms, 50 * 1000 / ticks_per_second());
         assert_eq!(parse_stat(7, "7 (cut"), None);
     }
 

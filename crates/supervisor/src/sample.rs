@@ -26,7 +26,9 @@ impl ProcessTable {
     fn read() -> Self {
         let mut table = ProcessTable { own: HashMap::new(), children: HashMap::new() };
         for process in proc::processes(Path::new("/proc")) {
-            table.own.insert(process.pid, (process.memory, process.cpu_ms));
+            table
+                .own
+                .insert(process.pid, (process.memory, process.cpu_ms + process.ended_children_ms));
             table.children.entry(process.parent).or_default().push(process.pid);
         }
         table

@@ -67,8 +67,14 @@ impl Followed {
     fn poll(&mut self, each: &mut Each<'_>) -> usize {
         let mut count = self.read(each);
         if self.was_replaced() {
-            // The old file may have grown between the two looks.
-            count += self.read(each);
+            // The old file may have grown between the two looks, by more than is read at once.
+            loop {
+                let before = self.position;
+                count += self.read(each);
+                if self.position == before {
+                    break;
+                }
+            }
             self.file = None;
             self.position = 0;
             count += self.read(each);

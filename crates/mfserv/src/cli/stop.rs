@@ -73,11 +73,14 @@ pub fn stop(places: &Places, kill: bool, steps: &mut dyn Progress) -> Result<boo
     let mut has_stopped = false;
     if !kill {
         steps.step("stopping: requests are finished first");
-        if starts_daemons {
-            // One that has just died is followed by one that can stop the node in order.
-            let _ = reach::status(places);
+        // One that has just died is followed by one that can stop the node in order.
+        let asked = match starts_daemons {
+            true => reach::status(places),
+            false => client::status(&places.control_socket(), QUICK),
+        };
+        if asked.is_err_and(|problem| problem.kind == Kind::Timeout) {
+            replace_hanging_daemon(places)?;
         }
-        replace_hanging_daemon(places)?;
         match stop_in_order(places) {
             Ok(()) => has_stopped = true,
             Err(problem) if problem.kind == Kind::NotRunning => {}
@@ -111,9 +114,6 @@ fn stop_in_order(places: &Places) -> Result<(), Diagnostic> {
 /// brings another one, which can stop the node in order. Returns once that answers.
 fn replace_hanging_daemon(places: &Places) -> Result<(), Diagnostic> {
     let look = || client::status(&places.control_socket(), QUICK);
-    if !look().is_err_and(|problem| problem.kind == Kind::Timeout) {
-        return Ok(());
-    }
     report::print_problem(&Diagnostic::warning("the daemon does not answer: it is replaced"));
     let mut keeper = keeper::connect(places)?;
     let id = mfserv_keeper::DAEMON.to_string();

@@ -6,7 +6,6 @@
 //! an editor's temporary files, a `touch`, and files that are written twice cost one reading.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,11 +44,15 @@ const NAMED: usize = 3;
 /// The fingerprint of each file that is there.
 type Seen = BTreeMap<PathBuf, u64>;
 
+/// The directories of plugins, without links in their paths, and which of their files are watched.
+type Plugins = BTreeMap<PathBuf, Vec<&'static str>>;
+
 struct Monitor {
     node: Node,
     watch: FileWatch,
-    /// The directories of plugins, without links in their paths.
-    plugins: BTreeSet<PathBuf>,
+    plugins: Plugins,
+    /// The directories that are watched, without links in their paths.
+    dirs: BTreeSet<PathBuf>,
     seen: Seen,
     /// The first and the last change that was not looked at.
     changed: Option<(Instant, Instant)>,
@@ -59,9 +62,10 @@ struct Monitor {
 /// Watches for as long as the daemon lives. `plans` has the plan in force.
 pub async fn run(node: Node, mut plans: watch::Receiver<Option<Arc<Plan>>>) {
     let mut monitor = Monitor {
-        seen: read(of_node(&node.parts.options.places)),
+        seen: read(&of_node(&node.parts.options.places)),
         watch: FileWatch::new(),
-        plugins: BTreeSet::new(),
+        plugins: BTreeMap::new(),
+        dirs: BTreeSet::new(),
         changed: None,
         is_wanted: false,
         node,
@@ -75,7 +79,9 @@ pub async fn run(node: Node, mut plans: watch::Receiver<Option<Arc<Plan>>>) {
                     return;
                 }
                 let plan = plans.borrow_and_update().clone();
-                plan.into_iter().for_each(|plan| monitor.follow(&plan));
+                if let Some(plan) = plan {
+                    monitor.follow(plan).await;
+                }
             }
             changes = monitor.watch.next() => {
                 if changes.iter().any(|change| monitor.concerns(change)) {
@@ -98,75 +104,62 @@ impl Monitor {
     }
 
     /// Watches the plugins of this plan, and no others.
-    fn follow(&mut self, plan: &Plan) {
+    async fn follow(&mut self, plan: Arc<Plan>) {
         self.is_wanted = plan.watches_configuration;
-        if !self.is_wanted {
+        if !self.is_wanted || self.watch.is_short() {
+            // inotify may have room now.
             self.watch.clear();
+            self.dirs.clear();
+        }
+        if !self.is_wanted {
             return;
         }
-        let plugins = plan.plugins.iter().filter_map(|plugin| {
-            let dir = plugin.dir.canonicalize().ok()?;
-            let edits = WatchRules::read(&dir).filter(|_| plan.autorestart);
-            // An edit of such a plugin renews its workers, after its configuration was read.
-            let is_renewed = edits.is_some_and(|rules| rules.concerns(&dir.join(OF_PLUGINS[0])));
-            (!is_renewed).then_some(dir)
-        });
-        let before = std::mem::replace(&mut self.plugins, plugins.collect());
-        for gone in before.difference(&self.plugins) {
-            self.watch.unwatch_below(gone);
-            self.seen.retain(|path, _| path.parent() != Some(gone));
-        }
-        if self.plugins.difference(&before).next().is_some() {
+        let Some(plugins) = blocking(move || plugins_of(&plan)).await else { return };
+        let before = std::mem::replace(&mut self.plugins, plugins);
+        let is_gone = |dir: &Path| before.contains_key(dir) && !self.plugins.contains_key(dir);
+        self.seen.retain(|path, _| !path.parent().is_some_and(is_gone));
+        if self.plugins.iter().any(|(dir, files)| before.get(dir) != Some(files)) {
             // They may have changed since the plan was made: one reading more.
             self.note();
         }
-        self.watch_all();
+        self.watch_all().await;
     }
 
-    /// Watches the directories of all files, and the places where missing ones would appear.
-    fn watch_all(&mut self) {
-        for path in self.files() {
-            let Some(dir) = path.parent() else { continue };
-            // What stood for it until now: a directory that did not exist, a target of a link.
-            self.watch.unwatch_below(&path);
-            if dir.is_dir() {
-                self.watch.watch(dir);
-            } else if let Some(first) = dir.ancestors().take_while(|dir| !dir.is_dir()).last() {
-                self.watch.watch_file(first, &path);
-            }
-            for link in links(&path) {
-                self.watch.watch_file(&link, &link.join(".link"));
-            }
-            if let Some(target) = path.canonicalize().ok().filter(|target| *target != path) {
-                self.watch.watch_file(&target, &path);
-            }
+    /// Watches the directories of all files, the links to them, and the places where what is missing
+    /// would appear. Returns the files, whether they are there or not.
+    async fn watch_all(&mut self) -> Vec<PathBuf> {
+        let (places, plugins) = (self.node.parts.options.places.clone(), self.plugins.clone());
+        let found = blocking(move || Watched::of(files(&places, &plugins))).await;
+        let Some(Watched { files, dirs, entries }) = found else { return Vec::new() };
+        for gone in self.dirs.difference(&dirs) {
+            self.watch.unwatch_below(gone);
         }
-    }
-
-    /// All files that are read, whether they are there or not.
-    fn files(&self) -> Vec<PathBuf> {
-        let of_plugins = self.plugins.iter().flat_map(|dir| OF_PLUGINS.map(|name| dir.join(name)));
-        of_node(&self.node.parts.options.places).into_iter().chain(of_plugins).collect()
+        dirs.iter().for_each(|dir| self.watch.watch(dir));
+        self.dirs = dirs;
+        for (entry, name) in &entries {
+            // What stood for it until now: a directory that did not exist, another target.
+            self.watch.unwatch_below(name);
+            self.watch.watch_file(entry, name);
+        }
+        files
     }
 
     fn concerns(&self, change: &Change) -> bool {
         let Change::File(path) = change else { return true };
-        let is_known = |name: &OsStr| OF_PLUGINS.iter().any(|known| name == *known);
-        let in_plugin = path.parent().is_some_and(|dir| self.plugins.contains(dir));
-        !in_plugin || path.file_name().is_some_and(is_known)
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return true };
+        self.plugins.get(dir).is_none_or(|files| files.iter().any(|file| name == *file))
     }
 
     /// Reads the files, and applies what has changed.
     async fn look(&mut self) {
         self.changed = None;
-        let files = self.files();
-        let Ok(now) = tokio::task::spawn_blocking(move || read(files)).await else { return };
-        let before = std::mem::replace(&mut self.seen, now);
         if !self.is_wanted {
             return;
         }
-        // A directory that was made, a link that leads elsewhere.
-        self.watch_all();
+        // Watch first, then read: what changes in between is seen twice, not never.
+        let files = self.watch_all().await;
+        let Some(now) = blocking(move || read(&files)).await else { return };
+        let before = std::mem::replace(&mut self.seen, now);
         let changed = difference(&before, &self.seen);
         if changed.is_empty() {
             return;
@@ -176,6 +169,69 @@ impl Monitor {
             self.node.refuse_configuration(problem);
         }
     }
+}
+
+/// Runs what reads files: the disk may be slow, and the event loop must not wait for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+/// The plugins of a plan. An edit of a file that renews the workers of its plugin is left to that:
+/// the configuration is read by it, too.
+fn plugins_of(plan: &Plan) -> Plugins {
+    let plugins = plan.plugins.iter().filter_map(|plugin| {
+        let dir = plugin.dir.canonicalize().ok()?;
+        let edits = WatchRules::read(&dir).filter(|_| plan.autorestart);
+        let is_left = |name: &str| edits.as_ref().is_some_and(|it| it.concerns(&dir.join(name)));
+        let files = OF_PLUGINS.into_iter().filter(|name| !is_left(name)).collect();
+        Some((dir.clone(), files))
+    });
+    plugins.collect()
+}
+
+/// All files that are read, whether they are there or not.
+fn files(places: &Places, plugins: &Plugins) -> Vec<PathBuf> {
+    let of_plugins =
+        plugins.iter().flat_map(|(dir, files)| files.iter().map(move |file| dir.join(file)));
+    of_node(places).into_iter().chain(of_plugins).collect()
+}
+
+/// Files, and what is watched to see them change.
+struct Watched {
+    files: Vec<PathBuf>,
+    /// Directories, without links in their paths.
+    dirs: BTreeSet<PathBuf>,
+    /// Single entries of other directories, each with the name of its watch.
+    entries: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Watched {
+    fn of(files: Vec<PathBuf>) -> Self {
+        let (mut dirs, mut entries) = (BTreeSet::new(), Vec::new());
+        let mut known = BTreeMap::new();
+        for path in &files {
+            let Some(dir) = path.parent() else { continue };
+            let (real, links_to_it) = known.entry(dir.to_owned()).or_insert_with(|| {
+                (dir.canonicalize().ok().filter(|dir| dir.is_dir()), links(dir))
+            });
+            if let Some(real) = real {
+                dirs.insert(real.clone());
+            } else if let Some(first) = dir.ancestors().take_while(|dir| !dir.is_dir()).last() {
+                entries.push((first.to_owned(), path.clone()));
+            }
+            for link in links_to_it.iter().chain(&of_file(path)) {
+                entries.push((link.clone(), link.join(".link")));
+            }
+            let target = path.canonicalize().ok().filter(|_| path.is_symlink());
+            entries.extend(target.map(|target| (target, path.clone())));
+        }
+        Self { files, dirs, entries }
+    }
+}
+
+/// The links that a file is, one after the other.
+fn of_file(path: &Path) -> Vec<PathBuf> {
+    if path.is_symlink() { links(path) } else { Vec::new() }
 }
 
 impl Node {
@@ -193,6 +249,9 @@ impl Node {
 
     /// A configuration that cannot be applied is shown until there is one that can.
     fn refuse_configuration(&self, problem: Diagnostic) {
+        if self.refuse_while_stopping().is_err() {
+            return;
+        }
         let problem = problem
             .because("what was in force before goes on")
             .help("correct the file: it is read as soon as it is saved");
@@ -239,15 +298,15 @@ fn links(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn read(files: Vec<PathBuf>) -> Seen {
-    let seen = files.into_iter().filter_map(|path| {
-        let content = match std::fs::read(&path) {
+fn read(files: &[PathBuf]) -> Seen {
+    let seen = files.iter().filter_map(|path| {
+        let content = match std::fs::read(path) {
             Ok(content) => fingerprint::of(&content),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
             // It is there, and cannot be read: that is said when it is applied.
             Err(e) => fingerprint::of(e.to_string().as_bytes()),
         };
-        Some((path, content))
+        Some((path.clone(), content))
     });
     seen.collect()
 }
@@ -306,7 +365,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (missing, directory) = (dir.path().join("missing"), dir.path().join("directory"));
         std::fs::create_dir(&directory).unwrap();
-        let seen = read(vec![missing, directory.clone()]);
+        let seen = read(&[missing, directory.clone()]);
         assert_eq!(seen.keys().collect::<Vec<_>>(), [&directory]);
     }
 }

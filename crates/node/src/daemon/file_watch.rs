@@ -231,13 +231,18 @@ impl FileWatch {
 
     fn change(&mut self, event: &Event<'_>, name: Name) -> Option<Change> {
         let (what, of) = (event.what, OsStr::from_bytes(event.name));
+        let own_end = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT;
         let path = match name {
             Name::Directory(dir) if of.is_empty() => dir,
             Name::Directory(dir) => dir.join(of),
+            Name::Entry { link, .. } if what.intersects(own_end) => {
+                // What has its name afterwards is another directory.
+                self.unwatch_below(&link);
+                return Some(Change::File(link));
+            }
             Name::Entry { entry, link } => return (entry == of).then_some(Change::File(link)),
         };
         let gone = ReadFlags::DELETE | ReadFlags::MOVED_FROM;
-        let own_end = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT;
         if what.intersects(own_end) || what.contains(ReadFlags::ISDIR) && what.intersects(gone) {
             // The kernel goes on reporting a directory that was moved away.
             self.unwatch_below(&path);

@@ -31,6 +31,8 @@ impl Usage {
 
 struct Process {
     usage: Usage,
+    /// CPU time of its children that have ended, seconds.
+    ended_s: f64,
     children: Vec<u32>,
 }
 
@@ -49,7 +51,11 @@ impl Processes {
             threads: it.threads,
             descriptors: 0,
         };
-        let with = |it| Process { usage: of(it), children: Vec::new() };
+        let with = |it: &proc::Process| Process {
+            usage: of(it),
+            ended_s: it.ended_children_ms as f64 / 1e3,
+            children: Vec::new(),
+        };
         let mut all: HashMap<u32, Process> = found.iter().map(|it| (it.pid, with(it))).collect();
         for process in found {
             if let Some(parent) = all.get_mut(&process.parent) {
@@ -76,11 +82,14 @@ impl Processes {
     }
 
     fn sum(&self, root: u32, usage_of: impl Fn(u32) -> Option<Usage>) -> Option<Usage> {
+        let ended_s = |pid: u32| self.all.get(&pid).map_or(0.0, |process| process.ended_s);
         let mut sum = usage_of(root)?;
+        sum.cpu_s += ended_s(root);
         let mut todo = self.all.get(&root)?.children.clone();
         while let Some(pid) = todo.pop() {
             let Some(usage) = usage_of(pid) else { continue };
             sum.add(&usage);
+            sum.cpu_s += ended_s(pid);
             todo.extend(self.all.get(&pid).into_iter().flat_map(|process| &process.children));
         }
         Some(sum)

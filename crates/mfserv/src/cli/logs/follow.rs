@@ -42,11 +42,12 @@ pub fn run(
     let ends: BTreeMap<PathBuf, u64> =
         past.iter().map(|file| (file.clone(), end_of_lines(file).unwrap_or(0))).collect();
     selection.ends.clone_from(&ends);
+    // Before the past is shown, which may take long: it keeps files that are rotated meanwhile.
+    let mut follower = Follower::new(ends);
     match logs.selects() {
         true => find(&past, &selection, Order::OldestFirst(logs.lines), show)?,
         false => each_log(&past, &selection, logs.lines.unwrap_or(LINES), show)?,
     };
-    let mut follower = Follower::new(ends);
     let end_ms = selection.until_ms.map_or(u64::MAX, |until| until.saturating_add(LATE_MS));
     let mut levels = BTreeMap::new();
     while !is_lost() {

@@ -42,7 +42,8 @@ impl Meant {
     /// ends: `app_foo_bar_main` may be of `foo` or of `foo_bar`.
     fn is_of(&self, name: &str, stem: &str, rest: &str, log: &Path) -> bool {
         let plain = name.replace(['.', '/'], "_");
-        if stem == plain {
+        let is_plugin = self.plugins.iter().any(|plugin| plugin == name);
+        if stem == plain || rest == plain && !is_plugin {
             return true;
         }
         if !rest.strip_prefix(&plain).is_some_and(|end| end.is_empty() || end.starts_with('_')) {
@@ -59,9 +60,7 @@ impl Meant {
         let owner = plugins.max_by_key(|plugin| plugin.len());
         match name.split_once(['.', '/']) {
             Some((plugin, _)) => owner.is_none_or(|owner| owner == plugin) && is_app(rest, &plain),
-            None if self.plugins.iter().any(|plugin| plugin == name) => {
-                owner.is_some_and(|owner| owner == name)
-            }
+            None if is_plugin => owner.is_some_and(|owner| owner == name),
             None => owner.is_none() || is_app(rest, &plain),
         }
     }
