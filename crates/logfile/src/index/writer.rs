@@ -101,11 +101,15 @@ impl IndexWriter {
         self.put_chunk(NOBODY, 0, offset);
     }
 
-    /// Writes what was noted. After an error the file may end with a part of a block: it is to be
-    /// opened again, which cuts that off.
+    /// Writes what was noted, or nothing. After an error the file may still end with a part of a
+    /// block: it is to be opened again, which cuts that off.
     pub fn flush(&mut self) -> io::Result<()> {
         if !self.blocks.is_empty() {
-            self.file.write_all(&self.blocks)?;
+            if let Err(why) = self.file.write_all(&self.blocks) {
+                // Whole blocks that are there would be followed by earlier ones.
+                let _ = self.file.set_len(self.size);
+                return Err(why);
+            }
             self.size += self.blocks.len() as u64;
             self.blocks.clear();
         }
