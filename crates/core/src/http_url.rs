@@ -34,6 +34,18 @@ pub fn check(url: &str) -> Result<(), &'static str> {
     }
 }
 
+/// The same for an address to which a path with a query is added: it has none of its own.
+///
+/// # Errors
+/// The reason, for people.
+pub fn check_base(url: &str) -> Result<(), &'static str> {
+    check(url)?;
+    match url.contains(['?', '#']) {
+        true => Err("it has a query (?) or a fragment (#)"),
+        false => Ok(()),
+    }
+}
+
 /// Why a text is no name or address of a host.
 ///
 /// # Errors
@@ -88,6 +100,15 @@ mod tests {
         ] {
             assert!(check(bad).unwrap_err().contains(why), "{bad}: {:?}", check(bad));
         }
+    }
+
+    #[test]
+    fn an_address_to_which_a_query_is_added_has_none() {
+        assert_eq!(check_base("http://h:8086/a/"), Ok(()));
+        for bad in ["http://h:8086/?db=x", "http://h?", "http://h/#a", "http://h#"] {
+            assert!(check_base(bad).unwrap_err().contains("query"), "{bad}");
+        }
+        assert!(check_base("ftp://h").unwrap_err().contains("begin with"));
     }
 
     #[test]

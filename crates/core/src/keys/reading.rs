@@ -72,7 +72,7 @@ pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
             Ok(()) => Ok(Read::Text(text.to_string())),
             Err(why) => Err((why.into(), "write the name or the address of a host".into())),
         },
-        Type::HttpUrl => match http_url::check(text) {
+        Type::HttpUrl => match http_url::check_base(text) {
             Ok(()) => Ok(Read::Text(text.to_string())),
             Err(why) => Err((why.into(), "write http://HOST:PORT or https://HOST:PORT".into())),
         },
@@ -224,6 +224,7 @@ mod tests {
             (one_of(&["INFO", "DEBUG"]), "debug", text("DEBUG")),
             (Type::UrlPath, "/__health", text("/__health")),
             (Type::UrlPath, "NULL", Ok(Read::Nothing)),
+            (Type::HttpUrl, "http://h:8086/influx", text("http://h:8086/influx")),
             (Type::Address, "localhost", text("127.0.0.1")),
             (Type::Address, "::", text("::")),
             (Type::Networks, "10.0.0.0/8, ::1,", list(&["10.0.0.0/8", "::1/128"])),
@@ -238,6 +239,7 @@ mod tests {
     fn each_type_refuses_what_it_cannot_be_with_help() {
         let count = Type::Integer { min: 0, max: 9, unit: "seconds" };
         for (kind, value, reason) in [
+            (Type::HttpUrl, "http://h:8086/?db=x", "query"),
             (count, "abc", "not a whole number"),
             (count, "", "not a whole number"),
             (count, "1.5", "not a whole number"),
