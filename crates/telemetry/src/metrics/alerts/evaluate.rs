@@ -39,10 +39,15 @@ pub struct Now {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Firing {
     alert: Alert,
+    #[serde(default)]
     plugin: String,
+    #[serde(default)]
     app: String,
+    #[serde(default)]
     value: f64,
+    #[serde(default)]
     since_ms: u64,
+    #[serde(default)]
     sent_ms: u64,
 }
 
@@ -136,6 +141,8 @@ impl Evaluator {
             self.add(tick);
         }
         self.last = now.ticks.last().cloned().or(self.last.take());
+        // The clock may have been set back.
+        self.settled_ms = self.settled_ms.min(now_ms + SETTLING_MS);
         if now_ms < self.settled_ms {
             return Vec::new();
         }
@@ -294,6 +301,9 @@ impl Instance {
     /// `value`: that of now, if the condition holds.
     fn look(&mut self, alert: &Alert, value: Option<f64>, now_ms: u64) -> Option<Said> {
         self.value = value.unwrap_or(self.value);
+        // What is later than now was stored before the clock was set back.
+        self.fires = self.fires.map(|(since, sent)| (since.min(now_ms), sent.min(now_ms)));
+        self.differs_ms = self.differs_ms.map(|since| since.min(now_ms));
         if value.is_some() == self.fires.is_some() {
             self.differs_ms = None;
             let (since_ms, sent_ms) = self.fires?;

@@ -282,3 +282,27 @@ fn a_node_does_not_run_without_a_daemon_and_a_disk_is_looked_at_by_what_is_free(
     node.now.disk_free = Some(4.9);
     assert_eq!(node.pass(9), "+");
 }
+
+#[test]
+fn alerts_go_on_after_the_clock_was_set_back() {
+    let day = 86_400 * SECOND;
+    let mut node = Node::new(Alert { repeat_s: 30, ..alert(Quantity::Queue, 3.0) });
+    node.now_ms = 9 * day;
+    node.pass(6);
+    node.waits(9);
+    assert_eq!(node.pass(1), "", "it is pending");
+    node.now_ms = 8 * day;
+    assert_eq!(node.pass(4), "+");
+    node.now_ms = 7 * day;
+    assert_eq!(node.pass(32), "=");
+    let fired = node.evaluator.firing();
+    assert!(fired[0].since_ms <= node.now_ms);
+    node.waits(0);
+    assert_eq!(node.pass(1), "");
+    node.now_ms = 6 * day;
+    assert_eq!(node.pass(4), "-");
+
+    let (evaluator, _) = Evaluator::new(vec![alert(Quantity::Queue, 3.0)], fired, 9 * day);
+    (node.evaluator, node.now_ms) = (evaluator, day);
+    assert_eq!(node.pass(9), "-", "it does not settle for eight days");
+}

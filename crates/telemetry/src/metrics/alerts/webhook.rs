@@ -67,14 +67,14 @@ impl Webhooks {
             }
             let waiting = Arc::<Waiting>::default();
             let messages = waiting.clone();
-            let spawned = Hook::new(&receiver).and_then(|hook| {
-                let thread = std::thread::Builder::new().name("webhook".into());
-                thread.spawn(move || hook.run(&messages)).map_err(|e| e.to_string())
-            });
-            match spawned {
-                Ok(_) => drop(receivers.insert(receiver, waiting)),
-                Err(why) => say(&format!("no alerts are sent to {}: {why}", shown(&receiver.url))),
+            let hook = Hook::new(receiver.clone());
+            let thread = std::thread::Builder::new().name("webhook".into());
+            if let Err(why) = thread.spawn(move || hook.run(&messages)) {
+                let to = shown(&receiver.url);
+                say(&format!("no alerts are sent to {to} before the next start: {why}"));
             }
+            // Whatever is wrong, the messages wait: the next process has them.
+            receivers.insert(receiver, waiting);
         }
         Self { host: host.into(), receivers }
     }
@@ -161,28 +161,35 @@ impl Waiting {
 
 /// One receiver.
 struct Hook {
+    to: Receiver,
     /// Its address as it may be shown.
     shown: String,
-    node: Nodes,
+    /// `None` as long as its certificates cannot be read.
+    node: Option<Nodes>,
     /// The path with the query.
     path: String,
 }
 
 impl Hook {
-    fn new(Receiver { url, ca }: &Receiver) -> Result<Self, String> {
-        let (origin, path) = split(url);
+    fn new(to: Receiver) -> Self {
+        let (shown, path) = (shown(&to.url), split(&to.url).1);
+        Self { to, shown, node: None, path }
+    }
+
+    fn node(&self) -> Result<Nodes, String> {
+        let Receiver { url, ca } = &self.to;
+        let (origin, _) = split(url);
         let target = Target {
             nodes: vec![origin.into()],
             credentials: Credentials::None,
             authorities: ca.clone(),
             gzip: false,
         };
-        let node = Nodes::new(target).map_err(|problem| problem.to_string())?;
-        Ok(Self { shown: shown(url), node, path })
+        Nodes::new(target).map_err(|problem| problem.to_string())
     }
 
     /// Sends one message after the other. It ends with the process.
-    fn run(self, messages: &Waiting) {
+    fn run(mut self, messages: &Waiting) {
         let (mut last, mut wait) = (String::new(), FIRST_WAIT);
         loop {
             // After a failure, there may be a newer one about the same.
@@ -204,8 +211,13 @@ impl Hook {
     }
 
     /// Why a message did not arrive, and whether it may at another time.
-    fn deliver(&self, message: &str) -> Result<(), (String, bool)> {
-        let sent = self.node.send("POST", &self.path, "application/json", message.as_bytes());
+    fn deliver(&mut self, message: &str) -> Result<(), (String, bool)> {
+        let node = match self.node.take() {
+            Some(node) => node,
+            None => self.node().map_err(|why| (why, true))?,
+        };
+        let node = self.node.insert(node);
+        let sent = node.send("POST", &self.path, "application/json", message.as_bytes());
         // The address is a part of what is said of some errors.
         let answer = sent.map_err(|why| (why.replace(&self.path, "/…"), true))?;
         match answer.status {
@@ -315,6 +327,18 @@ mod tests {
         assert_eq!(waiting.next().1, "fires again", "it came while the other one was sent");
         waiting.done(&waiting.next());
         assert_eq!(waiting.next(), ("1".to_string(), "fires".to_string()));
+    }
+
+    #[test]
+    fn messages_wait_for_a_receiver_whose_certificates_cannot_be_read() {
+        let ca = Some(PathBuf::from("/nowhere/ca.pem"));
+        let to = Receiver { url: "https://127.0.0.1:1/a".into(), ca };
+        let webhooks = Webhooks::start([to.clone()].into_iter(), "h");
+        let unsent = Unsent { to: to.clone(), about: "x".into(), message: "{}".into() };
+        webhooks.send_again(vec![unsent.clone()]);
+        assert_eq!(webhooks.unsent(), [unsent]);
+        let (why, again) = Hook::new(to).deliver("{}").unwrap_err();
+        assert!(again && why.contains("ca.pem"), "{why}");
     }
 
     #[test]

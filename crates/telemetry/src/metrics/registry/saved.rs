@@ -26,7 +26,7 @@ use crate::metrics::report_once;
 const EVERY: Duration = Duration::from_secs(5);
 
 /// What the file does not have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unsaved {
     /// Nothing of importance.
     #[default]
@@ -106,6 +106,10 @@ impl Store {
         self.saved = Instant::now();
         let written = text.map_err(|why| why.to_string()).and_then(|text| self.write(&text));
         if let Err(why) = written {
+            // Tried again after a while, as counters are.
+            let mut registry = lock(registry);
+            registry.unsaved = registry.unsaved.max(Unsaved::Counters);
+            drop(registry);
             let path = self.path.display();
             report_once(&mut self.problem, format!("counters are not kept: {path}: {why}"));
         }

@@ -170,3 +170,18 @@ fn invented_apps_end_in_the_row_of_the_rest() {
     assert_eq!(sums.requests[&rest()].duration.count(), 7);
     assert_eq!(sums.load.len(), ROWS_MAX + 1);
 }
+
+#[test]
+fn a_file_that_could_not_be_written_is_written_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let (below, status) = (dir.path().join("below"), dir.path().join("status"));
+    std::fs::write(&below, "a file in the place of the directory").unwrap();
+    let path = below.join("counters.json");
+    let registry = Mutex::new(Registry::new(false));
+    let mut store = Store::new(path.clone(), status);
+    lock(&registry).connected(&source(1));
+    store.look(&registry, false);
+    std::fs::remove_file(&below).unwrap();
+    store.look(&registry, true);
+    assert_eq!(Registry::restored(false, &path).sources.len(), 1);
+}
