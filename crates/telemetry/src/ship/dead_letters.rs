@@ -34,7 +34,9 @@ pub fn write(dir: &Path, document: &Document, status: u16, reason: &str) -> Resu
     if fs::metadata(&file).is_ok_and(|meta| meta.len() > LONGEST) {
         fs::rename(&file, dir.join("dead.jsonl.1")).map_err(bad)?;
     }
-    let source: &RawValue = serde_json::from_str(&document.source).unwrap_or(RawValue::NULL);
+    // A message of syslog is no JSON: it is written as a text.
+    let as_text = serde_json::value::to_raw_value(&document.source).unwrap_or_default();
+    let source: &RawValue = serde_json::from_str(&document.source).unwrap_or(&as_text);
     let letter = DeadLetter {
         time: jiff::Timestamp::now().to_string(),
         index: &document.index,

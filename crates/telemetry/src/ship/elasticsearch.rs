@@ -152,6 +152,10 @@ fn verdict(item: Item, is_far: bool) -> Verdict {
     match status {
         200..=299 => Verdict::Done,
         409 => Verdict::Known,
+        // An index of long ago that is read-only by now stays so.
+        403 if is_far && error["type"] == "cluster_block_exception" => {
+            Verdict::Refused(status, reason())
+        }
         // Rejected for now; without rights, an operator has to act: nothing is thrown away.
         401 | 403 | 408 | 429 | 500.. => Verdict::Later(format!("status {status}: {}", reason())),
         _ if is_of_index(&error) && !is_far => {
@@ -214,6 +218,7 @@ mod tests {
             (400, "illegal_argument_exception", shards),
             (404, "index_not_found_exception", "no such index [mflog-2026.01.31]"),
             (400, "index_closed_exception", "closed"),
+            (403, "cluster_block_exception", "blocked by: [FORBIDDEN/8/index write (api)];"),
         ] {
             assert!(matches!(of(status, kind, reason), Verdict::Later(_)), "{kind}");
         }

@@ -330,7 +330,8 @@ impl Followed {
             };
             let length = last.start + last.bytes.len();
             if self.lines == Lines::Grouped && is_quiet {
-                known.stored.cut = Some(base + length as u64);
+                // With many records there may be one behind these, stored by an earlier process.
+                known.stored.cut = known.stored.cut.max(Some(base + length as u64));
                 self.must_sync = true;
             }
             self.must_sync |= known.mark(base, same_index);
@@ -378,6 +379,11 @@ impl Followed {
     /// Bytes that are there and not read: those of a last line without an end.
     pub fn unread(&self) -> u64 {
         self.known.iter().map(Known::unread).sum()
+    }
+
+    /// Bytes that have not arrived yet, as far as is known.
+    pub fn unacknowledged(&self) -> u64 {
+        self.known.iter().map(Known::unacknowledged).sum()
     }
 
     fn stored(&self) -> Vec<Generation> {

@@ -230,4 +230,9 @@ impl Known {
         let size = self.file.as_ref().and_then(|file| file.look().ok()).map(|look| look.size);
         size.unwrap_or(0).saturating_sub(self.read.position)
     }
+
+    /// Bytes that are not acknowledged: those that are under way, and the unread ones.
+    pub fn unacknowledged(&self) -> u64 {
+        self.unread() + self.read.position.saturating_sub(self.stored.reached.position)
+    }
 }

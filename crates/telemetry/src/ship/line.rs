@@ -15,6 +15,8 @@ use crate::logs::{Facts, Level, facts};
 
 /// The most files and writers that are remembered; beyond, they are looked up again.
 const REMEMBERED: usize = 1024;
+/// The longest id of a request, bytes: it is repeated in each message of a long line.
+const REQUEST_ID_LONGEST: usize = 128;
 
 /// What a line becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,7 +193,10 @@ fn line_of<'a>(text: &'a str, own: Facts, origin: Origin, log: &'a str, level: L
     // The keeper knows when it has read a line; a program may write any time into it.
     let at_ms = Some(origin.at_ms).filter(|at_ms| *at_ms > 0).or(own.at_ms());
     let time = at_ms.and_then(|at_ms| Timestamp::from_millisecond(at_ms as i64).ok());
-    let request_id = own.request_id.filter(|id| id.bytes().all(|byte| byte.is_ascii_graphic()));
+    let is_id = |id: &String| {
+        id.len() <= REQUEST_ID_LONGEST && id.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    let request_id = own.request_id.filter(is_id);
     Line {
         text,
         time: time.unwrap_or_else(Timestamp::now),
@@ -277,6 +282,19 @@ mod tests {
             "MFSERV_LOG",
         ];
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_line_with_a_huge_request_id_has_none_and_grows_little_in_its_messages() {
+        let lines = [128, 129]
+            .map(|length| format!("{{\"request_id\":\"{}\",\"event\":\"x\"}}", "i".repeat(length)));
+        let lines = [lines[0].as_str(), lines[1].as_str()];
+        let file = "/log/app_p_main.log";
+        assert_eq!(values(file, &lines, "MFSERV_REQUEST_ID"), ["i".repeat(128)]);
+        let mut maker = LineMaker::new(Format::Rfc5424 { host: "h".into(), facility: 3 });
+        let huge = format!("{{\"request_id\":\"{}\"}}", "i".repeat(500_000));
+        let made = maker.make(huge.as_bytes(), place(file)).unwrap().source;
+        assert!(made.len() < 520_000 && made.lines().all(|one| one.len() <= 8192));
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 /// The longest record, bytes. A longer line is divided.
 pub const LONGEST: usize = 512 * 1024;
+/// The most records at a time, so that short ones do not take much more memory than their bytes.
+pub const MOST: usize = 4096;
 
 /// How lines become records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +36,13 @@ pub struct End {
     pub cut: Option<usize>,
 }
 
-/// The complete records at the beginning of the bytes. What remains is to be read again when
+/// The complete records at the beginning of the bytes, [`MOST`] at most. What remains is to be read again when
 /// more has come.
 pub fn records(bytes: &[u8], lines: Lines, end: End) -> Vec<Record<'_>> {
     let mut found = Vec::new();
     let mut start = 0;
-    while let Some(length) = first_record(bytes, start, lines, end) {
+    while found.len() < MOST {
+        let Some(length) = first_record(bytes, start, lines, end) else { break };
         found.push(Record { start, bytes: &bytes[start..start + length] });
         start += length;
     }

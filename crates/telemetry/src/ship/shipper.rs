@@ -16,7 +16,7 @@ use super::document::{Document, Making, Place};
 use super::followed::{Begin, Followed};
 use super::known::{CHUNK, UNACKNOWLEDGED};
 use super::names::Pattern;
-use super::records::Lines;
+use super::records::{Lines, MOST};
 use super::report::{Progress, Said};
 use super::sink::{Outcome, Sink, Verdict};
 
@@ -28,6 +28,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const EXPAND: Duration = Duration::from_secs(1);
 /// A batch is sent when it has so many bytes, or all that came since the last look.
 const BATCH: usize = 2 * 1024 * 1024;
+/// What a document needs besides its line, bytes: many short lines need more than their text.
+const OVERHEAD: usize = BATCH / MOST;
 /// The first and the longest wait before a request is sent again.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
@@ -154,7 +156,7 @@ impl<'a> Shipper<'a> {
     }
 
     fn say_how_far(&mut self) {
-        let unread = self.files.iter().map(Followed::unread).sum();
+        let unread = self.files.iter().map(Followed::unacknowledged).sum();
         (self.observer)(Said::At(Progress { counts: self.counts, unread }));
     }
 
@@ -176,7 +178,7 @@ impl<'a> Shipper<'a> {
             while matches!(result, Ok(true)) && bytes < BATCH {
                 result = file.read(options.once, &mut same, &mut |part| {
                     for record in &part.records {
-                        bytes += record.bytes.len();
+                        bytes += record.bytes.len() + OVERHEAD;
                         let place = Place {
                             file: &name,
                             generation: part.generation,
@@ -368,3 +370,6 @@ impl<'a> Shipper<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

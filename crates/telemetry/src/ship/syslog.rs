@@ -14,7 +14,7 @@ use rustix::net::{RecvFlags, recv};
 
 use super::document::Document;
 use super::line::Line;
-use super::sink::{Outcome, partly};
+use super::sink::{Outcome, Verdict};
 use super::syslog_stream::Stream;
 
 /// The longest message: what RFC 5425 asks receivers to take, and the default of rsyslog. A
@@ -22,6 +22,10 @@ use super::syslog_stream::Stream;
 const LONGEST: usize = 8192;
 /// The least of a line in a message, whatever stands before it.
 const LEAST: usize = 1024;
+/// The longest value of where a line comes from, characters: seven of them leave room for a line.
+const VALUE_LONGEST: usize = 255;
+/// What is said of a message that is too long to be sent at all: the status of HTTP for that.
+const TOO_LONG: u16 = 413;
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a server may leave a message waiting before the files are looked at again.
@@ -41,6 +45,7 @@ pub fn rfc5424(line: &Line<'_>, host: &str, facility: u8) -> String {
         word(&line.identifier, 48),
     );
     for (name, value) in line.origin() {
+        let value: String = value.chars().take(VALUE_LONGEST).collect();
         head.push_str(&format!(" {name}=\"{}\"", value.replace(['"', '\\', ']'], "_")));
     }
     head.push_str("] ");
@@ -110,12 +115,16 @@ impl Syslog {
     /// Sends messages.
     pub fn send(&mut self, documents: &[Document]) -> Outcome {
         let sent = self.connected().and_then(|link| match link {
-            Link::Udp(socket) => by_udp(socket, documents).map(|()| documents.len()),
-            Link::Tcp(stream) => stream.send(documents),
+            Link::Udp(socket) => by_udp(socket, documents),
+            Link::Tcp(stream) => Ok(vec![Verdict::Done; stream.send(documents)?]),
             Link::Unix(socket) => by_unix(socket, documents),
         });
         match sent {
-            Ok(done) => partly(done, documents.len(), "it takes no more at the moment"),
+            Ok(mut verdicts) => {
+                let later = || Verdict::Later("it takes no more at the moment".into());
+                verdicts.resize_with(documents.len(), later);
+                Outcome::Each(verdicts)
+            }
             Err(why) => {
                 // What it had not read yet is sent again.
                 self.link = None;
@@ -186,31 +195,62 @@ fn messages(document: &Document) -> impl Iterator<Item = &[u8]> {
 
 /// Sends each message as a datagram. A port that nobody listens on is reported by the system
 /// with the next datagram, if the way back is short: then all of them are sent again.
-fn by_udp(socket: &UdpSocket, documents: &[Document]) -> io::Result<()> {
-    for (count, message) in documents.iter().flat_map(messages).enumerate() {
-        if count % BURST == BURST - 1 {
-            std::thread::sleep(PAUSE);
+fn by_udp(socket: &UdpSocket, documents: &[Document]) -> io::Result<Vec<Verdict>> {
+    let mut verdicts = Vec::with_capacity(documents.len());
+    let mut count = 0;
+    for document in documents {
+        let mut verdict = Verdict::Done;
+        for message in messages(document) {
+            count += 1;
+            if count % BURST == 0 {
+                std::thread::sleep(PAUSE);
+            }
+            // The system may mean an earlier datagram, which a router could not forward whole: it
+            // divides those that follow.
+            let sent = socket.send(message).or_else(|why| match is_too_long(&why) {
+                true => socket.send(message),
+                false => Err(why),
+            });
+            if let Err(why) = sent {
+                verdict = passed_over(why, message)?;
+            }
         }
-        socket.send(message)?;
+        verdicts.push(verdict);
     }
     match socket.take_error()? {
         Some(why) => Err(why),
-        None => Ok(()),
+        None => Ok(verdicts),
     }
 }
 
-/// Sends each message as a datagram; returns how many documents the server has room for.
-fn by_unix(socket: &UnixDatagram, documents: &[Document]) -> io::Result<usize> {
-    for (done, document) in documents.iter().enumerate() {
+/// Sends each message as a datagram; returns the verdicts of the documents that the server has
+/// room for.
+fn by_unix(socket: &UnixDatagram, documents: &[Document]) -> io::Result<Vec<Verdict>> {
+    let mut verdicts = Vec::with_capacity(documents.len());
+    for document in documents {
+        let mut verdict = Verdict::Done;
         for message in messages(document) {
             match socket.send(message) {
                 Ok(_) => {}
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(done),
-                Err(why) => return Err(why),
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(verdicts),
+                Err(why) => verdict = passed_over(why, message)?,
             }
         }
+        verdicts.push(verdict);
     }
-    Ok(documents.len())
+    Ok(verdicts)
+}
+
+/// A message that no datagram has room for would keep back all that follow.
+fn passed_over(why: io::Error, message: &[u8]) -> io::Result<Verdict> {
+    match is_too_long(&why) {
+        true => Ok(Verdict::Refused(TOO_LONG, format!("a message of {} bytes", message.len()))),
+        false => Err(why),
+    }
+}
+
+fn is_too_long(why: &io::Error) -> bool {
+    Errno::from_io_error(why) == Some(Errno::MSGSIZE)
 }
 
 #[cfg(test)]

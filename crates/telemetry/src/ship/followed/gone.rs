@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 
-use super::{Begin, Followed, Known};
+use super::{Begin, Followed, Known, is_rotated};
 
 /// The most removed files that are kept open while nothing can be sent.
 const HELD: usize = 4;
@@ -71,9 +71,14 @@ impl Followed {
         Ok(since.elapsed().is_ok_and(|elapsed| elapsed >= time))
     }
 
-    /// There are rotated files, which would be read as new ones if the state were gone.
+    /// There are rotated files, which would be read as new ones if the state were gone: a path
+    /// that was first read from its end appears later as one that is read with them. Their names
+    /// tell: this is asked again and again.
     fn has_rotated(&self) -> bool {
-        self.begin == Begin::WithRotated && self.rotated_files().is_ok_and(|it| !it.is_empty())
+        let entries = || std::fs::read_dir(self.directory()).into_iter().flatten().flatten();
+        let is_one = |name: &str| is_rotated(name, &self.name);
+        self.begin != Begin::WithLive
+            && entries().any(|entry| is_one(&entry.file_name().to_string_lossy()))
     }
 
     /// Removes the state, but for refused documents. A file that gets the name later is another
@@ -174,6 +179,24 @@ mod tests {
         assert!(followed.has_vanished_for(Duration::ZERO).unwrap());
         followed.forget().unwrap();
         assert!(!dir.join("state").exists());
+    }
+
+    #[test]
+    fn a_path_that_was_followed_from_its_end_keeps_its_state_while_there_are_rotated_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        fs::write(dir.join("a.log"), "old\n").unwrap();
+        let mut followed = open_with(dir, Begin::AtEnd);
+        fs::rename(dir.join("a.log"), dir.join("a.log.1")).unwrap();
+        followed.look().unwrap();
+        assert_eq!(read(&mut followed), [""; 0]);
+        assert!(!followed.has_vanished_for(Duration::ZERO).unwrap(), "it would be sent as new");
+        drop(followed);
+        let mut followed = open_with(dir, Begin::WithRotated);
+        assert_eq!(read(&mut followed), [""; 0]);
+        fs::remove_file(dir.join("a.log.1")).unwrap();
+        followed.look().unwrap();
+        assert!(followed.has_vanished_for(Duration::ZERO).unwrap());
     }
 
     #[test]

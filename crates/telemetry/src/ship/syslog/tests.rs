@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::logs::Level;
+use crate::ship::sink::partly;
 
 fn line(text: &str) -> Line<'_> {
     Line {
@@ -122,4 +123,30 @@ fn a_port_that_nobody_listens_on_takes_no_message() {
     let mut bytes = [0; 100];
     let length = server.recv(&mut bytes).unwrap();
     assert_eq!(&bytes[..length], b"message");
+}
+
+#[test]
+fn a_message_that_no_datagram_has_room_for_is_refused_and_the_others_arrive() {
+    let dir = tempfile::tempdir().unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let unix = UnixDatagram::bind(dir.path().join("log")).unwrap();
+    let addresses = [
+        SyslogAddress::Udp(udp.local_addr().unwrap().to_string()),
+        SyslogAddress::Unix(dir.path().join("log")),
+    ];
+    let all = [document("1", "one"), document("2", &"x".repeat(8 << 20)), document("3", "three")];
+    for address in addresses {
+        let Outcome::Each(verdicts) = Syslog::new(address).send(&all) else {
+            panic!("all of them are sent again")
+        };
+        assert_eq!((&verdicts[0], &verdicts[2]), (&Verdict::Done, &Verdict::Done));
+        assert!(matches!(&verdicts[1], Verdict::Refused(413, _)), "{verdicts:?}");
+    }
+    let mut bytes = [0; 100];
+    for expected in ["one", "three"] {
+        let length = udp.recv(&mut bytes).unwrap();
+        assert_eq!(&bytes[..length], expected.as_bytes());
+        let length = unix.recv(&mut bytes).unwrap();
+        assert_eq!(&bytes[..length], expected.as_bytes());
+    }
 }
