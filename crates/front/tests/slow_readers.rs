@@ -18,7 +18,8 @@ const PROMPT: Duration = Duration::from_secs(5);
 /// A table whose answers go to files below the world.
 pub fn spooling(world: &World) -> RouteTable {
     let mut table = table(ONE, true);
-    table.server.client_timeout_ms = NEVER_MS;
+    // A client that has read all rests until the others have, on a slow machine for long.
+    (table.server.client_timeout_ms, table.server.keepalive_timeout_ms) = (NEVER_MS, NEVER_MS);
     table.server.body_temp_dir = world.path("spool");
     let app = table.upstreams.get_mut("p/a").unwrap();
     (app.timeout_ms, app.queue_timeout_ms) = (NEVER_MS, NEVER_MS);
