@@ -212,10 +212,11 @@ mod tests {
             let status = if policy == "medres" { "500 No Policy" } else { "204 No Content" };
             let text =
                 format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            stream.write_all(text.as_bytes()).unwrap();
+            // Before the answer: who has it looks at what was asked.
             if asked.send(policy).is_err() {
                 return;
             }
+            stream.write_all(text.as_bytes()).unwrap();
         }
     }
 
