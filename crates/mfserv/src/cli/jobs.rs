@@ -201,11 +201,15 @@ fn history(places: &Places, name: &str, number: usize, json: bool) -> Result<Out
     if found.runs.is_empty() {
         print("it has not run yet\n");
     }
-    found.runs.iter().for_each(|run| print(&described(run)));
+    for run in &found.runs {
+        let output = run.end.as_ref().map_or("", |end| &end.output);
+        print(&described(run, &for_terminal(output)));
+    }
     Ok(Outcome::Done)
 }
 
-fn described(run: &Run) -> String {
+/// `output`: what is shown of its output.
+fn described(run: &Run, output: &str) -> String {
     let mut text = format!("\n{} {} ({}", render::time(run.began_ms), run.id, run.trigger.as_str());
     if run.attempt > 0 {
         text += &format!(" {}", run.attempt);
@@ -222,8 +226,8 @@ fn described(run: &Run) -> String {
     if end.left_behind > 0 {
         text += &format!("; {} processes it had left behind were killed", end.left_behind);
     }
-    if !end.output.trim().is_empty() {
-        text += &render::indented(&for_terminal(&end.output), usize::MAX);
+    if !output.trim().is_empty() {
+        text += &render::indented(output, usize::MAX);
     }
     text + "\n"
 }
@@ -231,6 +235,7 @@ fn described(run: &Run) -> String {
 #[cfg(test)]
 mod tests {
     use mfserv_core::Location;
+    use mfserv_core::diagnostic::shown;
     use mfserv_core::job::{RunEnd, Trigger};
 
     use super::*;
@@ -277,7 +282,8 @@ mod tests {
 
     #[test]
     fn a_run_is_described_with_its_output_which_commands_no_terminal() {
-        let text = described(&run());
+        let run = run();
+        let text = described(&run, &shown(&run.end.as_ref().unwrap().output));
         for part in
             ["20260131-0230r1 (retry 1, 1m 2s late)", "failed with code 3 after 2s", "2 processes"]
         {
