@@ -15,6 +15,11 @@ pub const DEFAULT_PATH: &str = "/usr/bin:/bin";
 pub const MAX_LINE: usize = 64 * 1024;
 /// The lines of a crontab, at most, as in Debian.
 pub const MAX_LINES: u32 = 10_000;
+/// The most commands of a crontab, and the most assignments: each command has all assignments above
+/// it.
+pub const MAX_ENTRIES: usize = 1000;
+/// See [`MAX_ENTRIES`].
+pub const MAX_SETTINGS: usize = 200;
 
 /// A crontab of a user, that is without a column for the user.
 ///
@@ -27,6 +32,8 @@ pub struct Crontab {
     /// What is wrong, in the order of the lines.
     pub problems: Vec<Problem>,
     settings: Vec<(Box<str>, Box<str>)>,
+    /// There is a problem that says so.
+    is_full: bool,
 }
 
 /// A job of a crontab.
@@ -99,8 +106,14 @@ impl Crontab {
             let mut found = Vec::new();
             setting::doubts(name, value, text, &mut found);
             doubts.extend(found.into_iter().map(indented));
+            if self.settings.len() >= MAX_SETTINGS {
+                return self.one_too_many(format!("more than {MAX_SETTINGS} assignments"));
+            }
             self.settings.push((name.into(), value.into()));
             return Ok(());
+        }
+        if self.entries.len() >= MAX_ENTRIES {
+            return self.one_too_many(format!("more than {MAX_ENTRIES} commands"));
         }
         let (schedule, end) = Schedule::read(line, doubts)?;
         let raw = &line[end..];
@@ -110,6 +123,16 @@ impl Crontab {
         let (command, input) = (command.into(), input.into());
         self.entries.push(Entry { line: number, schedule, command, input, settings });
         Ok(())
+    }
+
+    /// The line has no effect; that is said of the first one.
+    fn one_too_many(&mut self, what: String) -> Result<(), Problem> {
+        if std::mem::replace(&mut self.is_full, true) {
+            return Ok(());
+        }
+        let why = "this line, and those like it from here on, have no effect";
+        let help = "generate fewer lines, or put several commands into a script";
+        Err(Problem::error(format!("the crontab has {what}"), why, help))
     }
 
     /// The variables that the lines above an entry of this crontab set, each with its last

@@ -39,7 +39,9 @@ mod timeline;
 mod zone;
 
 pub use clock::{Change, Clock, Wake};
-pub use crontab::{Crontab, DEFAULT_PATH, DEFAULT_SHELL, Entry, MAX_LINE, MAX_LINES};
+pub use crontab::{
+    Crontab, DEFAULT_PATH, DEFAULT_SHELL, Entry, MAX_ENTRIES, MAX_LINE, MAX_LINES, MAX_SETTINGS,
+};
 pub use minute::LocalMinute;
 pub use problem::{Problem, Severity};
 pub use schedule::Schedule;

@@ -1,6 +1,9 @@
 //! The lines of a crontab: jobs, variables, comments, and what is wrong with them.
 
-use mfserv_cron::{Crontab, DEFAULT_SHELL, MAX_LINE, MAX_LINES, Problem, Schedule, Severity};
+use mfserv_cron::{
+    Crontab, DEFAULT_SHELL, MAX_ENTRIES, MAX_LINE, MAX_LINES, MAX_SETTINGS, Problem, Schedule,
+    Severity,
+};
 
 use super::kit::{only_entry, only_problem};
 
@@ -193,13 +196,24 @@ fn what_no_command_can_hold_is_refused() {
 
 #[test]
 fn a_crontab_has_a_bound_of_lines() {
-    let full = "@daily x\n".repeat(MAX_LINES as usize);
-    let crontab = Crontab::parse(&full);
-    assert_eq!((crontab.entries.len(), &crontab.problems[..]), (MAX_LINES as usize, &[][..]));
+    let full = "# x\n".repeat(MAX_LINES as usize);
+    assert_eq!(Crontab::parse(&full).problems, []);
     let crontab = Crontab::parse(&format!("{full}@daily y\n@daily z\n"));
-    assert_eq!(crontab.entries.len(), MAX_LINES as usize);
+    assert_eq!(crontab.entries.len(), 0);
     let [problem] = &crontab.problems[..] else { panic!("{:?}", crontab.problems) };
     assert_eq!((problem.line, problem.severity), (MAX_LINES + 1, Severity::Error));
+}
+
+#[test]
+fn a_crontab_has_bounds_of_commands_and_assignments_and_says_so_once() {
+    for (line, most) in [("@daily x\n", MAX_ENTRIES), ("A=1\n", MAX_SETTINGS)] {
+        assert_eq!(Crontab::parse(&line.repeat(most)).problems, [], "{line}");
+        let crontab = Crontab::parse(&format!("{}@hourly last\n", line.repeat(most + 3)));
+        let [problem] = &crontab.problems[..] else { panic!("{:?}", crontab.problems) };
+        assert_eq!((problem.line as usize, problem.severity), (most + 1, Severity::Error));
+        assert!(problem.what.contains(&most.to_string()), "{problem:?}");
+        assert_eq!(crontab.entries.len(), if line.starts_with('@') { most } else { 1 });
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::python::on_path;
@@ -22,14 +23,27 @@ pub struct Blocks {
     pub plugins: BTreeSet<String>,
 }
 
-/// The blocks that are there now. None where the machine has no crontab(1) or the user no
-/// crontab.
+/// What was found last: a crontab(1) that does not answer in time says nothing new, and lines
+/// that cron(8) runs must not be run twice meanwhile.
+static KNOWN: Mutex<Option<Blocks>> = Mutex::new(None);
+
+/// The blocks that are there now, or that were there when crontab(1) answered last. None where the
+/// machine has no crontab(1) or the user no crontab.
 pub fn blocks() -> Blocks {
-    let Some(program) = on_path("crontab") else { return Blocks::default() };
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = ask() {
+        *known = Some(found);
+    }
+    known.clone().unwrap_or_default()
+}
+
+/// `None`: no answer in time.
+fn ask() -> Option<Blocks> {
+    let Some(program) = on_path("crontab") else { return Some(Blocks::default()) };
     #[expect(clippy::disallowed_methods, reason = "only crontab(1) may read the user's crontab")]
     let mut command = Command::new(program);
     command.arg("-l").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let Ok(mut child) = command.spawn() else { return Blocks::default() };
+    let Ok(mut child) = command.spawn() else { return Some(Blocks::default()) };
     let stdout = child.stdout.take();
     let reader = std::thread::spawn(move || {
         let mut text = Vec::new();
@@ -44,11 +58,9 @@ pub fn blocks() -> Blocks {
     }
     let in_time = reader.is_finished();
     let _ = child.kill();
-    let _ = child.wait();
-    match in_time {
-        true => reader.join().map_or_else(|_| Blocks::default(), |text| in_text(&text)),
-        false => Blocks::default(),
-    }
+    // One that waits for a file system that does not answer cannot be killed: nobody waits for it.
+    std::thread::spawn(move || child.wait());
+    if in_time { reader.join().ok().map(|text| in_text(&text)) } else { None }
 }
 
 fn in_text(crontab: &str) -> Blocks {

@@ -250,8 +250,8 @@ fn planned(
 ) -> Plan {
     let places = &options.places;
     let mut module_problems = module.resolution.diagnostics.clone();
-    let blocks = user_crontab::blocks();
-    module_problems.extend(installed::jobs::leave_to_cron(&mut plugins, &blocks));
+    let left = installed::jobs::leave_to_cron(&mut plugins, user_crontab::blocks);
+    module_problems.extend(left);
     let telegraf = telegraf::program(places, module, |argv| of_environment(options, module, argv));
     let telegraf = telegraf.unwrap_or_else(|problem| {
         module_problems.push(problem);

@@ -29,7 +29,9 @@ pub fn crontab(dir: &Path) -> Vec<u8> {
 pub fn of(crontab: &[u8]) -> Vec<(u32, String)> {
     let text = String::from_utf8_lossy(crontab);
     let lines = (1..).zip(text.lines().map(str::trim));
-    let active = |line: &str| !line.is_empty() && !line.starts_with(['#', '{']);
+    // A line may begin with a variable; what is no line of its own is a statement or a comment.
+    let is_template = |line: &str| line.starts_with("{%") || line.starts_with("{#");
+    let active = |line: &str| !line.is_empty() && !line.starts_with('#') && !is_template(line);
     lines.filter(|(_, line)| active(line)).map(|(n, line)| (n, shown(line).into_owned())).collect()
 }
 
@@ -132,7 +134,18 @@ fn without_comments(crontab: &[u8]) -> Result<String, u32> {
 /// Leaves the lines of plugins to cron(8) that MFSERV has written into the crontab of the user:
 /// they would be run twice.
 /// Returns what is to be said of the lines of MFSERV itself.
-pub fn leave_to_cron(plugins: &mut [PluginInput], blocks: &Blocks) -> Option<Diagnostic> {
+pub fn leave_to_cron(
+    plugins: &mut [PluginInput],
+    blocks: impl FnOnce() -> Blocks,
+) -> Option<Diagnostic> {
+    // crontab(1) is asked only where there is something that it could run twice.
+    let has_lines = |plugin: &PluginInput| {
+        plugin.loaded.as_ref().is_ok_and(|loaded| !loaded.crontab.is_empty())
+    };
+    if !plugins.iter().any(has_lines) {
+        return None;
+    }
+    let blocks = blocks();
     for plugin in plugins.iter_mut().filter(|plugin| blocks.plugins.contains(&plugin.name)) {
         let Ok(loaded) = &mut plugin.loaded else { continue };
         let name = &plugin.name;

@@ -50,7 +50,7 @@ pub(super) struct Actor {
     early: Vec<Message>,
     waits: Vec<(Option<String>, oneshot::Sender<()>)>,
     /// The last text of `tmp/config_auto/crontab`.
-    shown: String,
+    shown: Option<String>,
     complained: bool,
 }
 
@@ -79,7 +79,7 @@ impl Actor {
             is_stopping: false,
             early: Vec::new(),
             waits: Vec::new(),
-            shown: String::new(),
+            shown: None,
             complained: false,
         }
     }
@@ -185,11 +185,13 @@ impl Actor {
     /// Writes `tmp/config_auto/crontab`, for people. A disk that is full does without.
     fn show(&mut self, plan: &Plan) {
         let lines = view::crontab(self.jobs.values().map(|job| &*job.spec));
-        if lines != self.shown {
+        // The first plan replaces what was shown before.
+        if self.shown.as_ref() != Some(&lines) {
             let text = view::header(plan.generation, self.now_ms()) + &lines;
             let file = self.places.shown_crontab();
-            let _ = self.world.disk.replace(&file, 0o644, text.as_bytes());
-            self.shown = lines;
+            // Variables are filled in: some may be passwords.
+            let _ = self.world.disk.replace(&file, 0o600, text.as_bytes());
+            self.shown = Some(lines);
         }
     }
 

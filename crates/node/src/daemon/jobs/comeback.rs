@@ -68,6 +68,7 @@ impl Actor {
             self.adopt(process).await;
         }
         for exit in exits {
+            self.write_down(&exit.id, now_ms);
             self.take_over(&exit.id);
             self.exited(exit).await;
         }
@@ -92,10 +93,10 @@ impl Actor {
         self.live.values().map(|live| live.job.clone()).collect()
     }
 
-    /// A run lives. One that is not written down (the disk was full) is written down now.
-    async fn adopt(&mut self, process: &Process) {
+    /// A run that the keeper knows and no record (the disk was full) gets one now.
+    fn write_down(&mut self, process: &str, began_ms: u64) {
         let now_ms = self.now_ms();
-        let Some((job, run)) = JobIdentity::of_process(&process.id) else { return };
+        let Some((job, run)) = JobIdentity::of_process(process) else { return };
         let record = self.ledger.record(&job, now_ms);
         if !record.has(run) {
             record.add(Run {
@@ -103,12 +104,21 @@ impl Actor {
                 trigger: Trigger::Schedule,
                 attempt: 0,
                 due_ms: None,
-                began_ms: process.started_ms,
+                began_ms,
                 keeper: self.found.keeper.clone(),
                 pid: None,
                 end: None,
             });
         }
+    }
+
+    /// A run lives.
+    async fn adopt(&mut self, process: &Process) {
+        let now_ms = self.now_ms();
+        if JobIdentity::of_process(&process.id).is_none() {
+            return;
+        }
+        self.write_down(&process.id, process.started_ms);
         if !self.live.contains_key(&process.id) && !self.take_over(&process.id) {
             // It counts as ended: nobody waits for it.
             let (id, scope) = (process.id.clone(), Scope::Tree);
@@ -192,10 +202,13 @@ impl Actor {
                 let (id, result) = (format!("{run}x"), RunResult::Missed { times });
                 record.add(missed_run(&id, due_ms, end(now_ms, result.clone())));
                 missed_runs.push((job.spec.id(), id, result));
-                changed.push(identity);
             }
             let trigger = if is_late { Trigger::Schedule } else { Trigger::CatchUp };
-            if is_late || job.spec.catch_up {
+            if !is_late && !job.spec.catch_up {
+                changed.push(identity);
+            } else {
+                // What was missed is written down with it: alone, it would look as if nothing were
+                // left to do, should this daemon die in between.
                 let run = format!("{run}c");
                 wanted.push(Wanted { due_ms, ..Wanted::new(&job.spec, run, trigger) });
             }

@@ -75,6 +75,11 @@ impl Ledger {
         if !self.records.contains_key(job) {
             let text = self.disk.read(&self.file(job)).unwrap_or_default();
             let known: Option<Record> = serde_json::from_slice(&text).ok();
+            if known.is_none() && !text.is_empty() {
+                // Of a later version, or damaged: somebody may want to look at it.
+                let aside = self.file(job).with_extension("bad");
+                let _ = self.disk.replace(&aside, 0o600, &text);
+            }
             let is_new = known.is_none();
             let record = known.unwrap_or_else(|| Record { from_ms: now_ms, ..Record::default() });
             self.records.insert(job.clone(), record);
@@ -95,7 +100,14 @@ impl Ledger {
     pub async fn save(&self, jobs: Vec<JobIdentity>) -> Result<(), Diagnostic> {
         let texts: Vec<_> = jobs.iter().map(|job| (self.file(job), self.text(job))).collect();
         let disk = self.disk.clone();
-        let write = move || texts.iter().try_for_each(|(file, text)| disk.write(file, text));
+        // Each of them, whatever becomes of the others.
+        let write = move || {
+            let mut result = Ok(());
+            for (file, text) in &texts {
+                result = result.and(disk.write(file, text));
+            }
+            result
+        };
         let failed = |e| Diagnostic::error("writing down the runs of jobs failed").because(e);
         tokio::task::spawn_blocking(write).await.map_err(failed)?
     }

@@ -150,10 +150,14 @@ impl Actor {
     }
 
     /// Writes down; a disk that is full loses the record and not the run.
-    pub async fn save(&self, jobs: Vec<JobIdentity>) {
-        if let Err(problem) = self.ledger.save(jobs).await {
+    /// Returns whether the records survive this daemon.
+    pub async fn save(&self, jobs: Vec<JobIdentity>) -> bool {
+        let saved = self.ledger.save(jobs).await;
+        let is_saved = saved.is_ok();
+        if let Err(problem) = saved {
             self.events.record(Fact::Problem { problem });
         }
+        is_saved
     }
 
     /// Has the keeper start a run; the answer comes as a message.
@@ -191,8 +195,8 @@ impl Actor {
     }
 
     pub async fn refused(&mut self, process: &str, why: String, found: Found) {
-        let starts = |live: &&Live| matches!(live.step, Step::Starts);
-        if self.live.get(process).filter(starts).is_none() {
+        // Also one that was to be ended before it had begun.
+        if !self.live.contains_key(process) {
             return;
         }
         if let Some(alive) = found.alive.iter().find(|alive| alive.id == process) {
@@ -201,7 +205,9 @@ impl Actor {
         }
         match found.exits.into_iter().find(|exit| exit.id == process) {
             Some(exit) => self.exited(exit).await,
-            None => self.ended(process, RunResult::NotStarted { why }, (String::new(), 0)).await,
+            None => {
+                self.ended(process, RunResult::NotStarted { why }, (String::new(), 0)).await;
+            }
         }
     }
 
@@ -225,6 +231,7 @@ impl Actor {
     /// The process of a run has ended.
     pub async fn exited(&mut self, exit: Exit) {
         let forget = Ask::Forget { id: exit.id.clone() };
+        let mut is_known = true;
         if let Some(live) = self.live.get(&exit.id) {
             let result = match &live.step {
                 Step::Ends { result, .. } => result.clone(),
@@ -237,24 +244,28 @@ impl Actor {
             if let Some(run) = self.ledger.record(&job, now_ms).run(&id) {
                 run.pid.get_or_insert(exit.pid);
             }
-            self.ended(&exit.id, result, (exit.last_output, exit.left_behind)).await;
+            is_known = self.ended(&exit.id, result, (exit.last_output, exit.left_behind)).await;
         }
-        // Only now: the next daemon would not know how it has ended.
-        self.world.keeper.send(forget);
+        // Only now: the next daemon would not know how it has ended, and start it again.
+        if is_known {
+            self.world.keeper.send(forget);
+        }
     }
 
-    /// Writes down how a run has ended, and has it repeated if it failed.
-    pub async fn ended(&mut self, process: &str, result: RunResult, left: (String, u32)) {
+    /// Writes down how a run has ended, and has it repeated if it failed. Returns whether that is
+    /// known to the next daemon.
+    pub async fn ended(&mut self, process: &str, result: RunResult, left: (String, u32)) -> bool {
         let now_ms = self.now_ms();
-        let Some(live) = self.live.remove(process) else { return };
+        let Some(live) = self.live.remove(process) else { return true };
         let (output, left_behind) = left;
         let record = self.ledger.record(&live.job, now_ms);
         let end = RunEnd { output: output.clone(), left_behind, ..end(now_ms, result.clone()) };
-        let Some(run) = record.end(&live.run, end).cloned() else { return };
-        self.save(vec![live.job.clone()]).await;
+        let Some(run) = record.end(&live.run, end).cloned() else { return true };
+        let is_saved = self.save(vec![live.job.clone()]).await;
         let output = if result == RunResult::Ok { String::new() } else { output };
         self.record_end((live.name, live.run), result, run.took_ms(), (output, left_behind));
         self.retries.extend(self.retry_of(&live.job, &run));
+        is_saved
     }
 
     pub fn record_end(

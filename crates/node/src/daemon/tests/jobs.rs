@@ -334,3 +334,24 @@ async fn who_asks_a_daemon_that_has_just_come_is_answered_after_its_first_plan()
     let (listed, begun) = asked.await.unwrap();
     assert_eq!((listed.len(), begun.unwrap().trigger), (1, Trigger::Asked));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_ended_while_the_disk_was_full_is_not_started_again() {
+    let house = House::new();
+    house.jobs("hello", "* * * * * c\n", "");
+    let daemon = house.running().await;
+    house.disk.held().full = true;
+    pass(MINUTE).await;
+    settled(&daemon).await;
+    assert_eq!(runs(&house).len(), 1, "a full disk stops no job");
+    end_all(&house, &Ended::Exited { code: 3 });
+    settled(&daemon).await;
+    assert_eq!(house.keeper.books().exits.len(), 1, "the keeper knows what no record says");
+    daemon.dies().await;
+    house.disk.held().full = false;
+    let daemon = house.running().await;
+    settled(&daemon).await;
+    assert_eq!(runs(&house).len(), 1);
+    assert_eq!(results(&daemon, "hello").await, [RunResult::Failed { code: 3 }]);
+    assert!(house.keeper.books().exits.is_empty());
+}
