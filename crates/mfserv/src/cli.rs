@@ -16,7 +16,7 @@ mod operations;
 pub mod output;
 pub mod plugins;
 pub mod progress;
-mod reach;
+pub mod reach;
 pub mod report;
 mod roles;
 pub mod ship;

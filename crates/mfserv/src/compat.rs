@@ -31,6 +31,7 @@ use mfserv_plugin::Cancel;
 
 use crate::cli::complain;
 use crate::cli::operation::Operation;
+use crate::cli::reach;
 use crate::cli::report::Outcome;
 use mfserv_node::control::client;
 use mfserv_node::operations::{Outcome as OperationOutcome, Request};
@@ -173,7 +174,7 @@ fn only_own_base_dir(places: &Places, asked: Option<&Path>) -> Result<(), Diagno
 }
 
 fn node_status(places: &Places) -> Result<Status, Diagnostic> {
-    client::status(&places.control_socket(), QUICK)
+    reach::ask(places, |socket| client::status(socket, QUICK))
 }
 
 /// Has the node changed; waits at most `wait_s` seconds until that is served.

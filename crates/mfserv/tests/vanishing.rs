@@ -90,6 +90,16 @@ fn status_and_stop_wait_for_the_daemon_that_follows_one_that_has_died() {
         node.mfserv(&["status"]).code(0);
         assert_ne!(node.role_pid("daemon"), daemon);
     }
+    // The commands of MFSERV, and those that ask for something else.
+    for args in [&["jobs"][..], &["jobs", "--json"], &["ps"]] {
+        node.kill(node.role_pid("daemon"));
+        node.mfserv(args).code(0);
+    }
+    let old = node.path("mfserv.status");
+    std::os::unix::fs::symlink(crate::PROGRAM, &old).unwrap();
+    node.kill(node.role_pid("daemon"));
+    let ran = mfserv_testkit::Ran::of(node.other(&old, &[]));
+    assert!(ran.stdout.contains("Checking circus status... [ OK ]"), "{ran:?}");
     node.kill(node.role_pid("daemon"));
     node.mfserv(&["stop"]).code(0);
     node.assert_nothing_left(hash.as_deref());

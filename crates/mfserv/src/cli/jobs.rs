@@ -13,6 +13,7 @@ use mfserv_platform::clock::now_ms;
 
 use super::keeper::QUICK;
 use super::output::for_terminal;
+use super::reach;
 use super::report::{Colour, Outcome, paint};
 use super::show::table;
 use super::{completions, print, print_json};
@@ -75,7 +76,7 @@ impl Jobs {
 }
 
 fn list(places: &Places, json: bool) -> Result<Outcome, Diagnostic> {
-    let jobs = client::jobs(&places.control_socket(), QUICK)?;
+    let jobs = reach::ask(places, |socket| client::jobs(socket, QUICK))?;
     if json {
         print_json(&jobs)?;
     } else if jobs.is_empty() {
@@ -183,7 +184,7 @@ fn until_ended(places: &Places, name: &str, begun: Run) -> Result<Run, Diagnosti
 }
 
 fn history(places: &Places, name: &str, number: usize, json: bool) -> Result<Outcome, Diagnostic> {
-    let mut found = client::job(&places.control_socket(), name, QUICK)?;
+    let mut found = reach::ask(places, |socket| client::job(socket, name, QUICK))?;
     found.runs.truncate(number);
     if json {
         print_json(&found)?;

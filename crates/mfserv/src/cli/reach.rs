@@ -32,11 +32,20 @@ pub fn until_reachable(places: &Places) {
     }
 }
 
-/// The status of the node. A daemon that has just died is waited for: the keeper starts another one.
+/// The status of the node, as [`ask`] gets it.
 pub fn status(places: &Places) -> Result<Status, Diagnostic> {
+    ask(places, |socket| client::status(socket, QUICK))
+}
+
+/// Asks the daemon something that changes nothing. One that has just died, also before it could
+/// answer, is waited for: the keeper starts another one.
+pub fn ask<T>(
+    places: &Places,
+    question: impl Fn(&Path) -> Result<T, Diagnostic>,
+) -> Result<T, Diagnostic> {
     let began = Instant::now();
     loop {
-        match client::status(&places.control_socket(), QUICK) {
+        match question(&places.control_socket()) {
             Err(problem)
                 if problem.kind == Kind::NotRunning
                     && began.elapsed() < PATIENCE
