@@ -1,6 +1,6 @@
 //! What proc(5) says of processes, memory and processors.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 
@@ -33,6 +33,45 @@ pub fn processes(proc: &Path) -> Vec<Process> {
         parse_stat(pid, &stat)
     })
     .collect()
+}
+
+/// All processes at one instant, and who is whose child.
+pub struct ProcessTable {
+    all: HashMap<u32, Process>,
+    children: HashMap<u32, Vec<u32>>,
+}
+
+impl ProcessTable {
+    /// Reads a `/proc`: one file of each process.
+    pub fn read(proc: &Path) -> Self {
+        let mut table = Self { all: HashMap::new(), children: HashMap::new() };
+        for process in processes(proc) {
+            table.children.entry(process.parent).or_default().push(process.pid);
+            table.all.insert(process.pid, process);
+        }
+        table
+    }
+
+    /// A process.
+    pub fn get(&self, pid: u32) -> Option<&Process> {
+        self.all.get(&pid)
+    }
+
+    /// A process, first, and its descendants; none if it is not there.
+    pub fn tree(&self, root: u32) -> Vec<&Process> {
+        let mut tree: Vec<&Process> = self.get(root).into_iter().collect();
+        // The processes were not all looked at in one instant: one may be its own descendant.
+        let mut seen = BTreeSet::from([root]);
+        let mut next = 0;
+        while let Some(parent) = tree.get(next) {
+            let children = self.children.get(&parent.pid).into_iter().flatten();
+            let fresh = children.filter(|pid| seen.insert(**pid));
+            let fresh: Vec<&Process> = fresh.filter_map(|pid| self.get(*pid)).collect();
+            tree.extend(fresh);
+            next += 1;
+        }
+        tree
+    }
 }
 
 /// Proportional memory (PSS) of a process, bytes: a page that several processes share is divided
@@ -133,6 +172,27 @@ mod tests {
         let own = all.iter().find(|process| process.pid == std::process::id()).unwrap();
         assert!(own.memory > 100_000 && own.threads > 0, "{own:?}");
         assert_eq!(own.parent, std::os::unix::process::parent_id());
+    }
+
+    #[test]
+    fn a_tree_has_a_process_first_and_each_descendant_once() {
+        let dir = tempfile::tempdir().unwrap();
+        // 4 and 5 are each other's parent: they were looked at before and after an end.
+        for (pid, parent) in [(1, 0), (2, 1), (3, 2), (4, 5), (5, 4), (6, 1)] {
+            let dir = dir.path().join(pid.to_string());
+            fs::create_dir(&dir).unwrap();
+            let stat = format!("{pid} (x) S {parent} 0 0 0 -1 0 0 0 0 0 1 1 0 0 20 0 1 0 5 0 1 0");
+            fs::write(dir.join("stat"), stat).unwrap();
+        }
+        let table = ProcessTable::read(dir.path());
+        let of = |root: u32| {
+            let pids: Vec<u32> = table.tree(root).iter().map(|process| process.pid).collect();
+            let rest: BTreeSet<u32> = pids.iter().skip(1).copied().collect();
+            (pids.first().copied(), pids.len(), rest)
+        };
+        assert_eq!(of(1), (Some(1), 4, BTreeSet::from([2, 3, 6])));
+        assert_eq!(of(4), (Some(4), 2, BTreeSet::from([5])));
+        assert_eq!(of(7), (None, 0, BTreeSet::new()));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::report::{Colour, Outcome, paint, print_problem};
 use super::{print, print_json};
 use mfserv_node::places::Places;
 use mfserv_node::render;
-use mfserv_platform::proc::{Process, processes, proportional_memory};
+use mfserv_platform::proc::{Process, ProcessTable, proportional_memory};
 
 /// How many of a dead worker's last lines `status` shows.
 const LAST_LINES: usize = 8;
@@ -48,19 +48,20 @@ impl Look {
 
     pub fn ps(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let status = ask(places)?;
-        let memory = Memory::now();
+        let processes = ProcessTable::read(Path::new("/proc"));
         if self.json {
             let workers = status.watchers.iter().flat_map(|watcher| &watcher.workers);
             let workers: Vec<Value> = workers
                 .map(|worker| {
                     let mut shown = serde_json::to_value(worker).unwrap_or_default();
-                    shown["pss_bytes"] = worker.pid.and_then(|pid| memory.of_tree(pid)).into();
+                    shown["pss_bytes"] =
+                        worker.pid.and_then(|pid| proportional(&processes, pid)).into();
                     shown
                 })
                 .collect();
             print_json(&workers)?;
         } else {
-            print(&table(&worker_rows(&for_people(status), &memory)));
+            print(&table(&worker_rows(&for_people(status), &processes)));
         }
         Ok(Outcome::Done)
     }
@@ -213,31 +214,15 @@ fn trouble(watcher: &WatcherStatus) -> String {
     out
 }
 
-/// Who is whose child now.
-struct Memory(Vec<Process>);
-
-impl Memory {
-    fn now() -> Self {
-        Self(processes(Path::new("/proc")))
-    }
-
-    /// Proportional memory of a process and its descendants, bytes.
-    fn of_tree(&self, pid: u32) -> Option<u64> {
-        let mut sum = proportional_memory(Path::new("/proc"), pid)?;
-        let (mut todo, mut seen) = (vec![pid], BTreeSet::from([pid]));
-        while let Some(parent) = todo.pop() {
-            let children = self.0.iter().filter(|process| process.parent == parent);
-            // The processes were not all looked at in one instant.
-            for child in children.filter(|process| seen.insert(process.pid)) {
-                sum += proportional_memory(Path::new("/proc"), child.pid).unwrap_or(0);
-                todo.push(child.pid);
-            }
-        }
-        Some(sum)
-    }
+/// Proportional memory of a process and its descendants, bytes.
+fn proportional(table: &ProcessTable, root: u32) -> Option<u64> {
+    let of = |process: &Process| proportional_memory(Path::new("/proc"), process.pid);
+    let tree = table.tree(root);
+    let (first, descendants) = tree.split_first()?;
+    Some(of(first)? + descendants.iter().filter_map(|process| of(process)).sum::<u64>())
 }
 
-fn worker_rows(status: &Status, memory: &Memory) -> Vec<Vec<String>> {
+fn worker_rows(status: &Status, table: &ProcessTable) -> Vec<Vec<String>> {
     let mut rows =
         vec![titles(&["WORKER", "PID", "PHASE", "FOR", "CPU", "MEMORY", "PSS", "CONTAINED BY"])];
     let now = mfserv_platform::clock::now_ms();
@@ -250,7 +235,7 @@ fn worker_rows(status: &Status, memory: &Memory) -> Vec<Vec<String>> {
             render::span(now.saturating_sub(worker.since_ms)),
             or_dash(worker.cpu_ms.map(|ms| format!("{:.1}s", ms as f64 / 1000.0))),
             or_dash(worker.memory_bytes.map(render::bytes)),
-            or_dash(worker.pid.and_then(|pid| memory.of_tree(pid)).map(render::bytes)),
+            or_dash(worker.pid.and_then(|pid| proportional(table, pid)).map(render::bytes)),
             worker.containment.clone() + if worker.adopted { " (adopted)" } else { "" },
         ]);
     }

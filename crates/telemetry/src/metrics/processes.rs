@@ -1,10 +1,9 @@
 //! What processes use, read from proc(5).
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use mfserv_platform::proc;
+use mfserv_platform::proc::{self, Process, ProcessTable};
 
 /// What a process, or a process with its descendants, uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -29,71 +28,52 @@ impl Usage {
     }
 }
 
-struct Process {
-    usage: Usage,
-    /// CPU time of its children that have ended, seconds.
-    ended_s: f64,
-    children: Vec<u32>,
-}
-
 /// All processes at one instant.
-pub struct Processes {
-    all: HashMap<u32, Process>,
-}
+pub struct Processes(ProcessTable);
 
 impl Processes {
     /// Reads all processes: one file each.
     pub fn read() -> Self {
-        let found = proc::processes(Path::new("/proc"));
-        let of = |it: &proc::Process| Usage {
-            memory: it.memory,
-            cpu_s: it.cpu_ms as f64 / 1e3,
-            threads: it.threads,
-            descriptors: 0,
-        };
-        let with = |it: &proc::Process| Process {
-            usage: of(it),
-            ended_s: it.ended_children_ms as f64 / 1e3,
-            children: Vec::new(),
-        };
-        let mut all: HashMap<u32, Process> = found.iter().map(|it| (it.pid, with(it))).collect();
-        for process in found {
-            if let Some(parent) = all.get_mut(&process.parent) {
-                parent.children.push(process.pid);
-            }
-        }
-        Self { all }
+        Self(ProcessTable::read(Path::new("/proc")))
     }
 
     /// What a process uses.
     pub fn own(&self, pid: u32) -> Option<Usage> {
-        let usage = self.all.get(&pid)?.usage;
-        Some(Usage { descriptors: descriptors(pid), ..usage })
+        Some(with_descriptors(self.0.get(pid)?))
     }
 
     /// What a process uses, with its descendants.
     pub fn tree(&self, root: u32) -> Option<Usage> {
-        self.sum(root, |pid| self.own(pid))
+        self.sum(root, with_descriptors)
     }
 
     /// The same without descriptors, which take another look at each process.
     pub fn memory_and_cpu(&self, root: u32) -> Option<Usage> {
-        self.sum(root, |pid| Some(self.all.get(&pid)?.usage))
+        self.sum(root, usage)
     }
 
-    fn sum(&self, root: u32, usage_of: impl Fn(u32) -> Option<Usage>) -> Option<Usage> {
-        let ended_s = |pid: u32| self.all.get(&pid).map_or(0.0, |process| process.ended_s);
-        let mut sum = usage_of(root)?;
-        sum.cpu_s += ended_s(root);
-        let mut todo = self.all.get(&root)?.children.clone();
-        while let Some(pid) = todo.pop() {
-            let Some(usage) = usage_of(pid) else { continue };
-            sum.add(&usage);
-            sum.cpu_s += ended_s(pid);
-            todo.extend(self.all.get(&pid).into_iter().flat_map(|process| &process.children));
+    fn sum(&self, root: u32, usage_of: fn(&Process) -> Usage) -> Option<Usage> {
+        let tree = self.0.tree(root);
+        let mut sum = Usage::default();
+        for process in &tree {
+            sum.add(&usage_of(process));
+            sum.cpu_s += process.ended_children_ms as f64 / 1e3;
         }
-        Some(sum)
+        (!tree.is_empty()).then_some(sum)
     }
+}
+
+fn usage(process: &Process) -> Usage {
+    Usage {
+        memory: process.memory,
+        cpu_s: process.cpu_ms as f64 / 1e3,
+        threads: process.threads,
+        descriptors: 0,
+    }
+}
+
+fn with_descriptors(process: &Process) -> Usage {
+    Usage { descriptors: descriptors(process.pid), ..usage(process) }
 }
 
 /// The memory of this machine that is in use, and all of it (at least 1), bytes.

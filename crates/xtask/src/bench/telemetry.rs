@@ -46,6 +46,8 @@ pub struct Telemetry {
 struct Subject {
     name: &'static str,
     node: Node,
+    /// The port of `/metrics`.
+    metrics: Option<u16>,
     rounds: Vec<Round>,
 }
 
@@ -60,13 +62,16 @@ impl Telemetry {
         let machine = machine::line(&[("python3", &["--version"])]);
         let receiver = Receiver::start()?;
         let mut subjects = Vec::new();
-        for (name, keys) in kinds(receiver.port, node::free_port()?) {
-            subjects.push(Subject { name, node: self.node(&program, &keys)?, rounds: Vec::new() });
+        let metrics = node::free_port()?;
+        for (name, keys) in kinds(receiver.port, metrics) {
+            let metrics = keys.iter().any(|(key, _)| *key == "metrics.port").then_some(metrics);
+            let node = self.node(&program, &keys)?;
+            subjects.push(Subject { name, node, metrics, rounds: Vec::new() });
         }
         for round in 1..=self.rounds {
             eprintln!("round {round} of {}", self.rounds);
             for subject in &mut subjects {
-                subject.rounds.push(self.round(&subject.node)?);
+                subject.rounds.push(self.round(&subject.node, subject.metrics)?);
             }
         }
         println!("{machine}\n\n`{}`\n", self.command());
@@ -101,7 +106,7 @@ impl Telemetry {
     }
 
     /// All that a load costs, up to the last line that is sent because of it.
-    fn round(&self, node: &Node) -> Result<Round, Diagnostic> {
+    fn round(&self, node: &Node, metrics: Option<u16>) -> Result<Round, Diagnostic> {
         let roles = processes(&node.status()?);
         let before = used(&roles)?;
         let wanted = Wanted {
@@ -112,7 +117,7 @@ impl Telemetry {
         let load = Load::start(node.address(), &wanted)?;
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(self.seconds) {
-            scrape(node);
+            metrics.into_iter().for_each(scrape);
             interrupt::sleep(Duration::from_secs(1))?;
         }
         let (answers, failed) = (load.tally().answers(wanted.length), load.tally().failed());
@@ -185,10 +190,8 @@ fn wait_until_sent(roles: &[Vec<u32>; 4]) -> Result<(), Diagnostic> {
     }
 }
 
-/// Reads /metrics as Prometheus does, more often than it would; nothing where there is none.
-fn scrape(node: &Node) {
-    let Ok(port) = node.run(&["config", "get", "metrics.port"]) else { return };
-    let Ok(port) = port.trim().parse::<u16>() else { return };
+/// Reads /metrics as Prometheus does, more often than it would.
+fn scrape(port: u16) {
     let Ok(mut stream) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))) else {
         return;
     };
