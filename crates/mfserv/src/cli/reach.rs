@@ -75,7 +75,8 @@ fn is_role(pid: u32, home: &Path, role: &str) -> bool {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
     let home = home.as_os_str().as_encoded_bytes();
-    // One of a container may have a home with the same path. (Of other users this is not readable.)
+    // A process of a container may have a home with the same path. (The link of another user's
+    // process cannot be read.)
     let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     words.get(1) == Some(&role.as_bytes())
         && namespace(&pid.to_string()).is_some_and(|its| Some(its) == namespace("self"))

@@ -73,7 +73,7 @@ pub fn stop(places: &Places, kill: bool, steps: &mut dyn Progress) -> Result<boo
     let mut has_stopped = false;
     if !kill {
         steps.step("stopping: requests are finished first");
-        // One that has just died is followed by one that can stop the node in order.
+        // A daemon that has just died is followed by another one, which stops the node in order.
         let asked = match starts_daemons {
             true => reach::status(places),
             false => client::status(&places.control_socket(), QUICK),
@@ -129,7 +129,7 @@ fn replace_hanging_daemon(places: &Places) -> Result<(), Diagnostic> {
 /// whether anything lived.
 pub fn shut_down(places: &Places) -> Result<bool, Diagnostic> {
     let socket = places.keep_socket();
-    // One that is ending already accepts nobody any more.
+    // A keeper that is ending accepts no client any more.
     let keepers = reach::pids(places.home(), "keep");
     if let Ok(mut client) = keeper::connect(places) {
         // It may end by itself at this very moment, because the daemon asked first.

@@ -137,7 +137,7 @@ impl Monitor {
         dirs.iter().for_each(|dir| self.watch.watch(dir));
         self.dirs = dirs;
         for (entry, name) in &entries {
-            // What stood for it until now: a directory that did not exist, another target.
+            // The watch that had this name: of a directory that was missing, or of another target.
             self.watch.unwatch_below(name);
             self.watch.watch_file(entry, name);
         }
@@ -275,7 +275,7 @@ fn of_node(places: &Places) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
         let is_ini = |path: &PathBuf| path.extension().is_some_and(|end| end == "ini");
         files.extend(entries.map(|entry| entry.path()).filter(is_ini));
-        // One that does not exist yet: its directory is watched for any.
+        // This name stands for files that do not exist yet: their directory is watched.
         files.push(dir.join(".ini"));
     }
     files
