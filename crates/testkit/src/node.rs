@@ -10,7 +10,8 @@ use std::time::Duration;
 use mfserv_core::event::{Event, Fact};
 use mfserv_core::names::WorkerId;
 use mfserv_core::node_state::NodeState;
-use mfserv_core::status::{Status, WatcherState, WatcherStatus};
+use mfserv_core::status::{Status, WatcherState, WatcherStatus, WorkerStatus};
+use mfserv_core::worker::Phase;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -220,13 +221,14 @@ impl Node {
         })
     }
 
-    /// The pids of a watcher's workers, sorted.
+    /// The pids of a watcher's workers, sorted. Those that are ending are left out: a
+    /// restart is done when the next ones serve, and the last ones then still drain.
     #[track_caller]
     pub fn pids(&self, watcher: &str) -> Vec<u32> {
         pids_of(&self.watcher(watcher))
     }
 
-    /// The pids of all workers of plugins, sorted.
+    /// The pids of all workers of plugins that are not ending, sorted.
     #[track_caller]
     pub fn worker_pids(&self) -> Vec<u32> {
         let watchers = self.status().watchers;
@@ -381,7 +383,11 @@ impl Node {
 }
 
 fn pids_of(watcher: &WatcherStatus) -> Vec<u32> {
-    let mut pids: Vec<u32> = watcher.workers.iter().filter_map(|worker| worker.pid).collect();
+    let stays = |worker: &&WorkerStatus| {
+        !matches!(worker.phase, Phase::Draining | Phase::Stopping | Phase::Killing)
+    };
+    let mut pids: Vec<u32> =
+        watcher.workers.iter().filter(stays).filter_map(|worker| worker.pid).collect();
     pids.sort_unstable();
     pids
 }
