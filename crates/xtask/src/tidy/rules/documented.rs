@@ -192,7 +192,7 @@ fn commands(tree: &Tree) -> Vec<Finding> {
 
 /// Each command of MFSERV has its row. Names that begin with `_` are internal.
 fn old_commands(tree: &Tree) -> Vec<Finding> {
-    let (path, page) = ("crates/mfserv/src/compat.rs", "docs/mfserv-compatibility.md");
+    let (path, page) = ("crates/mfserv/src/compat.rs", "docs/compatibility.md");
     let (source, text) = match both(tree, path, page) {
         Ok(both) => both,
         Err(finding) => return vec![finding],
@@ -257,7 +257,7 @@ mod tests {
             "docs/operating.md",
             "| code | is |\n|---|---|\n| 1 | failed |\n| 2 | usage |\n\n`no_route`, `reset`; mfserv start, mfserv go-back",
         ),
-        ("docs/mfserv-compatibility.md", "`plugins.list [--all]`"),
+        ("docs/compatibility.md", "`plugins.list [--all]`"),
     ];
 
     fn with(changed: &str, text: &str) -> Vec<String> {
@@ -297,11 +297,7 @@ mod tests {
                 "| c | i |\n|---|---|\n| 1 | f |\n| 2 | u |\n\n`no_route` `reset` mfserv start",
                 "cli.rs:1: `mfserv go-back` is not",
             ),
-            (
-                "docs/mfserv-compatibility.md",
-                "`plugins.lists`",
-                "compat.rs:1: `plugins.list` is not",
-            ),
+            ("docs/compatibility.md", "`plugins.lists`", "compat.rs:1: `plugins.list` is not"),
         ] {
             let findings = with(page, text);
             assert_eq!(findings.len(), 1, "{page}: {findings:?}");
