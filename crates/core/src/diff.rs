@@ -2,7 +2,6 @@
 
 use crate::names::WatcherName;
 use crate::plan::{Listen, Plan};
-use crate::watcher::WatcherSpec;
 
 /// What has to change to come from one plan to another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,8 +12,10 @@ pub struct Changes {
     pub stop: Vec<WatcherName>,
     /// Watchers whose workers are all replaced.
     pub replace: Vec<WatcherName>,
-    /// Watchers that change their number of workers only.
+    /// Watchers that change their number of workers, and nothing that a worker runs with.
     pub rescale: Vec<WatcherName>,
+    /// Watchers whose workers go on, and are given another timeout.
+    pub adjust: Vec<WatcherName>,
     /// The route table changes.
     pub table: bool,
     /// Sockets to listen on.
@@ -33,10 +34,9 @@ impl Changes {
             let list = match before(name) {
                 None => &mut changes.start,
                 Some(was) if was == spec => continue,
-                Some(was) if WatcherSpec { count: spec.count, ..was.clone() } == *spec => {
-                    &mut changes.rescale
-                }
-                Some(_) => &mut changes.replace,
+                Some(was) if was.fingerprint() != spec.fingerprint() => &mut changes.replace,
+                Some(was) if was.count != spec.count => &mut changes.rescale,
+                Some(_) => &mut changes.adjust,
             };
             list.push(name.clone());
         }
@@ -61,7 +61,7 @@ impl Changes {
 
     /// The watchers that are touched and remain.
     pub fn touched(&self) -> Vec<WatcherName> {
-        [&self.start[..], &self.replace[..], &self.rescale[..]].concat()
+        [&self.start[..], &self.replace[..], &self.rescale[..], &self.adjust[..]].concat()
     }
 }
 
@@ -74,6 +74,7 @@ impl std::fmt::Display for Changes {
             ("stop", &self.stop),
             ("replace", &self.replace),
             ("rescale", &self.rescale),
+            ("adjust", &self.adjust),
         ];
         for (verb, names) in lists.iter().filter(|(_, names)| !names.is_empty()) {
             let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();

@@ -4,6 +4,7 @@
 mod command;
 mod counts;
 mod jobs;
+pub mod preview;
 mod routes;
 mod watchers;
 

@@ -14,6 +14,7 @@ pub mod operate;
 pub mod operation;
 mod operations;
 pub mod output;
+mod plan;
 pub mod plugins;
 pub mod progress;
 pub mod reach;
@@ -87,6 +88,8 @@ enum Command {
     Operations(operations::Operations),
     /// Wait for an operation; exits as it does.
     Wait(operations::WaitFor),
+    /// Show what a reload would change, or a start of a node that does not run; changes nothing.
+    Plan(plan::Plan),
     /// Check the configuration and every plugin; changes nothing.
     Check(config::Check),
     /// Show and change the configuration.
@@ -163,6 +166,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::Events(args) => args.run(&places),
         Command::Operations(args) => args.run(&places),
         Command::Wait(args) => args.run(&places),
+        Command::Plan(args) => args.run(&places),
         Command::Check(args) => args.run(&places),
         Command::Config(args) => args.run(&places),
         Command::Setup(args) => args.run(&places),

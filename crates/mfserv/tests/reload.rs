@@ -5,7 +5,7 @@ use mfserv_core::plan::PluginState;
 use mfserv_core::status::PluginStatus;
 use mfserv_testkit::{Node, Plugin, programs, until};
 
-use crate::{PATIENCE, Turn, node};
+use crate::{PATIENCE, Turn, node, tree};
 
 fn plugin(name: &str) -> Plugin {
     Plugin::python(name, programs::SERVES)
@@ -110,6 +110,56 @@ fn a_reload_replaces_only_the_workers_of_what_changed() {
     assert_eq!(node.get("/newcomer").status, 200);
     assert_eq!(node.pids("app.quiet.main"), quiet);
     assert_eq!(node.role_pid("front"), front);
+    node.stop();
+}
+
+#[test]
+fn a_plan_shows_what_a_reload_would_do_and_ends_as_it_would_and_changes_nothing() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&plugin("changing").file("crontab", "5 4 * * * true\n"));
+    node.add(&plugin("quiet"));
+    let before = tree(node.home());
+    let ran = node.mfserv(&["plan"]).code(0);
+    assert!(ran.stdout.contains("does not run") && ran.stdout.contains("+ app.quiet.main: 1"));
+    node.mfserv(&["reload", "--dry-run"]).code(3);
+    assert_eq!(tree(node.home()), before, "nothing is written");
+
+    node.start();
+    for asked in [["plan"].as_slice(), &["reload", "--dry-run"]] {
+        assert_eq!(node.mfserv(asked).code(0).stdout, "nothing would change\n");
+    }
+    let (workers, generation) = (node.worker_pids(), node.status().generation);
+    let more = plugin("changing").key("app_main", "numprocesses", "2");
+    node.add(&more.key("custom", "secret", "hunter2").file("crontab", "# none\n"));
+    node.add(&plugin("newcomer"));
+    let said = node.mfserv(&["plan"]).code(0).stdout;
+    for line in [
+        "~ app.changing.main: 1 → 2, all replaced: its environment (MFSERV_CURRENT_PLUGIN",
+        "+ app.newcomer.main: 1 started",
+        "+ /newcomer of newcomer/main: workers of newcomer/main",
+        "- changing.crontab:1 (5 4 * * *)",
+        "then, at most ",
+    ] {
+        assert!(said.contains(line), "{line:?} in {said}");
+    }
+    assert!(!said.contains("quiet") && !said.contains("hunter2"), "{said}");
+    let json: serde_json::Value =
+        serde_json::from_str(&node.mfserv(&["plan", "--json"]).code(0).stdout).unwrap();
+    assert!(json["memory"]["now_bytes"].as_u64() > Some(1 << 20), "{json}");
+    assert_eq!(json["in_force"], generation);
+
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port().to_string();
+    let own = node.address().port().to_string();
+    node.set("nginx.port", &port);
+    let dry = node.mfserv(&["plan"]).code(5);
+    assert!(dry.stdout.contains("+ 127.0.0.1:") && dry.stderr.contains(&port), "{dry:?}");
+    node.mfserv(&["reload"]).code(5);
+    node.set("nginx.port", &own);
+    node.add(&plugin("changing").config("this is no configuration\n"));
+    node.mfserv(&["reload", "--dry-run"]).code(4);
+    assert_eq!((node.worker_pids(), node.status().generation), (workers, generation));
     node.stop();
 }
 

@@ -23,6 +23,7 @@ mod metrics;
 mod node;
 mod observe;
 mod operating;
+mod preview;
 mod reconcile;
 mod renewal;
 mod staging;
@@ -42,6 +43,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::event::Fact;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::plan::Plan;
+use mfserv_core::plan::preview::{Measured, PlanPreview};
 use mfserv_core::watcher::{front_socket_stem, socket_path};
 use mfserv_core::wire::keeper::Notice;
 use mfserv_platform::disk::RealDisk;
@@ -88,7 +90,12 @@ pub fn run(options: DaemonOptions) -> Result<(), Diagnostic> {
 
 /// What a daemon would read and plan. Nothing is started, and nothing is written.
 pub fn look(options: &DaemonOptions) -> Result<Looked, Diagnostic> {
-    reconcile::look(options, &RealDisk)
+    reconcile::look(options, &RealDisk, None)
+}
+
+/// What a start of the node would do.
+pub fn preview_of_start(options: &DaemonOptions) -> Result<PlanPreview, Diagnostic> {
+    preview::preview(options, &RealDisk, None, &Measured::new())
 }
 
 /// The plan that the last daemon of a node has applied.

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use mfserv_core::plan::preview::PlanPreview;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_node::control::client::{self, Connection, Follow};
@@ -52,6 +53,12 @@ struct Played {
 impl Api for Played {
     fn status(&self) -> Pending<'_, Status> {
         Box::pin(async { serde_json::from_value(status()).unwrap() })
+    }
+
+    fn preview(&self) -> Pending<'_, Result<PlanPreview, Diagnostic>> {
+        Box::pin(async {
+            Err(Diagnostic::error("the port is no number").kind(Kind::BadConfiguration))
+        })
     }
 
     fn submit(&self, submission: Submission) -> Pending<'_, Result<OperationId, Diagnostic>> {
@@ -311,6 +318,7 @@ async fn what_is_wrong_with_a_request_is_a_problem_with_the_status_that_http_has
         (get("/v1/status", "").replace("GET", "PUT"), 405, "about:blank"),
         (get("/v1/status", "Accept: text/html\r\n"), 406, "about:blank"),
         (get("/v1/operations?limit=x", ""), 400, "urn:mfserv:problem:usage"),
+        (get("/v1/plan", ""), 422, "urn:mfserv:problem:bad-configuration"),
         (post("/v1/operations", "", "{}"), 415, "about:blank"),
         (post("/v1/operations", JSON, "{"), 400, "urn:mfserv:problem:usage"),
         (

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::completions;
 use super::keeper::{self, LOOK, QUICK};
 use super::operation::{Operation, print_warnings};
+use super::plan;
 use super::print;
 use super::progress::Steps;
 use super::report::{self, Outcome};
@@ -81,12 +82,18 @@ impl Restart {
 
 #[derive(Debug, Args)]
 pub struct Reload {
+    /// Change nothing: show what would change, as `mfserv plan` does.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     wait: Wait,
 }
 
 impl Reload {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        if self.dry_run {
+            return plan::of_running(places, self.wait.json);
+        }
         let applied = change(places, "reload", &self.wait, Request::Reload)?;
         Ok(outcome(&applied, &[]))
     }

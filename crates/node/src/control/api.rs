@@ -5,6 +5,7 @@ use std::pin::Pin;
 
 use mfserv_core::Diagnostic;
 use mfserv_core::job::{JobStatus, Run};
+use mfserv_core::plan::preview::PlanPreview;
 use mfserv_core::status::Status;
 use tokio::sync::mpsc;
 
@@ -18,6 +19,9 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Api: JobsApi + Send + Sync + 'static {
     /// The observed node.
     fn status(&self) -> Pending<'_, Status>;
+
+    /// What a reload would do.
+    fn preview(&self) -> Pending<'_, Result<PlanPreview, Diagnostic>>;
 
     /// Accepts an operation; returns its id at once. An id that is known joins that operation.
     fn submit(&self, submission: Submission) -> Pending<'_, Result<OperationId, Diagnostic>>;

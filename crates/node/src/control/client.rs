@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mfserv_core::job::{JobStatus, Run};
+use mfserv_core::plan::preview::PlanPreview;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::Cancel;
@@ -57,6 +58,11 @@ pub fn recent(socket: &Path, limit: usize, patience: Duration) -> Result<Vec<Rec
         let mut connection = Connection::open(socket, Version::own()).await?;
         connection.recent(limit).await
     })
+}
+
+/// What a reload would do.
+pub fn preview(socket: &Path, patience: Duration) -> Result<PlanPreview, Diagnostic> {
+    within(patience, async { Connection::open(socket, Version::own()).await?.preview().await })
 }
 
 /// All jobs.

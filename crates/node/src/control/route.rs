@@ -11,6 +11,8 @@ pub enum Route {
     About,
     /// `/v1/status`: the observed node.
     Status,
+    /// `/v1/plan`: what a reload would do.
+    Plan,
     /// `/v1/operations`: the operations, and where a new one is submitted.
     Operations,
     /// `/v1/operations/ID`: one operation.
@@ -36,6 +38,7 @@ impl Route {
         match segments[..] {
             ["v1"] => Some(Route::About),
             ["v1", "status"] => Some(Route::Status),
+            ["v1", "plan"] => Some(Route::Plan),
             ["v1", "ask"] => Some(Route::Ask),
             ["v1", "jobs"] => Some(Route::Jobs),
             ["v1", "jobs", name] if is_job(name) => Some(Route::Job(name.into())),
@@ -50,9 +53,10 @@ impl Route {
     /// The methods that the resource has.
     pub fn methods(&self) -> &'static [Method] {
         match self {
-            Route::About | Route::Status | Route::Events(_) | Route::Jobs | Route::Job(_) => {
+            Route::About | Route::Status | Route::Plan | Route::Events(_) => {
                 &[Method::GET, Method::HEAD]
             }
+            Route::Jobs | Route::Job(_) => &[Method::GET, Method::HEAD],
             Route::Operations => &[Method::GET, Method::HEAD, Method::POST],
             Route::Operation(_) => &[Method::GET, Method::HEAD, Method::DELETE],
             Route::Ask | Route::Runs(_) => &[Method::POST],
@@ -81,6 +85,7 @@ mod tests {
         for (path, route) in [
             ("/v1", Some(Route::About)),
             ("/v1/status", Some(Route::Status)),
+            ("/v1/plan", Some(Route::Plan)),
             ("/v1/operations", Some(Route::Operations)),
             ("/v1/operations/m5k2x9qf-3fa91c07", Some(Route::Operation(id()))),
             ("/v1/operations/m5k2x9qf-3fa91c07/events", Some(Route::Events(id()))),

@@ -194,12 +194,13 @@ impl Shared {
             (Route::Status, _) => Ok(answer::value(StatusCode::OK, &self.api.status().await)),
             // Between versions `stop` is followed too.
             (Route::Events(id), _) => self.follow(id).await,
-            (Route::Operations | Route::Operation(_), _)
+            (Route::Plan | Route::Operations | Route::Operation(_), _)
             | (Route::Jobs | Route::Job(_) | Route::Runs(_), _)
                 if other.is_some() =>
             {
                 Err(self.mismatch(other))
             }
+            (Route::Plan, _) => Ok(answer::value(StatusCode::OK, &self.api.preview().await?)),
             (Route::Jobs, _) => Ok(answer::value(StatusCode::OK, &self.api.jobs().await)),
             (Route::Job(name), _) => {
                 Ok(answer::value(StatusCode::OK, &self.api.job(name).await.map_err(no_job)?))

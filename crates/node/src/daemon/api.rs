@@ -2,6 +2,7 @@
 
 use mfserv_core::Diagnostic;
 use mfserv_core::job::{JobStatus, Run};
+use mfserv_core::plan::preview::PlanPreview;
 use mfserv_core::status::Status;
 use tokio::sync::mpsc;
 
@@ -19,6 +20,10 @@ pub struct Service {
 impl Api for Service {
     fn status(&self) -> Pending<'_, Status> {
         Box::pin(self.node.observed())
+    }
+
+    fn preview(&self) -> Pending<'_, Result<PlanPreview, Diagnostic>> {
+        Box::pin(self.node.preview())
     }
 
     fn submit(&self, submission: Submission) -> Pending<'_, Result<OperationId, Diagnostic>> {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::node::Node;
 use super::{DaemonOptions, breakages, held, last_plan, takes_over};
 use crate::installed::{Directories, Instead};
+use crate::operations::Counts;
 use crate::places::Places;
 use crate::{configure, installed, port_holder, taking, telegraf};
 
@@ -227,7 +228,7 @@ pub fn make(
     let module = configured(options)?;
     let uuid = uuid(disk, places)?;
     let plugins = installed::load_all(places, &module, instead, Directories::Made)?;
-    let basis = Basis { previous, generation, uuid };
+    let basis = Basis { previous, generation, uuid, held: held::read(disk, places) };
     let plan = planned(options, disk, (&module, plugins), basis);
     if uses_short_dir(places, &plan) {
         ensure_short_dir(places)?;
@@ -240,13 +241,14 @@ struct Basis<'a> {
     previous: Option<&'a Plan>,
     generation: u64,
     uuid: String,
+    held: Counts,
 }
 
 fn planned(
     options: &DaemonOptions,
     disk: &dyn Disk,
     (module, mut plugins): (&configure::Module, Vec<PluginInput>),
-    Basis { previous, generation, uuid }: Basis<'_>,
+    Basis { previous, generation, uuid, held }: Basis<'_>,
 ) -> Plan {
     let places = &options.places;
     let mut module_problems = module.resolution.diagnostics.clone();
@@ -270,7 +272,7 @@ fn planned(
         front: Some(front_program(options, module)),
         telemetry: Some(telemetry_program(options, module)),
         telegraf,
-        held: held::read(disk, places),
+        held,
         takers: taking::read(disk, places),
         previous,
     })
@@ -286,11 +288,19 @@ pub struct Looked {
     pub plan: Plan,
 }
 
-/// Reads what a daemon would read, and plans it.
-pub fn look(options: &DaemonOptions, disk: &dyn Disk) -> Result<Looked, Diagnostic> {
+/// Reads what a daemon would read, and plans it: what it would start with, or what a reload of
+/// this plan would lead to.
+pub fn look(
+    options: &DaemonOptions,
+    disk: &dyn Disk,
+    previous: Option<&Plan>,
+) -> Result<Looked, Diagnostic> {
     let module = configured(options)?;
     let plugins = installed::load_all(&options.places, &module, None, Directories::Left)?;
-    let basis = Basis { previous: None, generation: 0, uuid: String::new() };
+    let generation = previous.map_or(0, |plan| plan.generation) + 1;
+    let uuid = previous.map_or_else(String::new, |plan| plan.table.server.uuid.clone());
+    // Neither a start nor a reload keeps counts that are in no configuration.
+    let basis = Basis { previous, generation, uuid, held: Counts::new() };
     let plan = planned(options, disk, (&module, plugins.clone()), basis);
     Ok(Looked { module, plugins, plan })
 }

@@ -9,6 +9,7 @@ use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use mfserv_core::job::{JobStatus, Run};
+use mfserv_core::plan::preview::PlanPreview;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use serde::de::DeserializeOwned;
@@ -114,6 +115,13 @@ impl Connection {
     pub async fn recent(&mut self, limit: usize) -> Result<Vec<Record>, Diagnostic> {
         self.refuse_another_version()?;
         let body = self.get(&format!("/v1/operations?limit={limit}")).await?;
+        serde_json::from_slice(&body).map_err(|e| not_understood(&e))
+    }
+
+    /// What a reload would do.
+    pub async fn preview(&mut self) -> Result<PlanPreview, Diagnostic> {
+        self.refuse_another_version()?;
+        let body = self.get("/v1/plan").await?;
         serde_json::from_slice(&body).map_err(|e| not_understood(&e))
     }
 
