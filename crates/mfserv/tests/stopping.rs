@@ -285,7 +285,8 @@ impl Terminal {
 
     fn run_program(node: &Node, words: &[&str]) -> Terminal {
         let (ours, theirs) = pty();
-        let words = [&["--ctty"], words].concat();
+        // Whoever runs the tests may ignore signals (nohup, a shell in the background).
+        let words = [&["--ctty", "env", "--default-signal"], words].concat();
         let mut command = node.other(Path::new("setsid"), &words);
         command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap());
         let child = command.stderr(theirs).spawn().unwrap();

@@ -39,7 +39,8 @@ impl Terminal {
     /// Runs a command of mfserv; the terminal is its controlling one, so that Ctrl-C is a signal.
     fn of(node: &Node, args: &[&str], size: (u16, u16), env: &[(&str, &str)]) -> Self {
         let (ours, theirs) = pty();
-        let args = [&["--ctty", "--wait", PROGRAM], args].concat();
+        // Whoever runs the tests may ignore signals (nohup, a shell in the background).
+        let args = [&["--ctty", "--wait", "env", "--default-signal", PROGRAM], args].concat();
         let mut command = node.other(Path::new("setsid"), &args);
         command.env("TERM", "xterm-256color").env_remove("NO_COLOR").envs(env.iter().copied());
         let ends = [(); 3].map(|()| theirs.try_clone().unwrap());
