@@ -1,11 +1,14 @@
 //! Configuration files are applied when they change, and only what changed is touched.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use mfserv_core::event::Fact;
 use mfserv_testkit::{Load, Node, Plugin, programs, until};
 
+use crate::install::release;
 use crate::{PATIENCE, Turn, node};
 
 /// Ways to change a file.
@@ -140,4 +143,86 @@ fn links_are_followed(node: &Node, own: &Path) {
     until("the file behind the link was read", PATIENCE, || {
         node.watcher("app.changing.main").ready == 2
     });
+}
+
+/// A package whose app says in which edition it is.
+fn package(node: &Node, name: &str, edition: &str) -> PathBuf {
+    let plugin = Plugin::python(name, programs::SERVES)
+        .key("general", "_version", edition)
+        .key("custom", "edition", edition);
+    release(node, &plugin.write(&node.path("work")))
+}
+
+fn edition(node: &Node) -> String {
+    let env = node.get("/dropped/env").text();
+    let found = env.split("MFSERV_CURRENT_PLUGIN_CUSTOM_EDITION\": \"").nth(1);
+    found.and_then(|rest| rest.split('"').next()).unwrap_or_default().into()
+}
+
+/// When each operation began that concerns a file of this name.
+fn installations(node: &Node, name: &str) -> Vec<u64> {
+    let began =
+        |fact: Fact| matches!(fact, Fact::OperationBegan { what, .. } if what.ends_with(name));
+    let events = node.events().into_iter();
+    events.filter(|event| began(event.fact.clone())).map(|event| event.at_ms).collect()
+}
+
+#[test]
+fn a_package_that_is_put_into_the_directory_of_the_site_is_installed_once_it_is_complete() {
+    let _turn = Turn::heavy();
+    let node = node();
+    node.set("autorestart.configuration", "1");
+    node.add(&Plugin::python("quiet", programs::SERVES));
+    let site = node.path("site/mfserv/plugins");
+    fs::create_dir_all(&site).unwrap();
+    fs::copy(package(&node, "early", "1"), site.join("early.plugin")).unwrap();
+    let (one, two) = (package(&node, "dropped", "1"), package(&node, "dropped", "2"));
+    node.start();
+    let quiet = node.pids("app.quiet.main");
+    let load = Load::new(node.address(), "/quiet").connections(4).start();
+    load.answers(20);
+
+    // Half of it, whose writer goes on, is not touched, however long that takes.
+    let (target, bytes) = (site.join("dropped.plugin"), fs::read(&one).unwrap());
+    let (first, rest) = bytes.split_at(bytes.len() / 2);
+    let mut writer = fs::File::create(&target).unwrap();
+    writer.write_all(first).unwrap();
+    fs::write(node.path("junk"), "this is no package").unwrap();
+    fs::rename(node.path("junk"), site.join("junk.plugin")).unwrap();
+    let said = || node.mfserv(&["status"]);
+    until("what is no package is told of", PATIENCE, || said().stderr.contains("junk.plugin"));
+    let text = said();
+    assert!(text.code == 1 && !text.stderr.contains("dropped"), "{text:?}");
+    assert!(text.stderr.contains("goes on"), "{text:?}");
+    assert!(installations(&node, "dropped.plugin").is_empty());
+    fs::remove_file(site.join("junk.plugin")).unwrap();
+    until("it is forgotten", PATIENCE, || said().code == 0);
+
+    writer.write_all(rest).unwrap();
+    drop(writer);
+    let complete_ms = mfserv_platform::clock::now_ms();
+    until("it is installed", PATIENCE, || node.get("/dropped").status == 200);
+    let began = installations(&node, "dropped.plugin");
+    assert!(began.len() == 1 && began[0] < complete_ms + 2_000, "{began:?} {complete_ms}");
+    assert_eq!(edition(&node), "1");
+
+    let both = Load::new(node.address(), "/dropped").connections(4).start();
+    fs::rename(&two, &target).unwrap();
+    until("the other build serves", PATIENCE, || edition(&node) == "2");
+    // A newer daemon knows what was handled, and what failed.
+    fs::write(node.path("junk"), &bytes[..bytes.len() - 9]).unwrap();
+    fs::rename(node.path("junk"), &target).unwrap();
+    until("the broken one is told of", PATIENCE, || said().stderr.contains("dropped.plugin"));
+    node.kill(node.role_pid("daemon"));
+    until("it is told of again", PATIENCE, || {
+        node.try_status().is_some() && said().stderr.contains("dropped.plugin")
+    });
+    fs::write(&target, &bytes).unwrap();
+    until("the first build serves again", PATIENCE, || edition(&node) == "1");
+    assert_eq!(installations(&node, "dropped.plugin").len(), 3);
+    assert!(installations(&node, "early.plugin").is_empty(), "it was there at the start");
+    both.stop().assert_nothing_failed();
+    load.stop().assert_nothing_failed();
+    assert_eq!(node.pids("app.quiet.main"), quiet);
+    node.stop();
 }

@@ -26,6 +26,7 @@ mod operating;
 mod preview;
 mod reconcile;
 mod renewal;
+mod site_packages;
 mod staging;
 mod state;
 mod stopping;
@@ -150,7 +151,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     node.served_by(Server::start(listener, api, Version::own()));
     tokio::spawn(metrics::run(node.clone(), counts));
     tokio::spawn(autorestart::run(node.clone(), node.parts.plans.subscribe()));
-    tokio::spawn(config_watch::run(node.clone(), node.parts.plans.subscribe()));
+    tokio::spawn(config_watch::run(node.clone(), operations.clone()));
     tokio::spawn(log_care::run(node.clone(), node.parts.plans.subscribe()));
     tokio::spawn(node.clone().look_after_files());
     tokio::spawn(begin(node.clone(), operations.clone(), (serving, ending)));

@@ -17,6 +17,7 @@ pub mod places;
 pub mod port_holder;
 pub mod preview;
 pub mod render;
+pub mod site_packages;
 pub mod taking;
 mod telegraf;
 

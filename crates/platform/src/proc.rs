@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// A process at one instant.
@@ -80,6 +81,32 @@ pub fn proportional_memory(proc: &Path, pid: u32) -> Option<u64> {
     let text = fs::read_to_string(proc.join(pid.to_string()).join("smaps_rollup")).ok()?;
     let kib = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     kib.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Whether a process has a file open for writing. Descriptors of other users are seen by root
+/// alone: of those nothing is known.
+pub fn is_open_for_writing(proc: &Path, file: &Path) -> bool {
+    let Ok(file) = fs::metadata(file) else { return false };
+    let is_it = |link: &Path| {
+        let found = fs::metadata(link);
+        found.is_ok_and(|found| (found.dev(), found.ino()) == (file.dev(), file.ino()))
+    };
+    let processes = fs::read_dir(proc).into_iter().flatten().flatten();
+    let numbered =
+        |name: &std::ffi::OsStr| name.to_str().is_some_and(|it| it.parse::<u32>().is_ok());
+    processes.filter(|entry| numbered(&entry.file_name())).any(|process| {
+        let descriptors = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        let mut open = descriptors.filter(|entry| is_it(&entry.path()));
+        open.any(|entry| writes(&process.path().join("fdinfo").join(entry.file_name())))
+    })
+}
+
+/// The access mode in the flags of proc_pid_fdinfo(5), which are octal.
+fn writes(fdinfo: &Path) -> bool {
+    let text = fs::read_to_string(fdinfo).unwrap_or_default();
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & 0o3 != 0)
 }
 
 /// A line of proc_pid_stat(5). The name of the command may have blanks and brackets.
@@ -204,6 +231,20 @@ mod tests {
         assert_eq!(found.cpu_ms, 150 * 1000 / ticks_per_second());
         assert_eq!(found.ended_children_ms, 50 * 1000 / ticks_per_second());
         assert_eq!(parse_stat(7, "7 (cut"), None);
+    }
+
+    #[test]
+    fn a_file_is_being_written_while_somebody_may_write_it_and_not_while_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("file"), dir.path().join("link"));
+        let writer = fs::File::create(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(is_open_for_writing(Path::new("/proc"), &path));
+        assert!(is_open_for_writing(Path::new("/proc"), &link));
+        drop(writer);
+        let _reader = fs::File::open(&path).unwrap();
+        assert!(!is_open_for_writing(Path::new("/proc"), &path));
+        assert!(!is_open_for_writing(Path::new("/proc"), &dir.path().join("missing")));
     }
 
     #[test]

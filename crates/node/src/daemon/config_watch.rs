@@ -15,12 +15,13 @@ use mfserv_core::event::Fact;
 use mfserv_core::fingerprint;
 use mfserv_core::plan::Plan;
 use mfserv_plugin::watch_rules::WatchRules;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::file_watch::{Change, FileWatch};
 use super::node::Node;
+use super::site_packages::SitePackages;
 use crate::configure;
+use crate::operations::Operations;
 use crate::places::Places;
 
 /// Several files that are changed together are read together: none has changed for this long…
@@ -54,14 +55,17 @@ struct Monitor {
     /// The directories that are watched, without links in their paths.
     dirs: BTreeSet<PathBuf>,
     seen: Seen,
+    packages: SitePackages,
     /// The first and the last change that was not looked at.
     changed: Option<(Instant, Instant)>,
     is_wanted: bool,
 }
 
-/// Watches for as long as the daemon lives. `plans` has the plan in force.
-pub async fn run(node: Node, mut plans: watch::Receiver<Option<Arc<Plan>>>) {
+/// Watches for as long as the daemon lives.
+pub async fn run(node: Node, operations: Operations<Node>) {
+    let mut plans = node.parts.plans.subscribe();
     let mut monitor = Monitor {
+        packages: SitePackages::new(node.clone(), operations).await,
         seen: read(&of_node(&node.parts.options.places)),
         watch: FileWatch::new(),
         plugins: BTreeMap::new(),
@@ -73,6 +77,7 @@ pub async fn run(node: Node, mut plans: watch::Receiver<Option<Arc<Plan>>>) {
     loop {
         let due = monitor.changed.map(|(first, last)| (last + QUIET).min(first + LONGEST));
         let wait = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+        let again = monitor.packages.again();
         tokio::select! {
             changed = plans.changed() => {
                 if changed.is_err() {
@@ -89,6 +94,9 @@ pub async fn run(node: Node, mut plans: watch::Receiver<Option<Arc<Plan>>>) {
                 }
             }
             () = tokio::time::sleep_until(wait) => monitor.look().await,
+            () = async { tokio::time::sleep_until(again.unwrap_or(wait)).await }, if again.is_some() => {
+                monitor.packages.look().await;
+            }
         }
         if let Some(problem) = monitor.watch.shortage() {
             monitor.node.parts.events.record(Fact::Problem { problem });
@@ -123,6 +131,7 @@ impl Monitor {
             self.note();
         }
         self.watch_all().await;
+        self.packages.plan_changed();
     }
 
     /// Watches the directories of all files, the links to them, and the places where what is missing
@@ -158,6 +167,7 @@ impl Monitor {
         }
         // Watch first, then read: what changes in between is seen twice, not never.
         let files = self.watch_all().await;
+        self.packages.look().await;
         let Some(now) = blocking(move || read(&files)).await else { return };
         let before = std::mem::replace(&mut self.seen, now);
         let changed = difference(&before, &self.seen);
@@ -172,7 +182,9 @@ impl Monitor {
 }
 
 /// Runs what reads files: the disk may be slow, and the event loop must not wait for it.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
 }
 

@@ -19,6 +19,7 @@ use super::DaemonOptions;
 use super::breakages::Breakages;
 use super::events::Events;
 use super::jobs::Jobs;
+use super::site_packages::Handled;
 use super::state::StateFile;
 use super::world::World;
 use crate::control::server::Server;
@@ -61,6 +62,8 @@ pub struct Inner {
     pub(super) notes: Mutex<Vec<String>>,
     /// Why the configuration as it is now is not the one in force.
     pub(super) refused: Mutex<Option<Diagnostic>>,
+    /// The packages of the site that have been looked at.
+    pub(super) site_packages: Mutex<Handled>,
     /// Who serves the control API: closed before the daemon ends.
     server: Mutex<Option<Server>>,
     pub(super) stopping: AtomicBool,
@@ -89,6 +92,7 @@ impl Node {
             keeper: Mutex::new(None),
             notes: Mutex::new(Vec::new()),
             refused: Mutex::new(None),
+            site_packages: Mutex::default(),
             server: Mutex::new(None),
             stopping: AtomicBool::new(false),
             since_ms,

@@ -49,7 +49,8 @@ impl Node {
                     let gone = upkeep::gone(&plan);
                     plan.problems.iter().cloned().chain(gone).collect::<Vec<_>>()
                 });
-                refused.into_iter().chain(of_plan).collect()
+                let of_site = self.problems_of_site_packages();
+                refused.into_iter().chain(of_site).chain(of_plan).collect()
             },
         }
     }

@@ -185,7 +185,7 @@ impl Node {
     }
 
     /// Whether this daemon has taken over workers of an earlier one.
-    fn found_something_alive(&self) -> bool {
+    pub(super) fn found_something_alive(&self) -> bool {
         takes_over(&self.parts.found)
     }
 
