@@ -8,10 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use mfserv_core::keys::GENERAL_PYTHON;
 use mfserv_core::plan::{Loaded, split_command};
 use mfserv_core::plugin_spec::CommandSpec;
 use mfserv_core::{Diagnostic, Kind, Severity};
+use mfserv_plugin::build::PYTHON_SOURCES;
 use mfserv_plugin::{Home, base, label, python};
 
 use crate::configure::Module;
@@ -30,7 +30,7 @@ pub fn node(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
     let mut problems = plan.problems;
     for plugin in &plugins {
         if let Ok(loaded) = &plugin.loaded {
-            problems.extend(programs(&options.places, &module, &plugin.dir, loaded));
+            problems.extend(programs(&options.places, &plugin.dir, loaded));
         }
     }
     problems.extend(port(&options.places, &module));
@@ -58,7 +58,7 @@ fn of_directory(
     let taken = taking::refuse(&name, &now.newly_taken(&name, &next)).err();
     let own = next.problems.into_iter().filter(|problem| problem.is_about(&name));
     let mut problems: Vec<Diagnostic> = own.chain(taken).collect();
-    problems.extend(programs(places, module, dir, &loaded));
+    problems.extend(programs(places, dir, &loaded));
     Ok(problems)
 }
 
@@ -72,12 +72,11 @@ fn certain(problem: Diagnostic) -> Diagnostic {
 }
 
 /// The programs of a plugin that are not there.
-fn programs(places: &Places, module: &Module, dir: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
+fn programs(places: &Places, dir: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
     let spec = &loaded.spec;
     let wants_base = base::is_wanted(dir, spec);
-    let of_the_node = module.resolution.config.get(GENERAL_PYTHON);
-    let interpreter = spec.general.python.as_deref().or(of_the_node.as_deref());
-    if let Some(problem) = wants_base.then(|| python::find(interpreter).err()).flatten() {
+    let interpreter = || python::find(spec.general.python.as_deref());
+    if let Some(problem) = wants_base.then(|| interpreter().err()).flatten() {
         return vec![problem.about(&spec.name)];
     }
     let has_base = || !base::list(&Home::new(places.home())).is_empty();
@@ -108,7 +107,7 @@ fn programs(places: &Places, module: &Module, dir: &Path, loaded: &Loaded) -> Ve
 /// The environments that belong to the plugin are there.
 fn is_built(dir: &Path) -> bool {
     let lacks = |of: &str, made: &str| dir.join(of).exists() && !dir.join(made).exists();
-    !lacks("python3_virtualenv_sources", "local") && !lacks("package.json", "node_modules")
+    !PYTHON_SOURCES.iter().any(|of| lacks(of, "local")) && !lacks("package.json", "node_modules")
 }
 
 fn program_of(command: &CommandSpec, dir: &Path) -> Option<String> {

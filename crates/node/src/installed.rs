@@ -1,5 +1,6 @@
 //! Reads every installed plugin: configuration, overrides, environment.
 
+mod bases;
 pub mod jobs;
 
 use std::collections::BTreeMap;
@@ -254,11 +255,12 @@ pub fn resolve(
     let config_name = configure::config_name();
     let resolved =
         plugin_config::resolve(name, &own, &overrides, &env, &config_name, texts.is_file);
-    let (spec, mut warnings) = resolved?;
-    let refused = python2::refusal(dir, &spec, &texts.layers, texts.has_python2_sources);
-    if let Some(refused) = refused {
-        return Err(vec![refused]);
-    }
+    let (mut spec, mut warnings) = resolved?;
+    spec.general.python =
+        match python2::reason(dir, &spec, &texts.layers, texts.has_python2_sources) {
+            Some(reason) => Some(python2::interpreter(&spec, reason).map_err(|no| vec![no])?),
+            None => spec.general.python.or_else(|| module.resolution.config.get(GENERAL_PYTHON)),
+        };
     warnings.extend(jobs::check_schedules(&spec)?);
     Ok((spec, warnings))
 }
@@ -297,7 +299,7 @@ fn load(
     plugin: &Read,
     has_environment: fn(&PluginSpec) -> bool,
 ) -> PluginInput {
-    let Around { home, all, bases, module, directories } = *around;
+    let Around { home, all, bases: all_bases, module, directories } = *around;
     let loaded = plugin.spec.clone().and_then(|(spec, warnings)| {
         let placed = Placed { dir: &plugin.dir, spec: &spec };
         let dependencies = dependencies(&plugin.name, direct(plugin), &plugin.dir, all)?;
@@ -305,7 +307,10 @@ fn load(
         if !has_environment(&spec) && jobs::of(&crontab).is_empty() {
             return Ok(Loaded::without_environment(spec, warnings));
         }
-        let base = base_for(&spec, &plugin.dir, bases, module);
+        let base = bases::base_for(&spec, &plugin.dir, all_bases);
+        if directories == Directories::Made && base.is_none() {
+            bases::refuse_without_base(&spec).map_err(|problem| vec![problem])?;
+        }
         let mut env = match directories {
             Directories::Made => environment(home, placed, &dependencies, base, &module.env)
                 .map_err(|problem| vec![problem])?,
@@ -380,21 +385,4 @@ fn dependencies<'a>(
         }
     }
     Ok(found.into_iter().map(|(_, placed)| placed).collect())
-}
-
-/// The base environment of the Python that the plugin is built for, or asks for;
-/// else the newest.
-fn base_for<'a>(
-    spec: &PluginSpec,
-    dir: &Path,
-    bases: &'a [BaseEnvironment],
-    module: &Module,
-) -> Option<&'a BaseEnvironment> {
-    let version = |base: &BaseEnvironment| base.interpreter.short_version.clone();
-    let built =
-        bases.iter().find(|base| dir.join(format!("local/lib/python{}", version(base))).is_dir());
-    let of_the_node = module.resolution.config.get(GENERAL_PYTHON);
-    let asked = spec.general.python.as_ref().or(of_the_node.as_ref());
-    let asked = asked.and_then(|name| bases.iter().find(|base| name.ends_with(&version(base))));
-    built.or(asked).or(bases.last())
 }

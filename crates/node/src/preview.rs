@@ -12,8 +12,8 @@ use mfserv_core::plan::{Loaded, Plan, PluginInput, split_command};
 use mfserv_core::plugin_spec::{CommandSpec, PluginSpec};
 use mfserv_core::route::Target;
 use mfserv_plugin::archive::{self, Inspected, Kind as MemberKind, Limits, Metadata};
-use mfserv_plugin::build::{WHEELS_MARK, check_wheels, frozen_requirements};
-use mfserv_plugin::python2::SOURCE_FILES;
+use mfserv_plugin::build::{PYTHON_SOURCES, WHEELS_MARK, check_wheels, frozen_requirements};
+use mfserv_plugin::python2::{SOURCE_FILES, is_python2};
 use mfserv_plugin::store::{self, Forecast};
 use mfserv_plugin::{Home, base, dangers, label, python};
 use serde::Serialize;
@@ -23,10 +23,12 @@ use crate::installed::{self, Texts};
 use crate::places::Places;
 use crate::taking;
 
-/// The exact versions of the Python packages of a plugin.
-const FROZEN: &str = "python3_virtualenv_sources/requirements3.txt";
-/// Where these are packed.
-const WHEELS: &str = "python3_virtualenv_sources/src/";
+/// The exact versions of the Python packages of a plugin, and where these are packed: for Python 3,
+/// for Python 2.
+const PACKAGES: [(&str, &str); 2] = [
+    ("python3_virtualenv_sources/requirements3.txt", "python3_virtualenv_sources/src/"),
+    ("python2_virtualenv_sources/requirements2.txt", "python2_virtualenv_sources/src/"),
+];
 
 /// What the installation of a package would do.
 #[derive(Debug, Serialize)]
@@ -131,14 +133,16 @@ pub struct App {
 
 /// Previews the installation of a package. The whole package is checked, as an installation does.
 pub fn of_package(places: &Places, file: &Path) -> Result<Preview, Diagnostic> {
-    let wheels_mark = format!("{WHEELS}{WHEELS_MARK}");
+    let marks = PACKAGES.map(|(_, wheels)| format!("{wheels}{WHEELS_MARK}"));
     let wanted = [
         "config.ini",
         "crontab",
         ".plugin_format_version",
         ".layerapi2_dependencies",
-        FROZEN,
-        wheels_mark.as_str(),
+        PACKAGES[0].0,
+        PACKAGES[1].0,
+        marks[0].as_str(),
+        marks[1].as_str(),
     ];
     let inspected = archive::inspect(file, Limits::default(), &wanted)?;
     let packed_bytes = std::fs::metadata(file).map_or(0, |found| found.len());
@@ -333,13 +337,19 @@ impl Inspection<'_> {
     fn missing_interpreters(&self, spec: &PluginSpec) -> Vec<Diagnostic> {
         let files = &self.inspected.paths;
         let mut problems = Vec::new();
-        let sources = |file: &String| file.starts_with("python3_virtualenv_sources/");
-        if files.iter().any(sources) || base::runs_python(spec) {
-            let mark = self.text(&format!("{WHEELS}{WHEELS_MARK}")).unwrap_or_default();
+        let has = |dir: &str| {
+            files
+                .iter()
+                .any(|file| file.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/')))
+        };
+        let is_2 = spec.general.python.as_deref().is_some_and(is_python2);
+        if PYTHON_SOURCES.into_iter().any(has) || base::runs_python(spec) {
+            let (frozen, packed) = PACKAGES[usize::from(is_2 && has(PYTHON_SOURCES[1]))];
+            let mark = self.text(&format!("{packed}{WHEELS_MARK}")).unwrap_or_default();
             let wheels: Vec<&str> =
-                files.iter().filter_map(|file| file.strip_prefix(WHEELS)).collect();
-            let list = self.forecast.dir.join(FROZEN);
-            let text = std::str::from_utf8(self.bytes(FROZEN).unwrap_or_default());
+                files.iter().filter_map(|file| file.strip_prefix(packed)).collect();
+            let list = self.forecast.dir.join(frozen);
+            let text = std::str::from_utf8(self.bytes(frozen).unwrap_or_default());
             let text = text.map_err(|e| {
                 Diagnostic::error(format!("can't read {}", list.display())).because(e)
             });

@@ -14,32 +14,20 @@ use mfserv_core::Diagnostic;
 use mfserv_core::plugin_spec::PluginSpec;
 use serde::{Deserialize, Serialize};
 
+use crate::build;
 use crate::home::Home;
 use crate::progress::{Cancel, Progress};
 use crate::python::{self, Interpreter, Packages, Toolbox};
 use crate::tools;
 use mfserv_platform::disk;
 
+mod locks;
 mod portable;
 
+pub use locks::{constraints, lock};
 pub use portable::{export, import};
 
-/// The exact versions of all packages of a base environment (a pip
-/// requirements file).
-pub const LOCK: &str = include_str!("../python/base-requirements.txt");
-
-/// What the layers of MFSERV did not have: servers of ours, which no plugin of today relies on
-/// to find in one version.
-const ADDED: [&str; 3] = ["uvicorn==", "waitress==", "h11=="];
-
-/// The lines of [`LOCK`] that the packages of a plugin should agree with: what the layers of
-/// MFSERV had, too.
-pub fn constraints() -> impl Iterator<Item = &'static str> {
-    let lines = LOCK.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-    lines.filter(|line| !ADDED.iter().any(|added| line.starts_with(added)))
-}
-
-/// Our own modules, by their path in site-packages.
+/// Our own modules, by their path in site-packages. Python 2 has those of [`ALSO_OF_2`] only.
 const MODULES: &[(&str, &str)] = &[
     ("mfserv_wsgi.py", include_str!("../python/modules/mfserv_wsgi.py")),
     (
@@ -50,12 +38,13 @@ const MODULES: &[(&str, &str)] = &[
     ("mfext/mflog_addon.py", include_str!("../python/modules/mfext/mflog_addon.py")),
 ];
 
+/// The modules that Python 2 understands.
+const ALSO_OF_2: &[&str] = &["mfserv_wsgi.py", "mfext/__init__.py", "mfext/mflog_addon.py"];
+
 /// Our own programs, by name.
 const PROGRAMS: &[(&str, &str)] =
     &[("bjoern_wrapper.py", include_str!("../python/bin/bjoern_wrapper.py"))];
 
-/// The oldest Python that [`LOCK`] is made for.
-const OLDEST: (u32, u32) = (3, 10);
 /// How long making a base environment may take, a slow network included.
 const LIMIT: Duration = Duration::from_secs(900);
 /// The file that says that an environment is whole, written last.
@@ -105,7 +94,7 @@ pub fn find(home: &Home, short_version: &str) -> Option<BaseEnvironment> {
 /// Whether a plugin needs a base environment: it has a Python part, or one of
 /// its commands is a Python program or one of the base's own.
 pub fn is_wanted(plugin_dir: &Path, spec: &PluginSpec) -> bool {
-    plugin_dir.join("python3_virtualenv_sources").is_dir() || runs_python(spec)
+    build::PYTHON_SOURCES.iter().any(|name| plugin_dir.join(name).is_dir()) || runs_python(spec)
 }
 
 /// Whether a command of a plugin is a Python program, or one of the base's own.
@@ -143,25 +132,14 @@ pub fn ensure(
     match current(home, python) {
         Some(base) => Ok(base),
         None => {
-            check_age(python)?;
-            if let Err(why) = tools::uv(home, python, cancel, progress) {
+            lock(python)?;
+            let uv = (!python.is_2()).then(|| tools::uv(home, python, cancel, progress));
+            if let Some(Err(why)) = uv {
                 progress.step(&format!("going on with pip: {}", why.what));
             }
             ensure_from(home, python, Packages::Index, cancel, progress)
         }
     }
-}
-
-fn check_age(python: &Interpreter) -> Result<(), Diagnostic> {
-    if version_numbers(&python.short_version) < Some(OLDEST) {
-        return Err(Diagnostic::error(format!(
-            "no base environment for Python {}",
-            python.version
-        ))
-        .because(format!("mfserv has packages for Python {}.{} and later", OLDEST.0, OLDEST.1))
-        .help("name another interpreter with _python=… in [general] of the plugin"));
-    }
-    Ok(())
 }
 
 /// The same, from where the packages are.
@@ -172,7 +150,7 @@ fn ensure_from(
     cancel: &Cancel,
     progress: &mut dyn Progress,
 ) -> Result<BaseEnvironment, Diagnostic> {
-    check_age(python)?;
+    lock(python)?;
     disk::create_dir(&home.base())?;
     let _lock = disk::Lock::wait(&home.base().join(".lock"), "the base environment", LIMIT)?;
     if let Some(base) = current(home, python) {
@@ -206,8 +184,9 @@ fn current(home: &Home, python: &Interpreter) -> Option<BaseEnvironment> {
 /// packages can tell; where the program is does not count.
 fn fingerprint(python: &Interpreter) -> String {
     let own = MODULES.iter().chain(PROGRAMS).map(|(name, text)| (*name, text.as_bytes()));
+    let lock = lock(python).unwrap_or_default();
     disk::fingerprint(
-        [("lock", LOCK.as_bytes()), ("python", python.identity().as_bytes())]
+        [("lock", lock.as_bytes()), ("python", python.identity().as_bytes())]
             .into_iter()
             .chain(own),
     )
@@ -221,21 +200,26 @@ fn make(
     cancel: &Cancel,
     progress: &mut dyn Progress,
 ) -> Result<(), Diagnostic> {
-    let toolbox =
-        Toolbox { home, interpreter: python, uv: Toolbox::find_uv(home), limit: LIMIT, cancel };
+    let toolbox = Toolbox {
+        home,
+        interpreter: python,
+        uv: Toolbox::find_uv(home, python),
+        limit: LIMIT,
+        cancel,
+    };
     progress.step(&format!(
         "making the base environment of Python {} with {}",
         python.short_version,
         toolbox.name()
     ));
     toolbox.make_environment(dir, progress)?;
-    let lock = dir.join("base-requirements.txt");
-    disk::write(&lock, LOCK.as_bytes())?;
-    toolbox.install(dir, &lock, packages, progress).map_err(|error| match error.help {
+    let list = dir.join("base-requirements.txt");
+    disk::write(&list, lock(python)?.as_bytes())?;
+    toolbox.install(dir, &list, packages, progress).map_err(|error| match error.help {
         None => error.help("making it needs the Python package index once: check the network, the proxy or PIP_INDEX_URL; without a network, `mfserv setup --export DIR` on a machine that has one, and `mfserv setup --import FILE` here"),
         Some(_) => error,
     })?;
-    for (path, text) in MODULES {
+    for (path, text) in modules(python) {
         let place = site_packages(dir, python).join(path);
         place.parent().map_or(Ok(()), disk::create_dir)?;
         disk::write(&place, text.as_bytes())?;
@@ -254,6 +238,13 @@ fn make(
     disk::write(&dir.join(MARK), &serde_json::to_vec_pretty(&mark).unwrap_or_default())
 }
 
+/// Our own modules that an interpreter understands.
+fn modules(python: &Interpreter) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let is_2 = python.is_2();
+    let all = MODULES.iter().copied();
+    all.filter(move |(path, _)| !is_2 || ALSO_OF_2.contains(path))
+}
+
 /// Compiles our own modules; pip and uv have compiled the others.
 fn compile(
     toolbox: &Toolbox<'_>,
@@ -261,9 +252,9 @@ fn compile(
     progress: &mut dyn Progress,
 ) -> Result<(), Diagnostic> {
     let mut command = python::clean(&dir.join("bin/python"));
-    command.args(["-I", "-m", "compileall", "-q"]);
-    command
-        .args(MODULES.iter().map(|(path, _)| site_packages(dir, toolbox.interpreter).join(path)));
+    command.args(toolbox.interpreter.isolation()).args(["-m", "compileall", "-q"]);
+    let places = site_packages(dir, toolbox.interpreter);
+    command.args(modules(toolbox.interpreter).map(|(path, _)| places.join(path)));
     let run = crate::child::Run {
         what: "compiling our Python modules",
         limit: toolbox.limit,
@@ -287,9 +278,9 @@ fn sweep(home: &Home, python: &Interpreter, kept: &[Option<PathBuf>]) {
     }
 }
 
-/// `3.11` as numbers.
+/// `3.11` or `3.13t` as numbers.
 fn version_numbers(short: &str) -> Option<(u32, u32)> {
-    let (major, minor) = short.split_once('.')?;
+    let (major, minor) = short.trim_end_matches('t').split_once('.')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
@@ -311,7 +302,7 @@ mod tests {
         let home = Home::new(folder.path());
         let error = ensure(&home, &python, &Cancel::default(), &mut Silent).unwrap_err();
         assert!(
-            error.to_string().contains("3.6.15") && error.to_string().contains("3.10"),
+            error.to_string().contains("3.6.15") && error.to_string().contains("3.7"),
             "{error}"
         );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -332,24 +323,5 @@ mod tests {
         let debug = Interpreter { abi: "cpython-311d-x86_64-linux-gnu".into(), ..python.clone() };
         assert_ne!(fingerprint(&python), fingerprint(&newer));
         assert_ne!(fingerprint(&python), fingerprint(&debug));
-    }
-
-    #[test]
-    fn what_the_layers_of_metwork_did_not_have_is_no_constraint() {
-        let all: Vec<&str> = constraints().collect();
-        let has = |name: &str| all.iter().any(|line| line.starts_with(&format!("{name}==")));
-        assert!(["tornado", "aiohttp", "requests", "idna"].into_iter().all(has));
-        assert!(!["uvicorn", "waitress", "h11"].into_iter().any(has));
-    }
-
-    #[test]
-    fn every_line_of_the_lock_is_an_exact_version() {
-        let lines = LOCK.lines().filter(|line| !line.starts_with('#'));
-        for line in lines.clone() {
-            assert!(line.split(" ; ").next().unwrap().contains("=="), "{line}");
-        }
-        for wanted in include_str!("../python/base-requirements.in").lines() {
-            assert!(lines.clone().any(|line| line.starts_with(&format!("{wanted}=="))), "{wanted}");
-        }
     }
 }

@@ -31,6 +31,9 @@ pub use frozen::{Frozen, frozen_requirements};
 pub(crate) use python::environment_from_wheels;
 pub use python::{WHEELS_MARK, check_wheels};
 
+/// Where a plugin has its lists of Python packages, below its directory: for Python 3, for 2.
+pub const PYTHON_SOURCES: [&str; 2] = ["python3_virtualenv_sources", "python2_virtualenv_sources"];
+
 /// How a plugin is built.
 #[derive(Debug, Clone)]
 pub struct BuildOptions {

@@ -79,8 +79,9 @@ pub fn variables(
 ) -> BTreeMap<String, String> {
     let mut variables = outer();
     variables.extend(module.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let mode = if base.is_some_and(|base| base.interpreter.is_2()) { "2" } else { "3" };
     for (name, value) in
-        [("PYTHONUNBUFFERED", "x"), ("METWORK_PYTHON_MODE", "3"), ("NO_UPDATE_NOTIFIER", "1")]
+        [("PYTHONUNBUFFERED", "x"), ("METWORK_PYTHON_MODE", mode), ("NO_UPDATE_NOTIFIER", "1")]
     {
         variables.insert(name.into(), value.into());
     }

@@ -3,22 +3,22 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 
+mod freeze;
 mod interpreter;
+mod pip;
 
-pub(crate) use interpreter::is_virtual_environment;
-pub use interpreter::{DEFAULT, Interpreter, find, on_path};
+pub use interpreter::{DEFAULT, Interpreter, find, locate, on_path};
+pub(crate) use interpreter::{how_to_install, is_virtual_environment};
 
 use crate::child::Run;
 use crate::home::Home;
 use crate::progress::{Cancel, Progress};
-use mfserv_platform::disk;
 
 /// 1980-01-01: no earlier time can be in a wheel.
 const OLDEST_IN_ZIP: i64 = 315_532_800;
@@ -91,9 +91,10 @@ pub(crate) struct Toolbox<'a> {
 }
 
 impl Toolbox<'_> {
-    /// uv on PATH, or in `var/base/bin`.
-    pub(crate) fn find_uv(home: &Home) -> Option<PathBuf> {
-        on_path("uv").or_else(|| Some(home.base().join("bin/uv")).filter(|file| file.is_file()))
+    /// uv on PATH, or in `var/base/bin`. It knows no Python 2.
+    pub(crate) fn find_uv(home: &Home, python: &Interpreter) -> Option<PathBuf> {
+        let there = || Some(home.base().join("bin/uv")).filter(|file| file.is_file());
+        on_path("uv").or_else(there).filter(|_| !python.is_2())
     }
 
     /// The tool that fills environments.
@@ -130,6 +131,11 @@ impl Toolbox<'_> {
                         "--python",
                     ])
                     .arg(&self.interpreter.path);
+                command
+            }
+            None if self.interpreter.is_2() => {
+                let mut command = self.virtualenv(progress)?;
+                command.args(["--no-pip", "--no-setuptools", "--no-wheel"]);
                 command
             }
             None => {
@@ -169,13 +175,8 @@ impl Toolbox<'_> {
                 command
             }
             None => {
-                let mut command = self.pip(progress)?;
-                command.arg("--python").arg(python).args([
-                    "install",
-                    "--quiet",
-                    "--no-deps",
-                    "--no-warn-script-location",
-                ]);
+                let mut command = self.pip_for(&python, progress)?;
+                command.args(["--quiet", "--no-deps", "--no-warn-script-location"]);
                 command
             }
         };
@@ -204,61 +205,6 @@ impl Toolbox<'_> {
             .arg("-r")
             .arg(list);
         self.run("fetching a tool", command, progress).map(drop)
-    }
-
-    /// Resolves loose requirements to a text of exact versions, one a line, sorted.
-    pub(crate) fn freeze(
-        &self,
-        loose: &Path,
-        rules: &Rules,
-        progress: &mut dyn Progress,
-    ) -> Result<String, Diagnostic> {
-        match &self.uv {
-            Some(uv) => {
-                let mut command = clean(uv);
-                command
-                    .args(["pip", "compile", "--quiet", "--no-annotate", "--no-header", "--python"])
-                    .arg(&self.interpreter.path);
-                rules.constraints.iter().for_each(|file| {
-                    command.arg("-c").arg(file);
-                });
-                rules.build_constraint.iter().for_each(|file| {
-                    command.arg("--build-constraints").arg(file);
-                });
-                command.arg(loose);
-                rules.apply(&mut command);
-                self.run("resolving the Python requirements", command, progress)
-                    .map(|text| text + "\n")
-            }
-            None => self.freeze_with_pip(loose, rules, progress),
-        }
-    }
-
-    fn freeze_with_pip(
-        &self,
-        loose: &Path,
-        rules: &Rules,
-        progress: &mut dyn Progress,
-    ) -> Result<String, Diagnostic> {
-        let report = disk::beside(&self.home.base().join("pip-report"), "new");
-        let mut command = self.pip(progress)?;
-        command
-            .args(["install", "--quiet", "--dry-run", "--ignore-installed", "--report"])
-            .arg(&report);
-        rules.constraints.iter().for_each(|file| {
-            command.arg("-c").arg(file);
-        });
-        self.constrain_builds(&mut command, rules);
-        command.arg("-r").arg(loose);
-        rules.apply(&mut command);
-        let result = self.run("resolving the Python requirements", command, progress);
-        let text = fs::read_to_string(&report);
-        let _ = fs::remove_file(&report);
-        result?;
-        pinned(&text.map_err(|e| disk::failed("read", &report, e))?).ok_or_else(|| {
-            Diagnostic::error("resolving the Python requirements failed")
-                .because("pip's report is not as expected")
-        })
     }
 
     /// Downloads, or builds, the wheels of frozen requirements into a directory.
@@ -316,7 +262,7 @@ impl Toolbox<'_> {
         }
         drop(self.pip(progress)?);
         let mut command = clean(&self.pip_place().join("bin/python"));
-        command.args(["-I", "-c", SCRIPT]);
+        command.args(self.interpreter.isolation()).args(["-c", SCRIPT]);
         command.args(markers.iter().map(|marker| match marker.is_empty() {
             true => "python_version >= '0'",
             false => marker,
@@ -325,98 +271,6 @@ impl Toolbox<'_> {
         serde_json::from_str(&said).map_err(|e| {
             Diagnostic::error("the markers of the requirements can't be read").because(e)
         })
-    }
-
-    /// The versions of what packages are built with.
-    fn constrain_builds(&self, command: &mut Command, rules: &Rules) {
-        let Some(file) = &rules.build_constraint else { return };
-        match self.pip_version() >= Some((25, 3)) {
-            true => command.arg("--build-constraint").arg(file),
-            // the builds of an older pip inherit its variables, and have no option
-            false => command.env("PIP_CONSTRAINT", file),
-        };
-    }
-
-    /// The version of our own pip, from the name of its description.
-    fn pip_version(&self) -> Option<(u32, u32)> {
-        let place = self
-            .pip_place()
-            .join(format!("lib/python{}/site-packages", self.interpreter.short_version));
-        let names = fs::read_dir(place).ok()?.flatten().map(|entry| entry.file_name());
-        names.filter_map(|name| name.into_string().ok()).find_map(|name| {
-            let mut numbers = name.strip_prefix("pip-")?.strip_suffix(".dist-info")?.split('.');
-            Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-        })
-    }
-
-    fn pip_place(&self) -> PathBuf {
-        self.home.base().join(format!(".pip-python{}", self.interpreter.short_version))
-    }
-
-    /// A pip of our own for this interpreter, made at first need: it works on
-    /// other environments, which so have none.
-    fn pip(&self, progress: &mut dyn Progress) -> Result<Command, Diagnostic> {
-        let place = self.pip_place();
-        let python = place.join("bin/python");
-        if !self.works(&python) {
-            self.make_pip(&place, progress)?;
-        }
-        let mut command = clean(&python);
-        command.args(["-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]);
-        Ok(command)
-    }
-
-    fn works(&self, python: &Path) -> bool {
-        let same = fs::canonicalize(python).ok() == fs::canonicalize(&self.interpreter.path).ok();
-        same && python.with_file_name("pip").exists()
-    }
-
-    fn make_pip(&self, place: &Path, progress: &mut dyn Progress) -> Result<(), Diagnostic> {
-        let python = &self.interpreter.path;
-        let mut command = match (&self.uv, self.interpreter.has_ensurepip) {
-            (_, true) => {
-                let mut command = clean(python);
-                command.args(["-I", "-m", "venv", "--clear"]);
-                command
-            }
-            (Some(uv), false) => {
-                let mut command = clean(uv);
-                command
-                    .args([
-                        "venv",
-                        "--quiet",
-                        "--seed",
-                        "--clear",
-                        "--no-project",
-                        "--no-config",
-                        "--python",
-                    ])
-                    .arg(python);
-                command
-            }
-            (None, false) => return Err(self.no_venv()),
-        };
-        progress.step("preparing pip");
-        disk::create_dir(&self.home.base())?;
-        let _lock = disk::Lock::wait(&self.home.base().join(".pip.lock"), "pip", self.limit)?;
-        if self.works(&place.join("bin/python")) {
-            return Ok(());
-        }
-        command.arg(place);
-        let result = self.run("preparing pip", command, progress).map(drop);
-        if result.is_err() {
-            let _ = disk::remove(place);
-        }
-        result
-    }
-
-    fn no_venv(&self) -> Diagnostic {
-        Diagnostic::error("Python environments can't be made")
-            .because(format!(
-                "{} has no venv and ensurepip modules, and uv was not found",
-                self.interpreter.path.display()
-            ))
-            .help(format!("apt-get install python{}-venv", self.interpreter.short_version))
     }
 }
 
@@ -507,31 +361,6 @@ pub(crate) fn with_compiler_help(error: Diagnostic) -> Diagnostic {
     error
 }
 
-/// The `name==version` and `name @ address` lines of a pip installation report.
-fn pinned(report: &str) -> Option<String> {
-    let report: serde_json::Value = serde_json::from_str(report).ok()?;
-    let mut lines = Vec::new();
-    for item in report.get("install")?.as_array()? {
-        let name = item.pointer("/metadata/name")?.as_str()?;
-        let name = name.to_ascii_lowercase().replace('_', "-");
-        let version = item.pointer("/metadata/version")?.as_str()?;
-        let text = |path: &str| item.pointer(path).and_then(|value| value.as_str());
-        let direct = item.get("is_direct").and_then(|value| value.as_bool()) == Some(true);
-        let address = text("/download_info/url").filter(|_| direct);
-        lines.push(match (address, text("/download_info/vcs_info/commit_id")) {
-            (Some(url), Some(commit)) => {
-                let below = text("/download_info/subdirectory");
-                let below = below.map_or(String::new(), |path| format!("#subdirectory={path}"));
-                format!("{name} @ git+{url}@{commit}{below}\n")
-            }
-            (Some(url), None) => format!("{name} @ {url}\n"),
-            (None, _) => format!("{name}=={version}\n"),
-        });
-    }
-    lines.sort();
-    Some(lines.concat())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -546,19 +375,5 @@ mod tests {
         );
         assert!(help("/bin/sh: 1: make: not found").is_some());
         assert_eq!(help("ERROR: No matching distribution found for nope"), None);
-    }
-
-    #[test]
-    fn a_pip_report_becomes_exact_versions() {
-        let report = r#"{"install":[{"metadata":{"name":"Flask","version":"3.1.3"}},{"metadata":{"name":"a_b","version":"1"}}]}"#;
-        assert_eq!(pinned(report).unwrap(), "a-b==1\nflask==3.1.3\n");
-        let report = r#"{"install":[
-            {"is_direct": true, "download_info": {"url": "https://h/x.git", "subdirectory": "d",
-             "vcs_info": {"vcs": "git", "commit_id": "0a"}}, "metadata": {"name": "x", "version": "1"}},
-            {"is_direct": true, "download_info": {"url": "https://h/y-1.whl", "archive_info": {}},
-             "metadata": {"name": "y", "version": "1"}}]}"#;
-        let lines = "x @ git+https://h/x.git@0a#subdirectory=d\ny @ https://h/y-1.whl\n";
-        assert_eq!(pinned(report).unwrap(), lines);
-        assert_eq!(pinned("{}"), None);
     }
 }

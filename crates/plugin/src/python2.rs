@@ -1,4 +1,4 @@
-//! Plugins for Python 2 are refused: mfserv would run them with Python 3.
+//! Plugins for Python 2: how they are known, and that nothing else ever runs them.
 
 use std::path::Path;
 
@@ -7,10 +7,14 @@ use mfserv_core::plugin_config;
 use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::{Diagnostic, Kind, Location};
 
+use crate::build::PYTHON_SOURCES;
 use crate::label::read_small;
+use crate::python;
 
+/// The one Python 2 that mfserv runs plugins with.
+const INTERPRETER: &str = "python2.7";
 /// The packages of a Python 2 plugin, below its directory.
-const SOURCES: &str = "python2_virtualenv_sources";
+const SOURCES: &str = PYTHON_SOURCES[1];
 /// The files by which a package is known to have them.
 pub const SOURCE_FILES: [&str; 3] = [
     "python2_virtualenv_sources/requirements-to-freeze.txt",
@@ -20,17 +24,19 @@ pub const SOURCE_FILES: [&str; 3] = [
 /// The layers that a plugin depends on.
 const LAYERS: &str = ".layerapi2_dependencies";
 
-/// Why the plugin in `dir` is refused, if it is made for Python 2: it depends on a layer of
-/// Python 2 (`python2@mfext`), has packages for it, names it as its interpreter, or as the
-/// program of a command. `has_sources` tells whether the packages are there.
-pub fn refusal(
-    dir: &Path,
-    spec: &PluginSpec,
-    layers: &str,
-    has_sources: bool,
-) -> Option<Diagnostic> {
+/// Why a plugin is taken for one of Python 2, and where it says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    why: String,
+    at: Location,
+}
+
+/// Whether the plugin in `dir` is made for Python 2: it depends on a layer of Python 2
+/// (`python2@mfext`), has packages for it, names it as its interpreter, or as the program of a
+/// command. `has_sources` tells whether the packages are there.
+pub fn reason(dir: &Path, spec: &PluginSpec, layers: &str, has_sources: bool) -> Option<Reason> {
     let config = dir.join("config.ini");
-    let (why, at) = layer_of_python2(layers)
+    let (why, (file, line)) = layer_of_python2(layers)
         .map(|(line, label)| (format!("it depends on the layer {label}"), (dir.join(LAYERS), line)))
         .or_else(|| {
             let why = format!("it has packages for Python 2 in {SOURCES}");
@@ -44,17 +50,38 @@ pub fn refusal(
             let (section, command) = command_of_python2(spec)?;
             Some((format!("the command of [{section}] is `{command}`"), (config.clone(), 0)))
         })?;
-    Some(
+    Some(Reason { why, at: Location::new(file.to_string_lossy(), line) })
+}
+
+/// The interpreter of a plugin for Python 2. It is refused where there is none, and where
+/// `_python` names another one: it is never run with Python 3.
+pub fn interpreter(spec: &PluginSpec, reason: Reason) -> Result<String, Diagnostic> {
+    let refused = |why: &str, help: String| {
         Diagnostic::error(format!("plugin {} is refused: it is made for Python 2", spec.name))
             .kind(Kind::BadConfiguration)
+            .because(&reason.why)
             .because(why)
-            .because("this version of mfserv has Python 3 only, and would run it with that")
-            .at(Location::new(at.0.to_string_lossy(), at.1))
-            .help(
-                "port it to Python 3: python3@mfext in .layerapi2_dependencies, requirements in \
-                 python3_virtualenv_sources, python3 in commands; until then it stays where it runs",
-            ),
-    )
+            .at(reason.at.clone())
+            .help(help)
+    };
+    const PORT: &str = "port it to Python 3: python3@mfext in .layerapi2_dependencies, \
+                        requirements in python3_virtualenv_sources, python3 in commands";
+    match spec.general.python.as_deref() {
+        None | Some("python2" | INTERPRETER) => {}
+        Some(other) => {
+            let why = format!(
+                "its interpreter is {other} (_python), and mfserv runs Python 2 with {INTERPRETER}"
+            );
+            return Err(refused(&why, format!("remove _python, or {PORT}")));
+        }
+    }
+    match python::locate(INTERPRETER) {
+        Some(_) => Ok(INTERPRETER.into()),
+        None => Err(refused(
+            &format!("{INTERPRETER} is not on PATH, and it is not run with Python 3"),
+            format!("{}; or {PORT}", python::how_to_install(INTERPRETER)),
+        )),
+    }
 }
 
 /// The text of `.layerapi2_dependencies` of the plugin in a directory; empty if there is none.
@@ -93,7 +120,7 @@ fn command_of_python2(spec: &PluginSpec) -> Option<(String, &str)> {
 }
 
 /// `python2`, `python2.7`, also with a directory before.
-fn is_python2(program: &str) -> bool {
+pub fn is_python2(program: &str) -> bool {
     let name = program.rsplit('/').next().unwrap_or_default();
     name.strip_prefix("python2").is_some_and(|rest| {
         rest.is_empty()

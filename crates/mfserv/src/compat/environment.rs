@@ -10,7 +10,7 @@ use std::process::Command;
 use clap::Parser;
 use mfserv_core::Diagnostic;
 use mfserv_core::plan::Loaded;
-use mfserv_plugin::{Home, label, store};
+use mfserv_plugin::{Home, label, python, store};
 
 use super::{failed, only_own_base_dir, places, prefix};
 use crate::cli::plugins::env::{become_command, exports, load};
@@ -236,6 +236,7 @@ pub fn is_there(places: &Places, label: &str) -> bool {
             true
         }
         (_, "python3@mfext" | "python3_core@mfext") => is_on_path("python3"),
+        (_, "python2@mfext" | "python2_core@mfext") => python::locate("python2.7").is_some(),
         (_, "nodejs@mfext" | "nodejs@mfserv") => is_on_path("node"),
         _ => false,
     }

@@ -141,10 +141,18 @@ fn loaded(
         return Ok(store::current(&home, name).ok().map(|plugin| plugin.dir));
     }
     let (layer, module) = label.split_once('@').unwrap_or((label, ""));
+    if layer.starts_with("python2") {
+        // Its own interpreter, also without a base environment: `python` is no Python 3 then.
+        let base = base::find(&home, "2.7").map(|base| base.bin());
+        let bin =
+            base.or_else(|| Some(python::find(Some("python2.7")).ok()?.path.parent()?.into()));
+        bin.iter().for_each(|bin| prepend(env, "PATH", &bin.to_string_lossy(), false));
+    }
     if layer.starts_with("python3") {
         let host = python::find(None).ok();
         let own = host.and_then(|python| base::find(&home, &python.short_version));
-        if let Some(base) = own.or_else(|| base::list(&home).pop()) {
+        let newest = || base::list(&home).into_iter().rfind(|base| !base.interpreter.is_2());
+        if let Some(base) = own.or_else(newest) {
             prepend(env, "PATH", &base.bin().to_string_lossy(), false);
         }
     }

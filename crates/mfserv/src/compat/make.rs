@@ -105,7 +105,7 @@ pub fn check() -> Result<Outcome, Diagnostic> {
     let line = Line::of_tool("- Checking plugin...");
     let dir = std::path::absolute(&args.path).unwrap_or_else(|_| args.path.clone());
     let module = configure::module(&places, &[])?;
-    match installed::load_one(&places, &dir, &module, Directories::Made) {
+    match installed::load_one(&places, &dir, &module, Directories::Left) {
         Ok(loaded) => {
             line.ok("");
             loaded.warnings.iter().for_each(report::print_problem);

@@ -14,9 +14,13 @@ the request. The front tells what a unix socket cannot: X-Real-IP, X-Real-Port,
 X-Forwarded-Host, X-Forwarded-Port and X-Forwarded-Proto. Only the front can
 connect to the socket, so the headers are trusted, unless
 [nginx] add_x_forwarded_headers=0 says that the front does not set them.
+
+The source is also that of Python 2.7, for plugins of MFSERV 1.x: there it runs with the last
+waitress for 2.7.
 """
 
 import argparse
+import errno
 import os
 import resource
 import signal
@@ -37,6 +41,8 @@ TIMEOUT_SIGNAL = signal.SIGRTMAX - 3
 # The front sets X-Real-* and X-Forwarded-*: MFSERV's [nginx] add_x_forwarded_headers.
 FORWARDED = os.environ.get("MFSERV_NGINX_ADD_X_FORWARDED_HEADERS", "1") != "0"
 DEFAULT_PORTS = {"http": "80", "https": "443"}
+# Python 2.7 has no monotonic clock but that of times(2), in steps of 10 ms.
+monotonic = getattr(time, "monotonic", None) or (lambda: os.times()[4])
 
 
 class SoftTimeout(BaseException):
@@ -53,7 +59,7 @@ def log_problem(message, exc_info=False):
     except Exception:
         import traceback
 
-        print(message, file=sys.stderr)
+        sys.stderr.write(message + "\n")
         if exc_info:
             traceback.print_exc()
 
@@ -68,7 +74,7 @@ def kill_family():
             for thread in os.listdir("/proc/%d/task" % pid):
                 with open("/proc/%d/task/%s/children" % (pid, thread)) as children:
                     todo += [int(child) for child in children.read().split()]
-        except OSError:
+        except (OSError, IOError):
             pass
     for pid in reversed(pids):
         try:
@@ -77,7 +83,7 @@ def kill_family():
             pass
 
 
-class Clock:
+class Clock(object):
     """The time that the running request has left.
 
     A thread watches it, so that a request costs no system call. It interrupts the
@@ -88,6 +94,7 @@ class Clock:
         self.timeout = timeout
         self.began = None  # when the running request began
         self.in_app = False  # the app's own code runs: the only time to interrupt
+        self.main = threading.current_thread().ident
         signal.signal(TIMEOUT_SIGNAL, self.interrupt)
 
     def interrupt(self, signum, frame):
@@ -98,10 +105,10 @@ class Clock:
 
     def is_late(self):
         began = self.began
-        return began is not None and time.monotonic() - began >= self.timeout
+        return began is not None and monotonic() - began >= self.timeout
 
     def start(self):
-        self.began = time.monotonic()
+        self.began = monotonic()
         self.in_app = True
 
     def resume(self):
@@ -117,22 +124,29 @@ class Clock:
     def watch(self):
         """Interrupts a request at the soft limit. A request that even the signal does not
         interrupt reaches the hard limit, one second later: that ends the process."""
-        main = threading.main_thread().ident
         while True:
             began = self.began
-            elapsed = 0.0 if began is None else time.monotonic() - began
+            elapsed = 0.0 if began is None else monotonic() - began
             if elapsed >= self.timeout + 1:
-                print("hard timeout (%i s) => SIGKILL" % (self.timeout + 1), file=sys.stderr, flush=True)
+                sys.stderr.write("hard timeout (%i s) => SIGKILL\n" % (self.timeout + 1))
+                sys.stderr.flush()
                 kill_family()
             elif self.timeout and elapsed >= self.timeout:
-                signal.pthread_kill(main, TIMEOUT_SIGNAL)
+                self.signal_main()
                 # the code between two pieces of a response is not interrupted: try again
                 time.sleep(0.05)
             else:
                 time.sleep(min(1.0, (self.timeout or 1) - elapsed))
 
+    def signal_main(self):
+        pthread_kill = getattr(signal, "pthread_kill", None)
+        if pthread_kill is not None:
+            return pthread_kill(self.main, TIMEOUT_SIGNAL)
+        # Python 2.7 has none. The kernel gives a signal of a process to its first thread.
+        os.kill(os.getpid(), TIMEOUT_SIGNAL)
 
-class TimedBody:
+
+class TimedBody(object):
     """A response body that is made piece by piece: each piece under the same clock."""
 
     def __init__(self, limits, body):
@@ -153,7 +167,10 @@ class TimedBody:
                 clock.pause()
         except SoftTimeout:
             clock.pause()
-            raise RuntimeError("request timeout (%i s) while sending the response" % clock.timeout) from None
+        # not in the handler: the interrupt is no cause that helps anybody
+        raise RuntimeError("request timeout (%i s) while sending the response" % clock.timeout)
+
+    next = __next__  # its name in Python 2.7
 
     def close(self):
         try:
@@ -164,7 +181,7 @@ class TimedBody:
             self.limits.clock.finish()
 
 
-class Limits:
+class Limits(object):
     """The app, with its timeouts, its request id and an answer for what it does not catch."""
 
     def __init__(self, app, clock):
@@ -200,7 +217,7 @@ def answer(start_response, status, body):
     return [body]
 
 
-class OwnSocket:
+class OwnSocket(object):
     """The unix socket of this worker, removed at the end if it is still the same file.
     A child that the app has forked removes nothing: the socket is its parent's."""
 
@@ -219,10 +236,9 @@ class OwnSocket:
         probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-        except OSError:
-            pass
+        except (OSError, socket.error) as error:
+            if error.errno == errno.ECONNREFUSED:
+                os.unlink(path)
         finally:
             probe.close()
 
@@ -271,9 +287,12 @@ def describe_request(environ, headers):
 def only_ascii(line):
     """A request line in which each byte that is not ASCII is percent-encoded: waitress reads
     no others, and browsers and scripts send UTF-8 as it is."""
-    if line.isascii():
+    try:
+        line.decode("ascii")
         return line
-    return b"".join(b"%%%02X" % byte if byte >= 0x80 else bytes((byte,)) for byte in line)
+    except UnicodeDecodeError:
+        text = "".join("%%%02X" % byte if byte >= 0x80 else chr(byte) for byte in bytearray(line))
+        return text.encode("ascii")
 
 
 def spooling():
@@ -295,8 +314,9 @@ def own_protocol(channel_class, parser_class, task_class, file_class):
         def parse_header(self, head):
             line, end, rest = head.partition(b"\r\n")
             target = line.split(b" ", 2)[1:2]
-            self.raw_uri = target[0].decode("latin-1") if target else ""
-            super().parse_header(only_ascii(line) + end + rest)
+            uri = target[0] if target else b""
+            self.raw_uri = uri if isinstance(uri, str) else uri.decode("latin-1")
+            super(Parser, self).parse_header(only_ascii(line) + end + rest)
 
     class Task(task_class):
         @property
@@ -306,7 +326,7 @@ def own_protocol(channel_class, parser_class, task_class, file_class):
         def get_environment(self):
             if self.environ is not None:
                 return self.environ
-            environ = super().get_environment()
+            environ = super(Task, self).get_environment()
             # a single thread, several workers
             environ["wsgi.multithread"] = False
             environ["wsgi.multiprocess"] = True
@@ -318,7 +338,7 @@ def own_protocol(channel_class, parser_class, task_class, file_class):
             return environ
 
         def build_response_header(self):
-            head = super().build_response_header()
+            head = super(Task, self).build_response_header()
             self.channel.sends_body = self.sends_body
             if not self.sends_body:
                 self.chunked_response = False
@@ -326,9 +346,9 @@ def own_protocol(channel_class, parser_class, task_class, file_class):
 
         def write(self, data):
             if self.request.command != "HEAD":
-                return super().write(data)
+                return super(Task, self).write(data)
             # the head is that of a GET; its body is the app's to write and nobody's to read
-            super().write(b"")
+            super(Task, self).write(b"")
             self.content_bytes_written += len(data)
 
     class Channel(channel_class):
@@ -351,22 +371,22 @@ def own_protocol(channel_class, parser_class, task_class, file_class):
                 if isinstance(data, bytes):
                     data = head + data
                 else:
-                    super().write_soon(head)
-            return super().write_soon(data)
+                    super(Channel, self).write_soon(head)
+            return super(Channel, self).write_soon(data)
 
         def service(self):
-            super().service()
+            super(Channel, self).service()
             if self.held and self.connected:
                 # a response without a body
                 head, self.held = self.held, b""
-                super().write_soon(head)
+                super(Channel, self).write_soon(head)
 
     Channel.parser_class = Parser
     Channel.task_class = Task
     return Channel
 
 
-class Worker:
+class Worker(object):
     """The event loop, and the requests that wait for their turn in the main thread."""
 
     def __init__(self, app, own_socket):
@@ -394,7 +414,7 @@ class Worker:
             # one thread can not wait for itself: a response larger than its
             # buffer goes to a temporary file
             outbuf_high_watermark=sys.maxsize,
-            **spooling(),
+            **spooling()
         )
         self.server.channel_class = own_protocol(
             self.server.channel_class, HTTPRequestParser, WSGITask, ReadOnlyFileBasedBuffer
@@ -430,15 +450,16 @@ class Worker:
     def finish(self, listener):
         """Serves who had connected before the socket went away, then sends what
         was answered; FLUSH_SECONDS at most, besides the requests themselves."""
-        deadline = time.monotonic() + FLUSH_SECONDS
+        deadline = monotonic() + FLUSH_SECONDS
         waiting = poll()
         waiting.register(listener, POLLIN)
-        while time.monotonic() < deadline and waiting.poll(0):
+        while monotonic() < deadline and waiting.poll(0):
             self.turn(0)
         # what the last one has sent is there already
         self.turn(0)
-        while time.monotonic() < deadline and self.has_work():
+        while monotonic() < deadline and self.has_work():
             self.turn(0.1)
+        self.server.trigger.close()
 
     def has_work(self):
         channels = list(self.server.active_channels.values())
@@ -498,7 +519,7 @@ def main(arguments=None):
     clock = Clock(max(options.timeout, 0))
     try:
         own_socket = OwnSocket(options.unix_socket)
-    except OSError as error:
+    except (OSError, socket.error) as error:
         log_problem("can't listen on %s: %s" % (options.unix_socket, error))
         return 1
     worker = Worker(Limits(app, clock), own_socket)
@@ -516,4 +537,6 @@ def main(arguments=None):
 
 
 def watch(clock):
-    threading.Thread(target=clock.watch, daemon=True).start()
+    thread = threading.Thread(target=clock.watch)
+    thread.daemon = True
+    thread.start()

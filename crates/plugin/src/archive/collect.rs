@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::left_out::{Findings, Skipped};
 use super::link_cycle::find_cycle;
 use super::manifest::{Kind, Member, bad_link, bad_path};
+use crate::build::PYTHON_SOURCES;
 use crate::label;
 use crate::leftovers::{Leftovers, looks_like_a_secret};
 use mfserv_platform::disk;
@@ -197,7 +198,7 @@ impl Walk<'_> {
     /// Notes a file of the project that may hold a secret; packages of others are theirs.
     fn look_for_secrets(&mut self, path: &str, file: &Path, kind: &Kind) {
         let foreign = path.split('/').any(|name| name == "node_modules")
-            || path.starts_with("python3_virtualenv_sources/src/");
+            || PYTHON_SOURCES.iter().any(|python| path.starts_with(&format!("{python}/src/")));
         if foreign || !matches!(kind, Kind::File { .. }) {
             return;
         }

@@ -11,6 +11,7 @@ use mfserv_core::plugin_spec::General;
 use super::collect::{Summing, collect};
 use super::manifest::{Kind, MANIFEST, Manifest, Member};
 use super::{FILES, METADATA, TOP};
+use crate::build::{PYTHON_SOURCES, WHEELS_MARK};
 use crate::label;
 use crate::leftovers::Leftovers;
 use crate::progress::Progress;
@@ -86,17 +87,20 @@ fn check_built(dir: &Path) -> Result<(), Diagnostic> {
             .because(format!("{what} is missing"))
             .help(format!("mfserv build {}", dir.display()))
     };
-    let python = dir.join("python3_virtualenv_sources");
-    if python.join("requirements-to-freeze.txt").is_file()
-        && !python.join("requirements3.txt").is_file()
+    for (python, frozen) in
+        PYTHON_SOURCES.into_iter().zip(["requirements3.txt", "requirements2.txt"])
     {
-        return Err(missing("python3_virtualenv_sources/requirements3.txt"));
-    }
-    let frozen = label::read_small(&python.join("requirements3.txt")).unwrap_or_default();
-    let names_something =
-        frozen.lines().any(|line| !line.trim().is_empty() && !line.trim().starts_with('#'));
-    if names_something && !python.join("src").is_dir() {
-        return Err(missing("python3_virtualenv_sources/src"));
+        let frozen = format!("{python}/{frozen}");
+        let loose = dir.join(python).join("requirements-to-freeze.txt");
+        if loose.is_file() && !dir.join(&frozen).is_file() {
+            return Err(missing(&frozen));
+        }
+        let list = label::read_small(&dir.join(frozen)).unwrap_or_default();
+        let names_something =
+            list.lines().any(|line| !line.trim().is_empty() && !line.trim().starts_with('#'));
+        if names_something && !dir.join(python).join("src").is_dir() {
+            return Err(missing(&format!("{python}/src")));
+        }
     }
     if dir.join("package.json").is_file() && !dir.join("node_modules").is_dir() {
         return Err(missing("node_modules"));
@@ -109,7 +113,8 @@ fn interpreters(dir: &Path) -> BTreeMap<String, String> {
         serde_json::from_str(&label::read_small(&dir.join(path)).ok()?).ok()
     };
     let mut found = BTreeMap::new();
-    if let Some(mark) = read("python3_virtualenv_sources/src/.mfserv-wheels.json") {
+    let marks = PYTHON_SOURCES.iter().map(|python| format!("{python}/src/{WHEELS_MARK}"));
+    if let Some(mark) = marks.filter_map(|mark| read(&mark)).next() {
         let text = |key: &str| {
             mark.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_string()
         };

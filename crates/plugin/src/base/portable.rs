@@ -11,7 +11,7 @@ use mfserv_core::plugin_spec::General;
 use mfserv_core::{Diagnostic, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::{BaseEnvironment, LIMIT, LOCK, current, ensure_from};
+use super::{BaseEnvironment, LIMIT, current, ensure_from, lock};
 use crate::archive::{self, Limits};
 use crate::home::Home;
 use crate::label::read_small;
@@ -35,7 +35,7 @@ impl About {
     fn of(python: &Interpreter) -> Self {
         Self {
             format: 1,
-            lock: disk::fingerprint([("lock", LOCK.as_bytes())]),
+            lock: disk::fingerprint([("lock", lock(python).unwrap_or_default().as_bytes())]),
             python: python.short_version.clone(),
             abi: python.abi.clone(),
             mfserv: env!("CARGO_PKG_VERSION").into(),
@@ -60,10 +60,10 @@ pub fn export(
         disk::create_dir(&stage.join("wheels"))?;
         let about = serde_json::to_vec_pretty(&About::of(python)).unwrap_or_default();
         disk::write(&stage.join(ABOUT), &about)?;
-        disk::write(&stage.join("lock.txt"), LOCK.as_bytes())?;
+        disk::write(&stage.join("lock.txt"), lock(python)?.as_bytes())?;
         disk::write(&stage.join(".layerapi2_label"), format!("plugin_{name}@mfserv\n").as_bytes())?;
         progress.step("collecting the packages of the base environment");
-        let uv = Toolbox::find_uv(home);
+        let uv = Toolbox::find_uv(home, python);
         let toolbox = Toolbox { home, interpreter: python, uv, limit: LIMIT, cancel };
         let wheels = stage.join("wheels");
         toolbox.wheels(&stage.join("lock.txt"), &wheels, &Rules::default(), progress)?;

@@ -14,11 +14,16 @@ const MADE: &[&str] = &[
     "local",
     "node_modules",
     "python3_virtualenv_sources/src",
+    "python2_virtualenv_sources/src",
     "tmp_build",
     ".configuration_cache",
 ];
 /// What pins the versions: made by a build, and to be committed.
-const PINNED: &[&str] = &["python3_virtualenv_sources/requirements3.txt", "package-lock.json"];
+const PINNED: &[&str] = &[
+    "python3_virtualenv_sources/requirements3.txt",
+    "python2_virtualenv_sources/requirements2.txt",
+    "package-lock.json",
+];
 
 /// Removes what a build has made in a plugin directory, packages included; with
 /// `pinned` (MFSERV's `superclean`) the pinned versions too. A plugin that

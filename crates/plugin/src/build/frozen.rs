@@ -53,8 +53,8 @@ fn read(line: &Line, file: &Path, dir: &Path) -> Option<Frozen> {
         return Some(Frozen { text: named, sums, origin: None, at });
     }
     // A path that is not there any more is still the name of a wheel.
-    let beside = dir.join("python3_virtualenv_sources");
-    let origin = match direct(&named, &[dir, &beside]) {
+    let beside = file.parent().unwrap_or(dir);
+    let origin = match direct(&named, &[dir, beside]) {
         Ok(origin) => origin?,
         Err(_) => Origin::unusable(&named)?,
     };
@@ -162,7 +162,7 @@ impl Wheels<'_> {
         let Some(first) = frozen.iter().find(missing) else { return Ok(()) };
         Err(Diagnostic::error("the plugin is not packed with its Python packages")
             .because(format!(
-                "python3_virtualenv_sources/src has no file of {}",
+                "the directory src beside the list of its packages has no file of {}",
                 shown(&first.text)
             ))
             .at(first.at.clone())

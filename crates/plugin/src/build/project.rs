@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use mfserv_core::{Diagnostic, Kind};
 
+use super::PYTHON_SOURCES;
 use crate::python::is_virtual_environment;
 use mfserv_platform::disk;
 
@@ -76,7 +77,7 @@ fn is_made(project: &Path, path: &Path) -> bool {
     top || MADE.contains(&text.as_ref())
         || text.ends_with(".egg-info")
         || disk::is_beside(name)
-        || path == Path::new("python3_virtualenv_sources/src")
+        || PYTHON_SOURCES.iter().any(|name| path == Path::new(name).join("src"))
         || text == ".git"
         || is_virtual_environment(&project.join(path))
 }

@@ -21,11 +21,12 @@ use crate::home::Home;
 use crate::label::read_bounded;
 use crate::progress::{Cancel, Progress};
 use crate::python::{self, Interpreter, Packages, Toolbox};
+use crate::python2::is_python2;
 use mfserv_platform::disk;
 
 /// Says what an environment was made of; in `local/`.
 const ENVIRONMENT_MARK: &str = ".mfserv-environment.json";
-/// Says what the wheels were made for; beside them, in `python3_virtualenv_sources/src`,
+/// Says what the wheels were made for; beside them, in `src` of [`super::PYTHON_SOURCES`],
 /// and packaged with them.
 pub const WHEELS_MARK: &str = ".mfserv-wheels.json";
 
@@ -34,7 +35,7 @@ pub(super) fn build(
     options: &BuildOptions,
     progress: &mut dyn Progress,
 ) -> Result<Option<Part>, Diagnostic> {
-    let sources = Sources::of(dir);
+    let sources = Sources::of(dir, names_python2(options.python.as_deref()));
     if !sources.loose.is_file() && !sources.frozen.is_file() {
         return Ok(None);
     }
@@ -42,7 +43,7 @@ pub(super) fn build(
     let toolbox = Toolbox {
         home: &options.home,
         interpreter: &interpreter,
-        uv: Toolbox::find_uv(&options.home),
+        uv: Toolbox::find_uv(&options.home, &interpreter),
         limit: options.limit,
         cancel: &options.cancel,
     };
@@ -68,10 +69,17 @@ pub(super) fn build(
     }))
 }
 
+fn names_python2(python: Option<&str>) -> bool {
+    python.is_some_and(is_python2)
+}
+
 /// The files that a build of the Python part reads: when one of them changes, it has something
 /// to do. Those that are not there yet count too.
 pub(super) fn inputs(dir: &Path) -> Vec<PathBuf> {
-    let sources = Sources::of(dir);
+    [false, true].into_iter().flat_map(|is_2| inputs_of(&Sources::of(dir, is_2))).collect()
+}
+
+fn inputs_of(sources: &Sources) -> Vec<PathBuf> {
     let mut files = vec![
         sources.loose.clone(),
         sources.frozen.clone(),
@@ -103,7 +111,7 @@ pub(crate) fn environment_from_wheels(
     cancel: &Cancel,
     progress: &mut dyn Progress,
 ) -> Result<bool, Diagnostic> {
-    let sources = Sources::of(dir);
+    let sources = Sources::of(dir, names_python2(python));
     let text = match read_bounded(&sources.frozen, requirements::LONGEST) {
         Ok(text) => text,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
@@ -119,8 +127,13 @@ pub(crate) fn environment_from_wheels(
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     check_wheels(&frozen, &names, &mark.unwrap_or_default(), &interpreter)?;
     let limit = Duration::from_secs(1800);
-    let toolbox =
-        Toolbox { home, interpreter: &interpreter, uv: Toolbox::find_uv(home), limit, cancel };
+    let toolbox = Toolbox {
+        home,
+        interpreter: &interpreter,
+        uv: Toolbox::find_uv(home, &interpreter),
+        limit,
+        cancel,
+    };
     install(&sources, &frozen, &text, &toolbox, progress)
 }
 
@@ -187,7 +200,8 @@ fn install(
     let result = staged(&sources.local, |stage| {
         toolbox.make_environment(stage, progress)?;
         toolbox.install(stage, &list, Packages::Wheels(&sources.wheels), progress)?;
-        let list = site_packages(stage, interpreter).join("requirements3.txt");
+        let name = sources.frozen.file_name().unwrap_or_default();
+        let list = site_packages(stage, interpreter).join(name);
         disk::write(&list, sorted(frozen).as_bytes())?;
         move_programs(stage, &stage.to_string_lossy(), &place)?;
         wanted.write(stage, ENVIRONMENT_MARK)

@@ -106,7 +106,9 @@ fn resolve_list(
     let constraints = disk::beside(&toolbox.home.base().join("constraints.txt"), "new");
     let pinned = loose.pinned();
     let kept = |but: &BTreeSet<String>| -> Vec<&str> {
-        base::constraints().filter(|line| !but.contains(&package_name(line))).collect()
+        base::constraints(toolbox.interpreter)
+            .filter(|line| !but.contains(&package_name(line)))
+            .collect()
     };
     let attempts = match sources.override_mark.exists() {
         true => vec![Vec::new()],

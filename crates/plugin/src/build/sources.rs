@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
 
+use super::PYTHON_SOURCES;
 use super::frozen::Frozen;
 use super::requirements::{self, Requirements};
 use crate::base;
@@ -19,6 +20,8 @@ pub(super) const MADE_FROM: &str = "# made by mfserv from requirements-to-freeze
 
 /// The files of the Python part of a plugin.
 pub(super) struct Sources {
+    /// They are for Python 2.
+    pub(super) is_2: bool,
     pub(super) dir: PathBuf,
     pub(super) loose: PathBuf,
     pub(super) frozen: PathBuf,
@@ -30,12 +33,17 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    pub(super) fn of(dir: &Path) -> Self {
-        let sources = dir.join("python3_virtualenv_sources");
+    /// Those of Python 3, or of Python 2. A plugin that was made for Python 3, and names Python 2
+    /// now, has its lists where they were.
+    pub(super) fn of(dir: &Path, is_2: bool) -> Self {
+        let [of_3, of_2] = PYTHON_SOURCES.map(|name| dir.join(name));
+        let own = is_2 && of_2.is_dir();
+        let sources = if own { of_2 } else { of_3 };
         Self {
+            is_2,
             dir: dir.to_owned(),
             loose: sources.join("requirements-to-freeze.txt"),
-            frozen: sources.join("requirements3.txt"),
+            frozen: sources.join(if own { "requirements2.txt" } else { "requirements3.txt" }),
             wheels: sources.join("src"),
             override_mark: sources.join("override"),
             allow_binary: sources.join("allow_binary_packages"),
@@ -52,14 +60,17 @@ impl Sources {
 
     /// Which of the packages must be compiled here, as `allow_binary_packages`
     /// says: none if it is there and empty; those that it does not name; all, if it
-    /// is not there. What the base environment has may always be binary.
-    pub(super) fn to_compile(&self, frozen: &[Frozen]) -> Vec<String> {
+    /// is not there. What the base environment has may always be binary; for Python 2, whose
+    /// plugins have no such file, everything may.
+    pub(super) fn to_compile(&self, frozen: &[Frozen], python: &Interpreter) -> Vec<String> {
         let allowed = match read_small(&self.allow_binary) {
             Ok(text) if named(&text).next().is_none() => return Vec::new(),
             Ok(text) => text,
+            Err(_) if self.is_2 => return Vec::new(),
             Err(_) => String::new(),
         };
-        let names = named(&allowed).chain(named(base::LOCK)).map(package_name);
+        let lock = base::lock(python).unwrap_or_default();
+        let names = named(&allowed).chain(named(lock)).map(package_name);
         let allowed: BTreeSet<String> = names.collect();
         let all = frozen.iter().filter(|one| one.origin.is_none());
         let all = all.map(|one| package_name(&one.text));
@@ -170,14 +181,15 @@ mod tests {
     #[test]
     fn what_is_compiled_is_what_the_plugin_does_not_allow_to_be_binary() {
         let folder = tempfile::tempdir().unwrap();
-        let sources = Sources::of(folder.path());
+        let sources = Sources::of(folder.path(), false);
+        let python = crate::python::find(None).unwrap();
         fs::create_dir(sources.loose.parent().unwrap()).unwrap();
         let text = "Flask==3\nnumpy==2 \\\n  --hash=sha256:00\nwerkzeug==3.1.9\nx @ ./x\n";
         let frozen = frozen_requirements(text, &sources.frozen).unwrap();
-        assert_eq!(sources.to_compile(&frozen), ["flask", "numpy"]);
+        assert_eq!(sources.to_compile(&frozen, &python), ["flask", "numpy"]);
         fs::write(&sources.allow_binary, "NumPy\n").unwrap();
-        assert_eq!(sources.to_compile(&frozen), ["flask"]);
+        assert_eq!(sources.to_compile(&frozen, &python), ["flask"]);
         fs::write(&sources.allow_binary, "\n").unwrap();
-        assert!(sources.to_compile(&frozen).is_empty());
+        assert!(sources.to_compile(&frozen, &python).is_empty());
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn collect_wheels(
         return Ok(false);
     }
     let loose = sources.loose()?;
-    let from_source = sources.to_compile(frozen);
+    let from_source = sources.to_compile(frozen, toolbox.interpreter);
     let lines: Vec<String> = frozen.iter().map(Frozen::line).collect();
     let inputs = [
         lines.join("\n"),

@@ -20,8 +20,14 @@ use mfserv_platform::disk;
 /// What a release being made has put in the data directory; in the release.
 pub(super) const JOURNAL: &str = ".mfserv-moving.json";
 /// Parts of a release that can't be data.
-const NEVER: &[&str] =
-    &["config.ini", "local", "node_modules", "python3_virtualenv_sources", "package.json"];
+const NEVER: &[&str] = &[
+    "config.ini",
+    "local",
+    "node_modules",
+    "python3_virtualenv_sources",
+    "python2_virtualenv_sources",
+    "package.json",
+];
 /// What SQLite has beside a database.
 const COMPANIONS: &[&str] = &["", "-journal", "-wal", "-shm"];
 

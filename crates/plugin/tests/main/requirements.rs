@@ -296,6 +296,7 @@ fn a_plugin_that_pins_what_the_base_environment_has_too_gets_its_own_versions() 
     }
     let sample = Sample::new("idna\n");
     assert!(sample.built());
-    let base = mfserv_plugin::base::LOCK.lines().find(|line| line.starts_with("idna==")).unwrap();
+    let lock = mfserv_plugin::base::lock(&python::find(None).unwrap()).unwrap();
+    let base = lock.lines().find(|line| line.starts_with("idna==")).unwrap();
     assert_eq!(sample.exact(), [base], "what is not pinned is as in the base environment");
 }
