@@ -1,5 +1,7 @@
 //! A change of one plugin touches no other; a broken configuration takes nothing down.
 
+use std::os::unix::fs::PermissionsExt;
+
 use mfserv_core::node_state::NodeState;
 use mfserv_core::plan::PluginState;
 use mfserv_core::status::PluginStatus;
@@ -149,6 +151,7 @@ fn a_plan_shows_what_a_reload_would_do_and_ends_as_it_would_and_changes_nothing(
     assert!(json["memory"]["now_bytes"].as_u64() > Some(1 << 20), "{json}");
     assert_eq!(json["in_force"], generation);
 
+    assert_eq!((node.worker_pids(), node.status().generation), (workers, generation));
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = other.local_addr().unwrap().port().to_string();
     let own = node.address().port().to_string();
@@ -157,10 +160,29 @@ fn a_plan_shows_what_a_reload_would_do_and_ends_as_it_would_and_changes_nothing(
     assert!(dry.stdout.contains("+ 127.0.0.1:") && dry.stderr.contains(&port), "{dry:?}");
     node.mfserv(&["reload"]).code(5);
     node.set("nginx.port", &own);
+    shows_the_configuration(&node);
     node.add(&plugin("changing").config("this is no configuration\n"));
     node.mfserv(&["reload", "--dry-run"]).code(4);
-    assert_eq!((node.worker_pids(), node.status().generation), (workers, generation));
+    assert_eq!(node.get("/newcomer").status, 200, "it was applied by the reload meanwhile");
     node.stop();
+}
+
+/// `tmp/config_auto/config.ini` is written with what is in force, and for nobody else.
+fn shows_the_configuration(node: &Node) {
+    let file = node.path("tmp/config_auto/config.ini");
+    let shown = || std::fs::read_to_string(&file).unwrap();
+    let origin = |text: &str| {
+        let line = text.lines().position(|line| line == "tmp_max_age = 9");
+        line.and_then(|at| text.lines().nth(at - 1)).unwrap_or_default().to_string()
+    };
+    assert_eq!(origin(&shown()), "");
+    // It is shown although no plan depends on it.
+    node.set("misc.tmp_max_age", "9");
+    node.mfserv(&["reload"]).code(0);
+    let path = node.path("config/config.ini");
+    assert!(origin(&shown()).starts_with(&format!("# {}:", path.display())), "{}", shown());
+    assert!(shown().starts_with("# The configuration that is in force, made by mfserv "));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]

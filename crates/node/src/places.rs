@@ -122,6 +122,11 @@ impl Places {
         self.var().join("jobs")
     }
 
+    /// The resolved configuration, for people.
+    pub fn shown_config(&self) -> PathBuf {
+        self.tmp().join("config_auto/config.ini")
+    }
+
     /// The jobs as a crontab, for people.
     pub fn shown_crontab(&self) -> PathBuf {
         self.tmp().join("config_auto/crontab")

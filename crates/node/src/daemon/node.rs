@@ -62,6 +62,8 @@ pub struct Inner {
     pub(super) notes: Mutex<Vec<String>>,
     /// Why the configuration as it is now is not the one in force.
     pub(super) refused: Mutex<Option<Diagnostic>>,
+    /// The last text of `tmp/config_auto/config.ini`.
+    pub(super) shown_config: Mutex<Option<String>>,
     /// The packages of the site that have been looked at.
     pub(super) site_packages: Mutex<Handled>,
     /// Who serves the control API: closed before the daemon ends.
@@ -92,6 +94,7 @@ impl Node {
             keeper: Mutex::new(None),
             notes: Mutex::new(Vec::new()),
             refused: Mutex::new(None),
+            shown_config: Mutex::default(),
             site_packages: Mutex::default(),
             server: Mutex::new(None),
             stopping: AtomicBool::new(false),

@@ -249,7 +249,8 @@ impl Node {
         let (options, instead) = (self.parts.options.clone(), (plugin.to_string(), dir.to_owned()));
         let disk = self.parts.world.disk.clone();
         let made = tokio::task::spawn_blocking(move || {
-            make(&options, &*disk, Some(&current), current.generation, Some(instead))
+            let basis = (Some(&*current), current.generation);
+            make(&options, &*disk, basis, Some(instead)).map(|made| made.plan)
         });
         made.await.map_err(|e| Diagnostic::error("making the plan failed").because(e))?
     }

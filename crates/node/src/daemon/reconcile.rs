@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mfserv_core::diff::Changes;
 use mfserv_core::event::Fact;
-use mfserv_core::plan::{Inputs, Listen, Plan, PluginInput, RoleProgram};
+use mfserv_core::plan::{Inputs, Listen, Plan, PluginInput};
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk::Disk;
@@ -14,7 +14,7 @@ use mfserv_plugin::user_crontab;
 use tokio::time::Instant;
 
 use super::node::Node;
-use super::{DaemonOptions, breakages, held, last_plan, takes_over};
+use super::{DaemonOptions, breakages, held, last_plan, programs, shown_config, takes_over};
 use crate::installed::{Directories, Instead};
 use crate::operations::Counts;
 use crate::places::Places;
@@ -61,16 +61,19 @@ impl Node {
         // The disk and the resolver may be slow: the event loop must not wait for them.
         let made = tokio::task::spawn_blocking(move || {
             let kept = comes_back.then(|| last_plan::load(&*disk, &options.places)).flatten();
-            make(&options, &*disk, before.as_deref().or(kept.as_ref()), generation, None)
+            let basis = (before.as_deref().or(kept.as_ref()), generation);
+            make(&options, &*disk, basis, None)
         });
-        let plan =
+        let Made { plan, config } =
             made.await.map_err(|e| Diagnostic::error("making the plan failed").because(e))??;
         if previous.as_deref().is_some_and(|previous| is_same(previous, &plan)) {
             self.forget_refusal();
+            self.show_configuration(plan.generation - 1, config);
             return Ok(Changes::default());
         }
         let changes = Changes::between(previous.as_deref(), &plan);
         self.apply(previous.as_deref(), plan, &changes).await?;
+        self.show_configuration(generation, config);
         Ok(changes)
     }
 
@@ -216,14 +219,20 @@ pub fn configured(options: &DaemonOptions) -> Result<configure::Module, Diagnost
     }
 }
 
-/// Reads the configuration and the plugins, and makes the plan.
+/// A plan, and the configuration of the node that it was made from, for people.
+pub struct Made {
+    pub plan: Plan,
+    pub config: String,
+}
+
+/// Reads the configuration and the plugins, and makes the plan of this generation that follows a
+/// previous one.
 pub fn make(
     options: &DaemonOptions,
     disk: &dyn Disk,
-    previous: Option<&Plan>,
-    generation: u64,
+    (previous, generation): (Option<&Plan>, u64),
     instead: Option<Instead>,
-) -> Result<Plan, Diagnostic> {
+) -> Result<Made, Diagnostic> {
     let places = &options.places;
     let module = configured(options)?;
     let uuid = uuid(disk, places)?;
@@ -233,7 +242,7 @@ pub fn make(
     if uses_short_dir(places, &plan) {
         ensure_short_dir(places)?;
     }
-    Ok(plan)
+    Ok(Made { plan, config: shown_config::text(places, &module) })
 }
 
 /// What a plan has from the node that it is for.
@@ -254,7 +263,8 @@ fn planned(
     let mut module_problems = module.resolution.diagnostics.clone();
     let left = installed::jobs::leave_to_cron(&mut plugins, user_crontab::blocks);
     module_problems.extend(left);
-    let telegraf = telegraf::program(places, module, |argv| of_environment(options, module, argv));
+    let telegraf =
+        telegraf::program(places, module, |argv| programs::of_environment(options, module, argv));
     let telegraf = telegraf.unwrap_or_else(|problem| {
         module_problems.push(problem);
         None
@@ -269,8 +279,8 @@ fn planned(
         body_temp_dir: places.tmp().join("bodies"),
         uuid,
         plugins,
-        front: Some(front_program(options, module)),
-        telemetry: Some(telemetry_program(options, module)),
+        front: Some(programs::front(options, module)),
+        telemetry: Some(programs::telemetry(options, module)),
         telegraf,
         held,
         takers: taking::read(disk, places),
@@ -310,50 +320,6 @@ pub fn uses_short_dir(places: &Places, plan: &Plan) -> bool {
     let short = places.short_dir();
     let mut stems = plan.watchers.values().filter_map(|watcher| watcher.socket_stem.as_ref());
     stems.any(|stem| stem.starts_with(&short))
-}
-
-fn front_program(options: &DaemonOptions, module: &configure::Module) -> RoleProgram {
-    let places = &options.places;
-    let rotation = module.resolution.config.front_rotation();
-    let argv = [
-        crate::program().to_string_lossy().into_owned(),
-        "front".into(),
-        "--home".into(),
-        places.home().to_string_lossy().into_owned(),
-        "--control".into(),
-        "{unix_socket_path}".into(),
-        "--rotation".into(),
-        serde_json::to_string(&rotation).unwrap_or_default(),
-    ];
-    role_program(options, module, argv.to_vec())
-}
-
-fn telemetry_program(options: &DaemonOptions, module: &configure::Module) -> RoleProgram {
-    let program = crate::program().to_string_lossy().into_owned();
-    of_environment(options, module, vec![program, "telemetry".into()])
-}
-
-/// A role that has all its settings in its environment, also where the home is.
-fn of_environment(
-    options: &DaemonOptions,
-    module: &configure::Module,
-    argv: Vec<String>,
-) -> RoleProgram {
-    let home = options.places.home().to_string_lossy().into_owned();
-    let mut role = role_program(options, module, argv);
-    role.env.insert("MFMODULE_RUNTIME_HOME".into(), home);
-    role
-}
-
-fn role_program(
-    options: &DaemonOptions,
-    module: &configure::Module,
-    argv: Vec<String>,
-) -> RoleProgram {
-    let passed = ["PATH", "HOME", "TZ", "LANG", "MFHOSTNAME", "MFHOSTNAME_FULL"];
-    let env =
-        passed.iter().filter_map(|key| Some((key.to_string(), module.env.get(*key)?.clone())));
-    RoleProgram { argv, env: env.collect(), cwd: options.places.home().to_owned() }
 }
 
 /// The identifier of the node: 32 hexadecimal digits, made by its first daemon.
