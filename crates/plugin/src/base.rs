@@ -114,8 +114,7 @@ pub fn list(home: &Home) -> Vec<BaseEnvironment> {
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let mut found: Vec<_> =
         names.filter_map(|name| find(home, name.strip_prefix("python")?)).collect();
-    let order = |base: &BaseEnvironment| version_numbers(&base.interpreter.short_version);
-    found.sort_by_key(order);
+    found.sort_by_key(|base| base.interpreter.numbers());
     found
 }
 
@@ -276,12 +275,6 @@ fn sweep(home: &Home, python: &Interpreter, kept: &[Option<PathBuf>]) {
             let _ = disk::remove(&entry.path());
         }
     }
-}
-
-/// `3.11` or `3.13t` as numbers.
-fn version_numbers(short: &str) -> Option<(u32, u32)> {
-    let (major, minor) = short.trim_end_matches('t').split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -157,6 +157,14 @@ impl Toolbox<'_> {
         from: Packages<'_>,
         progress: &mut dyn Progress,
     ) -> Result<(), Diagnostic> {
+        if self.uv.is_none()
+            && matches!(from, Packages::Index)
+            && !self.works_on_others(progress)?
+        {
+            return self.with_wheels(frozen, progress, |wheels, progress| {
+                self.install(environment, frozen, Packages::Wheels(wheels), progress)
+            });
+        }
         let python = environment.join("bin/python");
         let mut command = match &self.uv {
             Some(uv) => {

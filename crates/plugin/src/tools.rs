@@ -7,7 +7,7 @@ use mfserv_core::Diagnostic;
 
 use crate::home::Home;
 use crate::progress::{Cancel, Progress};
-use crate::python::{Interpreter, Toolbox, on_path};
+use crate::python::{Interpreter, Toolbox, find, on_path};
 use mfserv_platform::disk;
 
 /// The version of uv that is fetched.
@@ -16,6 +16,8 @@ pub const UV: &str = "0.13.9";
 const REQUIREMENT: &str = "uv==0.13.9 \
     --hash=sha256:d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19 \
     --hash=sha256:5435c5ce14a56431208ca0996416d310f1598e8c2c8ba707688985a16bb82dbe\n";
+/// The first Python whose pip takes that wheel.
+const OLDEST_FOR_UV: (u32, u32) = (3, 8);
 /// The last virtualenv that makes environments of Python 2, with what it needs. It brings the
 /// pip, setuptools and wheel of Python 2 with it.
 const VIRTUALENV: &str = "virtualenv==20.21.1 \
@@ -52,7 +54,9 @@ pub fn uv(
     let _lock = disk::Lock::wait(&home.base().join(".uv.lock"), "uv", LIMIT)?;
     if !place.join("bin/uv").is_file() {
         progress.step(&format!("fetching uv {UV}"));
-        fetch(home, &place, REQUIREMENT, python, cancel, progress)?;
+        // The index has it for later interpreters; it works for all.
+        let host = if python.is_before(OLDEST_FOR_UV) { find(None)? } else { python.clone() };
+        fetch(home, &place, REQUIREMENT, &host, cancel, progress)?;
     }
     disk::relink(&link, &Path::new("..").join(name).join("bin/uv"))?;
     Ok(link)

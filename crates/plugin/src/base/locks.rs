@@ -2,7 +2,6 @@
 
 use mfserv_core::Diagnostic;
 
-use super::version_numbers;
 use crate::python::Interpreter;
 
 /// The exact versions of all packages (pip requirements files), and the first Python that each is
@@ -21,7 +20,7 @@ const ADDED: [&str; 3] = ["uvicorn==", "waitress==", "h11=="];
 /// The exact versions of all packages of the base environment of an interpreter (a pip
 /// requirements file). An interpreter that is too old is refused.
 pub fn lock(python: &Interpreter) -> Result<&'static str, Diagnostic> {
-    let version = version_numbers(&python.short_version);
+    let version = python.numbers();
     if version == Some((2, 7)) {
         return Ok(LOCK_2);
     }

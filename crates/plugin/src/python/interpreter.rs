@@ -124,6 +124,17 @@ impl Interpreter {
         format!("{} {}", self.version, self.abi)
     }
 
+    /// Its major and minor version.
+    pub(crate) fn numbers(&self) -> Option<(u32, u32)> {
+        let (major, minor) = self.short_version.trim_end_matches('t').split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    }
+
+    /// Whether it is older than a version.
+    pub(crate) fn is_before(&self, version: (u32, u32)) -> bool {
+        self.numbers() < Some(version)
+    }
+
     /// It is a Python 2.
     pub fn is_2(&self) -> bool {
         self.short_version.starts_with("2.")

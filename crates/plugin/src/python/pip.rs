@@ -62,6 +62,29 @@ impl Toolbox<'_> {
         Ok(quiet(command))
     }
 
+    /// Whether our pip installs into the environment of another interpreter.
+    pub(super) fn works_on_others(&self, progress: &mut dyn Progress) -> Result<bool, Diagnostic> {
+        drop(self.pip(progress)?);
+        Ok(self.pip_version() >= Some(WORKS_ON_OTHERS))
+    }
+
+    /// Does something with the wheels of a list, in a directory that is removed afterwards. A pip
+    /// that runs in the environment that it fills can build nothing there.
+    pub(super) fn with_wheels(
+        &self,
+        frozen: &Path,
+        progress: &mut dyn Progress,
+        install: impl FnOnce(&Path, &mut dyn Progress) -> Result<(), Diagnostic>,
+    ) -> Result<(), Diagnostic> {
+        let place = self.home.base().join("wheels");
+        disk::sweep_beside(&place);
+        let stage = disk::beside(&place, "stage");
+        let made = self.wheels(frozen, &stage, &Rules::default(), progress);
+        let result = made.and_then(|()| install(&stage, progress));
+        let _ = disk::remove(&stage);
+        result
+    }
+
     /// `pip install` for another environment of the same interpreter.
     pub(super) fn pip_for(
         &self,
@@ -69,7 +92,7 @@ impl Toolbox<'_> {
         progress: &mut dyn Progress,
     ) -> Result<Command, Diagnostic> {
         let mut own = self.pip(progress)?;
-        if self.pip_version() >= Some(WORKS_ON_OTHERS) {
+        if self.works_on_others(progress)? {
             own.arg("--python").arg(python).arg("install");
             return Ok(own);
         }
