@@ -56,6 +56,10 @@ pub enum Type {
     Host,
     /// An address that requests are sent to, `http://…` or `https://…`; `null` means none.
     HttpUrl,
+    /// The same, several of them separated by commas.
+    HttpUrls,
+    /// The name of an index of Elasticsearch, with directives of strftime(3).
+    IndexName,
     /// An IP address to listen on.
     Address,
     /// Networks in CIDR form separated by commas; `null` means none.
@@ -93,6 +97,8 @@ impl Type {
             Type::UrlPath => "URL path".into(),
             Type::Host => "host".into(),
             Type::HttpUrl => "URL".into(),
+            Type::HttpUrls => "URLs, comma".into(),
+            Type::IndexName => "index".into(),
             Type::Address => "IP address".into(),
             Type::Networks => "networks, comma".into(),
             Type::Program => "program".into(),

@@ -12,6 +12,7 @@ use crate::keys::{self, FRONT_QUEUE_MAX, KEYS, Key, Read, Row, read};
 use crate::layers::{Assignment, Origin, Value, assignments, merge, split_variant, substitute_all};
 use crate::suggest::nearest;
 
+mod checks;
 mod settings;
 
 pub use settings::ModuleConfig;
@@ -81,6 +82,7 @@ pub fn resolve(
     }
     let queue_max = config.get(FRONT_QUEUE_MAX);
     alerts::check_queues(&mut config.alerts, queue_max, &values, &mut diagnostics);
+    checks::check(&config, &values, &mut diagnostics);
     let exported = export(
         "MFSERV",
         "_IP",
@@ -244,7 +246,14 @@ fn check_sections(documents: &[Document], diagnostics: &mut Vec<Diagnostic>) {
             if is_known || alerts::is_section(&section.name) || section.name.len() < 4 {
                 continue;
             }
-            if let Some(near) = nearest(&section.name, known.iter().copied()) {
+            if let Some(help) = checks::instead_of(&section.name) {
+                diagnostics.push(
+                    Diagnostic::warning(format!("[{}] is no section of mfserv", section.name))
+                        .because("its keys are exported to plugins, and nothing else reads them")
+                        .at(document.at(section.line))
+                        .help(help),
+                );
+            } else if let Some(near) = nearest(&section.name, known.iter().copied()) {
                 diagnostics.push(
                     Diagnostic::warning(format!("[{}] is a section of your own", section.name))
                         .because("its keys are exported to plugins, and nothing else reads them")

@@ -45,12 +45,15 @@ pub struct MetricsSettings {
     pub port: Option<u16>,
     /// The size of the history; 0: none is kept on the disk.
     pub history_max_bytes: u64,
-    /// Where points are sent; `None`: nowhere, and none are received.
+    /// Where points are sent; `None`: nowhere.
     pub influxdb: Option<InfluxSettings>,
     /// Points are handed to Telegraf, which receives, aggregates and sends them.
     pub telegraf: bool,
     /// The port of statsd on 127.0.0.1.
     pub statsd_port: Option<u16>,
+    /// That port is another than the built-in one, or points of it are sent: it is wrong if it
+    /// cannot be had. (Of several nodes on one machine, one has the built-in port.)
+    pub is_statsd_wanted: bool,
     /// Write each point to the log too.
     pub debug: bool,
     /// Send points of this machine too: `cpu`, `mem`, `disk`…
@@ -82,7 +85,7 @@ pub struct InfluxSettings {
 
 impl InfluxSettings {
     /// What the configuration says: `[influxdb] url`, else the host of `[admin]`.
-    fn new(config: &ModuleConfig) -> Option<Self> {
+    pub(crate) fn new(config: &ModuleConfig) -> Option<Self> {
         let of_admin = || {
             let (host, port) = (config.get(ADMIN_HOST)?, config.get(ADMIN_INFLUXDB_PORT)?);
             let host = if host.contains(':') { format!("[{host}]") } else { host };
@@ -104,10 +107,12 @@ impl TelemetrySettings {
     /// What the configuration says.
     pub fn new(config: &ModuleConfig) -> Self {
         let influxdb = InfluxSettings::new(config);
+        let statsd_port = config.get(TELEGRAF_STATSD_PORT);
         let metrics = MetricsSettings {
             port: config.get(METRICS_PORT),
             history_max_bytes: config.get(METRICS_HISTORY_MAX_BYTES),
-            statsd_port: config.get(TELEGRAF_STATSD_PORT).filter(|_| influxdb.is_some()),
+            statsd_port,
+            is_statsd_wanted: influxdb.is_some() || statsd_port != built_in_statsd_port(),
             telegraf: influxdb.is_some() && config.get(TELEGRAF_AGENT) == "telegraf",
             debug: config.get(TELEGRAF_DEBUG),
             host_points: config.get(TELEGRAF_HOST),
@@ -118,4 +123,8 @@ impl TelemetrySettings {
         let shipping = ShippingSettings::new(config);
         Self { metrics, shipping, outputs: LogOutputs::new(config) }
     }
+}
+
+fn built_in_statsd_port() -> Option<u16> {
+    TELEGRAF_STATSD_PORT.row().default?.parse().ok()
 }

@@ -2,14 +2,17 @@
 //! nothing is written.
 
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{Loaded, split_command};
 use mfserv_core::plugin_spec::CommandSpec;
+use mfserv_core::status::Status;
+use mfserv_core::telemetry::TelemetrySettings;
 use mfserv_core::{Diagnostic, Kind, Severity};
 use mfserv_plugin::build::PYTHON_SOURCES;
 use mfserv_plugin::{Home, base, label, python};
@@ -19,6 +22,7 @@ use crate::control::client;
 use crate::daemon::{self, DaemonOptions, Looked};
 use crate::installed::{self, Directories};
 use crate::places::Places;
+use crate::port_holder::{self, Protocol};
 use crate::taking;
 
 /// How long a daemon may take to say which port the node has.
@@ -33,7 +37,7 @@ pub fn node(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
             problems.extend(programs(&options.places, &plugin.dir, loaded));
         }
     }
-    problems.extend(port(&options.places, &module));
+    problems.extend(ports(&options.places, &module));
     Ok(problems.into_iter().map(certain).collect())
 }
 
@@ -130,17 +134,24 @@ fn is_there(program: &str, dir: &Path, loaded: &Loaded) -> bool {
     std::env::split_paths(path).any(|one| is_executable(&one.join(program)))
 }
 
-/// Why the front could not listen, unless the node listens there already.
-fn port(places: &Places, module: &Module) -> Option<Diagnostic> {
+/// Ports that the node could not have, of those that it has not already.
+fn ports(places: &Places, module: &Module) -> Vec<Diagnostic> {
+    let status = client::status(&places.control_socket(), STATUS).ok();
+    // A keeper holds the port also while its daemon is being replaced.
+    if status.is_none() && UnixStream::connect(places.keep_socket()).is_ok() {
+        return Vec::new();
+    }
+    let of_telemetry = ports_of_telemetry(status.as_ref(), module);
+    port_of_front(status.as_ref(), module).into_iter().chain(of_telemetry).collect()
+}
+
+/// Why the front could not listen.
+fn port_of_front(status: Option<&Status>, module: &Module) -> Option<Diagnostic> {
     let address = module.resolution.config.listen_address()?;
     let end = format!(":{}", address.port());
-    let is_own = |url: &Option<String>| url.as_ref().is_some_and(|url| url.ends_with(&end));
-    match client::status(&places.control_socket(), STATUS) {
-        Ok(status) if is_own(&status.address) => return None,
-        Ok(_) => {}
-        // A keeper holds the port also while its daemon is being replaced.
-        Err(_) if UnixStream::connect(places.keep_socket()).is_ok() => return None,
-        Err(_) => {}
+    let own = status.and_then(|status| status.address.as_ref());
+    if own.is_some_and(|url| url.ends_with(&end)) {
+        return None;
     }
     let error = TcpListener::bind(address).err()?;
     let help = match error.kind() {
@@ -153,4 +164,43 @@ fn port(places: &Places, module: &Module) -> Option<Diagnostic> {
     };
     let problem = Diagnostic::error(format!("the front could not listen on {address}"));
     Some(problem.kind(Kind::Refused).because(error).help(help))
+}
+
+/// Why the telemetry role, or Telegraf, could not receive on ports that it is told to.
+fn ports_of_telemetry(status: Option<&Status>, module: &Module) -> Vec<Diagnostic> {
+    let settings = TelemetrySettings::new(&module.resolution.config);
+    let (metrics, shipping) = (settings.metrics, settings.shipping);
+    let statsd = metrics.statsd_port.filter(|_| metrics.is_statsd_wanted);
+    let mflog = shipping.and_then(|shipping| shipping.mflog_port);
+    let roles = [WatcherName::telemetry(), WatcherName::telegraf()];
+    let watchers = status.iter().flat_map(|status| &status.watchers);
+    let own = watchers.filter(|watcher| roles.contains(&watcher.name));
+    let own: Vec<u32> =
+        own.flat_map(|watcher| &watcher.workers).filter_map(|worker| worker.pid).collect();
+    let mut problems = Vec::new();
+    for (key, protocol, port) in [
+        ("[metrics] port", Protocol::Tcp, metrics.port),
+        ("[telegraf] statsd_port", Protocol::Udp, statsd),
+        ("[vector] mflog_port", Protocol::Udp, mflog),
+    ] {
+        let Some(port) = port else { continue };
+        let address = (Ipv4Addr::LOCALHOST, port);
+        let bound = match protocol {
+            Protocol::Tcp => TcpListener::bind(address).map(drop),
+            Protocol::Udp => UdpSocket::bind(address).map(drop),
+        };
+        let Err(error) = bound else { continue };
+        if port_holder::is_held_by(protocol, port, &own) {
+            continue;
+        }
+        let mut problem = Diagnostic::error(format!("{key}={port} cannot be used"))
+            .kind(Kind::Refused)
+            .because(error);
+        if let Some(who) = port_holder::holder(protocol, port) {
+            problem = problem.because(format!("{who} has it"));
+        }
+        problems
+            .push(problem.help(format!("choose another port ({key}), or stop the other program")));
+    }
+    problems
 }

@@ -16,7 +16,7 @@ pub fn refused(address: &str, said: &str) -> Diagnostic {
     let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     match port {
         Some(port) if said.contains(IN_USE) => {
-            let who = holder(port).unwrap_or_else(|| "a process that is not visible here".into());
+            let who = holder(Protocol::Tcp, port).unwrap_or_else(|| "a process that is not visible here".into());
             problem
                 .because(format!("{who} listens on port {port}"))
                 .help("stop it, or choose another port ([nginx] port)")
@@ -31,14 +31,25 @@ pub fn refused(address: &str, said: &str) -> Diagnostic {
     }
 }
 
+/// What a port is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// A listener of TCP.
+    Tcp,
+    /// A socket of UDP.
+    Udp,
+}
+
+/// One of these processes has the port.
+pub fn is_held_by(protocol: Protocol, port: u16, pids: &[u32]) -> bool {
+    let sockets = sockets(protocol, port);
+    sockets.iter().any(|socket| pids.iter().any(|pid| has_socket(*pid, socket.inode)))
+}
+
 /// The process that listens on a port, in words: its id and its command, or its user where its
 /// descriptors cannot be read. `None` if nobody does.
-pub fn holder(port: u16) -> Option<String> {
-    let sockets = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().flat_map(|file| {
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        listening(&text, port)
-    });
-    let found: Vec<Socket> = sockets.collect();
+pub fn holder(protocol: Protocol, port: u16) -> Option<String> {
+    let found = sockets(protocol, port);
     let pid = found.iter().find_map(|socket| process_of(socket.inode));
     if let Some(pid) = pid {
         let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -56,13 +67,24 @@ struct Socket {
     inode: u64,
 }
 
-/// The listening sockets of a port, in the text of `/proc/net/tcp` (proc(5)).
-fn listening(text: &str, port: u16) -> Vec<Socket> {
-    const LISTEN: &str = "0A";
+/// The sockets that receive on a port.
+fn sockets(protocol: Protocol, port: u16) -> Vec<Socket> {
+    let files = match protocol {
+        Protocol::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
+        Protocol::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+    };
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    files.into_iter().flat_map(|file| receiving(&read(file), protocol, port)).collect()
+}
+
+/// Those in the text of `/proc/net/tcp` or `/proc/net/udp` (proc(5)).
+fn receiving(text: &str, protocol: Protocol, port: u16) -> Vec<Socket> {
+    // TCP_LISTEN; TCP_CLOSE, as UDP calls a socket that is not connected.
+    let state = if protocol == Protocol::Tcp { "0A" } else { "07" };
     let read = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (_, of) = fields.get(1)?.rsplit_once(':')?;
-        let is_meant = u16::from_str_radix(of, 16).ok()? == port && *fields.get(3)? == LISTEN;
+        let is_meant = u16::from_str_radix(of, 16).ok()? == port && *fields.get(3)? == state;
         let (uid, inode) = (fields.get(7)?.parse().ok()?, fields.get(9)?.parse().ok()?);
         is_meant.then_some(Socket { uid, inode })
     };
@@ -71,20 +93,23 @@ fn listening(text: &str, port: u16) -> Vec<Socket> {
 
 /// The first process that has a socket, of those whose descriptors this user may read.
 fn process_of(inode: u64) -> Option<u32> {
-    let name = format!("socket:[{inode}]");
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
     let mut pids: Vec<u32> =
         processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable();
-    pids.into_iter().find(|pid| {
-        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
-        let mut links = descriptors.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
-        links.any(|link| link == Path::new(&name))
-    })
+    pids.into_iter().find(|pid| has_socket(*pid, inode))
+}
+
+fn has_socket(pid: u32, inode: u64) -> bool {
+    let name = format!("socket:[{inode}]");
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let mut links = descriptors.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    links.any(|link| link == Path::new(&name))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Protocol::{Tcp, Udp};
     use super::*;
 
     #[test]
@@ -92,11 +117,17 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let own = format!("process {} (", std::process::id());
-        assert!(holder(port).unwrap().starts_with(&own), "{:?}", holder(port));
+        assert!(holder(Tcp, port).unwrap().starts_with(&own), "{:?}", holder(Tcp, port));
         let six = std::net::TcpListener::bind("[::1]:0").unwrap();
-        assert!(holder(six.local_addr().unwrap().port()).unwrap().starts_with(&own));
+        assert!(holder(Tcp, six.local_addr().unwrap().port()).unwrap().starts_with(&own));
+        assert!(is_held_by(Tcp, port, &[1, std::process::id()]));
+        assert!(!is_held_by(Tcp, port, &[]));
         drop(listener);
-        assert_eq!(holder(port), None);
+        assert_eq!(holder(Tcp, port), None);
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = datagrams.local_addr().unwrap().port();
+        assert!(holder(Udp, port).unwrap().starts_with(&own));
+        assert!(is_held_by(Udp, port, &[std::process::id()]));
     }
 
     #[test]
@@ -105,9 +136,9 @@ mod tests {
             0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 1000 0 77 1\n\
             1: 0100007F:1F90 0100007F:9999 01 00000000:00000000 00:00000000 00000000 1001 0 78 1\n\
             junk\n";
-        let found = listening(text, 8080);
+        let found = receiving(text, Tcp, 8080);
         assert_eq!(found.iter().map(|it| (it.uid, it.inode)).collect::<Vec<_>>(), [(1000, 77)]);
-        assert!(listening(text, 8081).is_empty());
+        assert!(receiving(text, Tcp, 8081).is_empty());
     }
 
     #[test]

@@ -125,6 +125,16 @@ fn parse_stat(pid: u32, stat: &str) -> Option<Process> {
     })
 }
 
+/// When a process was started, seconds since the Unix epoch, to a second; `None` if it is not there.
+pub fn started_s(proc: &Path, pid: u32) -> Option<f64> {
+    let stat = fs::read_to_string(proc.join(pid.to_string()).join("stat")).ok()?;
+    let rest = stat.get(stat.rfind(')')? + 2..)?;
+    let ticks: u64 = rest.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    let all = fs::read_to_string(proc.join("stat")).ok()?;
+    let boot = all.lines().find_map(|line| line.strip_prefix("btime "))?;
+    Some(boot.trim().parse::<f64>().ok()? + ticks as f64 / ticks_per_second() as f64)
+}
+
 /// Ticks of a second in the CPU times of proc(5); at least 1.
 pub fn ticks_per_second() -> u64 {
     rustix::param::clock_ticks_per_second().max(1)
@@ -199,6 +209,18 @@ mod tests {
         let own = all.iter().find(|process| process.pid == std::process::id()).unwrap();
         assert!(own.memory > 100_000 && own.threads > 0, "{own:?}");
         assert_eq!(own.parent, std::os::unix::process::parent_id());
+    }
+
+    #[test]
+    fn a_process_says_when_it_was_started() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("7")).unwrap();
+        fs::write(dir.path().join("stat"), "cpu 1 2\nbtime 1700000000\n").unwrap();
+        let stat = "7 (a) b) S 3 7 7 0 -1 0 0 0 0 0 100 50 30 20 20 0 4 0 500 1000 25 0";
+        fs::write(dir.path().join("7/stat"), stat).unwrap();
+        let after = 500.0 / ticks_per_second() as f64;
+        assert_eq!(started_s(dir.path(), 7), Some(1_700_000_000.0 + after));
+        assert_eq!(started_s(dir.path(), 8), None);
     }
 
     #[test]

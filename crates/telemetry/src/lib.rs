@@ -8,6 +8,8 @@ pub mod metrics;
 pub mod role;
 pub mod ship;
 mod tail;
+mod troubles;
 
 pub use follow::Follower;
 pub use tail::{end_of_lines, tail};
+pub use troubles::Troubles;

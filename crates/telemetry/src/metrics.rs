@@ -5,6 +5,7 @@
 //! Prometheus ([`exposition`]). The names are in one table, [`names`]. [`history`] remembers what was.
 
 pub mod alerts;
+mod app_series;
 mod ask;
 mod basicstats;
 mod changes;
@@ -36,11 +37,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mfserv_core::Diagnostic;
-use mfserv_core::telemetry::MetricsSettings;
+use mfserv_core::telemetry::{InfluxSettings, MetricsSettings};
 use mfserv_platform::sync::lock;
 use rustix::time::Timespec;
 
 use crate::ship::{Count, Progress};
+use crate::troubles::Troubles;
+use app_series::AppSeries;
 pub use ask::{ask, ask_alerts, ask_history};
 pub use exposition::Format;
 use handover::Handover;
@@ -50,7 +53,7 @@ use host::{Host, Sources};
 use influx::Sender;
 use intake::Intake;
 use own::Own;
-use pipeline::{Pipeline, Shared};
+use pipeline::{Outlet, Pipeline, Shared};
 use registry::{Registry, Store};
 use serve::{Known, Server};
 use spool::Spool;
@@ -84,7 +87,6 @@ const LOST_BYTES: [(&str, &str); 5] = [
 const LAST_BATCH: Duration = Duration::from_secs(2);
 
 /// What metrics are started with.
-#[derive(Debug)]
 pub struct Options {
     /// Where counters are received.
     pub metrics_socket: PathBuf,
@@ -106,6 +108,8 @@ pub struct Options {
     pub home: PathBuf,
     /// What the configuration says.
     pub settings: MetricsSettings,
+    /// Where it is said what does not work.
+    pub troubles: Arc<Troubles>,
 }
 
 /// Metrics, received and given in threads of their own.
@@ -148,13 +152,15 @@ impl Service {
         let dir = Some(options.history.clone()).filter(|_| bytes_max > 0);
         let history = Arc::new(History::new(dir));
         let shown = alerts::Shown::default();
+        let apps = Arc::<Mutex<AppSeries>>::default();
         let known = Known {
             registry: registry.clone(),
+            apps: apps.clone(),
             history: history.clone(),
             alerts: shown.clone(),
             sources: Sources::new(options.home.clone()),
         };
-        let server = Server::new(addresses, known, ends.clone());
+        let server = Server::new(addresses, known, ends.clone(), options.troubles.clone());
         let recorder = Recorder::new(history.clone(), registry.clone(), ends.clone(), bytes_max);
         let mut service =
             Self { ends, threads: Vec::new(), registry: registry.clone(), sender: None };
@@ -170,17 +176,8 @@ impl Service {
             let (ends, socket) = (service.ends.clone(), options.points_socket);
             let handover = Handover { ends, registry, own, socket };
             service.spawn("points-to", move || handover.run()).map_err(failed)?;
-        } else if let Some(influxdb) = options.settings.influxdb.clone() {
-            let spool = Spool::open(options.spool.clone()).map(|spool| Arc::new(Mutex::new(spool)));
-            let sending =
-                spool.and_then(|spool| Ok((spool.clone(), Sender::new(influxdb, spool)?)));
-            match sending {
-                Ok(sending) => service.send_points(options, registry, sending).map_err(failed)?,
-                // What is counted can be read all the same.
-                Err(problem) => {
-                    report_once(&mut String::new(), format!("no points are sent: {problem}"));
-                }
-            }
+        } else {
+            service.receive_points(options, registry, apps).map_err(failed)?;
         }
         Ok(service)
     }
@@ -209,28 +206,57 @@ impl Service {
         self.spawn("alerts", move || watch.run())
     }
 
-    /// Receives points, and sends them.
-    fn send_points(
+    /// Receives points, and sends them if there is an InfluxDB.
+    fn receive_points(
         &mut self,
         options: Options,
         registry: Arc<Mutex<Registry>>,
-        sending: (Arc<Mutex<Spool>>, Sender),
+        apps: Arc<Mutex<AppSeries>>,
     ) -> std::io::Result<()> {
-        let settings = &options.settings;
-        let shared = Arc::new(Shared::new(options.host, self.ends.clone()));
-        let own = Own::new(settings.front_port, options.home.join("var/status"));
-        let host = settings.host_points.then(|| Host::new(Sources::new(options.home)));
-        let spool = sending.0.clone();
-        let (pipeline, thread) =
-            Pipeline::start(shared.clone(), registry, (own, host), sending, settings.debug)?;
-        self.sender = Some((thread, spool));
+        let outlet = match options.settings.influxdb.clone() {
+            Some(influxdb) => self.outlet(&options, influxdb)?,
+            None => None,
+        };
+        let forwards = outlet.is_some();
+        let shared = Arc::new(Shared::new(options.host, forwards, apps, self.ends.clone()));
+        let pipeline = Pipeline::new(shared.clone(), registry, outlet);
         self.spawn("points", move || pipeline.run())?;
-        if let Some(port) = settings.statsd_port {
-            let shared = shared.clone();
-            self.spawn("statsd", move || receive::statsd(&shared, port))?;
+        if let Some(port) = options.settings.statsd_port {
+            let (shared, is_wanted) = (shared.clone(), options.settings.is_statsd_wanted);
+            let troubles = Some(options.troubles).filter(|_| is_wanted);
+            self.spawn("statsd", move || receive::statsd(&shared, port, troubles.as_deref()))?;
         }
         let socket = options.points_socket;
         self.spawn("points-in", move || receive::lines(&shared, socket))
+    }
+
+    /// The way to InfluxDB; `None` if there can be none, which is said.
+    fn outlet(
+        &mut self,
+        options: &Options,
+        influxdb: InfluxSettings,
+    ) -> std::io::Result<Option<Outlet>> {
+        let (settings, url) = (&options.settings, influxdb.url.clone());
+        let spool = Spool::open(options.spool.clone()).map(|spool| Arc::new(Mutex::new(spool)));
+        let sending = spool.and_then(|spool| {
+            let sender = Sender::new(influxdb, spool.clone(), options.troubles.clone())?;
+            Ok((spool, sender))
+        });
+        let (spool, sender) = match sending {
+            Ok(sending) => sending,
+            // What is counted can be read all the same.
+            Err(problem) => {
+                options.troubles.say(&format!("points to {url}"), &problem.to_string());
+                return Ok(None);
+            }
+        };
+        let own = Own::new(settings.front_port, options.home.join("var/status"));
+        let sources = || Sources::new(options.home.clone());
+        let host = settings.host_points.then(|| Host::new(sources()));
+        let sending = (spool.clone(), sender);
+        let (outlet, thread) = Outlet::start((own, host), sending, settings.debug)?;
+        self.sender = Some((thread, spool));
+        Ok(Some(outlet))
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {

@@ -11,6 +11,7 @@ use signal_hook::iterator::Signals;
 
 use crate::metrics::{self, Service};
 use crate::ship::{NodeLogs, NodeOutputs, Notice, Reports};
+use crate::troubles::Troubles;
 
 /// What the role is started with.
 pub struct RoleOptions {
@@ -49,6 +50,8 @@ pub fn run(options: RoleOptions) -> Result<(), Diagnostic> {
     // reload. The daemon replaces this process if its settings have changed.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
     let (settings, hostname) = (options.settings, std::env::var("MFHOSTNAME").unwrap_or_default());
+    let reports = options.ship_dir.join("reports.json");
+    let troubles = Arc::new(Troubles::new(reports, options.notice.clone()));
     let service = Service::start(metrics::Options {
         metrics_socket: options.metrics_socket,
         ask_socket: options.ask_socket,
@@ -60,9 +63,10 @@ pub fn run(options: RoleOptions) -> Result<(), Diagnostic> {
         host: options.host,
         home: options.home.clone(),
         settings: settings.metrics,
+        troubles: troubles.clone(),
     })?;
-    let reports = options.ship_dir.join("reports.json");
-    let reports = Arc::new(Reports::new(reports, options.notice.clone(), service.count_shipped()));
+    let reports = Reports::new(troubles, options.notice.clone(), service.count_shipped());
+    let reports = Arc::new(reports);
     let outputs = NodeOutputs {
         outputs: settings.outputs,
         logs: options.log_dir.clone(),

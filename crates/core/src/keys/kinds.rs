@@ -102,6 +102,15 @@ pub(super) const fn http_url(at: Place, default: Text, meaning: Text) -> Key<Opt
     obeyed(at, default, Type::HttpUrl, meaning, Read::text)
 }
 
+/// Several of them.
+pub(super) const fn http_urls(at: Place, default: Text, meaning: Text) -> Key<Vec<String>> {
+    obeyed(at, default, Type::HttpUrls, meaning, list)
+}
+
+pub(super) const fn index_name(at: Place, default: Text, meaning: Text) -> Key<String> {
+    obeyed(at, default, Type::IndexName, meaning, |read| read.text().unwrap_or_default())
+}
+
 pub(super) const fn syslog_address(
     at: Place,
     default: Text,
@@ -124,10 +133,14 @@ pub(super) const fn address(at: Place, default: Text, meaning: Text) -> Key<IpAd
 }
 
 pub(super) const fn networks(at: Place, default: Text, meaning: Text) -> Key<Vec<String>> {
-    obeyed(at, default, Type::Networks, meaning, |read| match read {
+    obeyed(at, default, Type::Networks, meaning, list)
+}
+
+fn list(read: &Read) -> Vec<String> {
+    match read {
         Read::List(items) => items.clone(),
         _ => Vec::new(),
-    })
+    }
 }
 
 pub(super) const fn program(at: Place, default: Text, meaning: Text) -> Key<Option<String>> {

@@ -19,7 +19,7 @@ pub(crate) enum Read {
     Number(i64),
     /// Words, paths, addresses.
     Text(String),
-    /// Networks, as (address, prefix length) in CIDR form.
+    /// Networks, in CIDR form; addresses.
     List(Vec<String>),
 }
 
@@ -57,9 +57,10 @@ pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
             0 => Ok(Read::Number(0)),
             _ => Err((reason.into(), help.into())),
         },
-        Type::FileMode | Type::UrlPath | Type::Networks | Type::Host | Type::HttpUrl if is_null => {
+        Type::FileMode | Type::UrlPath | Type::Networks | Type::Host if is_null => {
             Ok(Read::Nothing)
         }
+        Type::HttpUrl | Type::HttpUrls if is_null => Ok(Read::Nothing),
         Type::FileMode => file_mode(text),
         Type::OneOf { words, later } => one_of(text, words, later),
         Type::UrlPath => url_path(text),
@@ -72,15 +73,44 @@ pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
             Ok(()) => Ok(Read::Text(text.to_string())),
             Err(why) => Err((why.into(), "write the name or the address of a host".into())),
         },
-        Type::HttpUrl => match http_url::check_base(text) {
-            Ok(()) => Ok(Read::Text(text.to_string())),
-            Err(why) => Err((why.into(), "write http://HOST:PORT or https://HOST:PORT".into())),
-        },
+        Type::HttpUrl => base_url(text).map(Read::Text),
+        Type::HttpUrls => text
+            .split(',')
+            .map(|url| base_url(url.trim()))
+            .collect::<Result<_, _>>()
+            .map(Read::List),
+        Type::IndexName => index_name(text),
         Type::SyslogAddress => {
             SyslogAddress::parse(text).map(|address| Read::Text(address.to_string()))
         }
         Type::Text => Ok(Read::Text(text.to_string())),
     }
+}
+
+fn base_url(text: &str) -> Result<String, Refusal> {
+    match http_url::check_base(text) {
+        Ok(()) => Ok(text.to_string()),
+        Err(why) => Err((why.into(), "write http://HOST:PORT or https://HOST:PORT".into())),
+    }
+}
+
+/// What an index may be called, with directives that make digits of a time.
+/// (<https://www.elastic.co/guide/en/elasticsearch/reference/7.17/indices-create-index.html>)
+fn index_name(text: &str) -> Result<Read, Refusal> {
+    let directives = ["%Y", "%y", "%m", "%d", "%j", "%H", "%F", "%G", "%V"];
+    let rest = directives.iter().fold(text.to_string(), |text, part| text.replace(part, "0"));
+    let usable = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-+".contains(c);
+    let why = match rest.chars().find(|c| !usable(*c)) {
+        Some('%') => "it has a % that begins none of %Y %y %m %d %j %H %F %G %V".to_string(),
+        Some(c) => format!("an index has no {c:?} in its name"),
+        None if rest.is_empty() => "an index has a name".into(),
+        None if rest.starts_with(['-', '_', '+', '.']) => {
+            "the name of an index begins with a letter or a digit".into()
+        }
+        None if rest.len() > 200 => "the name of an index is shorter".into(),
+        None => return Ok(Read::Text(text.to_string())),
+    };
+    Err((why, "write for example nginx-%Y.%m.%d".into()))
 }
 
 fn flag(text: &str) -> Read {

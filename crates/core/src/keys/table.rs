@@ -154,12 +154,25 @@ keys! {
     ADMIN_SEND_MFLOG: bool = flag("admin", "send_mflog_logs", "1", "send messages of mflog there");
     VECTOR_MFLOG_PORT: Option<u16> = port("vector", "mflog_port", "5144", "UDP port on 127.0.0.1 for messages of mflog; 0: none");
     _: () = known("vector", "nginxlog_port", "5145", Type::Port, "UDP port for access logs (they are read from their file)");
-    TELEGRAF_STATSD_PORT: Option<u16> = port("telegraf", "statsd_port", "18127", "UDP port for statsd on 127.0.0.1, while points are sent; 0: none");
+    TELEGRAF_STATSD_PORT: Option<u16> = port("telegraf", "statsd_port", "18127", "UDP port for statsd on 127.0.0.1; 0: none");
     TELEGRAF_DEBUG: bool = flag("telegraf", "debug", "0", "write every point that is sent to the log too: log/telemetry.log, or log/telegraf.log");
     TELEGRAF_AGENT: String = one_of("telegraf", "agent", "builtin", AGENTS, "who receives, aggregates and sends points: mfserv itself, or the program telegraf");
     TELEGRAF_PROGRAM: String = text("telegraf", "program", "telegraf", "that program: a name on the PATH, or a path");
     TELEGRAF_HOST: bool = flag("telegraf", "host", "0", "1: send points of this machine (cpu, mem, disk, net...) too, where no mfsysmon does");
-    // [influxdb]: what MFSERV had no name for.
+    // [elasticsearch], [loki], [influxdb]: what MFSERV had no name for.
+    ELASTICSEARCH_URL: Vec<String> = http_urls("elasticsearch", "url", "null", "Elasticsearch or OpenSearch that logs are shipped to; several nodes of one cluster: with commas; null: that of [admin]");
+    ELASTICSEARCH_USER: Option<String> = some_text("elasticsearch", "user", "null", "user of Elasticsearch; null: none");
+    ELASTICSEARCH_PASSWORD: Option<String> = some_text("elasticsearch", "_password", "null", "password of that user");
+    ELASTICSEARCH_API_KEY: Option<String> = some_text("elasticsearch", "_api_key", "null", "API key, as Elasticsearch encodes it, in place of a user");
+    ELASTICSEARCH_CA: Option<PathBuf> = path("elasticsearch", "ca", "null", "PEM file with the certificates to trust at https:// addresses; null: those of the system");
+    ELASTICSEARCH_NGINX_INDEX: String = index_name("elasticsearch", "nginx_index", "nginx-%Y.%m.%d", "index of the access log; directives of strftime, in UTC");
+    ELASTICSEARCH_MFLOG_INDEX: String = index_name("elasticsearch", "mflog_index", "mflog-%Y.%m.%d", "index of messages of mflog");
+    ELASTICSEARCH_DATA_STREAM: bool = flag("elasticsearch", "data_stream", "0", "1: both are data streams (names without directives): each document gets @timestamp, templates are yours");
+    _: () = unset("elasticsearch", "indices_lifetime", at_least(0, "days"), "age at which the monitoring server removes indices: not a task of mfserv");
+    LOKI_URL: Option<String> = http_url("loki", "url", "null", "Loki that logs are shipped to; null: that of [admin]");
+    LOKI_USER: Option<String> = some_text("loki", "user", "null", "user of Loki; null: none");
+    LOKI_PASSWORD: Option<String> = some_text("loki", "_password", "null", "password of that user");
+    LOKI_CA: Option<PathBuf> = path("loki", "ca", "null", "PEM file with the certificates to trust at an https:// address; null: those of the system");
     INFLUXDB_URL: Option<String> = http_url("influxdb", "url", "null", "address of InfluxDB, http://HOST:PORT; null: that of [admin]");
     INFLUXDB_DATABASE: String = text("influxdb", "database", "metrics", "database that points are written to");
     INFLUXDB_USERNAME: Option<String> = some_text("influxdb", "username", "null", "user of InfluxDB 1.x; null: none");

@@ -23,7 +23,7 @@ impl Node {
         let mut notes = self.notes.lock().map(|notes| notes.clone()).unwrap_or_default();
         notes.extend(full_disk(&self.parts.options.places));
         notes.extend(self.parts.events.log_trouble());
-        notes.extend(shipping_trouble(&self.parts.options.places));
+        notes.extend(telemetry_trouble(&self.parts.options.places));
         notes.extend(self.parts.jobs.notes().await);
         let (watchers, stats) =
             tokio::join!(self.parts.supervisor.status(), self.parts.world.fronts.stats());
@@ -103,8 +103,8 @@ fn plugin_status(plugin: &mfserv_core::plan::PlannedPlugin) -> PluginStatus {
 /// Less than this is free on a disk that is full for us, bytes.
 const FULL: u64 = 1 << 20;
 
-/// What the telemetry role says of logs that do not arrive where they are sent.
-fn shipping_trouble(places: &Places) -> Vec<String> {
+/// What the telemetry role says of its ports, and of what does not arrive where it is sent.
+fn telemetry_trouble(places: &Places) -> Vec<String> {
     // It has nothing to say, or a role of another version says it otherwise.
     let text = std::fs::read(places.var().join("ship/reports.json")).unwrap_or_default();
     let reports: Vec<Report> = serde_json::from_slice(&text).unwrap_or_default();
@@ -112,11 +112,11 @@ fn shipping_trouble(places: &Places) -> Vec<String> {
     for report in reports {
         if let Some((since_ms, why)) = report.trouble {
             let since = render::time(since_ms);
-            notes.push(format!("logs, {}: {why}, since {since}", report.what));
+            notes.push(format!("{}: {why}, since {since}", report.what));
         }
         if report.lost_bytes > 0 {
             notes.push(format!(
-                "logs, {}: {} lost, at last {}: the files were removed before they were sent",
+                "{}: {} lost, at last {}: the files were removed before they were sent",
                 report.what,
                 render::bytes(report.lost_bytes),
                 render::time(report.lost_ms),

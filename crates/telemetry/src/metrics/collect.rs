@@ -1,12 +1,15 @@
 //! A reading of everything that is known, family by family.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use mfserv_core::names::WatcherName;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::wire::metrics::{Answerer, METHODS, NodeCounters, REST, Requests, WatcherSample};
 use mfserv_core::worker::Phase;
+use mfserv_platform::proc;
 
+use super::app_series::AppSeries;
 use super::exposition::{Exposition, Format};
 use super::host::{self, Sample};
 use super::names;
@@ -17,8 +20,15 @@ use crate::ship::Counts;
 /// Whose rows those of a watcher are: the values of `plugin`, `app` and `kind`.
 type Labels<'a> = [&'a str; 3];
 
-/// The text of all metrics. `own`: this process, and when it was started; `host`: this machine.
-pub fn text(snapshot: &Snapshot, format: Format, own: (u32, u64), host: &Sample) -> String {
+/// The text of all metrics. `own`: this process, and when it was started; `host`: this machine;
+/// `apps`: what apps have sent.
+pub fn text(
+    snapshot: &Snapshot,
+    format: Format,
+    own: (u32, u64),
+    host: &Sample,
+    apps: &AppSeries,
+) -> String {
     let mut text = Exposition::new(format);
     node(&mut text, snapshot);
     requests(&mut text, &snapshot.sums);
@@ -35,6 +45,7 @@ pub fn text(snapshot: &Snapshot, format: Format, own: (u32, u64), host: &Sample)
         roles.push(("telemetry", own.0, Some(own.1)));
         self::roles(&mut text, &roles, &processes);
     }
+    apps.put(&mut text);
     host::put(&mut text, host);
     text.finish()
 }
@@ -248,7 +259,8 @@ fn workers(text: &mut Exposition, watchers: &[WatcherSample], processes: &Proces
     }
 }
 
-/// What roles use: name, process, and when it was started, milliseconds since the Unix epoch.
+/// What roles use: name, process, and when it was started, milliseconds since the Unix epoch; as
+/// the kernel says it where nobody else does.
 fn roles(text: &mut Exposition, roles: &[(&str, u32, Option<u64>)], processes: &Processes) {
     let used = || roles.iter().filter_map(|(role, pid, _)| Some((*role, processes.own(*pid)?)));
     let mut family = text.family(&names::ROLE_MEMORY);
@@ -258,10 +270,11 @@ fn roles(text: &mut Exposition, roles: &[(&str, u32, Option<u64>)], processes: &
     let mut family = text.family(&names::ROLE_FDS);
     used().for_each(|(role, usage)| family.put(&[role], usage.descriptors as f64));
     let mut family = text.family(&names::ROLE_START);
-    for (role, _, since_ms) in roles {
-        if let Some(since_ms) = since_ms {
-            family.put(&[role], *since_ms as f64 / 1e3);
-        }
+    for (role, pid, since_ms) in roles {
+        let since_s = since_ms
+            .map(|ms| ms as f64 / 1e3)
+            .or_else(|| proc::started_s(Path::new("/proc"), *pid));
+        since_s.into_iter().for_each(|since_s| family.put(&[role], since_s));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The text formats of Prometheus: the classic one (0.0.4) and OpenMetrics 1.0, which has
 //! exemplars.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use mfserv_core::wire::metrics::{BOUNDS_US, Exemplar, Histogram};
@@ -81,9 +82,27 @@ impl Samples<'_> {
     /// Writes a sample of a counter or a gauge; `values` are those of the labels of the family,
     /// in their order.
     pub fn put(&mut self, values: &[&str], value: f64) {
+        self.put_labelled(values, &BTreeMap::new(), value);
+    }
+
+    /// The same with further labels, which the family does not know.
+    pub fn put_labelled(&mut self, values: &[&str], more: &BTreeMap<String, String>, value: f64) {
         let end = if self.family.kind == Kind::Counter { "_total" } else { "" };
-        self.name(end, values, None);
+        self.name(end, values, pairs(more));
         let _ = writeln!(self.text, " {value}");
+    }
+
+    /// Writes the samples of a summary: the sum of its values, and how many there were.
+    pub fn put_summary(
+        &mut self,
+        values: &[&str],
+        more: &BTreeMap<String, String>,
+        (sum, count): (f64, u64),
+    ) {
+        self.name("_sum", values, pairs(more));
+        let _ = writeln!(self.text, " {sum}");
+        self.name("_count", values, pairs(more));
+        let _ = writeln!(self.text, " {count}");
     }
 
     /// Writes the samples of a histogram.
@@ -102,7 +121,7 @@ impl Samples<'_> {
                 Some(s) if self.format == Format::OpenMetrics => format!("{s:?}"),
                 Some(s) => s.to_string(),
             };
-            self.name("_bucket", values, Some(&bound));
+            self.name("_bucket", values, Some(("le", &*bound)).into_iter());
             let _ = write!(self.text, " {count}");
             let of_bucket = |exemplar: &&Exemplar| usize::from(exemplar.bucket) == bucket;
             if let Some(one) = exemplars.iter().find(of_bucket).filter(|_| *durations > 0) {
@@ -110,9 +129,9 @@ impl Samples<'_> {
             }
             self.text.push('\n');
         }
-        self.name("_sum", values, None);
+        self.name("_sum", values, std::iter::empty());
         let _ = writeln!(self.text, " {}", seconds(histogram.sum_us));
-        self.name("_count", values, None);
+        self.name("_count", values, std::iter::empty());
         let _ = writeln!(self.text, " {count}");
     }
 
@@ -124,22 +143,33 @@ impl Samples<'_> {
         }
     }
 
-    fn name(&mut self, end: &str, values: &[&str], bound: Option<&str>) {
+    fn name<'a>(
+        &mut self,
+        end: &str,
+        values: &[&str],
+        more: impl Iterator<Item = (&'a str, &'a str)>,
+    ) {
         self.text.push_str(self.family.name);
         self.text.push_str(end);
         let labels = self.family.labels.iter().copied().zip(values.iter().copied());
         let mut before = '{';
-        for (label, value) in labels.chain(bound.map(|bound| ("le", bound))) {
+        let mut put = |label: &str, value: &str| {
             self.text.push(before);
             let _ = write!(self.text, "{label}=\"");
             escape(self.text, value);
             self.text.push('"');
             before = ',';
-        }
+        };
+        labels.for_each(|(label, value)| put(label, value));
+        more.for_each(|(label, value)| put(label, value));
         if before == ',' {
             self.text.push('}');
         }
     }
+}
+
+fn pairs(labels: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    labels.iter().map(|(label, value)| (label.as_str(), value.as_str()))
 }
 
 fn seconds(us: u64) -> f64 {

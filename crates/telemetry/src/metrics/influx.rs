@@ -13,6 +13,7 @@ use mfserv_platform::sync::lock;
 
 use super::spool::{Batch, Spool};
 use crate::ship::http::{Credentials, Nodes, Target};
+use crate::troubles::Troubles;
 
 /// The first wait after a failure, and the longest.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -44,11 +45,16 @@ pub struct Sender {
     turns: BTreeMap<&'static str, Turn>,
     /// What was said last, by resolution.
     said: BTreeMap<&'static str, String>,
+    troubles: Arc<Troubles>,
 }
 
 impl Sender {
     /// One that has sent nothing yet. `spool`: what it sends.
-    pub fn new(settings: InfluxSettings, spool: Arc<Mutex<Spool>>) -> Result<Self, Diagnostic> {
+    pub fn new(
+        settings: InfluxSettings,
+        spool: Arc<Mutex<Spool>>,
+        troubles: Arc<Troubles>,
+    ) -> Result<Self, Diagnostic> {
         let credentials = match (&settings.token, &settings.username) {
             (Some(token), _) => Credentials::Token(token.clone()),
             (None, Some(user)) => Credentials::Basic {
@@ -64,7 +70,8 @@ impl Sender {
             gzip: true,
         };
         let nodes = Nodes::new(target)?;
-        Ok(Self { nodes, settings, spool, turns: BTreeMap::new(), said: BTreeMap::new() })
+        let (turns, said) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { nodes, settings, spool, turns, said, troubles })
     }
 
     /// Sends whenever `woken` says that there is something, until its other end is gone; what
@@ -109,6 +116,7 @@ impl Sender {
                 spool.remove(number);
                 spool.refused += u64::from(taken.is_err());
                 drop(spool);
+                self.troubles.over(&self.what(resolution));
                 self.turns.insert(resolution, Turn { wait: WAITS.0, at: Instant::now() });
             }
         }
@@ -119,11 +127,14 @@ impl Sender {
         let wait = self.turns.get(resolution).map_or(WAITS.0, |turn| turn.wait);
         let turn = Turn { wait: (wait * 2).min(WAITS.1), at: Instant::now() + wait };
         self.turns.insert(resolution, turn);
-        let server = self.nodes.current();
-        let text =
-            format!("InfluxDB at {server} takes no points of {resolution}, they are kept: {why}");
-        super::report_once(self.said.entry(resolution).or_default(), text);
+        let text = format!("InfluxDB takes none, they are kept: {why}");
+        self.troubles.say(&self.what(resolution), &text);
         self.store();
+    }
+
+    /// What does not work while points of a resolution are not taken.
+    fn what(&self, resolution: &str) -> String {
+        format!("points of {resolution} to {}", self.nodes.current())
     }
 
     /// A process that is killed now loses nothing.
@@ -227,13 +238,16 @@ mod tests {
         let (asked, was_asked) = channel();
         std::thread::spawn(move || answer(&listener, &asked));
         let dir = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(dir.path().into()).unwrap();
+        let kept = dir.path().join("points");
+        let mut spool = Spool::open(kept.clone()).unwrap();
         for resolution in ["medres", "fullres", "medres", "lowres", "fullres"] {
             spool.push(Batch { resolution, lines: "m f=1 1\n".into() }).unwrap();
         }
         let spool = Arc::new(Mutex::new(spool));
         let settings = InfluxSettings { url, database: "db".into(), ..InfluxSettings::default() };
-        let sender = Sender::new(settings, spool.clone()).unwrap();
+        let file = dir.path().join("reports.json");
+        let troubles = Arc::new(Troubles::new(file.clone(), Arc::new(|_: &str| {})));
+        let sender = Sender::new(settings, spool.clone(), troubles).unwrap();
         // The other end is gone: everything is tried, and what is refused is stored.
         let (wake, woken) = channel();
         drop(wake);
@@ -243,6 +257,9 @@ mod tests {
         all.dedup();
         assert_eq!(all, ["fullres", "lowres", "medres"]);
         assert_eq!(lock(&spool).resolutions(), ["medres"], "the others are sent");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        assert_eq!(std::fs::read_dir(kept).unwrap().count(), 2);
+        let reports = std::fs::read_to_string(file).unwrap();
+        assert!(reports.contains("points of medres to http://127.0.0.1:"), "{reports}");
+        assert!(!reports.contains("of fullres"), "{reports}");
     }
 }

@@ -10,6 +10,8 @@ pub enum Kind {
     Gauge,
     /// Durations by size, in seconds.
     Histogram,
+    /// The sum and the number of observed values.
+    Summary,
 }
 
 impl Kind {
@@ -19,6 +21,7 @@ impl Kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
+            Kind::Summary => "summary",
         }
     }
 }
@@ -98,6 +101,12 @@ families! {
     ROLE_CPU: Counter "mfserv_role_cpu_seconds" ["role"] "CPU time of these roles.";
     ROLE_FDS: Gauge "mfserv_role_open_descriptors" ["role"] "Open descriptors of these roles.";
     ROLE_START: Gauge "mfserv_role_start_time_seconds" ["role"] "When these roles were started, seconds since the Unix epoch.";
+    APP_COUNTED: Counter "mfserv_app_counted" ["name"] "Counters that apps send by statsd.";
+    APP_VALUE: Gauge "mfserv_app_value" ["name"] "Gauges that apps send by statsd: the last value.";
+    APP_MEMBERS: Gauge "mfserv_app_set_members" ["name"] "Sets that apps send by statsd: different members in the last 10 s.";
+    APP_TIME: Summary "mfserv_app_time_seconds" ["name"] "Timers that apps send by statsd.";
+    APP_DISTRIBUTION: Summary "mfserv_app_distribution" ["name"] "Histograms that apps send by statsd.";
+    APP_FIELD: Gauge "mfserv_app_field" ["name", "field"] "Numbers in lines of InfluxDB that apps send: the last value.";
     HOST_CPU: Counter "mfserv_host_cpu_seconds" ["mode"] "Time of all processors of this machine, by what it was used for.";
     HOST_CPUS: Gauge "mfserv_host_cpus" [] "Processors of this machine, hyper-threads included.";
     HOST_LOAD: Gauge "mfserv_host_load" ["minutes"] "Processes that ran or waited, averaged over the last minutes.";

@@ -12,6 +12,7 @@ use mfserv_platform::clock::now_ms;
 use mfserv_platform::sync::lock;
 
 use super::LOOK;
+use super::app_series::AppSeries;
 use super::basicstats::{BasicStats, FULLRES, RESOLUTION, known_resolution};
 use super::host::Host;
 use super::influx::Sender;
@@ -57,8 +58,12 @@ impl Raw {
 pub struct Shared {
     pub(super) ends: Arc<AtomicBool>,
     host: String,
+    /// Points go on to InfluxDB.
+    forwards: bool,
     /// What has come by statsd.
     pub(super) statsd: Mutex<Statsd>,
+    /// What Prometheus is told of what apps send.
+    apps: Arc<Mutex<AppSeries>>,
     stats: Mutex<BasicStats>,
     raw: Mutex<Raw>,
     /// Points that were dropped: too many at a time.
@@ -72,12 +77,20 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Nothing was received. `host`: the tag of every point.
-    pub fn new(host: String, ends: Arc<AtomicBool>) -> Self {
+    /// Nothing was received. `host`: the tag of every point; `forwards`: points go on to InfluxDB;
+    /// `apps`: what Prometheus is told of them.
+    pub fn new(
+        host: String,
+        forwards: bool,
+        apps: Arc<Mutex<AppSeries>>,
+        ends: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             ends,
             host,
-            statsd: Mutex::default(),
+            forwards,
+            statsd: Mutex::new(Statsd::new(apps.clone())),
+            apps,
             stats: Mutex::new(BasicStats::new(now_s())),
             raw: Mutex::default(),
             dropped: AtomicU64::new(0),
@@ -91,7 +104,15 @@ impl Shared {
         self.ends.load(Ordering::Relaxed)
     }
 
-    /// Receives a point.
+    /// Receives a point of an app.
+    pub(super) fn receive(&self, point: Point) {
+        lock(&self.apps).line(&point);
+        if self.forwards {
+            self.add(point);
+        }
+    }
+
+    /// Takes a point that is sent.
     pub(super) fn add(&self, mut point: Point) {
         for (name, value) in [("module", "mfserv"), ("host", &self.host)] {
             if !point.tags.contains_key(name) {
@@ -106,10 +127,15 @@ impl Shared {
     }
 }
 
-/// Gathers and sends.
+/// Gathers what was received, and sends it if there is an InfluxDB.
 pub struct Pipeline {
     shared: Arc<Shared>,
     registry: Arc<Mutex<Registry>>,
+    outlet: Option<Outlet>,
+}
+
+/// The way to InfluxDB, and the points that mfserv adds.
+pub struct Outlet {
     own: Own,
     /// `None`: its points are not sent.
     host: Option<Host>,
@@ -120,11 +146,10 @@ pub struct Pipeline {
     said: String,
 }
 
-impl Pipeline {
-    /// One whose points are sent by this sender, in a thread of its own. `spool`: what it sends.
+impl Outlet {
+    /// One whose points are sent by this sender, in a thread of its own. `spool`: what it sends;
+    /// `debug`: each point is written to the log too.
     pub fn start(
-        shared: Arc<Shared>,
-        registry: Arc<Mutex<Registry>>,
         (own, host): (Own, Option<Host>),
         (spool, sender): (Arc<Mutex<Spool>>, Sender),
         debug: bool,
@@ -132,8 +157,18 @@ impl Pipeline {
         let (wake, woken) = sync_channel(1);
         let thread = std::thread::Builder::new().name("influxdb".into());
         let thread = thread.spawn(move || sender.run(&woken))?;
-        let said = String::new();
-        Ok((Self { shared, registry, own, host, spool, wake, debug, said }, thread))
+        Ok((Self { own, host, spool, wake, debug, said: String::new() }, thread))
+    }
+}
+
+impl Pipeline {
+    /// One that has gathered nothing.
+    pub fn new(
+        shared: Arc<Shared>,
+        registry: Arc<Mutex<Registry>>,
+        outlet: Option<Outlet>,
+    ) -> Self {
+        Self { shared, registry, outlet }
     }
 
     /// Gathers and sends until it is to end; then what is there.
@@ -142,7 +177,8 @@ impl Pipeline {
         loop {
             std::thread::sleep(LOOK);
             let (now, is_end) = (now_s(), self.shared.has_ended());
-            let changes = self.own.changes(is_end);
+            let changes = self.outlet.as_mut().map(|outlet| outlet.own.changes(is_end));
+            let changes = changes.unwrap_or_default();
             // A turn that is too far away was chosen before the clock went back.
             let is_due = now >= next || next > now + GATHER_S || is_end;
             if is_due {
@@ -151,7 +187,9 @@ impl Pipeline {
             }
             if is_due || !changes.is_empty() {
                 changes.into_iter().for_each(|point| self.shared.add(point));
-                self.send(now, is_end);
+                if let Some(outlet) = &mut self.outlet {
+                    outlet.send(&self.shared, now, is_end);
+                }
             }
             if is_end {
                 return;
@@ -170,11 +208,7 @@ impl Pipeline {
             let statsd = lock(&shared.statsd);
             (statsd.bad_lines, statsd.members, statsd.beyond)
         };
-        let (batches, refused) = {
-            let spool = lock(&self.spool);
-            (spool.dropped, spool.refused)
-        };
-        BTreeMap::from([
+        let mut dropped = BTreeMap::from([
             ("raw_points", shared.dropped.load(Ordering::Relaxed)),
             ("bad_lines", shared.bad_lines.load(Ordering::Relaxed)),
             ("datagrams", datagrams_dropped(shared.statsd_port.load(Ordering::Relaxed))),
@@ -184,29 +218,42 @@ impl Pipeline {
             ("bad_statsd", bad_statsd),
             ("set_members", members),
             ("statsd_tags", beyond),
-            ("batches", batches),
-            ("refused_batches", refused),
-        ])
+            ("app_series", lock(&shared.apps).dropped),
+        ]);
+        if let Some(outlet) = &self.outlet {
+            let spool = lock(&outlet.spool);
+            dropped.extend([("batches", spool.dropped), ("refused_batches", spool.refused)]);
+        }
+        dropped
     }
 
     fn gather(&mut self) {
         let dropped = self.dropped();
-        let (snapshot, timings) = {
-            let mut registry = lock(&self.registry);
-            registry.dropped.extend(dropped);
-            (registry.snapshot(), registry.take_timings())
+        let mut registry = lock(&self.registry);
+        registry.dropped.extend(dropped);
+        let mut points = match &mut self.outlet {
+            Some(outlet) => {
+                let (snapshot, timings) = (registry.snapshot(), registry.take_timings());
+                drop(registry);
+                let mut points = outlet.own.points(&snapshot, timings);
+                points.extend(outlet.host.iter_mut().flat_map(Host::points));
+                points
+            }
+            None => Vec::new(),
         };
-        let mut points = self.own.points(&snapshot, timings);
-        points.extend(self.host.iter_mut().flat_map(Host::points));
         // Datagrams are received while the points are made.
         let statsd = lock(&self.shared.statsd).take();
-        points.extend(statsd.points());
+        if self.shared.forwards {
+            points.extend(statsd.points());
+        }
         points.into_iter().for_each(|point| self.shared.add(point));
     }
+}
 
-    fn send(&mut self, now: u64, is_end: bool) {
-        let mut points = lock(&self.shared.stats).take(now, is_end);
-        points.append(&mut std::mem::take(&mut *lock(&self.shared.raw)).points);
+impl Outlet {
+    fn send(&mut self, shared: &Shared, now: u64, is_end: bool) {
+        let mut points = lock(&shared.stats).take(now, is_end);
+        points.append(&mut std::mem::take(&mut *lock(&shared.raw)).points);
         let at_ns = now as i64 * 1_000_000_000;
         let mut batches: Vec<Batch> = Vec::new();
         for point in points {
@@ -254,7 +301,7 @@ mod tests {
 
     #[test]
     fn points_that_wait_as_they_came_are_bounded_in_bytes() {
-        let shared = Shared::new("h".into(), Arc::default());
+        let shared = Shared::new("h".into(), true, Arc::default(), Arc::default());
         let text = Value::Text("x".repeat(60_000));
         let point = Point::new("m").tag(BYPASS, "1").field("t", text);
         (0..300).for_each(|_| shared.add(point.clone()));

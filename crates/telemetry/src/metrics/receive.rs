@@ -14,6 +14,7 @@ use super::LOOK;
 use super::listener::SocketListener;
 use super::pipeline::Shared;
 use super::point::{LINE_MAX, Point};
+use crate::troubles::Troubles;
 
 /// The largest datagram of statsd, bytes.
 const DATAGRAM_MAX: usize = 64 * 1024;
@@ -25,21 +26,26 @@ const STACK: usize = 256 * 1024;
 const BURST: usize = 8 << 20;
 
 /// Receives statsd on a port of 127.0.0.1, until it is to end. A port that is taken is tried again.
-pub fn statsd(shared: &Shared, port: u16) {
-    let mut said = String::new();
-    let mut datagram = vec![0; DATAGRAM_MAX];
+/// `troubles`: where that is said; `None`: in the log alone, since nobody has asked for the port.
+pub fn statsd(shared: &Shared, port: u16, troubles: Option<&Troubles>) {
+    let (mut said, mut datagram) = (String::new(), vec![0; DATAGRAM_MAX]);
+    let what = format!("[telegraf] statsd_port={port}");
     while !shared.has_ended() {
         let socket = match UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) {
             Ok(socket) if socket.set_read_timeout(Some(LOOK)).is_ok() => {
                 // A burst waits here while points are gathered.
                 let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, BURST);
                 shared.statsd_port.store(port, Ordering::Relaxed);
+                troubles.into_iter().for_each(|troubles| troubles.over(&what));
                 socket
             }
             other => {
                 let why = other.err().map_or_else(String::new, |why| why.to_string());
-                let text = format!("[telegraf] statsd_port={port} cannot be used: {why}");
-                super::report_once(&mut said, text);
+                let why = format!("points of apps cannot be received: {why}");
+                match troubles {
+                    Some(troubles) => troubles.say(&what, &why),
+                    None => super::report_once(&mut said, format!("{what}: {why}")),
+                }
                 std::thread::sleep(LOOK);
                 continue;
             }
@@ -122,7 +128,7 @@ fn read_lines(shared: &Shared, stream: UnixStream) {
         let text = text.trim();
         if !text.is_empty() && !text.starts_with('#') {
             match Point::read(text) {
-                Some(point) => shared.add(point),
+                Some(point) => shared.receive(point),
                 None => drop(shared.bad_lines.fetch_add(1, Ordering::Relaxed)),
             }
         }
@@ -157,7 +163,7 @@ mod tests {
     fn as_many_clients_may_send_lines_as_there_are_workers_and_more_are_counted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("points");
-        let shared = Arc::new(Shared::new("h".into(), Arc::default()));
+        let shared = Arc::new(Shared::new("h".into(), true, Arc::default(), Arc::default()));
         let (receiving, socket) = (shared.clone(), path.clone());
         let receiver = std::thread::spawn(move || lines(&receiving, socket));
         let mut clients = Vec::new();

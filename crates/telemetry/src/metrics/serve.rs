@@ -15,12 +15,14 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::LOOK;
 use super::alerts::Shown;
+use super::app_series::AppSeries;
 use super::collect;
 use super::exposition::Format;
 use super::history::{self, History, Refused};
 use super::host::{Sample, Sources};
 use super::listener::SocketListener;
 use super::registry::Registry;
+use crate::troubles::Troubles;
 
 /// The most requests at a time, on the socket and on the port each: who asks on the port, which any
 /// user of the machine may, takes no place of the owner. Others wait to be accepted.
@@ -45,6 +47,7 @@ pub struct Server {
     tcp: Option<TcpListener>,
     clients: Clients,
     since_ms: u64,
+    troubles: Arc<Troubles>,
 }
 
 /// How many clients are answered now.
@@ -69,6 +72,8 @@ impl Clients {
 pub struct Known {
     /// What is counted.
     pub registry: Arc<Mutex<Registry>>,
+    /// What apps have sent.
+    pub apps: Arc<Mutex<AppSeries>>,
     /// What was.
     pub history: Arc<History>,
     /// What the alerts do.
@@ -89,24 +94,21 @@ impl Server {
         (socket, port): (PathBuf, Option<u16>),
         known: Known,
         ends: Arc<AtomicBool>,
+        troubles: Arc<Troubles>,
     ) -> Self {
         let (clients, since_ms) = (Clients::default(), now_ms());
         let socket = SocketListener::new(socket);
-        Self { known, ends, socket, port, tcp: None, clients, since_ms }
+        Self { known, ends, socket, port, tcp: None, clients, since_ms, troubles }
     }
 
     /// Accepts until it is to end.
     pub fn run(mut self) {
-        let (mut of_socket, mut of_port) = (String::new(), String::new());
+        let mut of_socket = String::new();
         while !self.ends.load(Ordering::Relaxed) {
             if let Err(why) = self.socket.look_after() {
                 super::report_once(&mut of_socket, format!("no socket to ask for metrics: {why}"));
             }
-            if let Err(why) = self.listen() {
-                let port = self.port.unwrap_or_default();
-                let text = format!("[metrics] port={port}: 127.0.0.1:{port} cannot be used: {why}");
-                super::report_once(&mut of_port, text);
-            }
+            self.listen();
             self.wait();
             while let Some((client, is_local)) = self.accept() {
                 self.answer(client, is_local);
@@ -115,13 +117,18 @@ impl Server {
     }
 
     /// Binds the port. One that is taken is tried again later.
-    fn listen(&mut self) -> io::Result<()> {
-        if let (Some(port), None) = (self.port, &self.tcp) {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-            listener.set_nonblocking(true)?;
-            self.tcp = Some(listener);
+    fn listen(&mut self) {
+        let (Some(port), None) = (self.port, &self.tcp) else { return };
+        let what = format!("[metrics] port={port}");
+        let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+        match bound {
+            Ok(listener) => {
+                self.tcp = Some(listener);
+                self.troubles.over(&what);
+            }
+            Err(why) => self.troubles.say(&what, &format!("nobody can read /metrics there: {why}")),
         }
-        Ok(())
     }
 
     fn wait(&self) {
@@ -189,7 +196,8 @@ fn exchange(
                 std::thread::sleep(SETTLING_PAUSE);
             }
             let snapshot = lock(&known.registry).snapshot();
-            let text = collect::text(&snapshot, format, own, &Sample::read(&known.sources));
+            let host = Sample::read(&known.sources);
+            let text = collect::text(&snapshot, format, own, &host, &lock(&known.apps));
             let text = if head.method() == b"HEAD" { "" } else { &text };
             put(client, "200 OK", format.content_type(), text)
         }

@@ -2,9 +2,12 @@
 //! InfluxDB writes them: `name,tag=value:1|c|@0.1`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
 use mfserv_core::wire::metrics::Timer;
+use mfserv_platform::sync::lock;
 
+use super::app_series::{AppSeries, Kind};
 use super::point::{Point, Value};
 
 /// The most series of each type. Beyond it a series is counted under its name without its
@@ -46,6 +49,8 @@ pub struct Statsd {
     pub members: u64,
     /// Metrics that were counted in a row of the rest.
     pub beyond: u64,
+    /// The same for Prometheus, which is told of everything since the start.
+    shown: Arc<Mutex<AppSeries>>,
 }
 
 /// Bytes that may still be used.
@@ -139,6 +144,11 @@ impl Timing {
 }
 
 impl Statsd {
+    /// Nothing was received. `shown`: what Prometheus is told.
+    pub fn new(shown: Arc<Mutex<AppSeries>>) -> Self {
+        Self { shown, ..Self::default() }
+    }
+
     /// Receives a datagram: a metric a line.
     pub fn receive(&mut self, datagram: &[u8]) {
         let text = String::from_utf8_lossy(datagram);
@@ -172,12 +182,16 @@ impl Statsd {
         match kind {
             "c" => {
                 let value = number()? / rate.unwrap_or(1.0);
-                let counter = row(&mut self.counters, series(bucket, "counter")?, room, beyond);
+                let series = series(bucket, "counter")?;
+                lock(&self.shown).count(&series.0, &series.1, value);
+                let counter = row(&mut self.counters, series, room, beyond);
                 *counter = counter.saturating_add(value as i64);
             }
             "g" => {
                 let value = number()?;
-                let gauge = row(&mut self.gauges, series(bucket, "gauge")?, room, beyond);
+                let series = series(bucket, "gauge")?;
+                lock(&self.shown).set(&series.0, &series.1, (value, is_relative));
+                let gauge = row(&mut self.gauges, series, room, beyond);
                 *gauge = if is_relative { *gauge + value } else { value };
             }
             "s" if text.len() <= MEMBER_MAX => {
@@ -191,9 +205,14 @@ impl Statsd {
             }
             "ms" | "h" if !is_relative => {
                 let value = number()?;
-                let kind = if kind == "ms" { "timing" } else { "histogram" };
-                let timing = row(&mut self.timings, series(bucket, kind)?, room, beyond);
+                let (kind, shown, unit) = match kind {
+                    "ms" => ("timing", Kind::Timer, 1e3),
+                    _ => ("histogram", Kind::Distribution, 1.0),
+                };
+                let series = series(bucket, kind)?;
                 let times = (1.0 / rate.unwrap_or(1.0)).min(REPEATED_MAX) as u64;
+                lock(&self.shown).observe(shown, (&series.0, &series.1), value / unit, times);
+                let timing = row(&mut self.timings, series, room, beyond);
                 for _ in 0..times {
                     let keeps = timing.values.len() < VALUES_MAX && room.take(size_of::<f64>());
                     timing.add(value, keeps);
@@ -208,6 +227,9 @@ impl Statsd {
     pub fn take(&mut self) -> Statsd {
         let all = std::mem::take(self);
         (self.bad_lines, self.beyond, self.members) = (all.bad_lines, all.beyond, all.members);
+        self.shown = all.shown.clone();
+        let sets = all.sets.iter().map(|((name, tags), set)| (name.as_str(), tags, set.len()));
+        lock(&self.shown).sets(sets);
         all
     }
 
@@ -272,105 +294,4 @@ fn size((name, tags): &Series) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lines(datagrams: &[&str]) -> Vec<String> {
-        let mut statsd = Statsd::default();
-        datagrams.iter().for_each(|datagram| statsd.receive(datagram.as_bytes()));
-        let mut out = String::new();
-        statsd.take().points().iter().for_each(|point| point.write(&mut out, 1));
-        assert!(statsd.take().points().is_empty(), "what was gathered is forgotten");
-        out.lines().map(String::from).collect()
-    }
-
-    #[test]
-    fn counters_gauges_sets_and_timings_become_points() {
-        let points = lines(&[
-            "request_counter,plugin=shop,type=dynamic:1|c\nrequest_counter,type=dynamic,plugin=shop:2|c",
-            "sampled:3|c|@0.1",
-            "level:5|g\nlevel:+2|g\nlevel:-3|g",
-            "users:a|s\nusers:b|s\nusers:a|s",
-            "load.time,app=x:10|ms:20|ms\nload.time,app=x:30|ms|@0.5",
-        ]);
-        let expected = [
-            "request_counter,metric_type=counter,plugin=shop,type=dynamic value=3i 1",
-            "sampled,metric_type=counter value=30i 1",
-            "level,metric_type=gauge value=4 1",
-            "users,metric_type=set value=2i 1",
-            "load_time,app=x,metric_type=timing 90_percentile=30,count=4i,lower=10,mean=22.5,\
-             stddev=8.29156197588850,sum=90,upper=30 1",
-        ];
-        for (point, expected) in points.iter().zip(expected) {
-            let expected = expected.replace("8.29156197588850", "8.2915619758885");
-            assert_eq!(*point, expected);
-        }
-        assert_eq!(points.len(), expected.len());
-    }
-
-    #[test]
-    fn what_is_no_metric_is_counted_and_spoils_nothing() {
-        let mut statsd = Statsd::default();
-        let bad = ["no colon", "a:1", "a:x|c", "a:1|z", ":1|c", "a:nan|g", "a:+1|ms", "a:1e999|ms"];
-        for line in bad {
-            statsd.receive(line.as_bytes());
-        }
-        statsd.receive(b"\xff\xfe\n\n");
-        statsd.receive(format!("a:{}|s", "x".repeat(MEMBER_MAX + 1)).as_bytes());
-        assert_eq!(statsd.bad_lines, bad.len() as u64 + 2);
-        assert!(statsd.take().points().is_empty());
-    }
-
-    #[test]
-    fn series_sets_and_timings_are_bounded() {
-        let mut statsd = Statsd::default();
-        for number in 0..SERIES_MAX + 100 {
-            statsd.receive(format!("hits,path=/{number}:1|c").as_bytes());
-            statsd.receive(format!("n{number}:1|c\nset:{number}|s").as_bytes());
-            statsd.receive(b"t:1|ms|@0.00000001");
-        }
-        assert!(statsd.counters.len() <= 2 * SERIES_MAX + 1, "{}", statsd.counters.len());
-        assert!(statsd.beyond > 0);
-        let counted: i64 = statsd.counters.values().sum();
-        assert_eq!(counted, 2 * (SERIES_MAX as i64 + 100), "none is lost");
-        let timing = statsd.timings.values().next().unwrap();
-        assert_eq!(timing.values.len(), VALUES_MAX);
-        assert!(statsd.sets.values().all(|set| set.len() <= MEMBERS_MAX));
-    }
-
-    #[test]
-    fn sets_and_timings_of_many_series_are_bounded_in_bytes_together() {
-        let mut statsd = Statsd::default();
-        let member = "m".repeat(200);
-        for number in 0..300_000 {
-            let series = number % 5_000;
-            statsd.receive(format!("s,n={series}:{member}{number}|s").as_bytes());
-        }
-        let members = |statsd: &Statsd| statsd.sets.values().map(BTreeSet::len).sum::<usize>();
-        let kept = members(&statsd);
-        assert!(kept * 200 < BYTES_MAX && kept > 100_000, "{kept}");
-        assert_eq!(statsd.members, 300_000 - kept as u64);
-        // Other metrics are still counted: in the row of the rest.
-        for number in 0..2_000 {
-            statsd.receive(format!("t{number},tag={number}:{number}|ms\nc{number}:1|c").as_bytes());
-        }
-        let timings: u64 = statsd.timings.values().map(|timing| timing.count).sum();
-        assert_eq!((timings, statsd.counters.values().sum::<i64>()), (2_000, 2_000));
-        assert!(statsd.beyond > 3_000 && statsd.timings.len() < 100, "{}", statsd.beyond);
-        statsd.take().points();
-        statsd.receive(b"s:a|s");
-        assert_eq!(members(&statsd), 1, "the next window is empty");
-        assert!(statsd.room.0 < BYTES_MAX);
-    }
-
-    #[test]
-    fn the_rest_has_a_name_that_influxdb_takes_for_no_comment() {
-        let mut statsd = Statsd::default();
-        for number in 0..2 * SERIES_MAX + 5 {
-            statsd.receive(format!("n{number}:1|c").as_bytes());
-        }
-        let mut rest = statsd.counters.iter().filter(|((name, _), _)| !name.starts_with('n'));
-        let ((name, _), count) = rest.next().unwrap();
-        assert_eq!((name.as_str(), *count), ("rest", 5));
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 //! Messages of mflog come by UDP. They are written to a file of bounded size first and shipped
 //! from there, as any other file: what has come is not lost when the index is away.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::UdpSocket;
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use mfserv_core::output::Rotation;
-use mfserv_core::shipping::ShippingSettings;
+use mfserv_core::shipping::{Receiver, ShippingSettings};
 use mfserv_logfile::{LogFile, Trouble};
 
 use super::document::{Maker, Making};
@@ -23,7 +24,7 @@ use super::index::IndexPattern;
 use super::loki::Loki;
 use super::names::Pattern;
 use super::records::Lines;
-use super::report::{Receiver, Reports, Said};
+use super::report::{self, Reports, Said};
 use super::shipper::{Options, Shipper};
 use super::sink::Sink;
 use super::transform::Transform;
@@ -63,10 +64,11 @@ struct Flow {
     name: &'static str,
     file: PathBuf,
     state: PathBuf,
-    url: String,
+    server: Receiver,
     labels: Vec<&'static str>,
-    template: Template,
-    is_loki: bool,
+    /// The index, and its template where it is not a data stream; `None`: Loki, which has none.
+    index: Option<(String, Option<Template>)>,
+    time_field: &'static str,
     transforms: Vec<Transform>,
 }
 
@@ -79,11 +81,18 @@ impl NodeLogs {
     pub fn start(self, notice: &Notice, reports: &Arc<Reports>) -> io::Result<()> {
         std::fs::create_dir_all(&self.state)?;
         if let Some(port) = self.settings.mflog_port {
-            let (file, notice) = (self.received(), notice.clone());
-            let receive = move || loop {
-                let Err(e) = receive(port, LogFile::new(&file, RECEIVED), &notice);
-                notice(&format!("messages of mflog cannot be received on 127.0.0.1:{port}: {e}"));
-                thread::sleep(WAIT);
+            let (file, notice, reports) = (self.received(), notice.clone(), reports.clone());
+            let receive = move || {
+                let what = format!("[vector] mflog_port={port}");
+                loop {
+                    let Err(e) = mflog_socket(port).and_then(|socket| {
+                        reports.troubles().over(&what);
+                        receive(&socket, LogFile::new(&file, RECEIVED), &notice)
+                    });
+                    let why = format!("no messages of mflog can be received: {e}");
+                    reports.troubles().say(&what, &why);
+                    thread::sleep(WAIT);
+                }
             };
             thread::Builder::new().name("mflog".into()).spawn(receive)?;
         }
@@ -113,28 +122,32 @@ impl NodeLogs {
         if self.settings.access_log {
             logs.push(("nginx", self.access_log.clone(), nginx, vec!["method", "status"]));
         }
-        let host = match self.settings.host.contains(':') {
-            true => format!("[{}]", self.settings.host),
-            false => self.settings.host.clone(),
-        };
-        let receivers =
-            [(self.settings.elasticsearch_port, false), (self.settings.loki_port, true)];
         let mut flows = Vec::new();
         for (name, file, template, own_labels) in logs {
-            for (port, is_loki) in receivers {
-                let Some(port) = port else { continue };
-                let receiver = if is_loki { "loki" } else { "elasticsearch" };
-                let common = ["hostname", "module", "plugin"];
-                flows.push(Flow {
-                    name,
-                    file: file.clone(),
-                    state: self.state.join(receiver),
-                    url: format!("http://{host}:{port}"),
-                    labels: own_labels.iter().copied().chain(common).collect(),
-                    template,
-                    is_loki,
-                    transforms: self.transforms(),
-                });
+            let common = ["hostname", "module", "plugin"];
+            let labels: Vec<_> = own_labels.iter().copied().chain(common).collect();
+            let flow = |server: &Receiver, kind: &str, index, time_field| Flow {
+                name,
+                file: file.clone(),
+                state: self.state.join(kind),
+                server: server.clone(),
+                labels: labels.clone(),
+                index,
+                time_field,
+                transforms: self.transforms(),
+            };
+            if let Some(to) = &self.settings.elasticsearch {
+                let (index, time_field) = match name {
+                    "mflog" => (&to.mflog_index, "timestamp"),
+                    _ => (&to.nginx_index, "@timestamp"),
+                };
+                let time_field = if to.data_stream { "@timestamp" } else { time_field };
+                let index = Some((index.clone(), (!to.data_stream).then_some(template)));
+                flows.push(flow(&to.server, "elasticsearch", index, time_field));
+            }
+            if let Some(to) = &self.settings.loki {
+                let time_field = if name == "mflog" { "timestamp" } else { "@timestamp" };
+                flows.push(flow(to, "loki", None, time_field));
             }
         }
         flows
@@ -152,24 +165,35 @@ impl NodeLogs {
 }
 
 impl Flow {
-    fn kind(&self) -> Receiver {
-        if self.is_loki { "loki" } else { "elasticsearch" }
+    fn kind(&self) -> report::Receiver {
+        if self.index.is_none() { "loki" } else { "elasticsearch" }
     }
 
     fn title(&self) -> String {
-        format!("{} to {}", self.name, self.url)
+        format!("{} to {}", self.name, self.server.urls.join(", "))
     }
 
     fn ship(&self, reports: &Reports) -> Result<(), Diagnostic> {
+        let server = &self.server;
         let nodes = Nodes::new(Target {
-            nodes: vec![self.url.clone()],
-            credentials: Credentials::None,
-            authorities: None,
+            nodes: server.urls.clone(),
+            credentials: match (&server.api_key, &server.user) {
+                (Some(key), _) => Credentials::ApiKey(key.clone()),
+                (None, Some(user)) => Credentials::Basic {
+                    user: user.clone(),
+                    password: server.password.clone().unwrap_or_default(),
+                },
+                (None, None) => Credentials::None,
+            },
+            authorities: server.ca.clone(),
             gzip: true,
         })?;
-        let sink = match self.is_loki {
-            true => Sink::Loki(Loki { nodes, source: self.name.into() }),
-            false => Sink::Elasticsearch(Elasticsearch { nodes, templates: vec![self.template] }),
+        let (index, sink) = match &self.index {
+            None => ("none", Sink::Loki(Loki { nodes, source: self.name.into() })),
+            Some((index, template)) => {
+                let templates = template.iter().copied().collect();
+                (index.as_str(), Sink::Elasticsearch(Elasticsearch { nodes, templates }))
+            }
         };
         let pattern = Pattern::new(&self.file);
         let pattern = pattern.map_err(|e| mfserv_platform::disk::failed("find", &self.file, e))?;
@@ -183,11 +207,11 @@ impl Flow {
             patience: None,
         };
         let maker = Maker {
-            index: IndexPattern::new(&format!("{}-%Y.%m.%d", self.name))?,
+            index: IndexPattern::new(index)?,
             transforms: self.transforms.clone(),
-            labels: if self.is_loki { self.labels.clone() } else { Vec::new() },
+            labels: if self.index.is_none() { self.labels.clone() } else { Vec::new() },
             needs_time: true,
-            time_field: if self.name == "mflog" { "timestamp" } else { "@timestamp" },
+            time_field: self.time_field,
             names_file: false,
         };
         let title = self.title();
@@ -197,11 +221,16 @@ impl Flow {
     }
 }
 
-/// Writes what comes to the file, a line for each datagram.
-fn receive(port: u16, mut file: LogFile, notice: &Notice) -> io::Result<std::convert::Infallible> {
+/// Where programs send messages of mflog to.
+fn mflog_socket(port: u16) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(("127.0.0.1", port))?;
     // A burst waits here while the file is written; the system may allow less.
     let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, BURST);
+    Ok(socket)
+}
+
+/// Writes what comes to the file, a line for each datagram.
+fn receive(socket: &UdpSocket, mut file: LogFile, notice: &Notice) -> io::Result<Infallible> {
     let mut datagram = vec![0; DATAGRAM];
     let (mut is_lost, mut is_whole) = (false, false);
     loop {
@@ -278,24 +307,50 @@ mod tests {
 
     #[test]
     fn each_log_goes_to_each_receiver_with_the_labels_of_its_kind() {
-        let settings = ShippingSettings {
-            host: "::1".into(),
-            elasticsearch_port: Some(1),
-            loki_port: Some(2),
+        let of = |url: &str| Receiver { urls: vec![url.into()], ..Receiver::default() };
+        let mut settings = ShippingSettings {
+            elasticsearch: Some(mfserv_core::shipping::Elasticsearch {
+                server: Receiver { urls: vec!["http://a".into(), "http://b".into()], ..of("") },
+                nginx_index: "web-%Y".into(),
+                mflog_index: "logs".into(),
+                data_stream: false,
+            }),
+            loki: Some(of("http://c")),
             access_log: true,
             mflog_port: Some(3),
         };
-        let logs = NodeLogs {
-            settings,
-            access_log: "/log/nginx_access.log".into(),
-            state: "/state".into(),
-            hostname: "h".into(),
-            version: "1".into(),
+        let flows_of = |settings: &ShippingSettings| {
+            let logs = NodeLogs {
+                settings: settings.clone(),
+                access_log: "/log/nginx_access.log".into(),
+                state: "/state".into(),
+                hostname: "h".into(),
+                version: "1".into(),
+            };
+            logs.flows()
         };
-        let flows = logs.flows();
-        let urls: Vec<&str> = flows.iter().map(|flow| &*flow.url).collect();
-        assert_eq!(urls, ["http://[::1]:1", "http://[::1]:2", "http://[::1]:1", "http://[::1]:2"]);
+        let flows = flows_of(&settings);
+        let titles: Vec<String> = flows.iter().map(Flow::title).collect();
+        let expected = [
+            "mflog to http://a, http://b",
+            "mflog to http://c",
+            "nginx to http://a, http://b",
+            "nginx to http://c",
+        ];
+        assert_eq!(titles, expected);
+        let index = |flow: &Flow| {
+            flow.index.as_ref().map(|(name, template)| (name.clone(), template.map(|it| it.name)))
+        };
+        assert_eq!(index(&flows[0]), Some(("logs".into(), Some("template_mflog"))));
+        assert_eq!((index(&flows[1]), flows[0].time_field), (None, "timestamp"));
+        assert_eq!(index(&flows[2]), Some(("web-%Y".into(), Some("template_nginx"))));
         assert_eq!(flows[1].labels, ["level", "name", "hostname", "module", "plugin"]);
         assert_eq!(flows[3].labels, ["method", "status", "hostname", "module", "plugin"]);
+        if let Some(to) = &mut settings.elasticsearch {
+            to.data_stream = true;
+        }
+        let stream = &flows_of(&settings)[0];
+        assert_eq!(index(stream), Some(("logs".into(), None)));
+        assert_eq!(stream.time_field, "@timestamp");
     }
 }

@@ -1,17 +1,11 @@
 //! What a shipper says of its work, and what the operator sees of it.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Mutex;
-
-use mfserv_core::shipping::Report;
-use mfserv_platform::clock::now_ms;
-use mfserv_platform::disk;
-use mfserv_platform::sync::lock;
+use std::sync::Arc;
 
 use super::node::Notice;
 use super::shipper::Counts;
+use crate::troubles::Troubles;
 
 /// What a shipper says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,19 +56,22 @@ pub trait Count: Send + Sync {
     fn is_at(&self, log: &str, kind: Receiver, progress: Progress);
 }
 
-/// The reports of all shippers of a node, in a file that `mfserv status` reads.
+/// The reports of all shippers of a node.
 pub struct Reports {
-    file: PathBuf,
+    troubles: Arc<Troubles>,
     notice: Notice,
     count: Box<dyn Count>,
-    reports: Mutex<BTreeMap<String, Report>>,
 }
 
 impl Reports {
-    /// No reports yet: those of an earlier process are removed.
-    pub fn new(file: PathBuf, notice: Notice, count: Box<dyn Count>) -> Self {
-        let _ = std::fs::remove_file(&file);
-        Self { file, notice, count, reports: Mutex::default() }
+    /// No reports yet.
+    pub fn new(troubles: Arc<Troubles>, notice: Notice, count: Box<dyn Count>) -> Self {
+        Self { troubles, notice, count }
+    }
+
+    /// What does not work in this process, for what is no shipper.
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     /// Says something to the operator, and keeps what `status` shows. `what` goes to a receiver
@@ -85,24 +82,15 @@ impl Reports {
             return self.count.is_at(log, kind, progress);
         }
         (self.notice)(&format!("{what}: {said}"));
-        let mut reports = lock(&self.reports);
-        let report = reports
-            .entry(what.to_string())
-            .or_insert_with(|| Report { what: what.to_string(), ..Report::default() });
+        let of_logs = format!("logs, {what}");
         match said {
-            Said::Notice(_) | Said::At(_) => return,
-            Said::Trouble(why) => report.trouble = Some((now_ms(), why.to_string())),
-            Said::Recovered => report.trouble = None,
+            Said::Notice(_) | Said::At(_) => {}
+            Said::Trouble(why) => self.troubles.keep(&of_logs, Some(why)),
+            Said::Recovered => self.troubles.keep(&of_logs, None),
             Said::Lost(bytes) => {
-                report.lost_bytes += bytes;
-                report.lost_ms = now_ms();
+                self.troubles.lost(&of_logs, bytes);
                 self.count.lost(kind, bytes);
             }
-        }
-        let shown: Vec<&Report> = reports.values().filter(|report| report.is_bad()).collect();
-        let text = serde_json::to_vec(&shown).unwrap_or_default();
-        if let Err(why) = disk::replace(&self.file, 0o644, &text) {
-            (self.notice)(&format!("{} cannot be written: {why}", self.file.display()));
         }
     }
 }
