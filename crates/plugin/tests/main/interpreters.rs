@@ -26,12 +26,14 @@ def application(environ, start_response):
     return [('%d.%d %s' % (sys.version_info[0], sys.version_info[1], where)).encode('ascii')]
 ";
 
-/// Base environments that stay in the target directory: each takes seconds to make.
-fn lend_bases(node: &Node) {
-    let shared = Home::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join("interpreters")).base();
-    fs::create_dir_all(&shared).unwrap();
+/// A home whose base environments stay in the target directory: each takes seconds to make. The
+/// node has them too.
+fn lend_bases(node: &Node) -> Home {
+    let shared = Home::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join("interpreters"));
+    fs::create_dir_all(shared.base()).unwrap();
     fs::create_dir_all(node.home.base().parent().unwrap()).unwrap();
-    symlink(shared, node.home.base()).unwrap();
+    symlink(shared.base(), node.home.base()).unwrap();
+    shared
 }
 
 #[test]
@@ -44,8 +46,8 @@ fn a_plugin_is_built_and_served_with_each_interpreter_that_it_names() {
         let version = interpreter.short_version.clone();
         assert_eq!(name, format!("python{version}"));
         let node = Node::new();
-        lend_bases(&node);
-        let base = base::ensure(&node.home, &interpreter, &Cancel::default(), &mut Silent).unwrap();
+        let shared = lend_bases(&node);
+        let base = base::ensure(&shared, &interpreter, &Cancel::default(), &mut Silent).unwrap();
         let dir = node.plugin("python3_raw_wsgi", "named").canonicalize().unwrap();
         let config = fs::read_to_string(dir.join("config.ini")).unwrap();
         let named = format!("[general]\n_python={name}");
