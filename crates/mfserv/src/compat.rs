@@ -2,6 +2,7 @@
 //! did: what they print, and how they exit. What they do is done by the same code as that of
 //! the new commands.
 
+mod autorestart;
 mod bootstrap;
 mod boxes;
 mod circusctl;
@@ -67,6 +68,7 @@ const COMMANDS: &[(&str, Run)] = &[
     ("jsonlog2elasticsearch", ship::jsonlog2elasticsearch),
     ("layer_wrapper", layers::layer_wrapper),
     ("mflog2mfadmin", ship::mflog2mfadmin),
+    ("mfserv.autorestart", autorestart::run),
     ("mfserv.init", node::init),
     ("mfserv.start", node::start),
     ("mfserv.status", status::run),

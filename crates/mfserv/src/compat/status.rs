@@ -309,7 +309,7 @@ impl Checks<'_> {
 }
 
 /// The exit code of a child, which is killed with its group when the time is over.
-fn ends_within(child: &mut std::process::Child, patience: Duration) -> std::io::Result<i32> {
+pub fn ends_within(child: &mut std::process::Child, patience: Duration) -> std::io::Result<i32> {
     let began = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {

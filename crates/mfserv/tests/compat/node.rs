@@ -1,6 +1,6 @@
 //! The node and its watchers, with the old names.
 
-use mfserv_testkit::{Plugin, programs, until};
+use mfserv_testkit::{Node, Plugin, Signal, kill, programs, until};
 
 use super::{OldNames, case, check};
 use crate::install::edit;
@@ -103,6 +103,65 @@ fn a_node_is_started_looked_at_and_stopped_with_the_old_names() {
     node.assert_nothing_left(None);
     assert!(node.path("config/config.ini").is_file() && node.path("var/base").exists());
     assert!(!node.path("var/plugins/hello").exists() && !node.path("log/daemon.log").exists());
+}
+
+/// Kills everything, the keeper first, so that nothing is started again.
+fn kill_all(node: &Node) {
+    node.kill(node.role_pid("keep"));
+    until("nothing lives", PATIENCE, || {
+        let left = node.processes(None);
+        left.iter().for_each(|process| kill(process.pid, Signal::KILL));
+        left.is_empty()
+    });
+}
+
+#[test]
+fn autorestart_leaves_a_well_node_alone_and_brings_back_one_that_was_killed() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let old = OldNames::new(&node);
+    node.add(&Plugin::python("hello", programs::SERVES));
+    check(&old, &[case("mfserv.autorestart", 0, &[])]);
+    assert!(node.role_pids("keep").is_empty(), "it was never started");
+    old.run(&["mfserv.start"]).code(0);
+    let (workers, keeper) = (node.worker_pids(), node.role_pid("keep"));
+    check(&old, &[case("mfserv.autorestart", 0, &[])]);
+    assert_eq!((node.worker_pids(), node.role_pid("keep")), (workers.clone(), keeper));
+    let report = || {
+        let text = std::fs::read_to_string(node.path("var/status.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    assert_eq!(report()["status"]["plugin: hello (processes)"], "OK");
+    assert!(report()["date"].as_str().is_some_and(|date| date.ends_with('Z')));
+
+    // A new keeper takes over what lives.
+    node.kill(keeper);
+    node.kill(node.role_pid("daemon"));
+    let ran = old.run(&["mfserv.autorestart"]).code(0);
+    assert!(ran.stderr.contains("CRITICAL") && !ran.stdout.contains("STOPPING"), "{ran:?}");
+    assert_eq!(node.worker_pids(), workers);
+    assert_eq!(report()["status"]["circus status"], "OK");
+    // Everything was killed, as when the machine has started anew.
+    kill_all(&node);
+    old.run(&["mfserv.autorestart"]).code(0);
+    assert_eq!(node.get("/hello").status, 200);
+    // It cannot be started.
+    kill_all(&node);
+    let config = node.path("config/config.ini");
+    let good = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{good}\n[misc]\ncore_size = many\n")).unwrap();
+    check(
+        &old,
+        &[case("mfserv.autorestart", 1, &["CRITICAL: mfserv is not well => mfserv.start"])],
+    );
+    std::fs::write(&config, good).unwrap();
+    check(
+        &old,
+        &[case("mfserv.autorestart", 0, &["CRITICAL: mfserv is not well => mfserv.start"])],
+    );
+    old.run(&["mfserv.stop"]).code(0);
+    check(&old, &[case("mfserv.autorestart", 0, &[])]);
+    assert!(node.role_pids("keep").is_empty(), "it was stopped");
 }
 
 #[test]
