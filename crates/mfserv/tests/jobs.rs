@@ -62,6 +62,12 @@ fn a_job_runs_as_its_section_says_and_whoever_waits_gets_its_exit_code() {
     for part in ["shop.sweep", "failed with code 7", "0 0 1 1 *", "01-01 00:00"] {
         assert!(listed.contains(part), "{part}: {listed}");
     }
+    let typed = ["--", "mfserv", "jobs", "history", "shop.s"];
+    let mut tab = node.command(&typed);
+    tab.env("_MFSERV_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", "3").env("_CLAP_IFS", "\n");
+    let completed = Ran::of(tab).stdout;
+    let completed: Vec<&str> = completed.lines().collect();
+    assert_eq!(completed, ["shop.slow", "shop.strays", "shop.sweep"]);
     let shown = node.mfserv(&["jobs", "history", "shop.slow"]).code(0).stdout;
     assert!(shown.contains("killed: it took more than 1 s"), "{shown}");
     until("the runs are counted", PATIENCE, || {

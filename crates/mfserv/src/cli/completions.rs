@@ -15,6 +15,7 @@ use mfserv_plugin::{Home, python, templates};
 
 use super::print;
 use super::report::Outcome;
+use mfserv_node::daemon::plan_in_force;
 use mfserv_node::places::Places;
 
 /// With this variable the scripts of shells ask for candidates.
@@ -95,6 +96,17 @@ pub fn apps(current: &OsStr) -> Vec<CompletionCandidate> {
         names.extend(apps.into_iter().map(|app| (format!("{}.{app}", plugin.name), None)));
     }
     starting_with(current, names)
+}
+
+/// The jobs of the plan that was applied last, and the plugins that have only one.
+pub fn jobs(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Ok(places) = Places::choose(home_on_the_line().as_deref()) else { return Vec::new() };
+    let jobs = plan_in_force(&places).map(|plan| plan.jobs).unwrap_or_default();
+    let of = |plugin: &str| jobs.values().filter(|job| job.plugin == plugin).count();
+    let alone = jobs.values().filter(|job| of(&job.plugin) == 1);
+    let names = jobs.values().map(mfserv_core::job::JobSpec::id);
+    let all = alone.map(|job| job.plugin.clone()).chain(names);
+    starting_with(current, all.map(|name| (name, None)))
 }
 
 /// The templates of plugins.

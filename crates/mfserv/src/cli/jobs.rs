@@ -42,7 +42,7 @@ enum Verb {
     /// Start a run of a job now.
     Run {
         /// `PLUGIN.NAME`, or `PLUGIN` if the plugin has one job.
-        #[arg(add = ArgValueCompleter::new(completions::plugins))]
+        #[arg(add = ArgValueCompleter::new(completions::jobs))]
         name: String,
         /// Wait for its end, print its last lines, and exit with its code (12: it took too long).
         #[arg(long)]
@@ -54,7 +54,7 @@ enum Verb {
     /// Show the last runs of a job, with the last lines of their output.
     History {
         /// `PLUGIN.NAME`, or `PLUGIN` if the plugin has one job.
-        #[arg(add = ArgValueCompleter::new(completions::plugins))]
+        #[arg(add = ArgValueCompleter::new(completions::jobs))]
         name: String,
         /// At most so many runs, the newest first.
         #[arg(long, short, default_value_t = 10)]

@@ -44,6 +44,8 @@ pub struct History {
 #[derive(Debug, Clone, Default)]
 struct Found {
     keeper: String,
+    /// It goes on with what an earlier keeper has started.
+    has_adopted: bool,
     alive: Vec<Process>,
     exits: Vec<Exit>,
 }
@@ -94,8 +96,8 @@ impl Jobs {
         // Bounded in fact: see `Jobs::messages`.
         let (messages, received) = mpsc::unbounded_channel();
         let jobs = Jobs { messages };
-        let found = (found_of(found), !super::takes_over(found));
-        let actor = actor::Actor::new(places, world, events, found, jobs.messages.downgrade());
+        let own = jobs.messages.downgrade();
+        let actor = actor::Actor::new(places, world, events, found_of(found), own);
         tokio::spawn(actor.run(received));
         jobs
     }
@@ -172,16 +174,17 @@ fn is_run(process: &str) -> bool {
 }
 
 fn found_of(state: &KeeperState) -> Found {
-    let KeeperState { pid, alive, exits, .. } = state;
+    let KeeperState { pid, adopted, alive, exits, .. } = state;
     let ticks = mfserv_keeper::start_ticks(*pid).unwrap_or(0);
     let boot = mfserv_keeper::boot_id().unwrap_or_default();
-    Found { keeper: format!("{boot}.{pid}.{ticks}"), ..of_processes(alive, exits) }
+    let (keeper, has_adopted) = (format!("{boot}.{pid}.{ticks}"), *adopted > 0);
+    Found { keeper, has_adopted, ..of_processes(alive, exits) }
 }
 
 fn of_processes(alive: &[Process], exits: &[Exit]) -> Found {
     Found {
-        keeper: String::new(),
         alive: alive.iter().filter(|process| is_run(&process.id)).cloned().collect(),
         exits: exits.iter().filter(|exit| is_run(&exit.id)).cloned().collect(),
+        ..Found::default()
     }
 }

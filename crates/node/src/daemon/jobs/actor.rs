@@ -1,6 +1,6 @@
 //! The task of the jobs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use mfserv_core::Diagnostic;
 use mfserv_core::event::Fact;
-use mfserv_core::job::{JobSpec, Trigger};
+use mfserv_core::job::{JobIdentity, JobSpec, Trigger};
 use mfserv_core::plan::Plan;
 use mfserv_cron::{Clock, LocalMinute, Schedule};
 use tokio::sync::{mpsc, oneshot};
@@ -17,6 +17,9 @@ use tokio::time::Instant;
 use super::ledger::Ledger;
 use super::runs::{Live, Retry, Step, Wanted};
 use super::{Events, Found, Message, Places, World, view};
+
+/// How often records are looked for whose jobs are gone.
+const SWEEP: Duration = Duration::from_secs(86_400);
 
 /// A job of the plan.
 pub(super) struct Job {
@@ -41,8 +44,8 @@ pub(super) struct Actor {
     pub retries: Vec<Retry>,
     /// What the keeper said last, and which it is.
     pub found: Found,
-    /// The node begins with this daemon.
-    pub is_first: bool,
+    /// When the records of jobs that are gone were last looked for.
+    pub swept: Option<Instant>,
     /// A plan was applied.
     pub has_begun: bool,
     pub is_stopping: bool,
@@ -59,7 +62,7 @@ impl Actor {
         places: Places,
         world: World,
         events: Events,
-        (found, is_first): (Found, bool),
+        found: Found,
         own: mpsc::WeakUnboundedSender<Message>,
     ) -> Actor {
         let ledger = Ledger::new(places.jobs(), world.disk.clone());
@@ -74,7 +77,7 @@ impl Actor {
             live: BTreeMap::new(),
             retries: Vec::new(),
             found,
-            is_first,
+            swept: None,
             has_begun: false,
             is_stopping: false,
             early: Vec::new(),
@@ -120,6 +123,8 @@ impl Actor {
             Message::Keeper(found) => {
                 self.found = found;
                 if self.has_begun {
+                    // Its life is not a start of the node.
+                    self.ledger.keep_boot(&self.found.keeper);
                     self.find_again().await;
                 }
             }
@@ -172,7 +177,7 @@ impl Actor {
         match (&self.clock, has_times) {
             (None, true) => {
                 let zone = self.zone();
-                let clock = Clock::new(self.now(), &zone);
+                let clock = self.new_clock(&zone);
                 self.ledger.keep_clock(&clock);
                 self.clock = Some(clock);
             }
@@ -180,6 +185,33 @@ impl Actor {
             _ => {}
         }
         self.show(plan);
+        self.sweep();
+    }
+
+    /// A clock that owes nothing. It goes on counting the passes of an earlier one, with which the
+    /// runs are named that are known.
+    fn new_clock(&self, zone: &TimeZone) -> Clock {
+        let now = self.now();
+        match self.ledger.clock() {
+            Some(mut clock) => {
+                clock.restart(now, zone);
+                clock
+            }
+            None => Clock::new(now, zone),
+        }
+    }
+
+    /// Forgets the records of jobs that are not planned and do not run; those on the disk after
+    /// months.
+    fn sweep(&mut self) {
+        let live = self.live.values().map(|live| live.job.clone());
+        let known: BTreeSet<JobIdentity> =
+            self.jobs.values().map(|job| job.spec.identity()).chain(live).collect();
+        self.ledger.let_go(&known);
+        if self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
+            self.swept = Some(Instant::now());
+            self.ledger.sweep(&known);
+        }
     }
 
     /// Writes `tmp/config_auto/crontab`, for people. A disk that is full does without.
@@ -211,7 +243,7 @@ impl Actor {
         for job in self.jobs.values() {
             for minute in wake.minutes(&job.schedule) {
                 let run = run_of(minute, wake.pass());
-                let due_ms = Some(ms_of(minute, &zone));
+                let due_ms = Some(ms_of(minute, &zone, now));
                 wanted.push(Wanted { due_ms, ..Wanted::new(&job.spec, run, Trigger::Schedule) });
             }
         }
@@ -311,9 +343,20 @@ pub(super) fn run_of(minute: LocalMinute, pass: u64) -> String {
     }
 }
 
-/// When a minute of the wall clock began, milliseconds since the Unix epoch.
-pub(super) fn ms_of(minute: LocalMinute, zone: &TimeZone) -> u64 {
-    let at = zone.to_timestamp(minute.civil()).unwrap_or_default();
+/// When a minute of the wall clock began last, at `now`: milliseconds since the Unix epoch. Of the
+/// hour that the end of summer time repeats, it is the second one as soon as that has come; a minute
+/// that the clock has skipped began when it did so.
+pub(super) fn ms_of(minute: LocalMinute, zone: &TimeZone, now: Timestamp) -> u64 {
+    let both = zone.to_ambiguous_timestamp(minute.civil());
+    let first = both.earlier().unwrap_or_default();
+    let second = both.later().unwrap_or(first);
+    let at = if LocalMinute::at(first, zone) != minute {
+        zone.following(first).next().map_or(first, |transition| transition.timestamp())
+    } else if second <= now {
+        second
+    } else {
+        first
+    };
     u64::try_from(at.as_millisecond()).unwrap_or(0)
 }
 
@@ -321,5 +364,28 @@ async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minute_that_the_clock_shows_twice_is_due_twice_and_one_that_it_skips_once() {
+        let zone = TimeZone::get("Europe/Paris").unwrap();
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        // Summer time ends at 01:00 UTC: 02:30 is shown at 00:30 and 01:30 UTC.
+        let minute = LocalMinute::at(at("2026-10-25T00:30:00Z"), &zone);
+        let due = |now: &str| ms_of(minute, &zone, at(now)) / 60_000;
+        let ms = |text: &str| at(text).as_millisecond() as u64 / 60_000;
+        assert_eq!(due("2026-10-25T00:30:02Z"), ms("2026-10-25T00:30:00Z"));
+        assert_eq!(due("2026-10-25T01:29:59Z"), ms("2026-10-25T00:30:00Z"));
+        assert_eq!(due("2026-10-25T01:30:00Z"), ms("2026-10-25T01:30:00Z"));
+        // It begins at 01:00 UTC: 02:30 is not shown, and made up for at 03:00.
+        let skipped =
+            LocalMinute::at(at("2026-03-29T01:30:00Z"), &TimeZone::fixed(jiff::tz::offset(1)));
+        let due = ms_of(skipped, &zone, at("2026-03-29T01:00:00Z")) / 60_000;
+        assert_eq!(due, ms("2026-03-29T01:00:00Z"));
     }
 }

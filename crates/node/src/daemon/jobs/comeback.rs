@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mfserv_core::fingerprint;
 use mfserv_core::job::{JobIdentity, Run, RunEnd, RunResult, Trigger};
 use mfserv_core::wire::keeper::{Ask, Process, Scope};
 
@@ -20,12 +21,9 @@ const GRACE_S: u64 = 10;
 impl Actor {
     /// Begins with the jobs of the first plan.
     pub async fn come_back(&mut self) {
-        let begins = self.is_first && self.knows_no_run_of_keeper();
         self.find_again().await;
         self.make_up().await;
-        if begins {
-            self.start_at_reboot().await;
-        }
+        self.start_at_reboot().await;
         let mut retries = Vec::new();
         for job in self.jobs.values() {
             let identity = job.spec.identity();
@@ -33,23 +31,24 @@ impl Actor {
             retries.extend(last.and_then(|run| self.retry_of(&identity, run)));
         }
         self.retries.extend(retries);
-        let live = self.live.values().map(|live| live.job.clone());
-        let planned = self.jobs.values().map(|job| job.spec.identity());
-        self.ledger.sweep(planned.chain(live));
     }
 
-    fn knows_no_run_of_keeper(&self) -> bool {
-        let jobs = self.jobs.values().filter_map(|job| self.ledger.known(&job.spec.identity()));
-        !jobs.flat_map(|record| &record.runs).any(|run| run.keeper == self.found.keeper)
-    }
-
-    /// `@reboot`: once in the life of a keeper.
+    /// `@reboot`: once in the life of a keeper that has not taken over what another one started.
+    /// That it was done is written down last: a daemon that dies before is followed by one that
+    /// does it again, and the names of the runs tell which are known.
     async fn start_at_reboot(&mut self) {
-        let jobs = self.jobs.values().filter(|job| job.schedule.is_reboot());
-        let run = format!("boot{}", self.now_ms());
-        let wanted: Vec<Wanted> =
-            jobs.map(|job| Wanted::new(&job.spec, run.clone(), Trigger::Schedule)).collect();
-        self.start(wanted).await;
+        let keeper = self.found.keeper.clone();
+        if self.ledger.booted().as_ref() == Some(&keeper) {
+            return;
+        }
+        if !self.found.has_adopted {
+            let jobs = self.jobs.values().filter(|job| job.schedule.is_reboot());
+            let run = format!("boot{:016x}", fingerprint::of(keeper.as_bytes()));
+            let wanted: Vec<Wanted> =
+                jobs.map(|job| Wanted::new(&job.spec, run.clone(), Trigger::Schedule)).collect();
+            self.start(wanted).await;
+        }
+        self.ledger.keep_boot(&keeper);
     }
 
     /// Compares the runs that are written down with those that the keeper knows.
@@ -190,12 +189,15 @@ impl Actor {
             let from = i64::try_from(record.from_ms).map(Timestamp::from_millisecond);
             let since = since.max(from.ok().and_then(Result::ok).unwrap_or(since));
             let Some(missed) = job.schedule.missed(since, now, &zone) else { continue };
-            let due_ms = Some(ms_of(missed.latest.minute, &zone));
+            let due_ms = Some(ms_of(missed.latest.minute, &zone, missed.latest.at));
             if record.runs.iter().any(|run| run.due_ms == due_ms) {
                 // It was written down, and the clock after it was not.
                 continue;
             }
-            let run = run_of(missed.latest.minute, 0);
+            // Summer time ends: the same minute comes twice, and may be missed twice.
+            let first_ms = ms_of(missed.latest.minute, &zone, Timestamp::MIN);
+            let pass = u64::from(due_ms > Some(first_ms));
+            let run = run_of(missed.latest.minute, pass);
             let is_late = Duration::try_from(now - missed.latest.at).is_ok_and(|ago| ago <= LATE);
             let times = missed.count - u64::from(is_late);
             if times > 0 {

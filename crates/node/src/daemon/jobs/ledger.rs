@@ -123,11 +123,27 @@ impl Ledger {
         let _ = self.disk.replace(&self.clock_file(), 0o600, &text);
     }
 
+    /// The keeper in whose life the jobs that run once were started.
+    pub fn booted(&self) -> Option<String> {
+        serde_json::from_slice(&self.disk.read(&self.boot_file()).ok()?).ok()
+    }
+
+    /// Remembers it.
+    pub fn keep_boot(&self, keeper: &str) {
+        let text = serde_json::to_vec(keeper).unwrap_or_default();
+        let _ = self.disk.replace(&self.boot_file(), 0o600, &text);
+    }
+
+    /// Keeps the records of these jobs at hand; others are on the disk.
+    pub fn let_go(&mut self, jobs: &BTreeSet<JobIdentity>) {
+        self.records.retain(|job, _| jobs.contains(job));
+    }
+
     /// Removes the records of jobs that are gone for long. (They are kept for a while: a plugin may
     /// come back, and a line may be a comment for a day.)
-    pub fn sweep(&self, jobs: impl Iterator<Item = JobIdentity>) {
-        let mut keep: BTreeSet<PathBuf> = jobs.map(|job| self.file(&job)).collect();
-        keep.insert(self.clock_file());
+    pub fn sweep(&self, jobs: &BTreeSet<JobIdentity>) {
+        let mut keep: BTreeSet<PathBuf> = jobs.iter().map(|job| self.file(job)).collect();
+        keep.extend([self.clock_file(), self.boot_file()]);
         let dir = self.dir.clone();
         tokio::task::spawn_blocking(move || sweep(&dir, &keep));
     }
@@ -138,6 +154,10 @@ impl Ledger {
 
     fn file(&self, job: &JobIdentity) -> PathBuf {
         self.dir.join(format!("{job}.json"))
+    }
+
+    fn boot_file(&self) -> PathBuf {
+        self.dir.join("boot.json")
     }
 
     fn clock_file(&self) -> PathBuf {

@@ -176,7 +176,8 @@ async fn a_daemon_that_dies_between_the_record_and_the_start_loses_no_run_and_do
         .files
         .keys()
         .find(|file| {
-            file.parent() == Some(house.places().jobs().as_path()) && !file.ends_with("clock.json")
+            let is_record = !file.ends_with("clock.json") && !file.ends_with("boot.json");
+            file.parent() == Some(house.places().jobs().as_path()) && is_record
         })
         .cloned()
         .unwrap();
@@ -354,4 +355,42 @@ async fn a_run_that_ended_while_the_disk_was_full_is_not_started_again() {
     assert_eq!(runs(&house).len(), 1);
     assert_eq!(results(&daemon, "hello").await, [RunResult::Failed { code: 3 }]);
     assert!(house.keeper.books().exits.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_of_the_start_is_not_lost_with_the_first_daemon_and_not_started_twice() {
+    let house = House::new();
+    house.jobs("hello", "@reboot r\n* * * * * c\n", "");
+    let daemon = house.running().await;
+    settled(&daemon).await;
+    let reboots = |house: &House| {
+        runs(house).iter().filter(|run| run.argv.last().is_some_and(|last| last == "r")).count()
+    };
+    assert_eq!(reboots(&house), 1);
+    daemon.dies().await;
+    // As if it had died before its first plan was applied, while its first workers lived.
+    let jobs = house.places().jobs();
+    house.disk.held().files.retain(|file, _| !file.starts_with(&jobs));
+    house.keeper.books().alive.retain(|id, _| !id.starts_with("job."));
+    house.keeper.books().runs.clear();
+    let daemon = house.running().await;
+    settled(&daemon).await;
+    assert_eq!(reboots(&house), 1, "the next daemon starts it");
+    // The jobs go and come back: a run of a known minute is not started again.
+    pass(MINUTE).await;
+    settled(&daemon).await;
+    let before = runs(&house).len();
+    house.jobs("hello", "", "");
+    daemon.reload().await.unwrap();
+    house.jobs("hello", "@reboot r\n* * * * * c\n", "");
+    daemon.reload().await.unwrap();
+    settled(&daemon).await;
+    assert_eq!(history(&daemon, "hello.crontab:2").await.len(), 1, "its record was read again");
+    pass(MINUTE).await;
+    settled(&daemon).await;
+    assert_eq!(runs(&house).len(), before + 1);
+    daemon.dies().await;
+    let daemon = house.running().await;
+    settled(&daemon).await;
+    assert_eq!(reboots(&house), 1, "and no later one does");
 }
