@@ -1,5 +1,7 @@
 //! Whatever happens is an event: a fact with a time.
 
+mod end_reason;
+
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Diagnostic, Severity};
@@ -7,122 +9,8 @@ use crate::job::{RunResult, Trigger};
 use crate::names::{WatcherName, WorkerId};
 use crate::node_state::NodeState;
 use crate::wire::front::TroubleCause;
-use crate::wire::keeper::Ended;
 
-/// Why a worker ended, in words that are shown, logged and counted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "reason", rename_all = "snake_case")]
-pub enum EndReason {
-    /// It exited by itself with this code.
-    Exited {
-        /// The exit code.
-        code: i32,
-    },
-    /// A signal that we did not send ended it.
-    Signalled {
-        /// The signal's number.
-        signal: i32,
-    },
-    /// It had reached its maximum age.
-    TooOld,
-    /// Somebody asked (stop, restart, scale, reload).
-    Asked {
-        /// What was asked for.
-        what: String,
-    },
-    /// Its files changed.
-    FilesChanged,
-    /// It did not become ready in time, or its probe failed.
-    FailedProbe {
-        /// What the last probe saw.
-        saw: String,
-    },
-    /// It was ready, and does not answer any more.
-    Stuck {
-        /// What the probe saw.
-        saw: String,
-    },
-    /// It could not be started at all.
-    NotStarted {
-        /// Why.
-        why: String,
-    },
-    /// It is gone; how cannot be known, because an earlier keeper started it.
-    UnknownAdopted,
-}
-
-impl EndReason {
-    /// What the keeper saw, when nothing else explains the end.
-    pub fn of(ended: &Ended) -> Self {
-        match ended {
-            Ended::Exited { code } => EndReason::Exited { code: *code },
-            Ended::Signalled { signal } => EndReason::Signalled { signal: *signal },
-            Ended::Unknown => EndReason::UnknownAdopted,
-        }
-    }
-
-    /// The reason in one word, as the events and metrics have it.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            EndReason::Exited { .. } => "exited",
-            EndReason::Signalled { .. } => "signalled",
-            EndReason::TooOld => "too_old",
-            EndReason::Asked { .. } => "asked",
-            EndReason::FilesChanged => "files_changed",
-            EndReason::FailedProbe { .. } => "failed_probe",
-            EndReason::Stuck { .. } => "stuck",
-            EndReason::NotStarted { .. } => "not_started",
-            EndReason::UnknownAdopted => "unknown_adopted",
-        }
-    }
-
-    /// The worker ended although mfserv had no reason to end it: the end counts as a crash,
-    /// delays the next start, and its last output is worth showing. A worker that is stopped,
-    /// restarted, too old or outdated by an edit has not crashed.
-    pub fn is_crash(&self) -> bool {
-        !matches!(self, EndReason::Asked { .. } | EndReason::TooOld | EndReason::FilesChanged)
-    }
-}
-
-impl std::fmt::Display for EndReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            EndReason::Exited { code } => write!(f, "exited with code {code}"),
-            EndReason::Signalled { signal } => write!(f, "killed by {}", signal_name(*signal)),
-            EndReason::TooOld => f.write_str("too old"),
-            EndReason::Asked { what } => write!(f, "asked ({what})"),
-            EndReason::FilesChanged => f.write_str("files changed"),
-            EndReason::FailedProbe { saw } => write!(f, "failed its probe ({saw})"),
-            EndReason::Stuck { saw } => write!(f, "does not answer any more ({saw})"),
-            EndReason::NotStarted { why } => write!(f, "could not be started ({why})"),
-            EndReason::UnknownAdopted => f.write_str("ended (status unknown: adopted)"),
-        }
-    }
-}
-
-/// A signal's usual name, `SIGKILL` for 9.
-pub fn signal_name(signal: i32) -> String {
-    let name = match signal {
-        1 => "SIGHUP",
-        2 => "SIGINT",
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        10 => "SIGUSR1",
-        11 => "SIGSEGV",
-        12 => "SIGUSR2",
-        13 => "SIGPIPE",
-        14 => "SIGALRM",
-        15 => "SIGTERM",
-        25 => "SIGXFSZ",
-        31 => "SIGSYS",
-        other => return format!("signal {other}"),
-    };
-    name.into()
-}
+pub use end_reason::{EndReason, signal_name};
 
 /// A fact with a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,6 +78,18 @@ pub enum Fact {
         worker: WorkerId,
         /// Why.
         why: EndReason,
+    },
+    /// A worker uses more than its `memory_high`, and is not replaced yet: the one before it did
+    /// so as soon.
+    MemoryHigh {
+        /// The worker.
+        worker: WorkerId,
+        /// What it uses, bytes.
+        used_bytes: u64,
+        /// `memory_high`, bytes.
+        high_bytes: u64,
+        /// Milliseconds until it is replaced, if it goes on so.
+        replaced_in_ms: u64,
     },
     /// A worker ended.
     WorkerEnded {
@@ -342,6 +242,7 @@ impl Fact {
             Fact::OutputDropped { .. }
             | Fact::LogsRemoved { .. }
             | Fact::LogTrouble { .. }
+            | Fact::MemoryHigh { .. }
             | Fact::WorkerTrouble { .. }
             | Fact::OperationRecovered { .. } => Some(Severity::Warning),
             Fact::DaemonStarted { .. }
@@ -358,29 +259,6 @@ impl Fact {
             | Fact::OperationBegan { .. }
             | Fact::OperationEnded { .. }
             | Fact::Note { .. } => None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_end_is_a_crash_unless_mfserv_had_a_reason_for_it() {
-        let asked = EndReason::Asked { what: "restart".into() };
-        for reason in [asked, EndReason::TooOld, EndReason::FilesChanged] {
-            assert!(!reason.is_crash(), "{reason}");
-        }
-        let crashes = [
-            EndReason::Exited { code: 0 },
-            EndReason::Signalled { signal: 15 },
-            EndReason::FailedProbe { saw: "silence".into() },
-            EndReason::NotStarted { why: "no such program".into() },
-            EndReason::UnknownAdopted,
-        ];
-        for reason in crashes {
-            assert!(reason.is_crash(), "{reason}");
         }
     }
 }

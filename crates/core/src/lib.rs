@@ -20,6 +20,7 @@ pub mod job;
 pub mod keys;
 pub mod layers;
 pub mod log_outputs;
+pub mod memory;
 pub mod module_config;
 pub mod names;
 pub mod node_state;

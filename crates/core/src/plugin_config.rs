@@ -17,6 +17,7 @@ mod identity;
 mod limits;
 mod override_text;
 mod schema;
+mod size;
 mod spec;
 mod version;
 
@@ -153,6 +154,7 @@ impl Resolver<'_> {
         }
         self.check_command(kind, values, &mut section);
         self.check_limits(kind, values, &section);
+        self.check_memory(values, &section);
         Some(section)
     }
 
@@ -296,7 +298,9 @@ impl Section<'_> {
 
     fn put(&mut self, section: &str, key: &Row, coerced: coerce::Coerced) {
         // What a job is exported as would have workers replaced when only the job changes.
-        if key.is_public() && !matches!(self.kind, Kind::Job(_)) {
+        // Variables of an unset limit would have all workers replaced when mfserv is upgraded.
+        let is_told = key.kind != schema::Type::Size || coerced.read != Read::Nothing;
+        if key.is_public() && is_told && !matches!(self.kind, Kind::Job(_)) {
             self.export(section, key.name, &coerced.exported);
         }
         if let Some(known) = self.kind.keys().find(|known| known.name == key.name) {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::event::EndReason;
+use crate::memory::MemoryControl;
 use crate::names::{WatcherName, WorkerId};
 use crate::node_state::NodeState;
 use crate::plan::{Count, PluginState};
@@ -29,6 +30,9 @@ pub struct WorkerStatus {
     pub started_ms: u64,
     /// Resident memory of it and its descendants, bytes.
     pub memory_bytes: Option<u64>,
+    /// How its memory is limited, and what counts of it; `None` without limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<WorkerMemory>,
     /// CPU time of it and its descendants, milliseconds.
     pub cpu_ms: Option<u64>,
     /// What kills what it leaves behind: `cgroup` or `session`.
@@ -38,6 +42,20 @@ pub struct WorkerStatus {
     /// The last result of its readiness probe, while it is starting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<String>,
+}
+
+/// The limited memory of a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerMemory {
+    /// Anonymous and shared memory of it and of what it has started, bytes.
+    pub used_bytes: Option<u64>,
+    /// It is above `memory_high`, and is replaced when it has served for so long, milliseconds:
+    /// the worker before it was above it as soon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_after_ms: Option<u64>,
+    /// The limits, and what enforces them.
+    #[serde(flatten)]
+    pub control: MemoryControl,
 }
 
 /// The end of the last worker that crashed.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::memory::MemoryLimits;
 use crate::names::{WatcherName, WorkerId};
 use crate::output::Output;
 
@@ -21,6 +22,9 @@ pub struct Rlimits {
     pub stack: u64,
     /// RLIMIT_FSIZE, bytes.
     pub file_size: u64,
+    /// Of all its processes together; no rlimit.
+    #[serde(skip_serializing_if = "MemoryLimits::is_none")]
+    pub memory: MemoryLimits,
 }
 
 /// How it is observed that a worker is ready.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::memory::{KEEPER_LEAF, MemoryCgroups};
 use crate::procfs::{self, Stat};
 
 /// The variable by which the processes of a node are recognised: `HASH:ID`.
@@ -24,17 +25,20 @@ pub fn home_hash(home: &Path) -> String {
 /// The cgroup below which each process gets a leaf, where the system lets us make one.
 pub(crate) struct Cgroups {
     node: Option<PathBuf>,
+    /// Where limited memory is accounted.
+    pub memory: MemoryCgroups,
 }
 
 impl Cgroups {
     /// Looks for the cgroup v2 tree, also beside a v1 one, and our place in it.
     pub fn find(hash: &str) -> Self {
-        Self { node: own_cgroup().map(|own| own.join(format!("mfserv-{hash}"))) }
+        let node = own_cgroup().map(|own| node_below(&own, hash));
+        Self { memory: MemoryCgroups::find(hash, node.clone()), node }
     }
 
     /// No cgroups are used.
     pub fn none() -> Self {
-        Self { node: None }
+        Self { node: None, memory: MemoryCgroups::none() }
     }
 
     /// A leaf for one process, and its `cgroup.procs` to be written to by the child.
@@ -50,11 +54,32 @@ impl Cgroups {
 
     /// Removes the node's cgroup and all that is in it.
     pub fn remove_all(&self) {
+        self.memory.remove_all();
         if let Some(node) = &self.node {
-            // The last thing a keeper does: it may take a moment.
-            remove(node, 500);
+            remove(node, LAST_TRIES);
         }
     }
+
+    /// Removes the leaves of processes that are not known: an earlier keeper has died before it
+    /// could say that it had started them.
+    pub fn remove_unknown(&self, is_known: impl Fn(&str) -> bool) {
+        for node in self.node.iter().chain(self.memory.node()) {
+            for leaf in fs::read_dir(node).into_iter().flatten().flatten() {
+                if !leaf.file_name().to_str().is_some_and(&is_known) {
+                    // The kernel refuses what something lives in, and files.
+                    let _ = fs::remove_dir(leaf.path());
+                }
+            }
+        }
+    }
+}
+
+/// The cgroup of the node below that of the keeper, which may have moved into a leaf.
+fn node_below(own: &Path, hash: &str) -> PathBuf {
+    let name = format!("mfserv-{hash}");
+    let outside = own.ends_with(Path::new(&name).join(KEEPER_LEAF));
+    let own = if outside { own.ancestors().nth(2).unwrap_or(own) } else { own };
+    own.join(name)
 }
 
 /// Removes an empty leaf, and the node's cgroup if it was the last: an earlier keeper may
@@ -64,10 +89,13 @@ pub(crate) fn remove_leaf(leaf: &Path) {
     let _ = leaf.parent().map(fs::remove_dir);
 }
 
+/// The tries of the last thing that a keeper does: it may take a moment.
+pub(crate) const LAST_TRIES: u32 = 500;
+
 /// Removes a cgroup with those below it. For a moment after its last process has died it
 /// is still busy: it is tried again each millisecond, so many times. One that is not
 /// empty stays.
-fn remove(cgroup: &Path, tries: u32) {
+pub(crate) fn remove(cgroup: &Path, tries: u32) {
     for part in with_those_below(cgroup).iter().rev() {
         for _ in 0..tries {
             match fs::remove_dir(part) {
@@ -95,18 +123,28 @@ fn with_those_below(cgroup: &Path) -> Vec<PathBuf> {
 }
 
 fn own_cgroup() -> Option<PathBuf> {
+    let is_v2 = |kind: &str| kind.starts_with("cgroup2 ");
+    place_in(is_v2, |line| line.strip_prefix("0::"))
+}
+
+/// The place of this process in the hierarchy that is mounted as `is_mount` says, and that
+/// `path` finds in /proc/self/cgroup (cgroups(7)).
+pub(crate) fn place_in(
+    is_mount: impl Fn(&str) -> bool,
+    path: impl Fn(&str) -> Option<&str>,
+) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let (root, mount_point) = mounts.lines().find_map(cgroup2_mount)?;
+    let (root, mount_point) = mounts.lines().find_map(|line| mounted(line, &is_mount))?;
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let own = own.lines().find_map(path)?;
     let below = Path::new(own).strip_prefix(root).ok()?;
     Some(Path::new(&mount_point).join(below))
 }
 
-/// Root and mount point of a cgroup2 line of proc_pid_mountinfo(5).
-fn cgroup2_mount(line: &str) -> Option<(String, String)> {
+/// Root and mount point of such a line of proc_pid_mountinfo(5).
+fn mounted(line: &str, is_wanted: impl Fn(&str) -> bool) -> Option<(String, String)> {
     let (mount, kind) = line.split_once(" - ")?;
-    kind.starts_with("cgroup2 ").then_some(())?;
+    is_wanted(kind).then_some(())?;
     let mut fields = mount.split(' ').skip(3);
     Some((unescape(fields.next()?), unescape(fields.next()?)))
 }
@@ -221,8 +259,17 @@ mod tests {
     fn a_cgroup2_mount_is_recognised_among_others() {
         let v2 = "36 25 0:31 / /sys/fs/cgroup/uni\\040fied rw shared:9 - cgroup2 cgroup2 rw";
         let v1 = "35 25 0:30 / /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu";
-        assert_eq!(cgroup2_mount(v2), Some(("/".into(), "/sys/fs/cgroup/uni fied".into())));
-        assert_eq!(cgroup2_mount(v1), None);
+        let of = |line| mounted(line, |kind| kind.starts_with("cgroup2 "));
+        assert_eq!(of(v2), Some(("/".into(), "/sys/fs/cgroup/uni fied".into())));
+        assert_eq!(of(v1), None);
+    }
+
+    #[test]
+    fn a_keeper_that_has_moved_into_a_leaf_finds_the_node_again() {
+        let node = node_below(Path::new("/s/unit"), "7f");
+        assert_eq!(node, Path::new("/s/unit/mfserv-7f"));
+        assert_eq!(node_below(&node.join(KEEPER_LEAF), "7f"), node);
+        assert_eq!(node_below(&node.join(KEEPER_LEAF), "8"), node.join("keeper/mfserv-8"));
     }
 
     #[test]

@@ -73,6 +73,7 @@ mod tests {
             id: format!("worker-{id}"),
             pid: 1,
             ended: Ended::Unknown,
+            out_of_memory: None,
             at_ms: id as u64,
             last_output: "x".repeat(last_output),
             left_behind: 0,

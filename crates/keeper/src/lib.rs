@@ -10,7 +10,8 @@
 //!   ended), `listeners` (sockets), `clients`, `outputs` (streams and their threads),
 //!   `daemon` (when it is started again), `ending` (how the node ends), `saved` (the state
 //!   file).
-//! - `spawn` starts one process; `containment` finds all processes that it started.
+//! - `spawn` starts one process; `containment` finds all processes that it started; `memory`
+//!   makes the cgroups that limit their memory.
 //! - `copying` brings output from FIFOs to files, in two threads of its own.
 //! - `client` is the other side of the socket.
 //!
@@ -37,6 +38,7 @@ mod keeper;
 mod listeners;
 mod listening_socket;
 mod log;
+mod memory;
 mod outputs;
 mod processes;
 mod procfs;

@@ -8,11 +8,13 @@ use std::time::Instant;
 
 use mfserv_core::wire::keeper::{Exit, Process, ProcessSpec, Scope};
 use mfserv_platform::clock::now_ms;
+use mfserv_platform::memory;
 use rustix::io::Errno;
 use rustix::process::{Rlimit, Signal, WaitOptions, wait};
 
 use crate::containment::{self, Cgroups};
 use crate::log::log;
+use crate::memory::{Prepared, remove_leaf};
 use crate::refusal::Refusal;
 use crate::saved::SavedProcess;
 use crate::spawn::{self, Inherited};
@@ -51,12 +53,15 @@ impl Processes {
         (stdout, stderr): (OwnedFd, OwnedFd),
     ) -> Result<Process, Refusal> {
         let leaf = self.cgroups.leaf(&spec.id);
+        let leaf_path = leaf.as_ref().map(|(path, _)| path.as_path());
+        let memory = self.cgroups.memory.limit(&spec.id, spec.rlimits.memory, leaf_path);
         let inherited = Inherited {
             marker: format!("{}:{}", self.hash, spec.id),
             listeners,
             stdout,
             stderr,
             cgroup: leaf.as_ref().map(|(_, procs)| procs),
+            memory_cgroup: memory.as_ref().and_then(|memory| memory.procs.as_ref()),
             open_files: self.open_files,
         };
         let started = spawn::start(spec, inherited);
@@ -65,7 +70,13 @@ impl Processes {
         if let Some(unused) = cgroup.as_deref().filter(|_| !in_cgroup) {
             containment::remove_leaf(unused);
         }
-        let started = started?;
+        let started = match started {
+            Ok(started) => started,
+            Err(refusal) => {
+                memory.into_iter().for_each(Prepared::discard);
+                return Err(refusal);
+            }
+        };
         let process = Process {
             id: spec.id.clone(),
             pid: started.pid,
@@ -73,6 +84,7 @@ impl Processes {
             start_ticks: procfs::start_ticks(started.pid).unwrap_or(0),
             started_ms: now_ms(),
             adopted: false,
+            memory: memory.map(|memory| memory.started(in_cgroup, started.in_memory_cgroup)),
             containment: if in_cgroup { "cgroup" } else { "session" }.to_owned(),
             note: spec.note.clone(),
         };
@@ -107,6 +119,7 @@ impl Processes {
                 log(format_args!("process {} ({id}) is unknown and was killed", stat.pid));
             }
         }
+        self.cgroups.remove_unknown(|id| self.has(id));
     }
 
     /// Returns true if the exit of this process is not recorded yet.
@@ -223,6 +236,8 @@ impl Processes {
     /// The output of a process was read to the end: it is removed and its record returned.
     pub fn finish(&mut self, id: &str, last_output: String) -> Option<Finished> {
         let (process, cgroup, end) = self.living.remove(id)?.into_parts()?;
+        let out_of_memory = process.memory.as_ref().and_then(memory::out_of_memory);
+        process.memory.iter().for_each(remove_leaf);
         if let Some(cgroup) = cgroup {
             containment::remove_leaf(&cgroup);
         }
@@ -231,6 +246,7 @@ impl Processes {
             id: process.id,
             pid: process.pid,
             ended: end.ended,
+            out_of_memory,
             at_ms: end.at_ms,
             last_output,
             left_behind: end.killed.len() as u32,

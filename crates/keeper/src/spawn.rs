@@ -51,6 +51,8 @@ pub(crate) struct Inherited<'a> {
     pub stderr: OwnedFd,
     /// `cgroup.procs` of its leaf.
     pub cgroup: Option<&'a File>,
+    /// The same of its leaf for limited memory, if that is another one.
+    pub memory_cgroup: Option<&'a File>,
     /// RLIMIT_NOFILE, if the specification sets none.
     pub open_files: Rlimit,
 }
@@ -60,10 +62,12 @@ pub(crate) struct Started {
     pub pid: u32,
     /// It is in its cgroup.
     pub in_cgroup: bool,
+    /// It is in its cgroup for limited memory.
+    pub in_memory_cgroup: bool,
 }
 
 /// What the child was doing when it failed, as a byte in a pipe.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     "execute the program",
     "begin a session",
     "join its cgroup",
@@ -72,8 +76,10 @@ const STEPS: [&str; 8] = [
     "set rlimit_as",
     "set rlimit_nofile, rlimit_stack or rlimit_fsize",
     "set its niceness",
+    "join its cgroup of limited memory",
 ];
 const CGROUP: u8 = 2;
+const MEMORY_CGROUP: u8 = 8;
 
 /// A FIFO, and its two ends: for reading without waiting, and for a child to hold. The
 /// child's end is open for both, so that writing never fails while the keeper is away.
@@ -111,10 +117,12 @@ pub(crate) fn start(spec: &ProcessSpec, inherited: Inherited<'_>) -> Result<Star
     let cwd = CString::new(spec.cwd.as_os_str().as_encoded_bytes())
         .map_err(|_| Refusal::because("the working directory contains a NUL byte"))?;
     let cgroup = inherited.cgroup.map(|file| file.as_fd());
+    let memory_cgroup = inherited.memory_cgroup.map(|file| file.as_fd());
     let listeners: Vec<BorrowedFd<'_>> = inherited.listeners.iter().map(|(_, fd)| *fd).collect();
     let setup = ChildSetup {
         says: says.as_fd(),
         cgroup,
+        memory_cgroup,
         cwd: &cwd,
         listeners: &listeners,
         limits: spec.rlimits,
@@ -136,7 +144,12 @@ pub(crate) fn start(spec: &ProcessSpec, inherited: Inherited<'_>) -> Result<Star
     let steps = &steps[..count];
     match spawned {
         Ok(child) => {
-            Ok(Started { pid: child.id(), in_cgroup: cgroup.is_some() && !steps.contains(&CGROUP) })
+            let joined = |step: u8| !steps.contains(&step);
+            Ok(Started {
+                pid: child.id(),
+                in_cgroup: cgroup.is_some() && joined(CGROUP),
+                in_memory_cgroup: memory_cgroup.is_some() && joined(MEMORY_CGROUP),
+            })
         }
         Err(error) => Err(explain(spec, &program, steps, &error)),
     }
@@ -159,6 +172,7 @@ fn input(text: &str) -> Result<Stdio, Refusal> {
 struct ChildSetup<'a> {
     says: BorrowedFd<'a>,
     cgroup: Option<BorrowedFd<'a>>,
+    memory_cgroup: Option<BorrowedFd<'a>>,
     cwd: &'a CString,
     listeners: &'a [BorrowedFd<'a>],
     limits: Rlimits,
@@ -178,6 +192,10 @@ impl ChildSetup<'_> {
         if let Some(procs) = self.cgroup {
             // Without it there is still the session.
             let _ = rustix::io::write(procs, b"0").map_err(failed(CGROUP));
+        }
+        if let Some(procs) = self.memory_cgroup {
+            // Without it there is still the daemon, which measures.
+            let _ = rustix::io::write(procs, b"0").map_err(failed(MEMORY_CGROUP));
         }
         rustix::process::chdir(self.cwd.as_c_str()).map_err(failed(3))?;
         for (number, listener) in self.listeners.iter().enumerate() {
@@ -279,7 +297,8 @@ fn find_program(spec: &ProcessSpec) -> Result<PathBuf, Refusal> {
 }
 
 fn explain(spec: &ProcessSpec, program: &Path, steps: &[u8], error: &io::Error) -> Refusal {
-    let step = steps.iter().copied().find(|step| *step != CGROUP).unwrap_or(0);
+    let is_optional = |step: u8| [CGROUP, MEMORY_CGROUP].contains(&step);
+    let step = steps.iter().copied().find(|step| !is_optional(*step)).unwrap_or(0);
     let limits = &spec.rlimits;
     let what = match step {
         0 => return explain_exec(program, error),

@@ -29,6 +29,7 @@ mod isolation;
 mod jobs;
 mod liveness;
 mod logs;
+mod memory;
 mod metrics;
 mod misbehaving;
 mod operate;

@@ -3,6 +3,7 @@
 use mfserv_core::Severity;
 use mfserv_core::event::{EndReason, Event, Fact};
 use mfserv_core::job::RunResult;
+use mfserv_core::memory::size_text;
 use mfserv_core::names::WorkerId;
 
 /// Local time, to the millisecond: `2026-01-31 12:00:00.123`.
@@ -72,6 +73,9 @@ pub fn fact(fact: &Fact) -> String {
         }
         Fact::WorkerAdopted { worker, pid } => format!("{worker} found alive (pid {pid})"),
         Fact::WorkerRetiring { worker, why } => format!("{worker} is being replaced: {why}"),
+        Fact::MemoryHigh { worker, used_bytes, high_bytes, replaced_in_ms } => {
+            memory_high(worker, (*used_bytes, *high_bytes), *replaced_in_ms)
+        }
         Fact::WorkerEnded { worker, why, last_output, left_behind, restart_in_ms } => {
             worker_ended((worker, why), last_output, *left_behind, *restart_in_ms)
         }
@@ -131,6 +135,14 @@ fn worker_ended(
         text += &indented(last_output, 10);
     }
     text
+}
+
+fn memory_high(worker: &WorkerId, (used, high): (u64, u64), replaced_in_ms: u64) -> String {
+    let (used, high, left) = (size_text(used), size_text(high), span(replaced_in_ms));
+    format!(
+        "{worker} uses {used}, more than memory_high {high}, soon after its start: it is replaced in \
+         {left}, unless it uses less then"
+    )
 }
 
 fn job_ended(

@@ -12,6 +12,8 @@ pub struct Process {
     pub pid: u32,
     /// The id of its parent.
     pub parent: u32,
+    /// Its session: the process that began it.
+    pub session: u32,
     /// Its state, one of the letters of ps(1).
     pub state: char,
     /// Its threads.
@@ -60,9 +62,20 @@ impl ProcessTable {
 
     /// A process, first, and its descendants; none if it is not there.
     pub fn tree(&self, root: u32) -> Vec<&Process> {
-        let mut tree: Vec<&Process> = self.get(root).into_iter().collect();
+        self.with_descendants(self.get(root).into_iter().collect())
+    }
+
+    /// The same, with whatever has stayed in the session that it began, also after its parent
+    /// has ended.
+    pub fn tree_and_session(&self, root: u32) -> Vec<&Process> {
+        let Some(first) = self.get(root) else { return Vec::new() };
+        let others = self.all.values().filter(|it| it.session == root && it.pid != root);
+        self.with_descendants(std::iter::once(first).chain(others).collect())
+    }
+
+    fn with_descendants<'a>(&'a self, mut tree: Vec<&'a Process>) -> Vec<&'a Process> {
         // The processes were not all looked at in one instant: one may be its own descendant.
-        let mut seen = BTreeSet::from([root]);
+        let mut seen: BTreeSet<u32> = tree.iter().map(|process| process.pid).collect();
         let mut next = 0;
         while let Some(parent) = tree.get(next) {
             let children = self.children.get(&parent.pid).into_iter().flatten();
@@ -117,6 +130,7 @@ fn parse_stat(pid: u32, stat: &str) -> Option<Process> {
     Some(Process {
         pid,
         parent: u32::try_from(number(1)?).ok()?,
+        session: u32::try_from(number(3)?).ok()?,
         state: fields.first()?.chars().next()?,
         threads: number(17)?,
         memory: number(21)?.saturating_mul(rustix::param::page_size() as u64),

@@ -393,10 +393,9 @@ mod tests {
         for template in TEMPLATES.iter().filter(|template| template.name != "static") {
             let (_folder, place) = make(template.name, "foo");
             let config = fs::read_to_string(place.join("config.ini")).unwrap();
-            for line in ["rlimit_as = 0", "rlimit_fsize = 0"] {
-                let there = config.lines().any(|l| l.trim_start_matches('#') == line);
-                assert!(there, "{}: {line}", template.name);
-            }
+            let has = |text: &str| config.lines().any(|l| l.trim_start_matches('#') == text);
+            let has_both = has("memory_limit = 1G") && has("rlimit_fsize = 0");
+            assert!(has_both && !config.contains("rlimit_as ="), "{}", template.name);
         }
     }
 

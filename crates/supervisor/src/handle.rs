@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::keeper_link::KeeperNews;
 use crate::probe::Checked;
 use crate::sample;
+use crate::sampling::Measured;
 use crate::waiting::{Follower, Progress, Unmet, Until, Waiting};
 
 /// A message to the supervisor.
@@ -28,6 +29,7 @@ pub(crate) enum Message {
     Checked { id: WorkerId, was_idle: bool, checked: Checked },
     Idle(Vec<(WorkerId, u64)>),
     Drained(WorkerId),
+    Measured(Vec<Measured>, Duration),
     Spawned(WorkerId, Result<Answer, Diagnostic>),
     Keeper(KeeperNews),
     Status(oneshot::Sender<Vec<WatcherStatus>>),
@@ -39,7 +41,8 @@ pub(crate) enum Message {
 #[derive(Clone)]
 pub struct Handle {
     /// Bounded in fact: a worker has at most one start, one probe, one check and one drain under
-    /// way, and each of these sends one message; idle workers are asked for every 2 s; the keeper sends one exit for each process and few other
+    /// way, and each of these sends one message; idle workers are asked for every 2 s; one
+    /// measurement of memory is under way at a time; the keeper sends one exit for each process and few other
     /// notices; every other message is a request of the daemon. The supervisor waits for nothing
     /// while it handles a message. A bounded channel could lock up, because the supervisor and
     /// the fronts' task send to each other.

@@ -271,6 +271,7 @@ mod tests {
             id: "app.a.main.1.1".into(),
             pid: 1,
             ended: Ended::Exited { code: 0 },
+            out_of_memory: None,
             at_ms: 1,
             last_output: String::new(),
             left_behind: 0,

@@ -14,6 +14,7 @@ mod handle;
 mod keeper_link;
 mod probe;
 mod sample;
+mod sampling;
 mod saved;
 mod spawn;
 mod supervisor;

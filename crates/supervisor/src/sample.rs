@@ -1,17 +1,20 @@
 //! What workers use: memory and CPU of each with its descendants, read from proc(5).
 
-use std::path::Path;
-
 use mfserv_core::status::WatcherStatus;
+use mfserv_platform::memory::Meter;
 use mfserv_platform::proc::ProcessTable;
 
 /// Adds memory and CPU to every worker that has a process. One pass over /proc.
 pub fn add_samples(watchers: &mut [WatcherStatus]) {
-    let table = ProcessTable::read(Path::new("/proc"));
+    let meter = Meter::new("/proc");
     for worker in watchers.iter_mut().flat_map(|w| &mut w.workers) {
-        if let Some((memory, cpu)) = worker.pid.and_then(|pid| used(&table, pid)) {
+        let Some(pid) = worker.pid else { continue };
+        if let Some((memory, cpu)) = used(meter.table(), pid) {
             worker.memory_bytes = Some(memory);
             worker.cpu_ms = Some(cpu);
+        }
+        if let Some(memory) = &mut worker.memory {
+            memory.used_bytes = meter.used(pid, &memory.control);
         }
     }
 }
@@ -30,7 +33,7 @@ mod tests {
 
     #[test]
     fn this_process_uses_memory_and_is_found() {
-        let table = ProcessTable::read(Path::new("/proc"));
+        let table = ProcessTable::read(std::path::Path::new("/proc"));
         let (memory, _) = used(&table, std::process::id()).unwrap();
         assert!(memory > 100_000, "{memory}");
     }

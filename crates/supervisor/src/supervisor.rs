@@ -20,6 +20,7 @@ use crate::adopt::{adopt, by_id};
 use crate::context::Context;
 use crate::handle::{Handle, Message};
 use crate::keeper_link::{KeeperLink, KeeperNews, KeeperState};
+use crate::sampling::Sampling;
 use crate::saved::Saved;
 use crate::traffic::Traffic;
 use crate::waiting::{Follower, Wait};
@@ -55,6 +56,7 @@ pub struct Supervisor {
     followers: Vec<Follower>,
     /// When the ready workers are looked at next.
     look_at: Instant,
+    sampling: Sampling,
 }
 
 /// So often ready workers are looked at, without asking them.
@@ -89,7 +91,9 @@ impl Supervisor {
         context.emit(Fact::DaemonStarted { pid: std::process::id(), adopted });
         let (waiting, followers) = (Vec::new(), Vec::new());
         let look_at = Instant::now() + LOOK;
-        let supervisor = Supervisor { watchers, context, saved, waiting, followers, look_at };
+        let sampling = Sampling::new();
+        let supervisor =
+            Supervisor { watchers, context, saved, waiting, followers, look_at, sampling };
         (handle, supervisor.run(messages))
     }
 
@@ -111,7 +115,17 @@ impl Supervisor {
     fn next_deadline(&self) -> Option<Instant> {
         let watchers = self.watchers.values().filter_map(Watcher::next_deadline);
         let others = self.waiting.iter().map(|w| w.deadline).chain(self.saved.due());
-        watchers.chain(others).chain([self.look_at]).min()
+        let is_limited = || self.watchers.values().any(|w| w.to_measure().next().is_some());
+        let sampling = self.sampling.due().filter(|_| is_limited());
+        watchers.chain(others).chain(sampling).chain([self.look_at]).min()
+    }
+
+    /// Measures the workers whose memory is limited.
+    fn measure(&mut self) {
+        let workers: Vec<_> = self.watchers.values().flat_map(Watcher::to_measure).collect();
+        if !workers.is_empty() {
+            self.sampling.begin(workers, &self.context.handle);
+        }
     }
 
     /// After each message and at each deadline: timeouts, waiters, followers, saving.
@@ -131,6 +145,9 @@ impl Supervisor {
             if self.saved.is_missing() {
                 self.saved.changed();
             }
+        }
+        if self.sampling.due().is_some_and(|at| at <= now) {
+            self.measure();
         }
         for index in (0..self.waiting.len()).rev() {
             if let Some(outcome) = self.waiting[index].outcome(&self.watchers) {
@@ -238,6 +255,13 @@ impl Supervisor {
                 for (id, for_ms) in workers {
                     let idle = Duration::from_millis(for_ms);
                     self.with(&id.watcher, |watcher, context| watcher.is_idle(&id, idle, context));
+                }
+            }
+            Message::Measured(measured, took) => {
+                self.sampling.ended(&measured, took);
+                for one in measured {
+                    let name = one.id.watcher.clone();
+                    self.with(&name, |watcher, context| watcher.measured(one, context));
                 }
             }
             Message::Drained(id) => self.drive(&id, Input::Drained),

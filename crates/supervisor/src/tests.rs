@@ -10,6 +10,7 @@ mod backoff;
 mod idle_probe;
 mod keeper_lost;
 mod liveness;
+mod memory;
 mod new_daemon;
 mod planning;
 mod preparing;

@@ -2,13 +2,14 @@
 //!
 //! A watcher owns its workers, and nothing else changes them. Each file below has one subject:
 //! `worker` a worker and its phase, `life` the effects of the phase table,
-//! `liveness` workers that do not answer any more, `rolling` replacement one after the other, `prepare` the next release, `ends` crashes and backoff,
+//! `liveness` workers that do not answer any more, `memory` workers that use too much, `rolling` replacement one after the other, `prepare` the next release, `ends` crashes and backoff,
 //! `adopt` processes of an earlier daemon or keeper.
 
 mod adopt;
 mod ends;
 mod life;
 mod liveness;
+mod memory;
 mod prepare;
 mod rolling;
 mod stop_signal;
@@ -28,6 +29,7 @@ use crate::context::Context;
 use crate::saved::SavedWatcher;
 use crate::waiting::{Progress, Until};
 use ends::Crashes;
+use memory::Pace;
 use rolling::Queue;
 use worker::Worker;
 
@@ -47,6 +49,7 @@ pub(crate) struct Watcher {
     next_incarnation: u64,
     replacements: Queue,
     crashes: Crashes,
+    memory_pace: Pace,
 }
 
 impl Watcher {
@@ -61,6 +64,7 @@ impl Watcher {
             workers: BTreeMap::new(),
             next_incarnation: saved.next_incarnation.max(1),
             replacements: Queue::default(),
+            memory_pace: Pace::default(),
             crashes: Crashes::known(saved.crashes, saved.last_end),
         }
     }
@@ -106,6 +110,7 @@ impl Watcher {
         if self.fingerprint != fingerprint {
             // Nothing says that the new configuration fails too.
             self.crashes.forgive();
+            self.memory_pace.forgive();
         }
         self.count = spec.count;
         self.replacements.keep_slots(spec.count);

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::EndReason;
 use crate::wire::keeper::Ended;
 
 /// The exit code that stands for a run that took too long: the one of `cronwrap.sh`.
@@ -51,6 +52,18 @@ pub enum RunResult {
         /// The signal's number.
         signal: i32,
     },
+    /// The kernel has killed a process of it for its memory.
+    OutOfMemory {
+        /// Its `memory_limit`, bytes, if it was at that; `None` if the machine had no memory left.
+        limit_bytes: Option<u64>,
+    },
+    /// It used more than its `memory_limit`, and was killed.
+    OverMemoryLimit {
+        /// What it used, bytes.
+        used_bytes: u64,
+        /// The limit, bytes.
+        limit_bytes: u64,
+    },
     /// It took too long, and was killed.
     TimedOut {
         /// Its time, seconds.
@@ -97,6 +110,8 @@ impl RunResult {
             RunResult::Ok => "ok",
             RunResult::Failed { .. } => "failed",
             RunResult::Killed { .. } => "killed",
+            RunResult::OutOfMemory { .. } => "out_of_memory",
+            RunResult::OverMemoryLimit { .. } => "over_memory_limit",
             RunResult::TimedOut { .. } => "timed_out",
             RunResult::Stopped { .. } => "stopped",
             RunResult::Skipped { .. } => "skipped",
@@ -112,6 +127,8 @@ impl RunResult {
             self,
             RunResult::Failed { .. }
                 | RunResult::Killed { .. }
+                | RunResult::OutOfMemory { .. }
+                | RunResult::OverMemoryLimit { .. }
                 | RunResult::TimedOut { .. }
                 | RunResult::NotStarted { .. }
         )
@@ -129,6 +146,7 @@ impl RunResult {
             RunResult::Ok => 0,
             RunResult::Failed { code } => *code,
             RunResult::Killed { signal } => 128 + signal,
+            RunResult::OutOfMemory { .. } | RunResult::OverMemoryLimit { .. } => 128 + 9,
             RunResult::TimedOut { .. } => TIMED_OUT,
             _ => 1,
         };
@@ -143,6 +161,12 @@ impl fmt::Display for RunResult {
             RunResult::Failed { code } => write!(f, "failed with code {code}"),
             RunResult::Killed { signal } => {
                 write!(f, "killed by {}", crate::event::signal_name(*signal))
+            }
+            RunResult::OutOfMemory { limit_bytes } => {
+                EndReason::OutOfMemory { limit_bytes: *limit_bytes }.fmt(f)
+            }
+            RunResult::OverMemoryLimit { used_bytes: used, limit_bytes: limit } => {
+                EndReason::OverMemoryLimit { used_bytes: *used, limit_bytes: *limit }.fmt(f)
             }
             RunResult::TimedOut { after_s } => write!(f, "killed: it took more than {after_s} s"),
             RunResult::Stopped { why } => write!(f, "stopped ({why})"),
@@ -226,6 +250,7 @@ mod tests {
             (RunResult::Ok, 0),
             (RunResult::Failed { code: 7 }, 7),
             (RunResult::Killed { signal: 9 }, 137),
+            (RunResult::OutOfMemory { limit_bytes: None }, 137),
             (RunResult::TimedOut { after_s: 1 }, 12),
             (RunResult::Unknown, 1),
         ] {

@@ -4,7 +4,7 @@
 use std::path::{Component, Path};
 
 use super::schema::{LONGEST_S, Type};
-use super::version;
+use super::{size, version};
 
 /// A value as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +92,7 @@ pub(super) fn coerce(
         Type::StrictCount(min, max) => strict_count(text, min, max),
         Type::Word(words) => word(text, words),
         Type::Interpreter => interpreter(text),
+        Type::Size => size::size(text),
     }
 }
 
@@ -110,8 +111,7 @@ fn doubted(mut coerced: Coerced, taken: impl Into<String>, help: impl Into<Strin
 
 /// MFSERV's booleans. An empty or `null` value is no without a doubt.
 fn flag(text: &str) -> Coerced {
-    let lower = text.trim().to_lowercase();
-    match lower.as_str() {
+    match text.trim().to_lowercase().as_str() {
         "1" | "true" | "yes" | "y" | "t" => exact(Read::Flag(true), "1"),
         "0" | "false" | "no" | "n" | "f" | "" | "null" => exact(Read::Flag(false), "0"),
         _ => doubted(exact(Read::Flag(false), "0"), "0", "write 1 for yes and 0 for no"),

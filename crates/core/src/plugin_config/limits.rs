@@ -1,9 +1,12 @@
 //! Resource limits of a plugin that break the server which it runs.
 
-use super::schema::{COMMAND_LINE, Kind, RLIMIT_AS, RLIMIT_FSIZE, RLIMIT_STACK};
+use super::schema::{
+    COMMAND_LINE, Kind, MEMORY_HIGH, MEMORY_LIMIT, RLIMIT_AS, RLIMIT_FSIZE, RLIMIT_STACK,
+};
 use super::{Resolver, Section};
 use crate::keys::NGINX_UPLOAD_MAX_BODY_MB;
 use crate::layers::Value;
+use crate::memory::size_text;
 
 /// Servers with threads of their own, or an engine, need this address space, bytes: 40 threads
 /// reserve 8 MiB of stack and up to 64 MiB of heap each; V8 reserves some GiB.
@@ -59,6 +62,27 @@ impl Resolver<'_> {
     }
 }
 
+impl Resolver<'_> {
+    /// A worker must be replaced before it is killed.
+    pub(super) fn check_memory(&mut self, values: &[&Value], section: &Section) {
+        let (limit, high) = (section.get(MEMORY_LIMIT), section.get(MEMORY_HIGH));
+        let key = MEMORY_HIGH.row.name;
+        let Some(value) = values.iter().find(|value| value.key == key) else { return };
+        if limit == 0 || high < limit {
+            return;
+        }
+        let reason = format!(
+            "[{}] {key}: {} is not below memory_limit, {}: no worker would be replaced before it \
+             is killed",
+            value.section,
+            size_text(high),
+            size_text(limit)
+        );
+        let help = format!("write about {}", size_text(limit / 4 * 3));
+        self.refuse(&reason, value.origin.location(), &help);
+    }
+}
+
 /// What the module exports `[nginx] upload_max_body_size` as, MB.
 const UPLOAD: &str = "MFSERV_NGINX_UPLOAD_MAX_BODY_SIZE";
 
@@ -78,7 +102,32 @@ fn starts_threads(argv: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::plugin_config::tests::{accepted, warned};
+    use crate::plugin_config::tests::{accepted, refused, warned};
+
+    #[test]
+    fn memory_limits_are_read_in_units_and_a_high_that_is_not_below_the_limit_is_refused() {
+        let text = "_cmd_and_args=a\nmemory_limit=512M\nmemory_high = 400 MiB\n";
+        let job = "[job_j]\nschedule=@daily\n_cmd_and_args=a\nmemory_limit=1G\n";
+        let spec = accepted(&format!("[app_main]\n{text}[extra_daemon_d]\n{text}{job}"));
+        for command in [&spec.apps[0].command, &spec.extra_daemons[0].command] {
+            let memory = command.rlimits.memory;
+            assert_eq!((memory.limit, memory.high), (512 << 20, 400 << 20));
+        }
+        assert_eq!(spec.jobs[0].rlimits.memory.limit, 1 << 30);
+        let app = |lines: &str| format!("[app_main]\n_cmd_and_args=a\n{lines}\n");
+        assert!(accepted(&app("")).apps[0].command.rlimits.memory.is_none());
+        accepted(&app("memory_high=400M"));
+        accepted(&app("memory_limit=0\nmemory_high=400M"));
+        for high in ["600M", "512M"] {
+            let lines = format!("memory_limit=512M\nmemory_high={high}");
+            refused(&app(&lines), 11, &["memory_high", "is not below memory_limit, 512 MiB"]);
+        }
+        refused(&app("memory_limit=512X"), 10, &["memory_limit", "not an amount of memory"]);
+        refused(&app("memory_limit=10M"), 10, &["10 MiB is too small"]);
+        refused(&app("memory_limt=1G"), 10, &["did you mean memory_limit?"]);
+        let job = "[job_j]\nschedule=@daily\n_cmd_and_args=a\nmemory_high=1G\n";
+        refused(job, 11, &["memory_high: unknown key"]);
+    }
 
     #[test]
     fn limits_that_break_the_server_are_warned_of_at_their_line_and_others_are_not() {

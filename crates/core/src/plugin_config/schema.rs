@@ -43,6 +43,8 @@ pub(super) enum Type {
     Interpreter,
     /// Relative paths separated by `;`.
     Paths,
+    /// An amount of memory, or unset.
+    Size,
 }
 
 /// One key, without the type of its value.
@@ -121,6 +123,10 @@ const fn strict_count(name: Name, min: i64, max: i64) -> Key<Option<u64>> {
     obeyed(name, Type::StrictCount(min, max), "", Read::number)
 }
 
+const fn size(name: Name) -> Key<u64> {
+    obeyed(name, Type::Size, "", |read| read.number().unwrap_or(0))
+}
+
 const fn signal(name: Name, default: Name) -> Key<i32> {
     obeyed(name, Type::Signal, default, |read| {
         read.number().and_then(|signal| i32::try_from(signal).ok()).unwrap_or(15)
@@ -197,6 +203,8 @@ keys! {
         RLIMIT_NOFILE: u64 = count("rlimit_nofile", i64::MAX, "0");
         RLIMIT_STACK: u64 = count("rlimit_stack", i64::MAX, "0");
         RLIMIT_FSIZE: u64 = count("rlimit_fsize", i64::MAX, "0");
+        MEMORY_LIMIT: u64 = size("memory_limit");
+        MEMORY_HIGH: u64 = size("memory_high");
         DEBUG: bool = flag("debug", "0");
         SPLIT_STREAMS: Option<bool> = auto_flag("log_split_stdout_stderr");
         SPLIT_WORKERS: Option<bool> = auto_flag("log_split_multiple_workers");
@@ -247,6 +255,7 @@ keys! {
         _: u64 = count("rlimit_nofile", i64::MAX, "0");
         _: u64 = count("rlimit_stack", i64::MAX, "0");
         _: u64 = count("rlimit_fsize", i64::MAX, "0");
+        _: u64 = size("memory_limit");
         _: bool = flag("debug", "0");
         _: Option<bool> = strict_flag("_overlap");
         CATCH_UP: Option<bool> = strict_flag("_catch_up");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::Section;
 use super::schema::*;
 use crate::diagnostic::Location;
+use crate::memory::MemoryLimits;
 use crate::plugin_spec::{
     AppSpec, CommandSpec, ExtraSpec, General, HttpTest, JobSection, PluginSpec,
 };
@@ -78,6 +79,7 @@ fn rlimits(section: &Section) -> Rlimits {
         open_files: section.get(RLIMIT_NOFILE),
         stack: section.get(RLIMIT_STACK),
         file_size: section.get(RLIMIT_FSIZE),
+        memory: MemoryLimits { limit: section.get(MEMORY_LIMIT), high: section.get(MEMORY_HIGH) },
     }
 }
 

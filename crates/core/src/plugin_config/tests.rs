@@ -25,10 +25,9 @@ fn env() -> BTreeMap<String, String> {
 
 fn resolved_as(config_name: &str, own: &str, overrides: &[&str]) -> Resolved {
     let own = parse(own, "config.ini", Dialect::Plugin).unwrap();
-    let names = ["home.ini", "site.ini"];
     let overrides: Vec<Document> = overrides
         .iter()
-        .zip(names)
+        .zip(["home.ini", "site.ini"])
         .map(|(text, name)| parse(text, name, Dialect::Plugin).unwrap())
         .collect();
     resolve("foo", &own, &overrides, &env(), config_name, &|path| path == "nginx.conf")
@@ -62,7 +61,7 @@ fn says(diagnostics: &[Diagnostic], severity: Severity, at: (&str, u32), parts: 
 }
 
 #[track_caller]
-fn refused(text: &str, line: u32, parts: &[&str]) {
+pub(super) fn refused(text: &str, line: u32, parts: &[&str]) {
     says(&plugin(text).unwrap_err(), Severity::Error, ("config.ini", line), parts);
 }
 
@@ -488,6 +487,7 @@ fn values(row: &Row) -> &'static [&'static str] {
         Type::Word(words) => words,
         Type::Interpreter => &["python3.99"],
         Type::Paths => &["kept"],
+        Type::Size => &["1G"],
         Type::Routes | Type::StaticPrefix | Type::StaticDirectory => &["/other"],
         Type::Count(_) | Type::StrictCount(..) | Type::Signal | Type::Timeout => &["9"],
         Type::Text | Type::NonEmpty | Type::Version | Type::Release | Type::File => &["other"],

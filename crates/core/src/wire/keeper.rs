@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::memory::{MemoryControl, OutOfMemory};
 use crate::output::Output;
 use crate::watcher::Rlimits;
 
@@ -157,6 +158,9 @@ pub struct Process {
     pub adopted: bool,
     /// What kills what it leaves behind: `cgroup` or `session`.
     pub containment: String,
+    /// How its memory is limited; `None` if it is not, or if an earlier keeper has started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryControl>,
     /// The note of its [`ProcessSpec`].
     pub note: String,
 }
@@ -188,6 +192,9 @@ pub struct Exit {
     pub pid: u32,
     /// How it ended.
     pub ended: Ended,
+    /// The kernel says that it has killed a process of it for its memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_memory: Option<OutOfMemory>,
     /// When, milliseconds since the Unix epoch.
     pub at_ms: u64,
     /// The last lines of its output, at most 4 KiB.

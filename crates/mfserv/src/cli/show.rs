@@ -1,5 +1,7 @@
 //! `status` and `ps`: the observed node, for people and for scripts.
 
+mod memory;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -128,6 +130,7 @@ fn text(status: &Status) -> String {
         out += &trouble(watcher);
     }
     out += &scaled(status);
+    out += &memory::limits(status);
     let refused = status.plugins.iter().filter(|p| p.state != PluginState::Active);
     for plugin in refused {
         out +=

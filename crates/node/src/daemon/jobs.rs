@@ -14,6 +14,7 @@
 mod actor;
 mod comeback;
 mod ledger;
+mod memory;
 mod runs;
 mod view;
 

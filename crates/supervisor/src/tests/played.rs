@@ -84,6 +84,7 @@ impl Books {
             id: id.into(),
             pid: process.pid,
             ended,
+            out_of_memory: None,
             at_ms: now_ms(),
             last_output: last_output.into(),
             left_behind: 0,
@@ -120,6 +121,7 @@ impl Books {
             started_ms: now_ms(),
             adopted: false,
             containment: "session".into(),
+            memory: None,
             note: spec.note.clone(),
         };
         self.spawned.push(spec.id.clone());

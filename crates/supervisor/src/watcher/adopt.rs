@@ -82,6 +82,7 @@ fn gone_unseen(id: &WorkerId) -> Exit {
         id: id.to_string(),
         pid: 0,
         ended: Ended::Unknown,
+        out_of_memory: None,
         at_ms: now_ms(),
         last_output: String::new(),
         left_behind: 0,

@@ -74,11 +74,15 @@ impl Watcher {
     /// A worker has ended. Without an [`Exit`], its process is gone or never was.
     pub(super) fn ended(&mut self, id: &WorkerId, exit: Option<Exit>, context: &mut Context) {
         let Some(worker) = self.workers.get_mut(id) else { return };
-        let why = match (&worker.reason, &exit) {
+        let out_of_memory = exit.as_ref().and_then(|exit| exit.out_of_memory);
+        let of_memory = out_of_memory.map(|why| worker.out_of_memory(why));
+        let of_memory = of_memory.or_else(|| worker.killed_for.clone());
+        let why = match (of_memory, &worker.reason, &exit) {
+            (Some(why), _, _) => why,
             // A worker that still serves beside its replacement ends for reasons of its own.
-            (Some(reason), _) if worker.phase() != Phase::Ready => reason.clone(),
-            (_, Some(exit)) => EndReason::of(&exit.ended),
-            (_, None) => EndReason::UnknownAdopted,
+            (_, Some(reason), _) if worker.phase() != Phase::Ready => reason.clone(),
+            (_, _, Some(exit)) => EndReason::of(&exit.ended),
+            (_, _, None) => EndReason::UnknownAdopted,
         };
         worker.reason = Some(why.clone());
         if let Some(upstream) = &worker.spec.upstream {

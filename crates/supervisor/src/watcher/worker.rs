@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mfserv_core::event::EndReason;
 use mfserv_core::names::WorkerId;
-use mfserv_core::status::WorkerStatus;
+use mfserv_core::status::{WorkerMemory, WorkerStatus};
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::wire::keeper::Process;
 use mfserv_core::worker::{Effect, Input, Phase, Want, step};
@@ -14,6 +14,7 @@ use mfserv_platform::sync::lock;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::memory::Memory;
 use crate::context::Context;
 use crate::probe::Saw;
 use crate::spawn::Note;
@@ -60,6 +61,10 @@ pub(super) struct Worker {
     pub process: Option<Process>,
     /// Why the supervisor ends it; `None` as long as its end would be a crash.
     pub reason: Option<EndReason>,
+    /// Why it was killed for its memory.
+    pub killed_for: Option<EndReason>,
+    /// What it uses, if that is measured.
+    pub memory: Memory,
     /// When it became ready.
     ready_at: Option<Instant>,
     /// When it is too old; of a prepared worker, when it has waited long enough for its plan.
@@ -105,6 +110,8 @@ impl Worker {
             deadline: wait.map(|wait| now + wait),
             process: None,
             reason: None,
+            killed_for: None,
+            memory: Memory::default(),
             ready_at: None,
             expires: None,
             prepared: false,
@@ -218,6 +225,11 @@ impl Worker {
         self.ready_at.map(|at| at.elapsed().as_millis() as u64)
     }
 
+    /// How long it took to become ready.
+    pub fn start_time(&self) -> Duration {
+        self.ready_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(self.started))
+    }
+
     /// What its probe sees is of interest: it is starting, or may be stuck.
     fn is_being_asked(&self) -> bool {
         let is_stuck = || matches!(self.reason, Some(EndReason::Stuck { .. }));
@@ -236,6 +248,11 @@ impl Worker {
             since_ms: self.since_ms,
             started_ms: process.map_or(0, |p| p.started_ms),
             memory_bytes: None,
+            memory: self.memory_control().map(|control| WorkerMemory {
+                used_bytes: None,
+                replaced_after_ms: self.memory.waits_until.map(|life| life.as_millis() as u64),
+                control,
+            }),
             cpu_ms: None,
             containment: process.map_or_else(String::new, |p| p.containment.clone()),
             adopted: process.is_some_and(|p| p.adopted),

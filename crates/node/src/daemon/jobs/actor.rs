@@ -42,6 +42,8 @@ pub(super) struct Actor {
     /// The runs that live, or are about to, by the names of their processes.
     pub live: BTreeMap<String, Live>,
     pub retries: Vec<Retry>,
+    /// When the memory of runs is measured next.
+    pub measure_at: Instant,
     /// What the keeper said last, and which it is.
     pub found: Found,
     /// When the records of jobs that are gone were last looked for.
@@ -76,6 +78,7 @@ impl Actor {
             clock: None,
             live: BTreeMap::new(),
             retries: Vec::new(),
+            measure_at: Instant::now(),
             found,
             swept: None,
             has_begun: false,
@@ -230,6 +233,7 @@ impl Actor {
     /// A minute, the time of a run or the pause before a repetition is over.
     async fn pass_time(&mut self) {
         self.start_due().await;
+        self.end_greedy();
         self.end_late();
         self.repeat_failed().await;
     }
@@ -262,7 +266,8 @@ impl Actor {
         });
         let lives = self.live.values().filter_map(Live::next_moment);
         let repeated = self.retries.iter().map(|retry| retry.at);
-        minute.into_iter().chain(lives).chain(repeated).min()
+        let measured = self.live.values().any(Live::is_measured).then_some(self.measure_at);
+        minute.into_iter().chain(lives).chain(repeated).chain(measured).min()
     }
 
     /// Ends the runs of plugins for which there is a reason, unless they are ended already.

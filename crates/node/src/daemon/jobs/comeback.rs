@@ -123,7 +123,8 @@ impl Actor {
             let (id, scope) = (process.id.clone(), Scope::Tree);
             return self.world.keeper.send(Ask::Signal { id, signal: 9, scope });
         }
-        self.started(&process.id, process.pid, now_ms.saturating_sub(process.started_ms)).await;
+        let for_ms = now_ms.saturating_sub(process.started_ms);
+        self.started(process, for_ms).await;
     }
 
     /// Looks after the run of a process from now on, unless it counts as ended.
@@ -141,6 +142,7 @@ impl Actor {
                 timeout_s: 0,
                 drain_timeout_s: 0,
                 graceful_timeout_s: GRACE_S,
+                memory: None,
             },
         };
         let open = self.ledger.record(&job, now_ms).run(run).is_some_and(|run| run.end.is_none());

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use mfserv_core::event::Fact;
 use mfserv_core::job::{JobIdentity, JobSpec, Run, RunEnd, RunResult, Trigger};
-use mfserv_core::wire::keeper::{Answer, Ask, Exit, Scope};
+use mfserv_core::memory::MemoryControl;
+use mfserv_core::wire::keeper::{Answer, Ask, Exit, Process, Scope};
 use mfserv_core::{Diagnostic, Kind};
 use tokio::time::Instant;
 
@@ -43,6 +44,8 @@ pub(super) struct Live {
     pub timeout_s: u64,
     pub drain_timeout_s: u64,
     pub graceful_timeout_s: u64,
+    /// Its process and the limits of its memory, if it has any.
+    pub memory: Option<(u32, MemoryControl)>,
 }
 
 /// What is being done with a run.
@@ -68,6 +71,7 @@ impl Live {
             timeout_s: spec.timeout_s,
             drain_timeout_s: spec.drain_timeout_s,
             graceful_timeout_s: spec.graceful_timeout_s,
+            memory: None,
         }
     }
 
@@ -175,7 +179,7 @@ impl Actor {
 
     pub async fn spawned(&mut self, process: String, answer: Result<Answer, Diagnostic>) {
         match answer {
-            Ok(Answer::Spawned(started)) => self.started(&process, started.pid, 0).await,
+            Ok(Answer::Spawned(started)) => self.started(&started, 0).await,
             // What has become of it is found out when the keeper is back.
             Err(problem) if problem.kind == Kind::NotRunning => {}
             Ok(_) => {}
@@ -201,7 +205,7 @@ impl Actor {
         }
         if let Some(alive) = found.alive.iter().find(|alive| alive.id == process) {
             let for_ms = self.now_ms().saturating_sub(alive.started_ms);
-            return self.started(process, alive.pid, for_ms).await;
+            return self.started(alive, for_ms).await;
         }
         match found.exits.into_iter().find(|exit| exit.id == process) {
             Some(exit) => self.exited(exit).await,
@@ -212,9 +216,10 @@ impl Actor {
     }
 
     /// A run lives since `for_ms`.
-    pub async fn started(&mut self, process: &str, pid: u32, for_ms: u64) {
-        let now_ms = self.now_ms();
-        let Some(live) = self.live.get_mut(process) else { return };
+    pub async fn started(&mut self, process: &Process, for_ms: u64) {
+        let (now_ms, pid) = (self.now_ms(), process.pid);
+        let Some(live) = self.live.get_mut(&process.id) else { return };
+        live.memory = process.memory.clone().map(|control| (pid, control));
         if matches!(live.step, Step::Starts) {
             live.runs(for_ms);
         }
@@ -236,7 +241,10 @@ impl Actor {
             let result = match &live.step {
                 Step::Ends { result, .. } => result.clone(),
                 Step::Starts | Step::Runs { .. } | Step::Drains { .. } => {
-                    RunResult::of(&exit.ended)
+                    match (exit.out_of_memory, RunResult::of(&exit.ended)) {
+                        (Some(why), result) if result != RunResult::Ok => live.out_of_memory(why),
+                        (_, result) => result,
+                    }
                 }
             };
             let now_ms = self.now_ms();

@@ -174,6 +174,7 @@ impl Books {
             started_ms: self.now_ms,
             adopted: false,
             containment: "session".into(),
+            memory: None,
             note: String::new(),
         };
         self.alive.insert(spec.id.clone(), process.clone());
@@ -191,6 +192,7 @@ impl Books {
             started_ms: 1,
             adopted: false,
             containment: "session".into(),
+            memory: None,
             note: spec.note.clone(),
         };
         self.spawned.push(spec.id.clone());
@@ -228,6 +230,7 @@ impl Books {
             id: id.into(),
             pid: process.pid,
             ended,
+            out_of_memory: None,
             at_ms: 1,
             last_output: "the last line".into(),
             left_behind: 0,

@@ -21,7 +21,7 @@ const EVENT: &str = "crates/core/src/event.rs";
 const WORDS: &[Words] = &[
     Words { source: EVENT, name: "Fact", page: "docs/events.md", heading: "# Events", but: &[] },
     Words {
-        source: EVENT,
+        source: "crates/core/src/event/end_reason.rs",
         name: "EndReason",
         page: "docs/events.md",
         heading: "## Why a worker ended",
