@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Diagnostic, Location};
 use crate::job::JobSpec;
-use crate::keys::{AUTORESTART, AUTORESTART_CONFIGURATION};
+use crate::keys::{AUTORESTART, AUTORESTART_CONFIGURATION, MISC_TMP_MAX_AGE_DAYS};
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
 use crate::output::LogCare;
@@ -211,6 +211,9 @@ pub struct Plan {
     /// What is done with rotated log files.
     #[serde(default)]
     pub log_care: LogCare,
+    /// Files in `tmp` are removed at this age, days; 0 = never.
+    #[serde(default)]
+    pub tmp_max_age_days: u64,
     /// What is wrong or doubtful.
     pub problems: Vec<Diagnostic>,
 }
@@ -237,6 +240,7 @@ impl Plan {
             watches_configuration: inputs.module.get(AUTORESTART)
                 && inputs.module.get(AUTORESTART_CONFIGURATION),
             log_care: inputs.module.log_care(),
+            tmp_max_age_days: inputs.module.get(MISC_TMP_MAX_AGE_DAYS),
             problems: inputs.module_problems.clone(),
         };
         let mut plugins: Vec<&PluginInput> = inputs.plugins.iter().collect();

@@ -25,6 +25,9 @@ pub struct Rlimits {
     /// Of all its processes together; no rlimit.
     #[serde(skip_serializing_if = "MemoryLimits::is_none")]
     pub memory: MemoryLimits,
+    /// RLIMIT_CORE, KiB, as far as the hard limit allows; `None` = not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub core_kib: Option<u64>,
 }
 
 /// How it is observed that a worker is ready.

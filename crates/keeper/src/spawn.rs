@@ -16,7 +16,7 @@ use mfserv_core::wire::keeper::{LONGEST_INPUT, ProcessSpec};
 use rustix::fs::{CWD, FileType, MemfdFlags, Mode, OFlags, memfd_create, mknodat, open};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::containment::MARKER;
 use crate::refusal::Refusal;
@@ -203,6 +203,12 @@ impl ChildSetup<'_> {
         }
         if self.nice != 0 {
             rustix::process::nice(self.nice).map_err(failed(7))?;
+        }
+        if let Some(kib) = self.limits.core_kib {
+            // More than the hard limit is as much as that. Nothing of a worker depends on it.
+            let most = getrlimit(Resource::Core).maximum.unwrap_or(u64::MAX);
+            let value = Some(kib.saturating_mul(1024).min(most));
+            let _ = setrlimit(Resource::Core, Rlimit { current: value, maximum: value });
         }
         limit(Resource::As, self.limits.address_space).map_err(failed(5))?;
         setrlimit(Resource::Nofile, *self.open_files).map_err(failed(6))?;

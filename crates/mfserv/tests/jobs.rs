@@ -35,7 +35,8 @@ fn a_job_runs_as_its_section_says_and_whoever_waits_gets_its_exit_code() {
     let _turn = Turn::cheap();
     let node = node();
     let script = "#!/bin/sh\necho in $(pwd) as $MFSERV_CURRENT_PLUGIN_NAME with $MFSERV_CURRENT_PLUGIN_CUSTOM_WORD\n\
-                  cut -d' ' -f19 /proc/$$/stat\nulimit -n\nexit 7\n";
+                  cut -d' ' -f19 /proc/$$/stat\nulimit -n\n\
+                  set -- $(grep 'core file' /proc/self/limits)\necho core $5\nexit 7\n";
     let plugin = job(Plugin::new("shop"), "sweep", "./sweep.sh").file("sweep.sh", script);
     let plugin = plugin.key("custom", "word", "eels").key("job_sweep", "rlimit_nofile", "99");
     let plugin = job(plugin, "strays", "/bin/sh -c 'setsid sleep 1000 & echo $!; exit 0'");
@@ -43,9 +44,12 @@ fn a_job_runs_as_its_section_says_and_whoever_waits_gets_its_exit_code() {
         job(plugin, "slow", "/bin/sh -c 'trap : TERM; echo $$; while :; do sleep 0.1; done'");
     let plugin = plugin.key("job_slow", "timeout", "1").key("job_slow", "graceful_timeout", "1");
     let dir = node.add(&plugin);
+    node.set("misc.core_size", "8");
     node.start();
     let ran = node.mfserv(&["jobs", "run", "shop.sweep", "--wait"]).code(7);
-    let expected = format!("in {} as shop with eels\n0\n99\n", dir.display());
+    let most = rustix::process::getrlimit(rustix::process::Resource::Core).maximum;
+    let core = most.map_or(8192, |most| most.min(8192));
+    let expected = format!("in {} as shop with eels\n0\n99\ncore {core}\n", dir.display());
     assert!(ran.stdout.starts_with(&expected), "{ran:?}");
     assert!(ran.stdout.contains("failed with code 7"), "{ran:?}");
     let log = std::fs::read_to_string(node.path("log/job_shop_sweep.log")).unwrap();

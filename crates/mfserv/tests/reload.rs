@@ -172,12 +172,12 @@ fn shows_the_configuration(node: &Node) {
     let file = node.path("tmp/config_auto/config.ini");
     let shown = || std::fs::read_to_string(&file).unwrap();
     let origin = |text: &str| {
-        let line = text.lines().position(|line| line == "tmp_max_age = 9");
+        let line = text.lines().position(|line| line == "nginxlog_port = 99");
         line.and_then(|at| text.lines().nth(at - 1)).unwrap_or_default().to_string()
     };
     assert_eq!(origin(&shown()), "");
     // It is shown although no plan depends on it.
-    node.set("misc.tmp_max_age", "9");
+    node.set("vector.nginxlog_port", "99");
     node.mfserv(&["reload"]).code(0);
     let path = node.path("config/config.ini");
     assert!(origin(&shown()).starts_with(&format!("# {}:", path.display())), "{}", shown());

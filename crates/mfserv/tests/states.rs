@@ -164,8 +164,8 @@ fn a_check_sees_what_will_not_work_on_a_home_that_never_started_and_writes_nothi
     let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let port = format!("nginx.port={}", taken.local_addr().unwrap().port());
     says(&check(&["--set", &port]).code(4), "could not listen on");
-    says(&check(&[&free[..], &["--set", "misc.tmp_max_age=3"]].concat()).code(0), "[misc]");
-    for key in ["misc.tmp_max_age=3", "vector.nginxlog_port=5999", "misc.core_size=1"] {
+    says(&check(&[&free[..], &["--set", "nginx.workers=3"]].concat()).code(0), "[nginx]");
+    for key in ["vector.nginxlog_port=5999", "nginx.workers=3"] {
         says(&check(&[&free[..], &["--set", key, "--strict"]].concat()).code(4), "(--strict)");
     }
     says(&check(&[&free[..], &["--strict"]].concat()).code(0), "ok");

@@ -34,6 +34,7 @@ mod state;
 mod stopping;
 #[cfg(test)]
 mod tests;
+mod tmp_care;
 mod upkeep;
 mod world;
 
@@ -155,6 +156,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     tokio::spawn(autorestart::run(node.clone(), node.parts.plans.subscribe()));
     tokio::spawn(config_watch::run(node.clone(), operations.clone()));
     tokio::spawn(log_care::run(node.clone(), node.parts.plans.subscribe()));
+    tokio::spawn(tmp_care::run(node.clone(), node.parts.plans.subscribe()));
     tokio::spawn(node.clone().look_after_files());
     tokio::spawn(begin(node.clone(), operations.clone(), (serving, ending)));
 

@@ -143,8 +143,8 @@ keys! {
     GENERAL_PYTHON: Option<String> = program("general", "_python", "null", "interpreter of plugins that name none (python3.12); null: python3 of the host");
     AUTORESTART: bool = flag("autorestart", "flag", "1", "renew workers when files of their plugin change");
     AUTORESTART_CONFIGURATION: bool = flag("autorestart", "configuration", "1", "with flag=1: apply configuration files when they change; 0: at mfserv reload");
-    _: () = known("misc", "core_size", "0", at_least(-1, "blocks"), "limit of core files; -1: untouched");
-    _: () = known("misc", "tmp_max_age", "2", between(0, 1_000_000, "days"), "files in tmp are removed at this age; 0: never");
+    MISC_CORE_SIZE_KIB: Option<u64> = optional("misc", "core_size", "0", at_least(-1, "KiB"), "size of core files of workers and jobs; 0: none; -1: as mfserv was started");
+    MISC_TMP_MAX_AGE_DAYS: u64 = count("misc", "tmp_max_age", "2", between(0, 1_000_000, "days"), "files in tmp are removed at this age; 0: never");
     // Monitoring.
     ADMIN_HOST: Option<String> = host("admin", "hostname", "null", "host of the monitoring server; null: no monitoring");
     ADMIN_INFLUXDB_PORT: Option<u16> = port("admin", "influxdb_http_port", "18086", "InfluxDB on that host; 0: not used");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::diagnostic::Diagnostic;
 use crate::fingerprint;
 use crate::job::{JobSpec, MOST_AT_ONCE};
+use crate::keys::MISC_CORE_SIZE_KIB;
 use crate::output::Output;
 use crate::plan::{CrontabLine, Inputs, Loaded, PluginInput, command};
 use crate::plugin_spec::JobSection;
@@ -68,7 +69,7 @@ impl Maker<'_> {
             argv: vec![shell, "-c".into(), line.command.clone()],
             input: line.input.clone(),
             output: self.output(format!("crontab_{}", self.plugin.name)),
-            rlimits: Rlimits::default(),
+            rlimits: self.limits(Rlimits::default()),
             nice: 0,
             timeout_s: 0,
             drain_timeout_s: 0,
@@ -116,7 +117,7 @@ impl Maker<'_> {
             cwd: self.plugin.dir.clone(),
             input: String::new(),
             output: self.output(format!("job_{}_{}", self.plugin.name, section.name)),
-            rlimits: section.rlimits,
+            rlimits: self.limits(section.rlimits),
             nice: section.nice,
             timeout_s: section.timeout_s,
             drain_timeout_s: section.drain_timeout_s,
@@ -128,6 +129,10 @@ impl Maker<'_> {
             at: section.at.clone(),
             release: release_in(&self.plugin.dir, &self.plugin.name).to_owned(),
         })
+    }
+
+    fn limits(&self, own: Rlimits) -> Rlimits {
+        Rlimits { core_kib: self.inputs.module.get(MISC_CORE_SIZE_KIB), ..own }
     }
 
     fn output(&self, stem: String) -> Output {

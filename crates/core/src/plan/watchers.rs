@@ -7,7 +7,8 @@ use crate::diagnostic::Diagnostic;
 use crate::exit_code::Kind;
 use crate::fingerprint;
 use crate::keys::{
-    FRONT_UPGRADE_DRAIN_TIMEOUT_S, LOG_SPLIT_STREAMS, LOG_SPLIT_WORKERS, NGINX_TIMEOUT_S,
+    FRONT_UPGRADE_DRAIN_TIMEOUT_S, LOG_SPLIT_STREAMS, LOG_SPLIT_WORKERS, MISC_CORE_SIZE_KIB,
+    NGINX_TIMEOUT_S,
 };
 use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
@@ -190,7 +191,7 @@ impl Maker<'_> {
             env: self.env(spec),
             argv,
             cwd: self.plugin.dir.clone(),
-            rlimits: spec.rlimits,
+            rlimits: Rlimits { core_kib: module.get(MISC_CORE_SIZE_KIB), ..spec.rlimits },
             output: self.output(&name, split_streams),
             output_per_worker: split_workers && count > 1,
             name,

@@ -75,6 +75,7 @@ fn command(name: &str, section: &Section) -> CommandSpec {
 
 fn rlimits(section: &Section) -> Rlimits {
     Rlimits {
+        core_kib: None,
         address_space: section.get(RLIMIT_AS),
         open_files: section.get(RLIMIT_NOFILE),
         stack: section.get(RLIMIT_STACK),
