@@ -9,6 +9,7 @@ use crate::job::{RunResult, Trigger};
 use crate::names::{WatcherName, WorkerId};
 use crate::node_state::NodeState;
 use crate::wire::front::TroubleCause;
+use crate::wire::keeper::Ended;
 
 pub use end_reason::{EndReason, signal_name};
 
@@ -97,6 +98,9 @@ pub enum Fact {
         worker: WorkerId,
         /// Why.
         why: EndReason,
+        /// How its process ended; `None` if it had none, or nobody saw it end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ended: Option<Ended>,
         /// The last lines of its output.
         last_output: String,
         /// Processes it had left behind, killed.

@@ -68,6 +68,8 @@ pub enum Type {
     Program,
     /// Where a syslog server listens; `null` means none.
     SyslogAddress,
+    /// An endpoint of ZeroMQ on this machine; `null` means none.
+    Endpoint,
     /// Any text.
     Text,
 }
@@ -102,7 +104,7 @@ impl Type {
             Type::Address => "IP address".into(),
             Type::Networks => "networks, comma".into(),
             Type::Program => "program".into(),
-            Type::SyslogAddress => "URL".into(),
+            Type::SyslogAddress | Type::Endpoint => "URL".into(),
             Type::Text => "text".into(),
         }
     }

@@ -8,12 +8,14 @@
 
 pub mod alerts;
 pub mod backoff;
+pub mod circus;
 pub mod diagnostic;
 pub mod diff;
 pub mod event;
 pub mod exit_code;
 pub mod export;
 pub mod fingerprint;
+pub mod glob;
 pub mod http_url;
 pub mod ini;
 pub mod job;

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::circus::Circus;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::job::JobSpec;
 use crate::keys::{AUTORESTART, AUTORESTART_CONFIGURATION, MISC_TMP_MAX_AGE_DAYS};
@@ -25,7 +26,7 @@ use crate::telegraf;
 use crate::watcher::WatcherSpec;
 
 pub use command::{slots_of, split_command};
-pub use counts::{Count, Held};
+pub use counts::{Count, Held, HeldOptions};
 
 /// The longest path of a unix socket that every program can bind, bytes.
 pub const LONGEST_SOCKET_PATH: usize = 100;
@@ -104,7 +105,7 @@ pub struct Inputs<'a> {
     pub telemetry: Option<RoleProgram>,
     /// How Telegraf is started; `None` = it is not.
     pub telegraf: Option<telegraf::Program>,
-    /// Worker counts that were asked for and are in no configuration.
+    /// Worker counts and options that were asked for and are in no configuration.
     pub held: BTreeMap<WatcherName, Held>,
     /// Routes that a plugin was allowed to take from others (`--take-route`): the plugin, by route.
     pub takers: BTreeMap<String, String>,
@@ -214,6 +215,9 @@ pub struct Plan {
     /// Files in `tmp` are removed at this age, days; 0 = never.
     #[serde(default)]
     pub tmp_max_age_days: u64,
+    /// Where the protocol of Circus is spoken.
+    #[serde(default)]
+    pub circus: Circus,
     /// What is wrong or doubtful.
     pub problems: Vec<Diagnostic>,
 }
@@ -241,6 +245,7 @@ impl Plan {
                 && inputs.module.get(AUTORESTART_CONFIGURATION),
             log_care: inputs.module.log_care(),
             tmp_max_age_days: inputs.module.get(MISC_TMP_MAX_AGE_DAYS),
+            circus: Circus::new(inputs.module),
             problems: inputs.module_problems.clone(),
         };
         let mut plugins: Vec<&PluginInput> = inputs.plugins.iter().collect();

@@ -116,7 +116,8 @@ pub struct WatcherStatus {
     pub wanted: u32,
     /// How many are ready.
     pub ready: u32,
-    /// Who says how many are wanted, if that is not the plugin's own configuration.
+    /// Who says how many are wanted, and with which options they run, if that is not the
+    /// plugin's own configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaled: Option<Count>,
     /// Its state.

@@ -108,6 +108,7 @@ fn others(row: &Row) -> Vec<String> {
         Type::HttpUrl | Type::HttpUrls => text("http://127.0.0.1:8086"),
         Type::IndexName => text("other-%Y"),
         Type::SyslogAddress => text("tcp://127.0.0.1:601"),
+        Type::Endpoint => text("tcp://127.0.0.1:602"),
         Type::Networks => text("192.0.2.0/24"),
         Type::Program => text("python3.99"),
         Type::Text => text("other"),

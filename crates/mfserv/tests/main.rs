@@ -13,6 +13,7 @@
 )]
 
 mod alerts;
+mod circus;
 mod comeback;
 mod compat;
 mod completions;

@@ -13,4 +13,4 @@ mod request;
 mod route;
 pub mod server;
 
-pub use api::{Api, JobsApi, Pending};
+pub use api::{Api, CircusApi, JobsApi, Pending};

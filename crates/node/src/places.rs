@@ -132,6 +132,11 @@ impl Places {
         self.tmp().join("config_auto/crontab")
     }
 
+    /// The watchers as a configuration of Circus, for people.
+    pub fn shown_circus(&self) -> PathBuf {
+        self.tmp().join("config_auto/circus.ini")
+    }
+
     /// `var/status`: the node's state in one word.
     pub fn status_file(&self) -> PathBuf {
         self.var().join("status")

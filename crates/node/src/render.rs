@@ -76,7 +76,7 @@ pub fn fact(fact: &Fact) -> String {
         Fact::MemoryHigh { worker, used_bytes, high_bytes, replaced_in_ms } => {
             memory_high(worker, (*used_bytes, *high_bytes), *replaced_in_ms)
         }
-        Fact::WorkerEnded { worker, why, last_output, left_behind, restart_in_ms } => {
+        Fact::WorkerEnded { worker, why, last_output, left_behind, restart_in_ms, .. } => {
             worker_ended((worker, why), last_output, *left_behind, *restart_in_ms)
         }
         Fact::FilesChanged { plugin, files, more } => renewing(plugin, files, *more),

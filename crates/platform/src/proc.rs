@@ -88,6 +88,42 @@ impl ProcessTable {
     }
 }
 
+/// What is of interest of a single process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Details {
+    /// The file name of its program; of one without a command line, what the kernel calls it.
+    pub program: String,
+    /// The user that it runs as.
+    pub uid: u32,
+    /// nice(2).
+    pub nice: i64,
+    /// The size of its address space, bytes.
+    pub virtual_bytes: u64,
+}
+
+/// A process. `None` if it has gone.
+pub fn details(proc: &Path, pid: u32) -> Option<Details> {
+    use std::os::unix::fs::MetadataExt;
+    let dir = proc.join(pid.to_string());
+    let stat = fs::read_to_string(dir.join("stat")).ok()?;
+    let (name, rest) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    let command = fs::read(dir.join("cmdline")).unwrap_or_default();
+    let first = command.split(|byte| *byte == 0).next().unwrap_or_default();
+    let first = String::from_utf8_lossy(first);
+    let program = match first.rsplit('/').next() {
+        Some(program) if !program.is_empty() => program,
+        _ => name.split_once('(')?.1,
+    };
+    Some(Details {
+        program: program.into(),
+        uid: fs::metadata(&dir).ok()?.uid(),
+        nice: fields.get(16)?.parse().ok()?,
+        virtual_bytes: number(20)?,
+    })
+}
+
 /// Proportional memory (PSS) of a process, bytes: a page that several processes share is divided
 /// among them. `None` if the process has gone, or belongs to somebody else.
 pub fn proportional_memory(proc: &Path, pid: u32) -> Option<u64> {
@@ -235,6 +271,15 @@ mod tests {
         let after = 500.0 / ticks_per_second() as f64;
         assert_eq!(started_s(dir.path(), 7), Some(1_700_000_000.0 + after));
         assert_eq!(started_s(dir.path(), 8), None);
+    }
+
+    #[test]
+    fn a_process_has_its_program_and_its_user() {
+        let own = details(Path::new("/proc"), std::process::id()).unwrap();
+        assert!(own.program.starts_with("mfserv_platform"), "{own:?}");
+        assert_eq!(own.uid, rustix::process::geteuid().as_raw());
+        assert!(own.virtual_bytes > 1 << 20, "{own:?}");
+        assert_eq!(details(Path::new("/proc"), u32::MAX), None);
     }
 
     #[test]

@@ -65,6 +65,7 @@ fn ended_unseen(exit: Exit, context: &Context) {
         context.emit(Fact::WorkerEnded {
             worker,
             why: EndReason::of(&exit.ended),
+            ended: Some(exit.ended),
             last_output: exit.last_output,
             left_behind: exit.left_behind,
             restart_in_ms: None,

@@ -23,6 +23,7 @@ pub(crate) enum Message {
     Abandon(Vec<WatcherName>),
     Renew(Vec<WatcherName>, EndReason, oneshot::Sender<Vec<WatcherName>>),
     Restart(Vec<WatcherName>, EndReason),
+    Replace(Vec<WorkerId>, EndReason),
     Stop(Vec<WatcherName>),
     Ready(WorkerId),
     Suspect(WorkerId),
@@ -86,6 +87,11 @@ impl Handle {
     /// Replaces every worker of these watchers, one after the other.
     pub fn restart(&self, watchers: Vec<WatcherName>, why: EndReason) {
         self.send(Message::Restart(watchers, why));
+    }
+
+    /// Replaces these workers, those of one watcher one after the other.
+    pub fn replace(&self, workers: Vec<WorkerId>, why: EndReason) {
+        self.send(Message::Replace(workers, why));
     }
 
     /// These watchers are not wanted any more; the next [`Handle::apply`] says about all.

@@ -236,6 +236,13 @@ impl Supervisor {
                     self.with(&name, |watcher, context| watcher.restart(&why, context));
                 }
             }
+            Message::Replace(workers, why) => {
+                for id in workers {
+                    self.with(&id.watcher, |watcher, context| {
+                        watcher.replace(vec![id.clone()], &why, context);
+                    });
+                }
+            }
             Message::Stop(names) => {
                 for name in names {
                     self.with(&name, Watcher::stop);

@@ -71,6 +71,33 @@ pub fn of_go(target: &Path, module: &str, version: &str, tags: &[&str]) -> Optio
     Some(dir.join(name))
 }
 
+/// The Python of a virtual environment that has a package of PyPI, in a version. `None` if this
+/// machine cannot have it; the reason is printed.
+///
+/// # Panics
+/// When the directory cannot be made.
+pub fn of_pypi(target: &Path, package: &str, version: &str) -> Option<PathBuf> {
+    let (servers, _lock) = locked(target);
+    let dir = servers.join(format!("{package}-{version}"));
+    let python = dir.join("bin/python");
+    // Programs of an environment have its path in them: it is made where it stays.
+    let is_whole = dir.join("whole");
+    if !is_whole.exists() {
+        let _ = fs::remove_dir_all(&dir);
+        let made = run(Command::new("python3").args(["-m", "venv"]).arg(&dir)).and_then(|()| {
+            let pip = ["-m", "pip", "install", "-q", "--disable-pip-version-check"];
+            run(Command::new(&python).args(pip).arg(format!("{package}=={version}")))
+        });
+        if let Err(why) = made {
+            let last = why.lines().last().unwrap_or_default();
+            crate::skipped(&format!("what needs {package} {version} of PyPI: {last}"));
+            return None;
+        }
+        fs::write(&is_whole, "").expect("a mark of the environment");
+    }
+    Some(python)
+}
+
 fn unpack(package: &str, servers: &Path, dir: &Path) -> Result<(), String> {
     let fresh = servers.join(format!("{package}.fresh"));
     let _ = fs::remove_dir_all(&fresh);

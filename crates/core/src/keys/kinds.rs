@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::reading::Read;
 use super::{Key, Row, Type};
+use crate::circus::Endpoint;
 use crate::log_outputs::SyslogAddress;
 use crate::route::Symlinks;
 
@@ -119,6 +120,10 @@ pub(super) const fn syslog_address(
     obeyed(at, default, Type::SyslogAddress, meaning, |read| {
         SyslogAddress::parse(&read.text()?).ok()
     })
+}
+
+pub(super) const fn endpoint(at: Place, default: Text, meaning: Text) -> Key<Option<Endpoint>> {
+    obeyed(at, default, Type::Endpoint, meaning, |read| Endpoint::parse(&read.text()?).ok())
 }
 
 pub(super) const fn url_path(at: Place, default: Text, meaning: Text) -> Key<Option<String>> {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Later, Type};
+use crate::circus::Endpoint;
 use crate::http_url;
 use crate::log_outputs::SyslogAddress;
 
@@ -66,7 +67,7 @@ pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
         Type::UrlPath => url_path(text),
         Type::Address => listen_address(text),
         Type::Networks => networks(text),
-        Type::Path | Type::SyslogAddress if is_null => Ok(Read::Nothing),
+        Type::Path | Type::SyslogAddress | Type::Endpoint if is_null => Ok(Read::Nothing),
         Type::Path => path(text),
         Type::Program => program(text),
         Type::Host => match http_url::check_host(text) {
@@ -83,6 +84,7 @@ pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
         Type::SyslogAddress => {
             SyslogAddress::parse(text).map(|address| Read::Text(address.to_string()))
         }
+        Type::Endpoint => Endpoint::parse(text).map(|endpoint| Read::Text(endpoint.to_string())),
         Type::Text => Ok(Read::Text(text.to_string())),
     }
 }

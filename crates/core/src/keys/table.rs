@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::kinds::*;
 use super::{Key, Later, Row, Type};
+use crate::circus::Endpoint;
 use crate::log_outputs::{self, SyslogAddress};
 use crate::route::Symlinks;
 
@@ -183,8 +184,8 @@ keys! {
     // [metrics]: what MFSERV had no name for.
     METRICS_PORT: Option<u16> = port("metrics", "port", "null", "port of Prometheus metrics on 127.0.0.1, path /metrics; 0 or null: none");
     METRICS_HISTORY_MAX_BYTES: u64 = count("metrics", "history_max_size", "67108864", at_least(0, "bytes"), "size of the history (`mfserv history`); 0: none is kept on the disk");
-    // MFSERV's process manager: nothing here replaces these.
-    _: () = known("circus", "endpoint", "ipc://@@@MFMODULE_RUNTIME_HOME@@@/var/circus.socket", Type::Text, "control socket of circus");
-    _: () = known("circus", "pubsub_endpoint", "ipc://@@@MFMODULE_RUNTIME_HOME@@@/var/circus_pubsub.socket", Type::Text, "event socket of circus");
-    _: () = known("circus", "check_delay", "15", seconds(1), "time between two passes of circus (workers that end are replaced at once)");
+    CIRCUS_ENDPOINT: Option<Endpoint> = endpoint("circus", "endpoint", "ipc://@@@MFMODULE_RUNTIME_HOME@@@/var/circus.socket", "where `circusctl` and other clients of Circus are answered: a unix socket or an address of loopback");
+    CIRCUS_PUBSUB: Option<Endpoint> = endpoint("circus", "pubsub_endpoint", "ipc://@@@MFMODULE_RUNTIME_HOME@@@/var/circus_pubsub.socket", "where events are published as Circus does it");
+    CIRCUS_TCP_MAY_CHANGE: bool = flag("circus", "tcp_may_change", "0", "1: commands over `tcp://` may change the node, whichever user of the machine sends them");
+    CIRCUS_CHECK_DELAY_S: u64 = count("circus", "check_delay", "15", seconds(1), "what `circusctl globaloptions` shows as the time between two passes (workers that end are replaced at once)");
 }

@@ -53,6 +53,7 @@ pub(super) fn of_plugin(
             Ok((mut watcher, at)) => {
                 let count = Count::new(&watcher, at, &inputs.held);
                 watcher.count = count.wanted;
+                count.options.apply(&mut watcher);
                 watchers.push((watcher, count));
             }
             Err(problem) => problems.push(problem),

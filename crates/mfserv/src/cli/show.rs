@@ -144,7 +144,7 @@ fn scaled(status: &Status) -> String {
     let mut out = String::new();
     for (name, count) in status.watchers.iter().filter_map(|w| Some((&w.name, w.scaled.as_ref()?)))
     {
-        let Count { wanted, configured, at, held, .. } = count;
+        let Count { wanted, configured, at, held, options, .. } = count;
         if let Some(at) = at {
             out += &format!("\n{name} is scaled: numprocesses={configured} in {at}\n");
         }
@@ -152,6 +152,12 @@ fn scaled(status: &Status) -> String {
             out += &format!(
                 "\n{name} is scaled to {wanted} (configured: {configured}), until its \
                  configuration changes or is reloaded\n"
+            );
+        }
+        if !options.is_empty() {
+            out += &format!(
+                "\n{name} runs with {options}, which is not in its configuration, until that \
+                 changes or is reloaded\n"
             );
         }
     }

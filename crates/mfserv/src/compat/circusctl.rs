@@ -1,22 +1,21 @@
-//! `circusctl`: MFSERV's commands on watchers, as far as a node of ours has them.
+//! `circusctl`: a command line becomes a message of Circus, which the daemon answers as it answers
+//! the `circusctl` of Circus itself; what is printed is what that one prints.
 
-mod node;
+mod text;
+
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mfserv_core::Diagnostic;
-use mfserv_core::names::WatcherName;
-use mfserv_core::status::Status;
+use serde_json::{Map, Value, json};
 
-use super::watchers::set_count;
-use super::{node_status, operate, places};
+use super::{QUICK, failed, node_status, places};
 use crate::cli::report::Outcome;
 use crate::cli::{complain, print};
-use mfserv_node::operations::Request;
-use mfserv_node::places::Places;
-use node::{shown, state};
+use mfserv_node::control::client;
 
-/// Who changes the node.
-const CIRCUSCTL: &str = "circusctl";
+/// How long a command may take that waits for its end.
+const WAITING: Duration = Duration::from_secs(330);
 
 /// Look at the watchers of the node, and change them.
 #[derive(Debug, Parser)]
@@ -28,6 +27,12 @@ struct CircusCtl {
     /// (accepted, as before)
     #[arg(long = "timeout", global = true)]
     _timeout: Option<f64>,
+    /// Print the whole answer as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// With --json: in several lines.
+    #[arg(long, global = true)]
+    prettify: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -50,52 +55,65 @@ enum Command {
     Numprocesses { name: Option<String> },
     /// How many watchers there are.
     Numwatchers,
-    /// Keep more workers of a watcher.
-    Incr {
-        name: String,
-        #[arg(default_value_t = 1)]
-        by: u32,
-    },
-    /// Keep fewer workers of a watcher.
-    Decr {
-        name: String,
-        #[arg(default_value_t = 1)]
-        by: u32,
-    },
+    /// Keep more workers of a watcher, until its configuration changes or is reloaded.
+    Incr(Scale),
+    /// Keep fewer workers of a watcher, until its configuration changes or is reloaded.
+    Decr(Scale),
     /// Ask processes to end; those that do not are killed.
     Kill(Kill),
     /// Send a signal to the processes of a watcher.
     Signal(Signal),
-    /// Memory and CPU time of the processes.
-    Stats { name: Option<String>, pid: Option<u32> },
+    /// The options of a watcher.
+    Options { name: String },
+    /// Some options of a watcher.
+    Get {
+        name: String,
+        #[arg(required = true)]
+        keys: Vec<String>,
+    },
+    /// Set numprocesses, max_age, graceful_timeout or stop_signal of a watcher, until its
+    /// configuration changes or is reloaded.
+    Set(Set),
+    /// The options of the node.
+    Globaloptions { option: Option<String> },
+    /// The sockets that the node listens on.
+    Listsockets,
+    /// Memory and CPU of the processes.
+    Stats {
+        name: Option<String>,
+        process: Option<u32>,
+        /// (accepted, as before)
+        #[arg(long = "extended")]
+        _extended: bool,
+    },
+    /// Memory and CPU of the daemon.
+    Dstats,
     /// Read the configuration and the plugins again.
-    Reloadconfig,
+    Reloadconfig {
+        /// Wait until it is done.
+        #[arg(long)]
+        waiting: bool,
+    },
+    /// Stop the node, as mfserv.stop does.
+    Quit {
+        /// Wait until it is done.
+        #[arg(long)]
+        waiting: bool,
+    },
     #[command(external_subcommand)]
     Other(Vec<String>),
 }
 
 #[derive(Debug, Args)]
 struct Named {
-    /// The watcher; all watchers of plugins by default.
+    /// The watcher; all watchers by default.
     name: Option<String>,
     /// Wait until it is done.
     #[arg(long)]
     waiting: bool,
     /// What the name is.
-    #[arg(long = "match", value_enum, default_value = "simple")]
+    #[arg(long = "match", value_enum, default_value = "glob")]
     how: Match,
-}
-
-#[derive(Debug, Args)]
-struct Reload {
-    #[command(flatten)]
-    named: Named,
-    /// (accepted, as before)
-    #[arg(long = "terminate")]
-    _terminate: bool,
-    /// (accepted, as before: it always is)
-    #[arg(long = "sequential")]
-    _sequential: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -106,27 +124,57 @@ enum Match {
 }
 
 #[derive(Debug, Args)]
+struct Reload {
+    /// The watcher; all watchers by default.
+    name: Option<String>,
+    /// Wait until it is done.
+    #[arg(long)]
+    waiting: bool,
+    /// (accepted, as before)
+    #[arg(long = "terminate")]
+    _terminate: bool,
+    /// (accepted, as before: it always is)
+    #[arg(long = "sequential")]
+    _sequential: bool,
+}
+
+#[derive(Debug, Args)]
+struct Scale {
+    /// The watcher.
+    name: String,
+    /// How many.
+    #[arg(default_value_t = 1)]
+    by: u32,
+    /// Wait until it is done.
+    #[arg(long)]
+    waiting: bool,
+}
+
+#[derive(Debug, Args)]
 struct Kill {
     /// The watcher.
     name: String,
     /// Only this process.
     pid: Option<u32>,
     /// The signal that asks.
-    #[arg(long, default_value = "TERM")]
-    signum: String,
+    #[arg(long)]
+    signum: Option<String>,
     /// Seconds until SIGKILL.
-    #[arg(long, default_value_t = 10.0)]
-    graceful_timeout: f64,
+    #[arg(long)]
+    graceful_timeout: Option<f64>,
+    /// Wait until it is done.
+    #[arg(long)]
+    waiting: bool,
 }
 
 #[derive(Debug, Args)]
 struct Signal {
     /// The watcher.
     name: String,
-    /// [PID] SIGNUM
+    /// [PID [CHILDPID]] SIGNUM
     #[arg(required = true, num_args = 1..=3)]
     rest: Vec<String>,
-    /// To what the processes have started too.
+    /// To what the processes have started, not to them.
     #[arg(long)]
     children: bool,
     /// To what the processes have started too.
@@ -134,95 +182,128 @@ struct Signal {
     recursive: bool,
 }
 
+#[derive(Debug, Args)]
+struct Set {
+    /// The watcher.
+    name: String,
+    /// KEY VALUE …
+    #[arg(required = true, allow_hyphen_values = true)]
+    options: Vec<String>,
+    /// Wait until it is done.
+    #[arg(long)]
+    waiting: bool,
+}
+
 pub fn run() -> Result<Outcome, Diagnostic> {
     let args = CircusCtl::parse();
     let places = places()?;
-    let Ok(mut status) = node_status(&places) else {
+    if node_status(&places).is_err() {
         print("error\n");
-        return super::failed();
+        return failed();
+    }
+    let Some(command) = &args.command else {
+        complain("error: there is no interactive mode: see circusctl --help");
+        return Ok(Outcome::Code(3));
     };
-    // MFSERV had no such watcher.
-    status.watchers.retain(|watcher| watcher.name != WatcherName::telemetry());
-    let node = Node { places, status };
-    let no_command = || Diagnostic::error("there is no interactive mode: see circusctl --help");
-    match args.command.ok_or_else(no_command).and_then(|command| node.answer(&command)) {
-        Ok(text) => {
-            print(&format!("{text}\n"));
-            Ok(Outcome::Done)
+    let (name, properties) = match command.message() {
+        Ok(message) => message,
+        Err(why) => {
+            complain(&format!("error: {why}"));
+            return Ok(Outcome::Code(1));
         }
+    };
+    let patience = if properties["waiting"] == true { WAITING } else { QUICK };
+    let message = json!({"id": "circusctl", "command": name, "properties": properties});
+    let answer = match client::circus(&places.control_socket(), &message, patience) {
+        Ok(answer) => answer,
         Err(problem) => {
             let because = problem.because.first().map(|why| format!(": {why}")).unwrap_or_default();
             complain(&format!("error: {}{because}", problem.what));
-            Ok(Outcome::Code(3))
+            return Ok(Outcome::Code(3));
         }
-    }
-}
-
-/// The node that is asked.
-struct Node {
-    places: Places,
-    status: Status,
-}
-
-impl Node {
-    fn answer(&self, command: &Command) -> Result<String, Diagnostic> {
-        match command {
-            Command::List { name: None } => {
-                Ok(self.status.watchers.iter().map(shown).collect::<Vec<_>>().join(","))
-            }
-            Command::List { name: Some(name) } => {
-                let pids = self.find(name)?.workers.iter().filter_map(|worker| worker.pid);
-                Ok(pids.map(|pid| pid.to_string()).collect::<Vec<_>>().join(","))
-            }
-            Command::Status { name: None } => {
-                let line = |watcher| format!("{}: {}", shown(watcher), state(watcher));
-                let mut lines: Vec<String> = self.status.watchers.iter().map(line).collect();
-                lines.sort();
-                Ok(lines.join("\n"))
-            }
-            Command::Status { name: Some(name) } => Ok(state(self.find(name)?).into()),
-            Command::Start(named) => self.each(named, |watcher| match watcher.wanted {
-                0 => set_count(&self.places, CIRCUSCTL, &watcher.name, None),
-                _ => Ok(()),
-            }),
-            Command::Stop(named) => self.stop(named),
-            Command::Restart(named) => self.restart(named),
-            Command::Reload(reload) => self.restart(&reload.named),
-            Command::Numprocesses { name } => {
-                let watchers = match name {
-                    Some(name) => vec![self.find(name)?],
-                    None => self.status.watchers.iter().collect(),
-                };
-                Ok(watchers.iter().map(|watcher| watcher.workers.len()).sum::<usize>().to_string())
-            }
-            Command::Numwatchers => Ok(self.status.watchers.len().to_string()),
-            Command::Incr { name, by } => self.scale(name, |count| count.saturating_add(*by)),
-            Command::Decr { name, by } => self.scale(name, |count| count.saturating_sub(*by)),
-            Command::Kill(kill) => self.kill(kill),
-            Command::Signal(signal) => self.signal(signal),
-            Command::Stats { name, pid } => self.stats(name.as_deref(), *pid),
-            Command::Reloadconfig => {
-                operate(&self.places, CIRCUSCTL, Request::Reload, 0).map(|_| "ok".into())
-            }
-            Command::Other(words) => Err(not_there(words.first().map_or("", String::as_str))),
-        }
-    }
-}
-
-/// What a node of ours has not, and what there is instead.
-fn not_there(command: &str) -> Diagnostic {
-    let instead = match command {
-        "add" | "rm" => {
-            "watchers are those of installed plugins: plugins.install, plugins.uninstall"
-        }
-        "set" | "get" | "options" => {
-            "the configuration is in files: mfserv config, mfserv env PLUGIN"
-        }
-        "globaloptions" => "the configuration is in files: mfserv config show",
-        "quit" => "use mfserv.stop",
-        "dstats" => "use stats, or mfserv status",
-        "listsockets" | "listen" => "use mfserv status, mfserv events",
-        _ => "see circusctl --help",
     };
-    Diagnostic::error(format!("{command} is not supported")).because(instead)
+    if args.json {
+        let answer = Value::Object(answer);
+        let shown = if args.prettify { format!("{answer:#}") } else { answer.to_string() };
+        print(&format!("{shown}\n"));
+        return Ok(Outcome::Done);
+    }
+    Ok(shown(&name, &answer))
+}
+
+fn shown(command: &str, answer: &Map<String, Value>) -> Outcome {
+    if answer.get("status").is_some_and(|status| status == "error") {
+        let reason = answer.get("reason").and_then(Value::as_str).unwrap_or_default();
+        complain(&format!("error: {reason}"));
+        return Outcome::Code(3);
+    }
+    print(&format!("{}\n", text::of(command, answer)));
+    Outcome::Done
+}
+
+impl Command {
+    /// The name of the command, and what it is about.
+    fn message(&self) -> Result<(String, Value), String> {
+        let named = |named: &Named| {
+            let how = named.how.to_possible_value();
+            let how = how.as_ref().map_or("glob", |value| value.get_name());
+            json!({"name": named.name, "waiting": named.waiting, "match": how})
+        };
+        let scaled =
+            |scale: &Scale| json!({"name": scale.name, "nb": scale.by, "waiting": scale.waiting});
+        let message = match self {
+            Command::List { name } => ("list", json!({"name": name})),
+            Command::Status { name } => ("status", json!({"name": name})),
+            Command::Start(it) => ("start", named(it)),
+            Command::Stop(it) => ("stop", named(it)),
+            Command::Restart(it) => ("restart", named(it)),
+            Command::Reload(it) => ("reload", json!({"name": it.name, "waiting": it.waiting})),
+            Command::Numprocesses { name } => ("numprocesses", json!({"name": name})),
+            Command::Numwatchers => ("numwatchers", json!({})),
+            Command::Incr(it) => ("incr", scaled(it)),
+            Command::Decr(it) => ("decr", scaled(it)),
+            Command::Kill(it) => (
+                "kill",
+                json!({"name": it.name, "pid": it.pid, "signum": it.signum,
+                    "graceful_timeout": it.graceful_timeout, "waiting": it.waiting}),
+            ),
+            Command::Signal(it) => ("signal", it.properties()),
+            Command::Options { name } => ("options", json!({"name": name})),
+            Command::Get { name, keys } => ("get", json!({"name": name, "keys": keys})),
+            Command::Set(it) => ("set", it.properties()?),
+            Command::Globaloptions { option } => ("globaloptions", json!({"option": option})),
+            Command::Listsockets => ("listsockets", json!({})),
+            Command::Stats { name, process, .. } => {
+                ("stats", json!({"name": name, "process": process}))
+            }
+            Command::Dstats => ("dstats", json!({})),
+            Command::Reloadconfig { waiting } => ("reloadconfig", json!({"waiting": waiting})),
+            Command::Quit { waiting } => ("quit", json!({"waiting": waiting})),
+            Command::Other(words) => (words.first().map_or("", String::as_str), json!({})),
+        };
+        Ok((message.0.to_string(), message.1))
+    }
+}
+
+impl Signal {
+    fn properties(&self) -> Value {
+        let (signum, pids) = match self.rest.split_last() {
+            Some((signum, pids)) => (signum.as_str(), pids),
+            None => ("", &[][..]),
+        };
+        json!({"name": self.name, "signum": signum, "pid": pids.first(), "childpid": pids.get(1),
+            "children": self.children, "recursive": self.recursive})
+    }
+}
+
+impl Set {
+    fn properties(&self) -> Result<Value, String> {
+        let mut options = Map::new();
+        for pair in self.options.chunks(2) {
+            let [key, text] = pair else { return Err("List of key/values is invalid".into()) };
+            let number = text.parse::<serde_json::Number>().ok().map(Value::Number);
+            options.insert(key.to_lowercase(), number.unwrap_or_else(|| text.as_str().into()));
+        }
+        Ok(json!({"name": self.name, "options": options, "waiting": self.waiting}))
+    }
 }

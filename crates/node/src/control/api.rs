@@ -7,16 +7,17 @@ use mfserv_core::Diagnostic;
 use mfserv_core::job::{JobStatus, Run};
 use mfserv_core::plan::preview::PlanPreview;
 use mfserv_core::status::Status;
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::daemon::History;
-use crate::operations::{Event, OperationId, Record, Submission};
+use crate::operations::{Event, OperationId, Record, Submission, Who};
 
 /// An answer that is being made.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The node, as the control API sees it.
-pub trait Api: JobsApi + Send + Sync + 'static {
+pub trait Api: CircusApi + JobsApi + Send + Sync + 'static {
     /// The observed node.
     fn status(&self) -> Pending<'_, Status>;
 
@@ -41,6 +42,12 @@ pub trait Api: JobsApi + Send + Sync + 'static {
 
     /// The latest operations, the newest last.
     fn recent(&self, limit: usize) -> Pending<'_, Vec<Record>>;
+}
+
+/// The commands of Circus, as the control API sees them.
+pub trait CircusApi {
+    /// The answer to a message of Circus, which is JSON; `None` if it wants none.
+    fn circus(&self, message: Vec<u8>, who: Who) -> Pending<'_, Option<Map<String, Value>>>;
 }
 
 /// The jobs of the node, as the control API sees them.

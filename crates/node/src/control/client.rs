@@ -15,6 +15,7 @@ use mfserv_core::plan::preview::PlanPreview;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::Cancel;
+use serde_json::{Map, Value};
 
 pub use connection::Connection;
 pub use follow::{Follow, follow};
@@ -78,6 +79,17 @@ pub fn job(socket: &Path, name: &str, patience: Duration) -> Result<History, Dia
 /// Starts a run of a job; returns when it is written down.
 pub fn run_job(socket: &Path, name: &str, patience: Duration) -> Result<Run, Diagnostic> {
     within(patience, async { Connection::open(socket, Version::own()).await?.run_job(name).await })
+}
+
+/// The answer to a message of Circus.
+pub fn circus(
+    socket: &Path,
+    message: &Value,
+    patience: Duration,
+) -> Result<Map<String, Value>, Diagnostic> {
+    within(patience, async {
+        Connection::open(socket, Version::own()).await?.circus(message).await
+    })
 }
 
 /// Refuses a daemon of another version, before work begins that it would refuse. No daemon at

@@ -25,6 +25,8 @@ pub enum Route {
     Job(String),
     /// `/v1/jobs/NAME/runs`: where a run is asked for.
     Runs(String),
+    /// `/v1/circus`: where a message of Circus is answered.
+    Circus,
     /// `/v1/ask`: see [`super::legacy`].
     Ask,
 }
@@ -40,6 +42,7 @@ impl Route {
             ["v1", "status"] => Some(Route::Status),
             ["v1", "plan"] => Some(Route::Plan),
             ["v1", "ask"] => Some(Route::Ask),
+            ["v1", "circus"] => Some(Route::Circus),
             ["v1", "jobs"] => Some(Route::Jobs),
             ["v1", "jobs", name] if is_job(name) => Some(Route::Job(name.into())),
             ["v1", "jobs", name, "runs"] if is_job(name) => Some(Route::Runs(name.into())),
@@ -59,7 +62,7 @@ impl Route {
             Route::Jobs | Route::Job(_) => &[Method::GET, Method::HEAD],
             Route::Operations => &[Method::GET, Method::HEAD, Method::POST],
             Route::Operation(_) => &[Method::GET, Method::HEAD, Method::DELETE],
-            Route::Ask | Route::Runs(_) => &[Method::POST],
+            Route::Ask | Route::Circus | Route::Runs(_) => &[Method::POST],
         }
     }
 
@@ -91,6 +94,7 @@ mod tests {
             ("/v1/operations/m5k2x9qf-3fa91c07/events", Some(Route::Events(id()))),
             ("/v1/ask", Some(Route::Ask)),
             ("/v1/jobs", Some(Route::Jobs)),
+            ("/v1/circus", Some(Route::Circus)),
             ("/v1/jobs/shop.crontab:3", Some(Route::Job("shop.crontab:3".into()))),
             ("/v1/jobs/shop.sweep/runs", Some(Route::Runs("shop.sweep".into()))),
             ("/v1/jobs/", None),

@@ -195,7 +195,7 @@ impl Shared {
             // Between versions `stop` is followed too.
             (Route::Events(id), _) => self.follow(id).await,
             (Route::Plan | Route::Operations | Route::Operation(_), _)
-            | (Route::Jobs | Route::Job(_) | Route::Runs(_), _)
+            | (Route::Jobs | Route::Job(_) | Route::Runs(_) | Route::Circus, _)
                 if other.is_some() =>
             {
                 Err(self.mismatch(other))
@@ -209,6 +209,7 @@ impl Shared {
                 StatusCode::ACCEPTED,
                 &self.api.run_job(name).await.map_err(no_job)?,
             )),
+            (Route::Circus, _) => self.circus(request, peer).await,
             (Route::Operations, _) => {
                 let limit = limit_of(request.uri().query().unwrap_or_default())?;
                 Ok(answer::value(StatusCode::OK, &self.api.recent(limit).await))
@@ -255,6 +256,13 @@ impl Shared {
         let who = peer.who(submission.who.command.clone());
         let id = self.api.submit(Submission { who, ..submission }).await?;
         Ok(answer::accepted(&id))
+    }
+
+    async fn circus(&self, request: Request<Incoming>, peer: Peer) -> Result<Answer, Problem> {
+        check_content_type(request.headers())?;
+        let message = read_body(request).await?.to_vec();
+        let answered = self.api.circus(message, peer.who("circusctl".into())).await;
+        Ok(answer::value(StatusCode::OK, &answered.unwrap_or_default()))
     }
 
     /// The version of a client that is another one than ours. A client that does not state its

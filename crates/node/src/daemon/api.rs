@@ -4,17 +4,27 @@ use mfserv_core::Diagnostic;
 use mfserv_core::job::{JobStatus, Run};
 use mfserv_core::plan::preview::PlanPreview;
 use mfserv_core::status::Status;
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
+use super::circus::{Access, Circus};
 use super::jobs::History;
 use super::node::Node;
-use crate::control::{Api, JobsApi, Pending};
-use crate::operations::{Event, OperationId, Operations, Record, Submission};
+use crate::control::{Api, CircusApi, JobsApi, Pending};
+use crate::operations::{Event, OperationId, Operations, Record, Submission, Who};
 
 /// The node and its operations, as the control API sees them.
 pub struct Service {
-    pub node: Node,
-    pub operations: Operations<Node>,
+    node: Node,
+    operations: Operations<Node>,
+    circus: Circus,
+}
+
+impl Service {
+    /// Answers for this node.
+    pub fn new(node: Node, operations: Operations<Node>, circus: Circus) -> Service {
+        Service { node, operations, circus }
+    }
 }
 
 impl Api for Service {
@@ -47,6 +57,12 @@ impl Api for Service {
 
     fn recent(&self, limit: usize) -> Pending<'_, Vec<Record>> {
         Box::pin(self.operations.recent(limit))
+    }
+}
+
+impl CircusApi for Service {
+    fn circus(&self, message: Vec<u8>, who: Who) -> Pending<'_, Option<Map<String, Value>>> {
+        Box::pin(self.circus.answer(message, Access::Full(who)))
     }
 }
 

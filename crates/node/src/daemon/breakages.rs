@@ -119,6 +119,7 @@ mod tests {
         Fact::WorkerEnded {
             worker: worker(incarnation),
             why,
+            ended: None,
             last_output: "NameError".into(),
             left_behind: 0,
             restart_in_ms: None,

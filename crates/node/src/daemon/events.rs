@@ -8,6 +8,7 @@ use mfserv_core::event::{Event, Fact};
 use mfserv_core::output::Rotation;
 use mfserv_logfile::LogFile;
 use mfserv_platform::clock::Clock;
+use tokio::sync::broadcast;
 
 use super::metrics::Counts;
 use crate::places::Places;
@@ -23,7 +24,12 @@ pub struct Events {
     /// The last trouble with a log, and when it was.
     trouble: Arc<Mutex<Option<(u64, String)>>>,
     counts: Counts,
+    /// Who follows the events of this daemon.
+    followers: broadcast::Sender<Event>,
 }
+
+/// The most events that wait for one who follows them.
+const FOLLOWED: usize = 1024;
 
 /// How long trouble with a log is shown, milliseconds.
 const RECENT_MS: u64 = 600_000;
@@ -39,12 +45,19 @@ impl Events {
         let rotation = Rotation { max_bytes: 16 << 20, max_age_s: 0, ..Rotation::default() };
         let file = LogFile::new(places.events_file(), rotation);
         let (file, log) = (Arc::new(Mutex::new(file)), Arc::new(Mutex::new(log)));
-        Events { clock, file, log, trouble: Arc::default(), counts: Counts::default() }
+        let (followers, _) = broadcast::channel(FOLLOWED);
+        let (trouble, counts) = (Arc::default(), Counts::default());
+        Events { clock, file, log, trouble, counts, followers }
     }
 
     /// What has been recorded, as counters.
     pub fn counts(&self) -> Counts {
         self.counts.clone()
+    }
+
+    /// The events from now on. Who is slow misses some.
+    pub fn follow(&self) -> broadcast::Receiver<Event> {
+        self.followers.subscribe()
     }
 
     /// Records a fact, now. A disk that cannot be written loses the record, never the node.
@@ -58,6 +71,8 @@ impl Events {
             let _ = writeln!(log, "{}", render::log_line(&event));
         }
         let Ok(mut line) = serde_json::to_vec(&event) else { return };
+        // Without a follower it is for nobody.
+        let _ = self.followers.send(event);
         line.push(b'\n');
         if let Ok(mut file) = self.file.lock() {
             let appended = file.append(&line);

@@ -1,8 +1,9 @@
-//! The file `var/scale.json`: worker counts that were asked for and are in no configuration.
+//! The file `var/scale.json`: worker counts and options that were asked for and are in no
+//! configuration.
 
 use mfserv_core::Diagnostic;
 use mfserv_core::names::WatcherName;
-use mfserv_core::plan::{Held, Plan};
+use mfserv_core::plan::{Held, HeldOptions, Plan};
 use mfserv_platform::disk::Disk;
 
 use super::node::Node;
@@ -22,11 +23,25 @@ impl Node {
         watcher: &WatcherName,
         count: Option<u32>,
     ) -> Result<(), Diagnostic> {
+        self.hold(watcher, |held| held.count = count)
+    }
+
+    /// Lets a watcher run with these options until its configuration changes.
+    pub(super) fn hold_options(
+        &self,
+        watcher: &WatcherName,
+        options: HeldOptions,
+    ) -> Result<(), Diagnostic> {
+        self.hold(watcher, |held| held.options = held.options.and(options))
+    }
+
+    fn hold(&self, watcher: &WatcherName, change: impl Fn(&mut Held)) -> Result<(), Diagnostic> {
         let mut all = self.held_counts();
-        match count {
-            Some(count) => all.insert(watcher.clone(), Held { count, of: None }),
-            None => all.remove(watcher),
-        };
+        let mut held = Held { of: None, ..all.remove(watcher).unwrap_or_default() };
+        change(&mut held);
+        if held != Held::default() {
+            all.insert(watcher.clone(), held);
+        }
         self.write_counts(&all)
     }
 
@@ -49,10 +64,9 @@ impl Node {
     /// has not taken: their app has changed or gone.
     pub(super) fn settle_counts(&self, plan: &Plan) -> Result<(), Diagnostic> {
         let before = self.held_counts();
-        let held = plan.counts.iter().filter(|(_, count)| count.held);
-        let after: Counts = held
-            .map(|(name, count)| (name.clone(), Held { count: count.wanted, of: Some(count.of) }))
-            .collect();
+        let held = plan.counts.iter();
+        let after: Counts =
+            held.filter_map(|(name, count)| Some((name.clone(), count.to_hold()?))).collect();
         if before == after { Ok(()) } else { self.write_counts(&after) }
     }
 

@@ -196,6 +196,7 @@ mod tests {
             counts.notice(&Fact::WorkerEnded {
                 worker,
                 why: EndReason::TooOld,
+                ended: None,
                 last_output: String::new(),
                 left_behind: 0,
                 restart_in_ms: None,

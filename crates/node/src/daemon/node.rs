@@ -13,10 +13,11 @@ use mfserv_core::status::RoleStatus;
 use mfserv_core::wire::keeper::Ask as AskKeeper;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::{Handle, KeeperState, Until};
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::{OwnedMutexGuard, Semaphore, watch};
 
 use super::DaemonOptions;
 use super::breakages::Breakages;
+use super::circus;
 use super::events::Events;
 use super::jobs::Jobs;
 use super::site_packages::Handled;
@@ -69,6 +70,8 @@ pub struct Inner {
     /// Who serves the control API: closed before the daemon ends.
     server: Mutex<Option<Server>>,
     pub(super) stopping: AtomicBool,
+    /// The places of commands of Circus.
+    pub(super) commands: Arc<Semaphore>,
     pub(super) since_ms: u64,
 }
 
@@ -98,6 +101,7 @@ impl Node {
             site_packages: Mutex::default(),
             server: Mutex::new(None),
             stopping: AtomicBool::new(false),
+            commands: Arc::new(Semaphore::new(circus::MOST_COMMANDS)),
             since_ms,
         }));
         node.keeper_found(&found);
@@ -261,7 +265,12 @@ impl Node {
         if let Some(server) = server {
             server.close(LAST_ANSWERS).await;
         }
+        let commands = self.commands.acquire_many(circus::MOST_COMMANDS as u32);
+        let _ = tokio::time::timeout(LAST_ANSWERS, commands).await;
         let _ = std::fs::remove_file(self.parts.options.places.control_socket());
+        if let Ok(plan) = self.shown_plan() {
+            circus::remove_sockets(&plan.circus);
+        }
         let _ = self.parts.world.keeper.ask(AskKeeper::Shutdown).await;
     }
 

@@ -16,6 +16,11 @@ use crate::places::Places;
 use crate::render;
 
 impl Node {
+    /// The watchers, without their paths.
+    pub(super) async fn watchers(&self) -> Vec<WatcherStatus> {
+        as_planned(self.parts.supervisor.status().await, self.shown_plan().ok().as_deref())
+    }
+
     /// The observed node.
     pub(super) async fn observed(&self) -> Status {
         let plan = self.shown_plan().ok();
@@ -78,7 +83,7 @@ fn as_planned(mut watchers: Vec<WatcherStatus>, plan: Option<&Plan>) -> Vec<Watc
     watchers.sort_by(|a, b| a.name.cmp(&b.name));
     for watcher in &mut watchers {
         let count = plan.and_then(|plan| plan.counts.get(&watcher.name));
-        watcher.scaled = count.filter(|count| count.is_scaled()).cloned();
+        watcher.scaled = count.filter(|count| count.differs()).cloned();
     }
     let pages = plan.map_or_else(Default::default, |plan| pages(&plan.table.routes));
     for (plugin, app) in pages.keys() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mfserv_core::diff::Changes;
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::WatcherName;
-use mfserv_core::plan::{Plan, PluginState};
+use mfserv_core::plan::{HeldOptions, Plan, PluginState};
 use mfserv_core::route::Taken;
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::{Diagnostic, Kind};
@@ -135,6 +135,10 @@ impl operations::Node for Node {
         Node::hold_count(self, app, count)?;
         self.record_count(app, count);
         Ok(())
+    }
+
+    fn hold_options(&self, app: &WatcherName, options: HeldOptions) -> Result<(), Diagnostic> {
+        Node::hold_options(self, app, options)
     }
 
     async fn write_count(

@@ -24,7 +24,7 @@ use crate::{configure, installed, port_holder, taking, telegraf};
 /// to a new keeper within this time.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
 /// listen(2) backlog: connections wait in it while no front lives.
-const BACKLOG: i32 = 40_000;
+pub(super) const BACKLOG: i32 = 40_000;
 
 impl Node {
     /// Reads everything again and applies what changed.

@@ -57,6 +57,7 @@ pub async fn conduct<N: Node>(node: &N, op: &Running) -> Result<Done, Diagnostic
         Request::Reload => reload::reload(node, op).await,
         Request::Restart { apps } => restart::restart(node, op, &apps).await,
         Request::Scale { app, count, keep } => scale::scale(node, op, &app, count, keep).await,
+        Request::Set { app, options } => scale::set(node, op, &app, options).await,
         Request::Stop => stop::stop(node, op).await,
     }
 }

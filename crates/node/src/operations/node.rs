@@ -8,7 +8,7 @@ use std::time::Duration;
 use mfserv_core::diff::Changes;
 use mfserv_core::event::Fact;
 use mfserv_core::names::WatcherName;
-use mfserv_core::plan::Held;
+use mfserv_core::plan::{Held, HeldOptions};
 use mfserv_core::route::Taken;
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::{Diagnostic, Kind};
@@ -20,7 +20,7 @@ use super::{Applied, OperationId};
 use crate::places::Places;
 use crate::taking;
 
-/// Worker counts that were asked for and are in no configuration.
+/// Worker counts and options that were asked for and are in no configuration.
 pub type Counts = BTreeMap<WatcherName, Held>;
 
 /// Workers of a release that is not current, started beside those that serve.
@@ -135,6 +135,9 @@ pub trait Node: Clone + Send + Sync + 'static {
     /// as its configuration says.
     fn hold_count(&self, app: &WatcherName, count: Option<u32>) -> Result<(), Diagnostic>;
 
+    /// Lets an app run with these options until its configuration changes or is reloaded.
+    fn hold_options(&self, app: &WatcherName, options: HeldOptions) -> Result<(), Diagnostic>;
+
     /// Writes how many workers an app has into the override file of its plugin; `None` takes that
     /// back. Returns what was done, a sentence.
     fn write_count(
@@ -143,10 +146,10 @@ pub trait Node: Clone + Send + Sync + 'static {
         count: Option<u32>,
     ) -> impl Future<Output = Result<String, Diagnostic>> + Send;
 
-    /// Ends every count of [`Node::hold_count`]; returns those that were held.
+    /// Ends what [`Node::hold_count`] and [`Node::hold_options`] hold; returns what was held.
     fn forget_counts(&self) -> Result<Counts, Diagnostic>;
 
-    /// Holds these counts again.
+    /// Holds this again.
     fn restore_counts(&self, counts: &Counts) -> Result<(), Diagnostic>;
 
     /// Waits until watchers are where they should be.
@@ -252,6 +255,10 @@ impl Node for AtRest {
     fn restart(&self, _: Vec<WatcherName>) {}
 
     fn hold_count(&self, _: &WatcherName, _: Option<u32>) -> Result<(), Diagnostic> {
+        Err(self.not_running())
+    }
+
+    fn hold_options(&self, _: &WatcherName, _: HeldOptions) -> Result<(), Diagnostic> {
         Err(self.not_running())
     }
 

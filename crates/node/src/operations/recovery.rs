@@ -152,9 +152,11 @@ fn rest_of(home: &Home, record: &Record) -> Rest {
                 false => Rest::Undo(None),
             }
         }
-        Request::Reload | Request::Restart { .. } | Request::Scale { .. } | Request::Stop => {
-            Rest::Finish(Finish::Again)
-        }
+        Request::Reload
+        | Request::Restart { .. }
+        | Request::Scale { .. }
+        | Request::Set { .. }
+        | Request::Stop => Rest::Finish(Finish::Again),
     }
 }
 

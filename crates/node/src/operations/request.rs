@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use mfserv_core::plan::HeldOptions;
 use serde::{Deserialize, Serialize};
 
 use super::OperationId;
@@ -97,6 +98,14 @@ pub enum Request {
         #[serde(default)]
         keep: bool,
     },
+    /// Let the workers of an app run with other options until its configuration changes, the node
+    /// reloads it or starts again.
+    Set {
+        /// The app, as in `Restart`.
+        app: String,
+        /// The options.
+        options: HeldOptions,
+    },
     /// Stop the node in order. Nothing comes after it.
     Stop,
 }
@@ -113,6 +122,7 @@ impl Request {
             | Request::Reload
             | Request::Restart { .. }
             | Request::Scale { .. }
+            | Request::Set { .. }
             | Request::Stop => false,
         }
     }
@@ -120,10 +130,12 @@ impl Request {
     /// It changes what runs and nothing on disk: without a node there is nothing to do.
     pub fn needs_node(&self) -> bool {
         match self {
-            Request::Reload | Request::Restart { .. } | Request::Scale { .. } | Request::Stop => {
-                true
-            }
-            Request::DeployPackage { .. } => true,
+            Request::Reload
+            | Request::Restart { .. }
+            | Request::Scale { .. }
+            | Request::Set { .. }
+            | Request::Stop
+            | Request::DeployPackage { .. } => true,
             Request::Deploy { .. }
             | Request::Rollback { .. }
             | Request::Uninstall { .. }
@@ -149,6 +161,7 @@ impl fmt::Display for Request {
             Request::Restart { apps } => write!(f, "restart {}", apps.join(", ")),
             Request::Scale { app, count: None, .. } => write!(f, "scale {app} as configured"),
             Request::Scale { app, count: Some(count), .. } => write!(f, "scale {app} to {count}"),
+            Request::Set { app, options } => write!(f, "set {options} of {app}"),
             Request::Stop => f.write_str("stop"),
         }
     }

@@ -1,6 +1,7 @@
-//! An app has another number of workers from now on.
+//! An app has another number of workers, or runs with other options, from now on.
 
 use mfserv_core::Diagnostic;
+use mfserv_core::plan::HeldOptions;
 
 use super::Node;
 use super::conduct::Done;
@@ -28,6 +29,27 @@ pub async fn scale<N: Node>(
         true => op.step(node.write_count(&app, count).await?),
         false => node.hold_count(&app, count)?,
     }
+    let served = serve(node, op, turn).await;
+    Ok(Done { applied: served.applied, problem: served.problem, ..Done::default() })
+}
+
+/// Remembers options of an app until its configuration changes, and replaces its workers by such
+/// as run with them.
+pub async fn set<N: Node>(
+    node: &N,
+    op: &Running,
+    app: &str,
+    options: HeldOptions,
+) -> Result<Done, Diagnostic> {
+    let app = node.find_one(app)?;
+    let _claim = match app.plugin() {
+        Some(plugin) => Some(op.claim(node, plugin).await?),
+        None => None,
+    };
+    let turn = op.unless_cancelled(node.turn()).await?;
+    op.commit()?;
+    op.step(format!("setting {options} of {app}"));
+    node.hold_options(&app, options)?;
     let served = serve(node, op, turn).await;
     Ok(Done { applied: served.applied, problem: served.problem, ..Done::default() })
 }

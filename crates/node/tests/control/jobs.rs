@@ -1,5 +1,8 @@
 //! The jobs of the played node: it has one, `shop.sweep`.
 
+#[path = "circus.rs"]
+mod circus;
+
 use mfserv_core::job::{JobStatus, Run, Trigger};
 use mfserv_core::{Diagnostic, Kind, Location};
 use mfserv_node::control::client;

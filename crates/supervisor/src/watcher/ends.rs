@@ -88,6 +88,7 @@ impl Watcher {
         if let Some(upstream) = &worker.spec.upstream {
             context.traffic.forget(upstream, id);
         }
+        let ended = exit.as_ref().map(|exit| exit.ended.clone());
         let (last_output, left_behind) =
             exit.map_or_else(Default::default, |exit| (exit.last_output, exit.left_behind));
         if why.is_crash() {
@@ -100,6 +101,7 @@ impl Watcher {
         context.emit(Fact::WorkerEnded {
             worker: id.clone(),
             why,
+            ended,
             last_output,
             left_behind,
             restart_in_ms: needed.then_some(wait.map_or(0, |wait| wait.as_millis() as u64)),

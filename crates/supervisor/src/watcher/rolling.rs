@@ -76,7 +76,7 @@ impl Watcher {
 
     /// Replaces these workers one after the other. A slot that waits after a crash starts at
     /// once instead: its next worker runs what is wanted now.
-    pub(super) fn replace(&mut self, ids: Vec<WorkerId>, why: &EndReason, context: &mut Context) {
+    pub fn replace(&mut self, ids: Vec<WorkerId>, why: &EndReason, context: &mut Context) {
         for id in ids {
             if self.workers.get(&id).is_some_and(|w| w.phase() == Phase::Backoff) {
                 self.drive(&id, Input::Start, context);

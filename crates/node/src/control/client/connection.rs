@@ -13,7 +13,7 @@ use mfserv_core::plan::preview::PlanPreview;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::net::UnixStream;
 use tokio::task::AbortHandle;
 
@@ -144,6 +144,13 @@ impl Connection {
         self.refuse_another_version()?;
         let path = format!("/v1/jobs/{}/runs", checked(name)?);
         let body = self.send(Method::POST, &path, None).await?;
+        serde_json::from_slice(&body).map_err(|e| not_understood(&e))
+    }
+
+    /// The answer to a message of Circus.
+    pub async fn circus(&mut self, message: &Value) -> Result<Map<String, Value>, Diagnostic> {
+        self.refuse_another_version()?;
+        let body = self.send(Method::POST, "/v1/circus", Some(message)).await?;
         serde_json::from_slice(&body).map_err(|e| not_understood(&e))
     }
 

@@ -10,6 +10,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::diff::Changes;
 use mfserv_core::event::Fact;
 use mfserv_core::names::WatcherName;
+use mfserv_core::plan::HeldOptions;
 use mfserv_core::route::Taken;
 use mfserv_plugin::Home;
 use mfserv_plugin::store::{self, Owner};
@@ -161,6 +162,11 @@ impl Node for Played {
 
     fn hold_count(&self, _: &WatcherName, count: Option<u32>) -> Result<(), Diagnostic> {
         self.call(&format!("count {count:?}"));
+        Ok(())
+    }
+
+    fn hold_options(&self, _: &WatcherName, options: HeldOptions) -> Result<(), Diagnostic> {
+        self.call(&format!("options {options}"));
         Ok(())
     }
 
