@@ -167,6 +167,9 @@ pub enum Fact {
         worker: WorkerId,
         /// What the worker did.
         cause: TroubleCause,
+        /// More words, with the path and the id of the request that met it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        detail: String,
     },
     /// An operation begins.
     OperationBegan {

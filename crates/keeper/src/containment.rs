@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mfserv_platform::cgroup;
 use rustix::process::Signal;
 
 use crate::memory::{KEEPER_LEAF, MemoryCgroups};
@@ -32,7 +33,7 @@ pub(crate) struct Cgroups {
 impl Cgroups {
     /// Looks for the cgroup v2 tree, also beside a v1 one, and our place in it.
     pub fn find(hash: &str) -> Self {
-        let node = own_cgroup().map(|own| node_below(&own, hash));
+        let node = cgroup::own_v2().map(|own| node_below(&own, hash));
         Self { memory: MemoryCgroups::find(hash, node.clone()), node }
     }
 
@@ -120,37 +121,6 @@ fn with_those_below(cgroup: &Path) -> Vec<PathBuf> {
         next += 1;
     }
     found
-}
-
-fn own_cgroup() -> Option<PathBuf> {
-    let is_v2 = |kind: &str| kind.starts_with("cgroup2 ");
-    place_in(is_v2, |line| line.strip_prefix("0::"))
-}
-
-/// The place of this process in the hierarchy that is mounted as `is_mount` says, and that
-/// `path` finds in /proc/self/cgroup (cgroups(7)).
-pub(crate) fn place_in(
-    is_mount: impl Fn(&str) -> bool,
-    path: impl Fn(&str) -> Option<&str>,
-) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let (root, mount_point) = mounts.lines().find_map(|line| mounted(line, &is_mount))?;
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = own.lines().find_map(path)?;
-    let below = Path::new(own).strip_prefix(root).ok()?;
-    Some(Path::new(&mount_point).join(below))
-}
-
-/// Root and mount point of such a line of proc_pid_mountinfo(5).
-fn mounted(line: &str, is_wanted: impl Fn(&str) -> bool) -> Option<(String, String)> {
-    let (mount, kind) = line.split_once(" - ")?;
-    is_wanted(kind).then_some(())?;
-    let mut fields = mount.split(' ').skip(3);
-    Some((unescape(fields.next()?), unescape(fields.next()?)))
-}
-
-fn unescape(field: &str) -> String {
-    field.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
 }
 
 /// The root of a tree of processes.
@@ -254,15 +224,6 @@ fn kill_cgroup(cgroup: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cgroup2_mount_is_recognised_among_others() {
-        let v2 = "36 25 0:31 / /sys/fs/cgroup/uni\\040fied rw shared:9 - cgroup2 cgroup2 rw";
-        let v1 = "35 25 0:30 / /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu";
-        let of = |line| mounted(line, |kind| kind.starts_with("cgroup2 "));
-        assert_eq!(of(v2), Some(("/".into(), "/sys/fs/cgroup/uni fied".into())));
-        assert_eq!(of(v1), None);
-    }
 
     #[test]
     fn a_keeper_that_has_moved_into_a_leaf_finds_the_node_again() {

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use mfserv_core::memory::{Mechanism, MemoryControl, MemoryLimits};
+use mfserv_platform::cgroup;
 
 use crate::containment::{self, LAST_TRIES};
 
@@ -42,7 +43,7 @@ impl MemoryCgroups {
 
     /// `v2` is the node in cgroup v2.
     pub fn find(hash: &str, v2: Option<PathBuf>) -> Self {
-        let own = containment::place_in(is_v1_mount, path_in_v1);
+        let own = cgroup::own_v1_memory();
         let v1 = own.map(|own| own.join(format!("mfserv-{hash}")));
         Self { v2, v1, delegated: OnceCell::new() }
     }
@@ -161,23 +162,6 @@ impl Prepared {
     }
 }
 
-/// A file system, source and options of proc_pid_mountinfo(5): `cgroup cgroup rw,memory`.
-fn is_v1_mount(kind: &str) -> bool {
-    let mut fields = kind.split(' ');
-    fields.next() == Some("cgroup") && fields.nth(1).is_some_and(has_memory)
-}
-
-/// The path in a line of /proc/self/cgroup: `4:memory:/path`.
-fn path_in_v1(line: &str) -> Option<&str> {
-    let (_, rest) = line.split_once(':')?;
-    let (controllers, path) = rest.split_once(':')?;
-    has_memory(controllers).then_some(path)
-}
-
-fn has_memory(list: &str) -> bool {
-    list.split(',').any(|name| name == "memory")
-}
-
 /// Removes the leaf that was made for limited memory alone.
 pub(crate) fn remove_leaf(control: &MemoryControl) {
     if let (Mechanism::CgroupV1, Some(leaf)) = (control.mechanism, &control.cgroup) {
@@ -220,15 +204,6 @@ fn write(file: &Path, value: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_memory_hierarchy_of_cgroup_v1_is_found_among_others() {
-        assert!(is_v1_mount("cgroup cgroup rw,cpu,memory") && !is_v1_mount("cgroup cgroup rw,cpu"));
-        assert!(!is_v1_mount("cgroup2 cgroup2 rw,memory_recursiveprot"));
-        assert_eq!(path_in_v1("4:cpu,memory:/a:b"), Some("/a:b"));
-        assert_eq!(path_in_v1("0::/a"), None);
-        assert_eq!(path_in_v1("9:name=systemd:/a"), None);
-    }
 
     const LIMITS: MemoryLimits = MemoryLimits { limit: 1 << 29, high: 0 };
 

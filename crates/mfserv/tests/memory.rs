@@ -4,7 +4,7 @@ use std::os::unix::fs::lchown;
 use std::path::Path;
 use std::time::Instant;
 
-use mfserv_core::event::{EndReason, Fact};
+use mfserv_core::event::{EndReason, Event, Fact};
 use mfserv_core::memory::Mechanism;
 use mfserv_core::names::WorkerId;
 use mfserv_core::status::WorkerMemory;
@@ -171,14 +171,19 @@ fn a_leak_costs_no_request(user: User) {
     node.stop();
 }
 
-fn only_the_greedy_worker_dies(user: User) {
-    let node = node();
+/// The same with a job that takes all memory.
+fn with_a_greedy_job() -> Plugin {
     let job = "[job_grab]\nschedule=@yearly\nmemory_limit=32M\n_cmd_and_args=";
     let command = format!("{PYTHON} {{plugin_dir}}/grab.py\n");
     let text = plugin("96M", "0").config_text() + job + &command;
     let grab = "import time\nkept = []\nwhile True:\n    kept.append(b'x' * 1000000)\n    \
                 time.sleep(0.01)\n";
-    node.add(&plugin("96M", "0").file("grab.py", grab).config(&text));
+    plugin("96M", "0").file("grab.py", grab).config(&text)
+}
+
+fn only_the_greedy_worker_dies(user: User) {
+    let node = node();
+    node.add(&with_a_greedy_job());
     if !user.start(&node) {
         return;
     }
@@ -194,6 +199,10 @@ fn only_the_greedy_worker_dies(user: User) {
         EndReason::OverMemoryLimit { limit_bytes, .. } => !by_kernel && *limit_bytes == 96 * MIB,
         _ => false,
     };
+    let limit = "mfserv_worker_memory_limit_bytes{plugin=\"greedy\",app=\"main\",kind=\"app\"} ";
+    let limit = format!("{limit}{}", 96 * MIB);
+    until("the limit is a metric", PATIENCE, || node.mfserv(&["metrics"]).stdout.contains(&limit));
+    let cgroups = memory(&node);
     // A POST is not asked of another worker.
     let answered = post(node.address(), "/greedy/grab", b"").unwrap();
     assert_eq!(answered.status, 502);
@@ -203,6 +212,15 @@ fn only_the_greedy_worker_dies(user: User) {
     let settled = node.settled("app.greedy.main");
     let survivors = settled.workers.iter().filter(|w| before.contains(&w.pid.unwrap_or(0)));
     assert_eq!((settled.ready, survivors.count()), (2, 1), "the other one goes on");
+    let in_its_hands = |event: Event| match event.fact {
+        Fact::WorkerTrouble { worker, detail, .. } => {
+            worker == ended && detail.contains("path /greedy/grab, request ")
+        }
+        _ => false,
+    };
+    until("its requests are said", PATIENCE, || node.events().into_iter().any(in_its_hands));
+    let (_, old) = cgroups.iter().find(|(worker, _)| *worker == ended).unwrap();
+    assert!(old.control.cgroup.as_ref().is_none_or(|leaf| !leaf.exists()), "{old:?}");
     // Whoever has the error page finds out why.
     let request = answered.field("x-request-id").unwrap();
     let is_explained = || {
@@ -219,10 +237,14 @@ fn only_the_greedy_worker_dies(user: User) {
     let run = node.mfserv(&["jobs", "run", "greedy.grab", "--wait"]).code(137);
     let word = if by_kernel { "out of memory at 32 MiB" } else { "over memory limit 32 MiB" };
     assert!(run.stdout.contains(word), "{run:?}");
-    // The next keeper takes over the cgroups too, and removes them.
+    ends_without_its_keeper(&node, user);
+}
+
+/// The next keeper takes over the cgroups too, and removes them.
+fn ends_without_its_keeper(node: &Node, user: User) {
     node.kill(node.keeper_pid().unwrap());
     let hash = node.hash();
-    user.mfserv(&node, "stop").code(0);
+    user.mfserv(node, "stop").code(0);
     node.assert_nothing_left(hash.as_deref());
 }
 

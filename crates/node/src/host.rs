@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
+use mfserv_platform::cgroup;
 use mfserv_platform::proc::{self, Processors};
 
 /// How long the resolver may take.
@@ -37,6 +38,8 @@ pub fn user_name(uid: u32) -> Option<String> {
 
 fn hardware(all: &mut BTreeMap<String, String>) {
     let Processors { sockets, cores, .. } = proc::processors(Path::new("/proc"));
+    // Of a machine with 64 cores, a container or a service may be given two.
+    let cores = cores.min(cgroup::processors());
     let mut put = |name: &str, value: u64| {
         all.insert(format!("MFHARDWARE_{name}"), value.to_string());
     };
@@ -47,7 +50,7 @@ fn hardware(all: &mut BTreeMap<String, String>) {
     for n in [2, 3, 4, 6, 8] {
         put(&format!("NUMBER_OF_CPU_CORES_DIVIDED_BY_{n}"), (cores / n).max(1));
     }
-    let memory = proc::total_memory() / 1024;
+    let memory = cgroup::memory() / 1024;
     put("PHYSICAL_MEMORY", memory);
     for n in [2, 3, 4, 6, 8, 16] {
         put(&format!("PHYSICAL_MEMORY_DIVIDED_BY_{n}"), memory / n);

@@ -85,14 +85,15 @@ pub fn fact(fact: &Fact) -> String {
         }
         Fact::NotRenewed { problem, .. } => problem.to_string(),
         Fact::LogTrouble { file, reason } => format!("cannot write {file}: {reason}"),
-        Fact::OutputDropped { id, bytes: n } => {
-            format!("{id} writes faster than the disk: {} of its output dropped", bytes(*n))
-        }
+        Fact::OutputDropped { id, bytes: n } => dropped(id, *n),
         Fact::LogsRemoved { files, more, bytes: n } => {
             format!("the logs were too large: {} removed ({})", changed(files, *more), bytes(*n))
         }
         Fact::Scaled { watcher, count } => format!("{watcher} scaled to {count}"),
-        Fact::WorkerTrouble { worker, cause } => format!("{worker} did not behave: {cause}"),
+        Fact::WorkerTrouble { worker, cause, detail } => {
+            let more = if detail.is_empty() { "" } else { ": " };
+            format!("{worker} did not behave: {cause}{more}{detail}")
+        }
         Fact::OperationBegan { id, what, who } => {
             format!("operation {id} begins: {what}, asked for by {who}")
         }
@@ -135,6 +136,10 @@ fn worker_ended(
         text += &indented(last_output, 10);
     }
     text
+}
+
+fn dropped(id: &str, n: u64) -> String {
+    format!("{id} writes faster than the disk: {} of its output dropped", bytes(n))
 }
 
 fn memory_high(worker: &WorkerId, (used, high): (u64, u64), replaced_in_ms: u64) -> String {

@@ -1,9 +1,11 @@
 //! What the operating system gives, in one place each: files that are replaced whole
 //! ([`disk`]), the clock ([`clock`]), locks ([`sync`]), sockets that listen ([`socket`]) and that carry
-//! messages ([`link`]), and what the kernel says of processes, their memory and the machine ([`proc`], [`memory`]).
+//! messages ([`link`]), and what the kernel says of processes, their memory, the machine and the cgroups
+//! around them ([`proc`], [`memory`], [`cgroup`]).
 
 #![forbid(unsafe_code)]
 
+pub mod cgroup;
 pub mod clock;
 pub mod disk;
 pub mod link;

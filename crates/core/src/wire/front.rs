@@ -206,6 +206,9 @@ pub enum FromFront {
         worker: WorkerId,
         /// What it did.
         cause: TroubleCause,
+        /// More words, with the path and the id of the request that met it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        detail: String,
     },
     /// Counters since this front started.
     Stats(Stats),

@@ -291,6 +291,9 @@ pub struct WatcherSample {
     pub name: WatcherName,
     /// How many workers are wanted.
     pub wanted: u32,
+    /// `memory_limit` of each worker, bytes; 0 = none.
+    #[serde(default)]
+    pub memory_limit: u64,
     /// Its workers.
     pub workers: Vec<WorkerSample>,
 }

@@ -83,7 +83,7 @@ async fn converse(front: &Front, lanes: &Arc<Lanes>, stream: UnixStream) -> Resu
         });
         let (troubles, next) = front.pool.troubles(reported);
         reported = Some(next);
-        let trouble = |(worker, cause)| FromFront::Trouble { worker, cause };
+        let trouble = |(worker, cause, detail)| FromFront::Trouble { worker, cause, detail };
         answers.extend(troubles.into_iter().map(trouble));
         send(&mut link, &mut answers).await?;
         tokio::select! {
@@ -144,7 +144,10 @@ fn obey(
                 app.admit(&peer);
                 FromFront::Admitted { worker: peer.worker }
             }
-            None => FromFront::Trouble { worker: peer.worker, cause: TroubleCause::UnknownApp },
+            None => {
+                let (worker, detail) = (peer.worker, String::new());
+                FromFront::Trouble { worker, cause: TroubleCause::UnknownApp, detail }
+            }
         }),
         ToFront::Drain { upstream, worker } => {
             if let Some(app) = front.pool.upstream(&upstream) {

@@ -55,7 +55,7 @@ impl Counts {
             Fact::WorkerEnded { worker, why, .. } => {
                 *row(&mut tables.ends, &worker.watcher, why.as_str()) += 1;
             }
-            Fact::WorkerTrouble { worker, cause } => {
+            Fact::WorkerTrouble { worker, cause, .. } => {
                 let trouble = row(&mut tables.troubles, &worker.watcher, cause.as_str());
                 *trouble = (Some(*cause), trouble.1 + 1);
             }
@@ -172,12 +172,16 @@ impl Node {
 }
 
 fn sample(watcher: WatcherStatus) -> WatcherSample {
+    let newest = watcher.workers.iter().max_by_key(|worker| worker.id.incarnation);
+    let memory = newest.and_then(|worker| worker.memory.as_ref());
+    let memory_limit = memory.map_or(0, |memory| memory.control.limits.limit);
     let workers = watcher.workers.into_iter().map(|worker| WorkerSample {
         slot: worker.id.slot,
         pid: worker.pid,
         phase: worker.phase,
     });
-    WatcherSample { name: watcher.name, wanted: watcher.wanted, workers: workers.collect() }
+    let WatcherStatus { name, wanted, .. } = watcher;
+    WatcherSample { name, wanted, memory_limit, workers: workers.collect() }
 }
 
 #[cfg(test)]

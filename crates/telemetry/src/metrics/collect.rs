@@ -38,6 +38,7 @@ pub fn text(
     jobs(&mut text, snapshot);
     if let Some((daemon, node)) = &snapshot.node {
         watchers(&mut text, &node.watchers);
+        memory_limits(&mut text, &node.watchers);
         let processes = Processes::read();
         workers(&mut text, &node.watchers, &processes);
         let mut roles = vec![("daemon", daemon.pid, Some(daemon.since_ms))];
@@ -229,6 +230,13 @@ fn watchers(text: &mut Exposition, watchers: &[WatcherSample]) {
             let count = watcher.workers.iter().filter(|worker| worker.phase == phase).count();
             family.put(&[plugin, app, kind, &phase.to_string()], count as f64);
         }
+    }
+}
+
+fn memory_limits(text: &mut Exposition, watchers: &[WatcherSample]) {
+    let mut family = text.family(&names::WORKER_MEMORY_LIMIT);
+    for watcher in watchers.iter().filter(|watcher| watcher.memory_limit > 0) {
+        family.put(&labels(&watcher.name), watcher.memory_limit as f64);
     }
 }
 

@@ -88,6 +88,7 @@ families! {
     BOOTS: Histogram "mfserv_worker_boot_seconds" ["plugin", "app", "kind"] "Time from the start of a worker until it was ready.";
     TROUBLES: Counter "mfserv_worker_troubles" ["plugin", "app", "kind", "cause"] "What workers did wrong, as the front saw it.";
     WORKER_MEMORY: Gauge "mfserv_worker_memory_bytes" ["plugin", "app", "kind", "slot"] "Resident memory of a worker with its descendants.";
+    WORKER_MEMORY_LIMIT: Gauge "mfserv_worker_memory_limit_bytes" ["plugin", "app", "kind"] "memory_limit of each worker; workers without one have none.";
     WORKER_CPU: Counter "mfserv_worker_cpu_seconds" ["plugin", "app", "kind", "slot"] "CPU time of a worker with its descendants.";
     WORKER_FDS: Gauge "mfserv_worker_open_descriptors" ["plugin", "app", "kind", "slot"] "Open descriptors of a worker with its descendants.";
     WORKER_THREADS: Gauge "mfserv_worker_threads" ["plugin", "app", "kind", "slot"] "Threads of a worker with its descendants.";

@@ -22,6 +22,8 @@ const UNRULY: &str = "bytes that nobody asked for, after an answer; from now on 
 
 /// The most reports about workers that are kept for daemons.
 const TROUBLES_MAX: usize = 256;
+/// The longest words of one, characters.
+const DETAIL_MAX: usize = 300;
 
 /// An app of the table in force.
 #[derive(Debug, Clone)]
@@ -62,10 +64,13 @@ pub struct Apps {
     leaving: Vec<Arc<Upstream>>,
 }
 
+/// What a worker did, and in which words that is said.
+pub type Trouble = (WorkerId, TroubleCause, String);
+
 /// The last reports, numbered.
 #[derive(Default)]
 struct Troubles {
-    last: VecDeque<(WorkerId, TroubleCause)>,
+    last: VecDeque<Trouble>,
     /// The number of the first one in `last`.
     first: u64,
     /// Those before this number have been reported to some daemon.
@@ -165,12 +170,13 @@ impl Pool {
     /// A worker did not behave: goes into the error log, and to the daemons.
     pub fn report_trouble(&self, worker: &WorkerId, cause: TroubleCause, detail: &str) {
         self.errors.report(&format!("worker {worker}: {cause}: {detail}"));
+        let detail: String = detail.chars().take(DETAIL_MAX).collect();
         let mut troubles = lock(&self.troubles);
         if troubles.last.len() == TROUBLES_MAX {
             troubles.last.pop_front();
             troubles.first += 1;
         }
-        troubles.last.push_back((worker.clone(), cause));
+        troubles.last.push_back((worker.clone(), cause, detail));
         drop(troubles);
         self.wakeups.report();
     }
@@ -208,7 +214,7 @@ impl Pool {
 
     /// The reports from number `from` on, and the number of the next one to come. `None`
     /// begins with the first one that no daemon has got.
-    pub fn troubles(&self, from: Option<u64>) -> (Vec<(WorkerId, TroubleCause)>, u64) {
+    pub fn troubles(&self, from: Option<u64>) -> (Vec<Trouble>, u64) {
         let mut troubles = lock(&self.troubles);
         let next = troubles.first + troubles.last.len() as u64;
         let skipped = from.unwrap_or(troubles.reported).saturating_sub(troubles.first);

@@ -290,11 +290,11 @@ impl Board {
                 self.draining.reported(front, &worker);
                 self.report_drained();
             }
-            FromFront::Trouble { worker, cause } => {
+            FromFront::Trouble { worker, cause, detail } => {
                 if matches!(cause, TroubleCause::Refused | TroubleCause::Timeout) {
                     self.supervisor.suspect(worker.clone());
                 }
-                self.events.record(Fact::WorkerTrouble { worker, cause });
+                self.events.record(Fact::WorkerTrouble { worker, cause, detail });
             }
             FromFront::Stats(stats) => self.counting.add(front, &stats),
             FromFront::Idle { quiet } => {

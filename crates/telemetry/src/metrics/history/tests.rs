@@ -18,7 +18,7 @@ fn reading(requests: u64) -> Reading {
             connections: 9,
             in_work: 5,
         }),
-        watchers: Some(vec![WatcherSample { name, wanted: 2, workers }]),
+        watchers: Some(vec![WatcherSample { name, wanted: 2, memory_limit: 0, workers }]),
         ..Reading::default()
     }
 }
@@ -184,6 +184,7 @@ fn busy(apps: usize, second: usize) -> Reading {
         watchers.push(WatcherSample {
             name: WatcherName::app(&plugin, &name),
             wanted: 4,
+            memory_limit: 0,
             workers: Vec::new(),
         });
         if app % 2 == 0 {
