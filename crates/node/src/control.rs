@@ -6,6 +6,7 @@
 mod answer;
 mod api;
 pub mod client;
+pub mod exposition;
 mod legacy;
 mod problem;
 pub mod protocol;
@@ -14,3 +15,4 @@ mod route;
 pub mod server;
 
 pub use api::{Api, CircusApi, JobsApi, Pending};
+pub use exposition::Exposition;

@@ -24,7 +24,7 @@ use mfserv_core::{Diagnostic, Kind};
 use mfserv_node::control::client::{self, Connection, Follow};
 use mfserv_node::control::protocol::Version;
 use mfserv_node::control::server::{self, Server};
-use mfserv_node::control::{Api, Pending};
+use mfserv_node::control::{Api, Exposition, Pending};
 use mfserv_node::operations::{
     Event, FinishedBy, OperationId, Outcome, Record, Request, StepState, Submission, Who,
 };
@@ -59,6 +59,11 @@ impl Api for Played {
         Box::pin(async {
             Err(Diagnostic::error("the port is no number").kind(Kind::BadConfiguration))
         })
+    }
+
+    fn metrics(&self, accept: String) -> Pending<'_, Result<Exposition, Diagnostic>> {
+        let text = format!("# for {accept}\n").into_bytes();
+        Box::pin(async { Ok(Exposition { media_type: "text/plain; version=0.0.4".into(), text }) })
     }
 
     fn submit(&self, submission: Submission) -> Pending<'_, Result<OperationId, Diagnostic>> {
@@ -302,6 +307,16 @@ async fn head_answers_as_get_without_a_body() {
     let answer = daemon.exchange(&get("/v1/status", "").replace("GET", "HEAD")).await;
     assert_eq!((answer.status, answer.body.as_str()), (200, ""));
     assert!(answer.header("content-length").unwrap().parse::<u32>().unwrap() > 100);
+}
+
+#[tokio::test]
+async fn metrics_are_passed_on_in_the_form_that_the_client_takes() {
+    let daemon = Daemon::start();
+    for path in ["/metrics", "/v1/metrics"] {
+        let answer = daemon.exchange(&get(path, "Accept: text/plain;q=0.5\r\n")).await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "# for text/plain;q=0.5\n"));
+        assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4"));
+    }
 }
 
 // ---- errors ----

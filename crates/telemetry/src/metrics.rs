@@ -159,8 +159,9 @@ impl Service {
             history: history.clone(),
             alerts: shown.clone(),
             sources: Sources::new(options.home.clone()),
+            troubles: options.troubles.clone(),
         };
-        let server = Server::new(addresses, known, ends.clone(), options.troubles.clone());
+        let server = Server::new(addresses, known, ends.clone());
         let recorder = Recorder::new(history.clone(), registry.clone(), ends.clone(), bytes_max);
         let mut service =
             Self { ends, threads: Vec::new(), registry: registry.clone(), sender: None };

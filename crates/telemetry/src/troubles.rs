@@ -43,6 +43,11 @@ impl Troubles {
         }
     }
 
+    /// How much does not work now.
+    pub fn count(&self) -> usize {
+        lock(&self.reports).values().filter(|report| report.trouble.is_some()).count()
+    }
+
     /// It works, if it did not.
     pub fn over(&self, what: &str) {
         let was_wrong =
@@ -100,11 +105,12 @@ mod tests {
         for why in ["in use", "in use", "refused"] {
             troubles.say("[metrics] port=1", why);
         }
+        assert_eq!(troubles.count(), 1);
         let since = kept()[0].trouble.clone().unwrap();
         assert_eq!((kept().len(), since.1.as_str()), (1, "refused"));
         troubles.over("[metrics] port=1");
         troubles.over("[metrics] port=1");
-        assert_eq!(kept(), []);
+        assert_eq!((kept(), troubles.count()), (Vec::new(), 0));
         assert_eq!(lock(&said).len(), 3, "{said:?}");
         troubles.lost("x", 5);
         troubles.lost("x", 2);

@@ -106,7 +106,7 @@ pub fn method_not_allowed(allow: &str) -> Answer {
 }
 
 /// An answer with a body of this type.
-pub fn with(status: StatusCode, media_type: &'static str, body: Vec<u8>) -> Answer {
+pub fn with(status: StatusCode, media_type: &str, body: Vec<u8>) -> Answer {
     let mut answer = Response::new(AnswerBody::Whole(Some(body.into())));
     *answer.status_mut() = status;
     header(&mut answer, CONTENT_TYPE, media_type);

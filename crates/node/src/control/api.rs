@@ -10,6 +10,7 @@ use mfserv_core::status::Status;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
+use super::exposition::Exposition;
 use crate::daemon::History;
 use crate::operations::{Event, OperationId, Record, Submission, Who};
 
@@ -23,6 +24,10 @@ pub trait Api: CircusApi + JobsApi + Send + Sync + 'static {
 
     /// What a reload would do.
     fn preview(&self) -> Pending<'_, Result<PlanPreview, Diagnostic>>;
+
+    /// What the telemetry role has counted, in a text format of Prometheus. `accept`: what the
+    /// client takes; empty: anything.
+    fn metrics(&self, accept: String) -> Pending<'_, Result<Exposition, Diagnostic>>;
 
     /// Accepts an operation; returns its id at once. An id that is known joins that operation.
     fn submit(&self, submission: Submission) -> Pending<'_, Result<OperationId, Diagnostic>>;

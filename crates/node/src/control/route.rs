@@ -19,6 +19,8 @@ pub enum Route {
     Operation(OperationId),
     /// `/v1/operations/ID/events`: what it reports.
     Events(OperationId),
+    /// `/v1/metrics`, and `/metrics` as Prometheus asks for it: what is counted.
+    Metrics,
     /// `/v1/jobs`: the jobs.
     Jobs,
     /// `/v1/jobs/NAME`: a job and its last runs.
@@ -41,6 +43,7 @@ impl Route {
             ["v1"] => Some(Route::About),
             ["v1", "status"] => Some(Route::Status),
             ["v1", "plan"] => Some(Route::Plan),
+            ["v1", "metrics"] | ["metrics"] => Some(Route::Metrics),
             ["v1", "ask"] => Some(Route::Ask),
             ["v1", "circus"] => Some(Route::Circus),
             ["v1", "jobs"] => Some(Route::Jobs),
@@ -59,7 +62,7 @@ impl Route {
             Route::About | Route::Status | Route::Plan | Route::Events(_) => {
                 &[Method::GET, Method::HEAD]
             }
-            Route::Jobs | Route::Job(_) => &[Method::GET, Method::HEAD],
+            Route::Jobs | Route::Job(_) | Route::Metrics => &[Method::GET, Method::HEAD],
             Route::Operations => &[Method::GET, Method::HEAD, Method::POST],
             Route::Operation(_) => &[Method::GET, Method::HEAD, Method::DELETE],
             Route::Ask | Route::Circus | Route::Runs(_) => &[Method::POST],
@@ -89,6 +92,8 @@ mod tests {
             ("/v1", Some(Route::About)),
             ("/v1/status", Some(Route::Status)),
             ("/v1/plan", Some(Route::Plan)),
+            ("/v1/metrics", Some(Route::Metrics)),
+            ("/metrics", Some(Route::Metrics)),
             ("/v1/operations", Some(Route::Operations)),
             ("/v1/operations/m5k2x9qf-3fa91c07", Some(Route::Operation(id()))),
             ("/v1/operations/m5k2x9qf-3fa91c07/events", Some(Route::Events(id()))),

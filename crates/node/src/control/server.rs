@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::HeaderMap;
+use hyper::header::{ACCEPT, HeaderMap};
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -183,6 +183,11 @@ impl Shared {
         peer: Peer,
     ) -> Result<Answer, Problem> {
         let offered = if matches!(route, Route::Events(_)) { NDJSON } else { JSON };
+        if *route == Route::Metrics {
+            let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+            let found = self.api.metrics(accept.unwrap_or_default().to_owned()).await?;
+            return Ok(answer::with(StatusCode::OK, &found.media_type, found.text));
+        }
         check_accept(request.headers(), offered)?;
         let other = self.other_version(request.headers());
         match (route, request.method()) {
@@ -221,7 +226,7 @@ impl Shared {
                 }
                 Ok(answer::value(StatusCode::OK, &self.find(id).await?))
             }
-            (Route::Ask, _) => Err(not_found("there is no such resource")),
+            (Route::Ask | Route::Metrics, _) => Err(not_found("there is no such resource")),
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::circus::{Access, Circus};
 use super::jobs::History;
 use super::node::Node;
-use crate::control::{Api, CircusApi, JobsApi, Pending};
+use crate::control::{Api, CircusApi, Exposition, JobsApi, Pending, exposition};
 use crate::operations::{Event, OperationId, Operations, Record, Submission, Who};
 
 /// The node and its operations, as the control API sees them.
@@ -34,6 +34,11 @@ impl Api for Service {
 
     fn preview(&self) -> Pending<'_, Result<PlanPreview, Diagnostic>> {
         Box::pin(self.node.preview())
+    }
+
+    fn metrics(&self, accept: String) -> Pending<'_, Result<Exposition, Diagnostic>> {
+        let socket = self.node.parts.options.places.telemetry_socket();
+        Box::pin(async move { exposition::read(&socket, &accept).await })
     }
 
     fn submit(&self, submission: Submission) -> Pending<'_, Result<OperationId, Diagnostic>> {

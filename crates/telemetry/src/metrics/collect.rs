@@ -9,6 +9,7 @@ use mfserv_core::wire::metrics::{Answerer, METHODS, NodeCounters, REST, Requests
 use mfserv_core::worker::Phase;
 use mfserv_platform::proc;
 
+use super::alerts;
 use super::app_series::AppSeries;
 use super::exposition::{Exposition, Format};
 use super::host::{self, Sample};
@@ -20,17 +21,26 @@ use crate::ship::Counts;
 /// Whose rows those of a watcher are: the values of `plugin`, `app` and `kind`.
 type Labels<'a> = [&'a str; 3];
 
-/// The text of all metrics. `own`: this process, and when it was started; `host`: this machine;
-/// `apps`: what apps have sent.
-pub fn text(
-    snapshot: &Snapshot,
-    format: Format,
-    own: (u32, u64),
-    host: &Sample,
-    apps: &AppSeries,
-) -> String {
+/// What is known besides the registry.
+pub struct Around<'a> {
+    /// This process, and when it was started.
+    pub own: (u32, u64),
+    /// This machine.
+    pub host: &'a Sample,
+    /// What apps have sent.
+    pub apps: &'a AppSeries,
+    /// The alerts.
+    pub alerts: &'a [alerts::Status],
+    /// How much of this process does not work.
+    pub troubles: usize,
+}
+
+/// The text of all metrics.
+pub fn text(snapshot: &Snapshot, format: Format, around: &Around<'_>) -> String {
     let mut text = Exposition::new(format);
     node(&mut text, snapshot);
+    text.family(&names::TELEMETRY_TROUBLES).put(&[], around.troubles as f64);
+    firing(&mut text, around.alerts);
     requests(&mut text, &snapshot.sums);
     faults_and_methods(&mut text, &snapshot.sums);
     load(&mut text, snapshot);
@@ -43,11 +53,11 @@ pub fn text(
         workers(&mut text, &node.watchers, &processes);
         let mut roles = vec![("daemon", daemon.pid, Some(daemon.since_ms))];
         roles.extend(node.keeper.map(|pid| ("keeper", pid, None)));
-        roles.push(("telemetry", own.0, Some(own.1)));
+        roles.push(("telemetry", around.own.0, Some(around.own.1)));
         self::roles(&mut text, &roles, &processes);
     }
-    apps.put(&mut text);
-    host::put(&mut text, host);
+    around.apps.put(&mut text);
+    host::put(&mut text, around.host);
     text.finish()
 }
 
@@ -77,6 +87,16 @@ fn node(text: &mut Exposition, snapshot: &Snapshot) {
     text.family(&names::PLAN_GENERATION).put(&[], node.generation as f64);
     text.family(&names::PROBLEMS).put(&[], node.problems as f64);
     plugins(text, node);
+}
+
+fn firing(text: &mut Exposition, alerts: &[alerts::Status]) {
+    let mut firing: BTreeMap<&str, u32> = BTreeMap::new();
+    for status in alerts {
+        let count = firing.entry(&status.alert).or_default();
+        *count += u32::from(status.state == alerts::State::Firing);
+    }
+    let mut family = text.family(&names::ALERT_FIRING);
+    firing.into_iter().for_each(|(alert, count)| family.put(&[alert], f64::from(count)));
 }
 
 fn plugins(text: &mut Exposition, node: &NodeCounters) {

@@ -66,6 +66,8 @@ families! {
     PLUGIN_INFO: Gauge "mfserv_plugin_info" ["plugin", "version", "state"] "Always 1; the plugins, how each takes part.";
     SOURCES: Gauge "mfserv_telemetry_sources" ["role"] "Processes that send their counters now.";
     DROPPED: Counter "mfserv_telemetry_dropped" ["what"] "What was lost on the way to InfluxDB, or lost its tags, while too much came or nobody took it; bytes of logs that were removed before their receiver took them.";
+    TELEMETRY_TROUBLES: Gauge "mfserv_telemetry_troubles" [] "Ports and receivers that do not work now: `mfserv status` names them.";
+    ALERT_FIRING: Gauge "mfserv_alert_firing" ["alert"] "For how many apps, or for the node, an alert fires now.";
     SHIPPED: Counter "mfserv_ship_documents" ["log", "receiver", "outcome"] "Lines and messages that a receiver has taken (sent), had already (known), or never takes (refused: in the dead letters).";
     SHIP_UNREAD: Gauge "mfserv_ship_unread_bytes" ["log", "receiver"] "Bytes of a log that its receiver has not taken yet.";
     REQUESTS: Counter "mfserv_http_requests" ["plugin", "app", "type", "code"] "Requests answered, by status code.";
@@ -113,15 +115,45 @@ families! {
     HOST_LOAD: Gauge "mfserv_host_load" ["minutes"] "Processes that ran or waited, averaged over the last minutes.";
     HOST_MEMORY: Gauge "mfserv_host_memory_size_bytes" [] "Memory of this machine.";
     HOST_AVAILABLE: Gauge "mfserv_host_memory_available_bytes" [] "Memory that programs could still get without swapping.";
+    HOST_FREE: Gauge "mfserv_host_memory_free_bytes" [] "Memory that nobody uses for anything.";
+    HOST_CACHED: Gauge "mfserv_host_memory_cached_bytes" [] "Memory with contents of files.";
+    HOST_BUFFERS: Gauge "mfserv_host_memory_buffers_bytes" [] "Memory with blocks of disks.";
+    HOST_DIRTY: Gauge "mfserv_host_memory_dirty_bytes" [] "Memory that waits to be written to disks.";
     HOST_SWAP: Gauge "mfserv_host_swap_size_bytes" [] "Swap space of this machine.";
     HOST_SWAP_FREE: Gauge "mfserv_host_swap_free_bytes" [] "Swap space that is free.";
+    HOST_SWAP_IN: Counter "mfserv_host_swap_read_bytes" [] "Bytes read from the swap space.";
+    HOST_SWAP_OUT: Counter "mfserv_host_swap_written_bytes" [] "Bytes written to the swap space.";
     HOST_DISK_SIZE: Gauge "mfserv_host_filesystem_size_bytes" ["path", "device", "fstype"] "Sizes of local file systems, by where they are mounted.";
     HOST_DISK_AVAILABLE: Gauge "mfserv_host_filesystem_available_bytes" ["path", "device", "fstype"] "What is left on them for users who are not root.";
+    HOST_INODES: Gauge "mfserv_host_filesystem_inodes" ["path", "device", "fstype"] "How many inodes they may have; 0: no such bound.";
+    HOST_INODES_FREE: Gauge "mfserv_host_filesystem_inodes_free" ["path", "device", "fstype"] "How many of them are free.";
     HOST_DISK_READ: Counter "mfserv_host_disk_read_bytes" ["disk"] "Bytes read from disks and partitions.";
     HOST_DISK_WRITTEN: Counter "mfserv_host_disk_written_bytes" ["disk"] "Bytes written to disks and partitions.";
+    HOST_DISK_READS: Counter "mfserv_host_disk_reads" ["disk"] "Reads that have ended.";
+    HOST_DISK_WRITES: Counter "mfserv_host_disk_writes" ["disk"] "Writes that have ended.";
+    HOST_DISK_READ_TIME: Counter "mfserv_host_disk_read_seconds" ["disk"] "How long these reads took together.";
+    HOST_DISK_WRITE_TIME: Counter "mfserv_host_disk_write_seconds" ["disk"] "How long these writes took together.";
+    HOST_DISK_BUSY: Counter "mfserv_host_disk_busy_seconds" ["disk"] "Time in which a disk had something to do.";
+    HOST_DISK_WEIGHTED: Counter "mfserv_host_disk_weighted_seconds" ["disk"] "The same, times the requests in progress.";
+    HOST_DISK_NOW: Gauge "mfserv_host_disk_in_progress" ["disk"] "Requests in progress now.";
     HOST_RECEIVED: Counter "mfserv_host_network_received_bytes" ["interface"] "Bytes received by network interfaces.";
     HOST_SENT: Counter "mfserv_host_network_sent_bytes" ["interface"] "Bytes sent by network interfaces.";
+    HOST_RECEIVED_PACKETS: Counter "mfserv_host_network_received_packets" ["interface"] "Packets received.";
+    HOST_SENT_PACKETS: Counter "mfserv_host_network_sent_packets" ["interface"] "Packets sent.";
+    HOST_RECEIVE_ERRORS: Counter "mfserv_host_network_receive_errors" ["interface"] "Errors of received packets.";
+    HOST_SEND_ERRORS: Counter "mfserv_host_network_send_errors" ["interface"] "Errors of sent packets.";
+    HOST_RECEIVE_DROPS: Counter "mfserv_host_network_receive_drops" ["interface"] "Received packets that were dropped.";
+    HOST_SEND_DROPS: Counter "mfserv_host_network_send_drops" ["interface"] "Packets that were dropped before they were sent.";
     HOST_PRESSURE: Counter "mfserv_host_pressure_seconds" ["resource", "kind"] "Time for which some or all work waited for cpu, memory or io.";
+    HOST_PROCESSES: Gauge "mfserv_host_processes" ["state"] "Processes of this machine, by state.";
+    HOST_THREADS: Gauge "mfserv_host_threads" [] "The threads of all of them.";
+    HOST_FORKS: Counter "mfserv_host_forks" [] "Processes and threads that were made.";
+    HOST_SWITCHES: Counter "mfserv_host_context_switches" [] "Context switches.";
+    HOST_INTERRUPTS: Counter "mfserv_host_interrupts" [] "Interrupts.";
+    HOST_ENTROPY: Gauge "mfserv_host_entropy" [] "Bits of randomness that the kernel has.";
+    HOST_BOOT: Gauge "mfserv_host_boot_timestamp_seconds" [] "When this machine was started, seconds since the Unix epoch.";
+    HOST_UPTIME: Gauge "mfserv_host_uptime_seconds" [] "How long ago that is.";
+    HOST_SESSIONS: Gauge "mfserv_host_sessions" [] "Sessions of users, where the machine keeps a record of them.";
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! is answered on the socket alone.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -47,7 +47,6 @@ pub struct Server {
     tcp: Option<TcpListener>,
     clients: Clients,
     since_ms: u64,
-    troubles: Arc<Troubles>,
 }
 
 /// How many clients are answered now.
@@ -80,6 +79,8 @@ pub struct Known {
     pub alerts: Shown,
     /// Where the kernel says what the machine does.
     pub sources: Sources,
+    /// What does not work.
+    pub troubles: Arc<Troubles>,
 }
 
 /// A connection to a client.
@@ -94,11 +95,10 @@ impl Server {
         (socket, port): (PathBuf, Option<u16>),
         known: Known,
         ends: Arc<AtomicBool>,
-        troubles: Arc<Troubles>,
     ) -> Self {
         let (clients, since_ms) = (Clients::default(), now_ms());
         let socket = SocketListener::new(socket);
-        Self { known, ends, socket, port, tcp: None, clients, since_ms, troubles }
+        Self { known, ends, socket, port, tcp: None, clients, since_ms }
     }
 
     /// Accepts until it is to end.
@@ -125,9 +125,11 @@ impl Server {
         match bound {
             Ok(listener) => {
                 self.tcp = Some(listener);
-                self.troubles.over(&what);
+                self.known.troubles.over(&what);
             }
-            Err(why) => self.troubles.say(&what, &format!("nobody can read /metrics there: {why}")),
+            Err(why) => {
+                self.known.troubles.say(&what, &format!("nobody can read /metrics there: {why}"))
+            }
         }
     }
 
@@ -187,6 +189,10 @@ fn exchange(
     let Some(head) = read_head(client)? else {
         return put(client, "400 Bad Request", "text/plain", "bad request\n");
     };
+    if !is_local && !names_this_machine(&head) {
+        let text = "the Host of a request to this port is 127.0.0.1, [::1] or localhost\n";
+        return put(client, "403 Forbidden", "text/plain", text);
+    }
     match (head.method(), head.path()) {
         (b"GET" | b"HEAD", b"/metrics") => {
             let fields = head.fields.iter();
@@ -197,7 +203,14 @@ fn exchange(
             }
             let snapshot = lock(&known.registry).snapshot();
             let host = Sample::read(&known.sources);
-            let text = collect::text(&snapshot, format, own, &host, &lock(&known.apps));
+            let around = collect::Around {
+                own,
+                host: &host,
+                apps: &lock(&known.apps),
+                alerts: &lock(&known.alerts),
+                troubles: known.troubles.count(),
+            };
+            let text = collect::text(&snapshot, format, &around);
             let text = if head.method() == b"HEAD" { "" } else { &text };
             put(client, "200 OK", format.content_type(), text)
         }
@@ -216,6 +229,21 @@ fn exchange(
         }
         _ => put(client, "404 Not Found", "text/plain", "only /metrics is here\n"),
     }
+}
+
+/// The `Host` of a request is this machine. A page of another site may have a name that leads here
+/// (DNS rebinding), and its browser sends that name.
+fn names_this_machine(head: &RequestHead) -> bool {
+    let mut fields = head.fields.iter();
+    let host = fields.find(|(_, name, _)| name.eq_ignore_ascii_case(b"host"));
+    let Some((_, _, host)) = host else { return true };
+    let host = String::from_utf8_lossy(host).to_ascii_lowercase();
+    // The codec has refused what is no host with a port.
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split_once(':').map_or(&*host, |(name, _)| name),
+    };
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn put_history(client: &mut dyn Client, history: &History, question: &str) -> io::Result<()> {
@@ -258,4 +286,32 @@ fn put(client: &mut dyn Client, status: &str, content_type: &str, text: &str) ->
     );
     client.write_all(head.as_bytes())?;
     client.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_request_that_names_this_machine_is_answered_over_tcp() {
+        for (host, is_here) in [
+            (Some("127.0.0.1:9187"), true),
+            (Some("LOCALHOST"), true),
+            (Some("[::1]:9187"), true),
+            (None, true),
+            (Some("evil.example"), false),
+            (Some("evil.example:9187"), false),
+            (Some("127.0.0.1.evil.example"), false),
+            (Some("192.0.2.1"), false),
+        ] {
+            // HTTP/1.0 asks for no host.
+            let text = match host {
+                Some(host) => format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+                None => "GET /metrics HTTP/1.0\r\n\r\n".to_string(),
+            };
+            let mut head = RequestHead::default();
+            head.read(text.as_bytes(), FIELDS_MAX).unwrap();
+            assert_eq!(names_this_machine(&head), is_here, "{host:?}");
+        }
+    }
 }

@@ -31,7 +31,7 @@ pub type Values = BTreeMap<String, Vec<Option<f64>>>;
 pub struct Answer {
     /// The length of an interval, seconds.
     pub step_s: u64,
-    /// When each interval ended, seconds since the Unix epoch.
+    /// When each interval ended, seconds since the Unix epoch; of the last one, when it was asked.
     pub times: Vec<u64>,
     /// How much of each interval is known, seconds.
     pub covered_s: Vec<f64>,
@@ -141,7 +141,10 @@ pub fn answer(history: &History, question: &str) -> Result<Answer, Refused> {
     }
     let first = intervals.end(question.since + 1);
     let ends = (first..=intervals.end(question.until)).step_by(step_s as usize).collect();
-    Ok(as_answer(step_s, ends, intervals.all))
+    let mut answer = as_answer(step_s, ends, intervals.all);
+    // The last interval has not ended yet.
+    answer.times.iter_mut().for_each(|end| *end = (*end).min(question.until));
+    Ok(answer)
 }
 
 /// What is asked.

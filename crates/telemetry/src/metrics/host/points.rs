@@ -38,7 +38,20 @@ const MEMORY: [(&str, &str); 28] = [
 ];
 
 /// The size of the pages that `swap` counts, for Telegraf on any machine.
-const SWAP_PAGE: u64 = 4096;
+pub(super) const SWAP_PAGE: u64 = 4096;
+
+/// States of processes, and their letters in ps(1).
+pub(super) const STATES: [(&str, &str); 9] = [
+    ("running", "R"),
+    ("sleeping", "S"),
+    ("blocked", "D"),
+    ("zombies", "Z"),
+    ("dead", "X"),
+    ("stopped", "Tt"),
+    ("paging", "W"),
+    ("idle", "I"),
+    ("unknown", "?"),
+];
 
 /// The points of a sample. `last`: the sample before it.
 pub fn of(sample: &Sample, last: Option<&Sample>) -> Vec<Point> {
@@ -153,25 +166,10 @@ fn system(sample: &Sample) -> Point {
 }
 
 fn processes(sample: &Sample) -> Point {
-    let of = |states: &str| {
-        let known = sample.states.iter().filter(|(state, _)| states.contains(**state));
-        known.map(|(_, count)| count).sum::<u64>()
-    };
-    let known = [
-        ("running", "R"),
-        ("sleeping", "S"),
-        ("blocked", "D"),
-        ("zombies", "Z"),
-        ("dead", "X"),
-        ("stopped", "Tt"),
-        ("paging", "W"),
-        ("idle", "I"),
-        ("unknown", "?"),
-    ];
-    let parked = of("P");
+    let parked = sample.processes("P");
     let parked = (parked > 0).then_some(("parked", parked));
     let all = [("total", sample.states.values().sum()), ("total_threads", sample.threads)];
-    let known = known.into_iter().map(|(field, states)| (field, of(states)));
+    let known = STATES.into_iter().map(|(field, letters)| (field, sample.processes(letters)));
     with("processes", known.chain(all).chain(parked))
 }
 
@@ -256,6 +254,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
+    use super::super::super::exposition::{Exposition, Format};
     use super::super::Sources;
     use super::*;
 
@@ -321,6 +320,34 @@ mod tests {
         let points = of(&again, Some(&second));
         assert!(points.iter().all(|point| point.name != "cpu"));
         assert!(points.iter().all(|point| !point.fields.contains_key("io_await")));
+    }
+
+    #[test]
+    fn prometheus_is_told_what_telegraf_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let sample = machine(dir.path(), "cpu 1 1 1 1", "10 1 200 30 40 2 500 60 3 70 80");
+        let mut text = Exposition::new(Format::Prometheus);
+        super::super::put(&mut text, &sample);
+        let text = text.finish();
+        for expected in [
+            "mfserv_host_memory_cached_bytes 71680",
+            "mfserv_host_swap_written_bytes_total 20480",
+            "mfserv_host_disk_reads_total{disk=\"sda\"} 10",
+            "mfserv_host_disk_write_seconds_total{disk=\"sda\"} 0.06",
+            "mfserv_host_disk_busy_seconds_total{disk=\"sda\"} 0.07",
+            "mfserv_host_disk_in_progress{disk=\"sda\"} 3",
+            "mfserv_host_processes{state=\"running\"} 1",
+            "mfserv_host_processes{state=\"zombies\"} 0",
+            "mfserv_host_threads 8",
+            "mfserv_host_forks_total 42",
+            "mfserv_host_context_switches_total 500",
+            "mfserv_host_interrupts_total 99",
+            "mfserv_host_boot_timestamp_seconds 1700000000",
+            "mfserv_host_uptime_seconds 3601",
+        ] {
+            assert!(text.contains(&format!("{expected}\n")), "{expected} in {text}");
+        }
+        assert!(!text.contains("\nmfserv_host_sessions "), "this machine keeps no record: {text}");
     }
 
     #[test]

@@ -110,6 +110,14 @@ impl Sample {
     }
 }
 
+impl Sample {
+    /// How many processes are in one of these states, letters of ps(1).
+    pub fn processes(&self, letters: &str) -> u64 {
+        let states = self.states.iter().filter(|(state, _)| letters.contains(**state));
+        states.map(|(_, count)| count).sum()
+    }
+}
+
 fn cpus(stat: &str) -> BTreeMap<String, [u64; 10]> {
     let lines = stat.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();

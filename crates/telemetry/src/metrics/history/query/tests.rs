@@ -56,6 +56,17 @@ fn intervals_are_summed_and_where_nothing_was_there_is_null() {
 }
 
 #[test]
+fn an_interval_that_has_not_ended_has_the_time_of_the_question() {
+    let dir = tempfile::tempdir().unwrap();
+    let begin = now() - 20;
+    write(dir.path(), RESOLUTIONS[0].0, (begin..begin + 20).map(|at| tick(at, &[("web", 1)])));
+    let times = ask(dir.path(), "since=400d&step=7d").times;
+    let last = times.last().copied().unwrap();
+    assert!((begin + 20..=now()).contains(&last), "{times:?}");
+    assert!(times.is_sorted(), "{times:?}");
+}
+
+#[test]
 fn what_nobody_said_is_null_and_files_of_an_app_are_requests_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let begin = (now() - 300) / 10 * 10;
