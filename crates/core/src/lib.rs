@@ -32,6 +32,7 @@ pub mod peers;
 pub mod plan;
 pub mod plugin_config;
 pub mod plugin_spec;
+pub mod python_modules;
 pub mod route;
 pub mod shipping;
 pub mod status;

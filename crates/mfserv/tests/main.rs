@@ -24,6 +24,7 @@ mod data;
 mod dev;
 mod environment;
 mod history;
+mod imports;
 mod influxdb;
 mod install;
 mod isolation;

@@ -15,7 +15,7 @@ use mfserv_core::status::Status;
 use mfserv_core::telemetry::TelemetrySettings;
 use mfserv_core::{Diagnostic, Kind, Severity};
 use mfserv_plugin::build::PYTHON_SOURCES;
-use mfserv_plugin::{Home, base, label, python};
+use mfserv_plugin::{Cancel, Home, base, imports, label, python};
 
 use crate::configure::Module;
 use crate::control::client;
@@ -75,7 +75,7 @@ fn certain(problem: Diagnostic) -> Diagnostic {
     }
 }
 
-/// The programs of a plugin that are not there.
+/// The programs of a plugin that are not there, and the modules of Python that they lack.
 fn programs(places: &Places, dir: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
     let spec = &loaded.spec;
     let wants_base = base::is_wanted(dir, spec);
@@ -85,6 +85,10 @@ fn programs(places: &Places, dir: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
     }
     let has_base = || !base::list(&Home::new(places.home())).is_empty();
     let is_complete = is_built(dir) && (!wants_base || has_base());
+    let undeclared = match is_complete {
+        true => imports::undeclared(dir, spec, &loaded.env, &Cancel::default()),
+        false => Vec::new(),
+    };
     let apps = spec.apps.iter().filter(|app| !app.fastcgi).map(|app| &app.command);
     let commands = apps.chain(spec.extra_daemons.iter().map(|extra| &extra.command));
     let missing = commands.filter(|command| command.count > 0).filter_map(|command| {
@@ -105,7 +109,7 @@ fn programs(places: &Places, dir: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
                 .about(&spec.name),
         })
     });
-    missing.collect()
+    missing.chain(undeclared).collect()
 }
 
 /// The environments that belong to the plugin are there.

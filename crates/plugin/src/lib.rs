@@ -13,6 +13,7 @@ mod child;
 pub mod dangers;
 pub mod environment;
 pub mod home;
+pub mod imports;
 pub mod label;
 mod leftovers;
 pub mod progress;

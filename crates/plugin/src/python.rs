@@ -14,7 +14,7 @@ mod interpreter;
 mod pip;
 
 pub use interpreter::{DEFAULT, Interpreter, find, locate, on_path};
-pub(crate) use interpreter::{how_to_install, is_virtual_environment};
+pub(crate) use interpreter::{how_to_install, is_executable, is_virtual_environment};
 
 use crate::child::Run;
 use crate::home::Home;

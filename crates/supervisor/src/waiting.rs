@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mfserv_core::names::WatcherName;
 use mfserv_core::status::{LastEnd, WatcherState};
-use mfserv_core::{Diagnostic, Kind};
+use mfserv_core::{Diagnostic, Kind, python_modules};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -227,8 +227,13 @@ fn does_not_start(watcher: &WatcherName, end: Option<&LastEnd>) -> Diagnostic {
             problem = problem.because(format!("its last lines:\n{}", end.last_output.trim_end()));
         }
     }
+    let missing = end.and_then(|end| python_modules::missing_in(&end.last_output));
+    let declare = missing.map_or(String::new(), |module| {
+        let line = python_modules::requirement(module);
+        format!("add `{line}` to the requirements of the plugin, and build it again; ")
+    });
     problem.help(format!(
-        "`mfserv logs {}` shows the rest; what served before goes on serving",
+        "{declare}`mfserv logs {}` shows the rest; what served before goes on serving",
         watcher.plugin().unwrap_or(watcher.as_str())
     ))
 }

@@ -25,13 +25,14 @@ use mfserv_core::status::WatcherStatus;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::{BuildOptions, BuildReport, build as build_plugin};
 use mfserv_plugin::dangers::dangers;
-use mfserv_plugin::{Cancel, Home, Progress, base, python};
+use mfserv_plugin::{Cancel, Home, Progress, base, imports, python};
 pub use new::New;
 pub use releases::{Releases, Repackage, Rollback};
 pub use setup::Setup;
 
 use super::operation::print_warnings;
 use super::{print, report};
+use mfserv_node::installed::Directories;
 use mfserv_node::operations::{Applied, Outcome as OperationOutcome};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed, render};
@@ -76,7 +77,19 @@ pub fn build_in(
     }
     let options =
         BuildOptions { python, cancel: cancel()?, ..BuildOptions::new(Home::new(places.home())) };
-    build_plugin(dir, &options, steps)
+    let report = build_plugin(dir, &options, steps)?;
+    say_undeclared(places, dir, &options.cancel, steps);
+    Ok(report)
+}
+
+/// Says which modules the sources of a plugin import and nothing provides. A plugin that cannot
+/// be loaded is none of this: whatever runs it says why.
+pub fn say_undeclared(places: &Places, dir: &Path, cancel: &Cancel, steps: &mut dyn Progress) {
+    let Ok(module) = configure::module(places, &[]) else { return };
+    if let Ok(loaded) = installed::load_one(places, dir, &module, Directories::Left) {
+        let found = imports::undeclared(dir, &loaded.spec, &loaded.env, cancel);
+        found.into_iter().for_each(|one| steps.notice(one));
+    }
 }
 
 /// What a build did, in a sentence.

@@ -16,6 +16,7 @@ mod build;
 mod environment;
 mod git;
 mod hostile;
+mod imports;
 mod interpreters;
 mod node;
 mod python;

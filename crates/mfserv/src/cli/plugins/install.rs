@@ -12,7 +12,7 @@ use mfserv_plugin::store::{self, InstallOptions, Installed, Origin, Owner, Stage
 use mfserv_plugin::{Cancel, Home, Progress, archive, base};
 use serde_json::json;
 
-use super::{ensure_base_unless, first, say_current, say_dangers};
+use super::{ensure_base_unless, first, say_current, say_dangers, say_undeclared};
 use crate::cli::completions;
 use crate::cli::keeper::QUICK;
 use crate::cli::operate::Wait;
@@ -197,7 +197,10 @@ pub fn stage(
         patience,
         prepare: &prepare,
     };
-    store::stage(&Home::new(places.home()), package.file, &options, steps)
+    let cancel = options.cancel.clone();
+    let staged = store::stage(&Home::new(places.home()), package.file, &options, steps)?;
+    say_undeclared(places, &staged.dir, &cancel, steps);
+    Ok(staged)
 }
 
 #[derive(Debug, Args)]

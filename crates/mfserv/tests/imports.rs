@@ -1,0 +1,33 @@
+//! A module that nothing provides is said before its worker fails to start.
+
+use mfserv_testkit::Plugin;
+
+use crate::{Turn, node};
+
+#[test]
+fn a_module_that_nothing_provides_is_named_by_build_check_and_install_with_the_line_to_add() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let lacks = Plugin::new("lacks")
+        .file("main.py", "import yaml\nimport requests\napplication = None\n")
+        .app("main", "bjoern_wrapper.py --timeout={timeout} main:application {unix_socket_path}");
+    let dir = lacks.write(&node.path("work"));
+    let path = dir.to_string_lossy().into_owned();
+    let said = "main.py imports yaml, which nothing provides";
+    let line = "add `PyYAML` to";
+    for words in [&["build", path.as_str()][..], &["check", &path]] {
+        let ran = node.mfserv(words).code(0);
+        assert!(ran.stderr.contains(said) && ran.stderr.contains(line), "{ran:?}");
+        assert!(!ran.stderr.contains("requests"), "the base environment has it: {ran:?}");
+    }
+    assert!(node.mfserv(&["check", "--strict", &path]).code != 0);
+    node.start();
+    node.mfserv(&["release", &path, "--output", &node.path("work").to_string_lossy()]).code(0);
+    let files = std::fs::read_dir(node.path("work")).unwrap().flatten().map(|file| file.path());
+    let package = files.into_iter().find(|file| file.extension().is_some_and(|e| e == "plugin"));
+    let ran = node.mfserv(&["install", &package.unwrap().to_string_lossy()]);
+    assert!(ran.code != 0 && ran.stderr.contains(said), "{ran:?}");
+    let refusal = ran.stderr.split_once("does not start").expect("it is refused").1;
+    assert!(refusal.contains("No module named 'yaml'") && refusal.contains(line), "{ran:?}");
+    node.stop();
+}
