@@ -18,6 +18,12 @@ use crate::containment::{self, LAST_TRIES};
 /// that has no processes of its own (cgroups(7)). No process has such a name.
 pub(crate) const KEEPER_LEAF: &str = "keeper";
 
+/// The controller.
+const MEMORY: &str = "memory";
+
+/// What reaches the children of a cgroup v2.
+const SUBTREE: &str = "cgroup.subtree_control";
+
 /// The cgroups of limited memory.
 pub(crate) struct MemoryCgroups {
     /// The node in cgroup v2. Its leaves are made by [`containment::Cgroups`].
@@ -83,7 +89,7 @@ impl MemoryCgroups {
     fn in_v2(&self, limits: MemoryLimits, leaf: Option<&Path>) -> Result<PathBuf, String> {
         let node = self.v2.as_deref().ok_or("it is not mounted")?;
         let leaf = leaf.ok_or_else(|| format!("{} cannot be made", node.display()))?;
-        self.delegated.get_or_init(|| delegate(node)).clone()?;
+        self.delegated.get_or_init(|| delegate(node, MEMORY)).clone()?;
         let set = |file: &str, value: &str| write(&leaf.join(file), value);
         if limits.limit > 0 {
             // All of it ends or none: half of an app would go on in a state that nobody knows.
@@ -130,12 +136,8 @@ impl MemoryCgroups {
         if let Some(v1) = &self.v1 {
             containment::remove(v1, LAST_TRIES);
         }
-        if let Some((node, outside)) = self.v2.as_deref().and_then(|v2| Some((v2, v2.parent()?))) {
-            if node.join(KEEPER_LEAF).exists() {
-                let _ = write(&node.join("cgroup.subtree_control"), "-memory");
-                let _ = write(&outside.join("cgroup.subtree_control"), "-memory");
-                let _ = write(&outside.join("cgroup.procs"), "0");
-            }
+        if let Some(v2) = &self.v2 {
+            take_back(v2, MEMORY);
         }
     }
 }
@@ -169,17 +171,16 @@ pub(crate) fn remove_leaf(control: &MemoryControl) {
     }
 }
 
-/// Lets the memory controller of cgroup v2 reach the leaves of the node.
-fn delegate(node: &Path) -> Result<(), String> {
+/// Lets a controller of cgroup v2 reach the leaves of the node.
+fn delegate(node: &Path, controller: &str) -> Result<(), String> {
     let outside = node.parent().ok_or("it has no place for the node")?;
     let there = fs::read_to_string(outside.join("cgroup.controllers")).unwrap_or_default();
-    if !there.split_ascii_whitespace().any(|name| name == "memory") {
-        return Err(format!(
-            "{} has no memory controller (Delegate= of systemd)",
-            outside.display()
-        ));
+    if !there.split_ascii_whitespace().any(|name| name == controller) {
+        let outside = outside.display();
+        return Err(format!("{outside} has no {controller} controller (Delegate= of systemd)"));
     }
-    let children = |cgroup: &Path| write(&cgroup.join("cgroup.subtree_control"), "+memory");
+    let on = format!("+{controller}");
+    let children = |cgroup: &Path| write(&cgroup.join(SUBTREE), &on);
     if children(outside).is_err() {
         // Processes in it forbid that. If it is only this one, it can move.
         let own = std::process::id().to_string();
@@ -193,6 +194,15 @@ fn delegate(node: &Path) -> Result<(), String> {
         children(outside)?;
     }
     children(node)
+}
+
+/// Makes that undone, so that the node can be removed: the keeper goes back to where it was.
+fn take_back(node: &Path, controller: &str) {
+    let Some(outside) = node.parent().filter(|_| node.join(KEEPER_LEAF).exists()) else { return };
+    for cgroup in [node, outside] {
+        let _ = write(&cgroup.join(SUBTREE), &format!("-{controller}"));
+    }
+    let _ = write(&outside.join("cgroup.procs"), "0");
 }
 
 fn write(file: &Path, value: &str) -> Result<(), String> {
@@ -242,6 +252,61 @@ mod tests {
         let lost = prepared.started(false, false);
         assert_eq!(lost.mechanism, Mechanism::Sampling, "it is not in its leaf");
         assert!(lost.why_not_better.contains("cgroup v2"), "{}", lost.why_not_better);
+    }
+
+    #[test]
+    fn the_keeper_moves_out_of_the_way_of_a_controller_and_back() {
+        #[expect(clippy::disallowed_methods, reason = "another process, since it moves itself")]
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "memory::tests::moves_out_of_the_way", "--ignored", "--nocapture"]);
+        let ran = child.output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    /// With any controller that nobody uses: the kernel has the same rules for all.
+    #[test]
+    #[ignore = "run by the test above, in a process of its own"]
+    fn moves_out_of_the_way() {
+        let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+        let own = cgroup::own_v2().unwrap_or_default();
+        let used = read(&own.join(SUBTREE));
+        let all = read(&own.join("cgroup.controllers"));
+        let free = all.split_whitespace().find(|name| !used.contains(name));
+        let outside = own.join(format!("mfserv-test-{}", std::process::id()));
+        let made = fs::create_dir(&outside).map_err(|e| e.to_string());
+        let on = free.ok_or_else(|| "no controller of cgroup v2 is free".to_owned());
+        let on = made
+            .and(on)
+            .and_then(|name| write(&own.join(SUBTREE), &format!("+{name}")).map(|()| name));
+        let controller = match on {
+            Ok(controller) => controller,
+            Err(why) => {
+                let _ = fs::remove_dir(&outside);
+                return mfserv_testkit::skipped(&format!("the keeper moves in cgroup v2: {why}"));
+            }
+        };
+        let node = outside.join("mfserv-1");
+        let leaf = node.join("app.p.a.1.1");
+        fs::create_dir_all(&leaf).unwrap();
+        let pid = format!("{}\n", std::process::id());
+        write(&outside.join("cgroup.procs"), "0").unwrap();
+        assert_eq!(read(&outside.join("cgroup.procs")), pid);
+        let delegated = delegate(&node, controller);
+        let moved = read(&node.join(KEEPER_LEAF).join("cgroup.procs"));
+        let reached = read(&leaf.join("cgroup.controllers"));
+        let again = delegate(&node, controller);
+        take_back(&node, controller);
+        let back = read(&outside.join("cgroup.procs"));
+        containment::remove(&node, LAST_TRIES);
+        let is_gone = !node.exists();
+        write(&own.join("cgroup.procs"), "0").unwrap();
+        containment::remove(&outside, LAST_TRIES);
+        let _ = write(&own.join(SUBTREE), &format!("-{controller}"));
+        assert_eq!((delegated, again), (Ok(()), Ok(())));
+        assert_eq!((moved, back), (pid.clone(), pid));
+        assert!(reached.contains(controller), "{reached}");
+        assert!(is_gone && !outside.exists());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::adopt::{adopt, by_id};
 use crate::context::Context;
 use crate::handle::{Handle, Message};
 use crate::keeper_link::{KeeperLink, KeeperNews, KeeperState};
-use crate::sampling::Sampling;
+use crate::sampling::{Measured, Sampling};
 use crate::saved::Saved;
 use crate::traffic::Traffic;
 use crate::waiting::{Follower, Wait};
@@ -118,6 +118,14 @@ impl Supervisor {
         let is_limited = || self.watchers.values().any(|w| w.to_measure().next().is_some());
         let sampling = self.sampling.due().filter(|_| is_limited());
         watchers.chain(others).chain(sampling).chain([self.look_at]).min()
+    }
+
+    fn measured(&mut self, measured: Vec<Measured>, took: Duration) {
+        self.sampling.ended(&measured, took);
+        for one in measured {
+            let name = one.id.watcher.clone();
+            self.with(&name, |watcher, context| watcher.measured(one, context));
+        }
     }
 
     /// Measures the workers whose memory is limited.
@@ -264,13 +272,7 @@ impl Supervisor {
                     self.with(&id.watcher, |watcher, context| watcher.is_idle(&id, idle, context));
                 }
             }
-            Message::Measured(measured, took) => {
-                self.sampling.ended(&measured, took);
-                for one in measured {
-                    let name = one.id.watcher.clone();
-                    self.with(&name, |watcher, context| watcher.measured(one, context));
-                }
-            }
+            Message::Measured(measured, took) => self.measured(measured, took),
             Message::Drained(id) => self.drive(&id, Input::Drained),
             Message::Spawned(id, answer) => self.spawned(&id, answer),
             Message::Keeper(news) => self.keeper_news(news),
