@@ -63,11 +63,14 @@ fn pid_namespace() -> Option<u64> {
 /// Kills the processes whose mark is one of these.
 fn end(is_meant: impl Fn(&str) -> bool) {
     let is_meant = |pid: u32| mark_of(pid).is_some_and(|mark| is_meant(&mark));
+    // A process within execve(2) shows no environment for a moment: one look may miss it.
+    let mut was_empty = false;
     for _ in 0..ROUNDS {
         let found: Vec<u32> = processes().filter(|pid| is_meant(*pid)).collect();
-        if found.is_empty() {
+        if found.is_empty() && was_empty {
             return;
         }
+        was_empty = found.is_empty();
         for pid in found {
             let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { continue };
             let Ok(process) = pidfd_open(process, PidfdFlags::empty()) else { continue };

@@ -155,6 +155,7 @@ impl Node {
                 return;
             }
             if front.is_ok() {
+                self.fronts_have_obeyed().await;
                 return self.runs().await;
             }
             self.set_state(NodeState::Error);

@@ -172,7 +172,9 @@ impl operations::Node for Node {
         watchers: Vec<WatcherName>,
         at_most: Duration,
     ) -> Result<(), Diagnostic> {
-        Ok(self.parts.supervisor.wait(until, watchers, at_most).await?)
+        self.parts.supervisor.wait(until, watchers, at_most).await?;
+        self.fronts_have_obeyed().await;
+        Ok(())
     }
 
     async fn jobs_gone(&self, plugin: &str, at_most: Duration) {
@@ -215,6 +217,12 @@ impl operations::Node for Node {
 }
 
 impl Node {
+    /// Waits until the fronts have done what they were told so far, or do not answer: the next
+    /// request goes to the workers that serve now. Each front obeys in order.
+    pub(super) async fn fronts_have_obeyed(&self) {
+        let _ = self.parts.world.fronts.stats().await;
+    }
+
     fn record_count(&self, app: &WatcherName, count: Option<u32>) {
         if let Some(count) = count {
             self.parts.events.record(Fact::Scaled { watcher: app.clone(), count });

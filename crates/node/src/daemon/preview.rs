@@ -1,12 +1,15 @@
 //! What a reload would do: the plan is made as a reload makes it, and is not applied.
 
-use std::net::TcpListener;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use mfserv_core::Diagnostic;
 use mfserv_core::plan::Plan;
 use mfserv_core::plan::preview::{Measured, PlanPreview};
 use mfserv_core::status::WatcherStatus;
 use mfserv_platform::disk::Disk;
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 use super::DaemonOptions;
 use super::node::Node;
@@ -49,8 +52,19 @@ fn measured(watchers: Vec<WatcherStatus>) -> Measured {
     watchers.into_iter().map(of).collect()
 }
 
-/// Why the keeper could not listen on an address.
+/// Why the keeper could not listen on an address. It is bound and not listened on: that fails
+/// beside a listener, takes no client from anybody, and hinders no reload at the same moment.
 fn taken(address: &str) -> Option<Diagnostic> {
-    let error = TcpListener::bind(address).err()?;
+    let numeric = address.replace("localhost:", "127.0.0.1:");
+    let to: SocketAddr = numeric.parse().ok()?;
+    let error = std::io::Error::from(bound(&to).err()?);
     Some(port_holder::refused(address, &error.to_string()))
+}
+
+fn bound(to: &SocketAddr) -> rustix::io::Result<OwnedFd> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, to)?;
+    Ok(socket)
 }

@@ -284,7 +284,9 @@ impl Node {
         // A program that answers no requests is waited for only if there is no other.
         let waited = if beside.is_empty() { [replaced, alone].concat() } else { replaced };
         let settled = supervisor.wait(Until::Settled, waited, programs.patience);
-        settled.await.map_err(|unmet| Attempt::Broken(unmet.into()))
+        settled.await.map_err(|unmet| Attempt::Broken(unmet.into()))?;
+        self.fronts_have_obeyed().await;
+        Ok(())
     }
 }
 
