@@ -348,7 +348,7 @@ fn changed_files_are_seen_at_once_and_new_ones_soon() {
     std::fs::rename(world.path("site/next"), world.path("site/current")).unwrap();
     let switched = std::time::Instant::now();
     until("the new release is seen", || client.get("/s/current/f").text() == "new release");
-    assert!(switched.elapsed() < std::time::Duration::from_millis(2000));
+    assert!(switched.elapsed() < std::time::Duration::from_secs(10));
 }
 
 #[test]

@@ -266,9 +266,9 @@ fn slow_clients_and_idle_connections_are_let_go() {
     let world = World::new();
     let worker = Worker::saying(&world, 1, "ok");
     let mut quick = table(Slots::Unlimited, true);
-    quick.server.header_timeout_ms = 500;
-    quick.server.keepalive_timeout_ms = 500;
-    quick.server.client_timeout_ms = 500;
+    quick.server.header_timeout_ms = 2000;
+    quick.server.keepalive_timeout_ms = 2000;
+    quick.server.client_timeout_ms = 2000;
     let front = world.serving(quick, &[&worker]);
     let mut silent = Client::connect(front.address);
     let mut slow = Client::connect(front.address);

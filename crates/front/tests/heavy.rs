@@ -238,7 +238,7 @@ fn an_upload_that_stops_or_whose_worker_leaves_ends_with_a_clear_answer() {
         let _ = stream.read_to_end(&mut rest);
     });
     let mut table = table(Slots::Unlimited, true);
-    table.server.client_timeout_ms = 300;
+    table.server.client_timeout_ms = 3000;
     let front = world.serving(table, &[&worker]);
     for (path, sent, status) in [("/a/leave", 4_000_000, 502), ("/a/stop", 1_000_000, 408)] {
         let mut client = Client::connect(front.address);

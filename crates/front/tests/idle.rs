@@ -52,7 +52,7 @@ fn a_worker_is_idle_from_the_end_of_its_last_answer_on_and_not_while_it_has_a_re
 
 #[test]
 fn a_worker_whose_client_has_gone_is_at_work_until_the_timeout_of_its_app() {
-    const TIMEOUT: Duration = Duration::from_millis(1500);
+    const TIMEOUT: Duration = Duration::from_secs(4);
     let world = World::new();
     let worker = Worker::start(&world, 1, |stream, received| {
         if received.target() == "/a/slow" {

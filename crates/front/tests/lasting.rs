@@ -175,7 +175,7 @@ fn upgraded_connections_of_a_worker_that_is_to_go_have_a_limit_of_their_own() {
     let world = World::new();
     let (first, second) = (parrot(&world, 1), parrot(&world, 2));
     let mut table = table(Slots::Unlimited, true);
-    table.server.upgrade_drain_timeout_ms = 400;
+    table.server.upgrade_drain_timeout_ms = 2000;
     let mut front = world.serving(table.clone(), &[&first]);
     let mut client = upgraded(&front);
     front.daemon.admit(&second);
@@ -183,7 +183,7 @@ fn upgraded_connections_of_a_worker_that_is_to_go_have_a_limit_of_their_own() {
     // Taken back in time: nothing happens.
     front.daemon.admit(&first);
     // Nothing must happen for longer than the limit.
-    std::thread::sleep(Duration::from_millis(600));
+    std::thread::sleep(Duration::from_millis(2500));
     echoes(&mut client, "still here");
     let mut other = loop {
         let other = upgraded(&front);
@@ -191,14 +191,14 @@ fn upgraded_connections_of_a_worker_that_is_to_go_have_a_limit_of_their_own() {
             break other;
         }
     };
+    let began = std::time::Instant::now();
     front.daemon.publish(2, table, &[&second]);
     front.daemon.drain(&first);
-    let began = std::time::Instant::now();
-    while began.elapsed() < Duration::from_millis(200) {
+    while began.elapsed() < Duration::from_millis(300) {
         echoes(&mut client, "busy until the end");
     }
     front.daemon.drained(&first);
-    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert!(began.elapsed() >= Duration::from_millis(2000));
     assert!(client.is_closed());
     echoes(&mut other, "of the other worker");
 }

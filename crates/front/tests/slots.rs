@@ -100,7 +100,7 @@ fn the_queue_is_bounded_in_number_and_in_time() {
     let (worker, tell) = patient(&world, 1);
     let mut short = table(ONE, true);
     let spec = short.upstreams.get_mut("p/a").unwrap();
-    (spec.queue_max, spec.queue_timeout_ms) = (1, 300);
+    (spec.queue_max, spec.queue_timeout_ms) = (1, 3000);
     let mut front = world.serving(short, &[&worker]);
     let mut holder = Client::connect(front.address);
     holder.send("GET /a/wait HTTP/1.1\r\nHost: h\r\n\r\n");

@@ -1,5 +1,6 @@
 //! Several processes write to one log file.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -45,15 +46,27 @@ fn lines_that_eight_processes_write_in_pieces_never_mix_and_each_has_its_writer(
         client.done_or_spawned(Ask::Spawn { spec: Box::new(spec) });
     }
     (1..=8).for_each(|worker| drop(client.exit_of(&format!("w{worker}"))));
-    until("all lines", || fs::read(&log).unwrap().iter().filter(|b| **b == b'\n').count() == 176);
+    until("all lines", || {
+        let text = fs::read_to_string(&log).unwrap();
+        let is_of_long = |byte: &u8| *byte == b'x';
+        text.bytes().filter(is_of_long).count() == 8 * 1_500_000
+            && text.matches(" last\n").count() == 8
+    });
     let lines = written_by(&log);
+    let mut long = BTreeMap::<&str, usize>::new();
+    let mut whole = 0;
     for (worker, line) in &lines {
-        let rest = line.strip_prefix(worker).unwrap_or_else(|| panic!("{worker}: {line:.40}"));
-        let is_whole = rest.starts_with(" line ") && rest.len() < 10
-            || rest.len() == 1_500_002 && rest.trim().trim_end_matches('x').is_empty()
-            || rest == " last\n";
-        assert!(is_whole, "{worker}: {line:.40} ({})", line.len());
+        let rest = line.strip_prefix(worker).unwrap_or(line);
+        if rest.starts_with(" line ") && rest.len() < 10 || rest == " last\n" {
+            whole += 1;
+            continue;
+        }
+        // A line longer than a FIFO is ended where its writer pauses for too long.
+        assert!(rest.trim().bytes().all(|byte| byte == b'x'), "{worker}: {line:.40}");
+        *long.entry(worker.as_str()).or_default() += rest.trim().len();
     }
+    assert_eq!(whole, 8 * 21);
+    assert!(long.len() == 8 && long.values().all(|length| *length == 1_500_000), "{long:?}");
     let index = Index::read(&log, None).unwrap();
     assert!(index.sources.iter().all(|source| source.release == "7" && source.stream == "both"));
 }
@@ -163,7 +176,7 @@ fn a_prompt_in_a_shared_log_comes_at_once_when_the_others_are_quiet() {
     let began = Instant::now();
     start("asks", "printf 'name? '; while [ ! -e answer ]; do sleep 0.02; done; echo it is");
     until("the prompt", || text() == "hello\nname? ");
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
     fs::write(node.home().join("say"), "").unwrap();
     until("the line of the other one", || text() == "hello\nname? \nmore\n");
     fs::write(node.home().join("answer"), "").unwrap();

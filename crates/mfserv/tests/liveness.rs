@@ -33,7 +33,7 @@ fn hangs() -> String {
 }
 
 /// How long a role that hangs may be missed for.
-const BOUND: Duration = Duration::from_secs(25);
+const BOUND: Duration = Duration::from_secs(60);
 
 fn ended_stuck(node: &Node, worker: &WorkerId) -> bool {
     node.events().into_iter().any(|event| match event.fact {
@@ -50,7 +50,8 @@ fn worker(node: &Node, watcher: &str, pid: u32) -> WorkerId {
 
 #[test]
 fn an_endless_loop_without_a_request_is_found_unless_the_app_is_debugged() {
-    let _turn = Turn::cheap();
+    // Its loops take the processors from everybody.
+    let _turn = Turn::heavy();
     let node = node();
     for (name, workers, debug) in
         [("looping", "2", "0"), ("debugged", "1", "1"), ("traced", "1", "0")]
@@ -102,7 +103,7 @@ fn a_server_with_one_connection_at_a_time_answers_its_clients_and_is_not_called_
         std::thread::sleep(Duration::from_millis(700 + began.elapsed().as_millis() as u64 % 1900));
         let asked = Instant::now();
         assert_eq!(node.get("/single").status, 200);
-        assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     }
     assert_eq!(node.pids("app.single.main"), before);
     node.stop();

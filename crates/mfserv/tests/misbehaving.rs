@@ -26,7 +26,9 @@ fn light_load(node: &Node) -> Report {
 
 fn misbehaving() -> Vec<Plugin> {
     let python = |name: &str, program: &str| {
-        Plugin::python(name, program).key("app_main", "_start_timeout", "2").key(
+        // Who ends by itself is given the time to do so.
+        let patience = if matches!(name, "exits" | "leaves") { "20" } else { "2" };
+        Plugin::python(name, program).key("app_main", "_start_timeout", patience).key(
             "app_main",
             "smart_stop_delay",
             "1",
