@@ -112,8 +112,12 @@ fn a_socket_that_is_declared_down_gets_nothing_until_it_is_up_again() {
     let unknown = format!("/__socket_down/{}?wait=1", base64url("/no/such.socket"));
     assert_eq!(post(front.address, &unknown, "").status, 200);
     assert_eq!(post(front.address, "/__socket_down/+", "").status, 400);
-    until("the log", || world.access_log(1).len() == 12);
-    assert!(world.access_log(1).iter().all(|line| line["plugin"] == "p"));
+    // Of these requests only the one that was refused is in the log.
+    until("the log", || world.access_log(1).len() == 13);
+    let (own, of_app): (Vec<_>, Vec<_>) =
+        world.access_log(1).into_iter().partition(|line| line["plugin"] == "#core#");
+    assert!(own.len() == 1 && own[0]["cause"] == "bad_socket", "{own:?}");
+    assert!(of_app.iter().all(|line| line["plugin"] == "p"));
 }
 
 #[test]

@@ -7,11 +7,15 @@
 //! |---|---|
 //! | header | 1, checksum, 2 zero bytes, `MFI1`, inode of the file (8) |
 //! | source | 2, checksum, number (2), part (1), parts (1), text (10) |
-//! | chunk | 3, checksum, number of its source (2), milliseconds since 1970 (6), offset (6) |
+//! | chunk | 3, checksum, number of its source (2), time (6), offset (6) |
 //! | request | 4, checksum, number of the worker's source (2), hash of its id (6), offset (6) |
+//! | served | 5, checksum, number of the worker's source (2), milliseconds since 1970 when the worker got it (6), for how many it had it (4), how many later the answer was sent (2) |
 //!
-//! Numbers are little endian. The checksum is that of the other bytes. A chunk reaches to
-//! the offset of the next one. Its block is written before its bytes are, so that a writer that
+//! Numbers are little endian. The checksum is that of the other bytes. The time of a chunk is in
+//! milliseconds since 1970; its highest bit is set if all of the chunk was read in that
+//! millisecond, else some of it may have been read 100 ms later. A served block is of the request
+//! whose block follows it; requests that went to no worker, and those of an older mfserv, have
+//! none. A chunk reaches to the offset of the next one. Its block is written before its bytes are, so that a writer that
 //! is killed between the two leaves no bytes under the name of another. A block that is torn, or
 //! whose checksum is wrong, is left out. Sources are numbered again by each writer: a number means
 //! what the last source block before the chunk says.
@@ -26,10 +30,12 @@ use crate::rotation;
 
 mod origins;
 mod requests;
+mod served;
 mod writer;
 
 pub use origins::{Origin, Origins};
-pub use requests::Requests;
+pub use requests::{RequestAt, Requests};
+pub use served::Served;
 pub(crate) use writer::IndexWriter;
 
 /// The length of a block, bytes.
@@ -38,6 +44,7 @@ const HEADER: u8 = 1;
 const SOURCE: u8 = 2;
 const CHUNK: u8 = 3;
 const REQUEST: u8 = 4;
+const SERVED: u8 = 5;
 const MAGIC: &[u8; 4] = b"MFI1";
 
 /// The bytes of a source's text in one block.
@@ -47,6 +54,9 @@ const TEXT_MAX: usize = 1024;
 
 /// The first source of an index is in so many bytes of it.
 const START: u64 = 4096;
+
+/// The bit of a chunk's time that says that all of it was read in that millisecond.
+const EXACT: u64 = 1 << 47;
 
 /// The number of a source that is not known.
 const NOBODY: u16 = 0;
@@ -80,6 +90,8 @@ pub enum MarkKind {
     Output(u64),
     /// The line of a request in an access log, with the [`request_hash`] of its id.
     Request(u64),
+    /// The same for a request that a worker had, and when.
+    Served(u64, Served),
 }
 
 /// Bytes of a log file that come from one source.
@@ -89,6 +101,8 @@ pub struct Chunk {
     pub offset: u64,
     /// When they were read, milliseconds since 1970; 0 if that is not known.
     pub at_ms: u64,
+    /// All of them were read in that millisecond; else some of them up to 100 ms later.
+    pub is_exact: bool,
     /// The place of the source in [`Index::sources`]; `None` if it is not known.
     pub source: Option<usize>,
 }
@@ -102,6 +116,13 @@ pub struct Index {
     pub chunks: Vec<Chunk>,
 }
 
+/// Of what the chunks of an index are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Output,
+    Requests,
+}
+
 /// Where the index of a log file is; that of `NAME.zst` is that of `NAME`.
 pub fn index_path(log: &Path) -> PathBuf {
     let name = log.file_name().unwrap_or_default().to_string_lossy();
@@ -113,8 +134,18 @@ impl Index {
     /// Reads the index of a log file; `None` if it has none, or one that is not its own.
     /// `inode`: that of the log file, where it still has the one that it was written with.
     pub fn read(log: &Path, inode: Option<u64>) -> Option<Self> {
+        Self::read_as(Of::Output, log, inode)
+    }
+
+    /// The same of an access log: a chunk for each request, of the worker that has served it, with
+    /// the time at which the client had the answer.
+    pub fn read_requests(log: &Path, inode: Option<u64>) -> Option<Self> {
+        Self::read_as(Of::Requests, log, inode)
+    }
+
+    fn read_as(of: Of, log: &Path, inode: Option<u64>) -> Option<Self> {
         let bytes = fs::read(index_path(log)).ok()?;
-        let found = Self::parse(&bytes)?;
+        let found = Self::parse(&bytes, of)?;
         (inode.is_none() || inode == Some(found.1)).then_some(found.0)
     }
 
@@ -122,11 +153,11 @@ impl Index {
     pub fn first_source(log: &Path) -> Option<Source> {
         let mut start = Vec::new();
         File::open(index_path(log)).ok()?.take(START).read_to_end(&mut start).ok()?;
-        Self::parse(&start)?.0.sources.into_iter().next()
+        Self::parse(&start, Of::Output)?.0.sources.into_iter().next()
     }
 
     /// The index, and the inode of its file.
-    fn parse(bytes: &[u8]) -> Option<(Self, u64)> {
+    fn parse(bytes: &[u8], of: Of) -> Option<(Self, u64)> {
         let mut blocks = bytes.chunks_exact(BLOCK).filter(|block| block[1] == checksum(block));
         let inode = inode_of(blocks.next()?)?;
         let mut index = Index::default();
@@ -134,8 +165,10 @@ impl Index {
         let mut known: Vec<Option<usize>> = vec![None; usize::from(u16::MAX) + 1];
         let mut places: HashMap<Source, usize> = HashMap::new();
         let mut text = Vec::new();
+        let mut served = None;
         for block in blocks {
             let number = u16::from_le_bytes([block[2], block[3]]);
+            let before = served.take();
             match block[0] {
                 SOURCE => {
                     if block[4] == 0 {
@@ -152,13 +185,23 @@ impl Index {
                     }
                 }
                 CHUNK => index.add(Chunk {
-                    at_ms: six(&block[4..10]),
+                    at_ms: six(&block[4..10]) & !EXACT,
+                    is_exact: six(&block[4..10]) & EXACT != 0,
+                    offset: six(&block[10..16]),
+                    source: known[usize::from(number)],
+                }),
+                SERVED => served = Served::of_block(block.try_into().ok()?, &block[2..4]),
+                REQUEST if of == Of::Requests => index.chunks.push(Chunk {
+                    at_ms: before.map_or(0, |served: Served| served.end_ms),
+                    is_exact: true,
                     offset: six(&block[10..16]),
                     source: known[usize::from(number)],
                 }),
                 _ => {}
             }
         }
+        // While one front hands over to another, both write into it.
+        index.chunks.sort_by_key(|chunk| chunk.offset);
         Some((index, inode))
     }
 

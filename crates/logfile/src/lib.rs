@@ -18,7 +18,8 @@ mod rotation;
 pub use care::{Cared, care};
 pub use compressed::{Compressed, compress};
 pub use index::{
-    Chunk, Index, Mark, MarkKind, Origin, Origins, Requests, Source, index_path, request_hash,
+    Chunk, Index, Mark, MarkKind, Origin, Origins, RequestAt, Requests, Served, Source, index_path,
+    request_hash,
 };
 pub use rotation::{Rotated, rotated, rotated_in};
 
@@ -221,7 +222,7 @@ impl LogFile {
         }
         let first = marks.partition_point(|mark| mark.at <= from).saturating_sub(1);
         for mark in marks[first..].iter().take_while(|mark| mark.at < from + length) {
-            if mark.at < from && matches!(mark.kind, MarkKind::Request(_)) {
+            if mark.at < from && !matches!(mark.kind, MarkKind::Output(_)) {
                 // Its line is in the file before.
                 continue;
             }

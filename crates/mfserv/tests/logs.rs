@@ -3,21 +3,22 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use jiff::{Timestamp, ToSpan};
 use mfserv_core::event::Fact;
-use mfserv_testkit::{Node, Plugin, get, post, until};
+use mfserv_testkit::{Node, Plugin, Response, get, post, until};
 
 use crate::{PATIENCE, Turn, node};
 
 /// Serves one connection at a time, says what it is asked for, and dies of `/crash`.
 pub const SPEAKS: &str = r#"
-import os, socket, sys, time
+import datetime, os, socket, sys
 server = socket.socket(socket.AF_UNIX)
 server.bind(sys.argv[1])
 server.listen(16)
 def say(level, text):
-    now = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     print("%s %10s (speaks#%d) %s" % (now, "[%s]" % level, os.getpid(), text))
 while True:
     client, _ = server.accept()
@@ -104,6 +105,97 @@ fn the_lines_of_a_request_a_crash_a_worker_and_a_time_are_found_and_old_logs_are
     until("it is said", PATIENCE, || node.events().iter().any(|event| removed(&event.fact)));
     assert!(logs(&node, &["speaks"]).contains("asked for"), "the live file stays");
     node.stop();
+}
+
+/// Never serves.
+const FAILS: &str = "print('no database')\nraise SystemExit(3)\n";
+
+/// The id of a request, as its answer says it.
+fn id_of(answer: &Response) -> String {
+    answer.field("x-request-id").unwrap().to_owned()
+}
+
+#[test]
+fn the_id_of_each_answer_leads_to_its_own_lines_its_workers_and_its_cause() {
+    let _turn = Turn::cheap();
+    let node = node();
+    fs::create_dir_all(node.path("log")).unwrap();
+    let of_job = "{\"timestamp\":\"2026-01-31T12:00:00Z\",\"event\":\"a job\",\"request_id\":\"of-a-job\"}\n";
+    fs::write(node.path("log/extra_job_main.log"), of_job).unwrap();
+    let key = |plugin: Plugin, name: &str, value: &str| plugin.key("app_main", name, value);
+    let speaks = key(Plugin::python("speaks", SPEAKS), "numprocesses", "2");
+    node.add(&key(speaks, "_requests_per_worker", "1"));
+    node.add(&Plugin::python("fails", FAILS));
+    node.mfserv(&["start"]);
+    until("it serves", PATIENCE, || {
+        get(node.address(), "/speaks/ready").is_ok_and(|answer| answer.status == 200)
+    });
+    assert_each_of_many_requests_has_its_own_line_and_its_worker(&node);
+    assert_all_workers_of_a_request_are_shown(&node);
+    for (page, cause) in [
+        (get(node.address(), "/nothing").unwrap(), "no_route"),
+        (post(node.address(), "/__health", b"").unwrap(), "method"),
+        (post(node.address(), "/__socket_up/foo", b"").unwrap(), "bad_socket"),
+    ] {
+        let said = logs(&node, &["--request", &id_of(&page)]);
+        assert!(said.contains("without a worker") && said.contains(cause), "{said}");
+    }
+    let mut page = None;
+    until("it is known to crash", PATIENCE, || {
+        let is_it = |page: &Response| page.field("x-mfserv-cause") == Some("crashing");
+        page = get(node.address(), "/fails/x").ok().filter(is_it);
+        page.is_some()
+    });
+    let said = logs(&node, &["--request", &id_of(&page.unwrap())]);
+    assert_eq!(said.matches("exited with code 3").count(), 1, "{said}");
+    assert!(said.contains("no database") && said.contains("cause: crashing"), "{said}");
+
+    let began = Instant::now();
+    assert!(logs(&node, &["--request", "of-a-job"]).contains("a job"));
+    assert!(began.elapsed() < Duration::from_millis(2500), "no access log is waited for");
+    node.mfserv(&["stop"]).code(0);
+}
+
+fn assert_each_of_many_requests_has_its_own_line_and_its_worker(node: &Node) {
+    let answers = (0..40).map(|n| {
+        let began = Instant::now();
+        // Times of requests are compared in milliseconds.
+        until("the last one is over", PATIENCE, || began.elapsed() > Duration::from_millis(2));
+        get(node.address(), &format!("/speaks/n{n}.")).unwrap()
+    });
+    let ids: Vec<_> = answers.map(|answer| id_of(&answer)).collect();
+    for n in [39, 0, 20] {
+        let said = logs(node, &["--request", &ids[n]]);
+        let lines: Vec<_> = said.lines().filter(|line| line.starts_with("app_")).collect();
+        assert!(lines.len() == 1 && lines[0].ends_with(&format!("/speaks/n{n}.")), "{said}");
+    }
+    let object = &objects(&logs(node, &["--request", &ids[7], "--json"]))[0];
+    let worker = object["worker"].as_str().unwrap();
+    assert!(worker.starts_with("app.speaks.main."), "{object}");
+    let slot = &worker[..worker.rfind('.').unwrap()];
+    let of_slot = logs(node, &["front", "--worker", slot, "--grep", "/speaks/n7[.]"]);
+    assert_eq!(of_slot.lines().count(), 1, "{of_slot}");
+    let of = |args: &[&str]| {
+        let said = node.mfserv(&[&["logs", "front", "--grep", "/speaks/n"], args].concat());
+        said.stdout.lines().count()
+    };
+    let [one, two] = ["speaks.main.1", "speaks.main.2"].map(|slot| of(&["--worker", slot]));
+    assert_eq!((of(&["--since", "5m"]), one + two), (40, 40), "{one} and {two}");
+}
+
+fn assert_all_workers_of_a_request_are_shown(node: &Node) {
+    let id = &id_of(&get(node.address(), "/speaks/crash").unwrap());
+    let said = logs(node, &["--request", id]);
+    for part in ["exited with code 7", "ValueError: told to", "asked for /speaks/crash"] {
+        assert_eq!(said.matches(part).count(), 2, "both workers, {part}: {said}");
+    }
+    assert!(said.contains(" failed, cause: reset"), "{said}");
+    let object = &objects(&logs(node, &["--request", id, "--json"]))[0];
+    assert!(object["cause"] == "reset" && object["worker"].is_string(), "{object}");
+    let errors = logs(node, &["speaks", "--level", "ERROR", "--request", id]);
+    assert!(errors.contains("ValueError") && !errors.contains("asked for"), "{errors}");
+    let errors = logs(node, &["front", "--level", "ERROR"]);
+    assert!(errors.contains("/speaks/crash") && !errors.contains("/speaks/n"), "{errors}");
 }
 
 fn assert_what_is_not_found_or_wrong_is_said(node: &Node) {

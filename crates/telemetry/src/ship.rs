@@ -45,6 +45,7 @@ pub use names::Pattern;
 pub use node::{NodeLogs, Notice};
 pub use outputs::NodeOutputs;
 pub use records::Lines;
+pub(crate) use records::Message;
 pub use report::{Count, Progress, Reports, Said};
 pub use shipper::{Counts, Options, Shipper};
 pub use sink::Sink;

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{BLOCK, CHUNK, SOURCE, Source, checksum, index_path, inode_of, six};
+use super::{BLOCK, CHUNK, EXACT, SOURCE, Source, checksum, index_path, inode_of, six};
 
 /// How much of an index is read at a time: whole blocks.
 const PIECE: usize = 64 * 1024;
@@ -118,7 +118,7 @@ impl Origins {
                 }
                 CHUNK if self.at > self.valid_from => {
                     let source = self.sources.get(&number).cloned();
-                    let at_ms = six(&block[4..10]);
+                    let at_ms = six(&block[4..10]) & !EXACT;
                     return Some((six(&block[10..16]), Origin { source, at_ms }));
                 }
                 _ => {}

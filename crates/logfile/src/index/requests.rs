@@ -1,15 +1,20 @@
 //! Where the requests of an access log are, read from the end of its index on.
 
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{BLOCK, CHUNK, Index, NOBODY, PART, REQUEST, SOURCE, Source};
+use super::{BLOCK, CHUNK, Index, NOBODY, PART, REQUEST, SOURCE, Served, Source};
 use super::{checksum, index_path, six};
 
 /// How much of an index is read at a time when it is read from its end on: whole blocks.
 const PIECE: usize = 256 * 1024;
+
+/// How far from the block of a request others of its worker are looked for that came soon after
+/// it, bytes. They stand there in the order of their ends.
+const NEAR: u64 = 1024 * 1024;
 
 impl Index {
     /// Where an access log may have the line of a request, and the worker that has served it;
@@ -42,9 +47,21 @@ impl Requests {
     }
 }
 
+/// The place of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestAt {
+    /// Where its line begins in the access log.
+    pub offset: u64,
+    /// The worker that has served it, or had it last; an empty source if it went to none.
+    pub worker: Source,
+    /// When the worker had it, if the index says so.
+    pub served: Option<Served>,
+    /// When the worker got the next request, if that was one of those around this one in the log.
+    pub next_ms: Option<u64>,
+}
+
 impl Iterator for Requests {
-    /// The offset of the line, and the source of the worker.
-    type Item = (u64, Source);
+    type Item = RequestAt;
 
     fn next(&mut self) -> Option<Self::Item> {
         let wanted = self.wanted;
@@ -58,8 +75,27 @@ impl Iterator for Requests {
             }
             _ => false,
         })?;
-        let before = Backwards::new(self.blocks.file.clone(), self.blocks.at());
-        Some((six(&block[10..16]), source_before(before, &block[2..4])))
+        let (number, at) = (&block[2..4], self.blocks.at());
+        let before = || Backwards::new(self.blocks.file.clone(), at);
+        let served = before().next().and_then(|block| Served::of_block(&block, number));
+        let next_ms = served.and_then(|served| self.next_of(number, &served, at));
+        let worker = source_before(before(), number);
+        Some(RequestAt { offset: six(&block[10..16]), worker, served, next_ms })
+    }
+}
+
+impl Requests {
+    /// When the worker with this number got its next request after it had answered one, whose
+    /// block is at this place.
+    fn next_of(&self, number: &[u8], served: &Served, at: u64) -> Option<u64> {
+        let from = at.saturating_sub(NEAR);
+        let mut bytes = Vec::new();
+        let mut file = &*self.blocks.file;
+        file.seek(SeekFrom::Start(from)).ok()?;
+        file.take(at - from + NEAR).read_to_end(&mut bytes).ok()?;
+        let of = |block: &[u8]| Served::of_block(block.try_into().ok()?, number);
+        let begins = bytes.chunks_exact(BLOCK).filter_map(of).map(|other| other.from_ms);
+        begins.filter(|from_ms| *from_ms >= served.to_ms && *from_ms > served.from_ms).min()
     }
 }
 

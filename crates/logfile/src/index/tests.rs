@@ -35,12 +35,21 @@ fn each_byte_has_its_source_also_after_another_writer_has_numbered_them_again() 
 }
 
 #[test]
-fn chunks_of_one_source_in_a_row_share_a_block_for_a_tenth_of_a_second() {
+fn each_millisecond_has_a_block_and_only_a_tenth_of_a_second_in_an_index_that_is_large_already() {
     let home = tempfile::tempdir().unwrap();
     let log = home.path().join("a.log");
-    let notes: Vec<_> = (0..1000).map(|n| ("one", 5000 + n, n * 10)).collect();
+    // Two chunks a millisecond, of 10 bytes each.
+    let notes: Vec<_> = (0..40_000).map(|n| ("one", 5000 + n / 2, n * 10)).collect();
     write(&log, 0, &notes);
-    assert_eq!(Index::read(&log, None).unwrap().chunks.len(), 10);
+    let chunks = Index::read(&log, None).unwrap().chunks;
+    let exact = chunks.iter().filter(|chunk| chunk.is_exact).count() as u64;
+    let size = chunks.len() as u64 * BLOCK as u64;
+    assert!((30_000..=400_000 / 4 + 32 * 1024).contains(&size), "{size}");
+    assert!(chunks[..1000].iter().all(|chunk| chunk.is_exact), "{exact} of {}", chunks.len());
+    let spans = chunks.windows(2).map(|two| (two[0].is_exact, two[1].at_ms - two[0].at_ms));
+    let spans: Vec<_> = spans.collect();
+    assert!(spans.iter().all(|(is_exact, span)| *span == if *is_exact { 1 } else { 100 }));
+    assert!(spans.iter().any(|(is_exact, _)| !is_exact));
 }
 
 #[test]
@@ -110,11 +119,51 @@ fn the_line_of_a_request_is_found_with_the_worker_that_served_it() {
         index.flush().unwrap();
     }
     let found = |id: &str| -> Vec<_> {
-        Index::requests(&log, request_hash(id.as_bytes())).unwrap().collect()
+        let requests = Index::requests(&log, request_hash(id.as_bytes())).unwrap();
+        requests.map(|found| (found.offset, found.worker, found.served)).collect()
     };
-    assert_eq!(found("id7"), [(700, workers[1].clone())]);
-    assert_eq!(found("id59"), [(8900, workers[2].clone())]);
+    assert_eq!(found("id7"), [(700, workers[1].clone(), None)]);
+    assert_eq!(found("id59"), [(8900, workers[2].clone(), None)]);
     assert_eq!(found("id60"), []);
+}
+
+#[test]
+fn an_access_log_says_when_a_worker_had_a_request_and_when_it_got_the_next_one() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("access.log");
+    let workers = ["app.p.a.1.1", "app.p.a.2.2"].map(source);
+    let served = |n: u64| {
+        let from_ms = 1_700_000_000_000 + n * 10;
+        Served { from_ms, to_ms: from_ms + 12, end_ms: from_ms + 15 }
+    };
+    for round in 0..2 {
+        let mut index = IndexWriter::open(&log, 7, round * 300, None).unwrap();
+        for n in (0..30).map(|n| n + round * 30) {
+            let kind = MarkKind::Served(request_hash(&n.to_le_bytes()), served(n));
+            index.note(&Mark { at: 0, source: &workers[n as usize % 2], kind }, n * 10);
+        }
+        index.flush().unwrap();
+    }
+    let found = |n: u64| {
+        let mut all = Index::requests(&log, request_hash(&n.to_le_bytes())).unwrap();
+        all.next().unwrap()
+    };
+    for n in [0, 7, 40] {
+        let next_ms = Some(served(n + 2).from_ms);
+        let worker = workers[n as usize % 2].clone();
+        let expected = RequestAt { offset: n * 10, worker, served: Some(served(n)), next_ms };
+        assert_eq!(found(n), expected);
+    }
+    assert_eq!(found(59).next_ms, None);
+    let index = Index::read_requests(&log, Some(7)).unwrap();
+    let of = |chunk: &Chunk| (chunk.offset, chunk.at_ms, chunk.source);
+    let expected = |n: u64| (n * 10, served(n).end_ms, Some(n as usize % 2));
+    assert_eq!(index.chunks[1..].iter().map(of).collect::<Vec<_>>()[..3], [1, 2, 3].map(expected));
+    assert_eq!(Index::read(&log, Some(7)).unwrap().chunks, [], "they are no output");
+    let longest = Served { from_ms: 5, to_ms: 5 + (1 << 40), end_ms: 1 << 50 };
+    let to_ms = 5 + u64::from(u32::MAX);
+    let stored = Served { from_ms: 5, to_ms, end_ms: to_ms + u64::from(u16::MAX) };
+    assert_eq!(Served::of_block(&longest.block(3), &[3, 0]), Some(stored));
 }
 
 #[test]
@@ -131,7 +180,7 @@ fn a_request_is_found_in_an_index_of_many_pieces_and_the_newest_of_several_comes
     index.flush().unwrap();
     let found = |n: u64| -> Vec<_> {
         let requests = Index::requests(&log, request_hash(&n.to_le_bytes())).unwrap();
-        requests.map(|(offset, source)| (offset, source.worker)).collect()
+        requests.map(|found| (found.offset, found.worker.worker)).collect()
     };
     let name = || "app.p.a.1.1".to_owned();
     assert_eq!(found(5), [(3_999_500, name()), (500, name())]);

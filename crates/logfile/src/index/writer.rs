@@ -7,11 +7,16 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{BLOCK, CHUNK, Mark, MarkKind, NOBODY, PART, REQUEST, SOURCE, Source};
+use super::{BLOCK, CHUNK, EXACT, Mark, MarkKind, NOBODY, PART, REQUEST, SOURCE, Source};
 use super::{checksum, give_back, header, index_path, read_inode};
 
-/// Chunks of one source in a row get one block in this time, milliseconds.
+/// Chunks of one source in a row get one block in this time, milliseconds, where the index is
+/// not to grow faster than it does.
 const SAME_FOR_MS: u64 = 100;
+
+/// Each millisecond gets a block of its own, while the index is smaller than a quarter of its
+/// file and so many bytes.
+const EXACT_MAX: u64 = 32 * 1024;
 
 /// The index may be larger than its file by so many bytes, and by one chunk with its source, so
 /// by 64 KiB at most; beyond, chunks that follow another source's are said to be of nobody.
@@ -25,10 +30,17 @@ pub(crate) struct IndexWriter {
     /// The number before the first one. Two fronts write to one index while one hands over to
     /// the other: they shall not use the same numbers.
     base: u16,
-    /// The source of the last chunk, and its time.
-    last: Option<(u16, u64)>,
+    last: Option<Last>,
     /// Blocks that are written together.
     blocks: Vec<u8>,
+}
+
+/// The last chunk.
+#[derive(Clone, Copy)]
+struct Last {
+    number: u16,
+    at_ms: u64,
+    is_exact: bool,
 }
 
 impl IndexWriter {
@@ -64,7 +76,7 @@ impl IndexWriter {
         if kept == 0 {
             index.blocks.extend_from_slice(&header(inode));
             if size > 0 {
-                index.put_chunk(NOBODY, 0, 0);
+                index.note_unknown(0);
             }
         }
         Ok(index)
@@ -79,26 +91,34 @@ impl IndexWriter {
                 let number = known.unwrap_or_else(|| self.put_source(mark.source));
                 return self.put(REQUEST, number, hash, offset);
             }
+            MarkKind::Served(hash, served) => {
+                let number = known.unwrap_or_else(|| self.put_source(mark.source));
+                self.blocks.extend_from_slice(&served.block(number));
+                return self.put(REQUEST, number, hash, offset);
+            }
         };
-        let same =
-            |(last, at): (u16, u64)| Some(last) == known && at_ms >= at && at_ms - at < SAME_FOR_MS;
+        let same = |last: Last| {
+            let for_ms = if last.is_exact { 1 } else { SAME_FOR_MS };
+            Some(last.number) == known && at_ms >= last.at_ms && at_ms - last.at_ms < for_ms
+        };
         if self.last.is_some_and(same) {
             return;
         }
-        if self.size + self.blocks.len() as u64 > offset + AHEAD_MAX {
-            if self.last.is_none_or(|(last, _)| last != NOBODY) {
+        let size = self.size + self.blocks.len() as u64;
+        if size > offset + AHEAD_MAX {
+            if self.last.is_none_or(|last| last.number != NOBODY) {
                 self.note_unknown(offset);
             }
             return;
         }
         let number = known.unwrap_or_else(|| self.put_source(mark.source));
-        self.put_chunk(number, at_ms, offset);
+        self.put_chunk(Last { number, at_ms, is_exact: size < offset / 4 + EXACT_MAX }, offset);
     }
 
     /// From this offset on it is not known who wrote the file, nor when: its lines may have any
     /// time, so none is stored.
     pub fn note_unknown(&mut self, offset: u64) {
-        self.put_chunk(NOBODY, 0, offset);
+        self.put_chunk(Last { number: NOBODY, at_ms: 0, is_exact: false }, offset);
     }
 
     /// Writes what was noted, or nothing. After an error the file may still end with a part of a
@@ -116,9 +136,10 @@ impl IndexWriter {
         Ok(())
     }
 
-    fn put_chunk(&mut self, number: u16, at_ms: u64, offset: u64) {
-        self.put(CHUNK, number, at_ms, offset);
-        self.last = Some((number, at_ms));
+    fn put_chunk(&mut self, chunk: Last, offset: u64) {
+        let time = if chunk.is_exact { chunk.at_ms | EXACT } else { chunk.at_ms };
+        self.put(CHUNK, chunk.number, time, offset);
+        self.last = Some(chunk);
     }
 
     fn put(&mut self, kind: u8, number: u16, value: u64, offset: u64) {

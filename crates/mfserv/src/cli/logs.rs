@@ -50,7 +50,7 @@ pub struct Logs {
     /// Lines until then.
     #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
     until: Option<u64>,
-    /// Lines at least as severe: DEBUG, INFO, WARNING, ERROR or CRITICAL. A line without a level has that of the one before it.
+    /// Lines at least as severe: DEBUG, INFO, WARNING, ERROR or CRITICAL. A line without a level has that of the message which it continues (a traceback), else INFO.
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     level: Option<Level>,
     /// Lines with this text (a regular expression), the newest first, each as soon as it is found.
@@ -62,8 +62,8 @@ pub struct Logs {
     /// Lines of workers of one release, by its number.
     #[arg(long, value_name = "NUMBER", value_parser = some)]
     release: Option<String>,
-    /// A request: its line in the access log, its worker, what happened to that, and the lines of that time.
-    #[arg(long, value_name = "ID", value_parser = some, conflicts_with_all = ["names", "follow", "lines", "since", "until", "level", "grep", "worker", "release", "last_crash"])]
+    /// A request, by its id or that of its trace: its line in the access log, its worker, what happened to that, and its lines; of these --level, --grep and names choose some.
+    #[arg(long, value_name = "ID", value_parser = some, conflicts_with_all = ["follow", "lines", "since", "until", "worker", "release", "last_crash"])]
     request: Option<String>,
     /// The last lines of the worker that crashed last, and how it ended.
     #[arg(long, conflicts_with_all = ["follow", "since", "until", "grep", "worker", "release"])]
@@ -78,11 +78,11 @@ pub struct Logs {
 
 impl Logs {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        if let Some(id) = &self.request {
-            return request::run(places, id, &Show::new(self.json, true, self.raw));
-        }
         let selection = self.selection()?;
         let meant = Meant::new(&self.names, places);
+        if let Some(id) = &self.request {
+            return request::run(places, &self, id, &meant, selection);
+        }
         let files = files(places, &meant)?;
         if files.is_empty() && !self.follow {
             return Err(nothing(places, &self.names));
@@ -138,6 +138,7 @@ impl Logs {
             since_ms: self.since,
             until_ms: self.until,
             level: self.level,
+            wants_level: self.json,
             pattern: self.grep.as_ref().map(pattern).transpose()?,
             worker: self.worker.clone(),
             release: self.release.clone(),

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use mfserv_logfile::Source;
 
-use super::line::{Level, Levels, Stamp, quick_stamp, quick_time};
+use super::line::{Level, Stamp, quick_stamp, quick_time};
+use super::messages::Messages;
 use super::part::{FileOf, Part, Range};
-use super::search::{Selection, Unread};
+use super::search::{At, Selection, Unread};
 
 /// How much is read at a time.
 const BLOCK: u64 = 1024 * 1024;
@@ -54,7 +55,7 @@ pub(super) struct Cursor<'s> {
     block: Option<Block>,
     /// The time of the last line: a line without one has it too.
     last_ms: Option<u64>,
-    levels: Levels,
+    messages: Messages,
     /// How much has been read behind the end of a request, bytes.
     behind: usize,
     /// What could not be read.
@@ -83,7 +84,7 @@ impl<'s> Cursor<'s> {
             part: None,
             block: None,
             last_ms: None,
-            levels: Levels::default(),
+            messages: Messages::of(log),
             behind: 0,
             unread: Vec::new(),
         }
@@ -127,7 +128,7 @@ impl<'s> Cursor<'s> {
         loop {
             if self.part.as_ref().is_none_or(|part| part.ranges.is_empty()) {
                 let Some(file) = self.files.pop_front() else { return false };
-                self.levels = Levels::default();
+                self.messages.forget();
                 self.part = match Part::open(&file, self.selection) {
                     Ok(part) => Some(part),
                     Err(error) => {
@@ -160,10 +161,11 @@ impl<'s> Cursor<'s> {
                 }
             }
             if !self.selection.may_be_in(&block.1, is_behind) {
+                self.messages.forget();
                 continue;
             }
             if self.backwards {
-                self.levels = Levels::default();
+                self.messages.forget();
             }
             let lines = self.lines_of(&block, range);
             if !lines.is_empty() {
@@ -183,7 +185,8 @@ impl<'s> Cursor<'s> {
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             let text = line.strip_suffix(b"\n").unwrap_or(line);
             let span = start..start + text.len();
-            let (source, read_ms) = part.origin(offset + start as u64);
+            let (source, read) = part.origin(offset + start as u64);
+            let read_ms = read.map(|read| read.at_ms);
             start += line.len();
             let stamp = read_ms.map(Stamp::from).or_else(|| quick_stamp(text));
             let at_ms = stamp.map(|stamp| selection.reading(&stamp, last_ms)).or(last_ms);
@@ -193,13 +196,16 @@ impl<'s> Cursor<'s> {
                 continue;
             }
             let mut level = None;
-            if let Some(least) = selection.level {
-                level = self.levels.of(text, source);
-                if level.is_none_or(|level| level < least) {
+            if selection.asks_for_messages() {
+                let is_exact = read.is_none_or(|read| read.is_exact);
+                let at = At { source, at_ms: time, is_exact };
+                let Some(begun) = self.messages.next(text, source) else { continue };
+                if !selection.has(text, &at, begun) {
                     continue;
                 }
+                level = Some(begun.level);
             }
-            if selection.has(text, source, time) {
+            if selection.pattern.as_ref().is_none_or(|pattern| pattern.is_in(text)) {
                 found.push_back(Place { span, at_ms, level });
             }
         }
@@ -213,8 +219,8 @@ type Read = ((u64, Vec<u8>), Range);
 fn is_behind(part: &Part, (offset, bytes): &(u64, Vec<u8>), selection: &Selection) -> bool {
     let Some(request) = &selection.request else { return false };
     let first = || bytes.split(|byte| *byte == b'\n').next().and_then(quick_time);
-    let at_ms = part.origin(*offset).1.or_else(first);
-    at_ms.is_some_and(|at_ms| at_ms > request.until_ms)
+    let at_ms = part.origin(*offset).1.map(|read| read.at_ms).or_else(first);
+    at_ms.is_some_and(|at_ms| at_ms > request.until_ms())
 }
 
 /// Takes the first lines out of the first range.

@@ -2,7 +2,6 @@
 
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
-use mfserv_logfile::Source;
 
 /// How far into a line its time and its level are looked for, bytes.
 const LOOK: usize = 160;
@@ -70,6 +69,8 @@ pub struct Stamp {
     pub at_ms: u64,
     /// Such a time, read as the second one.
     pub or_ms: Option<u64>,
+    /// It says milliseconds, other than none.
+    pub is_exact: bool,
     /// The byte of the line behind it, and behind the bracket that it is in; 0 in a JSON object.
     pub end: usize,
 }
@@ -168,6 +169,41 @@ pub(super) fn quick_level(line: &[u8]) -> Option<Level> {
     if line.first() == Some(&b'{') { facts(line).level } else { level_of(line) }
 }
 
+/// True for the first line of a traceback of Python.
+pub(super) fn is_traceback(line: &[u8]) -> bool {
+    line.starts_with(b"Traceback (most recent call last)")
+}
+
+/// True for a line that is one JSON object.
+pub(super) fn is_object(line: &[u8]) -> bool {
+    line.first() == Some(&b'{') && line.trim_ascii_end().last() == Some(&b'}')
+}
+
+/// How severe an answer is, by its status in a line of the access log.
+pub(super) fn level_of_status(line: &[u8]) -> Level {
+    let status = json(line).and_then(|object| object.get("status")?.as_u64());
+    match status.unwrap_or(0) {
+        500.. => Level::Error,
+        400..500 => Level::Warning,
+        _ => Level::Info,
+    }
+}
+
+/// The request that a line names: `request_id` of a JSON object, `request_id=ID` of the text of
+/// mflog.
+pub(super) fn request_id_of(line: &[u8]) -> Option<String> {
+    if line.first() == Some(&b'{') {
+        return facts(line).request_id;
+    }
+    const KEY: &[u8] = b"request_id=";
+    let value = &line[memchr::memmem::find(line, KEY)? + KEY.len()..];
+    let is_end = |byte: &u8| byte.is_ascii_whitespace() || b"\"',;)}]".contains(byte);
+    let value = value.trim_ascii_start();
+    let value = value.strip_prefix(b"'").or(value.strip_prefix(b"\"")).unwrap_or(value);
+    let length = value.iter().position(is_end).unwrap_or(value.len());
+    (length > 0).then(|| String::from_utf8_lossy(&value[..length]).into_owned())
+}
+
 /// A time at the begin: `2026-01-31T12:00:00.123Z`, `[2026/01/31 12:00:00,123 +0100]`, with an
 /// offset or local.
 pub(crate) fn stamp_of(line: &[u8]) -> Option<Stamp> {
@@ -184,11 +220,14 @@ pub(super) fn stamp_in(line: &[u8], zone: impl FnOnce() -> TimeZone) -> Option<S
         return None;
     }
     let mut millis = 0;
+    let mut is_exact = false;
     let mut end = 19;
     if is(19, b".,") && line.get(20).is_some_and(u8::is_ascii_digit) {
         let digits = line[20..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         let three = number(line, 20, 20 + digits.min(3))?;
         millis = three * 10_i64.pow(3 - digits.min(3) as u32);
+        // Some programs write zeros after whole seconds.
+        is_exact = digits >= 3 && millis > 0;
         end = 20 + digits;
     }
     let part = |from, to| number(line, from, to).and_then(|value| i8::try_from(value).ok());
@@ -213,13 +252,13 @@ pub(super) fn stamp_in(line: &[u8], zone: impl FnOnce() -> TimeZone) -> Option<S
         end += 1;
     }
     let ms = |seconds: i64| u64::try_from(seconds * 1000 + millis).ok();
-    Some(Stamp { at_ms: ms(at)?, or_ms: or.and_then(ms), end: end + bracket })
+    Some(Stamp { at_ms: ms(at)?, or_ms: or.and_then(ms), is_exact, end: end + bracket })
 }
 
 impl From<u64> for Stamp {
     /// A time that is known, milliseconds since 1970.
     fn from(at_ms: u64) -> Self {
-        Self { at_ms, or_ms: None, end: 0 }
+        Self { at_ms, or_ms: None, is_exact: true, end: 0 }
     }
 }
 
@@ -256,7 +295,7 @@ fn offset(line: &[u8], at: usize) -> Option<(i64, usize)> {
 
 /// A level in capitals near the begin: `[WARNING]`, `ERROR:`, ` INFO `; a traceback is an error.
 fn level_of(line: &[u8]) -> Option<Level> {
-    if line.starts_with(b"Traceback (most recent call last)") {
+    if is_traceback(line) {
         return Some(Level::Error);
     }
     let head = &line[..line.len().min(LOOK)];
@@ -272,27 +311,4 @@ fn level_of(line: &[u8]) -> Option<Level> {
         let is_level = word.iter().all(u8::is_ascii_uppercase);
         std::str::from_utf8(word).ok().filter(|_| is_level).and_then(Level::of)
     })
-}
-
-/// The levels of the lines of one file, in their order: a line without one has that of the line
-/// before it, if both are of one writer.
-#[derive(Debug, Default)]
-pub struct Levels(Option<(Option<Source>, Level)>);
-
-impl Levels {
-    /// The level of the next line.
-    pub(super) fn of(&mut self, line: &[u8], source: Option<&Source>) -> Option<Level> {
-        let own = quick_level(line);
-        match (&mut self.0, own) {
-            (Some((writer, level)), own) if writer.as_ref() == source => {
-                *level = own.unwrap_or(*level);
-                Some(*level)
-            }
-            (last, Some(level)) => {
-                *last = Some((source.cloned(), level));
-                own
-            }
-            (_, None) => None,
-        }
-    }
 }

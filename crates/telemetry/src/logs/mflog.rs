@@ -34,6 +34,24 @@ pub fn parsed(text: &str, role: Option<&str>) -> Map<String, Value> {
     } else if let Some(role) = role {
         object.insert("name".into(), format!("mfserv.{role}").into());
     }
+    if role == Some("nginx_error") {
+        let request = request_in_error(rest).map(|id| ("request_id", id));
+        for (key, value) in request.into_iter().chain(worker_in_error(rest)) {
+            object.insert(key.into(), value.into());
+        }
+    }
     object.insert("event".into(), rest.into());
     object
+}
+
+/// The id in a line of the error log: `… (request ID)` or `… (path /x, request ID)`.
+pub(crate) fn request_in_error(text: &str) -> Option<&str> {
+    let (_, id) = text.trim_end().strip_suffix(')')?.rsplit_once("request ")?;
+    (!id.is_empty() && !id.contains(' ')).then_some(id)
+}
+
+/// The worker in the message of a line of the error log: `worker app.foo.main.1.7: reset: …`.
+fn worker_in_error(event: &str) -> Option<(&'static str, &str)> {
+    let (worker, _) = event.strip_prefix("worker ")?.split_once(": ")?;
+    Some(("worker", worker))
 }

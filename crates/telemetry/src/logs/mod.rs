@@ -7,6 +7,7 @@
 mod content;
 mod cursor;
 mod line;
+mod messages;
 mod mflog;
 mod part;
 mod pattern;
@@ -17,9 +18,12 @@ mod tests;
 mod when;
 
 pub(crate) use line::stamp_of;
-pub use line::{Facts, Level, Levels, Stamp, facts};
+pub use line::{Facts, Level, Stamp, facts};
+pub use messages::Messages;
+pub(crate) use messages::{is_of_plugin, usual_level};
 pub use mflog::parsed;
+pub(crate) use mflog::request_in_error;
 pub use pattern::Pattern;
-pub use request::{Request, find_request};
-pub use search::{Found, Fresh, OfRequest, Order, Searched, Selection, Unread, search};
+pub use request::{Request, find_request, find_trace};
+pub use search::{Found, Fresh, OfRequest, OfWorker, Order, Searched, Selection, Unread, search};
 pub use when::{BadTime, when};

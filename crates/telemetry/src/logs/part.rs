@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use mfserv_logfile::{Index, Rotated, Source, rotated_in};
+use mfserv_logfile::{Chunk, Index, Rotated, Source, rotated_in};
 
 use super::content::Content;
 use super::line::{Stamp, quick_stamp};
@@ -77,7 +77,7 @@ impl Part {
             Content::Plain(..) => std::fs::metadata(&file.path).ok().map(|found| found.ino()),
             Content::Packed(_) => None,
         };
-        let index = Index::read(&file.path, inode).filter(|index| !index.chunks.is_empty());
+        let index = index_of(&file.path, inode, selection);
         let ranges = match &index {
             Some(index) => indexed(index, content.len(), selection).into(),
             None if selection.worker.is_some() || selection.release.is_some() => VecDeque::new(),
@@ -86,12 +86,25 @@ impl Part {
         Ok(Self { path: file.path.clone(), content, index, ranges, until_ms: file.until_ms })
     }
 
-    /// Who has written a byte, and when.
-    pub fn origin(&self, offset: u64) -> (Option<&Source>, Option<u64>) {
+    /// Who has written a byte, and the chunk that it was read with, if the time of that is known.
+    pub fn origin(&self, offset: u64) -> (Option<&Source>, Option<&Chunk>) {
         let Some(index) = &self.index else { return (None, None) };
         let Some(chunk) = index.chunk_at(offset) else { return (None, None) };
         let source = chunk.source.and_then(|place| index.sources.get(place));
-        (source, Some(chunk.at_ms).filter(|at| *at > 0))
+        (source, Some(chunk).filter(|chunk| chunk.at_ms > 0))
+    }
+}
+
+/// The index of a file. That of an access log has a worker for each line: it is read where
+/// workers are asked for.
+fn index_of(file: &Path, inode: Option<u64>, selection: &Selection) -> Option<Index> {
+    let index = Index::read(file, inode)?;
+    match index.chunks.is_empty() {
+        true if selection.worker.is_some() || selection.release.is_some() => {
+            Index::read_requests(file, inode).filter(|index| !index.chunks.is_empty())
+        }
+        true => None,
+        false => Some(index),
     }
 }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use mfserv_logfile::Source;
 
 use super::cursor::{Cursor, Hit};
-use super::line::{Level, Levels, Stamp, quick_stamp};
+use super::line::{Level, Stamp, quick_stamp, request_id_of};
+use super::messages::{Begun, Messages, Seen};
 use super::part::files_of;
 use super::pattern::Pattern;
 
@@ -21,8 +22,11 @@ pub struct Selection {
     pub since_ms: Option<u64>,
     /// Not younger than this, milliseconds since 1970.
     pub until_ms: Option<u64>,
-    /// At least as severe; a line without a level has that of the line before it.
+    /// At least as severe. A line without a level has that of the message which it continues (a
+    /// traceback), else the usual one of its log.
     pub level: Option<Level>,
+    /// The level of each line that is found is wanted.
+    pub wants_level: bool,
     /// With this text.
     pub pattern: Option<Pattern>,
     /// Of this worker (`app.foo.main.1.7`) or of all workers of a slot or app
@@ -36,24 +40,76 @@ pub struct Selection {
     pub ends: BTreeMap<PathBuf, u64>,
 }
 
-/// The lines of a request: those that name its id, and all lines of its worker up to a time.
+/// A program's own time counts where it is at most so much older than that of its reading,
+/// milliseconds.
+const LATE_MS: u64 = 5000;
+
+/// The lines of one message are read within this time, milliseconds.
+const TOGETHER_MS: u64 = 5;
+
+/// The lines of a request: those that name its id, and those that its workers have written while
+/// they had it, unless they name another request.
 pub struct OfRequest {
     /// The id.
     pub id: Pattern,
-    /// The worker that had the request.
-    pub worker: Option<String>,
-    /// Up to then all lines of the worker, milliseconds since 1970.
+    /// The workers that had the request.
+    pub workers: Vec<OfWorker>,
+}
+
+/// When a worker had a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfWorker {
+    /// The worker: `app.foo.main.1.7`.
+    pub worker: String,
+    /// Its lines since then, milliseconds since 1970.
+    pub from_ms: u64,
+    /// Its lines up to then, milliseconds since 1970.
     pub until_ms: u64,
 }
 
 impl OfRequest {
-    fn has(&self, line: &[u8], source: Option<&Source>, at_ms: u64) -> bool {
-        let is_of_worker = || {
-            let name = self.worker.as_deref().filter(|_| at_ms <= self.until_ms);
-            name.zip(source).is_some_and(|(name, it)| is_named(&it.worker, name))
+    /// Whether a line belongs to it. `begun`: the message that the line begins or continues.
+    fn has(&self, line: &[u8], at: &At<'_>, begun: &mut Begun) -> bool {
+        // What was written together belongs together, whatever the times are.
+        let soon = |seen: &Seen| at.at_ms.abs_diff(seen.at_ms) <= TOGETHER_MS;
+        let at_once = |seen: &Seen| at.at_ms == seen.at_ms;
+        let of_message = begun.last.filter(soon).or(begun.before.filter(at_once));
+        let is_of_request = match of_message {
+            _ if self.id.is_in(line) => true,
+            Some(seen) => seen.is_of_request,
+            None => request_id_of(line).is_none() && self.is_of_worker(line, at),
         };
-        is_of_worker() || self.id.is_in(line)
+        begun.last = Some(Seen { is_of_request, at_ms: at.at_ms });
+        is_of_request
     }
+
+    fn is_of_worker(&self, line: &[u8], at: &At<'_>) -> bool {
+        let Some(source) = at.source else { return false };
+        let own = quick_stamp(line).filter(|stamp| stamp.is_exact);
+        let own = own.map(|stamp| stamp.near(Some(at.at_ms)));
+        let own = own.filter(|own| *own <= at.at_ms + LATE_MS && own + LATE_MS >= at.at_ms);
+        // What was read together may have been written a little later than the time says.
+        let (first, last) = match own {
+            Some(own) => (own, own),
+            None => (at.at_ms, at.at_ms + if at.is_exact { 0 } else { CHUNK_MS }),
+        };
+        let mut workers = self.workers.iter().filter(|it| source.worker == it.worker);
+        workers.any(|it| last >= it.from_ms && first <= it.until_ms)
+    }
+
+    /// After that only lines that name the id belong to it, milliseconds since 1970.
+    pub(super) fn until_ms(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.until_ms).max().unwrap_or(0)
+    }
+}
+
+/// Where a line comes from, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At<'a> {
+    pub source: Option<&'a Source>,
+    pub at_ms: u64,
+    /// The time is that of the line; else the line may be [`CHUNK_MS`] younger.
+    pub is_exact: bool,
 }
 
 impl Selection {
@@ -93,25 +149,32 @@ impl Selection {
         }
     }
 
-    /// True if a line of this text is wanted, as far as the text, and the request, are selected.
-    pub(super) fn has(&self, line: &[u8], source: Option<&Source>, at_ms: u64) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| pattern.is_in(line))
-            && self.request.as_ref().is_none_or(|request| request.has(line, source, at_ms))
+    /// True if the messages that lines belong to have to be known.
+    pub(super) fn asks_for_messages(&self) -> bool {
+        self.level.is_some() || self.wants_level || self.request.is_some()
+    }
+
+    /// True if a line is wanted, as far as level and request are selected.
+    pub(super) fn has(&self, line: &[u8], at: &At<'_>, begun: &mut Begun) -> bool {
+        let is_severe = self.level.is_none_or(|least| begun.level >= least);
+        // The request is looked at in any case: later lines of the message have what is found.
+        let is_of_request = self.request.as_ref().is_none_or(|it| it.has(line, at, begun));
+        is_severe && is_of_request
     }
 
     /// False if certainly none of these lines has what is wanted. `is_behind`: they are later
     /// than what the worker of a request has said of it.
     pub(super) fn may_be_in(&self, lines: &[u8], is_behind: bool) -> bool {
         // Other lines than those with its id are only wanted of a worker that is known.
-        let by_id = |request: &&OfRequest| is_behind || request.worker.is_none();
+        let by_id = |request: &&OfRequest| is_behind || request.workers.is_empty();
         let id = self.request.as_ref().filter(by_id).map(|request| &request.id);
         let mut patterns = self.pattern.iter().chain(id);
         patterns.all(|pattern| pattern.may_be_in(lines))
     }
 
-    /// The time of a line that has just come, milliseconds since 1970, if the line is wanted.
-    /// `levels`: of the file, which is given all its lines.
-    pub fn matches(&self, fresh: &Fresh<'_>, levels: &mut Levels) -> Option<u64> {
+    /// The time of a line that has just come, milliseconds since 1970, and its level, if the line
+    /// is wanted. `messages`: of the file, which is given all its lines.
+    pub fn matches(&self, fresh: &Fresh<'_>, messages: &mut Messages) -> Option<(u64, Level)> {
         let Fresh { line, source, read_ms, now_ms } = *fresh;
         let own = || quick_stamp(line).map(|stamp| self.reading(&stamp, Some(now_ms)));
         let at_ms = read_ms.or_else(own).unwrap_or(now_ms);
@@ -119,12 +182,12 @@ impl Selection {
             Some(read_ms) => self.is_chunk_in_time(read_ms),
             None => self.is_in_time(at_ms),
         };
-        let level = self.level.and_then(|_| levels.of(line, source));
+        let level = messages.next(line, source)?.level;
         let is_wanted = is_in_time
             && self.is_of(source)
-            && self.level.is_none_or(|least| level.is_some_and(|level| level >= least))
+            && self.level.is_none_or(|least| level >= least)
             && self.pattern.as_ref().is_none_or(|pattern| pattern.is_in(line));
-        is_wanted.then_some(at_ms)
+        is_wanted.then_some((at_ms, level))
     }
 }
 
@@ -167,7 +230,8 @@ pub struct Found {
     pub bytes: Vec<u8>,
     /// When it was written, milliseconds since 1970, if that is known.
     pub at_ms: Option<u64>,
-    /// Its level, or that of the line before it; only if a level was selected.
+    /// Its level, or that of the message which it continues, or the usual one of its log; only if
+    /// levels were asked for.
     pub level: Option<Level>,
     /// Who wrote it, if that is known.
     pub source: Option<Source>,

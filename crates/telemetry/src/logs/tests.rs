@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use mfserv_core::output::Rotation;
-use mfserv_logfile::{LogFile, Mark, MarkKind, Source, compress, request_hash, rotated};
+use mfserv_logfile::{LogFile, Mark, MarkKind, Served, Source, compress, request_hash, rotated};
 
 use super::*;
 
+mod messages;
+mod of_request;
 mod times;
 mod unknown;
 
@@ -133,11 +135,11 @@ fn lines_of_several_logs_are_given_by_time() {
 #[test]
 fn a_message_of_several_lines_has_the_level_of_its_first_one_in_both_directions() {
     let home = tempfile::tempdir().unwrap();
-    let path = home.path().join("a.log");
+    let path = home.path().join("app_p_main.log");
     let message = |n: usize| {
         let level = if n % 2 == 0 { "ERROR" } else { "INFO" };
         format!(
-            "2026-01-31T12:00:00.{n:06}Z [{level}] (x#1) begun\n  File \"a.py\"\nValueError: {n}\n"
+            "2026-01-31T12:00:00.{n:06}Z [{level}] (x#1) begun\n  File \"a.py\"\n  ValueError: {n}\n"
         )
     };
     std::fs::write(&path, (0..40_000).map(message).collect::<String>()).unwrap();
@@ -221,40 +223,4 @@ fn a_request_is_found_although_two_fronts_wrote_to_the_access_log_at_once() {
         let found = request(&path, &format!("id{n}")).unwrap();
         assert_eq!(found.worker.as_deref(), Some(fronts[n % 2].worker.as_str()), "{n}");
     }
-}
-
-#[test]
-fn the_lines_of_a_request_are_those_of_its_worker_and_behind_the_answer_those_with_its_id() {
-    let home = tempfile::tempdir().unwrap();
-    let path = home.path().join("app_p_main.log");
-    let mut log = LogFile::new(&path, rotation(0));
-    let workers = [source("app.p.main.1.1", "1"), source("app.p.main.2.2", "1")];
-    let mut write = |n: u64, text: &str| {
-        let kind = MarkKind::Output(START_MS + n * 1000);
-        let mark = Mark { at: 0, source: &workers[n as usize % 2], kind };
-        log.append_marked(format!("line {n} {text}\n").as_bytes(), &[mark]).unwrap();
-    };
-    for n in 0..60 {
-        write(n, if n % 15 == 0 { "of id1" } else { "" });
-    }
-    let selection = |from: u64| Selection {
-        since_ms: Some(START_MS + from * 1000),
-        request: Some(OfRequest {
-            id: Pattern::text("id1"),
-            worker: Some("app.p.main.1.1".into()),
-            until_ms: START_MS + 20_500,
-        }),
-        ..Selection::default()
-    };
-    let found = |from| {
-        let logs = std::slice::from_ref(&path);
-        numbers(&lines(logs, &selection(from), Order::OldestFirst(None)))
-    };
-    assert_eq!(found(10), [10, 12, 14, 15, 16, 18, 20, 30, 45]);
-    // Far behind the answer nothing is read any more: the id may be in no line at all.
-    for n in 60..66 {
-        write(n, &"x".repeat(12 << 20));
-    }
-    write(66, "of id1");
-    assert_eq!(found(30), [30, 45]);
 }

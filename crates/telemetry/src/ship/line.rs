@@ -11,7 +11,7 @@ use mfserv_logfile::{Origin, Origins, Source, index_path};
 use super::document::{Document, Place};
 use super::records::Message;
 use super::{journal, json_file, syslog};
-use crate::logs::{Facts, Level, facts};
+use crate::logs::{Facts, Level, facts, is_of_plugin, request_in_error, usual_level};
 
 /// The most files and writers that are remembered; beyond, they are looked up again.
 const REMEMBERED: usize = 1024;
@@ -164,19 +164,6 @@ impl LineMaker {
     }
 }
 
-/// The level of lines that name none. Roles of mfserv other than the daemon write to their logs
-/// only when something is wrong.
-fn usual_level(log: &str) -> Level {
-    match log == "daemon" || is_of_plugin(log) {
-        true => Level::Info,
-        false => Level::Warning,
-    }
-}
-
-fn is_of_plugin(log: &str) -> bool {
-    log.starts_with("app_") || log.starts_with("extra_")
-}
-
 fn line_of<'a>(text: &'a str, own: Facts, origin: Origin, log: &'a str, level: Level) -> Line<'a> {
     let source = origin.source.filter(|source| !source.worker.is_empty());
     let worker = source.as_ref().and_then(|source| source.worker.parse::<WorkerId>().ok());
@@ -196,7 +183,8 @@ fn line_of<'a>(text: &'a str, own: Facts, origin: Origin, log: &'a str, level: L
     let is_id = |id: &String| {
         id.len() <= REQUEST_ID_LONGEST && id.bytes().all(|byte| byte.is_ascii_graphic())
     };
-    let request_id = own.request_id.filter(is_id);
+    let in_error = || request_in_error(text).filter(|_| log == "nginx_error").map(str::to_owned);
+    let request_id = own.request_id.or_else(in_error).filter(is_id);
     Line {
         text,
         time: time.unwrap_or_else(Timestamp::now),

@@ -3,21 +3,23 @@
 //! To add a field to the log, add it to [`AccessRecord`] (or to [`Asked`], if it is read
 //! from the request) and to [`AccessRecord::write`].
 
-use std::cell::RefCell;
+mod line;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use mfserv_core::wire::metrics::Answerer;
 use mfserv_h1::{Name, RequestHead};
-use mfserv_logfile::{Source, request_hash};
+use mfserv_logfile::{MarkKind, Served, Source, request_hash};
 use tokio::time::Instant;
 
+use line::{number, push_seconds, push_time, text};
+
+use super::fault::Cause;
 use super::trace::Trace;
 use crate::embedded::io::clock;
 use crate::embedded::io::log_file::LogWriter;
 
-/// The longest host, method or URI in the log, bytes; a longer one is cut.
-const VALUE_MAX: usize = 8 * 1024;
 /// The longest request id that is taken over from a client, bytes.
 const ID_MAX: usize = 128;
 
@@ -44,11 +46,15 @@ pub struct AccessRecord {
     app: String,
     by: Answerer,
     wait: Duration,
-    /// When the worker was asked, if that is measured.
+    /// When the worker was asked.
     asked_worker: Option<Instant>,
+    /// When the worker had answered.
+    left_worker: Option<Instant>,
     /// The worker that has the request, or had it last.
     worker: Option<Arc<Source>>,
     status: u16,
+    /// Why the front did not deliver the answer of an app or a file.
+    cause: Option<Cause>,
     is_logged: bool,
 }
 
@@ -106,8 +112,10 @@ impl AccessRecord {
             by: Answerer::Front,
             wait: Duration::ZERO,
             asked_worker: None,
+            left_worker: None,
             worker: None,
             status: 0,
+            cause: None,
             is_logged: true,
         }
     }
@@ -123,8 +131,10 @@ impl AccessRecord {
         self.by = Answerer::Front;
         self.wait = Duration::ZERO;
         self.asked_worker = None;
+        self.left_worker = None;
         self.worker = None;
         self.status = 0;
+        self.cause = None;
         self.is_logged = true;
     }
 
@@ -191,6 +201,11 @@ impl AccessRecord {
         self.asked_worker = Some(Instant::now());
     }
 
+    /// Records that the worker has answered, and is free for the next request.
+    pub fn leave_worker(&mut self) {
+        self.left_worker = Some(Instant::now());
+    }
+
     /// How long the request has taken until now, as the value of Server-Timing, in
     /// milliseconds. What no worker was asked for has waited for none.
     pub fn server_timing(&self) -> String {
@@ -226,6 +241,7 @@ impl AccessRecord {
     /// the log: other programs read its lines.
     pub fn set_worker(&mut self, worker: &Arc<Source>) {
         self.worker = Some(worker.clone());
+        self.asked_worker = None;
     }
 
     /// The status of the answer; 0 before there is one.
@@ -236,6 +252,13 @@ impl AccessRecord {
     /// Records the status of the answer.
     pub fn set_status(&mut self, status: u16) {
         self.status = status;
+    }
+
+    /// Records why the front answers in place of an app or a file. Such a request is always in
+    /// the log: its id is on the page that the client gets.
+    pub fn set_cause(&mut self, cause: Cause) {
+        self.cause = Some(cause);
+        self.is_logged = true;
     }
 
     /// True unless the request is left out of the log.
@@ -256,7 +279,7 @@ impl AccessRecord {
             None => (&[][..], &[][..], &[][..]),
         };
         let worker = self.worker.as_ref().unwrap_or(&NO_WORKER);
-        log.line_of(Some((worker, request_hash(&self.id))), |line| {
+        log.line_of(Some((worker, self.mark())), |line| {
             line.extend_from_slice(b"{ \"@timestamp\": \"");
             push_time(line);
             text(line, "\", \"from\": \"", asked.from.as_bytes());
@@ -279,91 +302,21 @@ impl AccessRecord {
             if let Some(id) = self.trace.id() {
                 text(line, "\", \"trace_id\": \"", id);
             }
+            if let Some(cause) = self.cause {
+                text(line, "\", \"cause\": \"", cause.as_str().as_bytes());
+            }
             line.extend_from_slice(b"\" }\n");
         });
     }
-}
 
-fn text(line: &mut Vec<u8>, key: &str, value: &[u8]) {
-    line.extend_from_slice(key.as_bytes());
-    escape(line, &value[..value.len().min(VALUE_MAX)]);
-}
-
-fn number(line: &mut Vec<u8>, key: &str, value: u64) {
-    line.extend_from_slice(key.as_bytes());
-    push_number(line, value);
-}
-
-fn push_number(line: &mut Vec<u8>, value: u64) {
-    if value >= 10 {
-        push_number(line, value / 10);
-    }
-    line.push(b'0' + (value % 10) as u8);
-}
-
-fn push_seconds(line: &mut Vec<u8>, ms: u64) {
-    push_number(line, ms / 1000);
-    line.push(b'.');
-    for divisor in [100, 10, 1] {
-        line.push(b'0' + (ms / divisor % 10) as u8);
-    }
-}
-
-/// Appends the inside of a JSON string; bytes that are not UTF-8 become U+FFFD.
-fn escape(line: &mut Vec<u8>, value: &[u8]) {
-    let special = |b: u8| !(0x20..0x7f).contains(&b) || b == b'"' || b == b'\\';
-    // Looks at every byte, and so at many with one instruction.
-    if !value.iter().fold(false, |found, b| found | special(*b)) {
-        line.extend_from_slice(value);
-        return;
-    }
-    for c in String::from_utf8_lossy(value).chars() {
-        match c {
-            '"' | '\\' => line.extend_from_slice(&[b'\\', c as u8]),
-            c if (c as u32) < 0x20 || c == '\x7f' => {
-                line.extend_from_slice(format!("\\u{:04x}", c as u32).as_bytes());
-            }
-            c => line.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-    }
-}
-
-thread_local! {
-    /// The second that was last written, and its text.
-    static CLOCK: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
-}
-
-/// Appends the local time with its offset, `2026-01-31T12:00:00+01:00`.
-fn push_time(line: &mut Vec<u8>) {
-    let seconds = clock::unix_seconds();
-    CLOCK.with_borrow_mut(|(second, text)| {
-        if *second != seconds || text.is_empty() {
-            *second = seconds;
-            *text = jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
-        }
-        line.extend_from_slice(text.as_bytes());
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_escaped_so_that_the_line_stays_json() {
-        let mut line = b"\"".to_vec();
-        escape(&mut line, b"a\"b\\c\n\x01\x7f\xff\xc3\xa9");
-        line.push(b'"');
-        let text: String = serde_json::from_slice(&line).unwrap();
-        assert_eq!(text, "a\"b\\c\n\u{1}\u{7f}\u{fffd}é");
-    }
-
-    #[test]
-    fn durations_have_three_decimals() {
-        for (ms, text) in [(0, "0.000"), (7, "0.007"), (12_345, "12.345")] {
-            let mut line = Vec::new();
-            push_seconds(&mut line, ms);
-            assert_eq!(line, text.as_bytes());
-        }
+    /// What the index says of the request, which ends now.
+    fn mark(&self) -> MarkKind {
+        let hash = request_hash(&self.id);
+        let Some(asked) = self.asked_worker else { return MarkKind::Request(hash) };
+        let (end, now_us) = (Instant::now(), clock::unix_us());
+        let ms_at = |time: Instant| (now_us - (end - time).as_micros() as u64) / 1000;
+        let (from_ms, end_ms) = (ms_at(asked), ms_at(end));
+        let to_ms = ms_at(self.left_worker.unwrap_or(end));
+        MarkKind::Served(hash, Served { from_ms, to_ms, end_ms })
     }
 }

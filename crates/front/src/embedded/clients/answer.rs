@@ -100,6 +100,7 @@ fn put(
 
 /// Puts the page of a fault.
 pub fn put_fault(exchange: &mut Exchange<'_>, cause: Cause, fields: &[(&str, &str)]) {
+    exchange.set_cause(cause);
     let retry = cause.retry_after_s().map(|seconds| seconds.to_string());
     let retry: Vec<_> = retry.iter().map(|text| ("Retry-After", text.as_str())).collect();
     let fields = [fields, cause.fields(), &retry, &[("X-Mfserv-Cause", cause.as_str())]].concat();

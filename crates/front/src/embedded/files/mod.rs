@@ -114,6 +114,7 @@ pub async fn not_found(page: Option<&Path>, exchange: &mut Exchange<'_>) -> Resu
     let Ok(Known::Asset(asset)) = found else { return nothing };
     let (content_type, page) = (asset.content_type, asset.plain());
     let length = Some(page.length());
+    exchange.set_cause(Cause::NoRoute);
     Head { status: 404, content_type, length, fields: &[] }.put(exchange);
     if !exchange.wants_content() {
         return Ok(());

@@ -14,6 +14,12 @@ pub fn unix_ms() -> u64 {
     (now.tv_sec * 1000 + now.tv_nsec / 1_000_000) as u64
 }
 
+/// The time now, microseconds since the Unix epoch.
+pub fn unix_us() -> u64 {
+    let now = clock_gettime(ClockId::Realtime);
+    (now.tv_sec * 1_000_000 + now.tv_nsec / 1000) as u64
+}
+
 /// A time in the form of HTTP: `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub fn http_date(unix_seconds: i64) -> String {
     jiff::Timestamp::from_second(unix_seconds)

@@ -32,8 +32,8 @@ struct Request {
     at: usize,
     /// The worker that has served it.
     worker: Arc<Source>,
-    /// The hash of its id.
-    hash: u64,
+    /// What the index says of it.
+    kind: MarkKind,
 }
 
 #[derive(Default)]
@@ -68,8 +68,12 @@ impl LogWriter {
     }
 
     /// The same for the line of a request, which is found again by its index: with the worker
-    /// that has served it, and the hash of its id.
-    pub fn line_of(&self, request: Option<(&Arc<Source>, u64)>, fill: impl FnOnce(&mut Vec<u8>)) {
+    /// that has served it, and what the index says of the request.
+    pub fn line_of(
+        &self,
+        request: Option<(&Arc<Source>, MarkKind)>,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) {
         thread_local! {
             static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
@@ -80,12 +84,12 @@ impl LogWriter {
         });
     }
 
-    fn append(&self, line: &[u8], request: Option<(&Arc<Source>, u64)>) {
+    fn append(&self, line: &[u8], request: Option<(&Arc<Source>, MarkKind)>) {
         let (shared, wake) = &*self.shared;
         let mut shared = lock(shared);
-        if let Some((worker, hash)) = request {
+        if let Some((worker, kind)) = request {
             let (at, worker) = (shared.gathered.lines.len(), worker.clone());
-            shared.gathered.marks.push(Request { at, worker, hash });
+            shared.gathered.marks.push(Request { at, worker, kind });
         }
         shared.gathered.lines.extend_from_slice(line);
         let first = shared.since.is_none();
@@ -184,7 +188,7 @@ fn append(file: &mut LogFile, batch: &Batch) {
 
 impl Request {
     fn mark(&self) -> Mark<'_> {
-        Mark { at: self.at, source: &self.worker, kind: MarkKind::Request(self.hash) }
+        Mark { at: self.at, source: &self.worker, kind: self.kind }
     }
 }
 

@@ -239,6 +239,7 @@ async fn finish(
         Err(Fault::Cut) => exchange.abort(),
         Err(Fault::Answer(cause)) => {
             report(lane, exchange, cause);
+            exchange.set_cause(cause);
             let head = exchange.request();
             match attendant.and_then(|one| one.instead_of_fault(head, cause)) {
                 Some(page) => answer::put_text(exchange, &page.text, &page.fields),

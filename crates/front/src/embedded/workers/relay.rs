@@ -321,6 +321,7 @@ impl Relay<'_, '_> {
             self.broken = Some(TroubleCause::EarlyEnd);
             return;
         }
+        self.exchange.leave_worker();
         self.held.take().into_iter().for_each(|(slot, _)| slot.end());
         self.exchange.end();
     }
@@ -336,10 +337,7 @@ impl Relay<'_, '_> {
                     ahead.consume(end);
                 }
                 Ok(Piece::More(used) | Piece::End(used)) => return ahead.consume(used),
-                Err(_) => {
-                    self.broken = Some(TroubleCause::Malformed);
-                    return;
-                }
+                Err(_) => return self.broken = Some(TroubleCause::Malformed),
             }
         }
     }
@@ -358,6 +356,7 @@ impl Relay<'_, '_> {
             return false;
         }
         let Some((slot, link)) = self.held.take() else { return false };
+        self.exchange.leave_worker();
         if !self.reply.ahead.is_empty() {
             slot.distrust();
         }
@@ -394,6 +393,7 @@ impl Relay<'_, '_> {
             let detail = format!("in the body of its answer (request {id})");
             self.to.pool.report_trouble(&slot.peer.name.worker, cause, &detail);
         }
+        self.exchange.set_cause(Cause::Worker(cause));
         Fault::Cut
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mfserv_core::Diagnostic;
 use mfserv_logfile::{Index, rotated};
 use mfserv_node::places::Places;
-use mfserv_telemetry::logs::{Fresh, Levels, Order, Selection};
+use mfserv_telemetry::logs::{Fresh, Messages, Order, Selection};
 use mfserv_telemetry::{Follower, end_of_lines};
 
 use super::names::Meant;
@@ -49,7 +49,7 @@ pub fn run(
         false => each_log(&past, &selection, logs.lines.unwrap_or(LINES), show)?,
     };
     let end_ms = selection.until_ms.map_or(u64::MAX, |until| until.saturating_add(LATE_MS));
-    let mut levels = BTreeMap::new();
+    let mut messages = BTreeMap::new();
     while !is_lost() {
         let now_ms = jiff::Timestamp::now().as_millisecond() as u64;
         for file in files(places, meant)? {
@@ -59,7 +59,7 @@ pub fn run(
         follower.poll_lines(&mut |path, inode, offset, line| {
             lines.push(Line { path: path.to_owned(), inode, offset, bytes: line.to_owned() });
         });
-        say(&lines, now_ms, &selection, &mut levels, show);
+        say(&lines, now_ms, &selection, &mut messages, show);
         if now_ms > end_ms {
             break;
         }
@@ -68,12 +68,12 @@ pub fn run(
     Ok(Outcome::Done)
 }
 
-/// Shows the lines that are wanted. `levels`: of each file, from poll to poll.
+/// Shows the lines that are wanted. `messages`: of each file, from poll to poll.
 fn say(
     lines: &[Line],
     now_ms: u64,
     selection: &Selection,
-    levels: &mut BTreeMap<PathBuf, (u64, Levels)>,
+    messages: &mut BTreeMap<PathBuf, (u64, Messages)>,
     show: &Show,
 ) {
     let asks_the_index = show.is_json() || selection.asks_the_index();
@@ -88,12 +88,14 @@ fn say(
                 fresh.read_ms = Some(chunk.at_ms).filter(|at| *at > 0);
             }
         }
-        let (of, levels) = levels.entry(path.clone()).or_default();
+        let begin = || (*inode, Messages::of(path));
+        let (of, messages) = messages.entry(path.clone()).or_insert_with(begin);
         if std::mem::replace(of, *inode) != *inode {
-            *levels = Levels::default();
+            messages.forget();
         }
-        if let Some(at_ms) = selection.matches(&fresh, levels) {
-            show.parts(path, bytes, Some(at_ms), fresh.source);
+        if let Some((at_ms, level)) = selection.matches(&fresh, messages) {
+            let level = Some(level).filter(|_| selection.wants_level);
+            show.parts(path, bytes, (Some(at_ms), level), fresh.source);
         }
     }
 }

@@ -1,22 +1,25 @@
 //! `--request`: all that is known of one request.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::event::{Event, Fact};
+use mfserv_core::keys::NGINX_ACCESS_LOG;
 use mfserv_core::names::WorkerId;
+use mfserv_logfile::Source;
 use mfserv_node::places::Places;
-use mfserv_node::render;
+use mfserv_node::{configure, render};
 use mfserv_telemetry::logs::{
-    Found, OfRequest, Order, Pattern, Request, Selection, Unread, find_request, search,
+    Found, OfRequest, OfWorker, Order, Pattern, Request, Selection, find_request, find_trace,
+    parsed, search,
 };
 use serde_json::Value;
 
-use super::live_files;
-use super::names::of_plugin;
+use super::names::{Meant, of_plugin};
 use super::show::Show;
+use super::{Logs, live_files};
+use crate::cli::plugins::is_running;
 use crate::cli::report::Outcome;
 
 /// The front writes the line of a request within this time: half a second, and what a busy machine
@@ -30,6 +33,10 @@ const AFTER_MS: u64 = 10_000;
 const BEHIND_MS: u64 = 60_000;
 /// A crash that a request suffers from may be so much older, milliseconds.
 const BEFORE_MS: u64 = 60_000;
+/// What a worker that did not answer says of that is said within this time, milliseconds.
+const FAILED_WITHIN_MS: u64 = 1200;
+/// Lines of the error log have whole seconds.
+const SECOND_MS: u64 = 1000;
 
 /// A line to show, by its time.
 struct Shown {
@@ -39,111 +46,226 @@ struct Shown {
 
 enum What {
     Line(Found),
-    Event(Box<Event>),
+    Event { event: Box<Event>, with_output: bool },
 }
 
-pub fn run(places: &Places, id: &str, show: &Show) -> Result<Outcome, Diagnostic> {
-    let access_log = places.log().join("nginx_access.log");
-    let failed = |e| Diagnostic::error("the access log cannot be read").because(e);
-    let logs: Vec<PathBuf> = live_files(places)?
+/// Shows a request. `selection`: which of its lines are wanted.
+pub fn run(
+    places: &Places,
+    logs: &Logs,
+    id: &str,
+    meant: &Meant,
+    selection: Selection,
+) -> Result<Outcome, Diagnostic> {
+    let show = &Show::new(logs.json, true, logs.raw);
+    let error_log = [places.log().join("nginx_error.log")];
+    let files: Vec<PathBuf> = live_files(places)?
         .into_iter()
-        .filter(|(stem, _)| of_plugin(stem).is_some() || stem == "nginx_error")
+        .filter(|(stem, path)| of_plugin(stem).is_some() && meant.has_log(stem, path))
         .map(|(_, path)| path)
+        .chain(error_log.iter().filter(|path| path.exists()).cloned())
         .collect();
-    let mut unread = Vec::new();
-    let found = written(&access_log, id, &mut unread).map_err(failed)?;
-    show.unread(&unread);
+    let search = Search { places, files, show };
+    let found = search.request(id)?;
     let mut shown = Vec::new();
+    let mut workers = Vec::new();
     if let Some(request) = &found {
-        let bytes = request.line.clone().into_bytes();
-        show.parts(&access_log, &bytes, None, None);
-        if !show.is_json() {
-            show.note(&sentence(request));
-        }
-        shown.extend(events(places, request, show)?);
+        let tried = search.tried(request)?;
+        search.show_record(request, &tried);
+        workers.extend(request.of_worker.clone());
+        workers.extend(tried.into_iter().map(|worker| OfWorker {
+            worker,
+            from_ms: request.from_ms,
+            until_ms: request.to_ms + FAILED_WITHIN_MS,
+        }));
+        shown.extend(search.events(request, &workers)?);
     }
-    let (from, to) = found.as_ref().map_or((None, None), |it| (Some(it.from_ms), Some(it.to_ms)));
+    let is_known = found.is_some();
     let selection = Selection {
-        since_ms: from,
+        since_ms: found.as_ref().map(|it| it.from_ms.saturating_sub(SECOND_MS)),
         // A worker may say the id in the lines of a job that goes on behind the answer.
-        until_ms: to.map(|to| to + BEHIND_MS),
+        until_ms: found.as_ref().map(|it| it.to_ms + BEHIND_MS),
         request: Some(OfRequest {
-            id: Pattern::text(id),
-            worker: found.as_ref().and_then(|request| request.worker.clone()),
-            until_ms: to.unwrap_or(u64::MAX),
+            id: Pattern::text(found.as_ref().map_or(id, |request| &request.id)),
+            workers,
         }),
-        ..Selection::default()
+        ..selection
     };
-    let searched = search(&logs, &selection, Order::OldestFirst(None), &mut |line| {
+    search.each(&selection, Order::OldestFirst(None), &mut |line| {
         shown.push(Shown { at_ms: line.at_ms.unwrap_or(0), what: What::Line(line) });
         true
-    })
-    .map_err(|e| Diagnostic::error("the logs cannot be read").because(e))?;
-    show.unread(&searched.unread);
-    if found.is_none() && shown.is_empty() {
+    })?;
+    if !is_known && shown.is_empty() {
         return Err(unknown(places, id));
     }
     shown.sort_by_key(|shown| shown.at_ms);
     for Shown { what, .. } in &shown {
         match what {
             What::Line(line) => show.line(line),
-            What::Event(event) => say_event(show, event, false),
+            What::Event { event, with_output } => say_event(show, event, *with_output),
         }
     }
     Ok(Outcome::Done)
 }
 
-/// The line of a request; one that is not there may be about to be written.
-fn written(access_log: &Path, id: &str, unread: &mut Vec<Unread>) -> io::Result<Option<Request>> {
-    let began = Instant::now();
-    loop {
-        unread.clear();
-        let found = find_request(access_log, id, unread)?;
-        if found.is_some() || began.elapsed() >= WRITTEN_WITHIN {
-            return Ok(found);
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
+/// Looks for what is known of a request.
+struct Search<'a> {
+    places: &'a Places,
+    /// The logs of apps that are meant, and the error log.
+    files: Vec<PathBuf>,
+    show: &'a Show,
 }
 
-/// What happened to the worker of a request; for a request that no worker had, the crashes of
-/// its plugin.
-fn events(places: &Places, request: &Request, show: &Show) -> Result<Vec<Shown>, Diagnostic> {
-    let object: Value = serde_json::from_str(&request.line).unwrap_or_default();
-    let plugin = object.get("plugin").and_then(Value::as_str).unwrap_or_default();
-    let worker: Option<WorkerId> = request.worker.as_ref().and_then(|it| it.parse().ok());
-    let since_ms = match worker {
-        Some(_) => request.from_ms,
-        None => request.from_ms.saturating_sub(BEFORE_MS),
-    };
-    let is_about = |fact: &Fact| match (fact, &worker) {
-        (Fact::WorkerEnded { worker: of, .. }, Some(worker))
-        | (Fact::WorkerTrouble { worker: of, .. }, Some(worker))
-        | (Fact::WorkerRetiring { worker: of, .. }, Some(worker)) => of == worker,
-        (Fact::OutputDropped { id, .. }, Some(worker)) => *id == worker.to_string(),
-        (Fact::WorkerEnded { worker: of, why, .. }, None) => {
-            why.is_crash() && of.watcher.plugin() == Some(plugin)
-        }
-        _ => false,
-    };
-    let selection = Selection {
-        since_ms: Some(since_ms),
-        until_ms: Some(request.to_ms + AFTER_MS),
-        ..Selection::default()
-    };
-    let mut shown = Vec::new();
-    let file = [places.events_file()];
-    let searched = search(&file, &selection, Order::OldestFirst(None), &mut |line| {
-        if let Ok(event) = serde_json::from_slice::<Event>(&line.bytes) {
-            if is_about(&event.fact) {
-                shown.push(Shown { at_ms: event.at_ms, what: What::Event(Box::new(event)) });
+impl Search<'_> {
+    /// A request, by its id or by that of its trace. One that is not in the access log may be
+    /// about to be written; for one that was written about long ago, nothing is waited for.
+    fn request(&self, id: &str) -> Result<Option<Request>, Diagnostic> {
+        let access_log = self.places.log().join("nginx_access.log");
+        let failed = |e| Diagnostic::error("the access log cannot be read").because(e);
+        let began = Instant::now();
+        let mut within = None;
+        loop {
+            let mut unread = Vec::new();
+            let mut found = find_request(&access_log, id, &mut unread).map_err(failed)?;
+            let is_trace = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if found.is_none() && within.is_none() && is_trace {
+                found = find_trace(&access_log, id, &mut unread).map_err(failed)?;
             }
+            if found.is_none() && within.is_none() {
+                within = Some(self.written_within(id)?);
+            }
+            if found.is_some() || within.is_none_or(|within| began.elapsed() >= within) {
+                self.show.unread(&unread);
+                return Ok(found);
+            }
+            std::thread::sleep(LOOK_EVERY);
         }
-        true
-    })
-    .map_err(|e| Diagnostic::error("the events cannot be read").because(e))?;
-    show.unread(&searched.unread);
-    Ok(shown)
+    }
+
+    /// In what time a line of a request may still come into the access log.
+    fn written_within(&self, id: &str) -> Result<Duration, Diagnostic> {
+        let request = OfRequest { id: Pattern::text(id), workers: Vec::new() };
+        let selection = Selection { request: Some(request), ..Selection::default() };
+        let mut last_ms = None;
+        self.each(&selection, Order::NewestFirst(Some(1)), &mut |line| {
+            last_ms = line.at_ms;
+            false
+        })?;
+        let now_ms = jiff::Timestamp::now().as_millisecond() as u64;
+        let age = last_ms.map_or(0, |last_ms| now_ms.saturating_sub(last_ms));
+        let within = WRITTEN_WITHIN.saturating_sub(Duration::from_millis(age));
+        let is_written = || {
+            let module = configure::module(self.places, &[]);
+            is_running(self.places)
+                && module.is_ok_and(|it| it.resolution.config.get(NGINX_ACCESS_LOG))
+        };
+        Ok(if within.is_zero() || !is_written() { Duration::ZERO } else { within })
+    }
+
+    /// The workers that had a request before the last one, and failed: the error log names them.
+    fn tried(&self, request: &Request) -> Result<Vec<String>, Diagnostic> {
+        let error_log = self.files.iter().filter(|path| path.ends_with("nginx_error.log"));
+        let selection = Selection {
+            since_ms: Some(request.from_ms.saturating_sub(SECOND_MS)),
+            until_ms: Some(request.to_ms + AFTER_MS),
+            pattern: Some(Pattern::text(&request.id)),
+            ..Selection::default()
+        };
+        let mut workers: Vec<String> = Vec::new();
+        let logs: Vec<PathBuf> = error_log.cloned().collect();
+        self.each_of(&logs, &selection, Order::OldestFirst(None), &mut |line| {
+            let object = parsed(&String::from_utf8_lossy(&line.bytes), Some("nginx_error"));
+            let text = |key: &str| object.get(key).and_then(Value::as_str);
+            let worker = text("worker").filter(|_| text("request_id") == Some(&request.id));
+            let is_new = |worker: &&str| {
+                request.worker.as_deref() != Some(worker) && !workers.iter().any(|it| it == worker)
+            };
+            workers.extend(worker.filter(is_new).map(str::to_owned));
+            true
+        })?;
+        Ok(workers)
+    }
+
+    /// The record of the access log, and what it says.
+    fn show_record(&self, request: &Request, tried: &[String]) {
+        let access_log = self.places.log().join("nginx_access.log");
+        let worker = request.worker.clone().unwrap_or_default();
+        let source = Source { worker, ..Source::default() };
+        self.show.parts(&access_log, request.line.as_bytes(), (None, None), Some(&source));
+        if !self.show.is_json() {
+            self.show.note(&sentence(request, tried));
+        }
+    }
+
+    /// What happened to the workers of a request; for a request that no worker had because they
+    /// crash, the last crash of its plugin.
+    fn events(&self, request: &Request, workers: &[OfWorker]) -> Result<Vec<Shown>, Diagnostic> {
+        let object: Value = serde_json::from_str(&request.line).unwrap_or_default();
+        let plugin = object["plugin"].as_str().unwrap_or_default();
+        let is_of_crash = match &request.cause {
+            Some(cause) => ["crashing", "no_worker", "queue_timeout"].contains(&cause.as_str()),
+            // The line is one of an older mfserv.
+            None => object["status"].as_u64() >= Some(500),
+        };
+        let workers: Vec<WorkerId> =
+            workers.iter().filter_map(|it| it.worker.parse().ok()).collect();
+        let is_about = |fact: &Fact| match fact {
+            Fact::WorkerEnded { worker, why, .. } if workers.is_empty() => {
+                is_of_crash && why.is_crash() && worker.watcher.plugin() == Some(plugin)
+            }
+            Fact::WorkerEnded { worker, .. }
+            | Fact::WorkerTrouble { worker, .. }
+            | Fact::WorkerRetiring { worker, .. } => workers.contains(worker),
+            Fact::OutputDropped { id, .. } => workers.iter().any(|it| *id == it.to_string()),
+            _ => false,
+        };
+        let before_ms = if workers.is_empty() { BEFORE_MS } else { 0 };
+        let after_ms = if workers.is_empty() { 0 } else { AFTER_MS };
+        let selection = Selection {
+            since_ms: Some(request.from_ms.saturating_sub(before_ms)),
+            until_ms: Some(request.to_ms + after_ms),
+            ..Selection::default()
+        };
+        let mut shown = Vec::new();
+        let file = [self.places.events_file()];
+        self.each_of(&file, &selection, Order::OldestFirst(None), &mut |line| {
+            if let Ok(event) = serde_json::from_slice::<Event>(&line.bytes) {
+                if is_about(&event.fact) {
+                    if workers.is_empty() {
+                        shown.clear();
+                    }
+                    let (at_ms, event) = (event.at_ms, Box::new(event));
+                    // The lines of the request's own workers are shown anyway.
+                    let with_output = workers.is_empty();
+                    shown.push(Shown { at_ms, what: What::Event { event, with_output } });
+                }
+            }
+            true
+        })?;
+        Ok(shown)
+    }
+
+    fn each(
+        &self,
+        selection: &Selection,
+        order: Order,
+        each: &mut dyn FnMut(Found) -> bool,
+    ) -> Result<(), Diagnostic> {
+        self.each_of(&self.files, selection, order, each)
+    }
+
+    fn each_of(
+        &self,
+        logs: &[PathBuf],
+        selection: &Selection,
+        order: Order,
+        each: &mut dyn FnMut(Found) -> bool,
+    ) -> Result<(), Diagnostic> {
+        let searched = search(logs, selection, order, each)
+            .map_err(|e| Diagnostic::error("the logs cannot be read").because(e))?;
+        self.show.unread(&searched.unread);
+        Ok(())
+    }
 }
 
 /// Shows an event; its last output only if the lines are not shown anyway.
@@ -163,7 +285,8 @@ pub fn say_event(show: &Show, event: &Event, with_output: bool) {
     show.note(&format!("events | {}", render::event(&event)));
 }
 
-fn sentence(request: &Request) -> String {
+/// A request in words. `tried`: the workers that had it before, and failed.
+fn sentence(request: &Request, tried: &[String]) -> String {
     let object: Value = serde_json::from_str(&request.line).unwrap_or_default();
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or("?");
     let number = |key: &str| object.get(key).map_or_else(|| "?".to_owned(), Value::to_string);
@@ -174,7 +297,15 @@ fn sentence(request: &Request) -> String {
     let (method, uri) = (text("method"), text("uri"));
     let (status, seconds) = (number("status"), number("duration"));
     let plugin = text("plugin");
-    format!("{method} {uri}: answered {status} after {seconds} s, {worker} (plugin {plugin})")
+    let mut sentence =
+        format!("{method} {uri}: answered {status} after {seconds} s, {worker} (plugin {plugin})");
+    if !tried.is_empty() {
+        sentence += &format!(", after {} failed", tried.join(" and "));
+    }
+    if let Some(cause) = &request.cause {
+        sentence += &format!(", cause: {cause}");
+    }
+    sentence
 }
 
 fn unknown(places: &Places, id: &str) -> Diagnostic {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use mfserv_core::Diagnostic;
 use mfserv_core::diagnostic::shown;
 use mfserv_logfile::Source;
-use mfserv_telemetry::logs::{Found, Unread, facts, parsed};
+use mfserv_telemetry::logs::{Found, Level, Unread, facts, parsed};
 use serde_json::{Map, Value};
 
 use crate::cli::output::{for_terminal, print_bytes};
@@ -40,14 +40,21 @@ impl Show {
 
     /// Prints a line that was found.
     pub fn line(&self, line: &Found) {
-        self.parts(&line.log, &line.bytes, line.at_ms, line.source.as_ref());
+        let Found { log, bytes, at_ms, level, source } = line;
+        self.parts(log, bytes, (*at_ms, *level), source.as_ref());
     }
 
-    /// Prints a line of a log.
-    pub fn parts(&self, log: &Path, bytes: &[u8], at_ms: Option<u64>, source: Option<&Source>) {
+    /// Prints a line of a log, which has this time and level.
+    pub fn parts(
+        &self,
+        log: &Path,
+        bytes: &[u8],
+        (at_ms, level): (Option<u64>, Option<Level>),
+        source: Option<&Source>,
+    ) {
         let stem = log.file_stem().unwrap_or_default().to_string_lossy();
         if self.json {
-            let object = object(&stem, bytes, at_ms, source);
+            let object = object(&stem, bytes, (at_ms, level), source);
             print(&format!("{}\n", Value::Object(object)));
             return;
         }
@@ -93,7 +100,7 @@ impl Show {
 fn object(
     stem: &str,
     bytes: &[u8],
-    at_ms: Option<u64>,
+    (at_ms, level): (Option<u64>, Option<Level>),
     source: Option<&Source>,
 ) -> Map<String, Value> {
     let text = String::from_utf8_lossy(bytes).into_owned();
@@ -111,13 +118,16 @@ fn object(
         let time = time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
         object.entry("timestamp").or_insert_with(|| time.into());
     }
+    if let Some(level) = level {
+        let level = level.as_str().to_ascii_lowercase();
+        object.entry("level").or_insert_with(|| level.into());
+    }
     object.insert("log".into(), stem.into());
     object.insert("line".into(), text.into());
     if let Some(Source { worker, stream, release }) = source {
-        object.insert("worker".into(), worker.clone().into());
-        object.insert("stream".into(), stream.clone().into());
-        if !release.is_empty() {
-            object.insert("release".into(), release.clone().into());
+        let known = [("worker", worker), ("stream", stream), ("release", release)];
+        for (key, value) in known.into_iter().filter(|(_, value)| !value.is_empty()) {
+            object.insert(key.into(), value.clone().into());
         }
     }
     object
@@ -128,7 +138,7 @@ mod tests {
     use super::*;
 
     fn shown(stem: &str, line: &str) -> String {
-        let mut object = object(stem, line.as_bytes(), None, None);
+        let mut object = object(stem, line.as_bytes(), (None, None), None);
         object.remove("line");
         Value::Object(object).to_string()
     }

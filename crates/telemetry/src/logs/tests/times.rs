@@ -112,12 +112,12 @@ fn a_local_time_that_comes_twice_is_read_as_either() {
 #[test]
 fn lines_that_come_are_selected_as_those_that_are_there() {
     let workers = [source("app.p.main.1.1", "1"), source("app.p.main.2.2", "1")];
-    let mut levels = Levels::default();
+    let mut messages = Messages::of(Path::new("app_p_main.log"));
     let severe = Selection { level: Some(Level::Error), ..Selection::default() };
     let mut is_shown = |line: &str, worker: usize| {
         let (source, line) = (Some(&workers[worker]), line.as_bytes());
         let fresh = Fresh { line, source, read_ms: Some(5), now_ms: 9 };
-        severe.matches(&fresh, &mut levels).is_some()
+        severe.matches(&fresh, &mut messages).is_some()
     };
     assert!(!is_shown("no level", 0));
     assert!(is_shown("[ERROR] bad", 0));
@@ -132,7 +132,8 @@ fn lines_that_come_are_selected_as_those_that_are_there() {
     };
     let time = |line: &str, read_ms: Option<u64>, now_ms: u64| {
         let fresh = Fresh { line: line.as_bytes(), source: None, read_ms, now_ms };
-        between.matches(&fresh, &mut Levels::default())
+        let mut messages = Messages::of(Path::new("app_p_main.log"));
+        between.matches(&fresh, &mut messages).map(|(at_ms, _)| at_ms)
     };
     assert_eq!(time("x", Some(START_MS + 1000), START_MS + 1400), Some(START_MS + 1000));
     assert_eq!(time("x", Some(START_MS + 1001), START_MS + 1400), None);

@@ -9,6 +9,7 @@ use mfserv_logfile::Source;
 
 use super::Exchange;
 use crate::embedded::clients::access_log::{Asked, Measured, Subject, Traffic};
+use crate::embedded::clients::fault::Cause;
 use crate::embedded::clients::trace::Trace;
 use crate::embedded::io::log_file::LogWriter;
 
@@ -30,9 +31,17 @@ impl Exchange<'_> {
 
     /// A worker is asked now.
     pub fn ask_worker(&mut self) {
-        if self.settings.server_timing {
-            self.record.ask_worker();
-        }
+        self.record.ask_worker();
+    }
+
+    /// The worker has answered, and is free for the next request.
+    pub fn leave_worker(&mut self) {
+        self.record.leave_worker();
+    }
+
+    /// The front answers in place of an app or a file, or cannot finish an answer.
+    pub fn set_cause(&mut self, cause: Cause) {
+        self.record.set_cause(cause);
     }
 
     /// The plugin that the request goes to.
