@@ -8,6 +8,8 @@
     reason = "a test may stop at the first thing that is wrong"
 )]
 
+#[path = "control/following.rs"]
+mod following;
 #[path = "control/jobs.rs"]
 mod jobs;
 #[path = "control/status.rs"]
@@ -652,35 +654,4 @@ async fn a_follower_goes_on_with_the_next_daemon_and_reports_nothing_twice() {
     let (outcome, reported) = following.await.unwrap();
     assert_eq!(reported, events);
     assert!(!outcome.unwrap().ok);
-}
-
-#[tokio::test]
-async fn a_follower_stops_looking_when_its_patience_ends() {
-    let daemon = Daemon::with(Played { stays_open: true, ..Played::default() }, Version::own());
-    daemon.node.events.lock().unwrap().insert(id("one"), vec![step(1, "starting")]);
-    let patience = Duration::from_millis(50);
-    let (outcome, _) = followed(daemon.socket(), patience, Cancel::default()).await;
-    let problem = outcome.unwrap_err();
-    assert_eq!(problem.kind, Kind::Timeout);
-    assert!(problem.help.unwrap().contains("mfserv wait one"));
-}
-
-#[tokio::test]
-async fn ctrl_c_leaves_an_operation_alone_that_is_committed() {
-    let node = Played { stays_open: true, committed: true, ..Played::default() };
-    let daemon = Daemon::with(node, Version::own());
-    daemon.node.events.lock().unwrap().insert(id("one"), vec![step(1, "serving")]);
-    let cancel = Cancel::default();
-    cancel.cancel();
-    let (outcome, _) = followed(daemon.socket(), PATIENCE, cancel).await;
-    let problem = outcome.unwrap_err();
-    assert_eq!(problem.because, ["it is committed"]);
-    assert!(problem.help.unwrap().contains("mfserv wait one"));
-}
-
-#[tokio::test]
-async fn an_operation_that_nobody_knows_is_not_waited_for() {
-    let daemon = Daemon::start();
-    let (outcome, _) = followed(daemon.socket(), PATIENCE, Cancel::default()).await;
-    assert_eq!(outcome.unwrap_err().kind, Kind::Usage);
 }

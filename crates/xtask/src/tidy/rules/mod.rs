@@ -1,6 +1,7 @@
 //! The rules, one a file.
 
 mod channels;
+mod compatibility;
 pub mod dependencies;
 mod documented;
 mod exceptions;
@@ -16,7 +17,14 @@ use super::{Finding, Tree};
 
 /// Every rule that needs nothing but the files.
 pub fn check(tree: &Tree) -> Vec<Finding> {
-    let rules = [layers::check, documented::check, links::check, words::check, sizes::check];
+    let rules = [
+        layers::check,
+        documented::check,
+        compatibility::check,
+        links::check,
+        words::check,
+        sizes::check,
+    ];
     let of_a_source =
         [pure::check, processes::check, exceptions::check, channels::check, sleeps::check];
     let mut findings: Vec<Finding> = rules.iter().flat_map(|rule| rule(tree)).collect();
