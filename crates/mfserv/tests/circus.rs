@@ -163,7 +163,9 @@ fn the_circusctl_of_circus_drives_the_node_and_no_request_is_lost() {
     assert!(now.iter().all(|one| !pids.contains(&one.pid.unwrap_or(0))), "{pids:?} {now:?}");
     load.stop().assert_nothing_failed();
     stops(&mut client, &node);
+    let in_flight = slow(&node, 1500);
     client.check(&[("quit --waiting", 0, "ok")]);
+    assert_eq!(in_flight.join().unwrap(), 200);
     until("the node has stopped", PATIENCE, || node.keeper_pid().is_none());
     assert!(!socket(&node).exists() && !node.path("var/circus_pubsub.socket").exists());
 }
@@ -259,7 +261,7 @@ fn a_python_script_hears_what_happens_to_watchers() {
         ("stop app.shop.main --waiting", 0, "ok"),
         ("start app.shop.main --waiting", 0, "ok"),
     ]);
-    let all = ["kill", "spawn", "reap", "reload", "stop", "start"];
+    let all = ["kill", "spawn", "reap", "reload", "updated", "stop", "start"];
     let heard = until_some("all is heard", PATIENCE, || {
         let heard = client.heard().split_off(seen);
         let has =
@@ -269,6 +271,10 @@ fn a_python_script_hears_what_happens_to_watchers() {
     let reaped = heard.iter().filter(|(topic, _)| topic.ends_with(".reap"));
     let reaped: Vec<&Value> = reaped.map(|(_, message)| message).collect();
     for pid in pids {
+        let killed = |(topic, message): &&(String, Value)| {
+            topic.ends_with(".kill") && message["process_pid"] == pid
+        };
+        assert_eq!(heard.iter().filter(killed).count(), 1, "{heard:?}");
         let its = reaped.iter().find(|message| message["process_pid"] == pid);
         assert_eq!(its.unwrap()["exit_code"], -15, "{reaped:?}");
     }

@@ -72,7 +72,7 @@ pub fn fact(fact: &Fact) -> String {
             format!("{worker} ready after {}", span(*after_ms))
         }
         Fact::WorkerAdopted { worker, pid } => format!("{worker} found alive (pid {pid})"),
-        Fact::WorkerRetiring { worker, why } => format!("{worker} is being replaced: {why}"),
+        Fact::WorkerRetiring { worker, why } => retiring(worker, why),
         Fact::MemoryHigh { worker, used_bytes, high_bytes, replaced_in_ms } => {
             memory_high(worker, (*used_bytes, *high_bytes), *replaced_in_ms)
         }
@@ -116,6 +116,13 @@ pub fn fact(fact: &Fact) -> String {
             job_ended((job, run), result, *after_ms, (last_output, *left_behind))
         }
         Fact::Note { text } => text.clone(),
+    }
+}
+
+fn retiring(worker: &WorkerId, why: &EndReason) -> String {
+    match why.is_stop() {
+        true => format!("{worker} is being stopped"),
+        false => format!("{worker} is being replaced: {why}"),
     }
 }
 

@@ -244,13 +244,7 @@ impl Supervisor {
                     self.with(&name, |watcher, context| watcher.restart(&why, context));
                 }
             }
-            Message::Replace(workers, why) => {
-                for id in workers {
-                    self.with(&id.watcher, |watcher, context| {
-                        watcher.replace(vec![id.clone()], &why, context);
-                    });
-                }
-            }
+            Message::Replace(workers, why) => self.replace(workers, &why),
             Message::Stop(names) => {
                 for name in names {
                     self.with(&name, Watcher::stop);
@@ -306,6 +300,15 @@ impl Supervisor {
             self.with(name, |watcher, context| watcher.renew(why, context)).unwrap_or(false)
         });
         renewed
+    }
+
+    fn replace(&mut self, workers: Vec<WorkerId>, why: &EndReason) {
+        for id in workers {
+            let replace = |watcher: &mut Watcher, context: &mut Context| {
+                watcher.replace(vec![id.clone()], why, context);
+            };
+            self.with(&id.watcher, replace);
+        }
     }
 
     fn drive(&mut self, id: &WorkerId, input: Input) {

@@ -18,7 +18,7 @@ mod worker;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mfserv_core::event::EndReason;
+use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::status::{LastEnd, WatcherState, WatcherStatus};
 use mfserv_core::watcher::WatcherSpec;
@@ -189,8 +189,11 @@ impl Watcher {
     fn retire(&mut self, id: &WorkerId, context: &mut Context) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         worker.want = Want::Down;
-        let why = EndReason::Asked { what: "stop".into() };
-        worker.reason.get_or_insert(why);
+        if worker.reason.is_none() {
+            let why = EndReason::Asked { what: "stop".into() };
+            worker.reason = Some(why.clone());
+            context.emit(Fact::WorkerRetiring { worker: id.clone(), why });
+        }
         self.drive(id, Input::Stop, context);
     }
 

@@ -94,6 +94,11 @@ impl EndReason {
         }
     }
 
+    /// It is not wanted any more, and not replaced.
+    pub fn is_stop(&self) -> bool {
+        matches!(self, EndReason::Asked { what } if what == "stop")
+    }
+
     /// The worker ended although mfserv had no reason to end it: the end counts as a crash,
     /// delays the next start, and its last output is worth showing. A worker that is stopped,
     /// restarted, too old, above `memory_high` or outdated by an edit has not crashed.

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use mfserv_testkit::until;
@@ -20,6 +21,24 @@ fn asking(text: &str) -> Vec<u8> {
     bytes.extend([0, text.len() as u8]);
     bytes.extend_from_slice(text.as_bytes());
     bytes
+}
+
+/// A question is answered on this socket.
+fn is_answered(socket: &Path) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(&asking(r#"{"command":"numwatchers","id":1}"#))?;
+        let (mut heard, mut bytes) = (String::new(), [0; 1000]);
+        while !heard.contains("numwatchers") {
+            match stream.read(&mut bytes)? {
+                0 => return Ok(false),
+                read => heard += &String::from_utf8_lossy(&bytes[..read]),
+            }
+        }
+        Ok(true)
+    };
+    ask().unwrap_or(false)
 }
 
 /// Descriptors and resident memory of a process, KiB.
@@ -64,17 +83,10 @@ fn ten_thousand_clients_that_connect_and_go_leave_nothing_behind() {
     let (after, grown) = settled();
     assert!(after <= descriptors + 3, "{descriptors} descriptors, then {after}");
     assert!(grown < memory + 4096, "{memory} KiB, then {grown} KiB");
-    // It answers as before.
-    let mut stream = UnixStream::connect(&sockets[0]).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(&whole).unwrap();
-    let mut answer = String::new();
-    let mut bytes = [0; 1000];
-    while !answer.contains("numwatchers") {
-        let read = stream.read(&mut bytes).unwrap();
-        assert!(read > 0, "it answers: {answer}");
-        answer += &String::from_utf8_lossy(&bytes[..read]);
-    }
+    until("it answers as before", PATIENCE, || is_answered(&sockets[0]));
+    // Also a daemon that follows one that was killed.
+    node.kill(daemon);
+    until("the next daemon answers", PATIENCE, || is_answered(&sockets[0]));
     // The sockets are made again when they are removed.
     for socket in &sockets {
         std::fs::remove_file(socket).unwrap();
@@ -135,10 +147,16 @@ fn an_endpoint_of_tcp_is_of_this_machine_and_only_looks_unless_it_may_change() {
         }
     }
     std::fs::write(&config, written).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
     let endpoint = format!("tcp://127.0.0.1:{port}");
     node.set("circus.endpoint", &endpoint);
     node.mfserv(&["reload"]).code(0);
+    let note = format!("cannot listen on {endpoint}: Address already in use");
+    until("status says so", PATIENCE, || {
+        node.status().notes.iter().any(|known| known.starts_with(&note))
+    });
+    drop(taken);
     let address: SocketAddr = ([127, 0, 0, 1], port).into();
     until("it listens", PATIENCE, || std::net::TcpStream::connect(address).is_ok());
     until("the other endpoint has gone", PATIENCE, || !socket(&node).exists());

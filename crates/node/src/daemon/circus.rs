@@ -30,7 +30,7 @@ pub use message::Fields;
 use message::{Errno, Message, Refusal, answer};
 use watchers::{Watchers, pids, shown, state};
 
-/// At most this many commands are carried out at a time.
+/// At most this many changes are begun or waited for at a time.
 pub const MOST_COMMANDS: usize = 64;
 
 /// The commands that change the node.
@@ -82,38 +82,44 @@ impl Circus {
         Circus(Arc::new(Inner { node, operations, turn: Mutex::default() }))
     }
 
-    /// The answer to a message; `None` if the client wants none. A command that has begun is
+    /// The answer to a message; `None` if the client wants none. A change that has begun is
     /// carried out whether or not its client stays.
     pub async fn answer(&self, text: Vec<u8>, access: Access) -> Option<Fields> {
-        let place = self.node.commands.clone().acquire_owned().await.ok()?;
-        let circus = self.clone();
-        let answered = tokio::spawn(async move {
-            let _place = place;
-            let (id, done) = match Message::parse(&text) {
-                Ok(message) => {
-                    let done = circus.perform(&message, &access).await;
-                    if message.is_cast {
-                        return None;
-                    }
-                    (message.id, done)
-                }
-                Err((id, refusal)) => (id, Err(refusal)),
-            };
-            Some(answer(id, done, circus.node.parts.world.clock.now_ms()))
-        });
-        answered.await.ok().flatten()
+        let (id, is_cast, done) = match Message::parse(&text) {
+            Ok(message) => {
+                let (id, is_cast) = (message.id.clone(), message.is_cast);
+                let done = match CHANGES.contains(&message.command.as_str()) {
+                    true => self.begin(message, access).await,
+                    false => self.look(&message, &access).await,
+                };
+                (id, is_cast, done)
+            }
+            Err((id, refusal)) => (id, false, Err(refusal)),
+        };
+        (!is_cast).then(|| answer(id, done, self.node.parts.world.clock.now_ms()))
     }
 
-    async fn perform(&self, message: &Message, access: &Access) -> Result<Fields, Refusal> {
-        if CHANGES.contains(&message.command.as_str()) {
-            return match access {
-                Access::Full(who) => self.change(message, who).await,
-                Access::Look => Err(Refusal::message(
-                    "over tcp:// a client may only look, because ZeroMQ knows no user: use the \
-                     unix socket, or set [circus] tcp_may_change=1",
-                )),
-            };
-        }
+    /// Begins a change, in a task of its own.
+    async fn begin(&self, message: Message, access: Access) -> Result<Fields, Refusal> {
+        let Access::Full(who) = access else {
+            return Err(Refusal::message(
+                "over tcp:// a client may only look, because ZeroMQ knows no user: use the unix \
+                 socket, or set [circus] tcp_may_change=1",
+            ));
+        };
+        let place = self.node.commands.clone().try_acquire_owned();
+        let place = place.map_err(|_| {
+            Refusal::command(format!("{MOST_COMMANDS} changes are waited for: try again later"))
+        })?;
+        let circus = self.clone();
+        let done = tokio::spawn(async move {
+            let _place = place;
+            circus.change(&message, &who).await
+        });
+        done.await.unwrap_or_else(|why| Err(Refusal::command(why.to_string())))
+    }
+
+    async fn look(&self, message: &Message, access: &Access) -> Result<Fields, Refusal> {
         match message.command.as_str() {
             "list" => self.list(message).await,
             "status" => self.status(message).await,

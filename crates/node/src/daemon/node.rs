@@ -70,7 +70,9 @@ pub struct Inner {
     /// Who serves the control API: closed before the daemon ends.
     server: Mutex<Option<Server>>,
     pub(super) stopping: AtomicBool,
-    /// The places of commands of Circus.
+    /// What is wrong with the endpoints of Circus.
+    pub(super) circus_notes: Mutex<Vec<String>>,
+    /// The places of changes that clients of Circus ask for.
     pub(super) commands: Arc<Semaphore>,
     pub(super) since_ms: u64,
 }
@@ -101,6 +103,7 @@ impl Node {
             site_packages: Mutex::default(),
             server: Mutex::new(None),
             stopping: AtomicBool::new(false),
+            circus_notes: Mutex::new(Vec::new()),
             commands: Arc::new(Semaphore::new(circus::MOST_COMMANDS)),
             since_ms,
         }));

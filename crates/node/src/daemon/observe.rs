@@ -27,6 +27,7 @@ impl Node {
         let keeper = self.keeper.lock().ok().and_then(|keeper| keeper.clone());
         let mut notes = self.notes.lock().map(|notes| notes.clone()).unwrap_or_default();
         notes.extend(full_disk(&self.parts.options.places));
+        notes.extend(self.circus_notes.lock().map(|it| it.clone()).unwrap_or_default());
         notes.extend(self.parts.events.log_trouble());
         notes.extend(telemetry_trouble(&self.parts.options.places));
         notes.extend(self.parts.jobs.notes().await);

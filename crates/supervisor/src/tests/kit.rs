@@ -200,6 +200,11 @@ impl Node {
         turns().await;
     }
 
+    pub async fn replace(&mut self, worker: &str) {
+        self.handle().replace(vec![id(worker)], asked("kill"));
+        turns().await;
+    }
+
     pub async fn waits_for(&self, until: Until, at_most: Duration) -> Waiter {
         let handle = self.handle();
         let names = vec![WatcherName::app("p", "a")];

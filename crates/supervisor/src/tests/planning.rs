@@ -66,9 +66,10 @@ async fn a_start_and_an_end_are_told_once_each_in_order() {
             Fact::DaemonStarted { .. } => "daemon",
             Fact::WorkerStarted { .. } => "started",
             Fact::WorkerReady { .. } => "ready",
+            Fact::WorkerRetiring { .. } => "retiring",
             Fact::WorkerEnded { .. } => "ended",
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(words, ["daemon", "started", "ready", "ended"]);
+    assert_eq!(words, ["daemon", "started", "ready", "retiring", "ended"]);
 }

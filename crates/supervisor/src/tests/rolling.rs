@@ -31,6 +31,17 @@ async fn a_restart_never_has_fewer_ready_workers_than_wanted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_that_is_named_is_replaced_alone_and_before_it_ends() {
+    let mut node = Node::serving_as(app(3)).await;
+    node.count_from_here();
+    node.replace("2.2").await;
+    assert_eq!(node.alive(), ["1.1", "2.2", "2.4", "3.3"]);
+    node.everybody_is_ready().await;
+    assert_eq!(node.alive(), ["1.1", "2.4", "3.3"]);
+    assert_eq!((node.fewest_serving(), node.most_serving()), (3, 4));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_worker_of_three_is_replaced_at_a_time_the_lowest_slot_first() {
     let mut node = Node::serving_as(app(3)).await;
     node.restart().await;

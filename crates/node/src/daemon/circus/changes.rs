@@ -226,7 +226,7 @@ impl Circus {
             false => {
                 let places = self.node.commands.clone();
                 let place = places.try_acquire_owned().map_err(|_| {
-                    Refusal::command("too many commands are carried out: try again later")
+                    Refusal::command("too many changes are waited for: try again later")
                 })?;
                 tokio::spawn(async move {
                     let _place = place;

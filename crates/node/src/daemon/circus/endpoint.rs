@@ -75,6 +75,16 @@ pub async fn run(circus: Circus) {
             for problem in troubles.into_iter().flatten() {
                 node.parts.events.record(Fact::Problem { problem });
             }
+            let trouble = [&commands.trouble, &events.trouble].into_iter().flatten();
+            let mut notes: Vec<String> = trouble
+                .map(|trouble| format!("{}: {}", trouble.what, trouble.because.join(", ")))
+                .collect();
+            if settings.endpoint.is_some() && settings.endpoint == settings.pubsub {
+                notes.push("events of Circus: [circus] pubsub_endpoint is endpoint too".into());
+            }
+            if let Ok(mut known) = node.circus_notes.lock() {
+                *known = notes;
+            }
             shown.follow(&node, &plan);
         }
         tokio::select! {

@@ -81,6 +81,8 @@ fn watcher(text: &mut String, spec: &WatcherSpec) {
         ("rlimit_nofile", spec.rlimits.open_files),
         ("rlimit_stack", spec.rlimits.stack),
         ("rlimit_fsize", spec.rlimits.file_size),
+        ("memory_limit", spec.rlimits.memory.limit),
+        ("memory_high", spec.rlimits.memory.high),
     ];
     for (key, limit) in limits.into_iter().filter(|(_, limit)| *limit > 0) {
         line(text, key, &limit.to_string());

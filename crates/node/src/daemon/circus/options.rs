@@ -59,6 +59,8 @@ pub fn of_watcher(spec: &WatcherSpec, with_values: bool) -> Fields {
         "max_age": spec.max_age_s,
         "max_age_variance": spec.max_age_s,
         "max_retry": -1,
+        "memory_high": spec.rlimits.memory.high,
+        "memory_limit": spec.rlimits.memory.limit,
         "mfserv_plugin": spec.name.plugin(),
         "numprocesses": spec.count,
         "on_demand": false,
