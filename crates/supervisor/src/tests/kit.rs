@@ -88,7 +88,7 @@ fn short(id: &str) -> String {
     id.strip_prefix("app.p.a.").unwrap_or(id).into()
 }
 
-fn asked(what: &str) -> EndReason {
+pub fn asked(what: &str) -> EndReason {
     EndReason::Asked { what: what.into() }
 }
 
@@ -141,7 +141,7 @@ impl Waiter {
 }
 
 /// Lets every task go on until none has anything to do. Time does not pass: there is always one.
-async fn turns() {
+pub async fn turns() {
     for _ in 0..TURNS {
         tokio::task::yield_now().await;
     }
@@ -197,11 +197,6 @@ impl Node {
 
     pub async fn restart(&mut self) {
         self.handle().restart(vec![WatcherName::app("p", "a")], asked("restart"));
-        turns().await;
-    }
-
-    pub async fn replace(&mut self, worker: &str) {
-        self.handle().replace(vec![id(worker)], asked("kill"));
         turns().await;
     }
 

@@ -34,7 +34,8 @@ async fn a_restart_never_has_fewer_ready_workers_than_wanted() {
 async fn a_worker_that_is_named_is_replaced_alone_and_before_it_ends() {
     let mut node = Node::serving_as(app(3)).await;
     node.count_from_here();
-    node.replace("2.2").await;
+    node.handle().replace(vec![id("2.2")], asked("kill"));
+    turns().await;
     assert_eq!(node.alive(), ["1.1", "2.2", "2.4", "3.3"]);
     node.everybody_is_ready().await;
     assert_eq!(node.alive(), ["1.1", "2.4", "3.3"]);
