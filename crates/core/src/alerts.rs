@@ -1,5 +1,7 @@
 //! Alerts: the sections `[alert_NAME]` of the configuration.
 
+mod checks;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -7,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::exit_code::Kind;
-use crate::http_url;
 use crate::layers::Value;
 use crate::suggest::nearest;
 use crate::wire::metrics::BOUNDS_US;
+use checks::{check_ca, check_command, check_webhook};
 
 /// What the names of sections of alerts begin with.
 pub const PREFIX: &str = "alert_";
@@ -23,11 +25,12 @@ const SAMPLE_S: u64 = 1;
 /// The shortest and the longest duration that a percentile can tell from others, seconds: what
 /// took longer is in the last bucket of a histogram.
 const P95_S: (f64, f64) = (BOUNDS_US[0] as f64 / 1e6, BOUNDS_US[BOUNDS_US.len() - 1] as f64 / 1e6);
-const KEYS: [&str; 8] = ["condition", "for", "window", "plugin", "app", "webhook", "ca", "repeat"];
+const KEYS: [&str; 9] =
+    ["condition", "for", "window", "plugin", "app", "webhook", "ca", "command", "repeat"];
 const CONDITIONS: &str = "write error_rate > 5%, p95 > 2s, queue > 100, restarts > 5, disk < 5% \
                           or node != RUNNING";
-const NO_COMMAND: &str =
-    "the process that evaluates alerts reads the network and starts no process";
+/// What the names of the processes of commands begin with. No worker and no job is named so.
+pub const PROCESS_PREFIX: &str = "alert.";
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +113,10 @@ pub struct Alert {
     /// Certificates to trust there instead of those of the system, a PEM file.
     #[serde(default)]
     pub ca: Option<PathBuf>,
+    /// What a shell runs when it fires and when it is resolved. The daemon takes it from its own
+    /// plan; the role that evaluates alerts, and reads the network, is not told.
+    #[serde(default)]
+    pub command: Option<String>,
     /// While it fires, it is sent again after this, seconds; 0 = never.
     pub repeat_s: u64,
 }
@@ -166,7 +173,7 @@ fn warn_of_unknown(
     keys: &BTreeMap<&str, &Value>,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
-    let known = |key: &str| KEYS.contains(&key) || key == "command";
+    let known = |key: &str| KEYS.contains(&key);
     for (key, value) in keys.iter().filter(|(key, _)| !known(key)) {
         let help = match nearest(key, KEYS) {
             Some(near) => format!("did you mean {near}?"),
@@ -205,10 +212,7 @@ fn alert(section: &str, keys: &BTreeMap<&str, &Value>) -> Result<Alert, Box<Diag
         Some(value) => duration_s(&value.value, least).map_err(|refusal| refuse(key, refusal)),
         None => Ok(default),
     };
-    if set("command").is_some() {
-        let help = "remove it, and let a receiver of the `webhook` run the command";
-        return Err(refuse("command", (NO_COMMAND.into(), help.into())));
-    }
+    let name = name_of(section, keys)?;
     let condition = set("condition").map_or("", |value| value.value.trim()).to_string();
     let (quantity, threshold) =
         read_condition(&condition).map_err(|refusal| refuse("condition", refusal))?;
@@ -217,6 +221,8 @@ fn alert(section: &str, keys: &BTreeMap<&str, &Value>) -> Result<Alert, Box<Diag
     check_webhook(webhook.as_deref()).map_err(|refusal| refuse("webhook", refusal))?;
     let ca = text("ca");
     check_ca(ca.as_deref(), webhook.as_deref()).map_err(|refusal| refuse("ca", refusal))?;
+    let command = text("command");
+    check_command(command.as_deref()).map_err(|refusal| refuse("command", refusal))?;
     for key in ["plugin", "app", "window"] {
         let is_used = match key {
             "window" => quantity.is_of_a_window(),
@@ -228,7 +234,7 @@ fn alert(section: &str, keys: &BTreeMap<&str, &Value>) -> Result<Alert, Box<Diag
         }
     }
     Ok(Alert {
-        name: section[PREFIX.len()..].to_string(),
+        name: name.to_string(),
         quantity,
         threshold,
         for_s: seconds("for", 60, SAMPLE_S)?,
@@ -237,30 +243,28 @@ fn alert(section: &str, keys: &BTreeMap<&str, &Value>) -> Result<Alert, Box<Diag
         app: text("app"),
         webhook,
         ca: ca.map(PathBuf::from),
+        command,
         repeat_s: seconds("repeat", 4 * 3600, 0)?,
         condition,
     })
 }
 
-fn check_webhook(url: Option<&str>) -> Result<(), Refusal> {
-    let Some((url, why)) = url.and_then(|url| Some((url, http_url::check(url).err()?))) else {
-        return Ok(());
-    };
-    let why = format!("{url:?} is no address of a receiver: {why}");
-    Err((why, "write http://HOST/PATH or https://HOST/PATH".into()))
-}
-
-fn check_ca(file: Option<&str>, webhook: Option<&str>) -> Result<(), Refusal> {
-    let Some(file) = file else { return Ok(()) };
-    if !file.starts_with('/') {
-        let why = format!("{file:?} is no absolute path");
-        return Err((why, "name a PEM file, from / on".into()));
+/// The name of an alert, which is part of the name of a process, and a label.
+fn name_of<'a>(
+    section: &'a str,
+    keys: &BTreeMap<&str, &Value>,
+) -> Result<&'a str, Box<Diagnostic>> {
+    let name = &section[PREFIX.len()..];
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !name.is_empty() && name.len() <= 64 && name.chars().all(fits) {
+        return Ok(name);
     }
-    if !webhook.is_some_and(|url| url.starts_with("https://")) {
-        let why = "there is no https:// webhook whose certificate is checked";
-        return Err((why.into(), "remove it, or write webhook=https://…".into()));
-    }
-    Ok(())
+    let problem = Diagnostic::error(format!("[{section}] cannot be the section of an alert"))
+        .kind(Kind::BadConfiguration)
+        .because("the name of an alert has letters, digits, _ and -, at most 64 of them")
+        .help("write for example [alert_errors]");
+    let at = keys.values().next().map(|value| value.origin.location());
+    Err(Box::new(at.into_iter().fold(problem, Diagnostic::at)))
 }
 
 /// Leaves out alerts about queues that are longer than a queue can be, with an error.

@@ -229,6 +229,30 @@ pub enum Fact {
         /// Processes it had left behind, killed.
         left_behind: u32,
     },
+    /// An alert of the configuration fires.
+    AlertFiring {
+        /// Its name.
+        alert: String,
+        /// The plugin; empty for the node.
+        plugin: String,
+        /// The app; empty for the node.
+        app: String,
+        /// Its condition, as it is written.
+        condition: String,
+        /// The value, with its unit.
+        value: String,
+    },
+    /// It does not fire any more.
+    AlertResolved {
+        /// Its name.
+        alert: String,
+        /// The plugin; empty for the node.
+        plugin: String,
+        /// The app; empty for the node.
+        app: String,
+        /// How long it fired, milliseconds.
+        after_ms: u64,
+    },
     /// Anything about the roles themselves: keeper lost and found, front replaced…
     Note {
         /// A sentence.
@@ -250,6 +274,7 @@ impl Fact {
             | Fact::LogsRemoved { .. }
             | Fact::LogTrouble { .. }
             | Fact::MemoryHigh { .. }
+            | Fact::AlertFiring { .. }
             | Fact::WorkerTrouble { .. }
             | Fact::OperationRecovered { .. } => Some(Severity::Warning),
             Fact::DaemonStarted { .. }
@@ -265,6 +290,7 @@ impl Fact {
             | Fact::Scaled { .. }
             | Fact::OperationBegan { .. }
             | Fact::OperationEnded { .. }
+            | Fact::AlertResolved { .. }
             | Fact::Note { .. } => None,
         }
     }

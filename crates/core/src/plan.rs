@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::Alert;
 use crate::circus::Circus;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::job::JobSpec;
@@ -182,7 +183,7 @@ impl std::fmt::Display for PluginState {
 }
 
 /// The whole desired node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Its number; each plan of a daemon has a greater one.
     pub generation: u64,
@@ -212,6 +213,9 @@ pub struct Plan {
     /// What is done with rotated log files.
     #[serde(default)]
     pub log_care: LogCare,
+    /// The alerts, with their commands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<Alert>,
     /// Files in `tmp` are removed at this age, days; 0 = never.
     #[serde(default)]
     pub tmp_max_age_days: u64,
@@ -244,6 +248,7 @@ impl Plan {
             watches_configuration: inputs.module.get(AUTORESTART)
                 && inputs.module.get(AUTORESTART_CONFIGURATION),
             log_care: inputs.module.log_care(),
+            alerts: inputs.module.alerts.clone(),
             tmp_max_age_days: inputs.module.get(MISC_TMP_MAX_AGE_DAYS),
             circus: Circus::new(inputs.module),
             problems: inputs.module_problems.clone(),
@@ -259,6 +264,7 @@ impl Plan {
         routes::give_up_taken(&mut plan, &inputs.takers);
         routes::diagnose_overlaps(&mut plan);
         routes::diagnose_own_pages(&mut plan);
+        plan.diagnose_alerts();
         plan.add_front(&inputs);
         if let Some(program) = &inputs.telemetry {
             let telemetry = watchers::of_telemetry(program, &inputs);
@@ -269,6 +275,25 @@ impl Plan {
             plan.watchers.insert(telegraf.name.clone(), telegraf);
         }
         plan
+    }
+
+    /// Alerts about what is not there.
+    fn diagnose_alerts(&mut self) {
+        for alert in &self.alerts {
+            let fits = |name: &WatcherName| match (name.plugin(), name.short()) {
+                (Some(plugin), app) => alert.is_about(plugin, app),
+                (None, _) => false,
+            };
+            let is_narrow = alert.plugin.is_some() || alert.app.is_some();
+            if is_narrow && !self.watchers.keys().any(fits) && !self.counts.keys().any(fits) {
+                let of = [&alert.plugin, &alert.app].map(|it| it.as_deref().unwrap_or("*"));
+                self.problems.push(
+                    Diagnostic::warning(format!("[alert_{}] is about nothing", alert.name))
+                        .because(format!("no app or extra daemon is called {}", of.join(".")))
+                        .help("correct its plugin and app; `mfserv ps` shows what there is"),
+                );
+            }
+        }
     }
 
     fn add(&mut self, plugin: &PluginInput, loaded: &Loaded, inputs: &Inputs) {

@@ -50,12 +50,7 @@ fn all_has_arrived(node: &Node) {
     });
 }
 
-#[test]
-fn an_app_that_answers_500_fires_an_alert_that_is_sent_again_until_it_arrives_and_is_resolved() {
-    let _turn = Turn::heavy();
-    let (address, received) = receiver();
-    let node = node();
-    node.add(&Plugin::python("shop", programs::SERVES));
+fn set_alert(node: &Node, address: SocketAddr) {
     let refused = node.mfserv(&["config", "set", "alert_errors.condition=error_rate > many"]);
     assert!(refused.code(4).stderr.contains("error_rate > 5%"));
     for (key, value) in [
@@ -63,9 +58,42 @@ fn an_app_that_answers_500_fires_an_alert_that_is_sent_again_until_it_arrives_an
         ("for", "1s"),
         ("window", "5s"),
         ("webhook", &format!("http://{address}/hook?token=secret")),
+        ("command", r#"echo "$ALERT $STATUS $PLUGIN.$APP" >> told; cat >> read"#),
     ] {
         node.set(&format!("alert_errors.{key}"), value);
     }
+}
+
+/// That the alert fires is in `status` and in the metrics.
+fn it_is_shown(node: &Node) {
+    until("it is a note of status", PATIENCE, || {
+        node.mfserv(&["status"]).stdout.contains("the alert errors fires: shop.main")
+    });
+    let counted = node.mfserv(&["metrics", "--format", "prometheus"]).stdout;
+    assert!(counted.contains("mfserv_alert_firing{alert=\"errors\"} 1\n"), "{counted}");
+}
+
+fn the_command_has_heard_of_begin_and_end(node: &Node) {
+    let told = || std::fs::read_to_string(node.path("told")).unwrap_or_default();
+    until("the command has heard of begin and end", PATIENCE, || {
+        told() == "errors firing shop.main\nerrors resolved shop.main\n"
+    });
+    let read = std::fs::read_to_string(node.path("read")).unwrap();
+    let first: Value = serde_json::from_str(read.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["alert"], &first["status"]), (&"errors".into(), &"firing".into()));
+    let events = node.mfserv(&["events", "--json"]).stdout;
+    for event in ["alert_firing", "alert_resolved"] {
+        assert_eq!(events.matches(&format!("\"{event}\"")).count(), 1, "{events}");
+    }
+}
+
+#[test]
+fn an_app_that_answers_500_fires_an_alert_that_is_sent_again_until_it_arrives_and_is_resolved() {
+    let _turn = Turn::heavy();
+    let (address, received) = receiver();
+    let node = node();
+    node.add(&Plugin::python("shop", programs::SERVES));
+    set_alert(&node, address);
     node.set("alert_queue.condition", "queue > 100");
     node.start();
     node.settled("app.shop.main");
@@ -87,11 +115,15 @@ fn an_app_that_answers_500_fires_an_alert_that_is_sent_again_until_it_arrives_an
     assert!(fires.contains("FIRING") && fires.contains("shop.main"), "{fires}");
     let json: Value = serde_json::from_str(&node.mfserv(&["alerts", "--json"]).stdout).unwrap();
     assert_eq!(json[0]["state"], "firing", "{json}");
+    it_is_shown(&node);
+    // Another daemon does not tell the command again.
+    node.kill(node.role_pid("daemon"));
     all_has_arrived(&node);
     // Another process of the role knows what fires.
     node.kill(node.role_pid("telemetry"));
     until("the receiver knows that it is over", PATIENCE, || received.lock().unwrap().len() >= 3);
     node.mfserv(&["alerts"]).code(0);
+    the_command_has_heard_of_begin_and_end(&node);
     let received = received.lock().unwrap().clone();
     let statuses: Vec<&Value> = received.iter().map(|(_, body)| &body["status"]).collect();
     assert_eq!(statuses, ["firing", "firing", "resolved"]);

@@ -1,7 +1,9 @@
 //! What was counted can be read, by people, by promtool and by Prometheus.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -42,13 +44,26 @@ fn free_port() -> u16 {
 const RESTARTED: &str = r#"mfserv_operations_total{operation="restart",outcome="ok"}"#;
 const OF_SHOP: &str = "mfserv_http_requests_total{plugin=\"shop\",app=\"main\",type=\"dynamic\"";
 
+/// What panels of the dashboard show besides requests: a receiver that is away, an alert.
+fn set_what_else_is_shown(node: &Node) {
+    for (key, value) in [
+        ("elasticsearch.url", "http://127.0.0.1:1"),
+        ("vector.mflog_port", "0"),
+        ("alert_queue.condition", "queue > 100"),
+    ] {
+        node.set(key, value);
+    }
+}
+
 #[test]
 fn what_a_node_counts_is_read_by_people_promtool_and_prometheus() {
     let _turn = Turn::heavy();
     let node = node();
     node.add(&Plugin::python("shop", programs::SERVES));
-    node.add(&Plugin::python("busy", programs::SERVES));
+    let busy = Plugin::python("busy", programs::SERVES).key("job_sweep", "_cmd_and_args", "true");
+    node.add(&busy.key("job_sweep", "schedule", "0 0 1 1 *"));
     let port = free_port();
+    set_what_else_is_shown(&node);
     node.set("metrics.port", &port.to_string());
     node.start();
     node.settled("app.shop.main");
@@ -203,7 +218,72 @@ fn scraped_by_prometheus(node: &Node, port: u16) {
     the_dashboard_shows_everything(node, asked);
 }
 
+#[test]
+fn a_node_without_influxdb_receives_points_and_says_which_ports_it_cannot_have() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, statsd) = (taken.local_addr().unwrap().port(), free_port());
+    node.set("metrics.port", &port.to_string());
+    node.set("telegraf.statsd_port", &statsd.to_string());
+    let check = node.mfserv(&["check"]).code(4);
+    assert!(check.stderr.contains(&format!("[metrics] port={port} cannot be used")), "{check:?}");
+    node.start();
+    let status = || node.mfserv(&["status"]).stdout;
+    let note = format!("[metrics] port={port}: nobody can read /metrics there");
+    until("status names the port", PATIENCE, || status().contains(&note));
+    node.mfserv(&["check"]).code(4);
+    drop(taken);
+    until("it is had when it is free", PATIENCE, || !status().contains(&note));
+    node.mfserv(&["check"]).code(0);
+
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    until("points are received", PATIENCE, || {
+        udp.send_to(b"orders,plugin=shop:1|c", ("127.0.0.1", statsd)).is_ok_and(|_| {
+            let text = metrics(&node, "prometheus");
+            value(&text, "mfserv_app_counted_total{name=\"orders\",plugin=\"shop\"}") > 0.0
+        })
+    });
+    let mut stream = UnixStream::connect(node.path("var/telegraf.socket")).unwrap();
+    stream.write_all(b"room,place=a temp=20.5\n").unwrap();
+    until("lines are received", PATIENCE, || {
+        let sample = "mfserv_app_field{name=\"room\",field=\"temp\",place=\"a\"}";
+        value(&metrics(&node, "prometheus"), sample) == 20.5
+    });
+    let text = metrics(&node, "prometheus");
+    assert!(value(&text, "mfserv_role_start_time_seconds{role=\"keeper\"}") > 1.7e9, "{text}");
+
+    // The control socket passes metrics on; the port answers whoever names this machine.
+    let ask = |mut stream: Box<dyn ReadWrite>, host: &str| {
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let control = UnixStream::connect(node.path("var/run/control.sock")).unwrap();
+    let tcp = || Box::new(std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
+    let answer = ask(Box::new(control), "mfserv");
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\nmfserv_info{"), "{answer}");
+    assert!(ask(tcp(), "localhost").contains("\nmfserv_info{"));
+    assert!(ask(tcp(), "evil.example").starts_with("HTTP/1.1 403 "));
+
+    // An InfluxDB that is away.
+    node.set("influxdb.url", "http://127.0.0.1:1");
+    node.mfserv(&["reload"]).code(0);
+    until("status names InfluxDB", PATIENCE, || {
+        status().contains("points of fullres to http://127.0.0.1:1: InfluxDB takes none")
+    });
+    node.stop();
+}
+
+/// A connection.
+trait ReadWrite: Read + Write {}
+
+impl<T: Read + Write> ReadWrite for T {}
+
 fn the_dashboard_shows_everything(node: &Node, asked: impl Fn(&str) -> String) {
+    node.mfserv(&["jobs", "run", "busy.sweep", "--wait"]).code(0);
     node.kill(node.pids("app.busy.main")[0]);
     node.settled("app.busy.main");
     let dashboard = Dashboard::read("mfserv-prometheus.json");

@@ -8,6 +8,7 @@
 //! A wrong configuration ends the daemon before it writes a file or opens a socket, unless
 //! workers live: those go on as they were, and the problem is reported.
 
+mod alerts;
 mod api;
 mod autorestart;
 mod breakages;
@@ -159,6 +160,7 @@ async fn live(options: DaemonOptions) -> Result<(), Diagnostic> {
     tokio::spawn(autorestart::run(node.clone(), node.parts.plans.subscribe()));
     tokio::spawn(config_watch::run(node.clone(), operations.clone()));
     tokio::spawn(circus::run(circus));
+    tokio::spawn(alerts::run(node.clone(), node.parts.plans.subscribe()));
     tokio::spawn(log_care::run(node.clone(), node.parts.plans.subscribe()));
     tokio::spawn(tmp_care::run(node.clone(), node.parts.plans.subscribe()));
     tokio::spawn(node.clone().look_after_files());

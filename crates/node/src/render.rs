@@ -115,6 +115,7 @@ pub fn fact(fact: &Fact) -> String {
         Fact::JobEnded { job, run, result, after_ms, last_output, left_behind } => {
             job_ended((job, run), result, *after_ms, (last_output, *left_behind))
         }
+        Fact::AlertFiring { .. } | Fact::AlertResolved { .. } => of_alert(fact),
         Fact::Note { text } => text.clone(),
     }
 }
@@ -124,6 +125,25 @@ fn retiring(worker: &WorkerId, why: &EndReason) -> String {
         true => format!("{worker} is being stopped"),
         false => format!("{worker} is being replaced: {why}"),
     }
+}
+
+fn of_alert(fact: &Fact) -> String {
+    match fact {
+        Fact::AlertFiring { alert, plugin, app, condition, value } => {
+            let of = subject(plugin, app);
+            format!("the alert {alert} fires: {of}: {condition}, it is {value}")
+        }
+        Fact::AlertResolved { alert, plugin, app, after_ms } => {
+            let of = subject(plugin, app);
+            format!("the alert {alert} is resolved: {of}, after {}", span(*after_ms))
+        }
+        _ => String::new(),
+    }
+}
+
+/// What an alert is about.
+fn subject(plugin: &str, app: &str) -> String {
+    if app.is_empty() { "the node".into() } else { format!("{plugin}.{app}") }
 }
 
 fn worker_ended(

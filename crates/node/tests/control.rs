@@ -12,6 +12,8 @@
 mod following;
 #[path = "control/jobs.rs"]
 mod jobs;
+#[path = "control/reading.rs"]
+mod reading;
 #[path = "control/status.rs"]
 mod status;
 
@@ -300,24 +302,6 @@ async fn an_operation_is_cancelled_until_it_is_committed() {
         let delete = get("/v1/operations/one", "").replace("GET", "DELETE");
         let answer = daemon.exchange(&delete).await;
         assert_eq!(answer.status, status, "{}", answer.body);
-    }
-}
-
-#[tokio::test]
-async fn head_answers_as_get_without_a_body() {
-    let daemon = Daemon::start();
-    let answer = daemon.exchange(&get("/v1/status", "").replace("GET", "HEAD")).await;
-    assert_eq!((answer.status, answer.body.as_str()), (200, ""));
-    assert!(answer.header("content-length").unwrap().parse::<u32>().unwrap() > 100);
-}
-
-#[tokio::test]
-async fn metrics_are_passed_on_in_the_form_that_the_client_takes() {
-    let daemon = Daemon::start();
-    for path in ["/metrics", "/v1/metrics"] {
-        let answer = daemon.exchange(&get(path, "Accept: text/plain;q=0.5\r\n")).await;
-        assert_eq!((answer.status, answer.body.as_str()), (200, "# for text/plain;q=0.5\n"));
-        assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4"));
     }
 }
 

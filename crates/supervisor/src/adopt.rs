@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mfserv_core::alerts::PROCESS_PREFIX;
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::job::JobIdentity;
 use mfserv_core::names::{WatcherName, WorkerId};
@@ -56,9 +57,14 @@ pub(crate) fn adopt(
     (watchers, adopted)
 }
 
+/// Who has started a process forgets it: it is a run of a job, or the command of an alert.
+pub(crate) fn is_of_another(process: &str) -> bool {
+    JobIdentity::of_process(process).is_some() || process.starts_with(PROCESS_PREFIX)
+}
+
 /// A process ended while no daemon was running.
 fn ended_unseen(exit: Exit, context: &Context) {
-    if JobIdentity::of_process(&exit.id).is_some() {
+    if is_of_another(&exit.id) {
         return;
     }
     if let Ok(worker) = exit.id.parse::<WorkerId>() {

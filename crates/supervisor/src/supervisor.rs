@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use mfserv_core::event::{EndReason, Fact};
-use mfserv_core::job::JobIdentity;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::wire::keeper::{Answer, Exit, Notice};
@@ -16,7 +15,7 @@ use mfserv_core::worker::Input;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::adopt::{adopt, by_id};
+use crate::adopt::{adopt, by_id, is_of_another};
 use crate::context::Context;
 use crate::handle::{Handle, Message};
 use crate::keeper_link::{KeeperLink, KeeperNews, KeeperState};
@@ -340,8 +339,7 @@ impl Supervisor {
     }
 
     fn exited(&mut self, exit: Exit) {
-        // Whoever started the run of a job forgets it, once its end is written down.
-        if JobIdentity::of_process(&exit.id).is_some() {
+        if is_of_another(&exit.id) {
             return;
         }
         self.context.forget_exit(exit.id.clone());

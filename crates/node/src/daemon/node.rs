@@ -61,6 +61,8 @@ pub struct Inner {
     pub(super) plan: Mutex<Option<Arc<Plan>>>,
     pub(super) keeper: Mutex<Option<RoleStatus>>,
     pub(super) notes: Mutex<Vec<String>>,
+    /// The alerts that fire, in a sentence each.
+    pub(super) firing: Mutex<Vec<String>>,
     /// Why the configuration as it is now is not the one in force.
     pub(super) refused: Mutex<Option<Diagnostic>>,
     /// The last text of `tmp/config_auto/config.ini`.
@@ -98,6 +100,7 @@ impl Node {
             plan: Mutex::new(None),
             keeper: Mutex::new(None),
             notes: Mutex::new(Vec::new()),
+            firing: Mutex::default(),
             refused: Mutex::new(None),
             shown_config: Mutex::default(),
             site_packages: Mutex::default(),

@@ -9,6 +9,7 @@ use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherState, Watche
 use std::path::PathBuf;
 
 use mfserv_platform::disk;
+use mfserv_platform::sync::lock;
 
 use super::node::Node;
 use super::upkeep;
@@ -26,6 +27,7 @@ impl Node {
         let plan = self.shown_plan().ok();
         let keeper = self.keeper.lock().ok().and_then(|keeper| keeper.clone());
         let mut notes = self.notes.lock().map(|notes| notes.clone()).unwrap_or_default();
+        notes.extend(lock(&self.firing).iter().cloned());
         notes.extend(full_disk(&self.parts.options.places));
         notes.extend(self.circus_notes.lock().map(|it| it.clone()).unwrap_or_default());
         notes.extend(self.parts.events.log_trouble());

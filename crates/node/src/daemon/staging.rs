@@ -36,6 +36,11 @@ const PASSED: &[&str] = &[
     "NO_PROXY",
 ];
 
+/// The environment of a process that is neither a worker nor a job.
+pub(super) fn passed() -> BTreeMap<String, String> {
+    PASSED.iter().filter_map(|key| Some((key.to_string(), std::env::var(key).ok()?))).collect()
+}
+
 /// What `mfserv stage` leaves for the daemon, as JSON in the file that `--result` names.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -115,12 +120,10 @@ impl Node {
                 argv.extend(number.into_iter().flat_map(|number| ["--number".into(), number]));
             }
         }
-        let passed =
-            PASSED.iter().filter_map(|key| Some((key.to_string(), std::env::var(key).ok()?)));
         ProcessSpec {
             id: format!("stage.{id}"),
             argv,
-            env: passed.collect::<BTreeMap<String, String>>(),
+            env: passed(),
             cwd: places.home().to_owned(),
             rlimits: Default::default(),
             output: Output {

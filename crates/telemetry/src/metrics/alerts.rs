@@ -201,6 +201,7 @@ mod tests {
             app: None,
             webhook: None,
             ca: None,
+            command: None,
             repeat_s: 0,
         };
         Watch {

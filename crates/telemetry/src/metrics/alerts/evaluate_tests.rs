@@ -18,6 +18,7 @@ fn alert(quantity: Quantity, threshold: f64) -> Alert {
         app: None,
         webhook: None,
         ca: None,
+        command: None,
         repeat_s: 0,
     }
 }
