@@ -150,6 +150,14 @@ fn the_id_of_each_answer_leads_to_its_own_lines_its_workers_and_its_cause() {
     assert_eq!(said.matches("exited with code 3").count(), 1, "{said}");
     assert!(said.contains("no database") && said.contains("cause: crashing"), "{said}");
 
+    let own = objects(&logs(&node, &["daemon", "--json"]));
+    let begun: Vec<_> = own.iter().filter(|it| it["pid"].is_u64()).collect();
+    let is_its = |it: &&serde_json::Value| it["name"] == "mfserv.daemon";
+    assert!(begun.len() > 5 && begun.iter().all(is_its), "{own:?}");
+    assert!(begun[0]["level"] == "info" && begun[0]["timestamp"].is_string(), "{own:?}");
+    let errors = objects(&logs(&node, &["errors", "--json"]));
+    assert!(errors.iter().any(|it| it["request_id"].is_string() && it["worker"].is_string()));
+
     let began = Instant::now();
     assert!(logs(&node, &["--request", "of-a-job"]).contains("a job"));
     assert!(began.elapsed() < Duration::from_millis(2500), "no access log is waited for");
@@ -212,6 +220,20 @@ fn assert_what_is_not_found_or_wrong_is_said(node: &Node) {
         let said = node.mfserv(&[&["logs"], args].concat()).code(code).stderr;
         assert!(said.contains(part), "{args:?}: {said}");
     }
+}
+
+#[test]
+fn check_says_that_the_json_file_of_mflog_cannot_be_written() {
+    let node = node();
+    let check = |file: &str| {
+        node.set("log.json_file", file);
+        node.mfserv(&["check"])
+    };
+    let said = check("/nonexistent/x.json").code(4).stderr;
+    assert!(said.contains("[log] json_file=/nonexistent/x.json cannot be written"), "{said}");
+    assert!(check(node.home().to_str().unwrap()).code(4).stderr.contains("it is a directory"));
+    check(node.path("all.json").to_str().unwrap()).code(0);
+    assert!(!node.path("all.json").exists(), "nothing is written");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What would go wrong: configuration, plugins, programs, routes, the port. Nothing is started, and
 //! nothing is written.
 
+use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
@@ -8,6 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use mfserv_core::keys::LOG_JSON_FILE;
+use mfserv_core::log_outputs;
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{Loaded, split_command};
 use mfserv_core::plugin_spec::CommandSpec;
@@ -38,6 +41,7 @@ pub fn node(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
         }
     }
     problems.extend(ports(&options.places, &module));
+    problems.extend(json_file(&module));
     Ok(problems.into_iter().map(certain).collect())
 }
 
@@ -136,6 +140,30 @@ fn is_there(program: &str, dir: &Path, loaded: &Loaded) -> bool {
     }
     let path = loaded.env.get("PATH").map_or("", String::as_str);
     std::env::split_paths(path).any(|one| is_executable(&one.join(program)))
+}
+
+/// Why nobody could write to the JSON file of mflog.
+fn json_file(module: &Module) -> Option<Diagnostic> {
+    let file = log_outputs::json_file(module.resolution.text(LOG_JSON_FILE)).map(Path::new)?;
+    let parent = file.parent().filter(|_| file.is_absolute())?;
+    let why = match (file.metadata(), parent.metadata()) {
+        (Ok(found), _) if found.is_dir() => "it is a directory".to_owned(),
+        // Nothing is written by this; a pipe without a reader is not opened.
+        (Ok(found), _) if found.is_file() => {
+            OpenOptions::new().append(true).open(file).err()?.to_string()
+        }
+        (Ok(_), _) => return None,
+        (Err(_), Ok(found)) if found.is_dir() => return None,
+        (Err(_), Ok(_)) => format!("{} is no directory", parent.display()),
+        (Err(_), Err(error)) => format!("{}: {error}", parent.display()),
+    };
+    let what = format!("[log] json_file={} cannot be written", file.display());
+    Some(
+        Diagnostic::error(what)
+            .kind(Kind::BadConfiguration)
+            .because(why)
+            .help("make the directory, for the user of mfserv, or name another file; null: none"),
+    )
 }
 
 /// Ports that the node could not have, of those that it has not already.

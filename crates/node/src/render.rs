@@ -44,14 +44,17 @@ pub fn event(event: &Event) -> String {
     format!("{} {}", time(event.at_ms), fact(&event.fact))
 }
 
-/// An event as a line of the daemon's own log: with a level if it is trouble.
-pub fn log_line(event: &Event) -> String {
+/// An event as a line of the daemon's own log, in the form of the text of mflog. `pid`: of the
+/// daemon.
+pub fn log_line(event: &Event, pid: u32) -> String {
     let level = match event.fact.severity() {
-        Some(Severity::Error) => "[ERROR] ",
-        Some(Severity::Warning) => "[WARNING] ",
-        None => "",
+        Some(Severity::Error) => "[ERROR]",
+        Some(Severity::Warning) => "[WARNING]",
+        None => "[INFO]",
     };
-    format!("{} {level}{}", time(event.at_ms), fact(&event.fact))
+    let at = jiff::Timestamp::from_millisecond(event.at_ms as i64).unwrap_or_default();
+    let at = at.strftime("%Y-%m-%dT%H:%M:%S%.6fZ");
+    format!("{at} {level:>10} (mfserv.daemon#{pid}) {}", fact(&event.fact))
 }
 
 fn renewing(plugin: &str, files: &[String], more: u32) -> String {

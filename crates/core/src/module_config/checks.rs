@@ -8,9 +8,10 @@ use crate::exit_code::Kind;
 use crate::keys::{
     ELASTICSEARCH_API_KEY, ELASTICSEARCH_DATA_STREAM, ELASTICSEARCH_MFLOG_INDEX,
     ELASTICSEARCH_NGINX_INDEX, ELASTICSEARCH_PASSWORD, ELASTICSEARCH_USER, INFLUXDB_ORG,
-    INFLUXDB_TOKEN, LOKI_PASSWORD, LOKI_USER, METRICS_PORT, TELEGRAF_STATSD_PORT,
+    INFLUXDB_TOKEN, LOG_JSON_FILE, LOKI_PASSWORD, LOKI_USER, METRICS_PORT, TELEGRAF_STATSD_PORT,
 };
 use crate::layers::{Origin, Value};
+use crate::log_outputs;
 use crate::shipping::{Elasticsearch, Receiver, ShippingSettings};
 use crate::telemetry::InfluxSettings;
 
@@ -38,7 +39,8 @@ pub(super) fn instead_of(section: &str) -> Option<&'static str> {
 /// Says what is doubtful.
 pub(super) fn check(config: &ModuleConfig, values: &[Value], diagnostics: &mut Vec<Diagnostic>) {
     let all = Checks { config, values };
-    let found = [all.ports(), all.without_receiver(), all.influxdb(), all.elasticsearch()];
+    let found =
+        [all.ports(), all.without_receiver(), all.influxdb(), all.elasticsearch(), all.json_file()];
     diagnostics.extend(found.into_iter().flatten());
 }
 
@@ -63,6 +65,19 @@ impl Checks<'_> {
     fn error(&self, (section, key): (&str, &str), what: String, why: &str) -> Diagnostic {
         let problem = Diagnostic::error(what).kind(Kind::BadConfiguration).because(why);
         self.at(problem, section, key)
+    }
+
+    /// A JSON file of mflog that is another one for each program.
+    fn json_file(&self) -> Vec<Diagnostic> {
+        let written = self.config.get(LOG_JSON_FILE);
+        let file = log_outputs::json_file(&written).filter(|file| !file.starts_with('/'));
+        let problem = file.map(|file| {
+            let what = format!("[log] json_file={file} is not one file");
+            let why = "it is relative: each plugin looks for it in its own directory";
+            let problem = Diagnostic::warning(what).because(why).help("write an absolute path");
+            self.at(problem, "log", "json_file")
+        });
+        problem.into_iter().collect()
     }
 
     /// Two sockets on one port.
@@ -268,6 +283,7 @@ mod tests {
             ("[elasticsearch]\nurl=http://h,ftp://x", "![elasticsearch] url has a wrong value"),
             ("[elasticsearch]\nurl=http://h\nnginx_index=N-%Q", "![elasticsearch] nginx_index has"),
             ("[loki]\nurl=http://h\n_password=x", "![loki] _password is set, and user is not"),
+            ("[log]\njson_file=all.json", "[log] json_file=all.json is not one file"),
             ("[alert]\ncondition=queue > 1", "[alert] is no section of mfserv"),
             ("[prometheus]\nport=1", "[prometheus] is no section of mfserv"),
         ] {

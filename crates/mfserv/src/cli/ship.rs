@@ -122,6 +122,9 @@ impl Ship {
         // Without --once, a file that does not exist yet is waited for.
         let named = patterns.iter().filter_map(Pattern::file);
         named.filter(|file| self.once || file.exists()).try_for_each(is_there)?;
+        if self.once {
+            patterns.iter().zip(&self.files).try_for_each(has_files)?;
+        }
         let options = Options {
             patterns,
             state: self.state.clone(),
@@ -212,6 +215,17 @@ fn is_there(file: &Path) -> Result<(), Diagnostic> {
         Ok(_) => Err(failed("ship", file, "it is no file")),
         Err(e) => Err(failed("ship", file, e)),
     }
+}
+
+/// A pattern matches files, or did so before: what remains of those is shipped too.
+fn has_files((pattern, written): (&Pattern, &PathBuf)) -> Result<(), Diagnostic> {
+    let is_empty = || pattern.expand().is_empty() && pattern.with_state().is_empty();
+    if pattern.file().is_some() || !is_empty() {
+        return Ok(());
+    }
+    Err(Diagnostic::error(format!("no file matches {}", written.display()))
+        .because("files with rotated and compressed names, and those that begin with a dot, do not count")
+        .help("without --once, files that match later are waited for"))
 }
 
 /// The text of a file, or of a variable.

@@ -179,4 +179,7 @@ fn a_certificate_is_checked_and_secrets_are_no_arguments() {
     let gone = ship(dir, &["gone.log", "--to", &url, "--index", "x", "--once"]).output().unwrap();
     assert_eq!(gone.status.code(), Some(1));
     assert!(text(&gone.stderr).contains("No such file"), "{}", text(&gone.stderr));
+    let none = ship(dir, &["none*.log", "--to", &url, "--index", "x", "--once"]).output().unwrap();
+    assert_eq!(none.status.code(), Some(1));
+    assert!(text(&none.stderr).contains("no file matches none*.log"), "{}", text(&none.stderr));
 }

@@ -68,7 +68,7 @@ impl Events {
             self.note_trouble(render::fact(&event.fact));
         }
         if let Ok(mut log) = self.log.lock() {
-            let _ = writeln!(log, "{}", render::log_line(&event));
+            let _ = writeln!(log, "{}", render::log_line(&event, std::process::id()));
         }
         let Ok(mut line) = serde_json::to_vec(&event) else { return };
         // Without a follower it is for nobody.
