@@ -164,6 +164,8 @@ fn a_leak_costs_no_request(user: User) {
     assert!(ends.iter().all(is_replaced), "{ends:?}");
     assert!(most > 40 * MIB && most < 160 * MIB, "{most}");
     assert_eq!(node.watcher("app.greedy.main").crashes, 0);
+    let ini = std::fs::read_to_string(node.path("tmp/config_auto/circus.ini")).unwrap();
+    assert!(ini.contains(&format!("\nmemory_limit = {}\n", 160 * MIB)), "{ini}");
     let shown = node.mfserv(&["status"]).code(0).stdout;
     let mechanism = memory(&node)[0].1.control.mechanism;
     let line = format!("memory_limit 160 MiB, memory_high 64 MiB, by {mechanism}; used ");
