@@ -174,5 +174,13 @@ fn an_endpoint_of_tcp_is_of_this_machine_and_only_looks_unless_it_may_change() {
     node.set("circus.tcp_may_change", "1");
     node.mfserv(&["reload"]).code(0);
     until("it may change the node", PATIENCE, || client.run("incr app.shop.main").0 == 0);
+    let mut held = std::net::TcpStream::connect(address).unwrap();
+    held.set_read_timeout(Some(PATIENCE)).unwrap();
+    held.write_all(&asking(r#"{"command":"numwatchers","id":1}"#)).unwrap();
+    held.read_exact(&mut [0; 120]).unwrap();
+    node.set("circus.tcp_may_change", "0");
+    node.mfserv(&["reload"]).code(0);
+    let closed = held.read_to_end(&mut Vec::new());
+    assert!(closed.is_ok(), "who was let in before is let go: {closed:?}");
     node.stop();
 }

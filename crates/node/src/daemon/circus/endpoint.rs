@@ -17,7 +17,7 @@ use mfserv_zmtp::{Connection, Event, Limits, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::events::{Published, Publisher};
@@ -235,13 +235,15 @@ fn is_another_file(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket())
 }
 
-/// Accepts clients and serves each in a task of its own, which ends with it.
+/// Accepts clients and serves each in a task of its own, which ends with it, and with this one: a
+/// client must not go on after its endpoint has changed what it allows.
 async fn accept<F, S>(mut listener: Listener, reach: Reach, serve: F)
 where
     F: Fn(Box<dyn Stream>, Access) -> S + Send + 'static,
     S: Future<Output = Result<(), Closed>> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+    let mut clients = JoinSet::new();
     loop {
         let next = async {
             let place = places.clone().acquire_owned().await.ok()?;
@@ -249,6 +251,7 @@ where
         };
         let next = tokio::select! {
             next = next => next,
+            Some(_) = clients.join_next() => continue,
             () = sleep(LOOK) => {
                 listener.look_after();
                 continue;
@@ -257,7 +260,7 @@ where
         match next {
             Some((place, Ok(Some((stream, access))))) => {
                 let serving = serve(stream, access);
-                tokio::spawn(async move {
+                clients.spawn(async move {
                     let _place = place;
                     let _ = serving.await;
                 });
