@@ -20,6 +20,7 @@ use mfserv_core::plugin_config;
 const READ_ELSEWHERE: &[(&str, &str, &str)] = &[
     ("startup", "flag", "STARTUP_ENABLED"),
     ("general", "_python", "GENERAL_PYTHON"),
+    ("python", "legacy_layers", "PYTHON_LEGACY_LAYERS"),
     ("telegraf", "program", "TELEGRAF_PROGRAM"),
     ("nginx", "smart_start_delay", "NGINX_START_DELAY_S"),
     ("nginx", "smart_stop_delay", "NGINX_STOP_DELAY_S"),

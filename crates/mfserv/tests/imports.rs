@@ -2,6 +2,7 @@
 
 use mfserv_testkit::Plugin;
 
+use crate::compat::OldNames;
 use crate::{Turn, node};
 
 #[test]
@@ -30,4 +31,13 @@ fn a_module_that_nothing_provides_is_named_by_build_check_and_install_with_the_l
     let refusal = ran.stderr.split_once("does not start").expect("it is refused").1;
     assert!(refusal.contains("No module named 'yaml'") && refusal.contains(line), "{ran:?}");
     node.stop();
+
+    // What MFSERV's layers had is there for those who ask for it.
+    node.set("python.legacy_layers", "1");
+    let ran = node.mfserv(&["build", &path]).code(0);
+    assert!(!ran.stderr.contains("which nothing provides"), "{ran:?}");
+    let all = "import yaml, redis, lxml.etree, PIL.Image, cachetools, pydantic, httpx, jsonschema, \
+               paramiko, bs4; print(yaml.__file__)";
+    let ran = OldNames::new(&node).run(&["plugin_wrapper", &path, "--", "python", "-c", all]);
+    assert!(ran.code(0).stdout.contains("/.layers-python3"));
 }

@@ -21,9 +21,12 @@ use crate::python::{self, Interpreter, Packages, Toolbox};
 use crate::tools;
 use mfserv_platform::disk;
 
+mod layers;
 mod locks;
 mod portable;
 
+pub use layers::ensure_layers;
+pub(crate) use layers::{VARIABLE as LAYERS_VARIABLE, is_of_layers, layers_beside};
 pub use locks::{constraints, lock};
 pub use portable::{export, import};
 

@@ -13,7 +13,7 @@ use mfserv_core::export::address;
 use mfserv_core::plugin_config;
 use mfserv_core::plugin_spec::PluginSpec;
 
-use crate::base::BaseEnvironment;
+use crate::base::{BaseEnvironment, LAYERS_VARIABLE, layers_beside};
 use crate::home::Home;
 use crate::label::read_small;
 use mfserv_platform::disk;
@@ -238,6 +238,10 @@ impl Paths {
         if let Some(base) = base {
             add_dir(&mut self.programs, base.bin());
             add_dir(&mut self.python, base.site_packages());
+            let wanted = variables.get(LAYERS_VARIABLE).is_some_and(|flag| flag == "1");
+            if let Some(layers) = layers_beside(base).filter(|_| wanted) {
+                add_dir(&mut self.python, layers);
+            }
         }
         let last = std::env::var("PATH")
             .ok()

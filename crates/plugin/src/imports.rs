@@ -21,6 +21,8 @@ use crate::python::{clean, is_executable};
 const SCRIPT: &str = include_str!("../python/imports.py");
 /// How long that may take.
 const LIMIT: Duration = Duration::from_secs(15);
+const LAYERS: &str = "; or give all plugins what the layers of MFSERV had: `mfserv config set \
+                      python.legacy_layers 1`, then `mfserv setup`";
 /// The most modules that are reported.
 const MOST: usize = 20;
 
@@ -130,7 +132,8 @@ fn describe(dir: &Path, spec: &PluginSpec, one: &Missing) -> Diagnostic {
         ))
         .at(Location::new(dir.join(file).to_string_lossy(), *line))
         .help(format!(
-            "add `{requirement}` to {sources}/requirements-to-freeze.txt, and build the plugin again"
+            "add `{requirement}` to {sources}/requirements-to-freeze.txt, and build the plugin again{}",
+            if base::is_of_layers(&requirement) { LAYERS } else { "" }
         ))
         .about(&spec.name)
 }

@@ -142,6 +142,7 @@ keys! {
     STARTUP_ENABLED: bool = flag("startup", "flag", "1", "0: mfserv start and stop do nothing");
     _: bool = flag("internal_plugins", "install_welcome", "1", "install or update the built-in plugin welcome at start");
     GENERAL_PYTHON: Option<String> = program("general", "_python", "null", "interpreter of plugins that name none (python3.12); null: python3 of the host");
+    PYTHON_LEGACY_LAYERS: bool = flag("python", "legacy_layers", "0", "1: plugins find the packages that the layers of MFSERV offered without a declaration");
     AUTORESTART: bool = flag("autorestart", "flag", "1", "renew workers when files of their plugin change");
     AUTORESTART_CONFIGURATION: bool = flag("autorestart", "configuration", "1", "with flag=1: apply configuration files when they change; 0: at mfserv reload");
     MISC_CORE_SIZE_KIB: Option<u64> = optional("misc", "core_size", "0", at_least(-1, "KiB"), "size of core files of workers and jobs; 0: none; -1: as mfserv was started");

@@ -19,6 +19,7 @@ pub use dev::Dev;
 pub use env::{Env, Exec};
 pub use info::{Info, List};
 pub use install::{Hotswap, Install, Uninstall};
+use mfserv_core::keys::PYTHON_LEGACY_LAYERS;
 use mfserv_core::plan::PluginState;
 use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::status::WatcherStatus;
@@ -55,7 +56,13 @@ fn ensure_base_unless(
     steps: &mut dyn Progress,
 ) -> Result<base::BaseEnvironment, Diagnostic> {
     let interpreter = python::find(python)?;
-    base::ensure(&Home::new(places.home()), &interpreter, cancel, steps)
+    let home = Home::new(places.home());
+    let base = base::ensure(&home, &interpreter, cancel, steps)?;
+    let module = configure::module(places, &[])?;
+    if module.resolution.config.get(PYTHON_LEGACY_LAYERS) {
+        base::ensure_layers(&home, &base, cancel, steps)?;
+    }
+    Ok(base)
 }
 
 /// Ctrl-C stops the programs that an operation runs, and leaves nothing half done.
