@@ -7,6 +7,7 @@ mod foreign;
 mod frozen;
 mod git;
 mod gyp;
+mod lock;
 mod node;
 mod origin;
 mod project;

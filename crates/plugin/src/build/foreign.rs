@@ -33,7 +33,9 @@ pub(super) fn ignored(dir: &Path, inputs: &[PathBuf]) -> Vec<Diagnostic> {
     let python = there(&python, PYTHON, inputs).map(|(file, tool)| {
         said(dir, &file, tool).help(
             "write what it asks for into python3_virtualenv_sources/requirements-to-freeze.txt \
-             (or `-r ../FILE` for a list of pip), exact versions into requirements3.txt beside it",
+             (or `-r ../FILE` for a list of pip), exact versions into requirements3.txt beside it. \
+             uv.lock, poetry.lock, Pipfile.lock and pyproject.toml in the plugin's directory are \
+             used, in this order, where these two name no package",
         )
     });
     let node = [dir.to_owned()];

@@ -15,7 +15,7 @@ use super::requirements;
 use super::resolve::freeze;
 use super::sources::{Mark, Sources, names_in};
 use super::wheels::{collect_wheels, staged};
-use super::{BuildOptions, Part, project};
+use super::{BuildOptions, Part, lock, project};
 use crate::base::site_packages;
 use crate::home::Home;
 use crate::label::read_bounded;
@@ -36,7 +36,9 @@ pub(super) fn build(
     progress: &mut dyn Progress,
 ) -> Result<Option<Part>, Diagnostic> {
     let sources = Sources::of(dir, names_python2(options.python.as_deref()));
-    if !sources.loose.is_file() && !sources.frozen.is_file() {
+    let mut loose = sources.loose()?;
+    let lock = lock::used(&sources, &loose);
+    if lock.is_none() && !sources.loose.is_file() && !sources.frozen.is_file() {
         return Ok(None);
     }
     let interpreter = python::find(options.python.as_deref())?;
@@ -48,18 +50,13 @@ pub(super) fn build(
         cancel: &options.cancel,
     };
     let mut directs = Directs::new(dir, &toolbox);
-    let loose = sources.loose()?;
-    let text = freeze(&sources, &loose, &mut directs, &toolbox, progress)?;
+    let text = match lock {
+        Some(file) => lock::freeze(&file, &sources, &mut loose, &mut directs, &toolbox, progress)?,
+        None => freeze(&sources, &loose, &mut directs, &toolbox, progress)?,
+    };
     // What an installation would refuse is refused here.
     let frozen = frozen_requirements(&text, &sources.frozen)?;
-    let collected = collect_wheels(
-        &sources,
-        &frozen,
-        &sources.rules(&loose),
-        &mut directs,
-        &toolbox,
-        progress,
-    )?;
+    let collected = collect_wheels(&sources, &frozen, &loose, &mut directs, &toolbox, progress)?;
     let installed = install(&sources, &frozen, &text, &toolbox, progress)?;
     Ok(Some(Part {
         unchanged: !collected && !installed,
@@ -89,6 +86,9 @@ fn inputs_of(sources: &Sources) -> Vec<PathBuf> {
     ];
     // A list that cannot be read now is read by the build, which says so.
     let Ok(loose) = sources.loose() else { return files };
+    if let Some(file) = lock::used(sources, &loose) {
+        files.extend([file, sources.dir.join("pyproject.toml")]);
+    }
     files.extend(loose.files.iter().filter(|file| **file != sources.loose).cloned());
     let text = read_bounded(&sources.frozen, requirements::LONGEST).unwrap_or_default();
     let frozen = frozen_requirements(&text, &sources.frozen).unwrap_or_default();

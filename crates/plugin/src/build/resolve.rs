@@ -52,7 +52,7 @@ pub(super) fn freeze(
 
 /// The exact versions of all packages. Those of packages from elsewhere are made into wheels
 /// first, and the tool resolves with these.
-fn resolve(
+pub(super) fn resolve(
     sources: &Sources,
     loose: &Requirements,
     directs: &mut Directs<'_>,

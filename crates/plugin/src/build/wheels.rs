@@ -9,6 +9,7 @@ use mfserv_core::Diagnostic;
 use super::direct::{Directs, contents};
 use super::frozen::Frozen;
 use super::python::WHEELS_MARK;
+use super::requirements::Requirements;
 use super::sources::{Mark, Sources, names_in};
 use crate::label::read_small;
 use crate::progress::Progress;
@@ -19,7 +20,7 @@ use mfserv_platform::disk;
 pub(super) fn collect_wheels(
     sources: &Sources,
     frozen: &[Frozen],
-    rules: &Rules,
+    loose: &Requirements,
     directs: &mut Directs<'_>,
     toolbox: &Toolbox<'_>,
     progress: &mut dyn Progress,
@@ -28,7 +29,7 @@ pub(super) fn collect_wheels(
         disk::remove(&sources.wheels)?;
         return Ok(false);
     }
-    let loose = sources.loose()?;
+    let rules = &sources.rules(loose);
     let from_source = sources.to_compile(frozen, toolbox.interpreter);
     let lines: Vec<String> = frozen.iter().map(Frozen::line).collect();
     let inputs = [

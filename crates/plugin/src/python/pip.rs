@@ -122,6 +122,20 @@ impl Toolbox<'_> {
         Ok(command)
     }
 
+    /// Runs a script that translates a file of another tool, in the environment of our pip.
+    pub(crate) fn translate(
+        &self,
+        script: &str,
+        file: &Path,
+        beside: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<String, Diagnostic> {
+        drop(self.pip(progress)?);
+        let mut command = clean(&self.pip_place().join("bin/python"));
+        command.args(self.interpreter.isolation()).args(["-c", script]).arg(file).arg(beside);
+        self.run("reading the lock of the plugin", command, progress)
+    }
+
     fn works(&self, python: &Path) -> bool {
         // virtualenv copies a Python 2, and notes where it was.
         let copied = || {

@@ -18,6 +18,7 @@ mod git;
 mod hostile;
 mod imports;
 mod interpreters;
+mod locks;
 mod node;
 mod python;
 mod requirements;
