@@ -1,5 +1,7 @@
 //! Configuration files are applied when they change, and only what changed is touched.
 
+mod matrix;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
