@@ -24,6 +24,7 @@ const NEW_KEYS: &[&str] = &[
     "[loki]",
     "[metrics]",
     "[general] _python",
+    "[python] legacy_layers",
     "[autorestart] configuration",
     "[log] compress_rotated_files",
     "[log] max_total_size",
