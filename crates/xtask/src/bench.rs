@@ -12,6 +12,7 @@ mod mixed;
 mod nginx;
 mod peers;
 mod plugins;
+mod ship;
 mod slots;
 mod spread;
 mod stalls;
@@ -35,6 +36,8 @@ pub enum Bench {
     /// CPU time of the capture of output per MiB, beside rotatelogs and multilog, and the time to
     /// find lines in a log of 1 GiB.
     Logs(logs::Logs),
+    /// Shipping lines: CPU, lines a second and memory, beside a shipper in Python.
+    Ship(ship::Ship),
     /// Many plugins: time to start, memory and CPU of a node that nobody asks anything.
     Plugins(plugins::Plugins),
     /// Fast requests among slow ones on four single-slot workers: the embedded front and
@@ -52,6 +55,7 @@ impl Bench {
             Bench::Front(front) => front.run(),
             Bench::Idle(idle) => idle.run(),
             Bench::Logs(logs) => logs.run(),
+            Bench::Ship(ship) => ship.run(),
             Bench::Plugins(plugins) => plugins.run(),
             Bench::Slots(slots) => slots.run(),
             Bench::Telemetry(telemetry) => telemetry.run(),
