@@ -23,6 +23,7 @@ const NEW_KEYS: &[&str] = &[
     "[influxdb]",
     "[loki]",
     "[metrics]",
+    "[python]",
     "[general] _python",
     "[python] legacy_layers",
     "[autorestart] configuration",
