@@ -4,6 +4,7 @@ mod servers;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mfserv_testkit::{Node, Plugin, until};
@@ -117,8 +118,13 @@ fn a_syslog_server_gets_each_line_whether_it_is_away_killed_or_reached_in_anothe
     }
 
     node.kill(node.pids("app.shop.main")[0]);
+    the_crash_is_in_the_file_of_mflog(&json);
+    node.stop();
+}
+
+fn the_crash_is_in_the_file_of_mflog(json: &Path) {
     until("the crash is in the JSON file of mflog", PATIENCE, || {
-        let text = fs::read_to_string(&json).unwrap_or_default();
+        let text = fs::read_to_string(json).unwrap_or_default();
         // The last line may be half written.
         let mut objects = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         objects.any(|it| {
@@ -128,8 +134,7 @@ fn a_syslog_server_gets_each_line_whether_it_is_away_killed_or_reached_in_anothe
                 && it["event"].as_str().unwrap().contains("killed by SIGKILL")
         })
     });
-    assert!(!fs::read_to_string(&json).unwrap().contains(" ready after "), "it is no warning");
-    node.stop();
+    assert!(!fs::read_to_string(json).unwrap().contains(" ready after "), "it is no warning");
 }
 
 #[test]

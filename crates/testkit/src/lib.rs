@@ -15,10 +15,12 @@
 )]
 
 mod http;
+mod leftovers;
 mod load;
 mod node;
 mod offline;
 mod plugin;
+mod port;
 mod processes;
 pub mod programs;
 mod pty;

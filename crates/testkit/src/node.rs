@@ -1,10 +1,9 @@
 //! A real node in a temporary home.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use mfserv_core::event::{Event, Fact};
@@ -16,7 +15,9 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::http::{Response, get};
+use crate::leftovers::{cgroups_of, special_files};
 use crate::plugin::Plugin;
+use crate::port::free_port;
 use crate::processes::{Process, kill, of_home, process};
 use crate::samples::Samples;
 use crate::wait::{until, until_some};
@@ -390,50 +391,4 @@ fn pids_of(watcher: &WatcherStatus) -> Vec<u32> {
         watcher.workers.iter().filter(stays).filter_map(|worker| worker.pid).collect();
     pids.sort_unstable();
     pids
-}
-
-/// A port that nobody listens on now, below those that outgoing connections are given.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = (std::process::id() * 37 % 11_000) as u16;
-    for _ in 0..11_000 {
-        let port = 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 11_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no port from 20000 to 31000 is free");
-}
-
-/// Sockets, FIFOs, and links whose name says that they led to a socket.
-fn special_files(dir: &Path) -> Vec<PathBuf> {
-    use std::os::unix::fs::FileTypeExt;
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
-        let link = kind.is_symlink() && path.extension().is_some_and(|end| end == "socket");
-        if kind.is_dir() {
-            found.extend(special_files(&path));
-        } else if kind.is_socket() || kind.is_fifo() || link {
-            found.push(path);
-        }
-    }
-    found
-}
-
-fn cgroups_of(hash: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut todo = vec![PathBuf::from("/sys/fs/cgroup")];
-    while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            match entry.file_name().to_string_lossy().contains(hash) {
-                true => found.push(entry.path()),
-                false => todo.push(entry.path()),
-            }
-        }
-    }
-    found
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::node::free_port;
+use crate::port::free_port;
 use crate::{get, until};
 
 /// One Java virtual machine at a time: each takes half a gigabyte.
