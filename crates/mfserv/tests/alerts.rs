@@ -64,6 +64,16 @@ fn set_alert(node: &Node, address: SocketAddr) {
     }
 }
 
+fn it_is_known_that_nobody_has_taken_it(node: &Node) {
+    let read = |file: &str| std::fs::read_to_string(node.path(file)).unwrap_or_default();
+    until("it is known that the receiver has not taken it", PATIENCE, || {
+        let kept = read("var/telemetry/alerts.json");
+        read("log/telemetry.log").contains("it answers 503")
+            && kept.contains("\"unsent\"")
+            && !kept.contains("\"unsent\":[]")
+    });
+}
+
 /// That the alert fires is in `status` and in the metrics.
 fn it_is_shown(node: &Node) {
     until("it is a note of status", PATIENCE, || {
@@ -108,11 +118,7 @@ fn an_app_that_answers_500_fires_an_alert_that_is_sent_again_until_it_arrives_an
         });
     };
     fails_until(1);
-    until("it is known that the receiver has not taken it", PATIENCE, || {
-        let read = |file: &str| std::fs::read_to_string(node.path(file)).unwrap_or_default();
-        read("log/telemetry.log").contains("it answers 503")
-            && read("var/telemetry/alerts.json").contains("\"status\"")
-    });
+    it_is_known_that_nobody_has_taken_it(&node);
     // Another process of the role sends it again.
     node.kill(node.role_pid("telemetry"));
     fails_until(2);
