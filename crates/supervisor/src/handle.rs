@@ -30,7 +30,7 @@ pub(crate) enum Message {
     Checked { id: WorkerId, was_idle: bool, checked: Checked },
     Idle(Vec<(WorkerId, u64)>),
     Drained(WorkerId),
-    Measured(Vec<Measured>, Duration),
+    Measured(Vec<Measured<WorkerId>>, Duration),
     Spawned(WorkerId, Result<Answer, Diagnostic>),
     Keeper(KeeperNews),
     Status(oneshot::Sender<Vec<WatcherStatus>>),

@@ -26,6 +26,7 @@ mod watcher;
 
 pub use handle::Handle;
 pub use keeper_link::{KeeperLink, KeeperNews, KeeperState};
+pub use sampling::{Measured, Sampling, ToMeasure};
 pub use supervisor::{Emit, Options, Supervisor};
 pub use traffic::Traffic;
 pub use waiting::{Late, Progress, Unmet, Until};

@@ -1,16 +1,14 @@
-//! When the memory of workers with limits is measured. What a measurement means is decided in
+//! When the memory of processes with limits is measured: of workers, and of the runs of jobs, each
+//! with their own [`Sampling`]. What a measurement of a worker means is decided in
 //! `watcher/memory.rs`.
 
 use std::time::Duration;
 
 use mfserv_core::memory::{Mechanism, MemoryControl, OutOfMemory};
-use mfserv_core::names::WorkerId;
 use mfserv_platform::memory::{self, Meter};
 use tokio::time::Instant;
 
-use crate::handle::{Handle, Message};
-
-/// So often workers are measured.
+/// So often processes are measured.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// So often while one that no kernel limits uses more than three quarters of its limit.
@@ -19,25 +17,21 @@ const EVERY_NEAR: Duration = Duration::from_millis(200);
 /// Measuring takes at most this part of the time: after it, this many times as long is waited.
 const REST: u32 = 20;
 
-/// A worker that is to be measured.
-pub(crate) struct ToMeasure {
-    pub id: WorkerId,
+/// A process that is to be measured, with all that it has started.
+pub struct ToMeasure<Id> {
+    /// Whose it is.
+    pub id: Id,
+    /// The process.
     pub pid: u32,
+    /// Its limits, and what enforces them.
     pub control: MemoryControl,
 }
 
-impl ToMeasure {
-    /// What is measured of it decides something, if its kernel limit alone does not.
-    pub fn is_needed(control: &MemoryControl) -> bool {
-        // Cgroup v2 ends all processes by itself.
-        control.mechanism != Mechanism::CgroupV2 || control.limits.high > 0
-    }
-}
-
-/// What was measured of a worker.
+/// What was measured of a process.
 #[derive(Debug, Clone)]
-pub(crate) struct Measured {
-    pub id: WorkerId,
+pub struct Measured<Id> {
+    /// Whose it is.
+    pub id: Id,
     /// Anonymous and shared memory, bytes; `None` if it has gone.
     pub used_bytes: Option<u64>,
     /// The kernel has killed a process of it.
@@ -47,46 +41,52 @@ pub(crate) struct Measured {
 }
 
 /// The present measurement and the next one.
-pub(crate) struct Sampling {
+pub struct Sampling {
     next: Instant,
     is_under_way: bool,
 }
 
-impl Sampling {
-    pub fn new() -> Self {
+impl Default for Sampling {
+    fn default() -> Self {
         Sampling { next: Instant::now(), is_under_way: false }
     }
+}
 
+impl Sampling {
     /// When the next one is due.
     pub fn due(&self) -> Option<Instant> {
         (!self.is_under_way).then_some(self.next)
     }
 
-    /// Measures these workers beside the task of the supervisor, which gets
-    /// [`Message::Measured`].
-    pub fn begin(&mut self, workers: Vec<ToMeasure>, handle: &Handle) {
+    /// Measures these on a thread of its own: the table of processes may be long, and the kernel
+    /// may let a reader wait for a process that swaps. `tell` gets what was found, and how long
+    /// that took; then [`Sampling::ended`] is to be called.
+    pub fn begin<Id: Send + 'static>(
+        &mut self,
+        processes: Vec<ToMeasure<Id>>,
+        tell: impl FnOnce(Vec<Measured<Id>>, Duration) + Send + 'static,
+    ) {
         self.is_under_way = true;
-        let handle = handle.clone();
         tokio::task::spawn_blocking(move || {
             let began = Instant::now();
-            let measured = measure(workers);
-            handle.send(Message::Measured(measured, began.elapsed()));
+            let measured = measure(processes);
+            tell(measured, began.elapsed());
         });
     }
 
     /// A measurement has ended.
-    pub fn ended(&mut self, measured: &[Measured], took: Duration) {
-        let is_near = measured.iter().any(|worker| worker.is_near);
+    pub fn ended<Id>(&mut self, measured: &[Measured<Id>], took: Duration) {
+        let is_near = measured.iter().any(|one| one.is_near);
         let pause = if is_near { EVERY_NEAR } else { EVERY };
         self.next = Instant::now() + pause.max(took * REST);
         self.is_under_way = false;
     }
 }
 
-fn measure(workers: Vec<ToMeasure>) -> Vec<Measured> {
+fn measure<Id>(processes: Vec<ToMeasure<Id>>) -> Vec<Measured<Id>> {
     let meter = Meter::new("/proc");
-    let of = |worker: ToMeasure| {
-        let ToMeasure { id, pid, control } = worker;
+    let of = |process: ToMeasure<Id>| {
+        let ToMeasure { id, pid, control } = process;
         let limit = control.limits.limit;
         let used_bytes = meter.used(pid, &control);
         let is_high = used_bytes.is_some_and(|used| limit > 0 && used > limit / 4 * 3);
@@ -97,33 +97,30 @@ fn measure(workers: Vec<ToMeasure>) -> Vec<Measured> {
             is_near: is_high && control.mechanism == Mechanism::Sampling,
         }
     };
-    workers.into_iter().map(of).collect()
+    processes.into_iter().map(of).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use mfserv_core::memory::MemoryLimits;
-    use mfserv_core::names::WatcherName;
 
     use super::*;
 
-    fn worker(limit: u64) -> ToMeasure {
+    fn own(limit: u64) -> ToMeasure<&'static str> {
         let control = MemoryControl::sampling(MemoryLimits { limit, high: 0 }, "");
-        let id = WorkerId::new(WatcherName::app("p", "a"), 1, 1);
-        ToMeasure { id, pid: std::process::id(), control }
+        ToMeasure { id: "own", pid: std::process::id(), control }
     }
 
-    #[test]
-    fn a_worker_near_its_limit_is_measured_more_often_and_measuring_takes_a_twentieth_of_the_time()
-    {
-        let [far, near] = [1 << 40, 1 << 10].map(|limit| measure(vec![worker(limit)]));
+    #[tokio::test(start_paused = true)]
+    async fn near_its_limit_a_process_is_measured_more_often_and_that_takes_a_twentieth_of_the_time()
+     {
+        let [far, near] = [1 << 40, 1 << 10].map(|limit| measure(vec![own(limit)]));
         assert!(far[0].used_bytes.is_some_and(|used| used > 100_000), "{far:?}");
         assert_eq!((far[0].is_near, near[0].is_near), (false, true));
-        let mut sampling = Sampling::new();
-        let mut pause = |measured: &[Measured], took| {
+        let mut sampling = Sampling::default();
+        let mut pause = |measured: &[Measured<_>], took| {
             sampling.ended(measured, Duration::from_millis(took));
-            let due = sampling.due().unwrap();
-            due.saturating_duration_since(Instant::now()).as_millis().div_ceil(100) * 100
+            (sampling.due().unwrap() - Instant::now()).as_millis()
         };
         assert_eq!((pause(&far, 2), pause(&near, 2)), (1000, 200));
         assert_eq!((pause(&far, 80), pause(&near, 80)), (1600, 1600));

@@ -90,7 +90,7 @@ impl Supervisor {
         context.emit(Fact::DaemonStarted { pid: std::process::id(), adopted });
         let (waiting, followers) = (Vec::new(), Vec::new());
         let look_at = Instant::now() + LOOK;
-        let sampling = Sampling::new();
+        let sampling = Sampling::default();
         let supervisor =
             Supervisor { watchers, context, saved, waiting, followers, look_at, sampling };
         (handle, supervisor.run(messages))
@@ -119,7 +119,7 @@ impl Supervisor {
         watchers.chain(others).chain(sampling).chain([self.look_at]).min()
     }
 
-    fn measured(&mut self, measured: Vec<Measured>, took: Duration) {
+    fn measured(&mut self, measured: Vec<Measured<WorkerId>>, took: Duration) {
         self.sampling.ended(&measured, took);
         for one in measured {
             let name = one.id.watcher.clone();
@@ -131,7 +131,9 @@ impl Supervisor {
     fn measure(&mut self) {
         let workers: Vec<_> = self.watchers.values().flat_map(Watcher::to_measure).collect();
         if !workers.is_empty() {
-            self.sampling.begin(workers, &self.context.handle);
+            let handle = self.context.handle.clone();
+            let tell = move |measured, took| handle.send(Message::Measured(measured, took));
+            self.sampling.begin(workers, tell);
         }
     }
 

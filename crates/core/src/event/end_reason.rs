@@ -38,6 +38,9 @@ pub enum EndReason {
         /// `memory_high`, bytes.
         high_bytes: u64,
     },
+    /// The machine had no memory left, and the kernel has killed a process that it had started: it
+    /// was replaced.
+    PartKilled,
     /// It had reached its maximum age.
     TooOld,
     /// Somebody asked (stop, restart, scale, reload).
@@ -84,6 +87,7 @@ impl EndReason {
             EndReason::OutOfMemory { .. } => "out_of_memory",
             EndReason::OverMemoryLimit { .. } => "over_memory_limit",
             EndReason::OverMemoryHigh { .. } => "over_memory_high",
+            EndReason::PartKilled => "part_killed",
             EndReason::TooOld => "too_old",
             EndReason::Asked { .. } => "asked",
             EndReason::FilesChanged => "files_changed",
@@ -92,6 +96,14 @@ impl EndReason {
             EndReason::NotStarted { .. } => "not_started",
             EndReason::UnknownAdopted => "unknown_adopted",
         }
+    }
+
+    /// It was killed since it used more than its limit.
+    pub fn is_memory_limit(&self) -> bool {
+        matches!(
+            self,
+            EndReason::OverMemoryLimit { .. } | EndReason::OutOfMemory { limit_bytes: Some(_) }
+        )
     }
 
     /// It is not wanted any more, and not replaced.
@@ -108,6 +120,7 @@ impl EndReason {
             EndReason::Asked { .. }
                 | EndReason::TooOld
                 | EndReason::OverMemoryHigh { .. }
+                | EndReason::PartKilled
                 | EndReason::FilesChanged
         )
     }
@@ -131,6 +144,9 @@ impl std::fmt::Display for EndReason {
             EndReason::OverMemoryHigh { used_bytes, high_bytes } => {
                 let (used, high) = (size_text(*used_bytes), size_text(*high_bytes));
                 write!(f, "over memory_high {high} (it used {used})")
+            }
+            EndReason::PartKilled => {
+                f.write_str("the kernel had killed a process of it: the machine was out of memory")
             }
             EndReason::TooOld => f.write_str("too old"),
             EndReason::Asked { what } => write!(f, "asked ({what})"),
@@ -175,7 +191,8 @@ mod tests {
     fn an_end_is_a_crash_unless_mfserv_had_a_reason_for_it() {
         let asked = EndReason::Asked { what: "restart".into() };
         let high = EndReason::OverMemoryHigh { used_bytes: 2, high_bytes: 1 };
-        for reason in [asked, high, EndReason::TooOld, EndReason::FilesChanged] {
+        let planned = [EndReason::PartKilled, EndReason::TooOld, EndReason::FilesChanged];
+        for reason in planned.into_iter().chain([asked, high]) {
             assert!(!reason.is_crash(), "{reason}");
         }
         let crashes = [

@@ -19,12 +19,13 @@ mod runs;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mfserv_core::job::{JobSample, JobStatus, Run};
 use mfserv_core::plan::Plan;
 use mfserv_core::wire::keeper::{Answer, Exit, Notice, Process};
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_supervisor::{KeeperNews, KeeperState};
+use mfserv_supervisor::{KeeperNews, KeeperState, Measured};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -59,6 +60,8 @@ enum Message {
     Spawned(String, Result<Answer, Diagnostic>),
     /// The keeper has refused to start a process, for this reason; this is what it knows.
     Refused(String, String, Found),
+    /// What the memory of runs is, and how long it took to find out.
+    Measured(Vec<Measured<String>>, Duration),
     List(oneshot::Sender<Vec<JobStatus>>),
     Samples(oneshot::Sender<Vec<JobSample>>),
     Notes(oneshot::Sender<Vec<String>>),
@@ -86,7 +89,7 @@ impl Message {
 #[derive(Clone)]
 pub struct Jobs {
     /// Bounded in fact: the keeper sends one exit for each run, and a run has one start under
-    /// way; every other message is a request of the daemon, whose clients are bounded. A bounded
+    /// way; one measurement is under way at a time; every other message is a request of the daemon, whose clients are bounded. A bounded
     /// channel could lock up: the task waits for the keeper, whose news come through here.
     messages: mpsc::UnboundedSender<Message>,
 }

@@ -3,6 +3,7 @@
 mod booting;
 mod front_process;
 mod fronts;
+mod job_memory;
 mod jobs;
 mod kept;
 mod kit;

@@ -1,10 +1,12 @@
 //! Workers that use much memory are replaced, those that use too much are killed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mfserv_core::event::Fact;
 use mfserv_core::memory::{MemoryLimits, OutOfMemory};
 use mfserv_core::watcher::{Rlimits, WatcherSpec};
+use mfserv_core::wire::keeper::Ended;
 
 use super::kit::*;
 use crate::handle::Message;
@@ -102,21 +104,88 @@ async fn above_its_limit_a_worker_is_killed_with_all_that_it_has_started() {
     assert_eq!(node.alive(), ["1.3", "2.2"]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_worker_of_which_the_kernel_has_killed_a_part_ends_whole() {
-    let mut node = Node::serving_as(limited(1)).await;
-    let killed = |worker: &str, why| Measured {
-        id: id(worker),
-        used_bytes: Some(MIB),
-        out_of_memory: Some(why),
-        is_near: false,
-    };
-    for (worker, why) in [("1.1", OutOfMemory::Limit), ("1.2", OutOfMemory::Machine)] {
-        node.handle().send(Message::Measured(vec![killed(worker, why)], Duration::ZERO));
-        node.pass(ms(1)).await;
+/// For five minutes each worker uses so many MiB more each second, up to this many.
+async fn let_them_grow(spec: WatcherSpec, mib_a_second: u64, most: u64) -> Node {
+    let mut node = Node::serving_as(spec).await;
+    let mut ages: BTreeMap<String, u64> = BTreeMap::new();
+    for _ in 0..300 {
+        for worker in node.alive() {
+            let age = ages.entry(worker.clone()).or_default();
+            *age += 1;
+            use_memory(&mut node, &[(&worker, (*age * mib_a_second).min(most))]).await;
+        }
         node.everybody_is_ready().await;
+        node.pass(secs(1)).await;
     }
-    assert_eq!(node.signals(), ["1.1 KILL tree", "1.2 KILL tree"]);
-    let machine = "1.2 killed by the kernel: the machine was out of memory";
-    assert_eq!(node.ends(), ["1.1 out of memory at 200 MiB", machine]);
+    node
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_fills_does_not_have_workers_replaced_for_ever() {
+    let mut without_limit = limited(1);
+    without_limit.rlimits.memory.limit = 0;
+    // After 11 s, 11 s, 20 s, 40 s…; near the limit, five times after 8 s too.
+    for (spec, mib_a_second) in [(without_limit, 10), (limited(1), 20)] {
+        let node = let_them_grow(spec, mib_a_second, 180).await;
+        let replaced = node.ends().len();
+        assert!((4..=7).contains(&replaced), "{replaced}");
+        assert_eq!(node.status().await.crashes, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fast_leak_is_replaced_early_for_a_while_and_again_once_it_was_killed() {
+    let node = let_them_grow(limited(1), 20, u64::MAX).await;
+    let ends = node.ends();
+    let is_kill = |end: &String| end.contains("over memory limit 200 MiB");
+    let kills: Vec<usize> = (0..ends.len()).filter(|at| is_kill(&ends[*at])).collect();
+    // The first one could wait; five whose time had not come.
+    assert_eq!(kills[..2], [6, 12], "{ends:?}");
+    assert_eq!(node.status().await.crashes, kills.len() as u64);
+}
+
+/// The kernel is found to have killed a process of this worker.
+async fn lose_a_part(node: &mut Node, worker: &str, why: OutOfMemory) {
+    let out_of_memory = Some(why);
+    let of = |id| Measured { id, used_bytes: Some(MIB), out_of_memory, is_near: false };
+    node.handle().send(Message::Measured(vec![of(id(worker))], Duration::ZERO));
+    node.pass(ms(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_of_which_the_kernel_has_killed_a_part_at_its_limit_ends_whole() {
+    let mut node = Node::serving_as(limited(1)).await;
+    lose_a_part(&mut node, "1.1", OutOfMemory::Limit).await;
+    assert_eq!(node.signals(), ["1.1 KILL tree"]);
+    assert_eq!(node.ends(), ["1.1 out of memory at 200 MiB"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_has_lost_a_process_to_the_machine_serves_until_its_successor_is_ready() {
+    let mut node = Node::serving_as(limited(1)).await;
+    node.keeper().lost_a_part.extend(["1.1", "1.3"].map(|worker| id(worker).to_string()));
+    node.count_from_here();
+    for _ in 0..2 {
+        lose_a_part(&mut node, "1.1", OutOfMemory::Machine).await;
+    }
+    assert_eq!((node.serving(), node.spawned().len()), (vec!["1.1".into()], 2));
+    node.ready(["1.2"]).await;
+    assert_eq!(node.signals(), ["1.1 TERM"]);
+    let why = "the kernel had killed a process of it: the machine was out of memory";
+    assert_eq!(node.ends(), [format!("1.1 {why}")]);
+    assert_eq!((node.fewest_serving(), node.status().await.crashes), (1, 0));
+    // A program that loses one again and again is not replaced again and again.
+    lose_a_part(&mut node, "1.2", OutOfMemory::Machine).await;
+    assert_eq!(node.spawned().len(), 2);
+    node.pass(secs(10)).await;
+    lose_a_part(&mut node, "1.2", OutOfMemory::Machine).await;
+    node.ready(["1.3"]).await;
+    assert_eq!(node.alive(), ["1.3"]);
+    // One that is killed itself has crashed.
+    let third = id("1.3").to_string();
+    node.keeper().ends(&third, Ended::Signalled { signal: 9 }, "");
+    turns().await;
+    let ends = node.ends();
+    assert_eq!(ends[2], "1.3 killed by the kernel: the machine was out of memory");
+    assert_eq!(node.status().await.crashes, 1);
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use mfserv_core::memory::OutOfMemory;
 use mfserv_core::wire::frame;
 use mfserv_core::wire::keeper::{
     Answer, Ask, Ended, Exit, FromKeeper, Notice, Process, ProcessSpec, Request, Response, Scope,
@@ -41,6 +42,8 @@ pub struct Books {
     pub stubborn: BTreeSet<String>,
     /// Processes that survive even SIGKILL for now (disk sleep).
     pub unkillable: BTreeSet<String>,
+    /// Processes of which the kernel has killed a part: the machine was out of memory.
+    pub lost_a_part: BTreeSet<String>,
     late: Vec<(u64, ProcessSpec)>,
     client: Option<mpsc::UnboundedSender<FromKeeper>>,
 }
@@ -84,7 +87,7 @@ impl Books {
             id: id.into(),
             pid: process.pid,
             ended,
-            out_of_memory: None,
+            out_of_memory: self.lost_a_part.contains(id).then_some(OutOfMemory::Machine),
             at_ms: now_ms(),
             last_output: last_output.into(),
             left_behind: 0,

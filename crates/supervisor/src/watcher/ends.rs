@@ -74,8 +74,7 @@ impl Watcher {
     /// A worker has ended. Without an [`Exit`], its process is gone or never was.
     pub(super) fn ended(&mut self, id: &WorkerId, exit: Option<Exit>, context: &mut Context) {
         let Some(worker) = self.workers.get_mut(id) else { return };
-        let out_of_memory = exit.as_ref().and_then(|exit| exit.out_of_memory);
-        let of_memory = out_of_memory.map(|why| worker.out_of_memory(why));
+        let of_memory = exit.as_ref().and_then(|exit| worker.killed_for_memory(exit));
         let of_memory = of_memory.or_else(|| worker.killed_for.clone());
         let why = match (of_memory, &worker.reason, &exit) {
             (Some(why), _, _) => why,
@@ -91,6 +90,9 @@ impl Watcher {
         let ended = exit.as_ref().map(|exit| exit.ended.clone());
         let (last_output, left_behind) =
             exit.map_or_else(Default::default, |exit| (exit.last_output, exit.left_behind));
+        if why.is_memory_limit() {
+            self.memory_pace.killed(id.slot);
+        }
         if why.is_crash() {
             let (why, last_output) = (why.clone(), last_output.clone());
             let end = LastEnd { worker: id.clone(), why, at_ms: now_ms(), last_output };

@@ -2,12 +2,14 @@
 //!
 //! Above `memory_high` a worker is replaced as one that is too old: its successor starts first,
 //! then it is drained. That helps a worker that leaks. One that uses so much from its start is
-//! not helped: after a worker that was above it within 10 s, its successor serves for at least
-//! 10 s before it is replaced, the next one for 20 s, up to 10 minutes. A worker whose memory
-//! grows so fast that it would be killed first does not wait.
+//! not helped: after a worker that was above it within 10 s (a minute without `memory_limit`), its
+//! successor serves for at least 10 s before it is replaced, the next one for 20 s, up to 10
+//! minutes. A worker whose memory
+//! grows so fast that it would be killed first does not wait, for a few workers of a slot.
 //!
 //! Above `memory_limit` a worker is killed with all that it has started: by the kernel, or by us
-//! where no cgroup limits it, or where the kernel has killed a part of it.
+//! where no cgroup limits it, or where the kernel has killed a part of it at that limit. If the
+//! machine had no memory left, the main process may serve on: the worker is replaced.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,6 +17,8 @@ use std::time::Duration;
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::memory::{Mechanism, MemoryControl, OutOfMemory};
 use mfserv_core::names::WorkerId;
+use mfserv_core::wire::keeper::{Ended, Exit};
+use mfserv_core::worker::Phase;
 use tokio::time::Instant;
 
 use super::Watcher;
@@ -22,8 +26,13 @@ use super::worker::Worker;
 use crate::context::Context;
 use crate::sampling::{Measured, ToMeasure};
 
+const SIGKILL: i32 = 9;
+
 /// A worker that is above `memory_high` in this time is not helped by its replacement.
 const SOON: Duration = Duration::from_secs(10);
+
+/// The same where nobody would kill it: its memory need not grow, it may be a cache that fills.
+const SOON_WITHOUT_LIMIT: Duration = Duration::from_secs(60);
 
 /// The longest time that the next worker of its slot serves before it is replaced.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -34,22 +43,50 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// From a measurement to the beginning of a replacement, with the time of a busy machine.
 const REACTION: Duration = Duration::from_secs(3);
 
-/// How long workers of each slot serve at least before they are replaced for their memory.
+/// So many workers of a slot are replaced before their time, since they would be killed: it may be
+/// no leak that ends only at the limit. Once one was killed, that is known.
+const URGENT: u32 = 5;
+
+/// How workers of each slot are replaced for their memory.
 #[derive(Default)]
-pub(super) struct Pace(BTreeMap<u32, Duration>);
+pub(super) struct Pace(BTreeMap<u32, SlotPace>);
+
+#[derive(Default, Clone, Copy)]
+struct SlotPace {
+    /// They serve at least so long before.
+    least: Duration,
+    /// So many did not.
+    urgent: u32,
+}
 
 impl Pace {
-    fn of(&self, slot: u32) -> Duration {
+    fn of(&self, slot: u32) -> SlotPace {
         self.0.get(&slot).copied().unwrap_or_default()
     }
 
-    /// A worker of this slot is replaced, or could be, after it has served for so long.
-    fn served(&mut self, slot: u32, life: Duration) {
-        let before = self.of(slot);
-        if life > SOON && life > before * 2 {
+    /// A worker of this slot that has served for so long may be replaced.
+    fn allows(&self, slot: u32, life: Duration, is_urgent: bool) -> bool {
+        let pace = self.of(slot);
+        life >= pace.least || (is_urgent && pace.urgent < URGENT)
+    }
+
+    /// A worker of this slot is replaced after it has served for so long. `has_limit`: it would
+    /// be killed some time.
+    fn served(&mut self, slot: u32, life: Duration, has_limit: bool) {
+        let SlotPace { least, urgent } = self.of(slot);
+        let soon = if has_limit { SOON } else { SOON_WITHOUT_LIMIT };
+        if life > soon && life > least * 2 {
             self.0.remove(&slot);
         } else {
-            self.0.insert(slot, (before * 2).clamp(SOON, LONGEST));
+            let urgent = urgent + u32::from(life < least);
+            self.0.insert(slot, SlotPace { least: (least * 2).clamp(SOON, LONGEST), urgent });
+        }
+    }
+
+    /// A worker of this slot was killed at its limit.
+    pub fn killed(&mut self, slot: u32) {
+        if let Some(pace) = self.0.get_mut(&slot) {
+            pace.urgent = 0;
         }
     }
 
@@ -102,8 +139,12 @@ impl Worker {
         process.memory.clone().or_else(sampled)
     }
 
-    fn to_measure(&self) -> Option<ToMeasure> {
-        let control = self.memory_control().filter(ToMeasure::is_needed)?;
+    fn to_measure(&self) -> Option<ToMeasure<WorkerId>> {
+        // Cgroup v2 ends all processes at a hard limit by itself.
+        let is_needed = |control: &MemoryControl| {
+            control.mechanism != Mechanism::CgroupV2 || control.limits.high > 0
+        };
+        let control = self.memory_control().filter(is_needed)?;
         let pid = self.process.as_ref()?.pid;
         Some(ToMeasure { id: self.id.clone(), pid, control })
     }
@@ -111,19 +152,23 @@ impl Worker {
 
 impl Watcher {
     /// Its workers that are to be measured.
-    pub fn to_measure(&self) -> impl Iterator<Item = ToMeasure> + '_ {
+    pub fn to_measure(&self) -> impl Iterator<Item = ToMeasure<WorkerId>> + '_ {
         // Those of earlier configurations live too.
         self.workers.values().filter_map(Worker::to_measure)
     }
 
     /// A worker was measured.
-    pub fn measured(&mut self, measured: Measured, context: &mut Context) {
+    pub fn measured(&mut self, measured: Measured<WorkerId>, context: &mut Context) {
         let id = measured.id;
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let Some(control) = worker.memory_control() else { return };
-        if let Some(why) = measured.out_of_memory {
-            let why = worker.out_of_memory(why);
-            return self.kill_for_memory(&id, why, context);
+        match measured.out_of_memory {
+            Some(OutOfMemory::Limit) => {
+                let why = worker.out_of_memory(OutOfMemory::Limit);
+                return self.kill_for_memory(&id, why, context);
+            }
+            Some(OutOfMemory::Machine) => return self.lost_a_part(&id, context),
+            None => {}
         }
         let Some(used_bytes) = measured.used_bytes else { return };
         worker.memory.measured(Instant::now(), used_bytes);
@@ -146,6 +191,23 @@ impl Watcher {
         context.kill_tree(id);
     }
 
+    /// The time that a worker has served, if it may be replaced for its memory.
+    fn replaceable(&self, id: &WorkerId) -> Option<Duration> {
+        let worker = self.workers.get(id).filter(|worker| worker.is_ready())?;
+        let is_due = !worker.prepared && !self.replacements.concerns(id.slot);
+        worker.ready_ms().filter(|_| is_due).map(Duration::from_millis)
+    }
+
+    /// The kernel has killed a process of it, and it serves: only it can know whether that
+    /// matters.
+    fn lost_a_part(&mut self, id: &WorkerId, context: &mut Context) {
+        let Some(life) = self.replaceable(id) else { return };
+        if self.memory_pace.allows(id.slot, life, false) {
+            self.memory_pace.served(id.slot, life, false);
+            self.replace(vec![id.clone()], &EndReason::PartKilled, context);
+        }
+    }
+
     /// It is replaced, unless that would not help.
     fn above_high(
         &mut self,
@@ -155,28 +217,24 @@ impl Watcher {
         context: &mut Context,
     ) {
         let turns = u64::from(self.count).div_ceil(self.spec.rolling_width() as u64) as u32;
+        let Some(life) = self.replaceable(id) else { return };
         let Some(worker) = self.workers.get_mut(id) else { return };
-        let Some(ready_ms) = worker.ready_ms().filter(|_| worker.is_ready()) else { return };
-        if worker.prepared || self.replacements.concerns(id.slot) {
-            return;
-        }
-        let life = Duration::from_millis(ready_ms);
-        // Without a hard limit, twice as much is as bad as that.
         let limits = control.limits;
-        let ceiling = if limits.limit > 0 { limits.limit } else { limits.high.saturating_mul(2) };
         // Others of its app may grow as fast and be replaced before it.
         let needed = REACTION + worker.start_time() * (turns + 1);
-        let is_urgent = worker.memory.reaches(used_bytes, ceiling).is_some_and(|at| at < needed);
-        let mut least = self.memory_pace.of(id.slot);
-        if least.is_zero() && life < REACTION {
-            // It was above from its start.
-            least = SOON;
-        }
-        if life >= least || is_urgent {
-            self.memory_pace.served(id.slot, life);
+        let dies_in = worker.memory.reaches(used_bytes, limits.limit);
+        // Without a hard limit nobody kills it.
+        let is_urgent = limits.limit > 0 && dies_in.is_some_and(|at| at < needed);
+        let least = self.memory_pace.of(id.slot).least;
+        let is_allowed = self.memory_pace.allows(id.slot, life, is_urgent);
+        // Else it was above from its start.
+        let has_grown = !least.is_zero() || life >= REACTION;
+        if is_allowed && (has_grown || is_urgent) {
+            self.memory_pace.served(id.slot, life, limits.limit > 0);
             let why = EndReason::OverMemoryHigh { used_bytes, high_bytes: limits.high };
             return self.replace(vec![id.clone()], &why, context);
         }
+        let least = least.max(SOON);
         if worker.memory.waits_until.replace(least).is_none() {
             let replaced_in_ms = (least - life).as_millis() as u64;
             let high_bytes = limits.high;
@@ -188,8 +246,17 @@ impl Watcher {
 
 impl Worker {
     /// The reason for the kernel's kill.
-    pub(super) fn out_of_memory(&self, why: OutOfMemory) -> EndReason {
+    fn out_of_memory(&self, why: OutOfMemory) -> EndReason {
         let limit = self.spec.rlimits.memory.limit;
         EndReason::OutOfMemory { limit_bytes: (why == OutOfMemory::Limit).then_some(limit) }
+    }
+
+    /// The kernel has ended it for its memory. Where the machine had none left, it may have killed
+    /// another process of the worker long before.
+    pub(super) fn killed_for_memory(&self, exit: &Exit) -> Option<EndReason> {
+        let why = exit.out_of_memory?;
+        let is_asked = self.reason.is_some() && self.phase() != Phase::Ready;
+        let is_killed = exit.ended == Ended::Signalled { signal: SIGKILL } && !is_asked;
+        (why == OutOfMemory::Limit || is_killed).then(|| self.out_of_memory(why))
     }
 }

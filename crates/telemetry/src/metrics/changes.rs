@@ -15,7 +15,7 @@ use super::history::{Sample, class};
 use super::registry::Subject;
 
 /// Why workers end that have not crashed.
-const WANTED: [&str; 4] = ["asked", "too_old", "over_memory_high", "files_changed"];
+const WANTED: [&str; 5] = ["asked", "too_old", "over_memory_high", "part_killed", "files_changed"];
 /// The most rows of a table.
 const ROWS_MAX: usize = 10_000;
 
@@ -122,6 +122,7 @@ mod tests {
             EndReason::OutOfMemory { limit_bytes: None },
             EndReason::OverMemoryLimit { used_bytes: 2, limit_bytes: 1 },
             EndReason::OverMemoryHigh { used_bytes: 2, high_bytes: 1 },
+            EndReason::PartKilled,
             EndReason::Asked { what: text() },
             EndReason::FilesChanged,
             EndReason::FailedProbe { saw: text() },

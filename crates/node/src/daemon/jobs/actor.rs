@@ -11,6 +11,7 @@ use mfserv_core::event::Fact;
 use mfserv_core::job::{JobIdentity, JobSpec, Trigger};
 use mfserv_core::plan::Plan;
 use mfserv_cron::{Clock, LocalMinute, Schedule};
+use mfserv_supervisor::Sampling;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -42,8 +43,8 @@ pub(super) struct Actor {
     /// The runs that live, or are about to, by the names of their processes.
     pub live: BTreeMap<String, Live>,
     pub retries: Vec<Retry>,
-    /// When the memory of runs is measured next.
-    pub measure_at: Instant,
+    /// When the memory of runs is measured.
+    pub sampling: Sampling,
     /// What the keeper said last, and which it is.
     pub found: Found,
     /// When the records of jobs that are gone were last looked for.
@@ -78,7 +79,7 @@ impl Actor {
             clock: None,
             live: BTreeMap::new(),
             retries: Vec::new(),
-            measure_at: Instant::now(),
+            sampling: Sampling::default(),
             found,
             swept: None,
             has_begun: false,
@@ -141,6 +142,7 @@ impl Actor {
             }
             Message::Spawned(process, answer) => self.spawned(process, answer).await,
             Message::Refused(process, why, found) => self.refused(&process, why, found).await,
+            Message::Measured(measured, took) => self.measured(&measured, took),
             Message::Samples(reply) => drop(reply.send(self.samples())),
             Message::Notes(reply) => drop(reply.send(self.notes())),
             Message::List(reply) => drop(reply.send(self.list())),
@@ -233,7 +235,7 @@ impl Actor {
     /// A minute, the time of a run or the pause before a repetition is over.
     async fn pass_time(&mut self) {
         self.start_due().await;
-        self.end_greedy();
+        self.measure();
         self.end_late();
         self.repeat_failed().await;
     }
@@ -266,8 +268,7 @@ impl Actor {
         });
         let lives = self.live.values().filter_map(Live::next_moment);
         let repeated = self.retries.iter().map(|retry| retry.at);
-        let measured = self.live.values().any(Live::is_measured).then_some(self.measure_at);
-        minute.into_iter().chain(lives).chain(repeated).chain(measured).min()
+        minute.into_iter().chain(lives).chain(repeated).chain(self.measured_next()).min()
     }
 
     /// Ends the runs of plugins for which there is a reason, unless they are ended already.

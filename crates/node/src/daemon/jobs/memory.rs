@@ -5,25 +5,23 @@ use std::time::Duration;
 use mfserv_core::job::RunResult;
 use mfserv_core::memory::{Mechanism, MemoryControl, OutOfMemory};
 use mfserv_core::wire::keeper::{Ask, Scope};
-use mfserv_platform::memory::{self, Meter};
+use mfserv_supervisor::{Measured, ToMeasure};
 use tokio::time::Instant;
 
+use super::Message;
 use super::actor::Actor;
 use super::runs::{Live, Step};
 
 const SIGKILL: i32 = 9;
-/// So often the memory of runs is measured, where that is needed.
-const EVERY: Duration = Duration::from_secs(1);
-/// After a measurement this many times as long is waited.
-const REST: u32 = 20;
+/// A tree that was killed and still lives is killed again after so long.
+const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 impl Live {
-    /// Nobody else ends all of it in time: cgroup v2 does.
-    pub fn is_measured(&self) -> bool {
-        let limited = |(_, control): &(u32, MemoryControl)| {
-            control.limits.limit > 0 && control.mechanism != Mechanism::CgroupV2
-        };
-        self.memory.as_ref().is_some_and(limited)
+    /// What is measured, unless the kernel ends all of it in time: cgroup v2 does.
+    fn to_measure(&self) -> Option<(u32, &MemoryControl)> {
+        let (pid, control) = self.memory.as_ref()?;
+        let is_needed = control.limits.limit > 0 && control.mechanism != Mechanism::CgroupV2;
+        is_needed.then_some((*pid, control))
     }
 
     /// The result of a run that the kernel has killed.
@@ -33,36 +31,52 @@ impl Live {
     }
 
     /// Why it is to be killed.
-    fn excess(&self, meter: &Meter) -> Option<RunResult> {
-        let (pid, control) = self.memory.as_ref().filter(|_| self.is_measured())?;
-        if let Some(why) = memory::out_of_memory(control) {
+    fn excess(&self, measured: &Measured<String>) -> Option<RunResult> {
+        let (_, control) = self.to_measure()?;
+        if let Some(why) = measured.out_of_memory {
             return Some(self.out_of_memory(why));
         }
-        let (limit_bytes, is_sampled) =
-            (control.limits.limit, control.mechanism == Mechanism::Sampling);
-        let used_bytes =
-            meter.used(*pid, control).filter(|used| is_sampled && *used > limit_bytes)?;
+        let limit_bytes = control.limits.limit;
+        let is_sampled = control.mechanism == Mechanism::Sampling;
+        let used_bytes = measured.used_bytes.filter(|used| is_sampled && *used > limit_bytes)?;
         Some(RunResult::OverMemoryLimit { used_bytes, limit_bytes })
     }
 }
 
 impl Actor {
-    /// Kills runs that use too much, when it is time.
-    pub fn end_greedy(&mut self) {
-        if self.measure_at > Instant::now() || !self.live.values().any(Live::is_measured) {
-            return;
-        }
-        let began = std::time::Instant::now();
-        let meter = Meter::new("/proc");
-        for (process, live) in &mut self.live {
-            let Some(result) = live.excess(&meter) else { continue };
+    /// When the memory of runs is measured next.
+    pub fn measured_next(&self) -> Option<Instant> {
+        let is_limited = || self.live.values().any(|live| live.to_measure().is_some());
+        self.sampling.due().filter(|_| is_limited())
+    }
+
+    /// Measures runs, when it is time.
+    pub fn measure(&mut self) {
+        let is_due = self.measured_next().is_some_and(|at| at <= Instant::now());
+        let Some(own) = self.own.upgrade().filter(|_| is_due) else { return };
+        let of = |(process, live): (&String, &Live)| {
+            let (pid, control) = live.to_measure()?;
+            Some(ToMeasure { id: process.clone(), pid, control: control.clone() })
+        };
+        let runs = self.live.iter().filter_map(of).collect();
+        self.sampling.begin(runs, move |measured, took| {
+            // Without the task nobody limits them: the next daemon does.
+            let _ = own.send(Message::Measured(measured, took));
+        });
+    }
+
+    /// Kills the runs that were found to use too much.
+    pub fn measured(&mut self, measured: &[Measured<String>], took: Duration) {
+        self.sampling.ended(measured, took);
+        for one in measured {
+            let Some(live) = self.live.get_mut(&one.id) else { continue };
+            let Some(result) = live.excess(one) else { continue };
             // One that is being ended already has its result.
             if !matches!(live.step, Step::Ends { .. }) {
-                live.step = Step::Ends { result, kill_at: Instant::now() + EVERY };
+                live.step = Step::Ends { result, kill_at: Instant::now() + KILL_AGAIN };
             }
-            let (id, scope) = (process.clone(), Scope::Tree);
+            let (id, scope) = (one.id.clone(), Scope::Tree);
             self.world.keeper.send(Ask::Signal { id, signal: SIGKILL, scope });
         }
-        self.measure_at = Instant::now() + EVERY.max(began.elapsed() * REST);
     }
 }

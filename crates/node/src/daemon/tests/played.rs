@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::job::JobIdentity;
+use mfserv_core::memory::MemoryControl;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::RouteTable;
@@ -49,6 +50,8 @@ pub struct Books {
     pub fronts: BTreeMap<String, FrontProcess>,
     /// Runs of jobs that were started.
     pub runs: Vec<ProcessSpec>,
+    /// How the memory of runs is limited.
+    pub run_memory: Option<MemoryControl>,
     /// Exits of runs that are not forgotten.
     pub exits: Vec<Exit>,
     /// How the next front behaves.
@@ -174,7 +177,7 @@ impl Books {
             started_ms: self.now_ms,
             adopted: false,
             containment: "session".into(),
-            memory: None,
+            memory: self.run_memory.clone(),
             note: String::new(),
         };
         self.alive.insert(spec.id.clone(), process.clone());
