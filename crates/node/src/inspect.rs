@@ -87,10 +87,11 @@ fn programs(places: &Places, dir: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
     if let Some(problem) = wants_base.then(|| interpreter().err()).flatten() {
         return vec![problem.about(&spec.name)];
     }
-    let has_base = || !base::list(&Home::new(places.home())).is_empty();
+    let home = Home::new(places.home());
+    let has_base = || !base::list(&home).is_empty();
     let is_complete = is_built(dir) && (!wants_base || has_base());
     let undeclared = match is_complete {
-        true => imports::undeclared(dir, spec, &loaded.env, &Cancel::default()),
+        true => imports::undeclared(&home, dir, spec, &loaded.env, &Cancel::default()),
         false => Vec::new(),
     };
     let apps = spec.apps.iter().filter(|app| !app.fastcgi).map(|app| &app.command);

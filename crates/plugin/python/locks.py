@@ -3,10 +3,14 @@
 # Runs with the interpreter of the plugin, in the environment of our pip, whose parts read TOML and
 # markers. Arguments: the file (uv.lock, poetry.lock, Pipfile.lock or pyproject.toml) and the
 # pyproject.toml beside it. It prints JSON: `lines`, `indexes`, or the reason in `error`.
+import sys
+
+# Nothing of the directory that we are called from is imported, which is the plugin's.
+sys.path[:] = [place for place in sys.path if place]
+
 import json
 import os
 import re
-import sys
 
 from pip._vendor.packaging.markers import Marker
 from pip._vendor.packaging.requirements import Requirement

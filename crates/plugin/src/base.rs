@@ -254,6 +254,8 @@ fn compile(
     progress: &mut dyn Progress,
 ) -> Result<(), Diagnostic> {
     let mut command = python::clean(&dir.join("bin/python"));
+    // `-m` would import from the directory that we are called from.
+    command.current_dir("/");
     command.args(toolbox.interpreter.isolation()).args(["-m", "compileall", "-q"]);
     let places = site_packages(dir, toolbox.interpreter);
     command.args(modules(toolbox.interpreter).map(|(path, _)| places.join(path)));

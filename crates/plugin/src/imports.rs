@@ -3,7 +3,8 @@
 //! to declare; a worker that lacks one does not start.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mfserv_core::plan::split_command;
@@ -14,23 +15,31 @@ use serde::{Deserialize, Serialize};
 use crate::base;
 use crate::build::PYTHON_SOURCES;
 use crate::child::Run;
+use crate::home::Home;
 use crate::progress::{Cancel, Silent};
-use crate::python::{clean, is_executable};
+use crate::python::{self, Interpreter, clean};
 
-/// Reads the sources with the interpreter of the plugin.
+/// Reads the sources, and runs none of them.
 const SCRIPT: &str = include_str!("../python/imports.py");
 /// How long that may take.
 const LIMIT: Duration = Duration::from_secs(15);
 const LAYERS: &str = "; or give all plugins what the layers of MFSERV had: `mfserv config set \
                       python.legacy_layers 1`, then `mfserv setup`";
-/// The most modules that are reported.
-const MOST: usize = 20;
+/// Programs that run a command with an interpreter that they choose.
+const CHOOSERS: [&str; 7] = ["uv", "poetry", "pipenv", "conda", "mamba", "micromamba", "pyenv"];
 
 #[derive(Serialize)]
 struct Question<'a> {
     dir: &'a Path,
-    path: Vec<&'a str>,
+    path: Vec<PathBuf>,
     starts: Vec<String>,
+    all: bool,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    missing: Vec<Missing>,
+    unread: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -43,9 +52,11 @@ struct Missing {
 
 /// Warns of each module that a file of the plugin in `dir` imports and nothing provides, with the
 /// line that brings it. `env` is the environment of the plugin, which is built. Imports that
-/// expect an `ImportError` are left out, and so are the files of tests. Sources are read, not run;
-/// what cannot be read in [`LIMIT`] is left to the start of a worker.
+/// expect an `ImportError` are left out, and so are the files of tests and the commands with an
+/// interpreter of their own. Sources are read, not run, by an interpreter that is no part of the
+/// plugin; what cannot be read, or not in [`LIMIT`], is said.
 pub fn undeclared(
+    home: &Home,
     dir: &Path,
     spec: &PluginSpec,
     env: &BTreeMap<String, String>,
@@ -54,40 +65,88 @@ pub fn undeclared(
     if !base::is_wanted(dir, spec) {
         return Vec::new();
     }
-    let found = look(dir, spec, env, cancel).unwrap_or_default();
-    found.iter().take(MOST).map(|one| describe(dir, spec, one)).collect()
+    match look(home, dir, spec, env, cancel) {
+        Ok(Answer { missing, unread }) => {
+            let unread =
+                (!unread.is_empty()).then(|| not_looked_at(spec).because(unread.join(", ")));
+            let missing = missing.iter().map(|one| describe(dir, spec, one));
+            missing.chain(unread).collect()
+        }
+        Err(_) if cancel.is_cancelled() => Vec::new(),
+        Err(problem) => {
+            let because = std::iter::once(problem.what).chain(problem.because);
+            vec![because.fold(not_looked_at(spec), Diagnostic::because)]
+        }
+    }
+}
+
+fn not_looked_at(spec: &PluginSpec) -> Diagnostic {
+    Diagnostic::warning(format!("the imports of {} were not all looked at", spec.name))
+        .help("whether a module is missing shows when a worker starts")
+        .about(&spec.name)
 }
 
 fn look(
+    home: &Home,
     dir: &Path,
     spec: &PluginSpec,
     env: &BTreeMap<String, String>,
     cancel: &Cancel,
-) -> Option<Vec<Missing>> {
-    let places = std::env::split_paths(env.get("PATH")?);
-    let python = places.map(|place| place.join("python")).find(|file| is_executable(file))?;
-    let path = env.get("PYTHONPATH").map_or("", String::as_str);
+) -> Result<Answer, Diagnostic> {
+    let what = "reading the imports of the plugin";
+    let failed = |e: serde_json::Error| Diagnostic::error(format!("{what} failed")).because(e);
+    let dir = &absolute(dir);
+    let python = interpreter(home, spec, env)?;
+    let path = env.get("PYTHONPATH").map_or("", String::as_str).split(':');
+    let (own, others): (Vec<_>, Vec<_>) =
+        commands(spec).partition(|command| has_own_interpreter(home, dir, spec, command));
     let question = Question {
         dir,
-        path: path.split(':').filter(|place| !place.is_empty()).collect(),
-        starts: starts(dir, spec),
+        path: path.filter(|place| !place.is_empty()).map(|p| absolute(Path::new(p))).collect(),
+        starts: others.into_iter().flat_map(|command| starts_of(dir, spec, command)).collect(),
+        all: own.is_empty(),
     };
-    let mut command = clean(&python);
-    command.args(["-E", "-s", "-c", SCRIPT]);
-    command.arg(serde_json::to_string(&question).ok()?).env("PYTHONDONTWRITEBYTECODE", "1");
-    let run = Run { what: "reading the imports of the plugin", limit: LIMIT, cancel };
-    let said = run.run(command, &mut Silent).ok()?;
-    serde_json::from_str(said.text().lines().last()?).ok()
+    // Neither the directory that we are called from nor a `.pth` file may bring code.
+    let mut command = clean(&python.path);
+    command.current_dir("/").args(python.isolation()).args(["-S", "-W", "ignore", "-c", SCRIPT]);
+    command.arg(serde_json::to_string(&question).map_err(failed)?);
+    let said = Run { what, limit: LIMIT, cancel }.run(command, &mut Silent)?;
+    let text = said.text();
+    let answer = text.lines().rev().find(|line| line.starts_with('{')).unwrap_or_default();
+    serde_json::from_str(answer).map_err(failed)
 }
 
-/// The modules and files that the commands of a plugin name.
-fn starts(dir: &Path, spec: &PluginSpec) -> Vec<String> {
+/// A path as the reader sees it, which runs in another directory than we.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The interpreter below the base environment that the plugin runs with; without one, that of the
+/// host. It is never a program of the plugin, whose directories come first on its PATH.
+fn interpreter(
+    home: &Home,
+    spec: &PluginSpec,
+    env: &BTreeMap<String, String>,
+) -> Result<Interpreter, Diagnostic> {
+    let python = env.get("PYTHON").map(Path::new);
+    let mut bases = base::list(home).into_iter();
+    if let Some(base) = bases.find(|base| python == Some(&base.bin().join("python"))) {
+        return Ok(base.interpreter);
+    }
+    python::find(spec.general.python.as_deref())
+}
+
+/// Whether a path is absolute, and of nothing below these directories.
+fn is_outside(path: &Path, dirs: &[&Path]) -> bool {
+    path.is_absolute() && !dirs.iter().any(|dir| path.starts_with(dir))
+}
+
+fn commands(spec: &PluginSpec) -> impl Iterator<Item = &CommandSpec> {
     let apps = spec.apps.iter().map(|app| &app.command);
-    let commands = apps.chain(spec.extra_daemons.iter().map(|extra| &extra.command));
-    commands.flat_map(|command| starts_of(dir, spec, command)).collect()
+    apps.chain(spec.extra_daemons.iter().map(|extra| &extra.command))
 }
 
-fn starts_of(dir: &Path, spec: &PluginSpec, command: &CommandSpec) -> Vec<String> {
+fn words_of(dir: &Path, spec: &PluginSpec, command: &CommandSpec) -> Vec<String> {
     let place = dir.to_string_lossy();
     let options = [("{debug_extra_options}", "")];
     let values = [
@@ -95,7 +154,40 @@ fn starts_of(dir: &Path, spec: &PluginSpec, command: &CommandSpec) -> Vec<String
         ("{plugin_name}", spec.name.as_str()),
         ("{app_name}", command.name.as_str()),
     ];
-    let words = split_command(&command.command, &options, &values).unwrap_or_default();
+    split_command(&command.command, &options, &values).unwrap_or_default()
+}
+
+/// Whether a command is run by a Python that is neither the plugin's nor the base environment's:
+/// what packages that has is not known here.
+fn has_own_interpreter(home: &Home, dir: &Path, spec: &PluginSpec, command: &CommandSpec) -> bool {
+    let base = home.base();
+    let words = words_of(dir, spec, command);
+    let Some(program) = words.first() else { return false };
+    let name = |word: &str| word.rsplit('/').next().unwrap_or_default().to_string();
+    let is_python = |word: &str| ["python", "pypy"].iter().any(|one| name(word).starts_with(one));
+    let outside = |word: &str| is_outside(Path::new(word), &[dir, &base]);
+    CHOOSERS.contains(&&*name(program))
+        || name(program).starts_with("pypy")
+        || (outside(program) && is_script_of_python(Path::new(program)))
+        || words.iter().any(|word| outside(word) && is_python(word))
+}
+
+/// Whether the first line of a file names Python, by a path: `#!/opt/x/bin/python`.
+fn is_script_of_python(file: &Path) -> bool {
+    let mut start = [0; 256];
+    let is_file = std::fs::metadata(file).is_ok_and(|found| found.is_file());
+    let read = match is_file {
+        true => std::fs::File::open(file).and_then(|mut file| file.read(&mut start)).unwrap_or(0),
+        false => 0,
+    };
+    let text = String::from_utf8_lossy(&start[..read]);
+    let line = text.lines().next().unwrap_or_default();
+    line.starts_with("#!") && line.contains("python") && !line.contains("/env ")
+}
+
+/// The modules and files that a command names.
+fn starts_of(dir: &Path, spec: &PluginSpec, command: &CommandSpec) -> Vec<String> {
+    let words = words_of(dir, spec, command);
     let is_module = |text: &str| {
         text.chars().all(|c| c.is_alphanumeric() || "._".contains(c)) && !text.is_empty()
     };

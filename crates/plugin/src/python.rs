@@ -14,7 +14,7 @@ mod interpreter;
 mod pip;
 
 pub use interpreter::{DEFAULT, Interpreter, find, locate, on_path};
-pub(crate) use interpreter::{how_to_install, is_executable, is_virtual_environment};
+pub(crate) use interpreter::{how_to_install, is_virtual_environment};
 
 use crate::child::Run;
 use crate::home::Home;
@@ -263,7 +263,8 @@ impl Toolbox<'_> {
         markers: &[&str],
         progress: &mut dyn Progress,
     ) -> Result<Vec<bool>, Diagnostic> {
-        const SCRIPT: &str = "import json, sys; from pip._vendor.packaging.markers import Marker\n\
+        const SCRIPT: &str = "import sys; sys.path[:] = [p for p in sys.path if p]\n\
+                              import json; from pip._vendor.packaging.markers import Marker\n\
                               print(json.dumps([Marker(m).evaluate({'extra': ''}) for m in sys.argv[1:]]))";
         if markers.iter().all(|marker| marker.is_empty()) {
             return Ok(vec![true; markers.len()]);

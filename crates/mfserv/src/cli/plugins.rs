@@ -94,7 +94,8 @@ pub fn build_in(
 pub fn say_undeclared(places: &Places, dir: &Path, cancel: &Cancel, steps: &mut dyn Progress) {
     let Ok(module) = configure::module(places, &[]) else { return };
     if let Ok(loaded) = installed::load_one(places, dir, &module, Directories::Left) {
-        let found = imports::undeclared(dir, &loaded.spec, &loaded.env, cancel);
+        let home = Home::new(places.home());
+        let found = imports::undeclared(&home, dir, &loaded.spec, &loaded.env, cancel);
         found.into_iter().for_each(|one| steps.notice(one));
     }
 }

@@ -208,7 +208,7 @@ fn all_on_path(name: &str) -> Box<dyn Iterator<Item = PathBuf> + '_> {
     Box::new(files.filter(|file| file.is_absolute() && is_executable(file)))
 }
 
-pub(crate) fn is_executable(file: &Path) -> bool {
+fn is_executable(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 

@@ -115,6 +115,8 @@ impl Toolbox<'_> {
         }
         let place = tools::virtualenv(self.home, &host, self.cancel, progress)?;
         let mut command = clean(&host.path);
+        // `-m` would import from the directory that we are called from.
+        command.current_dir("/");
         command.env("PYTHONPATH", place).args(["-s", "-m", "virtualenv", "--quiet"]);
         command.env("VIRTUALENV_OVERRIDE_APP_DATA", self.home.base().join(".virtualenv-data"));
         command.args(["--no-download", "--no-periodic-update", "--clear", "--python"]);

@@ -1,10 +1,13 @@
 //! Imports that nothing provides, found in the sources.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use mfserv_core::Diagnostic;
 use mfserv_plugin::imports::undeclared;
-use mfserv_plugin::{Cancel, python};
+use mfserv_plugin::{Cancel, Home, python};
 
 use crate::requirements::write;
 use crate::{Node, spec_of};
@@ -48,23 +51,28 @@ def application(environ, start_response):
     import nobody_lazy
 ";
 
-/// Module, place, and whether a start needs it.
-fn found(dir: &Path, more: &str) -> Vec<(String, String, bool)> {
+/// What is said of a plugin whose PATH begins with `bin` of its own, as that of each plugin does.
+fn said(dir: &Path, more: &str) -> Vec<Diagnostic> {
     let python = python::find(None).unwrap();
-    let bin = python.path.parent().unwrap().to_string_lossy().into_owned();
+    let bin = python.path.parent().unwrap();
     let env = BTreeMap::from([
-        ("PATH".to_string(), bin),
+        ("PATH".to_string(), format!("{}/bin:{}", dir.display(), bin.display())),
         ("PYTHONPATH".to_string(), format!("{}{more}", dir.display())),
     ]);
-    let all = undeclared(dir, &spec_of(dir), &env, &Cancel::default());
-    let of = |one: &mfserv_core::Diagnostic| {
+    let home = Home::new(dir.parent().unwrap().parent().unwrap().join("home"));
+    undeclared(&home, dir, &spec_of(dir), &env, &Cancel::default())
+}
+
+/// Module, place, and whether a start needs it.
+fn found(dir: &Path, more: &str) -> Vec<(String, String, bool)> {
+    let of = |one: &Diagnostic| {
         let module = one.what.split(' ').nth(2).unwrap().trim_end_matches(',').to_string();
         let at = one.at.as_ref().unwrap().to_string();
         let place = at.strip_prefix(&format!("{}/", dir.display())).unwrap().to_string();
         assert!(!one.is_error() && one.help.as_ref().unwrap().contains("requirements-to-freeze"));
         (module, place, one.because[0].contains("worker"))
     };
-    all.iter().map(of).collect()
+    said(dir, more).iter().map(of).collect()
 }
 
 #[test]
@@ -111,4 +119,98 @@ fn packages_beside_the_plugin_provide_what_is_in_them() {
     let packages = node.work().join("packages");
     write(&packages, "nobody_one/__init__.py", "raise SystemExit('it is not run')");
     assert_eq!(found(&dir, &format!(":{}", packages.display())), []);
+}
+
+#[test]
+fn nothing_of_a_plugin_is_run_to_read_its_imports() {
+    let node = Node::new();
+    let dir = node.plugin("python3_raw_wsgi", "evil").canonicalize().unwrap();
+    let ran = node.work().join("ran");
+    let code = format!("import os; os.mkdir({:?})\n", ran.display().to_string());
+    // The codec `idna` imports stringprep when a file is parsed.
+    write(&dir, "main/wsgi.py", "# -*- coding: idna -*-\nimport nobody_one\nimport by_pth\n");
+    for name in ["ast.py", "json.py", "stringprep.py", "sitecustomize.py", "usercustomize.py"] {
+        write(&dir, name, &code);
+    }
+    write(&dir, "bin/python", &format!("#!/bin/sh\nmkdir {}\n", ran.display()));
+    fs::set_permissions(dir.join("bin/python"), fs::Permissions::from_mode(0o755)).unwrap();
+    // Of a `.pth` file the directories count, and the code does not.
+    write(&dir, "lib/site-packages/any.pth", &format!("../more\n{code}"));
+    write(&dir, "lib/more/by_pth.py", &code);
+    let more = format!(":{}", dir.join("lib/site-packages").display());
+    let one = |module: &str| (module.to_string(), "main/wsgi.py:2".to_string(), true);
+    assert_eq!(found(&dir, &more), [one("nobody_one")]);
+    assert!(!ran.exists());
+}
+
+#[test]
+fn what_is_tried_once_conditional_compiled_or_vendored_is_not_missing() {
+    let node = Node::new();
+    let dir = node.plugin("python3_raw_wsgi", "fine").canonicalize().unwrap();
+    const FINE: &str = "
+import os, six_like, compiled
+try:
+    import nobody_tried
+except ImportError:
+    nobody_tried = None
+if nobody_tried:
+    from nobody_tried.client import x
+if os.name == 'nt':
+    import msvcrt
+if six_like.PY2:
+    import urllib2
+else:
+    import urllib.request
+def late():
+    import nobody_tried.late
+";
+    write(&dir, "main/wsgi.py", FINE);
+    write(&dir, "main/six_like.py", "");
+    let suffix = python::find(None).unwrap().abi;
+    write(&dir, &format!("main/compiled.{suffix}.so"), "");
+    assert_eq!(found(&dir, ""), []);
+    // Outside of a condition they are missing.
+    write(&dir, "main/wsgi.py", "import urllib2\nimport vendored\n");
+    write(&dir, "third/party/vendored/__init__.py", "");
+    assert_eq!(found(&dir, "").len(), 2);
+    write(&dir, "main/path.py", "import sys\nsys.path.insert(0, 'third/party')\n");
+    let one = ("urllib2".to_string(), "main/wsgi.py:1".to_string(), false);
+    assert_eq!(found(&dir, ""), [one]);
+}
+
+#[test]
+fn a_file_that_cannot_be_looked_at_is_said() {
+    let node = Node::new();
+    let dir = node.plugin("python3_raw_wsgi", "deep").canonicalize().unwrap();
+    // Whether this ends the parser, or us, depends on the version of Python.
+    write(&dir, "deep.py", &format!("x = {}1\n", "1+".repeat(200_000)));
+    // A test that would be computed for hours is not.
+    write(&dir, "grows.py", "import sys\nif sys.version_info[0] < 9**9**9**9:\n    import os\n");
+    let all = said(&dir, "");
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(all[0].what.contains("the imports of deep were not all looked at"), "{all:?}");
+}
+
+#[test]
+fn a_command_with_an_interpreter_of_its_own_is_left_to_it() {
+    let node = Node::new();
+    let dir = node.plugin("python3_raw_wsgi", "conda").canonicalize().unwrap();
+    write(&dir, "main.py", "import nobody_one\n");
+    let conda = node.work().join("miniconda/bin");
+    write(&conda, "gunicorn", &format!("#!{}/python3.9\n", conda.display()));
+    write(&conda, "other", "#!/bin/sh\n");
+    let config = fs::read_to_string(dir.join("config.ini")).unwrap();
+    let line = config.lines().find(|line| line.starts_with("_cmd_and_args")).unwrap();
+    for (command, count) in [
+        ("python main.py".to_string(), 1),
+        ("{plugin_dir}/local/bin/python main.py".to_string(), 1),
+        (format!("{}/other main.py", conda.display()), 1),
+        (format!("{}/python main.py", conda.display()), 0),
+        (format!("nice -n 5 {}/python3 main.py", conda.display()), 0),
+        (format!("{}/gunicorn main:app", conda.display()), 0),
+        ("conda run -n x python main.py".to_string(), 0),
+    ] {
+        write(&dir, "config.ini", &config.replace(line, &format!("_cmd_and_args={command}")));
+        assert_eq!(found(&dir, "").len(), count, "{command}");
+    }
 }
