@@ -4,25 +4,28 @@
 //! that contains the process anyway; a leaf of its own in the memory hierarchy of cgroup v1; else the
 //! daemon measures the process. A limit is one of memory without swap.
 
-use std::cell::OnceCell;
+mod delegation;
+
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use mfserv_core::memory::{Mechanism, MemoryControl, MemoryLimits};
 use mfserv_platform::cgroup;
 
+use self::delegation::{delegate, take_back};
 use crate::containment::{self, LAST_TRIES};
 
-/// A leaf of cgroup v2 for the keeper itself: controllers reach only the children of a cgroup
-/// that has no processes of its own (cgroups(7)). No process has such a name.
-pub(crate) const KEEPER_LEAF: &str = "keeper";
+pub(crate) use self::delegation::KEEPER_LEAF;
 
 /// The controller.
 const MEMORY: &str = "memory";
 
-/// What reaches the children of a cgroup v2.
-const SUBTREE: &str = "cgroup.subtree_control";
+/// The reason for a refusal may pass: a shell that shares the cgroup ends. It is looked at again
+/// after so long.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The cgroups of limited memory.
 pub(crate) struct MemoryCgroups {
@@ -30,9 +33,17 @@ pub(crate) struct MemoryCgroups {
     v2: Option<PathBuf>,
     /// The node in the memory hierarchy of cgroup v1.
     v1: Option<PathBuf>,
-    /// The memory controller of cgroup v2 reaches the leaves, or why it does not. Looked at when
-    /// the first limit is needed.
-    delegated: OnceCell<Result<(), String>>,
+    /// Whether the memory controller of cgroup v2 reaches the leaves. Looked at when the first
+    /// limit is needed.
+    reach: RefCell<Reach>,
+}
+
+/// Whether a controller reaches the leaves.
+enum Reach {
+    Unknown,
+    Yes,
+    /// It did not then, for this reason.
+    No(Instant, String),
 }
 
 /// The memory of a process that is about to start.
@@ -44,14 +55,14 @@ pub(crate) struct Prepared {
 
 impl MemoryCgroups {
     pub fn none() -> Self {
-        Self { v2: None, v1: None, delegated: OnceCell::new() }
+        Self { v2: None, v1: None, reach: RefCell::new(Reach::Unknown) }
     }
 
     /// `v2` is the node in cgroup v2.
     pub fn find(hash: &str, v2: Option<PathBuf>) -> Self {
         let own = cgroup::own_v1_memory();
         let v1 = own.map(|own| own.join(format!("mfserv-{hash}")));
-        Self { v2, v1, delegated: OnceCell::new() }
+        Self { v2, v1, reach: RefCell::new(Reach::Unknown) }
     }
 
     /// The node in cgroup v1, if there is that.
@@ -89,7 +100,7 @@ impl MemoryCgroups {
     fn in_v2(&self, limits: MemoryLimits, leaf: Option<&Path>) -> Result<PathBuf, String> {
         let node = self.v2.as_deref().ok_or("it is not mounted")?;
         let leaf = leaf.ok_or_else(|| format!("{} cannot be made", node.display()))?;
-        self.delegated.get_or_init(|| delegate(node, MEMORY)).clone()?;
+        self.reach(node, Instant::now())?;
         let set = |file: &str, value: &str| write(&leaf.join(file), value);
         if limits.limit > 0 {
             // All of it ends or none: half of an app would go on in a state that nobody knows.
@@ -99,6 +110,23 @@ impl MemoryCgroups {
             set("memory.max", &limits.limit.to_string())?;
         }
         Ok(leaf.to_owned())
+    }
+
+    /// Lets the memory controller of cgroup v2 reach the leaves, if that is not so yet.
+    fn reach(&self, node: &Path, now: Instant) -> Result<(), String> {
+        let mut reach = self.reach.borrow_mut();
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < LOOK_AGAIN;
+        match &*reach {
+            Reach::Yes => return Ok(()),
+            Reach::No(at, why) if is_recent(at) => return Err(why.clone()),
+            Reach::Unknown | Reach::No(..) => {}
+        }
+        let found = delegate(node, MEMORY);
+        *reach = match &found {
+            Ok(()) => Reach::Yes,
+            Err(why) => Reach::No(now, why.clone()),
+        };
+        found
     }
 
     fn in_v1(&self, id: &str, limits: MemoryLimits) -> Result<(PathBuf, File), String> {
@@ -171,40 +199,6 @@ pub(crate) fn remove_leaf(control: &MemoryControl) {
     }
 }
 
-/// Lets a controller of cgroup v2 reach the leaves of the node.
-fn delegate(node: &Path, controller: &str) -> Result<(), String> {
-    let outside = node.parent().ok_or("it has no place for the node")?;
-    let there = fs::read_to_string(outside.join("cgroup.controllers")).unwrap_or_default();
-    if !there.split_ascii_whitespace().any(|name| name == controller) {
-        let outside = outside.display();
-        return Err(format!("{outside} has no {controller} controller (Delegate= of systemd)"));
-    }
-    let on = format!("+{controller}");
-    let children = |cgroup: &Path| write(&cgroup.join(SUBTREE), &on);
-    if children(outside).is_err() {
-        // Processes in it forbid that. If it is only this one, it can move.
-        let own = std::process::id().to_string();
-        let living = fs::read_to_string(outside.join("cgroup.procs")).unwrap_or_default();
-        if living.lines().any(|pid| pid != own) {
-            return Err(format!("{} has other processes too", outside.display()));
-        }
-        let leaf = node.join(KEEPER_LEAF);
-        fs::create_dir_all(&leaf).map_err(|e| format!("{}: {e}", leaf.display()))?;
-        write(&leaf.join("cgroup.procs"), "0")?;
-        children(outside)?;
-    }
-    children(node)
-}
-
-/// Makes that undone, so that the node can be removed: the keeper goes back to where it was.
-fn take_back(node: &Path, controller: &str) {
-    let Some(outside) = node.parent().filter(|_| node.join(KEEPER_LEAF).exists()) else { return };
-    for cgroup in [node, outside] {
-        let _ = write(&cgroup.join(SUBTREE), &format!("-{controller}"));
-    }
-    let _ = write(&outside.join("cgroup.procs"), "0");
-}
-
 fn write(file: &Path, value: &str) -> Result<(), String> {
     let written = OpenOptions::new().write(true).open(file);
     let written = written.and_then(|mut open| open.write_all(value.as_bytes()));
@@ -218,17 +212,19 @@ mod tests {
     const LIMITS: MemoryLimits = MemoryLimits { limit: 1 << 29, high: 0 };
 
     fn cgroups(v2: Option<PathBuf>, v1: Option<PathBuf>) -> MemoryCgroups {
-        MemoryCgroups { v2, v1, delegated: OnceCell::new() }
+        MemoryCgroups { v2, v1, reach: RefCell::new(Reach::Unknown) }
     }
 
-    /// A directory with files as cgroup v2 has them. The kernel's refusals are not played.
-    fn directory(controllers: &str) -> (tempfile::TempDir, PathBuf, PathBuf) {
+    /// A directory with files as cgroup v2 has them, in one of the same owner. `reached`: the
+    /// controllers that reach the node. The kernel's refusals are not played.
+    fn directory(controllers: &str, reached: &str) -> (tempfile::TempDir, PathBuf, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
-        let node = dir.path().join("mfserv-1");
+        let unit = dir.path().join("unit");
+        let node = unit.join("mfserv-1");
         let leaf = node.join("app.p.a.1.1");
         fs::create_dir_all(&leaf).unwrap();
-        fs::write(dir.path().join("cgroup.controllers"), controllers).unwrap();
-        fs::write(dir.path().join("cgroup.subtree_control"), "").unwrap();
+        fs::write(unit.join("cgroup.controllers"), controllers).unwrap();
+        fs::write(unit.join("cgroup.subtree_control"), reached).unwrap();
         fs::write(node.join("cgroup.subtree_control"), "").unwrap();
         for file in ["memory.max", "memory.oom.group", "memory.swap.max"] {
             fs::write(leaf.join(file), "").unwrap();
@@ -237,8 +233,8 @@ mod tests {
     }
 
     #[test]
-    fn cgroup_v2_is_used_where_its_memory_controller_is_delegated() {
-        let (dir, node, leaf) = directory("cpu memory pids\n");
+    fn cgroup_v2_is_used_where_its_memory_controller_reaches_the_node() {
+        let (dir, node, leaf) = directory("cpu memory pids\n", "cpu memory\n");
         let cgroups = cgroups(Some(node.clone()), None);
         let prepared = cgroups.limit("app.p.a.1.1", LIMITS, Some(&leaf)).unwrap();
         assert_eq!(prepared.control.mechanism, Mechanism::CgroupV2);
@@ -246,72 +242,36 @@ mod tests {
         let read = |path: PathBuf| fs::read_to_string(path).unwrap();
         assert_eq!(read(leaf.join("memory.max")), (1 << 29).to_string());
         assert_eq!(read(leaf.join("memory.oom.group")), "1");
-        for cgroup in [dir.path(), &node] {
-            assert_eq!(read(cgroup.join("cgroup.subtree_control")), "+memory");
-        }
+        let unit = dir.path().join("unit");
+        assert_eq!(read(unit.join("cgroup.subtree_control")), "cpu memory\n", "it stays as it was");
+        assert_eq!(read(node.join("cgroup.subtree_control")), "+memory");
         let lost = prepared.started(false, false);
         assert_eq!(lost.mechanism, Mechanism::Sampling, "it is not in its leaf");
         assert!(lost.why_not_better.contains("cgroup v2"), "{}", lost.why_not_better);
     }
 
     #[test]
-    fn the_keeper_moves_out_of_the_way_of_a_controller_and_back() {
-        #[expect(clippy::disallowed_methods, reason = "another process, since it moves itself")]
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "memory::tests::moves_out_of_the_way", "--ignored", "--nocapture"]);
-        let ran = child.output().unwrap();
-        let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
-        assert!(ran.status.success() && said.contains("1 passed"), "{said}");
-    }
-
-    /// With any controller that nobody uses: the kernel has the same rules for all.
-    #[test]
-    #[ignore = "run by the test above, in a process of its own"]
-    fn moves_out_of_the_way() {
-        let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-        let own = cgroup::own_v2().unwrap_or_default();
-        let used = read(&own.join(SUBTREE));
-        let all = read(&own.join("cgroup.controllers"));
-        let free = all.split_whitespace().find(|name| !used.contains(name));
-        let outside = own.join(format!("mfserv-test-{}", std::process::id()));
-        let made = fs::create_dir(&outside).map_err(|e| e.to_string());
-        let on = free.ok_or_else(|| "no controller of cgroup v2 is free".to_owned());
-        let on = made
-            .and(on)
-            .and_then(|name| write(&own.join(SUBTREE), &format!("+{name}")).map(|()| name));
-        let controller = match on {
-            Ok(controller) => controller,
-            Err(why) => {
-                let _ = fs::remove_dir(&outside);
-                return mfserv_testkit::skipped(&format!("the keeper moves in cgroup v2: {why}"));
-            }
-        };
-        let node = outside.join("mfserv-1");
-        let leaf = node.join("app.p.a.1.1");
-        fs::create_dir_all(&leaf).unwrap();
-        let pid = format!("{}\n", std::process::id());
-        write(&outside.join("cgroup.procs"), "0").unwrap();
-        assert_eq!(read(&outside.join("cgroup.procs")), pid);
-        let delegated = delegate(&node, controller);
-        let moved = read(&node.join(KEEPER_LEAF).join("cgroup.procs"));
-        let reached = read(&leaf.join("cgroup.controllers"));
-        let again = delegate(&node, controller);
-        take_back(&node, controller);
-        let back = read(&outside.join("cgroup.procs"));
-        containment::remove(&node, LAST_TRIES);
-        let is_gone = !node.exists();
-        write(&own.join("cgroup.procs"), "0").unwrap();
-        containment::remove(&outside, LAST_TRIES);
-        let _ = write(&own.join(SUBTREE), &format!("-{controller}"));
-        assert_eq!((delegated, again), (Ok(()), Ok(())));
-        assert_eq!((moved, back), (pid.clone(), pid));
-        assert!(reached.contains(controller), "{reached}");
-        assert!(is_gone && !outside.exists());
+    fn what_nobody_has_delegated_stays_as_it_is_and_is_looked_at_again_later() {
+        let (dir, node, leaf) = directory("cpu memory\n", "cpu\n");
+        let subtree = dir.path().join("unit/cgroup.subtree_control");
+        let cgroups = cgroups(Some(node.clone()), None);
+        let limit = || cgroups.limit("app.p.a.1.1", LIMITS, Some(&leaf)).unwrap().control;
+        let refused = limit();
+        assert_eq!(refused.mechanism, Mechanism::Sampling);
+        let why = refused.why_not_better;
+        assert!(why.contains("unit is not delegated to mfserv"), "{why}");
+        assert_eq!(fs::read_to_string(&subtree).unwrap(), "cpu\n");
+        assert!(!node.join(KEEPER_LEAF).exists());
+        // Somebody lets it reach the node.
+        fs::write(&subtree, "cpu memory\n").unwrap();
+        let later = Instant::now() + LOOK_AGAIN;
+        assert_eq!(cgroups.reach(&node, later), Ok(()));
+        assert_eq!(limit().mechanism, Mechanism::CgroupV2);
     }
 
     #[test]
     fn without_cgroups_memory_is_sampled_and_each_reason_is_said() {
-        let (_dir, node, leaf) = directory("cpu pids\n");
+        let (_dir, node, leaf) = directory("cpu pids\n", "cpu\n");
         let file = node.join("no directory");
         fs::write(&file, "").unwrap();
         let cgroups = cgroups(Some(node), Some(file.join("mfserv-1")));
