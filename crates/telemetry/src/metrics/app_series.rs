@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use mfserv_core::wire::metrics::REST;
+
 use super::basicstats::{BYPASS, RESOLUTION};
 use super::exposition::Exposition;
 use super::names::{self, Family};
@@ -63,7 +65,7 @@ pub struct AppSeries {
     rows: BTreeMap<Key, Row>,
     bytes: usize,
     looked: Option<Instant>,
-    /// Values of series for which there was no room.
+    /// Values of series for which there was no room, those in rows of the rest included.
     pub dropped: u64,
 }
 
@@ -129,7 +131,8 @@ impl AppSeries {
         }
     }
 
-    /// The row of a series; `None` if there is no room for it.
+    /// The row of a series. For one that finds no room, the row of the rest, if it is a sum: that
+    /// of counters stays true. Of other values a sum says nothing: `None`.
     fn row(
         &mut self,
         kind: Kind,
@@ -142,7 +145,7 @@ impl AppSeries {
             ![BYPASS, RESOLUTION, "metric_type"].contains(&tag.as_str())
         };
         let labels = tags.iter().filter(of_labels).map(|(tag, value)| (label(tag), value.clone()));
-        let key: Key = (kind, name.into(), field.into(), labels.collect());
+        let mut key: Key = (kind, name.into(), field.into(), labels.collect());
         let now = Instant::now();
         if !self.rows.contains_key(&key) {
             let size = size(&key);
@@ -151,9 +154,14 @@ impl AppSeries {
             }
             if !self.has_room(size) {
                 self.dropped += 1;
-                return None;
+                if !matches!(kind, Kind::Counter | Kind::Timer | Kind::Distribution) {
+                    return None;
+                }
+                key = (kind, REST.into(), String::new(), BTreeMap::new());
             }
-            self.bytes += size;
+            if !self.rows.contains_key(&key) {
+                self.bytes += self::size(&key);
+            }
         }
         let row = self.rows.entry(key).or_insert(Row { value: 0.0, count: 0, heard: now });
         row.heard = now;
@@ -244,7 +252,7 @@ mod tests {
         let mut series = AppSeries::default();
         let none = BTreeMap::new();
         (0..SERIES_MAX + 5).for_each(|number| series.count(&format!("n{number}"), &none, 1.0));
-        assert_eq!((series.rows.len(), series.dropped), (SERIES_MAX, 5));
+        assert_eq!((series.rows.len(), series.dropped), (SERIES_MAX + 1, 5));
         let later = Instant::now() + SILENT;
         series.rows.values_mut().take(3).for_each(|row| row.heard = later);
         series.looked = None;
@@ -255,6 +263,31 @@ mod tests {
         let mut series = AppSeries::default();
         let long = "x".repeat(60_000);
         (0..100).for_each(|number| series.count(&format!("{number}{long}"), &none, 1.0));
-        assert_eq!(series.rows.len(), BYTES_MAX / 60_002);
+        assert_eq!(series.rows.len(), BYTES_MAX / 60_002 + 1);
+    }
+
+    #[test]
+    fn in_a_full_table_sums_go_on_in_a_row_of_the_rest_and_known_series_go_on() {
+        let (mut series, none) = (AppSeries::default(), BTreeMap::new());
+        series.count("known", &none, 1.0);
+        (1..SERIES_MAX).for_each(|number| series.set(&format!("n{number}"), &none, (1.0, false)));
+        let tags = BTreeMap::from([("user".to_string(), "1".to_string())]);
+        for (name, value) in [("a", 2.0), ("b", 3.0), ("known", 4.0)] {
+            series.count(name, &none, value);
+        }
+        series.observe(Kind::Timer, ("t", &tags), 0.5, 2);
+        series.observe(Kind::Timer, ("u", &tags), 1.0, 1);
+        series.set("g", &none, (7.0, false));
+        let text = text(&series);
+        for sample in [
+            "mfserv_app_counted_total{name=\"#rest#\"} 5",
+            "mfserv_app_counted_total{name=\"known\"} 5",
+            "mfserv_app_time_seconds_sum{name=\"#rest#\"} 2",
+            "mfserv_app_time_seconds_count{name=\"#rest#\"} 3",
+        ] {
+            assert!(text.lines().any(|line| line == sample), "{sample}: {text}");
+        }
+        assert!(!text.contains("mfserv_app_value{name=\"#rest#\"}"), "{text}");
+        assert_eq!((series.rows.len(), series.dropped), (SERIES_MAX + 2, 5));
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Mutex;
 
 use mfserv_core::names::WatcherName;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::wire::metrics::{Answerer, METHODS, NodeCounters, REST, Requests, WatcherSample};
 use mfserv_core::worker::Phase;
 use mfserv_platform::proc;
+use mfserv_platform::sync::lock;
 
 use super::alerts;
 use super::app_series::AppSeries;
@@ -27,8 +29,8 @@ pub struct Around<'a> {
     pub own: (u32, u64),
     /// This machine.
     pub host: &'a Sample,
-    /// What apps have sent.
-    pub apps: &'a AppSeries,
+    /// What apps have sent: locked only while it is written out.
+    pub apps: &'a Mutex<AppSeries>,
     /// The alerts.
     pub alerts: &'a [alerts::Status],
     /// How much of this process does not work.
@@ -56,7 +58,7 @@ pub fn text(snapshot: &Snapshot, format: Format, around: &Around<'_>) -> String 
         roles.push(("telemetry", around.own.0, Some(around.own.1)));
         self::roles(&mut text, &roles, &processes);
     }
-    around.apps.put(&mut text);
+    lock(around.apps).put(&mut text);
     host::put(&mut text, around.host);
     text.finish()
 }

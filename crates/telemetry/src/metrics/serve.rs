@@ -2,7 +2,8 @@
 //! is answered on the socket alone.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,8 +30,12 @@ use crate::troubles::Troubles;
 const CLIENTS_MAX: usize = 8;
 /// How soon it is looked again whether a client is answered, when there is no room.
 const FULL_LOOK: Duration = Duration::from_millis(10);
-/// How long a client may take to send its request and to read the answer.
+/// How long a client may take to send its request, and until it reads more of the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client may take to read the whole answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// So much of an answer is written at a time, bytes: how long each may take has a limit of its own.
+const PART: usize = 16 * 1024;
 /// How often it is looked whether the sums are whole again, after the start of the role.
 const SETTLING_PAUSE: Duration = Duration::from_millis(20);
 /// The most fields of a head.
@@ -84,9 +89,22 @@ pub struct Known {
 }
 
 /// A connection to a client.
-trait Client: Read + Write + Send {}
+trait Client: Read + Write + Send {
+    /// How long the next writes may take, each.
+    fn set_write_timeout(&self, timeout: Duration) -> io::Result<()>;
+}
 
-impl<T: Read + Write + Send> Client for T {}
+impl Client for UnixStream {
+    fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.set_write_timeout(Some(timeout))
+    }
+}
+
+impl Client for TcpStream {
+    fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.set_write_timeout(Some(timeout))
+    }
+}
 
 impl Server {
     /// One that listens on a unix socket, and on a port of 127.0.0.1 if there is one, as soon as
@@ -151,14 +169,12 @@ impl Server {
         let waits = self.clients.have_room(true).then(|| self.socket.accept()).flatten();
         if let Some(stream) = waits {
             stream.set_read_timeout(Some(PATIENCE)).ok()?;
-            stream.set_write_timeout(Some(PATIENCE)).ok()?;
             return Some((Box::new(stream), true));
         }
         let listener = self.tcp.as_ref().filter(|_| self.clients.have_room(false))?;
         let (stream, _) = listener.accept().ok()?;
         stream.set_nonblocking(false).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        stream.set_write_timeout(Some(PATIENCE)).ok()?;
         Some((Box::new(stream), false))
     }
 
@@ -198,24 +214,13 @@ fn exchange(
             let fields = head.fields.iter();
             let mut accepts = fields.filter(|(_, name, _)| name.eq_ignore_ascii_case(b"accept"));
             let format = Format::accepted(accepts.next().map_or(b"", |(_, _, value)| value));
-            while !lock(&known.registry).is_settled() {
-                std::thread::sleep(SETTLING_PAUSE);
-            }
-            let snapshot = lock(&known.registry).snapshot();
-            let host = Sample::read(&known.sources);
-            let around = collect::Around {
-                own,
-                host: &host,
-                apps: &lock(&known.apps),
-                alerts: &lock(&known.alerts),
-                troubles: known.troubles.count(),
-            };
-            let text = collect::text(&snapshot, format, &around);
+            let text = metrics(known, format, own);
             let text = if head.method() == b"HEAD" { "" } else { &text };
             put(client, "200 OK", format.content_type(), text)
         }
         (b"GET", b"/alerts") if is_local => {
-            let text = serde_json::to_string(&*lock(&known.alerts)).map_err(io::Error::other)?;
+            let alerts = lock(&known.alerts).clone();
+            let text = serde_json::to_string(&alerts).map_err(io::Error::other)?;
             put(client, "200 OK", "application/json", &text)
         }
         (b"GET", b"/history") if is_local => {
@@ -229,6 +234,25 @@ fn exchange(
         }
         _ => put(client, "404 Not Found", "text/plain", "only /metrics is here\n"),
     }
+}
+
+/// The text of all metrics. Nobody waits for a lock while something is read or written: the series
+/// of apps are taken, and alerts are evaluated, whoever asks.
+fn metrics(known: &Known, format: Format, own: (u32, u64)) -> String {
+    while !lock(&known.registry).is_settled() {
+        std::thread::sleep(SETTLING_PAUSE);
+    }
+    let snapshot = lock(&known.registry).snapshot();
+    let alerts = lock(&known.alerts).clone();
+    let host = Sample::read(&known.sources);
+    let around = collect::Around {
+        own,
+        host: &host,
+        apps: &known.apps,
+        alerts: &alerts,
+        troubles: known.troubles.count(),
+    };
+    collect::text(&snapshot, format, &around)
 }
 
 /// The `Host` of a request is this machine. A page of another site may have a name that leads here
@@ -284,34 +308,29 @@ fn put(client: &mut dyn Client, status: &str, content_type: &str, text: &str) ->
         "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
          Connection: close\r\n\r\n"
     );
-    client.write_all(head.as_bytes())?;
-    client.write_all(text.as_bytes())
+    let end = Instant::now() + ANSWER_PATIENCE;
+    write_until(client, head.as_bytes(), end)?;
+    write_until(client, text.as_bytes(), end)
+}
+
+/// Writes all of it, if the client reads it in time.
+fn write_until(client: &mut dyn Client, bytes: &[u8], end: Instant) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        client.set_write_timeout(left.min(PATIENCE))?;
+        match client.write(&rest[..rest.len().min(PART)]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => rest = &rest[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_request_that_names_this_machine_is_answered_over_tcp() {
-        for (host, is_here) in [
-            (Some("127.0.0.1:9187"), true),
-            (Some("LOCALHOST"), true),
-            (Some("[::1]:9187"), true),
-            (None, true),
-            (Some("evil.example"), false),
-            (Some("evil.example:9187"), false),
-            (Some("127.0.0.1.evil.example"), false),
-            (Some("192.0.2.1"), false),
-        ] {
-            // HTTP/1.0 asks for no host.
-            let text = match host {
-                Some(host) => format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n"),
-                None => "GET /metrics HTTP/1.0\r\n\r\n".to_string(),
-            };
-            let mut head = RequestHead::default();
-            head.read(text.as_bytes(), FIELDS_MAX).unwrap();
-            assert_eq!(names_this_machine(&head), is_here, "{host:?}");
-        }
-    }
-}
+mod tests;
