@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -29,18 +30,25 @@ impl Lock {
         if let Some(parent) = file.parent() {
             create_dir(parent)?;
         }
-        let lock = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(file)
-            .map_err(|e| failed("open", file, e))?;
+        loop {
+            if let Some(lock) = Self::hold(open(file)?, file, what)? {
+                let _ = lock.0.set_len(0);
+                let _ = writeln!(&lock.0, "{}", std::process::id());
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Locks an open file; `None` if it is not what is at its path any more: a cleaner has removed
+    /// it since it was opened, and another process would lock another file.
+    fn hold(lock: fs::File, file: &Path, what: &str) -> Result<Option<Self>, Diagnostic> {
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
-                let _ = lock.set_len(0);
-                let _ = writeln!(&lock, "{}", std::process::id());
-                Ok(Self(lock))
+                let there = fs::metadata(file).ok().zip(lock.metadata().ok());
+                let is_it = |(one, other): (fs::Metadata, fs::Metadata)| {
+                    (one.dev(), one.ino()) == (other.dev(), other.ino())
+                };
+                Ok(there.is_some_and(is_it).then_some(Self(lock)))
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let holder = fs::read_to_string(file).unwrap_or_default();
@@ -64,5 +72,28 @@ impl Lock {
                 result => return result,
             }
         }
+    }
+}
+
+fn open(file: &Path) -> Result<fs::File, Diagnostic> {
+    let mut how = fs::OpenOptions::new();
+    how.create(true).truncate(false).read(true).write(true);
+    how.open(file).map_err(|e| failed("open", file, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_removed_before_it_was_locked_is_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let old = open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let held = Lock::take(&path, "it").unwrap();
+        assert!(Lock::hold(old, &path, "it").unwrap().is_none());
+        drop(held);
+        assert!(Lock::hold(open(&path).unwrap(), &path, "it").unwrap().is_some());
     }
 }
