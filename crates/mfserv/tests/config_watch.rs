@@ -169,6 +169,24 @@ fn installations(node: &Node, name: &str) -> Vec<u64> {
     events.filter(|event| began(event.fact.clone())).map(|event| event.at_ms).collect()
 }
 
+/// Puts a copy of a file in its place whole.
+fn put(node: &Node, from: &Path, place: &Path) {
+    let beside = node.path("beside");
+    fs::copy(from, &beside).unwrap();
+    fs::rename(&beside, place).unwrap();
+}
+
+/// The last of them is the build that serves now: it is installed again, after the other one.
+fn the_last_of_two_packages_of_a_plugin_stays(node: &Node, site: &Path, packages: [&Path; 2]) {
+    for (from, name) in packages.into_iter().zip(["dropped-1.plugin", "dropped-2.plugin"]) {
+        put(node, from, &site.join(name));
+    }
+    until("the last one was installed", PATIENCE, || {
+        !installations(node, "dropped-2.plugin").is_empty() && edition(node) == "1"
+    });
+    assert_eq!(installations(node, "dropped-1.plugin").len(), 1);
+}
+
 #[test]
 fn a_package_that_is_put_into_the_directory_of_the_site_is_installed_once_it_is_complete() {
     let _turn = Turn::heavy();
@@ -209,7 +227,7 @@ fn a_package_that_is_put_into_the_directory_of_the_site_is_installed_once_it_is_
     assert_eq!(edition(&node), "1");
 
     let both = Load::new(node.address(), "/dropped").connections(4).start();
-    fs::rename(&two, &target).unwrap();
+    put(&node, &two, &target);
     until("the other build serves", PATIENCE, || edition(&node) == "2");
     // A newer daemon knows what was handled, and what failed.
     fs::write(node.path("junk"), &bytes[..bytes.len() - 9]).unwrap();
@@ -222,6 +240,7 @@ fn a_package_that_is_put_into_the_directory_of_the_site_is_installed_once_it_is_
     fs::write(&target, &bytes).unwrap();
     until("the first build serves again", PATIENCE, || edition(&node) == "1");
     assert_eq!(installations(&node, "dropped.plugin").len(), 3);
+    the_last_of_two_packages_of_a_plugin_stays(&node, &site, [&two, &one]);
     assert!(installations(&node, "early.plugin").is_empty(), "it was there at the start");
     both.stop().assert_nothing_failed();
     load.stop().assert_nothing_failed();

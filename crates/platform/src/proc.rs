@@ -135,27 +135,40 @@ pub fn proportional_memory(proc: &Path, pid: u32) -> Option<u64> {
 /// Whether a process has a file open for writing. Descriptors of other users are seen by root
 /// alone: of those nothing is known.
 pub fn is_open_for_writing(proc: &Path, file: &Path) -> bool {
-    let Ok(file) = fs::metadata(file) else { return false };
-    let is_it = |link: &Path| {
-        let found = fs::metadata(link);
-        found.is_ok_and(|found| (found.dev(), found.ino()) == (file.dev(), file.ino()))
+    let Ok((file, path)) = fs::metadata(file).and_then(|found| Ok((found, file.canonicalize()?)))
+    else {
+        return false;
+    };
+    // What has neither its name nor its number is not looked at: that would wait for ever for a
+    // server of files that does not answer.
+    let is_it = |link: &Path, number: Option<u64>| {
+        let is_like = number == Some(file.ino())
+            || fs::read_link(link).is_ok_and(|open| open.file_name() == path.file_name());
+        let found = is_like.then(|| fs::metadata(link));
+        found.is_some_and(|found| {
+            found.is_ok_and(|found| (found.dev(), found.ino()) == (file.dev(), file.ino()))
+        })
     };
     let processes = fs::read_dir(proc).into_iter().flatten().flatten();
     let numbered =
         |name: &std::ffi::OsStr| name.to_str().is_some_and(|it| it.parse::<u32>().is_ok());
     processes.filter(|entry| numbered(&entry.file_name())).any(|process| {
         let descriptors = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
-        let mut open = descriptors.filter(|entry| is_it(&entry.path()));
-        open.any(|entry| writes(&process.path().join("fdinfo").join(entry.file_name())))
+        descriptors.into_iter().any(|entry| {
+            let info = process.path().join("fdinfo").join(entry.file_name());
+            let (writes, number) = read_fdinfo(&fs::read_to_string(info).unwrap_or_default());
+            writes && is_it(&entry.path(), number)
+        })
     })
 }
 
-/// The access mode in the flags of proc_pid_fdinfo(5), which are octal.
-fn writes(fdinfo: &Path) -> bool {
-    let text = fs::read_to_string(fdinfo).unwrap_or_default();
-    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
-    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
-    flags.is_some_and(|flags| flags & 0o3 != 0)
+/// Of proc_pid_fdinfo(5): the access mode in the flags, which are octal, is one for writing; and
+/// the number of the inode, which Linux says since 5.14.
+fn read_fdinfo(text: &str) -> (bool, Option<u64>) {
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let flags = field("flags:").and_then(|flags| u32::from_str_radix(flags, 8).ok());
+    let number = field("ino:").and_then(|number| number.parse().ok());
+    (flags.is_some_and(|flags| flags & 0o3 != 0), number)
 }
 
 /// A line of proc_pid_stat(5). The name of the command may have blanks and brackets.
@@ -326,6 +339,29 @@ mod tests {
         let _reader = fs::File::open(&path).unwrap();
         assert!(!is_open_for_writing(Path::new("/proc"), &path));
         assert!(!is_open_for_writing(Path::new("/proc"), &dir.path().join("missing")));
+    }
+
+    #[test]
+    fn of_descriptors_only_those_of_a_files_name_or_number_are_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+        fs::write(&path, "").unwrap();
+        fs::hard_link(&path, &other).unwrap();
+        let ino = fs::metadata(&path).unwrap().ino();
+        let is_found = |opened: &Path, flags: &str, number: u64| {
+            let proc = tempfile::tempdir().unwrap();
+            for part in ["fd", "fdinfo"] {
+                fs::create_dir_all(proc.path().join("12").join(part)).unwrap();
+            }
+            std::os::unix::fs::symlink(opened, proc.path().join("12/fd/3")).unwrap();
+            let info = format!("pos:\t0\nflags:\t{flags}\nmnt_id:\t29\nino:\t{number}\n");
+            fs::write(proc.path().join("12/fdinfo/3"), info).unwrap();
+            is_open_for_writing(proc.path(), &path)
+        };
+        assert!(is_found(&path, "0100001", 0), "by its name");
+        assert!(is_found(&other, "0100002", ino), "by its number");
+        assert!(!is_found(&path, "0100000", ino), "it is only read");
+        assert!(!is_found(&other, "0100001", 0), "another one is not even looked at");
     }
 
     #[test]

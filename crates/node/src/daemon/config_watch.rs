@@ -15,11 +15,12 @@ use mfserv_core::event::Fact;
 use mfserv_core::fingerprint;
 use mfserv_core::plan::Plan;
 use mfserv_plugin::watch_rules::WatchRules;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::file_watch::{Change, FileWatch};
 use super::node::Node;
-use super::site_packages::SitePackages;
+use super::site_packages;
 use crate::configure;
 use crate::operations::Operations;
 use crate::places::Places;
@@ -55,7 +56,8 @@ struct Monitor {
     /// The directories that are watched, without links in their paths.
     dirs: BTreeSet<PathBuf>,
     seen: Seen,
-    packages: SitePackages,
+    /// Has the packages of the site looked at.
+    packages: Arc<Notify>,
     /// The first and the last change that was not looked at.
     changed: Option<(Instant, Instant)>,
     is_wanted: bool,
@@ -65,7 +67,7 @@ struct Monitor {
 pub async fn run(node: Node, operations: Operations<Node>) {
     let mut plans = node.parts.plans.subscribe();
     let mut monitor = Monitor {
-        packages: SitePackages::new(node.clone(), operations).await,
+        packages: site_packages::start(node.clone(), operations).await,
         seen: read(&of_node(&node.parts.options.places)),
         watch: FileWatch::new(),
         plugins: BTreeMap::new(),
@@ -77,7 +79,6 @@ pub async fn run(node: Node, operations: Operations<Node>) {
     loop {
         let due = monitor.changed.map(|(first, last)| (last + QUIET).min(first + LONGEST));
         let wait = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
-        let again = monitor.packages.again();
         tokio::select! {
             changed = plans.changed() => {
                 if changed.is_err() {
@@ -94,9 +95,6 @@ pub async fn run(node: Node, operations: Operations<Node>) {
                 }
             }
             () = tokio::time::sleep_until(wait) => monitor.look().await,
-            () = async { tokio::time::sleep_until(again.unwrap_or(wait)).await }, if again.is_some() => {
-                monitor.packages.look().await;
-            }
         }
         if let Some(problem) = monitor.watch.shortage() {
             monitor.node.parts.events.record(Fact::Problem { problem });
@@ -131,7 +129,6 @@ impl Monitor {
             self.note();
         }
         self.watch_all().await;
-        self.packages.plan_changed();
     }
 
     /// Watches the directories of all files, the links to them, and the places where what is missing
@@ -167,7 +164,7 @@ impl Monitor {
         }
         // Watch first, then read: what changes in between is seen twice, not never.
         let files = self.watch_all().await;
-        self.packages.look().await;
+        self.packages.notify_one();
         let Some(now) = blocking(move || read(&files)).await else { return };
         let before = std::mem::replace(&mut self.seen, now);
         let changed = difference(&before, &self.seen);

@@ -1,20 +1,23 @@
 //! Packages that are put into `mfserv/plugins` of the site while the node runs: they are installed
-//! as `mfserv.start` installs those that are there, each by an operation. A process of its own
-//! stages them (`mfserv stage`); the daemon only reads what they say.
+//! as `mfserv.start` installs those that are there, each by an operation, one after the other in the
+//! order of their names. A process of its own checks and stages them (`mfserv stage`); the daemon
+//! only reads what they say about themselves, in a task that holds up nothing else.
 //!
 //! Those that were there when the node started are known: `mfserv.start` has installed them, or was
 //! told not to (NOINIT).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use mfserv_core::Diagnostic;
 use mfserv_core::event::Fact;
+use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::proc;
-use mfserv_plugin::archive::{self, Limits};
+use mfserv_plugin::archive;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::config_watch::blocking;
@@ -28,8 +31,16 @@ const STABLE: Duration = Duration::from_millis(500);
 /// …and one that is no good package is given this long to become one: its writer may be slow, and
 /// not be visible here.
 const DOUBTFUL: Duration = Duration::from_millis(1_500);
-/// How often files that are not complete are looked at.
+/// How soon a file that is not complete is looked at again: who has it open is found in all of
+/// `/proc`, so that the pause doubles each time…
 const LOOK: Duration = Duration::from_millis(250);
+/// …up to this one, until something changes.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
+/// What is refused for a while (another operation has the plugin, the node is starting) is tried
+/// again after this pause, which doubles each time…
+const RETRY: Duration = Duration::from_secs(5);
+/// …so often. What is refused then is no matter of time.
+const RETRIES: u32 = 6;
 /// How long the new workers may take to be ready, seconds.
 const PATIENCE_S: u64 = 120;
 
@@ -40,8 +51,6 @@ type Signature = (u64, u64, i64, i64);
 #[derive(Debug, Default)]
 pub struct Handled {
     files: BTreeMap<PathBuf, File>,
-    /// Those that are being installed.
-    busy: BTreeSet<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,77 +68,139 @@ enum Found {
     Good(Wanted),
 }
 
+/// A file that may not be complete, or is to be tried again.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    signature: Signature,
+    /// Since when it has not changed.
+    since: Instant,
+    /// When it is looked at again.
+    next: Instant,
+    looks: u32,
+    retries: u32,
+}
+
+impl Waiting {
+    fn new(signature: Signature, now: Instant) -> Self {
+        Self { signature, since: now, next: now + STABLE, looks: 0, retries: 0 }
+    }
+
+    /// Something has changed in its directory.
+    fn wake(&mut self, now: Instant) {
+        if self.retries == 0 {
+            (self.next, self.looks) = (now.max(self.since + STABLE), 0);
+        }
+    }
+
+    /// It was looked at, and is not complete.
+    fn put_off(&mut self, now: Instant) {
+        self.next = now + (LOOK * 2_u32.pow(self.looks.min(8))).min(LONGEST_LOOK);
+        self.looks += 1;
+    }
+
+    /// Its installation has failed: says whether it is tried again.
+    fn retry(&mut self, problem: &Diagnostic, now: Instant) -> bool {
+        let is_retried = passes(problem) && self.retries < RETRIES;
+        if is_retried {
+            self.next = now + RETRY * 2_u32.pow(self.retries);
+            self.retries += 1;
+        }
+        is_retried
+    }
+}
+
+/// What is refused now may be possible soon.
+fn passes(problem: &Diagnostic) -> bool {
+    matches!(problem.kind, Kind::Refused | Kind::NotRunning)
+}
+
 /// Looks after the packages of the site.
-pub struct SitePackages {
+struct SitePackages {
     node: Node,
     operations: Operations<Node>,
-    /// Files that may not be complete, and since when they have not changed.
-    waiting: BTreeMap<PathBuf, (Signature, Instant)>,
-    plan_changed: bool,
+    waiting: BTreeMap<PathBuf, Waiting>,
+    /// The generation of the plan at the last look.
+    plan: Option<u64>,
+}
+
+/// Begins with what an earlier daemon of this node knew, else with what is there. Each notice has
+/// the directory looked at, for as long as the daemon lives.
+pub async fn start(node: Node, operations: Operations<Node>) -> Arc<Notify> {
+    let (places, comes_back) = (node.parts.options.places.clone(), node.found_something_alive());
+    let known = blocking(move || {
+        let kept = comes_back.then(|| std::fs::read(file(&places)).ok()).flatten();
+        let kept = kept.and_then(|text| serde_json::from_slice(&text).ok());
+        kept.unwrap_or_else(|| {
+            let known = |(path, signature)| (path, File { signature, problem: None });
+            present().into_iter().map(known).collect()
+        })
+    });
+    let files = known.await.unwrap_or_default();
+    if let Ok(mut handled) = node.site_packages.lock() {
+        handled.files = files;
+    }
+    node.keep_site_packages();
+    let noticed = Arc::new(Notify::new());
+    let packages = SitePackages { node, operations, waiting: BTreeMap::new(), plan: None };
+    tokio::spawn(packages.run(noticed.clone()));
+    noticed
 }
 
 impl SitePackages {
-    /// Begins with what an earlier daemon of this node knew, else with what is there.
-    pub async fn new(node: Node, operations: Operations<Node>) -> SitePackages {
-        let (places, comes_back) =
-            (node.parts.options.places.clone(), node.found_something_alive());
-        let known = blocking(move || {
-            let kept = comes_back.then(|| std::fs::read(file(&places)).ok()).flatten();
-            let kept = kept.and_then(|text| serde_json::from_slice(&text).ok());
-            kept.unwrap_or_else(|| {
-                let known = |(path, signature)| (path, File { signature, problem: None });
-                present().into_iter().map(known).collect()
-            })
-        });
-        let files = known.await.unwrap_or_default();
-        if let Ok(mut handled) = node.site_packages.lock() {
-            handled.files = files;
+    async fn run(mut self, noticed: Arc<Notify>) {
+        loop {
+            let next = self.waiting.values().map(|waits| waits.next).min();
+            let again = tokio::time::sleep_until(next.unwrap_or_else(Instant::now));
+            tokio::select! {
+                () = noticed.notified() => {
+                    let now = Instant::now();
+                    self.waiting.values_mut().for_each(|waits| waits.wake(now));
+                }
+                () = again, if next.is_some() => {
+                    let is_wanted = |plan: Arc<mfserv_core::plan::Plan>| plan.watches_configuration;
+                    if !self.node.shown_plan().is_ok_and(is_wanted) {
+                        self.waiting.clear();
+                    }
+                }
+            }
+            self.look().await;
         }
-        node.keep_site_packages();
-        SitePackages { node, operations, waiting: BTreeMap::new(), plan_changed: false }
-    }
-
-    /// When the files are to be looked at again without being asked; `None`: none is waited for.
-    pub fn again(&self) -> Option<Instant> {
-        (!self.waiting.is_empty()).then(|| Instant::now() + LOOK)
-    }
-
-    /// A plugin may have been installed by somebody else.
-    pub fn plan_changed(&mut self) {
-        self.plan_changed = true;
     }
 
     /// Installs what is new and complete.
-    pub async fn look(&mut self) {
+    async fn look(&mut self) {
         let Some(present) = blocking(present).await else { return };
         self.node.forget_site_packages(|file| !present.contains_key(file));
-        self.waiting.retain(|file, _| present.contains_key(file));
-        let again = std::mem::take(&mut self.plan_changed);
+        self.waiting.retain(|file, waits| present.get(file) == Some(&waits.signature));
+        let plan = self.node.shown_plan().ok().map(|plan| plan.generation);
+        let plan_changed = std::mem::replace(&mut self.plan, plan) != plan;
+        // By name, one after the other: of two packages of one plugin the last one stays.
         for (file, signature) in present {
             if let Some(problem) = self.node.known_site_package(&file, signature) {
-                self.waiting.remove(&file);
-                if again && problem.is_some() {
-                    self.forget_problem(file, signature).await;
+                if plan_changed && problem.is_some() {
+                    self.forget_problem(file.clone(), signature).await;
                 }
-                continue;
+                if !self.waiting.contains_key(&file) {
+                    continue;
+                }
             }
             let now = Instant::now();
-            let since = match self.waiting.get(&file) {
-                Some((known, since)) if *known == signature => *since,
-                _ => now,
-            };
-            self.waiting.insert(file.clone(), (signature, since));
-            if now - since >= STABLE {
-                self.handle(file, signature, now - since).await;
+            let waits = self.waiting.entry(file.clone());
+            let waits = waits.or_insert_with(|| Waiting::new(signature, now));
+            if waits.next <= now {
+                waits.put_off(now);
+                let unchanged = now - waits.since;
+                self.handle(file, signature, unchanged).await;
             }
         }
     }
 
-    /// What could not be installed then may be installed now.
-    async fn forget_problem(&self, file: PathBuf, signature: Signature) {
+    /// What could not be installed then may have been installed by somebody else.
+    async fn forget_problem(&mut self, file: PathBuf, signature: Signature) {
         let (places, path) = (self.node.parts.options.places.clone(), file.clone());
         let found = blocking(move || examine(&places, &path)).await;
         if let Some(Found::Good(Wanted::Nothing)) = found {
+            self.waiting.remove(&file);
             self.node.end_site_package(&file, signature, None);
         }
     }
@@ -140,21 +211,24 @@ impl SitePackages {
         let problem = match found {
             None | Some(Found::Incomplete) => return,
             Some(Found::Bad(_)) if unchanged < DOUBTFUL => return,
-            Some(Found::Bad(problem)) => Some(not_installed(&file, problem)),
+            Some(Found::Bad(problem)) => Some(problem),
             Some(Found::Good(Wanted::Nothing)) => None,
-            Some(Found::Good(_)) => {
-                self.waiting.remove(&file);
-                self.node.begin_site_package(&file, signature);
-                let (node, operations) = (self.node.clone(), self.operations.clone());
-                tokio::spawn(async move {
-                    let failed = install(&operations, &file).await.err();
-                    let problem = failed.map(|problem| not_installed(&file, problem));
-                    node.end_site_package(&file, signature, problem);
-                });
-                return;
-            }
+            Some(Found::Good(_)) => install(&self.operations, &file).await.err(),
         };
-        self.waiting.remove(&file);
+        let path = file.clone();
+        if problem.is_some() && blocking(move || sign(&path)).await.flatten() != Some(signature) {
+            // Its writer has gone on, or another one is in its place: that one is looked at.
+            return;
+        }
+        let waits = self.waiting.get_mut(&file);
+        let is_retried = problem
+            .as_ref()
+            .zip(waits)
+            .is_some_and(|(problem, waits)| waits.retry(problem, Instant::now()));
+        if !is_retried {
+            self.waiting.remove(&file);
+        }
+        let problem = problem.map(|problem| not_installed(&file, problem, is_retried));
         self.node.end_site_package(&file, signature, problem);
     }
 }
@@ -173,21 +247,8 @@ impl Node {
         known.map(|known| known.problem.clone())
     }
 
-    fn begin_site_package(&self, file: &Path, signature: Signature) {
-        if let Ok(mut handled) = self.site_packages.lock() {
-            handled.files.insert(file.to_owned(), File { signature, problem: None });
-            handled.busy.insert(file.to_owned());
-        }
-    }
-
     fn end_site_package(&self, path: &Path, signature: Signature, problem: Option<Diagnostic>) {
         if let Ok(mut handled) = self.site_packages.lock() {
-            let newer = handled.files.get(path).is_some_and(|known| known.signature != signature);
-            if newer && handled.busy.contains(path) {
-                // Another file has its name, and is being installed.
-                return;
-            }
-            handled.busy.remove(path);
             let before = handled.files.get(path).and_then(|known| known.problem.clone());
             if let Some(problem) = problem.clone().filter(|it| before.as_ref() != Some(it)) {
                 self.parts.events.record(Fact::Problem { problem });
@@ -208,11 +269,12 @@ impl Node {
         }
     }
 
-    /// Keeps them for the next daemon. One that is being installed is not: the next daemon looks at
-    /// it again.
+    /// Keeps them for the next daemon. One that is refused for a while is not: the next daemon
+    /// looks at it again, as at one that is being installed.
     fn keep_site_packages(&self) {
         let Ok(handled) = self.site_packages.lock() else { return };
-        let done = handled.files.iter().filter(|(file, _)| !handled.busy.contains(*file));
+        let is_done = |file: &File| !file.problem.as_ref().is_some_and(passes);
+        let done = handled.files.iter().filter(|(_, file)| is_done(file));
         let done: BTreeMap<&PathBuf, &File> = done.collect();
         let text = serde_json::to_vec(&done).unwrap_or_default();
         let path = file(&self.parts.options.places);
@@ -230,19 +292,24 @@ fn file(places: &Places) -> PathBuf {
 /// The packages that are there.
 fn present() -> BTreeMap<PathBuf, Signature> {
     let signed = site_packages::files().into_iter().filter_map(|file| {
-        let meta = std::fs::metadata(&file).ok().filter(std::fs::Metadata::is_file)?;
-        Some((file, (meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec())))
+        let signature = sign(&file)?;
+        Some((file, signature))
     });
     signed.collect()
+}
+
+fn sign(file: &Path) -> Option<Signature> {
+    let meta = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file)?;
+    Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
 }
 
 fn examine(places: &Places, file: &Path) -> Found {
     if proc::is_open_for_writing(Path::new("/proc"), file) {
         return Found::Incomplete;
     }
-    // The whole of it is read: of a half nobody knows what is missing.
-    match archive::inspect(file, Limits::default(), &[]) {
-        Ok(inspected) => Found::Good(site_packages::wanted(places, &inspected.package)),
+    // What it says about itself: the process that stages it reads the whole of it.
+    match archive::read(file) {
+        Ok(package) => Found::Good(site_packages::wanted(places, &package)),
         Err(problem) => Found::Bad(problem),
     }
 }
@@ -271,12 +338,54 @@ async fn install(operations: &Operations<Node>, file: &Path) -> Result<(), Diagn
     Err(Diagnostic::error("the operation has no outcome"))
 }
 
-fn not_installed(file: &Path, problem: Diagnostic) -> Diagnostic {
+fn not_installed(file: &Path, problem: Diagnostic, is_retried: bool) -> Diagnostic {
     let what = format!("{} is not installed", file.display());
     let outer = Diagnostic::error(what).kind(problem.kind).because(problem.what);
     let outer = problem.because.into_iter().fold(outer, |outer, cause| outer.because(cause));
     let help = problem.help.unwrap_or_else(|| "put a good package in its place".into());
+    let when = if is_retried { "soon" } else { "when it changes (touch)" };
     outer.help(format!(
-        "{help}; what was installed before goes on, and the file is tried again when it changes (touch)"
+        "{help}; what was installed before goes on, and the file is tried again {when}"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_stays_open_is_looked_at_ever_more_rarely_until_something_changes() {
+        let began = Instant::now();
+        let mut waits = Waiting::new((1, 2, 3, 4), began);
+        assert_eq!(waits.next - began, STABLE);
+        let pauses = std::iter::repeat_with(|| {
+            let now = waits.next;
+            waits.put_off(now);
+            waits.next - now
+        });
+        let pauses: Vec<Duration> = pauses.take(40).collect();
+        assert_eq!((pauses[0], pauses[1], pauses[39]), (LOOK, LOOK * 2, LONGEST_LOOK));
+        let later = waits.next;
+        waits.wake(later);
+        assert_eq!(waits.next, later);
+        waits.put_off(later);
+        assert_eq!(waits.next - later, LOOK);
+    }
+
+    #[test]
+    fn what_is_refused_for_a_while_is_tried_again_and_what_is_wrong_is_not() {
+        let began = Instant::now();
+        let mut waits = Waiting::new((1, 2, 3, 4), began);
+        let problem = |kind| Diagnostic::error("the plugin is being changed").kind(kind);
+        assert!(!waits.retry(&Diagnostic::error("the package is cut off"), began));
+        for kind in [Kind::Refused, Kind::NotRunning] {
+            assert!(waits.retry(&problem(kind), began));
+        }
+        assert_eq!(waits.next - began, RETRY * 2);
+        // What happens in the directory makes no try more.
+        waits.wake(began);
+        assert_eq!(waits.next - began, RETRY * 2);
+        let tries = (2..100).take_while(|_| waits.retry(&problem(Kind::Refused), began)).count();
+        assert_eq!(tries, RETRIES as usize - 2);
+    }
 }
