@@ -95,7 +95,8 @@ pub(crate) struct Wait {
 impl Wait {
     pub fn new(asked: Waiting, all: &BTreeMap<WatcherName, Watcher>) -> Wait {
         let failed = |watcher: &Watcher| match asked.until {
-            Until::Prepared => watcher.failed_preparations(),
+            // What fails between the preparation and the wait has failed, too.
+            Until::Prepared => 0,
             // A watcher that failed before the wait began has been tried.
             Until::Tried => 0,
             Until::Settled | Until::Gone => watcher.failed_starts(),

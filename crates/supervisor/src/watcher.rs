@@ -204,9 +204,10 @@ impl Watcher {
         &self.name
     }
 
-    /// No worker is wanted, and none lives.
+    /// No worker is wanted, none lives, and nobody is to learn that a prepared one has failed: who
+    /// has it prepared waits for it, and abandons it.
     pub fn is_over(&self) -> bool {
-        self.count == 0 && self.workers.is_empty()
+        self.count == 0 && self.workers.is_empty() && self.failed_preparations() == 0
     }
 
     /// Starts that never became ready, of workers that were to serve at once.
@@ -214,7 +215,7 @@ impl Watcher {
         self.crashes.failed_starts
     }
 
-    /// Starts that never became ready, of prepared workers.
+    /// Prepared workers that have crashed since the preparation, ready or not.
     pub fn failed_preparations(&self) -> u64 {
         self.crashes.failed_preparations
     }

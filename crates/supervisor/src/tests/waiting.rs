@@ -122,6 +122,37 @@ async fn one_prepared_worker_that_fails_is_the_end_of_the_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_preparation_of_an_app_that_fails_is_a_failure_however_late_it_is_waited_for() {
+    for waits_first in [true, false] {
+        let mut node = Node::start().await;
+        node.prepare(app(1)).await;
+        let before = match waits_first {
+            true => Some(node.waits_for(Until::Prepared, LONG).await),
+            false => None,
+        };
+        node.crashes("1.1").await;
+        let waiter = match before {
+            Some(waiter) => waiter,
+            None => node.waits_for(Until::Prepared, LONG).await,
+        };
+        let unmet = waiter.fails().await;
+        let Unmet::Failed { end: Some(end), .. } = &unmet else { panic!("{unmet:?}") };
+        assert_eq!(end.worker, id("1.1"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prepared_worker_that_is_ready_and_crashes_is_the_end_of_the_waiting() {
+    let mut node = Node::start().await;
+    node.prepare(app(2)).await;
+    node.ready(["1.1"]).await;
+    let waiter = node.waits_for(Until::Prepared, LONG).await;
+    node.crashes("1.1").await;
+    let unmet = waiter.fails().await;
+    assert!(matches!(&unmet, Unmet::Failed { .. }), "{unmet:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waits_for_what_is_prepared_is_not_told_of_crashes_of_what_serves() {
     let mut node = Node::start().await;
     node.apply([app(1)]).await;

@@ -45,7 +45,7 @@ impl Crashes {
         self.last_end = Some(end);
         match worker.prepared {
             // A release that nobody uses yet delays no start of the present one.
-            true => self.failed_preparations += failed,
+            true => self.failed_preparations += 1,
             false => {
                 self.failed_starts += failed;
                 self.backoffs.entry(worker.id.slot).or_default().crashed(ready_ms);

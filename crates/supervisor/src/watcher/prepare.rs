@@ -30,8 +30,9 @@ impl Watcher {
         }
     }
 
-    /// Gives up the prepared workers.
+    /// Gives up the prepared workers, and forgets that some have failed.
     pub fn abandon(&mut self, context: &mut Context) {
+        self.crashes.failed_preparations = 0;
         for id in self.ids(|w| w.prepared) {
             let Some(worker) = self.workers.get_mut(&id) else { continue };
             worker.prepared = false;
