@@ -1,6 +1,10 @@
 //! A module that nothing provides is said before its worker fails to start.
 
-use mfserv_testkit::Plugin;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use mfserv_testkit::{Node, Plugin, Ran};
 
 use crate::compat::OldNames;
 use crate::{Turn, node};
@@ -22,9 +26,10 @@ fn a_module_that_nothing_provides_is_named_by_build_check_and_install_with_the_l
         assert!(!ran.stderr.contains("requests"), "the base environment has it: {ran:?}");
     }
     assert!(node.mfserv(&["check", "--strict", &path]).code != 0);
+    check_runs_nothing(&node, &dir);
     node.start();
     node.mfserv(&["release", &path, "--output", &node.path("work").to_string_lossy()]).code(0);
-    let files = std::fs::read_dir(node.path("work")).unwrap().flatten().map(|file| file.path());
+    let files = fs::read_dir(node.path("work")).unwrap().flatten().map(|file| file.path());
     let package = files.into_iter().find(|file| file.extension().is_some_and(|e| e == "plugin"));
     let ran = node.mfserv(&["install", &package.unwrap().to_string_lossy()]);
     assert!(ran.code != 0 && ran.stderr.contains(said), "{ran:?}");
@@ -40,4 +45,23 @@ fn a_module_that_nothing_provides_is_named_by_build_check_and_install_with_the_l
                paramiko, bs4; print(yaml.__file__)";
     let ran = OldNames::new(&node).run(&["plugin_wrapper", &path, "--", "python", "-c", all]);
     assert!(ran.code(0).stdout.contains("/.layers-python3"));
+}
+
+/// A check from the directory of the plugin, where modules and programs with the names of those of
+/// Python are.
+fn check_runs_nothing(node: &Node, dir: &Path) {
+    let ran = node.path("ran");
+    let code = format!("import os; os.mkdir({:?})\n", ran.display().to_string());
+    fs::create_dir_all(dir.join("bin")).unwrap();
+    let modules = ["ast.py", "json.py", "imp.py", "sitecustomize.py"].map(|name| dir.join(name));
+    modules.iter().for_each(|file| fs::write(file, &code).unwrap());
+    let python = dir.join("bin/python");
+    fs::write(&python, format!("#!/bin/sh\nmkdir {}\n", ran.display())).unwrap();
+    fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = node.command(&["check", "."]);
+    command.current_dir(dir);
+    let said = Ran::of(command).stderr;
+    assert!(said.contains("main.py imports yaml, which nothing provides"), "{said}");
+    assert!(!ran.exists());
+    modules.iter().chain([&python]).for_each(|file| fs::remove_file(file).unwrap());
 }
