@@ -2,18 +2,25 @@
 //! what reads its events speak with the node as they did with `circusd`.
 //!
 //! A command becomes an operation of the node, so that it loses no request. `message` is the
-//! form of questions and answers, `changes` what changes the node, `options`, `signals`, `stats`
-//! what their names say, `endpoint` the sockets, `events` what is published, and `ini` the file
-//! `circus.ini` for people. mfserv's own `circusctl` sends the same messages over the control API.
+//! form of questions and answers, `changes` what changes the node, `asked` in which order, `kills` whom `kill` has asked
+//! to end, `options`, `signals`, `stats` what their names say, `endpoint` which `sockets` are
+//! served, `clients` who is on them, `events` what is published, and `ini` the file `circus.ini`
+//! for people. mfserv's own `circusctl` sends the same messages over the control API.
 
+mod asked;
 mod changes;
+mod clients;
 mod endpoint;
 mod events;
 mod ini;
+mod kills;
 mod message;
 mod options;
 mod signals;
+mod sockets;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod watchers;
 
 use std::sync::Arc;
@@ -25,9 +32,12 @@ use tokio::sync::Mutex;
 
 use super::node::Node;
 use crate::operations::{Operations, Who};
-pub use endpoint::{remove_sockets, run};
+use asked::Asked;
+pub use endpoint::run;
+use kills::Kills;
 pub use message::Fields;
 use message::{Errno, Message, Refusal, answer};
+pub use sockets::remove_sockets;
 use watchers::{Watchers, pids, shown, state};
 
 /// At most this many changes are begun or waited for at a time.
@@ -66,6 +76,8 @@ pub struct Inner {
     operations: Operations<Node>,
     /// Held while a command reads what it changes, so that of two `incr` none is lost.
     turn: Mutex<()>,
+    asked: Asked,
+    kills: Kills,
 }
 
 impl std::ops::Deref for Circus {
@@ -79,7 +91,8 @@ impl std::ops::Deref for Circus {
 impl Circus {
     /// Answers for this node.
     pub fn new(node: Node, operations: Operations<Node>) -> Circus {
-        Circus(Arc::new(Inner { node, operations, turn: Mutex::default() }))
+        let (turn, asked, kills) = (Mutex::default(), Asked::default(), Kills::default());
+        Circus(Arc::new(Inner { node, operations, turn, asked, kills }))
     }
 
     /// The answer to a message; `None` if the client wants none. A change that has begun is

@@ -6,7 +6,7 @@ mod fronts;
 mod job_memory;
 mod jobs;
 mod kept;
-mod kit;
+pub(super) mod kit;
 mod played;
 mod reconciling;
 mod stopping;

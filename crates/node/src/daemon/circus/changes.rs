@@ -9,20 +9,19 @@ use mfserv_core::status::WatcherStatus;
 use mfserv_supervisor::Until;
 use serde_json::json;
 
+use super::kills::Limit;
 use super::message::{Fields, Message, Refusal};
 use super::options::{MOST_WORKERS, Wanted};
-use super::signals::{self, KILL, TERM, To};
+use super::signals::{self, TERM, To};
 use super::watchers::{Watchers, belongs_to_the_node, pids};
 use super::{Circus, field};
-use crate::operations::{Event, Request, Submission, Who};
+use crate::operations::{Event, OperationId, Request, Submission, Who};
 
 /// How long the outcome of a change is awaited for a client that does not wait: the patience of
 /// `circusctl` is 5 s. What takes longer goes on.
 const AWAITED: Duration = Duration::from_secs(3);
 /// How long a client that waits is kept waiting.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// So often it is looked whether killed workers have gone.
-const LOOK: Duration = Duration::from_millis(100);
 
 impl Circus {
     pub(super) async fn change(&self, message: &Message, who: &Who) -> Result<Fields, Refusal> {
@@ -117,7 +116,12 @@ impl Circus {
         let turn = self.turn.lock().await;
         let before = self.watchers().await;
         let watcher = of_plugin(before.named(message)?)?;
-        let count = change(watcher.wanted, by).min(MOST_WORKERS);
+        let wanted = match self.asked.count(watcher.name.as_str()) {
+            Some(Some(count)) => count,
+            Some(None) => watcher.scaled.as_ref().map_or(watcher.wanted, |it| it.configured),
+            None => watcher.wanted,
+        };
+        let count = change(wanted, by).min(MOST_WORKERS);
         self.carry_out(vec![scaled(&watcher.name, count)], who, AWAITED).await?;
         drop(turn);
         let mut fields = self.waited(message, Until::Settled, &[watcher]).await?;
@@ -147,25 +151,38 @@ impl Circus {
         who: &Who,
         at_most: Duration,
     ) -> Result<(), Refusal> {
-        let mut submitted = Vec::new();
+        let mut begun = Vec::new();
         for request in requests {
             let submission = Submission { id: None, request, who: who.clone(), patience_s: 0 };
-            submitted.push(self.operations.submit(submission).await?);
+            let circus = self.clone();
+            begun.push(match self.asked.next(&submission.request) {
+                Some(mut turn) => tokio::spawn(async move {
+                    turn.begins().await;
+                    let id = circus.operations.submit(submission).await?;
+                    circus.outcome(&id).await
+                }),
+                None => {
+                    let id = self.operations.submit(submission).await?;
+                    tokio::spawn(async move { circus.outcome(&id).await })
+                }
+            });
         }
         let outcomes = async {
-            for id in &submitted {
-                let mut events = self.operations.follow(id).await?;
-                while let Some(event) = events.recv().await {
-                    let Event::Outcome(outcome) = event else { continue };
-                    outcome.problem.map_or(Ok(()), Err)?;
-                }
+            for one in begun {
+                one.await.map_err(|why| Refusal::command(why.to_string()))??;
             }
-            Ok::<(), Diagnostic>(())
+            Ok(())
         };
-        match tokio::time::timeout(at_most, outcomes).await {
-            Ok(done) => Ok(done?),
-            Err(_) => Ok(()),
+        tokio::time::timeout(at_most, outcomes).await.unwrap_or(Ok(()))
+    }
+
+    async fn outcome(&self, id: &OperationId) -> Result<(), Diagnostic> {
+        let mut events = self.operations.follow(id).await?;
+        while let Some(event) = events.recv().await {
+            let Event::Outcome(outcome) = event else { continue };
+            outcome.problem.map_or(Ok(()), Err)?;
         }
+        Ok(())
     }
 
     /// Waits until watchers are where they should be, if the client wants that; of one watcher
@@ -209,56 +226,28 @@ impl Circus {
         let limit = match signal {
             Some(other) if !stops(other) => {
                 self.send(&workers, other, To::Workers).await?;
-                let of_spec = spec.map_or(0, |spec| spec.stop_timeout_ms);
-                limit.unwrap_or(Duration::from_millis(of_spec))
+                Limit::of_signalled(limit, spec.map_or(0, |spec| spec.stop_timeout_ms))
             }
             _ => {
                 self.drain(&workers, "kill");
-                // Each step of a stop has a limit of its own.
-                limit.unwrap_or(PATIENCE)
+                Limit::of_replaced(limit)
             }
         };
-        let circus = self.clone();
-        let killing = async move { circus.kill_after(&workers, limit).await };
-        match message.is_set("waiting") {
-            true => killing.await?,
-            // It holds the place of a command, so that there are not more of them than commands.
-            false => {
-                let places = self.node.commands.clone();
-                let place = places.try_acquire_owned().map_err(|_| {
-                    Refusal::command("too many changes are waited for: try again later")
-                })?;
-                tokio::spawn(async move {
-                    let _place = place;
-                    let _ = killing.await;
-                });
-            }
+        if let Some(limit) = limit {
+            self.kill_after(&workers, limit);
+        }
+        if message.is_set("waiting") {
+            let gone = tokio::time::timeout(PATIENCE, self.until_gone(&workers)).await;
+            gone.map_err(|_| {
+                let waited = PATIENCE.as_secs();
+                Refusal::command(format!(
+                    "processes of {} still live after {waited} s: a worker serves until its \
+                     successor is ready, see mfserv status",
+                    super::shown(&watcher.name)
+                ))
+            })?;
         }
         Ok(Fields::new())
-    }
-
-    /// Kills what is left of these workers after a time.
-    async fn kill_after(
-        &self,
-        workers: &[(WorkerId, u32)],
-        limit: Duration,
-    ) -> Result<(), Refusal> {
-        let left = || async {
-            let now = self.node.watchers().await;
-            let alive = now.iter().flat_map(|one| &one.workers).filter(|w| w.pid.is_some());
-            let alive: Vec<&WorkerId> = alive.map(|worker| &worker.id).collect();
-            let left = workers.iter().filter(|(id, _)| alive.contains(&id)).cloned();
-            left.collect::<Vec<_>>()
-        };
-        let gone = async {
-            while !left().await.is_empty() {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        if tokio::time::timeout(limit, gone).await.is_err() {
-            self.send(&left().await, KILL, To::Trees).await?;
-        }
-        Ok(())
     }
 
     async fn signal(&self, message: &Message) -> Result<Fields, Refusal> {

@@ -45,6 +45,8 @@ pub struct Publisher {
     feed: broadcast::Sender<Arc<Published>>,
     plan: Option<Arc<Plan>>,
     seen: Seen,
+    /// Facts were missed: which workers live is to be read again.
+    missed: bool,
     /// The watchers whose workers are all being replaced.
     renewed: Arc<Mutex<BTreeSet<WatcherName>>>,
 }
@@ -56,7 +58,7 @@ impl Publisher {
         let seen = Seen::new(&node.watchers().await);
         let (feed, _) = broadcast::channel(WAITING);
         let renewed = Arc::default();
-        Publisher { node: node.clone(), facts, feed, plan: None, seen, renewed }
+        Publisher { node: node.clone(), facts, feed, plan: None, seen, missed: false, renewed }
     }
 
     /// Where subscribers listen.
@@ -76,6 +78,10 @@ impl Publisher {
 
     /// Publishes the next fact. Nothing is lost when the future is dropped.
     pub async fn relay(&mut self) {
+        if self.missed {
+            self.seen = Seen::new(&self.node.watchers().await);
+            self.missed = false;
+        }
         match self.facts.recv().await {
             Ok(event) => {
                 if let Some(watcher) = begins_a_renewal(&event.fact) {
@@ -89,7 +95,7 @@ impl Publisher {
                 self.send(published);
             }
             // Facts came faster than they could be read: subscribers miss some.
-            Err(broadcast::error::RecvError::Lagged(_)) => self.seen = Seen::default(),
+            Err(broadcast::error::RecvError::Lagged(_)) => self.missed = true,
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }

@@ -15,26 +15,26 @@ use crate::render;
 #[derive(Default)]
 pub struct Shown {
     plan: Option<Arc<Plan>>,
-    text: Option<String>,
+    text: String,
+    is_written: bool,
 }
 
 impl Shown {
-    /// Writes the file if the plan says something else than before. A disk that is full does
-    /// without.
+    /// Writes the file if the plan says something else than before, or the file has gone. What
+    /// a full disk has not taken is written when this is called again.
     pub fn follow(&mut self, node: &Node, plan: &Arc<Plan>) {
         let file = node.parts.options.places.shown_circus();
-        let is_known = self.plan.as_ref().is_some_and(|known| Arc::ptr_eq(known, plan));
-        if is_known && file.exists() {
+        if !self.plan.as_ref().is_some_and(|known| Arc::ptr_eq(known, plan)) {
+            let text = render(plan);
+            self.is_written &= text == self.text;
+            (self.plan, self.text) = (Some(plan.clone()), text);
+        }
+        if self.is_written && file.exists() {
             return;
         }
-        self.plan = Some(plan.clone());
-        let text = render(plan);
-        if self.text.as_ref() != Some(&text) || !file.exists() {
-            let header = header(plan.generation, node.parts.world.clock.now_ms());
-            // Variables are filled in: some may be passwords.
-            let _ = node.parts.world.disk.replace(&file, 0o600, (header + &text).as_bytes());
-            self.text = Some(text);
-        }
+        let text = header(plan.generation, node.parts.world.clock.now_ms()) + &self.text;
+        // Variables are filled in: some may be passwords.
+        self.is_written = node.parts.world.disk.replace(&file, 0o600, text.as_bytes()).is_ok();
     }
 }
 
