@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use mfserv_testkit::until;
+use mfserv_testkit::{Node, until, until_some};
 
 use super::{Client, shop, socket};
 use crate::{PATIENCE, Turn};
@@ -82,7 +82,8 @@ fn ten_thousand_clients_that_connect_and_go_leave_nothing_behind() {
     crowd(10_000);
     let (after, grown) = settled();
     assert!(after <= descriptors + 3, "{descriptors} descriptors, then {after}");
-    assert!(grown < memory + 4096, "{memory} KiB, then {grown} KiB");
+    // Each client has a buffer of 4 KiB: if all had stayed it would be 40 MiB.
+    assert!(grown < memory + 16 * 1024, "{memory} KiB, then {grown} KiB");
     until("it answers as before", PATIENCE, || is_answered(&sockets[0]));
     // Also a daemon that follows one that was killed.
     node.kill(daemon);
@@ -98,39 +99,10 @@ fn ten_thousand_clients_that_connect_and_go_leave_nothing_behind() {
 }
 
 #[test]
-fn the_watchers_are_shown_to_people_as_a_configuration_of_circus() {
+fn circus_ini_is_for_people_and_an_endpoint_of_tcp_only_looks_unless_it_may_change() {
     let _turn = Turn::cheap();
     let node = shop();
-    let ini = node.path("tmp/config_auto/circus.ini");
-    let shown = std::fs::read_to_string(&ini).unwrap();
-    assert_eq!(std::fs::metadata(&ini).unwrap().permissions().mode() & 0o777, 0o600);
-    for line in [
-        "# What mfserv keeps running, made from plan …",
-        "[watcher:app.shop.main]",
-        "cmd = python3",
-        "numprocesses = 2",
-        "graceful_timeout = …",
-        "[env:app.shop.main]",
-        "MFSERV_CURRENT_PLUGIN_NAME = shop",
-        "[watcher:nginx]",
-    ] {
-        let is_there = match line.strip_suffix('…') {
-            Some(begin) => shown.lines().any(|one| one.starts_with(begin)),
-            None => shown.lines().any(|one| one == line),
-        };
-        assert!(is_there, "{line}: {shown}");
-    }
-    node.mfserv(&["scale", "shop", "1"]).code(0);
-    until("it shows the new count", PATIENCE, || {
-        std::fs::read_to_string(&ini).is_ok_and(|text| text.contains("numprocesses = 1\n"))
-    });
-    node.stop();
-}
-
-#[test]
-fn an_endpoint_of_tcp_is_of_this_machine_and_only_looks_unless_it_may_change() {
-    let _turn = Turn::cheap();
-    let node = shop();
+    people_are_shown(&node);
     let config = node.path("config/config.ini");
     let written = std::fs::read_to_string(&config).unwrap();
     for (endpoint, why) in [
@@ -183,4 +155,31 @@ fn an_endpoint_of_tcp_is_of_this_machine_and_only_looks_unless_it_may_change() {
     let closed = held.read_to_end(&mut Vec::new());
     assert!(closed.is_ok(), "who was let in before is let go: {closed:?}");
     node.stop();
+}
+
+/// The watchers are shown to people as a configuration of Circus.
+fn people_are_shown(node: &Node) {
+    let ini = node.path("tmp/config_auto/circus.ini");
+    let shown = until_some("it is written", PATIENCE, || std::fs::read_to_string(&ini).ok());
+    assert_eq!(std::fs::metadata(&ini).unwrap().permissions().mode() & 0o777, 0o600);
+    for line in [
+        "# What mfserv keeps running, made from plan …",
+        "[watcher:app.shop.main]",
+        "cmd = python3",
+        "numprocesses = 2",
+        "graceful_timeout = …",
+        "[env:app.shop.main]",
+        "MFSERV_CURRENT_PLUGIN_NAME = shop",
+        "[watcher:nginx]",
+    ] {
+        let is_there = match line.strip_suffix('…') {
+            Some(begin) => shown.lines().any(|one| one.starts_with(begin)),
+            None => shown.lines().any(|one| one == line),
+        };
+        assert!(is_there, "{line}: {shown}");
+    }
+    node.mfserv(&["scale", "shop", "1"]).code(0);
+    until("it shows the new count", PATIENCE, || {
+        std::fs::read_to_string(&ini).is_ok_and(|text| text.contains("numprocesses = 1\n"))
+    });
 }
