@@ -202,3 +202,24 @@ fn a_broken_module_configuration_is_refused_at_its_line_before_anything_starts()
     node.mfserv(&["check"]).code(4);
     node.mfserv(&["run"]).code(4);
 }
+
+#[test]
+fn root_neither_starts_nor_stops_a_node_of_another_user() {
+    let _turn = Turn::cheap();
+    if !rustix::process::geteuid().is_root() {
+        return mfserv_testkit::skipped("root and the node of another user: this user is not root");
+    }
+    let node = node();
+    let run = node.path("var/run");
+    std::fs::create_dir_all(&run).unwrap();
+    std::os::unix::fs::chown(&run, Some(65534), None).unwrap();
+    let started = node.mfserv(&["start"]).code(5).stderr;
+    assert!(started.contains("belongs to the user") && started.contains("runuser"), "{started}");
+    assert!(!node.path("log").exists(), "nothing was made in the home");
+    // What a keeper that was killed has left: a stop needs another one.
+    std::fs::write(run.join("keeper.json"), "{}").unwrap();
+    let stopped = node.mfserv(&["stop"]).code(5).stderr;
+    assert!(stopped.contains("belongs to the user"), "{stopped}");
+    std::os::unix::fs::chown(&run, Some(0), None).unwrap();
+    std::fs::remove_file(run.join("keeper.json")).unwrap();
+}

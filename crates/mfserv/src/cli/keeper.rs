@@ -1,13 +1,15 @@
 //! Starting a keeper, and finding one that lives.
 
 use std::io::BufRead;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mfserv_core::Diagnostic;
+use mfserv_core::{Diagnostic, Kind};
 use mfserv_keeper::Client;
 
 use mfserv_node::control::client;
+use mfserv_node::host;
 use mfserv_node::places::Places;
 
 /// How long a daemon may take to answer a question about itself.
@@ -29,7 +31,22 @@ pub fn start_keeper(places: &Places, sets: &[String]) -> Result<(), Diagnostic> 
     ready(command)
 }
 
+/// A node of another user is not started or stopped by a new keeper of ours: the daemon of that
+/// user may not connect to it, and files that only root may write would be left in the home.
+pub fn refuse_other_user(places: &Places) -> Result<(), Diagnostic> {
+    let Ok(run) = std::fs::metadata(places.run()) else { return Ok(()) };
+    if run.uid() == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let user = host::user_name(run.uid()).unwrap_or_else(|| run.uid().to_string());
+    Err(Diagnostic::error(format!("the node belongs to the user {user}"))
+        .kind(Kind::Refused)
+        .because(format!("{} is that user's", places.run().display()))
+        .help("run the command as that user (runuser -u USER -- mfserv …)"))
+}
+
 pub fn keeper_command(places: &Places) -> Result<Command, Diagnostic> {
+    refuse_other_user(places)?;
     let path = places.log().join("keeper.log");
     let log = std::fs::File::options().create(true).append(true).open(&path);
     let log =

@@ -10,7 +10,7 @@ use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind, Severity};
 use mfserv_plugin::{Home, Progress, templates};
 
-use super::keeper::{self, LOOK, QUICK};
+use super::keeper::{self, LOOK, QUICK, refuse_other_user};
 use super::progress::Steps;
 use super::report::{self, Outcome};
 use super::stop::shut_down;
@@ -147,6 +147,7 @@ fn warn_root() {
 
 /// What must be there before anything starts: directories, and the internal plugins.
 pub fn prepare(places: &Places, module: &configure::Module) -> Result<(), Diagnostic> {
+    refuse_other_user(places)?;
     places.create()?;
     let home = Home::new(places.home());
     mfserv_plugin::store::recover(&home);
