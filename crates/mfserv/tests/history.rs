@@ -142,6 +142,9 @@ fn a_full_disk_costs_the_history_and_nothing_else() {
         text.contains("app=\"main\",type=\"dynamic\",code=\"200\"} 9\n")
     });
     assert_eq!(node.role_pid("telemetry"), telemetry);
-    assert_eq!(node.log_lines("telemetry").len(), 1, "it is said once");
+    // Another node of this machine may have the port of statsd: that is another line.
+    let said = node.log_lines("telemetry");
+    let count = said.iter().filter(|line| line.contains("no history is kept")).count();
+    assert_eq!(count, 1, "it is said once: {said:?}");
     node.stop();
 }
