@@ -20,6 +20,7 @@ use super::breakages::Breakages;
 use super::circus;
 use super::events::Events;
 use super::jobs::Jobs;
+use super::last_plan;
 use super::site_packages::Handled;
 use super::state::StateFile;
 use super::world::World;
@@ -275,7 +276,10 @@ impl Node {
         let commands = self.commands.acquire_many(circus::MOST_COMMANDS as u32);
         let _ = tokio::time::timeout(LAST_ANSWERS, commands).await;
         let _ = std::fs::remove_file(self.parts.options.places.control_socket());
-        if let Ok(plan) = self.shown_plan() {
+        // A daemon that was started to end the node has no plan; the one before it had.
+        let (disk, places) = (&*self.parts.world.disk, &self.parts.options.places);
+        let plan = self.shown_plan().ok();
+        if let Some(plan) = plan.or_else(|| last_plan::load(disk, places).map(Arc::new)) {
             circus::remove_sockets(&plan.circus);
         }
         let _ = self.parts.world.keeper.ask(AskKeeper::Shutdown).await;
