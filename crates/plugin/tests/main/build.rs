@@ -83,15 +83,12 @@ fn a_shrinkwrap_is_the_lock_and_another_registry_is_a_change() {
 fn locks_of_other_tools_are_said_to_be_no_locks_here() {
     let node = Node::new();
     let dir = node.plugin("static", "foo");
-    for name in ["yarn.lock", "pnpm-lock.yaml", "poetry.lock"] {
+    for name in ["yarn.lock", "pnpm-lock.yaml"] {
         fs::write(dir.join(name), "").unwrap();
     }
     let mut told = Reported::default();
     build(&dir, &BuildOptions::new(node.home.clone()), &mut told).unwrap();
-    assert_eq!(
-        told.1,
-        ["poetry.lock is not read", "yarn.lock is not read", "pnpm-lock.yaml is not read"]
-    );
+    assert_eq!(told.1, ["yarn.lock is not read", "pnpm-lock.yaml is not read"]);
 }
 
 #[test]
