@@ -283,7 +283,9 @@ fn the_debug_mode_of_the_wsgi_templates_shows_the_debugger_and_its_console() {
     let (_, said) = ask(&format!("frm={frame}&cmd=eels%2B1"), &cookie);
     assert!(said.contains("42"), "{said}");
     // who does not know the pin gets nothing of it
-    assert!(!ask(&format!("frm={frame}&cmd=eels%2B1"), "").1.contains("42"));
+    let (_, denied) = ask(&format!("frm={frame}&cmd=eels%2B1"), "");
+    // The page of the error has numbers of its own.
+    assert!(!denied.contains(said.trim()), "{denied}");
     worker.signal("INT");
     assert_eq!(worker.0.wait().unwrap().code(), Some(0));
 }
