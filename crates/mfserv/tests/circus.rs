@@ -175,6 +175,8 @@ fn circusctl_drives_the_node_a_script_hears_of_it_and_no_request_is_lost() {
 fn looks(client: &mut Client, node: &Node) {
     let pids = node.pids("app.shop.main");
     let list = format!("{},{}", pids[0], pids[1]);
+    // circusctl sorts the rows of a table as text: 10000 goes before 9999.
+    let first = pids.iter().map(u32::to_string).min().unwrap();
     client.check(&[
         ("list", 0, "app.shop.main,nginx"),
         ("list App.Shop.Main", 0, &list),
@@ -186,7 +188,7 @@ fn looks(client: &mut Client, node: &Node) {
         ("globaloptions check_delay", 0, "check_delay: 15.0"),
         ("globaloptions", 0, "check_delay: 15.0\nendpoint: ipc:///…"),
         ("listsockets", 0, "3:socket …"),
-        ("stats app.shop.main", 0, &format!("app.shop.main:\n{0}: {0}  python3 …", pids[0])),
+        ("stats app.shop.main", 0, &format!("app.shop.main:\n{first}: {first}  python3 …")),
         (&format!("stats app.shop.main {}", pids[0]), 0, &format!("{0}: {0}  python3 …", pids[0])),
         ("stats", 0, "app.shop.main:\n…"),
         ("dstats", 0, "Main Process:\n…"),
