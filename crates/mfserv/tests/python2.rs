@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mfserv_plugin::python;
+use mfserv_plugin::{Cancel, Home, Silent, base, python};
 use mfserv_testkit::{Node, Plugin, Ran, get, programs, skipped, until};
 
 use crate::compat::OldNames;
-use crate::{PATIENCE, Turn, node};
+use crate::{PATIENCE, Turn, node, samples};
 
 /// PATH without the directories that have a Python 2.
 fn path_without_python2() -> String {
@@ -190,6 +190,10 @@ fn plugins_of_the_templates_for_python2_are_built_packed_installed_and_served() 
         return skipped("plugins of Python 2: python2.7 is not on PATH (`pyenv install 2.7.18`)");
     };
     let _turn = Turn::heavy();
+    // The programs of a base environment name the directory in which it was made: that which all
+    // nodes of the tests share, not the home of this one.
+    let shared = Home::new(samples().base().ancestors().nth(2).unwrap());
+    base::ensure(&shared, &python, &Cancel::default(), &mut Silent).unwrap();
     let node = node();
     let old = OldNames::new(&node);
     old.run(&["mfserv.start"]).code(0);
