@@ -6,7 +6,7 @@ use std::path::Path;
 use mfserv_core::Diagnostic;
 use mfserv_platform::disk;
 
-use super::{Rules, Toolbox, clean};
+use super::{Command, Rules, Toolbox, clean};
 use crate::progress::Progress;
 
 /// The first pip that resolves without installing, and says what it would install.
@@ -58,13 +58,7 @@ impl Toolbox<'_> {
         command
             .args(["install", "--quiet", "--dry-run", "--ignore-installed", "--report"])
             .arg(&report);
-        rules.constraints.iter().for_each(|file| {
-            command.arg("-c").arg(file);
-        });
-        self.constrain_builds(&mut command, rules);
-        command.arg("-r").arg(loose);
-        rules.apply(&mut command);
-        let result = self.run("resolving the Python requirements", command, progress);
+        let result = self.resolve(command, loose, rules, progress);
         let text = fs::read_to_string(&report);
         let _ = fs::remove_file(&report);
         result?;
@@ -72,6 +66,23 @@ impl Toolbox<'_> {
             Diagnostic::error("resolving the Python requirements failed")
                 .because("pip's report is not as expected")
         })
+    }
+
+    /// Runs this command of pip for a list, with the rules.
+    fn resolve(
+        &self,
+        mut command: Command,
+        loose: &Path,
+        rules: &Rules,
+        progress: &mut dyn Progress,
+    ) -> Result<String, Diagnostic> {
+        rules.constraints.iter().for_each(|file| {
+            command.arg("-c").arg(file);
+        });
+        self.constrain_builds(&mut command, rules);
+        command.arg("-r").arg(loose);
+        rules.apply(&mut command);
+        self.run("resolving the Python requirements", command, progress)
     }
 
     /// A pip that cannot report what it resolves to (that of Python 2, and those of old
@@ -87,13 +98,7 @@ impl Toolbox<'_> {
         let stage = disk::beside(&place, "stage");
         let mut command = self.pip(progress)?;
         command.args(["wheel", "--quiet", "--wheel-dir"]).arg(&stage);
-        rules.constraints.iter().for_each(|file| {
-            command.arg("-c").arg(file);
-        });
-        self.constrain_builds(&mut command, rules);
-        command.arg("-r").arg(loose);
-        rules.apply(&mut command);
-        let result = self.run("resolving the Python requirements", command, progress);
+        let result = self.resolve(command, loose, rules, progress);
         let names = fs::read_dir(&stage)
             .map(|entries| entries.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>());
         let _ = disk::remove(&stage);
