@@ -15,6 +15,7 @@ mod plugins;
 mod ship;
 mod slots;
 mod spread;
+mod stack;
 mod stalls;
 mod telemetry;
 mod waits;
@@ -43,6 +44,9 @@ pub enum Bench {
     /// Fast requests among slow ones on four single-slot workers: the embedded front and
     /// nginx in front of the same workers.
     Slots(slots::Slots),
+    /// CPU time and latency of whole requests, front and worker together, beside the stacks of
+    /// others: raw, Flask, Django, ASGI, Starlette, FastAPI, Node, and fast among slow ones.
+    Stack(stack::Stack),
     /// CPU time per request of the whole node with logs, metrics and traces on and off.
     Telemetry(telemetry::Telemetry),
 }
@@ -58,6 +62,7 @@ impl Bench {
             Bench::Ship(ship) => ship.run(),
             Bench::Plugins(plugins) => plugins.run(),
             Bench::Slots(slots) => slots.run(),
+            Bench::Stack(stack) => stack.run(),
             Bench::Telemetry(telemetry) => telemetry.run(),
         }
     }

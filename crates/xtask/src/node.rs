@@ -21,14 +21,26 @@ pub fn build() -> Result<PathBuf, Diagnostic> {
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "--release", "--locked", "-p", "mfserv"]);
     child::run(&mut command, Duration::from_secs(3600))?;
-    let own = std::env::current_exe()
-        .map_err(|e| Diagnostic::error("cannot tell where this program is").because(e))?;
-    let program = own.with_file_name("mfserv");
+    let program = own_program()?.with_file_name("mfserv");
     match program.is_file() {
         true => Ok(program),
         false => Err(Diagnostic::error("mfserv is not beside this program after its build")
             .help("run it as `cargo xtask`")),
     }
+}
+
+fn own_program() -> Result<PathBuf, Diagnostic> {
+    std::env::current_exe()
+        .map_err(|e| Diagnostic::error("cannot tell where this program is").because(e))
+}
+
+/// The target directory, in which this program was built.
+pub fn target() -> Result<PathBuf, Diagnostic> {
+    let own = own_program()?;
+    let target = own.ancestors().nth(2);
+    target
+        .map(Into::into)
+        .ok_or_else(|| Diagnostic::error("this program is in no target directory"))
 }
 
 /// A node; it is stopped and its home removed when it is dropped.

@@ -10,7 +10,6 @@ use mfserv_core::Diagnostic;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::arrivals::Arrival;
-use super::mixed;
 use crate::interrupt;
 
 /// Connections, and so requests under way, at most. A request that is due while all are
@@ -60,15 +59,20 @@ pub fn now_ns() -> u64 {
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
+/// What is asked for: the request target of a request with this id.
+pub type Target<'a> = &'a (dyn Fn(u64, &Arrival) -> String + Sync);
+
 /// Sends the requests; ids count from `first_id`. Returns when all have been answered or
 /// have failed.
 pub fn ask_all(
     address: SocketAddr,
+    target: Target<'_>,
     arrivals: &[Arrival],
     first_id: u64,
 ) -> Result<Vec<Asked>, Diagnostic> {
     let round = Round {
         address,
+        target,
         arrivals,
         first_id,
         begin_ns: now_ns() + LEAD_NS,
@@ -104,6 +108,7 @@ pub fn ask_all(
 /// What the connections of a round share.
 struct Round<'a> {
     address: SocketAddr,
+    target: Target<'a>,
     arrivals: &'a [Arrival],
     first_id: u64,
     begin_ns: u64,
@@ -125,7 +130,7 @@ impl Round<'_> {
                 return asked;
             }
             let id = self.first_id + index as u64;
-            let target = format!("/{}?id={id}&us={}", mixed::NAME, arrival.service.as_micros());
+            let target = (self.target)(id, arrival);
             let sent_ns = now_ns();
             let status = self.ask(&mut stream, &target);
             let fast = arrival.fast;

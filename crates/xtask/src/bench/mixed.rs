@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use mfserv_core::Diagnostic;
 use mfserv_core::names::WatcherName;
 
+use super::arrivals::Arrival;
 use crate::node::Node;
 
 /// The plugin's name.
@@ -41,6 +42,11 @@ fn write(path: PathBuf, text: &str) -> Result<(), Diagnostic> {
     parent
         .and_then(|()| fs::write(&path, text))
         .map_err(|e| Diagnostic::error(format!("cannot write {}", path.display())).because(e))
+}
+
+/// What is asked for: a sleep as long as the app shall take.
+pub fn target(id: u64, arrival: &Arrival) -> String {
+    format!("/{NAME}?id={id}&us={}", arrival.service.as_micros())
 }
 
 /// The sockets of the workers, once all of them are ready.

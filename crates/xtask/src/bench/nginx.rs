@@ -1,5 +1,6 @@
 //! A real nginx with a prefix of its own in a temporary directory.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -38,6 +39,19 @@ impl Server {
     }
 }
 
+/// Which nginx, and what its configuration says besides its servers.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// The program; `None`: that of the machine.
+    pub program: Option<PathBuf>,
+    /// Where the dynamic linker looks for its libraries first.
+    pub libraries: OsString,
+    /// What stands at its beginning, for example modules that are loaded.
+    pub main: String,
+    /// What stands in `http`.
+    pub http: String,
+}
+
 /// A running nginx; it is stopped and its files removed when it is dropped.
 #[derive(Debug)]
 pub struct Nginx {
@@ -52,15 +66,24 @@ impl Nginx {
     /// address, and with as many worker processes as its configuration may say (`1`,
     /// `auto`). Returns when it listens.
     pub fn start(processes: &str, servers: &[Server]) -> Result<Self, Diagnostic> {
+        Self::start_with(&Setup::default(), processes, servers)
+    }
+
+    /// The same with another nginx, or with more in its configuration.
+    pub fn start_with(
+        setup: &Setup,
+        processes: &str,
+        servers: &[Server],
+    ) -> Result<Self, Diagnostic> {
         let prefix = tempfile::Builder::new().prefix("mfb-nginx-").tempdir();
         let prefix = prefix
             .map_err(|e| Diagnostic::error("cannot make a temporary directory").because(e))?;
         let ports = servers.iter().map(|_| node::free_port());
         let ports: Vec<u16> = ports.collect::<Result<_, _>>()?;
-        let configuration = configuration(processes, servers, &ports);
+        let configuration = configuration(setup, processes, servers, &ports);
         fs::write(prefix.path().join("nginx.conf"), configuration)
             .map_err(|e| Diagnostic::error("cannot write nginx.conf").because(e))?;
-        let mut command = command(prefix.path());
+        let mut command = command(setup, prefix.path());
         let running = Running::start(&mut command).map_err(|problem| {
             problem.help("install it: apt-get install nginx-light (its own service is not needed)")
         })?;
@@ -98,18 +121,21 @@ impl Nginx {
     }
 }
 
-fn command(prefix: &Path) -> Command {
+fn command(setup: &Setup, prefix: &Path) -> Command {
     // Debian has it where only root looks for programs.
     let places = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"];
     let program = places.into_iter().find(|place| Path::new(place).exists()).unwrap_or("nginx");
-    let mut command = Command::new(program);
+    let mut command = Command::new(setup.program.as_deref().unwrap_or(Path::new(program)));
+    if !setup.libraries.is_empty() {
+        command.env("LD_LIBRARY_PATH", &setup.libraries);
+    }
     command.arg("-p").arg(prefix).args(["-c", "nginx.conf", "-e", "error.log"]);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
 }
 
-fn configuration(processes: &str, servers: &[Server], ports: &[u16]) -> String {
-    let mut text = String::from("daemon off;\npid nginx.pid;\nerror_log error.log;\n");
+fn configuration(setup: &Setup, processes: &str, servers: &[Server], ports: &[u16]) -> String {
+    let mut text = setup.main.clone() + "daemon off;\npid nginx.pid;\nerror_log error.log;\n";
     if rustix::process::geteuid().is_root() {
         // The sockets of the workers are for their owner alone.
         text += "user root;\n";
@@ -121,6 +147,7 @@ fn configuration(processes: &str, servers: &[Server], ports: &[u16]) -> String {
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
         text += &format!("{kind}_temp_path {kind};\n");
     }
+    text += &setup.http;
     for (number, (server, port)) in servers.iter().zip(ports).enumerate() {
         let numbered = |text: &str| text.replace("NUMBER", &number.to_string());
         text += &numbered(&server.before);

@@ -93,7 +93,7 @@ impl Slots {
         let mut ids = Ids(0);
         for contestant in contestants.iter() {
             let arrivals = MIX.arrivals(self.seed, self.rate(), WARM_UP);
-            client::ask_all(contestant.address, &arrivals, ids.take(&arrivals))?;
+            client::ask_all(contestant.address, &mixed::target, &arrivals, ids.take(&arrivals))?;
         }
         let mut ideal = Vec::new();
         for round in 1..=self.rounds {
@@ -102,7 +102,12 @@ impl Slots {
             for contestant in contestants.iter_mut() {
                 eprintln!("round {round} of {}: {}", self.rounds, contestant.name);
                 let watch = Watch::start()?;
-                let asked = client::ask_all(contestant.address, &arrivals, ids.take(&arrivals))?;
+                let asked = client::ask_all(
+                    contestant.address,
+                    &mixed::target,
+                    &arrivals,
+                    ids.take(&arrivals),
+                )?;
                 contestant.rounds.push(Round { asked, stalls: watch.stop() });
                 interrupt::check()?;
             }

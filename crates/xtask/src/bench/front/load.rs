@@ -3,6 +3,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -27,6 +28,14 @@ pub struct Wanted {
     pub length: u64,
     /// How many connections ask at a time.
     pub connections: usize,
+}
+
+impl Wanted {
+    /// The request, as it is sent.
+    pub fn request(&self) -> Vec<u8> {
+        let head = "HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n";
+        format!("GET {} {head}", self.path).into_bytes()
+    }
 }
 
 /// What has been received so far.
@@ -99,7 +108,7 @@ impl Drop for Load {
 }
 
 struct Clients {
-    poll: std::os::fd::OwnedFd,
+    poll: OwnedFd,
     address: SocketAddr,
     length: u64,
     request: Vec<u8>,
@@ -107,7 +116,9 @@ struct Clients {
     tally: Arc<Tally>,
 }
 
-struct Connection {
+/// A connection that asks for the same again and again.
+#[derive(Debug)]
+pub struct Connection {
     stream: TcpStream,
     /// The head, as far as it has come; empty from its end on.
     head: Vec<u8>,
@@ -117,32 +128,19 @@ struct Connection {
 
 impl Clients {
     fn connect(address: SocketAddr, wanted: &Wanted, tally: Arc<Tally>) -> io::Result<Self> {
-        let request = format!(
-            "GET {} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n",
-            wanted.path
-        );
         let mut clients = Self {
             poll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             address,
             length: wanted.length,
-            request: request.into_bytes(),
+            request: wanted.request(),
             connections: Vec::with_capacity(wanted.connections),
             tally,
         };
         for number in 0..wanted.connections {
-            let connection = clients.open(number)?;
+            let connection = Connection::open(clients.address, &clients.poll, number)?;
             clients.connections.push(connection);
         }
         Ok(clients)
-    }
-
-    fn open(&self, number: usize) -> io::Result<Connection> {
-        let stream = TcpStream::connect(self.address)?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-        let number = epoll::EventData::new_u64(number as u64);
-        epoll::add(&self.poll, &stream, number, epoll::EventFlags::IN)?;
-        Ok(Connection { stream, head: Vec::with_capacity(HEAD_MAX), left: None })
     }
 
     fn ask_until(mut self, ended: &AtomicBool) -> io::Result<()> {
@@ -167,19 +165,12 @@ impl Clients {
     /// Reads once from a connection. One that failed is replaced.
     fn go_on(&mut self, number: usize, room: &mut [u8]) -> io::Result<()> {
         let connection = &mut self.connections[number];
-        let whole = match connection.stream.read(room) {
-            Err(why) if matches!(why.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                return Ok(());
-            }
-            Ok(count) if count > 0 => connection.receive(&room[..count], self.length, &self.tally),
-            _ => None,
-        };
-        match whole {
+        match connection.read(room, self.length, &self.tally) {
             Some(false) => Ok(()),
             Some(true) if connection.ask(&self.request).is_ok() => Ok(()),
             _ => {
                 self.tally.failed.fetch_add(1, Ordering::Relaxed);
-                self.connections[number] = self.open(number)?;
+                self.connections[number] = Connection::open(self.address, &self.poll, number)?;
                 self.connections[number].ask(&self.request)
             }
         }
@@ -187,8 +178,30 @@ impl Clients {
 }
 
 impl Connection {
+    /// Connects; events of `poll` carry `number`.
+    pub fn open(address: SocketAddr, poll: &OwnedFd, number: usize) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let number = epoll::EventData::new_u64(number as u64);
+        epoll::add(poll, &stream, number, epoll::EventFlags::IN)?;
+        Ok(Self { stream, head: Vec::with_capacity(HEAD_MAX), left: None })
+    }
+
+    /// Reads once. True if the answer is whole, none if it is not as it must be, or the
+    /// connection has ended.
+    pub fn read(&mut self, room: &mut [u8], length: u64, tally: &Tally) -> Option<bool> {
+        match self.stream.read(room) {
+            Err(why) if matches!(why.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                Some(false)
+            }
+            Ok(count) if count > 0 => self.receive(&room[..count], length, tally),
+            _ => None,
+        }
+    }
+
     /// A short request fits into an empty socket.
-    fn ask(&mut self, request: &[u8]) -> io::Result<()> {
+    pub fn ask(&mut self, request: &[u8]) -> io::Result<()> {
         self.left = None;
         self.head.clear();
         match self.stream.write(request)? {
