@@ -45,7 +45,7 @@ pub enum Bench {
     /// nginx in front of the same workers.
     Slots(slots::Slots),
     /// CPU time and latency of whole requests, front and worker together, beside the stacks of
-    /// others: raw, Flask, Django, ASGI, Starlette, FastAPI, Node, and fast among slow ones.
+    /// others: raw, Flask, Django, ASGI, Starlette, FastAPI, Node, Express, and fast among slow ones.
     Stack(stack::Stack),
     /// CPU time per request of the whole node with logs, metrics and traces on and off.
     Telemetry(telemetry::Telemetry),

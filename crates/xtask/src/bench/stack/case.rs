@@ -11,6 +11,8 @@ use crate::bench::arrivals::{Arrival, Mix};
 use crate::bench::spread::{Spread, percentile};
 use crate::interrupt;
 
+/// Before the first turn of each: compilers and caches of the apps have learnt by then.
+const FIRST_WARM_UP: Duration = Duration::from_millis(500);
 /// Before each turn, with the same requests.
 const WARM_UP: Duration = Duration::from_millis(200);
 /// The rate of the open loop, divided by what mfserv answers at saturation.
@@ -96,6 +98,11 @@ pub fn measure(
     contestants: &[(String, Result<Contestant, String>)],
 ) -> Result<[Case; 2], Diagnostic> {
     let case = |load| Case { row, workers, load, entries: entries(contestants) };
+    for (_, contestant) in contestants {
+        if let Ok(contestant) = contestant {
+            measure.warm_up(contestant, row)?;
+        }
+    }
     let mut saturated = case(Load::Saturation);
     measure.turns(&mut saturated, contestants)?;
     let own = saturated.entries.first();
@@ -148,6 +155,14 @@ impl Measure {
             }
         }
         Ok(())
+    }
+
+    fn warm_up(&self, contestant: &Contestant, row: Row) -> Result<(), Diagnostic> {
+        let wanted = contestant.wanted(row.length(), self.connections);
+        let clients = Clients::connect(contestant.address, &wanted);
+        // What fails here fails in its turn, which says so.
+        let _ = clients.and_then(|mut clients| clients.saturate(FIRST_WARM_UP));
+        interrupt::check()
     }
 
     fn turn(

@@ -28,6 +28,8 @@ const LUA: &[&str] = &[
 ];
 const LIBEV: &[&str] = &["libev4", "libev-dev"];
 const PM2: &str = "pm2@7.0.4";
+/// As the template `node` of mfserv has it.
+const EXPRESS: &str = "express@^4.16.4";
 
 /// What is there.
 #[derive(Debug)]
@@ -64,7 +66,8 @@ impl Kit {
             kit.optional("granian", |kit| kit.pip("granian", &["granian==2.8.9"]))?;
         }
         if wants(Kind::Node) {
-            kit.optional("PM2", Self::install_pm2)?;
+            kit.optional("PM2", |kit| kit.npm("pm2", PM2))?;
+            kit.optional("Express", |kit| kit.npm("express", EXPRESS))?;
         }
         Ok(kit)
     }
@@ -77,6 +80,11 @@ impl Kit {
     /// PM2.
     pub fn pm2(&self) -> PathBuf {
         self.dir.join("pm2/node_modules/.bin/pm2")
+    }
+
+    /// Where Node finds the packages of apps.
+    pub fn node_modules(&self) -> PathBuf {
+        self.dir.join("express/node_modules")
     }
 
     /// Why a server is missing, if it is.
@@ -139,11 +147,11 @@ impl Kit {
         self.optional("bjoern", |kit| kit.pip("bjoern", &["bjoern==3.2.2"]))
     }
 
-    fn install_pm2(&self) -> Result<(), Diagnostic> {
-        self.once("pm2", PM2, |kit| {
+    fn npm(&self, name: &str, package: &str) -> Result<(), Diagnostic> {
+        self.once(name, package, |kit| {
             let mut npm = Command::new("npm");
-            npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(kit.dir.join("pm2"));
-            child::run(npm.arg(PM2), INSTALLATION).map(drop)
+            npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(kit.dir.join(name));
+            child::run(npm.arg(package), INSTALLATION).map(drop)
         })
     }
 

@@ -128,7 +128,7 @@ impl Peer {
 
     fn pm2(self, kit: &Kit, place: Place, workers: u32) -> Result<Contestant, Diagnostic> {
         let port = node::free_port()?;
-        let pm2 = Pm2::start(&kit.pm2(), place.dir.path(), port, workers)?;
+        let pm2 = Pm2::start(kit, place.dir.path(), port, workers)?;
         let what = format!("{} has {workers} workers", self.name(kit));
         let servers = interrupt::until(&what, STARTING, || {
             Some(process::descendants(pm2.pid())).filter(|pids| pids.len() == workers as usize)
@@ -182,6 +182,7 @@ impl Peer {
             Peer::Node | Peer::Pm2 => {
                 let mut command = Command::new("node");
                 command.arg("server.js").arg(socket);
+                command.env("NODE_PATH", kit.node_modules());
                 command
             }
         }

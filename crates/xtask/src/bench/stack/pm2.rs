@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 
+use super::kit::Kit;
 use crate::child;
 
 /// How long its commands may take.
@@ -16,13 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Pm2 {
     program: PathBuf,
+    node_modules: PathBuf,
     dir: PathBuf,
     pid: u32,
 }
 
 impl Pm2 {
     /// Runs `server.js` of a directory on a port.
-    pub fn start(program: &Path, dir: &Path, port: u16, workers: u32) -> Result<Self, Diagnostic> {
+    pub fn start(kit: &Kit, dir: &Path, port: u16, workers: u32) -> Result<Self, Diagnostic> {
         let failed = |why: &dyn std::fmt::Display| Diagnostic::error("no PM2").because(why);
         let apps = serde_json::json!({ "apps": [{
             "name": "app", "script": "./server.js", "args": [port.to_string()],
@@ -30,7 +32,8 @@ impl Pm2 {
         }]});
         fs::write(dir.join("apps.json"), apps.to_string()).map_err(|why| failed(&why))?;
         // From here on it is ended, also when it has only half begun.
-        let mut pm2 = Self { program: program.into(), dir: dir.into(), pid: 0 };
+        let mut pm2 =
+            Self { program: kit.pm2(), node_modules: kit.node_modules(), dir: dir.into(), pid: 0 };
         child::run(&mut pm2.command(&["start", "apps.json"]), PATIENCE)?;
         let pid = fs::read_to_string(dir.join("pm2/pm2.pid")).map_err(|why| failed(&why))?;
         pm2.pid = pid.trim().parse().map_err(|why| failed(&why))?;
@@ -45,7 +48,7 @@ impl Pm2 {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.env("PM2_HOME", self.dir.join("pm2")).env("PM2_DISABLE_VERSION_CHECK", "true");
-        command.args(args).current_dir(&self.dir);
+        command.env("NODE_PATH", &self.node_modules).args(args).current_dir(&self.dir);
         command
     }
 }

@@ -21,6 +21,9 @@ pub struct Report {
     pub mixed: Vec<mixed::Case>,
 }
 
+/// How much of a reason is printed, characters.
+const REASON: usize = 300;
+
 /// `12.3 [11.0-14.2]`: the middle of the rounds, the lowest and the highest.
 fn cell(values: impl IntoIterator<Item = f64>, digits: usize) -> String {
     match Spread::of(values) {
@@ -29,6 +32,12 @@ fn cell(values: impl IntoIterator<Item = f64>, digits: usize) -> String {
         }
         None => "-".into(),
     }
+}
+
+/// The beginning of a reason, for a table.
+fn one_line(why: &str) -> String {
+    let words: Vec<&str> = why.split_whitespace().collect();
+    words.join(" ").replace('|', "/").chars().take(REASON).collect()
 }
 
 /// The first one's values divided by another's, round by round.
@@ -48,7 +57,7 @@ impl Report {
     fn markdown(&self) -> String {
         let mut text = format!("{}\n\n`{}`\n", self.machine, self.command);
         for (what, why) in &self.missing {
-            let why = why.lines().next().unwrap_or_default();
+            let why = one_line(why);
             text += &format!("\n**CANNOT BE HAD HERE: {what}** ({why})\n");
         }
         text += "\nCells are medians of the rounds with [lowest-highest]; µs are CPU time of a \
@@ -107,7 +116,7 @@ fn case_table(case: &Case) -> String {
     let own = case.entries.first().map_or(Vec::new(), |own| wholes(&own.turns));
     for entry in &case.entries {
         if let Some(why) = &entry.gave_up {
-            let why = why.replace('\n', " ");
+            let why = one_line(why);
             text += &format!("| {} | **not measured**: {why} |\n", entry.name);
             continue;
         }
@@ -139,7 +148,7 @@ fn mixed_table(case: &mixed::Case) -> String {
     let own = case.entries.first().map_or(none, |own| &own.turns);
     for entry in &case.entries {
         if let Some(why) = &entry.gave_up {
-            let why = why.replace('\n', " ");
+            let why = one_line(why);
             text += &format!("| {} | **not measured**: {why} |\n", entry.name);
             continue;
         }
@@ -237,7 +246,11 @@ mod tests {
 
     fn report() -> Report {
         let mut entries = vec![entry("mfserv", &[10.0, 40.0, 20.0]), entry("a peer", &[40.0; 3])];
-        entries.push(Entry { name: "gone".into(), turns: vec![], gave_up: Some("a\nb".into()) });
+        entries.push(Entry {
+            name: "gone".into(),
+            turns: vec![],
+            gave_up: Some("a\n  b | c".into()),
+        });
         let case = Case { row: Row::Raw, workers: 2, load: Load::Saturation, entries };
         let missing = vec![("bjoern".to_string(), "no compiler\nat all".to_string())];
         Report { missing, cases: vec![case], ..Report::default() }
@@ -262,8 +275,8 @@ mod tests {
                    40.0 [40.0-40.0] | 1000 [1000-1000] | 1.00 [1.00-1.00] | 2.00 [2.00-2.00] | \
                    0.50 [0.25-1.00] | 3 |";
         assert!(text.lines().any(|line| line == row), "{text}");
-        assert!(text.contains("| gone | **not measured**: a b |"), "{text}");
-        assert!(text.contains("CANNOT BE HAD HERE: bjoern** (no compiler)"), "{text}");
+        assert!(text.contains("| gone | **not measured**: a b / c |"), "{text}");
+        assert!(text.contains("CANNOT BE HAD HERE: bjoern** (no compiler at all)"), "{text}");
     }
 
     #[test]

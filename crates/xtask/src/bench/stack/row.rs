@@ -21,6 +21,8 @@ pub enum Row {
     Fastapi,
     /// A server of `node:http`.
     Node,
+    /// Express.
+    Express,
     /// WSGI, 4 workers: 95 % of the requests take 2 ms, 5 % take 200 ms on another path.
     Mixed,
     /// The same, all on one path.
@@ -39,7 +41,7 @@ pub enum Kind {
 }
 
 /// All but the last, which only says what the one before it owes to its two paths.
-pub const DEFAULT: &str = "raw,flask,django,asgi,starlette,fastapi,node,mixed";
+pub const DEFAULT: &str = "raw,flask,django,asgi,starlette,fastapi,node,express,mixed";
 
 impl Row {
     /// How it is called in the report and on the command line.
@@ -52,6 +54,7 @@ impl Row {
             Row::Starlette => "starlette",
             Row::Fastapi => "fastapi",
             Row::Node => "node",
+            Row::Express => "express",
             Row::Mixed => "mixed",
             Row::MixedOnePath => "mixed-one-path",
         }
@@ -62,7 +65,7 @@ impl Row {
         match self {
             Row::Raw | Row::Flask | Row::Django | Row::Mixed | Row::MixedOnePath => Kind::Wsgi,
             Row::Asgi | Row::Starlette | Row::Fastapi => Kind::Asgi,
-            Row::Node => Kind::Node,
+            Row::Node | Row::Express => Kind::Node,
         }
     }
 
@@ -81,6 +84,7 @@ impl Row {
             Row::Starlette => include_str!("../programs/stack/starlette_app.py"),
             Row::Fastapi => include_str!("../programs/stack/fastapi_app.py"),
             Row::Node => include_str!("../programs/stack/server.js"),
+            Row::Express => include_str!("../programs/stack/express.js"),
             Row::Mixed | Row::MixedOnePath => include_str!("../programs/stack/sleeping_app.py"),
         }
     }
@@ -93,7 +97,7 @@ impl Row {
         }
     }
 
-    /// The packages that it needs, in the versions that all stacks have.
+    /// The packages of Python that it needs, in the versions that all stacks have.
     pub fn packages(self) -> &'static [&'static str] {
         match self {
             Row::Flask => &["flask==3.1.3"],
@@ -101,7 +105,7 @@ impl Row {
             Row::Asgi => UVICORN,
             Row::Starlette => STARLETTE,
             Row::Fastapi => FASTAPI,
-            Row::Raw | Row::Node | Row::Mixed | Row::MixedOnePath => &[],
+            Row::Raw | Row::Node | Row::Express | Row::Mixed | Row::MixedOnePath => &[],
         }
     }
 
