@@ -71,10 +71,22 @@ type Invited = (String, Result<Contestant, String>);
 
 impl Stack {
     /// Measures, and prints the report.
-    pub fn run(self) -> Result<(), Diagnostic> {
-        let machine = machine::line(&[("python3", &["--version"]), ("node", &["--version"])]);
+    pub fn run(mut self) -> Result<(), Diagnostic> {
+        let mut seen = Vec::new();
+        self.rows.retain(|row| {
+            !seen.contains(row) && {
+                seen.push(*row);
+                true
+            }
+        });
         let program = self.program.clone().map_or_else(node::build, Ok)?;
         let kit = Kit::install(&self.rows)?;
+        let nginx = kit.nginx.program.as_ref().map(|program| program.to_string_lossy());
+        let machine = machine::line(&[
+            ("python3", &["--version"]),
+            ("node", &["--version"]),
+            (nginx.as_deref().unwrap_or("/usr/sbin/nginx"), &["-v"]),
+        ]);
         let own = Own::install(&program, &self.rows)?;
         let mut report = Report {
             machine,
@@ -122,7 +134,7 @@ fn invite(kit: &Kit, own: &Own, row: Row, workers: u32) -> Result<Vec<Invited>, 
     all.extend(own.run(row, workers)?.into_iter().map(|own| (own.name.clone(), Ok(own))));
     for peer in row.peers() {
         let started = match peer.missing(kit) {
-            Some(why) => Err(why.to_string()),
+            Some(what) => Err(format!("{what} cannot be had here")),
             None => peer.start(kit, row, workers).map_err(|why| why.to_string()),
         };
         interrupt::check()?;

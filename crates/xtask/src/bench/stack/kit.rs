@@ -87,9 +87,9 @@ impl Kit {
         self.dir.join("express/node_modules")
     }
 
-    /// Why a server is missing, if it is.
-    pub fn missing(&self, name: &str) -> Option<&str> {
-        self.missing.iter().find(|(missing, _)| missing == name).map(|(_, why)| why.as_str())
+    /// True if something cannot be had here.
+    pub fn is_missing(&self, name: &str) -> bool {
+        self.missing.iter().any(|(missing, _)| missing == name)
     }
 
     /// Where the dynamic linker finds what bjoern needs.
@@ -100,7 +100,7 @@ impl Kit {
     fn install_nginx(&mut self, with_lua: bool) -> Result<(), Diagnostic> {
         self.optional("nginx of Debian", |kit| kit.debian("nginx", NGINX))?;
         let root = self.dir.join("nginx");
-        if self.missing("nginx of Debian").is_some() {
+        if self.is_missing("nginx of Debian") {
             // Then that of the machine is taken, if there is one.
             return Ok(());
         }
@@ -110,7 +110,7 @@ impl Kit {
             self.optional("Lua in nginx", |kit| kit.debian("lua", LUA))?;
         }
         let lua = self.dir.join("lua");
-        if with_lua && self.missing("Lua in nginx").is_none() {
+        if with_lua && !self.is_missing("Lua in nginx") {
             let mut both = libraries(&lua);
             both.push(":");
             both.push(&self.nginx.libraries);

@@ -60,15 +60,16 @@ impl Peer {
         }
     }
 
-    /// Why it cannot take part, if it cannot.
-    pub fn missing(self, kit: &Kit) -> Option<&str> {
-        match self {
-            Peer::Imitated | Peer::Bjoern => kit.missing("bjoern"),
-            Peer::Uwsgi => kit.missing("uWSGI"),
-            Peer::Granian => kit.missing("granian"),
-            Peer::Pm2 => kit.missing("PM2"),
-            Peer::Gunicorn | Peer::Uvicorn | Peer::Node => None,
-        }
+    /// What it needs and cannot be had here, if there is such a thing.
+    pub fn missing(self, kit: &Kit) -> Option<&'static str> {
+        let needed = match self {
+            Peer::Imitated | Peer::Bjoern => "bjoern",
+            Peer::Uwsgi => "uWSGI",
+            Peer::Granian => "granian",
+            Peer::Pm2 => "PM2",
+            Peer::Gunicorn | Peer::Uvicorn | Peer::Node => return None,
+        };
+        kit.is_missing(needed).then_some(needed)
     }
 
     /// Starts it with so many workers; returns when it answers.

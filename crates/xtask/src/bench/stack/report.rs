@@ -21,8 +21,8 @@ pub struct Report {
     pub mixed: Vec<mixed::Case>,
 }
 
-/// How much of a reason is printed, characters.
-const REASON: usize = 300;
+/// How much of a long reason's beginning and of its end is printed, characters.
+const REASON: usize = 150;
 
 /// `12.3 [11.0-14.2]`: the middle of the rounds, the lowest and the highest.
 fn cell(values: impl IntoIterator<Item = f64>, digits: usize) -> String {
@@ -34,10 +34,17 @@ fn cell(values: impl IntoIterator<Item = f64>, digits: usize) -> String {
     }
 }
 
-/// The beginning of a reason, for a table.
+/// A reason as a part of a line: its beginning says what failed, its end mostly why.
 fn one_line(why: &str) -> String {
     let words: Vec<&str> = why.split_whitespace().collect();
-    words.join(" ").replace('|', "/").chars().take(REASON).collect()
+    let text: Vec<char> = words.join(" ").replace('|', "/").chars().collect();
+    match text.len() <= 2 * REASON {
+        true => text.iter().collect(),
+        false => {
+            let (begin, end) = (&text[..REASON], &text[text.len() - REASON..]);
+            format!("{} … {}", begin.iter().collect::<String>(), end.iter().collect::<String>())
+        }
+    }
 }
 
 /// The first one's values divided by another's, round by round.
@@ -260,6 +267,14 @@ mod tests {
     fn a_cell_has_the_median_the_lowest_and_the_highest() {
         assert_eq!(cell([3.0, 1.0, 2.0], 1), "2.0 [1.0-3.0]");
         assert_eq!(cell([], 1), "-");
+    }
+
+    #[test]
+    fn a_long_reason_keeps_its_beginning_and_its_end() {
+        let long = format!("pip failed\n{}\nno compiler", "said much ".repeat(100));
+        let short = one_line(&long);
+        assert!(short.starts_with("pip failed said") && short.ends_with("no compiler"), "{short}");
+        assert!(short.chars().count() < 310 && !short.contains('\n'), "{short}");
     }
 
     #[test]
