@@ -225,6 +225,9 @@ pub struct ServerSettings {
     /// The client's address comes from a header of trusted proxies.
     #[serde(default)]
     pub real_ip: Option<RealIp>,
+    /// The node is being stopped: every request but those for inner endpoints is answered 503.
+    #[serde(default)]
+    pub stopping: bool,
 }
 
 /// What a table of an earlier daemon means.

@@ -36,6 +36,7 @@ mod retries;
 mod slots;
 mod slow_readers;
 mod slow_streams;
+mod stopping;
 mod strict;
 mod strictness;
 mod suite;

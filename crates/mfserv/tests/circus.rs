@@ -165,8 +165,15 @@ fn circusctl_drives_the_node_a_script_hears_of_it_and_no_request_is_lost() {
     load.stop().assert_nothing_failed();
     stops(&mut client, &node);
     let in_flight = slow(&node, 1500);
+    let address = node.address();
+    let refused = std::thread::spawn(move || {
+        until("requests are refused, by an answer, before the node has ended", PATIENCE, || {
+            get(address, "/shop/").expect("an answer").status == 503
+        });
+    });
     client.check(&[("quit --waiting", 0, "ok")]);
     assert_eq!(in_flight.join().unwrap(), 200);
+    refused.join().unwrap();
     until("the node has stopped", PATIENCE, || node.keeper_pid().is_none());
     assert!(!socket(&node).exists() && !node.path("var/circus_pubsub.socket").exists());
 }

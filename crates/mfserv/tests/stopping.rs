@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mfserv_testkit::{Load, Node, Plugin, Signal, kill, process, programs, pty, until};
+use mfserv_testkit::{Load, Node, Plugin, Signal, get, kill, process, programs, pty, until};
 
 use crate::{PATIENCE, PROGRAM, Turn, node};
 
@@ -80,17 +80,35 @@ fn the_keeper_ends_everything_in_order_when_it_is_asked_to_end() {
 }
 
 #[test]
-fn requests_under_way_are_finished_before_the_workers_end() {
+fn requests_under_way_are_finished_and_later_ones_refused_at_once_until_the_workers_have_ended() {
     let _turn = Turn::cheap();
     let node = serving();
-    let address = node.address();
-    let slow = std::thread::spawn(move || mfserv_testkit::get(address, "/hello/slow?1500"));
+    let (address, workers) = (node.address(), node.worker_pids());
+    let slow = std::thread::spawn(move || get(address, "/hello/slow?2000"));
     until("the request is being handled", PATIENCE, || {
         node.log_lines("app_hello_main").iter().any(|line| line == "slow begins")
     });
-    node.stop();
+    let mut stop = node.command(&["stop"]).spawn().unwrap();
+    let mut refused = 0;
+    until("nobody is accepted any more", BOUND, || {
+        let began = Instant::now();
+        let answer = get(address, "/hello");
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        match answer.map(|answer| (answer.status, answer.field("retry-after").is_some())) {
+            Ok((status, has_retry)) => {
+                assert!((status, has_retry) == (503, true) || refused == 0, "{status}");
+                refused += u32::from(status == 503);
+                false
+            }
+            Err(_) => true,
+        }
+    });
+    assert!(refused > 1, "{refused}");
+    let alive = workers.into_iter().filter_map(process).collect::<Vec<_>>();
+    assert!(alive.is_empty(), "clients are answered as long as a worker lives: {alive:?}");
     let answer = slow.join().unwrap().expect("an answer");
     assert_eq!((answer.status, answer.text().as_str()), (200, "slow"));
+    until("the command ends", BOUND, || stop.try_wait().unwrap().is_some_and(|end| end.success()));
 }
 
 #[test]

@@ -114,6 +114,7 @@ impl ModuleConfig {
                 recursive: self.get(NGINX_REAL_IP_RECURSIVE),
                 proxies: self.get(NGINX_REAL_IP_PROXIES),
             }),
+            stopping: false,
         }
     }
 }

@@ -101,6 +101,7 @@ fn the_front_of_a_node_without_any_file_is_set_as_the_reference_says() {
         client_timeout_ms: 60_000,
         upgrade_drain_timeout_ms: 30_000,
         real_ip: None,
+        stopping: false,
     };
     assert_eq!(server, expected);
     let without_host = ServerSettings {

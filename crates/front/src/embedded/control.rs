@@ -173,6 +173,7 @@ fn obey(
             connections: front.connections(),
             accepted: front.accepted(),
             requests: front.requests().0,
+            unanswered: front.unanswered(),
             upstreams: front.pool.stats(),
             warnings: front.warnings(),
         })),

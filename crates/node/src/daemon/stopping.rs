@@ -1,8 +1,11 @@
-//! Stopping in order: two plans, applied like every other.
+//! Stopping in order: four plans, applied like every other.
 //!
-//! The first plan has no listener and no front: nobody is accepted any more, and the front
-//! finishes the requests that it holds. The second one has nothing at all: the workers end. (With
-//! Telegraf there is one more between the two, which has Telegraf alone.)
+//! 1. The fronts answer each new request with 503, and go on with those that they hold.
+//! 2. Nothing of a plugin runs any more: workers are drained and end.
+//! 3. No front and no listener: until here clients got an answer, from here on connections are
+//!    refused.
+//! 4. Nothing. (With Telegraf there is one more before it, which has Telegraf alone: it sends the
+//!    last points of the others.)
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,8 +21,14 @@ use mfserv_supervisor::Until;
 
 use super::node::Node;
 
-/// How long each of the two plans may take; then what is left is killed.
+/// How long each plan may take; then what is left is killed.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How long requests that no worker has begun to answer hold the workers up.
+const UNANSWERED: Duration = Duration::from_secs(60);
+
+/// Between two looks whether there are such requests.
+const LOOK: Duration = Duration::from_millis(50);
 
 impl Node {
     /// Stops everything but keeper and daemon. No other change is accepted any more; the health
@@ -36,7 +45,10 @@ impl Node {
         // Runs may take until the workers have ended, and are killed with the rest after that.
         let jobs = tokio::spawn(async move { tokio::time::timeout(PATIENCE, jobs.stop()).await });
         tokio::time::sleep(self.delay(NGINX_STOP_DELAY_S)).await;
-        // A front that does not end in time is killed with the rest.
+        let _ = self.go_over_to(refusing).await;
+        let _ = tokio::time::timeout(UNANSWERED, self.until_all_are_answered()).await;
+        // What does not end in time is killed with the rest.
+        let _ = self.go_over_to(without_workers).await;
         let _ = self.go_over_to(without_front).await;
         if self.shown_plan().is_ok_and(|plan| plan.watchers.contains_key(&WatcherName::telegraf()))
         {
@@ -49,6 +61,14 @@ impl Node {
         let _ = jobs.await;
         self.set_state(NodeState::Stopped);
         gone
+    }
+
+    /// Waits until every request that a front holds is in the hands of a worker that answers it:
+    /// one that waits for a worker would find none once they are drained.
+    async fn until_all_are_answered(&self) {
+        while self.parts.world.fronts.stats().await.unanswered > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Also what an earlier plan has stopped, and what no plan has known.
@@ -79,9 +99,23 @@ impl Node {
     }
 }
 
-/// The plan without its listeners and its front.
-fn without_front(plan: &Plan) -> Plan {
+/// The plan in which every new request is refused.
+fn refusing(plan: &Plan) -> Plan {
     let mut next = Plan { generation: plan.generation + 1, ..plan.clone() };
+    next.table.server.stopping = true;
+    next
+}
+
+/// The plan without what plugins run.
+fn without_workers(plan: &Plan) -> Plan {
+    let mut next = refusing(plan);
+    next.watchers.retain(|name, _| name.plugin().is_none());
+    next
+}
+
+/// The plan without its workers, its listeners and its front.
+fn without_front(plan: &Plan) -> Plan {
+    let mut next = without_workers(plan);
     next.listeners.clear();
     next.watchers.remove(&WatcherName::front());
     next

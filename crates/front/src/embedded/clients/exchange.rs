@@ -203,7 +203,8 @@ impl Exchange<'_> {
             request: request.head,
             keep_alive: answer.keep_alive
                 && request.body.is_done()
-                && !self.connection.is_closing(),
+                && !self.connection.is_closing()
+                && !self.settings.stopping,
             id: self.settings.add_request_id.then(|| self.record.id()),
             timing: timing.as_deref(),
             extra_field: answer.extra_field,

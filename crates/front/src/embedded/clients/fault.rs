@@ -13,6 +13,10 @@ pub enum Fault {
     Cut,
 }
 
+/// When a client may try again while the node is being stopped, seconds: a node that is started
+/// again at once serves by then.
+const STOPPING_RETRY_S: u32 = 5;
+
 /// The cause of an answer that the front gives in place of an app or a file. It decides
 /// the status; its word is in the header `X-Mfserv-Cause` and in the error log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub enum Cause {
     Range,
     /// The disk gave an error.
     Disk,
+    /// The node is being stopped.
+    Stopping,
     /// The app has been removed.
     Removed,
     /// Too many requests wait for a worker.
@@ -82,7 +88,8 @@ impl Cause {
             Cause::TooLarge => 413,
             Cause::Range => 416,
             Cause::Disk => 500,
-            Cause::Removed
+            Cause::Stopping
+            | Cause::Removed
             | Cause::QueueFull
             | Cause::QueueTimeout
             | Cause::NoWorker
@@ -112,6 +119,7 @@ impl Cause {
             Cause::TooLarge => "too_large",
             Cause::Range => "range",
             Cause::Disk => "disk",
+            Cause::Stopping => "stopping",
             Cause::Removed => "removed",
             Cause::QueueFull => "queue_full",
             Cause::QueueTimeout => "queue_timeout",
@@ -128,6 +136,7 @@ impl Cause {
     pub fn retry_after_s(self) -> Option<u32> {
         match self {
             Cause::Crashing(seconds) => Some(seconds),
+            Cause::Stopping => Some(STOPPING_RETRY_S),
             _ => None,
         }
     }

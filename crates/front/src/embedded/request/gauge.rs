@@ -13,6 +13,7 @@ pub struct Gauge {
     pub connections: AtomicU64,
     requests: AtomicU64,
     busy: AtomicU64,
+    unanswered: AtomicU64,
     /// Its requests by app.
     pub counts: Mutex<Counts>,
 }
@@ -26,6 +27,17 @@ impl Gauge {
     /// Requests being read or answered now.
     pub fn busy(&self) -> u64 {
         self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Requests to apps that no worker has begun to answer.
+    pub fn unanswered(&self) -> u64 {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request to an app as unanswered until the returned value is dropped.
+    pub fn begin_unanswered(&self) -> Unanswered<'_> {
+        Self::add(&self.unanswered, 1);
+        Unanswered(self)
     }
 
     /// Counts a request as in work until the returned value is dropped.
@@ -47,5 +59,14 @@ impl Drop for InWork<'_> {
     fn drop(&mut self) {
         Gauge::add(&self.0.busy, 1u64.wrapping_neg());
         Gauge::add(&self.0.requests, 1);
+    }
+}
+
+/// A request that no worker has begun to answer, until this is dropped.
+pub struct Unanswered<'a>(&'a Gauge);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        Gauge::add(&self.0.unanswered, 1u64.wrapping_neg());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use mfserv_platform::sync::lock;
 
-use super::gauge::{Gauge, InWork};
+use super::gauge::{Gauge, InWork, Unanswered};
 use super::request_id::RequestIds;
 use super::state::{Front, InForce};
 use crate::embedded::clients::exchange::Exchange;
@@ -51,6 +51,11 @@ impl Lane {
     /// Counts a request as in work until the returned value is dropped.
     pub fn begin_request(&self) -> InWork<'_> {
         self.gauge.begin_request()
+    }
+
+    /// Counts a request to an app as unanswered until the returned value is dropped.
+    pub fn begin_unanswered(&self) -> Unanswered<'_> {
+        self.gauge.begin_unanswered()
     }
 
     /// Counts a request that is over. `fault`: why the front answered in place of the app.

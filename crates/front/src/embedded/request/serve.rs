@@ -165,6 +165,9 @@ async fn answer(
     if let Some(own) = Endpoint::of(&path, head, &lane.front.extensions, exchange.settings()) {
         return endpoints::answer(own, lane, exchange).await;
     }
+    if exchange.settings().stopping {
+        return Err(Cause::Stopping.into());
+    }
     let Some(hit) = in_force.matcher.find(&path) else {
         return files::not_found(in_force.not_found_page.as_deref(), exchange).await;
     };
@@ -180,7 +183,7 @@ async fn answer(
             }
             lane.begin_trace(exchange);
             let to = Destination { app, pool: &lane.front.pool, lane: lane.number };
-            forward::run(exchange, reply, to).await
+            forward::run(exchange, reply, to, lane.begin_unanswered()).await
         }
         (Target::Upstream { .. }, None) => Err(Cause::Removed.into()),
         (Target::Static { root }, _) => {

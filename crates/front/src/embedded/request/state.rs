@@ -249,6 +249,11 @@ impl Front {
         (requests, gauges.iter().map(|gauge| gauge.busy()).sum())
     }
 
+    /// Requests to apps that no worker has begun to answer, in all lanes.
+    pub fn unanswered(&self) -> u64 {
+        lock(&self.gauges).iter().map(|gauge| gauge.unanswered()).sum()
+    }
+
     /// The requests by app, and by what answers them, in all lanes.
     pub fn counts(&self) -> HashMap<String, Requests> {
         let mut all = HashMap::new();

@@ -10,7 +10,7 @@ use super::kit::House;
 use crate::daemon::last_plan;
 
 #[tokio::test(start_paused = true)]
-async fn first_nobody_is_accepted_then_the_front_ends_then_the_workers() {
+async fn first_new_requests_are_refused_then_the_workers_end_then_the_front() {
     let house = House::new();
     house.plugin("hello");
     let daemon = house.running().await;
@@ -21,14 +21,15 @@ async fn first_nobody_is_accepted_then_the_front_ends_then_the_workers() {
         let position = asked.iter().position(|ask| ask.starts_with(what));
         position.unwrap_or_else(|| panic!("no {what}: {asked:?}"))
     };
-    assert!(at("unlisten ") < at("end app."), "{asked:?}");
-    assert!(at("end front.") < at("end app."), "{asked:?}");
+    assert!(at("end app.") < at("unlisten "), "{asked:?}");
+    assert!(at("end app.") < at("end front."), "{asked:?}");
+    assert!(daemon.fronts.seen().table.as_ref().unwrap().server.stopping);
     assert!(house.keeper.books().alive.is_empty());
     assert_eq!(daemon.fronts.seen().states[2..], [NodeState::Stopping, NodeState::Stopped]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_is_two_plans_of_which_none_is_kept_for_the_next_start() {
+async fn a_stop_is_four_plans_of_which_none_is_kept_for_the_next_start() {
     let house = House::new();
     house.plugin("hello");
     let daemon = house.running().await;
@@ -36,9 +37,14 @@ async fn a_stop_is_two_plans_of_which_none_is_kept_for_the_next_start() {
     daemon.stop().await;
     assert_eq!(
         daemon.plans()[1..],
-        ["stop front; close http:127.0.0.1:18868", "stop app.hello.main, telemetry"]
+        [
+            "routes",
+            "stop app.hello.main",
+            "stop front; close http:127.0.0.1:18868",
+            "stop telemetry"
+        ]
     );
-    assert_eq!(daemon.plan().generation, before.generation + 2);
+    assert_eq!(daemon.plan().generation, before.generation + 4);
     assert_eq!(last_plan::load(&*house.disk, &house.places()), Some((*before).clone()));
 }
 
@@ -52,7 +58,7 @@ async fn telegraf_ends_after_those_who_hand_their_last_points_to_it() {
     );
     let daemon = house.running().await;
     daemon.stop().await;
-    assert_eq!(daemon.plans()[2..], ["stop app.hello.main, telemetry", "stop telegraf"]);
+    assert_eq!(daemon.plans()[4..], ["stop telemetry", "stop telegraf"]);
     assert!(house.keeper.books().alive.is_empty());
 }
 
