@@ -14,6 +14,7 @@ use crate::suggest::nearest;
 mod coerce;
 mod count_text;
 mod identity;
+mod legacy;
 mod limits;
 mod override_text;
 mod schema;
@@ -23,6 +24,7 @@ mod version;
 
 pub use count_text::{CountLine, count_line, with_count, without_count};
 pub use identity::{Dependency, dependencies, format_version, label};
+pub use legacy::of_before_1_0;
 pub use override_text::override_text;
 
 use coerce::{Read, coerce};
@@ -123,7 +125,7 @@ impl Resolver<'_> {
         values: &[&Value],
     ) -> Option<Section<'s>> {
         let Some(kind) = Kind::of(name) else {
-            let help = schema::unknown_section_help(name);
+            let help = legacy::unknown_section_help(name);
             self.refuse(&format!("unknown section [{name}]"), at.clone(), &help);
             return None;
         };
@@ -149,7 +151,11 @@ impl Resolver<'_> {
                 None => self.unknown_key(kind, value),
             }
         }
-        for key in kind.keys().filter(|key| !values.iter().any(|value| value.key == key.name)) {
+        // A key that stands there under its name of before 1.0 is said once, at its line.
+        let stands = |key: &str, value: &Value| {
+            value.key == key || legacy::renamed(kind, &value.key) == Some(key)
+        };
+        for key in kind.keys().filter(|key| !values.iter().any(|value| stands(key.name, value))) {
             self.left_out(name, key, at, &mut section);
         }
         self.check_command(kind, values, &mut section);
@@ -217,7 +223,12 @@ impl Resolver<'_> {
 
     fn unknown_key(&mut self, kind: Kind, value: &Value) {
         let known = kind.keys().map(|key| key.name);
-        let help = schema::legacy_key(kind, &value.key)
+        let elsewhere = || {
+            let (key, section) = legacy::elsewhere(&value.key)?;
+            Some(format!("{key} is a key of {section}: write it there, or remove it"))
+        };
+        let help = legacy::legacy_key(kind, &value.key)
+            .or_else(elsewhere)
             .or_else(|| nearest(&value.key, known).map(|near| format!("did you mean {near}?")))
             .unwrap_or_else(|| "remove it; keys of your own belong into [custom]".into());
         let reason = format!("[{}] {}: unknown key", value.section, value.written);

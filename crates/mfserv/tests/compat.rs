@@ -5,6 +5,7 @@ mod journey;
 mod make;
 mod node;
 mod standins;
+mod styles;
 mod upstream;
 
 use std::path::{Path, PathBuf};

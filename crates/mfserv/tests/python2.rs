@@ -7,7 +7,7 @@ use mfserv_plugin::{Cancel, Home, Silent, base, python};
 use mfserv_testkit::{Node, Plugin, Ran, get, programs, skipped, until};
 
 use crate::compat::OldNames;
-use crate::{PATIENCE, Turn, node, samples};
+use crate::{PATIENCE, Turn, node};
 
 /// PATH without the directories that have a Python 2.
 fn path_without_python2() -> String {
@@ -55,7 +55,7 @@ fn plugins() -> Vec<(Plugin, &'static str)> {
 }
 
 /// The package that MFSERV makes of a directory.
-fn old_package(dir: &Path) -> PathBuf {
+pub fn old_package(dir: &Path) -> PathBuf {
     const MAKE: &str = r#"
 import io, json, os, sys, tarfile
 home = sys.argv[1]
@@ -190,11 +190,14 @@ fn plugins_of_the_templates_for_python2_are_built_packed_installed_and_served() 
         return skipped("plugins of Python 2: python2.7 is not on PATH (`pyenv install 2.7.18`)");
     };
     let _turn = Turn::heavy();
-    // The programs of a base environment name the directory in which it was made: that which all
-    // nodes of the tests share, not the home of this one.
-    let shared = Home::new(samples().base().ancestors().nth(2).unwrap());
-    base::ensure(&shared, &python, &Cancel::default(), &mut Silent).unwrap();
     let node = node();
+    // The first one makes it for all nodes of the tests, which share the directory: its programs
+    // must not name the home of this node.
+    let home = Home::new(node.home());
+    base::ensure(&home, &python, &Cancel::default(), &mut Silent).unwrap();
+    let wrapper = home.base().join("python2.7/bin/bjoern_wrapper.py");
+    let first = std::fs::read_to_string(wrapper).unwrap();
+    assert!(!first.contains(&*node.home().to_string_lossy()), "{first}");
     let old = OldNames::new(&node);
     old.run(&["mfserv.start"]).code(0);
     let flask = of_1x("flask2", "app")

@@ -79,6 +79,9 @@ fn certain(problem: Diagnostic) -> Diagnostic {
     }
 }
 
+const NO_PHP: &str = "php-fpm needs FastCGI, which is not in this version: write a _cmd_and_args that serves HTTP on \
+                      {unix_socket_path}";
+
 /// The programs of a plugin that are not there, and the modules of Python that they lack.
 fn programs(places: &Places, dir: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
     let spec = &loaded.spec;
@@ -106,7 +109,11 @@ fn programs(places: &Places, dir: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
                     true => "there is no such executable file",
                     false => "it is in no directory of the PATH of the plugin (`mfserv env`)",
                 })
-                .help("install it, or correct _cmd_and_args in the plugin's config.ini")
+                .help(match program.as_str() {
+                    // Of MFSERV's layer php@mfext.
+                    "php_wrapper" => NO_PHP,
+                    _ => "install it, or correct _cmd_and_args in the plugin's config.ini",
+                })
                 .about(&spec.name),
             false => Diagnostic::warning(what)
                 .because("what the plugin needs is not built yet, and may bring it")

@@ -5,7 +5,7 @@ use crate::diagnostic::Severity;
 use crate::ini::{Dialect, parse};
 use crate::plugin_spec::ReadyBy;
 
-const GENERAL: &str = "\
+pub(super) const GENERAL: &str = "\
 [general]
 _version=0.0.1
 _summary=one line
@@ -15,7 +15,7 @@ _maintainer=Me
 _vendor=Us
 ";
 
-type Resolved = Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>>;
+pub(super) type Resolved = Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>>;
 
 fn env() -> BTreeMap<String, String> {
     [("CORES", "8"), ("MFSERV_NGINX_TIMEOUT", "45"), ("MFMODULE_VERSION", "2.1.0")]
@@ -23,7 +23,7 @@ fn env() -> BTreeMap<String, String> {
         .into()
 }
 
-fn resolved_as(config_name: &str, own: &str, overrides: &[&str]) -> Resolved {
+pub(super) fn resolved_as(config_name: &str, own: &str, overrides: &[&str]) -> Resolved {
     let own = parse(own, "config.ini", Dialect::Plugin).unwrap();
     let overrides: Vec<Document> = overrides
         .iter()
@@ -168,18 +168,6 @@ fn unknown_sections_are_refused_with_a_suggestion() {
     refused("[app_]\n", 8, &["bad name"]);
     refused("[app_../x]\n", 8, &["bad name"]);
     refused("[extra_daemon_a b]\n", 8, &["bad name"]);
-}
-
-#[test]
-fn the_format_of_before_1_0_is_refused_with_what_is_written_now() {
-    refused("version=1\n", 8, &["before 1.0", "the key is now _version"]);
-    refused("name=foo\n", 8, &["before 1.0", ".layerapi2_label"]);
-    refused("extra_nginx_http_conf_filename=x\n", 8, &["_extra_nginx_http_conf_filename"]);
-    refused("[app_main]\nworkers=2\n", 9, &["the key is now numprocesses"]);
-    refused("[app_main]\nmain_arg=x\n", 9, &["write the whole _cmd_and_args"]);
-    refused("[app_main]\nrlimit_core=0\n", 9, &["there is no rlimit_core"]);
-    refused("[redis_service]\n", 8, &["before 1.0"]);
-    refused("[step_main]\n", 8, &["mfdata"]);
 }
 
 #[test]
