@@ -159,7 +159,7 @@ fn ensure_from(
         return Ok(base);
     }
     let name = format!(".python{}-{}", python.short_version, &fingerprint(python)[..12]);
-    let dir = home.base().join(name);
+    let dir = place(home, &name)?;
     disk::remove(&dir)?;
     let made = make(home, &dir, python, packages, cancel, progress);
     if made.is_err() {
@@ -173,6 +173,15 @@ fn ensure_from(
     current(home, python).ok_or_else(|| {
         Diagnostic::error(format!("the base environment {} is not whole", dir.display()))
     })
+}
+
+/// The real path of a directory below `var/base`. The programs of an environment name the directory in
+/// which it was made: a link on the way there (to a base that several homes share) may not last as
+/// long.
+fn place(home: &Home, name: &str) -> Result<PathBuf, Diagnostic> {
+    let base = home.base();
+    let real = fs::canonicalize(&base).map_err(|e| disk::failed("find", &base, e))?;
+    Ok(real.join(name))
 }
 
 /// The base environment, if it is the one that this version would make.
@@ -304,6 +313,24 @@ mod tests {
             "{error}"
         );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_environment_is_made_at_its_real_path_also_through_links_to_the_base_or_the_home() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = fs::canonicalize(folder.path()).unwrap().join("shared");
+        disk::create_dir(&real).unwrap();
+        let home = folder.path().join("home");
+        disk::create_dir(&home.join("var")).unwrap();
+        std::os::unix::fs::symlink(&real, home.join("var/base")).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&home, &link).unwrap();
+        for root in [&home, &link] {
+            let place = place(&Home::new(root), ".python3.11-x").unwrap();
+            assert_eq!(place, real.join(".python3.11-x"));
+        }
+        let error = place(&Home::new(folder.path().join("none")), "x").unwrap_err();
+        assert!(error.to_string().contains("none/var/base"), "{error}");
     }
 
     #[test]

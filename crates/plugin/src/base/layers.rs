@@ -42,7 +42,7 @@ pub fn ensure_layers(
     let fingerprint =
         disk::fingerprint([("lock", LOCK.as_bytes()), ("python", python.identity().as_bytes())]);
     let name = format!(".layers-python{}-{}", python.short_version, &fingerprint[..12]);
-    let place = home.base().join(&name);
+    let place = super::place(home, &name)?;
     let _lock = disk::Lock::wait(&home.base().join(".layers.lock"), "the layers", LIMIT)?;
     if !place.join(MARK).is_file() {
         let made = make(home, &place, python, cancel, progress);
