@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use mfserv_testkit::{Node, Plugin, Ran};
+use mfserv_testkit::{Node, Plugin, Ran, programs};
 
 use crate::compat::OldNames;
 use crate::{Turn, node};
@@ -35,6 +35,13 @@ fn a_module_that_nothing_provides_is_named_by_build_check_and_install_with_the_l
     assert!(ran.code != 0 && ran.stderr.contains(said), "{ran:?}");
     let refusal = ran.stderr.split_once("does not start").expect("it is refused").1;
     assert!(refusal.contains("No module named 'yaml'") && refusal.contains(line), "{ran:?}");
+    // Nothing of it is installed, and its name is free.
+    let listed = node.mfserv(&["list"]).code(0).stdout;
+    assert!(!listed.contains("lacks") && !node.path("var/plugins/lacks").exists(), "{listed}");
+    let other = Plugin::python("lacks", programs::SERVES).write(&node.path("other"));
+    let file = crate::install::release(&node, &other);
+    node.mfserv(&["install", &file.to_string_lossy()]).code(0);
+    assert_eq!(node.get("/lacks").status, 200);
     node.stop();
 
     // What MFSERV's layers had is there for those who ask for it.

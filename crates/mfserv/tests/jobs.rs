@@ -1,5 +1,6 @@
 //! Jobs: each due run is started once, whoever is killed; nothing of one outlives its end.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -129,45 +130,78 @@ fn a_line_of_a_crontab_runs_at_its_minute_with_its_shell_and_input() {
     node.stop();
 }
 
+/// Eight jobs: the history of each has room for all of its runs.
+const MANY: usize = 8;
+/// The runs of all of them together.
+const RUNS: usize = 200;
+
+/// Asks for one run of each job, beside each other, and kills the daemon meanwhile. Returns the ids
+/// of the runs that were accepted, with their jobs.
+fn ask_and_kill(node: &Node, after: Duration) -> Vec<(String, String)> {
+    let before = node.role_pid("daemon");
+    let ask = |number: usize| {
+        let job = format!("many.j{number}");
+        let ran = node.mfserv(&["jobs", "run", &job, "--json"]);
+        let run: Option<Value> = serde_json::from_str(&ran.stdout).ok();
+        run.map(|run| (run["id"].as_str().unwrap().to_owned(), job))
+    };
+    let accepted = std::thread::scope(|scope| {
+        let asking = (0..MANY).map(|number| scope.spawn(move || [ask(number), ask(number)]));
+        let asking: Vec<_> = asking.collect();
+        std::thread::sleep(after); // another moment each time
+        node.kill(before);
+        asking.into_iter().flat_map(|one| one.join().unwrap()).flatten().collect()
+    });
+    until("another daemon", PATIENCE, || {
+        node.try_status().is_some_and(|status| status.daemon.pid != before)
+    });
+    accepted
+}
+
 #[test]
-fn no_run_is_lost_or_doubled_or_left_alive_when_the_daemon_is_killed_again_and_again() {
+fn of_200_runs_none_is_lost_or_doubled_or_left_alive_when_the_daemon_is_killed_again_and_again() {
     let _turn = Turn::heavy();
     let node = node();
     let out = node.path("ran");
     let command = format!("/bin/sh -c 'echo $MFSERV_WORKER >> {}; sleep 0.3'", out.display());
-    let plugin = job(Plugin::new("many"), "j", &command).key("job_j", "_overlap", "1");
+    let plugin = (0..MANY).fold(Plugin::new("many"), |plugin, number| {
+        let plugin = job(plugin, &format!("j{number}"), &command);
+        plugin.key(&format!("job_j{number}"), "_overlap", "1")
+    });
     node.add(&plugin);
     node.start();
-    let mut asked = Vec::new();
-    for round in 0..8 {
-        for _ in 0..8 {
-            let ran = node.mfserv(&["jobs", "run", "many.j", "--json"]);
-            if let Ok(run) = serde_json::from_str::<Value>(&ran.stdout) {
-                asked.push(run["id"].as_str().unwrap().to_owned());
-            }
-        }
-        // Sometimes at once, sometimes while the runs live or after they have ended.
-        std::thread::sleep(Duration::from_millis(round * 60)); // another moment each time
-        let before = node.role_pid("daemon");
-        node.kill(before);
-        until("another daemon", PATIENCE, || {
-            node.try_status().is_some_and(|status| status.daemon.pid != before)
-        });
+    let began = Instant::now();
+    let (mut asked, mut kills) = (BTreeMap::new(), 0);
+    while asked.len() < RUNS {
+        // Sometimes while they are asked for, sometimes while they live or after they have ended.
+        asked.extend(ask_and_kill(&node, Duration::from_millis(kills % 8 * 150)));
+        kills += 1;
+        assert!(kills < 24, "most are accepted: {}", asked.len());
     }
-    assert!(asked.len() >= 48, "most are accepted: {}", asked.len());
-    until("all have ended", PATIENCE, || jobs(&node)[0].running.is_empty());
+    until("all have ended", PATIENCE, || jobs(&node).iter().all(|job| job.running.is_empty()));
+    println!("{} runs, the daemon killed {kills} times: {:?}", asked.len(), began.elapsed());
     let text = std::fs::read_to_string(&out).unwrap();
-    let mut ran: Vec<&str> =
-        text.lines().filter_map(|line| line.split_once('@').map(|(_, id)| id)).collect();
-    let lines = ran.len();
+    let ids = text.lines().filter_map(|line| line.split_once('@').map(|(_, id)| id));
+    let mut ran: Vec<&str> = ids.collect();
     ran.sort_unstable();
-    ran.dedup();
-    assert_eq!(ran.len(), lines, "a run is doubled");
-    let lost: Vec<&String> = asked.iter().filter(|id| !ran.contains(&id.as_str())).collect();
+    assert!(ran.windows(2).all(|two| two[0] != two[1]), "a run is doubled");
+    let lost: Vec<&String> = asked.keys().filter(|id| !ran.contains(&id.as_str())).collect();
     assert!(lost.is_empty(), "{lost:?} of {} are lost", asked.len());
-    let known = history(&node, "many.j");
-    let runs = known["runs"].as_array().unwrap();
-    assert!(runs.len() >= 48 && runs.iter().all(|run| run["end"]["result"] == "ok"), "{known:#}");
+    // Each is accounted for, and nothing that has not run.
+    let mut known = Vec::new();
+    for number in 0..MANY {
+        let name = format!("many.j{number}");
+        let of_job = history(&node, &name);
+        let runs = of_job["runs"].as_array().unwrap();
+        assert!(runs.iter().all(|run| run["end"]["result"] == "ok"), "{of_job:#}");
+        for run in runs {
+            let id = run["id"].as_str().unwrap();
+            assert!(asked.get(id).is_none_or(|job| *job == name), "{of_job:#}");
+            known.push(id.to_owned());
+        }
+    }
+    known.sort_unstable();
+    assert_eq!(known, ran);
     let hash = node.hash();
     node.stop();
     node.assert_nothing_left(hash.as_deref());

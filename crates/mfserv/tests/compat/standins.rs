@@ -85,6 +85,30 @@ fn layer_wrapper_runs_with_what_is_there_and_not_without_what_is_needed() {
     assert_eq!(ran.stdout, "nodejs@mfext\npython3@mfext\nroot@mfserv\n");
 }
 
+/// What MFSERV's test 0096 does: each layer below `opt` lists the libraries that it needs of the
+/// system.
+#[test]
+fn the_layers_of_opt_need_no_library_of_the_system() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let old = OldNames::new(&node);
+    let lists = "#!/bin/sh\nfind -L . -type f | while read -r file; do\n    \
+                 head -c4 \"$file\" | grep -q ELF && ldd \"$file\"\ndone\ntrue\n";
+    let program = old.work().join("external_dependencies.sh");
+    std::fs::write(&program, lists).unwrap();
+    old.run(&["chmod", "+x", "external_dependencies.sh"]).code(0);
+    let test = r#"
+        export PATH="$PATH:$PWD"
+        cd "$MFSERV_HOME/opt"
+        for layer in *; do
+            cd "$MFSERV_HOME/opt/$layer"
+            layer_wrapper --empty --layers="$(cat .layerapi2_label)" -- external_dependencies.sh
+            echo "$layer"
+        done"#;
+    let ran = old.run(&["sh", "-ec", test]).code(0);
+    assert_eq!(ran.stdout, "nodejs\npython3\nroot\n", "{ran:?}");
+}
+
 fn cronwrap(old: &OldNames, words: &[&str]) -> Ran {
     old.run(&[&["cronwrap.sh"], words].concat())
 }
