@@ -44,6 +44,7 @@ pub struct Clients {
     /// Since when the request of each connection counts; none: it has nothing to wait for.
     since: Vec<Option<Instant>>,
     free: Vec<usize>,
+    room: Vec<u8>,
 }
 
 impl Clients {
@@ -61,6 +62,7 @@ impl Clients {
                 request: wanted.request(),
                 since: vec![None; wanted.connections],
                 free: (0..wanted.connections).collect(),
+                room: vec![0; ROOM],
             })
         };
         connect().map_err(failed)
@@ -131,10 +133,10 @@ impl Clients {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(why) => return Err(failed(why.into())),
         }
-        let (mut room, tally) = ([0; ROOM], Tally::default());
+        let tally = Tally::default();
         for event in &events {
             let number = event.data.u64() as usize;
-            match self.connections[number].read(&mut room, self.length, &tally) {
+            match self.connections[number].read(&mut self.room, self.length, &tally) {
                 Some(false) => continue,
                 Some(true) => {
                     let took = self.since[number].take().map(|since| since.elapsed());
