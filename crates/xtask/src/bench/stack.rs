@@ -42,7 +42,7 @@ pub struct Stack {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Seconds of a turn.
-    #[arg(long, default_value_t = 0.6, value_parser = seconds)]
+    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
     seconds: f64,
     /// Seconds of a turn of the mixed rows, which have few requests a second.
     #[arg(long, default_value_t = 5.0, value_parser = seconds)]
