@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use mfserv_testkit::{Load, Node, Plugin, get, programs, servers, until, until_some};
 use serde_json::Value;
 
+use crate::compat::OldNames;
 use crate::{PATIENCE, Turn, node};
 
 /// The Python client of Circus, as it is on PyPI.
@@ -258,12 +259,21 @@ fn stops(client: &mut Client, node: &Node) {
 fn hears(client: &mut Client, node: &Node) {
     let events = node.path("var/circus_pubsub.socket");
     client.line(&format!("events {} watcher.app", ipc(&events)));
+    OldNames::new(node);
+    let (ours, topic) = (node.path("ours"), "watcher.app.shop.main.spawn");
+    let mut listens = node.other(&node.path("prefix/bin/circusctl"), &["listen", topic]);
+    let mut listens = listens.stdout(std::fs::File::create(&ours).unwrap()).spawn().unwrap();
     // It is not known when ZeroMQ has subscribed: from some change on it hears of all.
-    until("it is subscribed", PATIENCE, || {
+    until("both are subscribed", PATIENCE, || {
         client.says("incr app.shop.main");
         client.says("decr app.shop.main");
-        !client.heard().is_empty()
+        !client.heard().is_empty() && !std::fs::read(&ours).unwrap().is_empty()
     });
+    listens.kill().unwrap();
+    listens.wait().unwrap();
+    let ours = std::fs::read_to_string(ours).unwrap();
+    let is_event = |line: &str| line.starts_with(&format!("{topic}: {{")) && line.ends_with('}');
+    assert!(ours.lines().all(is_event), "{ours}");
     node.settled("app.shop.main");
     let seen = client.heard().len();
     let pids = node.pids("app.shop.main");

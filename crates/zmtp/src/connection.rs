@@ -10,6 +10,8 @@ pub enum Role {
     Router,
     /// It sends what it has to those who have subscribed.
     Publisher,
+    /// It is sent what it subscribes to. It is the one that connects.
+    Subscriber,
 }
 
 impl Role {
@@ -17,14 +19,16 @@ impl Role {
         match self {
             Role::Router => "ROUTER",
             Role::Publisher => "PUB",
+            Role::Subscriber => "SUB",
         }
     }
 
-    /// The sockets that may connect to it.
+    /// The sockets that may be connected with it.
     fn peers(self) -> &'static [&'static [u8]] {
         match self {
             Role::Router => &[b"DEALER", b"REQ"],
             Role::Publisher => &[b"SUB", b"XSUB"],
+            Role::Subscriber => &[b"PUB", b"XPUB"],
         }
     }
 }
@@ -73,7 +77,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that has just been accepted, and the bytes that the peer is sent first.
+    /// A connection that has just been made, and the bytes that the peer is sent first.
     pub fn new(role: Role, limits: Limits) -> (Connection, Vec<u8>) {
         let (input, frames) = (Vec::new(), Vec::new());
         let connection = Connection { role, limits, stage: Stage::Greeting, input, frames };
@@ -169,7 +173,7 @@ impl Connection {
         }
         let frames = std::mem::take(&mut self.frames);
         Ok(match (self.role, frames.first().and_then(|first| first.split_first())) {
-            (Role::Router, _) => Some(Event::Message(frames)),
+            (Role::Router | Role::Subscriber, _) => Some(Event::Message(frames)),
             (Role::Publisher, Some((1, topic))) => Some(Event::Subscribe(topic.to_vec())),
             (Role::Publisher, Some((0, topic))) => Some(Event::Unsubscribe(topic.to_vec())),
             // What an XSUB sends besides is for nobody.

@@ -1,5 +1,5 @@
-//! ZMTP 3, the wire protocol of ZeroMQ (RFC 23 and 37), for a server without security: the
-//! mechanism NULL. Bytes in, meaning out: no socket, no clock.
+//! ZMTP 3, the wire protocol of ZeroMQ (RFC 23 and 37), for a server without security, and for those
+//! who subscribe to it: the mechanism NULL. Bytes in, meaning out: no socket, no clock.
 //!
 //! A server needs no more of ZeroMQ than this. Each of its connections is a [`Connection`]: a
 //! ROUTER answers on the connection on which it was asked, so that the identity of the peer is

@@ -1,6 +1,7 @@
 //! `circusctl`: a command line becomes a message of Circus, which the daemon answers as it answers
 //! the `circusctl` of Circus itself; what is printed is what that one prints.
 
+mod listen;
 mod text;
 
 use std::time::Duration;
@@ -78,6 +79,11 @@ enum Command {
     Globaloptions { option: Option<String> },
     /// The sockets that the node listens on.
     Listsockets,
+    /// Print what happens to the watchers, as it happens.
+    Listen {
+        /// What their topics begin with (`watcher.app.PLUGIN`); all events by default.
+        topics: Vec<String>,
+    },
     /// Memory and CPU of the processes.
     Stats {
         name: Option<String>,
@@ -222,6 +228,9 @@ pub fn run() -> Result<Outcome, Diagnostic> {
             return Ok(Outcome::Code(3));
         }
     };
+    if let Command::Listen { topics } = command {
+        return listen::run(&answer, topics).map(|()| Outcome::Done);
+    }
     if args.json {
         let answer = Value::Object(answer);
         let shown = if args.prettify { format!("{answer:#}") } else { answer.to_string() };
@@ -273,6 +282,7 @@ impl Command {
             Command::Set(it) => ("set", it.properties()?),
             Command::Globaloptions { option } => ("globaloptions", json!({"option": option})),
             Command::Listsockets => ("listsockets", json!({})),
+            Command::Listen { .. } => ("globaloptions", json!({"option": "pubsub_endpoint"})),
             Command::Stats { name, process, .. } => {
                 ("stats", json!({"name": name, "process": process}))
             }

@@ -158,3 +158,25 @@ fn whatever_a_peer_sends_nothing_panics_and_little_is_held() {
     }
     assert!(refused > 1000, "most of it is understood? {refused}");
 }
+
+#[test]
+fn a_subscriber_is_sent_what_it_subscribes_to() {
+    let (mut publisher, first) = Connection::new(Role::Publisher, LIMITS);
+    let (mut subscriber, own) = Connection::new(Role::Subscriber, LIMITS);
+    publisher.receive(&own);
+    subscriber.receive(&first);
+    let reply = |from: &mut Connection| match from.next_event() {
+        Ok(Some(Event::Reply(bytes))) => bytes,
+        other => panic!("{other:?}"),
+    };
+    let (to_subscriber, to_publisher) = (reply(&mut publisher), reply(&mut subscriber));
+    publisher.receive(&to_publisher);
+    subscriber.receive(&to_subscriber);
+    assert_eq!(publisher.next_event(), Ok(Some(Event::Ready)));
+    assert_eq!(subscriber.next_event(), Ok(Some(Event::Ready)));
+    publisher.receive(&message(&[b"\x01watcher"]));
+    assert_eq!(publisher.next_event(), Ok(Some(Event::Subscribe(b"watcher".to_vec()))));
+    subscriber.receive(&message(&[b"watcher.x.spawn", b"{}"]));
+    let frames = vec![b"watcher.x.spawn".to_vec(), b"{}".to_vec()];
+    assert_eq!(subscriber.next_event(), Ok(Some(Event::Message(frames))));
+}
