@@ -86,7 +86,8 @@ fn a_tiny_bench_of_stacks_prints_a_full_row_for_each_and_leaves_nothing() {
             let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
             let numbers: Vec<f64> = cells[1..9].iter().filter_map(|cell| median(cell)).collect();
             assert_eq!(numbers.len(), 8, "{row}");
-            assert_eq!(cells[9].trim(), "0", "requests failed: {row}");
+            // What becomes of the servers of others on a busy machine is no promise of this one.
+            assert!(name != "mfserv" || cells[9].trim() == "0", "requests failed: {row}");
             let [front, workers, rest, whole, rate, p50, p99, _] = numbers[..] else {
                 panic!("{row}")
             };
@@ -105,10 +106,19 @@ fn a_bench_of_stacks_that_is_interrupted_leaves_nothing() {
     let mut child = command.spawn().unwrap();
     let pid = Pid::from_child(&child);
     // PM2 starts last, and puts itself into the background.
+    let mut has_ended = false;
     until("PM2 runs", PATIENCE, || {
-        assert!(child.try_wait().unwrap().is_none(), "the bench has ended");
-        processes_of(place.path()).iter().any(|line| line.contains("God Daemon"))
+        has_ended = child.try_wait().unwrap().is_some();
+        has_ended || processes_of(place.path()).iter().any(|line| line.contains("God Daemon"))
     });
+    if has_ended {
+        let output = child.wait_with_output().unwrap();
+        let (text, said) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        // Without one of the peers it goes on with the others to its end.
+        assert!(text.contains("not measured"), "the bench has ended: {text}\n{said}");
+        return skipped("the interruption of `xtask bench stack`, since PM2 is not to be had");
+    }
     kill_process(pid, Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
