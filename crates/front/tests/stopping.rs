@@ -1,6 +1,6 @@
 //! A node that is being stopped: its front finishes what it has, and refuses the rest.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mfserv_core::route::RouteTable;
 
@@ -17,7 +17,7 @@ fn assert_refused(client: &mut Client, path: &str) {
     let began = Instant::now();
     client.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
     let answer = client.receive().unwrap();
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     assert_eq!(answer.status, 503, "{path}");
     let field = |name: &str| answer.field(name).join(",");
     assert_eq!(field("x-mfserv-cause"), "stopping");
@@ -30,13 +30,17 @@ fn assert_refused(client: &mut Client, path: &str) {
 fn what_the_front_has_is_answered_and_what_comes_later_is_refused_at_once() {
     let world = World::new();
     let worker = Worker::saying(&world, 1, "ok");
-    let before = table(ONE, true);
+    let mut before = table(ONE, true);
+    let app = before.upstreams.get_mut("p/a").unwrap();
+    (app.timeout_ms, app.queue_timeout_ms) = (NEVER_MS, NEVER_MS);
+    before.server.client_timeout_ms = NEVER_MS;
+    before.server.keepalive_timeout_ms = NEVER_MS;
     let mut front = world.serving(before.clone(), &[]);
     let mut waits = Client::connect(front.address);
     waits.send("GET /a HTTP/1.1\r\nHost: h\r\n\r\n");
     let mut uploads = Client::connect(front.address);
     uploads.send("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab");
-    until("both are there", || front.daemon.stats().unanswered == 2);
+    until("both are there", || front.daemon.stats().under_way == 2);
     let mut kept = Client::connect(front.address);
     assert_eq!(kept.get("/uuid").status, 200);
 
@@ -45,12 +49,12 @@ fn what_the_front_has_is_answered_and_what_comes_later_is_refused_at_once() {
     assert_refused(&mut Client::connect(front.address), "/a");
     assert_refused(&mut Client::connect(front.address), "/nowhere");
     assert_eq!(front.get("/uuid").text(), "the-uuid\n");
-    assert_eq!(front.daemon.stats().unanswered, 2);
+    assert_eq!(front.daemon.stats().under_way, 2);
 
     uploads.send("cd");
     front.daemon.admit(&worker);
     for client in [&mut waits, &mut uploads] {
         assert_eq!(client.receive().unwrap().text(), "ok");
     }
-    until("both are answered", || front.daemon.stats().unanswered == 0);
+    until("both are answered", || front.daemon.stats().under_way == 0);
 }

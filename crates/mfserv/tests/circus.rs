@@ -165,7 +165,7 @@ fn circusctl_drives_the_node_a_script_hears_of_it_and_no_request_is_lost() {
     assert!(now.iter().all(|one| !pids.contains(&one.pid.unwrap_or(0))), "{pids:?} {now:?}");
     load.stop().assert_nothing_failed();
     stops(&mut client, &node);
-    let in_flight = slow(&node, 1500);
+    let in_flight = slow(&node, 4000);
     let address = node.address();
     let refused = std::thread::spawn(move || {
         until("requests are refused, by an answer, before the node has ended", PATIENCE, || {

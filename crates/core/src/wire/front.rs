@@ -231,9 +231,9 @@ pub struct Stats {
     pub accepted: u64,
     /// Requests answered.
     pub requests: u64,
-    /// Requests to apps that no worker has begun to answer: their bodies are being received, or
-    /// they wait for a worker, or one has them.
-    pub unanswered: u64,
+    /// Requests to apps that are under way, until their clients have the whole answer. Upgraded
+    /// connections, which may last for days, do not count.
+    pub under_way: u64,
     /// By upstream.
     pub upstreams: BTreeMap<String, UpstreamStats>,
     /// By sentence, limits that were met, and what the front does not do.
@@ -246,7 +246,7 @@ impl Stats {
         self.connections += other.connections;
         self.accepted += other.accepted;
         self.requests += other.requests;
-        self.unanswered += other.unanswered;
+        self.under_way += other.under_way;
         for (name, counters) in &other.upstreams {
             self.upstreams.entry(name.clone()).or_default().add(counters);
         }

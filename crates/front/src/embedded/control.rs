@@ -173,7 +173,7 @@ fn obey(
             connections: front.connections(),
             accepted: front.accepted(),
             requests: front.requests().0,
-            unanswered: front.unanswered(),
+            under_way: front.under_way(),
             upstreams: front.pool.stats(),
             warnings: front.warnings(),
         })),

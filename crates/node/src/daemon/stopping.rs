@@ -1,11 +1,10 @@
-//! Stopping in order: four plans, applied like every other.
+//! Stopping in order: three plans, applied like every other.
 //!
 //! 1. The fronts answer each new request with 503, and go on with those that they hold.
-//! 2. Nothing of a plugin runs any more: workers are drained and end.
-//! 3. No front and no listener: until here clients got an answer, from here on connections are
-//!    refused.
-//! 4. Nothing. (With Telegraf there is one more before it, which has Telegraf alone: it sends the
-//!    last points of the others.)
+//! 2. No listener and no front: nobody is accepted any more, and the front finishes what it still
+//!    holds. All that plugins run is still there, since requests may need it.
+//! 3. Nothing: the workers end. (With Telegraf there is one more before it, which has Telegraf
+//!    alone: it sends the last points of the others.)
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,10 +23,12 @@ use super::node::Node;
 /// How long each plan may take; then what is left is killed.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How long requests that no worker has begun to answer hold the workers up.
-const UNANSWERED: Duration = Duration::from_secs(60);
+/// How long later requests are answered while those under way are finished. Some may never end
+/// (streams of events): together with the time that the front has to end, a stop stays below the 90 s
+/// that systemd gives by default.
+const REFUSING: Duration = Duration::from_secs(20);
 
-/// Between two looks whether there are such requests.
+/// Between two looks whether requests are under way.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Node {
@@ -46,9 +47,8 @@ impl Node {
         let jobs = tokio::spawn(async move { tokio::time::timeout(PATIENCE, jobs.stop()).await });
         tokio::time::sleep(self.delay(NGINX_STOP_DELAY_S)).await;
         let _ = self.go_over_to(refusing).await;
-        let _ = tokio::time::timeout(UNANSWERED, self.until_all_are_answered()).await;
-        // What does not end in time is killed with the rest.
-        let _ = self.go_over_to(without_workers).await;
+        let _ = tokio::time::timeout(REFUSING, self.until_no_request_is_under_way()).await;
+        // A front that does not end in time is killed with the rest.
         let _ = self.go_over_to(without_front).await;
         if self.shown_plan().is_ok_and(|plan| plan.watchers.contains_key(&WatcherName::telegraf()))
         {
@@ -63,10 +63,9 @@ impl Node {
         gone
     }
 
-    /// Waits until every request that a front holds is in the hands of a worker that answers it:
-    /// one that waits for a worker would find none once they are drained.
-    async fn until_all_are_answered(&self) {
-        while self.parts.world.fronts.stats().await.unanswered > 0 {
+    /// Waits until the fronts that answer have no request to an app.
+    async fn until_no_request_is_under_way(&self) {
+        while self.parts.world.fronts.stats().await.under_way > 0 {
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -106,16 +105,9 @@ fn refusing(plan: &Plan) -> Plan {
     next
 }
 
-/// The plan without what plugins run.
-fn without_workers(plan: &Plan) -> Plan {
-    let mut next = refusing(plan);
-    next.watchers.retain(|name, _| name.plugin().is_none());
-    next
-}
-
-/// The plan without its workers, its listeners and its front.
+/// The plan without its listeners and its front.
 fn without_front(plan: &Plan) -> Plan {
-    let mut next = without_workers(plan);
+    let mut next = Plan { generation: plan.generation + 1, ..plan.clone() };
     next.listeners.clear();
     next.watchers.remove(&WatcherName::front());
     next

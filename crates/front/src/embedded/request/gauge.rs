@@ -13,7 +13,7 @@ pub struct Gauge {
     pub connections: AtomicU64,
     requests: AtomicU64,
     busy: AtomicU64,
-    unanswered: AtomicU64,
+    under_way: AtomicU64,
     /// Its requests by app.
     pub counts: Mutex<Counts>,
 }
@@ -29,15 +29,15 @@ impl Gauge {
         self.busy.load(Ordering::Relaxed)
     }
 
-    /// Requests to apps that no worker has begun to answer.
-    pub fn unanswered(&self) -> u64 {
-        self.unanswered.load(Ordering::Relaxed)
+    /// Requests to apps that are under way.
+    pub fn under_way(&self) -> u64 {
+        self.under_way.load(Ordering::Relaxed)
     }
 
-    /// Counts a request to an app as unanswered until the returned value is dropped.
-    pub fn begin_unanswered(&self) -> Unanswered<'_> {
-        Self::add(&self.unanswered, 1);
-        Unanswered(self)
+    /// Counts a request to an app until the returned value is dropped.
+    pub fn begin_under_way(&self) -> UnderWay<'_> {
+        Self::add(&self.under_way, 1);
+        UnderWay(self)
     }
 
     /// Counts a request as in work until the returned value is dropped.
@@ -62,11 +62,11 @@ impl Drop for InWork<'_> {
     }
 }
 
-/// A request that no worker has begun to answer, until this is dropped.
-pub struct Unanswered<'a>(&'a Gauge);
+/// A request to an app, until this is dropped.
+pub struct UnderWay<'a>(&'a Gauge);
 
-impl Drop for Unanswered<'_> {
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        Gauge::add(&self.0.unanswered, 1u64.wrapping_neg());
+        Gauge::add(&self.0.under_way, 1u64.wrapping_neg());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use mfserv_platform::sync::lock;
 
-use super::gauge::{Gauge, InWork, Unanswered};
+use super::gauge::{Gauge, InWork, UnderWay};
 use super::request_id::RequestIds;
 use super::state::{Front, InForce};
 use crate::embedded::clients::exchange::Exchange;
@@ -53,9 +53,9 @@ impl Lane {
         self.gauge.begin_request()
     }
 
-    /// Counts a request to an app as unanswered until the returned value is dropped.
-    pub fn begin_unanswered(&self) -> Unanswered<'_> {
-        self.gauge.begin_unanswered()
+    /// Counts a request to an app until the returned value is dropped.
+    pub fn begin_under_way(&self) -> UnderWay<'_> {
+        self.gauge.begin_under_way()
     }
 
     /// Counts a request that is over. `fault`: why the front answered in place of the app.

@@ -183,7 +183,7 @@ async fn answer(
             }
             lane.begin_trace(exchange);
             let to = Destination { app, pool: &lane.front.pool, lane: lane.number };
-            forward::run(exchange, reply, to, lane.begin_unanswered()).await
+            forward::run(exchange, reply, to, lane.begin_under_way()).await
         }
         (Target::Upstream { .. }, None) => Err(Cause::Removed.into()),
         (Target::Static { root }, _) => {

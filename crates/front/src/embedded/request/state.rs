@@ -249,9 +249,9 @@ impl Front {
         (requests, gauges.iter().map(|gauge| gauge.busy()).sum())
     }
 
-    /// Requests to apps that no worker has begun to answer, in all lanes.
-    pub fn unanswered(&self) -> u64 {
-        lock(&self.gauges).iter().map(|gauge| gauge.unanswered()).sum()
+    /// Requests to apps that are under way, in all lanes.
+    pub fn under_way(&self) -> u64 {
+        lock(&self.gauges).iter().map(|gauge| gauge.under_way()).sum()
     }
 
     /// The requests by app, and by what answers them, in all lanes.

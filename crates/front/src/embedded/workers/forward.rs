@@ -32,13 +32,13 @@ const SENDS_FILE: &str = "it answers with X-Accel-Redirect or X-Sendfile, which 
 const TOO_LARGE: &str =
     "its head is larger than [front] answer_head_max or answer_fields_max allow";
 
-/// Forwards a request and passes the answer on, to its end. `unanswered` is dropped when a worker
-/// has begun to answer.
+/// Forwards a request and passes the answer on, to its end. `under_way` is dropped then, or
+/// when the connection is upgraded.
 pub async fn run(
     exchange: &mut Exchange<'_>,
     reply: &mut Reply,
     to: Destination<'_>,
-    unanswered: impl Sized,
+    under_way: impl Sized,
 ) -> Result<(), Fault> {
     let is_finite = matches!(to.app.spec.slots, Slots::Finite { .. });
     let room = (&to.pool.spooled, &to.app.upstream.descriptors);
@@ -50,15 +50,17 @@ pub async fn run(
     })?;
     let mut forwarding = Forwarding { exchange, reply, to, tries: Tries::default() };
     let (mut slot, link) = forwarding.answered(&mut upload).await?;
-    drop(unanswered);
     slot.answered(reply.head.status);
     if reply.head.fields.first(Name::SendFile).is_some() {
         to.pool.warn_of(&to.app.upstream, SENDS_FILE);
     }
     if reply.head.status == 101 {
+        drop(under_way);
         return tunnel::run(exchange, reply, to, slot, link).await;
     }
-    relay::run(exchange, reply, to, (slot, link), upload).await
+    let done = relay::run(exchange, reply, to, (slot, link), upload).await;
+    drop(under_way);
+    done
 }
 
 /// A request that looks for a worker that answers it.

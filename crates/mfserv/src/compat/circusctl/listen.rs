@@ -10,6 +10,7 @@ use mfserv_core::circus::Endpoint;
 use mfserv_zmtp::{Connection, Event, Limits, Role, message};
 use serde_json::{Map, Value};
 
+use crate::cli::output::is_lost;
 use crate::cli::print;
 
 /// How large an event may be.
@@ -66,6 +67,10 @@ fn hear(
                     let frames: Vec<_> =
                         frames.iter().map(|frame| String::from_utf8_lossy(frame)).collect();
                     print(&format!("{}\n", frames.join(": ")));
+                    // `circusctl listen | head -1`
+                    if is_lost() {
+                        return Ok(());
+                    }
                     continue;
                 }
                 Event::Subscribe(_) | Event::Unsubscribe(_) => continue,

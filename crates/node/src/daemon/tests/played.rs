@@ -1,5 +1,4 @@
-//! The world, played: a keeper that starts nothing and speaks the real protocol over a real
-//! socket, fronts, a clock that goes with tokio's, and a disk in memory.
+//! The world, played: fronts, tokio's clock, a disk in memory, and a keeper that starts nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -277,6 +276,7 @@ pub struct Fronts {
     /// What was published: generations, and the last table.
     pub published: Vec<u64>,
     pub table: Option<RouteTable>,
+    pub under_way: Vec<u64>, // what the next questions are answered, the last one first
     pub states: Vec<NodeState>,
     pub broken: BTreeMap<String, Breakage>,
     pub serving: BTreeSet<String>,
@@ -315,7 +315,8 @@ impl Front for PlayedFronts {
     }
 
     fn stats(&self) -> Pending<'_, Stats> {
-        Box::pin(async { Stats::default() })
+        let under_way = self.seen().under_way.pop().unwrap_or_default();
+        Box::pin(async move { Stats { under_way, ..Stats::default() } })
     }
 
     fn state(&self, state: NodeState) {

@@ -10,7 +10,7 @@ use super::kit::House;
 use crate::daemon::last_plan;
 
 #[tokio::test(start_paused = true)]
-async fn first_new_requests_are_refused_then_the_workers_end_then_the_front() {
+async fn first_new_requests_are_refused_then_the_front_ends_then_the_workers() {
     let house = House::new();
     house.plugin("hello");
     let daemon = house.running().await;
@@ -21,15 +21,31 @@ async fn first_new_requests_are_refused_then_the_workers_end_then_the_front() {
         let position = asked.iter().position(|ask| ask.starts_with(what));
         position.unwrap_or_else(|| panic!("no {what}: {asked:?}"))
     };
-    assert!(at("end app.") < at("unlisten "), "{asked:?}");
-    assert!(at("end app.") < at("end front."), "{asked:?}");
+    assert!(at("unlisten ") < at("end app."), "{asked:?}");
+    assert!(at("end front.") < at("end app."), "{asked:?}");
     assert!(daemon.fronts.seen().table.as_ref().unwrap().server.stopping);
     assert!(house.keeper.books().alive.is_empty());
     assert_eq!(daemon.fronts.seen().states[2..], [NodeState::Stopping, NodeState::Stopped]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_is_four_plans_of_which_none_is_kept_for_the_next_start() {
+async fn later_requests_are_refused_while_some_are_under_way_but_not_for_ever() {
+    for (under_way, least, most) in
+        [(vec![0, 1, 2, 3], 150, 1_000), (vec![1; 2_000], 19_000, 21_000)]
+    {
+        let house = House::new();
+        house.plugin("hello");
+        let daemon = house.running().await;
+        daemon.fronts.seen().under_way = under_way;
+        let began = Instant::now();
+        daemon.stop().await;
+        let took = began.elapsed().as_millis();
+        assert!((least..most).contains(&took), "{took} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_is_three_plans_of_which_none_is_kept_for_the_next_start() {
     let house = House::new();
     house.plugin("hello");
     let daemon = house.running().await;
@@ -37,14 +53,9 @@ async fn a_stop_is_four_plans_of_which_none_is_kept_for_the_next_start() {
     daemon.stop().await;
     assert_eq!(
         daemon.plans()[1..],
-        [
-            "routes",
-            "stop app.hello.main",
-            "stop front; close http:127.0.0.1:18868",
-            "stop telemetry"
-        ]
+        ["routes", "stop front; close http:127.0.0.1:18868", "stop app.hello.main, telemetry"]
     );
-    assert_eq!(daemon.plan().generation, before.generation + 4);
+    assert_eq!(daemon.plan().generation, before.generation + 3);
     assert_eq!(last_plan::load(&*house.disk, &house.places()), Some((*before).clone()));
 }
 
@@ -58,7 +69,7 @@ async fn telegraf_ends_after_those_who_hand_their_last_points_to_it() {
     );
     let daemon = house.running().await;
     daemon.stop().await;
-    assert_eq!(daemon.plans()[4..], ["stop telemetry", "stop telegraf"]);
+    assert_eq!(daemon.plans()[3..], ["stop app.hello.main, telemetry", "stop telegraf"]);
     assert!(house.keeper.books().alive.is_empty());
 }
 
