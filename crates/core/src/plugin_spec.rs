@@ -131,6 +131,8 @@ pub struct AppSpec {
     pub requests_per_worker: Option<u32>,
     /// `_keep_alive`; `None` = by command.
     pub keep_alive: Option<bool>,
+    /// `_python_server`: the server behind `bjoern_wrapper.py`; `None` = the module's.
+    pub python_server: Option<String>,
 }
 
 /// What the status of a plugin asks for, and what is expected.

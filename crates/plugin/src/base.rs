@@ -31,22 +31,27 @@ pub use locks::{constraints, lock};
 pub use portable::{export, import};
 
 /// Our own modules, by their path in site-packages. Python 2 has those of [`ALSO_OF_2`] only.
-const MODULES: &[(&str, &str)] = &[
-    ("mfserv_wsgi.py", include_str!("../python/modules/mfserv_wsgi.py")),
+const MODULES: &[(&str, &[u8])] = &[
+    ("mfserv_wsgi.py", include_bytes!("../python/modules/mfserv_wsgi.py")),
+    ("mfserv_worker/__init__.py", include_bytes!("../python/modules/mfserv_worker/__init__.py")),
+    ("mfserv_worker/native.py", include_bytes!("../python/modules/mfserv_worker/native.py")),
+    ("_mfserv_worker.abi3.so", include_bytes!(concat!(env!("OUT_DIR"), "/worker.so"))),
     (
         "aiohttp_metwork_middlewares/__init__.py",
-        include_str!("../python/modules/aiohttp_metwork_middlewares/__init__.py"),
+        include_bytes!("../python/modules/aiohttp_metwork_middlewares/__init__.py"),
     ),
-    ("mfext/__init__.py", include_str!("../python/modules/mfext/__init__.py")),
-    ("mfext/mflog_addon.py", include_str!("../python/modules/mfext/mflog_addon.py")),
+    ("mfext/__init__.py", include_bytes!("../python/modules/mfext/__init__.py")),
+    ("mfext/mflog_addon.py", include_bytes!("../python/modules/mfext/mflog_addon.py")),
 ];
 
 /// The modules that Python 2 understands.
 const ALSO_OF_2: &[&str] = &["mfserv_wsgi.py", "mfext/__init__.py", "mfext/mflog_addon.py"];
 
 /// Our own programs, by name.
-const PROGRAMS: &[(&str, &str)] =
-    &[("bjoern_wrapper.py", include_str!("../python/bin/bjoern_wrapper.py"))];
+const PROGRAMS: &[(&str, &str)] = &[
+    ("bjoern_wrapper.py", include_str!("../python/bin/bjoern_wrapper.py")),
+    ("mfserv_worker", include_str!("../python/bin/mfserv_worker")),
+];
 
 /// How long making a base environment may take, a slow network included.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -105,7 +110,9 @@ pub fn runs_python(spec: &PluginSpec) -> bool {
     let python = |command: &str| {
         let word = command.split_whitespace().next().unwrap_or_default().trim_matches('"');
         let program = word.rsplit('/').next().unwrap_or_default();
-        program.ends_with(".py") || program.starts_with("python") || program == "uvicorn"
+        program.ends_with(".py")
+            || program.starts_with("python")
+            || matches!(program, "uvicorn" | "mfserv_worker")
     };
     spec.apps.iter().any(|app| python(&app.command.command))
         || spec.extra_daemons.iter().any(|extra| python(&extra.command.command))
@@ -194,7 +201,8 @@ fn current(home: &Home, python: &Interpreter) -> Option<BaseEnvironment> {
 /// An environment is the same as long as its interpreter is the same program in all that
 /// packages can tell; where the program is does not count.
 fn fingerprint(python: &Interpreter) -> String {
-    let own = MODULES.iter().chain(PROGRAMS).map(|(name, text)| (*name, text.as_bytes()));
+    let programs = PROGRAMS.iter().map(|(name, text)| (*name, text.as_bytes()));
+    let own = MODULES.iter().copied().chain(programs);
     let lock = lock(python).unwrap_or_default();
     disk::fingerprint(
         [("lock", lock.as_bytes()), ("python", python.identity().as_bytes())]
@@ -233,7 +241,7 @@ fn make(
     for (path, text) in modules(python) {
         let place = site_packages(dir, python).join(path);
         place.parent().map_or(Ok(()), disk::create_dir)?;
-        disk::write(&place, text.as_bytes())?;
+        disk::write(&place, text)?;
     }
     for (name, text) in PROGRAMS {
         let place = dir.join("bin").join(name);
@@ -249,11 +257,16 @@ fn make(
     disk::write(&dir.join(MARK), &serde_json::to_vec_pretty(&mark).unwrap_or_default())
 }
 
-/// Our own modules that an interpreter understands.
-fn modules(python: &Interpreter) -> impl Iterator<Item = (&'static str, &'static str)> {
+/// Our own modules that an interpreter understands. One that could not be built for this system is
+/// empty, and left out.
+fn modules(python: &Interpreter) -> impl Iterator<Item = (&'static str, &'static [u8])> {
     let is_2 = python.is_2();
-    let all = MODULES.iter().copied();
+    let all = MODULES.iter().copied().filter(|(path, text)| is_source(path) || !text.is_empty());
     all.filter(move |(path, _)| !is_2 || ALSO_OF_2.contains(path))
+}
+
+fn is_source(path: &str) -> bool {
+    path.ends_with(".py")
 }
 
 /// Compiles our own modules; pip and uv have compiled the others.
@@ -267,7 +280,8 @@ fn compile(
     command.current_dir("/");
     command.args(toolbox.interpreter.isolation()).args(["-m", "compileall", "-q"]);
     let places = site_packages(dir, toolbox.interpreter);
-    command.args(modules(toolbox.interpreter).map(|(path, _)| places.join(path)));
+    let paths = modules(toolbox.interpreter).map(|(path, _)| path);
+    command.args(paths.filter(|path| is_source(path)).map(|path| places.join(path)));
     let run = crate::child::Run {
         what: "compiling our Python modules",
         limit: toolbox.limit,

@@ -19,6 +19,7 @@ mod stack;
 mod stalls;
 mod telemetry;
 mod waits;
+mod workers;
 
 use clap::Subcommand;
 use mfserv_core::Diagnostic;
@@ -49,6 +50,9 @@ pub enum Bench {
     Stack(stack::Stack),
     /// CPU time per request of the whole node with logs, metrics and traces on and off.
     Telemetry(telemetry::Telemetry),
+    /// CPU time per request of a Python worker alone, by its server: that of mfserv, bjoern and
+    /// waitress, in turns.
+    Workers(workers::Workers),
 }
 
 impl Bench {
@@ -64,6 +68,7 @@ impl Bench {
             Bench::Slots(slots) => slots.run(),
             Bench::Stack(stack) => stack.run(),
             Bench::Telemetry(telemetry) => telemetry.run(),
+            Bench::Workers(workers) => workers.run(),
         }
     }
 }

@@ -19,6 +19,8 @@ const MFADMIN: Type = Type::OneOf { words: &["AUTO", "null"], later: None };
 
 const AGENTS: Type = Type::OneOf { words: &["builtin", "telegraf"], later: None };
 
+const PYTHON_SERVERS: Type = Type::OneOf { words: &["waitress", "mfserv"], later: None };
+
 const FACILITIES: Type = Type::OneOf { words: log_outputs::FACILITIES, later: None };
 
 const FRONTS: Type = Type::OneOf {
@@ -138,11 +140,12 @@ keys! {
     LOG_SYSLOG_FACILITY: String = one_of("log", "syslog_facility", "daemon", FACILITIES, "facility of these lines, in syslog and in journald");
     LOG_MFADMIN_FLAG: String = one_of("log", "mfadmin_flag", "AUTO", MFADMIN, "AUTO: send messages of mflog to the host of [admin]; null: never");
     LOG_MFADMIN_MINIMAL_LEVEL: String = one_of("log", "mfadmin_minimal_level", "WARNING", LEVELS, "least severe level that is sent");
-    // [startup], [internal_plugins], [general], [misc], [autorestart]
+    // [startup], [internal_plugins], [general], [python], [misc], [autorestart]
     STARTUP_ENABLED: bool = flag("startup", "flag", "1", "0: mfserv start and stop do nothing");
     _: bool = flag("internal_plugins", "install_welcome", "1", "install or update the built-in plugin welcome at start");
     GENERAL_PYTHON: Option<String> = program("general", "_python", "null", "interpreter of plugins that name none (python3.12); null: python3 of the host");
     PYTHON_LEGACY_LAYERS: bool = flag("python", "legacy_layers", "0", "1: plugins find the packages that the layers of MFSERV offered without a declaration");
+    PYTHON_SERVER: String = one_of("python", "server", "waitress", PYTHON_SERVERS, "the server behind bjoern_wrapper.py, of apps that name none: waitress, or that of mfserv");
     AUTORESTART: bool = flag("autorestart", "flag", "1", "renew workers when files of their plugin change");
     AUTORESTART_CONFIGURATION: bool = flag("autorestart", "configuration", "1", "with flag=1: apply configuration files when they change; 0: at mfserv reload");
     MISC_CORE_SIZE_KIB: Option<u64> = optional("misc", "core_size", "0", at_least(-1, "KiB"), "size of core files of workers and jobs; 0: none; -1: as mfserv was started");

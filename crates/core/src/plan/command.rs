@@ -31,7 +31,7 @@ pub fn slots_of(argv: &[String]) -> (Slots, bool) {
     let server = words.iter().find_map(|word| Server::named(word));
     let finite = |n: u32| Slots::Finite { per_worker: n.max(1) };
     match server {
-        Some(Server::Bjoern) => (finite(1), true),
+        Some(Server::OneAtATime) => (finite(1), true),
         Some(Server::Unlimited) => (Slots::Unlimited, true),
         Some(Server::Gunicorn) => match option(argv, &["-k", "--worker-class"]) {
             Some(class) if !matches!(class, "sync" | "gthread") => (Slots::Unlimited, true),
@@ -56,7 +56,7 @@ pub fn slots_of(argv: &[String]) -> (Slots, bool) {
 }
 
 enum Server {
-    Bjoern,
+    OneAtATime,
     Unlimited,
     Gunicorn,
     Uwsgi,
@@ -66,7 +66,7 @@ enum Server {
 impl Server {
     fn named(program: &str) -> Option<Server> {
         Some(match program {
-            "bjoern_wrapper.py" => Server::Bjoern,
+            "bjoern_wrapper.py" | "mfserv_worker" => Server::OneAtATime,
             "uvicorn" | "hypercorn" | "daphne" | "node" | "nodejs" => Server::Unlimited,
             "gunicorn" => Server::Gunicorn,
             "uwsgi" | "pyuwsgi" => Server::Uwsgi,
@@ -137,6 +137,7 @@ mod tests {
     fn the_slots_of_known_servers_are_read_from_their_commands() {
         let finite = |n| (Slots::Finite { per_worker: n }, true);
         assert_eq!(slots("bjoern_wrapper.py --timeout=60 main.wsgi:app s"), finite(1));
+        assert_eq!(slots("mfserv_worker --timeout=60 main.wsgi:app s"), finite(1));
         assert_eq!(slots("gunicorn -b unix:s main:app"), finite(1));
         assert_eq!(slots("gunicorn -w 2 --threads=4 main:app"), finite(8));
         assert_eq!(slots("/x/bin/gunicorn -w2 main:app"), finite(2));

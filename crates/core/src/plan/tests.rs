@@ -134,6 +134,19 @@ fn a_worker_that_drains_is_given_as_long_as_the_front_gives_its_websockets() {
 }
 
 #[test]
+fn the_server_of_an_app_is_its_own_else_that_of_the_node() {
+    let of = |node: &str, app: &str| {
+        let module = module(node);
+        let plan = Plan::new(inputs(&module, vec![plugin("foo", &format!("{WEB}{app}"))]));
+        plan.watchers[&WatcherName::app("foo", "main")].env["MFSERV_PYTHON_SERVER"].clone()
+    };
+    assert_eq!(of("", ""), "waitress");
+    assert_eq!(of("[python]\nserver=mfserv\n", ""), "mfserv");
+    assert_eq!(of("[python]\nserver=mfserv\n", "_python_server=waitress\n"), "waitress");
+    assert_eq!(of("", "_python_server=mfserv\n"), "mfserv");
+}
+
+#[test]
 fn a_refused_plugin_is_refused_alone() {
     let broken = plugin("bad", "[app_main]\nnumproceses=1\n");
     assert!(broken.loaded.is_err());

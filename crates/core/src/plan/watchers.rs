@@ -8,7 +8,7 @@ use crate::exit_code::Kind;
 use crate::fingerprint;
 use crate::keys::{
     FRONT_UPGRADE_DRAIN_TIMEOUT_S, LOG_SPLIT_STREAMS, LOG_SPLIT_WORKERS, MISC_CORE_SIZE_KIB,
-    NGINX_TIMEOUT_S,
+    NGINX_TIMEOUT_S, PYTHON_SERVER,
 };
 use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
@@ -120,6 +120,8 @@ impl Maker<'_> {
         };
         let mut watcher = self.watcher(name, &app.command, argv, probe);
         watcher.env.insert("HOTSWAP".into(), "0".into());
+        let server = app.python_server.clone().unwrap_or(self.inputs.module.get(PYTHON_SERVER));
+        watcher.env.insert("MFSERV_PYTHON_SERVER".into(), server);
         let link_stem = self.inputs.var_dir.join(watcher.name.file_stem());
         watcher.socket_stem = Some(short_enough(&link_stem, &self.inputs.short_dir));
         watcher.socket_link_stem = Some(link_stem);

@@ -148,6 +148,10 @@ const fn interpreter(name: Name) -> Key<Option<String>> {
     obeyed(name, Type::Interpreter, "", |read| Some(read.text()).filter(|text| !text.is_empty()))
 }
 
+const fn word(name: Name, words: &'static [&'static str]) -> Key<Option<String>> {
+    obeyed(name, Type::Word(words), "", |read| Some(read.text()).filter(|text| !text.is_empty()))
+}
+
 const fn ready(name: Name, words: &'static [&'static str]) -> Key<Option<ReadyBy>> {
     obeyed(name, Type::Word(words), "", |read| match read.text().as_str() {
         "http" => Some(ReadyBy::Http),
@@ -235,6 +239,7 @@ keys! {
         READY: Option<ReadyBy> = ready("_ready", &["http", "connect", "notify"]);
         REQUESTS_PER_WORKER: Option<u64> = strict_count("_requests_per_worker", 0, 1_000_000);
         KEEP_ALIVE: Option<bool> = strict_flag("_keep_alive");
+        PYTHON_SERVER: Option<String> = word("_python_server", &["waitress", "mfserv"]);
     }
 
     /// An extra daemon has no socket: only it can say that it is ready.

@@ -126,6 +126,7 @@ fn app(name: &str, section: &Section) -> AppSpec {
         http_test: http_test(section),
         requests_per_worker: section.get(REQUESTS_PER_WORKER).map(small),
         keep_alive: section.get(KEEP_ALIVE),
+        python_server: section.get(PYTHON_SERVER),
     }
 }
 

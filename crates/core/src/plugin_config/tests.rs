@@ -275,12 +275,12 @@ fn keys_of_ours_are_read_and_strict() {
     );
     let app = &spec.apps[0];
     assert_eq!(spec.general.python.as_deref(), Some("python3.12"));
-    assert_eq!(spec.general.persistent_paths.len(), 2);
     assert_eq!(app.command.ready, Some(ReadyBy::Connect));
     assert_eq!((app.command.start_timeout_s, app.command.overlap), (Some(90), Some(false)));
     assert_eq!((app.requests_per_worker, app.keep_alive), (Some(0), Some(true)));
     assert_eq!(spec.extra_daemons[0].command.ready, Some(ReadyBy::Notify));
-    assert!(spec.routes_disabled);
+    assert!(spec.routes_disabled && spec.general.persistent_paths.len() == 2);
+    refused("[app_main]\n_python_server=bjoern\n", 9, &["_python_server", "waitress or mfserv"]);
     refused("[app_main]\n_ready=maybe\n", 9, &["_ready", "http or connect or notify"]);
     refused("[extra_daemon_d]\n_ready=http\n", 9, &["is not possible here"]);
     refused("[app_main]\n_start_timeout=0\n", 9, &["_start_timeout"]);

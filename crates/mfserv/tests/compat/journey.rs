@@ -92,18 +92,21 @@ fn install_and_uninstall(node: &Node, old: &OldNames, package: &Path, answer: Op
 
 fn journey(template: &str, answer: Option<Answer>) {
     let _turn = Turn::heavy();
-    let node = node();
-    let mut old = OldNames::new(&node);
-    let package = develop_and_release(&node, &old, template, answer.as_ref());
+    journey_on(&node(), template, answer);
+}
+
+fn journey_on(node: &Node, template: &str, answer: Option<Answer>) {
+    let mut old = OldNames::new(node);
+    let package = develop_and_release(node, &old, template, answer.as_ref());
     let unplugged = offline(|| {
         let outside = TcpStream::connect_timeout(&([192, 0, 2, 1], 80).into(), SOON);
         assert!(outside.is_err_and(|e| e.raw_os_error() == Some(101)), "the network is there");
-        install_and_uninstall(&node, &old, &package, answer.as_ref());
+        install_and_uninstall(node, &old, &package, answer.as_ref());
     });
     if !unplugged {
         println!("no network of its own is allowed here: its indexes are made unreachable");
         old.cut_off();
-        install_and_uninstall(&node, &old, &package, answer.as_ref());
+        install_and_uninstall(node, &old, &package, answer.as_ref());
     }
 }
 
@@ -136,9 +139,13 @@ fn the_flask_template_makes_its_whole_journey() {
     journey("python3_flask", page("/journey", "Hello World !"));
 }
 
+/// With the server of mfserv behind `bjoern_wrapper.py`; the template of Flask has waitress there.
 #[test]
 fn the_raw_wsgi_template_makes_its_whole_journey() {
-    journey("python3_raw_wsgi", page("/journey", "Hello World!"));
+    let _turn = Turn::heavy();
+    let node = node();
+    node.set("python.server", "mfserv");
+    journey_on(&node, "python3_raw_wsgi", page("/journey", "Hello World!"));
 }
 
 #[test]

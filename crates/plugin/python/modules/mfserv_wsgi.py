@@ -31,8 +31,16 @@ import time
 from collections import deque
 from select import POLLIN, poll
 
+try:
+    from mfserv_worker import request_id
+except ImportError:
+    # Python 2 has no context variables
+    request_id = None
+
 BACKLOG = 10000
 REQUEST_ID = "MFSERV_CURRENT_REQUEST_ID"
+# which server an app gets: [python] server, or _python_server of the app
+SERVER = "MFSERV_PYTHON_SERVER"
 # how long a worker that was told to stop goes on serving who has connected
 FLUSH_SECONDS = 5.0
 # Interrupts a request that takes too long. Not SIGALRM: apps and their libraries use that
@@ -47,6 +55,17 @@ monotonic = getattr(time, "monotonic", None) or (lambda: os.times()[4])
 
 class SoftTimeout(BaseException):
     """The running request took too long. Not an Exception, so that no app swallows it."""
+
+
+def report(message, error=None):
+    """Logs a problem, with the traceback of an exception."""
+    if error is None:
+        log_problem(message)
+        return
+    try:
+        raise error
+    except BaseException:
+        log_problem(message, exc_info=True)
 
 
 def log_problem(message, exc_info=False):
@@ -190,6 +209,8 @@ class Limits(object):
 
     def __call__(self, environ, start_response):
         os.environ[REQUEST_ID] = environ.get("HTTP_X_REQUEST_ID", "")
+        if request_id is not None:
+            request_id.set(os.environ[REQUEST_ID])
         clock = self.clock
         try:
             clock.start()
@@ -486,8 +507,8 @@ def import_app(target):
     return app
 
 
-def parse(arguments):
-    parser = argparse.ArgumentParser(prog="bjoern_wrapper.py", description="WSGI server on a unix socket")
+def parse(arguments, prog="bjoern_wrapper.py"):
+    parser = argparse.ArgumentParser(prog=prog, description="WSGI server on a unix socket")
     parser.add_argument("wsgi_app", metavar="MODULE:CALLABLE", help="the WSGI application")
     parser.add_argument("unix_socket", metavar="UNIX_SOCKET", help="the unix socket to listen on")
     parser.add_argument(
@@ -495,6 +516,8 @@ def parse(arguments):
     )
     parser.add_argument("--debug", action="store_true", help="debug level, and a page for exceptions")
     parser.add_argument("--debug-evalex", action="store_true", help="with --debug: a console in that page")
+    if prog == "mfserv_worker":
+        parser.add_argument("--server", choices=["mfserv", "waitress"], default="mfserv", help="the server")
     return parser.parse_args(arguments)
 
 
@@ -509,31 +532,63 @@ def with_debugger(app, evalex):
 
 
 def main(arguments=None):
-    """The command line; returns the exit code."""
+    """The command line of bjoern_wrapper.py; returns the exit code. Which server it starts is
+    not in it, since it is older than the choice: the configuration says so, in the environment."""
     options = parse(arguments)
+    return run(options, os.environ.get(SERVER, "waitress"), os.environ.__setitem__)
+
+
+def main_of_worker(arguments=None):
+    """The command line of mfserv_worker; returns the exit code."""
+    options = parse(arguments, "mfserv_worker")
+    return run(options, options.server, None)
+
+
+def run(options, server, put_id):
+    """Serves the app of a command line; returns the exit code."""
     app = import_app(options.wsgi_app)
     if app is None:
         return 1
     if options.debug or options.debug_evalex:
         app = with_debugger(app, options.debug_evalex)
-    clock = Clock(max(options.timeout, 0))
+    timeout = max(options.timeout, 0)
+    native = native_server() if server == "mfserv" else None
     try:
         own_socket = OwnSocket(options.unix_socket)
     except (OSError, socket.error) as error:
         log_problem("can't listen on %s: %s" % (options.unix_socket, error))
         return 1
+    try:
+        if native is None:
+            serve(app, own_socket, timeout)
+        else:
+            native(app, own_socket, timeout, TIMEOUT_SIGNAL, report, FORWARDED, put_id)
+    finally:
+        own_socket.remove()
+    return 0
+
+
+def native_server():
+    """The server in Rust; None, with the reason logged, where it can not be loaded."""
+    try:
+        from mfserv_worker.native import serve as native
+    except ImportError as error:
+        log_problem("the server mfserv can't be loaded, waitress serves instead: %s" % error)
+        return None
+    return native
+
+
+def serve(app, own_socket, timeout):
+    """Serves with waitress."""
+    clock = Clock(timeout)
     worker = Worker(Limits(app, clock), own_socket)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, worker.stop)
     watch(clock)
-    try:
-        worker.run()
-        # nobody new from here
-        own_socket.remove()
-        worker.finish(own_socket.socket)
-    finally:
-        own_socket.remove()
-    return 0
+    worker.run()
+    # nobody new from here
+    own_socket.remove()
+    worker.finish(own_socket.socket)
 
 
 def watch(clock):

@@ -26,6 +26,7 @@ mod store;
 mod tar_stream;
 mod templates;
 mod wsgi;
+mod wsgi_faults;
 mod wsgi_protocol;
 
 use std::collections::BTreeMap;

@@ -16,6 +16,7 @@ use mfserv_plugin::store::{self, install};
 use mfserv_plugin::{Cancel, Home, Silent, python};
 
 use crate::templates::with_base;
+use crate::wsgi_faults::apps_and_clients_that_misbehave_harm_nobody_else;
 use crate::wsgi_protocol::the_protocol_is_kept;
 use crate::{Node, Reported, options, spec_of, tree, until};
 
@@ -49,10 +50,13 @@ pub fn get(socket: &Path, path: &str, headers: &str) -> (String, String) {
     (head.to_string(), body.to_string())
 }
 
-/// Starts `bjoern_wrapper.py` in the environment of a plugin.
+/// The servers behind `bjoern_wrapper.py`, each of which keeps all its promises.
+pub const SERVERS: [&str; 2] = ["waitress", "mfserv"];
+
+/// Starts `bjoern_wrapper.py` with a server in the environment of a plugin.
 pub fn worker(
     home: &Home,
-    base: &BaseEnvironment,
+    (base, server): (&BaseEnvironment, &str),
     dir: &Path,
     arguments: &[&str],
     socket: &Path,
@@ -63,6 +67,7 @@ pub fn worker(
             .unwrap();
     let mut command = Command::new(base.bin().join("bjoern_wrapper.py"));
     command.args(arguments).arg(socket).current_dir(dir).env_clear().envs(variables);
+    command.env("MFSERV_PYTHON_SERVER", server);
     let log = fs::File::create(socket.with_extension("log")).unwrap();
     End(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
 }
@@ -98,9 +103,22 @@ fn a_flask_plugin_goes_from_template_to_running_app() {
     install_without_a_network(&node.home, &file);
     let installed = store::current(&node.home, "sample").unwrap();
     assert!(base::is_wanted(&installed.dir, &spec_of(&installed.dir)));
+    for server in SERVERS {
+        the_installed_app_answers(&node, (&base, server), &installed.dir);
+    }
+
+    the_plugins_own_packages_win(&node, &base, &installed.dir);
+    for server in SERVERS {
+        the_worker_keeps_its_promises(&node, (&base, server));
+        the_protocol_is_kept(&node, (&base, server));
+    }
+    a_server_that_does_not_load_is_replaced(&node, &base);
+    apps_and_clients_that_misbehave_harm_nobody_else(&node, &base);
+}
+
+fn the_installed_app_answers(node: &Node, base: (&BaseEnvironment, &str), dir: &Path) {
     let socket = node.work().join("s");
-    let mut app =
-        worker(&node.home, &base, &installed.dir, &["--timeout=60", "main.wsgi:app"], &socket);
+    let mut app = worker(&node.home, base, dir, &["--timeout=60", "main.wsgi:app"], &socket);
     let (head, body) = get(&socket, "/sample/", "");
     assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("text/html"), "{head}");
     assert_eq!(body, "Hello World !");
@@ -108,10 +126,6 @@ fn a_flask_plugin_goes_from_template_to_running_app() {
     app.signal("INT");
     assert_eq!(app.0.wait().unwrap().code(), Some(0));
     assert!(!socket.exists());
-
-    the_plugins_own_packages_win(&node, &base, &installed.dir);
-    the_worker_keeps_its_promises(&node, &base);
-    the_protocol_is_kept(&node, &base);
 }
 
 const HOME: &str = "MFSERV_TEST_HOME";
@@ -193,8 +207,24 @@ def application(environ, start_response):
     return [body]
 "#;
 
-fn the_worker_keeps_its_promises(node: &Node, base: &BaseEnvironment) {
-    let dir = node.plugin("python3_raw_wsgi", "raw");
+/// The extension module is missing as it is on a system that it can not be built for.
+fn a_server_that_does_not_load_is_replaced(node: &Node, base: &BaseEnvironment) {
+    let dir = node.plugin("python3_raw_wsgi", "fallback");
+    fs::write(dir.join("_mfserv_worker.py"), "raise ImportError('no such module')").unwrap();
+    let socket = node.work().join("f");
+    let arguments = ["main.wsgi:application"];
+    let mut app = worker(&node.home, (base, "mfserv"), &dir, &arguments, &socket);
+    let (head, _) = get(&socket, "/", "");
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("Date: "), "of waitress: {head}");
+    app.signal("TERM");
+    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+    let log = fs::read_to_string(socket.with_extension("log")).unwrap();
+    assert!(log.contains("waitress serves instead: no such module"), "{log}");
+    assert!(!log.contains("Traceback"), "one line: {log}");
+}
+
+fn the_worker_keeps_its_promises(node: &Node, base: (&BaseEnvironment, &str)) {
+    let dir = node.plugin("python3_raw_wsgi", &format!("raw_{}", base.1));
     fs::write(dir.join("main/wsgi.py"), APP).unwrap();
     let socket = node.work().join("w");
     let start =

@@ -141,8 +141,8 @@ fn environ(socket: &Path, target: &[u8], headers: &str) -> serde_json::Value {
 }
 
 /// Called by the test that has made a base environment.
-pub fn the_protocol_is_kept(node: &Node, base: &BaseEnvironment) {
-    let dir = node.plugin("python3_raw_wsgi", "protocol");
+pub fn the_protocol_is_kept(node: &Node, base: (&BaseEnvironment, &str)) {
+    let dir = node.plugin("python3_raw_wsgi", &format!("protocol_{}", base.1));
     fs::write(dir.join("main/wsgi.py"), APP).unwrap();
     let socket = node.work().join("p");
     let mut app =
@@ -222,9 +222,12 @@ fn no_body_follows_a_head_that_has_none(socket: &Path) {
         assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{head}");
         assert!(body.is_empty() && !head.contains("Transfer-Encoding"), "{head}");
     }
-    // what comes next on the connection is the next answer
-    let two = b"HEAD /generator HTTP/1.1\r\nHost: h\r\n\r\n";
-    assert!(String::from_utf8_lossy(&raw(socket, two)).ends_with("\r\n\r\n"));
+    // what comes next on the connection is the next answer, or its end (waitress)
+    let two = b"HEAD /generator HTTP/1.1\r\nHost: h\r\n\r\n\
+        GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    let answers = String::from_utf8(raw(socket, two)).unwrap();
+    let (_, next) = answers.split_once("\r\n\r\n").unwrap();
+    assert!(next.is_empty() || next.starts_with("HTTP/1.1 200"), "{answers}");
     let kept =
         b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
     let answers = String::from_utf8(raw(socket, kept)).unwrap();

@@ -12,8 +12,13 @@ use mfserv_node::places::Places;
 use crate::cli::keeper::QUICK;
 
 /// What a watcher adds to the environment of its plugin.
-const OF_WATCHERS: [&str; 4] =
-    ["MFSERV_CURRENT_APP_DEBUG", "MFLOG_MINIMAL_LEVEL", "MFSERV_LOG_MINIMAL_LEVEL", "HOTSWAP"];
+const OF_WATCHERS: [&str; 5] = [
+    "MFSERV_CURRENT_APP_DEBUG",
+    "MFLOG_MINIMAL_LEVEL",
+    "MFSERV_LOG_MINIMAL_LEVEL",
+    "HOTSWAP",
+    "MFSERV_PYTHON_SERVER",
+];
 
 /// The `--set` values of the daemon that runs, so that its configuration is read as it reads it.
 pub fn sets_of_daemon(places: &Places) -> Vec<Set> {

@@ -4,6 +4,7 @@ Used through the environment: MFLOG_EXTRA_CONTEXT_FUNC=mfext.mflog_addon.extra_c
 """
 
 import os
+import sys
 
 _NAMES = (
     ("plugin", "MFSERV_CURRENT_PLUGIN_NAME"),
@@ -18,4 +19,8 @@ def extra_context():
         value = os.environ.get(variable)
         if value:
             context[key] = value
+    worker = sys.modules.get("mfserv_worker")
+    request_id = worker.request_id.get() if worker else ""
+    if request_id:
+        context["request_id"] = request_id
     return context

@@ -26,6 +26,7 @@ const NEW_KEYS: &[&str] = &[
     "[python]",
     "[general] _python",
     "[python] legacy_layers",
+    "[python] server",
     "[autorestart] configuration",
     "[log] compress_rotated_files",
     "[log] max_total_size",
@@ -47,6 +48,7 @@ const NEW_PLUGIN_KEYS: &[&str] = &[
     "_ready",
     "_requests_per_worker",
     "_keep_alive",
+    "_python_server",
     "memory_limit",
     "memory_high",
 ];

@@ -10,7 +10,7 @@ const LEVELS: &[&[&str]] = &[
     &["core", "h1"],
     &["platform"],
     &["logfile"],
-    &["keeper", "supervisor", "front", "plugin", "telemetry"],
+    &["keeper", "supervisor", "front", "plugin", "telemetry", "worker-python"],
     &["node"],
     &["mfserv"],
     &["testkit", "xtask"],

@@ -1,0 +1,241 @@
+//! The head of an answer, and how its body is framed.
+
+use mfserv_h1::{Name, Refusal};
+use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple};
+
+use crate::text::put_latin1;
+
+/// What is known of the request that is answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// The method is HEAD.
+    pub is_head: bool,
+    /// HTTP/1.1, else 1.0.
+    pub is_1_1: bool,
+}
+
+/// An answer, from `start_response` to its last byte.
+pub struct Answer {
+    asked: Asked,
+    /// Status line and fields; empty = `start_response` was not called.
+    head: Vec<u8>,
+    status: u16,
+    /// The head was sent.
+    pub is_sent: bool,
+    /// Content-Length.
+    length: Option<u64>,
+    /// How much of the body was accepted.
+    accepted: u64,
+    is_chunked: bool,
+    /// The app made more body than Content-Length says.
+    pub is_too_long: bool,
+}
+
+impl Answer {
+    /// No answer yet.
+    pub fn new(asked: Asked) -> Self {
+        Self {
+            asked,
+            head: Vec::new(),
+            status: 0,
+            is_sent: false,
+            length: None,
+            accepted: 0,
+            is_chunked: false,
+            is_too_long: false,
+        }
+    }
+
+    /// True once `start_response` was called.
+    pub fn is_set(&self) -> bool {
+        self.is_sent || !self.head.is_empty()
+    }
+
+    /// What `start_response` is called with.
+    pub fn set(
+        &mut self,
+        status: &Bound<'_, PyAny>,
+        headers: &Bound<'_, PyAny>,
+        replaces: bool,
+    ) -> PyResult<()> {
+        if self.is_set() && !replaces {
+            let message = "start_response was called a second time without exc_info";
+            return Err(PyAssertionError::new_err(message));
+        }
+        let mut head = b"HTTP/1.1 ".to_vec();
+        put_latin1(&mut head, status, "the status")?;
+        let code = status_code(&head[9..]).ok_or_else(|| {
+            let message = format!(
+                "the status {status} must be three digits, a space and a reason, as 200 OK"
+            );
+            PyValueError::new_err(message)
+        })?;
+        head.extend_from_slice(b"\r\n");
+        let Ok(list) = headers.cast::<PyList>() else {
+            let message = format!("the headers must be a list, not {}", headers.get_type());
+            return Err(PyTypeError::new_err(message));
+        };
+        let mut length = None;
+        for pair in list {
+            put_field(&mut head, &pair, &mut length)?;
+        }
+        (self.head, self.status, self.length) = (head, code, length);
+        Ok(())
+    }
+
+    /// An answer of the server itself, in place of the one of the app that was not sent.
+    pub fn replace(&mut self, status: &str, code: u16, length: usize) {
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n"
+        );
+        *self = Self::new(self.asked);
+        (self.head, self.status, self.length) = (head.into_bytes(), code, Some(length as u64));
+    }
+
+    /// The head is sent now. `total`: the size of the body, if it is known; `ends`: the
+    /// connection ends with this answer, also where its framing needs that.
+    pub fn begin(&mut self, total: Option<u64>, ends: &mut bool) -> Vec<u8> {
+        let mut head = std::mem::take(&mut self.head);
+        self.is_sent = true;
+        match (self.length, total) {
+            (None, Some(total)) if self.may_have_length() => {
+                head.extend_from_slice(format!("Content-Length: {total}\r\n").as_bytes());
+                self.length = Some(total);
+            }
+            (None, None) if self.has_body() && self.asked.is_1_1 => {
+                head.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+                self.is_chunked = true;
+            }
+            (None, None) if self.has_body() => *ends = true,
+            _ => {}
+        }
+        if *ends {
+            head.extend_from_slice(b"Connection: close\r\n");
+        } else if !self.asked.is_1_1 {
+            head.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+        head
+    }
+
+    fn may_have_length(&self) -> bool {
+        self.status >= 200 && self.status != 204 && self.status != 304
+    }
+
+    /// True if bytes follow the head.
+    pub fn has_body(&self) -> bool {
+        self.may_have_length() && !self.asked.is_head
+    }
+
+    /// How much of `size` more bytes is sent.
+    pub fn accept(&mut self, size: u64) -> u64 {
+        let left = self.length.map_or(u64::MAX, |length| length.saturating_sub(self.accepted));
+        self.is_too_long |= size > left;
+        let taken = size.min(left);
+        self.accepted += taken;
+        if self.has_body() { taken } else { 0 }
+    }
+
+    /// True if the body comes in chunks.
+    pub fn is_chunked(&self) -> bool {
+        self.is_chunked
+    }
+
+    /// True if all was accepted that Content-Length says.
+    pub fn is_complete(&self) -> bool {
+        self.length.is_some_and(|length| self.accepted >= length)
+    }
+
+    /// True if the client misses something that Content-Length says.
+    pub fn is_short(&self) -> bool {
+        self.has_body() && self.length.is_some_and(|length| self.accepted < length)
+    }
+}
+
+/// The answer to what is no request.
+pub fn refused(refusal: &Refusal) -> String {
+    let reason = match refusal.status {
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        505 => "HTTP Version Not Supported",
+        _ => "Bad Request",
+    };
+    format!(
+        "HTTP/1.1 {} {reason}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{}",
+        refusal.status,
+        refusal.reason.len(),
+        refusal.reason
+    )
+}
+
+/// The code of `200 OK`.
+fn status_code(text: &[u8]) -> Option<u16> {
+    let (code, reason) = text.split_at_checked(3)?;
+    let is_text = |&byte: &u8| byte == b'\t' || byte >= b' ' && byte != 0x7f;
+    let is_good = code.iter().all(u8::is_ascii_digit)
+        && code[0] != b'0'
+        && reason.first() == Some(&b' ')
+        && reason.iter().all(is_text);
+    is_good.then(|| code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')))
+}
+
+/// Adds one field. What would end the field, or is the server's to say, is refused.
+fn put_field(
+    head: &mut Vec<u8>,
+    pair: &Bound<'_, PyAny>,
+    length: &mut Option<u64>,
+) -> PyResult<()> {
+    let Ok(pair) = pair.cast::<PyTuple>() else {
+        let message = format!("a header must be a tuple, not {}", pair.get_type());
+        return Err(PyTypeError::new_err(message));
+    };
+    let (name, value) = pair.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
+    let start = head.len();
+    put_latin1(head, &name, "the name of a header")?;
+    let colon = head.len();
+    head.extend_from_slice(b": ");
+    put_latin1(head, &value, "the value of a header")?;
+    let (written, text) = (&head[start..colon], &head[colon + 2..]);
+    if written.is_empty() || !written.iter().all(is_token) {
+        return Err(PyValueError::new_err(format!("{name:?} is no name of a header")));
+    }
+    if text.iter().any(|&byte| byte < b' ' && byte != b'\t' || byte == 0x7f) {
+        let message = format!("the header {name} has a control character in its value {value:?}");
+        return Err(PyValueError::new_err(message));
+    }
+    match Name::of(written) {
+        Name::ContentLength => {
+            let digits = std::str::from_utf8(text).ok().filter(|text| {
+                text.len() < 19
+                    && !text.is_empty()
+                    && text.bytes().all(|byte| byte.is_ascii_digit())
+            });
+            let size = digits.and_then(|digits| digits.parse().ok());
+            if size.is_none() || length.is_some() {
+                let message = format!("Content-Length must be one number, not {value:?}");
+                return Err(PyValueError::new_err(message));
+            }
+            *length = size;
+        }
+        Name::Connection
+        | Name::KeepAlive
+        | Name::TransferEncoding
+        | Name::Upgrade
+        | Name::Dropped => {
+            let message =
+                format!("the header {name} is of the connection: the server's to say (PEP 3333)");
+            return Err(PyValueError::new_err(message));
+        }
+        _ => {}
+    }
+    head.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// A character of a token (RFC 9110, 5.6.2).
+fn is_token(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}

@@ -1,0 +1,349 @@
+//! One connection: the bytes that came, what is left of the body, the bytes that wait to go.
+
+use std::collections::VecDeque;
+use std::io;
+use std::io::IoSlice;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use mfserv_h1::{BodyReader, FIELDS_MAX, Framing, HeadScan, Piece, Refusal, RequestHead};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, sendmsg, shutdown};
+
+/// The largest head. The front accepts less; what it adds has room here.
+const HEAD_MAX: usize = 64 * 1024;
+/// The most that one read takes, and so the most of a body that is kept, bytes.
+pub const READ_MAX: usize = 64 * 1024;
+/// The most of a body that nobody wants which is read for the sake of the connection, bytes.
+const UNREAD_MAX: u64 = 64 * 1024;
+/// The most bytes of a file in one system call: the other connections have their turn.
+const FILE_TURN: u64 = 1 << 20;
+
+/// A part of an answer that waits until the socket takes it.
+enum Part {
+    Own(Vec<u8>),
+    Python(Py<PyBytes>, usize),
+    File { file: OwnedFd, at: u64, left: u64 },
+}
+
+/// What comes next on a connection.
+pub enum Next {
+    /// A request whose head is read.
+    Request,
+    /// More bytes must arrive.
+    More,
+    /// No other request, and nothing to say.
+    End,
+    /// No other request, and this answer.
+    Refused(Refusal),
+}
+
+/// A connection of the front.
+pub struct Connection {
+    socket: OwnedFd,
+    /// Bytes from `start` on were not looked at.
+    input: Vec<u8>,
+    start: usize,
+    /// Content of the body that is not taken yet, in `input`, before `start`.
+    content: Range<usize>,
+    scan: HeadScan,
+    /// The head of the running request.
+    pub head: RequestHead,
+    body: BodyReader,
+    /// The client sends the body once it is told to go on.
+    expects_continue: bool,
+    /// What is left of a body is read and dropped, at most so many bytes.
+    dropping: Option<u64>,
+    output: VecDeque<Part>,
+    /// No other request is read.
+    pub ends: bool,
+}
+
+impl Connection {
+    /// A connection that nothing was read of.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            input: Vec::new(),
+            start: 0,
+            content: 0..0,
+            scan: HeadScan::new(HEAD_MAX),
+            head: RequestHead::default(),
+            body: BodyReader::new(Framing::None),
+            expects_continue: false,
+            dropping: None,
+            output: VecDeque::new(),
+            ends: false,
+        }
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// True while bytes of an answer wait.
+    pub fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// True if a request has begun to arrive, or an answer waits.
+    pub fn has_work(&self) -> bool {
+        self.has_output() || self.dropping.is_none() && self.start < self.input.len()
+    }
+
+    /// True if bytes that came were not looked at.
+    pub fn has_input(&self) -> bool {
+        self.start < self.input.len() || self.dropping.is_some()
+    }
+
+    /// Closes both directions: a child of the app may still have the socket open.
+    pub fn shut(&self) {
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+
+    /// Reads once. `Ok(false)` = the other end is closed.
+    pub fn read(&mut self, space: &mut [u8]) -> io::Result<bool> {
+        match rustix::io::read(&self.socket, &mut *space) {
+            Ok(0) => Ok(false),
+            Ok(count) => {
+                self.input.extend_from_slice(&space[..count]);
+                Ok(true)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Looks at the bytes that are there.
+    pub fn next(&mut self) -> Next {
+        if self.ends {
+            return Next::End;
+        }
+        if self.dropping.is_some() {
+            match self.drop_rest() {
+                Some(true) => {}
+                Some(false) => return Next::More,
+                None => return Next::End,
+            }
+        }
+        match self.next_head() {
+            Ok(true) => Next::Request,
+            Ok(false) => Next::More,
+            Err(refusal) => Next::Refused(refusal),
+        }
+    }
+
+    fn next_head(&mut self) -> Result<bool, Refusal> {
+        let Some(length) = self.scan.find_end(&self.input[self.start..])? else {
+            return Ok(false);
+        };
+        let end = self.start + length;
+        self.scan = HeadScan::new(HEAD_MAX);
+        self.head.read(&self.input[self.start..end], FIELDS_MAX)?;
+        self.start = end;
+        self.compact();
+        self.body = BodyReader::new(self.head.framing);
+        self.expects_continue = self.head.expects_continue && !self.body.is_done();
+        Ok(true)
+    }
+
+    /// Forgets the bytes that were used.
+    fn compact(&mut self) {
+        if self.start == self.input.len() {
+            self.input.clear();
+            self.start = 0;
+            if self.input.capacity() > 2 * READ_MAX {
+                self.input = Vec::new();
+            }
+        } else if self.start >= READ_MAX {
+            self.input.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
+    /// True if the whole body has been taken.
+    pub fn is_read(&self) -> bool {
+        self.content.is_empty() && self.body.is_done()
+    }
+
+    /// The content of the body that is there; empty when more must arrive or the body is over.
+    /// The error says what is wrong with the body.
+    pub fn content(&mut self) -> Result<&[u8], &'static str> {
+        while self.content.is_empty() && !self.body.is_done() {
+            match self.body.next(&self.input[self.start..])? {
+                Piece::Content(range) => {
+                    self.content = self.start + range.start..self.start + range.end;
+                    self.start += range.end;
+                }
+                Piece::End(used) => self.start += used,
+                Piece::More(used) => {
+                    self.start += used;
+                    self.compact();
+                    break;
+                }
+            }
+        }
+        Ok(&self.input[self.content.clone()])
+    }
+
+    /// Takes so many bytes of the content that is there.
+    pub fn take(&mut self, count: usize) {
+        self.content.start += count;
+        if self.content.is_empty() {
+            self.content = 0..0;
+            self.compact();
+        }
+    }
+
+    /// True once, if the client waits to be told that the body is wanted.
+    pub fn must_continue(&mut self) -> bool {
+        std::mem::take(&mut self.expects_continue)
+    }
+
+    /// No more of the body is asked for: the connection ends, unless the rest is read later.
+    pub fn expect_end(&mut self) {
+        self.ends |= !self.is_read() && !self.may_drop_rest();
+    }
+
+    /// True if what is left of the body may be read for the sake of the connection.
+    fn may_drop_rest(&self) -> bool {
+        let is_short = self.body.remaining().is_none_or(|left| left <= UNREAD_MAX);
+        is_short && !self.expects_continue
+    }
+
+    /// The other end is gone: nothing is sent or read any more.
+    pub fn abandon(&mut self) {
+        self.output.clear();
+        self.ends = true;
+    }
+
+    /// The request is over. What the app has not read of its body is read later, if it is not
+    /// too much; else the connection ends after the answer.
+    pub fn finish_request(&mut self) {
+        self.head.fields.shrink();
+        if self.is_read() {
+            return;
+        }
+        match self.may_drop_rest() {
+            true => self.dropping = Some(UNREAD_MAX),
+            false => self.ends = true,
+        }
+    }
+
+    /// True when the rest of the body is dropped, `None` when it is too much or wrong.
+    fn drop_rest(&mut self) -> Option<bool> {
+        loop {
+            let count = self.content().ok()?.len();
+            if count == 0 {
+                break;
+            }
+            self.take(count);
+            self.dropping = Some(self.dropping?.checked_sub(count as u64)?);
+        }
+        let is_over = self.is_read();
+        if is_over {
+            self.dropping = None;
+        }
+        Some(is_over)
+    }
+
+    /// Sends what the socket takes now; the rest waits. `body` lies between the two others.
+    pub fn send(
+        &mut self,
+        before: &[u8],
+        body: Option<&Bound<'_, PyBytes>>,
+        range: Range<usize>,
+        after: &[u8],
+    ) -> io::Result<()> {
+        let bytes = body.map_or(&[][..], |body| &body.as_bytes()[range.clone()]);
+        let mut sent = 0;
+        if self.output.is_empty() {
+            sent = self.send_now(&[before, bytes, after])?;
+        }
+        let wait = |part: &[u8], sent: &mut usize| {
+            let gone = part.len().min(*sent);
+            *sent -= gone;
+            (gone < part.len()).then_some(gone)
+        };
+        if let Some(gone) = wait(before, &mut sent) {
+            self.output.push_back(Part::Own(before[gone..].to_vec()));
+        }
+        if let (Some(gone), Some(body)) = (wait(bytes, &mut sent), body) {
+            // the slice ends where the object does, or is short
+            match range.end == body.as_bytes().len() {
+                true => {
+                    let part = Part::Python(body.clone().unbind(), range.start + gone);
+                    self.output.push_back(part);
+                }
+                false => self.output.push_back(Part::Own(bytes[gone..].to_vec())),
+            }
+        }
+        if let Some(gone) = wait(after, &mut sent) {
+            self.output.push_back(Part::Own(after[gone..].to_vec()));
+        }
+        Ok(())
+    }
+
+    /// How many of these bytes the socket takes.
+    fn send_now(&self, parts: &[&[u8]]) -> io::Result<usize> {
+        let mut vectors = [IoSlice::new(&[]), IoSlice::new(&[]), IoSlice::new(&[])];
+        let mut count = 0;
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            vectors[count] = IoSlice::new(part);
+            count += 1;
+        }
+        if count == 0 {
+            return Ok(0);
+        }
+        let mut none = SendAncillaryBuffer::default();
+        match sendmsg(&self.socket, &vectors[..count], &mut none, SendFlags::NOSIGNAL) {
+            Ok(sent) => Ok(sent),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Puts a part of a file behind what waits.
+    pub fn send_file(&mut self, file: OwnedFd, at: u64, left: u64) {
+        if left > 0 {
+            self.output.push_back(Part::File { file, at, left });
+        }
+    }
+
+    /// Sends what the socket takes now of what waits. `Ok(true)` = all of it.
+    pub fn flush(&mut self, py: Python<'_>) -> io::Result<bool> {
+        while let Some(mut part) = self.output.pop_front() {
+            let is_sent = match &mut part {
+                Part::Own(bytes) => {
+                    let sent = self.send_now(&[bytes])?;
+                    bytes.drain(..sent);
+                    bytes.is_empty()
+                }
+                Part::Python(bytes, at) => {
+                    let bytes = bytes.bind(py).as_bytes();
+                    *at += self.send_now(&[&bytes[*at..]])?;
+                    *at == bytes.len()
+                }
+                Part::File { file, at, left } => {
+                    let count = FILE_TURN.min(*left) as usize;
+                    match rustix::fs::sendfile(&self.socket, &*file, Some(at), count) {
+                        // it has become shorter
+                        Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                        Ok(sent) => *left -= sent as u64,
+                        Err(Errno::AGAIN | Errno::INTR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                    *left == 0
+                }
+            };
+            if !is_sent {
+                self.output.push_front(part);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

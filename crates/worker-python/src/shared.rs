@@ -1,0 +1,99 @@
+//! What the main thread shares with signal handlers and with the thread that watches the clock.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::clock::Clock;
+
+/// How long a worker that was told to stop goes on serving who has connected.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// The state of a worker.
+pub struct Shared {
+    /// The running request.
+    pub clock: Clock,
+    /// Wakes the main thread when a signal has arrived, whichever thread it came to.
+    pub wake: Wake,
+    /// When the worker, which was told to stop, ends at the latest.
+    deadline: OnceLock<Instant>,
+    /// This is a child that the app has forked.
+    is_forked: AtomicBool,
+}
+
+impl Shared {
+    /// A worker that serves nobody yet.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            clock: Clock::default(),
+            wake: Wake::new()?,
+            deadline: OnceLock::new(),
+            is_forked: AtomicBool::new(false),
+        })
+    }
+
+    /// Tells it to stop.
+    pub fn stop(&self) {
+        let _ = self.deadline.set(Instant::now() + FLUSH);
+    }
+
+    /// True once it was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.deadline.get().is_some()
+    }
+
+    /// True once the time to stop is over.
+    pub fn is_stopped(&self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+
+    /// How long it may still serve, if it was told to stop.
+    pub fn left(&self) -> Option<Duration> {
+        Some(self.deadline.get()?.saturating_duration_since(Instant::now()))
+    }
+
+    /// This process is a child of the worker from now on.
+    pub fn fork(&self) {
+        self.is_forked.store(true, SeqCst);
+    }
+
+    /// True in a child that the app has forked.
+    pub fn is_forked(&self) -> bool {
+        self.is_forked.load(SeqCst)
+    }
+}
+
+/// A pipe that signal handlers write to.
+pub struct Wake {
+    reader: OwnedFd,
+    writer: OwnedFd,
+}
+
+impl Wake {
+    fn new() -> io::Result<Self> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        Ok(Self { reader, writer })
+    }
+
+    /// Readable when a signal has arrived.
+    pub fn reader(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+
+    /// The end for `signal.set_wakeup_fd`.
+    pub fn writer(&self) -> BorrowedFd<'_> {
+        self.writer.as_fd()
+    }
+
+    /// Forgets the signals that have arrived.
+    pub fn clear(&self) {
+        let mut space = [0; 64];
+        while matches!(rustix::io::read(&self.reader, &mut space), Ok(count) if count == space.len())
+        {
+        }
+    }
+}
