@@ -68,18 +68,21 @@ impl Answer {
         put_latin1(&mut head, status, "the status")?;
         let code = status_code(&head[9..]).ok_or_else(|| {
             let message = format!(
-                "the status {status} must be three digits, a space and a reason, as 200 OK"
+                "the status {status} must be three digits from 200 on, a space and a reason, \
+                 as 200 OK"
             );
             PyValueError::new_err(message)
         })?;
-        head.extend_from_slice(b"\r\n");
-        let Ok(list) = headers.cast::<PyList>() else {
+        // The space belongs to the line, the reason may be empty (RFC 9112, 4).
+        head.extend_from_slice(if head.len() == 12 { b" \r\n" } else { b"\r\n" });
+        let mut length = None;
+        if let Ok(list) = headers.cast::<PyList>() {
+            list.iter().try_for_each(|pair| put_field(&mut head, &pair, &mut length))?;
+        } else if let Ok(tuple) = headers.cast::<PyTuple>() {
+            tuple.iter().try_for_each(|pair| put_field(&mut head, &pair, &mut length))?;
+        } else {
             let message = format!("the headers must be a list, not {}", headers.get_type());
             return Err(PyTypeError::new_err(message));
-        };
-        let mut length = None;
-        for pair in list {
-            put_field(&mut head, &pair, &mut length)?;
         }
         (self.head, self.status, self.length) = (head, code, length);
         Ok(())
@@ -171,13 +174,13 @@ pub fn refused(refusal: &Refusal) -> String {
     )
 }
 
-/// The code of `200 OK`.
+/// The code of `200 OK`; those below 200 end no request.
 fn status_code(text: &[u8]) -> Option<u16> {
     let (code, reason) = text.split_at_checked(3)?;
     let is_text = |&byte: &u8| byte == b'\t' || byte >= b' ' && byte != 0x7f;
     let is_good = code.iter().all(u8::is_ascii_digit)
-        && code[0] != b'0'
-        && reason.first() == Some(&b' ')
+        && code[0] >= b'2'
+        && reason.first().is_none_or(|&first| first == b' ')
         && reason.iter().all(is_text);
     is_good.then(|| code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')))
 }
@@ -188,11 +191,15 @@ fn put_field(
     pair: &Bound<'_, PyAny>,
     length: &mut Option<u64>,
 ) -> PyResult<()> {
-    let Ok(pair) = pair.cast::<PyTuple>() else {
-        let message = format!("a header must be a tuple, not {}", pair.get_type());
-        return Err(PyTypeError::new_err(message));
+    let parts = match (pair.cast::<PyTuple>(), pair.cast::<PyList>()) {
+        (Ok(tuple), _) => tuple.clone(),
+        (_, Ok(list)) => list.to_tuple(),
+        _ => {
+            let message = format!("a header must be a tuple, not {}", pair.get_type());
+            return Err(PyTypeError::new_err(message));
+        }
     };
-    let (name, value) = pair.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
+    let (name, value) = parts.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
     let start = head.len();
     put_latin1(head, &name, "the name of a header")?;
     let colon = head.len();

@@ -32,6 +32,8 @@ pub struct Clock {
     waits: AtomicBool,
     /// The request that is to be interrupted; 0 = none.
     late: AtomicU64,
+    /// The last request that was interrupted.
+    interrupted: AtomicU64,
     /// The watching thread sleeps until a request begins.
     sleeps: AtomicBool,
     watcher: OnceLock<Thread>,
@@ -72,10 +74,13 @@ impl Clock {
     }
 
     /// Called when the signal arrives: whether the running request is the late one, and code
-    /// of the app runs. True once for each time that the app is entered.
+    /// of the app runs. True once for each request: its `close()` can clean up.
     pub fn interrupts(&self) -> bool {
         let running = self.running.load(SeqCst);
-        running != 0 && self.late.load(SeqCst) == running && self.in_app.swap(false, SeqCst)
+        running != 0
+            && self.late.load(SeqCst) == running
+            && self.in_app.load(SeqCst)
+            && self.interrupted.swap(running, SeqCst) != running
     }
 
     fn look(&self, seen: &mut Seen, limit: Duration, interrupt: &dyn Fn()) {
@@ -95,7 +100,8 @@ impl Clock {
         if running != 0 && seen.spent >= limit + HARD {
             family::end(limit + HARD);
         }
-        if running != 0 && limit > Duration::ZERO && seen.spent >= limit {
+        let is_late = running != 0 && limit > Duration::ZERO && seen.spent >= limit;
+        if is_late && self.interrupted.load(SeqCst) != running {
             self.late.store(running, SeqCst);
             interrupt();
         }

@@ -5,12 +5,15 @@ use std::io;
 use std::io::IoSlice;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
-use mfserv_h1::{BodyReader, FIELDS_MAX, Framing, HeadScan, Piece, Refusal, RequestHead};
+use mfserv_h1::{BodyReader, FIELDS_MAX, Framing, HeadScan, Refusal, RequestHead};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, sendmsg, shutdown};
+
+mod body;
 
 /// The largest head. The front accepts less; what it adds has room here.
 const HEAD_MAX: usize = 64 * 1024;
@@ -42,7 +45,8 @@ pub enum Next {
 
 /// A connection of the front.
 pub struct Connection {
-    socket: OwnedFd,
+    /// Who waits for it holds it too: it may be closed meanwhile.
+    socket: Arc<OwnedFd>,
     /// Bytes from `start` on were not looked at.
     input: Vec<u8>,
     start: usize,
@@ -54,6 +58,10 @@ pub struct Connection {
     body: BodyReader,
     /// The client sends the body once it is told to go on.
     expects_continue: bool,
+    /// The head of a request is read, and its body is awaited.
+    is_gathering: bool,
+    /// It is among those whose input was read already.
+    pub is_queued: bool,
     /// What is left of a body is read and dropped, at most so many bytes.
     dropping: Option<u64>,
     output: VecDeque<Part>,
@@ -65,7 +73,7 @@ impl Connection {
     /// A connection that nothing was read of.
     pub fn new(socket: OwnedFd) -> Self {
         Self {
-            socket,
+            socket: Arc::new(socket),
             input: Vec::new(),
             start: 0,
             content: 0..0,
@@ -73,6 +81,8 @@ impl Connection {
             head: RequestHead::default(),
             body: BodyReader::new(Framing::None),
             expects_continue: false,
+            is_gathering: false,
+            is_queued: false,
             dropping: None,
             output: VecDeque::new(),
             ends: false,
@@ -84,6 +94,11 @@ impl Connection {
         self.socket.as_fd()
     }
 
+    /// Its socket, for somebody who waits.
+    pub fn share(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.socket)
+    }
+
     /// True while bytes of an answer wait.
     pub fn has_output(&self) -> bool {
         !self.output.is_empty()
@@ -91,7 +106,9 @@ impl Connection {
 
     /// True if a request has begun to arrive, or an answer waits.
     pub fn has_work(&self) -> bool {
-        self.has_output() || self.dropping.is_none() && self.start < self.input.len()
+        self.has_output()
+            || self.is_gathering
+            || self.dropping.is_none() && self.start < self.input.len()
     }
 
     /// True if bytes that came were not looked at.
@@ -121,6 +138,9 @@ impl Connection {
     pub fn next(&mut self) -> Next {
         if self.ends {
             return Next::End;
+        }
+        if self.is_gathering {
+            return Next::Request;
         }
         if self.dropping.is_some() {
             match self.drop_rest() {
@@ -164,90 +184,10 @@ impl Connection {
         }
     }
 
-    /// True if the whole body has been taken.
-    pub fn is_read(&self) -> bool {
-        self.content.is_empty() && self.body.is_done()
-    }
-
-    /// The content of the body that is there; empty when more must arrive or the body is over.
-    /// The error says what is wrong with the body.
-    pub fn content(&mut self) -> Result<&[u8], &'static str> {
-        while self.content.is_empty() && !self.body.is_done() {
-            match self.body.next(&self.input[self.start..])? {
-                Piece::Content(range) => {
-                    self.content = self.start + range.start..self.start + range.end;
-                    self.start += range.end;
-                }
-                Piece::End(used) => self.start += used,
-                Piece::More(used) => {
-                    self.start += used;
-                    self.compact();
-                    break;
-                }
-            }
-        }
-        Ok(&self.input[self.content.clone()])
-    }
-
-    /// Takes so many bytes of the content that is there.
-    pub fn take(&mut self, count: usize) {
-        self.content.start += count;
-        if self.content.is_empty() {
-            self.content = 0..0;
-            self.compact();
-        }
-    }
-
-    /// True once, if the client waits to be told that the body is wanted.
-    pub fn must_continue(&mut self) -> bool {
-        std::mem::take(&mut self.expects_continue)
-    }
-
-    /// No more of the body is asked for: the connection ends, unless the rest is read later.
-    pub fn expect_end(&mut self) {
-        self.ends |= !self.is_read() && !self.may_drop_rest();
-    }
-
-    /// True if what is left of the body may be read for the sake of the connection.
-    fn may_drop_rest(&self) -> bool {
-        let is_short = self.body.remaining().is_none_or(|left| left <= UNREAD_MAX);
-        is_short && !self.expects_continue
-    }
-
     /// The other end is gone: nothing is sent or read any more.
     pub fn abandon(&mut self) {
         self.output.clear();
         self.ends = true;
-    }
-
-    /// The request is over. What the app has not read of its body is read later, if it is not
-    /// too much; else the connection ends after the answer.
-    pub fn finish_request(&mut self) {
-        self.head.fields.shrink();
-        if self.is_read() {
-            return;
-        }
-        match self.may_drop_rest() {
-            true => self.dropping = Some(UNREAD_MAX),
-            false => self.ends = true,
-        }
-    }
-
-    /// True when the rest of the body is dropped, `None` when it is too much or wrong.
-    fn drop_rest(&mut self) -> Option<bool> {
-        loop {
-            let count = self.content().ok()?.len();
-            if count == 0 {
-                break;
-            }
-            self.take(count);
-            self.dropping = Some(self.dropping?.checked_sub(count as u64)?);
-        }
-        let is_over = self.is_read();
-        if is_over {
-            self.dropping = None;
-        }
-        Some(is_over)
     }
 
     /// Sends what the socket takes now; the rest waits. `body` lies between the two others.
@@ -330,8 +270,10 @@ impl Connection {
                 Part::File { file, at, left } => {
                     let count = FILE_TURN.min(*left) as usize;
                     match rustix::fs::sendfile(&self.socket, &*file, Some(at), count) {
-                        // it has become shorter
-                        Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                        Ok(0) => {
+                            let message = "the file has become shorter while it was sent";
+                            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+                        }
                         Ok(sent) => *left -= sent as u64,
                         Err(Errno::AGAIN | Errno::INTR) => {}
                         Err(error) => return Err(error.into()),
@@ -346,4 +288,10 @@ impl Connection {
         }
         Ok(true)
     }
+}
+
+/// True if an error of sending is that of a client that has left, not of a file that is sent.
+pub fn is_of_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }

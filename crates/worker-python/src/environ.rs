@@ -28,6 +28,8 @@ pub struct Environs {
     names: HashMap<Box<[u8]>, usize>,
     fields: Vec<Field>,
     request: u64,
+    /// A field of this request is one of those that are not remembered.
+    has_others: bool,
     method: Last,
     path: Last,
     query: Last,
@@ -57,6 +59,7 @@ impl Environs {
             names: HashMap::new(),
             fields: Vec::new(),
             request: 0,
+            has_others: false,
             method: Last::default(),
             path: Last::default(),
             query: Last::default(),
@@ -77,6 +80,7 @@ impl Environs {
     ) -> PyResult<Bound<'py, PyDict>> {
         let environ = self.template.bind(py).copy()?;
         self.request += 1;
+        self.has_others = false;
         self.put_line(py, head, &environ)?;
         for (name, written, value) in head.fields.iter() {
             // Others are not told apart from fields that the front sets, or are no business
@@ -133,6 +137,7 @@ impl Environs {
         environ: &Bound<'_, PyDict>,
     ) -> PyResult<()> {
         let Some(index) = self.find(py, written) else {
+            self.has_others = true;
             let key = latin1(py, &key_of(written));
             return put_again(py, environ, &key, written, latin1(py, value));
         };
@@ -140,7 +145,8 @@ impl Environs {
         let Some(field) = self.fields.get_mut(index) else { return Ok(()) };
         let text = field.value.of(py, value);
         let key = field.key.bind(py);
-        if std::mem::replace(&mut field.request, request) == request {
+        let is_again = std::mem::replace(&mut field.request, request) == request;
+        if is_again || self.has_others {
             return put_again(py, environ, key, written, text);
         }
         environ.set_item(key, text)

@@ -1,9 +1,12 @@
 //! One request and its answer, as the app sees it: `start_response`, and what it returns.
+//!
+//! The app may have threads. What they share is locked only for as long as it takes to look at
+//! what is there: nobody waits for the client with the lock.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyConnectionError, PyOSError, PyRuntimeError};
 use pyo3::intern;
@@ -14,18 +17,23 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::answer::{Answer, Asked};
-use crate::connection::{Connection, READ_MAX};
+use crate::connection::{Connection, READ_MAX, is_of_client};
 use crate::input::over;
-use crate::shared::Shared;
+use crate::request::piece;
+use crate::shared::{FLUSH, Shared};
 
-/// How often a worker that was told to stop looks whether it waits too long.
+/// How often somebody who waits looks whether that is still of use.
 const LOOK: Duration = Duration::from_millis(100);
+/// A piece of an answer of so many bytes at most is copied behind the one before it: a system
+/// call for each costs more.
+const SMALL: usize = 4096;
 
 /// The request while it lasts. This object is its `start_response`; nothing of a request can be
 /// reached through it afterwards.
 #[pyclass(frozen, module = "_mfserv_worker")]
 pub struct Exchange {
     live: Mutex<Option<Live>>,
+    shared: Arc<Shared>,
 }
 
 /// A request that is not over.
@@ -44,14 +52,14 @@ impl Exchange {
     pub fn new(mut connection: Box<Connection>, shared: Arc<Shared>) -> Self {
         let is_head = connection.head.method() == b"HEAD";
         let asked = Asked { is_head, is_1_1: connection.head.is_1_1 };
-        connection.ends |= !connection.head.keep_alive || shared.is_stopping();
+        connection.ends |= !connection.head.keep_alive;
         let answer = Answer::new(asked);
-        Self { live: Mutex::new(Some(Live { connection, answer, is_gone: false, shared })) }
+        let live = Live { connection, answer, is_gone: false, shared: Arc::clone(&shared) };
+        Self { live: Mutex::new(Some(live)), shared }
     }
 
-    /// Uses the request from the app, which may have threads and signal handlers: of two at
-    /// once, the second is refused. (It would wait with the interpreter's lock for one that
-    /// waits for this lock.)
+    /// Uses the request from the app. `use_it` waits for nothing, so that the lock is free but
+    /// for code of the app that runs meanwhile, as that of a strange object in the headers.
     pub fn with<T>(&self, use_it: impl FnOnce(&mut Live) -> PyResult<T>) -> PyResult<T> {
         let mut live = match self.live.try_lock() {
             Ok(live) => live,
@@ -74,19 +82,110 @@ impl Exchange {
     }
 
     /// The request is over.
-    pub fn close(&self, py: Python<'_>) -> Option<Live> {
-        self.live.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner).take()
+    pub fn close(&self, py: Python<'_>) -> PyResult<Live> {
+        let mut live = self.live.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        live.take().ok_or_else(over)
+    }
+
+    /// A child that the app has forked leaves the connection alone.
+    fn refuse_child(&self) -> PyResult<()> {
+        if !self.shared.is_forked() {
+            return Ok(());
+        }
+        let message = "the request is that of the parent of this process: only it can answer";
+        Err(PyRuntimeError::new_err(message))
+    }
+
+    /// Waits until content of the body is there, or the body is over.
+    pub fn fill(&self, py: Python<'_>) -> PyResult<()> {
+        self.refuse_child()?;
+        while let Some(socket) = self.with(Live::look)? {
+            self.wait(py, &socket, PollFlags::IN)?;
+        }
+        Ok(())
+    }
+
+    /// Fills all of `space` with content of the body.
+    pub fn fill_exactly(&self, py: Python<'_>, mut space: &mut [u8]) -> PyResult<()> {
+        self.refuse_child()?;
+        while !space.is_empty() {
+            let (count, socket) = self.with(|live| {
+                let count = live.read_into(space)?;
+                Ok((count, live.connection.share()))
+            })?;
+            space = &mut space[count..];
+            if count == 0 {
+                self.wait(py, &socket, PollFlags::IN)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a piece of the body, and waits until the socket has taken it: pieces are not made
+    /// faster than they are read. The end of a body of known size waits for nobody.
+    pub fn put(&self, py: Python<'_>, piece: &Bound<'_, PyBytes>) -> PyResult<()> {
+        self.refuse_child()?;
+        let is_complete = self.with(|live| {
+            live.put(piece)?;
+            Ok(live.answer.is_complete())
+        })?;
+        if is_complete {
+            return Ok(());
+        }
+        while let Some(socket) = self.with(|live| live.flush(py))? {
+            self.wait(py, &socket, PollFlags::OUT)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the socket, with the interpreter free for other threads of the app. Those may
+    /// find, when they are back, that the request is over.
+    fn wait(&self, py: Python<'_>, socket: &OwnedFd, what: PollFlags) -> PyResult<()> {
+        let shared = &self.shared;
+        let look = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+        if !shared.is_main() {
+            let found = py.detach(|| poll(&mut [PollFd::new(socket, what)], Some(&look)));
+            return match found {
+                Ok(_) | Err(Errno::INTR) => Ok(()),
+                Err(error) => Err(io::Error::from(error).into()),
+            };
+        }
+        let mut until = None;
+        loop {
+            let limit = shared.is_stopping().then_some(&look);
+            let is_ready = shared.clock.waiting(|| {
+                py.detach(|| {
+                    let mut ends = [
+                        PollFd::new(socket, what),
+                        PollFd::from_borrowed_fd(shared.wake.reader(), PollFlags::IN),
+                    ];
+                    let found = poll(&mut ends, limit);
+                    found.map(|_| !ends[0].revents().is_empty())
+                })
+            });
+            match is_ready {
+                Ok(true) => return Ok(()),
+                Ok(false) | Err(Errno::INTR) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+            shared.wake.clear();
+            py.check_signals()?;
+            let now = Instant::now();
+            if shared.is_stopping() && now >= *until.get_or_insert(now + FLUSH) {
+                return self.own(py, |live| Err(live.gone(io::ErrorKind::TimedOut.into())));
+            }
+        }
     }
 }
 
 #[pymethods]
 impl Exchange {
-    /// `start_response(status, headers, exc_info=None)` of PEP 3333.
-    #[pyo3(signature = (status, headers, exc_info = None, /))]
+    /// `start_response(status, response_headers, exc_info=None)` of PEP 3333.
+    #[pyo3(signature = (status, response_headers, exc_info = None))]
     fn __call__<'py>(
         slf: &Bound<'py, Self>,
         status: &Bound<'py, PyAny>,
-        headers: &Bound<'py, PyAny>,
+        response_headers: &Bound<'py, PyAny>,
         exc_info: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
@@ -96,51 +195,72 @@ impl Exchange {
         };
         slf.get().with(|live| match error {
             Some(error) if live.answer.is_sent => Err(PyErr::from_value(error)),
-            error => live.answer.set(status, headers, error.is_some()),
+            error => live.answer.set(status, response_headers, error.is_some()),
         })?;
         slf.getattr(intern!(py, "write"))
     }
 
     /// Sends a piece of the body at once.
-    fn write(&self, py: Python<'_>, piece: &Bound<'_, PyBytes>) -> PyResult<()> {
-        self.with(|live| live.put(py, piece, true))
+    fn write(&self, py: Python<'_>, data: Bound<'_, PyAny>) -> PyResult<()> {
+        self.put(py, &piece(data)?)
     }
 }
 
 impl Live {
-    /// The content of the body that is there; waits for it. Empty at the end of the body.
-    pub fn content(&mut self, py: Python<'_>) -> PyResult<&[u8]> {
-        let mut space = Vec::new();
-        while self.body(py)?.is_empty() && !self.connection.is_read() {
-            if self.connection.must_continue() {
-                let line = b"HTTP/1.1 100 Continue\r\n\r\n";
-                self.connection.send(line, None, 0..0, b"").map_err(|error| self.gone(error))?;
-            }
-            self.wait(py, PollFlags::IN)?;
-            space.resize(READ_MAX, 0);
-            if !self.connection.read(&mut space).map_err(|error| self.gone(error))? {
-                let message = "the client closed the connection before the end of the body";
-                return Err(self.gone(io::Error::new(io::ErrorKind::UnexpectedEof, message)));
-            }
+    /// Looks for content of the body. `Some`: none is there yet; it will come through this
+    /// socket.
+    fn look(&mut self) -> PyResult<Option<Arc<OwnedFd>>> {
+        if !self.body()?.is_empty() || self.connection.is_read() {
+            return Ok(None);
         }
-        self.body(py)
+        self.go_on()?;
+        let mut space = vec![0; READ_MAX];
+        if !self.connection.read(&mut space).map_err(|error| self.gone(error))? {
+            return Err(self.left());
+        }
+        let is_there = !self.body()?.is_empty() || self.connection.is_read();
+        Ok((!is_there).then(|| self.connection.share()))
     }
 
-    fn body(&mut self, _: Python<'_>) -> PyResult<&[u8]> {
+    /// Puts content of the body, whose length is known, into `space`, and returns how much;
+    /// 0 = none is there yet.
+    fn read_into(&mut self, space: &mut [u8]) -> PyResult<usize> {
+        let content = self.body()?;
+        let count = content.len().min(space.len());
+        if count > 0 {
+            space[..count].copy_from_slice(&content[..count]);
+            self.connection.take(count);
+            return Ok(count);
+        }
+        if self.connection.is_read() {
+            return Err(PyOSError::new_err("another thread has read the body of the request"));
+        }
+        self.go_on()?;
+        match self.connection.read_body(space).map_err(|error| self.gone(error))? {
+            Some(count) => Ok(count),
+            None => Err(self.left()),
+        }
+    }
+
+    /// The content of the body that is there.
+    pub fn body(&mut self) -> PyResult<&[u8]> {
         match self.connection.content() {
             Ok(content) => Ok(content),
             Err(reason) => Err(PyOSError::new_err(format!("the body of the request has {reason}"))),
         }
     }
 
-    /// Takes content that is there.
-    pub fn take(&mut self, count: usize) {
-        self.connection.take(count);
+    /// Tells a client that waits for it that its body is wanted. In the middle of an answer
+    /// nothing can be said.
+    fn go_on(&mut self) -> PyResult<()> {
+        if !self.connection.must_continue() || self.answer.is_sent {
+            return Ok(());
+        }
+        self.send_head(b"HTTP/1.1 100 Continue\r\n\r\n")
     }
 
-    /// Sends a piece of the body. `waits`: until the socket has taken it, so that pieces are
-    /// not made faster than they are read. The end of a body of known size waits for nobody.
-    pub fn put(&mut self, py: Python<'_>, piece: &Bound<'_, PyBytes>, waits: bool) -> PyResult<()> {
+    /// Sends a piece of the body; what the socket does not take waits.
+    fn put(&mut self, piece: &Bound<'_, PyBytes>) -> PyResult<()> {
         let bytes = piece.as_bytes();
         if bytes.is_empty() {
             return Ok(());
@@ -153,22 +273,34 @@ impl Live {
         }
         let after: &[u8] = if is_chunk { b"\r\n" } else { b"" };
         let sent = self.connection.send(&before, Some(piece), 0..count, after);
-        sent.map_err(|error| self.gone(error))?;
-        if waits && !self.answer.is_complete() { self.drain(py) } else { Ok(()) }
+        sent.map_err(|error| self.gone(error))
+    }
+
+    /// Sends what waits. `Some`: the rest goes through this socket when it takes more.
+    fn flush(&mut self, py: Python<'_>) -> PyResult<Option<Arc<OwnedFd>>> {
+        let is_sent = self.connection.flush(py).map_err(|error| self.gone(error))?;
+        Ok((!is_sent).then(|| self.connection.share()))
     }
 
     /// All pieces of a body that is there as a whole. None of them waits for the client.
-    pub fn put_whole(&mut self, py: Python<'_>, pieces: &[Bound<'_, PyBytes>]) -> PyResult<()> {
-        let total: usize = pieces.iter().map(|piece| piece.as_bytes().len()).sum();
-        if let ([only], false) = (pieces, self.answer.is_sent) {
-            let before = self.begin(Some(total as u64))?;
-            let count = self.answer.accept(total as u64) as usize;
-            let sent = self.connection.send(&before, Some(only), 0..count, b"");
-            return sent.map_err(|error| self.gone(error));
+    pub fn put_whole(&mut self, pieces: &[Bound<'_, PyBytes>]) -> PyResult<()> {
+        if self.answer.is_sent {
+            return pieces.iter().try_for_each(|piece| self.put(piece));
         }
-        let before = self.begin(Some(total as u64))?;
-        self.send_head(&before)?;
-        pieces.iter().try_for_each(|piece| self.put(py, piece, false))
+        let total: usize = pieces.iter().map(|piece| piece.as_bytes().len()).sum();
+        let mut before = self.begin(Some(total as u64))?;
+        for piece in pieces {
+            let bytes = piece.as_bytes();
+            let count = self.answer.accept(bytes.len() as u64) as usize;
+            if count <= SMALL && before.len() < READ_MAX {
+                before.extend_from_slice(&bytes[..count]);
+                continue;
+            }
+            let sent = self.connection.send(&before, Some(piece), 0..count, b"");
+            sent.map_err(|error| self.gone(error))?;
+            before.clear();
+        }
+        self.send_head(&before)
     }
 
     /// A part of a file is the body. Nobody waits for the client.
@@ -177,13 +309,16 @@ impl Live {
         self.send_head(&before)?;
         let count = self.answer.accept(size);
         self.connection.send_file(file, at, count);
-        self.connection.flush(py).map(drop).map_err(|error| self.gone(error))
+        self.connection.flush(py).map(drop).map_err(|error| match is_of_client(&error) {
+            true => self.gone(error),
+            false => error.into(),
+        })
     }
 
     /// Sends the end of the body. The answer that is too short is cut, so that it is seen.
-    pub fn finish(&mut self, py: Python<'_>) -> PyResult<()> {
+    pub fn finish(&mut self) -> PyResult<()> {
         if !self.answer.is_sent {
-            return self.put_whole(py, &[]);
+            return self.put_whole(&[]);
         }
         if self.answer.is_chunked() {
             return self.send_head(b"0\r\n\r\n");
@@ -200,10 +335,9 @@ impl Live {
             let message = "start_response was not called before the first piece of the body";
             return Err(PyRuntimeError::new_err(message));
         }
-        if total.is_some() {
-            // the app has returned, and reads no more of its request
-            self.connection.expect_end();
-        }
+        // Too late to say so once the head is sent.
+        self.connection.ends |= self.shared.is_stopping();
+        self.connection.expect_end();
         Ok(self.answer.begin(total, &mut self.connection.ends))
     }
 
@@ -211,47 +345,15 @@ impl Live {
         self.connection.send(bytes, None, 0..0, b"").map_err(|error| self.gone(error))
     }
 
-    /// Waits until the socket has taken everything.
-    fn drain(&mut self, py: Python<'_>) -> PyResult<()> {
-        while !self.connection.flush(py).map_err(|error| self.gone(error))? {
-            self.wait(py, PollFlags::OUT)?;
-        }
-        Ok(())
-    }
-
-    /// Waits for the socket, with the interpreter free for other threads of the app.
-    fn wait(&mut self, py: Python<'_>, what: PollFlags) -> PyResult<()> {
-        loop {
-            let (connection, shared) = (&self.connection, &self.shared);
-            let limit = shared
-                .is_stopping()
-                .then(|| Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() });
-            let is_ready = shared.clock.waiting(|| {
-                py.detach(|| {
-                    let mut ends = [
-                        PollFd::from_borrowed_fd(connection.socket(), what),
-                        PollFd::from_borrowed_fd(shared.wake.reader(), PollFlags::IN),
-                    ];
-                    let found = poll(&mut ends, limit.as_ref());
-                    found.map(|_| !ends[0].revents().is_empty())
-                })
-            });
-            match is_ready {
-                Ok(true) => return Ok(()),
-                Ok(false) | Err(Errno::INTR) => {}
-                Err(error) => return Err(io::Error::from(error).into()),
-            }
-            shared.wake.clear();
-            py.check_signals()?;
-            if shared.is_stopped() {
-                return Err(self.gone(io::ErrorKind::TimedOut.into()));
-            }
-        }
-    }
-
     /// What the app gets when its client is gone.
     fn gone(&mut self, error: io::Error) -> PyErr {
         self.is_gone = true;
         PyConnectionError::new_err(format!("the client is gone: {error}"))
+    }
+
+    /// What the app gets when the body of its request is cut.
+    fn left(&mut self) -> PyErr {
+        let message = "the client closed the connection before the end of the body";
+        self.gone(io::Error::new(io::ErrorKind::UnexpectedEof, message))
     }
 }

@@ -1,23 +1,33 @@
 //! This process and its descendants.
 
 use std::fs;
-use std::io::Write;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
 /// Ends all of them at once.
 pub fn end(limit: Duration) {
-    let line = format!("hard timeout ({} s) => SIGKILL\n", limit.as_secs());
-    let _ = std::io::stderr().write_all(line.as_bytes());
     let mut found = vec![getpid()];
     let mut next = 0;
     while let Some(&process) = found.get(next) {
         found.extend(children(process));
         next += 1;
     }
-    for process in found.into_iter().rev() {
+    for process in found.into_iter().skip(1).rev() {
         let _ = kill_process(process, Signal::KILL);
+    }
+    say(&format!("hard timeout ({} s) => SIGKILL\n", limit.as_secs()));
+    let _ = kill_process(getpid(), Signal::KILL);
+}
+
+/// Writes to the standard error, unless nobody reads it any more: that would wait for ever, and
+/// so might its lock.
+fn say(line: &str) {
+    let errors = std::io::stderr();
+    let mut place = [PollFd::new(&errors, PollFlags::OUT)];
+    if poll(&mut place, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(1) {
+        let _ = rustix::io::write(&errors, line.as_bytes());
     }
 }
 

@@ -54,6 +54,10 @@ impl FileWrapper {
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
             return Ok(None);
         }
+        // Files of /proc and /sys say a size that is none, and have no place on a disk.
+        if found.st_size == 0 || found.st_blocks == 0 {
+            return Ok(None);
+        }
         let at: u64 = file.call_method0(intern!(py, "tell"))?.extract()?;
         let file = fcntl_dupfd_cloexec(borrowed, 0).map_err(std::io::Error::from)?;
         let size = u64::try_from(found.st_size).unwrap_or(0).saturating_sub(at);

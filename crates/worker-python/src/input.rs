@@ -1,52 +1,56 @@
 //! `wsgi.input`: the body of a request, read from the connection when the app asks for it.
+//!
+//! A body of at most [`WHOLE_MAX`] bytes whose length is known is there as a whole when the app
+//! is called: it is an `io.BytesIO`, not of this type.
 
 use pyo3::exceptions::PyValueError;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice};
 
-use crate::exchange::{Exchange, Live};
+use crate::exchange::Exchange;
 
-/// The body of one request. Once the request is over, it can not be read any more.
+/// The most of a body that is read before the app is called, bytes.
+pub const WHOLE_MAX: u64 = 64 * 1024;
+
+/// The body of one request, as a file that can only be read. Once the request is over, it can
+/// not be read any more.
 #[pyclass(frozen, module = "_mfserv_worker")]
 pub struct Input {
-    /// `None` = the request has no body.
-    exchange: Option<Py<Exchange>>,
+    exchange: Py<Exchange>,
 }
 
 impl Input {
     /// The body of the request of this exchange.
-    pub fn of(exchange: Option<Py<Exchange>>) -> Self {
+    pub fn of(exchange: Py<Exchange>) -> Self {
         Self { exchange }
     }
 
-    /// Takes bytes until there are `size`, or `found` says that these are enough.
+    /// Takes bytes until there are `size`, or a line is whole.
     fn gather(&self, py: Python<'_>, size: Option<usize>, line: bool) -> PyResult<Vec<u8>> {
-        let Some(exchange) = &self.exchange else { return Ok(Vec::new()) };
-        exchange.get().with(|live| gather(py, live, size.unwrap_or(usize::MAX), line))
+        let size = size.unwrap_or(usize::MAX);
+        let mut taken = Vec::new();
+        while taken.len() < size && self.part(py, &mut taken, size, line)? {}
+        Ok(taken)
     }
-}
 
-fn gather(py: Python<'_>, live: &mut Live, size: usize, line: bool) -> PyResult<Vec<u8>> {
-    let mut taken = Vec::new();
-    while taken.len() < size {
-        let content = live.content(py)?;
-        if content.is_empty() {
-            break;
-        }
-        let most = &content[..content.len().min(size - taken.len())];
-        let end = match line {
-            true => most.iter().position(|&byte| byte == b'\n').map(|at| at + 1),
-            false => None,
-        };
-        let part = &most[..end.unwrap_or(most.len())];
-        taken.extend_from_slice(part);
-        let count = part.len();
-        live.take(count);
-        if end.is_some() {
-            break;
-        }
+    /// Takes what is there, up to `size` bytes in all. Returns whether there may be more.
+    fn part(&self, py: Python<'_>, taken: &mut Vec<u8>, size: usize, line: bool) -> PyResult<bool> {
+        let exchange = self.exchange.get();
+        exchange.fill(py)?;
+        exchange.with(|live| {
+            let content = live.body()?;
+            let most = &content[..content.len().min(size - taken.len())];
+            let end = match line {
+                true => most.iter().position(|&byte| byte == b'\n').map(|at| at + 1),
+                false => None,
+            };
+            let count = end.unwrap_or(most.len());
+            taken.extend_from_slice(&most[..count]);
+            live.connection.take(count);
+            Ok(count > 0 && end.is_none())
+        })
     }
-    Ok(taken)
 }
 
 /// A size as Python's files take it: `None` or below 0 is all.
@@ -59,7 +63,34 @@ impl Input {
     /// At most `size` bytes of the body; fewer only at its end.
     #[pyo3(signature = (size = None, /))]
     fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, &self.gather(py, size_of(size), false)?))
+        let exchange = self.exchange.get();
+        let size = size_of(size);
+        match exchange.with(|live| Ok(live.connection.left()))? {
+            // no second copy of a large body
+            Some(left) => {
+                let count = size.unwrap_or(usize::MAX).min(usize::try_from(left)?);
+                PyBytes::new_with(py, count, |space| exchange.fill_exactly(py, space))
+            }
+            None => Ok(PyBytes::new(py, &self.gather(py, size, false)?)),
+        }
+    }
+
+    /// At most `size` bytes of the body, without waiting for more than the first.
+    #[pyo3(signature = (size = None, /))]
+    fn read1<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        let mut taken = Vec::new();
+        self.part(py, &mut taken, size_of(size).unwrap_or(usize::MAX), false)?;
+        Ok(PyBytes::new(py, &taken))
+    }
+
+    /// Reads into a buffer, until it is full or the body is over. Returns how many bytes.
+    #[pyo3(signature = (buffer, /))]
+    fn readinto(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let view = PyMemoryView::from(buffer)?.call_method1(intern!(py, "cast"), ("B",))?;
+        let bytes = self.read(py, Some(view.len()? as isize))?;
+        let count = bytes.as_bytes().len();
+        view.set_item(PySlice::new(py, 0, count as isize, 1), bytes)?;
+        Ok(count)
     }
 
     /// One line, at most `size` bytes of it.
@@ -94,8 +125,31 @@ impl Input {
         Ok((!line.is_empty()).then(|| PyBytes::new(py, &line)))
     }
 
+    fn readable(&self) -> bool {
+        true
+    }
+
+    fn writable(&self) -> bool {
+        false
+    }
+
+    fn seekable(&self) -> bool {
+        false
+    }
+
+    fn isatty(&self) -> bool {
+        false
+    }
+
     /// Closes nothing: the connection is the server's.
     fn close(&self) {}
+
+    fn flush(&self) {}
+
+    #[getter]
+    fn closed(&self) -> bool {
+        false
+    }
 }
 
 /// The error of an object of a request that is used after it.

@@ -8,6 +8,7 @@ mod answer;
 mod clock;
 mod connection;
 mod environ;
+mod event_loop;
 mod exchange;
 mod family;
 mod file_wrapper;

@@ -6,14 +6,14 @@ use mfserv_h1::Name;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyTuple};
 
 use crate::SoftTimeout;
 use crate::connection::Connection;
 use crate::environ::Environs;
 use crate::exchange::{Exchange, Live};
 use crate::file_wrapper::FileWrapper;
-use crate::input::Input;
+use crate::input::{Input, WHOLE_MAX};
 use crate::shared::Shared;
 use crate::text::{Last, latin1};
 
@@ -33,8 +33,8 @@ pub struct App {
     pub context: Py<PyAny>,
     /// Makes environments.
     pub environs: Environs,
-    /// The body of requests without one.
-    pub no_input: Py<Input>,
+    /// The type `io.BytesIO`.
+    pub bytes_io: Py<PyAny>,
     /// The builtin `next`, and what it returns at the end.
     pub next: (Py<PyAny>, Py<PyAny>),
     /// The id of the last request.
@@ -50,23 +50,24 @@ impl App {
         &mut self,
         py: Python<'_>,
         connection: Box<Connection>,
-    ) -> PyResult<Option<Box<Connection>>> {
+    ) -> PyResult<Box<Connection>> {
         self.shared.clock.begin();
         let exchange = Py::new(py, Exchange::new(connection, Arc::clone(&self.shared)))?;
         let outcome = self.run(py, &exchange);
+        let has_failed = outcome.is_err();
         let outcome = match outcome {
             Err(error) if !self.shared.is_forked() => self.failed(py, &exchange, &error),
             outcome => outcome,
         };
         self.shared.clock.end();
         outcome?;
-        let Some(mut live) = exchange.get().close(py) else { return Ok(None) };
-        self.check_length(py, &mut live);
+        let mut live = exchange.get().close(py)?;
+        self.check_length(py, &mut live, has_failed);
         match live.is_gone {
             true => live.connection.abandon(),
             false => live.connection.finish_request(),
         }
-        Ok(Some(live.connection))
+        Ok(live.connection)
     }
 
     fn run(&mut self, py: Python<'_>, exchange: &Py<Exchange>) -> PyResult<()> {
@@ -80,6 +81,9 @@ impl App {
         }
         if let Ok(tuple) = body.cast_exact::<PyTuple>() {
             return self.put_list(py, exchange, tuple.iter());
+        }
+        if body.cast::<PyBytes>().is_ok() {
+            return self.put_list(py, exchange, std::iter::once(body));
         }
         let outcome = match body.cast_exact::<FileWrapper>() {
             Ok(file) => self.put_file(py, exchange, file, &run),
@@ -108,11 +112,7 @@ impl App {
         exchange: &Py<Exchange>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let environ = self.environs.make(py, &live.connection.head)?;
-        let input = match live.connection.is_read() {
-            true => self.no_input.clone_ref(py),
-            false => Py::new(py, Input::of(Some(exchange.clone_ref(py))))?,
-        };
-        environ.set_item(intern!(py, "wsgi.input"), input)?;
+        environ.set_item(intern!(py, "wsgi.input"), self.input(py, live, exchange)?)?;
         let id = live.connection.head.fields.first(Name::RequestId).unwrap_or_default();
         let id = self.id.of(py, id);
         run.call1((&self.set_id, &id))?;
@@ -120,6 +120,23 @@ impl App {
             put_id.call1(py, (intern!(py, "MFSERV_CURRENT_REQUEST_ID"), id))?;
         }
         Ok(environ)
+    }
+
+    fn input<'py>(
+        &self,
+        py: Python<'py>,
+        live: &mut Live,
+        exchange: &Py<Exchange>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if live.connection.is_read() {
+            return self.bytes_io.bind(py).call0();
+        }
+        if !live.connection.is_whole(WHOLE_MAX) {
+            return Ok(Bound::new(py, Input::of(exchange.clone_ref(py)))?.into_any());
+        }
+        let bytes = PyBytes::new(py, live.body()?);
+        live.connection.take(bytes.as_bytes().len());
+        self.bytes_io.bind(py).call1((bytes,))
     }
 
     /// Runs code of the app, which may be interrupted. A child that the app has forked goes
@@ -145,8 +162,8 @@ impl App {
             pieces.push(piece(item)?);
         }
         exchange.get().own(py, |live| {
-            absent(live.put_whole(py, &pieces), live)?;
-            absent(live.finish(py), live)
+            absent(live.put_whole(&pieces), live)?;
+            absent(live.finish(), live)
         })
     }
 
@@ -178,11 +195,11 @@ impl App {
         loop {
             let item = self.in_app(|| run.call1((next, &pieces, end)))?;
             if item.is(end) {
-                return exchange.get().own(py, |live| absent(live.finish(py), live));
+                return exchange.get().own(py, |live| absent(live.finish(), live));
             }
-            let piece = piece(item)?;
+            let sent = exchange.get().put(py, &piece(item)?);
             let is_over = exchange.get().own(py, |live| {
-                absent(live.put(py, &piece, true), live)?;
+                absent(sent, live)?;
                 // After HEAD, and with 204 and 304, nobody wants the other pieces.
                 Ok(live.is_gone || live.answer.is_sent && !live.answer.has_body())
             })?;
@@ -214,7 +231,7 @@ impl App {
                 false => ("500 Internal Server Error", 500, &b"HTTP/500 Internal Server Error"[..]),
             };
             live.answer.replace(status, code, text.len());
-            absent(live.put_whole(py, &[PyBytes::new(py, text)]), live)?;
+            absent(live.put_whole(&[PyBytes::new(py, text)]), live)?;
             Ok((false, false))
         });
         let (is_sent, is_gone) = is_gone?;
@@ -237,12 +254,15 @@ impl App {
     }
 
     /// A body that is not as long as Content-Length says.
-    fn check_length(&self, py: Python<'_>, live: &mut Live) {
+    fn check_length(&self, py: Python<'_>, live: &mut Live, has_failed: bool) {
         if live.is_gone {
             return;
         }
         if live.answer.is_sent && live.answer.is_short() {
             live.connection.ends = true;
+            if has_failed {
+                return;
+            }
             self.log(py, "the response is shorter than its Content-Length: it was cut", None);
         } else if live.answer.is_too_long {
             let message = "the response is longer than its Content-Length: the rest was dropped";
@@ -259,7 +279,12 @@ impl App {
     }
 }
 
-fn piece(item: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyBytes>> {
+/// A piece of an answer, as it is sent.
+pub fn piece(item: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyBytes>> {
+    if item.is_instance_of::<PyByteArray>() || item.is_instance_of::<PyMemoryView>() {
+        let bytes = item.py().get_type::<PyBytes>().call1((item,))?;
+        return Ok(bytes.cast_into()?);
+    }
     item.cast_into::<PyBytes>().map_err(|error| {
         let found = error.into_inner().get_type();
         PyTypeError::new_err(format!("the app must return pieces of bytes, not of {found}"))

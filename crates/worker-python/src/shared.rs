@@ -4,14 +4,16 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::clock::Clock;
 
-/// How long a worker that was told to stop goes on serving who has connected.
-const FLUSH: Duration = Duration::from_secs(5);
+/// How long a worker that was told to stop goes on serving who has connected, and how long it
+/// waits for a client that neither sends nor reads.
+pub const FLUSH: Duration = Duration::from_secs(5);
 
 /// The state of a worker.
 pub struct Shared {
@@ -19,31 +21,44 @@ pub struct Shared {
     pub clock: Clock,
     /// Wakes the main thread when a signal has arrived, whichever thread it came to.
     pub wake: Wake,
-    /// When the worker, which was told to stop, ends at the latest.
+    /// The worker was told to stop.
+    is_asked: AtomicBool,
+    /// When the worker, which has left its loop, begins no other request.
     deadline: OnceLock<Instant>,
     /// This is a child that the app has forked.
     is_forked: AtomicBool,
+    /// The thread that serves.
+    main: ThreadId,
 }
 
 impl Shared {
-    /// A worker that serves nobody yet.
+    /// A worker that serves nobody yet; the calling thread will.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             clock: Clock::default(),
             wake: Wake::new()?,
+            is_asked: AtomicBool::new(false),
             deadline: OnceLock::new(),
             is_forked: AtomicBool::new(false),
+            main: std::thread::current().id(),
         })
     }
 
-    /// Tells it to stop.
+    /// Asks it to stop once the running request is over. Its main thread may be about to wait.
+    pub fn ask(&self) {
+        self.is_asked.store(true, SeqCst);
+        self.wake.wake();
+    }
+
+    /// It stops: the time to serve who has connected begins.
     pub fn stop(&self) {
+        self.is_asked.store(true, SeqCst);
         let _ = self.deadline.set(Instant::now() + FLUSH);
     }
 
-    /// True once it was told to stop.
+    /// True once it was asked or told to stop.
     pub fn is_stopping(&self) -> bool {
-        self.deadline.get().is_some()
+        self.is_asked.load(SeqCst)
     }
 
     /// True once the time to stop is over.
@@ -51,9 +66,14 @@ impl Shared {
         self.left().is_some_and(|left| left.is_zero())
     }
 
-    /// How long it may still serve, if it was told to stop.
+    /// How long it may still serve, if it stops.
     pub fn left(&self) -> Option<Duration> {
         Some(self.deadline.get()?.saturating_duration_since(Instant::now()))
+    }
+
+    /// True on the thread that serves.
+    pub fn is_main(&self) -> bool {
+        std::thread::current().id() == self.main
     }
 
     /// This process is a child of the worker from now on.
@@ -87,6 +107,12 @@ impl Wake {
     /// The end for `signal.set_wakeup_fd`.
     pub fn writer(&self) -> BorrowedFd<'_> {
         self.writer.as_fd()
+    }
+
+    /// Makes the reader readable.
+    pub fn wake(&self) {
+        // A full pipe is readable already.
+        let _ = rustix::io::write(&self.writer, &[0]);
     }
 
     /// Forgets the signals that have arrived.

@@ -29,7 +29,7 @@ import sys
 import threading
 import time
 from collections import deque
-from select import POLLIN, poll
+from select import POLLIN, POLLOUT, poll
 
 try:
     from mfserv_worker import request_id
@@ -83,8 +83,8 @@ def log_problem(message, exc_info=False):
             traceback.print_exc()
 
 
-def kill_family():
-    """SIGKILLs the descendants of this process, then itself."""
+def kill_family(message):
+    """SIGKILLs the descendants of this process, says why, then kills itself."""
     todo, pids = [os.getpid()], []
     while todo:
         pid = todo.pop()
@@ -95,11 +95,20 @@ def kill_family():
                     todo += [int(child) for child in children.read().split()]
         except (OSError, IOError):
             pass
-    for pid in reversed(pids):
+    for pid in reversed(pids[1:]):
         try:
             os.kill(pid, signal.SIGKILL)
         except OSError:
             pass
+    errors = poll()
+    errors.register(2, POLLOUT)
+    # a pipe that nobody reads any more would wait for ever
+    if errors.poll(0):
+        try:
+            os.write(2, message.encode("ascii"))
+        except OSError:
+            pass
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Clock(object):
@@ -147,9 +156,7 @@ class Clock(object):
             began = self.began
             elapsed = 0.0 if began is None else monotonic() - began
             if elapsed >= self.timeout + 1:
-                sys.stderr.write("hard timeout (%i s) => SIGKILL\n" % (self.timeout + 1))
-                sys.stderr.flush()
-                kill_family()
+                kill_family("hard timeout (%i s) => SIGKILL\n" % (self.timeout + 1))
             elif self.timeout and elapsed >= self.timeout:
                 self.signal_main()
                 # the code between two pieces of a response is not interrupted: try again
@@ -184,6 +191,7 @@ class TimedBody(object):
                 return next(self.pieces)
             finally:
                 clock.pause()
+                self.limits.end_child()
         except SoftTimeout:
             clock.pause()
         # not in the handler: the interrupt is no cause that helps anybody
@@ -206,6 +214,19 @@ class Limits(object):
     def __init__(self, app, clock):
         self.app = app
         self.clock = clock
+        self.owner = os.getpid()
+
+    def end_child(self):
+        """A child that the app has forked goes no further: the connections are its parent's."""
+        if os.getpid() == self.owner:
+            return
+        error = sys.exc_info()[1]
+        if error is None or isinstance(error, StopIteration):
+            os._exit(0)
+        if isinstance(error, Exception):
+            log_problem("uncaught exception in a forked child", exc_info=True)
+            os._exit(1)
+        # the others end it on their own
 
     def __call__(self, environ, start_response):
         os.environ[REQUEST_ID] = environ.get("HTTP_X_REQUEST_ID", "")
@@ -218,6 +239,7 @@ class Limits(object):
                 body = self.app(environ, start_response)
             finally:
                 clock.pause()
+                self.end_child()
         except SoftTimeout:
             clock.finish()
             log_problem("request timeout (%i s) => HTTP/504" % clock.timeout)
@@ -226,9 +248,9 @@ class Limits(object):
             clock.finish()
             log_problem("uncaught exception => HTTP/500", exc_info=True)
             return answer(start_response, "500 Internal Server Error", b"HTTP/500 Internal Server Error")
-        if isinstance(body, (list, tuple)):
+        if isinstance(body, (list, tuple, bytes)):
             clock.finish()
-            return body
+            return [body] if isinstance(body, bytes) else body
         return TimedBody(self, body)
 
 
@@ -366,6 +388,8 @@ def own_protocol(channel_class, parser_class, task_class, file_class):
             return head
 
         def write(self, data):
+            if isinstance(data, memoryview):
+                data = data.tobytes()
             if self.request.command != "HEAD":
                 return super(Task, self).write(data)
             # the head is that of a GET; its body is the app's to write and nobody's to read
@@ -379,8 +403,11 @@ def own_protocol(channel_class, parser_class, task_class, file_class):
 
         held = b""
         sends_body = True
+        owner = os.getpid()
 
         def write_soon(self, data):
+            if os.getpid() != self.owner:
+                raise RuntimeError("the request is that of the parent of this process: only it can answer")
             if not self.sends_body and isinstance(data, file_class):
                 data.close()
                 return 0
@@ -558,6 +585,7 @@ def run(options, server, put_id):
     except (OSError, socket.error) as error:
         log_problem("can't listen on %s: %s" % (options.unix_socket, error))
         return 1
+    release_children()
     try:
         if native is None:
             serve(app, own_socket, timeout)
@@ -566,6 +594,30 @@ def run(options, server, put_id):
     finally:
         own_socket.remove()
     return 0
+
+
+def release_children():
+    """Signals end a child that the app forks as they end other processes: what they mean to this
+    worker is not for it. A signal that comes to the child meanwhile waits."""
+    if not hasattr(os, "register_at_fork"):
+        # Python 2.7
+        return
+    kept = threading.local()
+
+    def before():
+        kept.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+
+    def after():
+        signal.pthread_sigmask(signal.SIG_SETMASK, kept.mask)
+
+    def in_child():
+        signal.set_wakeup_fd(-1)
+        signal.signal(TIMEOUT_SIGNAL, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        after()
+
+    os.register_at_fork(before=before, after_in_parent=after, after_in_child=in_child)
 
 
 def native_server():

@@ -26,8 +26,11 @@ mod store;
 mod tar_stream;
 mod templates;
 mod wsgi;
+mod wsgi_cost;
 mod wsgi_faults;
+mod wsgi_limits;
 mod wsgi_protocol;
+mod wsgi_stop;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -146,7 +149,7 @@ fn uninstall(
 
 /// Waits until something is so.
 #[track_caller]
-fn until(what: &str, so: impl Fn() -> bool) {
+fn until(what: &str, mut so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !so() {
         assert!(Instant::now() < deadline, "never: {what}");

@@ -17,7 +17,9 @@ use mfserv_plugin::{Cancel, Home, Silent, python};
 
 use crate::templates::with_base;
 use crate::wsgi_faults::apps_and_clients_that_misbehave_harm_nobody_else;
+use crate::wsgi_limits::what_runs_out_harms_nobody_else;
 use crate::wsgi_protocol::the_protocol_is_kept;
+use crate::wsgi_stop::a_worker_ends_as_it_should;
 use crate::{Node, Reported, options, spec_of, tree, until};
 
 /// A child that does not outlive its test.
@@ -114,6 +116,8 @@ fn a_flask_plugin_goes_from_template_to_running_app() {
     }
     a_server_that_does_not_load_is_replaced(&node, &base);
     apps_and_clients_that_misbehave_harm_nobody_else(&node, &base);
+    what_runs_out_harms_nobody_else(&node, &base);
+    a_worker_ends_as_it_should(&node, &base);
 }
 
 fn the_installed_app_answers(node: &Node, base: (&BaseEnvironment, &str), dir: &Path) {

@@ -8,7 +8,11 @@ use std::time::Duration;
 
 use mfserv_plugin::base::BaseEnvironment;
 
-use crate::wsgi::{End, get, worker};
+use crate::wsgi::{get, worker};
+use crate::wsgi_cost::{
+    a_slow_reader_stops_the_app_and_is_not_timed_out, an_idle_worker_sleeps,
+    many_requests_need_no_more_memory,
+};
 use crate::{Node, until};
 
 /// Each path of this app is one thing that an app must not be able to do, or must be able to.
@@ -172,7 +176,7 @@ pub fn apps_and_clients_that_misbehave_harm_nobody_else(node: &Node, base: &Base
 }
 
 /// Sends bytes, and reads until the server closes the connection.
-fn raw(socket: &Path, bytes: &[u8]) -> String {
+pub fn raw(socket: &Path, bytes: &[u8]) -> String {
     let mut stream = connect(socket);
     stream.write_all(bytes).unwrap();
     let mut answer = Vec::new();
@@ -181,7 +185,7 @@ fn raw(socket: &Path, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn connect(socket: &Path) -> UnixStream {
+pub fn connect(socket: &Path) -> UnixStream {
     let stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream
@@ -190,8 +194,8 @@ fn connect(socket: &Path) -> UnixStream {
 fn nothing_of_a_request_is_reached_after_it(socket: &Path) {
     let keep = raw(
         socket,
-        b"POST /keep HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nsecretGET /use-kept HTTP/1.1\r\n\
-          Host: h\r\nConnection: close\r\n\r\n",
+        b"POST /keep HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nsecret\r\n0\r\n\r\n\
+          GET /use-kept HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
     );
     assert_eq!(keep.matches("ValueError: the request is over").count(), 3, "{keep}");
     assert!(!keep.contains("secret") && !keep.contains("stolen"), "{keep}");
@@ -264,7 +268,8 @@ fn bodies_are_read_as_they_come(socket: &Path) {
 
     // a client that leaves in the middle: the app sees an error, the next one is served
     let mut leaves = connect(socket);
-    leaves.write_all(b"POST /count HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc").unwrap();
+    let head = b"POST /count HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc";
+    leaves.write_all(head).unwrap();
     drop(leaves);
     assert_eq!(get(socket, "/", "").1, "fine");
 }
@@ -306,44 +311,6 @@ fn an_iterable_is_closed_once(socket: &Path) {
     until("the iterable of a client that left is closed", || state(socket).1 == before + 3);
 }
 
-fn memory_kib(app: &End) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", app.0.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
-}
-
-/// 200 MB both ways: kept anywhere, they would be seen.
-fn a_slow_reader_stops_the_app_and_is_not_timed_out(app: &End, socket: &Path) {
-    let before = memory_kib(app);
-    let mut slow = connect(socket);
-    slow.write_all(b"GET /stream HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
-    slow.read_exact(&mut [0; 1000]).unwrap();
-    // Longer than the soft and the hard limit: the app has no part in it.
-    std::thread::sleep(Duration::from_millis(2500));
-    let mut total = 1000;
-    let mut space = vec![0; 1 << 20];
-    loop {
-        match slow.read(&mut space).unwrap() {
-            0 => break,
-            count => total += count,
-        }
-        assert!(memory_kib(app) < before + 16 * 1024, "{} KiB, {before} before", memory_kib(app));
-    }
-    assert!(total > 3200 * 65536 && space.len() > 5, "whole: {total}");
-
-    let mut upload = connect(socket);
-    let size = 200_u64 << 20;
-    write!(upload, "POST /count HTTP/1.1\r\nHost: h\r\nConnection: close\r\n").unwrap();
-    write!(upload, "Content-Length: {size}\r\n\r\n").unwrap();
-    for _ in 0..200 {
-        upload.write_all(&space).unwrap();
-    }
-    let mut answer = String::new();
-    upload.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with(&size.to_string()), "{answer}");
-    assert!(memory_kib(app) < before + 16 * 1024, "{} KiB, {before} before", memory_kib(app));
-}
-
 /// Requests that end as the limit of a second is reached: whichever is first, the next one,
 /// which is on its way already, is not the one that is interrupted.
 fn a_late_request_is_the_only_one_that_is_interrupted(socket: &Path) {
@@ -358,43 +325,4 @@ fn a_late_request_is_the_only_one_that_is_interrupted(socket: &Path) {
         let late = answers.matches("HTTP/1.1 504").count();
         assert!(answers.ends_with("fine") && whole + late == 2, "{seconds}: {answers}");
     }
-}
-
-fn many_requests_need_no_more_memory(app: &End, socket: &Path) {
-    let mut stream = connect(socket);
-    let mut ask = |count: usize| {
-        let request = b"POST /lines HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\na\nbc";
-        let mut space = [0; 4096];
-        for _ in 0..count {
-            stream.write_all(request).unwrap();
-            let length = stream.read(&mut space).unwrap();
-            assert!(space[..length].starts_with(b"HTTP/1.1 200"));
-        }
-    };
-    ask(2000);
-    let before = memory_kib(app);
-    ask(20_000);
-    assert!(memory_kib(app) < before + 256, "{} KiB, {before} before", memory_kib(app));
-}
-
-fn an_idle_worker_sleeps(app: &End) {
-    let switches = || -> u64 {
-        let threads = fs::read_dir(format!("/proc/{}/task", app.0.id())).unwrap();
-        let status =
-            |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).unwrap();
-        let texts: Vec<String> = threads.map(|thread| status(thread.unwrap())).collect();
-        let lines = texts.iter().flat_map(|text| text.lines());
-        lines
-            .filter_map(|line| {
-                line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok()
-            })
-            .sum()
-    };
-    // The thread that watches the clock finds no request, and sleeps for good.
-    until("nothing happens for a second", || {
-        let before = switches();
-        // A look at the same numbers a second later.
-        std::thread::sleep(Duration::from_secs(1));
-        switches() == before
-    });
 }

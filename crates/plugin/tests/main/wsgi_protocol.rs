@@ -14,7 +14,7 @@ use crate::wsgi::{get, worker};
 
 /// Each path of this app is one thing that apps do. `wsgiref.validate` judges the environment.
 const APP: &str = r#"
-import json, os, signal, sys, time
+import io, json, multiprocessing, os, signal, sys, time
 from wsgiref.validate import validator
 
 def plain(start_response, status="200 OK", *headers):
@@ -42,7 +42,6 @@ def own_alarm():
 
 def fork(path):
     if path == "/fork-multiprocessing":
-        import multiprocessing
         child = multiprocessing.get_context("fork").Process(target=sys.exit)
         child.start()
         child.join()
@@ -64,8 +63,68 @@ def fork(path):
         sys.exit(0)
     os.waitpid(child, 0)
 
+def fine(start_response, body):
+    plain(start_response)
+    return body
+
+FORMS = {
+    "/form/keyword": lambda start: (start("200 OK", [], exc_info=None), [b"fine"])[1],
+    "/form/no-reason": lambda start: (start("200", []), [b"fine"])[1],
+    "/form/tuple": lambda start: (start("200 OK", (("X-A", "1"),)), [b"fine"])[1],
+    "/form/lists": lambda start: (start("200 OK", [["X-A", "1"]]), [b"fine"])[1],
+    "/form/bytes": lambda start: fine(start, b"fine"),
+    "/form/bytearray": lambda start: fine(start, [bytearray(b"fi"), b"ne"]),
+    "/form/memoryview": lambda start: fine(start, (memoryview(part) for part in (b"fi", b"ne"))),
+    "/form/pieces": lambda start: fine(start, [b"", b"f", b"i", b"n", b"e"]),
+}
+
+def child_writes(start_response):
+    write = start_response("200 OK", [("Content-Length", "6")])
+    child = os.fork()
+    if child == 0:
+        try:
+            write(b"child!")
+        except RuntimeError:
+            os._exit(7)
+        os._exit(0)
+    return [b"parent" if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7 else b"silent"]
+
+def child_returns(start_response):
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    plain(start_response)
+    return [b"child" if child == 0 else b"parent"]
+
+def terminated():
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+    child.start()
+    child.terminate()
+    child.join(10)
+    code = child.exitcode
+    child.kill()
+    return str(code).encode()
+
+def as_files(body):
+    wrapper = io.TextIOWrapper(body)
+    text = wrapper.read()
+    wrapper.detach()
+    return repr([text, body.seekable() and body.seek(0), body.readinto(bytearray(9))]).encode()
+
 def answer(environ, start_response):
     path = environ["PATH_INFO"]
+    if path in FORMS:
+        return FORMS[path](start_response)
+    if path == "/child-writes":
+        return child_writes(start_response)
+    if path == "/child-returns":
+        return child_returns(start_response)
+    if path == "/terminate":
+        return fine(start_response, [terminated()])
+    if path == "/as-files":
+        return fine(start_response, [as_files(environ["wsgi.input"])])
+    if path == "/of-no-size":
+        return fine(start_response, environ["wsgi.file_wrapper"](open("/proc/self/status", "rb")))
     if path == "/error":
         plain(start_response)
         return pieces_then_error()
@@ -155,6 +214,7 @@ pub fn the_protocol_is_kept(node: &Node, base: (&BaseEnvironment, &str)) {
     a_large_answer_waits_for_nobody(&socket);
     a_forked_child_takes_nothing_with_it(&socket);
     an_alarm_of_the_app_switches_no_timeout_off(&socket);
+    what_apps_do_besides_the_letter_of_wsgi_works(&socket);
 
     app.signal("TERM");
     assert_eq!(app.0.wait().unwrap().code(), Some(0));
@@ -259,6 +319,40 @@ fn a_forked_child_takes_nothing_with_it(socket: &Path) {
         assert!(socket.exists(), "{end}: the child has ended and removed nothing");
         assert_eq!(get(socket, "/", "").1, before, "{end}");
     }
+    assert_eq!(get(socket, "/terminate", "").1, "-15", "SIGTERM ends a child");
+    assert_eq!(get(socket, "/child-writes", "").1, "parent");
+    let two = b"GET /child-returns HTTP/1.1\r\nHost: h\r\n\r\n\
+        GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    let answers = String::from_utf8(raw(socket, two)).unwrap();
+    assert!(answers.contains("parent") && !answers.contains("child"), "{answers}");
+    assert!(answers.ends_with(&before), "{answers}");
+}
+
+/// As the servers allow that apps ran behind before.
+fn what_apps_do_besides_the_letter_of_wsgi_works(socket: &Path) {
+    for form in
+        ["keyword", "no-reason", "tuple", "lists", "bytes", "bytearray", "memoryview", "pieces"]
+    {
+        let (head, body) = get(socket, &format!("/form/{form}"), "");
+        assert!(head.starts_with("HTTP/1.1 200"), "{form}: {head}");
+        let whole = match head.contains("chunked") {
+            true => body.split("\r\n").skip(1).step_by(2).collect(),
+            false => body,
+        };
+        assert_eq!(whole, "fine", "{form}");
+    }
+    let status = get(socket, "/of-no-size", "").1;
+    assert!(status.contains("VmRSS:") && status.contains("nonvoluntary"), "whole: {status}");
+    // a body that comes in two parts, as a file that can be read again
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let head = "POST /as-files HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 4\r\n";
+    write!(stream, "{head}\r\na\n").unwrap();
+    assert!(get(socket, "/", "").0.starts_with("HTTP/1.1 200"), "others are served meanwhile");
+    stream.write_all(b"bc").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with(r"['a\nbc', 0, 4]"), "{answer}");
 }
 
 fn an_alarm_of_the_app_switches_no_timeout_off(socket: &Path) {

@@ -1,0 +1,112 @@
+//! How a Python worker ends: by a signal, whatever the app has done to signals, and at the hard
+//! limit.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::time::Duration;
+
+use mfserv_plugin::base::BaseEnvironment;
+
+use crate::wsgi::{End, SERVERS, get, worker};
+use crate::{Node, until};
+
+/// Longer than the time that a worker that was told to stop gives its clients.
+const APP: &str = r#"
+import asyncio, os, signal, threading, time
+
+def leave_no_wakeup():
+    async def main():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: None)
+    asyncio.run(main())
+
+def nobody_reads_errors():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        while True:
+            os.write(writer, b"x" * 4096)
+    except BlockingIOError:
+        pass
+    os.set_blocking(writer, True)
+    os.dup2(writer, 2)
+    while True:
+        try:
+            time.sleep(1000)
+        except BaseException:
+            pass
+
+def application(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/wakeup":
+        leave_no_wakeup()
+    if path == "/errors":
+        nobody_reads_errors()
+    if path == "/long":
+        open("napping", "w").close()
+        time.sleep(5.5)
+    body = b"x" * (3000000 if path == "/long" else 1)
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"#;
+
+/// Called by the test that has made a base environment. The servers take their time together.
+pub fn a_worker_ends_as_it_should(node: &Node, base: &BaseEnvironment) {
+    std::thread::scope(|scope| {
+        for server in SERVERS {
+            let dir = node.plugin("python3_raw_wsgi", &format!("stop_{server}"));
+            fs::write(dir.join("main/wsgi.py"), APP).unwrap();
+            let socket = node.work().join(format!("t{}", &server[..1]));
+            scope.spawn(move || {
+                let start = |timeout: &str| {
+                    let arguments = [timeout, "main.wsgi:application"];
+                    worker(&node.home, (base, server), &dir, &arguments, &socket)
+                };
+                a_long_request_is_finished(&mut start("--timeout=60"), &dir, &socket);
+                a_signal_is_not_lost(&mut start("--timeout=60"), &socket);
+                nothing_delays_the_hard_limit(&mut start("--timeout=1"), &socket);
+            });
+        }
+    });
+}
+
+fn send(socket: &Path, path: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    stream
+}
+
+fn a_long_request_is_finished(app: &mut End, dir: &Path, socket: &Path) {
+    get(socket, "/wakeup", "");
+    let mut running = send(socket, "/long");
+    until("the app naps", || dir.join("napping").exists());
+    let mut waiting = send(socket, "/");
+    app.signal("TERM");
+    let mut answer = String::new();
+    // All of its answer leaves, though it is read late.
+    until("the request is over", || !socket.exists());
+    running.read_to_string(&mut answer).unwrap();
+    assert!(answer.len() > 3_000_000 && answer.ends_with('x'), "{} bytes", answer.len());
+    answer.clear();
+    waiting.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "who had connected: {answer}");
+    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+}
+
+/// `asyncio.run` has switched off what wakes the main thread.
+fn a_signal_is_not_lost(app: &mut End, socket: &Path) {
+    get(socket, "/wakeup", "");
+    app.signal("TERM");
+    until("the worker has ended", || app.0.try_wait().unwrap().is_some());
+    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+}
+
+fn nothing_delays_the_hard_limit(app: &mut End, socket: &Path) {
+    until("the app listens", || UnixStream::connect(socket).is_ok());
+    let _stream = send(socket, "/errors");
+    until("the worker has ended", || app.0.try_wait().unwrap().is_some());
+    assert_eq!(app.0.wait().unwrap().signal(), Some(9));
+}
