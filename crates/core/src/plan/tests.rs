@@ -140,10 +140,10 @@ fn the_server_of_an_app_is_its_own_else_that_of_the_node() {
         let plan = Plan::new(inputs(&module, vec![plugin("foo", &format!("{WEB}{app}"))]));
         plan.watchers[&WatcherName::app("foo", "main")].env["MFSERV_PYTHON_SERVER"].clone()
     };
-    assert_eq!(of("", ""), "waitress");
-    assert_eq!(of("[python]\nserver=mfserv\n", ""), "mfserv");
+    assert_eq!(of("", ""), "mfserv");
+    assert_eq!(of("[python]\nserver=waitress\n", ""), "waitress");
     assert_eq!(of("[python]\nserver=mfserv\n", "_python_server=waitress\n"), "waitress");
-    assert_eq!(of("", "_python_server=mfserv\n"), "mfserv");
+    assert_eq!(of("[python]\nserver=waitress\n", "_python_server=mfserv\n"), "mfserv");
 }
 
 #[test]

@@ -562,7 +562,7 @@ def main(arguments=None):
     """The command line of bjoern_wrapper.py; returns the exit code. Which server it starts is
     not in it, since it is older than the choice: the configuration says so, in the environment."""
     options = parse(arguments)
-    return run(options, os.environ.get(SERVER, "waitress"), os.environ.__setitem__)
+    return run(options, os.environ.get(SERVER, "mfserv"), os.environ.__setitem__)
 
 
 def main_of_worker(arguments=None):
