@@ -5,4 +5,5 @@
 //! given, and the first lane accepts them all.
 
 pub mod listener;
+mod scheduling;
 pub mod threads;

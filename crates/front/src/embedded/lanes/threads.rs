@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::embedded::clients::connection::Ends;
 use crate::embedded::clients::idle_eviction;
 use crate::embedded::io::wire::Wire;
+use crate::embedded::lanes::scheduling::yield_to_workers;
 use crate::embedded::request::gauge::Gauge;
 use crate::embedded::request::lane::Lane;
 use crate::embedded::request::serve;
@@ -98,6 +99,8 @@ impl Lanes {
                     Ok(runtime) => runtime,
                     Err(why) => return drop(report.send(Err(why))),
                 };
+                // A sandbox may forbid it: then the lane is scheduled as any thread.
+                let _ = yield_to_workers();
                 drop(report.send(Ok(())));
                 runtime.block_on(live(lane, received));
                 runtime.shutdown_background();
