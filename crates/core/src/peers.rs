@@ -4,8 +4,18 @@
 //! takes a slot of a peer (a worker). When no slot is free, the request gets a [`Ticket`] in
 //! a queue: first come, first served. A call that frees slots returns the tickets that
 //! receive them.
+//!
+//! Slow requests have a queue of their own while they hold all slots but one: the last one is
+//! for the others, so that a report of two seconds does not keep pages of two milliseconds
+//! waiting. [`Kinds`] learns which are slow.
+
+mod kinds;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
+
+pub use self::kinds::{Kind, Kinds, Shape};
 
 use crate::route::Slots;
 
@@ -15,6 +25,15 @@ pub type PeerKey = u64;
 /// A place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
+
+/// Which slots a request may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Any.
+    Ordinary,
+    /// All but the last one.
+    Slow,
+}
 
 /// What a request gets when it asks for a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +63,16 @@ enum Admission {
 struct Entry {
     key: PeerKey,
     in_flight: u32,
+    /// Those of them that are slow.
+    slow: u32,
     admission: Admission,
+}
+
+/// A request in the queue of all slots. A slow one is there once it has waited long.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    ticket: Ticket,
+    pace: Pace,
 }
 
 /// The peers of one app, their slots, and the queue for them.
@@ -53,7 +81,9 @@ pub struct Roster {
     slots: Slots,
     queue_max: usize,
     entries: Vec<Entry>,
-    queue: VecDeque<Ticket>,
+    queue: VecDeque<Waiting>,
+    /// Slow requests that wait for slots which they may have.
+    slow_queue: VecDeque<Ticket>,
     next_ticket: u64,
     /// Where the search for a peer begins: round robin among equal peers.
     turn: usize,
@@ -67,6 +97,7 @@ impl Roster {
             queue_max,
             entries: Vec::new(),
             queue: VecDeque::new(),
+            slow_queue: VecDeque::new(),
             next_ticket: 0,
             turn: 0,
         }
@@ -80,41 +111,67 @@ impl Roster {
     }
 
     /// Takes a slot, of another peer than `avoid` if possible.
-    pub fn take(&mut self, avoid: Option<PeerKey>) -> Take {
-        if self.queue.is_empty() {
+    pub fn take(&mut self, avoid: Option<PeerKey>, pace: Pace) -> Take {
+        let is_next = match pace {
+            Pace::Ordinary => self.queue.is_empty(),
+            Pace::Slow => self.waiting() == 0 && self.slow_have_room(),
+        };
+        if is_next {
             if let Some(at) = self.freest(avoid).or_else(|| self.freest(None)) {
-                return Take::Slot(self.occupy(at));
+                return Take::Slot(self.occupy(at, pace));
             }
         }
-        if self.queue.len() >= self.queue_max {
+        if self.waiting() >= self.queue_max {
             return Take::Full;
         }
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.queue.push_back(ticket);
+        match pace {
+            Pace::Ordinary => self.queue.push_back(Waiting { ticket, pace }),
+            Pace::Slow => self.slow_queue.push_back(ticket),
+        }
         Take::Wait(ticket)
     }
 
-    /// Gives a slot of this peer back.
-    pub fn release(&mut self, key: PeerKey) -> Vec<HandedOver> {
+    /// Gives a slot of this peer back, from a request of this pace.
+    pub fn release(&mut self, key: PeerKey, pace: Pace) -> Vec<HandedOver> {
         if let Some(entry) = self.entry(key) {
             entry.in_flight = entry.in_flight.saturating_sub(1);
+            if pace == Pace::Slow {
+                entry.slow = entry.slow.saturating_sub(1);
+            }
         }
         self.hand_out()
     }
 
     /// Takes a request out of the queue. False if it already has a slot.
     pub fn give_up(&mut self, ticket: Ticket) -> bool {
-        let before = self.queue.len();
-        self.queue.retain(|waiting| *waiting != ticket);
-        self.queue.len() < before
+        let before = self.waiting();
+        self.queue.retain(|waiting| waiting.ticket != ticket);
+        self.slow_queue.retain(|waiting| *waiting != ticket);
+        self.waiting() < before
+    }
+
+    /// Lets a slow request that waits have any slot, in the order in which it came.
+    pub fn hasten(&mut self, ticket: Ticket) -> Vec<HandedOver> {
+        let before = self.slow_queue.len();
+        self.slow_queue.retain(|waiting| *waiting != ticket);
+        if self.slow_queue.len() == before {
+            return Vec::new();
+        }
+        let at = self.queue.partition_point(|waiting| waiting.ticket < ticket);
+        self.queue.insert(at, Waiting { ticket, pace: Pace::Slow });
+        self.hand_out()
     }
 
     /// Gives traffic to a peer; one that was draining gets traffic again.
     pub fn admit(&mut self, key: PeerKey) -> Vec<HandedOver> {
         match self.entry(key) {
             Some(entry) => entry.admission = Admission::Admitted,
-            None => self.entries.push(Entry { key, in_flight: 0, admission: Admission::Admitted }),
+            None => {
+                let admission = Admission::Admitted;
+                self.entries.push(Entry { key, in_flight: 0, slow: 0, admission });
+            }
         }
         self.hand_out()
     }
@@ -193,7 +250,27 @@ impl Roster {
 
     /// How many requests wait.
     pub fn waiting(&self) -> usize {
-        self.queue.len()
+        self.queue.len() + self.slow_queue.len()
+    }
+
+    /// How many slow requests hold slots of admitted peers, and how many wait until they may.
+    pub fn slow(&self) -> (usize, usize) {
+        (self.slow_in_flight() as usize, self.slow_queue.len())
+    }
+
+    fn slow_in_flight(&self) -> u32 {
+        let admitted = self.entries.iter().filter(|entry| entry.admission != Admission::Draining);
+        admitted.map(|entry| entry.slow).sum()
+    }
+
+    /// Whether a slow request may have a slot: one is left to the others.
+    fn slow_have_room(&self) -> bool {
+        let Slots::Finite { per_worker } = self.slots else { return true };
+        let served = |entry: &&Entry| {
+            matches!(entry.admission, Admission::Admitted | Admission::CoolingDown)
+        };
+        let workers = self.entries.iter().filter(served).count() as u32;
+        workers < 2 || self.slow_in_flight() + 1 < workers * per_worker.max(1)
     }
 
     fn entry(&mut self, key: PeerKey) -> Option<&mut Entry> {
@@ -222,191 +299,32 @@ impl Roster {
             .min_by_key(|&at| self.entries[at].in_flight)
     }
 
-    fn occupy(&mut self, at: usize) -> PeerKey {
+    fn occupy(&mut self, at: usize, pace: Pace) -> PeerKey {
         self.turn = (at + 1) % self.entries.len();
         let entry = &mut self.entries[at];
         entry.in_flight += 1;
+        entry.slow += u32::from(pace == Pace::Slow);
         entry.key
     }
 
     fn hand_out(&mut self) -> Vec<HandedOver> {
         let mut handed = Vec::new();
-        while !self.queue.is_empty() {
+        while self.waiting() > 0 {
             let Some(at) = self.freest(None) else { break };
-            let key = self.occupy(at);
-            if let Some(ticket) = self.queue.pop_front() {
-                handed.push((ticket, key));
-            }
+            let Some(Waiting { ticket, pace }) = self.pop() else { break };
+            handed.push((ticket, self.occupy(at, pace)));
         }
         handed
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn finite(per_worker: u32, peers: u64) -> Roster {
-        let mut roster = Roster::new(Slots::Finite { per_worker }, 3);
-        for key in 0..peers {
-            assert!(roster.admit(key).is_empty());
-        }
-        roster
-    }
-
-    fn ticket(take: Take) -> Ticket {
-        match take {
-            Take::Wait(ticket) => ticket,
-            other => panic!("expected to wait, got {other:?}"),
-        }
-    }
-
-    #[test]
-    fn equal_peers_take_turns_and_no_one_gets_more_than_its_slots() {
-        let mut roster = finite(1, 3);
-        let got: Vec<Take> = (0..3).map(|_| roster.take(None)).collect();
-        assert_eq!(got, [Take::Slot(0), Take::Slot(1), Take::Slot(2)]);
-        ticket(roster.take(None));
-    }
-
-    #[test]
-    fn a_freed_slot_goes_to_the_oldest_waiter() {
-        let mut roster = finite(1, 1);
-        assert_eq!(roster.take(None), Take::Slot(0));
-        let (first, second) = (ticket(roster.take(None)), ticket(roster.take(None)));
-        assert_eq!(roster.release(0), [(first, 0)]);
-        assert_eq!(roster.release(0), [(second, 0)]);
-        assert!(roster.release(0).is_empty());
-        assert_eq!(roster.in_flight(0), 0);
-    }
-
-    #[test]
-    fn nobody_overtakes_the_queue() {
-        let mut roster = finite(1, 2);
-        roster.take(None);
-        roster.take(None);
-        let first = ticket(roster.take(None));
-        roster.cool_down(0);
-        assert!(roster.release(0).is_empty());
-        let second = ticket(roster.take(None));
-        assert_eq!(roster.end_cool_down(0), [(first, 0)]);
-        assert_eq!(roster.release(1), [(second, 1)]);
-    }
-
-    #[test]
-    fn the_queue_is_bounded_and_can_be_left() {
-        let mut roster = finite(1, 0);
-        let tickets: Vec<Ticket> = (0..3).map(|_| ticket(roster.take(None))).collect();
-        assert_eq!(roster.take(None), Take::Full);
-        assert!(roster.give_up(tickets[0]));
-        assert!(!roster.give_up(tickets[0]));
-        assert_eq!(roster.admit(9), [(tickets[1], 9)]);
-    }
-
-    #[test]
-    fn unlimited_peers_get_the_request_with_the_fewest_in_flight() {
-        let mut roster = Roster::new(Slots::Unlimited, 0);
-        roster.admit(1);
-        roster.admit(2);
-        for _ in 0..10 {
-            roster.take(None);
-        }
-        assert_eq!((roster.in_flight(1), roster.in_flight(2)), (5, 5));
-        roster.release(2);
-        assert_eq!(roster.take(None), Take::Slot(2));
-    }
-
-    #[test]
-    fn a_draining_peer_gets_nothing_and_keeps_what_it_holds() {
-        let mut roster = finite(4, 2);
-        roster.take(None);
-        roster.take(None);
-        roster.drain(0);
-        for _ in 0..3 {
-            assert_eq!(roster.take(None), Take::Slot(1));
-        }
-        ticket(roster.take(None));
-        assert_eq!(roster.in_flight(0), 1);
-        assert!(!roster.is_admitted(0));
-        roster.release(0);
-        roster.remove(0);
-        assert_eq!(roster.in_flight(0), 0);
-    }
-
-    #[test]
-    fn a_suspended_peer_stays_admitted_and_gets_nothing_until_it_is_resumed() {
-        let mut roster = finite(1, 1);
-        roster.suspend(0);
-        roster.end_cool_down(0);
-        let first = ticket(roster.take(None));
-        assert!(roster.is_admitted(0) && roster.is_suspended(0));
-        assert_eq!(roster.resume(0), [(first, 0)]);
-        roster.suspend(0);
-        let second = ticket(roster.take(None));
-        assert!(roster.release(0).is_empty());
-        assert_eq!(roster.admit(0), [(second, 0)]);
-        roster.drain(0);
-        roster.suspend(0);
-        assert!(!roster.is_admitted(0) && !roster.is_suspended(0));
-    }
-
-    #[test]
-    fn a_peer_to_avoid_is_only_taken_when_it_alone_is_free() {
-        let mut roster = finite(1, 2);
-        assert_eq!(roster.take(Some(0)), Take::Slot(1));
-        assert_eq!(roster.take(Some(0)), Take::Slot(0));
-    }
-
-    #[test]
-    fn whatever_happens_slots_are_neither_lost_nor_given_twice() {
-        let mut seed = 7u64;
-        let mut random = move |n: u64| {
-            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (seed >> 33) % n
-        };
-        let mut roster = Roster::new(Slots::Finite { per_worker: 2 }, 8);
-        let mut held: Vec<PeerKey> = Vec::new();
-        let mut queue: Vec<Ticket> = Vec::new();
-        for _ in 0..20_000 {
-            let key = random(4);
-            let handed = match random(8) {
-                0 => roster.admit(key),
-                1 => {
-                    roster.cool_down(key);
-                    vec![]
-                }
-                2 => roster.end_cool_down(key),
-                3 => {
-                    roster.drain(key);
-                    vec![]
-                }
-                4 | 5 if !held.is_empty() => {
-                    let held_key = held.swap_remove(random(held.len() as u64) as usize);
-                    roster.release(held_key)
-                }
-                6 if !queue.is_empty() => {
-                    assert!(roster.give_up(queue.remove(0)));
-                    vec![]
-                }
-                _ => {
-                    match roster.take(None) {
-                        Take::Slot(key) => held.push(key),
-                        Take::Wait(ticket) => queue.push(ticket),
-                        Take::Full => assert_eq!(queue.len(), 8),
-                    }
-                    vec![]
-                }
-            };
-            for (ticket, key) in handed {
-                assert_eq!(queue.remove(0), ticket, "first come, first served");
-                held.push(key);
+    /// The oldest request that may have a slot.
+    fn pop(&mut self) -> Option<Waiting> {
+        let slow = self.slow_queue.front().copied().filter(|_| self.slow_have_room());
+        match (slow, self.queue.front()) {
+            (Some(slow), first) if first.is_none_or(|first| slow < first.ticket) => {
+                self.slow_queue.pop_front().map(|ticket| Waiting { ticket, pace: Pace::Slow })
             }
-            for key in 0..4 {
-                let count = held.iter().filter(|held| **held == key).count();
-                assert_eq!(roster.in_flight(key) as usize, count);
-                assert!(count <= 2);
-            }
-            assert_eq!(roster.waiting(), queue.len());
+            _ => self.queue.pop_front(),
         }
     }
 }

@@ -94,6 +94,10 @@ pub struct UpstreamSpec {
     pub queue_max: u32,
     /// A request waits at most this long for a slot or for a worker to come back, milliseconds.
     pub queue_timeout_ms: u64,
+    /// Requests of kinds that are rare and take far longer than the others leave one slot to
+    /// these, until they have waited so long, milliseconds; 0: first come, first served.
+    #[serde(default)]
+    pub slow_lane_wait_ms: u64,
 }
 
 /// Where the address of a client is taken from when proxies stand before the front.

@@ -34,6 +34,7 @@ mod metrics;
 mod patience;
 mod retries;
 mod slots;
+mod slow_lane;
 mod slow_readers;
 mod slow_streams;
 mod stopping;

@@ -278,6 +278,7 @@ pub fn table(slots: Slots, keep_alive: bool) -> RouteTable {
         timeout_ms: 5000,
         queue_max: 1000,
         queue_timeout_ms: 5000,
+        slow_lane_wait_ms: 1000,
     };
     RouteTable {
         server: ServerSettings {

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::diagnostic::Diagnostic;
-use crate::keys::{FRONT_QUEUE_MAX, FRONT_QUEUE_TIMEOUT_S, NGINX_TIMEOUT_S};
+use crate::keys::{
+    FRONT_QUEUE_MAX, FRONT_QUEUE_TIMEOUT_S, FRONT_SLOW_LANE_WAIT_S, NGINX_TIMEOUT_S,
+};
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
 use crate::plan::{Count, Loaded, Plan, PluginInput, command};
@@ -131,6 +133,7 @@ fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
         timeout_ms,
         queue_max: module.get(FRONT_QUEUE_MAX),
         queue_timeout_ms: module.get(FRONT_QUEUE_TIMEOUT_S).map_or(timeout_ms, |s| s * 1000),
+        slow_lane_wait_ms: module.get(FRONT_SLOW_LANE_WAIT_S) * 1000,
     }
 }
 

@@ -116,6 +116,7 @@ mod tests {
             timeout_ms: 1,
             queue_max: 1,
             queue_timeout_ms: 1,
+            slow_lane_wait_ms: 0,
         };
         let routes = plugins.iter().flat_map(|(plugin, prefixes)| of(plugin, prefixes)).collect();
         let name = |(plugin, _): &(&str, &[&str])| (format!("{plugin}/a"), spec.clone());

@@ -282,6 +282,12 @@ pub struct UpstreamStats {
     pub waiting: u64,
     /// In flight now, by worker.
     pub in_flight: BTreeMap<String, u64>,
+    /// Slow requests that hold slots, of all but the last one.
+    pub slow_in_flight: u64,
+    /// Slow requests that wait until they may have one.
+    pub slow_waiting: u64,
+    /// Which requests are slow: method and shape of the path, the slowest first.
+    pub slow_kinds: Vec<String>,
 }
 
 impl UpstreamStats {
@@ -293,6 +299,11 @@ impl UpstreamStats {
         self.retried += other.retried;
         self.queued += other.queued;
         self.waiting += other.waiting;
+        self.slow_in_flight += other.slow_in_flight;
+        self.slow_waiting += other.slow_waiting;
+        let known = |kind: &&String| !self.slow_kinds.contains(kind);
+        let new: Vec<String> = other.slow_kinds.iter().filter(known).cloned().collect();
+        self.slow_kinds.extend(new);
         for (worker, requests) in &other.in_flight {
             *self.in_flight.entry(worker.clone()).or_default() += requests;
         }

@@ -5,6 +5,7 @@ use mfserv_core::plan::Plan;
 use mfserv_core::route::pages;
 use mfserv_core::shipping::Report;
 use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherState, WatcherStatus};
+use mfserv_core::wire::front::UpstreamStats;
 
 use std::path::PathBuf;
 
@@ -35,6 +36,7 @@ impl Node {
         notes.extend(self.parts.jobs.notes().await);
         let (watchers, stats) =
             tokio::join!(self.parts.supervisor.status(), self.parts.world.fronts.stats());
+        notes.extend(stats.upstreams.iter().filter_map(slow_lane));
         Status {
             state: self.state.get(),
             home: self.parts.options.places.home().to_string_lossy().into_owned(),
@@ -62,6 +64,17 @@ impl Node {
             },
         }
     }
+}
+
+/// Slow requests of an app that wait for the workers that they may have.
+fn slow_lane((app, stats): (&String, &UpstreamStats)) -> Option<String> {
+    let (waiting, kinds) = (stats.slow_waiting, stats.slow_kinds.join(", "));
+    (waiting > 0).then(|| {
+        format!(
+            "{app}: {waiting} slow requests wait, since one worker is left to the others \
+             ([front] slow_lane_wait); slow are: {kinds}"
+        )
+    })
 }
 
 /// Adds the paths of apps, who says how many workers there are, and the watchers that are scaled

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use mfserv_core::peers::Shape;
 use mfserv_core::route::{HeadLimits, Slots};
 use mfserv_core::wire::front::TroubleCause;
 use mfserv_h1::{HeadScan, Name, Refusal};
@@ -139,7 +140,9 @@ impl Forwarding<'_, '_> {
         if let Some(seconds) = upstream.rests_s() {
             return Err(Cause::Crashing(seconds).into());
         }
-        let mut waiting = match upstream.take(self.to.lane, self.tries.avoid.as_ref()) {
+        let request = self.exchange.request();
+        let shape = Shape::new(request.method(), request.path());
+        let mut waiting = match upstream.take(self.to.lane, self.tries.avoid.as_ref(), shape) {
             Taken::Slot(slot) => return Ok(slot),
             Taken::Waiting(waiting) => waiting,
             Taken::Full => return Err(Cause::QueueFull.into()),
@@ -149,12 +152,21 @@ impl Forwarding<'_, '_> {
         let deadline = *self.tries.wait_until.get_or_insert_with(|| Instant::now() + wait);
         let exchange = &mut *self.exchange;
         let since = Instant::now();
+        let slow_wait = Duration::from_millis(self.to.app.spec.slow_lane_wait_ms);
+        let mut hasten_at = waiting.is_slow().then(|| deadline.min(since + slow_wait));
         let turn = poll_fn(|cx| {
             if let Poll::Ready(turn) = Pin::new(&mut waiting).poll(cx) {
                 return Poll::Ready(turn.ok_or_else(|| sent_away().into()));
             }
             if exchange.client_has_gone(cx) && !exchange.settings().ignore_client_abort {
                 return Poll::Ready(Err(Fault::Gone));
+            }
+            if let Some(at) = hasten_at {
+                if !exchange.has_passed(cx, at) {
+                    return Poll::Pending;
+                }
+                hasten_at = None;
+                waiting.hasten();
             }
             if exchange.has_passed(cx, deadline) {
                 let cause = match last {

@@ -5,30 +5,28 @@ mod backoff;
 mod idle;
 mod peer;
 mod quiet;
+mod slot;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use mfserv_core::names::WorkerId;
-use mfserv_core::peers::{HandedOver, PeerKey, Roster, Take, Ticket};
+use mfserv_core::peers::{HandedOver, Kind, Kinds, Pace, PeerKey, Roster, Shape, Take, Ticket};
 use mfserv_core::route::{Slots, UpstreamSpec};
 use mfserv_core::wire::front::{Peer as PeerName, UpstreamStats};
 use mfserv_platform::sync::lock;
-use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::idle::{Heard, Idle};
 pub use self::peer::Peer;
+pub use self::slot::Slot;
 use super::wakeups::Wakeups;
 use crate::embedded::io::budget::{AppDescriptors, Budget, Descriptor};
-use crate::embedded::io::signal::Subscription;
 use crate::embedded::io::wire::Wire;
 
 /// The longest time that an idle connection to a worker is kept.
@@ -65,10 +63,26 @@ struct Inner {
     timeout: Duration,
     members: Vec<Member>,
     /// The requests in the queue, which has at most `queue_max` places.
-    waiters: HashMap<Ticket, oneshot::Sender<Arc<Peer>>>,
+    waiters: HashMap<Ticket, Waiter>,
+    /// Which requests are slow; `None` if that makes no difference to them.
+    kinds: Option<Kinds>,
     next_key: PeerKey,
     removed: bool,
     stats: UpstreamStats,
+}
+
+/// A request in the queue.
+#[derive(Debug)]
+struct Waiter {
+    tell: oneshot::Sender<Arc<Peer>>,
+    pace: Pace,
+}
+
+/// What is known of a request that asks for a slot.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    kind: Option<Kind>,
+    pace: Pace,
 }
 
 /// A worker with its idle connections.
@@ -113,28 +127,13 @@ pub enum Taken {
     Removed,
 }
 
-/// The right to have one request in a worker; given back when dropped.
-#[derive(Debug)]
-pub struct Slot {
-    upstream: Arc<Upstream>,
-    /// The worker.
-    pub peer: Arc<Peer>,
-    lane: usize,
-    gone: Subscription,
-    /// The idle connection that came with the slot.
-    idle: Option<Idle>,
-    /// The status of the answer; counted when the slot is given back.
-    status: Option<u16>,
-    /// The worker has sent the whole answer.
-    is_over: bool,
-}
-
 /// A place in the queue; left when dropped.
 #[derive(Debug)]
 pub struct Waiting {
     upstream: Arc<Upstream>,
     lane: usize,
     ticket: Ticket,
+    asked: Asked,
     call: oneshot::Receiver<Arc<Peer>>,
     called: bool,
 }
@@ -174,6 +173,7 @@ impl Upstream {
             timeout: Duration::from_millis(spec.timeout_ms),
             members: Vec::new(),
             waiters: HashMap::new(),
+            kinds: kinds(spec, None),
             next_key: 0,
             removed: false,
             stats: UpstreamStats::default(),
@@ -193,25 +193,31 @@ impl Upstream {
     }
 
     /// Asks for a slot for a request of this lane, if possible not of the worker `avoid`.
-    pub fn take(self: &Arc<Self>, lane: usize, avoid: Option<&Arc<Peer>>) -> Taken {
+    pub fn take(
+        self: &Arc<Self>,
+        lane: usize,
+        avoid: Option<&Arc<Peer>>,
+        shape: Shape<'_>,
+    ) -> Taken {
         let mut inner = lock(&self.inner);
         if inner.removed {
             return Taken::Removed;
         }
-        match inner.roster.take(avoid.map(|peer| peer.key)) {
+        let asked = inner.asked(shape);
+        match inner.roster.take(avoid.map(|peer| peer.key), asked.pace) {
             Take::Slot(key) => match inner.with_idle(key, lane) {
                 Some((peer, idle)) => {
                     drop(inner);
-                    Taken::Slot(Slot::new(self.clone(), peer, lane, idle))
+                    Taken::Slot(Slot::new(self.clone(), peer, lane, idle, asked))
                 }
                 None => Taken::Removed,
             },
             Take::Wait(ticket) => {
                 let (tell, call) = oneshot::channel();
-                inner.waiters.insert(ticket, tell);
+                inner.waiters.insert(ticket, Waiter { tell, pace: asked.pace });
                 inner.stats.queued += 1;
                 let upstream = self.clone();
-                Taken::Waiting(Waiting { upstream, lane, ticket, call, called: false })
+                Taken::Waiting(Waiting { upstream, lane, ticket, asked, call, called: false })
             }
             Take::Full => Taken::Full,
         }
@@ -232,6 +238,7 @@ impl Upstream {
         let mut inner = lock(&self.inner);
         inner.removed = false;
         inner.slots = spec.slots;
+        inner.kinds = kinds(spec, inner.kinds.take());
         inner.timeout = Duration::from_millis(spec.timeout_ms);
         let handed = inner.roster.set_policy(spec.slots, spec.queue_max as usize);
         inner.deliver(handed);
@@ -358,7 +365,15 @@ impl Upstream {
             .map(|member| &member.peer)
             .map(|p| (p.name.worker.to_string(), u64::from(inner.roster.in_flight(p.key))))
             .collect();
-        UpstreamStats { waiting: inner.roster.waiting() as u64, in_flight, ..inner.stats.clone() }
+        let (slow_in_flight, slow_waiting) = inner.roster.slow();
+        UpstreamStats {
+            waiting: inner.roster.waiting() as u64,
+            in_flight,
+            slow_in_flight: slow_in_flight as u64,
+            slow_waiting: slow_waiting as u64,
+            slow_kinds: inner.kinds.as_ref().map(Kinds::slow).unwrap_or_default(),
+            ..inner.stats.clone()
+        }
     }
 
     /// Counts a request that is tried again.
@@ -426,16 +441,19 @@ impl Upstream {
     }
 
     /// Gives a slot back, with the connection to be kept and the status to be counted.
-    fn release(&self, peer: &Peer, kept: Option<Idle>, status: Option<u16>, is_over: bool) {
+    fn release(&self, peer: &Peer, asked: Asked, kept: Option<Idle>, end: SlotEnd) {
         let mut inner = lock(&self.inner);
-        inner.note_end(peer.key, is_over);
-        if let Some(status) = status {
+        inner.note_end(peer.key, end.is_over);
+        if let Some(status) = end.status {
             let class = usize::from(status / 100).clamp(1, 5) - 1;
             inner.stats.by_class[class] += 1;
         }
+        if let (Some(kinds), Some(kind), Some(held)) = (&mut inner.kinds, asked.kind, end.held) {
+            kinds.learn(kind, held);
+        }
         let some = kept.is_some();
         let refused = kept.and_then(|idle| inner.keep(peer.key, idle));
-        let handed = inner.roster.release(peer.key);
+        let handed = inner.roster.release(peer.key, asked.pace);
         inner.deliver(handed);
         let empty = inner.remove_if_empty(peer.key);
         drop(inner);
@@ -450,7 +468,34 @@ impl Upstream {
     }
 }
 
+/// How a slot was used.
+#[derive(Debug, Default)]
+struct SlotEnd {
+    /// The status of the answer.
+    status: Option<u16>,
+    /// The worker has sent the whole answer.
+    is_over: bool,
+    /// How long a request had it.
+    held: Option<Duration>,
+}
+
+/// What is learnt of the requests of an app, where the slots of its workers are numbered.
+fn kinds(spec: &UpstreamSpec, known: Option<Kinds>) -> Option<Kinds> {
+    let is_wanted = spec.slow_lane_wait_ms > 0 && spec.slots != Slots::Unlimited;
+    is_wanted.then(|| known.unwrap_or_default())
+}
+
 impl Inner {
+    fn asked(&mut self, shape: Shape<'_>) -> Asked {
+        match &mut self.kinds {
+            Some(kinds) => {
+                let (kind, pace) = kinds.of(shape);
+                Asked { kind: Some(kind), pace }
+            }
+            None => Asked { kind: None, pace: Pace::Ordinary },
+        }
+    }
+
     fn find(&self, worker: &WorkerId) -> Option<Arc<Peer>> {
         let mut peers = self.members.iter().map(|member| &member.peer);
         peers.find(|peer| peer.name.worker == *worker).cloned()
@@ -530,116 +575,14 @@ impl Inner {
         while let Some((ticket, key)) = handed.pop() {
             let peer = self.member(key).map(|member| member.peer.clone());
             let waiter = self.waiters.remove(&ticket);
+            let pace = waiter.as_ref().map_or(Pace::Ordinary, |waiter| waiter.pace);
             let taken = match (waiter, peer) {
-                (Some(waiter), Some(peer)) => waiter.send(peer).is_ok(),
+                (Some(waiter), Some(peer)) => waiter.tell.send(peer).is_ok(),
                 _ => false,
             };
             if !taken {
-                handed.extend(self.roster.release(key));
+                handed.extend(self.roster.release(key, pace));
             }
         }
-    }
-}
-
-impl Slot {
-    fn new(upstream: Arc<Upstream>, peer: Arc<Peer>, lane: usize, idle: Option<Idle>) -> Self {
-        let gone = Subscription::new(peer.gone.clone());
-        Self { upstream, peer, lane, gone, idle, status: None, is_over: false }
-    }
-
-    /// A connection to the worker: an idle one, or a new one. With `fresh` a new one, for
-    /// which the idle one is closed: a worker never has more connections than slots.
-    pub async fn link(&mut self, fresh: bool) -> Result<Link, NoLink> {
-        let idle = self.idle.take().filter(|_| !fresh);
-        if let Some((wire, descriptor)) = idle.and_then(|idle| self.reuse(idle)) {
-            return Ok(Link { wire, reused: true, descriptor });
-        }
-        let descriptor = self.upstream.descriptors.take().ok_or(NoLink::NoDescriptor)?;
-        match UnixStream::connect(&self.peer.name.socket).await {
-            Ok(stream) => {
-                if self.peer.refusals.load(Ordering::Relaxed) != 0 {
-                    self.peer.refusals.store(0, Ordering::Relaxed);
-                }
-                Ok(Link { wire: Wire::Unix(stream), reused: false, descriptor })
-            }
-            // The backlog of a unix socket is full.
-            Err(why) if why.kind() == io::ErrorKind::WouldBlock => Err(NoLink::Busy),
-            Err(why) if is_out_of_descriptors(&why) => Err(NoLink::NoDescriptor),
-            Err(_) => Err(NoLink::Refused),
-        }
-    }
-
-    /// An idle connection that can still be used, registered with the reactor of this lane.
-    fn reuse(&self, mut idle: Idle) -> Option<(Wire, Descriptor)> {
-        if idle.until <= Instant::now() {
-            return None;
-        }
-        let wire = match idle.listen(Waker::noop()) {
-            Heard::Nothing if idle.lane == self.lane => Some(idle.wire),
-            Heard::Nothing => idle.wire.moved_here(),
-            Heard::End => None,
-            Heard::Speech => {
-                self.upstream.distrust(&self.peer);
-                None
-            }
-        };
-        wire.map(|wire| (wire, idle.descriptor))
-    }
-
-    /// Records the status of the answer; it is counted when the slot is given back.
-    pub fn answered(&mut self, status: u16) {
-        self.status = Some(status);
-    }
-
-    /// Gives the slot back: the worker has sent the whole answer.
-    pub fn end(mut self) {
-        self.is_over = true;
-    }
-
-    /// Gives the slot back with its connection, which can carry another request: the worker
-    /// has sent the whole answer.
-    pub fn park(mut self, link: Link, announced_s: Option<u64>) {
-        self.is_over = true;
-        let announced = announced_s.map_or(IDLE_MAX, |s| Duration::from_secs(s.saturating_sub(1)));
-        let life = announced.min(IDLE_MAX);
-        if life.is_zero() || self.peer.is_unruly() {
-            return;
-        }
-        let Link { wire, descriptor, .. } = link;
-        let until = Instant::now() + life;
-        let mut idle = Idle { wire, descriptor, lane: self.lane, until };
-        match idle.listen(&self.upstream.watch) {
-            Heard::Nothing => self.idle = Some(idle),
-            Heard::End => {}
-            Heard::Speech => self.distrust(),
-        }
-    }
-
-    /// The worker has sent bytes that nobody asked for.
-    pub fn distrust(&self) {
-        self.upstream.distrust(&self.peer);
-    }
-
-    /// True if the worker is known to be dead and `wire` holds nothing more of it (its last bytes
-    /// may be seen after the news); else the calling task is woken when one of both changes.
-    pub fn worker_is_gone(&mut self, cx: &Context<'_>, wire: &Wire) -> bool {
-        self.gone.is_raised(cx) && !wire.has_unread()
-    }
-
-    /// The path of the worker's socket.
-    pub fn socket(&self) -> &PathBuf {
-        &self.peer.name.socket
-    }
-}
-
-/// True if this process, or the system, has no descriptors left.
-fn is_out_of_descriptors(why: &io::Error) -> bool {
-    let codes = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
-    codes.iter().any(|code| why.raw_os_error() == Some(code.raw_os_error()))
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.upstream.release(&self.peer, self.idle.take(), self.status, self.is_over);
     }
 }

@@ -124,6 +124,7 @@ fn table(of: &Backend<'_>, home: &Path) -> RouteTable {
         timeout_ms: 60_000,
         queue_max: 1000,
         queue_timeout_ms: 60_000,
+        slow_lane_wait_ms: 1000,
     };
     let route = |prefix: &str, target| Route {
         prefix: prefix.into(),

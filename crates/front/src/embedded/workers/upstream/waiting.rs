@@ -4,9 +4,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use mfserv_core::peers::Pace;
 use mfserv_platform::sync::lock;
 
-use super::{Slot, Waiting};
+use super::{Slot, SlotEnd, Waiting};
 
 /// Ready with the slot when it is this request's turn; with `None` if the app was removed,
 /// or if all its workers wait for their next start.
@@ -18,8 +19,23 @@ impl Future for Waiting {
         self.called = true;
         Poll::Ready(called.ok().map(|peer| {
             let found = lock(&self.upstream.inner).with_idle(peer.key, self.lane);
-            Slot::new(self.upstream.clone(), peer, self.lane, found.and_then(|(_, idle)| idle))
+            let idle = found.and_then(|(_, idle)| idle);
+            Slot::new(self.upstream.clone(), peer, self.lane, idle, self.asked)
         }))
+    }
+}
+
+impl Waiting {
+    /// True for a slow request, which may not have every slot.
+    pub fn is_slow(&self) -> bool {
+        self.asked.pace == Pace::Slow
+    }
+
+    /// Lets a slow request have any slot.
+    pub fn hasten(&self) {
+        let mut inner = lock(&self.upstream.inner);
+        let handed = inner.roster.hasten(self.ticket);
+        inner.deliver(handed);
     }
 }
 
@@ -34,7 +50,8 @@ impl Drop for Waiting {
         drop(inner);
         // The slot was handed over, and the request has gone: the next one gets it.
         if let Ok(peer) = self.call.try_recv() {
-            self.upstream.release(&peer, None, None, true);
+            let end = SlotEnd { is_over: true, ..SlotEnd::default() };
+            self.upstream.release(&peer, self.asked, None, end);
         }
     }
 }

@@ -1,0 +1,147 @@
+//! A slot of a worker.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::time::Instant;
+
+use super::idle::{Heard, Idle};
+use super::{Asked, IDLE_MAX, Link, NoLink, Peer, SlotEnd, Upstream};
+use crate::embedded::io::budget::Descriptor;
+use crate::embedded::io::signal::Subscription;
+use crate::embedded::io::wire::Wire;
+
+/// The right to have one request in a worker; given back when dropped.
+#[derive(Debug)]
+pub struct Slot {
+    upstream: Arc<Upstream>,
+    /// The worker.
+    pub peer: Arc<Peer>,
+    lane: usize,
+    asked: Asked,
+    since: Instant,
+    gone: Subscription,
+    /// The idle connection that came with the slot.
+    idle: Option<Idle>,
+    /// The status of the answer; counted when the slot is given back.
+    status: Option<u16>,
+    /// The worker has sent the whole answer.
+    is_over: bool,
+}
+
+impl Slot {
+    pub(super) fn new(
+        upstream: Arc<Upstream>,
+        peer: Arc<Peer>,
+        lane: usize,
+        idle: Option<Idle>,
+        asked: Asked,
+    ) -> Self {
+        let gone = Subscription::new(peer.gone.clone());
+        let since = Instant::now();
+        Self { upstream, peer, lane, asked, since, gone, idle, status: None, is_over: false }
+    }
+
+    /// A connection to the worker: an idle one, or a new one. With `fresh` a new one, for
+    /// which the idle one is closed: a worker never has more connections than slots.
+    pub async fn link(&mut self, fresh: bool) -> Result<Link, NoLink> {
+        let idle = self.idle.take().filter(|_| !fresh);
+        if let Some((wire, descriptor)) = idle.and_then(|idle| self.reuse(idle)) {
+            return Ok(Link { wire, reused: true, descriptor });
+        }
+        let descriptor = self.upstream.descriptors.take().ok_or(NoLink::NoDescriptor)?;
+        match UnixStream::connect(&self.peer.name.socket).await {
+            Ok(stream) => {
+                if self.peer.refusals.load(Ordering::Relaxed) != 0 {
+                    self.peer.refusals.store(0, Ordering::Relaxed);
+                }
+                Ok(Link { wire: Wire::Unix(stream), reused: false, descriptor })
+            }
+            // The backlog of a unix socket is full.
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => Err(NoLink::Busy),
+            Err(why) if is_out_of_descriptors(&why) => Err(NoLink::NoDescriptor),
+            Err(_) => Err(NoLink::Refused),
+        }
+    }
+
+    /// An idle connection that can still be used, registered with the reactor of this lane.
+    fn reuse(&self, mut idle: Idle) -> Option<(Wire, Descriptor)> {
+        if idle.until <= Instant::now() {
+            return None;
+        }
+        let wire = match idle.listen(Waker::noop()) {
+            Heard::Nothing if idle.lane == self.lane => Some(idle.wire),
+            Heard::Nothing => idle.wire.moved_here(),
+            Heard::End => None,
+            Heard::Speech => {
+                self.upstream.distrust(&self.peer);
+                None
+            }
+        };
+        wire.map(|wire| (wire, idle.descriptor))
+    }
+
+    /// Records the status of the answer; it is counted when the slot is given back.
+    pub fn answered(&mut self, status: u16) {
+        self.status = Some(status);
+    }
+
+    /// Gives the slot back: the worker has sent the whole answer.
+    pub fn end(mut self) {
+        self.is_over = true;
+    }
+
+    /// Gives the slot back with its connection, which can carry another request: the worker
+    /// has sent the whole answer.
+    pub fn park(mut self, link: Link, announced_s: Option<u64>) {
+        self.is_over = true;
+        let announced = announced_s.map_or(IDLE_MAX, |s| Duration::from_secs(s.saturating_sub(1)));
+        let life = announced.min(IDLE_MAX);
+        if life.is_zero() || self.peer.is_unruly() {
+            return;
+        }
+        let Link { wire, descriptor, .. } = link;
+        let until = Instant::now() + life;
+        let mut idle = Idle { wire, descriptor, lane: self.lane, until };
+        match idle.listen(&self.upstream.watch) {
+            Heard::Nothing => self.idle = Some(idle),
+            Heard::End => {}
+            Heard::Speech => self.distrust(),
+        }
+    }
+
+    /// The worker has sent bytes that nobody asked for.
+    pub fn distrust(&self) {
+        self.upstream.distrust(&self.peer);
+    }
+
+    /// True if the worker is known to be dead and `wire` holds nothing more of it (its last bytes
+    /// may be seen after the news); else the calling task is woken when one of both changes.
+    pub fn worker_is_gone(&mut self, cx: &Context<'_>, wire: &Wire) -> bool {
+        self.gone.is_raised(cx) && !wire.has_unread()
+    }
+
+    /// The path of the worker's socket.
+    pub fn socket(&self) -> &PathBuf {
+        &self.peer.name.socket
+    }
+}
+
+/// True if this process, or the system, has no descriptors left.
+fn is_out_of_descriptors(why: &io::Error) -> bool {
+    let codes = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    codes.iter().any(|code| why.raw_os_error() == Some(code.raw_os_error()))
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let held = self.asked.kind.map(|_| self.since.elapsed());
+        let end = SlotEnd { status: self.status, is_over: self.is_over, held };
+        self.upstream.release(&self.peer, self.asked, self.idle.take(), end);
+    }
+}

@@ -1,0 +1,109 @@
+//! Slow requests leave a worker to the others.
+
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use mfserv_core::wire::front::UpstreamStats;
+
+use crate::world::*;
+
+/// Longer than any test.
+const NEVER_MS: u64 = 3_600_000;
+const SLOW: &str = "GET /a/report/*";
+
+/// A worker that takes 60 ms for a report, and for the report 0 until it is told.
+fn reporter(world: &World, number: u32, told: &Arc<Mutex<mpsc::Receiver<()>>>) -> Worker {
+    let told = told.clone();
+    Worker::start(world, number, move |stream, received| {
+        match received.target() {
+            "/a/report/0" => drop(told.lock().unwrap().recv_timeout(PATIENCE)),
+            // A report takes time: that is what the front learns.
+            target if target.contains("report") => std::thread::sleep(Duration::from_millis(60)),
+            _ => {}
+        }
+        say(stream, received.target())
+    })
+}
+
+fn stats(front: &mut Front) -> UpstreamStats {
+    front.daemon.stats().upstreams["p/a"].clone()
+}
+
+/// 240 pages and 16 reports, from which the front can learn.
+fn teach(front: &Front) {
+    let mut client = Client::connect(front.address);
+    for number in 0..256 {
+        let target = if number % 16 == 0 { "/a/report/1" } else { "/a/page" };
+        assert_eq!(client.get(target).status, 200);
+    }
+}
+
+/// Clients that wait for a report that is not ready.
+fn ask_for_reports(front: &Front, count: usize) -> Vec<Client> {
+    let ask = |_| {
+        let mut client = Client::connect(front.address);
+        client.send("GET /a/report/0 HTTP/1.1\r\nHost: h\r\n\r\n");
+        client
+    };
+    (0..count).map(ask).collect()
+}
+
+#[test]
+fn slow_requests_leave_a_worker_to_the_others_and_all_are_answered() {
+    let world = World::new();
+    let (tell, told) = mpsc::channel();
+    let told = Arc::new(Mutex::new(told));
+    let workers = [1, 2, 3].map(|number| reporter(&world, number, &told));
+    let mut routes = table(ONE, true);
+    routes.upstreams.get_mut("p/a").unwrap().slow_lane_wait_ms = NEVER_MS;
+    let mut front = world.serving(routes, &workers.each_ref());
+    teach(&front);
+    assert_eq!(stats(&mut front).slow_kinds, [SLOW]);
+    let mut slow = ask_for_reports(&front, 6);
+    until("two of three workers have a report", || {
+        let stats = stats(&mut front);
+        (stats.slow_in_flight, stats.slow_waiting, stats.waiting) == (2, 4, 4)
+    });
+    let mut client = Client::connect(front.address);
+    for _ in 0..50 {
+        assert_eq!(client.get("/a/page").status, 200);
+    }
+    // What is slow by GET may be fast by POST.
+    client.send("POST /a/report/1 HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.receive().unwrap().status, 200);
+    assert_eq!(stats(&mut front).slow_waiting, 4);
+    (0..6).for_each(|_| tell.send(()).unwrap());
+    slow.iter_mut().for_each(|client| assert_eq!(client.receive().unwrap().status, 200));
+}
+
+#[test]
+fn a_slow_request_that_has_waited_long_gets_the_last_worker() {
+    let world = World::new();
+    let (tell, told) = mpsc::channel();
+    let told = Arc::new(Mutex::new(told));
+    let workers = [1, 2].map(|number| reporter(&world, number, &told));
+    let mut routes = table(ONE, true);
+    routes.upstreams.get_mut("p/a").unwrap().slow_lane_wait_ms = 20;
+    let mut front = world.serving(routes, &workers.each_ref());
+    teach(&front);
+    let mut slow = ask_for_reports(&front, 3);
+    until("both workers have a report", || {
+        let stats = stats(&mut front);
+        (stats.slow_in_flight, stats.slow_waiting, stats.waiting) == (2, 0, 1)
+    });
+    (0..3).for_each(|_| tell.send(()).unwrap());
+    slow.iter_mut().for_each(|client| assert_eq!(client.receive().unwrap().status, 200));
+}
+
+#[test]
+fn nothing_is_learnt_without_a_slow_lane() {
+    let world = World::new();
+    let (_tell, told) = mpsc::channel();
+    let told = Arc::new(Mutex::new(told));
+    let workers = [1, 2].map(|number| reporter(&world, number, &told));
+    let mut routes = table(ONE, true);
+    routes.upstreams.get_mut("p/a").unwrap().slow_lane_wait_ms = 0;
+    let mut front = world.serving(routes.clone(), &workers.each_ref());
+    teach(&front);
+    assert!(stats(&mut front).slow_kinds.is_empty());
+}
