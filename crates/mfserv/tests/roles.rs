@@ -44,6 +44,32 @@ fn killing_the_daemon_every_3_seconds_fails_nothing_and_loses_no_line() {
     node.stop();
 }
 
+/// The scheduling policies of the threads of a process, by their names: sched(7).
+fn policies(pid: u32) -> Vec<(String, i32)> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let policy = |task: std::fs::DirEntry| {
+        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+        let (_, fields) = stat.rsplit_once(')')?;
+        Some((name.trim().to_string(), fields.split_whitespace().nth(38)?.parse().ok()?))
+    };
+    // A thread may end meanwhile.
+    tasks.filter_map(policy).collect()
+}
+
+/// The lanes of a front leave the processor to workers, and pass that on to no process.
+fn assert_only_lanes_yield(node: &Node) {
+    let is_batch = |(_, policy): &(String, i32)| *policy == 3;
+    let front = policies(node.role_pid("front"));
+    let lanes: Vec<_> = front.iter().filter(|(name, _)| name.starts_with("lane-")).collect();
+    assert!(!lanes.is_empty() && lanes.into_iter().all(is_batch), "{front:?}");
+    let others = [node.role_pid("keep"), node.role_pid("daemon")].into_iter();
+    for pid in others.chain(node.worker_pids()) {
+        let found = policies(pid);
+        assert!(!found.is_empty() && !found.iter().any(is_batch), "{pid}: {found:?}");
+    }
+}
+
 #[test]
 fn killing_the_front_fails_only_what_it_held_and_refuses_no_connection() {
     let _turn = Turn::heavy();
@@ -74,6 +100,7 @@ fn killing_the_front_fails_only_what_it_held_and_refuses_no_connection() {
     }
     assert_eq!(node.worker_pids(), workers, "the workers did not notice");
     node.settled("front");
+    assert_only_lanes_yield(&node);
     node.stop();
 }
 

@@ -1,7 +1,7 @@
 //! Which requests of an app hold a slot much longer than the others: learnt from how long they did.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hasher};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use super::Pace;
@@ -32,19 +32,22 @@ const NAME_MAX: usize = 80;
 pub struct Shape<'r> {
     method: &'r [u8],
     path: &'r [u8],
-    hash: u64,
 }
 
 impl<'r> Shape<'r> {
     /// That of a request; the path without its query.
     pub fn new(method: &'r [u8], path: &'r [u8]) -> Self {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(method);
-        for part in parts(path) {
+        Self { method, path }
+    }
+
+    fn hash(&self, hashes: &RandomState) -> u64 {
+        let mut hasher = hashes.build_hasher();
+        hasher.write(self.method);
+        for part in parts(self.path) {
             hasher.write_u8(b'/');
             hasher.write(part);
         }
-        Self { method, path, hash: hasher.finish() }
+        hasher.finish()
     }
 
     fn name(&self) -> String {
@@ -88,6 +91,8 @@ struct Row {
 pub struct Kinds {
     /// The first row is that of all kinds without a row of their own.
     rows: Vec<Row>,
+    /// Seeded: nobody outside can choose paths that are taken for one kind.
+    hashes: RandomState,
     by_hash: HashMap<u64, u16>,
     unclassified: u32,
 }
@@ -95,25 +100,35 @@ pub struct Kinds {
 impl Default for Kinds {
     fn default() -> Self {
         let rest = Row { hash: 0, name: "*".into(), mean_us: 0.0, weight: 0.0, is_slow: false };
-        Self { rows: vec![rest], by_hash: HashMap::new(), unclassified: 0 }
+        Self {
+            rows: vec![rest],
+            hashes: RandomState::new(),
+            by_hash: HashMap::new(),
+            unclassified: 0,
+        }
     }
 }
 
 impl Kinds {
     /// The kind of a request, and its pace.
     pub fn of(&mut self, shape: Shape<'_>) -> (Kind, Pace) {
-        let at = match self.by_hash.get(&shape.hash) {
+        let hash = shape.hash(&self.hashes);
+        let at = match self.by_hash.get(&hash) {
             Some(at) => *at,
-            None => self.add(shape),
+            None => self.add(shape, hash),
         };
         let is_slow = self.rows.get(usize::from(at)).is_some_and(|row| row.is_slow);
         (Kind(at), if is_slow { Pace::Slow } else { Pace::Ordinary })
     }
 
-    /// A request of this kind has held a slot so long.
-    pub fn learn(&mut self, kind: Kind, held: Duration) {
+    /// A request of this kind has held a slot so long. `is_over`: the worker has sent the whole
+    /// answer; else it might have taken longer, and less than usual says nothing.
+    pub fn learn(&mut self, kind: Kind, held: Duration, is_over: bool) {
         let Some(row) = self.rows.get_mut(usize::from(kind.0)) else { return };
         let held_us = held.as_secs_f64() * 1e6;
+        if !is_over && held_us <= row.mean_us {
+            return;
+        }
         row.weight += 1.0;
         row.mean_us += (held_us - row.mean_us) * (1.0 / row.weight).max(1.0 / 16.0);
         self.unclassified += 1;
@@ -123,11 +138,6 @@ impl Kinds {
         }
     }
 
-    /// Forgets which kinds are slow and how long any takes.
-    pub fn forget(&mut self) {
-        *self = Self::default();
-    }
-
     /// The names of the slow kinds, the slowest first.
     pub fn slow(&self) -> Vec<String> {
         let mut slow: Vec<&Row> = self.rows.iter().filter(|row| row.is_slow).collect();
@@ -135,10 +145,10 @@ impl Kinds {
         slow.into_iter().map(|row| row.name.clone()).collect()
     }
 
-    fn add(&mut self, shape: Shape<'_>) -> u16 {
+    fn add(&mut self, shape: Shape<'_>, hash: u64) -> u16 {
         let row = || {
             let name = shape.name();
-            Row { hash: shape.hash, name, mean_us: 0.0, weight: 0.0, is_slow: false }
+            Row { hash, name, mean_us: 0.0, weight: 0.0, is_slow: false }
         };
         let at = match self.rows.len() {
             len if len < KINDS_MAX => {
@@ -156,7 +166,7 @@ impl Kinds {
             }
         };
         let at = at as u16;
-        self.by_hash.insert(shape.hash, at);
+        self.by_hash.insert(hash, at);
         at
     }
 
@@ -192,7 +202,7 @@ mod tests {
 
     fn learn(kinds: &mut Kinds, path: &str, ms: u64) -> Pace {
         let (kind, pace) = kinds.of(Shape::new(b"GET", path.as_bytes()));
-        kinds.learn(kind, Duration::from_millis(ms));
+        kinds.learn(kind, Duration::from_millis(ms), true);
         pace
     }
 
@@ -221,6 +231,25 @@ mod tests {
         mixed(&mut kinds, 2_000, "/report/2025/all", 3);
         assert_eq!(pace(&mut kinds, "GET", "/report/7/all"), Pace::Ordinary);
         assert!(kinds.slow().is_empty());
+    }
+
+    #[test]
+    fn a_request_that_was_given_up_says_only_that_its_kind_is_slower_than_was_known() {
+        let mut kinds = Kinds::default();
+        mixed(&mut kinds, 400, "/report", 200);
+        let given_up = |kinds: &mut Kinds, times: usize, path: &str, ms: u64| {
+            for _ in 0..times {
+                let (kind, _) = kinds.of(Shape::new(b"GET", path.as_bytes()));
+                kinds.learn(kind, Duration::from_millis(ms), false);
+            }
+        };
+        // No worker took the connection, or the client has left.
+        given_up(&mut kinds, 400, "/report", 0);
+        mixed(&mut kinds, 128, "/other", 2);
+        assert_eq!(kinds.slow(), ["GET /report"]);
+        given_up(&mut kinds, 10, "/other", 5_000);
+        mixed(&mut kinds, 128, "/other", 2_000);
+        assert_eq!(kinds.slow()[0], "GET /other");
     }
 
     #[test]

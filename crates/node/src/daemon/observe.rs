@@ -68,13 +68,16 @@ impl Node {
 
 /// Slow requests of an app that wait for the workers that they may have.
 fn slow_lane((app, stats): (&String, &UpstreamStats)) -> Option<String> {
-    let (waiting, kinds) = (stats.slow_waiting, stats.slow_kinds.join(", "));
-    (waiting > 0).then(|| {
-        format!(
-            "{app}: {waiting} slow requests wait, since one worker is left to the others \
-             ([front] slow_lane_wait); slow are: {kinds}"
-        )
-    })
+    let waiting = match stats.slow_waiting {
+        0 => return None,
+        1 => "1 slow request waits".to_string(),
+        count => format!("{count} slow requests wait"),
+    };
+    let kinds = stats.slow_kinds.join(", ");
+    Some(format!(
+        "{app}: {waiting}, since one worker is left to the others ([front] slow_lane_wait); slow \
+         are: {kinds}"
+    ))
 }
 
 /// Adds the paths of apps, who says how many workers there are, and the watchers that are scaled

@@ -449,7 +449,7 @@ impl Upstream {
             inner.stats.by_class[class] += 1;
         }
         if let (Some(kinds), Some(kind), Some(held)) = (&mut inner.kinds, asked.kind, end.held) {
-            kinds.learn(kind, held);
+            kinds.learn(kind, held, end.is_over);
         }
         let some = kept.is_some();
         let refused = kept.and_then(|idle| inner.keep(peer.key, idle));

@@ -320,13 +320,22 @@ async fn the_status_has_the_counters_of_the_fronts_and_does_not_wait_for_one_tha
     let house = House::new();
     let daemon = running(&house).await;
     let front = front(&house);
-    let hello = UpstreamStats { queued: 3, waiting: 1, ..UpstreamStats::default() };
+    let hello = UpstreamStats {
+        queued: 3,
+        waiting: 1,
+        slow_waiting: 1,
+        slow_kinds: vec!["GET /report/*".into()],
+        ..UpstreamStats::default()
+    };
     front.state().stats.upstreams.insert("hello.main".into(), hello.clone());
     let warned = Warned { count: 2, last_ms: 9 };
     front.state().stats.warnings.insert("a limit".into(), warned);
     let status = daemon.status().await;
     assert_eq!(status.requests["hello.main"], hello);
     assert_eq!(status.front_warnings["a limit"], warned);
+    let said = "hello.main: 1 slow request waits, since one worker is left to the others ([front] \
+                slow_lane_wait); slow are: GET /report/*";
+    assert!(status.notes.iter().any(|note| note == said), "{:?}", status.notes);
     front.state().hangs = true;
     let began = Instant::now();
     assert!(daemon.status().await.requests.is_empty());
