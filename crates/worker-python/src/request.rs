@@ -55,11 +55,12 @@ impl App {
         let exchange = Py::new(py, Exchange::new(connection, Arc::clone(&self.shared)))?;
         let outcome = self.run(py, &exchange);
         let has_failed = outcome.is_err();
+        // To log what has failed may take seconds on a busy machine: that is not the app's time.
+        self.shared.clock.end();
         let outcome = match outcome {
             Err(error) if !self.shared.is_forked() => self.failed(py, &exchange, &error),
             outcome => outcome,
         };
-        self.shared.clock.end();
         outcome?;
         let mut live = exchange.get().close(py)?;
         self.check_length(py, &mut live, has_failed);
