@@ -35,7 +35,7 @@ fn a_worker_sees_its_plugin_in_its_environment_and_env_and_exec_show_the_same() 
     is("MFSERV_CURRENT_PLUGIN_CUSTOM_COLOUR", "green");
     is("MFSERV_CURRENT_PLUGIN_CUSTOM_DOOR_WIDTH", "90");
     is("MFSERV_CURRENT_APP_DEBUG", "1");
-    is("MFSERV_PYTHON_SERVER", "waitress");
+    is("MFSERV_PYTHON_SERVER", "mfserv");
     is("MFMODULE_RUNTIME_HOME", &node.home().to_string_lossy());
     is("MFSERV_NGINX_PORT", &node.address().port().to_string());
     let levels = node.path("config/mflog_override.conf").to_string_lossy().into_owned();

@@ -1,27 +1,44 @@
 //! Plugins that misbehave disturb nobody but themselves, and status names each.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mfserv_core::event::{EndReason, Fact};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::status::{LastEnd, Status};
-use mfserv_testkit::{Load, Node, Plugin, Report, process, programs, until, until_some};
+use mfserv_testkit::{Load, Node, Plugin, process, programs, until, until_some};
 
 use crate::{PATIENCE, Turn, node};
 
 /// What the noise of a busy machine may cost a request.
 const FLOOR: Duration = Duration::from_millis(100);
 
-fn light_load(node: &Node) -> Report {
+/// How often a request waits, at most, for a program to get the processor: the client, the front
+/// and the worker, each a few times.
+const WAITS: u32 = 10;
+
+/// The 99th percentile of the answers to a light load, and of how late this thread woke meanwhile:
+/// the machine is to blame for the latter.
+fn light_load(node: &Node) -> (Duration, Duration) {
     let load = Load::new(node.address(), "/sample_flask/count")
         .also("/sample_node")
         .also("/sample_static/")
         .connections(8)
-        .pause(Duration::from_millis(40));
-    let report = load.run_for(Duration::from_secs(5));
-    println!("{}", report.sentence());
+        .pause(Duration::from_millis(40))
+        .start();
+    let nap = Duration::from_millis(5);
+    let (began, mut late) = (Instant::now(), Vec::new());
+    while began.elapsed() < Duration::from_secs(5) {
+        let asleep = Instant::now();
+        // How late it wakes is what is measured.
+        std::thread::sleep(nap);
+        late.push(asleep.elapsed().saturating_sub(nap));
+    }
+    let report = load.stop();
+    late.sort();
+    let late = late[late.len() * 99 / 100];
+    println!("{}; a thread woke {late:?} late", report.sentence());
     report.assert_nothing_failed();
-    report
+    (report.percentile(99.0), late)
 }
 
 fn misbehaving() -> Vec<Plugin> {
@@ -72,9 +89,10 @@ fn plugins_that_misbehave_are_named_with_their_reason_and_do_not_slow_down_the_o
     node.mfserv(&["reload", "--no-wait"]).code(4);
     each_is_named_with_its_reason(&node);
     // Another program may take the processor for a while; what they do, they always do.
-    let bound = (before.percentile(99.0) * 2).max(FLOOR);
-    let beside = (0..3).map(|_| light_load(&node).percentile(99.0)).find(|p99| *p99 <= bound);
-    assert!(beside.is_some(), "p99 beside them is above {bound:?} in three measurements");
+    let bound = (before.0 * 2).max(FLOOR);
+    let is_within = |(p99, late): (Duration, Duration)| p99 <= bound + late * WAITS;
+    let beside = (0..3).any(|_| is_within(light_load(&node)));
+    assert!(beside, "p99 beside them is above {bound:?} in three measurements");
     let pids = node.worker_pids();
     assert!(samples.iter().all(|pid| pids.contains(pid)), "a worker of the samples was replaced");
     what_was_left_behind_is_killed(&node, &dirs[5]);

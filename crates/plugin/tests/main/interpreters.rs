@@ -12,7 +12,7 @@ use mfserv_plugin::{Cancel, Home, Silent, python};
 
 use crate::requirements::{LOOSE, write};
 use crate::templates::serve;
-use crate::wsgi::get;
+use crate::wsgi_client::get;
 use crate::{Node, spec_of};
 
 const APP: &str = "

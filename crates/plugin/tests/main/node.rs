@@ -9,7 +9,8 @@ use mfserv_plugin::build::{BuildOptions, build};
 use mfserv_plugin::environment::{Placed, environment};
 use mfserv_plugin::store::install;
 
-use crate::wsgi::{End, get};
+use crate::wsgi::End;
+use crate::wsgi_client::get;
 use crate::{Node, Reported, options, spec_of};
 
 #[test]
@@ -43,5 +44,5 @@ fn a_node_plugin_goes_from_template_to_running_app() {
     }
     assert!(get(&socket, "/other", "").0.starts_with("HTTP/1.1 404"));
     app.signal("TERM");
-    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+    assert_eq!(app.ended().code(), Some(0));
 }

@@ -16,7 +16,8 @@ use mfserv_plugin::store::{Installed, install};
 use mfserv_plugin::{Cancel, Home, Silent, python};
 use tempfile::TempDir;
 
-use crate::wsgi::{End, get};
+use crate::wsgi::End;
+use crate::wsgi_client::get;
 use crate::{Node, options, spec_of, until};
 
 /// One base environment for all tests that run at the same time; it goes with the
@@ -80,7 +81,7 @@ pub fn serve(
     .unwrap();
     let mut places = variables["PATH"].split(':').map(|place| Path::new(place).join(&argv[0]));
     let program = places.find(|file| file.is_file()).unwrap();
-    let log = fs::File::create(node.work().join("log")).unwrap();
+    let log = fs::File::create(socket.with_extension("log")).unwrap();
     let mut command = Command::new(program);
     command.args(&argv[1..]).current_dir(dir).env_clear().envs(variables);
     command.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
@@ -88,13 +89,13 @@ pub fn serve(
 }
 
 fn log(node: &Node) -> String {
-    fs::read_to_string(node.work().join("log")).unwrap()
+    fs::read_to_string(node.work().join("s.log")).unwrap()
 }
 
 #[track_caller]
 fn ends_well(node: &Node, app: &mut End, signal: &str) {
     app.signal(signal);
-    let status = app.0.wait().unwrap();
+    let status = app.ended();
     // uvicorn ends cleanly, then by the signal that it was sent
     let asked = log(node).contains("Finished server process") && status.signal() == Some(15);
     assert!(asked || status.code() == Some(0), "{status}: {}", log(node));
@@ -174,7 +175,7 @@ fn the_aiohttp_template_answers_and_its_middlewares_limit_the_time_and_log_with_
     until("the exception is logged", || log(&node).contains("eels in the disk"));
     assert!(get(&socket, "/gone", "").0.starts_with("HTTP/1.1 410"));
     app.signal("TERM");
-    assert_eq!(app.0.wait().unwrap().code(), Some(0), "{}", log(&node));
+    assert_eq!(app.ended().code(), Some(0), "{}", log(&node));
 }
 
 #[test]
@@ -266,16 +267,12 @@ fn the_debug_mode_of_the_wsgi_templates_shows_the_debugger_and_its_console() {
         get(&socket, &format!("/foo?__debugger__=yes&s={secret}&{rest}"), cookie)
     };
     ask("cmd=printpin", "");
-    until("the pin is logged", || log(&node).to_lowercase().contains("debugger pin code"));
-    let text = log(&node);
-    let pin = text.lines().rev().find_map(|line| {
-        line.split_whitespace().find(|word| {
-            word.len() >= 11
-                && word.contains('-')
-                && word.chars().all(|c| c.is_ascii_digit() || c == '-')
-        })
+    let mut pin = None;
+    until("the pin is logged", || {
+        pin = pin_in(&log(&node));
+        pin.is_some()
     });
-    let pin = pin.unwrap_or_else(|| panic!("no pin in {text}"));
+    let pin = pin.unwrap();
     let (head, body) = ask(&format!("cmd=pinauth&pin={pin}"), "");
     assert!(body.contains("\"auth\": true"), "{body}");
     let cookie = head.lines().find_map(|line| line.strip_prefix("Set-Cookie: ")).unwrap();
@@ -287,7 +284,16 @@ fn the_debug_mode_of_the_wsgi_templates_shows_the_debugger_and_its_console() {
     // The page of the error has numbers of its own.
     assert!(!denied.contains(said.trim()), "{denied}");
     worker.signal("INT");
-    assert_eq!(worker.0.wait().unwrap().code(), Some(0));
+    assert_eq!(worker.ended().code(), Some(0));
+}
+
+fn pin_in(log: &str) -> Option<String> {
+    let is_pin = |word: &&str| {
+        let mut letters = word.chars();
+        word.len() >= 11 && word.contains('-') && letters.all(|c| c.is_ascii_digit() || c == '-')
+    };
+    let mut lines = log.lines().rev().filter(|line| line.to_lowercase().contains("pin"));
+    lines.find_map(|line| line.split_whitespace().find(is_pin)).map(str::to_string)
 }
 
 #[test]

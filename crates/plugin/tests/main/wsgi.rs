@@ -3,10 +3,9 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use mfserv_plugin::archive::pack;
 use mfserv_plugin::base::{self, BaseEnvironment};
@@ -16,6 +15,7 @@ use mfserv_plugin::store::{self, install};
 use mfserv_plugin::{Cancel, Home, Silent, python};
 
 use crate::templates::with_base;
+use crate::wsgi_client::{answer, connect, get, until_it_listens};
 use crate::wsgi_faults::apps_and_clients_that_misbehave_harm_nobody_else;
 use crate::wsgi_limits::what_runs_out_harms_nobody_else;
 use crate::wsgi_protocol::the_protocol_is_kept;
@@ -30,6 +30,12 @@ impl End {
         let pid = self.0.id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
     }
+
+    /// How it has ended, once it has.
+    pub fn ended(&mut self) -> ExitStatus {
+        until("the worker has ended", || self.0.try_wait().unwrap().is_some());
+        self.0.wait().unwrap()
+    }
 }
 
 impl Drop for End {
@@ -39,21 +45,13 @@ impl Drop for End {
     }
 }
 
-/// One GET on a unix socket, once it answers: the head and the body.
-pub fn get(socket: &Path, path: &str, headers: &str) -> (String, String) {
-    until("the app listens", || UnixStream::connect(socket).is_ok());
-    let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")
-        .unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    (head.to_string(), body.to_string())
-}
-
 /// The servers behind `bjoern_wrapper.py`, each of which keeps all its promises.
 pub const SERVERS: [&str; 2] = ["waitress", "mfserv"];
+
+/// The time limit of workers whose requests are to be in time, however busy the machine is.
+pub const PATIENT: &str = "--timeout=60";
+/// The time limit of workers whose requests are to be late: other requests of theirs are short.
+pub const HASTY: &str = "--timeout=2";
 
 /// Starts `bjoern_wrapper.py` with a server in the environment of a plugin.
 pub fn worker(
@@ -110,14 +108,18 @@ fn a_flask_plugin_goes_from_template_to_running_app() {
     }
 
     the_plugins_own_packages_win(&node, &base, &installed.dir);
-    for server in SERVERS {
-        the_worker_keeps_its_promises(&node, (&base, server));
-        the_protocol_is_kept(&node, (&base, server));
-    }
-    a_server_that_does_not_load_is_replaced(&node, &base);
-    apps_and_clients_that_misbehave_harm_nobody_else(&node, &base);
-    what_runs_out_harms_nobody_else(&node, &base);
-    a_worker_ends_as_it_should(&node, &base);
+    // They wait for time limits, most of the time: beside each other.
+    let (node, base) = (&node, &base);
+    std::thread::scope(|scope| {
+        for server in SERVERS {
+            scope.spawn(move || the_worker_keeps_its_promises(node, (base, server)));
+            scope.spawn(move || the_protocol_is_kept(node, (base, server)));
+            scope.spawn(move || a_worker_ends_as_it_should(node, (base, server)));
+        }
+        scope.spawn(|| a_server_that_does_not_load_is_replaced(node, base));
+        scope.spawn(|| apps_and_clients_that_misbehave_harm_nobody_else(node, base));
+        scope.spawn(|| what_runs_out_harms_nobody_else(node, base));
+    });
 }
 
 fn the_installed_app_answers(node: &Node, base: (&BaseEnvironment, &str), dir: &Path) {
@@ -128,7 +130,7 @@ fn the_installed_app_answers(node: &Node, base: (&BaseEnvironment, &str), dir: &
     assert_eq!(body, "Hello World !");
     assert!(get(&socket, "/sample", "").0.starts_with("HTTP/1.1 308"));
     app.signal("INT");
-    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+    assert_eq!(app.ended().code(), Some(0));
     assert!(!socket.exists());
 }
 
@@ -200,7 +202,8 @@ def application(environ, start_response):
                 pass
     if path == "/nap":
         open("napping", "w").close()
-        time.sleep(0.2)
+        while not os.path.exists("wake"):
+            time.sleep(0.02)
     if path == "/boom":
         raise ValueError("eels in the disk")
     if path == "/pieces":
@@ -221,7 +224,7 @@ fn a_server_that_does_not_load_is_replaced(node: &Node, base: &BaseEnvironment) 
     let (head, _) = get(&socket, "/", "");
     assert!(head.starts_with("HTTP/1.1 200") && head.contains("Date: "), "of waitress: {head}");
     app.signal("TERM");
-    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+    assert_eq!(app.ended().code(), Some(0));
     let log = fs::read_to_string(socket.with_extension("log")).unwrap();
     assert!(log.contains("waitress serves instead: no such module"), "{log}");
     assert!(!log.contains("Traceback"), "one line: {log}");
@@ -230,66 +233,61 @@ fn a_server_that_does_not_load_is_replaced(node: &Node, base: &BaseEnvironment) 
 fn the_worker_keeps_its_promises(node: &Node, base: (&BaseEnvironment, &str)) {
     let dir = node.plugin("python3_raw_wsgi", &format!("raw_{}", base.1));
     fs::write(dir.join("main/wsgi.py"), APP).unwrap();
-    let socket = node.work().join("w");
+    let socket = node.work().join(format!("w{}", &base.1[..1]));
     let start =
-        || worker(&node.home, base, &dir, &["--timeout=5", "main.wsgi:application"], &socket);
-    let mut app = start();
+        |limit: &str| worker(&node.home, base, &dir, &[limit, "main.wsgi:application"], &socket);
+    let mut app = start(PATIENT);
     assert_eq!(get(&socket, "/", "X-Request-Id: abc\r\n").1, "abc");
-    assert!(get(&socket, "/slow", "").0.starts_with("HTTP/1.1 504 Gateway Time-out"));
     let (head, body) = get(&socket, "/boom", "");
     assert!(head.starts_with("HTTP/1.1 500") && head.contains("text/plain"), "{head}");
     assert_eq!(body, "HTTP/500 Internal Server Error");
-    assert!(
-        fs::read_to_string(socket.with_extension("log"))
-            .unwrap()
-            .contains("ValueError: eels in the disk")
-    );
+    // The connection is closed once the error is logged.
+    let log = fs::read_to_string(socket.with_extension("log")).unwrap();
+    assert!(log.contains("ValueError: eels in the disk"), "{log}");
     assert!(get(&socket, "/pieces", "").1.contains('c'));
     an_idle_connection_blocks_nobody(&socket);
 
     // a successor has taken the path: its socket stays
     fs::remove_file(&socket).unwrap();
-    let mut successor = start();
-    until("the successor listens", || UnixStream::connect(&socket).is_ok());
+    let mut successor = start(HASTY);
+    until_it_listens(&socket);
     app.signal("TERM");
-    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+    assert_eq!(app.ended().code(), Some(0));
     assert_eq!(get(&socket, "/", "X-Request-Id: new\r\n").1, "new");
 
+    assert!(get(&socket, "/slow", "").0.starts_with("HTTP/1.1 504 Gateway Time-out"));
+    assert_eq!(get(&socket, "/", "X-Request-Id: after\r\n").1, "after");
     // a request that swallows the soft timeout ends the process
-    let mut stream = UnixStream::connect(&socket).unwrap();
+    let mut stream = connect(&socket);
     stream.write_all(b"GET /deaf HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    use std::os::unix::process::ExitStatusExt;
-    assert_eq!(successor.0.wait().unwrap().signal(), Some(9));
+    assert_eq!(successor.ended().signal(), Some(9));
 
     // its socket is dead: the next one takes its place
-    let mut next = start();
+    let mut next = start(PATIENT);
     assert_eq!(get(&socket, "/", "X-Request-Id: again\r\n").1, "again");
     next.signal("TERM");
-    next.0.wait().unwrap();
+    assert_eq!(next.ended().code(), Some(0));
 
-    who_had_connected_is_served_before_the_end(&dir, &mut start(), &socket);
+    who_had_connected_is_served_before_the_end(&dir, &mut start(PATIENT), &socket);
 
     let mut broken = worker(&node.home, base, &dir, &["main.nope:application"], &socket);
-    assert_eq!(broken.0.wait().unwrap().code(), Some(1));
+    assert_eq!(broken.ended().code(), Some(1));
 }
 
 fn an_idle_connection_blocks_nobody(socket: &Path) {
-    let mut idle = UnixStream::connect(socket).unwrap();
-    idle.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let mut answer = [0; 4096];
+    let mut idle = connect(socket);
     for _ in 0..2 {
         idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        assert!(idle.read(&mut answer).unwrap() > 0);
+        assert!(answer(&mut idle).starts_with("HTTP/1.1 200"));
         // while this one stays open, others are served
         assert!(get(socket, "/", "").0.starts_with("HTTP/1.1 200"));
     }
 }
 
 fn who_had_connected_is_served_before_the_end(dir: &Path, app: &mut End, socket: &Path) {
-    until("the app listens", || UnixStream::connect(socket).is_ok());
+    until_it_listens(socket);
     let send = |path: &str| {
-        let mut stream = UnixStream::connect(socket).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut stream = connect(socket);
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         stream
     };
@@ -297,11 +295,12 @@ fn who_had_connected_is_served_before_the_end(dir: &Path, app: &mut End, socket:
     until("the app naps", || dir.join("napping").exists());
     streams.extend((0..20).map(|_| send("/")));
     app.signal("TERM");
+    fs::write(dir.join("wake"), "").unwrap();
     for mut stream in streams {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
-    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+    assert_eq!(app.ended().code(), Some(0));
     assert!(!socket.exists());
 }

@@ -2,16 +2,15 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use mfserv_plugin::base::BaseEnvironment;
 
-use crate::wsgi::{get, worker};
+use crate::wsgi::{End, HASTY, PATIENT, worker};
+use crate::wsgi_client::{connect, get, raw_text as raw};
 use crate::wsgi_cost::{
     a_slow_reader_stops_the_app_and_is_not_timed_out, an_idle_worker_sleeps,
-    many_requests_need_no_more_memory,
+    bodies_are_kept_nowhere, many_requests_need_no_more_memory,
 };
 use crate::{Node, until};
 
@@ -102,7 +101,7 @@ def body_of(environ, start_response):
         return Pieces(itertools.repeat(b"p" * 65536))
     if path == "/stream":
         start_response("200 OK", [])
-        return Pieces(itertools.repeat(b"s" * 65536, 3200))
+        return Pieces(itertools.repeat(b"s" * 65536, int(environ["QUERY_STRING"])))
     if path == "/failing":
         start_response("200 OK", [])
         return Pieces(failing())
@@ -152,43 +151,41 @@ def application(environ, start_response):
 pub fn apps_and_clients_that_misbehave_harm_nobody_else(node: &Node, base: &BaseEnvironment) {
     let dir = node.plugin("python3_raw_wsgi", "faults");
     fs::write(dir.join("main/wsgi.py"), APP).unwrap();
-    let socket = node.work().join("m");
-    let arguments = ["--timeout=1", "main.wsgi:application"];
-    let mut app = worker(&node.home, (base, "mfserv"), &dir, &arguments, &socket);
-    get(&socket, "/", "");
-
-    nothing_of_a_request_is_reached_after_it(&socket);
-    a_head_that_would_deceive_is_refused(&socket);
-    the_app_answers_in_each_way_that_wsgi_has(&socket);
-    bodies_are_read_as_they_come(&socket);
-    what_is_not_read_of_a_body_is_no_request(&socket);
-    an_iterable_is_closed_once(&socket);
-    a_slow_reader_stops_the_app_and_is_not_timed_out(&app, &socket);
-    a_late_request_is_the_only_one_that_is_interrupted(&socket);
-    many_requests_need_no_more_memory(&app, &socket);
-    an_idle_worker_sleeps(&app);
-
-    assert!(get(&socket, "/exit", "").0.starts_with("HTTP/1.1 500"));
-    assert_eq!(get(&socket, "/id", "X-Request-Id: the-id\r\n").1, "the-id");
-    assert_eq!(get(&socket, "/id", "").1, "", "not that of the request before");
-    app.signal("TERM");
-    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+    let start = |limit: &str, socket: &Path| {
+        let arguments = [limit, "main.wsgi:application"];
+        let app = worker(&node.home, (base, "mfserv"), &dir, &arguments, socket);
+        get(socket, "/", "");
+        app
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let socket = node.work().join("mh");
+            let _app = start(HASTY, &socket);
+            a_slow_reader_stops_the_app_and_is_not_timed_out(&socket);
+            a_late_request_is_the_only_one_that_is_interrupted(&socket);
+        });
+        let socket = node.work().join("mp");
+        let mut app = start(PATIENT, &socket);
+        what_is_no_matter_of_time_harms_nobody_else(&app, &socket);
+        app.signal("TERM");
+        assert_eq!(app.ended().code(), Some(0));
+    });
 }
 
-/// Sends bytes, and reads until the server closes the connection.
-pub fn raw(socket: &Path, bytes: &[u8]) -> String {
-    let mut stream = connect(socket);
-    stream.write_all(bytes).unwrap();
-    let mut answer = Vec::new();
-    // A connection that is closed with bytes unread is reset after what was sent.
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
-}
+fn what_is_no_matter_of_time_harms_nobody_else(app: &End, socket: &Path) {
+    nothing_of_a_request_is_reached_after_it(socket);
+    a_head_that_would_deceive_is_refused(socket);
+    the_app_answers_in_each_way_that_wsgi_has(socket);
+    bodies_are_read_as_they_come(socket);
+    what_is_not_read_of_a_body_is_no_request(socket);
+    an_iterable_is_closed_once(socket);
+    bodies_are_kept_nowhere(app, socket);
+    many_requests_need_no_more_memory(app, socket);
+    an_idle_worker_sleeps(app);
 
-pub fn connect(socket: &Path) -> UnixStream {
-    let stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    stream
+    assert!(get(socket, "/exit", "").0.starts_with("HTTP/1.1 500"));
+    assert_eq!(get(socket, "/id", "X-Request-Id: the-id\r\n").1, "the-id");
+    assert_eq!(get(socket, "/id", "").1, "", "not that of the request before");
 }
 
 fn nothing_of_a_request_is_reached_after_it(socket: &Path) {
@@ -311,10 +308,10 @@ fn an_iterable_is_closed_once(socket: &Path) {
     until("the iterable of a client that left is closed", || state(socket).1 == before + 3);
 }
 
-/// Requests that end as the limit of a second is reached: whichever is first, the next one,
+/// Requests that end as the limit of two seconds is reached: whichever is first, the next one,
 /// which is on its way already, is not the one that is interrupted.
 fn a_late_request_is_the_only_one_that_is_interrupted(socket: &Path) {
-    for hundredths in [95, 99, 100, 101, 103, 105] {
+    for hundredths in [195, 199, 200, 201, 203, 205] {
         let seconds = f64::from(hundredths) / 100.0;
         let two = format!(
             "GET /edge?{seconds} HTTP/1.1\r\nHost: h\r\n\r\n\

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use mfserv_plugin::base::BaseEnvironment;
 
-use crate::wsgi::{End, SERVERS, get, worker};
+use crate::wsgi::{End, HASTY, PATIENT, worker};
+use crate::wsgi_client::{connect, get, until_it_listens};
 use crate::{Node, until};
 
-/// Longer than the time that a worker that was told to stop gives its clients.
 const APP: &str = r#"
 import asyncio, os, signal, threading, time
 
@@ -46,35 +46,29 @@ def application(environ, start_response):
         nobody_reads_errors()
     if path == "/long":
         open("napping", "w").close()
-        time.sleep(5.5)
+        while not os.path.exists("wake"):
+            time.sleep(0.02)
     body = b"x" * (3000000 if path == "/long" else 1)
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 "#;
 
-/// Called by the test that has made a base environment. The servers take their time together.
-pub fn a_worker_ends_as_it_should(node: &Node, base: &BaseEnvironment) {
-    std::thread::scope(|scope| {
-        for server in SERVERS {
-            let dir = node.plugin("python3_raw_wsgi", &format!("stop_{server}"));
-            fs::write(dir.join("main/wsgi.py"), APP).unwrap();
-            let socket = node.work().join(format!("t{}", &server[..1]));
-            scope.spawn(move || {
-                let start = |timeout: &str| {
-                    let arguments = [timeout, "main.wsgi:application"];
-                    worker(&node.home, (base, server), &dir, &arguments, &socket)
-                };
-                a_long_request_is_finished(&mut start("--timeout=60"), &dir, &socket);
-                a_signal_is_not_lost(&mut start("--timeout=60"), &socket);
-                nothing_delays_the_hard_limit(&mut start("--timeout=1"), &socket);
-            });
-        }
-    });
+/// Called by the test that has made a base environment.
+pub fn a_worker_ends_as_it_should(node: &Node, base: (&BaseEnvironment, &str)) {
+    let dir = node.plugin("python3_raw_wsgi", &format!("stop_{}", base.1));
+    fs::write(dir.join("main/wsgi.py"), APP).unwrap();
+    let socket = node.work().join(format!("t{}", &base.1[..1]));
+    let start = |timeout: &str| {
+        let arguments = [timeout, "main.wsgi:application"];
+        worker(&node.home, base, &dir, &arguments, &socket)
+    };
+    a_long_request_is_finished(&mut start(PATIENT), &dir, &socket);
+    a_signal_is_not_lost(&mut start(PATIENT), &socket);
+    nothing_delays_the_hard_limit(&mut start(HASTY), &socket);
 }
 
 fn send(socket: &Path, path: &str) -> UnixStream {
-    let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut stream = connect(socket);
     write!(stream, "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
     stream
 }
@@ -85,6 +79,9 @@ fn a_long_request_is_finished(app: &mut End, dir: &Path, socket: &Path) {
     until("the app naps", || dir.join("napping").exists());
     let mut waiting = send(socket, "/");
     app.signal("TERM");
+    // Longer than a worker that was told to stop serves its clients.
+    std::thread::sleep(Duration::from_millis(5500));
+    fs::write(dir.join("wake"), "").unwrap();
     let mut answer = String::new();
     // All of its answer leaves, though it is read late.
     until("the request is over", || !socket.exists());
@@ -93,20 +90,18 @@ fn a_long_request_is_finished(app: &mut End, dir: &Path, socket: &Path) {
     answer.clear();
     waiting.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "who had connected: {answer}");
-    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+    assert_eq!(app.ended().code(), Some(0));
 }
 
 /// `asyncio.run` has switched off what wakes the main thread.
 fn a_signal_is_not_lost(app: &mut End, socket: &Path) {
     get(socket, "/wakeup", "");
     app.signal("TERM");
-    until("the worker has ended", || app.0.try_wait().unwrap().is_some());
-    assert_eq!(app.0.wait().unwrap().code(), Some(0));
+    assert_eq!(app.ended().code(), Some(0));
 }
 
 fn nothing_delays_the_hard_limit(app: &mut End, socket: &Path) {
-    until("the app listens", || UnixStream::connect(socket).is_ok());
+    until_it_listens(socket);
     let _stream = send(socket, "/errors");
-    until("the worker has ended", || app.0.try_wait().unwrap().is_some());
-    assert_eq!(app.0.wait().unwrap().signal(), Some(9));
+    assert_eq!(app.ended().signal(), Some(9));
 }
