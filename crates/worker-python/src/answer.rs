@@ -88,6 +88,16 @@ impl Answer {
         Ok(())
     }
 
+    /// The head that an ASGI app has sent: status line and fields, checked.
+    pub fn set_head(&mut self, head: Vec<u8>, status: u16, length: Option<u64>) {
+        (self.head, self.status, self.length) = (head, status, length);
+    }
+
+    /// True if the client speaks HTTP/1.1.
+    pub fn asked_1_1(&self) -> bool {
+        self.asked.is_1_1
+    }
+
     /// An answer of the server itself, in place of the one of the app that was not sent.
     pub fn replace(&mut self, status: &str, code: u16, length: usize) {
         let head = format!(
@@ -209,18 +219,13 @@ fn put_field(
     if written.is_empty() || !written.iter().all(is_token) {
         return Err(PyValueError::new_err(format!("{name:?} is no name of a header")));
     }
-    if text.iter().any(|&byte| byte < b' ' && byte != b'\t' || byte == 0x7f) {
+    if !is_text(text) {
         let message = format!("the header {name} has a control character in its value {value:?}");
         return Err(PyValueError::new_err(message));
     }
     match Name::of(written) {
         Name::ContentLength => {
-            let digits = std::str::from_utf8(text).ok().filter(|text| {
-                text.len() < 19
-                    && !text.is_empty()
-                    && text.bytes().all(|byte| byte.is_ascii_digit())
-            });
-            let size = digits.and_then(|digits| digits.parse().ok());
+            let size = length_of(text);
             if size.is_none() || length.is_some() {
                 let message = format!("Content-Length must be one number, not {value:?}");
                 return Err(PyValueError::new_err(message));
@@ -242,7 +247,20 @@ fn put_field(
     Ok(())
 }
 
+/// The number in Content-Length.
+pub fn length_of(text: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(text).ok().filter(|text| {
+        text.len() < 19 && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    digits?.parse().ok()
+}
+
+/// True if the value of a field has no control character.
+pub fn is_text(text: &[u8]) -> bool {
+    !text.iter().any(|&byte| byte < b' ' && byte != b'\t' || byte == 0x7f)
+}
+
 /// A character of a token (RFC 9110, 5.6.2).
-fn is_token(byte: &u8) -> bool {
+pub fn is_token(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }

@@ -253,6 +253,11 @@ impl Connection {
         }
     }
 
+    /// Puts bytes behind what waits.
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.output.push_back(Part::Own(bytes.to_vec()));
+    }
+
     /// Sends what the socket takes now of what waits. `Ok(true)` = all of it.
     pub fn flush(&mut self, py: Python<'_>) -> io::Result<bool> {
         while let Some(mut part) = self.output.pop_front() {

@@ -179,8 +179,42 @@ impl Environs {
         head: &RequestHead,
         environ: &Bound<'_, PyDict>,
     ) -> PyResult<()> {
+        let Ends { is_https, host, port, address, remote_port } = Ends::of(head, self.is_trusted);
+        environ.set_item(intern!(py, "SERVER_NAME"), self.host.of(py, host))?;
+        environ.set_item(intern!(py, "SERVER_PORT"), self.port.of(py, port))?;
+        if !address.is_empty() {
+            environ.set_item(intern!(py, "REMOTE_ADDR"), self.address.of(py, address))?;
+        }
+        if !remote_port.is_empty() {
+            environ.set_item(intern!(py, "REMOTE_PORT"), self.remote_port.of(py, remote_port))?;
+        }
+        if is_https {
+            environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
+            environ.set_item(intern!(py, "HTTPS"), intern!(py, "on"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Who asks, which server was asked, by which scheme.
+pub struct Ends<'a> {
+    /// The scheme is https, else http.
+    pub is_https: bool,
+    /// The name of the server.
+    pub host: &'a [u8],
+    /// Its port.
+    pub port: &'a [u8],
+    /// The address of the client; empty = not known.
+    pub address: &'a [u8],
+    /// Its port; empty = not known.
+    pub remote_port: &'a [u8],
+}
+
+impl<'a> Ends<'a> {
+    /// What the head says. `is_trusted`: X-Real-* and X-Forwarded-* are the front's.
+    pub fn of(head: &'a RequestHead, is_trusted: bool) -> Self {
         let forwarded =
-            |name| if self.is_trusted { head.fields.first(name).unwrap_or(b"") } else { b"" };
+            |name| if is_trusted { head.fields.first(name).unwrap_or(b"") } else { b"" };
         let is_https = forwarded(Name::ForwardedProto).eq_ignore_ascii_case(b"https");
         let named = match forwarded(Name::ForwardedHost) {
             b"" => head.host(),
@@ -195,22 +229,14 @@ impl Environs {
                 _ => b"80",
             },
         };
-        let host = if host.is_empty() { b"localhost" } else { host };
-        let address = forwarded(Name::RealIp);
         let remote_port = forwarded(Name::RealPort);
-        environ.set_item(intern!(py, "SERVER_NAME"), self.host.of(py, host))?;
-        environ.set_item(intern!(py, "SERVER_PORT"), self.port.of(py, port))?;
-        if !address.is_empty() {
-            environ.set_item(intern!(py, "REMOTE_ADDR"), self.address.of(py, address))?;
+        Self {
+            is_https,
+            host: if host.is_empty() { b"localhost" } else { host },
+            port,
+            address: forwarded(Name::RealIp),
+            remote_port: if is_number(remote_port) { remote_port } else { b"" },
         }
-        if is_number(remote_port) {
-            environ.set_item(intern!(py, "REMOTE_PORT"), self.remote_port.of(py, remote_port))?;
-        }
-        if is_https {
-            environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
-            environ.set_item(intern!(py, "HTTPS"), intern!(py, "on"))?;
-        }
-        Ok(())
     }
 }
 

@@ -19,16 +19,10 @@ use crate::clock::watch;
 use crate::connection::{Connection, Next, READ_MAX, is_of_client};
 use crate::input::WHOLE_MAX;
 use crate::request::App;
-use crate::shared::{FLUSH, Shared};
+use crate::shared::{ACCEPTS, FLUSH, PAUSE, QUIET, Shared};
 
 /// Events of one turn, at most.
 const EVENTS: usize = 64;
-/// Connections that are accepted in one turn, at most.
-const ACCEPTS: usize = 64;
-/// How long nobody is accepted after the process had no descriptor left for it.
-const PAUSE: Duration = Duration::from_millis(100);
-/// How long after a line that says so the next one is written.
-const QUIET: Duration = Duration::from_secs(10);
 /// How long after a request a worker without work sees to what the app has left behind.
 const SETTLE: Duration = Duration::from_secs(1);
 

@@ -1,10 +1,12 @@
-//! The server inside a Python worker: WSGI on a unix socket, one request at a time, on the
-//! main thread. docs/wsgi-server.md says what it promises.
+//! The server inside a Python worker, on a unix socket. WSGI: one request at a time, on the main
+//! thread. ASGI: requests as tasks of the event loop of asyncio. docs/wsgi-server.md says what they
+//! promise.
 //!
 //! One file serves CPython 3.10 and later (the stable ABI). `mfserv_worker` and
 //! `bjoern_wrapper.py`, written in Python, read the command line and start it.
 
 mod answer;
+mod asgi;
 mod clock;
 mod connection;
 mod environ;
@@ -32,6 +34,7 @@ create_exception!(
 #[pymodule]
 fn _mfserv_worker(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<server::Server>()?;
+    module.add_class::<asgi::Asgi>()?;
     module.add_class::<file_wrapper::FileWrapper>()?;
     module.add("SoftTimeout", module.py().get_type::<SoftTimeout>())
 }

@@ -15,6 +15,13 @@ use crate::clock::Clock;
 /// waits for a client that neither sends nor reads.
 pub const FLUSH: Duration = Duration::from_secs(5);
 
+/// Connections that are accepted in one turn of the event loop, at most.
+pub const ACCEPTS: usize = 64;
+/// How long nobody is accepted after the process had no descriptor left for it.
+pub const PAUSE: Duration = Duration::from_millis(100);
+/// How long after a line that says so the next one is written.
+pub const QUIET: Duration = Duration::from_secs(10);
+
 /// The state of a worker.
 pub struct Shared {
     /// The running request.

@@ -32,6 +32,8 @@ pub fn slots_of(argv: &[String]) -> (Slots, bool) {
     let finite = |n: u32| Slots::Finite { per_worker: n.max(1) };
     match server {
         Some(Server::OneAtATime) => (finite(1), true),
+        Some(Server::Mfserv) if words.contains(&"--asgi") => (Slots::Unlimited, true),
+        Some(Server::Mfserv) => (finite(1), true),
         Some(Server::Unlimited) => (Slots::Unlimited, true),
         Some(Server::Gunicorn) => match option(argv, &["-k", "--worker-class"]) {
             Some(class) if !matches!(class, "sync" | "gthread") => (Slots::Unlimited, true),
@@ -57,6 +59,7 @@ pub fn slots_of(argv: &[String]) -> (Slots, bool) {
 
 enum Server {
     OneAtATime,
+    Mfserv,
     Unlimited,
     Gunicorn,
     Uwsgi,
@@ -66,7 +69,8 @@ enum Server {
 impl Server {
     fn named(program: &str) -> Option<Server> {
         Some(match program {
-            "bjoern_wrapper.py" | "mfserv_worker" => Server::OneAtATime,
+            "bjoern_wrapper.py" => Server::OneAtATime,
+            "mfserv_worker" => Server::Mfserv,
             "uvicorn" | "hypercorn" | "daphne" | "node" | "nodejs" => Server::Unlimited,
             "gunicorn" => Server::Gunicorn,
             "uwsgi" | "pyuwsgi" => Server::Uwsgi,
@@ -147,6 +151,7 @@ mod tests {
         assert_eq!(slots("gunicorn -k uvicorn.workers.UvicornWorker m:a"), unlimited);
         assert_eq!(slots("granian --interface asgi m:a"), unlimited);
         assert_eq!(slots("uvicorn --uds s m:a"), unlimited);
+        assert_eq!(slots("mfserv_worker --timeout=60 --asgi main.application:app s"), unlimited);
         assert_eq!(slots("node --inspect server.js s 60"), unlimited);
         assert_eq!(slots("python -m uvicorn m:a"), unlimited);
     }

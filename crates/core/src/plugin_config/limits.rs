@@ -93,7 +93,7 @@ fn default_upload_mb() -> Option<u64> {
 fn starts_threads(argv: &[String]) -> bool {
     let named = |word: &String| THREADED.contains(&word.rsplit('/').next().unwrap_or_default());
     let option = |word: &String| {
-        ["--threads", "--blocking-threads", "--worker-class=gthread"]
+        ["--asgi", "--threads", "--blocking-threads", "--worker-class=gthread"]
             .iter()
             .any(|option| word.starts_with(option))
     };
@@ -136,6 +136,7 @@ mod tests {
         };
         for (command, limit, part) in [
             ("uvicorn main:app --uds {unix_socket_path}", "rlimit_as=1000000000", "rlimit_as=0"),
+            ("mfserv_worker --asgi m:a s", "rlimit_as=2000000000", "rlimit_as=0"),
             ("python3 -m uvicorn m:a", "rlimit_as=2000000000", "rlimit_as=0"),
             ("/usr/bin/node server.js {unix_socket_path}", "rlimit_as=3999999999", "rlimit_as=0"),
             ("gunicorn --threads=8 m:a", "rlimit_as=1000000000", "rlimit_as=0"),

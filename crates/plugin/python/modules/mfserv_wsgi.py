@@ -544,17 +544,37 @@ def parse(arguments, prog="bjoern_wrapper.py"):
     parser.add_argument("--debug", action="store_true", help="debug level, and a page for exceptions")
     parser.add_argument("--debug-evalex", action="store_true", help="with --debug: a console in that page")
     if prog == "mfserv_worker":
-        parser.add_argument("--server", choices=["mfserv", "waitress"], default="mfserv", help="the server")
+        add_options_of_worker(parser)
     return parser.parse_args(arguments)
 
 
-def with_debugger(app, evalex):
-    import logging
+def add_options_of_worker(parser):
+    parser.description = "WSGI and ASGI server on a unix socket"
+    parser.add_argument(
+        "--server", choices=["mfserv", "waitress", "uvicorn"], default="mfserv", help="the server"
+    )
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--asgi", action="store_true", help="the app is an ASGI app")
+    kind.add_argument("--wsgi", action="store_true", help="the app is a WSGI app")
+    parser.add_argument(
+        "--lifespan", choices=["auto", "on", "off"], default="auto", help="lifespan events of an ASGI app"
+    )
+    parser.add_argument(
+        "--no-eager", action="store_true", help="an ASGI request begins a turn of the event loop later"
+    )
 
-    from werkzeug.debug import DebuggedApplication
+
+def log_everything():
+    import logging
 
     os.environ["MFLOG_MINIMAL_LEVEL"] = "DEBUG"
     logging.basicConfig(level=logging.DEBUG)
+
+
+def with_debugger(app, evalex):
+    from werkzeug.debug import DebuggedApplication
+
+    log_everything()
     return DebuggedApplication(app, evalex=evalex)
 
 
@@ -568,22 +588,81 @@ def main(arguments=None):
 def main_of_worker(arguments=None):
     """The command line of mfserv_worker; returns the exit code."""
     options = parse(arguments, "mfserv_worker")
-    return run(options, options.server, None)
-
-
-def run(options, server, put_id):
-    """Serves the app of a command line; returns the exit code."""
+    if options.asgi:
+        return run_asgi(lambda: import_app(options.wsgi_app), options)
     app = import_app(options.wsgi_app)
     if app is None:
         return 1
+    if not options.wsgi and is_asgi(app):
+        return run_asgi(lambda: app, options)
+    if options.server == "uvicorn":
+        log_problem("uvicorn serves no WSGI app: %s needs --asgi, or another --server" % options.wsgi_app)
+        return 1
+    return run_app(app, options, options.server, None)
+
+
+def is_asgi(app):
+    try:
+        from mfserv_worker.asgi import is_asgi
+    except (ImportError, SyntaxError):
+        # Python 2 has no ASGI
+        return False
+    return is_asgi(app)
+
+
+def run_asgi(load, options):
+    """Serves the ASGI app that `load()` imports; returns the exit code."""
+    if options.server == "waitress":
+        log_problem("waitress serves no ASGI app: %s needs --wsgi, or another --server" % options.wsgi_app)
+        return 1
+    if options.debug or options.debug_evalex:
+        log_everything()
+    release_children()
+    if options.server == "uvicorn" or not is_native("uvicorn"):
+        return with_uvicorn(load, options)
+    from mfserv_worker.asgi import serve
+
+    def listen():
+        return listen_on(options.unix_socket)
+
+    timeout = max(options.timeout, 0)
+    return serve(load, listen, timeout, report, FORWARDED, options.lifespan, not options.no_eager)
+
+
+def with_uvicorn(load, options):
+    """Serves with uvicorn, which is in the base environment."""
+    import uvicorn
+
+    app = load()
+    if app is None:
+        return 1
+    own = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            uds=options.unix_socket,
+            lifespan=options.lifespan,
+            log_level="debug" if options.debug or options.debug_evalex else "warning",
+            timeout_graceful_shutdown=max(options.timeout, 0) or None,
+        )
+    )
+    own.run()
+    return 0 if own.started else 1
+
+
+def run(options, server, put_id):
+    """Serves the WSGI app of a command line; returns the exit code."""
+    app = import_app(options.wsgi_app)
+    return 1 if app is None else run_app(app, options, server, put_id)
+
+
+def run_app(app, options, server, put_id):
+    """Serves a WSGI app; returns the exit code."""
     if options.debug or options.debug_evalex:
         app = with_debugger(app, options.debug_evalex)
     timeout = max(options.timeout, 0)
     native = native_server() if server == "mfserv" else None
-    try:
-        own_socket = OwnSocket(options.unix_socket)
-    except (OSError, socket.error) as error:
-        log_problem("can't listen on %s: %s" % (options.unix_socket, error))
+    own_socket = listen_on(options.unix_socket)
+    if own_socket is None:
         return 1
     release_children()
     try:
@@ -620,13 +699,31 @@ def release_children():
     os.register_at_fork(before=before, after_in_parent=after, after_in_child=in_child)
 
 
+def listen_on(path):
+    """The socket of this worker; None, with the reason logged, when there can be none."""
+    try:
+        return OwnSocket(path)
+    except (OSError, socket.error) as error:
+        log_problem("can't listen on %s: %s" % (path, error))
+        return None
+
+
+def is_native(other):
+    """Whether the server in Rust can be loaded; the reason why not is logged."""
+    try:
+        import _mfserv_worker  # noqa: F401
+    except ImportError as error:
+        log_problem("the server mfserv can't be loaded, %s serves instead: %s" % (other, error))
+        return False
+    return True
+
+
 def native_server():
     """The server in Rust; None, with the reason logged, where it can not be loaded."""
-    try:
-        from mfserv_worker.native import serve as native
-    except ImportError as error:
-        log_problem("the server mfserv can't be loaded, waitress serves instead: %s" % error)
+    if not is_native("waitress"):
         return None
+    from mfserv_worker.native import serve as native
+
     return native
 
 

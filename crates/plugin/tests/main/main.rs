@@ -12,6 +12,10 @@
 )]
 
 mod archive;
+mod asgi;
+mod asgi_faults;
+mod asgi_frameworks;
+mod asgi_limits;
 mod build;
 mod environment;
 mod git;

@@ -25,8 +25,11 @@ const INSTALLATION: Duration = Duration::from_secs(300);
 const BUILD: Duration = Duration::from_secs(1800);
 /// How long a worker may take to listen.
 const STARTING: Duration = Duration::from_secs(20);
-const APPS: [&str; 2] = ["raw", "flask"];
-const SERVERS: [&str; 3] = ["mfserv", "bjoern", "waitress"];
+/// The apps of each interface, and the servers that run them.
+const TABLES: [(&[&str], &[&str]); 2] = [
+    (&["raw", "flask"], &["mfserv", "bjoern", "waitress"]),
+    (&["raw_asgi", "starlette", "fastapi"], &["mfserv", "uvicorn"]),
+];
 /// The Python modules of mfserv, in its sources.
 const MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugin/python/modules");
 const APP: &str = include_str!("programs/workers.py");
@@ -55,18 +58,20 @@ impl Workers {
     pub fn run(self) -> Result<(), Diagnostic> {
         let machine = machine::line(&[("python3", &["--version"])]);
         let place = Place::new()?;
-        println!("{machine}\n\nµs of CPU per request, {} connections:\n", self.connections);
-        println!("| | {} |\n|---|---|---|---|", SERVERS.join(" | "));
-        for app in APPS {
-            self.row(&place, app)?;
+        println!("{machine}\n\nµs of CPU per request, {} connections:", self.connections);
+        for (apps, servers) in TABLES {
+            println!("\n| | {} |\n|---|{}", servers.join(" | "), "---|".repeat(servers.len()));
+            for app in apps {
+                self.row(&place, app, servers)?;
+            }
         }
         println!("\nThe middle of {} rounds, and its least and most.", self.rounds);
         Ok(())
     }
 
-    fn row(&self, place: &Place, app: &str) -> Result<(), Diagnostic> {
+    fn row(&self, place: &Place, app: &str, servers: &[&str]) -> Result<(), Diagnostic> {
         let mut workers = Vec::new();
-        for server in SERVERS {
+        for server in servers {
             let worker = place.start(server, app);
             if let Err(why) = &worker {
                 eprintln!("{server}: {why}");
@@ -109,7 +114,7 @@ impl Workers {
     }
 }
 
-/// Reads the answers that are there, and asks again. An answer is one write of a worker.
+/// Reads the answers that are there, and asks again.
 fn answers(streams: &mut [UnixStream]) -> std::io::Result<u32> {
     let mut sockets: Vec<PollFd<'_>> =
         streams.iter().map(|stream| PollFd::new(stream, PollFlags::IN)).collect();
@@ -117,10 +122,12 @@ fn answers(streams: &mut [UnixStream]) -> std::io::Result<u32> {
     let ready: Vec<bool> = sockets.iter().map(|socket| !socket.revents().is_empty()).collect();
     let mut count = 0;
     for (stream, _) in streams.iter_mut().zip(ready).filter(|(_, is_ready)| *is_ready) {
-        let mut answer = [0; 4096];
-        let length = stream.read(&mut answer)?;
-        if !answer[..length].ends_with(b"ok\n") {
-            return Err(std::io::ErrorKind::InvalidData.into());
+        let (mut answer, mut length) = ([0; 4096], 0);
+        while !answer[..length].ends_with(b"ok\n") {
+            match stream.read(&mut answer[length..])? {
+                0 => return Err(std::io::ErrorKind::InvalidData.into()),
+                count => length += count,
+            }
         }
         count += 1;
         ask(stream)?;
@@ -148,6 +155,7 @@ impl Place {
         let mut venv = Command::new("python3");
         child::run(venv.args(["-m", "venv"]).arg(place.path("venv")), INSTALLATION)?;
         place.install(&["flask", "waitress==3.0.2"])?;
+        place.install(&["starlette", "fastapi", "uvicorn", "httptools", "uvloop"])?;
         if let Err(why) = place.install(&["bjoern"]) {
             eprintln!("bjoern needs libev and a compiler: {why}");
         }

@@ -1,0 +1,113 @@
+//! Starlette and FastAPI, from the package index, on the server of mfserv.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use crate::asgi::{log, worker};
+use crate::templates::{deploy, with_base};
+use crate::wsgi_client::{connect, get, raw_text as raw};
+use crate::{Node, until};
+
+/// What frameworks need of a server.
+const FASTAPI: &str = r#"
+import asyncio, contextlib, time
+import anyio
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import FileResponse, StreamingResponse
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    yield {"made": "at the start"}
+    open("shut-down", "w").close()
+
+left = []
+
+def blocking(request):
+    time.sleep(0.01)
+    return PlainTextResponse("in a thread")
+
+async def raises(request):
+    raise ValueError("eels")
+
+async def grouped(request):
+    async with anyio.create_task_group() as group:
+        with anyio.move_on_after(0.01):
+            await anyio.sleep(10)
+        group.start_soon(anyio.sleep, 0)
+    text = "gone" if await request.is_disconnected() else "there"
+    return PlainTextResponse(text, background=BackgroundTask(left.append, "background"))
+
+class Noted(BaseHTTPMiddleware):
+    async def dispatch(self, request, call_next):
+        response = await call_next(request)
+        response.headers["X-Noted"] = "1"
+        return response
+
+starlette = Starlette(routes=[Route("/blocking", blocking),
+                              Route("/raises", raises), Route("/grouped", grouped)])
+starlette.add_middleware(Noted)
+app = FastAPI(lifespan=lifespan)
+app.mount("/starlette", starlette)
+
+@app.get("/left")
+def what_is_left():
+    return left
+
+async def dependency(request: Request):
+    yield request.state.made
+
+@app.post("/json/{number}")
+async def of_json(number: int, body: dict, made: str = Depends(dependency)):
+    return {"number": number, "body": body, "made": made}
+
+@app.get("/endless")
+async def endless():
+    async def pieces():
+        while True:
+            yield b"piece\n"
+            await asyncio.sleep(0.01)
+    # Starlette runs this when the stream has ended, also by the end of the client.
+    return StreamingResponse(pieces(), background=BackgroundTask(left.append, "client"))
+
+@app.get("/file")
+async def file():
+    return FileResponse(__file__)
+"#;
+
+#[test]
+fn starlette_and_fastapi_run_on_the_server_of_mfserv() {
+    let node = Node::new();
+    let shared = with_base(&node);
+    let base = &shared.environment;
+    let plugin = node.plugin("python3_fastapi", "api");
+    fs::write(plugin.join("main/application.py"), FASTAPI).unwrap();
+    let dir: PathBuf = deploy(&node, &plugin).dir;
+    let socket = node.work().join("f");
+    let mut app = worker(&node, base, &dir, &["--asgi", "main.application:app"], &socket);
+    let answer = |path: &str| get(&socket, path, "").1;
+    assert_eq!(answer("/starlette/blocking"), "in a thread");
+    let (head, body) = get(&socket, "/starlette/grouped", "");
+    assert!(head.to_lowercase().contains("x-noted: 1") && body.contains("there"), "{head} {body}");
+    until("a background task has run", || answer("/left") == r#"["background"]"#);
+    let post = "POST /json/7 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\
+                Content-Type: application/json\r\nContent-Length: 7\r\n\r\n{\"a\":1}";
+    let said = raw(&socket, post.as_bytes());
+    assert!(said.ends_with(r#"{"number":7,"body":{"a":1},"made":"at the start"}"#), "{said}");
+    assert!(answer("/file").contains("asynccontextmanager"));
+    assert!(get(&socket, "/starlette/raises", "").0.starts_with("HTTP/1.1 500"));
+    until("the error is logged, after the answer", || log(&socket).contains("ValueError: eels"));
+    let mut leaves = connect(&socket);
+    leaves.write_all(b"GET /endless HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    leaves.read_exact(&mut [0; 100]).unwrap();
+    drop(leaves);
+    until("the stream of a client that left has ended", || answer("/left").contains("client"));
+    app.signal("TERM");
+    assert_eq!(app.ended().code(), Some(0), "{}", log(&socket));
+    assert!(dir.join("shut-down").exists());
+}

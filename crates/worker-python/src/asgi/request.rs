@@ -1,0 +1,304 @@
+//! The life of an ASGI request: what `receive` and `send` do, and its end.
+
+use std::borrow::Cow;
+use std::io;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
+use pyo3::types::PyDict;
+use rustix::event::epoll::EventFlags;
+
+use crate::answer::{Answer, Asked};
+use crate::asgi::Environment;
+use crate::asgi::core::Wire;
+use crate::asgi::live::Live;
+use crate::asgi::message::{Body, Message};
+use crate::asgi::wait::{Outcome, Wait, What};
+use crate::connection::is_of_client;
+
+mod answering;
+
+/// After so many bytes that the socket took at once, the other tasks have their turn.
+const TURN: usize = 1 << 20;
+/// Futures that are kept before those that nobody waits for any more are dropped.
+const FUTURES: usize = 8;
+
+/// A request. Nothing of its connection is reached through it once it is answered.
+#[pyclass(frozen, module = "_mfserv_worker")]
+pub struct Request {
+    environment: Arc<Environment>,
+    index: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// `None`: the answer is whole, or the client is gone.
+    live: Option<Live>,
+    /// The app has sent the whole answer.
+    is_whole: bool,
+    /// The app has received the whole body.
+    is_read: bool,
+    /// What the socket took since the task was last interrupted, bytes.
+    taken: usize,
+    /// Futures of those who wait for a message.
+    receivers: Vec<Py<PyAny>>,
+    /// Futures of those who wait until the socket takes the output.
+    senders: Vec<Py<PyAny>>,
+}
+
+/// What the app waits for after it has sent a message.
+enum After {
+    Nothing,
+    Turn,
+    Output,
+}
+
+/// What is to be done once the lock of a request is free.
+#[derive(Default)]
+struct Due {
+    futures: Vec<Py<PyAny>>,
+    log: Option<Cow<'static, str>>,
+}
+
+#[pymethods]
+impl Request {
+    /// `receive()` of ASGI.
+    fn receive(slf: &Bound<'_, Self>) -> Wait {
+        Wait::new(What::Message(slf.clone().unbind()))
+    }
+
+    /// `send(message)` of ASGI.
+    fn send(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<Wait>> {
+        let py = slf.py();
+        let this = slf.get();
+        this.refuse_child()?;
+        let message = Message::read(message, &this.environment.reasons)?;
+        let mut due = Due::default();
+        let after = this.with(|state| this.put(py, state, message, &mut due))?;
+        this.settle(py, due);
+        let what = match after {
+            After::Nothing => return Ok(this.environment.nothing.clone_ref(py)),
+            After::Turn => What::Turn(AtomicBool::new(true)),
+            After::Output => What::Output(slf.clone().unbind()),
+        };
+        Py::new(py, Wait::new(what))
+    }
+
+    /// Called when the task of the request is over.
+    fn __call__(slf: &Bound<'_, Self>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        slf.get().environment.tasks.bind(slf.py()).discard(task)?;
+        Self::over(slf, task)
+    }
+}
+
+impl Request {
+    /// The task of the request is over.
+    pub fn over(slf: &Bound<'_, Self>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (this, py) = (slf.get(), slf.py());
+        let error = match task.call_method0(intern!(py, "exception")) {
+            Ok(none) if none.is_none() => None,
+            Ok(error) => Some(PyErr::from_value(error)),
+            Err(cancelled) => Some(cancelled),
+        };
+        match this.environment.core.shared.is_forked() {
+            true => this.environment.end_child(py, error.as_ref()),
+            false => this.fail(py, error.as_ref()),
+        }
+    }
+
+    /// The request whose head the connection has read.
+    pub fn new(environment: Arc<Environment>, index: usize, mut wire: Wire) -> Self {
+        let head = &wire.connection.head;
+        let asked = Asked { is_head: head.method() == b"HEAD", is_1_1: head.is_1_1 };
+        wire.connection.ends |= !head.keep_alive;
+        let shared = Arc::clone(&environment.core.shared);
+        let live = Some(Live { wire, answer: Answer::new(asked), shared });
+        let state = State {
+            live,
+            is_whole: false,
+            is_read: false,
+            taken: 0,
+            receivers: Vec::new(),
+            senders: Vec::new(),
+        };
+        Self { environment, index, state: Mutex::new(state) }
+    }
+
+    /// A child that the app has forked leaves the connection alone.
+    fn refuse_child(&self) -> PyResult<()> {
+        if !self.environment.core.shared.is_forked() {
+            return Ok(());
+        }
+        let message = "the request is that of the parent of this process: only it can answer";
+        Err(PyRuntimeError::new_err(message))
+    }
+
+    /// Uses the request from the server.
+    fn own<T>(&self, py: Python<'_>, use_it: impl FnOnce(&mut State) -> T) -> T {
+        use_it(&mut self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Uses the request from the app. Of two threads at once, the second is refused: it would
+    /// wait with the interpreter's lock for one that waits for this lock.
+    fn with<T>(&self, use_it: impl FnOnce(&mut State) -> PyResult<T>) -> PyResult<T> {
+        match self.state.try_lock() {
+            Ok(mut state) => use_it(&mut state),
+            Err(TryLockError::Poisoned(poisoned)) => use_it(&mut poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                Err(PyRuntimeError::new_err("this request is in use by another thread"))
+            }
+        }
+    }
+
+    /// Wakes who waits, and writes to the log.
+    fn settle(&self, py: Python<'_>, due: Due) {
+        for future in due.futures {
+            let future = future.bind(py);
+            let is_done =
+                future.call_method0(intern!(py, "done")).and_then(|done| done.is_truthy());
+            let woken = match is_done {
+                Ok(true) => continue,
+                Ok(false) => future.call_method1(intern!(py, "set_result"), (py.None(),)).map(drop),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = woken {
+                error.write_unraisable(py, None);
+            }
+        }
+        if let Some(message) = due.log {
+            self.environment.log(py, &message, None);
+        }
+    }
+
+    /// Events of the socket.
+    pub fn on_event(&self, py: Python<'_>, flags: EventFlags) {
+        let mut due = Due::default();
+        self.own(py, |state| self.look(py, state, flags, &mut due));
+        self.settle(py, due);
+    }
+
+    fn look(&self, py: Python<'_>, state: &mut State, flags: EventFlags, due: &mut Due) {
+        let core = &self.environment.core;
+        let wants_body = !state.is_read && !state.receivers.is_empty();
+        let Some(live) = &mut state.live else { return };
+        let mut is_gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        if !is_gone && flags.contains(EventFlags::OUT) {
+            match live.wire.connection.flush(py) {
+                Ok(true) => {
+                    core.need(self.index, &mut live.wire, EventFlags::empty());
+                    due.futures.append(&mut state.senders);
+                }
+                Ok(false) => {}
+                Err(error) => return self.cut(state, &error, due),
+            }
+        }
+        if !is_gone && flags.contains(EventFlags::IN) {
+            if wants_body {
+                is_gone = !core.read(&mut live.wire.connection).unwrap_or(false);
+                due.futures.append(&mut state.receivers);
+            } else {
+                // Bytes of the next request, or a client that sends no other: they can wait.
+                let has_output = live.wire.connection.has_output();
+                let flags = if has_output { EventFlags::OUT } else { EventFlags::empty() };
+                core.watch(self.index, &mut live.wire, flags);
+            }
+        }
+        if is_gone {
+            self.leave(state, due);
+        }
+    }
+
+    /// The answer can not be sent.
+    fn cut(&self, state: &mut State, error: &io::Error, due: &mut Due) {
+        if !is_of_client(error) {
+            due.log = Some(format!("an answer was cut: {error}").into());
+        }
+        self.leave(state, due);
+    }
+
+    /// The client is gone.
+    fn leave(&self, state: &mut State, due: &mut Due) {
+        if let Some(live) = state.live.take() {
+            self.environment.core.end(self.index, live.wire);
+        }
+        due.futures.append(&mut state.receivers);
+        due.futures.append(&mut state.senders);
+    }
+
+    /// The next message of the client, or the future that comes before it.
+    pub fn poll_message<'py>(&self, py: Python<'py>) -> PyResult<Outcome<'py>> {
+        self.refuse_child()?;
+        let mut due = Due::default();
+        let body = self.with(|state| Ok(self.next_body(py, state, &mut due)));
+        self.settle(py, due);
+        let message = PyDict::new(py);
+        match body? {
+            Body::Piece(bytes, more) => {
+                message.set_item(intern!(py, "type"), intern!(py, "http.request"))?;
+                message.set_item(intern!(py, "body"), bytes)?;
+                message.set_item(intern!(py, "more_body"), more)?;
+            }
+            Body::Gone => message.set_item(intern!(py, "type"), intern!(py, "http.disconnect"))?,
+            Body::Later => return self.wait(py, |state| &mut state.receivers),
+        }
+        Ok(Outcome::Message(message))
+    }
+
+    fn next_body<'py>(&self, py: Python<'py>, state: &mut State, due: &mut Due) -> Body<'py> {
+        let core = &self.environment.core;
+        let Some(live) = &mut state.live else { return Body::Gone };
+        if state.is_read {
+            return Body::Later;
+        }
+        let body = Body::read(py, &mut live.wire.connection, core, live.answer.is_sent);
+        match &body {
+            Body::Piece(_, more) => state.is_read = !more,
+            Body::Later => {
+                let has_output = live.wire.connection.has_output();
+                let output = if has_output { EventFlags::OUT } else { EventFlags::empty() };
+                core.need(self.index, &mut live.wire, EventFlags::IN | output);
+            }
+            Body::Gone => self.leave(state, due),
+        }
+        body
+    }
+
+    /// Over, once the socket has taken what was sent, or the client is gone.
+    pub fn poll_output<'py>(&self, py: Python<'py>) -> PyResult<Outcome<'py>> {
+        self.refuse_child()?;
+        let has_output = self.with(|state| {
+            Ok(state.live.as_ref().is_some_and(|live| live.wire.connection.has_output()))
+        })?;
+        match has_output {
+            true => self.wait(py, |state| &mut state.senders),
+            false => Ok(Outcome::Over),
+        }
+    }
+
+    /// A future in one of the lists.
+    fn wait<'py>(
+        &self,
+        py: Python<'py>,
+        list: impl Fn(&mut State) -> &mut Vec<Py<PyAny>>,
+    ) -> PyResult<Outcome<'py>> {
+        let future = self.environment.create_future.bind(py).call0()?;
+        let mut futures = self.with(|state| Ok(std::mem::take(list(state))))?;
+        if futures.len() >= FUTURES {
+            let is_done =
+                |future: &Py<PyAny>| future.call_method0(py, intern!(py, "done"))?.is_truthy(py);
+            futures.retain(|future| !is_done(future).unwrap_or(false));
+        }
+        futures.push(future.clone().unbind());
+        self.with(|state| {
+            *list(state) = futures;
+            Ok(())
+        })?;
+        // As `await` does it: the future notes that somebody waits.
+        let waits = future.call_method0(intern!(py, "__await__"))?;
+        Ok(Outcome::Waits(waits.call_method0(intern!(py, "__next__"))?))
+    }
+}

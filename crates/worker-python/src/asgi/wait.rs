@@ -1,0 +1,104 @@
+//! What `receive` and `send` return: awaitables that mostly have nothing to wait for.
+//!
+//! They are coroutines too (`collections.abc.Coroutine`), so that an app may hand them to
+//! `asyncio.create_task`.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use pyo3::exceptions::PyStopIteration;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyType};
+
+use crate::asgi::request::Request;
+
+/// An awaitable of a request.
+#[pyclass(frozen, module = "_mfserv_worker")]
+pub struct Wait {
+    what: What,
+}
+
+/// What is waited for.
+pub enum What {
+    /// Nothing.
+    Nothing,
+    /// The next turn of the event loop; true until then.
+    Turn(AtomicBool),
+    /// The socket takes what was sent.
+    Output(Py<Request>),
+    /// A message of the client.
+    Message(Py<Request>),
+}
+
+/// What became of a wait.
+pub enum Outcome<'py> {
+    /// It is over.
+    Message(Bound<'py, PyDict>),
+    /// It is over, without a message.
+    Over,
+    /// It goes on: the future that ends it.
+    Waits(Bound<'py, PyAny>),
+}
+
+impl Wait {
+    /// Waits for this.
+    pub fn new(what: What) -> Self {
+        Self { what }
+    }
+
+    fn poll<'py>(&self, py: Python<'py>) -> PyResult<Outcome<'py>> {
+        match &self.what {
+            What::Nothing => Ok(Outcome::Over),
+            What::Turn(first) if first.swap(false, Relaxed) => {
+                Ok(Outcome::Waits(py.None().into_bound(py)))
+            }
+            What::Turn(_) => Ok(Outcome::Over),
+            What::Output(request) => request.get().poll_output(py),
+            What::Message(request) => request.get().poll_message(py),
+        }
+    }
+}
+
+#[pymethods]
+impl Wait {
+    fn __await__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self.poll(py)? {
+            Outcome::Over => Ok(None),
+            Outcome::Message(message) => Err(PyStopIteration::new_err((message.unbind(),))),
+            Outcome::Waits(future) => Ok(Some(future)),
+        }
+    }
+
+    fn send<'py>(
+        &self,
+        py: Python<'py>,
+        _value: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.__next__(py)?.ok_or_else(|| PyStopIteration::new_err(()))
+    }
+
+    /// A task was cancelled: nothing is lost, the message stays.
+    #[pyo3(signature = (kind, value = None, _traceback = None, /))]
+    fn throw(
+        &self,
+        kind: &Bound<'_, PyAny>,
+        value: Option<&Bound<'_, PyAny>>,
+        _traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let error = match (value.filter(|value| !value.is_none()), kind.cast::<PyType>()) {
+            (Some(value), _) => value.clone(),
+            (None, Ok(kind)) => kind.call0()?,
+            (None, Err(_)) => kind.clone(),
+        };
+        Err(PyErr::from_value(error))
+    }
+
+    fn close(&self) {}
+}
