@@ -7,14 +7,18 @@
 //!
 //! Slow requests have a queue of their own while they hold all slots but one: the last one is
 //! for the others, so that a report of two seconds does not keep pages of two milliseconds
-//! waiting. [`Kinds`] learns which are slow.
+//! waiting. Short ones may be given to a worker that is busy. [`Kinds`] learns which are slow, and
+//! which short.
 
+mod behind;
 mod kinds;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
+pub use self::behind::STALL;
 pub use self::kinds::{Kind, Kinds, Shape};
 
 use crate::route::Slots;
@@ -33,6 +37,13 @@ pub enum Pace {
     Ordinary,
     /// All but the last one.
     Slow,
+    /// Any; and others of this pace may wait at the worker that has it.
+    Short {
+        /// How long it is expected to keep a worker busy, microseconds.
+        expected_us: u32,
+        /// It may wait at a busy worker itself.
+        may_wait_at_worker: bool,
+    },
 }
 
 /// What a request gets when it asks for a slot.
@@ -65,6 +76,10 @@ struct Entry {
     in_flight: u32,
     /// Those of them that are slow.
     slow: u32,
+    /// What the short ones of them are expected to take, microseconds, the oldest first.
+    short: Vec<u32>,
+    /// When the peer began with the request that runs.
+    progress: Duration,
     admission: Admission,
 }
 
@@ -79,7 +94,10 @@ struct Waiting {
 #[derive(Debug, Clone)]
 pub struct Roster {
     slots: Slots,
+    /// How many requests may be at a peer with one slot.
+    depth: u32,
     queue_max: usize,
+    now: Duration,
     entries: Vec<Entry>,
     queue: VecDeque<Waiting>,
     /// Slow requests that wait for slots which they may have.
@@ -94,7 +112,9 @@ impl Roster {
     pub fn new(slots: Slots, queue_max: usize) -> Self {
         Self {
             slots,
+            depth: 1,
             queue_max,
+            now: Duration::ZERO,
             entries: Vec::new(),
             queue: VecDeque::new(),
             slow_queue: VecDeque::new(),
@@ -113,11 +133,12 @@ impl Roster {
     /// Takes a slot, of another peer than `avoid` if possible.
     pub fn take(&mut self, avoid: Option<PeerKey>, pace: Pace) -> Take {
         let is_next = match pace {
-            Pace::Ordinary => self.queue.is_empty(),
+            Pace::Ordinary | Pace::Short { .. } => self.queue.is_empty(),
             Pace::Slow => self.waiting() == 0 && self.slow_have_room(),
         };
         if is_next {
-            if let Some(at) = self.freest(avoid).or_else(|| self.freest(None)) {
+            let free = self.freest(avoid).or_else(|| self.freest(None));
+            if let Some(at) = free.or_else(|| self.behind_others(avoid, pace)) {
                 return Take::Slot(self.occupy(at, pace));
             }
         }
@@ -127,7 +148,7 @@ impl Roster {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         match pace {
-            Pace::Ordinary => self.queue.push_back(Waiting { ticket, pace }),
+            Pace::Ordinary | Pace::Short { .. } => self.queue.push_back(Waiting { ticket, pace }),
             Pace::Slow => self.slow_queue.push_back(ticket),
         }
         Take::Wait(ticket)
@@ -137,8 +158,15 @@ impl Roster {
     pub fn release(&mut self, key: PeerKey, pace: Pace) -> Vec<HandedOver> {
         if let Some(entry) = self.entry(key) {
             entry.in_flight = entry.in_flight.saturating_sub(1);
-            if pace == Pace::Slow {
-                entry.slow = entry.slow.saturating_sub(1);
+            match pace {
+                Pace::Ordinary => {}
+                Pace::Slow => entry.slow = entry.slow.saturating_sub(1),
+                Pace::Short { expected_us, .. } => {
+                    let mut found = entry.short.iter();
+                    if let Some(at) = found.position(|us| *us == expected_us) {
+                        entry.short.remove(at);
+                    }
+                }
             }
         }
         self.hand_out()
@@ -168,10 +196,7 @@ impl Roster {
     pub fn admit(&mut self, key: PeerKey) -> Vec<HandedOver> {
         match self.entry(key) {
             Some(entry) => entry.admission = Admission::Admitted,
-            None => {
-                let admission = Admission::Admitted;
-                self.entries.push(Entry { key, in_flight: 0, slow: 0, admission });
-            }
+            None => self.entries.push(Entry::admitted(key)),
         }
         self.hand_out()
     }
@@ -284,12 +309,16 @@ impl Roster {
         }
     }
 
+    /// The peers, from the one whose turn it is.
+    fn in_turn(&self) -> impl Iterator<Item = usize> {
+        let (turn, count) = (self.turn, self.entries.len());
+        (0..count).map(move |step| (turn + step) % count)
+    }
+
     /// The admitted peer with a free slot and the fewest requests.
     fn freest(&self, avoid: Option<PeerKey>) -> Option<usize> {
-        let count = self.entries.len();
         let limit = self.limit();
-        (0..count)
-            .map(|step| (self.turn + step) % count)
+        self.in_turn()
             .filter(|&at| {
                 let entry = &self.entries[at];
                 entry.admission == Admission::Admitted
@@ -302,29 +331,57 @@ impl Roster {
     fn occupy(&mut self, at: usize, pace: Pace) -> PeerKey {
         self.turn = (at + 1) % self.entries.len();
         let entry = &mut self.entries[at];
+        if entry.in_flight == 0 {
+            entry.progress = self.now;
+        }
         entry.in_flight += 1;
-        entry.slow += u32::from(pace == Pace::Slow);
+        match pace {
+            Pace::Ordinary => {}
+            Pace::Slow => entry.slow += 1,
+            Pace::Short { expected_us, .. } => entry.short.push(expected_us),
+        }
         entry.key
+    }
+
+    /// The busy peer to which a request may be given.
+    fn behind_others(&self, avoid: Option<PeerKey>, pace: Pace) -> Option<usize> {
+        // A slow one that waits for a free worker would never get one.
+        let overtakes = !self.slow_queue.is_empty() && self.slow_have_room();
+        match pace {
+            Pace::Short { may_wait_at_worker: true, .. } if !overtakes => self.least_loaded(avoid),
+            _ => None,
+        }
     }
 
     fn hand_out(&mut self) -> Vec<HandedOver> {
         let mut handed = Vec::new();
-        while self.waiting() > 0 {
-            let Some(at) = self.freest(None) else { break };
-            let Some(Waiting { ticket, pace }) = self.pop() else { break };
+        while let Some(Waiting { ticket, pace }) = self.next() {
+            let free = self.freest(None);
+            let Some(at) = free.or_else(|| self.behind_others(None, pace)) else { break };
+            match self.queue.front() {
+                Some(first) if first.ticket == ticket => drop(self.queue.pop_front()),
+                _ => drop(self.slow_queue.pop_front()),
+            }
             handed.push((ticket, self.occupy(at, pace)));
         }
         handed
     }
 
     /// The oldest request that may have a slot.
-    fn pop(&mut self) -> Option<Waiting> {
+    fn next(&self) -> Option<Waiting> {
         let slow = self.slow_queue.front().copied().filter(|_| self.slow_have_room());
         match (slow, self.queue.front()) {
             (Some(slow), first) if first.is_none_or(|first| slow < first.ticket) => {
-                self.slow_queue.pop_front().map(|ticket| Waiting { ticket, pace: Pace::Slow })
+                Some(Waiting { ticket: slow, pace: Pace::Slow })
             }
-            _ => self.queue.pop_front(),
+            (_, first) => first.copied(),
         }
+    }
+}
+
+impl Entry {
+    fn admitted(key: PeerKey) -> Self {
+        let (short, progress, admission) = (Vec::new(), Duration::ZERO, Admission::Admitted);
+        Self { key, in_flight: 0, slow: 0, short, progress, admission }
     }
 }

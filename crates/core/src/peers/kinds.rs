@@ -1,4 +1,5 @@
-//! Which requests of an app hold a slot much longer than the others: learnt from how long they did.
+//! Which requests of an app hold a slot much longer than the others, and which only for a moment:
+//! learnt from how long they did.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -21,6 +22,10 @@ const SLOW_FACTOR: f64 = 8.0;
 /// What is slow is rare: slow kinds have at most this part of the requests. (Where half of all
 /// requests are slow, a slot that they may not have would be missed.)
 const SLOW_SHARE: f64 = 0.25;
+/// A short kind holds a slot for so long on average, at most.
+const SHORT_US: f64 = 2_000.0;
+/// And so many requests of it have shown it.
+const SHORT_SEEN_MIN: u32 = 8;
 /// Parts of a path that are looked at.
 const PARTS_MAX: usize = 8;
 /// The longest name of a kind, bytes.
@@ -83,7 +88,15 @@ struct Row {
     mean_us: f64,
     /// How many requests there were; those of the past count less.
     weight: f64,
+    /// How many requests there were.
+    seen: u32,
     is_slow: bool,
+}
+
+impl Row {
+    fn new(hash: u64, name: String) -> Self {
+        Self { hash, name, mean_us: 0.0, weight: 0.0, seen: 0, is_slow: false }
+    }
 }
 
 /// How long requests of each kind hold a slot.
@@ -99,9 +112,8 @@ pub struct Kinds {
 
 impl Default for Kinds {
     fn default() -> Self {
-        let rest = Row { hash: 0, name: "*".into(), mean_us: 0.0, weight: 0.0, is_slow: false };
         Self {
-            rows: vec![rest],
+            rows: vec![Row::new(0, "*".into())],
             hashes: RandomState::new(),
             by_hash: HashMap::new(),
             unclassified: 0,
@@ -130,12 +142,21 @@ impl Kinds {
             return;
         }
         row.weight += 1.0;
+        row.seen = row.seen.saturating_add(1);
         row.mean_us += (held_us - row.mean_us) * (1.0 / row.weight).max(1.0 / 16.0);
         self.unclassified += 1;
         if self.unclassified == CLASSIFIED_EVERY {
             self.unclassified = 0;
             self.classify();
         }
+    }
+
+    /// How long requests of this kind are expected to hold a slot, microseconds, if they are short.
+    /// Those without a row of their own may be anything.
+    pub fn short_us(&self, kind: Kind) -> Option<u32> {
+        let row = self.rows.get(usize::from(kind.0)).filter(|_| kind.0 != 0)?;
+        let is_short = row.seen >= SHORT_SEEN_MIN && row.mean_us <= SHORT_US && !row.is_slow;
+        is_short.then_some(row.mean_us as u32)
     }
 
     /// The names of the slow kinds, the slowest first.
@@ -146,10 +167,7 @@ impl Kinds {
     }
 
     fn add(&mut self, shape: Shape<'_>, hash: u64) -> u16 {
-        let row = || {
-            let name = shape.name();
-            Row { hash, name, mean_us: 0.0, weight: 0.0, is_slow: false }
-        };
+        let row = || Row::new(hash, shape.name());
         let at = match self.rows.len() {
             len if len < KINDS_MAX => {
                 self.rows.push(row());
@@ -273,6 +291,32 @@ mod tests {
         let mut kinds = Kinds::default();
         mixed(&mut kinds, 400, "/report", 15);
         assert!(kinds.slow().is_empty(), "15 ms");
+    }
+
+    #[test]
+    fn a_kind_is_short_once_several_requests_have_shown_it_and_until_one_takes_long() {
+        let mut kinds = Kinds::default();
+        let short = |kinds: &mut Kinds, path: &str| {
+            let (kind, _) = kinds.of(Shape::new(b"GET", path.as_bytes()));
+            kinds.short_us(kind)
+        };
+        for number in 0..SHORT_SEEN_MIN {
+            assert_eq!(short(&mut kinds, "/page/1"), None, "{number}");
+            learn(&mut kinds, &format!("/page/{number}"), 1);
+            learn(&mut kinds, "/form", 3);
+        }
+        assert_eq!(short(&mut kinds, "/page/1"), Some(1_000));
+        assert_eq!(short(&mut kinds, "/form"), None);
+        learn(&mut kinds, "/page/1", 100);
+        assert_eq!(short(&mut kinds, "/page/1"), None);
+        for _ in 0..64 {
+            learn(&mut kinds, "/page/1", 1);
+        }
+        assert!(short(&mut kinds, "/page/1").is_some());
+        for _ in 0..1_000 {
+            kinds.learn(Kind(0), Duration::from_millis(1), true);
+        }
+        assert_eq!(kinds.short_us(Kind(0)), None, "any other kinds");
     }
 
     #[test]

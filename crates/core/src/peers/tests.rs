@@ -231,3 +231,109 @@ fn slow_requests_have_all_slots_of_one_worker_and_of_workers_without_a_limit() {
     roster.drain(0);
     assert_eq!(slow(&mut roster), Take::Slot(1));
 }
+
+/// A roster with what its requests have and wait for, driven at random.
+struct Driven {
+    roster: Roster,
+    held: Vec<(PeerKey, Pace)>,
+    queue: Vec<(Ticket, Pace)>,
+    seed: u64,
+}
+
+impl Driven {
+    fn random(&mut self, n: usize) -> usize {
+        self.seed = self.seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.seed >> 33) as usize % n
+    }
+
+    fn receive(&mut self, handed: Vec<HandedOver>) {
+        for (ticket, key) in handed {
+            let at = self.queue.iter().position(|(waits, _)| *waits == ticket).unwrap();
+            self.held.push((key, self.queue.remove(at).1));
+        }
+    }
+
+    fn ask(&mut self) {
+        let pace = match self.random(4) {
+            0 => Pace::Ordinary,
+            1 => Pace::Slow,
+            2 => Pace::Short { expected_us: 300, may_wait_at_worker: true },
+            _ => Pace::Short { expected_us: 900, may_wait_at_worker: false },
+        };
+        match self.roster.take(None, pace) {
+            Take::Slot(key) => self.held.push((key, pace)),
+            Take::Wait(ticket) => self.queue.push((ticket, pace)),
+            Take::Full => assert_eq!(self.queue.len(), 64),
+        }
+    }
+
+    fn end_one(&mut self, at: usize) {
+        let (key, pace) = self.held.swap_remove(at);
+        self.roster.note_progress(key);
+        let handed = self.roster.release(key, pace);
+        self.receive(handed);
+    }
+
+    fn leave_the_queue(&mut self, at: usize) {
+        let (ticket, pace) = self.queue[at];
+        if pace == Pace::Slow && self.random(2) == 0 {
+            let handed = self.roster.hasten(ticket);
+            return self.receive(handed);
+        }
+        self.queue.remove(at);
+        assert!(self.roster.give_up(ticket));
+    }
+
+    fn step(&mut self) {
+        let key = self.random(3) as u64;
+        match self.random(9) {
+            0 => {
+                let handed = self.roster.admit(key);
+                self.receive(handed);
+            }
+            1 if self.random(8) == 0 => self.roster.drain(key),
+            2..=4 if !self.held.is_empty() => {
+                let at = self.random(self.held.len());
+                self.end_one(at);
+            }
+            5 if !self.queue.is_empty() => {
+                let at = self.random(self.queue.len());
+                self.leave_the_queue(at);
+            }
+            _ => self.ask(),
+        }
+    }
+
+    fn check(&self) {
+        for key in 0..3 {
+            let at_it: Vec<Pace> =
+                self.held.iter().filter(|(at, _)| *at == key).map(|(_, pace)| *pace).collect();
+            assert_eq!(self.roster.in_flight(key) as usize, at_it.len());
+            let is_short = |pace: &Pace| matches!(pace, Pace::Short { .. });
+            assert!(at_it.len() <= 1 || at_it.iter().all(is_short), "{at_it:?}");
+            assert!(at_it.len() <= 8);
+        }
+        assert_eq!(self.roster.waiting(), self.queue.len());
+    }
+}
+
+#[test]
+fn whatever_their_pace_requests_have_places_that_their_kind_may_have_and_none_waits_for_ever() {
+    let mut roster = finite(1, 3);
+    roster.set_policy(Slots::Finite { per_worker: 1 }, 64);
+    roster.set_depth(8);
+    let mut driven = Driven { roster, held: Vec::new(), queue: Vec::new(), seed: 11 };
+    for step in 0..40_000 {
+        driven.roster.set_time(std::time::Duration::from_micros(step * 100));
+        driven.step();
+        driven.check();
+    }
+    for key in 0..3 {
+        let handed = driven.roster.admit(key);
+        driven.receive(handed);
+    }
+    while !driven.held.is_empty() {
+        driven.end_one(driven.held.len() - 1);
+    }
+    assert!(driven.queue.is_empty(), "{:?}", driven.queue);
+}

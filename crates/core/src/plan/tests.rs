@@ -147,6 +147,22 @@ fn the_server_of_an_app_is_its_own_else_that_of_the_node() {
 }
 
 #[test]
+fn the_depth_of_workers_is_that_of_the_node_where_their_server_takes_one_request_at_a_time() {
+    let of = |node: &str, command: &str, more: &str| {
+        let (module, section) = (module(node), WEB.replace("bjoern_wrapper.py m", command));
+        let plan = Plan::new(inputs(&module, vec![plugin("foo", &(section + more))]));
+        let spec = &plan.table.upstreams["foo/main"];
+        (spec.depth, spec.reads_in_turn)
+    };
+    assert_eq!(of("", "bjoern_wrapper.py m", ""), (8, true));
+    assert_eq!(of("[front]\nworker_depth=1\n", "bjoern_wrapper.py m", ""), (1, true));
+    assert_eq!(of("[python]\nserver=waitress\n", "bjoern_wrapper.py m", ""), (8, false));
+    assert_eq!(of("", "python application.py", ""), (1, false));
+    // It would begin with all of them.
+    assert_eq!(of("", "uvicorn m:a --uds", "_requests_per_worker=1\n"), (1, false));
+}
+
+#[test]
 fn a_refused_plugin_is_refused_alone() {
     let broken = plugin("bad", "[app_main]\nnumproceses=1\n");
     assert!(broken.loaded.is_err());

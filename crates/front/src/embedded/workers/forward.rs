@@ -1,24 +1,27 @@
 //! A request to an app: a slot, a connection, the head of the answer; and whether it is
 //! tried again when a worker goes away in the middle of that.
 
+mod behind;
+mod tries;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mfserv_core::peers::Shape;
 use mfserv_core::route::{HeadLimits, Slots};
 use mfserv_core::wire::front::TroubleCause;
 use mfserv_h1::{HeadScan, Name, Refusal};
 use tokio::time::Instant;
 
+use self::behind::{Behind, Look};
+use self::tries::Tries;
 use super::destination::{Destination, Reply};
 use super::failure::Failure;
 use super::heads::{self, Forwarded};
 use super::upload::{SendFault, Upload};
-use super::upstream::{Link, NoLink, Peer, Slot, Taken};
+use super::upstream::{Link, NoLink, Slot, Taken};
 use super::{relay, tunnel};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
@@ -72,25 +75,12 @@ struct Forwarding<'r, 'x> {
     tries: Tries,
 }
 
-/// What has been tried.
-#[derive(Default)]
-struct Tries {
-    count: u32,
-    first: Option<Arc<Peer>>,
-    /// The first worker ended a new connection without an answer: it may have died of the
-    /// request.
-    first_may_have_died_of_it: bool,
-    avoid: Option<Arc<Peer>>,
-    /// Until when it waits for slots, from the first time it has to.
-    wait_until: Option<Instant>,
-}
-
 impl Forwarding<'_, '_> {
     /// Asks workers until one has sent the head of an answer.
     async fn answered(&mut self, upload: &mut Upload<'_>) -> Result<(Slot, Link), Fault> {
         let mut last = NoLink::Busy;
         loop {
-            let mut slot = self.slot(last).await?;
+            let mut slot = self.slot(last, upload).await?;
             self.exchange.set_worker(&slot.peer.source);
             let mut link = match slot.link(self.tries.count > 0).await {
                 Ok(link) => link,
@@ -104,7 +94,10 @@ impl Forwarding<'_, '_> {
             self.exchange.ask_worker();
             self.put_head(&slot, upload);
             let failure = match self.attempt(&mut slot, &mut link, upload).await {
-                Ok(()) => return Ok((slot, link)),
+                Ok(()) => {
+                    self.exchange.worker_began(slot.began());
+                    return Ok((slot, link));
+                }
                 Err(failure) => failure,
             };
             drop(link);
@@ -134,15 +127,14 @@ impl Forwarding<'_, '_> {
     }
 
     /// A slot, at once or when it is this request's turn.
-    async fn slot(&mut self, last: NoLink) -> Result<Slot, Fault> {
+    async fn slot(&mut self, last: NoLink, upload: &Upload<'_>) -> Result<Slot, Fault> {
         let upstream = &self.to.app.upstream;
         let sent_away = || upstream.rests_s().map_or(Cause::Removed, Cause::Crashing);
         if let Some(seconds) = upstream.rests_s() {
             return Err(Cause::Crashing(seconds).into());
         }
-        let request = self.exchange.request();
-        let shape = Shape::new(request.method(), request.path());
-        let mut waiting = match upstream.take(self.to.lane, self.tries.avoid.as_ref(), shape) {
+        let ask = upload.ask(self.exchange.request());
+        let mut waiting = match upstream.take(self.to.lane, self.tries.avoid.as_ref(), ask) {
             Taken::Slot(slot) => return Ok(slot),
             Taken::Waiting(waiting) => waiting,
             Taken::Full => return Err(Cause::QueueFull.into()),
@@ -195,7 +187,10 @@ impl Forwarding<'_, '_> {
         }
     }
 
-    fn report(&self, slot: &Slot, failure: Failure) {
+    fn report(&mut self, slot: &Slot, failure: Failure) {
+        if failure == Failure::Stuck {
+            return self.exchange.add_wait(slot.since().elapsed());
+        }
         let Ok((cause, detail)) = failure.trouble() else { return };
         let path = String::from_utf8_lossy(self.exchange.request().path());
         let id = String::from_utf8_lossy(self.exchange.id());
@@ -211,6 +206,7 @@ impl Forwarding<'_, '_> {
         upload: &mut Upload<'_>,
     ) -> Result<(), Failure> {
         self.reply.ahead.clear();
+        let may_be_taken_back = self.exchange.request().is_safe() && !self.tries.was_taken_back;
         let limits = self.exchange.settings().answer_head;
         let mut attempt = Attempt {
             exchange: self.exchange,
@@ -220,30 +216,10 @@ impl Forwarding<'_, '_> {
             interim: 0,
             send_failed: false,
             deadline: None,
+            behind: Behind::of(slot).filter(|_| may_be_taken_back && upload.can_be_repeated()),
             patience: Duration::from_millis(self.to.app.spec.timeout_ms),
         };
         poll_fn(|cx| attempt.poll(cx, slot, link, upload)).await
-    }
-}
-
-impl Tries {
-    /// Whether another worker may be asked after this failure. There is one retry, and a
-    /// second one only if the first worker cannot have died of the request.
-    fn allow(&mut self, failure: Failure, slot: &Slot, is_safe: bool) -> bool {
-        let is_harmless = matches!(failure, Failure::Unsent | Failure::Unread);
-        let is_silent = matches!(failure, Failure::Silent { .. });
-        if !(is_harmless || (is_silent && is_safe)) {
-            return false;
-        }
-        self.count += 1;
-        self.avoid = Some(slot.peer.clone());
-        if self.count == 1 {
-            self.first_may_have_died_of_it = failure == Failure::Silent { reused: false };
-            self.first = (!is_harmless).then(|| slot.peer.clone());
-            return true;
-        }
-        let first_is_dead = self.first.as_ref().is_some_and(|peer| peer.gone.is_raised());
-        self.count == 2 && !self.first_may_have_died_of_it && !first_is_dead
     }
 }
 
@@ -259,6 +235,8 @@ struct Attempt<'r, 'x> {
     /// When the worker's time ends; it begins anew with whatever the worker takes or
     /// sends, and while the client is waited for.
     deadline: Option<Instant>,
+    /// It may be taken back from a busy worker.
+    behind: Option<Behind>,
     patience: Duration,
 }
 
@@ -283,6 +261,7 @@ impl Attempt<'_, '_> {
                 Poll::Pending => break,
                 Poll::Ready(Ok(count)) if count > 0 => {
                     ahead.advance(count);
+                    self.behind = None;
                     if self.read_head(upload.is_finished())? {
                         return Poll::Ready(Ok(()));
                     }
@@ -297,12 +276,28 @@ impl Attempt<'_, '_> {
             return Poll::Ready(Err(self.ended(link, upload, None)));
         }
         self.watch_client(cx)?;
-        match self.deadline {
-            Some(deadline) if self.exchange.has_passed(cx, deadline) => {
-                Poll::Ready(Err(Failure::Timeout))
+        self.watch_worker(cx, slot)?;
+        Poll::Pending
+    }
+
+    /// The worker has its time from when it has begun; and what stands behind a long request is
+    /// taken back from it.
+    fn watch_worker(&mut self, cx: &mut Context<'_>, slot: &Slot) -> Result<(), Failure> {
+        if let Some(behind) = &mut self.behind {
+            match behind.look(cx, self.exchange, slot) {
+                Look::Begun => self.behind = None,
+                Look::Waits => {}
+                Look::TakeBack => return Err(Failure::Stuck),
             }
-            _ => Poll::Pending,
         }
+        while let Some(deadline) = self.deadline {
+            if !self.exchange.has_passed(cx, deadline) {
+                break;
+            }
+            let later = slot.later(deadline, self.patience, cx.waker());
+            self.deadline = Some(later.ok_or(Failure::Timeout)?);
+        }
+        Ok(())
     }
 
     fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {

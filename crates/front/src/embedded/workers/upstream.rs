@@ -1,8 +1,10 @@
 //! An upstream: the workers of an app, their slots and idle connections, and the requests
 //! that wait for a slot. `mfserv_core::peers` decides; here it is carried out.
 
+mod asking;
 mod backoff;
 mod idle;
+mod line;
 mod peer;
 mod quiet;
 mod slot;
@@ -15,14 +17,18 @@ use std::task::Waker;
 use std::time::Duration;
 
 use mfserv_core::names::WorkerId;
-use mfserv_core::peers::{HandedOver, Kind, Kinds, Pace, PeerKey, Roster, Shape, Take, Ticket};
+use mfserv_core::peers::{Pace, PeerKey, Roster, Take, Ticket};
 use mfserv_core::route::{Slots, UpstreamSpec};
 use mfserv_core::wire::front::{Peer as PeerName, UpstreamStats};
 use mfserv_platform::sync::lock;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+pub use self::asking::Ask;
+use self::asking::{Asked, Learnt};
 use self::idle::{Heard, Idle};
+pub use self::line::Standing;
+use self::line::{Line, Place};
 pub use self::peer::Peer;
 pub use self::slot::Slot;
 use super::wakeups::Wakeups;
@@ -64,9 +70,13 @@ struct Inner {
     members: Vec<Member>,
     /// The requests in the queue, which has at most `queue_max` places.
     waiters: HashMap<Ticket, Waiter>,
-    /// Which requests are slow; `None` if that makes no difference to them.
-    kinds: Option<Kinds>,
+    /// Requests at a worker that is with a long one, by their places.
+    stuck: BTreeMap<u64, Waker>,
+    learnt: Learnt,
+    /// The time of the roster begins here.
+    epoch: Instant,
     next_key: PeerKey,
+    next_place: u64,
     removed: bool,
     stats: UpstreamStats,
 }
@@ -78,20 +88,23 @@ struct Waiter {
     pace: Pace,
 }
 
-/// What is known of a request that asks for a slot.
-#[derive(Debug, Clone, Copy)]
-struct Asked {
-    kind: Option<Kind>,
-    pace: Pace,
-}
-
 /// A worker with its idle connections.
 #[derive(Debug)]
 struct Member {
     peer: Arc<Peer>,
     idle: Vec<Idle>,
+    /// Its requests, if it has one slot.
+    line: Line,
     /// Since when it has nothing in hand, unless it has a request.
     quiet_from: Instant,
+}
+
+/// A worker whose slot was taken, with a connection to it if one was idle.
+#[derive(Debug)]
+struct Found {
+    peer: Arc<Peer>,
+    idle: Option<Idle>,
+    place: Place,
 }
 
 /// What inner endpoints report of a worker.
@@ -167,14 +180,19 @@ impl Upstream {
         wakeups: Arc<Wakeups>,
         descriptors: AppDescriptors,
     ) -> Arc<Self> {
+        let mut roster = Roster::new(spec.slots, spec.queue_max as usize);
+        roster.set_depth(spec.depth);
         let inner = Inner {
-            roster: Roster::new(spec.slots, spec.queue_max as usize),
+            roster,
             slots: spec.slots,
             timeout: Duration::from_millis(spec.timeout_ms),
             members: Vec::new(),
             waiters: HashMap::new(),
-            kinds: kinds(spec, None),
+            stuck: BTreeMap::new(),
+            learnt: Learnt::new(spec, None),
+            epoch: Instant::now(),
             next_key: 0,
+            next_place: 0,
             removed: false,
             stats: UpstreamStats::default(),
         };
@@ -193,22 +211,20 @@ impl Upstream {
     }
 
     /// Asks for a slot for a request of this lane, if possible not of the worker `avoid`.
-    pub fn take(
-        self: &Arc<Self>,
-        lane: usize,
-        avoid: Option<&Arc<Peer>>,
-        shape: Shape<'_>,
-    ) -> Taken {
+    pub fn take(self: &Arc<Self>, lane: usize, avoid: Option<&Arc<Peer>>, ask: Ask<'_>) -> Taken {
+        let now = Instant::now();
         let mut inner = lock(&self.inner);
         if inner.removed {
             return Taken::Removed;
         }
-        let asked = inner.asked(shape);
+        let asked = inner.learnt.look_at(ask);
+        inner.set_time(now);
         match inner.roster.take(avoid.map(|peer| peer.key), asked.pace) {
-            Take::Slot(key) => match inner.with_idle(key, lane) {
-                Some((peer, idle)) => {
+            Take::Slot(key) => match inner.member(key).map(|member| member.peer.clone()) {
+                Some(peer) => {
+                    let found = inner.found(peer, lane, now);
                     drop(inner);
-                    Taken::Slot(Slot::new(self.clone(), peer, lane, idle, asked))
+                    Taken::Slot(Slot::new(self.clone(), found, lane, asked))
                 }
                 None => Taken::Removed,
             },
@@ -238,7 +254,8 @@ impl Upstream {
         let mut inner = lock(&self.inner);
         inner.removed = false;
         inner.slots = spec.slots;
-        inner.kinds = kinds(spec, inner.kinds.take());
+        inner.learnt.set_spec(spec);
+        inner.roster.set_depth(spec.depth);
         inner.timeout = Duration::from_millis(spec.timeout_ms);
         let handed = inner.roster.set_policy(spec.slots, spec.queue_max as usize);
         inner.deliver(handed);
@@ -371,7 +388,7 @@ impl Upstream {
             in_flight,
             slow_in_flight: slow_in_flight as u64,
             slow_waiting: slow_waiting as u64,
-            slow_kinds: inner.kinds.as_ref().map(Kinds::slow).unwrap_or_default(),
+            slow_kinds: inner.learnt.slow_kinds(),
             ..inner.stats.clone()
         }
     }
@@ -448,8 +465,8 @@ impl Upstream {
             let class = usize::from(status / 100).clamp(1, 5) - 1;
             inner.stats.by_class[class] += 1;
         }
-        if let (Some(kinds), Some(kind), Some(held)) = (&mut inner.kinds, asked.kind, end.held) {
-            kinds.learn(kind, held, end.is_over);
+        if let Some(held) = end.place.and_then(|at| inner.leave(peer.key, at, end.is_over)) {
+            inner.learnt.learn(asked, held, end.is_over);
         }
         let some = kept.is_some();
         let refused = kept.and_then(|idle| inner.keep(peer.key, idle));
@@ -475,27 +492,11 @@ struct SlotEnd {
     status: Option<u16>,
     /// The worker has sent the whole answer.
     is_over: bool,
-    /// How long a request had it.
-    held: Option<Duration>,
-}
-
-/// What is learnt of the requests of an app, where the slots of its workers are numbered.
-fn kinds(spec: &UpstreamSpec, known: Option<Kinds>) -> Option<Kinds> {
-    let is_wanted = spec.slow_lane_wait_ms > 0 && spec.slots != Slots::Unlimited;
-    is_wanted.then(|| known.unwrap_or_default())
+    /// The place of the request that had it.
+    place: Option<Place>,
 }
 
 impl Inner {
-    fn asked(&mut self, shape: Shape<'_>) -> Asked {
-        match &mut self.kinds {
-            Some(kinds) => {
-                let (kind, pace) = kinds.of(shape);
-                Asked { kind: Some(kind), pace }
-            }
-            None => Asked { kind: None, pace: Pace::Ordinary },
-        }
-    }
-
     fn find(&self, worker: &WorkerId) -> Option<Arc<Peer>> {
         let mut peers = self.members.iter().map(|member| &member.peer);
         peers.find(|peer| peer.name.worker == *worker).cloned()
@@ -506,15 +507,16 @@ impl Inner {
     }
 
     /// The worker whose slot was taken, with an idle connection to it. For a finite app that
-    /// is any connection, so that a worker never has more connections than slots; else it
-    /// is one of this lane.
-    fn with_idle(&mut self, key: PeerKey, lane: usize) -> Option<(Arc<Peer>, Option<Idle>)> {
-        let finite = self.slots != Slots::Unlimited;
-        let member = self.member(key)?;
-        let own = member.idle.iter().rposition(|idle| idle.lane == lane);
-        let any = || member.idle.len().checked_sub(1).filter(|_| finite);
-        let idle = own.or_else(any).map(|at| member.idle.remove(at));
-        Some((member.peer.clone(), idle))
+    /// is any connection, so that a worker never has more connections than requests at a time;
+    /// else it is one of this lane.
+    fn found(&mut self, peer: Arc<Peer>, lane: usize, now: Instant) -> Found {
+        let (finite, place) = (self.slots != Slots::Unlimited, self.join(peer.key, now));
+        let idle = self.member(peer.key).and_then(|member| {
+            let own = member.idle.iter().rposition(|idle| idle.lane == lane);
+            let any = || member.idle.len().checked_sub(1).filter(|_| finite);
+            own.or_else(any).map(|at| member.idle.remove(at))
+        });
+        Found { peer, idle, place }
     }
 
     /// Keeps an idle connection; returns it if it must not be kept.
@@ -534,8 +536,9 @@ impl Inner {
     fn add(&mut self, name: PeerName) -> PeerKey {
         let key = self.next_key;
         self.next_key += 1;
-        let (peer, idle, quiet_from) = (Arc::new(Peer::new(key, name)), Vec::new(), Instant::now());
-        self.members.push(Member { peer, idle, quiet_from });
+        let (peer, now) = (Arc::new(Peer::new(key, name)), Instant::now());
+        let (idle, line) = (Vec::new(), Line::new(now));
+        self.members.push(Member { peer, idle, line, quiet_from: now });
         key
     }
 
@@ -559,30 +562,5 @@ impl Inner {
             self.members.retain(|member| member.peer.key != key);
         }
         empty
-    }
-
-    /// Ends the wait of all requests, without a slot.
-    fn send_away(&mut self) {
-        let tickets: Vec<Ticket> = self.waiters.drain().map(|(ticket, _)| ticket).collect();
-        for ticket in tickets {
-            self.roster.give_up(ticket);
-        }
-    }
-
-    /// Hands slots over to waiting requests. A slot whose request has gone goes to the next.
-    fn deliver(&mut self, handed: Vec<HandedOver>) {
-        let mut handed = handed;
-        while let Some((ticket, key)) = handed.pop() {
-            let peer = self.member(key).map(|member| member.peer.clone());
-            let waiter = self.waiters.remove(&ticket);
-            let pace = waiter.as_ref().map_or(Pace::Ordinary, |waiter| waiter.pace);
-            let taken = match (waiter, peer) {
-                (Some(waiter), Some(peer)) => waiter.tell.send(peer).is_ok(),
-                _ => false,
-            };
-            if !taken {
-                handed.extend(self.roster.release(key, pace));
-            }
-        }
     }
 }

@@ -10,8 +10,10 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
+use super::asking::Asked;
 use super::idle::{Heard, Idle};
-use super::{Asked, IDLE_MAX, Link, NoLink, Peer, SlotEnd, Upstream};
+use super::line::Place;
+use super::{Found, IDLE_MAX, Link, NoLink, Peer, SlotEnd, Upstream};
 use crate::embedded::io::budget::Descriptor;
 use crate::embedded::io::signal::Subscription;
 use crate::embedded::io::wire::Wire;
@@ -19,12 +21,12 @@ use crate::embedded::io::wire::Wire;
 /// The right to have one request in a worker; given back when dropped.
 #[derive(Debug)]
 pub struct Slot {
-    upstream: Arc<Upstream>,
+    pub(super) upstream: Arc<Upstream>,
     /// The worker.
     pub peer: Arc<Peer>,
     lane: usize,
     asked: Asked,
-    since: Instant,
+    pub(super) place: Place,
     gone: Subscription,
     /// The idle connection that came with the slot.
     idle: Option<Idle>,
@@ -37,18 +39,26 @@ pub struct Slot {
 impl Slot {
     pub(super) fn new(
         upstream: Arc<Upstream>,
-        peer: Arc<Peer>,
+        Found { peer, idle, place }: Found,
         lane: usize,
-        idle: Option<Idle>,
         asked: Asked,
     ) -> Self {
         let gone = Subscription::new(peer.gone.clone());
-        let since = Instant::now();
-        Self { upstream, peer, lane, asked, since, gone, idle, status: None, is_over: false }
+        Self { upstream, peer, lane, asked, place, gone, idle, status: None, is_over: false }
+    }
+
+    /// When the worker was given the request.
+    pub fn since(&self) -> Instant {
+        self.place.since
+    }
+
+    /// True if the worker was busy when it was given the request.
+    pub fn is_behind(&self) -> bool {
+        self.place.is_behind
     }
 
     /// A connection to the worker: an idle one, or a new one. With `fresh` a new one, for
-    /// which the idle one is closed: a worker never has more connections than slots.
+    /// which the idle one is closed: a worker never has more connections than requests at a time.
     pub async fn link(&mut self, fresh: bool) -> Result<Link, NoLink> {
         let idle = self.idle.take().filter(|_| !fresh);
         if let Some((wire, descriptor)) = idle.and_then(|idle| self.reuse(idle)) {
@@ -140,8 +150,8 @@ fn is_out_of_descriptors(why: &io::Error) -> bool {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let held = self.asked.kind.map(|_| self.since.elapsed());
-        let end = SlotEnd { status: self.status, is_over: self.is_over, held };
+        let (status, is_over) = (self.status, self.is_over);
+        let end = SlotEnd { status, is_over, place: Some(self.place) };
         self.upstream.release(&self.peer, self.asked, self.idle.take(), end);
     }
 }

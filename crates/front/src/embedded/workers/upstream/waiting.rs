@@ -4,10 +4,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use mfserv_core::peers::Pace;
-use mfserv_platform::sync::lock;
+use std::collections::VecDeque;
 
-use super::{Slot, SlotEnd, Waiting};
+use mfserv_core::peers::{HandedOver, Pace, Ticket};
+use mfserv_platform::sync::lock;
+use tokio::time::Instant;
+
+use super::{Inner, Slot, SlotEnd, Waiting};
 
 /// Ready with the slot when it is this request's turn; with `None` if the app was removed,
 /// or if all its workers wait for their next start.
@@ -18,9 +21,8 @@ impl Future for Waiting {
         let called = std::task::ready!(Pin::new(&mut self.call).poll(cx));
         self.called = true;
         Poll::Ready(called.ok().map(|peer| {
-            let found = lock(&self.upstream.inner).with_idle(peer.key, self.lane);
-            let idle = found.and_then(|(_, idle)| idle);
-            Slot::new(self.upstream.clone(), peer, self.lane, idle, self.asked)
+            let found = lock(&self.upstream.inner).found(peer, self.lane, Instant::now());
+            Slot::new(self.upstream.clone(), found, self.lane, self.asked)
         }))
     }
 }
@@ -53,5 +55,34 @@ impl Drop for Waiting {
             let end = SlotEnd { is_over: true, ..SlotEnd::default() };
             self.upstream.release(&peer, self.asked, None, end);
         }
+    }
+}
+
+impl Inner {
+    /// Ends the wait of all requests, without a slot.
+    pub(super) fn send_away(&mut self) {
+        let tickets: Vec<Ticket> = self.waiters.drain().map(|(ticket, _)| ticket).collect();
+        for ticket in tickets {
+            self.roster.give_up(ticket);
+        }
+    }
+
+    /// Hands slots over to waiting requests, in their order. A slot whose request has gone goes
+    /// to the next.
+    pub(super) fn deliver(&mut self, handed: Vec<HandedOver>) {
+        let mut handed = VecDeque::from(handed);
+        while let Some((ticket, key)) = handed.pop_front() {
+            let peer = self.member(key).map(|member| member.peer.clone());
+            let waiter = self.waiters.remove(&ticket);
+            let pace = waiter.as_ref().map_or(Pace::Ordinary, |waiter| waiter.pace);
+            let taken = match (waiter, peer) {
+                (Some(waiter), Some(peer)) => waiter.tell.send(peer).is_ok(),
+                _ => false,
+            };
+            if !taken {
+                handed.extend(self.roster.release(key, pace));
+            }
+        }
+        self.wake_stuck();
     }
 }
