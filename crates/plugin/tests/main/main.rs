@@ -36,6 +36,7 @@ mod wsgi_faults;
 mod wsgi_limits;
 mod wsgi_protocol;
 mod wsgi_stop;
+mod wsgi_suites;
 
 use std::collections::BTreeMap;
 use std::fs;
