@@ -18,7 +18,6 @@ mod tests;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-pub use self::behind::STALL;
 pub use self::kinds::{Kind, Kinds, Shape};
 
 use crate::route::Slots;

@@ -13,7 +13,7 @@ use crate::route::Slots;
 /// What waits at a worker may be expected to take so long in all, microseconds.
 const EXPECTED_MAX_US: u32 = 2_000;
 /// A worker that has been with one request for so long is given nothing to wait behind it.
-pub const STALL: Duration = Duration::from_millis(3);
+const STALL: Duration = Duration::from_millis(3);
 
 impl Roster {
     /// Up to so many requests may be at a worker with one slot, the running one counted.
