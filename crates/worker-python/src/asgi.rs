@@ -3,21 +3,23 @@
 //! The event loop of Python watches one descriptor of ours, the set of events of all connections,
 //! and calls [`Asgi::turn`] when there is one.
 
+mod begin;
 mod core;
+mod due;
 mod live;
 mod message;
+mod owner;
 mod request;
 mod scope;
+mod socket;
 mod wait;
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use foldhash::HashMap;
-use mfserv_h1::Name;
-use pyo3::intern;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySet};
 use rustix::event::epoll::EventFlags;
@@ -25,9 +27,9 @@ use rustix::event::epoll::EventFlags;
 use crate::answer::refused;
 use crate::connection::{Next, is_of_client};
 use crate::shared::{ACCEPTS, PAUSE, QUIET};
-use crate::text::{Last, latin1};
+use crate::text::latin1;
+use begin::{Maker, Start};
 use core::{Core, Found, LISTENER, WAKE, Wire};
-use request::Request;
 use scope::Scopes;
 use wait::{Wait, What};
 
@@ -39,6 +41,10 @@ pub struct Environment {
     pub nothing: Py<Wait>,
     /// Makes a future of the event loop.
     pub create_future: Py<PyAny>,
+    /// `call_later` of the event loop.
+    pub call_later: Py<PyAny>,
+    /// How often a WebSocket is asked for a sign of life, seconds.
+    pub ping_s: f64,
     /// The tasks of requests: the event loop itself holds them only weakly.
     pub tasks: Py<PySet>,
     /// The words after a status.
@@ -58,24 +64,19 @@ impl Environment {
         }
     }
 
+    /// A child that the app has forked leaves the connections alone.
+    pub fn refuse_child(&self) -> PyResult<()> {
+        if !self.core.shared.is_forked() {
+            return Ok(());
+        }
+        let message = "the request is that of the parent of this process: only it can answer";
+        Err(PyRuntimeError::new_err(message))
+    }
+
     /// Ends a child that the app has forked, in whose process the request is over.
     pub fn end_child(&self, py: Python<'_>, error: Option<&PyErr>) -> PyResult<()> {
         self.end_child.call1(py, (error.map(|error| error.value(py)),)).map(drop)
     }
-}
-
-/// How the task of a request is made.
-enum Start {
-    /// By the class and the keywords.
-    Class(Py<PyAny>, Py<PyDict>),
-    /// By `create_task` of the event loop.
-    Loop(Py<PyAny>),
-}
-
-/// What makes a request of a head.
-struct Maker {
-    scopes: Scopes,
-    id: Last,
 }
 
 /// One worker of an ASGI app.
@@ -83,16 +84,16 @@ struct Maker {
 pub struct Asgi {
     environment: Arc<Environment>,
     app: Py<PyAny>,
-    event_loop: Py<PyAny>,
     start: Start,
     /// A task may be over when it is made.
     is_eager: bool,
     /// Notes the id of a request in its context.
     set_id: Py<PyAny>,
+    /// The answer to the key of a WebSocket.
+    accept_key: Py<PyAny>,
     maker: Mutex<Maker>,
     /// When it was last logged that nobody is accepted.
     complained: Mutex<Option<Instant>>,
-    has_warned: AtomicBool,
 }
 
 #[pymethods]
@@ -107,22 +108,14 @@ impl Asgi {
         // SAFETY: the listener belongs to the caller, who keeps it while this call lasts.
         let listener = unsafe { BorrowedFd::borrow_raw(listener) };
         let event_loop = option("loop")?;
-        let class = option("task_class")?;
         let is_eager = option("is_eager")?.is_truthy()?;
-        let start = if class.is_none() {
-            Start::Loop(event_loop.getattr("create_task")?.unbind())
-        } else {
-            let keywords = PyDict::new(py);
-            keywords.set_item("loop", &event_loop)?;
-            if is_eager {
-                keywords.set_item("eager_start", true)?;
-            }
-            Start::Class(class.unbind(), keywords.unbind())
-        };
+        let start = Start::of(&event_loop, option("task_class")?, is_eager)?;
         let environment = Environment {
             core: Core::new(listener, option("connections")?.extract()?)?,
             nothing: Py::new(py, Wait::new(What::Nothing))?,
             create_future: event_loop.getattr("create_future")?.unbind(),
+            call_later: event_loop.getattr("call_later")?.unbind(),
+            ping_s: option("ping")?.extract()?,
             tasks: option("tasks")?.cast_into::<PySet>()?.unbind(),
             reasons: reasons(py)?,
             report: option("report")?.unbind(),
@@ -133,13 +126,12 @@ impl Asgi {
         Ok(Self {
             environment: Arc::new(environment),
             app,
-            event_loop: event_loop.unbind(),
             start,
             is_eager,
             set_id: option("set_id")?.unbind(),
-            maker: Mutex::new(Maker { scopes, id: Last::default() }),
+            accept_key: option("accept_key")?.unbind(),
+            maker: Mutex::new(Maker::new(scopes)),
             complained: Mutex::default(),
-            has_warned: AtomicBool::new(false),
         })
     }
 
@@ -160,6 +152,9 @@ impl Asgi {
         core.shared.stop();
         while !core.shared.is_stopped() && self.serve(py)? {}
         core.end_idle();
+        for owner in core.owners(py) {
+            owner.stop(py);
+        }
         Ok(())
     }
 
@@ -230,7 +225,7 @@ impl Asgi {
                     self.complain(py, &error);
                     let resume = Py::new(py, Resume(Arc::clone(&self.environment)))?;
                     let pause = PAUSE.as_secs_f64();
-                    self.event_loop.call_method1(py, "call_later", (pause, resume))?;
+                    self.environment.call_later.call1(py, (pause, resume))?;
                     break;
                 }
             }
@@ -254,8 +249,8 @@ impl Asgi {
         let core = &self.environment.core;
         let mut wire = match core.find(py, index) {
             Found::Nothing => return Ok(()),
-            Found::Busy(request) => {
-                request.get().on_event(py, flags);
+            Found::Busy(owner) => {
+                owner.on_event(py, flags);
                 return Ok(());
             }
             Found::Idle(wire) => wire,
@@ -312,60 +307,6 @@ impl Asgi {
             Next::Request => return self.begin(py, index, wire),
         }
         Ok(())
-    }
-
-    fn begin(&self, py: Python<'_>, index: usize, wire: Wire) -> PyResult<()> {
-        self.warn_of_upgrade(py, &wire);
-        let head = &wire.connection.head;
-        let made = {
-            let mut maker = self.maker.lock().unwrap_or_else(PoisonError::into_inner);
-            let Maker { scopes, id } = &mut *maker;
-            let id = id.of(py, head.fields.first(Name::RequestId).unwrap_or_default());
-            scopes.make(py, head).map(|scope| (scope, id))
-        };
-        let request = Request::new(Arc::clone(&self.environment), index, wire);
-        let request = Py::new(py, request)?;
-        self.environment.core.set_busy(index, request.clone_ref(py));
-        let started = made.and_then(|(scope, id)| {
-            self.set_id.call1(py, (id,))?;
-            self.start(&request, &scope)
-        });
-        match started {
-            Err(error) if self.environment.core.shared.is_forked() => {
-                self.environment.end_child(py, Some(&error))
-            }
-            Err(error) => request.get().fail(py, Some(&error)),
-            Ok(()) => Ok(()),
-        }
-    }
-
-    fn warn_of_upgrade(&self, py: Python<'_>, wire: &Wire) {
-        if wire.connection.head.upgrade && !self.has_warned.swap(true, Relaxed) {
-            let message = "a client asks for a WebSocket, which this server does not speak: its \
-                           app gets a plain request. Serve the app with uvicorn";
-            self.environment.log(py, message, None);
-        }
-    }
-
-    /// Makes the task of a request. It runs in a copy of the context of this call, in which only
-    /// the id of the request was set.
-    fn start(&self, request: &Py<Request>, scope: &Bound<'_, PyDict>) -> PyResult<()> {
-        let py = scope.py();
-        let request = request.bind(py);
-        let receive = request.getattr(intern!(py, "receive"))?;
-        let send = request.getattr(intern!(py, "send"))?;
-        let coroutine = self.app.bind(py).call1((scope, receive, send))?;
-        let task = match &self.start {
-            Start::Class(class, keywords) => {
-                class.bind(py).call((coroutine,), Some(keywords.bind(py)))?
-            }
-            Start::Loop(create) => create.bind(py).call1((coroutine,))?,
-        };
-        if self.is_eager && task.call_method0(intern!(py, "done"))?.is_truthy()? {
-            return Request::over(request, &task);
-        }
-        self.environment.tasks.bind(py).add(&task)?;
-        task.call_method1(intern!(py, "add_done_callback"), (request,)).map(drop)
     }
 }
 

@@ -11,6 +11,7 @@ use mfserv_plugin::environment::{Placed, environment};
 
 use crate::asgi_faults::asgi_apps_and_clients_that_misbehave_harm_nobody_else;
 use crate::asgi_limits::what_runs_out_harms_no_other_request;
+use crate::asgi_websocket::websockets_are_served_as_they_are_promised;
 use crate::templates::with_base;
 use crate::wsgi::End;
 use crate::wsgi_client::{connect, get, raw_text as raw};
@@ -118,13 +119,20 @@ pub fn worker(
     arguments: &[&str],
     socket: &Path,
 ) -> End {
+    let mut command = in_environment(node, base, dir, "mfserv_worker");
+    command.args(arguments).arg(socket);
+    let log = fs::File::create(socket.with_extension("log")).unwrap();
+    End(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
+}
+
+/// A program of the base environment, in the environment of a plugin.
+pub fn in_environment(node: &Node, base: &BaseEnvironment, dir: &Path, program: &str) -> Command {
     let spec = spec_of(dir);
     let placed = Placed { dir, spec: &spec };
     let variables = environment(&node.home, placed, &[], Some(base), &Default::default()).unwrap();
-    let mut command = Command::new(base.bin().join("mfserv_worker"));
-    command.args(arguments).arg(socket).current_dir(dir).env_clear().envs(variables);
-    let log = fs::File::create(socket.with_extension("log")).unwrap();
-    End(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    let mut command = Command::new(base.bin().join(program));
+    command.current_dir(dir).env_clear().envs(variables);
+    command
 }
 
 pub fn log(socket: &Path) -> String {
@@ -158,6 +166,7 @@ fn asgi_apps_are_served_as_they_are_promised() {
     uvicorn_serves_where_the_module_does_not_load(&node, base);
     asgi_apps_and_clients_that_misbehave_harm_nobody_else(&node, base);
     what_runs_out_harms_no_other_request(&node, base);
+    websockets_are_served_as_they_are_promised(&node, base);
 }
 
 fn the_scope_is_that_of_the_request(socket: &Path) {

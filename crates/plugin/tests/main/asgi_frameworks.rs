@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
-use crate::asgi::{log, worker};
+use crate::asgi::{in_environment, log, worker};
 use crate::templates::{deploy, with_base};
 use crate::wsgi_client::{connect, get, raw_text as raw};
 use crate::{Node, until};
@@ -13,13 +13,14 @@ use crate::{Node, until};
 const FASTAPI: &str = r#"
 import asyncio, contextlib, time
 import anyio
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request, WebSocket, WebSocketException
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route
+from starlette.endpoints import WebSocketEndpoint
+from starlette.routing import Route, WebSocketRoute
 
 @contextlib.asynccontextmanager
 async def lifespan(app):
@@ -49,11 +50,29 @@ class Noted(BaseHTTPMiddleware):
         response.headers["X-Noted"] = "1"
         return response
 
-starlette = Starlette(routes=[Route("/blocking", blocking),
+class Upper(WebSocketEndpoint):
+    encoding = "json"
+    async def on_connect(self, websocket):
+        await websocket.accept(subprotocol="upper")
+    async def on_receive(self, websocket, data):
+        await websocket.send_json({"upper": data["text"].upper()})
+    async def on_disconnect(self, websocket, close_code):
+        left.append(close_code)
+
+starlette = Starlette(routes=[Route("/blocking", blocking), WebSocketRoute("/upper", Upper),
                               Route("/raises", raises), Route("/grouped", grouped)])
 starlette.add_middleware(Noted)
 app = FastAPI(lifespan=lifespan)
 app.mount("/starlette", starlette)
+
+@app.websocket("/only/{name}")
+async def only(websocket: WebSocket, name: str):
+    if name != "me":
+        raise WebSocketException(code=1008)
+    await websocket.accept()
+    async for text in websocket.iter_text():
+        await websocket.send_text(name + text)
+    left.append("iterated")
 
 @app.get("/left")
 def what_is_left():
@@ -80,6 +99,33 @@ async def file():
     return FileResponse(__file__)
 "#;
 
+/// A client of others, in the environment of the plugin.
+const CLIENT: &str = r#"
+import asyncio, json, sys
+from websockets.asyncio.client import unix_connect
+from websockets.exceptions import InvalidStatus
+
+async def main(path):
+    connect = lambda target, **options: unix_connect(path, "ws://h" + target, **options)
+    async with connect("/starlette/upper", subprotocols=["upper"]) as socket:
+        assert socket.subprotocol == "upper"
+        # in parts, and larger than what is read at once
+        await socket.send(['{"text": "', "é" * 100000, '"}'])
+        assert json.loads(await socket.recv()) == {"upper": "É" * 100000}
+        await (await socket.ping())
+        await socket.close(4001)
+    async with connect("/only/me", compression="deflate") as socket:
+        await socket.send("!")
+        assert await socket.recv() == "me!"
+    try:
+        async with connect("/only/you"):
+            raise SystemExit("it was accepted")
+    except InvalidStatus as refused:
+        assert refused.response.status_code == 403
+
+asyncio.run(asyncio.wait_for(main(sys.argv[1]), 60))
+"#;
+
 #[test]
 fn starlette_and_fastapi_run_on_the_server_of_mfserv() {
     let node = Node::new();
@@ -87,6 +133,9 @@ fn starlette_and_fastapi_run_on_the_server_of_mfserv() {
     let base = &shared.environment;
     let plugin = node.plugin("python3_fastapi", "api");
     fs::write(plugin.join("main/application.py"), FASTAPI).unwrap();
+    let wanted = plugin.join("python3_virtualenv_sources/requirements-to-freeze.txt");
+    let text = fs::read_to_string(&wanted).unwrap();
+    fs::write(&wanted, format!("{text}websockets>=14\n")).unwrap();
     let dir: PathBuf = deploy(&node, &plugin).dir;
     let socket = node.work().join("f");
     let mut app = worker(&node, base, &dir, &["--asgi", "main.application:app"], &socket);
@@ -107,6 +156,13 @@ fn starlette_and_fastapi_run_on_the_server_of_mfserv() {
     leaves.read_exact(&mut [0; 100]).unwrap();
     drop(leaves);
     until("the stream of a client that left has ended", || answer("/left").contains("client"));
+    fs::write(dir.join("client.py"), CLIENT).unwrap();
+    let mut client = in_environment(&node, base, &dir, "python");
+    let said = client.arg("client.py").arg(&socket).output().unwrap();
+    assert!(said.status.success(), "{} {}", String::from_utf8_lossy(&said.stderr), log(&socket));
+    until("both are told", || {
+        answer("/left").contains("4001") && answer("/left").contains("iterat")
+    });
     app.signal("TERM");
     assert_eq!(app.ended().code(), Some(0), "{}", log(&socket));
     assert!(dir.join("shut-down").exists());

@@ -16,6 +16,7 @@ mod asgi;
 mod asgi_faults;
 mod asgi_frameworks;
 mod asgi_limits;
+mod asgi_websocket;
 mod build;
 mod environment;
 mod git;

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
-use crate::asgi::request::Request;
+use crate::asgi::owner::Owner;
 use crate::connection::{Connection, READ_MAX};
 use crate::shared::Shared;
 
@@ -38,8 +38,8 @@ enum Place {
     Taken,
     /// Nobody: a request may come.
     Idle(Wire),
-    /// A request.
-    Busy(Py<Request>),
+    /// A request, or a WebSocket.
+    Busy(Owner),
 }
 
 /// What an event is about.
@@ -48,8 +48,8 @@ pub enum Found {
     Nothing,
     /// A connection without a request. Who gets it puts it back, or ends it.
     Idle(Wire),
-    /// A request that is not answered yet.
-    Busy(Py<Request>),
+    /// A request that is not answered yet, or a WebSocket.
+    Busy(Owner),
 }
 
 #[derive(Default)]
@@ -128,9 +128,9 @@ impl Core {
         let Some(place) = table.places.get_mut(index) else { return Found::Nothing };
         match std::mem::replace(place, Place::Taken) {
             Place::Idle(wire) => Found::Idle(wire),
-            Place::Busy(request) => {
-                let found = request.clone_ref(py);
-                *place = Place::Busy(request);
+            Place::Busy(owner) => {
+                let found = owner.clone_ref(py);
+                *place = Place::Busy(owner);
                 Found::Busy(found)
             }
             other => {
@@ -217,11 +217,25 @@ impl Core {
         self.watch(index, wire, flags | wire.interest & EventFlags::IN);
     }
 
-    /// The connection has a request.
-    pub fn set_busy(&self, index: usize, request: Py<Request>) {
+    /// No event of the connection is told any more.
+    pub fn forget(&self, wire: &Wire) {
+        let _ = epoll::delete(&self.epoll, wire.connection.socket());
+    }
+
+    /// The connection has a request, or is a WebSocket.
+    pub fn set_busy(&self, index: usize, owner: Owner) {
         if let Some(place) = self.table().places.get_mut(index) {
-            *place = Place::Busy(request);
+            *place = Place::Busy(owner);
         }
+    }
+
+    /// Those who have a connection.
+    pub fn owners(&self, py: Python<'_>) -> Vec<Owner> {
+        let owner = |place: &Place| match place {
+            Place::Busy(owner) => Some(owner.clone_ref(py)),
+            _ => None,
+        };
+        self.table().places.iter().filter_map(owner).collect()
     }
 
     /// A request is answered: what becomes of its connection.

@@ -83,10 +83,19 @@ impl Live {
         Ok(())
     }
 
-    /// Answers in place of the app.
+    /// Answers in place of the app that has failed.
     pub fn refuse(&mut self, py: Python<'_>) -> std::io::Result<()> {
-        let text = b"HTTP/500 Internal Server Error";
-        self.answer.replace("500 Internal Server Error", 500, text.len());
+        self.refuse_with(py, ("500 Internal Server Error", 500), b"HTTP/500 Internal Server Error")
+    }
+
+    /// Answers in place of the app.
+    pub fn refuse_with(
+        &mut self,
+        py: Python<'_>,
+        (status, code): (&str, u16),
+        text: &[u8],
+    ) -> std::io::Result<()> {
+        self.answer.replace(status, code, text.len());
         self.put_piece(&PyBytes::new(py, text), false)
     }
 }

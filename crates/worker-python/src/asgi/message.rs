@@ -111,13 +111,7 @@ impl<'py> Message<'py> {
         let kind = needed(message, intern!(py, "type"))?;
         let kind = kind.cast::<PyString>()?;
         match kind.to_str()? {
-            "http.response.body" => {
-                let piece = match message.get_item(intern!(py, "body"))? {
-                    None => PyBytes::new(py, b""),
-                    Some(body) => bytes_of(body)?,
-                };
-                Ok(Self::Piece(piece, more(message)?))
-            }
+            "http.response.body" => Self::piece(message),
             "http.response.start" => Ok(Self::Start(Head::read(message, reasons)?)),
             "http.response.pathsend" => {
                 let path: PathBuf = needed(message, intern!(py, "path"))?.extract()?;
@@ -141,6 +135,16 @@ impl<'py> Message<'py> {
         }
     }
 
+    /// A piece of a body.
+    pub fn piece(message: &Bound<'py, PyDict>) -> PyResult<Self> {
+        let py = message.py();
+        let piece = match message.get_item(intern!(py, "body"))? {
+            None => PyBytes::new(py, b""),
+            Some(body) => bytes_of(body)?,
+        };
+        Ok(Self::Piece(piece, more(message)?))
+    }
+
     /// Its type.
     pub fn name(&self) -> &'static str {
         match self {
@@ -162,7 +166,8 @@ impl<'py> Message<'py> {
 }
 
 impl Head {
-    fn read(message: &Bound<'_, PyDict>, reasons: &HashMap<u16, Vec<u8>>) -> PyResult<Self> {
+    /// What a message of the app says.
+    pub fn read(message: &Bound<'_, PyDict>, reasons: &HashMap<u16, Vec<u8>>) -> PyResult<Self> {
         let py = message.py();
         let status: u16 = needed(message, intern!(py, "status"))?.extract()?;
         if !(200..=999).contains(&status) {
@@ -178,14 +183,26 @@ impl Head {
         bytes.extend_from_slice(reasons.get(&status).map_or(&[][..], Vec::as_slice));
         bytes.extend_from_slice(b"\r\n");
         let mut head = Self { bytes, status, length: None, closes: false };
-        match message.get_item(intern!(py, "headers"))? {
-            None => {}
+        head.fields(message)?;
+        Ok(head)
+    }
+
+    /// The head of a handshake, to whose `bytes` the app adds fields.
+    pub fn of_handshake(bytes: Vec<u8>, message: &Bound<'_, PyDict>) -> PyResult<Vec<u8>> {
+        let mut head = Self { bytes, status: 101, length: None, closes: false };
+        head.fields(message)?;
+        head.bytes.extend_from_slice(b"\r\n");
+        Ok(head.bytes)
+    }
+
+    fn fields(&mut self, message: &Bound<'_, PyDict>) -> PyResult<()> {
+        match message.get_item(intern!(message.py(), "headers"))? {
+            None => Ok(()),
             Some(headers) => match headers.cast_exact::<PyList>() {
-                Ok(list) => list.iter().try_for_each(|pair| head.field(&pair))?,
-                Err(_) => headers.try_iter()?.try_for_each(|pair| head.field(&pair?))?,
+                Ok(list) => list.iter().try_for_each(|pair| self.field(&pair)),
+                Err(_) => headers.try_iter()?.try_for_each(|pair| self.field(&pair?)),
             },
         }
-        Ok(head)
     }
 
     /// Adds one field. What would end the field is refused; what is the server's to say is
@@ -204,6 +221,8 @@ impl Head {
             Name::KeepAlive | Name::TransferEncoding | Name::Upgrade | Name::Dropped => {
                 return Ok(());
             }
+            // A handshake has no body, and extensions are not offered.
+            _ if self.status == 101 && is_of_handshake(name) => return Ok(()),
             Name::ContentLength => {
                 let length = length_of(value).filter(|_| self.length.is_none());
                 let shown = String::from_utf8_lossy(value);
@@ -250,7 +269,14 @@ fn zero_copy(message: &Bound<'_, PyDict>) -> PyResult<Part> {
     Part::of(file, at, size)
 }
 
-fn needed<'py>(
+fn is_of_handshake(name: &[u8]) -> bool {
+    ["content-length", "sec-websocket-accept", "sec-websocket-extensions"]
+        .iter()
+        .any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
+}
+
+/// What a message must have.
+pub fn needed<'py>(
     message: &Bound<'py, PyDict>,
     name: &Bound<'py, PyString>,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -265,7 +291,7 @@ fn more(message: &Bound<'_, PyDict>) -> PyResult<bool> {
 }
 
 /// `bytes`, or a copy of what is like it.
-fn bytes_of(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyBytes>> {
+pub fn bytes_of(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyBytes>> {
     let value = match value.cast_into_exact::<PyBytes>() {
         Ok(bytes) => return Ok(bytes),
         Err(error) => error.into_inner(),

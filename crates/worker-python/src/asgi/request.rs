@@ -1,22 +1,21 @@
 //! The life of an ASGI request: what `receive` and `send` do, and its end.
 
-use std::borrow::Cow;
 use std::io;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex};
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::MutexExt;
 use pyo3::types::PyDict;
 use rustix::event::epoll::EventFlags;
 
 use crate::answer::{Answer, Asked};
 use crate::asgi::Environment;
 use crate::asgi::core::Wire;
+use crate::asgi::due::{Due, waiting};
 use crate::asgi::live::Live;
 use crate::asgi::message::{Body, Message};
+use crate::asgi::owner::{Owner, from_app, from_server, over};
 use crate::asgi::wait::{Outcome, Wait, What};
 use crate::connection::is_of_client;
 
@@ -24,8 +23,6 @@ mod answering;
 
 /// After so many bytes that the socket took at once, the other tasks have their turn.
 const TURN: usize = 1 << 20;
-/// Futures that are kept before those that nobody waits for any more are dropped.
-const FUTURES: usize = 8;
 
 /// A request. Nothing of its connection is reached through it once it is answered.
 #[pyclass(frozen, module = "_mfserv_worker")]
@@ -57,59 +54,38 @@ enum After {
     Output,
 }
 
-/// What is to be done once the lock of a request is free.
-#[derive(Default)]
-struct Due {
-    futures: Vec<Py<PyAny>>,
-    log: Option<Cow<'static, str>>,
-}
-
 #[pymethods]
 impl Request {
     /// `receive()` of ASGI.
     fn receive(slf: &Bound<'_, Self>) -> Wait {
-        Wait::new(What::Message(slf.clone().unbind()))
+        Wait::new(What::Message(Owner::Request(slf.clone().unbind())))
     }
 
     /// `send(message)` of ASGI.
     fn send(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<Wait>> {
         let py = slf.py();
         let this = slf.get();
-        this.refuse_child()?;
+        this.environment.refuse_child()?;
         let message = Message::read(message, &this.environment.reasons)?;
         let mut due = Due::default();
         let after = this.with(|state| this.put(py, state, message, &mut due))?;
-        this.settle(py, due);
+        due.settle(py, &this.environment);
         let what = match after {
             After::Nothing => return Ok(this.environment.nothing.clone_ref(py)),
             After::Turn => What::Turn(AtomicBool::new(true)),
-            After::Output => What::Output(slf.clone().unbind()),
+            After::Output => What::Output(Owner::Request(slf.clone().unbind())),
         };
         Py::new(py, Wait::new(what))
     }
 
     /// Called when the task of the request is over.
     fn __call__(slf: &Bound<'_, Self>, task: &Bound<'_, PyAny>) -> PyResult<()> {
-        slf.get().environment.tasks.bind(slf.py()).discard(task)?;
-        Self::over(slf, task)
+        let this = slf.get();
+        over(&this.environment, task, |error| this.fail(slf.py(), error))
     }
 }
 
 impl Request {
-    /// The task of the request is over.
-    pub fn over(slf: &Bound<'_, Self>, task: &Bound<'_, PyAny>) -> PyResult<()> {
-        let (this, py) = (slf.get(), slf.py());
-        let error = match task.call_method0(intern!(py, "exception")) {
-            Ok(none) if none.is_none() => None,
-            Ok(error) => Some(PyErr::from_value(error)),
-            Err(cancelled) => Some(cancelled),
-        };
-        match this.environment.core.shared.is_forked() {
-            true => this.environment.end_child(py, error.as_ref()),
-            false => this.fail(py, error.as_ref()),
-        }
-    }
-
     /// The request whose head the connection has read.
     pub fn new(environment: Arc<Environment>, index: usize, mut wire: Wire) -> Self {
         let head = &wire.connection.head;
@@ -128,57 +104,16 @@ impl Request {
         Self { environment, index, state: Mutex::new(state) }
     }
 
-    /// A child that the app has forked leaves the connection alone.
-    fn refuse_child(&self) -> PyResult<()> {
-        if !self.environment.core.shared.is_forked() {
-            return Ok(());
-        }
-        let message = "the request is that of the parent of this process: only it can answer";
-        Err(PyRuntimeError::new_err(message))
-    }
-
-    /// Uses the request from the server.
-    fn own<T>(&self, py: Python<'_>, use_it: impl FnOnce(&mut State) -> T) -> T {
-        use_it(&mut self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Uses the request from the app. Of two threads at once, the second is refused: it would
-    /// wait with the interpreter's lock for one that waits for this lock.
+    /// Uses the request from the app.
     fn with<T>(&self, use_it: impl FnOnce(&mut State) -> PyResult<T>) -> PyResult<T> {
-        match self.state.try_lock() {
-            Ok(mut state) => use_it(&mut state),
-            Err(TryLockError::Poisoned(poisoned)) => use_it(&mut poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => {
-                Err(PyRuntimeError::new_err("this request is in use by another thread"))
-            }
-        }
-    }
-
-    /// Wakes who waits, and writes to the log.
-    fn settle(&self, py: Python<'_>, due: Due) {
-        for future in due.futures {
-            let future = future.bind(py);
-            let is_done =
-                future.call_method0(intern!(py, "done")).and_then(|done| done.is_truthy());
-            let woken = match is_done {
-                Ok(true) => continue,
-                Ok(false) => future.call_method1(intern!(py, "set_result"), (py.None(),)).map(drop),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = woken {
-                error.write_unraisable(py, None);
-            }
-        }
-        if let Some(message) = due.log {
-            self.environment.log(py, &message, None);
-        }
+        from_app(&self.state, use_it)
     }
 
     /// Events of the socket.
     pub fn on_event(&self, py: Python<'_>, flags: EventFlags) {
         let mut due = Due::default();
-        self.own(py, |state| self.look(py, state, flags, &mut due));
-        self.settle(py, due);
+        from_server(py, &self.state, |state| self.look(py, state, flags, &mut due));
+        due.settle(py, &self.environment);
     }
 
     fn look(&self, py: Python<'_>, state: &mut State, flags: EventFlags, due: &mut Due) {
@@ -231,10 +166,10 @@ impl Request {
 
     /// The next message of the client, or the future that comes before it.
     pub fn poll_message<'py>(&self, py: Python<'py>) -> PyResult<Outcome<'py>> {
-        self.refuse_child()?;
+        self.environment.refuse_child()?;
         let mut due = Due::default();
         let body = self.with(|state| Ok(self.next_body(py, state, &mut due)));
-        self.settle(py, due);
+        due.settle(py, &self.environment);
         let message = PyDict::new(py);
         match body? {
             Body::Piece(bytes, more) => {
@@ -269,7 +204,7 @@ impl Request {
 
     /// Over, once the socket has taken what was sent, or the client is gone.
     pub fn poll_output<'py>(&self, py: Python<'py>) -> PyResult<Outcome<'py>> {
-        self.refuse_child()?;
+        self.environment.refuse_child()?;
         let has_output = self.with(|state| {
             Ok(state.live.as_ref().is_some_and(|live| live.wire.connection.has_output()))
         })?;
@@ -285,20 +220,7 @@ impl Request {
         py: Python<'py>,
         list: impl Fn(&mut State) -> &mut Vec<Py<PyAny>>,
     ) -> PyResult<Outcome<'py>> {
-        let future = self.environment.create_future.bind(py).call0()?;
-        let mut futures = self.with(|state| Ok(std::mem::take(list(state))))?;
-        if futures.len() >= FUTURES {
-            let is_done =
-                |future: &Py<PyAny>| future.call_method0(py, intern!(py, "done"))?.is_truthy(py);
-            futures.retain(|future| !is_done(future).unwrap_or(false));
-        }
-        futures.push(future.clone().unbind());
-        self.with(|state| {
-            *list(state) = futures;
-            Ok(())
-        })?;
-        // As `await` does it: the future notes that somebody waits.
-        let waits = future.call_method0(intern!(py, "__await__"))?;
-        Ok(Outcome::Waits(waits.call_method0(intern!(py, "__next__"))?))
+        let swap = |futures| self.with(|state| Ok(std::mem::replace(list(state), futures)));
+        waiting(py, &self.environment, swap)
     }
 }

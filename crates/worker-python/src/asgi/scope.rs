@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::environ::Ends;
-use crate::text::{Last, percent_decoded, percent_encoded};
+use crate::text::{Last, latin1, percent_decoded, percent_encoded};
 
 /// The most field names that are remembered: clients may send any.
 const NAMES: usize = 512;
@@ -126,6 +126,33 @@ impl Scopes {
         Ok(scope)
     }
 
+    /// The scope of a WebSocket.
+    pub fn make_socket<'py>(
+        &mut self,
+        py: Python<'py>,
+        head: &RequestHead,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let scope = self.make(py, head)?;
+        scope.del_item(intern!(py, "method"))?;
+        scope.set_item(intern!(py, "type"), intern!(py, "websocket"))?;
+        let is_https = Ends::of(head, self.is_trusted).is_https;
+        scope.set_item(intern!(py, "scheme"), if is_https { "wss" } else { "ws" })?;
+        let protocols = PyList::empty(py);
+        for (_, name, value) in head.fields.iter() {
+            if name.eq_ignore_ascii_case(b"sec-websocket-protocol") {
+                let parts = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+                for protocol in parts.filter(|protocol| !protocol.is_empty()) {
+                    protocols.append(latin1(py, protocol))?;
+                }
+            }
+        }
+        scope.set_item(intern!(py, "subprotocols"), protocols)?;
+        let extensions = PyDict::new(py);
+        extensions.set_item(intern!(py, "websocket.http.response"), PyDict::new(py))?;
+        scope.set_item(intern!(py, "extensions"), extensions)?;
+        Ok(scope)
+    }
+
     fn headers<'py>(
         &mut self,
         py: Python<'py>,
@@ -200,7 +227,7 @@ impl Address {
             return Ok(pair.bind(py).clone());
         }
         let number: u16 = std::str::from_utf8(port).unwrap_or("").parse().unwrap_or(0);
-        let pair = (crate::text::latin1(py, host), number).into_pyobject(py)?;
+        let pair = (latin1(py, host), number).into_pyobject(py)?;
         if host.len() <= KEPT {
             (self.host, self.port) = (host.to_vec(), port.to_vec());
             self.pair = Some(pair.clone().unbind());

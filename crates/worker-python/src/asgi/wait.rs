@@ -9,7 +9,7 @@ use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 
-use crate::asgi::request::Request;
+use crate::asgi::owner::Owner;
 
 /// An awaitable of a request.
 #[pyclass(frozen, module = "_mfserv_worker")]
@@ -24,9 +24,9 @@ pub enum What {
     /// The next turn of the event loop; true until then.
     Turn(AtomicBool),
     /// The socket takes what was sent.
-    Output(Py<Request>),
+    Output(Owner),
     /// A message of the client.
-    Message(Py<Request>),
+    Message(Owner),
 }
 
 /// What became of a wait.
@@ -52,8 +52,8 @@ impl Wait {
                 Ok(Outcome::Waits(py.None().into_bound(py)))
             }
             What::Turn(_) => Ok(Outcome::Over),
-            What::Output(request) => request.get().poll_output(py),
-            What::Message(request) => request.get().poll_message(py),
+            What::Output(owner) => owner.poll_output(py),
+            What::Message(owner) => owner.poll_message(py),
         }
     }
 }

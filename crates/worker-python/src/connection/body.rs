@@ -83,6 +83,18 @@ impl Connection {
         }
     }
 
+    /// Bytes that came after the head of a request that makes the connection one of another
+    /// protocol.
+    pub fn unread(&self) -> &[u8] {
+        &self.input[self.start..]
+    }
+
+    /// So many of them were used.
+    pub fn used(&mut self, count: usize) {
+        self.start += count;
+        self.compact();
+    }
+
     /// True once, if the client waits to be told that the body is wanted.
     pub fn must_continue(&mut self) -> bool {
         std::mem::take(&mut self.expects_continue)

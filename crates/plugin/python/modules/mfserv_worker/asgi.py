@@ -2,6 +2,8 @@
 
 import asyncio
 import atexit
+import base64
+import hashlib
 import inspect
 import os
 import resource
@@ -18,6 +20,8 @@ CONNECTIONS = 10000
 FLUSH_SECONDS = 5.0
 # how long tasks that were cancelled at the end may take to clean up
 CANCEL_SECONDS = 1.0
+# how often a WebSocket must give a sign of life; one that does not answer a ping until the next one is closed
+PING_SECONDS = 20.0
 
 
 def is_asgi(app):
@@ -192,6 +196,8 @@ class Worker(object):
             state=state,
             is_trusted=self.trusts_front,
             set_id=request_id.set,
+            accept_key=accept_key,
+            ping=PING_SECONDS,
             end_child=end_child,
         )
 
@@ -223,6 +229,12 @@ class Worker(object):
         while self.server.has_output() and loop.time() - served < FLUSH_SECONDS:
             await asyncio.sleep(0.01)
         loop.remove_reader(self.server.fileno())
+
+
+def accept_key(key):
+    """What a server answers to the key of a WebSocket (RFC 6455, 4.2.2)."""
+    digest = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode("ascii")
 
 
 def leave_events_of_parent(loop):

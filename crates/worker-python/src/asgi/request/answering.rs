@@ -4,8 +4,10 @@ use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use rustix::event::epoll::EventFlags;
 
-use super::{After, Due, Request, State, TURN};
+use super::{After, Request, State, TURN};
+use crate::asgi::due::Due;
 use crate::asgi::message::Message;
+use crate::asgi::owner::from_server;
 
 impl Request {
     /// What a message of the app does.
@@ -87,7 +89,7 @@ impl Request {
     pub fn fail(&self, py: Python<'_>, error: Option<&PyErr>) -> PyResult<()> {
         let mut due = Due::default();
         let is_cancelled = error.is_some_and(|error| !error.is_instance_of::<PyException>(py));
-        let message = self.own(py, |state| {
+        let message = from_server(py, &self.state, |state| {
             let Some(live) = &mut state.live else {
                 let of_client = error.is_some_and(|error| error.is_instance_of::<PyOSError>(py));
                 return match state.is_whole {
@@ -117,7 +119,7 @@ impl Request {
             due.futures.append(&mut state.senders);
             message
         });
-        self.settle(py, due);
+        due.settle(py, &self.environment);
         if !message.is_empty() {
             self.environment.log(py, message, error);
         }

@@ -1,9 +1,9 @@
-//! `core`, `cron`, `h1` and `zmtp` decide, they do nothing: no clock, file, process, thread or socket.
+//! `core`, `cron`, `h1`, `websocket` and `zmtp` decide, they do nothing: no clock, file, process, thread or socket.
 
 use crate::tidy::code::paths;
 use crate::tidy::{Finding, Source};
 
-const PURE: &[&str] = &["core", "cron", "h1", "zmtp"];
+const PURE: &[&str] = &["core", "cron", "h1", "websocket", "zmtp"];
 
 /// Paths, or beginnings of paths, that reach the outside.
 const OUTSIDE: &[&str] = &[
