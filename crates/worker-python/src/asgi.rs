@@ -15,18 +15,20 @@ mod socket;
 mod wait;
 
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use foldhash::HashMap;
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySet};
 use rustix::event::epoll::EventFlags;
 
 use crate::answer::refused;
 use crate::connection::{Next, is_of_client};
-use crate::shared::{ACCEPTS, PAUSE, QUIET};
+use crate::shared::{ACCEPTS, PAUSE, QUIET, SETTLE};
 use crate::text::latin1;
 use begin::{Maker, Start};
 use core::{Core, Found, LISTENER, WAKE, Wire};
@@ -94,6 +96,10 @@ pub struct Asgi {
     maker: Mutex<Maker>,
     /// When it was last logged that nobody is accepted.
     complained: Mutex<Option<Instant>>,
+    /// Called a while after requests.
+    settle: Py<PyAny>,
+    /// That is due.
+    settles: AtomicBool,
 }
 
 #[pymethods]
@@ -132,6 +138,8 @@ impl Asgi {
             accept_key: option("accept_key")?.unbind(),
             maker: Mutex::new(Maker::new(scopes)),
             complained: Mutex::default(),
+            settle: option("settle")?.unbind(),
+            settles: AtomicBool::new(false),
         })
     }
 
@@ -142,7 +150,19 @@ impl Asgi {
 
     /// Serves what is there. Called by the event loop, never from a task.
     fn turn(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().serve(slf.py()).map(drop)
+        let (this, py) = (slf.get(), slf.py());
+        this.serve(py)?;
+        if !this.settles.swap(true, Relaxed) {
+            let settle = slf.getattr(intern!(py, "settle"))?;
+            this.environment.call_later.call1(py, (SETTLE.as_secs_f64(), settle))?;
+        }
+        Ok(())
+    }
+
+    /// Called by the event loop a while after a request.
+    fn settle(&self, py: Python<'_>) -> PyResult<()> {
+        self.settles.store(false, Relaxed);
+        self.settle.call0(py).map(drop)
     }
 
     /// Begins the end: accepts who has connected, serves what has arrived, ends the connections

@@ -19,12 +19,10 @@ use crate::clock::watch;
 use crate::connection::{Connection, Next, READ_MAX, is_of_client};
 use crate::input::WHOLE_MAX;
 use crate::request::App;
-use crate::shared::{ACCEPTS, FLUSH, PAUSE, QUIET, Shared};
+use crate::shared::{ACCEPTS, FLUSH, PAUSE, QUIET, SETTLE, Shared};
 
 /// Events of one turn, at most.
 const EVENTS: usize = 64;
-/// How long after a request a worker without work sees to what the app has left behind.
-const SETTLE: Duration = Duration::from_secs(1);
 
 const LISTENER: u64 = u64::MAX;
 const WAKE: u64 = u64::MAX - 1;

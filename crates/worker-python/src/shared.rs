@@ -22,6 +22,9 @@ pub const PAUSE: Duration = Duration::from_millis(100);
 /// How long after a line that says so the next one is written.
 pub const QUIET: Duration = Duration::from_secs(10);
 
+/// How long after a request a worker sees to what the app has left behind.
+pub const SETTLE: Duration = Duration::from_secs(1);
+
 /// The state of a worker.
 pub struct Shared {
     /// The running request.

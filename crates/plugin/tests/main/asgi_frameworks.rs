@@ -11,7 +11,7 @@ use crate::{Node, until};
 
 /// What frameworks need of a server.
 const FASTAPI: &str = r#"
-import asyncio, contextlib, time
+import asyncio, contextlib, signal, time
 import anyio
 from fastapi import Depends, FastAPI, Request, WebSocket, WebSocketException
 from fastapi.responses import FileResponse, StreamingResponse
@@ -74,6 +74,14 @@ async def only(websocket: WebSocket, name: str):
         await websocket.send_text(name + text)
     left.append("iterated")
 
+@app.get("/wakeup")
+async def lose_wakeup():
+    assert "uvloop" in type(asyncio.get_running_loop()).__module__
+    other = asyncio.SelectorEventLoop()
+    other.add_signal_handler(signal.SIGUSR1, lambda: None)
+    other.close()
+    return "lost"
+
 @app.get("/left")
 def what_is_left():
     return left
@@ -135,7 +143,7 @@ fn starlette_and_fastapi_run_on_the_server_of_mfserv() {
     fs::write(plugin.join("main/application.py"), FASTAPI).unwrap();
     let wanted = plugin.join("python3_virtualenv_sources/requirements-to-freeze.txt");
     let text = fs::read_to_string(&wanted).unwrap();
-    fs::write(&wanted, format!("{text}websockets>=14\n")).unwrap();
+    fs::write(&wanted, format!("{text}websockets>=14\nuvloop\n")).unwrap();
     let dir: PathBuf = deploy(&node, &plugin).dir;
     let socket = node.work().join("f");
     let mut app = worker(&node, base, &dir, &["--asgi", "main.application:app"], &socket);
@@ -163,6 +171,9 @@ fn starlette_and_fastapi_run_on_the_server_of_mfserv() {
     until("both are told", || {
         answer("/left").contains("4001") && answer("/left").contains("iterat")
     });
+    assert_eq!(answer("/wakeup"), "\"lost\"");
+    // A second later signals wake the event loop again, which nothing shows.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
     app.signal("TERM");
     assert_eq!(app.ended().code(), Some(0), "{}", log(&socket));
     assert!(dir.join("shut-down").exists());

@@ -17,10 +17,6 @@ use crate::{Node, until};
 /// Each path of this app is one thing that apps do.
 const APP: &str = r#"
 import asyncio, json
-import mfserv_worker.asgi
-
-# Signs of life are asked for more often than in a worker that is not tested.
-mfserv_worker.asgi.PING_SECONDS = 0.5
 
 state = {"ended": [], "sent": 0, "received": 0, "failed": []}
 
@@ -80,6 +76,13 @@ async def app(scope, receive, send):
             state["received"] += len(message["bytes"])
         return
     await echo(path, receive, send)
+"#;
+
+/// The same app in a worker that asks more often for signs of life.
+const HASTY: &str = r#"
+import mfserv_worker.asgi
+from main.application import app
+mfserv_worker.asgi.PING_SECONDS = 3.0
 "#;
 
 const TEXT: u8 = 0x81;
@@ -168,14 +171,20 @@ pub fn websockets_are_served_as_they_are_promised(node: &Node, base: &BaseEnviro
     fs::write(dir.join("main/application.py"), APP).unwrap();
     let socket = node.work().join("k");
     let mut app = worker(node, base, &dir, &["--asgi", "main.application:app"], &socket);
-    get(&socket, "/", "");
-    a_handshake_is_that_of_the_rfc(&socket);
-    what_is_not_accepted_is_answered(&socket);
-    messages_go_both_ways(&socket);
-    each_end_has_its_code(&socket);
-    a_client_that_gives_no_sign_of_life_is_closed(&socket);
-    neither_side_is_flooded(&app, &socket);
-    a_stop_closes_with_1012(&mut app, &socket);
+    fs::write(dir.join("main/hasty.py"), HASTY).unwrap();
+    let hasty = node.work().join("h");
+    let _hasty = worker(node, base, &dir, &["--asgi", "main.hasty:app"], &hasty);
+    std::thread::scope(|scope| {
+        // It takes a while, of which most is sleep.
+        scope.spawn(|| a_client_that_gives_no_sign_of_life_is_closed(&hasty));
+        get(&socket, "/", "");
+        a_handshake_is_that_of_the_rfc(&socket);
+        what_is_not_accepted_is_answered(&socket);
+        messages_go_both_ways(&socket);
+        each_end_has_its_code(&socket);
+        neither_side_is_flooded(&app, &socket);
+        a_stop_closes_with_1012(&mut app, &socket);
+    });
 }
 
 fn a_handshake_is_that_of_the_rfc(socket: &Path) {
@@ -301,12 +310,13 @@ fn each_end_has_its_code(socket: &Path) {
     assert!(state(socket)["failed"][0].as_str().unwrap().contains("that is closed"));
 }
 
-/// It is asked every half a second.
+/// It is asked every three seconds.
 fn a_client_that_gives_no_sign_of_life_is_closed(socket: &Path) {
+    get(socket, "/", "");
     let (mut dead, _) = open(socket, "/dead", "");
     let (mut quiet, _) = open(socket, "/quiet", "");
     let mut ping = [0; 2 + 6];
-    for _ in 0..4 {
+    for _ in 0..2 {
         quiet.read_exact(&mut ping).unwrap();
         assert_eq!(ping[..2], [PING, 6]);
         quiet.write_all(&frame(PONG, &ping[2..])).unwrap();

@@ -120,6 +120,7 @@ class Worker(object):
         self.tasks = set()
         self.server = None
         self.loop = None
+        self.wakeup = -1
 
     async def main(self):
         """Serves until SIGTERM or SIGINT; returns the exit code."""
@@ -152,6 +153,8 @@ class Worker(object):
             loop.add_signal_handler(number, stop)
             # Another event loop of the app may take the descriptor that tells this one of signals.
             signal.signal(number, stop_soon)
+        self.wakeup = signal.set_wakeup_fd(-1)
+        self.settle()
         if not await self.until(stopping, lifespan.startup()):
             return 0 if stopping.is_set() else 1
         # It exists once the app can answer.
@@ -168,6 +171,17 @@ class Worker(object):
             own_socket.remove()
         await lifespan.shutdown()
         return 0
+
+    def settle(self):
+        """Makes signals wake this event loop again, unless another one of the app that is open does
+        with them what it likes."""
+        before = signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
+        if before not in (-1, self.wakeup):
+            try:
+                signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+            except (OSError, ValueError):
+                # it is closed
+                pass
 
     @staticmethod
     async def until(stopping, startup):
@@ -198,6 +212,7 @@ class Worker(object):
             set_id=request_id.set,
             accept_key=accept_key,
             ping=PING_SECONDS,
+            settle=self.settle,
             end_child=end_child,
         )
 
