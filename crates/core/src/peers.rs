@@ -12,6 +12,7 @@
 
 mod behind;
 mod kinds;
+mod lane;
 #[cfg(test)]
 mod tests;
 
@@ -179,18 +180,6 @@ impl Roster {
         self.waiting() < before
     }
 
-    /// Lets a slow request that waits have any slot, in the order in which it came.
-    pub fn hasten(&mut self, ticket: Ticket) -> Vec<HandedOver> {
-        let before = self.slow_queue.len();
-        self.slow_queue.retain(|waiting| *waiting != ticket);
-        if self.slow_queue.len() == before {
-            return Vec::new();
-        }
-        let at = self.queue.partition_point(|waiting| waiting.ticket < ticket);
-        self.queue.insert(at, Waiting { ticket, pace: Pace::Slow });
-        self.hand_out()
-    }
-
     /// Gives traffic to a peer; one that was draining gets traffic again.
     pub fn admit(&mut self, key: PeerKey) -> Vec<HandedOver> {
         match self.entry(key) {
@@ -221,12 +210,14 @@ impl Roster {
     }
 
     /// Gives an admitted peer no traffic until [`Roster::resume`] or [`Roster::admit`].
-    pub fn suspend(&mut self, key: PeerKey) {
+    pub fn suspend(&mut self, key: PeerKey) -> Vec<HandedOver> {
         if let Some(entry) = self.entry(key) {
             if entry.admission != Admission::Draining {
                 entry.admission = Admission::Suspended;
             }
         }
+        // Where one worker is left, slow requests may have its slot.
+        self.hand_out()
     }
 
     /// Ends a suspension: the peer gets traffic again.
@@ -246,10 +237,11 @@ impl Roster {
     }
 
     /// Gives no more traffic to a peer; its requests in flight go on.
-    pub fn drain(&mut self, key: PeerKey) {
+    pub fn drain(&mut self, key: PeerKey) -> Vec<HandedOver> {
         if let Some(entry) = self.entry(key) {
             entry.admission = Admission::Draining;
         }
+        self.hand_out()
     }
 
     /// Removes a peer.
@@ -275,26 +267,6 @@ impl Roster {
     /// How many requests wait.
     pub fn waiting(&self) -> usize {
         self.queue.len() + self.slow_queue.len()
-    }
-
-    /// How many slow requests hold slots of admitted peers, and how many wait until they may.
-    pub fn slow(&self) -> (usize, usize) {
-        (self.slow_in_flight() as usize, self.slow_queue.len())
-    }
-
-    fn slow_in_flight(&self) -> u32 {
-        let admitted = self.entries.iter().filter(|entry| entry.admission != Admission::Draining);
-        admitted.map(|entry| entry.slow).sum()
-    }
-
-    /// Whether a slow request may have a slot: one is left to the others.
-    fn slow_have_room(&self) -> bool {
-        let Slots::Finite { per_worker } = self.slots else { return true };
-        let served = |entry: &&Entry| {
-            matches!(entry.admission, Admission::Admitted | Admission::CoolingDown)
-        };
-        let workers = self.entries.iter().filter(served).count() as u32;
-        workers < 2 || self.slow_in_flight() + 1 < workers * per_worker.max(1)
     }
 
     fn entry(&mut self, key: PeerKey) -> Option<&mut Entry> {
@@ -352,7 +324,9 @@ impl Roster {
         }
     }
 
-    fn hand_out(&mut self) -> Vec<HandedOver> {
+    /// Gives slots that are free to requests that wait and may have them. To be called after
+    /// [`Take::Wait`]: with it the queue may have become full.
+    pub fn hand_out(&mut self) -> Vec<HandedOver> {
         let mut handed = Vec::new();
         while let Some(Waiting { ticket, pace }) = self.next() {
             let free = self.freest(None);

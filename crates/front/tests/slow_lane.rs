@@ -1,8 +1,9 @@
 //! Slow requests leave a worker to the others.
 
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use mfserv_core::route::{RouteTable, UpstreamSpec};
 use mfserv_core::wire::front::UpstreamStats;
 
 use crate::world::*;
@@ -111,4 +112,110 @@ fn nothing_is_learnt_without_a_slow_lane() {
     let mut front = world.serving(routes, &workers.each_ref());
     ask_for_pages_and_reports(&front);
     assert!(stats(&mut front).slow_kinds.is_empty());
+}
+
+/// Two workers whose front knows what is slow, with this policy of the lane, and what tells them
+/// that report 0 is ready.
+fn two_workers(
+    world: &World,
+    change: impl Fn(&mut UpstreamSpec),
+) -> (Front, RouteTable, [Worker; 2], mpsc::Sender<()>) {
+    let (tell, told) = mpsc::channel();
+    let told = Arc::new(Mutex::new(told));
+    let workers = [1, 2].map(|number| reporter(world, number, &told));
+    let mut routes = table(ONE, true);
+    let spec = routes.upstreams.get_mut("p/a").unwrap();
+    (spec.timeout_ms, spec.queue_timeout_ms, spec.slow_lane_wait_ms) =
+        (NEVER_MS, NEVER_MS, NEVER_MS);
+    change(spec);
+    let mut front = world.serving(routes.clone(), &workers.each_ref());
+    teach(&mut front);
+    (front, routes, workers, tell)
+}
+
+fn in_flight_and_waiting(front: &mut Front) -> (u64, u64) {
+    let stats = stats(front);
+    (stats.in_flight.values().sum(), stats.waiting)
+}
+
+#[test]
+fn a_slow_request_gets_a_free_worker_before_it_is_refused() {
+    let at_the_deadline = |spec: &mut UpstreamSpec| {
+        (spec.queue_timeout_ms, spec.slow_lane_wait_ms) = (300, 300);
+    };
+    let with_a_full_queue = |spec: &mut UpstreamSpec| spec.queue_max = 1;
+    let changes: [&dyn Fn(&mut UpstreamSpec); 2] = [&at_the_deadline, &with_a_full_queue];
+    for change in changes {
+        let world = World::new();
+        let (mut front, _, _workers, tell) = two_workers(&world, change);
+        let mut slow = ask_for_reports(&front, 2);
+        until("both workers have a report", || in_flight_and_waiting(&mut front) == (2, 0));
+        (0..2).for_each(|_| tell.send(()).unwrap());
+        slow.iter_mut().for_each(|client| assert_eq!(client.receive().unwrap().status, 200));
+    }
+}
+
+#[test]
+fn slow_requests_wait_no_longer_when_the_lane_ends_or_one_worker_is_left() {
+    for drains in [true, false] {
+        let world = World::new();
+        let (mut front, routes, workers, tell) = two_workers(&world, |_| {});
+        let mut slow = ask_for_reports(&front, 2);
+        until("one waits", || stats(&mut front).slow_waiting == 1);
+        if drains {
+            let held = workers.iter().find(|worker| worker.last().target() == "/a/report/0");
+            front.daemon.drain(held.unwrap());
+        } else {
+            let mut without_lane = routes.clone();
+            without_lane.upstreams.get_mut("p/a").unwrap().slow_lane_wait_ms = 0;
+            front.daemon.amend(2, (&routes, &without_lane), &workers.each_ref());
+        }
+        until("both have a worker", || in_flight_and_waiting(&mut front) == (2, 0));
+        (0..2).for_each(|_| tell.send(()).unwrap());
+        slow.iter_mut().for_each(|client| assert_eq!(client.receive().unwrap().status, 200));
+    }
+}
+
+#[test]
+fn a_slow_request_that_has_waited_long_does_not_wait_so_again_for_its_second_try() {
+    let world = World::new();
+    let (tell, told) = mpsc::channel::<()>();
+    let told = Arc::new(Mutex::new(told));
+    let tries: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let workers = [1, 2].map(|number| {
+        let (told, tries) = (told.clone(), tries.clone());
+        Worker::start(&world, number, move |stream, received| {
+            match received.target() {
+                "/a/report/0" => drop(told.lock().unwrap().recv_timeout(PATIENCE)),
+                "/a/report/2" => {
+                    let mut tries = tries.lock().unwrap();
+                    tries.push(Instant::now());
+                    // The first one ends without an answer.
+                    if tries.len() == 1 {
+                        return false;
+                    }
+                }
+                target if target.contains("report") => {
+                    // A report takes time: that is what the front learns.
+                    std::thread::sleep(Duration::from_millis(60));
+                }
+                _ => {}
+            }
+            say(stream, received.target())
+        })
+    });
+    let mut routes = table(ONE, true);
+    let spec = routes.upstreams.get_mut("p/a").unwrap();
+    let wait = Duration::from_millis(1_500);
+    spec.slow_lane_wait_ms = wait.as_millis() as u64;
+    (spec.timeout_ms, spec.queue_timeout_ms) = (NEVER_MS, NEVER_MS);
+    let mut front = world.serving(routes, &workers.each_ref());
+    teach(&mut front);
+    let mut slow = ask_for_reports(&front, 1);
+    until("a worker has it", || in_flight_and_waiting(&mut front) == (1, 0));
+    assert_eq!(front.get("/a/report/2").status, 200);
+    let tries = tries.lock().unwrap().clone();
+    assert!(tries.len() == 2 && tries[1] - tries[0] < wait - Duration::from_millis(300));
+    tell.send(()).unwrap();
+    assert_eq!(slow[0].receive().unwrap().status, 200);
 }

@@ -131,10 +131,7 @@ fn whatever_happens_slots_are_neither_lost_nor_given_twice() {
                 vec![]
             }
             2 => roster.end_cool_down(key),
-            3 => {
-                roster.drain(key);
-                vec![]
-            }
+            3 => roster.drain(key),
             4 | 5 if !held.is_empty() => {
                 let held_key = held.swap_remove(random(held.len() as u64) as usize);
                 roster.release(held_key, Pace::Ordinary)
@@ -291,7 +288,10 @@ impl Driven {
                 let handed = self.roster.admit(key);
                 self.receive(handed);
             }
-            1 if self.random(8) == 0 => self.roster.drain(key),
+            1 if self.random(8) == 0 => {
+                let handed = self.roster.drain(key);
+                self.receive(handed);
+            }
             2..=4 if !self.held.is_empty() => {
                 let at = self.random(self.held.len());
                 self.end_one(at);

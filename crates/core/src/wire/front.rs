@@ -284,9 +284,9 @@ pub struct UpstreamStats {
     pub behind: u64,
     /// In flight now, by worker; those that wait at the worker count.
     pub in_flight: BTreeMap<String, u64>,
-    /// Slow requests that hold slots, of all but the last one.
+    /// Slow requests that hold slots of workers with traffic.
     pub slow_in_flight: u64,
-    /// Slow requests that wait until they may have one.
+    /// Slow requests that wait because the last slot is left to the others.
     pub slow_waiting: u64,
     /// Which requests are slow: method and shape of the path, the slowest first.
     pub slow_kinds: Vec<String>,

@@ -145,22 +145,21 @@ impl Forwarding<'_, '_> {
         let exchange = &mut *self.exchange;
         let since = Instant::now();
         let slow_wait = Duration::from_millis(self.to.app.spec.slow_lane_wait_ms);
-        let mut hasten_at = waiting.is_slow().then(|| deadline.min(since + slow_wait));
+        let hasten_at = *self.tries.hasten_at.get_or_insert(since + slow_wait);
+        let mut hasten_at = waiting.is_slow().then(|| deadline.min(hasten_at));
         let turn = poll_fn(|cx| {
+            // First: the slot that it gives may be all that is missed at the deadline.
+            if hasten_at.is_some_and(|at| exchange.has_passed(cx, at)) {
+                hasten_at = None;
+                waiting.hasten();
+            }
             if let Poll::Ready(turn) = Pin::new(&mut waiting).poll(cx) {
                 return Poll::Ready(turn.ok_or_else(|| sent_away().into()));
             }
             if exchange.client_has_gone(cx) && !exchange.settings().ignore_client_abort {
                 return Poll::Ready(Err(Fault::Gone));
             }
-            if let Some(at) = hasten_at {
-                if !exchange.has_passed(cx, at) {
-                    return Poll::Pending;
-                }
-                hasten_at = None;
-                waiting.hasten();
-            }
-            if exchange.has_passed(cx, deadline) {
+            if hasten_at.is_none() && exchange.has_passed(cx, deadline) {
                 let cause = match last {
                     NoLink::Refused => Cause::Worker(TroubleCause::Refused),
                     _ if upstream.has_admitted() => Cause::QueueTimeout,

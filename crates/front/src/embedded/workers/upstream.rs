@@ -232,6 +232,8 @@ impl Upstream {
                 let (tell, call) = oneshot::channel();
                 inner.waiters.insert(ticket, Waiter { tell, pace: asked.pace });
                 inner.stats.queued += 1;
+                let handed = inner.roster.hand_out();
+                inner.deliver(handed);
                 let upstream = self.clone();
                 Taken::Waiting(Waiting { upstream, lane, ticket, asked, call, called: false })
             }
@@ -257,7 +259,10 @@ impl Upstream {
         inner.learnt.set_spec(spec);
         inner.roster.set_depth(spec.depth);
         inner.timeout = Duration::from_millis(spec.timeout_ms);
-        let handed = inner.roster.set_policy(spec.slots, spec.queue_max as usize);
+        let mut handed = inner.roster.set_policy(spec.slots, spec.queue_max as usize);
+        if !inner.learnt.has_slow_lane() {
+            handed.extend(inner.roster.hasten_all());
+        }
         inner.deliver(handed);
     }
 
@@ -359,8 +364,9 @@ impl Upstream {
     pub fn suspend(&self, worker: &WorkerId) {
         let mut inner = lock(&self.inner);
         let Some(peer) = inner.find(worker) else { return };
-        inner.roster.suspend(peer.key);
+        let handed = inner.roster.suspend(peer.key);
         let closed = inner.take_idle(&peer);
+        inner.deliver(handed);
         drop(inner);
         drop(closed);
     }
@@ -544,8 +550,9 @@ impl Inner {
 
     /// Returns the idle connections, to be closed after the lock is released.
     fn drain(&mut self, peer: &Peer) -> Vec<Idle> {
-        self.roster.drain(peer.key);
+        let handed = self.roster.drain(peer.key);
         let idle = self.take_idle(peer);
+        self.deliver(handed);
         self.remove_if_empty(peer.key);
         idle
     }

@@ -22,6 +22,8 @@ pub struct Tries {
     pub was_taken_back: bool,
     /// Until when it waits for slots, from the first time it has to.
     pub wait_until: Option<Instant>,
+    /// From when on it may have any slot if it is slow, from the first time it has to wait.
+    pub hasten_at: Option<Instant>,
 }
 
 impl Tries {

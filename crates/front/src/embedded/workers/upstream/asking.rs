@@ -49,6 +49,11 @@ impl Learnt {
         *self = Self::new(spec, self.kinds.take());
     }
 
+    /// Whether slow requests leave the last slot to the others.
+    pub fn has_slow_lane(&self) -> bool {
+        self.has_slow_lane
+    }
+
     pub fn look_at(&mut self, ask: Ask<'_>) -> Asked {
         let Some(kinds) = &mut self.kinds else {
             return Asked { kind: None, pace: Pace::Ordinary };
