@@ -10,6 +10,7 @@ use std::sync::Arc;
 use mfserv_h1::{BodyReader, FIELDS_MAX, Framing, HeadScan, Refusal, RequestHead};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, sendmsg, shutdown};
 
@@ -132,6 +133,14 @@ impl Connection {
             Err(Errno::AGAIN | Errno::INTR) => Ok(true),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// True if the other end has closed the connection, not only its own direction. It costs a
+    /// system call.
+    pub fn is_left(&self) -> bool {
+        let mut place = [PollFd::new(&self.socket, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut place, Some(&now)) == Ok(1) && place[0].revents().contains(PollFlags::HUP)
     }
 
     /// Looks at the bytes that are there.

@@ -43,6 +43,8 @@ pub struct Loop {
     paused: Option<Instant>,
     /// When that was last logged.
     complained: Option<Instant>,
+    /// Nothing was served since the last look at the connections.
+    is_fresh: bool,
     /// Signals wake this loop, for all that the app has done.
     is_settled: bool,
     /// When the last request was over, of those while it stops.
@@ -74,6 +76,7 @@ impl Loop {
             space: vec![0; READ_MAX].into_boxed_slice(),
             paused: None,
             complained: None,
+            is_fresh: false,
             is_settled: true,
             served: Instant::now(),
         })
@@ -92,9 +95,10 @@ impl Loop {
             self.paused.map(|until| until.saturating_duration_since(Instant::now())),
             (!self.is_settled).then_some(SETTLE),
         ];
-        let mut events = [0; EVENTS];
+        let mut events = [(0, epoll::EventFlags::empty()); EVENTS];
         let count = self.wait(py, &mut events, bounds.into_iter().flatten().min())?;
         let found = &events[..count];
+        self.is_fresh = true;
         if count == 0 && !self.is_settled && patience.is_none() {
             self.settle(py)?;
         }
@@ -107,10 +111,11 @@ impl Loop {
                 self.go_on(py, index)?;
             }
         }
-        for &event in found {
+        for &(event, flags) in found {
             match event {
                 WAKE => self.shared.wake.clear(),
                 LISTENER => self.accept(py)?,
+                index if flags.contains(epoll::EventFlags::HUP) => self.end(index as usize),
                 index => self.ready_connection(py, index as usize)?,
             }
         }
@@ -122,7 +127,7 @@ impl Loop {
     fn wait(
         &self,
         py: Python<'_>,
-        found: &mut [u64; EVENTS],
+        found: &mut [(u64, epoll::EventFlags); EVENTS],
         patience: Option<Duration>,
     ) -> PyResult<usize> {
         let limit = patience.map(|patience| Timespec {
@@ -134,7 +139,8 @@ impl Loop {
             let mut events = [MaybeUninit::uninit(); EVENTS];
             let (events, _) = epoll::wait(epoll, &mut events, limit.as_ref())?;
             for (place, event) in found.iter_mut().zip(&*events) {
-                *place = event.data.u64();
+                let flags = event.flags;
+                *place = (event.data.u64(), flags);
             }
             Ok(events.len())
         });
@@ -181,6 +187,7 @@ impl Loop {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             match accept_with(&self.listener, flags) {
                 Ok(socket) => {
+                    self.is_fresh = false;
                     let connection = Box::new(Connection::new(socket));
                     let index = self.free.pop().unwrap_or(self.connections.len());
                     let data = epoll::EventData::new_u64(index as u64);
@@ -279,7 +286,15 @@ impl Loop {
                 self.put_back(index, connection);
                 Ok(())
             }
+            // Its client may have left while others were served: nobody wants the answer, and
+            // the front may have given the request to another worker.
+            Next::Request if !self.is_fresh && connection.is_left() => {
+                self.connections[index] = Some(connection);
+                self.end(index);
+                Ok(())
+            }
             Next::Request => {
+                self.is_fresh = false;
                 let connection = self.app.serve(py, connection)?;
                 self.is_settled = false;
                 if self.shared.is_stopping() {

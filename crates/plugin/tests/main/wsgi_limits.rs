@@ -88,6 +88,8 @@ def application(environ, start_response):
         time.sleep(0.2)
     if path == "/nap":
         nap()
+    if path == "/mark":
+        state["marked"] = state.get("marked", "") + environ["QUERY_STRING"]
     if path == "/few-files":
         few_files()
     write = start_response("200 OK", headers)
@@ -159,6 +161,7 @@ fn what_is_no_matter_of_time_harms_nobody_else(node: &Node, base: &BaseEnvironme
     a_thread_may_read_the_body(&dir, &socket);
     nothing_is_said_in_the_middle_of_an_answer(&socket);
     requests_without_a_pause_are_all_answered(&dir, &socket);
+    a_request_whose_client_has_left_is_not_begun(&dir, &socket);
     nothing_is_read_ahead_of_a_client_that_does_not_wait(&app, &socket);
     every_field_arrives_whatever_its_letters(&socket);
     an_answer_that_is_cut_is_logged_once(&dir, &socket);
@@ -267,6 +270,32 @@ fn requests_without_a_pause_are_all_answered(dir: &Path, socket: &Path) {
     // What was not read of the client resets the connection after the answer.
     let _ = stream.read_to_end(&mut bytes);
     assert!(bytes.len() > 3_000_000 && bytes.ends_with(b"l"), "{} bytes", bytes.len());
+}
+
+/// Several requests may wait at a worker that is busy. What the front has taken back it has given to
+/// another worker.
+fn a_request_whose_client_has_left_is_not_begun(dir: &Path, socket: &Path) {
+    let send =
+        |stream: &mut UnixStream, path: &str| stream.write_all(ask(path).as_bytes()).unwrap();
+    let [mut kept, mut naps, new, mut stays, mut ends] = std::array::from_fn(|_| connect(socket));
+    send(&mut kept, "/");
+    answer(&mut kept);
+    send(&mut naps, "/nap");
+    until("the app naps", || dir.join("napping").exists());
+    for (stream, path) in [(kept, "/mark?kept,"), (new, "/mark?new,")] {
+        let mut stream = stream;
+        send(&mut stream, path);
+    }
+    send(&mut stays, "/mark?stays,");
+    // It has said all that it will say, and waits for the answer.
+    send(&mut ends, "/mark?ends,");
+    ends.shutdown(Shutdown::Write).unwrap();
+    fs::write(dir.join("wake"), "").unwrap();
+    assert!(answer(&mut stays).starts_with("HTTP/1.1 200"));
+    assert!(answer(&mut ends).starts_with("HTTP/1.1 200"));
+    let state = get(socket, "/state", "").1;
+    assert!(state.contains("stays,") && state.contains("ends,"), "{state}");
+    assert!(!state.contains("kept,") && !state.contains("new,"), "{state}");
 }
 
 /// A client that sends faster than it is served waits: with 64 KiB read for each request, the
