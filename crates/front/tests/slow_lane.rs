@@ -10,14 +10,14 @@ use crate::world::*;
 
 const SLOW: &str = "GET /a/report/*";
 
-/// A worker that takes 60 ms for a report, and for the report 0 until it is told.
+/// A worker that takes 120 ms for a report, and for the report 0 until it is told.
 fn reporter(world: &World, number: u32, told: &Arc<Mutex<mpsc::Receiver<()>>>) -> Worker {
     let told = told.clone();
     Worker::start(world, number, move |stream, received| {
         match received.target() {
             "/a/report/0" => drop(told.lock().unwrap().recv_timeout(PATIENCE)),
             // A report takes time: that is what the front learns.
-            target if target.contains("report") => std::thread::sleep(Duration::from_millis(60)),
+            target if target.contains("report") => std::thread::sleep(Duration::from_millis(120)),
             _ => {}
         }
         say(stream, received.target())
@@ -28,10 +28,10 @@ fn stats(front: &mut Front) -> UpstreamStats {
     front.daemon.stats().upstreams["p/a"].clone()
 }
 
-/// 240 pages and 16 reports, from which the front can learn.
+/// 60 pages and 4 reports, from which the front can learn.
 fn ask_for_pages_and_reports(front: &Front) {
     let mut client = Client::connect(front.address);
-    for number in 0..256 {
+    for number in 0..64 {
         let target = if number % 16 == 0 { "/a/report/1" } else { "/a/page" };
         assert_eq!(client.get(target).status, 200);
     }
@@ -62,7 +62,9 @@ fn slow_requests_leave_a_worker_to_the_others_and_all_are_answered() {
     let told = Arc::new(Mutex::new(told));
     let workers = [1, 2, 3].map(|number| reporter(&world, number, &told));
     let mut routes = table(ONE, true);
-    routes.upstreams.get_mut("p/a").unwrap().slow_lane_wait_ms = NEVER_MS;
+    let spec = routes.upstreams.get_mut("p/a").unwrap();
+    (spec.timeout_ms, spec.queue_timeout_ms) = (NEVER_MS, NEVER_MS);
+    spec.slow_lane_wait_ms = NEVER_MS;
     let mut front = world.serving(routes, &workers.each_ref());
     teach(&mut front);
     let mut slow = ask_for_reports(&front, 6);
@@ -89,7 +91,9 @@ fn a_slow_request_that_has_waited_long_gets_the_last_worker() {
     let told = Arc::new(Mutex::new(told));
     let workers = [1, 2].map(|number| reporter(&world, number, &told));
     let mut routes = table(ONE, true);
-    routes.upstreams.get_mut("p/a").unwrap().slow_lane_wait_ms = 20;
+    let spec = routes.upstreams.get_mut("p/a").unwrap();
+    (spec.timeout_ms, spec.queue_timeout_ms) = (NEVER_MS, NEVER_MS);
+    spec.slow_lane_wait_ms = 20;
     let mut front = world.serving(routes, &workers.each_ref());
     teach(&mut front);
     let mut slow = ask_for_reports(&front, 3);
@@ -197,7 +201,7 @@ fn a_slow_request_that_has_waited_long_does_not_wait_so_again_for_its_second_try
                 }
                 target if target.contains("report") => {
                     // A report takes time: that is what the front learns.
-                    std::thread::sleep(Duration::from_millis(60));
+                    std::thread::sleep(Duration::from_millis(120));
                 }
                 _ => {}
             }

@@ -1,8 +1,12 @@
 //! Which requests of an app hold a slot much longer than the others, and which only for a moment:
 //! learnt from how long they did.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pace;
@@ -14,9 +18,12 @@ const CLASSIFIED_EVERY: u32 = 64;
 /// What is left of the weight of the past at each classification: the last 500 requests or so count.
 const KEPT: f64 = 7.0 / 8.0;
 /// A kind that came less often says nothing yet.
-const SEEN_MIN: f64 = 4.0;
-/// What is faster is not slow, whatever the others are.
-const SLOW_US: f64 = 20_000.0;
+const SEEN_MIN: u32 = 4;
+/// Averages are those of the last requests of a kind, about so many.
+const AVERAGED: f64 = 16.0;
+/// What is faster is not slow, whatever the others are. (Where most requests are checks of a
+/// millisecond, pages of 50 ms are what workers are for.)
+const SLOW_US: f64 = 100_000.0;
 /// A slow kind holds a slot so many times longer than the typical request.
 const SLOW_FACTOR: f64 = 8.0;
 /// What is slow is rare: slow kinds have at most this part of the requests. (Where half of all
@@ -24,6 +31,10 @@ const SLOW_FACTOR: f64 = 8.0;
 const SLOW_SHARE: f64 = 0.25;
 /// A short kind holds a slot for so long on average, at most.
 const SHORT_US: f64 = 2_000.0;
+/// And none of the last ones has held it for longer than this.
+const SHORT_LONGEST_US: f64 = 5_000.0;
+/// What is left of the longest time at each further request: 100 ms count for 95 requests.
+const LONGEST_KEPT: f64 = 31.0 / 32.0;
 /// And so many requests of it have shown it.
 const SHORT_SEEN_MIN: u32 = 8;
 /// Parts of a path that are looked at.
@@ -76,16 +87,26 @@ fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The kind of a request, as [`Kinds`] numbers it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind(u16);
+/// The kind of a request. While one lives, no other kind gets its row.
+#[derive(Debug, Clone)]
+pub struct Kind {
+    at: usize,
+    row: Arc<()>,
+}
 
 #[derive(Debug)]
 struct Row {
     hash: u64,
     name: String,
-    /// How long a request of it holds a slot, microseconds.
+    /// Shared with the requests of it that are under way.
+    identity: Arc<()>,
+    /// How long a request of it usually holds a slot, microseconds: the geometric mean, which one
+    /// that took a thousand times as long hardly changes.
+    usual_us: f64,
+    /// The arithmetic mean, which is what several of them take together.
     mean_us: f64,
+    /// The longest time; those of the past count less.
+    longest_us: f64,
     /// How many requests there were; those of the past count less.
     weight: f64,
     /// How many requests there were.
@@ -95,7 +116,39 @@ struct Row {
 
 impl Row {
     fn new(hash: u64, name: String) -> Self {
-        Self { hash, name, mean_us: 0.0, weight: 0.0, seen: 0, is_slow: false }
+        Self {
+            hash,
+            name,
+            identity: Arc::new(()),
+            usual_us: 0.0,
+            mean_us: 0.0,
+            longest_us: 0.0,
+            weight: 0.0,
+            seen: 0,
+            is_slow: false,
+        }
+    }
+
+    fn learn(&mut self, held_us: f64) {
+        self.seen = self.seen.saturating_add(1);
+        self.weight += 1.0;
+        let part = (1.0 / f64::from(self.seen)).max(1.0 / AVERAGED);
+        self.mean_us += (held_us - self.mean_us) * part;
+        self.longest_us = held_us.max(self.longest_us * LONGEST_KEPT);
+        match self.seen {
+            1 => self.usual_us = held_us,
+            _ => self.usual_us *= (held_us / self.usual_us).powf(part),
+        }
+    }
+
+    /// Another kind may have the row: it comes rarely, and none of its requests is under way.
+    fn may_go(&self) -> bool {
+        self.weight < 1.0 && Arc::strong_count(&self.identity) == 1
+    }
+
+    /// How much would be lost with it: a slow kind first, then what takes much time.
+    fn worth(&self) -> (bool, f64) {
+        (self.is_slow, self.weight * self.usual_us)
     }
 }
 
@@ -106,7 +159,7 @@ pub struct Kinds {
     rows: Vec<Row>,
     /// Seeded: nobody outside can choose paths that are taken for one kind.
     hashes: RandomState,
-    by_hash: HashMap<u64, u16>,
+    by_hash: HashMap<u64, usize>,
     unclassified: u32,
 }
 
@@ -129,21 +182,23 @@ impl Kinds {
             Some(at) => *at,
             None => self.add(shape, hash),
         };
-        let is_slow = self.rows.get(usize::from(at)).is_some_and(|row| row.is_slow);
-        (Kind(at), if is_slow { Pace::Slow } else { Pace::Ordinary })
+        let row = &self.rows[at];
+        let pace = if row.is_slow { Pace::Slow } else { Pace::Ordinary };
+        (Kind { at, row: row.identity.clone() }, pace)
     }
 
     /// A request of this kind has held a slot so long. `is_over`: the worker has sent the whole
-    /// answer; else it might have taken longer, and less than usual says nothing.
-    pub fn learn(&mut self, kind: Kind, held: Duration, is_over: bool) {
-        let Some(row) = self.rows.get_mut(usize::from(kind.0)) else { return };
-        let held_us = held.as_secs_f64() * 1e6;
-        if !is_over && held_us <= row.mean_us {
+    /// answer; else it might have taken longer: only more than usual says something, or, of a kind
+    /// that is not known, what is slow already. Nothing is learnt of kinds of other [`Kinds`].
+    pub fn learn(&mut self, kind: &Kind, held: Duration, is_over: bool) {
+        let row = self.rows.get_mut(kind.at).filter(|row| Arc::ptr_eq(&row.identity, &kind.row));
+        let Some(row) = row else { return };
+        let held_us = (held.as_secs_f64() * 1e6).max(1.0);
+        let usual_us = if row.seen == 0 { SLOW_US } else { row.usual_us };
+        if !is_over && held_us <= usual_us {
             return;
         }
-        row.weight += 1.0;
-        row.seen = row.seen.saturating_add(1);
-        row.mean_us += (held_us - row.mean_us) * (1.0 / row.weight).max(1.0 / 16.0);
+        row.learn(held_us);
         self.unclassified += 1;
         if self.unclassified == CLASSIFIED_EVERY {
             self.unclassified = 0;
@@ -152,21 +207,23 @@ impl Kinds {
     }
 
     /// How long requests of this kind are expected to hold a slot, microseconds, if they are short.
-    /// Those without a row of their own may be anything.
-    pub fn short_us(&self, kind: Kind) -> Option<u32> {
-        let row = self.rows.get(usize::from(kind.0)).filter(|_| kind.0 != 0)?;
-        let is_short = row.seen >= SHORT_SEEN_MIN && row.mean_us <= SHORT_US && !row.is_slow;
-        is_short.then_some(row.mean_us as u32)
+    /// Those without a row of their own may be anything, and so may those of which one took long
+    /// of late.
+    pub fn short_us(&self, kind: &Kind) -> Option<u32> {
+        let row = self.rows.get(kind.at).filter(|_| kind.at != 0)?;
+        let is_known = row.seen >= SHORT_SEEN_MIN && !row.is_slow;
+        let is_short = row.mean_us <= SHORT_US && row.longest_us <= SHORT_LONGEST_US;
+        (is_known && is_short).then_some(row.mean_us as u32)
     }
 
     /// The names of the slow kinds, the slowest first.
     pub fn slow(&self) -> Vec<String> {
         let mut slow: Vec<&Row> = self.rows.iter().filter(|row| row.is_slow).collect();
-        slow.sort_by(|a, b| b.mean_us.total_cmp(&a.mean_us));
+        slow.sort_by(|a, b| b.usual_us.total_cmp(&a.usual_us));
         slow.into_iter().map(|row| row.name.clone()).collect()
     }
 
-    fn add(&mut self, shape: Shape<'_>, hash: u64) -> u16 {
+    fn add(&mut self, shape: Shape<'_>, hash: u64) -> usize {
         let row = || Row::new(hash, shape.name());
         let at = match self.rows.len() {
             len if len < KINDS_MAX => {
@@ -175,15 +232,17 @@ impl Kinds {
             }
             _ => {
                 // Whoever asks for many paths takes no row from a kind that comes again and again.
-                let rows = self.rows.iter().enumerate().skip(1);
-                let least = rows.min_by(|(_, a), (_, b)| a.weight.total_cmp(&b.weight));
-                let Some((at, _)) = least.filter(|(_, row)| row.weight < 1.0) else { return 0 };
+                let rows = self.rows.iter().enumerate().skip(1).filter(|(_, row)| row.may_go());
+                let least = rows.min_by(|(_, a), (_, b)| {
+                    let ((a_slow, a), (b_slow, b)) = (a.worth(), b.worth());
+                    a_slow.cmp(&b_slow).then(a.total_cmp(&b))
+                });
+                let Some((at, _)) = least else { return 0 };
                 self.by_hash.remove(&self.rows[at].hash);
                 self.rows[at] = row();
                 at
             }
         };
-        let at = at as u16;
         self.by_hash.insert(hash, at);
         at
     }
@@ -192,150 +251,24 @@ impl Kinds {
     /// as few requests are of them.
     fn classify(&mut self) {
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
-        order.sort_by(|a, b| self.rows[*b].mean_us.total_cmp(&self.rows[*a].mean_us));
+        order.sort_by(|a, b| self.rows[*b].usual_us.total_cmp(&self.rows[*a].usual_us));
         let all: f64 = self.rows.iter().map(|row| row.weight).sum();
         let mut above = 0.0;
         let typical = order.iter().map(|at| &self.rows[*at]).find(|row| {
             above += row.weight;
             above >= all / 2.0
         });
-        let typical_us = typical.map_or(0.0, |row| row.mean_us);
+        let typical_us = typical.map_or(0.0, |row| row.usual_us);
         let mut share = 0.0;
         for at in order {
             let row = &mut self.rows[at];
             // One that is slow stays so until it is clearly not.
             let least = if row.is_slow { 0.5 } else { 1.0 };
             share += row.weight / all.max(1.0);
-            let is_far = row.mean_us > least * SLOW_US.max(SLOW_FACTOR * typical_us);
-            let is_known = row.is_slow || row.weight >= SEEN_MIN;
+            let is_far = row.usual_us > least * SLOW_US.max(SLOW_FACTOR * typical_us);
+            let is_known = row.seen >= SEEN_MIN;
             row.is_slow = is_far && is_known && share <= SLOW_SHARE;
             row.weight *= KEPT;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn learn(kinds: &mut Kinds, path: &str, ms: u64) -> Pace {
-        let (kind, pace) = kinds.of(Shape::new(b"GET", path.as_bytes()));
-        kinds.learn(kind, Duration::from_millis(ms), true);
-        pace
-    }
-
-    fn pace(kinds: &mut Kinds, method: &str, path: &str) -> Pace {
-        kinds.of(Shape::new(method.as_bytes(), path.as_bytes())).1
-    }
-
-    /// So many pages of 2 ms, and each 20th request is for `path`.
-    fn mixed(kinds: &mut Kinds, requests: usize, path: &str, ms: u64) {
-        for number in 0..requests {
-            match number % 20 {
-                19 => learn(kinds, path, ms),
-                _ => learn(kinds, &format!("/pages/{number}"), 2),
-            };
-        }
-    }
-
-    #[test]
-    fn a_rare_kind_that_takes_far_longer_is_slow_and_forgotten_when_it_does_not() {
-        let mut kinds = Kinds::default();
-        mixed(&mut kinds, 400, "/report/2025/all", 200);
-        assert_eq!(pace(&mut kinds, "GET", "/report/7/all"), Pace::Slow);
-        assert_eq!(pace(&mut kinds, "POST", "/report/7/all"), Pace::Ordinary);
-        assert_eq!(pace(&mut kinds, "GET", "/pages/1"), Pace::Ordinary);
-        assert_eq!(kinds.slow(), ["GET /report/*/all"]);
-        mixed(&mut kinds, 2_000, "/report/2025/all", 3);
-        assert_eq!(pace(&mut kinds, "GET", "/report/7/all"), Pace::Ordinary);
-        assert!(kinds.slow().is_empty());
-    }
-
-    #[test]
-    fn a_request_that_was_given_up_says_only_that_its_kind_is_slower_than_was_known() {
-        let mut kinds = Kinds::default();
-        mixed(&mut kinds, 400, "/report", 200);
-        let given_up = |kinds: &mut Kinds, times: usize, path: &str, ms: u64| {
-            for _ in 0..times {
-                let (kind, _) = kinds.of(Shape::new(b"GET", path.as_bytes()));
-                kinds.learn(kind, Duration::from_millis(ms), false);
-            }
-        };
-        // No worker took the connection, or the client has left.
-        given_up(&mut kinds, 400, "/report", 0);
-        mixed(&mut kinds, 128, "/other", 2);
-        assert_eq!(kinds.slow(), ["GET /report"]);
-        given_up(&mut kinds, 10, "/other", 5_000);
-        mixed(&mut kinds, 128, "/other", 2_000);
-        assert_eq!(kinds.slow()[0], "GET /other");
-    }
-
-    #[test]
-    fn nothing_is_slow_where_all_are_or_many_are_or_the_path_does_not_tell() {
-        let mut kinds = Kinds::default();
-        for number in 0..1_000 {
-            learn(&mut kinds, &format!("/{}", ["a", "b", "c"][number % 3]), 300);
-        }
-        assert!(kinds.slow().is_empty(), "all");
-        let mut kinds = Kinds::default();
-        for number in 0..1_000 {
-            let (path, ms) = if number % 2 == 0 { ("/health", 1) } else { ("/page", 100) };
-            learn(&mut kinds, path, ms);
-        }
-        assert!(kinds.slow().is_empty(), "half of all");
-        let mut kinds = Kinds::default();
-        for number in 0..1_000 {
-            learn(&mut kinds, "/any", if number % 20 == 0 { 200 } else { 2 });
-        }
-        assert!(kinds.slow().is_empty(), "the same path");
-        let mut kinds = Kinds::default();
-        mixed(&mut kinds, 400, "/report", 15);
-        assert!(kinds.slow().is_empty(), "15 ms");
-    }
-
-    #[test]
-    fn a_kind_is_short_once_several_requests_have_shown_it_and_until_one_takes_long() {
-        let mut kinds = Kinds::default();
-        let short = |kinds: &mut Kinds, path: &str| {
-            let (kind, _) = kinds.of(Shape::new(b"GET", path.as_bytes()));
-            kinds.short_us(kind)
-        };
-        for number in 0..SHORT_SEEN_MIN {
-            assert_eq!(short(&mut kinds, "/page/1"), None, "{number}");
-            learn(&mut kinds, &format!("/page/{number}"), 1);
-            learn(&mut kinds, "/form", 3);
-        }
-        assert_eq!(short(&mut kinds, "/page/1"), Some(1_000));
-        assert_eq!(short(&mut kinds, "/form"), None);
-        learn(&mut kinds, "/page/1", 100);
-        assert_eq!(short(&mut kinds, "/page/1"), None);
-        for _ in 0..64 {
-            learn(&mut kinds, "/page/1", 1);
-        }
-        assert!(short(&mut kinds, "/page/1").is_some());
-        for _ in 0..1_000 {
-            kinds.learn(Kind(0), Duration::from_millis(1), true);
-        }
-        assert_eq!(kinds.short_us(Kind(0)), None, "any other kinds");
-    }
-
-    #[test]
-    fn any_number_of_paths_leaves_the_table_bounded_and_what_comes_often_known() {
-        let mut kinds = Kinds::default();
-        let name = |number: usize| -> String {
-            let digits = number.to_string().into_bytes().into_iter();
-            digits.map(|digit| char::from(digit - b'0' + b'a')).collect()
-        };
-        for number in 0..20_000 {
-            match number % 20 {
-                18 => learn(&mut kinds, "/report", 200),
-                19 => learn(&mut kinds, &format!("/junk/{}", name(number)), 1),
-                _ => learn(&mut kinds, "/page", 2),
-            };
-        }
-        assert!(kinds.rows.len() <= KINDS_MAX && kinds.by_hash.len() < KINDS_MAX);
-        assert_eq!(kinds.slow(), ["GET /report"]);
-        let long = "/\u{e9}".repeat(200);
-        assert!(Shape::new(b"GET", long.as_bytes()).name().len() <= NAME_MAX);
     }
 }

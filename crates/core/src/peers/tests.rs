@@ -112,56 +112,6 @@ fn a_peer_to_avoid_is_only_taken_when_it_alone_is_free() {
     assert_eq!(roster.take(Some(0), Pace::Ordinary), Take::Slot(0));
 }
 
-#[test]
-fn whatever_happens_slots_are_neither_lost_nor_given_twice() {
-    let mut seed = 7u64;
-    let mut random = move |n: u64| {
-        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (seed >> 33) % n
-    };
-    let mut roster = Roster::new(Slots::Finite { per_worker: 2 }, 8);
-    let mut held: Vec<PeerKey> = Vec::new();
-    let mut queue: Vec<Ticket> = Vec::new();
-    for _ in 0..20_000 {
-        let key = random(4);
-        let handed = match random(8) {
-            0 => roster.admit(key),
-            1 => {
-                roster.cool_down(key);
-                vec![]
-            }
-            2 => roster.end_cool_down(key),
-            3 => roster.drain(key),
-            4 | 5 if !held.is_empty() => {
-                let held_key = held.swap_remove(random(held.len() as u64) as usize);
-                roster.release(held_key, Pace::Ordinary)
-            }
-            6 if !queue.is_empty() => {
-                assert!(roster.give_up(queue.remove(0)));
-                vec![]
-            }
-            _ => {
-                match roster.take(None, Pace::Ordinary) {
-                    Take::Slot(key) => held.push(key),
-                    Take::Wait(ticket) => queue.push(ticket),
-                    Take::Full => assert_eq!(queue.len(), 8),
-                }
-                vec![]
-            }
-        };
-        for (ticket, key) in handed {
-            assert_eq!(queue.remove(0), ticket, "first come, first served");
-            held.push(key);
-        }
-        for key in 0..4 {
-            let count = held.iter().filter(|held| **held == key).count();
-            assert_eq!(roster.in_flight(key) as usize, count);
-            assert!(count <= 2);
-        }
-        assert_eq!(roster.waiting(), queue.len());
-    }
-}
-
 fn slow(roster: &mut Roster) -> Take {
     roster.take(None, Pace::Slow)
 }
@@ -229,15 +179,39 @@ fn slow_requests_have_all_slots_of_one_worker_and_of_workers_without_a_limit() {
     assert_eq!(slow(&mut roster), Take::Slot(1));
 }
 
+const PEERS: u64 = 4;
+
+/// A request that waits.
+#[derive(Debug, Clone, Copy)]
+struct Waits {
+    ticket: Ticket,
+    pace: Pace,
+    /// The last slot is not for it.
+    in_lane: bool,
+}
+
 /// A roster with what its requests have and wait for, driven at random.
 struct Driven {
     roster: Roster,
+    slots: usize,
+    depth: usize,
+    queue_max: usize,
+    peers: [Option<Admission>; PEERS as usize],
     held: Vec<(PeerKey, Pace)>,
-    queue: Vec<(Ticket, Pace)>,
+    queue: Vec<Waits>,
     seed: u64,
 }
 
 impl Driven {
+    fn new(slots: u32, depth: u32, queue_max: usize) -> Self {
+        let mut roster = Roster::new(Slots::Finite { per_worker: slots }, queue_max);
+        roster.set_depth(depth);
+        let (slots, depth) = (slots as usize, depth as usize);
+        let (held, queue) = (Vec::new(), Vec::new());
+        let peers = [None; PEERS as usize];
+        Self { roster, slots, depth, queue_max, peers, held, queue, seed: 11 }
+    }
+
     fn random(&mut self, n: usize) -> usize {
         self.seed = self.seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.seed >> 33) as usize % n
@@ -245,8 +219,11 @@ impl Driven {
 
     fn receive(&mut self, handed: Vec<HandedOver>) {
         for (ticket, key) in handed {
-            let at = self.queue.iter().position(|(waits, _)| *waits == ticket).unwrap();
-            self.held.push((key, self.queue.remove(at).1));
+            let at = self.queue.iter().position(|waits| waits.ticket == ticket).unwrap();
+            let waits = self.queue.remove(at);
+            let mut older = self.queue.iter().filter(|other| other.in_lane == waits.in_lane);
+            assert!(older.all(|other| other.ticket > ticket), "first come, first served");
+            self.held.push((key, waits.pace));
         }
     }
 
@@ -257,10 +234,15 @@ impl Driven {
             2 => Pace::Short { expected_us: 300, may_wait_at_worker: true },
             _ => Pace::Short { expected_us: 900, may_wait_at_worker: false },
         };
-        match self.roster.take(None, pace) {
+        let avoid = Some(self.random(2 * PEERS as usize) as u64);
+        match self.roster.take(avoid, pace) {
             Take::Slot(key) => self.held.push((key, pace)),
-            Take::Wait(ticket) => self.queue.push((ticket, pace)),
-            Take::Full => assert_eq!(self.queue.len(), 64),
+            Take::Wait(ticket) => {
+                self.queue.push(Waits { ticket, pace, in_lane: pace == Pace::Slow });
+                let handed = self.roster.hand_out();
+                self.receive(handed);
+            }
+            Take::Full => assert!(self.queue.len() >= self.queue_max && !self.has_free_slot()),
         }
     }
 
@@ -272,31 +254,50 @@ impl Driven {
     }
 
     fn leave_the_queue(&mut self, at: usize) {
-        let (ticket, pace) = self.queue[at];
-        if pace == Pace::Slow && self.random(2) == 0 {
-            let handed = self.roster.hasten(ticket);
+        if self.queue[at].in_lane && self.random(2) == 0 {
+            self.queue[at].in_lane = false;
+            let handed = self.roster.hasten(self.queue[at].ticket);
             return self.receive(handed);
         }
-        self.queue.remove(at);
-        assert!(self.roster.give_up(ticket));
+        let left = self.queue.remove(at);
+        assert!(self.roster.give_up(left.ticket));
+    }
+
+    fn change(&mut self, key: PeerKey) {
+        use Admission::{Admitted, CoolingDown, Draining, Suspended};
+        let state = self.peers[key as usize];
+        let (state, handed) = match (self.random(12), state) {
+            (0, Some(_)) => (Some(Draining), self.roster.drain(key)),
+            (1, Some(Admitted | CoolingDown | Suspended)) => {
+                (Some(Suspended), self.roster.suspend(key))
+            }
+            (2 | 3, Some(Admitted)) => {
+                self.roster.cool_down(key);
+                (Some(CoolingDown), Vec::new())
+            }
+            (4..=6, Some(CoolingDown)) => (Some(Admitted), self.roster.end_cool_down(key)),
+            (7 | 8, Some(Suspended)) => (Some(Admitted), self.roster.resume(key)),
+            (9.., _) => (Some(Admitted), self.roster.admit(key)),
+            // What ends another state than this one changes nothing.
+            (4..=6, state) => (state, self.roster.end_cool_down(key)),
+            (7 | 8, state) => (state, self.roster.resume(key)),
+            (_, state) => (state, Vec::new()),
+        };
+        self.peers[key as usize] = state;
+        self.receive(handed);
     }
 
     fn step(&mut self) {
-        let key = self.random(3) as u64;
-        match self.random(9) {
-            0 => {
-                let handed = self.roster.admit(key);
-                self.receive(handed);
+        match self.random(12) {
+            0 | 1 => {
+                let key = self.random(PEERS as usize) as u64;
+                self.change(key);
             }
-            1 if self.random(8) == 0 => {
-                let handed = self.roster.drain(key);
-                self.receive(handed);
-            }
-            2..=4 if !self.held.is_empty() => {
+            2..=5 if !self.held.is_empty() => {
                 let at = self.random(self.held.len());
                 self.end_one(at);
             }
-            5 if !self.queue.is_empty() => {
+            6 if !self.queue.is_empty() => {
                 let at = self.random(self.queue.len());
                 self.leave_the_queue(at);
             }
@@ -304,36 +305,66 @@ impl Driven {
         }
     }
 
+    fn at(&self, key: PeerKey) -> Vec<Pace> {
+        self.held.iter().filter(|(at, _)| *at == key).map(|(_, pace)| *pace).collect()
+    }
+
+    fn has_free_slot(&self) -> bool {
+        let is_admitted = |key: u64| self.peers[key as usize] == Some(Admission::Admitted);
+        (0..PEERS).any(|key| is_admitted(key) && self.at(key).len() < self.slots)
+    }
+
+    /// How many slow requests hold slots of workers with traffic, and whether others may.
+    fn slow_lane(&self) -> (usize, bool) {
+        let is_served = |key: &u64| {
+            let state = self.peers[*key as usize];
+            matches!(state, Some(Admission::Admitted | Admission::CoolingDown))
+        };
+        let served: Vec<u64> = (0..PEERS).filter(is_served).collect();
+        let paces = served.iter().flat_map(|key| self.at(*key));
+        let slow = paces.filter(|pace| *pace == Pace::Slow).count();
+        // One more would be refused, while a slot is free.
+        let fill_the_queue =
+            self.queue.len() >= self.queue_max && self.queue.iter().all(|waits| waits.in_lane);
+        let leave_one = slow + 1 < served.len() * self.slots;
+        (slow, served.len() < 2 || leave_one || fill_the_queue)
+    }
+
     fn check(&self) {
-        for key in 0..3 {
-            let at_it: Vec<Pace> =
-                self.held.iter().filter(|(at, _)| *at == key).map(|(_, pace)| *pace).collect();
+        for key in 0..PEERS {
+            let at_it = self.at(key);
             assert_eq!(self.roster.in_flight(key) as usize, at_it.len());
             let is_short = |pace: &Pace| matches!(pace, Pace::Short { .. });
-            assert!(at_it.len() <= 1 || at_it.iter().all(is_short), "{at_it:?}");
-            assert!(at_it.len() <= 8);
+            let are_short = at_it.iter().all(is_short) && at_it.len() <= self.depth;
+            assert!(at_it.len() <= self.slots || are_short, "{at_it:?}");
         }
         assert_eq!(self.roster.waiting(), self.queue.len());
+        let in_lane = self.queue.iter().filter(|waits| waits.in_lane).count();
+        let (slow, have_room) = self.slow_lane();
+        assert_eq!(self.roster.slow(), (slow, if have_room { 0 } else { in_lane }));
+        if self.has_free_slot() {
+            assert_eq!(self.queue.len(), in_lane, "others wait while a slot is free");
+            assert!(in_lane == 0 || !have_room, "slow ones wait for a slot that they may have");
+        }
     }
 }
 
 #[test]
-fn whatever_their_pace_requests_have_places_that_their_kind_may_have_and_none_waits_for_ever() {
-    let mut roster = finite(1, 3);
-    roster.set_policy(Slots::Finite { per_worker: 1 }, 64);
-    roster.set_depth(8);
-    let mut driven = Driven { roster, held: Vec::new(), queue: Vec::new(), seed: 11 };
-    for step in 0..40_000 {
-        driven.roster.set_time(std::time::Duration::from_micros(step * 100));
-        driven.step();
-        driven.check();
+fn whatever_happens_no_slot_is_lost_or_given_twice_or_free_while_one_waits_that_may_have_it() {
+    for (slots, depth, queue_max) in [(1, 1, 3), (2, 1, 8), (1, 8, 64), (1, 8, 2), (2, 1, 0)] {
+        let mut driven = Driven::new(slots, depth, queue_max);
+        for step in 0..20_000 {
+            driven.roster.set_time(Duration::from_micros(step * 100));
+            driven.step();
+            driven.check();
+        }
+        for key in 0..PEERS {
+            let handed = driven.roster.admit(key);
+            driven.receive(handed);
+        }
+        while !driven.held.is_empty() {
+            driven.end_one(driven.held.len() - 1);
+        }
+        assert!(driven.queue.is_empty(), "{:?}", driven.queue);
     }
-    for key in 0..3 {
-        let handed = driven.roster.admit(key);
-        driven.receive(handed);
-    }
-    while !driven.held.is_empty() {
-        driven.end_one(driven.held.len() - 1);
-    }
-    assert!(driven.queue.is_empty(), "{:?}", driven.queue);
 }

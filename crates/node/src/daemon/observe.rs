@@ -66,7 +66,7 @@ impl Node {
     }
 }
 
-/// Slow requests of an app that wait for the workers that they may have.
+/// Slow requests of an app that wait because the last slot is left to the others.
 fn slow_lane((app, stats): (&String, &UpstreamStats)) -> Option<String> {
     let waiting = match stats.slow_waiting {
         0 => return None,
@@ -75,7 +75,7 @@ fn slow_lane((app, stats): (&String, &UpstreamStats)) -> Option<String> {
     };
     let kinds = stats.slow_kinds.join(", ");
     Some(format!(
-        "{app}: {waiting}, since one worker is left to the others ([front] slow_lane_wait); slow \
+        "{app}: {waiting}, since one slot is left to the others ([front] slow_lane_wait); slow \
          are: {kinds}"
     ))
 }

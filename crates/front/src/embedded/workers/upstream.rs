@@ -464,7 +464,7 @@ impl Upstream {
     }
 
     /// Gives a slot back, with the connection to be kept and the status to be counted.
-    fn release(&self, peer: &Peer, asked: Asked, kept: Option<Idle>, end: SlotEnd) {
+    fn release(&self, peer: &Peer, asked: &Asked, kept: Option<Idle>, end: SlotEnd) {
         let mut inner = lock(&self.inner);
         inner.note_end(peer.key, end.is_over);
         if let Some(status) = end.status {

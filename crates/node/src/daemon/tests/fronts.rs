@@ -333,7 +333,7 @@ async fn the_status_has_the_counters_of_the_fronts_and_does_not_wait_for_one_tha
     let status = daemon.status().await;
     assert_eq!(status.requests["hello.main"], hello);
     assert_eq!(status.front_warnings["a limit"], warned);
-    let said = "hello.main: 1 slow request waits, since one worker is left to the others ([front] \
+    let said = "hello.main: 1 slow request waits, since one slot is left to the others ([front] \
                 slow_lane_wait); slow are: GET /report/*";
     assert!(status.notes.iter().any(|note| note == said), "{:?}", status.notes);
     front.state().hangs = true;

@@ -19,7 +19,7 @@ pub struct Ask<'r> {
 }
 
 /// What is known of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Asked {
     pub kind: Option<Kind>,
     pub pace: Pace,
@@ -59,7 +59,7 @@ impl Learnt {
             return Asked { kind: None, pace: Pace::Ordinary };
         };
         let (kind, pace) = kinds.of(ask.shape);
-        let short_us = kinds.short_us(kind).filter(|_| self.has_depth && ask.is_plain);
+        let short_us = kinds.short_us(&kind).filter(|_| self.has_depth && ask.is_plain);
         let pace = match (pace, short_us) {
             (Pace::Slow, _) if self.has_slow_lane => Pace::Slow,
             (_, Some(expected_us)) => Pace::Short {
@@ -71,8 +71,8 @@ impl Learnt {
         Asked { kind: Some(kind), pace }
     }
 
-    pub fn learn(&mut self, asked: Asked, held: Duration, is_over: bool) {
-        if let (Some(kinds), Some(kind)) = (&mut self.kinds, asked.kind) {
+    pub fn learn(&mut self, asked: &Asked, held: Duration, is_over: bool) {
+        if let (Some(kinds), Some(kind)) = (&mut self.kinds, &asked.kind) {
             kinds.learn(kind, held, is_over);
         }
     }

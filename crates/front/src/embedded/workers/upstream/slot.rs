@@ -152,6 +152,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let (status, is_over) = (self.status, self.is_over);
         let end = SlotEnd { status, is_over, place: Some(self.place) };
-        self.upstream.release(&self.peer, self.asked, self.idle.take(), end);
+        let idle = self.idle.take();
+        self.upstream.release(&self.peer, &self.asked, idle, end);
     }
 }

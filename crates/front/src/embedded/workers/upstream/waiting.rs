@@ -22,7 +22,7 @@ impl Future for Waiting {
         self.called = true;
         Poll::Ready(called.ok().map(|peer| {
             let found = lock(&self.upstream.inner).found(peer, self.lane, Instant::now());
-            Slot::new(self.upstream.clone(), found, self.lane, self.asked)
+            Slot::new(self.upstream.clone(), found, self.lane, self.asked.clone())
         }))
     }
 }
@@ -53,7 +53,7 @@ impl Drop for Waiting {
         // The slot was handed over, and the request has gone: the next one gets it.
         if let Ok(peer) = self.call.try_recv() {
             let end = SlotEnd { is_over: true, ..SlotEnd::default() };
-            self.upstream.release(&peer, self.asked, None, end);
+            self.upstream.release(&peer, &self.asked, None, end);
         }
     }
 }
