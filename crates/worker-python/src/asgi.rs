@@ -209,6 +209,10 @@ impl Asgi {
             self.environment.end_child(py, None)?;
         }
         let events = core.events()?;
+        if events.iter().any(|(what, _)| *what == WAKE) {
+            // Before what it tells of is taken: who wakes this loop from now on wakes it again.
+            core.shared.wake.clear();
+        }
         let ready = core.take_ready();
         let was_any = !events.is_empty() || !ready.is_empty();
         for index in ready {
@@ -222,7 +226,7 @@ impl Asgi {
         let mut accepts = false;
         for (what, flags) in events {
             match what {
-                WAKE => core.shared.wake.clear(),
+                WAKE => {}
                 // Last: a place that becomes free in this turn has events of its last owner.
                 LISTENER => accepts = true,
                 index => self.on_event(py, index as usize, flags)?,
@@ -275,13 +279,14 @@ impl Asgi {
             }
             Found::Idle(wire) => wire,
         };
-        if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
-            core.end(index, wire);
-            return Ok(());
-        }
         if wire.connection.is_queued {
             // No more is read before what was read is served.
             core.keep(index, wire);
+            return Ok(());
+        }
+        // A client that has left may have sent a request before: it is served.
+        if !flags.contains(EventFlags::IN) && flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            core.end(index, wire);
             return Ok(());
         }
         if !wire.connection.has_output() {

@@ -14,10 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::file_wrapper::FileWrapper;
-use crate::text::{Last, latin1, percent_decoded, percent_encoded};
-
-/// The most field names that are remembered: clients may send any.
-const NAMES: usize = 512;
+use crate::text::{Last, NAME_MAX, NAMES, latin1, percent_decoded, percent_encoded};
 
 /// Makes environments.
 pub struct Environs {
@@ -157,7 +154,7 @@ impl Environs {
         if let Some(&index) = self.names.get(written) {
             return Some(index);
         }
-        if self.names.len() >= NAMES {
+        if self.names.len() >= NAMES || written.len() > NAME_MAX {
             return None;
         }
         let name = key_of(written);

@@ -4,6 +4,10 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+/// The most names of fields that are remembered: clients may send any.
+pub const NAMES: usize = 512;
+/// The longest one of them, bytes.
+pub const NAME_MAX: usize = 64;
 /// The longest text that is kept for the next request, bytes.
 const KEPT: usize = 512;
 

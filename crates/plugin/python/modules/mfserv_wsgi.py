@@ -643,6 +643,11 @@ def with_uvicorn(load, options):
             lifespan=options.lifespan,
             log_level="debug" if options.debug or options.debug_evalex else "warning",
             timeout_graceful_shutdown=max(options.timeout, 0) or None,
+            # as waitress: the front meets no connection that is just being closed
+            timeout_keep_alive=120,
+            # the front sets X-Forwarded-*, and it is the only one who can connect
+            proxy_headers=FORWARDED,
+            forwarded_allow_ips="*",
         )
     )
     own.run()

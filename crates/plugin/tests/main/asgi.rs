@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +11,9 @@ use mfserv_plugin::base::BaseEnvironment;
 use mfserv_plugin::environment::{Placed, environment};
 
 use crate::asgi_faults::asgi_apps_and_clients_that_misbehave_harm_nobody_else;
+use crate::asgi_lifespan::lifespans_that_fail_are_told_once;
 use crate::asgi_limits::what_runs_out_harms_no_other_request;
+use crate::asgi_loop::no_request_keeps_the_event_loop_for_itself;
 use crate::asgi_websocket::websockets_are_served_as_they_are_promised;
 use crate::templates::with_base;
 use crate::wsgi::End;
@@ -144,12 +147,25 @@ fn asgi_apps_are_served_as_they_are_promised() {
     let node = Node::new();
     let shared = with_base(&node);
     let base = &shared.environment;
+    let (_fallback, mut idle, since) = uvicorn_serves_where_the_module_does_not_load(&node, base);
+    asgi_is_served_as_it_is_promised(&node, base);
+
+    // uvicorn alone would have closed it after 5 s.
+    assert!(since.elapsed() > Duration::from_secs(6), "the rest of the test takes longer");
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    idle.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+}
+
+/// All but uvicorn, which a base environment need not have.
+pub fn asgi_is_served_as_it_is_promised(node: &Node, base: &BaseEnvironment) {
     let dir = node.plugin("python3_raw_asgi", "own");
     fs::write(dir.join("main/application.py"), APP).unwrap();
     fs::write(dir.join("digits"), "0123456789").unwrap();
     let socket = node.work().join("a");
     // what it is needs no option
-    let mut app = worker(&node, base, &dir, &["main.application:app"], &socket);
+    let mut app = worker(node, base, &dir, &["main.application:app"], &socket);
     get(&socket, "/", "");
     the_scope_is_that_of_the_request(&socket);
     each_request_is_a_task_of_its_own(&socket);
@@ -161,12 +177,13 @@ fn asgi_apps_are_served_as_they_are_promised() {
     assert!(dir.join("shut-down").exists(), "{}", log(&socket));
     assert_eq!(log(&socket), "");
 
-    the_lifespan_is_as_the_command_says(&node, base, &dir);
-    a_stop_loses_no_request(&node, base, &dir);
-    uvicorn_serves_where_the_module_does_not_load(&node, base);
-    asgi_apps_and_clients_that_misbehave_harm_nobody_else(&node, base);
-    what_runs_out_harms_no_other_request(&node, base);
-    websockets_are_served_as_they_are_promised(&node, base);
+    the_lifespan_is_as_the_command_says(node, base, &dir);
+    a_stop_loses_no_request(node, base, &dir);
+    asgi_apps_and_clients_that_misbehave_harm_nobody_else(node, base);
+    what_runs_out_harms_no_other_request(node, base);
+    websockets_are_served_as_they_are_promised(node, base);
+    no_request_keeps_the_event_loop_for_itself(node, base);
+    lifespans_that_fail_are_told_once(node, base);
 }
 
 fn the_scope_is_that_of_the_request(socket: &Path) {
@@ -334,17 +351,40 @@ fn a_stop_loses_no_request(node: &Node, base: &BaseEnvironment, dir: &Path) {
     assert!(dir.join("shut-down").exists());
 }
 
-fn uvicorn_serves_where_the_module_does_not_load(node: &Node, base: &BaseEnvironment) {
+const OF_UVICORN: &str = r#"
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"15")]})
+        body = "%s %s" % (scope["scheme"], (scope["client"] or [""])[0])
+        await send({"type": "http.response.body", "body": body.ljust(15).encode()})
+"#;
+
+/// Returns uvicorn, a connection that is idle, and since when.
+fn uvicorn_serves_where_the_module_does_not_load(
+    node: &Node,
+    base: &BaseEnvironment,
+) -> (End, UnixStream, Instant) {
     let dir = node.plugin("python3_raw_asgi", "fallback");
     fs::write(dir.join("_mfserv_worker.py"), "raise ImportError('no such module')").unwrap();
     let socket = node.work().join("u");
-    let mut app = worker(node, base, &dir, &["--asgi", "main.application:app"], &socket);
-    let (head, body) = get(&socket, "/", "");
-    assert!(head.contains("server: uvicorn") && body == "Hello, world!", "{head}");
-    app.signal("TERM");
-    app.0.wait().unwrap();
+    fs::write(dir.join("main/application.py"), OF_UVICORN).unwrap();
+    let uvicorn = worker(node, base, &dir, &["--asgi", "main.application:app"], &socket);
+    let forwarded = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n";
+    let (head, body) = get(&socket, "/", forwarded);
+    assert!(head.contains("server: uvicorn") && body == "https 192.0.2.1", "{head} {body}");
     assert!(log(&socket).contains("uvicorn serves instead: no such module"), "{}", log(&socket));
+    let mut idle = connect(&socket);
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut text = String::new();
+    while !text.ends_with("http           ") {
+        let mut space = [0; 1000];
+        let count = idle.read(&mut space).unwrap();
+        assert!(count > 0, "{text}");
+        text += std::str::from_utf8(&space[..count]).unwrap();
+    }
+    let since = Instant::now();
 
+    let socket = node.work().join("r");
     let refused = |arguments: &[&str]| {
         let mut app = worker(node, base, &dir, arguments, &socket);
         assert_eq!(app.ended().code(), Some(1), "{arguments:?}");
@@ -354,4 +394,5 @@ fn uvicorn_serves_where_the_module_does_not_load(node: &Node, base: &BaseEnviron
     assert!(said.contains("waitress serves no ASGI app"), "{said}");
     let said = refused(&["--wsgi", "--server=uvicorn", "main.application:app"]);
     assert!(said.contains("uvicorn serves no WSGI app"), "{said}");
+    (uvicorn, idle, since)
 }

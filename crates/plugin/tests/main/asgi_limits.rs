@@ -19,6 +19,8 @@ use crate::{Node, until};
 const APP: &str = r#"
 import asyncio, multiprocessing, os, resource, signal, sys, time
 
+together, go = [], asyncio.Event()
+
 async def start(send, *headers):
     await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
 
@@ -89,8 +91,14 @@ async def app(scope, receive, send):
         few_files()
     if path == "/wakeup":
         lose_wakeup()
-    if path == "/nap":
-        await asyncio.sleep(0.5)
+    if path == "/together":
+        together.append(path)
+        await go.wait()
+    if path == "/waiting":
+        await start(send)
+        return await piece(send, str(len(together)).encode())
+    if path == "/go":
+        go.set()
     if path == "/long":
         open("napping", "w").close()
         await asyncio.sleep(5.5)
@@ -173,16 +181,20 @@ fn nothing_is_said_in_the_middle_of_an_answer(socket: &Path) {
 
 fn requests_without_a_pause_are_all_answered(app: &End, socket: &Path) {
     let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
-    // More of them than are begun in a turn of the event loop.
+    // More of them than are begun in a turn of the event loop, and all at once. The clients wait:
+    // an event of theirs would begin what was left.
     let streams: Vec<_> = (0..100).map(|_| connect(socket)).collect();
     for mut stream in &streams {
-        stream.write_all((ask("/nap") + &ask("/").repeat(3)).as_bytes()).unwrap();
-        stream.shutdown(Shutdown::Write).unwrap();
+        stream.write_all((ask("/together") + &ask("/")).as_bytes()).unwrap();
     }
-    for mut stream in streams {
-        let mut answers = String::new();
-        stream.read_to_string(&mut answers).unwrap();
-        assert_eq!(answers.matches("HTTP/1.1 200").count(), 4, "{answers}");
+    until("all have begun", || get(socket, "/waiting", "").1 == "100");
+    let mut go = connect(socket);
+    go.write_all(ask("/go").as_bytes()).unwrap();
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine";
+    for mut stream in &streams {
+        let mut answers = vec![0; answer.len() * 2];
+        stream.read_exact(&mut answers).unwrap();
+        assert_eq!(String::from_utf8_lossy(&answers), answer.repeat(2));
     }
 
     // More arrives while the last answer waits for its client: it is whole all the same.

@@ -13,9 +13,12 @@
 
 mod archive;
 mod asgi;
+mod asgi_eager;
 mod asgi_faults;
 mod asgi_frameworks;
+mod asgi_lifespan;
 mod asgi_limits;
+mod asgi_loop;
 mod asgi_websocket;
 mod build;
 mod environment;

@@ -81,6 +81,19 @@ pub fn a_slow_reader_stops_the_app_and_is_not_timed_out(socket: &Path) {
     assert!(1000 + total > 100 * 65536 && last == b"0\r\n\r\n", "whole: {total}, {last:?}");
 }
 
+/// Clients may send any names.
+pub fn long_names_are_not_kept(app: &End, socket: &Path) {
+    let mut stream = connect(socket);
+    let before = memory_kib(app);
+    for number in 0..300 {
+        let name = format!("X{number}{}", "a".repeat(40_000));
+        write!(stream, "GET / HTTP/1.1\r\nHost: h\r\n{name}: 1\r\n\r\n").unwrap();
+        assert!(answer(&mut stream).starts_with("HTTP/1.1 200"));
+    }
+    let after = memory_kib(app);
+    assert!(after < before + 5 * 1024, "{after} KiB, {before} before");
+}
+
 /// What a request leaves behind shows in every round; what Python or the kernel keep for once,
 /// in one of them.
 pub fn many_requests_need_no_more_memory(app: &End, socket: &Path) {

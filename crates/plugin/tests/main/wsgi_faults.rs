@@ -10,7 +10,7 @@ use crate::wsgi::{End, HASTY, PATIENT, worker};
 use crate::wsgi_client::{connect, get, raw_text as raw};
 use crate::wsgi_cost::{
     a_slow_reader_stops_the_app_and_is_not_timed_out, an_idle_worker_sleeps,
-    bodies_are_kept_nowhere, many_requests_need_no_more_memory,
+    bodies_are_kept_nowhere, long_names_are_not_kept, many_requests_need_no_more_memory,
 };
 use crate::{Node, until};
 
@@ -181,6 +181,7 @@ fn what_is_no_matter_of_time_harms_nobody_else(app: &End, socket: &Path) {
     an_iterable_is_closed_once(socket);
     bodies_are_kept_nowhere(app, socket);
     many_requests_need_no_more_memory(app, socket);
+    long_names_are_not_kept(app, socket);
     an_idle_worker_sleeps(app);
 
     assert!(get(socket, "/exit", "").0.starts_with("HTTP/1.1 500"));

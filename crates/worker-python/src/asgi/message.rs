@@ -1,6 +1,5 @@
 //! The messages of ASGI, between Python's dictionaries and what the server does with them.
 
-use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -10,7 +9,7 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{FileType, Mode, OFlags, fstat};
 
 use crate::answer::{is_text, is_token, length_of};
 use crate::asgi::core::Core;
@@ -115,8 +114,11 @@ impl<'py> Message<'py> {
             "http.response.start" => Ok(Self::Start(Head::read(message, reasons)?)),
             "http.response.pathsend" => {
                 let path: PathBuf = needed(message, intern!(py, "path"))?.extract()?;
-                let file = File::open(&path).map_err(|error| of_path(error, &path))?;
-                Ok(Self::File(Part::of(file.into(), 0, None)?, false))
+                // A pipe would have to be opened at its other end too.
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let file = py.detach(|| rustix::fs::open(&path, flags, Mode::empty()));
+                let file = file.map_err(|error| of_path(error.into(), &path))?;
+                Ok(Self::File(Part::of(file, 0, None)?, false))
             }
             "http.response.zerocopysend" => Ok(Self::File(zero_copy(message)?, more(message)?)),
             "http.response.early_hint" => {
@@ -243,14 +245,21 @@ impl Part {
             return Err(PyOSError::new_err("only regular files can be sent so"));
         }
         let left = u64::try_from(found.st_size).unwrap_or(0).saturating_sub(at);
-        Ok(Self { file, at, size: size.unwrap_or(left).min(left) })
+        match size {
+            Some(size) if size > left => {
+                let text = format!("the file has only {left} bytes from {at} on, not {size}");
+                Err(PyValueError::new_err(text))
+            }
+            _ => Ok(Self { file, at, size: size.unwrap_or(left) }),
+        }
     }
 }
 
+/// As `os.sendfile`: without an offset from the position of the file on, which moves.
 fn zero_copy(message: &Bound<'_, PyDict>) -> PyResult<Part> {
     let py = message.py();
-    let file = needed(message, intern!(py, "file"))?;
-    let number: i32 = file.call_method0(intern!(py, "fileno"))?.extract()?;
+    let file_object = needed(message, intern!(py, "file"))?;
+    let number: i32 = file_object.call_method0(intern!(py, "fileno"))?.extract()?;
     if number < 0 {
         return Err(PyValueError::new_err("the file is closed"));
     }
@@ -258,15 +267,20 @@ fn zero_copy(message: &Bound<'_, PyDict>) -> PyResult<Part> {
         Some(number) if !number.is_none() => number.extract::<u64>().map(Some),
         _ => Ok(None),
     };
-    let at = match given(intern!(py, "offset"))? {
+    let offset = given(intern!(py, "offset"))?;
+    let at = match offset {
         Some(at) => at,
-        None => file.call_method0(intern!(py, "tell"))?.extract()?,
+        None => file_object.call_method0(intern!(py, "tell"))?.extract()?,
     };
     let size = given(intern!(py, "count"))?;
     // SAFETY: the file of Python is open, and this call holds it and the interpreter.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     let file = rustix::io::fcntl_dupfd_cloexec(borrowed, 0).map_err(std::io::Error::from)?;
-    Part::of(file, at, size)
+    let part = Part::of(file, at, size)?;
+    if offset.is_none() {
+        file_object.call_method1(intern!(py, "seek"), (part.at + part.size,))?;
+    }
+    Ok(part)
 }
 
 fn is_of_handshake(name: &[u8]) -> bool {

@@ -11,7 +11,7 @@ use rustix::event::epoll::EventFlags;
 use crate::asgi::Environment;
 use crate::asgi::request::Request;
 use crate::asgi::socket::Socket;
-use crate::asgi::wait::Outcome;
+use crate::asgi::wait::{Outcome, Wait};
 
 /// Who has a connection.
 pub enum Owner {
@@ -35,6 +35,15 @@ impl Owner {
         match self {
             Self::Request(request) => request.bind(py).clone().into_any(),
             Self::Socket(socket) => socket.bind(py).clone().into_any(),
+        }
+    }
+
+    /// Does what a message of the app says. Returns what comes after it.
+    pub fn send_now(&self, message: &Bound<'_, PyAny>) -> PyResult<Py<Wait>> {
+        let py = message.py();
+        match self {
+            Self::Request(request) => Request::send_now(request.bind(py), message),
+            Self::Socket(socket) => Socket::send_now(socket.bind(py), message),
         }
     }
 

@@ -21,8 +21,11 @@ use crate::connection::is_of_client;
 
 mod answering;
 
-/// After so many bytes that the socket took at once, the other tasks have their turn.
+/// After so many bytes that the socket took at once, or that the app received without a pause, the
+/// other tasks have their turn.
 const TURN: usize = 1 << 20;
+/// The same, as a number of messages that the app received.
+const MESSAGES: usize = 64;
 
 /// A request. Nothing of its connection is reached through it once it is answered.
 #[pyclass(frozen, module = "_mfserv_worker")]
@@ -41,6 +44,8 @@ struct State {
     is_read: bool,
     /// What the socket took since the task was last interrupted, bytes.
     taken: usize,
+    /// What the app received since then: bytes and messages.
+    received: (usize, usize),
     /// Futures of those who wait for a message.
     receivers: Vec<Py<PyAny>>,
     /// Futures of those who wait until the socket takes the output.
@@ -63,6 +68,22 @@ impl Request {
 
     /// `send(message)` of ASGI.
     fn send(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<Wait>> {
+        if slf.get().environment.core.shared.is_main() {
+            return Self::send_now(slf, message);
+        }
+        Wait::to_send(Owner::Request(slf.clone().unbind()), message)
+    }
+
+    /// Called when the task of the request is over.
+    fn __call__(slf: &Bound<'_, Self>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let this = slf.get();
+        over(&this.environment, task, |error| this.fail(slf.py(), error))
+    }
+}
+
+impl Request {
+    /// Does what a message says. Returns what comes after it.
+    pub fn send_now(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<Wait>> {
         let py = slf.py();
         let this = slf.get();
         this.environment.refuse_child()?;
@@ -78,14 +99,6 @@ impl Request {
         Py::new(py, Wait::new(what))
     }
 
-    /// Called when the task of the request is over.
-    fn __call__(slf: &Bound<'_, Self>, task: &Bound<'_, PyAny>) -> PyResult<()> {
-        let this = slf.get();
-        over(&this.environment, task, |error| this.fail(slf.py(), error))
-    }
-}
-
-impl Request {
     /// The request whose head the connection has read.
     pub fn new(environment: Arc<Environment>, index: usize, mut wire: Wire) -> Self {
         let head = &wire.connection.head;
@@ -98,6 +111,7 @@ impl Request {
             is_whole: false,
             is_read: false,
             taken: 0,
+            received: (0, 0),
             receivers: Vec::new(),
             senders: Vec::new(),
         };
@@ -120,7 +134,9 @@ impl Request {
         let core = &self.environment.core;
         let wants_body = !state.is_read && !state.receivers.is_empty();
         let Some(live) = &mut state.live else { return };
-        let mut is_gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        let has_body = wants_body && flags.contains(EventFlags::IN);
+        // Of a client that has left, what it has sent before is received first.
+        let mut is_gone = !has_body && flags.intersects(EventFlags::HUP | EventFlags::ERR);
         if !is_gone && flags.contains(EventFlags::OUT) {
             match live.wire.connection.flush(py) {
                 Ok(true) => {
@@ -132,7 +148,7 @@ impl Request {
             }
         }
         if !is_gone && flags.contains(EventFlags::IN) {
-            if wants_body {
+            if has_body {
                 is_gone = !core.read(&mut live.wire.connection).unwrap_or(false);
                 due.futures.append(&mut state.receivers);
             } else {
@@ -168,10 +184,24 @@ impl Request {
     pub fn poll_message<'py>(&self, py: Python<'py>) -> PyResult<Outcome<'py>> {
         self.environment.refuse_child()?;
         let mut due = Due::default();
-        let body = self.with(|state| Ok(self.next_body(py, state, &mut due)));
+        let body = self.with(|state| {
+            let (bytes, messages) = state.received;
+            if bytes >= TURN || messages >= MESSAGES {
+                state.received = (0, 0);
+                return Ok(None);
+            }
+            let body = self.next_body(py, state, &mut due);
+            state.received = match &body {
+                Body::Piece(piece, _) => (bytes + piece.as_bytes().len(), messages + 1),
+                Body::Gone => (bytes, messages + 1),
+                Body::Later => (0, 0),
+            };
+            Ok(Some(body))
+        });
         due.settle(py, &self.environment);
+        let Some(body) = body? else { return Ok(Outcome::Waits(py.None().into_bound(py))) };
         let message = PyDict::new(py);
-        match body? {
+        match body {
             Body::Piece(bytes, more) => {
                 message.set_item(intern!(py, "type"), intern!(py, "http.request"))?;
                 message.set_item(intern!(py, "body"), bytes)?;

@@ -10,10 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::environ::Ends;
-use crate::text::{Last, latin1, percent_decoded, percent_encoded};
+use crate::text::{Last, NAME_MAX, NAMES, latin1, percent_decoded, percent_encoded};
 
-/// The most field names that are remembered: clients may send any.
-const NAMES: usize = 512;
 /// The longest value of a header that is kept for the next request, bytes.
 const KEPT: usize = 512;
 
@@ -176,7 +174,7 @@ impl Scopes {
     ) -> PyResult<Bound<'py, PyTuple>> {
         if !self.headers.contains_key(written) {
             let name = PyBytes::new(py, &written.to_ascii_lowercase());
-            if self.headers.len() >= NAMES {
+            if self.headers.len() >= NAMES || written.len() > NAME_MAX {
                 return PyTuple::new(py, [name, PyBytes::new(py, value)]);
             }
             let header = Header { name: name.unbind(), value: Vec::new(), pair: None };

@@ -102,15 +102,10 @@ impl Socket {
 
     /// `send(message)` of ASGI.
     fn send(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<Wait>> {
-        let waits = Self::say(slf, message)?;
-        let environment = &slf.get().environment;
-        match waits {
-            false => Ok(environment.nothing.clone_ref(slf.py())),
-            true => {
-                let output = What::Output(Owner::Socket(slf.clone().unbind()));
-                Py::new(slf.py(), Wait::new(output))
-            }
+        if slf.get().environment.core.shared.is_main() {
+            return Self::send_now(slf, message);
         }
+        Wait::to_send(Owner::Socket(slf.clone().unbind()), message)
     }
 
     /// Called when the task is over.
@@ -154,6 +149,19 @@ impl Socket {
             senders: Vec::new(),
         };
         Self { environment, index, accept, state: Mutex::new(state) }
+    }
+
+    /// Does what a message says. Returns what comes after it.
+    pub fn send_now(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<Wait>> {
+        let waits = Self::say(slf, message)?;
+        let environment = &slf.get().environment;
+        match waits {
+            false => Ok(environment.nothing.clone_ref(slf.py())),
+            true => {
+                let output = What::Output(Owner::Socket(slf.clone().unbind()));
+                Py::new(slf.py(), Wait::new(output))
+            }
+        }
     }
 
     fn with<T>(&self, use_it: impl FnOnce(&mut State) -> PyResult<T>) -> PyResult<T> {

@@ -3,6 +3,7 @@
 //! They are coroutines too (`collections.abc.Coroutine`), so that an app may hand them to
 //! `asyncio.create_task`.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use pyo3::exceptions::PyStopIteration;
@@ -27,6 +28,8 @@ pub enum What {
     Output(Owner),
     /// A message of the client.
     Message(Owner),
+    /// A message of the app is sent by the thread that waits; then what comes after it.
+    Sent(Owner, Py<PyAny>, OnceLock<Py<Wait>>),
 }
 
 /// What became of a wait.
@@ -45,6 +48,13 @@ impl Wait {
         Self { what }
     }
 
+    /// Sends a message once somebody waits for it: another thread than that of the event loop has
+    /// called `send`, and may only hand over what it returns (`asyncio.run_coroutine_threadsafe`).
+    pub fn to_send(owner: Owner, message: &Bound<'_, PyAny>) -> PyResult<Py<Self>> {
+        let sent = What::Sent(owner, message.clone().unbind(), OnceLock::new());
+        Py::new(message.py(), Self::new(sent))
+    }
+
     fn poll<'py>(&self, py: Python<'py>) -> PyResult<Outcome<'py>> {
         match &self.what {
             What::Nothing => Ok(Outcome::Over),
@@ -54,6 +64,16 @@ impl Wait {
             What::Turn(_) => Ok(Outcome::Over),
             What::Output(owner) => owner.poll_output(py),
             What::Message(owner) => owner.poll_message(py),
+            What::Sent(owner, message, after) => {
+                let after = match after.get() {
+                    Some(after) => after,
+                    None => {
+                        let sent = owner.send_now(message.bind(py))?;
+                        after.get_or_init(|| sent)
+                    }
+                };
+                after.get().poll(py)
+            }
         }
     }
 }

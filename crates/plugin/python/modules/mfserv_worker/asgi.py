@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import base64
+import contextvars
 import hashlib
 import inspect
 import os
@@ -35,19 +36,24 @@ class Lifespan(object):
     """The start and the end of an app, by the lifespan protocol of ASGI.
 
     `mode`: "off" leaves it out; "auto" takes an exception before the app is ready for an app that
-    does not know the protocol; with "on" that is a failure.
+    does not know the protocol; with "on" that is a failure. `on_exit()` is called when the app that
+    has started ends its process by an exception, which `exit` is then.
     """
 
-    def __init__(self, app, mode, report):
+    def __init__(self, app, mode, report, on_exit):
         self.app = app
         self.mode = mode
         self.report = report
+        self.on_exit = on_exit
+        self.exit = None
+        self.process = os.getpid()
         self.state = {}
         self.task = None
         self.messages = asyncio.Queue()
         self.started = asyncio.Event()
         self.stopped = asyncio.Event()
         self.is_ready = False
+        self.is_known = False
         self.failure = None
 
     async def startup(self):
@@ -66,13 +72,20 @@ class Lifespan(object):
         if self.mode == "on":
             self.report("the app failed in its lifespan, before it was ready", error)
             return False
+        if self.is_known and error is not None:
+            # It may also be an app that asks for a message before it looks at the scope.
+            self.report("the app failed in its lifespan, before it was ready: it is served without", error)
         return True
 
-    async def shutdown(self):
+    async def shutdown(self, timeout):
+        """Waits for the end of the app, so many seconds at most; 0 = any time."""
         if self.task is None or self.task.done():
             return
         self.messages.put_nowait({"type": "lifespan.shutdown"})
-        await self.stopped.wait()
+        try:
+            await asyncio.wait_for(self.stopped.wait(), timeout or None)
+        except asyncio.TimeoutError:
+            self.report("the app was not shut down after %s s: it is ended" % timeout, None)
         if self.failure is not None:
             self.report("the app failed to shut down: %s" % self.failure, None)
 
@@ -83,14 +96,25 @@ class Lifespan(object):
                 "asgi": {"version": "3.0", "spec_version": "2.0"},
                 "state": self.state,
             }
-            await self.app(scope, self.messages.get, self.send)
+            await self.app(scope, self.receive, self.send)
         except Exception as error:
-            if self.started.is_set() and self.failure is None:
+            if not self.started.is_set():
+                # `startup` says what it means
+                raise
+            if self.failure is None:
                 self.report("uncaught exception in the lifespan of the app", error)
-            raise
+        except (SystemExit, KeyboardInterrupt) as error:
+            if not self.started.is_set() or os.getpid() != self.process:
+                raise
+            self.exit = error
+            self.on_exit()
         finally:
             self.started.set()
             self.stopped.set()
+
+    async def receive(self):
+        self.is_known = True
+        return await self.messages.get()
 
     async def send(self, message):
         kind = message["type"]
@@ -125,18 +149,20 @@ class Worker(object):
     async def main(self):
         """Serves until SIGTERM or SIGINT; returns the exit code."""
         loop = self.loop = asyncio.get_running_loop()
+        # Nothing of the app has set a variable in it: a signal comes in the context of any request.
+        context = contextvars.copy_context()
         # With the event loop that runs: some modules ask for it.
         app = self.load()
         if app is None:
             return 1
         self.app = as_coroutine_function(app)
-        lifespan = Lifespan(self.app, self.mode, self.report)
         stopping = asyncio.Event()
 
         def stop():
             """Asks for a clean end; the signal a second time ends at once."""
             if stopping.is_set():
                 return
+            stopping.set()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_DFL)
@@ -144,15 +170,21 @@ class Worker(object):
             if self.server is not None:
                 own_socket.remove()
                 self.server.leave()
-            stopping.set()
 
-        def stop_soon(number, frame):
-            loop.call_soon_threadsafe(stop)
+        def stop_soon():
+            loop.call_soon_threadsafe(stop, context=context)
 
+        def on_signal(number, frame):
+            # Now: the app may block the event loop for long.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+            stop_soon()
+
+        lifespan = Lifespan(self.app, self.mode, self.report, stop_soon)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
             # Another event loop of the app may take the descriptor that tells this one of signals.
-            signal.signal(number, stop_soon)
+            signal.signal(number, on_signal)
         self.wakeup = signal.set_wakeup_fd(-1)
         self.settle()
         if not await self.until(stopping, lifespan.startup()):
@@ -169,7 +201,9 @@ class Worker(object):
             await self.finish()
         finally:
             own_socket.remove()
-        await lifespan.shutdown()
+        await lifespan.shutdown(self.timeout)
+        if lifespan.exit is not None:
+            raise lifespan.exit
         return 0
 
     def settle(self):
