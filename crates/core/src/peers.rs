@@ -26,7 +26,7 @@ use crate::route::Slots;
 /// The number of a peer. The caller chooses it and never uses it twice.
 pub type PeerKey = u64;
 
-/// A place in the queue.
+/// The place of a request in the order in which they came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
@@ -145,13 +145,19 @@ impl Roster {
         if self.waiting() >= self.queue_max {
             return Take::Full;
         }
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
+        let ticket = self.ticket();
         match pace {
             Pace::Ordinary | Pace::Short { .. } => self.queue.push_back(Waiting { ticket, pace }),
             Pace::Slow => self.slow_queue.push_back(ticket),
         }
         Take::Wait(ticket)
+    }
+
+    /// The next ticket: the place of a request among all, whether it waits or not.
+    pub fn ticket(&mut self) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        ticket
     }
 
     /// Gives a slot of this peer back, from a request of this pace.

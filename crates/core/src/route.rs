@@ -102,10 +102,6 @@ pub struct UpstreamSpec {
     /// 1: no other.
     #[serde(default)]
     pub depth: u32,
-    /// A worker reads a request when it begins with it, not before: one that waits at a worker
-    /// which dies is known not to have begun.
-    #[serde(default)]
-    pub reads_in_turn: bool,
 }
 
 /// Where the address of a client is taken from when proxies stand before the front.

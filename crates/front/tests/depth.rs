@@ -1,6 +1,10 @@
-//! Short requests may wait at a worker that is busy, and none behind a long one while another
-//! worker is free.
+//! Short requests may wait at a worker that is busy, and none stays behind a long one.
 
+mod kinds;
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -16,23 +20,48 @@ struct Had {
     ended: Instant,
 }
 
-/// A worker that takes any number of connections and serves one request at a time. It answers a
-/// request with `hold` in it only when told.
+/// True if nobody waits for the answer any more.
+fn is_abandoned(stream: &mut UnixStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let is_abandoned = matches!(stream.read(&mut [0]), Ok(0));
+    stream.set_nonblocking(false).unwrap();
+    is_abandoned
+}
+
+/// A worker that takes any number of connections and serves one request at a time, none that has
+/// been abandoned. It answers a request with `hold` in it only when told, and of those with `again`
+/// every second one, after a millisecond.
 struct OneAtATime {
     worker: Worker,
     had: Arc<Mutex<Vec<Had>>>,
 }
 
 impl OneAtATime {
-    fn start(world: &World, number: u32, told: &Arc<Mutex<mpsc::Receiver<()>>>) -> Self {
+    fn start(
+        world: &World,
+        number: u32,
+        told: &Arc<Mutex<mpsc::Receiver<()>>>,
+        asked_again: &Arc<AtomicUsize>,
+    ) -> Self {
+        let asked_again = asked_again.clone();
         let (told, turn) = (told.clone(), Mutex::new(()));
         let had: Arc<Mutex<Vec<Had>>> = Arc::default();
         let all = had.clone();
         let worker = Worker::start(world, number, move |stream, received| {
             let came = Instant::now();
             let _turn = turn.lock().unwrap();
+            if is_abandoned(stream) {
+                return false;
+            }
             let began = Instant::now();
             match received.target() {
+                target if target.contains("again") => {
+                    if asked_again.fetch_add(1, Ordering::SeqCst) % 2 == 0 {
+                        return false;
+                    }
+                    // Long enough for others to come meanwhile.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 target if target.contains("hold") => {
                     let _ = told.lock().unwrap().recv_timeout(PATIENCE);
                 }
@@ -52,14 +81,31 @@ impl OneAtATime {
 fn workers<const N: usize>(world: &World) -> ([OneAtATime; N], mpsc::Sender<()>) {
     let (tell, told) = mpsc::channel();
     let told = Arc::new(Mutex::new(told));
-    (std::array::from_fn(|at| OneAtATime::start(world, at as u32 + 1, &told)), tell)
+    let asked_again = Arc::default();
+    let start = |at: usize| OneAtATime::start(world, at as u32 + 1, &told, &asked_again);
+    (std::array::from_fn(start), tell)
 }
 
-fn deep(depth: u32, reads_in_turn: bool) -> RouteTable {
+fn deep(depth: u32) -> RouteTable {
     let mut routes = table(ONE, true);
-    let spec = routes.upstreams.get_mut("p/a").unwrap();
-    (spec.depth, spec.reads_in_turn) = (depth, reads_in_turn);
+    routes.upstreams.get_mut("p/a").unwrap().depth = depth;
     routes
+}
+
+/// How many requests have come to these workers, those that were taken back again included.
+fn came(all: &[OneAtATime]) -> usize {
+    all.iter().map(|one| one.worker.count()).sum()
+}
+
+/// How many requests with `hold` in them these workers have.
+fn held(all: &[OneAtATime]) -> usize {
+    let held = |one: &OneAtATime| {
+        let had = one.had.lock().unwrap();
+        let over = had.iter().filter(|had| had.target.contains("hold")).count();
+        let requests = one.worker.requests.lock().unwrap();
+        requests.iter().filter(|received| received.target().contains("hold")).count() - over
+    };
+    all.iter().map(held).sum()
 }
 
 /// How many requests were given to a busy worker.
@@ -85,26 +131,25 @@ fn load(front: &Front, request: &str) {
 const PAGE: &str = "GET /a/page HTTP/1.1\r\nHost: h\r\n\r\n";
 const POST: &str = "POST /a/page HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi";
 
+const HELD_POST: &str = "POST /a/page?hold HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n";
+
 #[test]
-fn short_requests_wait_at_a_busy_worker_and_unsafe_ones_only_where_they_are_read_in_turn() {
+fn short_safe_requests_wait_at_a_busy_worker_and_others_in_the_front() {
     let world = World::new();
-    for (depth, reads_in_turn, request) in
-        [(1, true, PAGE), (8, false, PAGE), (8, false, POST), (8, true, POST)]
-    {
+    for (depth, request) in [(1, PAGE), (8, PAGE), (8, POST)] {
         let ([one], _tell) = workers(&world);
-        let mut front = world.serving(deep(depth, reads_in_turn), &[&one.worker]);
-        if depth == 1 || (request == POST && !reads_in_turn) {
+        let mut front = world.serving(deep(depth), &[&one.worker]);
+        let waits_there = depth > 1 && request == PAGE;
+        until("some had to wait", || {
             load(&front, request);
-            load(&front, request);
-            assert_eq!(behind(&mut front), 0, "{depth} {request}");
-            continue;
-        }
-        until("some wait at the worker", || {
-            load(&front, request);
-            behind(&mut front) > 0
+            let stats = &front.daemon.stats().upstreams["p/a"];
+            stats.queued > 100 && (stats.behind > 0 || !waits_there)
         });
-        let most = one.worker.most.load(std::sync::atomic::Ordering::SeqCst);
-        assert!(most <= depth as usize, "{most} connections");
+        assert!(waits_there || behind(&mut front) == 0, "{depth} {request}");
+        let had = one.had.lock().unwrap();
+        let at_once = |at: Instant| had.iter().filter(move |had| had.came <= at && at <= had.ended);
+        let most = had.iter().map(|had| at_once(had.came).count()).max().unwrap();
+        assert!(most <= depth as usize, "{most} at once");
     }
 }
 
@@ -112,8 +157,7 @@ fn short_requests_wait_at_a_busy_worker_and_unsafe_ones_only_where_they_are_read
 fn no_short_request_is_given_to_a_worker_that_has_a_slow_one() {
     let world = World::new();
     let (all, _tell) = workers::<2>(&world);
-    let mut front =
-        world.serving(deep(8, true), &all.each_ref().map(|one: &OneAtATime| &one.worker));
+    let mut front = world.serving(deep(8), &all.each_ref().map(|one: &OneAtATime| &one.worker));
     load(&front, PAGE);
     until("some wait at the workers", || {
         std::thread::scope(|scope| {
@@ -154,7 +198,7 @@ fn answered(clients: &mut [Client]) {
 fn what_waits_behind_a_request_that_turns_out_long_is_taken_back_when_a_worker_is_free() {
     let world = World::new();
     let (all, tell) = workers::<2>(&world);
-    let mut routes = deep(8, false);
+    let mut routes = deep(8);
     routes.upstreams.get_mut("p/a").unwrap().timeout_ms = NEVER_MS;
     let mut front = world.serving(routes, &all.each_ref().map(|one: &OneAtATime| &one.worker));
     let mut long: Vec<Client> = (0..2).map(|_| Client::connect(front.address)).collect();
@@ -162,31 +206,125 @@ fn what_waits_behind_a_request_that_turns_out_long_is_taken_back_when_a_worker_i
     until("some waited behind the one that is held", || {
         load(&front, PAGE);
         load(&front, POST);
-        let (before, retried) = (behind(&mut front), retried(&mut front));
+        let (before, came_before) = (behind(&mut front), came(&all));
         // Each of them gets a worker of its own, since it is unsafe; others may wait behind it.
-        ask(&mut long, "POST /a/page?hold HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
+        ask(&mut long, HELD_POST);
         ask(&mut pages, PAGE);
-        until("both are held", || {
-            let had = |one: &OneAtATime| {
-                let requests = one.worker.requests.lock().unwrap();
-                requests.iter().filter(|received| received.target().contains("hold")).count()
-            };
-            let answered = |one: &OneAtATime| {
-                let had = one.had.lock().unwrap();
-                had.iter().filter(|had| had.target.contains("hold")).count()
-            };
-            all.iter().map(had).sum::<usize>() == all.iter().map(answered).sum::<usize>() + 2
-        });
+        until("both are held", || held(&all) == 2);
         tell.send(()).unwrap();
         answered(&mut pages);
         tell.send(()).unwrap();
         answered(&mut long);
-        behind(&mut front) > before && self::retried(&mut front) > retried
+        behind(&mut front) > before && came(&all) > came_before + pages.len() + long.len()
+    });
+    assert_eq!(front.daemon.stats().upstreams["p/a"].retried, 0, "no worker has failed");
+}
+
+/// The end of clients that ask again and again, also where the test fails.
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn nobody_stays_behind_a_long_request_while_others_keep_all_other_workers_busy() {
+    let world = World::new();
+    let (all, tell) = workers::<2>(&world);
+    let mut routes = deep(8);
+    let spec = routes.upstreams.get_mut("p/a").unwrap();
+    (spec.timeout_ms, spec.queue_timeout_ms) = (NEVER_MS, NEVER_MS);
+    let front = world.serving(routes, &all.each_ref().map(|one: &OneAtATime| &one.worker));
+    let answers: [AtomicUsize; 24] = Default::default();
+    let is_over = AtomicBool::new(false);
+    let mut long = Client::connect(front.address);
+    std::thread::scope(|scope| {
+        for count in &answers {
+            let (front, is_over) = (&front, &is_over);
+            scope.spawn(move || {
+                let mut client = Client::connect(front.address);
+                while !is_over.load(Ordering::SeqCst) {
+                    assert_eq!(client.get("/a/page").status, 200);
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        let counts = || answers.each_ref().map(|count| count.load(Ordering::SeqCst));
+        let all_have = |more: usize, since: [usize; 24]| {
+            until("each client has had answers", || {
+                counts().iter().zip(since).all(|(now, before)| *now >= before + more)
+            });
+        };
+        load(&front, POST);
+        let _end = SetWhenDropped(&is_over);
+        all_have(20, counts());
+        let (came_before, answered_before) = (came(&all), counts().iter().sum::<usize>());
+        let mut long_ones = 0;
+        until("some have stood behind it", || {
+            // An unsafe one stands behind no other.
+            ask(std::slice::from_mut(&mut long), HELD_POST);
+            until("it is held", || held(&all) == 1);
+            all_have(3, counts());
+            tell.send(()).unwrap();
+            assert_eq!(long.receive().unwrap().status, 200);
+            long_ones += 1;
+            let answered = counts().iter().sum::<usize>() - answered_before + long_ones;
+            // More than those on their way: some have come twice.
+            came(&all) > came_before + answered + answers.len()
+        });
     });
 }
 
-fn retried(front: &mut Front) -> u64 {
-    front.daemon.stats().upstreams["p/a"].retried
+#[test]
+fn a_request_behind_a_long_one_waits_no_longer_than_any_other() {
+    let world = World::new();
+    let ([one], tell) = workers(&world);
+    let mut routes = deep(8);
+    let spec = routes.upstreams.get_mut("p/a").unwrap();
+    (spec.timeout_ms, spec.queue_timeout_ms) = (NEVER_MS, 1_000);
+    let mut front = world.serving(routes, &[&one.worker]);
+    let mut both: Vec<Client> = (0..2).map(|_| Client::connect(front.address)).collect();
+    until("one has waited at the worker behind the other", || {
+        load(&front, PAGE);
+        let before = behind(&mut front);
+        ask(&mut both[..1], "GET /a/page?hold HTTP/1.1\r\nHost: h\r\n\r\n");
+        ask(&mut both[1..], PAGE);
+        let refused = both[1].receive().unwrap();
+        // The other one may have come first.
+        if refused.status == 503 {
+            assert_eq!(refused.field("x-mfserv-cause"), ["queue_timeout"]);
+        }
+        tell.send(()).unwrap();
+        answered(&mut both[..1]);
+        refused.status == 503 && behind(&mut front) > before
+    });
+}
+
+#[test]
+fn nothing_is_given_to_a_worker_that_has_a_request_which_another_worker_has_failed() {
+    let world = World::new();
+    let (all, _tell) = workers::<2>(&world);
+    let mut front = world.serving(deep(8), &all.each_ref().map(|one: &OneAtATime| &one.worker));
+    load(&front, PAGE);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = Client::connect(front.address);
+            (0..40).for_each(|_| assert_eq!(client.get("/a/page?again").status, 200));
+        });
+        load(&front, PAGE);
+        load(&front, PAGE);
+    });
+    assert!(behind(&mut front) > 0 && front.daemon.stats().upstreams["p/a"].retried >= 40);
+    for one in &all {
+        let had = one.had.lock().unwrap();
+        for again in had.iter().filter(|had| had.target.contains("again")) {
+            let meanwhile =
+                had.iter().filter(|had| again.came < had.came && had.came < again.ended);
+            assert_eq!(meanwhile.count(), 0);
+        }
+    }
 }
 
 /// The parts of `Server-Timing`, milliseconds: queue, app, total.
@@ -202,7 +340,7 @@ fn timings(client: &mut Client) -> Vec<f64> {
 fn a_request_that_waits_at_a_worker_has_its_time_from_when_it_is_its_turn() {
     let world = World::new();
     let ([one], tell) = workers(&world);
-    let mut routes = deep(8, true);
+    let mut routes = deep(8);
     routes.server.server_timing = true;
     let spec = routes.upstreams.get_mut("p/a").unwrap();
     (spec.timeout_ms, spec.queue_timeout_ms) = (3_000, NEVER_MS);
@@ -232,46 +370,4 @@ fn a_request_that_waits_at_a_worker_has_its_time_from_when_it_is_its_turn() {
     found.sort_by(|a, b| a[0].total_cmp(&b[0]));
     assert!(found[0][0] < 1_000.0 && found[1][0] >= 1_600.0, "the second one waited: {found:?}");
     assert!(found.iter().all(|ms| ms[1] >= 1_600.0 && ms[1] < 3_000.0), "{found:?}");
-}
-
-#[test]
-fn a_kind_of_requests_is_short_though_it_has_waited_at_a_worker() {
-    let world = World::new();
-    let ([one], tell) = workers(&world);
-    let mut routes = deep(8, true);
-    routes.upstreams.get_mut("p/a").unwrap().timeout_ms = NEVER_MS;
-    let mut front = world.serving(routes, &[&one.worker]);
-    let get = |target: &str| format!("GET /a/{target} HTTP/1.1\r\nHost: h\r\n\r\n");
-    let mut first = vec![Client::connect(front.address)];
-    let mut others: Vec<Client> = (0..6).map(|_| Client::connect(front.address)).collect();
-    until("the others wait at the worker, before and after", || {
-        for target in ["page", "first", "other"].repeat(32) {
-            ask(&mut first, &get(target));
-            answered(&mut first);
-        }
-        let before = front.daemon.stats().upstreams["p/a"].clone();
-        ask(&mut first, &get("first?hold"));
-        ask(&mut others, &get("other"));
-        until("all have come", || {
-            let now = &front.daemon.stats().upstreams["p/a"];
-            let answered = now.by_class[1] - before.by_class[1];
-            answered + now.in_flight.values().sum::<u64>() + now.waiting == 7
-        });
-        let now = &front.daemon.stats().upstreams["p/a"];
-        let all_wait = now.by_class == before.by_class && now.behind == before.behind + 6;
-        if all_wait {
-            // A kind that took so long would not be short for its next hundred requests.
-            std::thread::sleep(Duration::from_millis(300));
-        }
-        tell.send(()).unwrap();
-        answered(&mut first);
-        answered(&mut others);
-        let before = behind(&mut front);
-        std::thread::scope(|scope| {
-            for client in &mut others {
-                scope.spawn(|| (0..15).for_each(|_| drop(client.get("/a/other"))));
-            }
-        });
-        all_wait && behind(&mut front) > before
-    });
 }

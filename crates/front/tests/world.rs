@@ -280,7 +280,6 @@ pub fn table(slots: Slots, keep_alive: bool) -> RouteTable {
         queue_timeout_ms: 5000,
         slow_lane_wait_ms: 1000,
         depth: 1,
-        reads_in_turn: false,
     };
     RouteTable {
         server: ServerSettings {

@@ -32,8 +32,6 @@ fn killing_a_worker_of_flask_each_second_fails_no_get_and_each_failed_post_is_ex
     node.start();
     let paths = ["/sample_flask/count", "/sample_flask/slow/5"];
     kill_a_worker_each_second(&node, "sample_flask", paths);
-    // Some of them waited at a worker that was killed, or the test shows less than it says.
-    assert!(node.status().requests["sample_flask/main"].behind > 0);
     node.stop();
 }
 

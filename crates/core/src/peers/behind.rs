@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::{Admission, Entry, PeerKey, Roster};
+use super::{Admission, Entry, Pace, PeerKey, Roster, Take, Ticket, Waiting};
 use crate::route::Slots;
 
 /// What waits at a worker may be expected to take so long in all, microseconds.
@@ -39,6 +39,20 @@ impl Roster {
         self.freest(None).is_some()
     }
 
+    /// Takes a slot again for a request that was taken back from a peer at which it has waited: it
+    /// waits for a free peer, before all that came later and also if the queue is full.
+    pub fn take_again(&mut self, ticket: Ticket, avoid: Option<PeerKey>) -> Take {
+        let place = self.queue.partition_point(|waiting| waiting.ticket < ticket);
+        let free = self.freest(avoid).or_else(|| self.freest(None));
+        match free.filter(|_| place == 0) {
+            Some(at) => Take::Slot(self.occupy(at, Pace::Ordinary)),
+            None => {
+                self.queue.insert(place, Waiting { ticket, pace: Pace::Ordinary });
+                Take::Wait(ticket)
+            }
+        }
+    }
+
     /// The peer with the fewest requests behind which a short one may wait.
     pub(super) fn least_loaded(&self, avoid: Option<PeerKey>) -> Option<usize> {
         if self.slots != (Slots::Finite { per_worker: 1 }) {
@@ -65,7 +79,6 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Pace, Take, Ticket};
     use super::*;
 
     const PAGE: Pace = Pace::Short { expected_us: 200, may_wait_at_worker: true };
@@ -166,6 +179,26 @@ mod tests {
         roster.admit(0);
         assert_eq!((take(&mut roster, PAGE), take(&mut roster, PAGE)), (0, 0));
         wait(&mut roster, PAGE);
+    }
+
+    #[test]
+    fn what_is_taken_back_gets_the_next_free_peer_before_all_that_came_later() {
+        let mut roster = deep(2, 8);
+        roster.set_policy(Slots::Finite { per_worker: 1 }, 1);
+        let keys = [(); 2].map(|()| take(&mut roster, Pace::Ordinary));
+        let tickets = [(); 2].map(|()| roster.ticket());
+        let late = wait(&mut roster, PAGE);
+        assert_eq!(roster.take(None, PAGE), Take::Full);
+        for ticket in [tickets[1], tickets[0]] {
+            assert_eq!(roster.take_again(ticket, Some(0)), Take::Wait(ticket));
+        }
+        assert_eq!(roster.release(keys[1], Pace::Ordinary), [(tickets[0], 1)]);
+        assert_eq!(roster.release(1, Pace::Ordinary), [(tickets[1], 1)]);
+        assert_eq!(roster.release(0, Pace::Ordinary), [(late, 0)]);
+        assert!(roster.release(0, PAGE).is_empty());
+        assert!(roster.release(1, Pace::Ordinary).is_empty());
+        let again = roster.ticket();
+        assert_eq!(roster.take_again(again, Some(0)), Take::Slot(1), "another one");
     }
 
     #[test]

@@ -57,18 +57,6 @@ pub fn slots_of(argv: &[String]) -> (Slots, bool) {
     }
 }
 
-/// True for the server that reads a request when it begins with it, not before: ours, where it is
-/// the one behind its command lines. (Where its module can not be loaded another serves. Then a
-/// request that waited at a worker which dies may be given up without need, but none is repeated.)
-pub fn reads_in_turn(argv: &[String], python_server: &str) -> bool {
-    let server = argv.iter().find_map(|word| match base_name(word) {
-        "bjoern_wrapper.py" => Some(python_server),
-        "mfserv_worker" => Some(option(argv, &["--server"]).unwrap_or("mfserv")),
-        _ => None,
-    });
-    server == Some("mfserv")
-}
-
 enum Server {
     OneAtATime,
     Mfserv,
@@ -166,16 +154,6 @@ mod tests {
         assert_eq!(slots("mfserv_worker --timeout=60 --asgi main.application:app s"), unlimited);
         assert_eq!(slots("node --inspect server.js s 60"), unlimited);
         assert_eq!(slots("python -m uvicorn m:a"), unlimited);
-    }
-
-    #[test]
-    fn the_server_that_reads_a_request_when_it_begins_with_it_is_known_by_its_command() {
-        let argv = |command: &str| shlex::split(command).unwrap();
-        assert!(reads_in_turn(&argv("bjoern_wrapper.py m:a s"), "mfserv"));
-        assert!(!reads_in_turn(&argv("/x/bjoern_wrapper.py m:a s"), "waitress"));
-        assert!(reads_in_turn(&argv("mfserv_worker m:a s"), "waitress"));
-        assert!(!reads_in_turn(&argv("mfserv_worker --server=waitress m:a s"), "mfserv"));
-        assert!(!reads_in_turn(&argv("gunicorn m:a"), "mfserv"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::diagnostic::Diagnostic;
 use crate::keys::{
     FRONT_QUEUE_MAX, FRONT_QUEUE_TIMEOUT_S, FRONT_SLOW_LANE_WAIT_S, FRONT_WORKER_DEPTH,
-    NGINX_TIMEOUT_S, PYTHON_SERVER,
+    NGINX_TIMEOUT_S,
 };
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
@@ -127,7 +127,6 @@ fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
         Some(per_worker) => Slots::Finite { per_worker },
         None => by_command,
     };
-    let python_server = app.python_server.clone().unwrap_or(module.get(PYTHON_SERVER));
     let timeout_ms = app.timeout_s.unwrap_or(module.get(NGINX_TIMEOUT_S)) * 1000;
     UpstreamSpec {
         slots,
@@ -142,7 +141,6 @@ fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
             Slots::Finite { per_worker: 1 } => module.get(FRONT_WORKER_DEPTH),
             _ => 1,
         },
-        reads_in_turn: command::reads_in_turn(&argv, &python_server),
     }
 }
 

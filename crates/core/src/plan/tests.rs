@@ -152,14 +152,14 @@ fn the_depth_of_workers_is_that_of_the_node_where_their_server_takes_one_request
         let (module, section) = (module(node), WEB.replace("bjoern_wrapper.py m", command));
         let plan = Plan::new(inputs(&module, vec![plugin("foo", &(section + more))]));
         let spec = &plan.table.upstreams["foo/main"];
-        (spec.depth, spec.reads_in_turn)
+        spec.depth
     };
-    assert_eq!(of("", "bjoern_wrapper.py m", ""), (8, true));
-    assert_eq!(of("[front]\nworker_depth=1\n", "bjoern_wrapper.py m", ""), (1, true));
-    assert_eq!(of("[python]\nserver=waitress\n", "bjoern_wrapper.py m", ""), (8, false));
-    assert_eq!(of("", "python application.py", ""), (1, false));
+    let set = "[front]\nworker_depth=8\n";
+    assert_eq!(of("", "bjoern_wrapper.py m", ""), 1);
+    assert_eq!(of(set, "bjoern_wrapper.py m", ""), 8);
+    assert_eq!(of(set, "python application.py", ""), 1);
     // It would begin with all of them.
-    assert_eq!(of("", "uvicorn m:a --uds", "_requests_per_worker=1\n"), (1, false));
+    assert_eq!(of(set, "uvicorn m:a --uds", "_requests_per_worker=1\n"), 1);
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod tries;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mfserv_core::route::{HeadLimits, Slots};
@@ -21,7 +21,7 @@ use super::destination::{Destination, Reply};
 use super::failure::Failure;
 use super::heads::{self, Forwarded};
 use super::upload::{SendFault, Upload};
-use super::upstream::{Link, NoLink, Slot, Taken};
+use super::upstream::{Ask, Link, NoLink, Slot, Standing, Taken};
 use super::{relay, tunnel};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
@@ -100,6 +100,11 @@ impl Forwarding<'_, '_> {
                 }
                 Err(failure) => failure,
             };
+            let began = match slot.standing(Waker::noop()) {
+                Standing::First(since) => since,
+                Standing::Behind { .. } => Instant::now(),
+            };
+            self.exchange.worker_began(began);
             drop(link);
             let is_safe = self.exchange.request().is_safe();
             let again = upload.can_be_repeated() && self.tries.allow(failure, &slot, is_safe);
@@ -107,7 +112,9 @@ impl Forwarding<'_, '_> {
             if !again {
                 return Err(failure.fault());
             }
-            self.to.app.upstream.count_retry();
+            if failure != Failure::Stuck {
+                self.to.app.upstream.count_retry();
+            }
         }
     }
 
@@ -134,6 +141,8 @@ impl Forwarding<'_, '_> {
             return Err(Cause::Crashing(seconds).into());
         }
         let ask = upload.ask(self.exchange.request());
+        let is_plain = ask.is_plain && !self.tries.was_at_a_worker;
+        let ask = Ask { is_plain, taken_back: self.tries.taken_back, ..ask };
         let mut waiting = match upstream.take(self.to.lane, self.tries.avoid.as_ref(), ask) {
             Taken::Slot(slot) => return Ok(slot),
             Taken::Waiting(waiting) => waiting,
@@ -141,12 +150,12 @@ impl Forwarding<'_, '_> {
             Taken::Removed => return Err(Cause::Removed.into()),
         };
         let wait = Duration::from_millis(self.to.app.spec.queue_timeout_ms);
-        let deadline = *self.tries.wait_until.get_or_insert_with(|| Instant::now() + wait);
         let exchange = &mut *self.exchange;
         let since = Instant::now();
         let slow_wait = Duration::from_millis(self.to.app.spec.slow_lane_wait_ms);
-        let hasten_at = *self.tries.hasten_at.get_or_insert(since + slow_wait);
-        let mut hasten_at = waiting.is_slow().then(|| deadline.min(hasten_at));
+        let first = *self.tries.waits_since.get_or_insert(since);
+        let deadline = first + wait;
+        let mut hasten_at = waiting.is_slow().then(|| deadline.min(first + slow_wait));
         let turn = poll_fn(|cx| {
             // First: the slot that it gives may be all that is missed at the deadline.
             if hasten_at.is_some_and(|at| exchange.has_passed(cx, at)) {
@@ -188,7 +197,7 @@ impl Forwarding<'_, '_> {
 
     fn report(&mut self, slot: &Slot, failure: Failure) {
         if failure == Failure::Stuck {
-            return self.exchange.add_wait(slot.since().elapsed());
+            return;
         }
         let Ok((cause, detail)) = failure.trouble() else { return };
         let path = String::from_utf8_lossy(self.exchange.request().path());
@@ -205,7 +214,6 @@ impl Forwarding<'_, '_> {
         upload: &mut Upload<'_>,
     ) -> Result<(), Failure> {
         self.reply.ahead.clear();
-        let may_be_taken_back = self.exchange.request().is_safe() && !self.tries.was_taken_back;
         let limits = self.exchange.settings().answer_head;
         let mut attempt = Attempt {
             exchange: self.exchange,
@@ -215,7 +223,7 @@ impl Forwarding<'_, '_> {
             interim: 0,
             send_failed: false,
             deadline: None,
-            behind: Behind::of(slot).filter(|_| may_be_taken_back && upload.can_be_repeated()),
+            behind: Behind::of(slot),
             patience: Duration::from_millis(self.to.app.spec.timeout_ms),
         };
         poll_fn(|cx| attempt.poll(cx, slot, link, upload)).await
@@ -234,7 +242,7 @@ struct Attempt<'r, 'x> {
     /// When the worker's time ends; it begins anew with whatever the worker takes or
     /// sends, and while the client is waited for.
     deadline: Option<Instant>,
-    /// It may be taken back from a busy worker.
+    /// It was given to a busy worker, which has not begun with it.
     behind: Option<Behind>,
     patience: Duration,
 }
@@ -284,19 +292,18 @@ impl Attempt<'_, '_> {
     fn watch_worker(&mut self, cx: &mut Context<'_>, slot: &Slot) -> Result<(), Failure> {
         if let Some(behind) = &mut self.behind {
             match behind.look(cx, self.exchange, slot) {
-                Look::Begun => self.behind = None,
-                Look::Waits => {}
+                Look::Begun(since) => {
+                    (self.behind, self.deadline) = (None, Some(since + self.patience));
+                }
+                // Its worker has time for it when it begins.
+                Look::Waits => return Ok(()),
                 Look::TakeBack => return Err(Failure::Stuck),
             }
         }
-        while let Some(deadline) = self.deadline {
-            if !self.exchange.has_passed(cx, deadline) {
-                break;
-            }
-            let later = slot.later(deadline, self.patience, cx.waker());
-            self.deadline = Some(later.ok_or(Failure::Timeout)?);
+        match self.deadline.is_some_and(|deadline| self.exchange.has_passed(cx, deadline)) {
+            true => Err(Failure::Timeout),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {

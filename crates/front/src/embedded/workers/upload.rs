@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::task::{Context, Poll, ready};
 
 use mfserv_core::peers::Shape;
-use mfserv_h1::{Framing, Name, RequestHead};
+use mfserv_h1::{Framing, RequestHead};
 
 use super::upstream::Ask;
 use crate::embedded::clients::exchange::Exchange;
@@ -30,8 +30,6 @@ const LARGEST_BODIES: u64 = 4;
 /// A request of at most so many bytes that was sent with one write is read by the worker
 /// as a whole or not at all.
 const UNREAD_MAX: usize = 4096;
-/// The fields that the front adds to a head, bytes.
-const ADDED_MAX: usize = 1024;
 /// How much is read from a file at a time, bytes.
 const STEP: usize = 32 * 1024;
 
@@ -184,28 +182,17 @@ impl<'a> Upload<'a> {
 
     /// What is said of it to get a slot.
     pub fn ask<'r>(&self, request: &'r RequestHead) -> Ask<'r> {
-        let is_safe = request.is_safe();
         Ask {
             shape: Shape::new(request.method(), request.path()),
             is_plain: !request.upgrade && self.is_small(),
-            is_safe,
-            // Of no interest for the others.
-            is_read_at_once: !is_safe && self.will_be_short(request),
+            is_safe: request.is_safe(),
+            taken_back: None,
         }
     }
 
     /// True if its content is in memory, and little.
     fn is_small(&self) -> bool {
         !self.is_streamed && self.file.is_none() && self.memory.len() <= UNREAD_MAX
-    }
-
-    /// True if it will be one short write, unless the worker does not take it: its content, its
-    /// head, and what the front adds to that.
-    fn will_be_short(&self, request: &RequestHead) -> bool {
-        let field = |(_, name, value): (Name, &[u8], &[u8])| name.len() + value.len() + 4;
-        let fields: usize = request.fields.iter().map(field).sum();
-        let head = request.method().len() + request.target().len() + fields + ADDED_MAX;
-        self.is_small() && head + self.memory.len() <= UNREAD_MAX
     }
 
     /// True if nothing of it has been sent.

@@ -12,7 +12,7 @@ mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -66,17 +66,17 @@ pub struct Upstream {
 struct Inner {
     roster: Roster,
     slots: Slots,
+    depth: u32,
     timeout: Duration,
     members: Vec<Member>,
     /// The requests in the queue, which has at most `queue_max` places.
     waiters: HashMap<Ticket, Waiter>,
-    /// Requests at a worker that is with a long one, by their places.
-    stuck: BTreeMap<u64, Waker>,
+    /// Requests at a worker that is with a long one.
+    stuck: BTreeMap<Ticket, Waker>,
     learnt: Learnt,
     /// The time of the roster begins here.
     epoch: Instant,
     next_key: PeerKey,
-    next_place: u64,
     removed: bool,
     stats: UpstreamStats,
 }
@@ -185,6 +185,7 @@ impl Upstream {
         let inner = Inner {
             roster,
             slots: spec.slots,
+            depth: spec.depth,
             timeout: Duration::from_millis(spec.timeout_ms),
             members: Vec::new(),
             waiters: HashMap::new(),
@@ -192,7 +193,6 @@ impl Upstream {
             learnt: Learnt::new(spec, None),
             epoch: Instant::now(),
             next_key: 0,
-            next_place: 0,
             removed: false,
             stats: UpstreamStats::default(),
         };
@@ -212,17 +212,21 @@ impl Upstream {
 
     /// Asks for a slot for a request of this lane, if possible not of the worker `avoid`.
     pub fn take(self: &Arc<Self>, lane: usize, avoid: Option<&Arc<Peer>>, ask: Ask<'_>) -> Taken {
-        let now = Instant::now();
-        let mut inner = lock(&self.inner);
+        let (mut inner, now) = self.lock_now();
         if inner.removed {
             return Taken::Removed;
         }
         let asked = inner.learnt.look_at(ask);
-        inner.set_time(now);
-        match inner.roster.take(avoid.map(|peer| peer.key), asked.pace) {
+        let avoid = avoid.map(|peer| peer.key);
+        let taken = match ask.taken_back {
+            Some(ticket) => inner.roster.take_again(ticket, avoid),
+            None => inner.roster.take(avoid, asked.pace),
+        };
+        match taken {
             Take::Slot(key) => match inner.member(key).map(|member| member.peer.clone()) {
                 Some(peer) => {
-                    let found = inner.found(peer, lane, now);
+                    let ticket = ask.taken_back.unwrap_or_else(|| inner.roster.ticket());
+                    let found = inner.found(peer, lane, (ticket, now));
                     drop(inner);
                     Taken::Slot(Slot::new(self.clone(), found, lane, asked))
                 }
@@ -241,6 +245,15 @@ impl Upstream {
         }
     }
 
+    /// What follows happens now.
+    fn lock_now(&self) -> (MutexGuard<'_, Inner>, Instant) {
+        let mut inner = lock(&self.inner);
+        let now = Instant::now();
+        let since_epoch = now.saturating_duration_since(inner.epoch);
+        inner.roster.set_time(since_epoch);
+        (inner, now)
+    }
+
     /// True if any worker is admitted.
     pub fn has_admitted(&self) -> bool {
         lock(&self.inner).roster.has_admitted()
@@ -253,9 +266,9 @@ impl Upstream {
 
     /// Takes over the policy of a new table.
     pub fn set_spec(&self, spec: &UpstreamSpec) {
-        let mut inner = lock(&self.inner);
+        let (mut inner, _) = self.lock_now();
         inner.removed = false;
-        inner.slots = spec.slots;
+        (inner.slots, inner.depth) = (spec.slots, spec.depth);
         inner.learnt.set_spec(spec);
         inner.roster.set_depth(spec.depth);
         inner.timeout = Duration::from_millis(spec.timeout_ms);
@@ -268,7 +281,7 @@ impl Upstream {
 
     /// Admits a worker: it gets traffic from now on.
     pub fn admit(&self, name: &PeerName) {
-        let mut inner = lock(&self.inner);
+        let (mut inner, _) = self.lock_now();
         let known = inner.find(&name.worker).filter(|peer| !peer.gone.is_raised());
         let key = match known {
             Some(peer) => {
@@ -283,7 +296,7 @@ impl Upstream {
 
     /// Drains a worker: it gets no more traffic, and its idle connections are closed.
     pub fn drain(&self, worker: &WorkerId) {
-        let mut inner = lock(&self.inner);
+        let (mut inner, _) = self.lock_now();
         if let Some(peer) = inner.find(worker) {
             let closed = inner.drain(&peer);
             drop(inner);
@@ -362,7 +375,7 @@ impl Upstream {
     /// Suspends a worker: it gets no traffic until [`Upstream::resume`] or
     /// [`Upstream::admit`]. It keeps its requests; its idle connections are closed.
     pub fn suspend(&self, worker: &WorkerId) {
-        let mut inner = lock(&self.inner);
+        let (mut inner, _) = self.lock_now();
         let Some(peer) = inner.find(worker) else { return };
         let handed = inner.roster.suspend(peer.key);
         let closed = inner.take_idle(&peer);
@@ -373,7 +386,7 @@ impl Upstream {
 
     /// Ends [`Upstream::suspend`].
     pub fn resume(&self, worker: &WorkerId) {
-        let mut inner = lock(&self.inner);
+        let (mut inner, _) = self.lock_now();
         let Some(peer) = inner.find(worker) else { return };
         let handed = inner.roster.resume(peer.key);
         inner.deliver(handed);
@@ -457,7 +470,7 @@ impl Upstream {
         let (upstream, key) = (self.clone(), peer.key);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
-            let mut inner = lock(&upstream.inner);
+            let (mut inner, _) = upstream.lock_now();
             let handed = inner.roster.end_cool_down(key);
             inner.deliver(handed);
         });
@@ -465,7 +478,7 @@ impl Upstream {
 
     /// Gives a slot back, with the connection to be kept and the status to be counted.
     fn release(&self, peer: &Peer, asked: &Asked, kept: Option<Idle>, end: SlotEnd) {
-        let mut inner = lock(&self.inner);
+        let (mut inner, _) = self.lock_now();
         inner.note_end(peer.key, end.is_over);
         if let Some(status) = end.status {
             let class = usize::from(status / 100).clamp(1, 5) - 1;
@@ -515,8 +528,8 @@ impl Inner {
     /// The worker whose slot was taken, with an idle connection to it. For a finite app that
     /// is any connection, so that a worker never has more connections than requests at a time;
     /// else it is one of this lane.
-    fn found(&mut self, peer: Arc<Peer>, lane: usize, now: Instant) -> Found {
-        let (finite, place) = (self.slots != Slots::Unlimited, self.join(peer.key, now));
+    fn found(&mut self, peer: Arc<Peer>, lane: usize, at: (Ticket, Instant)) -> Found {
+        let (finite, place) = (self.slots != Slots::Unlimited, self.join(peer.key, at));
         let idle = self.member(peer.key).and_then(|member| {
             let own = member.idle.iter().rposition(|idle| idle.lane == lane);
             let any = || member.idle.len().checked_sub(1).filter(|_| finite);

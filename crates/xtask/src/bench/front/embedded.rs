@@ -126,7 +126,6 @@ fn table(of: &Backend<'_>, home: &Path) -> RouteTable {
         queue_timeout_ms: 60_000,
         slow_lane_wait_ms: 1000,
         depth: 1,
-        reads_in_turn: false,
     };
     let route = |prefix: &str, target| Route {
         prefix: prefix.into(),

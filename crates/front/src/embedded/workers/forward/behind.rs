@@ -1,5 +1,6 @@
 //! A request that was given to a busy worker: it stands there behind short ones, and is taken back
-//! if one of these turns out to be long while another worker has nothing to do.
+//! if one of these turns out to be long: at once if another worker has nothing to do, else a little
+//! later, to wait for one before all that came after it.
 
 use std::task::Context;
 use std::time::Duration;
@@ -14,22 +15,26 @@ const FIRST_LOOK: Duration = Duration::from_millis(2);
 /// It is looked at again so much later: the front itself may have been late to read an answer.
 const SECOND_LOOK: Duration = Duration::from_millis(1);
 
+/// It waits no longer behind one request if no other worker is free, either: those that are not free
+/// may be so soon.
+const TAKEN_BACK_AFTER: Duration = Duration::from_millis(20);
+
 /// Such a request, as long as nothing of its answer has come.
 pub struct Behind {
     look_at: Instant,
     is_suspected: bool,
-    /// It waits for its answer or for another worker, whichever comes first.
+    /// It waits for its answer or for a free worker, whichever comes first.
     is_stuck: bool,
 }
 
 /// What was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// The worker has it.
-    Begun,
+    /// The worker has it, since then.
+    Begun(Instant),
     /// It stands behind others.
     Waits,
-    /// It stands behind a long one, and another worker has nothing to do.
+    /// It stands behind a long one.
     TakeBack,
 }
 
@@ -43,9 +48,10 @@ impl Behind {
     /// Looks how long its worker has been with one request; the calling task is woken when there
     /// is more to see.
     pub fn look(&mut self, cx: &mut Context<'_>, exchange: &mut Exchange<'_>, slot: &Slot) -> Look {
-        while self.is_stuck || exchange.has_passed(cx, self.look_at) {
+        // The one that is stuck is woken for both.
+        while exchange.has_passed(cx, self.look_at) || self.is_stuck {
             let (progress, another_is_free) = match slot.standing(cx.waker()) {
-                Standing::First(_) => return Look::Begun,
+                Standing::First(since) => return Look::Begun(since),
                 Standing::Behind { progress, another_is_free } => (progress, another_is_free),
             };
             let now = Instant::now();
@@ -54,11 +60,13 @@ impl Behind {
                     Self { look_at: progress + FIRST_LOOK, is_suspected: false, is_stuck: false };
             } else if !self.is_suspected {
                 (self.look_at, self.is_suspected) = (now + SECOND_LOOK, true);
-            } else if another_is_free {
+            } else if another_is_free || now >= progress + TAKEN_BACK_AFTER {
                 return Look::TakeBack;
             } else {
-                self.is_stuck = true;
-                break;
+                (self.look_at, self.is_stuck) = (progress + TAKEN_BACK_AFTER, true);
+                if !exchange.has_passed(cx, self.look_at) {
+                    break;
+                }
             }
         }
         Look::Waits

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mfserv_core::peers::Ticket;
 use tokio::time::Instant;
 
 use crate::embedded::workers::failure::Failure;
@@ -18,20 +19,25 @@ pub struct Tries {
     first_may_have_died_of_it: bool,
     /// The worker that was asked last.
     pub avoid: Option<Arc<Peer>>,
-    /// It was taken back from a worker once: the next one keeps it.
-    pub was_taken_back: bool,
-    /// Until when it waits for slots, from the first time it has to.
-    pub wait_until: Option<Instant>,
-    /// From when on it may have any slot if it is slow, from the first time it has to wait.
-    pub hasten_at: Option<Instant>,
+    /// A worker has had it. The next one gets nothing to wait behind it, nor is it given to a busy
+    /// one: if workers die of it, they die of it alone.
+    pub was_at_a_worker: bool,
+    /// Its ticket, if it was taken back from a worker.
+    pub taken_back: Option<Ticket>,
+    /// Since when it waits for slots: from the first time it has to.
+    pub waits_since: Option<Instant>,
 }
 
 impl Tries {
     /// Whether another worker may be asked after this failure. There is one retry, and a
     /// second one only if the first worker cannot have died of the request.
     pub fn allow(&mut self, failure: Failure, slot: &Slot, is_safe: bool) -> bool {
-        if failure == Failure::Stuck {
-            self.was_taken_back = true;
+        self.was_at_a_worker = true;
+        let is_bystander = slot.is_behind() && failure == Failure::Unread;
+        if failure == Failure::Stuck || is_bystander {
+            // It has waited there for another one to end; that is no try of its own.
+            self.waits_since.get_or_insert(slot.since());
+            self.taken_back = Some(slot.ticket());
             self.avoid = Some(slot.peer.clone());
             return true;
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mfserv_core::peers::{Kind, Kinds, Pace, Shape};
+use mfserv_core::peers::{Kind, Kinds, Pace, Shape, Ticket};
 use mfserv_core::route::{Slots, UpstreamSpec};
 
 /// A request that asks for a slot.
@@ -14,8 +14,8 @@ pub struct Ask<'r> {
     pub is_plain: bool,
     /// It can be asked again whatever has become of it.
     pub is_safe: bool,
-    /// A worker reads all of it or nothing.
-    pub is_read_at_once: bool,
+    /// Its ticket, if it was taken back from a worker at which it had waited.
+    pub taken_back: Option<Ticket>,
 }
 
 /// What is known of it.
@@ -32,7 +32,6 @@ pub(super) struct Learnt {
     kinds: Option<Kinds>,
     has_slow_lane: bool,
     has_depth: bool,
-    reads_in_turn: bool,
 }
 
 impl Learnt {
@@ -42,7 +41,7 @@ impl Learnt {
         let has_depth = spec.slots == (Slots::Finite { per_worker: 1 }) && spec.depth > 1;
         let is_of_use = has_slow_lane || has_depth;
         let kinds = is_of_use.then(|| known.unwrap_or_default());
-        Self { kinds, has_slow_lane, has_depth, reads_in_turn: spec.reads_in_turn }
+        Self { kinds, has_slow_lane, has_depth }
     }
 
     pub fn set_spec(&mut self, spec: &UpstreamSpec) {
@@ -61,11 +60,9 @@ impl Learnt {
         let (kind, pace) = kinds.of(ask.shape);
         let short_us = kinds.short_us(&kind).filter(|_| self.has_depth && ask.is_plain);
         let pace = match (pace, short_us) {
+            _ if ask.taken_back.is_some() => Pace::Ordinary,
             (Pace::Slow, _) if self.has_slow_lane => Pace::Slow,
-            (_, Some(expected_us)) => Pace::Short {
-                expected_us,
-                may_wait_at_worker: ask.is_safe || (self.reads_in_turn && ask.is_read_at_once),
-            },
+            (_, Some(expected_us)) => Pace::Short { expected_us, may_wait_at_worker: ask.is_safe },
             _ => Pace::Ordinary,
         };
         Asked { kind: Some(kind), pace }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
 
-use mfserv_core::peers::PeerKey;
+use mfserv_core::peers::{PeerKey, Ticket};
 use mfserv_core::route::Slots;
 use mfserv_platform::sync::lock;
 use tokio::time::Instant;
@@ -23,10 +23,13 @@ const OVERTAKEN_MAX: u32 = 32;
 /// The requests at a worker with one slot.
 #[derive(Debug)]
 pub(super) struct Line {
-    /// Their places, the oldest first.
-    numbers: VecDeque<u64>,
+    /// Those, in the order in which it was given them.
+    tickets: VecDeque<Ticket>,
     /// When the one before the first was over.
     ended: Instant,
+    /// The one before the first was given up: the worker may be with it still, until it has
+    /// answered another one.
+    is_unsure: bool,
     /// When another one was answered before the first, the last time, and how often.
     overtaken_at: Instant,
     overtaken: u32,
@@ -34,11 +37,17 @@ pub(super) struct Line {
 
 impl Line {
     pub fn new(now: Instant) -> Self {
-        Self { numbers: VecDeque::new(), ended: now, overtaken_at: now, overtaken: 0 }
+        let (tickets, is_unsure) = (VecDeque::new(), false);
+        Self { tickets, ended: now, is_unsure, overtaken_at: now, overtaken: 0 }
     }
 
     fn is_first(&self, place: Place) -> bool {
-        self.numbers.front() == Some(&place.number)
+        self.tickets.front() == Some(&place.ticket)
+    }
+
+    /// When the worker has begun with the request that runs, as far as answers have shown.
+    fn progress(&self) -> Instant {
+        self.ended.max(self.overtaken_at)
     }
 
     /// When the worker has begun with a request that it ends now.
@@ -54,10 +63,15 @@ impl Line {
     /// and whether the worker has begun with another one.
     fn leave(&mut self, place: Place, now: Instant, is_over: bool) -> (Option<Duration>, bool) {
         let (is_first, began) = (self.is_first(place), self.began(place, now));
-        self.numbers.retain(|number| *number != place.number);
+        self.tickets.retain(|ticket| *ticket != place.ticket);
+        let was_unsure = self.is_unsure;
+        self.is_unsure = if is_first { !is_over } else { was_unsure && !is_over };
         if is_first {
-            (self.ended, self.overtaken) = (now, 0);
-            return (Some(now.saturating_duration_since(began)), true);
+            if is_over {
+                (self.ended, self.overtaken) = (now, 0);
+            }
+            let held = now.saturating_duration_since(began);
+            return (Some(held).filter(|_| !was_unsure), is_over);
         }
         if is_over && self.overtaken < OVERTAKEN_MAX {
             self.overtaken_at = now;
@@ -70,9 +84,9 @@ impl Line {
 /// The place of a request among those at its worker.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    number: u64,
+    pub ticket: Ticket,
     pub since: Instant,
-    /// Its worker has one slot.
+    /// Its worker has one slot, at which others may wait.
     is_in_line: bool,
     /// It was given to a worker that was busy.
     pub is_behind: bool,
@@ -97,41 +111,28 @@ impl Slot {
     /// stands behind others and none is.
     pub fn standing(&self, waker: &Waker) -> Standing {
         let place = self.place;
-        if !place.is_in_line {
+        if !place.is_behind {
             return Standing::First(place.since);
         }
         let mut inner = lock(&self.upstream.inner);
         let another_is_free = inner.roster.has_free();
-        match inner.member(self.peer.key) {
-            Some(member) if !member.line.is_first(place) => {
-                let progress = member.line.ended.max(member.line.overtaken_at);
-                if !another_is_free {
-                    inner.stuck.insert(place.number, waker.clone());
-                }
-                Standing::Behind { progress: progress.max(place.since), another_is_free }
-            }
-            Some(member) => {
-                let progress = member.line.ended.max(member.line.overtaken_at);
-                Standing::First(place.since.max(progress))
-            }
-            None => Standing::First(place.since),
-        }
-    }
-
-    /// Until when the worker has its time, if it has begun later than was thought.
-    pub fn later(&self, deadline: Instant, patience: Duration, waker: &Waker) -> Option<Instant> {
-        let now = Instant::now();
-        let since = match self.standing(waker) {
-            Standing::First(since) => since,
-            Standing::Behind { .. } => now,
+        let Some(member) = inner.member(self.peer.key) else {
+            return Standing::First(place.since);
         };
-        Some(since + patience).filter(|later| *later > now.max(deadline))
+        let progress = place.since.max(member.line.progress());
+        if member.line.is_first(place) && !member.line.is_unsure {
+            return Standing::First(progress);
+        }
+        if !another_is_free {
+            inner.stuck.insert(place.ticket, waker.clone());
+        }
+        Standing::Behind { progress, another_is_free }
     }
 
     /// When the worker has begun with this request, whose answer has begun.
     pub fn began(&self) -> Instant {
         let (place, now) = (self.place, Instant::now());
-        if !place.is_in_line {
+        if !place.is_behind {
             return place.since;
         }
         let mut inner = lock(&self.upstream.inner);
@@ -141,30 +142,27 @@ impl Slot {
 
 impl Inner {
     /// A request is given to a worker.
-    pub(super) fn join(&mut self, key: PeerKey, since: Instant) -> Place {
-        let number = self.next_place;
-        self.next_place += 1;
-        let is_in_line = self.slots == (Slots::Finite { per_worker: 1 });
+    pub(super) fn join(&mut self, key: PeerKey, (ticket, since): (Ticket, Instant)) -> Place {
+        let is_in_line = self.slots == (Slots::Finite { per_worker: 1 }) && self.depth > 1;
         let member = self.member(key).filter(|_| is_in_line);
         let is_behind = member.is_some_and(|member| {
-            member.line.numbers.push_back(number);
-            member.line.numbers.len() > 1
+            member.line.tickets.push_back(ticket);
+            member.line.tickets.len() > 1
         });
         self.stats.behind += u64::from(is_behind);
-        Place { number, since, is_in_line, is_behind }
+        Place { ticket, since, is_in_line, is_behind }
     }
 
     /// A request is over, for the front; `is_over`: for the worker, too. How long the worker had it,
     /// as far as that is known.
     pub(super) fn leave(&mut self, key: PeerKey, place: Place, is_over: bool) -> Option<Duration> {
         let now = Instant::now();
-        self.stuck.remove(&place.number);
+        self.stuck.remove(&place.ticket);
         if !place.is_in_line {
             return Some(now.saturating_duration_since(place.since));
         }
         let (held, goes_on) = self.member(key)?.line.leave(place, now, is_over);
         if goes_on {
-            self.set_time(now);
             self.roster.note_progress(key);
         }
         held
@@ -176,8 +174,44 @@ impl Inner {
             std::mem::take(&mut self.stuck).into_values().for_each(Waker::wake);
         }
     }
+}
 
-    pub(super) fn set_time(&mut self, now: Instant) {
-        self.roster.set_time(now.saturating_duration_since(self.epoch));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> (Line, [Place; 3], Instant) {
+        let began = Instant::now();
+        let mut line = Line::new(began);
+        let places = [0, 1, 2].map(|number| {
+            line.tickets.push_back(Ticket(number));
+            let is_behind = number > 0;
+            Place { ticket: Ticket(number), since: began, is_in_line: true, is_behind }
+        });
+        (line, places, began)
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn each_request_of_a_line_has_its_worker_from_the_end_of_the_one_before() {
+        let (mut line, [first, second, third], began) = line();
+        assert_eq!(line.leave(first, began + ms(10), true), (Some(ms(10)), true));
+        assert!(line.is_first(second) && !line.is_unsure);
+        assert_eq!(line.leave(third, began + ms(11), false), (None, false));
+        assert_eq!(line.leave(second, began + ms(15), true), (Some(ms(5)), true));
+    }
+
+    #[test]
+    fn a_request_that_is_given_up_may_keep_its_worker_until_another_one_is_answered() {
+        let (mut line, [first, second, third], began) = line();
+        line.leave(first, began + ms(10), false);
+        assert_eq!(line.progress(), began, "the worker may be with it still");
+        assert!(line.is_first(second) && line.is_unsure);
+        assert_eq!(line.leave(second, began + ms(50), true), (None, true), "nobody knows");
+        assert!(!line.is_unsure);
+        assert_eq!(line.leave(third, began + ms(52), true), (Some(ms(2)), true));
     }
 }

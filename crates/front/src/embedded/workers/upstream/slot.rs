@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use mfserv_core::peers::Ticket;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
@@ -50,6 +51,11 @@ impl Slot {
     /// When the worker was given the request.
     pub fn since(&self) -> Instant {
         self.place.since
+    }
+
+    /// The place of the request among all of the app.
+    pub fn ticket(&self) -> Ticket {
+        self.place.ticket
     }
 
     /// True if the worker was busy when it was given the request.

@@ -21,7 +21,8 @@ impl Future for Waiting {
         let called = std::task::ready!(Pin::new(&mut self.call).poll(cx));
         self.called = true;
         Poll::Ready(called.ok().map(|peer| {
-            let found = lock(&self.upstream.inner).found(peer, self.lane, Instant::now());
+            let found =
+                lock(&self.upstream.inner).found(peer, self.lane, (self.ticket, Instant::now()));
             Slot::new(self.upstream.clone(), found, self.lane, self.asked.clone())
         }))
     }
@@ -35,7 +36,7 @@ impl Waiting {
 
     /// Lets a slow request have any slot.
     pub fn hasten(&self) {
-        let mut inner = lock(&self.upstream.inner);
+        let (mut inner, _) = self.upstream.lock_now();
         let handed = inner.roster.hasten(self.ticket);
         inner.deliver(handed);
     }
