@@ -1,6 +1,6 @@
 //! Jobs: each due run is started once, whoever is killed; nothing of one outlives its end.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -135,15 +135,15 @@ const MANY: usize = 8;
 /// The runs of all of them together.
 const RUNS: usize = 200;
 
-/// Asks for one run of each job, beside each other, and kills the daemon meanwhile. Returns the ids
-/// of the runs that were accepted, with their jobs.
-fn ask_and_kill(node: &Node, after: Duration) -> Vec<(String, String)> {
+/// Asks for one run of each job, beside each other, and kills the daemon meanwhile. Returns the runs
+/// that were accepted, as `JOB ID`: an id is one among those of a job.
+fn ask_and_kill(node: &Node, after: Duration) -> Vec<String> {
     let before = node.role_pid("daemon");
     let ask = |number: usize| {
         let job = format!("many.j{number}");
         let ran = node.mfserv(&["jobs", "run", &job, "--json"]);
         let run: Option<Value> = serde_json::from_str(&ran.stdout).ok();
-        run.map(|run| (run["id"].as_str().unwrap().to_owned(), job))
+        run.map(|run| format!("{job} {}", run["id"].as_str().unwrap()))
     };
     let accepted = std::thread::scope(|scope| {
         let asking = (0..MANY).map(|number| scope.spawn(move || [ask(number), ask(number)]));
@@ -163,8 +163,9 @@ fn of_200_runs_none_is_lost_or_doubled_or_left_alive_when_the_daemon_is_killed_a
     let _turn = Turn::heavy();
     let node = node();
     let out = node.path("ran");
-    let command = format!("/bin/sh -c 'echo $MFSERV_WORKER >> {}; sleep 0.3'", out.display());
     let plugin = (0..MANY).fold(Plugin::new("many"), |plugin, number| {
+        let says = format!("echo many.j{number} $MFSERV_WORKER >> {}", out.display());
+        let command = format!("/bin/sh -c '{says}; sleep 0.3'");
         let plugin = job(plugin, &format!("j{number}"), &command);
         plugin.key(&format!("job_j{number}"), "_overlap", "1")
     });
@@ -174,8 +175,8 @@ fn of_200_runs_none_is_lost_or_doubled_or_left_alive_when_the_daemon_is_killed_a
     let ran = node.mfserv(&["jobs", "run", "many.j0", "--json"]).code(0);
     let took = began.elapsed();
     let first: Value = serde_json::from_str(&ran.stdout).unwrap();
-    let first = (first["id"].as_str().unwrap().to_owned(), "many.j0".to_owned());
-    let (mut asked, mut kills) = (BTreeMap::from([first]), 0);
+    let first = format!("many.j0 {}", first["id"].as_str().unwrap());
+    let (mut asked, mut kills) = (BTreeSet::from([first]), 0);
     while asked.len() < RUNS {
         // Sometimes while they are asked for, sometimes while they live or after they have ended,
         // also on a slow machine.
@@ -187,11 +188,14 @@ fn of_200_runs_none_is_lost_or_doubled_or_left_alive_when_the_daemon_is_killed_a
     until("all have ended", PATIENCE, || jobs(&node).iter().all(|job| job.running.is_empty()));
     println!("{} runs, the daemon killed {kills} times: {:?}", asked.len(), began.elapsed());
     let text = std::fs::read_to_string(&out).unwrap();
-    let ids = text.lines().filter_map(|line| line.split_once('@').map(|(_, id)| id));
-    let mut ran: Vec<&str> = ids.collect();
+    let run_of = |line: &str| {
+        let (job, worker) = line.split_once(' ').unwrap();
+        format!("{job} {}", worker.split_once('@').unwrap().1)
+    };
+    let mut ran: Vec<String> = text.lines().map(run_of).collect();
     ran.sort_unstable();
-    assert!(ran.windows(2).all(|two| two[0] != two[1]), "a run is doubled");
-    let lost: Vec<&String> = asked.keys().filter(|id| !ran.contains(&id.as_str())).collect();
+    assert!(ran.windows(2).all(|two| two[0] != two[1]), "a run is doubled: {ran:?}");
+    let lost: Vec<&String> = asked.iter().filter(|run| !ran.contains(run)).collect();
     assert!(lost.is_empty(), "{lost:?} of {} are lost", asked.len());
     // Each is accounted for, and nothing that has not run.
     let mut known = Vec::new();
@@ -201,9 +205,7 @@ fn of_200_runs_none_is_lost_or_doubled_or_left_alive_when_the_daemon_is_killed_a
         let runs = of_job["runs"].as_array().unwrap();
         assert!(runs.iter().all(|run| run["end"]["result"] == "ok"), "{of_job:#}");
         for run in runs {
-            let id = run["id"].as_str().unwrap();
-            assert!(asked.get(id).is_none_or(|job| *job == name), "{of_job:#}");
-            known.push(id.to_owned());
+            known.push(format!("{name} {}", run["id"].as_str().unwrap()));
         }
     }
     known.sort_unstable();
