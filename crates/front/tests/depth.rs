@@ -337,6 +337,7 @@ fn timings(client: &mut Client) -> Vec<f64> {
 }
 
 #[test]
+#[ignore = "compares times of seconds with a timeout of three: needs a machine that is not busy"]
 fn a_request_that_waits_at_a_worker_has_its_time_from_when_it_is_its_turn() {
     let world = World::new();
     let ([one], tell) = workers(&world);
