@@ -79,32 +79,24 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{roster, slot, ticket};
     use super::*;
 
     const PAGE: Pace = Pace::Short { expected_us: 200, may_wait_at_worker: true };
     const POST: Pace = Pace::Short { expected_us: 200, may_wait_at_worker: false };
 
     fn deep(peers: u64, depth: u32) -> Roster {
-        let mut roster = Roster::new(Slots::Finite { per_worker: 1 }, 100);
+        let mut roster = roster(1, peers, 100);
         roster.set_depth(depth);
-        for key in 0..peers {
-            assert!(roster.admit(key).is_empty());
-        }
         roster
     }
 
     fn take(roster: &mut Roster, pace: Pace) -> PeerKey {
-        match roster.take(None, pace) {
-            Take::Slot(key) => key,
-            other => panic!("{other:?}"),
-        }
+        slot(roster.take(None, pace))
     }
 
     fn wait(roster: &mut Roster, pace: Pace) -> Ticket {
-        match roster.take(None, pace) {
-            Take::Wait(ticket) => ticket,
-            other => panic!("{other:?}"),
-        }
+        ticket(roster.take(None, pace))
     }
 
     #[test]

@@ -52,40 +52,28 @@ impl Roster {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{roster, slot, ticket};
     use super::super::{PeerKey, Take};
     use super::*;
 
-    fn roster(peers: u64, queue_max: usize) -> Roster {
-        let mut roster = Roster::new(Slots::Finite { per_worker: 1 }, queue_max);
-        for key in 0..peers {
-            assert!(roster.admit(key).is_empty());
-        }
-        roster
-    }
-
     fn take(roster: &mut Roster, pace: Pace) -> PeerKey {
-        match roster.take(None, pace) {
-            Take::Slot(key) => key,
-            other => panic!("{other:?}"),
-        }
+        slot(roster.take(None, pace))
     }
 
     /// Where the queue has become full with it, others have got slots.
     fn wait(roster: &mut Roster, pace: Pace) -> (Ticket, Vec<HandedOver>) {
-        match roster.take(None, pace) {
-            Take::Wait(ticket) => (ticket, roster.hand_out()),
-            other => panic!("{other:?}"),
-        }
+        let waits = ticket(roster.take(None, pace));
+        (waits, roster.hand_out())
     }
 
     #[test]
     fn no_slow_request_is_refused_while_a_slot_is_free() {
-        let mut without_queue = roster(2, 0);
+        let mut without_queue = roster(1, 2, 0);
         let both = [(); 2].map(|()| take(&mut without_queue, Pace::Slow));
         assert_eq!(both, [0, 1]);
         assert_eq!(without_queue.take(None, Pace::Slow), Take::Full);
 
-        let mut short_queue = roster(2, 2);
+        let mut short_queue = roster(1, 2, 2);
         take(&mut short_queue, Pace::Slow);
         let (oldest, handed) = wait(&mut short_queue, Pace::Slow);
         assert!(handed.is_empty(), "one worker is left to the others: {handed:?}");
@@ -98,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_slow_requests_of_a_suspended_worker_do_not_count_as_it_does_not() {
-        let mut roster = roster(3, 9);
+        let mut roster = roster(1, 3, 9);
         take(&mut roster, Pace::Slow);
         assert!(roster.suspend(0).is_empty());
         assert_eq!(roster.slow(), (0, 0));
@@ -112,7 +100,7 @@ mod tests {
     #[test]
     fn slow_requests_that_wait_have_the_slot_of_the_only_worker_that_is_left() {
         for leave in [Roster::drain, Roster::suspend] {
-            let mut roster = roster(2, 9);
+            let mut roster = roster(1, 2, 9);
             take(&mut roster, Pace::Slow);
             let (waits, _) = wait(&mut roster, Pace::Slow);
             let (next, _) = wait(&mut roster, Pace::Slow);
@@ -124,7 +112,7 @@ mod tests {
 
     #[test]
     fn without_a_lane_all_that_wait_for_it_have_any_slot_in_their_order() {
-        let mut roster = roster(2, 9);
+        let mut roster = roster(1, 2, 9);
         assert_eq!([(); 2].map(|()| take(&mut roster, Pace::Ordinary)), [0, 1]);
         let (first, _) = wait(&mut roster, Pace::Slow);
         let (page, _) = wait(&mut roster, Pace::Ordinary);

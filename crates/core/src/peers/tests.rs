@@ -1,18 +1,30 @@
 use super::*;
 
-fn finite(per_worker: u32, peers: u64) -> Roster {
-    let mut roster = Roster::new(Slots::Finite { per_worker }, 3);
+/// Peers `0..peers`, all admitted.
+pub(super) fn roster(per_worker: u32, peers: u64, queue_max: usize) -> Roster {
+    let mut roster = Roster::new(Slots::Finite { per_worker }, queue_max);
     for key in 0..peers {
         assert!(roster.admit(key).is_empty());
     }
     roster
 }
 
-fn ticket(take: Take) -> Ticket {
+pub(super) fn slot(take: Take) -> PeerKey {
+    match take {
+        Take::Slot(key) => key,
+        other => panic!("expected a slot, got {other:?}"),
+    }
+}
+
+pub(super) fn ticket(take: Take) -> Ticket {
     match take {
         Take::Wait(ticket) => ticket,
         other => panic!("expected to wait, got {other:?}"),
     }
+}
+
+fn finite(per_worker: u32, peers: u64) -> Roster {
+    roster(per_worker, peers, 3)
 }
 
 #[test]

@@ -31,7 +31,6 @@ pub fn slots_of(argv: &[String]) -> (Slots, bool) {
     let server = words.iter().find_map(|word| Server::named(word));
     let finite = |n: u32| Slots::Finite { per_worker: n.max(1) };
     match server {
-        Some(Server::OneAtATime) => (finite(1), true),
         Some(Server::Mfserv) if words.contains(&"--asgi") => (Slots::Unlimited, true),
         Some(Server::Mfserv) => (finite(1), true),
         Some(Server::Unlimited) => (Slots::Unlimited, true),
@@ -58,7 +57,6 @@ pub fn slots_of(argv: &[String]) -> (Slots, bool) {
 }
 
 enum Server {
-    OneAtATime,
     Mfserv,
     Unlimited,
     Gunicorn,
@@ -69,8 +67,7 @@ enum Server {
 impl Server {
     fn named(program: &str) -> Option<Server> {
         Some(match program {
-            "bjoern_wrapper.py" => Server::OneAtATime,
-            "mfserv_worker" => Server::Mfserv,
+            "bjoern_wrapper.py" | "mfserv_worker" => Server::Mfserv,
             "uvicorn" | "hypercorn" | "daphne" | "node" | "nodejs" => Server::Unlimited,
             "gunicorn" => Server::Gunicorn,
             "uwsgi" | "pyuwsgi" => Server::Uwsgi,

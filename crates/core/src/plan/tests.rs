@@ -151,8 +151,7 @@ fn the_depth_of_workers_is_that_of_the_node_where_their_server_takes_one_request
     let of = |node: &str, command: &str, more: &str| {
         let (module, section) = (module(node), WEB.replace("bjoern_wrapper.py m", command));
         let plan = Plan::new(inputs(&module, vec![plugin("foo", &(section + more))]));
-        let spec = &plan.table.upstreams["foo/main"];
-        spec.depth
+        plan.table.upstreams["foo/main"].depth
     };
     let set = "[front]\nworker_depth=8\n";
     assert_eq!(of("", "bjoern_wrapper.py m", ""), 1);

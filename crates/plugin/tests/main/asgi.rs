@@ -17,7 +17,7 @@ use crate::asgi_loop::no_request_keeps_the_event_loop_for_itself;
 use crate::asgi_websocket::websockets_are_served_as_they_are_promised;
 use crate::templates::with_base;
 use crate::wsgi::End;
-use crate::wsgi_client::{connect, get, raw_text as raw};
+use crate::wsgi_client::{connect, get, raw_text as raw, told_to_go_on};
 use crate::{Node, spec_of, until};
 
 /// Each path of this app is one thing that apps do.
@@ -250,16 +250,7 @@ fn bodies_are_received_in_pieces(socket: &Path) {
     assert!(answer.contains("(b'12345', "), "{answer}");
     let answer = ask("/as-tasks HTTP/1.1\r\nContent-Length: 2", "ab");
     assert!(answer.ends_with("b'ab'"), "receive and send are coroutines: {answer}");
-    let mut stream = connect(socket);
-    let head = b"POST /body HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\
-                 Connection: close\r\nContent-Length: 3\r\n\r\n";
-    stream.write_all(head).unwrap();
-    let mut told = [0; 25];
-    stream.read_exact(&mut told).unwrap();
-    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
-    stream.write_all(b"abc").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let answer = told_to_go_on(socket, "/body");
     assert!(answer.contains("(b'abc', "), "{answer}");
 }
 

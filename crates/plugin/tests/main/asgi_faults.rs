@@ -9,7 +9,7 @@ use mfserv_plugin::base::BaseEnvironment;
 
 use crate::asgi::{log, worker};
 use crate::wsgi::End;
-use crate::wsgi_client::{connect, get, raw_text as raw};
+use crate::wsgi_client::{connect, get, raw_text as raw, what_is_no_request_is_refused};
 use crate::wsgi_cost::{memory_kib, not_in_each_round};
 use crate::{Node, until};
 
@@ -178,14 +178,7 @@ fn an_answer_that_would_deceive_is_refused(socket: &Path) {
     for text in ["ValueError: eels", "SystemExit: 3", "returned without a response"] {
         assert!(log(socket).contains(text), "{text}: {}", log(socket));
     }
-    for bytes in [
-        &b"GET / HTTP/1.1\r\n\r\n"[..],
-        b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"nonsense\r\n\r\n",
-    ] {
-        let answer = raw(socket, bytes);
-        assert!(answer.starts_with("HTTP/1.1 400 Bad Request"), "{answer}");
-    }
+    what_is_no_request_is_refused(socket);
 }
 
 fn an_answer_that_breaks_off_is_seen_to_be_cut(socket: &Path) {

@@ -12,12 +12,12 @@ use mfserv_plugin::base::BaseEnvironment;
 
 use crate::asgi::{log, worker};
 use crate::wsgi::End;
-use crate::wsgi_client::{connect, get, raw_text as raw};
+use crate::wsgi_client::{TERMINATED, connect, get, raw_text as raw};
 use crate::wsgi_cost::peak_kib;
 use crate::{Node, until};
 
 const APP: &str = r#"
-import asyncio, multiprocessing, os, resource, signal, sys, time
+import asyncio, os, resource, signal, sys, time
 
 together, go = [], asyncio.Event()
 
@@ -35,15 +35,6 @@ def lose_wakeup():
     other = asyncio.new_event_loop()
     other.add_signal_handler(signal.SIGUSR1, lambda: None)
     other.close()
-
-def terminated():
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
-    child.start()
-    child.terminate()
-    child.join(10)
-    code = child.exitcode
-    child.kill()
-    return str(code).encode()
 
 def outcome(coroutine):
     try:
@@ -114,7 +105,7 @@ async def exits(scope, receive, send):
 /// Called by the test that has made a base environment.
 pub fn what_runs_out_harms_no_other_request(node: &Node, base: &BaseEnvironment) {
     let dir = node.plugin("python3_raw_asgi", "limits");
-    fs::write(dir.join("main/application.py"), APP).unwrap();
+    fs::write(dir.join("main/application.py"), TERMINATED.to_owned() + APP).unwrap();
     let start = |name: &str, app: &str| {
         let socket = node.work().join(name);
         let app = format!("main.application:{app}");

@@ -9,6 +9,20 @@ use std::time::Duration;
 
 use crate::becomes;
 
+/// Python for an app: the exit code of a child that a request forks and ends by SIGTERM.
+pub const TERMINATED: &str = r#"
+import multiprocessing, time
+
+def terminated():
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+    child.start()
+    child.terminate()
+    child.join(10)
+    code = child.exitcode
+    child.kill()
+    return str(code).encode()
+"#;
+
 /// Waits until a worker listens. Its log says why it does not.
 #[track_caller]
 pub fn until_it_listens(socket: &Path) {
@@ -59,6 +73,35 @@ pub fn raw(socket: &Path, bytes: &[u8]) -> Vec<u8> {
 #[track_caller]
 pub fn raw_text(socket: &Path, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&raw(socket, bytes)).into_owned()
+}
+
+/// What a worker answers to a request for `path` whose body, `abc`, is sent once the worker has said
+/// that it may come.
+#[track_caller]
+pub fn told_to_go_on(socket: &Path, path: &str) -> String {
+    let mut stream = connect(socket);
+    write!(stream, "POST {path} HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n").unwrap();
+    stream.write_all(b"Connection: close\r\nContent-Length: 3\r\n\r\n").unwrap();
+    let mut told = [0; 25];
+    stream.read_exact(&mut told).unwrap();
+    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"abc").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Bytes that are no request, or might be taken for two, are answered with 400.
+#[track_caller]
+pub fn what_is_no_request_is_refused(socket: &Path) {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    ] {
+        let answer = raw_text(socket, bytes);
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request"), "{answer}");
+    }
 }
 
 /// The next answer on a connection, which says its length.

@@ -7,7 +7,9 @@ use std::path::Path;
 use mfserv_plugin::base::BaseEnvironment;
 
 use crate::wsgi::{End, HASTY, PATIENT, worker};
-use crate::wsgi_client::{connect, get, raw_text as raw};
+use crate::wsgi_client::{
+    connect, get, raw_text as raw, told_to_go_on, what_is_no_request_is_refused,
+};
 use crate::wsgi_cost::{
     a_slow_reader_stops_the_app_and_is_not_timed_out, an_idle_worker_sleeps,
     bodies_are_kept_nowhere, long_names_are_not_kept, many_requests_need_no_more_memory,
@@ -208,14 +210,7 @@ fn a_head_that_would_deceive_is_refused(socket: &Path) {
         assert!(head.starts_with("HTTP/1.1 500"), "{path}: {head}");
         assert!(!head.contains("X-Evil") && body.starts_with("HTTP/500"), "{path}: {head} {body}");
     }
-    for bytes in [
-        &b"GET / HTTP/1.1\r\n\r\n"[..],
-        b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"nonsense\r\n\r\n",
-    ] {
-        let answer = raw(socket, bytes);
-        assert!(answer.starts_with("HTTP/1.1 400 Bad Request"), "{answer}");
-    }
+    what_is_no_request_is_refused(socket);
 }
 
 fn the_app_answers_in_each_way_that_wsgi_has(socket: &Path) {
@@ -252,16 +247,7 @@ fn bodies_are_read_as_they_come(socket: &Path) {
     assert!(answer.ends_with(&parts("False")), "{answer}");
 
     // told to go on when the app reads, not before
-    let mut stream = connect(socket);
-    let head = b"POST /count HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\
-                 Connection: close\r\nContent-Length: 3\r\n\r\n";
-    stream.write_all(head).unwrap();
-    let mut told = [0; 25];
-    stream.read_exact(&mut told).unwrap();
-    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
-    stream.write_all(b"abc").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let answer = told_to_go_on(socket, "/count");
     assert!(answer.ends_with("\r\n\r\n3"), "{answer}");
 
     // a client that leaves in the middle: the app sees an error, the next one is served

@@ -9,7 +9,7 @@ use mfserv_plugin::base::BaseEnvironment;
 
 use crate::Node;
 use crate::wsgi::{HASTY, PATIENT, worker};
-use crate::wsgi_client::{connect, get, raw};
+use crate::wsgi_client::{TERMINATED, connect, get, raw};
 
 /// Each path of this app is one thing that apps do. `wsgiref.validate` judges the environment.
 const APP: &str = r#"
@@ -94,15 +94,6 @@ def child_returns(start_response):
         os.waitpid(child, 0)
     plain(start_response)
     return [b"child" if child == 0 else b"parent"]
-
-def terminated():
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
-    child.start()
-    child.terminate()
-    child.join(10)
-    code = child.exitcode
-    child.kill()
-    return str(code).encode()
 
 def as_files(body):
     wrapper = io.TextIOWrapper(body)
@@ -191,7 +182,7 @@ fn environ(socket: &Path, target: &[u8], headers: &str) -> serde_json::Value {
 /// Called by the test that has made a base environment.
 pub fn the_protocol_is_kept(node: &Node, base: (&BaseEnvironment, &str)) {
     let dir = node.plugin("python3_raw_wsgi", &format!("protocol_{}", base.1));
-    fs::write(dir.join("main/wsgi.py"), APP).unwrap();
+    fs::write(dir.join("main/wsgi.py"), TERMINATED.to_owned() + APP).unwrap();
     let arguments = [HASTY, "main.wsgi:application"];
     let socket = node.work().join(format!("ph{}", &base.1[..1]));
     let hasty = worker(&node.home, base, &dir, &arguments, &socket);
