@@ -9,7 +9,7 @@ use std::process::Command;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../..").canonicalize()?;
-    let crates = ["crates/worker-python", "crates/h1", "crates/websocket"];
+    let crates = ["crates/worker-python", "crates/h1", "crates/pull", "crates/websocket"];
     for watched in crates.into_iter().chain(["Cargo.toml", "Cargo.lock"]) {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }

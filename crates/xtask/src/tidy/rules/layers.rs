@@ -8,7 +8,7 @@ use crate::tidy::{Finding, Source, Tree};
 const LEVELS: &[&[&str]] = &[
     &["cron", "zmtp"],
     &["core", "h1", "websocket"],
-    &["platform"],
+    &["platform", "pull"],
     &["logfile"],
     &["keeper", "supervisor", "front", "plugin", "telemetry", "worker-python"],
     &["node"],
