@@ -7,17 +7,14 @@
 //!
 //! Slow requests have a queue of their own while they hold all slots but one: the last one is
 //! for the others, so that a report of two seconds does not keep pages of two milliseconds
-//! waiting. Short ones may be given to a worker that is busy. [`Kinds`] learns which are slow, and
-//! which short.
+//! waiting. [`Kinds`] learns which are slow.
 
-mod behind;
 mod kinds;
 mod lane;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 pub use self::kinds::{Kind, Kinds, Shape};
 
@@ -26,7 +23,7 @@ use crate::route::Slots;
 /// The number of a peer. The caller chooses it and never uses it twice.
 pub type PeerKey = u64;
 
-/// The place of a request in the order in which they came.
+/// A place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
@@ -37,13 +34,6 @@ pub enum Pace {
     Ordinary,
     /// All but the last one.
     Slow,
-    /// Any; and others of this pace may wait at the worker that has it.
-    Short {
-        /// How long it is expected to keep a worker busy, microseconds.
-        expected_us: u32,
-        /// It may wait at a busy worker itself.
-        may_wait_at_worker: bool,
-    },
 }
 
 /// What a request gets when it asks for a slot.
@@ -76,10 +66,6 @@ struct Entry {
     in_flight: u32,
     /// Those of them that are slow.
     slow: u32,
-    /// What the short ones of them are expected to take, microseconds, the oldest first.
-    short: Vec<u32>,
-    /// When the peer began with the request that runs.
-    progress: Duration,
     admission: Admission,
 }
 
@@ -94,10 +80,7 @@ struct Waiting {
 #[derive(Debug, Clone)]
 pub struct Roster {
     slots: Slots,
-    /// How many requests may be at a peer with one slot.
-    depth: u32,
     queue_max: usize,
-    now: Duration,
     entries: Vec<Entry>,
     queue: VecDeque<Waiting>,
     /// Slow requests that wait for slots which they may have.
@@ -112,9 +95,7 @@ impl Roster {
     pub fn new(slots: Slots, queue_max: usize) -> Self {
         Self {
             slots,
-            depth: 1,
             queue_max,
-            now: Duration::ZERO,
             entries: Vec::new(),
             queue: VecDeque::new(),
             slow_queue: VecDeque::new(),
@@ -133,46 +114,32 @@ impl Roster {
     /// Takes a slot, of another peer than `avoid` if possible.
     pub fn take(&mut self, avoid: Option<PeerKey>, pace: Pace) -> Take {
         let is_next = match pace {
-            Pace::Ordinary | Pace::Short { .. } => self.queue.is_empty(),
+            Pace::Ordinary => self.queue.is_empty(),
             Pace::Slow => self.waiting() == 0 && self.slow_have_room(),
         };
         if is_next {
-            let free = self.freest(avoid).or_else(|| self.freest(None));
-            if let Some(at) = free.or_else(|| self.behind_others(avoid, pace)) {
+            if let Some(at) = self.freest(avoid).or_else(|| self.freest(None)) {
                 return Take::Slot(self.occupy(at, pace));
             }
         }
         if self.waiting() >= self.queue_max {
             return Take::Full;
         }
-        let ticket = self.ticket();
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
         match pace {
-            Pace::Ordinary | Pace::Short { .. } => self.queue.push_back(Waiting { ticket, pace }),
+            Pace::Ordinary => self.queue.push_back(Waiting { ticket, pace }),
             Pace::Slow => self.slow_queue.push_back(ticket),
         }
         Take::Wait(ticket)
-    }
-
-    /// The next ticket: the place of a request among all, whether it waits or not.
-    pub fn ticket(&mut self) -> Ticket {
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        ticket
     }
 
     /// Gives a slot of this peer back, from a request of this pace.
     pub fn release(&mut self, key: PeerKey, pace: Pace) -> Vec<HandedOver> {
         if let Some(entry) = self.entry(key) {
             entry.in_flight = entry.in_flight.saturating_sub(1);
-            match pace {
-                Pace::Ordinary => {}
-                Pace::Slow => entry.slow = entry.slow.saturating_sub(1),
-                Pace::Short { expected_us, .. } => {
-                    let mut found = entry.short.iter();
-                    if let Some(at) = found.position(|us| *us == expected_us) {
-                        entry.short.remove(at);
-                    }
-                }
+            if pace == Pace::Slow {
+                entry.slow = entry.slow.saturating_sub(1);
             }
         }
         self.hand_out()
@@ -190,7 +157,10 @@ impl Roster {
     pub fn admit(&mut self, key: PeerKey) -> Vec<HandedOver> {
         match self.entry(key) {
             Some(entry) => entry.admission = Admission::Admitted,
-            None => self.entries.push(Entry::admitted(key)),
+            None => {
+                let admission = Admission::Admitted;
+                self.entries.push(Entry { key, in_flight: 0, slow: 0, admission });
+            }
         }
         self.hand_out()
     }
@@ -286,16 +256,12 @@ impl Roster {
         }
     }
 
-    /// The peers, from the one whose turn it is.
-    fn in_turn(&self) -> impl Iterator<Item = usize> {
-        let (turn, count) = (self.turn, self.entries.len());
-        (0..count).map(move |step| (turn + step) % count)
-    }
-
     /// The admitted peer with a free slot and the fewest requests.
     fn freest(&self, avoid: Option<PeerKey>) -> Option<usize> {
+        let count = self.entries.len();
         let limit = self.limit();
-        self.in_turn()
+        (0..count)
+            .map(|step| (self.turn + step) % count)
             .filter(|&at| {
                 let entry = &self.entries[at];
                 entry.admission == Admission::Admitted
@@ -308,59 +274,31 @@ impl Roster {
     fn occupy(&mut self, at: usize, pace: Pace) -> PeerKey {
         self.turn = (at + 1) % self.entries.len();
         let entry = &mut self.entries[at];
-        if entry.in_flight == 0 {
-            entry.progress = self.now;
-        }
         entry.in_flight += 1;
-        match pace {
-            Pace::Ordinary => {}
-            Pace::Slow => entry.slow += 1,
-            Pace::Short { expected_us, .. } => entry.short.push(expected_us),
-        }
+        entry.slow += u32::from(pace == Pace::Slow);
         entry.key
-    }
-
-    /// The busy peer to which a request may be given.
-    fn behind_others(&self, avoid: Option<PeerKey>, pace: Pace) -> Option<usize> {
-        // A slow one that waits for a free worker would never get one.
-        let overtakes = !self.slow_queue.is_empty() && self.slow_have_room();
-        match pace {
-            Pace::Short { may_wait_at_worker: true, .. } if !overtakes => self.least_loaded(avoid),
-            _ => None,
-        }
     }
 
     /// Gives slots that are free to requests that wait and may have them. To be called after
     /// [`Take::Wait`]: with it the queue may have become full.
     pub fn hand_out(&mut self) -> Vec<HandedOver> {
         let mut handed = Vec::new();
-        while let Some(Waiting { ticket, pace }) = self.next() {
-            let free = self.freest(None);
-            let Some(at) = free.or_else(|| self.behind_others(None, pace)) else { break };
-            match self.queue.front() {
-                Some(first) if first.ticket == ticket => drop(self.queue.pop_front()),
-                _ => drop(self.slow_queue.pop_front()),
-            }
+        while self.waiting() > 0 {
+            let Some(at) = self.freest(None) else { break };
+            let Some(Waiting { ticket, pace }) = self.pop() else { break };
             handed.push((ticket, self.occupy(at, pace)));
         }
         handed
     }
 
     /// The oldest request that may have a slot.
-    fn next(&self) -> Option<Waiting> {
+    fn pop(&mut self) -> Option<Waiting> {
         let slow = self.slow_queue.front().copied().filter(|_| self.slow_have_room());
         match (slow, self.queue.front()) {
             (Some(slow), first) if first.is_none_or(|first| slow < first.ticket) => {
-                Some(Waiting { ticket: slow, pace: Pace::Slow })
+                self.slow_queue.pop_front().map(|ticket| Waiting { ticket, pace: Pace::Slow })
             }
-            (_, first) => first.copied(),
+            _ => self.queue.pop_front(),
         }
-    }
-}
-
-impl Entry {
-    fn admitted(key: PeerKey) -> Self {
-        let (short, progress, admission) = (Vec::new(), Duration::ZERO, Admission::Admitted);
-        Self { key, in_flight: 0, slow: 0, short, progress, admission }
     }
 }

@@ -98,10 +98,6 @@ pub struct UpstreamSpec {
     /// these, until they have waited so long, milliseconds; 0: first come, first served.
     #[serde(default)]
     pub slow_lane_wait_ms: u64,
-    /// So many short requests may be at a worker with one slot, the one that runs counted; 0 and
-    /// 1: no other.
-    #[serde(default)]
-    pub depth: u32,
 }
 
 /// Where the address of a client is taken from when proxies stand before the front.

@@ -19,7 +19,6 @@ mod bodies;
 mod broken;
 mod client_request;
 mod control;
-mod depth;
 mod descriptors;
 mod dev_page;
 mod endpoints;

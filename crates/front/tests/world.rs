@@ -279,7 +279,6 @@ pub fn table(slots: Slots, keep_alive: bool) -> RouteTable {
         queue_max: 1000,
         queue_timeout_ms: 5000,
         slow_lane_wait_ms: 1000,
-        depth: 1,
     };
     RouteTable {
         server: ServerSettings {

@@ -286,8 +286,7 @@ impl Loop {
                 self.put_back(index, connection);
                 Ok(())
             }
-            // Its client may have left while others were served: nobody wants the answer, and
-            // the front may have given the request to another worker.
+            // Its client may have left while others were served: nobody wants the answer.
             Next::Request if !self.is_fresh && connection.is_left() => {
                 self.connections[index] = Some(connection);
                 self.end(index);

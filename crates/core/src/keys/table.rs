@@ -120,7 +120,6 @@ keys! {
     FRONT_QUEUE_MAX: u32 = small("front", "queue_max", "10000", between(0, 1_000_000, ""), "most requests of an app that wait for a free worker");
     FRONT_QUEUE_TIMEOUT_S: Option<u64> = optional("front", "queue_timeout", "null", seconds(1), "longest wait for a free worker; null: the timeout of the app");
     FRONT_SLOW_LANE_WAIT_S: u64 = count("front", "slow_lane_wait", "1", seconds(0), "how long slow requests leave the last free slot to the others; 0: first come, first served");
-    FRONT_WORKER_DEPTH: u32 = small("front", "worker_depth", "1", between(1, 32, ""), "most short requests at a worker that takes one at a time, the running one counted; 1: the others wait in the front");
     FRONT_TRACE_CONTEXT: bool = flag("front", "trace_context", "1", "pass a valid traceparent and tracestate on to apps, else begin a trace; 0: pass both on as they come");
     FRONT_TRACE_SAMPLE: u32 = small("front", "trace_sample", "100", between(0, 100, "percent"), "traces begun here that apps are asked to record (flag sampled)");
     FRONT_SERVER_TIMING: bool = flag("front", "server_timing", "0", "1: add Server-Timing to answers: queue, app and total in milliseconds, which anybody can read");

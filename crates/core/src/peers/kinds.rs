@@ -1,5 +1,4 @@
-//! Which requests of an app hold a slot much longer than the others, and which only for a moment:
-//! learnt from how long they did.
+//! Which requests of an app hold a slot much longer than the others: learnt from how long they did.
 
 #[cfg(test)]
 mod tests;
@@ -29,14 +28,6 @@ const SLOW_FACTOR: f64 = 8.0;
 /// What is slow is rare: slow kinds have at most this part of the requests. (Where half of all
 /// requests are slow, a slot that they may not have would be missed.)
 const SLOW_SHARE: f64 = 0.25;
-/// A short kind holds a slot for so long on average, at most.
-const SHORT_US: f64 = 2_000.0;
-/// And none of the last ones has held it for longer than this.
-const SHORT_LONGEST_US: f64 = 5_000.0;
-/// What is left of the longest time at each further request: 100 ms count for 95 requests.
-const LONGEST_KEPT: f64 = 31.0 / 32.0;
-/// And so many requests of it have shown it.
-const SHORT_SEEN_MIN: u32 = 8;
 /// Parts of a path that are looked at.
 const PARTS_MAX: usize = 8;
 /// The longest name of a kind, bytes.
@@ -103,10 +94,6 @@ struct Row {
     /// How long a request of it usually holds a slot, microseconds: the geometric mean, which one
     /// that took a thousand times as long hardly changes.
     usual_us: f64,
-    /// The arithmetic mean, which is what several of them take together.
-    mean_us: f64,
-    /// The longest time; those of the past count less.
-    longest_us: f64,
     /// How many requests there were; those of the past count less.
     weight: f64,
     /// How many requests there were.
@@ -121,8 +108,6 @@ impl Row {
             name,
             identity: Arc::new(()),
             usual_us: 0.0,
-            mean_us: 0.0,
-            longest_us: 0.0,
             weight: 0.0,
             seen: 0,
             is_slow: false,
@@ -133,8 +118,6 @@ impl Row {
         self.seen = self.seen.saturating_add(1);
         self.weight += 1.0;
         let part = (1.0 / f64::from(self.seen)).max(1.0 / AVERAGED);
-        self.mean_us += (held_us - self.mean_us) * part;
-        self.longest_us = held_us.max(self.longest_us * LONGEST_KEPT);
         match self.seen {
             1 => self.usual_us = held_us,
             _ => self.usual_us *= (held_us / self.usual_us).powf(part),
@@ -204,16 +187,6 @@ impl Kinds {
             self.unclassified = 0;
             self.classify();
         }
-    }
-
-    /// How long requests of this kind are expected to hold a slot, microseconds, if they are short.
-    /// Those without a row of their own may be anything, and so may those of which one took long
-    /// of late.
-    pub fn short_us(&self, kind: &Kind) -> Option<u32> {
-        let row = self.rows.get(kind.at).filter(|_| kind.at != 0)?;
-        let is_known = row.seen >= SHORT_SEEN_MIN && !row.is_slow;
-        let is_short = row.mean_us <= SHORT_US && row.longest_us <= SHORT_LONGEST_US;
-        (is_known && is_short).then_some(row.mean_us as u32)
     }
 
     /// The names of the slow kinds, the slowest first.

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use crate::diagnostic::Diagnostic;
 use crate::keys::{
-    FRONT_QUEUE_MAX, FRONT_QUEUE_TIMEOUT_S, FRONT_SLOW_LANE_WAIT_S, FRONT_WORKER_DEPTH,
-    NGINX_TIMEOUT_S,
+    FRONT_QUEUE_MAX, FRONT_QUEUE_TIMEOUT_S, FRONT_SLOW_LANE_WAIT_S, NGINX_TIMEOUT_S,
 };
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
@@ -135,12 +134,6 @@ fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
         queue_max: module.get(FRONT_QUEUE_MAX),
         queue_timeout_ms: module.get(FRONT_QUEUE_TIMEOUT_S).map_or(timeout_ms, |s| s * 1000),
         slow_lane_wait_ms: module.get(FRONT_SLOW_LANE_WAIT_S) * 1000,
-        // A server that is only told by `_requests_per_worker` to have one would begin with all. Those
-        // that take one by themselves are known to hold further connections meanwhile.
-        depth: match by_command {
-            Slots::Finite { per_worker: 1 } => module.get(FRONT_WORKER_DEPTH),
-            _ => 1,
-        },
     }
 }
 

@@ -147,21 +147,6 @@ fn the_server_of_an_app_is_its_own_else_that_of_the_node() {
 }
 
 #[test]
-fn the_depth_of_workers_is_that_of_the_node_where_their_server_takes_one_request_at_a_time() {
-    let of = |node: &str, command: &str, more: &str| {
-        let (module, section) = (module(node), WEB.replace("bjoern_wrapper.py m", command));
-        let plan = Plan::new(inputs(&module, vec![plugin("foo", &(section + more))]));
-        plan.table.upstreams["foo/main"].depth
-    };
-    let set = "[front]\nworker_depth=8\n";
-    assert_eq!(of("", "bjoern_wrapper.py m", ""), 1);
-    assert_eq!(of(set, "bjoern_wrapper.py m", ""), 8);
-    assert_eq!(of(set, "python application.py", ""), 1);
-    // It would begin with all of them.
-    assert_eq!(of(set, "uvicorn m:a --uds", "_requests_per_worker=1\n"), 1);
-}
-
-#[test]
 fn a_refused_plugin_is_refused_alone() {
     let broken = plugin("bad", "[app_main]\nnumproceses=1\n");
     assert!(broken.loaded.is_err());

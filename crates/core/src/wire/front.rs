@@ -280,9 +280,7 @@ pub struct UpstreamStats {
     pub queued: u64,
     /// Requests waiting now.
     pub waiting: u64,
-    /// Requests that were given to a worker while it was busy with short ones.
-    pub behind: u64,
-    /// In flight now, by worker; those that wait at the worker count.
+    /// In flight now, by worker.
     pub in_flight: BTreeMap<String, u64>,
     /// Slow requests that hold slots of workers with traffic.
     pub slow_in_flight: u64,
@@ -301,7 +299,6 @@ impl UpstreamStats {
         self.retried += other.retried;
         self.queued += other.queued;
         self.waiting += other.waiting;
-        self.behind += other.behind;
         self.slow_in_flight += other.slow_in_flight;
         self.slow_waiting += other.slow_waiting;
         let known = |kind: &&String| !self.slow_kinds.contains(kind);

@@ -272,8 +272,8 @@ fn requests_without_a_pause_are_all_answered(dir: &Path, socket: &Path) {
     assert!(bytes.len() > 3_000_000 && bytes.ends_with(b"l"), "{} bytes", bytes.len());
 }
 
-/// Several requests may wait at a worker that is busy. What the front has taken back it has given to
-/// another worker.
+/// A request comes to a worker that is still busy when the front has given up the one before it, and
+/// may be given up there itself.
 fn a_request_whose_client_has_left_is_not_begun(dir: &Path, socket: &Path) {
     let send =
         |stream: &mut UnixStream, path: &str| stream.write_all(ask(path).as_bytes()).unwrap();

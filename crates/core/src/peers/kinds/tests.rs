@@ -91,38 +91,6 @@ fn nothing_is_slow_where_all_are_or_many_are_or_the_path_does_not_tell() {
 }
 
 #[test]
-fn a_kind_is_short_once_several_requests_have_shown_it_and_until_one_takes_long() {
-    let mut kinds = Kinds::default();
-    let short = |kinds: &mut Kinds, path: &str| {
-        let (kind, _) = kinds.of(Shape::new(b"GET", path.as_bytes()));
-        kinds.short_us(&kind)
-    };
-    for number in 0..SHORT_SEEN_MIN {
-        assert_eq!(short(&mut kinds, "/page/1"), None, "{number}");
-        learn(&mut kinds, &format!("/page/{number}"), 1);
-        learn(&mut kinds, "/form", 3);
-    }
-    assert_eq!(short(&mut kinds, "/page/1"), Some(1_000));
-    assert_eq!(short(&mut kinds, "/form"), None);
-    learn(&mut kinds, "/page/1", 100);
-    assert_eq!(short(&mut kinds, "/page/1"), None);
-    for _ in 0..128 {
-        learn(&mut kinds, "/page/1", 1);
-    }
-    assert!(short(&mut kinds, "/page/1").is_some());
-    for number in 0..1_000 {
-        let is_short = short(&mut kinds, "/either/1").is_some();
-        assert!(number < 100 || !is_short, "one of 50 takes 100 ms: {number}");
-        learn(&mut kinds, "/either/1", if number % 50 == 0 { 100 } else { 1 });
-    }
-    let others = Kind { at: 0, row: kinds.rows[0].identity.clone() };
-    for _ in 0..1_000 {
-        kinds.learn(&others, Duration::from_millis(1), true);
-    }
-    assert_eq!(kinds.short_us(&others), None, "any other kinds");
-}
-
-#[test]
 fn any_number_of_paths_leaves_the_table_bounded_and_what_comes_often_known() {
     let mut kinds = Kinds::default();
     for number in 0..20_000 {
@@ -155,7 +123,7 @@ fn a_kind_under_way_keeps_its_row_and_no_other_row_learns_of_it() {
     let mut kinds = Kinds::default();
     mixed(&mut kinds, 400, "/page", 2);
     kinds.learn(&report, Duration::from_secs(2), true);
-    assert!(kinds.rows.iter().all(|row| row.longest_us < 1e4));
+    assert_eq!(kinds.rows.iter().map(|row| row.seen).sum::<u32>(), 400);
 }
 
 #[test]

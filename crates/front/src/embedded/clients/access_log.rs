@@ -201,15 +201,6 @@ impl AccessRecord {
         self.asked_worker = Some(Instant::now());
     }
 
-    /// Records that the worker that was asked has begun only then: until then, the request has
-    /// waited for it.
-    pub fn worker_began(&mut self, at: Instant) {
-        if let Some(asked) = self.asked_worker.as_mut().filter(|asked| **asked < at) {
-            self.wait += at - *asked;
-            *asked = at;
-        }
-    }
-
     /// Records that the worker has answered, and is free for the next request.
     pub fn leave_worker(&mut self) {
         self.left_worker = Some(Instant::now());

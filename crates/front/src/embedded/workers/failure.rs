@@ -22,8 +22,6 @@ pub enum Failure {
     Malformed(&'static str),
     /// It sent nothing in time.
     Timeout,
-    /// It is with a long request, and this one waits for it.
-    Stuck,
     /// The client is to blame.
     Client(Fault),
 }
@@ -43,7 +41,6 @@ impl Failure {
             Failure::Early => (TroubleCause::EarlyEnd, "in the head of its answer"),
             Failure::Malformed(reason) => (TroubleCause::Malformed, reason),
             Failure::Timeout => (TroubleCause::Timeout, "before its answer"),
-            Failure::Stuck => (TroubleCause::Timeout, "with another request"),
             Failure::Client(fault) => return Err(fault),
         })
     }

@@ -1,27 +1,26 @@
 //! A request to an app: a slot, a connection, the head of the answer; and whether it is
 //! tried again when a worker goes away in the middle of that.
 
-mod behind;
 mod tries;
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use mfserv_core::peers::Shape;
 use mfserv_core::route::{HeadLimits, Slots};
 use mfserv_core::wire::front::TroubleCause;
 use mfserv_h1::{HeadScan, Name, Refusal};
 use tokio::time::Instant;
 
-use self::behind::{Behind, Look};
 use self::tries::Tries;
 use super::destination::{Destination, Reply};
 use super::failure::Failure;
 use super::heads::{self, Forwarded};
 use super::upload::{SendFault, Upload};
-use super::upstream::{Ask, Link, NoLink, Slot, Standing, Taken};
+use super::upstream::{Link, NoLink, Slot, Taken};
 use super::{relay, tunnel};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
@@ -80,7 +79,7 @@ impl Forwarding<'_, '_> {
     async fn answered(&mut self, upload: &mut Upload<'_>) -> Result<(Slot, Link), Fault> {
         let mut last = NoLink::Busy;
         loop {
-            let mut slot = self.slot(last, upload).await?;
+            let mut slot = self.slot(last).await?;
             self.exchange.set_worker(&slot.peer.source);
             let mut link = match slot.link(self.tries.count > 0).await {
                 Ok(link) => link,
@@ -94,17 +93,9 @@ impl Forwarding<'_, '_> {
             self.exchange.ask_worker();
             self.put_head(&slot, upload);
             let failure = match self.attempt(&mut slot, &mut link, upload).await {
-                Ok(()) => {
-                    self.exchange.worker_began(slot.began());
-                    return Ok((slot, link));
-                }
+                Ok(()) => return Ok((slot, link)),
                 Err(failure) => failure,
             };
-            let began = match slot.standing(Waker::noop()) {
-                Standing::First(since) => since,
-                Standing::Behind { .. } => Instant::now(),
-            };
-            self.exchange.worker_began(began);
             drop(link);
             let is_safe = self.exchange.request().is_safe();
             let again = upload.can_be_repeated() && self.tries.allow(failure, &slot, is_safe);
@@ -112,9 +103,7 @@ impl Forwarding<'_, '_> {
             if !again {
                 return Err(failure.fault());
             }
-            if failure != Failure::Stuck {
-                self.to.app.upstream.count_retry();
-            }
+            self.to.app.upstream.count_retry();
         }
     }
 
@@ -134,16 +123,15 @@ impl Forwarding<'_, '_> {
     }
 
     /// A slot, at once or when it is this request's turn.
-    async fn slot(&mut self, last: NoLink, upload: &Upload<'_>) -> Result<Slot, Fault> {
+    async fn slot(&mut self, last: NoLink) -> Result<Slot, Fault> {
         let upstream = &self.to.app.upstream;
         let sent_away = || upstream.rests_s().map_or(Cause::Removed, Cause::Crashing);
         if let Some(seconds) = upstream.rests_s() {
             return Err(Cause::Crashing(seconds).into());
         }
-        let ask = upload.ask(self.exchange.request());
-        let is_plain = ask.is_plain && !self.tries.was_at_a_worker;
-        let ask = Ask { is_plain, taken_back: self.tries.taken_back, ..ask };
-        let mut waiting = match upstream.take(self.to.lane, self.tries.avoid.as_ref(), ask) {
+        let request = self.exchange.request();
+        let shape = Shape::new(request.method(), request.path());
+        let mut waiting = match upstream.take(self.to.lane, self.tries.avoid.as_ref(), shape) {
             Taken::Slot(slot) => return Ok(slot),
             Taken::Waiting(waiting) => waiting,
             Taken::Full => return Err(Cause::QueueFull.into()),
@@ -195,10 +183,7 @@ impl Forwarding<'_, '_> {
         }
     }
 
-    fn report(&mut self, slot: &Slot, failure: Failure) {
-        if failure == Failure::Stuck {
-            return;
-        }
+    fn report(&self, slot: &Slot, failure: Failure) {
         let Ok((cause, detail)) = failure.trouble() else { return };
         let path = String::from_utf8_lossy(self.exchange.request().path());
         let id = String::from_utf8_lossy(self.exchange.id());
@@ -223,7 +208,6 @@ impl Forwarding<'_, '_> {
             interim: 0,
             send_failed: false,
             deadline: None,
-            behind: Behind::of(slot),
             patience: Duration::from_millis(self.to.app.spec.timeout_ms),
         };
         poll_fn(|cx| attempt.poll(cx, slot, link, upload)).await
@@ -242,8 +226,6 @@ struct Attempt<'r, 'x> {
     /// When the worker's time ends; it begins anew with whatever the worker takes or
     /// sends, and while the client is waited for.
     deadline: Option<Instant>,
-    /// It was given to a busy worker, which has not begun with it.
-    behind: Option<Behind>,
     patience: Duration,
 }
 
@@ -268,7 +250,6 @@ impl Attempt<'_, '_> {
                 Poll::Pending => break,
                 Poll::Ready(Ok(count)) if count > 0 => {
                     ahead.advance(count);
-                    self.behind = None;
                     if self.read_head(upload.is_finished())? {
                         return Poll::Ready(Ok(()));
                     }
@@ -283,26 +264,11 @@ impl Attempt<'_, '_> {
             return Poll::Ready(Err(self.ended(link, upload, None)));
         }
         self.watch_client(cx)?;
-        self.watch_worker(cx, slot)?;
-        Poll::Pending
-    }
-
-    /// The worker has its time from when it has begun; and what stands behind a long request is
-    /// taken back from it.
-    fn watch_worker(&mut self, cx: &mut Context<'_>, slot: &Slot) -> Result<(), Failure> {
-        if let Some(behind) = &mut self.behind {
-            match behind.look(cx, self.exchange, slot) {
-                Look::Begun(since) => {
-                    (self.behind, self.deadline) = (None, Some(since + self.patience));
-                }
-                // Its worker has time for it when it begins.
-                Look::Waits => return Ok(()),
-                Look::TakeBack => return Err(Failure::Stuck),
+        match self.deadline {
+            Some(deadline) if self.exchange.has_passed(cx, deadline) => {
+                Poll::Ready(Err(Failure::Timeout))
             }
-        }
-        match self.deadline.is_some_and(|deadline| self.exchange.has_passed(cx, deadline)) {
-            true => Err(Failure::Timeout),
-            false => Ok(()),
+            _ => Poll::Pending,
         }
     }
 

@@ -7,10 +7,8 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::task::{Context, Poll, ready};
 
-use mfserv_core::peers::Shape;
-use mfserv_h1::{Framing, RequestHead};
+use mfserv_h1::Framing;
 
-use super::upstream::Ask;
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
 use crate::embedded::io::budget::{AppDescriptors, Budget, Descriptor, Share};
@@ -178,21 +176,6 @@ impl<'a> Upload<'a> {
     /// True if a worker has read either all of it or nothing: it was one short write.
     pub fn was_one_short_write(&self) -> bool {
         self.is_finished && self.writes == 1 && self.request.len() <= UNREAD_MAX
-    }
-
-    /// What is said of it to get a slot.
-    pub fn ask<'r>(&self, request: &'r RequestHead) -> Ask<'r> {
-        Ask {
-            shape: Shape::new(request.method(), request.path()),
-            is_plain: !request.upgrade && self.is_small(),
-            is_safe: request.is_safe(),
-            taken_back: None,
-        }
-    }
-
-    /// True if its content is in memory, and little.
-    fn is_small(&self) -> bool {
-        !self.is_streamed && self.file.is_none() && self.memory.len() <= UNREAD_MAX
     }
 
     /// True if nothing of it has been sent.

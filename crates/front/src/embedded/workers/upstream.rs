@@ -4,7 +4,6 @@
 mod asking;
 mod backoff;
 mod idle;
-mod line;
 mod peer;
 mod quiet;
 mod slot;
@@ -12,23 +11,20 @@ mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
 use mfserv_core::names::WorkerId;
-use mfserv_core::peers::{Pace, PeerKey, Roster, Take, Ticket};
+use mfserv_core::peers::{Pace, PeerKey, Roster, Shape, Take, Ticket};
 use mfserv_core::route::{Slots, UpstreamSpec};
 use mfserv_core::wire::front::{Peer as PeerName, UpstreamStats};
 use mfserv_platform::sync::lock;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-pub use self::asking::Ask;
 use self::asking::{Asked, Learnt};
 use self::idle::{Heard, Idle};
-pub use self::line::Standing;
-use self::line::{Line, Place};
 pub use self::peer::Peer;
 pub use self::slot::Slot;
 use super::wakeups::Wakeups;
@@ -66,16 +62,11 @@ pub struct Upstream {
 struct Inner {
     roster: Roster,
     slots: Slots,
-    depth: u32,
     timeout: Duration,
     members: Vec<Member>,
     /// The requests in the queue, which has at most `queue_max` places.
     waiters: HashMap<Ticket, Waiter>,
-    /// Requests at a worker that is with a long one.
-    stuck: BTreeMap<Ticket, Waker>,
     learnt: Learnt,
-    /// The time of the roster begins here.
-    epoch: Instant,
     next_key: PeerKey,
     removed: bool,
     stats: UpstreamStats,
@@ -93,18 +84,8 @@ struct Waiter {
 struct Member {
     peer: Arc<Peer>,
     idle: Vec<Idle>,
-    /// Its requests, if it has one slot.
-    line: Line,
     /// Since when it has nothing in hand, unless it has a request.
     quiet_from: Instant,
-}
-
-/// A worker whose slot was taken, with a connection to it if one was idle.
-#[derive(Debug)]
-struct Found {
-    peer: Arc<Peer>,
-    idle: Option<Idle>,
-    place: Place,
 }
 
 /// What inner endpoints report of a worker.
@@ -180,18 +161,13 @@ impl Upstream {
         wakeups: Arc<Wakeups>,
         descriptors: AppDescriptors,
     ) -> Arc<Self> {
-        let mut roster = Roster::new(spec.slots, spec.queue_max as usize);
-        roster.set_depth(spec.depth);
         let inner = Inner {
-            roster,
+            roster: Roster::new(spec.slots, spec.queue_max as usize),
             slots: spec.slots,
-            depth: spec.depth,
             timeout: Duration::from_millis(spec.timeout_ms),
             members: Vec::new(),
             waiters: HashMap::new(),
-            stuck: BTreeMap::new(),
             learnt: Learnt::new(spec, None),
-            epoch: Instant::now(),
             next_key: 0,
             removed: false,
             stats: UpstreamStats::default(),
@@ -211,24 +187,22 @@ impl Upstream {
     }
 
     /// Asks for a slot for a request of this lane, if possible not of the worker `avoid`.
-    pub fn take(self: &Arc<Self>, lane: usize, avoid: Option<&Arc<Peer>>, ask: Ask<'_>) -> Taken {
-        let (mut inner, now) = self.lock_now();
+    pub fn take(
+        self: &Arc<Self>,
+        lane: usize,
+        avoid: Option<&Arc<Peer>>,
+        shape: Shape<'_>,
+    ) -> Taken {
+        let mut inner = lock(&self.inner);
         if inner.removed {
             return Taken::Removed;
         }
-        let asked = inner.learnt.look_at(ask);
-        let avoid = avoid.map(|peer| peer.key);
-        let taken = match ask.taken_back {
-            Some(ticket) => inner.roster.take_again(ticket, avoid),
-            None => inner.roster.take(avoid, asked.pace),
-        };
-        match taken {
-            Take::Slot(key) => match inner.member(key).map(|member| member.peer.clone()) {
-                Some(peer) => {
-                    let ticket = ask.taken_back.unwrap_or_else(|| inner.roster.ticket());
-                    let found = inner.found(peer, lane, (ticket, now));
+        let asked = inner.learnt.look_at(shape);
+        match inner.roster.take(avoid.map(|peer| peer.key), asked.pace) {
+            Take::Slot(key) => match inner.with_idle(key, lane) {
+                Some((peer, idle)) => {
                     drop(inner);
-                    Taken::Slot(Slot::new(self.clone(), found, lane, asked))
+                    Taken::Slot(Slot::new(self.clone(), peer, lane, idle, asked))
                 }
                 None => Taken::Removed,
             },
@@ -245,15 +219,6 @@ impl Upstream {
         }
     }
 
-    /// What follows happens now.
-    fn lock_now(&self) -> (MutexGuard<'_, Inner>, Instant) {
-        let mut inner = lock(&self.inner);
-        let now = Instant::now();
-        let since_epoch = now.saturating_duration_since(inner.epoch);
-        inner.roster.set_time(since_epoch);
-        (inner, now)
-    }
-
     /// True if any worker is admitted.
     pub fn has_admitted(&self) -> bool {
         lock(&self.inner).roster.has_admitted()
@@ -266,11 +231,10 @@ impl Upstream {
 
     /// Takes over the policy of a new table.
     pub fn set_spec(&self, spec: &UpstreamSpec) {
-        let (mut inner, _) = self.lock_now();
+        let mut inner = lock(&self.inner);
         inner.removed = false;
-        (inner.slots, inner.depth) = (spec.slots, spec.depth);
+        inner.slots = spec.slots;
         inner.learnt.set_spec(spec);
-        inner.roster.set_depth(spec.depth);
         inner.timeout = Duration::from_millis(spec.timeout_ms);
         let mut handed = inner.roster.set_policy(spec.slots, spec.queue_max as usize);
         if !inner.learnt.has_slow_lane() {
@@ -281,7 +245,7 @@ impl Upstream {
 
     /// Admits a worker: it gets traffic from now on.
     pub fn admit(&self, name: &PeerName) {
-        let (mut inner, _) = self.lock_now();
+        let mut inner = lock(&self.inner);
         let known = inner.find(&name.worker).filter(|peer| !peer.gone.is_raised());
         let key = match known {
             Some(peer) => {
@@ -296,7 +260,7 @@ impl Upstream {
 
     /// Drains a worker: it gets no more traffic, and its idle connections are closed.
     pub fn drain(&self, worker: &WorkerId) {
-        let (mut inner, _) = self.lock_now();
+        let mut inner = lock(&self.inner);
         if let Some(peer) = inner.find(worker) {
             let closed = inner.drain(&peer);
             drop(inner);
@@ -375,7 +339,7 @@ impl Upstream {
     /// Suspends a worker: it gets no traffic until [`Upstream::resume`] or
     /// [`Upstream::admit`]. It keeps its requests; its idle connections are closed.
     pub fn suspend(&self, worker: &WorkerId) {
-        let (mut inner, _) = self.lock_now();
+        let mut inner = lock(&self.inner);
         let Some(peer) = inner.find(worker) else { return };
         let handed = inner.roster.suspend(peer.key);
         let closed = inner.take_idle(&peer);
@@ -386,7 +350,7 @@ impl Upstream {
 
     /// Ends [`Upstream::suspend`].
     pub fn resume(&self, worker: &WorkerId) {
-        let (mut inner, _) = self.lock_now();
+        let mut inner = lock(&self.inner);
         let Some(peer) = inner.find(worker) else { return };
         let handed = inner.roster.resume(peer.key);
         inner.deliver(handed);
@@ -470,7 +434,7 @@ impl Upstream {
         let (upstream, key) = (self.clone(), peer.key);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
-            let (mut inner, _) = upstream.lock_now();
+            let mut inner = lock(&upstream.inner);
             let handed = inner.roster.end_cool_down(key);
             inner.deliver(handed);
         });
@@ -478,13 +442,13 @@ impl Upstream {
 
     /// Gives a slot back, with the connection to be kept and the status to be counted.
     fn release(&self, peer: &Peer, asked: &Asked, kept: Option<Idle>, end: SlotEnd) {
-        let (mut inner, _) = self.lock_now();
+        let mut inner = lock(&self.inner);
         inner.note_end(peer.key, end.is_over);
         if let Some(status) = end.status {
             let class = usize::from(status / 100).clamp(1, 5) - 1;
             inner.stats.by_class[class] += 1;
         }
-        if let Some(held) = end.place.and_then(|at| inner.leave(peer.key, at, end.is_over)) {
+        if let Some(held) = end.held {
             inner.learnt.learn(asked, held, end.is_over);
         }
         let some = kept.is_some();
@@ -511,8 +475,8 @@ struct SlotEnd {
     status: Option<u16>,
     /// The worker has sent the whole answer.
     is_over: bool,
-    /// The place of the request that had it.
-    place: Option<Place>,
+    /// How long a request had it.
+    held: Option<Duration>,
 }
 
 impl Inner {
@@ -526,16 +490,15 @@ impl Inner {
     }
 
     /// The worker whose slot was taken, with an idle connection to it. For a finite app that
-    /// is any connection, so that a worker never has more connections than requests at a time;
-    /// else it is one of this lane.
-    fn found(&mut self, peer: Arc<Peer>, lane: usize, at: (Ticket, Instant)) -> Found {
-        let (finite, place) = (self.slots != Slots::Unlimited, self.join(peer.key, at));
-        let idle = self.member(peer.key).and_then(|member| {
-            let own = member.idle.iter().rposition(|idle| idle.lane == lane);
-            let any = || member.idle.len().checked_sub(1).filter(|_| finite);
-            own.or_else(any).map(|at| member.idle.remove(at))
-        });
-        Found { peer, idle, place }
+    /// is any connection, so that a worker never has more connections than slots; else it
+    /// is one of this lane.
+    fn with_idle(&mut self, key: PeerKey, lane: usize) -> Option<(Arc<Peer>, Option<Idle>)> {
+        let finite = self.slots != Slots::Unlimited;
+        let member = self.member(key)?;
+        let own = member.idle.iter().rposition(|idle| idle.lane == lane);
+        let any = || member.idle.len().checked_sub(1).filter(|_| finite);
+        let idle = own.or_else(any).map(|at| member.idle.remove(at));
+        Some((member.peer.clone(), idle))
     }
 
     /// Keeps an idle connection; returns it if it must not be kept.
@@ -555,9 +518,8 @@ impl Inner {
     fn add(&mut self, name: PeerName) -> PeerKey {
         let key = self.next_key;
         self.next_key += 1;
-        let (peer, now) = (Arc::new(Peer::new(key, name)), Instant::now());
-        let (idle, line) = (Vec::new(), Line::new(now));
-        self.members.push(Member { peer, idle, line, quiet_from: now });
+        let (peer, idle, quiet_from) = (Arc::new(Peer::new(key, name)), Vec::new(), Instant::now());
+        self.members.push(Member { peer, idle, quiet_from });
         key
     }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use mfserv_core::peers::Ticket;
 use tokio::time::Instant;
 
 use crate::embedded::workers::failure::Failure;
@@ -19,11 +18,6 @@ pub struct Tries {
     first_may_have_died_of_it: bool,
     /// The worker that was asked last.
     pub avoid: Option<Arc<Peer>>,
-    /// A worker has had it. The next one gets nothing to wait behind it, nor is it given to a busy
-    /// one: if workers die of it, they die of it alone.
-    pub was_at_a_worker: bool,
-    /// Its ticket, if it was taken back from a worker.
-    pub taken_back: Option<Ticket>,
     /// Since when it waits for slots: from the first time it has to.
     pub waits_since: Option<Instant>,
 }
@@ -32,15 +26,6 @@ impl Tries {
     /// Whether another worker may be asked after this failure. There is one retry, and a
     /// second one only if the first worker cannot have died of the request.
     pub fn allow(&mut self, failure: Failure, slot: &Slot, is_safe: bool) -> bool {
-        self.was_at_a_worker = true;
-        let is_bystander = slot.is_behind() && failure == Failure::Unread;
-        if failure == Failure::Stuck || is_bystander {
-            // It has waited there for another one to end; that is no try of its own.
-            self.waits_since.get_or_insert(slot.since());
-            self.taken_back = Some(slot.ticket());
-            self.avoid = Some(slot.peer.clone());
-            return true;
-        }
         let is_harmless = matches!(failure, Failure::Unsent | Failure::Unread);
         let is_silent = matches!(failure, Failure::Silent { .. });
         if !(is_harmless || (is_silent && is_safe)) {

@@ -7,14 +7,12 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use mfserv_core::peers::Ticket;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use super::asking::Asked;
 use super::idle::{Heard, Idle};
-use super::line::Place;
-use super::{Found, IDLE_MAX, Link, NoLink, Peer, SlotEnd, Upstream};
+use super::{IDLE_MAX, Link, NoLink, Peer, SlotEnd, Upstream};
 use crate::embedded::io::budget::Descriptor;
 use crate::embedded::io::signal::Subscription;
 use crate::embedded::io::wire::Wire;
@@ -22,12 +20,12 @@ use crate::embedded::io::wire::Wire;
 /// The right to have one request in a worker; given back when dropped.
 #[derive(Debug)]
 pub struct Slot {
-    pub(super) upstream: Arc<Upstream>,
+    upstream: Arc<Upstream>,
     /// The worker.
     pub peer: Arc<Peer>,
     lane: usize,
     asked: Asked,
-    pub(super) place: Place,
+    since: Instant,
     gone: Subscription,
     /// The idle connection that came with the slot.
     idle: Option<Idle>,
@@ -40,31 +38,18 @@ pub struct Slot {
 impl Slot {
     pub(super) fn new(
         upstream: Arc<Upstream>,
-        Found { peer, idle, place }: Found,
+        peer: Arc<Peer>,
         lane: usize,
+        idle: Option<Idle>,
         asked: Asked,
     ) -> Self {
         let gone = Subscription::new(peer.gone.clone());
-        Self { upstream, peer, lane, asked, place, gone, idle, status: None, is_over: false }
-    }
-
-    /// When the worker was given the request.
-    pub fn since(&self) -> Instant {
-        self.place.since
-    }
-
-    /// The place of the request among all of the app.
-    pub fn ticket(&self) -> Ticket {
-        self.place.ticket
-    }
-
-    /// True if the worker was busy when it was given the request.
-    pub fn is_behind(&self) -> bool {
-        self.place.is_behind
+        let since = Instant::now();
+        Self { upstream, peer, lane, asked, since, gone, idle, status: None, is_over: false }
     }
 
     /// A connection to the worker: an idle one, or a new one. With `fresh` a new one, for
-    /// which the idle one is closed: a worker never has more connections than requests at a time.
+    /// which the idle one is closed: a worker never has more connections than slots.
     pub async fn link(&mut self, fresh: bool) -> Result<Link, NoLink> {
         let idle = self.idle.take().filter(|_| !fresh);
         if let Some((wire, descriptor)) = idle.and_then(|idle| self.reuse(idle)) {
@@ -156,8 +141,8 @@ fn is_out_of_descriptors(why: &io::Error) -> bool {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let (status, is_over) = (self.status, self.is_over);
-        let end = SlotEnd { status, is_over, place: Some(self.place) };
+        let held = Some(self.since.elapsed());
+        let end = SlotEnd { status: self.status, is_over: self.is_over, held };
         let idle = self.idle.take();
         self.upstream.release(&self.peer, &self.asked, idle, end);
     }

@@ -1,14 +1,12 @@
 //! A request that waits for a slot.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use std::collections::VecDeque;
-
 use mfserv_core::peers::{HandedOver, Pace, Ticket};
 use mfserv_platform::sync::lock;
-use tokio::time::Instant;
 
 use super::{Inner, Slot, SlotEnd, Waiting};
 
@@ -21,9 +19,9 @@ impl Future for Waiting {
         let called = std::task::ready!(Pin::new(&mut self.call).poll(cx));
         self.called = true;
         Poll::Ready(called.ok().map(|peer| {
-            let found =
-                lock(&self.upstream.inner).found(peer, self.lane, (self.ticket, Instant::now()));
-            Slot::new(self.upstream.clone(), found, self.lane, self.asked.clone())
+            let found = lock(&self.upstream.inner).with_idle(peer.key, self.lane);
+            let idle = found.and_then(|(_, idle)| idle);
+            Slot::new(self.upstream.clone(), peer, self.lane, idle, self.asked.clone())
         }))
     }
 }
@@ -36,7 +34,7 @@ impl Waiting {
 
     /// Lets a slow request have any slot.
     pub fn hasten(&self) {
-        let (mut inner, _) = self.upstream.lock_now();
+        let mut inner = lock(&self.upstream.inner);
         let handed = inner.roster.hasten(self.ticket);
         inner.deliver(handed);
     }
@@ -84,6 +82,5 @@ impl Inner {
                 handed.extend(self.roster.release(key, pace));
             }
         }
-        self.wake_stuck();
     }
 }
