@@ -1,7 +1,6 @@
 //! Messages, which are requests on their way to a worker, and frames, which precede answers.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
@@ -147,8 +146,7 @@ pub fn send(queue: impl AsFd, message: Message, parts: [&[u8]; 2]) -> io::Result
 pub fn receive<'b>(queue: BorrowedFd<'_>, space: &'b mut [u8]) -> io::Result<Received<'b>> {
     let length = loop {
         let mut parts = [IoSliceMut::new(space)];
-        let mut nothing = [MaybeUninit::uninit(); 0];
-        let mut none = RecvAncillaryBuffer::new(&mut nothing);
+        let mut none = RecvAncillaryBuffer::default();
         match recvmsg(queue, &mut parts, &mut none, RecvFlags::DONTWAIT) {
             Ok(got) if got.flags.contains(ReturnFlags::TRUNC) => return Err(malformed()),
             Ok(got) => break got.bytes,

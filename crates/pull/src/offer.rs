@@ -16,6 +16,8 @@ use crate::page::{LINES, Page};
 /// them by itself and asks its app nothing.
 pub const OFFER_LEN: usize = 22;
 const NAME: &str = "MFSERV-PULL 1 ";
+/// Offers of all versions begin so.
+const ANY: &[u8] = b"MFSERV-PULL ";
 /// Room for the messages of many workers in the kernel, bytes.
 const ROOM: usize = 4 << 20;
 
@@ -78,11 +80,17 @@ pub fn read_first(
             descriptors.extend(rights);
         }
     }
+    if descriptors.is_empty() && !bytes[..count].starts_with(ANY) {
+        return Ok(Err(count));
+    }
+    let wrong = || io::Error::new(io::ErrorKind::InvalidData, "an offer that is none");
     let mut descriptors = descriptors.into_iter();
     let (Some(queue), Some(page)) = (descriptors.next(), descriptors.next()) else {
-        return Ok(Err(count));
+        return Err(wrong());
     };
-    let wrong = || io::Error::new(io::ErrorKind::InvalidData, "an offer that is none");
+    if sockopt::socket_type(&queue) != Ok(SocketType::SEQPACKET) {
+        return Err(wrong());
+    }
     let text = std::str::from_utf8(&bytes[..count]).map_err(|_| wrong())?;
     let line = text.strip_prefix(NAME).and_then(|rest| rest.strip_suffix("\r\n\r\n"));
     let line = line.and_then(|line| usize::from_str_radix(line, 16).ok());
@@ -114,6 +122,18 @@ mod tests {
         assert_eq!(read_first(worker.as_fd(), &mut bytes).unwrap().unwrap_err(), 16);
         drop(client);
         assert_eq!(read_first(worker.as_fd(), &mut bytes).unwrap().unwrap_err(), 0);
+    }
+
+    #[test]
+    fn an_offer_without_a_queue_is_refused() {
+        let (mut front, worker) = UnixStream::pair().unwrap();
+        front.write_all(b"MFSERV-PULL 1 0000\r\n\r\n").unwrap();
+        read_first(worker.as_fd(), &mut [0; 100]).unwrap_err();
+
+        let (front, worker) = UnixStream::pair().unwrap();
+        let (_page, memory) = Page::create().unwrap();
+        Offer::send(&front, (worker.as_fd(), memory.as_fd()), 0).unwrap();
+        read_first(worker.as_fd(), &mut [0; 100]).unwrap_err();
     }
 
     #[test]

@@ -144,11 +144,20 @@ impl Answer {
 
     /// How much of `size` more bytes is sent.
     pub fn accept(&mut self, size: u64) -> u64 {
-        let left = self.length.map_or(u64::MAX, |length| length.saturating_sub(self.accepted));
-        self.is_too_long |= size > left;
-        let taken = size.min(left);
+        let taken = size.min(self.missing());
+        self.is_too_long |= size > taken;
+        let sent = self.takes(size);
         self.accepted += taken;
-        if self.has_body() { taken } else { 0 }
+        sent
+    }
+
+    /// How much of `size` more bytes would be sent.
+    pub fn takes(&self, size: u64) -> u64 {
+        if self.has_body() { size.min(self.missing()) } else { 0 }
+    }
+
+    fn missing(&self) -> u64 {
+        self.length.map_or(u64::MAX, |length| length.saturating_sub(self.accepted))
     }
 
     /// True if the body comes in chunks.

@@ -15,6 +15,10 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, sendmsg, shutdown};
 
 mod body;
+mod link;
+
+pub use self::link::First;
+use self::link::Link;
 
 /// The largest head. The front accepts less; what it adds has room here.
 const HEAD_MAX: usize = 64 * 1024;
@@ -68,6 +72,10 @@ pub struct Connection {
     output: VecDeque<Part>,
     /// No other request is read.
     pub ends: bool,
+    /// Nothing was read of it.
+    is_new: bool,
+    /// Requests come from a queue, and this connection carries the answers.
+    link: Option<Box<Link>>,
 }
 
 impl Connection {
@@ -87,6 +95,8 @@ impl Connection {
             dropping: None,
             output: VecDeque::new(),
             ends: false,
+            is_new: true,
+            link: None,
         }
     }
 
@@ -124,6 +134,9 @@ impl Connection {
 
     /// Reads once. `Ok(false)` = the other end is closed.
     pub fn read(&mut self, space: &mut [u8]) -> io::Result<bool> {
+        if self.is_message() {
+            return Ok(false);
+        }
         match rustix::io::read(&self.socket, &mut *space) {
             Ok(0) => Ok(false),
             Ok(count) => {
@@ -175,7 +188,8 @@ impl Connection {
         self.start = end;
         self.compact();
         self.body = BodyReader::new(self.head.framing);
-        self.expects_continue = self.head.expects_continue && !self.body.is_done();
+        let waits = self.head.expects_continue && !self.is_message();
+        self.expects_continue = waits && !self.body.is_done();
         Ok(true)
     }
 
@@ -199,7 +213,8 @@ impl Connection {
         self.ends = true;
     }
 
-    /// Sends what the socket takes now; the rest waits. `body` lies between the two others.
+    /// Sends what the socket takes now; the rest waits. `body` lies between the two others. The
+    /// frame of the answer, if one is due, precedes them.
     pub fn send(
         &mut self,
         before: &[u8],
@@ -208,15 +223,20 @@ impl Connection {
         after: &[u8],
     ) -> io::Result<()> {
         let bytes = body.map_or(&[][..], |body| &body.as_bytes()[range.clone()]);
+        let frame = self.link.as_mut().and_then(|link| link.next_frame());
+        let frame = frame.as_ref().map_or(&[][..], |frame| frame);
         let mut sent = 0;
         if self.output.is_empty() {
-            sent = self.send_now(&[before, bytes, after])?;
+            sent = self.send_now(&[frame, before, bytes, after])?;
         }
         let wait = |part: &[u8], sent: &mut usize| {
             let gone = part.len().min(*sent);
             *sent -= gone;
             (gone < part.len()).then_some(gone)
         };
+        if let Some(gone) = wait(frame, &mut sent) {
+            self.output.push_back(Part::Own(frame[gone..].to_vec()));
+        }
         if let Some(gone) = wait(before, &mut sent) {
             self.output.push_back(Part::Own(before[gone..].to_vec()));
         }
@@ -238,7 +258,7 @@ impl Connection {
 
     /// How many of these bytes the socket takes.
     fn send_now(&self, parts: &[&[u8]]) -> io::Result<usize> {
-        let mut vectors = [IoSlice::new(&[]), IoSlice::new(&[]), IoSlice::new(&[])];
+        let mut vectors = [(); 4].map(|()| IoSlice::new(&[]));
         let mut count = 0;
         for part in parts.iter().filter(|part| !part.is_empty()) {
             vectors[count] = IoSlice::new(part);

@@ -19,13 +19,21 @@ use crate::clock::watch;
 use crate::connection::{Connection, Next, READ_MAX, is_of_client};
 use crate::input::WHOLE_MAX;
 use crate::request::App;
-use crate::shared::{ACCEPTS, FLUSH, PAUSE, QUIET, SETTLE, Shared};
+use crate::shared::{ACCEPTS, PAUSE, QUIET, SETTLE, Shared};
+
+mod pull;
+mod queues;
+mod stop;
+mod turn;
+
+use self::queues::Queues;
 
 /// Events of one turn, at most.
 const EVENTS: usize = 64;
 
 const LISTENER: u64 = u64::MAX;
 const WAKE: u64 = u64::MAX - 1;
+const QUEUE: u64 = u64::MAX - 2;
 
 /// The connections of a worker.
 pub struct Loop {
@@ -36,6 +44,10 @@ pub struct Loop {
     listener: OwnedFd,
     connections: Vec<Option<Box<Connection>>>,
     free: Vec<usize>,
+    /// Free from the next turn on: events of this one may still mean who was there.
+    freed: Vec<usize>,
+    /// What fronts offer.
+    queues: Queues,
     /// Connections with bytes that were read already.
     ready: Vec<usize>,
     space: Box<[u8]>,
@@ -72,6 +84,8 @@ impl Loop {
             listener,
             connections: Vec::new(),
             free: Vec::new(),
+            freed: Vec::new(),
+            queues: Queues::default(),
             ready: Vec::new(),
             space: vec![0; READ_MAX].into_boxed_slice(),
             paused: None,
@@ -86,12 +100,13 @@ impl Loop {
     /// anything.
     pub fn turn(&mut self, py: Python<'_>, patience: Option<Duration>) -> PyResult<bool> {
         self.check_signals(py)?;
+        self.free.append(&mut self.freed);
         if self.paused.is_some_and(|until| until <= Instant::now()) {
             self.listen(true);
         }
         let bounds = [
             patience,
-            (!self.ready.is_empty()).then_some(Duration::ZERO),
+            (!self.ready.is_empty() || self.queues.is_busy).then_some(Duration::ZERO),
             self.paused.map(|until| until.saturating_duration_since(Instant::now())),
             (!self.is_settled).then_some(SETTLE),
         ];
@@ -101,6 +116,11 @@ impl Loop {
         self.is_fresh = true;
         if count == 0 && !self.is_settled && patience.is_none() {
             self.settle(py)?;
+        }
+        // Others sleep on, since this worker was woken for the message: it comes first.
+        let was_busy = self.queues.is_busy;
+        if !was_busy && found.iter().any(|&(event, _)| event == QUEUE) {
+            self.pull(py)?;
         }
         let ready = std::mem::take(&mut self.ready);
         let was_any = !found.is_empty() || !ready.is_empty();
@@ -115,9 +135,13 @@ impl Loop {
             match event {
                 WAKE => self.shared.wake.clear(),
                 LISTENER => self.accept(py)?,
+                QUEUE => {}
                 index if flags.contains(epoll::EventFlags::HUP) => self.end(index as usize),
                 index => self.ready_connection(py, index as usize)?,
             }
+        }
+        if was_busy {
+            self.pull(py)?;
         }
         Ok(was_any)
     }
@@ -232,6 +256,10 @@ impl Loop {
         let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
             return Ok(());
         };
+        if connection.is_link() {
+            self.ready_link(py, index);
+            return Ok(());
+        }
         if connection.is_queued {
             // No more is read before what was read is served.
             return Ok(());
@@ -252,6 +280,8 @@ impl Loop {
                     return Ok(());
                 }
             }
+        } else if connection.is_new() {
+            return self.first_bytes(py, index);
         } else if !connection.read(&mut self.space).unwrap_or(false) {
             self.end(index);
             return Ok(());
@@ -331,49 +361,16 @@ impl Loop {
     fn end(&mut self, index: usize) {
         if let Some(connection) = self.connections.get_mut(index).and_then(Option::take) {
             let _ = epoll::delete(&self.epoll, connection.socket());
+            if connection.is_link() {
+                connection.finish();
+                self.queues.remove(&self.epoll, index);
+                self.watch_queues();
+            }
             connection.shut();
-            self.free.push(index);
+            self.freed.push(index);
             if self.paused.is_some() {
                 self.listen(true);
             }
         }
-    }
-
-    /// Serves who had connected before the socket went away, then sends what was answered.
-    pub fn finish(&mut self, py: Python<'_>) -> PyResult<()> {
-        self.shared.stop();
-        self.served = Instant::now();
-        while !self.shared.is_stopped() && self.turn(py, Some(Duration::ZERO))? {}
-        while self.has_work() {
-            let Some(left) = self.shared.left().filter(|left| !left.is_zero()) else { break };
-            self.turn(py, Some(left))?;
-        }
-        self.send_answers(py)
-    }
-
-    fn has_work(&self) -> bool {
-        self.connections.iter().flatten().any(|connection| connection.has_work())
-    }
-
-    /// No other request begins. An answer has its time to leave from when its request was over.
-    fn send_answers(&mut self, py: Python<'_>) -> PyResult<()> {
-        let _ = epoll::delete(&self.epoll, &self.listener);
-        self.paused = None;
-        self.ready.clear();
-        for index in 0..self.connections.len() {
-            match &mut self.connections[index] {
-                Some(connection) if connection.has_output() => connection.ends = true,
-                _ => self.end(index),
-            }
-        }
-        let until = self.served + FLUSH;
-        while self.has_work() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            self.turn(py, Some(left))?;
-        }
-        Ok(())
     }
 }

@@ -289,6 +289,7 @@ impl Live {
         }
         let total: usize = pieces.iter().map(|piece| piece.as_bytes().len()).sum();
         let mut before = self.begin(Some(total as u64))?;
+        self.connection.is_whole_answer(before.len() as u64 + self.answer.takes(total as u64));
         for piece in pieces {
             let bytes = piece.as_bytes();
             let count = self.answer.accept(bytes.len() as u64) as usize;

@@ -39,6 +39,9 @@ mod wsgi_cost;
 mod wsgi_faults;
 mod wsgi_limits;
 mod wsgi_protocol;
+mod wsgi_pull;
+mod wsgi_pull_ends;
+mod wsgi_pull_front;
 mod wsgi_stop;
 mod wsgi_suites;
 

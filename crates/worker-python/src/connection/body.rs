@@ -37,6 +37,9 @@ impl Connection {
     /// Reads content of a body of known length once, none of which is there, to where it is
     /// wanted. Returns how much, `None` if the other end is closed.
     pub fn read_body(&mut self, space: &mut [u8]) -> io::Result<Option<usize>> {
+        if self.is_message() {
+            return Ok(None);
+        }
         let plain = self.body.plain().unwrap_or(0).min(space.len() as u64);
         match rustix::io::read(&self.socket, &mut space[..plain as usize]) {
             Ok(0) => Ok(None),
@@ -108,7 +111,7 @@ impl Connection {
     /// True if what is left of the body may be read for the sake of the connection.
     fn may_drop_rest(&self) -> bool {
         let is_short = self.body.remaining().is_none_or(|left| left <= UNREAD_MAX);
-        is_short && !self.expects_continue
+        is_short && !self.expects_continue || self.is_message()
     }
 
     /// The request is over. What the app has not read of its body is read later, if it is not
