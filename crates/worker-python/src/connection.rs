@@ -188,8 +188,7 @@ impl Connection {
         self.start = end;
         self.compact();
         self.body = BodyReader::new(self.head.framing);
-        let waits = self.head.expects_continue && !self.is_message();
-        self.expects_continue = waits && !self.body.is_done();
+        self.expects_continue = self.head.expects_continue && !self.body.is_done();
         Ok(true)
     }
 

@@ -114,11 +114,11 @@ impl Loop {
         let count = self.wait(py, &mut events, bounds.into_iter().flatten().min())?;
         let found = &events[..count];
         self.is_fresh = true;
-        if count == 0 && !self.is_settled && patience.is_none() {
+        let was_busy = self.queues.is_busy;
+        if count == 0 && !self.is_settled && !was_busy && patience.is_none() {
             self.settle(py)?;
         }
         // Others sleep on, since this worker was woken for the message: it comes first.
-        let was_busy = self.queues.is_busy;
         if !was_busy && found.iter().any(|&(event, _)| event == QUEUE) {
             self.pull(py)?;
         }
@@ -359,7 +359,7 @@ impl Loop {
 
     /// Ends a connection. A child of the app may have it open, in this set of events too.
     fn end(&mut self, index: usize) {
-        if let Some(connection) = self.connections.get_mut(index).and_then(Option::take) {
+        if let Some(mut connection) = self.connections.get_mut(index).and_then(Option::take) {
             let _ = epoll::delete(&self.epoll, connection.socket());
             if connection.is_link() {
                 connection.finish();

@@ -8,10 +8,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mfserv_plugin::base::BaseEnvironment;
-use mfserv_pull::{FrameKind, LINES, MessageKind, Offer, Page, queue};
+use mfserv_pull::{FrameKind, LINES, MessageKind, Offer, Page, now_ns, queue};
 
 use crate::templates::with_base;
 use crate::wsgi::{End, HASTY, PATIENT};
@@ -60,14 +60,23 @@ fn a_whole_answer_is_one_frame(front: &mut Front, link: &mut Link) {
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"), "{answer}");
     assert!(answer.ends_with("Content-Length: 5\r\n\r\nfirst"), "{answer}");
     front.until_free(7);
+    let id = front.get("/brief");
+    let (sent, frame) = (Instant::now(), link.expect(FrameKind::Answer, id));
+    let took = Duration::from_micros(frame.took_us.into());
+    assert!(took >= Duration::from_millis(1), "it has slept so long: {took:?}");
+    assert!(took < sent.elapsed() + Duration::from_secs(1), "{took:?}");
+    link.text(frame.length as usize);
     let post = "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc";
     let id = front.send(MessageKind::Request, post);
     assert!(link.answer(id).ends_with("\r\n\r\nabc"));
     let chunked = "HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
     let id = front.send(MessageKind::Request, &format!("POST / {chunked}"));
     assert!(link.answer(id).ends_with("\r\n\r\nabc"));
-    let id = front.send(MessageKind::Request, &format!("POST /unread {chunked}"));
-    assert!(link.answer(id).ends_with("\r\n\r\nnot read"));
+    let waits = chunked.replacen("Host: h", "Host: h\r\nExpect: 100-continue", 1);
+    for chunked in [chunked, &waits] {
+        let id = front.send(MessageKind::Request, &format!("POST /unread {chunked}"));
+        assert!(link.answer(id).ends_with("\r\n\r\nnot read"));
+    }
     let id = front.send(MessageKind::Request, "HEAD /two HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(link.answer(id).ends_with("Content-Length: 40000\r\n\r\n"));
     let ids = ["/none", "/two", "/boom"].map(|path| front.get(path));
@@ -124,6 +133,12 @@ fn a_long_request_has_its_turn(front: &mut Front, link: &mut Link) {
     link.put(b"POST /size HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n1234");
     link.put(b"56789");
     assert_eq!(link.http().1, "9 BytesIO");
+    // What the app does not read is dropped, if it is there.
+    let id = front.turn();
+    link.expect(FrameKind::Turn, id);
+    let head = "POST /unread HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    link.put(format!("{head}3\r\nabc\r\n0\r\n\r\n").as_bytes());
+    assert_eq!(link.http().1, "not read");
     let id = front.get("/?after");
     assert!(link.answer(id).ends_with("after"));
 }
@@ -170,6 +185,12 @@ fn what_is_no_request_is_refused(front: &mut Front, socket: &Path) {
         link.ends();
         front.until_free(8);
     }
+    // The app gets no more of it than there is.
+    let mut link = front.link(socket, 8);
+    let cut = "POST /size HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab";
+    front.send(MessageKind::Request, cut);
+    link.ends();
+    front.until_free(8);
 }
 
 fn a_turn_that_is_not_used_ends_the_link(workers: &Workers<'_>, front: &mut Front, socket: &Path) {
@@ -179,6 +200,13 @@ fn a_turn_that_is_not_used_ends_the_link(workers: &Workers<'_>, front: &mut Fron
     late.put(b"GET /?late HTTP/1.1\r\n");
     late.ends();
     front.until_free(9);
+    let mut large = front.link(socket, 9);
+    let id = front.turn();
+    large.expect(FrameKind::Turn, id);
+    large.put(b"POST /unread HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\nabc");
+    let (head, body) = large.http();
+    assert!(head.contains("Connection: close\r\n") && body == "not read", "{head}");
+    large.ends();
     assert!(log_of(socket).contains("a front has not sent a request whose turn it is"));
 
     let mut gone = front.link(socket, 9);
@@ -221,6 +249,7 @@ fn a_worker_serves_all_who_ask(node: &Node, base: &BaseEnvironment) {
     let workers = Workers::new(node, base, "pb");
     let (mut worker, socket) = workers.start(1, PATIENT);
     http_is_served_while_the_queue_is_never_empty(&socket);
+    http_does_not_wait_for_many_requests_that_take_long(&workers, &socket);
     each_queue_has_its_turn(&workers, &socket);
     a_front_that_does_not_read_gets_nothing_else(&mut worker, &socket);
     worker.signal("TERM");
@@ -254,6 +283,26 @@ fn http_is_served_while_the_queue_is_never_empty(socket: &Path) {
         assert!(!busy.is_finished());
         is_over.store(true, SeqCst);
     });
+}
+
+fn http_does_not_wait_for_many_requests_that_take_long(workers: &Workers<'_>, socket: &Path) {
+    let mut front = Front::new();
+    let mut link = front.link(socket, 0);
+    let long = front.get("/nap?long");
+    workers.naps("long");
+    let others: Vec<u64> = (0..12).map(|_| front.get("/?queued")).collect();
+    let (_, since) = front.page.running(0).unwrap();
+    until("it takes long", || now_ns() - since > 10_000_000);
+    let mut client = connect(socket);
+    client.write_all(b"GET /?http HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    workers.wake("long");
+    answer(&mut client);
+    link.answer(long);
+    others.iter().for_each(|&id| drop(link.answer(id)));
+    let called = workers.called();
+    let at = called.iter().position(|query| query == "http").unwrap();
+    let before = called[..at].iter().filter(|query| *query == "queued").count();
+    assert!(before <= 1, "{before} requests of the queue came first");
 }
 
 fn each_queue_has_its_turn(workers: &Workers<'_>, socket: &Path) {

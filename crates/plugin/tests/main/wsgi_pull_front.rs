@@ -35,7 +35,7 @@ def pieces():
 def fork(lasts):
     child = os.fork()
     if child == 0 and lasts:
-        time.sleep(60)
+        time.sleep(120)
         os._exit(0)
     if child and not lasts:
         os.waitpid(child, 0)
@@ -289,6 +289,13 @@ impl Link {
     /// Asks the worker to take no more.
     pub fn drain(&self) {
         self.0.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Asks the worker to take no more, once it has received all.
+    #[track_caller]
+    pub fn drain_when(&self, is_empty: impl FnMut() -> bool) {
+        until("all messages are received", is_empty);
+        self.drain();
     }
 
     /// The numbers of all whole answers until the link ends.

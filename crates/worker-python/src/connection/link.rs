@@ -25,6 +25,8 @@ pub(super) struct Link {
     page: Page,
     /// The line of the page that is this worker's.
     line: usize,
+    /// It has a request, which is not answered as a whole.
+    has_claim: bool,
     /// Precedes the next bytes of the answer.
     frame: Option<Frame>,
     /// The running request was a message: nothing of it comes through the socket.
@@ -67,7 +69,8 @@ impl Connection {
 
     /// Makes it a link, and tells the front that its requests are taken.
     pub fn link(&mut self, page: Page, line: usize) -> io::Result<()> {
-        self.link = Some(Box::new(Link { page, line, frame: None, is_message: false }));
+        let link = Link { page, line, has_claim: false, frame: None, is_message: false };
+        self.link = Some(Box::new(link));
         self.say(FrameKind::Ready, 0)
     }
 
@@ -83,8 +86,10 @@ impl Connection {
     }
 
     /// Claims a request. False if it was given up, and must not begin.
-    pub fn claim(&self, id: u64) -> bool {
-        self.link.as_ref().is_some_and(|link| link.page.claim(link.line, id))
+    pub fn claim(&mut self, id: u64) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        link.has_claim = link.page.claim(link.line, id);
+        link.has_claim
     }
 
     /// The request of a message, which is whole, is the next one.
@@ -151,9 +156,11 @@ impl Connection {
         }
     }
 
-    /// All of the answer is in the socket: this worker has no request any more.
-    pub fn finish(&self) {
-        if let Some(link) = &self.link {
+    /// All of the answer is in the socket, or its front is gone: this worker has no request any
+    /// more. (Another link may have the same line.)
+    pub fn finish(&mut self) {
+        if let Some(link) = self.link.as_mut().filter(|link| link.has_claim) {
+            link.has_claim = false;
             link.page.finish(link.line);
         }
     }

@@ -12,8 +12,10 @@ use super::queues::{Taken, request};
 use crate::answer::refused;
 use crate::connection::{Connection, First, Next, is_of_client};
 
-/// Messages that are received before connections and signals have their turn, at most.
+/// Messages that are received before connections have their turn, at most.
 const MESSAGES: usize = 16;
+/// After so long no other message is received before that, nanoseconds.
+const LONG: u64 = 5_000_000;
 /// After so long in the queue the front of a request may have gone, nanoseconds.
 const OLD: u64 = 1_000_000;
 
@@ -57,13 +59,22 @@ impl Loop {
     /// Receives messages and serves their requests, one after the other.
     pub(super) fn pull(&mut self, py: Python<'_>) -> PyResult<()> {
         self.queues.is_busy = false;
+        let begun = now_ns();
+        let mut now = begun;
         for _ in 0..MESSAGES {
             if self.shared.is_stopping() || self.has_unsent_answer() {
                 return Ok(());
             }
+            if now - begun > LONG {
+                break;
+            }
             let Some(taken) = self.queues.receive(&mut self.space) else { return Ok(()) };
+            now = now_ns();
             match taken {
-                Taken::Message(link, message, length) => self.take(py, link, message, length)?,
+                Taken::Message(link, message, length) => {
+                    let is_old = now.saturating_sub(message.sent_ns) > OLD;
+                    self.take(py, (link, is_old), message, length)?;
+                }
                 Taken::End(link, error) => {
                     self.end(link);
                     if let Some(error) = error {
@@ -93,7 +104,7 @@ impl Loop {
     fn take(
         &mut self,
         py: Python<'_>,
-        link: usize,
+        (link, is_old): (usize, bool),
         message: Message,
         length: usize,
     ) -> PyResult<()> {
@@ -101,7 +112,6 @@ impl Loop {
         if message.kind == MessageKind::Nudge {
             return Ok(());
         }
-        let is_old = now_ns().saturating_sub(message.sent_ns) > OLD;
         if is_old && connection.is_left() {
             self.end(link);
             return Ok(());
@@ -157,7 +167,7 @@ impl Loop {
 
     /// Something was sent on a link: the request is over, or waits for the socket.
     fn settle_link(&mut self, link: usize) {
-        let Some(connection) = self.connections[link].as_ref() else { return };
+        let Some(connection) = self.connections[link].as_mut() else { return };
         if connection.has_output() {
             let data = epoll::EventData::new_u64(link as u64);
             let flags = epoll::EventFlags::OUT;
