@@ -54,6 +54,14 @@ fn a_front_takes_its_queue_back(workers: &Workers<'_>) {
     let mut link = front.link(&first_socket, 1);
     let id = front.get("/?again");
     assert!(link.answer(id).ends_with("again"));
+    // Also with the end of a request that was sent on the link.
+    let id = front.turn();
+    link.expect(FrameKind::Turn, id);
+    link.put(b"POST /size HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
+    link.put(&[b'x'; 100_000]);
+    link.drain();
+    assert_eq!(link.http().1, "100000 Input");
+    link.ends();
 }
 
 fn a_worker_is_told_to_stop(workers: &Workers<'_>) {
@@ -67,11 +75,16 @@ fn a_worker_is_told_to_stop(workers: &Workers<'_>) {
     workers.naps("stop");
     let others: Vec<u64> = (0..20).map(|_| front.get("/")).collect();
     idle.get("/?of-an-idle-queue");
+    let mut client = connect(&first_socket);
+    client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     first.signal("TERM");
     workers.wake("stop");
     assert_eq!(link.answered(), BTreeSet::from([running]), "no message is received any more");
     idle_link.ends();
     assert!(idle.unread() > 0, "nor of another queue");
+    // The links have ended at once: who has connected is still served.
+    client.write_all(b"Host: h\r\n\r\n").unwrap();
+    assert!(answer(&mut client).starts_with("HTTP/1.1 200"));
     assert_eq!(first.ended().code(), Some(0));
     assert_eq!(front.page.running(1), None);
     let mut link = front.link(&second_socket, 2);
