@@ -11,12 +11,15 @@
 
 mod kinds;
 mod lane;
+mod pull;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 
 pub use self::kinds::{Kind, Kinds, Shape};
+use self::pull::Pulled;
+pub use self::pull::QUEUE;
 
 use crate::route::Slots;
 
@@ -55,6 +58,8 @@ enum Admission {
     Admitted,
     /// Admitted, but it refused a connection a moment ago.
     CoolingDown,
+    /// Admitted, and takes requests from the queue by itself.
+    Pulling,
     /// Admitted, but an operator has taken it out (`__socket_down`).
     Suspended,
     Draining,
@@ -67,6 +72,8 @@ struct Entry {
     /// Those of them that are slow.
     slow: u32,
     admission: Admission,
+    /// It has a connection to the queue: it pulls, or is done with what it has pulled soon.
+    is_linked: bool,
 }
 
 /// A request in the queue of all slots. A slow one is there once it has waited long.
@@ -82,6 +89,7 @@ pub struct Roster {
     slots: Slots,
     queue_max: usize,
     entries: Vec<Entry>,
+    pulled: Pulled,
     queue: VecDeque<Waiting>,
     /// Slow requests that wait for slots which they may have.
     slow_queue: VecDeque<Ticket>,
@@ -97,6 +105,7 @@ impl Roster {
             slots,
             queue_max,
             entries: Vec::new(),
+            pulled: Pulled::default(),
             queue: VecDeque::new(),
             slow_queue: VecDeque::new(),
             next_ticket: 0,
@@ -115,11 +124,11 @@ impl Roster {
     pub fn take(&mut self, avoid: Option<PeerKey>, pace: Pace) -> Take {
         let is_next = match pace {
             Pace::Ordinary => self.queue.is_empty(),
-            Pace::Slow => self.waiting() == 0 && self.slow_have_room(),
+            Pace::Slow => self.held() == 0 && self.slow_have_room(),
         };
         if is_next {
-            if let Some(at) = self.freest(avoid).or_else(|| self.freest(None)) {
-                return Take::Slot(self.occupy(at, pace));
+            if let Some(key) = self.occupy_free(avoid, pace) {
+                return Take::Slot(key);
             }
         }
         if self.waiting() >= self.queue_max {
@@ -136,7 +145,9 @@ impl Roster {
 
     /// Gives a slot of this peer back, from a request of this pace.
     pub fn release(&mut self, key: PeerKey, pace: Pace) -> Vec<HandedOver> {
-        if let Some(entry) = self.entry(key) {
+        if key == QUEUE {
+            self.pulled.leave(pace);
+        } else if let Some(entry) = self.entry(key) {
             entry.in_flight = entry.in_flight.saturating_sub(1);
             if pace == Pace::Slow {
                 entry.slow = entry.slow.saturating_sub(1);
@@ -147,19 +158,20 @@ impl Roster {
 
     /// Takes a request out of the queue. False if it already has a slot.
     pub fn give_up(&mut self, ticket: Ticket) -> bool {
-        let before = self.waiting();
+        let before = self.held();
         self.queue.retain(|waiting| waiting.ticket != ticket);
         self.slow_queue.retain(|waiting| *waiting != ticket);
-        self.waiting() < before
+        self.held() < before
     }
 
     /// Gives traffic to a peer; one that was draining gets traffic again.
     pub fn admit(&mut self, key: PeerKey) -> Vec<HandedOver> {
         match self.entry(key) {
-            Some(entry) => entry.admission = Admission::Admitted,
+            Some(entry) => entry.serve(),
             None => {
                 let admission = Admission::Admitted;
-                self.entries.push(Entry { key, in_flight: 0, slow: 0, admission });
+                let is_linked = false;
+                self.entries.push(Entry { key, in_flight: 0, slow: 0, admission, is_linked });
             }
         }
         self.hand_out()
@@ -199,9 +211,7 @@ impl Roster {
     /// Ends a suspension: the peer gets traffic again.
     pub fn resume(&mut self, key: PeerKey) -> Vec<HandedOver> {
         match self.entry(key) {
-            Some(entry) if entry.admission == Admission::Suspended => {
-                entry.admission = Admission::Admitted
-            }
+            Some(entry) if entry.admission == Admission::Suspended => entry.serve(),
             _ => {}
         }
         self.hand_out()
@@ -240,8 +250,13 @@ impl Roster {
         self.entries.iter().any(|entry| entry.admission != Admission::Draining)
     }
 
-    /// How many requests wait.
+    /// How many requests wait, here or in the queue that workers pull from.
     pub fn waiting(&self) -> usize {
+        self.held() + self.in_queue()
+    }
+
+    /// How many of them wait here.
+    fn held(&self) -> usize {
         self.queue.len() + self.slow_queue.len()
     }
 
@@ -283,12 +298,27 @@ impl Roster {
     /// [`Take::Wait`]: with it the queue may have become full.
     pub fn hand_out(&mut self) -> Vec<HandedOver> {
         let mut handed = Vec::new();
-        while self.waiting() > 0 {
-            let Some(at) = self.freest(None) else { break };
+        while self.held() > 0 && self.has_free() {
             let Some(Waiting { ticket, pace }) = self.pop() else { break };
-            handed.push((ticket, self.occupy(at, pace)));
+            handed.extend(self.occupy_free(None, pace).map(|key| (ticket, key)));
         }
         handed
+    }
+
+    fn has_free(&self) -> bool {
+        self.queue_has_room() || self.freest(None).is_some()
+    }
+
+    /// Takes a slot that is free, of another peer than `avoid` if possible.
+    fn occupy_free(&mut self, avoid: Option<PeerKey>, pace: Pace) -> Option<PeerKey> {
+        if self.has_idle_puller() {
+            return Some(self.pulled.enter(pace));
+        }
+        // None stands in the queue while a worker of the other sort has nothing to do.
+        if let Some(at) = self.freest(avoid).or_else(|| self.freest(None)) {
+            return Some(self.occupy(at, pace));
+        }
+        self.queue_has_room().then(|| self.pulled.enter(pace))
     }
 
     /// The oldest request that may have a slot.
@@ -300,5 +330,16 @@ impl Roster {
             }
             _ => self.queue.pop_front(),
         }
+    }
+}
+
+impl Entry {
+    /// It gets traffic; one that has pulled, once it is done with that.
+    fn serve(&mut self) {
+        self.admission = match (self.admission, self.is_linked) {
+            (Admission::Pulling, _) => Admission::Pulling,
+            (_, true) => Admission::CoolingDown,
+            (_, false) => Admission::Admitted,
+        };
     }
 }

@@ -98,6 +98,10 @@ pub struct UpstreamSpec {
     /// these, until they have waited so long, milliseconds; 0: first come, first served.
     #[serde(default)]
     pub slow_lane_wait_ms: u64,
+    /// Its workers are asked to pull: to take requests from a queue by themselves. Those that do
+    /// not know how are given requests as any server.
+    #[serde(default)]
+    pub pulls: bool,
 }
 
 /// Where the address of a client is taken from when proxies stand before the front.

@@ -32,6 +32,7 @@ mod lasting;
 mod leftovers;
 mod metrics;
 mod patience;
+mod pull;
 mod retries;
 mod slots;
 mod slow_lane;

@@ -279,6 +279,7 @@ pub fn table(slots: Slots, keep_alive: bool) -> RouteTable {
         queue_max: 1000,
         queue_timeout_ms: 5000,
         slow_lane_wait_ms: 1000,
+        pulls: false,
     };
     RouteTable {
         server: ServerSettings {

@@ -19,6 +19,9 @@
 //!   refuses what is no HTTP.
 //! - A [`Message`] is one request. A worker says in the page which one it has ([`Page::claim`])
 //!   *before* its app is called, and answers each message that it has received with one [`Frame`].
+//! - An answer that is not there as a whole, and that of a request which is too long for a message,
+//!   has the connection of the answers for itself until the front has said [`TAKEN`]: where the front
+//!   closes it in the middle, no other answer is lost.
 //! - The connection of the answers is the sign of life. If its end for the worker is shut, the
 //!   worker takes no more from this queue, and closes it. If it is closed, nobody wants answers.
 //! - The front gives a request up in the page ([`Page::give_up`]). The worker looks there after it
@@ -32,7 +35,7 @@ mod offer;
 mod page;
 
 pub use self::message::{
-    FRAME_LEN, Frame, FrameKind, MESSAGE_HEAD, MESSAGE_MAX, Message, MessageKind, Received,
+    FRAME_LEN, Frame, FrameKind, MESSAGE_HEAD, MESSAGE_MAX, Message, MessageKind, Received, TAKEN,
     receive, send, unread,
 };
 pub use self::offer::{OFFER_LEN, Offer, queue, read_first};

@@ -16,6 +16,11 @@ pub const MESSAGE_MAX: usize = 64 * 1024;
 /// The bytes of a frame.
 pub const FRAME_LEN: usize = 24;
 
+/// What the front sends on the connection of the answers when it has all of an answer that was
+/// [`FrameKind::Stream`] or that of a [`FrameKind::Turn`]. Until then the worker takes nothing, so
+/// that nothing else is lost with the connection if the answer is not wanted.
+pub const TAKEN: u8 = b'+';
+
 /// What precedes a request in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message {
@@ -69,7 +74,7 @@ pub enum FrameKind {
     Ready,
     /// A whole answer, as HTTP/1.1 text.
     Answer,
-    /// An answer, as HTTP/1.1 text which ends as HTTP says: the next frame comes after it.
+    /// An answer, as HTTP/1.1 text which ends as HTTP says; [`TAKEN`] answers it.
     Stream,
     /// It is the turn of the request: it may be sent on this connection. An answer as that of
     /// [`FrameKind::Stream`] follows.
@@ -127,10 +132,10 @@ fn word(bytes: &[u8], at: usize) -> u64 {
     u64::from_ne_bytes(word)
 }
 
-/// Sends a message with the two parts of a request. False if the queue has no room for it.
-pub fn send(queue: impl AsFd, message: Message, parts: [&[u8]; 2]) -> io::Result<bool> {
+/// Sends a message with its request. False if the queue has no room for it.
+pub fn send(queue: impl AsFd, message: Message, request: &[u8]) -> io::Result<bool> {
     let head = message.to_bytes();
-    let parts = [IoSlice::new(&head), IoSlice::new(parts[0]), IoSlice::new(parts[1])];
+    let parts = [IoSlice::new(&head), IoSlice::new(request)];
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     loop {
         match sendmsg(&queue, &parts, &mut SendAncillaryBuffer::default(), flags) {
@@ -199,8 +204,8 @@ mod tests {
         let mut space = vec![0; MESSAGE_MAX];
         let message = |id| Message { id, sent_ns: 5, kind: MessageKind::Request };
         assert_eq!(receive(worker.as_fd(), &mut space).unwrap(), Received::Nothing);
-        assert!(send(&front, message(1), [b"GET /", b""]).unwrap());
-        assert!(send(&front, message(2), [b"POST /", b"content"]).unwrap());
+        assert!(send(&front, message(1), b"GET /").unwrap());
+        assert!(send(&front, message(2), b"POST /content").unwrap());
         assert_eq!(unread(&worker).unwrap(), (2 * MESSAGE_HEAD + 5 + 13) as u64);
         for (id, request) in [(1, &b"GET /"[..]), (2, b"POST /content")] {
             let received = receive(worker.as_fd(), &mut space).unwrap();
@@ -216,7 +221,7 @@ mod tests {
         let (front, _worker) = queue().unwrap();
         let request = vec![b'x'; MESSAGE_MAX - MESSAGE_HEAD];
         let message = Message { id: 1, sent_ns: 0, kind: MessageKind::Request };
-        let sent = (0..1000).take_while(|_| send(&front, message, [&request, b""]).unwrap());
+        let sent = (0..1000).take_while(|_| send(&front, message, &request).unwrap());
         assert!((16..1000).contains(&sent.count()));
     }
 }

@@ -17,7 +17,7 @@ pub const LINES: usize = 256;
 const WORDS_OF_LINE: usize = 8;
 /// Numbers that are given up, each at the place of its remainder: more of them than there are
 /// messages in the kernel.
-const GIVEN_UP: usize = 4096;
+const GIVEN_UP: usize = 8192;
 const WORDS: usize = LINES * WORDS_OF_LINE + GIVEN_UP;
 const BYTES: usize = WORDS * size_of::<u64>();
 /// It can neither become shorter, which would end whoever reads it, nor longer.
@@ -74,6 +74,10 @@ impl Page {
         self.word(line * WORDS_OF_LINE + 1)
     }
 
+    fn last(&self, line: usize) -> &AtomicU64 {
+        self.word(line * WORDS_OF_LINE + 2)
+    }
+
     fn given_up(&self, id: u64) -> &AtomicU64 {
         self.word(LINES * WORDS_OF_LINE + id as usize % GIVEN_UP)
     }
@@ -83,7 +87,8 @@ impl Page {
     pub fn claim(&self, line: usize, id: u64) -> bool {
         self.since(line).store(now_ns(), SeqCst);
         self.id(line).store(id, SeqCst);
-        let is_wanted = self.given_up(id).load(SeqCst) != id;
+        // A later one at this place: this one was given up before that, or it would be answered.
+        let is_wanted = self.given_up(id).load(SeqCst) < id;
         if !is_wanted {
             self.finish(line);
         }
@@ -98,7 +103,22 @@ impl Page {
 
     /// The worker of this line has no request any more. Its frame has to be sent before.
     pub fn finish(&self, line: usize) {
+        let id = self.id(line).load(SeqCst);
+        if id != 0 {
+            self.last(line).store(id, SeqCst);
+            self.id(line).store(0, SeqCst);
+        }
+    }
+
+    /// The last request that the worker of this line has finished; 0 if there was none.
+    pub fn finished(&self, line: usize) -> u64 {
+        self.last(line).load(SeqCst)
+    }
+
+    /// A new worker gets this line.
+    pub fn reset(&self, line: usize) {
         self.id(line).store(0, SeqCst);
+        self.last(line).store(0, SeqCst);
     }
 
     /// The request that the worker of this line has, and since when ([`now_ns`]).
@@ -115,7 +135,6 @@ impl Page {
     /// A request is not wanted any more. Whoever calls this has to look afterwards whether a
     /// worker has claimed it.
     pub fn give_up(&self, id: u64) {
-        // A later one at this place counts: nobody can receive the earlier one any more.
         self.given_up(id).fetch_max(id, SeqCst);
     }
 }
@@ -147,11 +166,16 @@ mod tests {
         let (id, since) = page.running(3).unwrap();
         assert!(id == 17 && since >= before && since <= now_ns());
         worker.finish(3);
-        assert_eq!(page.running(3), None);
+        assert_eq!((page.running(3), page.finished(3)), (None, 17));
+        worker.finish(3);
+        assert_eq!(page.finished(3), 17);
         page.give_up(18);
         assert!(!worker.claim(3, 18));
         assert_eq!(page.running(3), None);
         assert!(worker.claim(3, 18 + GIVEN_UP as u64), "another one at its place");
+        page.give_up(18 + 2 * GIVEN_UP as u64);
+        worker.finish(3);
+        assert!(!worker.claim(3, 18), "also when another one at its place was given up");
     }
 
     #[test]

@@ -160,6 +160,11 @@ impl Answer {
         self.length.map_or(u64::MAX, |length| length.saturating_sub(self.accepted))
     }
 
+    /// True if nothing follows so many bytes of a body that begins with them.
+    pub fn is_all(&self, size: u64) -> bool {
+        !self.has_body() || self.length.is_some_and(|length| length <= size)
+    }
+
     /// True if the body comes in chunks.
     pub fn is_chunked(&self) -> bool {
         self.is_chunked

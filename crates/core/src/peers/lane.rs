@@ -29,7 +29,7 @@ impl Roster {
     /// the last slot is left to the others.
     pub fn slow(&self) -> (usize, usize) {
         let waiting = if self.slow_have_room() { 0 } else { self.slow_queue.len() };
-        (self.served().map(|entry| entry.slow as usize).sum(), waiting)
+        (self.slow_in_flight() as usize, waiting)
     }
 
     /// Whether a slow request may have a slot: one is left to the others, unless slow ones fill
@@ -37,16 +37,25 @@ impl Roster {
     pub(super) fn slow_have_room(&self) -> bool {
         let Slots::Finite { per_worker } = self.slots else { return true };
         let workers = self.served().count() as u32;
-        let in_flight: u32 = self.served().map(|entry| entry.slow).sum();
+        // What these have pulled is counted, too.
+        let leaving = self.entries.iter().filter(|entry| entry.is_linked).count() as u32;
+        let leaving = leaving - self.served().filter(|entry| entry.is_linked).count() as u32;
         let fill_the_queue = self.queue.is_empty() && self.slow_queue.len() >= self.queue_max;
-        workers < 2 || fill_the_queue || in_flight + 1 < workers * per_worker.max(1)
+        workers < 2
+            || fill_the_queue
+            || self.slow_in_flight() + 1 < workers * per_worker.max(1) + leaving
+    }
+
+    fn slow_in_flight(&self) -> u32 {
+        self.pulled.slow + self.served().map(|entry| entry.slow).sum::<u32>()
     }
 
     /// The peers that get traffic.
     fn served(&self) -> impl Iterator<Item = &Entry> {
-        self.entries
-            .iter()
-            .filter(|entry| matches!(entry.admission, Admission::Admitted | Admission::CoolingDown))
+        self.entries.iter().filter(|entry| {
+            use Admission::{Admitted, CoolingDown, Pulling};
+            matches!(entry.admission, Admitted | CoolingDown | Pulling)
+        })
     }
 }
 

@@ -56,6 +56,14 @@ pub fn slots_of(argv: &[String]) -> (Slots, bool) {
     }
 }
 
+/// Whether a worker of this command can take requests by itself, from a queue: the WSGI server of
+/// this program.
+pub fn pulls(argv: &[String]) -> bool {
+    let words: Vec<&str> = argv.iter().map(|word| base_name(word)).collect();
+    let server = words.iter().find_map(|word| Server::named(word));
+    matches!(server, Some(Server::Mfserv)) && !words.contains(&"--asgi")
+}
+
 enum Server {
     Mfserv,
     Unlimited,

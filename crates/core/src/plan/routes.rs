@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::diagnostic::Diagnostic;
 use crate::keys::{
-    FRONT_QUEUE_MAX, FRONT_QUEUE_TIMEOUT_S, FRONT_SLOW_LANE_WAIT_S, NGINX_TIMEOUT_S,
+    FRONT_QUEUE_MAX, FRONT_QUEUE_TIMEOUT_S, FRONT_SLOW_LANE_WAIT_S, NGINX_TIMEOUT_S, PYTHON_SERVER,
 };
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
@@ -127,13 +127,18 @@ fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
         None => by_command,
     };
     let timeout_ms = app.timeout_s.unwrap_or(module.get(NGINX_TIMEOUT_S)) * 1000;
+    let keep_alive = app.keep_alive.unwrap_or(keep);
+    let is_one_at_a_time = slots == Slots::Finite { per_worker: 1 };
+    let server = app.python_server.clone().unwrap_or(module.get(PYTHON_SERVER));
+    let pulls = server == "mfserv" && command::pulls(&argv);
     UpstreamSpec {
         slots,
-        keep_alive: app.keep_alive.unwrap_or(keep),
+        keep_alive,
         timeout_ms,
         queue_max: module.get(FRONT_QUEUE_MAX),
         queue_timeout_ms: module.get(FRONT_QUEUE_TIMEOUT_S).map_or(timeout_ms, |s| s * 1000),
         slow_lane_wait_ms: module.get(FRONT_SLOW_LANE_WAIT_S) * 1000,
+        pulls: pulls && keep_alive && is_one_at_a_time,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::watcher::Probe;
 use crate::{module_config, plugin_config};
 
 mod held;
+mod servers;
 
 const GENERAL: &str =
     "[general]\n_version=1.0\n_summary=s\n_license=l\n_url=u\n_maintainer=m\n_vendor=v\n";
@@ -131,19 +132,6 @@ fn a_worker_that_drains_is_given_as_long_as_the_front_gives_its_websockets() {
     let module = module("[front]\nupgrade_drain_timeout=90\n");
     let plan = Plan::new(inputs(&module, vec![plugin("foo", &format!("{WEB}timeout=9\n"))]));
     assert_eq!(plan.watchers[&WatcherName::app("foo", "main")].drain_timeout_ms, 91_000);
-}
-
-#[test]
-fn the_server_of_an_app_is_its_own_else_that_of_the_node() {
-    let of = |node: &str, app: &str| {
-        let module = module(node);
-        let plan = Plan::new(inputs(&module, vec![plugin("foo", &format!("{WEB}{app}"))]));
-        plan.watchers[&WatcherName::app("foo", "main")].env["MFSERV_PYTHON_SERVER"].clone()
-    };
-    assert_eq!(of("", ""), "mfserv");
-    assert_eq!(of("[python]\nserver=waitress\n", ""), "waitress");
-    assert_eq!(of("[python]\nserver=mfserv\n", "_python_server=waitress\n"), "waitress");
-    assert_eq!(of("[python]\nserver=waitress\n", "_python_server=mfserv\n"), "mfserv");
 }
 
 #[test]

@@ -117,6 +117,7 @@ mod tests {
             queue_max: 1,
             queue_timeout_ms: 1,
             slow_lane_wait_ms: 0,
+            pulls: false,
         };
         let routes = plugins.iter().flat_map(|(plugin, prefixes)| of(plugin, prefixes)).collect();
         let name = |(plugin, _): &(&str, &[&str])| (format!("{plugin}/a"), spec.clone());

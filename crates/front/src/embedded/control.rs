@@ -142,6 +142,7 @@ fn obey(
         ToFront::Admit { upstream, peer } => Some(match front.pool.upstream(&upstream) {
             Some(app) => {
                 app.admit(&peer);
+                lanes.link_workers(&[app]);
                 FromFront::Admitted { worker: peer.worker }
             }
             None => {
@@ -193,6 +194,8 @@ fn publish(
             if let Err(why) = lanes.grow(threads) {
                 front.errors.report(&format!("fewer than {threads} threads: {why}"));
             }
+            let renewed: Vec<_> = peers.keys().filter_map(|app| front.pool.upstream(app)).collect();
+            lanes.link_workers(&renewed);
             FromFront::Published { generation }
         }
         Err(reason) => {

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use mfserv_plugin::base::BaseEnvironment;
 use mfserv_pull::{
-    FRAME_LEN, Frame, FrameKind, Message, MessageKind, Offer, Page, now_ns, queue, send, unread,
+    FRAME_LEN, Frame, FrameKind, Message, MessageKind, Offer, Page, TAKEN, now_ns, queue, send,
+    unread,
 };
 
 use crate::wsgi::{End, worker};
@@ -64,6 +65,9 @@ def application(environ, start_response):
     if path == "/short":
         start_response("200 OK", [("Content-Length", "10")])
         return [b"short"]
+    if path == "/closing":
+        start_response("200 OK", [("Content-Length", "6")])
+        return iter([b"whole!"])
     write = start_response("200 OK", [("Content-Type", "text/plain")])
     if path == "/write":
         write(b"written")
@@ -127,6 +131,12 @@ impl<'n> Workers<'n> {
     }
 }
 
+/// The CPU time of a worker's main thread.
+pub fn cpu_ns(worker: &End) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/schedstat", worker.0.id())).unwrap();
+    text.split_whitespace().next().unwrap().parse().unwrap()
+}
+
 /// The log of a worker.
 pub fn log_of(socket: &Path) -> String {
     fs::read_to_string(socket.with_extension("log")).unwrap()
@@ -170,7 +180,7 @@ impl Front {
         self.last += 1;
         let id = if kind == MessageKind::Nudge { 0 } else { self.last };
         let message = Message { id, sent_ns: now_ns(), kind };
-        assert!(send(&self.queue, message, [request.as_bytes(), b""]).unwrap(), "no room");
+        assert!(send(&self.queue, message, request.as_bytes()).unwrap(), "no room");
         id
     }
 
@@ -207,6 +217,8 @@ impl Link {
     pub fn frame(&mut self) -> Option<Frame> {
         let mut bytes = [0; FRAME_LEN];
         match self.0.read_exact(&mut bytes) {
+            // An offer is refused.
+            Ok(()) if bytes.starts_with(b"HTTP/1.1 400 Bad Request") => None,
             Ok(()) => Some(Frame::of(&bytes).unwrap_or_else(|| panic!("no frame: {bytes:?}"))),
             // The last one: with bytes of this side unread.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
@@ -246,9 +258,23 @@ impl Link {
         self.http()
     }
 
-    /// An answer of HTTP: head and body.
+    /// Says that all of an answer has come.
+    pub fn say_taken(&mut self) {
+        // A worker that has ended the link does not wait for it.
+        let _ = self.0.write_all(&[TAKEN]);
+    }
+
+    /// An answer of HTTP, head and body, and says that it has come.
     #[track_caller]
     pub fn http(&mut self) -> (String, String) {
+        let answer = self.untaken();
+        self.say_taken();
+        answer
+    }
+
+    /// An answer of HTTP, head and body; the worker waits until it is said that it has come.
+    #[track_caller]
+    pub fn untaken(&mut self) -> (String, String) {
         let head = self.until("\r\n\r\n");
         if head.contains("Transfer-Encoding: chunked\r\n") {
             let mut body = String::new();

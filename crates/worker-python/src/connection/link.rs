@@ -3,7 +3,7 @@
 use std::io;
 
 use mfserv_h1::{BodyReader, Framing, HeadScan};
-use mfserv_pull::{FRAME_LEN, Frame, FrameKind, Message, Offer, Page, read_first};
+use mfserv_pull::{FRAME_LEN, Frame, FrameKind, Message, Offer, Page, TAKEN, read_first};
 
 use super::{Connection, HEAD_MAX};
 
@@ -31,12 +31,15 @@ pub(super) struct Link {
     frame: Option<Frame>,
     /// The running request was a message: nothing of it comes through the socket.
     is_message: bool,
+    /// The front has still to say that it has all of the answer.
+    is_untaken: bool,
 }
 
 impl Link {
     /// The frame of the answer, if it was not sent.
     pub(super) fn next_frame(&mut self) -> Option<[u8; FRAME_LEN]> {
         let frame = self.frame.take()?;
+        self.is_untaken = frame.kind == FrameKind::Stream;
         Some(Frame { took_us: self.page.took_us(self.line), ..frame }.to_bytes())
     }
 }
@@ -69,7 +72,14 @@ impl Connection {
 
     /// Makes it a link, and tells the front that its requests are taken.
     pub fn link(&mut self, page: Page, line: usize) -> io::Result<()> {
-        let link = Link { page, line, has_claim: false, frame: None, is_message: false };
+        let link = Link {
+            page,
+            line,
+            has_claim: false,
+            frame: None,
+            is_message: false,
+            is_untaken: false,
+        };
         self.link = Some(Box::new(link));
         self.say(FrameKind::Ready, 0)
     }
@@ -82,6 +92,9 @@ impl Connection {
     /// Sends a frame that no answer follows at once.
     pub fn say(&mut self, kind: FrameKind, id: u64) -> io::Result<()> {
         let frame = Frame { id, length: 0, took_us: 0, kind };
+        if let Some(link) = &mut self.link {
+            link.is_untaken = kind == FrameKind::Turn;
+        }
         self.send(&frame.to_bytes(), None, 0..0, b"")
     }
 
@@ -132,6 +145,10 @@ impl Connection {
             self.ends |= !self.drops_all(space);
         }
         let Some(link) = &mut self.link else { return };
+        if self.input[self.start..] == [TAKEN] {
+            link.is_untaken = false;
+            self.start = self.input.len();
+        }
         // The front sends nothing else before its next turn.
         self.ends |= !link.is_message && self.start < self.input.len();
         (link.frame, link.is_message) = (None, false);
@@ -140,6 +157,23 @@ impl Connection {
         (self.is_gathering, self.expects_continue) = (false, false);
         (self.scan, self.body) = (HeadScan::new(HEAD_MAX), BodyReader::new(Framing::None));
         self.compact();
+    }
+
+    /// True while the front reads an answer whose end only it knows.
+    pub fn is_untaken(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.is_untaken)
+    }
+
+    /// True if the front has said that it has the answer; that is the only thing that it says.
+    pub fn was_taken(&mut self) -> bool {
+        let said = self.input[self.start..] == [TAKEN];
+        let Some(link) = self.link.as_mut().filter(|link| said && link.is_untaken) else {
+            return false;
+        };
+        link.is_untaken = false;
+        self.start = self.input.len();
+        self.compact();
+        true
     }
 
     /// Drops what is left of a body, if all of it has come.

@@ -16,6 +16,8 @@ use crate::connection::{Connection, First, Next, is_of_client};
 const MESSAGES: usize = 16;
 /// After so long no other message is received before that, nanoseconds.
 const LONG: u64 = 5_000_000;
+/// What a front is answered whose offer is refused.
+const NO_OFFER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
 /// After so long in the queue the front of a request may have gone, nanoseconds.
 const OLD: u64 = 1_000_000;
 
@@ -32,6 +34,7 @@ impl Loop {
             }
             Ok(First::Offer(_) | First::End) => self.end(index),
             Err(error) => {
+                let _ = connection.send(NO_OFFER, None, 0..0, b"");
                 self.end(index);
                 if !is_of_client(&error) {
                     self.log(py, &format!("an offer of requests is refused: {error}"), None);
@@ -46,6 +49,8 @@ impl Loop {
         let added = self.queues.add(&self.epoll, offer.queue, index);
         let is_added = added.is_ok();
         if let Err(error) = added.and_then(|()| connection.link(offer.page, offer.line)) {
+            // No frame: the front does not offer it again.
+            let _ = connection.send(NO_OFFER, None, 0..0, b"");
             self.end(index);
             // A front that has left meanwhile is no news.
             if !is_added {
@@ -61,18 +66,21 @@ impl Loop {
         self.queues.is_busy = false;
         let begun = now_ns();
         let mut now = begun;
+        let mut has_looked = false;
         for _ in 0..MESSAGES {
-            if self.shared.is_stopping() || self.has_unsent_answer() {
+            if self.shared.is_stopping() {
                 return Ok(());
             }
             if now - begun > LONG {
                 break;
             }
-            let Some(taken) = self.queues.receive(&mut self.space) else { return Ok(()) };
+            let Some(taken) = self.receive() else { return Ok(()) };
             now = now_ns();
             match taken {
                 Taken::Message(link, message, length) => {
-                    let is_old = now.saturating_sub(message.sent_ns) > OLD;
+                    // One look is enough for those that come at once.
+                    let is_old = now.saturating_sub(message.sent_ns) > OLD && !has_looked;
+                    has_looked |= is_old;
                     self.take(py, (link, is_old), message, length)?;
                 }
                 Taken::End(link, error) => {
@@ -88,16 +96,17 @@ impl Loop {
         Ok(())
     }
 
-    /// True while the socket of a link does not take all of an answer.
-    fn has_unsent_answer(&self) -> bool {
-        let mut links = self.queues.links().filter_map(|link| self.connections[link].as_ref());
-        links.any(|connection| connection.has_output())
+    /// Nothing is received from a front that has not got all of an answer: with the connection, only
+    /// that is lost.
+    fn receive(&mut self) -> Option<Taken> {
+        let connections = &self.connections;
+        self.queues.receive(&mut self.space, |link| is_free(connections, link))
     }
 
     /// Messages wake this worker, unless it could not serve them now.
     pub(super) fn watch_queues(&mut self) {
-        let is_watched = !self.has_unsent_answer();
-        self.queues.watch(&self.epoll, is_watched);
+        let connections = &self.connections;
+        self.queues.watch(&self.epoll, |link| is_free(connections, link));
     }
 
     /// A message was received: its request is claimed, and served.
@@ -175,6 +184,8 @@ impl Loop {
             self.watch_queues();
         } else if connection.ends {
             self.end(link);
+        } else if connection.is_untaken() {
+            self.watch_queues();
         } else {
             connection.finish();
         }
@@ -206,11 +217,20 @@ impl Loop {
         let is_open = connection.read(&mut self.space).unwrap_or(false);
         if !is_open {
             self.end(link);
+        } else if connection.was_taken() {
+            connection.finish();
+            self.watch_queues();
         } else if connection.has_input() {
             self.end(link);
             self.log(py, "a front has sent something that no worker has asked for", None);
         }
     }
+}
+
+/// True if the front has got all that was answered on this link.
+fn is_free(connections: &[Option<Box<Connection>>], link: usize) -> bool {
+    let connection = connections.get(link).and_then(Option::as_ref);
+    connection.is_none_or(|connection| !connection.has_output() && !connection.is_untaken())
 }
 
 fn refuse(connection: &mut Connection, refusal: &Refusal) {

@@ -16,8 +16,6 @@ const QUEUES_MAX: usize = 8;
 pub struct Queues {
     queues: Vec<Queue>,
     last: usize,
-    /// The epoll set does not have them.
-    is_unwatched: bool,
     /// Messages may be there.
     pub is_busy: bool,
 }
@@ -26,6 +24,8 @@ struct Queue {
     socket: OwnedFd,
     /// The connection of the answers.
     link: usize,
+    /// The epoll set has it.
+    is_watched: bool,
 }
 
 /// What was received, and the connection of its answer.
@@ -43,10 +43,8 @@ impl Queues {
             let message = format!("this worker has {QUEUES_MAX} queues, and takes no more");
             return Err(io::Error::other(message));
         }
-        let queue = Queue { socket, link };
-        if !self.is_unwatched {
-            queue.watch(epoll)?;
-        }
+        let mut queue = Queue { socket, link, is_watched: false };
+        queue.watch(epoll)?;
         self.queues.push(queue);
         Ok(())
     }
@@ -54,45 +52,45 @@ impl Queues {
     /// Nothing more is received from the queue of this connection.
     pub fn remove(&mut self, epoll: &OwnedFd, link: usize) {
         if let Some(at) = self.queues.iter().position(|queue| queue.link == link) {
-            self.queues.remove(at).leave(epoll);
+            let mut queue = self.queues.remove(at);
+            queue.leave(epoll);
         }
     }
 
     /// Nothing more is received at all. Returns the connections of the answers.
     pub fn clear(&mut self, epoll: &OwnedFd) -> Vec<usize> {
         let queues = std::mem::take(self).queues;
-        let left = queues.into_iter().map(|queue| {
+        let left = queues.into_iter().map(|mut queue| {
             queue.leave(epoll);
             queue.link
         });
         left.collect()
     }
 
-    /// The connections of the answers.
-    pub fn links(&self) -> impl Iterator<Item = usize> {
-        self.queues.iter().map(|queue| queue.link)
-    }
-
-    /// Whether messages wake this worker.
-    pub fn watch(&mut self, epoll: &OwnedFd, is_watched: bool) {
-        if self.is_unwatched != is_watched {
-            return;
-        }
-        self.is_unwatched = !is_watched;
-        for queue in &self.queues {
-            match is_watched {
-                // It was in the set before.
-                true => drop(queue.watch(epoll)),
-                false => queue.leave(epoll),
+    /// Messages of those queues wake this worker of whose links this is true.
+    pub fn watch(&mut self, epoll: &OwnedFd, may_wake: impl Fn(usize) -> bool) {
+        for queue in &mut self.queues {
+            match (may_wake(queue.link), queue.is_watched) {
+                // It was in the set before: the system has room for it.
+                (true, false) => drop(queue.watch(epoll)),
+                (false, true) => queue.leave(epoll),
+                _ => {}
             }
         }
     }
 
-    /// Takes one message out of one of the queues; each has its turn.
-    pub fn receive(&mut self, space: &mut [u8]) -> Option<Taken> {
+    /// Takes one message out of one of the queues of whose links this is true; each has its turn.
+    pub fn receive(
+        &mut self,
+        space: &mut [u8],
+        may_receive: impl Fn(usize) -> bool,
+    ) -> Option<Taken> {
         for _ in 0..self.queues.len() {
             self.last = (self.last + 1) % self.queues.len();
-            let Queue { socket, link } = &self.queues[self.last];
+            let Queue { socket, link, .. } = &self.queues[self.last];
+            if !may_receive(*link) {
+                continue;
+            }
             match receive(socket.as_fd(), space) {
                 Ok(Received::Nothing) => {}
                 Ok(Received::Message(message, request)) => {
@@ -113,13 +111,16 @@ pub fn request(space: &[u8], length: usize) -> &[u8] {
 
 impl Queue {
     /// A message wakes one of the workers that wait for it, not all.
-    fn watch(&self, epoll: &OwnedFd) -> io::Result<()> {
+    fn watch(&mut self, epoll: &OwnedFd) -> io::Result<()> {
         let data = epoll::EventData::new_u64(QUEUE);
-        Ok(epoll::add(epoll, &self.socket, data, EventFlags::IN | EventFlags::EXCLUSIVE)?)
+        epoll::add(epoll, &self.socket, data, EventFlags::IN | EventFlags::EXCLUSIVE)?;
+        self.is_watched = true;
+        Ok(())
     }
 
     /// A child of the app may have it open: it would stay in the set.
-    fn leave(&self, epoll: &OwnedFd) {
+    fn leave(&mut self, epoll: &OwnedFd) {
+        self.is_watched = false;
         let _ = epoll::delete(epoll, &self.socket);
     }
 }

@@ -201,6 +201,11 @@ impl AccessRecord {
         self.asked_worker = Some(Instant::now());
     }
 
+    /// Records when the worker has begun.
+    pub fn worker_began(&mut self, at: Instant) {
+        self.asked_worker = Some(at);
+    }
+
     /// Records that the worker has answered, and is free for the next request.
     pub fn leave_worker(&mut self) {
         self.left_worker = Some(Instant::now());

@@ -32,6 +32,8 @@ pub enum Wire {
     Tcp(TcpStream),
     /// Over a unix socket.
     Unix(UnixStream),
+    /// Nothing comes any more, and nothing can be sent.
+    Ended,
 }
 
 impl Wire {
@@ -49,6 +51,7 @@ impl Wire {
         let (socket, unix): (OwnedFd, bool) = match self {
             Wire::Tcp(stream) => (stream.into_std().ok()?.into(), false),
             Wire::Unix(stream) => (stream.into_std().ok()?.into(), true),
+            Wire::Ended => return None,
         };
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let looked = rustix::net::recv(&socket, &mut [0u8; 1][..], flags);
@@ -67,6 +70,7 @@ impl Wire {
         match self {
             Wire::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
             Wire::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Wire::Ended => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -104,11 +108,13 @@ impl Wire {
                 _ if way.is_readable() => self.poll_readable(cx),
                 Wire::Tcp(stream) => stream.poll_write_ready(cx),
                 Wire::Unix(stream) => stream.poll_write_ready(cx),
+                Wire::Ended => return Poll::Ready(Ok(0)),
             };
             ready!(ready)?;
             let done = match self {
                 Wire::Tcp(stream) => stream.try_io(way, || Ok(call(stream.as_fd())?)),
                 Wire::Unix(stream) => stream.try_io(way, || Ok(call(stream.as_fd())?)),
+                Wire::Ended => Ok(0),
             };
             match done {
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
@@ -123,6 +129,7 @@ impl Wire {
         match self {
             Wire::Tcp(stream) => stream.poll_read_ready(cx),
             Wire::Unix(stream) => stream.poll_read_ready(cx),
+            Wire::Ended => Poll::Ready(Ok(())),
         }
     }
 
@@ -131,6 +138,7 @@ impl Wire {
         match self {
             Wire::Tcp(stream) => stream.try_read(room),
             Wire::Unix(stream) => stream.try_read(room),
+            Wire::Ended => Ok(0),
         }
     }
 
@@ -140,6 +148,7 @@ impl Wire {
         let count = match self {
             Wire::Tcp(stream) => rustix::io::ioctl_fionread(stream),
             Wire::Unix(stream) => rustix::io::ioctl_fionread(stream),
+            Wire::Ended => Ok(0),
         };
         count.is_ok_and(|count| count > 0)
     }
@@ -182,6 +191,7 @@ impl Stream for Wire {
         let done = match self {
             Wire::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut target),
             Wire::Unix(stream) => Pin::new(stream).poll_read(cx, &mut target),
+            Wire::Ended => Poll::Ready(Ok(())),
         };
         ready!(done)?;
         Poll::Ready(Ok(target.filled().len()))
@@ -191,6 +201,7 @@ impl Stream for Wire {
         match self {
             Wire::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Wire::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Wire::Ended => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -200,6 +211,7 @@ impl Stream for Wire {
         let _ = match self {
             Wire::Tcp(stream) => rustix::net::shutdown(stream, how),
             Wire::Unix(stream) => rustix::net::shutdown(stream, how),
+            Wire::Ended => Ok(()),
         };
     }
 }

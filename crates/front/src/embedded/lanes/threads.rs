@@ -21,6 +21,7 @@ use crate::embedded::request::gauge::Gauge;
 use crate::embedded::request::lane::Lane;
 use crate::embedded::request::serve;
 use crate::embedded::request::state::Front;
+use crate::embedded::workers::upstream::Upstream;
 
 /// The threads of each lane that open and read files. What waits for them is bounded by the
 /// number of requests: each has at most one file operation at a time.
@@ -88,8 +89,8 @@ impl Lanes {
             let gauge = self.front.new_gauge();
             let evicts = Arc::<AtomicBool>::default();
             // Bounded in fact: a `Serve` is a connection, of which there are at most
-            // `max_connections`; `Start` comes once per listener, `End` once; of `Evict` there
-            // is one at a time.
+            // `max_connections`; `Start` comes once per listener and per link to a worker, `End`
+            // once; of `Evict` there is one at a time.
             let (commands, received) = mpsc::unbounded_channel();
             let lane = (self.front.clone(), number, gauge.clone(), evicts.clone());
             let (report, started) = std::sync::mpsc::sync_channel(1);
@@ -109,6 +110,20 @@ impl Lanes {
             handles.push(Handle { gauge, commands, evicts, thread: Some(thread) });
         }
         Ok(())
+    }
+
+    /// Offers queues to the workers of these apps that pull and have none.
+    pub fn link_workers(&self, upstreams: &[Arc<Upstream>]) {
+        let handles = self.handles();
+        for upstream in upstreams {
+            for (number, peer) in upstream.take_unlinked() {
+                let link = upstream.clone();
+                let task: StartTask = Box::new(move || Box::pin(link.keep_link(peer)));
+                let lane = &handles[number as usize % handles.len().max(1)];
+                // A lane that has ended starts nothing.
+                let _ = lane.commands.send(Command::Start(task));
+            }
+        }
     }
 
     /// Starts a task in the first lane.

@@ -6,6 +6,7 @@
 //! waits for the client.
 
 mod absorb;
+mod letting_go;
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
@@ -349,30 +350,6 @@ impl Relay<'_, '_> {
         }
     }
 
-    /// Once the answer is complete, the worker is free for the next request. True if it was
-    /// let go by this.
-    fn let_go_if_done(&mut self) -> bool {
-        if self.broken.is_some() || !self.reader.is_done() {
-            return false;
-        }
-        let Some((slot, link)) = self.held.take() else { return false };
-        self.exchange.leave_worker();
-        if !self.reply.ahead.is_empty() {
-            slot.distrust();
-        }
-        let is_reusable = self.reply.head.keep_alive
-            && self.to.app.spec.keep_alive
-            && !self.exchange.is_closing()
-            && self.upload.is_finished()
-            && self.reply.ahead.is_empty();
-        self.reply.ahead.clear();
-        match is_reusable {
-            true => slot.park(link, self.reply.head.keep_alive_s),
-            false => slot.end(),
-        }
-        true
-    }
-
     /// Sends on a body that is not whole yet while the answer already comes.
     fn go_on_uploading(&mut self, cx: &mut Context<'_>) {
         let Some((_, link)) = &mut self.held else { return };
@@ -384,16 +361,5 @@ impl Relay<'_, '_> {
             Ok(false) => {}
             Err(_) => self.send_failed = true,
         }
-    }
-
-    /// The rest of the answer will not come.
-    fn break_off(&mut self, cause: TroubleCause) -> Fault {
-        if let Some((slot, _)) = self.held.take() {
-            let id = String::from_utf8_lossy(self.exchange.id());
-            let detail = format!("in the body of its answer (request {id})");
-            self.to.pool.report_trouble(&slot.peer.name.worker, cause, &detail);
-        }
-        self.exchange.set_cause(Cause::Worker(cause));
-        Fault::Cut
     }
 }

@@ -207,6 +207,14 @@ impl<'a> Upload<'a> {
         self.is_finished = false;
     }
 
+    /// The request as it is sent, if all of it is here and it is not long; it counts as sent, with
+    /// one write.
+    pub fn take_whole(&mut self, most: usize) -> Option<&[u8]> {
+        let is_whole = self.file.is_none() && !self.is_streamed && self.request.len() <= most;
+        (self.is_finished, self.writes) = (is_whole, u32::from(is_whole));
+        is_whole.then_some(&self.request)
+    }
+
     /// Sends what can be sent now. False if nothing was sent and the worker is waited for:
     /// it does not read.
     pub fn send(

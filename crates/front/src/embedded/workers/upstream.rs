@@ -4,7 +4,9 @@
 mod asking;
 mod backoff;
 mod idle;
+mod inner;
 mod peer;
+mod pull;
 mod quiet;
 mod slot;
 mod waiting;
@@ -16,7 +18,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use mfserv_core::names::WorkerId;
-use mfserv_core::peers::{Pace, PeerKey, Roster, Shape, Take, Ticket};
+use mfserv_core::peers::{Pace, PeerKey, QUEUE, Roster, Shape, Take, Ticket};
 use mfserv_core::route::{Slots, UpstreamSpec};
 use mfserv_core::wire::front::{Peer as PeerName, UpstreamStats};
 use mfserv_platform::sync::lock;
@@ -26,6 +28,8 @@ use tokio::time::Instant;
 use self::asking::{Asked, Learnt};
 use self::idle::{Heard, Idle};
 pub use self::peer::Peer;
+pub use self::pull::{Answered, Begun, Lost, Turn};
+use self::pull::{Pulling, Queue};
 pub use self::slot::Slot;
 use super::wakeups::Wakeups;
 use crate::embedded::io::budget::{AppDescriptors, Budget, Descriptor};
@@ -64,6 +68,12 @@ struct Inner {
     slots: Slots,
     timeout: Duration,
     members: Vec<Member>,
+    /// Its workers are asked to pull.
+    pulls: bool,
+    /// Some of them have not been asked.
+    has_unasked: bool,
+    /// What they pull from, once one was asked.
+    queue: Option<Arc<Queue>>,
     /// The requests in the queue, which has at most `queue_max` places.
     waiters: HashMap<Ticket, Waiter>,
     learnt: Learnt,
@@ -75,7 +85,8 @@ struct Inner {
 /// A request in the queue.
 #[derive(Debug)]
 struct Waiter {
-    tell: oneshot::Sender<Arc<Peer>>,
+    /// Told the worker; `None` for the queue that workers pull from.
+    tell: oneshot::Sender<Option<Arc<Peer>>>,
     pace: Pace,
 }
 
@@ -84,6 +95,7 @@ struct Waiter {
 struct Member {
     peer: Arc<Peer>,
     idle: Vec<Idle>,
+    pulling: Pulling,
     /// Since when it has nothing in hand, unless it has a request.
     quiet_from: Instant,
 }
@@ -108,11 +120,20 @@ pub struct Swept {
     pub unruly: Vec<WorkerId>,
 }
 
+/// Where a request may go.
+#[derive(Debug)]
+pub enum Place {
+    /// To this worker.
+    Slot(Slot),
+    /// Into the queue that workers pull from.
+    Turn(Turn),
+}
+
 /// The answer to a request for a slot.
 #[derive(Debug)]
 pub enum Taken {
     /// A slot.
-    Slot(Slot),
+    Now(Place),
     /// A place in the queue.
     Waiting(Waiting),
     /// The queue is full.
@@ -128,7 +149,7 @@ pub struct Waiting {
     lane: usize,
     ticket: Ticket,
     asked: Asked,
-    call: oneshot::Receiver<Arc<Peer>>,
+    call: oneshot::Receiver<Option<Arc<Peer>>>,
     called: bool,
 }
 
@@ -139,7 +160,8 @@ pub struct Link {
     pub wire: Wire,
     /// It has carried a request before.
     pub reused: bool,
-    descriptor: Descriptor,
+    /// `None` if it is none: all has come with the answer.
+    descriptor: Option<Descriptor>,
 }
 
 /// Why there is no connection.
@@ -166,6 +188,9 @@ impl Upstream {
             slots: spec.slots,
             timeout: Duration::from_millis(spec.timeout_ms),
             members: Vec::new(),
+            pulls: spec.pulls,
+            has_unasked: false,
+            queue: None,
             waiters: HashMap::new(),
             learnt: Learnt::new(spec, None),
             next_key: 0,
@@ -197,15 +222,19 @@ impl Upstream {
         if inner.removed {
             return Taken::Removed;
         }
+        for (_, peer) in inner.take_unlinked() {
+            tokio::task::spawn_local(self.clone().keep_link(peer));
+        }
         let asked = inner.learnt.look_at(shape);
         match inner.roster.take(avoid.map(|peer| peer.key), asked.pace) {
-            Take::Slot(key) => match inner.with_idle(key, lane) {
-                Some((peer, idle)) => {
-                    drop(inner);
-                    Taken::Slot(Slot::new(self.clone(), peer, lane, idle, asked))
+            Take::Slot(key) => {
+                // No worker has it yet: others stand in the queue before it.
+                inner.stats.queued += u64::from(key == QUEUE && inner.roster.waiting() > 0);
+                match self.place(&mut inner, key, lane, asked) {
+                    Some(place) => Taken::Now(place),
+                    None => Taken::Removed,
                 }
-                None => Taken::Removed,
-            },
+            }
             Take::Wait(ticket) => {
                 let (tell, call) = oneshot::channel();
                 inner.waiters.insert(ticket, Waiter { tell, pace: asked.pace });
@@ -217,6 +246,22 @@ impl Upstream {
             }
             Take::Full => Taken::Full,
         }
+    }
+
+    /// The place of a request that has got a slot of this peer.
+    fn place(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        key: PeerKey,
+        lane: usize,
+        asked: Asked,
+    ) -> Option<Place> {
+        if key == QUEUE {
+            let queue = inner.queue.clone()?;
+            return Some(Place::Turn(Turn::new(self.clone(), queue, lane, asked)));
+        }
+        let (peer, idle) = inner.with_idle(key, lane)?;
+        Some(Place::Slot(Slot::new(self.clone(), peer, lane, idle, asked)))
     }
 
     /// True if any worker is admitted.
@@ -234,6 +279,12 @@ impl Upstream {
         let mut inner = lock(&self.inner);
         inner.removed = false;
         inner.slots = spec.slots;
+        inner.pulls = spec.pulls;
+        inner.has_unasked = true;
+        if !spec.pulls {
+            let peers: Vec<_> = inner.members.iter().map(|member| member.peer.clone()).collect();
+            peers.iter().for_each(|peer| inner.leave_queue(peer));
+        }
         inner.learnt.set_spec(spec);
         inner.timeout = Duration::from_millis(spec.timeout_ms);
         let mut handed = inner.roster.set_policy(spec.slots, spec.queue_max as usize);
@@ -250,6 +301,7 @@ impl Upstream {
         let key = match known {
             Some(peer) => {
                 peer.leaving.lower();
+                inner.has_unasked = true;
                 peer.key
             }
             None => inner.add(name.clone()),
@@ -327,7 +379,7 @@ impl Upstream {
         let inner = lock(&self.inner);
         let state = |member: &Member| PeerState {
             name: member.peer.name.clone(),
-            in_flight: inner.roster.in_flight(member.peer.key),
+            in_flight: inner.in_flight(&member.peer),
             serves: inner.roster.is_admitted(member.peer.key)
                 && !inner.roster.is_suspended(member.peer.key),
         };
@@ -342,6 +394,7 @@ impl Upstream {
         let mut inner = lock(&self.inner);
         let Some(peer) = inner.find(worker) else { return };
         let handed = inner.roster.suspend(peer.key);
+        inner.leave_queue(&peer);
         let closed = inner.take_idle(&peer);
         inner.deliver(handed);
         drop(inner);
@@ -353,6 +406,7 @@ impl Upstream {
         let mut inner = lock(&self.inner);
         let Some(peer) = inner.find(worker) else { return };
         let handed = inner.roster.resume(peer.key);
+        inner.has_unasked = true;
         inner.deliver(handed);
     }
 
@@ -363,7 +417,7 @@ impl Upstream {
             .members
             .iter()
             .map(|member| &member.peer)
-            .map(|p| (p.name.worker.to_string(), u64::from(inner.roster.in_flight(p.key))))
+            .map(|p| (p.name.worker.to_string(), u64::from(inner.in_flight(p))))
             .collect();
         let (slow_in_flight, slow_waiting) = inner.roster.slow();
         UpstreamStats {
@@ -453,7 +507,8 @@ impl Upstream {
         }
         let some = kept.is_some();
         let refused = kept.and_then(|idle| inner.keep(peer.key, idle));
-        let handed = inner.roster.release(peer.key, asked.pace);
+        let key = if end.was_pulled { QUEUE } else { peer.key };
+        let handed = inner.roster.release(key, asked.pace);
         inner.deliver(handed);
         let empty = inner.remove_if_empty(peer.key);
         drop(inner);
@@ -477,72 +532,6 @@ struct SlotEnd {
     is_over: bool,
     /// How long a request had it.
     held: Option<Duration>,
-}
-
-impl Inner {
-    fn find(&self, worker: &WorkerId) -> Option<Arc<Peer>> {
-        let mut peers = self.members.iter().map(|member| &member.peer);
-        peers.find(|peer| peer.name.worker == *worker).cloned()
-    }
-
-    fn member(&mut self, key: PeerKey) -> Option<&mut Member> {
-        self.members.iter_mut().find(|member| member.peer.key == key)
-    }
-
-    /// The worker whose slot was taken, with an idle connection to it. For a finite app that
-    /// is any connection, so that a worker never has more connections than slots; else it
-    /// is one of this lane.
-    fn with_idle(&mut self, key: PeerKey, lane: usize) -> Option<(Arc<Peer>, Option<Idle>)> {
-        let finite = self.slots != Slots::Unlimited;
-        let member = self.member(key)?;
-        let own = member.idle.iter().rposition(|idle| idle.lane == lane);
-        let any = || member.idle.len().checked_sub(1).filter(|_| finite);
-        let idle = own.or_else(any).map(|at| member.idle.remove(at));
-        Some((member.peer.clone(), idle))
-    }
-
-    /// Keeps an idle connection; returns it if it must not be kept.
-    fn keep(&mut self, key: PeerKey, idle: Idle) -> Option<Idle> {
-        if !self.roster.is_admitted(key) || self.roster.is_suspended(key) {
-            return Some(idle);
-        }
-        match self.member(key) {
-            Some(member) if member.idle.len() < IDLE_COUNT && !member.peer.is_unruly() => {
-                member.idle.push(idle);
-                None
-            }
-            _ => Some(idle),
-        }
-    }
-
-    fn add(&mut self, name: PeerName) -> PeerKey {
-        let key = self.next_key;
-        self.next_key += 1;
-        let (peer, idle, quiet_from) = (Arc::new(Peer::new(key, name)), Vec::new(), Instant::now());
-        self.members.push(Member { peer, idle, quiet_from });
-        key
-    }
-
-    /// Returns the idle connections, to be closed after the lock is released.
-    fn drain(&mut self, peer: &Peer) -> Vec<Idle> {
-        let handed = self.roster.drain(peer.key);
-        let idle = self.take_idle(peer);
-        self.deliver(handed);
-        self.remove_if_empty(peer.key);
-        idle
-    }
-
-    fn take_idle(&mut self, peer: &Peer) -> Vec<Idle> {
-        self.member(peer.key).map(|member| std::mem::take(&mut member.idle)).unwrap_or_default()
-    }
-
-    /// Forgets a draining worker that has no request any more.
-    fn remove_if_empty(&mut self, key: PeerKey) -> bool {
-        let empty = !self.roster.is_admitted(key) && self.roster.in_flight(key) == 0;
-        if empty {
-            self.roster.remove(key);
-            self.members.retain(|member| member.peer.key != key);
-        }
-        empty
-    }
+    /// The worker has taken the request from the queue.
+    was_pulled: bool,
 }

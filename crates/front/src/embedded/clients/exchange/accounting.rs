@@ -6,6 +6,7 @@ use std::time::Duration;
 use mfserv_core::wire::metrics::Answerer;
 use mfserv_h1::Framing;
 use mfserv_logfile::Source;
+use tokio::time::Instant;
 
 use super::Exchange;
 use crate::embedded::clients::access_log::{Asked, Measured, Subject, Traffic};
@@ -32,6 +33,11 @@ impl Exchange<'_> {
     /// A worker is asked now.
     pub fn ask_worker(&mut self) {
         self.record.ask_worker();
+    }
+
+    /// The worker that has answered has begun with the request at this time.
+    pub fn worker_began(&mut self, at: Instant) {
+        self.record.worker_began(at);
     }
 
     /// The worker has answered, and is free for the next request.

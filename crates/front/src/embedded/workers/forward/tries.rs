@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::embedded::workers::failure::Failure;
-use crate::embedded::workers::upstream::{Peer, Slot};
+use crate::embedded::workers::upstream::Peer;
 
 /// What has been tried.
 #[derive(Default)]
@@ -25,17 +25,17 @@ pub struct Tries {
 impl Tries {
     /// Whether another worker may be asked after this failure. There is one retry, and a
     /// second one only if the first worker cannot have died of the request.
-    pub fn allow(&mut self, failure: Failure, slot: &Slot, is_safe: bool) -> bool {
+    pub fn allow(&mut self, failure: Failure, peer: &Arc<Peer>, is_safe: bool) -> bool {
         let is_harmless = matches!(failure, Failure::Unsent | Failure::Unread);
         let is_silent = matches!(failure, Failure::Silent { .. });
         if !(is_harmless || (is_silent && is_safe)) {
             return false;
         }
         self.count += 1;
-        self.avoid = Some(slot.peer.clone());
+        self.avoid = Some(peer.clone());
         if self.count == 1 {
             self.first_may_have_died_of_it = failure == Failure::Silent { reused: false };
-            self.first = (!is_harmless).then(|| slot.peer.clone());
+            self.first = (!is_harmless).then(|| peer.clone());
             return true;
         }
         let first_is_dead = self.first.as_ref().is_some_and(|peer| peer.gone.is_raised());

@@ -21,6 +21,8 @@ pub struct Peer {
     pub gone: Arc<Signal>,
     /// Raised while the worker gets no more traffic: upgraded connections get a limit.
     pub leaving: Arc<Signal>,
+    /// Raised when it shall take no more requests from the queue.
+    pub(super) shut: Arc<Signal>,
     /// How many connections in a row it did not take.
     pub(super) refusals: AtomicU32,
     /// It has sent bytes that nobody asked for: its connections are kept no longer.
@@ -39,6 +41,7 @@ impl Peer {
             source: source.into(),
             gone: Arc::default(),
             leaving: Arc::default(),
+            shut: Arc::default(),
             refusals: AtomicU32::new(0),
             unruly: AtomicBool::new(false),
             reported: AtomicBool::new(false),

@@ -19,7 +19,7 @@ impl Upstream {
         for member in inner.members.iter().filter(|m| workers.contains(&m.peer.name.worker)) {
             let key = member.peer.key;
             let serves = inner.roster.is_admitted(key) && !inner.roster.is_suspended(key);
-            if serves && inner.roster.in_flight(key) == 0 && member.quiet_from <= now {
+            if serves && inner.in_flight(&member.peer) == 0 && member.quiet_from <= now {
                 let for_ms = now.duration_since(member.quiet_from).as_millis();
                 quiet.push((member.peer.name.worker.clone(), for_ms as u64));
             }

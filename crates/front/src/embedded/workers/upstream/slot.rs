@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::asking::Asked;
 use super::idle::{Heard, Idle};
+use super::pull::{Answered, Loan, Return};
 use super::{IDLE_MAX, Link, NoLink, Peer, SlotEnd, Upstream};
 use crate::embedded::io::budget::Descriptor;
 use crate::embedded::io::signal::Subscription;
@@ -33,6 +34,10 @@ pub struct Slot {
     status: Option<u16>,
     /// The worker has sent the whole answer.
     is_over: bool,
+    /// The worker has taken the request from the queue.
+    was_pulled: bool,
+    /// Where its connection goes back to, if it was lent.
+    back: Option<Return>,
 }
 
 impl Slot {
@@ -45,7 +50,50 @@ impl Slot {
     ) -> Self {
         let gone = Subscription::new(peer.gone.clone());
         let since = Instant::now();
-        Self { upstream, peer, lane, asked, since, gone, idle, status: None, is_over: false }
+        let (status, is_over, was_pulled, back) = (None, false, false, None);
+        Self { upstream, peer, lane, asked, since, gone, idle, status, is_over, was_pulled, back }
+    }
+
+    /// The slot of a worker that has taken the request from the queue.
+    pub(super) fn pulled(
+        upstream: Arc<Upstream>,
+        answered: &Answered,
+        lane: usize,
+        asked: Asked,
+    ) -> Self {
+        let mut slot = Self::new(upstream, answered.peer.clone(), lane, None, asked);
+        slot.since = slot.since.checked_sub(answered.took).unwrap_or(slot.since);
+        slot.was_pulled = true;
+        slot
+    }
+
+    /// The connection on which the answer of a worker that pulls goes on; one without another byte
+    /// if it has come as a whole.
+    pub fn lent(&mut self, loan: Option<Loan>) -> Link {
+        let Some(loan) = loan else {
+            return Link { wire: Wire::Ended, reused: true, descriptor: None };
+        };
+        let (wire, descriptor, back) = loan.take();
+        self.back = Some(back);
+        Link { wire, reused: true, descriptor: Some(descriptor) }
+    }
+
+    /// Gives the slot back with a connection that was lent: the answer has been read.
+    pub fn give_back(mut self, link: Link) {
+        self.is_over = true;
+        if let (Some(back), Some(descriptor)) = (self.back.take(), link.descriptor) {
+            back.give_back(link.wire, descriptor);
+        }
+    }
+
+    /// True if the worker has taken the request from the queue.
+    pub fn was_pulled(&self) -> bool {
+        self.was_pulled
+    }
+
+    /// When the worker began with the request.
+    pub fn since(&self) -> Instant {
+        self.since
     }
 
     /// A connection to the worker: an idle one, or a new one. With `fresh` a new one, for
@@ -53,7 +101,7 @@ impl Slot {
     pub async fn link(&mut self, fresh: bool) -> Result<Link, NoLink> {
         let idle = self.idle.take().filter(|_| !fresh);
         if let Some((wire, descriptor)) = idle.and_then(|idle| self.reuse(idle)) {
-            return Ok(Link { wire, reused: true, descriptor });
+            return Ok(Link { wire, reused: true, descriptor: Some(descriptor) });
         }
         let descriptor = self.upstream.descriptors.take().ok_or(NoLink::NoDescriptor)?;
         match UnixStream::connect(&self.peer.name.socket).await {
@@ -61,6 +109,7 @@ impl Slot {
                 if self.peer.refusals.load(Ordering::Relaxed) != 0 {
                     self.peer.refusals.store(0, Ordering::Relaxed);
                 }
+                let descriptor = Some(descriptor);
                 Ok(Link { wire: Wire::Unix(stream), reused: false, descriptor })
             }
             // The backlog of a unix socket is full.
@@ -106,7 +155,7 @@ impl Slot {
         if life.is_zero() || self.peer.is_unruly() {
             return;
         }
-        let Link { wire, descriptor, .. } = link;
+        let Link { wire, descriptor: Some(descriptor), .. } = link else { return };
         let until = Instant::now() + life;
         let mut idle = Idle { wire, descriptor, lane: self.lane, until };
         match idle.listen(&self.upstream.watch) {
@@ -142,7 +191,8 @@ fn is_out_of_descriptors(why: &io::Error) -> bool {
 impl Drop for Slot {
     fn drop(&mut self) {
         let held = Some(self.since.elapsed());
-        let end = SlotEnd { status: self.status, is_over: self.is_over, held };
+        let (status, is_over, was_pulled) = (self.status, self.is_over, self.was_pulled);
+        let end = SlotEnd { status, is_over, held, was_pulled };
         let idle = self.idle.take();
         self.upstream.release(&self.peer, &self.asked, idle, end);
     }

@@ -5,23 +5,23 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use mfserv_core::peers::{HandedOver, Pace, Ticket};
+use mfserv_core::peers::{HandedOver, Pace, QUEUE, Ticket};
 use mfserv_platform::sync::lock;
 
-use super::{Inner, Slot, SlotEnd, Waiting};
+use super::{Inner, Place, SlotEnd, Waiting};
 
 /// Ready with the slot when it is this request's turn; with `None` if the app was removed,
 /// or if all its workers wait for their next start.
 impl Future for Waiting {
-    type Output = Option<Slot>;
+    type Output = Option<Place>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Slot>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Place>> {
         let called = std::task::ready!(Pin::new(&mut self.call).poll(cx));
         self.called = true;
-        Poll::Ready(called.ok().map(|peer| {
-            let found = lock(&self.upstream.inner).with_idle(peer.key, self.lane);
-            let idle = found.and_then(|(_, idle)| idle);
-            Slot::new(self.upstream.clone(), peer, self.lane, idle, self.asked.clone())
+        Poll::Ready(called.ok().and_then(|peer| {
+            let key = peer.map_or(QUEUE, |peer| peer.key);
+            let (mut inner, asked) = (lock(&self.upstream.inner), self.asked.clone());
+            self.upstream.place(&mut inner, key, self.lane, asked)
         }))
     }
 }
@@ -50,9 +50,13 @@ impl Drop for Waiting {
         inner.roster.give_up(self.ticket);
         drop(inner);
         // The slot was handed over, and the request has gone: the next one gets it.
-        if let Ok(peer) = self.call.try_recv() {
-            let end = SlotEnd { is_over: true, ..SlotEnd::default() };
-            self.upstream.release(&peer, &self.asked, None, end);
+        match self.call.try_recv() {
+            Ok(Some(peer)) => {
+                let end = SlotEnd { is_over: true, ..SlotEnd::default() };
+                self.upstream.release(&peer, &self.asked, None, end);
+            }
+            Ok(None) => self.upstream.release_turn(&self.asked),
+            Err(_) => {}
         }
     }
 }
@@ -74,10 +78,8 @@ impl Inner {
             let peer = self.member(key).map(|member| member.peer.clone());
             let waiter = self.waiters.remove(&ticket);
             let pace = waiter.as_ref().map_or(Pace::Ordinary, |waiter| waiter.pace);
-            let taken = match (waiter, peer) {
-                (Some(waiter), Some(peer)) => waiter.tell.send(peer).is_ok(),
-                _ => false,
-            };
+            let is_there = key == QUEUE || peer.is_some();
+            let taken = waiter.is_some_and(|one| is_there && one.tell.send(peer).is_ok());
             if !taken {
                 handed.extend(self.roster.release(key, pace));
             }

@@ -1,0 +1,38 @@
+//! The servers of Python apps.
+
+use super::*;
+
+#[test]
+fn the_server_of_an_app_is_its_own_else_that_of_the_node() {
+    let of = |node: &str, app: &str| {
+        let module = module(node);
+        let plan = Plan::new(inputs(&module, vec![plugin("foo", &format!("{WEB}{app}"))]));
+        plan.watchers[&WatcherName::app("foo", "main")].env["MFSERV_PYTHON_SERVER"].clone()
+    };
+    assert_eq!(of("", ""), "mfserv");
+    assert_eq!(of("[python]\nserver=waitress\n", ""), "waitress");
+    assert_eq!(of("[python]\nserver=mfserv\n", "_python_server=waitress\n"), "waitress");
+    assert_eq!(of("[python]\nserver=waitress\n", "_python_server=mfserv\n"), "mfserv");
+}
+
+#[test]
+fn workers_of_our_wsgi_server_with_one_request_at_a_time_pull() {
+    let pulls = |node: &str, app: &str| {
+        let module = module(node);
+        let plan = Plan::new(inputs(
+            &module,
+            vec![plugin("foo", &format!("[app_main]\nnumprocesses=1\n{app}"))],
+        ));
+        plan.table.upstreams["foo/main"].pulls
+    };
+    let wsgi = "_cmd_and_args=bjoern_wrapper.py main.wsgi:app {unix_socket_path}\n";
+    assert!(pulls("", wsgi));
+    for other in ["_python_server=waitress\n", "_requests_per_worker=2\n", "_keep_alive=0\n"] {
+        assert!(!pulls("", &format!("{wsgi}{other}")), "{other}");
+    }
+    assert!(!pulls("[python]\nserver=waitress\n", wsgi));
+    for command in ["mfserv_worker --asgi main:app", "gunicorn main:app -b", "node main.js"] {
+        let app = format!("_cmd_and_args={command} {{unix_socket_path}}\n");
+        assert!(!pulls("", &app), "{command}");
+    }
+}

@@ -1,0 +1,42 @@
+//! The worker of an answer is let go: the answer is complete, or its rest will not come.
+
+use mfserv_core::wire::front::TroubleCause;
+
+use super::Relay;
+use crate::embedded::clients::fault::{Cause, Fault};
+
+impl Relay<'_, '_> {
+    /// Once the answer is complete, the worker is free for the next request. True if it was
+    /// let go by this.
+    pub(super) fn let_go_if_done(&mut self) -> bool {
+        if self.broken.is_some() || !self.reader.is_done() {
+            return false;
+        }
+        let Some((slot, link)) = self.held.take() else { return false };
+        self.exchange.leave_worker();
+        let ahead = std::mem::take(&mut self.reply.ahead);
+        if !ahead.is_empty() {
+            slot.distrust();
+        }
+        let is_reusable =
+            self.reply.head.keep_alive && self.upload.is_finished() && ahead.is_empty();
+        let may_be_kept = self.to.app.spec.keep_alive && !self.exchange.is_closing();
+        match is_reusable {
+            true if slot.was_pulled() => slot.give_back(link),
+            true if may_be_kept => slot.park(link, self.reply.head.keep_alive_s),
+            _ => slot.end(),
+        }
+        true
+    }
+
+    /// The rest of the answer will not come.
+    pub(super) fn break_off(&mut self, cause: TroubleCause) -> Fault {
+        if let Some((slot, _)) = self.held.take() {
+            let id = String::from_utf8_lossy(self.exchange.id());
+            let detail = format!("in the body of its answer (request {id})");
+            self.to.pool.report_trouble(&slot.peer.name.worker, cause, &detail);
+        }
+        self.exchange.set_cause(Cause::Worker(cause));
+        Fault::Cut
+    }
+}
