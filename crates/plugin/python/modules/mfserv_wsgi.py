@@ -53,6 +53,55 @@ DEFAULT_PORTS = {"http": "80", "https": "443"}
 monotonic = getattr(time, "monotonic", None) or (lambda: os.times()[4])
 
 
+class EnvironmentVariable(object):
+    """A variable of the environment that has another value for each request.
+
+    glibc's setenv(3), which `os.environ[name] = value` calls, keeps each value that it was ever
+    given: 80 bytes a request. putenv(3) takes memory of its caller, which is written again here.
+    """
+
+    SIZE = 1024
+
+    def __init__(self):
+        self.memory = None
+
+    def __call__(self, name, value):
+        """As `os.environ[name] = value`."""
+        data = getattr(os.environ, "_data", None)
+        if data is None:
+            # Python 2, which uses putenv(3) itself
+            os.environ[name] = value
+            return
+        key, text = os.environ.encodekey(name), os.environ.encodevalue(value)
+        if not self.write(key + b"=" + text):
+            self.memory = None
+            os.environ[name] = value
+        data[key] = text
+
+    def write(self, line):
+        """False if that cannot be done so."""
+        if len(line) >= self.SIZE:
+            return False
+        if self.memory is not None:
+            self.memory.value = line
+            return True
+        try:
+            import ctypes
+
+            memory = ctypes.create_string_buffer(line, self.SIZE)
+            # The environment needs it until the process ends.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
+            if ctypes.CDLL(None).putenv(memory) != 0:
+                return False
+        except (ImportError, OSError, AttributeError):
+            return False
+        self.memory = memory
+        return True
+
+
+put_variable = EnvironmentVariable()
+
+
 class SoftTimeout(BaseException):
     """The running request took too long. Not an Exception, so that no app swallows it."""
 
@@ -229,7 +278,7 @@ class Limits(object):
         # the others end it on their own
 
     def __call__(self, environ, start_response):
-        os.environ[REQUEST_ID] = environ.get("HTTP_X_REQUEST_ID", "")
+        put_variable(REQUEST_ID, environ.get("HTTP_X_REQUEST_ID", ""))
         if request_id is not None:
             request_id.set(os.environ[REQUEST_ID])
         clock = self.clock
@@ -582,7 +631,7 @@ def main(arguments=None):
     """The command line of bjoern_wrapper.py; returns the exit code. Which server it starts is
     not in it, since it is older than the choice: the configuration says so, in the environment."""
     options = parse(arguments)
-    return run(options, os.environ.get(SERVER, "mfserv"), os.environ.__setitem__)
+    return run(options, os.environ.get(SERVER, "mfserv"), put_variable)
 
 
 def main_of_worker(arguments=None):

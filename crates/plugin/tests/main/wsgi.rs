@@ -188,7 +188,9 @@ fn the_plugins_own_packages_win(node: &Node, base: &BaseEnvironment, dir: &Path)
 }
 
 const APP: &str = r#"
-import os, time
+import os, subprocess, time
+
+import mfserv_wsgi
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]
@@ -206,6 +208,19 @@ def application(environ, start_response):
             time.sleep(0.02)
     if path == "/boom":
         raise ValueError("eels in the disk")
+    if path == "/child":
+        body = subprocess.check_output(["printenv", "MFSERV_CURRENT_REQUEST_ID"])
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+    if path == "/memory":
+        def resident():
+            return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        before = resident()
+        for number in range(200000):
+            mfserv_wsgi.put_variable("MFSERV_CURRENT_REQUEST_ID", "%032d" % number)
+        body = b"%d" % (resident() - before)
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
     if path == "/pieces":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return (piece for piece in [b"a", b"b", b"c"])
@@ -230,6 +245,19 @@ fn a_server_that_does_not_load_is_replaced(node: &Node, base: &BaseEnvironment) 
     assert!(!log.contains("Traceback"), "one line: {log}");
 }
 
+fn the_id_of_a_request_is_in_the_environment(socket: &Path) {
+    let long = "l".repeat(2000);
+    for id in ["first", "a-longer-one", "x", &long, "after"] {
+        for path in ["/", "/child"] {
+            let (_, body) = get(socket, path, &format!("X-Request-Id: {id}\r\n"));
+            assert_eq!(body.trim_end(), id, "{path}");
+        }
+    }
+    // Each value was kept for ever: 15 MB of so many.
+    let grown: i64 = get(socket, "/memory", "").1.parse().unwrap();
+    assert!(grown < 4_000_000, "{grown} bytes");
+}
+
 fn the_worker_keeps_its_promises(node: &Node, base: (&BaseEnvironment, &str)) {
     let dir = node.plugin("python3_raw_wsgi", &format!("raw_{}", base.1));
     fs::write(dir.join("main/wsgi.py"), APP).unwrap();
@@ -238,6 +266,7 @@ fn the_worker_keeps_its_promises(node: &Node, base: (&BaseEnvironment, &str)) {
         |limit: &str| worker(&node.home, base, &dir, &[limit, "main.wsgi:application"], &socket);
     let mut app = start(PATIENT);
     assert_eq!(get(&socket, "/", "X-Request-Id: abc\r\n").1, "abc");
+    the_id_of_a_request_is_in_the_environment(&socket);
     let (head, body) = get(&socket, "/boom", "");
     assert!(head.starts_with("HTTP/1.1 500") && head.contains("text/plain"), "{head}");
     assert_eq!(body, "HTTP/500 Internal Server Error");
