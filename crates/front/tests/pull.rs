@@ -24,6 +24,14 @@ pub fn holding(world: &World, number: u32) -> (Puller, mpsc::Sender<()>) {
     (puller, tell)
 }
 
+/// A client whose request a worker holds.
+pub fn hold(front: &Front, puller: &Puller) -> Client {
+    let mut held = Client::connect(front.address);
+    held.send("GET /a/hold HTTP/1.1\r\nHost: h\r\n\r\n");
+    until("it is held", || puller.had.lock().unwrap().last().unwrap().target() == "/a/hold");
+    held
+}
+
 fn load(front: &Front, clients: usize, each: usize) {
     std::thread::scope(|scope| {
         for client in 0..clients {
@@ -224,9 +232,7 @@ fn a_worker_that_is_admitted_again_while_it_drains_goes_on_when_it_is_done() {
     let (puller, tell) = holding(&world, 1);
     let mut front = world.serving(pulling(), &[&puller.worker]);
     puller.is_linked(&front);
-    let mut held = Client::connect(front.address);
-    held.send("GET /a/hold HTTP/1.1\r\nHost: h\r\n\r\n");
-    until("it is held", || puller.had.lock().unwrap().last().unwrap().target() == "/a/hold");
+    let mut held = hold(&front, &puller);
     front.daemon.drain(&puller.worker);
     front.daemon.admit(&puller.worker);
     let mut next = Client::connect(front.address);

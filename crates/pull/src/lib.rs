@@ -38,5 +38,5 @@ pub use self::message::{
     FRAME_LEN, Frame, FrameKind, MESSAGE_HEAD, MESSAGE_MAX, Message, MessageKind, Received, TAKEN,
     receive, send, unread,
 };
-pub use self::offer::{OFFER_LEN, Offer, queue, read_first};
+pub use self::offer::{Offer, queue, read_first};
 pub use self::page::{LINES, Page, now_ns};

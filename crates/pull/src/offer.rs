@@ -12,9 +12,8 @@ use rustix::net::{
 
 use crate::page::{LINES, Page};
 
-/// How many bytes an offer has. They are no HTTP, so that a server which knows no offers refuses
-/// them by itself and asks its app nothing.
-pub const OFFER_LEN: usize = 22;
+/// How an offer begins: no HTTP, so that a server which knows no offers refuses it by itself and asks
+/// its app nothing.
 const NAME: &str = "MFSERV-PULL 1 ";
 /// Offers of all versions begin so.
 const ANY: &[u8] = b"MFSERV-PULL ";
@@ -113,7 +112,7 @@ mod tests {
         let mut bytes = [0; 100];
         let offer = read_first(worker.as_fd(), &mut bytes).unwrap().unwrap();
         assert_eq!(offer.line, 255);
-        assert_eq!(bytes.iter().position(|byte| *byte == 0), Some(OFFER_LEN));
+        assert_eq!(bytes.iter().position(|byte| *byte == 0), Some(22));
         offer.page.claim(255, 77);
         assert_eq!(page.running(255).map(|(id, _)| id), Some(77));
 

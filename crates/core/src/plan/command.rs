@@ -27,11 +27,9 @@ pub fn split_command(
 /// A server that is not known is given a fresh connection for each request, which
 /// every HTTP server understands.
 pub fn slots_of(argv: &[String]) -> (Slots, bool) {
-    let words: Vec<&str> = argv.iter().map(|word| base_name(word)).collect();
-    let server = words.iter().find_map(|word| Server::named(word));
+    let server = Server::of(argv);
     let finite = |n: u32| Slots::Finite { per_worker: n.max(1) };
     match server {
-        Some(Server::Mfserv) if words.contains(&"--asgi") => (Slots::Unlimited, true),
         Some(Server::Mfserv) => (finite(1), true),
         Some(Server::Unlimited) => (Slots::Unlimited, true),
         Some(Server::Gunicorn) => match option(argv, &["-k", "--worker-class"]) {
@@ -59,12 +57,11 @@ pub fn slots_of(argv: &[String]) -> (Slots, bool) {
 /// Whether a worker of this command can take requests by itself, from a queue: the WSGI server of
 /// this program.
 pub fn pulls(argv: &[String]) -> bool {
-    let words: Vec<&str> = argv.iter().map(|word| base_name(word)).collect();
-    let server = words.iter().find_map(|word| Server::named(word));
-    matches!(server, Some(Server::Mfserv)) && !words.contains(&"--asgi")
+    matches!(Server::of(argv), Some(Server::Mfserv))
 }
 
 enum Server {
+    /// The WSGI server of this program; its ASGI server takes any number of requests.
     Mfserv,
     Unlimited,
     Gunicorn,
@@ -73,6 +70,15 @@ enum Server {
 }
 
 impl Server {
+    fn of(argv: &[String]) -> Option<Server> {
+        match argv.iter().find_map(|word| Server::named(base_name(word))) {
+            Some(Server::Mfserv) if argv.iter().any(|word| word == "--asgi") => {
+                Some(Server::Unlimited)
+            }
+            server => server,
+        }
+    }
+
     fn named(program: &str) -> Option<Server> {
         Some(match program {
             "bjoern_wrapper.py" | "mfserv_worker" => Server::Mfserv,

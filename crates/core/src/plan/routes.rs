@@ -129,8 +129,7 @@ fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
     let timeout_ms = app.timeout_s.unwrap_or(module.get(NGINX_TIMEOUT_S)) * 1000;
     let keep_alive = app.keep_alive.unwrap_or(keep);
     let is_one_at_a_time = slots == Slots::Finite { per_worker: 1 };
-    let server = app.python_server.clone().unwrap_or(module.get(PYTHON_SERVER));
-    let pulls = server == "mfserv" && command::pulls(&argv);
+    let pulls = python_server(app, module) == "mfserv" && command::pulls(&argv);
     UpstreamSpec {
         slots,
         keep_alive,
@@ -140,6 +139,11 @@ fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
         slow_lane_wait_ms: module.get(FRONT_SLOW_LANE_WAIT_S) * 1000,
         pulls: pulls && keep_alive && is_one_at_a_time,
     }
+}
+
+/// The server behind `bjoern_wrapper.py`: `mfserv` or `waitress`.
+pub(super) fn python_server(app: &AppSpec, module: &ModuleConfig) -> String {
+    app.python_server.clone().unwrap_or(module.get(PYTHON_SERVER))
 }
 
 /// The page for unknown URLs is the index of the welcome plugin.

@@ -8,11 +8,11 @@ use crate::exit_code::Kind;
 use crate::fingerprint;
 use crate::keys::{
     FRONT_UPGRADE_DRAIN_TIMEOUT_S, LOG_SPLIT_STREAMS, LOG_SPLIT_WORKERS, MISC_CORE_SIZE_KIB,
-    NGINX_TIMEOUT_S, PYTHON_SERVER,
+    NGINX_TIMEOUT_S,
 };
 use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
-use crate::plan::routes::{http_probe, upstream_name};
+use crate::plan::routes::{http_probe, python_server, upstream_name};
 use crate::plan::{Count, Inputs, LONGEST_SOCKET_PATH, Loaded, PluginInput, RoleProgram, command};
 use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, PluginSpec, ReadyBy};
 use crate::telegraf;
@@ -120,7 +120,7 @@ impl Maker<'_> {
         };
         let mut watcher = self.watcher(name, &app.command, argv, probe);
         watcher.env.insert("HOTSWAP".into(), "0".into());
-        let server = app.python_server.clone().unwrap_or(self.inputs.module.get(PYTHON_SERVER));
+        let server = python_server(app, self.inputs.module);
         watcher.env.insert("MFSERV_PYTHON_SERVER".into(), server);
         let link_stem = self.inputs.var_dir.join(watcher.name.file_stem());
         watcher.socket_stem = Some(short_enough(&link_stem, &self.inputs.short_dir));

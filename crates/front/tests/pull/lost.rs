@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::holding;
 use super::puller::{Act, Had, Puller, pulling};
+use super::{hold, holding};
 use crate::world::*;
 
 const GET: &str = "GET /a/die HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -73,9 +73,7 @@ fn what_was_given_up_does_not_begin() {
     routes.upstreams.get_mut("p/a").unwrap().queue_timeout_ms = 300;
     let mut front = world.serving(routes, &[&puller.worker]);
     puller.is_linked(&front);
-    let mut holder = Client::connect(front.address);
-    holder.send("GET /a/hold HTTP/1.1\r\nHost: h\r\n\r\n");
-    until("it is held", || puller.had.lock().unwrap().last().unwrap().target() == "/a/hold");
+    let mut holder = hold(&front, &puller);
     let mut left = Client::connect(front.address);
     left.send(POST);
     until("it waits", || front.daemon.stats().upstreams["p/a"].waiting == 1);
@@ -206,9 +204,7 @@ fn workers_that_shall_pull_no_more_finish_what_they_have_and_are_given_the_rest(
     let (puller, tell) = holding(&world, 1);
     let mut front = world.serving(pulling(), &[&puller.worker]);
     puller.is_linked(&front);
-    let mut held = Client::connect(front.address);
-    held.send("GET /a/hold HTTP/1.1\r\nHost: h\r\n\r\n");
-    until("it is held", || puller.had.lock().unwrap().last().unwrap().target() == "/a/hold");
+    let mut held = hold(&front, &puller);
     let mut others: Vec<Client> = (0..3).map(|_| Client::connect(front.address)).collect();
     others.iter_mut().for_each(|other| other.send(POST));
     until("they wait", || front.daemon.stats().upstreams["p/a"].waiting == 3);

@@ -66,7 +66,7 @@ impl Loop {
         self.queues.is_busy = false;
         let begun = now_ns();
         let mut now = begun;
-        let mut has_looked = false;
+        let mut looked = None;
         for _ in 0..MESSAGES {
             if self.shared.is_stopping() {
                 return Ok(());
@@ -78,9 +78,11 @@ impl Loop {
             now = now_ns();
             match taken {
                 Taken::Message(link, message, length) => {
-                    // One look is enough for those that come at once.
-                    let is_old = now.saturating_sub(message.sent_ns) > OLD && !has_looked;
-                    has_looked |= is_old;
+                    // One look at a front is enough for those of it that come at once.
+                    let is_old = now.saturating_sub(message.sent_ns) > OLD && looked != Some(link);
+                    if is_old {
+                        looked = Some(link);
+                    }
                     self.take(py, (link, is_old), message, length)?;
                 }
                 Taken::End(link, error) => {

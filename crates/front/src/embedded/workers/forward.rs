@@ -86,9 +86,8 @@ impl Forwarding<'_, '_> {
                         continue;
                     }
                     Err(NotTaken::Fault(fault)) => return Err(fault),
-                    Err(NotTaken::Lost(lost)) => {
-                        self.tries.waits_since = None;
-                        self.failed(lost.failure, lost.peer.as_ref(), upload)?;
+                    Err(NotTaken::Failed(failure, peer)) => {
+                        self.failed(failure, &peer, upload)?;
                         continue;
                     }
                 },
@@ -113,7 +112,7 @@ impl Forwarding<'_, '_> {
                 Ok(()) => return Ok((slot, link)),
                 Err(failure) => {
                     drop(link);
-                    self.failed(failure, Some(&slot.peer), upload)?;
+                    self.failed(failure, &slot.peer, upload)?;
                 }
             }
         }
@@ -123,10 +122,9 @@ impl Forwarding<'_, '_> {
     fn failed(
         &mut self,
         failure: Failure,
-        peer: Option<&Arc<Peer>>,
+        peer: &Arc<Peer>,
         upload: &Upload<'_>,
     ) -> Result<(), Fault> {
-        let Some(peer) = peer else { return Err(failure.fault()) };
         let is_safe = self.exchange.request().is_safe();
         let again = upload.can_be_repeated() && self.tries.allow(failure, peer, is_safe);
         self.report(peer, failure);

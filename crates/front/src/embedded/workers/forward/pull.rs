@@ -27,7 +27,7 @@ pub enum NotTaken {
     /// It has not begun, and shall be sent again.
     Again,
     /// The worker that had it has failed.
-    Lost(Lost),
+    Failed(Failure, Arc<Peer>),
     /// It is not to be sent any more.
     Fault(Fault),
 }
@@ -54,23 +54,25 @@ impl Forwarding<'_, '_> {
         let turn = waits.turn;
         let mut answered = match answered {
             Ok(answered) => answered,
-            Err(mut lost) => {
-                let (Some(peer), Some(began)) = (&lost.peer, lost.began) else {
-                    self.exchange.add_wait(sent_at.elapsed());
-                    return Err(NotTaken::Again);
-                };
-                note_begun(self.exchange, sent_at, began, peer);
-                // Its turn had come, and nothing of it was sent.
-                if !upload.is_finished() && matches!(lost.failure, Failure::Silent { .. }) {
-                    lost.failure = Failure::Unsent;
-                }
-                return Err(NotTaken::Lost(lost));
+            Err(Lost { by: None, .. }) => {
+                self.exchange.add_wait(sent_at.elapsed());
+                return Err(NotTaken::Again);
+            }
+            Err(Lost { failure, by: Some((began, peer)) }) => {
+                note_begun(self.exchange, sent_at, began, &peer);
+                self.tries.waits_since = None;
+                return Err(match failure {
+                    // Its turn had come, and nothing of it was sent.
+                    Failure::Silent { .. } if !upload.is_finished() => {
+                        NotTaken::Failed(Failure::Unsent, peer)
+                    }
+                    failure => NotTaken::Failed(failure, peer),
+                });
             }
         };
         if answered.is_turn == upload.is_finished() {
             let failure = Failure::Malformed("an answer to something else than its request");
-            let (peer, began) = (Some(answered.peer), None);
-            return Err(NotTaken::Lost(Lost { failure, peer, began }));
+            return Err(NotTaken::Failed(failure, answered.peer));
         }
         let (loan, bytes) = (answered.loan.take(), std::mem::take(&mut answered.bytes));
         let Some(mut slot) = turn.into_slot(&answered) else { return Err(NotTaken::Again) };
@@ -123,8 +125,8 @@ impl Waits<'_, '_> {
             }
             self.look_at = match self.turn.begun() {
                 Begun::At(since, peer) if since + self.patience <= now => {
-                    let (failure, peer, began) = (Failure::Timeout, Some(peer), Some(since));
-                    return Poll::Ready(Ok(Err(Lost { failure, peer, began })));
+                    let (failure, by) = (Failure::Timeout, Some((since, peer)));
+                    return Poll::Ready(Ok(Err(Lost { failure, by })));
                 }
                 Begun::At(since, _) => since + self.patience,
                 Begun::Perhaps if is_late => now + AGAIN,

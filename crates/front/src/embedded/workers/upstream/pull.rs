@@ -1,7 +1,8 @@
 //! Workers that pull: they take requests from the queue of their app by themselves.
 //!
-//! A worker of an app that may pull is offered the queue when the first request comes for it, and
-//! is given requests as any other until it has taken the offer. `crates/pull` says what the two say to
+//! A worker of an app that may pull is offered the queue when it is admitted, and is given requests
+//! as any other until it has taken the offer; where its connection has ended, it is offered it again
+//! when the next request comes. `crates/pull` says what the two say to
 //! each other.
 
 mod answers;

@@ -65,8 +65,8 @@ impl Upstream {
         if let Some((id, since_ns)) = queue.page.running(at) {
             // It may have died of the request.
             let failure = Failure::Silent { reused: false };
-            let (peer, began) = (Some(peer.clone()), Some(instant_of(since_ns)));
-            state.lost(id, Lost { failure, peer, began }, &mut released);
+            let by = Some((instant_of(since_ns), peer.clone()));
+            state.lost(id, Lost { failure, by }, &mut released);
         }
         queue.find_lost(&mut state, Instant::now(), &mut released);
         queue.take_back(&mut state, &mut released);

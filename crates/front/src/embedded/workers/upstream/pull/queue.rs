@@ -96,15 +96,14 @@ pub struct Answered {
 pub struct Lost {
     /// Why.
     pub failure: Failure,
-    /// The worker that had it, since when; `None` if it has not begun.
-    pub peer: Option<Arc<Peer>>,
-    pub began: Option<Instant>,
+    /// Since when a worker had it, and which; `None` if it has not begun.
+    pub by: Option<(Instant, Arc<Peer>)>,
 }
 
 impl Lost {
     /// No worker has begun with it, and none will.
     pub(super) fn unbegun() -> Self {
-        Self { failure: Failure::Unread, peer: None, began: None }
+        Self { failure: Failure::Unread, by: None }
     }
 }
 
