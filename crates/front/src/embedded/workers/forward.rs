@@ -81,7 +81,7 @@ impl Forwarding<'_, '_> {
                 Place::Turn(turn) => match self.pull(turn, upload).await {
                     Ok(taken) => taken,
                     Err(NotTaken::Again) => {
-                        // Whoever has to end something first has its turn.
+                        // Other tasks run first: one of them may have to note that no worker pulls.
                         tokio::task::yield_now().await;
                         continue;
                     }

@@ -141,7 +141,7 @@ impl Queue {
         if let Some((at, _)) = state.lines.iter().find(|(_, line)| line.peer.key == peer.key) {
             return Some(*at);
         }
-        // The one before it may be of a worker that is not quite gone.
+        // Lines are used in turn: a worker that has just left its line may still write to it.
         let from = state.next_line;
         let mut free = (from..LINES).chain(0..from.min(LINES));
         let at = free.find(|line| !state.lines.contains_key(line))?;
