@@ -244,6 +244,8 @@ impl Asgi {
             match core.accept() {
                 Ok(Some((index, wire))) => self.read(py, index, wire)?,
                 Ok(None) => break,
+                // A client that has sent nothing so far keeps out one that may have.
+                Err(_) if core.shared.is_stopping() && core.end_idle() => {}
                 Err(error) => {
                     core.listen(false);
                     self.complain(py, &error);

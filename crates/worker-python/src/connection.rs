@@ -122,6 +122,11 @@ impl Connection {
             || self.dropping.is_none() && self.start < self.input.len()
     }
 
+    /// True if nothing has begun on it, and nothing waits in its socket.
+    pub fn is_idle(&self) -> bool {
+        !self.has_work() && !matches!(rustix::io::ioctl_fionread(&self.socket), Ok(1..))
+    }
+
     /// True if bytes that came were not looked at.
     pub fn has_input(&self) -> bool {
         self.start < self.input.len() || self.dropping.is_some()

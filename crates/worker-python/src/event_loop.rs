@@ -228,6 +228,8 @@ impl Loop {
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
+                // A client that has sent nothing so far keeps out one that may have.
+                Err(_) if self.shared.is_stopping() && self.end_idle() => {}
                 Err(error) => {
                     self.listen(false);
                     if self.complained.is_none_or(|last| last.elapsed() >= QUIET) {

@@ -274,9 +274,9 @@ fn clients_are_accepted_again_under_load(socket: &Path) {
     assert!(lines <= 1 + began.elapsed().as_secs() / 10, "{}", log(socket));
 }
 
-/// The app has no descriptor left for it before the idle connections are closed.
+/// The app has no descriptor left for it before the idle connections are closed, several times.
 fn who_waits_to_be_accepted_is_served_at_a_stop(app: &mut End, socket: &Path) {
-    let _idle: Vec<_> = (0..12).map(|_| connect(socket)).collect();
+    let _idle: Vec<_> = (0..40).map(|_| connect(socket)).collect();
     let mut waits = connect(socket);
     waits.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     app.signal("TERM");

@@ -283,18 +283,19 @@ impl Core {
         }
     }
 
-    /// Ends the connections on which nothing has begun.
-    pub fn end_idle(&self) {
-        self.end_where(|connection| !connection.has_work());
+    /// Ends the connections on which nothing has begun. Returns whether there was one.
+    pub fn end_idle(&self) -> bool {
+        self.end_where(Connection::is_idle)
     }
 
-    fn end_where(&self, is_so: impl Fn(&Connection) -> bool) {
+    fn end_where(&self, is_so: impl Fn(&Connection) -> bool) -> bool {
         let is_idle = |place: &Place| matches!(place, Place::Idle(wire) if is_so(&wire.connection));
         let idle: Vec<usize> = {
             let table = self.table();
             let places = table.places.iter().enumerate();
             places.filter(|(_, place)| is_idle(place)).map(|(index, _)| index).collect()
         };
+        let was_any = !idle.is_empty();
         for index in idle {
             let taken = self
                 .table()
@@ -305,10 +306,11 @@ impl Core {
                 self.end(index, wire);
             }
         }
+        was_any
     }
 
-    /// True while a request is not answered, has begun to arrive, an answer was not sent, or
-    /// somebody has connected who was not accepted.
+    /// True while a request is not answered, has begun to arrive, an answer was not sent,
+    /// somebody has connected who was not accepted, or there is an event.
     pub fn has_work(&self) -> bool {
         let is_busy = |place: &Place| match place {
             Place::Idle(wire) => wire.connection.has_work(),
@@ -316,8 +318,10 @@ impl Core {
             Place::Free | Place::Taken => false,
         };
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut waiting = [PollFd::new(&self.listener, PollFlags::IN)];
-        self.table().places.iter().any(is_busy) || poll(&mut waiting, Some(&now)) == Ok(1)
+        let sources = [self.listener.as_fd(), self.epoll.as_fd()];
+        let mut waiting = sources.map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN));
+        let has_come = matches!(poll(&mut waiting, Some(&now)), Ok(1..));
+        has_come || self.table().places.iter().any(is_busy)
     }
 
     /// True while an answer was not sent.

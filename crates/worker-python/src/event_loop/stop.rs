@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
 use super::Loop;
 use crate::shared::FLUSH;
@@ -32,8 +32,26 @@ impl Loop {
         }
     }
 
+    /// Ends the connections on which nothing has begun. Returns whether there was one.
+    pub(super) fn end_idle(&mut self) -> bool {
+        let mut was_any = false;
+        for index in 0..self.connections.len() {
+            let place = self.connections[index].as_ref();
+            if place.is_some_and(|connection| !connection.is_link() && connection.is_idle()) {
+                self.end(index);
+                was_any = true;
+            }
+        }
+        was_any
+    }
+
+    /// True while a request has begun to arrive, an answer was not sent, or somebody has connected
+    /// who could not be accepted.
     fn has_work(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut waiting = [PollFd::new(&self.listener, PollFlags::IN)];
         self.connections.iter().flatten().any(|connection| connection.has_work())
+            || self.paused.is_some() && poll(&mut waiting, Some(&now)) == Ok(1)
     }
 
     /// No other request begins. An answer has its time to leave from when its request was over.
