@@ -133,6 +133,8 @@ pub struct AppSpec {
     pub keep_alive: Option<bool>,
     /// `_python_server`: the server behind `bjoern_wrapper.py`; `None` = the module's.
     pub python_server: Option<String>,
+    /// `_python_asgi_server`: the server behind `mfserv_worker --asgi`; `None` = the module's.
+    pub asgi_server: Option<String>,
 }
 
 /// What the status of a plugin asks for, and what is expected.

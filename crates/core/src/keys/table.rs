@@ -20,6 +20,7 @@ const MFADMIN: Type = Type::OneOf { words: &["AUTO", "null"], later: None };
 const AGENTS: Type = Type::OneOf { words: &["builtin", "telegraf"], later: None };
 
 const PYTHON_SERVERS: Type = Type::OneOf { words: &["waitress", "mfserv"], later: None };
+const ASGI_SERVERS: Type = Type::OneOf { words: &["uvicorn", "mfserv"], later: None };
 
 const FACILITIES: Type = Type::OneOf { words: log_outputs::FACILITIES, later: None };
 
@@ -147,6 +148,7 @@ keys! {
     GENERAL_PYTHON: Option<String> = program("general", "_python", "null", "interpreter of plugins that name none (python3.12); null: python3 of the host");
     PYTHON_LEGACY_LAYERS: bool = flag("python", "legacy_layers", "0", "1: plugins find the packages that the layers of MFSERV offered without a declaration");
     PYTHON_SERVER: String = one_of("python", "server", "mfserv", PYTHON_SERVERS, "the server behind bjoern_wrapper.py, of apps that name none: that of mfserv, or waitress");
+    PYTHON_ASGI_SERVER: String = one_of("python", "asgi_server", "mfserv", ASGI_SERVERS, "the server behind mfserv_worker --asgi, of apps that name none: that of mfserv, or uvicorn");
     AUTORESTART: bool = flag("autorestart", "flag", "1", "renew workers when files of their plugin change");
     AUTORESTART_CONFIGURATION: bool = flag("autorestart", "configuration", "1", "with flag=1: apply configuration files when they change; 0: at mfserv reload");
     MISC_CORE_SIZE_KIB: Option<u64> = optional("misc", "core_size", "0", at_least(-1, "KiB"), "size of core files of workers and jobs; 0: none; -1: as mfserv was started");

@@ -57,7 +57,8 @@ pub fn slots_of(argv: &[String]) -> (Slots, bool) {
 /// Whether a worker of this command can take requests by itself, from a queue: the WSGI server of
 /// this program.
 pub fn pulls(argv: &[String]) -> bool {
-    matches!(Server::of(argv), Some(Server::Mfserv))
+    let other = option(argv, &["--server"]).is_some_and(|server| server != "mfserv");
+    matches!(Server::of(argv), Some(Server::Mfserv)) && !other
 }
 
 enum Server {

@@ -8,7 +8,7 @@ use crate::exit_code::Kind;
 use crate::fingerprint;
 use crate::keys::{
     FRONT_UPGRADE_DRAIN_TIMEOUT_S, LOG_SPLIT_STREAMS, LOG_SPLIT_WORKERS, MISC_CORE_SIZE_KIB,
-    NGINX_TIMEOUT_S,
+    NGINX_TIMEOUT_S, PYTHON_ASGI_SERVER,
 };
 use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
@@ -122,6 +122,9 @@ impl Maker<'_> {
         watcher.env.insert("HOTSWAP".into(), "0".into());
         let server = python_server(app, self.inputs.module);
         watcher.env.insert("MFSERV_PYTHON_SERVER".into(), server);
+        let asgi = app.asgi_server.clone();
+        let asgi = asgi.unwrap_or_else(|| self.inputs.module.get(PYTHON_ASGI_SERVER));
+        watcher.env.insert("MFSERV_PYTHON_ASGI_SERVER".into(), asgi);
         let link_stem = self.inputs.var_dir.join(watcher.name.file_stem());
         watcher.socket_stem = Some(short_enough(&link_stem, &self.inputs.short_dir));
         watcher.socket_link_stem = Some(link_stem);

@@ -127,6 +127,7 @@ fn app(name: &str, section: &Section) -> AppSpec {
         requests_per_worker: section.get(REQUESTS_PER_WORKER).map(small),
         keep_alive: section.get(KEEP_ALIVE),
         python_server: section.get(PYTHON_SERVER),
+        asgi_server: section.get(ASGI_SERVER),
     }
 }
 

@@ -39,8 +39,10 @@ except ImportError:
 
 BACKLOG = 10000
 REQUEST_ID = "MFSERV_CURRENT_REQUEST_ID"
-# which server an app gets: [python] server, or _python_server of the app
+# which server a WSGI app gets: [python] server, or _python_server of the app
 SERVER = "MFSERV_PYTHON_SERVER"
+# which server an ASGI app gets: [python] asgi_server, or _python_asgi_server of the app
+ASGI_SERVER = "MFSERV_PYTHON_ASGI_SERVER"
 # how long a worker that was told to stop goes on serving who has connected
 FLUSH_SECONDS = 5.0
 # Interrupts a request that takes too long. Not SIGALRM: apps and their libraries use that
@@ -600,7 +602,9 @@ def parse(arguments, prog="bjoern_wrapper.py"):
 def add_options_of_worker(parser):
     parser.description = "WSGI and ASGI server on a unix socket"
     parser.add_argument(
-        "--server", choices=["mfserv", "waitress", "uvicorn"], default="mfserv", help="the server"
+        "--server",
+        choices=["mfserv", "waitress", "uvicorn"],
+        help="the server; else what the configuration says, else mfserv",
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--asgi", action="store_true", help="the app is an ASGI app")
@@ -631,7 +635,11 @@ def main(arguments=None):
     """The command line of bjoern_wrapper.py; returns the exit code. Which server it starts is
     not in it, since it is older than the choice: the configuration says so, in the environment."""
     options = parse(arguments)
-    return run(options, os.environ.get(SERVER, "mfserv"), put_variable)
+    return run(options, configured(SERVER), put_variable)
+
+
+def configured(variable):
+    return os.environ.get(variable, "mfserv")
 
 
 def main_of_worker(arguments=None):
@@ -647,7 +655,7 @@ def main_of_worker(arguments=None):
     if options.server == "uvicorn":
         log_problem("uvicorn serves no WSGI app: %s needs --asgi, or another --server" % options.wsgi_app)
         return 1
-    return run_app(app, options, options.server, None)
+    return run_app(app, options, options.server or configured(SERVER), None)
 
 
 def is_asgi(app):
@@ -667,7 +675,7 @@ def run_asgi(load, options):
     if options.debug or options.debug_evalex:
         log_everything()
     release_children()
-    if options.server == "uvicorn" or not is_native("uvicorn"):
+    if (options.server or configured(ASGI_SERVER)) == "uvicorn" or not is_native("uvicorn"):
         return with_uvicorn(load, options)
     from mfserv_worker.asgi import serve
 

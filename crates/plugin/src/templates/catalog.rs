@@ -99,8 +99,8 @@ const PYTHON: Template = Template {
 const NODE: Template = Template { kind: "node", ..PYTHON };
 
 const WSGI_DEBUG: &str = "--debug --debug-evalex";
-const UVICORN: &str = "uvicorn {debug_extra_options} --uds \"{unix_socket_path}\" --workers 1 {app_name}.application:app";
-const UVICORN_DEBUG: &str = "--access-log --log-level=debug";
+const ASGI: &str = "mfserv_worker {debug_extra_options} --asgi --timeout={timeout} {app_name}.application:app \"{unix_socket_path}\"";
+const ASGI_DEBUG: &str = "--debug";
 const APPLICATION: &str =
     "python {plugin_dir}/{app_name}/application.py \"{unix_socket_path}\" {timeout}";
 
@@ -181,8 +181,8 @@ pub(super) const TEMPLATES: &[Template] = &[
     Template {
         name: "python3_fastapi",
         summary: "a web app with Python and FastAPI",
-        command: UVICORN,
-        debug_options: UVICORN_DEBUG,
+        command: ASGI,
+        debug_options: ASGI_DEBUG,
         files: &[
             CRONTAB,
             MAIN_PACKAGE,
@@ -222,8 +222,8 @@ pub(super) const TEMPLATES: &[Template] = &[
     Template {
         name: "python3_raw_asgi",
         summary: "a web app with Python and nothing else (ASGI)",
-        command: UVICORN,
-        debug_options: UVICORN_DEBUG,
+        command: ASGI,
+        debug_options: ASGI_DEBUG,
         files: &[
             CRONTAB,
             MAIN_PACKAGE,

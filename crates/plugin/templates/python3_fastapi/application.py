@@ -4,8 +4,9 @@ import logging
 
 from fastapi import APIRouter, FastAPI
 
-# uvicorn's logger: its messages go to the log of the app
-logger = logging.getLogger("uvicorn.error")
+# what is logged goes to the log of the app
+logging.basicConfig(level=logging.INFO)
+logger = logging.getLogger("{{ name }}")
 
 # the address of a request is the whole one: the plugin's name is a part of it
 app = FastAPI(

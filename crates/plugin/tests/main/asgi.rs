@@ -385,5 +385,10 @@ fn uvicorn_serves_where_the_module_does_not_load(
     assert!(said.contains("waitress serves no ASGI app"), "{said}");
     let said = refused(&["--wsgi", "--server=uvicorn", "main.application:app"]);
     assert!(said.contains("uvicorn serves no WSGI app"), "{said}");
+
+    let mut chosen = in_environment(node, base, &dir, "mfserv_worker");
+    chosen.args(["--asgi", "main.application:app"]).arg(&socket).stderr(Stdio::null());
+    let _chosen = End(chosen.env("MFSERV_PYTHON_ASGI_SERVER", "uvicorn").spawn().unwrap());
+    assert!(get(&socket, "/", "").0.contains("server: uvicorn"), "by [python] asgi_server");
     (uvicorn, idle, since)
 }

@@ -16,6 +16,19 @@ fn the_server_of_an_app_is_its_own_else_that_of_the_node() {
 }
 
 #[test]
+fn the_server_of_asgi_apps_is_a_choice_of_its_own() {
+    let of = |node: &str, app: &str| {
+        let module = module(node);
+        let plan = Plan::new(inputs(&module, vec![plugin("foo", &format!("{WEB}{app}"))]));
+        plan.watchers[&WatcherName::app("foo", "main")].env["MFSERV_PYTHON_ASGI_SERVER"].clone()
+    };
+    assert_eq!(of("[python]\nserver=waitress\n", "_python_server=waitress\n"), "mfserv");
+    assert_eq!(of("[python]\nasgi_server=uvicorn\n", ""), "uvicorn");
+    assert_eq!(of("", "_python_asgi_server=uvicorn\n"), "uvicorn");
+    assert_eq!(of("[python]\nasgi_server=uvicorn\n", "_python_asgi_server=mfserv\n"), "mfserv");
+}
+
+#[test]
 fn workers_of_our_wsgi_server_with_one_request_at_a_time_pull() {
     let pulls = |node: &str, app: &str| {
         let module = module(node);
@@ -31,7 +44,12 @@ fn workers_of_our_wsgi_server_with_one_request_at_a_time_pull() {
         assert!(!pulls("", &format!("{wsgi}{other}")), "{other}");
     }
     assert!(!pulls("[python]\nserver=waitress\n", wsgi));
-    for command in ["mfserv_worker --asgi main:app", "gunicorn main:app -b", "node main.js"] {
+    for command in [
+        "mfserv_worker --asgi main:app",
+        "mfserv_worker --server=waitress main:app",
+        "gunicorn main:app -b",
+        "node main.js",
+    ] {
         let app = format!("_cmd_and_args={command} {{unix_socket_path}}\n");
         assert!(!pulls("", &app), "{command}");
     }

@@ -11,8 +11,9 @@ use super::contestant::{Contestant, Processes};
 use super::row::{Kind, Row};
 use crate::node::Node;
 
-/// The servers behind bjoern_wrapper.py.
-const PYTHON_SERVERS: [&str; 2] = ["mfserv", "waitress"];
+/// The servers of one kind of app: the key of the node that chooses one, and the words of it.
+const WSGI_SERVERS: (&str, [&str; 2]) = ("server", ["mfserv", "waitress"]);
+const ASGI_SERVERS: (&str, [&str; 2]) = ("asgi_server", ["mfserv", "uvicorn"]);
 
 /// The node.
 pub struct Own {
@@ -32,26 +33,29 @@ impl Own {
     /// Makes and builds the plugins of some rows, with the network.
     pub fn install(program: &Path, rows: &[Row]) -> Result<Self, Diagnostic> {
         let mut own = Self { node: Node::new(program)?, plugins: Vec::new() };
-        let default = default_server(&own.node)?;
         for &row in rows {
             own.add(row, None)?;
-            if row.kind() != Kind::Wsgi || row.is_mixed() {
-                continue;
-            }
+            let (key, servers) = match row.kind() {
+                Kind::Wsgi if !row.is_mixed() => WSGI_SERVERS,
+                Kind::Asgi => ASGI_SERVERS,
+                Kind::Wsgi | Kind::Node => continue,
+            };
             // A version without this key has one server only.
-            let others = PYTHON_SERVERS.into_iter().filter(|_| default.is_some());
-            for server in others.filter(|server| Some(*server) != default.as_deref()) {
-                own.add(row, Some(server))?;
+            if let Some(default) = default_server(&own.node, key)? {
+                for server in servers.into_iter().filter(|server| *server != default) {
+                    own.add(row, Some((key, server)))?;
+                }
             }
         }
         Ok(own)
     }
 
-    fn add(&mut self, row: Row, server: Option<&str>) -> Result<(), Diagnostic> {
-        let suffix = server.map_or(String::new(), |server| format!("_{server}"));
+    /// `server`: a key of `[python]` and its value, for this plugin alone.
+    fn add(&mut self, row: Row, server: Option<(&str, &str)>) -> Result<(), Diagnostic> {
+        let suffix = server.map_or(String::new(), |(_, server)| format!("_{server}"));
         let name = format!("stack_{}{suffix}", row.name().replace('-', "_"));
         let title = match server {
-            Some(server) => format!("mfserv, server={server}"),
+            Some((key, server)) => format!("mfserv, {key}={server}"),
             None => "mfserv".into(),
         };
         let (template, file, last) = match row.kind() {
@@ -65,9 +69,9 @@ impl Own {
             let packages = row.packages().join("\n") + "\n";
             write(dir.join("python3_virtualenv_sources/requirements-to-freeze.txt"), &packages)?;
         }
-        if let Some(server) = server {
+        if let Some((key, server)) = server {
             let path = dir.join("config.ini");
-            let key = format!("[app_main]\n_python_server={server}\n");
+            let key = format!("[app_main]\n_python_{key}={server}\n");
             let config = fs::read_to_string(&path).unwrap_or_default();
             write(path, &config.replacen("[app_main]\n", &key, 1))?;
         }
@@ -108,12 +112,12 @@ impl Own {
     }
 }
 
-/// The value of `[python] server`, if there is such a key.
-fn default_server(node: &Node) -> Result<Option<String>, Diagnostic> {
+/// The value of a key of `[python]`, if there is such a key.
+fn default_server(node: &Node, key: &str) -> Result<Option<String>, Diagnostic> {
     let text = node.run(&["config", "show", "python", "--json"])?;
     let values: Vec<serde_json::Value> = serde_json::from_str(&text)
         .map_err(|e| Diagnostic::error("cannot read `mfserv config show --json`").because(e))?;
-    let server = values.iter().find(|value| value["key"] == "server");
+    let server = values.iter().find(|value| value["key"] == key);
     Ok(server.and_then(|value| value["value"].as_str()).map(Into::into))
 }
 

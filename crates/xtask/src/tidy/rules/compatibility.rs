@@ -27,6 +27,7 @@ const NEW_KEYS: &[&str] = &[
     "[general] _python",
     "[python] legacy_layers",
     "[python] server",
+    "[python] asgi_server",
     "[autorestart] configuration",
     "[log] compress_rotated_files",
     "[log] max_total_size",
@@ -49,6 +50,7 @@ const NEW_PLUGIN_KEYS: &[&str] = &[
     "_requests_per_worker",
     "_keep_alive",
     "_python_server",
+    "_python_asgi_server",
     "memory_limit",
     "memory_high",
 ];
