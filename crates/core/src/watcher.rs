@@ -108,6 +108,10 @@ pub struct WatcherSpec {
     /// 0 when it serves none. No worker is replaced when only this changes.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub answer_timeout_ms: u64,
+    /// The signal on which it writes what it does to its log, if there is one: it gets it when it
+    /// does not answer, before it is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack_signal: Option<i32>,
     /// The signal that asks it to stop.
     pub stop_signal: i32,
     /// From that signal to SIGKILL, milliseconds; 0 = wait for ever.
@@ -123,6 +127,10 @@ pub struct WatcherSpec {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub version: String,
 }
+
+/// On this signal, `SIGRTMAX - 4`, the servers of this program for Python apps write what their
+/// threads do to their log.
+pub const STACK_SIGNAL: i32 = 60;
 
 impl WatcherSpec {
     /// What a worker runs, as a number: equal for specs that differ only in their count or
@@ -230,6 +238,7 @@ mod tests {
             start_timeout_ms: 0,
             drain_timeout_ms: 0,
             answer_timeout_ms: 0,
+            stack_signal: None,
             stop_signal: 15,
             stop_timeout_ms: 0,
             overlap: true,

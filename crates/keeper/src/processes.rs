@@ -3,6 +3,7 @@
 mod living;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -168,7 +169,7 @@ impl Processes {
     pub fn signal(&self, id: &str, number: i32, scope: Scope) -> Result<(), Refusal> {
         let gone = || Refusal::errno(format_args!("{id} does not live"), Errno::SRCH);
         let wrong = || Refusal::errno(format_args!("{number} is no signal"), Errno::INVAL);
-        let signal = Signal::from_named_raw(number).ok_or_else(wrong)?;
+        let signal = signal_of(number).ok_or_else(wrong)?;
         let living = self.living.get(id).filter(|living| living.runs()).ok_or_else(gone)?;
         match scope {
             Scope::Process => living
@@ -269,4 +270,13 @@ impl Processes {
     pub fn remove_cgroups(&self) {
         self.cgroups.remove_all();
     }
+}
+/// A signal by its number: one with a name, or a real-time signal.
+fn signal_of(number: i32) -> Option<Signal> {
+    // The C library keeps some below these for itself (signal(7)).
+    const REAL_TIME: RangeInclusive<i32> = 35..=64;
+    let of_app = REAL_TIME.contains(&number);
+    // SAFETY: the number is that of a signal, and none of those that are reserved.
+    let real_time = || unsafe { Signal::from_raw_unchecked(number) };
+    Signal::from_named_raw(number).or_else(|| of_app.then(real_time))
 }

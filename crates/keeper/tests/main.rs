@@ -46,6 +46,16 @@ fn an_exit_is_told_with_its_code_or_signal_and_its_last_lines() {
     assert_eq!(exit.note, "note of a");
     client.spawn("b", "kill -11 $$");
     assert_eq!(client.exit_of("b").ended, Ended::Signalled { signal: 11 });
+    client.spawn("r", "sleep 1000");
+    let real_time = |signal| Ask::Signal { id: "r".into(), signal, scope: Scope::Process };
+    // What the C library keeps for itself, and what is none.
+    for number in [0, 32, 33, 34, 65] {
+        let (why, _) = client.refused(real_time(number));
+        assert!(why.starts_with(&format!("{number} is no signal")), "{why}");
+    }
+    client.done(real_time(60));
+    assert_eq!(client.exit_of("r").ended, Ended::Signalled { signal: 60 });
+    client.done(Ask::Forget { id: "r".into() });
     client.spawn("c", "i=0; while [ $i -lt 5000 ]; do echo line $i; i=$((i+1)); done");
     let last = client.exit_of("c").last_output;
     assert!(last.len() <= 4096 && last.starts_with("line ") && last.ends_with("line 4999\n"));

@@ -85,6 +85,39 @@ fn an_endless_loop_without_a_request_is_found_unless_the_app_is_debugged() {
     node.stop();
 }
 
+const BLOCKS: &str = r#"
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    if scope["path"].endswith("/blocks"):
+        never_ends()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+def never_ends():
+    while True:
+        pass
+"#;
+
+#[test]
+fn the_log_of_an_asgi_app_that_blocks_its_event_loop_says_where_before_its_worker_is_replaced() {
+    let _turn = Turn::heavy();
+    let node = node();
+    let plugin = Plugin::new("blocking").file("main/__init__.py", "");
+    let plugin = plugin.file("main/application.py", BLOCKS).app(
+        "main",
+        "mfserv_worker --asgi --timeout={timeout} main.application:app {unix_socket_path}",
+    );
+    node.add(&plugin.key("app_main", "timeout", "3"));
+    node.start();
+    assert_eq!(node.get("/blocking/blocks").status, 504);
+    until("the log says where", PATIENCE, || {
+        let lines = node.log_lines("app_blocking_main");
+        lines.iter().any(|line| line.contains("in never_ends"))
+    });
+    until("it serves again", PATIENCE, || node.get("/blocking").status == 200);
+    node.stop();
+}
+
 #[test]
 fn a_server_with_one_connection_at_a_time_answers_its_clients_and_is_not_called_stuck() {
     let _turn = Turn::cheap();

@@ -61,6 +61,13 @@ pub fn pulls(argv: &[String]) -> bool {
     matches!(Server::of(argv), Some(Server::Mfserv)) && !other
 }
 
+/// Whether it is a server of this program, for WSGI or ASGI apps, which knows
+/// [`STACK_SIGNAL`](crate::watcher::STACK_SIGNAL).
+pub fn is_own(argv: &[String]) -> bool {
+    let named = argv.iter().find_map(|word| Server::named(base_name(word)));
+    matches!(named, Some(Server::Mfserv))
+}
+
 enum Server {
     /// The WSGI server of this program; its ASGI server takes any number of requests.
     Mfserv,

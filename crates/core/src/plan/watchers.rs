@@ -118,6 +118,7 @@ impl Maker<'_> {
             _ if has_socket => http_probe(spec, app),
             _ => Probe::Alive { for_ms: app.start_delay_s * 1000 },
         };
+        let stack_signal = command::is_own(&argv).then_some(crate::watcher::STACK_SIGNAL);
         let mut watcher = self.watcher(name, &app.command, argv, probe);
         watcher.env.insert("HOTSWAP".into(), "0".into());
         let server = python_server(app, self.inputs.module);
@@ -134,6 +135,7 @@ impl Maker<'_> {
         let upgraded_s = self.inputs.module.get(FRONT_UPGRADE_DRAIN_TIMEOUT_S);
         watcher.drain_timeout_ms = (timeout_s.max(upgraded_s) + 1) * 1000;
         watcher.answer_timeout_ms = timeout_s * 1000;
+        watcher.stack_signal = stack_signal;
         watcher.stop_signal = app.stop_signal;
         watcher.stop_timeout_ms = app.stop_delay_s * 1000;
         watcher.overlap = app.command.overlap.unwrap_or(true);
@@ -208,6 +210,7 @@ impl Maker<'_> {
             start_timeout_ms: spec.start_timeout_s.unwrap_or(START_TIMEOUT_S) * 1000,
             drain_timeout_ms: 0,
             answer_timeout_ms: 0,
+            stack_signal: None,
             stop_signal: SIGTERM,
             stop_timeout_ms: 0,
             overlap: true,
@@ -271,6 +274,7 @@ pub(super) fn of_front(
         start_timeout_ms: 30_000,
         drain_timeout_ms: 0,
         answer_timeout_ms: 0,
+        stack_signal: None,
         stop_signal: SIGTERM,
         stop_timeout_ms: FRONT_STOP_MS,
         overlap: true,
@@ -325,6 +329,7 @@ fn of_monitoring(
         start_timeout_ms: 30_000,
         drain_timeout_ms: 0,
         answer_timeout_ms: 0,
+        stack_signal: None,
         stop_signal: SIGTERM,
         stop_timeout_ms: MONITORING_STOP_MS,
         // Both would listen on the same sockets.

@@ -32,6 +32,12 @@ from collections import deque
 from select import POLLIN, POLLOUT, poll
 
 try:
+    import faulthandler
+except ImportError:
+    # Python 2.7 has none
+    faulthandler = None
+
+try:
     from mfserv_worker import request_id
 except ImportError:
     # Python 2 has no context variables
@@ -48,6 +54,8 @@ FLUSH_SECONDS = 5.0
 # Interrupts a request that takes too long. Not SIGALRM: apps and their libraries use that
 # signal and its timer for timeouts of their own, and there is only one of each in a process.
 TIMEOUT_SIGNAL = signal.SIGRTMAX - 3
+# Writes what each thread does to the log. The node sends it, and the extension module.
+STACK_SIGNAL = signal.SIGRTMAX - 4
 # The front sets X-Real-* and X-Forwarded-*: MFSERV's [nginx] add_x_forwarded_headers.
 FORWARDED = os.environ.get("MFSERV_NGINX_ADD_X_FORWARDED_HEADERS", "1") != "0"
 DEFAULT_PORTS = {"http": "80", "https": "443"}
@@ -159,7 +167,19 @@ def kill_family(message):
             os.write(2, message.encode("ascii"))
         except OSError:
             pass
+        if faulthandler is not None:
+            # By a thread that needs no lock of the interpreter: if nobody reads, only it waits.
+            faulthandler.dump_traceback_later(0.01, file=2)
+            time.sleep(0.2)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def show_stacks_on_signal():
+    """From now on STACK_SIGNAL writes what each thread does to the standard error."""
+    if faulthandler is None:
+        signal.signal(STACK_SIGNAL, signal.SIG_IGN)
+    else:
+        faulthandler.register(STACK_SIGNAL, file=2, all_threads=True)
 
 
 class Clock(object):
@@ -635,6 +655,7 @@ def main(arguments=None):
     """The command line of bjoern_wrapper.py; returns the exit code. Which server it starts is
     not in it, since it is older than the choice: the configuration says so, in the environment."""
     options = parse(arguments)
+    show_stacks_on_signal()
     return run(options, configured(SERVER), put_variable)
 
 
@@ -645,6 +666,7 @@ def configured(variable):
 def main_of_worker(arguments=None):
     """The command line of mfserv_worker; returns the exit code."""
     options = parse(arguments, "mfserv_worker")
+    show_stacks_on_signal()
     if options.asgi:
         return run_asgi(lambda: import_app(options.wsgi_app), options)
     app = import_app(options.wsgi_app)

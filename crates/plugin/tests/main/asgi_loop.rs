@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
+use mfserv_core::watcher::STACK_SIGNAL;
 use mfserv_plugin::base::BaseEnvironment;
 
 use crate::asgi::{log, worker};
@@ -140,6 +141,8 @@ pub fn no_request_keeps_the_event_loop_for_itself(node: &Node, base: &BaseEnviro
 
     let (mut blocked, socket) = start("q");
     let _held = self::held(&dir, &socket);
+    blocked.signal(&STACK_SIGNAL.to_string());
+    until("the log says what holds the loop", || log(&socket).contains("in hold\n"));
     until("a second signal ends a worker whose loop is blocked", || {
         blocked.signal("TERM");
         blocked.0.try_wait().unwrap().is_some()

@@ -32,6 +32,9 @@ def nobody_reads_errors():
         pass
     os.set_blocking(writer, True)
     os.dup2(writer, 2)
+    catch_all()
+
+def catch_all():
     while True:
         try:
             time.sleep(1000)
@@ -40,6 +43,9 @@ def nobody_reads_errors():
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]
+    if path == "/catch":
+        threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+        catch_all()
     if path == "/wakeup":
         leave_no_wakeup()
     if path == "/errors":
@@ -65,6 +71,7 @@ pub fn a_worker_ends_as_it_should(node: &Node, base: (&BaseEnvironment, &str)) {
     a_long_request_is_finished(&mut start(PATIENT), &dir, &socket);
     a_signal_is_not_lost(&mut start(PATIENT), &socket);
     nothing_delays_the_hard_limit(&mut start(HASTY), &socket);
+    the_log_says_what_was_done_at_the_hard_limit(&mut start(HASTY), &socket);
 }
 
 fn send(socket: &Path, path: &str) -> UnixStream {
@@ -104,4 +111,14 @@ fn nothing_delays_the_hard_limit(app: &mut End, socket: &Path) {
     until_it_listens(socket);
     let _stream = send(socket, "/errors");
     assert_eq!(app.ended().signal(), Some(9));
+}
+
+fn the_log_says_what_was_done_at_the_hard_limit(app: &mut End, socket: &Path) {
+    until_it_listens(socket);
+    let _stream = send(socket, "/catch");
+    assert_eq!(app.ended().signal(), Some(9));
+    let log = fs::read_to_string(socket.with_extension("log")).unwrap();
+    let (_, stacks) = log.split_once("hard timeout (3 s) => SIGKILL").expect(&log);
+    assert!(stacks.contains("in catch_all") && stacks.contains("in application"), "{stacks}");
+    assert!(stacks.matches("(most recent call first)").count() >= 2, "all threads: {stacks}");
 }

@@ -50,6 +50,7 @@ pub fn named(name: &str, count: u32) -> WatcherSpec {
         start_timeout_ms: 30_000,
         drain_timeout_ms: 60_000,
         answer_timeout_ms: 60_000,
+        stack_signal: None,
         stop_signal: 15,
         stop_timeout_ms: 10_000,
         overlap: true,
@@ -60,9 +61,8 @@ pub fn named(name: &str, count: u32) -> WatcherSpec {
 }
 
 /// The same watcher with another configuration.
-pub fn edited(spec: WatcherSpec) -> WatcherSpec {
+pub fn edited(mut spec: WatcherSpec) -> WatcherSpec {
     let edition = spec.env.len();
-    let mut spec = spec;
     spec.env.insert(format!("EDITION_{edition}"), "1".into());
     spec
 }

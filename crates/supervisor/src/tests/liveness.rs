@@ -64,6 +64,18 @@ async fn a_worker_whose_socket_was_removed_is_replaced_within_5_s_without_any_re
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_that_hangs_is_asked_what_it_does_before_it_is_replaced() {
+    let with_signal = |node: &Node| {
+        let spec = on_sockets(node, 1, http());
+        WatcherSpec { stack_signal: Some(60), ..spec }
+    };
+    let (mut node, _sockets) = hanging(with_signal).await;
+    node.handle().suspect(id("1.1"));
+    node.pass(ms(3100)).await;
+    assert_eq!(node.signals(), ["1.1 60"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_worker_that_hangs_is_replaced_after_3_s_and_status_says_so_meanwhile() {
     let (mut node, _sockets) = hanging(|node| on_sockets(node, 2, http())).await;
     node.handle().suspect(id("2.2"));

@@ -161,7 +161,10 @@ impl Watcher {
     }
 
     fn end_stuck(&mut self, id: &WorkerId, saw: String, context: &mut Context) {
-        if self.workers.get(id).is_some_and(Worker::is_ready) {
+        if let Some(worker) = self.workers.get(id).filter(|worker| worker.is_ready()) {
+            if let Some(signal) = worker.spec.stack_signal {
+                context.signal(id, signal);
+            }
             self.replace(vec![id.clone()], &EndReason::Stuck { saw }, context);
         }
     }

@@ -29,6 +29,24 @@ fn the_server_of_asgi_apps_is_a_choice_of_its_own() {
 }
 
 #[test]
+fn workers_of_our_servers_can_say_what_they_do() {
+    let of = |command: &str| {
+        let module = module("");
+        let app =
+            format!("[app_main]\nnumprocesses=1\n_cmd_and_args={command} {{unix_socket_path}}\n");
+        let plan = Plan::new(inputs(&module, vec![plugin("foo", &app)]));
+        plan.watchers[&WatcherName::app("foo", "main")].stack_signal
+    };
+    for own in ["bjoern_wrapper.py m:a", "mfserv_worker m:a", "mfserv_worker --asgi m:a"] {
+        assert_eq!(of(own), Some(crate::watcher::STACK_SIGNAL), "{own}");
+    }
+    // Others would be ended by it.
+    for other in ["gunicorn m:a -b", "node main.js", "python main.py"] {
+        assert_eq!(of(other), None, "{other}");
+    }
+}
+
+#[test]
 fn workers_of_our_wsgi_server_with_one_request_at_a_time_pull() {
     let pulls = |node: &str, app: &str| {
         let module = module(node);
