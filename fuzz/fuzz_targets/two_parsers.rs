@@ -107,6 +107,8 @@ fuzz_target!(|input: &[u8]| {
         trusted: true,
         length,
         keep_alive: true,
+        secure: false,
+        identity: None,
     };
     let forwarded = request_for_worker(&head, settings(), with);
     let theirs = parse(&forwarded);

@@ -32,13 +32,10 @@ pub enum Type {
     },
     /// A TCP or UDP port; `0` and `null` mean none.
     Port,
-    /// A port that nothing serves in this version: any but `0` and `null` is refused.
-    LaterPort {
-        /// Why.
-        reason: &'static str,
-        /// What to write instead.
-        help: &'static str,
-    },
+    /// Versions of TLS, as nginx writes them ([`crate::tls::versions`]).
+    TlsVersions,
+    /// Ciphers of TLS, as OpenSSL writes them ([`crate::tls::ciphers`]).
+    TlsCiphers,
     /// A file mode in octal digits; `null` means that it is not set.
     FileMode,
     /// One of a few words, in upper or lower case.
@@ -92,7 +89,7 @@ impl Type {
             Type::Flag => "0/1".into(),
             Type::Integer { unit: "", .. } => "number".into(),
             Type::Integer { unit, .. } => unit.into(),
-            Type::Port | Type::LaterPort { .. } => "port".into(),
+            Type::Port => "port".into(),
             Type::FileMode => "octal".into(),
             Type::OneOf { words, .. } => words.join(", "),
             Type::Path => "path".into(),
@@ -105,6 +102,7 @@ impl Type {
             Type::Networks => "networks, comma".into(),
             Type::Program => "program".into(),
             Type::SyslogAddress | Type::Endpoint => "URL".into(),
+            Type::TlsVersions | Type::TlsCiphers => "list".into(),
             Type::Text => "text".into(),
         }
     }

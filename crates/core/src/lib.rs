@@ -39,6 +39,7 @@ pub mod status;
 pub mod suggest;
 pub mod telegraf;
 pub mod telemetry;
+pub mod tls;
 pub mod watcher;
 pub mod wire;
 pub mod worker;

@@ -183,8 +183,7 @@ fn reading(
 }
 
 fn warn_if_not_obeyed(key: &Row, value: &Value, diagnostics: &mut Vec<Diagnostic>) {
-    // Such a port is none, or it is refused.
-    if key.obeyed || matches!(key.kind, keys::Type::LaterPort { .. }) {
+    if key.obeyed {
         return;
     }
     diagnostics.push(

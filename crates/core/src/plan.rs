@@ -379,12 +379,17 @@ impl Plan {
     }
 
     fn add_front(&mut self, inputs: &Inputs) {
-        let (Some(program), Some(address)) = (&inputs.front, inputs.module.listen_address()) else {
-            return;
-        };
         // Named by its address: another address is another socket, and another front.
-        self.listeners
-            .push(Listen { name: format!("http:{address}"), address: address.to_string() });
+        let (plain, tls) = (inputs.module.listen_address(), inputs.module.tls_address());
+        let listens = plain.is_some() || tls.is_some();
+        let Some(program) = inputs.front.as_ref().filter(|_| listens) else { return };
+        for (scheme, address) in [("http", plain), ("https", tls)] {
+            let Some(address) = address.map(|address| address.to_string()) else { continue };
+            self.listeners.push(Listen { name: format!("{scheme}:{address}"), address });
+        }
+        if let Some(tls) = &mut self.table.server.tls {
+            tls.ticket_keys = Some(inputs.var_dir.join("run/tls_ticket_keys.json"));
+        }
         let names = self.listeners.iter().map(|listen| listen.name.clone()).collect();
         let front = watchers::of_front(program, inputs, names);
         self.watchers.insert(front.name.clone(), front);

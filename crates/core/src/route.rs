@@ -14,6 +14,8 @@ pub use path::{BadPath, normalise};
 use serde::{Deserialize, Serialize};
 pub use takeover::{Taken, taken};
 
+use crate::tls::TlsSettings;
+
 /// Where the requests of a route go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "to", rename_all = "snake_case")]
@@ -233,6 +235,9 @@ pub struct ServerSettings {
     /// The client's address comes from a header of trusted proxies.
     #[serde(default)]
     pub real_ip: Option<RealIp>,
+    /// The TLS listener.
+    #[serde(default)]
+    pub tls: Option<TlsSettings>,
     /// The node is being stopped: every request but those for inner endpoints is answered 503.
     #[serde(default)]
     pub stopping: bool,

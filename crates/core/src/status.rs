@@ -184,6 +184,9 @@ pub struct Status {
     pub home: String,
     /// Where HTTP is answered, `http://HOST:PORT`.
     pub address: Option<String>,
+    /// Where HTTP over TLS is answered too, `https://HOST:PORT`; `None` where `address` says it.
+    #[serde(default)]
+    pub tls_address: Option<String>,
     /// The generation of the plan in force.
     pub generation: u64,
     /// The keeper.
@@ -257,6 +260,8 @@ impl Status {
                 }
             }
         }
+        let broken = self.front_warnings.values().filter(|warned| warned.is_fault);
+        faults.extend(count_of(broken.count(), "fault of the front", "faults of the front"));
         let unwell = self.plugins.iter().filter(|plugin| plugin.state != PluginState::Active);
         let names: Vec<&str> = unwell.map(|plugin| plugin.name.as_str()).collect();
         faults.extend(count_of(names.len(), "plugin refused", "plugins refused"));
@@ -283,6 +288,7 @@ mod tests {
             state: NodeState::Running,
             home: "/rt".into(),
             address: None,
+            tls_address: None,
             generation: 1,
             keeper: Some(role.clone()),
             daemon: role,

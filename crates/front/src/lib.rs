@@ -19,6 +19,7 @@ use std::time::Duration;
 use mfserv_core::Diagnostic;
 use mfserv_core::output::Rotation;
 
+pub use embedded::{TlsProblems, inspect_tls};
 pub use listeners::listeners_from_env;
 
 /// How long a front that has been asked to end goes on with its requests, by default.

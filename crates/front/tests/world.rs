@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,6 +20,7 @@ use mfserv_core::wire::front::{FromFront, Peer, ToFront};
 use tempfile::TempDir;
 
 use crate::kind;
+use crate::listeners::Listeners;
 use crate::suite::threads;
 
 /// No wait in a test is longer.
@@ -43,7 +43,7 @@ pub struct World {
     /// The name of the kind.
     kind: &'static str,
     pub dir: TempDir,
-    listener: TcpListener,
+    pub listeners: Listeners,
     pub address: SocketAddr,
 }
 
@@ -60,9 +60,9 @@ impl World {
     /// For fronts of this kind.
     pub fn of(kind: &'static str, address: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("front").tempdir().unwrap();
-        let listener = TcpListener::bind(address).unwrap();
-        let address = listener.local_addr().unwrap();
-        Self { kind, dir, listener, address }
+        let listeners = Listeners::on(address);
+        let address = listeners.address();
+        Self { kind, dir, listeners, address }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -77,18 +77,17 @@ impl World {
     pub fn front_with_grace(&self, number: u32, grace: Duration) -> Front {
         static STARTING: Mutex<()> = Mutex::new(());
         let one_at_a_time = STARTING.lock().unwrap_or_else(|e| e.into_inner());
-        let heir = self.listener.try_clone().unwrap();
-        rustix::io::fcntl_setfd(&heir, rustix::io::FdFlags::empty()).unwrap();
+        let (heirs, named) = self.listeners.inherited();
         let child = Command::new(env!("CARGO_BIN_EXE_mfserv-front-under-test"))
             .env(kind::VARIABLE, self.kind)
             .env("FRONT_DIR", self.dir.path())
             .env("FRONT_NUMBER", number.to_string())
             .env("FRONT_GRACE_MS", grace.as_millis().to_string())
-            .env("MFSERV_LISTEN", format!("http={}", heir.as_raw_fd()))
+            .env("MFSERV_LISTEN", named)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        drop(heir);
+        drop(heirs);
         drop(one_at_a_time);
         let socket = self.path(&format!("front.{number}.sock"));
         until("the front listens", || UnixStream::connect(&socket).is_ok());

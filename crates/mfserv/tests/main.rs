@@ -53,6 +53,7 @@ mod streams;
 mod taking;
 mod telegraf;
 mod terminal;
+mod tls;
 mod top;
 mod upgrade;
 mod vanishing;

@@ -3,7 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -20,6 +20,7 @@ use mfserv_core::{Diagnostic, Kind, Severity};
 use mfserv_plugin::build::PYTHON_SOURCES;
 use mfserv_plugin::{Cancel, Home, base, imports, label, python};
 
+use crate::certificates;
 use crate::configure::Module;
 use crate::control::client;
 use crate::daemon::{self, DaemonOptions, Looked};
@@ -41,6 +42,10 @@ pub fn node(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
         }
     }
     problems.extend(ports(&options.places, &module));
+    match certificates::inspect(&module) {
+        Ok(doubtful) => problems.extend(doubtful),
+        Err(problem) => problems.push(problem),
+    }
     problems.extend(json_file(&module));
     Ok(problems.into_iter().map(certain).collect())
 }
@@ -182,25 +187,30 @@ fn ports(places: &Places, module: &Module) -> Vec<Diagnostic> {
         return Vec::new();
     }
     let of_telemetry = ports_of_telemetry(status.as_ref(), module);
-    port_of_front(status.as_ref(), module).into_iter().chain(of_telemetry).collect()
+    let config = &module.resolution.config;
+    let of_front = [("port", config.listen_address()), ("https_port", config.tls_address())]
+        .into_iter()
+        .filter_map(|(key, address)| port_of_front(status.as_ref(), key, address?));
+    of_front.chain(of_telemetry).collect()
 }
 
-/// Why the front could not listen.
-fn port_of_front(status: Option<&Status>, module: &Module) -> Option<Diagnostic> {
-    let address = module.resolution.config.listen_address()?;
+/// Why the front could not listen on the port of this key.
+fn port_of_front(status: Option<&Status>, key: &str, address: SocketAddr) -> Option<Diagnostic> {
     let end = format!(":{}", address.port());
-    let own = status.and_then(|status| status.address.as_ref());
-    if own.is_some_and(|url| url.ends_with(&end)) {
+    let mut own = status.into_iter().flat_map(|status| [&status.address, &status.tls_address]);
+    if own.any(|url| url.as_ref().is_some_and(|url| url.ends_with(&end))) {
         return None;
     }
     let error = TcpListener::bind(address).err()?;
     let help = match error.kind() {
-        ErrorKind::AddrInUse => "choose another port ([nginx] port), or stop the other program",
-        ErrorKind::PermissionDenied => {
-            "choose a port above 1023 ([nginx] port), or give mfserv \
-                                        the privilege (CAP_NET_BIND_SERVICE)"
+        ErrorKind::AddrInUse => {
+            format!("choose another port ([nginx] {key}), or stop the other program")
         }
-        _ => "choose another address ([front] host) or port ([nginx] port)",
+        ErrorKind::PermissionDenied => format!(
+            "choose a port above 1023 ([nginx] {key}), or give mfserv the privilege \
+             (CAP_NET_BIND_SERVICE)"
+        ),
+        _ => format!("choose another address ([front] host) or port ([nginx] {key})"),
     };
     let problem = Diagnostic::error(format!("the front could not listen on {address}"));
     Some(problem.kind(Kind::Refused).because(error).help(help))

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod certificates;
 pub mod configure;
 pub mod control;
 pub mod daemon;

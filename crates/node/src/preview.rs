@@ -297,8 +297,9 @@ impl Inspection<'_> {
         let with = plan(plugins);
         let taken = taking::refuse(&spec.name, &now.newly_taken(&spec.name, &with));
         preview.problems.extend(taken.err());
-        preview.served_at =
-            self.module.resolution.config.listen_address().map(|address| address.to_string());
+        let config = &self.module.resolution.config;
+        let address = config.listen_address().or(config.tls_address());
+        preview.served_at = address.map(|address| address.to_string());
         preview.apps = spec.apps.iter().map(|app| app_of(&app.command, &spec, &with)).collect();
         preview.extra_daemons =
             spec.extra_daemons.iter().map(|extra| command_of(&extra.command)).collect();

@@ -11,6 +11,7 @@ use super::{Key, Row, Type};
 use crate::circus::Endpoint;
 use crate::log_outputs::SyslogAddress;
 use crate::route::Symlinks;
+use crate::tls::{self, ClientCertificates, Version};
 
 type Text = &'static str;
 /// Section and key.
@@ -154,6 +155,35 @@ pub(super) const fn program(at: Place, default: Text, meaning: Text) -> Key<Opti
 
 pub(super) const fn text(at: Place, default: Text, meaning: Text) -> Key<String> {
     obeyed(at, default, Type::Text, meaning, |read| read.text().unwrap_or_default())
+}
+
+/// Who has to show a certificate.
+pub(super) const fn client_certificates(
+    at: Place,
+    default: Text,
+    meaning: Text,
+) -> Key<ClientCertificates> {
+    const WORDS: Type = Type::OneOf { words: &["off", "optional", "required"], later: None };
+    obeyed(at, default, WORDS, meaning, |read| match read.text().as_deref() {
+        Some("optional") => ClientCertificates::Optional,
+        Some("required") => ClientCertificates::Required,
+        _ => ClientCertificates::Off,
+    })
+}
+
+pub(super) const fn tls_versions(at: Place, default: Text, meaning: Text) -> Key<Vec<Version>> {
+    obeyed(at, default, Type::TlsVersions, meaning, |read| {
+        let chosen = tls::versions(&read.text().unwrap_or_default());
+        chosen.map_or_else(|_| Vec::new(), |chosen| chosen.offered)
+    })
+}
+
+pub(super) const fn tls_ciphers(at: Place, default: Text, meaning: Text) -> Key<Vec<String>> {
+    obeyed(at, default, Type::TlsCiphers, meaning, |read| {
+        let chosen = tls::ciphers(&read.text().unwrap_or_default());
+        let offered = chosen.map_or_else(|_| Vec::new(), |chosen| chosen.offered);
+        offered.into_iter().map(String::from).collect()
+    })
 }
 
 /// Any text, or `null`.

@@ -6,6 +6,7 @@ use super::{Later, Type};
 use crate::circus::Endpoint;
 use crate::http_url;
 use crate::log_outputs::SyslogAddress;
+use crate::tls;
 
 /// A value as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +53,8 @@ pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
     match kind {
         Type::Flag => Ok(flag(text)),
         Type::Integer { min, max, unit } => number(text, min, max, unit).map(Read::Number),
-        Type::Port | Type::LaterPort { .. } if is_null => Ok(Read::Number(0)),
+        Type::Port if is_null => Ok(Read::Number(0)),
         Type::Port => number(text, 0, 65_535, "").map(Read::Number),
-        Type::LaterPort { reason, help } => match number(text, 0, 65_535, "")? {
-            0 => Ok(Read::Number(0)),
-            _ => Err((reason.into(), help.into())),
-        },
         Type::FileMode | Type::UrlPath | Type::Networks | Type::Host if is_null => {
             Ok(Read::Nothing)
         }
@@ -85,6 +82,14 @@ pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
             SyslogAddress::parse(text).map(|address| Read::Text(address.to_string()))
         }
         Type::Endpoint => Endpoint::parse(text).map(|endpoint| Read::Text(endpoint.to_string())),
+        Type::TlsVersions => match tls::versions(text) {
+            Ok(_) => Ok(Read::Text(text.to_string())),
+            Err(why) => Err((why, "write TLSv1.2 TLSv1.3, or one of them".into())),
+        },
+        Type::TlsCiphers => match tls::ciphers(text) {
+            Ok(_) => Ok(Read::Text(text.to_string())),
+            Err(why) => Err((why, format!("write some of {}", tls::SUITES.join(":")))),
+        },
         Type::Text => Ok(Read::Text(text.to_string())),
     }
 }

@@ -8,6 +8,7 @@ use super::{Key, Later, Row, Type};
 use crate::circus::Endpoint;
 use crate::log_outputs::{self, SyslogAddress};
 use crate::route::Symlinks;
+use crate::tls::{ClientCertificates, Version};
 
 /// A hundred years, seconds: no delay is longer, and no sum of delays overflows.
 const LONGEST_S: i64 = 3_155_760_000;
@@ -32,9 +33,6 @@ const FRONTS: Type = Type::OneOf {
         help: "remove it, or write kind=embedded: the [nginx] keys drive the embedded front",
     }),
 };
-
-const NO_TLS: &str = "this version has no TLS listener: the node would serve in clear only";
-const NO_TLS_HELP: &str = "set it to null, and put a proxy that speaks TLS before the node";
 
 const fn at_least(min: i64, unit: &'static str) -> Type {
     Type::Integer { min, max: 1 << 50, unit }
@@ -93,11 +91,11 @@ keys! {
     NGINX_REAL_IP_RECURSIVE: bool = flag("nginx", "real_ip_recursive", "1", "skip trusted addresses from the right");
     NGINX_REAL_IP_HEADER: String = text("nginx", "real_ip_header", "X-Forwarded-For", "the header that real_ip reads");
     NGINX_REAL_IP_PROXIES: Vec<String> = networks("nginx", "real_ip_set_from", "172.16.0.0/12,192.168.0.0/16,10.0.0.0/8", "the trusted proxies of real_ip");
-    _: () = known("nginx", "https_port", "null", Type::LaterPort { reason: NO_TLS, help: NO_TLS_HELP }, "port of the TLS listener; 0 or null: none");
-    _: () = known("nginx", "ssl_certificate", "/dev/null", Type::Path, "certificate of the TLS listener");
-    _: () = known("nginx", "ssl_certificate_key", "/dev/null", Type::Path, "private key of the TLS listener");
-    _: () = known("nginx", "ssl_ciphers", "HIGH:!aNULL:!MD5", Type::Text, "ciphers, as OpenSSL writes them");
-    _: () = known("nginx", "ssl_protocols", "TLSv1 TLSv1.1 TLSv1.2", Type::Text, "TLS versions");
+    NGINX_HTTPS_PORT: Option<u16> = port("nginx", "https_port", "null", "port of the TLS listener; 0 or null: none");
+    NGINX_CERTIFICATE: Option<PathBuf> = path("nginx", "ssl_certificate", "/dev/null", "certificate of the TLS listener with its chain, PEM");
+    NGINX_CERTIFICATE_KEY: Option<PathBuf> = path("nginx", "ssl_certificate_key", "/dev/null", "private key of the TLS listener, PEM");
+    NGINX_CIPHERS: Vec<String> = tls_ciphers("nginx", "ssl_ciphers", "HIGH:!aNULL:!MD5", "ciphers, as OpenSSL writes them; the default: all that are safe");
+    NGINX_TLS_VERSIONS: Vec<Version> = tls_versions("nginx", "ssl_protocols", "TLSv1 TLSv1.1 TLSv1.2", "TLS versions; the default: TLS 1.2 and 1.3");
     _: () = unset("nginx", "proxy_temp_path", Type::Path, "where nginx buffers answers of apps");
     _: () = unset("nginx", "fastcgi_temp_path", Type::Path, "where nginx buffers answers of FastCGI apps");
     // [front]: what MFSERV had no name for.
@@ -124,6 +122,12 @@ keys! {
     FRONT_TRACE_CONTEXT: bool = flag("front", "trace_context", "1", "pass a valid traceparent and tracestate on to apps, else begin a trace; 0: pass both on as they come");
     FRONT_TRACE_SAMPLE: u32 = small("front", "trace_sample", "100", between(0, 100, "percent"), "traces begun here that apps are asked to record (flag sampled)");
     FRONT_SERVER_TIMING: bool = flag("front", "server_timing", "0", "1: add Server-Timing to answers: queue, app and total in milliseconds, which anybody can read");
+    FRONT_CERTIFICATES: Option<PathBuf> = path("front", "tls_certificates", "null", "directory with further certificates: NAME.crt or NAME.pem with NAME.key, or NAME/fullchain.pem with NAME/privkey.pem");
+    FRONT_CLIENT_CERTIFICATES: ClientCertificates = client_certificates("front", "tls_client_certificates", "off", "whether clients have to show a certificate of tls_client_authorities");
+    FRONT_CLIENT_AUTHORITIES: Option<PathBuf> = path("front", "tls_client_authorities", "null", "authorities that vouch for clients, PEM");
+    FRONT_HTTPS_REDIRECT: bool = flag("front", "https_redirect", "0", "1: requests that come in clear are redirected to the TLS listener");
+    FRONT_HSTS_MAX_AGE_S: u64 = count("front", "hsts_max_age", "0", seconds(0), "answers over TLS have Strict-Transport-Security with this age; 0: they have not");
+    FRONT_HSTS_SUBDOMAINS: bool = flag("front", "hsts_subdomains", "0", "1: Strict-Transport-Security is meant for all subdomains too");
     // [log]
     LOG_MINIMAL_LEVEL: String = one_of("log", "minimal_level", "INFO", LEVELS, "least severe level of the messages of plugins (mflog)");
     LOG_ROTATED_FILES: u32 = small("log", "number_of_rotated_files", "5", between(0, 1_000_000, "files"), "log files kept, the live one included; 0: all");

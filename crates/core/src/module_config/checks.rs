@@ -1,5 +1,7 @@
 //! What is doubtful in several keys together: each of them alone is right.
 
+mod tls;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::ModuleConfig;
@@ -39,8 +41,14 @@ pub(super) fn instead_of(section: &str) -> Option<&'static str> {
 /// Says what is doubtful.
 pub(super) fn check(config: &ModuleConfig, values: &[Value], diagnostics: &mut Vec<Diagnostic>) {
     let all = Checks { config, values };
-    let found =
-        [all.ports(), all.without_receiver(), all.influxdb(), all.elasticsearch(), all.json_file()];
+    let found = [
+        all.ports(),
+        all.without_receiver(),
+        all.influxdb(),
+        all.elasticsearch(),
+        all.json_file(),
+        tls::check(&all),
+    ];
     diagnostics.extend(found.into_iter().flatten());
 }
 
@@ -224,7 +232,7 @@ fn no_effect(value: &Value, missing: &str) -> Diagnostic {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use crate::diagnostic::Severity;
@@ -232,7 +240,7 @@ mod tests {
     use crate::module_config::resolve;
 
     /// What is said of a file, without the place: errors with a `!`.
-    fn said(text: &str) -> Vec<String> {
+    pub(super) fn said(text: &str) -> Vec<String> {
         let document = parse(text, "config.ini", Dialect::Module).unwrap();
         let found = resolve(&[document], &[], &BTreeMap::new(), "GENERIC").diagnostics;
         let show = |problem: crate::Diagnostic| match problem.severity {

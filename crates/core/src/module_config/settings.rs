@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::alerts::Alert;
 use crate::keys::*;
 use crate::output::{LogCare, Rotation};
 use crate::route::{HeadLimits, RealIp, ServerSettings, SpoolLimits};
+use crate::tls::{TlsSettings, strict_transport};
 
 /// The settings of a node.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +41,41 @@ impl ModuleConfig {
     pub fn listen_address(&self) -> Option<SocketAddr> {
         let port = self.get(NGINX_PORT).filter(|_| self.get(NGINX_ENABLED))?;
         Some(SocketAddr::new(self.get(FRONT_HOST), port))
+    }
+
+    /// The address of the TLS listener; `None` when there is no front, or no such listener.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        let port = self.get(NGINX_HTTPS_PORT).filter(|_| self.get(NGINX_ENABLED))?;
+        Some(SocketAddr::new(self.get(FRONT_HOST), port))
+    }
+
+    /// The certificate and the key of the TLS listener; `/dev/null` is none, as MFSERV has it.
+    pub fn certificate(&self) -> (Option<PathBuf>, Option<PathBuf>) {
+        let set = |path: Option<PathBuf>| path.filter(|path| *path != Path::new("/dev/null"));
+        (set(self.get(NGINX_CERTIFICATE)), set(self.get(NGINX_CERTIFICATE_KEY)))
+    }
+
+    /// The settings of the TLS listener, if there is one. A listener without a certificate is
+    /// refused where the configuration is read.
+    pub fn tls_settings(&self) -> Option<TlsSettings> {
+        let address = self.tls_address()?;
+        let (Some(certificate), Some(key)) = self.certificate() else { return None };
+        Some(TlsSettings {
+            port: address.port(),
+            certificate,
+            key,
+            directory: self.get(FRONT_CERTIFICATES),
+            versions: self.get(NGINX_TLS_VERSIONS),
+            ciphers: self.get(NGINX_CIPHERS),
+            client_certificates: self.get(FRONT_CLIENT_CERTIFICATES),
+            client_authorities: self.get(FRONT_CLIENT_AUTHORITIES),
+            redirect: self.get(FRONT_HTTPS_REDIRECT),
+            strict_transport: strict_transport(
+                self.get(FRONT_HSTS_MAX_AGE_S),
+                self.get(FRONT_HSTS_SUBDOMAINS),
+            ),
+            ticket_keys: None,
+        })
     }
 
     /// How log files are rotated.
@@ -114,6 +150,7 @@ impl ModuleConfig {
                 recursive: self.get(NGINX_REAL_IP_RECURSIVE),
                 proxies: self.get(NGINX_REAL_IP_PROXIES),
             }),
+            tls: self.tls_settings(),
             stopping: false,
         }
     }

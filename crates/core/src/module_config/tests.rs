@@ -7,6 +7,7 @@ use crate::diagnostic::{Location, Severity};
 use crate::ini::{Dialect, parse};
 use crate::keys::*;
 use crate::route::{HeadLimits, ServerSettings, SpoolLimits, Symlinks};
+use crate::tls::{ClientCertificates, SUITES, TlsSettings, Version};
 
 fn env() -> BTreeMap<String, String> {
     [
@@ -101,6 +102,7 @@ fn the_front_of_a_node_without_any_file_is_set_as_the_reference_says() {
         client_timeout_ms: 60_000,
         upgrade_drain_timeout_ms: 30_000,
         real_ip: None,
+        tls: None,
         stopping: false,
     };
     assert_eq!(server, expected);
@@ -219,15 +221,38 @@ fn a_known_key_that_is_not_obeyed_is_said_only_when_it_is_changed() {
 }
 
 #[test]
-fn a_port_for_tls_is_refused_because_the_node_would_be_in_clear() {
+fn a_node_with_a_port_for_tls_has_its_settings_or_is_refused() {
     for port in ["443", "28443", "65535"] {
-        let resolution = home(&format!("[nginx]\nhttps_port={port}\n"));
-        says(only(&resolution), Severity::Error, 2, &["https_port", "no TLS listener", "null"]);
+        let resolution = home(&format!("[nginx]\nhttps_port={port}\nssl_certificate=/c\n"));
+        says(only(&resolution), Severity::Error, 2, &["https_port", "ssl_certificate_key is not"]);
+        assert_eq!(resolution.config.tls_settings(), None);
     }
     for none in ["null", "0", ""] {
         assert_eq!(home(&format!("[nginx]\nhttps_port={none}\n")).diagnostics, [], "{none:?}");
     }
     says(only(&home("[nginx]\nhttps_port=x\n")), Severity::Error, 2, &["whole number"]);
+    let resolution = home(
+        "[nginx]\nhttps_port=443\nssl_certificate=/c\nssl_certificate_key=/k\n\
+         [front]\nhost=::1\nhsts_max_age=60\n",
+    );
+    assert_eq!(resolution.diagnostics, []);
+    assert_eq!(resolution.config.tls_address().unwrap().to_string(), "[::1]:443");
+    let tls = resolution.config.tls_settings().unwrap();
+    let expected = TlsSettings {
+        port: 443,
+        certificate: "/c".into(),
+        key: "/k".into(),
+        directory: None,
+        versions: vec![Version::V1_2, Version::V1_3],
+        ciphers: SUITES.map(String::from).to_vec(),
+        client_certificates: ClientCertificates::Off,
+        client_authorities: None,
+        redirect: false,
+        strict_transport: Some("max-age=60".into()),
+        ticket_keys: None,
+    };
+    assert_eq!(tls, expected);
+    assert_eq!(resolution.config.server_settings("", PathBuf::new()).tls, Some(expected));
 }
 
 #[test]

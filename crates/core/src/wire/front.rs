@@ -254,6 +254,7 @@ impl Stats {
             let own = self.warnings.entry(sentence.clone()).or_default();
             own.count += warned.count;
             own.last_ms = own.last_ms.max(warned.last_ms);
+            own.is_fault |= warned.is_fault;
         }
     }
 }
@@ -266,6 +267,8 @@ pub struct Warned {
     pub count: u64,
     /// When last, milliseconds since the Unix epoch.
     pub last_ms: u64,
+    /// It is no limit: the front does not do what it is told to.
+    pub is_fault: bool,
 }
 
 /// Counters of one upstream.

@@ -1,8 +1,8 @@
 //! The messages to the telemetry role: counters of fronts and of the daemon.
 //!
-//! The role listens on `var/run/metrics.sock`. Fronts and the daemon connect to it and send a
-//! message a second; nothing is ever sent back. Counters count since the process that sends them
-//! was started, so a message that is lost is made up for by the next one.
+//! The role listens on `var/run/metrics.sock`. Fronts and the daemon send it a message a second;
+//! nothing is sent back. Counters count since the process that sends them was started, so a message
+//! that is lost is made up for by the next one.
 
 use std::borrow::Borrow;
 
@@ -14,8 +14,7 @@ use crate::node_state::NodeState;
 use crate::wire::front::TroubleCause;
 use crate::worker::Phase;
 
-/// The upper bounds of the buckets of every [`Histogram`], microseconds; the last bucket has no
-/// bound.
+/// The upper bounds of the buckets of every [`Histogram`], microseconds; the last has no bound.
 pub const BOUNDS_US: [u64; 15] = [
     1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     5_000_000, 10_000_000, 30_000_000, 60_000_000,
@@ -29,8 +28,8 @@ pub const METHODS: [&str; 9] =
 /// The number of counters by method.
 pub const METHOD_COUNTERS: usize = METHODS.len() + 1;
 
-/// How long a sender waits for its next message, milliseconds: until the middle of a second of the
-/// wall clock. Whoever looks at the end of each second then sees one message of each sender.
+/// How long a sender waits for its next message, milliseconds: until the middle of a second. Whoever
+/// looks at the end of each second then sees one message of each sender.
 pub fn until_next_message_ms(now_ms: u64) -> u64 {
     1_000 - (now_ms + 500) % 1_000
 }
@@ -194,8 +193,7 @@ impl Requests {
         }
     }
 
-    /// Adds what another process has counted of the same app. Of the exemplars, those of the
-    /// other are taken where this has none.
+    /// Adds what another process has counted of the same app; exemplars only where this has none.
     pub fn add(&mut self, other: &Requests) {
         for (status, count) in &other.statuses {
             add(&mut self.statuses, status, *count);
@@ -256,6 +254,8 @@ pub struct FrontCounters {
     pub accepted: u64,
     /// Requests in work now.
     pub busy: u64,
+    /// TLS handshakes by outcome (`Counts` of the front).
+    pub handshakes: Vec<(String, u64)>,
     /// The requests of the apps that had any since the last message on this connection.
     pub requests: Vec<Requests>,
     /// Each upstream.

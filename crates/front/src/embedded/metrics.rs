@@ -113,6 +113,7 @@ impl Front {
             connections: self.connections(),
             accepted: self.accepted(),
             busy: self.requests().1,
+            handshakes: self.tls.counts.all().map(|(word, n)| (word.into(), n)).collect(),
             requests: rows.into_values().collect(),
             load: load.collect(),
         }

@@ -18,6 +18,7 @@ mod request;
 mod workers;
 
 pub use files::{opening, resolve_path};
+pub use io::tls::{Problems as TlsProblems, inspect as inspect_tls};
 
 use std::time::Duration;
 
@@ -90,6 +91,8 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
         lanes.start_in_first(move || listener.serve(front, lanes_of_it));
     }
     tokio::task::spawn_local(control::serve(front.clone(), lanes.clone(), control));
+    let watching = front.clone();
+    tokio::task::spawn_local(async move { watching.watch_certificates().await });
     let sweeping = front.clone();
     let sweep = async move { sweeping.pool.keep_sweeping(SWEEP_PAUSE, SWEEP_EVERY).await };
     // Unconstrained: a sweep reads from many connections, more than a task's budget allows.

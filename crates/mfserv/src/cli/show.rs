@@ -90,6 +90,13 @@ fn ask(places: &Places) -> Result<Status, Diagnostic> {
     reach::status(places)
 }
 
+/// Where the node answers, in clear and over TLS; `None`: nowhere.
+pub fn addresses(status: &Status) -> Option<String> {
+    let both = [&status.address, &status.tls_address];
+    let both: Vec<&str> = both.into_iter().flatten().map(String::as_str).collect();
+    (!both.is_empty()).then(|| both.join(" and "))
+}
+
 fn text(status: &Status) -> String {
     let colour = match status.state {
         NodeState::Running => Colour::Good,
@@ -97,7 +104,7 @@ fn text(status: &Status) -> String {
         NodeState::Error | NodeState::Stopped | NodeState::Unknown => Colour::Bad,
     };
     let state = paint(status.state.as_str(), colour);
-    let address = status.address.as_deref().unwrap_or("no listener");
+    let address = addresses(status).unwrap_or_else(|| "no listener".into());
     let faults: String =
         status.faults().iter().map(|fault| ", ".to_string() + &paint(fault, Colour::Bad)).collect();
     let mut out = format!("mfserv is {state}{faults} at {address} ({})\n", status.home);

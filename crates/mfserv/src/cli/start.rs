@@ -13,11 +13,12 @@ use mfserv_plugin::{Home, Progress, templates};
 use super::keeper::{self, LOOK, QUICK, refuse_other_user};
 use super::progress::Steps;
 use super::report::{self, Outcome};
+use super::show::addresses;
 use super::stop::shut_down;
 use super::{print, sets};
-use mfserv_node::configure;
 use mfserv_node::control::client;
 use mfserv_node::places::Places;
+use mfserv_node::{certificates, configure};
 
 #[derive(Debug, Args)]
 pub struct Start {
@@ -79,6 +80,7 @@ pub fn bring_up(
     }
     warn_root();
     prepare(places, &module)?;
+    refuse_bad_certificates(places, &module)?;
     let known = !bring_keeper(places, set, steps)?;
     if known && !set.is_empty() {
         let problem = Diagnostic::warning("--set has no effect on a node that runs");
@@ -120,6 +122,18 @@ pub fn bring_keeper(
         Err(_) if lives() => Ok(false),
         Err(problem) => Err(problem),
     }
+}
+
+/// Prints what is doubtful in the certificates of a node that does not run. Without a usable one
+/// nothing is started: whoever asks for TLS must not believe that he has it.
+pub fn refuse_bad_certificates(
+    places: &Places,
+    module: &configure::Module,
+) -> Result<(), Diagnostic> {
+    if keeper::connect(places).is_err() {
+        certificates::inspect(module)?.iter().for_each(report::print_problem);
+    }
+    Ok(())
 }
 
 /// Prints what is doubtful in the module's configuration; what is wrong is an error.
@@ -227,7 +241,7 @@ fn why_error(status: &Status) -> Diagnostic {
 }
 
 fn say_running(status: &Status, known: bool) {
-    let address = status.address.as_deref().unwrap_or("(no listener)");
+    let address = addresses(status).unwrap_or_else(|| "(no listener)".into());
     let was = if known { "is already running" } else { "is running" };
     print(&format!("mfserv {was} at {address}\n"));
     for watcher in status.watchers.iter().filter(|w| w.ready < w.wanted) {
@@ -256,6 +270,7 @@ impl Run {
         use std::os::unix::process::CommandExt;
         let module = configure::module(places, &sets(&self.sets)?)?;
         refuse_bad_configuration(&module)?;
+        refuse_bad_certificates(places, &module)?;
         warn_root();
         prepare(places, &module)?;
         #[expect(

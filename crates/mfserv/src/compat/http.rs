@@ -20,8 +20,14 @@ pub struct Page {
     pub body: String,
 }
 
-/// Asks `http://ADDRESS` (`HOST:PORT`) for a path, within `patience`.
-pub fn get(address: &str, path: &str, patience: Duration) -> Result<Page, Diagnostic> {
+/// Asks `http://ADDRESS` (`HOST:PORT`) for a path, within `patience`. `redirects`: requests in
+/// clear may be redirected to TLS; this one asks in the name of a client that has come over it.
+pub fn get(
+    address: &str,
+    path: &str,
+    patience: Duration,
+    redirects: bool,
+) -> Result<Page, Diagnostic> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -40,6 +46,7 @@ pub fn get(address: &str, path: &str, patience: Duration) -> Result<Page, Diagno
             let request = Request::get(path)
                 .header("host", address)
                 .header("connection", "close")
+                .header("x-forwarded-proto", if redirects { "https" } else { "http" })
                 .body(Empty::<Bytes>::new())
                 .map_err(|e| failed(&e))?;
             let response = sender.send_request(request).await.map_err(|e| failed(&e))?;

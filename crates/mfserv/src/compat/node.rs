@@ -13,7 +13,9 @@ use super::watchers::start_plugin;
 use super::{failed, may_run, node_status, places, status};
 use crate::cli::print;
 use crate::cli::report::{self, Outcome};
-use crate::cli::start::{bring_keeper, prepare, refuse_bad_configuration, wait_until_running};
+use crate::cli::start::{
+    bring_keeper, prepare, refuse_bad_certificates, refuse_bad_configuration, wait_until_running,
+};
 use crate::cli::stop;
 use mfserv_node::configure;
 use mfserv_node::places::Places;
@@ -42,6 +44,7 @@ pub fn start() -> Result<Outcome, Diagnostic> {
         print("MFSERV_STARTUP_FLAG=0 => nothing to start\n");
         return Ok(Outcome::Done);
     }
+    refuse_bad_certificates(&places, &module)?;
     match args.noinit {
         None => {
             prepare(&places, &module)?;

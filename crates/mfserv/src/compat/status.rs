@@ -140,14 +140,22 @@ fn front(places: &Places, status: &Status) -> bool {
 
 /// The port of this node is answered by this node.
 fn same_uuid(places: &Places, status: &Status) -> Result<(), Diagnostic> {
+    if listens_for_tls_alone(status) {
+        // Its certificate is for another name than the address here: that the front lives has to do.
+        return Ok(());
+    }
     let address = address(status)?;
-    let page = get(&address, "/uuid", FRONT)?;
+    let page = get(&address, "/uuid", FRONT, false)?;
     let own = std::fs::read_to_string(places.var().join("uuid")).unwrap_or_default();
     match page.status == 200 && page.body.trim() == own.trim() {
         true => Ok(()),
         false => Err(Diagnostic::error(format!("another program answers at http://{address}"))
             .because(format!("/uuid says {:?} with status {}", page.body.trim(), page.status))),
     }
+}
+
+fn listens_for_tls_alone(status: &Status) -> bool {
+    status.address.as_deref().is_some_and(|url| url.starts_with("https://"))
 }
 
 fn address(status: &Status) -> Result<String, Diagnostic> {
@@ -256,13 +264,18 @@ impl Checks<'_> {
         let url = |address: &str| format!("http://{address}{}", test.path);
         let address = match address(self.status) {
             Ok(address) => address,
+            Err(_) if listens_for_tls_alone(self.status) => {
+                let what = "configured http test: ";
+                return vec![format!("{what}{} needs [nginx] port", test.path)];
+            }
             Err(problem) => return vec![problem.what],
         };
+        let redirects = self.status.tls_address.is_some();
         let patience = Duration::from_secs(test.timeout_s.max(1));
         let began = Instant::now();
         loop {
             let left = patience.saturating_sub(began.elapsed());
-            let page = get(&address, &test.path, left.max(LOOK));
+            let page = get(&address, &test.path, left.max(LOOK), redirects);
             if page.is_ok_and(|page| page.status == test.status && page.body.contains(&test.body)) {
                 return Vec::new();
             }

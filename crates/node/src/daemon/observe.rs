@@ -1,7 +1,7 @@
 //! The status of the node: what the supervisor and the fronts see, beside the plan.
 
 use mfserv_core::names::WatcherName;
-use mfserv_core::plan::Plan;
+use mfserv_core::plan::{Listen, Plan};
 use mfserv_core::route::pages;
 use mfserv_core::shipping::Report;
 use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherState, WatcherStatus};
@@ -40,7 +40,8 @@ impl Node {
         Status {
             state: self.state.get(),
             home: self.parts.options.places.home().to_string_lossy().into_owned(),
-            address: plan.as_ref().and_then(|plan| address(plan)),
+            address: plan.as_ref().and_then(|plan| address(plan.listeners.first()?)),
+            tls_address: plan.as_ref().and_then(|plan| address(plan.listeners.get(1)?)),
             generation: plan.as_ref().map_or(0, |plan| plan.generation),
             keeper,
             daemon: RoleStatus {
@@ -161,13 +162,13 @@ fn full_disk(places: &Places) -> Option<String> {
     ))
 }
 
-/// The URL of the node, for a client on this host.
-fn address(plan: &Plan) -> Option<String> {
-    let listen = plan.listeners.first()?;
+/// The URL of a listener, for a client on this host.
+fn address(listen: &Listen) -> Option<String> {
+    let (scheme, _) = listen.name.split_once(':')?;
     let everywhere = ["0.0.0.0:", "[::]:"];
     let port = everywhere.iter().find_map(|prefix| listen.address.strip_prefix(prefix));
     Some(match port {
-        Some(port) => format!("http://127.0.0.1:{port}"),
-        None => format!("http://{}", listen.address),
+        Some(port) => format!("{scheme}://127.0.0.1:{port}"),
+        None => format!("{scheme}://{}", listen.address),
     })
 }

@@ -129,7 +129,14 @@ impl Node {
     ) -> Result<(), Diagnostic> {
         self.listen(&changes.listen).await?;
         if changes.table {
-            self.parts.world.fronts.publish(plan.generation, plan.table.clone()).await?;
+            let published = self.parts.world.fronts.publish(plan.generation, plan.table.clone());
+            if let Err(refused) = published.await {
+                // Nobody would accept on these: their clients would wait for ever.
+                for Listen { name, .. } in &changes.listen {
+                    self.parts.world.keeper.send(AskKeeper::Unlisten { name: name.clone() });
+                }
+                return Err(refused);
+            }
         }
         self.parts.supervisor.apply(plan.watchers.values().cloned().collect());
         for name in &changes.unlisten {

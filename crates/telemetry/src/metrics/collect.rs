@@ -181,6 +181,8 @@ fn load(text: &mut Exposition, snapshot: &Snapshot) {
     let mut family = text.family(&names::RETRIED);
     rows().for_each(|(labels, load)| family.put(&labels, load.retried as f64));
     text.family(&names::ACCEPTED).put(&[], sums.accepted as f64);
+    let mut family = text.family(&names::HANDSHAKES);
+    sums.handshakes.iter().for_each(|(outcome, n)| family.put(&[outcome], *n as f64));
 }
 
 /// What daemons have counted.

@@ -83,6 +83,7 @@ families! {
     RETRIED: Counter "mfserv_http_requests_retried" ["plugin", "app"] "Requests tried again on another worker.";
     CONNECTIONS: Gauge "mfserv_front_connections" [] "Client connections open now.";
     ACCEPTED: Counter "mfserv_front_connections_accepted" [] "Client connections accepted.";
+    HANDSHAKES: Counter "mfserv_front_tls_handshakes" ["outcome"] "TLS handshakes: full, resumed, or why there is no connection (plain_http, abandoned, nothing_in_common, alert, client_certificate, malformed, no_certificate).";
     BUSY: Gauge "mfserv_front_requests_in_work" [] "Requests that the fronts read or answer now.";
     WANTED: Gauge "mfserv_workers_wanted" ["plugin", "app", "kind"] "Workers that are wanted.";
     WORKERS: Gauge "mfserv_workers" ["plugin", "app", "kind", "phase"] "Workers, by phase.";

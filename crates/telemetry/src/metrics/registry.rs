@@ -104,6 +104,9 @@ pub struct Sums {
     pub accepted: u64,
     /// Requests in work now.
     pub busy: u64,
+    /// TLS handshakes by outcome.
+    #[serde(default)]
+    pub handshakes: BTreeMap<String, u64>,
     /// Ends of workers by reason.
     #[serde(with = "pairs")]
     pub ends: BTreeMap<(WatcherName, String), u64>,
@@ -306,6 +309,9 @@ impl Sums {
         }
         if let Some(front) = &entry.front {
             self.accepted += front.accepted;
+            for (outcome, count) in front.handshakes.iter().filter(|(_, count)| *count > 0) {
+                *row(&mut self.handshakes, outcome.clone(), || REST.into(), || 0) += count;
+            }
             if lives {
                 self.connections += front.connections;
                 self.busy += front.busy;

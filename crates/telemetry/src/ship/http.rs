@@ -191,7 +191,7 @@ fn tls(authorities: Option<&Path>) -> Result<TlsConfig, Diagnostic> {
     if certificates.is_empty() {
         return Err(failed("use", file, "it has no certificate in PEM form"));
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     Ok(TlsConfig::builder()
         .root_certs(RootCerts::Specific(Arc::new(certificates)))
         .unversioned_rustls_crypto_provider(provider)

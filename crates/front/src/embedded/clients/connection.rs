@@ -63,6 +63,8 @@ pub struct Ends {
     pub client: Option<SocketAddr>,
     /// The port that it connected to; `None` over a unix socket.
     pub port: Option<u16>,
+    /// TLS is spoken on that port.
+    pub is_tls: bool,
 }
 
 /// How long a client is waited for between requests. A copy of two settings, so that a
@@ -379,6 +381,10 @@ impl Stream for Connection {
         let count = ready!(self.wire.poll_write(cx, bytes))?;
         self.sent += count as u64;
         Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.poll_flush(cx)
     }
 
     fn end_writing(&mut self) {

@@ -26,8 +26,9 @@ use super::http1::{self, Delimiter, Frame};
 use super::real_ip::{self, Trust};
 use crate::embedded::io::buffer::Pooled;
 use crate::embedded::io::pipe::Pipe;
+use crate::embedded::io::tls::Identity;
 
-pub use super::http1::{HeadWriter, Size, Start};
+pub use super::http1::{HeadWriter, STRICT_TRANSPORT, Size, Start};
 
 /// A request with its answer.
 pub struct Exchange<'a> {
@@ -153,6 +154,16 @@ impl Exchange<'_> {
         self.connection.peer_port().filter(|_| self.request.forwarded_for.is_none())
     }
 
+    /// True if the client has connected over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.connection.tls().is_some_and(|tls| !tls.is_clear())
+    }
+
+    /// Who the client is, as an authority says.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.connection.tls()?.identity().map(|identity| &**identity)
+    }
+
     /// The port that was connected to, over TCP.
     pub fn reached_port(&self) -> Option<u16> {
         self.connection.reached_port()
@@ -195,6 +206,8 @@ impl Exchange<'_> {
     /// whether the connection is used again: not where the rest of the request's body
     /// would be taken for the next request.
     pub fn put_head(&mut self, start: Start<'_>, fields: impl FnOnce(&mut HeadWriter<'_>)) {
+        let tls = self.settings.tls.as_ref().filter(|_| self.is_secure());
+        let strict_transport = tls.and_then(|tls| tls.strict_transport.as_deref());
         let (request, answer) = (&self.request, &mut self.answer);
         self.record.set_status(start.status);
         answer.sent_before = self.connection.sent();
@@ -208,6 +221,7 @@ impl Exchange<'_> {
             id: self.settings.add_request_id.then(|| self.record.id()),
             timing: timing.as_deref(),
             extra_field: answer.extra_field,
+            strict_transport,
         };
         let out = &mut self.connection.out;
         (answer.delimiter, answer.keep_alive) = http1::put_head(out, start, frame, fields);
@@ -266,7 +280,9 @@ impl Exchange<'_> {
     /// True if the next content can go through a pipe: it goes out as it is, and what was
     /// put before has been sent. (Content that has to be encoded or encrypted cannot.)
     pub fn takes_pipe(&self) -> bool {
-        self.answer.delimiter == Delimiter::Head && self.connection.out.is_empty()
+        self.answer.delimiter == Delimiter::Head
+            && self.connection.out.is_empty()
+            && self.connection.takes_pipes()
     }
 
     /// Sends content that is in a pipe. Ready when the pipe is empty.
@@ -278,8 +294,13 @@ impl Exchange<'_> {
         self.connection.poll_drain(cx, pipe)
     }
 
-    /// How many bytes have been put and not been sent yet.
+    /// How many bytes have been put and not been sent yet; 0 only when all are.
     pub fn unsent(&self) -> usize {
+        self.connection.unsent()
+    }
+
+    /// How many of them [`Exchange::take_unsent`] takes out: not those that are encrypted.
+    pub fn takes_out(&self) -> usize {
         self.connection.out.len()
     }
 
@@ -290,7 +311,7 @@ impl Exchange<'_> {
 
     /// Sends all that has been put.
     pub async fn flush(&mut self) -> Result<(), Lost> {
-        if self.connection.out.is_empty() {
+        if self.unsent() == 0 {
             return Ok(());
         }
         self.connection.flush(self.patience()).await

@@ -24,6 +24,8 @@ pub enum Cause {
     /// The head of the request is malformed, too large or late; with the status that
     /// says so (400, 405, 408, 431, …).
     BadRequest(u16),
+    /// A request in clear came to the TLS listener.
+    PlainHttp,
     /// The path cannot be decoded.
     BadPath,
     /// The body is not framed as its head says.
@@ -79,7 +81,7 @@ impl Cause {
     pub fn status(self) -> u16 {
         match self {
             Cause::BadRequest(status) => status,
-            Cause::BadPath | Cause::BadBody | Cause::BadSocket => 400,
+            Cause::PlainHttp | Cause::BadPath | Cause::BadBody | Cause::BadSocket => 400,
             Cause::Forbidden | Cause::ForeignPage => 403,
             Cause::NotFound | Cause::NoRoute => 404,
             Cause::Method | Cause::PostOnly => 405,
@@ -105,6 +107,7 @@ impl Cause {
     pub fn as_str(self) -> &'static str {
         match self {
             Cause::BadRequest(_) => "bad_request",
+            Cause::PlainHttp => "plain_http",
             Cause::BadPath => "bad_path",
             Cause::BadBody => "bad_body",
             Cause::BadSocket => "bad_socket",

@@ -6,6 +6,9 @@ use crate::embedded::io::buffer::Buffer;
 use crate::embedded::io::chunked::{LAST_CHUNK, put_chunk};
 use crate::embedded::io::clock;
 
+/// The field that has browsers come over TLS alone (RFC 6797).
+pub const STRICT_TRANSPORT: &[u8] = b"Strict-Transport-Security";
+
 /// What is known of the length of a body when its head is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
@@ -77,6 +80,8 @@ pub struct Frame<'a> {
     pub id: Option<&'a [u8]>,
     /// The value of Server-Timing, if it is written: one more field where an app has its own.
     pub timing: Option<&'a str>,
+    /// The value of Strict-Transport-Security, if it is written.
+    pub strict_transport: Option<&'a str>,
     /// A further field.
     pub extra_field: Option<(&'static str, &'static str)>,
 }
@@ -102,6 +107,9 @@ pub fn put_head(
     }
     if let Some(timing) = frame.timing {
         head.field(b"Server-Timing", timing.as_bytes());
+    }
+    if let Some(value) = frame.strict_transport {
+        head.field(STRICT_TRANSPORT, value.as_bytes());
     }
     if let Some((name, value)) = frame.extra_field {
         head.field(name.as_bytes(), value.as_bytes());
@@ -178,7 +186,8 @@ mod tests {
         let mut out = Pooled::default();
         let start = Start { status, reason: b"R", size, names_connection: false };
         let (id, timing, extra_field) = (None, None, None);
-        let frame = Frame { request: &head, keep_alive: head.keep_alive, id, timing, extra_field };
+        let (request, keep_alive, strict_transport) = (&head, head.keep_alive, None);
+        let frame = Frame { request, keep_alive, id, timing, strict_transport, extra_field };
         let decided = put_head(&mut out, start, frame, |_| {});
         let text = String::from_utf8(out.filled().to_vec()).unwrap();
         let fields = text.strip_prefix(&format!("HTTP/1.1 {status} R\r\n")).unwrap();

@@ -64,7 +64,12 @@ pub async fn serve(
             Reply { asset: &asset, chosen: &chosen, asked: &asked, exchange }.send().await
         }
         Known::Directory if !wants_index => {
-            let location = redirect::location(path, head, settings, exchange.is_by_proxy());
+            let location = redirect::location(
+                path,
+                head,
+                settings,
+                (exchange.is_by_proxy(), exchange.is_secure()),
+            );
             answer::put_page(exchange, (301, ""), &[("Location", &location)]);
             Ok(())
         }

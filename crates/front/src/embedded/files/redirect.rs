@@ -5,15 +5,15 @@ use mfserv_core::route::ServerSettings;
 use mfserv_h1::{Name, RequestHead};
 
 /// The Location of the redirect: an absolute URL if the client named a host. `by_proxy`: a
-/// trusted proxy asks for the client and says by which scheme.
+/// trusted proxy asks for the client and says by which scheme. `secure`: it came over TLS.
 pub fn location(
     path: &str,
     head: &RequestHead,
     settings: &ServerSettings,
-    by_proxy: bool,
+    (by_proxy, secure): (bool, bool),
 ) -> String {
     let proto = head.fields.first(Name::ForwardedProto).filter(|_| by_proxy);
-    let is_https = proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
+    let is_https = proto.map_or(secure, |proto| proto.eq_ignore_ascii_case(b"https"));
     let (scheme, usual_port) = if is_https { ("https://", 443) } else { ("http://", 80) };
     let target = head.target();
     let query = target.iter().position(|&b| b == b'?').map(|at| &target[at..]);

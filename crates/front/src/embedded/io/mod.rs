@@ -13,5 +13,6 @@ pub mod pipe;
 pub mod signal;
 pub mod spool_file;
 pub mod timer;
+pub mod tls;
 pub mod warnings;
 pub mod wire;

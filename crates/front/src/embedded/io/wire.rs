@@ -10,6 +10,8 @@ use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::tls::{Failure, REFUSAL, Tls, TlsStream};
+
 /// A stream of bytes both ways.
 pub trait Stream {
     /// Ready when something can be read. No buffer is needed to wait with this.
@@ -21,17 +23,22 @@ pub trait Stream {
     /// Writes some of `bytes`.
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
 
+    /// Sends what was taken and waits inside of the stream. Ready when all is sent.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
     /// Ends the direction of writing: the other side reads an end.
     fn end_writing(&mut self);
 }
 
-/// A stream socket. Another kind of byte stream (TLS) becomes another variant.
+/// A stream socket, or what is above one.
 #[derive(Debug)]
 pub enum Wire {
     /// Over TCP.
     Tcp(TcpStream),
     /// Over a unix socket.
     Unix(UnixStream),
+    /// Over TCP, encrypted.
+    Tls(Box<TlsStream>),
     /// Nothing comes any more, and nothing can be sent.
     Ended,
 }
@@ -45,13 +52,26 @@ impl Wire {
         })
     }
 
+    /// The same for a client that is to speak TLS. One that cannot be served is told so.
+    pub fn adopt_tls(socket: OwnedFd, tls: &Tls) -> io::Result<Self> {
+        let socket = std::net::TcpStream::from(socket);
+        let Some(session) = tls.session() else {
+            tls.counts.failed(Failure::NoCertificate);
+            // A client that does not take this sees the end of the connection alone.
+            let _ = io::Write::write(&mut &socket, &REFUSAL);
+            return Err(io::Error::other("there is no certificate"));
+        };
+        let stream = TlsStream::new(TcpStream::from_std(socket)?, session, tls.counts.clone());
+        Ok(Wire::Tls(Box::new(stream)))
+    }
+
     /// Moves the stream from the reactor of another thread to the one of this thread.
     /// `None` if the stream has ended, or if something can be read from it.
     pub fn moved_here(self) -> Option<Self> {
         let (socket, unix): (OwnedFd, bool) = match self {
             Wire::Tcp(stream) => (stream.into_std().ok()?.into(), false),
             Wire::Unix(stream) => (stream.into_std().ok()?.into(), true),
-            Wire::Ended => return None,
+            Wire::Tls(_) | Wire::Ended => return None,
         };
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let looked = rustix::net::recv(&socket, &mut [0u8; 1][..], flags);
@@ -59,6 +79,24 @@ impl Wire {
             Err(rustix::io::Errno::AGAIN) => Self::adopt(socket, unix).ok(),
             _ => None,
         }
+    }
+
+    /// What is encrypted, if anything is.
+    pub fn tls(&self) -> Option<&TlsStream> {
+        match self {
+            Wire::Tls(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// True if bytes can go through pipes: they are the same on both sides.
+    pub fn takes_pipes(&self) -> bool {
+        !matches!(self, Wire::Tls(_))
+    }
+
+    /// How many bytes were taken and wait inside of the stream; 0 only when all are sent.
+    pub fn unsent(&self) -> usize {
+        self.tls().map_or(0, TlsStream::unsent)
     }
 
     /// Writes some of the parts, one after the other.
@@ -70,26 +108,37 @@ impl Wire {
         match self {
             Wire::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
             Wire::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Wire::Tls(stream) => stream.poll_write_vectored(cx, parts),
             Wire::Ended => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
     /// Writes some of `bytes`, of which more will follow at once (`MSG_MORE`): the system
     /// may hold them back to fill a packet.
-    pub fn poll_write_ahead(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_write_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Wire::Tls(stream) = self {
+            return stream.poll_write_ahead(cx, bytes);
+        }
         let flags = rustix::net::SendFlags::MORE | rustix::net::SendFlags::NOSIGNAL;
         self.poll_call(cx, Interest::WRITABLE, |socket| rustix::net::send(socket, bytes, flags))
     }
 
-    /// Sends at most `count` bytes of a file with sendfile(2), from `at`, which is moved
-    /// on. 0 means that the file ends there.
+    /// Sends at most `count` bytes of a file, from `at`, which is moved on: with sendfile(2) where
+    /// nothing has to be encrypted. 0 means that the file ends there.
     pub fn poll_send_file(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         file: BorrowedFd<'_>,
         at: &mut u64,
         count: usize,
     ) -> Poll<io::Result<usize>> {
+        if let Wire::Tls(stream) = self {
+            return stream.poll_send_file(cx, file, at, count);
+        }
         self.poll_call(cx, Interest::WRITABLE, |socket| {
             rustix::fs::sendfile(socket, file, Some(at), count)
         })
@@ -105,7 +154,9 @@ impl Wire {
     ) -> Poll<io::Result<usize>> {
         loop {
             let ready = match self {
-                _ if way.is_readable() => self.poll_readable(cx),
+                // Its bytes are not those of the socket.
+                Wire::Tls(_) => return Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+                _ if way.is_readable() => self.poll_socket(cx),
                 Wire::Tcp(stream) => stream.poll_write_ready(cx),
                 Wire::Unix(stream) => stream.poll_write_ready(cx),
                 Wire::Ended => return Poll::Ready(Ok(0)),
@@ -114,7 +165,7 @@ impl Wire {
             let done = match self {
                 Wire::Tcp(stream) => stream.try_io(way, || Ok(call(stream.as_fd())?)),
                 Wire::Unix(stream) => stream.try_io(way, || Ok(call(stream.as_fd())?)),
-                Wire::Ended => Ok(0),
+                Wire::Tls(_) | Wire::Ended => Ok(0),
             };
             match done {
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
@@ -124,18 +175,25 @@ impl Wire {
         }
     }
 
-    /// Ready when something can be read. No buffer is needed to wait with this.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ready when something can be read from a socket whose bytes are as they are.
+    fn poll_socket(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Wire::Tcp(stream) => stream.poll_read_ready(cx),
             Wire::Unix(stream) => stream.poll_read_ready(cx),
-            Wire::Ended => Poll::Ready(Ok(())),
+            Wire::Tls(_) | Wire::Ended => Poll::Ready(Ok(())),
         }
     }
 
-    /// Reads what has come, with a system call in any case.
-    pub fn try_read(&self, room: &mut [u8]) -> io::Result<usize> {
+    /// Reads what has come, with a system call in any case. Nobody is woken when more comes.
+    pub fn try_read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match self {
+            Wire::Tls(stream) => {
+                let mut cx = Context::from_waker(std::task::Waker::noop());
+                match stream.poll_read(&mut cx, room) {
+                    Poll::Ready(done) => done,
+                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+                }
+            }
             Wire::Tcp(stream) => stream.try_read(room),
             Wire::Unix(stream) => stream.try_read(room),
             Wire::Ended => Ok(0),
@@ -148,6 +206,7 @@ impl Wire {
         let count = match self {
             Wire::Tcp(stream) => rustix::io::ioctl_fionread(stream),
             Wire::Unix(stream) => rustix::io::ioctl_fionread(stream),
+            Wire::Tls(stream) => rustix::io::ioctl_fionread(stream.socket()),
             Wire::Ended => Ok(0),
         };
         count.is_ok_and(|count| count > 0)
@@ -172,26 +231,34 @@ impl Wire {
 
     /// Turns the coming close of a TCP stream into a reset, so that the other side does
     /// not take an answer that was cut short for a whole one.
-    pub fn cut(&self) {
-        if let Wire::Tcp(stream) = self {
+    pub fn cut(&mut self) {
+        match self {
             // If the system refuses that, the close is an ordinary one.
-            let _ = stream.set_zero_linger();
+            Wire::Tcp(stream) => drop(stream.set_zero_linger()),
+            Wire::Tls(stream) => stream.cut(),
+            Wire::Unix(_) | Wire::Ended => {}
         }
     }
 }
 
 impl Stream for Wire {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Wire::poll_readable(self, cx)
+        match self {
+            Wire::Tls(stream) => stream.poll_readable(cx),
+            _ => self.poll_socket(cx),
+        }
     }
 
     /// Makes no system call while the reactor knows that nothing has come.
     fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Wire::Tls(stream) = self {
+            return stream.poll_read(cx, room);
+        }
         let mut target = ReadBuf::new(room);
         let done = match self {
             Wire::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut target),
             Wire::Unix(stream) => Pin::new(stream).poll_read(cx, &mut target),
-            Wire::Ended => Poll::Ready(Ok(())),
+            Wire::Tls(_) | Wire::Ended => Poll::Ready(Ok(())),
         };
         ready!(done)?;
         Poll::Ready(Ok(target.filled().len()))
@@ -201,7 +268,15 @@ impl Stream for Wire {
         match self {
             Wire::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Wire::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Wire::Tls(stream) => stream.poll_write(cx, bytes),
             Wire::Ended => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Wire::Tls(stream) => stream.poll_flush(cx),
+            _ => Poll::Ready(Ok(())),
         }
     }
 
@@ -211,6 +286,10 @@ impl Stream for Wire {
         let _ = match self {
             Wire::Tcp(stream) => rustix::net::shutdown(stream, how),
             Wire::Unix(stream) => rustix::net::shutdown(stream, how),
+            Wire::Tls(stream) => {
+                stream.end_writing();
+                Ok(())
+            }
             Wire::Ended => Ok(()),
         };
     }

@@ -17,6 +17,9 @@ use crate::embedded::clients::connection::Ends;
 use crate::embedded::io::signal::Subscription;
 use crate::embedded::request::state::Front;
 
+/// The name of a listener for TLS, before its address.
+const TLS: &str = "https";
+
 /// The pause after accept(2) failed (usually for want of descriptors), and between two
 /// looks whether there is room for a client.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -52,6 +55,8 @@ pub struct Listener {
     name: String,
     socket: OwnedFd,
     unix: bool,
+    /// TLS is spoken on it.
+    is_tls: bool,
     /// The port that it listens on, over TCP.
     port: Option<u16>,
 }
@@ -71,12 +76,13 @@ impl Listener {
             rustix::net::sockopt::set_tcp_nodelay(&socket, true).map_err(|why| unusable(&why))?;
         }
         let port = SocketAddr::try_from(address).ok().map(|address| address.port());
-        Ok(Self { name: name.to_string(), socket, unix, port })
+        let is_tls = name.split(':').next() == Some(TLS);
+        Ok(Self { name: name.to_string(), socket, unix, is_tls, port })
     }
 
     /// Accepts clients, from the first table on until the front ends.
     pub async fn serve(self, front: Arc<Front>, lanes: Arc<Lanes>) {
-        let Self { name, socket, unix, port } = self;
+        let Self { name, socket, unix, is_tls, port } = self;
         // SAFETY: an OwnedFd names the same open socket until it is dropped, which is
         // after the reactor has forgotten it.
         #[expect(unsafe_code, reason = "see SAFETY")]
@@ -104,7 +110,7 @@ impl Listener {
                 accepted = accept(&socket, unix) => accepted,
             };
             match accepted {
-                Ok((socket, client)) => lanes.give(socket, Ends { client, port }, threads),
+                Ok((socket, client)) => lanes.give(socket, Ends { client, port, is_tls }, threads),
                 Err(why) => {
                     front.errors.report(&format!("accept on {name}: {why}"));
                     tokio::time::sleep(PAUSE).await;

@@ -195,7 +195,11 @@ async fn live(
     while let Some(command) = commands.recv().await {
         match command {
             Command::Serve { socket, ends, counted } => {
-                let Ok(wire) = Wire::adopt(socket, ends.client.is_none()) else { continue };
+                let adopted = match ends.is_tls {
+                    true => Wire::adopt_tls(socket, &lane.front.tls),
+                    false => Wire::adopt(socket, ends.client.is_none()),
+                };
+                let Ok(wire) = adopted else { continue };
                 let lane = lane.clone();
                 tokio::task::spawn_local(async move {
                     serve::serve(lane, wire, ends).await;

@@ -12,6 +12,7 @@ pub mod counts;
 mod endpoints;
 pub mod extensions;
 pub mod gauge;
+mod https;
 pub mod lane;
 mod request_id;
 pub mod serve;

@@ -10,6 +10,7 @@ use mfserv_h1::{Refusal, RequestHead};
 use super::browsers;
 use super::endpoints::{self, Endpoint};
 use super::extensions::Attendant;
+use super::https;
 use super::lane::Lane;
 use super::state::InForce;
 use crate::embedded::clients::access_log::AccessRecord;
@@ -19,6 +20,7 @@ use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
 use crate::embedded::clients::trace::Trace;
 use crate::embedded::files;
+use crate::embedded::io::tls::TlsStream;
 use crate::embedded::io::wire::Wire;
 use crate::embedded::workers::destination::{Destination, Reply};
 use crate::embedded::workers::forward;
@@ -105,11 +107,14 @@ async fn one_request(
     record.begin(connection.traffic());
     let understood = connection.read_head(arrival, head, in_force.server.request_head);
     identify(lane, &in_force.server, record, Some(&*head).filter(|_| understood.is_ok()));
+    // A client that has not seen that this is the TLS listener is told so, and no more.
+    let is_clear = understood.is_ok() && connection.tls().is_some_and(TlsStream::is_clear);
     let (settings, trust) = (&in_force.server, in_force.trust.as_ref());
-    let asked = (&*head, understood.is_ok());
+    let asked = (&*head, understood.is_ok() && !is_clear);
     let mut exchange = Exchange::new(connection, settings, asked, trust, record);
     let mut attendant = None;
     let outcome = match understood {
+        Ok(()) if is_clear => Err(Cause::PlainHttp.into()),
         Ok(()) => answer(lane, in_force, &mut exchange, reply, &mut attendant).await,
         Err(Refusal { status, .. }) => Err(Cause::BadRequest(status).into()),
     };
@@ -167,6 +172,9 @@ async fn answer(
     }
     if exchange.settings().stopping {
         return Err(Cause::Stopping.into());
+    }
+    if https::has_to_come_again(exchange) {
+        return https::redirect(exchange);
     }
     let Some(hit) = in_force.matcher.find(&path) else {
         return files::not_found(in_force.not_found_page.as_deref(), exchange).await;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::{
@@ -22,6 +23,7 @@ use crate::embedded::clients::real_ip::Trust;
 use crate::embedded::io::error_log::ErrorLog;
 use crate::embedded::io::log_file::LogWriter;
 use crate::embedded::io::signal::Signal;
+use crate::embedded::io::tls::{Problems, Tls};
 use crate::embedded::workers::pool::{App, Pool};
 
 /// Descriptors that the front needs for itself: sockets, logs, pipes and event loops.
@@ -30,6 +32,9 @@ const OWN_DESCRIPTORS: u64 = 64;
 const KEPT_OF: u64 = 4;
 /// With so few descriptors little works; it is tried all the same.
 const OTHERS_LEAST: u64 = 8;
+
+/// How often it is looked whether certificates have changed.
+const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(1);
 
 /// How many clients there may be where a process may have so many descriptors.
 fn clients_within(descriptors: u64) -> u64 {
@@ -97,6 +102,8 @@ pub struct Front {
     pub access: LogWriter,
     /// The error log.
     pub errors: Arc<ErrorLog>,
+    /// The TLS side.
+    pub tls: Tls,
     /// The extensions.
     pub extensions: Extensions,
     gauges: Mutex<Vec<Arc<Gauge>>>,
@@ -117,6 +124,7 @@ impl Front {
             closed: Notify::new(),
             access,
             errors,
+            tls: Tls::default(),
             extensions: Extensions::new(),
             gauges: Mutex::default(),
             connections: AtomicU64::new(0),
@@ -174,6 +182,11 @@ impl Front {
         if let Some(few) = in_force.and_then(|in_force| in_force.fitted.few.clone()) {
             all.insert(few, Warned::default());
         }
+        let Problems { faults, notes } = self.tls.problems();
+        let faults = faults.into_iter().map(|fault| (fault, true));
+        for (sentence, is_fault) in faults.chain(notes.into_iter().map(|note| (note, false))) {
+            all.insert(format!("TLS: {sentence}"), Warned { is_fault, ..Warned::default() });
+        }
         all
     }
 
@@ -196,6 +209,7 @@ impl Front {
         let Amendment { server, not_found_page, sections } = amendment;
         let trust = server.real_ip.as_ref().map(Trust::new).transpose()?;
         check(&sections, peers)?;
+        self.tls.adopt(server.tls.as_ref(), before.is_none())?;
         let mut matcher = match (base, &before) {
             (Some(_), Some(before)) => before.matcher.clone(),
             _ => Matcher::default(),
@@ -233,6 +247,16 @@ impl Front {
         drop(before);
         self.pool.report();
         Ok(())
+    }
+
+    /// Looks after the files of TLS for ever.
+    pub async fn watch_certificates(&self) {
+        loop {
+            tokio::time::sleep(LOOK_AT_CERTIFICATES).await;
+            for problem in self.tls.refresh() {
+                self.errors.report(&format!("TLS: {problem}"));
+            }
+        }
     }
 
     /// The gauge of a new lane.

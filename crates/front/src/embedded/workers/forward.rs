@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use mfserv_core::peers::Shape;
 use mfserv_core::route::Slots;
+use mfserv_core::tls::ClientCertificates;
 use mfserv_core::wire::front::TroubleCause;
 use mfserv_h1::Name;
 use tokio::time::Instant;
@@ -27,6 +28,7 @@ use super::upstream::{Link, NoLink, Peer, Place, Slot, Taken};
 use super::{relay, tunnel};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
+use crate::embedded::io::tls::{Identity, NOBODY};
 
 const NO_ROOM: &str = "requests are refused with 503: no room in temporary files for their bodies, \
                        or too few file descriptors (ulimit -Hn, LimitNOFILE of systemd)";
@@ -147,6 +149,8 @@ impl Forwarding<'_, '_> {
             trusted: exchange.is_trusted(),
             length: exchange.content_length(),
             keep_alive: self.to.app.spec.keep_alive && keeps,
+            secure: exchange.is_secure(),
+            identity: identity(exchange),
         };
         upload.begin(|out| heads::put_request(out, exchange.request(), exchange.settings(), with));
     }
@@ -219,4 +223,11 @@ impl Forwarding<'_, '_> {
         let detail = format!("{detail} (path {path}, request {id})");
         self.to.pool.report_trouble(&peer.name.worker, cause, &detail);
     }
+}
+
+/// The lines that say who the client is, where clients are asked for certificates.
+fn identity<'e>(exchange: &'e Exchange<'_>) -> Option<&'e [u8]> {
+    let tls = exchange.settings().tls.as_ref()?;
+    let asks = tls.client_certificates != ClientCertificates::Off;
+    asks.then(|| exchange.identity().map_or(NOBODY, Identity::fields))
 }

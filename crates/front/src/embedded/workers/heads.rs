@@ -5,9 +5,10 @@ use mfserv_core::route::ServerSettings;
 
 use mfserv_h1::{Framing, Name, RequestHead, ResponseHead};
 
-use crate::embedded::clients::exchange::{Exchange, HeadWriter, Size, Start};
+use crate::embedded::clients::exchange::{Exchange, HeadWriter, STRICT_TRANSPORT, Size, Start};
 use crate::embedded::clients::trace::Trace;
 use crate::embedded::io::buffer::Buffer;
+use crate::embedded::io::tls::is_of_identity;
 
 /// What a worker learns besides what the client has sent.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,10 @@ pub struct Forwarded<'a> {
     pub length: Option<u64>,
     /// The connection to the worker may be used again.
     pub keep_alive: bool,
+    /// The client has connected over TLS.
+    pub secure: bool,
+    /// The client, where clients are asked for certificates.
+    pub identity: Option<&'a [u8]>,
 }
 
 /// Writes the head of a request for a worker.
@@ -43,8 +48,10 @@ pub fn put_request(
         let is_claim = !with.trusted && settings.add_forwarded && is_forwarded(written);
         let is_of_trace = matches!(name, Name::TraceParent | Name::TraceState);
         let is_replaced = is_of_trace && matches!(with.trace, Trace::Begun { .. });
+        let is_identity = with.identity.is_some() && is_of_identity(written);
         if passes_to_worker(name, settings)
             && !is_claim
+            && !is_identity
             && !is_replaced
             && !head.fields.is_nominated(written)
         {
@@ -56,6 +63,9 @@ pub fn put_request(
         out.push_all(&[b"X-Request-Id: ", with.id, b"\r\n"]);
     }
     with.trace.put(out);
+    if let Some(identity) = with.identity {
+        out.push(identity);
+    }
     if settings.add_forwarded {
         put_forwarded(out, head, with);
     }
@@ -126,7 +136,8 @@ fn put_forwarded(out: &mut Buffer, head: &RequestHead, with: Forwarded<'_>) {
     }
     out.push_all(&[address, b"\r\n"]);
     let incoming = |name| head.fields.first(name).filter(|_| trusted);
-    let proto = incoming(Name::ForwardedProto).unwrap_or(b"http");
+    let proto =
+        incoming(Name::ForwardedProto).unwrap_or(if with.secure { b"https" } else { b"http" });
     out.push_all(&[b"X-Forwarded-Proto: ", proto, b"\r\n"]);
     // With its port: an app makes its own address of it.
     if let Some(host) = incoming(Name::ForwardedHost) {
@@ -176,12 +187,14 @@ pub fn start(reply: &ResponseHead) -> Start<'_> {
 /// Writes the fields of a worker's answer that are passed on.
 pub fn put_fields(head: &mut HeadWriter<'_>, reply: &ResponseHead, settings: &ServerSettings) {
     let mut is_dated = false;
+    let has_own_security = settings.tls.as_ref().is_some_and(|tls| tls.strict_transport.is_some());
     for (name, written, value) in reply.fields.iter() {
         is_dated |= name == Name::Date;
         // The length is passed on even where the field Connection names it: without it the
         // client could not tell where this answer ends and the next one begins.
         let is_of_the_hop = name != Name::ContentLength && reply.fields.is_nominated(written);
-        if passes_to_client(name, reply, settings) && !is_of_the_hop {
+        let is_replaced = has_own_security && written.eq_ignore_ascii_case(STRICT_TRANSPORT);
+        if passes_to_client(name, reply, settings) && !is_of_the_hop && !is_replaced {
             head.field(written, value);
         }
     }

@@ -87,7 +87,7 @@ impl<'a> Spool<'a> {
         if is_given_away {
             self.part = 0..0;
         }
-        let (at, length) = (self.part.end, exchange.unsent() as u64);
+        let (at, length) = (self.part.end, exchange.takes_out() as u64);
         let size = self.size.max(at + length);
         if size > limits.per_answer {
             return Err("[front] spool_max_per_answer is reached");

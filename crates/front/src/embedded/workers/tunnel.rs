@@ -123,7 +123,11 @@ impl Direction {
                 Poll::Pending => break,
             }
         }
-        Ok(moved)
+        // What is encrypted waits inside of the stream.
+        match to.poll_flush(cx) {
+            Poll::Ready(Err(why)) => Err(why),
+            _ => Ok(moved),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ const TWICE: &[(&str, &str)] = &[
         "shlex",
         "2 is of cc, which compiles zstd and is not shipped; 1 has the parser that plugins know",
     ),
-    ("getrandom", "0.2 is of ring, the cryptography of rustls; 0.4 is of tempfile"),
+    ("getrandom", "0.2 is of ring, which rustls can use and is not compiled; 0.4 is of tempfile"),
     ("windows-sys", "of other systems, not compiled"),
 ];
 

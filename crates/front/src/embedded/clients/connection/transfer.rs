@@ -11,9 +11,25 @@ use tokio::time::Instant;
 
 use super::{Connection, Lost};
 use crate::embedded::io::pipe::Pipe;
+use crate::embedded::io::tls::TlsStream;
 use crate::embedded::io::wire::Stream;
 
 impl Connection {
+    /// What is encrypted, if anything is.
+    pub fn tls(&self) -> Option<&TlsStream> {
+        self.wire.tls()
+    }
+
+    /// True if bytes can go through pipes.
+    pub fn takes_pipes(&self) -> bool {
+        self.wire.takes_pipes()
+    }
+
+    /// How many bytes have been put and not been sent yet; 0 only when all are.
+    pub fn unsent(&self) -> usize {
+        self.out.len() + self.wire.unsent()
+    }
+
     /// Writes what is in `out`, as far as the client takes it. Ready when all is written.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         while !self.out.is_empty() {
@@ -28,7 +44,14 @@ impl Connection {
                 }
             }
         }
-        Poll::Ready(Ok(()))
+        self.poll_flush_wire(cx)
+    }
+
+    /// Ready when nothing waits inside of the stream.
+    fn poll_flush_wire(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        let flushed = ready!(self.wire.poll_flush(cx));
+        self.ended |= flushed.is_err();
+        Poll::Ready(flushed.map_err(|_| Lost))
     }
 
     /// Writes what is in `out` and `behind` after it with one system call; returns how many
@@ -81,14 +104,14 @@ impl Connection {
     /// Writes all that is in `out`; the client has to take some of it within each
     /// `patience`.
     pub async fn flush(&mut self, patience: Duration) -> Result<(), Lost> {
-        let mut left = self.out.len();
+        let mut left = self.unsent();
         let mut deadline = Instant::now() + patience;
         poll_fn(|cx| {
             if let Poll::Ready(done) = self.poll_flush(cx) {
                 return Poll::Ready(done);
             }
-            if self.out.len() < left {
-                left = self.out.len();
+            if self.unsent() < left {
+                left = self.unsent();
                 deadline = Instant::now() + patience;
             }
             if self.timer.has_passed(cx, deadline) { Poll::Ready(Err(Lost)) } else { Poll::Pending }
@@ -104,14 +127,15 @@ impl Connection {
         mut part: Range<u64>,
         patience: Duration,
     ) -> Result<(), Lost> {
-        let mut before = self.sent;
+        let mut before = (self.sent, self.wire.unsent());
         let mut deadline = Instant::now() + patience;
         poll_fn(|cx| {
             if let Poll::Ready(done) = self.poll_send_file(cx, file, &mut part) {
                 return Poll::Ready(done);
             }
-            if self.sent > before {
-                before = self.sent;
+            let now = (self.sent, self.wire.unsent());
+            if now != before {
+                before = now;
                 deadline = Instant::now() + patience;
             }
             if self.timer.has_passed(cx, deadline) { Poll::Ready(Err(Lost)) } else { Poll::Pending }
@@ -141,7 +165,7 @@ impl Connection {
     }
 
     /// Sends a part of a file, whatever is in `out`, as far as the client takes it. What
-    /// has been sent is taken off the part. Ready when nothing of it is left.
+    /// has been taken is taken off the part. Ready when nothing of it is left to take.
     pub fn poll_send_part(
         &mut self,
         cx: &mut Context<'_>,

@@ -100,7 +100,7 @@ impl Exchange<'_> {
     /// or decrypted cannot.)
     pub fn content_takes_pipe(&self, least: u64) -> bool {
         let left = self.request.body.remaining().unwrap_or(0);
-        left >= least && self.connection.inbox.is_idle()
+        left >= least && self.connection.inbox.is_idle() && self.connection.takes_pipes()
     }
 
     /// Moves content into an empty pipe.

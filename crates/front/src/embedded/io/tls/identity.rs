@@ -1,0 +1,67 @@
+//! Who a client is, as its certificate says: the fields that its requests get.
+
+use rustls::pki_types::CertificateDer;
+use webpki::EndEntityCert;
+
+use super::names;
+
+/// The fields of requests of a client with a verified certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Whole lines of a head.
+    fields: Vec<u8>,
+}
+
+/// The line of a client that has shown no certificate.
+pub const NOBODY: &[u8] = b"X-SSL-Client-Verify: NONE\r\n";
+
+/// True for the name of a field that says who the client is. Only the front may send one: an app
+/// believes it. `-` and `_` count as the same, since WSGI makes one variable of both.
+pub fn is_of_identity(name: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"x-ssl-client-";
+    const WHOLE: [&[u8]; 2] = [b"client-cert", b"client-cert-chain"];
+    let as_written = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    let is = |wanted: &[u8]| name.iter().map(as_written).eq(wanted.iter().copied());
+    let start = name.get(..PREFIX.len()).unwrap_or_default();
+    start.iter().map(as_written).eq(PREFIX.iter().copied()) || WHOLE.iter().any(|name| is(name))
+}
+
+impl Identity {
+    /// The identity of a verified certificate: the result, both names as RFC 2253 writes
+    /// them, the serial number (nginx's `$ssl_client_…`), and the certificate (RFC 9440).
+    pub fn of(certificate: &CertificateDer<'_>) -> Self {
+        let mut fields = b"X-SSL-Client-Verify: SUCCESS\r\n".to_vec();
+        let mut put = |name: &str, value: &str| {
+            fields.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        };
+        // What a verifier has accepted can be read.
+        if let Ok(read) = EndEntityCert::try_from(certificate) {
+            put("X-SSL-Client-S-DN", &names::distinguished_name(read.subject()));
+            put("X-SSL-Client-I-DN", &names::distinguished_name(read.issuer()));
+            put("X-SSL-Client-Serial", &names::hex(read.serial()));
+        }
+        put("Client-Cert", &format!(":{}:", names::base64(certificate)));
+        Self { fields }
+    }
+
+    /// The lines.
+    pub fn fields(&self) -> &[u8] {
+        &self.fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_say_who_a_client_is_are_known_however_they_are_written() {
+        for name in ["X-SSL-Client-Verify", "x_ssl_client_s_dn", "CLIENT-CERT", "client_cert_chain"]
+        {
+            assert!(is_of_identity(name.as_bytes()), "{name}");
+        }
+        for name in ["X-SSL-Client", "Client-Certs", "X-Client-Cert", "Cookie", ""] {
+            assert!(!is_of_identity(name.as_bytes()), "{name}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The certificates of a front, as their files were when they could last be used.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use mfserv_core::tls::{ClientCertificates, TlsSettings};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+
+use super::files::{self, Certificate, Pair, Stamp, stamp};
+use super::hosts::Hosts;
+use crate::embedded::io::clock;
+
+/// A certificate is warned of when it ends within this, seconds: tools renew them earlier.
+const ENDS_SOON_S: i64 = 7 * 24 * 3600;
+/// After files have changed and cannot be used, they are looked at once more before that is
+/// said: somebody replaces first the one, then the other.
+const LOOKS: u32 = 2;
+
+/// Something that was read from files.
+#[derive(Debug)]
+struct Held<T, S> {
+    /// In which state the files were when they were last read.
+    stamps: S,
+    /// What could last be used.
+    good: Option<T>,
+    /// Why the files cannot be used, and how often that was so.
+    wrong: Option<(String, u32)>,
+}
+
+impl<T, S: PartialEq> Held<T, S> {
+    fn new(stamps: S) -> Self {
+        Self { stamps, good: None, wrong: None }
+    }
+
+    /// Reads the files if they are not as they were, or could not be used. Returns whether there
+    /// is something new to use.
+    fn refresh(
+        &mut self,
+        stamps: S,
+        is_first: bool,
+        load: impl FnOnce() -> Result<T, String>,
+    ) -> bool {
+        let is_same = self.stamps == stamps && !is_first;
+        if is_same && self.wrong.as_ref().is_none_or(|(_, looks)| *looks >= LOOKS) {
+            return false;
+        }
+        self.stamps = stamps;
+        match load() {
+            Ok(loaded) => {
+                self.good = Some(loaded);
+                self.wrong = None;
+                true
+            }
+            Err(why) => {
+                let looks = self.wrong.as_ref().filter(|_| is_same).map_or(0, |(_, looks)| *looks);
+                self.wrong = Some((why, looks + 1));
+                false
+            }
+        }
+    }
+
+    /// What is to be said of the files.
+    fn problem(&self) -> Option<String> {
+        let (why, looks) = self.wrong.as_ref()?;
+        match self.good.is_some() {
+            true if *looks < LOOKS => None,
+            true => Some(format!("{why}: the certificate before is used")),
+            false => Some(why.clone()),
+        }
+    }
+}
+
+type HeldPair = Held<Arc<Certificate>, (Stamp, Stamp)>;
+
+/// All certificates.
+#[derive(Debug, Default)]
+pub struct Store {
+    /// The default one.
+    first: Option<Pair>,
+    pairs: BTreeMap<Pair, HeldPair>,
+    authorities: Option<Held<Vec<CertificateDer<'static>>, Stamp>>,
+    /// What is wrong now, a sentence each.
+    pub problems: Vec<String>,
+    /// What will be wrong soon.
+    pub notes: Vec<String>,
+}
+
+impl Store {
+    /// Reads what has changed. Returns whether something has.
+    ///
+    /// # Errors
+    /// Says why there is no default certificate, or no authority where one is needed, nor one
+    /// from before.
+    pub fn refresh(
+        &mut self,
+        settings: &TlsSettings,
+        provider: &CryptoProvider,
+    ) -> Result<bool, String> {
+        self.problems.clear();
+        self.notes.clear();
+        let first = Pair { certificate: settings.certificate.clone(), key: settings.key.clone() };
+        let mut wanted = BTreeSet::from([first.clone()]);
+        match settings.directory.as_deref().map(files::pairs_of) {
+            Some(Ok(pairs)) => wanted.extend(pairs),
+            // It cannot be read: those that are known stay.
+            Some(Err(why)) => {
+                self.problems.push(format!("[front] tls_certificates: {why}"));
+                wanted.extend(self.pairs.keys().cloned());
+            }
+            None => {}
+        }
+        let before = self.pairs.len();
+        self.pairs.retain(|pair, _| wanted.contains(pair));
+        let mut changed = before != self.pairs.len();
+        for pair in wanted {
+            changed |= self.refresh_pair(pair, provider);
+        }
+        self.first = Some(first);
+        changed |= self.refresh_authorities(settings)?;
+        self.look_at_all();
+        let held = self.first.as_ref().and_then(|first| self.pairs.get(first));
+        match held {
+            Some(Held { good: None, wrong: Some((why, _)), .. }) => Err(why.clone()),
+            _ => Ok(changed),
+        }
+    }
+
+    fn refresh_pair(&mut self, pair: Pair, provider: &CryptoProvider) -> bool {
+        let stamps = pair.stamps();
+        let is_first = !self.pairs.contains_key(&pair);
+        let held = self.pairs.entry(pair.clone()).or_insert_with(|| Held::new(stamps));
+        held.refresh(stamps, is_first, || pair.load(provider).map(Arc::new))
+    }
+
+    fn refresh_authorities(&mut self, settings: &TlsSettings) -> Result<bool, String> {
+        let asks = settings.client_certificates != ClientCertificates::Off;
+        let Some(path) = settings.client_authorities.as_deref().filter(|_| asks) else {
+            return Ok(self.authorities.take().is_some());
+        };
+        let now = stamp(path);
+        let is_first = self.authorities.is_none();
+        let held = self.authorities.get_or_insert_with(|| Held::new(now));
+        let changed = held.refresh(now, is_first, || files::certificates(path));
+        match held {
+            Held { good: None, wrong: Some((why, _)), .. } => Err(why.clone()),
+            _ => Ok(changed),
+        }
+    }
+
+    /// Finds what has to be said of the certificates.
+    fn look_at_all(&mut self) {
+        let first = self.first.as_ref();
+        let is_fatal = |pair: &Pair, held: &HeldPair| Some(pair) == first && held.good.is_none();
+        let wrong = self.pairs.iter().filter(|(pair, held)| !is_fatal(pair, held));
+        self.problems.extend(wrong.filter_map(|(_, held)| held.problem()));
+        self.problems.extend(self.authorities.as_ref().and_then(Held::problem));
+        let now_s = clock::unix_seconds();
+        for (pair, held) in &self.pairs {
+            let Some(not_after) = held.good.as_ref().and_then(|good| good.not_after) else {
+                continue;
+            };
+            let shown = pair.certificate.display();
+            match not_after - now_s {
+                ..0 => self.problems.push(format!("{shown} has expired: clients refuse it")),
+                left_s @ ..ENDS_SOON_S => {
+                    let hours = left_s / 3600;
+                    self.notes.push(format!("{shown} expires in {hours} hours"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The certificates by the names that they are for.
+    pub fn hosts(&self) -> Hosts {
+        let is_first = |pair: &Pair| Some(pair) == self.first.as_ref();
+        let first = self.pairs.iter().filter(|(pair, _)| is_first(pair));
+        let others = self.pairs.iter().filter(|(pair, _)| !is_first(pair));
+        Hosts::new(first.chain(others).filter_map(|(_, held)| held.good.clone()))
+    }
+
+    /// The authorities that vouch for clients.
+    pub fn authorities(&self) -> &[CertificateDer<'static>] {
+        let held = self.authorities.as_ref();
+        held.and_then(|held| held.good.as_deref()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_cannot_be_used_are_looked_at_again_before_that_is_said() {
+        let mut held: Held<u32, u32> = Held::new(0);
+        assert!(held.refresh(0, true, || Ok(1)));
+        assert!(!held.refresh(0, false, || unreachable!("it has not changed")));
+        assert!(!held.refresh(1, false, || Err("broken".into())));
+        assert_eq!((held.problem(), held.good), (None, Some(1)));
+        assert!(!held.refresh(1, false, || Err("broken".into())));
+        assert_eq!(held.problem().unwrap(), "broken: the certificate before is used");
+        assert!(!held.refresh(1, false, || unreachable!("it has not changed")));
+        assert!(held.refresh(2, false, || Ok(2)));
+        assert_eq!((held.problem(), held.good), (None, Some(2)));
+        let mut none: Held<u32, u32> = Held::new(0);
+        none.refresh(0, true, || Err("broken".into()));
+        assert_eq!(none.problem().unwrap(), "broken");
+    }
+}

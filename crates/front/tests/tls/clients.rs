@@ -1,0 +1,203 @@
+//! What the front says and asks beyond HTTP in clear: certificates of clients, redirects, HSTS.
+
+use mfserv_core::route::RealIp;
+use mfserv_core::tls::ClientCertificates;
+
+use super::kit::{Authority, curl, python, serving, settings, text, tls_table, try_curl};
+use crate::world::{Worker, World, ask, get};
+
+const CLAIMS: [&str; 8] = [
+    "-H",
+    "X-SSL-Client-Verify: SUCCESS",
+    "-H",
+    "x-ssl-client-s-dn: CN=root",
+    "-H",
+    "Client-Cert: :AAAA:",
+    "-H",
+    "X_SSL_Client_Verify: SUCCESS",
+];
+
+#[test]
+fn a_verified_client_is_known_to_the_app_and_nobody_can_say_that_he_is_one() {
+    let world = World::with_tls();
+    let worker = Worker::saying(&world, 1, "hello");
+    let (mut front, ca) = serving(&world, &[&worker]);
+    let (known, foreign) = (Authority::named(&world, "known"), Authority::named(&world, "foreign"));
+    known.issue(&world, "reader", &["reader.example"]);
+    foreign.issue(&world, "stranger", &["reader.example"]);
+    let (certificate, key) = (world.path("reader.pem"), world.path("reader.key"));
+    let reader = ["--cert", text(&certificate), "--key", text(&key)];
+    let (certificate, key) = (world.path("stranger.pem"), world.path("stranger.key"));
+    let stranger = ["--cert", text(&certificate), "--key", text(&key)];
+    let fields = || {
+        let received = worker.last();
+        ["x-ssl-client-verify", "x-ssl-client-s-dn", "client-cert", "x_ssl_client_verify"]
+            .map(|name| received.field(name))
+    };
+    let none = || Vec::<String>::new();
+
+    // Where nobody is asked, nothing is said and nothing is taken away: a proxy may say it.
+    curl(&world, &ca, "localhost", "/a", &CLAIMS);
+    assert_eq!(fields()[..2], [vec!["SUCCESS".to_string()], vec!["CN=root".to_string()]]);
+
+    let mut with = settings(&world, "server");
+    with.client_certificates = ClientCertificates::Optional;
+    with.client_authorities = Some(known.certificate.clone());
+    front.daemon.publish(2, tls_table(&world, with), &[&worker]);
+    curl(&world, &ca, "localhost", "/a", &CLAIMS);
+    assert_eq!(fields(), [vec!["NONE".to_string()], none(), none(), none()]);
+    ask(world.address, "GET /a HTTP/1.1\r\nHost: h\r\nX-SSL-Client-Verify: SUCCESS\r\n\r\n");
+    assert_eq!(fields(), [vec!["NONE".to_string()], none(), none(), none()], "in clear too");
+    for version in ["1.2", "1.3"] {
+        let only = ["--tls-max", version];
+        curl(&world, &ca, "localhost", "/a", &[&reader[..], &CLAIMS, &only].concat());
+        let [verify, subject, whole, _] = fields();
+        assert_eq!((verify, subject), (vec!["SUCCESS".into()], vec!["CN=reader,O=Tests".into()]));
+        let received = worker.last();
+        assert_eq!(received.field("x-ssl-client-i-dn"), ["CN=known"]);
+        assert_eq!(received.field("x-ssl-client-serial").len(), 1);
+        let pem = std::fs::read_to_string(world.path("reader.pem")).unwrap();
+        let base64: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+        assert_eq!(whole, [format!(":{base64}:")]);
+        // A stranger is refused, not served as nobody.
+        let count = worker.count();
+        let refused = try_curl(&world, &ca, "localhost", "/a", &[&stranger[..], &only].concat());
+        assert!(refused.is_err(), "{refused:?}");
+        assert_eq!(worker.count(), count);
+    }
+}
+
+#[test]
+fn a_client_without_a_certificate_is_refused_where_one_is_required() {
+    let world = World::with_tls();
+    let worker = Worker::saying(&world, 1, "hello");
+    let ca = Authority::new(&world);
+    ca.issue(&world, "server", &["localhost"]);
+    let known = Authority::named(&world, "known");
+    known.issue(&world, "reader", &["reader.example"]);
+    ca.issue(&world, "stranger", &["reader.example"]);
+    let [reader, its_key, stranger, strange_key] =
+        ["reader.pem", "reader.key", "stranger.pem", "stranger.key"].map(|name| world.path(name));
+    let mut with = settings(&world, "server");
+    with.client_certificates = ClientCertificates::Required;
+    with.client_authorities = Some(known.certificate.clone());
+    let _front = world.serving(tls_table(&world, with), &[&worker]);
+    for version in ["1.2", "1.3"] {
+        let only = ["--tls-max", version];
+        assert!(try_curl(&world, &ca, "localhost", "/a", &only).is_err());
+        let stranger = ["--cert", text(&stranger), "--key", text(&strange_key)];
+        assert!(
+            try_curl(&world, &ca, "localhost", "/a", &[&stranger[..], &only].concat()).is_err()
+        );
+    }
+    assert_eq!(worker.count(), 0, "none of them reaches the app");
+    let reader = ["--cert", text(&reader), "--key", text(&its_key)];
+    curl(&world, &ca, "localhost", "/a", &reader);
+    assert_eq!(worker.last().field("x-ssl-client-verify"), ["SUCCESS"]);
+}
+
+#[test]
+fn a_session_of_an_authority_that_was_removed_is_not_resumed() {
+    for version in ["TLSv1_2", "TLSv1_3"] {
+        let world = World::with_tls();
+        let worker = Worker::saying(&world, 1, "hello");
+        let ca = Authority::new(&world);
+        ca.issue(&world, "server", &["localhost"]);
+        let (old, new) = (Authority::named(&world, "old"), Authority::named(&world, "new"));
+        old.issue(&world, "reader", &["r"]);
+        let authorities = world.path("authorities.pem");
+        std::fs::copy(&old.certificate, &authorities).unwrap();
+        let mut with = settings(&world, "server");
+        with.client_certificates = ClientCertificates::Required;
+        with.client_authorities = Some(authorities.clone());
+        let _front = world.serving(tls_table(&world, with), &[&worker]);
+        let code = r#"
+c = context()
+c.minimum_version = c.maximum_version = getattr(ssl.TLSVersion, sys.argv[1])
+d = os.environ["DIR"]
+c.load_cert_chain(os.path.join(d, "reader.pem"), os.path.join(d, "reader.key"))
+def get(session=None):
+    s = connect(c, session=session)
+    s.sendall(b"GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    assert answer(s)[1] == b"hello"
+    return s
+session = get().session
+assert get(session).session_reused
+open(os.path.join(d, "asked"), "w").close()
+end = time.monotonic() + 60
+while True:
+    # Until the front has seen the file, the session is resumed.
+    try: get(session)
+    except (ssl.SSLError, ConnectionResetError, EOFError): break
+    assert time.monotonic() < end
+    time.sleep(0.05)
+print("refused")
+"#;
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| python(&world, &ca, code, &[version]));
+            crate::world::until("it was there", || world.path("asked").exists());
+            let beside = world.path("authorities.new");
+            std::fs::copy(&new.certificate, &beside).unwrap();
+            std::fs::rename(&beside, &authorities).unwrap();
+            assert_eq!(client.join().unwrap().trim(), "refused");
+        });
+    }
+}
+
+#[test]
+fn requests_in_clear_are_sent_to_tls_and_inner_endpoints_are_not() {
+    let world = World::with_tls();
+    let worker = Worker::saying(&world, 1, "hello");
+    let (mut front, ca) = serving(&world, &[&worker]);
+    let mut with = settings(&world, "server");
+    with.redirect = true;
+    front.daemon.publish(2, tls_table(&world, with.clone()), &[&worker]);
+    let port = world.secure_port();
+    let to = |text: &str| ask(world.address, text);
+    let moved = to("GET /a/x?y=%20 HTTP/1.1\r\nHost: www.example.org:80\r\n\r\n");
+    assert_eq!(moved.status, 301);
+    assert_eq!(moved.field("location"), [format!("https://www.example.org:{port}/a/x?y=%20")]);
+    let moved = to("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab");
+    assert_eq!(moved.status, 308);
+    for text in ["GET /a HTTP/1.0\r\n\r\n", "GET /a HTTP/1.1\r\nHost: a\"b\r\n\r\n"] {
+        assert_eq!(to(text).status, 400, "{text}");
+    }
+    assert_eq!(worker.count(), 0, "no request in clear reaches the app");
+    assert_eq!(get(world.address, "/__health").status, 503, "the state of the node is said");
+    assert!(curl(&world, &ca, "localhost", "/a", &[]).ends_with("hello"));
+    // A proxy that has spoken TLS with the client is believed where it is trusted.
+    let proxied = "GET /a HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\n\r\n";
+    assert_eq!(to(proxied).status, 200);
+    let mut table = tls_table(&world, with);
+    let proxies = vec!["10.0.0.0/8".into()];
+    let header = "X-Forwarded-For".into();
+    table.server.real_ip = Some(RealIp { header, recursive: true, proxies });
+    front.daemon.publish(3, table, &[&worker]);
+    assert_eq!(to(proxied).status, 301, "and nobody else");
+}
+
+#[test]
+fn answers_over_tls_alone_have_strict_transport_security_and_once() {
+    let world = World::with_tls();
+    let worker = Worker::start(&world, 1, |stream, _| {
+        use std::io::Write;
+        let head =
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nStrict-Transport-Security: max-age=1\r\n\r\n";
+        stream.write_all(head.as_bytes()).is_ok()
+    });
+    let (mut front, ca) = serving(&world, &[&worker]);
+    let found = |path: &str| {
+        let answer = curl(&world, &ca, "localhost", path, &[]).to_ascii_lowercase();
+        let fields = answer.lines().filter(|line| line.starts_with("strict-transport"));
+        fields.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(found("/a"), ["strict-transport-security: max-age=1"], "what the app says");
+    assert_eq!(found("/none"), [""; 0]);
+    let mut with = settings(&world, "server");
+    with.strict_transport = Some("max-age=60; includeSubDomains".into());
+    front.daemon.publish(2, tls_table(&world, with), &[&worker]);
+    for path in ["/a", "/none"] {
+        assert_eq!(found(path), ["strict-transport-security: max-age=60; includesubdomains"]);
+    }
+    assert_eq!(get(world.address, "/a").field("strict-transport-security"), [""; 0]);
+}
