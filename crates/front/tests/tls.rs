@@ -1,6 +1,7 @@
 //! TLS: the same front behind it, with clients of other makers (curl, OpenSSL, Python).
 
 mod clients;
+mod costs;
 mod files;
 mod kit;
 mod renewal;

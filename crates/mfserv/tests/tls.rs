@@ -94,7 +94,9 @@ fn a_node_that_cannot_serve_tls_does_not_start_and_says_why() {
     says(&started, &format!(" and https://127.0.0.1:{port}"));
     let answer = curl(&node, port, "/good").unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    says(&node.mfserv(&["status"]).code(0), &format!(" and https://127.0.0.1:{port}"));
+    let status = node.mfserv(&["status"]).code(0);
+    says(&status, &format!(" and https://127.0.0.1:{port}"));
+    says(&status, "note: apps run as the user of the front, and could read the keys of TLS");
     says(&old.run(&["mfserv.status"]).code(0), "");
 
     node.stop();
@@ -124,6 +126,7 @@ fn files_that_are_broken_while_a_node_runs_are_said_and_what_was_there_serves() 
     says(&ran, "the certificate before is used");
     assert!(curl(&node, port, "/good").unwrap().starts_with("HTTP/1.1 200"));
     says(&node.mfserv(&["check"]).code(4), "key.pem");
+    says(&OldNames::new(&node).run(&["mfserv.status"]).code(1), "key.pem");
     // A deployment and a reload do not fail for it.
     node.add(&Plugin::python("more", programs::SERVES));
     let _ = node.mfserv(&["reload"]);

@@ -120,12 +120,14 @@ pub fn configuration(places: &Places) -> bool {
 
 fn front(places: &Places, status: &Status) -> bool {
     let line = Line::of_shell("- Checking nginx...");
-    let serves = status.front().is_some_and(|front| front.ready > 0);
+    let faults = || status.front_warnings.iter().filter(|(_, warned)| warned.is_fault);
+    let serves = status.front().is_some_and(|front| front.ready > 0) && faults().next().is_none();
     if serves {
         line.ok("")
     } else {
         line.error("")
     }
+    faults().for_each(|(fault, _)| report::print_problem(&Diagnostic::error(fault)));
     let line = Line::of_shell("- Checking nginx uuid...");
     match same_uuid(places, status) {
         Ok(()) => line.ok(""),

@@ -34,6 +34,7 @@ impl Node {
         notes.extend(self.parts.events.log_trouble());
         notes.extend(telemetry_trouble(&self.parts.options.places));
         notes.extend(self.parts.jobs.notes().await);
+        notes.extend(plan.as_deref().and_then(readable_keys));
         let (watchers, stats) =
             tokio::join!(self.parts.supervisor.status(), self.parts.world.fronts.stats());
         notes.extend(stats.upstreams.iter().filter_map(slow_lane));
@@ -149,6 +150,16 @@ fn telemetry_trouble(places: &Places) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Apps have the user of the front, and so the files that it can read.
+fn readable_keys(plan: &Plan) -> Option<String> {
+    let tls = plan.table.server.tls.as_ref()?;
+    let has_apps = plan.watchers.values().any(|watcher| watcher.upstream.is_some());
+    has_apps.then(|| {
+        let key = tls.key.display();
+        format!("apps run as the user of the front, and could read the keys of TLS ({key})")
+    })
 }
 
 /// A note for the first directory whose disk is full.

@@ -224,6 +224,8 @@ fn make(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(store.hosts()));
+    // The order of `ssl_ciphers` counts, as people expect who write one.
+    config.ignore_client_order = true;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::new(tickets.tickets(&context(settings, store)));
     // The protocols of the front (RFC 7301): a client that knows others as well chooses these.
