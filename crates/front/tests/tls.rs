@@ -142,7 +142,7 @@ fn bytes_that_are_no_handshake_harm_nobody_and_are_not_waited_for() {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(bytes).unwrap();
-        assert!(matches!(stream.read_to_end(&mut Vec::new()), Ok(_)), "the front ends it");
+        assert!(stream.read_to_end(&mut Vec::new()).is_ok(), "the front ends it");
     }
     assert!(began.elapsed() < PATIENCE, "nobody was waited for");
     assert!(curl(&world, &ca, "localhost", "/a", &[]).ends_with("hello"));

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use mfserv_testkit::{Node, Plugin, Ran, programs, until};
 
@@ -80,7 +80,7 @@ fn a_node_that_cannot_serve_tls_does_not_start_and_says_why() {
     std::fs::write(&file, &good).unwrap();
     let port = free_port();
     configured(&node, port);
-    for command in [&["start"][..], &["run"], &["check"]] {
+    for command in [&["start"][..], &["run"], &["check"], &["plan"]] {
         says(&node.mfserv(command).code(4), "cert.pem: No such file");
     }
     says(&old.run(&["mfserv.start"]).code(1), "cert.pem: No such file");
@@ -159,7 +159,9 @@ fn tls_is_turned_on_by_a_reload_and_off_again_and_a_refused_one_leaves_no_port_o
     node.start();
     let port = free_port();
     let before = configured(&node, port);
-    says(&node.mfserv(&["reload"]).code(4), "cert.pem: No such file");
+    for command in [&["plan"][..], &["reload", "--dry-run"], &["reload"]] {
+        says(&node.mfserv(command).code(4), "cert.pem: No such file");
+    }
     assert_eq!(node.get("/good").status, 200);
     until("nobody listens", PATIENCE, || TcpListener::bind(("0.0.0.0", port)).is_ok());
     certificate(node.home(), "one");
@@ -171,5 +173,92 @@ fn tls_is_turned_on_by_a_reload_and_off_again_and_a_refused_one_leaves_no_port_o
     node.mfserv(&["reload"]).code(0);
     until("nobody listens", PATIENCE, || TcpListener::bind(("0.0.0.0", port)).is_ok());
     assert_eq!(node.get("/good").status, 200);
+    node.stop();
+}
+
+/// Connects anew for each request until the file `stop` is there, and counts what becomes of them.
+const LOAD: &str = r#"
+import os, socket, ssl, sys
+port, home = int(sys.argv[1]), sys.argv[2]
+c = ssl.create_default_context(cafile=os.path.join(home, "cert.pem"))
+good = refused = failed = 0
+while not os.path.exists(os.path.join(home, "stop")):
+    try:
+        s = socket.create_connection(("127.0.0.1", port), timeout=30)
+    except ConnectionRefusedError:
+        refused += 1
+        continue
+    try:
+        s = c.wrap_socket(s, server_hostname="localhost", suppress_ragged_eofs=False)
+        s.sendall(b"GET /good HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while True:
+            more = s.recv(65536)
+            if not more: break
+            answer += more
+        good += answer.startswith(b"HTTP/1.1 200")
+        failed += not answer.startswith(b"HTTP/1.1 200")
+    except OSError as why:
+        failed += 1
+        print(why, file=sys.stderr)
+    s.close()
+print(good, refused, failed)
+"#;
+
+/// Runs clients over TLS while `change` happens: how many requests were answered, how many
+/// connections refused, how many requests failed.
+#[expect(clippy::disallowed_methods, reason = "a client of another maker")]
+fn under_load(node: &Node, port: u16, change: impl FnOnce()) -> [u64; 3] {
+    let stop = node.path("stop");
+    let _ = std::fs::remove_file(&stop);
+    let home = node.home().to_string_lossy().into_owned();
+    let clients: Vec<_> = (0..3)
+        .map(|_| {
+            let mut command = Command::new("python3");
+            command.args(["-c", LOAD, &port.to_string(), &home]).stdout(Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .collect();
+    let requests = || node.status().requests.values().map(|app| app.by_class[1]).sum::<u64>();
+    let before = requests();
+    until("requests are answered", PATIENCE, || requests() > before + 100);
+    change();
+    // Another front counts from 0.
+    until("requests are answered again", PATIENCE, || requests() > 100);
+    std::fs::write(&stop, "").unwrap();
+    let mut sums = [0; 3];
+    for client in clients {
+        let done = client.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        let counts = said.split_whitespace().map(|count| count.parse::<u64>().unwrap());
+        sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    }
+    println!("answered, refused, failed: {sums:?}");
+    sums
+}
+
+#[test]
+fn an_upgrade_fails_no_handshake_and_a_killed_front_refuses_no_connection() {
+    let _turn = Turn::heavy();
+    let node = node();
+    node.add(&Plugin::python("good", programs::SERVES));
+    let port = free_port();
+    configured(&node, port);
+    certificate(node.home(), "one");
+    node.start();
+    let [good, refused, failed] = under_load(&node, port, || {
+        let before = node.role_pid("front");
+        node.mfserv(&["upgrade"]).code(0);
+        node.settled("front");
+        assert_ne!(node.role_pid("front"), before);
+    });
+    assert!(good > 50 && (refused, failed) == (0, 0), "{good} {refused} {failed}");
+    let [good, refused, failed] = under_load(&node, port, || {
+        node.kill(node.role_pid("front"));
+        node.settled("front");
+    });
+    // Each client loses the request that it had when the front was killed, and those that were
+    // accepted and not answered.
+    assert!(good > 50 && refused == 0 && failed <= 6, "{good} {refused} {failed}");
     node.stop();
 }

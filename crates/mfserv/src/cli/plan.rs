@@ -11,6 +11,7 @@ use mfserv_node::control::client;
 use mfserv_node::daemon::{self, DaemonOptions};
 use mfserv_node::places::Places;
 use mfserv_node::render;
+use mfserv_node::{certificates, configure};
 
 use super::output::for_terminal;
 use super::report::{self, Colour, Outcome, paint};
@@ -34,7 +35,9 @@ impl Plan {
                 if problem.kind == Kind::NotRunning && keeper::connect(places).is_err() =>
             {
                 let options = DaemonOptions { places: places.clone(), sets: Vec::new() };
-                show(&daemon::preview_of_start(&options)?, self.json)
+                let mut preview = daemon::preview_of_start(&options)?;
+                look_at_certificates(places, &mut preview)?;
+                show(&preview, self.json)
             }
             shown => shown,
         }
@@ -43,8 +46,22 @@ impl Plan {
 
 /// What a reload of the running node would do.
 pub fn of_running(places: &Places, json: bool) -> Result<Outcome, Diagnostic> {
-    let preview = reach::ask(places, |socket| client::preview(socket, PATIENCE))?;
+    let mut preview = reach::ask(places, |socket| client::preview(socket, PATIENCE))?;
+    look_at_certificates(places, &mut preview)?;
     show(&preview, json)
+}
+
+/// Says what the front would refuse. The daemon reads no keys, so it cannot say that.
+fn look_at_certificates(places: &Places, preview: &mut PlanPreview) -> Result<(), Diagnostic> {
+    let changes = |setting: &String| setting.starts_with("tls");
+    if preview.in_force.is_some() && !preview.settings.iter().any(changes) {
+        return Ok(());
+    }
+    match certificates::inspect(&configure::module(places, &[])?) {
+        Ok(doubtful) => preview.problems.extend(doubtful),
+        Err(problem) => preview.problems.push(problem),
+    }
+    Ok(())
 }
 
 fn show(preview: &PlanPreview, json: bool) -> Result<Outcome, Diagnostic> {

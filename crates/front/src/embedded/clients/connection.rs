@@ -21,6 +21,7 @@ use super::idle_eviction::IdleTracker;
 use crate::embedded::io::buffer::Pooled;
 use crate::embedded::io::signal::{Signal, Subscription};
 use crate::embedded::io::timer::Timer;
+use crate::embedded::io::tls::TlsStream;
 use crate::embedded::io::wire::{Stream, Wire};
 use mfserv_h1::{HeadScan, Refusal, RequestHead};
 
@@ -255,6 +256,10 @@ impl Connection {
         }
         if let Poll::Ready(got) = self.poll_fill(cx) {
             return Poll::Ready(got.is_ok_and(|count| count > 0));
+        }
+        if self.tls().is_some_and(TlsStream::has_begun) {
+            // A handshake is no silence.
+            self.idle.has_spoken();
         }
         let closing = self.closing.is_raised(cx);
         let deadline = match head_by {

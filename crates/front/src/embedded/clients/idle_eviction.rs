@@ -60,6 +60,11 @@ impl IdleTracker {
         self.0.has_spoken.set(true);
     }
 
+    /// The client has sent something that is no request yet.
+    pub fn has_spoken(&self) {
+        self.0.has_spoken.set(true);
+    }
+
     /// True if the connection has to be closed; else the calling task is woken when it has.
     pub fn is_evicted(&self, cx: &Context<'_>) -> bool {
         if self.0.is_evicted.get() {

@@ -88,6 +88,11 @@ impl TlsStream {
         self.phase == Phase::Clear
     }
 
+    /// True if the client has sent something.
+    pub fn has_begun(&self) -> bool {
+        self.phase != Phase::Fresh
+    }
+
     /// Who the client is, as an authority says; known after the handshake.
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
