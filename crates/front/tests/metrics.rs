@@ -11,14 +11,14 @@ use mfserv_platform::link::Link;
 use crate::world::*;
 
 /// The telemetry role's end: what one connection has brought, summed up.
-struct Receiver {
+pub struct Receiver {
     link: Link,
-    last: FrontCounters,
+    pub last: FrontCounters,
     rows: BTreeMap<(String, Answerer), Requests>,
 }
 
 impl Receiver {
-    fn accept(world: &World) -> Self {
+    pub fn accept(world: &World) -> Self {
         let path = world.path("metrics.sock");
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).unwrap();
@@ -29,7 +29,7 @@ impl Receiver {
     }
 
     /// False when the front has closed the connection.
-    fn receive(&mut self) -> bool {
+    pub fn receive(&mut self) -> bool {
         match self.link.receive_until(Instant::now() + PATIENCE) {
             Ok(Some(ToTelemetry::Front(mut front))) => {
                 for row in std::mem::take(&mut front.requests) {

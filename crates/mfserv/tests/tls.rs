@@ -127,6 +127,9 @@ fn files_that_are_broken_while_a_node_runs_are_said_and_what_was_there_serves() 
     assert!(curl(&node, port, "/good").unwrap().starts_with("HTTP/1.1 200"));
     says(&node.mfserv(&["check"]).code(4), "key.pem");
     says(&OldNames::new(&node).run(&["mfserv.status"]).code(1), "key.pem");
+    let front = node.role_pid("front");
+    says(&node.mfserv(&["upgrade"]).code(4), "key.pem");
+    assert_eq!(node.role_pid("front"), front, "the next one could not serve TLS");
     // A deployment and a reload do not fail for it.
     node.add(&Plugin::python("more", programs::SERVES));
     let _ = node.mfserv(&["reload"]);
@@ -261,4 +264,28 @@ fn an_upgrade_fails_no_handshake_and_a_killed_front_refuses_no_connection() {
     // accepted and not answered.
     assert!(good > 50 && refused == 0 && failed <= 6, "{good} {refused} {failed}");
     node.stop();
+}
+
+#[test]
+fn a_node_may_listen_for_tls_alone() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&Plugin::python("good", programs::SERVES));
+    let port = free_port();
+    configured(&node, port);
+    certificate(node.home(), "one");
+    node.set("nginx.port", "0");
+    let old = OldNames::new(&node);
+    says(&old.run(&["mfserv.start"]).code(0), "OK !");
+    says(&old.run(&["mfserv.status"]).code(0), "OK !");
+    says(&node.mfserv(&["status"]).code(0), &format!("RUNNING at https://127.0.0.1:{port} ("));
+    assert!(curl(&node, port, "/good").unwrap().starts_with("HTTP/1.1 200"));
+    assert!(std::net::TcpStream::connect(node.address()).is_err(), "nobody listens in clear");
+    node.mfserv(&["check"]).code(0);
+    // The port of TLS is looked at as the other one is.
+    node.mfserv(&["stop"]).code(0);
+    let taken = TcpListener::bind(("0.0.0.0", port)).unwrap();
+    says(&node.mfserv(&["check"]).code(4), "[nginx] https_port");
+    says(&node.mfserv(&["start"]).code(5), "cannot listen on");
+    drop(taken);
 }

@@ -7,6 +7,7 @@
 //! (`files` and `workers` do not import each other.) Each `mod.rs` says what its room is,
 //! what it may touch and what it must not.
 
+mod certificates;
 mod clients;
 mod control;
 mod files;
@@ -91,8 +92,8 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
         lanes.start_in_first(move || listener.serve(front, lanes_of_it));
     }
     tokio::task::spawn_local(control::serve(front.clone(), lanes.clone(), control));
-    let watching = front.clone();
-    tokio::task::spawn_local(async move { watching.watch_certificates().await });
+    certificates::watch(&front)
+        .map_err(|why| Diagnostic::error("no thread for certificates").because(why))?;
     let sweeping = front.clone();
     let sweep = async move { sweeping.pool.keep_sweeping(SWEEP_PAUSE, SWEEP_EVERY).await };
     // Unconstrained: a sweep reads from many connections, more than a task's budget allows.

@@ -20,6 +20,7 @@ use super::start::wait_until_running;
 use mfserv_node::control::client;
 use mfserv_node::operations::{Applied, Request};
 use mfserv_node::places::Places;
+use mfserv_node::{certificates, configure};
 
 /// How long an operation that changes workers is waited for.
 #[derive(Debug, Args)]
@@ -161,6 +162,8 @@ impl Upgrade {
     /// Keeper by execve, then the daemon, then the front by handover. Apps are not touched.
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let before: Status = client::status(&places.control_socket(), QUICK)?;
+        // The next front would have none of the certificates that this one has read.
+        certificates::inspect(&configure::module(places, &[])?)?;
         let mut keeper = keeper::connect(places)?;
         if let keep::Answer::Refused { reason, .. } =
             keeper.ask(keep::Ask::Upgrade { program: mfserv_node::program() })?

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::{
@@ -32,9 +31,6 @@ const OWN_DESCRIPTORS: u64 = 64;
 const KEPT_OF: u64 = 4;
 /// With so few descriptors little works; it is tried all the same.
 const OTHERS_LEAST: u64 = 8;
-
-/// How often it is looked whether certificates have changed.
-const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(1);
 
 /// How many clients there may be where a process may have so many descriptors.
 fn clients_within(descriptors: u64) -> u64 {
@@ -103,7 +99,7 @@ pub struct Front {
     /// The error log.
     pub errors: Arc<ErrorLog>,
     /// The TLS side.
-    pub tls: Tls,
+    pub tls: Arc<Tls>,
     /// The extensions.
     pub extensions: Extensions,
     gauges: Mutex<Vec<Arc<Gauge>>>,
@@ -124,7 +120,7 @@ impl Front {
             closed: Notify::new(),
             access,
             errors,
-            tls: Tls::default(),
+            tls: Arc::default(),
             extensions: Extensions::new(),
             gauges: Mutex::default(),
             connections: AtomicU64::new(0),
@@ -247,16 +243,6 @@ impl Front {
         drop(before);
         self.pool.report();
         Ok(())
-    }
-
-    /// Looks after the files of TLS for ever.
-    pub async fn watch_certificates(&self) {
-        loop {
-            tokio::time::sleep(LOOK_AT_CERTIFICATES).await;
-            for problem in self.tls.refresh() {
-                self.errors.report(&format!("TLS: {problem}"));
-            }
-        }
     }
 
     /// The gauge of a new lane.

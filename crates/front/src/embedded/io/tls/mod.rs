@@ -13,7 +13,8 @@ mod store;
 mod stream;
 mod tickets;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::Thread;
 
 use mfserv_core::tls::{ClientCertificates, TlsSettings, Version};
 use mfserv_platform::sync::lock;
@@ -45,6 +46,8 @@ pub struct Tls {
     kept: Mutex<Kept>,
     /// What is wrong now, and what will be.
     problems: Mutex<Problems>,
+    /// Sleeps until there are files to look after.
+    watcher: OnceLock<Thread>,
 }
 
 /// Sentences with a file and a reason.
@@ -118,7 +121,22 @@ impl Tls {
             done => self.put(&mut next, done),
         }
         *kept = next;
+        drop(kept);
+        if let Some(watcher) = self.watcher.get() {
+            watcher.unpark();
+        }
         Ok(())
+    }
+
+    /// True if there are files to look after with [`Tls::refresh`].
+    pub fn has_files(&self) -> bool {
+        lock(&self.kept).settings.is_some()
+    }
+
+    /// This thread is woken when there are files to look after.
+    pub fn set_watcher(&self, watcher: Thread) {
+        // There is one.
+        let _ = self.watcher.set(watcher);
     }
 
     /// Looks whether files have changed, and takes over what can be used. Returns what is wrong

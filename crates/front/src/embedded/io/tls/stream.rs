@@ -171,7 +171,9 @@ impl TlsStream {
                     self.ended |= state.peer_has_closed();
                 }
                 Err(why) => {
-                    self.counts.failed(Failure::of(&why));
+                    if self.phase != Phase::Open {
+                        self.counts.failed(Failure::of(&why));
+                    }
                     self.phase = Phase::Failed;
                     // The alert; a client that does not take it at once does not get it.
                     while let Ok(1..) = self.session.write_tls(&mut Socket(&self.socket)) {}
