@@ -17,6 +17,7 @@
 mod http;
 mod leftovers;
 mod load;
+mod nginx;
 mod node;
 mod offline;
 mod plugin;
@@ -32,6 +33,7 @@ mod wait;
 
 pub use http::{Broken, Client, Method, Response, get, post};
 pub use load::{Failure, Load, Report, Running};
+pub use nginx::{Nginx, nginx, nginx_with_lua};
 pub use node::{Node, Ran};
 pub use offline::offline;
 pub use plugin::Plugin;
