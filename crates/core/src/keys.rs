@@ -42,8 +42,6 @@ pub enum Type {
     OneOf {
         /// The words.
         words: &'static [&'static str],
-        /// The word that this version does not have yet.
-        later: Option<Later>,
     },
     /// A path of the file system.
     Path,
@@ -69,17 +67,6 @@ pub enum Type {
     Endpoint,
     /// Any text.
     Text,
-}
-
-/// A word that is known, and refused because this version does not have what it names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Later {
-    /// The word.
-    pub word: &'static str,
-    /// Why it is refused.
-    pub reason: &'static str,
-    /// What to write instead.
-    pub help: &'static str,
 }
 
 impl Type {

@@ -22,7 +22,7 @@ use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
 use crate::output::LogCare;
 use crate::plugin_spec::PluginSpec;
-use crate::route::{Route, RouteTable, Taken, plugin_of, taken};
+use crate::route::{Fragments, Route, RouteTable, Taken, plugin_of, taken};
 use crate::telegraf;
 use crate::watcher::WatcherSpec;
 
@@ -55,12 +55,14 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     /// The lines of its `crontab` that are jobs.
     pub crontab: Vec<CrontabLine>,
+    /// What it brings along for nginx.
+    pub fragments: Fragments,
 }
 
 impl Loaded {
     /// A plugin of which nothing is started here.
     pub fn without_environment(spec: PluginSpec, warnings: Vec<Diagnostic>) -> Self {
-        Self { spec, env: BTreeMap::new(), warnings, crontab: Vec::new() }
+        Self { spec, warnings, env: BTreeMap::new(), crontab: vec![], fragments: <_>::default() }
     }
 }
 
@@ -234,12 +236,9 @@ impl Plan {
             generation: inputs.generation,
             watchers: BTreeMap::new(),
             counts: BTreeMap::new(),
-            table: RouteTable {
-                server: inputs.module.server_settings(&inputs.uuid, inputs.body_temp_dir.clone()),
-                routes: Vec::new(),
-                upstreams: BTreeMap::new(),
-                not_found_page: None,
-            },
+            table: RouteTable::empty(
+                inputs.module.server_settings(&inputs.uuid, inputs.body_temp_dir.clone()),
+            ),
             jobs: BTreeMap::new(),
             listeners: Vec::new(),
             plugins: Vec::new(),
@@ -315,6 +314,7 @@ impl Plan {
         for (name, upstream) in routes::upstreams_of(loaded, inputs.module, &self.counts) {
             self.table.upstreams.insert(name, upstream);
         }
+        routes::put_fragments(&mut self.table, loaded);
         let general = &loaded.spec.general;
         self.plugins.push(PlannedPlugin {
             name: plugin.name.clone(),
@@ -352,8 +352,7 @@ impl Plan {
         let upstreams = &previous.table.upstreams;
         let upstreams = upstreams.iter().filter(|(name, _)| plugin_of(name) == plugin.name);
         self.table.upstreams.extend(upstreams.map(|(name, spec)| (name.clone(), spec.clone())));
-        let routes = previous.table.routes.iter().filter(|route| route.plugin == plugin.name);
-        self.table.routes.extend(routes.cloned());
+        routes::keep(&mut self.table, &previous.table, &plugin.name);
         if plugin.name == "welcome" {
             self.table.not_found_page = previous.table.not_found_page.clone();
         }

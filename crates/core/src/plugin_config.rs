@@ -202,8 +202,12 @@ impl Resolver<'_> {
             let what = format!("{label}={} is read as {taken}", value.value);
             self.warn(&what, None, at.clone(), help);
         }
-        if let Some(reason) = key.later.filter(|_| self.changes(key, &coerced.read)) {
-            let what = format!("{label} has no effect in this version");
+        let is_fragment = key.name.starts_with("_extra_nginx_");
+        let front = self.env.get("MFSERV_FRONT_KIND").map(String::as_str);
+        let later = key.later.filter(|_| !is_fragment || front != Some("nginx"));
+        if let Some(reason) = later.filter(|_| self.changes(key, &coerced.read)) {
+            let here = if is_fragment { "here" } else { "in this version" };
+            let what = format!("{label} has no effect {here}");
             self.warn(&what, Some(reason), at, "leave the key out to silence this");
         }
         section.put(name, key, coerced);

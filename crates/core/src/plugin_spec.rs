@@ -52,6 +52,23 @@ pub struct General {
     pub python: Option<String>,
     /// Every path of `_persistent_paths` (`;` list), relative to the plugin home.
     pub persistent_paths: Vec<PathBuf>,
+    /// What it brings along for nginx.
+    #[serde(default)]
+    pub nginx: NginxFiles,
+}
+
+/// Files of a plugin for nginx as the front, relative to its home.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NginxFiles {
+    /// `_extra_nginx_http_conf_filename`.
+    pub http: Option<String>,
+    /// `_extra_nginx_server_conf_filename`.
+    pub server: Option<String>,
+    /// `_extra_nginx_init_worker_by_lua_block_filename`.
+    pub init_worker: Option<String>,
+    /// `_add_plugin_dir_to_lua_path`.
+    pub add_to_lua_path: bool,
 }
 
 /// What apps and extra daemons have in common.
@@ -135,6 +152,12 @@ pub struct AppSpec {
     pub python_server: Option<String>,
     /// `_python_asgi_server`: the server behind `mfserv_worker --asgi`; `None` = the module's.
     pub asgi_server: Option<String>,
+    /// `_extra_nginx_conf_filename`, relative to the home of the plugin.
+    #[serde(default)]
+    pub nginx_location: Option<String>,
+    /// `_extra_nginx_conf_static_filename`, the same.
+    #[serde(default)]
+    pub nginx_static: Option<String>,
 }
 
 /// What the status of a plugin asks for, and what is expected.

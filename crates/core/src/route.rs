@@ -1,6 +1,7 @@
 //! Routes: which request goes where. An immutable snapshot, and which route wins.
 
 mod amendment;
+mod fragments;
 mod matcher;
 mod path;
 mod takeover;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use amendment::{Amendment, Section, plugin_of};
+pub use fragments::{AppFragments, Fragment, Fragments};
 pub use matcher::{Hit, Matcher, Rule};
 pub use path::{BadPath, normalise};
 use serde::{Deserialize, Serialize};
@@ -260,6 +262,17 @@ pub struct RouteTable {
     pub upstreams: BTreeMap<String, UpstreamSpec>,
     /// The page for URLs that no route matches: a file (served with status 404).
     pub not_found_page: Option<PathBuf>,
+    /// What plugins bring along for nginx, by plugin; only nginx obeys it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fragments: BTreeMap<String, Fragments>,
+}
+
+impl RouteTable {
+    /// A table without routes.
+    pub fn empty(server: ServerSettings) -> Self {
+        let (upstreams, fragments) = (BTreeMap::new(), BTreeMap::new());
+        Self { server, routes: Vec::new(), upstreams, not_found_page: None, fragments }
+    }
 }
 
 #[cfg(test)]
@@ -282,6 +295,7 @@ mod tests {
             routes,
             upstreams: BTreeMap::new(),
             not_found_page: None,
+            fragments: BTreeMap::new(),
         }
     }
 }

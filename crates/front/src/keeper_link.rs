@@ -110,7 +110,7 @@ impl Offer {
 }
 
 /// `HOST:PORT` or `unix:PATH`, as the keeper was asked to listen.
-fn address_of(socket: &OwnedFd) -> std::io::Result<String> {
+pub(crate) fn address_of(socket: &OwnedFd) -> std::io::Result<String> {
     let address = rustix::net::getsockname(socket)?;
     if let Ok(ip) = std::net::SocketAddr::try_from(address.clone()) {
         return Ok(ip.to_string());

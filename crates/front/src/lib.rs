@@ -3,14 +3,15 @@
 //! A front starts no process, and opens files only below the static roots of its routes.
 //! A daemon sends it a [`mfserv_core::route::RouteTable`] over its control socket
 //! (`ToFront`, `FromFront` in `mfserv_core::wire::front`); without a daemon it goes on with
-//! the last table. [`run`] chooses among the kinds of front: one is built in
-//! ([`embedded`]), another one (an adapter for nginx) will stand beside it.
+//! the last table. [`run`] chooses among the kinds of front: one is built in ([`embedded`]),
+//! the other one ([`nginx`]) has nginx accept the clients and the first one answer it.
 
 #![deny(unsafe_code)]
 
 pub mod embedded;
 mod keeper_link;
 mod listeners;
+pub mod nginx;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -21,6 +22,10 @@ use mfserv_core::output::Rotation;
 
 pub use embedded::{TlsProblems, inspect_tls};
 pub use listeners::listeners_from_env;
+pub use nginx::NginxOptions;
+
+/// The name of a listening socket on which only nginx connects, as the edge of the node.
+pub const EDGE_LISTENER: &str = "edge";
 
 /// How long a front that has been asked to end goes on with its requests, by default.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(60);
@@ -42,6 +47,10 @@ pub struct FrontOptions {
     pub rotation: Rotation,
     /// After SIGTERM or SIGINT: how long requests and upgraded connections may go on.
     pub grace: Duration,
+    /// What nginx says to be believed on the listener [`EDGE_LISTENER`]; `None`: nobody is.
+    pub edge_key: Option<String>,
+    /// What the kind [`Kind::Nginx`] needs to know.
+    pub nginx: Option<NginxOptions>,
 }
 
 /// The kinds of front. All of them understand the same messages of a daemon, and pass the
@@ -50,6 +59,8 @@ pub struct FrontOptions {
 pub enum Kind {
     /// The front that is built in.
     Embedded,
+    /// nginx accepts the clients; a front that is built in, a process of its own, answers nginx.
+    Nginx,
 }
 
 /// Runs a front of this kind: blocks until SIGTERM or SIGINT, and until its requests are
@@ -57,5 +68,6 @@ pub enum Kind {
 pub fn run(kind: Kind, options: FrontOptions) -> Result<(), Diagnostic> {
     match kind {
         Kind::Embedded => embedded::run(options),
+        Kind::Nginx => nginx::run(options),
     }
 }

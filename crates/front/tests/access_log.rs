@@ -34,7 +34,7 @@ impl World {
 
 #[test]
 fn the_id_of_each_error_page_leads_to_a_line_that_ends_with_its_cause() {
-    let world = World::new();
+    let Some(world) = World::where_holds("own_refusals") else { return };
     let worker = Worker::saying(&world, 1, "ok");
     let mut routes = table(Slots::Unlimited, true);
     routes.server.max_body_bytes = 10;

@@ -127,7 +127,7 @@ fn asking(path: &str, fields: &str) -> String {
 
 #[test]
 fn conditions_are_judged_in_the_order_of_rfc_9110() {
-    let world = World::new();
+    let Some(world) = World::where_holds("own_refusals") else { return };
     let front = serving_files(&world);
     age(&world.path("site/digits"), 1_000_000_000);
     let first = front.get("/s/digits");
@@ -379,7 +379,7 @@ fn a_file_that_is_cut_under_a_download_ends_it() {
 
 /// A value of /proc/PID/status, kB.
 fn memory(front: &Front, key: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", front.child.id())).unwrap();
+    let text = std::fs::read_to_string(format!("/proc/{}/status", front.pid())).unwrap();
     let line = text.lines().find(|line| line.starts_with(key)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
@@ -564,7 +564,7 @@ fn hidden_files_are_served_only_where_asked_for() {
 
 #[test]
 fn no_spelling_leads_out_of_the_root() {
-    let world = World::new();
+    let Some(world) = World::where_holds("own_refusals") else { return };
     let mut front = serving_files(&world);
     let ups = [
         "..",

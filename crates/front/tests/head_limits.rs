@@ -65,7 +65,7 @@ fn the_head_of_an_answer_has_the_room_that_the_settings_say() {
 
 #[test]
 fn the_head_of_a_request_has_the_room_that_the_settings_say() {
-    let world = World::new();
+    let Some(world) = World::where_holds("own_refusals") else { return };
     let worker = Worker::saying(&world, 1, "ok");
     let mut front = world.serving(table(Slots::Unlimited, true), &[&worker]);
     for (count, length, status) in
@@ -129,7 +129,7 @@ fn any_byte_from_0x80_on_in_a_target_reaches_the_app_as_it_was_written() {
 
 #[test]
 fn an_app_that_asks_for_a_file_is_warned_of_once_and_its_client_sees_no_path_of_the_node() {
-    let world = World::new();
+    let Some(world) = World::where_holds("own_refusals") else { return };
     let worker = Worker::start(&world, 1, |stream, received| {
         let name = received.target().trim_start_matches("/a/").to_string();
         let field = format!("{name}: /internal/secret.pdf\r\nContent-Length: 2\r\n\r\nok");

@@ -103,7 +103,7 @@ pub fn carrier(world: &World, number: u32) -> Worker {
 
 /// Kilobytes of resident memory of a front, now and at most.
 pub fn memory(front: &Front) -> (u64, u64) {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", front.child.id())).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", front.pid())).unwrap();
     let of = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
@@ -256,7 +256,7 @@ fn an_upload_that_stops_or_whose_worker_leaves_ends_with_a_clear_answer() {
 
 /// Files without a name that a front has: bodies of requests, and answers to slow clients.
 pub fn spooled(front: &Front) -> usize {
-    let open = std::fs::read_dir(format!("/proc/{}/fd", front.child.id())).unwrap();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", front.pid())).unwrap();
     let targets = open.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
     targets.filter(|target| target.to_string_lossy().ends_with(" (deleted)")).count()
 }
@@ -613,7 +613,7 @@ fn requests_take_as_long_with_ten_thousand_routes_as_with_ten() {
 
 /// Seconds of CPU that a front has used.
 fn cpu_of(front: &Front) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", front.child.id())).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", front.pid())).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     ticks as f64 / 100.0

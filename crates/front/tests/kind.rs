@@ -6,7 +6,7 @@ use mfserv_front::Kind;
 pub const VARIABLE: &str = "FRONT_KIND";
 
 /// All kinds with their names. The first one is tested where the variable is not set.
-pub const KINDS: [(&str, Kind); 1] = [("embedded", Kind::Embedded)];
+pub const KINDS: [(&str, Kind); 2] = [("embedded", Kind::Embedded), ("nginx", Kind::Nginx)];
 
 /// The kind in the environment.
 pub fn under_test() -> (&'static str, Kind) {

@@ -83,7 +83,7 @@ fn bytes_that_follow_the_upgrade_request_at_once_are_passed_on() {
 
 #[test]
 fn an_upgrade_before_the_end_of_the_request_is_refused_and_one_after_it_is_not() {
-    let world = World::new();
+    let Some(world) = World::where_holds("connection_end") else { return };
     let worker = Worker::unread(&world, 1, |stream| {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -137,7 +137,7 @@ fn a_worker_may_decline_an_upgrade() {
 
 #[test]
 fn a_front_that_is_asked_to_end_finishes_what_it_has_begun() {
-    let world = World::new();
+    let Some(world) = World::where_holds("idle_connections") else { return };
     let may_end = Arc::new(AtomicBool::new(false));
     let gate = may_end.clone();
     let worker = Worker::start(&world, 1, move |stream, received| {

@@ -39,6 +39,7 @@ mod slots;
 mod slow_lane;
 mod slow_readers;
 mod slow_streams;
+mod start;
 mod stopping;
 mod strict;
 mod strictness;

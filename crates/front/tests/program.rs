@@ -11,19 +11,37 @@ mod kind;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mfserv_front::FrontOptions;
+use mfserv_front::{FrontOptions, Kind, NginxOptions};
+
+/// Where nginx is, and its modules, if they are not where it looks for them.
+const NGINX: [&str; 2] = ["FRONT_NGINX", "FRONT_NGINX_MODULES"];
 
 fn main() {
     let var = |name: &str| std::env::var(name).unwrap();
     let dir = PathBuf::from(var("FRONT_DIR"));
+    // The front behind nginx is this program too.
+    let words: Vec<String> = std::env::args().collect();
+    let behind = words.iter().position(|word| word == "--control").map(|at| words[at + 1].clone());
+    let kind = if behind.is_some() { Kind::Embedded } else { kind::under_test().1 };
+    let nginx = std::env::var(NGINX[0]).ok().map(|program| NginxOptions {
+        program: program.into(),
+        modules: std::env::var(NGINX[1]).ok().map(PathBuf::from),
+        workers: 2,
+        config: dir.join(format!("nginx.{}.conf", var("FRONT_NUMBER"))),
+        temp_dir: dir.join(format!("nginx.{}", var("FRONT_NUMBER"))),
+        inner: vec![std::env::current_exe().unwrap().into()],
+    });
+    let own = dir.join(format!("front.{}.sock", var("FRONT_NUMBER")));
     let options = FrontOptions {
         listeners: mfserv_front::listeners_from_env(&var("MFSERV_LISTEN")).unwrap(),
-        control_socket: dir.join(format!("front.{}.sock", var("FRONT_NUMBER"))),
-        keeper_socket: Some(dir.join("keep.sock")),
+        keeper_socket: behind.is_none().then(|| dir.join("keep.sock")),
+        control_socket: behind.map_or(own, PathBuf::from),
         metrics_socket: Some(dir.join("metrics.sock")),
         log_dir: dir.join("log"),
         rotation: mfserv_core::output::Rotation::default(),
         grace: Duration::from_millis(var("FRONT_GRACE_MS").parse().unwrap()),
+        edge_key: std::env::var(mfserv_front::nginx::EDGE_KEY_VARIABLE).ok(),
+        nginx,
     };
-    mfserv_front::run(kind::under_test().1, options).unwrap();
+    mfserv_front::run(kind, options).unwrap();
 }

@@ -18,6 +18,7 @@ fn every_test_here_holds_for_each_kind_of_front_and_with_four_threads() {
     // The runs below have large tests too, which are not to be beside those of this one.
     let _alone = alone();
     let all = kind::KINDS.into_iter().flat_map(|(kind, _)| [(kind, 1), (kind, 4)]);
+    let all = all.filter(|(kind, _)| *kind != "nginx" || crate::start::nginx().is_some());
     for (kind, threads) in all.filter(|run| *run != (kind::under_test().0, self::threads())) {
         let again = Command::new(std::env::current_exe().unwrap())
             .args(["--skip", "suite::"])

@@ -18,7 +18,7 @@ fn asked(front: &Front, path: &str, lines: &str) -> Answer {
 
 #[test]
 fn a_valid_trace_is_passed_on_unchanged_and_any_other_is_replaced_by_a_new_one() {
-    let world = World::new();
+    let Some(world) = World::where_holds("nominated_fields") else { return };
     let worker = Worker::saying(&world, 1, "ok");
     let front = world.serving(table(Slots::Unlimited, true), &[&worker]);
     // The id of each request, and that of its trace.

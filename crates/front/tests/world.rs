@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use tempfile::TempDir;
 
 use crate::kind;
 use crate::listeners::Listeners;
+use crate::start;
 use crate::suite::threads;
 
 /// No wait in a test is longer.
@@ -78,7 +79,7 @@ impl World {
         static STARTING: Mutex<()> = Mutex::new(());
         let one_at_a_time = STARTING.lock().unwrap_or_else(|e| e.into_inner());
         let (heirs, named) = self.listeners.inherited();
-        let child = Command::new(env!("CARGO_BIN_EXE_mfserv-front-under-test"))
+        let child = start::command(self.kind)
             .env(kind::VARIABLE, self.kind)
             .env("FRONT_DIR", self.dir.path())
             .env("FRONT_NUMBER", number.to_string())
@@ -137,7 +138,7 @@ impl Front {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        start::kill_all(&mut self.child);
         let _ = self.child.wait();
     }
 }
@@ -298,6 +299,7 @@ pub fn table(slots: Slots, keep_alive: bool) -> RouteTable {
         routes: vec![route("/a", Target::Upstream { name: "p/a".into() })],
         upstreams: BTreeMap::from([("p/a".to_string(), spec)]),
         not_found_page: None,
+        fragments: BTreeMap::new(),
     }
 }
 

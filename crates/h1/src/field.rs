@@ -70,6 +70,8 @@ pub enum Name {
     ForwardedPath,
     /// X-Request-Id.
     RequestId,
+    /// X-Mfserv-Edge: what nginx, as the edge of a node, says of its client.
+    Edge,
     /// Traceparent.
     TraceParent,
     /// Tracestate.
@@ -111,6 +113,7 @@ impl Name {
             11 if is("traceparent") => Name::TraceParent,
             12 if is("x-request-id") => Name::RequestId,
             13 if is("if-none-match") => Name::IfNoneMatch,
+            13 if is("x-mfserv-edge") => Name::Edge,
             14 if is("content-length") => Name::ContentLength,
             14 if is("http2-settings") => Name::Dropped,
             15 if is("x-forwarded-for") => Name::ForwardedFor,

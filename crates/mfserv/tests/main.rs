@@ -34,6 +34,7 @@ mod logs;
 mod memory;
 mod metrics;
 mod misbehaving;
+mod nginx;
 mod operate;
 mod operations;
 mod outputs;
@@ -79,6 +80,9 @@ fn node() -> Node {
     let node = Node::new(Path::new(PROGRAM), samples());
     // Tests that change a file say themselves when it is applied.
     node.set("autorestart.configuration", "0");
+    if std::env::var(nginx::FRONT).as_deref() == Ok("nginx") {
+        nginx::stand_before(&node);
+    }
     node
 }
 

@@ -1,6 +1,7 @@
 //! Reads every installed plugin: configuration, overrides, environment.
 
 mod bases;
+mod fragments;
 pub mod jobs;
 
 use std::collections::BTreeMap;
@@ -314,9 +315,10 @@ fn load(
     let loaded = plugin.spec.clone().and_then(|(spec, warnings)| {
         let placed = Placed { dir: &plugin.dir, spec: &spec };
         let dependencies = dependencies(&plugin.name, direct(plugin), &plugin.dir, all)?;
+        let fragments = fragments::of(around, placed, &dependencies)?;
         let crontab = jobs::crontab(&plugin.dir);
         if !has_environment(&spec) && jobs::of(&crontab).is_empty() {
-            return Ok(Loaded::without_environment(spec, warnings));
+            return Ok(Loaded { fragments, ..Loaded::without_environment(spec, warnings) });
         }
         let base = bases::base_for(&spec, &plugin.dir, all_bases);
         if directories == Directories::Made && base.is_none() {
@@ -333,8 +335,7 @@ fn load(
             env.entry("PYTHONDONTWRITEBYTECODE".into()).or_insert_with(|| "1".into());
         }
         let (crontab, problems) = jobs::lines(home, (&plugin.name, &plugin.dir), &crontab, &env);
-        let warnings = [warnings, problems].concat();
-        Ok(Loaded { spec, env, warnings, crontab })
+        Ok(Loaded { spec, env, warnings: [warnings, problems].concat(), crontab, fragments })
     });
     PluginInput { name: plugin.name.clone(), dir: plugin.dir.clone(), loaded }
 }

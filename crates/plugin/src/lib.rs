@@ -12,6 +12,7 @@ pub mod build;
 mod child;
 pub mod dangers;
 pub mod environment;
+pub mod fragments;
 pub mod home;
 pub mod imports;
 pub mod label;

@@ -1,9 +1,9 @@
 //! What a watcher acts through: keeper, fronts, events and files. Nothing is decided here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mfserv_core::event::Fact;
-use mfserv_core::names::WorkerId;
+use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::wire::front::Peer;
 use mfserv_core::wire::keeper::{Ask, Scope};
@@ -120,12 +120,27 @@ impl Context {
     /// Removes the sockets of a worker that has no process, and the link if it leads to them.
     pub fn remove_sockets(&self, spec: &WatcherSpec, id: &WorkerId) {
         let _ = std::fs::remove_file(spawn::notify_path(&self.run_dir, id));
+        if let Some(socket) = spec.socket_of(id).filter(|_| id.watcher == WatcherName::front()) {
+            remove_beside(&socket);
+        }
         let (Some(socket), Some(link)) = (spec.socket_of(id), spec.socket_link_of(id)) else {
             return;
         };
         let _ = std::fs::remove_file(&socket);
         if std::fs::read_link(&link).is_ok_and(|to| to == socket) {
             let _ = std::fs::remove_file(link);
+        }
+    }
+}
+
+/// Removes what a front that was killed has left beside its socket `front_N.K.socket`: a front
+/// behind nginx has sockets whose names begin with the same words.
+fn remove_beside(socket: &Path) {
+    let (Some(dir), Some(stem)) = (socket.parent(), socket.file_stem()) else { return };
+    let start = format!("{}.", stem.to_string_lossy());
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&start) {
+            let _ = std::fs::remove_file(entry.path());
         }
     }
 }

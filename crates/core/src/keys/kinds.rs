@@ -85,7 +85,7 @@ pub(super) const fn one_of(at: Place, default: Text, words: Type, meaning: Text)
 }
 
 pub(super) const fn symlinks(at: Place, default: Text, meaning: Text) -> Key<Symlinks> {
-    const WORDS: Type = Type::OneOf { words: &["follow", "beneath"], later: None };
+    const WORDS: Type = Type::OneOf { words: &["follow", "beneath"] };
     obeyed(at, default, WORDS, meaning, |read| match read.text().as_deref() {
         Some("beneath") => Symlinks::Beneath,
         _ => Symlinks::Follow,
@@ -163,7 +163,7 @@ pub(super) const fn client_certificates(
     default: Text,
     meaning: Text,
 ) -> Key<ClientCertificates> {
-    const WORDS: Type = Type::OneOf { words: &["off", "optional", "required"], later: None };
+    const WORDS: Type = Type::OneOf { words: &["off", "optional", "required"] };
     obeyed(at, default, WORDS, meaning, |read| match read.text().as_deref() {
         Some("optional") => ClientCertificates::Optional,
         Some("required") => ClientCertificates::Required,

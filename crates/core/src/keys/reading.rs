@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Later, Type};
+use super::Type;
 use crate::circus::Endpoint;
 use crate::http_url;
 use crate::log_outputs::SyslogAddress;
@@ -60,7 +60,7 @@ pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
         }
         Type::HttpUrl | Type::HttpUrls if is_null => Ok(Read::Nothing),
         Type::FileMode => file_mode(text),
-        Type::OneOf { words, later } => one_of(text, words, later),
+        Type::OneOf { words } => one_of(text, words),
         Type::UrlPath => url_path(text),
         Type::Address => listen_address(text),
         Type::Networks => networks(text),
@@ -153,10 +153,7 @@ fn file_mode(text: &str) -> Result<Read, Refusal> {
     }
 }
 
-fn one_of(text: &str, words: &[&str], later: Option<Later>) -> Result<Read, Refusal> {
-    if let Some(later) = later.filter(|later| later.word.eq_ignore_ascii_case(text)) {
-        return Err((later.reason.into(), later.help.into()));
-    }
+fn one_of(text: &str, words: &[&str]) -> Result<Read, Refusal> {
     match words.iter().find(|word| word.eq_ignore_ascii_case(text)) {
         Some(word) => Ok(Read::Text((*word).to_string())),
         None => Err((
@@ -237,7 +234,7 @@ mod tests {
     use super::*;
 
     fn one_of(words: &'static [&'static str]) -> Type {
-        Type::OneOf { words, later: None }
+        Type::OneOf { words }
     }
 
     fn text(value: &str) -> Result<Read, Refusal> {

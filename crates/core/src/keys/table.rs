@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::kinds::*;
-use super::{Key, Later, Row, Type};
+use super::{Key, Row, Type};
 use crate::circus::Endpoint;
 use crate::log_outputs::{self, SyslogAddress};
 use crate::route::Symlinks;
@@ -13,26 +13,18 @@ use crate::tls::{ClientCertificates, Version};
 /// A hundred years, seconds: no delay is longer, and no sum of delays overflows.
 const LONGEST_S: i64 = 3_155_760_000;
 
-const LEVELS: Type =
-    Type::OneOf { words: &["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], later: None };
+const LEVELS: Type = Type::OneOf { words: &["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] };
 
-const MFADMIN: Type = Type::OneOf { words: &["AUTO", "null"], later: None };
+const MFADMIN: Type = Type::OneOf { words: &["AUTO", "null"] };
 
-const AGENTS: Type = Type::OneOf { words: &["builtin", "telegraf"], later: None };
+const AGENTS: Type = Type::OneOf { words: &["builtin", "telegraf"] };
 
-const PYTHON_SERVERS: Type = Type::OneOf { words: &["waitress", "mfserv"], later: None };
-const ASGI_SERVERS: Type = Type::OneOf { words: &["uvicorn", "mfserv"], later: None };
+const PYTHON_SERVERS: Type = Type::OneOf { words: &["waitress", "mfserv"] };
+const ASGI_SERVERS: Type = Type::OneOf { words: &["uvicorn", "mfserv"] };
 
-const FACILITIES: Type = Type::OneOf { words: log_outputs::FACILITIES, later: None };
+const FACILITIES: Type = Type::OneOf { words: log_outputs::FACILITIES };
 
-const FRONTS: Type = Type::OneOf {
-    words: &["embedded", "nginx"],
-    later: Some(Later {
-        word: "nginx",
-        reason: "nginx as the front is not available in this version",
-        help: "remove it, or write kind=embedded: the [nginx] keys drive the embedded front",
-    }),
-};
+const FRONTS: Type = Type::OneOf { words: &["embedded", "nginx"] };
 
 const fn at_least(min: i64, unit: &'static str) -> Type {
     Type::Integer { min, max: 1 << 50, unit }
@@ -86,7 +78,7 @@ keys! {
     NGINX_SERVER_TOKENS: bool = flag("nginx", "server_tokens", "1", "say the version in the Server header and in error pages");
     NGINX_PORT_IN_REDIRECT: bool = flag("nginx", "port_in_redirect", "1", "put the port into redirects made by the front");
     NGINX_ROTATION_MAX_BYTES: u64 = count("nginx", "max_size_before_rotation", "-1", at_least(-1, "bytes"), "rotation size of the front's logs; not above 0: as [log]");
-    _: () = known("nginx", "workers", "{{MFHARDWARE_NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2}}", between(1, 10_000, ""), "front processes (the embedded front has [front] threads)");
+    NGINX_WORKERS: u32 = small("nginx", "workers", "{{MFHARDWARE_NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2}}", between(1, 10_000, ""), "worker processes of nginx (the embedded front has [front] threads)");
     NGINX_REAL_IP: bool = flag("nginx", "real_ip", "0", "take the client address from a header of trusted proxies");
     NGINX_REAL_IP_RECURSIVE: bool = flag("nginx", "real_ip_recursive", "1", "skip trusted addresses from the right");
     NGINX_REAL_IP_HEADER: String = text("nginx", "real_ip_header", "X-Forwarded-For", "the header that real_ip reads");
@@ -99,7 +91,10 @@ keys! {
     _: () = unset("nginx", "proxy_temp_path", Type::Path, "where nginx buffers answers of apps");
     _: () = unset("nginx", "fastcgi_temp_path", Type::Path, "where nginx buffers answers of FastCGI apps");
     // [front]: what MFSERV had no name for.
-    _: () = one_of("front", "kind", "embedded", FRONTS, "what listens for HTTP (nginx: not in this version)");
+    FRONT_KIND: String = one_of("front", "kind", "embedded", FRONTS, "what listens for HTTP: the front that is built in, or nginx before it");
+    FRONT_NGINX_PROGRAM: String = text("front", "nginx_program", "nginx", "nginx, where it is the front: a path, or a name in PATH");
+    FRONT_NGINX_MODULES: Option<PathBuf> = path("front", "nginx_modules", "null", "directory of the modules of nginx; null: where nginx looks for them");
+    FRONT_FRAGMENTS: String = text("front", "fragments", "all", "plugins whose fragments nginx gets: all, none, or names separated by commas");
     FRONT_HOST: IpAddr = address("front", "host", "0.0.0.0", "address to listen on; :: for IPv6");
     FRONT_THREADS: u32 = small("front", "threads", "{{MFHARDWARE_NUMBER_OF_CPU_CORES_DIVIDED_BY_4}}", between(1, 1024, ""), "threads that forward requests");
     FRONT_MAX_CONNECTIONS: u32 = small("front", "max_connections", "40000", between(1, 1_000_000, ""), "most client connections at a time");

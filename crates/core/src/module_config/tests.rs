@@ -256,9 +256,10 @@ fn a_node_with_a_port_for_tls_has_its_settings_or_is_refused() {
 }
 
 #[test]
-fn nginx_as_the_front_is_refused_in_this_version() {
+fn the_front_is_embedded_or_nginx() {
     let resolution = home("[front]\nkind=nginx\n");
-    says(only(&resolution), Severity::Error, 2, &["not available in this version"]);
+    assert_eq!(resolution.diagnostics, []);
+    assert_eq!(resolution.config.get(FRONT_KIND), "nginx");
     says(only(&home("[front]\nkind=apache\n")), Severity::Error, 2, &["write one of embedded"]);
 }
 

@@ -12,7 +12,7 @@ use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
 use crate::plan::{Count, Loaded, Plan, PluginInput, command};
 use crate::plugin_spec::{AppSpec, PluginSpec};
-use crate::route::{Matcher, Route, Slots, Target, UpstreamSpec, pages};
+use crate::route::{Matcher, Route, RouteTable, Slots, Target, UpstreamSpec, pages};
 use crate::watcher::Probe;
 
 /// The upstream of an app.
@@ -139,6 +139,21 @@ fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
         slow_lane_wait_ms: module.get(FRONT_SLOW_LANE_WAIT_S) * 1000,
         pulls: pulls && keep_alive && is_one_at_a_time,
     }
+}
+
+/// What a plugin brings along for nginx.
+pub(super) fn put_fragments(table: &mut RouteTable, loaded: &Loaded) {
+    if !loaded.spec.routes_disabled && !loaded.fragments.is_empty() {
+        table.fragments.insert(loaded.spec.name.clone(), loaded.fragments.clone());
+    }
+}
+
+/// The routes that a plugin has had before, and what it has brought along.
+pub(super) fn keep(table: &mut RouteTable, previous: &RouteTable, plugin: &str) {
+    let routes = previous.routes.iter().filter(|route| route.plugin == plugin);
+    table.routes.extend(routes.cloned());
+    let fragments = previous.fragments.get(plugin);
+    table.fragments.extend(fragments.map(|one| (plugin.to_string(), one.clone())));
 }
 
 /// The server behind `bjoern_wrapper.py`: `mfserv` or `waitress`.

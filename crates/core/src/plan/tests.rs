@@ -4,7 +4,7 @@ use super::*;
 use crate::diagnostic::Location;
 use crate::diff::Changes;
 use crate::ini::{self, Dialect};
-use crate::route::Target;
+use crate::route::{Fragments, Target};
 use crate::watcher::Probe;
 use crate::{module_config, plugin_config};
 
@@ -185,7 +185,13 @@ fn a_count_of_an_override_file_is_known_by_its_line_and_zero_of_it_is_an_app_sca
     let over = ini::parse(text, "over.ini", Dialect::Plugin).unwrap();
     let (spec, warnings) =
         plugin_config::resolve("a", &own, &[over], &BTreeMap::new(), "GENERIC", &|_| true).unwrap();
-    let loaded = Ok(Loaded { spec, warnings, env: BTreeMap::new(), crontab: Vec::new() });
+    let loaded = Ok(Loaded {
+        spec,
+        warnings,
+        env: BTreeMap::new(),
+        crontab: Vec::new(),
+        fragments: Fragments::default(),
+    });
     let plan = plan(vec![PluginInput { loaded, ..plugin("a", WEB) }]);
     let main = WatcherName::app("a", "main");
     let count = &plan.counts[&main];

@@ -75,8 +75,8 @@ pub(super) const LONGEST_S: i64 = 3_155_760_000;
 /// More processes of one app than any machine runs.
 const MOST_PROCESSES: i64 = 4096;
 
-const FRAGMENT: &str = "fragments of nginx need nginx as the front, which this version has not";
-const LUA: &str = "Lua needs nginx as the front, which this version has not";
+const FRAGMENT: &str = "fragments of nginx need nginx as the front: [front] kind=nginx";
+const LUA: &str = "Lua needs nginx as the front: [front] kind=nginx";
 const VHOST: &str = "routing by host name is not in this version";
 const FASTCGI: &str = "FastCGI is not in this version";
 
@@ -96,6 +96,11 @@ const fn required(name: Name, kind: Type) -> Key<String> {
 const fn later(name: Name, kind: Type, default: Name, reason: Name) -> Key<String> {
     let row = Row { name, kind, default: Some(default), later: Some(reason) };
     Key { row, take: Read::text }
+}
+
+/// A file for nginx; `reason`: what to say of it where another front is used.
+const fn fragment(name: Name, reason: Name) -> Key<String> {
+    later(name, Type::File, "", reason)
 }
 
 const fn text(name: Name, kind: Type, default: Name) -> Key<String> {
@@ -188,12 +193,11 @@ keys! {
         MAINTAINER: String = required("_maintainer", Type::NonEmpty);
         VENDOR: String = required("_vendor", Type::NonEmpty);
         ADD_TO_PYTHON_PATH: bool = flag("_add_plugin_dir_to_python_path", "1");
-        _: String = later("_extra_nginx_http_conf_filename", Type::File, "", FRAGMENT);
-        _: String = later("_extra_nginx_server_conf_filename", Type::File, "", FRAGMENT);
-        _: String = later("_extra_nginx_init_worker_by_lua_block_filename", Type::File, "", LUA);
-        // MFSERV's default is yes; it only matters to Lua, so only a
-        // written yes is worth a word.
-        _: String = later("_add_plugin_dir_to_lua_path", Type::Flag, "0", LUA);
+        NGINX_HTTP: String = fragment("_extra_nginx_http_conf_filename", FRAGMENT);
+        NGINX_SERVER: String = fragment("_extra_nginx_server_conf_filename", FRAGMENT);
+        NGINX_INIT_WORKER: String = fragment("_extra_nginx_init_worker_by_lua_block_filename", LUA);
+        // It only matters to Lua, and is yes by default: no other front says a word of it.
+        ADD_TO_LUA_PATH: bool = flag("_add_plugin_dir_to_lua_path", "1");
         PYTHON: Option<String> = interpreter("_python");
         PERSISTENT_PATHS: Vec<String> = list("_persistent_paths", Type::Paths);
     }
@@ -230,8 +234,8 @@ keys! {
         STATIC_DIRECTORY: String = text("_static_directory", Type::StaticDirectory, "/static");
         EXTRA_ROUTES: Vec<String> = list("prefix_based_routing_extra_routes", Type::Routes);
         GATEWAY_MODE: String = later("_gateway_interface_mode", Type::Text, "proxy", FASTCGI);
-        _: String = later("_extra_nginx_conf_filename", Type::File, "", FRAGMENT);
-        _: String = later("_extra_nginx_conf_static_filename", Type::File, "", FRAGMENT);
+        NGINX_LOCATION: String = fragment("_extra_nginx_conf_filename", FRAGMENT);
+        NGINX_STATIC: String = fragment("_extra_nginx_conf_static_filename", FRAGMENT);
         TEST_PATH: String = text("_http_test_endpoint", Type::Text, "");
         TEST_STATUS: u64 = count("_http_test_expected_status_code", 999, "200");
         TEST_BODY: String = text("_http_test_expected_body", Type::Text, "OK");

@@ -7,7 +7,7 @@ use super::schema::*;
 use crate::diagnostic::Location;
 use crate::memory::MemoryLimits;
 use crate::plugin_spec::{
-    AppSpec, CommandSpec, ExtraSpec, General, HttpTest, JobSection, PluginSpec,
+    AppSpec, CommandSpec, ExtraSpec, General, HttpTest, JobSection, NginxFiles, PluginSpec,
 };
 use crate::watcher::Rlimits;
 
@@ -52,7 +52,18 @@ fn general(section: Option<&Section>) -> General {
             .is_some_and(|section| section.get(ADD_TO_PYTHON_PATH)),
         python: section.and_then(|section| section.get(PYTHON)),
         persistent_paths: paths.into_iter().map(PathBuf::from).collect(),
+        nginx: NginxFiles {
+            http: section.and_then(|section| file(section, NGINX_HTTP)),
+            server: section.and_then(|section| file(section, NGINX_SERVER)),
+            init_worker: section.and_then(|section| file(section, NGINX_INIT_WORKER)),
+            add_to_lua_path: section.is_some_and(|section| section.get(ADD_TO_LUA_PATH)),
+        },
     }
+}
+
+/// A file of the plugin, if one is named.
+fn file(section: &Section, key: Key<String>) -> Option<String> {
+    Some(section.get(key)).filter(|name| !name.is_empty() && name != "null")
 }
 
 fn command(name: &str, section: &Section) -> CommandSpec {
@@ -128,6 +139,8 @@ fn app(name: &str, section: &Section) -> AppSpec {
         keep_alive: section.get(KEEP_ALIVE),
         python_server: section.get(PYTHON_SERVER),
         asgi_server: section.get(ASGI_SERVER),
+        nginx_location: file(section, NGINX_LOCATION),
+        nginx_static: file(section, NGINX_STATIC),
     }
 }
 

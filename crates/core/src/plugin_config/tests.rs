@@ -234,7 +234,7 @@ fn bad_routes_and_files_refuse_the_plugin() {
 #[test]
 fn known_keys_that_are_not_obeyed_are_said_when_they_are_used() {
     warned("_extra_nginx_http_conf_filename=nginx.conf\n", 8, &["no effect", "need nginx"]);
-    warned("_add_plugin_dir_to_lua_path=true\n", 8, &["no effect", "Lua"]);
+    accepted("_add_plugin_dir_to_lua_path=true\n");
     let spec = warned("[app_main]\n_gateway_interface_mode=fastcgi\n", 9, &["FastCGI"]);
     assert!(spec.apps[0].fastcgi);
     accepted("[app_main]\n_gateway_interface_mode=\n");
@@ -399,6 +399,7 @@ const READ_ELSEWHERE: &[&str] = &[
     "_vendor",
     "_python",
     "_add_plugin_dir_to_python_path",
+    "_add_plugin_dir_to_lua_path",
     "_persistent_paths",
     "_http_test_expected_status_code",
     "_http_test_expected_body",

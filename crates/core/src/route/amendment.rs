@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Route, RouteTable, ServerSettings, UpstreamSpec};
+use super::{Fragments, Route, RouteTable, ServerSettings, UpstreamSpec};
 
 /// What one plugin has in a table. An empty one: the plugin has gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,9 @@ pub struct Section {
     pub routes: Vec<Route>,
     /// Its apps, by name `PLUGIN/APP`.
     pub upstreams: BTreeMap<String, UpstreamSpec>,
+    /// What it brings along for nginx.
+    #[serde(default, skip_serializing_if = "Fragments::is_empty")]
+    pub fragments: Fragments,
 }
 
 /// From one table to another.
@@ -30,7 +33,7 @@ pub struct Amendment {
 impl Amendment {
     /// From nothing to this table.
     pub fn whole(table: RouteTable) -> Self {
-        let RouteTable { server, routes, upstreams, not_found_page } = table;
+        let RouteTable { server, routes, upstreams, not_found_page, fragments } = table;
         let mut sections: BTreeMap<String, Section> = BTreeMap::new();
         for route in routes {
             match sections.get_mut(&route.plugin) {
@@ -41,6 +44,9 @@ impl Amendment {
         for (name, spec) in upstreams {
             let section = sections.entry(plugin_of(&name).to_string()).or_default();
             section.upstreams.insert(name, spec);
+        }
+        for (plugin, fragments) in fragments {
+            sections.entry(plugin).or_default().fragments = fragments;
         }
         Self { server, not_found_page, sections }
     }
@@ -70,6 +76,7 @@ pub fn plugin_of(upstream: &str) -> &str {
 struct View<'a> {
     routes: Vec<&'a Route>,
     upstreams: Vec<(&'a String, &'a UpstreamSpec)>,
+    fragments: Option<&'a Fragments>,
 }
 
 impl View<'_> {
@@ -78,6 +85,7 @@ impl View<'_> {
         Section {
             routes: self.routes.iter().map(|route| (*route).clone()).collect(),
             upstreams: upstreams.map(|(name, spec)| ((*name).clone(), (*spec).clone())).collect(),
+            fragments: self.fragments.cloned().unwrap_or_default(),
         }
     }
 }
@@ -90,13 +98,16 @@ fn by_plugin(table: &RouteTable) -> BTreeMap<&str, View<'_>> {
     for app in &table.upstreams {
         views.entry(plugin_of(app.0)).or_default().upstreams.push(app);
     }
+    for (plugin, fragments) in &table.fragments {
+        views.entry(plugin).or_default().fragments = Some(fragments);
+    }
     views
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::{route, table};
-    use super::super::{Slots, Target};
+    use super::super::{Fragment, Slots, Target};
     use super::*;
 
     fn of(plugin: &str, prefixes: &[&str]) -> Vec<Route> {
@@ -141,6 +152,19 @@ mod tests {
         assert_eq!(change.sections["gone"], Section::default());
         assert_eq!(change.sections["p"].routes[0].prefix, "/p/2");
         assert!(Amendment::between(&after, &after).sections.is_empty());
+    }
+
+    #[test]
+    fn another_fragment_is_a_difference_and_stays_in_a_whole_table() {
+        let before = with(&[("p", &["/p"]), ("q", &["/q"])]);
+        let mut after = before.clone();
+        let fragment = Fragment { file: "a.conf".into(), text: "gzip on;".into() };
+        let fragments = Fragments { http: Some(fragment), ..Fragments::default() };
+        after.fragments.insert("p".into(), fragments.clone());
+        let change = Amendment::between(&before, &after);
+        assert_eq!(change.sections.keys().collect::<Vec<_>>(), ["p"]);
+        assert_eq!(change.sections["p"].fragments, fragments);
+        assert_eq!(Amendment::whole(after).sections["p"].fragments, fragments);
     }
 
     #[test]

@@ -18,7 +18,10 @@ mod metrics;
 mod request;
 mod workers;
 
+pub(crate) use files::mime;
 pub use files::{opening, resolve_path};
+pub(crate) use io::error_log::ErrorLog;
+pub(crate) use io::log_file::LogWriter;
 pub use io::tls::{Problems as TlsProblems, inspect as inspect_tls};
 
 use std::time::Duration;
@@ -30,8 +33,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::FrontOptions;
 use crate::keeper_link::KeeperLink;
-use io::error_log::ErrorLog;
-use io::log_file::LogWriter;
 use lanes::listener::Listener;
 use lanes::threads::Lanes;
 use request::state::Front;
@@ -71,7 +72,9 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
         LogWriter::start(path, options.rotation)
             .map_err(|why| Diagnostic::error(format!("no thread for {name}")).because(why))
     };
-    let front = Front::new(log("nginx_access.log")?, ErrorLog::new(log("nginx_error.log")?));
+    let errors = ErrorLog::new(log("nginx_error.log")?);
+    let edge_key = options.edge_key.unwrap_or_default();
+    let front = Front::new(log("nginx_access.log")?, errors, edge_key);
     let mut listeners = Vec::new();
     for (name, socket) in &options.listeners {
         listeners.push(Listener::adopt(name, socket)?);

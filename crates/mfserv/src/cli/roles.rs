@@ -16,7 +16,8 @@ use mfserv_core::telegraf;
 use mfserv_core::telemetry::SETTINGS_VARIABLE;
 use mfserv_core::wire::keeper::ProcessSpec;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_front::FrontOptions;
+use mfserv_front::nginx::EDGE_KEY_VARIABLE;
+use mfserv_front::{FrontOptions, Kind as FrontKind, NginxOptions};
 use mfserv_keeper::KeeperOptions;
 
 use super::complain;
@@ -51,7 +52,8 @@ enum Role {
     Keep(Keep),
     /// Owns the plan and decides.
     Daemon(Daemon),
-    /// Listens for HTTP.
+    /// Listens for HTTP. The other name tells people which process is behind nginx.
+    #[command(alias = "front-behind")]
     Front(Front),
     /// Counts what happens and sends it on; speaks with the network.
     Telemetry,
@@ -180,6 +182,18 @@ pub struct Front {
     /// How the logs are rotated (JSON).
     #[arg(long)]
     rotation: String,
+    /// `nginx`: nginx stands before it.
+    #[arg(long)]
+    kind: Option<String>,
+    /// nginx: a path, or a name in PATH.
+    #[arg(long, default_value = "nginx")]
+    nginx_program: PathBuf,
+    /// The directory of its modules.
+    #[arg(long)]
+    nginx_modules: Option<PathBuf>,
+    /// Its worker processes.
+    #[arg(long, default_value_t = 1)]
+    nginx_workers: u32,
 }
 
 impl Front {
@@ -190,17 +204,38 @@ impl Front {
         let rotation: Rotation = serde_json::from_str(&self.rotation).map_err(bad)?;
         let inherited = std::env::var("MFSERV_LISTEN").unwrap_or_default();
         let listeners = mfserv_front::listeners_from_env(&inherited)?;
+        let is_nginx = self.kind.as_deref() == Some("nginx");
+        let kind = if is_nginx { FrontKind::Nginx } else { FrontKind::Embedded };
+        let edge_key = std::env::var(EDGE_KEY_VARIABLE).ok();
+        // The front behind nginx has no socket of the keeper.
+        let keeper_socket = edge_key.is_none().then(|| places.keep_socket());
         let options = FrontOptions {
+            nginx: is_nginx.then(|| self.nginx(places)),
+            edge_key,
             listeners,
             control_socket: self.control,
-            keeper_socket: Some(places.keep_socket()),
+            keeper_socket,
             metrics_socket: Some(places.metrics_socket()),
             log_dir: places.log(),
             rotation,
             grace: GRACE,
         };
-        mfserv_front::run(mfserv_front::Kind::Embedded, options)?;
+        mfserv_front::run(kind, options)?;
         Ok(Outcome::Done)
+    }
+
+    fn nginx(&self, places: &Places) -> NginxOptions {
+        let program = mfserv_node::program().into_os_string();
+        let home = places.home().as_os_str().to_owned();
+        let words = [program, "front-behind".into(), "--home".into(), home, "--rotation".into()];
+        NginxOptions {
+            program: self.nginx_program.clone(),
+            modules: self.nginx_modules.clone(),
+            workers: self.nginx_workers,
+            config: places.home().join("tmp/config_auto/nginx.conf"),
+            temp_dir: places.home().join("tmp/nginx"),
+            inner: words.into_iter().chain([self.rotation.clone().into()]).collect(),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! How the roles of a node are started.
 
+use mfserv_core::keys::{FRONT_KIND, FRONT_NGINX_MODULES, FRONT_NGINX_PROGRAM, NGINX_WORKERS};
+use mfserv_core::module_config::ModuleConfig;
 use mfserv_core::plan::RoleProgram;
 
 use super::DaemonOptions;
@@ -9,7 +11,7 @@ use crate::configure;
 pub(super) fn front(options: &DaemonOptions, module: &configure::Module) -> RoleProgram {
     let places = &options.places;
     let rotation = module.resolution.config.front_rotation();
-    let argv = [
+    let mut argv = vec![
         crate::program().to_string_lossy().into_owned(),
         "front".into(),
         "--home".into(),
@@ -19,7 +21,27 @@ pub(super) fn front(options: &DaemonOptions, module: &configure::Module) -> Role
         "--rotation".into(),
         serde_json::to_string(&rotation).unwrap_or_default(),
     ];
-    role_program(options, module, argv.to_vec())
+    argv.extend(nginx(&module.resolution.config));
+    role_program(options, module, argv)
+}
+
+/// What a front is told where nginx is to stand before it.
+fn nginx(config: &ModuleConfig) -> Vec<String> {
+    if config.get(FRONT_KIND) != "nginx" {
+        return Vec::new();
+    }
+    let mut words = vec![
+        "--kind".to_string(),
+        "nginx".into(),
+        "--nginx-program".into(),
+        config.get(FRONT_NGINX_PROGRAM),
+        "--nginx-workers".into(),
+        config.get(NGINX_WORKERS).to_string(),
+    ];
+    if let Some(modules) = config.get(FRONT_NGINX_MODULES) {
+        words.extend(["--nginx-modules".into(), modules.to_string_lossy().into_owned()]);
+    }
+    words
 }
 
 /// The telemetry role.

@@ -148,5 +148,6 @@ fn general() -> General {
         add_plugin_dir_to_python_path: false,
         python: None,
         persistent_paths: Vec::new(),
+        nginx: Default::default(),
     }
 }

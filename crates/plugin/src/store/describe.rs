@@ -48,6 +48,7 @@ pub fn hash(home: &Home, plugin: &str) -> Result<String, Diagnostic> {
         add_plugin_dir_to_python_path: false,
         python: None,
         persistent_paths: Vec::new(),
+        nginx: Default::default(),
     };
     // the hash has nothing of what the configuration says
     describe(&installed, &general).map(|package| package.hash())

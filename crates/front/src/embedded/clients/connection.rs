@@ -4,6 +4,7 @@
 //! client, the worker and a deadline at once, and moves bytes between two of them; a
 //! future for each of the three would borrow what the others need for as long as it waits.
 
+mod patience;
 mod transfer;
 
 use std::future::poll_fn;
@@ -13,8 +14,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use mfserv_core::route::{HeadLimits, ServerSettings};
+use mfserv_core::route::HeadLimits;
 use tokio::time::Instant;
+
+pub use patience::Patience;
 
 use super::access_log::Traffic;
 use super::idle_eviction::IdleTracker;
@@ -66,26 +69,8 @@ pub struct Ends {
     pub port: Option<u16>,
     /// TLS is spoken on that port.
     pub is_tls: bool,
-}
-
-/// How long a client is waited for between requests. A copy of two settings, so that a
-/// connection without a request keeps no table alive.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    header: Duration,
-    idle: Duration,
-    head: HeadLimits,
-}
-
-impl Patience {
-    /// The patience of these settings.
-    pub fn of(settings: &ServerSettings) -> Self {
-        Self {
-            header: Duration::from_millis(settings.header_timeout_ms),
-            idle: Duration::from_millis(settings.keepalive_timeout_ms),
-            head: settings.request_head,
-        }
-    }
+    /// It is nginx that connected: each request says for which client (`edge.rs`).
+    pub is_edge: bool,
 }
 
 /// What came of waiting for a request.
@@ -125,6 +110,25 @@ impl Connection {
             idle: IdleTracker::new(),
             head_since: None,
         }
+    }
+
+    /// True if nginx has connected, as the edge of the node.
+    pub fn is_edge(&self) -> bool {
+        self.ends.is_edge
+    }
+
+    /// Takes over who asks by this connection from now on.
+    pub fn set_ends(&mut self, ends: Ends) {
+        let address = ends.client.map(|client| client.ip().to_canonical());
+        if address != self.peer || self.peer_text.is_empty() {
+            self.peer_text.clear();
+            match address {
+                Some(address) => self.peer_text.push_str(&address.to_string()),
+                None => self.peer_text.push_str("unix:"),
+            }
+            self.peer = address;
+        }
+        self.ends = ends;
     }
 
     /// The address that connected; `None` over a unix socket.
@@ -221,7 +225,7 @@ impl Connection {
             }
         }
         let idle_by = self.idle_since + idle;
-        if head_by.is_none() {
+        if head_by.is_none() && !self.ends.is_edge {
             self.idle.begin(self.idle_since);
         }
         poll_fn(|cx| {

@@ -233,7 +233,8 @@ impl Exchange<'_> {
         (status, reason): (u16, &[u8]),
         fields: impl FnOnce(&mut HeadWriter<'_>),
     ) {
-        if self.request.head.is_1_1 {
+        // nginx takes an interim answer for the answer.
+        if self.request.head.is_1_1 && !self.connection.is_edge() {
             let mut head = HeadWriter::begin(&mut self.connection.out, status, reason);
             fields(&mut head);
             head.end();

@@ -12,6 +12,7 @@
 pub mod access_log;
 pub mod answer;
 pub mod connection;
+pub mod edge;
 pub mod exchange;
 pub mod fault;
 pub mod http1;

@@ -1,5 +1,14 @@
 //! The Content-Type of a file, by its name.
 
+/// All endings with a type of their own, for the configuration of nginx.
+pub const ENDINGS: &str = "html htm shtml css xml gif jpeg jpg js mjs atom rss mml jad wml htc avif png svg svgz tif \
+    tiff wbmp webp ico jng bmp woff woff2 jar war ear json map hqx doc pdf ps eps ai rtf m3u8 \
+    kml kmz xls eot ppt odg odp ods odt pptx xlsx docx wmlc wasm 7z cco jardiff jnlp run pl pm \
+    prc pdb rar rpm sea swf sit tcl tk der pem crt xpi xhtml xspf zip bin exe dll deb dmg iso \
+    img msi msp msm grib grib2 bufr nc mid midi kar mp3 ogg oga m4a ra 3gpp 3gp ts mp4 mpeg \
+    mpg mov webm flv m4v mng asx asf wmv avi webmanifest jsonld epub vtt ics apng heic jxl aac \
+    flac opus ogv glb gltf geojson gz tgz zst bz2 xz tar otf ttf wav";
+
 /// The Content-Type of a file, as in nginx's list; `text/plain` for an unknown ending.
 pub fn of(name: &str) -> &'static str {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
@@ -122,7 +131,19 @@ fn of_newer(ending: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::of;
+    use super::{ENDINGS, of};
+
+    #[test]
+    fn every_ending_has_a_type_of_its_own_and_is_listed() {
+        for ending in ENDINGS.split_whitespace() {
+            assert_ne!(of(&format!("a.{ending}")), "text/plain", "{ending}");
+        }
+        let (_, source) = include_str!("mime.rs").split_once("match ending.to").unwrap();
+        let quoted = source.split("#[cfg").next().unwrap().split('"').skip(1).step_by(2);
+        for ending in quoted.filter(|text| !text.contains('/') && !text.is_empty()) {
+            assert!(ENDINGS.split_whitespace().any(|listed| listed == ending), "{ending}");
+        }
+    }
 
     #[test]
     fn endings_decide_in_any_case() {

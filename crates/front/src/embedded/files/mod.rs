@@ -10,7 +10,7 @@ mod asset;
 mod body;
 mod coding;
 mod dates;
-mod mime;
+pub mod mime;
 mod open_file_cache;
 pub mod opening;
 mod parts;

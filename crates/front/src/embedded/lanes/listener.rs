@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags};
 use tokio::io::unix::AsyncFd;
 
 use super::threads::Lanes;
+use crate::EDGE_LISTENER;
 use crate::embedded::clients::connection::Ends;
 use crate::embedded::io::signal::Subscription;
 use crate::embedded::request::state::Front;
@@ -83,6 +84,7 @@ impl Listener {
     /// Accepts clients, from the first table on until the front ends.
     pub async fn serve(self, front: Arc<Front>, lanes: Arc<Lanes>) {
         let Self { name, socket, unix, is_tls, port } = self;
+        let is_edge = name == EDGE_LISTENER;
         // SAFETY: an OwnedFd names the same open socket until it is dropped, which is
         // after the reactor has forgotten it.
         #[expect(unsafe_code, reason = "see SAFETY")]
@@ -110,7 +112,9 @@ impl Listener {
                 accepted = accept(&socket, unix) => accepted,
             };
             match accepted {
-                Ok((socket, client)) => lanes.give(socket, Ends { client, port, is_tls }, threads),
+                Ok((socket, client)) => {
+                    lanes.give(socket, Ends { client, port, is_tls, is_edge }, threads)
+                }
                 Err(why) => {
                     front.errors.report(&format!("accept on {name}: {why}"));
                     tokio::time::sleep(PAUSE).await;

@@ -16,6 +16,7 @@ use super::state::InForce;
 use crate::embedded::clients::access_log::AccessRecord;
 use crate::embedded::clients::answer::{self, Text};
 use crate::embedded::clients::connection::{Arrival, Connection, Ends, Patience};
+use crate::embedded::clients::edge;
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
 use crate::embedded::clients::trace::Trace;
@@ -75,7 +76,11 @@ enum Next {
 
 /// Serves a client until it or the front ends the connection.
 pub async fn serve(lane: Rc<Lane>, wire: Wire, ends: Ends) {
-    let Some(mut patience) = lane.table().map(|table| Patience::of(&table.server)) else {
+    let patience_of = |settings: &ServerSettings| match ends.is_edge {
+        true => Patience::of(settings).for_edge(),
+        false => Patience::of(settings),
+    };
+    let Some(mut patience) = lane.table().map(|table| patience_of(&table.server)) else {
         return;
     };
     let mut connection = Connection::new(wire, ends, lane.front.closing.clone());
@@ -84,7 +89,7 @@ pub async fn serve(lane: Rc<Lane>, wire: Wire, ends: Ends) {
         let arrival = connection.next_head(patience, is_first).await;
         let Some(table) = lane.table().filter(|_| arrival != Arrival::End) else { return };
         is_first = false;
-        patience = Patience::of(&table.server);
+        patience = patience_of(&table.server);
         let in_work = lane.begin_request();
         // In a box of its own, so that the task of an idle connection is small.
         let next = Box::pin(one_request(&lane, &table, &mut connection, arrival)).await;
@@ -105,7 +110,16 @@ async fn one_request(
     let mut scratch = Scratch::take();
     let Scratch { head, record, reply } = &mut *scratch;
     record.begin(connection.traffic());
-    let understood = connection.read_head(arrival, head, in_force.server.request_head);
+    let mut understood = connection.read_head(arrival, head, in_force.server.request_head);
+    if connection.is_edge() {
+        let asks = Ends { is_edge: true, ..Ends::default() };
+        connection.set_ends(asks);
+        understood = understood.and_then(|()| {
+            let ends = edge::ends_of(head, &lane.front.edge_key)?;
+            connection.set_ends(ends);
+            Ok(())
+        });
+    }
     identify(lane, &in_force.server, record, Some(&*head).filter(|_| understood.is_ok()));
     // A client that has not seen that this is the TLS listener is told so, and no more.
     let is_clear = understood.is_ok() && connection.tls().is_some_and(TlsStream::is_clear);

@@ -102,6 +102,8 @@ pub struct Front {
     pub tls: Arc<Tls>,
     /// The extensions.
     pub extensions: Extensions,
+    /// What nginx says to be believed, where it is the edge of the node; empty: nobody is.
+    pub edge_key: String,
     gauges: Mutex<Vec<Arc<Gauge>>>,
     connections: AtomicU64,
     accepted: AtomicU64,
@@ -109,7 +111,7 @@ pub struct Front {
 
 impl Front {
     /// A front without a table.
-    pub fn new(access: LogWriter, errors: ErrorLog) -> Arc<Self> {
+    pub fn new(access: LogWriter, errors: ErrorLog, edge_key: String) -> Arc<Self> {
         let errors = Arc::new(errors);
         Arc::new(Self {
             in_force: Mutex::default(),
@@ -122,6 +124,7 @@ impl Front {
             errors,
             tls: Arc::default(),
             extensions: Extensions::new(),
+            edge_key,
             gauges: Mutex::default(),
             connections: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
@@ -211,7 +214,7 @@ impl Front {
             _ => Matcher::default(),
         };
         let mut renewed = Vec::with_capacity(sections.len());
-        for (plugin, Section { routes, upstreams }) in sections {
+        for (plugin, Section { routes, upstreams, fragments: _ }) in sections {
             let members = self.pool.members(&apps, upstreams);
             let to_app = |route: Route| {
                 let app = match &route.target {

@@ -90,6 +90,7 @@ fn passes_to_worker(name: Name, settings: &ServerSettings) -> bool {
         | Name::Upgrade
         | Name::Expect
         | Name::Dropped
+        | Name::Edge
         | Name::Underscored => false,
         Name::RequestId => !settings.add_request_id,
         Name::RealIp

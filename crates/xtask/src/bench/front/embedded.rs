@@ -142,6 +142,7 @@ fn table(of: &Backend<'_>, home: &Path) -> RouteTable {
         ],
         upstreams: BTreeMap::from([(APP.to_string(), spec)]),
         not_found_page: None,
+        fragments: BTreeMap::new(),
     }
 }
 

@@ -1,0 +1,65 @@
+//! What nginx says of its clients, where it is the edge of the node and this front answers it.
+//!
+//! Each request has one field, `X-Mfserv-Edge: KEY ADDRESS PORT PORT-OF-THE-NODE`. The key is known
+//! to that nginx alone: a fragment of its configuration that passes a client's own field on gives
+//! nobody the rights of a client on this machine.
+
+use std::net::{IpAddr, SocketAddr};
+
+use mfserv_h1::{Name, Refusal, RequestHead};
+
+use super::connection::Ends;
+
+/// Who has connected to nginx, for this request.
+pub fn ends_of(head: &RequestHead, key: &str) -> Result<Ends, Refusal> {
+    let mut values = head.fields.values(Name::Edge);
+    let said = values.next().filter(|_| values.next().is_none()).and_then(|value| {
+        let mut words = std::str::from_utf8(value).ok()?.split(' ');
+        let (said_key, address) = (words.next()?, words.next()?);
+        if key.is_empty() || said_key != key {
+            return None;
+        }
+        let address = address.parse::<IpAddr>().ok()?;
+        let port = |word: Option<&str>| word?.parse::<u16>().ok();
+        let client = SocketAddr::new(address, port(words.next())?);
+        Some(Ends { client: Some(client), port: port(words.next()), is_tls: false, is_edge: true })
+    });
+    said.ok_or(Refusal { status: 400, reason: "nginx does not say for whom it asks" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(fields: &str) -> Option<(String, Option<u16>)> {
+        let mut head = RequestHead::default();
+        head.read(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n").as_bytes(), 100).unwrap();
+        let ends = ends_of(&head, "k").ok()?;
+        Some((ends.client?.to_string(), ends.port))
+    }
+
+    #[test]
+    fn only_one_field_with_the_key_says_who_asks() {
+        for (fields, expected) in [
+            ("X-Mfserv-Edge: k 1.2.3.4 56 80\r\n", Some(("1.2.3.4:56", Some(80)))),
+            ("X-Mfserv-Edge: k ::1 56 80\r\n", Some(("[::1]:56", Some(80)))),
+            ("", None),
+            ("X-Mfserv-Edge: other 1.2.3.4 56 80\r\n", None),
+            ("X-Mfserv-Edge: 1.2.3.4 56 80\r\n", None),
+            ("X-Mfserv-Edge: k nonsense 56 80\r\n", None),
+            ("X-Mfserv-Edge: k 1.2.3.4\r\n", None),
+            ("X-Mfserv-Edge: k 1.2.3.4 1 2\r\nX-Mfserv-Edge: k 1.2.3.4 1 2\r\n", None),
+        ] {
+            let expected = expected.map(|(address, port)| (address.to_string(), port));
+            assert_eq!(said(fields), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_front_without_a_key_believes_nobody() {
+        let mut head = RequestHead::default();
+        let text = "GET / HTTP/1.1\r\nHost: h\r\nX-Mfserv-Edge:  1.2.3.4 5 6\r\n\r\n";
+        head.read(text.as_bytes(), 100).unwrap();
+        assert!(ends_of(&head, "").is_err());
+    }
+}

@@ -1,0 +1,192 @@
+//! The configuration of nginx: a text, made of the table and of what the process knows.
+//!
+//! nginx passes every request on to the front behind it, which knows the routes. So it has
+//! locations only where a plugin brings a fragment along, and for what else these could take
+//! requests from; and a deploy, a crash or another number of workers does not change its
+//! configuration.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mfserv_core::route::{Section, ServerSettings};
+
+use super::pieces::{Piece, PieceId, Place, of};
+use super::text::{Text, quoted, quoted_path};
+
+mod locations;
+mod settings;
+
+/// What nginx sends in addition to a head, bytes and fields: the front behind it allows that.
+pub const ADDED_BYTES: u32 = 512;
+/// See [`ADDED_BYTES`].
+pub const ADDED_FIELDS: u32 = 8;
+
+/// What does not change while the process lives.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The addresses of the listening sockets, as `listen` takes them.
+    pub listen: Vec<String>,
+    /// The socket of nginx for this process alone.
+    pub own_socket: PathBuf,
+    /// The socket of the front behind nginx.
+    pub front_socket: PathBuf,
+    /// What nginx says to that to be believed.
+    pub key: String,
+    /// The directory of the logs.
+    pub log_dir: PathBuf,
+    /// A directory for files that nginx needs for a time.
+    pub temp_dir: PathBuf,
+    /// The file with the process id.
+    pub pid_file: PathBuf,
+    /// Worker processes of nginx.
+    pub workers: u32,
+    /// Modules to load, where a fragment may need them.
+    pub modules: Vec<PathBuf>,
+    /// One of these is Lua.
+    pub has_lua: bool,
+    /// nginx has the module realip.
+    pub has_real_ip: bool,
+    /// This process is root's.
+    pub is_root: bool,
+    /// How long old processes may go on with their requests, seconds.
+    pub grace_s: u64,
+}
+
+/// Writes the configuration. `left_out`: fragments that nginx refuses. `revision`: a number that
+/// nginx says on its own socket while it has this configuration.
+pub fn render(
+    site: &Site,
+    server: &ServerSettings,
+    sections: &BTreeMap<String, Arc<Section>>,
+    left_out: &BTreeSet<PieceId>,
+    revision: u64,
+) -> Text {
+    let mut pieces = of(sections);
+    pieces.retain(|piece| !left_out.contains(&piece.id));
+    let all = Writer { site, server, sections, pieces };
+    let mut text = Text::default();
+    all.main(&mut text);
+    text.block("events", |text| {
+        text.line(format!("worker_connections {};", server.max_connections.max(64)));
+    });
+    text.block("http", |text| all.http(text, revision));
+    text
+}
+
+struct Writer<'a> {
+    site: &'a Site,
+    server: &'a ServerSettings,
+    sections: &'a BTreeMap<String, Arc<Section>>,
+    pieces: Vec<Piece<'a>>,
+}
+
+impl Writer<'_> {
+    fn main(&self, text: &mut Text) {
+        let site = self.site;
+        text.line(
+            "# Made by mfserv: what is changed here is lost with the next change of the node.",
+        );
+        text.line("daemon off;");
+        text.line(format!("worker_processes {};", site.workers));
+        text.line(format!("pid {};", quoted_path(&site.pid_file)));
+        let log = site.log_dir.join("nginx_error.log");
+        text.line(format!("error_log {} error;", quoted_path(&log)));
+        text.line(format!("worker_shutdown_timeout {}s;", site.grace_s));
+        if site.is_root {
+            // The sockets of the node are its user's alone.
+            text.line("user root root;");
+        }
+        if !self.pieces.is_empty() {
+            for module in &site.modules {
+                text.line(format!("load_module {};", quoted_path(module)));
+            }
+        }
+    }
+
+    fn http(&self, text: &mut Text, revision: u64) {
+        self.basics(text);
+        self.proxying(text);
+        self.variables(text);
+        self.logs(text);
+        self.answer_fields(text);
+        self.lua(text);
+        for piece in self.at(&Place::Http) {
+            text.fragment(piece);
+        }
+        text.block("server", |text| {
+            for address in &self.site.listen {
+                text.line(format!("listen {address};"));
+            }
+            text.line("server_name localhost;");
+            text.line("set $plugin \"#unknown#\";");
+            text.line("set $extra_log_format \"\";");
+            for piece in self.at(&Place::Server) {
+                text.fragment(piece);
+            }
+            self.locations(text);
+        });
+        text.block("server", |text| {
+            text.line(format!("listen unix:{};", self.site.own_socket.display()));
+            text.line("access_log off;");
+            text.line(format!("location = /revision {{ return 200 \"{revision}\"; }}"));
+            text.line("location / { return 404; }");
+        });
+    }
+
+    fn at<'s>(&'s self, place: &'s Place) -> impl Iterator<Item = &'s Piece<'s>> {
+        self.pieces.iter().filter(move |piece| piece.id.place == *place)
+    }
+
+    fn lua(&self, text: &mut Text) {
+        if self.pieces.is_empty() || !self.site.has_lua {
+            return;
+        }
+        let mut dirs: Vec<String> = Vec::new();
+        for section in self.sections.values() {
+            let Some(dir) = &section.fragments.lua_dir else { continue };
+            // The second one: `require "PLUGIN.module"`.
+            let parents = [Some(dir.as_path()), dir.parent()];
+            dirs.extend(
+                parents.into_iter().flatten().map(|dir| format!("{}/?.lua", dir.display())),
+            );
+        }
+        if !dirs.is_empty() {
+            dirs.dedup();
+            text.line(format!("lua_package_path {};", quoted(&format!("{};;", dirs.join(";")))));
+        }
+        self.init_worker(text);
+    }
+
+    /// nginx has one such block. Each plugin's part is compiled and run by itself, so that a bad
+    /// one stops no other.
+    fn init_worker(&self, text: &mut Text) {
+        let mut parts = self.at(&Place::InitWorker).peekable();
+        if parts.peek().is_none() {
+            return;
+        }
+        text.block("init_worker_by_lua_block", |text| {
+            text.line("local function run(name, text)");
+            text.line("    local code, why = loadstring(text, name)");
+            text.line("    if code then");
+            text.line("        local ok, failed = pcall(code)");
+            text.line("        why = not ok and failed or nil");
+            text.line("    end");
+            text.line("    if why then ngx.log(ngx.ERR, name, \": \", why) end");
+            text.line("end");
+            for piece in parts {
+                let mut equals = String::new();
+                while piece.fragment.text.contains(&format!("]{equals}]")) {
+                    equals.push('=');
+                }
+                let name = format!("@{} {}", piece.id.plugin, piece.fragment.file);
+                text.line(format!("run({}, [{equals}[", quoted(&name)));
+                text.verbatim(&piece.id, &piece.fragment.text);
+                text.line(format!("]{equals}])"));
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

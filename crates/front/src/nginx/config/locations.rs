@@ -1,0 +1,121 @@
+//! The locations: where a plugin brings a fragment along, and what else wins over these.
+
+use mfserv_core::route::{Route, Target};
+
+use super::Writer;
+use crate::nginx::pieces::{Piece, PieceId, Place};
+use crate::nginx::text::{Text, literally, quoted};
+
+impl Writer<'_> {
+    /// Locations for the requests that fragments are for, and the one for all others.
+    pub(super) fn locations(&self, text: &mut Text) {
+        let routes = self.sections.values().flat_map(|one| &one.routes);
+        let with: Vec<(usize, &Route, &Piece<'_>)> = match self.pieces.is_empty() {
+            true => Vec::new(),
+            false => routes
+                .clone()
+                .enumerate()
+                .filter_map(|(at, route)| Some((at, route, self.piece(route)?)))
+                .collect(),
+        };
+        if !self.pieces.is_empty() {
+            self.own_pages(text);
+        }
+        for (at, route) in routes.enumerate().take(with.last().map_or(0, |(last, ..)| last + 1)) {
+            let own = with.iter().find(|(of, ..)| *of == at);
+            let wins = || with.iter().any(|(later, other, _)| *later > at && overlap(route, other));
+            match own {
+                _ if route.prefix == "/" => {}
+                Some((_, _, piece)) => self.location(text, route, piece),
+                None if wins() => {
+                    let head = format!("location ~ {}", pattern(route));
+                    text.block(&head, |text| self.pass(text, route));
+                }
+                None => {}
+            }
+        }
+        let root = with.iter().find(|(_, route, _)| route.prefix == "/");
+        if let Some((_, route, piece)) = root {
+            self.location(text, route, piece);
+        }
+        let has_root = root.is_some();
+        if !has_root {
+            text.block("location /", |text| text.line("proxy_pass http://mfserv_front;"));
+        }
+    }
+
+    /// The pages of the node, which no location of a plugin takes.
+    fn own_pages(&self, text: &mut Text) {
+        let health = self.server.health_path.as_deref().filter(|path| !path.starts_with("/__"));
+        for path in ["/status", "/uuid"].into_iter().chain(health) {
+            text.block(&format!("location = {}", quoted(path)), |text| {
+                text.line("proxy_pass http://mfserv_front;");
+            });
+        }
+        text.block("location ^~ /__", |text| text.line("proxy_pass http://mfserv_front;"));
+    }
+
+    /// The fragment for the requests of a route.
+    fn piece(&self, route: &Route) -> Option<&Piece<'_>> {
+        let place = match route.target {
+            Target::Upstream { .. } => Place::Location(route.app.clone()),
+            Target::Static { .. } => Place::Static(route.app.clone()),
+            Target::Fixed { .. } => return None,
+        };
+        let id = PieceId { plugin: route.plugin.clone(), place };
+        self.pieces.iter().find(|piece| piece.id == id)
+    }
+
+    fn location(&self, text: &mut Text, route: &Route, piece: &Piece<'_>) {
+        let head = match route.prefix.as_str() {
+            "/" => "location /".to_string(),
+            _ => format!("location ~ {}", pattern(route)),
+        };
+        text.block(&head, |text| {
+            match &route.target {
+                Target::Static { root } => self.files(text, route, root),
+                _ => self.pass(text, route),
+            }
+            text.fragment(piece);
+        });
+    }
+
+    fn pass(&self, text: &mut Text, route: &Route) {
+        text.line(format!("set $plugin {};", quoted(&route.plugin)));
+        self.proxy_fields(text);
+        text.line("proxy_pass http://mfserv_front;");
+    }
+
+    /// Files with a fragment are nginx's own.
+    fn files(&self, text: &mut Text, route: &Route, root: &std::path::Path) {
+        text.line(format!("set $plugin {};", quoted(&route.plugin)));
+        let root = quoted(&format!("{}/$mfserv_rest", root.display()));
+        match route.prefix.as_str() {
+            "/" => text.line(format!("root {};", root.replace("/$mfserv_rest", ""))),
+            _ => text.line(format!("alias {root};")),
+        }
+        if !self.server.static_dotfiles {
+            text.line("if ($uri ~ \"/\\\\.\") { return 404; }");
+        }
+    }
+}
+
+/// The paths of a route, as a regular expression in quotation marks.
+fn pattern(route: &Route) -> String {
+    let prefix = match route.pattern {
+        true => format!("(?:{})", route.prefix),
+        false => literally(&route.prefix),
+    };
+    quoted(&format!("^{prefix}(?:/(?<mfserv_rest>.*))?$"))
+}
+
+/// True if there may be paths that both routes match.
+fn overlap(one: &Route, other: &Route) -> bool {
+    let is_below = |path: &str, prefix: &str| {
+        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    one.pattern
+        || other.pattern
+        || is_below(&one.prefix, &other.prefix)
+        || is_below(&other.prefix, &one.prefix)
+}

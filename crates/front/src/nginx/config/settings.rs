@@ -1,0 +1,173 @@
+//! The part of the configuration that comes from the settings of the node.
+
+use super::Writer;
+use crate::embedded::mime;
+use crate::nginx::text::{Text, literally, quoted, quoted_path};
+
+impl Writer<'_> {
+    pub(super) fn basics(&self, text: &mut Text) {
+        let server = self.server;
+        let on = |flag: bool| if flag { "on" } else { "off" };
+        text.line("default_type text/plain;");
+        text.block("types", |text| {
+            for ending in mime::ENDINGS.split_whitespace() {
+                text.line(format!("{} {ending};", mime::of(&format!("a.{ending}"))));
+            }
+        });
+        text.line("types_hash_max_size 4096;");
+        text.line("variables_hash_max_size 2048;");
+        text.line("sendfile on;");
+        text.line("tcp_nodelay on;");
+        // The front behind nginx sorts them out, as it does without nginx.
+        text.line("ignore_invalid_headers off;");
+        text.line(format!("server_tokens {};", on(server.server_tokens)));
+        text.line(format!("port_in_redirect {};", on(server.port_in_redirect)));
+        let head = server.request_head.bytes.div_ceil(1024).max(1);
+        text.line(format!("large_client_header_buffers 8 {head}k;"));
+        text.line(format!("client_header_timeout {}ms;", server.header_timeout_ms));
+        text.line(format!("client_body_timeout {}ms;", server.client_timeout_ms));
+        text.line(format!("send_timeout {}ms;", server.client_timeout_ms));
+        text.line(format!("keepalive_timeout {}ms;", server.keepalive_timeout_ms));
+        text.line("keepalive_requests 1000000;");
+        let most = i64::try_from(server.max_body_bytes).unwrap_or(0);
+        text.line(format!("client_max_body_size {most};"));
+        for what in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+            let dir = self.site.temp_dir.join(what);
+            text.line(format!("{what}_temp_path {};", quoted_path(&dir)));
+        }
+        if let Some(real_ip) = server.real_ip.as_ref().filter(|_| self.site.has_real_ip) {
+            for network in &real_ip.proxies {
+                text.line(format!("set_real_ip_from {};", quoted(network)));
+            }
+            text.line(format!("real_ip_header {};", quoted(&real_ip.header)));
+            text.line(format!("real_ip_recursive {};", on(real_ip.recursive)));
+        }
+    }
+
+    pub(super) fn proxying(&self, text: &mut Text) {
+        text.block("upstream mfserv_front", |text| {
+            let socket = self.site.front_socket.display();
+            text.line(format!("server unix:{socket} max_fails=0;"));
+            text.line("keepalive 128;");
+            text.line("keepalive_requests 1000000;");
+        });
+        text.line("proxy_http_version 1.1;");
+        // The front behind nginx keeps what is to be kept, and decides how long it waits.
+        text.line("proxy_buffering off;");
+        text.line("proxy_request_buffering off;");
+        let answer = self.server.answer_head.bytes.div_ceil(1024).max(4) + 1;
+        text.line(format!("proxy_buffer_size {answer}k;"));
+        text.line(format!("proxy_buffers 8 {answer}k;"));
+        text.line(format!("proxy_busy_buffers_size {}k;", answer * 2));
+        text.line("proxy_read_timeout 1d;");
+        text.line("proxy_send_timeout 1d;");
+        // It also decides what is tried again.
+        text.line("proxy_next_upstream off;");
+        let goes_on = if self.server.ignore_client_abort { "on" } else { "off" };
+        text.line(format!("proxy_ignore_client_abort {goes_on};"));
+        text.line(
+            "proxy_ignore_headers X-Accel-Redirect X-Accel-Expires X-Accel-Limit-Rate \
+             X-Accel-Buffering X-Accel-Charset;",
+        );
+        for field in ["Expires", "Limit-Rate", "Buffering", "Charset"] {
+            text.line(format!("proxy_pass_header X-Accel-{field};"));
+        }
+        self.proxy_fields(text);
+    }
+
+    /// What nginx says to the front. A location with a field of its own does not inherit these.
+    pub(super) fn proxy_fields(&self, text: &mut Text) {
+        text.line("proxy_set_header Host $mfserv_host;");
+        text.line("proxy_set_header Upgrade $mfserv_upgrade;");
+        text.line("proxy_set_header Connection $mfserv_connection;");
+        text.line("proxy_set_header X-Mfserv-Edge $mfserv_edge;");
+        if self.server.add_request_id {
+            text.line("proxy_set_header X-Request-Id $mfserv_request_id;");
+        }
+    }
+
+    pub(super) fn variables(&self, text: &mut Text) {
+        // Only a request that names it in both fields asks for an upgrade.
+        text.block("map \"$http_connection|$http_upgrade\" $mfserv_upgrade", |text| {
+            text.line("default \"\";");
+            text.line("\"~*^(.*[, ])?upgrade([, ].*)?\\|.\" $http_upgrade;");
+        });
+        text.block("map $mfserv_upgrade $mfserv_connection", |text| {
+            text.line("default upgrade;");
+            text.line("\"\" \"\";");
+        });
+        text.block("map $http_host $mfserv_host", |text| {
+            text.line("default $http_host;");
+            text.line("\"\" $host;");
+        });
+        // realip puts another address in the place of that of the client that connected.
+        let has_two = self.server.real_ip.is_some() && self.site.has_real_ip;
+        let client = if has_two { "realip_remote" } else { "remote" };
+        let key = &self.site.key;
+        text.block("map $server_port $mfserv_edge", |text| {
+            text.line(format!("default \"{key} ${client}_addr ${client}_port $server_port\";"));
+        });
+        text.block("map $http_x_request_id $mfserv_request_id", |text| {
+            text.line("default $request_id;");
+            if self.server.accept_request_id {
+                text.line("\"~^[!-~]{1,128}$\" $http_x_request_id;");
+            }
+        });
+    }
+
+    /// The fields of answers that nginx gives itself, as the front behind it names its own. A
+    /// location with a field of its own does not inherit these.
+    pub(super) fn answer_fields(&self, text: &mut Text) {
+        if self.server.add_request_id {
+            text.line("proxy_hide_header X-Request-Id;");
+            text.line("add_header X-Request-Id $mfserv_request_id always;");
+        }
+        text.block("map \"$mfserv_logs$status\" $mfserv_cause", |text| {
+            text.line("default \"\";");
+            for (statuses, cause) in [
+                ("400", "bad_request"),
+                ("403", "forbidden"),
+                ("404", "not_found"),
+                ("405", "method"),
+                ("408", "slow_body"),
+                ("412", "precondition"),
+                ("413", "too_large"),
+                ("414", "bad_request"),
+                ("416", "range"),
+                ("50[0-9]", "front"),
+            ] {
+                text.line(format!("\"~^1{statuses}$\" {cause};"));
+            }
+        });
+        text.line("add_header X-Mfserv-Cause $mfserv_cause always;");
+    }
+
+    /// The front behind nginx logs what it answers. nginx logs the others.
+    pub(super) fn logs(&self, text: &mut Text) {
+        let socket = literally(&self.site.front_socket.to_string_lossy());
+        text.block("map \"$upstream_addr|$upstream_header_time\" $mfserv_logs", |text| {
+            text.line("default 1;");
+            text.line(format!("{} 0;", quoted(&format!("~unix:{socket}\\|(.*, )?[0-9.]+$"))));
+        });
+        let via = if self.server.real_ip.is_some() && self.site.has_real_ip {
+            "\"via\": \"$realip_remote_addr\", "
+        } else {
+            ""
+        };
+        text.line(format!(
+            "log_format mfserv escape=json '{{ \"@timestamp\": \"$time_iso8601\", \
+             \"from\": \"$remote_addr\", {via}\"host\": \"$host\", \
+             \"method\": \"$request_method\", \"uri\": \"$request_uri\", \
+             \"duration\": $request_time, \"status\": $status, \
+             \"request_length\": $request_length, \"reply_length\": $bytes_sent, \
+             \"plugin\": \"$plugin\", \"request_id\": \"$mfserv_request_id\" }}';"
+        ));
+        match self.server.access_log {
+            true => {
+                let log = quoted_path(&self.site.log_dir.join("nginx_access.log"));
+                text.line(format!("access_log {log} mfserv if=$mfserv_logs;"));
+            }
+            false => text.line("access_log off;"),
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! nginx as the front: it accepts the clients, and a front that is built in, a process of its
+//! own, answers it over a unix socket.
+//!
+//! ```text
+//!   keeper ──► this process ──┬─► nginx (master ─► workers)     reads the clients
+//!      listening sockets ─────┘└─► embedded front ──► workers of apps
+//! ```
+//!
+//! This process starts both and reads no byte of a client. It checks and changes the
+//! configuration of nginx (`config.rs`, `master.rs`), passes the messages of the daemon on
+//! (`relay.rs`), and starts nginx again when that dies. When the front behind nginx dies, so does
+//! this process: a new one takes over, as in the place of an embedded front.
+
+mod config;
+mod edge;
+mod inner;
+mod master;
+mod pieces;
+mod program;
+mod relay;
+mod text;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use mfserv_core::Diagnostic;
+use mfserv_platform::disk;
+use mfserv_platform::socket::PrivateSocket;
+use rustix::process::{Resource, Rlimit, Signal, WaitOptions, getrlimit, setrlimit, waitpid};
+use tokio::process::Child;
+use tokio::runtime::LocalOptions;
+use tokio::signal::unix::{SignalKind, signal as on_signal};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::FrontOptions;
+use crate::embedded::{ErrorLog, LogWriter};
+use crate::keeper_link::{KeeperLink, address_of};
+use config::Site;
+use edge::{Edge, Wanted};
+use inner::Inner;
+use master::Nginx;
+use program::{Process, Program, children, signal};
+use relay::Relay;
+
+/// The variable with the key that nginx says to the front behind it.
+pub const EDGE_KEY_VARIABLE: &str = "MFSERV_EDGE_KEY";
+
+/// So often it is looked whether logs were rotated, and whether orphans have ended.
+const LOOK: Duration = Duration::from_secs(1);
+/// The pause before nginx is started again: the first one, and the longest one.
+const REVIVE_MIN: Duration = Duration::from_millis(50);
+const REVIVE_MAX: Duration = Duration::from_secs(5);
+
+/// What this kind of front needs to know.
+#[derive(Debug, Clone)]
+pub struct NginxOptions {
+    /// The program: a path, or a name in PATH.
+    pub program: PathBuf,
+    /// The directory of its modules; `None`: its own.
+    pub modules: Option<PathBuf>,
+    /// Its worker processes.
+    pub workers: u32,
+    /// The file for its configuration.
+    pub config: PathBuf,
+    /// A directory for files that it needs for a time.
+    pub temp_dir: PathBuf,
+    /// The command line of the front behind nginx, without `--control PATH`.
+    pub inner: Vec<OsString>,
+}
+
+/// Runs nginx and the front behind it until SIGTERM or SIGINT, and until their requests are
+/// answered.
+pub fn run(options: FrontOptions) -> Result<(), Diagnostic> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(|why| Diagnostic::error("the front cannot start").because(why))?;
+    runtime.block_on(live(options))
+}
+
+async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
+    let Some(nginx) = options.nginx.clone() else {
+        return Err(Diagnostic::error("nginx as the front has no settings"));
+    };
+    if options.listeners.iter().any(|(name, _)| name.split(':').next() == Some("https")) {
+        return Err(Diagnostic::error("nginx as the front speaks no TLS in this version"));
+    }
+    prepare(&nginx, &options.log_dir)?;
+    let errors = || {
+        let path = options.log_dir.join("nginx_error.log");
+        LogWriter::start(path, options.rotation)
+            .map(ErrorLog::new)
+            .map_err(|why| Diagnostic::error("no thread for nginx_error.log").because(why))
+    };
+    let names = Names::of(&options.control_socket, &nginx.temp_dir);
+    let program = Program { path: nginx.program.clone(), prefix: nginx.temp_dir.clone() };
+    let site = site(&options, &nginx, &program, &names).await?;
+    let mut inner = Inner::start(&nginx, &names, &site.key).await?;
+    let listeners = options.listeners.iter().map(|(_, socket)| socket.try_clone());
+    let listeners: Vec<OwnedFd> =
+        listeners.collect::<Result<_, _>>().map_err(|why| no_sockets(&why))?;
+    let edge = Rc::new(Edge::new());
+    let parts = (program, site);
+    let mut front = Nginx::new(parts, listeners, nginx.config.clone(), errors()?)?;
+    let control = PrivateSocket::listen(&options.control_socket).map_err(|why| {
+        let path = options.control_socket.display();
+        Diagnostic::error(format!("the front cannot listen on {path}")).because(why)
+    })?;
+    let keeper = options
+        .keeper_socket
+        .map(|socket| KeeperLink::start(socket, options.listeners))
+        .transpose()?;
+    let errors = Rc::new(errors()?);
+    let relay = Relay { edge: edge.clone(), inner: names.inner_control.clone(), errors };
+    tokio::task::spawn_local(relay::serve(Rc::new(relay), control));
+    let outcome = watch(&mut front, &mut inner, &edge, &options.log_dir).await;
+    finish(&mut front, options.grace).await;
+    inner.end().await;
+    drop(keeper);
+    for path in [&options.control_socket, &names.own, &names.http, &names.inner_control] {
+        let _ = fs::remove_file(path);
+    }
+    outcome
+}
+
+fn prepare(nginx: &NginxOptions, log_dir: &Path) -> Result<(), Diagnostic> {
+    disk::create_dir(log_dir)?;
+    disk::create_dir(&nginx.temp_dir)?;
+    if let Some(dir) = nginx.config.parent() {
+        disk::create_dir(dir)?;
+    }
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // If the system refuses that, the present limit has to do.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
+    // Workers of nginx whose master was killed become children of this process.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|why| Diagnostic::error("the front cannot look after nginx").because(why))
+}
+
+/// The sockets beside the control socket `X.socket`.
+struct Names {
+    /// On which nginx answers this process.
+    own: PathBuf,
+    /// On which the front behind nginx answers it.
+    http: PathBuf,
+    /// On which the front behind nginx listens for this process.
+    inner_control: PathBuf,
+    pid_file: PathBuf,
+}
+
+impl Names {
+    fn of(control: &Path, temp_dir: &Path) -> Self {
+        let stem = control.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let beside = |name: &str| control.with_file_name(format!("{stem}.{name}.socket"));
+        Self {
+            own: beside("nginx"),
+            http: beside("http"),
+            inner_control: beside("in"),
+            pid_file: temp_dir.join(format!("{stem}.pid")),
+        }
+    }
+}
+
+fn no_sockets(why: &dyn std::fmt::Display) -> Diagnostic {
+    Diagnostic::error("nginx cannot have the listening sockets").because(why)
+}
+
+async fn site(
+    options: &FrontOptions,
+    nginx: &NginxOptions,
+    program: &Program,
+    names: &Names,
+) -> Result<Site, Diagnostic> {
+    let build = program.build(nginx.modules.as_deref()).await?;
+    let addresses = options.listeners.iter().map(|(_, socket)| address_of(socket));
+    let mut key = [0; 16];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut key))
+        .map_err(|why| Diagnostic::error("the front cannot start").because(why))?;
+    let site = Site {
+        listen: addresses.collect::<Result<_, _>>().map_err(|why| no_sockets(&why))?,
+        own_socket: names.own.clone(),
+        front_socket: names.http.clone(),
+        key: disk::hex(&key),
+        log_dir: options.log_dir.clone(),
+        temp_dir: nginx.temp_dir.clone(),
+        pid_file: names.pid_file.clone(),
+        workers: nginx.workers.max(1),
+        has_lua: build.has_lua,
+        modules: build.modules,
+        has_real_ip: build.has_real_ip,
+        is_root: rustix::process::geteuid().is_root(),
+        grace_s: options.grace.as_secs().max(1),
+    };
+    for path in [&site.own_socket, &site.front_socket, &site.log_dir, &site.temp_dir] {
+        // nginx takes `$` for a variable, and blanks for the end of a socket's path.
+        if path.to_string_lossy().contains(['$', ' ', ';', '{', '}', '"', '\\', '\n']) {
+            return Err(Diagnostic::error(format!("nginx cannot use {}", path.display()))
+                .because("its configuration has no way to write such a path")
+                .help("move the runtime home, or write [front] kind=embedded"));
+        }
+    }
+    Ok(site)
+}
+
+/// Looks after nginx until this process is asked to end, or the front behind nginx has ended.
+async fn watch(
+    front: &mut Nginx,
+    inner: &mut Inner,
+    edge: &Edge,
+    log_dir: &Path,
+) -> Result<(), Diagnostic> {
+    let cannot = |why| Diagnostic::error("no signals can be received").because(why);
+    let mut term = on_signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut int = on_signal(SignalKind::interrupt()).map_err(cannot)?;
+    // As the embedded front: received and not obeyed.
+    let _hangup = on_signal(SignalKind::hangup()).map_err(cannot)?;
+    let mut wanted = edge.wanted();
+    let mut logs = Logs::of(log_dir);
+    let mut revival = Revival::default();
+    loop {
+        tokio::select! {
+            _ = term.recv() => return Ok(()),
+            _ = int.recv() => return Ok(()),
+            status = inner.child.wait() => {
+                let why = status.map_or_else(|why| why.to_string(), |status| status.to_string());
+                return Err(Diagnostic::error("the front behind nginx has ended").because(why));
+            }
+            _ = wanted.changed() => {
+                let table = changed(&mut wanted, front, edge);
+                if let Some(table) = table {
+                    front.obey(edge, &table).await?;
+                }
+            }
+            () = ended(front.child.as_mut()) => revival.revive(front).await?,
+            () = tokio::time::sleep(LOOK) => {
+                revival.reap();
+                if logs.were_rotated() {
+                    front.reopen_logs();
+                }
+            }
+        }
+    }
+}
+
+/// The table that nginx does not obey yet. A copy of a large one is made only if it is needed.
+fn changed(wanted: &mut watch::Receiver<Wanted>, front: &Nginx, edge: &Edge) -> Option<Wanted> {
+    let table = wanted.borrow_and_update();
+    if front.obeys(&table) {
+        edge.obeys(table.generation, []);
+        return None;
+    }
+    Some(table.clone())
+}
+
+async fn ended(child: Option<&mut Child>) {
+    match child {
+        // Whatever it says: there is no process any more.
+        Some(child) => drop(child.wait().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// nginx is started again when its master has died, with pauses that grow if it dies at once.
+#[derive(Default)]
+struct Revival {
+    orphans: Vec<Process>,
+    last: Option<Instant>,
+    pause: Duration,
+}
+
+impl Revival {
+    async fn revive(&mut self, front: &mut Nginx) -> Result<(), Diagnostic> {
+        let lived = self.last.map_or(REVIVE_MAX, |last| last.elapsed());
+        self.pause = match lived >= REVIVE_MAX {
+            true => Duration::ZERO,
+            false => (self.pause * 2).clamp(REVIVE_MIN, REVIVE_MAX),
+        };
+        tokio::time::sleep(self.pause).await;
+        self.last = Some(Instant::now());
+        self.reap();
+        self.orphans = children(rustix::process::getpid());
+        front.revive(&self.orphans).await
+    }
+
+    /// Takes note of orphans that have ended.
+    fn reap(&mut self) {
+        self.orphans
+            .retain(|orphan| matches!(waitpid(Some(orphan.pid), WaitOptions::NOHANG), Ok(None)));
+    }
+}
+
+/// The logs into which nginx writes, beside others who also rotate them.
+struct Logs {
+    paths: [PathBuf; 2],
+    last: [Option<u64>; 2],
+}
+
+impl Logs {
+    fn of(dir: &Path) -> Self {
+        let paths = [dir.join("nginx_access.log"), dir.join("nginx_error.log")];
+        Self { last: paths.each_ref().map(|path| inode(path)), paths }
+    }
+
+    fn were_rotated(&mut self) -> bool {
+        let now = self.paths.each_ref().map(|path| inode(path));
+        let rotated = now != self.last;
+        self.last = now;
+        rotated
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|found| found.ino())
+}
+
+/// Ends nginx when its requests are answered, or after `grace`.
+async fn finish(front: &mut Nginx, grace: Duration) {
+    let Some(master) = front.pid() else { return };
+    signal(master, Signal::QUIT);
+    let Some(child) = front.child.as_mut() else { return };
+    // nginx itself ends its workers after as long.
+    let patience = grace + Duration::from_secs(1);
+    if tokio::time::timeout(patience, child.wait()).await.is_err() {
+        signal(master, Signal::TERM);
+        if tokio::time::timeout(Duration::from_secs(2), child.wait()).await.is_err() {
+            let _ = child.kill().await;
+        }
+    }
+    for orphan in children(rustix::process::getpid()) {
+        signal(orphan.pid, Signal::TERM);
+    }
+}

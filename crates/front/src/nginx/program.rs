@@ -1,0 +1,205 @@
+//! The program nginx: what it can, checking a configuration, starting it, and its processes.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use mfserv_core::Diagnostic;
+use rustix::io::FdFlags;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+/// A check that takes longer is given up.
+const CHECK_PATIENCE: Duration = Duration::from_secs(20);
+/// Modules that MFSERV's users find in their nginx, in the order in which they are loaded.
+const MODULES: [&str; 3] =
+    ["ndk_http_module.so", "ngx_http_lua_module.so", "ngx_http_echo_module.so"];
+
+/// What a program of this name can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// `nginx/1.22.1`.
+    pub version: String,
+    /// Modules that can be loaded.
+    pub modules: Vec<PathBuf>,
+    /// One of these is Lua.
+    pub has_lua: bool,
+    /// It can take the address of a client from a header.
+    pub has_real_ip: bool,
+}
+
+/// The program, and what it inherits.
+pub struct Program {
+    /// Its path, or its name in PATH.
+    pub path: PathBuf,
+    /// Where it looks for files that a configuration names without a directory.
+    pub prefix: PathBuf,
+}
+
+impl Program {
+    /// Asks the program what it is. `modules`: the directory of its modules; `None`: its own.
+    pub async fn build(&self, modules: Option<&Path>) -> Result<Build, Diagnostic> {
+        let cannot = |why: &dyn std::fmt::Display| {
+            Diagnostic::error(format!("{} cannot be the front", self.path.display()))
+                .because(why)
+                .help(
+                    "install nginx (Debian: nginx-extras, with Lua), name the program as \
+                     [front] nginx, or write [front] kind=embedded",
+                )
+        };
+        let mut command = self.command();
+        command.arg("-V");
+        let output = run(command).await.map_err(|why| cannot(&why))?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        match parse_build(&text, modules) {
+            Some(build) if output.status.success() => Ok(build),
+            _ => Err(cannot(&format!("`nginx -V` says {:?}", text.lines().next().unwrap_or("")))),
+        }
+    }
+
+    /// Checks a configuration; the error is what nginx says.
+    pub async fn check(&self, config: &Path, sockets: &[&OwnedFd]) -> Result<(), String> {
+        let mut command = self.command();
+        command.arg("-t").arg("-c").arg(config);
+        let output = {
+            let inherited = Inherited::new(&mut command, sockets);
+            let output = run(command);
+            let output = output.await;
+            drop(inherited);
+            output?
+        };
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// Starts nginx with a configuration.
+    pub fn start(&self, config: &Path, sockets: &[&OwnedFd]) -> std::io::Result<Child> {
+        let mut command = self.command();
+        command.arg("-c").arg(config).stdin(Stdio::null());
+        let inherited = Inherited::new(&mut command, sockets);
+        let child = command.spawn();
+        drop(inherited);
+        child
+    }
+
+    fn command(&self) -> Command {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this process reads no byte of a client, and nginx is its child so that it \
+                      ends with it"
+        )]
+        let mut command = Command::new(&self.path);
+        command.arg("-p").arg(&self.prefix).args(["-e", "stderr"]).stdin(Stdio::null());
+        command
+    }
+}
+
+async fn run(mut command: Command) -> Result<Output, String> {
+    command.kill_on_drop(true);
+    match tokio::time::timeout(CHECK_PATIENCE, command.output()).await {
+        Ok(output) => output.map_err(|why| why.to_string()),
+        Err(_) => Err(format!("it does not answer within {} s", CHECK_PATIENCE.as_secs())),
+    }
+}
+
+/// While it lives, a process that is started inherits these sockets, and is told so in nginx's
+/// way: `NGINX=3;4;`. (No other process is started meanwhile: this one has one thread that does.)
+struct Inherited<'a>(&'a [&'a OwnedFd]);
+
+impl<'a> Inherited<'a> {
+    fn new(command: &mut Command, sockets: &'a [&'a OwnedFd]) -> Self {
+        let numbers: String =
+            sockets.iter().map(|socket| format!("{};", socket.as_raw_fd())).collect();
+        command.env("NGINX", numbers);
+        set_flags(sockets, FdFlags::empty());
+        Self(sockets)
+    }
+}
+
+impl Drop for Inherited<'_> {
+    fn drop(&mut self) {
+        set_flags(self.0, FdFlags::CLOEXEC);
+    }
+}
+
+fn set_flags(sockets: &[&OwnedFd], flags: FdFlags) {
+    for socket in sockets {
+        // A descriptor that is open has flags that can be set.
+        let _ = rustix::io::fcntl_setfd(socket.as_fd(), flags);
+    }
+}
+
+fn parse_build(text: &str, modules: Option<&Path>) -> Option<Build> {
+    let version = text.lines().find_map(|line| line.strip_prefix("nginx version: "))?;
+    let own = || {
+        let (_, rest) = text.split_once("--modules-path=")?;
+        Some(PathBuf::from(rest.split_whitespace().next()?))
+    };
+    let dir = modules.map(Path::to_owned).or_else(own);
+    let found = MODULES.iter().filter_map(|name| Some(dir.as_ref()?.join(name)));
+    let modules: Vec<PathBuf> = found.filter(|path| path.exists()).collect();
+    Some(Build {
+        version: version.trim().to_string(),
+        has_lua: modules.iter().any(|path| path.ends_with(MODULES[1])),
+        modules,
+        has_real_ip: text.contains("http_realip_module"),
+    })
+}
+
+/// A process that is a child of another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: Pid,
+    /// A worker that has been told to end, and goes on with its requests.
+    pub is_leaving: bool,
+}
+
+/// The processes of nginx that are children of this one, the oldest first.
+pub fn children(parent: Pid) -> Vec<Process> {
+    let parent = u32::try_from(parent.as_raw_nonzero().get()).unwrap_or_default();
+    let all = mfserv_platform::proc::processes(Path::new("/proc"));
+    let ours = all.into_iter().filter(|one| one.parent == parent && one.state != 'Z');
+    let started = |pid| mfserv_platform::proc::started_s(Path::new("/proc"), pid);
+    let mut found: Vec<_> = ours.filter_map(|one| Some((started(one.pid)?, one))).collect();
+    found.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.pid.cmp(&other.1.pid)));
+    let process = |pid: u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        let is_leaving = line.contains("worker process is shutting down");
+        line.starts_with("nginx: ").then_some(Process { pid, is_leaving })
+    };
+    found.into_iter().filter_map(|(_, one)| process(one.pid)).collect()
+}
+
+/// Sends a signal. A process that has ended needs none.
+pub fn signal(pid: Pid, signal: Signal) {
+    let _ = kill_process(pid, signal);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_says_its_version_and_where_its_modules_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!(
+            "nginx version: nginx/1.22.1\nbuilt with OpenSSL\nconfigure arguments: \
+             --with-http_realip_module --modules-path={} --x",
+            dir.path().display()
+        );
+        let bare = parse_build(&text, None).unwrap();
+        assert_eq!((&*bare.version, bare.has_lua, bare.has_real_ip), ("nginx/1.22.1", false, true));
+        std::fs::write(dir.path().join("ngx_http_lua_module.so"), "").unwrap();
+        std::fs::write(dir.path().join("ndk_http_module.so"), "").unwrap();
+        let with = parse_build(&text, None).unwrap();
+        assert!(with.has_lua && with.modules[0].ends_with("ndk_http_module.so"), "{with:?}");
+        assert!(!parse_build(&text, Some(Path::new("/nowhere"))).unwrap().has_lua);
+        assert_eq!(parse_build("sh: not found", None), None);
+    }
+}

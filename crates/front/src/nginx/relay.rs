@@ -1,0 +1,169 @@
+//! The control socket: messages of the daemon go on to the front behind nginx, and its messages
+//! to the daemon. A table counts as published once nginx obeys it too.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use mfserv_core::route::{Amendment, ServerSettings};
+use mfserv_core::wire::front::{FromFront, ToFront};
+use mfserv_platform::link::{AsyncLink, LinkError};
+use mfserv_platform::socket::PrivateSocket;
+use tokio::net::UnixStream;
+
+use super::config::{ADDED_BYTES, ADDED_FIELDS};
+use super::edge::Edge;
+use crate::embedded::ErrorLog;
+
+/// The most control connections at the same time, as the embedded front has.
+const CONNECTIONS_MAX: usize = 8;
+/// Who does not read for so long is disconnected.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+/// So often it is looked whether the socket is still there.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What every conversation with a daemon needs.
+pub struct Relay {
+    /// nginx.
+    pub edge: Rc<Edge>,
+    /// The control socket of the front behind it.
+    pub inner: PathBuf,
+    /// The error log.
+    pub errors: Rc<ErrorLog>,
+}
+
+/// Serves daemons. Never returns.
+pub async fn serve(relay: Rc<Relay>, mut listener: PrivateSocket) {
+    let open = Rc::new(Cell::new(0));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = tokio::time::sleep(LOOK) => {
+                listener.look_after();
+                continue;
+            }
+        };
+        let Ok(stream) = accepted else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        if open.get() >= CONNECTIONS_MAX {
+            continue;
+        }
+        open.set(open.get() + 1);
+        let (relay, open) = (relay.clone(), open.clone());
+        tokio::task::spawn_local(async move {
+            if let Err(why) = relay.converse(stream).await {
+                relay.errors.report(&format!("daemon: {why}"));
+            }
+            open.set(open.get() - 1);
+        });
+    }
+}
+
+/// A table that the front behind nginx has not answered for yet.
+type Asked = BTreeMap<u64, (Amendment, bool)>;
+
+impl Relay {
+    /// Serves one daemon, until it disconnects or the front behind nginx does.
+    async fn converse(&self, stream: UnixStream) -> Result<(), String> {
+        let mut daemon = AsyncLink::new(stream);
+        let inner = UnixStream::connect(&self.inner).await.map_err(|why| why.to_string())?;
+        let mut inner = AsyncLink::new(inner);
+        let (mut asked, mut owed) = (Asked::new(), BTreeSet::new());
+        let mut obeyed = self.edge.obeyed();
+        loop {
+            let mut answers = Vec::new();
+            tokio::select! {
+                message = daemon.receive::<ToFront>() => match message {
+                    Ok(message) => {
+                        let message = for_inner(message, &mut asked);
+                        patiently(inner.send(&message)).await?;
+                    }
+                    Err(LinkError::Closed | LinkError::Cut) => return Ok(()),
+                    Err(why) => return Err(why.to_string()),
+                },
+                message = inner.receive::<FromFront>() => match message {
+                    Ok(message) => self.heard(message, (&mut asked, &mut owed), &mut answers),
+                    Err(LinkError::Closed | LinkError::Cut) => return Ok(()),
+                    Err(why) => return Err(why.to_string()),
+                },
+                _ = obeyed.changed() => {}
+            }
+            let now = *obeyed.borrow_and_update();
+            let later = owed.split_off(&(now + 1));
+            answers.extend(
+                owed.iter().map(|generation| FromFront::Published { generation: *generation }),
+            );
+            owed = later;
+            patiently(daemon.send_all(&answers)).await?;
+        }
+    }
+
+    /// What the daemon is told when the front behind nginx has said something.
+    fn heard(
+        &self,
+        message: FromFront,
+        (asked, owed): (&mut Asked, &mut BTreeSet<u64>),
+        answers: &mut Vec<FromFront>,
+    ) {
+        match message {
+            FromFront::Hello { version, generation, peers, .. } => {
+                // Before nginx obeys the table, the daemon is to send it again.
+                let is_obeyed = *self.edge.obeyed().borrow() == generation;
+                let generation = if is_obeyed { generation } else { 0 };
+                let pid = std::process::id();
+                answers.push(FromFront::Hello { version, pid, generation, peers });
+            }
+            FromFront::Published { generation } => {
+                if let Some((amendment, is_whole)) = asked.remove(&generation) {
+                    self.edge.want(generation, amendment, is_whole);
+                }
+                owed.insert(generation);
+            }
+            FromFront::Refused { generation, reason } => {
+                asked.remove(&generation);
+                answers.push(FromFront::Refused { generation, reason });
+            }
+            FromFront::Stats(mut stats) => {
+                stats.warnings.extend(self.edge.warnings());
+                answers.push(FromFront::Stats(stats));
+            }
+            other => answers.push(other),
+        }
+    }
+}
+
+async fn patiently(send: impl Future<Output = Result<(), LinkError>>) -> Result<(), String> {
+    match tokio::time::timeout(WRITE_PATIENCE, send).await {
+        Ok(sent) => sent.map_err(|why| why.to_string()),
+        Err(_) => Err("it does not read".into()),
+    }
+}
+
+/// The message for the front behind nginx. A table is remembered until that has answered.
+fn for_inner(message: ToFront, asked: &mut Asked) -> ToFront {
+    match message {
+        ToFront::Publish { generation, mut table, peers } => {
+            asked.insert(generation, (Amendment::whole((*table).clone()), true));
+            adapt(&mut table.server);
+            ToFront::Publish { generation, table, peers }
+        }
+        ToFront::Amend { base, generation, mut amendment, peers } => {
+            asked.insert(generation, ((*amendment).clone(), false));
+            adapt(&mut amendment.server);
+            ToFront::Amend { base, generation, amendment, peers }
+        }
+        other => other,
+    }
+}
+
+/// The settings of a front that nginx stands before.
+fn adapt(server: &mut ServerSettings) {
+    server.request_head.bytes += ADDED_BYTES;
+    server.request_head.fields += ADDED_FIELDS;
+    // nginx has made the id, or has taken it over.
+    server.accept_request_id |= server.add_request_id;
+}

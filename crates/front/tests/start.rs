@@ -1,0 +1,79 @@
+//! How a front of a kind is started, and ended with all that it has started.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::OnceLock;
+
+use mfserv_testkit::Nginx;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::kind;
+use crate::world::{Front, World};
+
+/// nginx, if this machine can have it.
+pub fn nginx() -> Option<&'static Nginx> {
+    static NGINX: OnceLock<Option<Nginx>> = OnceLock::new();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    NGINX.get_or_init(|| mfserv_testkit::nginx(target)).as_ref()
+}
+
+/// The program of a front, in a process group of its own.
+pub fn command(kind: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mfserv-front-under-test"));
+    if kind == "nginx" {
+        let nginx = nginx().expect("nginx can be had");
+        command.env("FRONT_NGINX", &nginx.program);
+        if let Some(modules) = &nginx.modules {
+            command.env("FRONT_NGINX_MODULES", modules);
+        }
+    }
+    command.process_group(0);
+    command
+}
+
+/// Kills a front with what it has started.
+pub fn kill_all(front: &mut Child) {
+    let _ = kill_process_group(Pid::from_child(front), Signal::KILL);
+    let _ = front.kill();
+}
+
+/// The process of a front that answers requests: it has the memory, the files and the threads.
+fn answering(front: &Child) -> u32 {
+    if kind::under_test().0 != "nginx" {
+        return front.id();
+    }
+    let all = mfserv_platform::proc::processes(Path::new("/proc"));
+    let below = all.iter().filter(|process| process.parent == front.id());
+    let is_behind = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains("--control")
+    };
+    below.map(|process| process.pid).find(is_behind).expect("a front behind nginx")
+}
+
+/// True if the kind of front that is tested does not do what a test says, for a reason that
+/// `docs/nginx.md` has below this word.
+fn differs(word: &str) -> bool {
+    let is_nginx = kind::under_test().0 == "nginx";
+    let docs = include_str!("../../../docs/nginx.md");
+    assert!(docs.contains(&format!("| `{word}` |")), "docs/nginx.md has no difference {word}");
+    if is_nginx {
+        eprintln!("not promised behind nginx: {word} (docs/nginx.md)");
+    }
+    is_nginx
+}
+
+impl World {
+    /// `None` where the kind of front does not do what is tested (`docs/nginx.md`).
+    pub fn where_holds(word: &str) -> Option<Self> {
+        (!differs(word)).then(Self::new)
+    }
+}
+
+impl Front {
+    /// The process that answers.
+    pub fn pid(&self) -> u32 {
+        answering(&self.child)
+    }
+}
