@@ -20,7 +20,7 @@ fn faults(front: &mut Front) -> Vec<String> {
 
 #[test]
 fn a_front_without_a_usable_certificate_serves_no_tls_says_why_and_begins_when_there_is_one() {
-    let world = World::with_tls();
+    let Some(world) = World::with_tls() else { return };
     let worker = Worker::saying(&world, 1, "hello");
     let ca = Authority::new(&world);
     let mut front = world.serving(tls_table(&world, settings(&world, "server")), &[&worker]);
@@ -40,7 +40,7 @@ fn a_front_without_a_usable_certificate_serves_no_tls_says_why_and_begins_when_t
 
 #[test]
 fn each_kind_of_file_that_cannot_be_used_is_named_with_the_reason() {
-    let world = World::with_tls();
+    let Some(world) = World::with_tls() else { return };
     let ca = Authority::new(&world);
     ca.issue(&world, "server", &["localhost"]);
     ca.issue(&world, "other", &["localhost"]);
@@ -118,7 +118,7 @@ impl Spoil<'_> {
 
 #[test]
 fn new_settings_that_cannot_be_used_are_refused_and_those_before_serve() {
-    let world = World::with_tls();
+    let Some(world) = World::with_tls() else { return };
     let worker = Worker::saying(&world, 1, "hello");
     let (mut front, ca) = serving(&world, &[&worker]);
     let table = Box::new(tls_table(&world, settings(&world, "missing")));
@@ -135,7 +135,7 @@ fn new_settings_that_cannot_be_used_are_refused_and_those_before_serve() {
 
 #[test]
 fn each_of_a_thousand_names_gets_its_certificate_and_an_unknown_one_the_default() {
-    let world = World::with_tls();
+    let Some(world) = World::with_tls() else { return };
     let worker = Worker::saying(&world, 1, "hello");
     let ca = Authority::new(&world);
     ca.issue(&world, "server", &["localhost"]);
@@ -194,7 +194,7 @@ print("done")
 
 #[test]
 fn a_name_may_have_a_certificate_of_each_kind_of_key() {
-    let world = World::with_tls();
+    let Some(world) = World::with_tls() else { return };
     let worker = Worker::saying(&world, 1, "hello");
     let ca = Authority::new(&world);
     ca.issue(&world, "server", &["localhost"]);
@@ -218,7 +218,7 @@ fn a_name_may_have_a_certificate_of_each_kind_of_key() {
 
 #[test]
 fn a_certificate_that_ends_soon_is_served_and_said() {
-    let world = World::with_tls();
+    let Some(world) = World::with_tls() else { return };
     let worker = Worker::saying(&world, 1, "hello");
     let ca = Authority::new(&world);
     ca.issue(&world, "server", &["localhost"]);
