@@ -147,7 +147,8 @@ fn under_a_limit_for_the_size_of_files_the_front_lives_and_every_byte_comes() {
     slow_clients_get_every_byte(&world, |front| {
         let (soft, hard) = (Some(2 * MB), getrlimit(Resource::Fsize).maximum);
         let limit = Rlimit { current: soft, maximum: hard };
-        prlimit(Pid::from_raw(front.pid().cast_signed()), Resource::Fsize, limit).unwrap();
+        prlimit(Pid::from_raw(i32::try_from(front.pid()).unwrap()), Resource::Fsize, limit)
+            .unwrap();
     });
 }
 

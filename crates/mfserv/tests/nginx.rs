@@ -186,7 +186,7 @@ fn nginx_and_its_workers_are_killed_and_others_take_their_port() {
     // All of the front: the daemon starts another one.
     for pid in node.role_pids("front") {
         rustix::process::kill_process(
-            rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(),
+            rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(),
             rustix::process::Signal::KILL,
         )
         .ok();
