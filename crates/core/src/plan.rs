@@ -311,7 +311,7 @@ impl Plan {
         if plugin.name == "welcome" && !loaded.spec.routes_disabled {
             self.table.not_found_page = routes::not_found_page(plugin, loaded);
         }
-        for (name, upstream) in routes::upstreams_of(loaded, inputs.module, &self.counts) {
+        for (name, upstream) in routes::upstreams_of(plugin, loaded, inputs.module, &self.counts) {
             self.table.upstreams.insert(name, upstream);
         }
         routes::put_fragments(&mut self.table, loaded);

@@ -271,10 +271,6 @@ impl Resolver<'_> {
 
     /// True when the value asks for something else than the default does.
     fn changes(&self, key: &Row, read: &Read) -> bool {
-        // Whatever is not `fastcgi` is the default way to talk to an app.
-        if key.name == schema::GATEWAY_MODE.row.name {
-            return *read == Read::Text("fastcgi".into());
-        }
         let default = key.default.and_then(|text| self.coerce(key, text).ok());
         default.is_none_or(|default| default.read != *read)
     }

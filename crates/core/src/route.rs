@@ -106,6 +106,17 @@ pub struct UpstreamSpec {
     /// not know how are given requests as any server.
     #[serde(default)]
     pub pulls: bool,
+    /// Its workers speak FastCGI: the directory of the scripts that they run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fastcgi: Option<PathBuf>,
+}
+
+impl UpstreamSpec {
+    /// True if a worker that waits for a client would be missed: it takes a finite number of
+    /// requests, or is a FastCGI server with a finite number of processes.
+    pub fn is_finite(&self) -> bool {
+        matches!(self.slots, Slots::Finite { .. }) || self.fastcgi.is_some()
+    }
 }
 
 /// Where the address of a client is taken from when proxies stand before the front.

@@ -280,6 +280,7 @@ pub fn table(slots: Slots, keep_alive: bool) -> RouteTable {
         queue_timeout_ms: 5000,
         slow_lane_wait_ms: 1000,
         pulls: false,
+        fastcgi: None,
     };
     RouteTable {
         server: ServerSettings {

@@ -17,6 +17,7 @@ pub mod links;
 mod look;
 mod make;
 mod node;
+mod php;
 mod provision;
 mod ship;
 mod status;
@@ -75,6 +76,7 @@ const COMMANDS: &[(&str, Run)] = &[
     ("mfserv.stop", node::stop),
     ("mfserv_wrapper", environment::mfserv_wrapper),
     ("nginx.status", status::nginx_status),
+    ("php_wrapper", php::php_wrapper),
     ("plugin_env", environment::plugin_env),
     ("plugin_wrapper", environment::plugin_wrapper),
     ("plugins.check", make::check),
@@ -98,8 +100,14 @@ const QUICK: Duration = Duration::from_secs(20);
 
 /// The command that this process is called as, if it is one of MFSERV's.
 pub fn called_as() -> Option<Run> {
-    let called = std::env::args_os().next()?;
-    let name = Path::new(&called).file_name().and_then(OsStr::to_str)?.to_owned();
+    let mut words = std::env::args_os();
+    let called = words.next()?;
+    // So the node starts it for a plugin, whose PATH may have none of these names.
+    let is_php = words.next().is_some_and(|word| word == "php_wrapper");
+    let name = match Path::new(&called).file_name().and_then(OsStr::to_str)? {
+        "mfserv" if is_php => "php_wrapper".into(),
+        name => name.to_owned(),
+    };
     COMMANDS.iter().find(|(known, _)| *known == name).map(|(_, run)| *run)
 }
 

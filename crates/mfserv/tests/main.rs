@@ -38,6 +38,7 @@ mod nginx;
 mod operate;
 mod operations;
 mod outputs;
+mod php;
 mod preview;
 mod python2;
 mod releases;

@@ -84,9 +84,6 @@ fn certain(problem: Diagnostic) -> Diagnostic {
     }
 }
 
-const NO_PHP: &str = "php-fpm needs FastCGI, which is not in this version: write a _cmd_and_args that serves HTTP on \
-                      {unix_socket_path}";
-
 /// The programs of a plugin that are not there, and the modules of Python that they lack.
 fn programs(places: &Places, dir: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
     let spec = &loaded.spec;
@@ -102,7 +99,7 @@ fn programs(places: &Places, dir: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
         true => imports::undeclared(&home, dir, spec, &loaded.env, &Cancel::default()),
         false => Vec::new(),
     };
-    let apps = spec.apps.iter().filter(|app| !app.fastcgi).map(|app| &app.command);
+    let apps = spec.apps.iter().map(|app| &app.command);
     let commands = apps.chain(spec.extra_daemons.iter().map(|extra| &extra.command));
     let missing = commands.filter(|command| command.count > 0).filter_map(|command| {
         let program = program_of(command, dir).filter(|one| !is_there(one, dir, loaded))?;
@@ -114,11 +111,7 @@ fn programs(places: &Places, dir: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
                     true => "there is no such executable file",
                     false => "it is in no directory of the PATH of the plugin (`mfserv env`)",
                 })
-                .help(match program.as_str() {
-                    // Of MFSERV's layer php@mfext.
-                    "php_wrapper" => NO_PHP,
-                    _ => "install it, or correct _cmd_and_args in the plugin's config.ini",
-                })
+                .help("install it, or correct _cmd_and_args in the plugin's config.ini")
                 .about(&spec.name),
             false => Diagnostic::warning(what)
                 .because("what the plugin needs is not built yet, and may bring it")
@@ -150,6 +143,10 @@ pub(crate) fn is_executable(file: &Path) -> bool {
 fn is_there(program: &str, dir: &Path, loaded: &Loaded) -> bool {
     if program.contains('/') {
         return is_executable(&dir.join(program));
+    }
+    // A command of this program.
+    if program == "php_wrapper" {
+        return true;
     }
     let path = loaded.env.get("PATH").map_or("", String::as_str);
     std::env::split_paths(path).any(|one| is_executable(&one.join(program)))

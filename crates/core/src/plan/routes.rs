@@ -89,10 +89,7 @@ fn push_routes(
     }
     let fixed = |status, body: &str| Target::Fixed { status, body: body.into() };
     let wanted = count.map_or(app.command.count, |count| count.wanted);
-    if wanted > 0 && app.fastcgi {
-        let body = "This app speaks FastCGI, which this version does not forward.\n";
-        routes.push(route(prefix, fixed(501, body)));
-    } else if wanted > 0 {
+    if wanted > 0 {
         routes.push(route(prefix, Target::Upstream { name: upstream_name(&spec.name, app) }));
     } else if count.is_some_and(Count::is_scaled) {
         routes.push(route(prefix, fixed(503, "This app is scaled to 0 workers.\n")));
@@ -106,6 +103,7 @@ fn is_pattern(prefix: &str) -> bool {
 }
 
 pub(super) fn upstreams_of(
+    plugin: &PluginInput,
     loaded: &Loaded,
     module: &ModuleConfig,
     counts: &BTreeMap<WatcherName, Count>,
@@ -114,8 +112,13 @@ pub(super) fn upstreams_of(
         let name = WatcherName::app(&loaded.spec.name, &app.command.name);
         counts.get(&name).map_or(app.command.count, |count| count.wanted)
     };
-    let serving = loaded.spec.apps.iter().filter(|app| wanted(app) > 0 && !app.fastcgi);
-    serving.map(|app| (upstream_name(&loaded.spec.name, app), upstream(app, module))).collect()
+    let serving = loaded.spec.apps.iter().filter(|app| wanted(app) > 0);
+    let made = serving.map(|app| {
+        let scripts = app.fastcgi.then(|| plugin.dir.join(&app.command.name));
+        let spec = UpstreamSpec { fastcgi: scripts, ..upstream(app, module) };
+        (upstream_name(&loaded.spec.name, app), spec)
+    });
+    made.collect()
 }
 
 fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
@@ -127,7 +130,8 @@ fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
         None => by_command,
     };
     let timeout_ms = app.timeout_s.unwrap_or(module.get(NGINX_TIMEOUT_S)) * 1000;
-    let keep_alive = app.keep_alive.unwrap_or(keep);
+    // A connection to a FastCGI worker has one request.
+    let keep_alive = app.keep_alive.unwrap_or(keep) && !app.fastcgi;
     let is_one_at_a_time = slots == Slots::Finite { per_worker: 1 };
     let pulls = python_server(app, module) == "mfserv" && command::pulls(&argv);
     UpstreamSpec {
@@ -138,6 +142,7 @@ fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
         queue_timeout_ms: module.get(FRONT_QUEUE_TIMEOUT_S).map_or(timeout_ms, |s| s * 1000),
         slow_lane_wait_ms: module.get(FRONT_SLOW_LANE_WAIT_S) * 1000,
         pulls: pulls && keep_alive && is_one_at_a_time,
+        fastcgi: None,
     }
 }
 

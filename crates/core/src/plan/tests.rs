@@ -333,7 +333,7 @@ fn every_problem_of_a_plugin_says_whose_it_is_and_those_of_the_node_do_not() {
     let module = module("");
     let plugins = vec![
         plugin("refused", "[app_main]\nnumproceses=1\n"),
-        plugin("warned", &format!("{WEB}_gateway_interface_mode=fastcgi\n")),
+        plugin("warned", &format!("{WEB}_virtualdomain_based_routing=1\n")),
         plugin("not_started", "[app_main]\n_cmd_and_args={debug_extra_options}\nnumprocesses=1\n"),
     ];
     let module_problems = vec![Diagnostic::warning("refused, warned: words of the node")];

@@ -31,6 +31,8 @@ const MONITORING_STOP_MS: u64 = 5_000;
 const TELEMETRY_ANSWER_MS: u64 = 15_000;
 
 const SIGTERM: i32 = 15;
+/// The command of MFSERV for apps of PHP.
+const PHP_WRAPPER: &str = "php_wrapper";
 
 pub(super) fn of_plugin(
     plugin: &PluginInput,
@@ -39,7 +41,7 @@ pub(super) fn of_plugin(
     problems: &mut Vec<Diagnostic>,
 ) -> Vec<(WatcherSpec, Count)> {
     let maker = Maker { plugin, loaded, inputs };
-    let apps = loaded.spec.apps.iter().filter(|app| !app.fastcgi).map(|app| {
+    let apps = loaded.spec.apps.iter().map(|app| {
         let at = app.command.count_at.clone();
         maker.app(app).map(|watcher| (watcher, at))
     });
@@ -70,7 +72,6 @@ fn without_socket(spec: &PluginSpec, watchers: &[(WatcherSpec, Count)]) -> Vec<D
         let command = app.command.command.replace("{debug_extra_options}", "");
         watchers.iter().any(|(watcher, _)| watcher.name == name && watcher.count > 0)
             && app.prefix_routing
-            && !app.fastcgi
             && !command.trim().is_empty()
             && !command.contains("{unix_socket_path}")
     };
@@ -111,10 +112,13 @@ impl Maker<'_> {
             &[("{debug_extra_options}", debug_options)],
             &[("{timeout}", &timeout), ("{app_name}", &app.command.name)],
         )?;
+        let argv = self.with_own_program(argv);
         let has_socket = argv.iter().any(|word| word.contains("{unix_socket_path}"));
         let probe = match app.command.ready {
             Some(ReadyBy::Notify) => Probe::Notify,
             Some(ReadyBy::Connect) if has_socket => Probe::Connect,
+            // Its socket takes no HTTP.
+            _ if has_socket && app.fastcgi => Probe::Connect,
             _ if has_socket => http_probe(spec, app),
             _ => Probe::Alive { for_ms: app.start_delay_s * 1000 },
         };
@@ -181,6 +185,15 @@ impl Maker<'_> {
             return Err(refused("is empty, but numprocesses is not 0"));
         }
         Ok(argv)
+    }
+
+    /// A command that is one of this program, and need not be in the PATH of the plugin.
+    fn with_own_program(&self, mut argv: Vec<String>) -> Vec<String> {
+        let own = self.inputs.front.as_ref().and_then(|front| front.argv.first());
+        if let Some(own) = own.filter(|_| argv.first().is_some_and(|word| word == PHP_WRAPPER)) {
+            argv.insert(0, own.clone());
+        }
+        argv
     }
 
     fn watcher(

@@ -78,7 +78,6 @@ const MOST_PROCESSES: i64 = 4096;
 const FRAGMENT: &str = "fragments of nginx need nginx as the front: [front] kind=nginx";
 const LUA: &str = "Lua needs nginx as the front: [front] kind=nginx";
 const VHOST: &str = "routing by host name is not in this version";
-const FASTCGI: &str = "FastCGI is not in this version";
 
 // ---- The makers of keys: one for each pair of a type in the file and a Rust type ----
 
@@ -233,7 +232,8 @@ keys! {
         STATIC_PREFIX: String = text("_static_url_prefix", Type::StaticPrefix, "/static");
         STATIC_DIRECTORY: String = text("_static_directory", Type::StaticDirectory, "/static");
         EXTRA_ROUTES: Vec<String> = list("prefix_based_routing_extra_routes", Type::Routes);
-        GATEWAY_MODE: String = later("_gateway_interface_mode", Type::Text, "proxy", FASTCGI);
+        // Whatever is not `fastcgi` is the default way to talk to an app.
+        GATEWAY_MODE: String = text("_gateway_interface_mode", Type::Text, "proxy");
         NGINX_LOCATION: String = fragment("_extra_nginx_conf_filename", FRAGMENT);
         NGINX_STATIC: String = fragment("_extra_nginx_conf_static_filename", FRAGMENT);
         TEST_PATH: String = text("_http_test_endpoint", Type::Text, "");

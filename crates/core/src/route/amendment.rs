@@ -129,6 +129,7 @@ mod tests {
             queue_timeout_ms: 1,
             slow_lane_wait_ms: 0,
             pulls: false,
+            fastcgi: None,
         };
         let routes = plugins.iter().flat_map(|(plugin, prefixes)| of(plugin, prefixes)).collect();
         let name = |(plugin, _): &(&str, &[&str])| (format!("{plugin}/a"), spec.clone());

@@ -238,6 +238,7 @@ pub fn is_there(places: &Places, label: &str) -> bool {
         (_, "python3@mfext" | "python3_core@mfext") => is_on_path("python3"),
         (_, "python2@mfext" | "python2_core@mfext") => python::locate("python2.7").is_some(),
         (_, "nodejs@mfext" | "nodejs@mfserv") => is_on_path("node"),
+        (_, "php@mfext") => super::php::find().is_some(),
         _ => false,
     }
 }

@@ -235,9 +235,6 @@ fn said(name: &str, what: &str, reasons: impl Fn() -> Vec<String>) -> bool {
 /// Why no request of an app is answered by the app, if that is so.
 fn never_answers(app: &AppSpec) -> Option<String> {
     let name = &app.command.name;
-    if app.fastcgi && app.command.count > 0 {
-        return Some(format!("the app {name} speaks FastCGI: its requests are answered with 501"));
-    }
     let nothing = app.command.count == 0 && !app.static_routing;
     nothing.then(|| format!("the app {name} has no workers and no files: it answers nothing"))
 }

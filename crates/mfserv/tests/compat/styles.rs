@@ -251,36 +251,3 @@ fn plugins_of_before_1_0_are_refused_with_what_each_key_is_called_now_each_once(
         }
     }
 }
-
-#[test]
-fn a_plugin_of_php_says_at_check_and_to_its_clients_that_it_cannot_be_served() {
-    let _turn = Turn::cheap();
-    let node = node();
-    let old = OldNames::new(&node);
-    old.run(&["mfserv.start"]).code(0);
-    let app = "[app_main]\n_cmd_and_args = php_wrapper {plugin_name} {app_name} \"{unix_socket_path}\"\n\
-               numprocesses=1\n";
-    for (name, gateway) in [("fast", "_gateway_interface_mode=fastcgi\n"), ("slow", "")] {
-        let server =
-            FRAGMENTS.replace("server_conf_filename=null", "server_conf_filename=php.conf");
-        let plugin = of(name, "2.0.7", &[ABOUT, &server, app, gateway, "[custom]\n"].concat())
-            .file(".layerapi2_dependencies", "python3@mfext\nphp@mfext\nroot@mfserv\n")
-            .file("php.conf", "location ~ \\.php$ { deny all; }\n")
-            .file("main/index.php", "<?php echo 'Hello world !';\n");
-        let dir = plugin.write(&old.work()).to_string_lossy().into_owned();
-        let said = node.mfserv(&["check", &dir]).stderr;
-        assert!(said.contains("fragments of nginx need nginx"), "{said}");
-        let package = old_package(Path::new(&dir)).to_string_lossy().into_owned();
-        if gateway.is_empty() {
-            assert!(said.contains("php-fpm needs FastCGI"), "{said}");
-            let ran = node.mfserv(&["install", &package]);
-            assert!(ran.code != 0 && ran.stderr.contains("php_wrapper is in no dir"), "{ran:?}");
-            assert_eq!(node.get("/slow/").status, 404);
-        } else {
-            assert!(said.contains("FastCGI is not in this version"), "{said}");
-            old.run(&["plugins.install", &package]).code(0);
-            assert_eq!(node.get("/fast/").status, 501);
-        }
-    }
-    old.run(&["mfserv.stop"]).code(0);
-}

@@ -130,6 +130,18 @@ pub(super) const TEMPLATES: &[Template] = &[
         ..NODE
     },
     Template {
+        name: "php",
+        summary: "a web app with PHP, by the php-fpm of this machine",
+        kind: "php",
+        command: "php_wrapper {plugin_name} {app_name} \"{unix_socket_path}\"",
+        stop_signal: 3,
+        files: &[
+            CRONTAB,
+            rendered("main/index.php", include_str!("../../templates/php/index.php")),
+        ],
+        ..PYTHON
+    },
+    Template {
         name: "python3_aiohttp",
         summary: "a web app with Python and aiohttp",
         command: APPLICATION,

@@ -122,10 +122,8 @@ impl Connection {
         let address = ends.client.map(|client| client.ip().to_canonical());
         if address != self.peer || self.peer_text.is_empty() {
             self.peer_text.clear();
-            match address {
-                Some(address) => self.peer_text.push_str(&address.to_string()),
-                None => self.peer_text.push_str("unix:"),
-            }
+            let text = address.map_or("unix:".into(), |address| address.to_string());
+            self.peer_text.push_str(&text);
             self.peer = address;
         }
         self.ends = ends;

@@ -8,6 +8,7 @@ pub mod buffer;
 pub mod chunked;
 pub mod clock;
 pub mod error_log;
+pub mod fastcgi;
 pub mod log_file;
 pub mod pipe;
 pub mod signal;

@@ -10,6 +10,7 @@ use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::fastcgi::FastCgi;
 use super::tls::{Failure, REFUSAL, Tls, TlsStream};
 
 /// A stream of bytes both ways.
@@ -39,6 +40,8 @@ pub enum Wire {
     Unix(UnixStream),
     /// Over TCP, encrypted.
     Tls(Box<TlsStream>),
+    /// Over a unix socket, in the records of FastCGI.
+    FastCgi(Box<FastCgi>),
     /// Nothing comes any more, and nothing can be sent.
     Ended,
 }
@@ -71,7 +74,7 @@ impl Wire {
         let (socket, unix): (OwnedFd, bool) = match self {
             Wire::Tcp(stream) => (stream.into_std().ok()?.into(), false),
             Wire::Unix(stream) => (stream.into_std().ok()?.into(), true),
-            Wire::Tls(_) | Wire::Ended => return None,
+            Wire::Tls(_) | Wire::FastCgi(_) | Wire::Ended => return None,
         };
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let looked = rustix::net::recv(&socket, &mut [0u8; 1][..], flags);
@@ -91,7 +94,7 @@ impl Wire {
 
     /// True if bytes can go through pipes: they are the same on both sides.
     pub fn takes_pipes(&self) -> bool {
-        !matches!(self, Wire::Tls(_))
+        !matches!(self, Wire::Tls(_) | Wire::FastCgi(_))
     }
 
     /// How many bytes were taken and wait inside of the stream; 0 only when all are sent.
@@ -109,6 +112,7 @@ impl Wire {
             Wire::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
             Wire::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
             Wire::Tls(stream) => stream.poll_write_vectored(cx, parts),
+            Wire::FastCgi(own) => Pin::new(&mut own.socket).poll_write_vectored(cx, parts),
             Wire::Ended => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
@@ -155,7 +159,9 @@ impl Wire {
         loop {
             let ready = match self {
                 // Its bytes are not those of the socket.
-                Wire::Tls(_) => return Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+                Wire::Tls(_) | Wire::FastCgi(_) => {
+                    return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+                }
                 _ if way.is_readable() => self.poll_socket(cx),
                 Wire::Tcp(stream) => stream.poll_write_ready(cx),
                 Wire::Unix(stream) => stream.poll_write_ready(cx),
@@ -165,7 +171,7 @@ impl Wire {
             let done = match self {
                 Wire::Tcp(stream) => stream.try_io(way, || Ok(call(stream.as_fd())?)),
                 Wire::Unix(stream) => stream.try_io(way, || Ok(call(stream.as_fd())?)),
-                Wire::Tls(_) | Wire::Ended => Ok(0),
+                Wire::Tls(_) | Wire::FastCgi(_) | Wire::Ended => Ok(0),
             };
             match done {
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
@@ -180,16 +186,25 @@ impl Wire {
         match self {
             Wire::Tcp(stream) => stream.poll_read_ready(cx),
             Wire::Unix(stream) => stream.poll_read_ready(cx),
+            Wire::FastCgi(own) => own.poll_readable(cx),
             Wire::Tls(_) | Wire::Ended => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// What a worker has said of errors, apart from its answer.
+    pub fn take_said(&mut self) -> Option<Vec<u8>> {
+        match self {
+            Wire::FastCgi(own) => own.take_said(),
+            _ => None,
         }
     }
 
     /// Reads what has come, with a system call in any case. Nobody is woken when more comes.
     pub fn try_read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match self {
-            Wire::Tls(stream) => {
+            Wire::Tls(_) | Wire::FastCgi(_) => {
                 let mut cx = Context::from_waker(std::task::Waker::noop());
-                match stream.poll_read(&mut cx, room) {
+                match self.poll_read(&mut cx, room) {
                     Poll::Ready(done) => done,
                     Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
                 }
@@ -207,6 +222,8 @@ impl Wire {
             Wire::Tcp(stream) => rustix::io::ioctl_fionread(stream),
             Wire::Unix(stream) => rustix::io::ioctl_fionread(stream),
             Wire::Tls(stream) => rustix::io::ioctl_fionread(stream.socket()),
+            Wire::FastCgi(own) if own.has_more() => Ok(1),
+            Wire::FastCgi(own) => rustix::io::ioctl_fionread(&own.socket),
             Wire::Ended => Ok(0),
         };
         count.is_ok_and(|count| count > 0)
@@ -236,7 +253,7 @@ impl Wire {
             // If the system refuses that, the close is an ordinary one.
             Wire::Tcp(stream) => drop(stream.set_zero_linger()),
             Wire::Tls(stream) => stream.cut(),
-            Wire::Unix(_) | Wire::Ended => {}
+            Wire::Unix(_) | Wire::FastCgi(_) | Wire::Ended => {}
         }
     }
 }
@@ -254,11 +271,14 @@ impl Stream for Wire {
         if let Wire::Tls(stream) = self {
             return stream.poll_read(cx, room);
         }
+        if let Wire::FastCgi(own) = self {
+            return own.poll_read(cx, room);
+        }
         let mut target = ReadBuf::new(room);
         let done = match self {
             Wire::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut target),
             Wire::Unix(stream) => Pin::new(stream).poll_read(cx, &mut target),
-            Wire::Tls(_) | Wire::Ended => Poll::Ready(Ok(())),
+            Wire::Tls(_) | Wire::FastCgi(_) | Wire::Ended => Poll::Ready(Ok(())),
         };
         ready!(done)?;
         Poll::Ready(Ok(target.filled().len()))
@@ -269,6 +289,7 @@ impl Stream for Wire {
             Wire::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Wire::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Wire::Tls(stream) => stream.poll_write(cx, bytes),
+            Wire::FastCgi(own) => Pin::new(&mut own.socket).poll_write(cx, bytes),
             Wire::Ended => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
@@ -290,7 +311,8 @@ impl Stream for Wire {
                 stream.end_writing();
                 Ok(())
             }
-            Wire::Ended => Ok(()),
+            // A responder may take that for the end of the request.
+            Wire::FastCgi(_) | Wire::Ended => Ok(()),
         };
     }
 }

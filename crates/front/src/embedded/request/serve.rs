@@ -24,6 +24,7 @@ use crate::embedded::files;
 use crate::embedded::io::tls::TlsStream;
 use crate::embedded::io::wire::Wire;
 use crate::embedded::workers::destination::{Destination, Reply};
+use crate::embedded::workers::fastcgi::Mapped;
 use crate::embedded::workers::forward;
 use crate::embedded::workers::pool::App;
 
@@ -204,7 +205,8 @@ async fn answer(
                 return Ok(());
             }
             lane.begin_trace(exchange);
-            let to = Destination { app, pool: &lane.front.pool, lane: lane.number };
+            let mapped = Mapped { path: &path, rest_at: hit.rest_at };
+            let to = Destination { app, pool: &lane.front.pool, lane: lane.number, mapped };
             forward::run(exchange, reply, to, lane.begin_under_way()).await
         }
         (Target::Upstream { .. }, None) => Err(Cause::Removed.into()),

@@ -2,6 +2,7 @@
 
 use mfserv_h1::ResponseHead;
 
+use super::fastcgi::Mapped;
 use super::pool::{App, Pool};
 use crate::embedded::io::buffer::Pooled;
 
@@ -14,6 +15,8 @@ pub struct Destination<'a> {
     pub pool: &'a Pool,
     /// The number of the lane that forwards.
     pub lane: usize,
+    /// Where the path of the request leads to.
+    pub mapped: Mapped<'a>,
 }
 
 /// What a worker has sent. Used again for the next request of the lane.

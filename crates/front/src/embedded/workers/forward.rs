@@ -12,7 +12,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use mfserv_core::peers::Shape;
-use mfserv_core::route::Slots;
 use mfserv_core::tls::ClientCertificates;
 use mfserv_core::wire::front::TroubleCause;
 use mfserv_h1::Name;
@@ -24,8 +23,8 @@ use super::destination::{Destination, Reply};
 use super::failure::Failure;
 use super::heads::{self, Forwarded};
 use super::upload::Upload;
-use super::upstream::{Link, NoLink, Peer, Place, Slot, Taken};
-use super::{relay, tunnel};
+use super::upstream::{Link, NoLink, Peer, Place, Slot, Speaks, Taken};
+use super::{fastcgi, relay, tunnel};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
 use crate::embedded::io::tls::{Identity, NOBODY};
@@ -43,9 +42,8 @@ pub async fn run(
     to: Destination<'_>,
     under_way: impl Sized,
 ) -> Result<(), Fault> {
-    let is_finite = matches!(to.app.spec.slots, Slots::Finite { .. });
     let room = (&to.pool.spooled, &to.app.upstream.descriptors);
-    let received = Upload::receive(exchange, is_finite, room).await;
+    let received = Upload::receive(exchange, to.app.spec.is_finite(), room).await;
     let mut upload = received.inspect_err(|fault| {
         if *fault == Fault::Answer(Cause::NoRoom) {
             to.pool.warn_of(&to.app.upstream, NO_ROOM);
@@ -95,7 +93,11 @@ impl Forwarding<'_, '_> {
                 },
                 Place::Slot(mut slot) => {
                     self.exchange.set_worker(&slot.peer.source);
-                    match slot.link(self.tries.count > 0).await {
+                    let speaks = match self.to.app.spec.fastcgi {
+                        Some(_) => Speaks::FastCgi,
+                        None => Speaks::Http,
+                    };
+                    match slot.link(self.tries.count > 0, speaks).await {
                         Ok(link) => {
                             self.exchange.ask_worker();
                             self.put_head(!slot.peer.is_unruly(), upload);
@@ -110,7 +112,11 @@ impl Forwarding<'_, '_> {
                     }
                 }
             };
-            match self.attempt(&mut slot, &mut link, upload, &came).await {
+            let outcome = self.attempt(&mut slot, &mut link, upload, &came).await;
+            if let Some(said) = link.wire.take_said() {
+                self.to.pool.worker_said(&slot.peer.name.worker, &said);
+            }
+            match outcome {
                 Ok(()) => return Ok((slot, link)),
                 Err(failure) => {
                     drop(link);
@@ -152,7 +158,13 @@ impl Forwarding<'_, '_> {
             secure: exchange.is_secure(),
             identity: identity(exchange),
         };
-        upload.begin(|out| heads::put_request(out, exchange.request(), exchange.settings(), with));
+        let (request, settings) = (exchange.request(), exchange.settings());
+        match &self.to.app.spec.fastcgi {
+            None => upload.begin(|out| heads::put_request(out, request, settings, with)),
+            Some(root) => upload.begin_records(|out| {
+                fastcgi::put_request(out, request, settings, with, (root, self.to.mapped));
+            }),
+        }
     }
 
     /// A worker or the queue, at once or when it is this request's turn.

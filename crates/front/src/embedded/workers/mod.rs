@@ -9,6 +9,7 @@
 
 pub mod destination;
 mod failure;
+pub mod fastcgi;
 pub mod forward;
 pub mod heads;
 pub mod pool;

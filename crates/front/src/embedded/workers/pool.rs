@@ -181,6 +181,14 @@ impl Pool {
         self.wakeups.report();
     }
 
+    /// A worker has said something of errors beside its answer: FastCGI has a stream for that.
+    pub fn worker_said(&self, worker: &WorkerId, said: &[u8]) {
+        let said = String::from_utf8_lossy(said);
+        for line in said.lines().filter(|line| !line.trim().is_empty()) {
+            self.errors.report(&format!("worker {worker} says: {line}"));
+        }
+    }
+
     /// The clients of an app read so slowly that no more of its answers can be put aside: a
     /// worker waits. Goes into the error log, for each app at most once a minute. `first`: it
     /// is the first time for this answer.

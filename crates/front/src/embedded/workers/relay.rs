@@ -12,7 +12,6 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use mfserv_core::route::Slots;
 use mfserv_core::wire::front::TroubleCause;
 use mfserv_h1::{BodyReader, Piece};
 use tokio::time::Instant;
@@ -101,10 +100,7 @@ pub async fn run(
         broken: None,
         has_begun: false,
         ahead_max: AHEAD_MAX,
-        absorbed_max: match to.app.spec.slots {
-            Slots::Finite { .. } => ABSORBED_MAX,
-            Slots::Unlimited => AHEAD_MAX,
-        },
+        absorbed_max: if to.app.spec.is_finite() { ABSORBED_MAX } else { AHEAD_MAX },
         absorbed: FairShare::new(&own.absorbed, &to.pool.absorbed),
         worker_patience,
         worker_by: now + worker_patience,
@@ -258,7 +254,8 @@ impl Relay<'_, '_> {
     fn next_pipe(&self) -> Option<Pipe> {
         let least = if self.is_piped { 1 } else { pipe::WORTH_IT };
         let is_worth_it = self.reader.remaining().is_some_and(|left| left >= least);
-        let takes_pipe = is_worth_it && !self.absorbs && self.exchange.takes_pipe();
+        let of_worker = || self.held.as_ref().is_some_and(|(_, link)| link.wire.takes_pipes());
+        let takes_pipe = is_worth_it && !self.absorbs && self.exchange.takes_pipe() && of_worker();
         if takes_pipe { Pipe::take() } else { None }
     }
 
@@ -282,6 +279,9 @@ impl Relay<'_, '_> {
             }
             (_, None) => link.wire.poll_read(cx, self.reply.ahead.spare(STEP)),
         };
+        if let Some(said) = link.wire.take_said() {
+            self.to.pool.worker_said(&slot.peer.name.worker, &said);
+        }
         match got {
             Poll::Pending => {
                 if slot.worker_is_gone(cx, &link.wire) {

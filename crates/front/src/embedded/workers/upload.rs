@@ -7,6 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::task::{Context, Poll, ready};
 
+use mfserv_fastcgi::{END_OF_CONTENT, content_head, put_content};
 use mfserv_h1::Framing;
 
 use crate::embedded::clients::exchange::Exchange;
@@ -53,6 +54,10 @@ pub struct Upload<'a> {
     is_streamed: bool,
     /// That content is sent in chunks.
     is_chunked: bool,
+    /// It is sent in the records of FastCGI, all of it: nothing is streamed.
+    is_in_records: bool,
+    /// The end of the content is in `piece`.
+    is_ending: bool,
     // How far it has been sent:
     at: usize,
     file_at: u64,
@@ -82,6 +87,8 @@ impl<'a> Upload<'a> {
             descriptors,
             is_streamed: false,
             is_chunked: framing == Framing::Chunked,
+            is_in_records: false,
+            is_ending: false,
             at: 0,
             file_at: 0,
             piece: Pooled::default(),
@@ -201,10 +208,30 @@ impl<'a> Upload<'a> {
         self.request.clear();
         self.request.reserve_exact(parts.iter().map(|part| part.len()).sum());
         parts.iter().for_each(|part| self.request.extend_from_slice(part));
-        self.at = 0;
-        self.file_at = 0;
-        self.writes = 0;
-        self.is_finished = false;
+        self.rewind();
+    }
+
+    /// Nothing has been sent.
+    fn rewind(&mut self) {
+        (self.at, self.file_at, self.writes) = (0, 0, 0);
+        (self.is_ending, self.is_finished) = (false, false);
+        self.piece.clear();
+    }
+
+    /// The same for a FastCGI worker: `put_head` writes the records before the content, all of
+    /// which was received.
+    pub fn begin_records(&mut self, put_head: impl FnOnce(&mut Buffer)) {
+        debug_assert!(!self.is_streamed, "its length is a parameter");
+        let mut head = Pooled::default();
+        put_head(&mut head);
+        self.is_in_records = true;
+        self.request.clear();
+        self.request.extend_from_slice(head.filled());
+        put_content(&mut self.request, self.memory.filled());
+        if self.file.is_none() {
+            self.request.extend_from_slice(&END_OF_CONTENT);
+        }
+        self.rewind();
     }
 
     /// The request as it is sent, if all of it is here and it is not long; it counts as sent, with
@@ -301,7 +328,8 @@ impl<'a> Upload<'a> {
             self.piece.consume(count);
         }
         let all = self.at == self.request.len() && self.piece.is_empty();
-        self.is_finished = all && self.file.is_none() && !self.is_streamed;
+        let has_more = self.file.is_some() && !self.is_ending;
+        self.is_finished = all && !has_more && !self.is_streamed;
     }
 
     /// Fills `piece` with what follows, or finds that nothing does.
@@ -311,12 +339,17 @@ impl<'a> Upload<'a> {
         exchange: &mut Exchange<'_>,
     ) -> Poll<Result<(), Fault>> {
         if let Some((file, _)) = &self.file {
-            let count = file
-                .read_at(&mut self.piece.spare(STEP)[..STEP], self.file_at)
-                .map_err(|_| Cause::Disk)?;
-            self.piece.advance(count);
+            let before = self.piece.len();
+            let head = if self.is_in_records { END_OF_CONTENT.len() } else { 0 };
+            let room = &mut self.piece.spare(head + STEP)[..head + STEP];
+            let count = file.read_at(&mut room[head..], self.file_at).map_err(|_| Cause::Disk)?;
+            if self.is_in_records {
+                room[..head].copy_from_slice(&content_head(count));
+                self.is_ending = count == 0;
+            }
+            self.piece.advance(head + count);
             self.file_at += count as u64;
-            self.is_finished = count == 0;
+            self.is_finished = self.piece.len() == before;
             return Poll::Ready(Ok(()));
         }
         if !exchange.awaits_body() {

@@ -30,7 +30,7 @@ use self::idle::{Heard, Idle};
 pub use self::peer::Peer;
 pub use self::pull::{Answered, Begun, Lost, Turn};
 use self::pull::{Pulling, Queue};
-pub use self::slot::Slot;
+pub use self::slot::{Slot, Speaks};
 use super::wakeups::Wakeups;
 use crate::embedded::io::budget::{AppDescriptors, Budget, Descriptor};
 use crate::embedded::io::wire::Wire;

@@ -126,6 +126,7 @@ fn table(of: &Backend<'_>, home: &Path) -> RouteTable {
         queue_timeout_ms: 60_000,
         slow_lane_wait_ms: 1000,
         pulls: false,
+        fastcgi: None,
     };
     let route = |prefix: &str, target| Route {
         prefix: prefix.into(),

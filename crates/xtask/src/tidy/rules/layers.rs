@@ -7,7 +7,7 @@ use crate::tidy::{Finding, Source, Tree};
 /// The crates, lowest level first. Two crates of one level do not know each other.
 const LEVELS: &[&[&str]] = &[
     &["cron", "zmtp"],
-    &["core", "h1", "websocket"],
+    &["core", "fastcgi", "h1", "websocket"],
     &["platform", "pull"],
     &["logfile"],
     &["keeper", "supervisor", "front", "plugin", "telemetry", "worker-python"],

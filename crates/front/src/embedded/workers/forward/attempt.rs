@@ -198,6 +198,9 @@ impl Attempt<'_, '_> {
         upload: &Upload<'_>,
         why: Option<io::Error>,
     ) -> Failure {
+        if why.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::InvalidData) {
+            return Failure::Malformed("its answer is no FastCGI that is understood");
+        }
         // A worker that pulls has read what it has begun with.
         let may_be_unread = !slot.was_pulled() && upload.was_one_short_write();
         let is_reset = why.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionReset);

@@ -4,7 +4,6 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mfserv_core::route::Slots;
 use mfserv_core::wire::front::TroubleCause;
 
 use super::Relay;
@@ -80,7 +79,7 @@ impl Relay<'_, '_> {
 
     /// True if what has no room in memory goes into a file.
     fn is_for_file(&mut self) -> bool {
-        let is_finite = matches!(self.to.app.spec.slots, Slots::Finite { .. });
+        let is_finite = self.to.app.spec.is_finite();
         if !is_finite || self.is_unspooled {
             return false;
         }
@@ -108,7 +107,7 @@ impl Relay<'_, '_> {
     /// The client is slower than a finite app: the content of the pipe goes to memory,
     /// where there is more room, and so does the rest of the body. True if it was so.
     pub(super) fn absorb(&mut self) -> bool {
-        let is_finite = matches!(self.to.app.spec.slots, Slots::Finite { .. });
+        let is_finite = self.to.app.spec.is_finite();
         let Some(pipe) = self.pipe.as_mut().filter(|_| is_finite && self.held.is_some()) else {
             return false;
         };

@@ -15,8 +15,18 @@ use super::idle::{Heard, Idle};
 use super::pull::{Answered, Loan, Return};
 use super::{IDLE_MAX, Link, NoLink, Peer, SlotEnd, Upstream};
 use crate::embedded::io::budget::Descriptor;
+use crate::embedded::io::fastcgi::FastCgi;
 use crate::embedded::io::signal::Subscription;
 use crate::embedded::io::wire::Wire;
+
+/// What a worker speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP/1.1.
+    Http,
+    /// FastCGI, with one request on a connection.
+    FastCgi,
+}
 
 /// The right to have one request in a worker; given back when dropped.
 #[derive(Debug)]
@@ -98,7 +108,7 @@ impl Slot {
 
     /// A connection to the worker: an idle one, or a new one. With `fresh` a new one, for
     /// which the idle one is closed: a worker never has more connections than slots.
-    pub async fn link(&mut self, fresh: bool) -> Result<Link, NoLink> {
+    pub async fn link(&mut self, fresh: bool, speaks: Speaks) -> Result<Link, NoLink> {
         let idle = self.idle.take().filter(|_| !fresh);
         if let Some((wire, descriptor)) = idle.and_then(|idle| self.reuse(idle)) {
             return Ok(Link { wire, reused: true, descriptor: Some(descriptor) });
@@ -110,7 +120,11 @@ impl Slot {
                     self.peer.refusals.store(0, Ordering::Relaxed);
                 }
                 let descriptor = Some(descriptor);
-                Ok(Link { wire: Wire::Unix(stream), reused: false, descriptor })
+                let wire = match speaks == Speaks::FastCgi {
+                    true => Wire::FastCgi(Box::new(FastCgi::new(stream))),
+                    false => Wire::Unix(stream),
+                };
+                Ok(Link { wire, reused: false, descriptor })
             }
             // The backlog of a unix socket is full.
             Err(why) if why.kind() == io::ErrorKind::WouldBlock => Err(NoLink::Busy),

@@ -1,0 +1,143 @@
+//! PHP, by a real php-fpm.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use mfserv_testkit::{Load, Node, post, servers};
+
+use crate::{Turn, node};
+
+/// What the plugin's scripts do, by the name of the script.
+const SCRIPTS: [(&str, &str); 4] = [
+    (
+        "env.php",
+        "<?php foreach (['SCRIPT_NAME', 'PATH_INFO', 'QUERY_STRING', 'REQUEST_METHOD', 'REQUEST_URI', \
+         'CONTENT_LENGTH', 'HTTP_COOKIE', 'HTTP_PROXY', 'HTTPS', 'REMOTE_ADDR', 'SERVER_NAME', \
+         'MFSERV_CURRENT_PLUGIN_NAME'] as $name) { echo $name, '=', $_SERVER[$name] ?? getenv($name), \
+         \"\\n\"; }",
+    ),
+    ("upload.php", "<?php echo strlen(file_get_contents('php://input'));"),
+    (
+        "status.php",
+        "<?php header('X-Own: yes'); header('Location: /elsewhere', true, 303); echo 'see';",
+    ),
+    ("sub/index.php", "<?php for ($i = 0; $i < 400; $i++) { echo str_repeat('b', 10000); }"),
+];
+
+/// The php-fpm of Debian as a program of the plugin; `None`, with the reason, where it is not to
+/// be had.
+fn bring_php(dir: &Path) -> Option<()> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let program = servers::of_debian(target, "php8.2-fpm", "usr/sbin/php-fpm8.2")?;
+    let below = ["libargon2-1", "libapparmor1", "libsodium23", "libxml2", "libicu72"];
+    let libraries: Option<Vec<PathBuf>> =
+        below.iter().map(|package| servers::of_debian(target, package, "usr/lib")).collect();
+    let of_machine = |dir: &PathBuf| fs::read_dir(dir).unwrap().flatten().map(|it| it.path());
+    let libraries: Vec<String> = libraries?
+        .iter()
+        .flat_map(of_machine)
+        .map(|dir| dir.to_string_lossy().into_owned())
+        .collect();
+    let script = dir.join("bin/php-fpm");
+    fs::create_dir_all(dir.join("bin")).unwrap();
+    let libraries = libraries.join(":");
+    let text =
+        format!("#!/bin/sh\nLD_LIBRARY_PATH='{libraries}' exec '{}' \"$@\"\n", program.display());
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    Some(())
+}
+
+#[test]
+fn a_plugin_of_php_is_made_released_and_served_by_php_fpm() {
+    let _turn = Turn::heavy();
+    let node = node();
+    let work = node.path("work");
+    fs::create_dir_all(&work).unwrap();
+    let dir = work.join("shop");
+    let mut new = node.command(&["new", "--template", "php", "--no-input", "shop"]);
+    assert!(new.current_dir(&work).status().unwrap().success());
+    let Some(()) = bring_php(&dir) else { return };
+    for (name, text) in SCRIPTS {
+        let file = dir.join("main").join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+    node.start();
+    let package = crate::install::release(&node, &dir);
+    node.mfserv(&["install", &package.to_string_lossy()]).code(0);
+    answers_as_cgi_says(&node);
+    faults_are_answered(&node);
+    a_new_release_loses_no_request(&node, &dir);
+    node.stop();
+}
+
+/// What comes until the front closes the connection.
+fn ask(node: &Node, request: &str) -> String {
+    let mut stream = TcpStream::connect(node.address()).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn answers_as_cgi_says(node: &Node) {
+    let answer = node.get("/shop");
+    assert_eq!((answer.status, answer.text().trim()), (200, "Hello world !"));
+    let fields = "Cookie: a=1\r\nCookie: b=2\r\nProxy: evil\r\n";
+    let text = ask(
+        node,
+        &format!(
+            "GET /shop/main/env.php/more/path?q=1&r HTTP/1.1\r\nHost: a.example:81\r\n{fields}Connection: close\r\n\r\n"
+        ),
+    );
+    for line in [
+        "SCRIPT_NAME=/shop/main/env.php",
+        "PATH_INFO=/more/path",
+        "QUERY_STRING=q=1&r",
+        "REQUEST_METHOD=GET",
+        "REQUEST_URI=/shop/main/env.php/more/path?q=1&r",
+        "CONTENT_LENGTH=",
+        "HTTP_COOKIE=a=1; b=2",
+        "HTTP_PROXY=",
+        "HTTPS=",
+        "REMOTE_ADDR=127.0.0.1",
+        "SERVER_NAME=a.example",
+        "MFSERV_CURRENT_PLUGIN_NAME=shop",
+    ] {
+        assert!(text.contains(&format!("{line}\n")), "{line}: {text}");
+    }
+    // In memory, as several records, and in a file.
+    for size in [0_usize, 5, 65_536, 3_000_000] {
+        let answer = post(node.address(), "/shop/upload.php", &vec![b'u'; size]).unwrap();
+        assert_eq!((answer.status, answer.text()), (200, size.to_string()));
+    }
+    let answer = node.get("/shop/sub/");
+    assert_eq!((answer.status, answer.text().len()), (200, 4_000_000));
+    let text = ask(node, "HEAD /shop/sub HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("\r\n\r\n"), "{text}");
+    let text = ask(node, "GET /shop/status.php HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert!(text.starts_with("HTTP/1.1 303") && text.contains("Location: /elsewhere"), "{text}");
+    assert!(text.contains("X-Own: yes"), "{text}");
+}
+
+fn faults_are_answered(node: &Node) {
+    assert_eq!(node.get("/shop/none.php").status, 404, "php-fpm says that there is no such file");
+    assert_eq!(node.get("/shop/%2e%2e/%2e%2e/etc/passwd").status, 400);
+}
+
+fn a_new_release_loses_no_request(node: &Node, dir: &Path) {
+    let file = dir.join("main/index.php");
+    fs::write(&file, "<?php echo 'the second';").unwrap();
+    let config = dir.join("config.ini");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replacen("_release=1", "_release=2", 1)).unwrap();
+    let package = crate::install::release(node, dir);
+    let load = Load::new(node.address(), "/shop").start();
+    node.mfserv(&["install", &package.to_string_lossy()]).code(0);
+    assert_eq!(node.get("/shop").text().trim(), "the second");
+    load.stop().assert_nothing_failed();
+}
