@@ -478,6 +478,7 @@ fn values(row: &Row) -> &'static [&'static str] {
         Type::Size => &["1G"],
         Type::Routes | Type::StaticPrefix | Type::StaticDirectory => &["/other"],
         Type::Count(_) | Type::StrictCount(..) | Type::Signal | Type::Timeout => &["9"],
+        Type::Text if row.name == schema::GATEWAY_MODE.row.name => &["fastcgi"],
         Type::Text | Type::NonEmpty | Type::Version | Type::Release | Type::File => &["other"],
     }
 }
