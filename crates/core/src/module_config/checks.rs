@@ -9,8 +9,9 @@ use crate::diagnostic::Diagnostic;
 use crate::exit_code::Kind;
 use crate::keys::{
     ELASTICSEARCH_API_KEY, ELASTICSEARCH_DATA_STREAM, ELASTICSEARCH_MFLOG_INDEX,
-    ELASTICSEARCH_NGINX_INDEX, ELASTICSEARCH_PASSWORD, ELASTICSEARCH_USER, INFLUXDB_ORG,
-    INFLUXDB_TOKEN, LOG_JSON_FILE, LOKI_PASSWORD, LOKI_USER, METRICS_PORT, TELEGRAF_STATSD_PORT,
+    ELASTICSEARCH_NGINX_INDEX, ELASTICSEARCH_PASSWORD, ELASTICSEARCH_USER, FRONT_KIND,
+    INFLUXDB_ORG, INFLUXDB_TOKEN, LOG_JSON_FILE, LOKI_PASSWORD, LOKI_USER, METRICS_PORT,
+    TELEGRAF_STATSD_PORT,
 };
 use crate::layers::{Origin, Value};
 use crate::log_outputs;
@@ -33,6 +34,14 @@ const NO_SECTIONS: [(&str, &str); 9] = [
     ("statsd", "[telegraf] statsd_port is the port of statsd"),
 ];
 
+/// Keys about nginx as the front.
+const OF_NGINX: [(&str, &str); 4] = [
+    ("nginx", "workers"),
+    ("front", "nginx_program"),
+    ("front", "nginx_modules"),
+    ("front", "fragments"),
+];
+
 /// What to write in place of a section that looks like one of mfserv.
 pub(super) fn instead_of(section: &str) -> Option<&'static str> {
     NO_SECTIONS.iter().find(|(name, _)| *name == section).map(|(_, help)| *help)
@@ -47,6 +56,7 @@ pub(super) fn check(config: &ModuleConfig, values: &[Value], diagnostics: &mut V
         all.influxdb(),
         all.elasticsearch(),
         all.json_file(),
+        all.of_nginx(),
         tls::check(&all),
     ];
     diagnostics.extend(found.into_iter().flatten());
@@ -86,6 +96,21 @@ impl Checks<'_> {
             self.at(problem, "log", "json_file")
         });
         problem.into_iter().collect()
+    }
+
+    /// Keys that only nginx obeys, where it is not the front.
+    fn of_nginx(&self) -> Vec<Diagnostic> {
+        if self.config.get(FRONT_KIND) == "nginx" {
+            return Vec::new();
+        }
+        let written = OF_NGINX.iter().filter_map(|(section, key)| self.value(section, key));
+        let said = written.filter(|value| is_set(value)).map(|value| {
+            Diagnostic::warning(format!("[{}] {} has no effect", value.section, value.key))
+                .because("it is about nginx, which is not the front of this node")
+                .at(value.origin.location())
+                .help("set [front] kind=nginx, or remove it ([front] threads is for the front that is built in)")
+        });
+        said.collect()
     }
 
     /// Two sockets on one port.
@@ -274,6 +299,8 @@ pub(super) mod tests {
     fn keys_that_lack_others_are_said() {
         for (text, expected) in [
             ("[telegraf]\nagent=telegraf", "[telegraf] agent has no effect"),
+            ("[nginx]\nworkers=3", "[nginx] workers has no effect"),
+            ("[front]\nfragments=a", "[front] fragments has no effect"),
             ("[telegraf]\nhost=1", "[telegraf] host has no effect"),
             ("[influxdb]\nusername=u", "[influxdb] username has no effect"),
             ("[influxdb]\nurl=http://h\norg=o", "[influxdb] org has no effect without _token"),

@@ -213,10 +213,10 @@ fn a_section_that_is_nearly_a_known_one_is_said() {
 
 #[test]
 fn a_known_key_that_is_not_obeyed_is_said_only_when_it_is_changed() {
-    let file = "[nginx]\nhttps_port=null\nworkers=16\n[admin]\nhostname=localhost\n\
+    let file = "[nginx]\nhttps_port=null\n[admin]\nhostname=localhost\n\
                 [vector]\nnginxlog_port=1\n";
     let resolution = home(file);
-    says(only(&resolution), Severity::Warning, 7, &["[vector] nginxlog_port has no effect"]);
+    says(only(&resolution), Severity::Warning, 6, &["[vector] nginxlog_port has no effect"]);
     assert_eq!(resolution.exported["MFSERV_ADMIN_HOSTNAME_IP"], "127.0.0.1");
 }
 
