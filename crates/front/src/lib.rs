@@ -8,10 +8,12 @@
 
 #![deny(unsafe_code)]
 
+mod control_socket;
 pub mod embedded;
 mod keeper_link;
 mod listeners;
 pub mod nginx;
+mod process;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;

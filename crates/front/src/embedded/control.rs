@@ -1,71 +1,21 @@
 //! The control socket of a front: the daemon's messages (`ToFront`) are obeyed, and
 //! answered or followed by messages to it (`FromFront`).
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use mfserv_core::Diagnostic;
 use mfserv_core::names::WorkerId;
 use mfserv_core::route::Amendment;
 use mfserv_core::wire::front::{FromFront, Peer, Stats, ToFront, TroubleCause, VERSION};
 use mfserv_platform::link::{AsyncLink, LinkError};
-use mfserv_platform::socket::PrivateSocket;
 use tokio::net::UnixStream;
 
 use super::lanes::threads::Lanes;
 use super::request::state::Front;
-
-/// The most control connections at the same time; there may be a second daemon during an
-/// upgrade, and somebody who watches.
-const CONNECTIONS_MAX: usize = 8;
-/// A daemon that does not read for so long is disconnected.
-const WRITE_PATIENCE: Duration = Duration::from_secs(10);
-/// So often it is looked whether the socket is still there: a cleaner of old files may remove it.
-const LOOK: Duration = Duration::from_secs(2);
-
-/// Listens at the path where the daemon looks for this front. What an earlier process has
-/// left there is replaced.
-pub fn listen(path: &Path) -> Result<PrivateSocket, Diagnostic> {
-    PrivateSocket::listen(path).map_err(|why| {
-        Diagnostic::error(format!("the front cannot listen on {}", path.display())).because(why)
-    })
-}
-
-/// Serves daemons. Never returns.
-pub async fn serve(front: Arc<Front>, lanes: Arc<Lanes>, mut listener: PrivateSocket) {
-    let open = Rc::new(Cell::new(0));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = tokio::time::sleep(LOOK) => {
-                listener.look_after();
-                continue;
-            }
-        };
-        let Ok(stream) = accepted else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        if open.get() >= CONNECTIONS_MAX {
-            continue;
-        }
-        open.set(open.get() + 1);
-        let (front, lanes, open) = (front.clone(), lanes.clone(), open.clone());
-        tokio::task::spawn_local(async move {
-            if let Err(why) = converse(&front, &lanes, stream).await {
-                front.errors.report(&format!("daemon: {why}"));
-            }
-            open.set(open.get() - 1);
-        });
-    }
-}
+use crate::control_socket::WRITE_PATIENCE;
 
 /// Serves one daemon, until it disconnects.
-async fn converse(front: &Front, lanes: &Arc<Lanes>, stream: UnixStream) -> Result<(), String> {
+pub async fn converse(front: &Front, lanes: &Arc<Lanes>, stream: UnixStream) -> Result<(), String> {
     let mut link = AsyncLink::new(stream);
     let mut reports = front.pool.reports();
     // Workers that the daemon wants drained: at most one entry for each.

@@ -27,12 +27,11 @@ pub use io::tls::{Problems as TlsProblems, inspect as inspect_tls};
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::FrontOptions;
 use crate::keeper_link::KeeperLink;
+use crate::{control_socket, process};
 use lanes::listener::Listener;
 use lanes::threads::Lanes;
 use request::state::Front;
@@ -47,25 +46,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Runs a front until SIGTERM or SIGINT, and until its requests are answered. This thread
 /// serves daemons; the lanes serve clients.
 pub fn run(options: FrontOptions) -> Result<(), Diagnostic> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default())
-        .map_err(|why| Diagnostic::error("the front cannot start").because(why))?;
-    runtime.block_on(live(options))
-}
-
-/// Raises the limit of descriptors to what is allowed: each connection to a client or a
-/// worker is one.
-fn raise_descriptors() {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        // If the system refuses that, the present limit has to do.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    }
+    process::run(live(options))
 }
 
 async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
-    raise_descriptors();
+    process::raise_descriptors();
     let mut ending = Ending::new()?;
     let log = |name: &str| {
         let path = options.log_dir.join(name);
@@ -79,7 +64,7 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
     for (name, socket) in &options.listeners {
         listeners.push(Listener::adopt(name, socket)?);
     }
-    let control = control::listen(&options.control_socket)?;
+    let control = control_socket::listen(&options.control_socket)?;
     let keeper = options
         .keeper_socket
         .map(|socket| KeeperLink::start(socket, options.listeners))
@@ -94,7 +79,11 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
         let (front, lanes_of_it) = (front.clone(), lanes.clone());
         lanes.start_in_first(move || listener.serve(front, lanes_of_it));
     }
-    tokio::task::spawn_local(control::serve(front.clone(), lanes.clone(), control));
+    let (of_front, of_lanes) = (front.clone(), lanes.clone());
+    tokio::task::spawn_local(control_socket::serve(control, front.errors.clone(), move |stream| {
+        let (front, lanes) = (of_front.clone(), of_lanes.clone());
+        async move { control::converse(&front, &lanes, stream).await }
+    }));
     certificates::watch(&front)
         .map_err(|why| Diagnostic::error("no thread for certificates").because(why))?;
     let sweeping = front.clone();

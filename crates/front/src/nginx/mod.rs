@@ -31,10 +31,8 @@ use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use mfserv_platform::disk;
-use mfserv_platform::socket::PrivateSocket;
-use rustix::process::{Resource, Rlimit, Signal, WaitOptions, getrlimit, setrlimit, waitpid};
+use rustix::process::{Signal, WaitOptions, waitpid};
 use tokio::process::Child;
-use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal as on_signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -42,6 +40,7 @@ use tokio::time::Instant;
 use crate::FrontOptions;
 use crate::embedded::{ErrorLog, LogWriter};
 use crate::keeper_link::{KeeperLink, address_of};
+use crate::{control_socket, process};
 use config::Site;
 use edge::{Edge, Wanted};
 use inner::Inner;
@@ -78,11 +77,7 @@ pub struct NginxOptions {
 /// Runs nginx and the front behind it until SIGTERM or SIGINT, and until their requests are
 /// answered.
 pub fn run(options: FrontOptions) -> Result<(), Diagnostic> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default())
-        .map_err(|why| Diagnostic::error("the front cannot start").because(why))?;
-    runtime.block_on(live(options))
+    process::run(live(options))
 }
 
 async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
@@ -109,17 +104,17 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
     let edge = Rc::new(Edge::new());
     let parts = (program, site);
     let mut front = Nginx::new(parts, listeners, nginx.config.clone(), errors()?)?;
-    let control = PrivateSocket::listen(&options.control_socket).map_err(|why| {
-        let path = options.control_socket.display();
-        Diagnostic::error(format!("the front cannot listen on {path}")).because(why)
-    })?;
+    let control = control_socket::listen(&options.control_socket)?;
     let keeper = options
         .keeper_socket
         .map(|socket| KeeperLink::start(socket, options.listeners))
         .transpose()?;
     let errors = Rc::new(errors()?);
-    let relay = Relay { edge: edge.clone(), inner: names.inner_control.clone(), errors };
-    tokio::task::spawn_local(relay::serve(Rc::new(relay), control));
+    let relay = Rc::new(Relay { edge: edge.clone(), inner: names.inner_control.clone() });
+    tokio::task::spawn_local(control_socket::serve(control, errors, move |stream| {
+        let relay = relay.clone();
+        async move { relay.converse(stream).await }
+    }));
     let outcome = watch(&mut front, &mut inner, &edge, &options.log_dir).await;
     finish(&mut front, options.grace).await;
     inner.end().await;
@@ -136,11 +131,7 @@ fn prepare(nginx: &NginxOptions, log_dir: &Path) -> Result<(), Diagnostic> {
     if let Some(dir) = nginx.config.parent() {
         disk::create_dir(dir)?;
     }
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        // If the system refuses that, the present limit has to do.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    }
+    process::raise_descriptors();
     // Workers of nginx whose master was killed become children of this process.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|why| Diagnostic::error("the front cannot look after nginx").because(why))

@@ -1,28 +1,18 @@
 //! The control socket: messages of the daemon go on to the front behind nginx, and its messages
 //! to the daemon. A table counts as published once nginx obeys it too.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 
 use mfserv_core::route::{Amendment, ServerSettings};
 use mfserv_core::wire::front::{FromFront, ToFront};
 use mfserv_platform::link::{AsyncLink, LinkError};
-use mfserv_platform::socket::PrivateSocket;
 use tokio::net::UnixStream;
 
 use super::config::{ADDED_BYTES, ADDED_FIELDS};
 use super::edge::Edge;
-use crate::embedded::ErrorLog;
-
-/// The most control connections at the same time, as the embedded front has.
-const CONNECTIONS_MAX: usize = 8;
-/// Who does not read for so long is disconnected.
-const WRITE_PATIENCE: Duration = Duration::from_secs(10);
-/// So often it is looked whether the socket is still there.
-const LOOK: Duration = Duration::from_secs(2);
+use crate::control_socket::WRITE_PATIENCE;
 
 /// What every conversation with a daemon needs.
 pub struct Relay {
@@ -30,37 +20,6 @@ pub struct Relay {
     pub edge: Rc<Edge>,
     /// The control socket of the front behind it.
     pub inner: PathBuf,
-    /// The error log.
-    pub errors: Rc<ErrorLog>,
-}
-
-/// Serves daemons. Never returns.
-pub async fn serve(relay: Rc<Relay>, mut listener: PrivateSocket) {
-    let open = Rc::new(Cell::new(0));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = tokio::time::sleep(LOOK) => {
-                listener.look_after();
-                continue;
-            }
-        };
-        let Ok(stream) = accepted else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        if open.get() >= CONNECTIONS_MAX {
-            continue;
-        }
-        open.set(open.get() + 1);
-        let (relay, open) = (relay.clone(), open.clone());
-        tokio::task::spawn_local(async move {
-            if let Err(why) = relay.converse(stream).await {
-                relay.errors.report(&format!("daemon: {why}"));
-            }
-            open.set(open.get() - 1);
-        });
-    }
 }
 
 /// A table that the front behind nginx has not answered for yet.
@@ -68,7 +27,7 @@ type Asked = BTreeMap<u64, (Amendment, bool)>;
 
 impl Relay {
     /// Serves one daemon, until it disconnects or the front behind nginx does.
-    async fn converse(&self, stream: UnixStream) -> Result<(), String> {
+    pub async fn converse(&self, stream: UnixStream) -> Result<(), String> {
         let mut daemon = AsyncLink::new(stream);
         let inner = UnixStream::connect(&self.inner).await.map_err(|why| why.to_string())?;
         let mut inner = AsyncLink::new(inner);

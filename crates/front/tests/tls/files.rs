@@ -5,7 +5,9 @@ use std::path::Path;
 
 use mfserv_core::wire::front::{FromFront, ToFront};
 
-use super::kit::{Authority, connect, curl, serving, settings, text, tls_table, try_curl};
+use super::kit::{
+    Authority, connect, curl, serving, settings, text, tls_table, try_curl, with_directory,
+};
 use crate::world::{Front, Worker, World, get, until};
 
 /// What the front says is wrong.
@@ -137,10 +139,7 @@ fn new_settings_that_cannot_be_used_are_refused_and_those_before_serve() {
 fn each_of_a_thousand_names_gets_its_certificate_and_an_unknown_one_the_default() {
     let Some(world) = World::with_tls() else { return };
     let worker = Worker::saying(&world, 1, "hello");
-    let ca = Authority::new(&world);
-    ca.issue(&world, "server", &["localhost"]);
-    let directory = world.path("certificates");
-    std::fs::create_dir(&directory).unwrap();
+    let (ca, directory) = with_directory(&world);
     const EC: [&str; 5] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
     let issue = |name: &str, hosts: &[&str]| ca.issue_into(&directory.join(name), hosts, &EC, "30");
     std::thread::scope(|scope| {
@@ -196,10 +195,7 @@ print("done")
 fn a_name_may_have_a_certificate_of_each_kind_of_key() {
     let Some(world) = World::with_tls() else { return };
     let worker = Worker::saying(&world, 1, "hello");
-    let ca = Authority::new(&world);
-    ca.issue(&world, "server", &["localhost"]);
-    let directory = world.path("certificates");
-    std::fs::create_dir(&directory).unwrap();
+    let (ca, directory) = with_directory(&world);
     let rsa = ["-newkey", "rsa:2048", "-nodes"];
     ca.issue_into(&directory.join("rsa"), &["localhost"], &rsa, "30");
     let mut with = settings(&world, "server");

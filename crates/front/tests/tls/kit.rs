@@ -64,6 +64,16 @@ pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// An authority that has issued the certificate `server` of localhost, and an empty directory for
+/// the certificates of other names.
+pub fn with_directory(world: &World) -> (Authority, PathBuf) {
+    let ca = Authority::new(world);
+    ca.issue(world, "server", &["localhost"]);
+    let directory = world.path("certificates");
+    std::fs::create_dir(&directory).unwrap();
+    (ca, directory)
+}
+
 /// The settings of a listener with `NAME.pem` and `NAME.key`.
 pub fn settings(world: &World, name: &str) -> TlsSettings {
     TlsSettings {

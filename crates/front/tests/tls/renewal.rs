@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::kit::{Authority, connect, python, serving, settings, tls_table};
+use super::kit::{Authority, connect, python, serving, settings, tls_table, with_directory};
 use crate::world::{Front, Worker, World, until};
 
 fn faults(front: &mut Front) -> Vec<String> {
@@ -144,10 +144,7 @@ print(dict(part[0] for part in s.getpeercert()["subject"])["commonName"])
 fn a_renewal_is_noticed_within_seconds_among_a_thousand_certificates() {
     let Some(world) = World::with_tls() else { return };
     let worker = Worker::saying(&world, 1, "hello");
-    let ca = Authority::new(&world);
-    ca.issue(&world, "server", &["localhost"]);
-    let directory = world.path("certificates");
-    std::fs::create_dir(&directory).unwrap();
+    let (ca, directory) = with_directory(&world);
     // The same certificate under many names: each of them is read and looked at.
     for n in 0..1000 {
         for end in ["pem", "key"] {

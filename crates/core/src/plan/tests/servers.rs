@@ -2,13 +2,16 @@
 
 use super::*;
 
+/// A variable of the workers of an app, with a configuration of the node and more keys of the app.
+fn variable_of(name: &str, node: &str, app: &str) -> String {
+    let module = module(node);
+    let plan = Plan::new(inputs(&module, vec![plugin("foo", &format!("{WEB}{app}"))]));
+    plan.watchers[&WatcherName::app("foo", "main")].env[name].clone()
+}
+
 #[test]
 fn the_server_of_an_app_is_its_own_else_that_of_the_node() {
-    let of = |node: &str, app: &str| {
-        let module = module(node);
-        let plan = Plan::new(inputs(&module, vec![plugin("foo", &format!("{WEB}{app}"))]));
-        plan.watchers[&WatcherName::app("foo", "main")].env["MFSERV_PYTHON_SERVER"].clone()
-    };
+    let of = |node: &str, app: &str| variable_of("MFSERV_PYTHON_SERVER", node, app);
     assert_eq!(of("", ""), "mfserv");
     assert_eq!(of("[python]\nserver=waitress\n", ""), "waitress");
     assert_eq!(of("[python]\nserver=mfserv\n", "_python_server=waitress\n"), "waitress");
@@ -17,11 +20,7 @@ fn the_server_of_an_app_is_its_own_else_that_of_the_node() {
 
 #[test]
 fn the_server_of_asgi_apps_is_a_choice_of_its_own() {
-    let of = |node: &str, app: &str| {
-        let module = module(node);
-        let plan = Plan::new(inputs(&module, vec![plugin("foo", &format!("{WEB}{app}"))]));
-        plan.watchers[&WatcherName::app("foo", "main")].env["MFSERV_PYTHON_ASGI_SERVER"].clone()
-    };
+    let of = |node: &str, app: &str| variable_of("MFSERV_PYTHON_ASGI_SERVER", node, app);
     assert_eq!(of("[python]\nserver=waitress\n", "_python_server=waitress\n"), "mfserv");
     assert_eq!(of("[python]\nasgi_server=uvicorn\n", ""), "uvicorn");
     assert_eq!(of("", "_python_asgi_server=uvicorn\n"), "uvicorn");

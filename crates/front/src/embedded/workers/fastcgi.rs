@@ -77,7 +77,7 @@ pub fn put_request(
     let length = with.length.filter(|length| *length > 0 || has_length(head));
     let length = length.map_or(String::new(), |length| length.to_string());
     let number = |port: Option<u16>| port.map_or(String::new(), |port| port.to_string());
-    let (scheme, https) = if with.secure { ("https", "on") } else { ("http", "") };
+    let scheme = if with.secure { "https" } else { "http" };
     let host = host_name(head.host());
     let content_type = value_of(head, b"content-type");
     let port = number(with.reached_port.or_else(|| head.host_port()));
@@ -105,7 +105,7 @@ pub fn put_request(
     // php-cgi asks for it where it was built to be called through a web server alone.
     put("REDIRECT_STATUS", b"200");
     if with.secure {
-        put("HTTPS", https.as_bytes());
+        put("HTTPS", b"on");
     }
     put_fields(&mut params, head, settings, with);
     let mut request = Vec::with_capacity(params.len() + 64);

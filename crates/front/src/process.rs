@@ -1,0 +1,26 @@
+//! What a process is that runs a front of either kind.
+
+use std::future::Future;
+
+use mfserv_core::Diagnostic;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::LocalOptions;
+
+/// Runs the whole life of a front on this thread.
+pub fn run(life: impl Future<Output = Result<(), Diagnostic>>) -> Result<(), Diagnostic> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(|why| Diagnostic::error("the front cannot start").because(why))?;
+    runtime.block_on(life)
+}
+
+/// Raises the limit of descriptors to what is allowed: each connection to a client or a
+/// worker is one.
+pub fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // If the system refuses that, the present limit has to do.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
+}
