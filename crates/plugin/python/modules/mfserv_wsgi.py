@@ -573,12 +573,24 @@ class Worker(object):
         waiting = poll()
         waiting.register(listener, POLLIN)
         while monotonic() < deadline and waiting.poll(0):
+            before = len(self.server.active_channels)
             self.turn(0)
+            if len(self.server.active_channels) <= before:
+                self.end_idle()
         # what the last one has sent is there already
         self.turn(0)
         while monotonic() < deadline and self.has_work():
             self.turn(0.1)
         self.server.trigger.close()
+
+    def end_idle(self):
+        """Nobody could be accepted: a client that has sent nothing keeps out one that may have."""
+        for channel in list(self.server.active_channels.values()):
+            has_begun = channel.requests or channel.request or channel.total_outbufs_len
+            arrived = poll()
+            arrived.register(channel.socket, POLLIN)
+            if not has_begun and not arrived.poll(0):
+                channel.handle_close()
 
     def has_work(self):
         channels = list(self.server.active_channels.values())

@@ -15,7 +15,7 @@ use crate::wsgi_client::{connect, get, until_it_listens};
 use crate::{Node, until};
 
 const APP: &str = r#"
-import asyncio, os, signal, threading, time
+import asyncio, os, resource, signal, threading, time
 
 def leave_no_wakeup():
     async def main():
@@ -34,6 +34,10 @@ def nobody_reads_errors():
     os.dup2(writer, 2)
     catch_all()
 
+def few_files():
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 4, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
 def catch_all():
     while True:
         try:
@@ -48,6 +52,8 @@ def application(environ, start_response):
         catch_all()
     if path == "/wakeup":
         leave_no_wakeup()
+    if path == "/few-files":
+        few_files()
     if path == "/errors":
         nobody_reads_errors()
     if path == "/long":
@@ -70,6 +76,7 @@ pub fn a_worker_ends_as_it_should(node: &Node, base: (&BaseEnvironment, &str)) {
     };
     a_long_request_is_finished(&mut start(PATIENT), &dir, &socket);
     a_signal_is_not_lost(&mut start(PATIENT), &socket);
+    who_waits_to_be_accepted_is_served(&mut start(PATIENT), &socket);
     nothing_delays_the_hard_limit(&mut start(HASTY), &socket);
     the_log_says_what_was_done_at_the_hard_limit(&mut start(HASTY), &socket);
 }
@@ -121,4 +128,16 @@ fn the_log_says_what_was_done_at_the_hard_limit(app: &mut End, socket: &Path) {
     let (_, stacks) = log.split_once("hard timeout (3 s) => SIGKILL").expect(&log);
     assert!(stacks.contains("in catch_all") && stacks.contains("in application"), "{stacks}");
     assert!(stacks.matches("(most recent call first)").count() >= 2, "all threads: {stacks}");
+}
+
+/// The worker has no descriptor left for it before the idle connections are closed, several times.
+fn who_waits_to_be_accepted_is_served(app: &mut End, socket: &Path) {
+    get(socket, "/few-files", "");
+    let _idle: Vec<_> = (0..40).map(|_| connect(socket)).collect();
+    let mut waits = send(socket, "/");
+    app.signal("TERM");
+    let mut text = String::new();
+    let outcome = waits.read_to_string(&mut text);
+    assert!(text.starts_with("HTTP/1.1 200") && text.ends_with('x'), "{outcome:?} {text}");
+    assert_eq!(app.ended().code(), Some(0));
 }
