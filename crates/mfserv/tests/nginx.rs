@@ -299,7 +299,13 @@ fn what_holds_for_crashes_slots_and_stops_holds_behind_nginx_too() {
     }
     let _turn = Turn::alone();
     let ran = Command::new(std::env::current_exe().unwrap())
-        .args(["crash::killing_a_worker_each_second", "slots::", "stopping::", "comeback::"])
+        .args([
+            "crash::killing_a_worker_each_second",
+            "slots::",
+            "stopping::",
+            "comeback::",
+            "php::",
+        ])
         // nginx still takes clients while its parent hangs, and is killed with it: docs/nginx.md.
         .args(["--skip", "a_front_that_hangs"])
         .env(FRONT, "nginx")
