@@ -4,6 +4,10 @@ use super::Writer;
 use crate::embedded::mime;
 use crate::nginx::text::{Text, literally, quoted, quoted_path};
 
+/// How much longer nginx waits for a body than the front behind it, milliseconds: the front is to
+/// answer 408, where nginx would only close the connection.
+const BEHIND_MS: u64 = 5_000;
+
 impl Writer<'_> {
     pub(super) fn basics(&self, text: &mut Text) {
         let server = self.server;
@@ -25,7 +29,8 @@ impl Writer<'_> {
         let head = server.request_head.bytes.div_ceil(1024).max(1);
         text.line(format!("large_client_header_buffers 8 {head}k;"));
         text.line(format!("client_header_timeout {}ms;", server.header_timeout_ms));
-        text.line(format!("client_body_timeout {}ms;", server.client_timeout_ms));
+        let body_timeout_ms = server.client_timeout_ms.saturating_add(BEHIND_MS);
+        text.line(format!("client_body_timeout {body_timeout_ms}ms;"));
         text.line(format!("send_timeout {}ms;", server.client_timeout_ms));
         text.line(format!("keepalive_timeout {}ms;", server.keepalive_timeout_ms));
         text.line("keepalive_requests 1000000;");
