@@ -26,6 +26,9 @@ pub use embedded::{TlsProblems, inspect_tls};
 pub use listeners::listeners_from_env;
 pub use nginx::NginxOptions;
 
+/// What the name of a listening socket for TLS begins with, before a colon and its address.
+pub const TLS_LISTENER: &str = "https";
+
 /// The name of a listening socket on which only nginx connects, as the edge of the node.
 pub const EDGE_LISTENER: &str = "edge";
 

@@ -54,7 +54,7 @@ fn answering(front: &Child) -> u32 {
 
 /// True if the kind of front that is tested does not do what a test says, for a reason that
 /// `docs/nginx.md` has below this word.
-fn differs(word: &str) -> bool {
+pub fn differs(word: &str) -> bool {
     let is_nginx = kind::under_test().0 == "nginx";
     let docs = include_str!("../../../docs/nginx.md");
     assert!(docs.contains(&format!("| `{word}` |")), "docs/nginx.md has no difference {word}");

@@ -19,11 +19,12 @@ use mfserv_core::wire::front::{FromFront, ToFront};
 use rustix::process::Signal;
 
 use self::kit::{Authority, connect, curl, python, serving, settings, tls_table};
+use crate::start::differs;
 use crate::world::{PATIENCE, Worker, World, until};
 
 #[test]
 fn a_request_over_tls_reaches_the_app_as_one_of_https() {
-    let Some(world) = World::with_tls() else { return };
+    let world = World::with_tls();
     let worker = Worker::saying(&world, 1, "hello");
     let (_front, ca) = serving(&world, &[&worker]);
     let port = world.secure_port();
@@ -61,7 +62,7 @@ print(s.version())
 
 #[test]
 fn an_end_is_said_and_a_cut_is_not() {
-    let Some(world) = World::with_tls() else { return };
+    let world = World::with_tls();
     let worker = Worker::start(&world, 1, |stream, received| {
         let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         let chunk = [&b"10000\r\n"[..], &[b'x'; 0x10000], b"\r\n"].concat();
@@ -87,18 +88,22 @@ except (ssl.SSLEOFError, ConnectionResetError):
     print("cut")
 "#;
     assert_eq!(python(&world, &ca, code, &["/a"]).trim(), "ended 4194304");
-    assert_eq!(python(&world, &ca, code, &["/a/cut"]).trim(), "cut");
+    if !differs("old_clients") {
+        assert_eq!(python(&world, &ca, code, &["/a/cut"]).trim(), "cut");
+    }
 }
 
 #[test]
 fn a_request_in_clear_on_the_port_of_tls_is_told_so() {
-    let Some(world) = World::with_tls() else { return };
+    let world = World::with_tls();
     let worker = Worker::saying(&world, 1, "hello");
     let (mut front, _ca) = serving(&world, &[&worker]);
     let address = format!("127.0.0.1:{}", world.secure_port()).parse().unwrap();
     let answer = crate::world::ask(address, "GET /a HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!((answer.status, answer.field("connection")), (400, vec!["close".to_string()]));
-    assert_eq!(answer.field("x-mfserv-cause"), ["plain_http"]);
+    if !differs("own_refusals") {
+        assert_eq!(answer.field("x-mfserv-cause"), ["plain_http"]);
+    }
     let bad = crate::world::ask(address, "NONSENSE\r\n\r\n");
     assert_eq!(bad.status, 400);
     assert_eq!(worker.count(), 0, "nothing reaches an app in clear");
@@ -108,7 +113,7 @@ fn a_request_in_clear_on_the_port_of_tls_is_told_so() {
 
 #[test]
 fn bytes_that_are_no_handshake_harm_nobody_and_are_not_waited_for() {
-    let Some(world) = World::with_tls() else { return };
+    let world = World::with_tls();
     let worker = Worker::saying(&world, 1, "hello");
     let (front, ca) = serving_with(&world, &worker, 300);
     let port = world.secure_port();
@@ -150,7 +155,9 @@ fn bytes_that_are_no_handshake_harm_nobody_and_are_not_waited_for() {
     assert!(began.elapsed() < PATIENCE, "nobody was waited for");
     assert!(curl(&world, &ca, "localhost", "/a", &[]).ends_with("hello"));
     let mut front = front;
-    until("all connections are closed", || front.daemon.stats().connections == 0);
+    if !differs("counters") {
+        until("all connections are closed", || front.daemon.stats().connections == 0);
+    }
     assert_eq!(worker.count(), 1);
 }
 
@@ -186,7 +193,7 @@ print(o.read().hex())
 
 #[test]
 fn versions_and_ciphers_are_those_of_the_settings() {
-    let Some(world) = World::with_tls() else { return };
+    let world = World::with_tls();
     let worker = Worker::saying(&world, 1, "hello");
     let (mut front, ca) = serving(&world, &[&worker]);
     for (arguments, expected) in [
@@ -226,7 +233,7 @@ fn versions_and_ciphers_are_those_of_the_settings() {
 
 #[test]
 fn a_front_that_ends_answers_what_it_has_and_says_the_end_and_loses_no_line_of_its_logs() {
-    let Some(world) = World::with_tls() else { return };
+    let world = World::with_tls();
     let gate = Arc::new(AtomicBool::new(false));
     let may_end = gate.clone();
     let worker = Worker::start(&world, 1, move |stream, _| {

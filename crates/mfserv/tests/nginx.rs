@@ -305,6 +305,7 @@ fn what_holds_for_crashes_slots_and_stops_holds_behind_nginx_too() {
             "stopping::",
             "comeback::",
             "php::",
+            "tls::",
         ])
         // nginx still takes clients while its parent hangs, and is killed with it: docs/nginx.md.
         .args(["--skip", "a_front_that_hangs"])

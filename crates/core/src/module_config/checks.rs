@@ -319,10 +319,6 @@ pub(super) mod tests {
             ("[elasticsearch]\nurl=http://h\nnginx_index=N-%Q", "![elasticsearch] nginx_index has"),
             ("[loki]\nurl=http://h\n_password=x", "![loki] _password is set, and user is not"),
             ("[log]\njson_file=all.json", "[log] json_file=all.json is not one file"),
-            (
-                "[front]\nkind=nginx\n[nginx]\nhttps_port=8443",
-                "![nginx] https_port is set, and [front] kind=nginx",
-            ),
             ("[alert]\ncondition=queue > 1", "[alert] is no section of mfserv"),
             ("[prometheus]\nport=1", "[prometheus] is no section of mfserv"),
         ] {

@@ -22,6 +22,7 @@ pub(crate) use files::mime;
 pub use files::{opening, resolve_path};
 pub(crate) use io::error_log::ErrorLog;
 pub(crate) use io::log_file::LogWriter;
+pub use io::tls::{Copied as CopiedCertificates, Copies as CopiedCertificatesDir};
 pub use io::tls::{Problems as TlsProblems, inspect as inspect_tls};
 
 use std::time::Duration;

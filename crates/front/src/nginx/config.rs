@@ -13,20 +13,28 @@ use mfserv_core::route::{Section, ServerSettings};
 
 use super::pieces::{Piece, PieceId, Place, of};
 use super::text::{Text, quoted, quoted_path};
+use crate::embedded::CopiedCertificates;
 
 mod locations;
 mod settings;
+mod tls;
 
 /// What nginx sends in addition to a head, bytes and fields: the front behind it allows that.
 pub const ADDED_BYTES: u32 = 512;
 /// See [`ADDED_BYTES`].
 pub const ADDED_FIELDS: u32 = 8;
+/// The most bytes of a client's certificate, where nginx sends it: a longer one is refused.
+pub const CERTIFICATE_BYTES: u32 = 16 * 1024;
 
-/// What does not change while the process lives.
+/// What the process knows beside the table. Only the certificates change while it lives.
 #[derive(Debug, Clone)]
 pub struct Site {
-    /// The addresses of the listening sockets, as `listen` takes them.
+    /// The addresses of the listening sockets in clear, as `listen` takes them.
     pub listen: Vec<String>,
+    /// Those of the sockets for TLS.
+    pub listen_tls: Vec<String>,
+    /// The certificates for these.
+    pub copied: CopiedCertificates,
     /// The socket of nginx for this process alone.
     pub own_socket: PathBuf,
     /// The socket of the front behind nginx.
@@ -107,6 +115,7 @@ impl Writer<'_> {
     fn http(&self, text: &mut Text, revision: u64) {
         self.basics(text);
         self.proxying(text);
+        self.tls_variables(text);
         self.variables(text);
         self.logs(text);
         self.answer_fields(text);
@@ -118,6 +127,7 @@ impl Writer<'_> {
             for address in &self.site.listen {
                 text.line(format!("listen {address};"));
             }
+            self.tls_server(text);
             text.line("server_name localhost;");
             text.line("set $plugin \"#unknown#\";");
             text.line("set $extra_log_format \"\";");

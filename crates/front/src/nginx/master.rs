@@ -20,8 +20,9 @@ use super::config::{Site, render};
 use super::edge::{Edge, Wanted};
 use super::pieces::{self, PieceId};
 use super::program::{Process, Program, children, signal};
-use super::text::Text;
-use crate::embedded::ErrorLog;
+use super::refusal::explained;
+use super::tls::Certificates;
+use crate::embedded::{CopiedCertificates, ErrorLog};
 
 /// nginx reads its configuration anew at most once in so long; changes meanwhile are one.
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
@@ -35,19 +36,22 @@ const OLD_SETS_MAX: usize = 8;
 /// nginx, as a child of this process.
 pub struct Nginx {
     program: Program,
-    site: Site,
+    pub(super) site: Site,
     /// The listening sockets of the node.
     listeners: Vec<OwnedFd>,
     own: RefCell<OwnedFd>,
     /// Where the configuration is.
     config: PathBuf,
-    errors: ErrorLog,
+    pub(super) certificates: Certificates,
+    /// Certificates that nginx refuses.
+    pub(super) refused_tls: Option<CopiedCertificates>,
+    pub(super) errors: ErrorLog,
     /// The configuration in force, with its revision left out.
     in_force: RefCell<Option<String>>,
     /// What was written last.
     written: RefCell<String>,
     /// The settings in force, where no plugin has a fragment.
-    plain: Option<ServerSettings>,
+    pub(super) plain: Option<ServerSettings>,
     revision: Cell<u64>,
     last_reload: Cell<Option<Instant>>,
     /// Fragments that nginx refuses, with their text at that time.
@@ -67,7 +71,7 @@ impl Nginx {
     pub fn new(
         (program, site): (Program, Site),
         listeners: Vec<OwnedFd>,
-        config: PathBuf,
+        (config, certificates): (PathBuf, Certificates),
         errors: ErrorLog,
     ) -> Result<Self, Diagnostic> {
         // nginx does so with those that it makes itself: else a worker sleeps in accept(2) when
@@ -84,6 +88,8 @@ impl Nginx {
             listeners,
             own,
             config,
+            certificates,
+            refused_tls: None,
             errors,
             in_force: RefCell::default(),
             written: RefCell::default(),
@@ -109,6 +115,7 @@ impl Nginx {
 
     /// Has nginx obey a table. The error says why it obeys no table at all.
     pub async fn obey(&mut self, edge: &Edge, wanted: &Wanted) -> Result<(), Diagnostic> {
+        self.look_at_certificates(&wanted.server).await;
         let present = pieces::of(&wanted.sections);
         let is_same = |id: &PieceId, refused: &Refused| {
             present.iter().any(|one| one.id == *id && one.fragment.text == refused.text)
@@ -122,7 +129,10 @@ impl Nginx {
         }
         if let Err(why) = self.find_acceptable(wanted).await {
             if self.child.is_none() {
-                return Err(why);
+                return match self.gives_up_tls(&why) {
+                    true => Box::pin(self.obey(edge, wanted)).await,
+                    false => Err(why),
+                };
             }
             // What is in force goes on.
             self.errors.report(&format!("nginx keeps its configuration: {why}"));
@@ -156,7 +166,9 @@ impl Nginx {
 
     /// What an operator should know of: the fragments that are left out.
     fn sentences(&self) -> Vec<String> {
-        self.refused.borrow().values().map(|one| one.sentence.clone()).collect()
+        let fragments = self.refused.borrow();
+        let fragments = fragments.values().map(|one| one.sentence.clone());
+        fragments.chain(self.without_tls().map(String::from)).collect()
     }
 
     fn left_out(&self) -> BTreeSet<PieceId> {
@@ -347,46 +359,4 @@ fn bind(path: &Path) -> Result<OwnedFd, Diagnostic> {
 
 fn one_line(problem: &Diagnostic) -> String {
     problem.because.first().unwrap_or(&problem.what).clone()
-}
-
-/// What nginx says of a configuration, without paths that are gone: `unknown directive "x" (line
-/// 3 of it)`.
-fn explained(said: &str, copy: &Path, text: &Text) -> String {
-    let of_weight = |line: &&str| line.contains("[emerg]") || line.contains("[crit]");
-    let line = said.lines().find(of_weight).or(said.lines().next()).unwrap_or("nothing");
-    // `nginx: [emerg] …` or, as in a log, `DATE TIME [emerg] PID#THREAD: …`.
-    let line = line.split_once("] ").map_or(line, |(_, rest)| rest);
-    let is_ids = |text: &str| text.chars().all(|c| c.is_ascii_digit() || c == '#');
-    let line = line.split_once(": ").filter(|(ids, _)| is_ids(ids)).map_or(line, |(_, rest)| rest);
-    let place = format!(" in {}:", copy.display());
-    let Some((what, number)) = line.rsplit_once(&place) else { return line.to_string() };
-    match number.parse().ok().and_then(|number| text.owner(number)) {
-        Some((_, inside)) => format!("{what} (its line {inside})"),
-        None => what.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use mfserv_core::route::Fragment;
-
-    use super::*;
-
-    #[test]
-    fn what_nginx_says_leads_to_the_line_of_the_fragment() {
-        let fragment = Fragment { file: "a.conf".into(), text: "one;\nbad;".into() };
-        let id = PieceId { plugin: "p".into(), place: pieces::Place::Http };
-        let mut text = Text::default();
-        text.line("first;");
-        text.fragment(&pieces::Piece { id, fragment: &fragment });
-        let copy = Path::new("/x/nginx.conf.check");
-        let said = |line| {
-            format!("nginx: [emerg] unknown directive \"bad\" in /x/nginx.conf.check:{line}\n")
-        };
-        assert_eq!(explained(&said(4), copy, &text), "unknown directive \"bad\" (its line 2)");
-        let as_in_a_log = said(4).replace("nginx: [emerg] ", "2026/01/31 12:00:00 [emerg] 5#5: ");
-        assert_eq!(explained(&as_in_a_log, copy, &text), explained(&said(4), copy, &text));
-        assert_eq!(explained(&said(1), copy, &text), "unknown directive \"bad\"");
-        assert_eq!(explained("strange\n", copy, &text), "strange");
-    }
 }

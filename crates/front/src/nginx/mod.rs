@@ -17,8 +17,10 @@ mod inner;
 mod master;
 mod pieces;
 mod program;
+mod refusal;
 mod relay;
 mod text;
+mod tls;
 
 use std::ffi::OsString;
 use std::fs;
@@ -37,9 +39,9 @@ use tokio::signal::unix::{SignalKind, signal as on_signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::FrontOptions;
 use crate::embedded::{ErrorLog, LogWriter};
 use crate::keeper_link::{KeeperLink, address_of};
+use crate::{FrontOptions, TLS_LISTENER};
 use crate::{control_socket, process};
 use config::Site;
 use edge::{Edge, Wanted};
@@ -47,6 +49,7 @@ use inner::Inner;
 use master::Nginx;
 use program::{Process, Program, children, signal};
 use relay::Relay;
+use tls::Certificates;
 
 /// The variable with the key that nginx says to the front behind it.
 pub const EDGE_KEY_VARIABLE: &str = "MFSERV_EDGE_KEY";
@@ -84,9 +87,6 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
     let Some(nginx) = options.nginx.clone() else {
         return Err(Diagnostic::error("nginx as the front has no settings"));
     };
-    if options.listeners.iter().any(|(name, _)| name.split(':').next() == Some("https")) {
-        return Err(Diagnostic::error("nginx as the front speaks no TLS in this version"));
-    }
     prepare(&nginx, &options.log_dir)?;
     let errors = || {
         let path = options.log_dir.join("nginx_error.log");
@@ -103,7 +103,10 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
         listeners.collect::<Result<_, _>>().map_err(|why| no_sockets(&why))?;
     let edge = Rc::new(Edge::new());
     let parts = (program, site);
-    let mut front = Nginx::new(parts, listeners, nginx.config.clone(), errors()?)?;
+    let run_dir = options.control_socket.parent().unwrap_or_else(|| Path::new("."));
+    let certificates = Certificates::new(run_dir);
+    let files = (nginx.config.clone(), certificates);
+    let mut front = Nginx::new(parts, listeners, files, errors()?)?;
     let control = control_socket::listen(&options.control_socket)?;
     let keeper = options
         .keeper_socket
@@ -172,13 +175,26 @@ async fn site(
     names: &Names,
 ) -> Result<Site, Diagnostic> {
     let build = program.build(nginx.modules.as_deref()).await?;
-    let addresses = options.listeners.iter().map(|(_, socket)| address_of(socket));
+    let is_tls = |name: &str| name.split(':').next() == Some(TLS_LISTENER);
+    let of = |wanted: bool| {
+        let those = options.listeners.iter().filter(|(name, _)| is_tls(name) == wanted);
+        let addresses = those.map(|(_, socket)| address_of(socket));
+        addresses.collect::<Result<Vec<_>, _>>().map_err(|why| no_sockets(&why))
+    };
+    let (listen, listen_tls) = (of(false)?, of(true)?);
+    if !listen_tls.is_empty() && !build.has_tls {
+        return Err(Diagnostic::error(format!("{} cannot speak TLS", program.path.display()))
+            .because(format!("{} is older than 1.19.4, or is built without it", build.version))
+            .help("use another nginx, [nginx] https_port=null, or [front] kind=embedded"));
+    }
     let mut key = [0; 16];
     fs::File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut key))
         .map_err(|why| Diagnostic::error("the front cannot start").because(why))?;
     let site = Site {
-        listen: addresses.collect::<Result<_, _>>().map_err(|why| no_sockets(&why))?,
+        listen,
+        listen_tls,
+        copied: Default::default(),
         own_socket: names.own.clone(),
         front_socket: names.http.clone(),
         key: disk::hex(&key),
@@ -235,6 +251,7 @@ async fn watch(
             () = ended(front.child.as_mut()) => revival.revive(front).await?,
             () = tokio::time::sleep(LOOK) => {
                 revival.reap();
+                front.renew_certificates(edge).await?;
                 if logs.were_rotated() {
                     front.reopen_logs();
                 }

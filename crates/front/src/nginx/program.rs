@@ -16,6 +16,9 @@ const CHECK_PATIENCE: Duration = Duration::from_secs(20);
 const MODULES: [&str; 3] =
     ["ndk_http_module.so", "ngx_http_lua_module.so", "ngx_http_echo_module.so"];
 
+/// The first version with `ssl_reject_handshake` and `ssl_conf_command`.
+const TLS_SINCE: [u32; 3] = [1, 19, 4];
+
 /// What a program of this name can.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {
@@ -27,6 +30,8 @@ pub struct Build {
     pub has_lua: bool,
     /// It can take the address of a client from a header.
     pub has_real_ip: bool,
+    /// It speaks TLS, and knows the directives that are written.
+    pub has_tls: bool,
 }
 
 /// The program, and what it inherits.
@@ -146,7 +151,18 @@ fn parse_build(text: &str, modules: Option<&Path>) -> Option<Build> {
         has_lua: modules.iter().any(|path| path.ends_with(MODULES[1])),
         modules,
         has_real_ip: text.contains("http_realip_module"),
+        has_tls: text.contains("http_ssl_module") && number(version) >= TLS_SINCE,
     })
+}
+
+/// The numbers of `nginx/1.22.1`.
+fn number(version: &str) -> [u32; 3] {
+    let mut numbers = [0; 3];
+    let text = version.split_once('/').map_or("", |(_, text)| text);
+    for (place, part) in numbers.iter_mut().zip(text.split(['.', ' '])) {
+        *place = part.parse().unwrap_or(0);
+    }
+    numbers
 }
 
 /// A process that is a child of another one.
@@ -198,6 +214,12 @@ mod tests {
         std::fs::write(dir.path().join("ngx_http_lua_module.so"), "").unwrap();
         std::fs::write(dir.path().join("ndk_http_module.so"), "").unwrap();
         let with = parse_build(&text, None).unwrap();
+        assert!(!with.has_tls);
+        let newer = |version: &str| {
+            let text = text.replace("1.22.1", version) + "--with-http_ssl_module";
+            parse_build(&text, None).unwrap().has_tls
+        };
+        assert_eq!(["1.18.0", "1.19.4", "1.29.1 (Ubuntu)"].map(newer), [false, true, true]);
         assert!(with.has_lua && with.modules[0].ends_with("ndk_http_module.so"), "{with:?}");
         assert!(!parse_build(&text, Some(Path::new("/nowhere"))).unwrap().has_lua);
         assert_eq!(parse_build("sh: not found", None), None);

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use mfserv_core::route::{Amendment, ServerSettings};
+use mfserv_core::tls::ClientCertificates;
 use mfserv_core::wire::front::{FromFront, ToFront};
 use mfserv_platform::link::{AsyncLink, LinkError};
 use tokio::net::UnixStream;
 
-use super::config::{ADDED_BYTES, ADDED_FIELDS};
+use super::config::{ADDED_BYTES, ADDED_FIELDS, CERTIFICATE_BYTES};
 use super::edge::Edge;
 use crate::control_socket::WRITE_PATIENCE;
 
@@ -123,6 +124,10 @@ fn for_inner(message: ToFront, asked: &mut Asked) -> ToFront {
 fn adapt(server: &mut ServerSettings) {
     server.request_head.bytes += ADDED_BYTES;
     server.request_head.fields += ADDED_FIELDS;
+    let tls = server.tls.as_ref();
+    if tls.is_some_and(|tls| tls.client_certificates != ClientCertificates::Off) {
+        server.request_head.bytes += CERTIFICATE_BYTES;
+    }
     // nginx has made the id, or has taken it over.
     server.accept_request_id |= server.add_request_id;
 }

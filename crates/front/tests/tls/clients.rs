@@ -4,6 +4,7 @@ use mfserv_core::route::RealIp;
 use mfserv_core::tls::ClientCertificates;
 
 use super::kit::{Authority, curl, python, serving, settings, text, tls_table, try_curl};
+use crate::start::differs;
 use crate::world::{Worker, World, ask, get};
 
 const CLAIMS: [&str; 8] = [
@@ -19,7 +20,7 @@ const CLAIMS: [&str; 8] = [
 
 #[test]
 fn a_verified_client_is_known_to_the_app_and_nobody_can_say_that_he_is_one() {
-    let Some(world) = World::with_tls() else { return };
+    let world = World::with_tls();
     let worker = Worker::saying(&world, 1, "hello");
     let (mut front, ca) = serving(&world, &[&worker]);
     let (known, foreign) = (Authority::named(&world, "known"), Authority::named(&world, "foreign"));
@@ -62,14 +63,22 @@ fn a_verified_client_is_known_to_the_app_and_nobody_can_say_that_he_is_one() {
         // A stranger is refused, not served as nobody.
         let count = worker.count();
         let refused = try_curl(&world, &ca, "localhost", "/a", &[&stranger[..], &only].concat());
-        assert!(refused.is_err(), "{refused:?}");
+        assert!(is_refused(&refused), "{refused:?}");
         assert_eq!(worker.count(), count);
+    }
+}
+
+/// True if a client has got no answer, or, of nginx, the page that refuses its certificate.
+fn is_refused(outcome: &Result<String, String>) -> bool {
+    match outcome {
+        Err(_) => true,
+        Ok(answer) => differs("client_certificates") && answer.starts_with("HTTP/1.1 400 "),
     }
 }
 
 #[test]
 fn a_client_without_a_certificate_is_refused_where_one_is_required() {
-    let Some(world) = World::with_tls() else { return };
+    let world = World::with_tls();
     let worker = Worker::saying(&world, 1, "hello");
     let ca = Authority::new(&world);
     ca.issue(&world, "server", &["localhost"]);
@@ -84,11 +93,10 @@ fn a_client_without_a_certificate_is_refused_where_one_is_required() {
     let _front = world.serving(tls_table(&world, with), &[&worker]);
     for version in ["1.2", "1.3"] {
         let only = ["--tls-max", version];
-        assert!(try_curl(&world, &ca, "localhost", "/a", &only).is_err());
+        assert!(is_refused(&try_curl(&world, &ca, "localhost", "/a", &only)));
         let stranger = ["--cert", text(&stranger), "--key", text(&strange_key)];
-        assert!(
-            try_curl(&world, &ca, "localhost", "/a", &[&stranger[..], &only].concat()).is_err()
-        );
+        let refused = try_curl(&world, &ca, "localhost", "/a", &[&stranger[..], &only].concat());
+        assert!(is_refused(&refused), "{refused:?}");
     }
     assert_eq!(worker.count(), 0, "none of them reaches the app");
     let reader = ["--cert", text(&reader), "--key", text(&its_key)];
@@ -99,7 +107,7 @@ fn a_client_without_a_certificate_is_refused_where_one_is_required() {
 #[test]
 fn a_session_of_an_authority_that_was_removed_is_not_resumed() {
     for version in ["TLSv1_2", "TLSv1_3"] {
-        let Some(world) = World::with_tls() else { return };
+        let world = World::with_tls();
         let worker = Worker::saying(&world, 1, "hello");
         let ca = Authority::new(&world);
         ca.issue(&world, "server", &["localhost"]);
@@ -129,6 +137,8 @@ while True:
     # Until the front has seen the file, the session is resumed.
     try: get(session)
     except (ssl.SSLError, ConnectionResetError, EOFError): break
+    # nginx refuses a certificate with a page.
+    except AssertionError: break
     assert time.monotonic() < end
     time.sleep(0.05)
 print("refused")
@@ -146,7 +156,7 @@ print("refused")
 
 #[test]
 fn requests_in_clear_are_sent_to_tls_and_inner_endpoints_are_not() {
-    let Some(world) = World::with_tls() else { return };
+    let world = World::with_tls();
     let worker = Worker::saying(&world, 1, "hello");
     let (mut front, ca) = serving(&world, &[&worker]);
     let mut with = settings(&world, "server");
@@ -159,8 +169,9 @@ fn requests_in_clear_are_sent_to_tls_and_inner_endpoints_are_not() {
     assert_eq!(moved.field("location"), [format!("https://www.example.org:{port}/a/x?y=%20")]);
     let moved = to("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab");
     assert_eq!(moved.status, 308);
-    for text in ["GET /a HTTP/1.0\r\n\r\n", "GET /a HTTP/1.1\r\nHost: a\"b\r\n\r\n"] {
-        assert_eq!(to(text).status, 400, "{text}");
+    assert_eq!(to("GET /a HTTP/1.1\r\nHost: a\"b\r\n\r\n").status, 400);
+    if !differs("old_clients") {
+        assert_eq!(to("GET /a HTTP/1.0\r\n\r\n").status, 400, "it names no host");
     }
     assert_eq!(worker.count(), 0, "no request in clear reaches the app");
     assert_eq!(get(world.address, "/__health").status, 503, "the state of the node is said");
@@ -178,7 +189,7 @@ fn requests_in_clear_are_sent_to_tls_and_inner_endpoints_are_not() {
 
 #[test]
 fn answers_over_tls_alone_have_strict_transport_security_and_once() {
-    let Some(world) = World::with_tls() else { return };
+    let world = World::with_tls();
     let worker = Worker::start(&world, 1, |stream, _| {
         use std::io::Write;
         let head =

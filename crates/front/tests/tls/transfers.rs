@@ -26,7 +26,7 @@ def content(length):
 #[test]
 fn large_bodies_arrive_as_they_were_sent_both_ways() {
     for slots in [Slots::Finite { per_worker: 1 }, Slots::Unlimited] {
-        let Some(world) = World::with_tls() else { return };
+        let world = World::with_tls();
         let worker = Worker::start(&world, 1, |stream, received| {
             let head =
                 format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", received.body.len());
@@ -65,7 +65,7 @@ print("done")
 
 #[test]
 fn files_arrive_whole_and_in_parts() {
-    let Some(world) = World::with_tls() else { return };
+    let world = World::with_tls();
     let ca = Authority::new(&world);
     ca.issue(&world, "server", &["localhost"]);
     let root = world.path("files");
@@ -99,7 +99,7 @@ print("done")
 
 #[test]
 fn a_slow_reader_gets_all_and_holds_no_worker() {
-    let Some(world) = World::with_tls() else { return };
+    let world = World::with_tls();
     let worker = Worker::start(&world, 1, |stream, received| {
         if received.target() == "/a/quick" {
             return say(stream, "quick");
@@ -133,7 +133,7 @@ print("done")
 
 #[test]
 fn a_client_that_takes_little_in_time_is_served_and_one_that_takes_nothing_is_cut() {
-    let Some(world) = World::with_tls() else { return };
+    let world = World::with_tls();
     let ca = Authority::new(&world);
     ca.issue(&world, "server", &["localhost"]);
     let root = world.path("files");
@@ -180,7 +180,7 @@ print("done")
 
 #[test]
 fn an_upgraded_connection_passes_bytes_both_ways_until_each_side_has_ended() {
-    let Some(world) = World::with_tls() else { return };
+    let world = World::with_tls();
     let (ended, end) = sync_channel(1);
     let worker = Worker::start(&world, 1, move |stream, received| {
         assert_eq!(received.field("upgrade"), ["websocket"]);

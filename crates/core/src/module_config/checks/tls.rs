@@ -4,7 +4,7 @@ use super::{Checks, is_set};
 use crate::diagnostic::Diagnostic;
 use crate::keys::{
     FRONT_CLIENT_AUTHORITIES, FRONT_CLIENT_CERTIFICATES, FRONT_HSTS_MAX_AGE_S,
-    FRONT_HSTS_SUBDOMAINS, FRONT_HTTPS_REDIRECT, FRONT_KIND,
+    FRONT_HSTS_SUBDOMAINS, FRONT_HTTPS_REDIRECT,
 };
 use crate::tls::{self, ClientCertificates};
 
@@ -24,13 +24,6 @@ const OF_TLS: [(&str, &str); 9] = [
 pub(super) fn check(all: &Checks<'_>) -> Vec<Diagnostic> {
     if all.config.tls_address().is_none() {
         return without_listener(all);
-    }
-    if all.config.get(FRONT_KIND) == "nginx" {
-        let why =
-            "nginx as the front speaks no TLS in this version, and the node would be in clear";
-        let what = "[nginx] https_port is set, and [front] kind=nginx".to_string();
-        let problem = all.error(("nginx", "https_port"), what, why);
-        return vec![problem.help("write [front] kind=embedded, or put a proxy before the node")];
     }
     [missing(all), same_port(all), left_out(all), of_clients(all), of_redirects(all)].concat()
 }

@@ -4,12 +4,13 @@
 //! client, the worker and a deadline at once, and moves bytes between two of them; a
 //! future for each of the three would borrow what the others need for as long as it waits.
 
+mod ends;
 mod patience;
 mod transfer;
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use mfserv_core::route::HeadLimits;
 use tokio::time::Instant;
 
+pub use ends::Ends;
 pub use patience::Patience;
 
 use super::access_log::Traffic;
@@ -24,7 +26,7 @@ use super::idle_eviction::IdleTracker;
 use crate::embedded::io::buffer::Pooled;
 use crate::embedded::io::signal::{Signal, Subscription};
 use crate::embedded::io::timer::Timer;
-use crate::embedded::io::tls::TlsStream;
+use crate::embedded::io::tls::{Identity, TlsStream};
 use crate::embedded::io::wire::{Stream, Wire};
 use mfserv_h1::{HeadScan, Refusal, RequestHead};
 
@@ -51,6 +53,8 @@ pub struct Connection {
     peer: Option<IpAddr>,
     peer_text: String,
     ends: Ends,
+    /// Who nginx says the client is, where it is the edge of the node.
+    identity: Option<Box<Identity>>,
     received: u64,
     sent: u64,
     /// The client sends nothing more, or has gone.
@@ -58,19 +62,6 @@ pub struct Connection {
     idle_since: Instant,
     idle: IdleTracker,
     head_since: Option<Instant>,
-}
-
-/// The two ends of a connection.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Ends {
-    /// The address that connected; `None` over a unix socket.
-    pub client: Option<SocketAddr>,
-    /// The port that it connected to; `None` over a unix socket.
-    pub port: Option<u16>,
-    /// TLS is spoken on that port.
-    pub is_tls: bool,
-    /// It is nginx that connected: each request says for which client (`edge.rs`).
-    pub is_edge: bool,
 }
 
 /// What came of waiting for a request.
@@ -103,6 +94,7 @@ impl Connection {
             peer_text: address.map_or_else(|| "unix:".into(), |a| a.to_canonical().to_string()),
             peer: address.map(|a| a.to_canonical()),
             ends,
+            identity: None,
             received: 0,
             sent: 0,
             ended: false,
@@ -110,43 +102,6 @@ impl Connection {
             idle: IdleTracker::new(),
             head_since: None,
         }
-    }
-
-    /// True if nginx has connected, as the edge of the node.
-    pub fn is_edge(&self) -> bool {
-        self.ends.is_edge
-    }
-
-    /// Takes over who asks by this connection from now on.
-    pub fn set_ends(&mut self, ends: Ends) {
-        let address = ends.client.map(|client| client.ip().to_canonical());
-        if address != self.peer || self.peer_text.is_empty() {
-            self.peer_text.clear();
-            let text = address.map_or("unix:".into(), |address| address.to_string());
-            self.peer_text.push_str(&text);
-            self.peer = address;
-        }
-        self.ends = ends;
-    }
-
-    /// The address that connected; `None` over a unix socket.
-    pub fn peer(&self) -> Option<IpAddr> {
-        self.peer
-    }
-
-    /// The port that connected; `None` over a unix socket.
-    pub fn peer_port(&self) -> Option<u16> {
-        self.ends.client.map(|client| client.port())
-    }
-
-    /// The port that was connected to; `None` over a unix socket.
-    pub fn reached_port(&self) -> Option<u16> {
-        self.ends.port
-    }
-
-    /// The address that connected, as text: `unix:` over a unix socket.
-    pub fn peer_text(&self) -> &str {
-        &self.peer_text
     }
 
     /// When the first byte of the last head came, if that was before its last byte.

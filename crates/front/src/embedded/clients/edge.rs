@@ -2,16 +2,18 @@
 //!
 //! Each request has one field, `X-Mfserv-Edge: KEY ADDRESS PORT PORT-OF-THE-NODE`. The key is known
 //! to that nginx alone: a fragment of its configuration that passes a client's own field on gives
-//! nobody the rights of a client on this machine.
+//! nobody the rights of a client on this machine. Where nginx speaks TLS, two words follow:
+//! the scheme (`http` or `https`), and the verified certificate of the client, or `-`.
 
 use std::net::{IpAddr, SocketAddr};
 
 use mfserv_h1::{Name, Refusal, RequestHead};
 
 use super::connection::Ends;
+use crate::embedded::io::tls::Identity;
 
-/// Who has connected to nginx, for this request.
-pub fn ends_of(head: &RequestHead, key: &str) -> Result<Ends, Refusal> {
+/// Who has connected to nginx, for this request, and who that is as an authority says.
+pub fn ends_of(head: &RequestHead, key: &str) -> Result<(Ends, Option<Identity>), Refusal> {
     let mut values = head.fields.values(Name::Edge);
     let said = values.next().filter(|_| values.next().is_none()).and_then(|value| {
         let mut words = std::str::from_utf8(value).ok()?.split(' ');
@@ -22,7 +24,13 @@ pub fn ends_of(head: &RequestHead, key: &str) -> Result<Ends, Refusal> {
         let address = address.parse::<IpAddr>().ok()?;
         let port = |word: Option<&str>| word?.parse::<u16>().ok();
         let client = SocketAddr::new(address, port(words.next())?);
-        Some(Ends { client: Some(client), port: port(words.next()), is_tls: false, is_edge: true })
+        let port = port(words.next());
+        let is_tls = words.next() == Some("https");
+        let identity = match words.next().filter(|word| *word != "-") {
+            Some(certificate) => Some(Identity::of_escaped_pem(certificate.as_bytes())?),
+            None => None,
+        };
+        Some((Ends { client: Some(client), port, is_tls, is_edge: true }, identity))
     });
     said.ok_or(Refusal { status: 400, reason: "nginx does not say for whom it asks" })
 }
@@ -34,7 +42,8 @@ mod tests {
     fn said(fields: &str) -> Option<(String, Option<u16>)> {
         let mut head = RequestHead::default();
         head.read(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n").as_bytes(), 100).unwrap();
-        let ends = ends_of(&head, "k").ok()?;
+        let (ends, identity) = ends_of(&head, "k").ok()?;
+        assert!(!ends.is_tls && identity.is_none());
         Some((ends.client?.to_string(), ends.port))
     }
 
@@ -48,6 +57,9 @@ mod tests {
             ("X-Mfserv-Edge: 1.2.3.4 56 80\r\n", None),
             ("X-Mfserv-Edge: k nonsense 56 80\r\n", None),
             ("X-Mfserv-Edge: k 1.2.3.4\r\n", None),
+            ("X-Mfserv-Edge: k 1.2.3.4 56 80 http -\r\n", Some(("1.2.3.4:56", Some(80)))),
+            ("X-Mfserv-Edge: k 1.2.3.4 56 80 https nonsense\r\n", None),
+            ("X-Mfserv-Edge: k 1.2.3.4 56 80 https %-1%x\r\n", None),
             ("X-Mfserv-Edge: k 1.2.3.4 1 2\r\nX-Mfserv-Edge: k 1.2.3.4 1 2\r\n", None),
         ] {
             let expected = expected.map(|(address, port)| (address.to_string(), port));

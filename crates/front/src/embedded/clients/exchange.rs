@@ -156,12 +156,12 @@ impl Exchange<'_> {
 
     /// True if the client has connected over TLS.
     pub fn is_secure(&self) -> bool {
-        self.connection.tls().is_some_and(|tls| !tls.is_clear())
+        self.connection.is_secure()
     }
 
     /// Who the client is, as an authority says.
     pub fn identity(&self) -> Option<&Identity> {
-        self.connection.tls()?.identity().map(|identity| &**identity)
+        self.connection.identity()
     }
 
     /// The port that was connected to, over TCP.

@@ -13,13 +13,10 @@ use rustix::net::{AddressFamily, SocketFlags};
 use tokio::io::unix::AsyncFd;
 
 use super::threads::Lanes;
-use crate::EDGE_LISTENER;
 use crate::embedded::clients::connection::Ends;
 use crate::embedded::io::signal::Subscription;
 use crate::embedded::request::state::Front;
-
-/// The name of a listener for TLS, before its address.
-const TLS: &str = "https";
+use crate::{EDGE_LISTENER, TLS_LISTENER};
 
 /// The pause after accept(2) failed (usually for want of descriptors), and between two
 /// looks whether there is room for a client.
@@ -77,7 +74,7 @@ impl Listener {
             rustix::net::sockopt::set_tcp_nodelay(&socket, true).map_err(|why| unusable(&why))?;
         }
         let port = SocketAddr::try_from(address).ok().map(|address| address.port());
-        let is_tls = name.split(':').next() == Some(TLS);
+        let is_tls = name.split(':').next() == Some(TLS_LISTENER);
         Ok(Self { name: name.to_string(), socket, unix, is_tls, port })
     }
 

@@ -114,10 +114,10 @@ async fn one_request(
     let mut understood = connection.read_head(arrival, head, in_force.server.request_head);
     if connection.is_edge() {
         let asks = Ends { is_edge: true, ..Ends::default() };
-        connection.set_ends(asks);
+        connection.set_ends(asks, None);
         understood = understood.and_then(|()| {
-            let ends = edge::ends_of(head, &lane.front.edge_key)?;
-            connection.set_ends(ends);
+            let (ends, identity) = edge::ends_of(head, &lane.front.edge_key)?;
+            connection.set_ends(ends, identity);
             Ok(())
         });
     }

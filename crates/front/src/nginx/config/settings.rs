@@ -108,9 +108,11 @@ impl Writer<'_> {
         // realip puts another address in the place of that of the client that connected.
         let has_two = self.server.real_ip.is_some() && self.site.has_real_ip;
         let client = if has_two { "realip_remote" } else { "remote" };
-        let key = &self.site.key;
+        let (key, more) = (&self.site.key, self.edge_words());
         text.block("map $server_port $mfserv_edge", |text| {
-            text.line(format!("default \"{key} ${client}_addr ${client}_port $server_port\";"));
+            text.line(format!(
+                "default \"{key} ${client}_addr ${client}_port $server_port{more}\";"
+            ));
         });
         text.block("map $http_x_request_id $mfserv_request_id", |text| {
             text.line("default $request_id;");

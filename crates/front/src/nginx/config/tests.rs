@@ -5,6 +5,8 @@ use super::*;
 fn site() -> Site {
     Site {
         listen: vec!["127.0.0.1:80".into()],
+        listen_tls: Vec::new(),
+        copied: CopiedCertificates::default(),
         own_socket: "/run/own.socket".into(),
         front_socket: "/run/front.socket".into(),
         key: "k".into(),

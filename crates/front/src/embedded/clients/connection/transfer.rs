@@ -11,15 +11,9 @@ use tokio::time::Instant;
 
 use super::{Connection, Lost};
 use crate::embedded::io::pipe::Pipe;
-use crate::embedded::io::tls::TlsStream;
 use crate::embedded::io::wire::Stream;
 
 impl Connection {
-    /// What is encrypted, if anything is.
-    pub fn tls(&self) -> Option<&TlsStream> {
-        self.wire.tls()
-    }
-
     /// True if bytes can go through pipes.
     pub fn takes_pipes(&self) -> bool {
         self.wire.takes_pipes()

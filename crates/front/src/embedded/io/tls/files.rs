@@ -56,6 +56,8 @@ pub struct Certificate {
     pub names: Vec<String>,
     /// When it ends, seconds since the Unix epoch.
     pub not_after: Option<i64>,
+    /// Where its copies are, without their endings, if there are any.
+    pub copy: Option<PathBuf>,
 }
 
 impl Pair {
@@ -84,7 +86,16 @@ impl Pair {
         let read = EndEntityCert::try_from(first).map_err(|why| unusable(&why))?;
         let names = read.valid_dns_names().map(str::to_ascii_lowercase).collect();
         let not_after = names::not_after(first);
-        Ok(Certificate { names, not_after, certified: Arc::new(certified) })
+        Ok(Certificate { names, not_after, certified: Arc::new(certified), copy: None })
+    }
+
+    /// What both files contain, as they are.
+    ///
+    /// # Errors
+    /// Says which file cannot be read, or is a key that others may use.
+    pub fn contents(&self) -> Result<(Vec<u8>, Vec<u8>), String> {
+        let certificate = read(open(&self.certificate)?, &self.certificate)?;
+        Ok((certificate, read(open_key(&self.key)?, &self.key)?))
     }
 }
 
@@ -105,8 +116,8 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String>
     }
 }
 
-/// The key of a PEM file. The file must be one that others cannot read.
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+/// Opens the file of a key, which must be one that others cannot read.
+fn open_key(path: &Path) -> Result<File, String> {
     let file = open(path)?;
     let mode = file.metadata().map_err(|why| format!("{}: {why}", path.display()))?.mode() & 0o777;
     // Its group may read it: packages of systems keep keys for a group (`ssl-cert`).
@@ -116,7 +127,12 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
             path.display()
         ));
     }
-    let pem = read(file, path)?;
+    Ok(file)
+}
+
+/// The key of a PEM file.
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let pem = read(open_key(path)?, path)?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
         let is_encrypted = pem.windows(9).any(|part| part == b"ENCRYPTED");
         let why = match is_encrypted {

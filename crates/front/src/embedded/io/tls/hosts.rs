@@ -86,6 +86,7 @@ mod tests {
             certified: Arc::new(CertifiedKey::new(Vec::new(), key)),
             names: names.iter().map(ToString::to_string).collect(),
             not_after: None,
+            copy: None,
         })
     }
 

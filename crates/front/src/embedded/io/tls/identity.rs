@@ -1,6 +1,7 @@
 //! Who a client is, as its certificate says: the fields that its requests get.
 
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use webpki::EndEntityCert;
 
 use super::names;
@@ -42,6 +43,25 @@ impl Identity {
         }
         put("Client-Cert", &format!(":{}:", names::base64(certificate)));
         Self { fields }
+    }
+
+    /// The same of a certificate as nginx writes it in `$ssl_client_escaped_cert`: PEM, in which
+    /// bytes are written as in URLs. `None` for what is none.
+    pub fn of_escaped_pem(escaped: &[u8]) -> Option<Self> {
+        let mut pem = Vec::with_capacity(escaped.len());
+        let mut rest = escaped;
+        while let Some((&byte, after)) = rest.split_first() {
+            let (digits, after) = match byte {
+                b'%' => after.split_at_checked(2)?,
+                _ => (&[][..], after),
+            };
+            pem.push(match byte {
+                b'%' => u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?,
+                byte => byte,
+            });
+            rest = after;
+        }
+        Some(Self::of(&CertificateDer::from_pem_slice(&pem).ok()?))
     }
 
     /// The lines.

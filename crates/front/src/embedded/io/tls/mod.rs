@@ -4,6 +4,7 @@
 //! the thread that speaks with the daemon. A certificate that is replaced is in force for the next
 //! handshake; one that cannot be used is said, and the one before stays.
 
+mod copies;
 mod counts;
 mod files;
 mod hosts;
@@ -25,6 +26,7 @@ use rustls::server::{NoServerSessionStorage, ServerConfig, ServerConnection};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedProtocolVersion};
 
+pub use copies::{Copied, Copies};
 pub use counts::{Counts, Failure};
 pub use identity::{Identity, NOBODY, is_of_identity};
 pub use stream::TlsStream;

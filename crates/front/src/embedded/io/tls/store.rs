@@ -1,6 +1,7 @@
 //! The certificates of a front, as their files were when they could last be used.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mfserv_core::tls::{ClientCertificates, TlsSettings};
@@ -80,6 +81,8 @@ pub struct Store {
     first: Option<Pair>,
     pairs: BTreeMap<Pair, HeldPair>,
     authorities: Option<Held<Vec<CertificateDer<'static>>, Stamp>>,
+    /// Where copies of what can be used are made, if they are.
+    copies: Option<PathBuf>,
     /// What is wrong now, a sentence each.
     pub problems: Vec<String>,
     /// What will be wrong soon.
@@ -87,6 +90,11 @@ pub struct Store {
 }
 
 impl Store {
+    /// With copies of what can be used, in this directory.
+    pub fn with_copies(dir: PathBuf) -> Self {
+        Self { copies: Some(dir), ..Self::default() }
+    }
+
     /// Reads what has changed. Returns whether something has.
     ///
     /// # Errors
@@ -130,7 +138,15 @@ impl Store {
         let stamps = pair.stamps();
         let is_first = !self.pairs.contains_key(&pair);
         let held = self.pairs.entry(pair.clone()).or_insert_with(|| Held::new(stamps));
-        held.refresh(stamps, is_first, || pair.load(provider).map(Arc::new))
+        let copies = self.copies.as_deref();
+        held.refresh(stamps, is_first, || {
+            let loaded = pair.load(provider)?;
+            let Some(dir) = copies else { return Ok(Arc::new(loaded)) };
+            // The copy is what has to be right: the files may have been replaced meanwhile.
+            let copy = pair.copy_into(dir)?;
+            let loaded = copy.load(provider)?;
+            Ok(Arc::new(Certificate { copy: Some(copy.key.with_extension("")), ..loaded }))
+        })
     }
 
     fn refresh_authorities(&mut self, settings: &TlsSettings) -> Result<bool, String> {
@@ -172,12 +188,17 @@ impl Store {
         }
     }
 
+    /// The certificates, the default one first.
+    pub fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
+        let is_first = |pair: &Pair| Some(pair) == self.first.as_ref();
+        let first = self.pairs.iter().filter(move |(pair, _)| is_first(pair));
+        let others = self.pairs.iter().filter(move |(pair, _)| !is_first(pair));
+        first.chain(others).filter_map(|(_, held)| held.good.as_ref())
+    }
+
     /// The certificates by the names that they are for.
     pub fn hosts(&self) -> Hosts {
-        let is_first = |pair: &Pair| Some(pair) == self.first.as_ref();
-        let first = self.pairs.iter().filter(|(pair, _)| is_first(pair));
-        let others = self.pairs.iter().filter(|(pair, _)| !is_first(pair));
-        Hosts::new(first.chain(others).filter_map(|(_, held)| held.good.clone()))
+        Hosts::new(self.certificates().cloned())
     }
 
     /// The authorities that vouch for clients.

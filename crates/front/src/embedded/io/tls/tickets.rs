@@ -124,6 +124,21 @@ impl TicketKeys {
         Tickets { keys: self.clone(), context: Sha256::digest(context).into() }
     }
 
+    /// The keys for a context as OpenSSL and nginx have them in files, the newest first: 16 bytes
+    /// for the name, 32 to authenticate, 32 to encrypt.
+    pub fn for_openssl(&self, context: &[u8]) -> Vec<[u8; 80]> {
+        let context: [u8; 32] = Sha256::digest(context).into();
+        let whole = |key: &StoredKey| {
+            let of = |what: &[u8]| Sha256::digest([what, &key.secret[..], &context[..]].concat());
+            let mut whole = [0; 80];
+            whole[..16].copy_from_slice(&of(b"openssl name")[..16]);
+            whole[16..48].copy_from_slice(&of(b"openssl hmac"));
+            whole[48..].copy_from_slice(&of(b"openssl aes"));
+            whole
+        };
+        lock(&self.keys).stored.keys.iter().map(whole).collect()
+    }
+
     /// Of each key, its name and the key for a context; the newest first.
     fn derived(&self, context: &[u8; 32]) -> Vec<([u8; NAME_LEN], [u8; 32])> {
         let derive = |key: &StoredKey| {
