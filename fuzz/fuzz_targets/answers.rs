@@ -42,7 +42,7 @@ fuzz_target!(|input: &[u8]| {
     assert!(request.read(asked.as_bytes(), 100).is_ok());
     let mut reply = ResponseHead::default();
     // Those below 200 are no last word.
-    if reply.read(&input[..end], method == "HEAD").is_err() || reply.status < 200 {
+    if reply.read(&input[..end], method == "HEAD", 1000).is_err() || reply.status < 200 {
         return;
     }
     let (status, fields) = parse(&answer_for_client(&reply, &request, settings()));

@@ -62,11 +62,11 @@ fuzz_target!(|input: &[u8]| {
     let (head, rest) = input.split_at(end);
     // One that was used before, for a large head perhaps, is as good as new.
     let mut used = RequestHead::default();
-    let _ = used.read(&[b"GET /before HTTP/1.1\r\nHost: h\r\nX: ", &[b'x'; 4000][..], b"\r\n\r\n"].concat());
+    let _ = used.read(&[b"GET /before HTTP/1.1\r\nHost: h\r\nX: ", &[b'x'; 4000][..], b"\r\n\r\n"].concat(), 100);
     if first % 2 == 0 {
         used.fields.shrink();
     }
-    let again = used.read(head);
+    let again = used.read(head, 100);
     let _ = (used.method(), used.target(), used.written_target(), used.host_name());
     let mut request = RequestHead::default();
     let read = request.read(head, 100);

@@ -145,7 +145,8 @@ impl Connection {
             self.ends |= !self.drops_all(space);
         }
         let Some(link) = &mut self.link else { return };
-        if self.input[self.start..] == [TAKEN] {
+        // What is left of a message was never said on this connection.
+        if !link.is_message && self.input[self.start..] == [TAKEN] {
             link.is_untaken = false;
             self.start = self.input.len();
         }
