@@ -29,6 +29,7 @@ mod influxdb;
 mod install;
 mod isolation;
 mod jobs;
+mod kills;
 mod liveness;
 mod logs;
 mod memory;
