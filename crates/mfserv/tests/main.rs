@@ -23,6 +23,7 @@ mod crash;
 mod data;
 mod dev;
 mod environment;
+mod growth;
 mod history;
 mod imports;
 mod influxdb;
