@@ -22,6 +22,7 @@ mod control;
 mod descriptors;
 mod dev_page;
 mod endpoints;
+mod fastcgi;
 mod files;
 mod forwarding;
 mod head_limits;
