@@ -150,6 +150,10 @@ pub struct AppSpec {
     pub keep_alive: Option<bool>,
     /// `_python_server`: the server behind `bjoern_wrapper.py`; `None` = the module's.
     pub python_server: Option<String>,
+    /// `_python_threads`: requests that a worker of our WSGI server runs at a time; `None` = the
+    /// module's.
+    #[serde(default)]
+    pub python_threads: Option<u32>,
     /// `_python_asgi_server`: the server behind `mfserv_worker --asgi`; `None` = the module's.
     pub asgi_server: Option<String>,
     /// `_extra_nginx_conf_filename`, relative to the home of the plugin.

@@ -35,6 +35,7 @@ const MODULES: &[(&str, &[u8])] = &[
     ("mfserv_wsgi.py", include_bytes!("../python/modules/mfserv_wsgi.py")),
     ("mfserv_worker/__init__.py", include_bytes!("../python/modules/mfserv_worker/__init__.py")),
     ("mfserv_worker/asgi.py", include_bytes!("../python/modules/mfserv_worker/asgi.py")),
+    ("mfserv_worker/child.py", include_bytes!("../python/modules/mfserv_worker/child.py")),
     ("mfserv_worker/native.py", include_bytes!("../python/modules/mfserv_worker/native.py")),
     ("_mfserv_worker.abi3.so", include_bytes!(concat!(env!("OUT_DIR"), "/worker.so"))),
     (

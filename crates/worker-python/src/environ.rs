@@ -237,8 +237,8 @@ impl<'a> Ends<'a> {
     }
 }
 
-/// What is the same in each environment.
-pub fn template(py: Python<'_>) -> PyResult<Py<PyDict>> {
+/// What is the same in each environment. `has_threads`: several threads call the app.
+pub fn template(py: Python<'_>, has_threads: bool) -> PyResult<Py<PyDict>> {
     let environ = PyDict::new(py);
     let sys = py.import(intern!(py, "sys"))?;
     environ.set_item("SCRIPT_NAME", "")?;
@@ -248,7 +248,7 @@ pub fn template(py: Python<'_>) -> PyResult<Py<PyDict>> {
     environ.set_item("wsgi.version", (1, 0))?;
     environ.set_item("wsgi.url_scheme", "http")?;
     environ.set_item("wsgi.errors", sys.getattr("stderr")?)?;
-    environ.set_item("wsgi.multithread", false)?;
+    environ.set_item("wsgi.multithread", has_threads)?;
     environ.set_item("wsgi.multiprocess", true)?;
     environ.set_item("wsgi.run_once", false)?;
     environ.set_item("wsgi.input_terminated", true)?;

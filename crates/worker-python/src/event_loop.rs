@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -26,6 +25,7 @@ mod queues;
 mod stop;
 mod turn;
 
+pub use self::pull::NO_OFFER;
 use self::queues::Queues;
 
 /// Events of one turn, at most.
@@ -76,7 +76,9 @@ impl Loop {
             let data = epoll::EventData::new_u64(data);
             epoll::add(&epoll, fd, data, epoll::EventFlags::IN)?;
         }
-        watch(&shared, Duration::from_secs(app.timeout_s), signal)?;
+        app.clock.adopt(0);
+        let limit = Duration::from_secs(app.timeout_s);
+        watch(&shared, &[Arc::clone(&app.clock)], limit, signal)?;
         Ok(Self {
             app,
             shared,
@@ -175,17 +177,8 @@ impl Loop {
         }
     }
 
-    /// Runs the handlers of signals that have arrived. What one of the app raises between two
-    /// requests ends the worker only if it is meant to.
     fn check_signals(&self, py: Python<'_>) -> PyResult<()> {
-        let Err(error) = py.check_signals() else { return Ok(()) };
-        let is_end = error.is_instance_of::<PySystemExit>(py)
-            || error.is_instance_of::<PyKeyboardInterrupt>(py);
-        if is_end || self.shared.is_forked() {
-            return Err(error);
-        }
-        self.log(py, "an error in a signal handler of the app", Some(&error));
-        Ok(())
+        self.app.check_signals(py)
     }
 
     /// Makes signals wake this loop again: `asyncio.run` in the app leaves nothing that does.

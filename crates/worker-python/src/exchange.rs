@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::answer::{Answer, Asked};
+use crate::clock::Clock;
 use crate::connection::{Connection, READ_MAX, is_of_client};
 use crate::input::over;
 use crate::request::piece;
@@ -34,6 +35,8 @@ const SMALL: usize = 4096;
 pub struct Exchange {
     live: Mutex<Option<Live>>,
     shared: Arc<Shared>,
+    /// That of the thread that serves.
+    clock: Arc<Clock>,
 }
 
 /// A request that is not over.
@@ -49,13 +52,13 @@ pub struct Live {
 
 impl Exchange {
     /// The request whose head the connection has read.
-    pub fn new(mut connection: Box<Connection>, shared: Arc<Shared>) -> Self {
+    pub fn new(mut connection: Box<Connection>, shared: Arc<Shared>, clock: Arc<Clock>) -> Self {
         let is_head = connection.head.method() == b"HEAD";
         let asked = Asked { is_head, is_1_1: connection.head.is_1_1 };
         connection.ends |= !connection.head.keep_alive;
         let answer = Answer::new(asked);
         let live = Live { connection, answer, is_gone: false, shared: Arc::clone(&shared) };
-        Self { live: Mutex::new(Some(live)), shared }
+        Self { live: Mutex::new(Some(live)), shared, clock }
     }
 
     /// Uses the request from the app. `use_it` waits for nothing, so that the lock is free but
@@ -143,7 +146,7 @@ impl Exchange {
     fn wait(&self, py: Python<'_>, socket: &OwnedFd, what: PollFlags) -> PyResult<()> {
         let shared = &self.shared;
         let look = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
-        if !shared.is_main() {
+        if !self.clock.is_own() {
             let found = py.detach(|| poll(&mut [PollFd::new(socket, what)], Some(&look)));
             return match found {
                 Ok(_) | Err(Errno::INTR) => Ok(()),
@@ -152,13 +155,18 @@ impl Exchange {
         }
         let mut until = None;
         loop {
-            let limit = shared.is_stopping().then_some(&look);
-            let is_ready = shared.clock.waiting(|| {
+            let stops = shared.is_stopping();
+            let limit = stops.then_some(&look);
+            // Signals are the main thread's to see. One of several is told when the worker ends.
+            let (news, tells) = match shared.is_main() {
+                true => (shared.wake.reader(), PollFlags::IN),
+                false if stops => (shared.bell(), PollFlags::empty()),
+                false => (shared.bell(), PollFlags::IN),
+            };
+            let is_ready = self.clock.waiting(|| {
                 py.detach(|| {
-                    let mut ends = [
-                        PollFd::new(socket, what),
-                        PollFd::from_borrowed_fd(shared.wake.reader(), PollFlags::IN),
-                    ];
+                    let mut ends =
+                        [PollFd::new(socket, what), PollFd::from_borrowed_fd(news, tells)];
                     let found = poll(&mut ends, limit);
                     found.map(|_| !ends[0].revents().is_empty())
                 })
@@ -168,8 +176,10 @@ impl Exchange {
                 Ok(false) | Err(Errno::INTR) => {}
                 Err(error) => return Err(io::Error::from(error).into()),
             }
-            shared.wake.clear();
-            py.check_signals()?;
+            if shared.is_main() {
+                shared.wake.clear();
+                py.check_signals()?;
+            }
             let now = Instant::now();
             if shared.is_stopping() && now >= *until.get_or_insert(now + FLUSH) {
                 return self.own(py, |live| Err(live.gone(io::ErrorKind::TimedOut.into())));

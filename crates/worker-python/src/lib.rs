@@ -1,5 +1,5 @@
 //! The server inside a Python worker, on a unix socket. WSGI: one request at a time, on the main
-//! thread. ASGI: requests as tasks of the event loop of asyncio. docs/wsgi-server.md says what they
+//! thread, or one on each of several threads. ASGI: requests as tasks of the event loop of asyncio. docs/wsgi-server.md says what they
 //! promise.
 //!
 //! One file serves CPython 3.10 and later (the stable ABI). `mfserv_worker` and
@@ -9,6 +9,7 @@ mod answer;
 mod asgi;
 mod clock;
 mod connection;
+mod crew;
 mod environ;
 mod event_loop;
 mod exchange;

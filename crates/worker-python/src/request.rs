@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use mfserv_h1::Name;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyTuple};
 
 use crate::SoftTimeout;
+use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::environ::Environs;
 use crate::exchange::{Exchange, Live};
@@ -41,6 +42,8 @@ pub struct App {
     pub id: Last,
     /// The worker.
     pub shared: Arc<Shared>,
+    /// That of the thread that serves.
+    pub clock: Arc<Clock>,
 }
 
 impl App {
@@ -51,12 +54,13 @@ impl App {
         py: Python<'_>,
         connection: Box<Connection>,
     ) -> PyResult<Box<Connection>> {
-        self.shared.clock.begin();
-        let exchange = Py::new(py, Exchange::new(connection, Arc::clone(&self.shared)))?;
+        self.clock.begin();
+        let exchange = Exchange::new(connection, Arc::clone(&self.shared), Arc::clone(&self.clock));
+        let exchange = Py::new(py, exchange)?;
         let outcome = self.run(py, &exchange);
         let has_failed = outcome.is_err();
         // To log what has failed may take seconds on a busy machine: that is not the app's time.
-        self.shared.clock.end();
+        self.clock.end();
         let outcome = match outcome {
             Err(error) if !self.shared.is_forked() => self.failed(py, &exchange, &error),
             outcome => outcome,
@@ -143,7 +147,7 @@ impl App {
     /// Runs code of the app, which may be interrupted. A child that the app has forked goes
     /// no further: the connections are those of its parent.
     fn in_app<T>(&self, code: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-        let result = self.shared.clock.in_app(code);
+        let result = self.clock.in_app(code);
         if self.shared.is_forked() && result.is_ok() {
             // SAFETY: this call ends the process, and returns to nobody.
             unsafe { libc::_exit(0) };
@@ -269,6 +273,19 @@ impl App {
             let message = "the response is longer than its Content-Length: the rest was dropped";
             self.log(py, message, None);
         }
+    }
+
+    /// Runs the handlers of signals that have arrived, on the main thread. What one of the app
+    /// raises between two requests ends the worker only if it is meant to.
+    pub fn check_signals(&self, py: Python<'_>) -> PyResult<()> {
+        let Err(error) = py.check_signals() else { return Ok(()) };
+        let is_end = error.is_instance_of::<PySystemExit>(py)
+            || error.is_instance_of::<PyKeyboardInterrupt>(py);
+        if is_end || self.shared.is_forked() {
+            return Err(error);
+        }
+        self.log(py, "an error in a signal handler of the app", Some(&error));
+        Ok(())
     }
 
     /// Writes to the log.

@@ -7,6 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::SoftTimeout;
+use crate::clock::Clock;
+use crate::crew::Crew;
 use crate::environ::{Environs, template};
 use crate::event_loop::Loop;
 use crate::request::App;
@@ -19,6 +21,11 @@ pub struct Server {
     shared: Arc<Shared>,
     app: Py<PyAny>,
     options: Py<PyDict>,
+    /// The context that requests get a copy of.
+    context: Py<PyAny>,
+    clock: Arc<Clock>,
+    /// If several threads serve.
+    crew: Option<Crew>,
 }
 
 #[pymethods]
@@ -28,7 +35,16 @@ impl Server {
     #[pyo3(signature = (app, /, **options))]
     fn new(py: Python<'_>, app: Py<PyAny>, options: Option<Py<PyDict>>) -> PyResult<Self> {
         let options = options.unwrap_or_else(|| PyDict::new(py).unbind());
-        Ok(Self { shared: Arc::new(Shared::new()?), app, options })
+        let shared = Arc::new(Shared::new()?);
+        let context = py.import(intern!(py, "contextvars"))?.call_method0("copy_context")?;
+        let threads = match options.bind(py).get_item("threads")? {
+            Some(threads) => threads.extract()?,
+            None => 1,
+        };
+        let listener = options.bind(py).as_any().get_item("listener")?.extract()?;
+        let crew = (threads > 1).then(|| Crew::new(&shared, threads, listener)).transpose()?;
+        let clock = Arc::new(Clock::new(&Arc::default()));
+        Ok(Self { shared, app, options, context: context.unbind(), clock, crew })
     }
 
     /// The descriptor for `signal.set_wakeup_fd`.
@@ -40,7 +56,7 @@ impl Server {
     /// The handler of the signal of the soft limit.
     #[pyo3(signature = (*_arguments))]
     fn interrupt(&self, _arguments: &Bound<'_, PyTuple>) -> PyResult<()> {
-        match self.shared.clock.interrupts() {
+        match self.clock.interrupts() {
             true => Err(SoftTimeout::new_err(())),
             false => Ok(()),
         }
@@ -56,11 +72,15 @@ impl Server {
         self.shared.fork();
     }
 
-    /// Serves until it is told to stop, then calls `leave`, and serves who has connected.
+    /// Serves until it is told to stop, then calls `leave`, and serves who has connected. Where
+    /// several threads serve, the calling one leads them.
     fn run(&self, py: Python<'_>, leave: &Bound<'_, PyAny>) -> PyResult<()> {
-        let listener = self.option(py, "listener")?;
         let signal = self.option(py, "timeout_signal")?;
-        let mut server = Loop::new(self.app(py)?, listener, signal)?;
+        let app = self.app(py, &self.clock)?;
+        if let Some(crew) = &self.crew {
+            return crew.lead(py, &app, signal, leave);
+        }
+        let mut server = Loop::new(app, self.option(py, "listener")?, signal)?;
         while !self.shared.is_stopping() {
             server.turn(py, None)?;
         }
@@ -69,6 +89,16 @@ impl Server {
         }
         server.finish(py)
     }
+
+    /// Serves on the calling thread, the one with this number, until the worker ends.
+    fn work(&self, py: Python<'_>, thread: usize) -> PyResult<()> {
+        let Some(crew) = &self.crew else { return Ok(()) };
+        let Some(clock) = crew.clock(thread) else { return Ok(()) };
+        let app = self.app(py, clock)?;
+        let ident = py.import(intern!(py, "_thread"))?.call_method0(intern!(py, "get_ident"))?;
+        clock.adopt(ident.extract()?);
+        py.detach(|| crew.work(app))
+    }
 }
 
 impl Server {
@@ -76,17 +106,16 @@ impl Server {
         self.options.bind(py).as_any().get_item(name)?.extract().map_err(Into::into)
     }
 
-    fn app(&self, py: Python<'_>) -> PyResult<App> {
+    fn app(&self, py: Python<'_>, clock: &Arc<Clock>) -> PyResult<App> {
         let builtins = py.import(intern!(py, "builtins"))?;
-        let context = py.import(intern!(py, "contextvars"))?.call_method0("copy_context")?;
-        let template = template(py)?;
+        let template = template(py, self.crew.is_some())?;
         Ok(App {
             app: self.app.clone_ref(py),
             timeout_s: self.option(py, "timeout")?,
             report: self.option(py, "report")?,
             set_id: self.option(py, "set_id")?,
             put_id: self.option(py, "put_id")?,
-            context: context.unbind(),
+            context: self.context.clone_ref(py),
             environs: Environs::new(template, self.option(py, "is_trusted")?),
             bytes_io: py.import(intern!(py, "io"))?.getattr(intern!(py, "BytesIO"))?.unbind(),
             next: (
@@ -95,6 +124,7 @@ impl Server {
             ),
             id: Last::default(),
             shared: Arc::clone(&self.shared),
+            clock: Arc::clone(clock),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What the main thread shares with signal handlers and with the thread that watches the clock.
+//! What the threads of a worker share with signal handlers and with the one that watches the clocks.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::pipe::{PipeFlags, pipe_with};
-
-use crate::clock::Clock;
 
 /// How long a worker that was told to stop goes on serving who has connected, and how long it
 /// waits for a client that neither sends nor reads.
@@ -27,8 +26,6 @@ pub const SETTLE: Duration = Duration::from_secs(1);
 
 /// The state of a worker.
 pub struct Shared {
-    /// The running request.
-    pub clock: Clock,
     /// Wakes the main thread when a signal has arrived, whichever thread it came to.
     pub wake: Wake,
     /// The worker was told to stop.
@@ -37,20 +34,22 @@ pub struct Shared {
     deadline: OnceLock<Instant>,
     /// This is a child that the app has forked.
     is_forked: AtomicBool,
-    /// The thread that serves.
+    /// The thread that serves, or leads those that do.
     main: ThreadId,
+    /// Readable from when it was asked to stop: several threads may wait for it.
+    bell: OwnedFd,
 }
 
 impl Shared {
     /// A worker that serves nobody yet; the calling thread will.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            clock: Clock::default(),
             wake: Wake::new()?,
             is_asked: AtomicBool::new(false),
             deadline: OnceLock::new(),
             is_forked: AtomicBool::new(false),
             main: std::thread::current().id(),
+            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
     }
 
@@ -58,6 +57,13 @@ impl Shared {
     pub fn ask(&self) {
         self.is_asked.store(true, SeqCst);
         self.wake.wake();
+        // It is readable already, or will be.
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+    }
+
+    /// Readable once it was asked to stop.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
     }
 
     /// It stops: the time to serve who has connected begins.
@@ -81,7 +87,7 @@ impl Shared {
         Some(self.deadline.get()?.saturating_duration_since(Instant::now()))
     }
 
-    /// True on the thread that serves.
+    /// True on the main thread.
     pub fn is_main(&self) -> bool {
         std::thread::current().id() == self.main
     }

@@ -147,6 +147,7 @@ keys! {
     GENERAL_PYTHON: Option<String> = program("general", "_python", "null", "interpreter of plugins that name none (python3.12); null: python3 of the host");
     PYTHON_LEGACY_LAYERS: bool = flag("python", "legacy_layers", "0", "1: plugins find the packages that the layers of MFSERV offered without a declaration");
     PYTHON_SERVER: String = one_of("python", "server", "mfserv", PYTHON_SERVERS, "the server behind bjoern_wrapper.py, of apps that name none: that of mfserv, or waitress");
+    PYTHON_THREADS: u64 = count("python", "threads", "1", between(1, 256, "threads"), "requests that a worker with the server mfserv runs at a time for a WSGI app that says nothing else, each in a thread");
     PYTHON_ASGI_SERVER: String = one_of("python", "asgi_server", "mfserv", ASGI_SERVERS, "the server behind mfserv_worker --asgi, of apps that name none: that of mfserv, or uvicorn");
     AUTORESTART: bool = flag("autorestart", "flag", "1", "renew workers when files of their plugin change");
     AUTORESTART_CONFIGURATION: bool = flag("autorestart", "configuration", "1", "with flag=1: apply configuration files when they change; 0: at mfserv reload");

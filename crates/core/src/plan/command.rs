@@ -54,11 +54,16 @@ pub fn slots_of(argv: &[String]) -> (Slots, bool) {
     }
 }
 
-/// Whether a worker of this command can take requests by itself, from a queue: the WSGI server of
-/// this program.
-pub fn pulls(argv: &[String]) -> bool {
+/// Whether it is the WSGI server of this program, unless the configuration names another one. With one
+/// thread it can take requests by itself, from a queue; with several, each has a request at a time.
+pub fn is_own_wsgi(argv: &[String]) -> bool {
     let other = option(argv, &["--server"]).is_some_and(|server| server != "mfserv");
     matches!(Server::of(argv), Some(Server::Mfserv)) && !other
+}
+
+/// How many threads this command names.
+pub fn threads_of(argv: &[String]) -> Option<u32> {
+    option(argv, &["--threads"])?.parse().ok().filter(|&threads| threads > 0)
 }
 
 /// Whether it is a server of this program, for WSGI or ASGI apps, which knows

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::diagnostic::Diagnostic;
 use crate::keys::{
     FRONT_QUEUE_MAX, FRONT_QUEUE_TIMEOUT_S, FRONT_SLOW_LANE_WAIT_S, NGINX_TIMEOUT_S, PYTHON_SERVER,
+    PYTHON_THREADS,
 };
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
@@ -124,6 +125,14 @@ pub(super) fn upstreams_of(
 fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
     let argv = command::split_command(&app.command.command, &[], &[]).unwrap_or_default();
     let (by_command, keep) = command::slots_of(&argv);
+    let is_own = python_server(app, module) == "mfserv" && command::is_own_wsgi(&argv);
+    let by_command = match is_own {
+        true => {
+            let configured = python_threads(app, module);
+            Slots::Finite { per_worker: command::threads_of(&argv).unwrap_or(configured) }
+        }
+        false => by_command,
+    };
     let slots = match app.requests_per_worker {
         Some(0) => Slots::Unlimited,
         Some(per_worker) => Slots::Finite { per_worker },
@@ -133,7 +142,6 @@ fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
     // A connection to a FastCGI worker has one request.
     let keep_alive = app.keep_alive.unwrap_or(keep) && !app.fastcgi;
     let is_one_at_a_time = slots == Slots::Finite { per_worker: 1 };
-    let pulls = python_server(app, module) == "mfserv" && command::pulls(&argv);
     UpstreamSpec {
         slots,
         keep_alive,
@@ -141,7 +149,7 @@ fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
         queue_max: module.get(FRONT_QUEUE_MAX),
         queue_timeout_ms: module.get(FRONT_QUEUE_TIMEOUT_S).map_or(timeout_ms, |s| s * 1000),
         slow_lane_wait_ms: module.get(FRONT_SLOW_LANE_WAIT_S) * 1000,
-        pulls: pulls && keep_alive && is_one_at_a_time,
+        pulls: is_own && keep_alive && is_one_at_a_time,
         fastcgi: None,
     }
 }
@@ -159,6 +167,11 @@ pub(super) fn keep(table: &mut RouteTable, previous: &RouteTable, plugin: &str) 
     table.routes.extend(routes.cloned());
     let fragments = previous.fragments.get(plugin);
     table.fragments.extend(fragments.map(|one| (plugin.to_string(), one.clone())));
+}
+
+/// How many requests of a WSGI app a worker of our server runs at a time.
+pub(super) fn python_threads(app: &AppSpec, module: &ModuleConfig) -> u32 {
+    app.python_threads.unwrap_or(module.get(PYTHON_THREADS) as u32)
 }
 
 /// The server behind `bjoern_wrapper.py`: `mfserv` or `waitress`.

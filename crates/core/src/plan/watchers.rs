@@ -12,7 +12,7 @@ use crate::keys::{
 };
 use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
-use crate::plan::routes::{http_probe, python_server, upstream_name};
+use crate::plan::routes::{http_probe, python_server, python_threads, upstream_name};
 use crate::plan::{Count, Inputs, LONGEST_SOCKET_PATH, Loaded, PluginInput, RoleProgram, command};
 use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, PluginSpec, ReadyBy};
 use crate::telegraf;
@@ -127,6 +127,8 @@ impl Maker<'_> {
         watcher.env.insert("HOTSWAP".into(), "0".into());
         let server = python_server(app, self.inputs.module);
         watcher.env.insert("MFSERV_PYTHON_SERVER".into(), server);
+        let threads = python_threads(app, self.inputs.module);
+        watcher.env.insert("MFSERV_PYTHON_THREADS".into(), threads.to_string());
         let asgi = app.asgi_server.clone();
         let asgi = asgi.unwrap_or_else(|| self.inputs.module.get(PYTHON_ASGI_SERVER));
         watcher.env.insert("MFSERV_PYTHON_ASGI_SERVER".into(), asgi);

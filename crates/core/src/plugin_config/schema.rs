@@ -244,6 +244,7 @@ keys! {
         REQUESTS_PER_WORKER: Option<u64> = strict_count("_requests_per_worker", 0, 1_000_000);
         KEEP_ALIVE: Option<bool> = strict_flag("_keep_alive");
         PYTHON_SERVER: Option<String> = word("_python_server", &["waitress", "mfserv"]);
+        PYTHON_THREADS: Option<u64> = strict_count("_python_threads", 1, 256);
         ASGI_SERVER: Option<String> = word("_python_asgi_server", &["uvicorn", "mfserv"]);
     }
 

@@ -138,6 +138,7 @@ fn app(name: &str, section: &Section) -> AppSpec {
         requests_per_worker: section.get(REQUESTS_PER_WORKER).map(small),
         keep_alive: section.get(KEEP_ALIVE),
         python_server: section.get(PYTHON_SERVER),
+        python_threads: section.get(PYTHON_THREADS).map(small),
         asgi_server: section.get(ASGI_SERVER),
         nginx_location: file(section, NGINX_LOCATION),
         nginx_static: file(section, NGINX_STATIC),

@@ -49,6 +49,9 @@ REQUEST_ID = "MFSERV_CURRENT_REQUEST_ID"
 SERVER = "MFSERV_PYTHON_SERVER"
 # which server an ASGI app gets: [python] asgi_server, or _python_asgi_server of the app
 ASGI_SERVER = "MFSERV_PYTHON_ASGI_SERVER"
+# how many threads serve a WSGI app: [python] threads, or _python_threads of the app
+THREADS = "MFSERV_PYTHON_THREADS"
+THREADS_MAX = 256
 # how long a worker that was told to stop goes on serving who has connected
 FLUSH_SECONDS = 5.0
 # Interrupts a request that takes too long. Not SIGALRM: apps and their libraries use that
@@ -631,6 +634,21 @@ def parse(arguments, prog="bjoern_wrapper.py"):
     return parser.parse_args(arguments)
 
 
+def number_of_threads(text):
+    if not (text.isdigit() and 1 <= int(text) <= THREADS_MAX):
+        raise argparse.ArgumentTypeError("%r is no number of threads: 1 to %d" % (text, THREADS_MAX))
+    return int(text)
+
+
+def configured_threads():
+    text = os.environ.get(THREADS, "1")
+    try:
+        return number_of_threads(text)
+    except argparse.ArgumentTypeError as error:
+        log_problem("%s: %s, one thread serves" % (THREADS, error))
+        return 1
+
+
 def add_options_of_worker(parser):
     parser.description = "WSGI and ASGI server on a unix socket"
     parser.add_argument(
@@ -643,6 +661,11 @@ def add_options_of_worker(parser):
     kind.add_argument("--wsgi", action="store_true", help="the app is a WSGI app")
     parser.add_argument(
         "--lifespan", choices=["auto", "on", "off"], default="auto", help="lifespan events of an ASGI app"
+    )
+    parser.add_argument(
+        "--threads",
+        type=number_of_threads,
+        help="how many requests of a WSGI app run at a time, each in a thread; else what the configuration says, else 1",
     )
     parser.add_argument(
         "--no-eager", action="store_true", help="an ASGI request begins a turn of the event loop later"
@@ -706,6 +729,9 @@ def run_asgi(load, options):
     if options.server == "waitress":
         log_problem("waitress serves no ASGI app: %s needs --wsgi, or another --server" % options.wsgi_app)
         return 1
+    if options.threads is not None:
+        log_problem("--threads is for WSGI apps: an ASGI app has all its requests in one thread; leave it out")
+        return 1
     if options.debug or options.debug_evalex:
         log_everything()
     release_children()
@@ -757,6 +783,10 @@ def run_app(app, options, server, put_id):
         app = with_debugger(app, options.debug_evalex)
     timeout = max(options.timeout, 0)
     native = native_server() if server == "mfserv" else None
+    # bjoern_wrapper.py has no such option.
+    threads = getattr(options, "threads", None) or configured_threads()
+    if native is None and threads > 1:
+        log_problem("waitress serves one request at a time: %d threads need the server mfserv" % threads)
     own_socket = listen_on(options.unix_socket)
     if own_socket is None:
         return 1
@@ -765,7 +795,7 @@ def run_app(app, options, server, put_id):
         if native is None:
             serve(app, own_socket, timeout)
         else:
-            native(app, own_socket, timeout, TIMEOUT_SIGNAL, report, FORWARDED, put_id)
+            native(app, own_socket, timeout, TIMEOUT_SIGNAL, report, FORWARDED, put_id, threads)
     finally:
         own_socket.remove()
     return 0

@@ -44,6 +44,7 @@ mod wsgi_pull_ends;
 mod wsgi_pull_front;
 mod wsgi_stop;
 mod wsgi_suites;
+mod wsgi_threads;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -47,6 +47,8 @@ impl Drop for End {
 
 /// The servers behind `bjoern_wrapper.py`, each of which keeps all its promises.
 pub const SERVERS: [&str; 2] = ["waitress", "mfserv"];
+/// The second of them, with several threads.
+pub const THREADS: &str = "threads";
 
 /// The time limit of workers whose requests are to be in time, however busy the machine is.
 pub const PATIENT: &str = "--timeout=60";
@@ -67,7 +69,10 @@ pub fn worker(
             .unwrap();
     let mut command = Command::new(base.bin().join("bjoern_wrapper.py"));
     command.args(arguments).arg(socket).current_dir(dir).env_clear().envs(variables);
-    command.env("MFSERV_PYTHON_SERVER", server);
+    match server {
+        THREADS => command.env("MFSERV_PYTHON_THREADS", "4"),
+        server => command.env("MFSERV_PYTHON_SERVER", server),
+    };
     let log = fs::File::create(socket.with_extension("log")).unwrap();
     End(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
 }
@@ -117,8 +122,13 @@ fn a_flask_plugin_goes_from_template_to_running_app() {
             scope.spawn(move || a_worker_ends_as_it_should(node, (base, server)));
         }
         scope.spawn(|| a_server_that_does_not_load_is_replaced(node, base));
-        scope.spawn(|| apps_and_clients_that_misbehave_harm_nobody_else(node, base));
-        scope.spawn(|| what_runs_out_harms_nobody_else(node, base));
+        for server in ["mfserv", THREADS] {
+            scope.spawn(move || {
+                apps_and_clients_that_misbehave_harm_nobody_else(node, (base, server));
+            });
+            scope.spawn(move || what_runs_out_harms_nobody_else(node, (base, server)));
+        }
+        scope.spawn(|| a_worker_ends_as_it_should(node, (base, THREADS)));
     });
 }
 

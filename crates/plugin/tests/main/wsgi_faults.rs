@@ -150,23 +150,26 @@ def application(environ, start_response):
 "#;
 
 /// Called by the test that has made a base environment.
-pub fn apps_and_clients_that_misbehave_harm_nobody_else(node: &Node, base: &BaseEnvironment) {
-    let dir = node.plugin("python3_raw_wsgi", "faults");
+pub fn apps_and_clients_that_misbehave_harm_nobody_else(
+    node: &Node,
+    base: (&BaseEnvironment, &str),
+) {
+    let dir = node.plugin("python3_raw_wsgi", &format!("faults_{}", base.1));
     fs::write(dir.join("main/wsgi.py"), APP).unwrap();
     let start = |limit: &str, socket: &Path| {
         let arguments = [limit, "main.wsgi:application"];
-        let app = worker(&node.home, (base, "mfserv"), &dir, &arguments, socket);
+        let app = worker(&node.home, base, &dir, &arguments, socket);
         get(socket, "/", "");
         app
     };
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let socket = node.work().join("mh");
+            let socket = node.work().join(format!("mh{}", &base.1[..1]));
             let _app = start(HASTY, &socket);
             a_slow_reader_stops_the_app_and_is_not_timed_out(&socket);
             a_late_request_is_the_only_one_that_is_interrupted(&socket);
         });
-        let socket = node.work().join("mp");
+        let socket = node.work().join(format!("mp{}", &base.1[..1]));
         let mut app = start(PATIENT, &socket);
         what_is_no_matter_of_time_harms_nobody_else(&app, &socket);
         app.signal("TERM");

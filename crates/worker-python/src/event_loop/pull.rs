@@ -17,7 +17,7 @@ const MESSAGES: usize = 16;
 /// After so long no other message is received before that, nanoseconds.
 const LONG: u64 = 5_000_000;
 /// What a front is answered whose offer is refused.
-const NO_OFFER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
+pub const NO_OFFER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
 /// After so long in the queue the front of a request may have gone, nanoseconds.
 const OLD: u64 = 1_000_000;
 

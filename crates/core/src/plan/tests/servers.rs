@@ -1,6 +1,7 @@
 //! The servers of Python apps.
 
 use super::*;
+use crate::route::Slots;
 
 /// A variable of the workers of an app, with a configuration of the node and more keys of the app.
 fn variable_of(name: &str, node: &str, app: &str) -> String {
@@ -25,6 +26,33 @@ fn the_server_of_asgi_apps_is_a_choice_of_its_own() {
     assert_eq!(of("[python]\nasgi_server=uvicorn\n", ""), "uvicorn");
     assert_eq!(of("", "_python_asgi_server=uvicorn\n"), "uvicorn");
     assert_eq!(of("[python]\nasgi_server=uvicorn\n", "_python_asgi_server=mfserv\n"), "mfserv");
+}
+
+#[test]
+fn a_worker_of_our_wsgi_server_has_as_many_requests_as_threads() {
+    let threads = |node: &str, app: &str| {
+        let module = module(node);
+        let app = format!("[app_main]\nnumprocesses=1\n{app}");
+        let plan = Plan::new(inputs(&module, vec![plugin("foo", &app)]));
+        let upstream = &plan.table.upstreams["foo/main"];
+        let env = &plan.watchers[&WatcherName::app("foo", "main")].env;
+        let Slots::Finite { per_worker } = upstream.slots else { return (0, String::new()) };
+        (per_worker, env["MFSERV_PYTHON_THREADS"].clone())
+    };
+    let command =
+        |words: &str| format!("_cmd_and_args={words} main.wsgi:app {{unix_socket_path}}\n");
+    let (old, own) = (command("bjoern_wrapper.py"), command("mfserv_worker"));
+    let node = "[python]\nthreads=4\n";
+    assert_eq!(threads("", &own), (1, "1".into()));
+    assert_eq!(threads(node, &own), (4, "4".into()));
+    assert_eq!(threads(node, &format!("{old}_python_threads=3\n")), (3, "3".into()));
+    assert_eq!(threads(node, &command("mfserv_worker --threads=8")), (8, "4".into()));
+    assert_eq!(threads(node, &format!("{own}_requests_per_worker=2\n")).0, 2);
+    // That one has one at a time, whatever is said.
+    assert_eq!(threads(node, &format!("{own}_python_server=waitress\n")).0, 1);
+    assert_eq!(threads(node, &command("mfserv_worker --server=waitress --threads=8")).0, 1);
+    assert_eq!(threads(node, &command("mfserv_worker --asgi")).0, 0, "without limit");
+    assert_eq!(threads(node, &command("gunicorn")).0, 1);
 }
 
 #[test]
@@ -57,7 +85,12 @@ fn workers_of_our_wsgi_server_with_one_request_at_a_time_pull() {
     };
     let wsgi = "_cmd_and_args=bjoern_wrapper.py main.wsgi:app {unix_socket_path}\n";
     assert!(pulls("", wsgi));
-    for other in ["_python_server=waitress\n", "_requests_per_worker=2\n", "_keep_alive=0\n"] {
+    for other in [
+        "_python_server=waitress\n",
+        "_requests_per_worker=2\n",
+        "_keep_alive=0\n",
+        "_python_threads=2\n",
+    ] {
         assert!(!pulls("", &format!("{wsgi}{other}")), "{other}");
     }
     assert!(!pulls("[python]\nserver=waitress\n", wsgi));

@@ -12,12 +12,14 @@ use mfserv_node::places::Places;
 use crate::cli::keeper::QUICK;
 
 /// What a watcher adds to the environment of its plugin.
-const OF_WATCHERS: [&str; 5] = [
+const OF_WATCHERS: [&str; 7] = [
     "MFSERV_CURRENT_APP_DEBUG",
     "MFLOG_MINIMAL_LEVEL",
     "MFSERV_LOG_MINIMAL_LEVEL",
     "HOTSWAP",
     "MFSERV_PYTHON_SERVER",
+    "MFSERV_PYTHON_THREADS",
+    "MFSERV_PYTHON_ASGI_SERVER",
 ];
 
 /// The `--set` values of the daemon that runs, so that its configuration is read as it reads it.

@@ -1,7 +1,6 @@
 """Starts an ASGI app in the server of the extension module `_mfserv_worker`."""
 
 import asyncio
-import atexit
 import base64
 import contextvars
 import hashlib
@@ -11,9 +10,9 @@ import resource
 import select
 import signal
 import sys
-import traceback
 
 from mfserv_worker import request_id
+from mfserv_worker.child import end_child
 
 # The front bounds the requests that are under way; this is what one worker takes of them.
 CONNECTIONS = 10000
@@ -295,23 +294,6 @@ def leave_events_of_parent(loop):
         own = select.epoll()
         os.dup2(own.fileno(), find(), inheritable=False)
         own.close()
-
-
-def end_child(error):
-    """Ends a child that the app has forked, as its error says. It shares with its parent what the
-    event loop waits for: nothing of the loop may be closed here."""
-    code = 0
-    if error is not None:
-        code = error.code if isinstance(error, SystemExit) else 1
-        if not isinstance(error, SystemExit):
-            traceback.print_exception(type(error), error, error.__traceback__)
-        if code is not None and not isinstance(code, int):
-            sys.stderr.write("%s\n" % code)
-            code = 1
-        atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit((code or 0) & 0xFF)
 
 
 def as_coroutine_function(app):

@@ -2,18 +2,20 @@
 
 import os
 import signal
+import threading
 
 from _mfserv_worker import Server
 
 from mfserv_worker import request_id
+from mfserv_worker.child import end_child
 
 
-def serve(app, own_socket, timeout, timeout_signal, report, trusts_front, put_id):
-    """Serves a WSGI app in the main thread until SIGTERM or SIGINT.
+def serve(app, own_socket, timeout, timeout_signal, report, trusts_front, put_id, threads=1):
+    """Serves a WSGI app until SIGTERM or SIGINT: in the main thread, or in so many others.
 
     `own_socket` has the listening socket, and `remove()`s its file. `report(message, error)`
     writes to the log. `put_id("MFSERV_CURRENT_REQUEST_ID", id)`, if there is one, notes the id
-    of each request for the whole process.
+    of each request for the whole process: with one thread only.
     """
     server = Server(
         app,
@@ -23,7 +25,8 @@ def serve(app, own_socket, timeout, timeout_signal, report, trusts_front, put_id
         report=report,
         is_trusted=trusts_front,
         set_id=request_id.set,
-        put_id=put_id,
+        put_id=put_id if threads == 1 else None,
+        threads=threads,
     )
 
     def stop(signum, frame):
@@ -38,4 +41,31 @@ def serve(app, own_socket, timeout, timeout_signal, report, trusts_front, put_id
         signal.signal(number, stop)
     # A signal may come between the look for it and the wait for requests, or to another thread.
     signal.set_wakeup_fd(server.wakeup_fd(), warn_on_full_buffer=False)
-    server.run(own_socket.remove)
+    with_threads(server, 0 if threads == 1 else threads, report, lambda: server.run(own_socket.remove))
+
+
+def with_threads(server, count, report, lead):
+    """Calls `lead()` while so many threads serve, and waits for their end."""
+    process = os.getpid()
+
+    def work(number):
+        try:
+            server.work(number)
+        except BaseException as error:
+            if os.getpid() != process:
+                end_child(error)
+            # Only the system can have failed it: the node starts another worker.
+            report("a thread of this worker has ended", error)
+            server.stop()
+
+    threads = [
+        threading.Thread(target=work, args=(number,), name="mfserv-%d" % number, daemon=True)
+        for number in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        lead()
+    finally:
+        for thread in threads:
+            thread.join()
