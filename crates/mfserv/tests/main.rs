@@ -57,11 +57,13 @@ mod streams;
 mod taking;
 mod telegraf;
 mod terminal;
+mod threads;
 mod tls;
 mod top;
 mod upgrade;
 mod vanishing;
 mod versions;
+mod websocket;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
