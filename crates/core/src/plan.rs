@@ -6,6 +6,7 @@ mod counts;
 mod jobs;
 pub mod preview;
 mod routes;
+mod taking;
 mod watchers;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
 use crate::output::LogCare;
 use crate::plugin_spec::PluginSpec;
-use crate::route::{Fragments, Route, RouteTable, Taken, plugin_of, taken};
+use crate::route::{Fragments, Route, RouteTable, plugin_of};
 use crate::telegraf;
 use crate::watcher::WatcherSpec;
 
@@ -110,6 +111,8 @@ pub struct Inputs<'a> {
     pub telegraf: Option<telegraf::Program>,
     /// Worker counts and options that were asked for and are in no configuration.
     pub held: BTreeMap<WatcherName, Held>,
+    /// The names of this machine: what the names of virtual domains end with.
+    pub host_names: Vec<String>,
     /// Routes that a plugin was allowed to take from others (`--take-route`): the plugin, by route.
     pub takers: BTreeMap<String, String>,
     /// The plan in force: what a plugin that is refused now goes on running with.
@@ -149,6 +152,9 @@ pub struct PlannedPlugin {
     pub state: PluginState,
     /// Where it answers, as URL paths.
     pub paths: Vec<String>,
+    /// The hosts where it answers, at `/`; also wildcards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
 }
 
 /// How a plugin takes part in a plan.
@@ -307,7 +313,7 @@ impl Plan {
         for job in jobs::of_plugin(plugin, loaded, inputs, &mut self.problems) {
             self.jobs.insert(job.id(), job);
         }
-        let routes = routes::of_plugin(plugin, loaded, &self.counts);
+        let routes = routes::of_plugin(plugin, loaded, &self.counts, &inputs.host_names);
         if plugin.name == "welcome" && !loaded.spec.routes_disabled {
             self.table.not_found_page = routes::not_found_page(plugin, loaded);
         }
@@ -322,6 +328,7 @@ impl Plan {
             dir: plugin.dir.clone(),
             state: PluginState::Active,
             paths: routes::paths_for_people(&routes),
+            hosts: routes::hosts_for_people(&routes),
         });
         self.table.routes.extend(routes);
     }
@@ -339,6 +346,7 @@ impl Plan {
                 dir: plugin.dir.clone(),
                 state: PluginState::Refused,
                 paths: Vec::new(),
+                hosts: Vec::new(),
             });
             return;
         };
@@ -357,19 +365,6 @@ impl Plan {
             self.table.not_found_page = previous.table.not_found_page.clone();
         }
         self.plugins.push(PlannedPlugin { state: PluginState::LastGood, ..known.clone() });
-    }
-
-    /// The routes that a plugin takes from others in `next`, and does not take in this plan.
-    pub fn newly_taken(&self, plugin: &str, next: &Plan) -> Vec<Taken> {
-        let all = |plan: &Plan| [&plan.table.routes[..], &plan.given_up[..]].concat();
-        let of = |plan: &Plan| -> (Vec<Route>, Vec<Route>) {
-            all(plan).into_iter().partition(|route| route.plugin == plugin)
-        };
-        let (was, others) = of(self);
-        let known = taken(&was, &others);
-        let mut new = taken(&of(next).0, &others);
-        new.retain(|one| !known.contains(one));
-        new
     }
 
     /// Adds problems that were found while a plugin was read.

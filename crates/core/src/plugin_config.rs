@@ -13,6 +13,7 @@ use crate::suggest::nearest;
 
 mod coerce;
 mod count_text;
+mod hosts;
 mod identity;
 mod legacy;
 mod limits;

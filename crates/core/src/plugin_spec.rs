@@ -140,6 +140,15 @@ pub struct AppSpec {
     pub static_directory: String,
     /// `prefix_based_routing_extra_routes`, split.
     pub extra_routes: Vec<String>,
+    /// `_virtualdomain_based_routing`.
+    #[serde(default)]
+    pub virtual_domains: bool,
+    /// `virtualdomain_based_routing_extra_vhosts`, split.
+    #[serde(default)]
+    pub extra_vhosts: Vec<String>,
+    /// `_hosts`, split: it answers at `/` of these hosts.
+    #[serde(default)]
+    pub hosts: Vec<String>,
     /// `_gateway_interface_mode` is `fastcgi`.
     pub fastcgi: bool,
     /// `_http_test_*`; `None` = none.

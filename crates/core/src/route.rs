@@ -2,8 +2,10 @@
 
 mod amendment;
 mod fragments;
+pub mod host;
 mod matcher;
 mod path;
+mod sites;
 mod takeover;
 
 use std::collections::BTreeMap;
@@ -11,9 +13,10 @@ use std::path::PathBuf;
 
 pub use amendment::{Amendment, Section, plugin_of};
 pub use fragments::{AppFragments, Fragment, Fragments};
-pub use matcher::{Hit, Matcher, Rule};
+pub use matcher::{Hit, Paths, Rule};
 pub use path::{BadPath, normalise};
 use serde::{Deserialize, Serialize};
+pub use sites::{Matcher, Site};
 pub use takeover::{Taken, taken};
 
 use crate::tls::TlsSettings;
@@ -44,6 +47,10 @@ pub enum Target {
 /// One rule: requests below `prefix` go to `target`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
+    /// Only requests that name this host: a name as [`host::configured`] writes it, or a wildcard
+    /// `*.example.org`. `None`: those whose host no route names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// `/` for everything, else a path that begins with `/` and does not end with one.
     /// It matches the path itself and everything below it, on a segment border.
     pub prefix: String,
@@ -59,10 +66,30 @@ pub struct Route {
     pub app: String,
 }
 
-/// The shortest path of each app, by plugin and app: what a person opens.
+impl Route {
+    /// What it answers, for people: its prefix or pattern, after its host if it has one.
+    pub fn label(&self) -> String {
+        format!("{}{}", self.host.as_deref().unwrap_or_default(), self.prefix)
+    }
+}
+
+/// The hosts of each app, by plugin and app, in the order of the routes.
+pub fn hosts(routes: &[Route]) -> BTreeMap<(&str, &str), Vec<&str>> {
+    let mut all: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for route in routes {
+        let Some(host) = route.host.as_deref() else { continue };
+        let of_app = all.entry((&route.plugin, &route.app)).or_default();
+        if !of_app.contains(&host) {
+            of_app.push(host);
+        }
+    }
+    all
+}
+
+/// The shortest path of each app without a host, by plugin and app: what a person opens.
 pub fn pages(routes: &[Route]) -> BTreeMap<(&str, &str), &str> {
     let mut best: BTreeMap<(&str, &str), &str> = BTreeMap::new();
-    for route in routes.iter().filter(|route| !route.pattern) {
+    for route in routes.iter().filter(|route| !route.pattern && route.host.is_none()) {
         let path = best.entry((&route.plugin, &route.app)).or_insert(&route.prefix);
         let is_page = !route.prefix.ends_with("/static");
         if is_page && route.prefix.len() < path.len() {
@@ -292,6 +319,7 @@ mod tests {
 
     pub(super) fn route(prefix: &str, app: &str) -> Route {
         Route {
+            host: None,
             prefix: prefix.into(),
             pattern: false,
             target: Target::Upstream { name: format!("p/{app}") },

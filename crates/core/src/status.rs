@@ -1,5 +1,7 @@
 //! The observed node at one instant: what `mfserv status` and `mfserv ps` show.
 
+mod urls;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -112,6 +114,9 @@ pub struct WatcherStatus {
     /// The URL path of its app, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// The hosts where its app answers, at `/`; also wildcards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
     /// How many workers are wanted.
     pub wanted: u32,
     /// How many are ready.
@@ -144,6 +149,9 @@ pub struct PluginStatus {
     pub state: PluginState,
     /// Where its apps answer, as URL paths.
     pub paths: Vec<String>,
+    /// The hosts where its apps answer, at `/`; also wildcards as `*.example.org`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
 }
 
 /// The state of a plugin is shown as `last good`; a stored plan has `last_good`.
@@ -306,6 +314,7 @@ mod tests {
             plugin: name.plugin().map(str::to_owned),
             name,
             path: None,
+            hosts: Vec::new(),
             wanted,
             ready,
             state: WatcherState::Ready,
@@ -343,6 +352,7 @@ mod tests {
             dir: "/p".into(),
             state,
             paths: Vec::new(),
+            hosts: Vec::new(),
         };
         let mut seen = status();
         seen.problems.push(Diagnostic::warning("doubtful"));
@@ -375,6 +385,7 @@ mod tests {
                 dir: "/p".into(),
                 state,
                 paths: Vec::new(),
+                hosts: Vec::new(),
             };
             let text = serde_json::to_string(&status).unwrap();
             assert!(text.contains(&format!(r#""state":"{word}""#)), "{text}");

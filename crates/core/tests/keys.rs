@@ -98,6 +98,7 @@ fn plan(resolution: &Resolution) -> Plan {
         telemetry: Some(role("telemetry")),
         telegraf: None,
         held: BTreeMap::new(),
+        host_names: Vec::new(),
         takers: BTreeMap::new(),
         previous: None,
     })

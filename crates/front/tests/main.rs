@@ -27,6 +27,7 @@ mod files;
 mod forwarding;
 mod head_limits;
 mod heavy;
+mod hosts;
 mod idle;
 mod kind;
 mod lasting;

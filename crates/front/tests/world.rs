@@ -305,7 +305,14 @@ pub fn table(slots: Slots, keep_alive: bool) -> RouteTable {
 }
 
 pub fn route(prefix: &str, target: Target) -> Route {
-    Route { prefix: prefix.into(), pattern: false, target, plugin: "p".into(), app: "a".into() }
+    Route {
+        host: None,
+        prefix: prefix.into(),
+        pattern: false,
+        target,
+        plugin: "p".into(),
+        app: "a".into(),
+    }
 }
 
 pub const ONE: Slots = Slots::Finite { per_worker: 1 };

@@ -138,8 +138,8 @@ impl RequestHead {
         }
     }
 
-    /// `http://HOST/PATH`: the host must be the one of the Host field, the worker gets
-    /// the path.
+    /// `http://HOST/PATH`: the worker gets the path, and this host whatever the Host field says
+    /// (RFC 9112, 3.2.2).
     fn read_absolute_form(&mut self) -> Result<(), Refusal> {
         let bad = Refusal::bad("a bad request target");
         let written = self.written_target();
@@ -153,13 +153,9 @@ impl RequestHead {
         if !is_authority(authority) {
             return Err(bad);
         }
-        // Identical, as RFC 9112 (3.2) has it: a port that goes without saying is no excuse.
-        if self.host.is_some() && !authority.eq_ignore_ascii_case(self.host()) {
-            return Err(Refusal::bad("the request target and Host name different hosts"));
-        }
         let end = self.written.end;
         let rest = Span { start: end - rest.len() as u32, end };
-        self.host.get_or_insert(Span { start: rest.start - length as u32, end: rest.start });
+        self.host = Some(Span { start: rest.start - length as u32, end: rest.start });
         self.target = self.with_slash(rest);
         Ok(())
     }
@@ -332,7 +328,6 @@ mod tests {
             "CONNECT h:80 HTTP/1.1",
             "GET http:/h/ HTTP/1.1",
             "GET http:///a HTTP/1.1",
-            "GET http://other/ HTTP/1.1",
             "GET http://u@h/ HTTP/1.1",
             "GET ftp://h/ HTTP/1.1",
             "GET http://h@other/ HTTP/1.1",
@@ -354,6 +349,20 @@ mod tests {
             assert_eq!(head.target(), origin.as_bytes(), "{target}");
             assert_eq!(head.written_target(), target.as_bytes());
         }
+    }
+
+    #[test]
+    fn the_host_of_an_absolute_form_is_the_host_whatever_the_field_says() {
+        for (target, host) in [
+            ("http://other/a", "other"),
+            ("http://h:80/", "h:80"),
+            ("https://other.org:81?x", "other.org:81"),
+            ("/a", "h"),
+        ] {
+            let head = read(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n")).unwrap();
+            assert_eq!(head.host(), host.as_bytes(), "{target}");
+        }
+        assert!(read("GET http://other/a HTTP/1.1\r\n\r\n").is_err(), "Host is missing");
     }
 
     #[test]

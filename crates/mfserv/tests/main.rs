@@ -25,6 +25,7 @@ mod dev;
 mod environment;
 mod growth;
 mod history;
+mod hosts;
 mod imports;
 mod influxdb;
 mod install;

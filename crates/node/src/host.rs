@@ -26,6 +26,19 @@ pub fn variables() -> BTreeMap<String, String> {
     ALL.get_or_init(look).clone()
 }
 
+/// The names of this machine that names of virtual domains end with, as MFSERV has them, by the
+/// environment of the module.
+pub fn host_names(env: &BTreeMap<String, String>) -> Vec<String> {
+    let named = ["MFHOSTNAME", "MFHOSTNAME_FULL"].into_iter().filter_map(|name| env.get(name));
+    let mut names: Vec<String> = Vec::new();
+    for name in named.map(String::as_str).chain(["localhost"]) {
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_string());
+        }
+    }
+    names
+}
+
 /// The name of a user, as `/etc/passwd` has it.
 pub fn user_name(uid: u32) -> Option<String> {
     let text = std::fs::read_to_string("/etc/passwd").ok()?;

@@ -9,6 +9,7 @@ use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk::{self, Disk};
 
 use crate::configure::{self, Module};
+use crate::host;
 use crate::installed::{self, Instead};
 use crate::places::Places;
 
@@ -27,7 +28,7 @@ pub fn forget(disk: &dyn Disk, places: &Places, plan: &Plan) -> Result<(), Diagn
     let mut takers = read(disk, places);
     let known = takers.len();
     takers.retain(|route, plugin| {
-        let declares = |one: &Route| one.prefix == *route && one.plugin == *plugin;
+        let declares = |one: &Route| one.label() == *route && one.plugin == *plugin;
         let refused =
             |one: &PlannedPlugin| one.name == *plugin && one.state == PluginState::Refused;
         plan.table.routes.iter().any(declares) || plan.plugins.iter().any(refused)
@@ -83,7 +84,7 @@ pub fn refuse(plugin: &str, taken: &[Taken]) -> Result<(), Diagnostic> {
     let by = |one: &Taken| format!("requests of {} go to {}/{}", one.route, one.plugin, one.app);
     let problem = taken.iter().map(by).fold(problem, Diagnostic::because);
     Err(problem.help(
-        "change prefix_based_routing_extra_routes, or install it under another name; \
+        "change prefix_based_routing_extra_routes or _hosts, or install it under another name; \
          --take-route of mfserv install, dev and rollback takes the route all the same",
     ))
 }
@@ -104,6 +105,7 @@ pub fn plan(places: &Places, module: &Module, plugins: Vec<PluginInput>) -> Plan
         telemetry: None,
         telegraf: None,
         held: BTreeMap::new(),
+        host_names: host::host_names(&module.env),
         takers: read(&disk::RealDisk, places),
         previous: None,
     })

@@ -303,6 +303,7 @@ impl Watcher {
         WatcherStatus {
             // The supervisor knows no routes.
             path: None,
+            hosts: Vec::new(),
             scaled: None,
             name: self.name.clone(),
             plugin: self.name.plugin().map(str::to_owned),

@@ -103,7 +103,7 @@ pub struct WorkersChange {
 pub struct RouteChange {
     /// What becomes of it.
     pub action: Action,
-    /// The prefix of its URLs, or a pattern.
+    /// The prefix of its URLs, or a pattern, after its host if it has one.
     pub prefix: String,
     /// `PLUGIN/APP`.
     pub app: String,
@@ -302,7 +302,7 @@ fn routes(old: Option<&Plan>, new: &Plan) -> Vec<RouteChange> {
     // Of two equal prefixes of an app one leads to files, the other to its workers.
     let key = |route: &Route| {
         let files = matches!(route.target, Target::Static { .. });
-        (route.prefix.clone(), route.plugin.clone(), route.app.clone(), files)
+        (route.label(), route.plugin.clone(), route.app.clone(), files)
     };
     let of = |plan: &Plan| -> BTreeMap<_, String> {
         plan.table.routes.iter().map(|route| (key(route), leads_to(&route.target))).collect()

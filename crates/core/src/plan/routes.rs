@@ -13,7 +13,7 @@ use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
 use crate::plan::{Count, Loaded, Plan, PluginInput, command};
 use crate::plugin_spec::{AppSpec, PluginSpec};
-use crate::route::{Matcher, Route, RouteTable, Slots, Target, UpstreamSpec, pages};
+use crate::route::{Paths, Route, RouteTable, Slots, Target, UpstreamSpec, host, pages};
 use crate::watcher::Probe;
 
 /// The upstream of an app.
@@ -48,6 +48,7 @@ pub(super) fn of_plugin(
     plugin: &PluginInput,
     loaded: &Loaded,
     counts: &BTreeMap<WatcherName, Count>,
+    host_names: &[String],
 ) -> Vec<Route> {
     let spec = &loaded.spec;
     if spec.routes_disabled {
@@ -57,13 +58,38 @@ pub(super) fn of_plugin(
     let own = routed().map(|app| (app, vec![prefixes(spec, app).0]));
     let aliases = routed().map(|app| (app, prefixes(spec, app).1));
     let mut routes = Vec::new();
+    let count = |app: &AppSpec| counts.get(&WatcherName::app(&spec.name, &app.command.name));
     for (app, prefixes) in own.chain(aliases) {
         for prefix in prefixes {
-            let name = WatcherName::app(&spec.name, &app.command.name);
-            push_routes(&mut routes, plugin, spec, app, &prefix, counts.get(&name));
+            push_routes(&mut routes, plugin, spec, app, (None, &prefix), count(app));
+        }
+    }
+    for app in &spec.apps {
+        for host in hosts(spec, app, host_names) {
+            push_routes(&mut routes, plugin, spec, app, (Some(&host), "/"), count(app));
         }
     }
     routes
+}
+
+/// The hosts of an app, where it answers without a prefix: the names of MFSERV's routing by virtual
+/// domains, those of `virtualdomain_based_routing_extra_vhosts` with it, and `_hosts`.
+fn hosts(spec: &PluginSpec, app: &AppSpec, host_names: &[String]) -> Vec<String> {
+    let mut all = app.hosts.clone();
+    if app.virtual_domains {
+        let (name, plugin) = (&app.command.name, &spec.name);
+        for host in host_names {
+            // A name with letters that no host name has has no such address.
+            let is_main = name == "main" || spec.apps.len() == 1;
+            let short = is_main.then(|| host::configured(&format!("{plugin}.{host}")));
+            all.extend(short.into_iter().flatten());
+            all.extend(host::configured(&format!("{name}.{plugin}.{host}")));
+        }
+        all.extend(app.extra_vhosts.iter().cloned());
+    }
+    let mut seen = BTreeSet::new();
+    all.retain(|host| seen.insert(host.clone()));
+    all
 }
 
 fn push_routes(
@@ -71,10 +97,11 @@ fn push_routes(
     plugin: &PluginInput,
     spec: &PluginSpec,
     app: &AppSpec,
-    prefix: &str,
+    (host, prefix): (Option<&str>, &str),
     count: Option<&Count>,
 ) {
     let route = |prefix: &str, target| Route {
+        host: host.map(str::to_owned),
         prefix: prefix.into(),
         pattern: is_pattern(prefix),
         target,
@@ -190,30 +217,49 @@ pub(super) fn paths_for_people(routes: &[Route]) -> Vec<String> {
     pages(routes).into_values().map(str::to_owned).collect()
 }
 
+/// The hosts of all apps, in the order of the routes.
+pub(super) fn hosts_for_people(routes: &[Route]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for host in routes.iter().filter_map(|route| route.host.as_ref()) {
+        if !all.contains(host) {
+            all.push(host.clone());
+        }
+    }
+    all
+}
+
+/// Which keys decide a route.
+fn keys_of(route: &Route) -> &'static str {
+    match route.host {
+        None => "prefix_based_routing_extra_routes",
+        Some(_) => "_hosts or virtualdomain_based_routing_extra_vhosts",
+    }
+}
+
 /// Two plugins that ask for the same requests: the first by name gets them, and
 /// somebody should know.
 pub(super) fn diagnose_overlaps(plan: &mut Plan) {
-    let mut owners: BTreeMap<&str, &Route> = BTreeMap::new();
+    let mut owners: BTreeMap<String, &Route> = BTreeMap::new();
     let mut problems = Vec::new();
     for route in &plan.table.routes {
-        match owners.get(route.prefix.as_str()) {
+        match owners.get(&route.label()) {
             Some(first) if first.plugin != route.plugin || first.app != route.app => {
                 problems.push(
                     Diagnostic::warning(format!(
                         "two apps ask for the requests of {}",
-                        route.prefix
+                        route.label()
                     ))
                     .because(format!(
                         "{}/{} and {}/{} both declare it; the first one gets them all",
                         first.plugin, first.app, route.plugin, route.app
                     ))
-                    .help("change prefix_based_routing_extra_routes of one of them")
+                    .help(format!("change {} of one of them", keys_of(route)))
                     .about(&first.plugin)
                     .about(&route.plugin),
                 );
             }
             Some(_) => {}
-            None => drop(owners.insert(&route.prefix, route)),
+            None => drop(owners.insert(route.label(), route)),
         }
     }
     plan.problems.extend(problems);
@@ -224,8 +270,8 @@ pub(super) fn diagnose_overlaps(plan: &mut Plan) {
 pub(super) fn give_up_taken(plan: &mut Plan, takers: &BTreeMap<String, String>) {
     let routes = std::mem::take(&mut plan.table.routes);
     let is_taken = |route: &Route| {
-        takers.get(&route.prefix).is_some_and(|taker| {
-            let declares = |one: &Route| one.plugin == *taker && one.prefix == route.prefix;
+        takers.get(&route.label()).is_some_and(|taker| {
+            let declares = |one: &Route| one.plugin == *taker && one.label() == route.label();
             route.plugin != *taker && routes.iter().any(declares)
         })
     };
@@ -233,20 +279,23 @@ pub(super) fn give_up_taken(plan: &mut Plan, takers: &BTreeMap<String, String>) 
     plan.table.routes = kept;
     plan.given_up = given_up;
     for route in &plan.given_up {
-        let taker = takers.get(&route.prefix).map_or("", String::as_str);
+        let taker = takers.get(&route.label()).map_or("", String::as_str);
         plan.problems.push(
             Diagnostic::warning(format!(
                 "{}/{} does not get the requests of {}",
-                route.plugin, route.app, route.prefix
+                route.plugin,
+                route.app,
+                route.label()
             ))
             .because(format!("{taker} has taken the route from it (--take-route)"))
-            .help(format!("uninstall {taker}, or change prefix_based_routing_extra_routes of one"))
+            .help(format!("uninstall {taker}, or change {} of one", keys_of(route)))
             .about(&route.plugin),
         );
         let left = plan.table.routes.iter().filter(|one| one.plugin == route.plugin);
         let left: Vec<Route> = left.cloned().collect();
         if let Some(plugin) = plan.plugins.iter_mut().find(|one| one.name == route.plugin) {
             plugin.paths = paths_for_people(&left);
+            plugin.hosts = hosts_for_people(&left);
         }
     }
 }
@@ -256,7 +305,11 @@ pub(super) fn diagnose_own_pages(plan: &mut Plan) {
     let mut seen = BTreeSet::new();
     let mut problems = Vec::new();
     for route in &plan.table.routes {
+        // Only what begins with /__ and the health check belong to the node on every host.
+        let is_free =
+            |page: &OwnPage| route.host.is_some() && matches!(page.path, "/status" | "/uuid");
         let what = match own_page(route, plan.table.server.health_path.as_deref()) {
+            Some(page) if is_free(&page) => continue,
             Some(page) if page.is_answered => {
                 format!("the node itself answers requests of {}", page.path)
             }
@@ -271,7 +324,9 @@ pub(super) fn diagnose_own_pages(plan: &mut Plan) {
                 .because(format!(
                     "{}/{} declares the route {}, but /status, /uuid, /__… and the health check \
                      are addresses of the node",
-                    route.plugin, route.app, route.prefix
+                    route.plugin,
+                    route.app,
+                    route.label()
                 ))
                 .help("give the plugin another name, or the app another route")
                 .about(&route.plugin),
@@ -299,7 +354,7 @@ fn own_page<'a>(route: &'a Route, health: Option<&'a str>) -> Option<OwnPage<'a>
         route.prefix.strip_prefix(tree).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     if route.pattern {
-        let mut matcher = Matcher::default();
+        let mut matcher = Paths::default();
         matcher.set(&route.plugin, [(route.clone(), ())]).ok()?;
         let named = |path: &str| matcher.find(path).is_some();
         let path = OWN_PAGES.into_iter().chain(health).find(|path| named(path))?;

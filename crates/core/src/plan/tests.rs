@@ -9,6 +9,7 @@ use crate::watcher::Probe;
 use crate::{module_config, plugin_config};
 
 mod held;
+mod hosts;
 mod servers;
 
 const GENERAL: &str =
@@ -50,6 +51,7 @@ pub(super) fn inputs<'a>(module: &'a ModuleConfig, plugins: Vec<PluginInput>) ->
         telemetry: None,
         telegraf: None,
         held: BTreeMap::new(),
+        host_names: vec!["node".into(), "node.example.org".into(), "localhost".into()],
         takers: BTreeMap::new(),
         previous: None,
     }
@@ -333,7 +335,7 @@ fn every_problem_of_a_plugin_says_whose_it_is_and_those_of_the_node_do_not() {
     let module = module("");
     let plugins = vec![
         plugin("refused", "[app_main]\nnumproceses=1\n"),
-        plugin("warned", &format!("{WEB}_virtualdomain_based_routing=1\n")),
+        plugin("warned", &format!("{WEB}_virtualdomain_based_routing=doubtful\n")),
         plugin("not_started", "[app_main]\n_cmd_and_args={debug_extra_options}\nnumprocesses=1\n"),
     ];
     let module_problems = vec![Diagnostic::warning("refused, warned: words of the node")];

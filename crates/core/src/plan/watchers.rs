@@ -71,7 +71,7 @@ fn without_socket(spec: &PluginSpec, watchers: &[(WatcherSpec, Count)]) -> Vec<D
         let name = WatcherName::app(&spec.name, &app.command.name);
         let command = app.command.command.replace("{debug_extra_options}", "");
         watchers.iter().any(|(watcher, _)| watcher.name == name && watcher.count > 0)
-            && app.prefix_routing
+            && (app.prefix_routing || app.virtual_domains || !app.hosts.is_empty())
             && !command.trim().is_empty()
             && !command.contains("{unix_socket_path}")
     };

@@ -4,7 +4,7 @@
 use std::path::{Component, Path};
 
 use super::schema::{LONGEST_S, Type};
-use super::{size, version};
+use super::{hosts, size, version};
 
 /// A value as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +87,7 @@ pub(super) fn coerce(
         Type::StaticDirectory => static_directory(plain),
         Type::Routes => routes(plain),
         Type::Paths => paths(plain),
+        Type::Hosts => hosts::hosts(plain),
         _ if unset || text.eq_ignore_ascii_case("AUTO") => Ok(exact(Read::Nothing, "")),
         Type::StrictFlag => strict_flag(text),
         Type::StrictCount(min, max) => strict_count(text, min, max),

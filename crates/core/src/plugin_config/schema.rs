@@ -43,6 +43,8 @@ pub(super) enum Type {
     Interpreter,
     /// Relative paths separated by `;`.
     Paths,
+    /// Host names separated by `,`.
+    Hosts,
     /// An amount of memory, or unset.
     Size,
 }
@@ -77,7 +79,6 @@ const MOST_PROCESSES: i64 = 4096;
 
 const FRAGMENT: &str = "fragments of nginx need nginx as the front: [front] kind=nginx";
 const LUA: &str = "Lua needs nginx as the front: [front] kind=nginx";
-const VHOST: &str = "routing by host name is not in this version";
 
 // ---- The makers of keys: one for each pair of a type in the file and a Rust type ----
 
@@ -226,8 +227,9 @@ keys! {
         START_DELAY_S: u64 = count("smart_start_delay", LONGEST_S, "3");
         DEBUG_OPTIONS: String = text("_debug_extra_options", Type::Text, "");
         PREFIX_ROUTING: bool = flag("_prefix_based_routing", "1");
-        _: String = later("_virtualdomain_based_routing", Type::Flag, "0", VHOST);
-        _: String = later("virtualdomain_based_routing_extra_vhosts", Type::Text, "", VHOST);
+        VIRTUAL_DOMAINS: bool = flag("_virtualdomain_based_routing", "0");
+        EXTRA_VHOSTS: Vec<String> = list("virtualdomain_based_routing_extra_vhosts", Type::Hosts);
+        HOSTS: Vec<String> = list("_hosts", Type::Hosts);
         STATIC_ROUTING: bool = flag("_static_routing", "1");
         STATIC_PREFIX: String = text("_static_url_prefix", Type::StaticPrefix, "/static");
         STATIC_DIRECTORY: String = text("_static_directory", Type::StaticDirectory, "/static");

@@ -229,6 +229,9 @@ fn bad_routes_and_files_refuse_the_plugin() {
     );
     let spec = accepted(&format!("[app_main]\n{key}=/a;/\n"));
     assert_eq!(spec.apps[0].extra_routes, ["/a", "/"]);
+    refused("[app_main]\n_hosts=a.org, b.org:80\n", 9, &["_hosts", "more than a host name"]);
+    let spec = accepted("[app_main]\n_hosts=A.org, *.b.org,\n");
+    assert_eq!(spec.apps[0].hosts, ["a.org", "*.b.org"]);
 }
 
 #[test]
@@ -237,7 +240,6 @@ fn known_keys_that_are_not_obeyed_are_said_when_they_are_used() {
     accepted("_add_plugin_dir_to_lua_path=true\n");
     assert!(accepted("[app_main]\n_gateway_interface_mode=fastcgi\n").apps[0].fastcgi);
     assert!(!accepted("[app_main]\n_gateway_interface_mode=\n").apps[0].fastcgi);
-    warned("[app_main]\n_virtualdomain_based_routing=1\n", 9, &["by host name"]);
     let spec = accepted("[app_main]\n_http_test_endpoint=/ok\n_http_test_timeout=3\n");
     let test = spec.apps[0].http_test.clone().unwrap();
     assert_eq!((test.path.as_str(), test.status, test.body.as_str()), ("/ok", 200, "OK"));
@@ -420,7 +422,14 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
             ("_http_test_endpoint", "/web/test"),
         ],
     ),
-    ("app_many", &[("_cmd_and_args", "run {unix_socket_path}"), ("numprocesses", "2")]),
+    (
+        "app_many",
+        &[
+            ("_cmd_and_args", "run {unix_socket_path}"),
+            ("numprocesses", "2"),
+            ("_virtualdomain_based_routing", "1"),
+        ],
+    ),
     ("app_deaf", &[("_cmd_and_args", "run"), ("numprocesses", "1")]),
     ("extra_daemon_one", &[("_cmd_and_args", "run"), ("numprocesses", "2")]),
     ("internal", &[]),
@@ -462,6 +471,7 @@ fn planned(spec: PluginSpec) -> crate::plan::Plan {
         telemetry: None,
         telegraf: None,
         held: BTreeMap::new(),
+        host_names: vec!["localhost".into()],
         takers: BTreeMap::new(),
         previous: None,
     })
@@ -475,6 +485,7 @@ fn values(row: &Row) -> &'static [&'static str] {
         Type::Word(words) => words,
         Type::Interpreter => &["python3.99"],
         Type::Paths => &["kept"],
+        Type::Hosts => &["example.org"],
         Type::Size => &["1G"],
         Type::Routes | Type::StaticPrefix | Type::StaticDirectory => &["/other"],
         Type::Count(_) | Type::StrictCount(..) | Type::Signal | Type::Timeout => &["9"],

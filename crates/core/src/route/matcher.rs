@@ -1,4 +1,4 @@
-//! Which route wins. The structures are persistent: a new table shares with the one
+//! Which route wins, among those of one host or of none. The structures are persistent: a new table shares with the one
 //! before all plugins that have not changed, so that a change costs what it changes.
 
 use std::collections::{BTreeSet, HashMap};
@@ -32,7 +32,7 @@ pub struct Hit<'a, T> {
 /// does not depend on how many plugins there are, only on the number of segments of the
 /// path (and of patterns), and on what changes. A clone costs nothing.
 #[derive(Debug)]
-pub struct Matcher<T> {
+pub struct Paths<T> {
     plugins: ByPlugin<T>,
     /// The first segment of literal prefixes to the plugins that declare such, by name.
     firsts: HashTrieMapSync<Box<str>, Vec<Arc<Rules<T>>>, RandomState>,
@@ -57,7 +57,7 @@ struct Rules<T> {
     root: Option<usize>,
 }
 
-impl<T> Default for Matcher<T> {
+impl<T> Default for Paths<T> {
     fn default() -> Self {
         Self {
             plugins: ByPlugin::new_sync(),
@@ -68,7 +68,7 @@ impl<T> Default for Matcher<T> {
     }
 }
 
-impl<T> Clone for Matcher<T> {
+impl<T> Clone for Paths<T> {
     fn clone(&self) -> Self {
         Self {
             plugins: self.plugins.clone(),
@@ -79,7 +79,7 @@ impl<T> Clone for Matcher<T> {
     }
 }
 
-impl<T> Matcher<T> {
+impl<T> Paths<T> {
     /// The plugin has these routes from now on, in this order; none: it has gone. When
     /// one of them cannot be used (a prefix that does not begin with `/`, a pattern that
     /// is no regular expression), that is the reason returned, and nothing has changed.
@@ -115,6 +115,11 @@ impl<T> Matcher<T> {
         } else {
             self.firsts.insert_mut(first.into(), members);
         }
+    }
+
+    /// True if there is no route.
+    pub(super) fn is_empty(&self) -> bool {
+        self.plugins.is_empty()
     }
 
     /// The route of a normalised path: plugins by name, the routes of a plugin in its
@@ -211,7 +216,7 @@ impl<T> Rules<T> {
 /// The regular expression of a route that is one; why the route cannot be used.
 fn pattern_of(route: &Route) -> Result<Option<Regex>, String> {
     let prefix = route.prefix.as_str();
-    let of = || format!("route {prefix:?} of {}/{}", route.plugin, route.app);
+    let of = || format!("route {:?} of {}/{}", route.label(), route.plugin, route.app);
     if !prefix.starts_with('/') {
         return Err(format!("{} does not begin with /", of()));
     }
@@ -235,14 +240,14 @@ mod tests {
     use super::super::tests::route;
     use super::*;
 
-    fn matcher(routes: Vec<Route>) -> Matcher<()> {
-        let mut matcher = Matcher::default();
+    fn matcher(routes: Vec<Route>) -> Paths<()> {
+        let mut matcher = Paths::default();
         matcher.set("p", routes.into_iter().map(|route| (route, ()))).unwrap();
         matcher
     }
 
     /// Prefix, alias, extra route, pattern and `/`, as a plugin with two apps yields them.
-    fn sample() -> Matcher<()> {
+    fn sample() -> Paths<()> {
         let pattern = Route { pattern: true, ..route("/v[0-9]+/x", "pattern") };
         let late = Route { pattern: true, ..route("/foo/.*z", "late") };
         matcher(vec![
@@ -336,13 +341,13 @@ mod tests {
         }
     }
 
-    fn app<'a>(matcher: &'a Matcher<()>, path: &str) -> Option<&'a str> {
+    fn app<'a>(matcher: &'a Paths<()>, path: &str) -> Option<&'a str> {
         matcher.find(path).map(|hit| hit.rule.route.app.as_str())
     }
 
     #[test]
     fn plugins_come_by_name_whenever_they_came() {
-        let mut matcher = Matcher::default();
+        let mut matcher = Paths::default();
         let pattern = Route { pattern: true, ..route("/shared/[a-z]+", "of_b") };
         for (plugin, routes) in [
             ("c", vec![route("/shared", "of_c"), route("/", "root_of_c")]),
@@ -365,7 +370,7 @@ mod tests {
         let mut after = before.clone();
         after.set("p", [(route("/b", "new"), ()), (route("/c", "c"), ())]).unwrap();
         after.set("q", [(route("/b", "of_q"), ()), (route("/q", "q"), ())]).unwrap();
-        fn of(matcher: &Matcher<()>) -> [Option<&str>; 4] {
+        fn of(matcher: &Paths<()>) -> [Option<&str>; 4] {
             ["/a", "/b", "/c", "/q"].map(|path| app(matcher, path))
         }
         assert_eq!(of(&after), [None, Some("new"), Some("c"), Some("q")]);

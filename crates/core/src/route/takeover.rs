@@ -18,34 +18,41 @@ pub struct Taken {
 /// What a plugin with the routes `own` takes from `others` (routes of other plugins, in the order
 /// of a [`super::RouteTable`]): routes that both declare, and routes whose requests would reach
 /// `own` because of a pattern, or of the order of plugins. The route `/` answers what is left, so
-/// that a longer route takes nothing from it. Sorted, the shortest route first.
+/// that a longer route takes nothing from it; nor does a host take anything from routes with a wildcard or
+/// without a host. Sorted, the shortest route first.
 pub fn taken(own: &[Route], others: &[Route]) -> Vec<Taken> {
     let before = matcher([others]);
     let after = matcher([others, own]);
     let is_own = |plugin: &str| own.iter().any(|route| route.plugin == plugin);
     let goes_to_own =
-        |path: &str| after.find(path).is_some_and(|hit| is_own(&hit.rule.route.plugin));
-    let mut found: BTreeMap<(usize, &str), Taken> = BTreeMap::new();
-    let mut add = |route: &'_ str, key, holder: &Route| {
-        found.entry(key).or_insert_with(|| Taken {
-            route: route.into(),
+        |route: &Route| find(&after, route).is_some_and(|holder| is_own(&holder.plugin));
+    let mut found: BTreeMap<(usize, String), Taken> = BTreeMap::new();
+    let mut add = |route: &Route, holder: &Route| {
+        let label = route.label();
+        found.entry((label.len(), label.clone())).or_insert_with(|| Taken {
+            route: label,
             plugin: holder.plugin.clone(),
             app: holder.app.clone(),
         });
     };
     for route in others {
-        let same = own.iter().any(|one| one.prefix == route.prefix);
-        if same || (!route.pattern && goes_to_own(&route.prefix)) {
-            add(&route.prefix, (route.prefix.len(), route.prefix.as_str()), route);
+        let same = own.iter().any(|one| one.host == route.host && one.prefix == route.prefix);
+        if same || (!route.pattern && goes_to_own(route)) {
+            add(route, route);
         }
     }
     for route in own.iter().filter(|route| !route.pattern && route.prefix != "/") {
-        let Some(hit) = before.find(&route.prefix) else { continue };
-        if hit.rule.route.prefix != "/" && goes_to_own(&route.prefix) {
-            add(&route.prefix, (route.prefix.len(), route.prefix.as_str()), &hit.rule.route);
+        let Some(holder) = find(&before, route) else { continue };
+        if holder.prefix != "/" && goes_to_own(route) {
+            add(route, holder);
         }
     }
     found.into_values().collect()
+}
+
+/// The route that answers requests with the host and the prefix of this one.
+fn find<'a>(matcher: &'a Matcher<()>, route: &Route) -> Option<&'a Route> {
+    Some(&matcher.find_at(route.host.as_deref(), &route.prefix)?.rule.route)
 }
 
 /// A pattern that cannot be used is left out: the plan says so.
@@ -68,6 +75,7 @@ mod tests {
 
     fn routes(plugin: &str, prefixes: &[&str]) -> Vec<Route> {
         let of = |prefix: &&str| Route {
+            host: None,
             prefix: prefix.to_string(),
             pattern: prefix.contains(['+', '*', '|']),
             target: Target::Upstream { name: format!("{plugin}/main") },
@@ -114,5 +122,23 @@ mod tests {
         assert_eq!(from_live("aaa", &["/.*"], &["/live", "/"]), ["/", "/live"]);
         assert_eq!(from_live("aaa", &["/(live|other)"], &["/live"]), ["/live"]);
         assert_eq!(from_live("aaa", &["/v1"], &["/v[0-9]+"]), ["/v1"]);
+    }
+
+    #[test]
+    fn hosts_are_taken_from_those_who_have_just_these() {
+        let at = |plugin: &str, hosts: &[&str]| -> Vec<Route> {
+            let host = |host: &&str| Route {
+                host: Some(host.to_string()),
+                ..routes(plugin, &["/"]).remove(0)
+            };
+            hosts.iter().map(host).collect()
+        };
+        let live = [at("live", &["a.org", "*.b.org"]), routes("live", &["/"])].concat();
+        let of = |own: Vec<Route>| -> Vec<String> {
+            taken(&own, &live).into_iter().map(|one| one.route).collect()
+        };
+        assert_eq!(of(at("zzz", &["a.org", "*.b.org"])), ["a.org/", "*.b.org/"]);
+        assert!(of(at("aaa", &["x.b.org", "c.org", "*.org"])).is_empty());
+        assert_eq!(of(routes("aaa", &["/"])), ["/"]);
     }
 }

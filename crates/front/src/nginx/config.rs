@@ -134,14 +134,33 @@ impl Writer<'_> {
             for piece in self.at(&Place::Server) {
                 text.fragment(piece);
             }
-            self.locations(text);
+            self.locations(text, None);
         });
+        self.hosts(text);
         text.block("server", |text| {
             text.line(format!("listen unix:{};", self.site.own_socket.display()));
             text.line("access_log off;");
             text.line(format!("location = /revision {{ return 200 \"{revision}\"; }}"));
             text.line("location / { return 404; }");
         });
+    }
+
+    /// A server for each host that routes name, where locations for other hosts would take its
+    /// requests. As with MFSERV it has no fragment of the whole server.
+    fn hosts(&self, text: &mut Text) {
+        let routes = self.sections.values().flat_map(|one| &one.routes);
+        let hosts: BTreeSet<&str> = routes.filter_map(|route| route.host.as_deref()).collect();
+        for host in hosts.into_iter().filter(|_| !self.pieces.is_empty()) {
+            text.block("server", |text| {
+                for address in &self.site.listen {
+                    text.line(format!("listen {address};"));
+                }
+                text.line(format!("server_name {};", quoted(host)));
+                text.line("set $plugin \"#unknown#\";");
+                text.line("set $extra_log_format \"\";");
+                self.locations(text, Some(host));
+            });
+        }
     }
 
     fn at<'s>(&'s self, place: &'s Place) -> impl Iterator<Item = &'s Piece<'s>> {

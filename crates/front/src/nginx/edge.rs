@@ -104,6 +104,7 @@ mod tests {
     #[test]
     fn an_amendment_changes_only_what_it_names() {
         let route = |plugin: &str| mfserv_core::route::Route {
+            host: None,
             prefix: format!("/{plugin}"),
             pattern: false,
             target: mfserv_core::route::Target::Fixed { status: 200, body: String::new() },

@@ -174,7 +174,8 @@ fn is_served(places: &Places, name: &str) -> Result<(), Diagnostic> {
         }
         return Err(problem.help("`mfserv status` and `mfserv logs` show more"));
     }
-    match status.address.is_none() && !planned.paths.is_empty() {
+    let is_routed = !planned.paths.is_empty() || !planned.hosts.is_empty();
+    match status.address.is_none() && is_routed {
         true => Err(fails("the node has no front ([nginx] flag or port)")),
         false => Ok(()),
     }
@@ -187,8 +188,8 @@ fn say_where(places: &Places, name: &str, applied: &Applied) {
         return print("no front listens: [nginx] flag or port is 0\n");
     };
     for plugin in status.plugins.iter().filter(|p| p.name == name) {
-        for path in &plugin.paths {
-            print(&format!("{address}{path}\n"));
+        for url in plugin.urls(&address) {
+            print(&format!("{url}\n"));
         }
     }
     let of_plugin = |p: &&Diagnostic| p.is_about(name);

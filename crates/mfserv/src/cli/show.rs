@@ -195,18 +195,25 @@ fn watcher_rows(status: &Status) -> Vec<Vec<String>> {
             format!("{}/{}", watcher.ready, watcher.wanted),
             watcher.crashes.to_string(),
             render::bytes(memory),
-            watcher.path.clone().unwrap_or_default(),
+            places(&watcher.path, &watcher.hosts).join(", "),
         ]);
     }
-    let answered: BTreeSet<&String> =
-        status.watchers.iter().filter_map(|watcher| watcher.path.as_ref()).collect();
+    let of_watcher = |watcher: &WatcherStatus| places(&watcher.path, &watcher.hosts);
+    let answered: BTreeSet<String> = status.watchers.iter().flat_map(of_watcher).collect();
     for plugin in status.plugins.iter().filter(|plugin| plugin.state == PluginState::Active) {
-        for path in plugin.paths.iter().filter(|path| !answered.contains(path)) {
-            let cells = [plugin.name.as_str(), "static", "-", "-", "-", path];
+        let all = places(&plugin.paths, &plugin.hosts);
+        for place in all.iter().filter(|place| !answered.contains(*place)) {
+            let cells = [plugin.name.as_str(), "static", "-", "-", "-", place];
             rows.push(cells.map(str::to_owned).to_vec());
         }
     }
     rows
+}
+
+/// Where something answers: paths, and hosts as `example.org/`.
+fn places<'a>(paths: impl IntoIterator<Item = &'a String>, hosts: &[String]) -> Vec<String> {
+    let hosts = hosts.iter().map(|host| format!("{host}/"));
+    paths.into_iter().cloned().chain(hosts).collect()
 }
 
 /// Why a watcher is not well: the end of its last worker, and what starting ones say.

@@ -2,11 +2,12 @@
 
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{Listen, Plan};
-use mfserv_core::route::pages;
+use mfserv_core::route::{hosts, pages};
 use mfserv_core::shipping::Report;
 use mfserv_core::status::{PluginStatus, RoleStatus, Status, WatcherState, WatcherStatus};
 use mfserv_core::wire::front::UpstreamStats;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use mfserv_platform::disk;
@@ -91,6 +92,7 @@ fn as_planned(mut watchers: Vec<WatcherStatus>, plan: Option<&Plan>) -> Vec<Watc
                 name: spec.name.clone(),
                 plugin: spec.name.plugin().map(str::to_owned),
                 path: None,
+                hosts: Vec::new(),
                 wanted: 0,
                 ready: 0,
                 scaled: None,
@@ -107,10 +109,14 @@ fn as_planned(mut watchers: Vec<WatcherStatus>, plan: Option<&Plan>) -> Vec<Watc
         watcher.scaled = count.filter(|count| count.differs()).cloned();
     }
     let pages = plan.map_or_else(Default::default, |plan| pages(&plan.table.routes));
-    for (plugin, app) in pages.keys() {
+    let hosts = plan.map_or_else(Default::default, |plan| hosts(&plan.table.routes));
+    let apps: BTreeSet<_> = pages.keys().chain(hosts.keys()).collect();
+    for (plugin, app) in apps {
         let name = WatcherName::app(plugin, app);
         if let Ok(at) = watchers.binary_search_by(|watcher| watcher.name.cmp(&name)) {
             watchers[at].path = pages.get(&(*plugin, *app)).map(|path| path.to_string());
+            let hosts = hosts.get(&(*plugin, *app)).into_iter().flatten();
+            watchers[at].hosts = hosts.map(|host| host.to_string()).collect();
         }
     }
     watchers
@@ -123,6 +129,7 @@ fn plugin_status(plugin: &mfserv_core::plan::PlannedPlugin) -> PluginStatus {
         dir: plugin.dir.to_string_lossy().into_owned(),
         state: plugin.state,
         paths: plugin.paths.clone(),
+        hosts: plugin.hosts.clone(),
     }
 }
 

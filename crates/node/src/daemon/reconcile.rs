@@ -18,7 +18,7 @@ use super::{DaemonOptions, breakages, held, last_plan, programs, shown_config, t
 use crate::installed::{Directories, Instead};
 use crate::operations::Counts;
 use crate::places::Places;
-use crate::{configure, installed, port_holder, taking, telegraf};
+use crate::{configure, host, installed, port_holder, taking, telegraf};
 
 /// How long a port may stay taken before that is an error: a living front gives its socket back
 /// to a new keeper within this time.
@@ -290,6 +290,7 @@ fn planned(
         telemetry: Some(programs::telemetry(options, module)),
         telegraf,
         held,
+        host_names: host::host_names(&module.env),
         takers: taking::read(disk, places),
         previous,
     })

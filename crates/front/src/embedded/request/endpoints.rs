@@ -76,6 +76,12 @@ impl<'a> Endpoint<'a> {
         }
     }
 
+    /// True if an app answers this path itself on a host of its own: /status and /uuid are names
+    /// that any site may have, what begins with `/__` and the health check are not.
+    pub fn is_free_on_hosts_of_apps(&self, path: &str) -> bool {
+        matches!(self, Endpoint::Status | Endpoint::Uuid) && !path.starts_with("/__")
+    }
+
     /// Why this request is not answered, if it is not.
     fn refusal(&self, exchange: &Exchange<'_>) -> Option<Cause> {
         let head = exchange.request();

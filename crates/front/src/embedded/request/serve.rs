@@ -182,7 +182,9 @@ async fn answer(
         return Ok(());
     }
     let path = route::normalise(head.path()).map_err(|_| Cause::BadPath)?;
-    if let Some(own) = Endpoint::of(&path, head, &lane.front.extensions, exchange.settings()) {
+    let site = in_force.matcher.site(head.host());
+    let own = Endpoint::of(&path, head, &lane.front.extensions, exchange.settings());
+    if let Some(own) = own.filter(|own| !(site.is_named && own.is_free_on_hosts_of_apps(&path))) {
         return endpoints::answer(own, lane, exchange).await;
     }
     if exchange.settings().stopping {
@@ -191,8 +193,9 @@ async fn answer(
     if https::has_to_come_again(exchange) {
         return https::redirect(exchange);
     }
-    let Some(hit) = in_force.matcher.find(&path) else {
-        return files::not_found(in_force.not_found_page.as_deref(), exchange).await;
+    let Some(hit) = site.paths.find(&path) else {
+        let page = in_force.not_found_page.as_deref().filter(|_| !site.is_named);
+        return files::not_found(page, exchange).await;
     };
     let route = &hit.rule.route;
     exchange.set_plugin(&route.plugin);

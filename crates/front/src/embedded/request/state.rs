@@ -316,7 +316,7 @@ fn check(
 ) -> Result<(), String> {
     for (plugin, section) in sections {
         for route in &section.routes {
-            let of = || format!("route {:?} of {}/{}", route.prefix, route.plugin, route.app);
+            let of = || format!("route {:?} of {}/{}", route.label(), route.plugin, route.app);
             match &route.target {
                 Target::Upstream { name } if !section.upstreams.contains_key(name) => {
                     return Err(format!("{} leads to an unknown app {name:?}", of()));

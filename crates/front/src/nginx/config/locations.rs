@@ -7,9 +7,11 @@ use crate::nginx::pieces::{Piece, PieceId, Place};
 use crate::nginx::text::{Text, literally, quoted};
 
 impl Writer<'_> {
-    /// Locations for the requests that fragments are for, and the one for all others.
-    pub(super) fn locations(&self, text: &mut Text) {
-        let routes = self.sections.values().flat_map(|one| &one.routes);
+    /// Locations for the requests that fragments are for, and the one for all others, by the routes
+    /// with this host (`None`: without a host).
+    pub(super) fn locations(&self, text: &mut Text, host: Option<&str>) {
+        let all = self.sections.values().flat_map(|one| &one.routes);
+        let routes = all.filter(|route| route.host.as_deref() == host);
         let with: Vec<(usize, &Route, &Piece<'_>)> = match self.pieces.is_empty() {
             true => Vec::new(),
             false => routes

@@ -101,9 +101,14 @@ impl Writer<'_> {
             text.line("default upgrade;");
             text.line("\"\" \"\";");
         });
-        text.block("map $http_host $mfserv_host", |text| {
+        text.block("map $http_host $mfserv_host_field", |text| {
             text.line("default $http_host;");
             text.line("\"\" $host;");
+        });
+        // The host of an absolute form is the host, whatever the field says (RFC 9112, 3.2.2).
+        text.block("map $request $mfserv_host", |text| {
+            text.line("default $mfserv_host_field;");
+            text.line("\"~*^[^ ]+ https?://(?<mfserv_authority>[^/? ]+)\" $mfserv_authority;");
         });
         // realip puts another address in the place of that of the client that connected.
         let has_two = self.server.real_ip.is_some() && self.site.has_real_ip;

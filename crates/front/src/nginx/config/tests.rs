@@ -24,6 +24,7 @@ fn site() -> Site {
 
 fn route(plugin: &str, prefix: &str, is_static: bool) -> Route {
     Route {
+        host: None,
         prefix: prefix.into(),
         pattern: false,
         target: match is_static {
@@ -114,6 +115,21 @@ fn a_fragment_for_everything_is_in_the_last_location() {
     let text = rendered(&[("p", section(vec![route("p", "/", false)], of_app("expires 1h;", "")))]);
     assert_eq!(locations(&text).last(), Some(&"location / {"));
     assert_eq!(locations(&text).iter().filter(|head| **head == "location / {").count(), 1);
+}
+
+#[test]
+fn a_host_has_a_server_of_its_own_where_fragments_could_take_its_requests() {
+    let at = |host: &str| Route { host: Some(host.into()), ..route("p", "/", false) };
+    let routes = vec![route("p", "/p", false), at("a.org"), at("*.b.org")];
+    let plain = rendered(&[("p", section(routes.clone(), Fragments::default()))]);
+    assert_eq!(plain, rendered(&[]));
+    let text = rendered(&[("p", section(routes, of_app("expires 1h;", "")))]);
+    for host in ["a.org", "*.b.org"] {
+        assert_eq!(text.matches(&format!("server_name \"{host}\";")).count(), 1, "{text}");
+    }
+    // In the server of all hosts the fragment is for /p, in each of the others for everything.
+    assert_eq!(text.matches("expires 1h;").count(), 3, "{text}");
+    assert_eq!(locations(&text).iter().filter(|head| head.contains("^/p(")).count(), 1);
 }
 
 #[test]

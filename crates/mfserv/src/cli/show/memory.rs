@@ -83,6 +83,7 @@ mod tests {
             plugin: None,
             name: name.clone(),
             path: None,
+            hosts: Vec::new(),
             wanted: 2,
             ready: 2,
             scaled: None,

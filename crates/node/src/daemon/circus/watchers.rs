@@ -129,6 +129,7 @@ mod tests {
             plugin: name.plugin().map(str::to_owned),
             name,
             path: None,
+            hosts: Vec::new(),
             wanted: 1,
             ready: 1,
             scaled: None,

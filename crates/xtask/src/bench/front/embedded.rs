@@ -129,6 +129,7 @@ fn table(of: &Backend<'_>, home: &Path) -> RouteTable {
         fastcgi: None,
     };
     let route = |prefix: &str, target| Route {
+        host: None,
         prefix: prefix.into(),
         pattern: false,
         target,

@@ -50,6 +50,7 @@ const NEW_PLUGIN_KEYS: &[&str] = &[
     "_ready",
     "_requests_per_worker",
     "_keep_alive",
+    "_hosts",
     "_python_server",
     "_python_threads",
     "_python_asgi_server",

@@ -156,8 +156,8 @@ impl<'a> DevSession<'a> {
         let address = status.address.clone().unwrap_or_default();
         self.address.clone_from(&address);
         let planned = status.plugins.iter().find(|plugin| plugin.name == name);
-        for path in planned.iter().flat_map(|plugin| &plugin.paths) {
-            self.say(&format!("  {address}{path}"));
+        for url in planned.iter().flat_map(|plugin| plugin.urls(&address)) {
+            self.say(&format!("  {url}"));
         }
         let own = status.problems.iter().filter(|problem| problem.is_about(&name));
         own.for_each(|problem| self.say(&problem.to_string()));
