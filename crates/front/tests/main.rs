@@ -37,6 +37,7 @@ mod metrics;
 mod patience;
 mod pull;
 mod retries;
+mod routes;
 mod slots;
 mod slow_lane;
 mod slow_readers;

@@ -12,9 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mfserv_core::names::{WatcherName, WorkerId};
-use mfserv_core::route::{
-    Amendment, Route, RouteTable, ServerSettings, Slots, Target, UpstreamSpec,
-};
+use mfserv_core::route::{Amendment, RouteTable, ServerSettings, Slots, Target, UpstreamSpec};
 use mfserv_core::wire::frame;
 use mfserv_core::wire::front::{FromFront, Peer, ToFront};
 use tempfile::TempDir;
@@ -304,16 +302,7 @@ pub fn table(slots: Slots, keep_alive: bool) -> RouteTable {
     }
 }
 
-pub fn route(prefix: &str, target: Target) -> Route {
-    Route {
-        host: None,
-        prefix: prefix.into(),
-        pattern: false,
-        target,
-        plugin: "p".into(),
-        app: "a".into(),
-    }
-}
+pub use crate::routes::route;
 
 pub const ONE: Slots = Slots::Finite { per_worker: 1 };
 

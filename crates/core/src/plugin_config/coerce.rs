@@ -54,9 +54,8 @@ pub(super) type Doubt = (String, String);
 /// (why the value is refused, what to write).
 pub(super) type Refusal = (String, String);
 
-/// Reads a value. `module_timeout` is exported for an app without a timeout of
-/// its own; `is_file` says whether a relative path is a regular file of the
-/// plugin.
+/// Reads a value. `module_timeout` is exported for an app without a timeout of its own; `is_file`
+/// says whether a relative path is a regular file of the plugin.
 pub(super) fn coerce(
     kind: Type,
     text: &str,
