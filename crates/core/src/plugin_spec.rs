@@ -138,6 +138,10 @@ pub struct AppSpec {
     pub static_url_prefix: String,
     /// `_static_directory`.
     pub static_directory: String,
+    /// `_static_fallback`: the file that answers paths without a file, below the static
+    /// directory; empty for none.
+    #[serde(default)]
+    pub static_fallback: String,
     /// `prefix_based_routing_extra_routes`, split.
     pub extra_routes: Vec<String>,
     /// `_virtualdomain_based_routing`.

@@ -35,6 +35,14 @@ pub enum Target {
         /// The directory; nothing outside of it is served.
         root: PathBuf,
     },
+    /// To the files of a single-page app: as `Static`, and a path without a file is answered
+    /// with one of them, whose script knows what the path means.
+    Site {
+        /// The directory; nothing outside of it is served.
+        root: PathBuf,
+        /// The file: `index.html`, below `root`.
+        fallback: String,
+    },
     /// A fixed answer.
     Fixed {
         /// The status code.

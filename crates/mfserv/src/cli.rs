@@ -100,8 +100,12 @@ enum Command {
     New(plugins::New),
     /// Build the environment of a plugin: Python packages, node_modules.
     Build(plugins::Build),
-    /// Run a plugin from its directory, and serve each edit.
+    /// Run an app or a plugin from its directory, and serve each edit.
     Dev(plugins::Dev),
+    /// Build an app or a plugin, and serve it from a release of its own, in one go.
+    Deploy(plugins::Deploy),
+    /// Write the files of a plugin into the directory of an app.
+    Init(plugins::Init),
     /// Build a plugin and pack it into one file.
     Release(plugins::Release),
     /// Install a package, or a new release of an installed plugin without losing a request.
@@ -173,6 +177,8 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::New(args) => args.run(),
         Command::Build(args) => args.run(&places),
         Command::Dev(args) => args.run(&places),
+        Command::Deploy(args) => args.run(&places),
+        Command::Init(args) => args.run(),
         Command::Release(args) => args.run(&places),
         Command::Install(args) => args.run(&places, "install"),
         Command::Uninstall(args) => args.run(&places),

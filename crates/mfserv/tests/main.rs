@@ -13,6 +13,7 @@
 )]
 
 mod alerts;
+mod apps;
 mod circus;
 mod comeback;
 mod compat;

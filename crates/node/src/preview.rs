@@ -381,7 +381,9 @@ fn app_of(command: &CommandSpec, spec: &PluginSpec, plan: &Plan) -> App {
     let own = |plugin: &str, of: &str| plugin == spec.name && of == command.name;
     for route in plan.table.routes.iter().filter(|route| own(&route.plugin, &route.app)) {
         match &route.target {
-            Target::Static { root } => app.files.push((route.label(), root.clone())),
+            Target::Static { root } | Target::Site { root, .. } => {
+                app.files.push((route.label(), root.clone()))
+            }
             Target::Upstream { .. } | Target::Fixed { .. } => app.routes.push(route.label()),
         }
     }

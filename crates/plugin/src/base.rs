@@ -110,7 +110,14 @@ pub fn is_wanted(plugin_dir: &Path, spec: &PluginSpec) -> bool {
 /// Whether a command of a plugin is a Python program, or one of the base's own.
 pub fn runs_python(spec: &PluginSpec) -> bool {
     let python = |command: &str| {
-        let word = command.split_whitespace().next().unwrap_or_default().trim_matches('"');
+        let mut words = command.split_whitespace().map(|word| word.trim_matches('"'));
+        let mut word = words.next().unwrap_or_default();
+        if word == "env" {
+            // `env -C DIR A=B PROGRAM`
+            let rest: Vec<&str> = words.collect();
+            let rest = if rest.first() == Some(&"-C") { &rest[2.min(rest.len())..] } else { &rest };
+            word = rest.iter().find(|word| !word.contains('=')).copied().unwrap_or_default();
+        }
         let program = word.rsplit('/').next().unwrap_or_default();
         program.ends_with(".py")
             || program.starts_with("python")

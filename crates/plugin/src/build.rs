@@ -29,6 +29,7 @@ use crate::progress::{Cancel, Progress};
 
 pub use clean::{clean, clean_packages};
 pub use frozen::{Frozen, frozen_requirements};
+pub use node::{node_packages, node_script};
 pub(crate) use python::environment_from_wheels;
 pub use python::{WHEELS_MARK, check_wheels};
 

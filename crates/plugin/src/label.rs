@@ -19,9 +19,8 @@ pub fn name_in_label(text: &str) -> Result<String, String> {
 }
 
 /// What somebody does whose directory is no plugin.
-const HOW_TO_MAKE_ONE: &str = "name the directory of a plugin, or make one: `mfserv new NAME` (its \
-     --help lists the templates), then copy your files into it and write your command into its \
-     config.ini (_cmd_and_args)";
+const HOW_TO_MAKE_ONE: &str = "`mfserv dev DIR` and `mfserv deploy DIR` take an app as it is; `mfserv \
+     init DIR` makes a plugin of it, `mfserv new NAME` a new one (its --help lists the templates)";
 
 /// The name of the plugin in a directory.
 pub fn read_name(dir: &Path) -> Result<String, Diagnostic> {

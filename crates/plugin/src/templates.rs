@@ -146,12 +146,10 @@ pub fn create(
     }
     let place = parent.join(name);
     if fs::symlink_metadata(&place).is_ok() {
-        return Err(Diagnostic::error(format!(
-            "the subdirectory {name} already exists in {}",
-            parent.display()
-        ))
-        .kind(Kind::Refused)
-        .help("choose another name, or remove it"));
+        let there = format!("the subdirectory {name} already exists in {}", parent.display());
+        return Err(Diagnostic::error(there).kind(Kind::Refused).help(format!(
+            "choose another name; `mfserv init {name}` makes a plugin of an app that is there"
+        )));
     }
     let mut files = vec![label(name), version_line()];
     let own = |source: &&Source| !template.files.iter().any(|one| one.path == source.path);

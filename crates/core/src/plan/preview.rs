@@ -301,7 +301,7 @@ fn variables(was: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> 
 fn routes(old: Option<&Plan>, new: &Plan) -> Vec<RouteChange> {
     // Of two equal prefixes of an app one leads to files, the other to its workers.
     let key = |route: &Route| {
-        let files = matches!(route.target, Target::Static { .. });
+        let files = matches!(route.target, Target::Static { .. } | Target::Site { .. });
         (route.label(), route.plugin.clone(), route.app.clone(), files)
     };
     let of = |plan: &Plan| -> BTreeMap<_, String> {
@@ -321,7 +321,9 @@ fn routes(old: Option<&Plan>, new: &Plan) -> Vec<RouteChange> {
 fn leads_to(target: &Target) -> String {
     match target {
         Target::Upstream { name } => format!("workers of {name}"),
-        Target::Static { root } => format!("files of {}", root.display()),
+        Target::Static { root } | Target::Site { root, .. } => {
+            format!("files of {}", root.display())
+        }
         Target::Fixed { status, .. } => format!("answer {status}"),
     }
 }

@@ -113,7 +113,11 @@ fn push_routes(
         let root = plugin.dir.join(&app.command.name).join(directory);
         let path = format!("{}{}", prefix.trim_end_matches('/'), app.static_url_prefix);
         let path = if path.is_empty() { "/" } else { &path };
-        routes.push(route(path, Target::Static { root }));
+        let fallback = app.static_fallback.clone();
+        routes.push(match fallback.is_empty() {
+            true => route(path, Target::Static { root }),
+            false => route(path, Target::Site { root, fallback }),
+        });
     }
     let fixed = |status, body: &str| Target::Fixed { status, body: body.into() };
     let wanted = count.map_or(app.command.count, |count| count.wanted);

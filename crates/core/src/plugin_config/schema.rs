@@ -233,6 +233,7 @@ keys! {
         STATIC_ROUTING: bool = flag("_static_routing", "1");
         STATIC_PREFIX: String = text("_static_url_prefix", Type::StaticPrefix, "/static");
         STATIC_DIRECTORY: String = text("_static_directory", Type::StaticDirectory, "/static");
+        STATIC_FALLBACK: String = text("_static_fallback", Type::StaticDirectory, "");
         EXTRA_ROUTES: Vec<String> = list("prefix_based_routing_extra_routes", Type::Routes);
         // Whatever is not `fastcgi` is the default way to talk to an app.
         GATEWAY_MODE: String = text("_gateway_interface_mode", Type::Text, "proxy");

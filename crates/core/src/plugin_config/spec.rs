@@ -132,6 +132,7 @@ fn app(name: &str, section: &Section) -> AppSpec {
         static_routing: section.get(STATIC_ROUTING),
         static_url_prefix: section.get(STATIC_PREFIX),
         static_directory: section.get(STATIC_DIRECTORY),
+        static_fallback: section.get(STATIC_FALLBACK).trim_start_matches('/').to_string(),
         extra_routes: section.get(EXTRA_ROUTES),
         virtual_domains: section.get(VIRTUAL_DOMAINS),
         extra_vhosts: section.get(EXTRA_VHOSTS),

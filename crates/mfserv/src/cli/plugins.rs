@@ -1,7 +1,9 @@
 //! Plugins: made, built, run from a directory, packed, installed, looked at. Here is what
 //! these commands share.
 
+mod app;
 mod build;
+mod deploy;
 pub mod dev;
 mod drift;
 pub mod env;
@@ -15,6 +17,7 @@ mod setup;
 use std::path::Path;
 
 pub use build::{Build, Release};
+pub use deploy::{Deploy, Init};
 pub use dev::Dev;
 pub use env::{Env, Exec};
 pub use info::{Info, List};

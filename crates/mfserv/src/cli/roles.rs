@@ -375,6 +375,7 @@ impl Stage {
             replace: self.replace,
             new_name: self.new_name.clone(),
             clean: self.clean,
+            replace_link: None,
             take_route: self.take_route,
         };
         let staged = stage(places, package, (owner, PATIENCE), cancel, &mut steps)?;

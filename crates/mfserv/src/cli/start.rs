@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use mfserv_core::keys::STARTUP_ENABLED;
+use mfserv_core::keys::{FRONT_HOST, NGINX_PORT, STARTUP_ENABLED};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind, Severity};
@@ -100,9 +100,24 @@ pub fn bring_up(
     status.map(|status| Came::Up { status: Box::new(status), known })
 }
 
+/// What a node that is not configured for it is told, so that it can listen: another port, if
+/// another program has its own.
+pub fn free_port(places: &Places) -> Result<Vec<String>, Diagnostic> {
+    let module = configure::module(places, &[])?;
+    let host = module.resolution.config.get(FRONT_HOST);
+    let Some(port) = module.resolution.config.get(NGINX_PORT) else { return Ok(Vec::new()) };
+    let taken = std::net::TcpListener::bind((host, port))
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse);
+    if !taken {
+        return Ok(Vec::new());
+    }
+    let free = std::net::TcpListener::bind((host, 0)).and_then(|socket| socket.local_addr());
+    Ok(free.map(|address| format!("nginx.port={}", address.port())).into_iter().collect())
+}
+
 /// Brings the node up, as `mfserv start` does.
-pub fn up(places: &Places) -> Result<Outcome, Diagnostic> {
-    Start { sets: Vec::new(), no_wait: false, timeout: 300 }.run(places)
+pub fn up(places: &Places, sets: Vec<String>) -> Result<Outcome, Diagnostic> {
+    Start { sets, no_wait: false, timeout: 300 }.run(places)
 }
 
 /// Starts a keeper if none lives; returns whether it did. Of several that try at the

@@ -9,14 +9,19 @@ use super::Cli;
 /// Words of other tools, and what does the same here.
 const ELSEWHERE: &[(&[&str], &str)] = &[
     (
-        &["init", "create", "generate", "scaffold"],
-        "`mfserv new NAME` makes a plugin; `mfserv start` makes and starts a node",
+        &["create", "generate", "scaffold"],
+        "`mfserv dev DIR` serves an app that is there, `mfserv new NAME` makes a plugin from a \
+         template; `mfserv start` makes and starts a node",
     ),
     (
-        &["deploy", "push", "publish"],
-        "`mfserv release DIR` packs a plugin, `mfserv install FILE.plugin` deploys it",
+        &["push", "publish"],
+        "`mfserv deploy DIR` deploys here; `mfserv release DIR` packs a plugin for a server, and \
+         `mfserv install FILE.plugin` deploys it there",
     ),
-    (&["update", "redeploy"], "`mfserv install FILE.plugin` replaces the release that serves"),
+    (
+        &["update", "redeploy"],
+        "`mfserv deploy DIR` and `mfserv install FILE.plugin` replace the release that serves",
+    ),
     (&["shell", "bash", "sh", "ssh", "console"], "`mfserv exec PLUGIN bash`"),
     (&["remove", "rm", "delete", "destroy"], "`mfserv uninstall PLUGIN`"),
     (&["serve", "up", "launch"], "`mfserv start` starts the node, `mfserv dev DIR` one plugin"),
@@ -67,7 +72,7 @@ mod tests {
                 assert!(!names.contains(word), "{word}");
             }
         }
-        assert!(here("init").unwrap().contains("mfserv new"));
+        assert!(here("create").unwrap().contains("mfserv new"));
         assert_eq!(here("nonsense"), None);
     }
 }

@@ -136,7 +136,14 @@ pub fn put(
     let patience_s = if replace { PATIENCE_S } else { 0 };
     let mut op = Operation::silent(places, command, patience_s, cancel()?);
     let mut dangers = Vec::new();
-    let package = PackageFile { file, replace, new_name, clean: false, take_route: false };
+    let package = PackageFile {
+        file,
+        replace,
+        new_name,
+        clean: false,
+        replace_link: None,
+        take_route: false,
+    };
     let deployed = deploy(places, &mut op, package, &mut |spec| dangers = dangers::dangers(spec));
     let outcome = op.end(deployed, serde_json::Value::Null)?;
     Ok((outcome.warnings, dangers))

@@ -60,6 +60,31 @@ pub(super) fn build(
     Ok(Some(npm.part(false, &lock)))
 }
 
+/// The packages of a directory with a `package.json` that is no plugin.
+pub fn node_packages(
+    dir: &Path,
+    options: &BuildOptions,
+    progress: &mut dyn Progress,
+) -> Result<(), Diagnostic> {
+    build(dir, options, progress).map(drop)
+}
+
+/// Runs a script of the `package.json` in a directory, as `npm run` does.
+pub fn node_script(
+    dir: &Path,
+    script: &str,
+    options: &BuildOptions,
+    progress: &mut dyn Progress,
+) -> Result<(), Diagnostic> {
+    let npm = Npm::find(options)?;
+    let what = format!("npm run {script}");
+    progress.step(&what);
+    let mut command: Command = clean(&npm.npm);
+    command.args(["run", script]).current_dir(dir);
+    let run = Run { what: &what, limit: options.limit, cancel: &options.cancel };
+    run.run(command, progress).map(drop)
+}
+
 /// The lock that npm reads: `npm-shrinkwrap.json` where there is one.
 fn lock_name(dir: &Path) -> &'static str {
     match dir.join(SHRINKWRAP).is_file() {

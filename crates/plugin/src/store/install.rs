@@ -49,6 +49,8 @@ pub type Prepare<'a> = dyn Fn(&Path) -> Result<Prepared, Diagnostic> + 'a;
 pub struct InstallOptions<'a> {
     /// Accept that a packed plugin of that name is installed: make a new release of it.
     pub replace: bool,
+    /// Accept that this developer's directory is linked under that name: the release takes its place.
+    pub replace_link: Option<PathBuf>,
     /// Install it under this name instead of its own.
     pub new_name: Option<String>,
     /// Remove the oldest releases even if the app has left files in them.
@@ -115,7 +117,10 @@ pub fn stage(
     let owner = &options.owner;
     releases::sweep_all(home, owner);
     let _claim = claim_within(home, name, owner, options.patience, &options.cancel, progress)?;
-    let before = check_place(home, name, options.replace)?;
+    let before = match &options.replace_link {
+        Some(dir) if is_linked_to(home, name, dir) => None,
+        _ => check_place(home, name, options.replace)?,
+    };
     let number = releases::next_number(home, name);
     let dir = home.release(name, number);
     disk::create_dir(&home.releases_of(name))?;
@@ -176,6 +181,13 @@ impl Drop for Attempt<'_> {
             releases::forget(self.home, self.name, self.dir);
         }
     }
+}
+
+/// Whether the plugin of that name is a link to this directory.
+fn is_linked_to(home: &Home, plugin: &str, dir: &Path) -> bool {
+    let link = home.link(plugin);
+    let same = |found: PathBuf| fs::canonicalize(dir).is_ok_and(|dir| dir == found);
+    link.is_symlink() && fs::canonicalize(link).is_ok_and(same)
 }
 
 /// Refuses if something else of that name is installed. Returns the release that

@@ -124,6 +124,7 @@ fn prepare(dir: &Path) -> Result<Prepared, Diagnostic> {
 
 fn options(replace: bool) -> InstallOptions<'static> {
     InstallOptions {
+        replace_link: None,
         replace,
         new_name: None,
         clean: false,

@@ -35,11 +35,14 @@ use ranges::Asked;
 /// The file that is served for a directory.
 const INDEX: &str = "index.html";
 
-/// Answers with the file that `rest` names below `root`. `path` is the whole path.
+/// Answers with the file that `rest` names below `root`. `path` is the whole path. A path that
+/// names nothing is answered with the `fallback`, if there is one: a document of the path, while
+/// what has an extension is a file that is missing.
 pub async fn serve(
     root: &Path,
     rest: &str,
     path: &str,
+    fallback: Option<&str>,
     exchange: &mut Exchange<'_>,
 ) -> Result<(), Fault> {
     let (head, settings) = (exchange.request(), exchange.settings());
@@ -73,6 +76,15 @@ pub async fn serve(
             answer::put_page(exchange, (301, ""), &[("Location", &location)]);
             Ok(())
         }
+        Known::Nothing if fallback.is_some() && may_be_a_page(&relative, wants_index) => {
+            let page = fallback.unwrap_or(INDEX);
+            let Known::Asset(asset) = open_file_cache::find(root, page, symlinks).await? else {
+                return Err(Cause::NotFound.into());
+            };
+            let asked = Preconditions::of(head);
+            let (asset, chosen) = choose(asset, root, page, settings, &asked).await?;
+            Reply { asset: &asset, chosen: &chosen, asked: &asked, exchange }.send().await
+        }
         // A directory without an index is not listed.
         Known::Nothing if wants_index => {
             match open_file_cache::find(root, &relative[..directory], symlinks).await? {
@@ -83,6 +95,13 @@ pub async fn serve(
         Known::Nothing => Err(Cause::NotFound.into()),
         Known::Directory | Known::Forbidden => Err(Cause::Forbidden.into()),
     }
+}
+
+/// Whether a path without a file may be a page that a script knows: its name has no extension.
+/// A script or a picture that is missing must not be answered with a page.
+fn may_be_a_page(relative: &str, is_directory: bool) -> bool {
+    let name = relative.rsplit('/').next().unwrap_or(relative);
+    is_directory || !name.contains('.')
 }
 
 /// Chooses the form of a file. If the chosen compressed copy has changed, the file is

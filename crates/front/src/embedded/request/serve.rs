@@ -214,7 +214,10 @@ async fn answer(
         }
         (Target::Upstream { .. }, None) => Err(Cause::Removed.into()),
         (Target::Static { root }, _) => {
-            files::serve(root, &path[hit.rest_at..], &path, exchange).await
+            files::serve(root, &path[hit.rest_at..], &path, None, exchange).await
+        }
+        (Target::Site { root, fallback }, _) => {
+            files::serve(root, &path[hit.rest_at..], &path, Some(fallback), exchange).await
         }
         (Target::Fixed { status, body }, _) => {
             put_text(exchange, *status, "text/plain; charset=utf-8", body);
@@ -232,7 +235,7 @@ fn is_for_developer(exchange: &Exchange<'_>) -> bool {
 fn answerer(target: &Target) -> Answerer {
     match target {
         Target::Upstream { .. } => Answerer::Dynamic,
-        Target::Static { .. } => Answerer::Static,
+        Target::Static { .. } | Target::Site { .. } => Answerer::Static,
         Target::Fixed { .. } => Answerer::Front,
     }
 }

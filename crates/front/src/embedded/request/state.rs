@@ -321,7 +321,7 @@ fn check(
                 Target::Upstream { name } if !section.upstreams.contains_key(name) => {
                     return Err(format!("{} leads to an unknown app {name:?}", of()));
                 }
-                Target::Static { root } if !root.is_absolute() => {
+                Target::Static { root } | Target::Site { root, .. } if !root.is_absolute() => {
                     return Err(format!("{} has a root that is no absolute path", of()));
                 }
                 Target::Fixed { status, .. } if !(200..=599).contains(status) => {

@@ -61,7 +61,7 @@ impl Writer<'_> {
     fn piece(&self, route: &Route) -> Option<&Piece<'_>> {
         let place = match route.target {
             Target::Upstream { .. } => Place::Location(route.app.clone()),
-            Target::Static { .. } => Place::Static(route.app.clone()),
+            Target::Static { .. } | Target::Site { .. } => Place::Static(route.app.clone()),
             Target::Fixed { .. } => return None,
         };
         let id = PieceId { plugin: route.plugin.clone(), place };

@@ -9,13 +9,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use mfserv_core::Diagnostic;
 use mfserv_plugin::build::BuildReport;
+use mfserv_plugin::generate::{self, Purpose};
 use mfserv_plugin::store::Claim;
 use mfserv_plugin::{Home, label, store};
 use serde_json::json;
 
+use super::app::{App, AppArgs};
 use super::{build_in, cancel, first, is_running, is_served, say_dangers, say_where, sentence};
 use crate::cli::operate::Wait;
 use crate::cli::operation::{Operation, print_warnings};
+use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use crate::cli::{print, start};
 use mfserv_node::operations::{Outcome as OperationOutcome, Request};
@@ -25,9 +28,11 @@ use session::DevSession;
 
 #[derive(Debug, Args)]
 pub struct Dev {
-    /// The plugin's directory.
+    /// The directory of an app, or of a plugin.
     #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
     dir: PathBuf,
+    #[command(flatten)]
+    app: AppArgs,
     /// Return as soon as the plugin is served; the default without a terminal.
     #[arg(long, short, conflicts_with = "follow")]
     detach: bool,
@@ -43,8 +48,9 @@ pub struct Dev {
 }
 
 impl Dev {
-    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+    pub fn run(mut self, places: &Places) -> Result<Outcome, Diagnostic> {
         places.create()?;
+        let found = self.make_plugin(places)?;
         let wait = Wait { no_wait: self.wait.no_wait || self.stays(), ..self.wait };
         let mut op = Operation::new(places, "dev", &wait)?;
         let mut built = None;
@@ -54,7 +60,7 @@ impl Dev {
                 print(&sentence(&report));
                 json!({})
             }
-            (_, report, _) => json!({ "build": report }),
+            (_, report, _) => json!({ "build": report, "found": found }),
         };
         let outcome = op.end(linked, built)?;
         if !wait.json {
@@ -64,6 +70,10 @@ impl Dev {
         if self.stays() {
             return self.stay(places, &plugin.name);
         }
+        if !wait.no_wait {
+            // Nothing is said to be served that is not.
+            is_served(places, &plugin.name)?;
+        }
         match outcome.applied {
             Some(applied) if !wait.json => say_where(places, &plugin.name, &applied),
             None if !wait.json => {
@@ -71,10 +81,21 @@ impl Dev {
             }
             _ => {}
         }
-        if !wait.no_wait {
-            is_served(places, &plugin.name)?;
-        }
         Ok(Outcome::Done)
+    }
+
+    /// From here on the directory is a plugin: for an app that is none, one in the home. Returns
+    /// what the app is.
+    fn make_plugin(&mut self, places: &Places) -> Result<Option<String>, Diagnostic> {
+        let Some(app) = App::of(&self.dir, &self.app)? else { return Ok(None) };
+        let sentence = app.sentence();
+        let mut steps = Steps::new();
+        if !self.wait.json {
+            print(&format!("{sentence}\n"));
+        }
+        self.dir = app.make(places, Purpose::Dev, &[], self.take_route, &mut steps)?;
+        steps.finish();
+        Ok(Some(sentence))
     }
 
     fn link(
@@ -93,7 +114,8 @@ impl Dev {
         *built = Some(build_in(places, &self.dir, op.steps())?);
         if !self.stays() && !self.wait.no_wait && !is_running(places) {
             // It returns when the plugin is served.
-            start::bring_up(places, &[], start::PATIENCE, op.steps())?;
+            let sets = start::free_port(places)?;
+            start::bring_up(places, &sets, start::PATIENCE, op.steps())?;
         }
         link(places, &self.dir, op, self.take_route)
     }
@@ -110,7 +132,7 @@ impl Dev {
         let started = !is_running(places);
         let session = DevSession::new(places, plugin, &dir, interrupted);
         if started {
-            start::up(places)?;
+            start::up(places, start::free_port(places)?)?;
         }
         session.run(started)
     }
@@ -133,7 +155,9 @@ pub fn link(
     if !take_route {
         taking::refuse_by_disk(places, claim.plugin(), &dir)?;
     }
-    say_dangers(&prepared.spec);
+    if generate::made_of(&dir).is_none() {
+        say_dangers(&prepared.spec);
+    }
     let cancel = op.cancel().clone();
     let complaint = store::postinstall(&home, &dir, &prepared, &cancel, op.steps())?;
     op.warn(prepared.warnings);

@@ -44,9 +44,19 @@ pub struct Install {
     force: bool,
     #[command(flatten)]
     wait: Wait,
+    /// A developer's directory whose link gives way.
+    #[arg(skip)]
+    replace_link: Option<PathBuf>,
 }
 
 impl Install {
+    /// The installation of a package that was just made; `linked`: the developer's directory that
+    /// it is of, which may be linked under its name.
+    pub fn of(file: PathBuf, linked: PathBuf, take_route: bool, force: bool, wait: Wait) -> Self {
+        let replace_link = Some(linked);
+        Install { file, new_name: None, clean: false, take_route, force, wait, replace_link }
+    }
+
     pub fn run(self, places: &Places, command: &str) -> Result<Outcome, Diagnostic> {
         if let Some(there) = self.is_there(places)? {
             self.say_nothing_to_do(there);
@@ -56,11 +66,18 @@ impl Install {
         let package = PackageFile {
             file: &self.file,
             replace: true,
+            replace_link: self.replace_link.clone(),
             new_name: self.new_name.clone(),
             clean: self.clean,
             take_route: self.take_route,
         };
-        let deployed = deploy(places, &mut op, package, &mut say_dangers);
+        let is_ours = self.replace_link.is_some();
+        let mut say = |spec: &PluginSpec| {
+            if !is_ours {
+                say_dangers(spec)
+            }
+        };
+        let deployed = deploy(places, &mut op, package, &mut say);
         if let (Ok(outcome), false) = (&deployed, self.wait.json) {
             say_current(places, outcome, "is installed");
         }
@@ -141,6 +158,8 @@ pub struct PackageFile<'a> {
     pub file: &'a Path,
     /// Accept that a packed plugin of that name is installed.
     pub replace: bool,
+    /// Accept that this developer's directory is linked under that name.
+    pub replace_link: Option<PathBuf>,
     /// Install the plugin under another name.
     pub new_name: Option<String>,
     /// Remove the oldest releases even if the app has left files in them.
@@ -189,6 +208,7 @@ pub fn stage(
     };
     let options = InstallOptions {
         replace: package.replace,
+        replace_link: package.replace_link,
         new_name: package.new_name,
         clean: package.clean,
         limits: archive::Limits::default(),

@@ -13,7 +13,7 @@ use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::BuildReport;
-use mfserv_plugin::{Cancel, Home, Silent, build, store};
+use mfserv_plugin::{Cancel, Home, Silent, build, generate, store};
 use mfserv_telemetry::Follower;
 
 use super::super::{build_in, is_running, sentence};
@@ -149,7 +149,8 @@ impl<'a> DevSession<'a> {
     /// Where it answers, and from where it runs.
     fn greet(&mut self) {
         let status = self.status();
-        let (name, dir) = (self.plugin.clone(), self.dir.display().to_string());
+        let dir = generate::made_of(&self.dir).unwrap_or_else(|| self.dir.clone());
+        let (name, dir) = (self.plugin.clone(), dir.display().to_string());
         self.say(&paint(&format!("{name} runs from {dir}"), Colour::Title));
         let Some(status) = status else { return };
         self.learn_programs(&status);

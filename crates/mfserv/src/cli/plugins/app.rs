@@ -1,0 +1,178 @@
+//! An existing app, which is no plugin: found, and made one in the runtime home.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use mfserv_core::names::check_plugin_name;
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_plugin::build::BuildOptions;
+use mfserv_plugin::discover::{self, Finding, Listing, Web};
+use mfserv_plugin::generate::{self, Purpose, Wanted};
+use mfserv_plugin::{Home, Progress};
+
+use super::cancel;
+use crate::cli::print;
+use mfserv_node::places::Places;
+use mfserv_node::{configure, installed, taking};
+
+#[derive(Debug, Default, Args)]
+pub struct AppArgs {
+    /// The name of an app whose directory is no plugin; it is served at /NAME. Else that of the
+    /// directory.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// What an app is, where several answers are possible: procfile, django, node, static,
+    /// program, or MODULE:CALLABLE of a Python app.
+    #[arg(long = "as", value_name = "KIND")]
+    kind: Option<String>,
+}
+
+/// An app in a directory of its own.
+#[derive(Debug)]
+pub struct App {
+    /// Its directory, a real path.
+    dir: PathBuf,
+    finding: Finding,
+    /// How its plugin is called.
+    pub name: String,
+}
+
+impl App {
+    /// The app in a directory; `None` if that is a plugin.
+    pub fn of(dir: &Path, args: &AppArgs) -> Result<Option<App>, Diagnostic> {
+        if std::fs::symlink_metadata(dir.join(".layerapi2_label")).is_ok() {
+            let asked = args.name.is_some() || args.kind.is_some();
+            return match asked {
+                false => Ok(None),
+                true => Err(Diagnostic::error(format!("{} is a plugin", dir.display()))
+                    .kind(Kind::Usage)
+                    .because("--name and --as are for apps that are none")
+                    .help("its .layerapi2_label has its name, and its config.ini what it runs")),
+            };
+        }
+        let listing = Listing::read(dir)?;
+        let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        let readings = discover::readings(&listing);
+        let asked = match (&args.kind, &discover::best(&readings)[..]) {
+            (None, best @ [_, _, ..]) if can_ask() => Some(ask(best)?),
+            (kind, _) => kind.clone(),
+        };
+        let finding = discover::choose(&readings, asked.as_deref(), &dir)?;
+        if finding.python.is_some() {
+            discover::other_lists(&listing)?;
+        }
+        let name = match &args.name {
+            Some(name) => check_plugin_name(name).map(|()| name.clone()).map_err(|because| {
+                Diagnostic::error(format!("the name {name:?} is not valid"))
+                    .kind(Kind::Usage)
+                    .because(because)
+            })?,
+            None => generate::name_of(&dir)?,
+        };
+        Ok(Some(App { dir, finding, name }))
+    }
+
+    /// What was found and why.
+    pub fn sentence(&self) -> String {
+        self.finding.sentence()
+    }
+
+    /// Makes the plugin in the home, and builds what the tools of Node build. Returns its
+    /// directory. It is served at `/` as well when no other plugin is, or when it takes routes.
+    pub fn make(
+        &self,
+        places: &Places,
+        purpose: Purpose,
+        named: &[String],
+        take_route: bool,
+        steps: &mut dyn Progress,
+    ) -> Result<PathBuf, Diagnostic> {
+        let home = Home::new(places.home());
+        let holder = root_holder(places, &self.name)?;
+        if let Some(holder) = holder.as_ref().filter(|_| !take_route && !self.is_site()) {
+            steps.notice(
+                Diagnostic::warning(format!("{} is not served at /", self.name))
+                    .because(format!(
+                        "{holder} is, and {} gets paths below /{0} as they are",
+                        self.name
+                    ))
+                    .help("--take-route takes / from it"),
+            );
+        }
+        let wanted = self.wanted(purpose, holder.is_none() || take_route, named);
+        let (place, copied) = generate::generate(&home, &wanted)?;
+        if !copied.secrets.is_empty() {
+            steps.notice(
+                Diagnostic::warning(format!("not deployed: {}", copied.secrets.join(", ")))
+                    .because("it holds secrets, by its name")
+                    .help("--pack FILE deploys one all the same"),
+            );
+        }
+        if !copied.data.is_empty() {
+            steps.log(&format!(
+                "not deployed: {} (the app has its own data there)",
+                copied.data.join(", ")
+            ));
+        }
+        let options = BuildOptions { cancel: cancel()?, ..BuildOptions::new(home) };
+        generate::build_node(&place, &wanted, &options, steps)?;
+        Ok(place)
+    }
+
+    /// Its paths are the same below any prefix.
+    fn is_site(&self) -> bool {
+        matches!(self.finding.web, Some(Web::Files { .. }))
+    }
+
+    /// Makes its own directory a plugin; returns the files that were written.
+    pub fn write_into(&self) -> Result<Vec<String>, Diagnostic> {
+        generate::write_into(&self.wanted(Purpose::Deploy, true, &[]))
+    }
+
+    fn wanted<'a>(&'a self, purpose: Purpose, at_root: bool, named: &'a [String]) -> Wanted<'a> {
+        Wanted {
+            source: &self.dir,
+            finding: &self.finding,
+            name: &self.name,
+            purpose,
+            at_root,
+            named,
+        }
+    }
+}
+
+/// The other plugin that has the route `/`.
+fn root_holder(places: &Places, name: &str) -> Result<Option<String>, Diagnostic> {
+    let module = configure::module(places, &[])?;
+    let plan = taking::plan(places, &module, installed::configurations(places, &module, None)?);
+    let root = plan.table.routes.iter().find(|route| route.prefix == "/" && route.plugin != name);
+    Ok(root.map(|route| route.plugin.clone()))
+}
+
+fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+}
+
+/// Asks which of several readings is meant.
+fn ask(readings: &[&Finding]) -> Result<String, Diagnostic> {
+    let failed = |e: std::io::Error| Diagnostic::error("the question cannot be asked").because(e);
+    for (number, one) in (1..).zip(readings) {
+        print(&format!("  {number}. {}\n", one.sentence()));
+    }
+    loop {
+        print("which one is it? [1]: ");
+        std::io::stdout().flush().map_err(failed)?;
+        let mut line = String::new();
+        if std::io::stdin().lock().read_line(&mut line).map_err(failed)? == 0 {
+            return Err(Diagnostic::error("nothing was chosen").kind(Kind::Usage));
+        }
+        let line = line.trim();
+        let number = if line.is_empty() { Ok(1) } else { line.parse::<usize>() };
+        let index = number.ok().and_then(|number| number.checked_sub(1));
+        match index.and_then(|index| readings.get(index)) {
+            Some(one) => return Ok(one.choice.clone()),
+            None => print(&format!("a number from 1 to {}\n", readings.len())),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `mfserv deploy` and `mfserv init`: an existing app, or a plugin, from its directory.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use mfserv_core::Diagnostic;
+use mfserv_plugin::generate::{self, Purpose};
+use mfserv_plugin::{Home, Progress, archive};
+
+use super::app::{App, AppArgs};
+use super::install::Install;
+use super::{build_in, own_spec, sentence};
+use crate::cli::operate::Wait;
+use crate::cli::print;
+use crate::cli::progress::Steps;
+use crate::cli::report::Outcome;
+use mfserv_node::places::Places;
+
+#[derive(Debug, Args)]
+pub struct Deploy {
+    /// The directory of an app, or of a plugin.
+    #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
+    dir: PathBuf,
+    #[command(flatten)]
+    app: AppArgs,
+    /// Deploy this file of the app although its name says that it holds secrets (.env).
+    #[arg(long, value_name = "FILE")]
+    pack: Vec<String>,
+    /// Take routes from other plugins that have them.
+    #[arg(long)]
+    take_route: bool,
+    /// Make a new release also when the same is installed already.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+impl Deploy {
+    /// Builds, packs, installs and switches in one go.
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        places.create()?;
+        let mut steps = Steps::new();
+        let app = App::of(&self.dir, &self.app)?;
+        let dir = match &app {
+            None => self.dir.clone(),
+            Some(app) => {
+                steps.step(&app.sentence());
+                app.make(places, Purpose::Deploy, &self.pack, self.take_route, &mut steps)?
+            }
+        };
+        let report = build_in(places, &dir, &mut steps)?;
+        let general = own_spec(places, &dir)?.general;
+        let packages = places.tmp().join(format!("deploy-{}", std::process::id()));
+        mfserv_platform::disk::create_dir(&packages)?;
+        let installed = archive::pack(&dir, &general, &packages, &mut steps).and_then(|file| {
+            steps.finish();
+            if !self.wait.json {
+                print(&sentence(&report));
+            }
+            let home = Home::new(places.home());
+            // What `mfserv dev` runs of the same app gives way.
+            let linked = match app {
+                Some(app) => generate::place_of(&home, &app.name, Purpose::Dev),
+                None => dir.clone(),
+            };
+            let install = Install::of(file, linked, self.take_route, self.force, self.wait);
+            install.run(places, "deploy")
+        });
+        let removed = mfserv_platform::disk::remove(&packages);
+        installed.and_then(|outcome| removed.map(|()| outcome))
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The directory of an app.
+    #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
+    dir: PathBuf,
+    #[command(flatten)]
+    app: AppArgs,
+}
+
+impl Init {
+    /// Makes a plugin of the app's directory: the only command that writes files of ours there.
+    pub fn run(self) -> Result<Outcome, Diagnostic> {
+        let Some(app) = App::of(&self.dir, &self.app)? else {
+            print(&format!("{} is a plugin already\n", self.dir.display()));
+            return Ok(Outcome::Done);
+        };
+        let files = app.write_into()?;
+        print(&format!("{}\nwritten: {}\n", app.sentence(), files.join(", ")));
+        print("next: look at config.ini, then `mfserv dev` or `mfserv deploy`\n");
+        Ok(Outcome::Done)
+    }
+}

@@ -1,0 +1,104 @@
+//! `package.json`: a server that `start` runs, a build.
+
+use super::procfile::short;
+use super::{Evidence, Finding, Listing, SERVER, Web};
+
+const FILE: &str = "package.json";
+/// What a `start` script runs that is a server for development: the site is built instead.
+const DEVELOPMENT: &[&str] = &[
+    "vite",
+    "react-scripts start",
+    "webpack serve",
+    "webpack-dev-server",
+    "ng serve",
+    "parcel",
+    "astro dev",
+    "vue-cli-service serve",
+    "live-server",
+];
+
+/// What matters of a `package.json`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Package {
+    pub(super) start: Option<String>,
+    pub(super) build: Option<String>,
+    pub(super) version: Option<String>,
+    pub(super) main: Option<String>,
+    has_dependencies: bool,
+}
+
+impl Package {
+    pub(super) fn read(listing: &Listing) -> Option<Package> {
+        let value: serde_json::Value = serde_json::from_str(listing.text(FILE)?).ok()?;
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_string);
+        let script = |name: &str| text(&value["scripts"][name]).filter(|it| !it.trim().is_empty());
+        let some = |name: &str| value[name].as_object().is_some_and(|all| !all.is_empty());
+        Some(Package {
+            start: script("start"),
+            build: script("build"),
+            version: text(&value["version"]),
+            main: text(&value["main"]),
+            has_dependencies: some("dependencies") || some("devDependencies"),
+        })
+    }
+
+    /// npm has something to do.
+    pub(super) fn needs_npm(&self) -> bool {
+        self.has_dependencies || self.build.is_some()
+    }
+
+    /// The start script, if it is no server for development.
+    fn server(&self) -> Option<&str> {
+        let start = self.start.as_deref()?;
+        let first = start.split("&&").last().unwrap_or(start).trim();
+        let first = first.strip_prefix("npx ").unwrap_or(first);
+        let develops = |tool: &&str| first.starts_with(*tool);
+        (!DEVELOPMENT.iter().any(develops)).then_some(start)
+    }
+}
+
+/// The line of `package.json` that has a script.
+pub(super) fn script_line(listing: &Listing, name: &str) -> usize {
+    let text = listing.text(FILE).unwrap_or_default();
+    let key = format!("\"{name}\"");
+    (1..).zip(text.lines()).find(|(_, line)| line.trim().starts_with(&key)).map_or(0, |one| one.0)
+}
+
+pub(super) fn find(listing: &Listing) -> Vec<Finding> {
+    let package = Package::read(listing).unwrap_or_default();
+    let mut evidence = Vec::new();
+    let command = match (package.server(), &package.main) {
+        (Some(start), _) => {
+            let line = script_line(listing, "start");
+            evidence.push(Evidence::new(FILE, line, format!("has start: {}", short(start))));
+            // `npm start` puts a shell and npm between the server and its signals.
+            match start.starts_with("node ") && !start.contains(['&', '|', ';', '$']) {
+                true => start.to_string(),
+                false => "npm --silent start".into(),
+            }
+        }
+        (None, Some(main))
+            if package.start.is_none() && listing.has(main) && serves(listing, main) =>
+        {
+            evidence.push(Evidence::new(
+                FILE,
+                script_line(listing, "main"),
+                format!("has main: {main}"),
+            ));
+            format!("node {main}")
+        }
+        _ if package.start.is_none() && listing.has("server.js") => {
+            evidence.push(Evidence::new("server.js", 0, "is what npm start runs"));
+            "node server.js".into()
+        }
+        _ => return Vec::new(),
+    };
+    let mut finding = Finding::new("node", "a Node server", SERVER, Some(Web::Command(command)));
+    finding.evidence = evidence;
+    vec![finding]
+}
+
+/// Whether a module listens: a library has a `main`, too.
+fn serves(listing: &Listing, main: &str) -> bool {
+    listing.text(main).is_some_and(|text| text.contains(".listen("))
+}

@@ -1,0 +1,102 @@
+//! Lists of Python packages, and which framework they name.
+
+use mfserv_core::Diagnostic;
+
+use super::{Evidence, Listing};
+
+/// Where the Python packages of an app are listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PythonPackages {
+    /// The list that is used; `None` if there is none.
+    pub file: Option<&'static str>,
+    /// The framework that it names, and where.
+    pub(super) evidence: Vec<Evidence>,
+}
+
+/// The lists that are used, the best first: a lock is what the author has tried.
+const USED: &[&str] =
+    &["uv.lock", "poetry.lock", "Pipfile.lock", "requirements.txt", "pyproject.toml"];
+/// Lists of other tools, and the command that makes one that is used.
+const OTHERS: &[(&str, &str)] = &[
+    ("Pipfile", "pipenv lock"),
+    ("pdm.lock", "pdm export -o requirements.txt"),
+    ("pylock.toml", "uv pip freeze > requirements.txt"),
+    ("environment.yml", "pip list --format=freeze > requirements.txt"),
+    ("conda-lock.yml", "pip list --format=freeze > requirements.txt"),
+];
+/// Frameworks by the name of their package, and what people call them.
+const FRAMEWORKS: &[(&str, &str)] = &[
+    ("django", "Django"),
+    ("fastapi", "FastAPI"),
+    ("flask", "Flask"),
+    ("quart", "Quart"),
+    ("litestar", "Litestar"),
+    ("starlette", "Starlette"),
+    ("falcon", "Falcon"),
+    ("bottle", "Bottle"),
+    ("dash", "Dash"),
+    ("pyramid", "Pyramid"),
+];
+
+/// The list of Python packages; `None` if the directory has neither a list nor a module.
+pub(super) fn python_packages(listing: &Listing) -> Option<PythonPackages> {
+    let file = USED.iter().find(|file| listing.has(file)).copied();
+    if file.is_none() && listing.ending(".py").next().is_none() {
+        return None;
+    }
+    let evidence = framework(listing).map(|(evidence, _)| evidence);
+    Some(PythonPackages { file, evidence: evidence.into_iter().collect() })
+}
+
+/// The first framework that a list names.
+pub(super) fn framework(listing: &Listing) -> Option<(Evidence, &'static str)> {
+    for file in ["requirements.txt", "pyproject.toml", "uv.lock", "poetry.lock", "Pipfile.lock"] {
+        let lines: Vec<(usize, String)> = (1..)
+            .zip(listing.text(file).unwrap_or_default().lines())
+            .map(|(number, line)| (number, line.trim().to_ascii_lowercase()))
+            .collect();
+        for (package, title) in FRAMEWORKS {
+            if let Some((number, _)) = lines.iter().find(|(_, line)| names(line, package)) {
+                return Some((Evidence::new(file, *number, format!("names {title}")), title));
+            }
+        }
+    }
+    None
+}
+
+/// Whether a line of a list, in lower case, names this package.
+fn names(line: &str, package: &str) -> bool {
+    let line = line.strip_prefix("name = ").unwrap_or(line);
+    let line = line.strip_prefix("dependencies = [").unwrap_or(line).trim_start();
+    let mut items = line.split(',').map(|item| item.trim().trim_start_matches(['"', '\'']));
+    items.any(|item| {
+        item.strip_prefix(package).is_some_and(|rest| {
+            !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        })
+    })
+}
+
+/// `version` of `pyproject.toml`, if it is written there.
+pub(super) fn version(listing: &Listing) -> Option<String> {
+    let text = listing.text("pyproject.toml")?;
+    let mut lines = text.lines().skip_while(|line| line.trim() != "[project]").skip(1);
+    let line = lines.by_ref().take_while(|line| !line.starts_with('['));
+    let mut named = line.filter_map(|line| line.trim().strip_prefix("version"));
+    let value = named.next()?.trim_start().strip_prefix('=')?.trim();
+    Some(value.trim_matches(['"', '\'']).to_string())
+}
+
+/// Refuses an app whose packages are only in a list that is not read; says how to make one
+/// that is.
+pub fn other_lists(listing: &Listing) -> Result<(), Diagnostic> {
+    if USED.iter().any(|file| listing.has(file)) {
+        return Ok(());
+    }
+    let Some((file, command)) = OTHERS.iter().find(|(file, _)| listing.has(file)) else {
+        return Ok(());
+    };
+    Err(Diagnostic::error("the Python packages of the app are not known")
+        .kind(mfserv_core::Kind::BadConfiguration)
+        .because(format!("{file} is not read"))
+        .help(format!("`{command}` writes a list that is read ({})", USED.join(", "))))
+}

@@ -1,0 +1,57 @@
+//! Sites of files: written as they are, or built by a tool of Node.
+
+use super::node::{Package, script_line};
+use super::procfile::short;
+use super::{Evidence, FILES, Finding, Listing, Web};
+
+/// Tools that build a site: the word of the build script, its name, its directory. Those with
+/// one page have routes that only its script knows.
+const TOOLS: &[(&str, &str, &str, bool)] = &[
+    ("vite", "Vite", "dist", true),
+    ("react-scripts", "Create React App", "build", true),
+    ("vue-cli-service", "Vue CLI", "dist", true),
+    ("parcel", "Parcel", "dist", true),
+    ("astro", "Astro", "dist", false),
+    ("eleventy", "Eleventy", "_site", false),
+    ("webpack", "webpack", "dist", true),
+    ("rollup", "Rollup", "dist", true),
+    ("esbuild", "esbuild", "dist", true),
+];
+
+pub(super) fn find(listing: &Listing) -> Vec<Finding> {
+    let package = Package::read(listing).unwrap_or_default();
+    let build = package.build.as_deref().unwrap_or_default();
+    let tool = TOOLS.iter().find(|(word, ..)| build.split([' ', '&', '/']).any(|it| it == *word));
+    let (web, title, evidence) = if let Some((_, title, dir, is_single_page)) = tool {
+        let dir = out_dir(listing).unwrap_or_else(|| (*dir).to_string());
+        let line = script_line(listing, "build");
+        let says = format!("has build: {} (into {dir}/)", short(build));
+        let web = Web::Files { dir, is_single_page: *is_single_page };
+        (web, format!("a site that {title} builds"), Evidence::new("package.json", line, says))
+    } else {
+        let dirs = ["", "public", "dist", "build", "_site", "www"];
+        let has_index = |dir: &&str| listing.has(&index(dir));
+        let Some(dir) = dirs.into_iter().find(has_index) else { return Vec::new() };
+        let web = Web::Files { dir: dir.into(), is_single_page: false };
+        (web, "a site of files".into(), Evidence::new(&index(dir), 0, "is there"))
+    };
+    let mut finding = Finding::new("static", &title, FILES, Some(web));
+    finding.evidence.push(evidence);
+    vec![finding]
+}
+
+fn index(dir: &str) -> String {
+    if dir.is_empty() { "index.html".into() } else { format!("{dir}/index.html") }
+}
+
+/// `outDir` of the configuration of Vite or Astro.
+fn out_dir(listing: &Listing) -> Option<String> {
+    let names = ["vite.config.js", "vite.config.ts", "vite.config.mjs", "astro.config.mjs"];
+    let text = names.iter().find_map(|name| listing.text(name))?;
+    let (_, after) = text.split_once("outDir:")?;
+    let after = after.trim_start();
+    let quote = after.chars().next().filter(|c| ['"', '\'', '`'].contains(c))?;
+    let dir = after[1..].split(quote).next()?.trim_start_matches("./").trim_end_matches('/');
+    let inside = !dir.is_empty() && !dir.starts_with('/') && !dir.contains("..");
+    inside.then(|| dir.to_string())
+}

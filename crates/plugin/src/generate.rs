@@ -1,0 +1,273 @@
+//! The plugin that an existing app becomes: a directory of ours around the app's own, which
+//! stays as it is.
+//!
+//! ```text
+//! var/dev/NAME/          config.ini, label, lists of packages      (mfserv dev)
+//!              main  ──► the app's directory
+//! var/build/NAME/        the same                                  (mfserv deploy)
+//!              main/     a copy, without caches, environments and secrets
+//! ```
+
+mod code;
+mod config;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+pub use code::Copied;
+use mfserv_core::names::check_plugin_name;
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_platform::disk;
+
+use crate::build::{self, BuildOptions};
+use crate::discover::{Finding, Web};
+use crate::home::Home;
+use crate::progress::Progress;
+
+/// The app's own files, below the plugin's directory.
+const CODE: &str = "main";
+/// Says which directory a plugin was made of; in the plugin's directory.
+const MADE_OF: &str = ".mfserv-made-of";
+/// Files that this module writes, or does not, by what was found: those of an earlier reading go.
+const DOUBTFUL: &[&str] = &[
+    "postinstall",
+    "mfserv_app.py",
+    "uv.lock",
+    "poetry.lock",
+    "Pipfile.lock",
+    "pyproject.toml",
+    ".layerapi2_extra_env",
+];
+
+/// What the plugin is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It runs while the app is written: its own directory is used.
+    Dev,
+    /// It is packed: a copy is made.
+    Deploy,
+}
+
+/// What is made of a directory.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// The app's directory, a real path.
+    pub source: &'a Path,
+    /// What it is.
+    pub finding: &'a Finding,
+    /// The name of the plugin.
+    pub name: &'a str,
+    /// What for.
+    pub purpose: Purpose,
+    /// It is served at `/` as well.
+    pub at_root: bool,
+    /// Files that are packed though they hold secrets, by their path in the directory.
+    pub named: &'a [String],
+}
+
+/// The name of a plugin that is made of a directory: its own, as far as a plugin may be called so.
+pub fn name_of(dir: &Path) -> Result<String, Diagnostic> {
+    let own = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let letter = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+    let name: String = own.chars().map(letter).take(100).collect();
+    let name = name.trim_matches('-').trim_start_matches("plugin_").trim_start_matches('_');
+    check_plugin_name(name).map(|()| name.to_string()).map_err(|because| {
+        Diagnostic::error(format!("no plugin can be named after {}", dir.display()))
+            .kind(Kind::Usage)
+            .because(because)
+            .help("say how it is called: `--name NAME`")
+    })
+}
+
+/// The directory of ours that the plugin is made in.
+pub fn place_of(home: &Home, name: &str, purpose: Purpose) -> PathBuf {
+    let below = if purpose == Purpose::Dev { "var/dev" } else { "var/build" };
+    home.root().join(below).join(name)
+}
+
+/// The directory that a plugin of this module was made of; `None` for any other plugin.
+pub fn made_of(plugin: &Path) -> Option<PathBuf> {
+    let text = crate::label::read_small(&plugin.join(MADE_OF)).ok()?;
+    Some(PathBuf::from(text.trim_end_matches('\n')))
+}
+
+/// Makes the plugin of a directory. What a build has made in it before stays. Returns its place,
+/// and what was not copied.
+pub fn generate(home: &Home, wanted: &Wanted<'_>) -> Result<(PathBuf, Copied), Diagnostic> {
+    let place = place_of(home, wanted.name, wanted.purpose);
+    refuse_path(wanted.source)?;
+    if let Some(other) = made_of(&place).filter(|other| other != wanted.source && other.is_dir()) {
+        return Err(Diagnostic::error(format!("there is another app of the name {}", wanted.name))
+            .kind(Kind::Refused)
+            .because(format!("it is made of {}", other.display()))
+            .help(format!(
+                "`--name NAME` gives this one another name; or remove {}",
+                place.display()
+            )));
+    }
+    disk::create_dir(&place)?;
+    let copied = match wanted.purpose {
+        Purpose::Dev => {
+            disk::relink(&place.join(CODE), wanted.source)?;
+            Copied::default()
+        }
+        Purpose::Deploy => code::copy(wanted, &place.join(CODE))?,
+    };
+    let files = config::files(wanted, CODE);
+    files.iter().try_for_each(|file| write(&place, file))?;
+    let mut kept: Vec<PathBuf> = files.iter().map(|file| place.join(&file.path)).collect();
+    kept.extend(link_lists(wanted, &place)?);
+    let programs = fs::read_dir(place.join("bin")).into_iter().flatten().flatten();
+    let programs: Vec<PathBuf> = programs.map(|entry| entry.path()).collect();
+    let doubtful = DOUBTFUL.iter().map(|name| place.join(name)).chain(programs);
+    for stale in doubtful.filter(|path| !kept.contains(path)) {
+        disk::remove(&stale)?;
+    }
+    disk::write(&place.join(MADE_OF), format!("{}\n", wanted.source.display()).as_bytes())?;
+    Ok((place, copied))
+}
+
+/// Locks and projects are read where the plugin begins. Returns what is there of them.
+fn link_lists(wanted: &Wanted<'_>, place: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
+    let list = wanted.finding.python.as_ref().and_then(|list| list.file);
+    let Some(file) = list.filter(|file| *file != "requirements.txt") else {
+        return Ok(Vec::new());
+    };
+    let mut made = Vec::new();
+    for name in [file, "pyproject.toml"] {
+        let (own, ours) = (wanted.source.join(name), place.join(name));
+        if !own.is_file() || made.contains(&ours) {
+            continue;
+        }
+        match wanted.purpose {
+            Purpose::Dev => disk::relink(&ours, &own)?,
+            Purpose::Deploy => {
+                fs::copy(&own, &ours).map(drop).map_err(|e| disk::failed("copy", &own, e))?;
+            }
+        }
+        made.push(ours);
+    }
+    Ok(made)
+}
+
+/// Writes the files of a plugin into the app's own directory; it is a plugin then. Returns their
+/// names. Refused if one of them is there.
+pub fn write_into(wanted: &Wanted<'_>) -> Result<Vec<String>, Diagnostic> {
+    let dir = wanted.source;
+    if matches!(&wanted.finding.web, Some(Web::Files { dir, .. }) if dir.is_empty()) {
+        return Err(Diagnostic::error(format!("{} can't become a plugin as it is", dir.display()))
+            .kind(Kind::Refused)
+            .because("a plugin has its pages in a directory below its own")
+            .help(
+                "move index.html and what belongs to it into `public`; `mfserv dev` and \
+                   `mfserv deploy` serve it as it is",
+            ));
+    }
+    let files = config::files(wanted, "");
+    if let Some(there) = files.iter().find(|file| dir.join(&file.path).exists()) {
+        return Err(Diagnostic::error(format!("{} is there", dir.join(&there.path).display()))
+            .kind(Kind::Refused)
+            .because("a plugin needs a file of this name")
+            .help(
+                "rename it, or leave the directory as it is: `mfserv dev` and `mfserv deploy` \
+                   need no file in it",
+            ));
+    }
+    files.iter().try_for_each(|file| write(dir, file))?;
+    Ok(files.into_iter().map(|file| file.path).collect())
+}
+
+/// A file of the plugin.
+struct PluginFile {
+    path: String,
+    text: String,
+    is_program: bool,
+}
+
+fn write(place: &Path, file: &PluginFile) -> Result<(), Diagnostic> {
+    let path = place.join(&file.path);
+    if fs::read(&path).is_ok_and(|there| there == file.text.as_bytes()) {
+        return Ok(());
+    }
+    path.parent().map_or(Ok(()), disk::create_dir)?;
+    disk::write(&path, file.text.as_bytes())?;
+    let mode = fs::Permissions::from_mode(if file.is_program { 0o755 } else { 0o644 });
+    fs::set_permissions(&path, mode).map_err(|e| disk::failed("write", &path, e))
+}
+
+/// Builds what the tools of Node build: its packages and its `build` script. In a developer's
+/// directory packages that are there, and are newer than their list, stay.
+pub fn build_node(
+    place: &Path,
+    wanted: &Wanted<'_>,
+    options: &BuildOptions,
+    progress: &mut dyn Progress,
+) -> Result<(), Diagnostic> {
+    if !wanted.finding.has_node {
+        return Ok(());
+    }
+    let dir = fs::canonicalize(place.join(CODE))
+        .map_err(|e| disk::failed("read", &place.join(CODE), e))?;
+    if wanted.purpose == Purpose::Deploy || !code::has_modules(&dir) {
+        build::node_packages(&dir, options, progress)?;
+    }
+    if wanted.finding.build.is_some() {
+        build::node_script(&dir, "build", options, progress)?;
+    }
+    let Some(Web::Files { dir: built, .. }) = &wanted.finding.web else { return Ok(()) };
+    if dir.join(built).join("index.html").is_file() {
+        return Ok(());
+    }
+    Err(Diagnostic::error("the build has made no page")
+        .kind(Kind::BadConfiguration)
+        .because(format!(
+            "{}/index.html is not there after `npm run build`",
+            dir.join(built).display()
+        ))
+        .help("a Procfile, or `mfserv init`, says what is served instead"))
+}
+
+/// Paths that lists of paths and our placeholders can't have.
+fn refuse_path(source: &Path) -> Result<(), Diagnostic> {
+    let text = source.to_string_lossy();
+    match text.contains([':', '{', '}', '"', '\'', '\n', ';']) {
+        true => Err(Diagnostic::error(format!("{text} can't be served from there"))
+            .kind(Kind::Usage)
+            .because("its path has one of : ; { } or a quote, which search paths can't have")
+            .help("rename the directory")),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_is_called_as_its_directory_as_far_as_it_may_be() {
+        for (dir, name) in
+            [("/x/shop", "shop"), ("/x/my shop.v2", "my-shop-v2"), ("/x/plugin_a", "a")]
+        {
+            assert_eq!(name_of(Path::new(dir)).unwrap(), name);
+        }
+        let problem = name_of(Path::new("/x/config")).unwrap_err();
+        assert!(problem.to_string().contains("--name"), "{problem}");
+    }
+
+    #[test]
+    fn servers_that_know_unix_sockets_get_theirs_in_place_of_their_own_options() {
+        for (line, wanted) in [
+            ("gunicorn a:b --bind 0.0.0.0:$PORT -w 2", "gunicorn a:b -w 2 --bind unix:\"$PORT\""),
+            (
+                "python -m uvicorn a:b --port=$PORT --host 0.0.0.0",
+                "python -m uvicorn a:b --uds \"$PORT\"",
+            ),
+            ("gunicorn -b:80 a:b", "gunicorn a:b --bind unix:\"$PORT\""),
+            ("node server.js", "node server.js"),
+            ("migrate && gunicorn a:b", "migrate && gunicorn a:b"),
+        ] {
+            assert_eq!(config::for_socket(line), wanted);
+        }
+    }
+}

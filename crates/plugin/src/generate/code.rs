@@ -1,0 +1,113 @@
+//! The copy of an app that is packed.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use mfserv_core::Diagnostic;
+use mfserv_platform::disk;
+
+use super::{Purpose, Wanted};
+use crate::leftovers::{Leftover, Leftovers};
+
+/// What is not packed of an app.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Files that hold secrets, by their names.
+    pub secrets: Vec<String>,
+    /// Databases of the developer: the deployed app has its own.
+    pub data: Vec<String>,
+}
+
+/// Copies the app's directory to `place`. Packages of Node that a build has put there stay.
+pub(super) fn copy(wanted: &Wanted<'_>, place: &Path) -> Result<Copied, Diagnostic> {
+    debug_assert!(wanted.purpose == Purpose::Deploy);
+    let stage = disk::beside(place, "stage");
+    disk::sweep_beside(place);
+    disk::remove(&stage)?;
+    let copied = copy_tree(wanted, &stage);
+    let result = copied.and_then(|copied| {
+        let (old, new) = (place.join("node_modules"), stage.join("node_modules"));
+        if old.is_dir() && stage.join("package.json").is_file() {
+            fs::rename(&old, &new).map_err(|e| disk::failed("move", &old, e))?;
+        }
+        disk::swap_in(&stage, place)?;
+        Ok(copied)
+    });
+    if result.is_err() {
+        let _ = disk::remove(&stage);
+    }
+    result
+}
+
+fn copy_tree(wanted: &Wanted<'_>, stage: &Path) -> Result<Copied, Diagnostic> {
+    let leftovers = Leftovers::new();
+    let mut copied = Copied::default();
+    let mut todo = vec![String::new()];
+    while let Some(below) = todo.pop() {
+        let dir = wanted.source.join(&below);
+        disk::create_dir(&stage.join(&below))?;
+        let entries = fs::read_dir(&dir).map_err(|e| disk::failed("read", &dir, e))?;
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let path = if below.is_empty() { name.into() } else { format!("{below}/{name}") };
+            let about = fs::symlink_metadata(entry.path())
+                .map_err(|e| disk::failed("read", &entry.path(), e))?;
+            match why_not(wanted, &leftovers, &path, about.is_dir()) {
+                Some(Why::Secret) => copied.secrets.push(path),
+                Some(Why::Data) => copied.data.push(path),
+                Some(Why::Made) => {}
+                None if about.is_dir() => todo.push(path),
+                None => copy_one(&entry.path(), &stage.join(&path), &about)?,
+            }
+        }
+    }
+    copied.secrets.sort();
+    copied.data.sort();
+    Ok(copied)
+}
+
+/// Why an entry is not copied.
+enum Why {
+    Secret,
+    Data,
+    /// Tools make it again.
+    Made,
+}
+
+fn why_not(wanted: &Wanted<'_>, leftovers: &Leftovers, path: &str, is_dir: bool) -> Option<Why> {
+    if wanted.named.iter().any(|named| named.trim_start_matches("./") == path) {
+        return None;
+    }
+    let data = ["", "-journal", "-wal", "-shm"];
+    let is_data = |one: &String| data.iter().any(|end| path == format!("{one}{end}"));
+    if wanted.finding.persistent.iter().any(is_data) {
+        return Some(Why::Data);
+    }
+    let name = path.rsplit('/').next().unwrap_or(path);
+    if is_dir && name == "node_modules" {
+        return Some(Why::Made);
+    }
+    match leftovers.is(wanted.source, path, is_dir)? {
+        Leftover::Secret => Some(Why::Secret),
+        Leftover::Environment | Leftover::Tool => Some(Why::Made),
+    }
+}
+
+fn copy_one(from: &Path, to: &Path, about: &fs::Metadata) -> Result<(), Diagnostic> {
+    let failed = |e: std::io::Error| disk::failed("copy", from, e);
+    if about.is_symlink() {
+        return fs::read_link(from).and_then(|target| symlink(target, to)).map_err(failed);
+    }
+    // Sockets and FIFOs are nothing to deploy.
+    if about.is_file() { fs::copy(from, to).map(drop).map_err(failed) } else { Ok(()) }
+}
+
+/// `node_modules` is there, and is newer than the lists that it is made of.
+pub(super) fn has_modules(dir: &Path) -> bool {
+    let changed = |name: &str| fs::metadata(dir.join(name)).and_then(|about| about.modified()).ok();
+    let Some(made) = changed("node_modules") else { return false };
+    let lists = ["package.json", "package-lock.json"];
+    lists.iter().all(|name| changed(name).is_none_or(|time| time <= made))
+}

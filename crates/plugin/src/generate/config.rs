@@ -1,0 +1,307 @@
+//! The files of a plugin that is made of an app.
+
+use mfserv_core::plan::{slots_of, split_command};
+use mfserv_core::route::Slots;
+
+use super::{PluginFile, Purpose, Wanted};
+use crate::discover::{Finding, Interface, Web};
+
+/// What is watched: sources, not what an app writes.
+const WATCHED: &str = "\
+*.py\n*.html\n*.jinja\n*.jinja2\n*.j2\n*.js\n*.mjs\n*.cjs\n*.ts\n*.tsx\n*.jsx\n*.rb\n*.php\n*.sh\n\
+*.toml\n*.ini\n*.yml\n*.yaml\n*.sql\nProcfile\npackage.json\n";
+const NOT_WATCHED: &str = "\
+node_modules/\n/bin/\n/local/\n/python3_virtualenv_sources/\ndist/\nbuild/\n.git/\n__pycache__/\n";
+
+/// The files, for code in this directory below the plugin's (empty: its own).
+pub(super) fn files(wanted: &Wanted<'_>, code: &str) -> Vec<PluginFile> {
+    let finding = wanted.finding;
+    let mut files = Files { wanted, code, list: Vec::new() };
+    files.text(".layerapi2_label", format!("plugin_{}@mfserv\n", wanted.name));
+    files.text(".plugin_format_version", format!("{}\n", env!("CARGO_PKG_VERSION")));
+    files.text(".releaseignore", release_ignore(wanted, code));
+    if !matches!(finding.web, Some(Web::Files { .. })) {
+        files.text(".autorestart_includes", WATCHED.into());
+        files.text(".autorestart_excludes", NOT_WATCHED.into());
+    }
+    if let Some(list) = &finding.python {
+        let below = files.below("requirements.txt");
+        let text = match list.file {
+            Some("requirements.txt") => format!("-r {below}\n"),
+            _ => String::new(),
+        };
+        files.text("python3_virtualenv_sources/requirements-to-freeze.txt", text);
+        files.text("python3_virtualenv_sources/allow_binary_packages", String::new());
+        files.text(".layerapi2_extra_env", files.python_path());
+    }
+    if let Some(text) = entry_module(finding) {
+        files.text("mfserv_app.py", text);
+    }
+    files.programs();
+    let config = config(&files);
+    files.text("config.ini", config);
+    files.list
+}
+
+struct Files<'a> {
+    wanted: &'a Wanted<'a>,
+    code: &'a str,
+    list: Vec<PluginFile>,
+}
+
+impl Files<'_> {
+    fn text(&mut self, path: &str, text: String) {
+        self.list.push(PluginFile { path: path.into(), text, is_program: false });
+    }
+
+    /// A path of the app, from the plugin's directory.
+    fn below(&self, path: &str) -> String {
+        match (self.code, path) {
+            ("", path) => path.into(),
+            (code, "") => code.into(),
+            (code, path) => format!("{code}/{path}"),
+        }
+    }
+
+    /// Where modules are imported from: the app's own directory first. While it is written that
+    /// is the developer's, which tracebacks then name.
+    fn python_path(&self) -> String {
+        let root = match (self.wanted.purpose, self.code) {
+            (Purpose::Dev, code) if !code.is_empty() => self.wanted.source.display().to_string(),
+            (_, "") => "{MFSERV_CURRENT_PLUGIN_DIR}".into(),
+            (_, code) => format!("{{MFSERV_CURRENT_PLUGIN_DIR}}/{code}"),
+        };
+        // Hooks, too, leave nothing in the developer's directory.
+        let quiet = match self.wanted.purpose {
+            Purpose::Dev => "PYTHONDONTWRITEBYTECODE=1\n",
+            Purpose::Deploy => "",
+        };
+        format!("PYTHONPATH={root}:{root}/src:{{PYTHONPATH}}\n{quiet}")
+    }
+
+    /// Scripts for the lines of a Procfile, and the hook that runs before a release serves.
+    fn programs(&mut self) {
+        let finding = self.wanted.finding;
+        if let (Some(Web::Command(line)), true) = (&finding.web, self.is_shell()) {
+            self.script("bin/web", &for_socket(line));
+        }
+        for program in &finding.programs {
+            self.script(&format!("bin/{}", program.name), &program.line);
+        }
+        if !finding.release.is_empty() {
+            let steps = finding.release.join(" &&\n");
+            self.script("postinstall", &format!("{{\n{steps}\n}} 2>&1"));
+        }
+    }
+
+    fn script(&mut self, path: &str, line: &str) {
+        let enter = match self.code {
+            "" => String::new(),
+            code => format!("cd {code} || exit 1\n"),
+        };
+        let one = !line.contains(['&', ';', '|', '\n', '{']);
+        let exec = if one { "exec " } else { "" };
+        let text = format!("#!/bin/sh\n{enter}{exec}{line}\n");
+        self.list.push(PluginFile { path: path.into(), text, is_program: true });
+    }
+
+    /// Its command is a line for a shell, of somebody else's.
+    fn is_shell(&self) -> bool {
+        self.wanted.finding.choice == "procfile"
+    }
+
+    /// Begins a command that runs in the app's directory.
+    fn inside(&self) -> String {
+        match self.code {
+            "" => "env".into(),
+            code => format!("env -C {code}"),
+        }
+    }
+}
+
+fn config(files: &Files<'_>) -> String {
+    let Wanted { source, finding, name, .. } = files.wanted;
+    let version = finding.version.as_deref().filter(|version| is_version(version));
+    let mut text = format!(
+        "# Made by mfserv of {}:\n# {}.\n# `mfserv init` writes this file into that directory; it is yours then.\n\n\
+         [general]\n_version={}\n_release=1\n_summary={name}: {}\n_license=Proprietary\n\
+         _url=http://localhost/\n_maintainer=unknown\n_vendor=unknown\n\
+         _add_plugin_dir_to_python_path={}\n",
+        source.file_name().unwrap_or_default().to_string_lossy(),
+        finding.sentence().replace(['\n', '{', '}'], " "),
+        version.unwrap_or("0.0.1"),
+        finding.title,
+        u8::from(finding.python.is_some()),
+    );
+    if !finding.persistent.is_empty() {
+        let paths: Vec<String> = finding.persistent.iter().map(|path| files.below(path)).collect();
+        text += "# Data that outlives a release: it is kept in var/data.\n";
+        text += &format!("_persistent_paths={}\n", paths.join(";"));
+    }
+    if let Some(web) = &finding.web {
+        text += &app(files, web);
+    }
+    for program in &finding.programs {
+        let command = format!("bin/{}", program.name);
+        text += &match &program.schedule {
+            Some(when) => {
+                format!("\n[job_{}]\nschedule={when}\n_cmd_and_args={command}\n", program.name)
+            }
+            None => format!(
+                "\n[extra_daemon_{}]\n_cmd_and_args={command}\nnumprocesses=1\n",
+                program.name
+            ),
+        };
+    }
+    text
+}
+
+fn app(files: &Files<'_>, web: &Web) -> String {
+    let route = match files.wanted.at_root {
+        true => "# It is served at /NAME/ and at / .\nprefix_based_routing_extra_routes=/\n",
+        false => "",
+    };
+    if let Web::Files { dir, is_single_page } = web {
+        let (app, directory) = match files.code {
+            "" => (dir.as_str(), String::new()),
+            code => (code, format!("/{dir}")),
+        };
+        let mut text = format!(
+            "\n[app_{app}]\n_static_routing=1\n_static_url_prefix=\n_static_directory={}\n",
+            directory.trim_end_matches('/')
+        );
+        if *is_single_page {
+            text +=
+                "# A path without a file is a route of the page.\n_static_fallback=/index.html\n";
+        }
+        return text + route;
+    }
+    let (command, count) = command(files, web);
+    let count = match count {
+        Some(count) => format!("numprocesses={count}\n"),
+        None => "# One process, as the app may keep things in its memory.\nnumprocesses=1\n".into(),
+    };
+    let mut text =
+        format!("\n[app_main]\n_cmd_and_args={command}\n{count}_static_routing=0\n{route}");
+    if let (Web::Command(line), true) = (web, files.is_shell()) {
+        let argv = split_command(line, &[], &[]).unwrap_or_default();
+        if let (Slots::Finite { per_worker }, keep) = slots_of(&argv) {
+            text += "# What its server takes at a time.\n";
+            let keep = u8::from(keep);
+            text += &format!("_requests_per_worker={per_worker}\n_keep_alive={keep}\n");
+        }
+    }
+    text
+}
+
+/// The command of an app, and how many processes it gets; `None` for one.
+fn command(files: &Files<'_>, web: &Web) -> (String, Option<&'static str>) {
+    let socket = "\"{unix_socket_path}\"";
+    match web {
+        Web::Python { interface, module, callable, is_factory, is_django, .. } => {
+            let own = if *is_factory || *is_django { "mfserv_app" } else { module };
+            let name = if *is_factory || *is_django { "app" } else { callable };
+            let kind = if *interface == Interface::Asgi { "--asgi" } else { "--wsgi" };
+            let count = match (interface, files.wanted.purpose) {
+                (Interface::Asgi, _) => None,
+                (Interface::Wsgi, Purpose::Dev) if !files.code.is_empty() => Some("2"),
+                (Interface::Wsgi, _) => Some("{{MFHARDWARE_NUMBER_OF_CPU_CORES_MULTIPLIED_BY_2}}"),
+            };
+            let inside = files.inside();
+            let line = format!(
+                "{inside} mfserv_worker --timeout={{timeout}} {kind} {own}:{name} {socket}"
+            );
+            (line, count)
+        }
+        Web::Command(_) if files.is_shell() => (format!("env PORT={socket} bin/web"), None),
+        Web::Command(line) => (format!("{} PORT={socket} {line}", files.inside()), None),
+        Web::Files { .. } => (String::new(), None),
+    }
+}
+
+/// The module that a worker imports where the app's own has no app yet.
+fn entry_module(finding: &Finding) -> Option<String> {
+    let Some(Web::Python { module, callable, is_factory, is_django, interface, .. }) = &finding.web
+    else {
+        return None;
+    };
+    if *is_django {
+        let handler = match interface {
+            Interface::Wsgi => "StaticFilesHandler",
+            Interface::Asgi => "ASGIStaticFilesHandler",
+        };
+        return Some(format!(
+            "\"\"\"Made by mfserv: while DEBUG is on, static files are served as runserver does.\"\"\"\n\n\
+             from {module} import {callable} as app\nfrom django.conf import settings\n\n\
+             if settings.DEBUG and \"django.contrib.staticfiles\" in settings.INSTALLED_APPS:\n    \
+             from django.contrib.staticfiles.handlers import {handler}\n\n    app = {handler}(app)\n"
+        ));
+    }
+    is_factory.then(|| {
+        format!(
+            "\"\"\"Made by mfserv: the app that {callable}() makes.\"\"\"\n\n\
+             from {module} import {callable}\n\napp = {callable}()\n"
+        )
+    })
+}
+
+fn release_ignore(wanted: &Wanted<'_>, code: &str) -> String {
+    let mut text =
+        String::from("/local\n/.mfserv-made-of\n__pycache__\n*.pyc\n.svn\n/.git/\n*.plugin\n");
+    if let (Some(Web::Files { dir, .. }), false) = (&wanted.finding.web, code.is_empty()) {
+        if !dir.is_empty() {
+            text += &format!("/{code}/*\n!/{code}/{dir}\n");
+        }
+    }
+    for named in wanted.named {
+        let named = named.trim_start_matches("./");
+        text += &match code {
+            "" => format!("!/{named}\n"),
+            code => format!("!/{code}/{named}\n"),
+        };
+    }
+    text
+}
+
+fn is_version(text: &str) -> bool {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    !text.is_empty() && text.len() < 50 && text.chars().all(good)
+}
+
+/// Servers that listen on a unix socket when they are told so: the options that say where they
+/// listen, and the one that takes the socket.
+const SERVERS: &[(&str, &[&str], &str)] = &[
+    ("gunicorn", &["-b", "--bind"], "--bind unix:\"$PORT\""),
+    ("uvicorn", &["--host", "--port", "--uds"], "--uds \"$PORT\""),
+    ("hypercorn", &["-b", "--bind"], "--bind unix:\"$PORT\""),
+    ("daphne", &["-b", "--bind", "-p", "--port", "-u"], "-u \"$PORT\""),
+    ("waitress-serve", &["--host", "--port", "--listen"], "--unix-socket=\"$PORT\""),
+];
+
+/// The line of a known server, listening on the socket in `PORT`; any other line as it is.
+pub(super) fn for_socket(line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let program = |word: &str| word.rsplit('/').next().unwrap_or(word).to_string();
+    let find = |word: &str| SERVERS.iter().find(|(name, ..)| *name == program(word));
+    let named = words.iter().take(3).find_map(|word| find(word));
+    let Some((_, options, socket)) = named.filter(|_| !line.contains(['&', '|', ';'])) else {
+        return line.into();
+    };
+    let mut kept = Vec::new();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        if options.contains(&word) {
+            words.next();
+            continue;
+        }
+        let joined = |option: &&str| {
+            let rest = word.strip_prefix(*option);
+            rest.is_some_and(|rest| rest.starts_with('=') || !option.starts_with("--"))
+        };
+        if !options.iter().any(joined) {
+            kept.push(word);
+        }
+    }
+    kept.push(socket);
+    kept.join(" ")
+}

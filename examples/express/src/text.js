@@ -1,0 +1,1 @@
+exports.text = "An Express app";

@@ -1,0 +1,21 @@
+"""An API with a model and its documentation at /docs."""
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+app = FastAPI(title="Prices")
+
+
+class Item(BaseModel):
+    name: str
+    price: float
+
+
+@app.get("/version")
+async def version() -> str:
+    return "one"
+
+
+@app.post("/total")
+async def total(items: list[Item]) -> dict[str, float]:
+    return {"total": sum(item.price for item in items)}

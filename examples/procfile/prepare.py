@@ -1,0 +1,3 @@
+"""Runs once before a release serves: migrations, for example."""
+
+print("prepared")

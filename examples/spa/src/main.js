@@ -1,0 +1,3 @@
+import { pageOf } from "./routes.js";
+
+document.getElementById("page").textContent = pageOf(location.pathname);
