@@ -41,9 +41,37 @@ fn put_length(out: &mut Vec<u8>, length: usize) {
 }
 
 /// Writes the whole list of parameters, and its end.
+///
+/// A record ends where a parameter ends, because php-fpm reads the parameters of each record by
+/// themselves. Only a parameter that is longer than [`CONTENT_MAX`] is in several records.
 pub fn put_params(out: &mut Vec<u8>, params: &[u8]) {
-    put_records(out, PARAMS, params);
+    let (mut from, mut end) = (0, 0);
+    while end < params.len() {
+        let next = (end + pair_length(&params[end..])).min(params.len());
+        if next - from > CONTENT_MAX && end > from {
+            put_records(out, PARAMS, &params[from..end]);
+            from = end;
+        }
+        end = next;
+    }
+    put_records(out, PARAMS, &params[from..]);
     out.extend_from_slice(&head(PARAMS, 0));
+}
+
+/// How long the first parameter of a list is, with its lengths.
+fn pair_length(params: &[u8]) -> usize {
+    let (name, name_size) = length_of(params);
+    let (value, value_size) = length_of(&params[name_size..]);
+    name_size + value_size + name + value
+}
+
+/// A length, and how many bytes it is written in.
+fn length_of(bytes: &[u8]) -> (usize, usize) {
+    match *bytes {
+        [short @ ..=127, ..] => (usize::from(short), 1),
+        [a, b, c, d, ..] => (u32::from_be_bytes([a & 0x7f, b, c, d]) as usize, 4),
+        _ => (0, bytes.len()),
+    }
 }
 
 /// Writes some of the content of a request.
@@ -108,5 +136,22 @@ mod tests {
         out.clear();
         put_content(&mut out, b"");
         assert!(out.is_empty());
+    }
+
+    #[test]
+    fn a_record_of_parameters_ends_where_a_parameter_ends() {
+        let (mut first, mut second, mut out) = (Vec::new(), Vec::new(), Vec::new());
+        put_param(&mut first, b"SHORT", b"1");
+        put_param(&mut first, b"REQUEST_URI", &[b'u'; 40_000]);
+        put_param(&mut second, b"QUERY_STRING", &[b'q'; 40_000]);
+        put_params(&mut out, &[first.as_slice(), &second].concat());
+        let wanted = [
+            &head(PARAMS, first.len())[..],
+            &first,
+            &head(PARAMS, second.len()),
+            &second,
+            &head(PARAMS, 0),
+        ];
+        assert!(out == wanted.concat(), "{} bytes", out.len());
     }
 }
