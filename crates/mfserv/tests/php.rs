@@ -11,11 +11,12 @@ use mfserv_testkit::{Load, Node, post, servers};
 use crate::{Turn, node};
 
 /// What the plugin's scripts do, by the name of the script.
-const SCRIPTS: [(&str, &str); 4] = [
+const SCRIPTS: [(&str, &str); 5] = [
     (
         "env.php",
         "<?php foreach (['SCRIPT_NAME', 'PATH_INFO', 'QUERY_STRING', 'REQUEST_METHOD', 'REQUEST_URI', \
          'CONTENT_LENGTH', 'HTTP_COOKIE', 'HTTP_PROXY', 'HTTPS', 'REMOTE_ADDR', 'SERVER_NAME', \
+         'PHP_SELF', 'HTTP_X_REAL_IP', 'HTTP_X_FORWARDED_PROTO', 'HTTP_X_SSL_CLIENT_VERIFY', \
          'MFSERV_CURRENT_PLUGIN_NAME'] as $name) { echo $name, '=', $_SERVER[$name] ?? getenv($name), \
          \"\\n\"; }",
     ),
@@ -24,6 +25,7 @@ const SCRIPTS: [(&str, &str); 4] = [
         "status.php",
         "<?php header('X-Own: yes'); header('Location: /elsewhere', true, 303); echo 'see';",
     ),
+    ("sub/photo.jpg", "<?php echo 'ran';"),
     ("sub/index.php", "<?php for ($i = 0; $i < 400; $i++) { echo str_repeat('b', 10000); }"),
 ];
 
@@ -87,7 +89,10 @@ fn ask(node: &Node, request: &str) -> String {
 fn answers_as_cgi_says(node: &Node) {
     let answer = node.get("/shop");
     assert_eq!((answer.status, answer.text().trim()), (200, "Hello world !"));
-    let fields = "Cookie: a=1\r\nCookie: b=2\r\nProxy: evil\r\n";
+    // PHP makes the same variable of a dot, a blank and `-`.
+    let forged =
+        "X-Real.IP: 6.6.6.6\r\nX-Forwarded.Proto: https\r\nX.SSL-Client-Verify: SUCCESS\r\n";
+    let fields = format!("Cookie: a=1\r\nCookie: b=2\r\nProxy: evil\r\n{forged}");
     let text = ask(
         node,
         &format!(
@@ -106,10 +111,17 @@ fn answers_as_cgi_says(node: &Node) {
         "HTTPS=",
         "REMOTE_ADDR=127.0.0.1",
         "SERVER_NAME=a.example",
+        "PHP_SELF=/shop/main/env.php/more/path",
+        "HTTP_X_REAL_IP=127.0.0.1",
+        "HTTP_X_FORWARDED_PROTO=http",
+        "HTTP_X_SSL_CLIENT_VERIFY=",
         "MFSERV_CURRENT_PLUGIN_NAME=shop",
     ] {
         assert!(text.contains(&format!("{line}\n")), "{line}: {text}");
     }
+    // More parameters than one record of FastCGI has.
+    let long = "x".repeat(25_000);
+    assert_eq!(node.get(&format!("/shop/env.php?{long}")).status, 200);
     // In memory, as several records, and in a file.
     for size in [0_usize, 5, 65_536, 3_000_000] {
         let answer = post(node.address(), "/shop/upload.php", &vec![b'u'; size]).unwrap();
@@ -126,6 +138,8 @@ fn answers_as_cgi_says(node: &Node) {
 
 fn faults_are_answered(node: &Node) {
     assert_eq!(node.get("/shop/none.php").status, 404, "php-fpm says that there is no such file");
+    let upload = node.get("/shop/sub/photo.jpg/x.php");
+    assert!(upload.status >= 400 && !upload.text().contains("ran"), "{}", upload.text());
     assert_eq!(node.get("/shop/%2e%2e/%2e%2e/etc/passwd").status, 400);
 }
 

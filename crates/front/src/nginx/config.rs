@@ -155,6 +155,7 @@ impl Writer<'_> {
                 for address in &self.site.listen {
                     text.line(format!("listen {address};"));
                 }
+                self.tls_server(text);
                 text.line(format!("server_name {};", quoted(host)));
                 text.line("set $plugin \"#unknown#\";");
                 text.line("set $extra_log_format \"\";");

@@ -91,7 +91,8 @@ impl Inner {
     }
 }
 
-fn restrict(path: &Path) -> std::io::Result<()> {
+/// Only the user of the node may connect.
+pub fn restrict(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::config::{Site, render};
 use super::edge::{Edge, Wanted};
+use super::inner::restrict;
 use super::pieces::{self, PieceId};
 use super::program::{Process, Program, children, signal};
 use super::refusal::explained;
@@ -352,6 +353,7 @@ fn bind(path: &Path) -> Result<OwnedFd, Diagnostic> {
         |why| Diagnostic::error(format!("nginx cannot listen on {}", path.display())).because(why);
     disk::remove(path)?;
     let listener = UnixListener::bind(path).map_err(cannot)?;
+    restrict(path).map_err(cannot)?;
     listener.set_nonblocking(true).map_err(cannot)?;
     let socket = listener.as_fd().try_clone_to_owned().map_err(cannot)?;
     Ok(socket)

@@ -119,7 +119,9 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
         async move { relay.converse(stream).await }
     }));
     let outcome = watch(&mut front, &mut inner, &edge, &options.log_dir).await;
-    finish(&mut front, options.grace).await;
+    // Without the front behind it nginx answers nobody: the next front is to come at once.
+    let grace = if outcome.is_ok() { options.grace } else { Duration::ZERO };
+    finish(&mut front, grace).await;
     inner.end().await;
     drop(keeper);
     for path in [&options.control_socket, &names.own, &names.http, &names.inner_control] {

@@ -50,7 +50,7 @@ impl Program {
                 .because(why)
                 .help(
                     "install nginx (Debian: nginx-extras, with Lua), name the program as \
-                     [front] nginx, or write [front] kind=embedded",
+                     [front] nginx_program, or write [front] kind=embedded",
                 )
         };
         let mut command = self.command();

@@ -63,7 +63,8 @@ impl<'a> Script<'a> {
 /// Writes a request for a worker up to its content. `root`: the directory of its scripts.
 ///
 /// Fields arrive as `HTTP_*`: those, and only those, that an HTTP worker would get. A field that
-/// comes several times is one, with commas (RFC 9110, 5.3; cookies: RFC 9113, 8.2.3).
+/// comes several times is one, with commas (RFC 9110, 5.3; cookies: RFC 9113, 8.2.3). A field whose
+/// name has other bytes than letters, digits and `-` is left out.
 pub fn put_request(
     out: &mut Buffer,
     head: &RequestHead,
@@ -127,6 +128,9 @@ fn put_fields(
     for line in lines.filled().split(|byte| *byte == b'\n').skip(1) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let Some(end) = line.iter().position(|byte| *byte == b':') else { continue };
+        if !is_plain(&line[..end]) {
+            continue;
+        }
         let (name, value) = (cgi_name(&line[..end]), line[end + 1..].trim_ascii());
         if LEFT_OUT.contains(&name.as_slice()) {
             continue;
@@ -150,6 +154,12 @@ const LEFT_OUT: [&[u8]; 6] = [
     b"HTTP_UPGRADE",
     b"HTTP_PROXY",
 ];
+
+/// True if no other name becomes the same variable. PHP makes `_` of a dot, so that `X-Real.IP` from
+/// a client would replace what the front says of it in `X-Real-IP`.
+fn is_plain(name: &[u8]) -> bool {
+    name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+}
 
 /// `HTTP_` and the name in capitals, with `_` for `-`.
 fn cgi_name(name: &[u8]) -> Vec<u8> {

@@ -1,5 +1,7 @@
 //! The locations: where a plugin brings a fragment along, and what else wins over these.
 
+use std::collections::BTreeSet;
+
 use mfserv_core::route::{Route, Target};
 
 use super::Writer;
@@ -42,19 +44,19 @@ impl Writer<'_> {
         }
         let has_root = root.is_some();
         if !has_root {
-            text.block("location /", |text| text.line("proxy_pass http://mfserv_front;"));
+            text.block("location /", |text| self.pass_to_front(text));
         }
     }
 
     /// The pages of the node, which no location of a plugin takes.
     fn own_pages(&self, text: &mut Text) {
         let health = self.server.health_path.as_deref().filter(|path| !path.starts_with("/__"));
-        for path in ["/status", "/uuid"].into_iter().chain(health) {
-            text.block(&format!("location = {}", quoted(path)), |text| {
-                text.line("proxy_pass http://mfserv_front;");
-            });
+        let paths: BTreeSet<&str> = ["/status", "/uuid"].into_iter().chain(health).collect();
+        for path in paths {
+            let head = format!("location = {}", quoted(path));
+            text.block(&head, |text| self.pass_to_front(text));
         }
-        text.block("location ^~ /__", |text| text.line("proxy_pass http://mfserv_front;"));
+        text.block("location ^~ /__", |text| self.pass_to_front(text));
     }
 
     /// The fragment for the requests of a route.
@@ -84,6 +86,12 @@ impl Writer<'_> {
 
     fn pass(&self, text: &mut Text, route: &Route) {
         text.line(format!("set $plugin {};", quoted(&route.plugin)));
+        self.pass_to_front(text);
+    }
+
+    /// With fields of its own: a fragment with a field for the whole server takes those of `http`
+    /// away.
+    fn pass_to_front(&self, text: &mut Text) {
         self.proxy_fields(text);
         text.line("proxy_pass http://mfserv_front;");
     }
