@@ -121,18 +121,21 @@ fn status_shows_where_each_app_answers_and_no_path_of_what_has_none() {
 fn words_of_other_tools_directories_without_a_plugin_and_ids_of_requests_get_advice() {
     let _turn = Turn::cheap();
     let node = node();
-    for (word, here) in
-        [("init", "mfserv new NAME"), ("deploy", "mfserv install"), ("create", "mfserv new NAME")]
-    {
+    for (word, here) in [("create", "`mfserv new NAME`"), ("push", "`mfserv deploy DIR`")] {
         let said = node.mfserv(&[word, "shop"]).code(2).stderr;
         assert!(said.contains(&format!("no command {word}")) && said.contains(here), "{said}");
     }
     node.mfserv(&["scael"]).code(2);
     let shop = node.path("shop");
     std::fs::create_dir_all(&shop).unwrap();
-    for command in ["dev", "check", "release"] {
+    for (command, here) in [
+        ("dev", "a Procfile"),
+        ("deploy", "a Procfile"),
+        ("check", "`mfserv init DIR`"),
+        ("release", "`mfserv init DIR`"),
+    ] {
         let said = node.mfserv(&[command, &shop.to_string_lossy()]).stderr;
-        assert!(said.contains("`mfserv new NAME`"), "{command}: {said}");
+        assert!(said.contains("`mfserv new NAME`") && said.contains(here), "{command}: {said}");
     }
     node.start();
     let answer = node.get("/nothing");

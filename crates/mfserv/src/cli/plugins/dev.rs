@@ -70,16 +70,15 @@ impl Dev {
         if self.stays() {
             return self.stay(places, &plugin.name);
         }
+        if outcome.applied.is_none() && !wait.json {
+            print("the node is not running: it is served after `mfserv start`\n");
+        }
         if !wait.no_wait {
             // Nothing is said to be served that is not.
             is_served(places, &plugin.name)?;
         }
-        match outcome.applied {
-            Some(applied) if !wait.json => say_where(places, &plugin.name, &applied),
-            None if !wait.json => {
-                print("the node is not running: it is served after `mfserv start`\n");
-            }
-            _ => {}
+        if let Some(applied) = outcome.applied.filter(|_| !wait.json) {
+            say_where(places, &plugin.name, &applied);
         }
         Ok(Outcome::Done)
     }
