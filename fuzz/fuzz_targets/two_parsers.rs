@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use mfserv_h1::{BodyReader, Framing, HeadScan, Piece, RequestHead};
-use mfserv_front::embedded::heads::{Forwarded, request_for_worker};
+use mfserv_front::embedded::heads::{Forwarded, Trace, request_for_worker};
 use mfserv_fuzz::{bytes, settings};
 use picohttpparser_sys::{phr_chunked_decoder, phr_decode_chunked, phr_header, phr_parse_request};
 
@@ -104,6 +104,7 @@ fuzz_target!(|input: &[u8]| {
         port: Some(1),
         reached_port: Some(2),
         id,
+        trace: Trace::None,
         trusted: true,
         length,
         keep_alive: true,

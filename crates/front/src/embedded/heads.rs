@@ -8,6 +8,7 @@ use super::clients::http1::{self, Frame};
 use super::io::buffer::Pooled;
 use super::workers::heads;
 
+pub use super::clients::trace::Trace;
 pub use super::workers::heads::Forwarded;
 
 /// The head of a request as a worker gets it.
