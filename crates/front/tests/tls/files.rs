@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use mfserv_core::tls::{ClientCertificates, TlsSettings};
 use mfserv_core::wire::front::{FromFront, ToFront};
 
 use super::kit::{
@@ -134,10 +135,21 @@ fn new_settings_that_cannot_be_used_are_refused_and_those_before_serve() {
     let refused = front.daemon.wait_for(|m| matches!(m, FromFront::Refused { .. }));
     assert!(format!("{refused:?}").contains("missing.pem: No such file"), "{refused:?}");
     assert!(curl(&world, &ca, "localhost", "/a", &[]).ends_with("hello"));
+    // Authorities of another file, too, are refused where it cannot be used, and not ignored.
+    let with = |authorities: &std::path::Path| TlsSettings {
+        client_certificates: ClientCertificates::Optional,
+        client_authorities: Some(authorities.to_path_buf()),
+        ..settings(&world, "server")
+    };
+    front.daemon.publish(3, tls_table(&world, with(&ca.certificate)), &[&worker]);
+    let table = Box::new(tls_table(&world, with(&world.path("nobody.pem"))));
+    front.daemon.say(&ToFront::Publish { generation: 4, table, peers: Default::default() });
+    let refused = front.daemon.wait_for(|m| matches!(m, FromFront::Refused { generation: 4, .. }));
+    assert!(format!("{refused:?}").contains("nobody.pem: No such file"), "{refused:?}");
     // A table with the settings of before is taken, whatever became of the files meanwhile: a
     // deployment does not fail for them.
     std::fs::write(world.path("server.pem"), "broken").unwrap();
-    front.daemon.publish(3, tls_table(&world, settings(&world, "server")), &[&worker]);
+    front.daemon.publish(5, tls_table(&world, with(&ca.certificate)), &[&worker]);
     assert!(curl(&world, &ca, "localhost", "/a", &[]).ends_with("hello"));
 }
 

@@ -80,7 +80,8 @@ pub struct Store {
     /// The default one.
     first: Option<Pair>,
     pairs: BTreeMap<Pair, HeldPair>,
-    authorities: Option<Held<Vec<CertificateDer<'static>>, Stamp>>,
+    /// With their file.
+    authorities: Option<(PathBuf, Held<Vec<CertificateDer<'static>>, Stamp>)>,
     /// Where copies of what can be used are made, if they are.
     copies: Option<PathBuf>,
     /// What is wrong now, a sentence each.
@@ -155,12 +156,26 @@ impl Store {
             return Ok(self.authorities.take().is_some());
         };
         let now = stamp(path);
-        let is_first = self.authorities.is_none();
-        let held = self.authorities.get_or_insert_with(|| Held::new(now));
+        // Those of another file vouch for nobody here, whatever became of this one.
+        let (known, other) = match self.authorities.take() {
+            Some((of, held)) if of == path => (Some(held), None),
+            other => (None, other),
+        };
+        let is_first = known.is_none();
+        let mut held = known.unwrap_or_else(|| Held::new(now));
         let changed = held.refresh(now, is_first, || files::certificates(path));
         match held {
-            Held { good: None, wrong: Some((why, _)), .. } => Err(why.clone()),
-            _ => Ok(changed),
+            Held { good: None, wrong: Some((why, _)), .. } if other.is_some() => {
+                // These settings are refused, and those before stay.
+                self.authorities = other;
+                Err(why)
+            }
+            held => {
+                let why = held.wrong.as_ref().filter(|_| held.good.is_none());
+                let outcome = why.map_or(Ok(changed), |(why, _)| Err(why.clone()));
+                self.authorities = Some((path.to_path_buf(), held));
+                outcome
+            }
         }
     }
 
@@ -170,7 +185,8 @@ impl Store {
         let is_fatal = |pair: &Pair, held: &HeldPair| Some(pair) == first && held.good.is_none();
         let wrong = self.pairs.iter().filter(|(pair, held)| !is_fatal(pair, held));
         self.problems.extend(wrong.filter_map(|(_, held)| held.problem()));
-        self.problems.extend(self.authorities.as_ref().and_then(Held::problem));
+        let authorities = self.authorities.as_ref().map(|(_, held)| held);
+        self.problems.extend(authorities.and_then(Held::problem));
         let now_s = clock::unix_seconds();
         for (pair, held) in &self.pairs {
             let Some(not_after) = held.good.as_ref().and_then(|good| good.not_after) else {
@@ -203,7 +219,7 @@ impl Store {
 
     /// The authorities that vouch for clients.
     pub fn authorities(&self) -> &[CertificateDer<'static>] {
-        let held = self.authorities.as_ref();
+        let held = self.authorities.as_ref().map(|(_, held)| held);
         held.and_then(|held| held.good.as_deref()).unwrap_or_default()
     }
 }
