@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use mfserv_testkit::websocket::{BINARY, CLOSE, PING, PONG, TEXT, closed, frame, next, read_head};
 use mfserv_testkit::{Load, Node, Plugin, until};
 
 use crate::{PATIENCE, Turn, node};
@@ -34,12 +35,6 @@ async def app(scope, receive, send):
     ended.append([path.rsplit("/", 1)[1], message["code"]])
 "#;
 
-const TEXT: u8 = 0x81;
-const BINARY: u8 = 0x82;
-const CLOSE: u8 = 0x88;
-const PING: u8 = 0x89;
-const PONG: u8 = 0x8a;
-
 /// Asks for a WebSocket (RFC 6455, 1.3). Returns the head of the answer.
 fn ask(node: &Node, path: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(node.address()).unwrap();
@@ -51,13 +46,8 @@ fn ask(node: &Node, path: &str) -> (TcpStream, String) {
          Sec-WebSocket-Protocol: one, two\r\n\r\n"
     )
     .unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.extend(byte);
-    }
-    (stream, String::from_utf8(head).unwrap().to_ascii_lowercase())
+    let head = read_head(&mut stream).to_ascii_lowercase();
+    (stream, head)
 }
 
 fn open(node: &Node, path: &str) -> TcpStream {
@@ -66,44 +56,6 @@ fn open(node: &Node, path: &str) -> TcpStream {
     assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
     assert!(head.contains("sec-websocket-protocol: two\r\n"), "{head}");
     stream
-}
-
-/// A frame with a payload of a client.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match payload.len() {
-        length @ 0..=125 => frame.push(0x80 | length as u8),
-        length => {
-            frame.push(0x80 | 127);
-            frame.extend((length as u64).to_be_bytes());
-        }
-    }
-    frame.extend([1, 2, 3, 4]);
-    frame.extend(payload.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(byte, key)| byte ^ key));
-    frame
-}
-
-/// The next frame of the server that is no ping of its own.
-fn next(stream: &mut TcpStream) -> (u8, Vec<u8>) {
-    loop {
-        let mut head = [0; 2];
-        stream.read_exact(&mut head).unwrap();
-        let mut number = vec![0; [0, 2, 8][usize::from(head[1].max(125) - 125)]];
-        stream.read_exact(&mut number).unwrap();
-        let length = match number.is_empty() {
-            true => usize::from(head[1]),
-            false => number.iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte)),
-        };
-        let mut payload = vec![0; length];
-        stream.read_exact(&mut payload).unwrap();
-        if head[0] != PING {
-            return (head[0], payload);
-        }
-    }
-}
-
-fn closed(code: u16, reason: &str) -> (u8, Vec<u8>) {
-    (CLOSE, [&code.to_be_bytes(), reason.as_bytes()].concat())
 }
 
 #[test]

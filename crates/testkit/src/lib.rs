@@ -30,6 +30,7 @@ mod search_engine;
 pub mod servers;
 mod skip;
 mod wait;
+pub mod websocket;
 
 pub use http::{Broken, Client, Method, Response, get, post};
 pub use load::{Failure, Load, Report, Running};

@@ -13,6 +13,11 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOK_AT_LEAST: Duration = Duration::from_secs(10);
 const REST: u32 = 100;
 
+/// How long nobody looks after a look that took so long.
+pub fn rest_after(look: Duration) -> Duration {
+    (look * REST).clamp(LOOK, LOOK_AT_LEAST)
+}
+
 /// Starts the thread. It ends with the process, and sleeps while nothing listens for TLS.
 ///
 /// # Errors
@@ -31,7 +36,7 @@ pub fn watch(front: &Arc<Front>) -> std::io::Result<()> {
                 let Some(front) = reporting.upgrade() else { return };
                 front.errors.report(&format!("TLS: {problem}"));
             }
-            std::thread::sleep((began.elapsed() * REST).clamp(LOOK, LOOK_AT_LEAST));
+            std::thread::sleep(rest_after(began.elapsed()));
         }
     })?;
     front.tls.set_watcher(thread.thread().clone());

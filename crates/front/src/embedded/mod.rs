@@ -7,7 +7,7 @@
 //! (`files` and `workers` do not import each other.) Each `mod.rs` says what its room is,
 //! what it may touch and what it must not.
 
-mod certificates;
+pub(crate) mod certificates;
 mod clients;
 mod control;
 mod files;

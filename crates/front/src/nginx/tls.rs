@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use mfserv_core::route::ServerSettings;
@@ -11,14 +10,9 @@ use tokio::time::Instant;
 
 use super::edge::Edge;
 use super::master::Nginx;
+use crate::embedded::certificates::rest_after;
 use crate::embedded::{CopiedCertificates, CopiedCertificatesDir};
 
-/// So often it is looked whether files have changed, …
-const LOOK: Duration = Duration::from_secs(1);
-/// … unless a look takes so long that this would cost more than a hundredth of a processor; but
-/// so often at least.
-const LOOK_AT_LEAST: Duration = Duration::from_secs(10);
-const REST: u32 = 100;
 /// What the names of the directories begin with; the id of the process follows.
 const PREFIX: &str = "nginx_tls.";
 
@@ -61,7 +55,7 @@ impl Certificates {
         });
         let (copies, copied) = read.await.map_err(|why| why.to_string())?;
         self.copies = Some(copies);
-        self.next = Instant::now() + (began.elapsed() * REST).clamp(LOOK, LOOK_AT_LEAST);
+        self.next = Instant::now() + rest_after(began.elapsed());
         Ok(copied)
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mfserv_plugin::base::BaseEnvironment;
+use mfserv_testkit::websocket::{BINARY, CLOSE, PING, PONG, TEXT, closed, frame, next, read_head};
 
 use crate::asgi::{log, worker};
 use crate::wsgi::End;
@@ -85,12 +86,6 @@ from main.application import app
 mfserv_worker.asgi.PING_SECONDS = 3.0
 "#;
 
-const TEXT: u8 = 0x81;
-const BINARY: u8 = 0x82;
-const CLOSE: u8 = 0x88;
-const PING: u8 = 0x89;
-const PONG: u8 = 0x8a;
-
 /// The request of RFC 6455, 1.3.
 fn request(path: &str, fields: &str) -> String {
     format!(
@@ -103,52 +98,9 @@ fn request(path: &str, fields: &str) -> String {
 fn open(socket: &Path, path: &str, fields: &str) -> (UnixStream, String) {
     let mut stream = connect(socket);
     stream.write_all(request(path, fields).as_bytes()).unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.extend(byte);
-    }
-    let head = String::from_utf8(head).unwrap();
+    let head = read_head(&mut stream);
     assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
     (stream, head)
-}
-
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match payload.len() {
-        length @ 0..=125 => frame.push(0x80 | length as u8),
-        length => {
-            frame.push(0x80 | 127);
-            frame.extend((length as u64).to_be_bytes());
-        }
-    }
-    frame.extend([1, 2, 3, 4]);
-    frame.extend(payload.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(byte, key)| byte ^ key));
-    frame
-}
-
-/// The next frame of the server that is no ping of its own.
-fn next(stream: &mut UnixStream) -> (u8, Vec<u8>) {
-    loop {
-        let mut head = [0; 2];
-        stream.read_exact(&mut head).unwrap();
-        let mut number = vec![0; [0, 2, 8][usize::from(head[1].max(125) - 125)]];
-        stream.read_exact(&mut number).unwrap();
-        let length = match number.is_empty() {
-            true => usize::from(head[1]),
-            false => number.iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte)),
-        };
-        let mut payload = vec![0; length];
-        stream.read_exact(&mut payload).unwrap();
-        if head[0] != PING {
-            return (head[0], payload);
-        }
-    }
-}
-
-fn closed(code: u16, reason: &str) -> (u8, Vec<u8>) {
-    (CLOSE, [&code.to_be_bytes(), reason.as_bytes()].concat())
 }
 
 fn is_over(stream: &mut UnixStream) {

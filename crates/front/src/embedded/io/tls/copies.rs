@@ -14,7 +14,6 @@ use std::sync::Arc;
 use mfserv_core::tls::TlsSettings;
 use mfserv_platform::disk;
 use rustls::SignatureAlgorithm;
-use sha2::{Digest, Sha256};
 
 use super::files::Pair;
 use super::store::Store;
@@ -150,7 +149,7 @@ impl Pair {
     /// Says which file cannot be read or written, and why.
     pub fn copy_into(&self, dir: &Path) -> Result<Self, String> {
         let (certificate, key) = self.contents()?;
-        let stem = dir.join(fingerprint(&[&certificate, &key]));
+        let stem = dir.join(disk::fingerprint([("certificate", &*certificate), ("key", &*key)]));
         let copy =
             Self { certificate: stem.with_extension("pem"), key: stem.with_extension("key") };
         for (path, content) in [(&copy.certificate, certificate), (&copy.key, key)] {
@@ -162,7 +161,7 @@ impl Pair {
 
 /// Writes a file that is named by its content; returns its path.
 fn put(dir: &Path, extension: &str, content: &[u8]) -> Result<PathBuf, String> {
-    let path = dir.join(fingerprint(&[content])).with_extension(extension);
+    let path = dir.join(disk::fingerprint([(extension, content)])).with_extension(extension);
     write(&path, content)?;
     Ok(path)
 }
@@ -172,13 +171,4 @@ fn write(path: &Path, content: &[u8]) -> Result<(), String> {
         return Ok(());
     }
     disk::replace(path, 0o600, content).map_err(|why| format!("{}: {why}", path.display()))
-}
-
-fn fingerprint(contents: &[&[u8]]) -> String {
-    let mut digest = Sha256::new();
-    for content in contents {
-        digest.update((content.len() as u64).to_be_bytes());
-        digest.update(content);
-    }
-    disk::hex(&digest.finalize()[..16])
 }
