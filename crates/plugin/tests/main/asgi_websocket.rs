@@ -48,6 +48,11 @@ async def app(scope, receive, send):
         await send({"type": "websocket.http.response.start", "status": 418, "headers": [(b"x-own", b"1")]})
         await send({"type": "websocket.http.response.body", "body": b"short ", "more_body": True})
         return await send({"type": "websocket.http.response.body", "body": b"and stout"})
+    if path == "/list":
+        return await send({"type": "websocket.close", "code": 1006, "reason": ["eels"]})
+    if path == "/twice":
+        await send({"type": "websocket.http.response.start", "status": 418})
+        return await send({"type": "websocket.http.response.start", "status": 418})
     if path == "/scope":
         shown = [scope["scheme"], scope["subprotocols"], "method" in scope, list(scope["extensions"])]
         headers = [(b"X-Own", b"2"), (b"Sec-WebSocket-Extensions", b"none"), (b"Content-Length", b"9")]
@@ -182,6 +187,8 @@ fn what_is_not_accepted_is_answered(socket: &Path) {
     for (path, status, body) in [
         ("/close", "403 Forbidden", ""),
         ("/deny", "418 I'm a Teapot", "9\r\nand stout\r\n0\r\n\r\n"),
+        ("/list", "403 Forbidden", ""),
+        ("/twice", "500 Internal", ""),
         ("/never", "500 Internal", ""),
         ("/early", "500 Internal", ""),
     ] {

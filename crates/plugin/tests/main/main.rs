@@ -31,6 +31,7 @@ mod node;
 mod python;
 mod requirements;
 mod store;
+mod suites;
 mod tar_stream;
 mod templates;
 mod wsgi;
@@ -43,7 +44,7 @@ mod wsgi_pull;
 mod wsgi_pull_ends;
 mod wsgi_pull_front;
 mod wsgi_stop;
-mod wsgi_suites;
+
 mod wsgi_threads;
 
 use std::collections::BTreeMap;

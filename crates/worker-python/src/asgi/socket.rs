@@ -87,6 +87,11 @@ impl State {
         self.waiting.len() >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
     }
 
+    /// The head of an answer that refuses the WebSocket was sent, or nobody is there to get one.
+    fn is_head_sent(&self) -> bool {
+        self.live.as_ref().is_none_or(|live| live.answer.is_sent)
+    }
+
     /// What the client sends is of interest now.
     fn reads(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Closing) && !self.is_full()

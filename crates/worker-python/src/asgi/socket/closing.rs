@@ -82,14 +82,15 @@ impl Socket {
             error.is_instance_of::<PyOSError>(py) || !error.is_instance_of::<PyException>(py)
         });
         let message = from_server(py, &self.state, |state| match (state.phase, error.is_some()) {
-            (Phase::Asked, is_error) => {
+            (Phase::Asked | Phase::Denied, is_error) if !state.is_head_sent() => {
                 self.refuse_with(py, state, ("500 Internal Server Error", 500), &mut due);
                 match is_error {
                     true => "uncaught exception before a WebSocket was accepted => HTTP/500",
                     false => "the app returned without an answer to a WebSocket => HTTP/500",
                 }
             }
-            (Phase::Denied, is_error) => {
+            (Phase::Asked | Phase::Denied, is_error) => {
+                // of a refusal that has begun
                 self.finish(state, &mut due);
                 match is_error {
                     true => "uncaught exception while sending the response",

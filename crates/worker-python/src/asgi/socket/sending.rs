@@ -23,8 +23,9 @@ enum Outgoing<'py> {
     Accept(Vec<u8>),
     /// A message for the client.
     Send(Kind, Bound<'py, PyBytes>),
-    /// Code and reason of a close.
-    Close(u16, String),
+    /// Code and reason of a close, or why they can not be sent. A WebSocket that is not open is
+    /// closed without them.
+    Close(PyResult<(u16, String)>),
     /// A part of an answer to a request that becomes no WebSocket.
     Deny(Message<'py>),
 }
@@ -72,17 +73,8 @@ impl Socket {
                 self.handshake(dict, protocol).map(Outgoing::Accept)
             }
             "websocket.close" => {
-                let code = match given(intern!(py, "code"))? {
-                    Some(number) => number.extract()?,
-                    None => code::NORMAL,
-                };
-                if !matches!(code, 1000..=1003 | 1005 | 1007..=1014 | 3000..=4999) {
-                    let text = format!("{code} is no code that may close a WebSocket");
-                    return Err(PyValueError::new_err(text));
-                }
-                let reason = given(intern!(py, "reason"))?;
-                let reason = reason.map_or(Ok(String::new()), |reason| reason.extract())?;
-                Ok(Outgoing::Close(code, reason))
+                let (code, reason) = (given(intern!(py, "code"))?, given(intern!(py, "reason"))?);
+                Ok(Outgoing::Close(read_close(code, reason)))
             }
             "websocket.http.response.start" => {
                 Ok(Outgoing::Deny(Message::Start(Head::read(dict, &self.environment.reasons)?)))
@@ -154,7 +146,8 @@ impl Socket {
                 }
                 Ok(())
             }
-            (Outgoing::Close(code, reason), Phase::Open) => {
+            (Outgoing::Close(close), Phase::Open) => {
+                let (code, reason) = close?;
                 state.is_closed = true;
                 self.close(state, code, &reason, due);
                 Ok(())
@@ -282,6 +275,21 @@ impl Socket {
             self.with(|state| Ok(std::mem::replace(&mut state.senders, futures)))
         })
     }
+}
+
+/// Code and reason of `websocket.close`. Some apps give others than a close may have to a WebSocket
+/// that they refuse: FastAPI the list of what was wrong with the request.
+fn read_close(
+    code: Option<Bound<'_, PyAny>>,
+    reason: Option<Bound<'_, PyAny>>,
+) -> PyResult<(u16, String)> {
+    let code = code.map_or(Ok(code::NORMAL), |code| code.extract())?;
+    if !matches!(code, 1000..=1003 | 1005 | 1007..=1014 | 3000..=4999) {
+        let text = format!("{code} is no code that may close a WebSocket");
+        return Err(PyValueError::new_err(text));
+    }
+    let reason = reason.map_or(Ok(String::new()), |reason| reason.extract())?;
+    Ok((code, reason))
 }
 
 impl Outgoing<'_> {
