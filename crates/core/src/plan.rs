@@ -7,6 +7,7 @@ mod jobs;
 pub mod preview;
 mod routes;
 mod taking;
+mod transport;
 mod watchers;
 
 use std::collections::BTreeMap;

@@ -34,7 +34,7 @@ pub struct Rlimits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "snake_case")]
 pub enum Probe {
-    /// Any HTTP answer to `HEAD path` on the worker's socket.
+    /// Any HTTP answer of the worker to `HEAD path`.
     Http {
         /// The path asked for, beginning with `/`.
         path: String,
@@ -49,7 +49,7 @@ pub enum Probe {
         /// The socket.
         socket: PathBuf,
     },
-    /// A connection to the worker's socket is accepted.
+    /// A connection to the worker is accepted.
     Connect,
     /// The worker says `READY=1` (sd_notify(3)) on `NOTIFY_SOCKET`.
     Notify,
@@ -96,6 +96,10 @@ pub struct WatcherSpec {
     /// The link that people know, to the admitted worker's socket:
     /// `{socket_link_stem}_N.socket`.
     pub socket_link_stem: Option<PathBuf>,
+    /// Each worker listens on a port of 127.0.0.1, its own, instead of a socket: `{port}` and
+    /// `{host}` in its command and environment are replaced too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_port: bool,
     /// The upstream whose requests it serves, if any.
     pub upstream: Option<String>,
     /// How readiness is observed.
@@ -233,6 +237,7 @@ mod tests {
             output_per_worker: false,
             socket_stem: Some("/run/a".into()),
             socket_link_stem: Some("/var/a".into()),
+            on_port: false,
             upstream: None,
             probe: Probe::Told,
             start_timeout_ms: 0,

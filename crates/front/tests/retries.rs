@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::route::Slots;
-use mfserv_core::wire::front::{FromFront, Peer, ToFront, TroubleCause};
+use mfserv_core::wire::front::{Address, FromFront, Peer, ToFront, TroubleCause};
 
 use crate::world::*;
 
@@ -99,7 +99,7 @@ fn unreading(world: &World, number: u32) -> Peer {
             let _ = rustix::net::recv(stream.unwrap(), &mut [0; 1], flags);
         }
     });
-    Peer { worker, socket }
+    Peer { worker, address: Address::Socket(socket) }
 }
 
 #[test]
@@ -188,7 +188,10 @@ fn a_full_backlog_means_busy_not_dead() {
     let good = Worker::saying(&world, 2, "good");
     let mut front = world.serving(table(Slots::Unlimited, false), &[&good]);
     let worker = WorkerId::new(WatcherName::app("p", "a"), 1, 1);
-    front.daemon.say(&ToFront::Admit { upstream: "p/a".into(), peer: Peer { worker, socket } });
+    front.daemon.say(&ToFront::Admit {
+        upstream: "p/a".into(),
+        peer: Peer { worker, address: Address::Socket(socket) },
+    });
     for _ in 0..20 {
         let began = Instant::now();
         assert_eq!(ask(front.address, POST).text(), "good");

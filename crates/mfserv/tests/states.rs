@@ -164,7 +164,7 @@ fn a_check_sees_what_will_not_work_on_a_home_that_never_started_and_writes_nothi
     for (command, text) in [
         ("no-such-server {unix_socket_path}", "the program no-such-server of web/main"),
         ("{plugin_dir}/no-such-file {unix_socket_path}", "no-such-file of web/main"),
-        ("sleep 600", "web/main never gets a request"),
+        ("python3 -m http.server 8000", "web/main never gets a request"),
     ] {
         says(&check(&[&web("web", command)]).code(4), text);
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use mfserv_core::event::Fact;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::watcher::WatcherSpec;
-use mfserv_core::wire::front::Peer;
+use mfserv_core::wire::front::{Address, Peer};
 use mfserv_core::wire::keeper::{Ask, Scope};
 use mfserv_platform::disk;
 use mfserv_platform::sync::lock;
@@ -13,7 +13,8 @@ use tokio::task::AbortHandle;
 
 use crate::handle::{Handle, Message};
 use crate::keeper_link::KeeperLink;
-use crate::probe::{self, Question, Saw};
+use crate::place::Place;
+use crate::probe::{self, Found, Question, Saw};
 use crate::spawn;
 use crate::supervisor::Emit;
 use crate::traffic::Traffic;
@@ -39,8 +40,8 @@ impl Context {
     // ---- the keeper ----
 
     /// Asks for the process of a worker. The answer comes as [`Message::Spawned`].
-    pub fn spawn(&self, spec: &WatcherSpec, id: &WorkerId, prepared: bool) {
-        let spec = Box::new(spawn::process_spec(spec, id, &self.run_dir, prepared));
+    pub fn spawn(&self, spec: &WatcherSpec, id: &WorkerId, prepared: bool, port: Option<u16>) {
+        let spec = Box::new(spawn::process_spec(spec, id, &self.run_dir, prepared, port));
         let (keeper, handle, id) = (self.keeper.clone(), self.handle.clone(), id.clone());
         tokio::spawn(async move {
             let answer = keeper.ask(Ask::Spawn { spec }).await;
@@ -66,11 +67,18 @@ impl Context {
 
     // ---- readiness ----
 
-    /// Starts the task that sends [`Message::Ready`] once the worker is ready. `None` if it
-    /// cannot be observed: the worker then runs into its start timeout, and `saw` says why.
-    pub fn probe(&self, spec: &WatcherSpec, id: &WorkerId, saw: &Saw) -> Option<AbortHandle> {
+    /// Starts the task that sends [`Message::Ready`] once the worker is ready, or
+    /// [`Message::PortTaken`]. `None` if it cannot be observed: the worker then runs into its start
+    /// timeout, and `saw` says why.
+    pub fn probe(
+        &self,
+        spec: &WatcherSpec,
+        id: &WorkerId,
+        place: Option<Place>,
+        saw: &Saw,
+    ) -> Option<AbortHandle> {
         let notify = spawn::notify_path(&self.run_dir, id);
-        let prepared = match probe::prepare(&spec.probe, spec.socket_of(id), &notify) {
+        let prepared = match probe::prepare(&spec.probe, place, &notify) {
             Ok(prepared) => prepared,
             Err(error) => {
                 lock(saw).text = format!("the socket {} cannot be made: {error}", notify.display());
@@ -80,8 +88,10 @@ impl Context {
         let (probe, saw) = (spec.probe.clone(), saw.clone());
         let (handle, id) = (self.handle.clone(), id.clone());
         let task = tokio::spawn(async move {
-            probe::until_ready(probe, prepared, saw).await;
-            handle.send(Message::Ready(id));
+            handle.send(match probe::until_ready(probe, prepared, saw).await {
+                Found::Ready => Message::Ready(id),
+                Found::PortTaken => Message::PortTaken(id),
+            });
         });
         Some(task.abort_handle())
     }
@@ -106,13 +116,13 @@ impl Context {
     // ---- requests ----
 
     /// Gives requests to a worker, if it serves any.
-    pub fn admit(&mut self, spec: &WatcherSpec, id: &WorkerId) {
-        let (Some(upstream), Some(socket)) = (&spec.upstream, spec.socket_of(id)) else { return };
-        if let Some(link) = spec.socket_link_of(id) {
+    pub fn admit(&mut self, spec: &WatcherSpec, id: &WorkerId, address: Option<Address>) {
+        let (Some(upstream), Some(address)) = (&spec.upstream, address) else { return };
+        if let (Address::Socket(socket), Some(link)) = (&address, spec.socket_link_of(id)) {
             // Requests reach the worker by its socket; only people use the link.
-            let _ = disk::relink(&link, &socket);
+            let _ = disk::relink(&link, socket);
         }
-        self.traffic.admit(upstream, Peer { worker: id.clone(), socket });
+        self.traffic.admit(upstream, Peer { worker: id.clone(), address });
     }
 
     // ---- files ----

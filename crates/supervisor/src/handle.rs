@@ -26,8 +26,14 @@ pub(crate) enum Message {
     Replace(Vec<WorkerId>, EndReason),
     Stop(Vec<WatcherName>),
     Ready(WorkerId),
+    /// Another process listens on the port of this worker, which is not ready.
+    PortTaken(WorkerId),
     Suspect(WorkerId),
-    Checked { id: WorkerId, was_idle: bool, checked: Checked },
+    Checked {
+        id: WorkerId,
+        was_idle: bool,
+        checked: Checked,
+    },
     Idle(Vec<(WorkerId, u64)>),
     Drained(WorkerId),
     Measured(Vec<Measured<WorkerId>>, Duration),

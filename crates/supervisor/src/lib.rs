@@ -12,6 +12,7 @@ mod adopt;
 mod context;
 mod handle;
 mod keeper_link;
+mod place;
 mod probe;
 mod sample;
 mod sampling;

@@ -1,17 +1,23 @@
 //! Readiness probes: a worker is ready when it has been observed to be.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mfserv_core::watcher::Probe;
+use mfserv_platform::loopback::Listener;
 use mfserv_platform::sync::lock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixDatagram, UnixStream};
+use tokio::net::UnixDatagram;
 use tokio::time::Instant;
+
+use crate::place::{Miss, Place, Stream, elsewhere};
 
 /// The longest head of an answer to a probe, bytes.
 const LONGEST_HEAD: usize = 32 * 1024;
+
+/// So often it is looked where a worker listens that does not listen on its port.
+const LOOK_ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// What the probes of a worker have seen.
 #[derive(Default)]
@@ -20,6 +26,10 @@ pub(crate) struct Seen {
     pub text: String,
     /// The status of the last HTTP answer.
     pub status: Option<u16>,
+    /// Its process, once there is one.
+    pub pid: Option<u32>,
+    /// The socket of it that listens on its port.
+    pub listener: Option<Listener>,
 }
 
 /// What the probes of a worker have seen, shared with the task that probes.
@@ -28,7 +38,7 @@ pub(crate) type Saw = Arc<Mutex<Seen>>;
 /// What a probe needs, made before the worker starts.
 pub(crate) enum Prepared {
     Notify(UnixDatagram),
-    Ask(PathBuf),
+    Ask(Place),
     Nothing,
 }
 
@@ -36,7 +46,7 @@ pub(crate) enum Prepared {
 /// before it starts.
 pub(crate) fn prepare(
     probe: &Probe,
-    socket: Option<PathBuf>,
+    place: Option<Place>,
     notify: &Path,
 ) -> std::io::Result<Prepared> {
     match probe {
@@ -44,32 +54,59 @@ pub(crate) fn prepare(
             let _ = std::fs::remove_file(notify);
             Ok(Prepared::Notify(UnixDatagram::bind(notify)?))
         }
-        Probe::HttpAt { socket } => Ok(Prepared::Ask(socket.clone())),
-        Probe::Http { .. } | Probe::Connect => Ok(socket.map_or(Prepared::Nothing, Prepared::Ask)),
+        Probe::HttpAt { socket } => Ok(Prepared::Ask(Place::Socket(socket.clone()))),
+        Probe::Http { .. } | Probe::Connect => Ok(place.map_or(Prepared::Nothing, Prepared::Ask)),
         Probe::Told | Probe::Alive { .. } => Ok(Prepared::Nothing),
     }
 }
 
+/// What the wait for a worker has come to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It is ready.
+    Ready,
+    /// It will never be: another process listens on its port.
+    PortTaken,
+}
+
 /// Returns once the worker is ready. The start timeout of the worker ends it otherwise.
-pub(crate) async fn until_ready(probe: Probe, prepared: Prepared, saw: Saw) {
+pub(crate) async fn until_ready(probe: Probe, prepared: Prepared, saw: Saw) -> Found {
     match (probe, prepared) {
-        (Probe::Http { path, .. }, Prepared::Ask(socket)) => {
-            ask_until(&socket, Some(&path), &saw).await
+        (Probe::Http { path, .. }, Prepared::Ask(place)) => {
+            return ask_until(&place, Some(&path), &saw).await;
         }
-        (Probe::HttpAt { .. }, Prepared::Ask(socket)) => ask_until(&socket, Some("/"), &saw).await,
-        (Probe::Connect, Prepared::Ask(socket)) => ask_until(&socket, None, &saw).await,
+        (Probe::HttpAt { .. }, Prepared::Ask(place)) => {
+            return ask_until(&place, Some("/"), &saw).await;
+        }
+        (Probe::Connect, Prepared::Ask(place)) => return ask_until(&place, None, &saw).await,
         (_, Prepared::Notify(socket)) => notified_ready(&socket, &saw).await,
         (Probe::Alive { for_ms }, _) => tokio::time::sleep(Duration::from_millis(for_ms)).await,
         _ => std::future::pending().await,
     }
+    Found::Ready
 }
 
-async fn ask_until(socket: &Path, path: Option<&str>, saw: &Saw) {
+async fn ask_until(place: &Place, path: Option<&str>, saw: &Saw) -> Found {
     let began = Instant::now();
+    let mut look_at = began + LOOK_ELSEWHERE;
     loop {
-        match ask_once(socket, path, saw).await {
-            Ok(()) => return,
-            Err(what) => say(saw, what),
+        let miss = match ask_once(place, path, saw).await {
+            Ok(()) => return Found::Ready,
+            Err(miss) => miss,
+        };
+        // What was found elsewhere is said until it is looked for again.
+        if !lock(saw).text.starts_with(&miss.to_string()) {
+            say(saw, miss.to_string());
+        }
+        if let Miss::PortTaken(_) = miss {
+            return Found::PortTaken;
+        }
+        let pid = lock(saw).pid;
+        if let (Place::Port(_), Some(pid), true) = (place, pid, look_at <= Instant::now()) {
+            look_at = Instant::now() + LOOK_ELSEWHERE;
+            if let Some(address) = elsewhere(pid).await {
+                say(saw, format!("{miss}; it listens on {address}"));
+            }
         }
         tokio::time::sleep(pause(began.elapsed())).await;
     }
@@ -77,8 +114,8 @@ async fn ask_until(socket: &Path, path: Option<&str>, saw: &Saw) {
 
 /// How a worker that was ready is asked whether it still answers.
 pub(crate) struct Question {
-    /// Its socket.
-    pub socket: PathBuf,
+    /// Where.
+    pub place: Place,
     /// The path of the request; `None`: it has to take a connection.
     pub path: Option<String>,
     /// It is stuck after so long without an answer.
@@ -118,7 +155,7 @@ pub(crate) async fn check(question: &Question, saw: &Saw) -> Checked {
         }
         match tokio::time::timeout_at(deadline, keep_asking(question, saw)).await {
             Ok(Ok(())) => return Checked::Answers,
-            Ok(Err(what)) => say(saw, what),
+            Ok(Err(miss)) => say(saw, miss.to_string()),
             Err(_) => {
                 say(saw, no_answer_within(question.patience));
                 break;
@@ -133,8 +170,8 @@ pub(crate) async fn check(question: &Question, saw: &Saw) -> Checked {
 }
 
 /// Waits for the answer to one request.
-async fn keep_asking(question: &Question, saw: &Saw) -> Result<(), String> {
-    let answer = ask_once(&question.socket, question.path.as_deref(), saw);
+async fn keep_asking(question: &Question, saw: &Saw) -> Result<(), Miss> {
+    let answer = ask_once(&question.place, question.path.as_deref(), saw);
     tokio::pin!(answer);
     tokio::select! {
         answered = &mut answer => return answered,
@@ -147,10 +184,11 @@ fn no_answer_within(time: Duration) -> String {
     format!("connected, but no answer within {} s", time.as_secs())
 }
 
-async fn ask_once(socket: &Path, path: Option<&str>, saw: &Saw) -> Result<(), String> {
-    match path {
-        Some(path) => lock(saw).status = head(socket, path).await?,
-        None => drop(UnixStream::connect(socket).await.map_err(|e| not_listening(&e))?),
+async fn ask_once(place: &Place, path: Option<&str>, saw: &Saw) -> Result<(), Miss> {
+    let stream = place.connect(saw).await?;
+    if let Some(path) = path {
+        let status = head(stream, path).await.map_err(Miss::Silent)?;
+        lock(saw).status = status;
     }
     Ok(())
 }
@@ -220,8 +258,7 @@ fn pause(age: Duration) -> Duration {
 
 /// Asks `HEAD path`. Any HTTP answer counts, also an error status. Returns the status, if the
 /// answer has one.
-async fn head(socket: &Path, path: &str) -> Result<Option<u16>, String> {
-    let mut stream = UnixStream::connect(socket).await.map_err(|e| not_listening(&e))?;
+async fn head(mut stream: Box<dyn Stream>, path: &str) -> Result<Option<u16>, String> {
     let request = format!(
         "HEAD {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: mfserv-probe\r\nConnection: close\r\n\r\n"
     );
@@ -247,10 +284,6 @@ async fn head(socket: &Path, path: &str) -> Result<Option<u16>, String> {
     })
 }
 
-fn not_listening(error: &std::io::Error) -> String {
-    format!("not listening on its socket: {error}")
-}
-
 async fn notified_ready(socket: &UnixDatagram, saw: &Saw) {
     let mut buffer = [0; 4096];
     while let Ok(n) = socket.recv(&mut buffer).await {
@@ -272,6 +305,7 @@ fn say(saw: &Saw, what: String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
     use tokio::net::UnixListener;
 
     fn place(name: &str) -> PathBuf {
@@ -292,7 +326,7 @@ mod tests {
     async fn listening_is_not_being_ready() {
         let path = place("slow");
         let saw = Saw::default();
-        let prepared = Prepared::Ask(path.clone());
+        let prepared = Prepared::Ask(Place::Socket(path.clone()));
         let probe =
             until_ready(Probe::Http { path: "/p".into(), named: false }, prepared, saw.clone());
         let server = serve(path.clone(), vec![b"", b"garbage", b"HTTP/1.0 500 No\r\n\r\n"]);

@@ -16,6 +16,9 @@ pub(crate) fn notify_path(run_dir: &Path, id: &WorkerId) -> PathBuf {
     run_dir.join(format!("{number:016x}.notify"))
 }
 
+/// The address of ports.
+const HOST: &str = "127.0.0.1";
+
 /// The note that the keeper holds beside a process: it tells the next daemon what runs there.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Note {
@@ -26,13 +29,16 @@ pub(crate) struct Note {
     /// It was started for a plan that was not in force yet.
     #[serde(default)]
     pub prepared: bool,
+    /// The port that it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 impl Note {
-    fn of(spec: &WatcherSpec, prepared: bool) -> Self {
+    fn of(spec: &WatcherSpec, prepared: bool, port: Option<u16>) -> Self {
         let fingerprint = spec.fingerprint();
         let spec = WatcherSpec { env: Default::default(), ..spec.clone() };
-        Note { spec, fingerprint, prepared }
+        Note { spec, fingerprint, prepared, port }
     }
 }
 
@@ -42,16 +48,26 @@ pub(crate) fn process_spec(
     id: &WorkerId,
     run_dir: &Path,
     prepared: bool,
+    port: Option<u16>,
 ) -> ProcessSpec {
     let socket = spec.socket_of(id).unwrap_or_default();
+    let fill_port = |text: &str| match port {
+        Some(port) => text.replace("{port}", &port.to_string()).replace("{host}", HOST),
+        None => text.into(),
+    };
     let fill = |text: &String| {
-        text.replace("{unix_socket_path}", &socket.to_string_lossy())
+        fill_port(text)
+            .replace("{unix_socket_path}", &socket.to_string_lossy())
             .replace("$(circus.wid)", &id.slot.to_string())
             .replace("{worker_slot}", &id.slot.to_string())
             .replace("{worker_incarnation}", &id.incarnation.to_string())
     };
     let mut env: std::collections::BTreeMap<_, _> =
         spec.env.iter().map(|(key, value)| (key.clone(), fill(value))).collect();
+    if let Some(port) = port {
+        env.insert("PORT".into(), port.to_string());
+        env.insert("HOST".into(), HOST.into());
+    }
     // Added here and not in the plan: no worker is replaced for them.
     let telemetry = open_telemetry::variables(&env, id, (&spec.version, spec.release()));
     env.extend(telemetry.into_iter().map(|(key, value)| (key.into(), value)));
@@ -71,7 +87,7 @@ pub(crate) fn process_spec(
         },
         release: spec.release().to_owned(),
         listeners: spec.listeners.clone(),
-        note: serde_json::to_string(&Note::of(spec, prepared)).unwrap_or_default(),
+        note: serde_json::to_string(&Note::of(spec, prepared, port)).unwrap_or_default(),
         stdin: String::new(),
         nice: 0,
         once: false,

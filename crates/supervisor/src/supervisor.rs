@@ -252,6 +252,9 @@ impl Supervisor {
                 }
             }
             Message::Ready(id) => self.drive(&id, Input::Ready),
+            Message::PortTaken(id) => {
+                self.with(&id.watcher, |watcher, context| watcher.port_taken(&id, context));
+            }
             Message::Suspect(id) => {
                 self.with(&id.watcher, |watcher, context| watcher.suspect(&id, context));
             }

@@ -13,6 +13,7 @@ mod liveness;
 mod memory;
 mod new_daemon;
 mod planning;
+mod ports;
 mod preparing;
 mod readiness;
 mod remembering;

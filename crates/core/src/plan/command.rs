@@ -69,7 +69,7 @@ pub fn threads_of(argv: &[String]) -> Option<u32> {
 /// Whether it is a server of this program, for WSGI or ASGI apps, which knows
 /// [`STACK_SIGNAL`](crate::watcher::STACK_SIGNAL).
 pub fn is_own(argv: &[String]) -> bool {
-    let named = argv.iter().find_map(|word| Server::named(base_name(word)));
+    let named = argv.iter().find_map(|word| Server::named(program_of(word)));
     matches!(named, Some(Server::Mfserv))
 }
 
@@ -84,7 +84,7 @@ enum Server {
 
 impl Server {
     fn of(argv: &[String]) -> Option<Server> {
-        match argv.iter().find_map(|word| Server::named(base_name(word))) {
+        match argv.iter().find_map(|word| Server::named(program_of(word))) {
             Some(Server::Mfserv) if argv.iter().any(|word| word == "--asgi") => {
                 Some(Server::Unlimited)
             }
@@ -104,12 +104,13 @@ impl Server {
     }
 }
 
-fn base_name(word: &str) -> &str {
+/// The file name of a program.
+pub(super) fn program_of(word: &str) -> &str {
     word.rsplit('/').next().unwrap_or(word)
 }
 
 /// The value of an option, in any of its spellings (`-w 4`, `-w4`, `--workers=4`).
-fn option<'a>(argv: &'a [String], names: &[&str]) -> Option<&'a str> {
+pub(super) fn option<'a>(argv: &'a [String], names: &[&str]) -> Option<&'a str> {
     let mut words = argv.iter().map(String::as_str);
     while let Some(word) = words.next() {
         for name in names {

@@ -11,6 +11,7 @@ use crate::{module_config, plugin_config};
 mod held;
 mod hosts;
 mod servers;
+mod transport;
 
 const GENERAL: &str =
     "[general]\n_version=1.0\n_summary=s\n_license=l\n_url=u\n_maintainer=m\n_vendor=v\n";
@@ -347,26 +348,6 @@ fn every_problem_of_a_plugin_says_whose_it_is_and_those_of_the_node_do_not() {
     }
     assert_eq!(plan.problems.len(), 4, "{:?}", plan.problems);
     assert!(plan.problems[0].plugins.is_empty());
-}
-
-#[test]
-fn an_app_that_is_routed_and_does_not_learn_its_socket_is_said() {
-    let said = |lines: &str| -> Vec<Diagnostic> {
-        plan(vec![plugin("a", &format!("[app_main]\n{lines}\n"))]).problems
-    };
-    for command in ["npm start", "gunicorn -b :8000 m", "sh -c 'echo {unix_socket}'"] {
-        let problems = said(&format!("_cmd_and_args={command}\nnumprocesses=1"));
-        let lost = problems.iter().find(|one| one.what == "a/main never gets a request").unwrap();
-        assert!(!lost.is_error() && lost.kind == crate::Kind::Failed && lost.is_about("a"));
-    }
-    for lines in [
-        "_cmd_and_args=npm start {unix_socket_path}\nnumprocesses=1",
-        "_cmd_and_args=npm start\nnumprocesses=0",
-        "_cmd_and_args=npm start\nnumprocesses=1\n_prefix_based_routing=0",
-    ] {
-        let problems = said(lines);
-        assert!(!problems.iter().any(|one| one.what.contains("never gets")), "{problems:?}");
-    }
 }
 
 #[test]

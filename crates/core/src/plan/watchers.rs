@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Diagnostic;
-use crate::exit_code::Kind;
 use crate::fingerprint;
 use crate::keys::{
     FRONT_UPGRADE_DRAIN_TIMEOUT_S, LOG_SPLIT_STREAMS, LOG_SPLIT_WORKERS, MISC_CORE_SIZE_KIB,
@@ -13,6 +12,7 @@ use crate::keys::{
 use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
 use crate::plan::routes::{http_probe, python_server, python_threads, upstream_name};
+use crate::plan::transport::{self, Transport};
 use crate::plan::{Count, Inputs, LONGEST_SOCKET_PATH, Loaded, PluginInput, RoleProgram, command};
 use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, PluginSpec, ReadyBy};
 use crate::telegraf;
@@ -61,36 +61,8 @@ pub(super) fn of_plugin(
             Err(problem) => problems.push(problem),
         }
     }
-    problems.extend(without_socket(&loaded.spec, &watchers));
+    problems.extend(transport::unreachable(&loaded.spec, &watchers));
     watchers
-}
-
-/// Apps that are routed, and whose workers do not learn their socket.
-fn without_socket(spec: &PluginSpec, watchers: &[(WatcherSpec, Count)]) -> Vec<Diagnostic> {
-    let is_lost = |app: &&AppSpec| {
-        let name = WatcherName::app(&spec.name, &app.command.name);
-        let command = app.command.command.replace("{debug_extra_options}", "");
-        watchers.iter().any(|(watcher, _)| watcher.name == name && watcher.count > 0)
-            && (app.prefix_routing || app.virtual_domains || !app.hosts.is_empty())
-            && !command.trim().is_empty()
-            && !command.contains("{unix_socket_path}")
-    };
-    let lost = spec.apps.iter().filter(|_| !spec.routes_disabled).filter(is_lost);
-    lost.map(|app| {
-        Diagnostic::warning(format!("{}/{} never gets a request", spec.name, app.command.name))
-            // A check takes this kind for an error.
-            .kind(Kind::Failed)
-            .because(
-                "its _cmd_and_args has no {unix_socket_path}, the socket on which the front \
-                 reaches a worker",
-            )
-            .help(
-                "have the program listen on {unix_socket_path}; a program that serves no HTTP \
-                 belongs into an [extra_daemon_…] section",
-            )
-            .about(&spec.name)
-    })
-    .collect()
 }
 
 struct Maker<'a> {
@@ -113,14 +85,15 @@ impl Maker<'_> {
             &[("{timeout}", &timeout), ("{app_name}", &app.command.name)],
         )?;
         let argv = self.with_own_program(argv);
-        let has_socket = argv.iter().any(|word| word.contains("{unix_socket_path}"));
-        let probe = match app.command.ready {
-            Some(ReadyBy::Notify) => Probe::Notify,
-            Some(ReadyBy::Connect) if has_socket => Probe::Connect,
+        let transport = Transport::of(spec, app, &argv)
+            .map_err(|(why, help)| refused(&name, spec, &why).help(help))?;
+        let probe = match (app.command.ready, transport) {
+            (Some(ReadyBy::Notify), _) => Probe::Notify,
+            (_, Transport::Nothing) => Probe::Alive { for_ms: app.start_delay_s * 1000 },
+            (Some(ReadyBy::Connect), _) => Probe::Connect,
             // Its socket takes no HTTP.
-            _ if has_socket && app.fastcgi => Probe::Connect,
-            _ if has_socket => http_probe(spec, app),
-            _ => Probe::Alive { for_ms: app.start_delay_s * 1000 },
+            _ if app.fastcgi => Probe::Connect,
+            _ => http_probe(spec, app),
         };
         let stack_signal = command::is_own(&argv).then_some(crate::watcher::STACK_SIGNAL);
         let mut watcher = self.watcher(name, &app.command, argv, probe);
@@ -132,9 +105,12 @@ impl Maker<'_> {
         let asgi = app.asgi_server.clone();
         let asgi = asgi.unwrap_or_else(|| self.inputs.module.get(PYTHON_ASGI_SERVER));
         watcher.env.insert("MFSERV_PYTHON_ASGI_SERVER".into(), asgi);
-        let link_stem = self.inputs.var_dir.join(watcher.name.file_stem());
-        watcher.socket_stem = Some(short_enough(&link_stem, &self.inputs.short_dir));
-        watcher.socket_link_stem = Some(link_stem);
+        watcher.on_port = transport == Transport::Port;
+        if !watcher.on_port {
+            let link_stem = self.inputs.var_dir.join(watcher.name.file_stem());
+            watcher.socket_stem = Some(short_enough(&link_stem, &self.inputs.short_dir));
+            watcher.socket_link_stem = Some(link_stem);
+        }
         watcher.upstream = Some(upstream_name(&spec.name, app));
         // The front ends requests and upgraded connections in time; this is for a front
         // that does not.
@@ -176,10 +152,7 @@ impl Maker<'_> {
         let dir = self.plugin.dir.to_string_lossy();
         let own = [("{plugin_name}", self.loaded.spec.name.as_str()), ("{plugin_dir}", &dir)];
         let refused = |why: &str| {
-            Diagnostic::error(format!("{name} is not started"))
-                .about(&self.loaded.spec.name)
-                .because(format!("its _cmd_and_args {why}"))
-                .help("correct it in the plugin's config.ini")
+            refused(name, &self.loaded.spec, why).help("correct it in the plugin's config.ini")
         };
         let argv = command::split_command(&spec.command, options, &[&own, values].concat())
             .map_err(|why| refused(&why))?;
@@ -220,6 +193,7 @@ impl Maker<'_> {
             name,
             socket_stem: None,
             socket_link_stem: None,
+            on_port: false,
             upstream: None,
             probe,
             start_timeout_ms: spec.start_timeout_s.unwrap_or(START_TIMEOUT_S) * 1000,
@@ -256,6 +230,12 @@ impl Maker<'_> {
     }
 }
 
+fn refused(name: &WatcherName, plugin: &PluginSpec, why: &str) -> Diagnostic {
+    Diagnostic::error(format!("{name} is not started"))
+        .about(&plugin.name)
+        .because(format!("its _cmd_and_args {why}"))
+}
+
 /// The stem itself, or one in the short directory when a socket's path could
 /// become too long. The short name is derived from the long one.
 fn short_enough(stem: &Path, short_dir: &Path) -> PathBuf {
@@ -284,6 +264,7 @@ pub(super) fn of_front(
         output_per_worker: false,
         socket_stem: Some(front_socket_stem(&inputs.var_dir.join("run"))),
         socket_link_stem: None,
+        on_port: false,
         upstream: None,
         probe: Probe::Told,
         start_timeout_ms: 30_000,
@@ -338,6 +319,7 @@ fn of_monitoring(
         output_per_worker: false,
         socket_stem: None,
         socket_link_stem: None,
+        on_port: false,
         upstream: None,
         // One that cannot use its configuration ends soon.
         probe: Probe::Alive { for_ms: ALIVE_MS },

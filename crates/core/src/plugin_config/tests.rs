@@ -25,11 +25,9 @@ fn env() -> BTreeMap<String, String> {
 
 pub(super) fn resolved_as(config_name: &str, own: &str, overrides: &[&str]) -> Resolved {
     let own = parse(own, "config.ini", Dialect::Plugin).unwrap();
-    let overrides: Vec<Document> = overrides
-        .iter()
-        .zip(["home.ini", "site.ini"])
-        .map(|(text, name)| parse(text, name, Dialect::Plugin).unwrap())
-        .collect();
+    let parsed = |(text, name): (&&str, _)| parse(text, name, Dialect::Plugin).unwrap();
+    let overrides = overrides.iter().zip(["home.ini", "site.ini"]).map(parsed);
+    let overrides: Vec<Document> = overrides.collect();
     resolve("foo", &own, &overrides, &env(), config_name, &|path| path == "nginx.conf")
 }
 
@@ -410,6 +408,7 @@ const READ_ELSEWHERE: &[&str] = &[
 /// MFSERV accepts it for an app and ignores it: the stop delay of an app is its own key.
 const IGNORED_BY_APPS: &str = "graceful_timeout";
 
+const NO_ROUTE: (&str, &str) = ("_prefix_based_routing", "0");
 /// Sections in which every key matters.
 const SECTIONS: &[(&str, &[(&str, &str)])] = &[
     ("general", &[]),
@@ -430,7 +429,7 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
             ("_virtualdomain_based_routing", "1"),
         ],
     ),
-    ("app_deaf", &[("_cmd_and_args", "run"), ("numprocesses", "1")]),
+    ("app_deaf", &[("_cmd_and_args", "run"), ("numprocesses", "1"), NO_ROUTE]),
     ("extra_daemon_one", &[("_cmd_and_args", "run"), ("numprocesses", "2")]),
     ("internal", &[]),
 ];

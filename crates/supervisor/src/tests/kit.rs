@@ -46,6 +46,7 @@ pub fn named(name: &str, count: u32) -> WatcherSpec {
         output_per_worker: false,
         socket_stem: Some("/nowhere/app".into()),
         socket_link_stem: None,
+        on_port: false,
         probe: Probe::Told,
         start_timeout_ms: 30_000,
         drain_timeout_ms: 60_000,
@@ -458,9 +459,8 @@ impl Node {
     }
 
     pub async fn status(&self) -> WatcherStatus {
-        let mut found = self.watchers().await;
-        found.retain(|watcher| watcher.name == WatcherName::app("p", "a"));
-        found.pop().expect("the watcher is known")
+        let mut all = self.watchers().await.into_iter();
+        all.find(|it| it.name == WatcherName::app("p", "a")).expect("the watcher is known")
     }
 
     pub async fn state(&self) -> WatcherState {

@@ -1,11 +1,10 @@
 //! The fronts, played.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use mfserv_core::names::WorkerId;
-use mfserv_core::wire::front::Peer;
+use mfserv_core::wire::front::{Address, Peer};
 use tokio::time::Instant;
 
 use crate::{Handle, Traffic};
@@ -23,7 +22,7 @@ pub struct Fronts {
     /// How many idle workers were asked for at a time.
     pub asked: Vec<usize>,
     pub draining: BTreeSet<String>,
-    sockets: BTreeMap<String, Option<PathBuf>>,
+    pub addresses: BTreeMap<String, Address>,
     pub forgotten: Vec<String>,
     pub handle: Option<Handle>,
 }
@@ -34,7 +33,7 @@ impl Traffic for PlayedFronts {
     fn admit(&mut self, upstream: &str, peer: Peer) {
         let mut fronts = self.0.lock().unwrap();
         assert_eq!(upstream, peer.worker.watcher.as_str());
-        fronts.sockets.insert(peer.worker.to_string(), Some(peer.socket));
+        fronts.addresses.insert(peer.worker.to_string(), peer.address);
         fronts.serving.insert(peer.worker.to_string());
         fronts.most = fronts.most.max(fronts.serving.len());
     }

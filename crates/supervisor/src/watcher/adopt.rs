@@ -65,7 +65,7 @@ impl Watcher {
             let (phase, had_process) = (worker.phase(), worker.process.is_some());
             match (alive.get(&id), had_process) {
                 (Some(process), _) => {
-                    worker.process = Some(process.clone());
+                    worker.has_process(process.clone());
                     self.signal_again(&id, context);
                 }
                 (None, true) => self.ended(&id, Some(gone_unseen(&id)), context),

@@ -71,8 +71,23 @@ impl Watcher {
             worker.fingerprint = self.fingerprint;
         }
         worker.started = Instant::now();
+        if let Err(why) = worker.take_port() {
+            worker.reason = Some(EndReason::NotStarted { why: format!("no port for it: {why}") });
+            return self.ended(id, None, context);
+        }
         worker.observe(context);
-        context.spawn(&worker.spec, id, worker.prepared);
+        context.spawn(&worker.spec, id, worker.prepared, worker.port_number());
+    }
+
+    /// Another process listens on the port of a worker that is starting: its successor gets
+    /// another port.
+    pub fn port_taken(&mut self, id: &WorkerId, context: &mut Context) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        if worker.phase() == Phase::Starting {
+            let saw = lock(&worker.saw).text.clone();
+            worker.reason = Some(EndReason::FailedProbe { saw });
+            self.drive(id, Input::Timeout, context);
+        }
     }
 
     /// The keeper has answered a [`Context::spawn`].
@@ -97,7 +112,7 @@ impl Watcher {
     fn has_process(&mut self, id: &WorkerId, process: Process, context: &mut Context) {
         context.emit(Fact::WorkerStarted { worker: id.clone(), pid: process.pid });
         let Some(worker) = self.workers.get_mut(id) else { return };
-        worker.process = Some(process);
+        worker.has_process(process);
         self.signal_again(id, context);
     }
 
@@ -108,7 +123,7 @@ impl Watcher {
         }
         let after_ms = worker.started.elapsed().as_millis() as u64;
         context.emit(Fact::WorkerReady { worker: id.clone(), after_ms });
-        context.admit(&worker.spec, id);
+        context.admit(&worker.spec, id, worker.address());
         self.retire_replaced(id, context);
         self.replacements.end(id.slot);
         self.roll(context);

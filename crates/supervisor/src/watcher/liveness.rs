@@ -1,7 +1,7 @@
 //! Workers that were ready and do not answer any more.
 //!
 //! A worker is suspected when a front could not reach it or got no answer in time, when its
-//! socket has gone, or when a signal has stopped its process. Then it is asked; three refusals, or
+//! socket has gone, when it does not listen on its port any more, or when a signal has stopped its process. Then it is asked; three refusals, or
 //! 3 s without an answer, end it. It is replaced like an outdated one: after its successor is
 //! ready, one at a time.
 //!
@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use super::Watcher;
 use super::worker::{Check, Silent, Worker};
 use crate::context::Context;
+use crate::place::Place;
 use crate::probe::{Checked, Question, is_stopped};
 
 /// Set in the environment of an app that is being debugged.
@@ -69,9 +70,13 @@ impl Watcher {
             }
         }
         let is_dead = |worker: &Worker| {
-            let socket = worker.spec.socket_of(&worker.id);
+            let has_left = match worker.place() {
+                Some(Place::Socket(socket)) => disk::is_gone(&socket),
+                Some(Place::Port(port)) => !lock(&worker.saw).still_listens_on(port),
+                None => false,
+            };
             let pid = worker.process.as_ref().map(|process| process.pid);
-            socket.is_some_and(|socket| disk::is_gone(&socket)) || pid.is_some_and(is_stopped)
+            has_left || pid.is_some_and(is_stopped)
         };
         for id in self.ids(|worker| worker.is_ready() && is_dead(worker)) {
             self.suspect(&id, context);
@@ -201,9 +206,9 @@ impl Watcher {
 
 /// What this worker is asked; `None` if it cannot be asked.
 fn question(worker: &Worker, was_idle: bool, patience: Duration) -> Option<Question> {
-    let socket = match &worker.spec.probe {
-        Probe::HttpAt { socket } => socket.clone(),
-        _ => worker.spec.socket_of(&worker.id)?,
+    let place = match &worker.spec.probe {
+        Probe::HttpAt { socket } => Place::Socket(socket.clone()),
+        _ => worker.place()?,
     };
     let has_page = lock(&worker.saw).status.is_none_or(|status| status < 400);
     let path = match &worker.spec.probe {
@@ -213,5 +218,5 @@ fn question(worker: &Worker, was_idle: bool, patience: Duration) -> Option<Quest
         Probe::Notify | Probe::Told | Probe::Alive { .. } => return None,
     };
     let pid = worker.process.as_ref().map(|process| process.pid);
-    Some(Question { socket, path, patience, pid })
+    Some(Question { place, path, patience, pid })
 }

@@ -7,15 +7,18 @@ use mfserv_core::event::EndReason;
 use mfserv_core::names::WorkerId;
 use mfserv_core::status::{WorkerMemory, WorkerStatus};
 use mfserv_core::watcher::WatcherSpec;
+use mfserv_core::wire::front::Address;
 use mfserv_core::wire::keeper::Process;
 use mfserv_core::worker::{Effect, Input, Phase, Want, step};
 use mfserv_platform::clock::now_ms;
+use mfserv_platform::loopback::ReservedPort;
 use mfserv_platform::sync::lock;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::memory::Memory;
 use crate::context::Context;
+use crate::place::Place;
 use crate::probe::Saw;
 use crate::spawn::Note;
 
@@ -44,6 +47,24 @@ pub(super) struct Silent {
     pub since: Instant,
 }
 
+/// The port of a worker.
+struct Port {
+    number: u16,
+    /// No other node or worker gets it. `None`: one has had it before this daemon came.
+    _reserved: Option<ReservedPort>,
+}
+
+impl Port {
+    fn new() -> std::io::Result<Self> {
+        let reserved = ReservedPort::new()?;
+        Ok(Port { number: reserved.number(), _reserved: Some(reserved) })
+    }
+
+    fn adopted(number: u16) -> Self {
+        Port { number, _reserved: ReservedPort::of(number) }
+    }
+}
+
 /// One incarnation of a slot.
 pub(super) struct Worker {
     pub id: WorkerId,
@@ -57,6 +78,8 @@ pub(super) struct Worker {
     since_ms: u64,
     /// The end of the time that its phase may take.
     pub deadline: Option<Instant>,
+    /// The port that it listens on, if that is no socket.
+    port: Option<Port>,
     /// Its process, once the keeper has answered.
     pub process: Option<Process>,
     /// Why the supervisor ends it; `None` as long as its end would be a crash.
@@ -108,6 +131,7 @@ impl Worker {
             want: Want::Up,
             since_ms: now_ms(),
             deadline: wait.map(|wait| now + wait),
+            port: None,
             process: None,
             reason: None,
             killed_for: None,
@@ -130,7 +154,8 @@ impl Worker {
     pub fn adopted(id: WorkerId, note: Note, process: Process, ready: bool) -> Self {
         let mut worker = Worker::new(id, Arc::new(note.spec), note.fingerprint, None);
         let started_ms = process.started_ms;
-        worker.process = Some(process);
+        worker.port = note.port.map(Port::adopted);
+        worker.has_process(process);
         worker.enter(if ready { Phase::Ready } else { Phase::Starting });
         // The age of a worker is the age of its process, also for the next daemon.
         worker.since_ms = started_ms;
@@ -212,9 +237,48 @@ impl Worker {
         self.expires = Some(Instant::now() + PLAN_TIMEOUT);
     }
 
+    /// The keeper has its process.
+    pub fn has_process(&mut self, process: Process) {
+        lock(&self.saw).pid = Some(process.pid);
+        self.process = Some(process);
+    }
+
+    /// Takes a port that nobody has, if it is to listen on one.
+    pub fn take_port(&mut self) -> std::io::Result<()> {
+        self.port = None;
+        if self.spec.on_port {
+            self.port = Some(Port::new()?);
+        }
+        Ok(())
+    }
+
+    /// The port that it was given.
+    pub fn port_number(&self) -> Option<u16> {
+        self.port.as_ref().map(|port| port.number)
+    }
+
+    /// Where it is asked.
+    pub fn place(&self) -> Option<Place> {
+        let socket = || self.spec.socket_of(&self.id).map(Place::Socket);
+        self.port_number().map(Place::Port).or_else(socket)
+    }
+
+    /// Where the fronts reach it.
+    pub fn address(&self) -> Option<Address> {
+        let uid = || match &lock(&self.saw).listener {
+            Some(listener) => listener.uid,
+            // It said by itself that it is ready.
+            None => rustix::process::geteuid().as_raw(),
+        };
+        Some(match self.place()? {
+            Place::Socket(path) => Address::Socket(path),
+            Place::Port(port) => Address::Port { port, uid: uid() },
+        })
+    }
+
     /// Watches for its readiness from now on.
     pub fn observe(&mut self, context: &Context) {
-        let probe = context.probe(&self.spec, &self.id, &self.saw);
+        let probe = context.probe(&self.spec, &self.id, self.place(), &self.saw);
         if let Some(before) = std::mem::replace(&mut self.probe, probe) {
             before.abort();
         }

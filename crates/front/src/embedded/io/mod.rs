@@ -10,6 +10,7 @@ pub mod clock;
 pub mod error_log;
 pub mod fastcgi;
 pub mod log_file;
+pub mod loopback;
 pub mod pipe;
 pub mod signal;
 pub mod spool_file;

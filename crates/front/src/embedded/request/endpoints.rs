@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use md5::{Digest, Md5};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::route::ServerSettings;
+use mfserv_core::wire::front::Address;
 use mfserv_h1::RequestHead;
 use serde_json::json;
 
@@ -206,7 +207,10 @@ fn upstreams(front: &Front) -> Text {
 
 fn state_of(app: &str, id: usize, peer: &PeerState) -> serde_json::Value {
     let mut state = json!({
-        "name": format!("unix:{}", peer.name.socket.display()),
+        "name": match &peer.name.address {
+            Address::Socket(path) => format!("unix:{}", path.display()),
+            port => port.to_string(),
+        },
         "id": id,
         "conns": peer.in_flight,
         "weight": 1,
@@ -235,7 +239,7 @@ fn socket_of(encoded: &str) -> Result<String, Fault> {
 fn steer(front: &Front, socket: &str, up: bool) {
     for upstream in front.pool.upstreams() {
         for peer in upstream.peers() {
-            if is_socket_of(&peer.name.socket, socket) {
+            if is_address_of(&peer.name.address, socket) {
                 match up {
                     true => upstream.resume(&peer.name.worker),
                     false => upstream.suspend(&peer.name.worker),
@@ -267,8 +271,16 @@ async fn wait_until_idle(
 
 /// The app whose worker behind this socket has a request.
 fn busy_app(front: &Front, socket: &str) -> Option<Arc<Upstream>> {
-    let holds = |peer: &PeerState| peer.in_flight > 0 && is_socket_of(&peer.name.socket, socket);
+    let holds = |peer: &PeerState| peer.in_flight > 0 && is_address_of(&peer.name.address, socket);
     front.pool.upstreams().into_iter().find(|app| app.peers().iter().any(holds))
+}
+
+/// True if `asked` is where this worker takes connections.
+fn is_address_of(peer: &Address, asked: &str) -> bool {
+    match peer {
+        Address::Socket(path) => is_socket_of(path, asked),
+        port => port.to_string() == asked,
+    }
 }
 
 /// True if `asked` is the socket of `peer`, or the link that stands for its slot: for

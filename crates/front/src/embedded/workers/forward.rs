@@ -203,7 +203,7 @@ impl Forwarding<'_, '_> {
             }
             if hasten_at.is_none() && exchange.has_passed(cx, deadline) {
                 let cause = match last {
-                    NoLink::Refused => Cause::Worker(TroubleCause::Refused),
+                    last if last.is_refusal() => Cause::Worker(TroubleCause::Refused),
                     _ if upstream.has_admitted() => Cause::QueueTimeout,
                     _ => Cause::NoWorker,
                 };
@@ -221,10 +221,13 @@ impl Forwarding<'_, '_> {
         if why == NoLink::NoDescriptor && last != NoLink::NoDescriptor {
             self.to.pool.report_few_descriptors(&self.to.app.upstream);
         }
-        if why == NoLink::Refused && last != NoLink::Refused {
-            let socket = slot.socket().display().to_string();
+        if why.is_refusal() && !last.is_refusal() {
+            let mut detail = slot.address().to_string();
+            if let NoLink::Foreign(uid) = why {
+                detail += &format!(", where a process of the user {uid} listens");
+            }
             let worker = &slot.peer.name.worker;
-            self.to.pool.report_trouble(worker, TroubleCause::Refused, &socket);
+            self.to.pool.report_trouble(worker, TroubleCause::Refused, &detail);
         }
     }
 

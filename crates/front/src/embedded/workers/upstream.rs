@@ -171,8 +171,17 @@ pub enum NoLink {
     Busy,
     /// There is no descriptor for it.
     NoDescriptor,
-    /// Nobody listens on its socket.
+    /// Nobody listens there.
     Refused,
+    /// This user listens on its port, who is not the worker's.
+    Foreign(u32),
+}
+
+impl NoLink {
+    /// The worker is not there.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, NoLink::Refused | NoLink::Foreign(_))
+    }
 }
 
 impl Upstream {
@@ -482,7 +491,7 @@ impl Upstream {
         let times = peer.refusals.fetch_add(1, Ordering::Relaxed).min(5);
         let pause = Duration::from_millis(match why {
             NoLink::Busy | NoLink::NoDescriptor => 2 << times,
-            NoLink::Refused => 10 << times,
+            NoLink::Refused | NoLink::Foreign(_) => 10 << times,
         });
         lock(&self.inner).roster.cool_down(peer.key);
         let (upstream, key) = (self.clone(), peer.key);

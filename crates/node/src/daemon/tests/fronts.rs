@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
-use mfserv_core::wire::front::{self, Peer, ToFront, UpstreamStats, Warned};
+use mfserv_core::wire::front::{self, Address, Peer, ToFront, UpstreamStats, Warned};
 use mfserv_core::wire::keeper::Ended;
 use tokio::time::Instant;
 
@@ -186,7 +186,7 @@ async fn the_next_daemon_learns_from_a_front_whom_it_serves_and_publishes_a_late
     let serving = front(&house);
     let worker = house.keeper.books().workers("app.hello.main")[0].parse().unwrap();
     let gone: WorkerId = "app.hello.main.9.9".parse().unwrap();
-    let peer = |worker| Peer { worker, socket: "/s".into() };
+    let peer = |worker| Peer { worker, address: Address::Socket("/s".into()) };
     serving.state().peers.insert(upstream.clone(), vec![peer(worker), peer(gone.clone())]);
     serving.state().generation = 41;
     serving.state().received.clear();

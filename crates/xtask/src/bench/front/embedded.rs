@@ -13,7 +13,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::output::Rotation;
 use mfserv_core::route::{Route, RouteTable, ServerSettings, Slots, Target, UpstreamSpec};
-use mfserv_core::wire::front::{FromFront, Peer, ToFront};
+use mfserv_core::wire::front::{Address, FromFront, Peer, ToFront};
 use mfserv_core::wire::{VERSION, frame};
 use tempfile::TempDir;
 
@@ -113,7 +113,10 @@ fn publish(mut control: &UnixStream, of: &Backend<'_>, home: &Path) -> Result<()
 
 fn peers(sockets: &[PathBuf]) -> Vec<Peer> {
     let worker = |slot| WorkerId::new(WatcherName::app("bench", "main"), slot, 1);
-    (1..).zip(sockets).map(|(slot, s)| Peer { worker: worker(slot), socket: s.clone() }).collect()
+    (1..)
+        .zip(sockets)
+        .map(|(slot, s)| Peer { worker: worker(slot), address: Address::Socket(s.clone()) })
+        .collect()
 }
 
 /// As a node with one app like a server of Node and one with static files has it.

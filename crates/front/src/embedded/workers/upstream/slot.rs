@@ -1,12 +1,12 @@
 //! A slot of a worker.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use mfserv_core::wire::front::Address;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
@@ -16,6 +16,7 @@ use super::pull::{Answered, Loan, Return};
 use super::{IDLE_MAX, Link, NoLink, Peer, SlotEnd, Upstream};
 use crate::embedded::io::budget::Descriptor;
 use crate::embedded::io::fastcgi::FastCgi;
+use crate::embedded::io::loopback::{self, NoConnection};
 use crate::embedded::io::signal::Subscription;
 use crate::embedded::io::wire::Wire;
 
@@ -114,22 +115,34 @@ impl Slot {
             return Ok(Link { wire, reused: true, descriptor: Some(descriptor) });
         }
         let descriptor = self.upstream.descriptors.take().ok_or(NoLink::NoDescriptor)?;
-        match UnixStream::connect(&self.peer.name.socket).await {
-            Ok(stream) => {
-                if self.peer.refusals.load(Ordering::Relaxed) != 0 {
-                    self.peer.refusals.store(0, Ordering::Relaxed);
+        let wire = self.connect(speaks).await?;
+        if self.peer.refusals.load(Ordering::Relaxed) != 0 {
+            self.peer.refusals.store(0, Ordering::Relaxed);
+        }
+        Ok(Link { wire, reused: false, descriptor: Some(descriptor) })
+    }
+
+    async fn connect(&self, speaks: Speaks) -> Result<Wire, NoLink> {
+        let failed = |why: io::Error| match is_out_of_descriptors(&why) {
+            true => NoLink::NoDescriptor,
+            false => NoLink::Refused,
+        };
+        match &self.peer.name.address {
+            Address::Socket(path) => match UnixStream::connect(path).await {
+                Ok(stream) if speaks == Speaks::FastCgi => {
+                    Ok(Wire::FastCgi(Box::new(FastCgi::new(stream))))
                 }
-                let descriptor = Some(descriptor);
-                let wire = match speaks == Speaks::FastCgi {
-                    true => Wire::FastCgi(Box::new(FastCgi::new(stream))),
-                    false => Wire::Unix(stream),
-                };
-                Ok(Link { wire, reused: false, descriptor })
-            }
-            // The backlog of a unix socket is full.
-            Err(why) if why.kind() == io::ErrorKind::WouldBlock => Err(NoLink::Busy),
-            Err(why) if is_out_of_descriptors(&why) => Err(NoLink::NoDescriptor),
-            Err(_) => Err(NoLink::Refused),
+                Ok(stream) => Ok(Wire::Unix(stream)),
+                // The backlog of a unix socket is full.
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => Err(NoLink::Busy),
+                Err(why) => Err(failed(why)),
+            },
+            Address::Port { port, uid } => match loopback::connect(*port, *uid).await {
+                Ok(stream) => Ok(Wire::Tcp(stream)),
+                Err(NoConnection::Busy) => Err(NoLink::Busy),
+                Err(NoConnection::Foreign(uid)) => Err(NoLink::Foreign(uid)),
+                Err(NoConnection::Failed(why)) => Err(failed(why)),
+            },
         }
     }
 
@@ -190,9 +203,9 @@ impl Slot {
         self.gone.is_raised(cx) && !wire.has_unread()
     }
 
-    /// The path of the worker's socket.
-    pub fn socket(&self) -> &PathBuf {
-        &self.peer.name.socket
+    /// Where the worker takes connections.
+    pub fn address(&self) -> &Address {
+        &self.peer.name.address
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use mfserv_core::wire::front::Address;
 use mfserv_pull::{FRAME_LEN, Frame, FrameKind, MESSAGE_MAX, TAKEN};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
@@ -88,8 +89,9 @@ impl Answers {
         peer: &Arc<Peer>,
         line: usize,
     ) -> Result<Self, NoAnswers> {
+        let Address::Socket(socket) = &peer.name.address else { return Err(NoAnswers::Refused) };
         let descriptor = upstream.descriptors.take().ok_or(NoAnswers::Unreachable)?;
-        let connected = UnixStream::connect(&peer.name.socket).await;
+        let connected = UnixStream::connect(socket).await;
         let stream = connected.map_err(|_| NoAnswers::Unreachable)?;
         queue.offer(&stream, line).map_err(|_| NoAnswers::Unreachable)?;
         let mut answers = Self {

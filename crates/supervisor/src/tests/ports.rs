@@ -1,0 +1,75 @@
+//! Workers that listen on a port of their own.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+
+use mfserv_core::watcher::{Probe, WatcherSpec};
+use mfserv_core::wire::front::Address;
+
+use super::kit::*;
+
+/// The app on ports; ready when the test says so.
+fn on_ports(count: u32) -> WatcherSpec {
+    let argv = ["/bin/app", "--listen={host}:{port}"].map(String::from).to_vec();
+    let mut spec = WatcherSpec { on_port: true, socket_stem: None, argv, ..app(count) };
+    spec.env.insert("URL".into(), "http://{host}:{port}".into());
+    spec
+}
+
+/// The port that a worker was given.
+fn port(node: &Node, worker: &str) -> u16 {
+    node.keeper().specs[&id(worker).to_string()].env["PORT"].parse().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_worker_learns_a_port_of_its_own_in_its_command_and_its_environment() {
+    let mut node = Node::start().await;
+    node.apply([on_ports(3)]).await;
+    node.ready(["1.1", "2.2", "3.3"]).await;
+    node.crashes("2.2").await;
+    node.ready(["2.4"]).await;
+    let workers = ["1.1", "2.2", "3.3", "2.4"];
+    let ports: BTreeSet<u16> = workers.iter().map(|worker| port(&node, worker)).collect();
+    assert_eq!(ports.len(), 4);
+    for worker in workers {
+        let port = port(&node, worker);
+        let spec = node.keeper().specs[&id(worker).to_string()].clone();
+        assert_eq!(spec.argv[1], format!("--listen=127.0.0.1:{port}"));
+        assert_eq!(spec.env["HOST"], "127.0.0.1");
+        assert_eq!(spec.env["URL"], format!("http://127.0.0.1:{port}"));
+        let uid = rustix::process::geteuid().as_raw();
+        let address = node.fronts().addresses[&id(worker).to_string()].clone();
+        assert_eq!(address, Address::Port { port, uid });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_keeps_its_port_when_a_daemon_takes_it_over() {
+    let mut node = Node::start().await;
+    node.apply([on_ports(1)]).await;
+    node.ready(["1.1"]).await;
+    let before = port(&node, "1.1");
+    node.daemon_dies().await;
+    node.fronts_die();
+    node.daemon_starts().await;
+    node.apply([on_ports(1)]).await;
+    node.ready(["1.1"]).await;
+    let address = node.fronts().addresses[&id("1.1").to_string()].clone();
+    assert!(matches!(address, Address::Port { port, .. } if port == before), "{address}");
+    assert_eq!(node.spawned(), ["1.1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_port_was_taken_by_another_process_is_replaced_on_another_port() {
+    let mut node = Node::start().await;
+    node.apply([WatcherSpec { probe: Probe::Connect, ..on_ports(1) }]).await;
+    let lost = port(&node, "1.1");
+    let _other = TcpListener::bind(("127.0.0.1", lost)).unwrap();
+    while node.spawned().len() < 2 {
+        node.pass(ms(100)).await;
+    }
+    assert!(node.serving().is_empty());
+    assert_ne!(port(&node, "1.2"), lost);
+    let ends = node.ends();
+    assert!(ends[0].contains("another process"), "{ends:?}");
+}
