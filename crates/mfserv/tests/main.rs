@@ -43,6 +43,7 @@ mod operate;
 mod operations;
 mod outputs;
 mod php;
+mod ports;
 mod preview;
 mod python2;
 mod releases;
