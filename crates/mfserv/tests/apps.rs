@@ -185,6 +185,57 @@ fn the_programs_of_a_procfile_run_each_in_its_way() {
     node.stop();
 }
 
+/// A program that takes nothing but a number, as those of Go, Rust and Java do.
+const BY_NUMBER: &str = "\
+#!/usr/bin/env python3
+import http.server, sys
+
+class Exchange(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'one')
+    def log_message(self, *args):
+        pass
+
+assert sys.argv[1] == '--port'
+http.server.ThreadingHTTPServer.request_queue_size = 128
+http.server.ThreadingHTTPServer(('', int(sys.argv[2])), Exchange).serve_forever()
+";
+
+const NODE_BY_NUMBER: &str = "\
+require('http').createServer((request, answer) => answer.end('one')).listen(Number(process.env.PORT));
+";
+
+#[test]
+fn apps_that_insist_on_the_number_of_a_port_are_served_unchanged() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let program = ("server", BY_NUMBER, "Procfile", "web: ./server --port $PORT\n");
+    let package = "{\"scripts\": {\"start\": \"PATH=$PATH node web.js\"}}";
+    let script = ("web.js", NODE_BY_NUMBER, "package.json", package);
+    for (name, (file, text, list, line)) in [("program", program), ("script", script)] {
+        let dir = node.path("apps").join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(file), text).unwrap();
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(dir.join(file), executable).unwrap();
+        std::fs::write(dir.join(list), line).unwrap();
+        let path = format!("/{name}");
+        command(&node, "dev", &dir, &["--detach", "--name", name]);
+        assert_eq!(node.get(&path).text(), "one");
+        let load = Load::new(node.address(), &path).connections(4).start();
+        command(&node, "deploy", &dir, &["--name", name]);
+        edit(&dir, file, "'one'", "'two'");
+        command(&node, "deploy", &dir, &["--name", name]);
+        assert_eq!(node.get(&path).text(), "two");
+        load.answers(20);
+        load.stop().assert_nothing_failed();
+    }
+    node.stop();
+}
+
 #[test]
 fn a_directory_with_two_readings_is_refused_with_the_choices_unless_one_is_named() {
     let node = node();

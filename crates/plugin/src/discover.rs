@@ -43,7 +43,7 @@ pub enum Web {
         /// It is a Django project: `manage.py` is there.
         is_django: bool,
     },
-    /// A program that listens on what `PORT` says; a line for a shell.
+    /// A program that listens on the port that `PORT` says; a line for a shell.
     Command(String),
     /// Files.
     Files {

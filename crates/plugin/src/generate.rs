@@ -258,16 +258,17 @@ mod tests {
     #[test]
     fn servers_that_know_unix_sockets_get_theirs_in_place_of_their_own_options() {
         for (line, wanted) in [
-            ("gunicorn a:b --bind 0.0.0.0:$PORT -w 2", "gunicorn a:b -w 2 --bind unix:\"$PORT\""),
+            ("gunicorn a:b --bind 0.0.0.0:$PORT -w 2", "gunicorn a:b -w 2 --bind unix:\"$1\""),
             (
                 "python -m uvicorn a:b --port=$PORT --host 0.0.0.0",
-                "python -m uvicorn a:b --uds \"$PORT\"",
+                "python -m uvicorn a:b --uds \"$1\"",
             ),
-            ("gunicorn -b:80 a:b", "gunicorn a:b --bind unix:\"$PORT\""),
-            ("node server.js", "node server.js"),
-            ("migrate && gunicorn a:b", "migrate && gunicorn a:b"),
+            ("gunicorn -b:80 a:b", "gunicorn a:b --bind unix:\"$1\""),
         ] {
-            assert_eq!(config::for_socket(line), wanted);
+            assert_eq!(config::for_socket(line).as_deref(), Some(wanted));
+        }
+        for line in ["node server.js", "migrate && gunicorn a:b", "myserver --port $PORT"] {
+            assert_eq!(config::for_socket(line), None, "it gets a port");
         }
     }
 }

@@ -96,6 +96,8 @@ impl Server {
         Some(match program {
             "bjoern_wrapper.py" | "mfserv_worker" => Server::Mfserv,
             "uvicorn" | "hypercorn" | "daphne" | "node" | "nodejs" => Server::Unlimited,
+            // What they start is a server of Node.
+            "npm" | "npx" | "yarn" | "pnpm" => Server::Unlimited,
             "gunicorn" => Server::Gunicorn,
             "uwsgi" | "pyuwsgi" => Server::Uwsgi,
             "granian" => Server::Granian,
@@ -178,6 +180,7 @@ mod tests {
         assert_eq!(slots("uvicorn --uds s m:a"), unlimited);
         assert_eq!(slots("mfserv_worker --timeout=60 --asgi main.application:app s"), unlimited);
         assert_eq!(slots("node --inspect server.js s 60"), unlimited);
+        assert_eq!(slots("env -C main npm --silent start"), unlimited);
         assert_eq!(slots("python -m uvicorn m:a"), unlimited);
     }
 

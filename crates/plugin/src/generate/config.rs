@@ -83,7 +83,7 @@ impl Files<'_> {
     fn programs(&mut self) {
         let finding = self.wanted.finding;
         if let (Some(Web::Command(line)), true) = (&finding.web, self.is_shell()) {
-            self.script("bin/web", &for_socket(line));
+            self.script("bin/web", &for_socket(line).unwrap_or_else(|| line.clone()));
         }
         for program in &finding.programs {
             self.script(&format!("bin/{}", program.name), &program.line);
@@ -185,10 +185,16 @@ fn app(files: &Files<'_>, web: &Web) -> String {
         format!("\n[app_main]\n_cmd_and_args={command}\n{count}_static_routing=0\n{route}");
     if let (Web::Command(line), true) = (web, files.is_shell()) {
         let argv = split_command(line, &[], &[]).unwrap_or_default();
-        if let (Slots::Finite { per_worker }, keep) = slots_of(&argv) {
-            text += "# What its server takes at a time.\n";
-            let keep = u8::from(keep);
-            text += &format!("_requests_per_worker={per_worker}\n_keep_alive={keep}\n");
+        match slots_of(&argv) {
+            (Slots::Finite { per_worker }, keep) => {
+                text += "# What its server takes at a time.\n";
+                let keep = u8::from(keep);
+                text += &format!("_requests_per_worker={per_worker}\n_keep_alive={keep}\n");
+            }
+            (Slots::Unlimited, true) => {
+                text += "# Its server can have several requests on a connection.\n_keep_alive=1\n";
+            }
+            (Slots::Unlimited, false) => {}
         }
     }
     text
@@ -213,8 +219,12 @@ fn command(files: &Files<'_>, web: &Web) -> (String, Option<&'static str>) {
             );
             (line, count)
         }
-        Web::Command(_) if files.is_shell() => (format!("env PORT={socket} bin/web"), None),
-        Web::Command(line) => (format!("{} PORT={socket} {line}", files.inside()), None),
+        Web::Command(line) if files.is_shell() && for_socket(line).is_some() => {
+            (format!("bin/web {socket}"), None)
+        }
+        // Without a socket in its command it has PORT, a number.
+        Web::Command(_) if files.is_shell() => ("bin/web".into(), None),
+        Web::Command(line) => (format!("{} {line}", files.inside()), None),
         Web::Files { .. } => (String::new(), None),
     }
 }
@@ -271,22 +281,20 @@ fn is_version(text: &str) -> bool {
 /// Servers that listen on a unix socket when they are told so: the options that say where they
 /// listen, and the one that takes the socket.
 const SERVERS: &[(&str, &[&str], &str)] = &[
-    ("gunicorn", &["-b", "--bind"], "--bind unix:\"$PORT\""),
-    ("uvicorn", &["--host", "--port", "--uds"], "--uds \"$PORT\""),
-    ("hypercorn", &["-b", "--bind"], "--bind unix:\"$PORT\""),
-    ("daphne", &["-b", "--bind", "-p", "--port", "-u"], "-u \"$PORT\""),
-    ("waitress-serve", &["--host", "--port", "--listen"], "--unix-socket=\"$PORT\""),
+    ("gunicorn", &["-b", "--bind"], "--bind unix:\"$1\""),
+    ("uvicorn", &["--host", "--port", "--uds"], "--uds \"$1\""),
+    ("hypercorn", &["-b", "--bind"], "--bind unix:\"$1\""),
+    ("daphne", &["-b", "--bind", "-p", "--port", "-u"], "-u \"$1\""),
+    ("waitress-serve", &["--host", "--port", "--listen"], "--unix-socket=\"$1\""),
 ];
 
-/// The line of a known server, listening on the socket in `PORT`; any other line as it is.
-pub(super) fn for_socket(line: &str) -> String {
+/// The line of a known server, listening on the socket that its script is given.
+pub(super) fn for_socket(line: &str) -> Option<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let program = |word: &str| word.rsplit('/').next().unwrap_or(word).to_string();
     let find = |word: &str| SERVERS.iter().find(|(name, ..)| *name == program(word));
     let named = words.iter().take(3).find_map(|word| find(word));
-    let Some((_, options, socket)) = named.filter(|_| !line.contains(['&', '|', ';'])) else {
-        return line.into();
-    };
+    let (_, options, socket) = named.filter(|_| !line.contains(['&', '|', ';']))?;
     let mut kept = Vec::new();
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
@@ -303,5 +311,5 @@ pub(super) fn for_socket(line: &str) -> String {
         }
     }
     kept.push(socket);
-    kept.join(" ")
+    Some(kept.join(" "))
 }
