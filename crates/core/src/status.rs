@@ -44,6 +44,9 @@ pub struct WorkerStatus {
     /// The last result of its readiness probe, while it is starting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<String>,
+    /// Where it listens, if that is a port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listens: Option<std::net::SocketAddr>,
 }
 
 /// The limited memory of a worker.

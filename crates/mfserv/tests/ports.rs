@@ -71,8 +71,13 @@ fn programs_on_ports_are_served_restarted_scaled_killed_and_released_without_a_l
     node.add(&js.key("app_main", "numprocesses", "2").key("app_main", "rlimit_as", "0"));
     let files = Plugin::new("files").file("files/index.html", "of a directory");
     node.add(&files.app("main", "env -C {plugin_dir} python3 -m http.server --bind {host} {port}"));
+    let open = "env -C {plugin_dir} python3 -m http.server {port}";
+    node.add(&Plugin::new("open").app("main", open));
     node.start();
     assert!(node.get("/files/").text().contains("of a directory"));
+    let shown = node.mfserv(&["status"]).stdout;
+    assert!(shown.contains("app.open.main listens on 0.0.0.0:"), "{shown}");
+    assert!(!shown.contains("app.fresh.main listens"), "{shown}");
     let mut all = BTreeSet::new();
     for app in ["/fresh", "/kept", "/js"] {
         all.extend(ports(&node, app, 2));

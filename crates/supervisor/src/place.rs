@@ -67,13 +67,10 @@ impl Place {
 }
 
 impl Seen {
-    /// The worker still listens on its port, as far as can be known.
+    /// The socket that listens on its port is the one that was seen to be the worker's, as far as
+    /// can be known. A daemon that has taken the worker over has seen none yet.
     pub fn still_listens_on(&self, port: u16) -> bool {
-        match (Listeners::default().on(port), &self.listener) {
-            (Ok(now), Some(before)) => now.is_some_and(|now| now == *before),
-            (Ok(now), None) => now.is_some(),
-            (Err(_), _) => true,
-        }
+        Listeners::default().on(port).map_or(true, |now| now == self.listener)
     }
 }
 

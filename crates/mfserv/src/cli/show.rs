@@ -138,6 +138,7 @@ fn text(status: &Status) -> String {
     }
     out += &scaled(status);
     out += &memory::limits(status);
+    out += &exposed(status);
     let refused = status.plugins.iter().filter(|p| p.state != PluginState::Active);
     for plugin in refused {
         out +=
@@ -169,6 +170,20 @@ fn scaled(status: &Status) -> String {
         }
     }
     out
+}
+
+/// The watchers with a worker that listens on more than 127.0.0.1.
+fn exposed(status: &Status) -> String {
+    let of = |watcher: &WatcherStatus| {
+        let mut listens = watcher.workers.iter().filter_map(|worker| worker.listens);
+        let address = listens.find(|address| !address.ip().is_loopback())?;
+        Some(format!(
+            "\n{} listens on {address}: other machines may reach it there, past the front; have it \
+             listen on HOST\n",
+            watcher.name
+        ))
+    };
+    status.watchers.iter().filter_map(of).collect()
 }
 
 /// It is not well, or was not a short while ago.

@@ -321,6 +321,7 @@ impl Worker {
             containment: process.map_or_else(String::new, |p| p.containment.clone()),
             adopted: process.is_some_and(|p| p.adopted),
             probe: (!saw.is_empty() && self.is_being_asked()).then_some(saw),
+            listens: lock(&self.saw).listener.map(|listener| listener.address),
         }
     }
 }

@@ -72,6 +72,7 @@ mod tests {
             containment: String::new(),
             adopted: false,
             probe: None,
+            listens: None,
         };
         let limits = MemoryLimits { limit: 512 << 20, high: 400 << 20 };
         let control = MemoryControl::sampling(limits, "cgroup v2: no; cgroup v1: no");
