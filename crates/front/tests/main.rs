@@ -25,6 +25,7 @@ mod endpoints;
 mod fastcgi;
 mod files;
 mod forwarding;
+mod fragments;
 mod head_limits;
 mod heavy;
 mod hosts;

@@ -14,15 +14,25 @@ use crate::world::{Front, World};
 /// nginx, if this machine can have it.
 pub fn nginx() -> Option<&'static Nginx> {
     static NGINX: OnceLock<Option<Nginx>> = OnceLock::new();
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    NGINX.get_or_init(|| mfserv_testkit::nginx(target)).as_ref()
+    NGINX.get_or_init(|| mfserv_testkit::nginx(target())).as_ref()
+}
+
+/// The same with Lua.
+fn nginx_with_lua() -> Option<&'static Nginx> {
+    static NGINX: OnceLock<Option<Nginx>> = OnceLock::new();
+    NGINX.get_or_init(|| mfserv_testkit::nginx_with_lua(target())).as_ref()
+}
+
+fn target() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
 }
 
 /// The program of a front, in a process group of its own.
-pub fn command(kind: &str) -> Command {
+pub fn command(kind: &str, has_lua: bool) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mfserv-front-under-test"));
     if kind == "nginx" {
-        let nginx = nginx().expect("nginx can be had");
+        let nginx = if has_lua { nginx_with_lua() } else { nginx() };
+        let nginx = nginx.expect("nginx can be had");
         command.env("FRONT_NGINX", &nginx.program);
         if let Some(modules) = &nginx.modules {
             command.env("FRONT_NGINX_MODULES", modules);
@@ -65,6 +75,15 @@ pub fn differs(word: &str) -> bool {
 }
 
 impl World {
+    /// For nginx with Lua; `None` in the runs with other kinds, and where it cannot be had.
+    pub fn with_lua() -> Option<Self> {
+        let (kind, _) = kind::under_test();
+        nginx_with_lua().filter(|_| kind == "nginx")?;
+        let mut world = Self::new();
+        world.has_lua = true;
+        Some(world)
+    }
+
     /// `None` where the kind of front does not do what is tested (`docs/nginx.md`).
     pub fn where_holds(word: &str) -> Option<Self> {
         (!differs(word)).then(Self::new)

@@ -40,6 +40,8 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 pub struct World {
     /// The name of the kind.
     kind: &'static str,
+    /// nginx has Lua.
+    pub has_lua: bool,
     pub dir: TempDir,
     pub listeners: Listeners,
     pub address: SocketAddr,
@@ -60,7 +62,7 @@ impl World {
         let dir = tempfile::Builder::new().prefix("front").tempdir().unwrap();
         let listeners = Listeners::on(address);
         let address = listeners.address();
-        Self { kind, dir, listeners, address }
+        Self { kind, has_lua: false, dir, listeners, address }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -76,7 +78,7 @@ impl World {
         static STARTING: Mutex<()> = Mutex::new(());
         let one_at_a_time = STARTING.lock().unwrap_or_else(|e| e.into_inner());
         let (heirs, named) = self.listeners.inherited();
-        let child = start::command(self.kind)
+        let child = start::command(self.kind, self.has_lua)
             .env(kind::VARIABLE, self.kind)
             .env("FRONT_DIR", self.dir.path())
             .env("FRONT_NUMBER", number.to_string())

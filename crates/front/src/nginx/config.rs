@@ -61,14 +61,25 @@ pub struct Site {
     pub grace_s: u64,
 }
 
-/// Writes the configuration. `left_out`: fragments that nginx refuses. `revision`: a number that
-/// nginx says on its own socket while it has this configuration.
+/// What nginx says on its own socket while it has a configuration.
+const REVISION: &str = "location = /revision { return 200 \"0\"; }";
+
+/// The text of a configuration, with a number that nginx says while it has it.
+pub fn with_revision(text: &str, revision: u64) -> String {
+    let said = REVISION.replace("\"0\"", &format!("\"{revision}\""));
+    // A fragment may have such a line too, before this one.
+    match text.rfind(REVISION) {
+        Some(at) => format!("{}{said}{}", &text[..at], &text[at + REVISION.len()..]),
+        None => text.to_string(),
+    }
+}
+
+/// Writes the configuration. `left_out`: fragments that nginx refuses.
 pub fn render(
     site: &Site,
     server: &ServerSettings,
     sections: &BTreeMap<String, Arc<Section>>,
     left_out: &BTreeSet<PieceId>,
-    revision: u64,
 ) -> Text {
     let mut pieces = of(sections);
     pieces.retain(|piece| !left_out.contains(&piece.id));
@@ -78,7 +89,7 @@ pub fn render(
     text.block("events", |text| {
         text.line(format!("worker_connections {};", server.max_connections.max(64)));
     });
-    text.block("http", |text| all.http(text, revision));
+    text.block("http", |text| all.http(text));
     text
 }
 
@@ -112,7 +123,7 @@ impl Writer<'_> {
         }
     }
 
-    fn http(&self, text: &mut Text, revision: u64) {
+    fn http(&self, text: &mut Text) {
         self.basics(text);
         self.proxying(text);
         self.tls_variables(text);
@@ -140,7 +151,7 @@ impl Writer<'_> {
         text.block("server", |text| {
             text.line(format!("listen unix:{};", self.site.own_socket.display()));
             text.line("access_log off;");
-            text.line(format!("location = /revision {{ return 200 \"{revision}\"; }}"));
+            text.line(REVISION);
             text.line("location / { return 404; }");
         });
     }

@@ -1,7 +1,8 @@
-//! nginx itself: checking and changing its configuration, starting it, and its end.
+//! nginx itself: having it take a configuration, starting it, and its end.
 
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::num::NonZeroI32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -10,25 +11,29 @@ use std::time::Duration;
 use mfserv_core::Diagnostic;
 use mfserv_core::route::ServerSettings;
 use mfserv_platform::disk;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::process::Child;
 use tokio::time::Instant;
 
-use super::config::{Site, render};
-use super::edge::{Edge, Wanted};
+use super::config::{Site, with_revision};
 use super::inner::restrict;
-use super::pieces::{self, PieceId};
-use super::program::{Process, Program, children, signal};
-use super::refusal::explained;
+use super::pieces::PieceId;
+use super::program::{Master, Process, Program, children, signal};
+use super::refusal::{Refusal, Stage};
+use super::said::Said;
+use super::search::Refused;
+use super::text::Text;
 use super::tls::Certificates;
 use crate::embedded::{CopiedCertificates, ErrorLog};
 
 /// nginx reads its configuration anew at most once in so long; changes meanwhile are one.
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
-/// nginx has so long to have a configuration that it has accepted.
-const TAKE_PATIENCE: Duration = Duration::from_secs(4);
+/// nginx has so long to have a configuration that `nginx -t` has accepted. It is longer than that
+/// has: a name that is slow to resolve takes as long again.
+const TAKE_PATIENCE: Duration = Duration::from_secs(10);
+/// When nginx has said that it refuses a configuration, it has so long to show that it has it.
+const REFUSED_PATIENCE: Duration = Duration::from_millis(200);
 /// So often it is looked whether it has.
 const LOOK: Duration = Duration::from_millis(10);
 /// At most so many sets of old workers go on with their requests; the oldest of more are ended.
@@ -36,35 +41,47 @@ const OLD_SETS_MAX: usize = 8;
 
 /// nginx, as a child of this process.
 pub struct Nginx {
-    program: Program,
+    pub(super) program: Program,
     pub(super) site: Site,
     /// The listening sockets of the node.
     listeners: Vec<OwnedFd>,
-    own: RefCell<OwnedFd>,
+    own: OwnedFd,
     /// Where the configuration is.
-    config: PathBuf,
+    pub(super) config: PathBuf,
     pub(super) certificates: Certificates,
     /// Certificates that nginx refuses.
     pub(super) refused_tls: Option<CopiedCertificates>,
     pub(super) errors: ErrorLog,
-    /// The configuration in force, with its revision left out.
-    in_force: RefCell<Option<String>>,
-    /// What was written last.
-    written: RefCell<String>,
+    /// What nginx has taken last.
+    pub(super) in_force: Option<Taken>,
     /// The settings in force, where no plugin has a fragment.
     pub(super) plain: Option<ServerSettings>,
-    revision: Cell<u64>,
-    last_reload: Cell<Option<Instant>>,
-    /// Fragments that nginx refuses, with their text at that time.
-    refused: RefCell<BTreeMap<PieceId, Refused>>,
+    revision: u64,
+    last_reload: Option<Instant>,
+    /// Fragments that nginx refuses.
+    pub(super) refused: BTreeMap<PieceId, Refused>,
+    /// The fragments of the last table, those that are refused too.
+    pub(super) offered: BTreeMap<PieceId, String>,
     /// The process; `None` before the first table.
-    pub child: Option<Child>,
+    pub(super) master: Option<Master>,
+    /// Workers whose master has died.
+    orphans: Vec<Process>,
 }
 
-#[derive(Debug, Clone)]
-struct Refused {
-    text: String,
-    sentence: String,
+/// A configuration that nginx has taken.
+pub struct Taken {
+    /// Its text, without its revision.
+    pub text: String,
+    /// The fragments in it.
+    pub fragments: BTreeMap<PieceId, String>,
+    revision: u64,
+}
+
+/// That nginx has not taken a configuration.
+struct NotTaken {
+    why: String,
+    /// The one of before is still in force.
+    is_kept: bool,
 }
 
 impl Nginx {
@@ -82,7 +99,7 @@ impl Nginx {
                 Diagnostic::error("nginx cannot have the listening sockets").because(why)
             })?;
         }
-        let own = RefCell::new(bind(&site.own_socket)?);
+        let own = bind(&site.own_socket)?;
         Ok(Self {
             program,
             site,
@@ -92,184 +109,125 @@ impl Nginx {
             certificates,
             refused_tls: None,
             errors,
-            in_force: RefCell::default(),
-            written: RefCell::default(),
+            in_force: None,
             plain: None,
-            revision: Cell::default(),
-            last_reload: Cell::default(),
-            refused: RefCell::default(),
-            child: None,
+            revision: 0,
+            last_reload: None,
+            refused: BTreeMap::new(),
+            offered: BTreeMap::new(),
+            master: None,
+            orphans: Vec::new(),
         })
     }
 
-    /// The process id of the master.
-    pub fn pid(&self) -> Option<Pid> {
-        let id = self.child.as_ref()?.id()?;
-        Pid::from_raw(i32::try_from(id).ok()?)
-    }
-
-    /// True if nginx obeys this table already: without fragments, only the settings matter.
-    pub fn obeys(&self, wanted: &Wanted) -> bool {
-        let settings = self.plain.as_ref().filter(|_| wanted.with_fragments.is_empty());
-        self.child.is_some() && settings == Some(&wanted.server)
-    }
-
-    /// Has nginx obey a table. The error says why it obeys no table at all.
-    pub async fn obey(&mut self, edge: &Edge, wanted: &Wanted) -> Result<(), Diagnostic> {
-        self.look_at_certificates(&wanted.server).await;
-        let present = pieces::of(&wanted.sections);
-        let is_same = |id: &PieceId, refused: &Refused| {
-            present.iter().any(|one| one.id == *id && one.fragment.text == refused.text)
-        };
-        self.refused.borrow_mut().retain(|id, refused| is_same(id, refused));
-        let text = self.rendered(wanted, &self.left_out(), 0);
-        if self.child.is_some() && self.in_force.borrow().as_ref() == Some(&text) {
-            self.note_plain(wanted);
-            edge.obeys(wanted.generation, self.sentences());
-            return Ok(());
-        }
-        if let Err(why) = self.find_acceptable(wanted).await {
-            if self.child.is_none() {
-                return match self.gives_up_tls(&why) {
-                    true => Box::pin(self.obey(edge, wanted)).await,
-                    false => Err(why),
-                };
-            }
-            // What is in force goes on.
-            self.errors.report(&format!("nginx keeps its configuration: {why}"));
-            let kept = format!("nginx keeps an older configuration: {}", one_line(&why));
-            edge.obeys(wanted.generation, [kept]);
-            return Ok(());
-        }
-        self.take(wanted).await?;
-        self.note_plain(wanted);
-        edge.obeys(wanted.generation, self.sentences());
-        Ok(())
-    }
-
-    /// Starts nginx again with the configuration in force, after it has died.
-    pub async fn revive(&mut self, orphans: &[Process]) -> Result<(), Diagnostic> {
-        self.start()?;
-        if !self.has_taken(&BTreeSet::new()).await {
-            self.errors.report("nginx does not answer yet after it was started again");
-        }
-        // They have served meanwhile, and go on with what they have.
-        for orphan in orphans {
-            signal(orphan.pid, Signal::QUIT);
-        }
-        Ok(())
-    }
-
-    fn note_plain(&mut self, wanted: &Wanted) {
-        let is_plain = wanted.with_fragments.is_empty();
-        self.plain = is_plain.then(|| wanted.server.clone());
-    }
-
-    /// What an operator should know of: the fragments that are left out.
-    fn sentences(&self) -> Vec<String> {
-        let fragments = self.refused.borrow();
-        let fragments = fragments.values().map(|one| one.sentence.clone());
-        fragments.chain(self.without_tls().map(String::from)).collect()
-    }
-
-    fn left_out(&self) -> BTreeSet<PieceId> {
-        self.refused.borrow().keys().cloned().collect()
-    }
-
-    fn rendered(&self, wanted: &Wanted, left_out: &BTreeSet<PieceId>, revision: u64) -> String {
-        render(&self.site, &wanted.server, &wanted.sections, left_out, revision).into_text()
-    }
-
-    /// Leaves out fragments until nginx accepts the configuration.
-    async fn find_acceptable(&self, wanted: &Wanted) -> Result<(), Diagnostic> {
-        loop {
-            let Err(why) = self.check(wanted, &self.left_out()).await else { return Ok(()) };
-            let refusal = || Diagnostic::error("nginx refuses its configuration").because(&why);
-            let Some((id, why)) = self.culprit(wanted, why.clone()).await else {
-                return Err(refusal());
-            };
-            let all = pieces::of(&wanted.sections);
-            let Some(piece) = all.iter().find(|piece| piece.id == id) else {
-                return Err(refusal());
-            };
-            let sentence = format!("plugin {}: {piece} is left out: {why}", id.plugin);
-            self.errors.report(&sentence);
-            let text = piece.fragment.text.clone();
-            self.refused.borrow_mut().insert(id, Refused { text, sentence });
-        }
-    }
-
-    /// The first fragment with which the configuration is refused, and why it is.
-    async fn culprit(&self, wanted: &Wanted, why: String) -> Option<(PieceId, String)> {
-        let left_out = self.left_out();
-        let all = pieces::of(&wanted.sections);
-        let kept: Vec<&PieceId> =
-            all.iter().map(|piece| &piece.id).filter(|id| !left_out.contains(id)).collect();
-        let without = |from: usize| {
-            let later = kept[from..].iter().map(|id| (*id).clone());
-            left_out.iter().cloned().chain(later).collect::<BTreeSet<_>>()
-        };
-        // Accepted with the first `good` of them, refused with the first `bad`.
-        let (mut good, mut bad, mut why) = (0, kept.len(), why);
-        if bad > 0 {
-            self.check(wanted, &without(0)).await.err().map_or(Some(()), |_| None)?;
-        }
-        while good + 1 < bad {
-            let middle = good.midpoint(bad);
-            match self.check(wanted, &without(middle)).await {
-                Ok(()) => good = middle,
-                Err(new) => (bad, why) = (middle, new),
+    /// Waits for the end of the master; for ever, if there is none.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let ended = self.master.as_ref().map(Master::ended);
+        async {
+            match ended {
+                Some(ended) => ended.await,
+                None => std::future::pending().await,
             }
         }
-        kept.get(good).map(|id| ((*id).clone(), why))
     }
 
-    /// Has nginx check a configuration on a copy. The error is for people.
-    async fn check(&self, wanted: &Wanted, left_out: &BTreeSet<PieceId>) -> Result<(), String> {
-        let text = render(&self.site, &wanted.server, &wanted.sections, left_out, 0);
-        let copy = self.config.with_extension("conf.check");
-        let written = disk::replace(&copy, 0o600, text.text().as_bytes());
-        written.map_err(|why| format!("{} cannot be written: {why}", copy.display()))?;
-        let own = self.own.borrow().try_clone().map_err(|why| why.to_string())?;
-        let outcome = self.program.check(&copy, &self.sockets(&own)).await;
-        let _ = disk::remove(&copy);
-        outcome.map_err(|said| explained(&said, &copy, &text))
+    /// What a process of nginx inherits.
+    pub(super) fn sockets(&self) -> Vec<&OwnedFd> {
+        self.listeners.iter().chain([&self.own]).collect()
     }
 
-    fn sockets<'a>(&'a self, own: &'a OwnedFd) -> Vec<&'a OwnedFd> {
-        self.listeners.iter().chain([own]).collect()
-    }
-
-    /// Has nginx take a configuration that it has accepted.
-    async fn take(&mut self, wanted: &Wanted) -> Result<(), Diagnostic> {
-        if let Some(last) = self.last_reload.get() {
+    /// Has nginx take a configuration that `nginx -t` has accepted. If it does not, what was in
+    /// force before is in force again.
+    pub(super) async fn take(
+        &mut self,
+        text: &Text,
+        fragments: BTreeMap<PieceId, String>,
+    ) -> Result<(), Refusal> {
+        let is_in_force = self.in_force.as_ref().is_some_and(|taken| taken.text == text.text());
+        if is_in_force && self.master.is_some() {
+            return Ok(());
+        }
+        if let Some(last) = self.last_reload {
             tokio::time::sleep_until(last + RELOAD_PAUSE).await;
         }
-        self.last_reload.set(Some(Instant::now()));
-        let revision = self.revision.get() + 1;
-        self.revision.set(revision);
-        let text = self.rendered(wanted, &self.left_out(), revision);
-        self.write(&text)?;
-        *self.written.borrow_mut() = text;
-        let mut old = BTreeSet::new();
-        match self.pid().filter(|_| self.child.is_some()) {
+        if let Err(not_taken) = self.try_to_take(text.text()).await {
+            let refusal = Refusal::new(Stage::Take, &not_taken.why, &self.config, text);
+            self.restore(not_taken.is_kept).await;
+            return Err(refusal);
+        }
+        let (text, revision) = (text.text().to_string(), self.revision);
+        self.in_force = Some(Taken { text, fragments, revision });
+        Ok(())
+    }
+
+    /// Starts nginx again with the configuration in force. False if that is not possible: then
+    /// nothing is in force.
+    pub async fn restart(&mut self) -> bool {
+        self.master = None;
+        let Some(text) = self.in_force.as_ref().map(|taken| taken.text.clone()) else {
+            return false;
+        };
+        match self.try_to_take(&text).await {
+            Ok(()) => true,
+            Err(not_taken) => {
+                self.errors.report(&format!("nginx cannot be started again: {}", not_taken.why));
+                self.kill().await;
+                self.in_force = None;
+                false
+            }
+        }
+    }
+
+    /// Has what was in force before be in force again.
+    async fn restore(&mut self, is_kept: bool) {
+        let Some(taken) = self.in_force.as_ref() else { return self.kill().await };
+        let text = taken.text.clone();
+        if is_kept {
+            // nginx was told to read another one, and has refused it.
+            self.revision = taken.revision;
+            let _ = self.write(&with_revision(&text, self.revision));
+            if self.says_revision().await {
+                return;
+            }
+        }
+        if self.master.is_some() && self.try_to_take(&text).await.is_ok() {
+            return;
+        }
+        self.kill().await;
+        self.restart().await;
+    }
+
+    async fn kill(&mut self) {
+        if let Some(master) = self.master.take() {
+            signal(master.pid, Signal::KILL);
+            master.ended().await;
+        }
+    }
+
+    async fn try_to_take(&mut self, text: &str) -> Result<(), NotTaken> {
+        let cannot = |why: Diagnostic| NotTaken { why: one_line(&why), is_kept: false };
+        self.last_reload = Some(Instant::now());
+        self.revision += 1;
+        self.write(&with_revision(text, self.revision)).map_err(cannot)?;
+        let mut said = Said::from_now(&self.site.log_dir.join("nginx_error.log"));
+        match &self.master {
             Some(master) => {
-                old = children(master).into_iter().map(|one| one.pid.as_raw_nonzero()).collect();
+                let master = master.pid;
+                let old: BTreeSet<_> =
+                    children(master).into_iter().map(|one| one.pid.as_raw_nonzero()).collect();
                 self.end_oldest(master);
                 signal(master, Signal::HUP);
+                self.has_taken(&old, &mut said).await
             }
-            None => self.start()?,
-        }
-        if !self.has_taken(&old).await {
-            let died = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            if let Some(status) = died {
-                self.child = None;
-                return Err(Diagnostic::error("nginx does not run").because(status));
+            None => {
+                self.orphans = children(rustix::process::getpid());
+                self.start().map_err(cannot)?;
+                self.has_taken(&BTreeSet::new(), &mut said).await?;
+                // They have served meanwhile, and go on with what they have.
+                self.orphans.iter().for_each(|orphan| signal(orphan.pid, Signal::QUIT));
+                Ok(())
             }
-            self.errors.report("nginx has not taken its configuration within 4 s");
         }
-        *self.in_force.borrow_mut() = Some(self.rendered(wanted, &self.left_out(), 0));
-        Ok(())
     }
 
     fn write(&self, text: &str) -> Result<(), Diagnostic> {
@@ -280,45 +238,63 @@ impl Nginx {
     fn start(&mut self) -> Result<(), Diagnostic> {
         // A cleaner of old files may have been there.
         disk::create_dir(&self.program.prefix)?;
-        self.write(&self.written.borrow())?;
         // nginx removes it when it ends.
         if disk::is_gone(&self.site.own_socket) {
-            self.own.replace(bind(&self.site.own_socket)?);
+            self.own = bind(&self.site.own_socket)?;
         }
-        let own = self.own.borrow();
-        let started = self.program.start(&self.config, &self.sockets(&own));
+        let log = self.site.log_dir.join("nginx_error.log");
+        let started = self.program.start(&self.config, &self.sockets(), &log);
         let cannot = |why| {
             Diagnostic::error(format!("{} cannot be started", self.program.path.display()))
                 .because(why)
         };
-        let child = started.map_err(cannot)?;
-        drop(own);
-        self.child = Some(child);
+        self.master = Some(started.map_err(cannot)?);
         Ok(())
     }
 
     /// Waits until new workers answer with the last revision, and the old ones accept nobody.
-    async fn has_taken(&mut self, old: &BTreeSet<std::num::NonZeroI32>) -> bool {
-        let end = Instant::now() + TAKE_PATIENCE;
-        while Instant::now() < end {
-            let ended =
-                self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
-            if ended {
-                return false;
+    async fn has_taken(
+        &mut self,
+        old: &BTreeSet<NonZeroI32>,
+        said: &mut Said,
+    ) -> Result<(), NotTaken> {
+        let (mut end, mut why) = (Instant::now() + TAKE_PATIENCE, None);
+        while let Some(master) = &self.master {
+            let pid = master.pid;
+            if let Some(status) = master.status() {
+                self.master = None;
+                let why = why.or_else(|| said.refusal(pid));
+                let why = why.unwrap_or_else(|| format!("it has ended: {status}"));
+                return Err(NotTaken { why, is_kept: false });
             }
-            let left = self.pid().map(children).unwrap_or_default();
             let accepts =
                 |one: &Process| old.contains(&one.pid.as_raw_nonzero()) && !one.is_leaving;
-            if self.says_revision().await && !left.iter().any(accepts) {
-                return true;
+            let answers = self.says_revision().await;
+            if answers && !children(pid).iter().any(accepts) {
+                return Ok(());
+            }
+            if why.is_none() {
+                why = said.refusal(pid);
+                if why.is_some() {
+                    end = Instant::now() + REFUSED_PATIENCE;
+                }
+            }
+            if Instant::now() >= end && answers {
+                self.errors.report("workers of nginx do not end: they accept clients as before");
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                let is_kept = why.is_some() && !old.is_empty();
+                let late = || format!("it does not answer within {} s", TAKE_PATIENCE.as_secs());
+                return Err(NotTaken { why: why.unwrap_or_else(late), is_kept });
             }
             tokio::time::sleep(LOOK).await;
         }
-        false
+        Err(NotTaken { why: "it does not run".into(), is_kept: false })
     }
 
     async fn says_revision(&self) -> bool {
-        let wanted = format!("\r\n\r\n{}", self.revision.get());
+        let wanted = format!("\r\n\r\n{}", self.revision);
         let ask = async {
             let mut stream = UnixStream::connect(&self.site.own_socket).await.ok()?;
             stream.write_all(b"GET /revision HTTP/1.0\r\n\r\n").await.ok()?;
@@ -341,9 +317,37 @@ impl Nginx {
 
     /// nginx writes into the files of these names from now on.
     pub fn reopen_logs(&self) {
-        if let Some(master) = self.pid() {
-            signal(master, Signal::USR1);
+        if let Some(master) = &self.master {
+            signal(master.pid, Signal::USR1);
         }
+    }
+
+    /// Takes note of orphans that have ended.
+    pub fn reap(&mut self) {
+        self.orphans
+            .retain(|orphan| matches!(waitpid(Some(orphan.pid), WaitOptions::NOHANG), Ok(None)));
+    }
+
+    /// Ends nginx when its requests are answered, or after `grace`.
+    pub async fn finish(&mut self, grace: Duration) {
+        if let Some(master) = self.master.take() {
+            signal(master.pid, Signal::QUIT);
+            // nginx itself ends its workers after as long.
+            for (patience, next) in [
+                (grace + Duration::from_secs(1), Signal::TERM),
+                (Duration::from_secs(2), Signal::KILL),
+            ] {
+                if tokio::time::timeout(patience, master.ended()).await.is_ok() {
+                    break;
+                }
+                signal(master.pid, next);
+            }
+            master.ended().await;
+        }
+        for orphan in children(rustix::process::getpid()) {
+            signal(orphan.pid, Signal::TERM);
+        }
+        let _ = fs::remove_file(&self.config);
     }
 }
 

@@ -19,6 +19,8 @@ mod pieces;
 mod program;
 mod refusal;
 mod relay;
+mod said;
+mod search;
 mod text;
 mod tls;
 
@@ -33,8 +35,6 @@ use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use mfserv_platform::disk;
-use rustix::process::{Signal, WaitOptions, waitpid};
-use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal as on_signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -47,7 +47,7 @@ use config::Site;
 use edge::{Edge, Wanted};
 use inner::Inner;
 use master::Nginx;
-use program::{Process, Program, children, signal};
+use program::Program;
 use relay::Relay;
 use tls::Certificates;
 
@@ -121,7 +121,7 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
     let outcome = watch(&mut front, &mut inner, &edge, &options.log_dir).await;
     // Without the front behind it nginx answers nobody: the next front is to come at once.
     let grace = if outcome.is_ok() { options.grace } else { Duration::ZERO };
-    finish(&mut front, grace).await;
+    front.finish(grace).await;
     inner.end().await;
     drop(keeper);
     for path in [&options.control_socket, &names.own, &names.http, &names.inner_control] {
@@ -233,31 +233,40 @@ async fn watch(
     let mut int = on_signal(SignalKind::interrupt()).map_err(cannot)?;
     // As the embedded front: received and not obeyed.
     let _hangup = on_signal(SignalKind::hangup()).map_err(cannot)?;
+    // Whatever nginx is asked meanwhile, and however long it takes to answer.
+    tokio::select! {
+        _ = term.recv() => Ok(()),
+        _ = int.recv() => Ok(()),
+        status = inner.child.wait() => {
+            let why = status.map_or_else(|why| why.to_string(), |status| status.to_string());
+            Err(Diagnostic::error("the front behind nginx has ended").because(why))
+        }
+        failed = look_after(front, edge, log_dir) => Err(failed),
+    }
+}
+
+/// Has nginx obey what is wanted, and starts it again when it has died, until that fails.
+async fn look_after(front: &mut Nginx, edge: &Edge, log_dir: &Path) -> Diagnostic {
     let mut wanted = edge.wanted();
     let mut logs = Logs::of(log_dir);
     let mut revival = Revival::default();
     loop {
-        tokio::select! {
-            _ = term.recv() => return Ok(()),
-            _ = int.recv() => return Ok(()),
-            status = inner.child.wait() => {
-                let why = status.map_or_else(|why| why.to_string(), |status| status.to_string());
-                return Err(Diagnostic::error("the front behind nginx has ended").because(why));
-            }
-            _ = wanted.changed() => {
-                let table = changed(&mut wanted, front, edge);
-                if let Some(table) = table {
-                    front.obey(edge, &table).await?;
-                }
-            }
-            () = ended(front.child.as_mut()) => revival.revive(front).await?,
+        let done = tokio::select! {
+            _ = wanted.changed() => match changed(&mut wanted, front, edge) {
+                Some(table) => front.obey(edge, &table).await,
+                None => Ok(()),
+            },
+            () = front.ended() => revival.revive(front, edge).await,
             () = tokio::time::sleep(LOOK) => {
-                revival.reap();
-                front.renew_certificates(edge).await?;
+                front.reap();
                 if logs.were_rotated() {
                     front.reopen_logs();
                 }
+                front.renew_certificates(edge).await
             }
+        };
+        if let Err(why) = done {
+            return why;
         }
     }
 }
@@ -272,24 +281,15 @@ fn changed(wanted: &mut watch::Receiver<Wanted>, front: &Nginx, edge: &Edge) -> 
     Some(table.clone())
 }
 
-async fn ended(child: Option<&mut Child>) {
-    match child {
-        // Whatever it says: there is no process any more.
-        Some(child) => drop(child.wait().await),
-        None => std::future::pending().await,
-    }
-}
-
 /// nginx is started again when its master has died, with pauses that grow if it dies at once.
 #[derive(Default)]
 struct Revival {
-    orphans: Vec<Process>,
     last: Option<Instant>,
     pause: Duration,
 }
 
 impl Revival {
-    async fn revive(&mut self, front: &mut Nginx) -> Result<(), Diagnostic> {
+    async fn revive(&mut self, front: &mut Nginx, edge: &Edge) -> Result<(), Diagnostic> {
         let lived = self.last.map_or(REVIVE_MAX, |last| last.elapsed());
         self.pause = match lived >= REVIVE_MAX {
             true => Duration::ZERO,
@@ -297,15 +297,13 @@ impl Revival {
         };
         tokio::time::sleep(self.pause).await;
         self.last = Some(Instant::now());
-        self.reap();
-        self.orphans = children(rustix::process::getpid());
-        front.revive(&self.orphans).await
-    }
-
-    /// Takes note of orphans that have ended.
-    fn reap(&mut self) {
-        self.orphans
-            .retain(|orphan| matches!(waitpid(Some(orphan.pid), WaitOptions::NOHANG), Ok(None)));
+        front.reap();
+        if front.restart().await {
+            return Ok(());
+        }
+        // What is in force does not start any more: nginx gets what does.
+        let wanted = edge.wanted().borrow().clone();
+        front.obey(edge, &wanted).await
     }
 }
 
@@ -331,22 +329,4 @@ impl Logs {
 
 fn inode(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().map(|found| found.ino())
-}
-
-/// Ends nginx when its requests are answered, or after `grace`.
-async fn finish(front: &mut Nginx, grace: Duration) {
-    let Some(master) = front.pid() else { return };
-    signal(master, Signal::QUIT);
-    let Some(child) = front.child.as_mut() else { return };
-    // nginx itself ends its workers after as long.
-    let patience = grace + Duration::from_secs(1);
-    if tokio::time::timeout(patience, child.wait()).await.is_err() {
-        signal(master, Signal::TERM);
-        if tokio::time::timeout(Duration::from_secs(2), child.wait()).await.is_err() {
-            let _ = child.kill().await;
-        }
-    }
-    for orphan in children(rustix::process::getpid()) {
-        signal(orphan.pid, Signal::TERM);
-    }
 }

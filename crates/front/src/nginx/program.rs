@@ -2,16 +2,17 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 
-/// A check that takes longer is given up.
-const CHECK_PATIENCE: Duration = Duration::from_secs(20);
+/// `nginx -V` has so long.
+const BUILD_PATIENCE: Duration = Duration::from_secs(20);
 /// Modules that MFSERV's users find in their nginx, in the order in which they are loaded.
 const MODULES: [&str; 3] =
     ["ndk_http_module.so", "ngx_http_lua_module.so", "ngx_http_echo_module.so"];
@@ -53,9 +54,12 @@ impl Program {
                      [front] nginx_program, or write [front] kind=embedded",
                 )
         };
-        let mut command = self.command();
-        command.arg("-V");
-        let output = run(command).await.map_err(|why| cannot(&why))?;
+        let mut command = self.command(Path::new("stderr"));
+        command.arg("-V").kill_on_drop(true);
+        let output = tokio::time::timeout(BUILD_PATIENCE, command.output()).await;
+        let output = output
+            .map_err(|_| cannot(&format!("it does not answer within {BUILD_PATIENCE:?}")))?
+            .map_err(|why| cannot(&why))?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         match parse_build(&text, modules) {
             Some(build) if output.status.success() => Ok(build),
@@ -63,51 +67,96 @@ impl Program {
         }
     }
 
-    /// Checks a configuration; the error is what nginx says.
-    pub async fn check(&self, config: &Path, sockets: &[&OwnedFd]) -> Result<(), String> {
-        let mut command = self.command();
-        command.arg("-t").arg("-c").arg(config);
-        let output = {
-            let inherited = Inherited::new(&mut command, sockets);
-            let output = run(command);
-            let output = output.await;
-            drop(inherited);
-            output?
-        };
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-        }
+    /// Checks a configuration, for so long; the error is what nginx says, `None` if it says
+    /// nothing in time. The process has begun when this returns.
+    pub fn check(
+        &self,
+        config: &Path,
+        sockets: &[&OwnedFd],
+        patience: Duration,
+    ) -> std::io::Result<impl Future<Output = Result<(), Option<String>>> + use<>> {
+        let mut command = self.command(Path::new("stderr"));
+        command.arg("-t").arg("-c").arg(config).kill_on_drop(true);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = spawn(command, sockets)?;
+        Ok(async move {
+            let output = match tokio::time::timeout(patience, child.wait_with_output()).await {
+                Ok(output) => output.map_err(|why| Some(why.to_string()))?,
+                Err(_) => return Err(None),
+            };
+            match output.status.success() {
+                true => Ok(()),
+                false => Err(Some(String::from_utf8_lossy(&output.stderr).into_owned())),
+            }
+        })
     }
 
-    /// Starts nginx with a configuration.
-    pub fn start(&self, config: &Path, sockets: &[&OwnedFd]) -> std::io::Result<Child> {
-        let mut command = self.command();
-        command.arg("-c").arg(config).stdin(Stdio::null());
-        let inherited = Inherited::new(&mut command, sockets);
-        let child = command.spawn();
-        drop(inherited);
-        child
+    /// Starts nginx with a configuration. It says in `log` why it refuses that.
+    pub fn start(
+        &self,
+        config: &Path,
+        sockets: &[&OwnedFd],
+        log: &Path,
+    ) -> std::io::Result<Master> {
+        let mut command = self.command(log);
+        command.arg("-c").arg(config);
+        Master::of(spawn(command, sockets)?)
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, log: &Path) -> Command {
         #[expect(
             clippy::disallowed_methods,
             reason = "this process reads no byte of a client, and nginx is its child so that it \
                       ends with it"
         )]
         let mut command = Command::new(&self.path);
-        command.arg("-p").arg(&self.prefix).args(["-e", "stderr"]).stdin(Stdio::null());
+        command.arg("-p").arg(&self.prefix).arg("-e").arg(log).stdin(Stdio::null());
         command
     }
 }
 
-async fn run(mut command: Command) -> Result<Output, String> {
-    command.kill_on_drop(true);
-    match tokio::time::timeout(CHECK_PATIENCE, command.output()).await {
-        Ok(output) => output.map_err(|why| why.to_string()),
-        Err(_) => Err(format!("it does not answer within {} s", CHECK_PATIENCE.as_secs())),
+/// The master process of nginx.
+pub struct Master {
+    /// Its id.
+    pub pid: Pid,
+    status: watch::Receiver<Option<String>>,
+}
+
+impl Master {
+    /// Looks after a child that has just been started.
+    fn of(mut child: Child) -> std::io::Result<Self> {
+        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let pid = pid.ok_or_else(|| std::io::Error::other("it has ended"))?;
+        let (ended, status) = watch::channel(None);
+        tokio::task::spawn_local(async move {
+            let status = child.wait().await;
+            let said = status.map_or_else(|why| why.to_string(), |status| status.to_string());
+            ended.send_replace(Some(said));
+        });
+        Ok(Self { pid, status })
     }
+
+    /// How it has ended, if it has.
+    pub fn status(&self) -> Option<String> {
+        self.status.borrow().clone()
+    }
+
+    /// Waits for its end.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let mut status = self.status.clone();
+        async move {
+            // An error: the task that waits has ended, with this process.
+            let _ = status.wait_for(Option::is_some).await;
+        }
+    }
+}
+
+/// Starts a process that inherits these sockets.
+fn spawn(mut command: Command, sockets: &[&OwnedFd]) -> std::io::Result<Child> {
+    let inherited = Inherited::new(&mut command, sockets);
+    let child = command.spawn();
+    drop(inherited);
+    child
 }
 
 /// While it lives, a process that is started inherits these sockets, and is told so in nginx's

@@ -50,18 +50,13 @@ impl Text {
         self.spans.push((first..=self.lines, id.clone()));
     }
 
-    /// The text.
-    pub fn into_text(self) -> String {
-        self.out
-    }
-
     /// The fragment that a line of the text belongs to, and its line in that.
     pub fn owner(&self, line: usize) -> Option<(&PieceId, usize)> {
         let (span, id) = self.spans.iter().find(|(span, _)| span.contains(&line))?;
         Some((id, line - span.start() + 1))
     }
 
-    /// The text so far.
+    /// The text.
     pub fn text(&self) -> &str {
         &self.out
     }

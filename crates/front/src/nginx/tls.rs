@@ -75,7 +75,7 @@ impl Nginx {
     /// Looks whether files of certificates have changed, from time to time. The error says why
     /// nginx obeys no configuration at all.
     pub async fn renew_certificates(&mut self, edge: &Edge) -> Result<(), Diagnostic> {
-        let listens = !self.site.listen_tls.is_empty() && self.child.is_some();
+        let listens = !self.site.listen_tls.is_empty() && self.master.is_some();
         if !listens || !self.certificates.is_due() {
             return Ok(());
         }

@@ -55,7 +55,7 @@ fn of_app(location: &str, static_location: &str) -> Fragments {
 fn rendered(sections: &[(&str, Section)]) -> String {
     let all =
         sections.iter().map(|(name, one)| (name.to_string(), Arc::new(one.clone()))).collect();
-    render(&site(), &ServerSettings::default(), &all, &BTreeSet::new(), 1).into_text()
+    render(&site(), &ServerSettings::default(), &all, &BTreeSet::new()).text().to_string()
 }
 
 fn locations(text: &str) -> Vec<&str> {
@@ -140,7 +140,7 @@ fn what_is_left_out_is_not_there() {
     )]);
     let id = PieceId { plugin: "p".into(), place: Place::Location("a".into()) };
     let settings = ServerSettings::default();
-    let text = render(&site(), &settings, &all, &BTreeSet::from([id]), 1).into_text();
+    let text = render(&site(), &settings, &all, &BTreeSet::from([id])).text().to_string();
     assert!(!text.contains("bad;"), "{text}");
     assert_eq!(text, rendered(&[]));
 }

@@ -1,0 +1,224 @@
+//! Which fragments nginx takes: a fragment that it refuses is found, left out and named, and all
+//! others are in force.
+//!
+//! `nginx -t` says most of what is wrong. What passes it and is not taken is found by having nginx
+//! take it; meanwhile what was in force before serves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mfserv_core::Diagnostic;
+use mfserv_platform::disk;
+
+use super::config::render;
+use super::edge::{Edge, Wanted};
+use super::master::Nginx;
+use super::pieces::{self, PieceId};
+use super::refusal::{Refusal, Stage};
+use super::text::Text;
+
+/// `nginx -t` has so long…
+const CHECK_PATIENCE: Duration = Duration::from_secs(6);
+/// …and so long where nothing is served until it has answered.
+const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A fragment that nginx refuses.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Its text.
+    text: String,
+    /// What an operator is told.
+    sentence: String,
+}
+
+type Ids = BTreeSet<PieceId>;
+
+impl Nginx {
+    /// True if nginx obeys this table already: without fragments, only the settings matter.
+    pub fn obeys(&self, wanted: &Wanted) -> bool {
+        let settings = self.plain.as_ref().filter(|_| wanted.with_fragments.is_empty());
+        self.master.is_some() && settings == Some(&wanted.server)
+    }
+
+    /// Has nginx obey a table. The error says why it obeys no table at all.
+    pub async fn obey(&mut self, edge: &Edge, wanted: &Wanted) -> Result<(), Diagnostic> {
+        self.look_at_certificates(&wanted.server).await;
+        let offered = texts(wanted, &Ids::new());
+        self.refused.retain(|id, refused| offered.get(id) == Some(&refused.text));
+        // What was refused may have been so because of another one.
+        let is_new_set = self.offered != offered;
+        self.offered = offered;
+        let again = if is_new_set { self.left_out() } else { Ids::new() };
+        if let Err(refusal) = self.settle(edge, wanted, again).await {
+            let why = Diagnostic::error("nginx refuses its configuration").because(&refusal.why);
+            if self.master.is_none() {
+                return match self.gives_up_tls(&why) {
+                    true => Box::pin(self.obey(edge, wanted)).await,
+                    false => Err(why),
+                };
+            }
+            // What is in force goes on.
+            self.errors.report(&format!("nginx keeps its configuration: {}", refusal.why));
+            let kept = format!("nginx keeps an older configuration: {}", refusal.why);
+            edge.obeys(wanted.generation, [kept]);
+            return Ok(());
+        }
+        let is_plain = wanted.with_fragments.is_empty();
+        self.plain = is_plain.then(|| wanted.server.clone());
+        edge.obeys(wanted.generation, self.sentences());
+        Ok(())
+    }
+
+    /// Leaves out fragments until nginx takes the configuration. Those of `again` are tried again.
+    async fn settle(&mut self, edge: &Edge, wanted: &Wanted, again: Ids) -> Result<(), Refusal> {
+        let before = self.left_out();
+        loop {
+            let Err(refusal) = self.try_out(wanted, &self.left_out(), Stage::Take).await else {
+                break;
+            };
+            if refusal.is_slow && self.master.is_none() {
+                let everything = self.offered.keys().cloned().collect();
+                self.try_out(wanted, &everything, Stage::Take).await?;
+                edge.obeys(wanted.generation, ["nginx looks at the fragments of plugins".into()]);
+                continue;
+            }
+            self.blame(wanted, refusal).await?;
+        }
+        let found: Ids = self.left_out().difference(&before).cloned().collect();
+        // With several at fault, one may have been blamed for what another one did.
+        let doubtful = if found.len() > 1 { found } else { Ids::new() };
+        for id in again.union(&doubtful) {
+            let mut left_out = self.left_out();
+            left_out.remove(id);
+            if self.try_out(wanted, &left_out, Stage::Take).await.is_ok() {
+                self.refused.remove(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves out a fragment that is at fault; the refusal, if none is.
+    async fn blame(&mut self, wanted: &Wanted, refusal: Refusal) -> Result<(), Refusal> {
+        let left_out = self.left_out();
+        let kept = texts(wanted, &left_out);
+        let in_force = self.in_force.as_ref().map(|taken| &taken.fragments);
+        let is_new =
+            |(id, text): &(&PieceId, &String)| in_force.and_then(|all| all.get(*id)) != Some(*text);
+        // What serves well is not to blame, if something else can be.
+        let new: Vec<PieceId> = kept.iter().filter(is_new).map(|(id, _)| id.clone()).collect();
+        let all: Vec<PieceId> = kept.into_keys().collect();
+        let mut found = self.culprit(wanted, &new, &refusal).await;
+        if found.is_none() && new.len() < all.len() {
+            found = self.culprit(wanted, &all, &refusal).await;
+        }
+        let Some((id, why)) = found else { return Err(refusal) };
+        let pieces = pieces::of(&wanted.sections);
+        let Some(piece) = pieces.iter().find(|piece| piece.id == id) else { return Err(refusal) };
+        let sentence = format!("plugin {}: {piece} is left out: {why}", id.plugin);
+        self.errors.report(&sentence);
+        self.refused.insert(id, Refused { text: piece.fragment.text.clone(), sentence });
+        Ok(())
+    }
+
+    /// A fragment of these without which nginx goes further, and why it is refused.
+    async fn culprit(
+        &mut self,
+        wanted: &Wanted,
+        suspects: &[PieceId],
+        refusal: &Refusal,
+    ) -> Option<(PieceId, String)> {
+        let (left_out, stage) = (self.left_out(), refusal.stage);
+        let without =
+            |those: &[PieceId]| left_out.iter().chain(those).cloned().collect::<BTreeSet<_>>();
+        // The one that nginx names: without it all is well, or it is refused also alone.
+        if let Some(id) = refusal.named.as_ref().filter(|id| suspects.contains(id)) {
+            let found = (id.clone(), refusal.why.clone());
+            if self.try_out(wanted, &without(std::slice::from_ref(id)), stage).await.is_ok() {
+                return Some(found);
+            }
+            let others: Vec<_> = suspects.iter().filter(|one| *one != id).cloned().collect();
+            if self.try_out(wanted, &without(&others), stage).await.is_err() {
+                return Some(found);
+            }
+        }
+        if suspects.is_empty() || self.try_out(wanted, &without(suspects), stage).await.is_err() {
+            return None;
+        }
+        // Accepted with the first `good` of them, refused with the first `bad`.
+        let (mut good, mut bad, mut why) = (0, suspects.len(), refusal.why.clone());
+        while good + 1 < bad {
+            let middle = good.midpoint(bad);
+            match self.try_out(wanted, &without(&suspects[middle..]), stage).await {
+                Ok(()) => good = middle,
+                Err(new) => (bad, why) = (middle, new.why),
+            }
+        }
+        suspects.get(good).map(|id| (id.clone(), why))
+    }
+
+    /// Has nginx check a configuration, and take it, if that is the stage.
+    async fn try_out(
+        &mut self,
+        wanted: &Wanted,
+        left_out: &Ids,
+        stage: Stage,
+    ) -> Result<(), Refusal> {
+        let text = render(&self.site, &wanted.server, &wanted.sections, left_out);
+        let is_in_force = self.in_force.as_ref().is_some_and(|taken| taken.text == text.text());
+        if is_in_force && self.master.is_some() {
+            return Ok(());
+        }
+        self.check(&text).await?;
+        match stage {
+            Stage::Check => Ok(()),
+            Stage::Take => self.take(&text, texts(wanted, left_out)).await,
+        }
+    }
+
+    /// Has nginx check a configuration on a copy.
+    async fn check(&mut self, text: &Text) -> Result<(), Refusal> {
+        let copy = self.config.with_extension("conf.check");
+        let cannot = |why: &dyn std::fmt::Display| {
+            let why = format!("{} cannot be checked: {why}", copy.display());
+            Refusal { stage: Stage::Check, why, named: None, is_slow: false }
+        };
+        disk::replace(&copy, 0o600, text.text().as_bytes()).map_err(|why| cannot(&why))?;
+        let patience = if self.master.is_some() { CHECK_PATIENCE } else { FIRST_PATIENCE };
+        let check = self.program.check(&copy, &self.sockets(), patience);
+        let mut check = Box::pin(check.map_err(|why| cannot(&why))?);
+        let outcome = tokio::select! {
+            biased;
+            outcome = &mut check => outcome,
+            () = self.ended() => {
+                // Clients do not wait for what is being checked.
+                self.restart().await;
+                check.await
+            }
+        };
+        let _ = disk::remove(&copy);
+        outcome.map_err(|said| match said {
+            Some(said) => Refusal::new(Stage::Check, &said, &copy, text),
+            None => {
+                let why = format!("`nginx -t` does not answer within {} s", patience.as_secs());
+                Refusal { stage: Stage::Check, why, named: None, is_slow: true }
+            }
+        })
+    }
+
+    /// What an operator should know of: the fragments that are left out.
+    fn sentences(&self) -> Vec<String> {
+        let fragments = self.refused.values().map(|one| one.sentence.clone());
+        fragments.chain(self.without_tls().map(String::from)).collect()
+    }
+
+    fn left_out(&self) -> Ids {
+        self.refused.keys().cloned().collect()
+    }
+}
+
+/// The fragments of a table but those that are left out.
+fn texts(wanted: &Wanted, left_out: &Ids) -> BTreeMap<PieceId, String> {
+    let all = pieces::of(&wanted.sections).into_iter();
+    let kept = all.filter(|piece| !left_out.contains(&piece.id));
+    kept.map(|piece| (piece.id, piece.fragment.text.clone())).collect()
+}

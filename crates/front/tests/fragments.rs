@@ -1,0 +1,138 @@
+//! Fragments of plugins that `nginx -t` accepts and nginx does not take, that hang, or that need
+//! what others have: the one at fault is left out and named, all others are in force.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use mfserv_core::route::{Fragment, Fragments, RouteTable, Slots};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::world::*;
+
+/// What a plugin brings along inside `http` and inside the server.
+pub fn brings(table: &mut RouteTable, plugin: &str, http: &str, server: &str) {
+    let fragment = |file: &str, text: &str| {
+        let fragment = Fragment { file: file.into(), text: text.into() };
+        Some(fragment).filter(|_| !text.is_empty())
+    };
+    let (http, server) = (fragment("http.conf", http), fragment("server.conf", server));
+    table.fragments.insert(plugin.into(), Fragments { http, server, ..Fragments::default() });
+}
+
+/// A table with a plugin `good` whose page `/good` nginx answers.
+pub fn with_good() -> RouteTable {
+    let mut table = table(Slots::Unlimited, true);
+    brings(&mut table, "good", "", &page("good"));
+    table
+}
+
+/// A location of nginx's own.
+pub fn page(name: &str) -> String {
+    format!("location = /{name} {{ return 200 {name}; }}\n")
+}
+
+/// The master of nginx of a front.
+pub fn master(front: &Front) -> Option<u32> {
+    let all = mfserv_platform::proc::processes(Path::new("/proc"));
+    let below = all.iter().filter(|process| process.parent == front.child.id());
+    below.map(|process| process.pid).find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).starts_with("nginx: master")
+    })
+}
+
+/// Kills the master of nginx, and waits for the next one.
+fn kill_master(front: &Front) {
+    let before = master(front).unwrap();
+    let pid = Pid::from_raw(i32::try_from(before).unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    until("there is another nginx", || master(front).is_some_and(|now| now != before));
+}
+
+/// What the front says of fragments.
+pub fn said(front: &mut Front) -> String {
+    front.daemon.stats().warnings.into_keys().collect::<Vec<_>>().join("\n")
+}
+
+fn serves(front: &Front, path: &str) -> bool {
+    front.get(path).status == 200
+}
+
+const RAISES: &str = "init_by_lua_block {\n  error(\"boom\")\n}\n";
+
+#[test]
+fn a_fragment_that_passes_the_check_and_is_not_taken_is_left_out_alone_and_a_killed_nginx_comes_back()
+ {
+    let Some(world) = World::with_lua() else { return };
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut table = with_good();
+    let mut front = world.serving(table.clone(), &[&worker]);
+    // Another plugin is new too, and nobody but the one at fault is left out.
+    brings(&mut table, "bad", RAISES, &page("bad"));
+    brings(&mut table, "new", "", &page("new"));
+    front.daemon.publish(2, table.clone(), &[&worker]);
+    for path in ["/good", "/new", "/bad", "/a"] {
+        assert!(serves(&front, path), "{path}");
+    }
+    let warned = said(&mut front);
+    assert!(warned.contains("plugin bad: http.conf (in http) is left out"), "{warned}");
+    assert!(warned.contains("boom") && warned.contains("(its line 1)"), "{warned}");
+    kill_master(&front);
+    until("nginx answers again", || serves(&front, "/good") && serves(&front, "/new"));
+    // A change of another plugin's: the bad one is tried again, and nothing goes.
+    brings(&mut table, "new", "", &page("newer"));
+    front.daemon.publish(3, table.clone(), &[&worker]);
+    assert!(serves(&front, "/good") && serves(&front, "/newer") && serves(&front, "/a"));
+    assert!(said(&mut front).contains("plugin bad"));
+    brings(&mut table, "bad", "init_by_lua_block {\n  fine = 1\n}\n", &page("bad"));
+    front.daemon.publish(4, table, &[&worker]);
+    assert_eq!(said(&mut front), "");
+}
+
+#[test]
+fn a_fragment_that_is_not_taken_at_the_first_start_is_left_out_alone() {
+    let Some(world) = World::with_lua() else { return };
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut table = with_good();
+    brings(&mut table, "bad", RAISES, "");
+    let mut front = world.serving(table, &[&worker]);
+    assert!(serves(&front, "/good") && serves(&front, "/a"));
+    let warned = said(&mut front);
+    assert!(warned.contains("plugin bad: http.conf (in http) is left out"), "{warned}");
+    assert!(!warned.contains("plugin good"), "{warned}");
+}
+
+#[test]
+fn a_fragment_with_which_nginx_cannot_start_any_more_is_found_when_its_master_has_died() {
+    let Some(world) = World::with_lua() else { return };
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut table = with_good();
+    let trap = world.path("trap");
+    let lua = format!("if io.open(\"{}\") then error(\"a trap\") end", trap.display());
+    brings(&mut table, "later", &format!("init_by_lua_block {{ {lua} }}\n"), &page("later"));
+    let mut front = world.serving(table, &[&worker]);
+    assert_eq!(said(&mut front), "");
+    std::fs::write(&trap, "").unwrap();
+    kill_master(&front);
+    until("the plugin is named", || said(&mut front).contains("plugin later: http.conf"));
+    for path in ["/good", "/later", "/a"] {
+        assert!(serves(&front, path), "{path}");
+    }
+}
+
+#[test]
+fn a_fragment_whose_port_is_taken_is_left_out_alone_and_named() {
+    let Some(world) = World::with_lua() else { return };
+    let worker = Worker::saying(&world, 1, "ok");
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut table = with_good();
+    let server = format!("server {{ listen {}; }}\n", busy.local_addr().unwrap());
+    brings(&mut table, "busy", &server, &page("busy"));
+    let mut front = world.serving(table, &[&worker]);
+    for path in ["/good", "/busy", "/a"] {
+        assert!(serves(&front, path), "{path}");
+    }
+    let warned = said(&mut front);
+    assert!(warned.contains("plugin busy: http.conf (in http) is left out"), "{warned}");
+    assert!(warned.contains("Address already in use"), "{warned}");
+}
