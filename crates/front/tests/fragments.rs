@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use mfserv_core::route::{Fragment, Fragments, RouteTable, Slots};
+use mfserv_core::wire::front::ToFront;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::*;
@@ -135,4 +137,55 @@ fn a_fragment_whose_port_is_taken_is_left_out_alone_and_named() {
     let warned = said(&mut front);
     assert!(warned.contains("plugin busy: http.conf (in http) is left out"), "{warned}");
     assert!(warned.contains("Address already in use"), "{warned}");
+}
+
+/// Makes `nginx -t` hang: it reads a FIFO into which nobody writes.
+fn hangs(fifo: &Path) -> String {
+    format!("include {};\n", fifo.display())
+}
+
+#[test]
+fn a_check_that_hangs_delays_neither_the_first_start_nor_a_new_nginx_nor_the_end() {
+    let Some(world) = World::with_lua() else { return };
+    let worker = Worker::saying(&world, 1, "ok");
+    let fifo = world.path("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let mut table = with_good();
+    brings(&mut table, "slow", &hangs(&fifo), &page("slow"));
+    let mut front = world.front(1);
+    // The first start: clients are served before anything is known of the fragment.
+    front.daemon.publish(1, table.clone(), &[&worker]);
+    assert!(serves(&front, "/a"));
+    until("the plugin is named", || said(&mut front).contains("plugin slow: http.conf"));
+    for path in ["/good", "/slow", "/a"] {
+        assert!(serves(&front, path), "{path}");
+    }
+    // While the next check hangs, nginx dies: the next one does not wait for the check.
+    brings(&mut table, "other", &hangs(&fifo), "");
+    front.daemon.say(&ToFront::Publish {
+        generation: 2,
+        table: Box::new(table),
+        peers: peers(&[&worker]),
+    });
+    until("nginx is checking", || checks(&front) > 0);
+    kill_master(&front);
+    assert!(checks(&front) > 0, "the check hangs still");
+    until("nginx answers again", || serves(&front, "/good"));
+    assert!(checks(&front) > 0, "the check hangs still");
+    // And so does the end.
+    front.signal(Signal::TERM);
+    front.ended();
+    assert_eq!(checks(&front), 0, "nothing is left over");
+}
+
+/// How many checks of a configuration run.
+fn checks(front: &Front) -> usize {
+    let all = mfserv_platform::proc::processes(Path::new("/proc"));
+    let dir = front.socket.parent().unwrap().display().to_string();
+    let is_check = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains("\0-t\0") && line.contains(&dir)
+    };
+    all.iter().filter(|one| is_check(&one.pid)).count()
 }

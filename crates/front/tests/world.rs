@@ -261,7 +261,7 @@ impl Daemon {
     }
 }
 
-fn peers(workers: &[&Worker]) -> BTreeMap<String, Vec<Peer>> {
+pub fn peers(workers: &[&Worker]) -> BTreeMap<String, Vec<Peer>> {
     let mut peers: BTreeMap<String, Vec<Peer>> = BTreeMap::new();
     for worker in workers {
         peers.entry(worker.app.clone()).or_default().push(worker.peer());
