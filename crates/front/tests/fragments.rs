@@ -35,20 +35,29 @@ pub fn page(name: &str) -> String {
 
 /// The master of nginx of a front.
 pub fn master(front: &Front) -> Option<u32> {
-    let all = mfserv_platform::proc::processes(Path::new("/proc"));
-    let below = all.iter().filter(|process| process.parent == front.child.id());
-    below.map(|process| process.pid).find(|pid| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).starts_with("nginx: master")
-    })
+    below(front.child.id(), "master").pop()
 }
 
-/// Kills the master of nginx, and waits for the next one.
+/// The processes of nginx below another process.
+fn below(parent: u32, what: &str) -> Vec<u32> {
+    let all = mfserv_platform::proc::processes(Path::new("/proc"));
+    let below = all.iter().filter(|process| process.parent == parent && process.state != 'Z');
+    let is_wanted = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).starts_with(&format!("nginx: {what}"))
+    };
+    below.map(|process| process.pid).filter(is_wanted).collect()
+}
+
+/// Kills the master of nginx, and waits until another one serves in the place of its workers.
 fn kill_master(front: &Front) {
     let before = master(front).unwrap();
     let pid = Pid::from_raw(i32::try_from(before).unwrap()).unwrap();
     kill_process(pid, Signal::KILL).unwrap();
-    until("there is another nginx", || master(front).is_some_and(|now| now != before));
+    until("there is another nginx", || {
+        let has_next = master(front).is_some_and(|now| now != before);
+        has_next && below(front.child.id(), "worker").is_empty()
+    });
 }
 
 /// What the front says of fragments.
@@ -123,12 +132,13 @@ fn a_fragment_with_which_nginx_cannot_start_any_more_is_found_when_its_master_ha
 }
 
 #[test]
-fn a_fragment_whose_port_is_taken_is_left_out_alone_and_named() {
+fn a_fragment_whose_port_only_nginx_knows_to_be_taken_is_left_out_alone_and_named() {
     let Some(world) = World::with_lua() else { return };
     let worker = Worker::saying(&world, 1, "ok");
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut table = with_good();
-    let server = format!("server {{ listen {}; }}\n", busy.local_addr().unwrap());
+    // A name is resolved by nginx alone.
+    let server = format!("server {{ listen localhost:{}; }}\n", busy.local_addr().unwrap().port());
     brings(&mut table, "busy", &server, &page("busy"));
     let mut front = world.serving(table, &[&worker]);
     for path in ["/good", "/busy", "/a"] {
@@ -188,4 +198,44 @@ fn checks(front: &Front) -> usize {
         line.contains("\0-t\0") && line.contains(&dir)
     };
     all.iter().filter(|one| is_check(&one.pid)).count()
+}
+
+#[test]
+fn a_port_of_a_fragment_goes_to_the_next_nginx_and_waits_for_who_has_it() {
+    let Some(world) = World::with_lua() else { return };
+    let worker = Worker::saying(&world, 1, "ok");
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = busy.local_addr().unwrap();
+    let mut table = with_good();
+    let server = |text: &str| format!("server {{ listen {address}; return 200 {text}; }}\n");
+    brings(&mut table, "own", &server("one"), &page("own"));
+    let mut front = world.serving(table.clone(), &[&worker]);
+    let warned = said(&mut front);
+    let words =
+        format!("plugin own: http.conf (in http) is left out: another process has {address}");
+    assert!(warned.contains(&words), "{warned}");
+    assert!(serves(&front, "/good") && serves(&front, "/own") && serves(&front, "/a"));
+    drop(busy);
+    let text = || get(address, "/").text();
+    until("the port is free, and nginx has it", || said(&mut front).is_empty());
+    assert_eq!(text(), "one");
+    // Another text with the same port, which nginx has already.
+    brings(&mut table, "own", &server("two"), &page("own"));
+    front.daemon.publish(2, table.clone(), &[&worker]);
+    assert_eq!((said(&mut front).as_str(), text().as_str()), ("", "two"));
+    // The workers of a killed nginx have the port until there is another one.
+    kill_master(&front);
+    until("the next nginx has the port", || said(&mut front).is_empty() && answers(address));
+    // A handover: the next front serves all but the port, and gets that from this one.
+    let mut next = world.front(2);
+    next.daemon.publish(2, table, &[&worker]);
+    assert!(said(&mut next).contains(&words) && serves(&next, "/good") && serves(&next, "/own"));
+    front.signal(Signal::TERM);
+    until("the next nginx has the port", || said(&mut next).is_empty());
+    assert_eq!(text(), "two");
+    front.ended();
+}
+
+fn answers(address: std::net::SocketAddr) -> bool {
+    std::net::TcpStream::connect(address).is_ok()
 }

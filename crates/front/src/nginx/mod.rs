@@ -14,6 +14,7 @@
 mod config;
 mod edge;
 mod inner;
+mod listens;
 mod master;
 mod pieces;
 mod program;
@@ -262,7 +263,10 @@ async fn look_after(front: &mut Nginx, edge: &Edge, log_dir: &Path) -> Diagnosti
                 if logs.were_rotated() {
                     front.reopen_logs();
                 }
-                front.renew_certificates(edge).await
+                match front.look_at_waiting(edge).await {
+                    Ok(()) => front.renew_certificates(edge).await,
+                    failed => failed,
+                }
             }
         };
         if let Err(why) = done {

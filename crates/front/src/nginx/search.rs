@@ -12,6 +12,7 @@ use mfserv_platform::disk;
 
 use super::config::render;
 use super::edge::{Edge, Wanted};
+use super::listens::Address;
 use super::master::Nginx;
 use super::pieces::{self, PieceId};
 use super::refusal::{Refusal, Stage};
@@ -26,9 +27,11 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Refused {
     /// Its text.
-    text: String,
+    pub text: String,
     /// What an operator is told.
-    sentence: String,
+    pub sentence: String,
+    /// The addresses that others have, if that is why.
+    pub waits_for: Vec<Address>,
 }
 
 type Ids = BTreeSet<PieceId>;
@@ -45,10 +48,12 @@ impl Nginx {
         self.look_at_certificates(&wanted.server).await;
         let offered = texts(wanted, &Ids::new());
         self.refused.retain(|id, refused| offered.get(id) == Some(&refused.text));
+        self.refused.retain(|_, refused| refused.waits_for.is_empty());
         // What was refused may have been so because of another one.
         let is_new_set = self.offered != offered;
         self.offered = offered;
         let again = if is_new_set { self.left_out() } else { Ids::new() };
+        self.leave_out_waiting(wanted);
         if let Err(refusal) = self.settle(edge, wanted, again).await {
             let why = Diagnostic::error("nginx refuses its configuration").because(&refusal.why);
             if self.master.is_none() {
@@ -116,7 +121,8 @@ impl Nginx {
         let Some(piece) = pieces.iter().find(|piece| piece.id == id) else { return Err(refusal) };
         let sentence = format!("plugin {}: {piece} is left out: {why}", id.plugin);
         self.errors.report(&sentence);
-        self.refused.insert(id, Refused { text: piece.fragment.text.clone(), sentence });
+        let waits_for = Vec::new();
+        self.refused.insert(id, Refused { text: piece.fragment.text.clone(), sentence, waits_for });
         Ok(())
     }
 
