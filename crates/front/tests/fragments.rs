@@ -239,3 +239,41 @@ fn a_port_of_a_fragment_goes_to_the_next_nginx_and_waits_for_who_has_it() {
 fn answers(address: std::net::SocketAddr) -> bool {
     std::net::TcpStream::connect(address).is_ok()
 }
+
+#[test]
+fn only_fragments_at_fault_are_left_out_and_they_come_back_when_another_one_mends_them() {
+    let Some(world) = World::with_lua() else { return };
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut table = with_good();
+    let map = |name: &str| format!("map $arg_x ${name} {{ default of_{name}; }}\n");
+    let says = |at: &str, name: &str| format!("location = /{at} {{ return 200 ${name}; }}\n");
+    // `b` needs what `z` has; two others are broken, one of which opens a block.
+    brings(&mut table, "b", "", &says("b", "from_z"));
+    brings(&mut table, "c", "no_such_directive on;\n", "");
+    brings(&mut table, "d", "", "location = /d { return 200;\n");
+    brings(&mut table, "z", &map("from_z"), "");
+    let mut front = world.serving(table.clone(), &[&worker]);
+    assert_eq!(front.get("/b").text(), "of_from_z");
+    assert!(serves(&front, "/good"));
+    let left_out = |front: &mut Front| {
+        let said = said(front);
+        let names = said.lines().filter_map(|line| line.split([' ', ':']).nth(1));
+        names.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(left_out(&mut front), "c d");
+    // A new one that takes what another one has: the one that was there stays.
+    brings(&mut table, "a", "", &says("b", "from_z"));
+    brings(&mut table, "e", "", &says("e", "from_y"));
+    front.daemon.publish(2, table.clone(), &[&worker]);
+    assert_eq!(left_out(&mut front), "a c d e");
+    assert_eq!(front.get("/b").text(), "of_from_z");
+    // What `e` needed comes with `y`, and `a` has its place when `b` has gone.
+    brings(&mut table, "y", &map("from_y"), "");
+    table.fragments.remove("b");
+    front.daemon.publish(3, table, &[&worker]);
+    assert_eq!(left_out(&mut front), "c d");
+    assert_eq!(
+        (front.get("/e").text(), front.get("/b").text()),
+        ("of_from_y".into(), "of_from_z".into())
+    );
+}
