@@ -2,12 +2,13 @@
 //! test finds a line by what is in it.
 
 use std::io::Write;
+use std::net::SocketAddr;
 
 use mfserv_core::route::Slots;
 use mfserv_logfile::{Index, request_hash};
 use serde_json::Value;
 
-use crate::world::{Client, ONE, Worker, World, ask, say, table, until};
+use crate::world::{Client, Front, ONE, Worker, World, ask, say, table, until};
 
 impl World {
     /// The parsed lines, once there are at least `count`.
@@ -112,4 +113,81 @@ fn the_index_of_the_access_log_says_when_a_worker_had_a_request() {
     // Not while it waited for the first one.
     assert!(one.to_ms <= two.from_ms && two.end_ms <= ended, "{one:?} {two:?} {ended}");
     assert_eq!((first.next_ms, second.next_ms), (Some(two.from_ms), None));
+}
+
+/// A client that has sent this much.
+fn begins(address: SocketAddr, uri: &str, rest: &str) -> Client {
+    let mut client = Client::connect(address);
+    client.send(format!("POST {uri} HTTP/1.1\r\nHost: localhost\r\n{rest}"));
+    client
+}
+
+/// Ends a front, with which both of its processes have written all lines, and counts those of
+/// each request.
+fn assert_one_line_each(world: &World, mut front: Front, uris: &[&str]) {
+    for uri in uris {
+        world.logged("uri", *uri);
+    }
+    front.signal(rustix::process::Signal::TERM);
+    front.ended();
+    let lines = world.access_log(0);
+    for uri in uris {
+        let of_it: Vec<_> = lines.iter().filter(|line| line["uri"] == **uri).collect();
+        assert_eq!(of_it.len(), 1, "{of_it:?}");
+    }
+}
+
+const CHUNKED: &str = "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n";
+
+#[test]
+fn a_request_that_its_client_breaks_off_has_one_line() {
+    let world = World::new();
+    let (answers, may_answer) = std::sync::mpsc::channel::<()>();
+    let may_answer = std::sync::Mutex::new(may_answer);
+    let worker = Worker::start(&world, 1, move |stream, _| {
+        may_answer.lock().unwrap().recv().unwrap();
+        say(stream, "ok")
+    });
+    let mut front = world.serving(table(Slots::Unlimited, true), &[&worker]);
+    let address = front.address;
+    // It waits for its answer.
+    let client = begins(address, "/a/held", "Content-Length: 0\r\n\r\n");
+    until("the worker has it", || worker.count() == 1);
+    drop(client);
+    world.logged("uri", "/a/held");
+    answers.send(()).unwrap();
+    // In the middle of its body, before and after the front behind nginx has its head.
+    let length = "Content-Length: 10\r\n\r\n12345";
+    drop(begins(address, "/a/length", length));
+    drop(begins(address, "/a/chunked", CHUNKED));
+    for (uri, rest) in [("/a/later", length), ("/a/later_chunked", CHUNKED)] {
+        until("the others have ended", || front.daemon.stats().under_way == 0);
+        let client = begins(address, uri, rest);
+        until("the front has its head", || front.daemon.stats().under_way == 1);
+        drop(client);
+    }
+    let uris = ["/a/held", "/a/length", "/a/chunked", "/a/later", "/a/later_chunked"];
+    assert_one_line_each(&world, front, &uris);
+}
+
+#[test]
+fn a_request_whose_body_turns_out_to_be_broken_or_too_large_has_one_line() {
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut routes = table(Slots::Unlimited, true);
+    routes.server.max_body_bytes = 1000;
+    let mut front = world.serving(routes, &[&worker]);
+    let address = front.address;
+    let large = format!("3E9\r\n{}\r\n0\r\n\r\n", "x".repeat(1001));
+    begins(address, "/a/large", &format!("{CHUNKED}{large}")).receive();
+    begins(address, "/a/broken", &format!("{CHUNKED}xyz\r\n")).receive();
+    for (uri, rest) in [("/a/later_large", &*large), ("/a/later_broken", "xyz\r\n")] {
+        let mut client = begins(address, uri, CHUNKED);
+        until("the front has its head", || front.daemon.stats().under_way == 1);
+        client.send(rest);
+        client.receive();
+        until("it has ended", || front.daemon.stats().under_way == 0);
+    }
+    let uris = ["/a/large", "/a/broken", "/a/later_large", "/a/later_broken"];
+    assert_one_line_each(&world, front, &uris);
 }

@@ -134,7 +134,7 @@ impl Writer<'_> {
             text.line("proxy_hide_header X-Request-Id;");
             text.line("add_header X-Request-Id $mfserv_request_id always;");
         }
-        text.block("map \"$mfserv_logs$status\" $mfserv_cause", |text| {
+        text.block("map \"$mfserv_answers$status\" $mfserv_cause", |text| {
             text.line("default \"\";");
             for (statuses, cause) in [
                 ("400", "bad_request"),
@@ -154,12 +154,21 @@ impl Writer<'_> {
         text.line("add_header X-Mfserv-Cause $mfserv_cause always;");
     }
 
-    /// The front behind nginx logs what it answers. nginx logs the others.
+    /// The front behind nginx logs what it answers, and what ends while it has it. nginx logs the
+    /// others.
     pub(super) fn logs(&self, text: &mut Text) {
         let socket = literally(&self.site.front_socket.to_string_lossy());
-        text.block("map \"$upstream_addr|$upstream_header_time\" $mfserv_logs", |text| {
+        text.block("map \"$upstream_addr|$upstream_header_time\" $mfserv_answers", |text| {
             text.line("default 1;");
             text.line(format!("{} 0;", quoted(&format!("~unix:{socket}\\|(.*, )?[0-9.]+$"))));
+        });
+        // The client has broken off, or its body was no body or too large: the front behind nginx
+        // had the head by then, and loses its client.
+        let ended = "$mfserv_answers|$status|$upstream_addr|$upstream_connect_time";
+        text.block(&format!("map \"{ended}\" $mfserv_logs"), |text| {
+            text.line("default $mfserv_answers;");
+            let of_front = format!("~^1\\|(400|408|413|499)\\|unix:{socket}\\|(.*, )?[0-9.]+$");
+            text.line(format!("{} 0;", quoted(&of_front)));
         });
         let via = if self.server.real_ip.is_some() && self.site.has_real_ip {
             "\"via\": \"$realip_remote_addr\", "
