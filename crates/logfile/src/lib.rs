@@ -150,10 +150,14 @@ impl LogFile {
         if last == *b"\n" { Ok(()) } else { self.append(b"\n") }
     }
 
-    /// Rotates if the file is too old, and notices a file that is gone, without writing.
-    /// To be called about once a second while nothing is appended.
+    /// Rotates if the file is too old, or too large by what others have written into it, and
+    /// notices a file that is gone, without writing. To be called about once a second while nothing
+    /// is appended. A file that only others have made counts from now on.
     pub fn tick(&mut self) -> io::Result<()> {
-        if self.live.is_some() { self.check_if_due() } else { Ok(()) }
+        if self.live.is_none() && self.path.is_file() {
+            self.live()?;
+        }
+        self.check_if_due()
     }
 
     /// Writes what still fits into the live file, from the byte `from` on; returns how much
@@ -268,11 +272,15 @@ impl LogFile {
                 self.live()?;
             }
         }
-        if self.is_too_old() {
+        if self.is_too_old() || self.is_too_large() {
             // A directory that permits no rename does not stop the log.
             let _ = self.rotate();
         }
         Ok(())
+    }
+
+    fn is_too_large(&self) -> bool {
+        self.max_bytes > 0 && self.live.as_ref().is_some_and(|live| live.size >= self.max_bytes)
     }
 
     fn is_too_old(&self) -> bool {

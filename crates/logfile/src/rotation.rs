@@ -186,7 +186,12 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use mfserv_core::output::Rotation;
+
     use super::*;
+    use crate::{CHECK_EVERY, LogFile};
 
     #[test]
     fn rotated_files_are_ordered_by_stamp_and_then_by_number() {
@@ -258,5 +263,24 @@ mod tests {
         {
             assert_eq!(order("x.log", other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_file_into_which_only_others_write_rotates_by_size() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.log");
+        let rotation = Rotation { max_bytes: 10, max_age_s: 0, keep: 5, mode: None };
+        let mut log = LogFile::new(&path, rotation);
+        let files = |log: &mut LogFile| {
+            log.checked = Instant::now().checked_sub(CHECK_EVERY).unwrap();
+            log.tick().unwrap();
+            fs::read_dir(directory.path()).unwrap().count()
+        };
+        assert_eq!(files(&mut log), 0, "nobody has made it");
+        fs::write(&path, "short\n").unwrap();
+        assert_eq!((files(&mut log), files(&mut log)), (1, 1));
+        fs::write(&path, "too long for it\n").unwrap();
+        assert_eq!((files(&mut log), files(&mut log)), (2, 2));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
     }
 }

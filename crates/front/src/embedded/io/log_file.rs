@@ -143,7 +143,7 @@ fn write_batches(shared: &(Mutex<Shared>, Condvar), mut file: LogFile) {
         match batch {
             Some(batch) => append(&mut file, &batch),
             None if ended => return,
-            // The file may have to be rotated although nothing is written.
+            // The file may have to be rotated although this process writes nothing: nginx does.
             None => drop(file.tick()),
         }
     }
