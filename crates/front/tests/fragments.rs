@@ -277,3 +277,29 @@ fn only_fragments_at_fault_are_left_out_and_they_come_back_when_another_one_mend
         ("of_from_y".into(), "of_from_z".into())
     );
 }
+
+#[test]
+fn two_fronts_at_a_handover_change_their_configurations_at_the_same_time() {
+    let Some(world) = World::with_lua() else { return };
+    let mut fronts = [world.front(1), world.front(2)];
+    std::thread::scope(|scope| {
+        for (number, front) in fronts.iter_mut().enumerate() {
+            scope.spawn(move || {
+                for round in 1..=6 {
+                    let mut table = with_good();
+                    brings(&mut table, "p", "", &page(&format!("of_{number}_{round}")));
+                    front.daemon.publish(round, table, &[]);
+                    assert_eq!(said(front), "", "front {number}, round {round}");
+                }
+            });
+        }
+    });
+    let shown = || std::fs::read_to_string(world.path("nginx.conf")).unwrap();
+    assert!(shown().contains("of_0_6") || shown().contains("of_1_6"));
+    fronts[0].signal(Signal::TERM);
+    fronts[0].ended();
+    assert!(serves(&fronts[1], "/of_1_6"));
+    let names = std::fs::read_dir(world.path("nginx")).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.ends_with(".conf")).collect::<Vec<_>>(), ["front.2.conf"]);
+}

@@ -27,8 +27,8 @@ fn main() {
         program: program.into(),
         modules: std::env::var(NGINX[1]).ok().map(PathBuf::from),
         workers: 2,
-        config: dir.join(format!("nginx.{}.conf", var("FRONT_NUMBER"))),
-        temp_dir: dir.join(format!("nginx.{}", var("FRONT_NUMBER"))),
+        shown_config: dir.join("nginx.conf"),
+        temp_dir: dir.join("nginx"),
         inner: vec![std::env::current_exe().unwrap().into()],
     });
     let own = dir.join(format!("front.{}.sock", var("FRONT_NUMBER")));

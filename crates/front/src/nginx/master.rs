@@ -48,6 +48,8 @@ pub struct Nginx {
     own: OwnedFd,
     /// Where the configuration is.
     pub(super) config: PathBuf,
+    /// Where people find it when nginx has taken it.
+    shown: PathBuf,
     pub(super) certificates: Certificates,
     /// Certificates that nginx refuses.
     pub(super) refused_tls: Option<CopiedCertificates>,
@@ -89,7 +91,7 @@ impl Nginx {
     pub fn new(
         (program, site): (Program, Site),
         listeners: Vec<OwnedFd>,
-        (config, certificates): (PathBuf, Certificates),
+        (config, shown, certificates): (PathBuf, PathBuf, Certificates),
         errors: ErrorLog,
     ) -> Result<Self, Diagnostic> {
         // nginx does so with those that it makes itself: else a worker sleeps in accept(2) when
@@ -106,6 +108,7 @@ impl Nginx {
             listeners,
             own,
             config,
+            shown,
             certificates,
             refused_tls: None,
             errors,
@@ -156,6 +159,11 @@ impl Nginx {
             return Err(refusal);
         }
         let (text, revision) = (text.text().to_string(), self.revision);
+        if let Err(why) =
+            disk::replace(&self.shown, 0o600, with_revision(&text, revision).as_bytes())
+        {
+            self.errors.report(&format!("{} cannot be written: {why}", self.shown.display()));
+        }
         self.in_force = Some(Taken { text, fragments, revision });
         Ok(())
     }
@@ -231,13 +239,13 @@ impl Nginx {
     }
 
     fn write(&self, text: &str) -> Result<(), Diagnostic> {
+        // A cleaner of old files may have been there.
+        disk::create_dir(&self.program.prefix)?;
         disk::replace(&self.config, 0o600, text.as_bytes())
             .map_err(|why| disk::failed("write", &self.config, why))
     }
 
     fn start(&mut self) -> Result<(), Diagnostic> {
-        // A cleaner of old files may have been there.
-        disk::create_dir(&self.program.prefix)?;
         // nginx removes it when it ends.
         if disk::is_gone(&self.site.own_socket) {
             self.own = bind(&self.site.own_socket)?;

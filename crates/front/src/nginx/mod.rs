@@ -70,9 +70,9 @@ pub struct NginxOptions {
     pub modules: Option<PathBuf>,
     /// Its worker processes.
     pub workers: u32,
-    /// The file for its configuration.
-    pub config: PathBuf,
-    /// A directory for files that it needs for a time.
+    /// A file in which people find the configuration of the nginx that has taken one last.
+    pub shown_config: PathBuf,
+    /// A directory for files that it needs for a time, and for its configuration.
     pub temp_dir: PathBuf,
     /// The command line of the front behind nginx, without `--control PATH`.
     pub inner: Vec<OsString>,
@@ -106,7 +106,7 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
     let parts = (program, site);
     let run_dir = options.control_socket.parent().unwrap_or_else(|| Path::new("."));
     let certificates = Certificates::new(run_dir);
-    let files = (nginx.config.clone(), certificates);
+    let files = (names.config.clone(), nginx.shown_config.clone(), certificates);
     let mut front = Nginx::new(parts, listeners, files, errors()?)?;
     let control = control_socket::listen(&options.control_socket)?;
     let keeper = options
@@ -134,7 +134,7 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
 fn prepare(nginx: &NginxOptions, log_dir: &Path) -> Result<(), Diagnostic> {
     disk::create_dir(log_dir)?;
     disk::create_dir(&nginx.temp_dir)?;
-    if let Some(dir) = nginx.config.parent() {
+    if let Some(dir) = nginx.shown_config.parent() {
         disk::create_dir(dir)?;
     }
     process::raise_descriptors();
@@ -143,7 +143,7 @@ fn prepare(nginx: &NginxOptions, log_dir: &Path) -> Result<(), Diagnostic> {
         .map_err(|why| Diagnostic::error("the front cannot look after nginx").because(why))
 }
 
-/// The sockets beside the control socket `X.socket`.
+/// The sockets beside the control socket `X.socket`, and files. At a handover two fronts have theirs.
 struct Names {
     /// On which nginx answers this process.
     own: PathBuf,
@@ -152,6 +152,8 @@ struct Names {
     /// On which the front behind nginx listens for this process.
     inner_control: PathBuf,
     pid_file: PathBuf,
+    /// The configuration of nginx.
+    config: PathBuf,
 }
 
 impl Names {
@@ -163,6 +165,7 @@ impl Names {
             http: beside("http"),
             inner_control: beside("in"),
             pid_file: temp_dir.join(format!("{stem}.pid")),
+            config: temp_dir.join(format!("{stem}.conf")),
         }
     }
 }

@@ -188,6 +188,7 @@ impl Nginx {
             let why = format!("{} cannot be checked: {why}", copy.display());
             Refusal { stage: Stage::Check, why, named: None, is_slow: false }
         };
+        disk::create_dir(&self.program.prefix).map_err(|why| cannot(&why.what))?;
         disk::replace(&copy, 0o600, text.text().as_bytes()).map_err(|why| cannot(&why))?;
         let patience = if self.master.is_some() { CHECK_PATIENCE } else { FIRST_PATIENCE };
         let check = self.program.check(&copy, &self.sockets(), patience);
