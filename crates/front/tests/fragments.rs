@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use mfserv_core::route::{Fragment, Fragments, RouteTable, Slots};
+use mfserv_core::route::{AppFragments, Fragment, Fragments, RouteTable, Slots};
 use mfserv_core::wire::front::ToFront;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
@@ -276,6 +276,74 @@ fn only_fragments_at_fault_are_left_out_and_they_come_back_when_another_one_mend
         (front.get("/e").text(), front.get("/b").text()),
         ("of_from_y".into(), "of_from_z".into())
     );
+}
+
+#[test]
+fn fields_that_fragments_add_take_nothing_from_what_is_answered() {
+    let Some(world) = World::with_lua() else { return };
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut table = table(Slots::Unlimited, true);
+    table.server.add_request_id = true;
+    table.server.max_body_bytes = 10;
+    let own = format!("add_header X-Server yes;\n{}", page("own"));
+    brings(&mut table, "p", "add_header X-Http yes;\n", &own);
+    brings_to_app(&mut table, "add_header X-App yes;\n");
+    let front = world.serving(table, &[&worker]);
+    let large =
+        "POST /other HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 11\r\n\r\n";
+    let large = ask(front.address, large);
+    assert_eq!((large.status, large.field("x-mfserv-cause")), (413, vec!["too_large".into()]));
+    assert_eq!(large.field("x-request-id").len(), 1, "{large:?}");
+    for (path, field) in [("/own", "x-server"), ("/a", "x-app"), ("/nothing", "x-request-id")] {
+        let answer = front.get(path);
+        let ids = answer.field("x-request-id");
+        assert_eq!((ids.len(), answer.field(field).len()), (1, 1), "{path}: {answer:?}");
+        assert_eq!(world.logged("uri", path)["request_id"], *ids[0], "{path}");
+    }
+}
+
+/// What the app `p/a` brings into its location.
+fn brings_to_app(table: &mut RouteTable, text: &str) {
+    let location = Some(Fragment { file: "a.conf".into(), text: text.into() });
+    let app = AppFragments { location, ..AppFragments::default() };
+    table.fragments.entry("p".into()).or_default().apps.insert("a".into(), app);
+}
+
+#[test]
+fn limits_of_a_location_can_only_be_stricter() {
+    let Some(world) = World::with_lua() else { return };
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut front = world.front(1);
+    let post = |length: usize| {
+        let fields = format!("Host: h\r\nConnection: close\r\nContent-Length: {length}");
+        let body = "x".repeat(length);
+        ask(world.address, format!("POST /a HTTP/1.1\r\n{fields}\r\n\r\n{body}")).status
+    };
+    for (generation, limit, [short, long]) in [(1, 5, [413, 413]), (2, 100, [200, 413])] {
+        let mut table = table(Slots::Unlimited, true);
+        table.server.max_body_bytes = 10;
+        brings_to_app(&mut table, &format!("client_max_body_size {limit};\n"));
+        front.daemon.publish(generation, table, &[&worker]);
+        assert_eq!([post(6), post(11)], [short, long], "{limit}");
+    }
+    let mut table = table(Slots::Unlimited, true);
+    brings_to_app(&mut table, "proxy_pass http://127.0.0.1:1;\n");
+    front.daemon.publish(3, table, &[&worker]);
+    assert!(said(&mut front).contains("\"proxy_pass\" directive is duplicate"));
+    assert_eq!(post(6), 200);
+}
+
+#[test]
+fn a_location_that_every_server_has_is_refused_with_what_to_write() {
+    let Some(world) = World::with_lua() else { return };
+    let mut table = with_good();
+    brings(&mut table, "all", "", "location / { return 200 all; }\n");
+    let mut front = world.serving(table, &[]);
+    let warned = said(&mut front);
+    for words in ["plugin all: server.conf", "duplicate location \"/\"", "`location ~ ^/`"] {
+        assert!(warned.contains(words), "{warned}");
+    }
+    assert!(serves(&front, "/good"));
 }
 
 #[test]

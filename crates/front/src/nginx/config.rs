@@ -142,6 +142,9 @@ impl Writer<'_> {
             text.line("server_name localhost;");
             text.line("set $plugin \"#unknown#\";");
             text.line("set $extra_log_format \"\";");
+            if self.at(&Place::Server).next().is_some() {
+                self.add_fields(text);
+            }
             for piece in self.at(&Place::Server) {
                 text.fragment(piece);
             }

@@ -119,7 +119,8 @@ impl Nginx {
         let Some((id, why)) = found else { return Err(refusal) };
         let pieces = pieces::of(&wanted.sections);
         let Some(piece) = pieces.iter().find(|piece| piece.id == id) else { return Err(refusal) };
-        let sentence = format!("plugin {}: {piece} is left out: {why}", id.plugin);
+        let hint = hint(&why);
+        let sentence = format!("plugin {}: {piece} is left out: {why}{hint}", id.plugin);
         self.errors.report(&sentence);
         let waits_for = Vec::new();
         self.refused.insert(id, Refused { text: piece.fragment.text.clone(), sentence, waits_for });
@@ -220,6 +221,17 @@ impl Nginx {
 
     fn left_out(&self) -> Ids {
         self.refused.keys().cloned().collect()
+    }
+}
+
+/// What a plugin can do about a refusal whose reason is not in its own files.
+fn hint(why: &str) -> &'static str {
+    match why.contains("duplicate location \"/\"") {
+        true => {
+            ": the server has that location already, for the apps; `location ~ ^/` takes all of \
+                 their requests, `location = /` those for the path /"
+        }
+        false => "",
     }
 }
 

@@ -80,6 +80,7 @@ impl Writer<'_> {
                 Target::Static { root } => self.files(text, route, root),
                 _ => self.pass(text, route),
             }
+            self.add_fields(text);
             text.fragment(piece);
         });
     }

@@ -127,12 +127,13 @@ impl Writer<'_> {
         });
     }
 
-    /// The fields of answers that nginx gives itself, as the front behind it names its own. A
-    /// location with a field of its own does not inherit these.
+    /// The fields of answers that nginx gives itself, as the front behind it names its own.
     pub(super) fn answer_fields(&self, text: &mut Text) {
         if self.server.add_request_id {
-            text.line("proxy_hide_header X-Request-Id;");
-            text.line("add_header X-Request-Id $mfserv_request_id always;");
+            text.block("map $mfserv_answers $mfserv_own_id", |text| {
+                text.line("default \"\";");
+                text.line("1 $mfserv_request_id;");
+            });
         }
         text.block("map \"$mfserv_answers$status\" $mfserv_cause", |text| {
             text.line("default \"\";");
@@ -151,6 +152,14 @@ impl Writer<'_> {
                 text.line(format!("\"~^1{statuses}$\" {cause};"));
             }
         });
+        self.add_fields(text);
+    }
+
+    /// A block with a field of its own does not inherit these: they stand beside each fragment too.
+    pub(super) fn add_fields(&self, text: &mut Text) {
+        if self.server.add_request_id {
+            text.line("add_header X-Request-Id $mfserv_own_id always;");
+        }
         text.line("add_header X-Mfserv-Cause $mfserv_cause always;");
     }
 
