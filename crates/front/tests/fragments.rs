@@ -1,6 +1,8 @@
 //! Fragments of plugins that `nginx -t` accepts and nginx does not take, that hang, or that need
 //! what others have: the one at fault is left out and named, all others are in force.
 
+mod hosts;
+
 use std::net::TcpListener;
 use std::path::Path;
 
@@ -303,7 +305,7 @@ fn fields_that_fragments_add_take_nothing_from_what_is_answered() {
 }
 
 /// What the app `p/a` brings into its location.
-fn brings_to_app(table: &mut RouteTable, text: &str) {
+pub fn brings_to_app(table: &mut RouteTable, text: &str) {
     let location = Some(Fragment { file: "a.conf".into(), text: text.into() });
     let app = AppFragments { location, ..AppFragments::default() };
     table.fragments.entry("p".into()).or_default().apps.insert("a".into(), app);

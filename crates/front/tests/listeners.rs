@@ -8,9 +8,13 @@ use crate::world::World;
 impl World {
     /// With a listener for TLS too.
     pub fn with_tls() -> Self {
-        let mut world = Self::new();
-        world.listeners.secure = Some(TcpListener::bind("127.0.0.1:0").unwrap());
-        world
+        Self::new().and_tls()
+    }
+
+    /// The same with a listener for TLS.
+    pub fn and_tls(mut self) -> Self {
+        self.listeners.secure = Some(TcpListener::bind("127.0.0.1:0").unwrap());
+        self
     }
 
     /// The port where TLS is spoken.

@@ -4,7 +4,7 @@ mod clients;
 mod costs;
 mod counts;
 mod files;
-mod kit;
+pub mod kit;
 mod renewal;
 mod resumption;
 mod transfers;

@@ -135,10 +135,8 @@ impl Writer<'_> {
             text.fragment(piece);
         }
         text.block("server", |text| {
-            for address in &self.site.listen {
-                text.line(format!("listen {address};"));
-            }
-            self.tls_server(text);
+            // Not the server of a plugin, which may come before this one.
+            self.listens(text, " default_server");
             text.line("server_name localhost;");
             text.line("set $plugin \"#unknown#\";");
             text.line("set $extra_log_format \"\";");
@@ -164,18 +162,33 @@ impl Writer<'_> {
     fn hosts(&self, text: &mut Text) {
         let routes = self.sections.values().flat_map(|one| &one.routes);
         let hosts: BTreeSet<&str> = routes.filter_map(|route| route.host.as_deref()).collect();
-        for host in hosts.into_iter().filter(|_| !self.pieces.is_empty()) {
+        if self.pieces.is_empty() {
+            return;
+        }
+        if !hosts.is_empty() {
+            // A name has up to 253 characters.
+            text.line("server_names_hash_bucket_size 512;");
+            text.line(format!("server_names_hash_max_size {};", hosts.len().max(256) * 2));
+        }
+        for host in hosts {
             text.block("server", |text| {
-                for address in &self.site.listen {
-                    text.line(format!("listen {address};"));
-                }
-                self.tls_server(text);
+                self.listens(text, "");
                 text.line(format!("server_name {};", quoted(host)));
                 text.line("set $plugin \"#unknown#\";");
                 text.line("set $extra_log_format \"\";");
                 self.locations(text, Some(host));
             });
         }
+    }
+
+    fn listens(&self, text: &mut Text, options: &str) {
+        for address in &self.site.listen {
+            text.line(format!("listen {address}{options};"));
+        }
+        for address in &self.site.listen_tls {
+            text.line(format!("listen {address} ssl{options};"));
+        }
+        self.tls_server(text);
     }
 
     fn at<'s>(&'s self, place: &'s Place) -> impl Iterator<Item = &'s Piece<'s>> {

@@ -23,7 +23,7 @@ impl Writer<'_> {
                 .collect(),
         };
         if !self.pieces.is_empty() {
-            self.own_pages(text);
+            self.own_pages(text, host);
         }
         for (at, route) in routes.enumerate().take(with.last().map_or(0, |(last, ..)| last + 1)) {
             let own = with.iter().find(|(of, ..)| *of == at);
@@ -48,10 +48,12 @@ impl Writer<'_> {
         }
     }
 
-    /// The pages of the node, which no location of a plugin takes.
-    fn own_pages(&self, text: &mut Text) {
+    /// The pages of the node, which no location of a plugin takes. On a host of an app, names that
+    /// any site may have are its own.
+    fn own_pages(&self, text: &mut Text, host: Option<&str>) {
         let health = self.server.health_path.as_deref().filter(|path| !path.starts_with("/__"));
-        let paths: BTreeSet<&str> = ["/status", "/uuid"].into_iter().chain(health).collect();
+        let of_node = ["/status", "/uuid"].into_iter().filter(|_| host.is_none());
+        let paths: BTreeSet<&str> = of_node.chain(health).collect();
         for path in paths {
             let head = format!("location = {}", quoted(path));
             text.block(&head, |text| self.pass_to_front(text));

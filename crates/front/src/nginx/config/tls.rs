@@ -72,9 +72,6 @@ impl Writer<'_> {
 
     /// The directives of a server.
     pub(super) fn tls_server(&self, text: &mut Text) {
-        for address in &self.site.listen_tls {
-            text.line(format!("listen {address} ssl;"));
-        }
         let copied = &self.site.copied;
         // Nobody is let in unasked where clients are to be asked.
         let is_whole = !self.asks() || copied.authorities.is_some();
