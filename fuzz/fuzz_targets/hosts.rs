@@ -16,6 +16,7 @@ static MATCHER: LazyLock<Matcher<()>> = LazyLock::new(|| {
         host: host.map(str::to_owned),
         prefix: "/".into(),
         pattern: false,
+        strip_prefix: false,
         target: Target::Fixed { status: 200, body: String::new() },
         plugin: "p".into(),
         app: host.unwrap_or("any").into(),

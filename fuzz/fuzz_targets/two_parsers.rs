@@ -110,6 +110,7 @@ fuzz_target!(|input: &[u8]| {
         keep_alive: true,
         secure: false,
         identity: None,
+        stripped: None,
     };
     let forwarded = request_for_worker(&head, settings(), with);
     let theirs = parse(&forwarded);

@@ -9,6 +9,7 @@ use crate::export::{Exported, export};
 use crate::ini::{Document, keys_in_continuation};
 use crate::layers::{Value, assignments, merge, split_variant, substitute_all};
 use crate::plugin_spec::PluginSpec;
+use crate::route::Route;
 use crate::suggest::nearest;
 
 mod coerce;
@@ -29,7 +30,7 @@ pub use legacy::of_before_1_0;
 pub use override_text::override_text;
 
 use coerce::{Read, coerce};
-use schema::{COMMAND_LINE, Key, Kind, PROCESSES, Row, SCHEDULE};
+use schema::{COMMAND_LINE, EXTRA_ROUTES, Key, Kind, PROCESSES, Row, SCHEDULE, STRIP_PREFIX};
 
 /// Resolves the configuration of the plugin `name`.
 ///
@@ -160,6 +161,7 @@ impl Resolver<'_> {
             self.left_out(name, key, at, &mut section);
         }
         self.check_command(kind, values, &mut section);
+        self.check_prefix(kind, values, &section);
         self.check_limits(kind, values, &section);
         self.check_memory(values, &section);
         Some(section)
@@ -241,6 +243,25 @@ impl Resolver<'_> {
     }
 
     /// A command must be one, and nothing is started without one.
+    /// A regular expression may take a part of a path that no app could be told as its prefix.
+    fn check_prefix(&mut self, kind: Kind, values: &[&Value], section: &Section) {
+        let Kind::App(_) = kind else { return };
+        if section.get(STRIP_PREFIX) != Some(true) {
+            return;
+        }
+        let routes = section.get(EXTRA_ROUTES);
+        let Some(pattern) = routes.iter().find(|route| Route::is_pattern(route)) else { return };
+        let place = values.iter().find(|value| value.key == EXTRA_ROUTES.row.name);
+        let Some(value) = place else { return };
+        let reason = format!(
+            "[{}] _strip_prefix=1 with the extra route {pattern}, a regular expression, of which it \
+             is not known what the app could take for its prefix",
+            value.section
+        );
+        let help = "write the routes without regular expressions, or _strip_prefix=0";
+        self.refuse(&reason, value.origin.location(), help);
+    }
+
     fn check_command(&mut self, kind: Kind, values: &[&Value], section: &mut Section) {
         let (Kind::App(_) | Kind::Extra(_) | Kind::Job(_)) = kind else { return };
         let place = |key: &str| values.iter().find(|value| value.key == key);

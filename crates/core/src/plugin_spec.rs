@@ -153,6 +153,9 @@ pub struct AppSpec {
     /// `_hosts`, split: it answers at `/` of these hosts.
     #[serde(default)]
     pub hosts: Vec<String>,
+    /// `_strip_prefix`: workers get the path without the prefix of the route.
+    #[serde(default)]
+    pub strip_prefix: bool,
     /// `_gateway_interface_mode` is `fastcgi`.
     pub fastcgi: bool,
     /// `_http_test_*`; `None` = none.

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 pub use amendment::{Amendment, Section, plugin_of};
 pub use fragments::{AppFragments, Fragment, Fragments};
 pub use matcher::{Hit, Paths, Rule};
-pub use path::{BadPath, normalise};
+pub use path::{BadPath, after_prefix, normalise};
 use serde::{Deserialize, Serialize};
 pub use sites::{Matcher, Site};
 pub use takeover::{Taken, taken};
@@ -66,6 +66,9 @@ pub struct Route {
     /// which MFSERV allowed by accident and some plugins rely on).
     #[serde(default)]
     pub pattern: bool,
+    /// Workers get the rest of the path after the prefix, and the prefix in `X-Forwarded-Prefix`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strip_prefix: bool,
     /// Where its requests go.
     pub target: Target,
     /// The plugin that declared it (in the access log).
@@ -75,6 +78,12 @@ pub struct Route {
 }
 
 impl Route {
+    /// True if an extra route is a regular expression. MFSERV put prefixes into one as they were. A
+    /// dot alone is far more often a dot than "any character", and is taken as one.
+    pub fn is_pattern(prefix: &str) -> bool {
+        prefix.contains(['+', '*', '?', '(', ')', '[', ']', '{', '}', '|', '^', '$', '\\'])
+    }
+
     /// What it answers, for people: its prefix or pattern, after its host if it has one.
     pub fn label(&self) -> String {
         format!("{}{}", self.host.as_deref().unwrap_or_default(), self.prefix)
@@ -330,6 +339,7 @@ mod tests {
             host: None,
             prefix: prefix.into(),
             pattern: false,
+            strip_prefix: false,
             target: Target::Upstream { name: format!("p/{app}") },
             plugin: "p".into(),
             app: app.into(),

@@ -37,6 +37,7 @@ mod listeners;
 mod metrics;
 mod patience;
 mod ports;
+mod prefix;
 mod pull;
 mod retries;
 mod routes;

@@ -2,7 +2,7 @@
 //! nothing that was given up begins.
 
 mod lost;
-mod puller;
+pub mod puller;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};

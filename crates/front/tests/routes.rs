@@ -8,6 +8,7 @@ pub fn route(prefix: &str, target: Target) -> Route {
         host: None,
         prefix: prefix.into(),
         pattern: false,
+        strip_prefix: false,
         target,
         plugin: "p".into(),
         app: "a".into(),

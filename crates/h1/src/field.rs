@@ -68,6 +68,8 @@ pub enum Name {
     ForwardedPort,
     /// X-Forwarded-Path.
     ForwardedPath,
+    /// X-Forwarded-Prefix.
+    ForwardedPrefix,
     /// X-Request-Id.
     RequestId,
     /// X-Mfserv-Edge: what nginx, as the edge of a node, says of its client.
@@ -124,6 +126,7 @@ impl Name {
             17 if is("x-forwarded-proto") => Name::ForwardedProto,
             17 if is("transfer-encoding") => Name::TransferEncoding,
             17 if is("if-modified-since") => Name::IfModifiedSince,
+            18 if is("x-forwarded-prefix") => Name::ForwardedPrefix,
             _ => Name::Other,
         };
         if found != Name::Other {

@@ -28,6 +28,7 @@ use rustix::event::epoll::EventFlags;
 
 use crate::answer::refused;
 use crate::connection::{Next, is_of_client};
+use crate::environ::Trust;
 use crate::shared::{ACCEPTS, PAUSE, QUIET, SETTLE};
 use crate::text::latin1;
 use begin::{Maker, Start};
@@ -128,7 +129,9 @@ impl Asgi {
             end_child: option("end_child")?.unbind(),
         };
         let state = option("state")?.cast_into::<PyDict>()?.unbind();
-        let scopes = Scopes::new(py, state, option("is_trusted")?.is_truthy()?)?;
+        let is_set = |name| option(name)?.is_truthy();
+        let trust = Trust { ends: is_set("is_trusted")?, prefix: is_set("is_stripped")? };
+        let scopes = Scopes::new(py, state, trust)?;
         Ok(Self {
             environment: Arc::new(environment),
             app,

@@ -2,7 +2,8 @@
 //!
 //! The front tells what a unix socket cannot: X-Real-IP, X-Real-Port and X-Forwarded-*. Only
 //! the front can connect to the socket, so these fields are trusted, unless the node says that
-//! its front does not set them.
+//! its front does not set them. A front that strips the prefix of the app says it in
+//! X-Forwarded-Prefix: it is SCRIPT_NAME, and RAW_URI and REQUEST_URI have it.
 //!
 //! A template is copied for each request. The key of a field is made once, and its value is
 //! that of the request before if it is the same.
@@ -16,11 +17,27 @@ use pyo3::types::{PyDict, PyString};
 use crate::file_wrapper::FileWrapper;
 use crate::text::{Last, NAME_MAX, NAMES, latin1, percent_decoded, percent_encoded};
 
+/// Which fields are the front's, and no client's.
+#[derive(Debug, Clone, Copy)]
+pub struct Trust {
+    /// X-Real-* and the X-Forwarded-* that name a host, a port or a scheme.
+    pub ends: bool,
+    /// X-Forwarded-Prefix: the front strips the prefix of the app.
+    pub prefix: bool,
+}
+
+impl Trust {
+    /// What was stripped from the path, encoded; empty if nothing was.
+    pub fn prefix_of(self, head: &RequestHead) -> &[u8] {
+        let said = head.fields.first(Name::ForwardedPrefix);
+        said.filter(|_| self.prefix).unwrap_or_default()
+    }
+}
+
 /// Makes environments.
 pub struct Environs {
     template: Py<PyDict>,
-    /// X-Real-* and X-Forwarded-* are the front's.
-    is_trusted: bool,
+    trust: Trust,
     /// Where in `fields` a name is, as it is written.
     names: HashMap<Box<[u8]>, usize>,
     fields: Vec<Field>,
@@ -29,6 +46,7 @@ pub struct Environs {
     has_others: bool,
     method: Last,
     path: Last,
+    prefix: Last,
     query: Last,
     uri: Last,
     host: Last,
@@ -49,16 +67,17 @@ struct Field {
 
 impl Environs {
     /// `template`: what is the same in each request.
-    pub fn new(template: Py<PyDict>, is_trusted: bool) -> Self {
+    pub fn new(template: Py<PyDict>, trust: Trust) -> Self {
         Self {
             template,
-            is_trusted,
+            trust,
             names: HashMap::new(),
             fields: Vec::new(),
             request: 0,
             has_others: false,
             method: Last::default(),
             path: Last::default(),
+            prefix: Last::default(),
             query: Last::default(),
             uri: Last::default(),
             host: Last::default(),
@@ -117,7 +136,15 @@ impl Environs {
             false => self.query.of(py, &percent_encoded(query)),
         };
         environ.set_item(intern!(py, "QUERY_STRING"), query)?;
-        let uri = self.uri.of(py, head.written_target());
+        let prefix = self.trust.prefix_of(head);
+        let uri = match prefix.is_empty() {
+            true => self.uri.of(py, head.written_target()),
+            false => {
+                let name = self.prefix.of(py, &percent_decoded(prefix));
+                environ.set_item(intern!(py, "SCRIPT_NAME"), name)?;
+                self.uri.of(py, &[prefix, head.written_target()].concat())
+            }
+        };
         environ.set_item(intern!(py, "RAW_URI"), &uri)?;
         environ.set_item(intern!(py, "REQUEST_URI"), uri)?;
         if !head.is_1_1 {
@@ -176,7 +203,7 @@ impl Environs {
         head: &RequestHead,
         environ: &Bound<'_, PyDict>,
     ) -> PyResult<()> {
-        let Ends { is_https, host, port, address, remote_port } = Ends::of(head, self.is_trusted);
+        let Ends { is_https, host, port, address, remote_port } = Ends::of(head, self.trust);
         environ.set_item(intern!(py, "SERVER_NAME"), self.host.of(py, host))?;
         environ.set_item(intern!(py, "SERVER_PORT"), self.port.of(py, port))?;
         if !address.is_empty() {
@@ -208,10 +235,10 @@ pub struct Ends<'a> {
 }
 
 impl<'a> Ends<'a> {
-    /// What the head says. `is_trusted`: X-Real-* and X-Forwarded-* are the front's.
-    pub fn of(head: &'a RequestHead, is_trusted: bool) -> Self {
+    /// What the head says.
+    pub fn of(head: &'a RequestHead, trust: Trust) -> Self {
         let forwarded =
-            |name| if is_trusted { head.fields.first(name).unwrap_or(b"") } else { b"" };
+            |name| if trust.ends { head.fields.first(name).unwrap_or(b"") } else { b"" };
         let is_https = forwarded(Name::ForwardedProto).eq_ignore_ascii_case(b"https");
         let named = match forwarded(Name::ForwardedHost) {
             b"" => head.host(),

@@ -9,7 +9,7 @@ use pyo3::types::{PyDict, PyTuple};
 use crate::SoftTimeout;
 use crate::clock::Clock;
 use crate::crew::Crew;
-use crate::environ::{Environs, template};
+use crate::environ::{Environs, Trust, template};
 use crate::event_loop::Loop;
 use crate::request::App;
 use crate::shared::Shared;
@@ -109,6 +109,8 @@ impl Server {
     fn app(&self, py: Python<'_>, clock: &Arc<Clock>) -> PyResult<App> {
         let builtins = py.import(intern!(py, "builtins"))?;
         let template = template(py, self.crew.is_some())?;
+        let (ends, prefix) = (self.option(py, "is_trusted")?, self.option(py, "is_stripped")?);
+        let trust = Trust { ends, prefix };
         Ok(App {
             app: self.app.clone_ref(py),
             timeout_s: self.option(py, "timeout")?,
@@ -116,7 +118,7 @@ impl Server {
             set_id: self.option(py, "set_id")?,
             put_id: self.option(py, "put_id")?,
             context: self.context.clone_ref(py),
-            environs: Environs::new(template, self.option(py, "is_trusted")?),
+            environs: Environs::new(template, trust),
             bytes_io: py.import(intern!(py, "io"))?.getattr(intern!(py, "BytesIO"))?.unbind(),
             next: (
                 builtins.getattr("next")?.unbind(),

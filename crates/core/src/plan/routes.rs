@@ -37,11 +37,22 @@ fn prefixes(spec: &PluginSpec, app: &AppSpec) -> (String, Vec<String>) {
 pub(super) fn http_probe(spec: &PluginSpec, app: &AppSpec) -> Probe {
     let named = app.http_test.as_ref().map(|test| &test.path).filter(|path| path.starts_with('/'));
     let path = match named {
+        Some(path) if app.strip_prefix => without_prefix(spec, app, path).into(),
         Some(path) => path.clone(),
-        None if !app.prefix_routing => "/".into(),
+        None if !app.prefix_routing || app.strip_prefix => "/".into(),
         None => prefixes(spec, app).0,
     };
     Probe::Http { path, named: named.is_some() }
+}
+
+/// A path that is asked of the front, as the workers of an app get it.
+fn without_prefix<'p>(spec: &PluginSpec, app: &AppSpec, path: &'p str) -> &'p str {
+    let (own, aliases) = prefixes(spec, app);
+    let below = |prefix: &String| path.strip_prefix(prefix.trim_end_matches('/'));
+    let rests = std::iter::once(&own).chain(&aliases).filter_map(below);
+    let rest =
+        rests.filter(|rest| rest.is_empty() || rest.starts_with('/')).min_by_key(|r| r.len());
+    rest.map_or(path, |rest| if rest.is_empty() { "/" } else { rest })
 }
 
 pub(super) fn of_plugin(
@@ -103,7 +114,8 @@ fn push_routes(
     let route = |prefix: &str, target| Route {
         host: host.map(str::to_owned),
         prefix: prefix.into(),
-        pattern: is_pattern(prefix),
+        pattern: Route::is_pattern(prefix),
+        strip_prefix: false,
         target,
         plugin: spec.name.clone(),
         app: app.command.name.clone(),
@@ -122,16 +134,13 @@ fn push_routes(
     let fixed = |status, body: &str| Target::Fixed { status, body: body.into() };
     let wanted = count.map_or(app.command.count, |count| count.wanted);
     if wanted > 0 {
-        routes.push(route(prefix, Target::Upstream { name: upstream_name(&spec.name, app) }));
+        let target = Target::Upstream { name: upstream_name(&spec.name, app) };
+        // FastCGI says both by itself: the prefix in SCRIPT_NAME, the whole path in REQUEST_URI.
+        let strip_prefix = app.strip_prefix && !app.fastcgi;
+        routes.push(Route { strip_prefix, ..route(prefix, target) });
     } else if count.is_some_and(Count::is_scaled) {
         routes.push(route(prefix, fixed(503, "This app is scaled to 0 workers.\n")));
     }
-}
-
-/// MFSERV put prefixes into a regular expression as they were. A dot
-/// alone is far more often a dot than "any character", and is taken as one.
-fn is_pattern(prefix: &str) -> bool {
-    prefix.contains(['+', '*', '?', '(', ')', '[', ']', '{', '}', '|', '^', '$', '\\'])
 }
 
 pub(super) fn upstreams_of(

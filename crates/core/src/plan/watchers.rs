@@ -105,6 +105,9 @@ impl Maker<'_> {
         let asgi = app.asgi_server.clone();
         let asgi = asgi.unwrap_or_else(|| self.inputs.module.get(PYTHON_ASGI_SERVER));
         watcher.env.insert("MFSERV_PYTHON_ASGI_SERVER".into(), asgi);
+        if app.strip_prefix {
+            watcher.env.insert("MFSERV_STRIP_PREFIX".into(), "1".into());
+        }
         watcher.on_port = transport == Transport::Port;
         if !watcher.on_port {
             let link_stem = self.inputs.var_dir.join(watcher.name.file_stem());

@@ -235,6 +235,7 @@ keys! {
         STATIC_DIRECTORY: String = text("_static_directory", Type::StaticDirectory, "/static");
         STATIC_FALLBACK: String = text("_static_fallback", Type::StaticDirectory, "");
         EXTRA_ROUTES: Vec<String> = list("prefix_based_routing_extra_routes", Type::Routes);
+        STRIP_PREFIX: Option<bool> = strict_flag("_strip_prefix");
         // Whatever is not `fastcgi` is the default way to talk to an app.
         GATEWAY_MODE: String = text("_gateway_interface_mode", Type::Text, "proxy");
         NGINX_LOCATION: String = fragment("_extra_nginx_conf_filename", FRAGMENT);

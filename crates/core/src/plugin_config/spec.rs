@@ -137,6 +137,7 @@ fn app(name: &str, section: &Section) -> AppSpec {
         virtual_domains: section.get(VIRTUAL_DOMAINS),
         extra_vhosts: section.get(EXTRA_VHOSTS),
         hosts: section.get(HOSTS),
+        strip_prefix: section.get(STRIP_PREFIX).unwrap_or(false),
         fastcgi: section.get(GATEWAY_MODE) == "fastcgi",
         http_test: http_test(section),
         requests_per_worker: section.get(REQUESTS_PER_WORKER).map(small),

@@ -1,5 +1,7 @@
 //! Files in, specs and diagnostics out.
 
+mod routes;
+
 use super::*;
 use crate::diagnostic::Severity;
 use crate::ini::{Dialect, parse};
@@ -227,9 +229,6 @@ fn bad_routes_and_files_refuse_the_plugin() {
     );
     let spec = accepted(&format!("[app_main]\n{key}=/a;/\n"));
     assert_eq!(spec.apps[0].extra_routes, ["/a", "/"]);
-    refused("[app_main]\n_hosts=a.org, b.org:80\n", 9, &["_hosts", "more than a host name"]);
-    let spec = accepted("[app_main]\n_hosts=A.org, *.b.org,\n");
-    assert_eq!(spec.apps[0].hosts, ["a.org", "*.b.org"]);
 }
 
 #[test]

@@ -47,6 +47,47 @@ pub fn normalise(raw: &[u8]) -> Result<Cow<'_, str>, BadPath> {
     }))
 }
 
+/// Where, in a raw path that a route with this prefix takes, the rest begins after the `/` that ends
+/// the prefix; the length of the path if nothing follows it. Every byte from there on is the client's:
+/// only what made the prefix (`..` through other directories, encoded letters) is left behind.
+pub fn after_prefix(raw: &[u8], prefix: &str) -> usize {
+    let kept = prefix.split('/').filter(|segment| !segment.is_empty()).count();
+    let mut depth = 0_usize;
+    let mut at = usize::from(raw.starts_with(b"/"));
+    let mut rest = if kept == 0 { at } else { raw.len() };
+    while at < raw.len() {
+        let (end, next) = segment_at(raw, at);
+        let segment = percent_decode(&raw[at..end]).unwrap_or_default();
+        match segment.as_slice() {
+            b"" | b"." => {}
+            b".." => depth = depth.saturating_sub(1),
+            _ => {
+                depth += 1;
+                // The last one that completes the prefix ends it.
+                if depth == kept {
+                    rest = next;
+                }
+            }
+        }
+        at = next;
+    }
+    rest
+}
+
+/// The end of the segment that begins here, and where the next one begins. An encoded `/` ends one,
+/// as it does for routes.
+fn segment_at(raw: &[u8], start: usize) -> (usize, usize) {
+    for (at, window) in raw.iter().enumerate().skip(start) {
+        if *window == b'/' {
+            return (at, at + 1);
+        }
+        if raw[at..].len() >= 3 && raw[at..at + 3].eq_ignore_ascii_case(b"%2f") {
+            return (at, at + 3);
+        }
+    }
+    (raw.len(), raw.len())
+}
+
 fn is_plain(path: &[u8]) -> bool {
     let mut before = 0;
     for &byte in path {
@@ -136,6 +177,53 @@ mod tests {
             let got = normalise(raw.as_bytes());
             let got = got.as_deref().unwrap_or("ERR");
             assert_eq!(got, path, "{raw}");
+        }
+    }
+
+    #[test]
+    fn the_rest_after_a_prefix_keeps_every_byte_that_the_client_has_written() {
+        for (raw, prefix, rest) in [
+            ("/shop", "/shop", ""),
+            ("/shop/", "/shop", ""),
+            ("/shop/a/b", "/shop", "a/b"),
+            ("/shop/a%2Fb%20c", "/shop", "a%2Fb%20c"),
+            ("/shop//a//b", "/shop", "/a//b"),
+            ("/shop/./a/../b", "/shop", "./a/../b"),
+            ("/shop/a/../..%2Fshop/b", "/shop", "b"),
+            ("/shop/a/..", "/shop", "a/.."),
+            ("/other/../shop/x", "/shop", "x"),
+            ("//shop/x", "/shop", "x"),
+            ("/%73hop%2fx%2fy", "/shop", "x%2fy"),
+            ("/shop%2F", "/shop", ""),
+            ("/shop/main/x", "/shop/main", "x"),
+            ("/shop//main/x", "/shop/main", "x"),
+            ("/a/b", "/", "a/b"),
+        ] {
+            assert!(normalise(raw.as_bytes()).unwrap().starts_with(prefix), "{raw}");
+            assert_eq!(&raw[after_prefix(raw.as_bytes(), prefix)..], rest, "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_path_means_what_the_route_has_seen() {
+        let parts = ["/", "shop", "x", "..", ".", "%2F", "%2e%2E", "//", "%73hop", "y"];
+        let mut state = 7_usize;
+        for _ in 0..50_000 {
+            let mut raw = String::from("/");
+            for _ in 0..state % 9 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                raw += parts[(state >> 33) % parts.len()];
+            }
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let Ok(path) = normalise(raw.as_bytes()) else { continue };
+            let Some(rest) =
+                path.strip_prefix("/shop").filter(|r| r.is_empty() || r.starts_with('/'))
+            else {
+                continue;
+            };
+            let written = format!("/{}", &raw[after_prefix(raw.as_bytes(), "/shop")..]);
+            let meant = normalise(written.as_bytes()).unwrap();
+            assert_eq!(meant, if rest.is_empty() { "/" } else { rest }, "{raw}");
         }
     }
 

@@ -78,6 +78,7 @@ mod tests {
             host: None,
             prefix: prefix.to_string(),
             pattern: prefix.contains(['+', '*', '|']),
+            strip_prefix: false,
             target: Target::Upstream { name: format!("{plugin}/main") },
             plugin: plugin.into(),
             app: "main".into(),

@@ -107,6 +107,7 @@ mod tests {
             host: None,
             prefix: format!("/{plugin}"),
             pattern: false,
+            strip_prefix: false,
             target: mfserv_core::route::Target::Fixed { status: 200, body: String::new() },
             plugin: plugin.into(),
             app: "a".into(),

@@ -61,6 +61,8 @@ TIMEOUT_SIGNAL = signal.SIGRTMAX - 3
 STACK_SIGNAL = signal.SIGRTMAX - 4
 # The front sets X-Real-* and X-Forwarded-*: MFSERV's [nginx] add_x_forwarded_headers.
 FORWARDED = os.environ.get("MFSERV_NGINX_ADD_X_FORWARDED_HEADERS", "1") != "0"
+# The front strips the prefix of the app from paths, and says it in X-Forwarded-Prefix.
+STRIPPED = os.environ.get("MFSERV_STRIP_PREFIX") == "1"
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 # Python 2.7 has no monotonic clock but that of times(2), in steps of 10 ms.
 monotonic = getattr(time, "monotonic", None) or (lambda: os.times()[4])
@@ -401,6 +403,19 @@ def describe_request(environ, headers):
         environ["HTTPS"] = "on"
 
 
+def put_prefix(environ, prefix):
+    """Puts the prefix that the front has stripped from the path into a WSGI environment."""
+    try:
+        from urllib.parse import unquote_to_bytes
+
+        environ["SCRIPT_NAME"] = unquote_to_bytes(prefix).decode("latin-1")
+    except ImportError:
+        from urllib import unquote
+
+        environ["SCRIPT_NAME"] = unquote(prefix)
+    environ["RAW_URI"] = environ["REQUEST_URI"] = prefix + environ["RAW_URI"]
+
+
 def only_ascii(line):
     """A request line in which each byte that is not ASCII is percent-encoded: waitress reads
     no others, and browsers and scripts send UTF-8 as it is."""
@@ -452,6 +467,9 @@ def own_protocol(channel_class, parser_class, task_class, file_class):
             # those of the unix socket, which has neither
             del environ["REMOTE_HOST"], environ["REMOTE_PORT"]
             describe_request(environ, self.request.headers)
+            prefix = self.request.headers.get("X_FORWARDED_PREFIX") if STRIPPED else None
+            if prefix:
+                put_prefix(environ, prefix)
             return environ
 
         def build_response_header(self):
@@ -753,6 +771,11 @@ def with_uvicorn(load, options):
     app = load()
     if app is None:
         return 1
+    from mfserv_worker.asgi import is_asgi, with_prefix
+
+    # An app of ASGI 2 is called another way.
+    if STRIPPED and is_asgi(app):
+        app = with_prefix(app)
     own = uvicorn.Server(
         uvicorn.Config(
             app,

@@ -15,6 +15,7 @@ use crate::asgi_lifespan::lifespans_that_fail_are_told_once;
 use crate::asgi_limits::what_runs_out_harms_no_other_request;
 use crate::asgi_loop::no_request_keeps_the_event_loop_for_itself;
 use crate::asgi_websocket::websockets_are_served_as_they_are_promised;
+use crate::prefix::asgi_apps_are_told_what_was_stripped;
 use crate::templates::with_base;
 use crate::wsgi::End;
 use crate::wsgi_client::{connect, get, raw_text as raw, told_to_go_on};
@@ -149,6 +150,8 @@ fn asgi_apps_are_served_as_they_are_promised() {
     let base = &shared.environment;
     let (_fallback, mut idle, since) = uvicorn_serves_where_the_module_does_not_load(&node, base);
     asgi_is_served_as_it_is_promised(&node, base);
+    asgi_apps_are_told_what_was_stripped(&node, base, "mfserv");
+    asgi_apps_are_told_what_was_stripped(&node, base, "uvicorn");
 
     // uvicorn alone would have closed it after 5 s.
     assert!(since.elapsed() > Duration::from_secs(6), "the rest of the test takes longer");

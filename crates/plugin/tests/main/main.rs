@@ -28,6 +28,7 @@ mod imports;
 mod interpreters;
 mod locks;
 mod node;
+mod prefix;
 mod python;
 mod requirements;
 mod store;

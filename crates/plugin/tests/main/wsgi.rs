@@ -14,6 +14,7 @@ use mfserv_plugin::environment::{Placed, environment};
 use mfserv_plugin::store::{self, install};
 use mfserv_plugin::{Cancel, Home, Silent, python};
 
+use crate::prefix::wsgi_apps_are_told_what_was_stripped;
 use crate::templates::with_base;
 use crate::wsgi_client::{answer, connect, get, until_it_listens};
 use crate::wsgi_faults::apps_and_clients_that_misbehave_harm_nobody_else;
@@ -120,6 +121,7 @@ fn a_flask_plugin_goes_from_template_to_running_app() {
             scope.spawn(move || the_worker_keeps_its_promises(node, (base, server)));
             scope.spawn(move || the_protocol_is_kept(node, (base, server)));
             scope.spawn(move || a_worker_ends_as_it_should(node, (base, server)));
+            scope.spawn(move || wsgi_apps_are_told_what_was_stripped(node, (base, server)));
         }
         scope.spawn(|| a_server_that_does_not_load_is_replaced(node, base));
         for server in ["mfserv", THREADS] {

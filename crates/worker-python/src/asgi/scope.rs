@@ -2,6 +2,9 @@
 //!
 //! A template is copied for each request. A header that is the same as in the request before is
 //! the same tuple.
+//!
+//! A prefix that the front has stripped is `root_path`, and `path` and `raw_path` begin with it, as
+//! the specification has it and uvicorn does with `--root-path`.
 
 use foldhash::{HashMap, HashMapExt};
 use mfserv_h1::{Name, RequestHead};
@@ -9,7 +12,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::environ::Ends;
+use crate::environ::{Ends, Trust};
 use crate::text::{Last, NAME_MAX, NAMES, latin1, percent_decoded, percent_encoded};
 
 /// The longest value of a header that is kept for the next request, bytes.
@@ -22,8 +25,7 @@ pub struct Scopes {
     extensions: Py<PyDict>,
     /// What the app has made at its start.
     state: Py<PyDict>,
-    /// X-Real-* and X-Forwarded-* are the front's.
-    is_trusted: bool,
+    trust: Trust,
     /// By the name as it is written.
     headers: HashMap<Box<[u8]>, Header>,
     method: Last,
@@ -56,7 +58,7 @@ struct Address {
 
 impl Scopes {
     /// `state`: what the app has put into the state of its lifespan.
-    pub fn new(py: Python<'_>, state: Py<PyDict>, is_trusted: bool) -> PyResult<Self> {
+    pub fn new(py: Python<'_>, state: Py<PyDict>, trust: Trust) -> PyResult<Self> {
         let template = PyDict::new(py);
         template.set_item("type", "http")?;
         template.set_item("http_version", "1.1")?;
@@ -77,7 +79,7 @@ impl Scopes {
             asgi: asgi.unbind(),
             extensions: extensions.unbind(),
             state,
-            is_trusted,
+            trust,
             headers: HashMap::new(),
             method: Last::default(),
             path: LastPath::default(),
@@ -100,7 +102,15 @@ impl Scopes {
         scope.set_item(intern!(py, "method"), self.method.of(py, head.method()))?;
         let path = head.path();
         let query = head.target().get(path.len() + 1..).unwrap_or_default();
-        let (text, raw) = self.path.of(py, path);
+        let prefix = self.trust.prefix_of(head);
+        let (text, raw) = match prefix.is_empty() {
+            true => self.path.of(py, path),
+            false => {
+                let root = percent_decoded(prefix);
+                scope.set_item(intern!(py, "root_path"), String::from_utf8_lossy(&root))?;
+                self.path.of(py, &[prefix, path].concat())
+            }
+        };
         scope.set_item(intern!(py, "path"), text)?;
         scope.set_item(intern!(py, "raw_path"), raw)?;
         let query = match query.is_ascii() {
@@ -112,7 +122,7 @@ impl Scopes {
             scope.set_item(intern!(py, "http_version"), intern!(py, "1.0"))?;
         }
         scope.set_item(intern!(py, "headers"), self.headers(py, head)?)?;
-        let ends = Ends::of(head, self.is_trusted);
+        let ends = Ends::of(head, self.trust);
         scope.set_item(intern!(py, "server"), self.server.of(py, ends.host, ends.port)?)?;
         if !ends.address.is_empty() {
             let client = self.client.of(py, ends.address, ends.remote_port)?;
@@ -133,7 +143,7 @@ impl Scopes {
         let scope = self.make(py, head)?;
         scope.del_item(intern!(py, "method"))?;
         scope.set_item(intern!(py, "type"), intern!(py, "websocket"))?;
-        let is_https = Ends::of(head, self.is_trusted).is_https;
+        let is_https = Ends::of(head, self.trust).is_https;
         scope.set_item(intern!(py, "scheme"), if is_https { "wss" } else { "ws" })?;
         let protocols = PyList::empty(py);
         for (_, name, value) in head.fields.iter() {

@@ -78,3 +78,34 @@ fn a_page_of_the_node_belongs_to_the_app_on_the_hosts_of_the_app() {
     let text = format!("{WEB}_hosts=example.org\n_static_url_prefix=/__health\n");
     assert!(!plan(vec![plugin("foo", &text)]).problems.is_empty());
 }
+
+#[test]
+fn workers_of_an_app_that_strips_are_told_so_at_each_of_its_routes_but_never_its_files() {
+    let text = format!(
+        "{WEB}_strip_prefix=1\n_hosts=foo.org\nprefix_based_routing_extra_routes=/alias;/\n\
+         [app_api]\n_cmd_and_args=run {{unix_socket_path}}\nnumprocesses=1\n"
+    );
+    let plan = plan(vec![plugin("foo", &text)]);
+    for route in &plan.table.routes {
+        let is_files = matches!(route.target, Target::Static { .. });
+        assert_eq!(route.strip_prefix, route.app == "main" && !is_files, "{route:?}");
+    }
+    let of = |app: &str| &plan.watchers[&WatcherName::app("foo", app)];
+    assert_eq!(of("main").env.get("MFSERV_STRIP_PREFIX").map(String::as_str), Some("1"));
+    assert_eq!(of("api").env.get("MFSERV_STRIP_PREFIX"), None);
+    assert_eq!(of("main").probe, Probe::Http { path: "/".into(), named: false });
+    assert_eq!(of("api").probe, Probe::Http { path: "/foo/api".into(), named: false });
+    let probe = |endpoint: &str| {
+        let text = format!("{WEB}_strip_prefix=1\n_http_test_endpoint={endpoint}\n");
+        let plan = super::plan(vec![plugin("foo", &text)]);
+        plan.watchers[&WatcherName::app("foo", "main")].probe.clone()
+    };
+    for (endpoint, path) in
+        [("/foo/main/alive", "/alive"), ("/foo/alive", "/alive"), ("/foo", "/"), ("/fool", "/fool")]
+    {
+        assert_eq!(probe(endpoint), Probe::Http { path: path.into(), named: true }, "{endpoint}");
+    }
+    let fastcgi = format!("{WEB}_strip_prefix=1\n_gateway_interface_mode=fastcgi\n");
+    let plan = super::plan(vec![plugin("foo", &fastcgi)]);
+    assert!(plan.table.routes.iter().all(|route| !route.strip_prefix), "CGI says both");
+}

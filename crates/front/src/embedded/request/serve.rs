@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use mfserv_core::route::{self, ServerSettings, Target};
+use mfserv_core::route::{self, Route, ServerSettings, Target};
 use mfserv_core::wire::metrics::Answerer;
 use mfserv_h1::{Refusal, RequestHead};
 
@@ -27,6 +27,7 @@ use crate::embedded::workers::destination::{Destination, Reply};
 use crate::embedded::workers::fastcgi::Mapped;
 use crate::embedded::workers::forward;
 use crate::embedded::workers::pool::App;
+use crate::embedded::workers::stripped::Stripped;
 
 /// The most unused scratches that a lane keeps.
 const SCRATCHES_KEPT: usize = 64;
@@ -209,7 +210,8 @@ async fn answer(
             }
             lane.begin_trace(exchange);
             let mapped = Mapped { path: &path, rest_at: hit.rest_at };
-            let to = Destination { app, pool: &lane.front.pool, lane: lane.number, mapped };
+            let (pool, stripped) = (&lane.front.pool, stripped(route, exchange));
+            let to = Destination { app, pool, lane: lane.number, mapped, stripped };
             forward::run(exchange, reply, to, lane.begin_under_way()).await
         }
         (Target::Upstream { .. }, None) => Err(Cause::Removed.into()),
@@ -224,6 +226,13 @@ async fn answer(
             Ok(())
         }
     }
+}
+
+/// What the worker of a route does not get of the path.
+fn stripped<'a>(route: &'a Route, exchange: &Exchange<'_>) -> Option<Stripped<'a>> {
+    let rest_at = || route::after_prefix(exchange.request().path(), &route.prefix);
+    let is_by_proxy = exchange.is_by_proxy();
+    route.strip_prefix.then(|| Stripped { prefix: &route.prefix, rest_at: rest_at(), is_by_proxy })
 }
 
 /// True if somebody on this machine asks, and no web page of another site.

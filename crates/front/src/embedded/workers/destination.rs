@@ -4,6 +4,7 @@ use mfserv_h1::ResponseHead;
 
 use super::fastcgi::Mapped;
 use super::pool::{App, Pool};
+use super::stripped::Stripped;
 use crate::embedded::io::buffer::Pooled;
 
 /// Where a request is forwarded to.
@@ -17,6 +18,8 @@ pub struct Destination<'a> {
     pub lane: usize,
     /// Where the path of the request leads to.
     pub mapped: Mapped<'a>,
+    /// The prefix that its worker does not get.
+    pub stripped: Option<Stripped<'a>>,
 }
 
 /// What a worker has sent. Used again for the next request of the lane.

@@ -157,6 +157,7 @@ impl Forwarding<'_, '_> {
             keep_alive: self.to.app.spec.keep_alive && keeps,
             secure: exchange.is_secure(),
             identity: identity(exchange),
+            stripped: self.to.stripped,
         };
         let (request, settings) = (exchange.request(), exchange.settings());
         match &self.to.app.spec.fastcgi {

@@ -5,6 +5,7 @@ use mfserv_core::route::ServerSettings;
 
 use mfserv_h1::{Framing, Name, RequestHead, ResponseHead};
 
+use super::stripped::Stripped;
 use crate::embedded::clients::exchange::{Exchange, HeadWriter, STRICT_TRANSPORT, Size, Start};
 use crate::embedded::clients::trace::Trace;
 use crate::embedded::io::buffer::Buffer;
@@ -33,6 +34,8 @@ pub struct Forwarded<'a> {
     pub secure: bool,
     /// The client, where clients are asked for certificates.
     pub identity: Option<&'a [u8]>,
+    /// It gets the rest of the path after a prefix.
+    pub stripped: Option<Stripped<'a>>,
 }
 
 /// Writes the head of a request for a worker.
@@ -42,16 +45,23 @@ pub fn put_request(
     settings: &ServerSettings,
     with: Forwarded<'_>,
 ) {
-    out.push_all(&[head.method(), b" ", head.target(), b" HTTP/1.1\r\nHost: "]);
+    out.push_all(&[head.method(), b" "]);
+    match with.stripped {
+        Some(stripped) => stripped.put_target(out, head),
+        None => out.push(head.target()),
+    }
+    out.push(b" HTTP/1.1\r\nHost: ");
     out.push_all(&[if head.host().is_empty() { b"localhost" } else { head.host() }, b"\r\n"]);
     for (name, written, value) in head.fields.iter() {
         let is_claim = !with.trusted && settings.add_forwarded && is_forwarded(written);
         let is_of_trace = matches!(name, Name::TraceParent | Name::TraceState);
         let is_replaced = is_of_trace && matches!(with.trace, Trace::Begun { .. });
+        let is_prefix = with.stripped.is_some() && name == Name::ForwardedPrefix;
         let is_identity = with.identity.is_some() && is_of_identity(written);
         if passes_to_worker(name, settings)
             && !is_claim
             && !is_identity
+            && !is_prefix
             && !is_replaced
             && !head.fields.is_nominated(written)
         {
@@ -68,6 +78,9 @@ pub fn put_request(
     }
     if settings.add_forwarded {
         put_forwarded(out, head, with);
+    }
+    if let Some(stripped) = with.stripped {
+        stripped.put_field(out, head);
     }
     if head.upgrade {
         for protocol in head.fields.values(Name::Upgrade) {

@@ -15,6 +15,7 @@ pub mod heads;
 pub mod pool;
 mod relay;
 mod spool;
+pub mod stripped;
 mod tunnel;
 mod upload;
 pub mod upstream;

@@ -27,6 +27,7 @@ fn route(plugin: &str, prefix: &str, is_static: bool) -> Route {
         host: None,
         prefix: prefix.into(),
         pattern: false,
+        strip_prefix: false,
         target: match is_static {
             true => Target::Static { root: "/files".into() },
             false => Target::Upstream { name: format!("{plugin}/a") },

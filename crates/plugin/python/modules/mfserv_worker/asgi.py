@@ -10,6 +10,7 @@ import resource
 import select
 import signal
 import sys
+from urllib.parse import unquote
 
 from mfserv_worker import request_id
 from mfserv_worker.child import end_child
@@ -242,6 +243,7 @@ class Worker(object):
             report=self.report,
             state=state,
             is_trusted=self.trusts_front,
+            is_stripped=is_stripped(),
             set_id=request_id.set,
             accept_key=accept_key,
             ping=PING_SECONDS,
@@ -306,6 +308,27 @@ def as_coroutine_function(app):
         await app(scope, receive, send)
 
     return called
+
+
+def is_stripped():
+    """Whether the front strips the prefix of the app from paths, and says it in X-Forwarded-Prefix."""
+    return os.environ.get("MFSERV_STRIP_PREFIX") == "1"
+
+
+def with_prefix(app):
+    """The app for a server that knows nothing of X-Forwarded-Prefix: it gets the prefix that the
+    front has stripped as `root_path`, with which its paths begin."""
+
+    async def prefixed(scope, receive, send):
+        fields = dict(scope.get("headers", ()))
+        prefix = fields.get(b"x-forwarded-prefix", b"")
+        if prefix:
+            root = unquote(prefix.decode("latin-1"))
+            raw = prefix + scope.get("raw_path", b"")
+            scope = dict(scope, root_path=root, path=root + scope["path"], raw_path=raw)
+        await app(scope, receive, send)
+
+    return prefixed
 
 
 def new_event_loop():

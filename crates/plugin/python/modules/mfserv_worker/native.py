@@ -24,6 +24,7 @@ def serve(app, own_socket, timeout, timeout_signal, report, trusts_front, put_id
         timeout_signal=int(timeout_signal),
         report=report,
         is_trusted=trusts_front,
+        is_stripped=os.environ.get("MFSERV_STRIP_PREFIX") == "1",
         set_id=request_id.set,
         put_id=put_id if threads == 1 else None,
         threads=threads,

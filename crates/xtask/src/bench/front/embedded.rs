@@ -135,6 +135,7 @@ fn table(of: &Backend<'_>, home: &Path) -> RouteTable {
         host: None,
         prefix: prefix.into(),
         pattern: false,
+        strip_prefix: false,
         target,
         plugin: "bench".into(),
         app: "main".into(),

@@ -51,6 +51,7 @@ const NEW_PLUGIN_KEYS: &[&str] = &[
     "_requests_per_worker",
     "_keep_alive",
     "_hosts",
+    "_strip_prefix",
     "_static_fallback",
     "_python_server",
     "_python_threads",

@@ -1,0 +1,23 @@
+//! What decides where an app answers, and with which paths.
+
+use super::*;
+
+#[test]
+fn a_prefix_is_stripped_when_that_is_asked_for_and_never_one_that_a_pattern_matches() {
+    let app = |text: &str| accepted(&format!("[app_main]\n{text}")).apps.remove(0);
+    assert!(!app("").strip_prefix && !app("_strip_prefix=0\n").strip_prefix);
+    let extra = "prefix_based_routing_extra_routes=/a.b;/c\n";
+    assert!(app(&format!("_strip_prefix=1\n{extra}")).strip_prefix);
+    let pattern = "prefix_based_routing_extra_routes=/a;/v[0-9]+\n";
+    assert!(!app(pattern).strip_prefix);
+    let both = format!("[app_main]\n_strip_prefix=1\n{pattern}");
+    refused(&both, 10, &["_strip_prefix=1", "/v[0-9]+, a regular expression"]);
+    refused("[app_main]\n_strip_prefix=maybe\n", 9, &["_strip_prefix"]);
+}
+
+#[test]
+fn hosts_of_an_app_are_names_and_wildcards() {
+    refused("[app_main]\n_hosts=a.org, b.org:80\n", 9, &["_hosts", "more than a host name"]);
+    let spec = accepted("[app_main]\n_hosts=A.org, *.b.org,\n");
+    assert_eq!(spec.apps[0].hosts, ["a.org", "*.b.org"]);
+}
