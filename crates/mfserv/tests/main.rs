@@ -44,6 +44,7 @@ mod operations;
 mod outputs;
 mod php;
 mod ports;
+mod prefix;
 mod preview;
 mod python2;
 mod releases;

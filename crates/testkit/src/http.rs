@@ -113,7 +113,10 @@ impl Client {
             Some(stream) => stream,
             None => self.connect()?,
         };
-        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        let mut request = format!("{method} {path} HTTP/1.1\r\n");
+        if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            request += &format!("Host: {}\r\n", self.address);
+        }
         for (name, value) in fields {
             request += &format!("{name}: {value}\r\n");
         }

@@ -1,7 +1,7 @@
 //! The files of a plugin that is made of an app.
 
 use mfserv_core::plan::{slots_of, split_command};
-use mfserv_core::route::Slots;
+use mfserv_core::route::{Slots, host};
 
 use super::{PluginFile, Purpose, Wanted};
 use crate::discover::{Finding, Interface, Web};
@@ -157,10 +157,7 @@ fn config(files: &Files<'_>) -> String {
 }
 
 fn app(files: &Files<'_>, web: &Web) -> String {
-    let route = match files.wanted.at_root {
-        true => "# It is served at /NAME/ and at / .\nprefix_based_routing_extra_routes=/\n",
-        false => "",
-    };
+    let route = routes(files.wanted);
     if let Web::Files { dir, is_single_page } = web {
         let (app, directory) = match files.code {
             "" => (dir.as_str(), String::new()),
@@ -174,15 +171,16 @@ fn app(files: &Files<'_>, web: &Web) -> String {
             text +=
                 "# A path without a file is a route of the page.\n_static_fallback=/index.html\n";
         }
-        return text + route;
+        return text + &route;
     }
     let (command, count) = command(files, web);
     let count = match count {
         Some(count) => format!("numprocesses={count}\n"),
         None => "# One process, as the app may keep things in its memory.\nnumprocesses=1\n".into(),
     };
+    let strip = "# It gets its paths without /NAME, and /NAME as its prefix.\n_strip_prefix=1\n";
     let mut text =
-        format!("\n[app_main]\n_cmd_and_args={command}\n{count}_static_routing=0\n{route}");
+        format!("\n[app_main]\n_cmd_and_args={command}\n{count}_static_routing=0\n{strip}{route}");
     if let (Web::Command(line), true) = (web, files.is_shell()) {
         let argv = split_command(line, &[], &[]).unwrap_or_default();
         match slots_of(&argv) {
@@ -198,6 +196,16 @@ fn app(files: &Files<'_>, web: &Web) -> String {
         }
     }
     text
+}
+
+/// Where an app is served besides /NAME/.
+fn routes(wanted: &Wanted<'_>) -> String {
+    let own = host::configured(&format!("{}.localhost", wanted.name));
+    let own = own.map_or(String::new(), |host| format!("_hosts={host}\n"));
+    match wanted.at_root {
+        true => format!("{own}# It is served at / as well.\nprefix_based_routing_extra_routes=/\n"),
+        false => own,
+    }
 }
 
 /// The command of an app, and how many processes it gets; `None` for one.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mfserv_core::names::check_plugin_name;
+use mfserv_core::route::Route;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::BuildOptions;
 use mfserv_plugin::discover::{self, Finding, Listing, Web};
@@ -94,7 +95,8 @@ impl App {
             steps.notice(
                 Diagnostic::warning(format!("{} is not served at /", self.name))
                     .because(format!(
-                        "{holder} is, and {} gets paths below /{0} as they are",
+                        "{holder} is; {} is served at /{0}/ and, on this machine, at \
+                         http://{0}.localhost",
                         self.name
                     ))
                     .help("--take-route takes / from it"),
@@ -146,7 +148,8 @@ impl App {
 fn root_holder(places: &Places, name: &str) -> Result<Option<String>, Diagnostic> {
     let module = configure::module(places, &[])?;
     let plan = taking::plan(places, &module, installed::configurations(places, &module, None)?);
-    let root = plan.table.routes.iter().find(|route| route.prefix == "/" && route.plugin != name);
+    let is_root = |route: &&Route| route.prefix == "/" && route.host.is_none();
+    let root = plan.table.routes.iter().find(|route| is_root(route) && route.plugin != name);
     Ok(root.map(|route| route.plugin.clone()))
 }
 
