@@ -38,9 +38,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// A directory and a listening socket, with which fronts of one kind can be started.
 pub struct World {
-    /// The name of the kind.
     kind: &'static str,
-    /// nginx has Lua.
     pub has_lua: bool,
     pub dir: TempDir,
     pub listeners: Listeners,
