@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, sockopt};
@@ -31,8 +32,12 @@ pub struct Listener {
 #[derive(Debug, Default)]
 pub struct Listeners {
     diag: Option<OwnedFd>,
-    has_no_diag: bool,
 }
+
+/// The kernel has answered once: it knows such questions.
+static HAS_DIAG: AtomicBool = AtomicBool::new(false);
+/// This kernel, or a filter of system calls, knows no such question.
+static HAS_NO_DIAG: AtomicBool = AtomicBool::new(false);
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
@@ -48,18 +53,31 @@ const TCP_LISTEN: u8 = 10;
 impl Listeners {
     /// The socket that gets connections to a port of 127.0.0.1; `None` if there is none.
     pub fn on(&mut self, port: u16) -> io::Result<Option<Listener>> {
-        if !self.has_no_diag {
-            match self.ask(port) {
-                Ok(found) => return Ok(found),
-                // This kernel, or a filter of system calls, knows no such question.
-                Err(_) => (self.diag, self.has_no_diag) = (None, true),
-            }
+        if HAS_NO_DIAG.load(Ordering::Relaxed) {
+            return in_tables(port);
         }
-        let takes = |it: &Listener| {
-            let ip = it.address.ip();
-            it.address.port() == port && (ip.is_unspecified() || ip == Ipv4Addr::LOCALHOST)
-        };
-        Ok(listening(Path::new("/proc"))?.into_iter().find(takes))
+        let asked = self.ask(port);
+        if asked.is_err() {
+            self.diag = None;
+        }
+        match asked {
+            Ok(Some(found)) => {
+                HAS_DIAG.store(true, Ordering::Relaxed);
+                Ok(Some(found))
+            }
+            Ok(None) if HAS_DIAG.load(Ordering::Relaxed) => Ok(None),
+            // A kernel without the module for TCP says the same.
+            Ok(None) => {
+                let found = in_tables(port)?;
+                HAS_NO_DIAG.fetch_or(found.is_some(), Ordering::Relaxed);
+                Ok(found)
+            }
+            Err(why) if is_lack(&why) => {
+                HAS_NO_DIAG.store(true, Ordering::Relaxed);
+                in_tables(port)
+            }
+            Err(why) => Err(why),
+        }
     }
 
     fn ask(&mut self, port: u16) -> io::Result<Option<Listener>> {
@@ -76,6 +94,29 @@ impl Listeners {
         let (count, _) = rustix::net::recv(socket, &mut answer, RecvFlags::DONTWAIT)?;
         read_answer(&answer[..count])
     }
+}
+
+/// The question cannot be asked here.
+fn is_lack(why: &io::Error) -> bool {
+    let codes = [
+        Errno::PROTONOSUPPORT,
+        Errno::AFNOSUPPORT,
+        Errno::OPNOTSUPP,
+        Errno::INVAL,
+        Errno::PERM,
+        Errno::ACCESS,
+        Errno::NOSYS,
+    ];
+    why.kind() == io::ErrorKind::InvalidData
+        || codes.iter().any(|code| why.raw_os_error() == Some(code.raw_os_error()))
+}
+
+fn in_tables(port: u16) -> io::Result<Option<Listener>> {
+    let takes = |it: &Listener| {
+        let ip = it.address.ip();
+        it.address.port() == port && (ip.is_unspecified() || ip == Ipv4Addr::LOCALHOST)
+    };
+    Ok(listening(Path::new("/proc"))?.into_iter().find(takes))
 }
 
 /// A request of one TCP socket, `struct inet_diag_req_v2`: who gets a connection to this port?
@@ -195,7 +236,8 @@ impl ReservedPort {
     /// A port on which nobody listens. The kernel gives it to no connection, where there are
     /// enough other ones: the local end of a connection would keep a server from its port.
     pub fn new() -> io::Result<Self> {
-        let range = range(&fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?);
+        let taken = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+        let range = range(&taken.unwrap_or_default());
         let count = u64::from(range.end() - range.start()) + 1;
         // Nodes that start together begin at different ones.
         let first = RandomState::new().build_hasher().finish() % count;
@@ -265,9 +307,8 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let mut asks = Listeners::default();
             let asked = asks.on(address.port()).unwrap().unwrap();
-            assert!(!asks.has_no_diag, "the kernel was not asked");
-            let read = Listeners { diag: None, has_no_diag: true }.on(address.port());
-            assert_eq!(asked, read.unwrap().unwrap());
+            assert!(HAS_DIAG.load(Ordering::Relaxed), "the kernel was not asked");
+            assert_eq!(asked, in_tables(address.port()).unwrap().unwrap());
             assert_eq!((asked.address, asked.uid), (address, rustix::process::getuid().as_raw()));
             let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
             assert_eq!(asked.inode, inode);

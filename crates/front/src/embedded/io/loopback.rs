@@ -47,8 +47,10 @@ pub async fn connect(port: u16, uid: u32) -> Result<TcpStream, NoConnection> {
         }
         // It has ended in this moment; or this connection is one of the port with itself.
         Ok(None) => return Err(NoConnection::Failed(io::ErrorKind::ConnectionRefused.into())),
+        Ok(Some(_)) => {}
         // The kernel does not say who listens: the daemon has made sure of it once.
-        Ok(Some(_)) | Err(_) => {}
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+        Err(why) => return Err(NoConnection::Failed(why)),
     }
     stream.set_nodelay(true).map_err(NoConnection::Failed)?;
     Ok(stream)
