@@ -31,6 +31,8 @@ use crate::watcher::WatcherSpec;
 pub use command::{slots_of, split_command};
 pub use counts::{Count, Held, HeldOptions};
 
+/// Programs of a plugin that are this one: PHP, and sockets given as systemd gives them.
+pub const OWN_PROGRAMS: [&str; 2] = ["php_wrapper", "socket_activate"];
 /// The longest path of a unix socket that every program can bind, bytes.
 pub const LONGEST_SOCKET_PATH: usize = 100;
 

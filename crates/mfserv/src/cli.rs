@@ -22,6 +22,7 @@ pub mod report;
 mod roles;
 pub mod ship;
 mod show;
+pub mod socket_activate;
 mod sparkline;
 pub mod start;
 pub mod stop;

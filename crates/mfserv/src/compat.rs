@@ -27,6 +27,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mfserv_core::plan::OWN_PROGRAMS;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::Cancel;
@@ -35,6 +36,7 @@ use crate::cli::complain;
 use crate::cli::operation::Operation;
 use crate::cli::reach;
 use crate::cli::report::Outcome;
+use crate::cli::socket_activate;
 use mfserv_node::control::client;
 use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
@@ -103,9 +105,10 @@ pub fn called_as() -> Option<Run> {
     let mut words = std::env::args_os();
     let called = words.next()?;
     // So the node starts it for a plugin, whose PATH may have none of these names.
-    let is_php = words.next().is_some_and(|word| word == "php_wrapper");
+    let word = words.next().and_then(|word| word.into_string().ok()).unwrap_or_default();
     let name = match Path::new(&called).file_name().and_then(OsStr::to_str)? {
-        "mfserv" if is_php => "php_wrapper".into(),
+        "mfserv" if word == socket_activate::NAME => return Some(socket_activate::run),
+        "mfserv" if OWN_PROGRAMS.contains(&word.as_str()) => word,
         name => name.to_owned(),
     };
     COMMANDS.iter().find(|(known, _)| *known == name).map(|(_, run)| *run)

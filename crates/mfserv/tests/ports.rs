@@ -125,6 +125,46 @@ fn a_daemon_that_dies_changes_nothing(node: &Node) {
     load.stop().assert_nothing_failed();
 }
 
+/// Takes its socket as systemd gives it.
+const ACTIVATED: &str = "\
+import os, socket
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+assert os.environ['LISTEN_PID'] == str(os.getpid()) and os.environ['LISTEN_FDS'] == '1'
+
+class Exchange(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.client_address = ('', 0)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'activated')
+    def log_message(self, *args):
+        pass
+
+server = ThreadingHTTPServer(('', 0), Exchange, bind_and_activate=False)
+server.socket = socket.socket(fileno=3)
+server.serve_forever()
+";
+
+#[test]
+fn a_program_gets_its_socket_as_systemd_gives_one() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let command = "socket_activate {unix_socket_path} python3 -u {plugin_dir}/main.py";
+    let plugin = Plugin::new("given").file("main.py", ACTIVATED).app("main", command);
+    node.add(&plugin.key("app_main", "numprocesses", "2"));
+    node.mfserv(&["check"]).code(0);
+    node.start();
+    let load = Load::new(node.address(), "/given").connections(4).start();
+    load.answers(10);
+    node.mfserv(&["restart", "given"]).code(0);
+    node.kill(node.settled("app.given.main").workers[0].pid.unwrap());
+    node.settled("app.given.main");
+    assert_eq!(node.get("/given").text(), "activated");
+    load.stop().assert_nothing_failed();
+    node.stop();
+}
+
 #[test]
 fn a_new_release_of_a_program_on_a_port_starts_beside_the_old_one() {
     let _turn = Turn::heavy();

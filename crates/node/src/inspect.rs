@@ -12,7 +12,7 @@ use std::time::Duration;
 use mfserv_core::keys::LOG_JSON_FILE;
 use mfserv_core::log_outputs;
 use mfserv_core::names::WatcherName;
-use mfserv_core::plan::{Loaded, split_command};
+use mfserv_core::plan::{Loaded, OWN_PROGRAMS, split_command};
 use mfserv_core::plugin_spec::CommandSpec;
 use mfserv_core::status::Status;
 use mfserv_core::telemetry::TelemetrySettings;
@@ -145,7 +145,7 @@ fn is_there(program: &str, dir: &Path, loaded: &Loaded) -> bool {
         return is_executable(&dir.join(program));
     }
     // A command of this program.
-    if program == "php_wrapper" {
+    if OWN_PROGRAMS.contains(&program) {
         return true;
     }
     let path = loaded.env.get("PATH").map_or("", String::as_str);

@@ -13,7 +13,9 @@ use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
 use crate::plan::routes::{http_probe, python_server, python_threads, upstream_name};
 use crate::plan::transport::{self, Transport};
-use crate::plan::{Count, Inputs, LONGEST_SOCKET_PATH, Loaded, PluginInput, RoleProgram, command};
+use crate::plan::{
+    Count, Inputs, LONGEST_SOCKET_PATH, Loaded, OWN_PROGRAMS, PluginInput, RoleProgram, command,
+};
 use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, PluginSpec, ReadyBy};
 use crate::telegraf;
 use crate::telemetry::{SETTINGS_VARIABLE, TelemetrySettings, ask_socket};
@@ -31,8 +33,6 @@ const MONITORING_STOP_MS: u64 = 5_000;
 const TELEMETRY_ANSWER_MS: u64 = 15_000;
 
 const SIGTERM: i32 = 15;
-/// The command of MFSERV for apps of PHP.
-const PHP_WRAPPER: &str = "php_wrapper";
 
 pub(super) fn of_plugin(
     plugin: &PluginInput,
@@ -168,7 +168,9 @@ impl Maker<'_> {
     /// A command that is one of this program, and need not be in the PATH of the plugin.
     fn with_own_program(&self, mut argv: Vec<String>) -> Vec<String> {
         let own = self.inputs.front.as_ref().and_then(|front| front.argv.first());
-        if let Some(own) = own.filter(|_| argv.first().is_some_and(|word| word == PHP_WRAPPER)) {
+        if let Some(own) =
+            own.filter(|_| argv.first().is_some_and(|word| OWN_PROGRAMS.contains(&word.as_str())))
+        {
             argv.insert(0, own.clone());
         }
         argv

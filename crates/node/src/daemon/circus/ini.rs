@@ -42,7 +42,7 @@ fn header(generation: u64, now_ms: u64) -> String {
     format!(
         "# What mfserv keeps running, made from plan {generation} at {}.\n\
          # It is for people: no circusd reads it, and it is made again when something of it\n\
-         # changes. {{unix_socket_path}} and $(circus.wid) differ from worker to worker.\n\
+         # changes. {{unix_socket_path}}, {{port}} and $(circus.wid) differ from worker to worker.\n\
          # It may hold passwords: only this user may read it.\n",
         render::time(now_ms)
     )
