@@ -5,9 +5,9 @@ mod hosts;
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use mfserv_core::route::{AppFragments, Fragment, Fragments, RouteTable, Slots};
-use mfserv_core::wire::front::ToFront;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -143,12 +143,12 @@ fn a_fragment_whose_port_only_nginx_knows_to_be_taken_is_left_out_alone_and_name
     let server = format!("server {{ listen localhost:{}; }}\n", busy.local_addr().unwrap().port());
     brings(&mut table, "busy", &server, &page("busy"));
     let mut front = world.serving(table, &[&worker]);
+    // nginx tries five times to have the port, each time.
+    until("the plugin is named", || said(&mut front).contains("plugin busy: http.conf (in http)"));
     for path in ["/good", "/busy", "/a"] {
         assert!(serves(&front, path), "{path}");
     }
-    let warned = said(&mut front);
-    assert!(warned.contains("plugin busy: http.conf (in http) is left out"), "{warned}");
-    assert!(warned.contains("Address already in use"), "{warned}");
+    assert!(said(&mut front).contains("Address already in use"));
 }
 
 /// Makes `nginx -t` hang: it reads a FIFO into which nobody writes.
@@ -160,25 +160,29 @@ fn hangs(fifo: &Path) -> String {
 fn a_check_that_hangs_delays_neither_the_first_start_nor_a_new_nginx_nor_the_end() {
     let Some(world) = World::with_lua() else { return };
     let worker = Worker::saying(&world, 1, "ok");
-    let fifo = world.path("fifo");
+    let (fifo, mut generation) = (world.path("fifo"), 1);
     mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     let mut table = with_good();
     brings(&mut table, "slow", &hangs(&fifo), &page("slow"));
     let mut front = world.front(1);
-    // The first start: clients are served before anything is known of the fragment.
-    front.daemon.publish(1, table.clone(), &[&worker]);
-    assert!(serves(&front, "/a"));
+    // The first start: clients are served before anything is known of the fragment, and the daemon is
+    // answered before it takes the front for one that hangs.
+    let mut publish = |front: &mut Front, table: &RouteTable| {
+        let (began, next) = (Instant::now(), generation);
+        generation += 1;
+        front.daemon.publish(next, table.clone(), &[&worker]);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    };
+    publish(&mut front, &table);
+    assert!(serves(&front, "/a") && said(&mut front).contains("nginx still looks"));
     until("the plugin is named", || said(&mut front).contains("plugin slow: http.conf"));
     for path in ["/good", "/slow", "/a"] {
         assert!(serves(&front, path), "{path}");
     }
     // While the next check hangs, nginx dies: the next one does not wait for the check.
     brings(&mut table, "other", &hangs(&fifo), "");
-    front.daemon.say(&ToFront::Publish {
-        generation: 2,
-        table: Box::new(table),
-        peers: peers(&[&worker]),
-    });
+    publish(&mut front, &table);
+    publish(&mut front, &table);
     until("nginx is checking", || checks(&front) > 0);
     kill_master(&front);
     assert!(checks(&front) > 0, "the check hangs still");

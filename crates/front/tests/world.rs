@@ -259,7 +259,7 @@ impl Daemon {
     }
 }
 
-pub fn peers(workers: &[&Worker]) -> BTreeMap<String, Vec<Peer>> {
+fn peers(workers: &[&Worker]) -> BTreeMap<String, Vec<Peer>> {
     let mut peers: BTreeMap<String, Vec<Peer>> = BTreeMap::new();
     for worker in workers {
         peers.entry(worker.app.clone()).or_default().push(worker.peer());

@@ -1,12 +1,20 @@
 //! Which table nginx is to obey, which one it obeys, and what an operator should know of it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mfserv_core::route::{Amendment, Section, ServerSettings};
 use mfserv_core::wire::front::Warned;
 use tokio::sync::watch;
+
+/// The daemon takes a front that does not answer for 5 s for one that hangs. It is answered after so
+/// long, although nginx still looks which fragments it can have.
+const LATE: Duration = Duration::from_secs(3);
+/// So often it is looked whether nginx serves at all.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The table that nginx is to obey.
 #[derive(Debug, Clone, Default)]
@@ -86,7 +94,31 @@ impl Edge {
     pub fn obeys(&self, generation: u64, said: impl IntoIterator<Item = String>) {
         let warnings = said.into_iter().map(|sentence| (sentence, Warned::default()));
         *self.warnings.borrow_mut() = warnings.collect();
-        self.obeyed.send_replace(generation);
+        self.obeyed.send_modify(|obeyed| *obeyed = generation.max(*obeyed));
+    }
+
+    /// Answers the daemon in time while nginx serves, if only with what was in force before.
+    pub async fn answer_in_time(&self, serves: &Cell<bool>) -> Infallible {
+        let mut wanted = self.wanted();
+        loop {
+            // An error: nobody wants anything any more.
+            let _ = wanted.changed().await;
+            let generation = wanted.borrow_and_update().generation;
+            let mut obeyed = self.obeyed();
+            let in_time = obeyed.wait_for(|obeyed| *obeyed >= generation);
+            if tokio::time::timeout(LATE, in_time).await.is_ok() {
+                continue;
+            }
+            while !serves.get() {
+                tokio::time::sleep(LOOK).await;
+            }
+            let generation = wanted.borrow_and_update().generation;
+            if *self.obeyed.borrow() < generation {
+                let said = "nginx still looks which fragments it can have; those of before serve";
+                self.warnings.borrow_mut().insert(said.into(), Warned::default());
+                self.obeyed.send_replace(generation);
+            }
+        }
     }
 
     /// What an operator should know of.

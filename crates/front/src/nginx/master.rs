@@ -1,11 +1,13 @@
 //! nginx itself: having it take a configuration, starting it, and its end.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::num::NonZeroI32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
@@ -64,6 +66,8 @@ pub struct Nginx {
     pub(super) refused: BTreeMap<PieceId, Refused>,
     /// The fragments of the last table, those that are refused too.
     pub(super) offered: BTreeMap<PieceId, String>,
+    /// Something is in force.
+    pub serves: Rc<Cell<bool>>,
     /// The process; `None` before the first table.
     pub(super) master: Option<Master>,
     /// Workers whose master has died.
@@ -113,6 +117,7 @@ impl Nginx {
             refused_tls: None,
             errors,
             in_force: None,
+            serves: Rc::default(),
             plain: None,
             revision: 0,
             last_reload: None,
@@ -165,6 +170,7 @@ impl Nginx {
             self.errors.report(&format!("{} cannot be written: {why}", self.shown.display()));
         }
         self.in_force = Some(Taken { text, fragments, revision });
+        self.serves.set(true);
         Ok(())
     }
 
@@ -181,6 +187,7 @@ impl Nginx {
                 self.errors.report(&format!("nginx cannot be started again: {}", not_taken.why));
                 self.kill().await;
                 self.in_force = None;
+                self.serves.set(false);
                 false
             }
         }

@@ -237,6 +237,7 @@ async fn watch(
     let mut int = on_signal(SignalKind::interrupt()).map_err(cannot)?;
     // As the embedded front: received and not obeyed.
     let _hangup = on_signal(SignalKind::hangup()).map_err(cannot)?;
+    let serves = front.serves.clone();
     // Whatever nginx is asked meanwhile, and however long it takes to answer.
     tokio::select! {
         _ = term.recv() => Ok(()),
@@ -246,6 +247,7 @@ async fn watch(
             Err(Diagnostic::error("the front behind nginx has ended").because(why))
         }
         failed = look_after(front, edge, log_dir) => Err(failed),
+        never = edge.answer_in_time(&serves) => match never {},
     }
 }
 

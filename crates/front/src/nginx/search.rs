@@ -54,7 +54,7 @@ impl Nginx {
         self.offered = offered;
         let again = if is_new_set { self.left_out() } else { Ids::new() };
         self.leave_out_waiting(wanted);
-        if let Err(refusal) = self.settle(edge, wanted, again).await {
+        if let Err(refusal) = self.settle(wanted, again).await {
             let why = Diagnostic::error("nginx refuses its configuration").because(&refusal.why);
             if self.master.is_none() {
                 return match self.gives_up_tls(&why) {
@@ -75,7 +75,7 @@ impl Nginx {
     }
 
     /// Leaves out fragments until nginx takes the configuration. Those of `again` are tried again.
-    async fn settle(&mut self, edge: &Edge, wanted: &Wanted, again: Ids) -> Result<(), Refusal> {
+    async fn settle(&mut self, wanted: &Wanted, again: Ids) -> Result<(), Refusal> {
         let before = self.left_out();
         loop {
             let Err(refusal) = self.try_out(wanted, &self.left_out(), Stage::Take).await else {
@@ -84,7 +84,6 @@ impl Nginx {
             if refusal.is_slow && self.master.is_none() {
                 let everything = self.offered.keys().cloned().collect();
                 self.try_out(wanted, &everything, Stage::Take).await?;
-                edge.obeys(wanted.generation, ["nginx looks at the fragments of plugins".into()]);
                 continue;
             }
             self.blame(wanted, refusal).await?;
