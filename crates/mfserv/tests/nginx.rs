@@ -125,7 +125,13 @@ fn fragments_are_obeyed_and_one_that_nginx_refuses_is_left_out_alone() {
         .file("server.conf", "location = /never { return 200;\n");
     node.add(&bad);
     node.add(&open);
-    node.mfserv(&["reload"]);
+    let reload = node.mfserv(&["reload"]).code(0);
+    for words in [
+        "plugin bad: main.conf (in the locations of main) is left out: unknown",
+        "plugin broken: server.conf",
+    ] {
+        assert!(reload.stderr.contains(words), "{reload:?}");
+    }
     for path in ["/bad", "/broken", "/good", "/hello"] {
         assert_eq!(node.get(path).status, 200, "{path}");
     }

@@ -191,6 +191,13 @@ impl operations::Node for Node {
         })
     }
 
+    async fn left_out_by_fronts(&self) -> Vec<Diagnostic> {
+        let warnings = self.parts.world.fronts.stats().await.warnings.into_iter();
+        // What has happened some time is no news of this operation.
+        let lasting = warnings.filter(|(_, warned)| warned.count == 0);
+        lasting.map(|(sentence, _)| Diagnostic::warning(sentence)).collect()
+    }
+
     fn progress(&self, until: Until, watchers: Vec<WatcherName>) -> watch::Receiver<Progress> {
         self.parts.supervisor.progress(until, watchers)
     }

@@ -41,6 +41,20 @@ impl Done {
 
 /// Carries out an operation. An error means that nothing has changed.
 pub async fn conduct<N: Node>(node: &N, op: &Running) -> Result<Done, Diagnostic> {
+    let done = carry_out(node, op).await?;
+    let changes_tables = match &op.submission().request {
+        Request::Restart { .. } | Request::Scale { .. } | Request::Set { .. } | Request::Stop => {
+            false
+        }
+        _ => done.applied.is_some(),
+    };
+    match changes_tables {
+        true => Ok(done.warn(node.left_out_by_fronts().await)),
+        false => Ok(done),
+    }
+}
+
+async fn carry_out<N: Node>(node: &N, op: &Running) -> Result<Done, Diagnostic> {
     match op.submission().request.clone() {
         Request::Deploy { plugin, release, .. } => deploy::deploy(node, op, &plugin, release).await,
         Request::DeployPackage { file, new_name, clean, replace, take_route } => {

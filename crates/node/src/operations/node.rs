@@ -166,6 +166,9 @@ pub trait Node: Clone + Send + Sync + 'static {
     /// What the node did; `None` when it does not run.
     fn applied(&self, changes: &Changes) -> Option<Applied>;
 
+    /// What the fronts do not do of what they are told, such as a fragment that nginx refuses.
+    fn left_out_by_fronts(&self) -> impl Future<Output = Vec<Diagnostic>> + Send;
+
     /// Follows how far watchers have come.
     fn progress(&self, until: Until, watchers: Vec<WatcherName>) -> watch::Receiver<Progress>;
 
@@ -282,6 +285,10 @@ impl Node for AtRest {
 
     fn applied(&self, _: &Changes) -> Option<Applied> {
         None
+    }
+
+    async fn left_out_by_fronts(&self) -> Vec<Diagnostic> {
+        Vec::new()
     }
 
     fn progress(&self, _: Until, _: Vec<WatcherName>) -> watch::Receiver<Progress> {

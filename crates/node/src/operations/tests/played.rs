@@ -204,6 +204,10 @@ impl Node for Played {
         Some(Applied { changes: changes.to_string(), ..Applied::default() })
     }
 
+    async fn left_out_by_fronts(&self) -> Vec<Diagnostic> {
+        Vec::new()
+    }
+
     fn record(&self, fact: Fact) {
         self.0.facts.lock().unwrap().push(fact);
     }
