@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Location;
 use crate::output::Output;
+use crate::secrets::Secrets;
 use crate::watcher::Rlimits;
 use crate::wire::keeper::ProcessSpec;
 
@@ -37,6 +38,9 @@ pub struct JobSpec {
     pub argv: Vec<String>,
     /// The whole environment.
     pub env: BTreeMap<String, String>,
+    /// More of it, whose values are shown nowhere.
+    #[serde(default, skip_serializing_if = "Secrets::is_empty")]
+    pub secrets: Secrets,
     /// The working directory.
     pub cwd: PathBuf,
     /// What it reads from standard input.
@@ -87,7 +91,7 @@ impl JobSpec {
         ProcessSpec {
             id: self.identity().process(run),
             argv: self.argv.clone(),
-            env: self.env.clone(),
+            env: self.secrets.with(&self.env),
             cwd: self.cwd.clone(),
             rlimits: self.rlimits,
             output: self.output.clone(),

@@ -34,6 +34,7 @@ pub mod plugin_config;
 pub mod plugin_spec;
 pub mod python_modules;
 pub mod route;
+pub mod secrets;
 pub mod shipping;
 pub mod status;
 pub mod suggest;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alerts::Alert;
 use crate::circus::Circus;
-use crate::diagnostic::{Diagnostic, Location};
+use crate::diagnostic::Diagnostic;
 use crate::job::JobSpec;
 use crate::keys::{AUTORESTART, AUTORESTART_CONFIGURATION, MISC_TMP_MAX_AGE_DAYS};
 use crate::module_config::ModuleConfig;
@@ -25,11 +25,13 @@ use crate::names::WatcherName;
 use crate::output::LogCare;
 use crate::plugin_spec::PluginSpec;
 use crate::route::{Fragments, Route, RouteTable, plugin_of};
+use crate::secrets::Secrets;
 use crate::telegraf;
 use crate::watcher::WatcherSpec;
 
 pub use command::{slots_of, split_command};
 pub use counts::{Count, Held, HeldOptions};
+pub use jobs::CrontabLine;
 
 /// Programs of a plugin that are this one: PHP, and sockets given as systemd gives them.
 pub const OWN_PROGRAMS: [&str; 2] = ["php_wrapper", "socket_activate"];
@@ -55,6 +57,8 @@ pub struct Loaded {
     pub spec: PluginSpec,
     /// The environment of its processes.
     pub env: BTreeMap<String, String>,
+    /// Those of its variables that are shown nowhere.
+    pub secrets: Secrets,
     /// Warnings about its configuration.
     pub warnings: Vec<Diagnostic>,
     /// The lines of its `crontab` that are jobs.
@@ -66,23 +70,15 @@ pub struct Loaded {
 impl Loaded {
     /// A plugin of which nothing is started here.
     pub fn without_environment(spec: PluginSpec, warnings: Vec<Diagnostic>) -> Self {
-        Self { spec, warnings, env: BTreeMap::new(), crontab: vec![], fragments: <_>::default() }
+        Self {
+            spec,
+            warnings,
+            env: BTreeMap::new(),
+            secrets: Secrets::default(),
+            crontab: vec![],
+            fragments: <_>::default(),
+        }
     }
-}
-
-/// A line of a `crontab`, with its variables filled in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CrontabLine {
-    /// Where it is.
-    pub at: Location,
-    /// When it runs, as written: five fields, or a name such as `@daily`.
-    pub schedule: String,
-    /// What the shell runs.
-    pub command: String,
-    /// What the command reads from standard input.
-    pub input: String,
-    /// Variables that were assigned above it.
-    pub env: BTreeMap<String, String>,
 }
 
 /// Everything a plan is made of.

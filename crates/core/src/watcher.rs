@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::memory::MemoryLimits;
 use crate::names::{WatcherName, WorkerId};
 use crate::output::Output;
+use crate::secrets::Secrets;
 
 /// Resource limits of a process; 0 = not set (as in the plugin format).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +82,9 @@ pub struct WatcherSpec {
     pub argv: Vec<String>,
     /// The whole environment; nothing else is inherited.
     pub env: BTreeMap<String, String>,
+    /// More of it, whose values are shown nowhere.
+    #[serde(default, skip_serializing_if = "Secrets::is_empty")]
+    pub secrets: Secrets,
     /// The working directory.
     pub cwd: PathBuf,
     /// Resource limits.
@@ -231,6 +235,7 @@ mod tests {
             count: 1,
             argv: Vec::new(),
             env: BTreeMap::new(),
+            secrets: Secrets::default(),
             cwd: "/".into(),
             rlimits: Rlimits::default(),
             output: Output { stdout: "/log".into(), stderr: None, rotation: Rotation::default() },

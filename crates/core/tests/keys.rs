@@ -80,6 +80,7 @@ fn plan(resolution: &Resolution) -> Plan {
     let loaded = Ok(Loaded {
         spec,
         env: env.clone(),
+        secrets: Default::default(),
         warnings,
         crontab: Vec::new(),
         fragments: Default::default(),

@@ -125,7 +125,7 @@ enum Command {
     List(plugins::List),
     /// Describe an installed plugin, or what the installation of a package would do.
     Info(plugins::Info),
-    /// Print the environment variables of a plugin's programs.
+    /// Print the environment variables of a plugin's programs; set, unset or list those of this node.
     Env(plugins::Env),
     /// Run a command in the environment of a plugin.
     Exec(plugins::Exec),

@@ -66,6 +66,7 @@ mod tls;
 mod top;
 mod upgrade;
 mod vanishing;
+mod variables;
 mod versions;
 mod websocket;
 

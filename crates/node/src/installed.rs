@@ -1,8 +1,10 @@
 //! Reads every installed plugin: configuration, overrides, environment.
 
 mod bases;
+mod format_version;
 mod fragments;
 pub mod jobs;
+mod variables_set;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,8 @@ struct Read {
     name: String,
     dir: PathBuf,
     spec: Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>>,
+    /// It is tried before it is current: a staged change of its variables counts.
+    is_tried: bool,
 }
 
 /// Whether the TMPDIR and the data directory of a plugin are made with its environment.
@@ -70,7 +74,7 @@ pub fn configurations(
     instead: Option<Instead>,
 ) -> Result<Vec<PluginInput>, Diagnostic> {
     let read = read_all(&Home::new(places.home()), module, instead)?;
-    let inputs = read.into_iter().map(|Read { name, dir, spec }| {
+    let inputs = read.into_iter().map(|Read { name, dir, spec, .. }| {
         let loaded = spec.map(|(spec, warnings)| Loaded::without_environment(spec, warnings));
         PluginInput { name, dir, loaded }
     });
@@ -83,10 +87,12 @@ fn read_all(
     instead: Option<Instead>,
 ) -> Result<Vec<Read>, Diagnostic> {
     let mut links: BTreeMap<String, PathBuf> = links(home)?.into_iter().collect();
+    let tried = instead.as_ref().map(|(name, _)| name.clone());
     links.extend(instead);
     let read = links.into_iter().map(|(name, dir)| {
         let spec = read_spec(home, &name, &dir, module);
-        Read { name, dir, spec }
+        let is_tried = tried.as_ref() == Some(&name);
+        Read { name, dir, spec, is_tried }
     });
     Ok(read.collect())
 }
@@ -102,7 +108,7 @@ pub fn load_one(
     let home = Home::new(places.home());
     let name = label::read_name(dir).map_err(|problem| vec![problem])?;
     let spec = read_spec(&home, &name, dir, module);
-    let plugin = Read { name, dir: dir.to_owned(), spec };
+    let plugin = Read { name, dir: dir.to_owned(), spec, is_tried: false };
     let others = configurations(places, module, None).map_err(|problem| vec![problem])?;
     let all = placed(&others);
     let around = Around { home: &home, all: &all, bases: &base::list(&home), module, directories };
@@ -117,7 +123,8 @@ pub fn prepare(places: &Places, dir: &Path, module: &Module) -> Result<Prepared,
     warnings.extend(jobs::problems(&spec, dir, &jobs::crontab(dir), &module.env));
     let others = configurations(places, module, None).map_err(|problem| vec![problem])?;
     let all = placed(&others);
-    let plugin = Read { name, dir: dir.to_owned(), spec: Ok((spec.clone(), Vec::new())) };
+    let read = Ok((spec.clone(), Vec::new()));
+    let plugin = Read { name, dir: dir.to_owned(), spec: read, is_tried: false };
     let dependencies = dependencies(&plugin.name, direct(&plugin), &plugin.dir, &all)?;
     let dependencies =
         dependencies.iter().map(|other| (other.dir.to_owned(), other.spec.clone())).collect();
@@ -234,7 +241,7 @@ pub fn resolve(
     module: &Module,
 ) -> Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>> {
     let dir = texts.dir;
-    check_format_version(name, &texts)?;
+    format_version::check(name, &texts)?;
     let own = texts.config.ok_or_else(|| {
         vec![
             Diagnostic::error(format!("plugin {name} is refused"))
@@ -268,33 +275,6 @@ pub fn resolve(
 
 fn document(path: &Path) -> Result<Option<Document>, Vec<Diagnostic>> {
     configure::read_document(path, Dialect::Plugin).map_err(|problem| vec![problem])
-}
-
-fn check_format_version(name: &str, texts: &Texts) -> Result<(), Vec<Diagnostic>> {
-    let path = texts.dir.join(".plugin_format_version");
-    let at = Location::new(path.to_string_lossy(), 1);
-    let checked = match &texts.format_version {
-        Some(text) => plugin_config::format_version(text).map(drop).map_err(|wrong| wrong.at(at)),
-        None => Err(without_format_version(name, &path, texts.config.as_ref())),
-    };
-    checked.map_err(|problem| vec![problem.kind(Kind::BadConfiguration)])
-}
-
-/// The file is missing: the format of the configuration tells what is to be done.
-fn without_format_version(name: &str, path: &Path, config: Option<&Document>) -> Diagnostic {
-    let missing = Diagnostic::error(format!("plugin {name} is refused")).because(format!(
-        "{} is missing => this is probably an old and incompatible plugin => please migrate it!",
-        path.display()
-    ));
-    match config.and_then(plugin_config::of_before_1_0) {
-        Some(at) => missing.because("its config.ini has the format of before 1.0").at(at).help(
-            "make a plugin with `mfserv new`, move the code and the values of the old one there, and \
-             ask `mfserv check`: it names what is called otherwise now",
-        ),
-        None => missing
-            .at(Location::new(path.to_string_lossy(), 0))
-            .help("write the version of the framework that it was made with, for example 2.0.0"),
-    }
 }
 
 /// What the environment of a plugin depends on, beside the plugin.
@@ -334,8 +314,11 @@ fn load(
             // would miss the second of two quick edits. (Packages are compiled when built.)
             env.entry("PYTHONDONTWRITEBYTECODE".into()).or_insert_with(|| "1".into());
         }
+        let secrets =
+            variables_set::add(home, plugin, &mut env).map_err(|problem| vec![problem])?;
         let (crontab, problems) = jobs::lines(home, (&plugin.name, &plugin.dir), &crontab, &env);
-        Ok(Loaded { spec, env, warnings: [warnings, problems].concat(), crontab, fragments })
+        let warnings = [warnings, problems].concat();
+        Ok(Loaded { spec, env, secrets, warnings, crontab, fragments })
     });
     PluginInput { name: plugin.name.clone(), dir: plugin.dir.clone(), loaded }
 }

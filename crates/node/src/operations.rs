@@ -9,6 +9,7 @@
 
 mod conduct;
 mod deploy;
+mod env;
 mod event;
 mod here;
 mod id;

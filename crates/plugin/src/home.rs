@@ -59,6 +59,11 @@ impl Home {
         self.root.join("tmp").join(plugin)
     }
 
+    /// `var/env/NAME.json`: the administrator's variables, and their history.
+    pub fn variables_file(&self, plugin: &str) -> PathBuf {
+        self.root.join("var/env").join(format!("{plugin}.json"))
+    }
+
     /// `config/plugins/NAME.ini`: the administrator's overrides.
     pub fn override_file(&self, plugin: &str) -> PathBuf {
         self.root.join("config/plugins").join(format!("{plugin}.ini"))

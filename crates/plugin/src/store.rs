@@ -25,6 +25,7 @@ mod releases;
 mod repackage;
 mod rollback;
 mod staged;
+mod variables;
 
 pub(crate) use claim::start_ticks;
 pub use claim::{Claim, NotClaimed, Owner, claim, claim_within};
@@ -38,6 +39,7 @@ pub use releases::{KEPT, Release, current_release, releases};
 pub use repackage::{Repackaged, repackage};
 pub use rollback::{Chosen, choose};
 pub use staged::{StagedRelease, adopt, give_up, staged_by};
+pub use variables::{Change, Edit, History, Variable, Variables, check_name};
 
 use crate::home::Home;
 

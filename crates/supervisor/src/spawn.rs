@@ -64,6 +64,7 @@ pub(crate) fn process_spec(
     };
     let mut env: std::collections::BTreeMap<_, _> =
         spec.env.iter().map(|(key, value)| (key.clone(), fill(value))).collect();
+    env = spec.secrets.with(&env);
     if let Some(port) = port {
         env.insert("PORT".into(), port.to_string());
         env.insert("HOST".into(), HOST.into());

@@ -2,14 +2,29 @@
 
 use std::collections::BTreeMap;
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Location};
 use crate::fingerprint;
 use crate::job::{JobSpec, MOST_AT_ONCE};
 use crate::keys::MISC_CORE_SIZE_KIB;
 use crate::output::Output;
-use crate::plan::{CrontabLine, Inputs, Loaded, PluginInput, command};
+use crate::plan::{Inputs, Loaded, PluginInput, command};
 use crate::plugin_spec::JobSection;
 use crate::watcher::{Rlimits, release_in};
+
+/// A line of a `crontab`, with its variables filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrontabLine {
+    /// Where it is.
+    pub at: Location,
+    /// When it runs, as written: five fields, or a name such as `@daily`.
+    pub schedule: String,
+    /// What the shell runs.
+    pub command: String,
+    /// What the command reads from standard input.
+    pub input: String,
+    /// Variables that were assigned above it.
+    pub env: BTreeMap<String, String>,
+}
 
 /// The shell of a `crontab` that sets none (crontab(5)).
 const SHELL: &str = "/bin/sh";
@@ -66,6 +81,8 @@ impl Maker<'_> {
         JobSpec {
             cwd: home.map_or_else(|| self.plugin.dir.clone(), Into::into),
             env,
+            // What a line of a crontab sets is nearer to its command.
+            secrets: self.loaded.secrets.clone().without(&line.env),
             argv: vec![shell, "-c".into(), line.command.clone()],
             input: line.input.clone(),
             output: self.output(format!("crontab_{}", self.plugin.name)),
@@ -114,6 +131,7 @@ impl Maker<'_> {
             command: section.command.clone(),
             argv,
             env,
+            secrets: self.loaded.secrets.clone(),
             cwd: self.plugin.dir.clone(),
             input: String::new(),
             output: self.output(format!("job_{}_{}", self.plugin.name, section.name)),

@@ -284,6 +284,10 @@ fn reasons(was: &WatcherSpec, now: &WatcherSpec) -> Vec<String> {
         "cwd" => "its directory".into(),
         "rlimits" => "its limits".into(),
         "env" => variables(&was.env, &now.env),
+        "secrets" => {
+            let names: Vec<&str> = now.secrets.different(&was.secrets).collect();
+            format!("its secrets ({})", names.join(", "))
+        }
         other => other.trim_end_matches("_ms").trim_end_matches("_s").replace('_', " "),
     };
     named.map(reason).collect()

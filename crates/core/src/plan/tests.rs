@@ -192,6 +192,7 @@ fn a_count_of_an_override_file_is_known_by_its_line_and_zero_of_it_is_an_app_sca
         spec,
         warnings,
         env: BTreeMap::new(),
+        secrets: Default::default(),
         crontab: Vec::new(),
         fragments: Fragments::default(),
     });

@@ -17,6 +17,7 @@ use crate::plan::{
     Count, Inputs, LONGEST_SOCKET_PATH, Loaded, OWN_PROGRAMS, PluginInput, RoleProgram, command,
 };
 use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, PluginSpec, ReadyBy};
+use crate::secrets::Secrets;
 use crate::telegraf;
 use crate::telemetry::{SETTINGS_VARIABLE, TelemetrySettings, ask_socket};
 use crate::watcher::{Probe, Rlimits, WatcherSpec, front_socket_stem};
@@ -190,6 +191,7 @@ impl Maker<'_> {
         WatcherSpec {
             count,
             env: self.env(spec),
+            secrets: self.loaded.secrets.clone(),
             argv,
             cwd: self.plugin.dir.clone(),
             rlimits: Rlimits { core_kib: module.get(MISC_CORE_SIZE_KIB), ..spec.rlimits },
@@ -262,6 +264,7 @@ pub(super) fn of_front(
         count: 1,
         argv: program.argv.clone(),
         env: program.env.clone(),
+        secrets: Secrets::default(),
         cwd: program.cwd.clone(),
         rlimits: Rlimits::default(),
         // What it says beside its access and error logs: panics, mostly.
@@ -318,6 +321,7 @@ fn of_monitoring(
         count: 1,
         argv: program.argv.clone(),
         env,
+        secrets: Secrets::default(),
         cwd: program.cwd.clone(),
         rlimits: Rlimits::default(),
         output: Output { stdout, stderr: None, rotation },

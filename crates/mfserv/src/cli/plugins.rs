@@ -13,6 +13,7 @@ pub mod new;
 mod preview;
 pub mod releases;
 mod setup;
+mod variables;
 
 use std::path::Path;
 

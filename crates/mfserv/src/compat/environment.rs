@@ -86,7 +86,7 @@ pub fn plugin_wrapper() -> Result<Outcome, Diagnostic> {
         complain("ERROR: you have to provide a command to execute");
         return Ok(Outcome::Code(2));
     }
-    Ok(become_command(words, &loaded.env, args.cwd.then_some(dir.as_path())))
+    Ok(become_command(words, &loaded.secrets.with(&loaded.env), args.cwd.then_some(dir.as_path())))
 }
 
 /// A plugin and its environment; `None` when there is none, which has been said.
@@ -126,7 +126,7 @@ pub fn plugin_env() -> Result<Outcome, Diagnostic> {
     };
     // An unknown plugin is no failure of an interactive shell's function, as before.
     let Some((dir, loaded)) = found(&places, &named)? else { return Ok(Outcome::Done) };
-    let mut env = loaded.env;
+    let mut env = loaded.secrets.with(&loaded.env);
     env.insert("PIP_PREFIX".into(), dir.join("local").to_string_lossy().into_owned());
     let mut words = vec!["bash".to_string()];
     let start = prefix().map(|prefix| prefix.join("share/plugin_env.bashrc"));

@@ -199,7 +199,7 @@ impl Checks<'_> {
             well &= said(name, "http", || self.http(test));
         }
         if std::path::Path::new(&plugin.dir).join("bin/plugin.status").exists() {
-            well &= said(name, "custom", || self.custom(plugin, &loaded.env));
+            well &= said(name, "custom", || self.custom(plugin, &loaded.secrets.with(&loaded.env)));
         }
         well
     }

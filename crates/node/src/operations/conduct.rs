@@ -6,7 +6,7 @@ use mfserv_plugin::store::{Claim, Installed};
 use super::running::Running;
 use super::switch::Served;
 use super::{Applied, FinishedBy, Node, Outcome, Request, Staging};
-use super::{deploy, link, reload, restart, rollback, scale, stop, uninstall};
+use super::{deploy, env, link, reload, restart, rollback, scale, stop, uninstall};
 
 /// What an operation did. It may have a problem and have changed something all the same.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -68,6 +68,7 @@ async fn carry_out<N: Node>(node: &N, op: &Running) -> Result<Done, Diagnostic> 
             uninstall::uninstall(node, op, &plugin, clean).await
         }
         Request::Link { plugin, dir, .. } => link::link(node, op, &plugin, &dir).await,
+        Request::Env { plugin, .. } => env::change(node, op, &plugin).await,
         Request::Reload => reload::reload(node, op).await,
         Request::Restart { apps } => restart::restart(node, op, &apps).await,
         Request::Scale { app, count, keep } => scale::scale(node, op, &app, count, keep).await,

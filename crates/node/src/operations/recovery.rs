@@ -8,7 +8,7 @@ use mfserv_plugin::{Home, store};
 use super::conduct::{Done, conduct};
 use super::running::{Running, blocking};
 use super::{Event, FinishedBy, Node, Operations, Record, Request};
-use super::{deploy, rollback, uninstall};
+use super::{deploy, env, rollback, uninstall};
 
 /// What is to be done with an operation that was left open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ enum Rest {
     Finish(Finish),
     /// It has changed nothing: a staged release is removed.
     Undo(Option<(String, u32)>),
+    /// The same: a staged change of the variables of this plugin is forgotten.
+    UndoVariables(String),
 }
 
 /// How the rest is done.
@@ -28,6 +30,8 @@ enum Finish {
     Deploy { plugin: String, release: u32, clean: bool },
     /// A release is current again.
     Rollback { plugin: String, release: u32 },
+    /// A change of variables is in force.
+    Env { plugin: String },
     /// A plugin is unlinked.
     Uninstall { plugin: String, clean: bool },
     /// It is done again: twice is as good as once.
@@ -91,6 +95,10 @@ impl<N: Node> Operations<N> {
                 }
                 self.end(&op, Err(undone()), FinishedBy::NextDaemon).await;
             }
+            Rest::UndoVariables(plugin) => {
+                env::undo(self.node(), &op, &plugin).await;
+                self.end(&op, Err(undone()), FinishedBy::NextDaemon).await;
+            }
             Rest::Finish(how) => self.finish_beside(op, how).await,
         }
     }
@@ -120,6 +128,7 @@ async fn finish<N: Node>(node: &N, op: &Running, how: Finish) -> Result<Done, Di
             deploy::finish(node, op, &plugin, release, clean).await
         }
         Finish::Rollback { plugin, release } => rollback::finish(node, op, &plugin, release).await,
+        Finish::Env { plugin } => env::finish(node, op, &plugin).await,
         Finish::Uninstall { plugin, clean } => uninstall::finish(node, op, &plugin, clean).await,
         Finish::Again => conduct(node, op).await,
     }
@@ -145,6 +154,13 @@ fn rest_of(home: &Home, record: &Record) -> Rest {
             true => Rest::Undo(None),
             false => Rest::Finish(Finish::Uninstall { plugin, clean }),
         },
+        Request::Env { plugin, .. } => {
+            let history = store::History::read(home, &plugin).unwrap_or_default();
+            match history.is_staged_by(record.id.as_str()) {
+                true => Rest::UndoVariables(plugin),
+                false => Rest::Finish(Finish::Env { plugin }),
+            }
+        }
         Request::Link { plugin, dir, .. } => {
             let there = std::fs::canonicalize(home.link(&plugin)).ok();
             match there.is_some() && there == std::fs::canonicalize(dir).ok() {

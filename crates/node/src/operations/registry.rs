@@ -11,6 +11,7 @@ use mfserv_plugin::{Home, store};
 use tokio::sync::{mpsc, watch};
 
 use super::conduct::{Done, conduct, outcome};
+use super::env::stage_undo;
 use super::running::{Running, blocking};
 use super::{Event, FinishedBy, Journal, Node, OperationId, Record, Request, Submission};
 
@@ -75,7 +76,7 @@ impl<N: Node> Operations<N> {
         if submission.id.is_some() && self.find(&id).await.is_some() {
             return Ok(id);
         }
-        let submission = self.resolved(submission).await?;
+        let submission = self.resolved(submission, &id).await?;
         let is_stop = |op: &Running| op.submission().request == Request::Stop;
         if submission.request == Request::Stop {
             if let Some(stop) = self.running().into_iter().find(is_stop) {
@@ -100,10 +101,23 @@ impl<N: Node> Operations<N> {
         Ok(id)
     }
 
-    /// A rollback goes to a release that is chosen here: a later daemon must know which.
-    async fn resolved(&self, mut submission: Submission) -> Result<Submission, Diagnostic> {
+    /// A rollback goes to a release that is chosen here: a later daemon must know which. One that
+    /// names no release first undoes what has changed of the variables of the current one.
+    async fn resolved(
+        &self,
+        mut submission: Submission,
+        id: &OperationId,
+    ) -> Result<Submission, Diagnostic> {
         if let Request::Rollback { plugin, release, .. } = &mut submission.request {
             let (home, name, wanted) = (self.home(), plugin.clone(), *release);
+            if wanted.is_none() {
+                let (home, name) = (home.clone(), name.clone());
+                let owner = store::Owner::this_process(id.as_str());
+                if let Some(what) = blocking(move || stage_undo(&home, &name, &owner)).await? {
+                    submission.request = Request::Env { plugin: plugin.clone(), what };
+                    return Ok(submission);
+                }
+            }
             let chosen = blocking(move || store::choose(&home, &name, wanted)).await?;
             *release = Some(chosen.number);
         }

@@ -76,6 +76,14 @@ pub enum Request {
         #[serde(default)]
         take_route: bool,
     },
+    /// Put the change of a plugin's variables in force that this operation has staged: values are
+    /// in no request.
+    Env {
+        /// The plugin.
+        plugin: String,
+        /// What is changed, without values.
+        what: String,
+    },
     /// Read the configuration and the plugins again, and apply what changed.
     Reload,
     /// Read the configuration as `Reload` does, and replace the workers of some apps, one after
@@ -119,6 +127,7 @@ impl Request {
             | Request::Rollback { take_route, .. }
             | Request::Link { take_route, .. } => *take_route,
             Request::Uninstall { .. }
+            | Request::Env { .. }
             | Request::Reload
             | Request::Restart { .. }
             | Request::Scale { .. }
@@ -139,6 +148,7 @@ impl Request {
             Request::Deploy { .. }
             | Request::Rollback { .. }
             | Request::Uninstall { .. }
+            | Request::Env { .. }
             | Request::Link { .. } => false,
         }
     }
@@ -156,6 +166,7 @@ impl fmt::Display for Request {
             }
             Request::Uninstall { plugin, .. } => write!(f, "uninstall {plugin}"),
             Request::Link { plugin, dir, .. } => write!(f, "link {plugin} to {}", dir.display()),
+            Request::Env { plugin, what } => write!(f, "variables of {plugin}: {what}"),
             Request::Reload => f.write_str("reload"),
             Request::Restart { apps } if apps.is_empty() => f.write_str("restart everything"),
             Request::Restart { apps } => write!(f, "restart {}", apps.join(", ")),

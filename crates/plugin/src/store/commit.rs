@@ -21,6 +21,7 @@ impl Claim {
         let mut warnings: Vec<Diagnostic> =
             report_before(home, plugin, number).into_iter().collect();
         let overrides = OverrideFile::stage(home, plugin, &home.release(plugin, number))?;
+        self.hand_over_variables(number)?;
         disk::create_dir(&home.plugins())?;
         let target = releases::link_target(plugin).join(number.to_string());
         disk::relink(&home.link(plugin), &target)?;

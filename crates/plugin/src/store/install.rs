@@ -14,6 +14,7 @@ use mfserv_core::{Diagnostic, Kind};
 use super::claim::{Claim, Owner, claim_within};
 use super::links::{Installed, Origin, current};
 use super::staged::Mark;
+use super::variables::History;
 use super::{foreign, persistent, releases};
 use crate::archive::{self, Limits, Package};
 use crate::base;
@@ -254,11 +255,14 @@ pub fn postinstall(
     let interpreter = python::find(prepared.spec.general.python.as_deref()).ok();
     let base = interpreter.and_then(|interpreter| base::find(home, &interpreter.short_version));
     let plugin = Placed { dir, spec: &prepared.spec };
+    let history = History::read(home, &prepared.spec.name)?;
+    let set = history.in_force(home, &prepared.spec.name, dir, false);
     #[expect(clippy::disallowed_methods, reason = "an installation runs the hooks of its package")]
     let mut command = Command::new(hook);
     command
         .env_clear()
         .envs(environment(home, plugin, &dependencies, base.as_ref(), &prepared.module)?)
+        .envs(set.iter().map(|(name, variable)| (name.clone(), variable.value.clone())))
         .current_dir(dir);
     let run = Run { what: "the postinstall hook", limit: POSTINSTALL, cancel };
     let complaints = run.run(command, progress)?.complaints();

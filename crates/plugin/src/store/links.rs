@@ -268,6 +268,7 @@ impl Claim {
             disk::remove(&overrides)?;
             disk::remove(&overrides.with_extension("ini.new"))?;
         }
+        self.keep_variables(clean)?;
         let kept = releases::remove_releases(self, clean)?;
         let data = self.home.plugin_data(&self.plugin);
         match clean {
@@ -283,8 +284,12 @@ impl Claim {
     /// kept.
     pub fn remove_kept(&self) -> Result<bool, Diagnostic> {
         let (home, plugin) = (&self.home, self.plugin.as_str());
-        let places =
-            [home.releases_of(plugin), home.plugin_data(plugin), home.override_file(plugin)];
+        let places = [
+            home.releases_of(plugin),
+            home.plugin_data(plugin),
+            home.override_file(plugin),
+            home.variables_file(plugin),
+        ];
         let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
         if check_plugin_name(plugin).is_err()
             || is_there(&home.link(plugin))

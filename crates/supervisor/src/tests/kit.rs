@@ -40,6 +40,7 @@ pub fn named(name: &str, count: u32) -> WatcherSpec {
         count,
         argv: vec!["/bin/app".into(), "{unix_socket_path}".into()],
         env: BTreeMap::new(),
+        secrets: Default::default(),
         cwd: "/".into(),
         rlimits: Rlimits::default(),
         output: Output { stdout: "/log".into(), stderr: None, rotation: Rotation::default() },
@@ -78,10 +79,8 @@ pub fn ms(ms: u64) -> Duration {
 
 /// A worker by its short name.
 pub fn id(short: &str) -> WorkerId {
-    let long = match short.starts_with(|c: char| c.is_ascii_digit()) {
-        true => format!("app.p.a.{short}"),
-        false => short.into(),
-    };
+    let is_number = short.starts_with(|c: char| c.is_ascii_digit());
+    let long = if is_number { format!("app.p.a.{short}") } else { short.into() };
     long.parse().unwrap()
 }
 

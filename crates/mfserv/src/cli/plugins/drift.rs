@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::layers::parse_set;
+use mfserv_core::plan::Loaded;
 use mfserv_node::configure::{self, Set};
 use mfserv_node::control::client;
 use mfserv_node::daemon;
@@ -12,7 +13,8 @@ use mfserv_node::places::Places;
 use crate::cli::keeper::QUICK;
 
 /// What a watcher adds to the environment of its plugin.
-const OF_WATCHERS: [&str; 7] = [
+const OF_WATCHERS: [&str; 8] = [
+    "MFSERV_STRIP_PREFIX",
     "MFSERV_CURRENT_APP_DEBUG",
     "MFLOG_MINIMAL_LEVEL",
     "MFSERV_LOG_MINIMAL_LEVEL",
@@ -33,12 +35,14 @@ pub fn sets_of_daemon(places: &Places) -> Vec<Set> {
 
 /// Says how the environment of a plugin that runs differs from this one; `None` when it does not,
 /// or nothing runs. Variables that every command inherits from its shell are not compared.
-pub fn of(places: &Places, plugin: &str, now: &BTreeMap<String, String>) -> Option<Diagnostic> {
+pub fn of(places: &Places, plugin: &str, now: &Loaded) -> Option<Diagnostic> {
     client::status(&places.control_socket(), QUICK).ok()?;
     let plan = daemon::plan_in_force(places)?;
     let runs = plan.watchers.iter().find(|(name, _)| name.plugin() == Some(plugin))?.1;
     let inherited = configure::base_environment(places);
-    let differences = differences(&runs.env, now, &inherited);
+    let mut differences = differences(&runs.env, &now.env, &inherited);
+    let secrets = now.secrets.different(&runs.secrets);
+    differences.extend(secrets.map(|name| format!("{name}, a secret, would be another one")));
     (!differences.is_empty()).then(|| {
         let what = format!("{plugin} runs with another environment than is configured now");
         let text = differences.join("; ");

@@ -11,7 +11,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::plan::Loaded;
 use mfserv_plugin::{Home, store};
 
-use super::{drift, first};
+use super::{drift, first, variables};
 use crate::cli::completions;
 use crate::cli::report::{self, Outcome};
 use crate::cli::{print, print_json};
@@ -43,11 +43,15 @@ pub fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Dia
     }
 }
 
+/// Print the environment variables of a plugin's programs, or change those that this node sets.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Env {
+    #[command(subcommand)]
+    command: Option<variables::Command>,
     /// A plugin's name, or its directory.
-    #[arg(add = ArgValueCompleter::new(completions::plugins_or_directories))]
-    name_or_dir: String,
+    #[arg(required = true, add = ArgValueCompleter::new(completions::plugins_or_directories))]
+    name_or_dir: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -55,17 +59,27 @@ pub struct Env {
 
 impl Env {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let (_, loaded) = load(places, &self.name_or_dir)?;
-        if let Some(drift) = drift::of(places, &self.name_or_dir, &loaded.env) {
+        if let Some(command) = self.command {
+            return command.run(places);
+        }
+        let name = self.name_or_dir.unwrap_or_default();
+        let (_, loaded) = load(places, &name)?;
+        if let Some(drift) = drift::of(places, &name, &loaded) {
             report::print_problem(&drift);
         }
         if self.json {
             print_json(&loaded.env)?;
             return Ok(Outcome::Done);
         }
-        print(&exports(&loaded.env, &[]));
+        let secrets: String = loaded.secrets.names().map(hidden).collect();
+        print(&(exports(&loaded.env, &[]) + &secrets));
         Ok(Outcome::Done)
     }
+}
+
+/// A line for a shell that sets nothing.
+fn hidden(name: &str) -> String {
+    format!("# {name} is set, and secret: `mfserv exec` has it\n")
 }
 
 /// `export K='v'` lines, without the variables of `but` and those that no shell can have.
@@ -99,7 +113,11 @@ impl Exec {
         // `mfserv exec NAME -- CMD` and `mfserv exec NAME CMD` are the same.
         words.next_if_eq(&"--");
         let words: Vec<String> = words.map(str::to_owned).collect();
-        Ok(become_command(&words, &loaded.env, self.cwd.then_some(dir.as_path())))
+        Ok(become_command(
+            &words,
+            &loaded.secrets.with(&loaded.env),
+            self.cwd.then_some(dir.as_path()),
+        ))
     }
 }
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use mfserv_core::Diagnostic;
-use mfserv_plugin::store::{self, Origin, Owner, Release};
+use mfserv_plugin::store::{self, Change, History, Origin, Owner, Release};
 use mfserv_plugin::{Cancel, Home, Progress, archive};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{first, own_spec, say_current};
+use super::{first, own_spec, print_warnings, say_current};
 use crate::cli::completions;
 use crate::cli::operate::Wait;
 use crate::cli::operation::Operation;
@@ -34,12 +34,23 @@ struct Row {
     /// When it became current the last time, milliseconds since the Unix epoch.
     since_ms: Option<u64>,
     dir: PathBuf,
+    /// What was changed of its variables while it was current, the last change at the end.
+    variables: Vec<ChangeOfVariables>,
     /// What the app has made or changed in it; `null` when that is not known.
     foreign_files: Option<Vec<String>>,
 }
 
+/// A change of variables: `mfserv env set` and `unset`.
+#[derive(Debug, Serialize)]
+struct ChangeOfVariables {
+    at_ms: u64,
+    what: String,
+}
+
 impl Row {
-    fn of(release: Release, current: Option<u32>) -> Self {
+    fn of(release: Release, current: Option<u32>, history: &History) -> Self {
+        let changes = history.changes(release.number).iter();
+        let of = |one: &Change| ChangeOfVariables { at_ms: one.at_ms, what: one.what.clone() };
         let metadata = archive::read_installed(&release.dir).map(|package| package.metadata);
         let metadata = metadata.unwrap_or_default();
         Row {
@@ -48,6 +59,7 @@ impl Row {
             version: metadata.version,
             release: metadata.release,
             since_ms: release.since_ms(),
+            variables: changes.map(of).collect(),
             foreign_files: store::foreign_files(&release.dir),
             dir: release.dir,
         }
@@ -63,6 +75,15 @@ impl Row {
         let mark = if self.current { "current" } else { "" };
         let number = self.number.to_string();
         vec![number, self.version.clone(), self.release.clone(), since, files, mark.into()]
+    }
+
+    /// A line for each change of its variables, below its own.
+    fn lines(&self) -> Vec<Vec<String>> {
+        let change = |one: &ChangeOfVariables| {
+            let none = String::new;
+            vec![none(), none(), none(), render::time(one.at_ms), one.what.clone(), none()]
+        };
+        std::iter::once(self.cells()).chain(self.variables.iter().map(change)).collect()
     }
 }
 
@@ -88,14 +109,17 @@ impl Releases {
             Err(_) if !all.is_empty() => None,
             Err(problem) => return Err(problem),
         };
-        let rows: Vec<Row> = all.into_iter().map(|release| Row::of(release, current)).collect();
+        let history = History::read(&home, &self.name)?;
+        let row = |release| Row::of(release, current, &history);
+        let rows: Vec<Row> = all.into_iter().map(row).collect();
         if self.json {
             print_json(&rows)?;
             return Ok(Outcome::Done);
         }
         let titles = ["NUMBER", "VERSION", "RELEASE", "SINCE", "MADE BY THE APP", ""];
         let titles = titles.map(str::to_owned).to_vec();
-        let cells: Vec<_> = std::iter::once(titles).chain(rows.iter().map(Row::cells)).collect();
+        let cells: Vec<_> =
+            std::iter::once(titles).chain(rows.iter().flat_map(Row::lines)).collect();
         print(&table(&cells));
         Ok(Outcome::Done)
     }
@@ -106,7 +130,8 @@ pub struct Rollback {
     /// The plugin's name.
     #[arg(add = ArgValueCompleter::new(completions::plugins))]
     name: String,
-    /// The release; default: the one before the current.
+    /// The release; default: what was before the last change: of the variables of the current
+    /// release (`mfserv env set`), else the release before it.
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     number: Option<u32>,
     /// Take routes from other plugins that have them.
@@ -119,9 +144,22 @@ pub struct Rollback {
 impl Rollback {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let mut op = Operation::new(places, "rollback", &self.wait)?;
-        let submitted = self.submit(places, &mut op);
-        if let (Ok(outcome), false) = (&submitted, self.wait.json) {
-            say_current(places, outcome, "is current again");
+        let undone = match self.number {
+            None => self.undoable(places)?,
+            Some(_) => None,
+        };
+        let submitted = match undone {
+            Some(_) => op.submit(self.request(None)),
+            None => self.submit(places, &mut op),
+        };
+        match (&submitted, undone) {
+            _ if self.wait.json => {}
+            (Ok(outcome), Some(what)) if outcome.ok => {
+                print_warnings(outcome);
+                print(&format!("{}: undone: {what}\n", self.name));
+            }
+            (Ok(outcome), None) => say_current(places, outcome, "is current again"),
+            _ => {}
         }
         op.end(submitted, json!({})).map(|_| Outcome::Done)
     }
@@ -136,8 +174,19 @@ impl Rollback {
         let asked = Asked { plugin, release: self.number, take_route, owner, patience, cancel };
         let (release, warnings) = check_release(places, asked, op.steps())?;
         op.warn(warnings);
-        let plugin = self.name.clone();
-        op.submit(Request::Rollback { plugin, release: Some(release), checked: true, take_route })
+        op.submit(self.request(Some(release)))
+    }
+
+    fn request(&self, release: Option<u32>) -> Request {
+        let (plugin, take_route) = (self.name.clone(), self.take_route);
+        Request::Rollback { plugin, release, checked: true, take_route }
+    }
+
+    /// The change of its variables that is undone first.
+    fn undoable(&self, places: &Places) -> Result<Option<String>, Diagnostic> {
+        let home = Home::new(places.home());
+        let history = History::read(&home, &self.name)?;
+        Ok(history.undoable(&home, &self.name).map(|change| change.what.clone()))
     }
 }
 

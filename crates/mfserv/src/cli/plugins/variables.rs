@@ -1,0 +1,248 @@
+//! `mfserv env set`, `unset` and `list`: variables that this node adds to the environment of a plugin.
+
+use std::io::{IsTerminal, Read, Write};
+
+use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_platform::clock;
+use mfserv_plugin::store::{self, Edit, History, Variable, Variables, check_name};
+use mfserv_plugin::{Home, Silent};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{drift, env, print_warnings};
+use crate::cli::completions;
+use crate::cli::operate::Wait;
+use crate::cli::operation::Operation;
+use crate::cli::report::{self, Outcome};
+use crate::cli::show::table;
+use crate::cli::{print, print_json};
+use mfserv_node::operations::{Outcome as OperationOutcome, Request};
+use mfserv_node::places::Places;
+
+/// The longest value that is read from standard input, bytes: the kernel takes no longer one.
+const LONGEST: u64 = 128 * 1024;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Set variables of a plugin: its workers are replaced, without losing a request.
+    Set(Set),
+    /// Take back what was set.
+    Unset(Unset),
+    /// List what was set.
+    List(List),
+}
+
+#[derive(Debug, Args)]
+pub struct Set {
+    /// The plugin's name.
+    #[arg(add = ArgValueCompleter::new(completions::plugins))]
+    name: String,
+    /// The variables; the value of one without `=` is read from standard input.
+    #[arg(required = true, value_name = "KEY=VALUE")]
+    variables: Vec<String>,
+    /// Show the values nowhere. (A command line is seen by others while it runs: `KEY` alone.)
+    #[arg(long)]
+    secret: bool,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct Unset {
+    /// The plugin's name.
+    #[arg(add = ArgValueCompleter::new(completions::plugins))]
+    name: String,
+    /// The variables.
+    #[arg(required = true, value_name = "KEY")]
+    variables: Vec<String>,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct List {
+    /// The plugin's name.
+    #[arg(add = ArgValueCompleter::new(completions::plugins))]
+    name: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Command {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        match self {
+            Command::Set(set) => {
+                let edit = set.edit()?;
+                change(places, ("env set", &set.name), edit, &set.wait)
+            }
+            Command::Unset(unset) => {
+                let edit = Edit::Unset(unset.variables);
+                change(places, ("env unset", &unset.name), edit, &unset.wait)
+            }
+            Command::List(list) => list.run(places),
+        }
+    }
+}
+
+impl Set {
+    fn edit(&self) -> Result<Edit, Diagnostic> {
+        let mut set = Variables::new();
+        let mut has_read = false;
+        for one in &self.variables {
+            let (name, written) = match one.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_string())),
+                None => (one.as_str(), None),
+            };
+            check_name(name)?;
+            let value = match written {
+                Some(value) => value,
+                None if has_read => return Err(read_twice(name)),
+                None => {
+                    has_read = true;
+                    value_of(name)?
+                }
+            };
+            set.insert(name.into(), Variable { value, secret: self.secret });
+        }
+        Ok(Edit::Set(set))
+    }
+}
+
+/// The value on standard input, without the end of its last line.
+fn value_of(name: &str) -> Result<String, Diagnostic> {
+    let failed = |because: &str| {
+        Diagnostic::error(format!("the value of {name} cannot be read from standard input"))
+            .kind(Kind::Usage)
+            .because(because)
+    };
+    let stdin = std::io::stdin();
+    let mut value = String::new();
+    if stdin.is_terminal() {
+        let _ = write!(std::io::stderr(), "{name}: ");
+        let was = tcgetattr(&stdin).map_err(|e| failed(&e.to_string()))?;
+        let mut silent = was.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(|e| failed(&e.to_string()))?;
+        let read = stdin.read_line(&mut value);
+        let _ = tcsetattr(&stdin, OptionalActions::Flush, &was);
+        let _ = writeln!(std::io::stderr());
+        read.map_err(|e| failed(&e.to_string()))?;
+    } else {
+        let read = stdin.lock().take(LONGEST + 1).read_to_string(&mut value);
+        read.map_err(|e| failed(&e.to_string()))?;
+    }
+    if value.len() as u64 > LONGEST || value.contains('\0') {
+        return Err(failed("it is longer than 128 KiB, or has a NUL byte"));
+    }
+    let value = value.strip_suffix('\n').unwrap_or(&value);
+    Ok(value.strip_suffix('\r').unwrap_or(value).to_string())
+}
+
+fn read_twice(name: &str) -> Diagnostic {
+    Diagnostic::error(format!("the value of {name} cannot be read from standard input"))
+        .kind(Kind::Usage)
+        .because("another value is read from there")
+        .help("set them one by one, or write NAME=VALUE")
+}
+
+/// Stages the change in this process, as no request has values in it, and has it put in force.
+fn change(
+    places: &Places,
+    (command, name): (&str, &str),
+    edit: Edit,
+    wait: &Wait,
+) -> Result<Outcome, Diagnostic> {
+    let mut op = Operation::new(places, command, wait)?;
+    let submitted = stage_and_submit(places, &mut op, name, edit);
+    if let (Ok((outcome, what)), false) = (&submitted, wait.json) {
+        print_warnings(outcome);
+        if outcome.ok {
+            print(&format!("{name}: {what}\n"));
+        }
+    }
+    op.end(submitted.map(|(outcome, _)| outcome), json!({})).map(|_| Outcome::Done)
+}
+
+fn stage_and_submit(
+    places: &Places,
+    op: &mut Operation<'_>,
+    name: &str,
+    edit: Edit,
+) -> Result<(OperationOutcome, String), Diagnostic> {
+    let home = Home::new(places.home());
+    is_plugin(&home, name)?;
+    let (owner, patience, cancel) = (op.owner(), op.patience(), op.cancel().clone());
+    let claim = store::claim_within(&home, name, &owner, patience, &cancel, op.steps())?;
+    let what = claim.stage_variables(edit, clock::now_ms())?;
+    drop(claim);
+    let request = Request::Env { plugin: name.into(), what: what.clone() };
+    let submitted = op.submit(request);
+    if submitted.is_err() {
+        // Nobody has accepted it, or it is carried out: then it is not staged any more.
+        let claim = store::claim_within(&home, name, &owner, patience, &cancel, &mut Silent);
+        let _ = claim.and_then(|claim| claim.give_up_variables(&owner.operation));
+    }
+    Ok((submitted?, what))
+}
+
+/// Variables are those of a plugin, not of one of its apps.
+fn is_plugin(home: &Home, name: &str) -> Result<(), Diagnostic> {
+    let plugin = name.split(['.', '/']).next().unwrap_or(name);
+    match store::current(home, name) {
+        Ok(_) => Ok(()),
+        Err(_) if plugin != name && store::current(home, plugin).is_ok() => {
+            Err(Diagnostic::error(format!("{name} has no variables of its own"))
+                .kind(Kind::Usage)
+                .because("all programs of a plugin have the same")
+                .help(format!("name the plugin: {plugin}")))
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
+/// A variable, as it is shown.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    /// `null` for a secret.
+    value: Option<String>,
+    secret: bool,
+}
+
+impl List {
+    fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        let home = Home::new(places.home());
+        is_plugin(&home, &self.name)?;
+        let dir = store::current(&home, &self.name)?.dir;
+        let history = History::read(&home, &self.name)?;
+        let set = history.in_force(&home, &self.name, &dir, false);
+        let rows: Vec<Row> = set
+            .iter()
+            .map(|(name, one)| Row {
+                name: name.clone(),
+                value: (!one.secret).then(|| one.value.clone()),
+                secret: one.secret,
+            })
+            .collect();
+        let drift = env::load(places, &self.name)
+            .ok()
+            .and_then(|(_, loaded)| drift::of(places, &self.name, &loaded));
+        if self.json {
+            print_json(&json!({"plugin": self.name, "variables": rows, "drift": drift}))?;
+            return Ok(Outcome::Done);
+        }
+        if let Some(drift) = drift {
+            report::print_problem(&drift);
+        }
+        let titles = vec!["NAME".to_string(), "VALUE".to_string()];
+        let cells = rows.into_iter().map(|row| {
+            vec![row.name, row.value.map_or("(secret)".into(), |value| value.replace('\n', "\\n"))]
+        });
+        print(&table(&std::iter::once(titles).chain(cells).collect::<Vec<_>>()));
+        Ok(Outcome::Done)
+    }
+}

@@ -1,0 +1,30 @@
+//! What the administrator has added to the environment of a plugin.
+
+use std::collections::BTreeMap;
+
+use mfserv_core::Diagnostic;
+use mfserv_core::secrets::Secrets;
+use mfserv_plugin::Home;
+use mfserv_plugin::store::History;
+
+use super::Read;
+
+/// Adds what the administrator has set (`mfserv env set`), which wins over what the plugin sets.
+/// Returns what is secret of it.
+pub(super) fn add(
+    home: &Home,
+    plugin: &Read,
+    env: &mut BTreeMap<String, String>,
+) -> Result<Secrets, Diagnostic> {
+    let history = History::read(home, &plugin.name)?;
+    let set = history.in_force(home, &plugin.name, &plugin.dir, plugin.is_tried);
+    let (secret, open): (Vec<_>, Vec<_>) = set
+        .iter()
+        .map(|(name, variable)| ((name.clone(), variable.value.clone()), variable.secret))
+        .partition(|(_, is_secret)| *is_secret);
+    env.extend(open.into_iter().map(|(pair, _)| pair));
+    let secrets: Secrets = secret.into_iter().map(|(pair, _)| pair).collect();
+    // What the plugin sets under the same name is not used.
+    secrets.names().for_each(|name| drop(env.remove(name)));
+    Ok(secrets)
+}

@@ -1,0 +1,359 @@
+//! Variables that an administrator adds to the environment of a plugin (`mfserv env set`), and their
+//! history: each release has its own, which a rollback brings back with it.
+//!
+//! One file for each plugin, which its user alone can read. A change is staged in it, tried beside
+//! what serves, and then put in force by one more write.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use mfserv_core::suggest::nearest;
+use mfserv_core::{Diagnostic, Kind, Location};
+use mfserv_platform::{disk, private};
+use serde::{Deserialize, Serialize};
+
+use super::claim::Claim;
+use super::links::current;
+use super::releases::{number_of, releases};
+use crate::home::Home;
+
+/// How many changes of a release are remembered.
+const REMEMBERED: usize = 20;
+/// What a developer's directory is called among the releases.
+const LINK: &str = "link";
+
+/// Names that mfserv sets, and why nobody else does.
+const RESERVED: &[(&str, &str)] = &[
+    ("PORT", "mfserv says there where the app listens"),
+    ("HOTSWAP", "mfserv sets it for each worker"),
+    ("NOTIFY_SOCKET", "mfserv sets it for each worker"),
+    ("TMPDIR", "mfserv gives each plugin a directory of its own"),
+    ("PYTHON", "mfserv sets it to the interpreter of the plugin (`_python` in its config.ini)"),
+    ("PYTHON_SHORT_VERSION", "mfserv sets it to the interpreter of the plugin"),
+    ("PATH", SEARCH),
+    ("PYTHONPATH", SEARCH),
+    ("NODE_PATH", SEARCH),
+    ("LD_LIBRARY_PATH", SEARCH),
+    ("PKG_CONFIG_PATH", SEARCH),
+];
+const SEARCH: &str =
+    "mfserv makes it of the plugin's packages; a line of .layerapi2_extra_env adds to it";
+/// What the names begin with that belong to the node.
+const RESERVED_STARTS: &[&str] = &[
+    "MFSERV_",
+    "MFMODULE",
+    "MFHARDWARE_",
+    "MFHOSTNAME",
+    "MFCONFIG",
+    "MFLOG_",
+    "METWORK_",
+    "LISTEN_",
+];
+
+/// A variable.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Its value.
+    pub value: String,
+    /// The value is shown nowhere.
+    #[serde(default)]
+    pub secret: bool,
+}
+
+/// A secret is not shown.
+impl fmt::Debug for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.secret { "***" } else { &self.value })
+    }
+}
+
+/// Variables by name.
+pub type Variables = BTreeMap<String, Variable>;
+
+/// A change of variables, which can be undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The operation that made it.
+    pub id: String,
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What was done, without values: `set A, B`.
+    pub what: String,
+    /// What was there before.
+    before: Variables,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// These get these values.
+    Set(Variables),
+    /// These go.
+    Unset(Vec<String>),
+    /// The last change is undone.
+    Undo,
+}
+
+/// A change that is not in force yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Staged {
+    id: String,
+    at_ms: u64,
+    what: String,
+    release: String,
+    variables: Variables,
+    is_undo: bool,
+}
+
+/// The variables of a release, and how they came to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct OfRelease {
+    variables: Variables,
+    changes: Vec<Change>,
+}
+
+/// The file of a plugin.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Those of a release that is not among the others: a new one.
+    latest: Variables,
+    releases: BTreeMap<String, OfRelease>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    staged: Option<Staged>,
+}
+
+impl History {
+    /// The file of a plugin; what there is without one.
+    pub fn read(home: &Home, plugin: &str) -> Result<Self, Diagnostic> {
+        let file = home.variables_file(plugin);
+        let text = match fs::read(&file) {
+            Ok(text) => text,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) => return Err(disk::failed("read", &file, e)),
+        };
+        serde_json::from_slice(&text).map_err(|why| {
+            let place = format!("line {}, column {}", why.line(), why.column());
+            Diagnostic::error(format!("the variables of {plugin} cannot be read"))
+                .kind(Kind::BadConfiguration)
+                .because(format!("the file is damaged at {place}"))
+                .at(Location::new(file.to_string_lossy(), why.line() as u32))
+                .help("bring it back from a backup; or remove it, and set the variables again")
+        })
+    }
+
+    fn of(&self, release: &str) -> &Variables {
+        self.releases.get(release).map_or(&self.latest, |one| &one.variables)
+    }
+
+    /// The variables of the plugin in this directory; `is_tried`: with a change that is tried.
+    pub fn in_force(&self, home: &Home, plugin: &str, dir: &Path, is_tried: bool) -> &Variables {
+        let release = release_of(home, plugin, dir);
+        let staged = self.staged.as_ref().filter(|staged| is_tried && staged.release == release);
+        staged.map_or_else(|| self.of(&release), |staged| &staged.variables)
+    }
+
+    /// True while a change of this operation is staged.
+    pub fn is_staged_by(&self, id: &str) -> bool {
+        self.staged.as_ref().is_some_and(|staged| staged.id == id)
+    }
+
+    /// The changes while a release was current, the last one at the end.
+    pub fn changes(&self, number: u32) -> &[Change] {
+        self.releases.get(&number.to_string()).map_or(&[], |one| &one.changes)
+    }
+
+    /// The change that is undone next; `None`: the plugin has had none since its release is current.
+    pub fn undoable(&self, home: &Home, plugin: &str) -> Option<&Change> {
+        let dir = current(home, plugin).ok()?.dir;
+        self.releases.get(&release_of(home, plugin, &dir))?.changes.last()
+    }
+
+    fn write(&self, home: &Home, plugin: &str) -> Result<(), Diagnostic> {
+        let file = home.variables_file(plugin);
+        file.parent().map_or(Ok(()), disk::create_dir)?;
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|e| Diagnostic::error("the variables cannot be written").because(e))?;
+        private::write(&file, &text)
+    }
+}
+
+/// What the variables of a directory are kept by.
+fn release_of(home: &Home, plugin: &str, dir: &Path) -> String {
+    number_of(home, plugin, dir).map_or_else(|| LINK.into(), |number| number.to_string())
+}
+
+/// Refuses a name that no variable may have here.
+pub fn check_name(name: &str) -> Result<(), Diagnostic> {
+    let refused = |because: String, help: &str| {
+        Err(Diagnostic::error(format!("{name} cannot be set"))
+            .kind(Kind::Usage)
+            .because(because)
+            .help(help))
+    };
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty()
+        || !name.chars().all(is_letter)
+        || name.starts_with(|c: char| c.is_ascii_digit())
+    {
+        return refused("it is no name of a variable".into(), "letters, digits and _ make a name");
+    }
+    let help = "give it another name; config.ini has what the app may choose of it";
+    if let Some((_, why)) = RESERVED.iter().find(|(known, _)| *known == name) {
+        return refused((*why).into(), help);
+    }
+    match RESERVED_STARTS.iter().find(|start| name.starts_with(**start)) {
+        Some(start) => refused(format!("names that begin with {start} are mfserv's own"), help),
+        None => Ok(()),
+    }
+}
+
+impl Claim {
+    /// Stages a change of the variables of the current release, by this operation. Returns what it
+    /// does, without values.
+    pub fn stage_variables(&self, edit: Edit, at_ms: u64) -> Result<String, Diagnostic> {
+        let (home, plugin) = (&self.home, self.plugin.as_str());
+        let dir = current(home, plugin)?.dir;
+        let mut history = History::read(home, plugin)?;
+        let release = release_of(home, plugin, &dir);
+        let mut variables = history.of(&release).clone();
+        let is_undo = edit == Edit::Undo;
+        let what = match edit {
+            Edit::Set(set) => {
+                set.keys().try_for_each(|name| check_name(name))?;
+                let names: Vec<String> = set.keys().cloned().collect();
+                for (name, mut variable) in set {
+                    // What was secret once is not shown because somebody forgets to say so.
+                    variable.secret |= variables.get(&name).is_some_and(|old| old.secret);
+                    variables.insert(name, variable);
+                }
+                format!("set {}", names.join(", "))
+            }
+            Edit::Unset(names) => {
+                names.iter().try_for_each(|name| remove(plugin, &mut variables, name))?;
+                format!("unset {}", names.join(", "))
+            }
+            Edit::Undo => {
+                let last = history.releases.get(&release).and_then(|one| one.changes.last());
+                let last = last.ok_or_else(|| nothing_to_undo(plugin))?;
+                variables = last.before.clone();
+                format!("undo: {}", last.what)
+            }
+        };
+        let id = self.owner.operation.clone();
+        history.staged =
+            Some(Staged { id, at_ms, what: what.clone(), release, variables, is_undo });
+        history.write(home, plugin)?;
+        Ok(what)
+    }
+
+    /// Puts the staged change of an operation in force. Done again, it changes nothing.
+    pub fn commit_variables(&self, id: &str) -> Result<(), Diagnostic> {
+        let (home, plugin) = (&self.home, self.plugin.as_str());
+        let mut history = History::read(home, plugin)?;
+        let release = release_of(home, plugin, &current(home, plugin)?.dir);
+        let Some(staged) = history.staged.take().filter(|staged| staged.id == id) else {
+            return Err(overtaken(plugin));
+        };
+        if staged.release != release {
+            return Err(overtaken(plugin));
+        }
+        let before = history.of(&release).clone();
+        let all = releases(home, plugin);
+        // What was current before the first change of all had none of them.
+        for one in all.iter().filter(|one| one.committed) {
+            let variables = history.latest.clone();
+            let new = || OfRelease { variables, changes: Vec::new() };
+            history.releases.entry(one.number.to_string()).or_insert_with(new);
+        }
+        let is_there =
+            |name: &str| name == LINK || all.iter().any(|o| o.number.to_string() == name);
+        history.releases.retain(|name, _| is_there(name));
+        let own = history.releases.entry(release).or_default();
+        match staged.is_undo {
+            true => drop(own.changes.pop()),
+            false => {
+                let Staged { id, at_ms, what, .. } = staged;
+                own.changes.push(Change { id, at_ms, what, before });
+            }
+        }
+        let surplus = own.changes.len().saturating_sub(REMEMBERED);
+        own.changes.drain(..surplus);
+        own.variables = staged.variables.clone();
+        history.latest = staged.variables;
+        history.write(home, plugin)
+    }
+
+    /// Forgets the staged change of an operation.
+    pub fn give_up_variables(&self, id: &str) -> Result<(), Diagnostic> {
+        let mut history = History::read(&self.home, &self.plugin)?;
+        match history.staged.take().filter(|staged| staged.id == id) {
+            Some(_) => history.write(&self.home, &self.plugin),
+            None => Ok(()),
+        }
+    }
+
+    /// Before a release becomes current: a new one has the variables of the one before, one that is
+    /// gone back to those that it had.
+    pub(super) fn hand_over_variables(&self, number: u32) -> Result<(), Diagnostic> {
+        let (home, plugin) = (&self.home, self.plugin.as_str());
+        let before = History::read(home, plugin)?;
+        let Ok(there) = current(home, plugin) else { return Ok(()) };
+        let (from, to) = (release_of(home, plugin, &there.dir), number.to_string());
+        if before == History::default() || from == to {
+            return Ok(());
+        }
+        let mut next = before.clone();
+        let was_current = releases(home, plugin).iter().any(|o| o.number == number && o.committed);
+        if !was_current {
+            let variables = before.of(&from).clone();
+            next.releases.insert(to.clone(), OfRelease { variables, changes: Vec::new() });
+        }
+        next.latest = next.of(&to).clone();
+        if next == before { Ok(()) } else { next.write(home, plugin) }
+    }
+
+    /// After its uninstallation: the history goes with the releases; the variables are kept as the
+    /// override file is, unless all is to go.
+    pub(super) fn keep_variables(&self, clean: bool) -> Result<(), Diagnostic> {
+        let file = self.home.variables_file(&self.plugin);
+        let History { latest, .. } = History::read(&self.home, &self.plugin).unwrap_or_default();
+        match clean || latest.is_empty() {
+            true => disk::remove(&file),
+            false => {
+                let kept = History { latest, ..History::default() };
+                kept.write(&self.home, &self.plugin)
+            }
+        }
+    }
+}
+
+fn remove(plugin: &str, variables: &mut Variables, name: &str) -> Result<(), Diagnostic> {
+    if variables.remove(name).is_some() {
+        return Ok(());
+    }
+    let unknown = Diagnostic::error(format!("{name} is not among the variables of {plugin}"))
+        .kind(Kind::Usage);
+    let names = || variables.keys().map(String::as_str);
+    Err(match (nearest(name, names()), variables.is_empty()) {
+        (Some(near), _) => unknown.help(format!("did you mean {near}?")),
+        (None, true) => unknown.because("none was set: `mfserv env set` sets them"),
+        (None, false) => {
+            unknown.help(format!("there are {}", names().collect::<Vec<_>>().join(", ")))
+        }
+    })
+}
+
+fn nothing_to_undo(plugin: &str) -> Diagnostic {
+    Diagnostic::error(format!("no variable of {plugin} has changed since its release is current"))
+        .kind(Kind::Refused)
+}
+
+fn overtaken(plugin: &str) -> Diagnostic {
+    Diagnostic::error(format!("the variables of {plugin} are as they were"))
+        .kind(Kind::Refused)
+        .because("another change of the plugin came between")
+        .help("look at `mfserv env list`, and try again")
+}
