@@ -4,6 +4,7 @@
 mod command;
 mod counts;
 mod jobs;
+mod php;
 pub mod preview;
 mod routes;
 mod taking;
@@ -32,6 +33,7 @@ use crate::watcher::WatcherSpec;
 pub use command::{slots_of, split_command};
 pub use counts::{Count, Held, HeldOptions};
 pub use jobs::CrontabLine;
+pub use php::{PROCESSES_VARIABLE, TIMEOUT_VARIABLE, is_php_wrapper};
 
 /// Programs of a plugin that are this one: PHP, and sockets given as systemd gives them.
 pub const OWN_PROGRAMS: [&str; 2] = ["php_wrapper", "socket_activate"];

@@ -18,6 +18,21 @@ const SAID_MAX: usize = 4 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault(&'static str);
 
+const OVERLOADED: Fault = Fault("it is overloaded");
+
+impl Fault {
+    /// The words.
+    pub fn reason(self) -> &'static str {
+        self.0
+    }
+
+    /// True if the responder has refused the request because it has too much to do: it has not begun
+    /// with it.
+    pub fn is_overload(self) -> bool {
+        self == OVERLOADED
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
@@ -125,7 +140,7 @@ impl Answer {
             0 if self.has_head => Ok(()),
             0 => Err(Fault("the request ended before the head of its answer")),
             1 => Err(Fault("it takes one request at a time on a connection")),
-            2 => Err(Fault("it is overloaded")),
+            2 => Err(OVERLOADED),
             3 => Err(Fault("it is no FastCGI responder")),
             _ => Err(Fault("it ended the request in a way that FastCGI does not know")),
         }

@@ -15,5 +15,6 @@ mod record;
 
 pub use self::answer::{Answer, Fault};
 pub use self::record::{
-    CONTENT_MAX, END_OF_CONTENT, begin_request, content_head, put_content, put_param, put_params,
+    CONTENT_MAX, END_OF_CONTENT, begin_request, content_head, longest_param, put_content,
+    put_param, put_params,
 };

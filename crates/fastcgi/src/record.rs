@@ -43,7 +43,8 @@ fn put_length(out: &mut Vec<u8>, length: usize) {
 /// Writes the whole list of parameters, and its end.
 ///
 /// A record ends where a parameter ends, because php-fpm reads the parameters of each record by
-/// themselves. Only a parameter that is longer than [`CONTENT_MAX`] is in several records.
+/// themselves. Only a parameter that is longer than [`CONTENT_MAX`] is in several records, which the
+/// specification allows and php-fpm does not take ([`longest_param`]).
 pub fn put_params(out: &mut Vec<u8>, params: &[u8]) {
     let (mut from, mut end) = (0, 0);
     while end < params.len() {
@@ -56,6 +57,17 @@ pub fn put_params(out: &mut Vec<u8>, params: &[u8]) {
     }
     put_records(out, PARAMS, &params[from..]);
     out.extend_from_slice(&head(PARAMS, 0));
+}
+
+/// How long the longest parameter of a list is, with its lengths, bytes.
+pub fn longest_param(params: &[u8]) -> usize {
+    let (mut longest, mut at) = (0, 0);
+    while at < params.len() {
+        let length = pair_length(&params[at..]);
+        longest = longest.max(length);
+        at += length;
+    }
+    longest
 }
 
 /// How long the first parameter of a list is, with its lengths.
@@ -144,7 +156,9 @@ mod tests {
         put_param(&mut first, b"SHORT", b"1");
         put_param(&mut first, b"REQUEST_URI", &[b'u'; 40_000]);
         put_param(&mut second, b"QUERY_STRING", &[b'q'; 40_000]);
-        put_params(&mut out, &[first.as_slice(), &second].concat());
+        let params = [first.as_slice(), &second].concat();
+        assert_eq!(longest_param(&params), second.len());
+        put_params(&mut out, &params);
         let wanted = [
             &head(PARAMS, first.len())[..],
             &first,

@@ -5,7 +5,11 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use mfserv_core::route::RouteTable;
+use mfserv_core::wire::front::{FromFront, Peer, ToFront};
 
 use crate::world::*;
 
@@ -72,8 +76,7 @@ fn malformed() -> Vec<(Vec<u8>, &'static str)> {
         (vec![1, STDOUT, 0, 2, 0, 0, 0, 0], "malformed"),
         (record(END, &[0; 3]), "malformed"),
         (ended(), "malformed"),
-        // Overloaded; no responder.
-        (record(END, &[0, 0, 0, 0, 2, 0, 0, 0]), "malformed"),
+        // No responder.
         (record(END, &[0, 0, 0, 0, 3, 0, 0, 0]), "malformed"),
         (of("Status: 101 Switching\r\n\r\n"), "malformed"),
         (of("Status: no\r\n\r\n"), "malformed"),
@@ -168,5 +171,120 @@ fn a_fastcgi_worker_that_only_says_errors_is_given_up_in_time_and_fills_no_memor
     assert_eq!((got.status, got.field("x-mfserv-cause")), (504, vec!["timeout".into()]));
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert!(memory() < before + 4096, "{before} KiB, then {} KiB", memory());
+    assert_eq!(front.get("/a/fine").text(), "fine");
+}
+
+#[test]
+fn an_overloaded_fastcgi_worker_is_a_503_with_its_cause_and_other_faults_keep_their_words() {
+    let world = World::new();
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = tries.clone();
+    let worker = responder(&world, move |stream, request| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let status = if request.contains("/a/overloaded") { 2 } else { 3 };
+        let _ = stream.write_all(&record(END, &[0, 0, 0, 0, status, 0, 0, 0]));
+    });
+    let mut front = world.serving(fastcgi(), &[&worker]);
+    let mut client = Client::connect(front.address);
+    client.send("POST /a/overloaded HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
+    let got = client.receive().unwrap();
+    assert_eq!((got.status, got.field("x-mfserv-cause")), (503, vec!["overloaded".to_string()]));
+    assert_eq!(got.field("retry-after"), ["1"]);
+    assert_eq!(tries.load(Ordering::SeqCst), 3, "nothing has begun with it: it is tried again");
+    assert_eq!(client.get("/a/other").status, 502);
+    let said = |words: &'static str| move |from: &FromFront| matches!(from, FromFront::Trouble { detail, .. } if detail.starts_with(words));
+    front.daemon.wait_for(said("it refuses the request"));
+    front.daemon.wait_for(said("it is no FastCGI responder"));
+}
+
+#[test]
+fn a_fastcgi_worker_has_its_slot_until_it_ends_the_request() {
+    let world = World::new();
+    let (may_end, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (ends, counted) = (may_end.clone(), asked.clone());
+    let worker = responder(&world, move |stream, _| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let _ = stream.write_all(&record(STDOUT, b"Content-Length: 4\r\n\r\ndone"));
+        // What is above the length is nobody's.
+        let _ = stream.write_all(&record(STDOUT, b"more"));
+        until("it may end", || ends.load(Ordering::SeqCst));
+        let _ = stream.write_all(&[record(STDERR, b"said late"), ended()].concat());
+    });
+    let mut front = world.serving(fastcgi(), &[&worker]);
+    let mut first = Client::connect(front.address);
+    assert_eq!(first.get("/a/x").text(), "done", "the client does not wait for the end");
+    let mut second = Client::connect(front.address);
+    second.send("GET /a/x HTTP/1.1\r\nHost: h\r\n\r\n");
+    until("it waits for a slot", || front.daemon.stats().upstreams["p/a"].waiting == 1);
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    may_end.store(true, Ordering::SeqCst);
+    assert_eq!(second.receive().unwrap().text(), "done");
+    let stats = front.daemon.stats();
+    let is_said = |(text, _): (&String, &_)| text.contains("longer than its Content-Length");
+    assert!(stats.warnings.iter().any(is_said), "{:?}", stats.warnings);
+    let log = || std::fs::read_to_string(world.path("log/nginx_error.log")).unwrap_or_default();
+    until("what is said late is logged", || log().contains("said late"));
+    assert!(!log().contains("nobody asked for"), "{}", log());
+}
+
+#[test]
+fn a_fastcgi_worker_that_never_ends_a_request_is_given_up_after_the_timeout() {
+    let world = World::new();
+    let worker = responder(&world, |stream, _| {
+        let _ = stream.write_all(&record(STDOUT, b"Content-Length: 4\r\n\r\ndone"));
+        let _ = stream.read(&mut [0]);
+    });
+    let mut table = fastcgi();
+    table.upstreams.get_mut("p/a").unwrap().timeout_ms = 300;
+    let mut front = world.serving(table, &[&worker]);
+    assert_eq!(front.get("/a/x").text(), "done");
+    front.daemon.wait_for(|from| {
+        matches!(from, FromFront::Trouble { detail, .. } if detail.contains("does not end the request"))
+    });
+    assert_eq!(front.get("/a/fine").text(), "fine");
+}
+
+#[test]
+fn a_fastcgi_worker_runs_the_scripts_of_its_own_release_and_learns_where_the_client_connected() {
+    let world = World::new();
+    let worker = responder(&world, |stream, request| {
+        let head = format!("Content-Length: {}\r\n\r\n{request}", request.len());
+        let _ = stream.write_all(&[record(STDOUT, head.as_bytes()), ended()].concat());
+    });
+    let mut front = world.serving(fastcgi(), &[]);
+    let peer = Peer { dir: Some("/releases/1".into()), ..worker.peer() };
+    front.daemon.say(&ToFront::Admit { upstream: "p/a".into(), peer });
+    front.daemon.wait_for(|from| matches!(from, FromFront::Admitted { .. }));
+    let got = ask(front.address, "GET /a/x.php HTTP/1.0\r\n\r\n").text();
+    let address = front.address.ip();
+    let mut pairs = vec![
+        "SCRIPT_FILENAME/releases/1/scripts/x.php".to_string(),
+        "DOCUMENT_ROOT/releases/1/scripts".into(),
+        format!("SERVER_ADDR{address}"),
+    ];
+    // nginx speaks HTTP/1.1 with the front behind it, and has a name for a server without one.
+    if crate::kind::under_test().0 != "nginx" {
+        pairs.extend(["SERVER_PROTOCOLHTTP/1.0".into(), format!("SERVER_NAME{address}")]);
+    }
+    for pair in pairs {
+        assert!(got.contains(&pair), "{pair}: {got:?}");
+    }
+}
+
+#[test]
+fn a_field_that_has_no_room_in_a_record_of_fastcgi_is_refused_before_a_worker_is_asked() {
+    let world = World::new();
+    let worker = responder(&world, |_, _| ());
+    let mut table = fastcgi();
+    table.server.request_head.bytes = 200_000;
+    let front = world.serving(table, &[&worker]);
+    let long =
+        |length| format!("GET /a/fine HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(length));
+    let mut client = Client::connect(front.address);
+    client.send(long(65_000));
+    assert_eq!(client.receive().unwrap().status, 200);
+    client.send(long(66_000));
+    let got = client.receive().unwrap();
+    assert_eq!((got.status, got.field("x-mfserv-cause")), (431, vec!["bad_request".to_string()]));
     assert_eq!(front.get("/a/fine").text(), "fine");
 }

@@ -5,17 +5,21 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use mfserv_testkit::{Load, Node, post, servers};
+use mfserv_testkit::{Load, Node, post, servers, until};
 
 use crate::{Turn, node};
 
+/// The longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What the plugin's scripts do, by the name of the script.
-const SCRIPTS: [(&str, &str); 5] = [
+const SCRIPTS: [(&str, &str); 10] = [
     (
         "env.php",
         "<?php foreach (['SCRIPT_NAME', 'PATH_INFO', 'QUERY_STRING', 'REQUEST_METHOD', 'REQUEST_URI', \
-         'CONTENT_LENGTH', 'HTTP_COOKIE', 'HTTP_PROXY', 'HTTPS', 'REMOTE_ADDR', 'SERVER_NAME', \
+         'CONTENT_LENGTH', 'HTTP_COOKIE', 'HTTP_PROXY', 'HTTPS', 'REMOTE_ADDR', 'SERVER_NAME', 'SERVER_ADDR', 'SERVER_PROTOCOL', \
          'PHP_SELF', 'HTTP_X_REAL_IP', 'HTTP_X_FORWARDED_PROTO', 'HTTP_X_SSL_CLIENT_VERIFY', \
          'MFSERV_CURRENT_PLUGIN_NAME'] as $name) { echo $name, '=', $_SERVER[$name] ?? getenv($name), \
          \"\\n\"; }",
@@ -26,6 +30,21 @@ const SCRIPTS: [(&str, &str); 5] = [
         "<?php header('X-Own: yes'); header('Location: /elsewhere', true, 303); echo 'see';",
     ),
     ("sub/photo.jpg", "<?php echo 'ran';"),
+    ("static/secret.php", "<?php echo 'password';"),
+    // Goes on after the content that it announces, and is counted until then.
+    (
+        "after.php",
+        "<?php ignore_user_abort(true); header('Content-Length: 2'); echo 'ok'; flush(); \
+         while (!file_exists(getenv('MFSERV_CURRENT_PLUGIN_DATA_DIR') . '/go')) { usleep(10000); clearstatcache(); } \
+         touch(getenv('MFSERV_CURRENT_PLUGIN_DATA_DIR') . '/went');",
+    ),
+    ("hang.php", "<?php sleep(600);"),
+    (
+        "release.php",
+        "<?php $own = basename(dirname(getcwd())); $run = getenv('MFSERV_CURRENT_PLUGIN_DIR'); \
+         if ($own != basename($run)) { http_response_code(500); } echo $own, ' ', $run;",
+    ),
+    ("pid.php", "<?php usleep(20000); echo 'done';"),
     ("sub/index.php", "<?php for ($i = 0; $i < 400; $i++) { echo str_repeat('b', 10000); }"),
 ];
 
@@ -68,11 +87,18 @@ fn a_plugin_of_php_is_made_released_and_served_by_php_fpm() {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, text).unwrap();
     }
+    fs::write(dir.join("php-fpm.conf"), "pm.max_children = 3\n").unwrap();
+    let config = dir.join("config.ini");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replacen("\ntimeout=0", "\ntimeout=4", 1)).unwrap();
     node.start();
     let package = crate::install::release(&node, &dir);
     node.mfserv(&["install", &package.to_string_lossy()]).code(0);
     answers_as_cgi_says(&node);
     faults_are_answered(&node);
+    work_after_the_answer_holds_one_of_as_many_slots_as_php_fpm_has_processes(&node);
+    a_script_that_takes_too_long_is_ended_with_its_answer(&node);
+    a_php_fpm_that_is_killed_fails_no_request(&node);
     a_new_release_loses_no_request(&node, &dir);
     node.stop();
 }
@@ -137,10 +163,57 @@ fn answers_as_cgi_says(node: &Node) {
 }
 
 fn faults_are_answered(node: &Node) {
+    assert_eq!(
+        node.get("/shop/static/secret.php").status,
+        404,
+        "the text of a script is not shown"
+    );
+    let text = ask(node, "GET /shop/env.php HTTP/1.0\r\n\r\n");
+    for line in ["SERVER_PROTOCOL=HTTP/1.0", "SERVER_ADDR=127.0.0.1", "SERVER_NAME=127.0.0.1"] {
+        assert!(text.contains(&format!("{line}\n")), "{line}: {text}");
+    }
     assert_eq!(node.get("/shop/none.php").status, 404, "php-fpm says that there is no such file");
     let upload = node.get("/shop/sub/photo.jpg/x.php");
     assert!(upload.status >= 400 && !upload.text().contains("ran"), "{}", upload.text());
     assert_eq!(node.get("/shop/%2e%2e/%2e%2e/etc/passwd").status, 400);
+}
+
+fn work_after_the_answer_holds_one_of_as_many_slots_as_php_fpm_has_processes(node: &Node) {
+    let own =
+        fs::read_to_string(node.path("tmp/config_auto/php-fpm.app_shop_main_1.conf")).unwrap();
+    assert!(own.ends_with("[www]\npm.max_children = 3\n"), "{own}");
+    for _ in 0..3 {
+        assert_eq!(node.get("/shop/after.php").text(), "ok");
+    }
+    let plan = fs::read_to_string(node.path("var/run/plan.json")).unwrap();
+    assert!(plan.contains("\"per_worker\":3"), "{plan}");
+    fs::write(node.path("var/data/shop/go"), "").unwrap();
+    until("what followed the answer was done", PATIENCE, || {
+        node.path("var/data/shop/went").exists()
+    });
+}
+
+fn a_script_that_takes_too_long_is_ended_with_its_answer(node: &Node) {
+    let answer = node.get("/shop/hang.php");
+    assert_eq!((answer.status, answer.field("x-mfserv-cause")), (504, Some("timeout")));
+    let ended = |line: &String| line.contains("execution timed out");
+    until("php-fpm ends the script", PATIENCE, || {
+        node.log_lines("app_shop_main").iter().any(ended)
+    });
+}
+
+fn a_php_fpm_that_is_killed_fails_no_request(node: &Node) {
+    let load = Load::new(node.address(), "/shop/pid.php").connections(6).start();
+    for _ in 0..3 {
+        load.answers(20);
+        let before = node.pids("app.shop.main");
+        before.iter().for_each(|pid| node.kill(*pid));
+        until("another one is there", PATIENCE, || {
+            let now = node.pids("app.shop.main");
+            !now.is_empty() && now.iter().all(|pid| !before.contains(pid))
+        });
+    }
+    load.stop().assert_nothing_failed();
 }
 
 fn a_new_release_loses_no_request(node: &Node, dir: &Path) {
@@ -150,7 +223,8 @@ fn a_new_release_loses_no_request(node: &Node, dir: &Path) {
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replacen("_release=1", "_release=2", 1)).unwrap();
     let package = crate::install::release(node, dir);
-    let load = Load::new(node.address(), "/shop").start();
+    // Each worker runs the scripts of its own release.
+    let load = Load::new(node.address(), "/shop").also("/shop/release.php").start();
     node.mfserv(&["install", &package.to_string_lossy()]).code(0);
     assert_eq!(node.get("/shop").text().trim(), "the second");
     load.stop().assert_nothing_failed();

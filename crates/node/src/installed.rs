@@ -4,6 +4,7 @@ mod bases;
 mod format_version;
 mod fragments;
 pub mod jobs;
+mod php;
 mod variables_set;
 
 use std::collections::BTreeMap;
@@ -12,9 +13,8 @@ use std::path::{Path, PathBuf};
 use mfserv_core::ini::{Dialect, Document};
 use mfserv_core::keys::GENERAL_PYTHON;
 use mfserv_core::plan::{Loaded, PluginInput};
-use mfserv_core::plugin_config;
 use mfserv_core::plugin_spec::PluginSpec;
-use mfserv_core::{Diagnostic, Kind, Location};
+use mfserv_core::{Diagnostic, Kind, Location, plugin_config};
 use mfserv_plugin::base::{self, BaseEnvironment};
 use mfserv_plugin::environment::{Placed, environment, variables};
 use mfserv_plugin::store::{self, Prepared};
@@ -179,7 +179,7 @@ fn read_spec(
     dir: &Path,
     module: &Module,
 ) -> Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>> {
-    read_spec_with(Some(home), name, dir, module)
+    read_spec_with(Some(home), name, dir, module).map(|read| php::with_own_numbers(dir, read))
 }
 
 fn read_spec_with(

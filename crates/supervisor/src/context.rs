@@ -122,7 +122,8 @@ impl Context {
             // Requests reach the worker by its socket; only people use the link.
             let _ = disk::relink(&link, socket);
         }
-        self.traffic.admit(upstream, Peer { worker: id.clone(), address });
+        self.traffic
+            .admit(upstream, Peer { worker: id.clone(), address, dir: Some(spec.cwd.clone()) });
     }
 
     // ---- files ----

@@ -11,7 +11,7 @@ use crate::keys::{
 };
 use crate::module_config::ModuleConfig;
 use crate::names::WatcherName;
-use crate::plan::{Count, Loaded, Plan, PluginInput, command};
+use crate::plan::{Count, Loaded, Plan, PluginInput, command, php};
 use crate::plugin_spec::{AppSpec, PluginSpec};
 use crate::route::{Paths, Route, RouteTable, Slots, Target, UpstreamSpec, host, pages};
 use crate::watcher::Probe;
@@ -156,28 +156,40 @@ pub(super) fn upstreams_of(
     let serving = loaded.spec.apps.iter().filter(|app| wanted(app) > 0);
     let made = serving.map(|app| {
         let scripts = app.fastcgi.then(|| plugin.dir.join(&app.command.name));
-        let spec = UpstreamSpec { fastcgi: scripts, ..upstream(app, module) };
+        let spec = UpstreamSpec { fastcgi: scripts, ..upstream(app, &loaded.env, module) };
         (upstream_name(&loaded.spec.name, app), spec)
     });
     made.collect()
 }
 
-fn upstream(app: &AppSpec, module: &ModuleConfig) -> UpstreamSpec {
+/// How many requests a worker of an app takes at a time.
+pub(super) fn slots_of(
+    app: &AppSpec,
+    env: &BTreeMap<String, String>,
+    module: &ModuleConfig,
+) -> Slots {
     let argv = command::split_command(&app.command.command, &[], &[]).unwrap_or_default();
-    let (by_command, keep) = command::slots_of(&argv);
-    let is_own = python_server(app, module) == "mfserv" && command::is_own_wsgi(&argv);
-    let by_command = match is_own {
-        true => {
+    match app.requests_per_worker {
+        Some(0) => Slots::Unlimited,
+        Some(per_worker) => Slots::Finite { per_worker },
+        None if is_own_wsgi(app, &argv, module) => {
             let configured = python_threads(app, module);
             Slots::Finite { per_worker: command::threads_of(&argv).unwrap_or(configured) }
         }
-        false => by_command,
-    };
-    let slots = match app.requests_per_worker {
-        Some(0) => Slots::Unlimited,
-        Some(per_worker) => Slots::Finite { per_worker },
-        None => by_command,
-    };
+        None if php::is_wrapper(&argv) => php::slots(env),
+        None => command::slots_of(&argv).0,
+    }
+}
+
+fn is_own_wsgi(app: &AppSpec, argv: &[String], module: &ModuleConfig) -> bool {
+    python_server(app, module) == "mfserv" && command::is_own_wsgi(argv)
+}
+
+fn upstream(app: &AppSpec, env: &BTreeMap<String, String>, module: &ModuleConfig) -> UpstreamSpec {
+    let argv = command::split_command(&app.command.command, &[], &[]).unwrap_or_default();
+    let slots = slots_of(app, env, module);
+    let keep = command::slots_of(&argv).1;
+    let is_own = is_own_wsgi(app, &argv, module);
     let timeout_ms = app.timeout_s.unwrap_or(module.get(NGINX_TIMEOUT_S)) * 1000;
     // A connection to a FastCGI worker has one request.
     let keep_alive = app.keep_alive.unwrap_or(keep) && !app.fastcgi;

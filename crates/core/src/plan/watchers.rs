@@ -11,10 +11,11 @@ use crate::keys::{
 };
 use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
-use crate::plan::routes::{http_probe, python_server, python_threads, upstream_name};
+use crate::plan::routes::{http_probe, python_server, python_threads, slots_of, upstream_name};
 use crate::plan::transport::{self, Transport};
 use crate::plan::{
     Count, Inputs, LONGEST_SOCKET_PATH, Loaded, OWN_PROGRAMS, PluginInput, RoleProgram, command,
+    php,
 };
 use crate::plugin_spec::{AppSpec, CommandSpec, ExtraSpec, PluginSpec, ReadyBy};
 use crate::secrets::Secrets;
@@ -85,6 +86,9 @@ impl Maker<'_> {
             &[("{debug_extra_options}", debug_options)],
             &[("{timeout}", &timeout), ("{app_name}", &app.command.name)],
         )?;
+        let php = php::is_wrapper(&argv).then(|| {
+            php::variables(slots_of(app, &self.loaded.env, self.inputs.module), timeout_s)
+        });
         let argv = self.with_own_program(argv);
         let transport = Transport::of(spec, app, &argv)
             .map_err(|(why, help)| refused(&name, spec, &why).help(help))?;
@@ -99,6 +103,7 @@ impl Maker<'_> {
         let stack_signal = command::is_own(&argv).then_some(crate::watcher::STACK_SIGNAL);
         let mut watcher = self.watcher(name, &app.command, argv, probe);
         watcher.env.insert("HOTSWAP".into(), "0".into());
+        watcher.env.extend(php.into_iter().flatten());
         let server = python_server(app, self.inputs.module);
         watcher.env.insert("MFSERV_PYTHON_SERVER".into(), server);
         let threads = python_threads(app, self.inputs.module);

@@ -25,6 +25,18 @@ pub struct Peer {
     /// Where it takes connections.
     #[serde(rename = "socket")]
     pub address: Address,
+    /// The directory that it runs in: that of its release, which is not always the one of the routes.
+    /// A daemon of an older version does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+}
+
+impl Peer {
+    /// True if it is this worker, whatever else is said of it: fronts and daemons of other versions
+    /// know less.
+    pub fn is(&self, other: &Peer) -> bool {
+        self.worker == other.worker && self.address == other.address
+    }
 }
 
 /// Where a worker takes connections. On the wire it is a text, as it was when there were unix
@@ -97,6 +109,8 @@ pub enum TroubleCause {
     Malformed,
     /// It ended a connection in the middle of an answer.
     EarlyEnd,
+    /// It has refused a request because it has too much to do.
+    Overloaded,
     /// Its answer could not be moved through a pipe.
     Pipe,
     /// It was to be admitted to an app that the table does not have.
@@ -115,6 +129,7 @@ impl TroubleCause {
             TroubleCause::Timeout => "timeout",
             TroubleCause::Malformed => "malformed",
             TroubleCause::EarlyEnd => "early_end",
+            TroubleCause::Overloaded => "overloaded",
             TroubleCause::Pipe => "pipe",
             TroubleCause::UnknownApp => "unknown_app",
             TroubleCause::Other => "other",
@@ -365,7 +380,9 @@ mod tests {
 
     #[test]
     fn a_cause_is_its_word_on_the_wire_and_an_unknown_word_is_no_error() {
-        for cause in [Refused, Reset, Timeout, Malformed, EarlyEnd, Pipe, UnknownApp, Other] {
+        for cause in
+            [Refused, Reset, Timeout, Malformed, EarlyEnd, Overloaded, Pipe, UnknownApp, Other]
+        {
             let text = serde_json::to_string(&cause).unwrap();
             assert_eq!(text, format!("\"{cause}\""));
             assert_eq!(serde_json::from_str::<TroubleCause>(&text).unwrap(), cause);
@@ -380,7 +397,7 @@ mod tests {
             (Address::Socket("/run/a.socket".into()), "/run/a.socket"),
             (Address::Port { port: 61_000, uid: 7 }, "tcp:61000:7"),
         ] {
-            let peer = Peer { worker: worker.clone(), address };
+            let peer = Peer { worker: worker.clone(), address, dir: None };
             let json = serde_json::to_string(&peer).unwrap();
             assert!(json.ends_with(&format!("\"socket\":\"{text}\"}}")), "{json}");
             assert_eq!(serde_json::from_str::<Peer>(&json).unwrap(), peer);

@@ -143,7 +143,7 @@ async fn finish(front: &Front, grace: Duration, ending: &mut Ending) {
     front.closing.raise();
     front.pool.sweep(true);
     let empty = async {
-        while front.connections() > 0 {
+        while front.connections() > 0 || front.pool.lingers() {
             let _ = tokio::time::timeout(LOOK_EVERY, front.closed.notified()).await;
         }
     };

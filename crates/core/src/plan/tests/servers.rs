@@ -104,3 +104,24 @@ fn workers_of_our_wsgi_server_with_one_request_at_a_time_pull() {
         assert!(!pulls("", &app), "{command}");
     }
 }
+
+#[test]
+fn a_php_fpm_gets_as_many_requests_as_it_has_processes_and_learns_both_limits() {
+    let of = |app: &str| {
+        let module = module("");
+        let app = format!(
+            "[app_main]\nnumprocesses=1\n_gateway_interface_mode=fastcgi\ntimeout=7\n\
+             _cmd_and_args=php_wrapper {{plugin_name}} {{app_name}} {{unix_socket_path}}\n{app}"
+        );
+        let plan = Plan::new(inputs(&module, vec![plugin("foo", &app)]));
+        let env = &plan.watchers[&WatcherName::app("foo", "main")].env;
+        let told = [PROCESSES_VARIABLE, TIMEOUT_VARIABLE].map(|name| env[name].clone());
+        (plan.table.upstreams["foo/main"].slots, told)
+    };
+    let finite = |per_worker| Slots::Finite { per_worker };
+    let (slots, [processes, timeout]) = of("");
+    assert!(matches!(slots, Slots::Finite { per_worker: 4..=32 }), "{slots:?}");
+    assert_eq!((finite(processes.parse().unwrap()), timeout.as_str()), (slots, "7"));
+    assert_eq!(of("_requests_per_worker=3\n"), (finite(3), ["3".into(), "7".into()]));
+    assert_eq!(of("_requests_per_worker=0\n"), (Slots::Unlimited, ["0".into(), "7".into()]));
+}

@@ -1,6 +1,6 @@
 //! What nginx says of its clients, where it is the edge of the node and this front answers it.
 //!
-//! Each request has one field, `X-Mfserv-Edge: KEY ADDRESS PORT PORT-OF-THE-NODE`. The key is known
+//! Each request has one field, `X-Mfserv-Edge: KEY ADDRESS PORT ADDRESS-OF-THE-NODE PORT-OF-THE-NODE`. The key is known
 //! to that nginx alone: a fragment of its configuration that passes a client's own field on gives
 //! nobody the rights of a client on this machine. Where nginx speaks TLS, two words follow:
 //! the scheme (`http` or `https`), and the verified certificate of the client, or `-`.
@@ -24,13 +24,14 @@ pub fn ends_of(head: &RequestHead, key: &str) -> Result<(Ends, Option<Identity>)
         let address = address.parse::<IpAddr>().ok()?;
         let port = |word: Option<&str>| word?.parse::<u16>().ok();
         let client = SocketAddr::new(address, port(words.next())?);
+        let reached = Some(words.next()?.parse::<IpAddr>().ok()?);
         let port = port(words.next());
         let is_tls = words.next() == Some("https");
         let identity = match words.next().filter(|word| *word != "-") {
             Some(certificate) => Some(Identity::of_escaped_pem(certificate.as_bytes())?),
             None => None,
         };
-        Some((Ends { client: Some(client), port, is_tls, is_edge: true }, identity))
+        Some((Ends { client: Some(client), reached, port, is_tls, is_edge: true }, identity))
     });
     said.ok_or(Refusal { status: 400, reason: "nginx does not say for whom it asks" })
 }
@@ -50,17 +51,18 @@ mod tests {
     #[test]
     fn only_one_field_with_the_key_says_who_asks() {
         for (fields, expected) in [
-            ("X-Mfserv-Edge: k 1.2.3.4 56 80\r\n", Some(("1.2.3.4:56", Some(80)))),
-            ("X-Mfserv-Edge: k ::1 56 80\r\n", Some(("[::1]:56", Some(80)))),
+            ("X-Mfserv-Edge: k 1.2.3.4 56 ::2 80\r\n", Some(("1.2.3.4:56", Some(80)))),
+            ("X-Mfserv-Edge: k ::1 56 ::2 80\r\n", Some(("[::1]:56", Some(80)))),
             ("", None),
-            ("X-Mfserv-Edge: other 1.2.3.4 56 80\r\n", None),
-            ("X-Mfserv-Edge: 1.2.3.4 56 80\r\n", None),
-            ("X-Mfserv-Edge: k nonsense 56 80\r\n", None),
+            ("X-Mfserv-Edge: other 1.2.3.4 56 ::2 80\r\n", None),
+            ("X-Mfserv-Edge: 1.2.3.4 56 ::2 80\r\n", None),
+            ("X-Mfserv-Edge: k nonsense 56 ::2 80\r\n", None),
             ("X-Mfserv-Edge: k 1.2.3.4\r\n", None),
-            ("X-Mfserv-Edge: k 1.2.3.4 56 80 http -\r\n", Some(("1.2.3.4:56", Some(80)))),
-            ("X-Mfserv-Edge: k 1.2.3.4 56 80 https nonsense\r\n", None),
-            ("X-Mfserv-Edge: k 1.2.3.4 56 80 https %-1%x\r\n", None),
-            ("X-Mfserv-Edge: k 1.2.3.4 1 2\r\nX-Mfserv-Edge: k 1.2.3.4 1 2\r\n", None),
+            ("X-Mfserv-Edge: k 1.2.3.4 56 80\r\n", None),
+            ("X-Mfserv-Edge: k 1.2.3.4 56 ::2 80 http -\r\n", Some(("1.2.3.4:56", Some(80)))),
+            ("X-Mfserv-Edge: k 1.2.3.4 56 ::2 80 https nonsense\r\n", None),
+            ("X-Mfserv-Edge: k 1.2.3.4 56 ::2 80 https %-1%x\r\n", None),
+            ("X-Mfserv-Edge: k 1.2.3.4 1 ::2 2\r\nX-Mfserv-Edge: k 1.2.3.4 1 ::2 2\r\n", None),
         ] {
             let expected = expected.map(|(address, port)| (address.to_string(), port));
             assert_eq!(said(fields), expected, "{fields:?}");
@@ -70,7 +72,7 @@ mod tests {
     #[test]
     fn a_front_without_a_key_believes_nobody() {
         let mut head = RequestHead::default();
-        let text = "GET / HTTP/1.1\r\nHost: h\r\nX-Mfserv-Edge:  1.2.3.4 5 6\r\n\r\n";
+        let text = "GET / HTTP/1.1\r\nHost: h\r\nX-Mfserv-Edge:  1.2.3.4 5 ::2 6\r\n\r\n";
         head.read(text.as_bytes(), 100).unwrap();
         assert!(ends_of(&head, "").is_err());
     }

@@ -169,6 +169,11 @@ impl Exchange<'_> {
         self.connection.reached_port()
     }
 
+    /// The address that was connected to, over TCP. Costs a system call.
+    pub fn reached_address(&self) -> Option<IpAddr> {
+        self.connection.reached_address()
+    }
+
     /// True if what the client says in X-Forwarded-* is passed on.
     pub fn is_trusted(&self) -> bool {
         self.request.is_trusted

@@ -97,7 +97,8 @@ impl Cause {
             | Cause::NoWorker
             | Cause::Crashing(_)
             | Cause::NoRoom
-            | Cause::Busy => 503,
+            | Cause::Busy
+            | Cause::Worker(TroubleCause::Overloaded) => 503,
             Cause::StillBusy | Cause::Worker(TroubleCause::Timeout) => 504,
             Cause::Worker(_) => 502,
         }

@@ -4,12 +4,17 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use mfserv_fastcgi::Answer;
+use mfserv_fastcgi::{Answer, Fault};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::UnixStream;
 
 /// How much is read at a time, bytes.
 const STEP: usize = 16 * 1024;
+
+/// What is wrong with the answer of a FastCGI worker, if that is why it cannot be read.
+pub fn fastcgi_fault(why: &io::Error) -> Option<Fault> {
+    why.get_ref()?.downcast_ref::<Fault>().copied()
+}
 
 /// The connection of one request. What is written goes to the worker as it is: in records. What is
 /// read is the answer that they mean.

@@ -1,6 +1,7 @@
 //! The byte stream to a client or a worker.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -81,6 +82,15 @@ impl Wire {
         match looked {
             Err(rustix::io::Errno::AGAIN) => Self::adopt(socket, unix).ok(),
             _ => None,
+        }
+    }
+
+    /// The address of this side, over TCP.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Wire::Tcp(stream) => stream.local_addr().ok(),
+            Wire::Tls(stream) => stream.local_address(),
+            Wire::Unix(_) | Wire::FastCgi(_) | Wire::Ended => None,
         }
     }
 

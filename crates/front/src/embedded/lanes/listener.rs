@@ -109,9 +109,11 @@ impl Listener {
                 accepted = accept(&socket, unix) => accepted,
             };
             match accepted {
-                Ok((socket, client)) => {
-                    lanes.give(socket, Ends { client, port, is_tls, is_edge }, threads)
-                }
+                Ok((socket, client)) => lanes.give(
+                    socket,
+                    Ends { client, reached: None, port, is_tls, is_edge },
+                    threads,
+                ),
                 Err(why) => {
                     front.errors.report(&format!("accept on {name}: {why}"));
                     tokio::time::sleep(PAUSE).await;

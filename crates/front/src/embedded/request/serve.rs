@@ -1,6 +1,7 @@
 //! The life of a request, from the first byte of a client to its line in the access log.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::rc::Rc;
 
 use mfserv_core::route::{self, Route, ServerSettings, Target};
@@ -201,6 +202,7 @@ async fn answer(
     let route = &hit.rule.route;
     exchange.set_plugin(&route.plugin);
     exchange.set_app(&route.app, answerer(&route.target));
+    let mapped = Mapped { path: &path, rest_at: hit.rest_at };
     match (&route.target, &hit.rule.with) {
         (Target::Upstream { .. }, Some(app)) => {
             let extension = lane.front.extensions.attend(&route.plugin);
@@ -215,11 +217,11 @@ async fn answer(
             forward::run(exchange, reply, to, lane.begin_under_way()).await
         }
         (Target::Upstream { .. }, None) => Err(Cause::Removed.into()),
-        (Target::Static { root }, _) => {
-            files::serve(root, &path[hit.rest_at..], &path, None, exchange).await
+        (Target::Static { root }, scripts) => {
+            static_file((root, None), scripts.is_some(), mapped, exchange).await
         }
-        (Target::Site { root, fallback }, _) => {
-            files::serve(root, &path[hit.rest_at..], &path, Some(fallback), exchange).await
+        (Target::Site { root, fallback }, scripts) => {
+            static_file((root, Some(fallback)), scripts.is_some(), mapped, exchange).await
         }
         (Target::Fixed { status, body }, _) => {
             put_text(exchange, *status, "text/plain; charset=utf-8", body);
@@ -233,6 +235,19 @@ fn stripped<'a>(route: &'a Route, exchange: &Exchange<'_>) -> Option<Stripped<'a
     let rest_at = || route::after_prefix(exchange.request().path(), &route.prefix);
     let is_by_proxy = exchange.is_by_proxy();
     route.strip_prefix.then(|| Stripped { prefix: &route.prefix, rest_at: rest_at(), is_by_proxy })
+}
+
+/// Answers with a file. `has_scripts`: files of the app are run, and their text is nobody's business.
+async fn static_file(
+    (root, fallback): (&Path, Option<&str>),
+    has_scripts: bool,
+    mapped: Mapped<'_>,
+    exchange: &mut Exchange<'_>,
+) -> Result<(), Fault> {
+    if has_scripts && mapped.names_script() {
+        return Err(Cause::NotFound.into());
+    }
+    files::serve(root, &mapped.path[mapped.rest_at..], mapped.path, fallback, exchange).await
 }
 
 /// True if somebody on this machine asks, and no web page of another site.

@@ -89,7 +89,7 @@ pub struct Front {
     /// The node's state, as the daemon last reported it.
     node_state: Mutex<NodeState>,
     /// The upstreams and their workers.
-    pub pool: Pool,
+    pub pool: Arc<Pool>,
     /// Raised when the front is to end.
     pub closing: Arc<Signal>,
     /// Notified when a client connection has been closed.
@@ -117,7 +117,7 @@ impl Front {
             in_force: Mutex::default(),
             version: AtomicU64::new(0),
             node_state: Mutex::default(),
-            pool: Pool::new(errors.clone()),
+            pool: Pool::new(errors.clone()).into(),
             closing: Arc::default(),
             closed: Notify::new(),
             access,
@@ -219,7 +219,12 @@ impl Front {
             let to_app = |route: Route| {
                 let app = match &route.target {
                     Target::Upstream { name } => members.get(name).cloned(),
-                    _ => None,
+                    // Files of an app with scripts are served without these.
+                    Target::Static { .. } | Target::Site { .. } => {
+                        let own = members.get(&format!("{}/{}", route.plugin, route.app)).cloned();
+                        own.filter(|app| app.spec.fastcgi.is_some())
+                    }
+                    Target::Fixed { .. } => None,
                 };
                 (route, app)
             };

@@ -1,5 +1,7 @@
 //! What the steps of a forwarded request share: where it goes, and what came back.
 
+use std::sync::Arc;
+
 use mfserv_h1::ResponseHead;
 
 use super::fastcgi::Mapped;
@@ -13,7 +15,7 @@ pub struct Destination<'a> {
     /// The app.
     pub app: &'a App,
     /// All upstreams of the front.
-    pub pool: &'a Pool,
+    pub pool: &'a Arc<Pool>,
     /// The number of the lane that forwards.
     pub lane: usize,
     /// Where the path of the request leads to.

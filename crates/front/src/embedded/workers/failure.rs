@@ -20,6 +20,8 @@ pub enum Failure {
     Early,
     /// It sent something that is no answer.
     Malformed(&'static str),
+    /// It has too much to do, and has not begun with the request.
+    Overloaded,
     /// It sent nothing in time.
     Timeout,
     /// The client is to blame.
@@ -40,6 +42,7 @@ impl Failure {
             }
             Failure::Early => (TroubleCause::EarlyEnd, "in the head of its answer"),
             Failure::Malformed(reason) => (TroubleCause::Malformed, reason),
+            Failure::Overloaded => (TroubleCause::Overloaded, "it refuses the request"),
             Failure::Timeout => (TroubleCause::Timeout, "before its answer"),
             Failure::Client(fault) => return Err(fault),
         })

@@ -1,14 +1,16 @@
 //! A request as FastCGI: the parameters of CGI (RFC 3875, 4.1), with those that nginx adds.
 
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use mfserv_core::route::ServerSettings;
-use mfserv_fastcgi::{begin_request, put_param, put_params};
+use mfserv_fastcgi::{CONTENT_MAX, begin_request, longest_param, put_param, put_params};
 use mfserv_h1::RequestHead;
 
 use super::heads::{self, Forwarded};
-use crate::embedded::io::buffer::{Buffer, Pooled};
+use crate::embedded::clients::fault::Cause;
+use crate::embedded::io::buffer::Pooled;
 
 const SOFTWARE: &str = concat!("mfserv/", env!("CARGO_PKG_VERSION"));
 /// The script of a directory.
@@ -21,6 +23,18 @@ pub struct Mapped<'a> {
     pub path: &'a str,
     /// Where the part of it begins that follows the prefix of the route.
     pub rest_at: usize,
+}
+
+impl Mapped<'_> {
+    /// True if the path names a script, or something below one.
+    pub fn names_script(&self) -> bool {
+        self.path[self.rest_at..].split('/').any(is_script)
+    }
+}
+
+/// True if a file of this name is run.
+fn is_script(name: &str) -> bool {
+    name.len() > ".php".len() && name.ends_with(".php")
 }
 
 /// The script that answers, and what is left of the path for it.
@@ -44,7 +58,7 @@ impl<'a> Script<'a> {
         let mut end = 0;
         for segment in rest.split_inclusive('/') {
             let name = segment.trim_end_matches('/');
-            if name.len() > ".php".len() && name.ends_with(".php") {
+            if is_script(name) {
                 let file = format!("/{}", &rest[..end + name.len()]);
                 let name = format!("{prefix}{file}");
                 return Self { info: &rest[file.len() - 1..], file, name };
@@ -60,18 +74,21 @@ impl<'a> Script<'a> {
     }
 }
 
-/// Writes a request for a worker up to its content. `root`: the directory of its scripts.
+/// The records of a request up to its content. `root`: the directory of the scripts of the worker;
+/// `reached`: the address that the client has connected to.
 ///
 /// Fields arrive as `HTTP_*`: those, and only those, that an HTTP worker would get. A field that
 /// comes several times is one, with commas (RFC 9110, 5.3; cookies: RFC 9113, 8.2.3). A field whose
 /// name has other bytes than letters, digits and `-` is left out.
-pub fn put_request(
-    out: &mut Buffer,
+///
+/// A parameter that does not fit into one record is refused with 431: the specification lets several
+/// records carry it, but php-fpm then closes the connection.
+pub fn request(
     head: &RequestHead,
     settings: &ServerSettings,
     with: Forwarded<'_>,
-    (root, mapped): (&Path, Mapped<'_>),
-) {
+    (reached, root, mapped): (Option<IpAddr>, &Path, Mapped<'_>),
+) -> Result<Vec<u8>, Cause> {
     let script = Script::of(mapped);
     let root = root.as_os_str().as_bytes();
     let query = head.target().splitn(2, |byte| *byte == b'?').nth(1).unwrap_or_default();
@@ -79,7 +96,13 @@ pub fn put_request(
     let length = length.map_or(String::new(), |length| length.to_string());
     let number = |port: Option<u16>| port.map_or(String::new(), |port| port.to_string());
     let scheme = if with.secure { "https" } else { "http" };
-    let host = host_name(head.host());
+    let reached = reached.map_or(String::new(), |address| address.to_string());
+    let host = match host_name(head.host()) {
+        // HTTP/1.0 needs none; a script that asks for its server is told which one that is.
+        b"" => reached.as_bytes(),
+        host => host,
+    };
+    let protocol = if head.is_1_1 { "HTTP/1.1" } else { "HTTP/1.0" };
     let content_type = value_of(head, b"content-type");
     let port = number(with.reached_port.or_else(|| head.host_port()));
     let client_port = number(with.port);
@@ -97,10 +120,11 @@ pub fn put_request(
     put("REQUEST_URI", head.target());
     put("DOCUMENT_URI", mapped.path.as_bytes());
     put("DOCUMENT_ROOT", root);
-    put("SERVER_PROTOCOL", b"HTTP/1.1");
+    put("SERVER_PROTOCOL", protocol.as_bytes());
     put("REQUEST_SCHEME", scheme.as_bytes());
     put("REMOTE_ADDR", with.address.as_bytes());
     put("REMOTE_PORT", client_port.as_bytes());
+    put("SERVER_ADDR", reached.as_bytes());
     put("SERVER_PORT", port.as_bytes());
     put("SERVER_NAME", host);
     // php-cgi asks for it where it was built to be called through a web server alone.
@@ -109,10 +133,13 @@ pub fn put_request(
         put("HTTPS", b"on");
     }
     put_fields(&mut params, head, settings, with);
+    if longest_param(&params) > CONTENT_MAX {
+        return Err(Cause::BadRequest(431));
+    }
     let mut request = Vec::with_capacity(params.len() + 64);
     begin_request(&mut request);
     put_params(&mut request, &params);
-    out.push(&request);
+    Ok(request)
 }
 
 /// The fields that an HTTP worker would get, by their names in CGI.

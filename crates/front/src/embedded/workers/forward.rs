@@ -27,8 +27,11 @@ use super::upstream::{Link, NoLink, Peer, Place, Slot, Speaks, Taken};
 use super::{fastcgi, relay, tunnel};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
+use crate::embedded::io::signal::Subscription;
 use crate::embedded::io::tls::{Identity, NOBODY};
 
+/// How long a worker that may be dying is left alone by a request that it did not answer.
+const DYING: Duration = Duration::from_millis(100);
 const NO_ROOM: &str = "requests are refused with 503: no room in temporary files for their bodies, \
                        or too few file descriptors (ulimit -Hn, LimitNOFILE of systemd)";
 const SENDS_FILE: &str = "it answers with X-Accel-Redirect or X-Sendfile, which this version does \
@@ -100,7 +103,7 @@ impl Forwarding<'_, '_> {
                     match slot.link(self.tries.count > 0, speaks).await {
                         Ok(link) => {
                             self.exchange.ask_worker();
-                            self.put_head(!slot.peer.is_unruly(), upload);
+                            self.put_head(Some(&slot.peer), upload)?;
                             (slot, link, Vec::new())
                         }
                         Err(why) => {
@@ -121,9 +124,30 @@ impl Forwarding<'_, '_> {
                 Err(failure) => {
                     drop(link);
                     self.failed(failure, &slot.peer, upload)?;
+                    let peer = slot.peer.clone();
+                    drop(slot);
+                    if failure == (Failure::Silent { reused: false }) {
+                        self.let_die(&peer).await;
+                    }
                 }
             }
         }
+    }
+
+    /// A worker that has ended a new connection without a word may be dying: its socket takes
+    /// connections until the last of its processes has ended. If no other one can be asked, the
+    /// request waits until that is known, for a moment.
+    async fn let_die(&self, peer: &Peer) {
+        if self.to.app.upstream.admitted().iter().any(|other| other.worker != peer.name.worker) {
+            return;
+        }
+        let mut gone = Subscription::new(peer.gone.clone());
+        let dead = poll_fn(|cx| match gone.is_raised(cx) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        // Either way the request is tried again.
+        let _ = tokio::time::timeout(DYING, dead).await;
     }
 
     /// A worker has failed. An error if no other one may be asked.
@@ -143,9 +167,10 @@ impl Forwarding<'_, '_> {
         Ok(())
     }
 
-    /// Writes the head for a worker; `keeps`: its connection may be kept.
-    fn put_head(&self, keeps: bool, upload: &mut Upload<'_>) {
+    /// Writes the head for a worker, or for whichever takes it from the queue.
+    fn put_head(&self, peer: Option<&Peer>, upload: &mut Upload<'_>) -> Result<(), Fault> {
         let exchange = &*self.exchange;
+        let keeps = peer.is_none_or(|peer| !peer.is_unruly());
         let with = Forwarded {
             address: exchange.address_text(),
             port: exchange.client_port(),
@@ -162,10 +187,14 @@ impl Forwarding<'_, '_> {
         let (request, settings) = (exchange.request(), exchange.settings());
         match &self.to.app.spec.fastcgi {
             None => upload.begin(|out| heads::put_request(out, request, settings, with)),
-            Some(root) => upload.begin_records(|out| {
-                fastcgi::put_request(out, request, settings, with, (root, self.to.mapped));
-            }),
+            Some(scripts) => {
+                let root = peer.map_or(scripts.clone(), |peer| peer.scripts(scripts));
+                let at = (exchange.reached_address(), root.as_path(), self.to.mapped);
+                let begin = fastcgi::request(request, settings, with, at)?;
+                upload.begin_records(|out| out.push(&begin));
+            }
         }
+        Ok(())
     }
 
     /// A worker or the queue, at once or when it is this request's turn.

@@ -54,6 +54,8 @@ pub struct Pool {
     pub warnings: Warnings,
     troubles: Mutex<Troubles>,
     errors: Arc<ErrorLog>,
+    /// Has one more holder for each worker that is at work after its answer.
+    lingering: Arc<()>,
 }
 
 /// The upstreams by name.
@@ -90,6 +92,7 @@ impl Pool {
             warnings: Warnings::default(),
             troubles: Mutex::default(),
             errors,
+            lingering: Arc::default(),
         }
     }
 
@@ -165,6 +168,16 @@ impl Pool {
                 let _ = tokio::time::timeout(interval, self.wakeups.sweep_wanted()).await;
             }
         }
+    }
+
+    /// A worker is at work after its answer until what this returns is dropped.
+    pub fn begin_lingering(&self) -> Arc<()> {
+        self.lingering.clone()
+    }
+
+    /// True while a worker is at work after its answer.
+    pub fn lingers(&self) -> bool {
+        Arc::strong_count(&self.lingering) > 1
     }
 
     /// A worker did not behave: goes into the error log, and to the daemons.

@@ -7,6 +7,7 @@
 
 mod absorb;
 mod letting_go;
+mod lingering;
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
@@ -25,6 +26,7 @@ use crate::embedded::clients::connection::Lost;
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
 use crate::embedded::io::budget::FairShare;
+use crate::embedded::io::fastcgi::fastcgi_fault;
 use crate::embedded::io::pipe::{self, Pipe};
 use crate::embedded::io::wire::Stream;
 
@@ -62,8 +64,9 @@ struct Relay<'r, 'x> {
     /// When the content began, and how much has come.
     began: Instant,
     received: u64,
-    /// Why the rest of the answer will not come.
+    /// Why the rest of the answer will not come, and in which words a FastCGI worker says so.
     broken: Option<TroubleCause>,
+    why: Option<&'static str>,
     has_begun: bool,
     /// How much the client may leave unread now, and at most.
     ahead_max: usize,
@@ -98,6 +101,7 @@ pub async fn run(
         began: now,
         received: 0,
         broken: None,
+        why: None,
         has_begun: false,
         ahead_max: AHEAD_MAX,
         absorbed_max: if to.app.spec.is_finite() { ABSORBED_MAX } else { AHEAD_MAX },
@@ -290,7 +294,11 @@ impl Relay<'_, '_> {
                 return false;
             }
             Poll::Ready(Ok(count)) if count > 0 => self.came(count, pipe, as_it_is.is_some()),
-            Poll::Ready(end) => self.worker_ended(end.is_ok()),
+            Poll::Ready(Ok(_)) => self.worker_ended(true),
+            Poll::Ready(Err(why)) => {
+                self.why = fastcgi_fault(&why).map(|fault| fault.reason());
+                self.worker_ended(false);
+            }
         }
         true
     }
@@ -319,7 +327,9 @@ impl Relay<'_, '_> {
 
     fn worker_ended(&mut self, cleanly: bool) {
         if !cleanly || !self.reader.may_end_here() {
-            self.broken = Some(TroubleCause::EarlyEnd);
+            let is_malformed = self.why.is_some();
+            let cause = if is_malformed { TroubleCause::Malformed } else { TroubleCause::EarlyEnd };
+            self.broken = Some(cause);
             return;
         }
         self.exchange.leave_worker();

@@ -346,7 +346,7 @@ impl Upstream {
             .members
             .iter()
             .map(|member| &member.peer.name)
-            .filter(|name| !names.contains(name))
+            .filter(|name| !names.iter().any(|kept| kept.is(name)))
             .map(|name| name.worker.clone())
             .collect();
         gone.iter().for_each(|worker| self.drain(worker));

@@ -107,6 +107,11 @@ impl Writer<'_> {
             "/" => text.line(format!("root {};", root.replace("/$mfserv_rest", ""))),
             _ => text.line(format!("alias {root};")),
         }
+        let app = format!("{}/{}", route.plugin, route.app);
+        let mut upstreams = self.sections.values().flat_map(|one| &one.upstreams);
+        if upstreams.any(|(name, spec)| *name == app && spec.fastcgi.is_some()) {
+            text.line("if ($uri ~ \"[^/]\\.php(?:/|$)\") { return 404; }");
+        }
         if !self.server.static_dotfiles {
             text.line("if ($uri ~ \"/\\\\.\") { return 404; }");
         }

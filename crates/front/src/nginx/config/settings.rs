@@ -116,7 +116,7 @@ impl Writer<'_> {
         let (key, more) = (&self.site.key, self.edge_words());
         text.block("map $server_port $mfserv_edge", |text| {
             text.line(format!(
-                "default \"{key} ${client}_addr ${client}_port $server_port{more}\";"
+                "default \"{key} ${client}_addr ${client}_port $server_addr $server_port{more}\";"
             ));
         });
         text.block("map $http_x_request_id $mfserv_request_id", |text| {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::layers::parse_set;
-use mfserv_core::plan::Loaded;
+use mfserv_core::plan::{Loaded, PROCESSES_VARIABLE, TIMEOUT_VARIABLE};
 use mfserv_node::configure::{self, Set};
 use mfserv_node::control::client;
 use mfserv_node::daemon;
@@ -13,7 +13,7 @@ use mfserv_node::places::Places;
 use crate::cli::keeper::QUICK;
 
 /// What a watcher adds to the environment of its plugin.
-const OF_WATCHERS: [&str; 8] = [
+const OF_WATCHERS: [&str; 10] = [
     "MFSERV_STRIP_PREFIX",
     "MFSERV_CURRENT_APP_DEBUG",
     "MFLOG_MINIMAL_LEVEL",
@@ -22,6 +22,8 @@ const OF_WATCHERS: [&str; 8] = [
     "MFSERV_PYTHON_SERVER",
     "MFSERV_PYTHON_THREADS",
     "MFSERV_PYTHON_ASGI_SERVER",
+    PROCESSES_VARIABLE,
+    TIMEOUT_VARIABLE,
 ];
 
 /// The `--set` values of the daemon that runs, so that its configuration is read as it reads it.

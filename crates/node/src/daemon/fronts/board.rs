@@ -159,7 +159,7 @@ impl Board {
 
     fn admit(&mut self, upstream: String, peer: Peer) {
         let peers = self.admitted.entry(upstream.clone()).or_default();
-        if !peers.contains(&peer) {
+        if !peers.iter().any(|known| known.is(&peer)) {
             peers.push(peer.clone());
         }
         self.broadcast(&ToFront::Admit { upstream, peer });

@@ -115,7 +115,11 @@ fn peers(sockets: &[PathBuf]) -> Vec<Peer> {
     let worker = |slot| WorkerId::new(WatcherName::app("bench", "main"), slot, 1);
     (1..)
         .zip(sockets)
-        .map(|(slot, s)| Peer { worker: worker(slot), address: Address::Socket(s.clone()) })
+        .map(|(slot, s)| Peer {
+            worker: worker(slot),
+            address: Address::Socket(s.clone()),
+            dir: None,
+        })
         .collect()
 }
 

@@ -10,6 +10,8 @@ use crate::embedded::io::tls::{Identity, TlsStream};
 pub struct Ends {
     /// The address that connected; `None` over a unix socket.
     pub client: Option<SocketAddr>,
+    /// The address that it connected to, as nginx says; else the system knows it.
+    pub reached: Option<IpAddr>,
     /// The port that it connected to; `None` over a unix socket.
     pub port: Option<u16>,
     /// TLS is spoken on that port.
@@ -50,6 +52,15 @@ impl Connection {
     /// The port that was connected to; `None` over a unix socket.
     pub fn reached_port(&self) -> Option<u16> {
         self.ends.port
+    }
+
+    /// The address that was connected to; `None` over a unix socket. Costs a system call.
+    pub fn reached_address(&self) -> Option<IpAddr> {
+        let address = match self.ends.is_edge {
+            true => self.ends.reached,
+            false => self.wire.local_address().map(|address| address.ip()),
+        };
+        address.map(|address| address.to_canonical())
     }
 
     /// The address that connected, as text: `unix:` over a unix socket.

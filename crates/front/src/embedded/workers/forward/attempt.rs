@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Forwarding;
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::Fault;
+use crate::embedded::io::fastcgi::fastcgi_fault;
 use crate::embedded::io::wire::{Stream, Wire};
 use crate::embedded::workers::destination::Reply;
 use crate::embedded::workers::failure::Failure;
@@ -198,8 +199,10 @@ impl Attempt<'_, '_> {
         upload: &Upload<'_>,
         why: Option<io::Error>,
     ) -> Failure {
-        if why.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::InvalidData) {
-            return Failure::Malformed("its answer is no FastCGI that is understood");
+        match why.as_ref().and_then(fastcgi_fault) {
+            Some(fault) if fault.is_overload() => return Failure::Overloaded,
+            Some(fault) => return Failure::Malformed(fault.reason()),
+            None => {}
         }
         // A worker that pulls has read what it has begun with.
         let may_be_unread = !slot.was_pulled() && upload.was_one_short_write();

@@ -39,7 +39,7 @@ impl Forwarding<'_, '_> {
         mut turn: Turn,
         upload: &mut Upload<'_>,
     ) -> Result<Taken, NotTaken> {
-        self.put_head(true, upload);
+        self.put_head(None, upload).map_err(NotTaken::Fault)?;
         if !turn.send(upload.take_whole(MESSAGE_MAX - MESSAGE_HEAD)) {
             return Err(NotTaken::Again);
         }

@@ -26,7 +26,8 @@ impl Tries {
     /// Whether another worker may be asked after this failure. There is one retry, and a
     /// second one only if the first worker cannot have died of the request.
     pub fn allow(&mut self, failure: Failure, peer: &Arc<Peer>, is_safe: bool) -> bool {
-        let is_harmless = matches!(failure, Failure::Unsent | Failure::Unread);
+        let is_harmless =
+            matches!(failure, Failure::Unsent | Failure::Unread | Failure::Overloaded);
         let is_silent = matches!(failure, Failure::Silent { .. });
         if !(is_harmless || (is_silent && is_safe)) {
             return false;

@@ -2,8 +2,12 @@
 
 use mfserv_core::wire::front::TroubleCause;
 
+use mfserv_h1::Framing;
+
 use super::Relay;
+use super::lingering::Lingering;
 use crate::embedded::clients::fault::{Cause, Fault};
+use crate::embedded::io::wire::Wire;
 
 impl Relay<'_, '_> {
     /// Once the answer is complete, the worker is free for the next request. True if it was
@@ -15,7 +19,15 @@ impl Relay<'_, '_> {
         let Some((slot, link)) = self.held.take() else { return false };
         self.exchange.leave_worker();
         let ahead = std::mem::take(&mut self.reply.ahead);
-        if !ahead.is_empty() {
+        let is_fastcgi = matches!(link.wire, Wire::FastCgi(_));
+        // A worker that waits for more of the request would wait in vain.
+        if is_fastcgi && self.upload.is_finished() {
+            let has_length = matches!(self.reply.head.framing, Framing::Length(1..));
+            let lingering = Lingering { pool: self.to.pool.clone(), slot, link, has_length };
+            lingering.begin(ahead.len(), self.worker_patience);
+            return true;
+        }
+        if !ahead.is_empty() && !is_fastcgi {
             slot.distrust();
         }
         let is_reusable =
@@ -33,7 +45,8 @@ impl Relay<'_, '_> {
     pub(super) fn break_off(&mut self, cause: TroubleCause) -> Fault {
         if let Some((slot, _)) = self.held.take() {
             let id = String::from_utf8_lossy(self.exchange.id());
-            let detail = format!("in the body of its answer (request {id})");
+            let why = self.why.map_or(String::new(), |why| format!(": {why}"));
+            let detail = format!("in the body of its answer{why} (request {id})");
             self.to.pool.report_trouble(&slot.peer.name.worker, cause, &detail);
         }
         self.exchange.set_cause(Cause::Worker(cause));

@@ -1,5 +1,6 @@
 //! A worker as its upstream knows it.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -45,6 +46,15 @@ impl Peer {
             refusals: AtomicU32::new(0),
             unruly: AtomicBool::new(false),
             reported: AtomicBool::new(false),
+        }
+    }
+
+    /// Where its scripts are, if those of the release that is routed to are in `current`: those of
+    /// another release belong to other workers.
+    pub fn scripts(&self, current: &Path) -> PathBuf {
+        match (&self.name.dir, current.file_name()) {
+            (Some(dir), Some(app)) => dir.join(app),
+            _ => current.to_owned(),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::embedded::io::fastcgi::FastCgi;
 use crate::embedded::io::loopback::{self, NoConnection};
 use crate::embedded::io::signal::Subscription;
 use crate::embedded::io::wire::Wire;
+use crate::embedded::workers::pool::Pool;
 
 /// What a worker speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,6 +196,11 @@ impl Slot {
     /// The worker has sent bytes that nobody asked for.
     pub fn distrust(&self) {
         self.upstream.distrust(&self.peer);
+    }
+
+    /// Something is not as the app wants it.
+    pub fn warn(&self, pool: &Pool, what: &str) {
+        pool.warn_of(&self.upstream, what);
     }
 
     /// True if the worker is known to be dead and `wire` holds nothing more of it (its last bytes
