@@ -5,6 +5,7 @@ mod costs;
 mod counts;
 mod files;
 pub mod kit;
+mod outdated;
 mod renewal;
 mod resumption;
 mod transfers;

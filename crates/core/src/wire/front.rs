@@ -5,83 +5,17 @@
 //! front that loses its daemon goes on serving with what it has; a daemon that comes back learns from `Hello` who is admitted.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::names::WorkerId;
 use crate::node_state::NodeState;
 use crate::route::{Amendment, RouteTable};
+pub use crate::wire::peer::{Address, Peer};
 
 /// The version of this protocol: 1 knows whole tables only, 2 amendments too, 3 asks for idle
 /// workers.
 pub const VERSION: u32 = 3;
-
-/// One admitted worker: where its requests go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Peer {
-    /// The worker.
-    pub worker: WorkerId,
-    /// Where it takes connections.
-    #[serde(rename = "socket")]
-    pub address: Address,
-    /// The directory that it runs in: that of its release, which is not always the one of the routes.
-    /// A daemon of an older version does not say it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dir: Option<PathBuf>,
-}
-
-impl Peer {
-    /// True if it is this worker, whatever else is said of it: fronts and daemons of other versions
-    /// know less.
-    pub fn is(&self, other: &Peer) -> bool {
-        self.worker == other.worker && self.address == other.address
-    }
-}
-
-/// Where a worker takes connections. On the wire it is a text, as it was when there were unix
-/// sockets only.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(from = "PathBuf", into = "PathBuf")]
-pub enum Address {
-    /// A unix socket.
-    Socket(PathBuf),
-    /// A port of 127.0.0.1.
-    Port {
-        /// The port.
-        port: u16,
-        /// The user who has made the socket that listens there: nobody else's is the worker's.
-        uid: u32,
-    },
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Address::Socket(path) => path.display().fmt(f),
-            Address::Port { port, .. } => write!(f, "127.0.0.1:{port}"),
-        }
-    }
-}
-
-impl From<Address> for PathBuf {
-    fn from(address: Address) -> Self {
-        match address {
-            Address::Socket(path) => path,
-            Address::Port { port, uid } => format!("tcp:{port}:{uid}").into(),
-        }
-    }
-}
-
-impl From<PathBuf> for Address {
-    fn from(path: PathBuf) -> Self {
-        let port = || {
-            let (port, uid) = path.to_str()?.strip_prefix("tcp:")?.split_once(':')?;
-            Some(Address::Port { port: port.parse().ok()?, uid: uid.parse().ok()? })
-        };
-        port().unwrap_or(Address::Socket(path))
-    }
-}
 
 /// Why the newest code of a plugin under development does not start, in plain text. The front
 /// shows it to the developer as a page.
@@ -376,7 +310,6 @@ impl UpstreamStats {
 #[cfg(test)]
 mod tests {
     use super::TroubleCause::{self, *};
-    use super::{Address, Peer};
 
     #[test]
     fn a_cause_is_its_word_on_the_wire_and_an_unknown_word_is_no_error() {
@@ -388,19 +321,5 @@ mod tests {
             assert_eq!(serde_json::from_str::<TroubleCause>(&text).unwrap(), cause);
         }
         assert_eq!(serde_json::from_str::<TroubleCause>("\"of_tomorrow\"").unwrap(), Other);
-    }
-
-    #[test]
-    fn the_address_of_a_worker_is_a_text_which_for_a_socket_is_its_path() {
-        let worker = "app.p.a.1.2".parse::<crate::names::WorkerId>().unwrap();
-        for (address, text) in [
-            (Address::Socket("/run/a.socket".into()), "/run/a.socket"),
-            (Address::Port { port: 61_000, uid: 7 }, "tcp:61000:7"),
-        ] {
-            let peer = Peer { worker: worker.clone(), address, dir: None };
-            let json = serde_json::to_string(&peer).unwrap();
-            assert!(json.ends_with(&format!("\"socket\":\"{text}\"}}")), "{json}");
-            assert_eq!(serde_json::from_str::<Peer>(&json).unwrap(), peer);
-        }
     }
 }

@@ -9,6 +9,7 @@ pub mod frame;
 pub mod front;
 pub mod keeper;
 pub mod metrics;
+mod peer;
 
 /// The version of the keeper protocol.
 pub const VERSION: u32 = 1;

@@ -211,4 +211,9 @@ fn answers_over_tls_alone_have_strict_transport_security_and_once() {
         assert_eq!(found(path), ["strict-transport-security: max-age=60; includesubdomains"]);
     }
     assert_eq!(get(world.address, "/a").field("strict-transport-security"), [""; 0]);
+    // The client of a proxy that is believed speaks TLS with that.
+    let proxied = "GET /a HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\n\r\n";
+    let answer = ask(world.address, proxied);
+    let wanted = ["max-age=60; includeSubDomains"];
+    assert_eq!(answer.field("strict-transport-security"), wanted);
 }

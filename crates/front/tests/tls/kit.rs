@@ -14,7 +14,7 @@ pub struct Authority {
     key: PathBuf,
 }
 
-fn openssl(arguments: &[&str]) -> String {
+pub fn openssl(arguments: &[&str]) -> String {
     let done = Command::new("openssl").args(arguments).stdin(Stdio::null()).output().unwrap();
     let errors = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "openssl {arguments:?}: {errors}");
@@ -57,6 +57,53 @@ impl Authority {
             to.extend(["-addext", &names]);
         }
         openssl(&[&from[..], kind, &to].concat());
+    }
+}
+
+impl Authority {
+    /// The same for one host, valid between two times from now, seconds.
+    pub fn issue_between(&self, stem: &Path, host: &str, from_s: i64, to_s: i64) {
+        let (key, request) = (stem.with_extension("key"), stem.with_extension("csr"));
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("ca.cnf");
+        std::fs::write(dir.path().join("index"), "").unwrap();
+        let own = dir.path().display();
+        let lines = format!(
+            "[ca]\ndefault_ca=own\n[own]\ndatabase={own}/index\nnew_certs_dir={own}\nrand_serial=yes\n\
+             default_md=sha256\npolicy=any\nx509_extensions=with\n[any]\ncommonName=supplied\n\
+             [with]\nbasicConstraints=critical,CA:FALSE\nsubjectAltName=DNS:{host}\n"
+        );
+        std::fs::write(&config, lines).unwrap();
+        let subject = format!("/CN={}", stem.file_stem().unwrap().to_str().unwrap());
+        let to = ["-keyout", text(&key), "-out", text(&request), "-subj", &subject];
+        openssl(&[&["req", "-new"][..], &EC, &to].concat());
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let at = |after: i64| {
+            let at = jiff::Timestamp::from_second(now.as_secs() as i64 + after).unwrap();
+            at.strftime("%Y%m%d%H%M%SZ").to_string()
+        };
+        let (from, to) = (at(from_s), at(to_s));
+        let certificate = stem.with_extension("pem");
+        let (authority, its_key) = (text(&self.certificate), text(&self.key));
+        openssl(&[
+            "ca",
+            "-batch",
+            "-notext",
+            "-config",
+            text(&config),
+            "-cert",
+            authority,
+            "-keyfile",
+            its_key,
+            "-in",
+            text(&request),
+            "-out",
+            text(&certificate),
+            "-startdate",
+            &from,
+            "-enddate",
+            &to,
+        ]);
     }
 }
 

@@ -124,9 +124,10 @@ impl Connection {
         self.ended
     }
 
-    /// True if the front ends.
+    /// True if no further request is taken: the front ends, or the client would perhaps not be let
+    /// in again.
     pub fn is_closing(&self) -> bool {
-        self.closing.signal().is_raised()
+        self.closing.signal().is_raised() || self.tls().is_some_and(TlsStream::is_outdated)
     }
 
     /// True if the deadline has passed; else the calling task is woken when it does.
@@ -160,7 +161,10 @@ impl Connection {
     pub async fn next_head(&mut self, patience: Patience, first: bool) -> Arrival {
         let arrival = self.await_head(patience, first).await;
         self.idle.end();
-        arrival
+        match self.tls().is_some_and(TlsStream::is_outdated) {
+            true => Arrival::End,
+            false => arrival,
+        }
     }
 
     async fn await_head(&mut self, patience: Patience, first: bool) -> Arrival {
@@ -217,6 +221,9 @@ impl Connection {
         if self.tls().is_some_and(TlsStream::has_begun) {
             // A handshake is no silence.
             self.idle.has_spoken();
+        }
+        if self.wire.poll_outdated(cx) {
+            return Poll::Ready(false);
         }
         let closing = self.closing.is_raised(cx);
         let deadline = match head_by {

@@ -33,7 +33,15 @@ pub fn ends_of(head: &RequestHead, key: &str) -> Result<(Ends, Option<Identity>)
         };
         Some((Ends { client: Some(client), reached, port, is_tls, is_edge: true }, identity))
     });
-    said.ok_or(Refusal { status: 400, reason: "nginx does not say for whom it asks" })
+    let said =
+        said.ok_or(Refusal { status: 400, reason: "nginx does not say for whom it asks" })?;
+    // OpenSSL does not verify it again when a session is resumed or a connection is kept.
+    match &said.1 {
+        Some(identity) if identity.has_expired() => {
+            Err(Refusal { status: 400, reason: "the certificate of the client has expired" })
+        }
+        _ => Ok(said),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 mod accounting;
 mod content;
+mod origin;
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -26,7 +27,6 @@ use super::http1::{self, Delimiter, Frame};
 use super::real_ip::{self, Trust};
 use crate::embedded::io::buffer::Pooled;
 use crate::embedded::io::pipe::Pipe;
-use crate::embedded::io::tls::Identity;
 
 pub use super::http1::{HeadWriter, STRICT_TRANSPORT, Size, Start};
 
@@ -149,41 +149,6 @@ impl Exchange<'_> {
         forwarded.map_or(self.connection.peer_text(), |(_, text)| text)
     }
 
-    /// The port of the client, where it is the client that connected, over TCP.
-    pub fn client_port(&self) -> Option<u16> {
-        self.connection.peer_port().filter(|_| self.request.forwarded_for.is_none())
-    }
-
-    /// True if the client has connected over TLS.
-    pub fn is_secure(&self) -> bool {
-        self.connection.is_secure()
-    }
-
-    /// Who the client is, as an authority says.
-    pub fn identity(&self) -> Option<&Identity> {
-        self.connection.identity()
-    }
-
-    /// The port that was connected to, over TCP.
-    pub fn reached_port(&self) -> Option<u16> {
-        self.connection.reached_port()
-    }
-
-    /// The address that was connected to, over TCP. Costs a system call.
-    pub fn reached_address(&self) -> Option<IpAddr> {
-        self.connection.reached_address()
-    }
-
-    /// True if what the client says in X-Forwarded-* is passed on.
-    pub fn is_trusted(&self) -> bool {
-        self.request.is_trusted
-    }
-
-    /// True if a proxy whose word is taken asks for the client.
-    pub fn is_by_proxy(&self) -> bool {
-        self.settings.real_ip.is_some() && self.request.is_trusted
-    }
-
     /// True if the client has gone. What it sends ahead is kept for later.
     pub fn client_has_gone(&mut self, cx: &mut Context<'_>) -> bool {
         self.connection.has_gone(cx)
@@ -211,7 +176,7 @@ impl Exchange<'_> {
     /// whether the connection is used again: not where the rest of the request's body
     /// would be taken for the next request.
     pub fn put_head(&mut self, start: Start<'_>, fields: impl FnOnce(&mut HeadWriter<'_>)) {
-        let tls = self.settings.tls.as_ref().filter(|_| self.is_secure());
+        let tls = self.settings.tls.as_ref().filter(|_| self.is_https());
         let strict_transport = tls.and_then(|tls| tls.strict_transport.as_deref());
         let (request, answer) = (&self.request, &mut self.answer);
         self.record.set_status(start.status);

@@ -89,7 +89,7 @@ impl Wire {
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Wire::Tcp(stream) => stream.local_addr().ok(),
-            Wire::Tls(stream) => stream.local_address(),
+            Wire::Tls(stream) => stream.socket().local_addr().ok(),
             Wire::Unix(_) | Wire::FastCgi(_) | Wire::Ended => None,
         }
     }
@@ -105,6 +105,15 @@ impl Wire {
     /// True if bytes can go through pipes: they are the same on both sides.
     pub fn takes_pipes(&self) -> bool {
         !matches!(self, Wire::Tls(_) | Wire::FastCgi(_))
+    }
+
+    /// True if a client would perhaps not be let in now; else the calling task is woken when that
+    /// changes for all.
+    pub fn poll_outdated(&mut self, cx: &Context<'_>) -> bool {
+        match self {
+            Wire::Tls(stream) => stream.poll_outdated(cx),
+            _ => false,
+        }
     }
 
     /// How many bytes were taken and wait inside of the stream; 0 only when all are sent.

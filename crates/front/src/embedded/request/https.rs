@@ -1,7 +1,7 @@
 //! Requests that come in clear where TLS is wanted.
 
 use mfserv_core::tls::TlsSettings;
-use mfserv_h1::{Name, RequestHead};
+use mfserv_h1::RequestHead;
 
 use crate::embedded::clients::answer;
 use crate::embedded::clients::exchange::Exchange;
@@ -14,12 +14,7 @@ pub fn has_to_come_again(exchange: &Exchange<'_>) -> bool {
     redirects
         && !exchange.is_secure()
         && exchange.reached_port().is_some()
-        && !is_by_proxy_over_tls(exchange)
-}
-
-fn is_by_proxy_over_tls(exchange: &Exchange<'_>) -> bool {
-    let proto = exchange.request().fields.first(Name::ForwardedProto);
-    exchange.is_trusted() && proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
+        && !exchange.is_by_proxy_over_tls()
 }
 
 /// Redirects to the TLS listener: the same URL with its scheme and port. A request that changes

@@ -211,7 +211,6 @@ async fn answer(
                 return Ok(());
             }
             lane.begin_trace(exchange);
-            let mapped = Mapped { path: &path, rest_at: hit.rest_at };
             let (pool, stripped) = (&lane.front.pool, stripped(route, exchange));
             let to = Destination { app, pool, lane: lane.number, mapped, stripped };
             forward::run(exchange, reply, to, lane.begin_under_way()).await

@@ -96,6 +96,8 @@ impl Direction {
         if self.buffer.is_idle() && !self.has_ended {
             if from.poll_readable(cx).is_pending() {
                 self.buffer.give_back();
+                // What was passed before may still wait inside of the stream.
+                flush(cx, to)?;
                 return Ok(false);
             }
             match from.poll_read(cx, self.buffer.room()) {
@@ -123,11 +125,16 @@ impl Direction {
                 Poll::Pending => break,
             }
         }
-        // What is encrypted waits inside of the stream.
-        match to.poll_flush(cx) {
-            Poll::Ready(Err(why)) => Err(why),
-            _ => Ok(moved),
-        }
+        flush(cx, to)?;
+        Ok(moved)
+    }
+}
+
+/// Sends what is encrypted and waits inside of the stream; wakes when more can be sent.
+fn flush(cx: &mut Context<'_>, to: &mut impl Stream) -> io::Result<()> {
+    match to.poll_flush(cx) {
+        Poll::Ready(Err(why)) => Err(why),
+        _ => Ok(()),
     }
 }
 
@@ -155,5 +162,59 @@ impl DrainLimit {
             self.by.get_or_insert_with(|| Instant::now() + self.limit);
         }
         self.by
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream that keeps what it takes until it is asked for it again, as TLS does while its client
+    /// takes nothing.
+    #[derive(Default)]
+    struct Keeping {
+        kept: Vec<u8>,
+        sent: Vec<u8>,
+        is_full: bool,
+    }
+
+    impl Stream for Keeping {
+        fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_read(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_write(&mut self, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.kept.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.is_full {
+                return Poll::Pending;
+            }
+            self.sent.append(&mut self.kept);
+            Poll::Ready(Ok(()))
+        }
+
+        fn end_writing(&mut self) {}
+    }
+
+    #[test]
+    fn what_waits_inside_of_a_stream_is_sent_although_nothing_more_comes() {
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let mut buffer = Pooled::default();
+        buffer.push(b"the last bytes");
+        let mut down = Direction { buffer, has_ended: false };
+        let (mut worker, mut client) = (Keeping::default(), Keeping::default());
+        client.is_full = true;
+        assert!(down.pass(cx, &mut worker, &mut client).unwrap());
+        assert_eq!(client.sent, b"");
+        client.is_full = false;
+        assert!(!down.pass(cx, &mut worker, &mut client).unwrap());
+        assert_eq!(client.sent, b"the last bytes");
     }
 }

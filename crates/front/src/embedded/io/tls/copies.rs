@@ -81,11 +81,11 @@ impl Copies {
     fn copied(&mut self, settings: &TlsSettings) -> Result<Copied, String> {
         let provider = provider(&settings.ciphers)?;
         self.store.refresh(settings, &provider)?;
-        let mut copied = Copied::default();
+        let first = self.store.of_any_host().and_then(|certificate| certificate.copy.clone());
+        let mut copied = Copied { first, ..Copied::default() };
         let mut by_name: BTreeMap<&String, Vec<(SignatureAlgorithm, &Copy)>> = BTreeMap::new();
         for certificate in self.store.certificates() {
             let Some(copy) = &certificate.copy else { continue };
-            copied.first.get_or_insert_with(|| copy.clone());
             let kind = certificate.certified.key.algorithm();
             for name in &certificate.names {
                 let known = by_name.entry(name).or_default();

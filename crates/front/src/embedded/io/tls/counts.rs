@@ -1,8 +1,14 @@
 //! What is counted of handshakes.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use mfserv_platform::sync::lock;
 use rustls::Error;
+
+/// How often it is said that clients were refused, of each kind of failure.
+const SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// Why there is no TLS connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +60,17 @@ pub struct Counts {
     full: AtomicU64,
     resumed: AtomicU64,
     failed: [AtomicU64; FAILURES.len()],
+    /// What is to be said of clients that were refused, by the number of the failure.
+    refused: Mutex<[Refused; FAILURES.len()]>,
+}
+
+/// Clients that were refused for one reason.
+#[derive(Debug, Default)]
+struct Refused {
+    /// How many since that was last said, and the words of the last one.
+    count: u64,
+    why: String,
+    said: Option<Instant>,
 }
 
 impl Counts {
@@ -66,6 +83,36 @@ impl Counts {
     /// There will be no connection.
     pub fn failed(&self, why: Failure) {
         self.failed[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The same, and the words are for the log.
+    pub fn refused(&self, failure: Failure, why: &dyn std::fmt::Display) {
+        self.failed(failure);
+        if matches!(failure, Failure::Malformed) {
+            // Whoever scans ports would fill the log.
+            return;
+        }
+        let refused = &mut lock(&self.refused)[failure as usize];
+        refused.count += 1;
+        if refused.count == 1 {
+            refused.why = why.to_string();
+        }
+    }
+
+    /// What is to be said of clients that were refused: of each kind of failure once in a while.
+    pub fn refusals(&self) -> Vec<String> {
+        let now = Instant::now();
+        let is_due = |one: &&mut Refused| {
+            one.count > 0 && one.said.is_none_or(|said| now.duration_since(said) >= SAID_EVERY)
+        };
+        let mut all = lock(&self.refused);
+        let due = all.iter_mut().zip(FAILURES).filter(|(one, _)| is_due(one));
+        due.map(|(one, word)| {
+            one.said = Some(now);
+            let count = std::mem::take(&mut one.count);
+            format!("handshakes that failed ({word}): {count}; the first one: {}", one.why)
+        })
+        .collect()
     }
 
     /// All counters with their words: `full`, `resumed`, and those of [`FAILURES`].

@@ -60,6 +60,13 @@ pub struct Certificate {
     pub copy: Option<PathBuf>,
 }
 
+impl Certificate {
+    /// True if clients refuse it.
+    pub fn has_expired(&self, now_s: i64) -> bool {
+        self.not_after.is_some_and(|end| end < now_s)
+    }
+}
+
 impl Pair {
     /// The stamps of both files.
     pub fn stamps(&self) -> (Stamp, Stamp) {

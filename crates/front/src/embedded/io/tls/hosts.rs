@@ -19,10 +19,13 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// The first certificate is the default. Of several for one name the first wins whose
-    /// key the client can verify: so a host may have one for ECDSA and one for RSA.
-    pub fn new(certificates: impl IntoIterator<Item = Arc<Certificate>>) -> Self {
-        let mut hosts = Self::default();
+    /// Of several certificates for one name the first wins whose key the client can verify: so a
+    /// host may have one for ECDSA and one for RSA.
+    pub fn new(
+        default: Option<Arc<Certificate>>,
+        certificates: impl IntoIterator<Item = Arc<Certificate>>,
+    ) -> Self {
+        let mut hosts = Self { default, ..Self::default() };
         for certificate in certificates {
             for name in &certificate.names {
                 let (map, name) = match name.strip_prefix("*.") {
@@ -31,14 +34,13 @@ impl Hosts {
                 };
                 map.entry(name.to_string()).or_default().push(certificate.clone());
             }
-            hosts.default.get_or_insert(certificate);
         }
         hosts
     }
 
     /// The certificates for a name: those with the name itself, or else those with a wildcard in
     /// place of its first label (RFC 6125, 6.4.3).
-    fn of(&self, name: &str) -> &[Arc<Certificate>] {
+    pub fn of(&self, name: &str) -> &[Arc<Certificate>] {
         let parent = || self.wildcards.get(name.split_once('.')?.1);
         self.exact.get(name).or_else(parent).map_or(&[], Vec::as_slice)
     }
@@ -92,15 +94,14 @@ mod tests {
 
     #[test]
     fn a_name_finds_its_certificate_before_a_wildcard_and_an_unknown_one_the_default() {
-        let hosts = Hosts::new(
-            [
-                &["default.example.org"][..],
-                &["*.example.org", "example.org"],
-                &["a.example.org", "xn--bcher-kva.example"],
-                &["*.a.example.org"],
-            ]
-            .map(certificate),
-        );
+        let all = [
+            &["default.example.org"][..],
+            &["*.example.org", "example.org"],
+            &["a.example.org", "xn--bcher-kva.example"],
+            &["*.a.example.org"],
+        ]
+        .map(certificate);
+        let hosts = Hosts::new(Some(all[0].clone()), all);
         for (name, first) in [
             (None, "default.example.org"),
             (Some("elsewhere.example"), "default.example.org"),
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn of_several_certificates_for_a_name_the_client_gets_one_that_it_can_verify() {
         let all = [certificate(&["a", "1"]), certificate(&["a", "2"])];
-        let hosts = Hosts::new(all);
+        let hosts = Hosts::new(None, all);
         let found = |wanted: &str| {
             let is = |one: &Certificate| one.names[1] == wanted;
             hosts.find(Some("a"), is).unwrap().names[1].clone()

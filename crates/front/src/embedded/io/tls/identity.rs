@@ -5,12 +5,15 @@ use rustls::pki_types::pem::PemObject;
 use webpki::EndEntityCert;
 
 use super::names;
+use crate::embedded::io::clock;
 
 /// The fields of requests of a client with a verified certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Whole lines of a head.
     fields: Vec<u8>,
+    /// When the certificate ends, seconds since the Unix epoch.
+    not_after: Option<i64>,
 }
 
 /// The line of a client that has shown no certificate.
@@ -39,10 +42,10 @@ impl Identity {
         if let Ok(read) = EndEntityCert::try_from(certificate) {
             put("X-SSL-Client-S-DN", &names::distinguished_name(read.subject()));
             put("X-SSL-Client-I-DN", &names::distinguished_name(read.issuer()));
-            put("X-SSL-Client-Serial", &names::hex(read.serial()));
+            put("X-SSL-Client-Serial", &names::serial(read.serial()));
         }
         put("Client-Cert", &format!(":{}:", names::base64(certificate)));
-        Self { fields }
+        Self { fields, not_after: names::not_after(certificate) }
     }
 
     /// The same of a certificate as nginx writes it in `$ssl_client_escaped_cert`: PEM, in which
@@ -62,6 +65,12 @@ impl Identity {
             rest = after;
         }
         Some(Self::of(&CertificateDer::from_pem_slice(&pem).ok()?))
+    }
+
+    /// True if the certificate was good once and is no more. A session that is resumed, and a
+    /// connection that is kept, have nobody verify it again.
+    pub fn has_expired(&self) -> bool {
+        self.not_after.is_some_and(|end| end < clock::unix_seconds())
     }
 
     /// The lines.

@@ -31,6 +31,7 @@ pub use counts::{Counts, Failure};
 pub use identity::{Identity, NOBODY, is_of_identity};
 pub use stream::TlsStream;
 
+use crate::embedded::io::signal::Signal;
 use store::Store;
 use tickets::TicketKeys;
 
@@ -44,12 +45,22 @@ pub struct Tls {
     pub counts: Arc<Counts>,
     /// What new sessions are made of; `None` while there is no certificate.
     config: Mutex<Option<Arc<ServerConfig>>>,
+    /// Whom clients are vouched for by, as tickets know it; raised when that changes.
+    vouching: Mutex<(Vec<u8>, Arc<Signal>)>,
     /// Held while files are read: by one thread at a time.
     kept: Mutex<Kept>,
     /// What is wrong now, and what will be.
     problems: Mutex<Problems>,
     /// Sleeps until there are files to look after.
     watcher: OnceLock<Thread>,
+}
+
+/// What a connection of a new client is made of.
+#[derive(Debug)]
+pub struct Session {
+    connection: ServerConnection,
+    /// Raised when clients are vouched for by others.
+    outdated: Arc<Signal>,
 }
 
 /// Sentences with a file and a reason.
@@ -67,6 +78,8 @@ struct Kept {
     settings: Option<TlsSettings>,
     store: Store,
     tickets: Option<Arc<TicketKeys>>,
+    /// The suites of the settings.
+    provider: Option<Arc<CryptoProvider>>,
     /// What is in force was made of all this.
     is_made: bool,
     said: Vec<String>,
@@ -75,9 +88,11 @@ struct Kept {
 impl Tls {
     /// A session for a new client. `None`: there is no certificate, and the client has to be
     /// refused.
-    pub fn session(&self) -> Option<ServerConnection> {
+    pub fn session(&self) -> Option<Session> {
+        // In this order: who comes while both change is perhaps ended for nothing.
+        let outdated = lock(&self.vouching).1.clone();
         let config = lock(&self.config).clone()?;
-        ServerConnection::new(config).ok()
+        Some(Session { connection: ServerConnection::new(config).ok()?, outdated })
     }
 
     /// What is wrong.
@@ -111,6 +126,7 @@ impl Tls {
             // Certificates of the same files stay known, also where these are broken now.
             store: std::mem::take(&mut kept.store),
             tickets: Some(tickets.unwrap_or_else(|| TicketKeys::new(path))),
+            provider: None,
             is_made: false,
             said: Vec::new(),
         };
@@ -142,7 +158,7 @@ impl Tls {
     }
 
     /// Looks whether files have changed, and takes over what can be used. Returns what is wrong
-    /// and was not wrong before, for the log. To be called once a second.
+    /// and was not wrong before, and which clients were refused, for the log. To be called once a second.
     pub fn refresh(&self) -> Vec<String> {
         let mut kept = lock(&self.kept);
         if kept.settings.is_none() {
@@ -150,16 +166,33 @@ impl Tls {
         }
         let done = kept.refresh();
         self.put(&mut kept, done);
-        let problems = self.problems().faults;
-        let new = problems.iter().filter(|problem| !kept.said.contains(problem)).cloned().collect();
+        let mut problems = self.problems().faults;
+        problems.extend(kept.store.gone.iter().cloned());
+        let new = problems.iter().filter(|problem| !kept.said.contains(problem)).cloned();
+        let new = new.chain(self.counts.refusals()).collect();
         kept.said = problems;
         new
+    }
+
+    /// Ends the connections of clients that others have vouched for: each after its request.
+    fn vouched_for_by(&self, context: Vec<u8>) {
+        let mut vouching = lock(&self.vouching);
+        if vouching.0 != context {
+            let before = std::mem::replace(&mut *vouching, (context, Arc::default()));
+            drop(vouching);
+            before.1.raise();
+        }
     }
 
     fn put(&self, kept: &mut Kept, done: Result<Option<ServerConfig>, String>) {
         let mut faults = kept.store.problems.clone();
         match done {
-            Ok(Some(config)) => *lock(&self.config) = Some(Arc::new(config)),
+            Ok(Some(config)) => {
+                *lock(&self.config) = Some(Arc::new(config));
+                if let Some(settings) = &kept.settings {
+                    self.vouched_for_by(context(settings, &kept.store));
+                }
+            }
             Ok(None) => {}
             Err(why) => faults.push(match lock(&self.config).is_some() {
                 true => format!("{why} (TLS goes on with what was there before)"),
@@ -176,7 +209,10 @@ impl Kept {
         let (Some(settings), Some(tickets)) = (&self.settings, &self.tickets) else {
             return Ok(None);
         };
-        let provider = Arc::new(provider(&settings.ciphers)?);
+        let provider = match &self.provider {
+            Some(provider) => provider.clone(),
+            None => self.provider.insert(Arc::new(provider(&settings.ciphers)?)).clone(),
+        };
         let tickets_work = tickets.refresh();
         let refreshed = self.store.refresh(settings, &provider);
         self.is_made &= matches!(refreshed, Ok(false));

@@ -26,12 +26,14 @@ fn elements(mut der: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// A distinguished name as RFC 2253 writes it, the last part first, as nginx does:
-/// `CN=reader,O=Example`. `der` is the content of the sequence.
+/// A distinguished name as RFC 2253 writes it, the last part first, byte for byte as OpenSSL and so
+/// nginx does (`XN_FLAG_RFC2253`): `CN=reader,O=Example`. `der` is the content of the sequence.
 pub fn distinguished_name(der: &[u8]) -> String {
     let mut parts: Vec<String> = elements(der)
         .map(|(_, set)| {
-            elements(set).map(|(_, pair)| attribute(pair)).collect::<Vec<_>>().join("+")
+            let mut pairs: Vec<String> = elements(set).map(|(_, pair)| attribute(pair)).collect();
+            pairs.reverse();
+            pairs.join("+")
         })
         .collect();
     parts.reverse();
@@ -39,34 +41,92 @@ pub fn distinguished_name(der: &[u8]) -> String {
 }
 
 fn attribute(pair: &[u8]) -> String {
-    const TELETEX_AND_OTHERS: [u8; 5] = [0x0c, 0x13, 0x14, 0x16, 0x12];
     let mut both = elements(pair);
     let (Some((_, kind)), Some((tag, value))) = (both.next(), both.next()) else {
         return String::new();
     };
-    match (short_name(kind), TELETEX_AND_OTHERS.contains(&tag)) {
-        (Some(name), true) => format!("{name}={}", escaped(value)),
-        (Some(name), false) => format!("{name}=#{}", hex(value)),
-        (None, _) => format!("{}=#{}", dotted(kind), hex(value)),
+    match (short_name(kind), characters(tag, value)) {
+        (Some(name), Some(value)) => format!("{name}={}", escaped(&value)),
+        (Some(name), None) => format!("{name}=#{}", hex(&whole(tag, value))),
+        (None, _) => format!("{}=#{}", dotted(kind), hex(&whole(tag, value))),
     }
 }
 
+/// A string of one of the types that are written as text, in UTF-8.
+fn characters(tag: u8, value: &[u8]) -> Option<Vec<u8>> {
+    let text = |numbers: &mut dyn Iterator<Item = u32>| -> Option<Vec<u8>> {
+        let text: Option<String> = numbers.map(char::from_u32).collect();
+        text.map(String::into_bytes)
+    };
+    let wide =
+        |size| value.chunks_exact(size).map(|b| b.iter().fold(0, |n, b| n << 8 | u32::from(*b)));
+    match tag {
+        // UTF8String.
+        0x0c => Some(value.to_vec()),
+        // NumericString, PrintableString, TeletexString, IA5String, both times, VisibleString: a
+        // byte is a character.
+        0x12..=0x14 | 0x16..=0x18 | 0x1a => text(&mut value.iter().map(|byte| u32::from(*byte))),
+        // UniversalString and BMPString.
+        0x1c => text(&mut wide(4)),
+        0x1e => text(&mut wide(2)),
+        _ => None,
+    }
+}
+
+/// The whole element again.
+fn whole(tag: u8, value: &[u8]) -> Vec<u8> {
+    let length = value.len().to_be_bytes();
+    let used = length.iter().skip_while(|byte| **byte == 0).copied().collect::<Vec<u8>>();
+    let head = match value.len() {
+        ..=0x7f => vec![tag, value.len() as u8],
+        _ => [&[tag, 0x80 | used.len() as u8][..], &used].concat(),
+    };
+    [&head, value].concat()
+}
+
+/// The short names that OpenSSL has for attributes of names. The value of any other one is written
+/// as its bytes.
 fn short_name(kind: &[u8]) -> Option<&'static str> {
-    Some(match kind {
-        [0x55, 4, 3] => "CN",
-        [0x55, 4, 5] => "serialNumber",
-        [0x55, 4, 6] => "C",
-        [0x55, 4, 7] => "L",
-        [0x55, 4, 8] => "ST",
-        [0x55, 4, 9] => "STREET",
-        [0x55, 4, 10] => "O",
-        [0x55, 4, 11] => "OU",
-        [0x55, 4, 12] => "title",
-        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1] => "emailAddress",
-        [0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 1] => "UID",
-        [0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 25] => "DC",
-        _ => return None,
-    })
+    /// 2.5.4.3 and what follows.
+    const OF_X500: &str = "CN SN serialNumber C L ST street O OU title description searchGuide \
+        businessCategory postalAddress postalCode postOfficeBox \
+        physicalDeliveryOfficeName telephoneNumber telexNumber teletexTerminalIdentifier \
+        facsimileTelephoneNumber x121Address internationaliSDNNumber registeredAddress \
+        destinationIndicator preferredDeliveryMethod presentationAddress \
+        supportedApplicationContext member owner roleOccupant seeAlso userPassword \
+        userCertificate cACertificate authorityRevocationList certificateRevocationList \
+        crossCertificatePair name GN initials generationQualifier x500UniqueIdentifier \
+        dnQualifier enhancedSearchGuide protocolInformation distinguishedName \
+        uniqueMember houseIdentifier supportedAlgorithms deltaRevocationList dmdName";
+    match kind {
+        [0x55, 4, 65] => Some("pseudonym"),
+        [0x55, 4, 72] => Some("role"),
+        [0x55, 4, 97] => Some("organizationIdentifier"),
+        [0x55, 4, 98] => Some("c3"),
+        [0x55, 4, 99] => Some("n3"),
+        [0x55, 4, 100] => Some("dnsName"),
+        [0x55, 4, last] => OF_X500.split(' ').nth(usize::from(*last).checked_sub(3)?),
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1] => Some("emailAddress"),
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 2] => Some("unstructuredName"),
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 8] => Some("unstructuredAddress"),
+        // Where a company is registered (CA/Browser Forum, EV guidelines).
+        [0x2b, 6, 1, 4, 1, 0x82, 0x37, 60, 2, 1, last @ 1..=3] => {
+            Some(["jurisdictionL", "jurisdictionST", "jurisdictionC"][usize::from(*last) - 1])
+        }
+        [0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 1] => Some("UID"),
+        [0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 3] => Some("mail"),
+        [0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 25] => Some("DC"),
+        _ => None,
+    }
+}
+
+/// A serial number as OpenSSL writes it: its digits without the byte that only says that it is
+/// positive.
+pub fn serial(number: &[u8]) -> String {
+    match number {
+        [0, rest @ ..] if !rest.is_empty() => hex(rest),
+        _ => hex(number),
+    }
 }
 
 /// An object identifier in its dotted form.
@@ -95,7 +155,7 @@ fn escaped(value: &[u8]) -> String {
     for (at, &byte) in value.iter().enumerate() {
         let is_end = at == 0 || at + 1 == value.len();
         match byte {
-            b',' | b'+' | b'"' | b'\\' | b'<' | b'>' | b';' | b'=' => {
+            b',' | b'+' | b'"' | b'\\' | b'<' | b'>' | b';' => {
                 text.push('\\');
                 text.push(char::from(byte));
             }
@@ -173,7 +233,8 @@ mod tests {
             part(&[0x55, 4, 3], 0x0c, "#j\u{fc}rg ".as_bytes()),
         ];
         let text = distinguished_name(&name.concat());
-        let expected = "CN=\\#j\\C3\\BCrg\\ ,1.2.3.500=#7A,O=Wetter\\, CN\\=root\\0D\\0AX: 1,C=DE";
+        let expected =
+            "CN=\\#j\\C3\\BCrg\\ ,1.2.3.500=#0C017A,O=Wetter\\, CN=root\\0D\\0AX: 1,C=DE";
         assert_eq!(text, expected);
     }
 

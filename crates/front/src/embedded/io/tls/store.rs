@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mfserv_core::tls::{ClientCertificates, TlsSettings};
+use mfserv_core::tls::{ClientCertificates, TlsSettings, Version};
+use rustls::SignatureAlgorithm;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 
@@ -17,6 +18,8 @@ const ENDS_SOON_S: i64 = 7 * 24 * 3600;
 /// After files have changed and cannot be used, they are looked at once more before that is
 /// said: somebody replaces first the one, then the other.
 const LOOKS: u32 = 2;
+/// It is said for so long that the files of a certificate have vanished, seconds.
+const GONE_S: i64 = 24 * 3600;
 
 /// Something that was read from files.
 #[derive(Debug)]
@@ -82,12 +85,20 @@ pub struct Store {
     pairs: BTreeMap<Pair, HeldPair>,
     /// With their file.
     authorities: Option<(PathBuf, Held<Vec<CertificateDer<'static>>, Stamp>)>,
+    /// The directory of the pairs, as it was last read.
+    directory: Option<PathBuf>,
+    /// Those with an expired certificate.
+    expired: BTreeSet<Pair>,
+    /// Those whose files are not there any more, with their hosts, and since when, seconds.
+    vanished: BTreeMap<Pair, (Vec<String>, i64)>,
     /// Where copies of what can be used are made, if they are.
     copies: Option<PathBuf>,
     /// What is wrong now, a sentence each.
     pub problems: Vec<String>,
-    /// What will be wrong soon.
+    /// What will be wrong soon, or is perhaps wanted.
     pub notes: Vec<String>,
+    /// Those of the notes that are for the log.
+    pub gone: Vec<String>,
 }
 
 impl Store {
@@ -108,6 +119,7 @@ impl Store {
     ) -> Result<bool, String> {
         self.problems.clear();
         self.notes.clear();
+        self.gone.clear();
         let first = Pair { certificate: settings.certificate.clone(), key: settings.key.clone() };
         let mut wanted = BTreeSet::from([first.clone()]);
         match settings.directory.as_deref().map(files::pairs_of) {
@@ -119,20 +131,82 @@ impl Store {
             }
             None => {}
         }
-        let before = self.pairs.len();
-        self.pairs.retain(|pair, _| wanted.contains(pair));
-        let mut changed = before != self.pairs.len();
+        let mut changed = self.leave_out(&wanted, settings);
         for pair in wanted {
             changed |= self.refresh_pair(pair, provider);
         }
         self.first = Some(first);
+        changed |= self.note_expired();
         changed |= self.refresh_authorities(settings)?;
         self.look_at_all();
+        self.problems.extend(self.unusable(settings));
         let held = self.first.as_ref().and_then(|first| self.pairs.get(first));
         match held {
             Some(Held { good: None, wrong: Some((why, _)), .. }) => Err(why.clone()),
             _ => Ok(changed),
         }
+    }
+
+    /// Forgets the pairs that are not wanted. It is remembered which ones went by themselves. Returns
+    /// whether there were any.
+    fn leave_out(&mut self, wanted: &BTreeSet<Pair>, settings: &TlsSettings) -> bool {
+        let is_same = self.directory == settings.directory;
+        self.directory.clone_from(&settings.directory);
+        if !is_same {
+            self.vanished.clear();
+        }
+        let now_s = clock::unix_seconds();
+        self.vanished.retain(|pair, (_, since)| {
+            !wanted.contains(pair) && (0..GONE_S).contains(&(now_s - *since))
+        });
+        let before = self.pairs.len();
+        let vanished = &mut self.vanished;
+        self.pairs.retain(|pair, held| {
+            let is_wanted = wanted.contains(pair);
+            let names = held.good.as_ref().map(|good| good.names.clone());
+            let is_below = settings.directory.as_ref().is_some_and(|dir| pair.key.starts_with(dir));
+            if let Some(names) = names.filter(|_| !is_wanted && is_same && is_below) {
+                vanished.insert(pair.clone(), (names, now_s));
+            }
+            is_wanted
+        });
+        before != self.pairs.len()
+    }
+
+    /// Returns whether another certificate has expired: one that is valid is preferred from then on.
+    fn note_expired(&mut self) -> bool {
+        let now_s = clock::unix_seconds();
+        let has_expired =
+            |held: &HeldPair| held.good.as_ref().is_some_and(|it| it.has_expired(now_s));
+        let all = self.pairs.iter().filter(|(_, held)| has_expired(held));
+        let expired: BTreeSet<Pair> = all.map(|(pair, _)| pair.clone()).collect();
+        let before = std::mem::replace(&mut self.expired, expired);
+        before != self.expired
+    }
+
+    /// What nobody can get of these certificates, since no suite goes with their kind of key.
+    fn unusable(&self, settings: &TlsSettings) -> Vec<String> {
+        if settings.versions.contains(&Version::V1_3)
+            && settings.ciphers.iter().any(|suite| suite.starts_with("TLS_"))
+        {
+            return Vec::new();
+        }
+        let unusable = self.pairs.iter().filter_map(|(pair, held)| {
+            let kind = held.good.as_ref()?.certified.key.algorithm();
+            let (kind, named) = match kind {
+                SignatureAlgorithm::RSA => ("RSA", "-RSA-"),
+                _ => ("ECDSA", "-ECDSA-"),
+            };
+            let can = settings.ciphers.iter().any(|suite| suite.contains(named));
+            let shown = pair.certificate.display();
+            (!can).then(|| {
+                format!(
+                    "{shown} cannot be used: its key is for {kind}, and neither [nginx] ssl_protocols nor \
+                     ssl_ciphers has anything for it"
+                )
+            })
+        });
+        unusable.collect()
     }
 
     fn refresh_pair(&mut self, pair: Pair, provider: &CryptoProvider) -> bool {
@@ -187,6 +261,18 @@ impl Store {
         self.problems.extend(wrong.filter_map(|(_, held)| held.problem()));
         let authorities = self.authorities.as_ref().map(|(_, held)| held);
         self.problems.extend(authorities.and_then(Held::problem));
+        let hosts = self.hosts();
+        for (pair, (names, _)) in &self.vanished {
+            let alone: Vec<&str> =
+                names.iter().filter(|name| hosts.of(name).is_empty()).map(String::as_str).collect();
+            if !alone.is_empty() {
+                let (shown, alone) = (pair.certificate.display(), alone.join(", "));
+                self.gone.push(format!(
+                    "{shown} or its key is gone: clients of {alone} get the default certificate"
+                ));
+            }
+        }
+        self.notes.clone_from(&self.gone);
         let now_s = clock::unix_seconds();
         for (pair, held) in &self.pairs {
             let Some(not_after) = held.good.as_ref().and_then(|good| good.not_after) else {
@@ -204,17 +290,25 @@ impl Store {
         }
     }
 
-    /// The certificates, the default one first.
+    /// The default certificate; if it cannot be used, the first one.
+    pub fn of_any_host(&self) -> Option<&Arc<Certificate>> {
+        let first = self.first.as_ref().and_then(|first| self.pairs.get(first)?.good.as_ref());
+        first.or_else(|| self.certificates().next())
+    }
+
+    /// The certificates in the order in which they are preferred: those that have expired last, else
+    /// the default one first.
     pub fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
-        let is_first = |pair: &Pair| Some(pair) == self.first.as_ref();
-        let first = self.pairs.iter().filter(move |(pair, _)| is_first(pair));
-        let others = self.pairs.iter().filter(move |(pair, _)| !is_first(pair));
-        first.chain(others).filter_map(|(_, held)| held.good.as_ref())
+        let mut all: Vec<(&Pair, &HeldPair)> = self.pairs.iter().collect();
+        all.sort_by_key(|(pair, _)| {
+            (self.expired.contains(pair), Some(*pair) != self.first.as_ref())
+        });
+        all.into_iter().filter_map(|(_, held)| held.good.as_ref())
     }
 
     /// The certificates by the names that they are for.
     pub fn hosts(&self) -> Hosts {
-        Hosts::new(self.certificates().cloned())
+        Hosts::new(self.of_any_host().cloned(), self.certificates().cloned())
     }
 
     /// The authorities that vouch for clients.

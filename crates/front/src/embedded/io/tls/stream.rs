@@ -7,8 +7,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,14 +16,19 @@ use rustls::{HandshakeKind, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::Session;
 use super::counts::{Counts, Failure};
 use super::identity::Identity;
 use crate::embedded::io::buffer::Pooled;
+use crate::embedded::io::signal::Subscription;
 
 /// The most bytes that are encrypted and wait for the client: two records.
 const UNSENT_MAX: usize = 32 * 1024;
 /// The first byte of a connection that begins a handshake (RFC 8446, 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
+
+/// Why a session is not resumed.
+const EXPIRED: &str = "the certificate of a session that is to be resumed has expired";
 
 /// How far a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,12 +65,15 @@ pub struct TlsStream {
     /// No end is said: the client must see that something is missing.
     is_cut: bool,
     identity: Option<Arc<Identity>>,
+    /// Raised when clients are vouched for by others than at the handshake.
+    outdated: Subscription,
     counts: Arc<Counts>,
 }
 
 impl TlsStream {
     /// The handshake has not begun yet.
-    pub fn new(socket: TcpStream, mut session: ServerConnection, counts: Arc<Counts>) -> Self {
+    pub fn new(socket: TcpStream, session: Session, counts: Arc<Counts>) -> Self {
+        let Session { connection: mut session, outdated } = session;
         session.set_buffer_limit(Some(UNSENT_MAX));
         Self {
             socket,
@@ -80,6 +87,7 @@ impl TlsStream {
             ends_writing: false,
             is_cut: false,
             identity: None,
+            outdated: Subscription::new(outdated),
             counts,
         }
     }
@@ -97,6 +105,17 @@ impl TlsStream {
     /// Who the client is, as an authority says; known after the handshake.
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
+    }
+
+    /// True if the client would perhaps not be let in now: others vouch for clients than at the
+    /// handshake, or its certificate has expired since.
+    pub fn is_outdated(&self) -> bool {
+        self.outdated.signal().is_raised() || self.identity().is_some_and(|it| it.has_expired())
+    }
+
+    /// The same; else the calling task is woken when others vouch for clients.
+    pub fn poll_outdated(&mut self, cx: &Context<'_>) -> bool {
+        self.outdated.is_raised(cx) || self.is_outdated()
     }
 
     /// How many bytes were taken and the client has still to take; 0 only when it has all.
@@ -173,7 +192,7 @@ impl TlsStream {
                 }
                 Err(why) => {
                     if self.phase != Phase::Open {
-                        self.counts.failed(Failure::of(&why));
+                        self.counts.refused(Failure::of(&why), &why);
                     }
                     self.phase = Phase::Failed;
                     // The alert; a client that does not take it at once does not get it.
@@ -182,19 +201,26 @@ impl TlsStream {
                 }
             }
             if self.phase == Phase::Shaking && !self.session.is_handshaking() {
-                self.opened();
+                self.opened()?;
             }
         }
         Ok(())
     }
 
-    fn opened(&mut self) {
-        self.phase = Phase::Open;
-        let resumed = self.session.handshake_kind() == Some(HandshakeKind::Resumed);
-        self.counts.opened(resumed);
+    fn opened(&mut self) -> io::Result<()> {
         let certificates = self.session.peer_certificates();
         let first = certificates.and_then(|certificates| certificates.first());
         self.identity = first.map(|certificate| Arc::new(Identity::of(certificate)));
+        let resumed = self.session.handshake_kind() == Some(HandshakeKind::Resumed);
+        // A session that is resumed brings the certificate along, which nobody verifies again.
+        if resumed && self.identity().is_some_and(|identity| identity.has_expired()) {
+            self.phase = Phase::Failed;
+            self.counts.refused(Failure::ClientCertificate, &EXPIRED);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, EXPIRED));
+        }
+        self.phase = Phase::Open;
+        self.counts.opened(resumed);
+        Ok(())
     }
 
     /// Reads into `room`; 0 means that the client has ended.
@@ -333,13 +359,8 @@ impl TlsStream {
     }
 
     /// The socket below.
-    pub fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-
-    /// The address of this side.
-    pub fn local_address(&self) -> Option<SocketAddr> {
-        self.socket.local_addr().ok()
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
     }
 }
 
