@@ -16,11 +16,12 @@ pub struct Process {
     pub marker: Option<String>,
 }
 
-/// A process by its id; `None` when it is gone (a zombie is gone).
+/// A process by its id; `None` when it is gone (a zombie is gone, and so is one whose memory the
+/// kernel has taken back at its end).
 pub fn process(pid: u32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let state = stat.rsplit_once(") ")?.1.chars().next()?;
-    if matches!(state, 'Z' | 'X') {
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    if matches!(*fields.first()?, "Z" | "X") || *fields.get(20)? == "0" {
         return None;
     }
     let words = |file: &str| -> Vec<String> {
