@@ -1,6 +1,7 @@
 //! What would go wrong: configuration, plugins, programs, routes, the port. Nothing is started, and
 //! nothing is written.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -9,11 +10,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use mfserv_core::keys::LOG_JSON_FILE;
+use mfserv_core::keys::{FRONT_KIND, FRONT_NGINX_MODULES, FRONT_NGINX_PROGRAM, LOG_JSON_FILE};
 use mfserv_core::log_outputs;
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{Loaded, OWN_PROGRAMS, split_command};
 use mfserv_core::plugin_spec::CommandSpec;
+use mfserv_core::route::RouteTable;
 use mfserv_core::status::Status;
 use mfserv_core::telemetry::TelemetrySettings;
 use mfserv_core::{Diagnostic, Kind, Severity};
@@ -41,6 +43,7 @@ pub fn node(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
             problems.extend(programs(&options.places, &plugin.dir, loaded));
         }
     }
+    problems.extend(fragments(&module, plan.table));
     problems.extend(ports(&options.places, &module));
     match certificates::inspect(&module) {
         Ok(doubtful) => problems.extend(doubtful),
@@ -69,10 +72,31 @@ fn of_directory(
     let instead = (name.clone(), dir.to_owned());
     let (now, next) = taking::now_and_next(places, module, instead).map_err(alone)?;
     let taken = taking::refuse(&name, &now.newly_taken(&name, &next)).err();
+    let mut table = next.table;
+    table.fragments = BTreeMap::from([(name.clone(), loaded.fragments.clone())]);
     let own = next.problems.into_iter().filter(|problem| problem.is_about(&name));
     let mut problems: Vec<Diagnostic> = own.chain(taken).collect();
     problems.extend(programs(places, dir, &loaded));
+    problems.extend(fragments(module, table));
     Ok(problems)
+}
+
+/// The fragments that nginx refuses, where it is the front and can be asked: a node without it says so
+/// when it starts.
+fn fragments(module: &Module, table: RouteTable) -> Vec<Diagnostic> {
+    let config = &module.resolution.config;
+    let has_any = table.fragments.values().any(|one| !one.is_empty());
+    if config.get(FRONT_KIND) != "nginx" || !has_any {
+        return Vec::new();
+    }
+    let (program, modules) = (config.get(FRONT_NGINX_PROGRAM), config.get(FRONT_NGINX_MODULES));
+    let said = mfserv_front::nginx::examine(Path::new(&program), modules.as_deref(), table);
+    let warning = |sentence: String| {
+        Diagnostic::warning(sentence).help(
+            "correct the file; a variable or a zone may be missing that another plugin brings",
+        )
+    };
+    said.unwrap_or_default().into_iter().map(warning).collect()
 }
 
 /// A warning of a plan that a program will not work is an error of a check: a plan is carried out

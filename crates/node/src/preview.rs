@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::ini::{self, Dialect, Document};
+use mfserv_core::keys::FRONT_KIND;
 use mfserv_core::plan::{Loaded, Plan, PluginInput, split_command};
 use mfserv_core::plugin_spec::{CommandSpec, PluginSpec};
 use mfserv_core::route::Target;
@@ -244,7 +245,8 @@ impl Inspection<'_> {
                 return Ok(());
             }
         };
-        preview.dangers = dangers::dangers(&spec);
+        let is_nginx = self.module.resolution.config.get(FRONT_KIND) == "nginx";
+        preview.dangers = dangers::dangers(&spec, is_nginx);
         preview.persistent_paths = spec.general.persistent_paths.clone();
         let commands = spec.apps.iter().map(|app| &app.command);
         preview.ports = ports::named(

@@ -13,6 +13,7 @@
 
 mod config;
 mod edge;
+mod examine;
 mod inner;
 mod listens;
 mod master;
@@ -51,6 +52,8 @@ use master::Nginx;
 use program::Program;
 use relay::Relay;
 use tls::Certificates;
+
+pub use examine::examine;
 
 /// The variable with the key that nginx says to the front behind it.
 pub const EDGE_KEY_VARIABLE: &str = "MFSERV_EDGE_KEY";

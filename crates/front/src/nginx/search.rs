@@ -101,6 +101,17 @@ impl Nginx {
         Ok(())
     }
 
+    /// The fragments that `nginx -t` refuses, a sentence each; nothing is started.
+    pub async fn refused_by_check(&mut self, wanted: &Wanted) -> Result<Vec<String>, Diagnostic> {
+        self.offered = texts(wanted, &Ids::new());
+        while let Err(refusal) = self.try_out(wanted, &self.left_out(), Stage::Check).await {
+            self.blame(wanted, refusal).await.map_err(|refusal| {
+                Diagnostic::error("nginx refuses its configuration").because(&refusal.why)
+            })?;
+        }
+        Ok(self.sentences())
+    }
+
     /// Leaves out a fragment that is at fault; the refusal, if none is.
     async fn blame(&mut self, wanted: &Wanted, refusal: Refusal) -> Result<(), Refusal> {
         let left_out = self.left_out();

@@ -23,7 +23,7 @@ pub use dev::Dev;
 pub use env::{Env, Exec};
 pub use info::{Info, List};
 pub use install::{Hotswap, Install, Uninstall};
-use mfserv_core::keys::PYTHON_LEGACY_LAYERS;
+use mfserv_core::keys::{FRONT_KIND, PYTHON_LEGACY_LAYERS};
 use mfserv_core::plan::PluginState;
 use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::status::WatcherStatus;
@@ -151,10 +151,16 @@ fn say_current(places: &Places, outcome: &OperationOutcome, done: &str) {
     }
 }
 
-fn say_dangers(spec: &PluginSpec) {
-    for danger in dangers(spec) {
+fn say_dangers(places: &Places, spec: &PluginSpec) {
+    for danger in dangers(spec, has_nginx(places)) {
         report::print_problem(&Diagnostic::warning(danger.trim_start_matches("WARNING: ")));
     }
+}
+
+/// True if nginx is the front of the node.
+pub fn has_nginx(places: &Places) -> bool {
+    let module = configure::module(places, &[]);
+    module.is_ok_and(|module| module.resolution.config.get(FRONT_KIND) == "nginx")
 }
 
 /// An error if the plugin is refused, or not served with all its workers.

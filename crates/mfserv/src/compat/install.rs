@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use mfserv_core::names::check_plugin_name;
+use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::archive::Package;
 use mfserv_plugin::store::{self, Installed, Origin};
@@ -12,8 +13,8 @@ use mfserv_plugin::{Home, archive, dangers};
 use super::lines::Line;
 use super::{failed, only_own_base_dir, operate, places};
 use crate::cli::operation::Operation;
-use crate::cli::plugins::cancel;
 use crate::cli::plugins::install::{PackageFile, deploy};
+use crate::cli::plugins::{cancel, has_nginx};
 use crate::cli::report::{self, Outcome};
 use crate::cli::{complain, print};
 use mfserv_node::operations::Request;
@@ -144,7 +145,9 @@ pub fn put(
         replace_link: None,
         take_route: false,
     };
-    let deployed = deploy(places, &mut op, package, &mut |spec| dangers = dangers::dangers(spec));
+    let is_nginx = has_nginx(places);
+    let mut staged = |spec: &PluginSpec| dangers = dangers::dangers(spec, is_nginx);
+    let deployed = deploy(places, &mut op, package, &mut staged);
     let outcome = op.end(deployed, serde_json::Value::Null)?;
     Ok((outcome.warnings, dangers))
 }

@@ -760,22 +760,22 @@ fn an_installed_plugin_is_described_and_hashed_as_mfserv_does() {
 fn what_a_plugin_could_break_is_said_in_the_words_of_mfserv() {
     let node = Node::new();
     let dir = node.plugin("python3_raw_wsgi", "foo");
-    let said = || mfserv_plugin::dangers::dangers(&spec_of(&dir));
+    let said = |is_nginx| mfserv_plugin::dangers::dangers(&spec_of(&dir), is_nginx);
     let config = fs::read_to_string(dir.join("config.ini")).unwrap();
-    assert!(said().is_empty());
+    assert!(said(true).is_empty());
+    let key = "_extra_nginx_http_conf_filename";
     let config = config
         .replace("debug=0", "debug=1")
         .replace("extra_routes=null", "extra_routes=/;/x")
-        .replace(
-            "_extra_nginx_http_conf_filename=null",
-            "_extra_nginx_http_conf_filename=Makefile",
-        );
+        .replace(&format!("{key}=null"), &format!("{key}=Makefile"));
     fs::write(dir.join("config.ini"), &config).unwrap();
+    let all = [
+        "WARNING: this plugin has a non empty _extra_nginx_http_conf_filename key",
+        "WARNING: this plugin has a debug == 1 setting for the app: main",
+        "WARNING: this plugin has a prefix_based_routing_extra_routes == /;/x (!= null) for the app: main",
+    ];
     assert_eq!(
-        said(),
-        [
-            "WARNING: this plugin has a debug == 1 setting for the app: main",
-            "WARNING: this plugin has a prefix_based_routing_extra_routes == /;/x (!= null) for the app: main",
-        ]
+        (said(true), said(false)),
+        (all.map(String::from).to_vec(), said(true)[1..].to_vec())
     );
 }

@@ -155,7 +155,7 @@ pub fn link(
         taking::refuse_by_disk(places, claim.plugin(), &dir)?;
     }
     if generate::made_of(&dir).is_none() {
-        say_dangers(&prepared.spec);
+        say_dangers(places, &prepared.spec);
     }
     let cancel = op.cancel().clone();
     let complaint = store::postinstall(&home, &dir, &prepared, &cancel, op.steps())?;

@@ -74,7 +74,7 @@ impl Install {
         let is_ours = self.replace_link.is_some();
         let mut say = |spec: &PluginSpec| {
             if !is_ours {
-                say_dangers(spec)
+                say_dangers(places, spec)
             }
         };
         let deployed = deploy(places, &mut op, package, &mut say);
