@@ -240,5 +240,15 @@ fn names_that_belong_to_mfserv_and_names_that_nobody_has_set_are_refused_with_th
     assert!(ran.stderr.contains("did you mean COLOUR?"), "{ran:?}");
     let ran = node.mfserv(&["env", "unset", "vault", "ELSE"]).code(2);
     assert!(ran.stderr.contains("there are COLOUR"), "{ran:?}");
+    // Without its variables an app is not started: what runs goes on.
+    let file = node.path("var/env/vault.json");
+    std::fs::write(&file, "{\n\"latest\": ").unwrap();
+    let ran = node.mfserv(&["env", "list", "vault"]).code(4);
+    assert!(ran.stderr.contains("the file is damaged at line 2"), "{ran:?}");
+    node.mfserv(&["reload"]);
+    assert_eq!(seen(&node, "COLOUR").unwrap(), "green");
+    let checked = node.mfserv(&["check"]);
+    assert!(checked.code != 0, "{checked:?}");
+    assert!(format!("{}{}", checked.stdout, checked.stderr).contains("variables of vault"));
     node.stop();
 }

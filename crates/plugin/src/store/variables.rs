@@ -319,8 +319,14 @@ impl Claim {
     /// override file is, unless all is to go.
     pub(super) fn keep_variables(&self, clean: bool) -> Result<(), Diagnostic> {
         let file = self.home.variables_file(&self.plugin);
-        let History { latest, .. } = History::read(&self.home, &self.plugin).unwrap_or_default();
-        match clean || latest.is_empty() {
+        if clean {
+            return disk::remove(&file);
+        }
+        // One that is damaged is left to whoever can mend it.
+        let Ok(History { latest, .. }) = History::read(&self.home, &self.plugin) else {
+            return Ok(());
+        };
+        match latest.is_empty() {
             true => disk::remove(&file),
             false => {
                 let kept = History { latest, ..History::default() };

@@ -73,6 +73,33 @@ fn of_releases() -> Vec<Left> {
     ]
 }
 
+/// Changes of variables: one that was staged, and one that was in force.
+fn of_variables() -> Vec<Left> {
+    fn stage(node: &Played) -> store::Claim {
+        node.install("foo", 1);
+        let claim = node.claim("foo", "left");
+        let variable = store::Variable { value: "1".into(), secret: true };
+        let set = store::Variables::from([("A".to_string(), variable)]);
+        claim.stage_variables(store::Edit::Set(set), 1).unwrap();
+        claim
+    }
+    let request = || Request::Env { plugin: "foo".into(), what: "set A".into() };
+    vec![
+        Left {
+            request: request(),
+            disk: |node| drop(stage(node)),
+            finished: false,
+            current: Some(1),
+        },
+        Left {
+            request: request(),
+            disk: |node| stage(node).commit_variables("left").unwrap(),
+            finished: true,
+            current: Some(1),
+        },
+    ]
+}
+
 /// The others.
 fn of_others() -> Vec<Left> {
     vec![
@@ -114,7 +141,22 @@ async fn what_a_daemon_that_died_has_left_is_finished_or_undone_by_what_is_on_di
     }
 }
 
-async fn check(Left { request, disk, finished, current }: Left) {
+#[tokio::test]
+async fn a_change_of_variables_of_a_daemon_that_died_is_in_force_or_forgotten() {
+    for left in of_variables() {
+        let finished = left.finished;
+        let node = check(left).await;
+        let history = store::History::read(&node.home(), "foo").unwrap();
+        let dir = store::current(&node.home(), "foo").unwrap().dir;
+        for is_tried in [false, true] {
+            let set = history.in_force(&node.home(), "foo", &dir, is_tried);
+            assert_eq!(set.contains_key("A"), finished, "{set:?}");
+        }
+        assert!(!format!("{history:?}").contains("value: \"1\""), "a secret is not shown");
+    }
+}
+
+async fn check(Left { request, disk, finished, current }: Left) -> Played {
     let node = Played::new();
     disk(&node);
     let what = format!("{request}, finished: {finished}");
@@ -141,6 +183,7 @@ async fn check(Left { request, disk, finished, current }: Left) {
     if matches!(request, Request::Restart { .. }) {
         assert!(node.calls().contains(&"only what is older".into()), "{what}");
     }
+    node
 }
 
 /// Writes the state of an operation whose daemon has died.
