@@ -147,7 +147,7 @@ impl WatcherSpec {
     pub fn fingerprint(&self) -> u64 {
         let (count, answer_timeout_ms, version) = (0, 0, String::new());
         let mut same = Self { count, answer_timeout_ms, version, ..self.clone() };
-        same.env.retain(|key, _| !is_count(key));
+        same.env.retain(|key, _| !is_count(key) && !is_of_tls(key));
         let text = serde_json::to_vec(&same);
         crate::fingerprint::of(&text.unwrap_or_default())
     }
@@ -206,6 +206,13 @@ fn is_count(variable: &str) -> bool {
     let rest = variable.strip_prefix("MFSERV_CURRENT_PLUGIN_").unwrap_or_default();
     rest.ends_with("_NUMPROCESSES")
         && (rest.starts_with("APP_") || rest.starts_with("EXTRA_DAEMON_"))
+}
+
+/// A key of the node about TLS with clients, as it is exported: it is a matter of the front alone.
+fn is_of_tls(variable: &str) -> bool {
+    let begins = ["MFSERV_NGINX_SSL_", "MFSERV_FRONT_TLS_", "MFSERV_FRONT_HSTS_"];
+    begins.iter().any(|begin| variable.starts_with(begin))
+        || ["MFSERV_NGINX_HTTPS_PORT", "MFSERV_FRONT_HTTPS_REDIRECT"].contains(&variable)
 }
 
 /// The socket of a worker below a [`WatcherSpec::socket_stem`]: `{stem}_N.K.socket`.
@@ -274,6 +281,11 @@ mod tests {
         assert_eq!(patient.fingerprint(), spec().fingerprint());
         let renamed = WatcherSpec { version: "2".into(), ..spec() };
         assert_eq!(renamed.fingerprint(), spec().fingerprint());
+        let tls = BTreeMap::from([
+            ("MFSERV_NGINX_SSL_CERTIFICATE_KEY".into(), "/k".into()),
+            ("MFSERV_NGINX_HTTPS_PORT".into(), "443".into()),
+        ]);
+        assert_eq!(WatcherSpec { env: tls, ..spec() }.fingerprint(), spec().fingerprint());
         for other in ["CUSTOM_NUMPROCESSES", "APP_MAIN_TIMEOUT", "NUMPROCESSES"] {
             assert_ne!(with(other, 1), spec().fingerprint(), "{other}");
         }

@@ -6,7 +6,7 @@ use mfserv_core::tls::{ClientCertificates, TlsSettings, Version};
 
 use super::kit::{Authority, connect, openssl, python, settings, text, tls_table, with_directory};
 use crate::start::differs;
-use crate::world::{Front, Worker, World, until};
+use crate::world::{Front, NEVER_MS, Worker, World, until};
 
 /// What the front says is wrong.
 fn faults(front: &mut Front) -> Vec<String> {
@@ -95,7 +95,9 @@ fn connections_end_after_their_request_when_others_vouch_for_clients() {
     old.issue(&world, "reader", &["r"]);
     let authorities = world.path("authorities.pem");
     std::fs::copy(&old.certificate, &authorities).unwrap();
-    let _front = world.serving(tls_table(&world, asking(&world, &authorities)), &[&worker]);
+    let mut table = tls_table(&world, asking(&world, &authorities));
+    table.server.keepalive_timeout_ms = NEVER_MS;
+    let _front = world.serving(table, &[&worker]);
     let code = r#"
 kept, slow = opened(), opened()
 ask(slow, "/a/slow")

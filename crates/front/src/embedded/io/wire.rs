@@ -222,14 +222,18 @@ impl Wire {
     pub fn try_read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match self {
             Wire::Tls(_) | Wire::FastCgi(_) => {
+                if let Wire::Tls(stream) = self {
+                    stream.receive_now();
+                }
                 let mut cx = Context::from_waker(std::task::Waker::noop());
                 match self.poll_read(&mut cx, room) {
                     Poll::Ready(done) => done,
                     Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
                 }
             }
-            Wire::Tcp(stream) => stream.try_read(room),
-            Wire::Unix(stream) => stream.try_read(room),
+            // The `try_read` of tokio makes no call while its reactor has seen nothing.
+            Wire::Tcp(stream) => Ok(rustix::net::recv(stream, room, RecvFlags::DONTWAIT)?.0),
+            Wire::Unix(stream) => Ok(rustix::net::recv(stream, room, RecvFlags::DONTWAIT)?.0),
             Wire::Ended => Ok(0),
         }
     }
@@ -333,5 +337,28 @@ impl Stream for Wire {
             // A responder may take that for the end of the request.
             Wire::FastCgi(_) | Wire::Ended => Ok(()),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn what_the_reactor_has_not_seen_yet_can_be_read() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
+            here.set_nonblocking(true).unwrap();
+            let mut wire = Wire::adopt(here.into(), true).unwrap();
+            let mut room = [0; 8];
+            let cx = &mut Context::from_waker(std::task::Waker::noop());
+            assert!(wire.poll_read(cx, &mut room).is_pending());
+            there.write_all(b"late").unwrap();
+            assert_eq!(wire.try_read(&mut room).unwrap(), 4);
+            let why = wire.try_read(&mut room).unwrap_err();
+            assert_eq!(why.kind(), io::ErrorKind::WouldBlock);
+        });
     }
 }

@@ -10,6 +10,7 @@ mod files;
 mod hosts;
 mod identity;
 mod names;
+mod socket;
 mod store;
 mod stream;
 mod tickets;
@@ -47,6 +48,8 @@ pub struct Tls {
     config: Mutex<Option<Arc<ServerConfig>>>,
     /// Whom clients are vouched for by, as tickets know it; raised when that changes.
     vouching: Mutex<(Vec<u8>, Arc<Signal>)>,
+    /// The settings in force.
+    adopted: Mutex<Option<TlsSettings>>,
     /// Held while files are read: by one thread at a time.
     kept: Mutex<Kept>,
     /// What is wrong now, and what will be.
@@ -108,12 +111,14 @@ impl Tls {
     /// # Errors
     /// Says which file or setting cannot be used, and why.
     pub fn adopt(&self, settings: Option<&TlsSettings>, is_first: bool) -> Result<(), String> {
-        let mut kept = lock(&self.kept);
-        if kept.settings.as_ref() == settings {
+        // Whoever reads files may be held up by a disk: a table with the same settings is not.
+        if lock(&self.adopted).as_ref() == settings {
             return Ok(());
         }
+        let mut kept = lock(&self.kept);
         let Some(settings) = settings else {
             *kept = Kept::default();
+            *lock(&self.adopted) = None;
             *lock(&self.config) = None;
             *lock(&self.problems) = Problems::default();
             return Ok(());
@@ -139,6 +144,7 @@ impl Tls {
             done => self.put(&mut next, done),
         }
         *kept = next;
+        *lock(&self.adopted) = Some(settings.clone());
         drop(kept);
         if let Some(watcher) = self.watcher.get() {
             watcher.unpark();
@@ -148,7 +154,7 @@ impl Tls {
 
     /// True if there are files to look after with [`Tls::refresh`].
     pub fn has_files(&self) -> bool {
-        lock(&self.kept).settings.is_some()
+        lock(&self.adopted).is_some()
     }
 
     /// This thread is woken when there are files to look after.
@@ -336,6 +342,31 @@ pub fn inspect(settings: &TlsSettings) -> Result<Problems, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_with_the_same_settings_does_not_wait_for_a_disk() {
+        let settings = TlsSettings {
+            port: 1,
+            certificate: "/none".into(),
+            key: "/none".into(),
+            directory: None,
+            versions: vec![Version::V1_3],
+            ciphers: mfserv_core::tls::SUITES.map(String::from).to_vec(),
+            client_certificates: ClientCertificates::Off,
+            client_authorities: None,
+            redirect: false,
+            strict_transport: None,
+            ticket_keys: None,
+        };
+        let tls = Arc::new(Tls::default());
+        tls.adopt(Some(&settings), true).unwrap();
+        let reads_files = lock(&tls.kept);
+        let (told, done) = std::sync::mpsc::channel();
+        let publishes = tls.clone();
+        std::thread::spawn(move || told.send(publishes.adopt(Some(&settings), false)));
+        assert_eq!(done.recv_timeout(std::time::Duration::from_secs(60)), Ok(Ok(())));
+        drop(reads_files);
+    }
 
     #[test]
     fn every_suite_that_a_list_can_name_is_one_of_the_library() {

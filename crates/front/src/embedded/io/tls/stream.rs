@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use super::Session;
 use super::counts::{Counts, Failure};
 use super::identity::Identity;
+use super::socket::Socket;
 use crate::embedded::io::buffer::Pooled;
 use crate::embedded::io::signal::Subscription;
 
@@ -155,15 +156,27 @@ impl TlsStream {
         let mut room = ReadBuf::new(self.incoming.spare(1));
         let done = Pin::new(&mut self.socket).poll_read(cx, &mut room);
         let count = room.filled().len();
-        self.incoming.advance(count);
         match done {
-            Poll::Pending => {
-                self.incoming.give_back();
-                return Poll::Pending;
-            }
-            Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
-            Poll::Ready(Ok(())) => self.ended |= count == 0,
+            Poll::Pending => self.incoming.give_back(),
+            Poll::Ready(Ok(())) => self.came(count),
+            Poll::Ready(Err(_)) => {}
         }
+        done
+    }
+
+    /// Reads what has come from the socket, also what the reactor has not seen yet.
+    pub fn receive_now(&mut self) {
+        let room = self.incoming.spare(1);
+        let received = rustix::net::recv(&self.socket, room, rustix::net::RecvFlags::DONTWAIT);
+        if let Ok((count, _)) = received {
+            self.came(count);
+        }
+    }
+
+    /// So many bytes have come; 0 is the end.
+    fn came(&mut self, count: usize) {
+        self.incoming.advance(count);
+        self.ended |= count == 0;
         if self.phase == Phase::Fresh {
             if let Some(first) = self.incoming.filled().first() {
                 self.phase = match *first {
@@ -176,7 +189,6 @@ impl TlsStream {
                 };
             }
         }
-        Poll::Ready(Ok(()))
     }
 
     /// Has the session process what has come, until something can be read.
@@ -377,22 +389,5 @@ impl Drop for TlsStream {
             Phase::Shaking => self.counts.failed(Failure::Abandoned),
             _ => {}
         }
-    }
-}
-
-/// A socket that gets what a session has encrypted.
-struct Socket<'a>(&'a TcpStream);
-
-impl Write for Socket<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(parts)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

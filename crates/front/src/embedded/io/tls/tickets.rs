@@ -72,6 +72,8 @@ fn random() -> io::Result<[u8; 32]> {
 struct Keys {
     stamp: Stamp,
     stored: Stored,
+    /// Another one for other keys.
+    version: u64,
     /// When the oldest of the keys has to go, or a new one has to come, seconds.
     until_s: i64,
 }
@@ -86,7 +88,7 @@ pub struct TicketKeys {
 impl TicketKeys {
     /// With this file; `None`: in memory alone.
     pub fn new(path: Option<PathBuf>) -> Arc<Self> {
-        let keys = Keys { stamp: None, stored: Stored::default(), until_s: 0 };
+        let keys = Keys { stamp: None, stored: Stored::default(), version: 0, until_s: 0 };
         Arc::new(Self { path, keys: Mutex::new(keys) })
     }
 
@@ -114,14 +116,17 @@ impl TicketKeys {
         stored.renew(now_s, random)?;
         let until_s = stored.keys.first().map_or(0, |key| key.made_s + ROTATION_S);
         let stamp = self.path.as_deref().filter(|_| done.is_ok()).and_then(stamp);
-        *lock(&self.keys) = Keys { stamp, stored, until_s };
+        let mut keys = lock(&self.keys);
+        let version = keys.version + u64::from(keys.stored != stored);
+        *keys = Keys { stamp, stored, version, until_s };
         done
     }
 
     /// Tickets for sessions of one kind: those of another `context` cannot be used. (A client that
     /// an authority has vouched for must not come back after the authority was removed.)
     pub fn tickets(self: &Arc<Self>, context: &[u8]) -> Tickets {
-        Tickets { keys: self.clone(), context: Sha256::digest(context).into() }
+        let context = Sha256::digest(context).into();
+        Tickets { keys: self.clone(), context, derived: Mutex::default() }
     }
 
     /// The keys for a context as OpenSSL and nginx have them in files, the newest first: 16 bytes
@@ -139,8 +144,18 @@ impl TicketKeys {
         lock(&self.keys).stored.keys.iter().map(whole).collect()
     }
 
+    /// The keys for a context, made once for each set of keys.
+    fn derived(&self, context: &[u8; 32], known: &Mutex<Derived>) -> Arc<[DerivedKey]> {
+        let mut known = lock(known);
+        let version = lock(&self.keys).version;
+        if known.version != version || known.keys.is_empty() {
+            *known = Derived { version, keys: self.derive(context).into() };
+        }
+        known.keys.clone()
+    }
+
     /// Of each key, its name and the key for a context; the newest first.
-    fn derived(&self, context: &[u8; 32]) -> Vec<([u8; NAME_LEN], [u8; 32])> {
+    fn derive(&self, context: &[u8; 32]) -> Vec<DerivedKey> {
         let derive = |key: &StoredKey| {
             let of = |what: &[u8]| Sha256::digest([what, &key.secret[..], context].concat());
             let mut name = [0; NAME_LEN];
@@ -182,6 +197,17 @@ fn shared(path: &Path, now_s: i64) -> io::Result<Stored> {
 pub struct Tickets {
     keys: Arc<TicketKeys>,
     context: [u8; 32],
+    derived: Mutex<Derived>,
+}
+
+/// The name of a key, and the key for a context.
+type DerivedKey = ([u8; NAME_LEN], [u8; 32]);
+
+/// The keys for a context, of one version of the keys.
+#[derive(Debug, Default)]
+struct Derived {
+    version: u64,
+    keys: Arc<[DerivedKey]>,
 }
 
 impl ProducesTickets for Tickets {
@@ -194,7 +220,8 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let (name, secret) = self.keys.derived(&self.context).into_iter().next()?;
+        let all = self.keys.derived(&self.context, &self.derived);
+        let (name, secret) = *all.first()?;
         let key = RandomizedNonceKey::new(&AES_256_GCM, &secret).ok()?;
         let mut sealed = plain.to_vec();
         let nonce = key.seal_in_place_append_tag(Aad::from(&name), &mut sealed).ok()?;
@@ -204,8 +231,8 @@ impl ProducesTickets for Tickets {
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (name, rest) = ticket.split_at_checked(NAME_LEN)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
-        let all = self.keys.derived(&self.context);
-        let (name, secret) = all.into_iter().find(|(known, _)| known == name)?;
+        let all = self.keys.derived(&self.context, &self.derived);
+        let (name, secret) = *all.iter().find(|(known, _)| known == name)?;
         let key = RandomizedNonceKey::new(&AES_256_GCM, &secret).ok()?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut plain = sealed.to_vec();
