@@ -1,4 +1,4 @@
-//! Connections to workers that listen on a port of 127.0.0.1.
+//! Connections to ports of 127.0.0.1 on which a certain user listens.
 
 use std::cell::RefCell;
 use std::io;
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub enum NoConnection {
     /// The listener has no room, or this machine no more ports for connections.
     Busy,
-    /// It is not the worker who listens, but this user.
+    /// It is this user who listens, and not the expected one.
     Foreign(u32),
     /// Nobody listens, or something else went wrong.
     Failed(io::Error),
@@ -29,7 +29,7 @@ thread_local! {
 
 /// A connection to a port on which this user listens.
 ///
-/// Anybody may take the port of a worker that has died, before that is known here. So it is asked
+/// Anybody may take the port of a program that has died, before that is known here. So it is asked
 /// who listens after each connection, before anything is sent on it.
 pub async fn connect(port: u16, uid: u32) -> Result<TcpStream, NoConnection> {
     let connecting = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
