@@ -2,6 +2,7 @@
 //! what others have: the one at fault is left out and named, all others are in force.
 
 mod hosts;
+mod locations;
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -62,8 +63,20 @@ fn kill_master(front: &Front) {
     });
 }
 
-/// What the front says of fragments.
+/// What the front says while it looks, for longer than the daemon is kept waiting.
+const LOOKS: &str = "nginx still looks";
+
+/// What the front says of fragments, when it knows which ones nginx has.
 pub fn said(front: &mut Front) -> String {
+    let mut said = String::new();
+    until("nginx has looked at the fragments", || {
+        said = warnings(front);
+        !said.contains(LOOKS)
+    });
+    said
+}
+
+fn warnings(front: &mut Front) -> String {
     front.daemon.stats().warnings.into_keys().collect::<Vec<_>>().join("\n")
 }
 
@@ -80,10 +93,12 @@ fn a_fragment_that_passes_the_check_and_is_not_taken_is_left_out_alone_and_a_kil
     let worker = Worker::saying(&world, 1, "ok");
     let mut table = with_good();
     let mut front = world.serving(table.clone(), &[&worker]);
+    said(&mut front);
     // Another plugin is new too, and nobody but the one at fault is left out.
     brings(&mut table, "bad", RAISES, &page("bad"));
     brings(&mut table, "new", "", &page("new"));
     front.daemon.publish(2, table.clone(), &[&worker]);
+    said(&mut front);
     for path in ["/good", "/new", "/bad", "/a"] {
         assert!(serves(&front, path), "{path}");
     }
@@ -95,6 +110,7 @@ fn a_fragment_that_passes_the_check_and_is_not_taken_is_left_out_alone_and_a_kil
     // A change of another plugin's: the bad one is tried again, and nothing goes.
     brings(&mut table, "new", "", &page("newer"));
     front.daemon.publish(3, table.clone(), &[&worker]);
+    said(&mut front);
     assert!(serves(&front, "/good") && serves(&front, "/newer") && serves(&front, "/a"));
     assert!(said(&mut front).contains("plugin bad"));
     brings(&mut table, "bad", "init_by_lua_block {\n  fine = 1\n}\n", &page("bad"));
@@ -109,6 +125,7 @@ fn a_fragment_that_is_not_taken_at_the_first_start_is_left_out_alone() {
     let mut table = with_good();
     brings(&mut table, "bad", RAISES, "");
     let mut front = world.serving(table, &[&worker]);
+    said(&mut front);
     assert!(serves(&front, "/good") && serves(&front, "/a"));
     let warned = said(&mut front);
     assert!(warned.contains("plugin bad: http.conf (in http) is left out"), "{warned}");
@@ -143,6 +160,7 @@ fn a_fragment_whose_port_only_nginx_knows_to_be_taken_is_left_out_alone_and_name
     let server = format!("server {{ listen localhost:{}; }}\n", busy.local_addr().unwrap().port());
     brings(&mut table, "busy", &server, &page("busy"));
     let mut front = world.serving(table, &[&worker]);
+    said(&mut front);
     // nginx tries five times to have the port, each time.
     until("the plugin is named", || said(&mut front).contains("plugin busy: http.conf (in http)"));
     for path in ["/good", "/busy", "/a"] {
@@ -174,7 +192,7 @@ fn a_check_that_hangs_delays_neither_the_first_start_nor_a_new_nginx_nor_the_end
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     };
     publish(&mut front, &table);
-    assert!(serves(&front, "/a") && said(&mut front).contains("nginx still looks"));
+    assert!(serves(&front, "/a") && warnings(&mut front).contains(LOOKS));
     until("the plugin is named", || said(&mut front).contains("plugin slow: http.conf"));
     for path in ["/good", "/slow", "/a"] {
         assert!(serves(&front, path), "{path}");
@@ -216,6 +234,7 @@ fn a_port_of_a_fragment_goes_to_the_next_nginx_and_waits_for_who_has_it() {
     let server = |text: &str| format!("server {{ listen {address}; return 200 {text}; }}\n");
     brings(&mut table, "own", &server("one"), &page("own"));
     let mut front = world.serving(table.clone(), &[&worker]);
+    said(&mut front);
     let warned = said(&mut front);
     let words =
         format!("plugin own: http.conf (in http) is left out: another process has {address}");
@@ -228,6 +247,7 @@ fn a_port_of_a_fragment_goes_to_the_next_nginx_and_waits_for_who_has_it() {
     // Another text with the same port, which nginx has already.
     brings(&mut table, "own", &server("two"), &page("own"));
     front.daemon.publish(2, table.clone(), &[&worker]);
+    said(&mut front);
     assert_eq!((said(&mut front).as_str(), text().as_str()), ("", "two"));
     // The workers of a killed nginx have the port until there is another one.
     kill_master(&front);
@@ -259,6 +279,7 @@ fn only_fragments_at_fault_are_left_out_and_they_come_back_when_another_one_mend
     brings(&mut table, "d", "", "location = /d { return 200;\n");
     brings(&mut table, "z", &map("from_z"), "");
     let mut front = world.serving(table.clone(), &[&worker]);
+    said(&mut front);
     assert_eq!(front.get("/b").text(), "of_from_z");
     assert!(serves(&front, "/good"));
     let left_out = |front: &mut Front| {
@@ -271,12 +292,14 @@ fn only_fragments_at_fault_are_left_out_and_they_come_back_when_another_one_mend
     brings(&mut table, "a", "", &says("b", "from_z"));
     brings(&mut table, "e", "", &says("e", "from_y"));
     front.daemon.publish(2, table.clone(), &[&worker]);
+    said(&mut front);
     assert_eq!(left_out(&mut front), "a c d e");
     assert_eq!(front.get("/b").text(), "of_from_z");
     // What `e` needed comes with `y`, and `a` has its place when `b` has gone.
     brings(&mut table, "y", &map("from_y"), "");
     table.fragments.remove("b");
     front.daemon.publish(3, table, &[&worker]);
+    said(&mut front);
     assert_eq!(left_out(&mut front), "c d");
     assert_eq!(
         (front.get("/e").text(), front.get("/b").text()),
@@ -294,7 +317,8 @@ fn fields_that_fragments_add_take_nothing_from_what_is_answered() {
     let own = format!("add_header X-Server yes;\n{}", page("own"));
     brings(&mut table, "p", "add_header X-Http yes;\n", &own);
     brings_to_app(&mut table, "add_header X-App yes;\n");
-    let front = world.serving(table, &[&worker]);
+    let mut front = world.serving(table, &[&worker]);
+    said(&mut front);
     let large =
         "POST /other HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 11\r\n\r\n";
     let large = ask(front.address, large);
@@ -313,43 +337,6 @@ pub fn brings_to_app(table: &mut RouteTable, text: &str) {
     let location = Some(Fragment { file: "a.conf".into(), text: text.into() });
     let app = AppFragments { location, ..AppFragments::default() };
     table.fragments.entry("p".into()).or_default().apps.insert("a".into(), app);
-}
-
-#[test]
-fn limits_of_a_location_can_only_be_stricter() {
-    let Some(world) = World::with_lua() else { return };
-    let worker = Worker::saying(&world, 1, "ok");
-    let mut front = world.front(1);
-    let post = |length: usize| {
-        let fields = format!("Host: h\r\nConnection: close\r\nContent-Length: {length}");
-        let body = "x".repeat(length);
-        ask(world.address, format!("POST /a HTTP/1.1\r\n{fields}\r\n\r\n{body}")).status
-    };
-    for (generation, limit, [short, long]) in [(1, 5, [413, 413]), (2, 100, [200, 413])] {
-        let mut table = table(Slots::Unlimited, true);
-        table.server.max_body_bytes = 10;
-        brings_to_app(&mut table, &format!("client_max_body_size {limit};\n"));
-        front.daemon.publish(generation, table, &[&worker]);
-        assert_eq!([post(6), post(11)], [short, long], "{limit}");
-    }
-    let mut table = table(Slots::Unlimited, true);
-    brings_to_app(&mut table, "proxy_pass http://127.0.0.1:1;\n");
-    front.daemon.publish(3, table, &[&worker]);
-    assert!(said(&mut front).contains("\"proxy_pass\" directive is duplicate"));
-    assert_eq!(post(6), 200);
-}
-
-#[test]
-fn a_location_that_every_server_has_is_refused_with_what_to_write() {
-    let Some(world) = World::with_lua() else { return };
-    let mut table = with_good();
-    brings(&mut table, "all", "", "location / { return 200 all; }\n");
-    let mut front = world.serving(table, &[]);
-    let warned = said(&mut front);
-    for words in ["plugin all: server.conf", "duplicate location \"/\"", "`location ~ ^/`"] {
-        assert!(warned.contains(words), "{warned}");
-    }
-    assert!(serves(&front, "/good"));
 }
 
 #[test]

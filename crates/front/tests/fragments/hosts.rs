@@ -93,6 +93,7 @@ fn files_of_a_host_with_a_fragment_are_nginxs_own_and_hosts_go_with_a_reload() {
         table
     };
     let mut front = world.serving(with("one.org"), &[&worker]);
+    said(&mut front);
     let seen = |front: &Front, host: &str| {
         let request = format!("GET /static/a.html HTTP/1.1\r\nHost: {host}\r\n");
         let answer = ask(front.address, format!("{request}Connection: close\r\n\r\n"));
@@ -101,6 +102,7 @@ fn files_of_a_host_with_a_fragment_are_nginxs_own_and_hosts_go_with_a_reload() {
     let (has, has_not) = ((200, "max-age=3600".to_string()), 404);
     assert_eq!((seen(&front, "one.org"), seen(&front, "two.org").0), (has.clone(), has_not));
     front.daemon.publish(2, with("two.org"), &[&worker]);
+    said(&mut front);
     assert_eq!((seen(&front, "one.org").0, seen(&front, "two.org")), (has_not, has));
     assert_eq!(said(&mut front), "");
 }
