@@ -288,3 +288,19 @@ fn a_field_that_has_no_room_in_a_record_of_fastcgi_is_refused_before_a_worker_is
     assert_eq!((got.status, got.field("x-mfserv-cause")), (431, vec!["bad_request".to_string()]));
     assert_eq!(front.get("/a/fine").text(), "fine");
 }
+
+#[test]
+fn a_safe_request_waits_for_the_end_of_a_worker_that_is_dying_before_it_is_tried_again() {
+    let world = World::new();
+    let died = Arc::new(std::sync::Mutex::new(None::<Instant>));
+    let worker = responder(&world, move |stream, _| {
+        // The last of its processes take connections for a while.
+        let since = *died.lock().unwrap().get_or_insert_with(Instant::now);
+        if since.elapsed() > Duration::from_millis(50) {
+            let all = [record(STDOUT, b"A: b\r\n\r\nafterwards"), ended()].concat();
+            let _ = stream.write_all(&all);
+        }
+    });
+    let front = world.serving(fastcgi(), &[&worker]);
+    assert_eq!(front.get("/a/x").text(), "afterwards");
+}
