@@ -151,7 +151,7 @@ fn an_app_that_asks_for_a_file_is_warned_of_once_and_its_client_sees_no_path_of_
     let other = front.get("/a/X-Accel-Expires");
     assert_eq!(other.field("x-accel-expires"), ["/internal/secret.pdf"]);
     let warnings = warned(&mut front);
-    let [(sentence, Warned { count: 3, last_ms, is_fault: false })] =
+    let [(sentence, Warned { count: 3, last_ms, is_fault: false, .. })] =
         warnings.iter().collect::<Vec<_>>()[..]
     else {
         panic!("{warnings:?}")

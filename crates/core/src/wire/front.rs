@@ -263,6 +263,9 @@ pub struct Warned {
     pub last_ms: u64,
     /// It is no limit: the front does not do what it is told to.
     pub is_fault: bool,
+    /// It comes of the routes in force: an operation that changes them says it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_of_routes: bool,
 }
 
 /// Counters of one upstream.

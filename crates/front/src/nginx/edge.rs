@@ -10,6 +10,8 @@ use mfserv_core::route::{Amendment, Section, ServerSettings};
 use mfserv_core::wire::front::Warned;
 use tokio::sync::watch;
 
+/// What nginx does with the fragments of the routes.
+const OF_ROUTES: Warned = Warned { count: 0, last_ms: 0, is_fault: false, is_of_routes: true };
 /// The daemon takes a front that does not answer for 5 s for one that hangs. It is answered after so
 /// long, although nginx still looks which fragments it can have.
 const LATE: Duration = Duration::from_secs(3);
@@ -92,7 +94,7 @@ impl Edge {
 
     /// nginx obeys the table of this generation; `said`: what an operator should know of.
     pub fn obeys(&self, generation: u64, said: impl IntoIterator<Item = String>) {
-        let warnings = said.into_iter().map(|sentence| (sentence, Warned::default()));
+        let warnings = said.into_iter().map(|sentence| (sentence, OF_ROUTES));
         *self.warnings.borrow_mut() = warnings.collect();
         self.obeyed.send_modify(|obeyed| *obeyed = generation.max(*obeyed));
     }
@@ -115,7 +117,7 @@ impl Edge {
             let generation = wanted.borrow_and_update().generation;
             if *self.obeyed.borrow() < generation {
                 let said = "nginx still looks which fragments it can have; those of before serve";
-                self.warnings.borrow_mut().insert(said.into(), Warned::default());
+                self.warnings.borrow_mut().insert(said.into(), OF_ROUTES);
                 self.obeyed.send_replace(generation);
             }
         }

@@ -193,9 +193,9 @@ impl operations::Node for Node {
 
     async fn left_out_by_fronts(&self) -> Vec<Diagnostic> {
         let warnings = self.parts.world.fronts.stats().await.warnings.into_iter();
-        // What has happened some time is no news of this operation.
-        let lasting = warnings.filter(|(_, warned)| warned.count == 0);
-        lasting.map(|(sentence, _)| Diagnostic::warning(sentence)).collect()
+        // Certificates and limits are no news of this operation.
+        let of_routes = warnings.filter(|(_, warned)| warned.is_of_routes);
+        of_routes.map(|(sentence, _)| Diagnostic::warning(sentence)).collect()
     }
 
     fn progress(&self, until: Until, watchers: Vec<WatcherName>) -> watch::Receiver<Progress> {

@@ -24,12 +24,12 @@ impl Warnings {
         let mut all = lock(&self.0);
         let last_ms = clock::unix_ms();
         if let Some(known) = all.get_mut(sentence) {
-            *known = Warned { count: known.count + 1, last_ms, is_fault: false };
+            *known = Warned { count: known.count + 1, last_ms, ..*known };
             return false;
         }
         let is_new = all.len() < SENTENCES_MAX;
         if is_new {
-            all.insert(sentence.into(), Warned { count: 1, last_ms, is_fault: false });
+            all.insert(sentence.into(), Warned { count: 1, last_ms, ..Warned::default() });
         }
         is_new
     }

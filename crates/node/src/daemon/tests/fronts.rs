@@ -328,7 +328,7 @@ async fn the_status_has_the_counters_of_the_fronts_and_does_not_wait_for_one_tha
         ..UpstreamStats::default()
     };
     front.state().stats.upstreams.insert("hello.main".into(), hello.clone());
-    let warned = Warned { count: 2, last_ms: 9, is_fault: false };
+    let warned = Warned { count: 2, last_ms: 9, ..Warned::default() };
     front.state().stats.warnings.insert("a limit".into(), warned);
     let status = daemon.status().await;
     assert_eq!(status.requests["hello.main"], hello);
