@@ -1,6 +1,6 @@
-"""An API with a model and its documentation at /docs."""
+"""An API with a model, a WebSocket, and its documentation at /docs."""
 
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
 from pydantic import BaseModel
 
 app = FastAPI(title="Prices")
@@ -19,3 +19,10 @@ async def version() -> str:
 @app.post("/total")
 async def total(items: list[Item]) -> dict[str, float]:
     return {"total": sum(item.price for item in items)}
+
+
+@app.websocket("/echo")
+async def echo(socket: WebSocket) -> None:
+    await socket.accept()
+    async for text in socket.iter_text():
+        await socket.send_text("heard " + text)

@@ -2,10 +2,13 @@
 //! The apps are those of `examples/`.
 
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mfserv_testkit::{Client, Load, Method, Node, until};
+use mfserv_testkit::websocket::{TEXT, frame, next, read_head};
+use mfserv_testkit::{Client, Load, Method, Node, skipped, until};
 
 use crate::{PATIENCE, Turn, node};
 
@@ -26,7 +29,7 @@ fn files(dir: &Path) -> BTreeSet<PathBuf> {
     while let Some(dir) = todo.pop() {
         for entry in std::fs::read_dir(dir).unwrap().flatten() {
             let name = entry.file_name().into_string().unwrap();
-            let of_tools = ["node_modules", "dist", "package-lock.json", "db.sqlite3"];
+            let of_tools = ["node_modules", "dist", ".next", "package-lock.json", "db.sqlite3"];
             if of_tools.contains(&name.as_str()) {
                 continue;
             }
@@ -52,29 +55,65 @@ fn edit(dir: &Path, file: &str, from: &str, to: &str) {
     std::fs::write(dir.join(file), text.replace(from, to)).unwrap();
 }
 
+/// A WebSocket at this path of this host. Anything but that fails the test.
+fn websocket(node: &Node, host: &str, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(node.address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Version: 13\r\n\r\n"
+    )
+    .unwrap();
+    let head = read_head(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    stream
+}
+
+/// What a WebSocket of the examples says to `hello`.
+fn echo(node: &Node, path: &str) -> String {
+    let mut stream = websocket(node, "h", path);
+    stream.write_all(&frame(TEXT, b"hello")).unwrap();
+    String::from_utf8(next(&mut stream).1).unwrap()
+}
+
 /// The whole life of an app: `path` answers with `one`, which is in `file`.
 fn lives(node: &Node, name: &str, says: &str, (path, file): (&str, &str)) -> PathBuf {
     let dir = example(node, name);
-    let before = files(&dir);
-    let said = command(node, "dev", &dir, &["--detach"]);
-    assert!(said.contains(says), "{said}");
     let is = |what: &str| node.get(path).text().contains(what);
+    lives_at(node, &dir, says, path, is, || edit(&dir, file, "one", "two"));
+    dir
+}
+
+/// The same of an app in `dir`: `is` says whether it is of this version, `update` makes two of one.
+fn lives_at(
+    node: &Node,
+    dir: &Path,
+    says: &str,
+    path: &str,
+    is: impl Fn(&str) -> bool,
+    update: impl Fn(),
+) {
+    let name = dir.file_name().unwrap().to_str().unwrap();
+    let before = files(dir);
+    let said = command(node, "dev", dir, &["--detach"]);
+    assert!(said.contains(says), "{said}");
     // It was said to be served: it is, at once.
     assert!(is("one"), "{said}");
     assert_eq!(files(&dir), before, "nothing is written into the app's directory");
 
     // The first release takes the place of what runs from the directory.
     let load = Load::new(node.address(), path).connections(4).start();
-    command(node, "deploy", &dir, &[]);
-    edit(&dir, file, "one", "two");
-    let said = command(node, "deploy", &dir, &[]);
+    command(node, "deploy", dir, &[]);
+    update();
+    let said = command(node, "deploy", dir, &[]);
     assert!(said.contains("is installed") && is("two"), "{said}");
     node.mfserv(&["rollback", name]).code(0);
     assert!(is("one"));
     load.answers(20);
     load.stop().assert_nothing_failed();
-    assert_eq!(files(&dir), before);
-    dir
+    assert_eq!(files(dir), before);
 }
 
 #[test]
@@ -105,6 +144,8 @@ fn a_fastapi_app_with_pyproject_toml_is_served_unchanged_and_deployed() {
     let fields = [("Content-Type", "application/json")];
     let answer = client.ask(Method::Post, "/total", &fields, items).unwrap();
     assert_eq!(answer.text(), "{\"total\":3.5}");
+    assert_eq!(echo(&node, "/echo"), "heard hello");
+    assert_eq!(echo(&node, "/fastapi/echo"), "heard hello");
     node.stop();
 }
 
@@ -274,4 +315,51 @@ fn secrets_stay_at_home_unless_they_are_named() {
     std::fs::create_dir_all(&empty).unwrap();
     let ran = node.mfserv(&["deploy", empty.to_str().unwrap()]);
     assert!(ran.code != 0 && ran.stderr.contains("a Procfile"), "{ran:?}");
+}
+
+#[test]
+fn six_more_kinds_of_apps_are_served_unchanged_deployed_updated_and_rolled_back() {
+    if std::env::var_os("MFSERV_LONG").is_none() {
+        skipped(
+            "apps of Starlette, Litestar, aiohttp, Rust, Streamlit and Next.js, whose packages are \
+             large: MFSERV_LONG=1 serves them",
+        );
+        return;
+    }
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let says = "src/bookmarks/app.py:17 has app = Starlette";
+    lives(&node, "starlette", says, ("/version", "src/bookmarks/text.py"));
+    let says = "app.py:16 has app = Litestar";
+    lives(&node, "litestar", says, ("/litestar/version", "app.py"));
+    lives(&node, "aiohttp", "Procfile:1 has web: python main.py", ("/aiohttp/version", "main.py"));
+    assert_eq!(echo(&node, "/aiohttp/echo"), "heard hello");
+    let says = "package.json:8 has start: node .next/standalone/server.js";
+    lives(&node, "next", says, ("/next/version", "app/version/route.js"));
+
+    let dir = example(&node, "binary");
+    let make = || {
+        let mut rustc = Command::new("rustc");
+        rustc.args(["--edition=2021", "-O", "server.rs"]).current_dir(&dir);
+        assert!(rustc.status().unwrap().success());
+    };
+    make();
+    let is = |what: &str| node.get("/binary/version").text().contains(what);
+    let update = || {
+        edit(&dir, "server.rs", "\"one", "\"two");
+        make();
+    };
+    lives_at(&node, &dir, "server", "/binary/version", is, update);
+
+    // Its text goes over its WebSocket, as messages of its own format: that is not read here.
+    let dir = example(&node, "streamlit");
+    let health = "/streamlit/_stcore/health";
+    let serves = |_: &str| {
+        drop(websocket(&node, "streamlit.localhost", "/_stcore/stream"));
+        node.get(health).text() == "ok"
+    };
+    let update = || edit(&dir, "app.py", "one", "two");
+    lives_at(&node, &dir, "Procfile:1 has web: streamlit run", health, serves, update);
+    node.stop();
 }

@@ -1,0 +1,2 @@
+// A server with only what it needs in .next/standalone.
+export default { output: "standalone" };
