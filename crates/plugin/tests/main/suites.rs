@@ -208,11 +208,14 @@ fn the_tests_of_web_frameworks_pass_through_the_server_of_mfserv() {
     let base = &shared.environment;
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("suites");
     fs::create_dir_all(&place).unwrap();
+    // The extension module is the same for all: MFSERV_TEST_PYTHON=python3.13 tries another.
+    let interpreter = std::env::var("MFSERV_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
     for suite in &SUITES {
         let (name, packages) = suite.packages;
-        let python = place.join(name).join("bin/python");
+        let environment = place.join(format!("{name}-{interpreter}"));
+        let python = environment.join("bin/python");
         if !python.exists() {
-            run(Command::new("python3").args(["-m", "venv"]).arg(place.join(name)));
+            run(Command::new(&interpreter).args(["-m", "venv"]).arg(&environment));
             run(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(*packages));
         }
         let sources = sources(&python, &place, suite.package);
