@@ -12,7 +12,7 @@ use crate::ini::Document;
 
 mod substitute;
 
-pub use substitute::substitute;
+pub use substitute::{substitute, used};
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! The placeholders of values: `{{NAME}}` and, from older files, `@@@NAME@@@`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use minijinja::Environment;
 
@@ -22,6 +22,25 @@ pub fn substitute(raw: &str, env: &BTreeMap<String, String>) -> Result<String, S
         }
     }
     Ok(replace_marks(&text, env))
+}
+
+/// The first of these names that a value would be rendered with, as [`substitute`] does it; `None`
+/// also where the value cannot be rendered.
+pub fn used<'a>(
+    raw: &str,
+    env: &BTreeMap<String, String>,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let mut names = names.into_iter().collect::<Vec<_>>().into_iter();
+    let (mut text, mut used) = (raw.to_string(), HashSet::new());
+    for _ in 0..2 {
+        if looks_like_a_template(&text) {
+            let jinja = Environment::new();
+            used.extend(jinja.template_from_str(&text).ok()?.undeclared_variables(false));
+            text = render(&text, env).ok()?;
+        }
+    }
+    names.find(|name| used.contains(*name) || text.contains(&format!("@@@{name}@@@")))
 }
 
 fn looks_like_a_template(text: &str) -> bool {
@@ -102,6 +121,20 @@ mod tests {
         becomes("@@@A@@@-@@@NOPE@@@-@@@A@@@", "1--1");
         becomes("@@@lower@@@ @@@ A", "@@@lower@@@ @@@ A");
         becomes("@@@@@@", "@@@@@@");
+    }
+
+    #[test]
+    fn a_name_is_used_in_a_placeholder_a_statement_a_mark_and_by_another_variable() {
+        let mut env = env();
+        env.insert("BY_ANOTHER".into(), "<{{DB}}>".into());
+        for text in
+            ["{{ DB }}", "{% if DB %}x{% endif %}", "@@@DB@@@", "{{DB|upper}}", "{{BY_ANOTHER}}"]
+        {
+            assert_eq!(used(text, &env, ["OTHER", "DB"]), Some("DB"), "{text}");
+        }
+        for text in ["$DB", "{{ A }} DB", "{% set DB = 1 %}{{ DB }}", "{{ DB"] {
+            assert_eq!(used(text, &env, ["DB"]), None, "{text}");
+        }
     }
 
     #[test]

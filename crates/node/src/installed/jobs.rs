@@ -1,19 +1,23 @@
 //! Jobs of a plugin: the lines of its `crontab`, with `{{VARIABLES}}`, and the schedules of its
 //! sections `[job_NAME]`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
 use mfserv_core::diagnostic::{Location, shown};
 use mfserv_core::ini::MAX_BYTES;
-use mfserv_core::layers::substitute;
+use mfserv_core::layers::{substitute, used};
 use mfserv_core::plan::{CrontabLine, PluginInput};
 use mfserv_core::plugin_spec::{JobSection, PluginSpec};
+use mfserv_core::secrets::Secrets;
 use mfserv_core::{Diagnostic, Kind, plugin_config};
 use mfserv_cron::{Crontab, Problem, Schedule, Severity};
 use mfserv_plugin::Home;
 use mfserv_plugin::user_crontab::Blocks;
+
+use super::variables_set::Set;
 
 /// The `crontab` of a plugin, and one byte more than is read of a configuration at most.
 pub fn crontab(dir: &Path) -> Vec<u8> {
@@ -86,12 +90,14 @@ pub fn read(
 }
 
 /// The lines of the `crontab` of a plugin in a directory, and what is wrong with it. `env` is the
-/// environment of the plugin.
-pub fn lines(
+/// environment of the plugin, without what is set and secret; `is_tried`: those are tried, and a line
+/// that needs the value of one is an error.
+pub(super) fn lines(
     home: &Home,
     (plugin, dir): (&str, &Path),
     crontab: &[u8],
     env: &BTreeMap<String, String>,
+    Set { secrets, is_tried }: &Set,
 ) -> (Vec<CrontabLine>, Vec<Diagnostic>) {
     let mut env = env.clone();
     if dir.starts_with(home.releases().canonicalize().unwrap_or_else(|_| home.releases())) {
@@ -99,7 +105,56 @@ pub fn lines(
         let link = home.plugins().join(plugin).to_string_lossy().into_owned();
         env.insert("MFSERV_CURRENT_PLUGIN_DIR".into(), link);
     }
-    read(plugin, &dir.join("crontab"), crontab, &env)
+    let file = dir.join("crontab");
+    let (crontab, mut hidden) = without_secrets((plugin, &file), crontab, &env, secrets);
+    if *is_tried {
+        let refused = format!("plugin {plugin} is refused");
+        hidden.iter_mut().for_each(|problem| {
+            problem.severity = mfserv_core::Severity::Error;
+            problem.what.clone_from(&refused);
+        });
+    }
+    let (lines, problems) = read(plugin, &file, &crontab, &env);
+    (lines, [hidden, problems].concat())
+}
+
+/// Leaves out each line into which the value of a secret would be filled: a command that is read
+/// from a template is shown. Where the secret decides about other lines, nothing of the file is
+/// left. Returns what is wrong.
+fn without_secrets<'a>(
+    (plugin, file): (&str, &Path),
+    crontab: &'a [u8],
+    env: &BTreeMap<String, String>,
+    secrets: &Secrets,
+) -> (Cow<'a, [u8]>, Vec<Diagnostic>) {
+    let is_read = !secrets.is_empty() && crontab.len() <= MAX_BYTES;
+    let Some(text) = is_read.then(|| without_comments(crontab).ok()).flatten() else {
+        return (crontab.into(), Vec::new());
+    };
+    let problem = |what: &str, name: &str, line: u32| {
+        Diagnostic::warning(format!("{what} of plugin {plugin} is not run"))
+            // A check takes this kind for an error.
+            .kind(Kind::Failed)
+            .because(format!("{name} is secret: its value is not filled into a template"))
+            .at(Location::new(file.to_string_lossy(), line))
+            .help(format!("write ${name}: the command has it in its environment"))
+    };
+    let mut problems = Vec::new();
+    let mut left = String::with_capacity(text.len());
+    for (number, line) in (1..).zip(text.split_inclusive('\n')) {
+        match used(line, env, secrets.names()) {
+            Some(name) => {
+                problems.push(problem("a line of the crontab", name, number));
+                left.push('\n');
+            }
+            None => left.push_str(line),
+        }
+    }
+    if let Some(name) = used(&left, env, secrets.names()) {
+        problems.push(problem("the crontab", name, 0));
+        left.clear();
+    }
+    (left.into_bytes().into(), problems)
 }
 
 /// What is wrong with a `crontab`, as far as its variables are known without the environment of
@@ -243,6 +298,30 @@ mod tests {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(env(0), [pair("A", "1")]);
         assert_eq!(env(1), [pair("A", "1"), pair("B", "2")]);
+    }
+
+    #[test]
+    fn a_line_that_needs_the_value_of_a_secret_is_not_run_and_the_problem_names_it() {
+        let home = Home::new("/nowhere");
+        let secrets = || Secrets::from_iter([("DB".to_string(), "hush".to_string())]);
+        let env = BTreeMap::from([("NAME".to_string(), "shop".to_string())]);
+        let read = |text: &[u8], is_tried| {
+            let set = Set { secrets: secrets(), is_tried };
+            lines(&home, ("shop", Path::new("/p")), text, &env, &set)
+        };
+        let text = b"0 1 * * * a $DB {{NAME}}\n# {{DB}}\n0 2 * * * b {{DB}}\n0 3 * * * c\n";
+        let (found, problems) = read(text, false);
+        let commands: Vec<_> = found.iter().map(|line| (line.at.line, &*line.command)).collect();
+        assert_eq!(commands, [(1, "a $DB shop"), (4, "c")]);
+        let said = problems[0].to_string();
+        assert!(said.contains("DB is secret") && said.contains("write $DB"), "{said}");
+        assert_eq!(problems[0].at.as_ref().map(|at| at.line), Some(3));
+        assert!(problems.len() == 1 && !problems[0].is_error() && problems[0].kind == Kind::Failed);
+        let (found, problems) = read(b"{% if DB %}\n0 1 * * * a\n{% endif %}\n", false);
+        assert!(found.is_empty() && problems[0].to_string().contains("DB is secret"));
+        // A change that would do so is not put in force.
+        assert!(read(text, true).1[0].is_error());
+        assert!(read(b"0 1 * * * a $DB\n", true).1.is_empty());
     }
 
     #[test]

@@ -9,13 +9,20 @@ use mfserv_plugin::store::History;
 
 use super::Read;
 
+/// What is set and secret.
+pub(super) struct Set {
+    pub secrets: Secrets,
+    /// It is a change that is tried.
+    pub is_tried: bool,
+}
+
 /// Adds what the administrator has set (`mfserv env set`), which wins over what the plugin sets.
 /// Returns what is secret of it.
 pub(super) fn add(
     home: &Home,
     plugin: &Read,
     env: &mut BTreeMap<String, String>,
-) -> Result<Secrets, Diagnostic> {
+) -> Result<Set, Diagnostic> {
     let history = History::read(home, &plugin.name)?;
     let set = history.in_force(home, &plugin.name, &plugin.dir, plugin.is_tried);
     let (secret, open): (Vec<_>, Vec<_>) = set
@@ -26,5 +33,6 @@ pub(super) fn add(
     let secrets: Secrets = secret.into_iter().map(|(pair, _)| pair).collect();
     // What the plugin sets under the same name is not used.
     secrets.names().for_each(|name| drop(env.remove(name)));
-    Ok(secrets)
+    let is_tried = plugin.is_tried && history.is_staged();
+    Ok(Set { secrets, is_tried })
 }

@@ -155,6 +155,11 @@ impl History {
         staged.map_or_else(|| self.of(&release), |staged| &staged.variables)
     }
 
+    /// True while a change is staged.
+    pub fn is_staged(&self) -> bool {
+        self.staged.is_some()
+    }
+
     /// True while a change of this operation is staged.
     pub fn is_staged_by(&self, id: &str) -> bool {
         self.staged.as_ref().is_some_and(|staged| staged.id == id)
