@@ -50,10 +50,15 @@ pub fn remove(path: &Path) -> Result<(), Diagnostic> {
 /// the directory entry): a few milliseconds on a solid-state disk, tens on a busy rotating
 /// one. A loop that must not wait uses [`replace`].
 pub fn write(path: &Path, text: &[u8]) -> Result<(), Diagnostic> {
+    write_or_create(path, 0o666, text)
+}
+
+/// The same; `mode`: the permissions of a file that was not there.
+pub(crate) fn write_or_create(path: &Path, mode: u32, text: &[u8]) -> Result<(), Diagnostic> {
     sweep_beside(path);
     let old = fs::metadata(path).map(|old| old.permissions());
     let beside = beside(path, "new");
-    let mode = if old.is_ok() { 0o600 } else { 0o666 };
+    let mode = if old.is_ok() { 0o600 } else { mode };
     let written = create(&beside, mode, text).and_then(|file| {
         if let Ok(permissions) = old {
             file.set_permissions(permissions)?;

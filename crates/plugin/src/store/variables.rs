@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -129,7 +128,9 @@ impl History {
     /// The file of a plugin; what there is without one.
     pub fn read(home: &Home, plugin: &str) -> Result<Self, Diagnostic> {
         let file = home.variables_file(plugin);
-        let text = match fs::read(&file) {
+        let text = match private::read(&file) {
+            // An older mfserv that was killed has left it so.
+            Ok(text) if text.is_empty() => return Ok(Self::default()),
             Ok(text) => text,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Self::default()),
             Err(e) => return Err(disk::failed("read", &file, e)),
@@ -368,3 +369,6 @@ fn overtaken(plugin: &str) -> Diagnostic {
         .because("another change of the plugin came between")
         .help("look at `mfserv env list`, and try again")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+use super::super::{Owner, claim};
+use super::*;
+
+/// A home with these releases of `p`; the last one is current.
+struct Played {
+    home: Home,
+    _folder: tempfile::TempDir,
+}
+
+impl Played {
+    fn with(releases: &[u32]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let played = Played { home: Home::new(folder.path()), _folder: folder };
+        for number in releases {
+            // A claim sweeps what is not committed: it comes first.
+            let claim = played.claim("installs");
+            let dir = played.home.release("p", *number);
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join("config.ini"), "").unwrap();
+            claim.commit(*number).unwrap();
+        }
+        played
+    }
+
+    fn claim(&self, operation: &str) -> Claim {
+        claim(&self.home, "p", &Owner::this_process(operation)).unwrap()
+    }
+
+    fn history(&self) -> History {
+        History::read(&self.home, "p").unwrap()
+    }
+}
+
+#[test]
+fn a_file_that_a_killed_writer_has_left_empty_is_none_and_a_damaged_one_is_an_error() {
+    let played = Played::with(&[1]);
+    let file = played.home.variables_file("p");
+    disk::create_dir(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(played.history(), History::default());
+    std::fs::write(&file, "{").unwrap();
+    History::read(&played.home, "p").unwrap_err();
+}
