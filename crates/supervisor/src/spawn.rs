@@ -37,7 +37,8 @@ pub(crate) struct Note {
 impl Note {
     fn of(spec: &WatcherSpec, prepared: bool, port: Option<u16>) -> Self {
         let fingerprint = spec.fingerprint();
-        let spec = WatcherSpec { env: Default::default(), ..spec.clone() };
+        let (env, secrets) = Default::default();
+        let spec = WatcherSpec { env, secrets, ..spec.clone() };
         Note { spec, fingerprint, prepared, port }
     }
 }
@@ -113,6 +114,20 @@ fn per_worker(output: &Output, slot: u32) -> Output {
 mod tests {
     use super::*;
     use mfserv_core::output::Rotation;
+
+    #[test]
+    fn the_note_holds_no_variable_and_stays_short_with_a_long_secret() {
+        let mut spec = crate::tests::kit::app(1);
+        let pair = |name: &str| (name.to_string(), "hush".repeat(2500));
+        spec.env.extend([pair("OPEN")]);
+        spec.secrets = [pair("KEY")].into_iter().collect();
+        let id = WorkerId { watcher: spec.name.clone(), slot: 1, incarnation: 1 };
+        let process = process_spec(&spec, &id, Path::new("/run"), false, None);
+        assert_eq!(process.env["KEY"].len(), 10_000);
+        assert!(process.note.len() < 2048 && !process.note.contains("hush"), "{}", process.note);
+        let note: Note = serde_json::from_str(&process.note).unwrap();
+        assert_eq!(note.fingerprint, spec.fingerprint());
+    }
 
     #[test]
     fn a_log_split_by_worker_carries_the_slot_before_its_ending() {

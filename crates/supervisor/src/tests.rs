@@ -1,7 +1,7 @@
 //! The supervisor without processes: a played keeper on a real socket, played fronts, and
 //! time that only moves when a test says so.
 
-mod kit;
+pub(crate) mod kit;
 mod played;
 mod played_fronts;
 
