@@ -223,6 +223,7 @@ fn names_that_belong_to_mfserv_and_names_that_nobody_has_set_are_refused_with_th
     let (node, _) = vault();
     for (words, says) in [
         ("set vault PORT=1", "where the app listens"),
+        ("set vault HOST=0.0.0.0", "where an app on a port listens"),
         ("set vault MFSERV_X=1", "names that begin with MFSERV_ are mfserv's own"),
         ("set vault PATH=/x", ".layerapi2_extra_env"),
         ("set vault 1A=1", "no name of a variable"),

@@ -63,9 +63,8 @@ pub(crate) fn process_spec(
             .replace("{worker_slot}", &id.slot.to_string())
             .replace("{worker_incarnation}", &id.incarnation.to_string())
     };
-    let mut env: std::collections::BTreeMap<_, _> =
-        spec.env.iter().map(|(key, value)| (key.clone(), fill(value))).collect();
-    env = spec.secrets.with(&env);
+    let mut env = spec.secrets.with(&spec.env);
+    env.values_mut().for_each(|value| *value = fill(value));
     if let Some(port) = port {
         env.insert("PORT".into(), port.to_string());
         env.insert("HOST".into(), HOST.into());

@@ -27,6 +27,7 @@ const LINK: &str = "link";
 /// Names that mfserv sets, and why nobody else does.
 const RESERVED: &[(&str, &str)] = &[
     ("PORT", "mfserv says there where the app listens"),
+    ("HOST", "mfserv says there where an app on a port listens"),
     ("HOTSWAP", "mfserv sets it for each worker"),
     ("NOTIFY_SOCKET", "mfserv sets it for each worker"),
     ("TMPDIR", "mfserv gives each plugin a directory of its own"),

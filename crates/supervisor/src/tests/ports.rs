@@ -12,7 +12,9 @@ use super::kit::*;
 fn on_ports(count: u32) -> WatcherSpec {
     let argv = ["/bin/app", "--listen={host}:{port}"].map(String::from).to_vec();
     let mut spec = WatcherSpec { on_port: true, socket_stem: None, argv, ..app(count) };
-    spec.env.insert("URL".into(), "http://{host}:{port}".into());
+    let url = |name: &str| (name.to_string(), "http://{host}:{port}".to_string());
+    spec.env.extend([url("URL")]);
+    spec.secrets = [url("SECRET_URL")].into_iter().collect();
     spec
 }
 
@@ -36,7 +38,9 @@ async fn each_worker_learns_a_port_of_its_own_in_its_command_and_its_environment
         let spec = node.keeper().specs[&id(worker).to_string()].clone();
         assert_eq!(spec.argv[1], format!("--listen=127.0.0.1:{port}"));
         assert_eq!(spec.env["HOST"], "127.0.0.1");
-        assert_eq!(spec.env["URL"], format!("http://127.0.0.1:{port}"));
+        for url in ["URL", "SECRET_URL"] {
+            assert_eq!(spec.env[url], format!("http://127.0.0.1:{port}"));
+        }
         let uid = rustix::process::geteuid().as_raw();
         let address = node.fronts().addresses[&id(worker).to_string()].clone();
         assert_eq!(address, Address::Port { port, uid });

@@ -41,3 +41,12 @@ fn a_file_that_a_killed_writer_has_left_empty_is_none_and_a_damaged_one_is_an_er
     std::fs::write(&file, "{").unwrap();
     History::read(&played.home, "p").unwrap_err();
 }
+
+#[test]
+fn the_names_of_where_an_app_listens_are_mfservs_own() {
+    for name in ["PORT", "HOST", "MFSERV_X", "PATH"] {
+        let said = check_name(name).unwrap_err().to_string();
+        assert!(said.contains(name) && said.contains("mfserv"), "{said}");
+    }
+    check_name("HOSTS").unwrap();
+}
