@@ -129,8 +129,10 @@ fn is_open(dir: &Path) -> bool {
 /// [`sweep`], of every plugin that nobody changes, and of what is left beside the places of
 /// files.
 pub(super) fn sweep_all(home: &Home, owner: &Owner) {
-    for dir in [home.plugins(), home.releases(), home.override_file("x").with_file_name("")] {
-        disk::sweep_in(&dir);
+    let files = [home.override_file("x"), home.variables_file("x")];
+    let places = files.map(|file| file.with_file_name(""));
+    for dir in [home.plugins(), home.releases()].iter().chain(&places) {
+        disk::sweep_in(dir);
     }
     let Ok(entries) = fs::read_dir(home.releases()) else { return };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());

@@ -326,6 +326,7 @@ impl Claim {
     /// override file is, unless all is to go.
     pub(super) fn keep_variables(&self, clean: bool) -> Result<(), Diagnostic> {
         let file = self.home.variables_file(&self.plugin);
+        disk::sweep_beside(&file);
         if clean {
             return disk::remove(&file);
         }

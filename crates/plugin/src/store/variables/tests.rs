@@ -50,3 +50,20 @@ fn the_names_of_where_an_app_listens_are_mfservs_own() {
     }
     check_name("HOSTS").unwrap();
 }
+
+#[test]
+fn what_a_killed_writer_has_left_beside_a_file_is_swept_at_a_start_and_at_an_uninstallation() {
+    let played = Played::with(&[1]);
+    let file = played.home.variables_file("p");
+    disk::create_dir(file.parent().unwrap()).unwrap();
+    // No process has a number as large as this.
+    let left = file.with_file_name(".p.json.new.4999999.0");
+    let other = file.with_file_name(".q.json.new.4999999.0");
+    let leave = || [&left, &other].map(|path| std::fs::write(path, "hush").unwrap());
+    leave();
+    super::super::recover(&played.home);
+    assert!(!left.exists() && !other.exists());
+    leave();
+    played.claim("uninstalls").keep_variables(true).unwrap();
+    assert!(!left.exists() && other.exists());
+}
