@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -150,8 +151,13 @@ impl History {
         self.releases.get(release).map_or(&self.latest, |one| &one.variables)
     }
 
-    /// The variables of the plugin in this directory; `is_tried`: with a change that is tried.
+    /// The variables of the plugin in this directory; `is_tried`: with a change that is tried. A
+    /// directory that is only called so, in its label, has none: they may be secret.
     pub fn in_force(&self, home: &Home, plugin: &str, dir: &Path, is_tried: bool) -> &Variables {
+        static NONE: Variables = Variables::new();
+        if !is_tried && !is_of(home, plugin, dir) {
+            return &NONE;
+        }
         let release = release_of(home, plugin, dir);
         let staged = self.staged.as_ref().filter(|staged| is_tried && staged.release == release);
         staged.map_or_else(|| self.of(&release), |staged| &staged.variables)
@@ -190,6 +196,15 @@ impl History {
 /// What the variables of a directory are kept by.
 fn release_of(home: &Home, plugin: &str, dir: &Path) -> String {
     number_of(home, plugin, dir).map_or_else(|| LINK.into(), |number| number.to_string())
+}
+
+/// Whether a directory is the current one of the plugin, or one of its releases.
+fn is_of(home: &Home, plugin: &str, dir: &Path) -> bool {
+    let is_current = || {
+        let current = fs::canonicalize(home.link(plugin));
+        current.is_ok_and(|current| fs::canonicalize(dir).is_ok_and(|dir| dir == current))
+    };
+    number_of(home, plugin, dir).is_some() || is_current()
 }
 
 /// Refuses a name that no variable may have here.

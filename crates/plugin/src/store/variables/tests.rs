@@ -31,6 +31,19 @@ impl Played {
     }
 }
 
+/// Variables with these values.
+fn of(pairs: &[(&str, &str, bool)]) -> Variables {
+    let variable = |value: &str, secret| Variable { value: value.into(), secret };
+    pairs.iter().map(|(name, value, secret)| (name.to_string(), variable(value, *secret))).collect()
+}
+
+/// Stages and puts in force.
+fn change(played: &Played, edit: Edit) {
+    let claim = played.claim("changes");
+    claim.stage_variables(edit, 1).unwrap();
+    claim.commit_variables("changes").unwrap();
+}
+
 #[test]
 fn a_file_that_a_killed_writer_has_left_empty_is_none_and_a_damaged_one_is_an_error() {
     let played = Played::with(&[1]);
@@ -66,4 +79,23 @@ fn what_a_killed_writer_has_left_beside_a_file_is_swept_at_a_start_and_at_an_uni
     leave();
     played.claim("uninstalls").keep_variables(true).unwrap();
     assert!(!left.exists() && other.exists());
+}
+
+#[test]
+fn only_the_directories_of_a_plugin_have_its_variables_and_not_one_that_is_called_so() {
+    let played = Played::with(&[1, 2]);
+    change(&played, Edit::Set(of(&[("KEY", "hush", true)])));
+    let has = |dir: &Path, is_tried| {
+        played.history().in_force(&played.home, "p", dir, is_tried).contains_key("KEY")
+    };
+    let other = played.home.releases().with_file_name("elsewhere");
+    std::fs::create_dir(&other).unwrap();
+    assert!(has(&played.home.release("p", 2), false) && has(&played.home.link("p"), false));
+    assert!(has(&played.home.release("p", 3), false), "one that is staged");
+    assert!(!has(&other, false) && !has(&other.join("nowhere"), false));
+    assert!(has(&other, true), "it is about to be linked");
+    played.claim("uninstalls").unlink().unwrap();
+    played.claim("uninstalls").keep_variables(false).unwrap();
+    disk::relink(&played.home.link("p"), &other).unwrap();
+    assert!(has(&other, false) && has(&played.home.link("p"), false), "it is linked");
 }
