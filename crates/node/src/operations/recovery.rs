@@ -156,9 +156,9 @@ fn rest_of(home: &Home, record: &Record) -> Rest {
         },
         Request::Env { plugin, .. } => {
             let history = store::History::read(home, &plugin).unwrap_or_default();
-            match history.is_staged_by(record.id.as_str()) {
-                true => Rest::UndoVariables(plugin),
-                false => Rest::Finish(Finish::Env { plugin }),
+            match history.was_put_in_force_by(record.id.as_str()) {
+                true => Rest::Finish(Finish::Env { plugin }),
+                false => Rest::UndoVariables(plugin),
             }
         }
         Request::Link { plugin, dir, .. } => {

@@ -4,6 +4,10 @@
 //! One file for each plugin, which its user alone can read. A change is staged in it, tried beside
 //! what serves, and then put in force by one more write.
 
+mod names;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -20,39 +24,12 @@ use super::links::current;
 use super::releases::{number_of, releases};
 use crate::home::Home;
 
+pub use names::check_name;
+
 /// How many changes of a release are remembered.
 const REMEMBERED: usize = 20;
 /// What a developer's directory is called among the releases.
 const LINK: &str = "link";
-
-/// Names that mfserv sets, and why nobody else does.
-const RESERVED: &[(&str, &str)] = &[
-    ("PORT", "mfserv says there where the app listens"),
-    ("HOST", "mfserv says there where an app on a port listens"),
-    ("HOTSWAP", "mfserv sets it for each worker"),
-    ("NOTIFY_SOCKET", "mfserv sets it for each worker"),
-    ("TMPDIR", "mfserv gives each plugin a directory of its own"),
-    ("PYTHON", "mfserv sets it to the interpreter of the plugin (`_python` in its config.ini)"),
-    ("PYTHON_SHORT_VERSION", "mfserv sets it to the interpreter of the plugin"),
-    ("PATH", SEARCH),
-    ("PYTHONPATH", SEARCH),
-    ("NODE_PATH", SEARCH),
-    ("LD_LIBRARY_PATH", SEARCH),
-    ("PKG_CONFIG_PATH", SEARCH),
-];
-const SEARCH: &str =
-    "mfserv makes it of the plugin's packages; a line of .layerapi2_extra_env adds to it";
-/// What the names begin with that belong to the node.
-const RESERVED_STARTS: &[&str] = &[
-    "MFSERV_",
-    "MFMODULE",
-    "MFHARDWARE_",
-    "MFHOSTNAME",
-    "MFCONFIG",
-    "MFLOG_",
-    "METWORK_",
-    "LISTEN_",
-];
 
 /// A variable.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +99,9 @@ pub struct History {
     /// Those of a release that is not among the others: a new one.
     latest: Variables,
     releases: BTreeMap<String, OfRelease>,
+    /// The operation whose change was put in force last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     staged: Option<Staged>,
 }
@@ -168,9 +148,10 @@ impl History {
         self.staged.is_some()
     }
 
-    /// True while a change of this operation is staged.
-    pub fn is_staged_by(&self, id: &str) -> bool {
-        self.staged.as_ref().is_some_and(|staged| staged.id == id)
+    /// True if a change of this operation was put in force, which may have been undone since.
+    pub fn was_put_in_force_by(&self, id: &str) -> bool {
+        let mut changes = self.releases.values().flat_map(|one| &one.changes);
+        self.last.as_deref() == Some(id) || changes.any(|change| change.id == id)
     }
 
     /// The changes while a release was current, the last one at the end.
@@ -205,31 +186,6 @@ fn is_of(home: &Home, plugin: &str, dir: &Path) -> bool {
         current.is_ok_and(|current| fs::canonicalize(dir).is_ok_and(|dir| dir == current))
     };
     number_of(home, plugin, dir).is_some() || is_current()
-}
-
-/// Refuses a name that no variable may have here.
-pub fn check_name(name: &str) -> Result<(), Diagnostic> {
-    let refused = |because: String, help: &str| {
-        Err(Diagnostic::error(format!("{name} cannot be set"))
-            .kind(Kind::Usage)
-            .because(because)
-            .help(help))
-    };
-    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if name.is_empty()
-        || !name.chars().all(is_letter)
-        || name.starts_with(|c: char| c.is_ascii_digit())
-    {
-        return refused("it is no name of a variable".into(), "letters, digits and _ make a name");
-    }
-    let help = "give it another name; config.ini has what the app may choose of it";
-    if let Some((_, why)) = RESERVED.iter().find(|(known, _)| *known == name) {
-        return refused((*why).into(), help);
-    }
-    match RESERVED_STARTS.iter().find(|start| name.starts_with(**start)) {
-        Some(start) => refused(format!("names that begin with {start} are mfserv's own"), help),
-        None => Ok(()),
-    }
 }
 
 impl Claim {
@@ -293,6 +249,7 @@ impl Claim {
         let is_there =
             |name: &str| name == LINK || all.iter().any(|o| o.number.to_string() == name);
         history.releases.retain(|name, _| is_there(name));
+        history.last = Some(id.into());
         let own = history.releases.entry(release).or_default();
         match staged.is_undo {
             true => drop(own.changes.pop()),
@@ -386,6 +343,3 @@ fn overtaken(plugin: &str) -> Diagnostic {
         .because("another change of the plugin came between")
         .help("look at `mfserv env list`, and try again")
 }
-
-#[cfg(test)]
-mod tests;

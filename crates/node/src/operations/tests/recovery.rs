@@ -97,6 +97,13 @@ fn of_variables() -> Vec<Left> {
             finished: true,
             current: Some(1),
         },
+        // Another change has taken its place, or its file is gone: it was never in force.
+        Left {
+            request: request(),
+            disk: |node| stage(node).give_up_variables("left").unwrap(),
+            finished: false,
+            current: Some(1),
+        },
     ]
 }
 

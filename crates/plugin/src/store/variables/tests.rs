@@ -99,3 +99,23 @@ fn only_the_directories_of_a_plugin_have_its_variables_and_not_one_that_is_calle
     disk::relink(&played.home.link("p"), &other).unwrap();
     assert!(has(&other, false) && has(&played.home.link("p"), false), "it is linked");
 }
+
+#[test]
+fn the_history_proves_which_operation_has_put_a_change_in_force() {
+    let played = Played::with(&[1]);
+    let set = || Edit::Set(of(&[("KEY", "1", false)]));
+    let commit = |id: &str, edit: Edit| {
+        let claim = played.claim(id);
+        claim.stage_variables(edit, 1).unwrap();
+        assert!(!played.history().was_put_in_force_by(id));
+        claim.commit_variables(id).unwrap();
+        assert!(played.history().was_put_in_force_by(id));
+    };
+    commit("first", set());
+    commit("second", set());
+    commit("undoes", Edit::Undo);
+    assert!(played.history().was_put_in_force_by("first"));
+    played.claim("never").stage_variables(set(), 1).unwrap();
+    played.claim("never").give_up_variables("never").unwrap();
+    assert!(!played.history().was_put_in_force_by("never"));
+}
