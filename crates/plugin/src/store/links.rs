@@ -250,6 +250,7 @@ impl Claim {
     /// installed any more. Returns what was installed.
     pub fn unlink(&self) -> Result<Installed, Diagnostic> {
         let installed = current(&self.home, &self.plugin)?;
+        self.remember_variables()?;
         disk::remove(&self.home.link(&self.plugin))?;
         Ok(installed)
     }

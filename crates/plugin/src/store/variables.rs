@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claim::Claim;
 use super::links::current;
-use super::releases::{number_of, releases};
+use super::releases::{Release, number_of, releases};
 use crate::home::Home;
 
 pub use names::check_name;
@@ -96,7 +96,8 @@ struct OfRelease {
 /// The file of a plugin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
-    /// Those of a release that is not among the others: a new one.
+    /// Those of a plugin whose current release is not among the others: of the first one after an
+    /// uninstallation that has kept them.
     latest: Variables,
     releases: BTreeMap<String, OfRelease>,
     /// The operation whose change was put in force last.
@@ -127,6 +128,7 @@ impl History {
         })
     }
 
+    /// Those of a release that is current.
     fn of(&self, release: &str) -> &Variables {
         self.releases.get(release).map_or(&self.latest, |one| &one.variables)
     }
@@ -140,7 +142,14 @@ impl History {
         }
         let release = release_of(home, plugin, dir);
         let staged = self.staged.as_ref().filter(|staged| is_tried && staged.release == release);
-        staged.map_or_else(|| self.of(&release), |staged| &staged.variables)
+        if let Some(staged) = staged {
+            return &staged.variables;
+        }
+        match self.releases.contains_key(&release) {
+            true => self.of(&release),
+            // A new one, before it is current.
+            false => self.of(&current_of(home, plugin).unwrap_or(release)),
+        }
     }
 
     /// True while a change is staged.
@@ -161,8 +170,18 @@ impl History {
 
     /// The change that is undone next; `None`: the plugin has had none since its release is current.
     pub fn undoable(&self, home: &Home, plugin: &str) -> Option<&Change> {
-        let dir = current(home, plugin).ok()?.dir;
-        self.releases.get(&release_of(home, plugin, &dir))?.changes.last()
+        self.releases.get(&current_of(home, plugin)?)?.changes.last()
+    }
+
+    /// Each release that was current has its own from now on: those that had none of its own have
+    /// what the current one has.
+    fn complete(&mut self, all: &[Release], current: &str) {
+        let variables = self.of(current).clone();
+        let committed = all.iter().filter(|one| one.committed).map(|one| one.number.to_string());
+        for release in committed.chain([current.to_string()]) {
+            let new = || OfRelease { variables: variables.clone(), changes: Vec::new() };
+            self.releases.entry(release).or_insert_with(new);
+        }
     }
 
     fn write(&self, home: &Home, plugin: &str) -> Result<(), Diagnostic> {
@@ -177,6 +196,11 @@ impl History {
 /// What the variables of a directory are kept by.
 fn release_of(home: &Home, plugin: &str, dir: &Path) -> String {
     number_of(home, plugin, dir).map_or_else(|| LINK.into(), |number| number.to_string())
+}
+
+/// What the variables of the current directory are kept by.
+fn current_of(home: &Home, plugin: &str) -> Option<String> {
+    Some(release_of(home, plugin, &current(home, plugin).ok()?.dir))
 }
 
 /// Whether a directory is the current one of the plugin, or one of its releases.
@@ -240,12 +264,7 @@ impl Claim {
         }
         let before = history.of(&release).clone();
         let all = releases(home, plugin);
-        // What was current before the first change of all had none of them.
-        for one in all.iter().filter(|one| one.committed) {
-            let variables = history.latest.clone();
-            let new = || OfRelease { variables, changes: Vec::new() };
-            history.releases.entry(one.number.to_string()).or_insert_with(new);
-        }
+        history.complete(&all, &release);
         let is_there =
             |name: &str| name == LINK || all.iter().any(|o| o.number.to_string() == name);
         history.releases.retain(|name, _| is_there(name));
@@ -260,8 +279,7 @@ impl Claim {
         }
         let surplus = own.changes.len().saturating_sub(REMEMBERED);
         own.changes.drain(..surplus);
-        own.variables = staged.variables.clone();
-        history.latest = staged.variables;
+        own.variables = staged.variables;
         history.write(home, plugin)
     }
 
@@ -285,13 +303,27 @@ impl Claim {
             return Ok(());
         }
         let mut next = before.clone();
-        let was_current = releases(home, plugin).iter().any(|o| o.number == number && o.committed);
-        if !was_current {
-            let variables = before.of(&from).clone();
-            next.releases.insert(to.clone(), OfRelease { variables, changes: Vec::new() });
+        let all = releases(home, plugin);
+        next.complete(&all, &from);
+        if !all.iter().any(|one| one.number == number && one.committed) {
+            let variables = next.of(&from).clone();
+            next.releases.insert(to, OfRelease { variables, changes: Vec::new() });
         }
-        next.latest = next.of(&to).clone();
         if next == before { Ok(()) } else { next.write(home, plugin) }
+    }
+
+    /// Before the link of the plugin goes: what is in force is what an uninstallation keeps.
+    pub(super) fn remember_variables(&self) -> Result<(), Diagnostic> {
+        let (home, plugin) = (&self.home, self.plugin.as_str());
+        // One that is damaged is left to whoever can mend it.
+        let Ok(mut history) = History::read(home, plugin) else { return Ok(()) };
+        let current = current_of(home, plugin).unwrap_or_default();
+        let latest = history.of(&current).clone();
+        if history.latest == latest {
+            return Ok(());
+        }
+        history.latest = latest;
+        history.write(home, plugin)
     }
 
     /// After its uninstallation: the history goes with the releases; the variables are kept as the

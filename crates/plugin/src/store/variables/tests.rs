@@ -11,15 +11,23 @@ impl Played {
     fn with(releases: &[u32]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let played = Played { home: Home::new(folder.path()), _folder: folder };
-        for number in releases {
-            // A claim sweeps what is not committed: it comes first.
-            let claim = played.claim("installs");
-            let dir = played.home.release("p", *number);
-            std::fs::create_dir_all(&dir).unwrap();
-            std::fs::write(dir.join("config.ini"), "").unwrap();
-            claim.commit(*number).unwrap();
-        }
+        releases.iter().for_each(|number| played.install(*number));
         played
+    }
+
+    fn install(&self, number: u32) {
+        // A claim sweeps what is not committed: it comes first.
+        let claim = self.claim("installs");
+        let dir = self.home.release("p", number);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("config.ini"), "").unwrap();
+        claim.commit(number).unwrap();
+    }
+
+    /// The variables in force of a release.
+    fn of(&self, number: u32) -> Variables {
+        let dir = self.home.release("p", number);
+        self.history().in_force(&self.home, "p", &dir, false).clone()
     }
 
     fn claim(&self, operation: &str) -> Claim {
@@ -118,4 +126,39 @@ fn the_history_proves_which_operation_has_put_a_change_in_force() {
     played.claim("never").stage_variables(set(), 1).unwrap();
     played.claim("never").give_up_variables("never").unwrap();
     assert!(!played.history().was_put_in_force_by("never"));
+}
+
+#[test]
+fn a_rollback_that_dies_before_the_link_leaves_the_variables_of_the_current_release_in_force() {
+    let played = Played::with(&[1]);
+    let colour = |value: &str| of(&[("COLOUR", value, false)]);
+    change(&played, Edit::Set(colour("green")));
+    played.install(2);
+    change(&played, Edit::Set(colour("blue")));
+    // Only the link is left to be done, and is not.
+    played.claim("dies").hand_over_variables(1).unwrap();
+    assert_eq!((played.of(1), played.of(2)), (colour("green"), colour("blue")));
+    assert_eq!(played.of(3), colour("blue"), "of the hook of a release that is staged");
+    played.install(3);
+    assert_eq!(played.of(3), colour("blue"));
+    played.claim("goes back").commit(1).unwrap();
+    assert_eq!(played.of(4), colour("green"));
+    // What is in force is kept over an uninstallation, for the first release after it.
+    played.claim("uninstalls").unlink().unwrap();
+    played.claim("uninstalls").keep_variables(false).unwrap();
+    let all = [1, 2, 3].map(|number| played.home.release("p", number));
+    all.iter().for_each(|dir| disk::remove(dir).unwrap());
+    played.install(1);
+    assert_eq!(played.of(1), colour("green"));
+    played.install(2);
+    assert_eq!((played.of(1), played.of(2)), (colour("green"), colour("green")));
+}
+
+#[test]
+fn a_release_from_before_the_first_change_has_none_of_it() {
+    let played = Played::with(&[1, 2]);
+    change(&played, Edit::Set(of(&[("COLOUR", "green", false)])));
+    assert_eq!((played.of(1).len(), played.of(2).len()), (0, 1));
+    played.claim("goes back").commit(1).unwrap();
+    assert_eq!((played.of(1).len(), played.of(2).len()), (0, 1));
 }
