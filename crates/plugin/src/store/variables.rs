@@ -223,14 +223,11 @@ impl Claim {
         let mut variables = history.of(&release).clone();
         let is_undo = edit == Edit::Undo;
         let what = match edit {
-            Edit::Set(set) => {
+            Edit::Set(mut set) => {
                 set.keys().try_for_each(|name| check_name(name))?;
                 let names: Vec<String> = set.keys().cloned().collect();
-                for (name, mut variable) in set {
-                    // What was secret once is not shown because somebody forgets to say so.
-                    variable.secret |= variables.get(&name).is_some_and(|old| old.secret);
-                    variables.insert(name, variable);
-                }
+                stay_secret(&mut set, &variables);
+                variables.extend(set);
                 format!("set {}", names.join(", "))
             }
             Edit::Unset(names) => {
@@ -240,7 +237,9 @@ impl Claim {
             Edit::Undo => {
                 let last = history.releases.get(&release).and_then(|one| one.changes.last());
                 let last = last.ok_or_else(|| nothing_to_undo(plugin))?;
-                variables = last.before.clone();
+                let mut before = last.before.clone();
+                stay_secret(&mut before, &variables);
+                variables = before;
                 format!("undo: {}", last.what)
             }
         };
@@ -307,7 +306,11 @@ impl Claim {
         next.complete(&all, &from);
         if !all.iter().any(|one| one.number == number && one.committed) {
             let variables = next.of(&from).clone();
-            next.releases.insert(to, OfRelease { variables, changes: Vec::new() });
+            next.releases.insert(to.clone(), OfRelease { variables, changes: Vec::new() });
+        }
+        let now = next.of(&from).clone();
+        if let Some(own) = next.releases.get_mut(&to) {
+            stay_secret(&mut own.variables, &now);
         }
         if next == before { Ok(()) } else { next.write(home, plugin) }
     }
@@ -345,6 +348,13 @@ impl Claim {
                 kept.write(&self.home, &self.plugin)
             }
         }
+    }
+}
+
+/// What is secret now is not shown because somebody forgets to say so, or because it once was not.
+fn stay_secret(next: &mut Variables, now: &Variables) {
+    for (name, variable) in next {
+        variable.secret |= now.get(name).is_some_and(|now| now.secret);
     }
 }
 

@@ -162,3 +162,23 @@ fn a_release_from_before_the_first_change_has_none_of_it() {
     played.claim("goes back").commit(1).unwrap();
     assert_eq!((played.of(1).len(), played.of(2).len()), (0, 1));
 }
+
+#[test]
+fn what_is_secret_stays_so_when_a_change_is_undone_and_when_a_release_is_gone_back_to() {
+    let played = Played::with(&[1]);
+    let key = |value: &str, secret| of(&[("KEY", value, secret)]);
+    change(&played, Edit::Set(key("open", false)));
+    change(&played, Edit::Set(key("hush", true)));
+    change(&played, Edit::Set(key("other", false)));
+    assert_eq!(played.of(1), key("other", true), "it was secret");
+    change(&played, Edit::Undo);
+    change(&played, Edit::Undo);
+    assert_eq!(played.of(1), key("open", true));
+    change(&played, Edit::Unset(vec!["KEY".into()]));
+    change(&played, Edit::Set(key("open", false)));
+    played.install(2);
+    change(&played, Edit::Set(key("hush", true)));
+    assert_eq!(played.of(1), key("open", false));
+    played.claim("goes back").commit(1).unwrap();
+    assert_eq!(played.of(1), key("open", true));
+}
