@@ -93,7 +93,7 @@ async fn look_for_owner(port: u16, saw: &Saw) -> Result<(), Miss> {
         let Some(pid) = pid else {
             return Err(Miss::Silent("its process is not known yet".into()));
         };
-        let owns = move || is_of_tree(pid, listener.inode);
+        let owns = move || is_of_tree(pid, &listener);
         if tokio::task::spawn_blocking(owns).await.unwrap_or(false) {
             lock(saw).listener = Some(listener);
             return Ok(());
@@ -108,12 +108,32 @@ async fn look_for_owner(port: u16, saw: &Saw) -> Result<(), Miss> {
     }
 }
 
-/// A process, or one that it has started, has this socket; also if that is not to be known.
-fn is_of_tree(pid: u32, inode: u64) -> bool {
+/// A process, or one that it has started, has this socket. Where that is not to be known, because
+/// descriptors may not be read, the user who has made the socket decides: it has to be the one of
+/// this daemon, or for a daemon of root the one of such a process.
+fn is_of_tree(pid: u32, listener: &Listener) -> bool {
     let proc = Path::new(PROC);
+    let me = rustix::process::geteuid();
+    let mut is_trusted = false;
+    let mut has = |pid: u32| match has_socket(proc, pid, listener.inode) {
+        Some(has) => has,
+        None => {
+            let is_user = || me.is_root() && user_of(pid) == Some(listener.uid);
+            is_trusted |= listener.uid == me.as_raw() || is_user();
+            false
+        }
+    };
     // Most servers are the process that was started.
-    let has = |pid| has_socket(proc, pid, inode) != Some(false);
-    has(pid) || ProcessTable::read(proc).tree_and_session(pid).iter().any(|it| has(it.pid))
+    let is_own =
+        has(pid) || ProcessTable::read(proc).tree_and_session(pid).iter().any(|it| has(it.pid));
+    is_own || is_trusted
+}
+
+/// The user that a process runs as; the owner of its directory may be root instead.
+fn user_of(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("{PROC}/{pid}/status")).ok()?;
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    users.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Where a worker listens that does not listen on its port.
@@ -154,6 +174,27 @@ mod tests {
         let miss = Place::Port(port).connect(&saw).await.map(drop).unwrap_err();
         assert!(matches!(miss, Miss::PortTaken(_)), "{miss}");
         assert!(!lock(&saw).still_listens_on(port));
+    }
+
+    #[test]
+    fn of_a_worker_whose_descriptors_cannot_be_read_the_user_of_the_listener_decides() {
+        let checks = || {
+            if rustix::process::geteuid().is_root() {
+                let nobody = rustix::process::Uid::from_raw(65_534);
+                rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            }
+            let me = rustix::process::geteuid().as_raw();
+            let address = "127.0.0.1:1".parse().unwrap();
+            // No socket has such a number, and only root may read the descriptors of process 1.
+            let of = |uid| is_of_tree(1, &Listener { address, uid, inode: u64::MAX });
+            assert_eq!(has_socket(Path::new(PROC), 1, u64::MAX), None);
+            (of(me), of(me + 1), of(0))
+        };
+        // Only this thread becomes another user.
+        let found = std::thread::spawn(checks).join().unwrap();
+        assert_eq!(found, (true, false, false));
+        let me = rustix::process::geteuid().as_raw();
+        assert_eq!(user_of(std::process::id()), Some(me));
     }
 
     #[tokio::test]
