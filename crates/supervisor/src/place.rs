@@ -59,16 +59,25 @@ impl Place {
         Ok(match self {
             Place::Socket(path) => Box::new(UnixStream::connect(path).await.map_err(refused)?),
             Place::Port(port) => {
-                look_for_owner(*port, saw).await?;
+                self.is_its_own(saw).await?;
                 Box::new(TcpStream::connect(("127.0.0.1", *port)).await.map_err(refused)?)
             }
         })
+    }
+
+    /// Makes sure that who listens on its port is the worker. Nobody else can take its socket.
+    pub async fn is_its_own(&self, saw: &Saw) -> Result<(), Miss> {
+        match self {
+            Place::Socket(_) => Ok(()),
+            Place::Port(port) => look_for_owner(*port, saw).await,
+        }
     }
 }
 
 impl Seen {
     /// The socket that listens on its port is the one that was seen to be the worker's, as far as
-    /// can be known. A daemon that has taken the worker over has seen none yet.
+    /// can be known. A daemon that has taken the worker over has seen none yet, and a program may
+    /// open another one: then the owner is to be looked for.
     pub fn still_listens_on(&self, port: u16) -> bool {
         Listeners::default().on(port).map_or(true, |now| now == self.listener)
     }

@@ -116,12 +116,22 @@ async fn ask_until(place: &Place, path: Option<&str>, saw: &Saw) -> Found {
 pub(crate) struct Question {
     /// Where.
     pub place: Place,
-    /// The path of the request; `None`: it has to take a connection.
-    pub path: Option<String>,
+    /// What it has to do.
+    pub asked: Asked,
     /// It is stuck after so long without an answer.
     pub patience: Duration,
     /// Its process.
     pub pid: Option<u32>,
+}
+
+/// What a worker that was ready has to do.
+pub(crate) enum Asked {
+    /// To listen on its port; it may be too busy for more.
+    Listen,
+    /// To take a connection.
+    Connect,
+    /// To answer a request of this path.
+    Answer(String),
 }
 
 /// What has come of asking a worker that was ready.
@@ -171,7 +181,12 @@ pub(crate) async fn check(question: &Question, saw: &Saw) -> Checked {
 
 /// Waits for the answer to one request.
 async fn keep_asking(question: &Question, saw: &Saw) -> Result<(), Miss> {
-    let answer = ask_once(&question.place, question.path.as_deref(), saw);
+    let path = match &question.asked {
+        Asked::Listen => return question.place.is_its_own(saw).await,
+        Asked::Connect => None,
+        Asked::Answer(path) => Some(path.as_str()),
+    };
+    let answer = ask_once(&question.place, path, saw);
     tokio::pin!(answer);
     tokio::select! {
         answered = &mut answer => return answered,

@@ -77,3 +77,34 @@ async fn a_worker_whose_port_was_taken_by_another_process_is_replaced_on_another
     let ends = node.ends();
     assert!(ends[0].contains("another process"), "{ends:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_worker_on_a_port_survives_a_new_daemon_and_one_whose_port_is_taken_does_not() {
+    let mut node = Node::start().await;
+    let spec =
+        || WatcherSpec { probe: Probe::Http { path: "/".into(), named: false }, ..on_ports(1) };
+    node.apply([spec()]).await;
+    node.ready(["1.1"]).await;
+    let number = port(&node, "1.1");
+    node.daemon_dies().await;
+    // The worker is this process. It listens, and is too busy to take a connection.
+    let worker = id("1.1").to_string();
+    node.keeper().alive.get_mut(&worker).unwrap().pid = std::process::id();
+    let busy = TcpListener::bind(("127.0.0.1", number)).unwrap();
+    node.daemon_starts().await;
+    node.apply([spec()]).await;
+    // Unlike `pass`, this stands still while another thread looks for the owner.
+    tokio::time::sleep(secs(9)).await;
+    assert_eq!((node.serving(), node.spawned()), (vec!["1.1".into()], vec!["1.1".to_string()]));
+
+    drop(busy);
+    // Another process than the worker of the next daemon.
+    node.daemon_dies().await;
+    node.keeper().alive.get_mut(&worker).unwrap().pid = 1_000_000_000;
+    let _other = TcpListener::bind(("127.0.0.1", number)).unwrap();
+    node.daemon_starts().await;
+    node.apply([spec()]).await;
+    while node.alive() != ["1.1", "1.2"] {
+        node.pass(ms(100)).await;
+    }
+}

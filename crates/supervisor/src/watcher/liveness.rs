@@ -1,9 +1,12 @@
 //! Workers that were ready and do not answer any more.
 //!
 //! A worker is suspected when a front could not reach it or got no answer in time, when its
-//! socket has gone, when it does not listen on its port any more, or when a signal has stopped its process. Then it is asked; three refusals, or
+//! socket has gone, or when a signal has stopped its process. Then it is asked; three refusals, or
 //! 3 s without an answer, end it. It is replaced like an outdated one: after its successor is
 //! ready, one at a time.
+//!
+//! A worker whose port has another listener than before only has to be the owner of that one: it
+//! may be busy. It is ended if nobody listens there, or another process.
 //!
 //! A worker without requests has its turn every 10 s. The fronts say whether it has nothing in
 //! hand, before it is asked and after it has not answered: a busy worker is never ended by this. A
@@ -29,7 +32,7 @@ use super::Watcher;
 use super::worker::{Check, Silent, Worker};
 use crate::context::Context;
 use crate::place::Place;
-use crate::probe::{Checked, Question, is_stopped};
+use crate::probe::{Asked, Checked, Question, is_stopped};
 
 /// Set in the environment of an app that is being debugged.
 const DEBUG: &str = "MFSERV_CURRENT_APP_DEBUG";
@@ -46,6 +49,17 @@ const SUSPECTED: Duration = Duration::from_secs(3);
 
 /// Fronts keep a connection to a worker no longer than this after its last request.
 const UNCONNECTED: Duration = Duration::from_secs(2);
+
+/// Why a worker is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It has its turn, and nothing in hand.
+    Turn,
+    /// It may be stuck.
+    Suspected,
+    /// Its port has another listener.
+    Listener,
+}
 
 impl Watcher {
     /// Something of it can be looked at.
@@ -72,8 +86,7 @@ impl Watcher {
         let is_dead = |worker: &Worker| {
             let has_left = match worker.place() {
                 Some(Place::Socket(socket)) => disk::is_gone(&socket),
-                Some(Place::Port(port)) => !lock(&worker.saw).still_listens_on(port),
-                None => false,
+                Some(Place::Port(_)) | None => false,
             };
             let pid = worker.process.as_ref().map(|process| process.pid);
             has_left || pid.is_some_and(is_stopped)
@@ -81,22 +94,30 @@ impl Watcher {
         for id in self.ids(|worker| worker.is_ready() && is_dead(worker)) {
             self.suspect(&id, context);
         }
+        let has_another = |worker: &Worker| match worker.place() {
+            Some(Place::Port(port)) => !lock(&worker.saw).still_listens_on(port),
+            _ => false,
+        };
+        for id in self.ids(|worker| worker.is_ready() && has_another(worker)) {
+            self.ask(&id, Why::Listener, context);
+        }
         let now = Instant::now();
         let is_due = |worker: &Worker| worker.is_ready() && worker.probed + PROBE_EVERY <= now;
         if matches!(self.spec.probe, Probe::HttpAt { .. }) {
             for id in self.ids(is_due) {
                 self.begin_probe(&id, now);
-                self.ask(&id, true, context);
+                self.ask(&id, Why::Turn, context);
             }
         }
     }
 
     /// This worker may be stuck: it is asked, unless a person debugs it.
     pub fn suspect(&mut self, id: &WorkerId, context: &mut Context) {
-        self.ask(id, false, context);
+        self.ask(id, Why::Suspected, context);
     }
 
-    fn ask(&mut self, id: &WorkerId, was_idle: bool, context: &mut Context) {
+    fn ask(&mut self, id: &WorkerId, why: Why, context: &mut Context) {
+        let was_idle = why == Why::Turn;
         let debugged = self.is_debugged();
         let patience = if was_idle { self.answer_timeout() } else { SUSPECTED };
         let Some(worker) = self.workers.get_mut(id) else { return };
@@ -107,7 +128,7 @@ impl Watcher {
         if !worker.is_ready() || worker.prepared || is_known || debugged {
             return;
         }
-        let Some(question) = question(worker, was_idle, patience) else { return };
+        let Some(question) = question(worker, why, patience) else { return };
         worker.end_check();
         lock(&worker.saw).text.clear();
         let task = context.check(id, question, was_idle, &worker.saw);
@@ -160,7 +181,7 @@ impl Watcher {
             }
             Some(_) => {}
             None if worker.answered.is_some_and(has_answered) => {}
-            None if idle >= UNCONNECTED => self.ask(id, true, context),
+            None if idle >= UNCONNECTED => self.ask(id, Why::Turn, context),
             None => {}
         }
     }
@@ -205,18 +226,21 @@ impl Watcher {
 }
 
 /// What this worker is asked; `None` if it cannot be asked.
-fn question(worker: &Worker, was_idle: bool, patience: Duration) -> Option<Question> {
+fn question(worker: &Worker, why: Why, patience: Duration) -> Option<Question> {
     let place = match &worker.spec.probe {
         Probe::HttpAt { socket } => Place::Socket(socket.clone()),
         _ => worker.place()?,
     };
     let has_page = lock(&worker.saw).status.is_none_or(|status| status < 400);
-    let path = match &worker.spec.probe {
-        Probe::Http { path, named } => (!was_idle || *named || has_page).then(|| path.clone()),
-        Probe::HttpAt { .. } => Some("/".into()),
-        Probe::Connect => None,
+    let asked = match &worker.spec.probe {
+        _ if why == Why::Listener => Asked::Listen,
+        Probe::Http { path, named } if why != Why::Turn || *named || has_page => {
+            Asked::Answer(path.clone())
+        }
+        Probe::HttpAt { .. } => Asked::Answer("/".into()),
+        Probe::Http { .. } | Probe::Connect => Asked::Connect,
         Probe::Notify | Probe::Told | Probe::Alive { .. } => return None,
     };
     let pid = worker.process.as_ref().map(|process| process.pid);
-    Some(Question { place, path, patience, pid })
+    Some(Question { place, asked, patience, pid })
 }
