@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use mfserv_core::event::Fact;
 use mfserv_core::names::{WatcherName, WorkerId};
-use mfserv_core::watcher::WatcherSpec;
+use mfserv_core::watcher::{Probe, WatcherSpec};
 use mfserv_core::wire::front::{Address, Peer};
 use mfserv_core::wire::keeper::{Ask, Scope};
 use mfserv_platform::disk;
@@ -72,21 +72,20 @@ impl Context {
     /// timeout, and `saw` says why.
     pub fn probe(
         &self,
-        spec: &WatcherSpec,
+        probe: Probe,
         id: &WorkerId,
         place: Option<Place>,
         saw: &Saw,
     ) -> Option<AbortHandle> {
         let notify = spawn::notify_path(&self.run_dir, id);
-        let prepared = match probe::prepare(&spec.probe, place, &notify) {
+        let prepared = match probe::prepare(&probe, place, &notify) {
             Ok(prepared) => prepared,
             Err(error) => {
                 lock(saw).text = format!("the socket {} cannot be made: {error}", notify.display());
                 return None;
             }
         };
-        let (probe, saw) = (spec.probe.clone(), saw.clone());
-        let (handle, id) = (self.handle.clone(), id.clone());
+        let (handle, id, saw) = (self.handle.clone(), id.clone(), saw.clone());
         let task = tokio::spawn(async move {
             handle.send(match probe::until_ready(probe, prepared, saw).await {
                 Found::Ready => Message::Ready(id),

@@ -37,7 +37,8 @@ pub(crate) type Saw = Arc<Mutex<Seen>>;
 
 /// What a probe needs, made before the worker starts.
 pub(crate) enum Prepared {
-    Notify(UnixDatagram),
+    /// The worker says it here; one on a port also has to listen there.
+    Notify(UnixDatagram, Option<Place>),
     Ask(Place),
     Nothing,
 }
@@ -52,7 +53,7 @@ pub(crate) fn prepare(
     match probe {
         Probe::Notify => {
             let _ = std::fs::remove_file(notify);
-            Ok(Prepared::Notify(UnixDatagram::bind(notify)?))
+            Ok(Prepared::Notify(UnixDatagram::bind(notify)?, place))
         }
         Probe::HttpAt { socket } => Ok(Prepared::Ask(Place::Socket(socket.clone()))),
         Probe::Http { .. } | Probe::Connect => Ok(place.map_or(Prepared::Nothing, Prepared::Ask)),
@@ -79,11 +80,33 @@ pub(crate) async fn until_ready(probe: Probe, prepared: Prepared, saw: Saw) -> F
             return ask_until(&place, Some("/"), &saw).await;
         }
         (Probe::Connect, Prepared::Ask(place)) => return ask_until(&place, None, &saw).await,
-        (_, Prepared::Notify(socket)) => notified_ready(&socket, &saw).await,
+        (_, Prepared::Notify(socket, place)) => {
+            notified_ready(&socket, &saw).await;
+            if let Some(place) = place {
+                return until_its_own(&place, &saw).await;
+            }
+        }
         (Probe::Alive { for_ms }, _) => tokio::time::sleep(Duration::from_millis(for_ms)).await,
         _ => std::future::pending().await,
     }
     Found::Ready
+}
+
+/// The worker says that it is ready; nothing is sent to another process on its port.
+async fn until_its_own(place: &Place, saw: &Saw) -> Found {
+    let began = Instant::now();
+    loop {
+        match place.is_its_own(saw).await {
+            Ok(()) => return Found::Ready,
+            Err(miss) => {
+                say(saw, miss.to_string());
+                if let Miss::PortTaken(_) = miss {
+                    return Found::PortTaken;
+                }
+            }
+        }
+        tokio::time::sleep(pause(began.elapsed())).await;
+    }
 }
 
 async fn ask_until(place: &Place, path: Option<&str>, saw: &Saw) -> Found {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::os::unix::net::UnixDatagram;
 
 use mfserv_core::watcher::{Probe, WatcherSpec};
 use mfserv_core::wire::front::Address;
@@ -76,6 +77,42 @@ async fn a_worker_whose_port_was_taken_by_another_process_is_replaced_on_another
     assert_ne!(port(&node, "1.2"), lost);
     let ends = node.ends();
     assert!(ends[0].contains("another process"), "{ends:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_says_that_it_is_ready_gets_no_request_before_its_port_is_its_own() {
+    let mut node = Node::start().await;
+    node.apply([WatcherSpec { probe: Probe::Notify, ..on_ports(1) }]).await;
+    let says = |node: &Node, worker: &str| {
+        let socket = node.keeper().specs[&id(worker).to_string()].env["NOTIFY_SOCKET"].clone();
+        UnixDatagram::unbound().unwrap().send_to(b"READY=1", socket).unwrap();
+    };
+    says(&node, "1.1");
+    // Only time can pass: nothing may happen.
+    node.pass(secs(1)).await;
+    assert!(node.serving().is_empty());
+    let other = TcpListener::bind(("127.0.0.1", port(&node, "1.1"))).unwrap();
+    while node.spawned().len() < 2 {
+        node.pass(ms(100)).await;
+    }
+    assert!(node.serving().is_empty());
+    drop(other);
+    // A worker that lives in this process.
+    node.daemon_dies().await;
+    let worker = id("1.2").to_string();
+    node.keeper().alive.get_mut(&worker).unwrap().pid = std::process::id();
+    node.daemon_starts().await;
+    let spec = || WatcherSpec { probe: Probe::Notify, ..on_ports(1) };
+    node.apply([spec()]).await;
+    let own = TcpListener::bind(("127.0.0.1", port(&node, "1.2"))).unwrap();
+    says(&node, "1.2");
+    while node.serving() != ["1.2"] {
+        node.pass(ms(10)).await;
+    }
+    drop(own);
+    while node.spawned().len() < 3 {
+        node.pass(ms(100)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

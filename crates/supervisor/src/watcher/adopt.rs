@@ -41,7 +41,7 @@ impl Watcher {
             match (leaving, ready, was_ready) {
                 (true, _, _) => self.retire(&id, context),
                 (_, true, _) => self.retire_replaced(&id, context),
-                (_, _, true) => self.drive(&id, Input::Ready, context),
+                (_, _, true) => self.believe(&id, context),
                 _ => self.observe(&id, context),
             }
         }
@@ -50,6 +50,16 @@ impl Watcher {
     fn observe(&mut self, id: &WorkerId, context: &mut Context) {
         if let Some(worker) = self.workers.get_mut(id) {
             worker.observe(context);
+        }
+    }
+
+    /// This worker was ready, and says so only once: one on a port still has to listen there.
+    fn believe(&mut self, id: &WorkerId, context: &mut Context) {
+        match self.workers.get_mut(id) {
+            Some(worker) if worker.port_number().is_some() => {
+                worker.observe_by(Probe::Connect, context);
+            }
+            _ => self.drive(id, Input::Ready, context),
         }
     }
 

@@ -64,7 +64,7 @@ enum Why {
 impl Watcher {
     /// Something of it can be looked at.
     pub fn can_be_looked_at(&self) -> bool {
-        self.spec.probe.asks() && self.workers.values().any(Worker::is_ready)
+        (self.spec.probe.asks() || self.spec.on_port) && self.workers.values().any(Worker::is_ready)
     }
 
     /// Looks at its ready workers without asking them: costs two system calls for each.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mfserv_core::event::EndReason;
 use mfserv_core::names::WorkerId;
 use mfserv_core::status::{WorkerMemory, WorkerStatus};
-use mfserv_core::watcher::WatcherSpec;
+use mfserv_core::watcher::{Probe, WatcherSpec};
 use mfserv_core::wire::front::Address;
 use mfserv_core::wire::keeper::Process;
 use mfserv_core::worker::{Effect, Input, Phase, Want, step};
@@ -267,7 +267,7 @@ impl Worker {
     pub fn address(&self) -> Option<Address> {
         let uid = || match &lock(&self.saw).listener {
             Some(listener) => listener.uid,
-            // It said by itself that it is ready.
+            // Nobody has looked: it had requests before this daemon came.
             None => rustix::process::geteuid().as_raw(),
         };
         Some(match self.place()? {
@@ -278,7 +278,12 @@ impl Worker {
 
     /// Watches for its readiness from now on.
     pub fn observe(&mut self, context: &Context) {
-        let probe = context.probe(&self.spec, &self.id, self.place(), &self.saw);
+        self.observe_by(self.spec.probe.clone(), context);
+    }
+
+    /// The same, by another probe than the one of its app.
+    pub fn observe_by(&mut self, probe: Probe, context: &Context) {
+        let probe = context.probe(probe, &self.id, self.place(), &self.saw);
         if let Some(before) = std::mem::replace(&mut self.probe, probe) {
             before.abort();
         }
