@@ -14,7 +14,7 @@ use std::path::PathBuf;
 pub use amendment::{Amendment, Section, plugin_of};
 pub use fragments::{AppFragments, Fragment, Fragments};
 pub use matcher::{Hit, Paths, Rule};
-pub use path::{BadPath, after_prefix, normalise};
+pub use path::{BadPath, after_prefix, normalise, said_prefix};
 use serde::{Deserialize, Serialize};
 pub use sites::{Matcher, Site};
 pub use takeover::{Taken, taken};

@@ -99,8 +99,18 @@ fn the_prefix_of_a_trusted_proxy_comes_before_that_of_the_route() {
     for (said, told) in [
         ("", "/shop"),
         ("X-Forwarded-Prefix: /outer/\r\n", "/outer/shop"),
-        ("X-Forwarded-Prefix: /a, /b/c\r\nX-Forwarded-Prefix: d\r\n", "/a/b/c/d/shop"),
-        ("X-Forwarded-Prefix: //evil.example\r\n", "/evil.example/shop"),
+        ("X-Forwarded-Prefix: /a, /b/c\r\nX-Forwarded-Prefix: /d\r\n", "/a/b/c/d/shop"),
+        ("X-Forwarded-Prefix: /a%20b/%C3%A9/../c%2fd?\r\n", "/a%20b/c/d%3F/shop"),
+        ("X-Forwarded-Prefix: /%252Fevil.com\r\n", "/%252Fevil.com/shop"),
+        ("X-Forwarded-Prefix: //evil.com\r\n", "/shop"),
+        ("X-Forwarded-Prefix: /%2Fevil.com\r\n", "/shop"),
+        ("X-Forwarded-Prefix: %2F%2Fevil.com\r\n", "/shop"),
+        ("X-Forwarded-Prefix: /\\evil.com\r\n", "/shop"),
+        ("X-Forwarded-Prefix: /%5Cevil.com\r\n", "/shop"),
+        ("X-Forwarded-Prefix: /..//evil.com\r\n", "/shop"),
+        ("X-Forwarded-Prefix: /./%2fevil.com\r\n", "/evil.com/shop"),
+        ("X-Forwarded-Prefix: /a%0d%0ab\r\n", "/shop"),
+        ("X-Forwarded-Prefix: /a%zz, evil.com, http://evil.com\r\n", "/shop"),
         ("X-Forwarded-Prefix: /\r\n", "/shop"),
     ] {
         get(&front, "/shop/x", said);

@@ -47,6 +47,18 @@ pub fn normalise(raw: &[u8]) -> Result<Cow<'_, str>, BadPath> {
     }))
 }
 
+/// The prefix that a proxy says it has stripped, decoded as [`normalise`] does it. `None` if it is no
+/// path, or one that is taken for an address with another host: browsers read `\` as `/`.
+pub fn said_prefix(raw: &[u8]) -> Option<Vec<u8>> {
+    let decoded = percent_decode(raw).ok()?;
+    let is_path = decoded.starts_with(b"/") && !decoded.starts_with(b"//");
+    let is_bad = |byte: &u8| byte.is_ascii_control() || *byte == b'\\';
+    if !is_path || decoded.iter().any(is_bad) {
+        return None;
+    }
+    resolve_segments(&decoded).ok()
+}
+
 /// Where, in a raw path that a route with this prefix takes, the rest begins after the `/` that ends
 /// the prefix; the length of the path if nothing follows it. Every byte from there on is the client's:
 /// only what made the prefix (`..` through other directories, encoded letters) is left behind.

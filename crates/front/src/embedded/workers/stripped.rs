@@ -1,5 +1,6 @@
 //! A request whose worker gets the rest of the path after a prefix, and is told the prefix.
 
+use mfserv_core::route::said_prefix;
 use mfserv_h1::{Name, RequestHead};
 
 use crate::embedded::io::buffer::Buffer;
@@ -27,22 +28,22 @@ impl Stripped<'_> {
         let mut value = Vec::new();
         if self.is_by_proxy {
             let said = head.fields.values(Name::ForwardedPrefix);
-            said.flat_map(|list| list.split(|byte| *byte == b',')).for_each(|one| {
-                put_part(&mut value, one.trim_ascii(), |byte| byte.is_ascii_graphic());
-            });
+            let said = said.flat_map(|list| list.split(|byte| *byte == b','));
+            for path in said.filter_map(|one| said_prefix(one.trim_ascii())) {
+                put_part(&mut value, &path);
+            }
         }
-        let is_plain =
-            |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+;=:@".contains(&byte);
-        put_part(&mut value, self.prefix.as_bytes(), is_plain);
+        put_part(&mut value, self.prefix.as_bytes());
         if !value.is_empty() {
             out.push_all(&[b"X-Forwarded-Prefix: ", &value, b"\r\n"]);
         }
     }
 }
 
-/// Appends a path without the `/` at its end, with just one at its beginning: two would be taken
+/// Appends a decoded path, encoded, without the `/` at its end, with just one at its beginning: two would be taken
 /// for a host in the address of a redirect.
-fn put_part(value: &mut Vec<u8>, path: &[u8], is_plain: impl Fn(u8) -> bool) {
+fn put_part(value: &mut Vec<u8>, path: &[u8]) {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+;=:@".contains(&byte);
     let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
     let start = path[..end].iter().position(|byte| *byte != b'/').unwrap_or(end);
     if start == end {
