@@ -3,6 +3,7 @@
 
 mod hosts;
 mod locations;
+mod slowness;
 
 use std::net::TcpListener;
 use std::path::Path;

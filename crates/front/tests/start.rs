@@ -1,7 +1,7 @@
 //! How a front of a kind is started, and ended with all that it has started.
 
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::OnceLock;
 
@@ -27,19 +27,36 @@ fn target() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
 }
 
-/// The program of a front, in a process group of its own.
-pub fn command(kind: &str, has_lua: bool) -> Command {
+/// The program of a front, in a process group of its own. `slows`: checks of nginx last as long as
+/// this file is there.
+pub fn command(kind: &str, has_lua: bool, slows: Option<&Path>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mfserv-front-under-test"));
     if kind == "nginx" {
         let nginx = if has_lua { nginx_with_lua() } else { nginx() };
         let nginx = nginx.expect("nginx can be had");
-        command.env("FRONT_NGINX", &nginx.program);
+        match slows {
+            Some(file) => command.env("FRONT_NGINX", wrapper(&nginx.program, file)),
+            None => command.env("FRONT_NGINX", &nginx.program),
+        };
         if let Some(modules) = &nginx.modules {
             command.env("FRONT_NGINX_MODULES", modules);
         }
     }
     command.process_group(0);
     command
+}
+
+/// A program that is nginx, but for its checks of configurations: they last as long as this file is
+/// there.
+fn wrapper(nginx: &Path, file: &Path) -> PathBuf {
+    let (path, file) = (file.with_extension("sh"), file.display());
+    let waits = format!("while [ -e {file} ]; do sleep 0.05; done");
+    let text = format!(
+        "#!/bin/sh\ncase \" $* \" in *\" -t \"*) {waits};; esac\nexec {} \"$@\"\n",
+        nginx.display()
+    );
+    mfserv_platform::disk::replace(&path, 0o700, text.as_bytes()).unwrap();
+    path
 }
 
 /// Kills a front with what it has started.
@@ -82,6 +99,15 @@ impl World {
         let mut world = Self::new();
         world.has_lua = true;
         Some(world)
+    }
+
+    /// The same, with checks that last as long as there is a file, which there is.
+    pub fn with_slow_checks() -> Option<(Self, PathBuf)> {
+        let mut world = Self::with_lua()?;
+        let file = world.path("slow");
+        std::fs::write(&file, "").unwrap();
+        world.slows = Some(file.clone());
+        Some((world, file))
     }
 
     /// `None` where the kind of front does not do what is tested (`docs/nginx.md`).

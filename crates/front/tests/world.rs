@@ -40,6 +40,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 pub struct World {
     kind: &'static str,
     pub has_lua: bool,
+    pub slows: Option<PathBuf>,
     pub dir: TempDir,
     pub listeners: Listeners,
     pub address: SocketAddr,
@@ -55,12 +56,11 @@ impl World {
         Self::of(kind::under_test().0, address)
     }
 
-    /// For fronts of this kind.
     pub fn of(kind: &'static str, address: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("front").tempdir().unwrap();
         let listeners = Listeners::on(address);
         let address = listeners.address();
-        Self { kind, has_lua: false, dir, listeners, address }
+        Self { kind, has_lua: false, slows: None, dir, listeners, address }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -76,7 +76,7 @@ impl World {
         static STARTING: Mutex<()> = Mutex::new(());
         let one_at_a_time = STARTING.lock().unwrap_or_else(|e| e.into_inner());
         let (heirs, named) = self.listeners.inherited();
-        let child = start::command(self.kind, self.has_lua)
+        let child = start::command(self.kind, self.has_lua, self.slows.as_deref())
             .env(kind::VARIABLE, self.kind)
             .env("FRONT_DIR", self.dir.path())
             .env("FRONT_NUMBER", number.to_string())

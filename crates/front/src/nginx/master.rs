@@ -14,12 +14,11 @@ use mfserv_core::Diagnostic;
 use mfserv_core::route::ServerSettings;
 use mfserv_platform::disk;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use super::config::{Site, with_revision};
 use super::inner::restrict;
+use super::others;
 use super::pieces::PieceId;
 use super::program::{Master, Process, Program, children, signal};
 use super::refusal::{Refusal, Stage};
@@ -88,6 +87,14 @@ struct NotTaken {
     why: String,
     /// The one of before is still in force.
     is_kept: bool,
+    /// nginx has said nothing in time.
+    is_late: bool,
+}
+
+impl NotTaken {
+    fn because(why: impl Into<String>) -> Self {
+        Self { why: why.into(), is_kept: false, is_late: false }
+    }
 }
 
 impl Nginx {
@@ -159,7 +166,8 @@ impl Nginx {
             tokio::time::sleep_until(last + RELOAD_PAUSE).await;
         }
         if let Err(not_taken) = self.try_to_take(text.text()).await {
-            let refusal = Refusal::new(Stage::Take, &not_taken.why, &self.config, text);
+            let mut refusal = Refusal::new(Stage::Take, &not_taken.why, &self.config, text);
+            refusal.is_slow = not_taken.is_late;
             self.restore(not_taken.is_kept).await;
             return Err(refusal);
         }
@@ -220,7 +228,7 @@ impl Nginx {
     }
 
     async fn try_to_take(&mut self, text: &str) -> Result<(), NotTaken> {
-        let cannot = |why: Diagnostic| NotTaken { why: one_line(&why), is_kept: false };
+        let cannot = |why: Diagnostic| NotTaken::because(one_line(&why));
         self.last_reload = Some(Instant::now());
         self.revision += 1;
         self.write(&with_revision(text, self.revision)).map_err(cannot)?;
@@ -280,7 +288,7 @@ impl Nginx {
                 self.master = None;
                 let why = why.or_else(|| said.refusal(pid));
                 let why = why.unwrap_or_else(|| format!("it has ended: {status}"));
-                return Err(NotTaken { why, is_kept: false });
+                return Err(NotTaken::because(why));
             }
             let accepts =
                 |one: &Process| old.contains(&one.pid.as_raw_nonzero()) && !one.is_leaving;
@@ -299,25 +307,17 @@ impl Nginx {
                 return Ok(());
             }
             if Instant::now() >= end {
-                let is_kept = why.is_some() && !old.is_empty();
+                let (is_late, is_kept) = (why.is_none(), why.is_some() && !old.is_empty());
                 let late = || format!("it does not answer within {} s", TAKE_PATIENCE.as_secs());
-                return Err(NotTaken { why: why.unwrap_or_else(late), is_kept });
+                return Err(NotTaken { why: why.unwrap_or_else(late), is_kept, is_late });
             }
             tokio::time::sleep(LOOK).await;
         }
-        Err(NotTaken { why: "it does not run".into(), is_kept: false })
+        Err(NotTaken::because("it does not run"))
     }
 
     async fn says_revision(&self) -> bool {
-        let wanted = format!("\r\n\r\n{}", self.revision);
-        let ask = async {
-            let mut stream = UnixStream::connect(&self.site.own_socket).await.ok()?;
-            stream.write_all(b"GET /revision HTTP/1.0\r\n\r\n").await.ok()?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.ok()?;
-            Some(answer.ends_with(&wanted))
-        };
-        tokio::time::timeout(Duration::from_secs(1), ask).await.ok().flatten().unwrap_or(false)
+        others::revision(&self.site.own_socket).await == Some(self.revision)
     }
 
     /// Ends the oldest of the workers that are leaving, where there are too many of them.

@@ -17,6 +17,7 @@ mod examine;
 mod inner;
 mod listens;
 mod master;
+mod others;
 mod pieces;
 mod program;
 mod refusal;

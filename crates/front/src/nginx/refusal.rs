@@ -23,7 +23,7 @@ pub struct Refusal {
     pub why: String,
     /// The fragment that has the line which nginx names.
     pub named: Option<PieceId>,
-    /// `nginx -t` has not answered in time.
+    /// nginx has not answered in time: that says nothing about the configuration.
     pub is_slow: bool,
 }
 

@@ -57,7 +57,8 @@ impl Nginx {
         if let Err(refusal) = self.settle(wanted, again).await {
             let why = Diagnostic::error("nginx refuses its configuration").because(&refusal.why);
             if self.master.is_none() {
-                return match self.gives_up_tls(&why) {
+                // Slowness says nothing about certificates.
+                return match !refusal.is_slow && self.gives_up_tls(&why) {
                     true => Box::pin(self.obey(edge, wanted)).await,
                     false => Err(why),
                 };
@@ -81,12 +82,17 @@ impl Nginx {
             let Err(refusal) = self.try_out(wanted, &self.left_out(), Stage::Take).await else {
                 break;
             };
-            if refusal.is_slow && self.master.is_none() {
+            let waits = refusal.is_slow && self.master.is_none();
+            if waits && !self.another_serves().await {
                 let everything = self.offered.keys().cloned().collect();
                 self.try_out(wanted, &everything, Stage::Take).await?;
                 continue;
             }
-            self.blame(wanted, refusal).await?;
+            match self.blame(wanted, refusal).await {
+                // At a handover the front of before serves meanwhile, with all that it has.
+                Err(refusal) if refusal.is_slow && waits && self.another_serves().await => {}
+                outcome => outcome?,
+            }
         }
         let found: Ids = self.left_out().difference(&before).cloned().collect();
         // With several at fault, one may have been blamed for what another one did.
@@ -127,6 +133,11 @@ impl Nginx {
             found = self.culprit(wanted, &all, &refusal).await;
         }
         let Some((id, why)) = found else { return Err(refusal) };
+        let was_slow = refusal.is_slow && why == refusal.why;
+        if was_slow && self.try_out(wanted, &left_out, refusal.stage).await.is_ok() {
+            // The machine was busy for a moment.
+            return Ok(());
+        }
         let pieces = pieces::of(&wanted.sections);
         let Some(piece) = pieces.iter().find(|piece| piece.id == id) else { return Err(refusal) };
         let hint = hint(&why);
@@ -185,7 +196,11 @@ impl Nginx {
         if is_in_force && self.master.is_some() {
             return Ok(());
         }
-        self.check(&text).await?;
+        // Where nothing serves yet, nginx itself judges what no plugin is a part of.
+        let is_judged = stage == Stage::Take && self.master.is_none() && !text.has_fragments();
+        if !is_judged {
+            self.check(&text, stage).await?;
+        }
         match stage {
             Stage::Check => Ok(()),
             Stage::Take => self.take(&text, texts(wanted, left_out)).await,
@@ -193,7 +208,7 @@ impl Nginx {
     }
 
     /// Has nginx check a configuration on a copy.
-    async fn check(&mut self, text: &Text) -> Result<(), Refusal> {
+    async fn check(&mut self, text: &Text, stage: Stage) -> Result<(), Refusal> {
         let copy = self.config.with_extension("conf.check");
         let cannot = |why: &dyn std::fmt::Display| {
             let why = format!("{} cannot be checked: {why}", copy.display());
@@ -201,7 +216,11 @@ impl Nginx {
         };
         disk::create_dir(&self.program.prefix).map_err(|why| cannot(&why.what))?;
         disk::replace(&copy, 0o600, text.text().as_bytes()).map_err(|why| cannot(&why))?;
-        let patience = if self.master.is_some() { CHECK_PATIENCE } else { FIRST_PATIENCE };
+        let is_first = stage == Stage::Take && self.master.is_none();
+        let patience = match is_first && !self.another_serves().await {
+            true => FIRST_PATIENCE,
+            false => CHECK_PATIENCE,
+        };
         let check = self.program.check(&copy, &self.sockets(), patience);
         let mut check = Box::pin(check.map_err(|why| cannot(&why))?);
         let outcome = tokio::select! {

@@ -24,6 +24,11 @@ impl Text {
         self.lines += 1;
     }
 
+    /// True if a part of it is a plugin's.
+    pub fn has_fragments(&self) -> bool {
+        !self.spans.is_empty()
+    }
+
     /// Adds a block: `head {`, what `fill` adds, `}`.
     pub fn block(&mut self, head: &str, fill: impl FnOnce(&mut Self)) {
         self.line(format!("{head} {{"));

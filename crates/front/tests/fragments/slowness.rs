@@ -1,0 +1,58 @@
+//! Checks of nginx that take long because the machine is busy: nothing is lost for that.
+
+use std::fs;
+use std::time::Duration;
+
+use mfserv_core::route::Slots;
+use mfserv_core::wire::front::{FromFront, ToFront};
+use rustix::process::Signal;
+
+use super::{master, said, serves, with_good};
+use crate::tls::kit::{Authority, curl, settings, try_curl};
+use crate::world::*;
+
+#[test]
+fn a_slow_check_at_the_first_start_costs_neither_tls_nor_the_fragments() {
+    let Some((world, slow)) = World::with_slow_checks() else { return };
+    let world = world.and_tls();
+    let worker = Worker::saying(&world, 1, "hello");
+    let ca = Authority::new(&world);
+    ca.issue(&world, "server", &["localhost"]);
+    let mut table = with_good();
+    table.server.tls = Some(settings(&world, "server"));
+    let mut front = world.serving(table, &[&worker]);
+    assert!(curl(&world, &ca, "localhost", "/a", &[]).ends_with("hello"));
+    fs::remove_file(&slow).unwrap();
+    assert_eq!(said(&mut front), "");
+    assert!(serves(&front, "/good"));
+    assert!(try_curl(&world, &ca, "localhost", "/a", &[]).is_ok());
+}
+
+#[test]
+fn a_node_without_fragments_starts_however_slow_a_check_is() {
+    let Some((world, _slow)) = World::with_slow_checks() else { return };
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut front = world.serving(table(Slots::Unlimited, true), &[&worker]);
+    assert_eq!((front.get("/a").text(), said(&mut front)), ("ok".into(), String::new()));
+}
+
+#[test]
+fn a_slow_check_at_a_handover_takes_no_fragment_from_a_client() {
+    let Some((world, slow)) = World::with_slow_checks() else { return };
+    fs::remove_file(&slow).unwrap();
+    let mut front = world.serving(with_good(), &[]);
+    assert_eq!(said(&mut front), "");
+    fs::write(&slow, "").unwrap();
+    let mut next = world.front(2);
+    let table = Box::new(with_good());
+    next.daemon.say(&ToFront::Publish { generation: 1, table, peers: Default::default() });
+    let is_published = |message: &FromFront| *message == FromFront::Published { generation: 1 };
+    let is_early = next.daemon.says(is_published, Duration::from_secs(3));
+    assert!(!is_early && master(&next).is_none(), "the front of before has the fragments");
+    fs::remove_file(&slow).unwrap();
+    next.daemon.wait_for(is_published);
+    front.signal(Signal::TERM);
+    front.ended();
+    assert!(serves(&next, "/good"));
+    assert_eq!(said(&mut next), "");
+}
