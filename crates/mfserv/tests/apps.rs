@@ -101,7 +101,7 @@ fn lives_at(
     assert!(said.contains(says), "{said}");
     // It was said to be served: it is, at once.
     assert!(is("one"), "{said}");
-    assert_eq!(files(&dir), before, "nothing is written into the app's directory");
+    assert_eq!(files(dir), before, "nothing is written into the app's directory");
 
     // The first release takes the place of what runs from the directory.
     let load = Load::new(node.address(), path).connections(4).start();
