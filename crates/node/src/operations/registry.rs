@@ -108,7 +108,7 @@ impl<N: Node> Operations<N> {
         mut submission: Submission,
         id: &OperationId,
     ) -> Result<Submission, Diagnostic> {
-        if let Request::Rollback { plugin, release, .. } = &mut submission.request {
+        if let Request::Rollback { plugin, release, checked, .. } = &mut submission.request {
             let (home, name, wanted) = (self.home(), plugin.clone(), *release);
             if wanted.is_none() {
                 let (home, name) = (home.clone(), name.clone());
@@ -118,6 +118,8 @@ impl<N: Node> Operations<N> {
                     return Ok(submission);
                 }
             }
+            // Nobody has checked what is chosen only now.
+            *checked &= wanted.is_some();
             let chosen = blocking(move || store::choose(&home, &name, wanted)).await?;
             *release = Some(chosen.number);
         }

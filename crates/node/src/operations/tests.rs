@@ -186,3 +186,17 @@ async fn a_release_that_takes_a_route_is_refused_until_the_asker_insists() {
     let takers = crate::taking::read(&mfserv_platform::disk::RealDisk, &node.0.places);
     assert_eq!(takers, [("/".to_string(), "foo".to_string())].into());
 }
+
+#[tokio::test]
+async fn a_release_that_the_node_chooses_is_checked_whatever_the_asker_has_checked() {
+    for (release, is_checked) in [(None, false), (Some(1), true)] {
+        let node = Played::new();
+        let operations = operations(&node).await;
+        [1, 2].iter().for_each(|release| node.install("foo", *release));
+        let (plugin, take_route) = ("foo".into(), false);
+        let back = Request::Rollback { plugin, release, checked: true, take_route };
+        assert!(done(&operations, "back", back).await.ok);
+        assert_eq!(node.current("foo"), Some(1));
+        assert_eq!(!node.calls().contains(&"stage".into()), is_checked, "{:?}", node.calls());
+    }
+}
