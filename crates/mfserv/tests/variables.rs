@@ -1,12 +1,13 @@
 //! Variables of a plugin: set, unset, undone under load; and secrets, which are shown nowhere.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use mfserv_testkit::{Load, Node, Plugin, Ran, programs};
+use rustix::fs::FlockOperation;
 use serde_json::Value;
 
 use crate::install::{edit, install, release, traces};
@@ -237,6 +238,7 @@ fn names_that_belong_to_mfserv_and_names_that_nobody_has_set_are_refused_with_th
         assert!(ran.code != 0 && ran.stderr.contains(says), "{words:?}: {ran:?}");
     }
     node.mfserv(&["env", "set", "vault", "COLOUR=green"]).code(0);
+    an_undoing_waits_for_who_changes_the_plugin_as_a_change_does(&node);
     let ran = node.mfserv(&["env", "unset", "vault", "COLOR"]).code(2);
     assert!(ran.stderr.contains("did you mean COLOUR?"), "{ran:?}");
     let ran = node.mfserv(&["env", "unset", "vault", "ELSE"]).code(2);
@@ -252,4 +254,20 @@ fn names_that_belong_to_mfserv_and_names_that_nobody_has_set_are_refused_with_th
     assert!(checked.code != 0, "{checked:?}");
     assert!(format!("{}{}", checked.stdout, checked.stderr).contains("variables of vault"));
     node.stop();
+}
+
+fn an_undoing_waits_for_who_changes_the_plugin_as_a_change_does(node: &Node) {
+    node.mfserv(&["env", "set", "vault", "COLOUR=blue"]).code(0);
+    let locks = std::fs::read_dir(node.path("var/releases/.locks")).unwrap().flatten();
+    let locks: Vec<_> = locks.map(|lock| std::fs::File::open(lock.path()).unwrap()).collect();
+    let held = |how| locks.iter().for_each(|lock| rustix::fs::flock(lock, how).unwrap());
+    held(FlockOperation::LockExclusive);
+    let mut command = node.command(&["rollback", "vault", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let waits = lines.any(|line| line.contains("which changes vault"));
+    held(FlockOperation::Unlock);
+    assert!(waits, "it ended before it waited");
+    assert!(lines.any(|line| line.contains("outcome")) && child.wait().unwrap().success());
+    assert_eq!(seen(node, "COLOUR").unwrap(), "green");
 }

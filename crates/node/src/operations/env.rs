@@ -13,8 +13,9 @@ use super::conduct::Done;
 use super::running::{Running, blocking};
 use super::switch::{serve, try_beside};
 
-/// How long somebody else who changes the plugin is waited for before a change is staged.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long somebody else who changes the plugin is waited for before a change is staged: shorter
+/// than an asker waits until its operation is accepted, so that it learns who that is.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Starts workers with the change beside those that serve, puts it in force, and lets them serve.
 /// Until then nothing has changed, and the change is forgotten if it does not come so far.

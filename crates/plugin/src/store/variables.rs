@@ -377,6 +377,7 @@ fn remove(plugin: &str, variables: &mut Variables, name: &str) -> Result<(), Dia
 fn nothing_to_undo(plugin: &str) -> Diagnostic {
     Diagnostic::error(format!("no variable of {plugin} has changed since its release is current"))
         .kind(Kind::Refused)
+        .help("another operation may have undone the last one: look at `mfserv releases`")
 }
 
 fn overtaken(plugin: &str) -> Diagnostic {

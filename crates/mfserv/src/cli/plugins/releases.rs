@@ -6,12 +6,12 @@ use std::time::Duration;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use mfserv_core::Diagnostic;
-use mfserv_plugin::store::{self, Change, History, Origin, Owner, Release};
+use mfserv_plugin::store::{self, Change, Edit, History, Origin, Owner, Release};
 use mfserv_plugin::{Cancel, Home, Progress, archive};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{first, own_spec, print_warnings, say_current};
+use super::{first, own_spec, print_warnings, say_current, variables};
 use crate::cli::completions;
 use crate::cli::operate::Wait;
 use crate::cli::operation::Operation;
@@ -144,22 +144,20 @@ pub struct Rollback {
 impl Rollback {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let mut op = Operation::new(places, "rollback", &self.wait)?;
-        let undone = match self.number {
-            None => self.undoable(places)?,
-            Some(_) => None,
-        };
-        let submitted = match undone {
-            Some(_) => op.submit(self.request(None)),
-            None => self.submit(places, &mut op),
-        };
-        match (&submitted, undone) {
-            _ if self.wait.json => {}
-            (Ok(outcome), Some(what)) if outcome.ok => {
+        if self.number.is_none() && self.has_undoable(places)? {
+            let undone = variables::stage_and_submit(places, &mut op, &self.name, Edit::Undo);
+            if let (Ok((outcome, what)), false) = (&undone, self.wait.json) {
                 print_warnings(outcome);
-                print(&format!("{}: undone: {what}\n", self.name));
+                if outcome.ok {
+                    let what = what.strip_prefix("undo: ").unwrap_or(what);
+                    print(&format!("{}: undone: {what}\n", self.name));
+                }
             }
-            (Ok(outcome), None) => say_current(places, outcome, "is current again"),
-            _ => {}
+            return op.end(undone.map(|(outcome, _)| outcome), json!({})).map(|_| Outcome::Done);
+        }
+        let submitted = self.submit(places, &mut op);
+        if let (Ok(outcome), false) = (&submitted, self.wait.json) {
+            say_current(places, outcome, "is current again");
         }
         op.end(submitted, json!({})).map(|_| Outcome::Done)
     }
@@ -174,19 +172,14 @@ impl Rollback {
         let asked = Asked { plugin, release: self.number, take_route, owner, patience, cancel };
         let (release, warnings) = check_release(places, asked, op.steps())?;
         op.warn(warnings);
-        op.submit(self.request(Some(release)))
+        let (plugin, release) = (self.name.clone(), Some(release));
+        op.submit(Request::Rollback { plugin, release, checked: true, take_route })
     }
 
-    fn request(&self, release: Option<u32>) -> Request {
-        let (plugin, take_route) = (self.name.clone(), self.take_route);
-        Request::Rollback { plugin, release, checked: true, take_route }
-    }
-
-    /// The change of its variables that is undone first.
-    fn undoable(&self, places: &Places) -> Result<Option<String>, Diagnostic> {
+    /// Whether a change of its variables is undone first.
+    fn has_undoable(&self, places: &Places) -> Result<bool, Diagnostic> {
         let home = Home::new(places.home());
-        let history = History::read(&home, &self.name)?;
-        Ok(history.undoable(&home, &self.name).map(|change| change.what.clone()))
+        Ok(History::read(&home, &self.name)?.undoable(&home, &self.name).is_some())
     }
 }
 

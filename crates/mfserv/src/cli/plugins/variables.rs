@@ -149,7 +149,6 @@ fn read_twice(name: &str) -> Diagnostic {
         .help("set them one by one, or write NAME=VALUE")
 }
 
-/// Stages the change in this process, as no request has values in it, and has it put in force.
 fn change(
     places: &Places,
     (command, name): (&str, &str),
@@ -167,7 +166,8 @@ fn change(
     op.end(submitted.map(|(outcome, _)| outcome), json!({})).map(|_| Outcome::Done)
 }
 
-fn stage_and_submit(
+/// Stages the change in this process, as no request has values in it, and has it put in force.
+pub(super) fn stage_and_submit(
     places: &Places,
     op: &mut Operation<'_>,
     name: &str,
