@@ -28,8 +28,12 @@ const LONGEST: u64 = 128 * 1024;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Set variables of a plugin: its workers are replaced, without losing a request.
+    ///
+    /// Workers with the change are tried before it is in force; with --no-wait it is in force untried.
     Set(Set),
     /// Take back what was set.
+    ///
+    /// Workers without it are tried before it is in force; with --no-wait it is in force untried.
     Unset(Unset),
     /// List what was set.
     List(List),
