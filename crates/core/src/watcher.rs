@@ -104,6 +104,10 @@ pub struct WatcherSpec {
     /// `{host}` in its command and environment are replaced too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_port: bool,
+    /// Nothing in its configuration says that it listens on its port: where it lives and listens on
+    /// nothing at all, it is taken for a program that serves nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub need_not_listen: bool,
     /// The upstream whose requests it serves, if any.
     pub upstream: Option<String>,
     /// How readiness is observed.
@@ -250,6 +254,7 @@ mod tests {
             socket_stem: Some("/run/a".into()),
             socket_link_stem: Some("/var/a".into()),
             on_port: false,
+            need_not_listen: false,
             upstream: None,
             probe: Probe::Told,
             start_timeout_ms: 0,

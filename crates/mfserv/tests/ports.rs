@@ -186,6 +186,26 @@ fn a_new_release_of_a_program_on_a_port_starts_beside_the_old_one() {
 }
 
 #[test]
+fn an_app_that_serves_nothing_is_kept_alive_and_gets_requests_if_it_listens_after_all() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let go = node.home().join("go");
+    let wait = format!("import os, time\nwhile not os.path.exists({go:?}): time.sleep(0.05)\n");
+    let late = Plugin::new("late").file("main.py", &(wait + PYTHON));
+    let late = late.app("main", "python3 -u {plugin_dir}/main.py");
+    node.add(&late.key("app_main", "_start_timeout", "2"));
+    node.mfserv(&["start"]).code(0);
+    let before = node.settled("app.late.main").workers[0].pid;
+    let said = node.mfserv(&["events"]).stdout;
+    assert!(said.contains("app.late.main never gets a request"), "{said}");
+    std::fs::write(&go, "").unwrap();
+    until("it is served", PATIENCE, || node.get("/late").status == 200);
+    let watcher = node.settled("app.late.main");
+    assert_eq!((watcher.workers[0].pid, watcher.crashes), (before, 0));
+    node.stop();
+}
+
+#[test]
 fn a_program_that_does_not_listen_on_its_port_is_said_with_where_it_listens() {
     let _turn = Turn::cheap();
     let node = node();

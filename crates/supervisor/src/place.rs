@@ -79,8 +79,14 @@ impl Seen {
     /// can be known. A daemon that has taken the worker over has seen none yet, and a program may
     /// open another one: then the owner is to be looked for.
     pub fn still_listens_on(&self, port: u16) -> bool {
-        Listeners::default().on(port).map_or(true, |now| now == self.listener)
+        let now = Listeners::default().on(port);
+        now.map_or(true, |now| now.is_some() && now == self.listener)
     }
+}
+
+/// Somebody listens on this port.
+pub(crate) fn is_listened_on(port: u16) -> bool {
+    Listeners::default().on(port).is_ok_and(|now| now.is_some())
 }
 
 /// Makes sure that who listens on the port is the worker.

@@ -30,6 +30,8 @@ pub(crate) struct Seen {
     pub pid: Option<u32>,
     /// The socket of it that listens on its port.
     pub listener: Option<Listener>,
+    /// It has no socket that listens, neither on its port nor elsewhere.
+    pub listens_nowhere: bool,
 }
 
 /// What the probes of a worker have seen, shared with the task that probes.
@@ -74,16 +76,19 @@ pub(crate) enum Found {
 pub(crate) async fn until_ready(probe: Probe, prepared: Prepared, saw: Saw) -> Found {
     match (probe, prepared) {
         (Probe::Http { path, .. }, Prepared::Ask(place)) => {
-            return ask_until(&place, Some(&path), &saw).await;
+            return ask_until(&place, &Asked::Answer(path), &saw).await;
         }
         (Probe::HttpAt { .. }, Prepared::Ask(place)) => {
-            return ask_until(&place, Some("/"), &saw).await;
+            return ask_until(&place, &Asked::Answer("/".into()), &saw).await;
         }
-        (Probe::Connect, Prepared::Ask(place)) => return ask_until(&place, None, &saw).await,
+        (Probe::Connect, Prepared::Ask(place)) => {
+            return ask_until(&place, &Asked::Connect, &saw).await;
+        }
         (_, Prepared::Notify(socket, place)) => {
             notified_ready(&socket, &saw).await;
             if let Some(place) = place {
-                return until_its_own(&place, &saw).await;
+                // Nothing is sent to another process on its port.
+                return ask_until(&place, &Asked::Listen, &saw).await;
             }
         }
         (Probe::Alive { for_ms }, _) => tokio::time::sleep(Duration::from_millis(for_ms)).await,
@@ -92,28 +97,11 @@ pub(crate) async fn until_ready(probe: Probe, prepared: Prepared, saw: Saw) -> F
     Found::Ready
 }
 
-/// The worker says that it is ready; nothing is sent to another process on its port.
-async fn until_its_own(place: &Place, saw: &Saw) -> Found {
-    let began = Instant::now();
-    loop {
-        match place.is_its_own(saw).await {
-            Ok(()) => return Found::Ready,
-            Err(miss) => {
-                say(saw, miss.to_string());
-                if let Miss::PortTaken(_) = miss {
-                    return Found::PortTaken;
-                }
-            }
-        }
-        tokio::time::sleep(pause(began.elapsed())).await;
-    }
-}
-
-async fn ask_until(place: &Place, path: Option<&str>, saw: &Saw) -> Found {
+async fn ask_until(place: &Place, asked: &Asked, saw: &Saw) -> Found {
     let began = Instant::now();
     let mut look_at = began + LOOK_ELSEWHERE;
     loop {
-        let miss = match ask_once(place, path, saw).await {
+        let miss = match ask_once(place, asked, saw).await {
             Ok(()) => return Found::Ready,
             Err(miss) => miss,
         };
@@ -127,7 +115,9 @@ async fn ask_until(place: &Place, path: Option<&str>, saw: &Saw) -> Found {
         let pid = lock(saw).pid;
         if let (Place::Port(_), Some(pid), true) = (place, pid, look_at <= Instant::now()) {
             look_at = Instant::now() + LOOK_ELSEWHERE;
-            if let Some(address) = elsewhere(pid).await {
+            let address = elsewhere(pid).await;
+            lock(saw).listens_nowhere = address.is_none();
+            if let Some(address) = address {
                 say(saw, format!("{miss}; it listens on {address}"));
             }
         }
@@ -147,7 +137,7 @@ pub(crate) struct Question {
     pub pid: Option<u32>,
 }
 
-/// What a worker that was ready has to do.
+/// What a worker has to do.
 pub(crate) enum Asked {
     /// To listen on its port; it may be too busy for more.
     Listen,
@@ -204,12 +194,7 @@ pub(crate) async fn check(question: &Question, saw: &Saw) -> Checked {
 
 /// Waits for the answer to one request.
 async fn keep_asking(question: &Question, saw: &Saw) -> Result<(), Miss> {
-    let path = match &question.asked {
-        Asked::Listen => return question.place.is_its_own(saw).await,
-        Asked::Connect => None,
-        Asked::Answer(path) => Some(path.as_str()),
-    };
-    let answer = ask_once(&question.place, path, saw);
+    let answer = ask_once(&question.place, &question.asked, saw);
     tokio::pin!(answer);
     tokio::select! {
         answered = &mut answer => return answered,
@@ -222,9 +207,12 @@ fn no_answer_within(time: Duration) -> String {
     format!("connected, but no answer within {} s", time.as_secs())
 }
 
-async fn ask_once(place: &Place, path: Option<&str>, saw: &Saw) -> Result<(), Miss> {
+async fn ask_once(place: &Place, asked: &Asked, saw: &Saw) -> Result<(), Miss> {
+    if let Asked::Listen = asked {
+        return place.is_its_own(saw).await;
+    }
     let stream = place.connect(saw).await?;
-    if let Some(path) = path {
+    if let Asked::Answer(path) = asked {
         let status = head(stream, path).await.map_err(Miss::Silent)?;
         lock(saw).status = status;
     }

@@ -47,6 +47,8 @@ pub(crate) struct Watcher {
     planned: bool,
     workers: BTreeMap<WorkerId, Worker>,
     next_incarnation: u64,
+    /// One of its workers was given requests.
+    has_served: bool,
     replacements: Queue,
     crashes: Crashes,
     memory_pace: Pace,
@@ -63,6 +65,7 @@ impl Watcher {
             planned: false,
             workers: BTreeMap::new(),
             next_incarnation: saved.next_incarnation.max(1),
+            has_served: false,
             replacements: Queue::default(),
             memory_pace: Pace::default(),
             crashes: Crashes::known(saved.crashes, saved.last_end),

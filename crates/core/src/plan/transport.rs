@@ -6,7 +6,7 @@ use crate::exit_code::Kind;
 use crate::names::WatcherName;
 use crate::plan::Count;
 use crate::plan::command::{option, program_of};
-use crate::plugin_spec::{AppSpec, PluginSpec};
+use crate::plugin_spec::{AppSpec, PluginSpec, ReadyBy};
 use crate::watcher::WatcherSpec;
 
 const SOCKET: &str = "{unix_socket_path}";
@@ -44,6 +44,16 @@ impl Transport {
             }
         }
     }
+}
+
+/// An app on a port says that it listens there: in its command, its environment, or by a key.
+pub(super) fn says_port(app: &AppSpec, watcher: &WatcherSpec) -> bool {
+    let words = || watcher.argv.iter().chain(watcher.env.values());
+    let has_key = matches!(app.command.ready, Some(ReadyBy::Http | ReadyBy::Connect));
+    has_key
+        || app.http_test.is_some()
+        || words().any(|word| word.contains(PORT))
+        || watcher.argv.iter().any(|word| word.contains("PORT"))
 }
 
 /// Requests have a way to it.

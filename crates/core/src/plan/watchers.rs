@@ -115,6 +115,7 @@ impl Maker<'_> {
             watcher.env.insert("MFSERV_STRIP_PREFIX".into(), "1".into());
         }
         watcher.on_port = transport == Transport::Port;
+        watcher.need_not_listen = watcher.on_port && !transport::says_port(app, &watcher);
         if !watcher.on_port {
             let link_stem = self.inputs.var_dir.join(watcher.name.file_stem());
             watcher.socket_stem = Some(short_enough(&link_stem, &self.inputs.short_dir));
@@ -206,6 +207,7 @@ impl Maker<'_> {
             socket_stem: None,
             socket_link_stem: None,
             on_port: false,
+            need_not_listen: false,
             upstream: None,
             probe,
             start_timeout_ms: spec.start_timeout_s.unwrap_or(START_TIMEOUT_S) * 1000,
@@ -278,6 +280,7 @@ pub(super) fn of_front(
         socket_stem: Some(front_socket_stem(&inputs.var_dir.join("run"))),
         socket_link_stem: None,
         on_port: false,
+        need_not_listen: false,
         upstream: None,
         probe: Probe::Told,
         start_timeout_ms: 30_000,
@@ -334,6 +337,7 @@ fn of_monitoring(
         socket_stem: None,
         socket_link_stem: None,
         on_port: false,
+        need_not_listen: false,
         upstream: None,
         // One that cannot use its configuration ends soon.
         probe: Probe::Alive { for_ms: ALIVE_MS },

@@ -48,6 +48,7 @@ pub fn named(name: &str, count: u32) -> WatcherSpec {
         socket_stem: Some("/nowhere/app".into()),
         socket_link_stem: None,
         on_port: false,
+        need_not_listen: false,
         probe: Probe::Told,
         start_timeout_ms: 30_000,
         drain_timeout_ms: 60_000,

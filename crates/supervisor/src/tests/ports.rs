@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 
+use mfserv_core::event::Fact;
 use mfserv_core::watcher::{Probe, WatcherSpec};
 use mfserv_core::wire::front::Address;
 
@@ -144,4 +145,47 @@ async fn a_busy_worker_on_a_port_survives_a_new_daemon_and_one_whose_port_is_tak
     while node.alive() != ["1.1", "1.2"] {
         node.pass(ms(100)).await;
     }
+}
+
+/// A worker whose process is this number, as a daemon takes it over while it starts.
+async fn starting(number: u32, spec: WatcherSpec) -> Node {
+    let mut node = Node::start().await;
+    node.apply([spec.clone()]).await;
+    node.daemon_dies().await;
+    let worker = id("1.1").to_string();
+    node.keeper().alive.get_mut(&worker).unwrap().pid = number;
+    node.daemon_starts().await;
+    node.apply([spec]).await;
+    node
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_listens_on_nothing_lives_on_without_requests_until_it_listens() {
+    let plain = || WatcherSpec {
+        probe: Probe::Http { path: "/".into(), named: false },
+        need_not_listen: true,
+        start_timeout_ms: 3_000,
+        ..on_ports(1)
+    };
+    // Of a process that there is not, no socket is found.
+    let mut node = starting(1_000_000_000, plain()).await;
+    while node.status().await.ready == 0 {
+        node.pass(ms(100)).await;
+    }
+    assert_eq!((node.spawned(), node.serving()), (vec!["1.1".to_string()], vec![]));
+    let said = |fact: &Fact| match fact {
+        Fact::Problem { problem } => problem.what == "app.p.a never gets a request",
+        _ => false,
+    };
+    assert!(node.facts().iter().any(said), "{:?}", node.facts());
+    // Only time can pass: nothing happens to it.
+    node.pass(secs(60)).await;
+    assert_eq!(node.spawned(), ["1.1"]);
+
+    let must = WatcherSpec { need_not_listen: false, ..plain() };
+    let mut node = starting(1_000_000_000, must).await;
+    while node.spawned().len() < 2 {
+        node.pass(ms(100)).await;
+    }
+    assert!(node.ends()[0].contains("not listening on its port"), "{:?}", node.ends());
 }

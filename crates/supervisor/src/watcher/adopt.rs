@@ -30,6 +30,7 @@ impl Watcher {
             context.emit(Fact::WorkerAdopted { worker: id.clone(), pid: process.pid });
             self.next_incarnation = self.next_incarnation.max(id.incarnation + 1);
             let ready = admitted.contains(&id);
+            self.has_served |= ready;
             // A worker without traffic that has a younger one in its slot was being drained.
             let leaving = youngest.get(&id.slot) != Some(&id) && !ready;
             let can_be_asked = matches!(note.spec.probe, Probe::Http { .. } | Probe::Connect);

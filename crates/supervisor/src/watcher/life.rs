@@ -37,6 +37,11 @@ impl Watcher {
     pub(super) fn time_out(&mut self, id: &WorkerId, context: &mut Context) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         worker.deadline = None;
+        if worker.phase() == Phase::Starting && !self.has_served && worker.is_a_daemon() {
+            context.emit(Fact::Problem { problem: gets_no_request(worker) });
+            worker.is_deaf = true;
+            return self.drive(id, Input::Ready, context);
+        }
         if worker.phase() == Phase::Starting {
             let last = lock(&worker.saw).text.clone();
             let limit = format!("not ready within _start_timeout={}", worker.start_timeout_s());
@@ -123,10 +128,20 @@ impl Watcher {
         }
         let after_ms = worker.started.elapsed().as_millis() as u64;
         context.emit(Fact::WorkerReady { worker: id.clone(), after_ms });
-        context.admit(&worker.spec, id, worker.address());
+        let address = worker.address();
+        self.has_served |= address.is_some();
+        context.admit(&worker.spec, id, address);
         self.retire_replaced(id, context);
         self.replacements.end(id.slot);
         self.roll(context);
+    }
+
+    /// A worker that had not listened in time does so now: it gets requests.
+    pub(super) fn listens_at_last(&mut self, id: &WorkerId, context: &mut Context) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.is_deaf = false;
+        self.has_served = true;
+        context.admit(&worker.spec, id, worker.address());
     }
 
     /// This worker is ready: the one that it replaces is not needed any more.
@@ -135,4 +150,18 @@ impl Watcher {
             self.retire(&old, context);
         }
     }
+}
+
+/// What is said of a worker that lives and listens on nothing.
+fn gets_no_request(worker: &Worker) -> Diagnostic {
+    let (watcher, limit) = (&worker.id.watcher, worker.start_timeout_s());
+    Diagnostic::warning(format!("{watcher} never gets a request"))
+        .because(format!(
+            "its process lives, but has listened on nothing within _start_timeout={limit}"
+        ))
+        .help(
+            "if it serves no HTTP, put it into an [extra_daemon_…] section; else have it listen on \
+             {unix_socket_path} or {port}",
+        )
+        .about(watcher.plugin().unwrap_or_default())
 }

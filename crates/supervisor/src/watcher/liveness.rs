@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use super::Watcher;
 use super::worker::{Check, Silent, Worker};
 use crate::context::Context;
-use crate::place::Place;
+use crate::place::{Place, is_listened_on};
 use crate::probe::{Asked, Checked, Question, is_stopped};
 
 /// Set in the environment of an app that is being debugged.
@@ -95,6 +95,7 @@ impl Watcher {
             self.suspect(&id, context);
         }
         let has_another = |worker: &Worker| match worker.place() {
+            Some(Place::Port(port)) if worker.is_deaf => is_listened_on(port),
             Some(Place::Port(port)) => !lock(&worker.saw).still_listens_on(port),
             _ => false,
         };
@@ -125,7 +126,8 @@ impl Watcher {
         let is_asked = |check: &Check| was_idle || !check.was_idle;
         let is_known =
             worker.check.as_ref().is_some_and(is_asked) || self.replacements.concerns(id.slot);
-        if !worker.is_ready() || worker.prepared || is_known || debugged {
+        let is_deaf = worker.is_deaf && why != Why::Listener;
+        if !worker.is_ready() || worker.prepared || is_known || debugged || is_deaf {
             return;
         }
         let Some(question) = question(worker, why, patience) else { return };
@@ -213,6 +215,7 @@ impl Watcher {
         let now = Instant::now();
         match (checked, worker.spec.upstream.clone()) {
             (Checked::Answers, _) if was_idle => worker.answered = Some(now),
+            (Checked::Answers, _) if worker.is_deaf => self.listens_at_last(id, context),
             (Checked::Answers | Checked::Excused, _) => {}
             (Checked::Stuck(saw), Some(upstream)) if was_idle => {
                 // Its next turn comes after the answer of the fronts.

@@ -92,6 +92,8 @@ pub(super) struct Worker {
     ready_at: Option<Instant>,
     /// When it is too old; of a prepared worker, when it has waited long enough for its plan.
     pub expires: Option<Instant>,
+    /// It has not listened within its start timeout, and need not: it gets no requests.
+    pub is_deaf: bool,
     /// It runs a release whose plan is not in force: it gets no request, and its slot does not
     /// need it (its [`Want`] is `Down`).
     pub prepared: bool,
@@ -138,6 +140,7 @@ impl Worker {
             memory: Memory::default(),
             ready_at: None,
             expires: None,
+            is_deaf: false,
             prepared: false,
             replaces: None,
             saw: Saw::default(),
@@ -215,6 +218,11 @@ impl Worker {
         self.spec.start_timeout_ms / 1000
     }
 
+    /// It serves nothing, as far as can be seen: it lives, has to listen nowhere, and does not.
+    pub fn is_a_daemon(&self) -> bool {
+        self.spec.need_not_listen && lock(&self.saw).listens_nowhere
+    }
+
     /// How long a phase may take.
     fn patience(&self, phase: Phase) -> Option<Duration> {
         let ms = match phase {
@@ -265,6 +273,9 @@ impl Worker {
 
     /// Where the fronts reach it.
     pub fn address(&self) -> Option<Address> {
+        if self.is_deaf {
+            return None;
+        }
         let uid = || match &lock(&self.saw).listener {
             Some(listener) => listener.uid,
             // Nobody has looked: it had requests before this daemon came.

@@ -22,9 +22,20 @@ fn an_app_without_a_socket_in_its_command_gets_a_port_and_is_asked_there() {
         assert!(watcher.on_port && watcher.socket_stem.is_none(), "{command}");
         assert!(matches!(watcher.probe, Probe::Http { .. }), "{command}");
         assert!(watcher.socket_link_stem.is_none());
+        let says_port = command.to_lowercase().contains("port");
+        assert_eq!(watcher.need_not_listen, !says_port, "{command}");
     }
     let asked = watcher("_cmd_and_args=run\nnumprocesses=1\n_ready=connect");
-    assert_eq!(asked.probe, Probe::Connect);
+    assert_eq!((asked.probe, asked.need_not_listen), (Probe::Connect, false));
+    for (lines, need_not_listen) in [
+        ("_http_test_endpoint=/ok", false),
+        ("_ready=http", false),
+        ("_ready=notify", true),
+        ("_http_test_endpoint=null", true),
+    ] {
+        let watcher = watcher(&format!("_cmd_and_args=run\nnumprocesses=1\n{lines}"));
+        assert_eq!(watcher.need_not_listen, need_not_listen, "{lines}");
+    }
 }
 
 #[test]
