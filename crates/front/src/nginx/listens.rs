@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use mfserv_core::Diagnostic;
 use mfserv_core::route::Fragment;
 use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+use tokio::time::Instant;
 
 use super::edge::{Edge, Wanted};
 use super::master::Nginx;
@@ -119,16 +120,18 @@ impl Nginx {
             let Fragment { text, .. } = piece.fragment.clone();
             if !self.refused.contains_key(&piece.id) {
                 self.errors.report(&sentence);
-                self.refused.insert(piece.id, Refused { text, sentence, waits_for: taken });
+                self.refused
+                    .insert(piece.id, Refused { text, sentence, waits_for: taken, is_slow: false });
             }
         }
     }
 
-    /// Has nginx obey fragments that have waited for an address which is free now.
+    /// Has nginx obey fragments that have waited for an address which is free now, and what it was
+    /// too slow for, from time to time.
     pub async fn look_at_waiting(&mut self, edge: &Edge) -> Result<(), Diagnostic> {
         let is_free =
             |one: &Refused| !one.waits_for.is_empty() && one.waits_for.iter().all(Address::is_free);
-        if !self.refused.values().any(is_free) {
+        if !self.refused.values().any(is_free) && !self.again.is_due(Instant::now()) {
             return Ok(());
         }
         let wanted = edge.wanted().borrow().clone();

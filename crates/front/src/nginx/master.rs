@@ -16,6 +16,7 @@ use mfserv_platform::disk;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use tokio::time::Instant;
 
+use super::again::Again;
 use super::config::{Site, with_revision};
 use super::inner::restrict;
 use super::others;
@@ -67,6 +68,9 @@ pub struct Nginx {
     pub(super) offered: BTreeMap<PieceId, String>,
     /// Something is in force.
     pub serves: Rc<Cell<bool>>,
+    /// It obeys an older table, since it refuses the last one.
+    pub(super) is_behind: bool,
+    pub(super) again: Again,
     /// The process; `None` before the first table.
     pub(super) master: Option<Master>,
     /// Workers whose master has died.
@@ -130,6 +134,8 @@ impl Nginx {
             last_reload: None,
             refused: BTreeMap::new(),
             offered: BTreeMap::new(),
+            is_behind: false,
+            again: Again::default(),
             master: None,
             orphans: Vec::new(),
         })

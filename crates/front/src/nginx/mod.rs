@@ -11,6 +11,7 @@
 //! (`relay.rs`), and starts nginx again when that dies. When the front behind nginx dies, so does
 //! this process: a new one takes over, as in the place of an embedded front.
 
+mod again;
 mod config;
 mod edge;
 mod examine;

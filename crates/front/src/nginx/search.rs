@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use mfserv_platform::disk;
+use tokio::time::Instant;
 
+use super::again::Again;
 use super::config::render;
 use super::edge::{Edge, Wanted};
 use super::listens::Address;
@@ -32,6 +34,8 @@ pub struct Refused {
     pub sentence: String,
     /// The addresses that others have, if that is why.
     pub waits_for: Vec<Address>,
+    /// Its check has not ended in time: it is tried again.
+    pub is_slow: bool,
 }
 
 type Ids = BTreeSet<PieceId>;
@@ -52,7 +56,13 @@ impl Nginx {
         // What was refused may have been so because of another one.
         let is_new_set = self.offered != offered;
         self.offered = offered;
-        let again = if is_new_set { self.left_out() } else { Ids::new() };
+        if is_new_set {
+            self.again = Again::default();
+        }
+        let is_due = self.again.is_due(Instant::now());
+        let is_again = |one: &Refused| is_new_set || is_due && one.is_slow;
+        let again = self.refused.iter().filter(|(_, one)| is_again(one));
+        let again = again.map(|(id, _)| id.clone()).collect();
         self.leave_out_waiting(wanted);
         if let Err(refusal) = self.settle(wanted, again).await {
             let why = Diagnostic::error("nginx refuses its configuration").because(&refusal.why);
@@ -64,15 +74,23 @@ impl Nginx {
                 };
             }
             // What is in force goes on.
-            self.errors.report(&format!("nginx keeps its configuration: {}", refusal.why));
             let kept = format!("nginx keeps an older configuration: {}", refusal.why);
-            edge.obeys(wanted.generation, [kept]);
+            self.errors.report(&kept);
+            self.settled(edge, wanted.generation, Some(kept));
             return Ok(());
         }
         let is_plain = wanted.with_fragments.is_empty();
         self.plain = is_plain.then(|| wanted.server.clone());
-        edge.obeys(wanted.generation, self.sentences());
+        self.settled(edge, wanted.generation, None);
         Ok(())
+    }
+
+    /// Says that the table of this generation is obeyed, or why one of before is `kept`.
+    pub fn settled(&mut self, edge: &Edge, generation: u64, kept: Option<String>) {
+        self.is_behind = kept.is_some();
+        let is_slow = self.refused.values().any(|one| one.is_slow);
+        self.again.note(Instant::now(), self.is_behind || is_slow);
+        edge.obeys(generation, self.sentences().into_iter().chain(kept));
     }
 
     /// Leaves out fragments until nginx takes the configuration. Those of `again` are tried again.
@@ -143,8 +161,9 @@ impl Nginx {
         let hint = hint(&why);
         let sentence = format!("plugin {}: {piece} is left out: {why}{hint}", id.plugin);
         self.errors.report(&sentence);
-        let waits_for = Vec::new();
-        self.refused.insert(id, Refused { text: piece.fragment.text.clone(), sentence, waits_for });
+        let (text, waits_for) = (piece.fragment.text.clone(), Vec::new());
+        let is_slow = refusal.is_slow && refusal.stage == Stage::Check;
+        self.refused.insert(id, Refused { text, sentence, waits_for, is_slow });
         Ok(())
     }
 

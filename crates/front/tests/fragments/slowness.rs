@@ -7,7 +7,7 @@ use mfserv_core::route::Slots;
 use mfserv_core::wire::front::{FromFront, ToFront};
 use rustix::process::Signal;
 
-use super::{master, said, serves, with_good};
+use super::{brings, master, page, said, serves, with_good};
 use crate::tls::kit::{Authority, curl, settings, try_curl};
 use crate::world::*;
 
@@ -55,4 +55,39 @@ fn a_slow_check_at_a_handover_takes_no_fragment_from_a_client() {
     front.ended();
     assert!(serves(&next, "/good"));
     assert_eq!(said(&mut next), "");
+}
+
+/// Longer than a check may take, twice, and the pause before it is tried again: no other wait helps.
+#[test]
+fn what_a_check_was_too_slow_for_comes_without_being_asked_for_again() {
+    let Some((world, slow)) = World::with_slow_checks() else { return };
+    fs::remove_file(&slow).unwrap();
+    let mut table = with_good();
+    let mut front = world.serving(table.clone(), &[]);
+    assert_eq!(said(&mut front), "");
+    fs::write(&slow, "").unwrap();
+    brings(&mut table, "new", "", &page("new"));
+    front.daemon.publish(2, table.clone(), &[]);
+    until("the fragment is left out", || said(&mut front).contains("plugin new: server.conf"));
+    assert!(serves(&front, "/good") && !serves(&front, "/new"));
+    fs::remove_file(&slow).unwrap();
+    until("nginx has it", || said(&mut front).is_empty());
+    assert!(serves(&front, "/new"));
+}
+
+#[test]
+fn a_table_that_a_slow_check_keeps_back_comes_without_being_asked_for_again() {
+    let Some((world, slow)) = World::with_slow_checks() else { return };
+    fs::remove_file(&slow).unwrap();
+    let mut table = with_good();
+    let mut front = world.serving(table.clone(), &[]);
+    assert_eq!(said(&mut front), "");
+    fs::write(&slow, "").unwrap();
+    table.server.max_body_bytes = 10;
+    front.daemon.publish(2, table, &[]);
+    until("nginx keeps what it has", || said(&mut front).contains("keeps an older"));
+    fs::remove_file(&slow).unwrap();
+    until("nginx has it", || said(&mut front).is_empty());
+    let shown = fs::read_to_string(world.path("nginx.conf")).unwrap();
+    assert!(shown.contains("client_max_body_size 10"), "{shown}");
 }
