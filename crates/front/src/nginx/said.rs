@@ -3,7 +3,7 @@
 //! `nginx -t` does less than nginx does: it runs no Lua and forgives a port that is taken. So the
 //! reason of a refusal may be in the log alone.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,8 @@ const READ_MAX: u64 = 256 * 1024;
 /// The lines that are added to the error log from now on.
 pub struct Said {
     path: PathBuf,
-    inode: Option<u64>,
+    /// The log; it is read to its end also when another one has its name.
+    file: Option<File>,
     at: u64,
     /// The last line about an address that is taken: nginx tries five times before it gives up.
     bind: Option<String>,
@@ -24,16 +25,34 @@ pub struct Said {
 impl Said {
     /// What is there already does not count.
     pub fn from_now(path: &Path) -> Self {
-        let found = fs::metadata(path).ok();
-        let at = found.as_ref().map_or(0, fs::Metadata::len);
-        let inode = found.map(|found| found.ino());
-        Self { path: path.to_owned(), inode, at, bind: None }
+        let file = File::open(path).ok();
+        let at = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |found| found.len());
+        Self { path: path.to_owned(), file, at, bind: None }
     }
 
     /// Why the master of this id has refused a configuration, if it has said so.
     pub fn refusal(&mut self, master: Pid) -> Option<String> {
-        let lines = self.new_lines()?;
-        lines.lines().find_map(|line| self.judged(line, master))
+        loop {
+            while let Some(lines) = self.new_lines() {
+                let found = lines.lines().find_map(|line| self.judged(line, master));
+                if found.is_some() {
+                    return found;
+                }
+            }
+            self.next_file()?;
+        }
+    }
+
+    /// Goes on with the file that has the name now: it was rotated, or made by nginx. `None` if
+    /// that is the one of before.
+    fn next_file(&mut self) -> Option<()> {
+        let next = File::open(&self.path).ok()?;
+        let inode = |file: &File| file.metadata().ok().map(|found| found.ino());
+        if self.file.as_ref().is_some_and(|file| inode(file) == inode(&next)) {
+            return None;
+        }
+        (self.file, self.at) = (Some(next), 0);
+        Some(())
     }
 
     fn judged(&mut self, line: &str, master: Pid) -> Option<String> {
@@ -56,20 +75,20 @@ impl Said {
 
     /// Whole lines that were not read yet.
     fn new_lines(&mut self) -> Option<String> {
-        let found = fs::metadata(&self.path).ok()?;
-        if Some(found.ino()) != self.inode {
-            // Rotated, or made by nginx.
-            (self.inode, self.at) = (Some(found.ino()), 0);
-        }
-        if found.len() <= self.at {
+        let file = self.file.as_ref()?;
+        let length = file.metadata().ok()?.len();
+        if length <= self.at {
             return None;
         }
-        let mut bytes = vec![0; usize::try_from((found.len() - self.at).min(READ_MAX)).ok()?];
-        let count = File::open(&self.path).ok()?.read_at(&mut bytes, self.at).ok()?;
+        let mut bytes = vec![0; usize::try_from((length - self.at).min(READ_MAX)).ok()?];
+        let count = file.read_at(&mut bytes, self.at).ok()?;
         bytes.truncate(count);
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         // A line without an end that fills everything is no line of nginx.
         let whole = if whole == 0 && count as u64 == READ_MAX { count } else { whole };
+        if whole == 0 {
+            return None;
+        }
         bytes.truncate(whole);
         self.at += whole as u64;
         Some(String::from_utf8_lossy(&bytes).into_owned())
@@ -78,6 +97,7 @@ impl Said {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write;
 
     use super::*;
@@ -110,5 +130,9 @@ mod tests {
         assert_eq!(heard(lua).as_deref(), Some(lua[20..].trim_end()));
         fs::rename(&path, dir.path().join("log.1")).unwrap();
         assert_eq!(heard(&format!("{lua}{bind}")).as_deref(), Some(lua[20..].trim_end()));
+        // What was said just before a rotation is read too.
+        add(lua);
+        fs::rename(&path, dir.path().join("log.1")).unwrap();
+        assert_eq!(heard(&bind.replace("5#5", "6#6")).as_deref(), Some(lua[20..].trim_end()));
     }
 }
