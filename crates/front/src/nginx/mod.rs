@@ -286,10 +286,10 @@ async fn look_after(front: &mut Nginx, edge: &Edge, log_dir: &Path) -> Diagnosti
 }
 
 /// The table that nginx does not obey yet. A copy of a large one is made only if it is needed.
-fn changed(wanted: &mut watch::Receiver<Wanted>, front: &Nginx, edge: &Edge) -> Option<Wanted> {
+fn changed(wanted: &mut watch::Receiver<Wanted>, front: &mut Nginx, edge: &Edge) -> Option<Wanted> {
     let table = wanted.borrow_and_update();
     if front.obeys(&table) {
-        edge.obeys(table.generation, []);
+        front.settled(edge, table.generation, None);
         return None;
     }
     Some(table.clone())

@@ -248,3 +248,21 @@ fn a_certificate_that_ends_soon_is_served_and_said() {
     assert!(said.len() == 1 && said[0].contains("short.pem expires in 7"), "{said:?}");
     assert!(curl(&world, &ca, "localhost", "/a", &[]).ends_with("hello"));
 }
+
+#[test]
+fn certificates_that_only_nginx_refuses_are_said_also_after_the_next_table() {
+    let Some(world) = World::with_lua().map(World::and_tls) else { return };
+    let worker = Worker::saying(&world, 1, "hello");
+    let ca = Authority::new(&world);
+    // OpenSSL serves with no certificate that is signed in this way.
+    let kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-sha1"];
+    ca.issue_into(&world.path("server"), &["localhost"], &kind, "30");
+    let table = tls_table(&world, settings(&world, "server"));
+    let mut front = world.serving(table.clone(), &[&worker]);
+    for generation in 2..4 {
+        let said: Vec<_> = front.daemon.stats().warnings.into_keys().collect();
+        assert!(said.iter().any(|one| one.starts_with("nginx refuses the cert")), "{said:?}");
+        assert_eq!(get(world.address, "/a").text(), "hello", "the rest serves");
+        front.daemon.publish(generation, table.clone(), &[&worker]);
+    }
+}
