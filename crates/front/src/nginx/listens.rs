@@ -5,12 +5,18 @@
 //! after 2.5 s. So it is looked before: such a fragment waits until the address is free.
 
 use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::route::Fragment;
-use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, socket, socket_with,
+    sockopt,
+};
 use tokio::time::Instant;
 
 use super::edge::{Edge, Wanted};
@@ -55,10 +61,23 @@ impl Address {
         Some(Self::Ip(SocketAddr::new(ip, port)))
     }
 
-    /// True if nobody listens there.
+    /// Why nginx cannot have it, and what helps.
+    fn what_is_there(&self) -> String {
+        if let Self::Unix(path) = self {
+            let found = fs::symlink_metadata(path);
+            let is_socket = |found: &fs::Metadata| found.file_type().is_socket();
+            if found.is_ok_and(|found| !is_socket(&found) || is_left_over(path, &found)) {
+                return format!("nobody listens on {self}, and a file is there: remove the file");
+            }
+        }
+        format!("another process has {self}, where it listens")
+    }
+
+    /// True if nobody listens there. A socket that a process of this user has left in the file system
+    /// is removed: nginx would not take its place.
     fn is_free(&self) -> bool {
         let address = match self {
-            Self::Unix(path) => return !path.exists(),
+            Self::Unix(path) => return is_free_path(path),
             Self::Ip(address) => address,
         };
         let family = match address.ip() {
@@ -73,6 +92,30 @@ impl Address {
         }
         bind(&socket, address) != Err(rustix::io::Errno::ADDRINUSE)
     }
+}
+
+/// True if nothing is there, or was a socket of this user on which nobody listens.
+fn is_free_path(path: &Path) -> bool {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        // Else nginx says what is wrong.
+        Err(why) => {
+            return why.kind() == ErrorKind::NotFound || why.kind() == ErrorKind::NotADirectory;
+        }
+    };
+    let is_own = found.uid() == rustix::process::geteuid().as_raw();
+    is_own && is_left_over(path, &found) && fs::remove_file(path).is_ok()
+}
+
+/// True if this is a socket on which nobody listens.
+fn is_left_over(path: &Path, found: &fs::Metadata) -> bool {
+    if !found.file_type().is_socket() {
+        return false;
+    }
+    let (flags, family) = (SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, AddressFamily::UNIX);
+    let client = socket_with(family, SocketType::STREAM, flags, None);
+    let (Ok(client), Ok(address)) = (client, SocketAddrUnix::new(path)) else { return false };
+    connect(&client, &address) == Err(rustix::io::Errno::CONNREFUSED)
 }
 
 /// The addresses of all `listen` in a text of nginx.
@@ -113,9 +156,9 @@ impl Nginx {
             taken.retain(is_taken);
             let Some(first) = taken.first() else { continue };
             let sentence = format!(
-                "plugin {}: {piece} is left out: another process has {first}, where it listens; \
-                 nginx gets it when the address is free",
-                piece.id.plugin
+                "plugin {}: {piece} is left out: {}; nginx gets it when the address is free",
+                piece.id.plugin,
+                first.what_is_there()
             );
             let Fragment { text, .. } = piece.fragment.clone();
             if !self.refused.contains_key(&piece.id) {
@@ -162,5 +205,20 @@ mod tests {
         }
         assert!(Address::Unix("/no/such".into()).is_free());
         assert!(!Address::Unix("/dev/null".into()).is_free());
+    }
+
+    #[test]
+    fn a_socket_that_a_dead_process_has_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let address = Address::Unix(path.clone());
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(!address.is_free() && path.exists());
+        assert!(address.what_is_there().contains("another process has unix:/"));
+        drop(listener);
+        assert!(address.is_free() && !path.exists());
+        fs::write(&path, "a file").unwrap();
+        assert!(!address.is_free() && path.exists());
+        assert!(address.what_is_there().ends_with("remove the file"));
     }
 }
