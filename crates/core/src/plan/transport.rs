@@ -11,6 +11,7 @@ use crate::watcher::WatcherSpec;
 
 const SOCKET: &str = "{unix_socket_path}";
 const PORT: &str = "{port}";
+const ACTIVATE: &str = "socket_activate";
 
 /// How a worker gets its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,9 @@ impl Transport {
         argv: &[String],
     ) -> Result<Self, (String, String)> {
         let has = |placeholder: &str| argv.iter().any(|word| word.contains(placeholder));
+        if let Some(at) = activated(argv) {
+            check_activation(app, argv, at)?;
+        }
         match (has(SOCKET), has(PORT)) {
             (true, true) => Err((
                 format!("has both {SOCKET} and {PORT}"),
@@ -44,6 +48,31 @@ impl Transport {
             }
         }
     }
+}
+
+/// Where the words after `socket_activate` begin, if it is the command.
+fn activated(argv: &[String]) -> Option<usize> {
+    argv.iter().take(2).position(|word| word == ACTIVATE).map(|at| at + 1)
+}
+
+/// Why an activated program is not started, and what to do.
+fn check_activation(app: &AppSpec, argv: &[String], at: usize) -> Result<(), (String, String)> {
+    if argv.get(at).is_none_or(|word| word != SOCKET) {
+        let why = format!("has {ACTIVATE} without the socket to listen on");
+        return Err((why, format!("write `{ACTIVATE} {SOCKET} PROGRAM ARGUMENTS`")));
+    }
+    let by_connection = match app.command.ready {
+        Some(ReadyBy::Connect) => "_ready=connect",
+        Some(ReadyBy::Notify) => return Ok(()),
+        _ if app.fastcgi => "_gateway_interface_mode=fastcgi",
+        _ => return Ok(()),
+    };
+    let why = format!(
+        "has {ACTIVATE} with {by_connection}: a connection is accepted before the program runs, so \
+         it would be ready too early"
+    );
+    let other = if app.fastcgi { "_ready=notify" } else { "_ready=http or _ready=notify" };
+    Err((why, format!("use {other}")))
 }
 
 /// An app on a port says that it listens there: in its command, its environment, or by a key.
@@ -100,6 +129,12 @@ fn reason(app: &AppSpec, watcher: &WatcherSpec) -> Option<(String, String)> {
             format!("have the program listen on {SOCKET}"),
         ));
     }
+    if let Some(word) = unexpanded(argv) {
+        return Some((
+            format!("its _cmd_and_args has `{word}`, and no shell replaces it"),
+            format!("write {PORT}, or `sh -c 'exec …'`"),
+        ));
+    }
     let server = Server::of(argv)?;
     Some((
         format!(
@@ -112,6 +147,46 @@ fn reason(app: &AppSpec, watcher: &WatcherSpec) -> Option<(String, String)> {
             server.write
         ),
     ))
+}
+
+/// A word with `$PORT`, which the program gets as it is written.
+fn unexpanded(argv: &[String]) -> Option<&String> {
+    const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "zsh", "ksh", "fish"];
+    if argv.iter().any(|word| SHELLS.contains(&program_of(word))) {
+        return None;
+    }
+    // Several words in one are a command for a program that has a shell of its own.
+    let is_one = |word: &&String| !word.contains(char::is_whitespace);
+    let names = |word: &&String| word.contains("$PORT") || word.contains("${PORT}");
+    argv.iter().skip(1).filter(is_one).find(names)
+}
+
+/// The command without what only starts another program: `env A=B`, `npx`, `python3 -m`.
+fn without_launchers(argv: &[String]) -> &[String] {
+    let mut rest = argv;
+    while let Some((first, after)) = rest.split_first() {
+        let name = program_of(first);
+        if !(matches!(name, "env" | "npx") || name.starts_with("python")) {
+            break;
+        }
+        rest = after;
+        while let Some((word, after)) = rest.split_first() {
+            let has_value = matches!(word.as_str(), "-C" | "-u" | "-X" | "-W") && name != "npx";
+            // `python3 -u` has none.
+            let has_value = has_value && (word != "-u" || name == "env");
+            let is_setting = name == "env" && word.contains('=');
+            match has_value {
+                true => rest = after.get(1..).unwrap_or_default(),
+                false if word == "-m" => {
+                    rest = after;
+                    break;
+                }
+                false if word.starts_with('-') || is_setting => rest = after,
+                false => break,
+            }
+        }
+    }
+    rest
 }
 
 /// A server that listens where its command line says, whatever `PORT` is.
@@ -138,20 +213,24 @@ const BY_OPTION: &[(&str, &str)] = &[
 
 impl Server {
     fn of(argv: &[String]) -> Option<Self> {
-        let has = |name: &str| argv.iter().any(|word| word == name || program_of(word) == name);
-        let has_all = |names: &str| names.split(' ').all(has);
+        // A module, a file or an option may have the same name.
+        let argv = without_launchers(argv);
+        let program = program_of(argv.first()?);
+        let has_all = |names: &str| match names.split_once(' ') {
+            Some((name, word)) => program == name && argv.iter().any(|it| it == word),
+            None => program == names,
+        };
         if let Some((name, write)) = BY_OPTION.iter().find(|(name, _)| has_all(name)) {
             return Some(Self { name: (*name).into(), write: (*write).into() });
         }
         // It reads PORT, unless it is told otherwise.
-        if has("gunicorn") {
+        if program == "gunicorn" {
             option(argv, &["-b", "--bind"])?;
             let write = format!("gunicorn --bind unix:{SOCKET} …");
             return Some(Self { name: "gunicorn with --bind".into(), write });
         }
         let number = option(argv, &["--port"])?;
         number.parse::<u16>().ok()?;
-        let program = program_of(argv.first()?).to_string();
         Some(Self {
             name: format!("{program} with --port {number}"),
             write: "--port {port}".into(),

@@ -60,6 +60,28 @@ fn a_command_with_a_socket_and_a_port_is_not_started() {
 }
 
 #[test]
+fn a_program_that_is_activated_needs_its_socket_and_is_not_ready_by_a_connection() {
+    let fastcgi = "_gateway_interface_mode=fastcgi";
+    for (command, key, help) in [
+        ("server {unix_socket_path}", "", "socket_activate {unix_socket_path} PROGRAM"),
+        ("server", "", "socket_activate {unix_socket_path} PROGRAM"),
+        ("{unix_socket_path} server", "_ready=connect", "_ready=http or _ready=notify"),
+        ("{unix_socket_path} server", fastcgi, "use _ready=notify"),
+    ] {
+        let plan = of(&format!("_cmd_and_args=socket_activate {command}\nnumprocesses=1\n{key}"));
+        let said = plan.problems.iter().find(|one| one.is_error()).map(ToString::to_string);
+        assert!(said.as_ref().is_some_and(|said| said.contains(help)), "{command} {key}: {said:?}");
+    }
+    for key in
+        ["", "_ready=http", "_ready=notify", "_gateway_interface_mode=fastcgi\n_ready=notify"]
+    {
+        watcher(&format!(
+            "_cmd_and_args=socket_activate {{unix_socket_path}} server\nnumprocesses=1\n{key}"
+        ));
+    }
+}
+
+#[test]
 fn an_app_that_no_request_can_reach_is_said_with_what_to_write() {
     for (command, write) in [
         ("gunicorn -b :8000 m", "gunicorn --bind unix:{unix_socket_path}"),
@@ -67,6 +89,9 @@ fn an_app_that_no_request_can_reach_is_said_with_what_to_write() {
         ("python3 -m http.server 8000", "http.server --bind {host} {port}"),
         ("streamlit run app.py", "--server.port {port}"),
         ("/x/server --port=8000", "--port {port}"),
+        ("env -C /x A=b python3 -u -m uvicorn m:a", "uvicorn --uds {unix_socket_path}"),
+        ("npx --yes serve -l $PORT", "write {port}"),
+        ("server --listen=0.0.0.0:${PORT}", "write {port}"),
         ("bjoern_wrapper.py main:app", "bjoern_wrapper.py … {unix_socket_path}"),
     ] {
         let problems = of(&format!("_cmd_and_args={command}\nnumprocesses=1")).problems;
@@ -79,6 +104,10 @@ fn an_app_that_no_request_can_reach_is_said_with_what_to_write() {
     assert!(fastcgi.iter().any(|one| one.what.contains("never gets a request")), "{fastcgi:?}");
     for lines in [
         "_cmd_and_args=npm start\nnumprocesses=1",
+        "_cmd_and_args=node daphne\nnumprocesses=1",
+        "_cmd_and_args=python3 app.py --server uvicorn\nnumprocesses=1",
+        "_cmd_and_args=env -S 'server $PORT'\nnumprocesses=1",
+        "_cmd_and_args=sh -c 'exec server $PORT'\nnumprocesses=1",
         "_cmd_and_args=gunicorn -b :{port} m\nnumprocesses=1",
         "_cmd_and_args=uvicorn m:a\nnumprocesses=0",
         "_cmd_and_args=uvicorn m:a\nnumprocesses=1\n_prefix_based_routing=0",
