@@ -68,8 +68,9 @@ impl Listeners {
             Ok(None) if HAS_DIAG.load(Ordering::Relaxed) => Ok(None),
             // A kernel without the module for TCP says the same.
             Ok(None) => {
-                let found = in_tables(port)?;
-                HAS_NO_DIAG.fetch_or(found.is_some(), Ordering::Relaxed);
+                let (found, has) = compare(|| in_tables(port), || self.ask(port))?;
+                HAS_DIAG.fetch_or(has == Some(true), Ordering::Relaxed);
+                HAS_NO_DIAG.fetch_or(has == Some(false), Ordering::Relaxed);
                 Ok(found)
             }
             Err(why) if is_lack(&why) => {
@@ -94,6 +95,20 @@ impl Listeners {
         let (count, _) = rustix::net::recv(socket, &mut answer, RecvFlags::DONTWAIT)?;
         read_answer(&answer[..count])
     }
+}
+
+/// The kernel has found nobody, and whether it can is not known: the tables are read. If they have
+/// somebody, he may have begun to listen meanwhile: the kernel is asked again. Also says whether it
+/// can.
+fn compare(
+    tables: impl FnOnce() -> io::Result<Option<Listener>>,
+    ask: impl FnOnce() -> io::Result<Option<Listener>>,
+) -> io::Result<(Option<Listener>, Option<bool>)> {
+    let Some(found) = tables()? else { return Ok((None, None)) };
+    Ok(match ask() {
+        Ok(Some(found)) => (Some(found), Some(true)),
+        _ => (Some(found), Some(false)),
+    })
 }
 
 /// The question cannot be asked here.
@@ -316,6 +331,17 @@ mod tests {
             drop(listener);
             assert_eq!(asks.on(address.port()).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn who_begins_to_listen_between_two_questions_does_not_hide_that_the_kernel_answers() {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let it = Listener { address, uid: 0, inode: 1 };
+        let known = |again| compare(|| Ok(Some(it)), || Ok(again)).unwrap();
+        assert_eq!(known(Some(it)), (Some(it), Some(true)));
+        assert_eq!(known(None), (Some(it), Some(false)), "a kernel without the module");
+        let none = compare(|| Ok(None), || panic!("asked in vain")).unwrap();
+        assert_eq!(none, (None, None));
     }
 
     #[test]
