@@ -47,7 +47,7 @@ pub fn php_wrapper() -> Result<Outcome, Diagnostic> {
     let file = places()?.tmp().join("config_auto").join(name);
     let shows_errors = std::env::var("MFSERV_CURRENT_APP_DEBUG").is_ok_and(|flag| flag == "1");
     let (numbers, own) = (Numbers::of_environment(), own_text(&plugin_dir)?);
-    disk::write(&file, configuration(&args.socket, numbers, shows_errors, &own).as_bytes())?;
+    disk::write(&file, &configuration(&args.socket, numbers, shows_errors, &own))?;
     let mut words = vec![program.display().to_string(), "--nodaemonize".into()];
     if rustix::process::geteuid().is_root() {
         words.push("--allow-to-run-as-root".into());
@@ -96,9 +96,13 @@ fn place_of(socket: &Path) -> String {
 struct Numbers {
     /// How many requests are handled at a time, if the front counts them.
     processes: Option<u32>,
-    /// How long a request may take, seconds.
+    /// How long the front waits for an answer, and between two parts of it, seconds.
     timeout_s: Option<u64>,
 }
+
+/// php-fpm ends a script after so many times the timeout of the app, and not before so long. It counts
+/// from the beginning of the request: an answer that flows (events, an export) may take long.
+const NET: (u64, u64) = (10, 600);
 
 impl Numbers {
     fn of_environment() -> Self {
@@ -112,7 +116,7 @@ impl Numbers {
 }
 
 /// The configuration: ours, then the text of the plugin, then what the front relies on.
-fn configuration(socket: &Path, numbers: Numbers, shows_errors: bool, own: &str) -> String {
+fn configuration(socket: &Path, numbers: Numbers, shows_errors: bool, own: &[u8]) -> Vec<u8> {
     let processes = numbers.processes.unwrap_or(DEFAULT_PROCESSES);
     let spare = processes.div_ceil(4).max(2).min(processes);
     let shows_errors = if shows_errors { "on" } else { "off" };
@@ -132,36 +136,39 @@ fn configuration(socket: &Path, numbers: Numbers, shows_errors: bool, own: &str)
         socket.display(),
         processes.min(2),
     );
-    if let Some(seconds) = numbers.timeout_s {
+    if let Some(seconds) = numbers.timeout_s.filter(|seconds| *seconds > 0) {
+        let (times, least) = NET;
         let _ = writeln!(
             text,
-            "; The front does not wait longer: a script that goes on would hold its process.\n\
-             request_terminate_timeout = {seconds}"
+            "; For scripts for whose answer the front does not wait any more: they hold a process.\n\
+             request_terminate_timeout = {}",
+            seconds.saturating_mul(times).max(least)
         );
     }
     if rustix::process::geteuid().is_root() {
         text.push_str("user = root\ngroup = root\n");
     }
+    let mut text = text.into_bytes();
     if !own.is_empty() {
-        let _ = writeln!(text, "\n; php-fpm.conf of the plugin:\n{own}");
+        text.extend([b"\n; php-fpm.conf of the plugin:\n", own, b"\n"].concat());
     }
     if let Some(processes) = numbers.processes {
-        let _ = writeln!(
-            text,
+        let last = format!(
             "\n; The front gives no more requests at a time (_requests_per_worker).\n[www]\n\
-             pm.max_children = {processes}"
+             pm.max_children = {processes}\n"
         );
+        text.extend(last.into_bytes());
     }
     text
 }
 
 /// The `php-fpm.conf` of the plugin; empty if it has none. Its text is copied: php-fpm takes the name of
-/// a file to include for a pattern, which may match files of others.
-fn own_text(plugin_dir: &Path) -> Result<String, Diagnostic> {
+/// a file to include for a pattern, which may match files of others. It may be in any encoding.
+fn own_text(plugin_dir: &Path) -> Result<Vec<u8>, Diagnostic> {
     let own = plugin_dir.join("php-fpm.conf");
-    match std::fs::read_to_string(&own) {
+    match std::fs::read(&own) {
         Ok(text) => Ok(text),
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(why) => Err(disk::failed("read", &own, why)),
     }
 }
@@ -184,16 +191,36 @@ mod tests {
 
     #[test]
     fn the_text_of_the_plugin_is_copied_and_the_number_of_requests_has_the_last_word() {
-        let numbers = Numbers { processes: Some(1), timeout_s: Some(7) };
-        let text =
-            configuration(Path::new("/s"), numbers, false, "pm.max_children = 3\n[x]\na = b");
-        for line in ["request_terminate_timeout = 7", "pm.start_servers = 1", "a = b"] {
-            assert!(text.lines().any(|own| own == line), "{line}: {text}");
+        let text = |processes, timeout_s, own: &[u8]| {
+            let text = configuration(Path::new("/s"), Numbers { processes, timeout_s }, false, own);
+            String::from_utf8_lossy(&text).into_owned()
+        };
+        let of_one = text(Some(1), Some(7), b"pm.max_children = 3\n[x]\na = b");
+        for line in ["pm.start_servers = 1", "a = b"] {
+            assert!(of_one.lines().any(|own| own == line), "{line}: {of_one}");
         }
-        assert!(!text.contains("include"), "{text}");
-        assert!(text.ends_with("[www]\npm.max_children = 1\n"), "{text}");
+        assert!(!of_one.contains("include"), "{of_one}");
+        assert!(of_one.ends_with("[www]\npm.max_children = 1\n"), "{of_one}");
+        let of_many = text(None, None, b"pm.max_children = 3");
+        assert!(of_many.ends_with("pm.max_children = 3\n"), "{of_many}");
+        // An answer that flows may take longer than the front waits for each part of it.
+        for (timeout_s, net) in [(7, Some("600")), (61, Some("610")), (0, None)] {
+            let text = text(None, Some(timeout_s), b"");
+            let mut lines = text.lines();
+            let found = lines.find_map(|line| line.strip_prefix("request_terminate_timeout = "));
+            assert_eq!(found, net, "{timeout_s}");
+        }
+    }
+
+    #[test]
+    fn the_text_of_the_plugin_may_be_in_any_encoding() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(own_text(dir.path()).unwrap(), b"");
+        let latin = b"; d\xe9j\xe0 vu\npm.max_requests = 5";
+        std::fs::write(dir.path().join("php-fpm.conf"), latin).unwrap();
+        let own = own_text(dir.path()).unwrap();
         let numbers = Numbers { processes: None, timeout_s: None };
-        let text = configuration(Path::new("/s"), numbers, false, "pm.max_children = 3");
-        assert!(text.ends_with("pm.max_children = 3\n") && !text.contains("terminate"), "{text}");
+        let text = configuration(Path::new("/s"), numbers, false, &own);
+        assert!(text.windows(latin.len()).any(|part| part == latin));
     }
 }

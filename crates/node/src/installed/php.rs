@@ -18,12 +18,17 @@ pub(super) fn with_own_numbers(
     let silent = spec.apps.iter_mut().filter(|app| app.requests_per_worker.is_none());
     let silent: Vec<_> = silent.filter(|app| is_php_wrapper(&app.command.command)).collect();
     if !silent.is_empty() {
-        // A file that cannot be read is refused by the php-fpm that is started with it.
-        let own = std::fs::read_to_string(dir.join(OWN)).unwrap_or_default();
-        let children = max_children(&own);
+        let children = own_children(dir);
         silent.into_iter().for_each(|app| app.requests_per_worker = children);
     }
     (spec, warnings)
+}
+
+/// What the file of a plugin says, in whichever encoding.
+fn own_children(dir: &Path) -> Option<u32> {
+    // A file that cannot be read is refused by the php-fpm that is started with it.
+    let own = std::fs::read(dir.join(OWN)).unwrap_or_default();
+    max_children(&String::from_utf8_lossy(&own))
 }
 
 /// The last `pm.max_children` counts, in whichever section: the generated file begins the one of the
@@ -37,7 +42,14 @@ fn max_children(text: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::max_children;
+    use super::*;
+
+    #[test]
+    fn a_file_in_any_encoding_says_the_number_of_processes() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(OWN), b"; d\xe9j\xe0 vu\npm.max_children = 5\n").unwrap();
+        assert_eq!(own_children(dir.path()), Some(5));
+    }
 
     #[test]
     fn the_last_number_of_processes_counts() {
