@@ -127,6 +127,8 @@ fn fragments_are_obeyed_and_one_that_nginx_refuses_is_left_out_alone() {
     let dir = bad.write(&node.path("unchecked")).display().to_string();
     let check = node.mfserv(&["check", &dir]);
     assert!(format!("{check:?}").contains("(its line 2)"), "{check:?}");
+    let check = node.mfserv(&["check", "--set", "front.nginx_program=/no/nginx", &dir]);
+    assert!(format!("{check:?}").contains("nginx could not be asked about frag"), "{check:?}");
     node.add(&bad);
     node.add(&open);
     let reload = node.mfserv(&["reload"]).code(0).stderr;

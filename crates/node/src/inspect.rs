@@ -81,8 +81,7 @@ fn of_directory(
     Ok(problems)
 }
 
-/// The fragments that nginx refuses, where it is the front and can be asked: a node without it says so
-/// when it starts.
+/// The fragments that nginx refuses, where it is the front, or why it cannot be asked.
 fn fragments(module: &Module, table: RouteTable) -> Vec<Diagnostic> {
     let config = &module.resolution.config;
     let has_any = table.fragments.values().any(|one| !one.is_empty());
@@ -96,7 +95,18 @@ fn fragments(module: &Module, table: RouteTable) -> Vec<Diagnostic> {
             "correct the file; a variable or a zone may be missing that another plugin brings",
         )
     };
-    said.unwrap_or_default().into_iter().map(warning).collect()
+    match said {
+        Ok(said) => said.into_iter().map(warning).collect(),
+        Err(why) => {
+            let why = why.because.first().unwrap_or(&why.what).clone();
+            let what = format!("nginx could not be asked about fragments: {why}");
+            vec![
+                Diagnostic::warning(what).help(
+                    "correct [front] nginx_program; a node that cannot start nginx has no front",
+                ),
+            ]
+        }
+    }
 }
 
 /// A warning of a plan that a program will not work is an error of a check: a plan is carried out
