@@ -106,7 +106,8 @@ fn set(places: &Places, text: &str) -> Result<Outcome, Diagnostic> {
 
 #[derive(Debug, Args)]
 pub struct Check {
-    /// A plugin directory to check, instead of the node.
+    /// A plugin directory to check, instead of the node. Where nginx is the front, it reads the
+    /// fragments in there (`nginx -t`), and makes the files and directories that they name.
     plugin: Option<std::path::PathBuf>,
     /// A value that overrides all configuration files.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
