@@ -22,7 +22,7 @@ async def total(items: list[Item]) -> dict[str, float]:
 
 
 @app.websocket("/echo")
-async def echo(socket: WebSocket) -> None:
+async def echo(socket: WebSocket):
     await socket.accept()
     async for text in socket.iter_text():
         await socket.send_text("heard " + text)
