@@ -177,6 +177,10 @@ fn faults_are_answered(node: &Node) {
     let protocol = if is_behind_nginx { "HTTP/1.1" } else { "HTTP/1.0" };
     let protocol = &format!("SERVER_PROTOCOL={protocol}");
     for line in [protocol, "SERVER_ADDR=127.0.0.1", "SERVER_NAME=127.0.0.1"] {
+        if is_behind_nginx && line.starts_with("SERVER_NAME") {
+            // nginx says the name of its own server
+            continue;
+        }
         assert!(text.contains(&format!("{line}\n")), "{line}: {text}");
     }
     assert_eq!(node.get("/shop/none.php").status, 404, "php-fpm says that there is no such file");
