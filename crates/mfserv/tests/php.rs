@@ -172,15 +172,12 @@ fn faults_are_answered(node: &Node) {
         "the text of a script is not shown"
     );
     let text = ask(node, "GET /shop/env.php HTTP/1.0\r\n\r\n");
-    // nginx asks the front behind it with HTTP/1.1, whatever its client does.
-    let is_behind_nginx = std::env::var_os(crate::nginx::FRONT).is_some();
-    let protocol = if is_behind_nginx { "HTTP/1.1" } else { "HTTP/1.0" };
-    let protocol = &format!("SERVER_PROTOCOL={protocol}");
-    for line in [protocol, "SERVER_ADDR=127.0.0.1", "SERVER_NAME=127.0.0.1"] {
-        if is_behind_nginx && line.starts_with("SERVER_NAME") {
-            // nginx says the name of its own server
-            continue;
-        }
+    // nginx asks the front behind it with HTTP/1.1 and a Host, whatever its client does.
+    let (protocol, name) = match std::env::var_os(crate::nginx::FRONT) {
+        Some(_) => ("SERVER_PROTOCOL=HTTP/1.1", "SERVER_NAME=localhost"),
+        None => ("SERVER_PROTOCOL=HTTP/1.0", "SERVER_NAME=127.0.0.1"),
+    };
+    for line in [protocol, name, "SERVER_ADDR=127.0.0.1"] {
         assert!(text.contains(&format!("{line}\n")), "{line}: {text}");
     }
     assert_eq!(node.get("/shop/none.php").status, 404, "php-fpm says that there is no such file");

@@ -249,6 +249,7 @@ impl Stats {
             own.count += warned.count;
             own.last_ms = own.last_ms.max(warned.last_ms);
             own.is_fault |= warned.is_fault;
+            own.is_of_routes |= warned.is_of_routes;
         }
     }
 }
