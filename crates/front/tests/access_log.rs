@@ -75,15 +75,21 @@ fn the_id_of_each_error_page_leads_to_a_line_that_ends_with_its_cause() {
     );
 }
 
-#[test]
-fn the_index_of_the_access_log_says_when_a_worker_had_a_request() {
-    let world = World::new();
+/// A worker that answers a request each time that it is told to.
+fn waiting(world: &World) -> (Worker, std::sync::mpsc::Sender<()>) {
     let (answers, may_answer) = std::sync::mpsc::channel::<()>();
     let may_answer = std::sync::Mutex::new(may_answer);
-    let worker = Worker::start(&world, 1, move |stream, _| {
+    let worker = Worker::start(world, 1, move |stream, _| {
         may_answer.lock().unwrap().recv().unwrap();
         say(stream, "ok")
     });
+    (worker, answers)
+}
+
+#[test]
+fn the_index_of_the_access_log_says_when_a_worker_had_a_request() {
+    let world = World::new();
+    let (worker, answers) = waiting(&world);
     let front = world.serving(table(ONE, true), &[&worker]);
     let now_ms = || jiff::Timestamp::now().as_millisecond() as u64;
     let began = now_ms();
@@ -142,12 +148,7 @@ const CHUNKED: &str = "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n";
 #[test]
 fn a_request_that_its_client_breaks_off_has_one_line() {
     let world = World::new();
-    let (answers, may_answer) = std::sync::mpsc::channel::<()>();
-    let may_answer = std::sync::Mutex::new(may_answer);
-    let worker = Worker::start(&world, 1, move |stream, _| {
-        may_answer.lock().unwrap().recv().unwrap();
-        say(stream, "ok")
-    });
+    let (worker, answers) = waiting(&world);
     let mut front = world.serving(table(Slots::Unlimited, true), &[&worker]);
     let address = front.address;
     // It waits for its answer.

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mfserv_testkit::websocket::{TEXT, frame, next, read_head};
+use mfserv_testkit::websocket::{TEXT, frame, next, read_head, request};
 use mfserv_testkit::{Client, Load, Method, Node, skipped, until};
 
 use crate::{PATIENCE, Turn, node};
@@ -59,13 +59,8 @@ fn edit(dir: &Path, file: &str, from: &str, to: &str) {
 fn websocket(node: &Node, host: &str, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(node.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nUpgrade: websocket\r\n\
-         Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         Sec-WebSocket-Version: 13\r\n\r\n"
-    )
-    .unwrap();
+    let origin = format!("Origin: http://{host}\r\n");
+    stream.write_all(request(host, path, &origin).as_bytes()).unwrap();
     let head = read_head(&mut stream);
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     stream

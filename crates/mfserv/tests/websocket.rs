@@ -3,7 +3,9 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use mfserv_testkit::websocket::{BINARY, CLOSE, PING, PONG, TEXT, closed, frame, next, read_head};
+use mfserv_testkit::websocket::{
+    BINARY, CLOSE, PING, PONG, TEXT, closed, frame, next, read_head, request,
+};
 use mfserv_testkit::{Load, Node, Plugin, until};
 
 use crate::{PATIENCE, Turn, node};
@@ -39,13 +41,8 @@ async def app(scope, receive, send):
 fn ask(node: &Node, path: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(node.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(
-        stream,
-        "GET /talks/{path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Protocol: one, two\r\n\r\n"
-    )
-    .unwrap();
+    let protocols = "Sec-WebSocket-Protocol: one, two\r\n";
+    stream.write_all(request("h", &format!("/talks/{path}"), protocols).as_bytes()).unwrap();
     let head = read_head(&mut stream).to_ascii_lowercase();
     (stream, head)
 }

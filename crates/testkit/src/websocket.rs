@@ -13,6 +13,15 @@ pub const PING: u8 = 0x89;
 /// That of a pong.
 pub const PONG: u8 = 0x8a;
 
+/// The request for a WebSocket (RFC 6455, 1.3); `fields`: others of it, each with the end of its line.
+pub fn request(host: &str, target: &str, fields: &str) -> String {
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n\
+         Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Version: 13\r\n{fields}\r\n"
+    )
+}
+
 /// The head of an answer, up to its empty line.
 pub fn read_head(stream: &mut impl Read) -> String {
     let mut head = Vec::new();

@@ -1,6 +1,7 @@
 //! Checks of nginx that take long because the machine is busy: nothing is lost for that.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mfserv_core::route::Slots;
@@ -10,6 +11,16 @@ use rustix::process::Signal;
 use super::{brings, master, page, said, serves, with_good};
 use crate::tls::kit::{Authority, curl, settings, try_curl};
 use crate::world::*;
+
+/// A front that serves a good fragment, and from now on slow checks for as long as the file is there.
+fn slow_at_last() -> Option<(World, PathBuf, Front)> {
+    let (world, slow) = World::with_slow_checks()?;
+    fs::remove_file(&slow).unwrap();
+    let mut front = world.serving(with_good(), &[]);
+    assert_eq!(said(&mut front), "");
+    fs::write(&slow, "").unwrap();
+    Some((world, slow, front))
+}
 
 #[test]
 fn a_slow_check_at_the_first_start_costs_neither_tls_nor_the_fragments() {
@@ -38,11 +49,7 @@ fn a_node_without_fragments_starts_however_slow_a_check_is() {
 
 #[test]
 fn a_slow_check_at_a_handover_takes_no_fragment_from_a_client() {
-    let Some((world, slow)) = World::with_slow_checks() else { return };
-    fs::remove_file(&slow).unwrap();
-    let mut front = world.serving(with_good(), &[]);
-    assert_eq!(said(&mut front), "");
-    fs::write(&slow, "").unwrap();
+    let Some((world, slow, mut front)) = slow_at_last() else { return };
     let mut next = world.front(2);
     let table = Box::new(with_good());
     next.daemon.say(&ToFront::Publish { generation: 1, table, peers: Default::default() });
@@ -60,14 +67,10 @@ fn a_slow_check_at_a_handover_takes_no_fragment_from_a_client() {
 /// Longer than a check may take, twice, and the pause before it is tried again: no other wait helps.
 #[test]
 fn what_a_check_was_too_slow_for_comes_without_being_asked_for_again() {
-    let Some((world, slow)) = World::with_slow_checks() else { return };
-    fs::remove_file(&slow).unwrap();
+    let Some((_world, slow, mut front)) = slow_at_last() else { return };
     let mut table = with_good();
-    let mut front = world.serving(table.clone(), &[]);
-    assert_eq!(said(&mut front), "");
-    fs::write(&slow, "").unwrap();
     brings(&mut table, "new", "", &page("new"));
-    front.daemon.publish(2, table.clone(), &[]);
+    front.daemon.publish(2, table, &[]);
     until("the fragment is left out", || said(&mut front).contains("plugin new: server.conf"));
     assert!(serves(&front, "/good") && !serves(&front, "/new"));
     fs::remove_file(&slow).unwrap();
@@ -77,12 +80,8 @@ fn what_a_check_was_too_slow_for_comes_without_being_asked_for_again() {
 
 #[test]
 fn a_table_that_a_slow_check_keeps_back_comes_without_being_asked_for_again() {
-    let Some((world, slow)) = World::with_slow_checks() else { return };
-    fs::remove_file(&slow).unwrap();
+    let Some((world, slow, mut front)) = slow_at_last() else { return };
     let mut table = with_good();
-    let mut front = world.serving(table.clone(), &[]);
-    assert_eq!(said(&mut front), "");
-    fs::write(&slow, "").unwrap();
     table.server.max_body_bytes = 10;
     front.daemon.publish(2, table, &[]);
     until("nginx keeps what it has", || said(&mut front).contains("keeps an older"));

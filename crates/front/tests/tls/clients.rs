@@ -3,7 +3,7 @@
 use mfserv_core::route::RealIp;
 use mfserv_core::tls::ClientCertificates;
 
-use super::kit::{Authority, curl, python, serving, settings, text, tls_table, try_curl};
+use super::kit::{Authority, curl, python, replace, serving, settings, text, tls_table, try_curl};
 use crate::start::differs;
 use crate::world::{Worker, World, ask, get};
 
@@ -146,9 +146,7 @@ print("refused")
         std::thread::scope(|scope| {
             let client = scope.spawn(|| python(&world, &ca, code, &[version]));
             crate::world::until("it was there", || world.path("asked").exists());
-            let beside = world.path("authorities.new");
-            std::fs::copy(&new.certificate, &beside).unwrap();
-            std::fs::rename(&beside, &authorities).unwrap();
+            replace(&authorities, &new.certificate);
             assert_eq!(client.join().unwrap().trim(), "refused");
         });
     }

@@ -4,7 +4,9 @@ use std::io::Write;
 
 use mfserv_core::tls::{ClientCertificates, TlsSettings, Version};
 
-use super::kit::{Authority, connect, openssl, python, settings, text, tls_table, with_directory};
+use super::kit::{
+    Authority, connect, openssl, python, replace, settings, text, tls_table, with_directory,
+};
 use crate::start::differs;
 use crate::world::{Front, NEVER_MS, Worker, World, until};
 
@@ -111,9 +113,7 @@ print("ended")
     std::thread::scope(|scope| {
         let client = scope.spawn(|| python(&world, &ca, &format!("{READER}{code}"), &[]));
         until("a request is running", || world.path("go.asked").exists());
-        let beside = world.path("authorities.new");
-        std::fs::copy(&new.certificate, &beside).unwrap();
-        std::fs::rename(&beside, &authorities).unwrap();
+        replace(&authorities, &new.certificate);
         assert_eq!(client.join().unwrap().trim(), "ended");
     });
 }

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use mfserv_plugin::base::BaseEnvironment;
-use mfserv_testkit::websocket::{BINARY, CLOSE, PING, PONG, TEXT, closed, frame, next, read_head};
+use mfserv_testkit::websocket::{
+    self, BINARY, CLOSE, PING, PONG, TEXT, closed, frame, next, read_head,
+};
 
 use crate::asgi::{log, worker};
 use crate::wsgi::End;
@@ -91,12 +93,8 @@ from main.application import app
 mfserv_worker.asgi.PING_SECONDS = 3.0
 "#;
 
-/// The request of RFC 6455, 1.3.
 fn request(path: &str, fields: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{fields}\r\n"
-    )
+    websocket::request("h", path, fields)
 }
 
 /// A WebSocket, and the head of the answer.

@@ -104,7 +104,10 @@ impl Set {
             check_name(name)?;
             let value = match written {
                 Some(value) => value,
-                None if has_read => return Err(read_twice(name)),
+                None if has_read => {
+                    return Err(unreadable(name, "another value is read from there")
+                        .help("set them one by one, or write NAME=VALUE"));
+                }
                 None => {
                     has_read = true;
                     value_of(name)?
@@ -118,11 +121,7 @@ impl Set {
 
 /// The value on standard input, without the end of its last line.
 fn value_of(name: &str) -> Result<String, Diagnostic> {
-    let failed = |because: &str| {
-        Diagnostic::error(format!("the value of {name} cannot be read from standard input"))
-            .kind(Kind::Usage)
-            .because(because)
-    };
+    let failed = |because: &str| unreadable(name, because);
     let stdin = std::io::stdin();
     let mut value = String::new();
     if stdin.is_terminal() {
@@ -146,11 +145,10 @@ fn value_of(name: &str) -> Result<String, Diagnostic> {
     Ok(value.strip_suffix('\r').unwrap_or(value).to_string())
 }
 
-fn read_twice(name: &str) -> Diagnostic {
+fn unreadable(name: &str, because: &str) -> Diagnostic {
     Diagnostic::error(format!("the value of {name} cannot be read from standard input"))
         .kind(Kind::Usage)
-        .because("another value is read from there")
-        .help("set them one by one, or write NAME=VALUE")
+        .because(because)
 }
 
 fn change(
