@@ -77,8 +77,11 @@ pub fn said(front: &mut Front) -> String {
     said
 }
 
+/// Without limits of this machine, which a front says too.
 fn warnings(front: &mut Front) -> String {
-    front.daemon.stats().warnings.into_keys().collect::<Vec<_>>().join("\n")
+    let mut all = front.daemon.stats().warnings;
+    all.retain(|_, warned| warned.is_of_routes);
+    all.into_keys().collect::<Vec<_>>().join("\n")
 }
 
 fn serves(front: &Front, path: &str) -> bool {
