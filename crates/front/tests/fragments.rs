@@ -42,6 +42,11 @@ pub fn master(front: &Front) -> Option<u32> {
     below(front.child.id(), "master").pop()
 }
 
+/// True if the front has no nginx, or its nginx has been told to end.
+pub fn is_ending(front: &Front) -> bool {
+    master(front).is_none_or(|master| !below(master, "worker process is shutting").is_empty())
+}
+
 /// The processes of nginx below another process.
 fn below(parent: u32, what: &str) -> Vec<u32> {
     let all = mfserv_platform::proc::processes(Path::new("/proc"));

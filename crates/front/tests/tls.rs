@@ -259,6 +259,8 @@ print(n)
         });
         until("the worker has the request", || worker.count() == 1);
         front.signal(Signal::TERM);
+        // Before that nginx would keep the connection, and end it while the next request comes.
+        until("it is to end", || crate::fragments::is_ending(&front));
         gate.store(true, Ordering::SeqCst);
         client.join().unwrap()
     });
