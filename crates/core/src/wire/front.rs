@@ -237,19 +237,17 @@ pub struct Stats {
 impl Stats {
     /// Adds the counters of another front.
     pub fn add(&mut self, other: &Stats) {
-        self.connections += other.connections;
-        self.accepted += other.accepted;
-        self.requests += other.requests;
-        self.under_way += other.under_way;
-        for (name, counters) in &other.upstreams {
+        // By name, here and below: a field that is added later cannot be forgotten.
+        let Stats { connections, accepted, requests, under_way, upstreams, warnings } = other;
+        self.connections += connections;
+        self.accepted += accepted;
+        self.requests += requests;
+        self.under_way += under_way;
+        for (name, counters) in upstreams {
             self.upstreams.entry(name.clone()).or_default().add(counters);
         }
-        for (sentence, warned) in &other.warnings {
-            let own = self.warnings.entry(sentence.clone()).or_default();
-            own.count += warned.count;
-            own.last_ms = own.last_ms.max(warned.last_ms);
-            own.is_fault |= warned.is_fault;
-            own.is_of_routes |= warned.is_of_routes;
+        for (sentence, warned) in warnings {
+            self.warnings.entry(sentence.clone()).or_default().add(*warned);
         }
     }
 }
@@ -267,6 +265,17 @@ pub struct Warned {
     /// It comes of the routes in force: an operation that changes them says it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_of_routes: bool,
+}
+
+impl Warned {
+    /// Adds what another front has had to warn of.
+    fn add(&mut self, other: Warned) {
+        let Warned { count, last_ms, is_fault, is_of_routes } = other;
+        self.count += count;
+        self.last_ms = self.last_ms.max(last_ms);
+        self.is_fault |= is_fault;
+        self.is_of_routes |= is_of_routes;
+    }
 }
 
 /// Counters of one upstream.
@@ -294,18 +303,28 @@ pub struct UpstreamStats {
 impl UpstreamStats {
     /// Adds the counters of another front.
     pub fn add(&mut self, other: &UpstreamStats) {
-        for (own, other) in self.by_class.iter_mut().zip(other.by_class) {
+        let UpstreamStats {
+            by_class,
+            retried,
+            queued,
+            waiting,
+            in_flight,
+            slow_in_flight,
+            slow_waiting,
+            slow_kinds,
+        } = other;
+        for (own, other) in self.by_class.iter_mut().zip(by_class) {
             *own += other;
         }
-        self.retried += other.retried;
-        self.queued += other.queued;
-        self.waiting += other.waiting;
-        self.slow_in_flight += other.slow_in_flight;
-        self.slow_waiting += other.slow_waiting;
+        self.retried += retried;
+        self.queued += queued;
+        self.waiting += waiting;
+        self.slow_in_flight += slow_in_flight;
+        self.slow_waiting += slow_waiting;
         let known = |kind: &&String| !self.slow_kinds.contains(kind);
-        let new: Vec<String> = other.slow_kinds.iter().filter(known).cloned().collect();
+        let new: Vec<String> = slow_kinds.iter().filter(known).cloned().collect();
         self.slow_kinds.extend(new);
-        for (worker, requests) in &other.in_flight {
+        for (worker, requests) in in_flight {
             *self.in_flight.entry(worker.clone()).or_default() += requests;
         }
     }
