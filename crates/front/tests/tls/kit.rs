@@ -107,7 +107,7 @@ impl Authority {
     }
 }
 
-/// Has a file be a copy of another one, at once.
+/// Replaces a file by a copy of another one, in one step.
 pub fn replace(path: &Path, with: &Path) {
     let beside = path.with_extension("new");
     std::fs::copy(with, &beside).unwrap();
