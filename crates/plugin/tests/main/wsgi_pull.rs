@@ -315,7 +315,8 @@ fn http_does_not_wait_for_many_requests_that_take_long(workers: &Workers<'_>, so
 
 fn each_queue_has_its_turn(workers: &Workers<'_>, socket: &Path) {
     let mut fronts: Vec<Front> = (0..8).map(|_| Front::new()).collect();
-    let mut links: Vec<Link> = fronts.iter().map(|front| front.link(socket, 1)).collect();
+    let mut links: Vec<Link> =
+        fronts.iter().map(|front| front.link_after_others(socket, 1)).collect();
     fronts[0].offer(socket, 2).ends();
     until("it is logged", || log_of(socket).contains("this worker has 8 queues"));
     // The first ones have many requests, the last one has one.

@@ -168,10 +168,27 @@ impl Front {
     /// Offers the queue to a worker, which takes it.
     #[track_caller]
     pub fn link(&self, socket: &Path, line: usize) -> Link {
+        self.taken(socket, line).expect("the worker ended the connection")
+    }
+
+    /// Offers the queue to a worker that may still hold the queues of earlier fronts: until it
+    /// sees that they are gone it refuses more than it can hold.
+    #[track_caller]
+    pub fn link_after_others(&self, socket: &Path, line: usize) -> Link {
+        let mut link = None;
+        until("the worker has room for a queue", || {
+            link = self.taken(socket, line);
+            link.is_some()
+        });
+        link.unwrap()
+    }
+
+    #[track_caller]
+    fn taken(&self, socket: &Path, line: usize) -> Option<Link> {
         let mut link = self.offer(socket, line);
-        let frame = link.frame().unwrap();
+        let frame = link.frame()?;
         assert_eq!((frame.kind, frame.id, frame.length), (FrameKind::Ready, 0, 0));
-        link
+        Some(link)
     }
 
     /// Sends a message, and returns its number.
