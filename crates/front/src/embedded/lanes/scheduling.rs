@@ -1,31 +1,134 @@
 //! How the kernel schedules the threads that serve.
+//!
+//! A lane wakes for each answer of a worker. As an ordinary thread it would take the processor
+//! from a worker in the middle of its next request. With the policy `SCHED_BATCH` (sched(7)) it
+//! interrupts no other thread when it wakes: it comes when the worker waits, and finds several
+//! answers at once. Beside programs that compute without a pause (a build, a report) the same
+//! policy makes a lane wait for the end of their time slices, milliseconds for each wake. So a
+//! lane yields as long as that costs it little, and is an ordinary thread while it does not.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
-/// Makes this thread, and those that it starts, interrupt no other when they wake
-/// (`SCHED_BATCH`, sched(7)), if it has the ordinary policy; one that an administrator has chosen
-/// stays. A process that the thread starts would inherit the policy: the flag
-/// `SCHED_RESET_ON_FORK` resets policies of real time only. A front starts no process.
-///
-/// A lane wakes for each answer of a worker. As an ordinary thread it would take the processor
-/// from a worker in the middle of its next request; so it comes when the worker waits, and finds
-/// several answers at once. It needs no privilege.
-pub fn yield_to_workers() -> io::Result<()> {
-    #[expect(unsafe_code, reason = "see SAFETY")]
-    // SAFETY: the call takes no pointer.
-    let policy = unsafe { libc::sched_getscheduler(0) };
-    if policy != libc::SCHED_OTHER {
-        return if policy < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+/// How often a thread that yields looks at how long it has waited for a processor.
+const LOOK_EACH: Duration = Duration::from_millis(50);
+/// A thread that waits so long after each wake, on average, yields no more. Workers of short
+/// requests let a lane wait for less; a program that computes keeps its processor for
+/// milliseconds.
+const WAIT_MAX: Duration = Duration::from_micros(500);
+/// How long a thread is an ordinary one before it yields again: at first, and at most.
+const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// A thread that has yielded so long begins with the shortest rest again.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// The scheduling of one thread that serves.
+#[derive(Debug)]
+pub struct Scheduling {
+    /// proc_pid_schedstat(5) of the thread.
+    statistics: File,
+    last: Waited,
+    state: State,
+    rest: Duration,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It interrupts no other thread.
+    Yields { since: Instant, looked: Instant },
+    /// It is an ordinary thread until then.
+    Ordinary { until: Instant },
+}
+
+/// How long a thread has waited for a processor while it could run, and how often it has got one.
+#[derive(Debug, Clone, Copy, Default)]
+struct Waited {
+    ns: u64,
+    times: u64,
+}
+
+impl Scheduling {
+    /// Makes this thread, and those that it starts, interrupt no other when they wake, if it has
+    /// the ordinary policy; `None` if an administrator has chosen another one, which stays. A
+    /// process that the thread starts would inherit the policy: the flag `SCHED_RESET_ON_FORK`
+    /// resets policies of real time only. A front starts no process. It needs no privilege.
+    pub fn of_this_thread() -> io::Result<Option<Self>> {
+        #[expect(unsafe_code, reason = "see SAFETY")]
+        // SAFETY: the call takes no pointer.
+        let policy = unsafe { libc::sched_getscheduler(0) };
+        if policy < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if policy != libc::SCHED_OTHER {
+            return Ok(None);
+        }
+        choose(libc::SCHED_BATCH)?;
+        // A kernel without the statistics: the thread yields always.
+        let Ok(statistics) = File::open("/proc/thread-self/schedstat") else { return Ok(None) };
+        let now = Instant::now();
+        let state = State::Yields { since: now, looked: now };
+        let last = Waited::read(&statistics).unwrap_or_default();
+        Ok(Some(Self { statistics, last, state, rest: REST.0 }))
     }
+
+    /// To be called by the thread each time before it sleeps: looks whether it is to yield.
+    pub fn look(&mut self) {
+        let now = Instant::now();
+        match self.state {
+            State::Yields { looked, .. } if now.duration_since(looked) < LOOK_EACH => {}
+            State::Yields { since, .. } => {
+                self.state = State::Yields { since, looked: now };
+                let waited = Waited::read(&self.statistics).unwrap_or(self.last);
+                let before = std::mem::replace(&mut self.last, waited);
+                if waited.is_long_since(before) && choose(libc::SCHED_OTHER).is_ok() {
+                    if now.duration_since(since) >= SETTLED {
+                        self.rest = REST.0;
+                    }
+                    self.state = State::Ordinary { until: now + self.rest };
+                    self.rest = (self.rest * 2).min(REST.1);
+                }
+            }
+            State::Ordinary { until } if now < until => {}
+            State::Ordinary { .. } => {
+                self.last = Waited::read(&self.statistics).unwrap_or(self.last);
+                let _ = choose(libc::SCHED_BATCH);
+                self.state = State::Yields { since: now, looked: now };
+            }
+        }
+    }
+}
+
+impl Waited {
+    /// `None` if the text is not what proc_pid_schedstat(5) says.
+    fn read(statistics: &File) -> Option<Self> {
+        let mut text = [0; 96];
+        let length = statistics.read_at(&mut text, 0).ok()?;
+        let text = std::str::from_utf8(&text[..length]).ok()?;
+        let mut numbers = text.split_ascii_whitespace().skip(1).map(str::parse);
+        Some(Self { ns: numbers.next()?.ok()?, times: numbers.next()?.ok()? })
+    }
+
+    fn is_long_since(self, before: Self) -> bool {
+        let times = self.times.saturating_sub(before.times);
+        let ns = self.ns.saturating_sub(before.ns);
+        times > 0 && u128::from(ns / times) >= WAIT_MAX.as_nanos()
+    }
+}
+
+/// Gives this thread a policy without priorities.
+fn choose(policy: i32) -> io::Result<()> {
     let priority = libc::sched_param { sched_priority: 0 };
     #[expect(unsafe_code, reason = "see SAFETY")]
     // SAFETY: the structure lives until the call returns, and the call keeps nothing of it.
-    let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const priority) };
+    let done = unsafe { libc::sched_setscheduler(0, policy, &raw const priority) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     /// The field `policy` of proc_pid_stat(5), after the name in parentheses.
@@ -35,20 +138,12 @@ mod tests {
         fields[38].parse().unwrap()
     }
 
-    fn choose(policy: i32) -> bool {
-        let priority = libc::sched_param { sched_priority: 0 };
-        #[expect(unsafe_code, reason = "see SAFETY")]
-        // SAFETY: the structure lives until the call returns, and the call keeps nothing of it.
-        let done = unsafe { libc::sched_setscheduler(0, policy, &raw const priority) };
-        done == 0
-    }
-
     /// The policy of a thread that has yielded to workers, with this policy at first; `None` where
     /// a sandbox forbids to choose one.
     fn after(first: i32) -> Option<i32> {
         let thread = std::thread::spawn(move || {
-            choose(first).then(|| {
-                yield_to_workers().unwrap();
+            choose(first).is_ok().then(|| {
+                drop(Scheduling::of_this_thread().unwrap());
                 policy()
             })
         });
@@ -63,5 +158,57 @@ mod tests {
         let chosen = after(libc::SCHED_IDLE);
         assert!(chosen.is_none_or(|policy| policy == libc::SCHED_IDLE), "{chosen:?}");
         assert_eq!(policy(), own);
+    }
+
+    /// Makes this thread run on the first processor that it may use.
+    fn on_one_processor() {
+        #[expect(unsafe_code, reason = "see SAFETY")]
+        // SAFETY: the set lives until the calls return, which get its size.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            let size = size_of::<libc::cpu_set_t>();
+            assert_eq!(libc::sched_getaffinity(0, size, &raw mut set), 0);
+            let first = (0..libc::CPU_SETSIZE as usize).find(|&at| libc::CPU_ISSET(at, &set));
+            libc::CPU_ZERO(&mut set);
+            libc::CPU_SET(first.unwrap(), &mut set);
+            assert_eq!(libc::sched_setaffinity(0, size, &raw const set), 0);
+        }
+    }
+
+    /// Sleeps and wakes as a lane does until the thread has this policy.
+    fn live_until(scheduling: &mut Scheduling, wanted: i32) {
+        let since = Instant::now();
+        while policy() != wanted {
+            assert!(since.elapsed() < Duration::from_secs(100), "not {wanted}: {scheduling:?}");
+            std::thread::sleep(Duration::from_millis(2)); // the wake is what is measured
+            scheduling.look();
+        }
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_programs_that_compute_yields_no_more_and_again_when_they_end() {
+        if after(libc::SCHED_OTHER).is_none() {
+            return;
+        }
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                on_one_processor();
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            let lane = scope.spawn(|| {
+                on_one_processor();
+                let mut scheduling = Scheduling::of_this_thread().unwrap().unwrap();
+                live_until(&mut scheduling, libc::SCHED_OTHER);
+                is_over.store(true, Ordering::Relaxed);
+                live_until(&mut scheduling, libc::SCHED_BATCH);
+            });
+            if let Err(panic) = lane.join() {
+                is_over.store(true, Ordering::Relaxed);
+                std::panic::resume_unwind(panic);
+            }
+        });
     }
 }

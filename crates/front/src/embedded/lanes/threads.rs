@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::embedded::clients::connection::Ends;
 use crate::embedded::clients::idle_eviction;
 use crate::embedded::io::wire::Wire;
-use crate::embedded::lanes::scheduling::yield_to_workers;
+use crate::embedded::lanes::scheduling::Scheduling;
 use crate::embedded::request::gauge::Gauge;
 use crate::embedded::request::lane::Lane;
 use crate::embedded::request::serve;
@@ -100,8 +100,6 @@ impl Lanes {
                     Ok(runtime) => runtime,
                     Err(why) => return drop(report.send(Err(why))),
                 };
-                // A sandbox may forbid it: then the lane is scheduled as any thread.
-                let _ = yield_to_workers();
                 drop(report.send(Ok(())));
                 runtime.block_on(live(lane, received));
                 runtime.shutdown_background();
@@ -180,10 +178,14 @@ impl Lanes {
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::LocalRuntime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(FILE_THREADS)
-        .build_local(LocalOptions::default())
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().max_blocking_threads(FILE_THREADS);
+    // A sandbox may forbid it: then the lane is scheduled as any thread.
+    if let Ok(Some(scheduling)) = Scheduling::of_this_thread() {
+        let scheduling = Mutex::new(scheduling);
+        builder.on_thread_park(move || lock(&scheduling).look());
+    }
+    builder.build_local(LocalOptions::default())
 }
 
 /// Carries out the commands to a lane, in its thread.
