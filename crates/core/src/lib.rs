@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod circus;
 pub mod diagnostic;
 pub mod diff;
+pub mod dotenv;
 pub mod event;
 pub mod exit_code;
 pub mod export;

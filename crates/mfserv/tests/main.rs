@@ -23,6 +23,7 @@ mod contrib;
 mod crash;
 mod data;
 mod dev;
+mod dotenv;
 mod environment;
 mod growth;
 mod history;

@@ -35,13 +35,18 @@ fn seen(node: &Node, name: &str) -> Option<String> {
 }
 
 fn set_secret(node: &Node, name: &str) {
-    let mut command = node.command(&["env", "set", "vault", name, "--secret"]);
+    set_secret_of(node, "vault", name, SECRET);
+}
+
+/// Sets a secret of a plugin as people do: no command line has it.
+pub fn set_secret_of(node: &Node, plugin: &str, name: &str, value: &str) {
+    let mut command = node.command(&["env", "set", plugin, name, "--secret"]);
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().unwrap();
-    writeln!(child.stdin.take().unwrap(), "{SECRET}").unwrap();
+    writeln!(child.stdin.take().unwrap(), "{value}").unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success() && said.contains(&format!("vault: set {name}")), "{said}");
+    assert!(output.status.success() && said.contains(&format!("{plugin}: set {name}")), "{said}");
 }
 
 fn list(node: &Node) -> Value {
@@ -157,7 +162,9 @@ fn a_secret_is_in_the_worker_and_in_private_files_and_nowhere_else() {
     assert!(list(&node)["drift"].is_null());
 
     let place = node.home().to_owned();
-    for (file, mode) in files_with(&place, SECRET.as_bytes()) {
+    let found = files_with(&place, SECRET.as_bytes());
+    assert!(found.iter().any(|(path, _)| path.ends_with("var/env/vault.json")), "{found:?}");
+    for (file, mode) in found {
         let below = file.strip_prefix(&place).unwrap().to_string_lossy().into_owned();
         assert!(!below.starts_with("log/") && !below.starts_with("tmp/"), "{below}");
         assert_eq!(mode & 0o077, 0, "{below}");
@@ -172,33 +179,40 @@ fn hidden(ran: Ran) -> String {
 }
 
 fn no_command_shows_it(node: &Node) {
+    show_nothing_of(node, "vault", SECRET);
+}
+
+/// No command says this, and no process has it among its arguments.
+pub fn show_nothing_of(node: &Node, plugin: &str, secret: &str) {
     for words in [
         "status",
         "status --json",
         "ps",
-        "env vault --json",
-        "releases vault --json",
+        "env PLUGIN --json",
+        "releases PLUGIN --json",
         "events --json",
         "operations --json",
         "operations",
         "plan",
         "plan --json",
         "check",
-        "info vault",
+        "info PLUGIN",
         "list --json",
         "config",
-        "logs vault",
+        "logs PLUGIN",
     ] {
-        hidden(node.mfserv(&words.split(' ').collect::<Vec<_>>()));
+        let words = words.replace("PLUGIN", plugin);
+        let ran = node.mfserv(&words.split(' ').collect::<Vec<_>>());
+        assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(secret), "{ran:?}");
     }
     for process in node.processes(None) {
         let words = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-        assert!(!String::from_utf8_lossy(&words).contains(SECRET), "{process:?}");
+        assert!(!String::from_utf8_lossy(&words).contains(secret), "{process:?}");
     }
 }
 
 /// The files below a directory that have these bytes in them, and their modes.
-fn files_with(dir: &Path, bytes: &[u8]) -> Vec<(PathBuf, u32)> {
+pub fn files_with(dir: &Path, bytes: &[u8]) -> Vec<(PathBuf, u32)> {
     let mut found = Vec::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(dir) = todo.pop() {
@@ -214,7 +228,6 @@ fn files_with(dir: &Path, bytes: &[u8]) -> Vec<(PathBuf, u32)> {
             }
         }
     }
-    assert!(found.iter().any(|(path, _)| path.ends_with("var/env/vault.json")), "{found:?}");
     found
 }
 

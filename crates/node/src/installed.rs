@@ -314,13 +314,14 @@ fn load(
             // would miss the second of two quick edits. (Packages are compiled when built.)
             env.entry("PYTHONDONTWRITEBYTECODE".into()).or_insert_with(|| "1".into());
         }
-        let set = variables_set::add(home, plugin, &mut env).map_err(|problem| vec![problem])?;
+        let mut set =
+            variables_set::add(home, plugin, &mut env).map_err(|problem| vec![problem])?;
         let (crontab, problems) =
             jobs::lines(home, (&plugin.name, &plugin.dir), &crontab, &env, &set);
         if problems.iter().any(Diagnostic::is_error) {
             return Err(problems);
         }
-        let warnings = [warnings, problems].concat();
+        let warnings = [warnings, std::mem::take(&mut set.warnings), problems].concat();
         Ok(Loaded { spec, env, secrets: set.secrets, warnings, crontab, fragments })
     });
     PluginInput { name: plugin.name.clone(), dir: plugin.dir.clone(), loaded }

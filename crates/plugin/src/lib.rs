@@ -12,6 +12,7 @@ pub mod build;
 mod child;
 pub mod dangers;
 pub mod discover;
+pub mod dotenv;
 pub mod environment;
 pub mod fragments;
 pub mod generate;

@@ -14,6 +14,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::event::Fact;
 use mfserv_core::fingerprint;
 use mfserv_core::plan::Plan;
+use mfserv_plugin::dotenv;
 use mfserv_plugin::watch_rules::WatchRules;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -188,14 +189,20 @@ pub(super) async fn blocking<T: Send + 'static>(
 /// The plugins of a plan. An edit of a file that renews the workers of its plugin is left to that:
 /// the configuration is read by it, too.
 fn plugins_of(plan: &Plan) -> Plugins {
-    let plugins = plan.plugins.iter().filter_map(|plugin| {
-        let dir = plugin.dir.canonicalize().ok()?;
+    let mut found = Plugins::new();
+    for plugin in &plan.plugins {
+        let Ok(dir) = plugin.dir.canonicalize() else { continue };
         let edits = WatchRules::read(&dir).filter(|_| plan.autorestart);
         let is_left = |name: &str| edits.as_ref().is_some_and(|it| it.concerns(&dir.join(name)));
-        let files = OF_PLUGINS.into_iter().filter(|name| !is_left(name)).collect();
-        Some((dir.clone(), files))
-    });
-    plugins.collect()
+        let files = OF_PLUGINS.into_iter().filter(|name| !is_left(name));
+        found.entry(dir.clone()).or_default().extend(files);
+        let file = dotenv::place(&dir);
+        if let (true, Some(dir)) = (plugin.dir.is_symlink(), file.parent()) {
+            // It is worked on: its variables for that are in its own directory, or in the app's.
+            found.entry(dir.to_owned()).or_default().push(dotenv::FILE);
+        }
+    }
+    found
 }
 
 /// All files that are read, whether they are there or not.

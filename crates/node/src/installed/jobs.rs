@@ -97,7 +97,7 @@ pub(super) fn lines(
     (plugin, dir): (&str, &Path),
     crontab: &[u8],
     env: &BTreeMap<String, String>,
-    Set { secrets, is_tried }: &Set,
+    Set { secrets, is_tried, .. }: &Set,
 ) -> (Vec<CrontabLine>, Vec<Diagnostic>) {
     let mut env = env.clone();
     if dir.starts_with(home.releases().canonicalize().unwrap_or_else(|_| home.releases())) {
@@ -306,7 +306,7 @@ mod tests {
         let secrets = || Secrets::from_iter([("DB".to_string(), "hush".to_string())]);
         let env = BTreeMap::from([("NAME".to_string(), "shop".to_string())]);
         let read = |text: &[u8], is_tried| {
-            let set = Set { secrets: secrets(), is_tried };
+            let set = Set { secrets: secrets(), is_tried, warnings: Vec::new() };
             lines(&home, ("shop", Path::new("/p")), text, &env, &set)
         };
         let text = b"0 1 * * * a $DB {{NAME}}\n# {{DB}}\n0 2 * * * b {{DB}}\n0 3 * * * c\n";

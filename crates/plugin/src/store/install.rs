@@ -20,6 +20,7 @@ use crate::archive::{self, Limits, Package};
 use crate::base;
 use crate::build::environment_from_wheels;
 use crate::child::Run;
+use crate::dotenv;
 use crate::environment::{Placed, environment};
 use crate::home::Home;
 use crate::progress::{Cancel, Progress, Silent};
@@ -257,11 +258,14 @@ pub fn postinstall(
     let plugin = Placed { dir, spec: &prepared.spec };
     let history = History::read(home, &prepared.spec.name)?;
     let set = history.in_force(home, &prepared.spec.name, dir, false);
+    let env = environment(home, plugin, &dependencies, base.as_ref(), &prepared.module)?;
+    let developers = dotenv::read(home, dir, &env)?.variables;
     #[expect(clippy::disallowed_methods, reason = "an installation runs the hooks of its package")]
     let mut command = Command::new(hook);
     command
         .env_clear()
-        .envs(environment(home, plugin, &dependencies, base.as_ref(), &prepared.module)?)
+        .envs(env)
+        .envs(developers)
         .envs(set.iter().map(|(name, variable)| (name.clone(), variable.value.clone())))
         .current_dir(dir);
     let run = Run { what: "the postinstall hook", limit: POSTINSTALL, cancel };

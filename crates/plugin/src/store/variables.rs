@@ -212,6 +212,11 @@ fn is_of(home: &Home, plugin: &str, dir: &Path) -> bool {
     number_of(home, plugin, dir).is_some() || is_current()
 }
 
+/// Whether a directory is a developer's that is linked as this plugin.
+pub fn is_linked(home: &Home, plugin: &str, dir: &Path) -> bool {
+    number_of(home, plugin, dir).is_none() && is_of(home, plugin, dir)
+}
+
 impl Claim {
     /// Stages a change of the variables of the current release, by this operation. Returns what it
     /// does, without values.

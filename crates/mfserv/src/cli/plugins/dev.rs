@@ -11,7 +11,7 @@ use mfserv_core::Diagnostic;
 use mfserv_plugin::build::BuildReport;
 use mfserv_plugin::generate::{self, Purpose};
 use mfserv_plugin::store::Claim;
-use mfserv_plugin::{Home, label, store};
+use mfserv_plugin::{Home, dotenv, label, store};
 use serde_json::json;
 
 use super::app::{App, AppArgs};
@@ -64,6 +64,7 @@ impl Dev {
         };
         let outcome = op.end(linked, built)?;
         if !wait.json {
+            say_variables(&self.dir);
             print_warnings(&outcome);
         }
         let Some(plugin) = outcome.plugin else { return Ok(Outcome::Done) };
@@ -134,6 +135,18 @@ impl Dev {
             start::up(places, start::free_port(places)?)?;
         }
         session.run(started)
+    }
+}
+
+/// Which variables the `.env` of the directory sets, without their values.
+fn say_variables(dir: &Path) {
+    let names = dotenv::names(dir);
+    if !names.is_empty() {
+        print(&format!(
+            "variables of {}, for this directory alone: {}\n",
+            dotenv::FILE,
+            names.join(", ")
+        ));
     }
 }
 

@@ -13,7 +13,7 @@ use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::BuildReport;
-use mfserv_plugin::{Cancel, Home, Silent, build, generate, store};
+use mfserv_plugin::{Cancel, Home, Silent, build, dotenv, generate, store};
 use mfserv_telemetry::Follower;
 
 use super::super::{build_in, is_running, sentence};
@@ -46,6 +46,8 @@ pub struct DevSession<'a> {
     /// Where the node answers.
     address: String,
     lines: Lines,
+    /// Where its variables for development are written.
+    env_file: String,
     /// Its programs, as far as they are known.
     programs: Vec<WatcherName>,
     events: Follower,
@@ -79,6 +81,7 @@ impl<'a> DevSession<'a> {
             interrupted,
             address: String::new(),
             lines: Lines::new(places.log()),
+            env_file: dotenv::place(dir).display().to_string(),
             programs: Vec::new(),
             events: Follower::new([(events.clone(), end_of(&events))]),
             sources: BTreeMap::new(),
@@ -251,6 +254,10 @@ impl<'a> DevSession<'a> {
                 };
                 self.say_failed(&worker.watcher, &format!("ended: {why}; {again}"), &last_output);
                 self.replanned = true;
+            }
+            Fact::Note { text } if text.contains(&self.env_file) => {
+                self.starting = true;
+                self.say(&paint(&text, Colour::Doubtful));
             }
             Fact::PlanApplied { .. } => self.replanned = true,
             Fact::NodeState { state: NodeState::Stopped } => {
