@@ -13,7 +13,7 @@ use mfserv_testkit::{Client, Load, Method, Node, skipped, until};
 use crate::{PATIENCE, Turn, node};
 
 /// A copy of an example.
-fn example(node: &Node, name: &str) -> PathBuf {
+pub fn example(node: &Node, name: &str) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
     let to = node.path("apps").join(name);
     std::fs::create_dir_all(to.parent().unwrap()).unwrap();
@@ -49,7 +49,7 @@ fn command(node: &Node, command: &str, dir: &Path, more: &[&str]) -> String {
     format!("{}{}", ran.stdout, ran.stderr)
 }
 
-fn edit(dir: &Path, file: &str, from: &str, to: &str) {
+pub fn edit(dir: &Path, file: &str, from: &str, to: &str) {
     let text = std::fs::read_to_string(dir.join(file)).unwrap();
     assert!(text.contains(from), "{file}");
     std::fs::write(dir.join(file), text.replace(from, to)).unwrap();
@@ -177,15 +177,24 @@ fn an_express_app_with_a_build_step_is_served_unchanged_and_deployed() {
     let dir = lives(
         &node,
         "express",
-        "package.json:7 has start: node server.js",
-        ("/version", "server.js"),
+        "package.json:7 has start: node dist/server.js",
+        ("/version", "src/server.ts"),
     );
     assert!(node.get("/").text().contains("An Express app"));
     // What is deployed is built from the sources of now.
-    edit(&dir, "src/text.js", "An Express app", "Another text");
+    edit(&dir, "src/text.ts", "An Express app", "Another text");
     command(&node, "deploy", &dir, &[]);
     assert!(node.get("/").text().contains("Another text"));
     node.stop();
+}
+
+/// The script of the page at `/`, whose name the build has made.
+pub fn built_script(node: &Node) -> String {
+    let page = node.get("/").text();
+    let path = page.split("src=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let path = path.unwrap_or_else(|| panic!("no script: {page}"));
+    // Between the two another one may have taken its place.
+    node.get(path).text()
 }
 
 #[test]
@@ -193,7 +202,10 @@ fn a_single_page_app_is_built_and_its_routes_are_answered_with_its_page() {
     let _turn = Turn::cheap();
     let node = node();
     node.start();
-    lives(&node, "spa", "a site that esbuild builds", ("/main.js", "src/routes.js"));
+    let dir = example(&node, "spa");
+    let is = |what: &str| built_script(&node).contains(what);
+    let update = || edit(&dir, "src/routes.js", "one", "two");
+    lives_at(&node, &dir, "a site that Vite builds", "/", is, update);
     for path in ["/", "/about/us", "/spa/about/us", "/about/"] {
         let answer = node.get(path);
         assert_eq!(answer.status, 200, "{path}");
