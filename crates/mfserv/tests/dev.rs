@@ -1,6 +1,7 @@
 //! A plugin runs from its directory while it is written: what is saved is served, what is
 //! broken is shown, and no request is lost.
 
+mod builds;
 mod edits;
 mod files;
 mod link;

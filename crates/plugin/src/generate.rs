@@ -8,6 +8,7 @@
 //!              main/     a copy, without caches, environments and secrets
 //! ```
 
+mod built;
 mod code;
 mod config;
 
@@ -15,6 +16,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+pub use built::MARK as BUILT;
 pub use code::Copied;
 use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};
@@ -62,6 +64,8 @@ pub struct Wanted<'a> {
     pub purpose: Purpose,
     /// It is served at `/` as well.
     pub at_root: bool,
+    /// Somebody builds again at each edit ([`build_node`]): workers follow builds, not edits.
+    pub builds_at_edits: bool,
     /// Files that are packed though they hold secrets, by their path in the directory.
     pub named: &'a [String],
 }
@@ -109,7 +113,7 @@ pub fn generate(home: &Home, wanted: &Wanted<'_>) -> Result<(PathBuf, Copied), D
     disk::create_dir(&place)?;
     let copied = match wanted.purpose {
         Purpose::Dev => {
-            disk::relink(&place.join(CODE), wanted.source)?;
+            built::make_place(&place, wanted)?;
             Copied::default()
         }
         Purpose::Deploy => code::copy(wanted, &place.join(CODE))?,
@@ -207,14 +211,35 @@ pub fn build_node(
     if !wanted.finding.has_node {
         return Ok(());
     }
-    let dir = fs::canonicalize(place.join(CODE))
-        .map_err(|e| disk::failed("read", &place.join(CODE), e))?;
+    let dir = match wanted.purpose {
+        Purpose::Dev => wanted.source.to_owned(),
+        Purpose::Deploy => fs::canonicalize(place.join(CODE))
+            .map_err(|e| disk::failed("read", &place.join(CODE), e))?,
+    };
     if wanted.purpose == Purpose::Deploy || !code::has_modules(&dir) {
         build::node_packages(&dir, options, progress)?;
     }
     if wanted.finding.build.is_some() {
         build::node_script(&dir, "build", options, progress)?;
+        check_page(&dir, wanted)?;
+        if wanted.purpose == Purpose::Dev {
+            built::publish(place, wanted)?;
+        }
+        return Ok(());
     }
+    check_page(&dir, wanted)
+}
+
+/// Which edits renew the workers, as long as nobody builds again at edits.
+pub fn watch_sources(place: &Path, wanted: &Wanted<'_>) -> Result<(), Diagnostic> {
+    let rules = config::files(wanted, CODE);
+    rules
+        .iter()
+        .filter(|file| file.path == config::INCLUDES)
+        .try_for_each(|file| write(place, file))
+}
+
+fn check_page(dir: &Path, wanted: &Wanted<'_>) -> Result<(), Diagnostic> {
     let Some(Web::Files { dir: built, .. }) = &wanted.finding.web else { return Ok(()) };
     if dir.join(built).join("index.html").is_file() {
         return Ok(());

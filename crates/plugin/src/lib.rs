@@ -24,6 +24,7 @@ pub mod progress;
 pub mod python;
 pub mod python2;
 mod run_mark;
+pub mod sources;
 pub mod store;
 pub mod templates;
 pub mod tools;

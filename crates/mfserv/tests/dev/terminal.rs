@@ -13,7 +13,7 @@ use super::{edition, save, until_served, watched};
 use crate::{PATIENCE, Turn};
 
 /// A `mfserv dev` that runs, and what it has said. Killed when it is dropped.
-struct Session {
+pub(super) struct Session {
     child: Child,
     said: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
@@ -21,7 +21,7 @@ struct Session {
 
 impl Session {
     /// Without a terminal, so that it must be told to stay.
-    fn start(node: &Node, dir: &Path, args: &[&str]) -> Session {
+    pub(super) fn start(node: &Node, dir: &Path, args: &[&str]) -> Session {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         let dir = dir.to_string_lossy();
         let mut command = node.command(&[&["dev", &dir], args].concat());
@@ -53,12 +53,12 @@ impl Session {
         Session { child, said, reader: Some(reader) }
     }
 
-    fn said(&self) -> String {
+    pub(super) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
 
     #[track_caller]
-    fn until_said(&self, what: &str) {
+    pub(super) fn until_said(&self, what: &str) {
         let begun = std::time::Instant::now();
         while !self.said().contains(what) {
             assert!(begun.elapsed() < PATIENCE, "{what:?} is not said: {}", self.said());
@@ -68,7 +68,7 @@ impl Session {
     }
 
     /// Ctrl-C; returns all that it has said.
-    fn interrupt(self) -> String {
+    pub(super) fn interrupt(self) -> String {
         kill(self.child.id(), Signal::INT);
         self.ended()
     }

@@ -95,7 +95,7 @@ fn why_not(wanted: &Wanted<'_>, leftovers: &Leftovers, path: &str, is_dir: bool)
     }
 }
 
-fn copy_one(from: &Path, to: &Path, about: &fs::Metadata) -> Result<(), Diagnostic> {
+pub(super) fn copy_one(from: &Path, to: &Path, about: &fs::Metadata) -> Result<(), Diagnostic> {
     let failed = |e: std::io::Error| disk::failed("copy", from, e);
     if about.is_symlink() {
         return fs::read_link(from).and_then(|target| symlink(target, to)).map_err(failed);

@@ -3,13 +3,15 @@
 use mfserv_core::plan::{slots_of, split_command};
 use mfserv_core::route::{Slots, host};
 
+use super::built::MARK;
 use super::{PluginFile, Purpose, Wanted};
 use crate::discover::{Finding, Interface, Web};
 
 /// What is watched: sources, not what an app writes.
 const WATCHED: &str = "\
-*.py\n*.html\n*.jinja\n*.jinja2\n*.j2\n*.js\n*.mjs\n*.cjs\n*.ts\n*.tsx\n*.jsx\n*.rb\n*.php\n*.sh\n\
+*.py\n*.html\n*.jinja\n*.jinja2\n*.j2\n*.mako\n*.ejs\n*.pug\n*.hbs\n*.njk\n*.eta\n*.liquid\n*.mustache\n*.tmpl\n*.erb\n*.js\n*.mjs\n*.cjs\n*.ts\n*.tsx\n*.jsx\n*.rb\n*.php\n*.sh\n\
 *.toml\n*.ini\n*.yml\n*.yaml\n*.sql\nProcfile\npackage.json\n";
+pub(super) const INCLUDES: &str = ".autorestart_includes";
 const NOT_WATCHED: &str = "\
 node_modules/\n/bin/\n/local/\n/python3_virtualenv_sources/\ndist/\nbuild/\n.git/\n__pycache__/\n";
 
@@ -21,7 +23,12 @@ pub(super) fn files(wanted: &Wanted<'_>, code: &str) -> Vec<PluginFile> {
     files.text(".plugin_format_version", format!("{}\n", env!("CARGO_PKG_VERSION")));
     files.text(".releaseignore", release_ignore(wanted, code));
     if !matches!(finding.web, Some(Web::Files { .. })) {
-        files.text(".autorestart_includes", WATCHED.into());
+        let watched = match (&finding.build, wanted.builds_at_edits) {
+            (None, _) => WATCHED.into(),
+            (Some(_), false) => format!("{WATCHED}/{MARK}\n"),
+            (Some(_), true) => format!("/{MARK}\n"),
+        };
+        files.text(INCLUDES, watched);
         files.text(".autorestart_excludes", NOT_WATCHED.into());
     }
     if let Some(list) = &finding.python {

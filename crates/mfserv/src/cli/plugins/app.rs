@@ -10,7 +10,8 @@ use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::BuildOptions;
 use mfserv_plugin::discover::{self, Finding, Listing, Web};
 use mfserv_plugin::generate::{self, Purpose, Wanted};
-use mfserv_plugin::{Home, Progress};
+use mfserv_plugin::sources::Sources;
+use mfserv_plugin::{Cancel, Home, Progress};
 
 use super::cancel;
 use crate::cli::print;
@@ -30,13 +31,15 @@ pub struct AppArgs {
 }
 
 /// An app in a directory of its own.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct App {
     /// Its directory, a real path.
     dir: PathBuf,
     finding: Finding,
     /// How its plugin is called.
     pub name: String,
+    /// It is built again at each edit.
+    pub builds_at_edits: bool,
 }
 
 impl App {
@@ -71,7 +74,7 @@ impl App {
             })?,
             None => generate::name_of(&dir)?,
         };
-        Ok(Some(App { dir, finding, name }))
+        Ok(Some(App { dir, finding, name, builds_at_edits: false }))
     }
 
     /// What was found and why.
@@ -122,6 +125,41 @@ impl App {
         Ok(place)
     }
 
+    /// Whether a script builds what is served of it.
+    pub fn has_build(&self) -> bool {
+        self.finding.build.is_some()
+    }
+
+    /// The sources that its build reads.
+    pub fn sources(&self) -> Sources {
+        let served = match &self.finding.web {
+            Some(Web::Files { dir, .. }) => Some(dir.as_str()),
+            _ => None,
+        };
+        Sources::of(&self.dir, served)
+    }
+
+    /// Builds it again where it is developed, and lets the result serve; if the build fails, what
+    /// was built before goes on.
+    pub fn build_again(
+        &self,
+        places: &Places,
+        cancel: Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Diagnostic> {
+        let home = Home::new(places.home());
+        let place = generate::place_of(&home, &self.name, Purpose::Dev);
+        let options = BuildOptions { cancel, ..BuildOptions::new(home) };
+        generate::build_node(&place, &self.wanted(Purpose::Dev, false, &[]), &options, progress)
+    }
+
+    /// From now on nobody builds it again at edits: the node follows its files itself.
+    pub fn leave_to_node(&mut self, places: &Places) -> Result<(), Diagnostic> {
+        self.builds_at_edits = false;
+        let place = generate::place_of(&Home::new(places.home()), &self.name, Purpose::Dev);
+        generate::watch_sources(&place, &self.wanted(Purpose::Dev, false, &[]))
+    }
+
     /// Its paths are the same below any prefix.
     fn is_site(&self) -> bool {
         matches!(self.finding.web, Some(Web::Files { .. }))
@@ -139,6 +177,7 @@ impl App {
             name: &self.name,
             purpose,
             at_root,
+            builds_at_edits: self.builds_at_edits,
             named,
         }
     }

@@ -1,6 +1,7 @@
 //! `mfserv dev`: a plugin runs from its directory.
 
 mod lines;
+mod rebuild;
 mod session;
 
 use std::io::IsTerminal;
@@ -24,6 +25,7 @@ use crate::cli::{print, start};
 use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed, taking};
+use rebuild::Rebuild;
 use session::DevSession;
 
 #[derive(Debug, Args)]
@@ -50,7 +52,8 @@ pub struct Dev {
 impl Dev {
     pub fn run(mut self, places: &Places) -> Result<Outcome, Diagnostic> {
         places.create()?;
-        let found = self.make_plugin(places)?;
+        let app = self.make_plugin(places)?;
+        let found = app.as_ref().map(App::sentence);
         let wait = Wait { no_wait: self.wait.no_wait || self.stays(), ..self.wait };
         let mut op = Operation::new(places, "dev", &wait)?;
         let mut built = None;
@@ -69,7 +72,7 @@ impl Dev {
         }
         let Some(plugin) = outcome.plugin else { return Ok(Outcome::Done) };
         if self.stays() {
-            return self.stay(places, &plugin.name);
+            return self.stay(places, &plugin.name, app);
         }
         if outcome.applied.is_none() && !wait.json {
             print("the node is not running: it is served after `mfserv start`\n");
@@ -85,17 +88,17 @@ impl Dev {
     }
 
     /// From here on the directory is a plugin: for an app that is none, one in the home. Returns
-    /// what the app is.
-    fn make_plugin(&mut self, places: &Places) -> Result<Option<String>, Diagnostic> {
-        let Some(app) = App::of(&self.dir, &self.app)? else { return Ok(None) };
-        let sentence = app.sentence();
+    /// the app.
+    fn make_plugin(&mut self, places: &Places) -> Result<Option<App>, Diagnostic> {
+        let Some(mut app) = App::of(&self.dir, &self.app)? else { return Ok(None) };
+        app.builds_at_edits = self.stays() && app.has_build();
         let mut steps = Steps::new();
         if !self.wait.json {
-            print(&format!("{sentence}\n"));
+            print(&format!("{}\n", app.sentence()));
         }
         self.dir = app.make(places, Purpose::Dev, &[], self.take_route, &mut steps)?;
         steps.finish();
-        Ok(Some(sentence))
+        Ok(Some(app))
     }
 
     fn link(
@@ -126,11 +129,13 @@ impl Dev {
     }
 
     /// In the foreground, until Ctrl-C. A node that runs for this alone ends with it.
-    fn stay(self, places: &Places, plugin: &str) -> Result<Outcome, Diagnostic> {
+    fn stay(self, places: &Places, plugin: &str, app: Option<App>) -> Result<Outcome, Diagnostic> {
         let interrupted = cancel()?;
         let dir = self.dir.canonicalize().unwrap_or(self.dir);
         let started = !is_running(places);
-        let session = DevSession::new(places, plugin, &dir, interrupted);
+        let rebuild = app.filter(|app| app.builds_at_edits);
+        let rebuild = rebuild.map(|app| Rebuild::new(places, app, interrupted.clone()));
+        let session = DevSession::new(places, plugin, &dir, interrupted, rebuild);
         if started {
             start::up(places, start::free_port(places)?)?;
         }

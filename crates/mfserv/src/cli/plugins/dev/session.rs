@@ -18,6 +18,7 @@ use mfserv_telemetry::Follower;
 
 use super::super::{build_in, is_running, sentence};
 use super::lines::{Lines, end_of, short};
+use super::rebuild::Rebuild;
 use crate::cli::keeper::QUICK;
 use crate::cli::operation::Operation;
 use crate::cli::output::{for_terminal, is_lost, print};
@@ -55,6 +56,8 @@ pub struct DevSession<'a> {
     sources: BTreeMap<PathBuf, Option<SystemTime>>,
     /// The environment is being built again.
     build: Option<JoinHandle<Result<BuildReport, Diagnostic>>>,
+    /// The app has a build script, which runs again at each edit.
+    rebuild: Option<Rebuild>,
     /// The directory is not there any more.
     gone: bool,
     /// Its programs have not been seen ready yet.
@@ -72,6 +75,7 @@ impl<'a> DevSession<'a> {
         plugin: &str,
         dir: &Path,
         interrupted: Cancel,
+        rebuild: Option<Rebuild>,
     ) -> DevSession<'a> {
         let events = places.events_file();
         let mut session = DevSession {
@@ -86,6 +90,7 @@ impl<'a> DevSession<'a> {
             events: Follower::new([(events.clone(), end_of(&events))]),
             sources: BTreeMap::new(),
             build: None,
+            rebuild,
             gone: false,
             starting: true,
             replanned: false,
@@ -102,12 +107,14 @@ impl<'a> DevSession<'a> {
             // Ctrl-C ends it too; it leaves nothing half done.
             let _ = build.join();
         }
+        let left = self.rebuild.take().map(|rebuild| rebuild.end(self.places, started));
         if started {
             let mut steps = Steps::new();
             stop::stop(self.places, false, &mut steps)?;
             steps.finish();
         }
         let outcome = ended?;
+        left.transpose()?;
         let name = &self.plugin;
         if store::current(&Home::new(self.places.home()), name).is_ok() {
             self.say(&format!(
@@ -127,6 +134,7 @@ impl<'a> DevSession<'a> {
         let mut seen = Instant::now();
         while !self.interrupted.is_cancelled() {
             self.look();
+            self.follow_rebuild();
             if let Some(outcome) = self.over {
                 return Ok(outcome);
             }
@@ -175,7 +183,12 @@ impl<'a> DevSession<'a> {
         let ruled = rules.iter().any(|file| self.dir.join(file).exists());
         let flag =
             configure::module(self.places, &[]).map(|m| m.resolution.config.get(AUTORESTART));
+        let has_programs = !self.programs.is_empty();
         self.say(match (ruled, flag) {
+            _ if self.rebuild.is_some() => {
+                "what you save is built, and served if that goes well; Ctrl-C ends this\n"
+            }
+            (false, _) if !has_programs => "what you save is served at once; Ctrl-C ends this\n",
             (_, Ok(false)) => {
                 "no file is watched, because [autorestart] flag is 0; Ctrl-C ends this\n"
             }
@@ -219,6 +232,8 @@ impl<'a> DevSession<'a> {
 
     fn report(&mut self, fact: Fact) {
         match fact {
+            Fact::FilesChanged { plugin, files, .. }
+                if plugin == self.plugin && files == [generate::BUILT] => {}
             Fact::FilesChanged { plugin, files, more } if plugin == self.plugin => {
                 let what = match files.is_empty() {
                     true => "its files have changed".into(),
@@ -344,6 +359,12 @@ impl<'a> DevSession<'a> {
                 self.starting = true;
             }
         }
+    }
+
+    /// What the build script does, and what came of it.
+    fn follow_rebuild(&mut self) {
+        let said = self.rebuild.as_mut().map(Rebuild::look);
+        said.iter().flatten().for_each(|line| self.say(line));
     }
 
     // ---- saying ----

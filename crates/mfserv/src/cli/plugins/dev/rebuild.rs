@@ -1,0 +1,152 @@
+//! The `build` script of an app runs again when a source changes.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mfserv_core::Diagnostic;
+use mfserv_node::places::Places;
+use mfserv_node::render;
+use mfserv_plugin::sources::Sources;
+use mfserv_plugin::{Cancel, Progress};
+
+use super::super::app::App;
+use crate::cli::output::for_terminal;
+use crate::cli::report::{Colour, paint};
+
+/// How often the sources are looked at…
+const OFTEN: Duration = Duration::from_millis(150);
+/// …if a look takes less than this part of it.
+const SHARE: u32 = 20;
+/// More files than this are named by their number.
+const NAMED: usize = 3;
+
+/// Follows the sources of an app.
+pub struct Rebuild {
+    places: Places,
+    app: App,
+    interrupted: Cancel,
+    sources: Sources,
+    /// What has changed and is not built yet.
+    changed: Vec<PathBuf>,
+    running: Option<Running>,
+    looked: Instant,
+    wait: Duration,
+}
+
+struct Running {
+    began: Instant,
+    lines: Receiver<String>,
+    build: JoinHandle<Result<(), Diagnostic>>,
+}
+
+impl Rebuild {
+    /// From now on no edit is missed.
+    pub fn new(places: &Places, app: App, interrupted: Cancel) -> Self {
+        Rebuild {
+            places: places.clone(),
+            sources: app.sources(),
+            app,
+            interrupted,
+            changed: Vec::new(),
+            running: None,
+            looked: Instant::now(),
+            wait: OFTEN,
+        }
+    }
+
+    /// Begins a build if a source has changed, and follows the one that runs. One at a time: what
+    /// is edited meanwhile is built after it.
+    /// Returns what is to be said.
+    pub fn look(&mut self) -> Vec<String> {
+        match self.running.take() {
+            Some(running) => self.follow(running),
+            None => self.look_at_sources().into_iter().collect(),
+        }
+    }
+
+    fn look_at_sources(&mut self) -> Option<String> {
+        let now = Instant::now();
+        if now.duration_since(self.looked) < self.wait {
+            return None;
+        }
+        let changed = self.sources.changed();
+        self.looked = Instant::now();
+        self.wait = OFTEN.max(now.elapsed() * SHARE);
+        let is_quiet = changed.is_empty();
+        self.changed.extend(changed);
+        // An editor writes several files, or one several times: until nothing changes any more.
+        (is_quiet && !self.changed.is_empty()).then(|| self.begin())
+    }
+
+    fn begin(&mut self) -> String {
+        let mut files = std::mem::take(&mut self.changed);
+        files.sort();
+        files.dedup();
+        let named: Vec<String> =
+            files.iter().take(NAMED).map(|file| file.display().to_string()).collect();
+        let more = files.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let (sender, lines) = channel();
+        let (app, places, cancel) =
+            (self.app.clone(), self.places.clone(), self.interrupted.clone());
+        let build =
+            std::thread::spawn(move || app.build_again(&places, cancel, &mut Output(sender)));
+        self.running = Some(Running { began: Instant::now(), lines, build });
+        paint(&format!("{}{more} changed: building", named.join(", ")), Colour::Doubtful)
+    }
+
+    fn follow(&mut self, running: Running) -> Vec<String> {
+        // Asked first: what it has written is complete then.
+        let is_finished = running.build.is_finished();
+        let lines = running.lines.try_iter();
+        let mut said: Vec<String> =
+            lines.map(|line| format!("build | {}", for_terminal(&line))).collect();
+        if !is_finished {
+            self.running = Some(running);
+            return said;
+        }
+        let built = running.build.join().unwrap_or_else(|_| Err(Diagnostic::error("it failed")));
+        self.changed = self.sources.changed_meanwhile();
+        said.push(match built {
+            Ok(()) => {
+                let after_ms = running.began.elapsed().as_millis() as u64;
+                paint(&format!("built after {}", render::span(after_ms)), Colour::Good)
+            }
+            // What it has written has been said; the rest of the reasons is that.
+            Err(Diagnostic { what, because, .. }) => {
+                let why = because.first().and_then(|why| why.lines().next()).unwrap_or("unknown");
+                let text = format!("{what}: {why}; what was built before goes on serving");
+                paint(&text, Colour::Bad)
+            }
+        });
+        said
+    }
+
+    /// Waits for the build that runs. `node_ends`: nobody serves the app any more.
+    pub fn end(mut self, places: &Places, node_ends: bool) -> Result<(), Diagnostic> {
+        if let Some(running) = self.running.take() {
+            // What ends the session ends it, too.
+            self.interrupted.cancel();
+            let _ = running.build.join();
+        }
+        if node_ends { Ok(()) } else { self.app.leave_to_node(places) }
+    }
+}
+
+/// Hands on what a build writes.
+struct Output(Sender<String>);
+
+impl Progress for Output {
+    fn step(&mut self, _what: &str) {}
+
+    fn line(&mut self, text: &str) {
+        // Nobody listens any more when the session has ended.
+        let _ = self.0.send(text.to_owned());
+    }
+
+    fn notice(&mut self, notice: Diagnostic) {
+        notice.to_string().lines().for_each(|line| self.line(line));
+    }
+}

@@ -1,0 +1,76 @@
+//! What the `build` script of an app in development has made, and how it comes to be served.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mfserv_core::Diagnostic;
+use mfserv_platform::disk;
+
+use super::code::copy_one;
+use super::{CODE, Purpose, Wanted};
+use crate::discover::Web;
+
+/// Is written after each build: a change of it renews the workers.
+pub const MARK: &str = ".mfserv-built";
+
+/// The directory of a site that is built while it is worked on. It is served from a copy: a build
+/// that fails, or is under way, has often removed the last one already.
+pub(super) fn site<'a>(wanted: &'a Wanted<'_>) -> Option<&'a str> {
+    let is_built = wanted.purpose == Purpose::Dev && wanted.finding.build.is_some();
+    match &wanted.finding.web {
+        Some(Web::Files { dir, .. }) if is_built && !dir.is_empty() => Some(dir),
+        _ => None,
+    }
+}
+
+/// Makes the place of the app's own files: a link to them, or a directory for the copy of a site.
+pub(super) fn make_place(place: &Path, wanted: &Wanted<'_>) -> Result<(), Diagnostic> {
+    let code = place.join(CODE);
+    match site(wanted) {
+        Some(_) if code.is_symlink() => disk::remove(&code).and_then(|()| disk::create_dir(&code)),
+        Some(_) => disk::create_dir(&code),
+        None => {
+            if !code.is_symlink() {
+                disk::remove(&code)?;
+            }
+            disk::relink(&code, wanted.source)
+        }
+    }
+}
+
+/// Lets what was built be served: a site at once, a server by workers that take over.
+pub(super) fn publish(place: &Path, wanted: &Wanted<'_>) -> Result<(), Diagnostic> {
+    let Some(dir) = site(wanted) else {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let text = format!("{}\n", now.unwrap_or_default().as_millis());
+        return disk::write(&place.join(MARK), text.as_bytes());
+    };
+    let target = place.join(CODE).join(dir);
+    target.parent().map_or(Ok(()), disk::create_dir)?;
+    disk::sweep_beside(&target);
+    let stage = disk::beside(&target, "stage");
+    let copied = copy_all(&wanted.source.join(dir), &stage);
+    let result = copied.and_then(|()| disk::swap_in(&stage, &target));
+    if result.is_err() {
+        let _ = disk::remove(&stage);
+    }
+    result
+}
+
+fn copy_all(from: &Path, to: &Path) -> Result<(), Diagnostic> {
+    let mut todo = vec![PathBuf::new()];
+    while let Some(below) = todo.pop() {
+        let dir = from.join(&below);
+        disk::create_dir(&to.join(&below))?;
+        for entry in fs::read_dir(&dir).map_err(|e| disk::failed("read", &dir, e))? {
+            let entry = entry.map_err(|e| disk::failed("read", &dir, e))?;
+            let about = entry.metadata().map_err(|e| disk::failed("read", &entry.path(), e))?;
+            let path = below.join(entry.file_name());
+            match about.is_dir() {
+                true => todo.push(path),
+                false => copy_one(&entry.path(), &to.join(path), &about)?,
+            }
+        }
+    }
+    Ok(())
+}
