@@ -3,7 +3,8 @@
 #
 #   make              build the environment of the plugin
 #   make develop      build, and run the plugin from this directory
-#   make release      build from scratch, and pack the plugin into one file
+#   make release      build from scratch, and pack the plugin into one file; with STANDALONE=1
+#                     it brings its base environment along, for machines without a network
 #   make check        check the configuration
 #   make clean        remove what was built; make superclean: the pinned versions too
 #
@@ -55,7 +56,7 @@ release$(call colons,release)
 	@_plugins.build
 	$(STEP) custom
 	$(STEP) precustom
-	@_plugins.make --show-plugin-path
+	@_plugins.make $(if $(STANDALONE),--standalone) --show-plugin-path
 
 check$(call colons,check)
 	@plugins.check .

@@ -55,6 +55,7 @@ mod reproducible;
 mod roles;
 mod ship;
 mod slots;
+mod standalone;
 mod start_and_stop;
 mod states;
 mod stopping;

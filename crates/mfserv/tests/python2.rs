@@ -194,7 +194,7 @@ fn plugins_of_the_templates_for_python2_are_built_packed_installed_and_served() 
     // The first one makes it for all nodes of the tests, which share the directory: its programs
     // must not name the home of this node.
     let home = Home::new(node.home());
-    base::ensure(&home, &python, &Cancel::default(), &mut Silent).unwrap();
+    base::ensure(&home, &python, None, &Cancel::default(), &mut Silent).unwrap();
     let wrapper = home.base().join("python2.7/bin/bjoern_wrapper.py");
     let first = std::fs::read_to_string(wrapper).unwrap();
     assert!(!first.contains(&*node.home().to_string_lossy()), "{first}");

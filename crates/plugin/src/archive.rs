@@ -18,7 +18,7 @@ mod unpack;
 pub use limits::Limits;
 pub use manifest::{Kind, MANIFEST, Manifest, Member};
 pub(crate) use pack::pack_again;
-pub use pack::{file_name, pack};
+pub use pack::{file_name, pack, pack_standalone};
 pub(crate) use read::read_metadata;
 pub use read::{Metadata, Package, read, read_installed};
 pub use unpack::{Inspected, inspect, unpack};

@@ -21,10 +21,12 @@ use crate::python::{self, Interpreter, Packages, Toolbox};
 use crate::tools;
 use mfserv_platform::disk;
 
+mod carried;
 mod layers;
 mod locks;
 mod portable;
 
+pub use carried::{CARRIED, carry};
 pub use layers::ensure_layers;
 pub(crate) use layers::{VARIABLE as LAYERS_VARIABLE, is_of_layers, layers_beside};
 pub use locks::{constraints, lock};
@@ -57,6 +59,10 @@ const PROGRAMS: &[(&str, &str)] = &[
 
 /// How long making a base environment may take, a slow network included.
 const LIMIT: Duration = Duration::from_secs(900);
+/// What to do without a network.
+const ONCE: &str = "making it needs the Python package index once: check the network, the proxy \
+    or PIP_INDEX_URL; without a network, `mfserv setup --export DIR` on a machine that has one, \
+    and `mfserv setup --import FILE` here";
 /// The file that says that an environment is whole, written last.
 const MARK: &str = ".mfserv-base.json";
 
@@ -138,26 +144,44 @@ pub fn list(home: &Home) -> Vec<BaseEnvironment> {
 }
 
 /// The base environment of an interpreter, made if it is missing or not of this
-/// version of mfserv. Needs the network when it is made, and fetches uv then, with which
+/// version of mfserv. It is made of what the `release` that needs it has brought along (see
+/// [`carry`]), else it needs the network, and fetches uv then, with which
 /// it and later builds take a fraction of the time; where that fails, pip does it. Two that
 /// want it at the same time: one makes it, the other waits.
 pub fn ensure(
     home: &Home,
     python: &Interpreter,
+    release: Option<&Path>,
     cancel: &Cancel,
     progress: &mut dyn Progress,
 ) -> Result<BaseEnvironment, Diagnostic> {
-    match current(home, python) {
-        Some(base) => Ok(base),
-        None => {
-            lock(python)?;
-            let uv = (!python.is_2()).then(|| tools::uv(home, python, cancel, progress));
-            if let Some(Err(why)) = uv {
-                progress.step(&format!("going on with pip: {}", why.what));
-            }
-            ensure_from(home, python, Packages::Index, cancel, progress)
-        }
+    if let Some(base) = current(home, python) {
+        return Ok(base);
     }
+    lock(python)?;
+    let carried = release.map(|dir| carried::wheels_of(dir, python));
+    if let Some(Ok(wheels)) = &carried {
+        return ensure_from(home, python, Packages::Wheels(wheels), cancel, progress);
+    }
+    let why = carried.and_then(Result::err);
+    let version = &python.short_version;
+    reach_index(&format!("the base environment of Python {version} is not there"), why)?;
+    let uv = (!python.is_2()).then(|| tools::uv(home, python, cancel, progress));
+    if let Some(Err(why)) = uv {
+        progress.step(&format!("going on with pip: {}", why.what));
+    }
+    ensure_from(home, python, Packages::Index, cancel, progress)
+}
+
+/// An error at once where the network is not there: pip and uv would try again for half a minute,
+/// and say a page.
+fn reach_index(missing: &str, why: Option<String>) -> Result<(), Diagnostic> {
+    let Err(unreachable) = python::reach_index() else { return Ok(()) };
+    let error = Diagnostic::error(format!("{missing}, and cannot be made here"));
+    let error = why.into_iter().fold(error, |error, why| error.because(why));
+    Err(error
+        .because(unreachable)
+        .help(format!("{ONCE}; `mfserv release --standalone` makes packages that need none")))
 }
 
 /// The same, from where the packages are.
@@ -244,7 +268,7 @@ fn make(
     let list = dir.join("base-requirements.txt");
     disk::write(&list, lock(python)?.as_bytes())?;
     toolbox.install(dir, &list, packages, progress).map_err(|error| match error.help {
-        None => error.help("making it needs the Python package index once: check the network, the proxy or PIP_INDEX_URL; without a network, `mfserv setup --export DIR` on a machine that has one, and `mfserv setup --import FILE` here"),
+        None => error.help(ONCE),
         Some(_) => error,
     })?;
     for (path, text) in modules(python) {
@@ -330,7 +354,7 @@ mod tests {
             has_ensurepip: true,
         };
         let home = Home::new(folder.path());
-        let error = ensure(&home, &python, &Cancel::default(), &mut Silent).unwrap_err();
+        let error = ensure(&home, &python, None, &Cancel::default(), &mut Silent).unwrap_err();
         assert!(
             error.to_string().contains("3.6.15") && error.to_string().contains("3.7"),
             "{error}"

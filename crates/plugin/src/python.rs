@@ -10,9 +10,11 @@ use std::time::Duration;
 use mfserv_core::Diagnostic;
 
 mod freeze;
+mod index;
 mod interpreter;
 mod pip;
 
+pub(crate) use index::reach_index;
 pub use interpreter::{DEFAULT, Interpreter, find, locate, on_path};
 pub(crate) use interpreter::{how_to_install, is_virtual_environment};
 

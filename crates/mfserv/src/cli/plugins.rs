@@ -15,7 +15,7 @@ pub mod releases;
 mod setup;
 mod variables;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use build::{Build, Release};
 pub use deploy::{Deploy, Init};
@@ -30,7 +30,7 @@ use mfserv_core::status::WatcherStatus;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::{BuildOptions, BuildReport, build as build_plugin};
 use mfserv_plugin::dangers::dangers;
-use mfserv_plugin::{Cancel, Home, Progress, base, imports, python};
+use mfserv_plugin::{Cancel, Home, Progress, archive, base, imports, python};
 pub use new::New;
 pub use releases::{Releases, Repackage, Rollback};
 pub use setup::Setup;
@@ -50,23 +50,48 @@ fn ensure_base(
     python: Option<&str>,
     steps: &mut dyn Progress,
 ) -> Result<base::BaseEnvironment, Diagnostic> {
-    ensure_base_unless(places, python, &cancel()?, steps)
+    ensure_base_unless(places, python, None, &cancel()?, steps)
 }
 
+/// The base environment; `release`: what needs it, and may have brought it along.
 fn ensure_base_unless(
     places: &Places,
     python: Option<&str>,
+    release: Option<&Path>,
     cancel: &Cancel,
     steps: &mut dyn Progress,
 ) -> Result<base::BaseEnvironment, Diagnostic> {
     let interpreter = python::find(python)?;
     let home = Home::new(places.home());
-    let base = base::ensure(&home, &interpreter, cancel, steps)?;
-    let module = configure::module(places, &[])?;
-    if module.resolution.config.get(PYTHON_LEGACY_LAYERS) {
-        base::ensure_layers(&home, &base, cancel, steps)?;
+    let base = base::ensure(&home, &interpreter, release, cancel, steps)?;
+    if has_layers(places)? {
+        base::ensure_layers(&home, &base, release, cancel, steps)?;
     }
     Ok(base)
+}
+
+/// Whether plugins of this node get the packages of MFSERV's layers.
+fn has_layers(places: &Places) -> Result<bool, Diagnostic> {
+    Ok(configure::module(places, &[])?.resolution.config.get(PYTHON_LEGACY_LAYERS))
+}
+
+/// Packs a plugin that is built; `standalone`: with the base environment that it needs.
+pub fn pack_in(
+    places: &Places,
+    dir: &Path,
+    out_dir: &Path,
+    standalone: bool,
+    steps: &mut dyn Progress,
+) -> Result<PathBuf, Diagnostic> {
+    let spec = own_spec(places, dir)?;
+    if !standalone || !base::is_wanted(dir, &spec) {
+        return archive::pack(dir, &spec.general, out_dir, steps);
+    }
+    let interpreter = python::find(spec.general.python.as_deref())?;
+    let (home, layers, cancel) = (Home::new(places.home()), has_layers(places)?, cancel()?);
+    base::carry(&home, &interpreter, layers, &cancel, steps, |carried, steps| {
+        archive::pack_standalone(dir, &spec.general, out_dir, carried, steps)
+    })
 }
 
 /// Ctrl-C stops the programs that an operation runs, and leaves nothing half done.

@@ -9,14 +9,14 @@ use clap::Parser;
 use mfserv_core::Diagnostic;
 use mfserv_core::names::check_plugin_name;
 use mfserv_plugin::store::{self, Installed, Origin};
-use mfserv_plugin::{Home, Silent, archive, build as builder, label};
+use mfserv_plugin::{Home, Silent, build as builder, label};
 
 use super::lines::Line;
 use super::{failed, only_own_base_dir, places};
 use crate::cli::operation::{Operation, print_warnings};
 use crate::cli::plugins::dev::link;
 use crate::cli::plugins::releases::repackage as again;
-use crate::cli::plugins::{build_in, cancel, own_spec, sentence};
+use crate::cli::plugins::{build_in, cancel, pack_in, sentence};
 use crate::cli::progress::{Notices, Steps};
 use crate::cli::report::{self, Outcome};
 use crate::cli::{complain, print};
@@ -139,15 +139,17 @@ struct Pack {
     /// Say where the file is.
     #[arg(long)]
     show_plugin_path: bool,
+    /// Pack the base environment too, for machines without a network.
+    #[arg(long)]
+    standalone: bool,
 }
 
 pub fn pack() -> Result<Outcome, Diagnostic> {
     let args = Pack::parse();
     let places = places()?;
     let line = Line::of_tool("- Building plugin...");
-    let packed = own_spec(&places, &args.plugin_path).and_then(|spec| {
-        archive::pack(&args.plugin_path, &spec.general, Path::new("."), &mut Notices)
-    });
+    let here = Path::new(".");
+    let packed = pack_in(&places, &args.plugin_path, here, args.standalone, &mut Notices);
     match packed {
         Ok(file) => {
             line.ok("");

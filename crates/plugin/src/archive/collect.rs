@@ -24,7 +24,7 @@ use mfserv_platform::disk;
 pub(super) const DEFAULT_IGNORE: &str = include_str!("../../templates/shared/releaseignore");
 
 /// What is never packaged: it is made at the place where the plugin is installed.
-const NEVER: &str = "/local\n/.local.*\n/.node_modules.*\n/.configuration_cache\n/.manifest.json\n/.metadata.json\n/.files.json\n/.committed\n/.mfserv-files.json\n/.mfserv-moving.json\n/*.plugin\n";
+const NEVER: &str = "/local\n/.local.*\n/.node_modules.*\n/.configuration_cache\n/.manifest.json\n/.metadata.json\n/.files.json\n/.committed\n/.mfserv-files.json\n/.mfserv-moving.json\n/.mfserv-base\n/*.plugin\n";
 
 /// How much of a file is looked at for secrets, bytes.
 const BEGINNING: u64 = 64 * 1024;
@@ -79,6 +79,20 @@ pub(super) fn collect(
     refuse_twins(dir, &members)?;
     refuse_cycle(dir, &members)?;
     Ok((members, walk.findings))
+}
+
+/// All that is below `path` in a directory, as it is, and the directories on the way.
+pub(super) fn collect_below(root: &Path, path: &str) -> Result<Vec<Member>, Diagnostic> {
+    let mut walk = Walk {
+        root,
+        never: Gitignore::empty(),
+        ignore: Gitignore::empty(),
+        leftovers: Leftovers::none(),
+        members: Vec::new(),
+        findings: Findings::default(),
+    };
+    walk.entry(path.to_owned(), None)?;
+    Ok(walk.members)
 }
 
 /// Two names that differ only in the case of their letters are one file on some

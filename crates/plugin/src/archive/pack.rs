@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use mfserv_core::Diagnostic;
 use mfserv_core::plugin_spec::General;
 
-use super::collect::{Summing, collect};
+use super::collect::{Summing, collect, collect_below};
 use super::manifest::{Kind, MANIFEST, Manifest, Member};
 use super::{FILES, METADATA, TOP};
+use crate::base::CARRIED;
 use crate::build::{PYTHON_SOURCES, WHEELS_MARK};
 use crate::label;
 use crate::leftovers::Leftovers;
@@ -34,7 +35,19 @@ pub fn pack(
     out_dir: &Path,
     progress: &mut dyn Progress,
 ) -> Result<PathBuf, Diagnostic> {
-    pack_members(dir, general, out_dir, Leftovers::new(), progress)
+    pack_members(dir, general, out_dir, (Leftovers::new(), None), progress)
+}
+
+/// The same, with what [`crate::base::carry`] has collected: the package brings its base
+/// environment along.
+pub fn pack_standalone(
+    dir: &Path,
+    general: &General,
+    out_dir: &Path,
+    carried: &Path,
+    progress: &mut dyn Progress,
+) -> Result<PathBuf, Diagnostic> {
+    pack_members(dir, general, out_dir, (Leftovers::new(), Some(carried)), progress)
 }
 
 /// The same for what was installed: what was packed once is packed again, whatever it is called.
@@ -44,21 +57,26 @@ pub(crate) fn pack_again(
     out_dir: &Path,
     progress: &mut dyn Progress,
 ) -> Result<PathBuf, Diagnostic> {
-    pack_members(dir, general, out_dir, Leftovers::none(), progress)
+    let carried = dir.join(CARRIED).is_dir().then_some(dir);
+    pack_members(dir, general, out_dir, (Leftovers::none(), carried), progress)
 }
 
 fn pack_members(
     dir: &Path,
     general: &General,
     out_dir: &Path,
-    leftovers: Leftovers,
+    (leftovers, carried): (Leftovers, Option<&Path>),
     progress: &mut dyn Progress,
 ) -> Result<PathBuf, Diagnostic> {
     let name = label::read_name(dir)?;
     check_built(dir)?;
     progress.step("reading the plugin directory");
-    let (members, findings) = collect(dir, leftovers)?;
+    let (mut members, findings) = collect(dir, leftovers)?;
     findings.report(progress);
+    if let Some(root) = carried {
+        members.extend(collect_below(root, CARRIED)?);
+    }
+    members.sort_by(|a, b| a.path.cmp(&b.path));
     let manifest = Manifest {
         format: 1,
         name: name.clone(),
@@ -72,7 +90,7 @@ fn pack_members(
     let place = out_dir.join(file_name(&name, general));
     progress.step(&format!("packing {} files", manifest.members.len()));
     let stage = disk::beside(&place, "new");
-    let written = write(dir, &manifest, general, &stage)
+    let written = write((dir, carried.unwrap_or(dir)), &manifest, general, &stage)
         .and_then(|()| fs::rename(&stage, &place).map_err(|e| disk::failed("write", &place, e)));
     if written.is_err() {
         let _ = fs::remove_file(&stage);
@@ -137,7 +155,7 @@ fn size_of(kind: &Kind) -> u64 {
 }
 
 fn write(
-    dir: &Path,
+    (dir, carried): (&Path, &Path),
     manifest: &Manifest,
     general: &General,
     stage: &Path,
@@ -154,7 +172,8 @@ fn write(
     tar.text(METADATA, &json(&metadata(manifest, general)?)).map_err(failed)?;
     tar.text(FILES, &json(&file_list(manifest))).map_err(failed)?;
     for member in &manifest.members {
-        tar.member(dir, member)?;
+        let root = if Path::new(&member.path).starts_with(CARRIED) { carried } else { dir };
+        tar.member(root, member)?;
     }
     let packer = tar.0.into_inner().map_err(failed)?;
     packer.finish().and_then(|file| file.sync_data()).map_err(failed)

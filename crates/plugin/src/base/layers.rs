@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use mfserv_core::Diagnostic;
 use mfserv_platform::disk;
 
-use super::{BaseEnvironment, LIMIT, site_packages};
+use super::{BaseEnvironment, LIMIT, carried, reach_index, site_packages};
 use crate::home::Home;
 use crate::progress::{Cancel, Progress};
-use crate::python::{Interpreter, Packages, Toolbox};
+use crate::python::{Interpreter, Packages, Rules, Toolbox};
 
 /// The exact versions of all packages (a pip requirements file).
 const LOCK: &str = include_str!("../../python/layers-requirements.txt");
@@ -21,10 +21,12 @@ const MARK: &str = ".mfserv-layers";
 pub(crate) const VARIABLE: &str = "MFSERV_PYTHON_LEGACY_LAYERS";
 
 /// Makes the packages of the layers for the Python of a base environment, unless they are there.
-/// Needs the network when it makes them. An older Python has none, which is said.
+/// Needs the network when it makes them, unless the `release` that needs them has brought them
+/// along. An older Python has none, which is said.
 pub fn ensure_layers(
     home: &Home,
     base: &BaseEnvironment,
+    release: Option<&Path>,
     cancel: &Cancel,
     progress: &mut dyn Progress,
 ) -> Result<(), Diagnostic> {
@@ -45,7 +47,12 @@ pub fn ensure_layers(
     let place = super::place(home, &name)?;
     let _lock = disk::Lock::wait(&home.base().join(".layers.lock"), "the layers", LIMIT)?;
     if !place.join(MARK).is_file() {
-        let made = make(home, &place, python, cancel, progress);
+        let wheels = release.and_then(|dir| carried::layers_of(dir, python));
+        if wheels.is_none() {
+            reach_index("the packages of MFSERV's layers are not there", None)?;
+        }
+        let from = wheels.as_deref().map_or(Packages::Index, Packages::Wheels);
+        let made = make(home, &place, python, from, cancel, progress);
         if made.is_err() {
             let _ = disk::remove(&place);
         }
@@ -58,6 +65,7 @@ fn make(
     home: &Home,
     place: &Path,
     python: &Interpreter,
+    from: Packages<'_>,
     cancel: &Cancel,
     progress: &mut dyn Progress,
 ) -> Result<(), Diagnostic> {
@@ -68,8 +76,37 @@ fn make(
     toolbox.make_environment(place, progress)?;
     let list = place.join("requirements.txt");
     disk::write(&list, LOCK.as_bytes())?;
-    toolbox.install(place, &list, Packages::Index, progress)?;
+    toolbox.install(place, &list, from, progress)?;
     disk::write(&place.join(MARK), b"")
+}
+
+/// The list of the packages, beside their wheels.
+const LIST: &str = "lock.txt";
+
+/// Fills a directory, which does not exist yet, with the wheels of the layers for an interpreter.
+/// An older Python has none.
+pub(super) fn fill(
+    home: &Home,
+    python: &Interpreter,
+    dir: &Path,
+    cancel: &Cancel,
+    progress: &mut dyn Progress,
+) -> Result<(), Diagnostic> {
+    if python.is_before(OLDEST) {
+        return Ok(());
+    }
+    disk::create_dir(dir)?;
+    disk::write(&dir.join(LIST), LOCK.as_bytes())?;
+    progress.step("collecting the packages of MFSERV's layers");
+    let uv = Toolbox::find_uv(home, python);
+    let toolbox = Toolbox { home, interpreter: python, uv, limit: LIMIT, cancel };
+    toolbox.wheels(&dir.join(LIST), dir, &Rules::default(), progress)
+}
+
+/// The directory itself, if [`fill`] has filled it with the packages of today.
+pub(super) fn wheels_in(dir: &Path) -> Option<PathBuf> {
+    let list = std::fs::read(dir.join(LIST)).ok()?;
+    (list == LOCK.as_bytes()).then(|| dir.to_owned())
 }
 
 fn link(dir: &Path, python: &Interpreter) -> PathBuf {

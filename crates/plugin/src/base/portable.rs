@@ -21,9 +21,11 @@ use mfserv_platform::disk;
 
 /// What an archive says about itself; in it.
 const ABOUT: &str = "base.json";
+/// The directory of its wheels.
+const WHEELS: &str = "wheels";
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct About {
+pub(super) struct About {
     format: u32,
     lock: String,
     python: String,
@@ -32,7 +34,7 @@ struct About {
 }
 
 impl About {
-    fn of(python: &Interpreter) -> Self {
+    pub(super) fn of(python: &Interpreter) -> Self {
         Self {
             format: 1,
             lock: disk::fingerprint([("lock", lock(python).unwrap_or_default().as_bytes())]),
@@ -41,6 +43,54 @@ impl About {
             mfserv: env!("CARGO_PKG_VERSION").into(),
         }
     }
+
+    /// What the directory of an export says about itself.
+    fn read(dir: &Path) -> Result<Self, String> {
+        let text = read_small(&dir.join(ABOUT)).map_err(|e| format!("{ABOUT}: {e}"))?;
+        serde_json::from_str(&text).map_err(|e| format!("{ABOUT}: {e}"))
+    }
+
+    /// The error is why the base environment of this interpreter cannot be made of it.
+    fn fits(&self, python: &Interpreter) -> Result<(), String> {
+        let wanted = Self::of(python);
+        if (&self.python, &self.abi) != (&wanted.python, &wanted.abi) {
+            let (path, abi) = (python.path.display(), wanted.abi);
+            return Err(format!("it is for {}, and {path} is {abi}", self.abi));
+        }
+        match self.format == wanted.format && self.lock == wanted.lock {
+            true => Ok(()),
+            false => Err(format!(
+                "it has the packages of mfserv {}, and this is mfserv {}",
+                self.mfserv, wanted.mfserv
+            )),
+        }
+    }
+}
+
+/// The wheels in a directory that [`fill`] has made, if the base environment of this interpreter
+/// is made of them. The error is why not.
+pub(super) fn wheels_for(dir: &Path, python: &Interpreter) -> Result<PathBuf, String> {
+    About::read(dir)?.fits(python)?;
+    Ok(dir.join(WHEELS))
+}
+
+/// Fills a directory, which does not exist yet, with what the base environment of an interpreter
+/// is made of.
+pub(super) fn fill(
+    home: &Home,
+    python: &Interpreter,
+    dir: &Path,
+    cancel: &Cancel,
+    progress: &mut dyn Progress,
+) -> Result<(), Diagnostic> {
+    disk::create_dir(&dir.join(WHEELS))?;
+    let about = serde_json::to_vec_pretty(&About::of(python)).unwrap_or_default();
+    disk::write(&dir.join(ABOUT), &about)?;
+    disk::write(&dir.join("lock.txt"), lock(python)?.as_bytes())?;
+    progress.step("collecting the packages of the base environment");
+    let uv = Toolbox::find_uv(home, python);
+    let toolbox = Toolbox { home, interpreter: python, uv, limit: LIMIT, cancel };
+    toolbox.wheels(&dir.join("lock.txt"), &dir.join(WHEELS), &Rules::default(), progress)
 }
 
 /// Writes what the base environment of an interpreter is made of to
@@ -57,16 +107,8 @@ pub fn export(
     let place = out_dir.join(format!("mfserv-base-python{}.tar.zst", python.short_version));
     with_stage(home, |stage| {
         let name = format!("base-python{}", python.short_version.replace('.', "_"));
-        disk::create_dir(&stage.join("wheels"))?;
-        let about = serde_json::to_vec_pretty(&About::of(python)).unwrap_or_default();
-        disk::write(&stage.join(ABOUT), &about)?;
-        disk::write(&stage.join("lock.txt"), lock(python)?.as_bytes())?;
+        fill(home, python, stage, cancel, progress)?;
         disk::write(&stage.join(".layerapi2_label"), format!("plugin_{name}@mfserv\n").as_bytes())?;
-        progress.step("collecting the packages of the base environment");
-        let uv = Toolbox::find_uv(home, python);
-        let toolbox = Toolbox { home, interpreter: python, uv, limit: LIMIT, cancel };
-        let wheels = stage.join("wheels");
-        toolbox.wheels(&stage.join("lock.txt"), &wheels, &Rules::default(), progress)?;
         let file = archive::pack(stage, &general(), &home.base(), progress)?;
         let moved = fs::copy(&file, &place).map_err(|e| disk::failed("write", &place, e));
         let _ = disk::remove(&file);
@@ -88,43 +130,26 @@ pub fn import(
     with_stage(home, |stage| {
         progress.step(&format!("reading {}", file.display()));
         archive::unpack(file, stage, Limits::default())?;
-        check(file, stage, python)?;
+        let wheels = checked(file, stage, python)?;
         if let Some(base) = current(home, python) {
             return Ok(base);
         }
-        ensure_from(home, python, Packages::Wheels(&stage.join("wheels")), cancel, progress)
+        ensure_from(home, python, Packages::Wheels(&wheels), cancel, progress)
     })
 }
 
-fn check(file: &Path, stage: &Path, python: &Interpreter) -> Result<(), Diagnostic> {
-    let refused = |because: String| {
+/// The wheels that were unpacked to `stage`.
+fn checked(file: &Path, stage: &Path, python: &Interpreter) -> Result<PathBuf, Diagnostic> {
+    wheels_for(stage, python).map_err(|because| {
         Diagnostic::error(format!("{} is no base environment for this machine", file.display()))
             .kind(Kind::Refused)
             .because(because)
             .help("export it again: with this version of mfserv, for this Python, on this kind of machine")
-    };
-    let text = read_small(&stage.join(ABOUT)).map_err(|e| refused(format!("{ABOUT}: {e}")))?;
-    let about: About = serde_json::from_str(&text).map_err(|e| refused(format!("{ABOUT}: {e}")))?;
-    let wanted = About::of(python);
-    if (&about.python, &about.abi) != (&wanted.python, &wanted.abi) {
-        return Err(refused(format!(
-            "it is for {}, and {} is {}",
-            about.abi,
-            python.path.display(),
-            wanted.abi
-        )));
-    }
-    if about.format != wanted.format || about.lock != wanted.lock {
-        return Err(refused(format!(
-            "it has the packages of mfserv {}, and this is mfserv {}",
-            about.mfserv, wanted.mfserv
-        )));
-    }
-    Ok(())
+    })
 }
 
 /// Runs with a path below `var/base` that does not exist yet, and is removed afterwards.
-fn with_stage<T>(
+pub(super) fn with_stage<T>(
     home: &Home,
     run: impl FnOnce(&Path) -> Result<T, Diagnostic>,
 ) -> Result<T, Diagnostic> {

@@ -47,7 +47,8 @@ fn a_plugin_is_built_and_served_with_each_interpreter_that_it_names() {
         assert_eq!(name, format!("python{version}"));
         let node = Node::new();
         let shared = lend_bases(&node);
-        let base = base::ensure(&shared, &interpreter, &Cancel::default(), &mut Silent).unwrap();
+        let base =
+            base::ensure(&shared, &interpreter, None, &Cancel::default(), &mut Silent).unwrap();
         let dir = node.plugin("python3_raw_wsgi", "named").canonicalize().unwrap();
         let config = fs::read_to_string(dir.join("config.ini")).unwrap();
         let named = format!("[general]\n_python={name}");

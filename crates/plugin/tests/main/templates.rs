@@ -35,7 +35,8 @@ pub fn with_base(node: &Node) -> Arc<Base> {
         let folder = tempfile::tempdir().unwrap();
         let python = python::find(None).unwrap();
         let home = Home::new(folder.path());
-        let environment = base::ensure(&home, &python, &Cancel::default(), &mut Silent).unwrap();
+        let environment =
+            base::ensure(&home, &python, None, &Cancel::default(), &mut Silent).unwrap();
         Arc::new(Base { environment, folder })
     });
     *shared = Arc::downgrade(&base);

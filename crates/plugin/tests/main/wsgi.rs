@@ -87,7 +87,7 @@ fn a_flask_plugin_goes_from_template_to_running_app() {
     let base = shared.environment.clone();
     assert_eq!(base::find(&node.home, &interpreter.short_version).unwrap(), base);
     let mut reported = Reported::default();
-    base::ensure(&node.home, &interpreter, &Cancel::default(), &mut reported).unwrap();
+    base::ensure(&node.home, &interpreter, None, &Cancel::default(), &mut reported).unwrap();
     assert!(reported.0.is_empty(), "made once: {:?}", reported.0);
 
     let dir = node.plugin("python3_flask", "sample");

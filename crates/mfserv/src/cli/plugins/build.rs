@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use mfserv_core::Diagnostic;
-use mfserv_plugin::archive;
 
-use super::{build_in, own_spec, sentence};
+use super::{build_in, pack_in, sentence};
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use crate::cli::{print, print_json};
@@ -42,14 +41,17 @@ pub struct Release {
     /// Directory of the package.
     #[arg(long, short, default_value = ".", value_hint = clap::ValueHint::DirPath)]
     output: PathBuf,
+    /// Pack the base environment too: the package needs no network where it is installed, not
+    /// even in a new home.
+    #[arg(long)]
+    standalone: bool,
 }
 
 impl Release {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let general = own_spec(places, &self.dir)?.general;
         let mut steps = Steps::new();
         let report = build_in(places, &self.dir, &mut steps)?;
-        let file = archive::pack(&self.dir, &general, &self.output, &mut steps)?;
+        let file = pack_in(places, &self.dir, &self.output, self.standalone, &mut steps)?;
         steps.finish();
         print(&sentence(&report));
         let file = file.canonicalize().unwrap_or(file);

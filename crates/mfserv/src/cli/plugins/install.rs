@@ -202,7 +202,7 @@ pub fn stage(
         }
         if base::is_wanted(dir, &prepared.spec) {
             let python = prepared.spec.general.python.as_deref();
-            ensure_base_unless(places, python, &base_cancel, &mut Steps::silent())?;
+            ensure_base_unless(places, python, Some(dir), &base_cancel, &mut Steps::silent())?;
         }
         Ok(prepared)
     };
