@@ -25,6 +25,7 @@ mod show;
 pub mod socket_activate;
 mod sparkline;
 pub mod start;
+mod status;
 pub mod stop;
 mod top;
 mod unknown;
@@ -68,7 +69,7 @@ enum Command {
     /// Change the number of workers of an app.
     Scale(operate::Scale),
     /// Show what runs, what fails and why.
-    Status(show::Look),
+    Status(status::StatusOf),
     /// Show the processes of workers: phase, memory, CPU.
     Ps(show::Look),
     /// Show the logs of apps, extra daemons and roles.
@@ -160,7 +161,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::Run(args) => args.run(&places),
         Command::Upgrade(args) => args.run(&places),
         Command::Scale(args) => args.run(&places),
-        Command::Status(args) => args.status(&places),
+        Command::Status(args) => args.run(&places),
         Command::Ps(args) => args.ps(&places),
         Command::Logs(args) => args.run(&places),
         Command::Metrics(args) => args.run(&places),

@@ -58,6 +58,7 @@ mod slots;
 mod standalone;
 mod start_and_stop;
 mod states;
+mod status;
 mod stopping;
 mod streams;
 mod taking;

@@ -18,16 +18,16 @@ use serde_json::Value;
 use crate::{PATIENCE, PROGRAM, Turn, node};
 
 /// Bytes, and when they were written.
-type Written = Vec<(f64, Vec<u8>)>;
+pub type Written = Vec<(f64, Vec<u8>)>;
 
 /// A program on a terminal of its own.
-struct Terminal {
+pub struct Terminal {
     child: Child,
     ours: File,
     theirs: File,
     screen: Arc<Mutex<vt100::Parser>>,
     /// What was written on it, and when, seconds since its beginning.
-    written: Arc<Mutex<Written>>,
+    pub written: Arc<Mutex<Written>>,
 }
 
 impl Terminal {
@@ -37,7 +37,7 @@ impl Terminal {
     }
 
     /// Runs a command of mfserv; the terminal is its controlling one, so that Ctrl-C is a signal.
-    fn of(node: &Node, args: &[&str], size: (u16, u16), env: &[(&str, &str)]) -> Self {
+    pub fn of(node: &Node, args: &[&str], size: (u16, u16), env: &[(&str, &str)]) -> Self {
         let (ours, theirs) = pty();
         // Whoever runs the tests may ignore signals (nohup, a shell in the background).
         let args = [&["--ctty", "--wait", "env", "--default-signal", PROGRAM], args].concat();
@@ -64,22 +64,22 @@ impl Terminal {
         terminal
     }
 
-    fn resize(&mut self, (ws_col, ws_row): (u16, u16)) {
+    pub fn resize(&mut self, (ws_col, ws_row): (u16, u16)) {
         self.screen.lock().unwrap().screen_mut().set_size(cells(ws_row), cells(ws_col));
         let size = Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&self.ours, size).unwrap();
     }
 
-    fn press(&mut self, keys: &str) {
+    pub fn press(&mut self, keys: &str) {
         self.ours.write_all(keys.as_bytes()).unwrap();
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         self.screen.lock().unwrap().screen().contents()
     }
 
     #[track_caller]
-    fn shows(&self, what: &str, is_so: impl Fn(&str) -> bool) {
+    pub fn shows(&self, what: &str, is_so: impl Fn(&str) -> bool) {
         let mut text = String::new();
         let shown = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             until(what, Duration::from_secs(30), || {
@@ -91,13 +91,13 @@ impl Terminal {
     }
 
     /// It has no echo and shows the second screen.
-    fn is_taken(&self) -> bool {
+    pub fn is_taken(&self) -> bool {
         let has_echo = tcgetattr(&self.theirs).unwrap().local_modes.contains(LocalModes::ECHO);
         let is_second = self.screen.lock().unwrap().screen().alternate_screen();
         !has_echo && is_second
     }
 
-    fn is_given_back(&self) -> bool {
+    pub fn is_given_back(&self) -> bool {
         let parser = self.screen.lock().unwrap();
         let modes = tcgetattr(&self.theirs).unwrap().local_modes;
         modes.contains(LocalModes::ECHO | LocalModes::ICANON)
@@ -114,7 +114,7 @@ impl Terminal {
     }
 
     #[track_caller]
-    fn end(&mut self) -> ExitStatus {
+    pub fn end(&mut self) -> ExitStatus {
         let mut ended = None;
         until("top has ended", PATIENCE, || {
             ended = self.child.try_wait().unwrap();
@@ -138,7 +138,7 @@ fn cells(count: u16) -> NonZero<u16> {
 }
 
 /// The words of the row of an app.
-fn row(text: &str, app: &str) -> Vec<String> {
+pub fn row(text: &str, app: &str) -> Vec<String> {
     let line = text.lines().find(|line| line.starts_with(&format!("{app} "))).unwrap_or("");
     line.split_whitespace().map(str::to_owned).collect()
 }
@@ -147,7 +147,7 @@ fn signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
 }
 
-fn shop() -> Node {
+pub fn shop() -> Node {
     let node = node();
     node.add(&Plugin::python("shop", programs::SERVES).key("app_main", "numprocesses", "2"));
     node.start();

@@ -1,4 +1,4 @@
-//! `status` and `ps`: the observed node, for people and for scripts.
+//! The whole status of the node, for people and for scripts; `ps`.
 
 mod memory;
 
@@ -9,22 +9,22 @@ use clap::Args;
 use mfserv_core::Diagnostic;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::plan::{Count, PluginState};
-use mfserv_core::status::{Status, WatcherState, WatcherStatus};
+use mfserv_core::status::{PluginStatus, Status, WatcherState, WatcherStatus};
 use mfserv_core::worker::Phase;
 use serde_json::Value;
 
 use super::output::for_terminal;
 use super::reach;
-use super::report::{Colour, Outcome, paint, print_problem};
+use super::report::{Colour, Outcome, paint};
 use super::{print, print_json};
 use mfserv_node::places::Places;
 use mfserv_node::render;
 use mfserv_platform::proc::{Process, ProcessTable, proportional_memory};
 
 /// How many of a dead worker's last lines `status` shows.
-const LAST_LINES: usize = 8;
+pub const LAST_LINES: usize = 8;
 /// How long `status` shows the last end of a watcher that is well again, milliseconds.
-const RECENT_MS: u64 = 600_000;
+pub const RECENT_MS: u64 = 600_000;
 
 #[derive(Debug, Args)]
 pub struct Look {
@@ -34,22 +34,8 @@ pub struct Look {
 }
 
 impl Look {
-    /// Exit code 0 when the node runs with everything that it shall run, 1 when something is
-    /// missing or refused, 3 when there is no node.
-    pub fn status(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let status = ask(places)?;
-        let outcome = if status.is_well() { Outcome::Done } else { Outcome::NotWell };
-        if self.json {
-            print_json(&status)?;
-        } else {
-            print(&text(&for_people(status.clone())));
-            status.problems.iter().for_each(print_problem);
-        }
-        Ok(outcome)
-    }
-
     pub fn ps(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let status = ask(places)?;
+        let status = reach::status(places)?;
         let processes = ProcessTable::read(Path::new("/proc"));
         if self.json {
             let workers = status.watchers.iter().flat_map(|watcher| &watcher.workers);
@@ -70,7 +56,7 @@ impl Look {
 }
 
 /// The same, with every text as standard output may have it: apps write some of them.
-fn for_people(status: Status) -> Status {
+pub fn for_people(status: Status) -> Status {
     fn change(value: &mut Value) {
         match value {
             Value::String(text) => *text = for_terminal(text).into_owned(),
@@ -86,10 +72,6 @@ fn for_people(status: Status) -> Status {
     changed.unwrap_or(status)
 }
 
-fn ask(places: &Places) -> Result<Status, Diagnostic> {
-    reach::status(places)
-}
-
 /// Where the node answers, in clear and over TLS; `None`: nowhere.
 pub fn addresses(status: &Status) -> Option<String> {
     let both = [&status.address, &status.tls_address];
@@ -97,7 +79,7 @@ pub fn addresses(status: &Status) -> Option<String> {
     (!both.is_empty()).then(|| both.join(" and "))
 }
 
-fn text(status: &Status) -> String {
+pub fn text(status: &Status) -> String {
     let colour = match status.state {
         NodeState::Running => Colour::Good,
         NodeState::Starting | NodeState::Stopping => Colour::Doubtful,
@@ -136,15 +118,18 @@ fn text(status: &Status) -> String {
     for watcher in status.watchers.iter().filter(|w| is_of_interest(w)) {
         out += &trouble(watcher);
     }
-    out += &scaled(status);
-    out += &memory::limits(status);
-    out += &exposed(status);
+    out += &hints(status);
     let refused = status.plugins.iter().filter(|p| p.state != PluginState::Active);
     for plugin in refused {
         out +=
             &format!("\nplugin {}: {}\n", plugin.name, paint(plugin.state.as_str(), Colour::Bad));
     }
     out
+}
+
+/// What is to be known of watchers that are well: paragraphs.
+pub fn hints(status: &Status) -> String {
+    scaled(status) + &memory::limits(status) + &exposed(status)
 }
 
 /// The watchers whose number of workers is not what their plugin says, and who says it.
@@ -213,20 +198,26 @@ fn watcher_rows(status: &Status) -> Vec<Vec<String>> {
             places(&watcher.path, &watcher.hosts).join(", "),
         ]);
     }
-    let of_watcher = |watcher: &WatcherStatus| places(&watcher.path, &watcher.hosts);
-    let answered: BTreeSet<String> = status.watchers.iter().flat_map(of_watcher).collect();
-    for plugin in status.plugins.iter().filter(|plugin| plugin.state == PluginState::Active) {
-        let all = places(&plugin.paths, &plugin.hosts);
-        for place in all.iter().filter(|place| !answered.contains(*place)) {
-            let cells = [plugin.name.as_str(), "static", "-", "-", "-", place];
-            rows.push(cells.map(str::to_owned).to_vec());
-        }
+    for (plugin, place) in unanswered(status) {
+        let cells = [plugin.name.as_str(), "static", "-", "-", "-", &place];
+        rows.push(cells.map(str::to_owned).to_vec());
     }
     rows
 }
 
+/// The places of plugins where no app answers: static files.
+pub fn unanswered(status: &Status) -> Vec<(&PluginStatus, String)> {
+    let of_watcher = |watcher: &WatcherStatus| places(&watcher.path, &watcher.hosts);
+    let answered: BTreeSet<String> = status.watchers.iter().flat_map(of_watcher).collect();
+    let active = status.plugins.iter().filter(|plugin| plugin.state == PluginState::Active);
+    let all = active.flat_map(|plugin| {
+        places(&plugin.paths, &plugin.hosts).into_iter().map(move |place| (plugin, place))
+    });
+    all.filter(|(_, place)| !answered.contains(place)).collect()
+}
+
 /// Where something answers: paths, and hosts as `example.org/`.
-fn places<'a>(paths: impl IntoIterator<Item = &'a String>, hosts: &[String]) -> Vec<String> {
+pub fn places<'a>(paths: impl IntoIterator<Item = &'a String>, hosts: &[String]) -> Vec<String> {
     let hosts = hosts.iter().map(|host| format!("{host}/"));
     paths.into_iter().cloned().chain(hosts).collect()
 }

@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use super::output::is_lost;
 use super::print;
 use super::report::Outcome;
-use frame::{Frame, Gatherer, rows};
+pub use draw::{Line, Style, as_bytes, clean, header, number};
+pub use frame::{Frame, Gatherer, Row, rows};
+pub use screen::{Happened, Screen, Waker, standard_input, standard_output};
 use view::{Order, View};
 
 /// By what rows are sorted at first.
@@ -53,7 +55,8 @@ pub struct Top {
     sort: Sort,
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
+/// Seconds between two frames.
+pub fn interval(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0.2..=3_600.0).contains(seconds));
     seconds.map(Duration::from_secs_f64).ok_or_else(|| "say seconds from 0.2 to 3600".into())
 }

@@ -49,7 +49,8 @@ const COLUMNS: [(&str, usize, Cell); 10] = [
     ("IN WORK", 7, |row| number(row.in_flight)),
 ];
 
-fn number(value: Option<f64>) -> String {
+/// A number in few characters.
+pub fn number(value: Option<f64>) -> String {
     match value {
         None => "-".into(),
         Some(value) if value > 0.0 && value < 10.0 && value.fract() != 0.0 => format!("{value:.1}"),
@@ -62,7 +63,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// A text of an app or of another process in one line that no terminal obeys.
-fn clean(text: &str) -> String {
+pub fn clean(text: &str) -> String {
     shown(text).replace(['\n', '\t'], " ")
 }
 
@@ -131,7 +132,8 @@ fn flow(parts: Vec<(String, Style)>, columns: usize) -> Vec<Line> {
     lines
 }
 
-fn header(frame: &Frame, columns: usize) -> Vec<Line> {
+/// The node in a few lines: its state, its faults, what is counted of all apps together.
+pub fn header(frame: &Frame, columns: usize) -> Vec<Line> {
     let mut node = Vec::new();
     match &frame.status {
         None => node.push(("mfserv: no node is known".to_string(), Style::Bad)),

@@ -61,7 +61,11 @@ impl Gatherer {
     /// What is known now. A daemon or role that does not answer takes its time, at most
     /// [`PATIENCE`] each.
     pub fn gather(&mut self) -> Frame {
-        let asked = client::status(&self.places.control_socket(), PATIENCE);
+        self.gather_with(client::status(&self.places.control_socket(), PATIENCE))
+    }
+
+    /// The same, of what the daemon has just said.
+    pub fn gather_with(&mut self, asked: Result<Status, Diagnostic>) -> Frame {
         let at_ms = now_ms();
         let (cpu, no_status) = match asked {
             Ok(status) => {
