@@ -9,6 +9,7 @@ pub mod preview;
 mod routes;
 mod taking;
 mod transport;
+mod upstreams;
 mod watchers;
 
 use std::collections::BTreeMap;
@@ -318,7 +319,7 @@ impl Plan {
         if plugin.name == "welcome" && !loaded.spec.routes_disabled {
             self.table.not_found_page = routes::not_found_page(plugin, loaded);
         }
-        for (name, upstream) in routes::upstreams_of(plugin, loaded, inputs.module, &self.counts) {
+        for (name, upstream) in upstreams::of_plugin(plugin, loaded, inputs.module, &self.counts) {
             self.table.upstreams.insert(name, upstream);
         }
         routes::put_fragments(&mut self.table, loaded);

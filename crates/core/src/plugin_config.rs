@@ -20,6 +20,7 @@ mod legacy;
 mod limits;
 mod override_text;
 mod schema;
+mod sendfile;
 mod size;
 mod spec;
 mod version;

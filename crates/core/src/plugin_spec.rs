@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Location;
+use crate::route::SendfileRoot;
 use crate::watcher::Rlimits;
 
 /// The typed configuration of one plugin.
@@ -156,6 +157,9 @@ pub struct AppSpec {
     /// `_strip_prefix`: workers get the path without the prefix of the route.
     #[serde(default)]
     pub strip_prefix: bool,
+    /// `_sendfile_roots`: the directories whose files the front sends for it.
+    #[serde(default)]
+    pub sendfile_roots: Vec<SendfileRoot>,
     /// `_gateway_interface_mode` is `fastcgi`.
     pub fastcgi: bool,
     /// `_http_test_*`; `None` = none.

@@ -5,6 +5,7 @@ mod fragments;
 pub mod host;
 mod matcher;
 mod path;
+mod sendfile;
 mod sites;
 mod takeover;
 
@@ -14,7 +15,8 @@ use std::path::PathBuf;
 pub use amendment::{Amendment, Section, plugin_of};
 pub use fragments::{AppFragments, Fragment, Fragments};
 pub use matcher::{Hit, Paths, Rule};
-pub use path::{BadPath, after_prefix, normalise, said_prefix};
+pub use path::{BadPath, after_prefix, normalise, percent_decode, said_prefix};
+pub use sendfile::{Sendfile, SendfileRoot};
 use serde::{Deserialize, Serialize};
 pub use sites::{Matcher, Site};
 pub use takeover::{Taken, taken};
@@ -153,9 +155,32 @@ pub struct UpstreamSpec {
     /// Its workers speak FastCGI: the directory of the scripts that they run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fastcgi: Option<PathBuf>,
+    /// The files that it may have sent in place of its answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sendfile: Option<Sendfile>,
+    /// nginx obeys its `X-Accel-Redirect`: its plugin brings along locations for that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accel_by_nginx: bool,
 }
 
 impl UpstreamSpec {
+    /// An app whose workers take so many requests, without anything that its configuration may ask
+    /// for.
+    pub fn new(slots: Slots) -> Self {
+        Self {
+            slots,
+            keep_alive: true,
+            timeout_ms: 60_000,
+            queue_max: 10_000,
+            queue_timeout_ms: 60_000,
+            slow_lane_wait_ms: 0,
+            pulls: false,
+            fastcgi: None,
+            sendfile: None,
+            accel_by_nginx: false,
+        }
+    }
+
     /// True if a worker that waits for a client would be missed: it takes a finite number of
     /// requests, or is a FastCGI server with a finite number of processes.
     pub fn is_finite(&self) -> bool {

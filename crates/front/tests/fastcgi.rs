@@ -13,17 +13,17 @@ use mfserv_core::wire::front::{FromFront, Peer, ToFront};
 
 use crate::world::*;
 
-const STDOUT: u8 = 6;
+pub const STDOUT: u8 = 6;
 const STDERR: u8 = 7;
 const END: u8 = 3;
 
 /// A record of a responder.
-fn record(kind: u8, content: &[u8]) -> Vec<u8> {
+pub fn record(kind: u8, content: &[u8]) -> Vec<u8> {
     let length = u16::try_from(content.len()).unwrap().to_be_bytes();
     [&[1, kind, 0, 1, length[0], length[1], 0, 0][..], content].concat()
 }
 
-fn ended() -> Vec<u8> {
+pub fn ended() -> Vec<u8> {
     record(END, &[0; 8])
 }
 
@@ -44,7 +44,7 @@ fn read_request(stream: &mut UnixStream) -> Option<String> {
 }
 
 /// A responder that answers `fine` in its paths well, and everything else by `talk`.
-fn responder(
+pub fn responder(
     world: &World,
     talk: impl Fn(&mut UnixStream, &str) + Send + Sync + 'static,
 ) -> Worker {
@@ -59,7 +59,7 @@ fn responder(
     })
 }
 
-fn fastcgi() -> RouteTable {
+pub fn fastcgi() -> RouteTable {
     let mut routes = table(ONE, false);
     routes.upstreams.get_mut("p/a").unwrap().fastcgi = Some(PathBuf::from("/scripts"));
     routes

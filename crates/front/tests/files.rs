@@ -121,7 +121,7 @@ fn only_get_and_head_are_allowed() {
     assert_eq!(client.get("/s/digits").status, 200);
 }
 
-fn asking(path: &str, fields: &str) -> String {
+pub fn asking(path: &str, fields: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{fields}\r\n\r\n")
 }
 

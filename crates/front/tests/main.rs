@@ -41,6 +41,7 @@ mod prefix;
 mod pull;
 mod retries;
 mod routes;
+mod sendfile;
 mod slots;
 mod slow_lane;
 mod slow_readers;

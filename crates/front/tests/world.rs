@@ -270,14 +270,12 @@ fn peers(workers: &[&Worker]) -> BTreeMap<String, Vec<Peer>> {
 /// A table with the app `p/a` behind `/a` with this policy.
 pub fn table(slots: Slots, keep_alive: bool) -> RouteTable {
     let spec = UpstreamSpec {
-        slots,
         keep_alive,
         timeout_ms: 5000,
         queue_max: 1000,
         queue_timeout_ms: 5000,
         slow_lane_wait_ms: 1000,
-        pulls: false,
-        fastcgi: None,
+        ..UpstreamSpec::new(slots)
     };
     RouteTable {
         server: ServerSettings {

@@ -53,6 +53,7 @@ mod reload;
 mod removed;
 mod reproducible;
 mod roles;
+mod sendfile;
 mod ship;
 mod slots;
 mod standalone;

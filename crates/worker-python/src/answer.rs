@@ -75,7 +75,7 @@ impl Answer {
         })?;
         // The space belongs to the line, the reason may be empty (RFC 9112, 4).
         head.extend_from_slice(if head.len() == 12 { b" \r\n" } else { b"\r\n" });
-        let mut length = None;
+        let (mut length, fields_at) = (None, head.len());
         if let Ok(list) = headers.cast::<PyList>() {
             list.iter().try_for_each(|pair| put_field(&mut head, &pair, &mut length))?;
         } else if let Ok(tuple) = headers.cast::<PyTuple>() {
@@ -83,6 +83,11 @@ impl Answer {
         } else {
             let message = format!("the headers must be a list, not {}", headers.get_type());
             return Err(PyTypeError::new_err(message));
+        }
+        if length.is_some() && names_file(&head[fields_at..]) {
+            // It is the length of the file, which the front sends: the app makes no content.
+            remove_length(&mut head, fields_at);
+            length = None;
         }
         (self.head, self.status, self.length) = (head, code, length);
         Ok(())
@@ -259,6 +264,26 @@ fn put_field(
     }
     head.extend_from_slice(b"\r\n");
     Ok(())
+}
+
+/// The lines of a head, each with the name of its field.
+fn lines(fields: &[u8]) -> impl Iterator<Item = (Name, &[u8])> {
+    fields.split_inclusive(|&byte| byte == b'\n').map(|line| {
+        let end = line.iter().position(|&byte| byte == b':').unwrap_or(0);
+        (Name::of(&line[..end]), line)
+    })
+}
+
+/// True if the front is asked to send a file.
+fn names_file(fields: &[u8]) -> bool {
+    lines(fields).any(|(name, _)| name == Name::SendFile)
+}
+
+/// Takes Content-Length out of the fields, which begin at `from`.
+fn remove_length(head: &mut Vec<u8>, from: usize) {
+    let fields = head.split_off(from);
+    let kept = lines(&fields).filter(|(name, _)| *name != Name::ContentLength);
+    kept.for_each(|(_, line)| head.extend_from_slice(line));
 }
 
 /// The number in Content-Length.

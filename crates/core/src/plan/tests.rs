@@ -10,6 +10,7 @@ use crate::{module_config, plugin_config};
 
 mod held;
 mod hosts;
+mod sendfile;
 mod servers;
 mod transport;
 

@@ -11,8 +11,9 @@ use crate::keys::{
 };
 use crate::names::WatcherName;
 use crate::output::{Output, Rotation};
-use crate::plan::routes::{http_probe, python_server, python_threads, slots_of, upstream_name};
+use crate::plan::routes::{http_probe, upstream_name};
 use crate::plan::transport::{self, Transport};
+use crate::plan::upstreams::{python_server, python_threads, slots_of};
 use crate::plan::{
     Count, Inputs, LONGEST_SOCKET_PATH, Loaded, OWN_PROGRAMS, PluginInput, RoleProgram, command,
     php,

@@ -4,7 +4,7 @@
 use std::path::{Component, Path};
 
 use super::schema::{LONGEST_S, Type};
-use super::{hosts, size, version};
+use super::{hosts, sendfile, size, version};
 
 /// A value as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,11 +72,10 @@ pub(super) fn coerce(
         Type::NonEmpty => Ok(as_text(plain)),
         Type::Version => version::version(plain),
         Type::Release => version::release(plain),
-        Type::Flag => Ok(flag(text)),
         Type::AutoFlag if unset || text.eq_ignore_ascii_case("AUTO") => {
             Ok(exact(Read::Nothing, "AUTO"))
         }
-        Type::AutoFlag => Ok(flag(text)),
+        Type::Flag | Type::AutoFlag => Ok(flag(text)),
         Type::Count(max) => Ok(count(text, max)),
         Type::Signal => Ok(signal(text)),
         Type::Timeout => Ok(timeout(text, unset, module_timeout)),
@@ -87,6 +86,7 @@ pub(super) fn coerce(
         Type::Routes => routes(plain),
         Type::Paths => paths(plain),
         Type::Hosts => hosts::hosts(plain),
+        Type::SendfileRoots => sendfile::roots(plain),
         _ if unset || text.eq_ignore_ascii_case("AUTO") => Ok(exact(Read::Nothing, "")),
         Type::StrictFlag => strict_flag(text),
         Type::StrictCount(min, max) => strict_count(text, min, max),

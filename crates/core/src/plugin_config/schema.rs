@@ -45,6 +45,8 @@ pub(super) enum Type {
     Paths,
     /// Host names separated by `,`.
     Hosts,
+    /// Directories separated by `,`, with a path for each.
+    SendfileRoots,
     /// An amount of memory, or unset.
     Size,
 }
@@ -235,6 +237,7 @@ keys! {
         STATIC_DIRECTORY: String = text("_static_directory", Type::StaticDirectory, "/static");
         STATIC_FALLBACK: String = text("_static_fallback", Type::StaticDirectory, "");
         EXTRA_ROUTES: Vec<String> = list("prefix_based_routing_extra_routes", Type::Routes);
+        SENDFILE_ROOTS: Vec<String> = list("_sendfile_roots", Type::SendfileRoots);
         STRIP_PREFIX: Option<bool> = strict_flag("_strip_prefix");
         // Whatever is not `fastcgi` is the default way to talk to an app.
         GATEWAY_MODE: String = text("_gateway_interface_mode", Type::Text, "proxy");

@@ -9,6 +9,7 @@ use crate::memory::MemoryLimits;
 use crate::plugin_spec::{
     AppSpec, CommandSpec, ExtraSpec, General, HttpTest, JobSection, NginxFiles, PluginSpec,
 };
+use crate::route::SendfileRoot;
 use crate::watcher::Rlimits;
 
 /// Builds the spec from sections without errors, in file order.
@@ -138,6 +139,7 @@ fn app(name: &str, section: &Section) -> AppSpec {
         extra_vhosts: section.get(EXTRA_VHOSTS),
         hosts: section.get(HOSTS),
         strip_prefix: section.get(STRIP_PREFIX).unwrap_or(false),
+        sendfile_roots: sendfile_roots(section),
         fastcgi: section.get(GATEWAY_MODE) == "fastcgi",
         http_test: http_test(section),
         requests_per_worker: section.get(REQUESTS_PER_WORKER).map(small),
@@ -148,6 +150,11 @@ fn app(name: &str, section: &Section) -> AppSpec {
         nginx_location: file(section, NGINX_LOCATION),
         nginx_static: file(section, NGINX_STATIC),
     }
+}
+
+fn sendfile_roots(section: &Section) -> Vec<SendfileRoot> {
+    let written = section.get(SENDFILE_ROOTS);
+    written.iter().filter_map(|root| SendfileRoot::parse(root).ok()).collect()
 }
 
 fn http_test(section: &Section) -> Option<HttpTest> {

@@ -484,6 +484,7 @@ fn values(row: &Row) -> &'static [&'static str] {
         Type::Interpreter => &["python3.99"],
         Type::Paths => &["kept"],
         Type::Hosts => &["example.org"],
+        Type::SendfileRoots => &["/p=d"],
         Type::Size => &["1G"],
         Type::Routes | Type::StaticPrefix | Type::StaticDirectory => &["/other"],
         Type::Count(_) | Type::StrictCount(..) | Type::Signal | Type::Timeout => &["9"],

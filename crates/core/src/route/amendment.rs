@@ -121,16 +121,7 @@ mod tests {
     }
 
     fn with(plugins: &[(&str, &[&str])]) -> RouteTable {
-        let spec = UpstreamSpec {
-            slots: Slots::Unlimited,
-            keep_alive: true,
-            timeout_ms: 1,
-            queue_max: 1,
-            queue_timeout_ms: 1,
-            slow_lane_wait_ms: 0,
-            pulls: false,
-            fastcgi: None,
-        };
+        let spec = UpstreamSpec::new(Slots::Unlimited);
         let routes = plugins.iter().flat_map(|(plugin, prefixes)| of(plugin, prefixes)).collect();
         let name = |(plugin, _): &(&str, &[&str])| (format!("{plugin}/a"), spec.clone());
         RouteTable { upstreams: plugins.iter().map(name).collect(), ..table(routes) }

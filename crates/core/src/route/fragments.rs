@@ -45,4 +45,10 @@ impl Fragments {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// True if it may bring along locations, where nginx itself has what an app names in
+    /// `X-Accel-Redirect`.
+    pub fn have_locations(&self) -> bool {
+        self.http.is_some() || self.server.is_some()
+    }
 }

@@ -111,7 +111,8 @@ fn is_plain(path: &[u8]) -> bool {
     true
 }
 
-fn percent_decode(raw: &[u8]) -> Result<Vec<u8>, BadPath> {
+/// A path with what `%` and two digits stand for. A NUL byte is refused, written so or as it is.
+pub fn percent_decode(raw: &[u8]) -> Result<Vec<u8>, BadPath> {
     let mut decoded = Vec::with_capacity(raw.len());
     let mut rest = raw;
     while let Some((&byte, after)) = rest.split_first() {

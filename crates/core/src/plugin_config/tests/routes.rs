@@ -16,6 +16,18 @@ fn a_prefix_is_stripped_when_that_is_asked_for_and_never_one_that_a_pattern_matc
 }
 
 #[test]
+fn directories_of_files_that_the_front_sends_are_named_with_or_without_a_path() {
+    for (wrong, part) in [("../x", "leads upwards"), ("a=b", "not a path"), ("/", "no directory")] {
+        let text = format!("[app_main]\n_sendfile_roots=private,{wrong}\n");
+        refused(&text, 9, &["_sendfile_roots", part]);
+    }
+    let spec = accepted("[app_main]\n_sendfile_roots=/p/ = private, /data,\n");
+    let [named, other] = &spec.apps[0].sendfile_roots[..] else { panic!("{spec:?}") };
+    assert_eq!((named.path.as_deref(), named.dir.to_str()), (Some("/p"), Some("private")));
+    assert_eq!((other.path.as_deref(), other.dir.to_str()), (None, Some("/data")));
+}
+
+#[test]
 fn hosts_of_an_app_are_names_and_wildcards() {
     refused("[app_main]\n_hosts=a.org, b.org:80\n", 9, &["_hosts", "more than a host name"]);
     let spec = accepted("[app_main]\n_hosts=A.org, *.b.org,\n");

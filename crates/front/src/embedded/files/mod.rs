@@ -17,7 +17,9 @@ mod parts;
 mod preconditions;
 mod ranges;
 mod redirect;
+mod reply;
 pub mod resolve_path;
+pub mod sendfile;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,10 +29,9 @@ use mfserv_core::route::ServerSettings;
 use crate::embedded::clients::answer::{self, Head};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
-use crate::embedded::io::clock;
 use asset::{Asset, Known, Representation};
-use preconditions::{Preconditions, Validators, Verdict};
-use ranges::Asked;
+use preconditions::Preconditions;
+use reply::Reply;
 
 /// The file that is served for a directory.
 const INDEX: &str = "index.html";
@@ -61,11 +62,7 @@ pub async fn serve(
     let symlinks = settings.static_symlinks;
     let known = open_file_cache::find(root, &relative, symlinks).await?;
     match known {
-        Known::Asset(asset) => {
-            let asked = Preconditions::of(head);
-            let (asset, chosen) = choose(asset, root, &relative, settings, &asked).await?;
-            Reply { asset: &asset, chosen: &chosen, asked: &asked, exchange }.send().await
-        }
+        Known::Asset(asset) => send(asset, root, &relative, exchange).await,
         Known::Directory if !wants_index => {
             let location = redirect::location(
                 path,
@@ -81,9 +78,7 @@ pub async fn serve(
             let Known::Asset(asset) = open_file_cache::find(root, page, symlinks).await? else {
                 return Err(Cause::NotFound.into());
             };
-            let asked = Preconditions::of(head);
-            let (asset, chosen) = choose(asset, root, page, settings, &asked).await?;
-            Reply { asset: &asset, chosen: &chosen, asked: &asked, exchange }.send().await
+            send(asset, root, page, exchange).await
         }
         // A directory without an index is not listed.
         Known::Nothing if wants_index => {
@@ -102,6 +97,18 @@ pub async fn serve(
 fn may_be_a_page(relative: &str, is_directory: bool) -> bool {
     let name = relative.rsplit('/').next().unwrap_or(relative);
     is_directory || !name.contains('.')
+}
+
+/// Sends a file in the form that the client prefers.
+async fn send(
+    asset: Arc<Asset>,
+    root: &Path,
+    relative: &str,
+    exchange: &mut Exchange<'_>,
+) -> Result<(), Fault> {
+    let asked = Preconditions::of(exchange.request());
+    let (asset, chosen) = choose(asset, root, relative, exchange.settings(), &asked).await?;
+    Reply { asset: &asset, chosen: &chosen, asked: &asked, own: None, exchange }.send().await
 }
 
 /// Chooses the form of a file. If the chosen compressed copy has changed, the file is
@@ -144,90 +151,4 @@ pub async fn not_found(page: Option<&Path>, exchange: &mut Exchange<'_>) -> Resu
         return Ok(());
     }
     body::send(page, 0..page.length(), exchange).await
-}
-
-/// The answer to a request for a file.
-struct Reply<'a, 'x> {
-    asset: &'a Asset,
-    chosen: &'a Arc<Representation>,
-    asked: &'a Preconditions<'a>,
-    exchange: &'a mut Exchange<'x>,
-}
-
-impl Reply<'_, '_> {
-    async fn send(&mut self) -> Result<(), Fault> {
-        let chosen = self.chosen;
-        let now = clock::unix_seconds();
-        let validators = Validators { tag: &chosen.tag, modified: chosen.modified_at(), now };
-        let mut fields = Vec::with_capacity(6);
-        fields.extend([("Last-Modified", &*chosen.modified), ("ETag", &*chosen.tag)]);
-        if self.asset.varies() {
-            fields.push(("Vary", "Accept-Encoding"));
-        }
-        match self.asked.evaluate(&validators) {
-            Verdict::Holds => {}
-            Verdict::Failed => return Err(Cause::Precondition.into()),
-            Verdict::NotModified => {
-                let head = Head { status: 304, content_type: "", length: None, fields: &fields };
-                head.put(self.exchange);
-                return Ok(());
-            }
-        }
-        if let Some(coding) = chosen.coding {
-            fields.push(("Content-Encoding", coding.name()));
-        }
-        fields.push(("Accept-Ranges", "bytes"));
-        // Ranges are defined for GET only.
-        let asked = match self.exchange.request().method() {
-            b"GET" => self.asked.parts(&validators, chosen.length()),
-            _ => Asked::All,
-        };
-        match asked {
-            Asked::All => self.send_whole(&fields).await,
-            Asked::Impossible => {
-                let range = format!("bytes */{}", chosen.length());
-                answer::put_fault(self.exchange, Cause::Range, &[("Content-Range", &range)]);
-                Ok(())
-            }
-            Asked::Parts(ranges) => match &ranges[..] {
-                [one] => {
-                    let whole = chosen.length();
-                    let range = format!("bytes {}-{}/{whole}", one.start, one.end - 1);
-                    fields.push(("Content-Range", &range));
-                    self.put_head(206, self.asset.content_type, one.end - one.start, &fields);
-                    body::send(chosen, one.clone(), self.exchange).await
-                }
-                several => self.send_parts(several, &fields).await,
-            },
-        }
-    }
-
-    async fn send_whole(&mut self, fields: &[(&str, &str)]) -> Result<(), Fault> {
-        let length = self.chosen.length();
-        self.put_head(200, self.asset.content_type, length, fields);
-        if !self.exchange.wants_content() {
-            return Ok(());
-        }
-        body::send(self.chosen, 0..length, self.exchange).await
-    }
-
-    /// Sends several ranges as one body of type multipart/byteranges.
-    async fn send_parts(
-        &mut self,
-        ranges: &[std::ops::Range<u64>],
-        fields: &[(&str, &str)],
-    ) -> Result<(), Fault> {
-        let parts = parts::Parts::new(self.asset.content_type, ranges, self.chosen.length());
-        self.put_head(206, &parts.content_type(), parts.length(), fields);
-        for (border, range) in parts.borders().zip(ranges) {
-            self.exchange.put_data(border.as_bytes());
-            body::send(self.chosen, range.clone(), self.exchange).await?;
-        }
-        self.exchange.put_data(parts.end().as_bytes());
-        Ok(())
-    }
-
-    fn put_head(&mut self, status: u16, content_type: &str, length: u64, fields: &[(&str, &str)]) {
-        Head { status, content_type, length: Some(length), fields }.put(self.exchange);
-    }
 }

@@ -15,5 +15,6 @@ pub mod gauge;
 mod https;
 pub mod lane;
 mod request_id;
+mod sendfile;
 pub mod serve;
 pub mod state;

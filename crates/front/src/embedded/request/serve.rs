@@ -13,6 +13,7 @@ use super::endpoints::{self, Endpoint};
 use super::extensions::Attendant;
 use super::https;
 use super::lane::Lane;
+use super::sendfile;
 use super::state::InForce;
 use crate::embedded::clients::access_log::AccessRecord;
 use crate::embedded::clients::answer::{self, Text};
@@ -210,10 +211,7 @@ async fn answer(
             if attendant.as_ref().is_some_and(|one| answers_instead(&**one, exchange, app)) {
                 return Ok(());
             }
-            lane.begin_trace(exchange);
-            let (pool, stripped) = (&lane.front.pool, stripped(route, exchange));
-            let to = Destination { app, pool, lane: lane.number, mapped, stripped };
-            forward::run(exchange, reply, to, lane.begin_under_way()).await
+            from_worker(lane, exchange, reply, (route, app), mapped).await
         }
         (Target::Upstream { .. }, None) => Err(Cause::Removed.into()),
         (Target::Static { root }, scripts) => {
@@ -226,6 +224,23 @@ async fn answer(
             put_text(exchange, *status, "text/plain; charset=utf-8", body);
             Ok(())
         }
+    }
+}
+
+/// Has a request answered by a worker, or by the file that this names.
+async fn from_worker(
+    lane: &Lane,
+    exchange: &mut Exchange<'_>,
+    reply: &mut Reply,
+    (route, app): (&Route, &App),
+    mapped: Mapped<'_>,
+) -> Result<(), Fault> {
+    lane.begin_trace(exchange);
+    let (pool, stripped) = (&lane.front.pool, stripped(route, exchange));
+    let to = Destination { app, pool, lane: lane.number, mapped, stripped };
+    match forward::run(exchange, reply, to, lane.begin_under_way()).await? {
+        Some(named) => sendfile::send(lane, exchange, reply, app, &named).await,
+        None => Ok(()),
     }
 }
 

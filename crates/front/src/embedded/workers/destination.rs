@@ -34,6 +34,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// The head of the answer.
+    pub fn head(&self) -> &ResponseHead {
+        &self.head
+    }
+
     /// Gives back the memory that the next request may not need.
     pub fn shrink(&mut self) {
         self.ahead.give_back();

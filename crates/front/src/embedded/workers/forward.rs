@@ -14,7 +14,6 @@ use std::time::Duration;
 use mfserv_core::peers::Shape;
 use mfserv_core::tls::ClientCertificates;
 use mfserv_core::wire::front::TroubleCause;
-use mfserv_h1::Name;
 use tokio::time::Instant;
 
 use self::pull::NotTaken;
@@ -22,6 +21,7 @@ use self::tries::Tries;
 use super::destination::{Destination, Reply};
 use super::failure::Failure;
 use super::heads::{self, Forwarded};
+use super::sendfile::{Named, Sending};
 use super::upload::Upload;
 use super::upstream::{Link, NoLink, Peer, Place, Slot, Speaks, Taken};
 use super::{fastcgi, relay, tunnel};
@@ -34,17 +34,18 @@ use crate::embedded::io::tls::{Identity, NOBODY};
 const DYING: Duration = Duration::from_millis(100);
 const NO_ROOM: &str = "requests are refused with 503: no room in temporary files for their bodies, \
                        or too few file descriptors (ulimit -Hn, LimitNOFILE of systemd)";
-const SENDS_FILE: &str = "it answers with X-Accel-Redirect or X-Sendfile, which this version does \
-                          not do: clients get the answer as it is, without that field and the file";
+const SENDS_FILE: &str = "it answers with X-Accel-Redirect or X-Sendfile, and has no directories \
+                          for that (_sendfile_roots in its section): clients get the answer as it \
+                          is, without that field and the file";
 
-/// Forwards a request and passes the answer on, to its end. `under_way` is dropped then, or
-/// when the connection is upgraded.
+/// Forwards a request and passes the answer on, to its end; or says which file is to be sent in
+/// its place. `under_way` is dropped then, or when the connection is upgraded.
 pub async fn run(
     exchange: &mut Exchange<'_>,
     reply: &mut Reply,
     to: Destination<'_>,
     under_way: impl Sized,
-) -> Result<(), Fault> {
+) -> Result<Option<Named>, Fault> {
     let room = (&to.pool.spooled, &to.app.upstream.descriptors);
     let received = Upload::receive(exchange, to.app.spec.is_finite(), room).await;
     let mut upload = received.inspect_err(|fault| {
@@ -55,16 +56,23 @@ pub async fn run(
     let mut forwarding = Forwarding { exchange, reply, to, tries: Tries::default() };
     let (mut slot, link) = forwarding.answered(&mut upload).await?;
     slot.answered(reply.head.status);
-    if reply.head.fields.first(Name::SendFile).is_some() {
-        to.pool.warn_of(&to.app.upstream, SENDS_FILE);
-    }
     if reply.head.status == 101 {
         drop(under_way);
-        return tunnel::run(exchange, reply, to, slot, link).await;
+        return tunnel::run(exchange, reply, to, slot, link).await.map(|()| None);
     }
-    let done = relay::run(exchange, reply, to, (slot, link), upload).await;
+    let sending = Sending::of(&reply.head, &to.app.spec, &slot.peer, exchange.is_by_nginx());
+    if sending == Sending::Unasked {
+        to.pool.warn_of(&to.app.upstream, SENDS_FILE);
+    }
+    if let Sending::ByFront(named) = sending {
+        relay::discard(exchange, reply, to, (slot, link), &upload);
+        drop(under_way);
+        return Ok(Some(named));
+    }
+    let by_nginx = sending == Sending::ByNginx;
+    let done = relay::run(exchange, reply, to, (slot, link), upload, by_nginx).await;
     drop(under_way);
-    done
+    done.map(|()| None)
 }
 
 /// A request that looks for a worker that answers it.

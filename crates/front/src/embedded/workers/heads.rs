@@ -5,6 +5,7 @@ use mfserv_core::route::ServerSettings;
 
 use mfserv_h1::{Framing, Name, RequestHead, ResponseHead};
 
+use super::sendfile::is_accel;
 use super::stripped::Stripped;
 use crate::embedded::clients::exchange::{Exchange, HeadWriter, STRICT_TRANSPORT, Size, Start};
 use crate::embedded::clients::trace::Trace;
@@ -189,6 +190,18 @@ pub fn put_answer(exchange: &mut Exchange<'_>, reply: &ResponseHead) {
     exchange.put_head(start(reply), |head| put_fields(head, reply, settings));
 }
 
+/// The same for nginx, which is to obey its `X-Accel-Redirect`.
+pub fn put_answer_for_nginx(exchange: &mut Exchange<'_>, reply: &ResponseHead) {
+    let settings = exchange.settings();
+    exchange.put_head(start(reply), |head| {
+        put_fields(head, reply, settings);
+        let fields = reply.fields.iter();
+        let accel =
+            fields.filter(|(name, written, _)| *name == Name::SendFile && is_accel(written));
+        accel.take(1).for_each(|(_, written, value)| head.field(written, value));
+    });
+}
+
 /// How a worker's answer begins.
 pub fn start(reply: &ResponseHead) -> Start<'_> {
     let size = match reply.framing {
@@ -200,6 +213,32 @@ pub fn start(reply: &ResponseHead) -> Start<'_> {
 
 /// Writes the fields of a worker's answer that are passed on.
 pub fn put_fields(head: &mut HeadWriter<'_>, reply: &ResponseHead, settings: &ServerSettings) {
+    put_those(head, reply, settings, |_, _| true);
+}
+
+/// The same for an answer whose content is a file: without what describes the content, as the file
+/// is not what the worker has sent.
+pub fn put_fields_beside_file(
+    head: &mut HeadWriter<'_>,
+    reply: &ResponseHead,
+    settings: &ServerSettings,
+) {
+    put_those(head, reply, settings, |name, written| {
+        let mut of_content = OF_CONTENT.iter();
+        name != Name::ContentLength && !of_content.any(|one| written.eq_ignore_ascii_case(one))
+    });
+}
+
+/// What a front says of a file that it sends.
+const OF_CONTENT: [&[u8]; 5] =
+    [b"Content-Type", b"Content-Range", b"Accept-Ranges", b"ETag", b"Last-Modified"];
+
+fn put_those(
+    head: &mut HeadWriter<'_>,
+    reply: &ResponseHead,
+    settings: &ServerSettings,
+    is_wanted: impl Fn(Name, &[u8]) -> bool,
+) {
     let mut is_dated = false;
     let has_own_security = settings.tls.as_ref().is_some_and(|tls| tls.strict_transport.is_some());
     for (name, written, value) in reply.fields.iter() {
@@ -208,7 +247,8 @@ pub fn put_fields(head: &mut HeadWriter<'_>, reply: &ResponseHead, settings: &Se
         // client could not tell where this answer ends and the next one begins.
         let is_of_the_hop = name != Name::ContentLength && reply.fields.is_nominated(written);
         let is_replaced = has_own_security && written.eq_ignore_ascii_case(STRICT_TRANSPORT);
-        if passes_to_client(name, reply, settings) && !is_of_the_hop && !is_replaced {
+        let passes = passes_to_client(name, reply, settings) && is_wanted(name, written);
+        if passes && !is_of_the_hop && !is_replaced {
             head.field(written, value);
         }
     }

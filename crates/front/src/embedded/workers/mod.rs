@@ -14,6 +14,7 @@ pub mod forward;
 pub mod heads;
 pub mod pool;
 mod relay;
+pub mod sendfile;
 mod spool;
 pub mod stripped;
 mod tunnel;

@@ -6,8 +6,11 @@
 //! waits for the client.
 
 mod absorb;
+mod discard;
 mod letting_go;
 mod lingering;
+
+pub use discard::discard;
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
@@ -77,15 +80,19 @@ struct Relay<'r, 'x> {
     client_by: Instant,
 }
 
-/// Passes an answer on whose head has been read.
+/// Passes an answer on whose head has been read. `by_nginx`: nginx sends the file that it names.
 pub async fn run(
     exchange: &mut Exchange<'_>,
     reply: &mut Reply,
     to: Destination<'_>,
     held: (Slot, Link),
     upload: Upload<'_>,
+    by_nginx: bool,
 ) -> Result<(), Fault> {
-    heads::put_answer(exchange, &reply.head);
+    match by_nginx {
+        true => heads::put_answer_for_nginx(exchange, &reply.head),
+        false => heads::put_answer(exchange, &reply.head),
+    }
     let worker_patience = Duration::from_millis(to.app.spec.timeout_ms);
     let (now, own) = (Instant::now(), &*to.app.upstream);
     let mut relay = Relay {

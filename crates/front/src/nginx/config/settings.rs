@@ -70,9 +70,11 @@ impl Writer<'_> {
         text.line("proxy_next_upstream off;");
         let goes_on = if self.server.ignore_client_abort { "on" } else { "off" };
         text.line(format!("proxy_ignore_client_abort {goes_on};"));
+        // X-Accel-Redirect is obeyed: the front passes it on for apps whose plugin brings along
+        // locations, and for no others.
         text.line(
-            "proxy_ignore_headers X-Accel-Redirect X-Accel-Expires X-Accel-Limit-Rate \
-             X-Accel-Buffering X-Accel-Charset;",
+            "proxy_ignore_headers X-Accel-Expires X-Accel-Limit-Rate X-Accel-Buffering \
+             X-Accel-Charset;",
         );
         for field in ["Expires", "Limit-Rate", "Buffering", "Charset"] {
             text.line(format!("proxy_pass_header X-Accel-{field};"));

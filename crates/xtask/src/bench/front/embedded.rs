@@ -126,14 +126,9 @@ fn peers(sockets: &[PathBuf]) -> Vec<Peer> {
 /// As a node with one app like a server of Node and one with static files has it.
 fn table(of: &Backend<'_>, home: &Path) -> RouteTable {
     let spec = UpstreamSpec {
-        slots: Slots::Unlimited,
-        keep_alive: true,
-        timeout_ms: 60_000,
         queue_max: 1000,
-        queue_timeout_ms: 60_000,
         slow_lane_wait_ms: 1000,
-        pulls: false,
-        fastcgi: None,
+        ..UpstreamSpec::new(Slots::Unlimited)
     };
     let route = |prefix: &str, target| Route {
         host: None,

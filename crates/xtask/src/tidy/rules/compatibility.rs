@@ -53,6 +53,7 @@ const NEW_PLUGIN_KEYS: &[&str] = &[
     "_hosts",
     "_strip_prefix",
     "_static_fallback",
+    "_sendfile_roots",
     "_python_server",
     "_python_threads",
     "_python_asgi_server",

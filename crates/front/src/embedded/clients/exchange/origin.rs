@@ -50,6 +50,11 @@ impl Exchange<'_> {
         self.request.is_trusted
     }
 
+    /// True if nginx asks, as the edge of the node.
+    pub fn is_by_nginx(&self) -> bool {
+        self.connection.is_edge()
+    }
+
     /// True if a proxy whose word is taken asks for the client.
     pub fn is_by_proxy(&self) -> bool {
         self.settings.real_ip.is_some() && self.request.is_trusted

@@ -58,6 +58,11 @@ impl Peer {
         }
     }
 
+    /// The directory of its release, if that is known.
+    pub fn home(&self) -> Option<&Path> {
+        self.name.dir.as_deref()
+    }
+
     /// True if the worker has sent bytes that nobody asked for. Its connections are not kept:
     /// the next request would take such bytes for its answer.
     pub fn is_unruly(&self) -> bool {
