@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 pub use amendment::{Amendment, Section, plugin_of};
 pub use fragments::{AppFragments, Fragment, Fragments};
+pub use host::UnknownHost;
 pub use matcher::{Hit, Paths, Rule};
 pub use path::{BadPath, after_prefix, normalise, percent_decode, said_prefix};
 pub use sendfile::{Sendfile, SendfileRoot};
@@ -272,6 +273,9 @@ pub struct ServerSettings {
     pub add_forwarded: bool,
     /// A request goes on in the worker when its client has gone.
     pub ignore_client_abort: bool,
+    /// What a request gets whose host is that of no app.
+    #[serde(default)]
+    pub unknown_host: UnknownHost,
     /// The health endpoint's exact path, if any.
     pub health_path: Option<String>,
     /// Health requests appear in the access log.

@@ -46,3 +46,24 @@ fn an_app_answers_at_its_hosts_without_a_prefix_and_commands_name_them() {
     let own = status.plugins.iter().find(|plugin| plugin.name == "own").unwrap();
     assert_eq!(own.hosts, ["www.example.org", "*.wild.example.org"]);
 }
+
+#[test]
+fn hosts_of_no_app_are_refused_from_the_next_reload_on_and_the_node_stays_healthy() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.set("front.unknown_host", "close");
+    let app = Plugin::python("own", programs::SERVES);
+    node.add(&app.key("app_main", "_hosts", "www.example.org"));
+    node.start();
+    let status = |host: &str| asked(&node, host).0;
+    assert_eq!((status("www.example.org").as_str(), status("example.org").as_str()), ("200", ""));
+    node.set("front.unknown_host", "421");
+    node.mfserv(&["reload"]).code(0);
+    assert_eq!(status("www.example.org"), "200");
+    for host in ["example.org", "10.0.0.1"] {
+        assert_eq!(status(host), "421", "{host}");
+    }
+    assert_eq!(status("localhost"), "404");
+    assert_eq!(node.get("/own/x").status, 200, "127.0.0.1 is known");
+    node.mfserv(&["status"]).code(0);
+}

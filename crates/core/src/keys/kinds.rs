@@ -10,7 +10,7 @@ use super::reading::Read;
 use super::{Key, Row, Type};
 use crate::circus::Endpoint;
 use crate::log_outputs::SyslogAddress;
-use crate::route::Symlinks;
+use crate::route::{Symlinks, UnknownHost};
 use crate::tls::{self, ClientCertificates, Version};
 
 type Text = &'static str;
@@ -89,6 +89,16 @@ pub(super) const fn symlinks(at: Place, default: Text, meaning: Text) -> Key<Sym
     obeyed(at, default, WORDS, meaning, |read| match read.text().as_deref() {
         Some("beneath") => Symlinks::Beneath,
         _ => Symlinks::Follow,
+    })
+}
+
+pub(super) const fn unknown_host(at: Place, default: Text, meaning: Text) -> Key<UnknownHost> {
+    const WORDS: Type = Type::OneOf { words: &["default", "404", "421", "close"] };
+    obeyed(at, default, WORDS, meaning, |read| match read.text().as_deref() {
+        Some("404") => UnknownHost::NotFound,
+        Some("421") => UnknownHost::Misdirected,
+        Some("close") => UnknownHost::Close,
+        _ => UnknownHost::Default,
     })
 }
 

@@ -117,6 +117,7 @@ impl ModuleConfig {
             server_timing: self.get(FRONT_SERVER_TIMING),
             add_forwarded: self.get(NGINX_ADD_FORWARDED),
             ignore_client_abort: self.get(NGINX_IGNORE_CLIENT_ABORT),
+            unknown_host: self.get(FRONT_UNKNOWN_HOST),
             health_path: self.get(NGINX_HEALTH_PATH),
             health_access_log: self.get(NGINX_HEALTH_ACCESS_LOG),
             server_tokens: self.get(NGINX_SERVER_TOKENS),

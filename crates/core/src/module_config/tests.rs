@@ -6,7 +6,7 @@ use super::*;
 use crate::diagnostic::{Location, Severity};
 use crate::ini::{Dialect, parse};
 use crate::keys::*;
-use crate::route::{HeadLimits, ServerSettings, SpoolLimits, Symlinks};
+use crate::route::{HeadLimits, ServerSettings, SpoolLimits, Symlinks, UnknownHost};
 use crate::tls::{ClientCertificates, SUITES, TlsSettings, Version};
 
 fn env() -> BTreeMap<String, String> {
@@ -83,6 +83,7 @@ fn the_front_of_a_node_without_any_file_is_set_as_the_reference_says() {
         server_timing: false,
         add_forwarded: true,
         ignore_client_abort: true,
+        unknown_host: UnknownHost::Default,
         health_path: Some("/__health".into()),
         health_access_log: false,
         server_tokens: true,
@@ -302,6 +303,22 @@ fn null_and_zero_switch_things_off() {
     assert_eq!(config.get(NGINX_HEALTH_PATH), None);
     assert_eq!(config.server_settings("", PathBuf::new()).max_body_bytes, u64::MAX);
     assert_eq!((config.rotation().mode, config.rotation().max_age_s), (None, 0));
+}
+
+#[test]
+fn hosts_of_no_app_get_what_the_key_says() {
+    for (value, expected, status) in [
+        ("default", UnknownHost::Default, None),
+        ("404", UnknownHost::NotFound, Some(404)),
+        ("421", UnknownHost::Misdirected, Some(421)),
+        ("close", UnknownHost::Close, Some(444)),
+    ] {
+        let config = home(&format!("[front]\nunknown_host={value}\n")).config;
+        let settings = config.server_settings("", PathBuf::new());
+        assert_eq!((settings.unknown_host, expected.status()), (expected, status));
+    }
+    let resolution = home("[front]\nunknown_host=444\n");
+    says(only(&resolution), Severity::Error, 2, &["unknown_host", "close"]);
 }
 
 #[test]

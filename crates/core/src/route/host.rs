@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::net::Ipv6Addr;
 
+use serde::{Deserialize, Serialize};
+
 /// The longest host name, bytes (RFC 1035, 2.3.4, without the dot at its end).
 const LONGEST: usize = 253;
 /// The longest label of one.
@@ -52,6 +54,34 @@ pub fn configured(text: &str) -> Result<String, BadHost> {
             format!("{text:?} is not a host name"),
             "write names as app.example.org, *.example.org or [::1], with commas between them",
         ),
+    }
+}
+
+/// What a request gets whose host is that of no app: `[front] unknown_host`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownHost {
+    /// What the routes without a host answer.
+    #[default]
+    Default,
+    /// 404.
+    NotFound,
+    /// 421 (RFC 9110, 15.5.20).
+    Misdirected,
+    /// The end of its connection, and no answer.
+    Close,
+}
+
+impl UnknownHost {
+    /// The status of such a request; 444, as in the logs of nginx, where it is not answered.
+    /// `None`: it is a request like any other.
+    pub fn status(self) -> Option<u16> {
+        match self {
+            UnknownHost::Default => None,
+            UnknownHost::NotFound => Some(404),
+            UnknownHost::Misdirected => Some(421),
+            UnknownHost::Close => Some(444),
+        }
     }
 }
 

@@ -18,12 +18,14 @@ mod metrics;
 mod request;
 mod workers;
 
+pub(crate) use clients::edge::EDGE_ENDS;
 pub(crate) use files::mime;
 pub use files::{opening, resolve_path};
 pub(crate) use io::error_log::ErrorLog;
 pub(crate) use io::log_file::LogWriter;
 pub use io::tls::{Copied as CopiedCertificates, Copies as CopiedCertificatesDir};
 pub use io::tls::{Problems as TlsProblems, inspect as inspect_tls};
+pub(crate) use request::browsers::host_names;
 
 use std::time::Duration;
 

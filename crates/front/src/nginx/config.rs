@@ -17,6 +17,7 @@ use crate::embedded::CopiedCertificates;
 
 mod locations;
 mod settings;
+mod strangers;
 mod tls;
 
 /// What nginx sends in addition to a head, bytes and fields: the front behind it allows that.
@@ -128,6 +129,7 @@ impl Writer<'_> {
         self.proxying(text);
         self.tls_variables(text);
         self.variables(text);
+        self.unknown_hosts(text);
         self.logs(text);
         self.answer_fields(text);
         self.lua(text);
@@ -140,6 +142,7 @@ impl Writer<'_> {
             text.line("server_name localhost;");
             text.line("set $plugin \"#unknown#\";");
             text.line("set $extra_log_format \"\";");
+            self.silent_end(text);
             if self.at(&Place::Server).next().is_some() {
                 self.add_fields(text);
             }

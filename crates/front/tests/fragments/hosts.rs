@@ -1,6 +1,6 @@
 //! Fragments of apps with hosts of their own, in clear and over TLS.
 
-use mfserv_core::route::{AppFragments, Fragment, Route, RouteTable, Slots, Target};
+use mfserv_core::route::{AppFragments, Fragment, Route, RouteTable, Slots, Target, UnknownHost};
 
 use super::{brings, brings_to_app, said};
 use crate::tls::kit::{Authority, curl, settings};
@@ -105,4 +105,43 @@ fn files_of_a_host_with_a_fragment_are_nginxs_own_and_hosts_go_with_a_reload() {
     said(&mut front);
     assert_eq!((seen(&front, "one.org").0, seen(&front, "two.org")), (has_not, has));
     assert_eq!(said(&mut front), "");
+}
+
+#[test]
+fn what_nginx_answers_itself_is_no_page_for_hosts_of_no_app() {
+    let Some(world) = World::with_lua() else { return };
+    let worker = Worker::saying(&world, 1, "ok");
+    let root = world.path("files");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("a.html"), "a file").unwrap();
+    let mut table = table_with(&["app.org"]);
+    table.routes.insert(0, route("/static", Target::Static { root }));
+    let text = "expires 1h;\n".into();
+    let static_location = Some(Fragment { file: "static.conf".into(), text });
+    let app = AppFragments { static_location, ..AppFragments::default() };
+    table.fragments.get_mut("p").unwrap().apps.insert("a".into(), app);
+    let mut front = world.front(1);
+    let seen = |host: &str, path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        try_ask(world.address, request).map(|answer| answer.status)
+    };
+    for (generation, (unknown_host, refused)) in [
+        (UnknownHost::Default, Some(200)),
+        (UnknownHost::NotFound, Some(404)),
+        (UnknownHost::Misdirected, Some(421)),
+        (UnknownHost::Close, None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        table.server.unknown_host = unknown_host;
+        front.daemon.publish(generation as u64 + 1, table.clone(), &[&worker]);
+        assert_eq!(said(&mut front), "");
+        for host in ["localhost", "p.localhost", "127.0.0.1:80", "[::1]"] {
+            assert_eq!(seen(host, "/static/a.html"), Some(200), "{unknown_host:?} {host}");
+        }
+        assert_eq!(seen("app.org", "/x"), Some(200), "{unknown_host:?}");
+        assert_eq!(seen("other.org", "/static/a.html"), refused, "{unknown_host:?}");
+        assert_eq!(seen("other.org", "/a/x"), refused, "{unknown_host:?}");
+    }
 }

@@ -12,6 +12,9 @@ use mfserv_h1::{Name, Refusal, RequestHead};
 use super::connection::Ends;
 use crate::embedded::io::tls::Identity;
 
+/// The status that has nginx end the connection of its client without an answer.
+pub const EDGE_ENDS: u16 = 597;
+
 /// Who has connected to nginx, for this request, and who that is as an authority says.
 pub fn ends_of(head: &RequestHead, key: &str) -> Result<(Ends, Option<Identity>), Refusal> {
     let mut values = head.fields.values(Name::Edge);

@@ -40,6 +40,8 @@ pub enum Cause {
     NotFound,
     /// No route matches.
     NoRoute,
+    /// The host is that of no app; with the status that the settings choose.
+    UnknownHost(u16),
     /// The method is not allowed here.
     Method,
     /// An inner endpoint with an effect was not asked for with POST.
@@ -80,7 +82,7 @@ impl Cause {
     /// The status of the answer.
     pub fn status(self) -> u16 {
         match self {
-            Cause::BadRequest(status) => status,
+            Cause::BadRequest(status) | Cause::UnknownHost(status) => status,
             Cause::PlainHttp | Cause::BadPath | Cause::BadBody | Cause::BadSocket => 400,
             Cause::Forbidden | Cause::ForeignPage => 403,
             Cause::NotFound | Cause::NoRoute => 404,
@@ -116,6 +118,7 @@ impl Cause {
             Cause::ForeignPage => "foreign_page",
             Cause::NotFound => "not_found",
             Cause::NoRoute => "no_route",
+            Cause::UnknownHost(_) => "unknown_host",
             Cause::Method => "method",
             Cause::PostOnly => "post_only",
             Cause::SlowBody => "slow_body",

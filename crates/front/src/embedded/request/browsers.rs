@@ -30,13 +30,29 @@ pub fn names_this_machine(head: &RequestHead) -> bool {
         || is_host_name(&name)
 }
 
+/// True if the request was sent to a name or an address that leads to this machine from itself,
+/// or to the name of the machine.
+pub fn names_this_node(head: &RequestHead) -> bool {
+    let Ok(name) = std::str::from_utf8(head.host_name()) else { return false };
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        || inner.is_some_and(|inner| inner.parse() == Ok(Ipv6Addr::LOCALHOST))
+        || is_host_name(&name)
+}
+
 /// The name of this machine, whole or short, or the one that the node exports.
 fn is_host_name(name: &str) -> bool {
-    let system = rustix::system::uname();
-    let node = system.nodename().to_string_lossy();
-    let short = node.split('.').next().unwrap_or_default();
-    let full = std::env::var("MFHOSTNAME_FULL").unwrap_or_default();
-    [&node, short, &full].iter().any(|own| !own.is_empty() && own.eq_ignore_ascii_case(name))
+    host_names().iter().any(|own| !own.is_empty() && own.eq_ignore_ascii_case(name))
+}
+
+/// The names of this machine; some may be empty.
+pub fn host_names() -> [String; 3] {
+    let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let short = node.split('.').next().unwrap_or_default().to_string();
+    [node, short, std::env::var("MFHOSTNAME_FULL").unwrap_or_default()]
 }
 
 /// True if a page of another site has the browser send this request, other than by a link

@@ -84,7 +84,7 @@ impl<'a> Endpoint<'a> {
     }
 
     /// Why this request is not answered, if it is not.
-    fn refusal(&self, exchange: &Exchange<'_>) -> Option<Cause> {
+    pub fn refusal(&self, exchange: &Exchange<'_>) -> Option<Cause> {
         let head = exchange.request();
         if let Endpoint::Health = self {
             // Load balancers ask with any of these.

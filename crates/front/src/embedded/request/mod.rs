@@ -7,7 +7,7 @@
 //!
 //! [`Exchange`]: crate::embedded::clients::exchange::Exchange
 
-mod browsers;
+pub mod browsers;
 pub mod counts;
 mod endpoints;
 pub mod extensions;

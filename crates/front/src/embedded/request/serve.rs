@@ -177,16 +177,25 @@ async fn answer(
     attendant: &mut Option<Box<dyn Attendant>>,
 ) -> Result<(), Fault> {
     let head = exchange.request();
+    let site = in_force.matcher.site(head.host());
+    let refused = unknown_host(in_force, head, site.is_named);
     if head.method() == b"TRACE" {
-        return Err(Cause::Method.into());
+        return Err(refused.unwrap_or(Cause::Method).into());
     }
     if head.target() == b"*" {
+        refused.map_or(Ok(()), Err)?;
         put_text(exchange, 200, "", "");
         return Ok(());
     }
-    let path = route::normalise(head.path()).map_err(|_| Cause::BadPath)?;
-    let site = in_force.matcher.site(head.host());
+    let path = route::normalise(head.path()).map_err(|_| refused.unwrap_or(Cause::BadPath))?;
     let own = Endpoint::of(&path, head, &lane.front.extensions, exchange.settings());
+    if let Some(cause) = refused {
+        // Load balancers and this machine ask for the node's own pages by an address.
+        return match own.filter(|own| own.refusal(exchange).is_none()) {
+            Some(own) => endpoints::answer(own, lane, exchange).await,
+            None => Err(cause.into()),
+        };
+    }
     if let Some(own) = own.filter(|own| !(site.is_named && own.is_free_on_hosts_of_apps(&path))) {
         return endpoints::answer(own, lane, exchange).await;
     }
@@ -204,7 +213,19 @@ async fn answer(
     exchange.set_plugin(&route.plugin);
     exchange.set_app(&route.app, answerer(&route.target));
     let mapped = Mapped { path: &path, rest_at: hit.rest_at };
-    match (&route.target, &hit.rule.with) {
+    let target = (route, hit.rule.with.as_ref());
+    to_target(lane, target, mapped, exchange, (reply, attendant)).await
+}
+
+/// Has a request answered by what its route leads to.
+async fn to_target(
+    lane: &Lane,
+    (route, with): (&Route, Option<&App>),
+    mapped: Mapped<'_>,
+    exchange: &mut Exchange<'_>,
+    (reply, attendant): (&mut Reply, &mut Option<Box<dyn Attendant>>),
+) -> Result<(), Fault> {
+    match (&route.target, with) {
         (Target::Upstream { .. }, Some(app)) => {
             let extension = lane.front.extensions.attend(&route.plugin);
             *attendant = extension.filter(|_| is_for_developer(exchange));
@@ -242,6 +263,12 @@ async fn from_worker(
         Some(named) => sendfile::send(lane, exchange, reply, app, &named).await,
         None => Ok(()),
     }
+}
+
+/// Why a request is refused that names a host of no app, if the settings want that.
+fn unknown_host(in_force: &InForce, head: &RequestHead, is_named: bool) -> Option<Cause> {
+    let status = in_force.server.unknown_host.status().filter(|_| !is_named)?;
+    (!browsers::names_this_node(head)).then_some(Cause::UnknownHost(status))
 }
 
 /// What the worker of a route does not get of the path.
@@ -308,6 +335,10 @@ async fn finish(
             return false;
         }
         Err(Fault::Cut) => exchange.abort(),
+        Err(Fault::Answer(cause @ Cause::UnknownHost(444))) => {
+            exchange.set_cause(cause);
+            exchange.refuse_silently();
+        }
         Err(Fault::Answer(cause)) => {
             report(lane, exchange, cause);
             exchange.set_cause(cause);

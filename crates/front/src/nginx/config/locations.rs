@@ -102,6 +102,9 @@ impl Writer<'_> {
     /// Files with a fragment are nginx's own.
     fn files(&self, text: &mut Text, route: &Route, root: &std::path::Path) {
         text.line(format!("set $plugin {};", quoted(&route.plugin)));
+        if route.host.is_none() {
+            self.no_strangers(text);
+        }
         let root = quoted(&format!("{}/$mfserv_rest", root.display()));
         match route.prefix.as_str() {
             "/" => text.line(format!("root {};", root.replace("/$mfserv_rest", ""))),

@@ -1,5 +1,7 @@
 //! The part of the configuration that comes from the settings of the node.
 
+use mfserv_core::route::UnknownHost;
+
 use super::Writer;
 use crate::embedded::mime;
 use crate::nginx::text::{Text, literally, quoted, quoted_path};
@@ -105,7 +107,10 @@ impl Writer<'_> {
         });
         text.block("map $http_host $mfserv_host_field", |text| {
             text.line("default $http_host;");
-            text.line("\"\" $host;");
+            // A request without a host (HTTP/1.0) is one for the name of the server, localhost; where
+            // that matters, for an address that is no machine's.
+            let is_any = self.server.unknown_host == UnknownHost::Default;
+            text.line(format!("\"\" {};", if is_any { "$host" } else { "0.0.0.0" }));
         });
         // The host of an absolute form is the host, whatever the field says (RFC 9112, 3.2.2).
         text.block("map $request $mfserv_host", |text| {
@@ -149,6 +154,7 @@ impl Writer<'_> {
                 ("413", "too_large"),
                 ("414", "bad_request"),
                 ("416", "range"),
+                ("421", "unknown_host"),
                 ("50[0-9]", "front"),
             ] {
                 text.line(format!("\"~^1{statuses}$\" {cause};"));

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 use super::Exchange;
 use crate::embedded::clients::access_log::{Asked, Measured, Subject, Traffic};
+use crate::embedded::clients::answer::Head;
+use crate::embedded::clients::edge::EDGE_ENDS;
 use crate::embedded::clients::fault::Cause;
 use crate::embedded::clients::trace::Trace;
 use crate::embedded::io::log_file::LogWriter;
@@ -99,6 +101,18 @@ impl Exchange<'_> {
         if self.record.status() == 0 {
             self.record.set_status(499);
         }
+    }
+
+    /// The connection ends without an answer; 444 is the status in the log, as nginx has it. nginx
+    /// itself is asked to end its client's, by a status that no app gives.
+    pub fn refuse_silently(&mut self) {
+        if self.connection.is_edge() {
+            let fields = &[];
+            Head { status: EDGE_ENDS, content_type: "", length: Some(0), fields }.put(self);
+        } else {
+            self.answer.keep_alive = false;
+        }
+        self.record.set_status(444);
     }
 
     /// Writes the request into the access log, if it belongs there.
