@@ -166,6 +166,9 @@ pub struct AppSpec {
     pub http_test: Option<HttpTest>,
     /// `_requests_per_worker`: `None` = by command; `Some(0)` = unlimited.
     pub requests_per_worker: Option<u32>,
+    /// `_max_body_size`; `None` = the module's; `Some(u64::MAX)` = no limit.
+    #[serde(default)]
+    pub max_body_bytes: Option<u64>,
     /// `_keep_alive`; `None` = by command.
     pub keep_alive: Option<bool>,
     /// `_python_server`: the server behind `bjoern_wrapper.py`; `None` = the module's.

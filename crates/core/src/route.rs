@@ -153,6 +153,9 @@ pub struct UpstreamSpec {
     /// not know how are given requests as any server.
     #[serde(default)]
     pub pulls: bool,
+    /// Largest request body, bytes; `None`: that of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_body_bytes: Option<u64>,
     /// Its workers speak FastCGI: the directory of the scripts that they run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fastcgi: Option<PathBuf>,
@@ -176,6 +179,7 @@ impl UpstreamSpec {
             queue_timeout_ms: 60_000,
             slow_lane_wait_ms: 0,
             pulls: false,
+            max_body_bytes: None,
             fastcgi: None,
             sendfile: None,
             accel_by_nginx: false,

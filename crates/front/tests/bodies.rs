@@ -1,10 +1,11 @@
 //! Bodies both ways: whole, in time, and bounded.
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use mfserv_core::route::Slots;
+use mfserv_core::route::{Route, RouteTable, Slots, Target, UpstreamSpec};
 
 use crate::world::*;
 
@@ -73,6 +74,78 @@ fn a_body_that_is_too_large_is_refused_before_a_worker_sees_it() {
     let answer = client.receive().unwrap();
     assert_eq!((answer.status, answer.field("connection")), (413, vec!["close".into()]));
     assert_eq!(worker.bytes(), 0);
+}
+
+/// Behind `/b` an app with another limit than the node's, which is that of `/a`.
+fn with_limits(slots: Slots, of_node: u64, of_app: u64) -> RouteTable {
+    let mut table = table(slots, true);
+    table.server.max_body_bytes = of_node;
+    let spec = UpstreamSpec { max_body_bytes: Some(of_app), ..table.upstreams["p/a"].clone() };
+    table.upstreams.insert("p/b".into(), spec);
+    let target = Target::Upstream { name: "p/b".into() };
+    table.routes.push(Route { app: "b".into(), ..route("/b", target) });
+    table
+}
+
+#[test]
+fn an_app_has_a_limit_of_its_own_smaller_or_larger_than_that_of_the_node() {
+    let sized =
+        |stream: &mut UnixStream, received: Received| say(stream, &received.body.len().to_string());
+    const MIB: usize = 1 << 20;
+    for slots in [ONE, Slots::Unlimited] {
+        let world = World::new();
+        let of = |app: &str, number| Worker::start_of(&world, app, number, true, sized);
+        let (a, b) = (of("p/a", 1), of("p/b", 2));
+        let mut front = world.front(1);
+        let post = |path: &str, length: usize, in_chunks: bool| {
+            let body = pattern(length);
+            let head = format!("POST {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n");
+            let bytes = match in_chunks {
+                true => {
+                    let head = format!("{head}Transfer-Encoding: chunked\r\n\r\n");
+                    [head.as_bytes(), &chunked(&body, 100_000)].concat()
+                }
+                false => {
+                    let head = format!("{head}Content-Length: {length}\r\n\r\n");
+                    [head.as_bytes(), &body].concat()
+                }
+            };
+            let mut client = Client::connect(world.address);
+            // A client that is refused is not read to its end.
+            let _ = client.stream.write_all(&bytes);
+            let answer = client.receive().expect("an answer");
+            let cause = answer.field("x-mfserv-cause").join(" ");
+            (answer.status, if answer.status == 200 { answer.text() } else { cause })
+        };
+        let refused = || (413, "too_large".to_string());
+        let taken = |length: usize| (200, length.to_string());
+        front.daemon.publish(1, with_limits(slots, 3 * MIB as u64, 1000), &[&a, &b]);
+        for in_chunks in [false, true] {
+            assert_eq!(post("/b", 1000, in_chunks), taken(1000), "{slots:?} {in_chunks}");
+            assert_eq!(post("/b", 1001, in_chunks), refused(), "{slots:?} {in_chunks}");
+            assert_eq!(post("/b", 2 * MIB, in_chunks), refused(), "{slots:?} {in_chunks}");
+            assert_eq!(post("/a", 2 * MIB, in_chunks), taken(2 * MIB), "{slots:?} {in_chunks}");
+        }
+        front.daemon.publish(2, with_limits(slots, 1000, 2 * MIB as u64), &[&a, &b]);
+        for in_chunks in [false, true] {
+            assert_eq!(post("/b", 2 * MIB, in_chunks), taken(2 * MIB), "{slots:?} {in_chunks}");
+            assert_eq!(post("/b", 2 * MIB + 1, in_chunks), refused(), "{slots:?} {in_chunks}");
+            assert_eq!(post("/a", 1001, in_chunks), refused(), "{slots:?} {in_chunks}");
+        }
+        front.daemon.publish(3, with_limits(slots, 1000, u64::MAX), &[&a, &b]);
+        assert_eq!(post("/b", 5 * MIB, true), taken(5 * MIB), "{slots:?}: no limit");
+        assert_eq!(post("/a", 1001, false), refused(), "{slots:?}");
+    }
+}
+
+#[test]
+fn the_page_of_a_refused_body_says_how_much_is_let_in() {
+    let world = World::new();
+    let front = world.serving(with_limits(ONE, 4 << 20, 10 << 10), &[]);
+    let fields = "Host: h\r\nConnection: close\r\nContent-Length: 10241";
+    let page = ask(front.address, format!("POST /b HTTP/1.1\r\n{fields}\r\n\r\n"));
+    let said = "<p>the body of a request has at most 10 KiB here</p>";
+    assert!(page.status == 413 && page.text().contains(said), "{}", page.text());
 }
 
 #[test]

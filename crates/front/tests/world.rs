@@ -85,8 +85,7 @@ impl World {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        drop(heirs);
-        drop(one_at_a_time);
+        drop((heirs, one_at_a_time));
         let socket = self.path(&format!("front.{number}.sock"));
         until("the front listens", || UnixStream::connect(&socket).is_ok());
         Front { child, daemon: Daemon::connect(&socket), socket, address: self.address }

@@ -14,6 +14,7 @@
 
 mod alerts;
 mod apps;
+mod bodies;
 mod circus;
 mod comeback;
 mod compat;

@@ -62,7 +62,7 @@ keys! {
     // [nginx]: MFSERV's names; they drive the front whichever it is.
     NGINX_ENABLED: bool = flag("nginx", "flag", "1", "0: no HTTP front at all");
     NGINX_PORT: Option<u16> = port("nginx", "port", "18868", "port of the front; 0 or null: no plain listener");
-    NGINX_UPLOAD_MAX_BODY_MB: u64 = count("nginx", "upload_max_body_size", "100", between(0, 1 << 30, "MB"), "largest request body, 413 beyond; 0: no limit");
+    NGINX_UPLOAD_MAX_BODY_MB: u64 = count("nginx", "upload_max_body_size", "100", between(0, 1 << 30, "MB"), "largest request body, 413 beyond, of apps that set none; 0: no limit");
     NGINX_TIMEOUT_S: u64 = count("nginx", "timeout", "60", seconds(1), "timeout of a request, for apps that set none");
     NGINX_ACCESS_LOG: bool = flag("nginx", "logging", "1", "write the access log");
     NGINX_BODY_TEMP_DIR: Option<PathBuf> = path("nginx", "clientbody_temp_path", "@@@MFMODULE_RUNTIME_HOME@@@/var/nginx2", "where big request bodies, and answers to slow clients, are buffered");

@@ -81,6 +81,7 @@ fn upstream(app: &AppSpec, env: &BTreeMap<String, String>, module: &ModuleConfig
         queue_timeout_ms: module.get(FRONT_QUEUE_TIMEOUT_S).map_or(timeout_ms, |s| s * 1000),
         slow_lane_wait_ms: module.get(FRONT_SLOW_LANE_WAIT_S) * 1000,
         pulls: is_own && keep_alive && is_one_at_a_time,
+        max_body_bytes: app.max_body_bytes,
         ..UpstreamSpec::new(slots)
     }
 }

@@ -92,7 +92,7 @@ pub(super) fn coerce(
         Type::StrictCount(min, max) => strict_count(text, min, max),
         Type::Word(words) => word(text, words),
         Type::Interpreter => interpreter(text),
-        Type::Size => size::size(text),
+        Type::Size | Type::BodySize => size::of_kind(kind, text),
     }
 }
 

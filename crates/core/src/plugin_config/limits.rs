@@ -1,7 +1,7 @@
 //! Resource limits of a plugin that break the server which it runs.
 
 use super::schema::{
-    COMMAND_LINE, Kind, MEMORY_HIGH, MEMORY_LIMIT, RLIMIT_AS, RLIMIT_FSIZE, RLIMIT_STACK,
+    COMMAND_LINE, Kind, MAX_BODY, MEMORY_HIGH, MEMORY_LIMIT, RLIMIT_AS, RLIMIT_FSIZE, RLIMIT_STACK,
 };
 use super::{Resolver, Section};
 use crate::keys::NGINX_UPLOAD_MAX_BODY_MB;
@@ -28,9 +28,11 @@ impl Resolver<'_> {
         let upload_mb: u64 = upload_mb.or_else(default_upload_mb).unwrap_or(0);
         let is_set = |limit: u64, enough: u64| limit > 0 && limit < enough;
         let threads = starts_threads(&argv);
-        let upload = if upload_mb == 0 { u64::MAX } else { upload_mb << 20 };
+        let of_node = if upload_mb == 0 { u64::MAX } else { upload_mb << 20 };
+        let upload = section.get(MAX_BODY).unwrap_or(of_node);
         let fsize = "the server writes a large upload into a file first, and is killed by SIGXFSZ \
-                     beyond this limit: up to [nginx] upload_max_body_size is let in";
+                     beyond this limit: up to [nginx] upload_max_body_size, or _max_body_size of the \
+                     app, is let in";
         for (key, breaks, why, cure) in [
             (
                 RLIMIT_AS.row.name,

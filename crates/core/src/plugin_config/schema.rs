@@ -49,6 +49,8 @@ pub(super) enum Type {
     SendfileRoots,
     /// An amount of memory, or unset.
     Size,
+    /// The length of a body, or unset.
+    BodySize,
 }
 
 /// One key, without the type of its value.
@@ -132,6 +134,14 @@ const fn strict_count(name: Name, min: i64, max: i64) -> Key<Option<u64>> {
 
 const fn size(name: Name) -> Key<u64> {
     obeyed(name, Type::Size, "", |read| read.number().unwrap_or(0))
+}
+
+/// `Some(u64::MAX)`: no limit.
+const fn body_size(name: Name) -> Key<Option<u64>> {
+    obeyed(name, Type::BodySize, "", |read| match read.number() {
+        Some(0) => Some(u64::MAX),
+        limit => limit,
+    })
 }
 
 const fn signal(name: Name, default: Name) -> Key<i32> {
@@ -249,6 +259,7 @@ keys! {
         TEST_TIMEOUT_S: u64 = count("_http_test_timeout", LONGEST_S, "10");
         READY: Option<ReadyBy> = ready("_ready", &["http", "connect", "notify"]);
         REQUESTS_PER_WORKER: Option<u64> = strict_count("_requests_per_worker", 0, 1_000_000);
+        MAX_BODY: Option<u64> = body_size("_max_body_size");
         KEEP_ALIVE: Option<bool> = strict_flag("_keep_alive");
         PYTHON_SERVER: Option<String> = word("_python_server", &["waitress", "mfserv"]);
         PYTHON_THREADS: Option<u64> = strict_count("_python_threads", 1, 256);

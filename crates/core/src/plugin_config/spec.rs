@@ -143,6 +143,7 @@ fn app(name: &str, section: &Section) -> AppSpec {
         fastcgi: section.get(GATEWAY_MODE) == "fastcgi",
         http_test: http_test(section),
         requests_per_worker: section.get(REQUESTS_PER_WORKER).map(small),
+        max_body_bytes: section.get(MAX_BODY),
         keep_alive: section.get(KEEP_ALIVE),
         python_server: section.get(PYTHON_SERVER),
         python_threads: section.get(PYTHON_THREADS).map(small),

@@ -485,7 +485,7 @@ fn values(row: &Row) -> &'static [&'static str] {
         Type::Paths => &["kept"],
         Type::Hosts => &["example.org"],
         Type::SendfileRoots => &["/p=d"],
-        Type::Size => &["1G"],
+        Type::Size | Type::BodySize => &["1G"],
         Type::Routes | Type::StaticPrefix | Type::StaticDirectory => &["/other"],
         Type::Count(_) | Type::StrictCount(..) | Type::Signal | Type::Timeout => &["9"],
         Type::Text if row.name == schema::GATEWAY_MODE.row.name => &["fastcgi"],

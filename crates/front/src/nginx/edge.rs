@@ -23,12 +23,15 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Wanted {
     /// The plan's generation; 0: none yet.
     pub generation: u64,
-    /// Settings of the listening side.
+    /// Settings of the listening side. No app takes larger bodies than these say: each one's own
+    /// limit is that of the front behind nginx.
     pub server: ServerSettings,
     /// By plugin.
     pub sections: BTreeMap<String, Arc<Section>>,
     /// The plugins with fragments.
     pub with_fragments: BTreeSet<String>,
+    /// The largest body of each plugin with a limit of its own, bytes.
+    limits: BTreeMap<String, u64>,
 }
 
 impl Wanted {
@@ -38,11 +41,16 @@ impl Wanted {
         if is_whole {
             self.sections.clear();
             self.with_fragments.clear();
+            self.limits.clear();
         }
         for (plugin, section) in amendment.sections {
             match section.fragments.is_empty() {
                 true => drop(self.with_fragments.remove(&plugin)),
                 false => drop(self.with_fragments.insert(plugin.clone())),
+            }
+            match section.upstreams.values().filter_map(|spec| spec.max_body_bytes).max() {
+                None => drop(self.limits.remove(&plugin)),
+                Some(limit) => drop(self.limits.insert(plugin.clone(), limit)),
             }
             match section == Section::default() {
                 true => drop(self.sections.remove(&plugin)),
@@ -50,6 +58,8 @@ impl Wanted {
             }
         }
         (self.generation, self.server) = (generation, amendment.server);
+        let of_apps = self.limits.values().copied().max().unwrap_or(0);
+        self.server.max_body_bytes = self.server.max_body_bytes.max(of_apps);
     }
 }
 

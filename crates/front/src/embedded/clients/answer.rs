@@ -106,15 +106,21 @@ pub fn put_fault(exchange: &mut Exchange<'_>, cause: Cause, fields: &[(&str, &st
     let retry = cause.retry_after_s().map(|seconds| seconds.to_string());
     let retry: Vec<_> = retry.iter().map(|text| ("Retry-After", text.as_str())).collect();
     let fields = [fields, cause.fields(), &retry, &[("X-Mfserv-Cause", cause.as_str())]].concat();
-    put_page(exchange, (cause.status(), cause.as_str()), &fields);
+    put_explained(exchange, (cause.status(), cause.as_str()), cause.explanation(), &fields);
 }
 
 /// Puts a page that says what the status is called.
-pub fn put_page(
+pub fn put_page(exchange: &mut Exchange<'_>, what: (u16, &str), fields: &[(&str, &str)]) {
+    put_explained(exchange, what, None, fields);
+}
+
+fn put_explained(
     exchange: &mut Exchange<'_>,
     (status, cause): (u16, &str),
+    explanation: Option<String>,
     fields: &[(&str, &str)],
 ) {
+    let explained = explanation.map(|text| format!("<p>{text}</p>\n")).unwrap_or_default();
     let id = String::from_utf8_lossy(exchange.id()).replace(['<', '>', '&', '"'], "_");
     let what = reason(status);
     let server = match exchange.settings().server_tokens {
@@ -123,7 +129,7 @@ pub fn put_page(
     };
     let page = format!(
         "<!DOCTYPE html>\n<html><head><title>{status} {what}</title></head>\n\
-         <body><h1>{status} {what}</h1>\n<p>cause: {cause}<br>request: {id}</p>\n\
+         <body><h1>{status} {what}</h1>\n<p>cause: {cause}<br>request: {id}</p>\n{explained}\
          <hr><p>{server}</p></body></html>\n"
     );
     put(exchange, (status, "text/html; charset=utf-8", &page), fields);

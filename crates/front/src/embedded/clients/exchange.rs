@@ -51,6 +51,8 @@ struct Request<'a> {
     body: BodyReader,
     /// Content that has been read, bytes.
     content: u64,
+    /// No more is read.
+    max_content: u64,
     /// When more of the body has to have come.
     body_by: Instant,
 }
@@ -88,6 +90,7 @@ impl<'a> Exchange<'a> {
             is_trusted,
             body: BodyReader::new(if is_understood { head.framing } else { Framing::None }),
             content: 0,
+            max_content: settings.max_body_bytes,
             body_by: record.began() + patience,
         };
         let answer = Answer {

@@ -1,5 +1,6 @@
 //! Why a request is not answered as its app would have answered it.
 
+use mfserv_core::memory::size_text;
 use mfserv_core::wire::front::TroubleCause;
 
 /// How a request ended that did not end well.
@@ -50,8 +51,8 @@ pub enum Cause {
     SlowBody,
     /// A precondition (`If-Match`…) failed.
     Precondition,
-    /// The body is larger than allowed.
-    TooLarge,
+    /// The body is larger than this, bytes.
+    TooLarge(u64),
     /// None of the wanted ranges is in the file.
     Range,
     /// The disk gave an error.
@@ -89,7 +90,7 @@ impl Cause {
             Cause::Method | Cause::PostOnly => 405,
             Cause::SlowBody => 408,
             Cause::Precondition => 412,
-            Cause::TooLarge => 413,
+            Cause::TooLarge(_) => 413,
             Cause::Range => 416,
             Cause::Disk => 500,
             Cause::Stopping
@@ -123,7 +124,7 @@ impl Cause {
             Cause::PostOnly => "post_only",
             Cause::SlowBody => "slow_body",
             Cause::Precondition => "precondition",
-            Cause::TooLarge => "too_large",
+            Cause::TooLarge(_) => "too_large",
             Cause::Range => "range",
             Cause::Disk => "disk",
             Cause::Stopping => "stopping",
@@ -136,6 +137,16 @@ impl Cause {
             Cause::Busy => "busy",
             Cause::StillBusy => "still_busy",
             Cause::Worker(cause) => cause.as_str(),
+        }
+    }
+
+    /// What the page says of the cause, beside its word.
+    pub fn explanation(self) -> Option<String> {
+        match self {
+            Cause::TooLarge(limit) => {
+                Some(format!("the body of a request has at most {} here", size_text(limit)))
+            }
+            _ => None,
         }
     }
 

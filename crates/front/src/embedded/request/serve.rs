@@ -232,6 +232,9 @@ async fn to_target(
             if attendant.as_ref().is_some_and(|one| answers_instead(&**one, exchange, app)) {
                 return Ok(());
             }
+            if let Some(limit) = app.spec.max_body_bytes {
+                exchange.set_max_content(limit);
+            }
             from_worker(lane, exchange, reply, (route, app), mapped).await
         }
         (Target::Upstream { .. }, None) => Err(Cause::Removed.into()),

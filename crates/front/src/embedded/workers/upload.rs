@@ -99,8 +99,8 @@ impl<'a> Upload<'a> {
         };
         match framing {
             Framing::None => return Ok(upload),
-            Framing::Length(length) if length > exchange.settings().max_body_bytes => {
-                return Err(Cause::TooLarge.into());
+            Framing::Length(length) if length > exchange.max_content() => {
+                return Err(Cause::TooLarge(exchange.max_content()).into());
             }
             _ => {}
         }
@@ -146,7 +146,7 @@ impl<'a> Upload<'a> {
     /// slow disk delays this client and no other.
     async fn spill(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Fault> {
         let settings = exchange.settings();
-        let limit = ALL_SPOOLED_MAX.max(settings.max_body_bytes.saturating_mul(LARGEST_BODIES));
+        let limit = ALL_SPOOLED_MAX.max(exchange.max_content().saturating_mul(LARGEST_BODIES));
         if !self.spooled.grow(self.memory.len() as u64, limit) {
             return Err(Cause::NoRoom.into());
         }

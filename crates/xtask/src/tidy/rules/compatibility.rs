@@ -49,6 +49,7 @@ const NEW_PLUGIN_KEYS: &[&str] = &[
     "_overlap",
     "_ready",
     "_requests_per_worker",
+    "_max_body_size",
     "_keep_alive",
     "_hosts",
     "_strip_prefix",

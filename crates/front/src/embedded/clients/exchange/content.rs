@@ -68,12 +68,20 @@ impl Exchange<'_> {
         }
     }
 
+    /// The largest content, bytes.
+    pub fn max_content(&self) -> u64 {
+        self.request.max_content
+    }
+
+    /// The app has a limit of its own.
+    pub fn set_max_content(&mut self, bytes: u64) {
+        self.request.max_content = bytes;
+    }
+
     fn count_content(&mut self, count: u64) -> Result<(), Cause> {
         self.request.content += count;
-        match self.request.content > self.settings.max_body_bytes {
-            true => Err(Cause::TooLarge),
-            false => Ok(()),
-        }
+        let limit = self.request.max_content;
+        if self.request.content > limit { Err(Cause::TooLarge(limit)) } else { Ok(()) }
     }
 
     /// Reads more of the body.
