@@ -181,6 +181,8 @@ fn an_express_app_with_a_build_step_is_served_unchanged_and_deployed() {
         ("/version", "src/server.ts"),
     );
     assert!(node.get("/").text().contains("An Express app"));
+    let modules = node.path("var/releases/express/2/main/node_modules");
+    assert!(modules.join("express").is_dir() && !modules.join("typescript").exists());
     // What is deployed is built from the sources of now.
     edit(&dir, "src/text.ts", "An Express app", "Another text");
     command(&node, "deploy", &dir, &[]);

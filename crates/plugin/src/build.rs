@@ -29,7 +29,7 @@ use crate::progress::{Cancel, Progress};
 
 pub use clean::{clean, clean_packages};
 pub use frozen::{Frozen, frozen_requirements};
-pub use node::{node_packages, node_script};
+pub use node::NodeProject;
 pub(crate) use python::environment_from_wheels;
 pub use python::{WHEELS_MARK, check_wheels};
 
@@ -61,7 +61,7 @@ impl BuildOptions {
 pub fn sources(dir: &Path) -> Vec<PathBuf> {
     let dir = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     let mut files = python::inputs(&dir);
-    files.extend(node::INPUTS.iter().map(|name| dir.join(name)));
+    files.extend(node::inputs(&dir).iter().map(|name| dir.join(name)));
     files
 }
 
@@ -85,7 +85,7 @@ pub struct Part {
     pub unchanged: bool,
     /// The interpreter: `Python 3.11.7`, `Node v20.20.2`.
     pub interpreter: String,
-    /// The tool: `uv`, `pip` or `npm`.
+    /// The tool: `uv`, `pip`, `npm`, `pnpm 10.0.0`.
     pub tool: String,
     /// How many packages the environment has.
     pub packages: usize,

@@ -216,18 +216,22 @@ pub fn build_node(
         Purpose::Deploy => fs::canonicalize(place.join(CODE))
             .map_err(|e| disk::failed("read", &place.join(CODE), e))?,
     };
+    let project = build::NodeProject::open(&dir, options, progress)?;
     if wanted.purpose == Purpose::Deploy || !code::has_modules(&dir) {
-        build::node_packages(&dir, options, progress)?;
+        project.packages(progress)?;
     }
     if wanted.finding.build.is_some() {
-        build::node_script(&dir, "build", options, progress)?;
-        check_page(&dir, wanted)?;
-        if wanted.purpose == Purpose::Dev {
-            built::publish(place, wanted)?;
-        }
-        return Ok(());
+        project.script("build", progress)?;
     }
-    check_page(&dir, wanted)
+    check_page(&dir, wanted)?;
+    match wanted.purpose {
+        Purpose::Dev if wanted.finding.build.is_some() => built::publish(place, wanted),
+        // Of a site only its files are packed.
+        Purpose::Deploy if !matches!(wanted.finding.web, Some(Web::Files { .. })) => {
+            project.leave_production(progress)
+        }
+        Purpose::Dev | Purpose::Deploy => Ok(()),
+    }
 }
 
 /// Which edits renew the workers, as long as nobody builds again at edits.
@@ -247,7 +251,7 @@ fn check_page(dir: &Path, wanted: &Wanted<'_>) -> Result<(), Diagnostic> {
     Err(Diagnostic::error("the build has made no page")
         .kind(Kind::BadConfiguration)
         .because(format!(
-            "{}/index.html is not there after `npm run build`",
+            "{}/index.html is not there after the build script",
             dir.join(built).display()
         ))
         .help("a Procfile, or `mfserv init`, says what is served instead"))

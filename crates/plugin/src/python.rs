@@ -285,6 +285,19 @@ impl Toolbox<'_> {
     }
 }
 
+/// What the names of the variables begin with that configure build tools.
+const CONFIGURE: &[&str] = &[
+    "pip_",
+    "uv_",
+    "npm_config_",
+    "yarn_",
+    "corepack_",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+];
+
 /// A command with only the variables that a build tool needs.
 pub(crate) fn clean(program: &Path) -> Command {
     const NAMES: &[&str] = &[
@@ -310,8 +323,6 @@ pub(crate) fn clean(program: &Path) -> Command {
         "XDG_CACHE_HOME",
         "XDG_CONFIG_HOME",
     ];
-    const PREFIXES: &[&str] =
-        &["pip_", "uv_", "npm_config_", "http_proxy", "https_proxy", "no_proxy", "all_proxy"];
     // these would change what is built and where
     const NEVER: &[&str] = &[
         "pip_prefix",
@@ -329,7 +340,7 @@ pub(crate) fn clean(program: &Path) -> Command {
         let text = name.to_string_lossy();
         let lower = text.to_ascii_lowercase();
         let wanted = NAMES.contains(&text.as_ref())
-            || PREFIXES.iter().any(|prefix| lower.starts_with(prefix));
+            || CONFIGURE.iter().any(|prefix| lower.starts_with(prefix));
         if wanted && !NEVER.contains(&lower.as_str()) {
             command.env(name, value);
         }

@@ -1,4 +1,9 @@
-//! The Node part of a build: `package.json` → `package-lock.json` → `node_modules`.
+//! The Node part of a build: `package.json` → a lock → `node_modules`. The tool is npm, unless the
+//! lock is one of pnpm or Yarn.
+
+mod managers;
+mod other;
+mod project;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +13,8 @@ use std::time::Duration;
 use mfserv_core::{Diagnostic, Kind};
 use serde::{Deserialize, Serialize};
 
+use managers::Manager;
+
 use super::resolve::is_older;
 use super::{BuildOptions, Part, gyp};
 use crate::child::Run;
@@ -15,9 +22,10 @@ use crate::progress::{Progress, Silent};
 use crate::python::{clean, on_path, with_compiler_help};
 use mfserv_platform::disk;
 
-/// What the packages are made of, in the plugin's directory.
-pub(super) const INPUTS: [&str; 4] =
-    ["package.json", "package-lock.json", "npm-shrinkwrap.json", ".npmrc"];
+pub use project::NodeProject;
+
+/// What npm's packages are made of, in the plugin's directory.
+const INPUTS: [&str; 4] = ["package.json", "package-lock.json", "npm-shrinkwrap.json", ".npmrc"];
 /// A lock that is published with a package.
 const SHRINKWRAP: &str = "npm-shrinkwrap.json";
 /// Says what `node_modules` was made of.
@@ -41,6 +49,9 @@ pub(super) fn build(
     if !package.is_file() {
         return Ok(None);
     }
+    if let Some(manager) = Manager::of(dir) {
+        return other::build(dir, manager, options, progress).map(Some);
+    }
     let npm = Npm::find(options)?;
     let whole = read(&package).and_then(|text| parse(&package, &text))?;
     let lock = dir.join(lock_name(dir));
@@ -60,29 +71,9 @@ pub(super) fn build(
     Ok(Some(npm.part(false, &lock)))
 }
 
-/// The packages of a directory with a `package.json` that is no plugin.
-pub fn node_packages(
-    dir: &Path,
-    options: &BuildOptions,
-    progress: &mut dyn Progress,
-) -> Result<(), Diagnostic> {
-    build(dir, options, progress).map(drop)
-}
-
-/// Runs a script of the `package.json` in a directory, as `npm run` does.
-pub fn node_script(
-    dir: &Path,
-    script: &str,
-    options: &BuildOptions,
-    progress: &mut dyn Progress,
-) -> Result<(), Diagnostic> {
-    let npm = Npm::find(options)?;
-    let what = format!("npm run {script}");
-    progress.step(&what);
-    let mut command: Command = clean(&npm.npm);
-    command.args(["run", script]).current_dir(dir);
-    let run = Run { what: &what, limit: options.limit, cancel: &options.cancel };
-    run.run(command, progress).map(drop)
+/// The files that decide which packages there are, whether they are there or not.
+pub(super) fn inputs(dir: &Path) -> [&'static str; 4] {
+    Manager::of(dir).map_or(INPUTS, Manager::inputs)
 }
 
 /// The lock that npm reads: `npm-shrinkwrap.json` where there is one.
@@ -91,6 +82,24 @@ fn lock_name(dir: &Path) -> &'static str {
         true => SHRINKWRAP,
         false => "package-lock.json",
     }
+}
+
+fn missing(name: &str) -> Diagnostic {
+    Diagnostic::error(format!("{name} is not there"))
+        .because("the plugin has a package.json, which needs node and npm")
+        .help("apt-get install nodejs npm")
+}
+
+fn node_version(options: &BuildOptions) -> Result<String, Diagnostic> {
+    let node = on_path("node").ok_or_else(|| missing("node"))?;
+    let mut command = clean(&node);
+    command.arg("--version");
+    let run = Run {
+        what: "asking node for its version",
+        limit: Duration::from_secs(20),
+        cancel: &options.cancel,
+    };
+    Ok(run.run(command, &mut Silent)?.text())
 }
 
 /// npm, and the node it works with.
@@ -102,21 +111,8 @@ struct Npm<'a> {
 
 impl<'a> Npm<'a> {
     fn find(options: &'a BuildOptions) -> Result<Self, Diagnostic> {
-        let missing = |name: &str| {
-            Diagnostic::error(format!("{name} is not there"))
-                .because("the plugin has a package.json, which needs node and npm")
-                .help("apt-get install nodejs npm")
-        };
-        let node = on_path("node").ok_or_else(|| missing("node"))?;
+        let node_version = node_version(options)?;
         let npm = on_path("npm").ok_or_else(|| missing("npm"))?;
-        let mut command = clean(&node);
-        command.arg("--version");
-        let run = Run {
-            what: "asking node for its version",
-            limit: Duration::from_secs(20),
-            cancel: &options.cancel,
-        };
-        let node_version = run.run(command, &mut Silent)?.text();
         Ok(Self { npm, node_version, options })
     }
 

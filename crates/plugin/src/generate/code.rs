@@ -108,6 +108,6 @@ pub(super) fn copy_one(from: &Path, to: &Path, about: &fs::Metadata) -> Result<(
 pub(super) fn has_modules(dir: &Path) -> bool {
     let changed = |name: &str| fs::metadata(dir.join(name)).and_then(|about| about.modified()).ok();
     let Some(made) = changed("node_modules") else { return false };
-    let lists = ["package.json", "package-lock.json"];
+    let lists = ["package.json", "package-lock.json", "pnpm-lock.yaml", "yarn.lock"];
     lists.iter().all(|name| changed(name).is_none_or(|time| time <= made))
 }
