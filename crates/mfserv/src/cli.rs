@@ -54,15 +54,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start the node in the background and wait until it runs.
+    /// Start the node in the background and wait until it runs; or an app that was stopped.
     Start(start::Start),
-    /// Finish the requests in flight, then stop all processes of the node.
+    /// Finish the requests in flight, then stop all processes of the node, or an app.
     Stop(stop::Stop),
     /// Replace the workers of some apps, or all workers and the front, without losing a request.
     Restart(operate::Restart),
     /// Read configuration and plugins again, and apply the changes.
     Reload(operate::Reload),
-    /// Run the node in the foreground, for systemd and containers.
+    /// Run the node in the foreground, for systemd and containers; or a command beside an app.
     Run(start::Run),
     /// Replace the running mfserv by this version, without losing a request.
     Upgrade(operate::Upgrade),
@@ -130,6 +130,10 @@ enum Command {
     Env(plugins::Env),
     /// Run a command in the environment of a plugin.
     Exec(plugins::Exec),
+    /// Type into an app: a shell of its language, with its packages, variables and secrets.
+    Shell(plugins::Shell),
+    /// Print where an app answers, and open it in a browser.
+    Open(plugins::Open),
     /// Ship the lines of files to Elasticsearch, OpenSearch, Loki or a receiver of JSON.
     Ship(Box<ship::Ship>),
     /// Print the completion script of a shell.
@@ -192,6 +196,8 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::Info(args) => args.run(&places),
         Command::Env(args) => args.run(&places),
         Command::Exec(args) => args.run(&places),
+        Command::Shell(args) => args.run(&places),
+        Command::Open(args) => args.run(&places),
         Command::Completions(_) | Command::Man(_) | Command::Ship(_) => Ok(Outcome::Done),
     }
 }

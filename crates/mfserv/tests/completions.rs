@@ -90,6 +90,13 @@ const LINES: &[(&str, &str)] = &[
     ("mfserv new --template python3_dj", "mfserv new --template python3_django"),
     ("mfserv install wea", "mfserv install weather-1.0.0-1.metwork.mfserv.plugin"),
     ("mfserv status --js", "mfserv status --json"),
+    ("mfserv status --wa", "mfserv status --watch"),
+    ("mfserv shell weather.map", "mfserv shell weather.maps"),
+    ("mfserv run harbour.t", "mfserv run harbour.tides"),
+    ("mfserv open harbour.t", "mfserv open harbour.tides"),
+    ("mfserv stop weather.map", "mfserv stop weather.maps"),
+    ("mfserv env harbour.t", "mfserv env harbour.tides"),
+    ("mfserv release --stand", "mfserv release --standalone"),
 ];
 
 fn completes(shell: &[&str], source: &str) {

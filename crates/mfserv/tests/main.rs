@@ -42,6 +42,7 @@ mod memory;
 mod metrics;
 mod misbehaving;
 mod nginx;
+mod one;
 mod operate;
 mod operations;
 mod outputs;

@@ -241,7 +241,7 @@ fn names_that_belong_to_mfserv_and_names_that_nobody_has_set_are_refused_with_th
         ("set vault MFSERV_X=1", "names that begin with MFSERV_ are mfserv's own"),
         ("set vault PATH=/x", ".layerapi2_extra_env"),
         ("set vault 1A=1", "no name of a variable"),
-        ("set vault.main A=1", "name the plugin: vault"),
+        ("set vault.nothing A=1", "vault has no app nothing"),
         ("set nobody A=1", "nobody"),
         ("unset vault A", "none was set"),
         ("set vault A B", "another value is read from there"),

@@ -81,9 +81,10 @@ pub fn plugins_or_packages(current: &OsStr) -> Vec<CompletionCandidate> {
     plugins(current).into_iter().chain(packages(current)).collect()
 }
 
-/// The installed plugins, and directories.
-pub fn plugins_or_directories(current: &OsStr) -> Vec<CompletionCandidate> {
-    plugins(current).into_iter().chain(PathCompleter::dir().complete(current)).collect()
+/// The installed plugins and their apps, and directories.
+pub fn apps_or_directories(current: &OsStr) -> Vec<CompletionCandidate> {
+    let apps = apps(current).into_iter().filter(|one| one.get_value() != "front");
+    apps.chain(PathCompleter::dir().complete(current)).collect()
 }
 
 /// `front`, the installed plugins and their apps: `foo`, `foo.main`.

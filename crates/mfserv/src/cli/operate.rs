@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
-use mfserv_core::status::Status;
+use mfserv_core::status::{Status, WatcherStatus};
 use mfserv_core::wire::keeper as keep;
 use mfserv_core::{Diagnostic, Kind};
 use serde_json::json;
@@ -13,6 +13,7 @@ use super::completions;
 use super::keeper::{self, LOOK, QUICK};
 use super::operation::{Operation, print_warnings};
 use super::plan;
+use super::plugins::one::parts;
 use super::print;
 use super::progress::Steps;
 use super::report::{self, Outcome};
@@ -113,8 +114,7 @@ fn outcome(applied: &Applied, plugins: &[String]) -> Outcome {
 
 /// The plugin of `foo`, `foo.main` or `app.foo.main`.
 fn plugin_of(app: &str) -> String {
-    let name = ["app.", "extra."].iter().find_map(|kind| app.strip_prefix(kind)).unwrap_or(app);
-    name.split(['.', '/']).next().unwrap_or_default().to_string()
+    parts(app).0.split('/').next().unwrap_or_default().to_string()
 }
 
 #[derive(Debug, Args)]
@@ -150,6 +150,44 @@ impl Scale {
         let applied = change(places, "scale", &self.wait, scale)?;
         Ok(outcome(&applied, &[plugin]))
     }
+}
+
+/// Stops apps, or starts what was stopped so. Their configuration stays as it is.
+pub fn switch(
+    places: &Places,
+    apps: &[String],
+    on: bool,
+    wait: Wait,
+) -> Result<Outcome, Diagnostic> {
+    let command = if on { "start" } else { "stop" };
+    for app in apps {
+        let count = if on { None } else { Some(0) };
+        let scale = Request::Scale { app: app.clone(), count, keep: false };
+        change(places, command, &wait, scale)?;
+        if !on {
+            print(&format!(
+                "{app} is stopped until `mfserv start {app}`, a reload, a new release or a start of \
+                 the node; `mfserv scale {app} 0` lasts longer\n"
+            ));
+        } else if let Some(watcher) = off(&client::status(&places.control_socket(), QUICK)?, app) {
+            return Err(Diagnostic::error(format!("{watcher} has no workers"))
+                .kind(Kind::Refused)
+                .because("its configuration says numprocesses=0")
+                .help(format!("`mfserv scale {app} N` changes that")));
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// The app of this name, if no worker of it is wanted.
+fn off(status: &Status, name: &str) -> Option<String> {
+    let (plugin, app) = parts(name);
+    let own = |watcher: &&WatcherStatus| {
+        let is_named = app.is_none_or(|app| watcher.name.short() == app);
+        watcher.plugin.as_deref() == Some(plugin) && is_named
+    };
+    let watcher = status.watchers.iter().find(own)?;
+    (watcher.wanted == 0).then(|| watcher.name.to_string())
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ pub mod env;
 mod info;
 pub mod install;
 pub mod new;
+pub mod one;
 mod preview;
 pub mod releases;
 mod setup;
@@ -32,6 +33,7 @@ use mfserv_plugin::build::{BuildOptions, BuildReport, build as build_plugin};
 use mfserv_plugin::dangers::dangers;
 use mfserv_plugin::{Cancel, Home, Progress, archive, base, imports, python};
 pub use new::New;
+pub use one::{Open, Shell};
 pub use releases::{Releases, Repackage, Rollback};
 pub use setup::Setup;
 

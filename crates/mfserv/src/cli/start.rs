@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use mfserv_core::keys::{FRONT_HOST, NGINX_PORT, STARTUP_ENABLED};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
@@ -11,17 +12,22 @@ use mfserv_core::{Diagnostic, Kind, Severity};
 use mfserv_plugin::{Home, Progress, templates};
 
 use super::keeper::{self, LOOK, QUICK, refuse_other_user};
+use super::operate::{self, Wait};
+use super::plugins::one;
 use super::progress::Steps;
 use super::report::{self, Outcome};
 use super::show::addresses;
 use super::stop::shut_down;
-use super::{print, sets};
+use super::{completions, print, sets};
 use mfserv_node::control::client;
 use mfserv_node::places::Places;
 use mfserv_node::{certificates, configure};
 
 #[derive(Debug, Args)]
 pub struct Start {
+    /// Apps that `mfserv stop APP` has stopped (`foo`, `foo.main`); without any: the node.
+    #[arg(value_name = "APP", conflicts_with = "sets", add = ArgValueCompleter::new(completions::apps))]
+    apps: Vec<String>,
     /// A value that overrides all configuration files until the node is stopped.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     sets: Vec<String>,
@@ -35,6 +41,10 @@ pub struct Start {
 
 impl Start {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        if !self.apps.is_empty() {
+            let wait = Wait { no_wait: self.no_wait, timeout: self.timeout, json: false };
+            return operate::switch(places, &self.apps, true, wait);
+        }
         let mut steps = Steps::new();
         let patience = (!self.no_wait).then(|| Duration::from_secs(self.timeout));
         let came = bring_up(places, &self.sets, patience, &mut steps);
@@ -117,7 +127,7 @@ pub fn free_port(places: &Places) -> Result<Vec<String>, Diagnostic> {
 
 /// Brings the node up, as `mfserv start` does.
 pub fn up(places: &Places, sets: Vec<String>) -> Result<Outcome, Diagnostic> {
-    Start { sets, no_wait: false, timeout: 300 }.run(places)
+    Start { apps: Vec::new(), sets, no_wait: false, timeout: 300 }.run(places)
 }
 
 /// Starts a keeper if none lives; returns whether it did. Of several that try at the
@@ -275,13 +285,22 @@ fn say_running(status: &Status, known: bool) {
 #[derive(Debug, Args)]
 pub struct Run {
     /// A value that overrides all configuration files until the node is stopped.
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", conflicts_with = "app")]
     sets: Vec<String>,
+    /// Run a command in the environment of this app (`foo`, `foo.main`) instead of the node.
+    #[arg(add = ArgValueCompleter::new(completions::apps_or_directories))]
+    app: Option<String>,
+    /// The command.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
 }
 
 impl Run {
-    /// This process becomes the keeper.
+    /// This process becomes the keeper, or the command.
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        if let Some(app) = &self.app {
+            return one::run(places, app, &self.command);
+        }
         use std::os::unix::process::CommandExt;
         let module = configure::module(places, &sets(&self.sets)?)?;
         refuse_bad_configuration(&module)?;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use mfserv_core::keys::STARTUP_ENABLED;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::wire::keeper as keep;
@@ -13,7 +14,9 @@ use mfserv_plugin::Progress;
 use rustix::fs::FlockOperation::NonBlockingLockExclusive;
 use rustix::fs::flock;
 
+use super::completions;
 use super::keeper::{self, LOOK, QUICK, bring_back_keeper};
+use super::operate::{self, Wait};
 use super::print;
 use super::progress::Steps;
 use super::reach;
@@ -31,6 +34,9 @@ const KEEPER_LOOK: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Args)]
 pub struct Stop {
+    /// Apps (`foo`, `foo.main`), until `mfserv start APP`; without any: the node.
+    #[arg(value_name = "APP", conflicts_with = "kill", add = ArgValueCompleter::new(completions::apps))]
+    apps: Vec<String>,
     /// Kill all processes at once; requests in flight fail.
     #[arg(long)]
     kill: bool,
@@ -38,6 +44,10 @@ pub struct Stop {
 
 impl Stop {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        if !self.apps.is_empty() {
+            let wait = Wait { no_wait: false, timeout: PATIENCE.as_secs(), json: false };
+            return operate::switch(places, &self.apps, false, wait);
+        }
         if !self.kill && is_switched_off(places) {
             print("MFSERV_STARTUP_FLAG=0 => nothing to stop (`--kill` ends what runs)\n");
             return Ok(Outcome::Done);

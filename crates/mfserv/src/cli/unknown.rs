@@ -22,7 +22,11 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         &["update", "redeploy"],
         "`mfserv deploy DIR` and `mfserv install FILE.plugin` replace the release that serves",
     ),
-    (&["shell", "bash", "sh", "ssh", "console"], "`mfserv exec PLUGIN bash`"),
+    (
+        &["bash", "sh", "ssh", "console", "repl"],
+        "`mfserv shell APP`; `mfserv run APP -- COMMAND` runs one",
+    ),
+    (&["browse", "url"], "`mfserv open APP`"),
     (&["remove", "rm", "delete", "destroy"], "`mfserv uninstall PLUGIN`"),
     (&["serve", "up", "launch"], "`mfserv start` starts the node, `mfserv dev DIR` one plugin"),
     (&["down", "halt", "shutdown"], "`mfserv stop`"),

@@ -9,9 +9,10 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use mfserv_core::Diagnostic;
 use mfserv_core::plan::Loaded;
+use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_plugin::{Home, store};
 
-use super::{drift, first, variables};
+use super::{drift, first, one, variables};
 use crate::cli::completions;
 use crate::cli::report::{self, Outcome};
 use crate::cli::{print, print_json};
@@ -19,7 +20,8 @@ use mfserv_node::installed::Directories;
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed};
 
-/// A plugin by name, or by the path of its directory.
+/// A plugin by its name or that of one of its apps (`foo`, `foo.main`), or by the path of its
+/// directory.
 pub fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Diagnostic> {
     let module = configure::module(places, &drift::sets_of_daemon(places))?;
     if name_or_dir.contains('/') || name_or_dir == "." {
@@ -32,14 +34,35 @@ pub fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Dia
     }
     // Its workers see the same directory and the same environment.
     let all = installed::configurations(places, &module, None)?;
-    match all.into_iter().find(|plugin| plugin.name == name_or_dir) {
+    let (name, app) = one::parts(name_or_dir);
+    match all.into_iter().find(|plugin| plugin.name == name) {
         Some(plugin) => {
             let loaded = installed::load_one(places, &plugin.dir, &module, Directories::Made)
                 .map_err(first)?;
+            app.map_or(Ok(()), |app| has_app(&loaded.spec, app))?;
             Ok((plugin.dir, loaded))
         }
-        None => Err(store::current(&Home::new(places.home()), name_or_dir)
+        None => Err(store::current(&Home::new(places.home()), name)
             .map_or_else(|problem| problem, |_| Diagnostic::error("the plugin was just removed"))),
+    }
+}
+
+/// The name of the plugin whose variables are meant: they are those of all its apps, so that an app
+/// only names it alone. An app is an error that its plugin does not have.
+pub fn plugin_of(places: &Places, name: &str) -> Result<String, Diagnostic> {
+    let (plugin, Some(_)) = one::parts(name) else { return Ok(name.to_owned()) };
+    let spec = load(places, name)?.1.spec;
+    let is_alone = spec.apps.len() + spec.extra_daemons.len() == 1;
+    Ok(if is_alone { plugin } else { name }.to_owned())
+}
+
+fn has_app(spec: &PluginSpec, app: &str) -> Result<(), Diagnostic> {
+    let extra = spec.extra_daemons.iter().map(|extra| extra.command.name.as_str());
+    let names = spec.apps.iter().map(|app| app.command.name.as_str()).chain(extra);
+    let names: Vec<&str> = names.collect();
+    match names.contains(&app) {
+        true => Ok(()),
+        false => Err(one::no_app(&spec.name, app, &names)),
     }
 }
 
@@ -49,8 +72,8 @@ pub fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Dia
 pub struct Env {
     #[command(subcommand)]
     command: Option<variables::Command>,
-    /// A plugin's name, or its directory.
-    #[arg(required = true, add = ArgValueCompleter::new(completions::plugins_or_directories))]
+    /// A plugin or app (`foo`, `foo.main`), or a plugin's directory.
+    #[arg(required = true, add = ArgValueCompleter::new(completions::apps_or_directories))]
     name_or_dir: Option<String>,
     /// Print JSON.
     #[arg(long)]
@@ -64,7 +87,7 @@ impl Env {
         }
         let name = self.name_or_dir.unwrap_or_default();
         let (_, loaded) = load(places, &name)?;
-        if let Some(drift) = drift::of(places, &name, &loaded) {
+        if let Some(drift) = drift::of(places, &loaded.spec.name, &loaded) {
             report::print_problem(&drift);
         }
         if self.json {
@@ -97,8 +120,8 @@ pub struct Exec {
     /// Run the command in the plugin's directory.
     #[arg(long)]
     cwd: bool,
-    /// A plugin's name, or its directory.
-    #[arg(add = ArgValueCompleter::new(completions::plugins_or_directories))]
+    /// A plugin or app (`foo`, `foo.main`), or a plugin's directory.
+    #[arg(add = ArgValueCompleter::new(completions::apps_or_directories))]
     name_or_dir: String,
     /// The command.
     #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]

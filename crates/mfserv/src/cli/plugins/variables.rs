@@ -79,15 +79,20 @@ pub struct List {
 impl Command {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         match self {
-            Command::Set(set) => {
+            Command::Set(mut set) => {
+                set.name = env::plugin_of(places, &set.name)?;
                 let edit = set.edit()?;
                 change(places, ("env set", &set.name), edit, &set.wait)
             }
-            Command::Unset(unset) => {
+            Command::Unset(mut unset) => {
+                unset.name = env::plugin_of(places, &unset.name)?;
                 let edit = Edit::Unset(unset.variables);
                 change(places, ("env unset", &unset.name), edit, &unset.wait)
             }
-            Command::List(list) => list.run(places),
+            Command::List(mut list) => {
+                list.name = env::plugin_of(places, &list.name)?;
+                list.run(places)
+            }
         }
     }
 }
