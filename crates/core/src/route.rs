@@ -313,6 +313,9 @@ pub struct ServerSettings {
     /// Static files with a leading dot in their path are served.
     #[serde(default)]
     pub static_dotfiles: bool,
+    /// Static files are compressed for clients that accept it.
+    #[serde(default)]
+    pub static_compression: bool,
     /// A client must have sent a request's head within this, milliseconds.
     pub header_timeout_ms: u64,
     /// An idle kept client connection is closed after this, milliseconds.

@@ -18,6 +18,7 @@ mod backing_off;
 mod bodies;
 mod broken;
 mod client_request;
+mod compression;
 mod control;
 mod descriptors;
 mod dev_page;

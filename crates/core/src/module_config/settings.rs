@@ -142,6 +142,7 @@ impl ModuleConfig {
             max_connections: self.get(FRONT_MAX_CONNECTIONS),
             static_symlinks: self.get(FRONT_STATIC_SYMLINKS),
             static_dotfiles: self.get(FRONT_STATIC_DOTFILES),
+            static_compression: self.get(FRONT_STATIC_COMPRESSION),
             header_timeout_ms: self.get(FRONT_HEADER_TIMEOUT_S) * 1000,
             keepalive_timeout_ms: self.get(FRONT_KEEPALIVE_TIMEOUT_S) * 1000,
             client_timeout_ms: self.get(FRONT_CLIENT_TIMEOUT_S) * 1000,

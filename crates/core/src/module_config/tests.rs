@@ -98,6 +98,7 @@ fn the_front_of_a_node_without_any_file_is_set_as_the_reference_says() {
         max_connections: 40_000,
         static_symlinks: Symlinks::Follow,
         static_dotfiles: false,
+        static_compression: true,
         header_timeout_ms: 60_000,
         keepalive_timeout_ms: 75_000,
         client_timeout_ms: 60_000,

@@ -19,6 +19,7 @@ mod request;
 mod workers;
 
 pub(crate) use clients::edge::EDGE_ENDS;
+pub(crate) use files::compressing::SHORTEST as COMPRESSED_LEAST;
 pub(crate) use files::mime;
 pub use files::{opening, resolve_path};
 pub(crate) use io::error_log::ErrorLog;

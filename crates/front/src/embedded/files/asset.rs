@@ -12,6 +12,7 @@ use mfserv_core::route::Symlinks;
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 
 use super::coding::{self, Coding};
+use super::compressing;
 use super::mime;
 use super::opening::{self, Effort, Found, Version};
 use crate::embedded::io::clock;
@@ -52,6 +53,30 @@ impl Representation {
         let modified = clock::http_date(version.modified);
         let (opened, seen_to) = (Instant::now(), AtomicU64::new(0));
         Self { file, version, coding, tag, modified, opened, seen_to }
+    }
+
+    /// What has been made of a file: `file` has `length` bytes, all in memory. Others may make other
+    /// bytes of it, so its tag is a weak one.
+    pub fn made_of(plain: &Self, file: OwnedFd, length: u64, coding: Coding) -> Self {
+        Self {
+            file,
+            version: plain.version.with_length(length),
+            coding: Some(coding),
+            tag: format!("W/{}", plain.tag),
+            modified: plain.modified.clone(),
+            opened: Instant::now(),
+            seen_to: AtomicU64::new(length),
+        }
+    }
+
+    /// True if it was made of the file of this name, and lies nowhere.
+    pub fn is_made(&self) -> bool {
+        self.tag.starts_with("W/")
+    }
+
+    /// The version of the file.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// The open file.
@@ -184,18 +209,31 @@ impl Asset {
         &self.plain
     }
 
-    /// True if the answer depends on Accept-Encoding.
-    pub fn varies(&self) -> bool {
-        !self.coded.is_empty()
+    /// True if the answer depends on Accept-Encoding. `compresses`: files are compressed for clients.
+    pub fn varies(&self, compresses: bool) -> bool {
+        !self.coded.is_empty() || (compresses && self.is_worth_compressing())
+    }
+
+    /// True if it is compressed for a client that has asked with these words.
+    pub fn is_compressed_for(&self, accept: Option<&[u8]>) -> bool {
+        let accept = accept.unwrap_or_default();
+        let gzip = coding::preference(accept, Coding::Gzip);
+        gzip > 0 && gzip >= coding::preference_for_plain(accept) && self.is_worth_compressing()
+    }
+
+    fn is_worth_compressing(&self) -> bool {
+        compressing::LENGTHS.contains(&self.plain.length())
+            && mime::is_compressible(self.content_type)
     }
 
     /// The form that a client with this Accept-Encoding prefers.
     pub fn preferred(&self, accept: Option<&[u8]>) -> &Arc<Representation> {
         let Some(accept) = accept else { return &self.plain };
+        let plain = coding::preference_for_plain(accept);
         let mut best = (&self.plain, 0);
         for copy in &self.coded {
             let preference = copy.coding.map_or(0, |coding| coding::preference(accept, coding));
-            if preference > best.1 {
+            if preference > best.1 && preference >= plain {
                 best = (copy, preference);
             }
         }

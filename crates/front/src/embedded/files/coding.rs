@@ -37,18 +37,29 @@ impl Coding {
 
 /// The weight of a coding in an Accept-Encoding, in thousandths; 0 = not acceptable.
 pub fn preference(accept: &[u8], coding: Coding) -> u16 {
+    let (named, any) = weights(accept, |name| is_named(name, coding));
+    named.or(any).unwrap_or(0)
+}
+
+/// The weight that is said for the file as it is; 0 if none is.
+pub fn preference_for_plain(accept: &[u8]) -> u16 {
+    weights(accept, |name| name.eq_ignore_ascii_case(b"identity")).0.unwrap_or(0)
+}
+
+/// The weights of a name and of `*`.
+fn weights(accept: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> (Option<u16>, Option<u16>) {
     let (mut named, mut any) = (None, None);
     for member in accept.split(|&b| b == b',') {
         let mut parts = member.split(|&b| b == b';').map(<[u8]>::trim_ascii);
         let name = parts.next().unwrap_or_default();
         let weight = parts.find_map(weight).unwrap_or(1000);
-        if is_named(name, coding) {
+        if is_wanted(name) {
             named.get_or_insert(weight);
         } else if name == b"*" {
             any.get_or_insert(weight);
         }
     }
-    named.or(any).unwrap_or(0)
+    (named, any)
 }
 
 fn is_named(name: &[u8], coding: Coding) -> bool {
@@ -98,6 +109,15 @@ mod tests {
         ] {
             let found = Coding::ALL.map(|coding| preference(accept.as_bytes(), coding));
             assert_eq!(found, preferences, "{accept}");
+        }
+    }
+
+    #[test]
+    fn a_file_as_it_is_is_preferred_where_that_is_said() {
+        for (accept, weight) in
+            [("gzip, identity", 1000), ("identity;q=0.5, *", 500), ("*", 0), ("identity;q=0", 0)]
+        {
+            assert_eq!(preference_for_plain(accept.as_bytes()), weight, "{accept}");
         }
     }
 }

@@ -9,6 +9,27 @@ pub const ENDINGS: &str = "html htm shtml css xml gif jpeg jpg js mjs atom rss m
     mpg mov webm flv m4v mng asx asf wmv avi webmanifest jsonld epub vtt ics apng heic jxl aac \
     flac opus ogv glb gltf geojson gz tgz zst bz2 xz tar otf ttf wav";
 
+/// True if files of this type become much shorter when they are compressed.
+pub fn is_compressible(content_type: &str) -> bool {
+    let rest = content_type.split_once('/').map_or("", |(_, rest)| rest);
+    content_type.starts_with("text/")
+        || rest.ends_with("+xml")
+        || rest.ends_with("+json")
+        || matches!(
+            content_type,
+            "application/javascript"
+                | "application/json"
+                | "application/vnd.apple.mpegurl"
+                | "application/vnd.ms-fontobject"
+                | "application/wasm"
+                | "font/otf"
+                | "font/ttf"
+                | "image/bmp"
+                | "image/x-icon"
+                | "image/x-ms-bmp"
+        )
+}
+
 /// The Content-Type of a file, as in nginx's list; `text/plain` for an unknown ending.
 pub fn of(name: &str) -> &'static str {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);

@@ -9,6 +9,7 @@
 mod asset;
 mod body;
 mod coding;
+pub mod compressing;
 mod dates;
 pub mod mime;
 mod open_file_cache;
@@ -107,7 +108,12 @@ async fn send(
     exchange: &mut Exchange<'_>,
 ) -> Result<(), Fault> {
     let asked = Preconditions::of(exchange.request());
-    let (asset, chosen) = choose(asset, root, relative, exchange.settings(), &asked).await?;
+    let (asset, mut chosen) = choose(asset, root, relative, exchange.settings(), &asked).await?;
+    let compresses = exchange.settings().static_compression && !asked.asks_for_parts();
+    let accept = asked.accept_encoding.as_deref();
+    if chosen.coding.is_none() && compresses && asset.is_compressed_for(accept) {
+        chosen = compressing::compressed(&chosen).await?.unwrap_or(chosen);
+    }
     Reply { asset: &asset, chosen: &chosen, asked: &asked, own: None, exchange }.send().await
 }
 

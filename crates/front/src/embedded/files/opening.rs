@@ -11,7 +11,7 @@ use rustix::io::Errno;
 const TRIES: usize = 8;
 
 /// The identity of a file's content: whatever changes the content changes this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version {
     device: u64,
     inode: u64,
@@ -21,6 +21,8 @@ pub struct Version {
     pub modified: i64,
     /// …and nanoseconds.
     pub modified_ns: u32,
+    /// When anything of it was last changed: its content, also where the time above was set back.
+    changed: (i64, u32),
 }
 
 impl Version {
@@ -31,6 +33,16 @@ impl Version {
         Ok((stat.st_nlink > 0).then(|| Self::from_stat(&stat)))
     }
 
+    /// The version of what was made of it.
+    pub fn with_length(self, length: u64) -> Self {
+        Self { length, ..self }
+    }
+
+    /// When anything of it was last changed, Unix time.
+    pub fn changed_at(&self) -> i64 {
+        self.changed.0
+    }
+
     fn from_stat(stat: &Stat) -> Self {
         Self {
             device: stat.st_dev,
@@ -38,6 +50,7 @@ impl Version {
             length: u64::try_from(stat.st_size).unwrap_or(0),
             modified: stat.st_mtime,
             modified_ns: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            changed: (stat.st_ctime, u32::try_from(stat.st_ctime_nsec).unwrap_or(0)),
         }
     }
 }

@@ -38,7 +38,7 @@ pub enum Verdict {
 /// What identifies a version of a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Validators<'a> {
-    /// Its ETag, a strong one.
+    /// Its ETag.
     pub tag: &'a str,
     /// When it was written, Unix time.
     pub modified: i64,
@@ -105,6 +105,11 @@ impl<'a> Preconditions<'a> {
         if unchanged { Verdict::NotModified } else { Verdict::Holds }
     }
 
+    /// True if parts are asked for.
+    pub fn asks_for_parts(&self) -> bool {
+        self.range.is_some()
+    }
+
     /// The parts that are asked for of this version, which has `whole` bytes.
     pub fn parts(&self, has: &Validators<'_>, whole: u64) -> Asked {
         let Some(range) = &self.range else { return Asked::All };
@@ -115,7 +120,7 @@ impl<'a> Preconditions<'a> {
     }
 
     fn is_version(&self, version: &[u8], has: &Validators<'_>) -> bool {
-        if version == has.tag.as_bytes() {
+        if version == has.tag.as_bytes() && !is_weak(has.tag) {
             return true;
         }
         has.now - has.modified >= SETTLED && has.date(version) == Some(has.modified)
@@ -126,11 +131,16 @@ fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&b| b == b',').map(<[u8]>::trim_ascii)
 }
 
+/// True if versions with this tag may differ in their bytes (RFC 9110, 8.8.1).
+fn is_weak(tag: &str) -> bool {
+    tag.starts_with("W/")
+}
+
 fn matches_strongly(list: &[u8], tag: &str) -> bool {
-    members(list).any(|one| one == b"*" || one == tag.as_bytes())
+    members(list).any(|one| one == b"*" || (one == tag.as_bytes() && !is_weak(tag)))
 }
 
 fn matches_weakly(list: &[u8], tag: &str) -> bool {
-    let weak = |one: &[u8]| one.strip_prefix(b"W/") == Some(tag.as_bytes());
-    members(list).any(|one| one == b"*" || one == tag.as_bytes() || weak(one))
+    let tag = tag.strip_prefix("W/").unwrap_or(tag).as_bytes();
+    members(list).any(|one| one == b"*" || one.strip_prefix(b"W/").unwrap_or(one) == tag)
 }

@@ -31,7 +31,8 @@ impl<'a> Reply<'a, '_> {
         let validators = Validators { tag: &chosen.tag, modified: chosen.modified_at(), now };
         let mut fields = Vec::with_capacity(6);
         fields.extend([("Last-Modified", &*chosen.modified), ("ETag", &*chosen.tag)]);
-        if self.asset.varies() {
+        let compresses = self.exchange.settings().static_compression;
+        if self.own.is_none() && self.asset.varies(compresses) {
             fields.push(("Vary", "Accept-Encoding"));
         }
         let verdict = match self.is_negotiable() {
@@ -49,7 +50,9 @@ impl<'a> Reply<'a, '_> {
         if let Some(coding) = chosen.coding {
             fields.push(("Content-Encoding", coding.name()));
         }
-        fields.push(("Accept-Ranges", "bytes"));
+        if !chosen.is_made() {
+            fields.push(("Accept-Ranges", "bytes"));
+        }
         // Ranges are defined for GET only.
         let asked = match self.exchange.request().method() {
             b"GET" if self.is_negotiable() => self.asked.parts(&validators, chosen.length()),

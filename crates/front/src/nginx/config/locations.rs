@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use mfserv_core::route::{Route, Target};
 
 use super::Writer;
+use crate::embedded::{COMPRESSED_LEAST, mime};
 use crate::nginx::pieces::{Piece, PieceId, Place};
 use crate::nginx::text::{Text, literally, quoted};
 
@@ -79,7 +80,10 @@ impl Writer<'_> {
         };
         text.block(&head, |text| {
             match &route.target {
-                Target::Static { root } => self.files(text, route, root),
+                Target::Static { root } => {
+                    self.files(text, route, root);
+                    self.compression(text, piece);
+                }
                 _ => self.pass(text, route),
             }
             self.add_fields(text);
@@ -118,6 +122,23 @@ impl Writer<'_> {
         if !self.server.static_dotfiles {
             text.line("if ($uri ~ \"/\\\\.\") { return 404; }");
         }
+    }
+
+    /// Compresses files, as the front does. A fragment that says something of that itself has its way:
+    /// nginx would refuse it as a duplicate.
+    fn compression(&self, text: &mut Text, piece: &Piece<'_>) {
+        if !self.server.static_compression || piece.fragment.text.contains("gzip") {
+            return;
+        }
+        let types = mime::ENDINGS.split_whitespace().map(|ending| mime::of(&format!("a.{ending}")));
+        let types = types.chain(["text/plain"]).filter(|one| mime::is_compressible(one));
+        // nginx has it always, and would warn.
+        let types: BTreeSet<&str> = types.filter(|one| *one != "text/html").collect();
+        let types = Vec::from_iter(types).join(" ");
+        text.line("gzip on;");
+        text.line("gzip_vary on;");
+        text.line(format!("gzip_min_length {COMPRESSED_LEAST};"));
+        text.line(format!("gzip_types {types};"));
     }
 }
 

@@ -1,0 +1,232 @@
+//! Static files are compressed for the clients that accept it, and nothing else is.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+use mfserv_core::route::{AppFragments, Fragment, Fragments, RouteTable, Slots, Target};
+
+use crate::files::asking;
+use crate::fragments::said;
+use crate::world::*;
+
+fn text(length: usize) -> String {
+    "some text that is short when it is compressed\n".chars().cycle().take(length).collect()
+}
+
+/// Bytes that do not become shorter.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u32;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+fn table_of_files(world: &World) -> RouteTable {
+    let mut table = table(Slots::Unlimited, true);
+    table.routes.push(route("/s", Target::Static { root: world.path("site") }));
+    table
+}
+
+fn serving(world: &World) -> Front {
+    let root = world.path("site");
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::write(root.join("page.html"), text(200_000)).unwrap();
+    std::fs::write(root.join("short.txt"), text(1000)).unwrap();
+    std::fs::write(root.join("long.txt"), text(5_000_000)).unwrap();
+    std::fs::write(root.join("picture.png"), text(200_000)).unwrap();
+    std::fs::write(root.join("noise.txt"), noise(200_000)).unwrap();
+    std::fs::write(root.join("beside.js"), text(200_000)).unwrap();
+    std::fs::write(root.join("beside.js.gz"), "made before").unwrap();
+    world.serving(table_of_files(world), &[])
+}
+
+fn asked(front: &Front, path: &str, fields: &str) -> Answer {
+    ask(front.address, asking(path, fields))
+}
+
+/// The answer once the file has been left alone for long enough.
+fn compressed(front: &Front, path: &str) -> Answer {
+    let mut answer = None;
+    until("it is compressed", || {
+        let one = asked(front, path, "Accept-Encoding: gzip");
+        let is_compressed = one.field("content-encoding") == ["gzip"];
+        answer = Some(one);
+        is_compressed
+    });
+    answer.unwrap()
+}
+
+fn unpacked(answer: &Answer) -> String {
+    let mut text = String::new();
+    GzDecoder::new(&answer.body[..]).read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn a_file_of_text_is_compressed_for_those_who_accept_it_with_a_tag_of_its_own() {
+    let world = World::new();
+    let front = serving(&world);
+    let path = "/s/page.html";
+    let answer = compressed(&front, path);
+    assert_eq!((answer.status, unpacked(&answer)), (200, text(200_000)));
+    assert!(answer.body.len() < 20_000 && answer.field("accept-ranges").is_empty());
+    assert_eq!(answer.field("vary"), ["Accept-Encoding"]);
+    let plain = front.get(path);
+    assert_eq!(
+        (plain.text(), plain.field("vary")),
+        (text(200_000), vec!["Accept-Encoding".into()])
+    );
+    let (weak, strong) = (answer.field("etag").remove(0), plain.field("etag").remove(0));
+    assert_eq!(weak, format!("W/{strong}"));
+    for accept in ["identity", "gzip;q=0", "br", "gzip;q=0.5, identity", "*;q=0"] {
+        let plain = asked(&front, path, &format!("Accept-Encoding: {accept}"));
+        assert_eq!(
+            (plain.text(), plain.field("content-encoding").len()),
+            (text(200_000), 0),
+            "{accept}"
+        );
+    }
+    for accept in ["*", "x-gzip", "deflate, gzip;q=0.1", "gzip, identity;q=0.5"] {
+        let one = asked(&front, path, &format!("Accept-Encoding: {accept}"));
+        assert_eq!(one.field("content-encoding"), ["gzip"], "{accept}");
+    }
+    let known = |fields: &str| asked(&front, path, &format!("Accept-Encoding: gzip\r\n{fields}"));
+    for tag in [&weak, &strong] {
+        assert_eq!(known(&format!("If-None-Match: {tag}")).status, 304);
+        assert_eq!(
+            known(&format!("If-Match: {tag}")).status,
+            412,
+            "a weak tag identifies no bytes"
+        );
+    }
+    let part = known("Range: bytes=5-8");
+    assert_eq!((part.status, part.text()), (206, text(9)[5..].to_string()));
+    assert!(part.field("content-encoding").is_empty() && part.field("etag") == [strong.clone()]);
+    let changed = known(&format!("Range: bytes=5-8\r\nIf-Range: {weak}"));
+    assert_eq!((changed.status, changed.text()), (200, text(200_000)), "it has no part of that");
+    let mut client = Client::connect(front.address);
+    client.send(asking(path, "Accept-Encoding: gzip").replacen("GET", "HEAD", 1));
+    let head = client.receive_to(true).unwrap();
+    assert_eq!(head.field("content-length"), [answer.body.len().to_string()]);
+}
+
+#[test]
+fn what_gains_nothing_and_what_lies_compressed_beside_a_file_is_not_compressed() {
+    let world = World::new();
+    let mut front = serving(&world);
+    // From now on all files have been left alone for long enough.
+    compressed(&front, "/s/page.html");
+    for name in ["short.txt", "long.txt", "picture.png", "noise.txt"] {
+        let content = std::fs::read(world.path("site").join(name)).unwrap();
+        for _ in 0..2 {
+            let answer = asked(&front, &format!("/s/{name}"), "Accept-Encoding: gzip");
+            assert!(
+                answer.body == content && answer.field("content-encoding").is_empty(),
+                "{name}"
+            );
+            assert!(!answer.field("etag")[0].starts_with("W/"));
+        }
+    }
+    let beside = asked(&front, "/s/beside.js", "Accept-Encoding: gzip");
+    assert_eq!((beside.text().as_str(), beside.field("accept-ranges").len()), ("made before", 1));
+    let mut off = table_of_files(&world);
+    off.server.static_compression = false;
+    front.daemon.publish(2, off, &[]);
+    let answer = asked(&front, "/s/page.html", "Accept-Encoding: gzip");
+    assert!(answer.field("content-encoding").is_empty() && answer.field("vary").is_empty());
+}
+
+#[test]
+fn a_file_that_changes_is_never_answered_with_what_it_was() {
+    let world = World::new();
+    let front = serving(&world);
+    let path = world.path("site/page.html");
+    compressed(&front, "/s/page.html");
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let other = text(200_000).to_uppercase();
+    // In place, with the same length, and with the time that it had.
+    let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all(other.as_bytes()).unwrap();
+    file.set_modified(modified).unwrap();
+    let now = asked(&front, "/s/page.html", "Accept-Encoding: gzip");
+    assert!(now.field("content-encoding").is_empty() && now.text() == other);
+    assert_eq!(unpacked(&compressed(&front, "/s/page.html")), other);
+}
+
+#[test]
+fn clients_that_ask_while_a_file_is_compressed_have_it_as_it_is() {
+    let world = World::new();
+    let front = serving(&world);
+    std::fs::write(world.path("site/large.txt"), text(4_000_000)).unwrap();
+    let is_right = |answer: &Answer| match answer.field("content-encoding").is_empty() {
+        true => answer.text() == text(4_000_000),
+        false => unpacked(answer) == text(4_000_000),
+    };
+    until("some have it compressed", || {
+        std::thread::scope(|scope| {
+            let ask = || asked(&front, "/s/large.txt", "Accept-Encoding: gzip");
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+            let all: Vec<Answer> = all.into_iter().map(|one| one.join().unwrap()).collect();
+            assert!(all.iter().all(is_right));
+            all.iter().any(|answer| !answer.field("content-encoding").is_empty())
+        })
+    });
+}
+
+#[test]
+fn answers_of_apps_are_not_compressed() {
+    let world = World::new();
+    let worker = Worker::start(&world, 1, |stream, _| {
+        let body = text(100_000);
+        let head = format!("Content-Type: text/html\r\nContent-Length: {}", body.len());
+        stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}").as_bytes()).is_ok()
+    });
+    let front = world.serving(table_of_files(&world), &[&worker]);
+    let answer = asked(&front, "/a", "Accept-Encoding: gzip");
+    assert_eq!((answer.text(), answer.field("content-encoding").len()), (text(100_000), 0));
+}
+
+/// The files of the app have a fragment: they are nginx's own.
+fn with_fragment(world: &World, words: &str) -> RouteTable {
+    let mut table = table_of_files(world);
+    let fragment = Fragment { file: "static.conf".into(), text: words.into() };
+    let own = AppFragments { static_location: Some(fragment), ..AppFragments::default() };
+    let apps = [("a".to_string(), own)].into();
+    table.fragments.insert("p".into(), Fragments { apps, ..Fragments::default() });
+    table
+}
+
+#[test]
+fn files_that_are_nginxs_own_are_compressed_unless_their_fragment_decides() {
+    let Some(world) = World::with_lua() else { return };
+    let mut front = serving(&world);
+    let is_compressed = |front: &Front, name: &str| {
+        let answer = asked(front, &format!("/s/{name}"), "Accept-Encoding: gzip");
+        assert_eq!(answer.field("x-own"), ["1"]);
+        let content = std::fs::read(Path::new(&world.path("site")).join(name)).unwrap();
+        match answer.field("content-encoding").is_empty() {
+            true => assert!(answer.body == content),
+            false => assert_eq!(unpacked(&answer).as_bytes(), content),
+        }
+        !answer.field("content-encoding").is_empty()
+    };
+    let own = "add_header X-Own 1;\n";
+    for (generation, words, expected) in
+        [(2, own.to_string(), true), (3, format!("gzip off;\n{own}"), false)]
+    {
+        front.daemon.publish(generation, with_fragment(&world, &words), &[]);
+        assert_eq!(said(&mut front), "");
+        assert_eq!(is_compressed(&front, "page.html"), expected, "{words}");
+        assert!(!is_compressed(&front, "short.txt") && !is_compressed(&front, "picture.png"));
+    }
+    let mut off = with_fragment(&world, own);
+    off.server.static_compression = false;
+    front.daemon.publish(4, off, &[]);
+    assert_eq!(said(&mut front), "");
+    assert!(!is_compressed(&front, "page.html"));
+}
