@@ -17,6 +17,7 @@ static MATCHER: LazyLock<Matcher<()>> = LazyLock::new(|| {
         prefix: "/".into(),
         pattern: false,
         strip_prefix: false,
+        maintenance: None,
         target: Target::Fixed { status: 200, body: String::new() },
         plugin: "p".into(),
         app: host.unwrap_or("any").into(),

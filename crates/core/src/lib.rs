@@ -23,6 +23,7 @@ pub mod job;
 pub mod keys;
 pub mod layers;
 pub mod log_outputs;
+pub mod maintenance;
 pub mod memory;
 pub mod module_config;
 pub mod names;

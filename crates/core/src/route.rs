@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use sites::{Matcher, Site};
 pub use takeover::{Taken, taken};
 
+use crate::maintenance::{Maintenance, Shut};
 use crate::tls::TlsSettings;
 
 /// Where the requests of a route go.
@@ -74,6 +75,9 @@ pub struct Route {
     pub strip_prefix: bool,
     /// Where its requests go.
     pub target: Target,
+    /// Its app is in maintenance: what is answered instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Shut>,
     /// The plugin that declared it (in the access log).
     pub plugin: String,
     /// The app that declared it.
@@ -156,6 +160,9 @@ pub struct UpstreamSpec {
     /// Largest request body, bytes; `None`: that of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_body_bytes: Option<u64>,
+    /// It is in maintenance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
     /// Its workers speak FastCGI: the directory of the scripts that they run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fastcgi: Option<PathBuf>,
@@ -180,6 +187,7 @@ impl UpstreamSpec {
             slow_lane_wait_ms: 0,
             pulls: false,
             max_body_bytes: None,
+            maintenance: None,
             fastcgi: None,
             sendfile: None,
             accel_by_nginx: false,
@@ -376,6 +384,7 @@ mod tests {
             prefix: prefix.into(),
             pattern: false,
             strip_prefix: false,
+            maintenance: None,
             target: Target::Upstream { name: format!("p/{app}") },
             plugin: "p".into(),
             app: app.into(),

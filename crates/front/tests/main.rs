@@ -35,6 +35,7 @@ mod kind;
 mod lasting;
 mod leftovers;
 mod listeners;
+mod maintenance;
 mod metrics;
 mod patience;
 mod ports;

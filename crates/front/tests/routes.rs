@@ -9,6 +9,7 @@ pub fn route(prefix: &str, target: Target) -> Route {
         prefix: prefix.into(),
         pattern: false,
         strip_prefix: false,
+        maintenance: None,
         target,
         plugin: "p".into(),
         app: "a".into(),

@@ -299,7 +299,6 @@ pub fn table(slots: Slots, keep_alive: bool) -> RouteTable {
 }
 
 pub use crate::routes::route;
-
 pub const ONE: Slots = Slots::Finite { per_worker: 1 };
 
 /// A request as a worker received it.

@@ -8,6 +8,7 @@ mod history;
 mod jobs;
 pub mod keeper;
 mod logs;
+mod maintenance;
 mod man;
 mod metrics;
 pub mod operate;
@@ -68,6 +69,8 @@ enum Command {
     Upgrade(operate::Upgrade),
     /// Change the number of workers of an app.
     Scale(operate::Scale),
+    /// Have the front answer in place of apps for a time, or let their requests wait.
+    Maintenance(maintenance::Maintenance),
     /// Show what runs, what fails and why.
     Status(status::StatusOf),
     /// Show the processes of workers: phase, memory, CPU.
@@ -165,6 +168,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::Run(args) => args.run(&places),
         Command::Upgrade(args) => args.run(&places),
         Command::Scale(args) => args.run(&places),
+        Command::Maintenance(args) => args.run(&places),
         Command::Status(args) => args.run(&places),
         Command::Ps(args) => args.ps(&places),
         Command::Logs(args) => args.run(&places),

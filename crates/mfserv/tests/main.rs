@@ -37,6 +37,7 @@ mod jobs;
 mod kills;
 mod liveness;
 mod logs;
+mod maintenance;
 mod managers;
 mod memory;
 mod metrics;

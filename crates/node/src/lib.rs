@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod host;
 pub mod inspect;
 pub mod installed;
+pub mod maintenance;
 pub mod operations;
 pub mod override_files;
 pub mod places;

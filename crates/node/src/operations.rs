@@ -15,6 +15,7 @@ mod here;
 mod id;
 mod journal;
 mod link;
+mod maintenance;
 mod node;
 mod record;
 mod recovery;

@@ -157,6 +157,16 @@ impl Places {
         self.var().join("scale.json")
     }
 
+    /// `var/maintenance.json`: what is in maintenance.
+    pub fn maintenance_file(&self) -> PathBuf {
+        self.var().join("maintenance.json")
+    }
+
+    /// `var/maintenance`: the pages that are shown meanwhile.
+    pub fn maintenance_pages(&self) -> PathBuf {
+        self.var().join("maintenance")
+    }
+
     /// `var/taken-routes.json`: routes that plugins were allowed to take from others.
     pub fn takers_file(&self) -> PathBuf {
         self.var().join("taken-routes.json")

@@ -111,6 +111,7 @@ fn push_routes(
         prefix: prefix.into(),
         pattern: Route::is_pattern(prefix),
         strip_prefix: false,
+        maintenance: None,
         target,
         plugin: spec.name.clone(),
         app: app.command.name.clone(),

@@ -79,6 +79,7 @@ mod tests {
             prefix: prefix.to_string(),
             pattern: prefix.contains(['+', '*', '|']),
             strip_prefix: false,
+            maintenance: None,
             target: Target::Upstream { name: format!("{plugin}/main") },
             plugin: plugin.into(),
             app: "main".into(),

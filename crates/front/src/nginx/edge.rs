@@ -152,6 +152,7 @@ mod tests {
             prefix: format!("/{plugin}"),
             pattern: false,
             strip_prefix: false,
+            maintenance: None,
             target: mfserv_core::route::Target::Fixed { status: 200, body: String::new() },
             plugin: plugin.into(),
             app: "a".into(),

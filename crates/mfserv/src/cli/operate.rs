@@ -45,7 +45,7 @@ impl Wait {
 }
 
 /// Has a running node changed, and says what changed.
-fn change(
+pub fn change(
     places: &Places,
     command: &str,
     wait: &Wait,

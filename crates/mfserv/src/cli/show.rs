@@ -7,6 +7,7 @@ use std::path::Path;
 
 use clap::Args;
 use mfserv_core::Diagnostic;
+use mfserv_core::maintenance::{ALL, Mark};
 use mfserv_core::node_state::NodeState;
 use mfserv_core::plan::{Count, PluginState};
 use mfserv_core::status::{PluginStatus, Status, WatcherState, WatcherStatus};
@@ -129,7 +130,7 @@ pub fn text(status: &Status) -> String {
 
 /// What is to be known of watchers that are well: paragraphs.
 pub fn hints(status: &Status) -> String {
-    scaled(status) + &memory::limits(status) + &exposed(status)
+    scaled(status) + &in_maintenance(status) + &memory::limits(status) + &exposed(status)
 }
 
 /// The watchers whose number of workers is not what their plugin says, and who says it.
@@ -155,6 +156,21 @@ fn scaled(status: &Status) -> String {
         }
     }
     out
+}
+
+/// What the front answers in place of apps.
+fn in_maintenance(status: &Status) -> String {
+    let of = |(key, mark): (&String, &Mark)| {
+        let (who, name) = match key.as_str() {
+            ALL => ("every app", String::new()),
+            key => (key, format!(" {key}")),
+        };
+        let how = if mark.hold { "its requests wait" } else { "its requests get 503" };
+        let since = render::span(mfserv_platform::clock::now_ms().saturating_sub(mark.since_ms));
+        let state = paint("in maintenance", Colour::Doubtful);
+        format!("\n{who} is {state} for {since}: {how}; `mfserv maintenance off{name}` ends it\n")
+    };
+    status.maintenance.0.iter().map(of).collect()
 }
 
 /// The watchers with a worker that listens on more than 127.0.0.1.

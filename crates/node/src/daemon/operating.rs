@@ -111,6 +111,22 @@ impl operations::Node for Node {
         }
     }
 
+    fn part(&self, name: &str) -> Result<String, Diagnostic> {
+        let plan = self.shown_plan()?;
+        let short = name.strip_prefix("app.").unwrap_or(name);
+        let (plugin, app) = match short.split_once(['.', '/']) {
+            Some((plugin, app)) => (plugin, Some(app)),
+            None => (short, None),
+        };
+        let has = |app: &str| plan.table.routes.iter().any(|r| r.plugin == plugin && r.app == app);
+        let is_known = plan.plugins.iter().any(|one| one.name == plugin);
+        match app {
+            None if is_known => Ok(plugin.to_string()),
+            Some(app) if is_known && has(app) => Ok(format!("{plugin}.{app}")),
+            _ => Err(unknown(name, plan.plugins.iter().map(|one| one.name.as_str()).collect())),
+        }
+    }
+
     async fn older(&self, watchers: Vec<WatcherName>, than_ms: u64) -> Vec<WatcherName> {
         let all = self.parts.supervisor.status().await;
         let is_older = |name: &WatcherName| {

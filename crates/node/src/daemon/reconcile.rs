@@ -18,7 +18,7 @@ use super::{DaemonOptions, breakages, held, last_plan, programs, shown_config, t
 use crate::installed::{Directories, Instead};
 use crate::operations::Counts;
 use crate::places::Places;
-use crate::{configure, host, installed, port_holder, taking, telegraf};
+use crate::{configure, host, installed, maintenance, port_holder, taking, telegraf};
 
 /// How long a port may stay taken before that is an error: a living front gives its socket back
 /// to a new keeper within this time.
@@ -276,7 +276,7 @@ fn planned(
         module_problems.push(problem);
         None
     });
-    Plan::new(Inputs {
+    let mut plan = Plan::new(Inputs {
         generation,
         module: &module.resolution.config,
         module_problems,
@@ -293,7 +293,9 @@ fn planned(
         host_names: host::host_names(&module.env),
         takers: taking::read(disk, places),
         previous,
-    })
+    });
+    mfserv_core::maintenance::apply(&mut plan.table, &maintenance::read(disk, places));
+    plan
 }
 
 /// What a daemon would read and plan. Nothing is written.

@@ -6,7 +6,8 @@ use mfserv_plugin::store::{Claim, Installed};
 use super::running::Running;
 use super::switch::Served;
 use super::{Applied, FinishedBy, Node, Outcome, Request, Staging};
-use super::{deploy, env, link, reload, restart, rollback, scale, stop, uninstall};
+use super::{deploy, env, link, maintenance, reload, restart, rollback, scale, stop, uninstall};
+use crate::maintenance::Wanted;
 
 /// What an operation did. It may have a problem and have changed something all the same.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -73,6 +74,10 @@ async fn carry_out<N: Node>(node: &N, op: &Running) -> Result<Done, Diagnostic> 
         Request::Restart { apps } => restart::restart(node, op, &apps).await,
         Request::Scale { app, count, keep } => scale::scale(node, op, &app, count, keep).await,
         Request::Set { app, options } => scale::set(node, op, &app, options).await,
+        Request::Maintenance { app, on, hold, page } => {
+            let wanted = if on { Wanted::On { hold, page } } else { Wanted::Off };
+            maintenance::change(node, op, app.as_deref(), wanted).await
+        }
         Request::Stop => stop::stop(node, op).await,
     }
 }

@@ -117,6 +117,9 @@ pub trait Node: Clone + Send + Sync + 'static {
     /// The one app or extra daemon that is meant.
     fn find_one(&self, name: &str) -> Result<WatcherName, Diagnostic>;
 
+    /// The plugin (`PLUGIN`) or the app (`PLUGIN.APP`) that is meant, also one without workers.
+    fn part(&self, name: &str) -> Result<String, Diagnostic>;
+
     /// Those of these watchers that have a worker which was started before this time,
     /// milliseconds since the Unix epoch.
     fn older(
@@ -244,6 +247,10 @@ impl Node for AtRest {
     }
 
     fn find_one(&self, _: &str) -> Result<WatcherName, Diagnostic> {
+        Err(self.not_running())
+    }
+
+    fn part(&self, _: &str) -> Result<String, Diagnostic> {
         Err(self.not_running())
     }
 

@@ -172,6 +172,7 @@ fn rest_of(home: &Home, record: &Record) -> Rest {
         | Request::Restart { .. }
         | Request::Scale { .. }
         | Request::Set { .. }
+        | Request::Maintenance { .. }
         | Request::Stop => Rest::Finish(Finish::Again),
     }
 }

@@ -114,6 +114,20 @@ pub enum Request {
         /// The options.
         options: HeldOptions,
     },
+    /// Have the fronts answer in place of apps for a time, or not any more.
+    Maintenance {
+        /// The plugin or the app, as in `Restart`; `None` = all.
+        #[serde(default)]
+        app: Option<String>,
+        /// It begins, or it ends.
+        on: bool,
+        /// Requests wait until it is over; else they get 503 and a page.
+        #[serde(default)]
+        hold: bool,
+        /// The file with the page, an absolute path on this machine; `None` = a small one.
+        #[serde(default)]
+        page: Option<PathBuf>,
+    },
     /// Stop the node in order. Nothing comes after it.
     Stop,
 }
@@ -132,6 +146,7 @@ impl Request {
             | Request::Restart { .. }
             | Request::Scale { .. }
             | Request::Set { .. }
+            | Request::Maintenance { .. }
             | Request::Stop => false,
         }
     }
@@ -143,6 +158,7 @@ impl Request {
             | Request::Restart { .. }
             | Request::Scale { .. }
             | Request::Set { .. }
+            | Request::Maintenance { .. }
             | Request::Stop
             | Request::DeployPackage { .. } => true,
             Request::Deploy { .. }
@@ -173,6 +189,11 @@ impl fmt::Display for Request {
             Request::Scale { app, count: None, .. } => write!(f, "scale {app} as configured"),
             Request::Scale { app, count: Some(count), .. } => write!(f, "scale {app} to {count}"),
             Request::Set { app, options } => write!(f, "set {options} of {app}"),
+            Request::Maintenance { app, on, .. } => {
+                let (app, on) =
+                    (app.as_deref().unwrap_or("every app"), if *on { "on" } else { "off" });
+                write!(f, "maintenance {on} of {app}")
+            }
             Request::Stop => f.write_str("stop"),
         }
     }

@@ -10,6 +10,7 @@ use super::Node;
 use super::conduct::Done;
 use super::running::{Running, blocking};
 use super::switch::serve;
+use crate::maintenance;
 
 /// Removes the link, waits until the workers have finished their requests, and removes the
 /// files. With `clean`, of a plugin that is not installed any more, what had been kept of it.
@@ -32,6 +33,7 @@ pub async fn uninstall<N: Node>(
     let mut done = Done { applied: served.applied, problem: served.problem, ..Done::default() };
     if done.problem.is_none() {
         node.jobs_gone(plugin, op.patience()).await;
+        forget_maintenance(node, plugin).await?;
         done = done.warn(remove_files(op, &claim, installed.origin, clean).await?);
     }
     Ok(Done { plugin: Some(installed), ..done })
@@ -49,8 +51,14 @@ pub async fn finish<N: Node>(
     let served = serve(node, op, node.turn().await?).await;
     node.wait(Until::Gone, node.living(plugin).await, op.patience()).await?;
     node.jobs_gone(plugin, op.patience()).await;
+    forget_maintenance(node, plugin).await?;
     let done = Done { applied: served.applied, problem: served.problem, ..Done::default() };
     Ok(done.warn(remove_files(op, &claim, claim.origin_before(), clean).await?))
+}
+
+async fn forget_maintenance<N: Node>(node: &N, plugin: &str) -> Result<(), Diagnostic> {
+    let (places, plugin) = (node.places().clone(), plugin.to_string());
+    blocking(move || maintenance::forget(&places, &plugin)).await
 }
 
 async fn remove_kept(op: &Running, claim: &Arc<Claim>) -> Result<bool, Diagnostic> {

@@ -18,6 +18,9 @@ pub enum Fault {
 /// again at once serves by then.
 const STOPPING_RETRY_S: u32 = 5;
 
+/// When a client may try again while an app is in maintenance, seconds.
+const MAINTENANCE_RETRY_S: u32 = 30;
+
 /// The cause of an answer that the front gives in place of an app or a file. It decides
 /// the status; its word is in the header `X-Mfserv-Cause` and in the error log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +62,8 @@ pub enum Cause {
     Disk,
     /// The node is being stopped.
     Stopping,
+    /// The app is in maintenance.
+    Maintenance,
     /// The app has been removed.
     Removed,
     /// Too many requests wait for a worker.
@@ -94,6 +99,7 @@ impl Cause {
             Cause::Range => 416,
             Cause::Disk => 500,
             Cause::Stopping
+            | Cause::Maintenance
             | Cause::Removed
             | Cause::QueueFull
             | Cause::QueueTimeout
@@ -128,6 +134,7 @@ impl Cause {
             Cause::Range => "range",
             Cause::Disk => "disk",
             Cause::Stopping => "stopping",
+            Cause::Maintenance => "maintenance",
             Cause::Removed => "removed",
             Cause::QueueFull => "queue_full",
             Cause::QueueTimeout => "queue_timeout",
@@ -146,6 +153,9 @@ impl Cause {
             Cause::TooLarge(limit) => {
                 Some(format!("the body of a request has at most {} here", size_text(limit)))
             }
+            Cause::Maintenance => {
+                Some("This site is being worked on, and will be back in a short while.".into())
+            }
             _ => None,
         }
     }
@@ -155,6 +165,7 @@ impl Cause {
         match self {
             Cause::Crashing(seconds) => Some(seconds),
             Cause::Stopping => Some(STOPPING_RETRY_S),
+            Cause::Maintenance => Some(MAINTENANCE_RETRY_S),
             _ => None,
         }
     }

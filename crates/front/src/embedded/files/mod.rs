@@ -140,9 +140,13 @@ async fn choose(
     }
 }
 
-/// Answers with status 404 and this page, or a small one.
-pub async fn not_found(page: Option<&Path>, exchange: &mut Exchange<'_>) -> Result<(), Fault> {
-    let nothing = Err(Cause::NoRoute.into());
+/// Answers as this cause says, with this page or a small one.
+pub async fn page_of(
+    cause: Cause,
+    page: Option<&Path>,
+    exchange: &mut Exchange<'_>,
+) -> Result<(), Fault> {
+    let nothing = Err(cause.into());
     let Some((root, name)) = page.and_then(|page| Some((page.parent()?, page.file_name()?))) else {
         return nothing;
     };
@@ -151,8 +155,12 @@ pub async fn not_found(page: Option<&Path>, exchange: &mut Exchange<'_>) -> Resu
     let Ok(Known::Asset(asset)) = found else { return nothing };
     let (content_type, page) = (asset.content_type, asset.plain());
     let length = Some(page.length());
-    exchange.set_cause(Cause::NoRoute);
-    Head { status: 404, content_type, length, fields: &[] }.put(exchange);
+    exchange.set_cause(cause);
+    let retry = cause.retry_after_s().map(|seconds| seconds.to_string());
+    let named = |retry| [("Retry-After", retry), ("X-Mfserv-Cause", cause.as_str())];
+    let fields = retry.as_deref().map(named);
+    let fields = fields.as_ref().map_or(&[][..], |fields| fields);
+    Head { status: cause.status(), content_type, length, fields }.put(exchange);
     if !exchange.wants_content() {
         return Ok(());
     }

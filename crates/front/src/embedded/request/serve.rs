@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 
+use mfserv_core::maintenance::Shut;
 use mfserv_core::route::{self, Route, ServerSettings, Target};
 use mfserv_core::wire::metrics::Answerer;
 use mfserv_h1::{Refusal, RequestHead};
@@ -207,11 +208,14 @@ async fn answer(
     }
     let Some(hit) = site.paths.find(&path) else {
         let page = in_force.not_found_page.as_deref().filter(|_| !site.is_named);
-        return files::not_found(page, exchange).await;
+        return files::page_of(Cause::NoRoute, page, exchange).await;
     };
     let route = &hit.rule.route;
     exchange.set_plugin(&route.plugin);
     exchange.set_app(&route.app, answerer(&route.target));
+    if let Some(Shut { page }) = &route.maintenance {
+        return files::page_of(Cause::Maintenance, page.as_deref(), exchange).await;
+    }
     let mapped = Mapped { path: &path, rest_at: hit.rest_at };
     let target = (route, hit.rule.with.as_ref());
     to_target(lane, target, mapped, exchange, (reply, attendant)).await
@@ -358,7 +362,8 @@ async fn finish(
 /// Writes a fault that is not the client's into the error log.
 fn report(lane: &Lane, exchange: &Exchange<'_>, cause: Cause) {
     let status = cause.status();
-    if status >= 500 {
+    // What an operator has switched on is no fault.
+    if status >= 500 && cause != Cause::Maintenance {
         let id = String::from_utf8_lossy(exchange.id());
         let path = String::from_utf8_lossy(exchange.written_target());
         let cause = cause.as_str();

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use mfserv_core::maintenance::Maintenance;
 use mfserv_core::peers::Shape;
 use mfserv_core::tls::ClientCertificates;
 use mfserv_core::wire::front::TroubleCause;
@@ -207,6 +208,9 @@ impl Forwarding<'_, '_> {
 
     /// A worker or the queue, at once or when it is this request's turn.
     async fn place(&mut self, last: NoLink) -> Result<Place, Fault> {
+        while let Some(maintenance) = self.to.app.upstream.gate.maintenance() {
+            self.wait_for_end_of(maintenance).await?;
+        }
         let upstream = &self.to.app.upstream;
         let sent_away = || upstream.rests_s().map_or(Cause::Removed, Cause::Crashing);
         if let Some(seconds) = upstream.rests_s() {
@@ -252,6 +256,35 @@ impl Forwarding<'_, '_> {
         .await;
         self.exchange.add_wait(since.elapsed());
         turn
+    }
+
+    /// A request to an app in maintenance waits, as long as it would wait for a worker, or is refused.
+    async fn wait_for_end_of(&mut self, maintenance: Maintenance) -> Result<(), Fault> {
+        let spec = &self.to.app.spec;
+        let held = match maintenance {
+            Maintenance::Hold => self.to.app.upstream.gate.wait(spec.queue_max),
+            Maintenance::Shut => return Err(Cause::Maintenance.into()),
+        };
+        let mut held = held.ok_or(Cause::QueueFull)?;
+        let since = Instant::now();
+        let wait = Duration::from_millis(spec.queue_timeout_ms);
+        let deadline = *self.tries.waits_since.get_or_insert(since) + wait;
+        let exchange = &mut *self.exchange;
+        let end = poll_fn(|cx| {
+            if held.may_go(cx) {
+                return Poll::Ready(Ok(()));
+            }
+            if exchange.client_has_gone(cx) && !exchange.settings().ignore_client_abort {
+                return Poll::Ready(Err(Fault::Gone));
+            }
+            match exchange.has_passed(cx, deadline) {
+                true => Poll::Ready(Err(Cause::Maintenance.into())),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+        self.exchange.add_wait(since.elapsed());
+        end
     }
 
     fn no_link(&self, slot: &Slot, why: NoLink, last: NoLink) {

@@ -3,8 +3,10 @@
 
 mod asking;
 mod backoff;
+mod gate;
 mod idle;
 mod inner;
+mod link;
 mod peer;
 mod pull;
 mod quiet;
@@ -26,14 +28,15 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::asking::{Asked, Learnt};
+pub use self::gate::Gate;
 use self::idle::{Heard, Idle};
+pub use self::link::{Link, NoLink};
 pub use self::peer::Peer;
 pub use self::pull::{Answered, Begun, Lost, Turn};
 use self::pull::{Pulling, Queue};
 pub use self::slot::{Slot, Speaks};
 use super::wakeups::Wakeups;
-use crate::embedded::io::budget::{AppDescriptors, Budget, Descriptor};
-use crate::embedded::io::wire::Wire;
+use crate::embedded::io::budget::{AppDescriptors, Budget};
 
 /// The longest time that an idle connection to a worker is kept.
 const IDLE_MAX: Duration = Duration::from_secs(1);
@@ -51,6 +54,8 @@ pub struct Upstream {
     pub answers: Budget,
     /// Its connections to workers, and its files.
     pub descriptors: AppDescriptors,
+    /// Open, unless it is in maintenance.
+    pub gate: Gate,
     /// Until when all its workers wait for their next start; milliseconds since the Unix
     /// epoch, 0: they do not.
     backing_off: AtomicU64,
@@ -153,37 +158,6 @@ pub struct Waiting {
     called: bool,
 }
 
-/// A connection to a worker.
-#[derive(Debug)]
-pub struct Link {
-    /// The stream.
-    pub wire: Wire,
-    /// It has carried a request before.
-    pub reused: bool,
-    /// `None` if it is none: all has come with the answer.
-    descriptor: Option<Descriptor>,
-}
-
-/// Why there is no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoLink {
-    /// Its backlog is full.
-    Busy,
-    /// There is no descriptor for it.
-    NoDescriptor,
-    /// Nobody listens there.
-    Refused,
-    /// This user listens on its port, who is not the worker's.
-    Foreign(u32),
-}
-
-impl NoLink {
-    /// The worker is not there.
-    pub fn is_refusal(self) -> bool {
-        matches!(self, NoLink::Refused | NoLink::Foreign(_))
-    }
-}
-
 impl Upstream {
     /// An app without peers.
     pub fn new(
@@ -212,6 +186,7 @@ impl Upstream {
             absorbed: Budget::default(),
             answers: Budget::default(),
             descriptors,
+            gate: Gate::default(),
             backing_off: AtomicU64::new(0),
             said_full: Mutex::default(),
             inner: Mutex::new(inner),
@@ -285,6 +260,7 @@ impl Upstream {
 
     /// Takes over the policy of a new table.
     pub fn set_spec(&self, spec: &UpstreamSpec) {
+        self.gate.set(spec.maintenance);
         let mut inner = lock(&self.inner);
         inner.removed = false;
         inner.slots = spec.slots;
@@ -358,6 +334,8 @@ impl Upstream {
         let mut inner = lock(&self.inner);
         inner.removed = true;
         inner.send_away();
+        drop(inner);
+        self.gate.set(None);
     }
 
     /// True while a worker, draining or not, is still in use.
@@ -430,7 +408,7 @@ impl Upstream {
             .collect();
         let (slow_in_flight, slow_waiting) = inner.roster.slow();
         UpstreamStats {
-            waiting: inner.roster.waiting() as u64,
+            waiting: inner.roster.waiting() as u64 + self.gate.waiting(),
             in_flight,
             slow_in_flight: slow_in_flight as u64,
             slow_waiting: slow_waiting as u64,

@@ -64,6 +64,10 @@ impl Writer<'_> {
 
     /// The fragment for the requests of a route.
     fn piece(&self, route: &Route) -> Option<&Piece<'_>> {
+        if route.maintenance.is_some() {
+            // The front answers all of it.
+            return None;
+        }
         let place = match route.target {
             Target::Upstream { .. } => Place::Location(route.app.clone()),
             Target::Static { .. } | Target::Site { .. } => Place::Static(route.app.clone()),

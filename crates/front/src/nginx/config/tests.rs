@@ -28,6 +28,7 @@ fn route(plugin: &str, prefix: &str, is_static: bool) -> Route {
         prefix: prefix.into(),
         pattern: false,
         strip_prefix: false,
+        maintenance: None,
         target: match is_static {
             true => Target::Static { root: "/files".into() },
             false => Target::Upstream { name: format!("{plugin}/a") },

@@ -147,6 +147,10 @@ impl Node for Played {
         Ok(WatcherName::app(name, "main"))
     }
 
+    fn part(&self, name: &str) -> Result<String, Diagnostic> {
+        Ok(name.to_string())
+    }
+
     async fn older(&self, watchers: Vec<WatcherName>, _: u64) -> Vec<WatcherName> {
         self.call("only what is older");
         watchers

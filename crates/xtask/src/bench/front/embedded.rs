@@ -135,6 +135,7 @@ fn table(of: &Backend<'_>, home: &Path) -> RouteTable {
         prefix: prefix.into(),
         pattern: false,
         strip_prefix: false,
+        maintenance: None,
         target,
         plugin: "bench".into(),
         app: "main".into(),
