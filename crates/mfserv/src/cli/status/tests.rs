@@ -45,6 +45,7 @@ fn frame(watchers: Vec<WatcherStatus>) -> Frame {
         notes: vec!["a note".into()],
         plugins: Vec::new(),
         watchers,
+        maintenance: Default::default(),
         requests: Default::default(),
         front_warnings: Default::default(),
         problems: vec![Diagnostic::error("a plugin is refused").because("of a typo")],
