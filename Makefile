@@ -4,6 +4,8 @@
 HOME_DIR ?= $(CURDIR)/run
 PORT ?= 18868
 CARGO ?= cargo
+# Tests wait for processes more than they compute.
+TEST_THREADS = $(shell n=$$(nproc); if [ "$$n" -gt 4 ]; then echo "$$n"; else echo 4; fi)
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: run test check build stop
@@ -20,7 +22,7 @@ stop:
 
 test: check
 	@rm -f "$(TARGET)/skipped-tests"
-	$(CARGO) test --locked --workspace
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$(TEST_THREADS)} $(CARGO) test --locked --workspace
 	@sort -u "$(TARGET)/skipped-tests" 2>/dev/null || true
 
 check:
