@@ -5,6 +5,7 @@ mod builds;
 mod edits;
 mod files;
 mod link;
+mod live;
 mod terminal;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! `mfserv dev`: a plugin runs from its directory.
 
 mod lines;
+mod live;
 mod rebuild;
 mod session;
 
@@ -8,7 +9,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mfserv_core::Diagnostic;
+use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::BuildReport;
 use mfserv_plugin::generate::{self, Purpose};
 use mfserv_plugin::store::Claim;
@@ -42,6 +43,10 @@ pub struct Dev {
     /// `events` with --follow --json.)
     #[arg(long, short, conflicts_with = "json")]
     follow: bool,
+    /// Have browsers load pages again after an edit: a second address, as long as this runs, adds a
+    /// script to HTML.
+    #[arg(long, conflicts_with_all = ["detach", "json", "no_wait"])]
+    live_reload: bool,
     /// Take routes from other plugins that have them.
     #[arg(long)]
     take_route: bool,
@@ -51,6 +56,12 @@ pub struct Dev {
 
 impl Dev {
     pub fn run(mut self, places: &Places) -> Result<Outcome, Diagnostic> {
+        if self.live_reload && !self.stays() {
+            return Err(Diagnostic::error("live reload is a part of a session")
+                .kind(Kind::Usage)
+                .because("without a terminal `mfserv dev` returns once the plugin is served")
+                .help("add --follow"));
+        }
         places.create()?;
         let app = self.make_plugin(places)?;
         let found = app.as_ref().map(App::sentence);
@@ -135,7 +146,8 @@ impl Dev {
         let started = !is_running(places);
         let rebuild = app.filter(|app| app.builds_at_edits);
         let rebuild = rebuild.map(|app| Rebuild::new(places, app, interrupted.clone()));
-        let session = DevSession::new(places, plugin, &dir, interrupted, rebuild);
+        let mut session = DevSession::new(places, plugin, &dir, interrupted, rebuild);
+        session.wants_live_reload = self.live_reload;
         if started {
             start::up(places, start::free_port(places)?)?;
         }

@@ -31,6 +31,8 @@ pub struct Rebuild {
     /// What has changed and is not built yet.
     changed: Vec<PathBuf>,
     running: Option<Running>,
+    /// A build has gone well that nobody has asked for yet.
+    has_built: bool,
     looked: Instant,
     wait: Duration,
 }
@@ -51,6 +53,7 @@ impl Rebuild {
             interrupted,
             changed: Vec::new(),
             running: None,
+            has_built: false,
             looked: Instant::now(),
             wait: OFTEN,
         }
@@ -64,6 +67,11 @@ impl Rebuild {
             Some(running) => self.follow(running),
             None => self.look_at_sources().into_iter().collect(),
         }
+    }
+
+    /// Whether a build has gone well since the last call.
+    pub fn has_built(&mut self) -> bool {
+        std::mem::take(&mut self.has_built)
     }
 
     fn look_at_sources(&mut self) -> Option<String> {
@@ -109,6 +117,7 @@ impl Rebuild {
         }
         let built = running.build.join().unwrap_or_else(|_| Err(Diagnostic::error("it failed")));
         self.changed = self.sources.changed_meanwhile();
+        self.has_built |= built.is_ok();
         said.push(match built {
             Ok(()) => {
                 let after_ms = running.began.elapsed().as_millis() as u64;

@@ -1,6 +1,8 @@
 //! A session of `mfserv dev`: it shows the output of the plugin's programs, its events and the
 //! result of each edit, and builds the environment again when its sources change.
 
+mod environment;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -13,21 +15,20 @@ use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::BuildReport;
-use mfserv_plugin::{Cancel, Home, Silent, build, dotenv, generate, store};
+use mfserv_plugin::{Cancel, Home, dotenv, generate, store};
 use mfserv_telemetry::Follower;
 
-use super::super::{build_in, is_running, sentence};
+use super::super::is_running;
 use super::lines::{Lines, end_of, short};
+use super::live::Live;
 use super::rebuild::Rebuild;
 use crate::cli::keeper::QUICK;
-use crate::cli::operation::Operation;
 use crate::cli::output::{for_terminal, is_lost, print};
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use crate::cli::report::{Colour, paint};
 use crate::cli::stop;
 use mfserv_node::control::client;
-use mfserv_node::operations::Request;
 use mfserv_node::places::Places;
 use mfserv_node::{configure, render};
 
@@ -58,6 +59,9 @@ pub struct DevSession<'a> {
     build: Option<JoinHandle<Result<BuildReport, Diagnostic>>>,
     /// The app has a build script, which runs again at each edit.
     rebuild: Option<Rebuild>,
+    /// Pages are loaded again after edits.
+    pub wants_live_reload: bool,
+    live: Option<Live>,
     /// The directory is not there any more.
     gone: bool,
     /// Its programs have not been seen ready yet.
@@ -91,6 +95,8 @@ impl<'a> DevSession<'a> {
             sources: BTreeMap::new(),
             build: None,
             rebuild,
+            wants_live_reload: false,
+            live: None,
             gone: false,
             starting: true,
             replanned: false,
@@ -171,6 +177,9 @@ impl<'a> DevSession<'a> {
         for url in planned.iter().flat_map(|plugin| plugin.urls(&address)) {
             self.say(&format!("  {url}"));
         }
+        if self.wants_live_reload {
+            self.start_live_reload(&status);
+        }
         let own = status.problems.iter().filter(|problem| problem.is_about(&name));
         own.for_each(|problem| self.say(&problem.to_string()));
         let own = status.watchers.iter().filter(|w| w.plugin.as_deref() == Some(&name));
@@ -243,6 +252,7 @@ impl<'a> DevSession<'a> {
             }
             Fact::Renewed { plugin, after_ms } if plugin == self.plugin => {
                 self.starting = false;
+                self.reload_pages();
                 let text = format!("serves the new code after {}", render::span(after_ms));
                 self.say(&paint(&text, Colour::Good));
             }
@@ -254,6 +264,7 @@ impl<'a> DevSession<'a> {
             }
             Fact::WorkerReady { worker, after_ms } if self.is_own(&worker.watcher) => {
                 if std::mem::take(&mut self.starting) {
+                    self.reload_pages();
                     let program = short(&worker.watcher);
                     let text = format!("{program} serves after {}", render::span(after_ms));
                     self.say(&paint(&text, Colour::Good));
@@ -309,62 +320,32 @@ impl<'a> DevSession<'a> {
         watcher.plugin() == Some(&self.plugin)
     }
 
-    // ---- the environment ----
-
-    fn sources_now(&self) -> BTreeMap<PathBuf, Option<SystemTime>> {
-        let changed = |file: &Path| file.metadata().and_then(|meta| meta.modified()).ok();
-        let files = build::sources(&self.dir).into_iter();
-        files.map(|file| (file.clone(), changed(&file))).collect()
-    }
-
-    /// Builds beside what runs, if there is something to build.
-    fn look_at_sources(&mut self) {
-        match self.build.take() {
-            Some(build) if build.is_finished() => return self.follow_build(build),
-            building @ Some(_) => return self.build = building,
-            None => {}
-        }
-        let gone = !self.dir.is_dir();
-        if gone && !self.gone {
-            let dir = self.dir.display();
-            self.say(&paint(&format!("{dir} is not there any more"), Colour::Doubtful));
-        }
-        self.gone = gone;
-        if gone {
-            return;
-        }
-        let now = self.sources_now();
-        let changed = now.iter().find(|(file, time)| self.sources.get(*file) != Some(time));
-        let Some((file, _)) = changed else { return };
-        let name = file.strip_prefix(&self.dir).unwrap_or(file).display().to_string();
-        self.say(&paint(&format!("{name} changed: building"), Colour::Doubtful));
-        let (places, dir) = (self.places.clone(), self.dir.clone());
-        self.build = Some(std::thread::spawn(move || build_in(&places, &dir, &mut Silent)));
-    }
-
-    /// Lets workers with the new environment take over.
-    fn follow_build(&mut self, build: JoinHandle<Result<BuildReport, Diagnostic>>) {
-        let built = build.join().unwrap_or_else(|_| Err(Diagnostic::error("the build failed")));
-        // What the build itself has written is no change.
-        self.sources = self.sources_now();
-        let Some(report) = self.complain(built) else { return };
-        self.say(sentence(&report).trim_end());
-        let parts = [&report.python, &report.node];
-        if parts.into_iter().flatten().any(|part| !part.unchanged) {
-            let restart = Request::Restart { apps: vec![self.plugin.clone()] };
-            let mut op = Operation::silent(self.places, "mfserv dev", 0, self.interrupted.clone());
-            let submitted = op.submit(restart);
-            let asked = op.end(submitted, serde_json::Value::Null);
-            if self.complain(asked).is_some() {
-                self.starting = true;
-            }
-        }
-    }
-
     /// What the build script does, and what came of it.
     fn follow_rebuild(&mut self) {
         let said = self.rebuild.as_mut().map(Rebuild::look);
         said.iter().flatten().for_each(|line| self.say(line));
+        let is_site = self.programs.is_empty();
+        let has_built = self.rebuild.as_mut().is_some_and(Rebuild::has_built);
+        match &mut self.live {
+            // Of a server the new workers say it, when they are ready.
+            Some(live) if has_built && is_site => live.reload(),
+            Some(live) if self.rebuild.is_none() => live.look(is_site),
+            _ => {}
+        }
+    }
+
+    /// An address whose pages are loaded again after edits; without it the session goes on.
+    fn start_live_reload(&mut self, status: &Status) {
+        let dir = generate::made_of(&self.dir).unwrap_or_else(|| self.dir.clone());
+        let Some(live) = self.complain(Live::start(&self.address, &dir)) else { return };
+        let planned = status.plugins.iter().find(|plugin| plugin.name == self.plugin);
+        let urls = planned.map(|plugin| plugin.urls(&live.address)).unwrap_or_default();
+        urls.iter().for_each(|url| self.say(&format!("  {url} (live reload)")));
+        self.live = Some(live);
+    }
+
+    fn reload_pages(&self) {
+        self.live.iter().for_each(Live::reload);
     }
 
     // ---- saying ----
