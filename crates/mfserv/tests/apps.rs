@@ -190,6 +190,15 @@ fn an_express_app_with_a_build_step_is_served_unchanged_and_deployed() {
     node.stop();
 }
 
+/// An example with the packages that it needs, which take their time: no session waits for them.
+pub fn example_with_packages(node: &Node, name: &str) -> PathBuf {
+    let dir = example(node, name);
+    command(node, "dev", &dir, &["--detach"]);
+    node.mfserv(&["uninstall", name]).code(0);
+    assert!(dir.join("node_modules").is_dir());
+    dir
+}
+
 /// The script of the page at `/`, whose name the build has made.
 pub fn built_script(node: &Node) -> String {
     let page = node.get("/").text();

@@ -80,6 +80,8 @@ fn an_app_in_development_has_the_variables_of_its_env_file_and_an_edit_loses_no_
     assert_eq!(seen(&node, "jar", "GREETING").as_deref(), Some("hello\nthere"));
     std::fs::remove_file(dir.join(".env")).unwrap();
     until_seen(&node, "jar", "GREETING", None);
+    std::fs::write(dir.join(".env"), "GREETING=again\n").unwrap();
+    until_seen(&node, "jar", "GREETING", Some("again"));
     load.answers(50);
     load.stop().assert_nothing_failed();
     node.stop();

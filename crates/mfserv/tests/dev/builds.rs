@@ -5,7 +5,7 @@ use mfserv_testkit::{Load, until};
 
 use super::terminal::Session;
 use super::{renewals, until_served};
-use crate::apps::{built_script, edit, example};
+use crate::apps::{built_script, edit, example, example_with_packages};
 use crate::{PATIENCE, Turn, node};
 
 #[test]
@@ -13,7 +13,7 @@ fn a_site_is_built_at_each_edit_and_a_build_that_fails_leaves_the_last_one() {
     let _turn = Turn::cheap();
     let node = node();
     node.start();
-    let dir = example(&node, "spa");
+    let dir = example_with_packages(&node, "spa");
     // As many tools do, it begins with nothing.
     edit(&dir, "package.json", "\"build\": \"", "\"build\": \"rm -rf dist && ");
     let session = Session::start(&node, &dir, &["--follow"]);
@@ -39,6 +39,16 @@ fn a_site_is_built_at_each_edit_and_a_build_that_fails_leaves_the_last_one() {
     let said = session.interrupt();
     assert_eq!(said.matches("changed: building").count(), 3, "a build is no edit: {said}");
     assert!(has("three"), "it goes on without the terminal");
+    // Detached, it is served from where anybody builds it.
+    node.mfserv(&["dev", "--detach", dir.to_str().unwrap()]).code(0);
+    edit(&dir, "src/routes.js", "three", "four");
+    let mut by_hand = std::process::Command::new("npm");
+    assert!(by_hand.args(["run", "build"]).current_dir(&dir).output().unwrap().status.success());
+    assert!(has("four"));
+    let session = Session::start(&node, &dir, &["--follow"]);
+    session.until_said("what you save is built");
+    assert!(has("four"));
+    session.interrupt();
     node.stop();
 }
 
@@ -47,18 +57,19 @@ fn a_server_is_built_at_each_edit_and_its_workers_follow_the_build() {
     let _turn = Turn::cheap();
     let node = node();
     node.start();
-    let dir = example(&node, "express");
+    let dir = example_with_packages(&node, "express");
     let text = "src/text.ts";
     let session = Session::start(&node, &dir, &["--follow"]);
     session.until_said("what you save is built");
     until("it serves", PATIENCE, || node.get("/express").text().contains("An Express app"));
     let load = Load::new(node.address(), "/express/version").connections(4).start();
     load.answers(20);
+    let before = renewals(&node, "express");
     edit(&dir, text, "An Express app", "Another text");
     session.until_said(&format!("{text} changed: building"));
     session.until_said("serves the new code after");
     assert!(node.get("/express").text().contains("Another text"));
-    assert_eq!(renewals(&node, "express"), 1, "the edit alone renews nobody");
+    assert_eq!(renewals(&node, "express"), before + 1, "the edit alone renews nobody");
 
     // It is built, and does not start: the old code serves, and the terminal shows why.
     edit(&dir, text, "export const", "throw new Error(\"no luck\");\nexport const");

@@ -9,7 +9,7 @@ use mfserv_testkit::{Client, Method, Node, Response};
 
 use super::save;
 use super::terminal::Session;
-use crate::apps::{built_script, edit, example};
+use crate::apps::{built_script, edit, example, example_with_packages};
 use crate::{PATIENCE, Turn, node};
 
 const TAG: &str = "\n<script src=\"/__mfserv_live/reload.js\"></script>\n";
@@ -99,7 +99,7 @@ fn a_page_of_a_site_is_loaded_again_when_the_site_is_built() {
     let _turn = Turn::cheap();
     let node = node();
     node.start();
-    let dir = example(&node, "spa");
+    let dir = example_with_packages(&node, "spa");
     let (session, live) = started(&node, &dir);
     assert!(opened(live, "/spa/about/us").text().ends_with(TAG));
     let waiting = Page::open(live);

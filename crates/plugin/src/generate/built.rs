@@ -13,10 +13,10 @@ use crate::discover::Web;
 /// Is written after each build: a change of it renews the workers.
 pub const MARK: &str = ".mfserv-built";
 
-/// The directory of a site that is built while it is worked on. It is served from a copy: a build
-/// that fails, or is under way, has often removed the last one already.
-pub(super) fn site<'a>(wanted: &'a Wanted<'_>) -> Option<&'a str> {
-    let is_built = wanted.purpose == Purpose::Dev && wanted.finding.build.is_some();
+/// The directory of a site that is built at each edit. It is served from a copy: a build that fails,
+/// or is under way, has often removed the last one already. (Who builds by hand sees that.)
+fn site<'a>(wanted: &'a Wanted<'_>) -> Option<&'a str> {
+    let is_built = wanted.purpose == Purpose::Dev && wanted.builds_at_edits;
     match &wanted.finding.web {
         Some(Web::Files { dir, .. }) if is_built && !dir.is_empty() => Some(dir),
         _ => None,
@@ -24,18 +24,28 @@ pub(super) fn site<'a>(wanted: &'a Wanted<'_>) -> Option<&'a str> {
 }
 
 /// Makes the place of the app's own files: a link to them, or a directory for the copy of a site.
+/// What is served there goes on.
 pub(super) fn make_place(place: &Path, wanted: &Wanted<'_>) -> Result<(), Diagnostic> {
     let code = place.join(CODE);
-    match site(wanted) {
-        Some(_) if code.is_symlink() => disk::remove(&code).and_then(|()| disk::create_dir(&code)),
-        Some(_) => disk::create_dir(&code),
-        None => {
-            if !code.is_symlink() {
-                disk::remove(&code)?;
-            }
-            disk::relink(&code, wanted.source)
+    let is_copy = code.is_dir() && !code.is_symlink();
+    let Some(dir) = site(wanted) else {
+        if !is_copy {
+            return disk::relink(&code, wanted.source);
         }
+        let stage = disk::beside(&code, "stage");
+        disk::relink(&stage, wanted.source)?;
+        return disk::swap_in(&stage, &code);
+    };
+    if is_copy {
+        return Ok(());
     }
+    disk::sweep_beside(&code);
+    let (stage, built) = (disk::beside(&code, "stage"), wanted.source.join(dir));
+    match built.is_dir() {
+        true => copy_all(&built, &stage.join(dir))?,
+        false => disk::create_dir(&stage)?,
+    }
+    disk::swap_in(&stage, &code)
 }
 
 /// Lets what was built be served: a site at once, a server by workers that take over.

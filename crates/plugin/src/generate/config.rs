@@ -23,10 +23,13 @@ pub(super) fn files(wanted: &Wanted<'_>, code: &str) -> Vec<PluginFile> {
     files.text(".plugin_format_version", format!("{}\n", env!("CARGO_PKG_VERSION")));
     files.text(".releaseignore", release_ignore(wanted, code));
     if !matches!(finding.web, Some(Web::Files { .. })) {
-        let watched = match (&finding.build, wanted.builds_at_edits) {
-            (None, _) => WATCHED.into(),
-            (Some(_), false) => format!("{WATCHED}/{MARK}\n"),
-            (Some(_), true) => format!("/{MARK}\n"),
+        // Only where it is developed from somewhere else there are builds, and a note of the last one.
+        let has_mark =
+            finding.build.is_some() && wanted.purpose == Purpose::Dev && !code.is_empty();
+        let watched = match (has_mark, wanted.builds_at_edits) {
+            (false, _) => WATCHED.into(),
+            (true, false) => format!("{WATCHED}/{MARK}\n"),
+            (true, true) => format!("/{MARK}\n"),
         };
         files.text(INCLUDES, watched);
         files.text(".autorestart_excludes", NOT_WATCHED.into());
