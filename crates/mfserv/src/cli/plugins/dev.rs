@@ -2,6 +2,7 @@
 
 mod lines;
 mod live;
+mod own_node;
 mod rebuild;
 mod session;
 
@@ -55,15 +56,28 @@ pub struct Dev {
 }
 
 impl Dev {
-    pub fn run(mut self, places: &Places) -> Result<Outcome, Diagnostic> {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         if self.live_reload && !self.stays() {
             return Err(Diagnostic::error("live reload is a part of a session")
                 .kind(Kind::Usage)
                 .because("without a terminal `mfserv dev` returns once the plugin is served")
                 .help("add --follow"));
         }
+        let app = App::of(&self.dir, &self.app)?;
+        let name = match &app {
+            Some(app) => app.name.clone(),
+            None => label::read_name(&self.dir)?,
+        };
+        let own = own_node::wanted(places, &name)?;
+        if let (Some(own), false) = (&own, self.wait.json) {
+            print(&own.sentence(&name));
+        }
+        self.serve(own.as_ref().map_or(places, |own| &own.places), app)
+    }
+
+    fn serve(mut self, places: &Places, app: Option<App>) -> Result<Outcome, Diagnostic> {
         places.create()?;
-        let app = self.make_plugin(places)?;
+        let app = self.make_plugin(places, app)?;
         let found = app.as_ref().map(App::sentence);
         let wait = Wait { no_wait: self.wait.no_wait || self.stays(), ..self.wait };
         let mut op = Operation::new(places, "dev", &wait)?;
@@ -86,7 +100,8 @@ impl Dev {
             return self.stay(places, &plugin.name, app);
         }
         if outcome.applied.is_none() && !wait.json {
-            print("the node is not running: it is served after `mfserv start`\n");
+            let start = own_node::command(places, "start");
+            print(&format!("the node is not running: it is served after `{start}`\n"));
         }
         if !wait.no_wait {
             // Nothing is said to be served that is not.
@@ -100,8 +115,12 @@ impl Dev {
 
     /// From here on the directory is a plugin: for an app that is none, one in the home. Returns
     /// the app.
-    fn make_plugin(&mut self, places: &Places) -> Result<Option<App>, Diagnostic> {
-        let Some(mut app) = App::of(&self.dir, &self.app)? else { return Ok(None) };
+    fn make_plugin(
+        &mut self,
+        places: &Places,
+        app: Option<App>,
+    ) -> Result<Option<App>, Diagnostic> {
+        let Some(mut app) = app else { return Ok(None) };
         app.builds_at_edits = self.stays() && app.has_build();
         let mut steps = Steps::new();
         if !self.wait.json {

@@ -21,6 +21,7 @@ use mfserv_telemetry::Follower;
 use super::super::is_running;
 use super::lines::{Lines, end_of, short};
 use super::live::Live;
+use super::own_node;
 use super::rebuild::Rebuild;
 use crate::cli::keeper::QUICK;
 use crate::cli::output::{for_terminal, is_lost, print};
@@ -122,7 +123,9 @@ impl<'a> DevSession<'a> {
         let outcome = ended?;
         left.transpose()?;
         let name = &self.plugin;
-        if store::current(&Home::new(self.places.home()), name).is_ok() {
+        // In a node of its own nothing is in its way.
+        let is_own = own_node::is_own(self.places);
+        if !is_own && store::current(&Home::new(self.places.home()), name).is_ok() {
             self.say(&format!(
                 "{name} stays linked: `mfserv dev` follows it again, `mfserv uninstall {name}` \
                  ends that"
