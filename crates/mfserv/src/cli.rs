@@ -4,6 +4,7 @@ mod alerts;
 mod completions;
 mod config;
 mod events;
+mod help;
 mod history;
 mod jobs;
 pub mod keeper;
@@ -154,7 +155,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
     let cli = unknown::parse()?;
     match cli.command {
         Command::Completions(args) => return args.run(),
-        Command::Man(args) => return args.run(Cli::command()),
+        Command::Man(args) => return args.run(help::with_examples()),
         Command::Ship(args) => return args.run(),
         _ => {}
     }

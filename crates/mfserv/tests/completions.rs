@@ -207,3 +207,25 @@ fn every_command_has_a_manual_page_that_is_formatted_without_a_warning() {
         }
     }
 }
+
+#[test]
+fn the_help_is_in_groups_and_that_of_each_command_has_an_example() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let long = node.mfserv(&["--help"]).code(0).stdout;
+    for title in ["Write an app:", "Deploy it:", "Work with one app:", "Look:", "Run the node:"] {
+        assert!(long.contains(&format!("\n{title}\n")), "{title}: {long}");
+    }
+    assert_eq!(node.mfserv(&["help"]).code(0).stdout, long);
+    let short = node.mfserv(&["-h"]).code(0).stdout;
+    assert!(short.lines().count() < 30 && short.contains("mfserv COMMAND --help"), "{short}");
+    let commands = long.lines().filter_map(|line| line.strip_prefix("  "));
+    let commands = commands.filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
+    let names: Vec<&str> = commands.filter_map(|line| line.split("  ").next()).collect();
+    let names: Vec<&str> = names.into_iter().filter(|name| !name.contains(' ')).collect();
+    assert!(names.len() > 40, "{names:?}");
+    for name in names.into_iter().filter(|name| *name != "help") {
+        let said = node.mfserv(&[name, "--help"]).code(0).stdout;
+        assert!(said.contains("Example") && said.contains(&format!("  mfserv {name}")), "{said}");
+    }
+}

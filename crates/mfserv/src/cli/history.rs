@@ -27,10 +27,6 @@ const WIDE: usize = 60;
 ///
 /// A table with sparklines on a terminal; in a pipe, a row for each app and interval.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    mfserv history                          the last hour of all apps\n  \
-    mfserv history foo.main --since 1d      all about one app\n  \
-    mfserv history foo --since 10m --step 1s --json")]
 pub struct HistoryOf {
     /// A plugin (`foo`), an app (`foo.main`) or a role (`front`); without it: all.
     #[arg(add = ArgValueCompleter::new(completions::apps))]

@@ -29,11 +29,6 @@ const LINES: usize = 50;
 /// Without an option that selects lines, the last ones of each log. With one, all lines that
 /// match, of all logs together, by time. Exits with 1 if none matches.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    mfserv logs foo --since 10m --level ERROR    what went wrong in the last ten minutes\n  \
-    mfserv logs --grep 'order 4[0-9]+' -n 20     the newest 20 lines with that text, the newest first\n  \
-    mfserv logs --request ID                     all about a request: the id is on each error page\n  \
-    mfserv logs foo --last-crash                 what the worker that crashed last had to say")]
 pub struct Logs {
     /// Plugins (`foo`), apps (`foo.main`), `front` (its access log), `errors` (its error log), `daemon`, `keeper`; without any: all apps.
     #[arg(add = ArgValueCompleter::new(completions::apps))]

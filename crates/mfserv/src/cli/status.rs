@@ -74,6 +74,11 @@ impl StatusOf {
     }
 }
 
+/// The columns of the terminal, or as many as one usually has.
+pub fn columns() -> usize {
+    size().0
+}
+
 /// Columns and lines: what `COLUMNS` and `LINES` say, else what the terminal says.
 fn size() -> (usize, usize) {
     let set = |name: &str| std::env::var(name).ok()?.parse::<usize>().ok().filter(|it| *it > 0);

@@ -1,10 +1,10 @@
 //! Commands that people know from elsewhere, and what they are called here.
 
-use clap::Parser;
+use clap::FromArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use mfserv_core::{Diagnostic, Kind};
 
-use super::Cli;
+use super::{Cli, help};
 
 /// Words of other tools, and what does the same here.
 const ELSEWHERE: &[(&[&str], &str)] = &[
@@ -42,7 +42,8 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
 /// Parses the command line. What is wrong with it is said as clap says it, except for commands
 /// that are called otherwise elsewhere.
 pub fn parse() -> Result<Cli, Diagnostic> {
-    Cli::try_parse().map_err(|error| {
+    let matches = help::command().try_get_matches();
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
         let word = match error.get(ContextKind::InvalidSubcommand) {
             Some(ContextValue::String(word)) if error.kind() == ErrorKind::InvalidSubcommand => {
                 word.as_str()
