@@ -12,6 +12,7 @@
 mod kinds;
 mod lane;
 mod pull;
+mod sticky;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use std::collections::VecDeque;
 pub use self::kinds::{Kind, Kinds, Shape};
 use self::pull::Pulled;
 pub use self::pull::QUEUE;
+pub use self::sticky::by_address;
 
 use crate::route::Slots;
 
@@ -93,6 +95,8 @@ pub struct Roster {
     queue: VecDeque<Waiting>,
     /// Slow requests that wait for slots which they may have.
     slow_queue: VecDeque<Ticket>,
+    /// Requests that wait for a slot of one peer.
+    sticky_queue: VecDeque<sticky::Waiting>,
     next_ticket: u64,
     /// Where the search for a peer begins: round robin among equal peers.
     turn: usize,
@@ -108,6 +112,7 @@ impl Roster {
             pulled: Pulled::default(),
             queue: VecDeque::new(),
             slow_queue: VecDeque::new(),
+            sticky_queue: VecDeque::new(),
             next_ticket: 0,
             turn: 0,
         }
@@ -134,13 +139,18 @@ impl Roster {
         if self.waiting() >= self.queue_max {
             return Take::Full;
         }
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
+        let ticket = self.new_ticket();
         match pace {
             Pace::Ordinary => self.queue.push_back(Waiting { ticket, pace }),
             Pace::Slow => self.slow_queue.push_back(ticket),
         }
         Take::Wait(ticket)
+    }
+
+    fn new_ticket(&mut self) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        ticket
     }
 
     /// Gives a slot of this peer back, from a request of this pace.
@@ -161,6 +171,7 @@ impl Roster {
         let before = self.held();
         self.queue.retain(|waiting| waiting.ticket != ticket);
         self.slow_queue.retain(|waiting| *waiting != ticket);
+        self.sticky_queue.retain(|waiting| waiting.ticket != ticket);
         self.held() < before
     }
 
@@ -257,7 +268,7 @@ impl Roster {
 
     /// How many of them wait here.
     fn held(&self) -> usize {
-        self.queue.len() + self.slow_queue.len()
+        self.queue.len() + self.slow_queue.len() + self.sticky_queue.len()
     }
 
     fn entry(&mut self, key: PeerKey) -> Option<&mut Entry> {
@@ -298,11 +309,21 @@ impl Roster {
     /// [`Take::Wait`]: with it the queue may have become full.
     pub fn hand_out(&mut self) -> Vec<HandedOver> {
         let mut handed = Vec::new();
-        while self.held() > 0 && self.has_free() {
-            let Some(Waiting { ticket, pace }) = self.pop() else { break };
+        self.loosen_orphans();
+        loop {
+            let handed_before = handed.len();
+            handed.extend(self.hand_to_sticky());
+            if handed.len() > handed_before {
+                continue;
+            }
+            let waits = self.held() > self.sticky_queue.len();
+            let Some(Waiting { ticket, pace }) =
+                (waits && self.has_free()).then(|| self.pop()).flatten()
+            else {
+                return handed;
+            };
             handed.extend(self.occupy_free(None, pace).map(|key| (ticket, key)));
         }
-        handed
     }
 
     fn has_free(&self) -> bool {

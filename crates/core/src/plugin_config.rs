@@ -12,6 +12,7 @@ use crate::plugin_spec::PluginSpec;
 use crate::route::Route;
 use crate::suggest::nearest;
 
+mod affinity;
 mod coerce;
 mod count_text;
 mod hosts;
@@ -24,6 +25,7 @@ mod sendfile;
 mod size;
 mod spec;
 mod version;
+mod words;
 
 pub use count_text::{CountLine, count_line, with_count, without_count};
 pub use identity::{Dependency, dependencies, format_version, label};

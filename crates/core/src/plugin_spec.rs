@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Location;
-use crate::route::SendfileRoot;
+use crate::route::{Affinity, SendfileRoot};
 use crate::watcher::Rlimits;
 
 /// The typed configuration of one plugin.
@@ -169,6 +169,9 @@ pub struct AppSpec {
     /// `_max_body_size`; `None` = the module's; `Some(u64::MAX)` = no limit.
     #[serde(default)]
     pub max_body_bytes: Option<u64>,
+    /// `_affinity`: by what clients come back to their worker; `None` = they do not.
+    #[serde(default)]
+    pub affinity: Option<Affinity>,
     /// `_keep_alive`; `None` = by command.
     pub keep_alive: Option<bool>,
     /// `_python_server`: the server behind `bjoern_wrapper.py`; `None` = the module's.

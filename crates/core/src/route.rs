@@ -1,5 +1,6 @@
 //! Routes: which request goes where. An immutable snapshot, and which route wins.
 
+mod affinity;
 mod amendment;
 mod fragments;
 pub mod host;
@@ -13,6 +14,7 @@ mod upstream;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use affinity::Affinity;
 pub use amendment::{Amendment, Section, plugin_of};
 pub use fragments::{AppFragments, Fragment, Fragments};
 pub use host::UnknownHost;

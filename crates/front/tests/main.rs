@@ -13,6 +13,7 @@
 )]
 
 mod access_log;
+mod affinity;
 mod amendments;
 mod backing_off;
 mod bodies;

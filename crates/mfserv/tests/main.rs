@@ -12,6 +12,7 @@
     reason = "a test starts programs and stops at the first thing that is wrong"
 )]
 
+mod affinity;
 mod alerts;
 mod apps;
 mod bodies;

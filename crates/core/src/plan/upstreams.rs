@@ -80,8 +80,10 @@ fn upstream(app: &AppSpec, env: &BTreeMap<String, String>, module: &ModuleConfig
         queue_max: module.get(FRONT_QUEUE_MAX),
         queue_timeout_ms: module.get(FRONT_QUEUE_TIMEOUT_S).map_or(timeout_ms, |s| s * 1000),
         slow_lane_wait_ms: module.get(FRONT_SLOW_LANE_WAIT_S) * 1000,
-        pulls: is_own && keep_alive && is_one_at_a_time,
+        // Nobody decides which worker takes a request from the queue.
+        pulls: is_own && keep_alive && is_one_at_a_time && app.affinity.is_none(),
         max_body_bytes: app.max_body_bytes,
+        affinity: app.affinity.clone(),
         ..UpstreamSpec::new(slots)
     }
 }

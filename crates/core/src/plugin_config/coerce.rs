@@ -4,7 +4,7 @@
 use std::path::{Component, Path};
 
 use super::schema::{LONGEST_S, Type};
-use super::{hosts, sendfile, size, version};
+use super::{affinity, hosts, sendfile, size, version, words};
 
 /// A value as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,9 +90,10 @@ pub(super) fn coerce(
         _ if unset || text.eq_ignore_ascii_case("AUTO") => Ok(exact(Read::Nothing, "")),
         Type::StrictFlag => strict_flag(text),
         Type::StrictCount(min, max) => strict_count(text, min, max),
-        Type::Word(words) => word(text, words),
-        Type::Interpreter => interpreter(text),
+        Type::Word(words) => words::word(text, words),
+        Type::Interpreter => words::interpreter(text),
         Type::Size | Type::BodySize => size::of_kind(kind, text),
+        Type::Affinity => affinity::affinity(text),
     }
 }
 
@@ -259,26 +260,6 @@ fn strict_count(text: &str, min: i64, max: i64) -> Result<Coerced, Refusal> {
         _ => Err((
             format!("{text:?} is not a number in its limits"),
             format!("write a whole number from {min} to {max}, or leave the key out"),
-        )),
-    }
-}
-
-fn word(text: &str, words: &[&str]) -> Result<Coerced, Refusal> {
-    match words.contains(&text) {
-        true => Ok(as_text(text)),
-        false => Err((
-            format!("{text:?} is not possible here"),
-            format!("write {}, or leave the key out", words.join(" or ")),
-        )),
-    }
-}
-
-fn interpreter(text: &str) -> Result<Coerced, Refusal> {
-    match crate::keys::is_program_name(text) {
-        true => Ok(as_text(text)),
-        false => Err((
-            format!("{text:?} is not the name of an interpreter"),
-            "write a name without a directory, for example python3.12".into(),
         )),
     }
 }

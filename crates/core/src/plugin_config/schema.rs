@@ -45,6 +45,8 @@ pub(super) enum Type {
     Paths,
     /// Host names separated by `,`.
     Hosts,
+    /// By what clients come back to their worker, or unset.
+    Affinity,
     /// Directories separated by `,`, with a path for each.
     SendfileRoots,
     /// An amount of memory, or unset.
@@ -165,6 +167,10 @@ const fn interpreter(name: Name) -> Key<Option<String>> {
     obeyed(name, Type::Interpreter, "", |read| Some(read.text()).filter(|text| !text.is_empty()))
 }
 
+const fn affinity(name: Name) -> Key<Option<String>> {
+    obeyed(name, Type::Affinity, "", |read| Some(read.text()).filter(|text| !text.is_empty()))
+}
+
 const fn word(name: Name, words: &'static [&'static str]) -> Key<Option<String>> {
     obeyed(name, Type::Word(words), "", |read| Some(read.text()).filter(|text| !text.is_empty()))
 }
@@ -260,6 +266,7 @@ keys! {
         READY: Option<ReadyBy> = ready("_ready", &["http", "connect", "notify"]);
         REQUESTS_PER_WORKER: Option<u64> = strict_count("_requests_per_worker", 0, 1_000_000);
         MAX_BODY: Option<u64> = body_size("_max_body_size");
+        AFFINITY: Option<String> = affinity("_affinity");
         KEEP_ALIVE: Option<bool> = strict_flag("_keep_alive");
         PYTHON_SERVER: Option<String> = word("_python_server", &["waitress", "mfserv"]);
         PYTHON_THREADS: Option<u64> = strict_count("_python_threads", 1, 256);

@@ -9,7 +9,7 @@ use crate::memory::MemoryLimits;
 use crate::plugin_spec::{
     AppSpec, CommandSpec, ExtraSpec, General, HttpTest, JobSection, NginxFiles, PluginSpec,
 };
-use crate::route::SendfileRoot;
+use crate::route::{Affinity, SendfileRoot};
 use crate::watcher::Rlimits;
 
 /// Builds the spec from sections without errors, in file order.
@@ -144,6 +144,7 @@ fn app(name: &str, section: &Section) -> AppSpec {
         http_test: http_test(section),
         requests_per_worker: section.get(REQUESTS_PER_WORKER).map(small),
         max_body_bytes: section.get(MAX_BODY),
+        affinity: section.get(AFFINITY).and_then(|text| Affinity::parse(&text).ok()),
         keep_alive: section.get(KEEP_ALIVE),
         python_server: section.get(PYTHON_SERVER),
         python_threads: section.get(PYTHON_THREADS).map(small),

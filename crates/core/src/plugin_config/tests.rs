@@ -484,6 +484,7 @@ fn values(row: &Row) -> &'static [&'static str] {
         Type::Interpreter => &["python3.99"],
         Type::Paths => &["kept"],
         Type::Hosts => &["example.org"],
+        Type::Affinity => &["cookie:x", "ip"],
         Type::SendfileRoots => &["/p=d"],
         Type::Size | Type::BodySize => &["1G"],
         Type::Routes | Type::StaticPrefix | Type::StaticDirectory => &["/other"],

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Sendfile;
+use super::{Affinity, Sendfile};
 use crate::maintenance::Maintenance;
 
 /// How many requests a worker takes at a time.
@@ -56,6 +56,9 @@ pub struct UpstreamSpec {
     /// nginx obeys its `X-Accel-Redirect`: its plugin brings along locations for that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accel_by_nginx: bool,
+    /// Requests of one client go to the same worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
 }
 
 impl UpstreamSpec {
@@ -75,6 +78,7 @@ impl UpstreamSpec {
             fastcgi: None,
             sendfile: None,
             accel_by_nginx: false,
+            affinity: None,
         }
     }
 

@@ -29,9 +29,9 @@ pub fn answer_for_client(
     settings: &ServerSettings,
 ) -> Vec<u8> {
     let mut out = Pooled::default();
-    let (id, timing, strict_transport, extra_field) = (None, None, None, None);
+    let (id, timing, strict_transport, extra_field, cookie) = (None, None, None, None, None);
     let keep_alive = request.keep_alive;
-    let frame = Frame { request, keep_alive, id, timing, strict_transport, extra_field };
+    let frame = Frame { request, keep_alive, id, timing, strict_transport, extra_field, cookie };
     let fields = |head: &mut http1::HeadWriter<'_>| heads::put_fields(head, reply, settings);
     http1::put_head(&mut out, heads::start(reply), frame, fields);
     out.filled().to_vec()

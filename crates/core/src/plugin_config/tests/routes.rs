@@ -1,6 +1,7 @@
 //! What decides where an app answers, and with which paths.
 
 use super::*;
+use crate::route::Affinity;
 
 #[test]
 fn a_prefix_is_stripped_when_that_is_asked_for_and_never_one_that_a_pattern_matches() {
@@ -25,6 +26,22 @@ fn directories_of_files_that_the_front_sends_are_named_with_or_without_a_path() 
     let [named, other] = &spec.apps[0].sendfile_roots[..] else { panic!("{spec:?}") };
     assert_eq!((named.path.as_deref(), named.dir.to_str()), (Some("/p"), Some("private")));
     assert_eq!((other.path.as_deref(), other.dir.to_str()), (None, Some("/data")));
+}
+
+#[test]
+fn clients_come_back_by_a_cookie_or_by_their_address() {
+    refused("[app_main]\n_affinity=session\n", 9, &["_affinity", "not possible here"]);
+    refused("[app_main]\n_affinity=cookie:a b\n", 9, &["_affinity", "no name of a cookie"]);
+    let cookie = |name: &str| Some(Affinity::Cookie { name: name.into() });
+    for (text, expected) in [
+        ("cookie", cookie("mfserv_worker")),
+        ("cookie:own", cookie("own")),
+        ("ip", Some(Affinity::Ip)),
+        ("null", None),
+    ] {
+        let spec = accepted(&format!("[app_main]\n_affinity={text}\n"));
+        assert_eq!(spec.apps[0].affinity, expected, "{text}");
+    }
 }
 
 #[test]

@@ -65,6 +65,7 @@ struct Answer {
     /// What the connection had sent when the head was put.
     sent_before: u64,
     extra_field: Option<(&'static str, &'static str)>,
+    cookie: Option<String>,
 }
 
 impl<'a> Exchange<'a> {
@@ -98,6 +99,7 @@ impl<'a> Exchange<'a> {
             keep_alive: is_understood && head.keep_alive,
             sent_before: 0,
             extra_field: None,
+            cookie: None,
         };
         Self { connection, settings, request, answer, record }
     }
@@ -170,6 +172,11 @@ impl Exchange<'_> {
         self.answer.extra_field = Some(field);
     }
 
+    /// Sets a cookie with the answer: the value of the field.
+    pub fn set_cookie(&mut self, cookie: String) {
+        self.answer.cookie = Some(cookie);
+    }
+
     /// False if the request asks for a head alone (HEAD).
     pub fn wants_content(&self) -> bool {
         !(self.request.is_understood && self.request.head.method() == b"HEAD")
@@ -194,6 +201,7 @@ impl Exchange<'_> {
             id: self.settings.add_request_id.then(|| self.record.id()),
             timing: timing.as_deref(),
             extra_field: answer.extra_field,
+            cookie: answer.cookie.as_deref(),
             strict_transport,
         };
         let out = &mut self.connection.out;

@@ -84,6 +84,8 @@ pub struct Frame<'a> {
     pub strict_transport: Option<&'a str>,
     /// A further field.
     pub extra_field: Option<(&'static str, &'static str)>,
+    /// The value of a Set-Cookie of the front.
+    pub cookie: Option<&'a str>,
 }
 
 /// Writes the head of an answer; `fields` writes its own fields. Returns how its content
@@ -113,6 +115,9 @@ pub fn put_head(
     }
     if let Some((name, value)) = frame.extra_field {
         head.field(name.as_bytes(), value.as_bytes());
+    }
+    if let Some(cookie) = frame.cookie {
+        head.field(b"Set-Cookie", cookie.as_bytes());
     }
     match keep_alive {
         _ if is_upgrade => head.field(b"Connection", b"upgrade"),
@@ -185,9 +190,10 @@ mod tests {
         head.read(format!("GET / {request}\r\nHost: h\r\n\r\n").as_bytes(), 100).unwrap();
         let mut out = Pooled::default();
         let start = Start { status, reason: b"R", size, names_connection: false };
-        let (id, timing, extra_field) = (None, None, None);
+        let (id, timing, extra_field, cookie) = (None, None, None, None);
         let (request, keep_alive, strict_transport) = (&head, head.keep_alive, None);
-        let frame = Frame { request, keep_alive, id, timing, strict_transport, extra_field };
+        let frame =
+            Frame { request, keep_alive, id, timing, strict_transport, extra_field, cookie };
         let decided = put_head(&mut out, start, frame, |_| {});
         let text = String::from_utf8(out.filled().to_vec()).unwrap();
         let fields = text.strip_prefix(&format!("HTTP/1.1 {status} R\r\n")).unwrap();

@@ -25,7 +25,12 @@ pub struct Mapped<'a> {
     pub rest_at: usize,
 }
 
-impl Mapped<'_> {
+impl<'a> Mapped<'a> {
+    /// The prefix, as far as the path has it.
+    pub fn prefix(&self) -> &'a str {
+        &self.path[..self.rest_at]
+    }
+
     /// True if the path names a script, or something below one.
     pub fn names_script(&self) -> bool {
         self.path[self.rest_at..].split('/').any(is_script)

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use mfserv_core::maintenance::Maintenance;
 use mfserv_core::peers::Shape;
+use mfserv_core::route::Affinity;
 use mfserv_core::tls::ClientCertificates;
 use mfserv_core::wire::front::TroubleCause;
 use tokio::time::Instant;
@@ -24,7 +25,7 @@ use super::failure::Failure;
 use super::heads::{self, Forwarded};
 use super::sendfile::{Named, Sending};
 use super::upload::Upload;
-use super::upstream::{Link, NoLink, Peer, Place, Slot, Speaks, Taken};
+use super::upstream::{Client, Link, NoLink, Peer, Place, Slot, Speaks, Taken};
 use super::{fastcgi, relay, tunnel};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
@@ -57,6 +58,7 @@ pub async fn run(
     let mut forwarding = Forwarding { exchange, reply, to, tries: Tries::default() };
     let (mut slot, link) = forwarding.answered(&mut upload).await?;
     slot.answered(reply.head.status);
+    mark_client(exchange, &to, &slot);
     if reply.head.status == 101 {
         drop(under_way);
         return tunnel::run(exchange, reply, to, slot, link).await.map(|()| None);
@@ -74,6 +76,23 @@ pub async fn run(
     let done = relay::run(exchange, reply, to, (slot, link), upload, by_nginx).await;
     drop(under_way);
     done.map(|()| None)
+}
+
+/// Tells a client by a cookie which worker it has, if it does not say that itself.
+fn mark_client(exchange: &mut Exchange<'_>, to: &Destination<'_>, slot: &Slot) {
+    let Some(Affinity::Cookie { name }) = &to.app.spec.affinity else { return };
+    let client = Client::of(to.app.spec.affinity.as_ref(), exchange.request(), "");
+    if client.says(&slot.peer.mark) {
+        return;
+    }
+    let path = to.mapped.prefix();
+    // In a cookie, this would mean something else than in a path.
+    let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !b";,%".contains(&byte));
+    let path = if is_plain && path.starts_with('/') { path } else { "/" };
+    let is_https = exchange.is_secure() || exchange.is_by_proxy_over_tls();
+    let secure = if is_https { "; Secure" } else { "" };
+    let mark = &slot.peer.mark;
+    exchange.set_cookie(format!("{name}={mark}; Path={path}; HttpOnly; SameSite=Lax{secure}"));
 }
 
 /// A request that looks for a worker that answers it.
@@ -218,7 +237,10 @@ impl Forwarding<'_, '_> {
         }
         let request = self.exchange.request();
         let shape = Shape::new(request.method(), request.path());
-        let mut waiting = match upstream.take(self.to.lane, self.tries.avoid.as_ref(), shape) {
+        let client =
+            Client::of(self.to.app.spec.affinity.as_ref(), request, self.exchange.address_text());
+        let asks = (shape, &client);
+        let mut waiting = match upstream.take(self.to.lane, self.tries.avoid.as_ref(), asks) {
             Taken::Now(place) => return Ok(place),
             Taken::Waiting(waiting) => waiting,
             Taken::Full => return Err(Cause::QueueFull.into()),
@@ -230,12 +252,18 @@ impl Forwarding<'_, '_> {
         let slow_wait = Duration::from_millis(self.to.app.spec.slow_lane_wait_ms);
         let first = *self.tries.waits_since.get_or_insert(since);
         let deadline = first + wait;
-        let mut hasten_at = waiting.is_slow().then(|| deadline.min(first + slow_wait));
+        let mut hasten_at = match waiting.is_sticky() {
+            true => Some(first + wait / 2),
+            false => waiting.is_slow().then(|| deadline.min(first + slow_wait)),
+        };
         let turn = poll_fn(|cx| {
             // First: the slot that it gives may be all that is missed at the deadline.
             if hasten_at.is_some_and(|at| exchange.has_passed(cx, at)) {
                 hasten_at = None;
-                waiting.hasten();
+                match waiting.is_sticky() {
+                    true => waiting.loosen(),
+                    false => waiting.hasten(),
+                }
             }
             if let Poll::Ready(turn) = Pin::new(&mut waiting).poll(cx) {
                 return Poll::Ready(turn.ok_or_else(|| sent_away().into()));

@@ -11,6 +11,8 @@ mod peer;
 mod pull;
 mod quiet;
 mod slot;
+mod sticky;
+mod taking;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,7 +22,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use mfserv_core::names::WorkerId;
-use mfserv_core::peers::{Pace, PeerKey, QUEUE, Roster, Shape, Take, Ticket};
+use mfserv_core::peers::{Pace, PeerKey, QUEUE, Roster, Ticket};
 use mfserv_core::route::{Slots, UpstreamSpec};
 use mfserv_core::wire::front::{Peer as PeerName, UpstreamStats};
 use mfserv_platform::sync::lock;
@@ -35,6 +37,7 @@ pub use self::peer::Peer;
 pub use self::pull::{Answered, Begun, Lost, Turn};
 use self::pull::{Pulling, Queue};
 pub use self::slot::{Slot, Speaks};
+pub use self::sticky::Client;
 use super::wakeups::Wakeups;
 use crate::embedded::io::budget::{AppDescriptors, Budget};
 
@@ -156,6 +159,8 @@ pub struct Waiting {
     asked: Asked,
     call: oneshot::Receiver<Option<Arc<Peer>>>,
     called: bool,
+    /// It waits for one worker.
+    is_sticky: bool,
 }
 
 impl Upstream {
@@ -195,59 +200,6 @@ impl Upstream {
         })
     }
 
-    /// Asks for a slot for a request of this lane, if possible not of the worker `avoid`.
-    pub fn take(
-        self: &Arc<Self>,
-        lane: usize,
-        avoid: Option<&Arc<Peer>>,
-        shape: Shape<'_>,
-    ) -> Taken {
-        let mut inner = lock(&self.inner);
-        if inner.removed {
-            return Taken::Removed;
-        }
-        for (_, peer) in inner.take_unlinked() {
-            tokio::task::spawn_local(self.clone().keep_link(peer));
-        }
-        let asked = inner.learnt.look_at(shape);
-        match inner.roster.take(avoid.map(|peer| peer.key), asked.pace) {
-            Take::Slot(key) => {
-                // No worker has it yet: others stand in the queue before it.
-                inner.stats.queued += u64::from(key == QUEUE && inner.roster.waiting() > 0);
-                match self.place(&mut inner, key, lane, asked) {
-                    Some(place) => Taken::Now(place),
-                    None => Taken::Removed,
-                }
-            }
-            Take::Wait(ticket) => {
-                let (tell, call) = oneshot::channel();
-                inner.waiters.insert(ticket, Waiter { tell, pace: asked.pace });
-                inner.stats.queued += 1;
-                let handed = inner.roster.hand_out();
-                inner.deliver(handed);
-                let upstream = self.clone();
-                Taken::Waiting(Waiting { upstream, lane, ticket, asked, call, called: false })
-            }
-            Take::Full => Taken::Full,
-        }
-    }
-
-    /// The place of a request that has got a slot of this peer.
-    fn place(
-        self: &Arc<Self>,
-        inner: &mut Inner,
-        key: PeerKey,
-        lane: usize,
-        asked: Asked,
-    ) -> Option<Place> {
-        if key == QUEUE {
-            let queue = inner.queue.clone()?;
-            return Some(Place::Turn(Turn::new(self.clone(), queue, lane, asked)));
-        }
-        let (peer, idle) = inner.with_idle(key, lane)?;
-        Some(Place::Slot(Slot::new(self.clone(), peer, lane, idle, asked)))
-    }
-
     /// True if any worker is admitted.
     pub fn has_admitted(&self) -> bool {
         lock(&self.inner).roster.has_admitted()
@@ -275,6 +227,9 @@ impl Upstream {
         let mut handed = inner.roster.set_policy(spec.slots, spec.queue_max as usize);
         if !inner.learnt.has_slow_lane() {
             handed.extend(inner.roster.hasten_all());
+        }
+        if spec.affinity.is_none() {
+            handed.extend(inner.roster.loosen_all());
         }
         inner.deliver(handed);
     }

@@ -55,6 +55,7 @@ const NEW_PLUGIN_KEYS: &[&str] = &[
     "_strip_prefix",
     "_static_fallback",
     "_sendfile_roots",
+    "_affinity",
     "_python_server",
     "_python_threads",
     "_python_asgi_server",

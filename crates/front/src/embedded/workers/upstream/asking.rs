@@ -22,7 +22,9 @@ pub(super) struct Learnt {
 impl Learnt {
     /// Under this policy, with what is known.
     pub fn new(spec: &UpstreamSpec, known: Option<Kinds>) -> Self {
-        let has_slow_lane = spec.slots != Slots::Unlimited && spec.slow_lane_wait_ms > 0;
+        // A request that waits for its own worker waits for no other one.
+        let has_slow_lane =
+            spec.slots != Slots::Unlimited && spec.slow_lane_wait_ms > 0 && spec.affinity.is_none();
         Self { kinds: has_slow_lane.then(|| known.unwrap_or_default()) }
     }
 

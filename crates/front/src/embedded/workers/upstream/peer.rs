@@ -18,6 +18,8 @@ pub struct Peer {
     pub name: PeerName,
     /// Its name in the index of the access log.
     pub source: Arc<Source>,
+    /// What a cookie of its clients says.
+    pub mark: String,
     /// Raised when the worker is known to be dead.
     pub gone: Arc<Signal>,
     /// Raised while the worker gets no more traffic: upgraded connections get a limit.
@@ -38,6 +40,7 @@ impl Peer {
         let source = Source { worker: name.worker.to_string(), ..Source::default() };
         Self {
             key,
+            mark: super::sticky::mark(&name.worker),
             name,
             source: source.into(),
             gone: Arc::default(),
