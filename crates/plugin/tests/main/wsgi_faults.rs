@@ -98,6 +98,9 @@ def body_of(environ, start_response):
     if path == "/long":
         start_response("200 OK", [("Content-Length", "4")])
         return [b"12345", b"6"]
+    if path == "/names-file":
+        start_response("200 OK", [("X-A", "b"), ("content-length", "10"), ("X-Sendfile", "/f")])
+        return []
     if path == "/endless":
         start_response("200 OK", [])
         return Pieces(itertools.repeat(b"p" * 65536))
@@ -235,6 +238,10 @@ fn the_app_answers_in_each_way_that_wsgi_has(socket: &Path) {
         b"GET /long HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
     );
     assert!(two.contains("\r\n\r\n1234HTTP/1.1 200 OK") && two.ends_with("fine"), "{two}");
+    // The length is that of a file which the front sends.
+    let (head, body) = get(socket, "/names-file", "");
+    assert!(head.contains("X-A: b\r\nX-Sendfile: /f\r\nContent-Length: 0\r\n"), "{head}");
+    assert_eq!(body, "");
 }
 
 fn bodies_are_read_as_they_come(socket: &Path) {
