@@ -55,8 +55,8 @@ pub enum Type {
     HttpUrls,
     /// The name of an index of Elasticsearch, with directives of strftime(3).
     IndexName,
-    /// An IP address to listen on.
-    Address,
+    /// IP addresses to listen on, separated by commas.
+    Addresses,
     /// Networks in CIDR form separated by commas; `null` means none.
     Networks,
     /// The name of a program, without a directory; `null` means the usual one.
@@ -85,7 +85,7 @@ impl Type {
             Type::HttpUrl => "URL".into(),
             Type::HttpUrls => "URLs, comma".into(),
             Type::IndexName => "index".into(),
-            Type::Address => "IP address".into(),
+            Type::Addresses => "IP addresses, comma".into(),
             Type::Networks => "networks, comma".into(),
             Type::Program => "program".into(),
             Type::SyslogAddress | Type::Endpoint => "URL".into(),

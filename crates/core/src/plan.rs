@@ -376,11 +376,11 @@ impl Plan {
 
     fn add_front(&mut self, inputs: &Inputs) {
         // Named by its address: another address is another socket, and another front.
-        let (plain, tls) = (inputs.module.listen_address(), inputs.module.tls_address());
-        let listens = plain.is_some() || tls.is_some();
+        let (plain, tls) = (inputs.module.listen_addresses(), inputs.module.tls_addresses());
+        let listens = !plain.is_empty() || !tls.is_empty();
         let Some(program) = inputs.front.as_ref().filter(|_| listens) else { return };
-        for (scheme, address) in [("http", plain), ("https", tls)] {
-            let Some(address) = address.map(|address| address.to_string()) else { continue };
+        let all = plain.iter().map(|it| ("http", it)).chain(tls.iter().map(|it| ("https", it)));
+        for (scheme, address) in all.map(|(scheme, address)| (scheme, address.to_string())) {
             self.listeners.push(Listen { name: format!("{scheme}:{address}"), address });
         }
         if let Some(tls) = &mut self.table.server.tls {

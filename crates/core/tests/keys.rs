@@ -124,7 +124,7 @@ fn others(row: &Row) -> Vec<String> {
             words.iter().filter(|word| **word != now).map(ToString::to_string).collect()
         }
         Type::Path | Type::UrlPath => text("/other"),
-        Type::Host | Type::Address => text("127.0.0.1"),
+        Type::Host | Type::Addresses => text("127.0.0.1"),
         Type::HttpUrl | Type::HttpUrls => text("http://127.0.0.1:8086"),
         Type::IndexName => text("other-%Y"),
         Type::SyslogAddress => text("tcp://127.0.0.1:601"),

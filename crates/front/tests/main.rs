@@ -32,6 +32,7 @@ mod head_limits;
 mod heavy;
 mod hosts;
 mod idle;
+mod ipv6;
 mod kind;
 mod lasting;
 mod leftovers;

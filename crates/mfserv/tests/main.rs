@@ -33,6 +33,7 @@ mod hosts;
 mod imports;
 mod influxdb;
 mod install;
+mod ipv6;
 mod isolation;
 mod jobs;
 mod kills;

@@ -219,9 +219,10 @@ fn ports(places: &Places, module: &Module) -> Vec<Diagnostic> {
     }
     let of_telemetry = ports_of_telemetry(status.as_ref(), module);
     let config = &module.resolution.config;
-    let of_front = [("port", config.listen_address()), ("https_port", config.tls_address())]
-        .into_iter()
-        .filter_map(|(key, address)| port_of_front(status.as_ref(), key, address?));
+    let plain = config.listen_addresses().into_iter().map(|address| ("port", address));
+    let tls = config.tls_addresses().into_iter().map(|address| ("https_port", address));
+    let of_front =
+        plain.chain(tls).filter_map(|(key, address)| port_of_front(status.as_ref(), key, address));
     of_front.chain(of_telemetry).collect()
 }
 

@@ -300,8 +300,8 @@ impl Inspection<'_> {
         let taken = taking::refuse(&spec.name, &now.newly_taken(&spec.name, &with));
         preview.problems.extend(taken.err());
         let config = &self.module.resolution.config;
-        let address = config.listen_address().or(config.tls_address());
-        preview.served_at = address.map(|address| address.to_string());
+        let (plain, tls) = (config.listen_addresses(), config.tls_addresses());
+        preview.served_at = plain.first().or(tls.first()).map(|address| address.to_string());
         preview.apps = spec.apps.iter().map(|app| app_of(&app.command, &spec, &with)).collect();
         preview.extra_daemons =
             spec.extra_daemons.iter().map(|extra| command_of(&extra.command)).collect();

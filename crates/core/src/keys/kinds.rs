@@ -3,7 +3,7 @@
 //! A maker chooses how the text is read ([`Type`]) and how the result becomes the Rust type,
 //! so that the two agree for every key.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::reading::Read;
@@ -141,10 +141,9 @@ pub(super) const fn url_path(at: Place, default: Text, meaning: Text) -> Key<Opt
     obeyed(at, default, Type::UrlPath, meaning, Read::text)
 }
 
-pub(super) const fn address(at: Place, default: Text, meaning: Text) -> Key<IpAddr> {
-    obeyed(at, default, Type::Address, meaning, |read| {
-        let address = read.text().and_then(|text| text.parse().ok());
-        address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+pub(super) const fn addresses(at: Place, default: Text, meaning: Text) -> Key<Vec<IpAddr>> {
+    obeyed(at, default, Type::Addresses, meaning, |read| {
+        list(read).iter().filter_map(|text| text.parse().ok()).collect()
     })
 }
 

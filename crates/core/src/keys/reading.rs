@@ -1,6 +1,6 @@
 //! One value of one type: a text becomes a value, or the reason why it is refused.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Type;
 use crate::circus::Endpoint;
@@ -62,7 +62,7 @@ pub(crate) fn read(kind: Type, text: &str) -> Result<Read, Refusal> {
         Type::FileMode => file_mode(text),
         Type::OneOf { words } => one_of(text, words),
         Type::UrlPath => url_path(text),
-        Type::Address => listen_address(text),
+        Type::Addresses => listen_addresses(text),
         Type::Networks => networks(text),
         Type::Path | Type::SyslogAddress | Type::Endpoint if is_null => Ok(Read::Nothing),
         Type::Path => path(text),
@@ -191,14 +191,31 @@ fn url_path(text: &str) -> Result<Read, Refusal> {
     }
 }
 
-fn listen_address(text: &str) -> Result<Read, Refusal> {
-    let text = if text == "localhost" { "127.0.0.1" } else { text };
-    match text.parse::<IpAddr>() {
-        Ok(address) => Ok(Read::Text(address.to_string())),
-        Err(_) => Err((
-            "it is not an IP address".into(),
-            "write the address to listen on: 0.0.0.0 for all, 127.0.0.1 for this machine".into(),
-        )),
+/// `::` takes the clients of all addresses, `0.0.0.0` those of all IPv4 addresses: another socket
+/// there could not be had.
+fn listen_addresses(text: &str) -> Result<Read, Refusal> {
+    let help = "write addresses to listen on, separated by commas: :: for all, 0.0.0.0 for all of \
+                IPv4, 127.0.0.1,::1 for this machine";
+    let mut all: Vec<IpAddr> = Vec::new();
+    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        let item = if item == "localhost" { "127.0.0.1" } else { item };
+        let bare = item.strip_prefix('[').and_then(|item| item.strip_suffix(']')).unwrap_or(item);
+        match bare.parse::<IpAddr>() {
+            Ok(address) if !all.contains(&address) => all.push(address),
+            Ok(_) => {}
+            Err(_) => return Err((format!("{item} is not an IP address"), help.into())),
+        }
+    }
+    let every: IpAddr = Ipv6Addr::UNSPECIFIED.into();
+    let every_4: IpAddr = Ipv4Addr::UNSPECIFIED.into();
+    if all.contains(&every) {
+        all = vec![every];
+    } else if all.contains(&every_4) {
+        all.retain(|address| address.is_ipv6() || *address == every_4);
+    }
+    match all.is_empty() {
+        true => Err(("there is no IP address".into(), help.into())),
+        false => Ok(Read::List(all.iter().map(IpAddr::to_string).collect())),
     }
 }
 
@@ -259,8 +276,11 @@ mod tests {
             (Type::UrlPath, "/__health", text("/__health")),
             (Type::UrlPath, "NULL", Ok(Read::Nothing)),
             (Type::HttpUrl, "http://h:8086/influx", text("http://h:8086/influx")),
-            (Type::Address, "localhost", text("127.0.0.1")),
-            (Type::Address, "::", text("::")),
+            (Type::Addresses, "localhost", list(&["127.0.0.1"])),
+            (Type::Addresses, "::", list(&["::"])),
+            (Type::Addresses, "127.0.0.1, [::1],127.0.0.1", list(&["127.0.0.1", "::1"])),
+            (Type::Addresses, "127.0.0.1,0.0.0.0,::1", list(&["0.0.0.0", "::1"])),
+            (Type::Addresses, "0.0.0.0,::1,::", list(&["::"])),
             (Type::Networks, "10.0.0.0/8, ::1,", list(&["10.0.0.0/8", "::1/128"])),
             (Type::Networks, "all", list(&["0.0.0.0/0", "::/0"])),
             (Type::Networks, "null", Ok(Read::Nothing)),
@@ -288,7 +308,8 @@ mod tests {
             (Type::Path, "var/x", "not an absolute path"),
             (Type::UrlPath, "health", "not the path"),
             (Type::UrlPath, "/a b", "not the path"),
-            (Type::Address, "example.org", "not an IP address"),
+            (Type::Addresses, "::1,example.org", "example.org is not an IP address"),
+            (Type::Addresses, ",", "no IP address"),
             (Type::Networks, "10.0.0.0/33", "10.0.0.0/33 is not a network"),
             (Type::Networks, "10.0.0.0/8 1.2.3.4", "is not a network"),
         ] {

@@ -95,7 +95,7 @@ keys! {
     FRONT_NGINX_PROGRAM: String = text("front", "nginx_program", "nginx", "nginx, where it is the front: a path, or a name in PATH");
     FRONT_NGINX_MODULES: Option<PathBuf> = path("front", "nginx_modules", "null", "directory of the modules of nginx; null: where nginx looks for them");
     FRONT_FRAGMENTS: String = text("front", "fragments", "all", "plugins whose fragments nginx gets: all, none, or names separated by commas");
-    FRONT_HOST: IpAddr = address("front", "host", "0.0.0.0", "address to listen on; :: for IPv6");
+    FRONT_HOST: Vec<IpAddr> = addresses("front", "host", "0.0.0.0", "addresses to listen on; :: for all, also of IPv6");
     FRONT_UNKNOWN_HOST: UnknownHost = unknown_host("front", "unknown_host", "default", "what a request gets whose Host is that of no app: the pages without a host, 404, 421, or the end of its connection");
     FRONT_THREADS: u32 = small("front", "threads", "{{MFHARDWARE_NUMBER_OF_CPU_CORES_DIVIDED_BY_4}}", between(1, 1024, ""), "threads that forward requests");
     FRONT_MAX_CONNECTIONS: u32 = small("front", "max_connections", "40000", between(1, 1_000_000, ""), "most client connections at a time");

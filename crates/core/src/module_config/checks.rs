@@ -120,7 +120,8 @@ impl Checks<'_> {
             let local = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
             address.is_unspecified() || local.contains(&address)
         };
-        let front = self.config.listen_address().filter(|address| here(address.ip()));
+        let all = self.config.listen_addresses();
+        let front = all.into_iter().find(|address| here(address.ip()));
         if let (Some(front), Some(port)) = (front, self.config.get(METRICS_PORT)) {
             if front.port() == port {
                 let what = format!("[metrics] port={port} is the port of the front too");

@@ -36,17 +36,20 @@ impl ModuleConfig {
         key.take(self.read.get(&(row.section, row.key)).unwrap_or(&Read::Nothing))
     }
 
-    /// The address that the front listens on; `None` when there is no front or no plain
-    /// listener.
-    pub fn listen_address(&self) -> Option<SocketAddr> {
-        let port = self.get(NGINX_PORT).filter(|_| self.get(NGINX_ENABLED))?;
-        Some(SocketAddr::new(self.get(FRONT_HOST), port))
+    /// The addresses of the listeners in clear, `[nginx] port` at each `[front] host`; none when there
+    /// is no front, or no such listener.
+    pub fn listen_addresses(&self) -> Vec<SocketAddr> {
+        self.at_hosts(self.get(NGINX_PORT))
     }
 
-    /// The address of the TLS listener; `None` when there is no front, or no such listener.
-    pub fn tls_address(&self) -> Option<SocketAddr> {
-        let port = self.get(NGINX_HTTPS_PORT).filter(|_| self.get(NGINX_ENABLED))?;
-        Some(SocketAddr::new(self.get(FRONT_HOST), port))
+    /// Those of the TLS listeners.
+    pub fn tls_addresses(&self) -> Vec<SocketAddr> {
+        self.at_hosts(self.get(NGINX_HTTPS_PORT))
+    }
+
+    fn at_hosts(&self, port: Option<u16>) -> Vec<SocketAddr> {
+        let Some(port) = port.filter(|_| self.get(NGINX_ENABLED)) else { return Vec::new() };
+        self.get(FRONT_HOST).into_iter().map(|host| SocketAddr::new(host, port)).collect()
     }
 
     /// The certificate and the key of the TLS listener; `/dev/null` is none, as MFSERV has it.
@@ -58,7 +61,7 @@ impl ModuleConfig {
     /// The settings of the TLS listener, if there is one. A listener without a certificate is
     /// refused where the configuration is read.
     pub fn tls_settings(&self) -> Option<TlsSettings> {
-        let address = self.tls_address()?;
+        let address = *self.tls_addresses().first()?;
         let (Some(certificate), Some(key)) = self.certificate() else { return None };
         Some(TlsSettings {
             port: address.port(),

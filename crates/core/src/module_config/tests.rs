@@ -68,7 +68,7 @@ fn without_any_file_the_settings_are_those_of_the_reference() {
     assert_eq!(config.get(LOG_MINIMAL_LEVEL), "INFO");
     assert_eq!(config.internal_plugins, ["welcome"]);
     assert_eq!(config.get(GENERAL_PYTHON), None);
-    assert_eq!(config.listen_address().unwrap().to_string(), "0.0.0.0:18868");
+    assert_eq!(config.listen_addresses()[0].to_string(), "0.0.0.0:18868");
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_node_with_a_port_for_tls_has_its_settings_or_is_refused() {
          [front]\nhost=::1\nhsts_max_age=60\n",
     );
     assert_eq!(resolution.diagnostics, []);
-    assert_eq!(resolution.config.tls_address().unwrap().to_string(), "[::1]:443");
+    assert_eq!(resolution.config.tls_addresses()[0].to_string(), "[::1]:443");
     let tls = resolution.config.tls_settings().unwrap();
     let expected = TlsSettings {
         port: 443,
@@ -300,7 +300,7 @@ fn null_and_zero_switch_things_off() {
     let resolution = home(text);
     assert_eq!(resolution.diagnostics, []);
     let config = &resolution.config;
-    assert_eq!((config.get(NGINX_PORT), config.listen_address()), (None, None));
+    assert_eq!((config.get(NGINX_PORT), config.listen_addresses()), (None, vec![]));
     assert_eq!(config.get(NGINX_HEALTH_PATH), None);
     assert_eq!(config.server_settings("", PathBuf::new()).max_body_bytes, u64::MAX);
     assert_eq!((config.rotation().mode, config.rotation().max_age_s), (None, 0));

@@ -1,11 +1,12 @@
 //! `start` and `run`: a node comes up, or is found running.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
-use mfserv_core::keys::{FRONT_HOST, NGINX_PORT, STARTUP_ENABLED};
+use mfserv_core::keys::STARTUP_ENABLED;
 use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind, Severity};
@@ -114,14 +115,15 @@ pub fn bring_up(
 /// another program has its own.
 pub fn free_port(places: &Places) -> Result<Vec<String>, Diagnostic> {
     let module = configure::module(places, &[])?;
-    let host = module.resolution.config.get(FRONT_HOST);
-    let Some(port) = module.resolution.config.get(NGINX_PORT) else { return Ok(Vec::new()) };
-    let taken = std::net::TcpListener::bind((host, port))
-        .is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse);
-    if !taken {
+    let addresses = module.resolution.config.listen_addresses();
+    let is_taken = |address: &SocketAddr| {
+        let bound = std::net::TcpListener::bind(address);
+        bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+    };
+    let Some(host) = addresses.iter().find(|address| is_taken(address)) else {
         return Ok(Vec::new());
-    }
-    let free = std::net::TcpListener::bind((host, 0)).and_then(|socket| socket.local_addr());
+    };
+    let free = std::net::TcpListener::bind((host.ip(), 0)).and_then(|socket| socket.local_addr());
     Ok(free.map(|address| format!("nginx.port={}", address.port())).into_iter().collect())
 }
 

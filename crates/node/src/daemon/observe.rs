@@ -44,7 +44,7 @@ impl Node {
             state: self.state.get(),
             home: self.parts.options.places.home().to_string_lossy().into_owned(),
             address: plan.as_ref().and_then(|plan| address(plan.listeners.first()?)),
-            tls_address: plan.as_ref().and_then(|plan| address(plan.listeners.get(1)?)),
+            tls_address: plan.as_ref().and_then(|plan| tls_address(&plan.listeners)),
             generation: plan.as_ref().map_or(0, |plan| plan.generation),
             keeper,
             daemon: RoleStatus {
@@ -183,6 +183,12 @@ fn full_disk(places: &Places) -> Option<String> {
 }
 
 /// The URL of a listener, for a client on this host.
+/// The address of TLS, where another one is in clear.
+fn tls_address(listeners: &[Listen]) -> Option<String> {
+    let is_tls = |listen: &&Listen| listen.name.starts_with("https:");
+    listeners.iter().skip(1).find(is_tls).filter(|_| !is_tls(&&listeners[0])).and_then(address)
+}
+
 fn address(listen: &Listen) -> Option<String> {
     let (scheme, _) = listen.name.split_once(':')?;
     let everywhere = ["0.0.0.0:", "[::]:"];

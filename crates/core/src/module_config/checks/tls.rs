@@ -22,7 +22,7 @@ const OF_TLS: [(&str, &str); 9] = [
 ];
 
 pub(super) fn check(all: &Checks<'_>) -> Vec<Diagnostic> {
-    if all.config.tls_address().is_none() {
+    if all.config.tls_addresses().is_empty() {
         return without_listener(all);
     }
     [missing(all), same_port(all), left_out(all), of_clients(all), of_redirects(all)].concat()
@@ -59,8 +59,8 @@ fn missing(all: &Checks<'_>) -> Vec<Diagnostic> {
 }
 
 fn same_port(all: &Checks<'_>) -> Vec<Diagnostic> {
-    let (plain, tls) = (all.config.listen_address(), all.config.tls_address());
-    let is_same = plain.is_some() && plain == tls;
+    let (plain, tls) = (all.config.listen_addresses(), all.config.tls_addresses());
+    let is_same = !plain.is_empty() && plain == tls;
     let problem = is_same.then(|| {
         let what = "[nginx] https_port is the same as port".to_string();
         let why = "a listener speaks TLS or does not";
@@ -115,7 +115,7 @@ fn of_clients(all: &Checks<'_>) -> Vec<Diagnostic> {
 fn of_redirects(all: &Checks<'_>) -> Vec<Diagnostic> {
     let config = all.config;
     let mut found = Vec::new();
-    if config.get(FRONT_HTTPS_REDIRECT) && config.listen_address().is_none() {
+    if config.get(FRONT_HTTPS_REDIRECT) && config.listen_addresses().is_empty() {
         let problem = Diagnostic::warning("[front] https_redirect has no effect")
             .because("nothing listens in clear: [nginx] port is 0")
             .help("remove it, or set [nginx] port");
