@@ -172,6 +172,16 @@ fn a_mistyped_command_is_answered_with_a_command_for_people() {
             assert!(!said.contains(role), "{said}");
         }
     }
+    for (typed, meant) in [
+        (&["env", "shop", "KEY=secret"][..], "`mfserv env set shop KEY=VALUE`"),
+        (&["console", "shop"], "`mfserv shell APP`"),
+        (&["browse", "shop"], "`mfserv open APP`"),
+    ] {
+        let output = Command::new(PROGRAM).args(typed).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{typed:?}");
+        assert!(said.contains(meant) && !said.contains("secret"), "{said}");
+    }
     let help = Command::new(PROGRAM).arg("--help").output().unwrap();
     assert!(!String::from_utf8_lossy(&help.stdout).contains("keep  "), "{help:?}");
 }

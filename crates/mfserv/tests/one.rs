@@ -195,3 +195,15 @@ fn open_prints_the_address_and_opens_the_browser_that_is_named() {
     assert!(nobody.code == 1 && nobody.stderr.contains("it serves "), "{nobody:?}");
     node.stop();
 }
+
+#[test]
+fn what_is_set_for_the_node_and_was_meant_for_a_plugin_is_said() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&Plugin::new("shop").app("main", "sleep 9"));
+    let said = node.mfserv(&["config", "set", "shop.SECRET_KEY", "x"]).code(0);
+    assert!(said.stderr.contains("`mfserv env set shop SECRET_KEY=x`"), "{said:?}");
+    assert!(said.stderr.contains("MFSERV_SHOP_SECRET_KEY"), "{said:?}");
+    let other = node.mfserv(&["config", "set", "mine.key", "x"]).code(0);
+    assert!(!other.stderr.contains("env set"), "{other:?}");
+}

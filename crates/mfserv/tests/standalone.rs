@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mfserv_plugin::archive;
-use mfserv_testkit::{Node, Ran, offline, until};
+use mfserv_testkit::{Node, Plugin, Ran, offline, until};
 
 use crate::compat::OldNames;
 use crate::{PATIENCE, Turn, node};
@@ -89,6 +89,21 @@ fn without_a_network_a_package_without_its_base_environment_is_refused_at_once()
         assert!(took < AT_ONCE, "{took:?}");
     });
     assert!(!there.path("var/releases/alone").exists());
+}
+
+#[test]
+fn an_installation_names_the_programs_that_the_machine_lacks() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let command = "no-such-interpreter main.x {unix_socket_path}";
+    let dir = Plugin::new("lacking").app("main", command).write(&node.path("work"));
+    node.mfserv(&["release", dir.to_str().unwrap()]).code(0);
+    let file = "lacking-1.0.0-1.metwork.mfserv.plugin";
+    let file =
+        if node.path(file).exists() { file } else { "lacking-0.0.1-1.metwork.mfserv.plugin" };
+    let said = node.mfserv(&["install", file]).code(0).stderr;
+    let what = "warning: the program no-such-interpreter of lacking/main is not there";
+    assert!(said.contains(what) && said.contains("install it, or correct"), "{said}");
 }
 
 #[test]

@@ -133,6 +133,15 @@ fn programs(places: &Places, dir: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
         true => imports::undeclared(&home, dir, spec, &loaded.env, &Cancel::default()),
         false => Vec::new(),
     };
+    let mut problems = missing_programs(dir, loaded, is_complete);
+    problems.extend(undeclared);
+    problems
+}
+
+/// The programs that the workers of a plugin begin with and that are not there; `is_complete`: what it
+/// needs is built.
+pub fn missing_programs(dir: &Path, loaded: &Loaded, is_complete: bool) -> Vec<Diagnostic> {
+    let spec = &loaded.spec;
     let apps = spec.apps.iter().map(|app| &app.command);
     let commands = apps.chain(spec.extra_daemons.iter().map(|extra| &extra.command));
     let missing = commands.filter(|command| command.count > 0).filter_map(|command| {
@@ -153,7 +162,7 @@ fn programs(places: &Places, dir: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
                 .about(&spec.name),
         })
     });
-    missing.chain(undeclared).collect()
+    missing.collect()
 }
 
 /// The environments that belong to the plugin are there.

@@ -85,7 +85,7 @@ pub fn refuse(plugin: &str, taken: &[Taken]) -> Result<(), Diagnostic> {
     let problem = taken.iter().map(by).fold(problem, Diagnostic::because);
     Err(problem.help(
         "change prefix_based_routing_extra_routes or _hosts, or install it under another name; \
-         --take-route of mfserv install, dev and rollback takes the route all the same",
+         --take-route of mfserv install, deploy, dev and rollback takes the route all the same",
     ))
 }
 

@@ -8,6 +8,7 @@ use super::{print, print_json, sets};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, inspect, override_files};
 use mfserv_platform::disk;
+use mfserv_plugin::Home;
 
 #[derive(Debug, Args)]
 pub struct Config {
@@ -98,10 +99,27 @@ fn set(places: &Places, text: &str) -> Result<Outcome, Diagnostic> {
     let path = places.config_file();
     let before = std::fs::read_to_string(&path).unwrap_or_default();
     let (section, key, value) = set;
+    if Home::new(places.home()).link(&section).exists() {
+        // It is a good section of anybody's own, and hardly ever meant.
+        let what = format!("[{section}] is a section of the node, and {section} is a plugin");
+        let written = text.split_once('.').map_or(text, |(_, rest)| rest);
+        report::print_problem(
+            &Diagnostic::warning(what)
+                .because(format!("every plugin sees it, as MFSERV_{}", variable(&section, &key)))
+                .help(format!(
+                    "`mfserv env set {section} {written}` sets a variable of {section} alone; what \
+                     overrides its config.ini is in config/plugins/{section}.ini"
+                )),
+        );
+    }
     let after = ini::set(&before, &section, &key, &value);
     disk::write(&path, after.as_bytes())?;
     print(&format!("[{section}] {key} = {value} is written to {}\n", path.display()));
     Ok(Outcome::Done)
+}
+
+fn variable(section: &str, key: &str) -> String {
+    format!("{section}_{key}").to_ascii_uppercase().replace('-', "_")
 }
 
 #[derive(Debug, Args)]

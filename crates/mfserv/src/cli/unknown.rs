@@ -44,6 +44,10 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
 pub fn parse() -> Result<Cli, Diagnostic> {
     let matches = help::command().try_get_matches();
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        if let Some(meant) = meant(&words) {
+            return meant;
+        }
         let word = match error.get(ContextKind::InvalidSubcommand) {
             Some(ContextValue::String(word)) if error.kind() == ErrorKind::InvalidSubcommand => {
                 word.as_str()
@@ -53,6 +57,21 @@ pub fn parse() -> Result<Cli, Diagnostic> {
         let Some(here) = here(word) else { error.exit() };
         Diagnostic::error(format!("mfserv has no command {word}")).kind(Kind::Usage).help(here)
     })
+}
+
+/// `env PLUGIN KEY=VALUE`, as other tools set variables.
+fn meant(words: &[String]) -> Option<Diagnostic> {
+    let (command, rest) = words.split_first()?;
+    let (plugin, set) = rest.split_first()?;
+    let is_name = |word: &str| !["set", "unset", "list"].contains(&word) && !word.starts_with('-');
+    let is_set = |word: &String| !word.starts_with('-') && word.contains('=');
+    if command != "env" || !is_name(plugin) || !set.first().is_some_and(is_set) {
+        return None;
+    }
+    let names: Vec<&str> = set.iter().filter_map(|word| word.split('=').next()).collect();
+    let help = format!("`mfserv env set {plugin} {}=VALUE`", names.join("=VALUE "));
+    let what = "mfserv env PLUGIN prints variables, and sets none";
+    Some(Diagnostic::error(what).kind(Kind::Usage).help(help))
 }
 
 fn here(word: &str) -> Option<&'static str> {

@@ -7,7 +7,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::status::{Status, WatcherStatus};
-use mfserv_core::{Diagnostic, Kind};
+use mfserv_core::{Diagnostic, Kind, Severity};
 use mfserv_plugin::store::{self, InstallOptions, Installed, Origin, Owner, Staged};
 use mfserv_plugin::{Cancel, Home, Progress, archive, base};
 use serde_json::json;
@@ -21,9 +21,10 @@ use crate::cli::print;
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use mfserv_node::control::client;
+use mfserv_node::installed::Directories;
 use mfserv_node::operations::{FinishedBy, Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
-use mfserv_node::{configure, installed, taking};
+use mfserv_node::{configure, inspect, installed, taking};
 
 #[derive(Debug, Args)]
 pub struct Install {
@@ -220,7 +221,17 @@ pub fn stage(
     let cancel = options.cancel.clone();
     let staged = store::stage(&Home::new(places.home()), package.file, &options, steps)?;
     say_undeclared(places, &staged.dir, &cancel, steps);
+    say_missing(places, &staged.dir, &module, steps);
     Ok(staged)
+}
+
+/// Says which programs a release cannot be started without, and this machine lacks. It is
+/// installed all the same: they may come later.
+fn say_missing(places: &Places, dir: &Path, module: &configure::Module, steps: &mut dyn Progress) {
+    let Ok(loaded) = installed::load_one(places, dir, module, Directories::Left) else { return };
+    for missing in inspect::missing_programs(dir, &loaded, true) {
+        steps.notice(Diagnostic { severity: Severity::Warning, ..missing });
+    }
 }
 
 #[derive(Debug, Args)]
