@@ -54,13 +54,7 @@ impl Scheduling {
     /// process that the thread starts would inherit the policy: the flag `SCHED_RESET_ON_FORK`
     /// resets policies of real time only. A front starts no process. It needs no privilege.
     pub fn of_this_thread() -> io::Result<Option<Self>> {
-        #[expect(unsafe_code, reason = "see SAFETY")]
-        // SAFETY: the call takes no pointer.
-        let policy = unsafe { libc::sched_getscheduler(0) };
-        if policy < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if policy != libc::SCHED_OTHER {
+        if chosen()? != libc::SCHED_OTHER {
             return Ok(None);
         }
         choose(libc::SCHED_BATCH)?;
@@ -72,7 +66,8 @@ impl Scheduling {
         Ok(Some(Self { statistics, last, state, rest: REST.0 }))
     }
 
-    /// To be called by the thread each time before it sleeps: looks whether it is to yield.
+    /// To be called by the thread each time before it sleeps: looks whether it is to yield. A
+    /// policy that an administrator has chosen meanwhile stays.
     pub fn look(&mut self) {
         let now = Instant::now();
         match self.state {
@@ -81,7 +76,7 @@ impl Scheduling {
                 self.state = State::Yields { since, looked: now };
                 let waited = Waited::read(&self.statistics).unwrap_or(self.last);
                 let before = std::mem::replace(&mut self.last, waited);
-                if waited.is_long_since(before) && choose(libc::SCHED_OTHER).is_ok() {
+                if waited.is_long_since(before) && change(libc::SCHED_BATCH, libc::SCHED_OTHER) {
                     if now.duration_since(since) >= SETTLED {
                         self.rest = REST.0;
                     }
@@ -92,7 +87,7 @@ impl Scheduling {
             State::Ordinary { until } if now < until => {}
             State::Ordinary { .. } => {
                 self.last = Waited::read(&self.statistics).unwrap_or(self.last);
-                let _ = choose(libc::SCHED_BATCH);
+                change(libc::SCHED_OTHER, libc::SCHED_BATCH);
                 self.state = State::Yields { since: now, looked: now };
             }
         }
@@ -114,6 +109,19 @@ impl Waited {
         let ns = self.ns.saturating_sub(before.ns);
         times > 0 && u128::from(ns / times) >= WAIT_MAX.as_nanos()
     }
+}
+
+/// The policy of this thread.
+fn chosen() -> io::Result<i32> {
+    #[expect(unsafe_code, reason = "see SAFETY")]
+    // SAFETY: the call takes no pointer.
+    let policy = unsafe { libc::sched_getscheduler(0) };
+    if policy < 0 { Err(io::Error::last_os_error()) } else { Ok(policy) }
+}
+
+/// Gives this thread another policy, if it has this one. False if it has not.
+fn change(from: i32, to: i32) -> bool {
+    chosen().is_ok_and(|policy| policy == from) && choose(to).is_ok()
 }
 
 /// Gives this thread a policy without priorities.
@@ -185,11 +193,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_thread_that_waits_for_programs_that_compute_yields_no_more_and_again_when_they_end() {
-        if after(libc::SCHED_OTHER).is_none() {
-            return;
-        }
+    /// A thread that shares its processor with a program that computes until `is_over`; it ends
+    /// with what `live` makes of its scheduling. `None` where there is none.
+    fn beside_a_program<T: Send>(
+        live: impl FnOnce(&mut Scheduling, &AtomicBool) -> T + Send,
+    ) -> Option<T> {
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -200,14 +208,43 @@ mod tests {
             });
             let lane = scope.spawn(|| {
                 on_one_processor();
-                let mut scheduling = Scheduling::of_this_thread().unwrap().unwrap();
-                live_until(&mut scheduling, libc::SCHED_OTHER);
-                is_over.store(true, Ordering::Relaxed);
-                live_until(&mut scheduling, libc::SCHED_BATCH);
+                let scheduling = Scheduling::of_this_thread().ok().flatten();
+                scheduling.map(|mut scheduling| live(&mut scheduling, &is_over))
             });
-            if let Err(panic) = lane.join() {
-                is_over.store(true, Ordering::Relaxed);
-                std::panic::resume_unwind(panic);
+            let done = lane.join();
+            is_over.store(true, Ordering::Relaxed);
+            done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_programs_that_compute_is_an_ordinary_one_for_ever_longer() {
+        let rests = beside_a_program(|scheduling, is_over| {
+            live_until(scheduling, libc::SCHED_OTHER);
+            let first = Instant::now();
+            live_until(scheduling, libc::SCHED_BATCH);
+            let first = first.elapsed();
+            live_until(scheduling, libc::SCHED_OTHER);
+            let second = Instant::now();
+            is_over.store(true, Ordering::Relaxed);
+            live_until(scheduling, libc::SCHED_BATCH);
+            (first, second.elapsed())
+        });
+        let Some((first, second)) = rests else { return };
+        assert!(first >= REST.0 / 2, "{first:?}");
+        assert!(second >= REST.0 * 3 / 2, "{second:?}");
+    }
+
+    #[test]
+    fn a_policy_that_is_chosen_for_a_running_thread_stays() {
+        beside_a_program(|scheduling, _| {
+            choose(libc::SCHED_IDLE).unwrap();
+            // Two rests long: it would have changed twice.
+            let until = Instant::now() + REST.0 * 2;
+            while Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(2)); // the wake is what is measured
+                scheduling.look();
+                assert_eq!(policy(), libc::SCHED_IDLE);
             }
         });
     }
