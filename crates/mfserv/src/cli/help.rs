@@ -26,7 +26,10 @@ const GROUPS: &[(&str, &[&str])] = &[
             "info",
         ],
     ),
-    ("Work with one app", &["open", "shell", "exec", "env", "restart", "scale", "jobs"]),
+    (
+        "Work with one app",
+        &["open", "shell", "exec", "env", "restart", "scale", "maintenance", "jobs"],
+    ),
     ("Look", &["status", "ps", "top", "logs", "metrics", "history", "alerts", "events"]),
     (
         "Run the node",

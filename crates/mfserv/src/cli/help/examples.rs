@@ -37,6 +37,13 @@ pub const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "maintenance",
+        &[
+            ("mfserv maintenance on shop --hold", "requests of shop wait until `off`"),
+            ("mfserv maintenance on --page sorry.html", "that page in place of all apps"),
+        ],
+    ),
+    (
         "reload",
         &[
             ("mfserv reload", "apply what has changed in the configuration"),
