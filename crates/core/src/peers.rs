@@ -96,7 +96,7 @@ pub struct Roster {
     /// Slow requests that wait for slots which they may have.
     slow_queue: VecDeque<Ticket>,
     /// Requests that wait for a slot of one peer.
-    sticky_queue: VecDeque<sticky::Waiting>,
+    sticky_queue: sticky::StickyQueue,
     next_ticket: u64,
     /// Where the search for a peer begins: round robin among equal peers.
     turn: usize,
@@ -112,7 +112,7 @@ impl Roster {
             pulled: Pulled::default(),
             queue: VecDeque::new(),
             slow_queue: VecDeque::new(),
-            sticky_queue: VecDeque::new(),
+            sticky_queue: sticky::StickyQueue::default(),
             next_ticket: 0,
             turn: 0,
         }
@@ -171,7 +171,7 @@ impl Roster {
         let before = self.held();
         self.queue.retain(|waiting| waiting.ticket != ticket);
         self.slow_queue.retain(|waiting| *waiting != ticket);
-        self.sticky_queue.retain(|waiting| waiting.ticket != ticket);
+        self.sticky_queue.remove(ticket);
         self.held() < before
     }
 

@@ -130,7 +130,7 @@ fn a_client_has_the_worker_of_its_address() {
 #[test]
 fn a_request_waits_for_its_worker_for_half_of_the_time_in_the_queue_and_then_has_another() {
     let world = World::new();
-    let (is_held, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let is_held = Arc::new(AtomicBool::new(false));
     let (tell, told) = mpsc::channel::<()>();
     let (told, held) = (std::sync::Mutex::new(told), is_held.clone());
     let slow = Worker::start(&world, 1, move |stream, received| {
@@ -157,19 +157,16 @@ fn a_request_waits_for_its_worker_for_half_of_the_time_in_the_queue_and_then_has
     assert!(begun.elapsed() >= Duration::from_millis(1000), "{:?}", begun.elapsed());
     assert_ne!(cookie(&answer), marked, "from now on it has the other one");
     // One that waits gets its worker as soon as that is free, and nobody stands behind it.
-    std::thread::scope(|scope| {
-        let waits = scope.spawn(|| {
-            let answer = with_cookie(&front, &marked);
-            answers.store(true, Ordering::SeqCst);
-            answer.text()
-        });
-        for _ in 0..5 {
-            assert_eq!(front.get("/a/x").text(), "2");
-        }
-        assert!(!answers.load(Ordering::SeqCst) || begun.elapsed() > Duration::from_secs(2));
-        tell.send(()).unwrap();
-        assert_eq!(waits.join().unwrap(), "1");
-    });
+    routes.upstreams.get_mut("p/a").unwrap().queue_timeout_ms = NEVER_MS;
+    front.daemon.publish(2, routes, &[&slow, &idle]);
+    let mut waits = Client::connect(front.address);
+    waits.send(format!("GET /a/x HTTP/1.1\r\nHost: h\r\nCookie: {marked}\r\n\r\n"));
+    until("it waits", || front.daemon.stats().upstreams["p/a"].waiting == 1);
+    for _ in 0..5 {
+        assert_eq!(front.get("/a/x").text(), "2");
+    }
+    tell.send(()).unwrap();
+    assert_eq!(waits.receive().unwrap().text(), "1");
     assert_eq!(holder.receive().unwrap().text(), "1");
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use rustix::net::sockopt::{set_socket_reuseaddr, socket_acceptconn};
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr, socket_acceptconn};
 use rustix::net::{
     AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname,
     listen, socket_with,
@@ -56,6 +56,10 @@ fn bound_tcp(to: &SocketAddr) -> rustix::io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     set_socket_reuseaddr(&socket, true)?;
+    if to.is_ipv6() {
+        // `::` is all addresses of IPv4, too, whatever the sysctl net.ipv6.bindv6only says.
+        set_ipv6_v6only(&socket, !to.ip().is_unspecified())?;
+    }
     bind(&socket, to)?;
     Ok(socket)
 }

@@ -1,23 +1,42 @@
 //! Requests of clients that come back to the peer that they have had: they wait for it while others
 //! are free, until the caller loosens them, and have any other one when it gets no more traffic.
 
-use super::{Admission, HandedOver, Pace, PeerKey, Roster, Take, Ticket, Waiting as AnyOf};
+use std::collections::{BTreeMap, VecDeque};
 
-/// A request that waits for a slot of one peer.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Waiting {
-    pub ticket: Ticket,
-    wanted: PeerKey,
+use super::{Admission, Entry, HandedOver, Pace, PeerKey, Roster, Take, Ticket, Waiting};
+
+/// The requests that wait for a slot of one peer, by peer, the oldest first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct StickyQueue(BTreeMap<PeerKey, VecDeque<Ticket>>);
+
+impl StickyQueue {
+    pub fn len(&self) -> usize {
+        self.0.values().map(VecDeque::len).sum()
+    }
+
+    /// Takes a request out of it. False if it is not there.
+    pub fn remove(&mut self, ticket: Ticket) -> bool {
+        self.0.values_mut().any(|waiting| {
+            let at = waiting.binary_search(&ticket).ok();
+            at.and_then(|at| waiting.remove(at)).is_some()
+        })
+    }
+}
+
+/// It gets traffic, or will in a moment.
+fn comes_back(entry: &Entry) -> bool {
+    matches!(entry.admission, Admission::Admitted | Admission::CoolingDown)
 }
 
 impl Roster {
-    /// True for a peer that is given requests now.
+    /// True for a peer that is given requests, also for one that cools down: clients come back to
+    /// it.
     pub fn serves(&self, key: PeerKey) -> bool {
-        let serves = |admission| admission == Admission::Admitted;
-        self.entries.iter().any(|entry| entry.key == key && serves(entry.admission))
+        self.entries.iter().any(|entry| entry.key == key && comes_back(entry))
     }
 
-    /// Takes a slot of this peer, or waits for one of it; as [`Roster::take`] if it does not serve.
+    /// Takes a slot of this peer, or waits for one of it; as [`Roster::take`] if it does not serve,
+    /// or if those that wait for it have its part of the queue.
     pub fn take_of(&mut self, wanted: PeerKey) -> Take {
         if !self.serves(wanted) {
             return self.take(None, Pace::Ordinary);
@@ -26,18 +45,19 @@ impl Roster {
         if let Some(at) = self.free(wanted) {
             return Take::Slot(self.occupy(at, Pace::Ordinary));
         }
-        if self.waiting() >= self.queue_max {
-            return Take::Full;
+        let part = self.queue_max.div_ceil(self.entries.len().max(1));
+        let waits = self.sticky_queue.0.get(&wanted).map_or(0, VecDeque::len);
+        if waits >= part || self.waiting() >= self.queue_max {
+            return self.take(None, Pace::Ordinary);
         }
         let ticket = self.new_ticket();
-        self.sticky_queue.push_back(Waiting { ticket, wanted });
+        self.sticky_queue.0.entry(wanted).or_default().push_back(ticket);
         Take::Wait(ticket)
     }
 
     /// Lets a request that waits for one peer have any, in the order in which it came.
     pub fn loosen(&mut self, ticket: Ticket) -> Vec<HandedOver> {
-        if let Some(at) = self.sticky_queue.iter().position(|waiting| waiting.ticket == ticket) {
-            self.sticky_queue.remove(at);
+        if self.sticky_queue.remove(ticket) {
             self.let_have_any(ticket);
         }
         self.hand_out()
@@ -45,37 +65,38 @@ impl Roster {
 
     /// The same for all of them.
     pub fn loosen_all(&mut self) -> Vec<HandedOver> {
-        for waiting in std::mem::take(&mut self.sticky_queue) {
-            self.let_have_any(waiting.ticket);
+        for ticket in std::mem::take(&mut self.sticky_queue).0.into_values().flatten() {
+            self.let_have_any(ticket);
         }
         self.hand_out()
     }
 
-    /// The same for those whose peer gets no more traffic. One that cools down will.
+    /// The same for those whose peer gets no more traffic.
     pub(super) fn loosen_orphans(&mut self) {
-        let gets_traffic = |roster: &Self, key| {
-            let is_there =
-                |admission| matches!(admission, Admission::Admitted | Admission::CoolingDown);
-            roster.entries.iter().any(|entry| entry.key == key && is_there(entry.admission))
-        };
-        for waiting in std::mem::take(&mut self.sticky_queue) {
-            match gets_traffic(self, waiting.wanted) {
-                true => self.sticky_queue.push_back(waiting),
-                false => self.let_have_any(waiting.ticket),
+        let mut queue = std::mem::take(&mut self.sticky_queue);
+        queue.0.retain(|key, waiting| {
+            let serves = self.serves(*key);
+            if !serves {
+                waiting.drain(..).for_each(|ticket| self.let_have_any(ticket));
             }
-        }
+            serves && !waiting.is_empty()
+        });
+        self.sticky_queue = queue;
     }
 
     /// Gives the oldest of these requests whose peer has a free slot that one, unless another
     /// request has waited longer for any.
     pub(super) fn hand_to_sticky(&mut self) -> Option<HandedOver> {
-        let mut waiting = self.sticky_queue.iter().enumerate();
-        let (index, at) = waiting.find_map(|(index, one)| Some((index, self.free(one.wanted)?)))?;
-        let ticket = self.sticky_queue.get(index)?.ticket;
+        let waiting = self.sticky_queue.0.iter();
+        let first = waiting.filter_map(|(key, tickets)| {
+            let ticket = *tickets.front()?;
+            Some((ticket, self.free(*key)?))
+        });
+        let (ticket, at) = first.min_by_key(|(ticket, _)| *ticket)?;
         if self.queue.front().is_some_and(|first| first.ticket < ticket) {
             return None;
         }
-        self.sticky_queue.remove(index);
+        self.sticky_queue.remove(ticket);
         Some((ticket, self.occupy(at, Pace::Ordinary)))
     }
 
@@ -89,7 +110,7 @@ impl Roster {
 
     fn let_have_any(&mut self, ticket: Ticket) {
         let at = self.queue.partition_point(|waiting| waiting.ticket < ticket);
-        self.queue.insert(at, AnyOf { ticket, pace: Pace::Ordinary });
+        self.queue.insert(at, Waiting { ticket, pace: Pace::Ordinary });
     }
 }
 
@@ -140,6 +161,28 @@ mod tests {
             let next = ticket(roster.take_of(0));
             assert_eq!(roster.release(1, Pace::Ordinary), [(next, 1)]);
         }
+    }
+
+    #[test]
+    fn one_that_cools_down_is_waited_for() {
+        let mut roster = roster(1, 2, 9);
+        roster.cool_down(0);
+        let waits = ticket(roster.take_of(0));
+        assert!(roster.hand_out().is_empty());
+        assert_eq!(roster.end_cool_down(0), [(waits, 0)]);
+    }
+
+    #[test]
+    fn those_that_wait_for_one_peer_do_not_have_the_whole_queue() {
+        let mut roster = roster(1, 3, 3);
+        slot(roster.take_of(0));
+        ticket(roster.take_of(0));
+        assert_eq!([slot(roster.take_of(0)), slot(roster.take_of(0))], [1, 2], "others are idle");
+        ticket(roster.take_of(1));
+        ticket(roster.take(None, Pace::Ordinary));
+        assert_eq!(roster.take_of(2), Take::Full);
+        let mut none = super::super::tests::roster(1, 2, 0);
+        assert_eq!([slot(none.take_of(0)), slot(none.take_of(0))], [0, 1]);
     }
 
     #[test]

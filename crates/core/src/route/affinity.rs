@@ -28,6 +28,10 @@ impl Affinity {
             _ => return Err(format!("{text:?} is not possible here")),
         };
         let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        let has_rules = ["__Host-", "__Secure-"].iter().any(|prefix| name.starts_with(prefix));
+        if has_rules {
+            return Err(format!("browsers refuse {name:?} in clear: take another name"));
+        }
         match !name.is_empty() && name.chars().all(is_token) {
             true => Ok(Affinity::Cookie { name: name.into() }),
             false => Err(format!("{name:?} is no name of a cookie")),

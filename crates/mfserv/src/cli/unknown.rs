@@ -44,7 +44,8 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
 pub fn parse() -> Result<Cli, Diagnostic> {
     let matches = help::command().try_get_matches();
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
-        let words: Vec<String> = std::env::args().skip(1).collect();
+        let words = std::env::args_os().skip(1);
+        let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
         if let Some(meant) = meant(&words) {
             return meant;
         }
@@ -65,7 +66,7 @@ fn meant(words: &[String]) -> Option<Diagnostic> {
     let (plugin, set) = rest.split_first()?;
     let is_name = |word: &str| !["set", "unset", "list"].contains(&word) && !word.starts_with('-');
     let is_set = |word: &String| !word.starts_with('-') && word.contains('=');
-    if command != "env" || !is_name(plugin) || !set.first().is_some_and(is_set) {
+    if command != "env" || !is_name(plugin) || set.is_empty() || !set.iter().all(is_set) {
         return None;
     }
     let names: Vec<&str> = set.iter().filter_map(|word| word.split('=').next()).collect();

@@ -182,13 +182,13 @@ fn full_disk(places: &Places) -> Option<String> {
     ))
 }
 
-/// The URL of a listener, for a client on this host.
 /// The address of TLS, where another one is in clear.
 fn tls_address(listeners: &[Listen]) -> Option<String> {
     let is_tls = |listen: &&Listen| listen.name.starts_with("https:");
     listeners.iter().skip(1).find(is_tls).filter(|_| !is_tls(&&listeners[0])).and_then(address)
 }
 
+/// The URL of a listener, for a client on this host.
 fn address(listen: &Listen) -> Option<String> {
     let (scheme, _) = listen.name.split_once(':')?;
     let everywhere = ["0.0.0.0:", "[::]:"];

@@ -18,8 +18,15 @@ impl Network {
         let (base, bits) = text.split_once('/').map_or((text, None), |(b, n)| (b, Some(n)));
         let base: IpAddr = base.trim().parse().ok()?;
         let width = if base.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Some(width), |bits| bits.trim().parse().ok())?;
-        (bits <= width).then_some(Self { base, bits })
+        let bits: u32 = bits.map_or(Some(width), |bits| bits.trim().parse().ok())?;
+        match base.to_canonical() {
+            _ if bits > width => None,
+            // `::ffff:10.0.0.0/104`: clients of IPv4 are known by their own addresses.
+            base @ IpAddr::V4(_) if width == 128 => {
+                Some(Self { base, bits: bits.checked_sub(96)? })
+            }
+            base => Some(Self { base, bits }),
+        }
     }
 
     /// True if the address is in the network.
@@ -104,6 +111,8 @@ mod tests {
         for (address, network, inside) in [
             ("10.1.2.3", "10.0.0.0/8", true),
             ("11.1.2.3", "10.0.0.0/8", false),
+            ("10.1.2.3", "::ffff:10.0.0.0/104", true),
+            ("11.1.2.3", "::ffff:10.0.0.0/104", false),
             ("10.1.2.3", "10.1.2.3", true),
             ("10.1.2.3", "0.0.0.0/0", true),
             ("10.1.2.3", "::/0", false),

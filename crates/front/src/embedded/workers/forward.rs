@@ -58,7 +58,7 @@ pub async fn run(
     let mut forwarding = Forwarding { exchange, reply, to, tries: Tries::default() };
     let (mut slot, link) = forwarding.answered(&mut upload).await?;
     slot.answered(reply.head.status);
-    mark_client(exchange, &to, &slot);
+    mark_client(exchange, reply, &to, &slot);
     if reply.head.status == 101 {
         drop(under_way);
         return tunnel::run(exchange, reply, to, slot, link).await.map(|()| None);
@@ -79,10 +79,10 @@ pub async fn run(
 }
 
 /// Tells a client by a cookie which worker it has, if it does not say that itself.
-fn mark_client(exchange: &mut Exchange<'_>, to: &Destination<'_>, slot: &Slot) {
+fn mark_client(exchange: &mut Exchange<'_>, reply: &Reply, to: &Destination<'_>, slot: &Slot) {
     let Some(Affinity::Cookie { name }) = &to.app.spec.affinity else { return };
     let client = Client::of(to.app.spec.affinity.as_ref(), exchange.request(), "");
-    if client.says(&slot.peer.mark) {
+    if client.says(&slot.peer.mark) || sets_cookie(reply, name) {
         return;
     }
     let path = to.mapped.prefix();
@@ -93,6 +93,15 @@ fn mark_client(exchange: &mut Exchange<'_>, to: &Destination<'_>, slot: &Slot) {
     let secure = if is_https { "; Secure" } else { "" };
     let mark = &slot.peer.mark;
     exchange.set_cookie(format!("{name}={mark}; Path={path}; HttpOnly; SameSite=Lax{secure}"));
+}
+
+/// True if the app sets this cookie itself: it would lose it.
+fn sets_cookie(reply: &Reply, name: &str) -> bool {
+    let mut fields = reply.head.fields.iter();
+    fields.any(|(_, written, value)| {
+        written.eq_ignore_ascii_case(b"set-cookie")
+            && value.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+    })
 }
 
 /// A request that looks for a worker that answers it.
