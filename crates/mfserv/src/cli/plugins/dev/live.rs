@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -31,21 +31,62 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 const PORT: u16 = 35729;
 const SCRIPT: &str = "/__mfserv_live/reload.js";
 const EVENTS: &str = "/__mfserv_live/events";
-/// What the script does. The browser connects again by itself.
-const RELOADS: &str =
-    "new EventSource('/__mfserv_live/events').onmessage = () => location.reload();\n";
-const TAG: &[u8] = b"\n<script src=\"/__mfserv_live/reload.js\"></script>\n";
+/// What the script does. The browser connects again by itself. A page that nobody sees keeps no
+/// connection: a browser has six for all pages of an address. Part of a page, loaded later, brings
+/// the script again.
+const RELOADS: &str = "if (!window.__mfserv_live) {
+  const source = '/__mfserv_live/events' + new URL(document.currentScript.src).search;
+  const look = () => {
+    window.__mfserv_live?.close?.();
+    window.__mfserv_live = document.hidden || new EventSource(source);
+    window.__mfserv_live.onmessage = () => location.reload();
+  };
+  document.addEventListener('visibilitychange', look);
+  look();
+}
+";
 /// How often files are looked at that renew no worker.
 const OFTEN: Duration = Duration::from_millis(200);
 /// What pages show and no program reads once for all.
 const SHOWN: &[&str] =
     &["css", "svg", "png", "jpg", "jpeg", "gif", "webp", "avif", "ico", "woff", "woff2", "ttf"];
 
+const RELOAD: &[u8] = b"data: reload\n\n";
+/// Looking at files may take one part in so many of the time.
+const SHARE: u32 = 20;
+
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
 /// Browsers that wait for an event.
 #[derive(Clone, Default)]
-struct Browsers(Arc<Mutex<Vec<Sender<Bytes>>>>);
+struct Browsers(Arc<Mutex<Waiting>>);
+
+#[derive(Default)]
+struct Waiting {
+    /// How often pages were loaded again.
+    edits: u64,
+    browsers: Vec<Sender<Bytes>>,
+}
+
+impl Browsers {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A browser waits whose page was asked for after so many edits: one that came meanwhile, or
+    /// another session, is an event at once.
+    fn wait(&self, known: Option<&str>) -> Events {
+        let (sender, receiver) = channel(4);
+        // The head goes out at once, and the browser knows that it is connected.
+        let _ = sender.try_send(Bytes::from_static(b": here\n\n"));
+        let mut waiting = self.lock();
+        if known.is_some_and(|known| known != waiting.edits.to_string()) {
+            let _ = sender.try_send(Bytes::from_static(RELOAD));
+        }
+        waiting.browsers.push(sender);
+        Events(receiver)
+    }
+}
 
 /// The address of a session.
 pub struct Live {
@@ -54,6 +95,8 @@ pub struct Live {
     pub address: String,
     sources: Sources,
     looked: Instant,
+    /// How long it is waited until they are looked at again.
+    wait: Duration,
 }
 
 impl Live {
@@ -75,23 +118,26 @@ impl Live {
         let waiting = browsers.clone();
         std::thread::spawn(move || runtime.block_on(serve(listener, node.into(), waiting)));
         let (sources, looked) = (Sources::of(dir, None), Instant::now());
-        Ok(Live { browsers, address, sources, looked })
+        Ok(Live { browsers, address, sources, looked, wait: OFTEN })
     }
 
     /// Has all pages loaded again.
     pub fn reload(&self) {
-        let mut browsers = self.browsers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.browsers.lock();
+        waiting.edits += 1;
         // One that has gone, or does not read, is forgotten.
-        browsers.retain(|one| one.try_send(Bytes::from_static(b"data: reload\n\n")).is_ok());
+        waiting.browsers.retain(|one| one.try_send(Bytes::from_static(RELOAD)).is_ok());
     }
 
     /// Has them loaded again if a file has changed that is served as it is. `is_site`: all are.
     pub fn look(&mut self, is_site: bool) {
-        if self.looked.elapsed() < OFTEN {
+        if self.looked.elapsed() < self.wait {
             return;
         }
+        let begun = Instant::now();
         let changed = self.sources.changed();
         self.looked = Instant::now();
+        self.wait = OFTEN.max(begun.elapsed() * SHARE);
         let is_shown = |file: &Path| {
             let ending = file.extension().and_then(|end| end.to_str());
             is_site || ending.is_some_and(|end| SHOWN.contains(&end))
@@ -128,13 +174,10 @@ async fn answer(request: Request<Incoming>, node: &str, browsers: &Browsers) -> 
     match request.uri().path() {
         SCRIPT => text(StatusCode::OK, "text/javascript", RELOADS.into()),
         EVENTS => {
-            let (sender, receiver) = channel(4);
-            // The head goes out at once, and the browser knows that it is connected.
-            let _ = sender.try_send(Bytes::from_static(b": here\n\n"));
-            browsers.0.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
-            with_type(Response::new(Events(receiver).boxed()), "text/event-stream")
+            let events = browsers.wait(request.uri().query());
+            with_type(Response::new(events.boxed()), "text/event-stream")
         }
-        _ => forward(request, node).await.unwrap_or_else(|e| {
+        _ => forward(request, node, browsers).await.unwrap_or_else(|e| {
             let why = format!("the node does not answer: {e}\n");
             text(StatusCode::BAD_GATEWAY, "text/plain; charset=utf-8", why)
         }),
@@ -159,8 +202,14 @@ fn with_type(mut answer: Answer, content_type: &'static str) -> Answer {
 async fn forward(
     mut request: Request<Incoming>,
     node: &str,
+    browsers: &Browsers,
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
-    let is_page = request.method() == Method::GET && has(request.headers(), &ACCEPT, "text/html");
+    let purpose = request.headers().get("sec-fetch-dest");
+    let is_page = request.method() == Method::GET
+        && has(request.headers(), &ACCEPT, "text/html")
+        && purpose.is_none_or(|purpose| ["document", "iframe"].iter().any(|one| purpose == one));
+    // Before it is asked for: what is edited meanwhile may be in it, or not.
+    let edits = browsers.lock().edits;
     if is_page {
         // A script can be added to plain text alone.
         request.headers_mut().remove(ACCEPT_ENCODING);
@@ -185,12 +234,15 @@ async fn forward(
     }
     let fields = answer.headers();
     let is_html = has(fields, &CONTENT_TYPE, "text/html") && !fields.contains_key(CONTENT_ENCODING);
-    Ok(match is_page && is_html && answer.status() != StatusCode::NOT_MODIFIED {
+    let is_part =
+        [StatusCode::NOT_MODIFIED, StatusCode::PARTIAL_CONTENT].contains(&answer.status());
+    Ok(match is_page && is_html && !is_part {
         false => answer.map(BodyExt::boxed),
         true => {
             answer.headers_mut().remove(CONTENT_LENGTH);
             answer.headers_mut().remove(TRANSFER_ENCODING);
-            answer.map(|page| WithScript { page, script: Some(Bytes::from_static(TAG)) }.boxed())
+            let tag = format!("\n<script src=\"{SCRIPT}?{edits}\"></script>\n");
+            answer.map(|page| WithScript { page, script: Some(tag.into()) }.boxed())
         }
     })
 }
