@@ -178,6 +178,87 @@ fn clients_that_ask_while_a_file_is_compressed_have_it_as_it_is() {
     });
 }
 
+/// Bytes of which hardly more than half remain.
+fn digits(length: usize) -> String {
+    noise(length)
+        .iter()
+        .map(|byte| char::from(b"0123456789abcdef"[usize::from(byte % 16)]))
+        .collect()
+}
+
+/// How many compressed files live in a front.
+fn made(front: &Front) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", front.pid())).unwrap();
+    let files = open.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    files.filter(|file| file.to_string_lossy().contains("mfserv-gzip")).count()
+}
+
+#[test]
+fn files_that_slow_clients_still_have_count_and_their_number_is_bounded() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let Some(world) = World::where_holds("spool_files") else { return };
+    let mut front = world.front(1);
+    let few = Rlimit { current: Some(1024), maximum: Some(1024) };
+    prlimit(Some(Pid::from_child(&front.child)), Resource::Nofile, few).unwrap();
+    front.daemon.publish(1, table_of_files(&world), &[]);
+    std::fs::create_dir_all(world.path("site")).unwrap();
+    let content = digits(1_000_000);
+    let all: Vec<String> = (0..9).map(|number| format!("{number}.txt")).collect();
+    for name in &all {
+        std::fs::write(world.path("site").join(name), &content).unwrap();
+    }
+    // There are places for 8.
+    let mut slow = Vec::new();
+    for name in &all[..8] {
+        let path = format!("/s/{name}");
+        compressed(&front, &path);
+        let mut client = Client::connect(front.address);
+        client.send(asking(&path, "Accept-Encoding: gzip"));
+        assert_eq!(client.read_until(b"Content-Encoding: gzip").len().min(1), 1);
+        slow.push(client);
+        assert_eq!(made(&front), slow.len());
+    }
+    for _ in 0..3 {
+        let plain = asked(&front, &format!("/s/{}", all[8]), "Accept-Encoding: gzip");
+        assert!(plain.field("content-encoding").is_empty() && plain.text() == content);
+        assert_eq!(made(&front), 8);
+    }
+}
+
+#[test]
+fn the_first_clients_of_a_file_do_not_wait_and_a_thread_of_low_priority_compresses_it() {
+    let world = World::new();
+    let front = serving(&world);
+    compressed(&front, "/s/page.html");
+    for name in ["first.txt", "second.txt"] {
+        std::fs::write(world.path("site").join(name), digits(2_000_000)).unwrap();
+    }
+    let path = "/s/first.txt";
+    let nice = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", front.pid())).unwrap();
+        let stats = tasks
+            .flatten()
+            .filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+        let of_thread = |stat: String| {
+            let (_, fields) = stat.split_once("(mfserv-gzip) ")?;
+            fields.split(' ').nth(16).map(str::to_string)
+        };
+        stats.filter_map(of_thread).next()
+    };
+    let mut seen = None;
+    until("it is compressed", || {
+        let answer = asked(&front, path, "Accept-Encoding: gzip");
+        seen = seen.take().or_else(nice);
+        answer.field("content-encoding") == ["gzip"]
+    });
+    assert_eq!(seen.as_deref(), Some("19"));
+    let second = asked(&front, "/s/second.txt", "Accept-Encoding: gzip");
+    assert!(
+        second.field("content-encoding").is_empty() && made(&front) == 2,
+        "it is asked for once"
+    );
+}
+
 #[test]
 fn answers_of_apps_are_not_compressed() {
     let world = World::new();

@@ -12,7 +12,7 @@ use mfserv_core::route::Symlinks;
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 
 use super::coding::{self, Coding};
-use super::compressing;
+use super::compressing::{self, Place};
 use super::mime;
 use super::opening::{self, Effort, Found, Version};
 use crate::embedded::io::clock;
@@ -38,6 +38,8 @@ pub struct Representation {
     opened: Instant,
     /// So many bytes from the beginning have been seen in the page cache since it was opened.
     seen_to: AtomicU64,
+    /// Its place among what was made, which others have when it is dropped.
+    _place: Option<Place>,
 }
 
 impl Representation {
@@ -52,12 +54,16 @@ impl Representation {
         tag.push('"');
         let modified = clock::http_date(version.modified);
         let (opened, seen_to) = (Instant::now(), AtomicU64::new(0));
-        Self { file, version, coding, tag, modified, opened, seen_to }
+        Self { file, version, coding, tag, modified, opened, seen_to, _place: None }
     }
 
     /// What has been made of a file: `file` has `length` bytes, all in memory. Others may make other
     /// bytes of it, so its tag is a weak one.
-    pub fn made_of(plain: &Self, file: OwnedFd, length: u64, coding: Coding) -> Self {
+    pub fn made_of(
+        plain: &Self,
+        (file, length, coding): (OwnedFd, u64, Coding),
+        place: Place,
+    ) -> Self {
         Self {
             file,
             version: plain.version.with_length(length),
@@ -66,6 +72,7 @@ impl Representation {
             modified: plain.modified.clone(),
             opened: Instant::now(),
             seen_to: AtomicU64::new(length),
+            _place: Some(place),
         }
     }
 

@@ -112,7 +112,7 @@ async fn send(
     let compresses = exchange.settings().static_compression && !asked.asks_for_parts();
     let accept = asked.accept_encoding.as_deref();
     if chosen.coding.is_none() && compresses && asset.is_compressed_for(accept) {
-        chosen = compressing::compressed(&chosen).await?.unwrap_or(chosen);
+        chosen = compressing::compressed(&chosen).unwrap_or(chosen);
     }
     Reply { asset: &asset, chosen: &chosen, asked: &asked, own: None, exchange }.send().await
 }

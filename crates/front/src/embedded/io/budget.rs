@@ -34,6 +34,11 @@ impl<'a> Share<'a> {
 }
 
 impl Budget {
+    /// Nothing is in use.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
     fn in_use(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -125,6 +130,11 @@ impl Drop for Descriptor {
 }
 
 impl Share<'_> {
+    /// Gives back what it has above `count`.
+    pub fn shrink_to(&mut self, count: u64) {
+        self.give_back(self.taken.saturating_sub(count));
+    }
+
     fn give_back(&mut self, count: u64) {
         self.budget.0.fetch_sub(count, Ordering::Relaxed);
         self.taken -= count;
@@ -151,6 +161,9 @@ mod tests {
         assert!(!one.grow(1, 100) && !other.grow(u64::MAX, u64::MAX));
         drop(one);
         assert!(other.grow(60, 100) && !other.grow(1, 100));
+        other.shrink_to(70);
+        other.shrink_to(80);
+        assert!(other.grow(30, 100) && !other.grow(1, 100));
         drop(other);
         assert_eq!(budget.0.load(Ordering::Relaxed), 0);
     }
