@@ -18,7 +18,7 @@ mod metrics;
 mod request;
 mod workers;
 
-pub(crate) use clients::edge::EDGE_ENDS;
+pub(crate) use clients::edge::EDGE_END;
 pub(crate) use files::compressing::SHORTEST as COMPRESSED_LEAST;
 pub(crate) use files::mime;
 pub use files::{opening, resolve_path};

@@ -179,6 +179,7 @@ impl Writer<'_> {
                 text.line(format!("server_name {};", quoted(host)));
                 text.line("set $plugin \"#unknown#\";");
                 text.line("set $extra_log_format \"\";");
+                self.silent_end(text);
                 self.locations(text, Some(host));
             });
         }

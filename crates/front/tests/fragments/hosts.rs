@@ -1,5 +1,7 @@
 //! Fragments of apps with hosts of their own, in clear and over TLS.
 
+use std::io::Write;
+
 use mfserv_core::route::{AppFragments, Fragment, Route, RouteTable, Slots, Target, UnknownHost};
 
 use super::{brings, brings_to_app, said};
@@ -143,5 +145,41 @@ fn what_nginx_answers_itself_is_no_page_for_hosts_of_no_app() {
         assert_eq!(seen("app.org", "/x"), Some(200), "{unknown_host:?}");
         assert_eq!(seen("other.org", "/static/a.html"), refused, "{unknown_host:?}");
         assert_eq!(seen("other.org", "/a/x"), refused, "{unknown_host:?}");
+    }
+}
+
+#[test]
+fn a_connection_is_ended_whatever_pages_a_fragment_has_and_apps_may_say_any_status() {
+    let Some(world) = World::with_lua() else { return };
+    let worker = Worker::start(&world, 1, |stream, received| {
+        let status = received.target().rsplit('/').next().unwrap().to_string();
+        let head = format!("HTTP/1.1 {status} Own\r\nContent-Length: 3\r\n\r\nown");
+        stream.write_all(head.as_bytes()).is_ok()
+    });
+    let mut table = table_with(&["app.org"]);
+    table.server.unknown_host = UnknownHost::Close;
+    let mut front = world.front(1);
+    let seen = |host: &str, path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        try_ask(world.address, request).map(|answer| (answer.status, answer.text()))
+    };
+    let pages = "error_page 404 502 503 /elsewhere;\n";
+    let intercepts = format!("proxy_intercept_errors on;\n{pages}");
+    for (generation, text) in [(1, pages), (2, &intercepts)] {
+        let text = text.to_string();
+        let location = Some(Fragment { file: "location.conf".into(), text });
+        let app = AppFragments { location, ..AppFragments::default() };
+        table.fragments.get_mut("p").unwrap().apps.insert("a".into(), app);
+        front.daemon.publish(generation, table.clone(), &[&worker]);
+        assert_eq!(said(&mut front), "");
+        for path in ["/a/x", "/x", "/status"] {
+            assert_eq!(seen("other.org", path), None, "{path}");
+        }
+        for status in [200, 421, 597] {
+            let own = Some((status, "own".to_string()));
+            assert_eq!(seen("localhost", &format!("/a/{status}")), own);
+        }
+        let is_own = seen("localhost", "/a/503") == Some((503, "own".into()));
+        assert_eq!(is_own, generation == 1, "the fragment decides on pages of its app");
     }
 }

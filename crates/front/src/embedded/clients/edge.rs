@@ -12,8 +12,11 @@ use mfserv_h1::{Name, Refusal, RequestHead};
 use super::connection::Ends;
 use crate::embedded::io::tls::Identity;
 
-/// The status that has nginx end the connection of its client without an answer.
-pub const EDGE_ENDS: u16 = 597;
+/// The location that has nginx end the connection of its client without an answer: this front says it
+/// in `X-Accel-Redirect`, and no app may.
+pub const EDGE_END: &str = "@mfserv_end";
+/// Locations of nginx that begin so are the front's alone.
+pub const OWN_LOCATIONS: &str = "@mfserv_";
 
 /// Who has connected to nginx, for this request, and who that is as an authority says.
 pub fn ends_of(head: &RequestHead, key: &str) -> Result<(Ends, Option<Identity>), Refusal> {

@@ -6,6 +6,7 @@ use mfserv_core::route::UpstreamSpec;
 use mfserv_h1::{Name, ResponseHead};
 
 use super::upstream::Peer;
+use crate::embedded::clients::edge::OWN_LOCATIONS;
 
 /// The field of nginx.
 const ACCEL: &[u8] = b"x-accel-redirect";
@@ -46,7 +47,8 @@ impl Sending {
         };
         let (accel, file) = (said(is_accel), said(|written| !is_accel(written)));
         let Some(text) = accel.or(file) else { return Sending::Nothing };
-        let goes_to_nginx = accel.is_some() && has_nginx && spec.accel_by_nginx;
+        let is_own = text.starts_with(OWN_LOCATIONS.as_bytes());
+        let goes_to_nginx = accel.is_some() && has_nginx && spec.accel_by_nginx && !is_own;
         // 304 is the app's word that the client has it.
         let Some(sendfile) =
             spec.sendfile.as_ref().filter(|_| !matches!(head.status, 101 | 204 | 304))

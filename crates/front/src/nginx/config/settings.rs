@@ -73,7 +73,7 @@ impl Writer<'_> {
         let goes_on = if self.server.ignore_client_abort { "on" } else { "off" };
         text.line(format!("proxy_ignore_client_abort {goes_on};"));
         // X-Accel-Redirect is obeyed: the front passes it on for apps whose plugin brings along
-        // locations, and for no others.
+        // locations, and for no others; and it has connections ended that way.
         text.line(
             "proxy_ignore_headers X-Accel-Expires X-Accel-Limit-Rate X-Accel-Buffering \
              X-Accel-Charset;",

@@ -6,16 +6,13 @@ use std::collections::BTreeSet;
 use mfserv_core::route::UnknownHost;
 
 use super::Writer;
-use crate::embedded::{EDGE_ENDS, host_names};
+use crate::embedded::{EDGE_END, host_names};
 use crate::nginx::text::{Text, literally, quoted};
 
 impl Writer<'_> {
     /// Whether the host is none of this machine's, for what nginx answers itself.
     pub(super) fn unknown_hosts(&self, text: &mut Text) {
         let server = self.server;
-        if server.unknown_host == UnknownHost::Close {
-            text.line("proxy_intercept_errors on;");
-        }
         if server.unknown_host.status().is_none() || self.pieces.is_empty() {
             return;
         }
@@ -32,12 +29,11 @@ impl Writer<'_> {
         });
     }
 
-    /// In the server that gets all hosts without one of their own: what nginx does when the front
-    /// wants no answer sent.
+    /// In a server: what nginx does when the front wants no answer sent. No client can ask for it, and
+    /// it needs none of the directives that fragments may have too.
     pub(super) fn silent_end(&self, text: &mut Text) {
         if self.server.unknown_host == UnknownHost::Close {
-            text.line(format!("error_page {EDGE_ENDS} = @mfserv_end;"));
-            text.block("location @mfserv_end", |text| text.line("return 444;"));
+            text.block(&format!("location {EDGE_END}"), |text| text.line("return 444;"));
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Exchange;
 use crate::embedded::clients::access_log::{Asked, Measured, Subject, Traffic};
 use crate::embedded::clients::answer::Head;
-use crate::embedded::clients::edge::EDGE_ENDS;
+use crate::embedded::clients::edge::EDGE_END;
 use crate::embedded::clients::fault::Cause;
 use crate::embedded::clients::trace::Trace;
 use crate::embedded::io::log_file::LogWriter;
@@ -104,11 +104,11 @@ impl Exchange<'_> {
     }
 
     /// The connection ends without an answer; 444 is the status in the log, as nginx has it. nginx
-    /// itself is asked to end its client's, by a status that no app gives.
+    /// itself is asked to end its client's. The status is one that no fragment has intercepted.
     pub fn refuse_silently(&mut self) {
         if self.connection.is_edge() {
-            let fields = &[];
-            Head { status: EDGE_ENDS, content_type: "", length: Some(0), fields }.put(self);
+            let fields = &[("X-Accel-Redirect", EDGE_END)];
+            Head { status: 204, content_type: "", length: None, fields }.put(self);
         } else {
             self.answer.keep_alive = false;
         }
