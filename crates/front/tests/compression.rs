@@ -98,11 +98,12 @@ fn a_file_of_text_is_compressed_for_those_who_accept_it_with_a_tag_of_its_own() 
     let known = |fields: &str| asked(&front, path, &format!("Accept-Encoding: gzip\r\n{fields}"));
     for tag in [&weak, &strong] {
         assert_eq!(known(&format!("If-None-Match: {tag}")).status, 304);
-        assert_eq!(
-            known(&format!("If-Match: {tag}")).status,
-            412,
-            "a weak tag identifies no bytes"
-        );
+    }
+    assert_eq!(known(&format!("If-Match: {weak}")).status, 412, "it identifies no bytes");
+    for tag in [&strong, "*"] {
+        let same = known(&format!("If-Match: {tag}"));
+        assert_eq!((same.status, same.field("etag")), (200, vec![strong.clone()]), "{tag}");
+        assert!(same.field("content-encoding").is_empty() && same.text() == text(200_000));
     }
     let part = known("Range: bytes=5-8");
     assert_eq!((part.status, part.text()), (206, text(9)[5..].to_string()));
@@ -134,6 +135,17 @@ fn what_gains_nothing_and_what_lies_compressed_beside_a_file_is_not_compressed()
     }
     let beside = asked(&front, "/s/beside.js", "Accept-Encoding: gzip");
     assert_eq!((beside.text().as_str(), beside.field("accept-ranges").len()), ("made before", 1));
+    // A client may have either form, and insist on it.
+    let tag = |accept: &str| asked(&front, "/s/beside.js", accept).field("etag").remove(0);
+    let forms = [
+        (tag("Accept-Encoding: gzip"), "made before".to_string()),
+        (tag("Accept: */*"), text(200_000)),
+    ];
+    for (tag, content) in forms {
+        let fields = format!("Accept-Encoding: gzip\r\nIf-Match: {tag}");
+        let same = asked(&front, "/s/beside.js", &fields);
+        assert_eq!((same.status, same.text()), (200, content), "{tag}");
+    }
     let mut off = table_of_files(&world);
     off.server.static_compression = false;
     front.daemon.publish(2, off, &[]);

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
-use mfserv_core::route::{RouteTable, Sendfile, SendfileRoot, Slots};
+use mfserv_core::route::{RouteTable, Sendfile, SendfileRoot, Slots, UnknownHost};
 
 use crate::fastcgi::{STDOUT, ended, fastcgi, record, responder};
 use crate::files::asking;
@@ -87,10 +87,13 @@ fn the_file_that_an_app_names_is_sent_with_the_head_of_the_app() {
         ("X-Sendfile:%20DIR/plugin/private/a%2520b%252541.pdf", "pdf"),
         ("X-Sendfile:%20DIR/data/film", "film"),
     ] {
+        // What is true of the content of the app alone is no word on the file.
+        let of_content = "Content-Encoding:%20gzip|Content-MD5:%20x|Digest:%20sha-256=x|\
+                          Content-Digest:%20sha-256=:x:|Repr-Digest:%20sha-256=:x:|Vary:%20x";
         let own = "Set-Cookie:%20a=b|Set-Cookie:%20c=d|Content-Disposition:%20attachment|\
                    Cache-Control:%20private|Content-Type:%20x/y|X-Own:%20z|ETag:%20\"own\"|\
                    Last-Modified:%20Mon,%2001%20Jan%202001%2000:00:00%20GMT";
-        let answer = front.get(&format!("{HEAD}{own}|{field}"));
+        let answer = front.get(&format!("{HEAD}{own}|{of_content}|{field}"));
         assert_eq!(
             (answer.status, answer.text().as_str()),
             (200, body),
@@ -108,7 +111,10 @@ fn the_file_that_an_app_names_is_sent_with_the_head_of_the_app() {
         ] {
             assert_eq!(answer.field(name), [value], "{name}: {}", answer.head);
         }
-        assert_eq!(answer.field("etag").len(), 1);
+        for name in ["content-encoding", "content-md5", "digest", "content-digest", "repr-digest"] {
+            assert!(answer.field(name).is_empty(), "{name}: {}", answer.head);
+        }
+        assert_eq!((answer.field("etag").len(), answer.field("vary").len()), (1, 1));
         assert!(!answer.head.contains("own\""), "the tag is the file's: {}", answer.head);
         assert!(
             !answer.head.contains("2001")
@@ -137,13 +143,21 @@ fn ranges_conditions_and_head_are_those_of_the_file() {
     let several = asked(&path, "Range: bytes=0-0,8-");
     assert_eq!(several.status, 206);
     assert!(several.field("content-type")[0].starts_with("multipart/byteranges"));
-    assert_eq!(asked(&path, "Range: bytes=20-").status, 416);
+    let beyond = asked(&path, "Range: bytes=20-");
+    assert_eq!((beyond.status, beyond.field("content-range")), (416, vec!["bytes */10".into()]));
     let current = format!("If-Range: {tag}\r\nRange: bytes=0-1");
     assert_eq!(asked(&path, &current).text(), "01");
     assert_eq!(asked(&path, "If-Range: \"old\"\r\nRange: bytes=0-1").text(), TEXT);
     let known = asked(&path, &format!("If-None-Match: {tag}"));
     assert_eq!((known.status, known.text().as_str(), known.field("x-own").len()), (304, "", 1));
-    assert_eq!(asked(&path, "If-Match: \"old\"").status, 412);
+    let other = asked(&path, "If-Match: \"old\"");
+    assert_eq!(other.status, 412);
+    for page in [beyond, other] {
+        assert_eq!(
+            (page.field("x-own"), page.field("x-mfserv-cause").len()),
+            (vec!["z".into()], 1)
+        );
+    }
     // An app that looks at ranges itself says 206 and a part of the length.
     let by_app = path.replace("200%20OK", "206%20Partial|Content-Range:%20bytes%202-3/10");
     let part = asked(&by_app, "Range: bytes=2-3");
@@ -185,15 +199,30 @@ fn what_leads_out_of_the_directories_or_to_nothing_is_not_found_and_is_in_the_lo
         ("X-Sendfile:%20DIR/plugin/private2/x", "below none"),
         ("X-Sendfile:%20private/digits.txt", "below none"),
         ("X-Sendfile:%20/protected/digits.txt", "below none"),
+        ("X-Sendfile:%20DIR/plugin/private/%25e9", "is not UTF-8"),
+        ("X-Accel-Redirect:%20/protected/%25e9", "is not UTF-8"),
+        ("X-Accel-Redirect:%20@mfserv_end", "below none"),
     ] {
         let log = || std::fs::read_to_string(world.path("log/nginx_error.log")).unwrap_or_default();
         let before = log().len();
-        let answer = front.get(&format!("{HEAD}Set-Cookie:%20a=b|{field}"));
+        let answer = front.get(&format!(
+            "{HEAD}Set-Cookie:%20a=b|Access-Control-Allow-Origin:%20*|Cache-Control:%20private|\
+             Content-Disposition:%20attachment|Content-Type:%20x/y|{field}"
+        ));
         assert_eq!(
             (answer.status, answer.field("x-mfserv-cause")),
             (404, vec!["not_found".into()]),
             "{field}"
         );
+        for (name, expected) in [
+            ("set-cookie", "a=b"),
+            ("access-control-allow-origin", "*"),
+            ("cache-control", "private"),
+            ("content-type", "text/html; charset=utf-8"),
+            ("content-disposition", ""),
+        ] {
+            assert_eq!(answer.field(name).join(","), expected, "{name}: {}", answer.head);
+        }
         assert!(!answer.text().contains("secret") && answer.field("x-sendfile").is_empty());
         until(&format!("{field} is in the log"), || {
             let log = log();
@@ -277,7 +306,10 @@ fn nginx_sends_what_is_in_locations_that_its_plugin_brings_along() {
     files(&world);
     let worker = Worker::start(&world, 1, |stream, received| {
         let fields = "Set-Cookie: a=b\r\nContent-Type: x/y\r\nContent-Length: 2";
-        let named = received.target().trim_start_matches("/a");
+        let named = match received.target() {
+            "/a/end" => "@mfserv_end",
+            target => target.trim_start_matches("/a"),
+        };
         let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\nX-Accel-Redirect: {named}\r\n\r\nok");
         stream.write_all(head.as_bytes()).is_ok()
     });
@@ -285,6 +317,7 @@ fn nginx_sends_what_is_in_locations_that_its_plugin_brings_along() {
     for (generation, accel_by_nginx) in [(1, true), (2, false)] {
         let mut table = with_roots(table(Slots::Unlimited, true), &world);
         table.upstreams.get_mut("p/a").unwrap().accel_by_nginx = accel_by_nginx;
+        table.server.unknown_host = UnknownHost::Close;
         let data = world.path("data");
         let location = format!("location /internal/ {{ internal; alias {}/; }}\n", data.display());
         brings(&mut table, "p", "", &location);
@@ -303,8 +336,11 @@ fn nginx_sends_what_is_in_locations_that_its_plugin_brings_along() {
             (vec!["a=b".into()], vec!["x/y".into()])
         );
         assert!(film.field("x-accel-redirect").is_empty(), "{}", film.head);
-        assert_eq!(ask(front.address, asking("/a/internal/film", "Range: bytes=1-2")).text(), "il");
+        let part =
+            asking("/a/internal/film", "Range: bytes=1-2").replace("Host: h", "Host: localhost");
+        assert_eq!(ask(front.address, part).text(), "il");
         assert_eq!(front.get("/internal/film").status, 404, "only the app may name it");
         assert_eq!(front.get("/a/internal/missing").status, 404);
+        assert_eq!(front.get("/a/end").status, 404, "what ends connections is not an app's");
     }
 }

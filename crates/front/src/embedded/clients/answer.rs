@@ -33,6 +33,9 @@ pub fn reason(status: u16) -> &'static str {
     }
 }
 
+/// The Content-Type of pages.
+pub const PAGE: &str = "text/html; charset=utf-8";
+
 /// The head of an answer of the front.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
@@ -103,23 +106,30 @@ fn put(
 /// Puts the page of a fault.
 pub fn put_fault(exchange: &mut Exchange<'_>, cause: Cause, fields: &[(&str, &str)]) {
     exchange.set_cause(cause);
+    let page = fault_page(exchange, cause);
     let retry = cause.retry_after_s().map(|seconds| seconds.to_string());
     let retry: Vec<_> = retry.iter().map(|text| ("Retry-After", text.as_str())).collect();
     let fields = [fields, cause.fields(), &retry, &[("X-Mfserv-Cause", cause.as_str())]].concat();
-    put_explained(exchange, (cause.status(), cause.as_str()), cause.explanation(), &fields);
+    put(exchange, (cause.status(), PAGE, &page), &fields);
+}
+
+/// The text of the page of a fault, for an answer with a head of its own.
+pub fn fault_page(exchange: &Exchange<'_>, cause: Cause) -> String {
+    page(exchange, (cause.status(), cause.as_str()), cause.explanation())
 }
 
 /// Puts a page that says what the status is called.
 pub fn put_page(exchange: &mut Exchange<'_>, what: (u16, &str), fields: &[(&str, &str)]) {
-    put_explained(exchange, what, None, fields);
+    let page = page(exchange, what, None);
+    put(exchange, (what.0, PAGE, &page), fields);
 }
 
-fn put_explained(
-    exchange: &mut Exchange<'_>,
+/// The text of a page.
+fn page(
+    exchange: &Exchange<'_>,
     (status, cause): (u16, &str),
     explanation: Option<String>,
-    fields: &[(&str, &str)],
-) {
+) -> String {
     let explained = explanation.map(|text| format!("<p>{text}</p>\n")).unwrap_or_default();
     let id = String::from_utf8_lossy(exchange.id()).replace(['<', '>', '&', '"'], "_");
     let what = reason(status);
@@ -127,10 +137,9 @@ fn put_explained(
         true => concat!("mfserv ", env!("CARGO_PKG_VERSION")),
         false => "mfserv",
     };
-    let page = format!(
+    format!(
         "<!DOCTYPE html>\n<html><head><title>{status} {what}</title></head>\n\
          <body><h1>{status} {what}</h1>\n<p>cause: {cause}<br>request: {id}</p>\n{explained}\
          <hr><p>{server}</p></body></html>\n"
-    );
-    put(exchange, (status, "text/html; charset=utf-8", &page), fields);
+    )
 }

@@ -109,7 +109,9 @@ async fn send(
 ) -> Result<(), Fault> {
     let asked = Preconditions::of(exchange.request());
     let (asset, mut chosen) = choose(asset, root, relative, exchange.settings(), &asked).await?;
-    let compresses = exchange.settings().static_compression && !asked.asks_for_parts();
+    // The tag of what is made is a weak one, which no client can insist on.
+    let takes_made = !asked.asks_for_parts() && !asked.insists();
+    let compresses = exchange.settings().static_compression && takes_made;
     let accept = asked.accept_encoding.as_deref();
     if chosen.coding.is_none() && compresses && asset.is_compressed_for(accept) {
         chosen = compressing::compressed(&chosen).unwrap_or(chosen);
@@ -126,18 +128,24 @@ async fn choose(
     settings: &ServerSettings,
     asked: &Preconditions<'_>,
 ) -> Result<(Arc<Asset>, Arc<Representation>), Fault> {
-    let chosen = asset.preferred(asked.accept_encoding.as_deref()).clone();
+    let chosen = form(&asset, asked);
     if chosen.coding.is_none() || chosen.is_current() {
         return Ok((asset, chosen));
     }
     open_file_cache::forget(root, relative, settings.static_symlinks);
     match open_file_cache::find(root, relative, settings.static_symlinks).await? {
         Known::Asset(asset) => {
-            let chosen = asset.preferred(asked.accept_encoding.as_deref()).clone();
+            let chosen = form(&asset, asked);
             Ok((asset, chosen))
         }
         _ => Err(Cause::NotFound.into()),
     }
+}
+
+/// The form that a client prefers; the file itself, if it insists on another version (`If-Match`).
+fn form(asset: &Asset, asked: &Preconditions<'_>) -> Arc<Representation> {
+    let preferred = asset.preferred(asked.accept_encoding.as_deref());
+    if asked.lets_have(&preferred.tag) { preferred.clone() } else { asset.plain().clone() }
 }
 
 /// Answers as this cause says, with this page or a small one.

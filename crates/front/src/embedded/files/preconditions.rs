@@ -105,6 +105,16 @@ impl<'a> Preconditions<'a> {
         if unchanged { Verdict::NotModified } else { Verdict::Holds }
     }
 
+    /// True if the client has a version, and wants nothing if there is another one.
+    pub fn insists(&self) -> bool {
+        self.if_match.is_some()
+    }
+
+    /// True if it does not insist on another version than that with this tag.
+    pub fn lets_have(&self, tag: &str) -> bool {
+        self.if_match.as_ref().is_none_or(|tags| matches_strongly(tags, tag))
+    }
+
     /// True if parts are asked for.
     pub fn asks_for_parts(&self) -> bool {
         self.range.is_some()

@@ -41,7 +41,10 @@ impl<'a> Reply<'a, '_> {
         };
         match verdict {
             Verdict::Holds => {}
-            Verdict::Failed => return Err(Cause::Precondition.into()),
+            Verdict::Failed => {
+                self.put_fault(Cause::Precondition, &[]);
+                return Ok(());
+            }
             Verdict::NotModified => {
                 self.put_head(304, "", None, &fields);
                 return Ok(());
@@ -62,7 +65,7 @@ impl<'a> Reply<'a, '_> {
             Asked::All => self.send_whole(&fields).await,
             Asked::Impossible => {
                 let range = format!("bytes */{}", chosen.length());
-                answer::put_fault(self.exchange, Cause::Range, &[("Content-Range", &range)]);
+                self.put_fault(Cause::Range, &[("Content-Range", &range)]);
                 Ok(())
             }
             Asked::Parts(ranges) => match &ranges[..] {
@@ -117,6 +120,13 @@ impl<'a> Reply<'a, '_> {
 
     fn content_type(&self) -> &'a str {
         self.own.and_then(|own| own.content_type).unwrap_or(self.asset.content_type)
+    }
+
+    fn put_fault(&mut self, cause: Cause, fields: &[(&str, &str)]) {
+        match self.own {
+            Some(own) => own.put_fault(cause, fields, self.exchange),
+            None => answer::put_fault(self.exchange, cause, fields),
+        }
     }
 
     fn put_head(

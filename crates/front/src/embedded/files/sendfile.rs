@@ -12,7 +12,7 @@ use super::preconditions::Preconditions;
 use super::reply::Reply;
 use crate::embedded::clients::answer;
 use crate::embedded::clients::exchange::{Exchange, HeadWriter, Size, Start};
-use crate::embedded::clients::fault::Fault;
+use crate::embedded::clients::fault::{Cause, Fault};
 
 /// The head of an app that has a file sent.
 pub struct OwnHead<'a> {
@@ -22,8 +22,9 @@ pub struct OwnHead<'a> {
     pub reason: &'a [u8],
     /// Its Content-Type.
     pub content_type: Option<&'a str>,
-    /// Writes its other fields, without those that describe the content.
-    pub put_fields: &'a dyn Fn(&mut HeadWriter<'_>),
+    /// Writes its other fields, without those that describe the content; if it is true, also without
+    /// those that describe the file, as a page is sent in its place.
+    pub put_fields: &'a dyn Fn(&mut HeadWriter<'_>, bool),
 }
 
 impl OwnHead<'_> {
@@ -42,11 +43,34 @@ impl OwnHead<'_> {
         fields: &[(&str, &str)],
         exchange: &mut Exchange<'_>,
     ) {
+        self.put_beside((status, content_type, length), fields, false, exchange);
+    }
+
+    /// Puts the page of a fault in place of the file: what the app says besides (cookies, whom
+    /// browsers let read it) is about the request, whatever became of the file.
+    pub fn put_fault(&self, cause: Cause, fields: &[(&str, &str)], exchange: &mut Exchange<'_>) {
+        exchange.set_cause(cause);
+        let page = answer::fault_page(exchange, cause);
+        let fields = [fields, &[("X-Mfserv-Cause", cause.as_str())]].concat();
+        let of_page = (cause.status(), answer::PAGE, Some(page.len() as u64));
+        self.put_beside(of_page, &fields, true, exchange);
+        if exchange.wants_content() {
+            exchange.put_data(page.as_bytes());
+        }
+    }
+
+    fn put_beside(
+        &self,
+        (status, content_type, length): (u16, &str, Option<u64>),
+        fields: &[(&str, &str)],
+        is_page: bool,
+        exchange: &mut Exchange<'_>,
+    ) {
         let reason =
             if status == self.status { self.reason } else { answer::reason(status).as_bytes() };
         let start = Start { status, reason, size: Size::Known, names_connection: false };
         exchange.put_head(start, |head| {
-            (self.put_fields)(head);
+            (self.put_fields)(head, is_page);
             if !content_type.is_empty() {
                 head.field(b"Content-Type", content_type.as_bytes());
             }

@@ -17,6 +17,7 @@ use crate::embedded::workers::pool::App;
 use crate::embedded::workers::sendfile::Named;
 
 const OUTSIDE: &str = "it is below none of the directories of _sendfile_roots";
+const NO_TEXT: &str = "its path is not UTF-8, and such files are not sent: rename it";
 
 /// Sends the file that an app has named, with the head of its answer. One that it may not name, or
 /// that is not there, is answered with 404, and the error log says which one and why.
@@ -29,7 +30,9 @@ pub async fn send(
 ) -> Result<(), Fault> {
     let Some(sendfile) = &app.spec.sendfile else { return Err(Cause::NotFound.into()) };
     let (head, settings) = (reply.head(), exchange.settings());
-    let put_fields = |to: &mut HeadWriter<'_>| heads::put_fields_beside_file(to, head, settings);
+    let put_fields = |to: &mut HeadWriter<'_>, is_page: bool| {
+        heads::put_fields_beside_file(to, head, settings, is_page);
+    };
     let content_type = {
         let mut fields = head.fields.iter();
         let found = fields.find(|(_, written, _)| written.eq_ignore_ascii_case(b"content-type"));
@@ -44,10 +47,13 @@ pub async fn send(
     };
     let mut why = OUTSIDE;
     for said in spellings(named) {
-        let Some(place) = place(sendfile, named, &said).await? else { continue };
+        let Some(place) = place(sendfile, named, &said).await? else {
+            why = if is_text(named, &said) { why } else { NO_TEXT };
+            continue;
+        };
         match files::send(&place, &own, exchange).await? {
             Ok(()) => return Ok(()),
-            Err(reason) => why = reason,
+            Err(reason) => why = if is_text(named, &said) { reason } else { NO_TEXT },
         }
     }
     let field = if named.is_accel { "X-Accel-Redirect" } else { "X-Sendfile" };
@@ -58,7 +64,14 @@ pub async fn send(
         app.upstream.name
     );
     lane.front.errors.report(&text);
-    Err(Cause::NotFound.into())
+    own.put_fault(Cause::NotFound, &[], exchange);
+    Ok(())
+}
+
+/// True if the path that is looked for is UTF-8.
+fn is_text(named: &Named, said: &[u8]) -> bool {
+    let decoded = percent_decode(said).ok().filter(|_| named.is_accel);
+    std::str::from_utf8(decoded.as_deref().unwrap_or(said)).is_ok()
 }
 
 /// A path on the disk is taken as it is written, and then as others read it: percent-encoded.

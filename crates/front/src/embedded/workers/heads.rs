@@ -216,22 +216,37 @@ pub fn put_fields(head: &mut HeadWriter<'_>, reply: &ResponseHead, settings: &Se
     put_those(head, reply, settings, |_, _| true);
 }
 
-/// The same for an answer whose content is a file: without what describes the content, as the file
-/// is not what the worker has sent.
+/// The same for an answer with other content than the worker has sent: a file that it names, or, with
+/// `is_page`, the word why that is not sent. What describes the content is left out.
 pub fn put_fields_beside_file(
     head: &mut HeadWriter<'_>,
     reply: &ResponseHead,
     settings: &ServerSettings,
+    is_page: bool,
 ) {
     put_those(head, reply, settings, |name, written| {
-        let mut of_content = OF_CONTENT.iter();
-        name != Name::ContentLength && !of_content.any(|one| written.eq_ignore_ascii_case(one))
+        let is_one_of =
+            |names: &[&str]| names.iter().any(|one| written.eq_ignore_ascii_case(one.as_bytes()));
+        name != Name::ContentLength && !is_one_of(&OF_CONTENT) && !(is_page && is_one_of(&OF_FILE))
     });
 }
 
-/// What a front says of a file that it sends.
-const OF_CONTENT: [&[u8]; 5] =
-    [b"Content-Type", b"Content-Range", b"Accept-Ranges", b"ETag", b"Last-Modified"];
+/// What a front says of a file that it sends, and what is true of nothing but the content that the
+/// worker has made: how that is coded, and its digests.
+const OF_CONTENT: [&str; 10] = [
+    "Content-Type",
+    "Content-Range",
+    "Accept-Ranges",
+    "ETag",
+    "Last-Modified",
+    "Content-Encoding",
+    "Content-MD5",
+    "Digest",
+    "Content-Digest",
+    "Repr-Digest",
+];
+/// What a worker says of the file, and not of a page in its place.
+const OF_FILE: [&str; 3] = ["Content-Disposition", "Content-Language", "Content-Location"];
 
 fn put_those(
     head: &mut HeadWriter<'_>,
