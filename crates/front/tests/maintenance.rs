@@ -1,11 +1,14 @@
 //! Apps in maintenance: a page in their place, or requests that wait until it is over.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, mpsc};
 use std::thread::{JoinHandle, spawn};
 
 use mfserv_core::maintenance::{Maintenance, Shut};
 use mfserv_core::route::{Route, RouteTable, Slots, Target};
 
+use crate::pull;
+use crate::pull::puller::pulling;
 use crate::world::*;
 
 /// `p/a` with a worker behind `/a` and files behind `/files`, and `p/b` with a worker behind `/b`.
@@ -174,4 +177,119 @@ fn requests_that_wait_for_an_app_that_is_removed_are_told_so() {
     without.upstreams.remove("p/a");
     front.daemon.publish(2, without, &[]);
     assert_eq!(client.join().unwrap(), (503, "removed".into()));
+}
+
+fn in_flight(front: &mut Front) -> u64 {
+    front.daemon.stats().upstreams["p/a"].in_flight.values().sum()
+}
+
+/// The first request is at a worker when its app goes into maintenance, and five wait for that worker.
+/// It is told to answer; `count` says how many requests it has had.
+fn none_comes_after_the_running_one(
+    front: &mut Front,
+    (worker, tables): (&Worker, [RouteTable; 2]),
+    tell: &dyn Fn(),
+    count: &dyn Fn() -> usize,
+) {
+    let before = count();
+    let mut running = Client::connect(front.address);
+    running.send("GET /a/hold HTTP/1.1\r\nHost: h\r\n\r\n");
+    until("a worker has it", || count() == before + 1);
+    let clients: Vec<_> = (0..5).map(|_| asking(front)).collect();
+    until("five wait", || waiting(front) == 5);
+    let [closed, open] = tables;
+    front.daemon.publish(2, closed, &[worker]);
+    tell();
+    assert_eq!(running.receive().unwrap().status, 200);
+    until("the worker has nothing", || in_flight(front) == 0);
+    assert_eq!((waiting(front), count()), (5, before + 1), "they wait for the end of it");
+    front.daemon.publish(3, open, &[worker]);
+    for client in clients {
+        assert_eq!(client.join().unwrap(), (200, String::new()));
+    }
+    assert_eq!((waiting(front), count()), (0, before + 6));
+}
+
+#[test]
+fn requests_that_wait_for_a_worker_do_not_reach_it_once_its_app_is_in_maintenance() {
+    let world = World::new();
+    let (tell, told) = mpsc::channel();
+    let told = Mutex::new(told);
+    let worker = Worker::start(&world, 1, move |stream, got| {
+        if got.target().contains("hold") {
+            told.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        }
+        say(stream, "ok")
+    });
+    let mut front = world.serving(apps(&world), &[&worker]);
+    let tables = [holding(&world), apps(&world)];
+    let tell = || tell.send(()).unwrap();
+    none_comes_after_the_running_one(&mut front, (&worker, tables), &tell, &|| worker.count());
+}
+
+#[test]
+fn requests_in_the_queue_that_workers_pull_from_are_taken_back_in_maintenance() {
+    let world = World::new();
+    let (puller, tell) = pull::holding(&world, 1);
+    let mut front = world.serving(pulling(), &[&puller.worker]);
+    puller.is_linked(&front);
+    let mut closed = pulling();
+    closed.upstreams.get_mut("p/a").unwrap().maintenance = Some(Maintenance::Hold);
+    let tell = || tell.send(()).unwrap();
+    let count = || puller.count();
+    let both = (&puller.worker, [closed, pulling()]);
+    none_comes_after_the_running_one(&mut front, both, &tell, &count);
+}
+
+#[test]
+fn requests_that_wait_for_the_end_of_maintenance_get_its_page_when_it_has_one() {
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut front = world.serving(holding(&world), &[&worker]);
+    let address = front.address;
+    let client = spawn(move || get(address, "/a"));
+    until("it waits", || waiting(&mut front) == 1);
+    let page = world.path("page.html");
+    std::fs::write(&page, "<h1>Back at noon</h1>").unwrap();
+    front.daemon.publish(2, shut(&world, Some(page)), &[&worker]);
+    let answer = client.join().unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (503, "<h1>Back at noon</h1>"));
+    assert_eq!(worker.count(), 0);
+}
+
+#[test]
+fn requests_that_wait_for_the_end_of_maintenance_are_answered_when_the_node_stops() {
+    let world = World::new();
+    let worker = Worker::saying(&world, 1, "ok");
+    let mut table = holding(&world);
+    table.upstreams.get_mut("p/a").unwrap().queue_timeout_ms = NEVER_MS;
+    let mut front = world.serving(table.clone(), &[&worker]);
+    let address = front.address;
+    let client = spawn(move || get(address, "/a"));
+    until("it waits", || waiting(&mut front) == 1);
+    table.server.stopping = true;
+    front.daemon.publish(2, table, &[&worker]);
+    let answer = client.join().unwrap();
+    assert_eq!(answer.field("x-mfserv-cause"), ["maintenance"]);
+    assert_eq!((answer.status, answer.field("retry-after")), (503, vec!["30".into()]));
+}
+
+#[test]
+fn bodies_are_not_read_while_their_requests_wait_for_the_end_of_maintenance() {
+    let world = World::new();
+    let worker = Worker::start(&world, 1, |stream, got| say(stream, &got.body.len().to_string()));
+    let mut front = world.serving(holding(&world), &[&worker]);
+    let mut client = Client::connect(front.address);
+    client.send("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nabc");
+    // It would not, if its body had to be here first.
+    until("it waits", || waiting(&mut front) == 1);
+    front.daemon.publish(2, apps(&world), &[&worker]);
+    client.send("def");
+    assert_eq!(client.receive().unwrap().text(), "6");
+    front.daemon.publish(3, holding(&world), &[&worker]);
+    let mut client = Client::connect(front.address);
+    client.send("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nabc");
+    until("it waits", || waiting(&mut front) == 1);
+    front.daemon.publish(4, shut(&world, None), &[&worker]);
+    assert_eq!(client.receive().unwrap().status, 503, "without the rest of its body");
 }

@@ -266,10 +266,21 @@ async fn from_worker(
     lane.begin_trace(exchange);
     let (pool, stripped) = (&lane.front.pool, stripped(route, exchange));
     let to = Destination { app, pool, lane: lane.number, mapped, stripped };
-    match forward::run(exchange, reply, to, lane.begin_under_way()).await? {
-        Some(named) => sendfile::send(lane, exchange, reply, app, &named).await,
-        None => Ok(()),
+    match forward::run(exchange, reply, to, lane.begin_under_way()).await {
+        Ok(Some(named)) => sendfile::send(lane, exchange, reply, app, &named).await,
+        Ok(None) => Ok(()),
+        Err(Fault::Answer(Cause::Maintenance)) => shut(lane, exchange, mapped.path).await,
+        Err(fault) => Err(fault),
     }
+}
+
+/// A request has waited, and its app is in maintenance: with the page that may have come meanwhile.
+async fn shut(lane: &Lane, exchange: &mut Exchange<'_>, path: &str) -> Result<(), Fault> {
+    let table = lane.table();
+    let site = table.as_ref().map(|in_force| in_force.matcher.site(exchange.request().host()));
+    let hit = site.and_then(|site| site.paths.find(path));
+    let page = hit.and_then(|hit| hit.rule.route.maintenance.as_ref()?.page.as_deref());
+    files::page_of(Cause::Maintenance, page, exchange).await
 }
 
 /// Why a request is refused that names a host of no app, if the settings want that.

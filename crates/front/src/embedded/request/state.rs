@@ -236,21 +236,26 @@ impl Front {
             app.upstream.set_spec(&app.spec);
             admitted(name).iter().for_each(|peer| app.upstream.admit(peer));
         }
-        let fitted = self.fit(&server);
+        let (fitted, stopping) = (self.fit(&server), server.stopping);
         let next = InForce { generation, server, fitted, not_found_page, matcher, trust };
-        *lock(&self.in_force) = Some(Arc::new(next));
-        self.version.fetch_add(1, Ordering::Release);
+        self.put_in_force(next);
         if base.is_none() {
             apps.remove_all_but(&renewed);
         }
         for (plugin, members) in renewed {
             apps.replace(&plugin, members, admitted);
         }
+        apps.end_holds_if(stopping);
         drop(apps);
         // This may be the last use of a large table; its memory is freed outside the lock.
         drop(before);
         self.pool.report();
         Ok(())
+    }
+
+    fn put_in_force(&self, next: InForce) {
+        *lock(&self.in_force) = Some(Arc::new(next));
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// The gauge of a new lane.

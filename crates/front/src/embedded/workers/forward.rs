@@ -2,21 +2,18 @@
 //! tried again when a worker goes away in the middle of that.
 
 mod attempt;
+mod place;
 mod pull;
 mod tries;
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use mfserv_core::maintenance::Maintenance;
-use mfserv_core::peers::Shape;
 use mfserv_core::route::Affinity;
 use mfserv_core::tls::ClientCertificates;
 use mfserv_core::wire::front::TroubleCause;
-use tokio::time::Instant;
 
 use self::pull::NotTaken;
 use self::tries::Tries;
@@ -25,7 +22,7 @@ use super::failure::Failure;
 use super::heads::{self, Forwarded};
 use super::sendfile::{Named, Sending};
 use super::upload::Upload;
-use super::upstream::{Client, Link, NoLink, Peer, Place, Slot, Speaks, Taken};
+use super::upstream::{Client, Link, NoLink, Peer, Place, Slot, Speaks};
 use super::{fastcgi, relay, tunnel};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
@@ -48,6 +45,8 @@ pub async fn run(
     to: Destination<'_>,
     under_way: impl Sized,
 ) -> Result<Option<Named>, Fault> {
+    // First: a body takes up room, and its client may be told to come again without it.
+    place::pass_gate(exchange, &to, false).await?;
     let room = (&to.pool.spooled, &to.app.upstream.descriptors);
     let received = Upload::receive(exchange, to.app.spec.is_finite(), room).await;
     let mut upload = received.inspect_err(|fault| {
@@ -232,96 +231,6 @@ impl Forwarding<'_, '_> {
             }
         }
         Ok(())
-    }
-
-    /// A worker or the queue, at once or when it is this request's turn.
-    async fn place(&mut self, last: NoLink) -> Result<Place, Fault> {
-        while let Some(maintenance) = self.to.app.upstream.gate.maintenance() {
-            self.wait_for_end_of(maintenance).await?;
-        }
-        let upstream = &self.to.app.upstream;
-        let sent_away = || upstream.rests_s().map_or(Cause::Removed, Cause::Crashing);
-        if let Some(seconds) = upstream.rests_s() {
-            return Err(Cause::Crashing(seconds).into());
-        }
-        let request = self.exchange.request();
-        let shape = Shape::new(request.method(), request.path());
-        let client =
-            Client::of(self.to.app.spec.affinity.as_ref(), request, self.exchange.address_text());
-        let asks = (shape, &client);
-        let mut waiting = match upstream.take(self.to.lane, self.tries.avoid.as_ref(), asks) {
-            Taken::Now(place) => return Ok(place),
-            Taken::Waiting(waiting) => waiting,
-            Taken::Full => return Err(Cause::QueueFull.into()),
-            Taken::Removed => return Err(Cause::Removed.into()),
-        };
-        let wait = Duration::from_millis(self.to.app.spec.queue_timeout_ms);
-        let exchange = &mut *self.exchange;
-        let since = Instant::now();
-        let slow_wait = Duration::from_millis(self.to.app.spec.slow_lane_wait_ms);
-        let first = *self.tries.waits_since.get_or_insert(since);
-        let deadline = first + wait;
-        let mut hasten_at = match waiting.is_sticky() {
-            true => Some(first + wait / 2),
-            false => waiting.is_slow().then(|| deadline.min(first + slow_wait)),
-        };
-        let turn = poll_fn(|cx| {
-            // First: the slot that it gives may be all that is missed at the deadline.
-            if hasten_at.is_some_and(|at| exchange.has_passed(cx, at)) {
-                hasten_at = None;
-                match waiting.is_sticky() {
-                    true => waiting.loosen(),
-                    false => waiting.hasten(),
-                }
-            }
-            if let Poll::Ready(turn) = Pin::new(&mut waiting).poll(cx) {
-                return Poll::Ready(turn.ok_or_else(|| sent_away().into()));
-            }
-            if exchange.client_has_gone(cx) && !exchange.settings().ignore_client_abort {
-                return Poll::Ready(Err(Fault::Gone));
-            }
-            if hasten_at.is_none() && exchange.has_passed(cx, deadline) {
-                let cause = match last {
-                    last if last.is_refusal() => Cause::Worker(TroubleCause::Refused),
-                    _ if upstream.has_admitted() => Cause::QueueTimeout,
-                    _ => Cause::NoWorker,
-                };
-                return Poll::Ready(Err(cause.into()));
-            }
-            Poll::Pending
-        })
-        .await;
-        self.exchange.add_wait(since.elapsed());
-        turn
-    }
-
-    /// A request to an app in maintenance waits, as long as it would wait for a worker, or is refused.
-    async fn wait_for_end_of(&mut self, maintenance: Maintenance) -> Result<(), Fault> {
-        let spec = &self.to.app.spec;
-        let held = match maintenance {
-            Maintenance::Hold => self.to.app.upstream.gate.wait(spec.queue_max),
-            Maintenance::Shut => return Err(Cause::Maintenance.into()),
-        };
-        let mut held = held.ok_or(Cause::QueueFull)?;
-        let since = Instant::now();
-        let wait = Duration::from_millis(spec.queue_timeout_ms);
-        let deadline = *self.tries.waits_since.get_or_insert(since) + wait;
-        let exchange = &mut *self.exchange;
-        let end = poll_fn(|cx| {
-            if held.may_go(cx) {
-                return Poll::Ready(Ok(()));
-            }
-            if exchange.client_has_gone(cx) && !exchange.settings().ignore_client_abort {
-                return Poll::Ready(Err(Fault::Gone));
-            }
-            match exchange.has_passed(cx, deadline) {
-                true => Poll::Ready(Err(Cause::Maintenance.into())),
-                false => Poll::Pending,
-            }
-        })
-        .await;
-        self.exchange.add_wait(since.elapsed());
-        end
     }
 
     fn no_link(&self, slot: &Slot, why: NoLink, last: NoLink) {

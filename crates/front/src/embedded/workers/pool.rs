@@ -299,9 +299,17 @@ impl Apps {
         gone.iter().for_each(|name| self.remove(name));
         for (name, app) in members {
             app.upstream.keep_only(admitted(&name));
+            // The table is in force: who is sent away finds what is answered now.
+            app.upstream.set_maintenance(app.spec.maintenance);
             self.current.insert(name, app.upstream);
         }
         self.leaving.retain(|upstream| !upstream.is_empty());
+    }
+
+    /// While the node stops, nobody waits for the end of maintenance: those requests are answered.
+    pub fn end_holds_if(&self, stopping: bool) {
+        let all = self.current.values().filter(|_| stopping);
+        all.for_each(|upstream| upstream.end_hold());
     }
 
     fn remove(&mut self, name: &str) {

@@ -148,6 +148,8 @@ pub enum Taken {
     Full,
     /// The app has been removed.
     Removed,
+    /// The app is in maintenance.
+    Away,
 }
 
 /// A place in the queue; left when dropped.
@@ -191,7 +193,7 @@ impl Upstream {
             absorbed: Budget::default(),
             answers: Budget::default(),
             descriptors,
-            gate: Gate::default(),
+            gate: Gate::new(spec.maintenance),
             backing_off: AtomicU64::new(0),
             said_full: Mutex::default(),
             inner: Mutex::new(inner),
@@ -212,7 +214,6 @@ impl Upstream {
 
     /// Takes over the policy of a new table.
     pub fn set_spec(&self, spec: &UpstreamSpec) {
-        self.gate.set(spec.maintenance);
         let mut inner = lock(&self.inner);
         inner.removed = false;
         inner.slots = spec.slots;
@@ -291,6 +292,11 @@ impl Upstream {
         inner.send_away();
         drop(inner);
         self.gate.set(None);
+    }
+
+    /// True if the app has been removed.
+    pub fn is_removed(&self) -> bool {
+        lock(&self.inner).removed
     }
 
     /// True while a worker, draining or not, is still in use.

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::Context;
 
 use mfserv_core::maintenance::Maintenance;
+use mfserv_platform::sync::lock;
 
+use super::Upstream;
 use crate::embedded::io::signal::{Signal, Subscription};
 
 const OPEN: u8 = 0;
@@ -21,7 +23,35 @@ pub struct Gate {
     waiting: AtomicU64,
 }
 
+impl Upstream {
+    /// Its app is in maintenance, or not any more. Requests that no worker has begun with come back to
+    /// the gate: when this returns, workers get none.
+    pub fn set_maintenance(&self, maintenance: Option<Maintenance>) {
+        // First: whoever asks for a slot after this is sent to the gate.
+        self.gate.set(maintenance);
+        if maintenance.is_some() {
+            let mut inner = lock(&self.inner);
+            inner.send_away();
+            inner.empty_queue();
+        }
+    }
+
+    /// The node is stopping: nobody waits for the end of maintenance.
+    pub fn end_hold(&self) {
+        if self.gate.maintenance() == Some(Maintenance::Hold) {
+            self.set_maintenance(Some(Maintenance::Shut));
+        }
+    }
+}
+
 impl Gate {
+    /// The gate of an app that is in maintenance, or not.
+    pub fn new(maintenance: Option<Maintenance>) -> Self {
+        let gate = Self::default();
+        gate.set(maintenance);
+        gate
+    }
+
     /// In maintenance, or not any more.
     pub fn set(&self, maintenance: Option<Maintenance>) {
         let state = match maintenance {

@@ -188,6 +188,12 @@ impl Inner {
         self.release_abandoned(released);
     }
 
+    /// No request of the queue begins any more; what stood in it is told so.
+    pub(super) fn empty_queue(&mut self) {
+        let released = self.queue.as_ref().map(|queue| queue.empty());
+        self.release_abandoned(released.unwrap_or_default());
+    }
+
     fn release_abandoned(&mut self, released: Released) {
         for (asked, held) in released {
             if let Some(held) = held {

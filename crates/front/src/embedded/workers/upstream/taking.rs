@@ -21,6 +21,10 @@ impl Upstream {
         if inner.removed {
             return Taken::Removed;
         }
+        // Under the lock: it is sent away, or has its place before those who wait are.
+        if self.gate.maintenance().is_some() {
+            return Taken::Away;
+        }
         for (_, peer) in inner.take_unlinked() {
             tokio::task::spawn_local(self.clone().keep_link(peer));
         }

@@ -3,21 +3,26 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use mfserv_core::peers::{HandedOver, Pace, QUEUE, Ticket};
 use mfserv_platform::sync::lock;
 
-use super::{Inner, Place, SlotEnd, Waiting};
+use super::{Inner, Peer, Place, SlotEnd, Waiting};
 
-/// Ready with the slot when it is this request's turn; with `None` if the app was removed,
-/// or if all its workers wait for their next start.
+/// Ready with the slot when it is this request's turn; with `None` if the app was removed or is in
+/// maintenance, or if all its workers wait for their next start.
 impl Future for Waiting {
     type Output = Option<Place>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Place>> {
         let called = std::task::ready!(Pin::new(&mut self.call).poll(cx));
         self.called = true;
+        if self.upstream.gate.maintenance().is_some() {
+            called.into_iter().for_each(|peer| self.give_back(peer));
+            return Poll::Ready(None);
+        }
         Poll::Ready(called.ok().and_then(|peer| {
             let key = peer.map_or(QUEUE, |peer| peer.key);
             let (mut inner, asked) = (lock(&self.upstream.inner), self.asked.clone());
@@ -38,6 +43,15 @@ impl Waiting {
         let handed = inner.roster.hasten(self.ticket);
         inner.deliver(handed);
     }
+
+    /// Gives back a slot of this worker, or one of the queue, that was not used.
+    fn give_back(&self, peer: Option<Arc<Peer>>) {
+        let end = SlotEnd { is_over: true, ..SlotEnd::default() };
+        match peer {
+            Some(peer) => self.upstream.release(&peer, &self.asked, None, end),
+            None => self.upstream.release_turn(&self.asked),
+        }
+    }
 }
 
 impl Drop for Waiting {
@@ -50,13 +64,8 @@ impl Drop for Waiting {
         inner.roster.give_up(self.ticket);
         drop(inner);
         // The slot was handed over, and the request has gone: the next one gets it.
-        match self.call.try_recv() {
-            Ok(Some(peer)) => {
-                let end = SlotEnd { is_over: true, ..SlotEnd::default() };
-                self.upstream.release(&peer, &self.asked, None, end);
-            }
-            Ok(None) => self.upstream.release_turn(&self.asked),
-            Err(_) => {}
+        if let Ok(peer) = self.call.try_recv() {
+            self.give_back(peer);
         }
     }
 }

@@ -101,13 +101,19 @@ impl Queue {
                 given_up.push(*id);
             }
         }
+        self.lose(state, &given_up, released);
+    }
+
+    /// These requests were given up. They are lost once it is known that no worker has begun with
+    /// them.
+    fn lose(&self, state: &mut State, given_up: &[u64], released: &mut Released) {
         // A worker that had begun with one of them before is seen to have it now, or has finished
         // it: then its answer is among those that it has sent until now.
-        let running = if given_up.is_empty() { running } else { self.running(state) };
+        let running = if given_up.is_empty() { Vec::new() } else { self.running(state) };
         let lines = state.lines.iter().filter(|(_, line)| !line.has_ended);
         let finished: Vec<_> = lines.map(|(at, _)| (*at, self.page.finished(*at))).collect();
-        for id in given_up.into_iter().filter(|id| !running.contains(id)) {
-            if let Some(request) = state.requests.get_mut(&id) {
+        for id in given_up.iter().filter(|id| !running.contains(id)) {
+            if let Some(request) = state.requests.get_mut(id) {
                 request.must_read = Some(finished.clone());
             }
         }
@@ -115,7 +121,7 @@ impl Queue {
         let is_read = |(at, finished): &(usize, u64)| {
             lines.get(at).is_none_or(|line| line.has_ended || line.answered >= *finished)
         };
-        let doubtful = state.requests.range(..in_queue).filter_map(|(id, request)| {
+        let doubtful = state.requests.iter().filter_map(|(id, request)| {
             let is_lost = request.must_read.as_ref()?.iter().all(is_read);
             is_lost.then_some(*id)
         });
@@ -143,9 +149,24 @@ impl Queue {
 
     /// Where nobody is left to receive what is in the queue, it is lost.
     pub(super) fn take_back(&self, state: &mut State, released: &mut Released) {
-        if state.lines.values().any(|line| line.pulls) {
-            return;
+        if !state.lines.values().any(|line| line.pulls) {
+            self.drain(state, released);
         }
+    }
+
+    /// No request begins any more; returns what nobody waits for of those that have not.
+    pub fn empty(&self) -> Released {
+        let (mut state, mut released) = (self.state(), Released::new());
+        self.drain(&mut state, &mut released);
+        // What is left, workers have received: they may be about to begin with it.
+        let left: Vec<u64> = state.requests.keys().copied().collect();
+        left.iter().for_each(|id| self.page.give_up(*id));
+        self.lose(&mut state, &left, &mut released);
+        released
+    }
+
+    /// What is in the queue, and nobody has received, is lost.
+    fn drain(&self, state: &mut State, released: &mut Released) {
         let mut lost = Vec::new();
         let mut space = vec![0; MESSAGE_MAX];
         while let Ok(Received::Message(message, _)) =

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::answers::Loan;
 use crate::embedded::workers::failure::Failure;
-use crate::embedded::workers::upstream::Peer;
 use crate::embedded::workers::upstream::asking::Asked;
+use crate::embedded::workers::upstream::{Gate, Peer};
 
 /// The queue of an app, and the page of those who pull from it.
 #[derive(Debug)]
@@ -193,11 +193,17 @@ impl Queue {
     }
 
     /// Puts a request among those to be sent; the caller sees to it that [`Queue::flush`] is called
-    /// soon if it is the first of them. `None` if nobody pulls any more.
-    pub(super) fn put(&self, kind: MessageKind, request: &[u8]) -> Option<(Sent, bool)> {
+    /// soon if it is the first of them. `None` if nobody pulls any more, or the gate is not open.
+    pub(super) fn put(
+        &self,
+        kind: MessageKind,
+        request: &[u8],
+        gate: &Gate,
+    ) -> Option<(Sent, bool)> {
         let (tell, answer) = oneshot::channel();
         let mut state = self.state();
-        if !state.lines.values().any(|line| line.pulls) {
+        // The gate under the lock: what comes in before it is closed is taken back then.
+        if gate.maintenance().is_some() || !state.lines.values().any(|line| line.pulls) {
             return None;
         }
         let id = state.last_id + 1;

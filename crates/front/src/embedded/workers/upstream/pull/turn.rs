@@ -34,10 +34,12 @@ impl Turn {
     }
 
     /// Sends the request into the queue; without a text its turn, for which it is sent later.
-    /// False if nobody pulls any more.
+    /// False if nobody pulls any more, or the app is in maintenance.
     pub fn send(&mut self, text: Option<&[u8]>) -> bool {
         let kind = if text.is_some() { MessageKind::Request } else { MessageKind::Turn };
-        let Some((sent, is_first)) = self.queue.put(kind, text.unwrap_or_default()) else {
+        let Some((sent, is_first)) =
+            self.queue.put(kind, text.unwrap_or_default(), &self.upstream.gate)
+        else {
             return false;
         };
         self.sent = Some(sent);
