@@ -1,13 +1,19 @@
 //! The sources that the `build` script of an app reads, and which of them have changed: all files
-//! of its directory but what git ignores, what tools keep there, packages, and what builds make.
+//! of its directory but what git ignores, what tools keep there, packages, what builds make, and
+//! what the app writes.
+
+mod causes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
+use std::hash::{DefaultHasher, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ignore::WalkBuilder;
+
+pub use causes::{Causes, QUIET};
 
 use crate::leftovers::{Leftover, Leftovers};
 
@@ -24,11 +30,48 @@ const MADE: &[&str] = &[
     ".angular",
     ".docusaurus",
 ];
-/// The same, at the top only: below it, these are names of sources, too.
-const MADE_AT_TOP: &[&str] = &["build", "out", "_site", "coverage"];
+/// The same, at the top only: below it, these are names of sources, too. The last ones have what
+/// apps write while they run.
+const MADE_AT_TOP: &[&str] =
+    &["build", "out", "_site", "coverage", "log", "logs", "tmp", "uploads"];
+/// Files that apps write while they run, by the end of their names.
+const WRITTEN: &[&str] = &[
+    ".log",
+    ".pid",
+    ".db",
+    ".sqlite",
+    ".sqlite3",
+    "-wal",
+    "-shm",
+    ".db-journal",
+    ".sqlite-journal",
+    ".sqlite3-journal",
+];
+/// The content of larger files is not compared…
+const LARGEST: u64 = 1024 * 1024;
+/// …nor that of more than this in one look.
+const MOST: u64 = 64 * 1024 * 1024;
 
 /// The identity of a file's content.
 type Stamp = (i64, i64, u64, u64);
+
+/// A file at the last look.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    stamp: Stamp,
+    /// A sum of its content, if that is small enough.
+    content: Option<u64>,
+}
+
+/// What has happened to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    New,
+    Content,
+    /// It was written, and has the same content.
+    Written,
+    Gone,
+}
 
 /// The sources in a directory, as they were at the last look.
 #[derive(Debug)]
@@ -37,9 +80,12 @@ pub struct Sources {
     /// The directory that is served, below it.
     served: Option<String>,
     leftovers: Arc<Leftovers>,
-    seen: BTreeMap<PathBuf, Stamp>,
-    /// Files that have changed during a build: the build may write them.
-    doubtful: BTreeSet<PathBuf>,
+    seen: BTreeMap<PathBuf, Seen>,
+    /// Files that the last build has written, surely: they came into being during it, or had the
+    /// same content after it.
+    made: BTreeSet<PathBuf>,
+    /// Files that came into being during a build.
+    born: BTreeSet<PathBuf>,
 }
 
 impl Sources {
@@ -50,7 +96,8 @@ impl Sources {
             served: served.map(str::to_owned),
             leftovers: Arc::new(Leftovers::new()),
             seen: BTreeMap::new(),
-            doubtful: BTreeSet::new(),
+            made: BTreeSet::new(),
+            born: BTreeSet::new(),
         };
         sources.seen = sources.scan();
         sources
@@ -59,25 +106,66 @@ impl Sources {
     /// The files that have changed, come or gone since the last look, below the directory. Nothing
     /// if the directory itself is gone.
     pub fn changed(&mut self) -> Vec<PathBuf> {
+        let changed = self.look();
+        for (file, _) in &changed {
+            // Between builds it is not a build that writes.
+            self.made.remove(file);
+            self.born.remove(file);
+        }
+        changed.into_iter().map(|(file, _)| self.below(&file)).collect()
+    }
+
+    /// The same after a build, without what the build has made. `has_built`: it has gone well.
+    pub fn changed_meanwhile(&mut self, has_built: bool) -> Vec<PathBuf> {
+        let mut made = BTreeSet::new();
+        let mut causes = Vec::new();
+        for (file, change) in self.look() {
+            let is_known = self.made.contains(&file);
+            match change {
+                Change::New => {
+                    self.born.insert(file.clone());
+                    made.insert(file);
+                }
+                Change::Written => drop(made.insert(file)),
+                Change::Content if is_known => drop(made.insert(file)),
+                Change::Gone if is_known || self.born.contains(&file) => {}
+                Change::Content | Change::Gone => causes.push(self.below(&file)),
+            }
+        }
+        match has_built {
+            true => self.made = made,
+            // It may have ended before it has written all.
+            false => self.made.extend(made),
+        }
+        causes
+    }
+
+    fn below(&self, file: &Path) -> PathBuf {
+        file.strip_prefix(&self.dir).unwrap_or(file).to_owned()
+    }
+
+    fn look(&mut self) -> Vec<(PathBuf, Change)> {
         if !self.dir.is_dir() {
             return Vec::new();
         }
         let now = self.scan();
         let before = std::mem::replace(&mut self.seen, now);
-        let changed = self.seen.iter().filter(|(file, stamp)| before.get(*file) != Some(*stamp));
+        let changed = self.seen.iter().filter_map(|(file, seen)| {
+            let change = match before.get(file) {
+                None => Change::New,
+                Some(was) if was.stamp == seen.stamp => return None,
+                Some(was) if seen.content.is_some() && was.content == seen.content => {
+                    Change::Written
+                }
+                Some(_) => Change::Content,
+            };
+            Some((file.clone(), change))
+        });
         let gone = before.keys().filter(|file| !self.seen.contains_key(*file));
-        let all = changed.map(|(file, _)| file).chain(gone);
-        all.map(|file| file.strip_prefix(&self.dir).unwrap_or(file).to_owned()).collect()
+        changed.chain(gone.map(|file| (file.clone(), Change::Gone))).collect()
     }
 
-    /// The same after a build: a file that has changed during an earlier one, too, is written by
-    /// builds, and no reason for another one.
-    pub fn changed_meanwhile(&mut self) -> Vec<PathBuf> {
-        let changed = self.changed();
-        changed.into_iter().filter(|file| self.doubtful.insert(file.clone())).collect()
-    }
-
-    fn scan(&self) -> BTreeMap<PathBuf, Stamp> {
+    fn scan(&self) -> BTreeMap<PathBuf, Seen> {
         let (dir, served) = (self.dir.clone(), self.served.clone());
         let leftovers = self.leftovers.clone();
         let walk = WalkBuilder::new(&self.dir)
@@ -95,12 +183,29 @@ impl Sources {
         let top = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let settings = top.filter(|one| one.file_name().to_string_lossy().starts_with(".env"));
         let files = files.chain(settings.map(|one| one.path()));
-        let stamped = files.filter_map(|file| {
+        let mut left = MOST;
+        let seen = files.filter_map(|file| {
             let about = std::fs::metadata(&file).ok().filter(Metadata::is_file)?;
-            Some((file, (about.mtime(), about.mtime_nsec(), about.size(), about.ino())))
+            let stamp = (about.mtime(), about.mtime_nsec(), about.size(), about.ino());
+            let content = match self.seen.get(&file) {
+                Some(was) if was.stamp == stamp => was.content,
+                _ => sum(&file, about.size(), &mut left),
+            };
+            Some((file, Seen { stamp, content }))
         });
-        stamped.collect()
+        seen.collect()
     }
+}
+
+/// A sum of a file's content, as long as there is something left of what may be read.
+fn sum(file: &Path, size: u64, left: &mut u64) -> Option<u64> {
+    if size > LARGEST {
+        return None;
+    }
+    *left = left.checked_sub(size)?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&std::fs::read(file).ok()?);
+    Some(hasher.finish())
 }
 
 fn is_source(
@@ -116,7 +221,8 @@ fn is_source(
         let kind = leftovers.is(dir, below, is_dir);
         matches!(kind, Some(Leftover::Environment | Leftover::Tool))
     };
-    below.is_empty() || !(is_dir && made || of_a_tool())
+    let is_written = || !is_dir && WRITTEN.iter().any(|ending| name.ends_with(ending));
+    below.is_empty() || !(is_dir && made || of_a_tool() || is_written())
 }
 
 #[cfg(test)]
@@ -144,6 +250,7 @@ mod tests {
             "src/build/b.ts",
             "package.json",
             "assets/x.css",
+            "src/log/index.ts",
         ];
         let others = [
             "node_modules/x/index.js",
@@ -158,6 +265,11 @@ mod tests {
             "env/lib/x.py",
             ".vscode/settings.json",
             ".next/x",
+            "server.log",
+            "data/app.sqlite3-wal",
+            "app.db",
+            "logs/today.txt",
+            "uploads/cat.png",
         ];
         edited.iter().chain(&others).for_each(|file| write(&dir, file, "1"));
         let mut wanted: Vec<PathBuf> = edited.iter().map(PathBuf::from).collect();
@@ -169,16 +281,57 @@ mod tests {
         assert_eq!(sources.changed(), ["index.html", "src/a.ts"].map(PathBuf::from));
     }
 
-    #[test]
-    fn a_file_that_builds_write_is_built_once_more_and_an_edit_between_builds_always_counts() {
+    fn sources_with(files: &[&str]) -> (tempfile::TempDir, PathBuf, Sources) {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().canonicalize().unwrap();
-        let mut sources = Sources::of(&dir, None);
-        write(&dir, "version.ts", "1");
-        assert_eq!(sources.changed_meanwhile(), [PathBuf::from("version.ts")]);
-        write(&dir, "version.ts", "22");
-        assert_eq!(sources.changed_meanwhile(), [] as [PathBuf; 0]);
-        write(&dir, "version.ts", "333");
-        assert_eq!(sources.changed(), [PathBuf::from("version.ts")]);
+        files.iter().for_each(|file| write(&dir, file, "1"));
+        let sources = Sources::of(&dir, None);
+        (folder, dir, sources)
+    }
+
+    const NOTHING: [PathBuf; 0] = [];
+
+    #[test]
+    fn what_is_saved_during_a_build_counts_each_time() {
+        let (_folder, dir, mut sources) = sources_with(&["server.src.js"]);
+        for text in ["22", "333", "4444"] {
+            write(&dir, "server.src.js", text);
+            assert_eq!(sources.changed_meanwhile(true), [PathBuf::from("server.src.js")]);
+        }
+        std::fs::remove_file(dir.join("server.src.js")).unwrap();
+        assert_eq!(sources.changed_meanwhile(true), [PathBuf::from("server.src.js")]);
+    }
+
+    #[test]
+    fn what_a_build_writes_with_the_same_content_counts_neither_then_nor_in_the_next_build() {
+        let (_folder, dir, mut sources) = sources_with(&["lib/a.js"]);
+        let again = |text: &str| {
+            std::fs::remove_file(dir.join("lib/a.js")).unwrap();
+            write(&dir, "lib/a.js", text);
+        };
+        again("1");
+        assert_eq!(sources.changed_meanwhile(true), NOTHING);
+        again("2");
+        assert_eq!(sources.changed_meanwhile(true), NOTHING);
+        assert_eq!(sources.changed_meanwhile(true), NOTHING, "a build that writes nothing");
+        again("3");
+        assert_eq!(sources.changed_meanwhile(true), [PathBuf::from("lib/a.js")], "forgotten");
+        again("4");
+        assert_eq!(sources.changed(), [PathBuf::from("lib/a.js")], "an edit");
+    }
+
+    #[test]
+    fn what_comes_into_being_during_builds_under_new_names_is_theirs_until_it_is_edited() {
+        let (_folder, dir, mut sources) = sources_with(&["a.js"]);
+        write(&dir, "lib/chunk-1.js", "1");
+        assert_eq!(sources.changed_meanwhile(true), NOTHING);
+        assert_eq!(sources.changed_meanwhile(true), NOTHING);
+        std::fs::remove_file(dir.join("lib/chunk-1.js")).unwrap();
+        write(&dir, "lib/chunk-2.js", "1");
+        assert_eq!(sources.changed_meanwhile(true), NOTHING);
+        write(&dir, "lib/chunk-2.js", "edited");
+        assert_eq!(sources.changed(), [PathBuf::from("lib/chunk-2.js")]);
+        write(&dir, "lib/chunk-2.js", "edited again");
+        assert_eq!(sources.changed_meanwhile(true), [PathBuf::from("lib/chunk-2.js")]);
     }
 }

@@ -111,3 +111,99 @@ fn templates_styles_and_pages_of_a_site_are_served_as_they_are_saved() {
     session.interrupt();
     node.stop();
 }
+
+/// Its build says that it has begun, reads the source, and waits as long as `hold` is there. The
+/// server writes into its own directory when it starts.
+const BUILD: &str = r#"const fs = require("fs");
+const text = fs.readFileSync("server.src.js");
+fs.appendFileSync("../begun", "x");
+while (fs.existsSync("../hold")) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+fs.mkdirSync("dist", { recursive: true });
+fs.mkdirSync("lib", { recursive: true });
+fs.writeFileSync(`lib/chunk-${Date.now()}.js`, "");
+fs.writeFileSync("dist/server.js", text);
+"#;
+const SERVER: &str = r#"require("fs").appendFileSync("server.log", "started\n");
+if (process.env.WRITES) require("fs").appendFileSync("visits.txt", "started\n");
+require("http").createServer((_, answer) => answer.end("one")).listen(process.env.PORT);
+"#;
+
+fn slow(node: &mfserv_testkit::Node) -> std::path::PathBuf {
+    let dir = node.path("apps/slow");
+    std::fs::create_dir_all(&dir).unwrap();
+    let package = r#"{"name": "slow", "scripts": {"build": "node build.js", "start": "node dist/server.js"}}"#;
+    for (file, text) in [("package.json", package), ("build.js", BUILD), ("server.src.js", SERVER)]
+    {
+        std::fs::write(dir.join(file), text).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn what_is_saved_during_builds_is_built_after_them_each_time_and_from_the_first_one_on() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let dir = slow(&node);
+    let hold = node.path("apps/hold");
+    let begun = || std::fs::read(node.path("apps/begun")).map_or(0, |all| all.len());
+    std::fs::write(&hold, "").unwrap();
+    let session = Session::start(&node, &dir, &["--follow"]);
+    until("the first build runs", PATIENCE, || begun() == 1);
+    edit(&dir, "server.src.js", "\"one\"", "\"two\"");
+    std::fs::remove_file(&hold).unwrap();
+    until_served(&node, "slow", "two");
+    for (saved, during) in [("three", "four"), ("five", "six"), ("seven", "eight")] {
+        let before = begun();
+        std::fs::write(&hold, "").unwrap();
+        let text = std::fs::read_to_string(dir.join("server.src.js")).unwrap();
+        let with = |what: &str| {
+            let end = text.find("answer.end(").unwrap();
+            format!("{}answer.end(\"{what}\")).listen(process.env.PORT);\n", &text[..end])
+        };
+        std::fs::write(dir.join("server.src.js"), with(saved)).unwrap();
+        until("a build runs", PATIENCE, || begun() > before);
+        std::fs::write(dir.join("server.src.js"), with(during)).unwrap();
+        std::fs::remove_file(&hold).unwrap();
+        until_served(&node, "slow", during);
+    }
+    let said = session.interrupt();
+    assert_eq!(begun(), 8, "neither logs nor new names of a build are a reason: {said}");
+    node.stop();
+}
+
+#[test]
+fn a_file_that_the_app_writes_at_each_start_is_left_out_after_a_few_builds_and_said_once() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let dir = slow(&node);
+    std::fs::write(dir.join(".env"), "WRITES=1\n").unwrap();
+    let session = Session::start(&node, &dir, &["--follow"]);
+    until_served(&node, "slow", "one");
+    edit(&dir, "server.src.js", "\"one\"", "\"two\"");
+    session.until_said("visits.txt changes with each build: it is taken for a file that the build");
+    edit(&dir, "server.src.js", "\"two\"", "\"three\"");
+    until_served(&node, "slow", "three");
+    let said = session.interrupt();
+    assert!(said.matches("changed: building").count() < 8, "{said}");
+    assert_eq!(said.matches("visits.txt changes with each build").count(), 1, "{said}");
+    node.stop();
+}
+
+#[test]
+fn a_node_that_is_started_after_a_session_follows_the_files_of_the_app_itself() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let dir = slow(&node);
+    let session = Session::start(&node, &dir, &["--follow"]);
+    session.until_said("what you save is built");
+    let said = session.interrupt();
+    assert!(said.contains("it was started for this alone"), "{said}");
+    node.start();
+    until_served(&node, "slow", "one");
+    edit(&dir, "dist/server.js", "\"one\"", "\"by hand\"");
+    edit(&dir, "server.src.js", "\"one\"", "\"two\"");
+    until_served(&node, "slow", "by hand");
+    node.stop();
+}

@@ -27,7 +27,7 @@ use crate::cli::{print, start};
 use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed, taking};
-use rebuild::Rebuild;
+use rebuild::{Before, Rebuild};
 use session::DevSession;
 
 #[derive(Debug, Args)]
@@ -55,6 +55,13 @@ pub struct Dev {
     wait: Wait,
 }
 
+/// An app that is a plugin now.
+struct Made {
+    app: App,
+    /// Of one that is built at edits.
+    before: Option<Before>,
+}
+
 impl Dev {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         if self.live_reload && !self.stays() {
@@ -78,7 +85,7 @@ impl Dev {
     fn serve(mut self, places: &Places, app: Option<App>) -> Result<Outcome, Diagnostic> {
         places.create()?;
         let app = self.make_plugin(places, app)?;
-        let found = app.as_ref().map(App::sentence);
+        let found = app.as_ref().map(|made| made.app.sentence());
         let wait = Wait { no_wait: self.wait.no_wait || self.stays(), ..self.wait };
         let mut op = Operation::new(places, "dev", &wait)?;
         let mut built = None;
@@ -119,16 +126,19 @@ impl Dev {
         &mut self,
         places: &Places,
         app: Option<App>,
-    ) -> Result<Option<App>, Diagnostic> {
+    ) -> Result<Option<Made>, Diagnostic> {
         let Some(mut app) = app else { return Ok(None) };
         app.builds_at_edits = self.stays() && app.has_build();
+        // What is edited while it is made is built after it.
+        let mut before = app.builds_at_edits.then(|| Before::new(&app));
         let mut steps = Steps::new();
         if !self.wait.json {
             print(&format!("{}\n", app.sentence()));
         }
         self.dir = app.make(places, Purpose::Dev, &[], self.take_route, &mut steps)?;
         steps.finish();
-        Ok(Some(app))
+        before.iter_mut().for_each(Before::has_built);
+        Ok(Some(Made { app, before }))
     }
 
     fn link(
@@ -159,12 +169,13 @@ impl Dev {
     }
 
     /// In the foreground, until Ctrl-C. A node that runs for this alone ends with it.
-    fn stay(self, places: &Places, plugin: &str, app: Option<App>) -> Result<Outcome, Diagnostic> {
+    fn stay(self, places: &Places, plugin: &str, app: Option<Made>) -> Result<Outcome, Diagnostic> {
         let interrupted = cancel()?;
         let dir = self.dir.canonicalize().unwrap_or(self.dir);
         let started = !is_running(places);
-        let rebuild = app.filter(|app| app.builds_at_edits);
-        let rebuild = rebuild.map(|app| Rebuild::new(places, app, interrupted.clone()));
+        let rebuild = app.and_then(|Made { app, before }| {
+            Some(Rebuild::new(places, app, before?, interrupted.clone()))
+        });
         let mut session = DevSession::new(places, plugin, &dir, interrupted, rebuild);
         session.wants_live_reload = self.live_reload;
         if started {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mfserv_core::Diagnostic;
 use mfserv_node::places::Places;
 use mfserv_node::render;
-use mfserv_plugin::sources::Sources;
+use mfserv_plugin::sources::{Causes, QUIET, Sources};
 use mfserv_plugin::{Cancel, Progress};
 
 use super::super::app::App;
@@ -16,7 +16,7 @@ use crate::cli::output::for_terminal;
 use crate::cli::report::{Colour, paint};
 
 /// How often the sources are looked at…
-const OFTEN: Duration = Duration::from_millis(150);
+const OFTEN: Duration = QUIET;
 /// …if a look takes less than this part of it.
 const SHARE: u32 = 20;
 /// More files than this are named by their number.
@@ -28,8 +28,7 @@ pub struct Rebuild {
     app: App,
     interrupted: Cancel,
     sources: Sources,
-    /// What has changed and is not built yet.
-    changed: Vec<PathBuf>,
+    causes: Causes,
     running: Option<Running>,
     /// A build has gone well that nobody has asked for yet.
     has_built: bool,
@@ -43,15 +42,35 @@ struct Running {
     build: JoinHandle<Result<(), Diagnostic>>,
 }
 
-impl Rebuild {
+/// The sources of an app, looked at before its first build.
+pub struct Before {
+    sources: Sources,
+    changed: Vec<PathBuf>,
+}
+
+impl Before {
     /// From now on no edit is missed.
-    pub fn new(places: &Places, app: App, interrupted: Cancel) -> Self {
+    pub fn new(app: &App) -> Self {
+        Before { sources: app.sources(), changed: Vec::new() }
+    }
+
+    /// The first build has gone well: what was edited meanwhile is built after it.
+    pub fn has_built(&mut self) {
+        self.changed = self.sources.changed_meanwhile(true);
+    }
+}
+
+impl Rebuild {
+    /// Follows the sources after the first build.
+    pub fn new(places: &Places, app: App, before: Before, interrupted: Cancel) -> Self {
+        let mut causes = Causes::default();
+        causes.changed(before.changed, Instant::now());
         Rebuild {
             places: places.clone(),
-            sources: app.sources(),
+            sources: before.sources,
             app,
             interrupted,
-            changed: Vec::new(),
+            causes,
             running: None,
             has_built: false,
             looked: Instant::now(),
@@ -65,7 +84,7 @@ impl Rebuild {
     pub fn look(&mut self) -> Vec<String> {
         match self.running.take() {
             Some(running) => self.follow(running),
-            None => self.look_at_sources().into_iter().collect(),
+            None => self.look_at_sources(),
         }
     }
 
@@ -74,24 +93,41 @@ impl Rebuild {
         std::mem::take(&mut self.has_built)
     }
 
-    fn look_at_sources(&mut self) -> Option<String> {
+    /// The new code serves.
+    pub fn serves(&mut self) {
+        self.causes.serves(Instant::now());
+    }
+
+    fn look_at_sources(&mut self) -> Vec<String> {
         let now = Instant::now();
         if now.duration_since(self.looked) < self.wait {
-            return None;
+            return Vec::new();
         }
         let changed = self.sources.changed();
         self.looked = Instant::now();
         self.wait = OFTEN.max(now.elapsed() * SHARE);
-        let is_quiet = changed.is_empty();
-        self.changed.extend(changed);
-        // An editor writes several files, or one several times: until nothing changes any more.
-        (is_quiet && !self.changed.is_empty()).then(|| self.begin())
+        let mut said = self.note(changed, now);
+        if let Some(files) = self.causes.due(now) {
+            self.causes.begin(now);
+            said.push(self.begin(&files));
+        }
+        said
     }
 
-    fn begin(&mut self) -> String {
-        let mut files = std::mem::take(&mut self.changed);
-        files.sort();
-        files.dedup();
+    fn note(&mut self, changed: Vec<PathBuf>, now: Instant) -> Vec<String> {
+        let left_out = self.causes.changed(changed, now);
+        let sentence = |file: &PathBuf| {
+            let text = format!(
+                "{} changes with each build: it is taken for a file that the build or the app \
+                 writes, and is no reason for a build any more (.gitignore leaves it out at once)",
+                file.display()
+            );
+            paint(&text, Colour::Doubtful)
+        };
+        left_out.iter().map(sentence).collect()
+    }
+
+    fn begin(&mut self, files: &[PathBuf]) -> String {
         let named: Vec<String> =
             files.iter().take(NAMED).map(|file| file.display().to_string()).collect();
         let more = files.len().saturating_sub(NAMED);
@@ -116,7 +152,9 @@ impl Rebuild {
             return said;
         }
         let built = running.build.join().unwrap_or_else(|_| Err(Diagnostic::error("it failed")));
-        self.changed = self.sources.changed_meanwhile();
+        let changed = self.sources.changed_meanwhile(built.is_ok());
+        let left_out = self.note(changed, Instant::now());
+        self.causes.end(built.is_ok(), Instant::now());
         self.has_built |= built.is_ok();
         said.push(match built {
             Ok(()) => {
@@ -130,17 +168,23 @@ impl Rebuild {
                 paint(&text, Colour::Bad)
             }
         });
+        said.extend(left_out);
         said
     }
 
-    /// Waits for the build that runs. `node_ends`: nobody serves the app any more.
-    pub fn end(mut self, places: &Places, node_ends: bool) -> Result<(), Diagnostic> {
+    /// Waits for the build that runs, and lets nobody begin another one.
+    pub fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             // What ends the session ends it, too.
             self.interrupted.cancel();
             let _ = running.build.join();
         }
-        if node_ends { Ok(()) } else { self.app.leave_to_node(places) }
+    }
+
+    /// From now on the node follows the files itself, also one that is started later.
+    pub fn leave(mut self, places: &Places) -> Result<(), Diagnostic> {
+        self.stop();
+        self.app.leave_to_node(places)
     }
 }
 

@@ -114,12 +114,13 @@ impl<'a> DevSession<'a> {
             // Ctrl-C ends it too; it leaves nothing half done.
             let _ = build.join();
         }
-        let left = self.rebuild.take().map(|rebuild| rebuild.end(self.places, started));
-        if started {
-            let mut steps = Steps::new();
-            stop::stop(self.places, false, &mut steps)?;
-            steps.finish();
+        if let Some(rebuild) = &mut self.rebuild {
+            rebuild.stop();
         }
+        let stopped = if started { self.stop_node() } else { Ok(()) };
+        // It stays linked: a node that is started later follows it.
+        let left = self.rebuild.take().map(|rebuild| rebuild.leave(self.places));
+        stopped?;
         let outcome = ended?;
         left.transpose()?;
         let name = &self.plugin;
@@ -135,6 +136,13 @@ impl<'a> DevSession<'a> {
             self.say("mfserv is stopped: it was started for this alone");
         }
         Ok(outcome)
+    }
+
+    fn stop_node(&self) -> Result<(), Diagnostic> {
+        let mut steps = Steps::new();
+        stop::stop(self.places, false, &mut steps)?;
+        steps.finish();
+        Ok(())
     }
 
     fn follow(&mut self) -> Result<Outcome, Diagnostic> {
@@ -255,6 +263,7 @@ impl<'a> DevSession<'a> {
             }
             Fact::Renewed { plugin, after_ms } if plugin == self.plugin => {
                 self.starting = false;
+                self.rebuild.iter_mut().for_each(Rebuild::serves);
                 self.reload_pages();
                 let text = format!("serves the new code after {}", render::span(after_ms));
                 self.say(&paint(&text, Colour::Good));
