@@ -15,6 +15,7 @@
 mod affinity;
 mod alerts;
 mod apps;
+mod beside;
 mod bodies;
 mod circus;
 mod comeback;

@@ -161,6 +161,72 @@ fn an_app_is_spelled_alike_in_every_command() {
 }
 
 #[test]
+fn a_name_that_is_no_app_is_refused_with_the_apps_that_there_are_and_changes_nothing() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let dir = node.add(&shop());
+    node.start();
+    for name in ["app.shop.main", "app.shop.admin", "extra.shop.job"] {
+        node.settled(name);
+    }
+    for command in ["info", "logs", "history"] {
+        let none = node.mfserv(&[command, "shop.nothing"]);
+        assert_eq!(none.code, 2, "{command}: {none:?}");
+        let why = ["shop has no app nothing", "shop.main, shop.admin, shop.job"];
+        assert!(why.iter().all(|part| none.stderr.contains(part)), "{command}: {none:?}");
+    }
+    for command in ["releases", "uninstall", "rollback"] {
+        let app = node.mfserv(&[command, "shop.main"]).code(2);
+        assert!(app.stderr.contains("name the plugin: shop"), "{command}: {app:?}");
+    }
+    let job = node.mfserv(&["open", "--print", "shop.job"]);
+    assert!(job.code != 0 && job.stderr.contains("is an extra daemon"), "{job:?}");
+    let none = node.mfserv(&["open", "--print", "shop.nothing"]).code(2);
+    assert!(
+        none.stderr.contains("it has shop.admin, shop.main\n"),
+        "daemons answer nowhere: {none:?}"
+    );
+    let by_name = node.mfserv(&["open", "--print", "shop"]).code(0).stdout;
+    let by_path = node.mfserv(&["open", "--print", dir.to_str().unwrap()]).code(0).stdout;
+    assert_eq!(by_path, by_name);
+    let json = node.mfserv(&["open", "--json", "shop.admin"]).code(0).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["urls"][0], format!("http://{}/shop/admin", node.address()));
+
+    let before = ["app.shop.main", "app.shop.admin", "extra.shop.job"].map(|app| node.pids(app));
+    let none = node.mfserv(&["stop", "shop.main", "shop.nothing", "shop.admin"]).code(2);
+    assert!(none.stderr.contains("shop has no app nothing"), "{none:?}");
+    let after = ["app.shop.main", "app.shop.admin", "extra.shop.job"].map(|app| node.pids(app));
+    assert_eq!(after, before, "nothing is stopped");
+    node.stop();
+}
+
+#[test]
+fn stop_and_start_of_an_app_say_what_became_of_it_also_as_json() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&shop());
+    node.start();
+    node.settled("app.shop.main");
+    let json = |args: &[&str]| -> serde_json::Value {
+        // What it does is said before, a line each.
+        let said = node.mfserv(args).code(0).stdout;
+        serde_json::from_str(said.lines().last().unwrap()).unwrap()
+    };
+    assert_eq!(json(&["stop", "shop.main", "--json", "--timeout", "60"])["ok"], true);
+    assert!(node.pids("app.shop.main").is_empty());
+    assert_eq!(json(&["start", "shop.main", "--json"])["ok"], true);
+    assert_eq!(node.pids("app.shop.main").len(), 1);
+    node.mfserv(&["stop", "shop.main", "--no-wait"]).code(0);
+    until("it is stopped", PATIENCE, || node.pids("app.shop.main").is_empty());
+    node.mfserv(&["scale", "shop.admin", "0"]).code(0);
+    let off = node.mfserv(&["start", "shop.admin"]).code(5);
+    assert!(!off.stdout.contains("done") && off.stderr.contains("numprocesses=0"), "{off:?}");
+    node.mfserv(&["stop", "--json"]).code(2);
+    node.stop();
+}
+
+#[test]
 fn open_prints_the_address_and_opens_the_browser_that_is_named() {
     let _turn = Turn::cheap();
     let node = node();

@@ -13,13 +13,14 @@ use mfserv_core::log_outputs;
 use mfserv_core::module_config::{self, Resolution};
 use mfserv_core::shipping::ShippingSettings;
 use mfserv_core::{Diagnostic, Kind, Location};
+use mfserv_plugin::environment;
 
 use crate::host;
 use crate::places::Places;
 
-/// The variables of the daemon's environment that are passed on to plugins.
-const PASSED: [&str; 10] =
-    ["HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "PATH", "SHELL", "TERM", "SSL_CERT_FILE"];
+/// The variable of the daemon's environment that plugins find programs by; with those that
+/// [`environment::passed`] names.
+const PATH: &str = "PATH";
 
 /// One `--set section.key=value`.
 pub type Set = (String, String, String);
@@ -34,7 +35,16 @@ pub struct Module {
 
 /// Reads the module's configuration.
 pub fn module(places: &Places, sets: &[Set]) -> Result<Module, Diagnostic> {
-    let mut env = base_environment(places);
+    module_passing(places, sets, &environment::own())
+}
+
+/// The same for a process that has other variables to pass on than this one.
+pub fn module_passing(
+    places: &Places,
+    sets: &[Set],
+    variables: &BTreeMap<String, String>,
+) -> Result<Module, Diagnostic> {
+    let mut env = environment_passing(places, variables);
     let config_name = config_name();
     let documents = [places.config_file(), site_dir().join("mfserv/config.ini")]
         .iter()
@@ -100,8 +110,15 @@ pub fn read_document(path: &Path, dialect: Dialect) -> Result<Option<Document>, 
 
 /// The environment before any configuration is read.
 pub fn base_environment(places: &Places) -> BTreeMap<String, String> {
-    let mut env: BTreeMap<String, String> =
-        PASSED.iter().filter_map(|key| Some((key.to_string(), std::env::var(key).ok()?))).collect();
+    environment_passing(places, &environment::own())
+}
+
+fn environment_passing(
+    places: &Places,
+    variables: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut env = environment::passed(variables);
+    env.extend(variables.get(PATH).map(|path| (PATH.into(), path.clone())));
     env.extend(host::variables());
     let home = places.home().to_string_lossy().into_owned();
     let prefix = installation_dir().to_string_lossy().into_owned();

@@ -18,7 +18,7 @@ use crate::home::Home;
 use crate::label::read_small;
 use mfserv_platform::disk;
 
-/// Variables of our own environment that plugins see as they are.
+/// Variables of a process that its plugins see as they are.
 const PASSED: &[&str] = &[
     "HOME",
     "USER",
@@ -66,10 +66,9 @@ pub fn environment(
 ///
 /// `dependencies` are the plugins that it depends on, recursively, the nearest
 /// first: it inherits their paths and variables. `module` is the environment of
-/// the module (`MFSERV_*`, `MFMODULE_*`, `MFHARDWARE_*`…). The plugin's own
-/// packages come first, those of the base environment last. Of our own
-/// environment only what a program needs to find its user, its language and
-/// the system's programs passes.
+/// the module (`MFSERV_*`, `MFMODULE_*`, `MFHARDWARE_*`…), with what is [`passed`] on; without
+/// one that is of our own environment. The plugin's own packages come first, those of the
+/// base environment last.
 pub fn variables(
     home: &Home,
     plugin: Placed<'_>,
@@ -77,8 +76,7 @@ pub fn variables(
     base: Option<&BaseEnvironment>,
     module: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
-    let mut variables = outer();
-    variables.extend(module.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let mut variables = if module.is_empty() { passed(&own()) } else { module.clone() };
     let mode = if base.is_some_and(|base| base.interpreter.is_2()) { "2" } else { "3" };
     for (name, value) in
         [("PYTHONUNBUFFERED", "x"), ("METWORK_PYTHON_MODE", mode), ("NO_UPDATE_NOTIFIER", "1")]
@@ -105,12 +103,19 @@ pub fn variables(
     variables
 }
 
-fn outer() -> BTreeMap<String, String> {
+/// The variables of a process that its plugins see as they are: what a program needs to find its
+/// user and its language.
+pub fn passed(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let wanted = |name: &str| PASSED.contains(&name) || name.starts_with("LC_");
-    // a variable that is not text is not passed
+    let passed = variables.iter().filter(|(name, _)| wanted(name));
+    passed.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// The variables of this process; one that is not text is none.
+pub fn own() -> BTreeMap<String, String> {
     let texts = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    texts.filter(|(name, _)| wanted(name)).collect()
+    texts.collect()
 }
 
 fn export(spec: &PluginSpec, variables: &mut BTreeMap<String, String>) {

@@ -11,6 +11,7 @@
 mod built;
 mod code;
 mod config;
+mod script;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,6 +22,7 @@ pub use code::Copied;
 use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk;
+pub use script::Script;
 
 use crate::build::{self, BuildOptions};
 use crate::discover::{Finding, Web};
@@ -94,6 +96,15 @@ pub fn place_of(home: &Home, name: &str, purpose: Purpose) -> PathBuf {
 pub fn made_of(plugin: &Path) -> Option<PathBuf> {
     let text = crate::label::read_small(&plugin.join(MADE_OF)).ok()?;
     Some(PathBuf::from(text.trim_end_matches('\n')))
+}
+
+/// The plugin that `mfserv dev` has made of an app's directory: its name and its own directory.
+pub fn made_from(home: &Home, source: &Path) -> Option<(String, PathBuf)> {
+    let places = fs::read_dir(home.root().join("var/dev")).ok()?.flatten();
+    let place = places
+        .map(|entry| entry.path())
+        .find(|place| made_of(place).is_some_and(|of| of == source))?;
+    Some((place.file_name()?.to_str()?.to_owned(), place))
 }
 
 /// Makes the plugin of a directory. What a build has made in it before stays. Returns its place,

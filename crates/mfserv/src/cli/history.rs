@@ -12,6 +12,7 @@ use mfserv_telemetry::metrics::{self, Answer, Series};
 
 use super::completions;
 use super::output::for_terminal;
+use super::plugins::env::unknown_app;
 use super::print;
 use super::report::{Colour, Outcome, paint};
 use super::show::table;
@@ -59,6 +60,9 @@ impl HistoryOf {
                 .help("if mfserv was upgraded, run `mfserv upgrade`")
         })?;
         if let Some(name) = self.name.as_ref().filter(|_| answer.series.is_empty()) {
+            if let Some(problem) = unknown_app(places, name) {
+                return Err(problem);
+            }
             return Err(Diagnostic::error(format!("nothing is known of {name} at that time"))
                 .help("`mfserv history` shows what is known; an earlier --since finds more"));
         }

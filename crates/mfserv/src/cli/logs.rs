@@ -17,6 +17,7 @@ use mfserv_telemetry::logs::{Level, Order, Pattern, Selection, find_request, sea
 
 use super::completions;
 use super::output::is_lost;
+use super::plugins::env::unknown_app;
 use super::report::Outcome;
 use names::Meant;
 use show::Show;
@@ -229,6 +230,9 @@ fn nothing(places: &Places, names: &[String]) -> Diagnostic {
     if let Some(id) = names.iter().find(is_request) {
         return Diagnostic::error(format!("{id} is a request, and has no log of its own"))
             .help(format!("`mfserv logs --request {id}` shows all that is known of it"));
+    }
+    if let Some(problem) = names.iter().find_map(|name| unknown_app(places, name)) {
+        return problem;
     }
     Diagnostic::error(format!("no log of {} yet", names.join(", ")))
         .because(format!("no such file in {}", places.log().display()))

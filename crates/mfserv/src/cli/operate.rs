@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
+use mfserv_core::names::WatcherName;
 use mfserv_core::status::{Status, WatcherStatus};
 use mfserv_core::wire::keeper as keep;
 use mfserv_core::{Diagnostic, Kind};
@@ -13,9 +14,10 @@ use super::completions;
 use super::keeper::{self, LOOK, QUICK};
 use super::operation::{Operation, print_warnings};
 use super::plan;
-use super::plugins::one::parts;
+use super::plugins::one::{no_app, parts};
 use super::print;
 use super::progress::Steps;
+use super::reach;
 use super::report::{self, Outcome};
 use super::start::wait_until_running;
 use mfserv_node::control::client;
@@ -51,18 +53,31 @@ pub fn change(
     wait: &Wait,
     request: Request,
 ) -> Result<Applied, Diagnostic> {
+    let applied = changed(places, command, wait, request)?;
+    say(wait, &applied);
+    Ok(applied)
+}
+
+fn changed(
+    places: &Places,
+    command: &str,
+    wait: &Wait,
+    request: Request,
+) -> Result<Applied, Diagnostic> {
     let mut op = Operation::new(places, command, wait)?;
     let submitted = op.submit(request);
     let outcome = op.end(submitted, json!({}))?;
     if !wait.json {
         print_warnings(&outcome);
     }
-    let applied = outcome.applied.unwrap_or_default();
+    Ok(outcome.applied.unwrap_or_default())
+}
+
+fn say(wait: &Wait, applied: &Applied) {
     if !wait.json {
         print(&format!("done: {}\n", applied.changes));
         applied.problems.iter().for_each(report::print_problem);
     }
-    Ok(applied)
 }
 
 #[derive(Debug, Args)]
@@ -157,37 +172,74 @@ pub fn switch(
     places: &Places,
     apps: &[String],
     on: bool,
-    wait: Wait,
+    wait: &Wait,
 ) -> Result<Outcome, Diagnostic> {
     let command = if on { "start" } else { "stop" };
+    let status = reach::status(places)?;
+    // Nothing is changed when one of the names is wrong.
+    apps.iter().try_for_each(|app| named(&status, app).map(drop))?;
     for app in apps {
         let count = if on { None } else { Some(0) };
         let scale = Request::Scale { app: app.clone(), count, keep: false };
-        change(places, command, &wait, scale)?;
-        if !on {
+        let applied = changed(places, command, wait, scale)?;
+        if on && !wait.no_wait {
+            let status = client::status(&places.control_socket(), QUICK)?;
+            let watcher = named(&status, app)?;
+            if watcher.wanted == 0 {
+                return Err(Diagnostic::error(format!("{} has no workers", watcher.name))
+                    .kind(Kind::Refused)
+                    .because("its configuration says numprocesses=0")
+                    .help(format!("`mfserv scale {app} N` changes that")));
+            }
+        }
+        say(wait, &applied);
+        if !on && !wait.json {
             print(&format!(
-                "{app} is stopped until `mfserv start {app}`, a reload, a new release or a start of \
-                 the node; `mfserv scale {app} 0` lasts longer\n"
+                "{app} is stopped until `mfserv start {app}`, a reload, a new release, a change of \
+                 its configuration or variables, or a start of the node; `mfserv scale {app} 0` \
+                 lasts longer\n"
             ));
-        } else if let Some(watcher) = off(&client::status(&places.control_socket(), QUICK)?, app) {
-            return Err(Diagnostic::error(format!("{watcher} has no workers"))
-                .kind(Kind::Refused)
-                .because("its configuration says numprocesses=0")
-                .help(format!("`mfserv scale {app} N` changes that")));
         }
     }
     Ok(Outcome::Done)
 }
 
-/// The app of this name, if no worker of it is wanted.
-fn off(status: &Status, name: &str) -> Option<String> {
-    let (plugin, app) = parts(name);
-    let own = |watcher: &&WatcherStatus| {
-        let is_named = app.is_none_or(|app| watcher.name.short() == app);
-        watcher.plugin.as_deref() == Some(plugin) && is_named
+/// The one app or extra daemon that a name means; an app goes before an extra daemon.
+fn named<'a>(status: &'a Status, name: &str) -> Result<&'a WatcherStatus, Diagnostic> {
+    let dotted = name.replace('/', ".");
+    let (plugin, app) = parts(&dotted);
+    let of: Vec<&WatcherStatus> =
+        status.watchers.iter().filter(|one| one.plugin.as_deref() == Some(plugin)).collect();
+    let apps: Vec<&WatcherStatus> =
+        of.iter().filter(|one| one.name.as_str().starts_with("app.")).copied().collect();
+    let find = |own: WatcherName| of.iter().find(|one| one.name == own).copied();
+    let found = match (app, &apps[..], &of[..]) {
+        (Some(app), ..) if dotted.starts_with("extra.") => find(WatcherName::extra(plugin, app)),
+        (Some(app), ..) => {
+            find(WatcherName::app(plugin, app)).or_else(|| find(WatcherName::extra(plugin, app)))
+        }
+        (None, [one], _) | (None, [], [one]) => Some(*one),
+        (None, [], []) => None,
+        (None, [], several) | (None, several, _) => {
+            let names: Vec<&str> = several.iter().map(|one| one.name.as_str()).collect();
+            return Err(Diagnostic::error(format!("{name} has several apps"))
+                .kind(Kind::Usage)
+                .because(names.join(", "))
+                .help("say which one: PLUGIN.APP"));
+        }
     };
-    let watcher = status.watchers.iter().find(own)?;
-    (watcher.wanted == 0).then(|| watcher.name.to_string())
+    found.ok_or_else(|| match app {
+        Some(app) if !of.is_empty() => {
+            no_app(plugin, app, &of.iter().map(|one| one.name.short()).collect::<Vec<_>>())
+        }
+        _ => {
+            let own = status.watchers.iter().filter(|one| one.plugin.is_some());
+            let names: Vec<&str> = own.map(|one| one.name.as_str()).collect();
+            Diagnostic::error(format!("no app is called {name}"))
+                .kind(Kind::Usage)
+                .help(format!("there are: {}", names.join(", ")))
+        }
+    })
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ mod info;
 pub mod install;
 pub mod new;
 pub mod one;
+mod open;
 mod preview;
 pub mod releases;
 mod setup;
@@ -33,7 +34,8 @@ use mfserv_plugin::build::{BuildOptions, BuildReport, build as build_plugin};
 use mfserv_plugin::dangers::dangers;
 use mfserv_plugin::{Cancel, Home, Progress, archive, base, imports, python};
 pub use new::New;
-pub use one::{Open, Shell};
+pub use one::Shell;
+pub use open::Open;
 pub use releases::{Releases, Repackage, Rollback};
 pub use setup::Setup;
 

@@ -38,13 +38,16 @@ pub struct Start {
     /// Longest wait, seconds.
     #[arg(long, default_value_t = 300)]
     timeout: u64,
+    /// Print the result of each app as JSON.
+    #[arg(long, requires = "apps")]
+    json: bool,
 }
 
 impl Start {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         if !self.apps.is_empty() {
-            let wait = Wait { no_wait: self.no_wait, timeout: self.timeout, json: false };
-            return operate::switch(places, &self.apps, true, wait);
+            let Start { no_wait, timeout, json, .. } = self;
+            return operate::switch(places, &self.apps, true, &Wait { no_wait, timeout, json });
         }
         let mut steps = Steps::new();
         let patience = (!self.no_wait).then(|| Duration::from_secs(self.timeout));
@@ -129,7 +132,7 @@ pub fn free_port(places: &Places) -> Result<Vec<String>, Diagnostic> {
 
 /// Brings the node up, as `mfserv start` does.
 pub fn up(places: &Places, sets: Vec<String>) -> Result<Outcome, Diagnostic> {
-    Start { apps: Vec::new(), sets, no_wait: false, timeout: 300 }.run(places)
+    Start { apps: Vec::new(), sets, no_wait: false, timeout: 300, json: false }.run(places)
 }
 
 /// Starts a keeper if none lives; returns whether it did. Of several that try at the

@@ -40,13 +40,22 @@ pub struct Stop {
     /// Kill all processes at once; requests in flight fail.
     #[arg(long)]
     kill: bool,
+    /// Return before the apps are stopped.
+    #[arg(long, requires = "apps")]
+    no_wait: bool,
+    /// Longest wait for apps, seconds.
+    #[arg(long, requires = "apps", default_value_t = PATIENCE.as_secs())]
+    timeout: u64,
+    /// Print the result of each app as JSON.
+    #[arg(long, requires = "apps")]
+    json: bool,
 }
 
 impl Stop {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         if !self.apps.is_empty() {
-            let wait = Wait { no_wait: false, timeout: PATIENCE.as_secs(), json: false };
-            return operate::switch(places, &self.apps, false, wait);
+            let Stop { no_wait, timeout, json, .. } = self;
+            return operate::switch(places, &self.apps, false, &Wait { no_wait, timeout, json });
         }
         if !self.kill && is_switched_off(places) {
             print("MFSERV_STARTUP_FLAG=0 => nothing to stop (`--kill` ends what runs)\n");

@@ -4,6 +4,7 @@ use mfserv_core::plan::{slots_of, split_command};
 use mfserv_core::route::{Slots, host};
 
 use super::built::MARK;
+use super::script::Script;
 use super::{PluginFile, Purpose, Wanted};
 use crate::discover::{Finding, Interface, Web};
 
@@ -105,13 +106,7 @@ impl Files<'_> {
     }
 
     fn script(&mut self, path: &str, line: &str) {
-        let enter = match self.code {
-            "" => String::new(),
-            code => format!("cd {code} || exit 1\n"),
-        };
-        let one = !line.contains(['&', ';', '|', '\n', '{']);
-        let exec = if one { "exec " } else { "" };
-        let text = format!("#!/bin/sh\n{enter}{exec}{line}\n");
+        let text = Script { dir: self.code.into(), line: line.into() }.text();
         self.list.push(PluginFile { path: path.into(), text, is_program: true });
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mfserv_core::Diagnostic;
 use mfserv_core::layers::parse_set;
 use mfserv_core::plan::{Loaded, PROCESSES_VARIABLE, TIMEOUT_VARIABLE};
-use mfserv_node::configure::{self, Set};
+use mfserv_node::configure::{self, Module, Set};
 use mfserv_node::control::client;
 use mfserv_node::daemon;
 use mfserv_node::places::Places;
@@ -26,13 +26,34 @@ const OF_WATCHERS: [&str; 10] = [
     TIMEOUT_VARIABLE,
 ];
 
-/// The `--set` values of the daemon that runs, so that its configuration is read as it reads it.
-pub fn sets_of_daemon(places: &Places) -> Vec<Set> {
-    let Ok(status) = client::status(&places.control_socket(), QUICK) else { return Vec::new() };
-    let words = std::fs::read(format!("/proc/{}/cmdline", status.daemon.pid)).unwrap_or_default();
-    let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
-    let values = words.windows(2).filter(|pair| pair[0] == b"--set").map(|pair| pair[1]);
-    values.filter_map(|value| parse_set(&String::from_utf8_lossy(value)).ok()).collect()
+/// The configuration as the daemon that runs reads it: with its `--set` values, and with the PATH,
+/// the language and the other variables that it passes on, whatever the shell has that we are
+/// started from. Only the terminal is that of this command.
+pub fn module(places: &Places) -> Result<Module, Diagnostic> {
+    let Ok(status) = client::status(&places.control_socket(), QUICK) else {
+        return configure::module(places, &[]);
+    };
+    let of_daemon = |file: &str| {
+        let text = std::fs::read(format!("/proc/{}/{file}", status.daemon.pid)).unwrap_or_default();
+        let words = text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word));
+        words.map(String::from).collect::<Vec<String>>()
+    };
+    let words = of_daemon("cmdline");
+    let values = words.windows(2).filter(|pair| pair[0] == "--set").map(|pair| &pair[1]);
+    let sets: Vec<Set> = values.filter_map(|value| parse_set(value).ok()).collect();
+    let texts = of_daemon("environ");
+    let pairs = texts.iter().filter_map(|text| text.split_once('='));
+    let mut variables: BTreeMap<String, String> =
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    if variables.is_empty() {
+        // It is not said what a process of another user has.
+        return configure::module(places, &sets);
+    }
+    for name in ["TERM", "COLORTERM"] {
+        variables.remove(name);
+        variables.extend(std::env::var(name).ok().map(|value| (name.to_owned(), value)));
+    }
+    configure::module_passing(places, &sets, &variables)
 }
 
 /// Says how the environment of a plugin that runs differs from this one; `None` when it does not,

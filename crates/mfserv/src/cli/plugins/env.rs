@@ -7,11 +7,12 @@ use std::process::Command;
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
-use mfserv_core::Diagnostic;
 use mfserv_core::plan::Loaded;
 use mfserv_core::plugin_spec::PluginSpec;
-use mfserv_plugin::{Home, store};
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_plugin::{Home, generate, label, store};
 
+use super::one::{One, Several};
 use super::{drift, first, one, variables};
 use crate::cli::completions;
 use crate::cli::report::{self, Outcome};
@@ -23,11 +24,23 @@ use mfserv_node::{configure, installed};
 /// A plugin by its name or that of one of its apps (`foo`, `foo.main`), or by the path of its
 /// directory.
 pub fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Diagnostic> {
-    let module = configure::module(places, &drift::sets_of_daemon(places))?;
+    let module = drift::module(places)?;
     if name_or_dir.contains('/') || name_or_dir == "." {
         let dir = PathBuf::from(name_or_dir).canonicalize().map_err(|e| {
             Diagnostic::error(format!("{name_or_dir} is not a plugin directory")).because(e)
         })?;
+        let home = Home::new(places.home());
+        // The directory of an app that `mfserv dev` has made a plugin of.
+        let made = (!is_plugin(&dir)).then(|| generate::made_from(&home, &dir)).flatten();
+        let dir = match made {
+            Some((name, place)) => match home.link(&name).canonicalize() {
+                Ok(linked) if linked == place.canonicalize().unwrap_or_default() => {
+                    return load(places, &name);
+                }
+                _ => place,
+            },
+            None => dir,
+        };
         let loaded =
             installed::load_one(places, &dir, &module, Directories::Made).map_err(first)?;
         return Ok((dir, loaded));
@@ -54,6 +67,47 @@ pub fn plugin_of(places: &Places, name: &str) -> Result<String, Diagnostic> {
     let spec = load(places, name)?.1.spec;
     let is_alone = spec.apps.len() + spec.extra_daemons.len() == 1;
     Ok(if is_alone { plugin } else { name }.to_owned())
+}
+
+/// The error of `foo.nothing`: an installed plugin has no such app. A name that no plugin begins is
+/// for others to judge.
+pub fn unknown_app(places: &Places, name: &str) -> Option<Diagnostic> {
+    let (plugin, Some(app)) = one::parts(name) else { return None };
+    let plugin = store::current(&Home::new(places.home()), plugin).ok()?;
+    let spec = installed::own_spec(&plugin.dir, &configure::module(places, &[]).ok()?).ok()?;
+    has_app(&spec, app).err()
+}
+
+/// Refuses `foo.main` where a plugin is meant.
+pub fn only_plugin(places: &Places, name: &str) -> Result<(), Diagnostic> {
+    let home = Home::new(places.home());
+    let (plugin, app) = one::parts(name);
+    let is_there = |name: &str| std::fs::symlink_metadata(home.link(name)).is_ok();
+    match app {
+        Some(_) if !is_there(name) && is_there(plugin) => {
+            Err(Diagnostic::error(format!("{name} is an app, and this is about a plugin"))
+                .kind(Kind::Usage)
+                .because("all apps of a plugin are one release")
+                .help(format!("name the plugin: {plugin}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The plugin of a directory: its own name, or that of the plugin that `mfserv dev` has made of the
+/// app in it.
+pub fn name_of_directory(places: &Places, dir: &str) -> Result<String, Diagnostic> {
+    let path = PathBuf::from(dir)
+        .canonicalize()
+        .map_err(|e| Diagnostic::error(format!("{dir} is not a plugin directory")).because(e))?;
+    match generate::made_from(&Home::new(places.home()), &path) {
+        Some((name, _)) if !is_plugin(&path) => Ok(name),
+        _ => label::read_name(&path),
+    }
+}
+
+fn is_plugin(dir: &Path) -> bool {
+    std::fs::symlink_metadata(dir.join(".layerapi2_label")).is_ok()
 }
 
 fn has_app(spec: &PluginSpec, app: &str) -> Result<(), Diagnostic> {
@@ -131,16 +185,12 @@ pub struct Exec {
 impl Exec {
     /// This process becomes the command; its exit code is the command's.
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let (dir, loaded) = load(places, &self.name_or_dir)?;
+        let one = One::find(places, &self.name_or_dir, Several::ThePlugin)?;
         let mut words = self.command.iter().map(String::as_str).peekable();
         // `mfserv exec NAME -- CMD` and `mfserv exec NAME CMD` are the same.
         words.next_if_eq(&"--");
         let words: Vec<String> = words.map(str::to_owned).collect();
-        Ok(become_command(
-            &words,
-            &loaded.secrets.with(&loaded.env),
-            self.cwd.then_some(dir.as_path()),
-        ))
+        Ok(become_command(&words, one.env(), self.cwd.then_some(one.dir())))
     }
 }
 
@@ -160,6 +210,14 @@ pub fn become_command(
         command.current_dir(dir);
     }
     let error = command.exec();
+    if let Some(dir) = cwd.filter(|dir| !dir.is_dir()) {
+        report::print_problem(
+            &Diagnostic::error(format!("{program} cannot be run in {}", dir.display()))
+                .because("there is no such directory")
+                .help("the command of an app enters it with `env -C`, in its config.ini"),
+        );
+        return Outcome::Code(126);
+    }
     let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
     report::print_problem(&Diagnostic::error(format!("{program} cannot be run")).because(error));
     Outcome::Code(code)

@@ -9,6 +9,7 @@ use mfserv_plugin::Home;
 use mfserv_plugin::store::{self, Installed, Origin};
 use serde::Serialize;
 
+use super::env;
 use super::first;
 use super::one;
 use super::preview::show;
@@ -71,6 +72,9 @@ impl Info {
         let is_app = app.is_some() && Home::new(places.home()).link(name).exists();
         if self.name_or_file.contains('/') || path.is_file() || app.is_some() && !is_app {
             return show(preview::of_package(places, path)?, self.json);
+        }
+        if let Some(problem) = env::unknown_app(places, &self.name_or_file) {
+            return Err(problem);
         }
         let home = Home::new(places.home());
         let plugin = store::current(&home, name)?;

@@ -12,7 +12,7 @@ use mfserv_plugin::store::{self, InstallOptions, Installed, Origin, Owner, Stage
 use mfserv_plugin::{Cancel, Home, Progress, archive, base};
 use serde_json::json;
 
-use super::{ensure_base_unless, first, say_current, say_dangers, say_undeclared};
+use super::{ensure_base_unless, env, first, say_current, say_dangers, say_undeclared};
 use crate::cli::completions;
 use crate::cli::keeper::QUICK;
 use crate::cli::operate::Wait;
@@ -248,6 +248,7 @@ pub struct Uninstall {
 
 impl Uninstall {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        env::only_plugin(places, &self.name)?;
         let mut op = Operation::new(places, "uninstall", &self.wait)?;
         let (plugin, clean) = (self.name.clone(), self.clean);
         let submitted = op.submit(Request::Uninstall { plugin, clean });

@@ -1,24 +1,22 @@
-//! `mfserv shell`, `mfserv run APP` and `mfserv open`: one app, by its name.
+//! `mfserv shell` and `mfserv run APP`: one app, by its name.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use mfserv_core::names::WatcherName;
-use mfserv_core::status::{PluginStatus, Status};
-use mfserv_core::watcher::WatcherSpec;
+use mfserv_core::plan::split_command;
 use mfserv_core::{Diagnostic, Kind};
+use mfserv_plugin::generate::Script;
 
+use super::drift;
 use super::env::{become_command, load};
-use super::{drift, python};
-use crate::cli::report::{self, Outcome};
-use crate::cli::{complain, completions, print, reach};
+use crate::cli::report::Outcome;
+use crate::cli::{complain, completions};
 use mfserv_node::places::Places;
-use mfserv_node::{configure, installed, taking};
+use mfserv_node::{installed, taking};
 
 /// The plugin and the app of `foo`, `foo.main`, `app.foo.main` or `extra.foo.job`.
 pub fn parts(name: &str) -> (&str, Option<&str>) {
@@ -40,66 +38,71 @@ fn list(plugin: &str, names: &[&str]) -> String {
     names.iter().map(|name| format!("{plugin}.{name}")).collect::<Vec<_>>().join(", ")
 }
 
+/// What is meant by the name of a plugin with several apps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Several {
+    /// Nothing: one has to be named.
+    Refused,
+    /// What all of them have.
+    ThePlugin,
+}
+
 /// What a program beside the workers of an app is run with.
-struct One {
+pub struct One {
     /// `foo.main`, or the directory.
     name: String,
     /// The variables of a worker, secrets included.
     env: BTreeMap<String, String>,
     /// The plugin's directory.
     dir: PathBuf,
-    /// What its workers run; empty for files.
+    /// Where its workers run: the plugin's directory, or the one below that their command enters.
+    cwd: PathBuf,
+    /// What its workers run then; empty for files.
     argv: Vec<String>,
 }
 
 impl One {
-    fn find(places: &Places, name: &str) -> Result<One, Diagnostic> {
+    pub fn find(places: &Places, name: &str, several: Several) -> Result<One, Diagnostic> {
         let (dir, loaded) = load(places, name)?;
-        let of_plugin = || One {
-            name: name.to_owned(),
-            env: loaded.secrets.with(&loaded.env),
-            dir: dir.clone(),
-            argv: Vec::new(),
-        };
-        if name.contains('/') || name == "." {
-            let one = of_plugin();
-            let argv = loaded.spec.apps.first().map(|app| app.command.command.as_str());
-            let argv = argv.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
-            return Ok(One { argv, ..one });
-        }
-        let (plugin, app) = parts(name);
-        let module = configure::module(places, &drift::sets_of_daemon(places))?;
-        let mut inputs = installed::configurations(places, &module, None)?;
+        let env = loaded.secrets.with(&loaded.env);
+        let of_plugin = |dir: PathBuf| One::new(name.to_owned(), env.clone(), dir);
+        let is_dir = name.contains('/') || name == ".";
+        let (plugin, app) = if is_dir { (&loaded.spec.name[..], None) } else { parts(name) };
+        let module = drift::module(places)?;
+        let instead = is_dir.then(|| (plugin.to_owned(), dir.clone()));
+        let mut inputs = installed::configurations(places, &module, instead)?;
         inputs.retain(|input| input.name == plugin);
         inputs.iter_mut().for_each(|input| input.loaded = Ok(loaded.clone()));
         let mut watchers = taking::plan(places, &module, inputs).watchers;
         watchers.retain(|watcher, _| watcher.plugin() == Some(plugin));
         let is_app = |name: &&WatcherName| name.as_str().starts_with("app.");
         let apps: Vec<&str> = watchers.keys().filter(is_app).map(WatcherName::short).collect();
+        let first = loaded.spec.apps.first().map(|app| app.command.name.as_str());
         let short = match (app, &apps[..]) {
             (Some(app), _) => app,
             (None, [only]) => only,
-            (None, []) => return Ok(of_plugin()),
-            (None, several) => {
+            (None, [_, ..]) if several == Several::Refused && is_dir => first.unwrap_or_default(),
+            (None, all @ [_, ..]) if several == Several::Refused => {
                 return Err(Diagnostic::error(format!("{plugin} has several apps"))
                     .kind(Kind::Usage)
-                    .help(format!("say which one: {}", list(plugin, several))));
+                    .help(format!("say which one: {}", list(plugin, all))));
             }
+            (None, _) => return Ok(of_plugin(dir)),
         };
         let named = |kind: fn(&str, &str) -> WatcherName| watchers.get(&kind(plugin, short));
         let spec = match name.starts_with("extra.") {
             true => named(WatcherName::extra),
             false => named(WatcherName::app).or_else(|| named(WatcherName::extra)),
         };
-        match spec {
-            Some(spec) => Ok(One::of(spec, format!("{plugin}.{short}"), dir)),
-            // Files have no workers.
-            None => Ok(of_plugin()),
-        }
+        // Files have no workers.
+        let Some(spec) = spec else { return Ok(of_plugin(dir)) };
+        let mut one = One::new(format!("{plugin}.{short}"), spec.secrets.with(&spec.env), dir);
+        one.enter(&spec.argv);
+        one.enter_script();
+        Ok(one)
     }
 
-    fn of(spec: &WatcherSpec, name: String, dir: PathBuf) -> One {
-        let mut env = spec.secrets.with(&spec.env);
+    fn new(name: String, mut env: BTreeMap<String, String>, dir: PathBuf) -> One {
         // Of the terminal that we are on, not of the one that the node was started from.
         for name in ["TERM", "COLORTERM"] {
             match std::env::var(name) {
@@ -107,36 +110,87 @@ impl One {
                 Err(_) => env.remove(name),
             };
         }
-        One { name, env, dir, argv: spec.argv.clone() }
+        One { name, env, cwd: dir.clone(), dir, argv: Vec::new() }
     }
 
-    /// Where its workers run: the plugin's directory, or the one below that `env -C` enters.
-    fn cwd(&self) -> PathBuf {
-        match &self.argv[..] {
-            [env, flag, below, ..] if is_env(env) && flag == "-C" => self.dir.join(below),
-            _ => self.dir.clone(),
-        }
+    /// The environment of its program.
+    pub fn env(&self) -> &BTreeMap<String, String> {
+        &self.env
     }
 
-    /// The program that its workers begin with, without `env`.
-    fn program(&self) -> &str {
-        let mut words = self.argv.iter().map(String::as_str).peekable();
+    /// The plugin's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Does what env(1) does at the beginning of a command.
+    fn enter(&mut self, argv: &[String]) {
+        let mut words = argv.iter().map(String::as_str).peekable();
         if words.next_if(|word| is_env(word)).is_some() {
-            if words.next_if_eq(&"-C").is_some() {
-                words.next();
+            while let Some(word) = words.next_if(|word| word.starts_with('-') || word.contains('='))
+            {
+                let value = |short: &str, long: &str| match word == short {
+                    true => Some(None),
+                    false => word.strip_prefix(long).map(Some),
+                };
+                if let Some(below) = value("-C", "--chdir=") {
+                    let below = below.or_else(|| words.next());
+                    self.cwd = self.cwd.join(below.unwrap_or_default());
+                } else if let Some(name) = value("-u", "--unset=") {
+                    let name = name.or_else(|| words.next());
+                    self.env.remove(name.unwrap_or_default());
+                } else if ["-", "-i", "--ignore-environment"].contains(&word) {
+                    self.env.clear();
+                } else if let Some((name, value)) = word.split_once('=') {
+                    self.assign(name, value);
+                }
             }
-            while words.next_if(|word| word.contains('=')).is_some() {}
         }
-        words.next().unwrap_or_default()
+        self.argv = words.map(str::to_owned).collect();
+    }
+
+    /// Sets a variable, unless its value is that of one worker alone, or known to a shell alone.
+    fn assign(&mut self, name: &str, value: &str) {
+        const OF_A_WORKER: [&str; 5] = ["{unix_socket_path}", "{port}", "{host}", "$", "`"];
+        if !OF_A_WORKER.iter().any(|one| value.contains(one)) {
+            self.env.insert(name.into(), value.into());
+        }
+    }
+
+    /// The same for the line of a Procfile, which a script of ours runs.
+    fn enter_script(&mut self) {
+        let script = self.argv.first().and_then(|program| Script::read(&self.dir, program));
+        let Some(Script { dir, line }) = script else { return };
+        self.cwd = self.cwd.join(dir);
+        let mut words = split_command(&line, &[], &[]).unwrap_or_default();
+        let ends =
+            |word: &String| ["&&", "||", "|", "&"].contains(&&word[..]) || word.ends_with(';');
+        // What is before the last program prepares it.
+        if let Some(at) = words.iter().rposition(ends) {
+            words.drain(..=at);
+        }
+        if words.first().is_some_and(|word| word == "exec") {
+            words.remove(0);
+        }
+        if !words.first().is_some_and(|word| is_env(word)) {
+            words.insert(0, "env".into());
+        }
+        self.enter(&words);
+    }
+
+    /// The program that its workers run.
+    fn program(&self) -> &str {
+        self.argv.first().map_or("", String::as_str)
     }
 
     /// What is typed into: the language of the app.
-    fn interpreter(&self, cwd: &Path) -> Vec<&'static str> {
+    fn interpreter(&self) -> Vec<&'static str> {
         let program = self.program().rsplit('/').next().unwrap_or_default();
         let script = |end: &str| self.argv.iter().any(|word| word.ends_with(end));
         let is_node = ["node", "nodejs", "npm", "npx", "yarn", "pnpm"].contains(&program)
             || script(".js") && !program.starts_with("python");
-        let has_python = self.dir.join("local/bin/python").exists();
+        let has_python = self.dir.join("local/bin/python").exists()
+            || self.dir.join("python3_virtualenv_sources").is_dir();
         if is_node {
             return vec!["node"];
         }
@@ -145,15 +199,14 @@ impl One {
             || is_server(program)
             || has_python
         {
-            return match cwd.join("manage.py").is_file() {
+            return match self.cwd.join("manage.py").is_file() {
                 true => vec!["python", "manage.py", "shell"],
                 false => vec!["python"],
             };
         }
-        match self.dir.join("node_modules").is_dir() {
-            true => vec!["node"],
-            false => vec!["sh"],
-        }
+        let is_of_node =
+            self.dir.join("node_modules").is_dir() || self.cwd.join("package.json").is_file();
+        vec![if is_of_node { "node" } else { "sh" }]
     }
 }
 
@@ -194,14 +247,13 @@ pub struct Shell {
 impl Shell {
     /// This process becomes the shell.
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let one = One::find(places, &self.app)?;
-        let cwd = one.cwd();
-        let words = if self.sh { vec!["sh"] } else { one.interpreter(&cwd) };
+        let one = One::find(places, &self.app, Several::Refused)?;
+        let words = if self.sh { vec!["sh"] } else { one.interpreter() };
         if std::io::stderr().is_terminal() {
-            complain(&format!("- {} of {} in {}", words.join(" "), one.name, cwd.display()));
+            complain(&format!("- {} of {} in {}", words.join(" "), one.name, one.cwd.display()));
         }
         let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
-        Ok(become_command(&words, &one.env, Some(&cwd)))
+        Ok(become_command(&words, &one.env, Some(&one.cwd)))
     }
 }
 
@@ -216,98 +268,8 @@ pub fn run(places: &Places, app: &str, command: &[String]) -> Result<Outcome, Di
             .kind(Kind::Usage)
             .help(format!("`mfserv run {app} -- COMMAND`; `mfserv run` alone runs the node")));
     }
-    let one = One::find(places, app)?;
-    Ok(become_command(&words, &one.env, Some(&one.cwd())))
-}
-
-/// Print where an app answers, and open it in a browser.
-///
-/// The browser is $BROWSER, else xdg-open on a desktop; without either the address is only printed.
-#[derive(Debug, Args)]
-pub struct Open {
-    /// Only print the address.
-    #[arg(long)]
-    print: bool,
-    /// The app (`foo.main`), or the plugin (`foo`).
-    #[arg(add = ArgValueCompleter::new(completions::apps))]
-    app: String,
-}
-
-impl Open {
-    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let status = reach::status(places)?;
-        let urls = urls(&status, &self.app)?;
-        for url in &urls {
-            print(&format!("{url}\n"));
-        }
-        let Some(first) = urls.first().filter(|_| !self.print) else { return Ok(Outcome::Done) };
-        if let Err(problem) = browse(first) {
-            report::print_problem(&problem);
-        }
-        Ok(Outcome::Done)
-    }
-}
-
-/// Where an app or a plugin answers.
-fn urls(status: &Status, name: &str) -> Result<Vec<String>, Diagnostic> {
-    let (plugin, app) = parts(name);
-    let of_plugin = status.plugins.iter().find(|one| one.name == plugin).ok_or_else(|| {
-        let names: Vec<&str> = status.plugins.iter().map(|one| one.name.as_str()).collect();
-        Diagnostic::error(format!("the node serves no plugin {plugin}"))
-            .help(format!("it serves {}", names.join(", ")))
-    })?;
-    let mut served = of_plugin.clone();
-    if let Some(app) = app {
-        let own = WatcherName::app(plugin, app);
-        let watcher = status.watchers.iter().find(|one| one.name == own).ok_or_else(|| {
-            let of = status.watchers.iter().filter(|one| one.plugin.as_deref() == Some(plugin));
-            no_app(plugin, app, &of.map(|one| one.name.short()).collect::<Vec<_>>())
-        })?;
-        let (paths, hosts) = (watcher.path.iter().cloned().collect(), watcher.hosts.clone());
-        served = PluginStatus { paths, hosts, ..served };
-    }
-    // No browser finds a wildcard.
-    served.hosts.retain(|host| !host.contains('*'));
-    let Some(address) = status.address.as_ref() else {
-        return Err(Diagnostic::error("the node has no front")
-            .kind(Kind::Refused)
-            .because("[nginx] flag or port is 0"));
-    };
-    match served.urls(address) {
-        urls if urls.is_empty() => Err(Diagnostic::error(format!("{name} answers nowhere"))
-            .kind(Kind::Refused)
-            .because("it has no route: it is no web app, or its routes are not in force")
-            .help("`mfserv status` shows what runs")),
-        urls => Ok(urls),
-    }
-}
-
-/// Starts a browser, if there is one for people here. It lives on after us.
-fn browse(url: &str) -> Result<(), Diagnostic> {
-    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let asked = set("BROWSER");
-    let has_desktop = set("DISPLAY").or_else(|| set("WAYLAND_DISPLAY")).is_some();
-    let usual =
-        || Some("xdg-open".to_owned()).filter(|it| has_desktop && python::on_path(it).is_some());
-    let Some(browsers) = asked.or_else(usual) else { return Ok(()) };
-    let mut failed = Diagnostic::warning("no browser could be started");
-    for browser in browsers.split(':') {
-        let words = browser.split_whitespace().map(|word| word.replace("%s", url));
-        let mut words: Vec<String> = words.collect();
-        if !browser.contains("%s") {
-            words.push(url.to_owned());
-        }
-        let Some((program, rest)) = words.split_first() else { continue };
-        #[expect(clippy::disallowed_methods, reason = "a browser is started for who asked for it")]
-        let mut command = Command::new(program);
-        command.args(rest).process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        match command.spawn() {
-            Ok(_) => return Ok(()),
-            Err(error) => failed = failed.because(format!("{program}: {error}")),
-        }
-    }
-    Err(failed.help("open the address by hand; BROWSER names the program"))
+    let one = One::find(places, app, Several::Refused)?;
+    Ok(become_command(&words, &one.env, Some(&one.cwd)))
 }
 
 #[cfg(test)]
@@ -315,8 +277,10 @@ mod tests {
     use super::*;
 
     fn one(command: &str) -> One {
-        let argv = command.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
-        One { name: String::new(), env: BTreeMap::new(), dir: "/nowhere".into(), argv }
+        let argv: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+        let mut one = One::new(String::new(), BTreeMap::new(), "/nowhere".into());
+        one.enter(&argv);
+        one
     }
 
     #[test]
@@ -342,10 +306,25 @@ mod tests {
             ("bin/web", "sh"),
             ("", "sh"),
         ] {
-            let one = one(command);
-            assert_eq!(one.interpreter(&one.cwd()), [expected], "{command}");
+            assert_eq!(one(command).interpreter(), [expected], "{command}");
         }
-        assert_eq!(one("env -C main x").cwd(), Path::new("/nowhere/main"));
-        assert_eq!(one("x").cwd(), Path::new("/nowhere"));
+    }
+
+    #[test]
+    fn what_env_does_for_a_command_is_done_for_what_runs_beside_it() {
+        let is = |command: &str| {
+            let mut one = one(command);
+            one.env.retain(|name, _| !["TERM", "COLORTERM"].contains(&&name[..]));
+            let env: Vec<String> =
+                one.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            format!("{} [{}] {}", one.cwd.display(), env.join(" "), one.argv.join(" "))
+        };
+        assert_eq!(
+            is("env -C main A=1 B=x=y PORT={port} x C=2"),
+            "/nowhere/main [A=1 B=x=y] x C=2"
+        );
+        assert_eq!(is("/usr/bin/env --chdir=a A=1 -u A B=2 x"), "/nowhere/a [B=2] x");
+        assert_eq!(is("env -i A=1 x -C y"), "/nowhere [A=1] x -C y");
+        assert_eq!(is("x"), "/nowhere [] x");
     }
 }

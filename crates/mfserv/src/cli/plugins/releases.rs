@@ -11,7 +11,7 @@ use mfserv_plugin::{Cancel, Home, Progress, archive};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{first, own_spec, print_warnings, say_current, variables};
+use super::{env, first, own_spec, print_warnings, say_current, variables};
 use crate::cli::completions;
 use crate::cli::operate::Wait;
 use crate::cli::operation::Operation;
@@ -99,6 +99,7 @@ pub struct Releases {
 
 impl Releases {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        env::only_plugin(places, &self.name)?;
         let home = Home::new(places.home());
         let all: Vec<Release> =
             store::releases(&home, &self.name).into_iter().filter(|one| one.committed).collect();
@@ -143,6 +144,7 @@ pub struct Rollback {
 
 impl Rollback {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        env::only_plugin(places, &self.name)?;
         let mut op = Operation::new(places, "rollback", &self.wait)?;
         if self.number.is_none() && self.has_undoable(places)? {
             let undone = variables::stage_and_submit(places, &mut op, &self.name, Edit::Undo);
