@@ -91,9 +91,14 @@ fn status_shows_processor_requests_uptime_and_release() {
         number(4).is_some_and(|rate| rate > 0.0) && number(3).is_some()
     });
     let text = terminal.text();
-    let row = row(&text, "shop.main");
-    assert_eq!((row[1].as_str(), row[2].as_str(), row[7].as_str()), ("ready", "2/2", "0"));
-    assert!(row[6].ends_with('s') && row[8] == "dev", "{text}");
+    let of_shop = row(&text, "shop.main");
+    assert_eq!(
+        (of_shop[1].as_str(), of_shop[2].as_str(), of_shop[7].as_str()),
+        ("ready", "2/2", "0")
+    );
+    assert!(of_shop[6].ends_with('s') && of_shop[8] == "dev", "{text}");
+    let of_welcome = row(&text, "welcome");
+    assert_eq!(of_welcome[8], "mfserv", "no directory of a developer: {text}");
     assert!(terminal.is_taken());
 
     node.mfserv(&["scale", "shop", "3"]).code(0);

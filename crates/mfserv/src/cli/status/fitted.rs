@@ -16,8 +16,10 @@ const PROBLEM: Weight = 2;
 const NOTE: Weight = 3;
 const WELL: Weight = 4;
 const HINT: Weight = 5;
+/// Further reasons of a problem, where it is and what to do about it.
+const DETAIL: Weight = 6;
 /// The lines that a worker has written before its last one, the earlier the less.
-const OUTPUT: Weight = 6;
+const OUTPUT: Weight = 7;
 
 /// The lines of a frame for a terminal of so many columns and lines.
 pub fn lines(frame: &Frame, (columns, height): (usize, usize)) -> Vec<Line> {
@@ -36,22 +38,29 @@ pub fn lines(frame: &Frame, (columns, height): (usize, usize)) -> Vec<Line> {
         let hints = hints.lines().filter(|line| !line.trim().is_empty());
         all.extend(hints.map(|hint| (HINT, plain(hint.trim_end()))));
     }
-    fit(all, height).into_iter().map(|line| shortened(line, columns)).collect()
+    fit(all, (columns, height)).into_iter().map(|line| shortened(line, columns)).collect()
 }
 
-/// Leaves out what matters least, and says how much that is.
-fn fit(mut all: Vec<(Weight, Line)>, height: usize) -> Vec<Line> {
+/// Leaves out what matters least, and says how much that is, or that lines are longer than what is
+/// shown of them.
+fn fit(mut all: Vec<(Weight, Line)>, (columns, height): (usize, usize)) -> Vec<Line> {
     let before = all.len();
-    while all.len() + usize::from(all.len() < before) > height.max(1) {
+    let is_long = |(_, line): &(Weight, Line)| {
+        line.iter().map(|(text, _)| text.chars().count()).sum::<usize>() > columns
+    };
+    let has_hint = |all: &Vec<(Weight, Line)>| all.len() < before || all.iter().any(is_long);
+    while all.len() + usize::from(has_hint(&all)) > height.max(1) {
         let least = all.iter().map(|(weight, _)| *weight).max().unwrap_or(ALWAYS);
         let Some(at) = all.iter().rposition(|(weight, _)| *weight == least) else { break };
         all.remove(at);
     }
-    let left_out = before - all.len();
+    let (left_out, is_cut) = (before - all.len(), has_hint(&all));
     let mut lines: Vec<Line> = all.into_iter().map(|(_, line)| line).collect();
     if left_out > 0 {
         let what = if left_out == 1 { "line" } else { "lines" };
         lines.push(plain(&format!("… {left_out} {what} more: `mfserv status --all`")));
+    } else if is_cut {
+        lines.push(plain("… lines are cut: `mfserv status --all`"));
     }
     lines.truncate(height.max(1));
     lines
@@ -80,12 +89,17 @@ fn marked(mark: &str, style: Style, text: &str) -> Line {
 fn said(status: &Status) -> Vec<(Weight, Line)> {
     let mut out = Vec::new();
     for problem in &status.problems {
-        let because = problem.because.first().map(|why| format!(" ({why})")).unwrap_or_default();
+        let mut reasons = problem.because.iter();
+        let because = reasons.next().map(|why| format!(" ({why})")).unwrap_or_default();
         let (mark, style) = match problem.is_error() {
             true => ("error:", Style::Bad),
             false => ("warning:", Style::Doubtful),
         };
         out.push((PROBLEM, marked(mark, style, &format!("{}{because}", problem.what))));
+        let reasons = reasons.map(|why| format!("    because: {why}"));
+        let at = problem.at.iter().map(|at| format!("    at: {at}"));
+        let help = problem.help.iter().map(|help| format!("    help: {help}"));
+        out.extend(reasons.chain(at).chain(help).map(|text| (DETAIL, plain(&text))));
     }
     let warned = status.front_warnings.keys().map(|sentence| format!("front: {sentence}"));
     let notes = status.notes.iter().cloned().chain(warned);

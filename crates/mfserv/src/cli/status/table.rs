@@ -4,6 +4,8 @@ use mfserv_core::plan::PluginState;
 use mfserv_core::status::{PluginStatus, Status, WatcherState, WatcherStatus};
 use mfserv_core::worker::Phase;
 use mfserv_node::render;
+use mfserv_plugin::Home;
+use mfserv_plugin::store::{self, Origin};
 
 use super::super::show;
 use super::super::top::{Frame, Line, Row, Style, clean, number, rows};
@@ -110,10 +112,14 @@ fn of_watcher(
 }
 
 /// The number of the release, as `mfserv releases` shows it, and its version; `dev` for a
-/// directory that is linked.
+/// directory that is linked, `mfserv` for what mfserv brings along.
 fn release(status: &Status, plugin: &PluginStatus) -> String {
     let releases = format!("{}/var/releases/{}/", status.home, plugin.name);
-    let number = plugin.dir.strip_prefix(&releases).unwrap_or("dev");
+    let number = plugin.dir.strip_prefix(&releases);
+    let is_internal = number.is_none()
+        && store::current(&Home::new(&status.home), &plugin.name)
+            .is_ok_and(|installed| installed.origin == Origin::Internal);
+    let number = number.unwrap_or(if is_internal { "mfserv" } else { "dev" });
     let mark = if plugin.state == PluginState::Active { "" } else { " !" };
     clean(&format!("{number} ({}){mark}", plugin.version))
 }

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use mfserv_core::Location;
 use mfserv_core::event::EndReason;
 use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::node_state::NodeState;
@@ -48,7 +49,13 @@ fn frame(watchers: Vec<WatcherStatus>) -> Frame {
         maintenance: Default::default(),
         requests: Default::default(),
         front_warnings: Default::default(),
-        problems: vec![Diagnostic::error("a plugin is refused").because("of a typo")],
+        problems: vec![
+            Diagnostic::error("a plugin is refused")
+                .because("of a typo")
+                .because("a key is unknown")
+                .at(Location::new("/rt/config.ini", 3))
+                .help("correct it"),
+        ],
     };
     Frame {
         at_ms: 90_000,
@@ -101,6 +108,31 @@ fn the_worst_comes_first_and_what_matters_least_is_left_out() {
     let lines = text(&many(), (100, 200));
     assert!(!lines.concat().contains("--all"), "all is shown: {lines:#?}");
     assert!((1..=8).all(|line| lines.concat().contains(&format!("line {line} "))), "{lines:#?}");
+}
+
+#[test]
+fn a_problem_says_where_it_is_and_what_to_do_where_there_are_lines_for_it() {
+    let details =
+        ["    because: a key is unknown", "    at: /rt/config.ini:3", "    help: correct it"];
+    let all = text(&many(), (100, 200));
+    let at = all.iter().position(|line| line.starts_with("error: a plugin is refused")).unwrap();
+    assert_eq!(all[at + 1..at + 4], details);
+    let few = text(&many(), (100, 12));
+    assert!(few.iter().any(|line| line.starts_with("error: a plugin is refused")), "{few:#?}");
+    assert!(!few.iter().any(|line| details.contains(&line.as_str())), "{few:#?}");
+}
+
+#[test]
+fn lines_that_are_cut_are_hinted_at_though_none_is_left_out() {
+    let mut frame = frame(vec![app("one", WatcherState::Ready, 4)]);
+    let hint = "… lines are cut: `mfserv status --all`";
+    assert!(!text(&frame, (100, 50)).concat().contains("--all"));
+    let status = frame.status.as_mut().unwrap();
+    status.problems[0].help = Some("correct ".repeat(20));
+    let lines = text(&frame, (100, 50));
+    assert_eq!(lines.last().unwrap(), hint, "{lines:#?}");
+    let full = text(&frame, (100, lines.len() - 1));
+    assert!(full.last().unwrap().contains("--all"), "{full:#?}");
 }
 
 #[test]
