@@ -309,12 +309,19 @@ fn files_that_are_nginxs_own_are_compressed_unless_their_fragment_decides() {
         !answer.field("content-encoding").is_empty()
     };
     let own = "add_header X-Own 1;\n";
-    for (generation, words, expected) in
-        [(2, own.to_string(), true), (3, format!("gzip off;\n{own}"), false)]
-    {
+    for (generation, words, expected) in [
+        (2, format!("# gzip is the front's; gzip off;\n{own}"), true),
+        (3, format!("{own} gzip off;"), false),
+    ] {
         front.daemon.publish(generation, with_fragment(&world, &words), &[]);
         assert_eq!(said(&mut front), "");
         assert_eq!(is_compressed(&front, "page.html"), expected, "{words}");
+        // Clients of HTTP/1.0 and those behind proxies have it too.
+        let request = asking("/s/page.html", "Accept-Encoding: gzip\r\nVia: 1.1 x");
+        let old = ask(front.address, request.replace("HTTP/1.1", "HTTP/1.0"));
+        assert_eq!(old.field("content-encoding").len(), usize::from(expected), "{}", old.head);
+        let part = asked(&front, "/s/page.html", "Accept-Encoding: gzip\r\nRange: bytes=0-3");
+        assert_eq!(part.status, if expected { 200 } else { 206 }, "docs/nginx.md says so");
         assert!(!is_compressed(&front, "short.txt") && !is_compressed(&front, "picture.png"));
     }
     let mut off = with_fragment(&world, own);

@@ -131,7 +131,7 @@ impl Writer<'_> {
     /// Compresses files, as the front does. A fragment that says something of that itself has its way:
     /// nginx would refuse it as a duplicate.
     fn compression(&self, text: &mut Text, piece: &Piece<'_>) {
-        if !self.server.static_compression || piece.fragment.text.contains("gzip") {
+        if !self.server.static_compression || decides_on_gzip(&piece.fragment.text) {
             return;
         }
         let types = mime::ENDINGS.split_whitespace().map(|ending| mime::of(&format!("a.{ending}")));
@@ -141,9 +141,27 @@ impl Writer<'_> {
         let types = Vec::from_iter(types).join(" ");
         text.line("gzip on;");
         text.line("gzip_vary on;");
+        // Also for proxies and for HTTP/1.0.
+        text.line("gzip_proxied any;");
+        text.line("gzip_http_version 1.0;");
         text.line(format!("gzip_min_length {COMPRESSED_LEAST};"));
         text.line(format!("gzip_types {types};"));
     }
+}
+
+/// True if a fragment has a directive of gzip: not if a comment has the word.
+fn decides_on_gzip(text: &str) -> bool {
+    let without_comment = |line: &str| {
+        let is_comment = |at: usize| {
+            let before = line[..at].chars().next_back();
+            before.is_none_or(|one| one.is_whitespace() || matches!(one, ';' | '{' | '}'))
+        };
+        let end = line.match_indices('#').map(|(at, _)| at).find(|at| is_comment(*at));
+        line[..end.unwrap_or(line.len())].to_string()
+    };
+    let lines: Vec<String> = text.lines().map(without_comment).collect();
+    let all = lines.join("\n");
+    all.split([';', '{', '}', '\n']).any(|one| one.trim_start().starts_with("gzip"))
 }
 
 /// The paths of a route, as a regular expression in quotation marks.
