@@ -2,6 +2,7 @@
 
 mod affinity;
 mod amendment;
+mod bodies;
 mod fragments;
 pub mod host;
 mod matcher;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 
 pub use affinity::Affinity;
 pub use amendment::{Amendment, Section, plugin_of};
+pub use bodies::room_for_bodies;
 pub use fragments::{AppFragments, Fragment, Fragments};
 pub use host::UnknownHost;
 pub use matcher::{Hit, Paths, Rule};

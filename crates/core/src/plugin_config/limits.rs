@@ -1,12 +1,14 @@
 //! Resource limits of a plugin that break the server which it runs.
 
 use super::schema::{
-    COMMAND_LINE, Kind, MAX_BODY, MEMORY_HIGH, MEMORY_LIMIT, RLIMIT_AS, RLIMIT_FSIZE, RLIMIT_STACK,
+    COMMAND_LINE, Kind, MAX_BODY, MEMORY_HIGH, MEMORY_LIMIT, REQUESTS_PER_WORKER, RLIMIT_AS,
+    RLIMIT_FSIZE, RLIMIT_STACK,
 };
 use super::{Resolver, Section};
 use crate::keys::NGINX_UPLOAD_MAX_BODY_MB;
 use crate::layers::Value;
 use crate::memory::size_text;
+use crate::route::room_for_bodies;
 
 /// Servers with threads of their own, or an engine, need this address space, bytes: 40 threads
 /// reserve 8 MiB of stack and up to 64 MiB of heap each; V8 reserves some GiB.
@@ -30,6 +32,7 @@ impl Resolver<'_> {
         let threads = starts_threads(&argv);
         let of_node = if upload_mb == 0 { u64::MAX } else { upload_mb << 20 };
         let upload = section.get(MAX_BODY).unwrap_or(of_node);
+        self.check_bodies(values, section, of_node);
         let fsize = "the server writes a large upload into a file first, and is killed by SIGXFSZ \
                      beyond this limit: up to [nginx] upload_max_body_size, or _max_body_size of the \
                      app, is let in";
@@ -65,6 +68,30 @@ impl Resolver<'_> {
 }
 
 impl Resolver<'_> {
+    /// Bodies that are let in and find no room get 503 after their client has sent gigabytes.
+    fn check_bodies(&mut self, values: &[&Value], section: &Section, of_node: u64) {
+        let (room, _) = room_for_bodies(of_node);
+        let lets_in = section.get(MAX_BODY).unwrap_or(0);
+        // Then they go straight to the worker.
+        let is_streamed = section.get(REQUESTS_PER_WORKER) == Some(0);
+        let value = values.iter().find(|value| value.key == MAX_BODY.row.name);
+        let Some(value) = value.filter(|_| lets_in > room && !is_streamed) else { return };
+        let room = size_text(room);
+        let what = format!(
+            "[{}] {}={} lets in larger bodies than there is room for",
+            value.section, value.key, value.value
+        );
+        let why = format!(
+            "where workers take a limited number of requests (_requests_per_worker), bodies are \
+             received into files first; those of one app have {room} together, and requests beyond \
+             get 503 (no_room)"
+        );
+        let help = format!(
+            "write at most {room} (4g), or have more room with [nginx] upload_max_body_size of the node"
+        );
+        self.warn(&what, Some(&why), value.origin.location(), &help);
+    }
+
     /// A worker must be replaced before it is killed.
     pub(super) fn check_memory(&mut self, values: &[&Value], section: &Section) {
         let (limit, high) = (section.get(MEMORY_LIMIT), section.get(MEMORY_HIGH));
@@ -129,6 +156,20 @@ mod tests {
         refused(&app("memory_limt=1G"), 10, &["did you mean memory_limit?"]);
         let job = "[job_j]\nschedule=@daily\n_cmd_and_args=a\nmemory_high=1G\n";
         refused(job, 11, &["memory_high: unknown key"]);
+    }
+
+    #[test]
+    fn bodies_that_find_no_room_are_warned_of_at_their_line_where_they_are_received_whole() {
+        let app = |lines: &str| {
+            format!("[app_main]\n_cmd_and_args=a {{unix_socket_path}}\nnumprocesses=1\n{lines}\n")
+        };
+        for limit in ["0", "5g"] {
+            let line = format!("_max_body_size={limit}");
+            warned(&app(&line), 11, &[&line, "4 GiB together", "no_room", "upload_max_body_size"]);
+            accepted(&app(&format!("{line}\n_requests_per_worker=0")));
+        }
+        accepted(&app("_max_body_size=4g"));
+        accepted(&app(""));
     }
 
     #[test]

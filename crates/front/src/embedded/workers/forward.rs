@@ -26,13 +26,15 @@ use super::upstream::{Client, Link, NoLink, Peer, Place, Slot, Speaks};
 use super::{fastcgi, relay, tunnel};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
+use crate::embedded::io::budget::FairShare;
 use crate::embedded::io::signal::Subscription;
 use crate::embedded::io::tls::{Identity, NOBODY};
 
 /// How long a worker that may be dying is left alone by a request that it did not answer.
 const DYING: Duration = Duration::from_millis(100);
-const NO_ROOM: &str = "requests are refused with 503: no room in temporary files for their bodies, \
-                       or too few file descriptors (ulimit -Hn, LimitNOFILE of systemd)";
+const NO_ROOM: &str = "requests are refused with 503: no room in temporary files for their bodies \
+                       (an app alone has half of it, and [nginx] upload_max_body_size makes it \
+                       larger), or too few file descriptors (ulimit -Hn, LimitNOFILE of systemd)";
 const SENDS_FILE: &str = "it answers with X-Accel-Redirect or X-Sendfile, and has no directories \
                           for that (_sendfile_roots in its section): clients get the answer as it \
                           is, without that field and the file";
@@ -47,7 +49,8 @@ pub async fn run(
 ) -> Result<Option<Named>, Fault> {
     // First: a body takes up room, and its client may be told to come again without it.
     place::pass_gate(exchange, &to, false).await?;
-    let room = (&to.pool.spooled, &to.app.upstream.descriptors);
+    let own = &to.app.upstream;
+    let room = (FairShare::new(&own.bodies, &to.pool.spooled), &own.descriptors);
     let received = Upload::receive(exchange, to.app.spec.is_finite(), room).await;
     let mut upload = received.inspect_err(|fault| {
         if *fault == Fault::Answer(Cause::NoRoom) {

@@ -7,12 +7,13 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::task::{Context, Poll, ready};
 
+use mfserv_core::route::room_for_bodies;
 use mfserv_fastcgi::{END_OF_CONTENT, content_head, put_content};
 use mfserv_h1::Framing;
 
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
-use crate::embedded::io::budget::{AppDescriptors, Budget, Descriptor, Share};
+use crate::embedded::io::budget::{AppDescriptors, Descriptor, FairShare};
 use crate::embedded::io::buffer::{Buffer, Pooled};
 use crate::embedded::io::chunked::{LAST_CHUNK, put_chunk, put_chunk_size};
 use crate::embedded::io::pipe::{self, Pipe};
@@ -22,10 +23,6 @@ use crate::embedded::io::wire::{Stream, Wire};
 /// How much content is kept in memory, bytes. Content for a file is gathered up to this
 /// length before it is written.
 const MEMORY_MAX: usize = 64 * 1024;
-/// The limit of all content in files, bytes, unless [`LARGEST_BODIES`] make it larger.
-const ALL_SPOOLED_MAX: u64 = 4 * 1024 * 1024 * 1024;
-/// At least so many bodies of the largest size that is allowed have room in files.
-const LARGEST_BODIES: u64 = 4;
 /// A request of at most so many bytes that was sent with one write is read by the worker
 /// as a whole or not at all.
 const UNREAD_MAX: usize = 4096;
@@ -48,7 +45,7 @@ pub struct Upload<'a> {
     request: Vec<u8>,
     memory: Pooled,
     file: Option<(File, Descriptor)>,
-    spooled: Share<'a>,
+    spooled: FairShare<'a>,
     descriptors: &'a AppDescriptors,
     /// The client was not waited for: some content comes while the request is sent.
     is_streamed: bool,
@@ -76,14 +73,14 @@ impl<'a> Upload<'a> {
     pub async fn receive(
         exchange: &mut Exchange<'_>,
         whole: bool,
-        (spooled, descriptors): (&'a Budget, &'a AppDescriptors),
+        (spooled, descriptors): (FairShare<'a>, &'a AppDescriptors),
     ) -> Result<Self, Fault> {
         let framing = exchange.request().framing;
         let mut upload = Self {
             request: Vec::new(),
             memory: Pooled::default(),
             file: None,
-            spooled: Share::new(spooled),
+            spooled,
             descriptors,
             is_streamed: false,
             is_chunked: framing == Framing::Chunked,
@@ -146,8 +143,8 @@ impl<'a> Upload<'a> {
     /// slow disk delays this client and no other.
     async fn spill(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Fault> {
         let settings = exchange.settings();
-        let limit = ALL_SPOOLED_MAX.max(exchange.max_content().saturating_mul(LARGEST_BODIES));
-        if !self.spooled.grow(self.memory.len() as u64, limit) {
+        let limits = room_for_bodies(settings.max_body_bytes);
+        if !self.spooled.grow(self.memory.len() as u64, limits) {
             return Err(Cause::NoRoom.into());
         }
         let directory = settings.body_temp_dir.clone();

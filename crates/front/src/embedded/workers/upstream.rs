@@ -55,6 +55,8 @@ pub struct Upstream {
     pub absorbed: Budget,
     /// What they have not read yet in files, bytes.
     pub answers: Budget,
+    /// Bodies of its requests in files, bytes.
+    pub bodies: Budget,
     /// Its connections to workers, and its files.
     pub descriptors: AppDescriptors,
     /// Open, unless it is in maintenance.
@@ -192,6 +194,7 @@ impl Upstream {
             name,
             absorbed: Budget::default(),
             answers: Budget::default(),
+            bodies: Budget::default(),
             descriptors,
             gate: Gate::new(spec.maintenance),
             backing_off: AtomicU64::new(0),
