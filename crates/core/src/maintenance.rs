@@ -53,6 +53,11 @@ impl Marks {
         own.or_else(|| self.0.get(plugin)).or_else(|| self.0.get(ALL))
     }
 
+    /// True if this, or something in it, is.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.keys().any(|other| is_part(other, key))
+    }
+
     /// Nothing is.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -80,7 +85,7 @@ impl Marks {
 }
 
 /// True if the first of two keys names the same or a part of what the second one names.
-fn is_part(of: &str, whole: &str) -> bool {
+pub fn is_part(of: &str, whole: &str) -> bool {
     let below = || of.strip_prefix(whole).is_some_and(|rest| rest.starts_with('.'));
     whole == ALL || of == whole || below()
 }

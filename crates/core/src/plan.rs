@@ -232,6 +232,9 @@ pub struct Plan {
     /// Where the protocol of Circus is spoken.
     #[serde(default)]
     pub circus: Circus,
+    /// What is in maintenance.
+    #[serde(default)]
+    pub maintenance: crate::maintenance::Marks,
     /// What is wrong or doubtful.
     pub problems: Vec<Diagnostic>,
 }
@@ -251,6 +254,7 @@ impl Plan {
             listeners: Vec::new(),
             plugins: Vec::new(),
             given_up: Vec::new(),
+            maintenance: Default::default(),
             autorestart: inputs.module.get(AUTORESTART),
             watches_configuration: inputs.module.get(AUTORESTART)
                 && inputs.module.get(AUTORESTART_CONFIGURATION),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mfserv_testkit::{Load, Node, Plugin, programs, until};
+use mfserv_testkit::{Load, Node, Plugin, get, programs, until};
 
 use crate::{Turn, node};
 
@@ -110,4 +110,109 @@ fn the_whole_node_can_be_in_maintenance_and_what_cannot_be_is_said() {
     node.mfserv(&["maintenance", "on", "own"]).code(0);
     node.mfserv(&["uninstall", "own"]).code(0);
     assert!(node.status().maintenance.is_empty(), "the next plugin of that name is not in it");
+}
+
+#[test]
+fn the_command_returns_when_workers_have_answered_what_they_had() {
+    let _turn = Turn::heavy();
+    let node = node();
+    node.add(&Plugin::python("own", programs::SERVES).key("app_main", "numprocesses", "1"));
+    node.start();
+    let address = node.address();
+    let slow = std::thread::spawn(move || get(address, "/own/slow?10000").unwrap().status);
+    let in_flight = || {
+        let requests = node.status().requests;
+        requests["own/main"].in_flight.values().sum::<u64>()
+    };
+    until("the worker has it", Duration::from_secs(60), || in_flight() == 1);
+    let said = node.mfserv(&["maintenance", "on", "own", "--timeout", "1"]).code(0);
+    assert!(said.stdout.contains("own is in maintenance: its requests get 503"), "{said:?}");
+    assert!(said.stderr.contains("1 request that came before still runs"), "{said:?}");
+    node.mfserv(&["maintenance", "on", "own", "--hold", "--no-wait"]).code(0);
+    assert_eq!(in_flight(), 1);
+    let said = node.mfserv(&["maintenance", "on", "own"]).code(0);
+    assert!(!said.stderr.contains("still runs"), "{said:?}");
+    assert_eq!((in_flight(), slow.join().unwrap()), (0, 200));
+}
+
+#[test]
+fn a_node_that_stops_answers_the_requests_that_wait() {
+    let _turn = Turn::heavy();
+    let node = two();
+    node.mfserv(&["maintenance", "on", "own", "--hold"]).code(0);
+    let address = node.address();
+    let held = std::thread::spawn(move || get(address, "/own/x").unwrap());
+    let waiting = || node.status().requests.values().map(|of| of.waiting).sum::<u64>();
+    until("it waits", Duration::from_secs(60), || waiting() == 1);
+    node.mfserv(&["stop"]).code(0);
+    let answer = held.join().unwrap();
+    assert_eq!((answer.status, answer.field("retry-after")), (503, Some("30")));
+}
+
+#[test]
+fn what_cannot_be_read_ends_no_maintenance() {
+    let _turn = Turn::heavy();
+    let node = two();
+    node.mfserv(&["maintenance", "on", "own"]).code(0);
+    std::fs::write(node.path("var/maintenance.json"), "{").unwrap();
+    // It is done, and exits as with any problem of the configuration.
+    assert!(node.mfserv(&["reload"]).stderr.contains("it is not known"));
+    let still = |node: &Node| {
+        assert_eq!((node.get("/own/x").status, node.get("/other/x").status), (503, 200));
+        let status = node.status();
+        assert!(status.maintenance.of("own", "main").is_some());
+        let said: Vec<_> = status.problems.iter().map(|problem| &*problem.what).collect();
+        assert!(said.contains(&"it is not known which apps are in maintenance"), "{said:?}");
+    };
+    still(&node);
+    node.mfserv(&["stop"]).code(0);
+    node.mfserv(&["start"]);
+    still(&node);
+    let said = node.mfserv(&["maintenance", "on", "other"]).stderr;
+    assert!(said.contains("maintenance.json"), "{said}");
+    node.mfserv(&["maintenance", "off"]).code(0);
+    assert_eq!((node.get("/own/x").status, node.status().problems.len()), (200, 0));
+}
+
+#[test]
+fn a_node_that_is_stopped_can_be_put_into_maintenance_and_out_of_it() {
+    let _turn = Turn::heavy();
+    let node = two();
+    node.mfserv(&["stop"]).code(0);
+    let said = node.mfserv(&["maintenance", "on", "own.main"]).code(0).stdout;
+    assert!(
+        said.contains("own.main is in maintenance") && said.contains("once the node"),
+        "{said}"
+    );
+    let said = node.mfserv(&["maintenance", "on", "own.nosuch"]).stderr;
+    assert!(said.contains("own.nosuch") && said.contains("there are: own.main"), "{said}");
+    node.mfserv(&["start"]).code(0);
+    assert_eq!((node.get("/own/x").status, node.get("/other/x").status), (503, 200));
+    node.mfserv(&["stop"]).code(0);
+    node.mfserv(&["maintenance", "off", "own"]).code(0);
+    node.mfserv(&["start"]).code(0);
+    assert_eq!(node.get("/own/x").status, 200);
+}
+
+#[test]
+fn the_maintenance_of_what_is_gone_ends_and_a_plugin_may_be_called_app() {
+    let _turn = Turn::heavy();
+    let node = node();
+    node.add(&Plugin::python("app", programs::SERVES));
+    let mark = r#"{"gone": {"since_ms": 1}, "app.gone": {"since_ms": 1}}"#;
+    std::fs::create_dir_all(node.path("var")).unwrap();
+    std::fs::write(node.path("var/maintenance.json"), mark).unwrap();
+    node.start();
+    for gone in ["gone", "app.gone"] {
+        node.mfserv(&["maintenance", "off", gone]).code(0);
+    }
+    assert!(node.status().maintenance.is_empty());
+    for name in ["app.main", "app.app.main", "app"] {
+        node.mfserv(&["maintenance", "on", name]).code(0);
+        assert_eq!(node.get("/app/x").status, 503, "{name}");
+        node.mfserv(&["maintenance", "off", name]).code(0);
+        assert_eq!(node.get("/app/x").status, 200, "{name}");
+    }
+    let said = node.mfserv(&["maintenance", "on", "app.nosuch"]).stderr;
+    assert!(said.contains("there are: app.main"), "{said}");
 }

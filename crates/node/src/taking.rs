@@ -56,6 +56,12 @@ pub fn by_disk(places: &Places, instead: Instead) -> Result<Vec<Taken>, Diagnost
     Ok(now.newly_taken(&plugin, &next))
 }
 
+/// What is routed, by what is installed.
+pub fn by_disk_now(places: &Places) -> Result<Plan, Diagnostic> {
+    let module = configure::module(places, &[])?;
+    Ok(plan(places, &module, installed::configurations(places, &module, None)?))
+}
+
 /// What is routed, and what would be if this directory were current.
 pub fn now_and_next(
     places: &Places,

@@ -21,7 +21,7 @@ pub struct Maintenance {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Requests get 503 and a page, or wait (--hold). Workers go on, and so does maintenance when the
-    /// node is started again.
+    /// node is started again. Waits until workers have answered what they have (--no-wait: does not).
     On {
         /// A plugin (`foo`) or an app (`foo.main`); without it: all.
         #[arg(add = ArgValueCompleter::new(completions::apps))]

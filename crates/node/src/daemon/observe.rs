@@ -15,7 +15,6 @@ use mfserv_platform::sync::lock;
 
 use super::node::Node;
 use super::upkeep;
-use crate::maintenance;
 use crate::places::Places;
 use crate::render;
 
@@ -57,7 +56,7 @@ impl Node {
             watchers: as_planned(watchers, plan.as_deref()),
             requests: stats.upstreams,
             front_warnings: stats.warnings,
-            maintenance: maintenance::read(&disk::RealDisk, &self.parts.options.places),
+            maintenance: plan.as_ref().map(|plan| plan.maintenance.clone()).unwrap_or_default(),
             problems: {
                 let refused = self.refused.lock().ok().and_then(|refused| refused.clone());
                 let of_plan = plan.into_iter().flat_map(|plan| {

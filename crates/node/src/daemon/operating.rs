@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mfserv_core::diff::Changes;
 use mfserv_core::event::{EndReason, Fact};
+use mfserv_core::maintenance::is_part;
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{HeldOptions, Plan, PluginState};
 use mfserv_core::route::Taken;
@@ -13,12 +14,16 @@ use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::{Progress, Until};
 use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::time::Instant;
 
 use super::node::Node;
 use super::reconcile::make;
 use crate::operations::{self, Applied, Counts, OperationId, Staging, Trial};
-use crate::override_files;
 use crate::places::Places;
+use crate::{maintenance, override_files};
+
+/// How often it is looked whether requests are answered.
+const LOOK: Duration = Duration::from_millis(50);
 
 impl operations::Node for Node {
     type Turn = OwnedMutexGuard<()>;
@@ -112,19 +117,7 @@ impl operations::Node for Node {
     }
 
     fn part(&self, name: &str) -> Result<String, Diagnostic> {
-        let plan = self.shown_plan()?;
-        let short = name.strip_prefix("app.").unwrap_or(name);
-        let (plugin, app) = match short.split_once(['.', '/']) {
-            Some((plugin, app)) => (plugin, Some(app)),
-            None => (short, None),
-        };
-        let has = |app: &str| plan.table.routes.iter().any(|r| r.plugin == plugin && r.app == app);
-        let is_known = plan.plugins.iter().any(|one| one.name == plugin);
-        match app {
-            None if is_known => Ok(plugin.to_string()),
-            Some(app) if is_known && has(app) => Ok(format!("{plugin}.{app}")),
-            _ => Err(unknown(name, plan.plugins.iter().map(|one| one.name.as_str()).collect())),
-        }
+        maintenance::part(&*self.shown_plan()?, name)
     }
 
     async fn older(&self, watchers: Vec<WatcherName>, than_ms: u64) -> Vec<WatcherName> {
@@ -191,6 +184,19 @@ impl operations::Node for Node {
         self.parts.supervisor.wait(until, watchers, at_most).await?;
         self.fronts_have_obeyed().await;
         Ok(())
+    }
+
+    async fn requests_done(&self, part: &str, at_most: Duration) -> u64 {
+        let began = Instant::now();
+        loop {
+            let stats = self.parts.world.fronts.stats().await;
+            let own = stats.upstreams.iter().filter(|(name, _)| is_part_of(name, part));
+            let left = own.flat_map(|(_, of)| of.in_flight.values()).sum();
+            if left == 0 || began.elapsed() >= at_most {
+                return left;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     async fn jobs_gone(&self, plugin: &str, at_most: Duration) {
@@ -305,6 +311,11 @@ fn is_meant(watcher: &WatcherName, name: &str) -> bool {
     watcher.as_str() == dotted
         || watcher.plugin() == Some(name)
         || watcher.as_str().split_once('.').is_some_and(|(_, rest)| rest == dotted)
+}
+
+/// Whether the requests of an upstream (`PLUGIN/APP`) are those of a part of the node.
+fn is_part_of(upstream: &str, part: &str) -> bool {
+    is_part(&upstream.replacen('/', ".", 1), part)
 }
 
 fn unknown(name: &str, known: Vec<&str>) -> Diagnostic {

@@ -294,8 +294,24 @@ fn planned(
         takers: taking::read(disk, places),
         previous,
     });
-    mfserv_core::maintenance::apply(&mut plan.table, &maintenance::read(disk, places));
+    put_in_maintenance(&mut plan, disk, (places, previous));
     plan
+}
+
+/// Has a plan obey what is written down. Where that cannot be read, what was in maintenance before
+/// stays so: apps are not opened by mistake.
+fn put_in_maintenance(
+    plan: &mut Plan,
+    disk: &dyn Disk,
+    (places, previous): (&Places, Option<&Plan>),
+) {
+    plan.maintenance = maintenance::read(disk, places).unwrap_or_else(|problem| {
+        plan.problems.push(problem);
+        let known = previous.map(|plan| plan.maintenance.clone());
+        let kept = || last_plan::load(disk, places).map(|plan| plan.maintenance);
+        known.or_else(kept).unwrap_or_default()
+    });
+    mfserv_core::maintenance::apply(&mut plan.table, &plan.maintenance);
 }
 
 /// What a daemon would read and plan. Nothing is written.

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::running::blocking;
 use super::{Applied, OperationId};
 use crate::places::Places;
-use crate::taking;
+use crate::{maintenance, taking};
 
 /// Worker counts and options that were asked for and are in no configuration.
 pub type Counts = BTreeMap<WatcherName, Held>;
@@ -163,6 +163,10 @@ pub trait Node: Clone + Send + Sync + 'static {
         at_most: Duration,
     ) -> impl Future<Output = Result<(), Diagnostic>> + Send;
 
+    /// Waits until workers have no request to this part of the node (`*`, `PLUGIN`, `PLUGIN.APP`), at
+    /// most so long. Returns how many there are still.
+    fn requests_done(&self, part: &str, at_most: Duration) -> impl Future<Output = u64> + Send;
+
     /// Waits until no run of a job of this plugin lives, at most so long.
     fn jobs_gone(&self, plugin: &str, at_most: Duration) -> impl Future<Output = ()> + Send;
 
@@ -250,8 +254,8 @@ impl Node for AtRest {
         Err(self.not_running())
     }
 
-    fn part(&self, _: &str) -> Result<String, Diagnostic> {
-        Err(self.not_running())
+    fn part(&self, name: &str) -> Result<String, Diagnostic> {
+        maintenance::part(&taking::by_disk_now(&self.places)?, name)
     }
 
     async fn older(&self, _: Vec<WatcherName>, _: u64) -> Vec<WatcherName> {
@@ -286,6 +290,10 @@ impl Node for AtRest {
 
     async fn wait(&self, _: Until, _: Vec<WatcherName>, _: Duration) -> Result<(), Diagnostic> {
         Ok(())
+    }
+
+    async fn requests_done(&self, _: &str, _: Duration) -> u64 {
+        0
     }
 
     async fn jobs_gone(&self, _: &str, _: Duration) {}

@@ -158,13 +158,13 @@ impl Request {
             | Request::Restart { .. }
             | Request::Scale { .. }
             | Request::Set { .. }
-            | Request::Maintenance { .. }
             | Request::Stop
             | Request::DeployPackage { .. } => true,
             Request::Deploy { .. }
             | Request::Rollback { .. }
             | Request::Uninstall { .. }
             | Request::Env { .. }
+            | Request::Maintenance { .. }
             | Request::Link { .. } => false,
         }
     }

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use mfserv_core::diff::Changes;
 use mfserv_core::names::WatcherName;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::store::Claim;
@@ -120,16 +121,22 @@ pub async fn commit(
 /// Applies what should be, and waits until it is served and what it replaces has ended.
 pub async fn serve<N: Node>(node: &N, op: &Running, turn: N::Turn) -> Served {
     op.step("applying what has changed");
-    let changes = match node.apply(&turn).await {
-        Ok(changes) => changes,
-        Err(problem) => return Served { applied: None, problem: Some(problem) },
-    };
-    drop(turn);
+    match node.apply(&turn).await {
+        Ok(changes) => {
+            drop(turn);
+            follow(node, op, &changes).await
+        }
+        Err(problem) => Served { applied: None, problem: Some(problem) },
+    }
+}
+
+/// Waits until what was applied is served and what it replaces has ended.
+pub async fn follow<N: Node>(node: &N, op: &Running, changes: &Changes) -> Served {
     let waited = match op.patience().is_zero() {
         true => Ok(()),
         false => until_served(node, op, changes.touched(), changes.stop.clone()).await,
     };
-    Served { applied: node.applied(&changes), problem: waited.err() }
+    Served { applied: node.applied(changes), problem: waited.err() }
 }
 
 async fn until_served<N: Node>(

@@ -29,11 +29,12 @@ pub async fn uninstall<N: Node>(
     op.commit()?;
     op.step(format!("unlinking {plugin}"));
     let installed = claim.unlink()?;
+    let warnings = forget_maintenance(node, plugin).await;
     let served = serve(node, op, turn).await;
-    let mut done = Done { applied: served.applied, problem: served.problem, ..Done::default() };
+    let (applied, problem) = (served.applied, served.problem);
+    let mut done = Done { applied, problem, warnings, ..Done::default() };
     if done.problem.is_none() {
         node.jobs_gone(plugin, op.patience()).await;
-        forget_maintenance(node, plugin).await?;
         done = done.warn(remove_files(op, &claim, installed.origin, clean).await?);
     }
     Ok(Done { plugin: Some(installed), ..done })
@@ -48,17 +49,22 @@ pub async fn finish<N: Node>(
 ) -> Result<Done, Diagnostic> {
     let claim = op.claim(node, plugin).await?;
     op.commit()?;
-    let served = serve(node, op, node.turn().await?).await;
+    let turn = node.turn().await?;
+    let warnings = forget_maintenance(node, plugin).await;
+    let served = serve(node, op, turn).await;
     node.wait(Until::Gone, node.living(plugin).await, op.patience()).await?;
     node.jobs_gone(plugin, op.patience()).await;
-    forget_maintenance(node, plugin).await?;
-    let done = Done { applied: served.applied, problem: served.problem, ..Done::default() };
+    let (applied, problem) = (served.applied, served.problem);
+    let done = Done { applied, problem, warnings, ..Done::default() };
     Ok(done.warn(remove_files(op, &claim, claim.origin_before(), clean).await?))
 }
 
-async fn forget_maintenance<N: Node>(node: &N, plugin: &str) -> Result<(), Diagnostic> {
+/// Within the turn: no other operation writes that down meanwhile. What does not go well is no reason
+/// to keep the plugin.
+async fn forget_maintenance<N: Node>(node: &N, plugin: &str) -> Vec<Diagnostic> {
     let (places, plugin) = (node.places().clone(), plugin.to_string());
-    blocking(move || maintenance::forget(&places, &plugin)).await
+    let forgotten = blocking(move || maintenance::forget(&places, &plugin)).await;
+    forgotten.err().into_iter().collect()
 }
 
 async fn remove_kept(op: &Running, claim: &Arc<Claim>) -> Result<bool, Diagnostic> {

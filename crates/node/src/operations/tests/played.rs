@@ -202,6 +202,10 @@ impl Node for Played {
         self.0.progress.subscribe()
     }
 
+    async fn requests_done(&self, _: &str, _: Duration) -> u64 {
+        0
+    }
+
     async fn jobs_gone(&self, _: &str, _: Duration) {}
 
     fn applied(&self, changes: &Changes) -> Option<Applied> {
