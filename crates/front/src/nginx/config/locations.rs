@@ -64,8 +64,10 @@ impl Writer<'_> {
 
     /// The fragment for the requests of a route.
     fn piece(&self, route: &Route) -> Option<&Piece<'_>> {
-        if route.maintenance.is_some() {
-            // The front answers all of it.
+        let is_to_app = matches!(route.target, Target::Upstream { .. });
+        if route.maintenance.is_some() && !is_to_app {
+            // The front answers in place of nginx. What is said of an app stays: nginx would obey it
+            // again only after the app is open.
             return None;
         }
         let place = match route.target {

@@ -113,6 +113,19 @@ fn files_with_a_fragment_are_nginxs_own() {
 }
 
 #[test]
+fn what_is_said_of_an_app_stays_in_maintenance_and_its_files_are_the_fronts() {
+    let with = |prefix: &str, is_static: bool, is_shut: bool| {
+        let shut = is_shut.then_some(mfserv_core::maintenance::Shut { page: None });
+        let route = Route { maintenance: shut, ..route("p", prefix, is_static) };
+        rendered(&[("p", section(vec![route], of_app("deny all;", "expires 1h;")))])
+    };
+    assert_eq!(with("/p", false, true), with("/p", false, false));
+    assert!(with("/p", false, true).contains("deny all;"));
+    assert!(with("/f", true, false).contains("expires 1h;"));
+    assert!(!with("/f", true, true).contains("expires 1h;"));
+}
+
+#[test]
 fn a_fragment_for_everything_is_in_the_last_location() {
     let text = rendered(&[("p", section(vec![route("p", "/", false)], of_app("expires 1h;", "")))]);
     assert_eq!(locations(&text).last(), Some(&"location / {"));
