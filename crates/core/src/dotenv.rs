@@ -1,5 +1,7 @@
 //! `.env` files: text in, variables out. The grammar is that of python-dotenv, which the shell's
-//! `export` lines and most files of other tools fit in.
+//! `export` lines and most files of other tools fit in. It differs where a shell does, too: single
+//! quotes keep `${NAME}`, `\$` in double quotes is `$`. And a name is letters, digits, `_`, `.` and
+//! `-`, and a line that cannot be read is an error.
 //!
 //! ```text
 //! # a comment
@@ -19,8 +21,8 @@ pub struct Assignment {
     pub line: u32,
     /// Its name.
     pub name: String,
-    /// Its value, which is a secret.
-    pub value: String,
+    /// Its value, which is a secret; `None` if nothing is assigned (`NAME`, `export NAME`).
+    pub value: Option<String>,
 }
 
 /// Without its value.
@@ -67,6 +69,8 @@ struct Reader<'a> {
     found: Vec<Assignment>,
 }
 
+const SHAPE: &str = "a line is NAME=VALUE, and a name is letters, digits and _";
+
 /// The line and what is wrong with it.
 type Refusal = (u32, &'static str);
 
@@ -75,7 +79,7 @@ fn is_blank(c: char) -> bool {
 }
 
 fn is_of_a_name(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_'
+    c.is_ascii_alphanumeric() || "_.-".contains(c)
 }
 
 impl<'a> Reader<'a> {
@@ -99,7 +103,7 @@ impl<'a> Reader<'a> {
         Some(c)
     }
 
-    fn assignment(&mut self) -> Result<(String, String), Refusal> {
+    fn assignment(&mut self) -> Result<(String, Option<String>), Refusal> {
         let line = self.line;
         let refused = |why| Err((line, why));
         if let Some(rest) = self.rest.strip_prefix("export").filter(|it| it.starts_with(is_blank)) {
@@ -112,14 +116,16 @@ impl<'a> Reader<'a> {
         }
         let name = self.take(is_of_a_name);
         if quote.is_some() && self.take_one() != quote || name.is_empty() {
-            return refused("a line is NAME=VALUE, and a name is letters, digits and _");
-        }
-        if name.starts_with(|c: char| c.is_ascii_digit()) {
-            return refused("a name does not begin with a digit");
+            return refused(SHAPE);
         }
         self.skip(is_blank);
-        if self.take_one() != Some('=') {
-            return refused("a line is NAME=VALUE, and a name is letters, digits and _");
+        match self.rest.chars().next() {
+            Some('=') => drop(self.take_one()),
+            None | Some('\n' | '#') => {
+                self.skip(|c| c != '\n');
+                return Ok((name.to_owned(), None));
+            }
+            Some(_) => return refused(SHAPE),
         }
         let before = self.rest.len();
         self.skip(is_blank);
@@ -135,7 +141,7 @@ impl<'a> Reader<'a> {
         };
         match value.contains('\0') {
             true => refused("a value has no NUL in it"),
-            false => Ok((name.to_owned(), value)),
+            false => Ok((name.to_owned(), Some(value))),
         }
     }
 
@@ -145,41 +151,28 @@ impl<'a> Reader<'a> {
         let mut ends = whole.char_indices().zip(whole.chars().skip(1));
         let comment = ends.find(|((_, c), next)| is_blank(*c) && *next == '#');
         let value = comment.map_or(whole, |((at, _), _)| &whole[..at]).trim_end();
-        let mut inner = Reader { rest: value, line: self.line, env: self.env, found: Vec::new() };
-        let mut text = String::new();
-        while let Some(c) = inner.take_one() {
-            match c {
-                '$' => text += &self.expanded(&mut inner),
-                c => text.push(c),
-            }
-        }
-        text
+        self.expanded(value, None)
     }
 
     /// Between quotes, also over several lines. In single quotes all but `\'` and `\\` is as it is
-    /// written.
+    /// written. The end comes first: what is not closed in it does not reach into other lines.
     fn quoted(&mut self, quote: char) -> Result<String, Refusal> {
         let line = self.line;
         self.take_one();
-        let mut text = String::new();
+        let from = self.rest;
         loop {
             match self.take_one() {
                 None => return Err((line, "its quote is not closed")),
                 Some(c) if c == quote => break,
-                Some('\\') => match self.take_one() {
-                    None => return Err((line, "its quote is not closed")),
-                    Some(c) => escape(&mut text, quote, c),
-                },
-                Some('$') if quote == '"' => {
-                    let mut inner =
-                        Reader { rest: self.rest, line: 0, env: self.env, found: Vec::new() };
-                    text += &self.expanded(&mut inner);
-                    self.line += inner.line;
-                    self.rest = inner.rest;
-                }
-                Some(c) => text.push(c),
+                Some('\\') => drop(self.take_one()),
+                Some(_) => {}
             }
         }
+        let within = &from[..from.len() - self.rest.len() - quote.len_utf8()];
+        let text = match quote {
+            '"' => self.expanded(within, Some('"')),
+            _ => unescaped(within, quote),
+        };
         self.skip(is_blank);
         match self.rest.chars().next() {
             Some('#') => self.skip(|c| c != '\n'),
@@ -189,21 +182,60 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
-    /// What stands for `$` and what follows it: the value of `${NAME}` or of `${NAME:-DEFAULT}`, or
-    /// the `$` itself.
-    fn expanded(&self, inner: &mut Reader<'_>) -> String {
-        let name_and_default = inner.rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
-        let Some((within, rest)) = name_and_default else { return "$".into() };
-        let (name, default) = within.split_once(":-").unwrap_or((within, ""));
-        if name.is_empty() || !name.chars().all(is_of_a_name) {
-            return "$".into();
+    /// With the values of `${NAME}` and `${NAME:-DEFAULT}`; where there are quotes, without their
+    /// escapes.
+    fn expanded(&self, mut rest: &str, quote: Option<char>) -> String {
+        let plain = |text: &str| quote.map_or_else(|| text.into(), |it| unescaped(text, it));
+        let mut text = String::new();
+        let mut from = 0;
+        while let Some(at) = rest[from..].find(['$', '\\']).map(|at| at + from) {
+            if rest[at..].starts_with('\\') && quote.is_some() {
+                // What it escapes is no beginning of anything.
+                let escaped = rest[at + 1..].chars().next().map_or(0, char::len_utf8);
+                from = at + 1 + escaped;
+                continue;
+            }
+            let name_and_default =
+                rest[at..].strip_prefix("${").and_then(|within| within.split_once('}'));
+            let Some((within, after)) = name_and_default else {
+                from = at + 1;
+                continue;
+            };
+            let (name, default) = match within.split_once(":-") {
+                Some((name, default)) => (name, plain(default)),
+                None => (within, String::new()),
+            };
+            if name.is_empty() || !name.chars().all(is_of_a_name) {
+                from = at + 1;
+                continue;
+            }
+            text += &plain(&rest[..at]);
+            text += &self.value(name).unwrap_or(default);
+            (rest, from) = (after, 0);
         }
-        inner.line += u32::try_from(within.matches('\n').count()).unwrap_or(0);
-        inner.rest = rest;
-        let own = self.found.iter().rev().find(|one| one.name == name).map(|one| &one.value);
-        let value = own.or_else(|| self.env.get(name)).map(String::as_str).unwrap_or_default();
-        if value.is_empty() { default.into() } else { value.into() }
+        text + &plain(rest)
     }
+
+    fn value(&self, name: &str) -> Option<String> {
+        let own = self.found.iter().rev().find(|one| one.name == name);
+        let own = own.and_then(|one| one.value.as_ref());
+        own.or_else(|| self.env.get(name)).cloned()
+    }
+}
+
+fn unescaped(text: &str, quote: char) -> String {
+    let mut plain = String::new();
+    let mut all = text.chars();
+    while let Some(c) = all.next() {
+        match (c, all.clone().next()) {
+            ('\\', Some(escaped)) => {
+                all.next();
+                escape(&mut plain, quote, escaped);
+            }
+            _ => plain.push(c),
+        }
+    }
+    plain
 }
 
 /// What `\` and this character are between such quotes.
@@ -214,6 +246,10 @@ fn escape(text: &mut String, quote: char, c: char) {
         ('"', 'n') => '\n',
         ('"', 'r') => '\r',
         ('"', 't') => '\t',
+        ('"', 'a') => '\x07',
+        ('"', 'b') => '\x08',
+        ('"', 'f') => '\x0c',
+        ('"', 'v') => '\x0b',
         ('"', '\'' | '$') => c,
         _ => {
             text.push('\\');
@@ -228,9 +264,10 @@ mod tests {
     use super::*;
 
     fn values(text: &str) -> Vec<(String, String)> {
-        let env = BTreeMap::from([("HOME".to_string(), "/home/me".to_string())]);
+        let env = [("HOME", "/home/me"), ("EMPTY", "")];
+        let env = env.map(|(name, value)| (name.to_string(), value.to_string())).into();
         let found = parse(text, &env).unwrap_or_else(|bad| panic!("{text:?}: {bad:?}"));
-        found.into_iter().map(|one| (one.name, one.value)).collect()
+        found.into_iter().filter_map(|one| Some((one.name, one.value?))).collect()
     }
 
     #[test]
@@ -253,6 +290,11 @@ mod tests {
             ("A=\"${HOME}/x\"", "/home/me/x"),
             ("A=${NONE:-else}", "else"),
             ("A=${NONE}", ""),
+            ("A=${EMPTY:-else}", ""),
+            ("A=\"${NONE:-a \\\"b\\\"}\"", "a \"b\""),
+            ("A=\"\\${HOME}\"", "${HOME}"),
+            ("A=\"\\a\\b\\f\\v\"", "\u{7}\u{8}\u{c}\u{b}"),
+            ("B\nexport C # nothing\nA=1", "1"),
             ("A=$HOME and ${ and ${a b}", "$HOME and ${ and ${a b}"),
             ("A=postgres://u:p=w@h/d?x=1", "postgres://u:p=w@h/d?x=1"),
             ("A={\"json\": 1}", "{\"json\": 1}"),
@@ -273,16 +315,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_closed_stays_in_its_value_and_eats_no_other_line() {
+        for (first, value) in [
+            ("A=\"${HOME\"", "${HOME"),
+            ("A=\"x ${NONE:-a\"", "x ${NONE:-a"),
+            ("A=${HOME", "${HOME"),
+            ("A=\"${HO\nME\"", "${HO\nME"),
+        ] {
+            let found = values(&(first.to_owned() + "\nB=\"}\"\nC=2}\n"));
+            let wanted = [("A", value), ("B", "}"), ("C", "2}")];
+            assert_eq!(found, wanted.map(|(name, value)| (name.into(), value.into())), "{first}");
+        }
+    }
+
+    #[test]
     fn a_bad_line_is_known_by_its_number_and_what_is_written_in_it_is_not_repeated() {
         for (text, line) in [
             ("A=1\nnot a line\n", 2),
-            ("\n\n1A=1", 3),
-            ("A-B=1", 1),
+            ("\n\nA/B=1", 3),
+            ("A/B", 1),
             ("=1", 1),
             ("A='x\ny'\nB=\"open\nand more", 3),
             ("A=\"x\" y", 1),
             ("A=\"x\ny\" z", 2),
-            ("export A", 1),
             ("A=x\0y", 1),
         ] {
             let bad = parse(text, &BTreeMap::new()).unwrap_err();

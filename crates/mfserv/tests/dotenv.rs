@@ -209,3 +209,49 @@ fn is_in_no_archive(node: &Node, dir: &Path) {
     assert_eq!(seen(node, "vault", "TOKEN"), None);
     assert_eq!(seen(node, "vault", "NODES").as_deref(), Some(OTHER_SECRET));
 }
+
+/// Reads texts, one per line as JSON, and writes the variables of each.
+const PYTHON_DOTENV: &str = "import io, json, sys
+from dotenv import dotenv_values
+for line in sys.stdin:
+    found = dotenv_values(stream=io.StringIO(json.loads(line)))
+    print(json.dumps({name: value for name, value in found.items() if value is not None}))
+";
+
+#[test]
+fn values_are_those_of_python_dotenv_but_for_the_differences_that_are_written_down() {
+    let target = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let Some(python) = mfserv_testkit::servers::of_pypi(target, "python-dotenv", "1.2.4") else {
+        return;
+    };
+    let texts = [
+        "A=1\nexport B = two words # said\nC='x \\n \\' \\\\'\nD=\"a\\nb \\\"c\\\" \\a\\b\\f\\v\\r\\t\\d\"",
+        "A= # nothing\nB=#x\nC=a#b\nD=\nE=it's\nF=x\r\nG=1",
+        "A=${HOME}/x\nB=\"${A}/y\"\nC=$HOME\nD=${NONE:-else}\nE=${EMPTY:-else}\nF=${NONE}",
+        "A=\"${HOME\"\nB=2}\nC=${HOME\nD=3}",
+        "A=\"x ${N:-a\"\nB=\"}\"",
+        "A=\"${NONE:-a \\\"b\\\"}\"\nB=${A:-${HOME}}",
+        "A.B=1\n1A=2\nA-B=3\nA\nexport C\nD=4",
+        "A=\"over\nlines\"\n# a comment\n'B'=x\nC=\"é ${A}\"",
+    ];
+    let mut command = std::process::Command::new(python);
+    command.args(["-c", PYTHON_DOTENV]).env("HOME", "/home/me").env("EMPTY", "");
+    command.env_remove("NONE").env_remove("N");
+    let pipe = std::process::Stdio::piped;
+    let mut child = command.stdin(pipe()).stdout(pipe()).spawn().unwrap();
+    let lines: Vec<String> =
+        texts.iter().map(|text| serde_json::to_string(text).unwrap() + "\n").collect();
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), lines.concat().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let theirs = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(theirs.lines().count(), texts.len());
+    let env = [("HOME", "/home/me"), ("EMPTY", "")];
+    let env = env.map(|(name, value)| (name.to_string(), value.to_string())).into();
+    for (text, line) in texts.iter().zip(theirs.lines()) {
+        let found = mfserv_core::dotenv::parse(text, &env).unwrap();
+        let ours: BTreeMap<String, String> =
+            found.into_iter().filter_map(|one| Some((one.name, one.value?))).collect();
+        let theirs: BTreeMap<String, String> = serde_json::from_str(line).unwrap();
+        assert_eq!(ours, theirs, "{text}");
+    }
+}

@@ -43,6 +43,13 @@ pub fn read(home: &Home, dir: &Path, env: &BTreeMap<String, String>) -> Result<D
     let file = place(dir);
     let mut found = Dotenv::default();
     for Assignment { line, name, value } in assignments(&file, env)? {
+        let Some(value) = value else {
+            // It is not repeated: it may be a part of a value that has no quotes.
+            let what = format!("line {line} of {FILE} sets nothing");
+            let warning = Diagnostic::warning(what).at(at(&file, line));
+            found.warnings.push(warning.because("there is no = in it"));
+            continue;
+        };
         match check_name(&name) {
             Ok(()) => drop(found.variables.insert(name, value)),
             Err(why) => {
@@ -60,7 +67,7 @@ pub fn read(home: &Home, dir: &Path, env: &BTreeMap<String, String>) -> Result<D
 pub fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for one in assignments(&place(dir), &BTreeMap::new()).unwrap_or_default() {
-        if check_name(&one.name).is_ok() && !names.contains(&one.name) {
+        if one.value.is_some() && check_name(&one.name).is_ok() && !names.contains(&one.name) {
             names.push(one.name);
         }
     }
