@@ -207,3 +207,22 @@ fn a_node_that_is_started_after_a_session_follows_the_files_of_the_app_itself() 
     until_served(&node, "slow", "by hand");
     node.stop();
 }
+
+#[test]
+fn as_long_as_a_session_builds_an_app_no_other_command_builds_it_and_the_reason_is_said() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let dir = slow(&node);
+    let session = Session::start(&node, &dir, &["--follow"]);
+    session.until_said("what you save is built");
+    for how in ["--detach", "--follow"] {
+        let ran = node.mfserv(&["dev", how, dir.to_str().unwrap()]);
+        assert!(ran.code != 0 && ran.stderr.contains("a `mfserv dev` builds it"), "{ran:?}");
+    }
+    edit(&dir, "server.src.js", "\"one\"", "\"two\"");
+    until_served(&node, "slow", "two");
+    session.interrupt();
+    node.mfserv(&["dev", "--detach", dir.to_str().unwrap()]).code(0);
+    node.stop();
+}

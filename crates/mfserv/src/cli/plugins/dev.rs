@@ -27,6 +27,7 @@ use crate::cli::{print, start};
 use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed, taking};
+use mfserv_platform::disk::Lock;
 use rebuild::{Before, Rebuild};
 use session::DevSession;
 
@@ -60,6 +61,8 @@ struct Made {
     app: App,
     /// Of one that is built at edits.
     before: Option<Before>,
+    /// Of one that has a build: no other command builds it as long as this is held.
+    lock: Option<Lock>,
 }
 
 impl Dev {
@@ -129,6 +132,7 @@ impl Dev {
     ) -> Result<Option<Made>, Diagnostic> {
         let Some(mut app) = app else { return Ok(None) };
         app.builds_at_edits = self.stays() && app.has_build();
+        let lock = if app.has_build() { Some(lock_build(places, &app.name)?) } else { None };
         // What is edited while it is made is built after it.
         let mut before = app.builds_at_edits.then(|| Before::new(&app));
         let mut steps = Steps::new();
@@ -138,7 +142,7 @@ impl Dev {
         self.dir = app.make(places, Purpose::Dev, &[], self.take_route, &mut steps)?;
         steps.finish();
         before.iter_mut().for_each(Before::has_built);
-        Ok(Some(Made { app, before }))
+        Ok(Some(Made { app, before, lock }))
     }
 
     fn link(
@@ -173,7 +177,8 @@ impl Dev {
         let interrupted = cancel()?;
         let dir = self.dir.canonicalize().unwrap_or(self.dir);
         let started = !is_running(places);
-        let rebuild = app.and_then(|Made { app, before }| {
+        let (app, _lock) = app.map(|Made { app, before, lock }| ((app, before), lock)).unzip();
+        let rebuild = app.and_then(|(app, before)| {
             Some(Rebuild::new(places, app, before?, interrupted.clone()))
         });
         let mut session = DevSession::new(places, plugin, &dir, interrupted, rebuild);
@@ -183,6 +188,17 @@ impl Dev {
         }
         session.run(started)
     }
+}
+
+/// Two builds at a time would write into the same files.
+fn lock_build(places: &Places, name: &str) -> Result<Lock, Diagnostic> {
+    let file = places.home().join("var/dev-locks").join(name);
+    Lock::take(&file, name).map_err(|problem| match problem.kind {
+        Kind::Refused => problem
+            .because("a `mfserv dev` builds it, at each edit if it is a session")
+            .help("end it first, or work with it"),
+        _ => problem,
+    })
 }
 
 /// Which variables the `.env` of the directory sets, without their values.
