@@ -37,6 +37,9 @@ const BERRY: Tool = Tool {
     locks: &["install", "--mode=update-lockfile"],
 };
 
+/// The last but one, which many projects have stayed with.
+const YARN_3: Tool = Tool { package: "@yarnpkg/cli-dist@3.6.4", ..BERRY };
+
 impl Tool {
     /// The example of Express in a directory of this name, locked by this tool; `None` if the tool
     /// cannot be had.
@@ -121,6 +124,74 @@ fn an_app_with_a_lock_of_yarn_1_is_built_by_yarn_1_and_deployed_with_what_it_nee
 fn an_app_with_a_lock_of_yarn_4_is_built_by_yarn_4_and_deployed_with_what_it_needs_to_run() {
     let _turn = Turn::heavy();
     lives(&BERRY, "by-berry");
+}
+
+#[test]
+fn an_app_with_a_lock_of_yarn_3_is_deployed_with_all_its_packages_and_that_is_said() {
+    let _turn = Turn::heavy();
+    let node = node();
+    node.start();
+    let Some(dir) = YARN_3.locked(&node, "by-yarn-3") else { return };
+    // Yarn 3 has patches of its own for packages: another 3 may write another lock.
+    edit(
+        &dir,
+        "package.json",
+        r#""name": "express-example","#,
+        r#""packageManager": "yarn@3.6.4", "name": "express-example","#,
+    );
+    let ran = node.mfserv(&["deploy", dir.to_str().unwrap()]).code(0);
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(said.contains("with yarn 3."), "{said}");
+    assert!(said.contains("the packages for development are deployed, too"), "{said}");
+    assert_eq!(node.get("/by-yarn-3/version").text(), "one\n");
+    assert!(has(&node.path("var/releases/by-yarn-3/1/main"), "typescript"));
+    node.stop();
+}
+
+#[test]
+fn a_pnpm_on_path_that_is_older_than_the_lock_is_passed_over() {
+    let _turn = Turn::heavy();
+    let node = node();
+    node.start();
+    let Some(dir) = PNPM.locked(&node, "by-newer-pnpm") else { return };
+    let old = node.path("old-pnpm");
+    let mut npm = Command::new("npm");
+    let installed = npm.args(["install", "pnpm@8", "--prefix"]).arg(&old).output().unwrap();
+    if !installed.status.success() {
+        return skipped("pnpm 8 cannot be had of the registry of npm");
+    }
+    let path = std::env::var("PATH").unwrap();
+    let mut command = node.command(&["deploy", dir.to_str().unwrap()]);
+    command.env("PATH", format!("{}:{path}", old.join("node_modules/.bin").display()));
+    let ran = command.output().unwrap();
+    let said = [ran.stdout, ran.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(ran.status.success() && said.concat().contains("with pnpm 10."), "{said:?}");
+    assert_eq!(node.get("/by-newer-pnpm/version").text(), "one\n");
+    node.stop();
+}
+
+#[test]
+fn an_app_that_starts_with_a_program_for_development_is_deployed_with_it_and_that_is_said() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let dir = node.path("apps/by-runner");
+    std::fs::create_dir_all(dir.join("runner")).unwrap();
+    let package = r#"{"name": "by-runner", "scripts": {"start": "runner"},
+        "devDependencies": {"runner": "file:./runner"}}"#;
+    let runner = r#"{"name": "runner", "version": "1.0.0", "bin": "run.js"}"#;
+    let program = "#!/usr/bin/env node\nrequire('http')\
+        .createServer((_, answer) => answer.end('it runs')).listen(process.env.PORT);\n";
+    for (file, text) in
+        [("package.json", package), ("runner/package.json", runner), ("runner/run.js", program)]
+    {
+        std::fs::write(dir.join(file), text).unwrap();
+    }
+    let ran = node.mfserv(&["deploy", dir.to_str().unwrap()]).code(0);
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(said.contains("`start` calls runner of runner, one of devDependencies"), "{said}");
+    assert_eq!(node.get("/by-runner").text(), "it runs");
+    node.stop();
 }
 
 #[test]

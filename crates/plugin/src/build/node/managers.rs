@@ -1,6 +1,7 @@
 //! pnpm and Yarn: which one a project uses, how it is found or fetched, and how it is called.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -104,35 +105,52 @@ impl Manager {
         }
     }
 
-    /// What its package is called, with the version that the project asks for, or that its lock
-    /// was written by.
-    fn version(self, dir: &Path) -> String {
+    /// The version that the project asks for, or that its lock was written by, and the majors that
+    /// do as well: another one would refuse the lock, or write another.
+    fn version(self, dir: &Path) -> (String, RangeInclusive<u32>) {
         let named = package_manager(dir);
         let named =
             named.as_deref().and_then(|text| text.strip_prefix(self.name())?.strip_prefix('@'));
         if let Some(version) = named.and_then(|text| text.split('+').next()) {
-            return version.to_owned();
+            let only = major(version).map_or(0..=u32::MAX, |it| it..=it);
+            return (version.to_owned(), only);
         }
         let lock = fs::read_to_string(dir.join(self.lock())).unwrap_or_default();
-        let format = lock.lines().find_map(|line| line.strip_prefix("lockfileVersion:"));
-        let format = format.and_then(|text| major(text.trim().trim_matches(['\'', '"'])));
-        match (self, format) {
-            (Manager::Pnpm, Some(5)) => "7",
-            (Manager::Pnpm, Some(6)) => "8",
-            (Manager::Pnpm, _) => "10",
-            (Manager::Yarn, _) => "1",
-            (Manager::Berry, _) => "4",
-        }
-        .into()
+        let (version, majors) = match (self, self.format(&lock)) {
+            (Manager::Pnpm, Some(..=5)) => ("7", 1..=7),
+            (Manager::Pnpm, Some(6..=8)) => ("8", 8..=8),
+            (Manager::Pnpm, Some(_)) => ("10", 9..=u32::MAX),
+            (Manager::Pnpm, None) => ("10", 1..=u32::MAX),
+            (Manager::Yarn, _) => ("1", 1..=1),
+            (Manager::Berry, Some(..=4)) => ("2", 2..=2),
+            (Manager::Berry, Some(5..=7)) => ("3", 3..=3),
+            (Manager::Berry, _) => ("4", 4..=u32::MAX),
+        };
+        (version.to_owned(), majors)
     }
 
-    fn suits(self, version: &str) -> bool {
-        match (self, major(version)) {
-            (_, None) => false,
-            (Manager::Pnpm, _) => true,
-            (Manager::Yarn, Some(major)) => major == 1,
-            (Manager::Berry, Some(major)) => major > 1,
-        }
+    /// The version of the format of its lock.
+    fn format(self, lock: &str) -> Option<u32> {
+        let text = match self {
+            Manager::Pnpm => lock.lines().find_map(|line| line.strip_prefix("lockfileVersion:")),
+            Manager::Yarn => None,
+            Manager::Berry => {
+                let about = lock.lines().skip_while(|line| *line != "__metadata:");
+                about.skip(1).find_map(|line| line.strip_prefix("  version:"))
+            }
+        };
+        major(text?.trim().trim_matches(['\'', '"']))
+    }
+
+    fn suits(self, version: &str, majors: &RangeInclusive<u32>) -> bool {
+        major(version).is_some_and(|major| {
+            majors.contains(&major)
+                && match self {
+                    Manager::Pnpm => true,
+                    Manager::Yarn => major == 1,
+                    Manager::Berry => major > 1,
+                }
+        })
     }
 }
 
@@ -166,8 +184,8 @@ impl Tool {
         dir: &Path,
         options: &BuildOptions,
     ) -> Result<Tool, Diagnostic> {
-        let (name, wanted) = (manager.name(), manager.version(dir));
-        let key = format!("{name}@{wanted}");
+        let (name, (wanted, majors)) = (manager.name(), manager.version(dir));
+        let key = format!("{name}@{wanted} {majors:?}");
         let known = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, tool)) =
             known.iter().find(|(one, tool)| *one == key && tool.manager == manager)
@@ -175,14 +193,14 @@ impl Tool {
             return Ok(tool.clone());
         }
         drop(known);
-        let tool = Tool::look_for(manager, &wanted, dir, options)?;
+        let tool = Tool::look_for(manager, (&wanted, &majors), dir, options)?;
         FOUND.lock().unwrap_or_else(PoisonError::into_inner).push((key, tool.clone()));
         Ok(tool)
     }
 
     fn look_for(
         manager: Manager,
-        wanted: &str,
+        (wanted, majors): (&str, &RangeInclusive<u32>),
         dir: &Path,
         options: &BuildOptions,
     ) -> Result<Tool, Diagnostic> {
@@ -202,12 +220,13 @@ impl Tool {
             };
             let mut tool = Tool { manager, program: path, before, version: String::new() };
             match tool.ask(dir, options) {
-                Ok(version) if manager.suits(&version) => {
+                Ok(version) if manager.suits(&version, majors) => {
                     tool.version = version;
                     return Ok(tool);
                 }
                 Ok(version) => {
-                    problem = problem.because(format!("{program} has {name} {version}"));
+                    problem = problem
+                        .because(format!("{program} has {name} {version}, which is another one"));
                 }
                 Err(_) if options.cancel.is_cancelled() => {
                     return Err(Diagnostic::error(format!("looking for {name} was interrupted")));
@@ -255,6 +274,15 @@ impl Tool {
         self.without_questions(dir, self.manager.leave_production())
     }
 
+    /// Why all packages stay; `None`, if [`Tool::leave_production`] works.
+    pub(super) fn keeps_all(&self) -> Option<String> {
+        let is_too_old =
+            self.manager == Manager::Berry && major(&self.version).is_some_and(|it| it < 4);
+        is_too_old.then(|| {
+            format!("Yarn {} leaves nothing out: `workspaces focus` came with Yarn 4", self.version)
+        })
+    }
+
     fn without_questions(&self, dir: &Path, arguments: &[&str]) -> Command {
         let mut command = self.command(dir, arguments);
         if self.manager == Manager::Pnpm {
@@ -282,6 +310,7 @@ mod tests {
     fn the_lock_says_who_installs_and_in_which_version() {
         let yarn_1 = ("yarn.lock", "# yarn lockfile v1\n");
         let yarn_4 = ("yarn.lock", "# x\n\n__metadata:\n  version: 8\n");
+        let yarn_3 = ("yarn.lock", "# x\n\n__metadata:\n  version: 6\n  cacheKey: 8\n");
         let pnpm = ("pnpm-lock.yaml", "lockfileVersion: '9.0'\n");
         let npm = ("package-lock.json", "{}");
         for (package, locks, wanted) in [
@@ -291,6 +320,7 @@ mod tests {
             ("{}", vec![("pnpm-lock.yaml", "lockfileVersion: 5.4\n")], Some((Manager::Pnpm, "7"))),
             ("{}", vec![yarn_1], Some((Manager::Yarn, "1"))),
             ("{}", vec![yarn_4], Some((Manager::Berry, "4"))),
+            ("{}", vec![yarn_3], Some((Manager::Berry, "3"))),
             ("{}", vec![npm, yarn_1], None),
             (
                 r#"{"packageManager": "pnpm@9.1.0+sha512.x"}"#,
@@ -311,9 +341,30 @@ mod tests {
                 fs::write(dir.path().join(name), text).unwrap();
             }
             let found = Manager::of(dir.path());
-            let found = found.map(|manager| (manager, manager.version(dir.path())));
+            let found = found.map(|manager| (manager, manager.version(dir.path()).0));
             let wanted = wanted.map(|(manager, version)| (manager, version.to_string()));
             assert_eq!(found, wanted, "{package} {locks:?}");
+        }
+    }
+    #[test]
+    fn a_tool_of_another_generation_than_the_lock_or_the_project_asks_for_does_not_suit() {
+        for (package, name, lock, version, suits) in [
+            ("{}", "pnpm-lock.yaml", "lockfileVersion: '9.0'\n", "9.15.0", true),
+            ("{}", "pnpm-lock.yaml", "lockfileVersion: '9.0'\n", "8.15.0", false),
+            ("{}", "pnpm-lock.yaml", "lockfileVersion: '6.0'\n", "10.0.0", false),
+            (r#"{"packageManager": "pnpm@9.1.0"}"#, "pnpm-lock.yaml", "", "10.0.0", false),
+            (r#"{"packageManager": "pnpm@9.1.0"}"#, "pnpm-lock.yaml", "", "9.0.1", true),
+            ("{}", "yarn.lock", "\n__metadata:\n  version: 6\n", "4.5.0", false),
+            ("{}", "yarn.lock", "\n__metadata:\n  version: 6\n", "3.6.4", true),
+            ("{}", "yarn.lock", "\n__metadata:\n  version: 8\n", "3.6.4", false),
+            ("{}", "yarn.lock", "# yarn lockfile v1\n", "1.22.22", true),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("package.json"), package).unwrap();
+            fs::write(dir.path().join(name), lock).unwrap();
+            let manager = Manager::of(dir.path()).unwrap();
+            let (_, majors) = manager.version(dir.path());
+            assert_eq!(manager.suits(version, &majors), suits, "{package} {lock} {version}");
         }
     }
 }

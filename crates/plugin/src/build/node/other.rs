@@ -52,8 +52,12 @@ pub(super) fn install(
     let run = Run { what: &what, limit: options.limit, cancel: &options.cancel };
     run.run(tool.install(dir), progress).map_err(|problem| {
         let text = problem.because.join("\n");
-        let is_outdated =
-            ["OUTDATED_LOCKFILE", "needs to be updated", "lockfile would have been modified"];
+        let is_outdated = [
+            "OUTDATED_LOCKFILE",
+            "LOCKFILE_BREAKING_CHANGE",
+            "needs to be updated",
+            "lockfile would have been modified",
+        ];
         match is_outdated.iter().any(|sign| text.contains(sign)) {
             true => problem.help(format!(
                 "{} does not fit package.json: run `{name} install` there, and keep the file",

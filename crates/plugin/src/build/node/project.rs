@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use mfserv_core::Diagnostic;
+use serde_json::Value;
 
 use super::super::BuildOptions;
 use super::managers::{Manager, Tool};
@@ -63,6 +64,21 @@ impl<'a> NodeProject<'a> {
         if development.is_none_or(serde_json::Map::is_empty) {
             return Ok(());
         }
+        let what = "the packages for development are deployed, too";
+        if let Some(why) = self.tool.as_ref().and_then(Tool::keeps_all) {
+            progress.notice(Diagnostic::warning(what).because(why));
+            return Ok(());
+        }
+        if let Some((program, package)) = started_with(self.dir, &whole) {
+            progress.notice(
+                Diagnostic::warning(what)
+                    .because(format!(
+                        "the script `start` calls {program} of {package}, one of devDependencies"
+                    ))
+                    .help(format!("with {package} in dependencies the others are left out")),
+            );
+            return Ok(());
+        }
         let command = match &self.tool {
             None => self.npm(&[
                 "prune",
@@ -96,5 +112,83 @@ impl<'a> NodeProject<'a> {
         progress.step(what);
         let run = Run { what, limit: self.options.limit, cancel: &self.options.cancel };
         run.run(command, progress).map(drop)
+    }
+}
+
+/// The program that the script `start`, or one that it runs, calls of a package of
+/// `devDependencies`, and that package.
+fn started_with(dir: &Path, package: &Value) -> Option<(String, String)> {
+    let text = |script: &str| package.get("scripts")?.get(script)?.as_str();
+    let mut words: Vec<&str> = Vec::new();
+    let mut todo = vec!["prestart", "start"];
+    let mut done: Vec<&str> = Vec::new();
+    while let Some(script) = todo.pop() {
+        done.push(script);
+        let all = text(script).unwrap_or_default().split(|c: char| " \t\n;&|()'\"".contains(c));
+        for word in all.filter(|word| !word.is_empty()) {
+            // Any word may be the name of a script after `npm run`.
+            if text(word).is_some() && !done.contains(&word) {
+                todo.push(word);
+            }
+            let word = word.trim_start_matches("./").trim_start_matches("node_modules/.bin/");
+            words.push(word.split('/').next().unwrap_or(word));
+        }
+    }
+    let development = package.get("devDependencies")?.as_object()?;
+    let is_needed =
+        |name: &str| package.get("dependencies").is_some_and(|it| it.get(name).is_some());
+    development.keys().filter(|name| !is_needed(name)).find_map(|name| {
+        let program = programs_of(dir, name).into_iter().find(|it| words.contains(&it.as_str()))?;
+        Some((program, name.clone()))
+    })
+}
+
+/// The programs that an installed package has.
+fn programs_of(dir: &Path, name: &str) -> Vec<String> {
+    let file = dir.join("node_modules").join(name).join("package.json");
+    let package = read(&file).and_then(|text| parse(&file, &text)).unwrap_or_default();
+    match package.get("bin") {
+        Some(Value::String(_)) => vec![name.rsplit('/').next().unwrap_or(name).to_owned()],
+        Some(Value::Object(all)) => all.keys().cloned().collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_start_calls_of_a_package_for_development_is_found_also_through_other_scripts() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bin) in [
+            ("tsx", r#"{"bin": "x.js"}"#),
+            ("@scope/cli", r#"{"bin": "x.js"}"#),
+            ("typescript", r#"{"bin": {"tsc": "x", "tsserver": "y"}}"#),
+        ] {
+            let dir = folder.path().join("node_modules").join(name);
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("package.json"), bin).unwrap();
+        }
+        for (scripts, found) in [
+            (r#"{"start": "tsx server.ts"}"#, Some(("tsx", "tsx"))),
+            (r#"{"start": "node --import tsx server.ts"}"#, Some(("tsx", "tsx"))),
+            (r#"{"start": "X=1 ./node_modules/.bin/cli"}"#, Some(("cli", "@scope/cli"))),
+            (
+                r#"{"start": "npm run serve", "serve": "tsc && node x"}"#,
+                Some(("tsc", "typescript")),
+            ),
+            (r#"{"prestart": "tsc", "start": "node start"}"#, Some(("tsc", "typescript"))),
+            (r#"{"build": "tsc", "start": "node dist/server.js"}"#, None),
+            (r#"{"start": "needed"}"#, None),
+        ] {
+            let text = format!(
+                r#"{{"scripts": {scripts}, "dependencies": {{"needed": "1"}},
+                "devDependencies": {{"tsx": "1", "@scope/cli": "1", "typescript": "1"}}}}"#
+            );
+            let package = serde_json::from_str(&text).unwrap();
+            let wanted = found.map(|(program, name)| (program.to_string(), name.to_string()));
+            assert_eq!(started_with(folder.path(), &package), wanted, "{scripts}");
+        }
     }
 }
