@@ -267,8 +267,10 @@ impl Status {
             let wanted: Vec<_> =
                 self.watchers.iter().filter(own).filter(|w| w.wanted > 0).collect();
             let what = if wanted.len() == 1 { one } else { several };
-            let down = wanted.iter().filter(|watcher| watcher.ready == 0).count();
-            let short = wanted.iter().filter(|w| w.ready > 0 && w.ready < w.wanted).count();
+            // What is in maintenance may lack whatever it is mended in.
+            let served = || wanted.iter().filter(|watcher| !self.is_in_maintenance(watcher));
+            let down = served().filter(|watcher| watcher.ready == 0).count();
+            let short = served().filter(|w| w.ready > 0 && w.ready < w.wanted).count();
             for (count, how) in [(down, "down"), (short, "with too few workers")] {
                 if count > 0 {
                     faults.push(format!("{count} of {} {what} {how}", wanted.len()));
@@ -285,6 +287,14 @@ impl Status {
         });
         faults.extend(count_of(others.count(), "error", "errors"));
         faults
+    }
+
+    /// Somebody has put this app in maintenance. An extra daemon gets no requests that could be kept
+    /// from it.
+    fn is_in_maintenance(&self, watcher: &WatcherStatus) -> bool {
+        let plugin = watcher.plugin.as_deref().unwrap_or_default();
+        let is_app = watcher.name.as_str().starts_with("app.");
+        is_app && self.maintenance.of(plugin, watcher.name.short()).is_some()
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::maintenance::Mark;
 
 fn status() -> Status {
     let role = RoleStatus { pid: 1, version: String::new(), since_ms: 0 };
@@ -53,6 +54,22 @@ fn a_node_is_well_when_it_runs_and_nothing_is_missing() {
     let starting = Status { state: NodeState::Starting, watchers: well, ..status() };
     assert!(!starting.is_well() && starting.faults().is_empty());
     assert_eq!(Status { keeper: None, ..status() }.faults(), ["no keeper"]);
+}
+
+#[test]
+fn an_app_in_maintenance_may_be_down_and_others_may_not() {
+    let app = |name| watcher(WatcherName::app(name, "main"), (0, 2));
+    let watchers = vec![app("a"), app("b"), watcher(WatcherName::extra("a", "queue"), (0, 1))];
+    let faults = |marks: &[&str]| {
+        let mark = Mark { hold: false, page: None, since_ms: 1 };
+        let marks = marks.iter().map(|name| (name.to_string(), mark.clone())).collect();
+        Status { watchers: watchers.clone(), maintenance: Marks(marks), ..status() }.faults()
+    };
+    let extra = "1 of 1 extra daemon down";
+    assert_eq!(faults(&[]), ["2 of 2 apps down", extra]);
+    assert_eq!(faults(&["a"]), ["1 of 2 apps down", extra]);
+    assert_eq!(faults(&["a.main", "b"]), [extra]);
+    assert_eq!(faults(&["*"]), [extra]);
 }
 
 #[test]
