@@ -87,6 +87,14 @@ fn without_a_network_a_package_without_its_base_environment_is_refused_at_once()
             assert!(said.contains(part), "{part:?} is not in {said}");
         }
         assert!(took < AT_ONCE, "{took:?}");
+        // Neither can its packages be collected.
+        let began = Instant::now();
+        let dir = here.path("alone");
+        let refused =
+            old.run(&["_plugins.make", "--standalone", "--plugin-path", dir.to_str().unwrap()]);
+        let (took, said) = (began.elapsed(), refused.stdout + &refused.stderr);
+        assert!(refused.code != 0 && said.contains("that --standalone brings along"), "{said}");
+        assert!(said.contains("cannot be reached") && took < AT_ONCE, "{took:?}: {said}");
     });
     assert!(!there.path("var/releases/alone").exists());
 }

@@ -25,12 +25,14 @@ mod carried;
 mod layers;
 mod locks;
 mod portable;
+mod reach;
 
 pub use carried::{CARRIED, carry};
 pub use layers::ensure_layers;
 pub(crate) use layers::{VARIABLE as LAYERS_VARIABLE, is_of_layers, layers_beside};
 pub use locks::{constraints, lock};
 pub use portable::{export, import};
+use reach::{Missing, NEEDS_NONE, ONCE, reach_index};
 
 /// Our own modules, by their path in site-packages. Python 2 has those of [`ALSO_OF_2`] only.
 const MODULES: &[(&str, &[u8])] = &[
@@ -59,10 +61,6 @@ const PROGRAMS: &[(&str, &str)] = &[
 
 /// How long making a base environment may take, a slow network included.
 const LIMIT: Duration = Duration::from_secs(900);
-/// What to do without a network.
-const ONCE: &str = "making it needs the Python package index once: check the network, the proxy \
-    or PIP_INDEX_URL; without a network, `mfserv setup --export DIR` on a machine that has one, \
-    and `mfserv setup --import FILE` here";
 /// The file that says that an environment is whole, written last.
 const MARK: &str = ".mfserv-base.json";
 
@@ -164,24 +162,22 @@ pub fn ensure(
         return ensure_from(home, python, Packages::Wheels(wheels), cancel, progress);
     }
     let why = carried.and_then(Result::err);
-    let version = &python.short_version;
-    reach_index(&format!("the base environment of Python {version} is not there"), why)?;
+    let missing = format!("the base environment of Python {} is not there", python.short_version);
+    let missing = Missing { what: &missing, why: why.as_deref(), help: NEEDS_NONE };
+    reach_index(&missing, progress)?;
+    if let Some(why) = why.filter(|_| release.is_some_and(carried::has)) {
+        progress.notice(
+            Diagnostic::warning("the packages that the plugin brings along are not used")
+                .because(why)
+                .because("the base environment is made with the package index")
+                .help("pack it with --standalone by this version of mfserv, for this Python"),
+        );
+    }
     let uv = (!python.is_2()).then(|| tools::uv(home, python, cancel, progress));
     if let Some(Err(why)) = uv {
         progress.step(&format!("going on with pip: {}", why.what));
     }
     ensure_from(home, python, Packages::Index, cancel, progress)
-}
-
-/// An error at once where the network is not there: pip and uv would try again for half a minute,
-/// and say a page.
-fn reach_index(missing: &str, why: Option<String>) -> Result<(), Diagnostic> {
-    let Err(unreachable) = python::reach_index() else { return Ok(()) };
-    let error = Diagnostic::error(format!("{missing}, and cannot be made here"));
-    let error = why.into_iter().fold(error, |error, why| error.because(why));
-    Err(error
-        .because(unreachable)
-        .help(format!("{ONCE}; `mfserv release --standalone` makes packages that need none")))
 }
 
 /// The same, from where the packages are.

@@ -16,7 +16,7 @@ mod interpreter;
 mod pip;
 
 pub(crate) use clean::clean;
-pub(crate) use index::reach_index;
+pub(crate) use index::{Reach, reach_index};
 pub use interpreter::{DEFAULT, Interpreter, find, locate, on_path};
 pub(crate) use interpreter::{how_to_install, is_virtual_environment};
 

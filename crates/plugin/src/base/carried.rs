@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mfserv_core::{Diagnostic, Kind};
 
 use super::portable::{fill, wheels_for, with_stage};
-use super::{layers, lock};
+use super::{Missing, layers, lock, reach_index};
 use crate::home::Home;
 use crate::progress::{Cancel, Progress};
 use crate::python::Interpreter;
@@ -36,6 +36,12 @@ pub fn carry<T>(
             .because("environments of Python 2 are made with virtualenv, which is fetched")
             .help("pack it without --standalone, and run `mfserv setup` where it is installed"));
     }
+    let missing = Missing {
+        what: "the packages that --standalone brings along are not at hand",
+        why: None,
+        help: "or pack it without --standalone",
+    };
+    reach_index(&missing, progress)?;
     disk::create_dir(&home.base())?;
     with_stage(home, |stage| {
         let place = stage.join(CARRIED);
@@ -46,6 +52,11 @@ pub fn carry<T>(
         }
         pack(stage, progress)
     })
+}
+
+/// A release has brought packages along.
+pub(super) fn has(release: &Path) -> bool {
+    release.join(CARRIED).is_dir()
 }
 
 /// The wheels for the base environment of an interpreter that a release has brought along. The

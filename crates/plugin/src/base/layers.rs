@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use mfserv_core::Diagnostic;
 use mfserv_platform::disk;
 
-use super::{BaseEnvironment, LIMIT, carried, reach_index, site_packages};
+use super::{BaseEnvironment, LIMIT, Missing, carried, reach_index, site_packages};
 use crate::home::Home;
 use crate::progress::{Cancel, Progress};
 use crate::python::{Interpreter, Packages, Rules, Toolbox};
@@ -49,7 +49,16 @@ pub fn ensure_layers(
     if !place.join(MARK).is_file() {
         let wheels = release.and_then(|dir| carried::layers_of(dir, python));
         if wheels.is_none() {
-            reach_index("the packages of MFSERV's layers are not there", None)?;
+            let has_base = release.is_some_and(|dir| carried::wheels_of(dir, python).is_ok());
+            let missing = Missing {
+                what: "the packages of MFSERV's layers are not there",
+                why: has_base.then_some(
+                    "the package brings none of them: where it was made, [python] legacy_layers is 0",
+                ),
+                help: "pack it with --standalone where [python] legacy_layers is 1; or set it to 0 \
+                       here, if no plugin imports what it does not declare",
+            };
+            reach_index(&missing, progress)?;
         }
         let from = wheels.as_deref().map_or(Packages::Index, Packages::Wheels);
         let made = make(home, &place, python, from, cancel, progress);

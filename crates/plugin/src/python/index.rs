@@ -1,10 +1,11 @@
 //! Whether the Python package index can be reached at all.
 
 use std::collections::BTreeSet;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use crate::label::read_small;
 
@@ -13,14 +14,38 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The index of pip and uv.
 const DEFAULT: &str = "https://pypi.org/simple";
 
-/// An error, which says why, when nothing answers where pip and uv would ask. What cannot be
-/// known (a configuration of uv, packages in directories) is for them to say.
-pub(crate) fn reach_index() -> Result<(), String> {
+/// What is known of the index.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// It answers; or only pip and uv know where it is (a configuration of uv, packages in
+    /// directories), and are to say.
+    Likely,
+    /// Nothing has answered yet, and nothing has been refused: what was waited for. A slow network
+    /// and a dead name server look so.
+    Unknown(String),
+    /// Nothing answers where pip and uv would ask, and why.
+    Never(String),
+}
+
+/// Whether something answers where pip and uv would ask.
+pub(crate) fn reach_index() -> Reach {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if configurations_of_uv(variable).iter().any(|file| file.exists()) {
+        return Reach::Likely;
+    }
     match places(variable, &configurations(variable)) {
         Some(places) => any_answers(&places, PATIENCE),
-        None => Ok(()),
+        None => Reach::Likely,
     }
+}
+
+/// The configuration files of uv, which may name an index.
+fn configurations_of_uv(variable: impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
+    let own = variable("XDG_CONFIG_HOME").map(PathBuf::from);
+    let own = own.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".config")));
+    let system = variable("XDG_CONFIG_DIRS").unwrap_or_else(|| "/etc/xdg".into());
+    let dirs = own.into_iter().chain(system.split(':').map(PathBuf::from));
+    dirs.chain([PathBuf::from("/etc")]).map(|dir| dir.join("uv/uv.toml")).collect()
 }
 
 /// The configuration files that pip reads, as far as they are there.
@@ -77,41 +102,61 @@ fn places(
     Some(indexes)
 }
 
-/// The error is that of the first place, when all have failed or the time is over.
-fn any_answers(places: &[String], patience: Duration) -> Result<(), String> {
-    let (sender, receiver) = mpsc::sync_channel(places.len());
+/// What is tried: the number of its place, and what became of it.
+type Answer = (usize, std::io::Result<()>);
+
+/// All addresses of all places are tried at the same time: one of IPv6 may lead nowhere. That
+/// nothing answers is certain when each has failed by more than silence; the reason is that of the
+/// first place.
+fn any_answers(places: &[String], patience: Duration) -> Reach {
+    // As many answers as a few names have addresses.
+    let (sender, receiver) = mpsc::channel::<Answer>();
     for (number, place) in places.iter().enumerate() {
         let (sender, place) = (sender.clone(), place.clone());
         // The resolver cannot be interrupted: its thread ends by itself.
-        std::thread::spawn(move || sender.send((number, answers(&place, patience))));
+        std::thread::spawn(move || try_place(number, &place, patience, &sender));
     }
     drop(sender);
     let name = places.first().map(|place| shown(place)).unwrap_or_default();
-    let mut why = format!("{name} does not answer within {} s", patience.as_secs());
-    for _ in places {
-        match receiver.recv_timeout(patience) {
-            Ok((_, Ok(()))) => return Ok(()),
-            Ok((0, Err(reason))) => why = format!("{name} cannot be reached: {reason}"),
+    let silence = format!("{name} does not answer within {} s", patience.as_secs());
+    let end = Instant::now() + patience;
+    let (mut why, mut is_certain) = (None, true);
+    loop {
+        match receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok((_, Ok(()))) => return Reach::Likely,
+            Ok((_, Err(error))) if error.kind() == ErrorKind::TimedOut => is_certain = false,
+            Ok((0, Err(error))) => why = Some(error),
             Ok((_, Err(_))) => {}
-            Err(_) => break,
+            // All have been tried.
+            Err(RecvTimeoutError::Disconnected) if is_certain => {
+                let why = why.map_or_else(String::new, |error| format!(": {error}"));
+                return Reach::Never(format!("{name} cannot be reached{why}"));
+            }
+            Err(_) => return Reach::Unknown(silence),
         }
     }
-    Err(why)
 }
 
-/// Whether something accepts connections at an address.
-fn answers(place: &str, patience: Duration) -> Result<(), String> {
+/// Sends whether something accepts connections at each address of a place.
+fn try_place(number: usize, place: &str, patience: Duration, sender: &mpsc::Sender<Answer>) {
+    // Who has an answer listens no more.
+    let send = |sender: &mpsc::Sender<Answer>, answer| drop(sender.send((number, answer)));
     // A directory is an index too.
-    let Some(target) = target(place) else { return Ok(()) };
-    let found = target.to_socket_addrs().map_err(|e| e.to_string())?;
-    let mut why = "its name has no address".to_string();
-    for address in found {
-        match TcpStream::connect_timeout(&address, patience) {
-            Ok(_) => return Ok(()),
-            Err(e) => why = e.to_string(),
-        }
+    let Some(target) = target(place) else { return send(sender, Ok(())) };
+    let found: Vec<SocketAddr> = match target.to_socket_addrs() {
+        Ok(found) => found.collect(),
+        Err(error) => return send(sender, Err(error)),
+    };
+    if found.is_empty() {
+        send(sender, Err(std::io::Error::other("its name has no address")));
     }
-    Err(why)
+    for address in found {
+        let sender = sender.clone();
+        std::thread::spawn(move || {
+            let connected = TcpStream::connect_timeout(&address, patience);
+            drop(sender.send((number, connected.map(drop))));
+        });
+    }
 }
 
 /// The host and the port of an address; `None` if it is none of HTTP.
@@ -192,10 +237,57 @@ mod tests {
         let shut = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let shut = format!("http://me:pw@{shut}/");
         let both = [shut.clone(), open];
-        assert_eq!(any_answers(&both, PATIENCE), Ok(()));
+        assert_eq!(any_answers(&both, PATIENCE), Reach::Likely);
         let began = Instant::now();
-        let why = any_answers(&both[..1], PATIENCE).unwrap_err();
+        let never = any_answers(&both[..1], PATIENCE);
+        let Reach::Never(why) = never else { panic!("{never:?}") };
         assert!(why.contains("refused") && !why.contains("pw"), "{why}");
         assert!(began.elapsed() < PATIENCE);
+    }
+
+    /// A listener that accepts nothing, with its backlog full: the kernel drops what comes next, as a
+    /// firewall does.
+    fn silent() -> (TcpListener, Vec<TcpStream>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // SOMAXCONN is the backlog of the standard library at least.
+        let brief = Duration::from_millis(300);
+        let connect = || TcpStream::connect_timeout(&address, brief).ok();
+        let held: Vec<TcpStream> = std::iter::repeat_with(connect).map_while(|one| one).collect();
+        (listener, held, format!("http://{address}/"))
+    }
+
+    #[test]
+    fn silence_is_no_proof_that_there_is_no_network() {
+        let (_listener, _held, silent) = silent();
+        let patience = Duration::from_secs(1);
+        let shut = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let unknown = any_answers(&[silent.clone(), format!("http://{shut}/")], patience);
+        assert!(
+            matches!(&unknown, Reach::Unknown(why) if why.contains("within 1 s")),
+            "{unknown:?}"
+        );
+        // One that answers is not waited for behind one that does not.
+        let open = TcpListener::bind("127.0.0.1:0").unwrap();
+        let places = [silent, format!("http://{}/", open.local_addr().unwrap())];
+        let began = Instant::now();
+        assert_eq!(any_answers(&places, patience), Reach::Likely);
+        assert!(began.elapsed() < patience);
+    }
+
+    #[test]
+    fn the_configuration_files_of_uv_are_where_it_reads_them() {
+        let files = |variables: &[(&str, &str)]| {
+            let find = |name: &str| {
+                let found = variables.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| value.to_string())
+            };
+            let files = configurations_of_uv(find);
+            files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>()
+        };
+        let usual = ["/h/.config/uv/uv.toml", "/etc/xdg/uv/uv.toml", "/etc/uv/uv.toml"];
+        assert_eq!(files(&[("HOME", "/h")]), usual);
+        let own = [("HOME", "/h"), ("XDG_CONFIG_HOME", "/c"), ("XDG_CONFIG_DIRS", "/a:/b")];
+        assert_eq!(files(&own)[..3], ["/c/uv/uv.toml", "/a/uv/uv.toml", "/b/uv/uv.toml"]);
     }
 }

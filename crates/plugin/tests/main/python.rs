@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use mfserv_plugin::base::{export, import};
+use mfserv_core::Diagnostic;
+use mfserv_plugin::base::{self, export, import};
 use mfserv_plugin::build::{BuildOptions, build};
-use mfserv_plugin::{Cancel, Home, Silent, python, tools};
+use mfserv_plugin::{Cancel, Home, Progress, Silent, python, tools};
 
 use crate::Node;
 
@@ -190,6 +191,34 @@ fn imports_what_another_test_names() {
     let mut command = Command::new(base.bin().join("python"));
     command.args(["-c", "import uvicorn, mflog, aiohttp_metwork_middlewares"]);
     succeeds(command);
+}
+
+/// What is said of a build.
+#[derive(Default)]
+struct Notices(Vec<String>);
+
+impl Progress for Notices {
+    fn line(&mut self, _text: &str) {}
+    fn step(&mut self, _text: &str) {}
+    fn notice(&mut self, notice: Diagnostic) {
+        self.0.push(notice.to_string());
+    }
+}
+
+#[test]
+fn packages_that_a_release_brings_along_for_others_are_not_used_which_is_said() {
+    let node = Node::new();
+    let python = python::find(None).unwrap();
+    let release = node.work().join("release");
+    fs::create_dir_all(release.join(".mfserv-base")).unwrap();
+    fs::write(release.join(".mfserv-base/base.json"), "of another day").unwrap();
+    let mut said = Notices::default();
+    base::ensure(&node.home, &python, Some(&release), &Cancel::default(), &mut said).unwrap();
+    let is_said = said.0.iter().any(|notice| {
+        notice.contains("packages that the plugin brings along are not used")
+            && notice.contains("base.json")
+    });
+    assert!(is_said, "{:?}", said.0);
 }
 
 #[test]
