@@ -104,6 +104,14 @@ def cookie(request: Request):
     return answer
 "#;
 
+const PACKAGE_JSON: &str = r#"{
+  "name": "express-app",
+  "version": "1.0.0",
+  "private": true,
+  "scripts": { "start": "node server.js" },
+  "dependencies": { "express": "^4.21.0" }
+}"#;
+
 /// Express learns no prefix by itself: an app reads the field.
 const EXPRESS: &str = r#"
 const express = require("express");
@@ -157,6 +165,10 @@ fn flask_django_fastapi_and_express_know_their_prefix_in_links_redirects_and_coo
         ("express", "server.js", EXPRESS),
     ] {
         let dir = app(&node, example, (file, text));
+        if example == "express" {
+            // The example is TypeScript that is built; this is the program itself.
+            std::fs::write(dir.join("package.json"), PACKAGE_JSON).unwrap();
+        }
         let ran = node.mfserv(&["deploy", dir.to_str().unwrap()]).code(0);
         let said = format!("{}{}", ran.stdout, ran.stderr);
         assert!(said.contains(&format!("{example} is not served at /")), "{said}");
