@@ -311,12 +311,11 @@ impl Roster {
         let mut handed = Vec::new();
         self.loosen_orphans();
         loop {
-            let handed_before = handed.len();
-            handed.extend(self.hand_to_sticky());
-            if handed.len() > handed_before {
+            if let Some(one) = self.hand_to_sticky() {
+                handed.push(one);
                 continue;
             }
-            let waits = self.held() > self.sticky_queue.len();
+            let waits = !self.queue.is_empty() || !self.slow_queue.is_empty();
             let Some(Waiting { ticket, pace }) =
                 (waits && self.has_free()).then(|| self.pop()).flatten()
             else {

@@ -167,8 +167,10 @@ fn slow_requests_wait_no_longer_when_the_lane_ends_or_one_worker_is_left() {
         let mut slow = ask_for_reports(&front, 2);
         until("one waits", || stats(&mut front).slow_waiting == 1);
         if drains {
-            let held = workers.iter().find(|worker| worker.last().target() == "/a/report/0");
-            front.daemon.drain(held.unwrap());
+            let has_report = |worker: &&Worker| worker.last().target() == "/a/report/0";
+            // The front has given it to one, which may not have read it yet.
+            until("a worker has it", || workers.iter().any(|worker| has_report(&worker)));
+            front.daemon.drain(workers.iter().find(has_report).unwrap());
         } else {
             let mut without_lane = routes.clone();
             without_lane.upstreams.get_mut("p/a").unwrap().slow_lane_wait_ms = 0;

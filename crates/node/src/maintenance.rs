@@ -78,13 +78,16 @@ pub fn part(plan: &Plan, name: &str) -> Result<String, Diagnostic> {
         }
         None => plan.plugins.iter().map(|one| one.name.clone()).collect(),
     };
-    let known = Vec::from_iter(known).join(", ");
-    Err(Diagnostic::error(format!("no app is called {name}")).kind(Kind::Usage).help(
-        match known.is_empty() {
-            true => "no plugin of this node has a program".into(),
-            false => format!("there are: {known}"),
-        },
-    ))
+    Err(unknown_app(name, &Vec::from_iter(known)))
+}
+
+/// There is no app or plugin of this name.
+pub fn unknown_app(name: &str, known: &[String]) -> Diagnostic {
+    let unknown = Diagnostic::error(format!("no app is called {name}")).kind(Kind::Usage);
+    unknown.help(match known.is_empty() {
+        true => "no plugin of this node has a program".into(),
+        false => format!("there are: {}", known.join(", ")),
+    })
 }
 
 /// What is meant, if that or something in it is in maintenance; also of what is gone.

@@ -75,21 +75,21 @@ impl Answer {
         })?;
         // The space belongs to the line, the reason may be empty (RFC 9112, 4).
         head.extend_from_slice(if head.len() == 12 { b" \r\n" } else { b"\r\n" });
-        let (mut length, fields_at) = (None, head.len());
+        let (mut said, fields_at) = (Said::default(), head.len());
         if let Ok(list) = headers.cast::<PyList>() {
-            list.iter().try_for_each(|pair| put_field(&mut head, &pair, &mut length))?;
+            list.iter().try_for_each(|pair| put_field(&mut head, &pair, &mut said))?;
         } else if let Ok(tuple) = headers.cast::<PyTuple>() {
-            tuple.iter().try_for_each(|pair| put_field(&mut head, &pair, &mut length))?;
+            tuple.iter().try_for_each(|pair| put_field(&mut head, &pair, &mut said))?;
         } else {
             let message = format!("the headers must be a list, not {}", headers.get_type());
             return Err(PyTypeError::new_err(message));
         }
-        if length.is_some() && names_file(&head[fields_at..]) {
+        if said.length.is_some() && said.names_file {
             // It is the length of the file, which the front sends: the app makes no content.
             remove_length(&mut head, fields_at);
-            length = None;
+            said.length = None;
         }
-        (self.head, self.status, self.length) = (head, code, length);
+        (self.head, self.status, self.length) = (head, code, said.length);
         Ok(())
     }
 
@@ -214,12 +214,16 @@ fn status_code(text: &[u8]) -> Option<u16> {
     is_good.then(|| code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')))
 }
 
+/// What the fields of a head have said.
+#[derive(Default)]
+struct Said {
+    length: Option<u64>,
+    /// The front is asked to send a file.
+    names_file: bool,
+}
+
 /// Adds one field. What would end the field, or is the server's to say, is refused.
-fn put_field(
-    head: &mut Vec<u8>,
-    pair: &Bound<'_, PyAny>,
-    length: &mut Option<u64>,
-) -> PyResult<()> {
+fn put_field(head: &mut Vec<u8>, pair: &Bound<'_, PyAny>, said: &mut Said) -> PyResult<()> {
     let parts = match (pair.cast::<PyTuple>(), pair.cast::<PyList>()) {
         (Ok(tuple), _) => tuple.clone(),
         (_, Ok(list)) => list.to_tuple(),
@@ -245,12 +249,13 @@ fn put_field(
     match Name::of(written) {
         Name::ContentLength => {
             let size = length_of(text);
-            if size.is_none() || length.is_some() {
+            if size.is_none() || said.length.is_some() {
                 let message = format!("Content-Length must be one number, not {value:?}");
                 return Err(PyValueError::new_err(message));
             }
-            *length = size;
+            said.length = size;
         }
+        Name::SendFile => said.names_file = true,
         Name::Connection
         | Name::KeepAlive
         | Name::TransferEncoding
@@ -266,24 +271,15 @@ fn put_field(
     Ok(())
 }
 
-/// The lines of a head, each with the name of its field.
-fn lines(fields: &[u8]) -> impl Iterator<Item = (Name, &[u8])> {
-    fields.split_inclusive(|&byte| byte == b'\n').map(|line| {
-        let end = line.iter().position(|&byte| byte == b':').unwrap_or(0);
-        (Name::of(&line[..end]), line)
-    })
-}
-
-/// True if the front is asked to send a file.
-fn names_file(fields: &[u8]) -> bool {
-    lines(fields).any(|(name, _)| name == Name::SendFile)
-}
-
 /// Takes Content-Length out of the fields, which begin at `from`.
 fn remove_length(head: &mut Vec<u8>, from: usize) {
     let fields = head.split_off(from);
-    let kept = lines(&fields).filter(|(name, _)| *name != Name::ContentLength);
-    kept.for_each(|(_, line)| head.extend_from_slice(line));
+    let is_kept = |line: &&[u8]| {
+        let end = line.iter().position(|&byte| byte == b':').unwrap_or(0);
+        Name::of(&line[..end]) != Name::ContentLength
+    };
+    let lines = fields.split_inclusive(|&byte| byte == b'\n');
+    lines.filter(is_kept).for_each(|line| head.extend_from_slice(line));
 }
 
 /// The number in Content-Length.

@@ -1,6 +1,6 @@
 //! The slow lane: slow requests leave the last slot to the others.
 
-use super::{Admission, Entry, HandedOver, Pace, Roster, Ticket, Waiting};
+use super::{Admission, Entry, HandedOver, Pace, Roster, Ticket};
 use crate::route::Slots;
 
 impl Roster {
@@ -11,8 +11,7 @@ impl Roster {
         if self.slow_queue.len() == before {
             return Vec::new();
         }
-        let at = self.queue.partition_point(|waiting| waiting.ticket < ticket);
-        self.queue.insert(at, Waiting { ticket, pace: Pace::Slow });
+        self.let_have_any(ticket, Pace::Slow);
         self.hand_out()
     }
 

@@ -58,7 +58,7 @@ impl Roster {
     /// Lets a request that waits for one peer have any, in the order in which it came.
     pub fn loosen(&mut self, ticket: Ticket) -> Vec<HandedOver> {
         if self.sticky_queue.remove(ticket) {
-            self.let_have_any(ticket);
+            self.let_have_any(ticket, Pace::Ordinary);
         }
         self.hand_out()
     }
@@ -66,7 +66,7 @@ impl Roster {
     /// The same for all of them.
     pub fn loosen_all(&mut self) -> Vec<HandedOver> {
         for ticket in std::mem::take(&mut self.sticky_queue).0.into_values().flatten() {
-            self.let_have_any(ticket);
+            self.let_have_any(ticket, Pace::Ordinary);
         }
         self.hand_out()
     }
@@ -77,7 +77,7 @@ impl Roster {
         queue.0.retain(|key, waiting| {
             let serves = self.serves(*key);
             if !serves {
-                waiting.drain(..).for_each(|ticket| self.let_have_any(ticket));
+                waiting.drain(..).for_each(|ticket| self.let_have_any(ticket, Pace::Ordinary));
             }
             serves && !waiting.is_empty()
         });
@@ -108,9 +108,10 @@ impl Roster {
         })
     }
 
-    fn let_have_any(&mut self, ticket: Ticket) {
+    /// A request waits for any peer now, in the order in which it came.
+    pub(super) fn let_have_any(&mut self, ticket: Ticket, pace: Pace) {
         let at = self.queue.partition_point(|waiting| waiting.ticket < ticket);
-        self.queue.insert(at, Waiting { ticket, pace: Pace::Ordinary });
+        self.queue.insert(at, Waiting { ticket, pace });
     }
 }
 

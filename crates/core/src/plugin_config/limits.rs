@@ -76,7 +76,7 @@ impl Resolver<'_> {
         let is_streamed = section.get(REQUESTS_PER_WORKER) == Some(0);
         let value = values.iter().find(|value| value.key == MAX_BODY.row.name);
         let Some(value) = value.filter(|_| lets_in > room && !is_streamed) else { return };
-        let room = size_text(room);
+        let (room, mib) = (size_text(room), room >> 20);
         let what = format!(
             "[{}] {}={} lets in larger bodies than there is room for",
             value.section, value.key, value.value
@@ -87,7 +87,7 @@ impl Resolver<'_> {
              get 503 (no_room)"
         );
         let help = format!(
-            "write at most {room} (4g), or have more room with [nginx] upload_max_body_size of the node"
+            "write at most {room} ({mib}m), or have more room with [nginx] upload_max_body_size of the node"
         );
         self.warn(&what, Some(&why), value.origin.location(), &help);
     }

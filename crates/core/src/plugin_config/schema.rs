@@ -164,15 +164,19 @@ const fn list(name: Name, kind: Type) -> Key<Vec<String>> {
 }
 
 const fn interpreter(name: Name) -> Key<Option<String>> {
-    obeyed(name, Type::Interpreter, "", |read| Some(read.text()).filter(|text| !text.is_empty()))
+    optional(name, Type::Interpreter)
 }
 
 const fn affinity(name: Name) -> Key<Option<String>> {
-    obeyed(name, Type::Affinity, "", |read| Some(read.text()).filter(|text| !text.is_empty()))
+    optional(name, Type::Affinity)
 }
 
 const fn word(name: Name, words: &'static [&'static str]) -> Key<Option<String>> {
-    obeyed(name, Type::Word(words), "", |read| Some(read.text()).filter(|text| !text.is_empty()))
+    optional(name, Type::Word(words))
+}
+
+const fn optional(name: Name, kind: Type) -> Key<Option<String>> {
+    obeyed(name, kind, "", |read| Some(read.text()).filter(|text| !text.is_empty()))
 }
 
 const fn ready(name: Name, words: &'static [&'static str]) -> Key<Option<ReadyBy>> {

@@ -183,8 +183,9 @@ fn full_disk(places: &Places) -> Option<String> {
 
 /// The address of TLS, where another one is in clear.
 fn tls_address(listeners: &[Listen]) -> Option<String> {
-    let is_tls = |listen: &&Listen| listen.name.starts_with("https:");
-    listeners.iter().skip(1).find(is_tls).filter(|_| !is_tls(&&listeners[0])).and_then(address)
+    let is_tls = |listen: &Listen| listen.name.starts_with("https:");
+    let (_, others) = listeners.split_first().filter(|(first, _)| !is_tls(first))?;
+    others.iter().find(|listen| is_tls(listen)).and_then(address)
 }
 
 /// The URL of a listener, for a client on this host.

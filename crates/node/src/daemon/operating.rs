@@ -93,7 +93,10 @@ impl operations::Node for Node {
             let before = found.len();
             found.extend(plan.watchers.keys().filter(|watcher| is_meant(watcher, name)).cloned());
             if found.len() == before {
-                return Err(unknown(name, own().map(WatcherName::as_str).collect()));
+                return Err(maintenance::unknown_app(
+                    name,
+                    &Vec::from_iter(own().map(WatcherName::to_string)),
+                ));
             }
         }
         Ok(found)
@@ -316,12 +319,4 @@ fn is_meant(watcher: &WatcherName, name: &str) -> bool {
 /// Whether the requests of an upstream (`PLUGIN/APP`) are those of a part of the node.
 fn is_part_of(upstream: &str, part: &str) -> bool {
     is_part(&upstream.replacen('/', ".", 1), part)
-}
-
-fn unknown(name: &str, known: Vec<&str>) -> Diagnostic {
-    let unknown = Diagnostic::error(format!("no app is called {name}")).kind(Kind::Usage);
-    unknown.help(match known.is_empty() {
-        true => "no plugin of this node has a program".into(),
-        false => format!("there are: {}", known.join(", ")),
-    })
 }

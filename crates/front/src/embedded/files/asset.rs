@@ -39,7 +39,7 @@ pub struct Representation {
     /// So many bytes from the beginning have been seen in the page cache since it was opened.
     seen_to: AtomicU64,
     /// Its place among what was made, which others have when it is dropped.
-    _place: Option<Place>,
+    place: Option<Place>,
 }
 
 impl Representation {
@@ -54,7 +54,7 @@ impl Representation {
         tag.push('"');
         let modified = clock::http_date(version.modified);
         let (opened, seen_to) = (Instant::now(), AtomicU64::new(0));
-        Self { file, version, coding, tag, modified, opened, seen_to, _place: None }
+        Self { file, version, coding, tag, modified, opened, seen_to, place: None }
     }
 
     /// What has been made of a file: `file` has `length` bytes, all in memory. Others may make other
@@ -72,13 +72,13 @@ impl Representation {
             modified: plain.modified.clone(),
             opened: Instant::now(),
             seen_to: AtomicU64::new(length),
-            _place: Some(place),
+            place: Some(place),
         }
     }
 
     /// True if it was made of the file of this name, and lies nowhere.
     pub fn is_made(&self) -> bool {
-        self.tag.starts_with("W/")
+        self.place.is_some()
     }
 
     /// The version of the file.
@@ -164,6 +164,7 @@ pub struct Asset {
     /// Its Content-Type.
     pub content_type: &'static str,
     plain: Arc<Representation>,
+    is_worth_compressing: bool,
     /// Compressed copies beside it that are not older.
     coded: Vec<Arc<Representation>>,
 }
@@ -207,8 +208,10 @@ impl Asset {
             }
         }
         let content_type = mime::of(relative.rsplit('/').next().unwrap_or(relative));
+        let is_worth_compressing =
+            compressing::LENGTHS.contains(&version.length) && mime::is_compressible(content_type);
         let plain = Arc::new(Representation::new(file, version, None));
-        Ok(Known::Asset(Arc::new(Self { content_type, plain, coded })))
+        Ok(Known::Asset(Arc::new(Self { content_type, plain, is_worth_compressing, coded })))
     }
 
     /// The file itself.
@@ -218,23 +221,19 @@ impl Asset {
 
     /// True if the answer depends on Accept-Encoding. `compresses`: files are compressed for clients.
     pub fn varies(&self, compresses: bool) -> bool {
-        !self.coded.is_empty() || (compresses && self.is_worth_compressing())
+        !self.coded.is_empty() || (compresses && self.is_worth_compressing)
     }
 
     /// True if it is compressed for a client that has asked with these words.
     pub fn is_compressed_for(&self, accept: Option<&[u8]>) -> bool {
-        let accept = accept.unwrap_or_default();
+        let Some(accept) = accept.filter(|_| self.is_worth_compressing) else { return false };
         let gzip = coding::preference(accept, Coding::Gzip);
-        gzip > 0 && gzip >= coding::preference_for_plain(accept) && self.is_worth_compressing()
-    }
-
-    fn is_worth_compressing(&self) -> bool {
-        compressing::LENGTHS.contains(&self.plain.length())
-            && mime::is_compressible(self.content_type)
+        gzip > 0 && gzip >= coding::preference_for_plain(accept)
     }
 
     /// The form that a client with this Accept-Encoding prefers.
     pub fn preferred(&self, accept: Option<&[u8]>) -> &Arc<Representation> {
+        let accept = accept.filter(|_| !self.coded.is_empty());
         let Some(accept) = accept else { return &self.plain };
         let plain = coding::preference_for_plain(accept);
         let mut best = (&self.plain, 0);

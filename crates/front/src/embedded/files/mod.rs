@@ -166,9 +166,8 @@ pub async fn page_of(
     exchange.set_cause(cause);
     let retry = cause.retry_after_s().map(|seconds| seconds.to_string());
     let named = |retry| [("Retry-After", retry), ("X-Mfserv-Cause", cause.as_str())];
-    let fields = retry.as_deref().map(named);
-    let fields = fields.as_ref().map_or(&[][..], |fields| fields);
-    Head { status: cause.status(), content_type, length, fields }.put(exchange);
+    let fields: Vec<_> = retry.as_deref().into_iter().flat_map(named).collect();
+    Head { status: cause.status(), content_type, length, fields: &fields }.put(exchange);
     if !exchange.wants_content() {
         return Ok(());
     }

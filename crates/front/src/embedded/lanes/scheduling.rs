@@ -50,7 +50,8 @@ struct Waited {
 
 impl Scheduling {
     /// Makes this thread, and those that it starts, interrupt no other when they wake, if it has
-    /// the ordinary policy; `None` if an administrator has chosen another one, which stays. A
+    /// the ordinary policy; `None` if an administrator has chosen another one, which stays, or if
+    /// the kernel has no statistics: then it yields always. A
     /// process that the thread starts would inherit the policy: the flag `SCHED_RESET_ON_FORK`
     /// resets policies of real time only. A front starts no process. It needs no privilege.
     pub fn of_this_thread() -> io::Result<Option<Self>> {

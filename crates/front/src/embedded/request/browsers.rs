@@ -18,28 +18,30 @@ use mfserv_h1::RequestHead;
 /// True if the request was sent to this machine by its own name or by an address. (HTTP/1.0
 /// without a Host: no browser sends that.)
 pub fn names_this_machine(head: &RequestHead) -> bool {
-    let Ok(name) = std::str::from_utf8(head.host_name()) else { return false };
-    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    name.is_empty()
-        || name == "localhost"
-        // Never asked of the DNS (RFC 6761, 6.3).
-        || name.ends_with(".localhost")
-        || name.parse::<Ipv4Addr>().is_ok()
-        || inner.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok())
-        || is_host_name(&name)
+    matches!(head.host_name(), b"" | b".") || names(head, |_| true, |_| true)
 }
 
 /// True if the request was sent to a name or an address that leads to this machine from itself,
 /// or to the name of the machine.
 pub fn names_this_node(head: &RequestHead) -> bool {
+    names(head, |address| address.is_loopback(), |address| address == Ipv6Addr::LOCALHOST)
+}
+
+/// True if the request was sent to the name of this machine, to a name of the loopback interface, or
+/// to such an address.
+fn names(
+    head: &RequestHead,
+    is_one: impl Fn(Ipv4Addr) -> bool,
+    is_one_of_6: impl Fn(Ipv6Addr) -> bool,
+) -> bool {
     let Ok(name) = std::str::from_utf8(head.host_name()) else { return false };
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
     name == "localhost"
+        // Never asked of the DNS (RFC 6761, 6.3).
         || name.ends_with(".localhost")
-        || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-        || inner.is_some_and(|inner| inner.parse() == Ok(Ipv6Addr::LOCALHOST))
+        || name.parse().is_ok_and(is_one)
+        || inner.is_some_and(|inner| inner.parse().is_ok_and(is_one_of_6))
         || is_host_name(&name)
 }
 

@@ -14,6 +14,7 @@ use mfserv_core::node_state::NodeState;
 use mfserv_core::route::ServerSettings;
 use mfserv_core::wire::front::Address;
 use mfserv_h1::RequestHead;
+use mfserv_platform::disk::hex;
 use serde_json::json;
 
 use super::browsers;
@@ -198,8 +199,7 @@ fn upstreams(front: &Front) -> Text {
         let peers = upstream.peers();
         let states = peers.iter().enumerate().map(|(id, peer)| state_of(&upstream.name, id, peer));
         let digest = Md5::digest(upstream.name.as_bytes());
-        let key = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        all.insert(key, states.collect());
+        all.insert(hex(&digest), states.collect());
     }
     let content = format!("{}\n", serde_json::Value::Object(all));
     Text { content_type: "application/json", ..plain(content) }

@@ -245,7 +245,9 @@ impl Front {
         for (plugin, members) in renewed {
             apps.replace(&plugin, members, admitted);
         }
-        apps.end_holds_if(stopping);
+        if stopping {
+            apps.end_holds();
+        }
         drop(apps);
         // This may be the last use of a large table; its memory is freed outside the lock.
         drop(before);

@@ -307,9 +307,8 @@ impl Apps {
     }
 
     /// While the node stops, nobody waits for the end of maintenance: those requests are answered.
-    pub fn end_holds_if(&self, stopping: bool) {
-        let all = self.current.values().filter(|_| stopping);
-        all.for_each(|upstream| upstream.end_hold());
+    pub fn end_holds(&self) {
+        self.current.values().for_each(|upstream| upstream.end_hold());
     }
 
     fn remove(&mut self, name: &str) {

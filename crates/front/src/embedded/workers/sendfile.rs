@@ -38,6 +38,9 @@ pub enum Sending {
 impl Sending {
     /// What becomes of the answer with this head. `has_nginx`: it goes to nginx.
     pub fn of(head: &ResponseHead, spec: &UpstreamSpec, peer: &Peer, has_nginx: bool) -> Self {
+        if head.fields.values(Name::SendFile).next().is_none() {
+            return Sending::Nothing;
+        }
         let said = |is_wanted: fn(&[u8]) -> bool| {
             let mut fields = head.fields.iter();
             let named = |(name, written, _): &(Name, &[u8], &[u8])| {

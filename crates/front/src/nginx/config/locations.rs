@@ -153,17 +153,19 @@ impl Writer<'_> {
 
 /// True if a fragment has a directive of gzip: not if a comment has the word.
 fn decides_on_gzip(text: &str) -> bool {
-    let without_comment = |line: &str| {
-        let is_comment = |at: usize| {
-            let before = line[..at].chars().next_back();
-            before.is_none_or(|one| one.is_whitespace() || matches!(one, ';' | '{' | '}'))
-        };
-        let end = line.match_indices('#').map(|(at, _)| at).find(|at| is_comment(*at));
-        line[..end.unwrap_or(line.len())].to_string()
+    let code = text.lines().map(without_comment);
+    let mut directives = code.flat_map(|code| code.split([';', '{', '}']));
+    directives.any(|one| one.trim_start().starts_with("gzip"))
+}
+
+/// A line of a configuration, as far as its comment.
+fn without_comment(line: &str) -> &str {
+    let begins_word = |at: usize| {
+        let before = line[..at].chars().next_back();
+        before.is_none_or(|one| one.is_whitespace() || matches!(one, ';' | '{' | '}'))
     };
-    let lines: Vec<String> = text.lines().map(without_comment).collect();
-    let all = lines.join("\n");
-    all.split([';', '{', '}', '\n']).any(|one| one.trim_start().starts_with("gzip"))
+    let comment = line.match_indices('#').map(|(at, _)| at).find(|at| begins_word(*at));
+    &line[..comment.unwrap_or(line.len())]
 }
 
 /// The paths of a route, as a regular expression in quotation marks.

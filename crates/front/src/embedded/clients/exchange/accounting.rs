@@ -104,7 +104,7 @@ impl Exchange<'_> {
     }
 
     /// The connection ends without an answer; 444 is the status in the log, as nginx has it. nginx
-    /// itself is asked to end its client's. The status is one that no fragment has intercepted.
+    /// itself is asked to end its client's, with 204: `error_page` of a fragment is for 300 and above.
     pub fn refuse_silently(&mut self) {
         if self.connection.is_edge() {
             let fields = &[("X-Accel-Redirect", EDGE_END)];

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -225,8 +225,11 @@ impl Sightings {
     }
 }
 
-/// The most files that there is room for descriptors for.
+/// The most files that there is room for descriptors for. A front sets its limit before it serves.
 pub(super) fn files_max() -> u64 {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    (descriptors / FILES_OF).clamp(FILES_LEAST, FILES_MAX)
+    static MOST: OnceLock<u64> = OnceLock::new();
+    *MOST.get_or_init(|| {
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        (descriptors / FILES_OF).clamp(FILES_LEAST, FILES_MAX)
+    })
 }

@@ -104,6 +104,9 @@ pub(super) async fn pass_gate(
     is_admitted: bool,
 ) -> Result<bool, Fault> {
     let (gate, spec) = (&to.app.upstream.gate, &to.app.spec);
+    if gate.maintenance().is_none() {
+        return Ok(false);
+    }
     let since = Instant::now();
     let mut held = None;
     while let Some(maintenance) = gate.maintenance() {

@@ -18,7 +18,7 @@ const SHUT: u8 = 2;
 #[derive(Debug, Default)]
 pub struct Gate {
     state: AtomicU8,
-    /// Raised whenever nothing has to wait: it is not locked to see that.
+    /// Raised unless requests are held: wakes those that wait. Only they lock it.
     lets_go: Arc<Signal>,
     waiting: AtomicU64,
 }

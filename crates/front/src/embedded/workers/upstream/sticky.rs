@@ -1,8 +1,6 @@
 //! Clients that come back to the worker that they have had: by a cookie that names it, or by their
 //! address.
 
-use std::fmt::Write;
-
 use mfserv_core::names::WorkerId;
 use mfserv_core::peers::{PeerKey, by_address};
 use mfserv_core::route::Affinity;
@@ -10,6 +8,7 @@ use mfserv_h1::RequestHead;
 use sha2::{Digest, Sha256};
 
 use super::{Inner, Waiting};
+use mfserv_platform::disk::hex;
 use mfserv_platform::sync::lock;
 
 /// What tells the client of a request from others.
@@ -53,17 +52,14 @@ fn cookies<'a>(head: &'a RequestHead, name: &str) -> impl Iterator<Item = &'a [u
 /// What a cookie says of a worker: nothing but which one it is, and the same in every front.
 pub fn mark(worker: &WorkerId) -> String {
     let digest = Sha256::digest(worker.to_string());
-    digest.iter().take(8).fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&digest[..8])
 }
 
 impl Inner {
     /// The worker that a client comes back to, if that serves.
     pub(super) fn wanted(&self, client: &Client<'_>) -> Option<PeerKey> {
-        let mut serving = self.members.iter().map(|member| &member.peer);
-        let mut serving = serving.by_ref().filter(|peer| self.roster.serves(peer.key));
+        let peers = self.members.iter().map(|member| &member.peer);
+        let mut serving = peers.filter(|peer| self.roster.serves(peer.key));
         match client {
             Client::Any => None,
             Client::Marked(said) if said.is_empty() => None,
