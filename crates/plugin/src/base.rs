@@ -248,13 +248,7 @@ fn make(
     cancel: &Cancel,
     progress: &mut dyn Progress,
 ) -> Result<(), Diagnostic> {
-    let toolbox = Toolbox {
-        home,
-        interpreter: python,
-        uv: Toolbox::find_uv(home, python),
-        limit: LIMIT,
-        cancel,
-    };
+    let toolbox = toolbox(home, python, cancel);
     progress.step(&format!(
         "making the base environment of Python {} with {}",
         python.short_version,
@@ -334,6 +328,23 @@ fn sweep(home: &Home, python: &Interpreter, kept: &[Option<PathBuf>]) {
     }
 }
 
+/// What makes and fills the environments of an interpreter.
+fn toolbox<'a>(home: &'a Home, interpreter: &'a Interpreter, cancel: &'a Cancel) -> Toolbox<'a> {
+    let uv = Toolbox::find_uv(home, interpreter);
+    Toolbox { home, interpreter, uv, limit: LIMIT, cancel }
+}
+
+#[cfg(test)]
+fn some_python() -> Interpreter {
+    Interpreter {
+        path: "/usr/bin/python3".into(),
+        short_version: "3.11".into(),
+        version: "3.11.7".into(),
+        abi: "cpython-311-x86_64-linux-gnu".into(),
+        has_ensurepip: true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,13 +389,7 @@ mod tests {
 
     #[test]
     fn an_environment_is_the_same_for_the_same_interpreter_wherever_it_is() {
-        let python = Interpreter {
-            path: "/usr/bin/python3".into(),
-            short_version: "3.11".into(),
-            version: "3.11.7".into(),
-            abi: "cpython-311-x86_64-linux-gnu".into(),
-            has_ensurepip: true,
-        };
+        let python = some_python();
         let moved = Interpreter { path: "/opt/v/bin/python3".into(), ..python.clone() };
         assert_eq!(fingerprint(&python), fingerprint(&moved));
         let newer = Interpreter { version: "3.11.8".into(), ..python.clone() };

@@ -1,6 +1,7 @@
 //! `config show|explain|set` and `check`.
 
 use clap::{Args, Subcommand};
+use mfserv_core::export::variable;
 use mfserv_core::{Diagnostic, Kind, ini};
 
 use super::report::{self, Outcome};
@@ -103,23 +104,19 @@ fn set(places: &Places, text: &str) -> Result<Outcome, Diagnostic> {
         // It is a good section of anybody's own, and hardly ever meant.
         let what = format!("[{section}] is a section of the node, and {section} is a plugin");
         let written = text.split_once('.').map_or(text, |(_, rest)| rest);
+        let seen = variable("MFSERV", &section, &key)
+            .map(|name| format!("every plugin sees it, as {name}"));
         report::print_problem(
-            &Diagnostic::warning(what)
-                .because(format!("every plugin sees it, as MFSERV_{}", variable(&section, &key)))
-                .help(format!(
-                    "`mfserv env set {section} {written}` sets a variable of {section} alone; what \
-                     overrides its config.ini is in config/plugins/{section}.ini"
-                )),
+            &seen.into_iter().fold(Diagnostic::warning(what), Diagnostic::because).help(format!(
+                "`mfserv env set {section} {written}` sets a variable of {section} alone; what \
+                 overrides its config.ini is in config/plugins/{section}.ini"
+            )),
         );
     }
     let after = ini::set(&before, &section, &key, &value);
     disk::write(&path, after.as_bytes())?;
     print(&format!("[{section}] {key} = {value} is written to {}\n", path.display()));
     Ok(Outcome::Done)
-}
-
-fn variable(section: &str, key: &str) -> String {
-    format!("{section}_{key}").to_ascii_uppercase().replace('-', "_")
 }
 
 #[derive(Debug, Args)]

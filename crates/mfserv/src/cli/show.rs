@@ -167,8 +167,9 @@ fn in_maintenance(status: &Status) -> String {
         };
         let how = if mark.hold { "its requests wait" } else { "its requests get 503" };
         let since = render::span(mfserv_platform::clock::now_ms().saturating_sub(mark.since_ms));
-        let state = paint("in maintenance", Colour::Doubtful);
-        format!("\n{who} is {state} for {since}: {how}; `mfserv maintenance off{name}` ends it\n")
+        format!(
+            "\n{who} is in maintenance for {since}: {how}; `mfserv maintenance off{name}` ends it\n"
+        )
     };
     status.maintenance.0.iter().map(of).collect()
 }

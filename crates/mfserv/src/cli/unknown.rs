@@ -1,7 +1,7 @@
 //! Commands that people know from elsewhere, and what they are called here.
 
-use clap::FromArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{FromArgMatches, Parser};
 use mfserv_core::{Diagnostic, Kind};
 
 use super::{Cli, help};
@@ -42,8 +42,14 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
 /// Parses the command line. What is wrong with it is said as clap says it, except for commands
 /// that are called otherwise elsewhere.
 pub fn parse() -> Result<Cli, Diagnostic> {
-    let matches = help::command().try_get_matches();
-    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
+    let parsed = Cli::try_parse().or_else(|error| match error.kind() {
+        // The whole help is made for who asks for it.
+        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Cli::from_arg_matches(&help::command().try_get_matches()?)
+        }
+        _ => Err(error),
+    });
+    parsed.map_err(|error| {
         let words = std::env::args_os().skip(1);
         let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
         if let Some(meant) = meant(&words) {

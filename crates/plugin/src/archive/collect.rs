@@ -81,7 +81,7 @@ pub(super) fn collect(
     Ok((members, walk.findings))
 }
 
-/// All that is below `path` in a directory, as it is, and the directories on the way.
+/// All that is at and below `path` in a directory, as it is.
 pub(super) fn collect_below(root: &Path, path: &str) -> Result<Vec<Member>, Diagnostic> {
     let mut walk = Walk {
         root,

@@ -78,18 +78,13 @@ pub(super) fn layers_of(release: &Path, python: &Interpreter) -> Option<PathBuf>
 #[cfg(test)]
 mod tests {
     use super::super::portable::About;
+    use super::super::some_python;
     use super::*;
 
     #[test]
     fn what_a_package_has_not_brought_along_or_brought_for_others_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let python = Interpreter {
-            path: "/usr/bin/python3".into(),
-            short_version: "3.11".into(),
-            version: "3.11.7".into(),
-            abi: "cpython-311-x86_64-linux-gnu".into(),
-            has_ensurepip: true,
-        };
+        let python = some_python();
         let why = |python: &Interpreter| wheels_of(folder.path(), python).unwrap_err();
         assert!(why(&python).contains("without --standalone"), "{}", why(&python));
         let place = folder.path().join(CARRIED);

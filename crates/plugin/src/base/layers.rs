@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use mfserv_core::Diagnostic;
 use mfserv_platform::disk;
 
-use super::{BaseEnvironment, LIMIT, Missing, carried, reach_index, site_packages};
+use super::{BaseEnvironment, LIMIT, Missing, carried, reach_index, site_packages, toolbox};
 use crate::home::Home;
 use crate::progress::{Cancel, Progress};
-use crate::python::{Interpreter, Packages, Rules, Toolbox};
+use crate::python::{Interpreter, Packages, Rules};
 
 /// The exact versions of all packages (a pip requirements file).
 const LOCK: &str = include_str!("../../python/layers-requirements.txt");
@@ -78,8 +78,7 @@ fn make(
     cancel: &Cancel,
     progress: &mut dyn Progress,
 ) -> Result<(), Diagnostic> {
-    let uv = Toolbox::find_uv(home, python);
-    let toolbox = Toolbox { home, interpreter: python, uv, limit: LIMIT, cancel };
+    let toolbox = toolbox(home, python, cancel);
     progress.step(&format!("making the packages of MFSERV's layers with {}", toolbox.name()));
     disk::remove(place)?;
     toolbox.make_environment(place, progress)?;
@@ -107,8 +106,7 @@ pub(super) fn fill(
     disk::create_dir(dir)?;
     disk::write(&dir.join(LIST), LOCK.as_bytes())?;
     progress.step("collecting the packages of MFSERV's layers");
-    let uv = Toolbox::find_uv(home, python);
-    let toolbox = Toolbox { home, interpreter: python, uv, limit: LIMIT, cancel };
+    let toolbox = toolbox(home, python, cancel);
     toolbox.wheels(&dir.join(LIST), dir, &Rules::default(), progress)
 }
 

@@ -11,12 +11,12 @@ use mfserv_core::plugin_spec::General;
 use mfserv_core::{Diagnostic, Kind};
 use serde::{Deserialize, Serialize};
 
-use super::{BaseEnvironment, LIMIT, current, ensure_from, lock};
+use super::{BaseEnvironment, current, ensure_from, lock, toolbox};
 use crate::archive::{self, Limits};
 use crate::home::Home;
 use crate::label::read_small;
 use crate::progress::{Cancel, Progress};
-use crate::python::{Interpreter, Packages, Rules, Toolbox};
+use crate::python::{Interpreter, Packages, Rules};
 use mfserv_platform::disk;
 
 /// What an archive says about itself; in it.
@@ -88,8 +88,7 @@ pub(super) fn fill(
     disk::write(&dir.join(ABOUT), &about)?;
     disk::write(&dir.join("lock.txt"), lock(python)?.as_bytes())?;
     progress.step("collecting the packages of the base environment");
-    let uv = Toolbox::find_uv(home, python);
-    let toolbox = Toolbox { home, interpreter: python, uv, limit: LIMIT, cancel };
+    let toolbox = toolbox(home, python, cancel);
     toolbox.wheels(&dir.join("lock.txt"), &dir.join(WHEELS), &Rules::default(), progress)
 }
 

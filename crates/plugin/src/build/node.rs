@@ -40,6 +40,13 @@ struct Mark {
     node: String,
 }
 
+impl Mark {
+    /// What the packages of a directory were made of.
+    fn read(dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(dir.join("node_modules").join(MARK)).ok()?).ok()
+    }
+}
+
 pub(super) fn build(
     dir: &Path,
     options: &BuildOptions,
@@ -55,12 +62,8 @@ pub(super) fn build(
     let npm = Npm::find(options)?;
     let whole = read(&package).and_then(|text| parse(&package, &text))?;
     let lock = dir.join(lock_name(dir));
-    let modules = dir.join("node_modules");
     let locked = !is_older(&lock, &package);
-    if locked
-        && fs::read(modules.join(MARK)).ok().and_then(|text| serde_json::from_slice(&text).ok())
-            == Some(npm.mark(dir)?)
-    {
+    if locked && Mark::read(dir) == Some(npm.mark(dir)?) {
         return Ok(Some(npm.part(true, &lock)));
     }
     if is_tied_to_its_place(&whole) {

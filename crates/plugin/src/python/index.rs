@@ -109,7 +109,7 @@ type Answer = (usize, std::io::Result<()>);
 /// nothing answers is certain when each has failed by more than silence; the reason is that of the
 /// first place.
 fn any_answers(places: &[String], patience: Duration) -> Reach {
-    // As many answers as a few names have addresses.
+    // Unbounded: no more answers come than a few names have addresses.
     let (sender, receiver) = mpsc::channel::<Answer>();
     for (number, place) in places.iter().enumerate() {
         let (sender, place) = (sender.clone(), place.clone());

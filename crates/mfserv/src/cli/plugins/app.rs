@@ -14,6 +14,7 @@ use mfserv_plugin::sources::Sources;
 use mfserv_plugin::{Cancel, Home, Progress};
 
 use super::cancel;
+use super::env::is_plugin;
 use crate::cli::print;
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed, taking};
@@ -45,7 +46,7 @@ pub struct App {
 impl App {
     /// The app in a directory; `None` if that is a plugin.
     pub fn of(dir: &Path, args: &AppArgs) -> Result<Option<App>, Diagnostic> {
-        if std::fs::symlink_metadata(dir.join(".layerapi2_label")).is_ok() {
+        if is_plugin(dir) {
             let asked = args.name.is_some() || args.kind.is_some();
             return match asked {
                 false => Ok(None),

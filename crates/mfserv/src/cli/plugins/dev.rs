@@ -177,10 +177,13 @@ impl Dev {
         let interrupted = cancel()?;
         let dir = self.dir.canonicalize().unwrap_or(self.dir);
         let started = !is_running(places);
-        let (app, _lock) = app.map(|Made { app, before, lock }| ((app, before), lock)).unzip();
-        let rebuild = app.and_then(|(app, before)| {
-            Some(Rebuild::new(places, app, before?, interrupted.clone()))
-        });
+        let (rebuild, _lock) = match app {
+            None => (None, None),
+            Some(Made { app, before, lock }) => {
+                let new = |before| Rebuild::new(places, app, before, interrupted.clone());
+                (before.map(new), Some(lock))
+            }
+        };
         let mut session = DevSession::new(places, plugin, &dir, interrupted, rebuild);
         session.wants_live_reload = self.live_reload;
         if started {

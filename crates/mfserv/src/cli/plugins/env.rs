@@ -17,6 +17,7 @@ use super::{drift, first, one, variables};
 use crate::cli::completions;
 use crate::cli::report::{self, Outcome};
 use crate::cli::{print, print_json};
+use mfserv_node::configure::Module;
 use mfserv_node::installed::Directories;
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed};
@@ -24,33 +25,38 @@ use mfserv_node::{configure, installed};
 /// A plugin by its name or that of one of its apps (`foo`, `foo.main`), or by the path of its
 /// directory.
 pub fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Diagnostic> {
-    let module = drift::module(places)?;
-    if name_or_dir.contains('/') || name_or_dir == "." {
-        let dir = PathBuf::from(name_or_dir).canonicalize().map_err(|e| {
-            Diagnostic::error(format!("{name_or_dir} is not a plugin directory")).because(e)
-        })?;
+    load_by(places, &drift::module(places)?, name_or_dir)
+}
+
+/// The same, with the configuration of the node that was read.
+pub fn load_by(
+    places: &Places,
+    module: &Module,
+    name_or_dir: &str,
+) -> Result<(PathBuf, Loaded), Diagnostic> {
+    if one::is_directory(name_or_dir) {
+        let dir = directory(name_or_dir)?;
         let home = Home::new(places.home());
         // The directory of an app that `mfserv dev` has made a plugin of.
         let made = (!is_plugin(&dir)).then(|| generate::made_from(&home, &dir)).flatten();
         let dir = match made {
             Some((name, place)) => match home.link(&name).canonicalize() {
                 Ok(linked) if linked == place.canonicalize().unwrap_or_default() => {
-                    return load(places, &name);
+                    return load_by(places, module, &name);
                 }
                 _ => place,
             },
             None => dir,
         };
-        let loaded =
-            installed::load_one(places, &dir, &module, Directories::Made).map_err(first)?;
+        let loaded = installed::load_one(places, &dir, module, Directories::Made).map_err(first)?;
         return Ok((dir, loaded));
     }
     // Its workers see the same directory and the same environment.
-    let all = installed::configurations(places, &module, None)?;
+    let all = installed::configurations(places, module, None)?;
     let (name, app) = one::parts(name_or_dir);
     match all.into_iter().find(|plugin| plugin.name == name) {
         Some(plugin) => {
-            let loaded = installed::load_one(places, &plugin.dir, &module, Directories::Made)
+            let loaded = installed::load_one(places, &plugin.dir, module, Directories::Made)
                 .map_err(first)?;
             app.map_or(Ok(()), |app| has_app(&loaded.spec, app))?;
             Ok((plugin.dir, loaded))
@@ -60,8 +66,9 @@ pub fn load(places: &Places, name_or_dir: &str) -> Result<(PathBuf, Loaded), Dia
     }
 }
 
-/// The name of the plugin whose variables are meant: they are those of all its apps, so that an app
-/// only names it alone. An app is an error that its plugin does not have.
+/// The name of the plugin whose variables are meant. Variables are those of a whole plugin:
+/// `shop.main` means `shop` if that is its only program; else the name stays, and is refused later. An
+/// app that the plugin does not have is an error.
 pub fn plugin_of(places: &Places, name: &str) -> Result<String, Diagnostic> {
     let (plugin, Some(_)) = one::parts(name) else { return Ok(name.to_owned()) };
     let spec = load(places, name)?.1.spec;
@@ -97,16 +104,20 @@ pub fn only_plugin(places: &Places, name: &str) -> Result<(), Diagnostic> {
 /// The plugin of a directory: its own name, or that of the plugin that `mfserv dev` has made of the
 /// app in it.
 pub fn name_of_directory(places: &Places, dir: &str) -> Result<String, Diagnostic> {
-    let path = PathBuf::from(dir)
-        .canonicalize()
-        .map_err(|e| Diagnostic::error(format!("{dir} is not a plugin directory")).because(e))?;
+    let path = directory(dir)?;
     match generate::made_from(&Home::new(places.home()), &path) {
         Some((name, _)) if !is_plugin(&path) => Ok(name),
         _ => label::read_name(&path),
     }
 }
 
-fn is_plugin(dir: &Path) -> bool {
+fn directory(text: &str) -> Result<PathBuf, Diagnostic> {
+    let failed = |e| Diagnostic::error(format!("{text} is not a plugin directory")).because(e);
+    PathBuf::from(text).canonicalize().map_err(failed)
+}
+
+/// True for a directory that is a plugin already.
+pub(super) fn is_plugin(dir: &Path) -> bool {
     std::fs::symlink_metadata(dir.join(".layerapi2_label")).is_ok()
 }
 

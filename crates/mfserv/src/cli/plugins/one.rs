@@ -12,11 +12,16 @@ use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::generate::Script;
 
 use super::drift;
-use super::env::{become_command, load};
+use super::env::{become_command, load_by};
 use crate::cli::report::Outcome;
 use crate::cli::{complain, completions};
 use mfserv_node::places::Places;
 use mfserv_node::{installed, taking};
+
+/// True for the path of a directory, in place of a name.
+pub fn is_directory(name: &str) -> bool {
+    name.contains('/') || name == "."
+}
 
 /// The plugin and the app of `foo`, `foo.main`, `app.foo.main` or `extra.foo.job`.
 pub fn parts(name: &str) -> (&str, Option<&str>) {
@@ -63,12 +68,12 @@ pub struct One {
 
 impl One {
     pub fn find(places: &Places, name: &str, several: Several) -> Result<One, Diagnostic> {
-        let (dir, loaded) = load(places, name)?;
+        let module = drift::module(places)?;
+        let (dir, loaded) = load_by(places, &module, name)?;
         let env = loaded.secrets.with(&loaded.env);
         let of_plugin = |dir: PathBuf| One::new(name.to_owned(), env.clone(), dir);
-        let is_dir = name.contains('/') || name == ".";
+        let is_dir = is_directory(name);
         let (plugin, app) = if is_dir { (&loaded.spec.name[..], None) } else { parts(name) };
-        let module = drift::module(places)?;
         let instead = is_dir.then(|| (plugin.to_owned(), dir.clone()));
         let mut inputs = installed::configurations(places, &module, instead)?;
         inputs.retain(|input| input.name == plugin);

@@ -10,7 +10,7 @@ use mfserv_core::status::{PluginStatus, Status, WatcherStatus};
 use mfserv_core::{Diagnostic, Kind};
 use serde_json::json;
 
-use super::one::{no_app, parts};
+use super::one::{is_directory, no_app, parts};
 use super::{env, python};
 use crate::cli::report::{self, Outcome};
 use crate::cli::{completions, print, print_json, reach};
@@ -34,7 +34,7 @@ pub struct Open {
 
 impl Open {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let is_directory = self.app.contains('/') || self.app == ".";
+        let is_directory = is_directory(&self.app);
         let status = reach::status(places)?;
         let urls = match is_directory {
             true => urls(&status, &env::name_of_directory(places, &self.app)?)?,

@@ -22,9 +22,7 @@ pub(super) fn build(
     progress: &mut dyn Progress,
 ) -> Result<Part, Diagnostic> {
     let node = node_version(options)?;
-    let there = fs::read(dir.join("node_modules").join(MARK)).ok();
-    let there = there.and_then(|text| serde_json::from_slice(&text).ok());
-    if dir.join(manager.lock()).is_file() && there == Some(mark(dir, manager, &node)?) {
+    if dir.join(manager.lock()).is_file() && Mark::read(dir) == Some(mark(dir, manager, &node)?) {
         return Ok(part(dir, manager.name(), &node, true));
     }
     let tool = Tool::find(manager, dir, options)?;
@@ -42,9 +40,7 @@ pub(super) fn install(
     let node = node_version(options)?;
     let modules = dir.join("node_modules");
     let label = format!("{name} {}", tool.version);
-    let there = fs::read(modules.join(MARK)).ok();
-    let there = there.and_then(|text| serde_json::from_slice(&text).ok());
-    if there == Some(mark(dir, manager, &node)?) {
+    if Mark::read(dir) == Some(mark(dir, manager, &node)?) {
         return Ok(part(dir, &label, &node, true));
     }
     progress.step(&format!("installing the Node packages with {label}"));
