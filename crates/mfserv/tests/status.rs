@@ -40,6 +40,20 @@ fn crowded() -> Node {
 }
 
 #[test]
+fn status_on_a_terminal_names_what_is_in_maintenance() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.add(&Plugin::python("shop", programs::SERVES));
+    node.start();
+    node.mfserv(&["maintenance", "on", "shop"]).code(0);
+    let mut terminal = Terminal::of(&node, &["status"], (100, 30), &[]);
+    assert_eq!(terminal.end().code(), Some(0));
+    let text = terminal.text();
+    assert!(text.contains("shop is in maintenance for "), "{text}");
+    node.stop();
+}
+
+#[test]
 fn status_fits_every_terminal_with_the_worst_first_and_a_pipe_gets_it_all() {
     let _turn = Turn::cheap();
     let node = crowded();
