@@ -245,9 +245,7 @@ impl Front {
         for (plugin, members) in renewed {
             apps.replace(&plugin, members, admitted);
         }
-        if stopping {
-            apps.end_holds();
-        }
+        apps.end_holds_if(stopping);
         drop(apps);
         // This may be the last use of a large table; its memory is freed outside the lock.
         drop(before);

@@ -307,8 +307,10 @@ impl Apps {
     }
 
     /// While the node stops, nobody waits for the end of maintenance: those requests are answered.
-    pub fn end_holds(&self) {
-        self.current.values().for_each(|upstream| upstream.end_hold());
+    pub fn end_holds_if(&self, stopping: bool) {
+        if stopping {
+            self.current.values().for_each(|upstream| upstream.end_hold());
+        }
     }
 
     fn remove(&mut self, name: &str) {
