@@ -14,7 +14,7 @@ use super::completions;
 use super::keeper::{self, LOOK, QUICK};
 use super::operation::{Operation, print_warnings};
 use super::plan;
-use super::plugins::one::{no_app, parts};
+use super::plugins::app_names::{no_app, parts};
 use super::print;
 use super::progress::Steps;
 use super::reach;

@@ -2,6 +2,7 @@
 //! these commands share.
 
 mod app;
+pub mod app_names;
 mod build;
 mod deploy;
 pub mod dev;
@@ -10,10 +11,10 @@ pub mod env;
 mod info;
 pub mod install;
 pub mod new;
-pub mod one;
 mod open;
 mod preview;
 pub mod releases;
+pub mod run_beside;
 mod setup;
 mod variables;
 
@@ -34,9 +35,9 @@ use mfserv_plugin::build::{BuildOptions, BuildReport, build as build_plugin};
 use mfserv_plugin::dangers::dangers;
 use mfserv_plugin::{Cancel, Home, Progress, archive, base, imports, python};
 pub use new::New;
-pub use one::Shell;
 pub use open::Open;
 pub use releases::{Releases, Repackage, Rollback};
+pub use run_beside::Shell;
 pub use setup::Setup;
 
 use super::operation::print_warnings;

@@ -14,7 +14,7 @@ use mfserv_plugin::{Home, Progress, templates};
 
 use super::keeper::{self, LOOK, QUICK, refuse_other_user};
 use super::operate::{self, Wait};
-use super::plugins::one;
+use super::plugins::run_beside;
 use super::progress::Steps;
 use super::report::{self, Outcome};
 use super::show::addresses;
@@ -304,7 +304,7 @@ impl Run {
     /// This process becomes the keeper, or the command.
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         if let Some(app) = &self.app {
-            return one::run(places, app, &self.command);
+            return run_beside::run(places, app, &self.command);
         }
         use std::os::unix::process::CommandExt;
         let module = configure::module(places, &sets(&self.sets)?)?;

@@ -12,8 +12,8 @@ use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::{Home, generate, label, store};
 
-use super::one::{One, Several};
-use super::{drift, first, one, variables};
+use super::run_beside::{One, Several};
+use super::{app_names, drift, first, variables};
 use crate::cli::completions;
 use crate::cli::report::{self, Outcome};
 use crate::cli::{print, print_json};
@@ -34,7 +34,7 @@ pub fn load_by(
     module: &Module,
     name_or_dir: &str,
 ) -> Result<(PathBuf, Loaded), Diagnostic> {
-    if one::is_directory(name_or_dir) {
+    if app_names::is_directory(name_or_dir) {
         let dir = directory(name_or_dir)?;
         let home = Home::new(places.home());
         // The directory of an app that `mfserv dev` has made a plugin of.
@@ -53,7 +53,7 @@ pub fn load_by(
     }
     // Its workers see the same directory and the same environment.
     let all = installed::configurations(places, module, None)?;
-    let (name, app) = one::parts(name_or_dir);
+    let (name, app) = app_names::parts(name_or_dir);
     match all.into_iter().find(|plugin| plugin.name == name) {
         Some(plugin) => {
             let loaded = installed::load_one(places, &plugin.dir, module, Directories::Made)
@@ -70,7 +70,7 @@ pub fn load_by(
 /// `shop.main` means `shop` if that is its only program; else the name stays, and is refused later. An
 /// app that the plugin does not have is an error.
 pub fn plugin_of(places: &Places, name: &str) -> Result<String, Diagnostic> {
-    let (plugin, Some(_)) = one::parts(name) else { return Ok(name.to_owned()) };
+    let (plugin, Some(_)) = app_names::parts(name) else { return Ok(name.to_owned()) };
     let spec = load(places, name)?.1.spec;
     let is_alone = spec.apps.len() + spec.extra_daemons.len() == 1;
     Ok(if is_alone { plugin } else { name }.to_owned())
@@ -79,7 +79,7 @@ pub fn plugin_of(places: &Places, name: &str) -> Result<String, Diagnostic> {
 /// The error of `foo.nothing`: an installed plugin has no such app. A name that no plugin begins is
 /// for others to judge.
 pub fn unknown_app(places: &Places, name: &str) -> Option<Diagnostic> {
-    let (plugin, Some(app)) = one::parts(name) else { return None };
+    let (plugin, Some(app)) = app_names::parts(name) else { return None };
     let plugin = store::current(&Home::new(places.home()), plugin).ok()?;
     let spec = installed::own_spec(&plugin.dir, &configure::module(places, &[]).ok()?).ok()?;
     has_app(&spec, app).err()
@@ -88,7 +88,7 @@ pub fn unknown_app(places: &Places, name: &str) -> Option<Diagnostic> {
 /// Refuses `foo.main` where a plugin is meant.
 pub fn only_plugin(places: &Places, name: &str) -> Result<(), Diagnostic> {
     let home = Home::new(places.home());
-    let (plugin, app) = one::parts(name);
+    let (plugin, app) = app_names::parts(name);
     let is_there = |name: &str| std::fs::symlink_metadata(home.link(name)).is_ok();
     match app {
         Some(_) if !is_there(name) && is_there(plugin) => {
@@ -127,7 +127,7 @@ fn has_app(spec: &PluginSpec, app: &str) -> Result<(), Diagnostic> {
     let names: Vec<&str> = names.collect();
     match names.contains(&app) {
         true => Ok(()),
-        false => Err(one::no_app(&spec.name, app, &names)),
+        false => Err(app_names::no_app(&spec.name, app, &names)),
     }
 }
 

@@ -9,9 +9,9 @@ use mfserv_plugin::Home;
 use mfserv_plugin::store::{self, Installed, Origin};
 use serde::Serialize;
 
+use super::app_names;
 use super::env;
 use super::first;
-use super::one;
 use super::preview::show;
 use crate::cli::completions;
 use crate::cli::report::{self, Outcome};
@@ -68,7 +68,7 @@ pub struct Info {
 impl Info {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let path = Path::new(&self.name_or_file);
-        let (name, app) = one::parts(&self.name_or_file);
+        let (name, app) = app_names::parts(&self.name_or_file);
         let is_app = app.is_some() && Home::new(places.home()).link(name).exists();
         if self.name_or_file.contains('/') || path.is_file() || app.is_some() && !is_app {
             return show(preview::of_package(places, path)?, self.json);

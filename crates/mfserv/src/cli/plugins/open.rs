@@ -10,7 +10,7 @@ use mfserv_core::status::{PluginStatus, Status, WatcherStatus};
 use mfserv_core::{Diagnostic, Kind};
 use serde_json::json;
 
-use super::one::{is_directory, no_app, parts};
+use super::app_names::{is_directory, no_app, parts};
 use super::{env, python};
 use crate::cli::report::{self, Outcome};
 use crate::cli::{completions, print, print_json, reach};

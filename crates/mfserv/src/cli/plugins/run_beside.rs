@@ -11,37 +11,13 @@ use mfserv_core::plan::split_command;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::generate::Script;
 
+use super::app_names::{is_directory, list, parts};
 use super::drift;
 use super::env::{become_command, load_by};
 use crate::cli::report::Outcome;
 use crate::cli::{complain, completions};
 use mfserv_node::places::Places;
 use mfserv_node::{installed, taking};
-
-/// True for the path of a directory, in place of a name.
-pub fn is_directory(name: &str) -> bool {
-    name.contains('/') || name == "."
-}
-
-/// The plugin and the app of `foo`, `foo.main`, `app.foo.main` or `extra.foo.job`.
-pub fn parts(name: &str) -> (&str, Option<&str>) {
-    let kinds = ["app.", "extra."].iter().find_map(|kind| name.strip_prefix(kind));
-    let name = kinds.filter(|rest| rest.contains('.')).unwrap_or(name);
-    name.split_once('.').map_or((name, None), |(plugin, app)| (plugin, Some(app)))
-}
-
-/// The error of an app that a plugin does not have.
-pub fn no_app(plugin: &str, app: &str, names: &[&str]) -> Diagnostic {
-    let error = Diagnostic::error(format!("{plugin} has no app {app}")).kind(Kind::Usage);
-    match names.is_empty() {
-        true => error.because("it has none: it is static files"),
-        false => error.help(format!("it has {}", list(plugin, names))),
-    }
-}
-
-fn list(plugin: &str, names: &[&str]) -> String {
-    names.iter().map(|name| format!("{plugin}.{name}")).collect::<Vec<_>>().join(", ")
-}
 
 /// What is meant by the name of a plugin with several apps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -286,19 +262,6 @@ mod tests {
         let mut one = One::new(String::new(), BTreeMap::new(), "/nowhere".into());
         one.enter(&argv);
         one
-    }
-
-    #[test]
-    fn names_are_plugins_and_their_apps_in_one_spelling() {
-        for (name, expected) in [
-            ("shop", ("shop", None)),
-            ("shop.main", ("shop", Some("main"))),
-            ("app.shop.main", ("shop", Some("main"))),
-            ("extra.shop.job", ("shop", Some("job"))),
-            ("app.main", ("app", Some("main"))),
-        ] {
-            assert_eq!(parts(name), expected, "{name}");
-        }
     }
 
     #[test]
