@@ -30,6 +30,8 @@ mod forwarding;
 mod fragments;
 mod head_limits;
 mod heavy;
+mod heavy_clients;
+mod heavy_tables;
 mod hosts;
 mod idle;
 mod ipv6;

@@ -1,7 +1,7 @@
 //! nginx for tests: the one in PATH, or Debian's, unpacked below the target directory.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::servers::of_debian;
@@ -54,9 +54,10 @@ pub fn nginx_with_lua(target: &Path) -> Option<Nginx> {
     let modules = made.join("modules");
     fs::create_dir_all(&modules).expect("a directory for modules");
     for module in dirs[2..5].iter().flat_map(|dir| fs::read_dir(dir).expect("modules")) {
+        // Relative: a copy of the target directory works too. Another test may have made it.
         let module = module.expect("a module").path();
-        // Another test may have made it.
-        let _ = std::os::unix::fs::symlink(&module, modules.join(module.file_name()?));
+        let below = module.strip_prefix(target.join("servers")).expect("a file of a package");
+        let _ = symlink(Path::new("../..").join(below), modules.join(module.file_name()?));
     }
     let script = format!(
         "#!/bin/sh\nLD_LIBRARY_PATH={} LUA_PATH='{};;' exec {} \"$@\"\n",
