@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use mfserv_testkit::{Load, Node, Plugin, Ran, Signal, kill, programs, until};
 
-use crate::{PATIENCE, PROGRAM, Turn, node, samples};
+use crate::{PATIENCE, PROGRAM, Turn, node, samples, tree};
 
 /// The exit code of what took longer than it was given.
 const TIMEOUT: i32 = 6;
@@ -47,6 +47,25 @@ pub fn traces(node: &Node, name: &str) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+#[test]
+fn the_packages_of_an_installation_are_not_kept_in_a_cache_that_never_finds_them_again() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let plugin = Plugin::python("cached", programs::SERVES)
+        .file("python3_virtualenv_sources/requirements-to-freeze.txt", "itsdangerous\n");
+    let file = release(&node, &plugin.write(&node.path("work")));
+    assert!(node.path("var/base/bin/uv").exists(), "uv is what installs");
+    let cache = node.path("cache");
+    let mut install = node.command(&["install", &file.to_string_lossy()]);
+    install.env("XDG_CACHE_HOME", &cache);
+    Ran::of(install).code(0);
+    let unpacked = std::fs::read_dir(cache.join("uv/archive-v0")).map_or(0, Iterator::count);
+    assert_eq!(unpacked, 0);
+    let files = tree(&std::fs::canonicalize(node.path("var/plugins/cached")).unwrap());
+    assert!(files.iter().any(|file| file.ends_with("itsdangerous/__init__.py")), "{files:#?}");
+    assert!(files.iter().all(|file| !file.ends_with(".unpacked")));
 }
 
 #[test]

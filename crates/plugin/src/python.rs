@@ -173,17 +173,8 @@ impl Toolbox<'_> {
         let mut command = match &self.uv {
             Some(uv) => {
                 let mut command = clean(uv);
-                command
-                    .args([
-                        "pip",
-                        "install",
-                        "--quiet",
-                        "--compile-bytecode",
-                        "--link-mode=copy",
-                        "--no-deps",
-                        "--python",
-                    ])
-                    .arg(python);
+                command.args(["pip", "install", "--quiet", "--compile-bytecode", "--no-deps"]);
+                command.arg("--python").arg(python);
                 command
             }
             None => {
@@ -192,14 +183,30 @@ impl Toolbox<'_> {
                 command
             }
         };
-        if let Packages::Wheels(dir) = from {
-            if self.uv.is_some() {
-                command.args(["--offline", "--no-config"]);
+        // uv unpacks wheels into a cache, which has no end and whose entries are found by the paths
+        // of the wheels: those of a package have another path at each installation, so nothing
+        // would be found again. They are unpacked beside their place, and linked to it.
+        let unpacked = environment.join(".unpacked");
+        match (from, &self.uv) {
+            (Packages::Index, None) => {}
+            (Packages::Index, Some(_)) => drop(command.arg("--link-mode=copy")),
+            (Packages::Wheels(dir), uv) => {
+                if uv.is_some() {
+                    command.args(["--offline", "--no-config", "--link-mode=hardlink"]);
+                    command.arg("--cache-dir").arg(&unpacked);
+                }
+                command.arg("--no-index").arg("--find-links").arg(dir);
             }
-            command.arg("--no-index").arg("--find-links").arg(dir);
         }
         command.arg("-r").arg(frozen);
-        self.run("installing the Python packages", command, progress).map(drop)
+        let installed = self.run("installing the Python packages", command, progress);
+        match std::fs::remove_dir_all(&unpacked) {
+            Err(why) if unpacked.exists() => {
+                let what = format!("can't remove {}", unpacked.display());
+                installed.and(Err(Diagnostic::error(what).because(why)))
+            }
+            _ => installed.map(drop),
+        }
     }
 
     /// Installs what a requirements file names with its sums into a directory.
