@@ -15,6 +15,7 @@ use crate::suggest::nearest;
 mod affinity;
 mod coerce;
 mod count_text;
+mod error_pages;
 mod hosts;
 mod identity;
 mod legacy;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Location;
-use crate::route::{Affinity, SendfileRoot};
+use crate::route::{Affinity, ErrorPage, SendfileRoot};
 use crate::watcher::Rlimits;
 
 /// The typed configuration of one plugin.
@@ -143,6 +143,10 @@ pub struct AppSpec {
     /// directory; empty for none.
     #[serde(default)]
     pub static_fallback: String,
+    /// `_error_pages`: what is shown where the front answers an error in its place, by files below
+    /// the static directory.
+    #[serde(default)]
+    pub error_pages: Vec<ErrorPage>,
     /// `prefix_based_routing_extra_routes`, split.
     pub extra_routes: Vec<String>,
     /// `_virtualdomain_based_routing`.
@@ -188,6 +192,13 @@ pub struct AppSpec {
     /// `_extra_nginx_conf_static_filename`, the same.
     #[serde(default)]
     pub nginx_static: Option<String>,
+}
+
+impl AppSpec {
+    /// True for a static site: its files are all that it has.
+    pub fn is_site(&self) -> bool {
+        self.static_routing && self.command.command.trim().is_empty()
+    }
 }
 
 /// What the status of a plugin asks for, and what is expected.

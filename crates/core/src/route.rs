@@ -3,6 +3,7 @@
 mod affinity;
 mod amendment;
 mod bodies;
+mod error_pages;
 mod fragments;
 pub mod host;
 mod matcher;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 pub use affinity::Affinity;
 pub use amendment::{Amendment, Section, plugin_of};
 pub use bodies::room_for_bodies;
+pub use error_pages::{ErrorPage, ErrorPages};
 pub use fragments::{AppFragments, Fragment, Fragments};
 pub use host::UnknownHost;
 pub use matcher::{Hit, Paths, Rule};
@@ -45,12 +47,12 @@ pub enum Target {
         /// The directory; nothing outside of it is served.
         root: PathBuf,
     },
-    /// To the files of a single-page app: as `Static`, and a path without a file is answered
-    /// with one of them, whose script knows what the path means.
+    /// To the files of a static site: as `Static`, with what hosts of static sites have besides.
     Site {
         /// The directory; nothing outside of it is served.
         root: PathBuf,
-        /// The file: `index.html`, below `root`.
+        /// The file of a single-page app, whose script knows what a path without a file means:
+        /// `index.html`, below `root`. Empty: such a path has nothing.
         fallback: String,
     },
     /// A fixed answer.
@@ -84,6 +86,9 @@ pub struct Route {
     /// Its app is in maintenance: what is answered instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<Shut>,
+    /// What its clients are shown where the front answers an error in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_pages: Option<ErrorPages>,
     /// The plugin that declared it (in the access log).
     pub plugin: String,
     /// The app that declared it.
@@ -313,6 +318,7 @@ mod tests {
             pattern: false,
             strip_prefix: false,
             maintenance: None,
+            error_pages: None,
             target: Target::Upstream { name: format!("p/{app}") },
             plugin: "p".into(),
             app: app.into(),

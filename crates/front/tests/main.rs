@@ -24,6 +24,7 @@ mod control;
 mod descriptors;
 mod dev_page;
 mod endpoints;
+mod error_pages;
 mod fastcgi;
 mod files;
 mod forwarding;

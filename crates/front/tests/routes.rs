@@ -10,6 +10,7 @@ pub fn route(prefix: &str, target: Target) -> Route {
         pattern: false,
         strip_prefix: false,
         maintenance: None,
+        error_pages: None,
         target,
         plugin: "p".into(),
         app: "a".into(),

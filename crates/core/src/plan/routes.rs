@@ -8,7 +8,7 @@ use crate::diagnostic::Diagnostic;
 use crate::names::WatcherName;
 use crate::plan::{Count, Loaded, Plan, PluginInput};
 use crate::plugin_spec::{AppSpec, PluginSpec};
-use crate::route::{Paths, Route, RouteTable, Target, host, pages};
+use crate::route::{ErrorPage, ErrorPages, Paths, Route, RouteTable, Target, host, pages};
 use crate::watcher::Probe;
 
 /// The upstream of an app.
@@ -112,19 +112,19 @@ fn push_routes(
         pattern: Route::is_pattern(prefix),
         strip_prefix: false,
         maintenance: None,
+        error_pages: error_pages(plugin, app),
         target,
         plugin: spec.name.clone(),
         app: app.command.name.clone(),
     };
     if app.static_routing {
-        let directory = app.static_directory.trim_start_matches('/');
-        let root = plugin.dir.join(&app.command.name).join(directory);
+        let root = static_root(plugin, app);
         let path = format!("{}{}", prefix.trim_end_matches('/'), app.static_url_prefix);
         let path = if path.is_empty() { "/" } else { &path };
         let fallback = app.static_fallback.clone();
-        routes.push(match fallback.is_empty() {
-            true => route(path, Target::Static { root }),
-            false => route(path, Target::Site { root, fallback }),
+        routes.push(match is_site(app) {
+            false => route(path, Target::Static { root }),
+            true => route(path, Target::Site { root, fallback }),
         });
     }
     let fixed = |status, body: &str| Target::Fixed { status, body: body.into() };
@@ -137,6 +137,28 @@ fn push_routes(
     } else if count.is_some_and(Count::is_scaled) {
         routes.push(route(prefix, fixed(503, "This app is scaled to 0 workers.\n")));
     }
+}
+
+/// The directory of the static files of an app.
+fn static_root(plugin: &PluginInput, app: &AppSpec) -> PathBuf {
+    let directory = app.static_directory.trim_start_matches('/');
+    plugin.dir.join(&app.command.name).join(directory)
+}
+
+/// True if the files of an app are all that it has, or are a single-page app: hosts of static sites
+/// give those more than files.
+fn is_site(app: &AppSpec) -> bool {
+    app.is_site() || !app.static_fallback.is_empty()
+}
+
+/// The pages of an app for errors. A static site has `404.html` without a word about it, unless
+/// another file answers paths without a file.
+fn error_pages(plugin: &PluginInput, app: &AppSpec) -> Option<ErrorPages> {
+    let mut pages = app.error_pages.clone();
+    if app.is_site() && app.static_fallback.is_empty() {
+        pages.push(ErrorPage::of_convention());
+    }
+    (!pages.is_empty()).then(|| ErrorPages { root: static_root(plugin, app), pages })
 }
 
 /// What a plugin brings along for nginx.

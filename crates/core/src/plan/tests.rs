@@ -12,6 +12,7 @@ mod held;
 mod hosts;
 mod sendfile;
 mod servers;
+mod sites;
 mod transport;
 
 const GENERAL: &str =
@@ -68,7 +69,7 @@ const WEB: &str =
     "[app_main]\n_cmd_and_args=bjoern_wrapper.py m \"{unix_socket_path}\"\nnumprocesses=2\n";
 
 fn prefixes(plan: &Plan) -> Vec<(&str, bool)> {
-    let is_static = |target: &Target| matches!(target, Target::Static { .. });
+    let is_static = |target: &Target| matches!(target, Target::Static { .. } | Target::Site { .. });
     plan.table.routes.iter().map(|r| (r.prefix.as_str(), is_static(&r.target))).collect()
 }
 
@@ -96,7 +97,7 @@ fn a_static_app_needs_no_worker() {
     let plan = plan(vec![plugin("s", text)]);
     assert_eq!(prefixes(&plan), [("/s/main", true), ("/s", true)]);
     assert!(!plan.watchers.keys().any(|name| name.plugin().is_some()));
-    let Target::Static { root } = &plan.table.routes[0].target else { panic!("static") };
+    let Target::Site { root, .. } = &plan.table.routes[0].target else { panic!("static") };
     assert_eq!(root, Path::new("/rt/var/releases/s/1/main"));
 }
 

@@ -4,7 +4,7 @@
 use std::path::{Component, Path};
 
 use super::schema::{LONGEST_S, Type};
-use super::{affinity, hosts, sendfile, size, version, words};
+use super::{affinity, error_pages, hosts, sendfile, size, version, words};
 
 /// A value as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +87,7 @@ pub(super) fn coerce(
         Type::Paths => paths(plain),
         Type::Hosts => hosts::hosts(plain),
         Type::SendfileRoots => sendfile::roots(plain),
+        Type::ErrorPages => error_pages::pages(plain),
         _ if unset || text.eq_ignore_ascii_case("AUTO") => Ok(exact(Read::Nothing, "")),
         Type::StrictFlag => strict_flag(text),
         Type::StrictCount(min, max) => strict_count(text, min, max),

@@ -49,6 +49,8 @@ pub(super) enum Type {
     Affinity,
     /// Directories separated by `,`, with a path for each.
     SendfileRoots,
+    /// Statuses with a file for each, separated by blanks.
+    ErrorPages,
     /// An amount of memory, or unset.
     Size,
     /// The length of a body, or unset.
@@ -256,6 +258,7 @@ keys! {
         STATIC_PREFIX: String = text("_static_url_prefix", Type::StaticPrefix, "/static");
         STATIC_DIRECTORY: String = text("_static_directory", Type::StaticDirectory, "/static");
         STATIC_FALLBACK: String = text("_static_fallback", Type::StaticDirectory, "");
+        ERROR_PAGES: Vec<String> = list("_error_pages", Type::ErrorPages);
         EXTRA_ROUTES: Vec<String> = list("prefix_based_routing_extra_routes", Type::Routes);
         SENDFILE_ROOTS: Vec<String> = list("_sendfile_roots", Type::SendfileRoots);
         STRIP_PREFIX: Option<bool> = strict_flag("_strip_prefix");

@@ -9,7 +9,7 @@ use crate::memory::MemoryLimits;
 use crate::plugin_spec::{
     AppSpec, CommandSpec, ExtraSpec, General, HttpTest, JobSection, NginxFiles, PluginSpec,
 };
-use crate::route::{Affinity, SendfileRoot};
+use crate::route::{Affinity, ErrorPage, SendfileRoot};
 use crate::watcher::Rlimits;
 
 /// Builds the spec from sections without errors, in file order.
@@ -134,6 +134,7 @@ fn app(name: &str, section: &Section) -> AppSpec {
         static_url_prefix: section.get(STATIC_PREFIX),
         static_directory: section.get(STATIC_DIRECTORY),
         static_fallback: section.get(STATIC_FALLBACK).trim_start_matches('/').to_string(),
+        error_pages: error_pages(section),
         extra_routes: section.get(EXTRA_ROUTES),
         virtual_domains: section.get(VIRTUAL_DOMAINS),
         extra_vhosts: section.get(EXTRA_VHOSTS),
@@ -157,6 +158,11 @@ fn app(name: &str, section: &Section) -> AppSpec {
 fn sendfile_roots(section: &Section) -> Vec<SendfileRoot> {
     let written = section.get(SENDFILE_ROOTS);
     written.iter().filter_map(|root| SendfileRoot::parse(root).ok()).collect()
+}
+
+fn error_pages(section: &Section) -> Vec<ErrorPage> {
+    let written = section.get(ERROR_PAGES);
+    written.iter().filter_map(|page| ErrorPage::parse(page).ok()).collect()
 }
 
 fn http_test(section: &Section) -> Option<HttpTest> {

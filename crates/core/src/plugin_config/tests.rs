@@ -482,14 +482,14 @@ fn values(row: &Row) -> &'static [&'static str] {
         Type::Flag | Type::AutoFlag | Type::StrictFlag => &["0", "1"],
         Type::Word(words) => words,
         Type::Interpreter => &["python3.99"],
-        Type::Paths => &["kept"],
-        Type::Hosts => &["example.org"],
+        Type::Paths | Type::Hosts => &["example.org"],
         Type::Affinity => &["cookie:x", "ip"],
         Type::SendfileRoots => &["/p=d"],
         Type::Size | Type::BodySize => &["1G"],
         Type::Routes | Type::StaticPrefix | Type::StaticDirectory => &["/other"],
         Type::Count(_) | Type::StrictCount(..) | Type::Signal | Type::Timeout => &["9"],
         Type::Text if row.name == schema::GATEWAY_MODE.row.name => &["fastcgi"],
+        Type::ErrorPages => &["404:/404.html", "500-599:/oops.html 404:/x"],
         Type::Text | Type::NonEmpty | Type::Version | Type::Release | Type::File => &["other"],
     }
 }

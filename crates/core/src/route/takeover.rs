@@ -80,6 +80,7 @@ mod tests {
             pattern: prefix.contains(['+', '*', '|']),
             strip_prefix: false,
             maintenance: None,
+            error_pages: None,
             target: Target::Upstream { name: format!("{plugin}/main") },
             plugin: plugin.into(),
             app: "main".into(),

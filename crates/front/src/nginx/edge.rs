@@ -153,6 +153,7 @@ mod tests {
             pattern: false,
             strip_prefix: false,
             maintenance: None,
+            error_pages: None,
             target: mfserv_core::route::Target::Fixed { status: 200, body: String::new() },
             plugin: plugin.into(),
             app: "a".into(),

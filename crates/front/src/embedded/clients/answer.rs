@@ -1,5 +1,7 @@
 //! Answers that the front gives by itself.
 
+use std::borrow::Cow;
+
 use super::exchange::{Exchange, Size, Start};
 use super::fault::Cause;
 
@@ -107,10 +109,17 @@ fn put(
 pub fn put_fault(exchange: &mut Exchange<'_>, cause: Cause, fields: &[(&str, &str)]) {
     exchange.set_cause(cause);
     let page = fault_page(exchange, cause);
-    let retry = cause.retry_after_s().map(|seconds| seconds.to_string());
-    let retry: Vec<_> = retry.iter().map(|text| ("Retry-After", text.as_str())).collect();
-    let fields = [fields, cause.fields(), &retry, &[("X-Mfserv-Cause", cause.as_str())]].concat();
+    let own = fields_of(cause);
+    let own = own.iter().map(|(name, value)| (*name, &**value));
+    let fields: Vec<_> = fields.iter().copied().chain(own).collect();
     put(exchange, (cause.status(), PAGE, &page), &fields);
+}
+
+/// The fields that say of an answer why it is none of the app, and when to come again.
+pub fn fields_of(cause: Cause) -> Vec<(&'static str, Cow<'static, str>)> {
+    let fixed = cause.fields().iter().map(|(name, value)| (*name, Cow::Borrowed(*value)));
+    let retry = cause.retry_after_s().map(|seconds| ("Retry-After", seconds.to_string().into()));
+    fixed.chain(retry).chain([("X-Mfserv-Cause", cause.as_str().into())]).collect()
 }
 
 /// The text of the page of a fault, for an answer with a head of its own.

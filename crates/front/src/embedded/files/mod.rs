@@ -154,22 +154,46 @@ pub async fn page_of(
     page: Option<&Path>,
     exchange: &mut Exchange<'_>,
 ) -> Result<(), Fault> {
-    let nothing = Err(cause.into());
     let Some((root, name)) = page.and_then(|page| Some((page.parent()?, page.file_name()?))) else {
-        return nothing;
+        return Err(cause.into());
     };
-    let symlinks = exchange.settings().static_symlinks;
-    let found = open_file_cache::find(root, &name.to_string_lossy(), symlinks).await;
-    let Ok(Known::Asset(asset)) = found else { return nothing };
-    let (content_type, page) = (asset.content_type, asset.plain());
-    let length = Some(page.length());
+    page_below(cause, (root, &name.to_string_lossy()), exchange).await
+}
+
+/// Answers as this cause says, with this file below a directory. Without the file nothing is answered,
+/// and the cause is the fault.
+pub async fn page_below(
+    cause: Cause,
+    place: (&Path, &str),
+    exchange: &mut Exchange<'_>,
+) -> Result<(), Fault> {
+    // The page for unknown URLs is a page of the node, and has no cause to be told.
+    let fields = if cause == Cause::NoRoute { Vec::new() } else { answer::fields_of(cause) };
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, &**value)).collect();
     exchange.set_cause(cause);
-    let retry = cause.retry_after_s().map(|seconds| seconds.to_string());
-    let named = |retry| [("Retry-After", retry), ("X-Mfserv-Cause", cause.as_str())];
-    let fields: Vec<_> = retry.as_deref().into_iter().flat_map(named).collect();
-    Head { status: cause.status(), content_type, length, fields: &fields }.put(exchange);
-    if !exchange.wants_content() {
-        return Ok(());
+    match put_page(cause.status(), &fields, place, exchange).await {
+        Ok(false) | Err(Fault::Answer(_)) => Err(cause.into()),
+        Ok(true) => Ok(()),
+        Err(fault) => Err(fault),
     }
-    body::send(page, 0..page.length(), exchange).await
+}
+
+/// Answers with this status and a file below a directory as it is. False, with nothing sent, if it is
+/// not there.
+pub async fn put_page(
+    status: u16,
+    fields: &[(&str, &str)],
+    (root, name): (&Path, &str),
+    exchange: &mut Exchange<'_>,
+) -> Result<bool, Fault> {
+    let symlinks = exchange.settings().static_symlinks;
+    let Known::Asset(asset) = open_file_cache::find(root, name, symlinks).await? else {
+        return Ok(false);
+    };
+    let (content_type, page) = (asset.content_type, asset.plain());
+    Head { status, content_type, length: Some(page.length()), fields }.put(exchange);
+    if exchange.wants_content() {
+        body::send(page, 0..page.length(), exchange).await?;
+    }
+    Ok(true)
 }

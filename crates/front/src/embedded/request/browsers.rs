@@ -74,7 +74,8 @@ pub fn is_by_foreign_page(head: &RequestHead) -> bool {
     !follows_link && !values(head, b"sec-fetch-site").all(is_own)
 }
 
-fn values<'a>(head: &'a RequestHead, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+/// The values of a field, as often as it was sent.
+pub fn values<'a>(head: &'a RequestHead, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     let fields = head.fields.iter();
     let named = fields.filter(move |(_, written, _)| written.eq_ignore_ascii_case(name));
     named.map(|(_, _, value)| value)

@@ -11,6 +11,7 @@ pub mod browsers;
 pub mod counts;
 mod endpoints;
 pub mod extensions;
+mod faults;
 pub mod gauge;
 mod https;
 pub mod lane;

@@ -12,6 +12,7 @@ use mfserv_h1::{Refusal, RequestHead};
 use super::browsers;
 use super::endpoints::{self, Endpoint};
 use super::extensions::Attendant;
+use super::faults::{self, Beside};
 use super::https;
 use super::lane::Lane;
 use super::sendfile;
@@ -131,17 +132,17 @@ async fn one_request(
     let (settings, trust) = (&in_force.server, in_force.trust.as_ref());
     let asked = (&*head, understood.is_ok() && !is_clear);
     let mut exchange = Exchange::new(connection, settings, asked, trust, record);
-    let mut attendant = None;
+    let mut beside = Beside::default();
     let outcome = match understood {
         Ok(()) if is_clear => Err(Cause::PlainHttp.into()),
-        Ok(()) => answer(lane, in_force, &mut exchange, reply, &mut attendant).await,
+        Ok(()) => answer(lane, in_force, &mut exchange, reply, &mut beside).await,
         Err(Refusal { status, .. }) => Err(Cause::BadRequest(status).into()),
     };
     let fault = match outcome {
         Err(Fault::Answer(cause)) => Some(cause),
         _ => None,
     };
-    let is_sent = finish(lane, &mut exchange, attendant, outcome).await;
+    let is_sent = finish(lane, &mut exchange, beside, outcome).await;
     exchange.log(&lane.front.access);
     lane.count(&exchange, fault);
     let next = match is_sent && exchange.keeps_connection() {
@@ -168,14 +169,13 @@ fn identify(
     }
 }
 
-/// Chooses who answers a request, and has it answered. `attendant`: the extension that has
-/// something to do with it.
-async fn answer(
+/// Chooses who answers a request, and has it answered. `beside`: what is found out for `finish`.
+async fn answer<'t>(
     lane: &Lane,
-    in_force: &InForce,
+    in_force: &'t InForce,
     exchange: &mut Exchange<'_>,
     reply: &mut Reply,
-    attendant: &mut Option<Box<dyn Attendant>>,
+    beside: &mut Beside<'t>,
 ) -> Result<(), Fault> {
     let head = exchange.request();
     let site = in_force.matcher.site(head.host());
@@ -213,12 +213,13 @@ async fn answer(
     let route = &hit.rule.route;
     exchange.set_plugin(&route.plugin);
     exchange.set_app(&route.app, answerer(&route.target));
+    beside.pages = route.error_pages.as_ref();
     if let Some(Shut { page }) = &route.maintenance {
         return files::page_of(Cause::Maintenance, page.as_deref(), exchange).await;
     }
     let mapped = Mapped { path: &path, rest_at: hit.rest_at };
     let target = (route, hit.rule.with.as_ref());
-    to_target(lane, target, mapped, exchange, (reply, attendant)).await
+    to_target(lane, target, mapped, exchange, (reply, &mut beside.attendant)).await
 }
 
 /// Has a request answered by what its route leads to.
@@ -249,7 +250,10 @@ async fn to_target(
             static_file((root, Some(fallback)), scripts.is_some(), mapped, exchange).await
         }
         (Target::Fixed { status, body }, _) => {
-            put_text(exchange, *status, "text/plain; charset=utf-8", body);
+            let pages = route.error_pages.as_ref();
+            if !faults::instead_of_text(*status, pages, exchange).await? {
+                put_text(exchange, *status, "text/plain; charset=utf-8", body);
+            }
             Ok(())
         }
     }
@@ -343,41 +347,20 @@ fn put_text(exchange: &mut Exchange<'_>, status: u16, content_type: &'static str
 async fn finish(
     lane: &Lane,
     exchange: &mut Exchange<'_>,
-    attendant: Option<Box<dyn Attendant>>,
+    beside: Beside<'_>,
     outcome: Result<(), Fault>,
 ) -> bool {
+    let outcome = match outcome {
+        Err(Fault::Answer(cause)) => faults::answer(lane, exchange, beside, cause).await,
+        other => other,
+    };
     match outcome {
-        Ok(()) => {}
+        Ok(()) | Err(Fault::Answer(_)) => {}
         Err(Fault::Gone) => {
             exchange.client_went();
             return false;
         }
         Err(Fault::Cut) => exchange.abort(),
-        Err(Fault::Answer(cause @ Cause::UnknownHost(444))) => {
-            exchange.set_cause(cause);
-            exchange.refuse_silently();
-        }
-        Err(Fault::Answer(cause)) => {
-            report(lane, exchange, cause);
-            exchange.set_cause(cause);
-            let head = exchange.request();
-            match attendant.and_then(|one| one.instead_of_fault(head, cause)) {
-                Some(page) => answer::put_text(exchange, &page.text, &page.fields),
-                None => answer::put_fault(exchange, cause, &[]),
-            }
-        }
     }
     exchange.flush().await.is_ok()
-}
-
-/// Writes a fault that is not the client's into the error log.
-fn report(lane: &Lane, exchange: &Exchange<'_>, cause: Cause) {
-    let status = cause.status();
-    // What an operator has switched on is no fault.
-    if status >= 500 && cause != Cause::Maintenance {
-        let id = String::from_utf8_lossy(exchange.id());
-        let path = String::from_utf8_lossy(exchange.written_target());
-        let cause = cause.as_str();
-        lane.front.errors.report(&format!("answered {status} {cause}: {path} (request {id})"));
-    }
 }

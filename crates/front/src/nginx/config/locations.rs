@@ -86,7 +86,8 @@ impl Writer<'_> {
         };
         text.block(&head, |text| {
             match &route.target {
-                Target::Static { root } => {
+                Target::Site { fallback, .. } if !fallback.is_empty() => self.pass(text, route),
+                Target::Static { root } | Target::Site { root, .. } => {
                     self.files(text, route, root);
                     self.compression(text, piece);
                 }

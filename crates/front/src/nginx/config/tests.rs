@@ -29,6 +29,7 @@ fn route(plugin: &str, prefix: &str, is_static: bool) -> Route {
         pattern: false,
         strip_prefix: false,
         maintenance: None,
+        error_pages: None,
         target: match is_static {
             true => Target::Static { root: "/files".into() },
             false => Target::Upstream { name: format!("{plugin}/a") },

@@ -136,6 +136,7 @@ fn table(of: &Backend<'_>, home: &Path) -> RouteTable {
         pattern: false,
         strip_prefix: false,
         maintenance: None,
+        error_pages: None,
         target,
         plugin: "bench".into(),
         app: "main".into(),

@@ -54,6 +54,7 @@ const NEW_PLUGIN_KEYS: &[&str] = &[
     "_hosts",
     "_strip_prefix",
     "_static_fallback",
+    "_error_pages",
     "_sendfile_roots",
     "_affinity",
     "_python_server",
