@@ -199,6 +199,12 @@ impl AppSpec {
     pub fn is_site(&self) -> bool {
         self.static_routing && self.command.command.trim().is_empty()
     }
+
+    /// True if its static files are served as hosts of static sites do, with `_redirects`: those of a
+    /// site, and of a single-page app.
+    pub fn has_redirects(&self) -> bool {
+        self.is_site() || (self.static_routing && !self.static_fallback.is_empty())
+    }
 }
 
 /// What the status of a plugin asks for, and what is expected.

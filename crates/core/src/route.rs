@@ -8,6 +8,7 @@ mod fragments;
 pub mod host;
 mod matcher;
 mod path;
+pub mod redirects;
 mod sendfile;
 mod sites;
 mod takeover;

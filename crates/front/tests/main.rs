@@ -46,6 +46,7 @@ mod patience;
 mod ports;
 mod prefix;
 mod pull;
+mod redirects;
 mod retries;
 mod routes;
 mod sendfile;

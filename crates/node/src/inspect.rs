@@ -1,6 +1,8 @@
 //! What would go wrong: configuration, plugins, programs, routes, the port. Nothing is started, and
 //! nothing is written.
 
+mod sites;
+
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -41,6 +43,7 @@ pub fn node(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
     for plugin in &plugins {
         if let Ok(loaded) = &plugin.loaded {
             problems.extend(programs(&options.places, &plugin.dir, loaded));
+            problems.extend(sites::problems(&plugin.dir, loaded));
         }
     }
     problems.extend(fragments(&module, plan.table));
@@ -77,6 +80,7 @@ fn of_directory(
     let own = next.problems.into_iter().filter(|problem| problem.is_about(&name));
     let mut problems: Vec<Diagnostic> = own.chain(taken).collect();
     problems.extend(programs(places, dir, &loaded));
+    problems.extend(sites::problems(dir, &loaded));
     problems.extend(fragments(module, table));
     Ok(problems)
 }

@@ -122,7 +122,7 @@ fn push_routes(
         let path = format!("{}{}", prefix.trim_end_matches('/'), app.static_url_prefix);
         let path = if path.is_empty() { "/" } else { &path };
         let fallback = app.static_fallback.clone();
-        routes.push(match is_site(app) {
+        routes.push(match app.has_redirects() {
             false => route(path, Target::Static { root }),
             true => route(path, Target::Site { root, fallback }),
         });
@@ -143,12 +143,6 @@ fn push_routes(
 fn static_root(plugin: &PluginInput, app: &AppSpec) -> PathBuf {
     let directory = app.static_directory.trim_start_matches('/');
     plugin.dir.join(&app.command.name).join(directory)
-}
-
-/// True if the files of an app are all that it has, or are a single-page app: hosts of static sites
-/// give those more than files.
-fn is_site(app: &AppSpec) -> bool {
-    app.is_site() || !app.static_fallback.is_empty()
 }
 
 /// The pages of an app for errors. A static site has `404.html` without a word about it, unless

@@ -92,7 +92,7 @@ async fn copy(
 }
 
 /// Reads a whole part and waits for the disk.
-fn read(of: &Representation, part: Range<u64>) -> rustix::io::Result<Vec<u8>> {
+pub(super) fn read(of: &Representation, part: Range<u64>) -> rustix::io::Result<Vec<u8>> {
     of.fetch(part.clone())?;
     let mut bytes = vec![0; (part.end - part.start) as usize];
     let mut done = 0;

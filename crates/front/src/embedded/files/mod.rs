@@ -18,6 +18,7 @@ mod parts;
 mod preconditions;
 mod ranges;
 mod redirect;
+mod redirects;
 mod reply;
 pub mod resolve_path;
 pub mod sendfile;
@@ -32,33 +33,64 @@ use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
 use asset::{Asset, Known, Representation};
 use preconditions::Preconditions;
+use redirects::Action;
 use reply::Reply;
 
 /// The file that is served for a directory.
 const INDEX: &str = "index.html";
 
-/// Answers with the file that `rest` names below `root`. `path` is the whole path. A path that
-/// names nothing is answered with the `fallback`, if there is one: a document of the path, while
-/// what has an extension is a file that is missing.
+/// What is served of a directory.
+#[derive(Clone, Copy)]
+pub struct Site<'a> {
+    /// The directory.
+    pub root: &'a Path,
+    /// The file that answers a path without one, if there is such a file: a document of the path,
+    /// while what has an extension is a file that is missing.
+    pub fallback: Option<&'a str>,
+    /// It is a static site, whose `_redirects` is obeyed: this is told which lines are not.
+    pub complain: Option<&'a dyn Fn(&str)>,
+}
+
+/// Answers with what `path` names: what follows `rest_at` is below the directory.
 pub async fn serve(
-    root: &Path,
-    rest: &str,
-    path: &str,
-    fallback: Option<&str>,
+    site: Site<'_>,
+    (path, rest_at): (&str, usize),
+    exchange: &mut Exchange<'_>,
+) -> Result<(), Fault> {
+    let action = redirects::of_path(&site, (path, rest_at), exchange).await?;
+    if let Some(Action::Redirect { status, location }) = &action {
+        answer::put_page(exchange, (*status, ""), &[("Location", location)]);
+        return Ok(());
+    }
+    if !matches!(exchange.request().method(), b"GET" | b"HEAD") {
+        return Err(Cause::Method.into());
+    }
+    match action {
+        Some(Action::Rewrite(file)) => rewritten(&site, &file, None, exchange).await,
+        Some(Action::NotFound(file)) => {
+            rewritten(&site, &file, Some(Cause::NotFound), exchange).await
+        }
+        _ => file(site, (path, rest_at), exchange).await,
+    }
+}
+
+/// Answers with the file that the path names.
+async fn file(
+    site: Site<'_>,
+    (path, rest_at): (&str, usize),
     exchange: &mut Exchange<'_>,
 ) -> Result<(), Fault> {
     let (head, settings) = (exchange.request(), exchange.settings());
-    if !matches!(head.method(), b"GET" | b"HEAD") {
-        return Err(Cause::Method.into());
-    }
+    let (root, rest) = (site.root, &path[rest_at..]);
     let mut relative = String::with_capacity(rest.len() + INDEX.len());
-    if !resolve_path::below(rest, settings.static_dotfiles, &mut relative) {
+    let is_path = resolve_path::below(rest, settings.static_dotfiles, &mut relative);
+    if !is_path || redirects::is_rules(&site, &relative) {
         return Err(Cause::NotFound.into());
     }
     let wants_index = rest.ends_with('/');
     let directory = relative.len();
     if wants_index {
-        relative.push_str(if directory == 0 { INDEX } else { "/index.html" });
+        relative = index_of(&relative);
     }
     let symlinks = settings.static_symlinks;
     let known = open_file_cache::find(root, &relative, symlinks).await?;
@@ -74,8 +106,8 @@ pub async fn serve(
             answer::put_page(exchange, (301, ""), &[("Location", &location)]);
             Ok(())
         }
-        Known::Nothing if fallback.is_some() && may_be_a_page(&relative, wants_index) => {
-            let page = fallback.unwrap_or(INDEX);
+        Known::Nothing if site.fallback.is_some() && may_be_a_page(&relative, wants_index) => {
+            let page = site.fallback.unwrap_or(INDEX);
             let Known::Asset(asset) = open_file_cache::find(root, page, symlinks).await? else {
                 return Err(Cause::NotFound.into());
             };
@@ -91,6 +123,41 @@ pub async fn serve(
         Known::Nothing => Err(Cause::NotFound.into()),
         Known::Directory | Known::Forbidden => Err(Cause::Forbidden.into()),
     }
+}
+
+/// Answers with the file that a rule puts in the place of a path: as it is, or for this cause.
+async fn rewritten(
+    site: &Site<'_>,
+    named: &str,
+    cause: Option<Cause>,
+    exchange: &mut Exchange<'_>,
+) -> Result<(), Fault> {
+    let settings = exchange.settings();
+    let nothing = Err(Cause::NotFound.into());
+    let mut relative = String::new();
+    let is_path = resolve_path::below(named, settings.static_dotfiles, &mut relative);
+    if !is_path || redirects::is_rules(site, &relative) {
+        return nothing;
+    }
+    if relative.is_empty() || named.ends_with('/') {
+        relative = index_of(&relative);
+    }
+    let symlinks = settings.static_symlinks;
+    let mut known = open_file_cache::find(site.root, &relative, symlinks).await?;
+    if matches!(known, Known::Directory) {
+        relative = index_of(&relative);
+        known = open_file_cache::find(site.root, &relative, symlinks).await?;
+    }
+    match (known, cause) {
+        (Known::Asset(asset), None) => send(asset, site.root, &relative, exchange).await,
+        (Known::Asset(_), Some(cause)) => page_below(cause, (site.root, &relative), exchange).await,
+        _ => nothing,
+    }
+}
+
+/// The index of a directory, which may be the root (nothing).
+fn index_of(directory: &str) -> String {
+    if directory.is_empty() { INDEX.into() } else { format!("{directory}/{INDEX}") }
 }
 
 /// Whether a path without a file may be a page that a script knows: its name has no extension.

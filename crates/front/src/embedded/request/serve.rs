@@ -1,7 +1,6 @@
 //! The life of a request, from the first byte of a client to its line in the access log.
 
 use std::cell::RefCell;
-use std::path::Path;
 use std::rc::Rc;
 
 use mfserv_core::maintenance::Shut;
@@ -24,7 +23,7 @@ use crate::embedded::clients::edge;
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
 use crate::embedded::clients::trace::Trace;
-use crate::embedded::files;
+use crate::embedded::files::{self, Site};
 use crate::embedded::io::tls::TlsStream;
 use crate::embedded::io::wire::Wire;
 use crate::embedded::workers::destination::{Destination, Reply};
@@ -244,10 +243,16 @@ async fn to_target(
         }
         (Target::Upstream { .. }, None) => Err(Cause::Removed.into()),
         (Target::Static { root }, scripts) => {
-            static_file((root, None), scripts.is_some(), mapped, exchange).await
+            let site = Site { root, fallback: None, complain: None };
+            static_file(site, scripts.is_some(), mapped, exchange).await
         }
         (Target::Site { root, fallback }, scripts) => {
-            static_file((root, Some(fallback)), scripts.is_some(), mapped, exchange).await
+            let (plugin, app) = (&route.plugin, &route.app);
+            let complain =
+                |sentence: &str| lane.front.complain(&format!("app {plugin}/{app}: {sentence}"));
+            let fallback = Some(&**fallback).filter(|file| !file.is_empty());
+            let site = Site { root, fallback, complain: Some(&complain) };
+            static_file(site, scripts.is_some(), mapped, exchange).await
         }
         (Target::Fixed { status, body }, _) => {
             let pages = route.error_pages.as_ref();
@@ -302,7 +307,7 @@ fn stripped<'a>(route: &'a Route, exchange: &Exchange<'_>) -> Option<Stripped<'a
 
 /// Answers with a file. `has_scripts`: files of the app are run, and their text is nobody's business.
 async fn static_file(
-    (root, fallback): (&Path, Option<&str>),
+    site: Site<'_>,
     has_scripts: bool,
     mapped: Mapped<'_>,
     exchange: &mut Exchange<'_>,
@@ -310,7 +315,7 @@ async fn static_file(
     if has_scripts && mapped.names_script() {
         return Err(Cause::NotFound.into());
     }
-    files::serve(root, &mapped.path[mapped.rest_at..], mapped.path, fallback, exchange).await
+    files::serve(site, (mapped.path, mapped.rest_at), exchange).await
 }
 
 /// True if somebody on this machine asks, and no web page of another site.

@@ -110,6 +110,13 @@ pub struct Front {
 }
 
 impl Front {
+    /// Something that an operator should know of: `mfserv status` shows it, and the error log has it once.
+    pub fn complain(&self, sentence: &str) {
+        if self.pool.warnings.count(sentence) {
+            self.errors.report(sentence);
+        }
+    }
+
     /// A front without a table.
     pub fn new(access: LogWriter, errors: ErrorLog, edge_key: String) -> Arc<Self> {
         let errors = Arc::new(errors);
