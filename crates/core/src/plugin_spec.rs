@@ -22,12 +22,24 @@ pub struct PluginSpec {
     /// `[job_*]`, in file order.
     #[serde(default)]
     pub jobs: Vec<JobSection>,
+    /// `[build]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildSection>,
     /// `[internal] disable_nginx_conf`: it contributes no route.
     pub routes_disabled: bool,
     /// Every public key of every section (defaults included), as
     /// (section, key, value) in file order: what is exported as
     /// `MFSERV_CURRENT_PLUGIN_SECTION_KEY`. Booleans are `1`/`0`.
     pub exported: Vec<(String, String, String)>,
+}
+
+/// `[build]`: a command that makes a part of what is packed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildSection {
+    /// `cmd`, a line for a shell.
+    pub command: String,
+    /// `out`, split: the directories and files that it makes, below the plugin.
+    pub out: Vec<String>,
 }
 
 /// `[general]` of a plugin.

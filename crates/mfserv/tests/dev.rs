@@ -2,6 +2,7 @@
 //! broken is shown, and no request is lost.
 
 mod builds;
+mod command;
 mod edits;
 mod files;
 mod link;

@@ -1,7 +1,8 @@
 //! Building a plugin directory: its Python environment in `local/`, its
-//! `node_modules/`. What has not changed is not built again.
+//! `node_modules/`, what its own command makes. What has not changed is not built again.
 
 mod clean;
+mod command;
 mod direct;
 mod foreign;
 mod frozen;
@@ -28,8 +29,9 @@ use crate::label;
 use crate::progress::{Cancel, Progress};
 
 pub use clean::{clean, clean_packages};
+pub use command::{CommandReport, command};
 pub use frozen::{Frozen, frozen_requirements};
-pub use node::NodeProject;
+pub use node::{NodeProject, tool as node_tool};
 pub(crate) use python::environment_from_wheels;
 pub use python::{WHEELS_MARK, check_wheels};
 
@@ -74,6 +76,9 @@ pub struct BuildReport {
     pub python: Option<Part>,
     /// Its Node part, if it has one.
     pub node: Option<Part>,
+    /// Its command (`[build]`), if it has one and that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandReport>,
     /// How long it took, milliseconds.
     pub elapsed_ms: u64,
 }
@@ -110,7 +115,7 @@ pub fn build(
     let python = python::build(&dir, options, progress)?;
     let node = node::build(&dir, options, progress)?;
     let elapsed_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(BuildReport { plugin, python, node, elapsed_ms })
+    Ok(BuildReport { plugin, python, node, command: None, elapsed_ms })
 }
 
 /// The lock of a build, outside the plugin directory, which is the developer's.

@@ -16,6 +16,7 @@ use ignore::WalkBuilder;
 pub use causes::{Causes, QUIET};
 
 use crate::leftovers::{Leftover, Leftovers};
+use mfserv_platform::disk;
 
 /// Directories of packages and of what builds make, wherever they are.
 const MADE: &[&str] = &[
@@ -77,8 +78,8 @@ enum Change {
 #[derive(Debug)]
 pub struct Sources {
     dir: PathBuf,
-    /// The directory that is served, below it.
-    served: Option<String>,
+    /// What a build makes, below it.
+    made_here: Vec<String>,
     leftovers: Arc<Leftovers>,
     seen: BTreeMap<PathBuf, Seen>,
     /// Files that the last build has written, surely: they came into being during it, or had the
@@ -91,9 +92,18 @@ pub struct Sources {
 impl Sources {
     /// Those in a directory, as they are now; `served` has what the build makes.
     pub fn of(dir: &Path, served: Option<&str>) -> Self {
+        Self::beside(dir, served.map(str::to_owned).into_iter().collect())
+    }
+
+    /// Those of a plugin whose `[build]` makes these directories and files.
+    pub fn of_plugin(dir: &Path, out: &[String]) -> Self {
+        Self::beside(dir, out.to_vec())
+    }
+
+    fn beside(dir: &Path, made_here: Vec<String>) -> Self {
         let mut sources = Sources {
             dir: dir.to_owned(),
-            served: served.map(str::to_owned),
+            made_here,
             leftovers: Arc::new(Leftovers::new()),
             seen: BTreeMap::new(),
             made: BTreeSet::new(),
@@ -101,6 +111,19 @@ impl Sources {
         };
         sources.seen = sources.scan();
         sources
+    }
+
+    /// A sum of all of them as they were at the last look: of their content, where that is small enough.
+    pub fn digest(&self) -> String {
+        let line = |(file, seen): (&PathBuf, &Seen)| {
+            let file = self.below(file);
+            match seen.content {
+                Some(content) => format!("{} {content:x}", file.display()),
+                None => format!("{} {:?}", file.display(), seen.stamp),
+            }
+        };
+        let all: Vec<String> = self.seen.iter().map(line).collect();
+        disk::fingerprint(all.iter().map(|line| ("source", line.as_bytes())))
     }
 
     /// The files that have changed, come or gone since the last look, below the directory. Nothing
@@ -166,7 +189,7 @@ impl Sources {
     }
 
     fn scan(&self) -> BTreeMap<PathBuf, Seen> {
-        let (dir, served) = (self.dir.clone(), self.served.clone());
+        let (dir, made) = (self.dir.clone(), self.made_here.clone());
         let leftovers = self.leftovers.clone();
         let walk = WalkBuilder::new(&self.dir)
             .standard_filters(false)
@@ -175,7 +198,7 @@ impl Sources {
             .filter_entry(move |entry| {
                 let is_dir = entry.file_type().is_some_and(|kind| kind.is_dir());
                 let below = entry.path().strip_prefix(&dir).ok().and_then(Path::to_str);
-                below.is_some_and(|it| is_source(&dir, it, is_dir, served.as_deref(), &leftovers))
+                below.is_some_and(|it| is_source(&dir, it, is_dir, &made, &leftovers))
             })
             .build();
         let files = walk.flatten().map(ignore::DirEntry::into_path);
@@ -212,17 +235,18 @@ fn is_source(
     dir: &Path,
     below: &str,
     is_dir: bool,
-    served: Option<&str>,
+    made_here: &[String],
     leftovers: &Leftovers,
 ) -> bool {
     let name = below.rsplit('/').next().unwrap_or(below);
-    let made = MADE.contains(&name) || MADE_AT_TOP.contains(&below) || served == Some(below);
+    let made = MADE.contains(&name) || MADE_AT_TOP.contains(&below);
+    let is_named = made_here.iter().any(|one| one == below);
     let of_a_tool = || {
         let kind = leftovers.is(dir, below, is_dir);
         matches!(kind, Some(Leftover::Environment | Leftover::Tool))
     };
     let is_written = || !is_dir && WRITTEN.iter().any(|ending| name.ends_with(ending));
-    below.is_empty() || !(is_dir && made || of_a_tool() || is_written())
+    below.is_empty() || !(is_named || is_dir && made || of_a_tool() || is_written())
 }
 
 #[cfg(test)]

@@ -304,6 +304,12 @@ keys! {
         CATCH_UP: Option<bool> = strict_flag("_catch_up");
     }
 
+    /// A command that makes a part of what is packed.
+    BUILD {
+        BUILD_COMMAND: String = required("cmd", Type::NonEmpty);
+        BUILD_OUT: Vec<String> = list("out", Type::Paths);
+    }
+
     INTERNAL {
         ROUTES_DISABLED: bool = flag("disable_nginx_conf", "0");
     }
@@ -314,6 +320,7 @@ keys! {
 pub(super) enum Kind<'a> {
     General,
     Internal,
+    Build,
     App(&'a str),
     Extra(&'a str),
     Job(&'a str),
@@ -326,6 +333,7 @@ impl<'a> Kind<'a> {
         match section {
             "general" => Some(Kind::General),
             "internal" => Some(Kind::Internal),
+            "build" => Some(Kind::Build),
             _ if section.starts_with("custom") => Some(Kind::Custom),
             _ => section
                 .strip_prefix("app_")
@@ -340,6 +348,7 @@ impl<'a> Kind<'a> {
         let (first, second): (&[Row], &[Row]) = match self {
             Kind::General => (GENERAL, &[]),
             Kind::Internal => (INTERNAL, &[]),
+            Kind::Build => (BUILD, &[]),
             Kind::App(_) => (COMMAND, APP),
             Kind::Extra(_) => (COMMAND, EXTRA),
             Kind::Job(_) => (JOB, &[]),

@@ -7,7 +7,8 @@ use super::schema::*;
 use crate::diagnostic::Location;
 use crate::memory::MemoryLimits;
 use crate::plugin_spec::{
-    AppSpec, CommandSpec, ExtraSpec, General, HttpTest, JobSection, NginxFiles, PluginSpec,
+    AppSpec, BuildSection, CommandSpec, ExtraSpec, General, HttpTest, JobSection, NginxFiles,
+    PluginSpec,
 };
 use crate::route::{Affinity, ErrorPage, SendfileRoot};
 use crate::watcher::Rlimits;
@@ -20,6 +21,7 @@ pub(super) fn build(name: &str, sections: &[Section]) -> PluginSpec {
         apps: Vec::new(),
         extra_daemons: Vec::new(),
         jobs: Vec::new(),
+        build: None,
         routes_disabled: false,
         exported: Vec::new(),
     };
@@ -31,6 +33,10 @@ pub(super) fn build(name: &str, sections: &[Section]) -> PluginSpec {
             }
             Kind::Job(name) => spec.jobs.push(job(name, section)),
             Kind::Internal => spec.routes_disabled = section.get(ROUTES_DISABLED),
+            Kind::Build => {
+                let (command, out) = (section.get(BUILD_COMMAND), section.get(BUILD_OUT));
+                spec.build = Some(BuildSection { command, out });
+            }
             Kind::General | Kind::Custom => {}
         }
         spec.exported.extend(section.exported.iter().cloned());

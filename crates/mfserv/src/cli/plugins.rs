@@ -19,6 +19,7 @@ mod setup;
 mod variables;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 pub use build::{Build, Release};
 pub use deploy::{Deploy, Init};
@@ -28,10 +29,12 @@ pub use info::{Info, List};
 pub use install::{Hotswap, Install, Uninstall};
 use mfserv_core::keys::{FRONT_KIND, PYTHON_LEGACY_LAYERS};
 use mfserv_core::plan::PluginState;
-use mfserv_core::plugin_spec::PluginSpec;
+use mfserv_core::plugin_spec::{BuildSection, PluginSpec};
 use mfserv_core::status::WatcherStatus;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_plugin::build::{BuildOptions, BuildReport, build as build_plugin};
+use mfserv_plugin::build::{
+    BuildOptions, BuildReport, CommandReport, build as build_plugin, command as build_command,
+};
 use mfserv_plugin::dangers::dangers;
 use mfserv_plugin::{Cancel, Home, Progress, archive, base, imports, python};
 pub use new::New;
@@ -118,9 +121,27 @@ pub fn build_in(
     }
     let options =
         BuildOptions { python, cancel: cancel()?, ..BuildOptions::new(Home::new(places.home())) };
-    let report = build_plugin(dir, &options, steps)?;
+    let mut report = build_plugin(dir, &options, steps)?;
+    if let Some(section) = &spec.build {
+        let begin = Instant::now();
+        report.command = Some(run_command(places, dir, section, &options, steps)?);
+        report.elapsed_ms += u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+    }
     say_undeclared(places, dir, &options.cancel, steps);
     Ok(report)
+}
+
+/// Runs the build command of a plugin, as its programs run.
+fn run_command(
+    places: &Places,
+    dir: &Path,
+    section: &BuildSection,
+    options: &BuildOptions,
+    steps: &mut dyn Progress,
+) -> Result<CommandReport, Diagnostic> {
+    let module = configure::module(places, &[])?;
+    let loaded = installed::load_one(places, dir, &module, Directories::Made).map_err(first)?;
+    build_command(dir, section, &loaded.env, options, steps)
 }
 
 /// Says which modules the sources of a plugin import and nothing provides. A plugin that cannot
@@ -142,6 +163,12 @@ pub fn sentence(report: &BuildReport) -> String {
         parts.push(format!(
             "{} with {}: {what} ({} packages)",
             part.interpreter, part.tool, part.packages
+        ));
+    }
+    if let Some(command) = &report.command {
+        parts.push(format!(
+            "build command: {}",
+            if command.unchanged { "unchanged" } else { "done" }
         ));
     }
     if parts.is_empty() {

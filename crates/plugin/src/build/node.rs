@@ -79,6 +79,11 @@ pub(super) fn inputs(dir: &Path) -> [&'static str; 4] {
     Manager::of(dir).map_or(INPUTS, Manager::inputs)
 }
 
+/// The tool that installs the packages of a directory and runs its scripts, by its lock.
+pub fn tool(dir: &Path) -> &'static str {
+    Manager::of(dir).map_or("npm", Manager::name)
+}
+
 /// The lock that npm reads: `npm-shrinkwrap.json` where there is one.
 fn lock_name(dir: &Path) -> &'static str {
     match dir.join(SHRINKWRAP).is_file() {

@@ -6,6 +6,7 @@ use mfserv_core::route::{Slots, host};
 use super::built::MARK;
 use super::script::Script;
 use super::{PluginFile, Purpose, Wanted};
+use crate::build::node_tool;
 use crate::discover::{Finding, Interface, Web};
 
 /// What is watched: sources, not what an app writes.
@@ -158,7 +159,28 @@ fn config(files: &Files<'_>) -> String {
             ),
         };
     }
+    if files.code.is_empty() {
+        text += &build(files.wanted);
+    }
     text
+}
+
+/// The build of a directory that is a plugin itself: nobody else knows of its `build` script then.
+fn build(wanted: &Wanted<'_>) -> String {
+    if wanted.finding.build.is_none() {
+        return "\n# A command that makes a part of what is packed, and what it makes:\n\
+                # [build]\n# cmd=make assets\n# out=main/static\n"
+            .into();
+    }
+    let out = match &wanted.finding.web {
+        Some(Web::Files { dir, .. }) if !dir.is_empty() => format!("out={dir}\n"),
+        _ => String::new(),
+    };
+    format!(
+        "\n# Runs when a source has changed, before the plugin is packed or served.\n\
+         [build]\ncmd={} run build\n{out}",
+        node_tool(wanted.source)
+    )
 }
 
 fn app(files: &Files<'_>, web: &Web) -> String {

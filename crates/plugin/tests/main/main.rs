@@ -21,6 +21,7 @@ mod asgi_limits;
 mod asgi_loop;
 mod asgi_websocket;
 mod build;
+mod command;
 mod environment;
 mod git;
 mod hostile;

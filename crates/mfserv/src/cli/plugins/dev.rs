@@ -18,7 +18,9 @@ use mfserv_plugin::{Home, dotenv, label, store};
 use serde_json::json;
 
 use super::app::{App, AppArgs};
-use super::{build_in, cancel, first, is_running, is_served, say_dangers, say_where, sentence};
+use super::{
+    build_in, cancel, first, is_running, is_served, own_spec, say_dangers, say_where, sentence,
+};
 use crate::cli::operate::Wait;
 use crate::cli::operation::{Operation, print_warnings};
 use crate::cli::progress::Steps;
@@ -28,7 +30,7 @@ use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed, taking};
 use mfserv_platform::disk::Lock;
-use rebuild::{Before, Rebuild};
+use rebuild::{Before, Built, Rebuild};
 use session::DevSession;
 
 #[derive(Debug, Args)]
@@ -56,13 +58,30 @@ pub struct Dev {
     wait: Wait,
 }
 
-/// An app that is a plugin now.
+/// What is served: an app that is a plugin now, or a plugin with a build command.
 struct Made {
-    app: App,
-    /// Of one that is built at edits.
+    built: Built,
+    /// Of what is built at edits.
     before: Option<Before>,
     /// Of one that has a build: no other command builds it as long as this is held.
     lock: Option<Lock>,
+}
+
+impl Made {
+    /// What was found in the directory of an app.
+    fn sentence(&self) -> Option<String> {
+        match &self.built {
+            Built::App(app) => Some(app.sentence()),
+            Built::Plugin { .. } => None,
+        }
+    }
+
+    /// The plugin is built for the first time: what was edited meanwhile is built after it.
+    fn has_linked(&mut self) {
+        if matches!(self.built, Built::Plugin { .. }) {
+            self.before.iter_mut().for_each(Before::has_built);
+        }
+    }
 }
 
 impl Dev {
@@ -87,8 +106,8 @@ impl Dev {
 
     fn serve(mut self, places: &Places, app: Option<App>) -> Result<Outcome, Diagnostic> {
         places.create()?;
-        let app = self.make_plugin(places, app)?;
-        let found = app.as_ref().map(|made| made.app.sentence());
+        let mut app = self.make_plugin(places, app)?;
+        let found = app.as_ref().and_then(Made::sentence);
         let wait = Wait { no_wait: self.wait.no_wait || self.stays(), ..self.wait };
         let mut op = Operation::new(places, "dev", &wait)?;
         let mut built = None;
@@ -101,6 +120,7 @@ impl Dev {
             (_, report, _) => json!({ "build": report, "found": found }),
         };
         let outcome = op.end(linked, built)?;
+        app.iter_mut().for_each(Made::has_linked);
         if !wait.json {
             say_variables(&self.dir);
             print_warnings(&outcome);
@@ -124,17 +144,18 @@ impl Dev {
     }
 
     /// From here on the directory is a plugin: for an app that is none, one in the home. Returns
-    /// the app.
+    /// what may be built again.
     fn make_plugin(
         &mut self,
         places: &Places,
         app: Option<App>,
     ) -> Result<Option<Made>, Diagnostic> {
-        let Some(mut app) = app else { return Ok(None) };
+        let Some(mut app) = app else { return self.with_command(places) };
         app.builds_at_edits = self.stays() && app.has_build();
         let lock = if app.has_build() { Some(lock_build(places, &app.name)?) } else { None };
         // What is edited while it is made is built after it.
-        let mut before = app.builds_at_edits.then(|| Before::new(&app));
+        let built = Built::App(Box::new(app.clone()));
+        let mut before = app.builds_at_edits.then(|| Before::new(&built));
         let mut steps = Steps::new();
         if !self.wait.json {
             print(&format!("{}\n", app.sentence()));
@@ -142,7 +163,21 @@ impl Dev {
         self.dir = app.make(places, Purpose::Dev, &[], self.take_route, &mut steps)?;
         steps.finish();
         before.iter_mut().for_each(Before::has_built);
-        Ok(Some(Made { app, before, lock }))
+        Ok(Some(Made { built, before, lock }))
+    }
+
+    /// A plugin whose command runs again at edits, as long as the session lasts.
+    fn with_command(&self, places: &Places) -> Result<Option<Made>, Diagnostic> {
+        if !self.stays() {
+            return Ok(None);
+        }
+        let section = own_spec(places, &self.dir)?.build;
+        let dir = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
+        Ok(section.map(|section| {
+            let built = Built::Plugin { dir, out: section.out };
+            let before = Some(Before::new(&built));
+            Made { built, before, lock: None }
+        }))
     }
 
     fn link(
@@ -179,8 +214,8 @@ impl Dev {
         let started = !is_running(places);
         let (rebuild, _lock) = match app {
             None => (None, None),
-            Some(Made { app, before, lock }) => {
-                let new = |before| Rebuild::new(places, app, before, interrupted.clone());
+            Some(Made { built, before, lock }) => {
+                let new = |before| Rebuild::new(places, built, before, interrupted.clone());
                 (before.map(new), Some(lock))
             }
         };

@@ -1,4 +1,4 @@
-//! The `build` script of an app runs again when a source changes.
+//! The `build` script of an app, or the command of a plugin, runs again when a source changes.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,6 +12,7 @@ use mfserv_plugin::sources::{Causes, QUIET, Sources};
 use mfserv_plugin::{Cancel, Progress};
 
 use super::super::app::App;
+use super::super::build_in;
 use crate::cli::output::for_terminal;
 use crate::cli::report::{Colour, paint};
 
@@ -22,10 +23,56 @@ const SHARE: u32 = 20;
 /// More files than this are named by their number.
 const NAMED: usize = 3;
 
-/// Follows the sources of an app.
+/// What is built again.
+#[derive(Clone)]
+pub enum Built {
+    /// An app by its `build` script.
+    App(Box<App>),
+    /// A plugin with a `[build]`.
+    Plugin {
+        /// Its directory.
+        dir: PathBuf,
+        /// What its command makes.
+        out: Vec<String>,
+    },
+}
+
+impl Built {
+    /// The sources that the build reads.
+    fn sources(&self) -> Sources {
+        match self {
+            Built::App(app) => app.sources(),
+            Built::Plugin { dir, out } => Sources::of_plugin(dir, out),
+        }
+    }
+
+    /// Builds again, and lets the result serve.
+    fn again(
+        &self,
+        places: &Places,
+        cancel: Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Diagnostic> {
+        match self {
+            Built::App(app) => app.build_again(places, cancel, progress),
+            Built::Plugin { dir, .. } => build_in(places, dir, progress).map(drop),
+        }
+    }
+
+    /// From now on nobody builds it again at edits.
+    fn leave_to_node(&mut self, places: &Places) -> Result<(), Diagnostic> {
+        match self {
+            Built::App(app) => app.leave_to_node(places),
+            // The node follows its files in any case.
+            Built::Plugin { .. } => Ok(()),
+        }
+    }
+}
+
+/// Follows the sources of what is built again.
 pub struct Rebuild {
     places: Places,
-    app: App,
+    built: Built,
     interrupted: Cancel,
     sources: Sources,
     causes: Causes,
@@ -42,7 +89,7 @@ struct Running {
     build: JoinHandle<Result<(), Diagnostic>>,
 }
 
-/// The sources of an app, looked at before its first build.
+/// The sources, looked at before the first build.
 pub struct Before {
     sources: Sources,
     changed: Vec<PathBuf>,
@@ -50,8 +97,8 @@ pub struct Before {
 
 impl Before {
     /// From now on no edit is missed.
-    pub fn new(app: &App) -> Self {
-        Before { sources: app.sources(), changed: Vec::new() }
+    pub fn new(built: &Built) -> Self {
+        Before { sources: built.sources(), changed: Vec::new() }
     }
 
     /// The first build has gone well: what was edited meanwhile is built after it.
@@ -62,13 +109,13 @@ impl Before {
 
 impl Rebuild {
     /// Follows the sources after the first build.
-    pub fn new(places: &Places, app: App, before: Before, interrupted: Cancel) -> Self {
+    pub fn new(places: &Places, built: Built, before: Before, interrupted: Cancel) -> Self {
         let mut causes = Causes::default();
         causes.changed(before.changed, Instant::now());
         Rebuild {
             places: places.clone(),
             sources: before.sources,
-            app,
+            built,
             interrupted,
             causes,
             running: None,
@@ -91,6 +138,11 @@ impl Rebuild {
     /// Whether a build has gone well since the last call.
     pub fn has_built(&mut self) -> bool {
         std::mem::take(&mut self.has_built)
+    }
+
+    /// True if a build makes the environment too, and workers that run have to be renewed for it.
+    pub fn is_of_plugin(&self) -> bool {
+        matches!(self.built, Built::Plugin { .. })
     }
 
     /// The new code serves.
@@ -133,10 +185,9 @@ impl Rebuild {
         let more = files.len().saturating_sub(NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let (sender, lines) = channel();
-        let (app, places, cancel) =
-            (self.app.clone(), self.places.clone(), self.interrupted.clone());
-        let build =
-            std::thread::spawn(move || app.build_again(&places, cancel, &mut Output(sender)));
+        let (built, places, cancel) =
+            (self.built.clone(), self.places.clone(), self.interrupted.clone());
+        let build = std::thread::spawn(move || built.again(&places, cancel, &mut Output(sender)));
         self.running = Some(Running { began: Instant::now(), lines, build });
         paint(&format!("{}{more} changed: building", named.join(", ")), Colour::Doubtful)
     }
@@ -184,7 +235,7 @@ impl Rebuild {
     /// From now on the node follows the files itself, also one that is started later.
     pub fn leave(mut self, places: &Places) -> Result<(), Diagnostic> {
         self.stop();
-        self.app.leave_to_node(places)
+        self.built.leave_to_node(places)
     }
 }
 

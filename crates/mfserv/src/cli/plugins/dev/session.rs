@@ -338,6 +338,9 @@ impl<'a> DevSession<'a> {
         said.iter().flatten().for_each(|line| self.say(line));
         let is_site = self.programs.is_empty();
         let has_built = self.rebuild.as_mut().is_some_and(Rebuild::has_built);
+        if has_built && !is_site && self.rebuild.as_ref().is_some_and(Rebuild::is_of_plugin) {
+            self.renew();
+        }
         match &mut self.live {
             // Of a server the new workers say it, when they are ready.
             Some(live) if has_built && is_site => live.reload(),

@@ -11,6 +11,7 @@ use mfserv_plugin::Silent;
 use mfserv_plugin::build::{self, BuildReport};
 
 use super::super::super::{build_in, sentence};
+use super::super::rebuild::Rebuild;
 use super::DevSession;
 use crate::cli::operation::Operation;
 use crate::cli::report::{Colour, paint};
@@ -29,13 +30,15 @@ impl DevSession<'_> {
             building @ Some(_) => return self.build = building,
             None => {}
         }
+        // Its builds are builds of the environment, too.
+        let is_built_at_edits = self.rebuild.as_ref().is_some_and(Rebuild::is_of_plugin);
         let gone = !self.dir.is_dir();
         if gone && !self.gone {
             let dir = self.dir.display();
             self.say(&paint(&format!("{dir} is not there any more"), Colour::Doubtful));
         }
         self.gone = gone;
-        if gone {
+        if gone || is_built_at_edits {
             return;
         }
         let now = self.sources_now();
@@ -56,13 +59,18 @@ impl DevSession<'_> {
         self.say(sentence(&report).trim_end());
         let parts = [&report.python, &report.node];
         if parts.into_iter().flatten().any(|part| !part.unchanged) {
-            let restart = Request::Restart { apps: vec![self.plugin.clone()] };
-            let mut op = Operation::silent(self.places, "mfserv dev", 0, self.interrupted.clone());
-            let submitted = op.submit(restart);
-            let asked = op.end(submitted, serde_json::Value::Null);
-            if self.complain(asked).is_some() {
-                self.starting = true;
-            }
+            self.renew();
+        }
+    }
+
+    /// Lets new workers take over.
+    pub(super) fn renew(&mut self) {
+        let restart = Request::Restart { apps: vec![self.plugin.clone()] };
+        let mut op = Operation::silent(self.places, "mfserv dev", 0, self.interrupted.clone());
+        let submitted = op.submit(restart);
+        let asked = op.end(submitted, serde_json::Value::Null);
+        if self.complain(asked).is_some() {
+            self.starting = true;
         }
     }
 }
