@@ -1,6 +1,8 @@
 //! nginx as the front of a real node: fragments of plugins, and what happens to clients when
 //! something changes or dies.
 
+mod installing;
+
 use std::path::Path;
 use std::process::Command;
 

@@ -12,12 +12,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use mfserv_core::keys::{FRONT_KIND, FRONT_NGINX_MODULES, FRONT_NGINX_PROGRAM, LOG_JSON_FILE};
+use mfserv_core::keys::LOG_JSON_FILE;
 use mfserv_core::log_outputs;
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{Loaded, OWN_PROGRAMS, split_command};
 use mfserv_core::plugin_spec::CommandSpec;
-use mfserv_core::route::RouteTable;
 use mfserv_core::status::Status;
 use mfserv_core::telemetry::TelemetrySettings;
 use mfserv_core::{Diagnostic, Kind, Severity};
@@ -28,6 +27,7 @@ use crate::certificates;
 use crate::configure::Module;
 use crate::control::client;
 use crate::daemon::{self, DaemonOptions, Looked};
+use crate::fragment_check;
 use crate::installed::{self, Directories};
 use crate::places::Places;
 use crate::port_holder::{self, Protocol};
@@ -46,7 +46,7 @@ pub fn node(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
             problems.extend(sites::problems(&plugin.dir, loaded));
         }
     }
-    problems.extend(fragments(&module, plan.table));
+    problems.extend(fragment_check::warnings(&module, plan.table));
     problems.extend(ports(&options.places, &module));
     match certificates::inspect(&module) {
         Ok(doubtful) => problems.extend(doubtful),
@@ -81,36 +81,8 @@ fn of_directory(
     let mut problems: Vec<Diagnostic> = own.chain(taken).collect();
     problems.extend(programs(places, dir, &loaded));
     problems.extend(sites::problems(dir, &loaded));
-    problems.extend(fragments(module, table));
+    problems.extend(fragment_check::warnings(module, table));
     Ok(problems)
-}
-
-/// The fragments that nginx refuses, where it is the front, or why it cannot be asked.
-fn fragments(module: &Module, table: RouteTable) -> Vec<Diagnostic> {
-    let config = &module.resolution.config;
-    let has_any = table.fragments.values().any(|one| !one.is_empty());
-    if config.get(FRONT_KIND) != "nginx" || !has_any {
-        return Vec::new();
-    }
-    let (program, modules) = (config.get(FRONT_NGINX_PROGRAM), config.get(FRONT_NGINX_MODULES));
-    let said = mfserv_front::nginx::examine(Path::new(&program), modules.as_deref(), table);
-    let warning = |sentence: String| {
-        Diagnostic::warning(sentence).help(
-            "correct the file; a variable or a zone may be missing that another plugin brings",
-        )
-    };
-    match said {
-        Ok(said) => said.into_iter().map(warning).collect(),
-        Err(why) => {
-            let why = why.because.first().unwrap_or(&why.what).clone();
-            let what = format!("nginx could not be asked about fragments: {why}");
-            vec![
-                Diagnostic::warning(what).help(
-                    "correct [front] nginx_program; a node that cannot start nginx has no front",
-                ),
-            ]
-        }
-    }
 }
 
 /// A warning of a plan that a program will not work is an error of a check: a plan is carried out

@@ -9,6 +9,7 @@ pub mod certificates;
 pub mod configure;
 pub mod control;
 pub mod daemon;
+pub mod fragment_check;
 pub mod host;
 pub mod inspect;
 pub mod installed;

@@ -14,46 +14,93 @@ use super::config::Site;
 use super::edge::Wanted;
 use super::master::Nginx;
 use super::program::{Build, Program};
+use super::search::Refused;
 use super::tls::Certificates;
 use crate::embedded::{ErrorLog, LogWriter};
+
+/// A fragment that `nginx -t` refuses.
+#[derive(Debug, Clone)]
+pub struct RefusedFragment {
+    /// Its file and its place.
+    pub place: String,
+    /// Why, with its line.
+    pub why: String,
+    /// The check has not ended in time, which says little about the fragment.
+    pub is_slow: bool,
+}
 
 /// The fragments of a table that `nginx -t` refuses, a sentence each. `modules`: the directory of its
 /// modules; `None`: its own. The error says why nginx cannot be asked.
 pub fn examine(
     program: &Path,
     modules: Option<&Path>,
-    mut table: RouteTable,
+    table: RouteTable,
 ) -> Result<Vec<String>, Diagnostic> {
-    let cannot =
-        |why: &dyn std::fmt::Display| Diagnostic::error("nginx cannot be asked").because(why);
-    let dir = std::env::temp_dir().join(format!("mfserv-nginx-{}", std::process::id()));
-    DirBuilder::new().mode(0o700).create(&dir).map_err(|why| cannot(&why))?;
+    let wanted = wanted(table);
+    with_nginx(program, modules, async |nginx| nginx.refused_by_check(&wanted).await)
+}
+
+/// The fragments that `nginx -t` refuses because of what this plugin has, by a table with all
+/// plugins; else as [`examine`].
+pub fn examine_plugin(
+    program: &Path,
+    modules: Option<&Path>,
+    plugin: &str,
+    table: RouteTable,
+) -> Result<Vec<RefusedFragment>, Diagnostic> {
+    let mut others = table.clone();
+    others.fragments.remove(plugin);
+    let (others, wanted) = (wanted(others), wanted(table));
+    let refused = with_nginx(program, modules, async |nginx| {
+        nginx.newly_refused_by_check(&others, &wanted).await
+    })?;
+    let of = |(_, Refused { place, why, is_slow, .. })| RefusedFragment { place, why, is_slow };
+    Ok(refused.into_iter().map(of).collect())
+}
+
+fn wanted(mut table: RouteTable) -> Wanted {
     // Certificates are looked at elsewhere.
     table.server.tls = None;
     let mut wanted = Wanted::default();
     wanted.amend(1, Amendment::whole(table), true);
+    wanted
+}
+
+/// Asks an nginx that is not started, in a directory of its own.
+fn with_nginx<T>(
+    program: &Path,
+    modules: Option<&Path>,
+    ask: impl AsyncFnOnce(&mut Nginx) -> Result<T, Diagnostic>,
+) -> Result<T, Diagnostic> {
+    let cannot =
+        |why: &dyn std::fmt::Display| Diagnostic::error("nginx cannot be asked").because(why);
+    let dir = std::env::temp_dir().join(format!("mfserv-nginx-{}", std::process::id()));
+    DirBuilder::new().mode(0o700).create(&dir).map_err(|why| cannot(&why))?;
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|why| cannot(&why))
-        .and_then(|runtime| runtime.block_on(ask(program, modules, &dir, &wanted)));
+        .and_then(|runtime| {
+            runtime.block_on(async {
+                let mut nginx = not_started(program, modules, &dir).await?;
+                ask(&mut nginx).await
+            })
+        });
     let _ = fs::remove_dir_all(&dir);
     outcome
 }
 
-async fn ask(
+async fn not_started(
     program: &Path,
     modules: Option<&Path>,
     dir: &Path,
-    wanted: &Wanted,
-) -> Result<Vec<String>, Diagnostic> {
+) -> Result<Nginx, Diagnostic> {
     let program = Program { path: program.to_owned(), prefix: dir.to_owned() };
     let build = program.build(modules).await?;
     let log = LogWriter::start(dir.join("nginx_error.log"), Rotation::default());
     let log = log.map_err(|why| Diagnostic::error("nginx cannot be asked").because(why))?;
     let files = (dir.join("nginx.conf"), dir.join("shown.conf"), Certificates::new(dir));
-    let mut nginx = Nginx::new((program, site(build, dir)), vec![], files, ErrorLog::new(log))?;
-    nginx.refused_by_check(wanted).await
+    Nginx::new((program, site(build, dir)), vec![], files, ErrorLog::new(log))
 }
 
 fn site(build: Build, dir: &Path) -> Site {

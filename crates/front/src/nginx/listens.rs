@@ -155,16 +155,15 @@ impl Nginx {
             let mut taken = addresses(&piece.fragment.text);
             taken.retain(is_taken);
             let Some(first) = taken.first() else { continue };
-            let sentence = format!(
-                "plugin {}: {piece} is left out: {}; nginx gets it when the address is free",
-                piece.id.plugin,
-                first.what_is_there()
-            );
+            let why = format!("{}; nginx gets it when the address is free", first.what_is_there());
+            let place = piece.to_string();
+            let sentence = format!("plugin {}: {place} is left out: {why}", piece.id.plugin);
             let Fragment { text, .. } = piece.fragment.clone();
             if !self.refused.contains_key(&piece.id) {
                 self.errors.report(&sentence);
-                self.refused
-                    .insert(piece.id, Refused { text, sentence, waits_for: taken, is_slow: false });
+                let (waits_for, is_slow) = (taken, false);
+                let refused = Refused { text, place, why, sentence, waits_for, is_slow };
+                self.refused.insert(piece.id, refused);
             }
         }
     }

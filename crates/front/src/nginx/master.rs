@@ -86,6 +86,13 @@ pub struct Taken {
     revision: u64,
 }
 
+impl Taken {
+    /// What is taken for being in force where no nginx runs.
+    pub fn assumed(fragments: BTreeMap<PieceId, String>) -> Self {
+        Self { text: String::new(), fragments, revision: 0 }
+    }
+}
+
 /// That nginx has not taken a configuration.
 struct NotTaken {
     why: String,

@@ -23,6 +23,8 @@ pub struct Refusal {
     pub why: String,
     /// The fragment that has the line which nginx names.
     pub named: Option<PieceId>,
+    /// What nginx says, without the line.
+    pub what: String,
     /// nginx has not answered in time: that says nothing about the configuration.
     pub is_slow: bool,
 }
@@ -33,7 +35,7 @@ impl Refusal {
     pub fn new(stage: Stage, said: &str, file: &Path, text: &Text) -> Self {
         let line = without_head(said);
         let Some((start, end, number)) = place(line, file) else {
-            return Self { stage, why: line.to_string(), named: None, is_slow: false };
+            return Self::without_place(stage, line.to_string());
         };
         let owner = text.owner(number);
         let what = line[..start].trim_end_matches([' ', '(']).trim_end_matches(" in");
@@ -41,9 +43,24 @@ impl Refusal {
         let what = if rest.is_empty() { what.to_string() } else { format!("{what}:{rest}") };
         let why = match owner {
             Some((_, inside)) => format!("{what} (its line {inside})"),
-            None => what,
+            None => what.clone(),
         };
-        Self { stage, why, named: owner.map(|(id, _)| id.clone()), is_slow: false }
+        Self { stage, why, named: owner.map(|(id, _)| id.clone()), what, is_slow: false }
+    }
+
+    /// That no line of the configuration is named.
+    pub fn without_place(stage: Stage, why: String) -> Self {
+        Self { stage, what: why.clone(), why, named: None, is_slow: false }
+    }
+
+    /// Why it is this fragment that is left out: a line of another one is none of its lines.
+    pub fn why_of(&self, id: &PieceId) -> String {
+        match self.named.as_ref().filter(|named| *named != id) {
+            Some(named) => {
+                format!("{} (together with what plugin {} has)", self.what, named.plugin)
+            }
+            None => self.why.clone(),
+        }
     }
 }
 

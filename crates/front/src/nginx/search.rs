@@ -15,7 +15,7 @@ use super::again::Again;
 use super::config::render;
 use super::edge::{Edge, Wanted};
 use super::listens::Address;
-use super::master::Nginx;
+use super::master::{Nginx, Taken};
 use super::pieces::{self, PieceId};
 use super::refusal::{Refusal, Stage};
 use super::text::Text;
@@ -30,6 +30,10 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Refused {
     /// Its text.
     pub text: String,
+    /// Its file and its place.
+    pub place: String,
+    /// Why it is refused.
+    pub why: String,
     /// What an operator is told.
     pub sentence: String,
     /// The addresses that others have, if that is why.
@@ -136,6 +140,21 @@ impl Nginx {
         Ok(self.sentences())
     }
 
+    /// The fragments that `nginx -t` refuses of `wanted` and not of `others`, which are those of the
+    /// other plugins: of two that exclude each other, the new one is refused.
+    pub async fn newly_refused_by_check(
+        &mut self,
+        others: &Wanted,
+        wanted: &Wanted,
+    ) -> Result<Vec<(PieceId, Refused)>, Diagnostic> {
+        self.refused_by_check(others).await?;
+        let before = self.left_out();
+        self.in_force = Some(Taken::assumed(texts(others, &before)));
+        self.refused_by_check(wanted).await?;
+        let new = self.refused.iter().filter(|(id, _)| !before.contains(id));
+        Ok(new.map(|(id, refused)| (id.clone(), refused.clone())).collect())
+    }
+
     /// Leaves out a fragment that is at fault; the refusal, if none is.
     async fn blame(&mut self, wanted: &Wanted, refusal: Refusal) -> Result<(), Refusal> {
         let left_out = self.left_out();
@@ -158,12 +177,12 @@ impl Nginx {
         }
         let pieces = pieces::of(&wanted.sections);
         let Some(piece) = pieces.iter().find(|piece| piece.id == id) else { return Err(refusal) };
-        let hint = hint(&why);
-        let sentence = format!("plugin {}: {piece} is left out: {why}{hint}", id.plugin);
+        let (place, why) = (piece.to_string(), format!("{why}{}", hint(&why)));
+        let sentence = format!("plugin {}: {place} is left out: {why}", id.plugin);
         self.errors.report(&sentence);
         let (text, waits_for) = (piece.fragment.text.clone(), Vec::new());
         let is_slow = refusal.is_slow && refusal.stage == Stage::Check;
-        self.refused.insert(id, Refused { text, sentence, waits_for, is_slow });
+        self.refused.insert(id, Refused { text, place, why, sentence, waits_for, is_slow });
         Ok(())
     }
 
@@ -192,15 +211,15 @@ impl Nginx {
             return None;
         }
         // Accepted with the first `good` of them, refused with the first `bad`.
-        let (mut good, mut bad, mut why) = (0, suspects.len(), refusal.why.clone());
+        let (mut good, mut bad, mut last) = (0, suspects.len(), refusal.clone());
         while good + 1 < bad {
             let middle = good.midpoint(bad);
             match self.try_out(wanted, &without(&suspects[middle..]), stage).await {
                 Ok(()) => good = middle,
-                Err(new) => (bad, why) = (middle, new.why),
+                Err(new) => (bad, last) = (middle, new),
             }
         }
-        suspects.get(good).map(|id| (id.clone(), why))
+        suspects.get(good).map(|id| (id.clone(), last.why_of(id)))
     }
 
     /// Has nginx check a configuration, and take it, if that is the stage.
@@ -231,7 +250,7 @@ impl Nginx {
         let copy = self.config.with_extension("conf.check");
         let cannot = |why: &dyn std::fmt::Display| {
             let why = format!("{} cannot be checked: {why}", copy.display());
-            Refusal { stage: Stage::Check, why, named: None, is_slow: false }
+            Refusal::without_place(Stage::Check, why)
         };
         disk::create_dir(&self.program.prefix).map_err(|why| cannot(&why.what))?;
         disk::replace(&copy, 0o600, text.text().as_bytes()).map_err(|why| cannot(&why))?;
@@ -256,7 +275,7 @@ impl Nginx {
             Some(said) => Refusal::new(Stage::Check, &said, &copy, text),
             None => {
                 let why = format!("`nginx -t` does not answer within {} s", patience.as_secs());
-                Refusal { stage: Stage::Check, why, named: None, is_slow: true }
+                Refusal { is_slow: true, ..Refusal::without_place(Stage::Check, why) }
             }
         })
     }

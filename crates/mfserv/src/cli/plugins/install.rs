@@ -24,7 +24,7 @@ use mfserv_node::control::client;
 use mfserv_node::installed::Directories;
 use mfserv_node::operations::{FinishedBy, Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
-use mfserv_node::{configure, inspect, installed, taking};
+use mfserv_node::{configure, fragment_check, inspect, installed, taking};
 
 #[derive(Debug, Args)]
 pub struct Install {
@@ -196,11 +196,13 @@ pub fn stage(
     let module = configure::module(places, &[])?;
     let base_cancel = cancel.clone();
     let prepare = |dir: &Path| {
-        let prepared = installed::prepare(places, dir, &module).map_err(first)?;
+        let mut prepared = installed::prepare(places, dir, &module).map_err(first)?;
         if !package.take_route {
             // Before the postinstall hook, which may change data of what is installed.
             taking::refuse_by_disk(places, &prepared.spec.name, dir)?;
         }
+        let doubtful = fragment_check::refuse(places, &prepared.spec, dir, &module)?;
+        prepared.warnings.extend(doubtful);
         if base::is_wanted(dir, &prepared.spec) {
             let python = prepared.spec.general.python.as_deref();
             ensure_base_unless(places, python, Some(dir), &base_cancel, &mut Steps::silent())?;
