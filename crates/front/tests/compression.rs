@@ -51,10 +51,15 @@ fn asked(front: &Front, path: &str, fields: &str) -> Answer {
 
 /// The answer once the file has been left alone for long enough.
 fn compressed(front: &Front, path: &str) -> Answer {
+    compressed_for(front, path, "gzip", "gzip")
+}
+
+/// The answer for this Accept-Encoding, once it has this coding.
+fn compressed_for(front: &Front, path: &str, accept: &str, coding: &str) -> Answer {
     let mut answer = None;
     until("it is compressed", || {
-        let one = asked(front, path, "Accept-Encoding: gzip");
-        let is_compressed = one.field("content-encoding") == ["gzip"];
+        let one = asked(front, path, &format!("Accept-Encoding: {accept}"));
+        let is_compressed = one.field("content-encoding") == [coding];
         answer = Some(one);
         is_compressed
     });
@@ -62,9 +67,13 @@ fn compressed(front: &Front, path: &str) -> Answer {
 }
 
 fn unpacked(answer: &Answer) -> String {
-    let mut text = String::new();
-    GzDecoder::new(&answer.body[..]).read_to_string(&mut text).unwrap();
-    text
+    let (body, mut bytes) = (&mut &answer.body[..], Vec::new());
+    match answer.field("content-encoding")[0].as_str() {
+        "br" => brotli::BrotliDecompress(body, &mut bytes).unwrap(),
+        "zstd" => bytes = zstd::stream::decode_all(body).unwrap(),
+        _ => assert!(GzDecoder::new(body).read_to_end(&mut bytes).is_ok()),
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 #[test]
@@ -83,7 +92,7 @@ fn a_file_of_text_is_compressed_for_those_who_accept_it_with_a_tag_of_its_own() 
     );
     let (weak, strong) = (answer.field("etag").remove(0), plain.field("etag").remove(0));
     assert_eq!(weak, format!("W/{strong}"));
-    for accept in ["identity", "gzip;q=0", "br", "gzip;q=0.5, identity", "*;q=0"] {
+    for accept in ["identity", "gzip;q=0", "deflate", "gzip;q=0.5, identity", "*;q=0"] {
         let plain = asked(&front, path, &format!("Accept-Encoding: {accept}"));
         assert_eq!(
             (plain.text(), plain.field("content-encoding").len()),
@@ -91,7 +100,7 @@ fn a_file_of_text_is_compressed_for_those_who_accept_it_with_a_tag_of_its_own() 
             "{accept}"
         );
     }
-    for accept in ["*", "x-gzip", "deflate, gzip;q=0.1", "gzip, identity;q=0.5"] {
+    for accept in ["gzip", "x-gzip", "deflate, gzip;q=0.1", "gzip, identity;q=0.5"] {
         let one = asked(&front, path, &format!("Accept-Encoding: {accept}"));
         assert_eq!(one.field("content-encoding"), ["gzip"], "{accept}");
     }
@@ -114,6 +123,52 @@ fn a_file_of_text_is_compressed_for_those_who_accept_it_with_a_tag_of_its_own() 
     client.send(asking(path, "Accept-Encoding: gzip").replacen("GET", "HEAD", 1));
     let head = client.receive_to(true).unwrap();
     assert_eq!(head.field("content-length"), [answer.body.len().to_string()]);
+}
+
+#[test]
+fn a_client_has_the_coding_that_it_prefers_and_brotli_before_zstd_before_gzip() {
+    let world = World::new();
+    let front = serving(&world);
+    let path = "/s/page.html";
+    let all = "gzip, deflate, br, zstd";
+    for (accept, coding) in [
+        (all, "br"),
+        ("*", "br"),
+        ("gzip, zstd", "zstd"),
+        ("gzip, br;q=0", "gzip"),
+        ("br;q=0.5, gzip;q=0.9, zstd;q=0.1", "gzip"),
+        ("gzip;q=0.1, zstd;q=0.2, identity;q=0.2", "zstd"),
+    ] {
+        let answer = compressed_for(&front, path, accept, coding);
+        assert_eq!((answer.status, unpacked(&answer)), (200, text(200_000)), "{accept}");
+        assert!(answer.body.len() < 20_000 && answer.field("accept-ranges").is_empty());
+        assert_eq!(answer.field("vary"), ["Accept-Encoding"]);
+        // What has the same meaning has one tag, and the file itself a strong one.
+        let strong = front.get(path).field("etag").remove(0);
+        let tag = answer.field("etag").remove(0);
+        assert_eq!(tag, format!("W/{strong}"));
+        let known = |fields: &str| {
+            asked(&front, path, &format!("Accept-Encoding: {accept}\r\n{fields}: {tag}"))
+        };
+        assert_eq!((known("If-None-Match").status, known("If-Match").status), (304, 412));
+        let part = asked(&front, path, &format!("Accept-Encoding: {accept}\r\nRange: bytes=5-8"));
+        assert_eq!((part.status, part.text()), (206, text(9)[5..].to_string()));
+        assert!(part.field("content-encoding").is_empty());
+    }
+    let plain = asked(&front, path, "Accept-Encoding: br;q=0.5, identity");
+    assert_eq!((plain.text(), plain.field("content-encoding").len()), (text(200_000), 0));
+    // Nothing else is, in any coding; what lies beside a file is sent first.
+    for name in ["short.txt", "long.txt", "picture.png", "noise.txt"] {
+        let content = std::fs::read(world.path("site").join(name)).unwrap();
+        for _ in 0..2 {
+            let answer = asked(&front, &format!("/s/{name}"), &format!("Accept-Encoding: {all}"));
+            assert!(answer.body == content && answer.field("content-encoding").is_empty());
+        }
+    }
+    let beside = asked(&front, "/s/beside.js", &format!("Accept-Encoding: {all}"));
+    assert_eq!(beside.text(), "made before");
+    let beside = compressed_for(&front, "/s/beside.js", "br", "br");
+    assert_eq!(unpacked(&beside), text(200_000));
 }
 
 #[test]
@@ -202,7 +257,7 @@ fn digits(length: usize) -> String {
 fn made(front: &Front) -> usize {
     let open = std::fs::read_dir(format!("/proc/{}/fd", front.pid())).unwrap();
     let files = open.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    files.filter(|file| file.to_string_lossy().contains("mfserv-gzip")).count()
+    files.filter(|file| file.to_string_lossy().contains("mfserv-compressed")).count()
 }
 
 #[test]
@@ -252,7 +307,7 @@ fn the_first_clients_of_a_file_do_not_wait_and_a_thread_of_low_priority_compress
             .flatten()
             .filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
         let of_thread = |stat: String| {
-            let (_, fields) = stat.split_once("(mfserv-gzip) ")?;
+            let (_, fields) = stat.split_once("(mfserv-compress) ")?;
             fields.split(' ').nth(16).map(str::to_string)
         };
         stats.filter_map(of_thread).next()

@@ -108,7 +108,7 @@ keys! {
     FRONT_SPOOL_ALL_MB: u64 = count("front", "spool_max", "8192", between(0, 1 << 30, "MB"), "the same for all answers; one app gets at most as much as is left free");
     FRONT_STATIC_SYMLINKS: Symlinks = symlinks("front", "static_symlinks", "follow", "symbolic links to static files; beneath: only those that stay below the root");
     FRONT_STATIC_DOTFILES: bool = flag("front", "static_dotfiles", "0", "1: serve static files with a name that begins with a dot in their path");
-    FRONT_STATIC_COMPRESSION: bool = flag("front", "static_compression", "1", "1: static files of text are compressed (gzip) for clients that accept it");
+    FRONT_STATIC_COMPRESSION: bool = flag("front", "static_compression", "1", "1: static files of text are compressed (br, zstd, gzip) for clients that accept it");
     FRONT_HEADER_TIMEOUT_S: u64 = count("front", "header_timeout", "60", seconds(1), "longest wait for the head of a request");
     FRONT_KEEPALIVE_TIMEOUT_S: u64 = count("front", "keepalive_timeout", "75", seconds(1), "an idle client connection is closed after this");
     FRONT_CLIENT_TIMEOUT_S: u64 = count("front", "client_timeout", "60", seconds(1), "longest wait between two reads of a body or two writes of an answer");

@@ -224,11 +224,11 @@ impl Asset {
         !self.coded.is_empty() || (compresses && self.is_worth_compressing)
     }
 
-    /// True if it is compressed for a client that has asked with these words.
-    pub fn is_compressed_for(&self, accept: Option<&[u8]>) -> bool {
-        let Some(accept) = accept.filter(|_| self.is_worth_compressing) else { return false };
-        let gzip = coding::preference(accept, Coding::Gzip);
-        gzip > 0 && gzip >= coding::preference_for_plain(accept)
+    /// The codings in which it is compressed for a client that has asked with these words, those that
+    /// it likes most first.
+    pub fn codings_for(&self, accept: Option<&[u8]>) -> impl Iterator<Item = Coding> + use<> {
+        let accept = accept.filter(|_| self.is_worth_compressing);
+        coding::acceptable(accept.unwrap_or_default())
     }
 
     /// The form that a client with this Accept-Encoding prefers.

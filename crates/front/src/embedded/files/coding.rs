@@ -1,7 +1,7 @@
 //! Content codings: which compressed copy of a file a client accepts.
 
 /// A coding in which a compressed copy may lie beside a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Coding {
     /// Brotli.
     Brotli,
@@ -44,6 +44,16 @@ pub fn preference(accept: &[u8], coding: Coding) -> u16 {
 /// The weight that is said for the file as it is; 0 if none is.
 pub fn preference_for_plain(accept: &[u8]) -> u16 {
     weights(accept, |name| name.eq_ignore_ascii_case(b"identity")).0.unwrap_or(0)
+}
+
+/// The codings that a client accepts and does not like less than the file as it is: those that it likes
+/// most come first.
+pub fn acceptable(accept: &[u8]) -> impl Iterator<Item = Coding> + use<> {
+    let plain = preference_for_plain(accept);
+    let mut weighed = Coding::ALL.map(|coding| (preference(accept, coding), coding));
+    weighed.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    let accepted = weighed.into_iter().filter(move |(weight, _)| *weight > 0 && *weight >= plain);
+    accepted.map(|(_, coding)| coding)
 }
 
 /// The weights of a name and of `*`.
@@ -109,6 +119,20 @@ mod tests {
         ] {
             let found = Coding::ALL.map(|coding| preference(accept.as_bytes(), coding));
             assert_eq!(found, preferences, "{accept}");
+        }
+    }
+
+    #[test]
+    fn of_codings_with_one_weight_brotli_comes_before_zstd_and_that_before_gzip() {
+        use Coding::{Brotli, Gzip, Zstd};
+        for (accept, codings) in [
+            ("gzip, deflate, br, zstd", &[Brotli, Zstd, Gzip][..]),
+            ("gzip, br;q=0.9, zstd;q=0.95", &[Gzip, Zstd, Brotli]),
+            ("*;q=0.5, gzip", &[Gzip, Brotli, Zstd]),
+            ("gzip;q=0.3, br;q=0.6, identity;q=0.5", &[Brotli]),
+            ("br;q=0, identity", &[]),
+        ] {
+            assert_eq!(Vec::from_iter(acceptable(accept.as_bytes())), codings, "{accept}");
         }
     }
 

@@ -1,10 +1,11 @@
 //! Files that are compressed for the clients that accept it, where no compressed copy lies beside
 //! them.
 //!
-//! A file that is asked for again is compressed once, by one thread of low priority; until that is
+//! A file that is asked for again in a coding is compressed once, by one thread of low priority; until that is
 //! done, clients get it as it is, and nobody waits. What was made is kept for all lanes, in files that
 //! are memory alone: they are sent as any file. All of it is bounded, see [`kept`].
 
+mod encode;
 mod kept;
 
 use std::fs::File;
@@ -15,14 +16,13 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use mfserv_platform::sync::lock;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::setpriority_process;
 
 use super::asset::Representation;
 use super::coding::Coding;
+use super::opening::Version;
 use crate::embedded::io::clock;
 pub use kept::Place;
 use kept::{InUse, Kept};
@@ -49,25 +49,40 @@ enum Outcome {
     Changed,
 }
 
+/// A compressed form of a file.
+type Form = (Version, Coding);
+
 /// A file that waits to be compressed, with the place of what is made of it.
 #[derive(Debug)]
 struct Job {
     plain: Arc<Representation>,
+    coding: Coding,
     place: Place,
+}
+
+impl Job {
+    fn form(&self) -> Form {
+        (self.plain.version(), self.coding)
+    }
 }
 
 /// Compresses files, and keeps what it has made.
 struct Compressor(Mutex<Kept>);
 
-/// The compressed form of a file; `None` if it is to be sent as it is: now, or at all.
-pub fn compressed(plain: &Arc<Representation>) -> Option<Arc<Representation>> {
+/// The compressed form of a file for a client that takes these codings, the first one rather than the
+/// others; `None` if it is to be sent as it is: now, or at all.
+pub fn compressed(
+    plain: &Arc<Representation>,
+    codings: impl Iterator<Item = Coding>,
+) -> Option<Arc<Representation>> {
     static IN_USE: InUse = InUse::new();
     static OF_ALL_LANES: OnceLock<Compressor> = OnceLock::new();
     // Its time of modification says less: anybody may set it.
     if clock::unix_seconds() - plain.version().changed_at() < SETTLED_S {
         return None;
     }
-    OF_ALL_LANES.get_or_init(|| Compressor::new(&IN_USE)).compressed(plain, Instant::now())
+    let compressor = OF_ALL_LANES.get_or_init(|| Compressor::new(&IN_USE));
+    compressor.compressed(plain, codings, Instant::now())
 }
 
 impl Compressor {
@@ -78,12 +93,16 @@ impl Compressor {
     fn compressed(
         &'static self,
         plain: &Arc<Representation>,
+        mut codings: impl Iterator<Item = Coding>,
         now: Instant,
     ) -> Option<Arc<Representation>> {
+        let best = codings.next()?;
         let mut kept = lock(&self.0);
-        let made = kept.find(plain, now);
+        let made = kept.find((plain, best), now);
+        // Only what the client likes most is made for it.
+        let made = made.or_else(|| codings.find_map(|one| kept.made((plain.version(), one), now)));
         if kept.wants_thread() {
-            let thread = std::thread::Builder::new().name("mfserv-gzip".into());
+            let thread = std::thread::Builder::new().name("mfserv-compress".into());
             // Without a thread the next request tries again.
             if thread.spawn(|| self.work()).is_err() {
                 kept.give_up();
@@ -98,9 +117,10 @@ impl Compressor {
         // Where it cannot be lowered, the work is done all the same. (0 is the thread that asks.)
         let _ = setpriority_process(None, NICE);
         loop {
-            let Some(Job { plain, place }) = lock(&self.0).next_job() else { return };
-            let outcome = make(&plain, place);
-            lock(&self.0).done(plain.version(), outcome, Instant::now());
+            let Some(job) = lock(&self.0).next_job() else { return };
+            let form = job.form();
+            let outcome = make(job);
+            lock(&self.0).done(form, outcome, Instant::now());
         }
     }
 }
@@ -122,26 +142,24 @@ fn worth_it(plain: &Representation) -> u64 {
 }
 
 /// Compresses a file.
-fn make(plain: &Representation, mut place: Place) -> io::Result<Outcome> {
+fn make(Job { plain, coding, mut place }: Job) -> io::Result<Outcome> {
     let mut content = vec![0; plain.length() as usize];
     let file = File::from(plain.file().try_clone()?);
     file.read_exact_at(&mut content, 0)?;
     if !plain.is_current() {
         return Ok(Outcome::Changed);
     }
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(&content)?;
-    let made = encoder.finish()?;
+    let made = encode::encode(&content, coding)?;
     let length = made.len() as u64;
-    if length > worth_it(plain) {
+    if length > worth_it(&plain) {
         return Ok(Outcome::Useless);
     }
     place.shrink_to(length);
-    let memory = memfd_create("mfserv-gzip", MemfdFlags::CLOEXEC)?;
+    let memory = memfd_create("mfserv-compressed", MemfdFlags::CLOEXEC)?;
     let mut memory = File::from(memory);
     memory.write_all(&made)?;
-    let form = (OwnedFd::from(memory), length, Coding::Gzip);
-    Ok(Outcome::Made(Representation::made_of(plain, form, place)))
+    let form = (OwnedFd::from(memory), length, coding);
+    Ok(Outcome::Made(Representation::made_of(&plain, form, place)))
 }
 
 #[cfg(test)]

@@ -180,8 +180,9 @@ async fn send(
     let takes_made = !asked.asks_for_parts() && !asked.insists();
     let compresses = exchange.settings().static_compression && takes_made;
     let accept = asked.accept_encoding.as_deref();
-    if chosen.coding.is_none() && compresses && asset.is_compressed_for(accept) {
-        chosen = compressing::compressed(&chosen).unwrap_or(chosen);
+    if chosen.coding.is_none() && compresses {
+        let codings = asset.codings_for(accept);
+        chosen = compressing::compressed(&chosen, codings).unwrap_or(chosen);
     }
     Reply { asset: &asset, chosen: &chosen, asked: &asked, own: None, exchange }.send().await
 }

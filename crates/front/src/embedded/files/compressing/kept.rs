@@ -14,8 +14,8 @@ use foldhash::fast::RandomState;
 use rustix::process::{Resource, getrlimit};
 
 use super::super::asset::Representation;
-use super::super::opening::Version;
-use super::{Job, Outcome, worth_it};
+use super::super::coding::Coding;
+use super::{Form, Job, Outcome, worth_it};
 use crate::embedded::io::budget::{Budget, Share};
 
 /// All that was made has at most so many bytes.
@@ -58,10 +58,10 @@ struct Entry {
 
 /// See the head of this file.
 pub struct Kept {
-    made: HashMap<Version, Entry, RandomState>,
+    made: HashMap<Form, Entry, RandomState>,
     waiting: VecDeque<Job>,
     /// The file that is being compressed.
-    current: Option<Version>,
+    current: Option<Form>,
     has_thread: bool,
     asked: Sightings,
     useless: Sightings,
@@ -107,31 +107,37 @@ impl Kept {
     /// on, if there is a place for it.
     pub fn find(
         &mut self,
-        plain: &Arc<Representation>,
+        (plain, coding): (&Arc<Representation>, Coding),
         now: Instant,
     ) -> Option<Arc<Representation>> {
-        let version = plain.version();
-        if let Some(entry) = self.made.get_mut(&version) {
-            entry.used = now;
-            return Some(entry.made.clone());
+        let form = (plain.version(), coding);
+        if let Some(made) = self.made(form, now) {
+            return Some(made);
         }
-        let waits = || self.waiting.iter().any(|job| job.plain.version() == version);
-        if self.current == Some(version)
+        let waits = || self.waiting.iter().any(|job| job.form() == form);
+        if self.current == Some(form)
             || self.waiting.len() >= WAITING_MAX
             || waits()
-            || self.useless.has(&version, now)
+            || self.useless.has(&form, now)
         {
             return None;
         }
-        if !self.asked.has(&version, now) {
-            self.asked.note(&version, now);
+        if !self.asked.has(&form, now) {
+            self.asked.note(&form, now);
             return None;
         }
         let place = self.free_place(worth_it(plain), now)?;
         // If it fails, it has to be asked for twice again.
-        self.asked.forget(&version);
-        self.waiting.push_back(Job { plain: plain.clone(), place });
+        self.asked.forget(&form);
+        self.waiting.push_back(Job { plain: plain.clone(), coding, place });
         None
+    }
+
+    /// What was made of a file, if it was.
+    pub fn made(&mut self, form: Form, now: Instant) -> Option<Arc<Representation>> {
+        let entry = self.made.get_mut(&form)?;
+        entry.used = now;
+        Some(entry.made.clone())
     }
 
     /// A place for so many bytes. What has not been asked for since long, and is on its way to nobody,
@@ -144,7 +150,7 @@ impl Kept {
             let gone =
                 |entry: &Entry| Arc::strong_count(&entry.made) == 1 && now >= entry.used + STAYS;
             let idle = self.made.iter().filter(|(_, entry)| gone(entry));
-            let oldest = idle.min_by_key(|(_, entry)| entry.used).map(|(version, _)| *version)?;
+            let oldest = idle.min_by_key(|(_, entry)| entry.used).map(|(form, _)| *form)?;
             self.made.remove(&oldest);
         }
     }
@@ -159,19 +165,19 @@ impl Kept {
     /// The next file, for the thread; `None`: the thread ends.
     pub fn next_job(&mut self) -> Option<Job> {
         let job = self.waiting.pop_front();
-        self.current = job.as_ref().map(|job| job.plain.version());
+        self.current = job.as_ref().map(Job::form);
         self.has_thread = job.is_some();
         job
     }
 
     /// What became of a file. An error may be a passing one: nothing is known of the file then.
-    pub fn done(&mut self, version: Version, outcome: io::Result<Outcome>, now: Instant) {
+    pub fn done(&mut self, form: Form, outcome: io::Result<Outcome>, now: Instant) {
         self.current = None;
         match outcome {
             Ok(Outcome::Made(made)) => {
-                self.made.insert(version, Entry { made: Arc::new(made), used: now });
+                self.made.insert(form, Entry { made: Arc::new(made), used: now });
             }
-            Ok(Outcome::Useless) => self.useless.note(&version, now),
+            Ok(Outcome::Useless) => self.useless.note(&form, now),
             Ok(Outcome::Changed) | Err(_) => {}
         }
     }
@@ -189,7 +195,7 @@ impl Kept {
     }
 }
 
-/// When something was seen of files: of the last one for each slot. Two files have one number of 64
+/// When something was seen of forms of files: of the last one for each slot. Two files have one number of 64
 /// bits hardly ever; then one of them is sent as it is.
 struct Sightings {
     slots: Vec<Option<(u64, Instant)>>,
@@ -202,25 +208,25 @@ impl Sightings {
         Self { slots: vec![None; SIGHTINGS], numbers: RandomState::default(), valid }
     }
 
-    fn slot(&mut self, version: &Version) -> (u64, &mut Option<(u64, Instant)>) {
-        let number = self.numbers.hash_one(version);
+    fn slot(&mut self, form: &Form) -> (u64, &mut Option<(u64, Instant)>) {
+        let number = self.numbers.hash_one(form);
         let at = usize::try_from(number % SIGHTINGS as u64).unwrap_or(0);
         (number, &mut self.slots[at])
     }
 
-    fn has(&mut self, version: &Version, now: Instant) -> bool {
+    fn has(&mut self, form: &Form, now: Instant) -> bool {
         let valid = self.valid;
-        let (number, slot) = self.slot(version);
+        let (number, slot) = self.slot(form);
         slot.is_some_and(|(seen, at)| seen == number && now < at + valid)
     }
 
-    fn note(&mut self, version: &Version, now: Instant) {
-        let (number, slot) = self.slot(version);
+    fn note(&mut self, form: &Form, now: Instant) {
+        let (number, slot) = self.slot(form);
         *slot = Some((number, now));
     }
 
-    fn forget(&mut self, version: &Version) {
-        let (number, slot) = self.slot(version);
+    fn forget(&mut self, form: &Form) {
+        let (number, slot) = self.slot(form);
         slot.take_if(|(seen, _)| *seen == number);
     }
 }

@@ -1,3 +1,4 @@
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use super::super::asset::{Asset, Known};
 use super::super::opening::Effort;
 use super::kept::{ASKED_WITHIN, BYTES_MAX, STAYS, WAITING_MAX, files_max};
 use super::*;
+
+const GZIP: [Coding; 1] = [Coding::Gzip];
 
 /// Bytes of which hardly more than half remain: hexadecimal digits without an order.
 fn digits(length: usize, mut state: u32) -> Vec<u8> {
@@ -51,12 +54,12 @@ fn asked_for(
     now: Instant,
 ) -> Option<Arc<Representation>> {
     for _ in 0..2 {
-        if let Some(made) = compressor.compressed(plain, now) {
+        if let Some(made) = compressor.compressed(plain, GZIP.into_iter(), now) {
             return Some(made);
         }
     }
     idle(compressor);
-    compressor.compressed(plain, now)
+    compressor.compressed(plain, GZIP.into_iter(), now)
 }
 
 #[test]
@@ -64,13 +67,15 @@ fn a_file_is_compressed_when_it_is_asked_for_again_and_its_first_client_waits_fo
     let dir = tempfile::tempdir().unwrap();
     let (compressor, now) = (compressor(), Instant::now());
     let (one, rare) = (plain(dir.path(), 1), plain(dir.path(), 2));
-    assert!(compressor.compressed(&one, now).is_none());
+    assert!(compressor.compressed(&one, GZIP.into_iter(), now).is_none());
     assert!(lock(&compressor.0).is_idle(), "it was asked for once");
-    assert!(compressor.compressed(&one, now).is_none());
+    assert!(compressor.compressed(&one, GZIP.into_iter(), now).is_none());
     idle(compressor);
-    assert!(compressor.compressed(&one, now).is_some());
+    assert!(compressor.compressed(&one, GZIP.into_iter(), now).is_some());
     for asking in 0..3 {
-        assert!(compressor.compressed(&rare, now + ASKED_WITHIN * asking).is_none());
+        assert!(
+            compressor.compressed(&rare, GZIP.into_iter(), now + ASKED_WITHIN * asking).is_none()
+        );
         assert!(lock(&compressor.0).is_idle(), "it is asked for rarely");
     }
 }
@@ -112,13 +117,13 @@ fn more_files_than_there_are_places_do_not_displace_each_other_all_the_time() {
         assert_eq!(made(now) as u64, files_max());
         assert!(lock(&compressor.0).is_idle());
     }
-    assert!(compressor.compressed(&all[0], now).is_some());
-    assert!(compressor.compressed(all.last().unwrap(), now).is_none());
+    assert!(compressor.compressed(&all[0], GZIP.into_iter(), now).is_some());
+    assert!(compressor.compressed(all.last().unwrap(), GZIP.into_iter(), now).is_none());
     // What nobody asks for any more makes room.
     let later = now + STAYS;
-    assert!(compressor.compressed(&all[0], later).is_some());
+    assert!(compressor.compressed(&all[0], GZIP.into_iter(), later).is_some());
     assert!(asked_for(compressor, all.last().unwrap(), later).is_some());
-    assert!(compressor.compressed(&all[0], later).is_some(), "it is in use");
+    assert!(compressor.compressed(&all[0], GZIP.into_iter(), later).is_some(), "it is in use");
 }
 
 #[test]
@@ -128,17 +133,20 @@ fn few_files_wait_and_what_is_useless_is_tried_once() {
     let mut kept = Kept::new(Box::leak(Box::new(InUse::new())));
     let all: Vec<_> = (0..WAITING_MAX + 9).map(|number| plain(dir.path(), number)).collect();
     for one in all.iter().chain(&all).chain(&all) {
-        assert!(kept.find(one, now).is_none());
+        assert!(kept.find((one, Coding::Gzip), now).is_none());
     }
     assert!(kept.wants_thread() && !kept.wants_thread());
     let mut begun = Vec::new();
     while let Some(job) = kept.next_job() {
-        kept.done(job.plain.version(), Ok(Outcome::Useless), now);
+        kept.done(job.form(), Ok(Outcome::Useless), now);
         begun.push(job.plain.version());
     }
     let expected: Vec<_> = all[..WAITING_MAX].iter().map(|one| one.version()).collect();
     assert_eq!(begun, expected);
-    assert!(kept.find(&all[0], now).is_none() && kept.find(&all[0], now).is_none());
+    assert!(
+        kept.find((&all[0], Coding::Gzip), now).is_none()
+            && kept.find((&all[0], Coding::Gzip), now).is_none()
+    );
     assert!(!kept.wants_thread(), "it is known to be useless");
 }
 
@@ -149,13 +157,19 @@ fn an_error_that_passes_and_a_thread_that_panics_end_nothing_for_good() {
     let one = plain(dir.path(), 1);
     {
         let mut kept = lock(&compressor.0);
-        assert!(kept.find(&one, now).is_none() && kept.find(&one, now).is_none());
+        assert!(
+            kept.find((&one, Coding::Gzip), now).is_none()
+                && kept.find((&one, Coding::Gzip), now).is_none()
+        );
         assert!(kept.wants_thread());
         assert!(kept.next_job().is_some());
-        kept.done(one.version(), Err(io::ErrorKind::OutOfMemory.into()), now);
+        kept.done((one.version(), Coding::Gzip), Err(io::ErrorKind::OutOfMemory.into()), now);
         assert!(kept.next_job().is_none() && kept.is_idle());
         // Another thread takes it, and does not come to an end.
-        assert!(kept.find(&one, now).is_none() && kept.find(&one, now).is_none());
+        assert!(
+            kept.find((&one, Coding::Gzip), now).is_none()
+                && kept.find((&one, Coding::Gzip), now).is_none()
+        );
         assert!(kept.wants_thread());
         assert!(kept.next_job().is_some());
     }
@@ -165,4 +179,48 @@ fn an_error_that_passes_and_a_thread_that_panics_end_nothing_for_good() {
     });
     assert!(panicking.join().is_err());
     assert!(asked_for(compressor, &one, now).is_some());
+}
+
+/// What was compressed, as it was before.
+fn unpacked(made: &Representation) -> Vec<u8> {
+    let file = File::from(made.file().try_clone().unwrap());
+    let mut bytes = vec![0; made.length() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let mut content = Vec::new();
+    match made.coding.unwrap() {
+        Coding::Brotli => brotli::BrotliDecompress(&mut &bytes[..], &mut content).unwrap(),
+        Coding::Zstd => content = zstd::stream::decode_all(&bytes[..]).unwrap(),
+        Coding::Gzip => {
+            let mut reader = flate2::read::GzDecoder::new(&bytes[..]);
+            reader.read_to_end(&mut content).unwrap();
+        }
+    }
+    content
+}
+
+#[test]
+fn each_coding_is_made_for_those_who_like_it_most_and_another_one_serves_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let (compressor, now) = (compressor(), Instant::now());
+    let one = plain(dir.path(), 1);
+    let gzip = asked_for(compressor, &one, now).unwrap();
+    assert_eq!(gzip.coding, Some(Coding::Gzip));
+    let ask = |codings: &'static [Coding]| {
+        let codings = codings.iter().copied();
+        compressor.compressed(&one, codings, now).and_then(|made| made.coding)
+    };
+    let browser = &Coding::ALL;
+    assert_eq!(ask(browser), Some(Coding::Gzip), "it is there already");
+    assert_eq!(ask(&[Coding::Brotli]), None, "and for no other");
+    idle(compressor);
+    assert_eq!(ask(browser), Some(Coding::Brotli));
+    assert_eq!(ask(&[Coding::Zstd, Coding::Gzip]), Some(Coding::Gzip));
+    assert_eq!(ask(&[Coding::Zstd]), None, "nobody had asked for zstd before");
+    idle(compressor);
+    let all = Coding::ALL.map(|one_of| {
+        let made = compressor.compressed(&one, [one_of].into_iter(), now).unwrap();
+        assert_eq!(made.coding, Some(one_of));
+        unpacked(&made)
+    });
+    assert!(all.iter().all(|content| *content == "text ".repeat(1001).as_bytes()));
 }
