@@ -185,7 +185,7 @@ pub fn run() -> Result<Outcome, Diagnostic> {
         Command::Check(args) => args.run(&places),
         Command::Config(args) => args.run(&places),
         Command::Setup(args) => args.run(&places),
-        Command::New(args) => args.run(),
+        Command::New(args) => args.run(&places),
         Command::Build(args) => args.run(&places),
         Command::Dev(args) => args.run(&places),
         Command::Deploy(args) => args.run(&places),

@@ -2,6 +2,7 @@
 //! something changes or dies.
 
 mod installing;
+mod openresty;
 
 use std::path::Path;
 use std::process::Command;

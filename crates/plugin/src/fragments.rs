@@ -14,10 +14,11 @@ const FUEL: u64 = 1_000_000;
 /// The longest file, and the longest text that it may become, bytes.
 const MAX_BYTES: usize = 1 << 20;
 
-/// Reads what a plugin brings along for nginx from its directory. The error says which file is
+/// Reads what a plugin brings along for nginx from its directory; `base` is where its name leads to
+/// that. The error says which file is
 /// wrong and why; nothing of the plugin is left out silently.
 pub fn read(
-    dir: &Path,
+    (base, dir): (&Path, &Path),
     spec: &PluginSpec,
     env: &BTreeMap<String, String>,
 ) -> Result<Fragments, Diagnostic> {
@@ -37,11 +38,13 @@ pub fn read(
         http: reader.file(files.http.as_deref())?,
         server: reader.file(files.server.as_deref())?,
         init_worker: reader.file(files.init_worker.as_deref())?,
-        lua_dir: None,
         apps,
+        ..Fragments::default()
     };
     if !fragments.is_empty() {
         fragments.lua_dir = files.add_to_lua_path.then(|| dir.to_owned());
+        fragments.home = Some(dir.to_owned());
+        fragments.lua_base = Some(base.to_owned());
     }
     Ok(fragments)
 }
@@ -155,11 +158,12 @@ mod tests {
         write("http.conf", "map $x $y { default {{ MFSERV_X }}; }\n{% include \"more.conf\" %}");
         write("more.conf", "# {{ 'SECRET'|getenv }}");
         write("main.conf", "expires 1h;");
-        let fragments = read(dir.path(), &spec(), &env()).unwrap();
+        let fragments = read((Path::new("/plugins"), dir.path()), &spec(), &env()).unwrap();
         let http = fragments.http.unwrap();
         assert_eq!(http.text, "map $x $y { default 7; }\n# s");
         assert_eq!(fragments.apps["main"].location.as_ref().unwrap().text, "expires 1h;");
         assert_eq!(fragments.lua_dir.as_deref(), Some(dir.path()));
+        assert_eq!(fragments.lua_base.as_deref(), Some(Path::new("/plugins")));
     }
 
     #[test]
@@ -175,7 +179,7 @@ mod tests {
             ("{{ x", "syntax error"),
         ] {
             std::fs::write(dir.path().join("http.conf"), text).unwrap();
-            let problem = read(dir.path(), &spec(), &env()).unwrap_err();
+            let problem = read((Path::new("/plugins"), dir.path()), &spec(), &env()).unwrap_err();
             assert!(problem.what.contains("http.conf"), "{text}: {problem}");
             assert!(problem.because.join(" ").contains(why), "{text}: {problem}");
         }

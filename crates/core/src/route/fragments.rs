@@ -36,6 +36,11 @@ pub struct Fragments {
     pub init_worker: Option<Fragment>,
     /// `_add_plugin_dir_to_lua_path`: the home of the plugin, where Lua looks for modules.
     pub lua_dir: Option<PathBuf>,
+    /// The home of the plugin. A new release has another one, whose Lua nginx reads anew.
+    pub home: Option<PathBuf>,
+    /// The directory where the name of the plugin leads to its home: Lua looks there for
+    /// `PLUGIN.module`.
+    pub lua_base: Option<PathBuf>,
     /// By app.
     pub apps: BTreeMap<String, AppFragments>,
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mfserv_core::route::{Section, ServerSettings};
+use mfserv_core::route::{Fragments, Section, ServerSettings};
 
 use super::pieces::{Piece, PieceId, Place, of};
 use super::text::{Text, quoted, quoted_path};
@@ -204,16 +204,18 @@ impl Writer<'_> {
             return;
         }
         let mut dirs: Vec<String> = Vec::new();
-        for section in self.sections.values() {
-            let Some(dir) = &section.fragments.lua_dir else { continue };
-            // The second one: `require "PLUGIN.module"`.
-            let parents = [Some(dir.as_path()), dir.parent()];
-            dirs.extend(
-                parents.into_iter().flatten().map(|dir| format!("{}/?.lua", dir.display())),
-            );
+        for (plugin, section) in self.sections {
+            let Fragments { lua_dir, home, lua_base, .. } = &section.fragments;
+            if let Some(home) = home {
+                // nginx keeps the Lua that it has compiled: another release is to be a reload.
+                text.line(format!("# {plugin}: {}", quoted(&home.display().to_string())));
+            }
+            let places = [lua_dir, lua_base].into_iter().flatten();
+            dirs.extend(places.map(|dir| format!("{}/?.lua", dir.display())));
         }
         if !dirs.is_empty() {
-            dirs.dedup();
+            let mut seen = BTreeSet::new();
+            dirs.retain(|dir| seen.insert(dir.clone()));
             text.line(format!("lua_package_path {};", quoted(&format!("{};;", dirs.join(";")))));
         }
         self.init_worker(text);

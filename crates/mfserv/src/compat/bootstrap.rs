@@ -8,8 +8,8 @@ use mfserv_core::Diagnostic;
 use mfserv_core::names::check_plugin_name;
 use mfserv_plugin::templates::{self, Answers};
 
-use super::{failed, prefix};
-use crate::cli::plugins::new::ask_questions;
+use super::{failed, places, prefix};
+use crate::cli::plugins::new::{ask_questions, check_front};
 use crate::cli::report::Outcome;
 use crate::cli::{complain, print};
 
@@ -76,6 +76,7 @@ impl Create {
             complain(&refusal.to_string());
             return failed();
         }
+        check_front(&places()?, &self.template)?;
         let mut answers = Answers::default();
         if !self.no_input {
             ask_questions(&mut answers)?;

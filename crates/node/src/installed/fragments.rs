@@ -23,5 +23,6 @@ pub(super) fn of(
         return Ok(Fragments::default());
     }
     let env = variables(around.home, placed, dependencies, None, &around.module.env);
-    fragments::read(placed.dir, placed.spec, &env).map_err(|problem| vec![problem])
+    let places = (&*around.home.plugins(), placed.dir);
+    fragments::read(places, placed.spec, &env).map_err(|problem| vec![problem])
 }

@@ -7,7 +7,9 @@ pub struct Template {
     pub name: &'static str,
     /// One line about it.
     pub summary: &'static str,
-    /// `python`, `node` or `static`.
+    /// It needs nginx as the front: the front that is built in knows no fragments and no Lua.
+    pub needs_nginx: bool,
+    /// `python`, `node`, `php`, `openresty` or `static`.
     pub(super) kind: &'static str,
     /// It has an app; else only daemons and jobs.
     pub(super) web: bool,
@@ -84,6 +86,7 @@ const fn requirements(text: &'static str) -> Source {
 const PYTHON: Template = Template {
     name: "",
     summary: "",
+    needs_nginx: false,
     kind: "python",
     web: true,
     command: "",
@@ -128,6 +131,33 @@ pub(super) const TEMPLATES: &[Template] = &[
             rendered("package.json", include_str!("../../templates/noweb/package.json")),
         ],
         ..NODE
+    },
+    Template {
+        name: "openresty",
+        summary: "Lua inside of nginx, where that is the front",
+        needs_nginx: true,
+        kind: "openresty",
+        files: &[
+            CRONTAB,
+            rendered("config.ini", include_str!("../../templates/openresty/config.ini")),
+            plain(
+                "nginx_extra_http.conf",
+                include_str!("../../templates/openresty/nginx_extra_http.conf"),
+            ),
+            plain(
+                "nginx_extra_server.conf",
+                include_str!("../../templates/openresty/nginx_extra_server.conf"),
+            ),
+            plain(
+                "init_worker_by_lua.lua",
+                include_str!("../../templates/openresty/init_worker_by_lua.lua"),
+            ),
+            plain(
+                "content_by_lua.lua",
+                include_str!("../../templates/openresty/content_by_lua.lua"),
+            ),
+        ],
+        ..PYTHON
     },
     Template {
         name: "php",

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
-use mfserv_core::Diagnostic;
+use mfserv_core::keys::FRONT_KIND;
+use mfserv_core::{Diagnostic, Kind};
+use mfserv_node::configure;
+use mfserv_node::places::Places;
 use mfserv_plugin::templates::{self, Answers, QUESTIONS};
 
 use crate::cli::completions;
@@ -29,13 +32,14 @@ pub struct New {
 }
 
 impl New {
-    pub fn run(self) -> Result<Outcome, Diagnostic> {
+    pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         if self.list {
             for template in templates::list() {
                 print(&format!("{:<20} {}\n", template.name, template.summary));
             }
             return Ok(Outcome::Done);
         }
+        check_front(places, &self.template)?;
         let name = self.name.unwrap_or_default();
         let mut answers = Answers::default();
         if !self.no_input && std::io::stdin().is_terminal() {
@@ -49,6 +53,24 @@ impl New {
         ));
         Ok(Outcome::Done)
     }
+}
+
+/// Refuses a template that the front of this node cannot serve.
+pub fn check_front(places: &Places, template: &str) -> Result<(), Diagnostic> {
+    if !templates::find(template).is_some_and(|template| template.needs_nginx) {
+        return Ok(());
+    }
+    let kind = configure::module(places, &[])?.resolution.config.get(FRONT_KIND);
+    if kind == "nginx" {
+        return Ok(());
+    }
+    Err(Diagnostic::error(format!("a plugin of the template {template} would answer nothing here"))
+        .kind(Kind::Refused)
+        .because(format!("it is Lua for nginx, and the front of this node is {kind}"))
+        .help(format!(
+            "set [front] kind=nginx in {} (docs/nginx.md says what it needs), or take another template",
+            places.config_file().display()
+        )))
 }
 
 /// Asks the questions of a template on the terminal.

@@ -1,0 +1,1 @@
+-- This runs when a worker of nginx starts: timers, caches.
