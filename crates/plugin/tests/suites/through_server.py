@@ -107,7 +107,13 @@ def start_server():
     listener.listen(64)
 
     def serve():
-        options = {"timeout": 3600, "timeout_signal": 40, "is_trusted": True, "put_id": None}
+        options = {
+            "timeout": 3600,
+            "timeout_signal": 40,
+            "is_trusted": True,
+            "is_stripped": False,
+            "put_id": None,
+        }
         server = Server(
             app_of_call,
             listener=listener.fileno(),
