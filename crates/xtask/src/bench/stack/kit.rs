@@ -172,8 +172,10 @@ impl Kit {
     fn pip(&self, mark: &str, packages: &[&str]) -> Result<(), Diagnostic> {
         self.once(&format!("python-{mark}"), &packages.join(" "), |kit| {
             let libev = kit.dir.join("libev");
-            let mut pip = Command::new(kit.python("pip"));
-            pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages);
+            // The script `pip` names the place where the environment was made, not where it is.
+            let mut pip = Command::new(kit.python("python"));
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+                .args(packages);
             let usr = libev.join("usr");
             pip.env("CFLAGS", format!("-I{}", usr.join("include").display()));
             pip.env("LDFLAGS", format!("-L{}", usr.join("lib").join(triple()).display()));
