@@ -132,13 +132,15 @@ fn count(text: &str, max: i64) -> Coerced {
     }
 }
 
+/// The C library keeps 32 to 34 for itself (signal(7)): nobody can send these to an app.
 fn signal(text: &str) -> Coerced {
     match text.trim().parse::<u64>() {
-        Ok(signal @ 1..=64) => exact(Read::Number(signal), &signal.to_string()),
+        Ok(signal @ (1..=31 | 35..=64)) => exact(Read::Number(signal), &signal.to_string()),
         _ => doubted(
             exact(Read::Number(15), "15"),
             "15",
-            "write the number of a signal, for example 15 (SIGTERM) or 2 (SIGINT)",
+            "write the number of a signal, for example 15 (SIGTERM) or 2 (SIGINT); 1 to 31 and 35 \
+             to 64 can be sent",
         ),
     }
 }

@@ -1,6 +1,7 @@
 //! Files in, specs and diagnostics out.
 
 mod routes;
+mod stops;
 
 use super::*;
 use crate::diagnostic::Severity;
@@ -200,8 +201,6 @@ fn doubtful_values_are_coerced_with_a_warning_at_their_line() {
     assert_eq!(spec.apps[0].command.max_age_s, 0);
     let spec = warned("[app_main]\ndebug=on\n", 9, &["debug=on is read as 0", "write 1 for yes"]);
     assert!(!spec.apps[0].command.debug);
-    let spec = warned("[app_main]\nsmart_stop_signal=INT\n", 9, &["is read as 15"]);
-    assert_eq!(spec.apps[0].stop_signal, 15);
     let spec = warned("[app_main]\ntimeout=soon\n", 9, &["the timeout of the module"]);
     assert_eq!(spec.apps[0].timeout_s, None);
     let spec = warned("[app_main]\n_static_directory=web\n", 9, &["is read as \"/web\""]);

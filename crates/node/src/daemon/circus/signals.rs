@@ -32,7 +32,10 @@ pub fn number(value: &Value) -> Result<i32, Refusal> {
     named
         .or_else(|| text.parse().ok())
         .filter(|signal| (1..=NAMES.len() as i32).contains(signal))
-        .ok_or_else(|| Refusal::message(format!("signal invalid: {given}")))
+        .ok_or_else(|| {
+            let known = "1 to 31 and their names (TERM, SIGTERM) are sent, real-time signals not";
+            Refusal::message(format!("signal invalid: {given}: {known}"))
+        })
 }
 
 /// Whom a signal is for.
@@ -145,7 +148,8 @@ mod tests {
             json!(null),
         ] {
             let refusal = number(&value).unwrap_err();
-            assert!(refusal.reason.starts_with("signal invalid"), "{value}");
+            assert!(refusal.reason.starts_with("signal invalid: "), "{value}");
+            assert!(refusal.reason.ends_with("real-time signals not"), "{value}");
         }
     }
 }
