@@ -29,15 +29,65 @@ def application(environ, start_response):
     return [b"%d" % count]
 "#;
 
-/// Starts a node with one worker of this app; `slots`: how many requests it gets at a time. One that
-/// gets one pulls them.
-fn serving(slots: &str) -> Node {
+/// The same for ASGI.
+const COUNTS_ASGI: &str = r#"
+PIECE = bytes(range(256)) * 256
+
+
+async def application(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    if scope["path"].endswith("/down"):
+        pieces, rest = divmod(int(scope["query_string"]), len(PIECE))
+        for n in range(pieces):
+            await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+        return await send({"type": "http.response.body", "body": PIECE[:rest]})
+    count, has_more = 0, True
+    while has_more:
+        message = await receive()
+        piece, has_more = message["body"], message["more_body"]
+        is_up = scope["path"].endswith("/up")
+        assert not is_up or PIECE[count % 256 :].startswith(piece[:256]), "another body"
+        count += len(piece)
+    await send({"type": "http.response.body", "body": b"%d" % count})
+"#;
+
+/// How requests reach the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// It pulls them from a queue.
+    Queue,
+    /// The front sends them, several at a time.
+    Http,
+    /// The same, to an ASGI app.
+    Asgi,
+}
+
+/// Starts a node with one worker of this app.
+fn serving(over: Over) -> Node {
     let node = node();
     node.set("nginx.upload_max_body_size", "2000");
-    let command = "mfserv_worker --timeout={timeout} main:application {unix_socket_path}";
-    let plugin = Plugin::new("grows").file("main.py", COUNTS).app("main", command);
-    node.add(&plugin.key("app_main", "_requests_per_worker", slots));
+    let (app, interface) = match over {
+        Over::Queue | Over::Http => (COUNTS, "--wsgi"),
+        Over::Asgi => (COUNTS_ASGI, "--asgi"),
+    };
+    let command = format!(
+        "mfserv_worker {interface} --timeout={{timeout}} main:application {{unix_socket_path}}"
+    );
+    let plugin = Plugin::new("grows").file("main.py", app).app("main", &command);
+    node.add(&match over {
+        Over::Http => plugin.key("app_main", "_requests_per_worker", "2"),
+        Over::Queue | Over::Asgi => plugin,
+    });
     node.start();
+    let worker = processes(&node)[1].1;
+    let pulls = || {
+        let maps = fs::read_to_string(format!("/proc/{worker}/maps")).unwrap();
+        maps.contains("mfserv-requests")
+    };
+    // The first request offers the queue.
+    assert_eq!(node.get("/grows/x").status, 200);
+    assert_eq!(pulls(), over == Over::Queue, "it pulls, or it does not");
     node
 }
 
@@ -60,8 +110,17 @@ fn is_long() -> bool {
 
 #[test]
 fn many_requests_make_neither_front_nor_worker_nor_daemon_grow() {
+    many_requests_over(Over::Queue);
+}
+
+#[test]
+fn many_requests_of_an_asgi_app_make_neither_front_nor_worker_nor_daemon_grow() {
+    many_requests_over(Over::Asgi);
+}
+
+fn many_requests_over(over: Over) {
     let _turn = Turn::heavy();
-    let node = serving("1");
+    let node = serving(over);
     let processes = processes(&node);
     let (count, step) = if is_long() { (1_000_000, 10_000) } else { (50_000, 5_000) };
     let load = Load::new(node.address(), "/grows/x").connections(20).post_every(2);
@@ -183,16 +242,13 @@ fn down(node: &Node, total: u64) -> Watch {
 fn large_bodies_go_up_and_down_with_flat_memory_over_the_queue_and_over_http() {
     let _turn = Turn::heavy();
     let total = if is_long() { 1024 * MIB } else { 64 * MIB };
-    for (slots, over) in [("1", "pull"), ("2", "HTTP")] {
-        let node = serving(slots);
+    for over in [Over::Queue, Over::Http, Over::Asgi] {
+        let node = serving(over);
         // What the first ones make once is no growth.
         up(&node, MIB);
         down(&node, MIB);
-        let worker = processes(&node)[1].1;
-        let maps = fs::read_to_string(format!("/proc/{worker}/maps")).unwrap();
-        assert_eq!(maps.contains("mfserv-requests"), slots == "1", "it pulls, or it does not");
-        up(&node, total).assert_flat(&format!("up over {over}"));
-        down(&node, total).assert_flat(&format!("down over {over}"));
+        up(&node, total).assert_flat(&format!("up, {over:?}"));
+        down(&node, total).assert_flat(&format!("down, {over:?}"));
         node.stop();
     }
 }

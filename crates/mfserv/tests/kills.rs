@@ -1,7 +1,7 @@
-//! Kills by the thousand: workers that pull, fronts and daemons die with requests in hand, and each
-//! request is accounted for by what its app wrote down.
+//! Kills by the thousand: workers, fronts and daemons die with requests in hand, and each request
+//! is accounted for by what its app wrote down.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,13 +37,59 @@ def application(environ, start_response):
     return [body]
 "#;
 
+/// The same for ASGI: a worker has several requests in hand.
+const WRITES_DOWN_ASGI: &str = r#"
+import asyncio
+import os
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+POSTS, PIDS, BEGUN = [
+    os.open(os.path.join(HERE, name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for name in ("posts", "pids", "begun")
+]
+os.write(PIDS, b"%d\n" % os.getpid())
+
+
+async def application(scope, receive, send):
+    assert scope["type"] == "http"
+    load_id = dict(scope["headers"]).get(b"x-load-id", b"none")
+    os.write(BEGUN, b"%s %d\n" % (load_id, os.getpid()))
+    body, has_more = b"", True
+    while has_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body += message["body"]
+        has_more = message["more_body"]
+    await asyncio.sleep(0.001)
+    if scope["method"] == "POST":
+        os.write(POSTS, body + b"\n")
+    await asyncio.sleep(0.001)
+    body = body or b"hello"
+    length = str(len(body)).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+    await send({"type": "http.response.body", "body": body})
+"#;
+
+/// How requests reach the workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// They pull them from a queue, one at a time.
+    Queue,
+    /// The front sends them to an ASGI app, any number at a time.
+    Http,
+}
+
 /// Of how many workers.
 const WORKERS: usize = 24;
+/// How many requests are under way at a time.
+const CONNECTIONS: usize = 20;
 /// Between two kills. A slot is killed each three seconds then, which its backoff takes for no fault.
 const PACE: Duration = Duration::from_millis(120);
 
 /// A node under load, and who of it was killed.
 struct Trial {
+    over: Over,
     node: Node,
     load: Running,
     dir: PathBuf,
@@ -51,24 +97,30 @@ struct Trial {
     alive: VecDeque<u32>,
     /// How much of the file of pids was read, bytes.
     read: usize,
-    /// How many workers were killed.
-    workers: usize,
+    /// The workers that were killed.
+    killed: Vec<u32>,
     /// When fronts were killed, milliseconds since the Unix epoch.
     fronts: Vec<u64>,
     daemons: usize,
 }
 
 impl Trial {
-    fn start() -> Self {
+    fn start(over: Over) -> Self {
         let node = node();
-        let command = "mfserv_worker --timeout={timeout} main:application {unix_socket_path}";
-        let plugin = Plugin::new("counts").file("main.py", WRITES_DOWN).app("main", command);
+        let (app, interface) = match over {
+            Over::Queue => (WRITES_DOWN, "--wsgi"),
+            Over::Http => (WRITES_DOWN_ASGI, "--asgi"),
+        };
+        let command = format!(
+            "mfserv_worker {interface} --timeout={{timeout}} main:application {{unix_socket_path}}"
+        );
+        let plugin = Plugin::new("counts").file("main.py", app).app("main", &command);
         let dir = node.add(&plugin.key("app_main", "numprocesses", &WORKERS.to_string()));
         node.start();
-        let load = Load::new(node.address(), "/counts/x").connections(20).post_every(2);
+        let load = Load::new(node.address(), "/counts/x").connections(CONNECTIONS).post_every(2);
         let load = load.pause(Duration::from_millis(4)).start();
-        let (alive, read, workers) = (VecDeque::new(), 0, 0);
-        Self { node, load, dir, alive, read, workers, fronts: Vec::new(), daemons: 0 }
+        let (alive, read, killed) = (VecDeque::new(), 0, Vec::new());
+        Self { over, node, load, dir, alive, read, killed, fronts: Vec::new(), daemons: 0 }
     }
 
     /// Adds those that have started, and leaves out those that are gone.
@@ -92,7 +144,7 @@ impl Trial {
         let at = if turn % 8 == 7 { self.alive.len() - 1 } else { turn % 3 };
         let pid = self.alive.remove(at).unwrap();
         kill(pid, Signal::KILL);
-        self.workers += 1;
+        self.killed.push(pid);
     }
 
     fn kill_the_front(&mut self) {
@@ -129,15 +181,25 @@ impl Trial {
     fn end(self) {
         let settled = self.node.settled("app.counts.main");
         let pid = settled.workers[0].pid.unwrap();
-        assert!(pulls(pid), "the workers do not pull: this trial says nothing of it");
+        assert_eq!(pulls(pid), self.over == Over::Queue, "this trial says nothing of it");
         self.load.answers(200);
-        let (workers, fronts, daemons) = (self.workers, self.fronts, self.daemons);
+        let (workers, fronts, daemons) = (self.killed.len(), self.fronts, self.daemons);
         let report = self.load.stop();
         println!("killed: {workers} workers, {} fronts, {daemons} daemons", fronts.len());
         println!("{}", report.sentence());
+        match self.over {
+            Over::Queue => {
+                let gets: Vec<_> = report.failed(Method::Get).collect();
+                assert!(gets.is_empty(), "{}: {gets:#?}", report.sentence());
+            }
+            Over::Http => {
+                assert_two_workers_died_of(&report, &self.dir.join("begun"), &self.killed);
+            }
+        }
         let lost = assert_failures_are_explained(&report, &fronts);
         println!("{lost} POSTs were in the hands of a worker that died, and got the cause");
-        assert!(lost <= workers, "more POSTs were lost than workers: {lost}");
+        let in_hand = if self.over == Over::Queue { 1 } else { CONNECTIONS };
+        assert!(lost <= workers * in_hand, "more POSTs were lost than workers had: {lost}");
         assert_posts_are_written_down(&self.dir.join("posts"), &report);
         self.node.stop();
     }
@@ -149,6 +211,25 @@ fn pulls(pid: u32) -> bool {
     maps.contains("mfserv-requests")
 }
 
+/// A GET that has died with two workers is not given to a third one: it could be what kills them.
+/// No other one may fail. The second worker may die before its app begins.
+fn assert_two_workers_died_of(report: &Report, begun: &Path, killed: &[u32]) {
+    let killed: BTreeSet<u32> = killed.iter().copied().collect();
+    let text = fs::read_to_string(begun).unwrap();
+    let mut had: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for (id, pid) in text.lines().map(|line| line.split_once(' ').unwrap()) {
+        had.entry(id).or_default().push(pid.parse().unwrap());
+    }
+    for get in report.failed(Method::Get) {
+        let workers = had.get(get.id.as_str()).map(Vec::as_slice).unwrap_or_default();
+        println!("{get:?} was begun by {workers:?}");
+        assert_eq!((get.status, get.cause.as_deref()), (Some(502), Some("reset")), "{get:?}");
+        // A client asks again when a front was killed; that worker lives on.
+        let dead = workers.iter().filter(|pid| killed.contains(pid)).count();
+        assert!((1..=2).contains(&dead), "{get:?}: {workers:?}");
+    }
+}
+
 /// Returns how many POSTs a worker had taken with it.
 fn assert_failures_are_explained(report: &Report, fronts: &[u64]) -> usize {
     // A front that is killed takes its connections along: nobody can say more to their clients.
@@ -156,8 +237,6 @@ fn assert_failures_are_explained(report: &Report, fronts: &[u64]) -> usize {
         let near = |at: &u64| failure.at_ms.abs_diff(*at) < 10_000;
         failure.status.is_none() && !failure.refused && fronts.iter().any(near)
     };
-    let gets: Vec<_> = report.failed(Method::Get).collect();
-    assert!(gets.is_empty(), "{}: {gets:#?}", report.sentence());
     let (with_front, others): (Vec<_>, Vec<_>) =
         report.failed(Method::Post).partition(|failure| of_front(failure));
     println!("{} POSTs were under way in a front that was killed", with_front.len());
@@ -195,11 +274,22 @@ fn now_ms() -> u64 {
 
 #[test]
 fn workers_that_pull_are_killed_again_and_again_and_no_post_is_done_twice_or_lost_in_silence() {
+    kill_again_and_again(Over::Queue);
+}
+
+#[test]
+fn workers_of_asgi_are_killed_again_and_again_and_no_post_is_done_twice_or_lost_in_silence() {
+    kill_again_and_again(Over::Http);
+}
+
+fn kill_again_and_again(over: Over) {
     let _turn = Turn::heavy();
-    let mut trial = Trial::start();
-    let (count, every) = match std::env::var_os("MFSERV_LONG") {
-        Some(_) => (10_000, 500),
-        None => (50, 50),
+    let mut trial = Trial::start(over);
+    let asked = std::env::var("MFSERV_TEST_KILLS").ok().and_then(|text| text.parse().ok());
+    let (count, every) = match (asked, std::env::var_os("MFSERV_LONG")) {
+        (Some(count), _) => (count, 500),
+        (None, Some(_)) => (10_000, 500),
+        (None, None) => (50, 50),
     };
     trial.kill(count, every);
     trial.end();

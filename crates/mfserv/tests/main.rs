@@ -15,6 +15,7 @@
 mod affinity;
 mod alerts;
 mod apps;
+mod autobahn;
 mod bodies;
 mod circus;
 mod comeback;
@@ -76,6 +77,7 @@ mod threads;
 mod tls;
 mod top;
 mod upgrade;
+mod valgrind;
 mod vanishing;
 mod variables;
 mod versions;
