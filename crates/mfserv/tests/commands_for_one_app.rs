@@ -107,6 +107,43 @@ fn a_command_beside_an_app_has_its_directory_and_ends_as_it_ends() {
 }
 
 #[test]
+fn a_stopped_app_stays_stopped_until_it_is_started_and_a_restart_says_what_it_applies() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let plugin = Plugin::python("one", programs::SERVES);
+    node.add(&plugin);
+    node.start();
+    node.settled("app.one.main");
+    let said = node.mfserv(&["restart", "one"]).code(0);
+    assert!(!said.stdout.contains("applied"), "nothing has changed: {said:?}");
+    node.mfserv(&["stop", "one"]).code(0);
+    node.mfserv(&["env", "set", "one", "COLOR=red"]).code(0);
+    // The monitor of configuration files would apply it first.
+    node.mfserv(&["config", "set", "autorestart.flag", "0"]).code(0);
+    node.mfserv(&["reload"]).code(0);
+    assert!(node.pids("app.one.main").is_empty(), "variables and a reload do not start it");
+    let status = node.mfserv(&["status"]).stdout;
+    assert!(status.contains("app.one.main is stopped: `mfserv start one.main`"), "{status}");
+    let said = node.mfserv(&["restart", "one"]).code(0);
+    assert!(said.stderr.contains("one.main is stopped, and stays so"), "{said:?}");
+    assert!(node.pids("app.one.main").is_empty());
+    node.mfserv(&["start", "one"]).code(0);
+    assert_eq!(node.pids("app.one.main").len(), 1);
+
+    let overrides = node.path("config/plugins/one.ini");
+    std::fs::create_dir_all(overrides.parent().unwrap()).unwrap();
+    std::fs::write(overrides, "[app_main]\nmax_age=777\n[custom]\nurl=x\n").unwrap();
+    let said = node.mfserv(&["restart", "one"]).code(0).stdout;
+    assert!(said.starts_with("applied what has changed in the configuration:"), "{said}");
+    assert!(said.contains("CUSTOM_URL") && said.contains("max age"), "{said}");
+    node.mfserv(&["stop", "one"]).code(0);
+    node.stop();
+    node.start();
+    node.settled("app.one.main");
+    assert_eq!(node.pids("app.one.main").len(), 1, "a node that starts is as it is configured");
+}
+
+#[test]
 fn an_app_is_spelled_alike_in_every_command() {
     let _turn = Turn::cheap();
     let node = node();

@@ -20,8 +20,16 @@ pub struct Held {
     #[serde(default, skip_serializing_if = "HeldOptions::is_empty")]
     pub options: HeldOptions,
     /// The configuration that it was asked for ([`configuration_of`]): what is held ends with
-    /// it. `None` = the next one that is read.
+    /// it, but for a stop. `None` = the next one that is read.
     pub of: Option<u64>,
+}
+
+impl Held {
+    /// What outlives a change of the configuration: an app that somebody has stopped stays
+    /// stopped until somebody starts it.
+    pub fn stopped(self) -> Option<Held> {
+        (self.count == Some(0)).then_some(Held { count: Some(0), ..Held::default() })
+    }
 }
 
 /// Options of a watcher that somebody asked for; `None` = what the configuration says.
@@ -112,8 +120,11 @@ impl Count {
         held: &BTreeMap<WatcherName, Held>,
     ) -> Count {
         let of = configuration_of(spec);
-        let held = held.get(&spec.name).filter(|held| held.of.is_none_or(|known| known == of));
-        let Held { count, options, .. } = held.copied().unwrap_or_default();
+        let held = held.get(&spec.name).and_then(|held| match held.of {
+            Some(known) if known != of => held.stopped(),
+            _ => Some(*held),
+        });
+        let Held { count, options, .. } = held.unwrap_or_default();
         let wanted = count.unwrap_or(spec.count);
         Count { wanted, configured: spec.count, at, held: count.is_some(), options, of }
     }
@@ -122,6 +133,11 @@ impl Count {
     /// be scaled, also with no worker.
     pub fn is_scaled(&self) -> bool {
         self.held || self.at.is_some()
+    }
+
+    /// Somebody has stopped it, and nobody has started it since.
+    pub fn is_stopped(&self) -> bool {
+        self.held && self.wanted == 0
     }
 
     /// Something of the watcher is otherwise than its plugin says.

@@ -51,6 +51,17 @@ pub fn of_running(places: &Places, json: bool) -> Result<Outcome, Diagnostic> {
     show(&preview, json)
 }
 
+/// What a restart is about to apply, which reads the configuration as a reload does: the text for
+/// when it is done. Empty where nothing has changed, or where the daemon cannot say it.
+pub fn of_restart(places: &Places) -> String {
+    match client::preview(&places.control_socket(), PATIENCE) {
+        Ok(preview) if !preview.changes_nothing() => {
+            format!("applied what has changed in the configuration:\n{}", changes(&preview))
+        }
+        _ => String::new(),
+    }
+}
+
 /// Says what the front would refuse. The daemon reads no keys, so it cannot say that.
 fn look_at_certificates(places: &Places, preview: &mut PlanPreview) -> Result<(), Diagnostic> {
     let changes = |setting: &String| setting.starts_with("tls");
@@ -79,20 +90,22 @@ fn text(preview: &PlanPreview) -> String {
     if preview.changes_nothing() {
         return "nothing would change\n".into();
     }
-    let mut out = match preview.in_force {
+    let headline = match preview.in_force {
         Some(generation) => format!("a reload would change, of plan {generation}:\n"),
         None => "the node does not run; a start would bring up:\n".into(),
     };
-    out += &list("plugins", &preview.plugins, plugin);
+    headline + &changes(preview) + &memory(&preview.memory)
+}
+
+fn changes(preview: &PlanPreview) -> String {
+    let mut out = list("plugins", &preview.plugins, plugin);
     out += &list("workers", &preview.workers, workers);
     out += &list("routes", &preview.routes, route);
     out += &list("requests are passed on otherwise to", &preview.upstreams, |app| app.clone());
     out += &list("settings of the front", &preview.settings, |name| name.replace('_', " "));
     out += &list("listens on", &preview.listen, |address| marked(Action::Add, address));
     out += &list("closes", &preview.close, |address| marked(Action::Remove, address));
-    out += &list("jobs", &preview.jobs, job);
-    out += &memory(&preview.memory);
-    out
+    out + &list("jobs", &preview.jobs, job)
 }
 
 fn list<T>(title: &str, entries: &[T], line: impl Fn(&T) -> String) -> String {

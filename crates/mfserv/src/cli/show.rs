@@ -15,6 +15,7 @@ use mfserv_core::worker::Phase;
 use serde_json::Value;
 
 use super::output::for_terminal;
+use super::plugins::app_names::typed;
 use super::reach;
 use super::report::{Colour, Outcome, paint};
 use super::{print, print_json};
@@ -142,7 +143,10 @@ fn scaled(status: &Status) -> String {
         if let Some(at) = at {
             out += &format!("\n{name} is scaled: numprocesses={configured} in {at}\n");
         }
-        if *held {
+        if count.is_stopped() {
+            let typed = typed(name);
+            out += &format!("\n{name} is stopped: `mfserv start {typed}` starts it\n");
+        } else if *held {
             out += &format!(
                 "\n{name} is scaled to {wanted} (configured: {configured}), until its \
                  configuration changes or is reloaded\n"

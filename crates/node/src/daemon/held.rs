@@ -16,8 +16,14 @@ pub fn read(disk: &dyn Disk, places: &Places) -> Counts {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
+/// The apps among them that somebody has stopped: a reload leaves them so.
+pub fn stopped(all: &Counts) -> Counts {
+    all.iter().filter_map(|(name, held)| Some((name.clone(), held.stopped()?))).collect()
+}
+
 impl Node {
-    /// Keeps this many workers until the configuration of the app changes; `None` = as configured.
+    /// Keeps this many workers until the configuration of the app changes, or none until it is
+    /// started; `None` = as configured.
     pub(super) fn hold_count(
         &self,
         watcher: &WatcherName,
@@ -45,14 +51,20 @@ impl Node {
         self.write_counts(&all)
     }
 
-    /// Every app has as many workers as is configured, from the next plan on. Returns what was
-    /// held.
+    /// Every app has as many workers as is configured, from the next plan on, but for those that
+    /// are stopped. Returns what was held.
     pub(super) fn forget_counts(&self) -> Result<Counts, Diagnostic> {
         let held = self.held_counts();
-        if !held.is_empty() {
-            self.write_counts(&Counts::new())?;
+        let stopped = stopped(&held);
+        if held != stopped {
+            self.write_counts(&stopped)?;
         }
         Ok(held)
+    }
+
+    /// Every app runs as it is configured, from the next plan on.
+    pub(super) fn forget_all_counts(&self) -> Result<(), Diagnostic> {
+        if self.held_counts().is_empty() { Ok(()) } else { self.write_counts(&Counts::new()) }
     }
 
     /// Holds these counts again: the plan without them was refused.

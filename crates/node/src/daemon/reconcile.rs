@@ -55,7 +55,7 @@ impl Node {
         let comes_back = previous.is_none() && self.found_something_alive();
         if previous.is_none() && !comes_back {
             // A node that starts is as it is configured.
-            self.forget_counts()?;
+            self.forget_all_counts()?;
         }
         let generation = before.as_ref().map_or(self.parts.generation, |plan| plan.generation) + 1;
         // The disk and the resolver may be slow: the event loop must not wait for them.
@@ -335,8 +335,10 @@ pub fn look(
     let plugins = installed::load_all(&options.places, &module, None, Directories::Left)?;
     let generation = previous.map_or(0, |plan| plan.generation) + 1;
     let uuid = previous.map_or_else(String::new, |plan| plan.table.server.uuid.clone());
-    // Neither a start nor a reload keeps counts that are in no configuration.
-    let basis = Basis { previous, generation, uuid, held: Counts::new() };
+    // Neither a start nor a reload keeps counts that are in no configuration; a reload leaves
+    // apps stopped.
+    let held = previous.map(|_| held::stopped(&held::read(disk, &options.places)));
+    let basis = Basis { previous, generation, uuid, held: held.unwrap_or_default() };
     let plan = planned(options, disk, (&module, plugins.clone()), basis);
     Ok(Looked { module, plugins, plan })
 }

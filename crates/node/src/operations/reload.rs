@@ -8,7 +8,7 @@ use super::running::Running;
 use super::switch::serve;
 
 /// Reads the configuration and the plugins, and lets what has changed serve. Counts of workers
-/// that are in no configuration end.
+/// that are in no configuration end; a stopped app stays stopped.
 pub async fn reload<N: Node>(node: &N, op: &Running) -> Result<Done, Diagnostic> {
     let turn = op.unless_cancelled(node.turn()).await?;
     op.commit()?;

@@ -61,3 +61,19 @@ fn what_an_earlier_version_held_is_read() {
     let old: Held = serde_json::from_str(r#"{"count":3,"of":5}"#).unwrap();
     assert_eq!(old, Held { count: Some(3), of: Some(5), ..Held::default() });
 }
+
+#[test]
+fn a_stopped_app_stays_stopped_whatever_its_configuration_becomes() {
+    let module = module("");
+    let main = WatcherName::app("a", "main");
+    let before = Plan::new(inputs(&module, vec![plugin("a", WEB)]));
+    let options = HeldOptions { max_age_s: Some(7), ..HeldOptions::default() };
+    let held = Held { count: Some(0), options, of: Some(before.counts[&main].of) };
+    let other = plugin("a", &WEB.replace("numprocesses=2", "numprocesses=3"));
+    let held = BTreeMap::from([(main.clone(), held)]);
+    let after = Plan::new(Inputs { held, ..inputs(&module, vec![other]) });
+    let count = &after.counts[&main];
+    assert_eq!((count.wanted, count.configured, count.is_stopped()), (0, 3, true));
+    assert_eq!(count.options, HeldOptions::default(), "options end with the configuration");
+    assert_eq!(count.to_hold().unwrap().of, Some(count.of), "it is held on");
+}

@@ -1,5 +1,6 @@
 //! Names of plugins and apps on the command line.
 
+use mfserv_core::names::WatcherName;
 use mfserv_core::{Diagnostic, Kind};
 
 /// True for the path of a directory, in place of a name.
@@ -12,6 +13,11 @@ pub fn parts(name: &str) -> (&str, Option<&str>) {
     let kinds = ["app.", "extra."].iter().find_map(|kind| name.strip_prefix(kind));
     let name = kinds.filter(|rest| rest.contains('.')).unwrap_or(name);
     name.split_once('.').map_or((name, None), |(plugin, app)| (plugin, Some(app)))
+}
+
+/// How a watcher is typed on a command line: `foo.main`, `extra.foo.job`.
+pub fn typed(name: &WatcherName) -> &str {
+    name.as_str().strip_prefix("app.").unwrap_or(name.as_str())
 }
 
 /// The error of an app that a plugin does not have.

@@ -92,8 +92,11 @@ async fn a_held_count_ends_with_a_change_of_its_app_and_with_a_start_of_the_node
     daemon.reload().await.unwrap();
     house.plugin_with("hello", "numprocesses = 1\ndebug = 1\n");
     daemon.reload().await.unwrap();
-    assert_eq!(ready(), 1, "what was stopped runs again with a new configuration");
-    daemon.node.hold_count(&app, Some(4)).unwrap();
+    assert_eq!(ready(), 0, "what was stopped stays so with a new configuration, and when reloaded");
+    daemon.node.hold_count(&app, None).unwrap();
+    daemon.reload().await.unwrap();
+    assert_eq!(ready(), 1, "it was started");
+    daemon.node.hold_count(&app, Some(0)).unwrap();
     daemon.reload().await.unwrap();
     daemon.stop().await;
     daemon.dies().await;
