@@ -31,7 +31,7 @@ use crate::progress::{Cancel, Progress};
 pub use clean::{clean, clean_packages};
 pub use command::{CommandReport, command};
 pub use frozen::{Frozen, frozen_requirements};
-pub use node::{NodeProject, tool as node_tool};
+pub use node::{NodeProject, node_version, refuse_member, tool as node_tool};
 pub(crate) use python::environment_from_wheels;
 pub use python::{WHEELS_MARK, check_wheels};
 

@@ -228,6 +228,9 @@ pub fn build_node(
             .map_err(|e| disk::failed("read", &place.join(CODE), e))?,
     };
     let project = build::NodeProject::open(&dir, options, progress)?;
+    if wanted.purpose == Purpose::Deploy {
+        project.bring_back()?;
+    }
     if wanted.purpose == Purpose::Deploy || !code::has_modules(&dir) {
         project.packages(progress)?;
     }

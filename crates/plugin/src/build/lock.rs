@@ -61,6 +61,26 @@ struct Translated {
     error: Option<String>,
 }
 
+/// Why a lock cannot be used.
+fn refusal(file: &Path, because: String, toolbox: &Toolbox<'_>) -> Diagnostic {
+    // Of an existing app it is a link to the file that people edit.
+    let edited = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let is_version = because.contains("requires Python");
+    let problem = Diagnostic::error("the Python packages of the plugin can't be built")
+        .kind(Kind::BadConfiguration)
+        .because(because)
+        .at(Location::new(edited.to_string_lossy(), 0));
+    if is_version {
+        return problem
+            .because(format!("it would run with Python {}", toolbox.interpreter.version))
+            .help(
+                "install such a Python and name it in .python-version of an app, or in _python of \
+                 a plugin's [general]; or change what is required",
+            );
+    }
+    problem.help("make the lock again with its tool, or write a requirements-to-freeze.txt")
+}
+
 /// The text of requirements3.txt of a lock, made again when the lock, the project or the
 /// interpreter has changed. The indexes that the lock names become options of `loose`.
 pub(super) fn freeze(
@@ -76,13 +96,7 @@ pub(super) fn freeze(
     let text = read_bounded(file, LARGEST).map_err(|e| disk::failed("read", file, e))?;
     let beside = read_bounded(&project, LARGEST).unwrap_or_default();
     let translated = toolbox.translate(SCRIPT, file, &project, progress)?;
-    let refused = |because: String| {
-        Diagnostic::error("the Python packages of the plugin can't be built")
-            .kind(Kind::BadConfiguration)
-            .because(because)
-            .at(Location::new(file.to_string_lossy(), 0))
-            .help("make the lock again with its tool, or write a requirements-to-freeze.txt")
-    };
+    let refused = |because: String| refusal(file, because, toolbox);
     let translated: Translated =
         serde_json::from_str(&translated).map_err(|e| refused(e.to_string()))?;
     if let Some(error) = translated.error {

@@ -1,9 +1,11 @@
 //! The Node part of a build: `package.json` → a lock → `node_modules`. The tool is npm, unless the
 //! lock is one of pnpm or Yarn.
 
+mod kept;
 mod managers;
 mod other;
 mod project;
+mod workspace;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,7 @@ use crate::python::{clean, on_path, with_compiler_help};
 use mfserv_platform::disk;
 
 pub use project::NodeProject;
+pub use workspace::refuse_member;
 
 /// What npm's packages are made of, in the plugin's directory.
 const INPUTS: [&str; 4] = ["package.json", "package-lock.json", "npm-shrinkwrap.json", ".npmrc"];
@@ -62,7 +65,7 @@ pub(super) fn build(
     let npm = Npm::find(options)?;
     let whole = read(&package).and_then(|text| parse(&package, &text))?;
     let lock = dir.join(lock_name(dir));
-    let locked = !is_older(&lock, &package);
+    let locked = !is_older(&lock, &package) || agrees(&whole, &lock);
     if locked && Mark::read(dir) == Some(npm.mark(dir)?) {
         return Ok(Some(npm.part(true, &lock)));
     }
@@ -92,13 +95,30 @@ fn lock_name(dir: &Path) -> &'static str {
     }
 }
 
+/// The lock is of this list, as npm sees it. By their times alone it would be older in every
+/// checkout of git, which writes it first.
+fn agrees(package: &serde_json::Value, lock: &Path) -> bool {
+    let lock = read(lock).ok().and_then(|text| serde_json::from_str(&text).ok());
+    let lock: serde_json::Value = lock.unwrap_or_default();
+    let Some(root) = lock.pointer("/packages/") else { return false };
+    let list = |of: &serde_json::Value, key: &str| {
+        of.get(key).filter(|all| all.as_object().is_none_or(|all| !all.is_empty())).cloned()
+    };
+    let lists = ["dependencies", "devDependencies", "optionalDependencies", "peerDependencies"];
+    let keys = lists.into_iter().chain(["workspaces"]);
+    // The lock does not repeat those.
+    list(package, "overrides").is_none()
+        && keys.into_iter().all(|key| list(package, key) == list(root, key))
+}
+
 fn missing(name: &str) -> Diagnostic {
     Diagnostic::error(format!("{name} is not there"))
         .because("the plugin has a package.json, which needs node and npm")
         .help("apt-get install nodejs npm")
 }
 
-fn node_version(options: &BuildOptions) -> Result<String, Diagnostic> {
+/// The version of the node on PATH: `v20.1.0`.
+pub fn node_version(options: &BuildOptions) -> Result<String, Diagnostic> {
     let node = on_path("node").ok_or_else(|| missing("node"))?;
     let mut command = clean(&node);
     command.arg("--version");
@@ -232,7 +252,18 @@ impl<'a> Npm<'a> {
         let mut command: Command = clean(&self.npm);
         command.args(arguments).args(["--no-audit", "--no-fund", "--no-progress"]).current_dir(dir);
         let run = Run { what, limit: self.options.limit, cancel: &self.options.cancel };
-        run.run(command, progress).map(drop).map_err(with_compiler_help)
+        run.run(command, progress).map(drop).map_err(|problem| {
+            let problem = with_compiler_help(problem);
+            let is_script =
+                problem.because.iter().any(|text| text.contains("npm error command sh"));
+            if problem.help.is_some() || !is_script {
+                return problem;
+            }
+            problem.help(format!(
+                "a script of package.json, or of one of the packages, has failed: its output is \
+                 above; `{what}` shows it again in the directory of package.json"
+            ))
+        })
     }
 }
 
@@ -274,5 +305,34 @@ fn is_tied_to_its_place(package: &serde_json::Value) -> bool {
             version.starts_with("file:") || version.starts_with("link:") || version.starts_with('.')
         })
     };
-    workspaces || ["dependencies", "devDependencies", "optionalDependencies"].into_iter().any(local)
+    // Scripts of its own read files beside it (`node setup.js`, `patch-package`).
+    let scripts = ["preinstall", "install", "postinstall", "prepare"];
+    let has_scripts =
+        scripts.iter().any(|name| package.pointer(&format!("/scripts/{name}")).is_some());
+    workspaces
+        || has_scripts
+        || ["dependencies", "devDependencies", "optionalDependencies"].into_iter().any(local)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_of_the_list_that_it_repeats_whichever_file_is_older() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = folder.path().join("package-lock.json");
+        let text = r#"{"packages": {"": {"name": "a", "dependencies": {"x": "^1"}}}}"#;
+        fs::write(&lock, text).unwrap();
+        for (package, expected) in [
+            (r#"{"dependencies": {"x": "^1"}, "devDependencies": {}}"#, true),
+            (r#"{"dependencies": {"x": "^2"}}"#, false),
+            (r#"{"dependencies": {"x": "^1"}, "devDependencies": {"y": "1"}}"#, false),
+            (r#"{"dependencies": {"x": "^1"}, "overrides": {"z": "1"}}"#, false),
+        ] {
+            let package = serde_json::from_str(package).unwrap();
+            assert_eq!(agrees(&package, &lock), expected, "{package}");
+        }
+        assert!(!agrees(&serde_json::json!({}), &folder.path().join("none")));
+    }
 }

@@ -30,6 +30,7 @@ pub(super) fn copy(wanted: &Wanted<'_>, place: &Path) -> Result<Copied, Diagnost
         let (old, new) = (place.join("node_modules"), stage.join("node_modules"));
         if old.is_dir() && stage.join("package.json").is_file() {
             fs::rename(&old, &new).map_err(|e| disk::failed("move", &old, e))?;
+            keep_lock(place, &stage)?;
         }
         disk::swap_in(&stage, place)?;
         Ok(copied)
@@ -38,6 +39,20 @@ pub(super) fn copy(wanted: &Wanted<'_>, place: &Path) -> Result<Copied, Diagnost
         let _ = disk::remove(&stage);
     }
     result
+}
+
+/// The lock that npm has made of an app without one, as long as its list is the same: each
+/// deployment would look for newer packages.
+fn keep_lock(place: &Path, stage: &Path) -> Result<(), Diagnostic> {
+    let locks = ["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock"];
+    let old = place.join(locks[0]);
+    let list = |dir: &Path| fs::read(dir.join("package.json")).ok();
+    if locks.iter().any(|lock| stage.join(lock).exists()) || list(place) != list(stage) {
+        return Ok(());
+    }
+    let Ok(text) = fs::read(&old) else { return Ok(()) };
+    // Written anew: it is newer than the copy of its list.
+    disk::write(&stage.join(locks[0]), &text)
 }
 
 fn copy_tree(wanted: &Wanted<'_>, stage: &Path) -> Result<Copied, Diagnostic> {

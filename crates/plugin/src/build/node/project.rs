@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::super::BuildOptions;
 use super::managers::{Manager, Tool};
-use super::{MARK, Npm, build, other, parse, read};
+use super::{MARK, Npm, build, kept, other, parse, read};
 use crate::child::Run;
 use crate::progress::Progress;
 use mfserv_platform::disk;
@@ -56,7 +56,12 @@ impl<'a> NodeProject<'a> {
         self.run(&format!("{name} run {script}"), command, progress)
     }
 
-    /// Removes the packages that only building needs. The next build installs them again.
+    /// All packages are there again that a deployment has left out.
+    pub fn bring_back(&self) -> Result<(), Diagnostic> {
+        kept::bring_back(self.dir)
+    }
+
+    /// Removes the packages that only building needs; they are kept for the next build.
     pub fn leave_production(&self, progress: &mut dyn Progress) -> Result<(), Diagnostic> {
         let package = self.dir.join("package.json");
         let whole = read(&package).and_then(|text| parse(&package, &text))?;
@@ -90,6 +95,7 @@ impl<'a> NodeProject<'a> {
             ])?,
             Some(tool) => tool.leave_production(self.dir),
         };
+        kept::keep(self.dir)?;
         // Also where it fails halfway, nobody takes what is there for whole.
         disk::remove(&self.dir.join("node_modules").join(MARK))?;
         self.run("removing the packages for development", command, progress)?;
