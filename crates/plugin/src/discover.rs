@@ -10,6 +10,7 @@ mod procfile;
 mod program;
 mod python;
 mod sites;
+pub mod versions;
 
 pub use listing::Listing;
 use mfserv_core::{Diagnostic, Kind};
@@ -108,6 +109,8 @@ pub struct Finding {
     pub release: Vec<String>,
     /// The list of its Python packages, if it is Python.
     pub python: Option<PythonPackages>,
+    /// The interpreter that it asks for, if this machine has it: `python3.12`.
+    pub interpreter: Option<String>,
     /// It has a `package.json` with packages or a build.
     pub has_node: bool,
     /// The `build` script of its `package.json`, if it has one.
@@ -130,6 +133,7 @@ impl Finding {
             programs: Vec::new(),
             release: Vec::new(),
             python: None,
+            interpreter: None,
             has_node: false,
             build: None,
             persistent: Vec::new(),
@@ -250,13 +254,15 @@ fn with_choices<'a>(
 
 fn nothing(dir: &std::path::Path) -> Diagnostic {
     let looked_for: Vec<&str> = RULES.iter().map(|rule| rule.about).collect();
-    Diagnostic::error(format!("nothing in {} can be served", dir.display()))
-        .kind(Kind::BadConfiguration)
-        .because(format!("it is no plugin, and has none of: {}", looked_for.join("; ")))
-        .help(
-            "write a Procfile with the line `web: COMMAND`, whose server listens on $PORT; or \
+    let problem = Diagnostic::error(format!("nothing in {} can be served", dir.display()))
+        .kind(Kind::BadConfiguration);
+    if let Some(problem) = node::why_nothing(dir, &problem) {
+        return problem;
+    }
+    problem.because(format!("it is no plugin, and has none of: {}", looked_for.join("; "))).help(
+        "write a Procfile with the line `web: COMMAND`, whose server listens on $PORT; or \
              `mfserv new NAME` makes a plugin from a template",
-        )
+    )
 }
 
 #[cfg(test)]

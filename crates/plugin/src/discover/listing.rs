@@ -113,13 +113,17 @@ impl Listing {
     }
 }
 
+/// Files that are read at the top, whatever their ending.
+const NAMES: [&str; 6] =
+    ["Procfile", "package.json", "index.html", ".python-version", ".nvmrc", ".node-version"];
+
 fn is_read(path: &str, is_executable: bool) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let top = !path.contains('/');
     name.ends_with(".py")
         || top
             && (is_executable
-                || ["Procfile", "package.json", "index.html"].contains(&name)
+                || NAMES.contains(&name)
                 || [".txt", ".toml", ".lock", ".js", ".mjs", ".cjs", ".ts"]
                     .iter()
                     .any(|end| name.ends_with(end)))

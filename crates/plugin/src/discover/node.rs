@@ -1,5 +1,10 @@
 //! `package.json`: a server that `start` runs, a build.
 
+use std::path::Path;
+
+use mfserv_core::Diagnostic;
+use mfserv_core::diagnostic::Location;
+
 use super::procfile::short;
 use super::{Evidence, Finding, Listing, SERVER, Web};
 
@@ -55,6 +60,39 @@ impl Package {
         let develops = |tool: &&str| first.starts_with(*tool);
         (!DEVELOPMENT.iter().any(develops)).then_some(start)
     }
+}
+
+/// Why a directory with a `package.json` has no server; `None` if it has no such file.
+pub(super) fn why_nothing(dir: &Path, problem: &Diagnostic) -> Option<Diagnostic> {
+    let file = dir.join(FILE);
+    let text = std::fs::read_to_string(&file).ok()?;
+    let at = |line: usize| {
+        let line = u32::try_from(line).unwrap_or(0);
+        Location::new(file.display().to_string(), line)
+    };
+    let value: serde_json::Value = match serde_json::from_str(&text) {
+        Ok(value) => value,
+        Err(error) => {
+            let problem =
+                problem.clone().because(format!("package.json is not valid JSON: {error}"));
+            return Some(problem.at(at(error.line())));
+        }
+    };
+    let scripts = value["scripts"].as_object();
+    let names: Vec<&str> = scripts.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    let there = if names.is_empty() { "no scripts".into() } else { names.join(", ") };
+    let line = (1..).zip(text.lines()).find(|(_, line)| line.contains("\"scripts\""));
+    let problem = problem
+        .clone()
+        .because(format!(
+            "package.json has no script `start` (it has {there}), and there is no server.js"
+        ))
+        .at(at(line.map_or(0, |(number, _)| number)))
+        .help(
+            "add `\"start\": \"node FILE.js\"` to its scripts, whose server listens on \
+             process.env.PORT; or write a Procfile with the line `web: COMMAND`",
+        );
+    Some(problem)
 }
 
 /// The line of `package.json` that has a script.

@@ -139,6 +139,9 @@ fn config(files: &Files<'_>) -> String {
         finding.title,
         u8::from(finding.python.is_some()),
     );
+    if let Some(interpreter) = &finding.interpreter {
+        text += &format!("_python={interpreter}\n");
+    }
     if !finding.persistent.is_empty() {
         let paths: Vec<String> = finding.persistent.iter().map(|path| files.below(path)).collect();
         text += "# Data that outlives a release: it is kept in var/data.\n";

@@ -7,8 +7,8 @@ use clap::Args;
 use mfserv_core::names::check_plugin_name;
 use mfserv_core::route::Route;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_plugin::build::BuildOptions;
-use mfserv_plugin::discover::{self, Finding, Listing, Web};
+use mfserv_plugin::build::{self, BuildOptions};
+use mfserv_plugin::discover::{self, Finding, Listing, Web, versions};
 use mfserv_plugin::generate::{self, Purpose, Wanted};
 use mfserv_plugin::sources::Sources;
 use mfserv_plugin::{Cancel, Home, Progress};
@@ -41,6 +41,8 @@ pub struct App {
     pub name: String,
     /// It is built again at each edit.
     pub builds_at_edits: bool,
+    /// The versions that it asks for and does not get.
+    unfulfilled: Vec<Diagnostic>,
 }
 
 impl App {
@@ -63,9 +65,19 @@ impl App {
             (None, best @ [_, _, ..]) if can_ask() => Some(ask(best)?),
             (kind, _) => kind.clone(),
         };
-        let finding = discover::choose(&readings, asked.as_deref(), &dir)?;
+        let mut finding = discover::choose(&readings, asked.as_deref(), &dir)?;
+        let mut unfulfilled = Vec::new();
         if finding.python.is_some() {
             discover::other_lists(&listing)?;
+            match versions::python(&listing) {
+                Ok(interpreter) => finding.interpreter = interpreter,
+                Err(problem) => unfulfilled.push(problem),
+            }
+        }
+        if listing.has("package.json") {
+            build::refuse_member(&dir)?;
+            let version = build::node_version(&BuildOptions::new(Home::new(&dir)));
+            unfulfilled.extend(version.ok().and_then(|it| versions::node(&listing, it.trim())));
         }
         let name = match &args.name {
             Some(name) => check_plugin_name(name).map(|()| name.clone()).map_err(|because| {
@@ -75,7 +87,7 @@ impl App {
             })?,
             None => generate::name_of(&dir)?,
         };
-        Ok(Some(App { dir, finding, name, builds_at_edits: false }))
+        Ok(Some(App { dir, finding, name, builds_at_edits: false, unfulfilled }))
     }
 
     /// What was found and why.
@@ -94,6 +106,7 @@ impl App {
         steps: &mut dyn Progress,
     ) -> Result<PathBuf, Diagnostic> {
         let home = Home::new(places.home());
+        self.unfulfilled.iter().for_each(|one| steps.notice(one.clone()));
         let holder = root_holder(places, &self.name)?;
         if let Some(holder) = holder.as_ref().filter(|_| !take_route && !self.is_site()) {
             steps.notice(
