@@ -15,7 +15,7 @@ use std::time::Duration;
 use mfserv_core::keys::LOG_JSON_FILE;
 use mfserv_core::log_outputs;
 use mfserv_core::names::WatcherName;
-use mfserv_core::plan::{Loaded, OWN_PROGRAMS, split_command};
+use mfserv_core::plan::{Listen, Loaded, OWN_PROGRAMS, split_command};
 use mfserv_core::plugin_spec::CommandSpec;
 use mfserv_core::status::Status;
 use mfserv_core::telemetry::TelemetrySettings;
@@ -206,19 +206,26 @@ fn ports(places: &Places, module: &Module) -> Vec<Diagnostic> {
     let config = &module.resolution.config;
     let plain = config.listen_addresses().into_iter().map(|address| ("port", address));
     let tls = config.tls_addresses().into_iter().map(|address| ("https_port", address));
+    let plan = status.as_ref().and_then(|_| daemon::plan_in_force(places));
+    let listeners = plan.map(|plan| plan.listeners).unwrap_or_default();
     let of_front =
-        plain.chain(tls).filter_map(|(key, address)| port_of_front(status.as_ref(), key, address));
+        plain.chain(tls).filter_map(|(key, address)| port_of_front(&listeners, key, address));
     of_front.chain(of_telemetry).collect()
 }
 
-/// Why the front could not listen on the port of this key.
-fn port_of_front(status: Option<&Status>, key: &str, address: SocketAddr) -> Option<Diagnostic> {
-    let end = format!(":{}", address.port());
-    let mut own = status.into_iter().flat_map(|status| [&status.address, &status.tls_address]);
-    if own.any(|url| url.as_ref().is_some_and(|url| url.ends_with(&end))) {
+/// Why the front could not listen on the port of this key; `listeners` are those of the node that
+/// runs.
+fn port_of_front(listeners: &[Listen], key: &str, address: SocketAddr) -> Option<Diagnostic> {
+    let numeric = |own: &Listen| own.address.replace("localhost:", "127.0.0.1:");
+    if listeners.iter().any(|own| numeric(own) == address.to_string()) {
         return None;
     }
     let error = TcpListener::bind(address).err()?;
+    let end = format!(":{}", address.port());
+    if let Some(own) = listeners.iter().find(|own| own.address.ends_with(&end)) {
+        let what = format!("the front listens on {}, and is to listen on {address}", own.address);
+        return Some(port_holder::other_address(Diagnostic::warning(what), address.port()));
+    }
     let help = match error.kind() {
         ErrorKind::AddrInUse => {
             format!("choose another port ([nginx] {key}), or stop the other program")

@@ -15,6 +15,9 @@ pub fn refused(address: &str, said: &str) -> Diagnostic {
     let problem = Diagnostic::error(what).kind(Kind::Refused).because(why);
     let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     match port {
+        Some(port) if said.contains(IN_USE) && is_held_by(Protocol::Tcp, port, &[keeper()]) => {
+            other_address(problem, port)
+        }
         Some(port) if said.contains(IN_USE) => {
             let who = holder(Protocol::Tcp, port).unwrap_or_else(|| "a process that is not visible here".into());
             problem
@@ -29,6 +32,19 @@ pub fn refused(address: &str, said: &str) -> Diagnostic {
             )),
         _ => problem.help("choose an address of this machine ([nginx] port and the other keys)"),
     }
+}
+
+/// The process that the daemon is a child of, and that has its listeners.
+fn keeper() -> u32 {
+    rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs())
+}
+
+/// Says that the node itself has the port, at another address: the address of a port that is
+/// listened on cannot be changed under load.
+pub fn other_address(problem: Diagnostic, port: u16) -> Diagnostic {
+    problem
+        .because(format!("this node listens on port {port} at another address, and goes on there"))
+        .help("`mfserv stop`, then `mfserv start` takes the new address; or choose another port, which a reload takes")
 }
 
 /// What a port is of.

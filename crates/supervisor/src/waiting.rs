@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mfserv_core::event::EndReason;
 use mfserv_core::names::WatcherName;
 use mfserv_core::status::{LastEnd, WatcherState};
 use mfserv_core::{Diagnostic, Kind, python_modules};
@@ -12,6 +13,10 @@ use tokio::time::Instant;
 
 use crate::watcher::Watcher;
 
+/// What a probe says of a worker that listens elsewhere or nowhere.
+const NO_PORT: &str = "not listening on its port";
+const LISTEN: &str = "have the app listen on the port that the variable PORT names (or write {port} \
+                      into its command); ";
 /// A wait for [`Until::Settled`] ends after this many failed starts of a watcher.
 const FAILED_STARTS: u64 = 2;
 
@@ -74,6 +79,8 @@ pub struct Late {
     pub progress: Progress,
     /// Its state.
     pub state: WatcherState,
+    /// What was seen last of a worker that has not come so far; empty if nothing was.
+    pub saw: String,
 }
 
 /// A caller that waits.
@@ -140,6 +147,7 @@ impl Wait {
             watcher: watcher.name().clone(),
             progress: watcher.progress(until),
             state: watcher.state(),
+            saw: watcher.seen_of_starting(),
         });
         Unmet::TimedOut { until, after: self.asked.at_most, late: late.collect() }
     }
@@ -195,14 +203,18 @@ impl From<Unmet> for Diagnostic {
             Unmet::TimedOut { until, after, late } => {
                 let what = format!("timed out after {} s", after.as_secs_f64());
                 let problem = Diagnostic::error(what).kind(Kind::Timeout);
-                let late = late.iter().map(|late| late.describe(until));
-                late.fold(problem, Diagnostic::because).help(match until {
+                let reasons = late.iter().map(|late| late.describe(until));
+                let problem = reasons.fold(problem, Diagnostic::because);
+                let port = late.iter().any(|late| late.saw.contains(NO_PORT));
+                let listen = if port { LISTEN } else { "" };
+                let look = match until {
                     Until::Prepared => {
                         "what served before goes on serving; `mfserv logs` shows the output of \
                          the new workers"
                     }
                     _ => "`mfserv status` shows the present state; `mfserv logs` shows the output",
-                })
+                };
+                problem.help(format!("{listen}{look}"))
             }
             Unmet::Ended => Diagnostic::error("the supervisor has ended"),
         }
@@ -212,10 +224,11 @@ impl From<Unmet> for Diagnostic {
 impl Late {
     fn describe(&self, until: Until) -> String {
         let (name, Progress { done, wanted }) = (&self.watcher, self.progress);
+        let saw = if self.saw.is_empty() { String::new() } else { format!(": {}", self.saw) };
         match until {
-            Until::Prepared => format!("{name}: {done} of {wanted} new workers are ready"),
+            Until::Prepared => format!("{name}: {done} of {wanted} new workers are ready{saw}"),
             Until::Gone => format!("{name}: {} workers still live", wanted - done),
-            _ => format!("{name}: {done} of {wanted} ready, {}", self.state),
+            _ => format!("{name}: {done} of {wanted} ready, {}{saw}", self.state),
         }
     }
 }
@@ -233,8 +246,18 @@ fn does_not_start(watcher: &WatcherName, end: Option<&LastEnd>) -> Diagnostic {
         let line = python_modules::requirement(module);
         format!("add `{line}` to the requirements of the plugin, and build it again; ")
     });
+    let mend = end.map_or("", |end| match end.why {
+        EndReason::Exited { code: 0 } => {
+            "a server goes on running: its command has ended by itself, without an error; "
+        }
+        EndReason::Exited { code: 127 } => {
+            "127 is a program that is not there: install it, or mend the command; "
+        }
+        EndReason::Exited { code: 126 } => "126 is a program that may not be run (chmod +x); ",
+        _ => "",
+    });
     problem.help(format!(
-        "{declare}`mfserv logs {}` shows the rest; what served before goes on serving",
+        "{declare}{mend}`mfserv logs {}` shows the rest; what served before goes on serving",
         watcher.plugin().unwrap_or(watcher.as_str())
     ))
 }

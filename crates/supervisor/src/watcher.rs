@@ -23,6 +23,7 @@ use mfserv_core::names::{WatcherName, WorkerId};
 use mfserv_core::status::{LastEnd, WatcherState, WatcherStatus};
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::worker::{Input, Phase, Want};
+use mfserv_platform::sync::lock;
 use tokio::time::Instant;
 
 use crate::context::Context;
@@ -270,6 +271,13 @@ impl Watcher {
         let slots: BTreeSet<u32> =
             self.workers.values().filter(|w| w.is_ready()).map(|w| w.id.slot).collect();
         slots.len() as u32
+    }
+
+    /// What the probe of a worker that has not become ready saw last; empty if there is none.
+    pub fn seen_of_starting(&self) -> String {
+        let starting = self.workers.values().filter(|worker| worker.phase() == Phase::Starting);
+        let mut seen = starting.map(|worker| lock(&worker.saw).text.clone());
+        seen.find(|text| !text.is_empty()).unwrap_or_default()
     }
 
     /// Its state, in one word.
