@@ -65,6 +65,16 @@ pub enum Target {
     },
 }
 
+impl Target {
+    /// The directory whose files it serves.
+    pub fn dir(self) -> Option<PathBuf> {
+        match self {
+            Target::Static { root } | Target::Site { root, .. } => Some(root),
+            Target::Upstream { .. } | Target::Fixed { .. } => None,
+        }
+    }
+}
+
 /// One rule: requests below `prefix` go to `target`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {

@@ -5,6 +5,7 @@ mod builds;
 mod command;
 mod edits;
 mod files;
+mod killed;
 mod link;
 mod live;
 mod terminal;

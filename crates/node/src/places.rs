@@ -9,6 +9,9 @@ const OPEN_DIRS: [&str; 5] = ["config", "config/plugins", "log", "tmp", "tmp/con
 /// Those that are private.
 const PRIVATE_DIRS: [&str; 5] = ["var", "var/run", "var/plugins", "var/releases", "var/jobs"];
 
+/// The longest path of a runtime home, bytes: the sockets in it have addresses of 107.
+pub const LONGEST_HOME: usize = 75;
+
 /// The paths of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
@@ -32,11 +35,13 @@ impl Places {
         // /proc and other programs show the target of a link.
         let home = home.canonicalize().unwrap_or(home);
         // var/run/control.sock must fit into a socket address.
-        if home.as_os_str().len() > 75 {
+        if home.as_os_str().len() > LONGEST_HOME {
             return Err(Diagnostic::error("the runtime home's path is too long for unix sockets")
                 .kind(Kind::Usage)
                 .because(format!("{} has {} bytes", home.display(), home.as_os_str().len()))
-                .help("choose a home whose path has at most 75 bytes (`--home`)"));
+                .help(format!(
+                    "choose a home whose path has at most {LONGEST_HOME} bytes (`--home`)"
+                )));
         }
         Ok(Places { home })
     }

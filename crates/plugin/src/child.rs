@@ -12,6 +12,7 @@ use mfserv_core::diagnostic::shown;
 use mfserv_core::{Diagnostic, Kind};
 use rustix::process::{Pid, Signal, kill_process_group, setpriority_process};
 
+use crate::guard::Guard;
 use crate::progress::{Cancel, Progress};
 use crate::run_mark::RunMark;
 
@@ -112,6 +113,8 @@ impl Run<'_> {
         if self.limit > QUICK {
             lower(&child);
         }
+        // Without it a build would go on that nobody follows; it is ended by the next one then.
+        let guard = (self.limit > QUICK).then(|| Guard::of_group(child.id()).ok());
         let mut captured = Captured::default();
         let result = self.wait(&mut child, &mut captured, progress);
         match &result {
@@ -119,6 +122,7 @@ impl Run<'_> {
             Ok(_) => drop(signal(&child, Signal::KILL)),
             Err(_) => kill(&mut child),
         }
+        drop(guard);
         mark.iter().for_each(RunMark::end);
         match result {
             Ok(status) if status.success() => Ok(captured),

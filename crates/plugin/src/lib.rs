@@ -16,6 +16,7 @@ pub mod dotenv;
 pub mod environment;
 pub mod fragments;
 pub mod generate;
+pub mod guard;
 pub mod home;
 pub mod imports;
 pub mod label;

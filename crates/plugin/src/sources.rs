@@ -80,6 +80,8 @@ pub struct Sources {
     dir: PathBuf,
     /// What a build makes, below it.
     made_here: Vec<String>,
+    /// All files are: those that git ignores, and what a build has made.
+    all: bool,
     leftovers: Arc<Leftovers>,
     seen: BTreeMap<PathBuf, Seen>,
     /// Files that the last build has written, surely: they came into being during it, or had the
@@ -104,6 +106,7 @@ impl Sources {
         let mut sources = Sources {
             dir: dir.to_owned(),
             made_here,
+            all: false,
             leftovers: Arc::new(Leftovers::new()),
             seen: BTreeMap::new(),
             made: BTreeSet::new(),
@@ -124,6 +127,13 @@ impl Sources {
         };
         let all: Vec<String> = self.seen.iter().map(line).collect();
         disk::fingerprint(all.iter().map(|line| ("source", line.as_bytes())))
+    }
+
+    /// All files of a directory that is served as it is, also where a build has made them.
+    pub fn served(dir: &Path) -> Self {
+        let mut sources = Sources { all: true, ..Sources::of(dir, None) };
+        sources.seen = sources.scan();
+        sources
     }
 
     /// The files that have changed, come or gone since the last look, below the directory. Nothing
@@ -190,15 +200,21 @@ impl Sources {
 
     fn scan(&self) -> BTreeMap<PathBuf, Seen> {
         let (dir, made) = (self.dir.clone(), self.made_here.clone());
-        let leftovers = self.leftovers.clone();
+        let (leftovers, all) = (self.leftovers.clone(), self.all);
         let walk = WalkBuilder::new(&self.dir)
             .standard_filters(false)
-            .git_ignore(true)
+            .git_ignore(!self.all)
             .require_git(false)
             .filter_entry(move |entry| {
                 let is_dir = entry.file_type().is_some_and(|kind| kind.is_dir());
                 let below = entry.path().strip_prefix(&dir).ok().and_then(Path::to_str);
-                below.is_some_and(|it| is_source(&dir, it, is_dir, &made, &leftovers))
+                below.is_some_and(|it| {
+                    let name = it.rsplit('/').next().unwrap_or(it);
+                    match all {
+                        true => !name.starts_with('.') && name != "node_modules",
+                        false => is_source(&dir, it, is_dir, &made, &leftovers),
+                    }
+                })
             })
             .build();
         let files = walk.flatten().map(ignore::DirEntry::into_path);
@@ -257,6 +273,19 @@ mod tests {
         let path = dir.join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn what_is_served_as_it_is_counts_also_where_git_ignores_it_and_builds_make_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().canonicalize().unwrap().join("dist");
+        write(folder.path(), ".gitignore", "dist\n");
+        write(&dir, "index.html", "one");
+        let (mut sources, mut served) = (Sources::of(folder.path(), None), Sources::served(&dir));
+        write(&dir, "index.html", "second");
+        write(&dir, "dist/app.js", "1");
+        assert_eq!(sources.changed(), Vec::<PathBuf>::new());
+        assert_eq!(served.changed(), [Path::new("dist/app.js"), Path::new("index.html")]);
     }
 
     #[test]

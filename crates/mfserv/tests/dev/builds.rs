@@ -128,7 +128,7 @@ if (process.env.WRITES) require("fs").appendFileSync("visits.txt", "started\n");
 require("http").createServer((_, answer) => answer.end("one")).listen(process.env.PORT);
 "#;
 
-fn slow(node: &mfserv_testkit::Node) -> std::path::PathBuf {
+pub(super) fn slow(node: &mfserv_testkit::Node) -> std::path::PathBuf {
     let dir = node.path("apps/slow");
     std::fs::create_dir_all(&dir).unwrap();
     let package = r#"{"name": "slow", "scripts": {"build": "node build.js", "start": "node dist/server.js"}}"#;

@@ -105,6 +105,8 @@ fn the_directory_of_a_deployed_plugin_is_served_beside_its_release_and_each_edit
     assert!(session.end().success());
     assert!(!session.text().contains("uninstall"), "{}", session.text());
     own.run(&["status"]).code(3);
+    let link = node.path("var/dev-node/var/plugins/shop");
+    assert!(!link.is_symlink(), "the next session does not start it");
     assert!(node.get("/shop").text().starts_with("first edition"));
     node.stop();
 }

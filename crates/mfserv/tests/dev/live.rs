@@ -165,3 +165,21 @@ fn a_websocket_passes_through_the_address_of_live_reload() {
     session.interrupt();
     node.stop();
 }
+
+#[test]
+fn a_page_that_git_ignores_is_loaded_again_when_somebody_builds_it_by_hand() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let dir = node.path("apps/site");
+    std::fs::create_dir_all(dir.join("dist")).unwrap();
+    std::fs::write(dir.join(".gitignore"), "dist\n").unwrap();
+    std::fs::write(dir.join("dist/index.html"), "<p>one").unwrap();
+    let (session, live) = started(&node, &dir);
+    let mut page = Page::open(live);
+    std::fs::write(dir.join("dist/index.html"), "<p>another").unwrap();
+    page.until("data: reload");
+    assert!(opened(live, "/site/").text().starts_with("<p>another"));
+    session.interrupt();
+    node.stop();
+}

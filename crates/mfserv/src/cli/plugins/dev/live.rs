@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -94,6 +94,8 @@ pub struct Live {
     /// `http://127.0.0.1:35729`.
     pub address: String,
     sources: Sources,
+    /// Files that the front serves as they are, also those that git ignores.
+    served: Vec<Sources>,
     looked: Instant,
     /// How long it is waited until they are looked at again.
     wait: Duration,
@@ -101,7 +103,8 @@ pub struct Live {
 
 impl Live {
     /// Serves what the node serves at its address (`http://HOST:PORT`), until this process ends.
-    pub fn start(node: &str, dir: &Path) -> Result<Live, Diagnostic> {
+    /// `served`: the directories of files that it serves.
+    pub fn start(node: &str, dir: &Path, served: &[PathBuf]) -> Result<Live, Diagnostic> {
         let failed = |e: std::io::Error| Diagnostic::error("no live reload").because(e);
         let Some(node) = node.strip_prefix("http://").map(str::to_owned) else {
             return Err(Diagnostic::error("no live reload")
@@ -118,7 +121,8 @@ impl Live {
         let waiting = browsers.clone();
         std::thread::spawn(move || runtime.block_on(serve(listener, node.into(), waiting)));
         let (sources, looked) = (Sources::of(dir, None), Instant::now());
-        Ok(Live { browsers, address, sources, looked, wait: OFTEN })
+        let served = served.iter().map(|dir| Sources::served(dir)).collect();
+        Ok(Live { browsers, address, sources, served, looked, wait: OFTEN })
     }
 
     /// Has all pages loaded again.
@@ -136,13 +140,14 @@ impl Live {
         }
         let begun = Instant::now();
         let changed = self.sources.changed();
+        let is_served = self.served.iter_mut().any(|served| !served.changed().is_empty());
         self.looked = Instant::now();
         self.wait = OFTEN.max(begun.elapsed() * SHARE);
         let is_shown = |file: &Path| {
             let ending = file.extension().and_then(|end| end.to_str());
             is_site || ending.is_some_and(|end| SHOWN.contains(&end))
         };
-        if changed.iter().any(|file| is_shown(file)) {
+        if is_served || changed.iter().any(|file| is_shown(file)) {
             self.reload();
         }
     }

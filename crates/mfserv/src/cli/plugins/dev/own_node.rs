@@ -5,9 +5,10 @@ use std::path::Path;
 
 use mfserv_core::Diagnostic;
 use mfserv_plugin::Home;
+use mfserv_plugin::generate;
 use mfserv_plugin::store::{self, Origin};
 
-use mfserv_node::places::Places;
+use mfserv_node::places::{LONGEST_HOME, Places};
 use mfserv_platform::disk;
 
 /// Its home, below the one of the node.
@@ -37,13 +38,51 @@ pub fn wanted(places: &Places, name: &str) -> Result<Option<OwnNode>, Diagnostic
         _ => link.display().to_string(),
     };
     let own = places.home().join(HOME);
+    sweep(&own)?;
     disk::create_dir(&own.join("var"))?;
     disk::create_dir(&home.base())?;
     let base = own.join("var/base");
     if std::fs::symlink_metadata(&base).is_err() {
         disk::relink(&base, &home.base())?;
     }
-    Ok(Some(OwnNode { places: Places::choose(Some(&own))?, installed }))
+    let chosen = Places::choose(Some(&own)).map_err(|problem| {
+        let longest = LONGEST_HOME - HOME.len() - 1;
+        Diagnostic::error(format!("{name} is deployed here, and its directory cannot be served"))
+            .kind(problem.kind)
+            .because(format!("it is served by a node of its own in {}", own.display()))
+            .because("that path is too long for unix sockets")
+            .help(format!(
+                "`--name OTHER` serves it by this node, under another name; or choose a home whose \
+                 path has at most {longest} bytes"
+            ))
+    })?;
+    Ok(Some(OwnNode { places: chosen, installed }))
+}
+
+/// Forgets the directories that are not there any more: their apps would be started with the node.
+fn sweep(own: &Path) -> Result<(), Diagnostic> {
+    let home = Home::new(own);
+    let links = std::fs::read_dir(own.join("var/plugins")).into_iter().flatten().flatten();
+    let gone = |link: &Path| link.is_symlink() && !link.exists();
+    links
+        .map(|link| link.path())
+        .filter(|link| gone(link))
+        .try_for_each(|link| disk::remove(&link))?;
+    for made in std::fs::read_dir(own.join("var/dev")).into_iter().flatten().flatten() {
+        let name = made.file_name().to_string_lossy().into_owned();
+        if generate::made_of(&made.path()).is_some_and(|source| !source.is_dir()) {
+            disk::remove(&home.link(&name))?;
+            disk::remove(&made.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends what a session has begun in a node of its own: the next one starts with its directory
+/// alone. What was built stays.
+pub fn unlink(places: &Places, name: &str) -> Result<(), Diagnostic> {
+    let link = Home::new(places.home()).link(name);
+    if link.is_symlink() { disk::remove(&link) } else { Ok(()) }
 }
 
 impl OwnNode {

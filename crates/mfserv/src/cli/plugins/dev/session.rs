@@ -2,6 +2,7 @@
 //! result of each edit, and builds the environment again when its sources change.
 
 mod environment;
+mod of_node;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use mfserv_plugin::build::BuildReport;
 use mfserv_plugin::{Cancel, Home, dotenv, generate, store};
 use mfserv_telemetry::Follower;
 
+use self::of_node::{served_dirs, stops_node};
 use super::super::is_running;
 use super::lines::{Lines, end_of, short};
 use super::live::Live;
@@ -109,6 +111,7 @@ impl<'a> DevSession<'a> {
 
     /// Follows until Ctrl-C. `started`: the node runs for this alone, and ends with it.
     pub fn run(mut self, started: bool) -> Result<Outcome, Diagnostic> {
+        let guard = started.then(|| stops_node(self.places));
         let ended = self.follow();
         if let Some(build) = self.build.take() {
             // Ctrl-C ends it too; it leaves nothing half done.
@@ -118,6 +121,7 @@ impl<'a> DevSession<'a> {
             rebuild.stop();
         }
         let stopped = if started { self.stop_node() } else { Ok(()) };
+        drop(guard);
         // It stays linked: a node that is started later follows it.
         let left = self.rebuild.take().map(|rebuild| rebuild.leave(self.places));
         stopped?;
@@ -126,6 +130,9 @@ impl<'a> DevSession<'a> {
         let name = &self.plugin;
         // In a node of its own nothing is in its way.
         let is_own = own_node::is_own(self.places);
+        if is_own && started {
+            own_node::unlink(self.places, name)?;
+        }
         if !is_own && store::current(&Home::new(self.places.home()), name).is_ok() {
             self.say(&format!(
                 "{name} stays linked: `mfserv dev` follows it again, `mfserv uninstall {name}` \
@@ -352,7 +359,8 @@ impl<'a> DevSession<'a> {
     /// An address whose pages are loaded again after edits; without it the session goes on.
     fn start_live_reload(&mut self, status: &Status) {
         let dir = generate::made_of(&self.dir).unwrap_or_else(|| self.dir.clone());
-        let Some(live) = self.complain(Live::start(&self.address, &dir)) else { return };
+        let served = served_dirs(self.places, &self.plugin);
+        let Some(live) = self.complain(Live::start(&self.address, &dir, &served)) else { return };
         let planned = status.plugins.iter().find(|plugin| plugin.name == self.plugin);
         let urls = planned.map(|plugin| plugin.urls(&live.address)).unwrap_or_default();
         urls.iter().for_each(|url| self.say(&format!("  {url} (live reload)")));

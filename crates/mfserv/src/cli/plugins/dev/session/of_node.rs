@@ -1,0 +1,24 @@
+//! What a session asks of its node: what it serves as it is, and its end.
+
+use std::path::PathBuf;
+
+use mfserv_node::daemon::plan_in_force;
+use mfserv_node::places::Places;
+use mfserv_plugin::guard::Guard;
+
+/// The directories whose files the front serves for a plugin.
+pub(super) fn served_dirs(places: &Places, plugin: &str) -> Vec<PathBuf> {
+    let routes = plan_in_force(places).map(|plan| plan.table.routes).unwrap_or_default();
+    let own = routes.into_iter().filter(|route| route.plugin == plugin);
+    let mut dirs: Vec<PathBuf> = own.filter_map(|route| route.target.dir()).collect();
+    dirs.dedup();
+    dirs
+}
+
+/// Stops the node when this session is killed: it runs for this alone.
+pub(super) fn stops_node(places: &Places) -> Option<Guard> {
+    let program = mfserv_node::program();
+    let words =
+        [program.as_os_str(), "--home".as_ref(), places.home().as_os_str(), "stop".as_ref()];
+    Guard::running(words).ok()
+}

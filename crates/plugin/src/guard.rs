@@ -1,0 +1,70 @@
+//! What this process has started and nobody follows any more when it is killed, by SIGKILL, a
+//! second Ctrl-C or want of memory: a shell beside it ends that.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+/// Waits for a line, which a guard that is dropped writes. The end of the pipe without one is the
+/// end of the process that has the guard.
+const WAIT: &str = "read -r over && exit 0; ";
+/// First SIGINT, so that pip and npm remove their temporary files.
+const END_GROUP: &str = "kill -INT -- \"-$1\" 2>/dev/null; sleep 2; kill -KILL -- \"-$1\"";
+
+/// Acts when this process ends without having dropped it.
+#[derive(Debug)]
+pub struct Guard(Child);
+
+impl Guard {
+    /// Ends a process group.
+    pub(crate) fn of_group(leader: u32) -> std::io::Result<Guard> {
+        Guard::start(END_GROUP, [leader.to_string()])
+    }
+
+    /// Runs a program.
+    pub fn running<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> std::io::Result<Guard> {
+        Guard::start("exec \"$@\"", words)
+    }
+
+    fn start<S: AsRef<OsStr>>(
+        script: &str,
+        words: impl IntoIterator<Item = S>,
+    ) -> std::io::Result<Guard> {
+        #[expect(clippy::disallowed_methods, reason = "it outlives this process to end its builds")]
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-c").arg(format!("{WAIT}{script}")).arg("mfserv-guard").args(words);
+        // Ctrl-C in a terminal is for the process that is guarded.
+        shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        shell.spawn().map(Guard)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(mut pipe) = self.0.stdin.take() {
+            let _ = pipe.write_all(b"over\n");
+        }
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_whose_process_has_gone_acts_and_one_that_is_dropped_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        for (is_dropped, name) in [(true, "dropped"), (false, "gone")] {
+            let file = folder.path().join(name);
+            let mut guard = Guard::running([OsStr::new("touch"), file.as_os_str()]).unwrap();
+            if !is_dropped {
+                drop(guard.0.stdin.take());
+                guard.0.wait().unwrap();
+            }
+            drop(guard);
+            assert_eq!(file.exists(), !is_dropped, "{name}");
+        }
+    }
+}
