@@ -46,6 +46,7 @@ mod managers;
 mod memory;
 mod metrics;
 mod misbehaving;
+mod newcomer;
 mod nginx;
 mod operate;
 mod operations;
