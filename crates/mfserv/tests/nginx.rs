@@ -237,8 +237,13 @@ fn many_changes_of_its_configuration_fail_no_request_and_leave_no_process_of_ngi
     // No POST: nginx closes idle connections at a reload, and who had just sent something asks again
     // (docs/nginx.md, `idle_connections`), which this load does only where it is safe.
     let load = Load::new(node.address(), "/hello").also("/changing").start();
+    let mut most = 0;
     for round in 1..=changes {
         load.answers(5);
+        let (masters, workers) = of_nginx(&node);
+        // Two of now, and two of each of the eight configurations before (docs/nginx.md).
+        assert!(masters.len() == 1 && workers.len() <= 18, "{masters:?} {workers:?}");
+        most = most.max(workers.len());
         // Each second one with a setting, each fourth with a fragment that is left out.
         let http = if round % 4 == 0 { "no_such_directive on;\n" } else { "# nothing\n" };
         std::fs::write(dir.join("http.conf"), http).unwrap();
@@ -251,7 +256,9 @@ fn many_changes_of_its_configuration_fail_no_request_and_leave_no_process_of_ngi
         assert_eq!(said, Some(round.to_string()));
     }
     load.answers(5);
-    load.stop().assert_nothing_failed();
+    let report = load.stop();
+    println!("{changes} changes: {} requests, at most {most} workers", report.answered());
+    report.assert_nothing_failed();
     until("the workers before the last change have ended", PATIENCE, || {
         let (masters, workers) = of_nginx(&node);
         (masters.len(), workers.len()) == (1, 2)
