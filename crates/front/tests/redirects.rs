@@ -137,7 +137,7 @@ fn changed_rules_are_obeyed_and_lines_that_are_not_are_named() {
     let mut front = world.serving(site(&world, "/site", ""), &[]);
     assert_eq!(front.get("/site/old/x").status, 302);
     let said = "app p/a: _redirects:8 is not obeyed: conditions (Country=fr) are not supported";
-    assert_eq!(front.daemon.stats().warnings.keys().collect::<Vec<_>>(), [said]);
+    assert!(front.daemon.stats().warnings.contains_key(said));
     let log = || std::fs::read_to_string(world.path("log/nginx_error.log")).unwrap_or_default();
     until("the log names the line", || log().matches(said).count() == 1);
     let rules = world.path("site/_redirects");

@@ -149,15 +149,20 @@ impl Rule {
         if path.len() < length || (path.len() > length && !self.has_splat) {
             return None;
         }
-        let mut named = Vec::new();
-        for (segment, part) in self.from.iter().zip(path) {
-            match segment {
-                Segment::Text(text) if text == part => {}
-                Segment::Text(_) => return None,
-                Segment::Named(name) => named.push((name.as_str(), *part)),
-            }
+        let pairs = || self.from.iter().zip(path);
+        let fits = |(segment, part): (&Segment, &&str)| match segment {
+            Segment::Text(text) => text == part,
+            Segment::Named(_) => true,
+        };
+        // Most rules of a long file do not fit: nothing is allocated for them.
+        if !pairs().all(fits) {
+            return None;
         }
-        Some(Values { named, splat: path[length..].join("/") })
+        let named = pairs().filter_map(|(segment, part)| match segment {
+            Segment::Named(name) => Some((name.as_str(), *part)),
+            Segment::Text(_) => None,
+        });
+        Some(Values { named: named.collect(), splat: path[length..].join("/") })
     }
 }
 
