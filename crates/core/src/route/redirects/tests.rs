@@ -176,34 +176,16 @@ fn chance(state: &mut u64, length: u64, words: &[&str]) -> String {
 
 #[test]
 fn whatever_rules_and_paths_are_no_location_is_another_host_or_breaks_a_head() {
-    let of_rules = [
-        "/",
-        "/a",
-        "/:x",
-        "/*",
-        ":splat",
-        ":x",
-        " ",
-        "\n",
-        "301",
-        "200",
-        "!",
-        "\\",
-        "%2f",
-        "%5c",
-        "?",
-        "#",
-        "é",
-        "..",
-        "@",
-        ":",
-        "//",
-        "https://h.org",
+    let of_targets = [
+        "/", "/a", ":splat", ":x", "\\", "%2f", "%5c", "?", "#", "é", "..", "@", ":", "//", "h.org",
     ];
+    let starts = ["/", "/a/", "https://h.org", "https://h.org/", "//", ""];
     let of_paths = ["/", "a", "\\", "//", "evil", "\r\n", "..", ":", "@", "é", "?", "%2f", " "];
     let (mut state, mut seen) = (0x9E37_79B9_7F4A_7C15, 0);
-    for _ in 0..20_000 {
-        let (rules, _) = Redirects::parse(chance(&mut state, 40, &of_rules).as_bytes());
+    for number in 0..20_000 {
+        let from = ["/*", "/:x", "/:x/*", "/a/*"][number % 4];
+        let to = format!("{}{}", starts[number % 6], chance(&mut state, 6, &of_targets));
+        let (rules, _) = Redirects::parse(format!("{from} {to}\n").as_bytes());
         let path = format!("/a{}", chance(&mut state, 12, &of_paths));
         for prefix in ["", "/site"] {
             let found = rules.find(asked(prefix, &path, Some("q")));
