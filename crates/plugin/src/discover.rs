@@ -115,6 +115,8 @@ pub struct Finding {
     pub has_node: bool,
     /// The `build` script of its `package.json`, if it has one.
     pub build: Option<String>,
+    /// The directory that this script makes, if that is known.
+    pub made: Option<String>,
     /// Files that outlive a release: databases.
     pub persistent: Vec<String>,
     /// Its version, if a file says one.
@@ -136,6 +138,7 @@ impl Finding {
             interpreter: None,
             has_node: false,
             build: None,
+            made: None,
             persistent: Vec::new(),
             version: None,
             rank,
@@ -201,7 +204,12 @@ fn complete(finding: &mut Finding, listing: &Listing) {
     let package = node::Package::read(listing);
     if let Some(package) = package {
         finding.has_node = package.needs_npm() && (!is_site || package.build.is_some());
+        let made = match &finding.web {
+            Some(Web::Files { dir, .. }) => Some(dir.clone()).filter(|dir| !dir.is_empty()),
+            _ => package.made().or_else(|| sites::made(&package, listing)),
+        };
         finding.build = package.build.filter(|_| finding.has_node);
+        finding.made = made.filter(|_| finding.build.is_some());
         finding.version = finding.version.take().or(package.version);
     }
     finding.version = finding.version.take().or_else(|| packages::version(listing));

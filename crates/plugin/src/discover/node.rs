@@ -22,6 +22,9 @@ const DEVELOPMENT: &[&str] = &[
     "live-server",
 ];
 
+/// Directories that builds make.
+const MADE: &[&str] = &["dist", "build", "out", ".output", ".next"];
+
 /// What matters of a `package.json`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Package {
@@ -50,6 +53,17 @@ impl Package {
     /// npm has something to do.
     pub(super) fn needs_npm(&self) -> bool {
         self.has_dependencies || self.build.is_some()
+    }
+
+    /// The directory that the build makes, if the server is below one of the usual names.
+    pub(super) fn made(&self) -> Option<String> {
+        let start = self.start.iter().flat_map(|line| line.split_whitespace());
+        let mut files = start.chain(self.main.as_deref());
+        let top = |file: &str| {
+            let (top, _) = file.trim_start_matches("./").split_once('/')?;
+            MADE.contains(&top).then(|| top.to_string())
+        };
+        files.find_map(top)
     }
 
     /// The start script, if it is no server for development.

@@ -18,10 +18,19 @@ const TOOLS: &[(&str, &str, &str, bool)] = &[
     ("esbuild", "esbuild", "dist", true),
 ];
 
+/// Of those and of tools for servers, the ones that write into their directory unless their
+/// configuration says something else.
+const WRITERS: &[(&str, &str)] =
+    &[("vite", "dist"), ("react-scripts", "build"), ("next", ".next"), ("nuxt", ".output")];
+
+/// Where `outDir` is looked for.
+const CONFIGURATIONS: &[&str] =
+    &["vite.config.js", "vite.config.ts", "vite.config.mjs", "astro.config.mjs"];
+
 pub(super) fn find(listing: &Listing) -> Vec<Finding> {
     let package = Package::read(listing).unwrap_or_default();
     let build = package.build.as_deref().unwrap_or_default();
-    let tool = TOOLS.iter().find(|(word, ..)| build.split([' ', '&', '/']).any(|it| it == *word));
+    let tool = TOOLS.iter().find(|(word, ..)| has_word(build, word));
     let (web, title, evidence) = if let Some((_, title, dir, is_single_page)) = tool {
         let dir = out_dir(listing).unwrap_or_else(|| (*dir).to_string());
         let line = script_line(listing, "build");
@@ -40,14 +49,32 @@ pub(super) fn find(listing: &Listing) -> Vec<Finding> {
     vec![finding]
 }
 
+fn has_word(script: &str, word: &str) -> bool {
+    script.split([' ', '&', '/']).any(|it| it == word)
+}
+
+/// The directory that the build of an app makes that is no site, if its tool alone says it.
+pub(super) fn made(package: &Package, listing: &Listing) -> Option<String> {
+    let build = package.build.as_deref()?;
+    let (_, dir) = WRITERS.iter().find(|(word, _)| has_word(build, word))?;
+    let is_configured = build.contains("--outDir")
+        || CONFIGURATIONS
+            .iter()
+            .filter_map(|name| listing.text(name))
+            .any(|text| text.contains("outDir"));
+    match is_configured {
+        true => out_dir(listing),
+        false => Some((*dir).to_string()),
+    }
+}
+
 fn index(dir: &str) -> String {
     if dir.is_empty() { "index.html".into() } else { format!("{dir}/index.html") }
 }
 
 /// `outDir` of the configuration of Vite or Astro.
 fn out_dir(listing: &Listing) -> Option<String> {
-    let names = ["vite.config.js", "vite.config.ts", "vite.config.mjs", "astro.config.mjs"];
-    let text = names.iter().find_map(|name| listing.text(name))?;
+    let text = CONFIGURATIONS.iter().find_map(|name| listing.text(name))?;
     let (_, after) = text.split_once("outDir:")?;
     let after = after.trim_start();
     let quote = after.chars().next().filter(|c| ['"', '\'', '`'].contains(c))?;

@@ -175,9 +175,11 @@ fn build(wanted: &Wanted<'_>) -> String {
                 # [build]\n# cmd=make assets\n# out=main/static\n"
             .into();
     }
-    let out = match &wanted.finding.web {
-        Some(Web::Files { dir, .. }) if !dir.is_empty() => format!("out={dir}\n"),
-        _ => String::new(),
+    let out = match &wanted.finding.made {
+        Some(dir) => format!("out={dir}\n"),
+        None => "# What it makes is packed, and the command runs only if something has changed:\n\
+                 # out=DIRECTORY\n"
+            .into(),
     };
     format!(
         "\n# Runs when a source has changed, before the plugin is packed or served.\n\
