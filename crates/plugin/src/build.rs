@@ -8,6 +8,7 @@ mod foreign;
 mod frozen;
 mod git;
 mod gyp;
+mod held;
 mod lock;
 mod node;
 mod origin;
@@ -31,6 +32,7 @@ use crate::progress::{Cancel, Progress};
 pub use clean::{clean, clean_packages};
 pub use command::{CommandReport, command};
 pub use frozen::{Frozen, frozen_requirements};
+pub use held::Held;
 pub use node::{NodeProject, node_version, refuse_member, tool as node_tool};
 pub(crate) use python::environment_from_wheels;
 pub use python::{WHEELS_MARK, check_wheels};
@@ -83,6 +85,15 @@ pub struct BuildReport {
     pub elapsed_ms: u64,
 }
 
+impl BuildReport {
+    /// Whether nothing was built: all is as an earlier build has left it.
+    pub fn is_unchanged(&self) -> bool {
+        let parts = [&self.python, &self.node];
+        let of_command = self.command.as_ref().is_none_or(|command| command.unchanged);
+        of_command && parts.into_iter().flatten().all(|part| part.unchanged)
+    }
+}
+
 /// What was done for one language.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
@@ -103,24 +114,22 @@ pub fn build(
     options: &BuildOptions,
     progress: &mut dyn Progress,
 ) -> Result<BuildReport, Diagnostic> {
-    let begin = Instant::now();
     let plugin = label::read_name(dir)?;
-    let dir =
-        std::fs::canonicalize(dir).map_err(|e| mfserv_platform::disk::failed("read", dir, e))?;
-    let _lock = mfserv_platform::disk::Lock::take(
-        &lock_file(&options.home, &dir),
-        &format!("the plugin directory {}", dir.display()),
-    )?;
-    foreign::ignored(&dir, &sources(&dir)).into_iter().for_each(|notice| progress.notice(notice));
-    let python = python::build(&dir, options, progress)?;
-    let node = node::build(&dir, options, progress)?;
-    let elapsed_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(BuildReport { plugin, python, node, command: None, elapsed_ms })
+    build_held(&Held::take(&options.home, dir)?, plugin, options, progress)
 }
 
-/// The lock of a build, outside the plugin directory, which is the developer's.
-fn lock_file(home: &Home, dir: &Path) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    let name = mfserv_platform::disk::fingerprint([("dir", dir.as_os_str().as_bytes())]);
-    home.root().join("tmp").join(format!("build-{}.lock", &name[..16]))
+/// The same for the plugin of that name in a directory that is held already.
+pub fn build_held(
+    held: &Held,
+    plugin: String,
+    options: &BuildOptions,
+    progress: &mut dyn Progress,
+) -> Result<BuildReport, Diagnostic> {
+    let begin = Instant::now();
+    let dir = held.dir();
+    foreign::ignored(dir, &sources(dir)).into_iter().for_each(|notice| progress.notice(notice));
+    let python = python::build(dir, options, progress)?;
+    let node = node::build(dir, options, progress)?;
+    let elapsed_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(BuildReport { plugin, python, node, command: None, elapsed_ms })
 }

@@ -34,6 +34,10 @@ const PASSED: &[&str] = &[
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 ];
+/// The proxy of this machine: programs that fetch something need it, and what they make does not
+/// depend on it.
+pub const PROXY: [&str; 6] =
+    ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 /// How long the resolver may take for one host.
 const RESOLVER_PATIENCE: Duration = Duration::from_secs(3);
 /// What PATH ends with when we have none.

@@ -33,10 +33,10 @@ use mfserv_core::plugin_spec::{BuildSection, PluginSpec};
 use mfserv_core::status::WatcherStatus;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::{
-    BuildOptions, BuildReport, CommandReport, build as build_plugin, command as build_command,
+    BuildOptions, BuildReport, CommandReport, Held, build_held, command as build_command,
 };
 use mfserv_plugin::dangers::dangers;
-use mfserv_plugin::{Cancel, Home, Progress, archive, base, imports, python};
+use mfserv_plugin::{Cancel, Home, Progress, archive, base, imports, label, python};
 pub use new::New;
 pub use open::Open;
 pub use releases::{Releases, Repackage, Rollback};
@@ -53,16 +53,8 @@ use mfserv_node::{configure, installed, render};
 /// How long the daemon may take to say its status.
 const STATUS: std::time::Duration = std::time::Duration::from_secs(10);
 
-fn ensure_base(
-    places: &Places,
-    python: Option<&str>,
-    steps: &mut dyn Progress,
-) -> Result<base::BaseEnvironment, Diagnostic> {
-    ensure_base_unless(places, python, None, &cancel()?, steps)
-}
-
 /// The base environment; `release`: what needs it, and may have brought it along.
-fn ensure_base_unless(
+fn ensure_base(
     places: &Places,
     python: Option<&str>,
     release: Option<&Path>,
@@ -83,14 +75,32 @@ fn has_layers(places: &Places) -> Result<bool, Diagnostic> {
     Ok(configure::module(places, &[])?.resolution.config.get(PYTHON_LEGACY_LAYERS))
 }
 
+/// Keeps other commands from building or packing a plugin directory.
+pub fn hold(places: &Places, dir: &Path) -> Result<Held, Diagnostic> {
+    places.create()?;
+    Held::take(&Home::new(places.home()), dir)
+}
+
+/// Builds a plugin for a session of `mfserv dev`, as soon as no other command builds or packs it.
+fn build_when_free(
+    places: &Places,
+    dir: &Path,
+    cancel: &Cancel,
+    steps: &mut dyn Progress,
+) -> Result<BuildReport, Diagnostic> {
+    let held = Held::wait(&Home::new(places.home()), dir, cancel)?;
+    build_in(places, &held, cancel, steps)
+}
+
 /// Packs a plugin that is built; `standalone`: with the base environment that it needs.
 pub fn pack_in(
     places: &Places,
-    dir: &Path,
+    held: &Held,
     out_dir: &Path,
     standalone: bool,
     steps: &mut dyn Progress,
 ) -> Result<PathBuf, Diagnostic> {
+    let dir = held.dir();
     let spec = own_spec(places, dir)?;
     if !standalone || !base::is_wanted(dir, &spec) {
         return archive::pack(dir, &spec.general, out_dir, steps);
@@ -110,21 +120,23 @@ pub fn cancel() -> Result<Cancel, Diagnostic> {
 /// Builds what a plugin needs: the base environment, if its commands are Python; its own packages.
 pub fn build_in(
     places: &Places,
-    dir: &Path,
+    held: &Held,
+    cancel: &Cancel,
     steps: &mut dyn Progress,
 ) -> Result<BuildReport, Diagnostic> {
-    places.create()?;
+    let dir = held.dir();
+    let plugin = label::read_name(dir)?;
     let spec = own_spec(places, dir)?;
     let python = spec.general.python.clone();
     if base::is_wanted(dir, &spec) {
-        ensure_base(places, python.as_deref(), steps)?;
+        ensure_base(places, python.as_deref(), None, cancel, steps)?;
     }
-    let options =
-        BuildOptions { python, cancel: cancel()?, ..BuildOptions::new(Home::new(places.home())) };
-    let mut report = build_plugin(dir, &options, steps)?;
+    let cancel = cancel.clone();
+    let options = BuildOptions { python, cancel, ..BuildOptions::new(Home::new(places.home())) };
+    let mut report = build_held(held, plugin, &options, steps)?;
     if let Some(section) = &spec.build {
         let begin = Instant::now();
-        report.command = Some(run_command(places, dir, section, &options, steps)?);
+        report.command = Some(run_command(places, held, section, &options, steps)?);
         report.elapsed_ms += u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
     }
     say_undeclared(places, dir, &options.cancel, steps);
@@ -134,14 +146,15 @@ pub fn build_in(
 /// Runs the build command of a plugin, as its programs run.
 fn run_command(
     places: &Places,
-    dir: &Path,
+    held: &Held,
     section: &BuildSection,
     options: &BuildOptions,
     steps: &mut dyn Progress,
 ) -> Result<CommandReport, Diagnostic> {
     let module = configure::module(places, &[])?;
-    let loaded = installed::load_one(places, dir, &module, Directories::Made).map_err(first)?;
-    build_command(dir, section, &loaded.env, options, steps)
+    let loaded = installed::load_one(places, held.dir(), &module, Directories::Made);
+    let loaded = loaded.map_err(first)?;
+    build_command(held, section, &loaded.env, options, steps)
 }
 
 /// Says which modules the sources of a plugin import and nothing provides. A plugin that cannot

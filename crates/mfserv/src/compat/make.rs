@@ -16,7 +16,7 @@ use super::{failed, only_own_base_dir, places};
 use crate::cli::operation::{Operation, print_warnings};
 use crate::cli::plugins::dev::link;
 use crate::cli::plugins::releases::repackage as again;
-use crate::cli::plugins::{build_in, cancel, pack_in, sentence};
+use crate::cli::plugins::{build_in, cancel, hold, pack_in, sentence};
 use crate::cli::progress::{Notices, Steps};
 use crate::cli::report::{self, Outcome};
 use crate::cli::{complain, print};
@@ -36,9 +36,9 @@ struct Build {
 pub fn build() -> Result<Outcome, Diagnostic> {
     let args = Build::parse();
     let places = places()?;
-    let report = build_in(&places, &args.dir, &mut Steps::new())?;
-    let parts = [&report.python, &report.node];
-    if parts.into_iter().flatten().any(|part| !part.unchanged) {
+    let held = hold(&places, &args.dir)?;
+    let report = build_in(&places, &held, &cancel()?, &mut Steps::new())?;
+    if !report.is_unchanged() {
         // Workers that run from this directory are renewed when a file changes, and those of
         // an environment are not looked at.
         let touched = File::options().append(true).open(args.dir.join("config.ini"));
@@ -149,7 +149,8 @@ pub fn pack() -> Result<Outcome, Diagnostic> {
     let places = places()?;
     let line = Line::of_tool("- Building plugin...");
     let here = Path::new(".");
-    let packed = pack_in(&places, &args.plugin_path, here, args.standalone, &mut Notices);
+    let held = hold(&places, &args.plugin_path);
+    let packed = held.and_then(|held| pack_in(&places, &held, here, args.standalone, &mut Notices));
     match packed {
         Ok(file) => {
             line.ok("");

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use mfserv_core::event::Fact;
 use mfserv_testkit::{Node, Plugin, until};
 
 use super::terminal::Session;
-use super::{save, until_served};
+use super::{edition, save, until_served};
 use crate::{PATIENCE, Turn, node};
 
 /// A static site whose pages a command makes.
@@ -59,6 +60,65 @@ fn a_build_command_runs_for_what_has_changed_and_again_at_each_edit_of_a_session
     until_served(&node, "paper/", "second page");
     assert_eq!(node.get("/paper/none").text(), "lost");
     node.stop();
+}
+
+/// How many workers have become ready since the node began.
+fn ready(node: &Node, watcher: &str) -> usize {
+    let is_it = |fact: &Fact| matches!(fact, Fact::WorkerReady { worker, .. } if worker.watcher.to_string() == watcher);
+    node.events().iter().filter(|event| is_it(&event.fact)).count()
+}
+
+#[test]
+fn a_session_renews_workers_for_what_was_built_alone_and_ends_the_command_with_itself() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let began = node.path("began");
+    let command = format!(
+        "mkdir -p made; cp part made; test ! -e slow || {{ echo $$ > {0}; exec sleep 600; }}",
+        began.display()
+    );
+    let plugin = Plugin::python("pot", &edition("served"))
+        .key("build", "cmd", &command)
+        .key("build", "out", "made")
+        .file("part", "one");
+    let dir = plugin.write(&node.path("work"));
+    let session = Session::start(&node, &dir, &["--follow"]);
+    session.until_said("what you save is built");
+    until_served(&node, "pot", "served");
+    save(&dir.join("part"), "one");
+    session.until_said("nothing to build after");
+    save(&dir.join("part"), "two");
+    session.until_said("built after");
+    until("new workers are ready", PATIENCE, || ready(&node, "app.pot.main") >= 2);
+    // Workers for the edit before would have been recorded before these.
+    assert_eq!(ready(&node, "app.pot.main"), 2);
+    save(&dir.join("slow"), "");
+    let pid = || std::fs::read_to_string(&began).ok().and_then(|text| text.trim().parse().ok());
+    until("the command runs", PATIENCE, || pid().is_some());
+    // No signal comes: the node ends the session.
+    node.stop();
+    session.ended();
+    let pid: u32 = pid().unwrap();
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "the command goes on");
+}
+
+#[test]
+fn a_build_command_gets_the_proxy_which_is_no_reason_to_run_it_again() {
+    let node = node();
+    let plugin = Plugin::new("far")
+        .key("build", "cmd", "mkdir -p made; env > made/env")
+        .key("build", "out", "made");
+    let dir = plugin.write(&node.path("work"));
+    let place = dir.to_str().unwrap();
+    let mut command = node.command(&["build", place]);
+    command.env("https_proxy", "http://127.0.0.1:9").env("NO_PROXY", "localhost");
+    assert!(command.output().unwrap().status.success());
+    let made = std::fs::read_to_string(dir.join("made/env")).unwrap();
+    assert!(made.contains("\nhttps_proxy=http://127.0.0.1:9\n"), "{made}");
+    assert!(made.contains("\nNO_PROXY=localhost\n"), "{made}");
+    let again = node.mfserv(&["build", place]).code(0).stdout;
+    assert!(again.contains("build command: unchanged in "), "{again}");
 }
 
 #[test]
@@ -120,6 +180,16 @@ fn init_writes_the_build_of_an_app_into_its_configuration_and_names_the_section_
     assert!(config.ends_with("[build]\ncmd=npm run build\nout=dist\n"), "{config}");
     let config = written("pnpm", &[vite[0], vite[1], ("pnpm-lock.yaml", "")]);
     assert!(config.ends_with("[build]\ncmd=pnpm run build\nout=dist\n"), "{config}");
+    let server = r#"{"scripts": {"build": "tsc", "start": "node dist/main.js"}}"#;
+    let config = written("server", &[("package.json", server)]);
+    assert!(config.ends_with("[build]\ncmd=npm run build\nout=dist\n"), "{config}");
+    let next = r#"{"scripts": {"build": "next build", "start": "next start"}}"#;
+    let config = written("next", &[("package.json", next)]);
+    assert!(config.ends_with("[build]\ncmd=npm run build\nout=.next\n"), "{config}");
+    let unknown = r#"{"scripts": {"build": "./make.sh", "start": "node main.js"}}"#;
+    let config = written("unknown", &[("package.json", unknown)]);
+    assert!(config.contains("[build]\ncmd=npm run build\n# What it makes is packed"), "{config}");
+    assert!(config.ends_with("\n# out=DIRECTORY\n"), "{config}");
     let config = written("plain", &[("Procfile", "web: ./serve --port $PORT\n")]);
     assert!(config.contains("\n# [build]\n# cmd="), "{config}");
 }

@@ -74,7 +74,7 @@ impl Session {
     }
 
     /// Waits for its end; returns all that it has said.
-    fn ended(mut self) -> String {
+    pub(super) fn ended(mut self) -> String {
         let mut ended = None;
         until("it ends", PATIENCE, || {
             ended = self.child.try_wait().unwrap();

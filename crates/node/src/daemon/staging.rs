@@ -11,6 +11,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::output::{Output, Rotation};
 use mfserv_core::wire::keeper::{Answer, Ask, ProcessSpec, Scope};
 use mfserv_platform::disk;
+use mfserv_plugin::environment::PROXY;
 use serde::{Deserialize, Serialize};
 
 use super::node::Node;
@@ -19,26 +20,16 @@ use crate::operations::{OperationId, Staging};
 
 /// How often it is looked whether the process has ended.
 const LOOK: Duration = Duration::from_millis(50);
-/// The variables that the process gets: what finds programs, a proxy, a language.
-const PASSED: &[&str] = &[
-    "PATH",
-    "HOME",
-    "USER",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "TMPDIR",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-];
+/// The variables that the process gets, beside those of a proxy: what finds programs, a language.
+const PASSED: &[&str] = &["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 
 /// The environment of a process that is neither a worker nor a job.
 pub(super) fn passed() -> BTreeMap<String, String> {
-    PASSED.iter().filter_map(|key| Some((key.to_string(), std::env::var(key).ok()?))).collect()
+    PASSED
+        .iter()
+        .chain(&PROXY)
+        .filter_map(|key| Some((key.to_string(), std::env::var(key).ok()?)))
+        .collect()
 }
 
 /// What `mfserv stage` leaves for the daemon, as JSON in the file that `--result` names.

@@ -12,13 +12,19 @@ use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk;
 use serde::{Deserialize, Serialize};
 
-use super::{BuildOptions, lock_file};
+use super::{BuildOptions, Held, node, python};
 use crate::child::Run;
+use crate::environment::PROXY;
 use crate::progress::Progress;
 use crate::sources::Sources;
 
 /// So many lines of its output are in the error of a command that fails: the last ones.
 const LINES: usize = 40;
+/// Variables that say how output is shown: what is made does not depend on them.
+const OF_TERMINAL: [&str; 2] = ["TERM", "COLORTERM"];
+
+/// The format of what is kept of the last run.
+const FORMAT: u32 = 2;
 
 /// What the command of a plugin did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,37 +35,48 @@ pub struct CommandReport {
 
 /// Says of what, and with which result, the command ran last. It is in the home, since the
 /// directory is the developer's.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
     format: u32,
+    command: String,
+    /// Empty after a run that has failed: it runs again.
     inputs: String,
+    /// What the command has left; empty if that is not known.
     made: String,
 }
 
-/// Runs the command of the plugin in `dir`, if there is a reason to, with the environment of its
-/// programs. On an error the next build runs it again.
+/// Runs the command of the plugin in a directory that is held, if there is a reason to, with the
+/// environment of its programs. On an error the next build runs it again.
 pub fn command(
-    dir: &Path,
+    held: &Held,
     section: &BuildSection,
     env: &BTreeMap<String, String>,
     options: &BuildOptions,
     progress: &mut dyn Progress,
 ) -> Result<CommandReport, Diagnostic> {
-    let dir = fs::canonicalize(dir).map_err(|e| disk::failed("read", dir, e))?;
-    let lock = lock_file(&options.home, &dir);
-    let _lock = disk::Lock::take(&lock, &format!("the plugin directory {}", dir.display()))?;
-    let build = Build { dir: &dir, section, mark: mark_file(options, &dir) };
+    let dir = held.dir();
+    let build = Build { dir, section, mark: mark_file(options, dir) };
     let inputs = build.inputs(env);
-    if build.is_as_made_of(&inputs) {
+    let last = build.last();
+    if build.is_as_made_of(&inputs, &last) {
         return Ok(CommandReport { unchanged: true });
     }
     // Also where it fails halfway, nobody takes what is there for whole.
-    disk::remove(&build.mark)?;
-    build.run(env, options, progress)?;
-    let mark = Mark { format: 1, inputs, made: build.made()? };
-    let text = serde_json::to_string(&mark).unwrap_or_default() + "\n";
-    build.mark.parent().map_or(Ok(()), disk::create_dir)?;
-    disk::write(&build.mark, text.as_bytes())?;
+    build.note(String::new(), last.made.clone())?;
+    let before = build.made().unwrap_or_default();
+    let run = build.run(env, options, progress);
+    let made = build.made();
+    if let Err(problem) = run {
+        // A tool that builds only what has changed may find that part done the next time.
+        let made = made.ok().filter(|made| *made != before || *made == last.made);
+        build.note(String::new(), made.unwrap_or_default())?;
+        return Err(problem);
+    }
+    let made = made?;
+    if !section.out.is_empty() && made == before && made != last.made {
+        return Err(build.untouched());
+    }
+    build.note(inputs, made)?;
     Ok(CommandReport { unchanged: false })
 }
 
@@ -76,24 +93,45 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    /// What the command reads, as far as that is known: the sources, the line itself, and the programs
-    /// that it finds.
+    /// What the command reads, as far as that is known: the sources, the line itself, its variables,
+    /// and the packages that it finds.
     fn inputs(&self, env: &BTreeMap<String, String>) -> String {
         let sources = Sources::of_plugin(self.dir, &self.section.out).digest();
-        let path = env.get("PATH").map_or("", String::as_str);
-        let line = self.section.command.as_bytes();
-        let parts = [("sources", sources.as_bytes()), ("cmd", line), ("path", path.as_bytes())];
+        let (python, node) = (python::identity(self.dir), node::identity(self.dir));
+        let parts = [
+            ("sources", sources.as_bytes()),
+            ("cmd", self.section.command.as_bytes()),
+            ("python", python.as_slice()),
+            ("node", node.as_slice()),
+        ];
         let out = self.section.out.iter().map(|out| ("out", out.as_bytes()));
-        disk::fingerprint(parts.into_iter().chain(out))
+        let env = env.iter().filter(|(name, _)| !OF_TERMINAL.contains(&name.as_str()));
+        let env = env.map(|(name, value)| (name.as_str(), value.as_bytes()));
+        disk::fingerprint(parts.into_iter().chain(out).chain(env))
     }
 
-    fn is_as_made_of(&self, inputs: &str) -> bool {
+    /// The last run of this line.
+    fn last(&self) -> Mark {
         let text = fs::read(&self.mark).unwrap_or_default();
-        let Ok(mark) = serde_json::from_slice::<Mark>(&text) else { return false };
-        let is_there = self.section.out.iter().all(|out| self.dir.join(out).exists());
-        let is_same = |made| mark == Mark { format: 1, inputs: inputs.into(), made };
+        let mark = serde_json::from_slice::<Mark>(&text).ok();
+        let is_it = |mark: &Mark| mark.format == FORMAT && mark.command == self.section.command;
+        mark.filter(is_it).unwrap_or_default()
+    }
+
+    fn note(&self, inputs: String, made: String) -> Result<(), Diagnostic> {
+        let command = self.section.command.clone();
+        let mark = Mark { format: FORMAT, command, inputs, made };
+        let text = serde_json::to_string(&mark).unwrap_or_default() + "\n";
+        self.mark.parent().map_or(Ok(()), disk::create_dir)?;
+        disk::write(&self.mark, text.as_bytes())
+    }
+
+    fn is_as_made_of(&self, inputs: &str, last: &Mark) -> bool {
+        // Of a command that does not say what it makes nobody knows whether that is still there.
         // What is not there any more is made again.
-        is_there && self.made().is_ok_and(is_same)
+        !self.section.out.is_empty()
+            && last.inputs == inputs
+            && self.made().is_ok_and(|made| made == last.made)
     }
 
     fn run(
@@ -107,6 +145,7 @@ impl Build<'_> {
         #[expect(clippy::disallowed_methods, reason = "a build runs the command of its plugin")]
         let mut command = Command::new("/bin/sh");
         command.args(["-c", line]).env_clear().envs(env).current_dir(self.dir);
+        command.envs(PROXY.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         let what = format!("the build command ({line})");
         let run = Run { what: &what, limit: options.limit, cancel: &options.cancel };
         run.run(command, progress).map(drop).map_err(|failed| {
@@ -118,7 +157,8 @@ impl Build<'_> {
         })
     }
 
-    /// What it makes, as it is now: a sum of names, lengths and times.
+    /// What it makes, as it is now: a sum of names, lengths and times. That of the last
+    /// change is among them: a tool that copies may keep the other one.
     fn made(&self) -> Result<String, Diagnostic> {
         let mut all = Vec::new();
         for out in &self.section.out {
@@ -132,8 +172,10 @@ impl Build<'_> {
                     todo.extend(entries.flatten().map(|entry| entry.path()));
                     continue;
                 }
-                let (length, time) = (about.len(), (about.mtime(), about.mtime_nsec()));
-                all.push(format!("{} {length} {time:?}", path.display()));
+                let written = (about.mtime(), about.mtime_nsec());
+                let changed = (about.ctime(), about.ctime_nsec());
+                let length = about.len();
+                all.push(format!("{} {length} {written:?} {changed:?}", path.display()));
             }
             if all.len() == before {
                 return Err(self.missing(out));
@@ -141,6 +183,17 @@ impl Build<'_> {
         }
         all.sort();
         Ok(disk::fingerprint(all.iter().map(|line| ("made", line.as_bytes()))))
+    }
+
+    fn untouched(&self) -> Diagnostic {
+        let out = self.section.out.join(", ");
+        Diagnostic::error(format!("the build command has made nothing in {out}"))
+            .kind(Kind::BadConfiguration)
+            .because(format!(
+                "all files there are from before this run, and of something else than: {}",
+                self.section.command
+            ))
+            .help(format!("correct [build] cmd or out in config.ini; or remove {out}, if the command makes only what is not there"))
     }
 
     fn missing(&self, out: &str) -> Diagnostic {

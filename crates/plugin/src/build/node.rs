@@ -50,6 +50,11 @@ impl Mark {
     }
 }
 
+/// What the packages of the plugin in `dir` were made of; empty if it has none.
+pub(super) fn identity(dir: &Path) -> Vec<u8> {
+    fs::read(dir.join("node_modules").join(MARK)).unwrap_or_default()
+}
+
 pub(super) fn build(
     dir: &Path,
     options: &BuildOptions,

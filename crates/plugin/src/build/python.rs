@@ -30,6 +30,11 @@ const ENVIRONMENT_MARK: &str = ".mfserv-environment.json";
 /// and packaged with them.
 pub const WHEELS_MARK: &str = ".mfserv-wheels.json";
 
+/// What the environment of the plugin in `dir` was made of; empty if it has none.
+pub(super) fn identity(dir: &Path) -> Vec<u8> {
+    fs::read(dir.join("local").join(ENVIRONMENT_MARK)).unwrap_or_default()
+}
+
 pub(super) fn build(
     dir: &Path,
     options: &BuildOptions,

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use mfserv_core::plugin_spec::BuildSection;
-use mfserv_plugin::build::{self, BuildOptions};
+use mfserv_plugin::build::{self, BuildOptions, Held};
 
 use super::{Node, Reported};
 
@@ -32,11 +32,17 @@ impl Plugin {
 
     /// Whether there was nothing to do.
     fn build(&self) -> Result<bool, String> {
+        self.build_with(&[])
+    }
+
+    fn build_with(&self, variables: &[(&str, &str)]) -> Result<bool, String> {
         let options = BuildOptions::new(self.node.home.clone());
         let path = format!("{}/tools:/usr/bin:/bin", self.dir().display());
-        let env = BTreeMap::from([("PATH".to_string(), path)]);
+        let own = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let env = own.chain([("PATH".to_string(), path)]).collect::<BTreeMap<_, _>>();
         let mut said = Reported::default();
-        let built = build::command(&self.dir(), &self.section, &env, &options, &mut said);
+        let held = Held::take(&self.node.home, &self.dir()).map_err(|why| why.to_string())?;
+        let built = build::command(&held, &self.section, &env, &options, &mut said);
         built.map(|report| report.unchanged).map_err(|problem| problem.to_string())
     }
 
@@ -119,4 +125,68 @@ fn a_command_that_makes_nothing_of_what_it_should_is_an_error() {
         let problem = plugin.build().unwrap_err();
         assert!(problem.contains("the build command has made no dist"), "{command}: {problem}");
     }
+}
+
+#[test]
+fn what_was_there_before_the_run_is_not_taken_for_its_result_unless_the_same_command_left_it() {
+    let mut plugin = Plugin::new("true");
+    let dir = plugin.dir();
+    write(&dir, "dist/a.txt", "by hand");
+    for _ in 0..2 {
+        let problem = plugin.build().unwrap_err();
+        assert!(problem.contains("the build command has made nothing in dist"), "{problem}");
+        assert!(problem.contains("remove dist"), "{problem}");
+    }
+    // As make does: what is newer than its sources is left, and times of files are kept.
+    plugin.section.command =
+        "mkdir -p dist; cmp -s src/a.txt dist/a.txt || cp -p src/a.txt dist; test ! -f no".into();
+    assert_eq!((plugin.build(), plugin.made()), (Ok(false), "one".into()));
+    write(&dir, "README", "an edit of something else");
+    assert_eq!((plugin.build(), plugin.build()), (Ok(false), Ok(true)));
+    write(&dir, "src/a.txt", "two");
+    write(&dir, "no", "");
+    assert!(plugin.build().is_err());
+    fs::remove_file(dir.join("no")).unwrap();
+    assert_eq!((plugin.build(), plugin.made()), (Ok(false), "two".into()));
+}
+
+#[test]
+fn a_command_runs_again_for_another_variable_or_packages_and_always_if_it_names_no_result() {
+    let mut plugin = Plugin::new(COPY);
+    let dir = plugin.dir();
+    let production = [("MODE", "production")];
+    for (variables, number) in [(&[][..], 1), (&production[..], 2)] {
+        assert_eq!((plugin.build_with(variables), plugin.runs()), (Ok(false), number));
+        assert_eq!((plugin.build_with(variables), plugin.runs()), (Ok(true), number));
+    }
+    let in_terminal = [("MODE", "production"), ("TERM", "xterm")];
+    assert_eq!(plugin.build_with(&in_terminal), Ok(true));
+    for mark in ["local/.mfserv-environment.json", "node_modules/.mfserv-node.json"] {
+        write(&dir, mark, "{}");
+        assert_eq!(plugin.build_with(&production), Ok(false), "{mark}");
+        assert_eq!(plugin.build_with(&production), Ok(true), "{mark}");
+    }
+    plugin.section.out.clear();
+    let runs = plugin.runs();
+    assert_eq!((plugin.build(), plugin.build()), (Ok(false), Ok(false)));
+    assert_eq!(plugin.runs(), runs + 2);
+}
+
+#[test]
+fn one_command_at_a_time_has_a_plugin_directory_and_a_session_waits_for_it() {
+    let plugin = Plugin::new(COPY);
+    let held = Held::take(&plugin.node.home, &plugin.dir()).unwrap();
+    let problem = plugin.build().unwrap_err();
+    assert!(problem.contains("is being changed by another command"), "{problem}");
+    let cancel = mfserv_plugin::Cancel::default();
+    let (home, dir, cancelled) = (plugin.node.home.clone(), plugin.dir(), cancel.clone());
+    let waits = std::thread::spawn(move || Held::wait(&home, &dir, &cancelled).is_ok());
+    cancel.cancel();
+    assert!(!waits.join().unwrap(), "it does not wait for ever");
+    let (home, dir) = (plugin.node.home.clone(), plugin.dir());
+    let never = mfserv_plugin::Cancel::default();
+    let waits = std::thread::spawn(move || Held::wait(&home, &dir, &never).is_ok());
+    drop(held);
+    assert!(waits.join().unwrap());
+    assert_eq!(plugin.build(), Ok(false));
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use mfserv_core::Diagnostic;
 
-use super::{build_in, pack_in, sentence};
+use super::{build_in, cancel, hold, pack_in, sentence};
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use crate::cli::{print, print_json};
@@ -23,7 +23,8 @@ pub struct Build {
 
 impl Build {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let report = build_in(places, &self.dir, &mut Steps::new())?;
+        let held = hold(places, &self.dir)?;
+        let report = build_in(places, &held, &cancel()?, &mut Steps::new())?;
         if self.json {
             print_json(&report)?;
         } else {
@@ -50,8 +51,9 @@ pub struct Release {
 impl Release {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let mut steps = Steps::new();
-        let report = build_in(places, &self.dir, &mut steps)?;
-        let file = pack_in(places, &self.dir, &self.output, self.standalone, &mut steps)?;
+        let held = hold(places, &self.dir)?;
+        let report = build_in(places, &held, &cancel()?, &mut steps)?;
+        let file = pack_in(places, &held, &self.output, self.standalone, &mut steps)?;
         steps.finish();
         print(&sentence(&report));
         let file = file.canonicalize().unwrap_or(file);

@@ -9,7 +9,7 @@ use mfserv_plugin::{Home, Progress, archive};
 
 use super::app::{App, AppArgs};
 use super::install::Install;
-use super::{build_in, own_spec, sentence};
+use super::{build_in, cancel, hold, own_spec, sentence};
 use crate::cli::operate::Wait;
 use crate::cli::print;
 use crate::cli::progress::Steps;
@@ -49,11 +49,14 @@ impl Deploy {
                 app.make(places, Purpose::Deploy, &self.pack, self.take_route, &mut steps)?
             }
         };
-        let report = build_in(places, &dir, &mut steps)?;
+        let held = hold(places, &dir)?;
+        let report = build_in(places, &held, &cancel()?, &mut steps)?;
         let general = own_spec(places, &dir)?.general;
         let packages = places.tmp().join(format!("deploy-{}", std::process::id()));
         mfserv_platform::disk::create_dir(&packages)?;
-        let installed = archive::pack(&dir, &general, &packages, &mut steps).and_then(|file| {
+        let packed = archive::pack(&dir, &general, &packages, &mut steps);
+        drop(held);
+        let installed = packed.and_then(|file| {
             steps.finish();
             if !self.wait.json {
                 print(&sentence(&report));

@@ -19,7 +19,8 @@ use serde_json::json;
 
 use super::app::{App, AppArgs};
 use super::{
-    build_in, cancel, first, is_running, is_served, own_spec, say_dangers, say_where, sentence,
+    build_in, cancel, first, hold, is_running, is_served, own_spec, say_dangers, say_where,
+    sentence,
 };
 use crate::cli::operate::Wait;
 use crate::cli::operation::{Operation, print_warnings};
@@ -193,7 +194,9 @@ impl Dev {
             taking::refuse_by_disk(places, claim.plugin(), &dir)?;
         }
         drop(claim);
-        *built = Some(build_in(places, &self.dir, op.steps())?);
+        let (held, cancel) = (hold(places, &self.dir)?, op.cancel().clone());
+        *built = Some(build_in(places, &held, &cancel, op.steps())?);
+        drop(held);
         if !self.stays() && !self.wait.no_wait && !is_running(places) {
             // It returns when the plugin is served.
             let sets = start::free_port(places)?;

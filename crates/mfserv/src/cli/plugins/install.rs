@@ -12,7 +12,7 @@ use mfserv_plugin::store::{self, InstallOptions, Installed, Origin, Owner, Stage
 use mfserv_plugin::{Cancel, Home, Progress, archive, base};
 use serde_json::json;
 
-use super::{ensure_base_unless, env, first, say_current, say_dangers, say_undeclared};
+use super::{ensure_base, env, first, say_current, say_dangers, say_undeclared};
 use crate::cli::completions;
 use crate::cli::keeper::QUICK;
 use crate::cli::operate::Wait;
@@ -205,7 +205,7 @@ pub fn stage(
         prepared.warnings.extend(doubtful);
         if base::is_wanted(dir, &prepared.spec) {
             let python = prepared.spec.general.python.as_deref();
-            ensure_base_unless(places, python, Some(dir), &base_cancel, &mut Steps::silent())?;
+            ensure_base(places, python, Some(dir), &base_cancel, &mut Steps::silent())?;
         }
         Ok(prepared)
     };

@@ -63,7 +63,7 @@ impl Setup {
                 let interpreter = python::find(self.python.as_deref())?;
                 base::import(&home, file, &interpreter, &cancel()?, &mut steps)?
             }
-            None => ensure_base(places, self.python.as_deref(), &mut steps)?,
+            None => ensure_base(places, self.python.as_deref(), None, &cancel()?, &mut steps)?,
         };
         steps.finish();
         print(&format!("Python {} is ready: {}\n", base.interpreter.version, base.dir.display()));

@@ -12,7 +12,7 @@ use mfserv_plugin::sources::{Causes, QUIET, Sources};
 use mfserv_plugin::{Cancel, Progress};
 
 use super::super::app::App;
-use super::super::build_in;
+use super::super::build_when_free;
 use crate::cli::output::for_terminal;
 use crate::cli::report::{Colour, paint};
 
@@ -46,16 +46,19 @@ impl Built {
         }
     }
 
-    /// Builds again, and lets the result serve.
+    /// Builds again, and lets the result serve. False if there was nothing to do.
     fn again(
         &self,
         places: &Places,
         cancel: Cancel,
         progress: &mut dyn Progress,
-    ) -> Result<(), Diagnostic> {
+    ) -> Result<bool, Diagnostic> {
         match self {
-            Built::App(app) => app.build_again(places, cancel, progress),
-            Built::Plugin { dir, .. } => build_in(places, dir, progress).map(drop),
+            Built::App(app) => app.build_again(places, cancel, progress).map(|()| true),
+            Built::Plugin { dir, .. } => {
+                let report = build_when_free(places, dir, &cancel, progress)?;
+                Ok(!report.is_unchanged())
+            }
         }
     }
 
@@ -77,7 +80,7 @@ pub struct Rebuild {
     sources: Sources,
     causes: Causes,
     running: Option<Running>,
-    /// A build has gone well that nobody has asked for yet.
+    /// A build has made something that nobody has asked for yet.
     has_built: bool,
     looked: Instant,
     wait: Duration,
@@ -86,7 +89,7 @@ pub struct Rebuild {
 struct Running {
     began: Instant,
     lines: Receiver<String>,
-    build: JoinHandle<Result<(), Diagnostic>>,
+    build: JoinHandle<Result<bool, Diagnostic>>,
 }
 
 /// The sources, looked at before the first build.
@@ -135,7 +138,7 @@ impl Rebuild {
         }
     }
 
-    /// Whether a build has gone well since the last call.
+    /// Whether a build has made something since the last call.
     pub fn has_built(&mut self) -> bool {
         std::mem::take(&mut self.has_built)
     }
@@ -206,11 +209,12 @@ impl Rebuild {
         let changed = self.sources.changed_meanwhile(built.is_ok());
         let left_out = self.note(changed, Instant::now());
         self.causes.end(built.is_ok(), Instant::now());
-        self.has_built |= built.is_ok();
+        self.has_built |= matches!(built, Ok(true));
         said.push(match built {
-            Ok(()) => {
+            Ok(has_made) => {
+                let what = if has_made { "built" } else { "nothing to build" };
                 let after_ms = running.began.elapsed().as_millis() as u64;
-                paint(&format!("built after {}", render::span(after_ms)), Colour::Good)
+                paint(&format!("{what} after {}", render::span(after_ms)), Colour::Good)
             }
             // What it has written has been said; the rest of the reasons is that.
             Err(Diagnostic { what, because, .. }) => {

@@ -114,7 +114,8 @@ impl<'a> DevSession<'a> {
         let guard = started.then(|| stops_node(self.places));
         let ended = self.follow();
         if let Some(build) = self.build.take() {
-            // Ctrl-C ends it too; it leaves nothing half done.
+            // What ends the session ends it, too; it leaves nothing half done.
+            self.interrupted.cancel();
             let _ = build.join();
         }
         if let Some(rebuild) = &mut self.rebuild {
@@ -344,6 +345,7 @@ impl<'a> DevSession<'a> {
         let said = self.rebuild.as_mut().map(Rebuild::look);
         said.iter().flatten().for_each(|line| self.say(line));
         let is_site = self.programs.is_empty();
+        // A build that finds nothing to do is no reason for new workers.
         let has_built = self.rebuild.as_mut().is_some_and(Rebuild::has_built);
         if has_built && !is_site && self.rebuild.as_ref().is_some_and(Rebuild::is_of_plugin) {
             self.renew();

@@ -10,7 +10,7 @@ use mfserv_node::operations::Request;
 use mfserv_plugin::Silent;
 use mfserv_plugin::build::{self, BuildReport};
 
-use super::super::super::{build_in, sentence};
+use super::super::super::{build_when_free, sentence};
 use super::super::rebuild::Rebuild;
 use super::DevSession;
 use crate::cli::operation::Operation;
@@ -47,7 +47,9 @@ impl DevSession<'_> {
         let name = file.strip_prefix(&self.dir).unwrap_or(file).display().to_string();
         self.say(&paint(&format!("{name} changed: building"), Colour::Doubtful));
         let (places, dir) = (self.places.clone(), self.dir.clone());
-        self.build = Some(std::thread::spawn(move || build_in(&places, &dir, &mut Silent)));
+        let cancel = self.interrupted.clone();
+        let build = move || build_when_free(&places, &dir, &cancel, &mut Silent);
+        self.build = Some(std::thread::spawn(build));
     }
 
     /// Lets workers with the new environment take over.
@@ -57,8 +59,7 @@ impl DevSession<'_> {
         self.sources = self.sources_now();
         let Some(report) = self.complain(built) else { return };
         self.say(sentence(&report).trim_end());
-        let parts = [&report.python, &report.node];
-        if parts.into_iter().flatten().any(|part| !part.unchanged) {
+        if !report.is_unchanged() {
             self.renew();
         }
     }
