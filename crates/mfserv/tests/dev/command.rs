@@ -62,9 +62,10 @@ fn a_build_command_runs_for_what_has_changed_and_again_at_each_edit_of_a_session
     node.stop();
 }
 
-/// How many workers have become ready since the node began.
-fn ready(node: &Node, watcher: &str) -> usize {
-    let is_it = |fact: &Fact| matches!(fact, Fact::WorkerReady { worker, .. } if worker.watcher.to_string() == watcher);
+/// How often new workers of a plugin were asked for.
+fn restarts(node: &Node, plugin: &str) -> usize {
+    let wanted = format!("restart {plugin}");
+    let is_it = |fact: &Fact| matches!(fact, Fact::OperationEnded { what, .. } if *what == wanted);
     node.events().iter().filter(|event| is_it(&event.fact)).count()
 }
 
@@ -90,14 +91,14 @@ fn a_session_renews_workers_for_what_was_built_alone_and_ends_the_command_with_i
     session.until_said("nothing to build after");
     save(&dir.join("part"), "two");
     session.until_said("built after");
-    until("new workers are ready", PATIENCE, || ready(&node, "app.pot.main") >= 2);
-    // Workers for the edit before would have been recorded before these.
-    assert_eq!(ready(&node, "app.pot.main"), 2);
+    until("new workers are asked for", PATIENCE, || restarts(&node, "pot") >= 1);
     save(&dir.join("slow"), "");
     let pid = || std::fs::read_to_string(&began).ok().and_then(|text| text.trim().parse().ok());
     until("the command runs", PATIENCE, || pid().is_some());
+    // The session asks before it builds again.
+    assert_eq!(restarts(&node, "pot"), 1);
     // No signal comes: the node ends the session.
-    node.stop();
+    node.mfserv(&["stop"]).code(0);
     session.ended();
     let pid: u32 = pid().unwrap();
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "the command goes on");
