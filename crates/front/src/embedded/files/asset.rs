@@ -235,14 +235,7 @@ impl Asset {
     pub fn preferred(&self, accept: Option<&[u8]>) -> &Arc<Representation> {
         let accept = accept.filter(|_| !self.coded.is_empty());
         let Some(accept) = accept else { return &self.plain };
-        let plain = coding::preference_for_plain(accept);
-        let mut best = (&self.plain, 0);
-        for copy in &self.coded {
-            let preference = copy.coding.map_or(0, |coding| coding::preference(accept, coding));
-            if preference > best.1 && preference >= plain {
-                best = (copy, preference);
-            }
-        }
-        best.0
+        let copy = |coding| self.coded.iter().find(|copy| copy.coding == Some(coding));
+        coding::acceptable(accept).find_map(copy).unwrap_or(&self.plain)
     }
 }

@@ -47,13 +47,19 @@ pub fn preference_for_plain(accept: &[u8]) -> u16 {
 }
 
 /// The codings that a client accepts and does not like less than the file as it is: those that it likes
-/// most come first.
+/// most come first. What it does not name (`*`) comes after what it names, and there gzip first: a client
+/// that says no more knows that one rather than newer ones.
 pub fn acceptable(accept: &[u8]) -> impl Iterator<Item = Coding> + use<> {
     let plain = preference_for_plain(accept);
-    let mut weighed = Coding::ALL.map(|coding| (preference(accept, coding), coding));
-    weighed.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
-    let accepted = weighed.into_iter().filter(move |(weight, _)| *weight > 0 && *weight >= plain);
-    accepted.map(|(_, coding)| coding)
+    let mut weighed = [0, 1, 2].map(|at| {
+        let coding = Coding::ALL[at];
+        let is_named = weights(accept, |name| is_named(name, coding)).0.is_some();
+        let order = if is_named { at } else { 2 * Coding::ALL.len() - at };
+        (preference(accept, coding), order, coding)
+    });
+    weighed.sort_by_key(|(weight, order, _)| (std::cmp::Reverse(*weight), *order));
+    let accepted = weighed.into_iter().filter(move |(weight, ..)| *weight > 0 && *weight >= plain);
+    accepted.map(|(.., coding)| coding)
 }
 
 /// The weights of a name and of `*`.
@@ -128,7 +134,9 @@ mod tests {
         for (accept, codings) in [
             ("gzip, deflate, br, zstd", &[Brotli, Zstd, Gzip][..]),
             ("gzip, br;q=0.9, zstd;q=0.95", &[Gzip, Zstd, Brotli]),
-            ("*;q=0.5, gzip", &[Gzip, Brotli, Zstd]),
+            ("*;q=0.5, gzip", &[Gzip, Zstd, Brotli]),
+            ("*", &[Gzip, Zstd, Brotli]),
+            ("*, br", &[Brotli, Gzip, Zstd]),
             ("gzip;q=0.3, br;q=0.6, identity;q=0.5", &[Brotli]),
             ("br;q=0, identity", &[]),
         ] {
