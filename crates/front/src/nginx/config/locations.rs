@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use mfserv_core::route::redirects::FILE;
 use mfserv_core::route::{Route, Target};
 
 use super::Writer;
@@ -89,6 +90,9 @@ impl Writer<'_> {
                 Target::Site { fallback, .. } if !fallback.is_empty() => self.pass(text, route),
                 Target::Static { root } | Target::Site { root, .. } => {
                     self.files(text, route, root);
+                    if matches!(route.target, Target::Site { .. }) {
+                        hide_rules(text, route);
+                    }
                     self.compression(text, piece);
                 }
                 _ => self.pass(text, route),
@@ -150,6 +154,15 @@ impl Writer<'_> {
         text.line(format!("gzip_min_length {COMPRESSED_LEAST};"));
         text.line(format!("gzip_types {types};"));
     }
+}
+
+/// Nobody gets the rules of a site, as with the front: nginx does not obey them.
+fn hide_rules(text: &mut Text, route: &Route) {
+    let (variable, pattern) = match route.prefix.as_str() {
+        "/" => ("$uri", "^/+"),
+        _ => ("$mfserv_rest", "^/*"),
+    };
+    text.line(format!("if ({variable} ~ \"{pattern}{FILE}$\") {{ return 404; }}"));
 }
 
 /// True if a fragment has a directive of gzip: not if a comment has the word.
