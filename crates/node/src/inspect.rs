@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use mfserv_core::keys::LOG_JSON_FILE;
+use mfserv_core::keys::{FRONT_STATIC_SYMLINKS, LOG_JSON_FILE};
 use mfserv_core::log_outputs;
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{Listen, Loaded, OWN_PROGRAMS, split_command};
@@ -43,7 +43,8 @@ pub fn node(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
     for plugin in &plugins {
         if let Ok(loaded) = &plugin.loaded {
             problems.extend(programs(&options.places, &plugin.dir, loaded));
-            problems.extend(sites::problems(&plugin.dir, loaded));
+            let symlinks = module.resolution.config.get(FRONT_STATIC_SYMLINKS);
+            problems.extend(sites::problems(&plugin.dir, loaded, symlinks));
         }
     }
     problems.extend(fragment_check::warnings(&module, plan.table));
@@ -80,7 +81,8 @@ fn of_directory(
     let own = next.problems.into_iter().filter(|problem| problem.is_about(&name));
     let mut problems: Vec<Diagnostic> = own.chain(taken).collect();
     problems.extend(programs(places, dir, &loaded));
-    problems.extend(sites::problems(dir, &loaded));
+    let symlinks = module.resolution.config.get(FRONT_STATIC_SYMLINKS);
+    problems.extend(sites::problems(dir, &loaded, symlinks));
     problems.extend(fragment_check::warnings(module, table));
     Ok(problems)
 }

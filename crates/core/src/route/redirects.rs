@@ -14,7 +14,7 @@ pub const FILE: &str = "_redirects";
 pub const RULES_MAX: usize = 2000;
 /// The longest line, bytes.
 pub const LINE_MAX: usize = 1000;
-/// So much of a file is read, bytes: as many of the longest lines as there may be rules.
+/// So much of a file is obeyed, bytes (who reads one byte more has this said): as many of the longest lines as there may be rules.
 pub const FILE_MAX: usize = RULES_MAX * (LINE_MAX + 1);
 
 /// The rules of a site, in their order.
@@ -92,6 +92,7 @@ pub struct Asked<'a> {
 impl Redirects {
     /// Reads a file. A line that is wrong is left out and named; the others are obeyed.
     pub fn parse(text: &[u8]) -> (Self, Vec<Problem>) {
+        let (text, is_cut) = within_max(text);
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let (mut rules, mut problems) = (Vec::new(), Vec::new());
         for (number, line) in (1..).zip(text.split(|&byte| byte == b'\n')) {
@@ -107,6 +108,11 @@ impl Redirects {
                 Ok(Some(rule)) => rules.push(rule),
                 Err(wrong) => problem(wrong),
             }
+        }
+        if is_cut {
+            let line = u32::try_from(text.split(|&byte| byte == b'\n').count()).unwrap_or(u32::MAX);
+            let reason = format!("the file is longer than {FILE_MAX} bytes: the rest is not read");
+            problems.push(Problem { line, reason, help: "shorten the file" });
         }
         (Self { rules }, problems)
     }
@@ -134,6 +140,13 @@ impl Redirects {
             Some(Found { is_forced: rule.is_forced, action })
         })
     }
+}
+
+/// The whole lines of a file up to [`FILE_MAX`], and whether more follows.
+fn within_max(text: &[u8]) -> (&[u8], bool) {
+    let Some(text) = text.get(..=FILE_MAX) else { return (text, false) };
+    let end = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    (&text[..end.min(FILE_MAX)], true)
 }
 
 /// What placeholders stand for in one path.

@@ -160,6 +160,15 @@ fn rules_and_lines_have_a_limit() {
     assert_eq!(problems[0].line as usize, RULES_MAX + 1);
     let last = format!("/{}", RULES_MAX - 1);
     assert_eq!(done(&rules, asked("", &last, None)), "301 /x");
+    // The line that is cut is not obeyed in half: /a is not sent to /b.
+    let rule = "/a /bcd\n";
+    let filled = "#".repeat(FILE_MAX - "\n/a /b".len());
+    let (rules, problems) = Redirects::parse(format!("{filled}\n{rule}").as_bytes());
+    assert!(rules.is_empty() && problems.len() == 1, "{problems:?}");
+    assert!(problems[0].line == 2 && problems[0].reason.contains("the rest is not read"));
+    let filled = "#\n".repeat((FILE_MAX - rule.len()) / 2) + rule;
+    let (rules, problems) = Redirects::parse(filled.as_bytes());
+    assert!(!rules.is_empty() && problems.is_empty());
 }
 
 /// Bytes of chance that look like rules and paths, the same in each run.
