@@ -166,6 +166,7 @@ impl Resolver<'_> {
         }
         self.check_command(kind, values, &mut section);
         self.check_prefix(kind, values, &section);
+        self.check_pages(kind, values, &section);
         self.check_limits(kind, values, &section);
         self.check_memory(values, &section);
         Some(section)

@@ -24,7 +24,7 @@ pub use error_pages::{ErrorPage, ErrorPages};
 pub use fragments::{AppFragments, Fragment, Fragments};
 pub use host::UnknownHost;
 pub use matcher::{Hit, Paths, Rule};
-pub use path::{BadPath, after_prefix, normalise, percent_decode, said_prefix};
+pub use path::{BadPath, after_prefix, names_script, normalise, percent_decode, said_prefix};
 pub use sendfile::{Sendfile, SendfileRoot};
 use serde::{Deserialize, Serialize};
 pub use sites::{Matcher, Site};

@@ -1,6 +1,6 @@
 //! Pages of an app for errors that the front answers in its place.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 
 use mfserv_core::maintenance::Shut;
@@ -41,6 +41,16 @@ fn asked(front: &Front, method: &str, path: &str, accept: &str) -> Answer {
     let accept = if accept.is_empty() { String::new() } else { format!("Accept: {accept}\r\n") };
     let rest = format!("Host: h\r\n{accept}Connection: close\r\n\r\n");
     ask(front.address, format!("{method} {path} HTTP/1.1\r\n{rest}"))
+}
+
+/// What follows the head of the answer to HEAD, until the connection ends.
+fn head_alone(front: &Front, path: &str) -> String {
+    let mut client = Client::connect(front.address);
+    client.send(format!("HEAD {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
+    client.receive_to(true).unwrap();
+    let mut rest = client.rest();
+    client.stream.read_to_end(&mut rest).unwrap();
+    String::from_utf8_lossy(&rest).into_owned()
 }
 
 const HTML: &str = "text/html,application/xhtml+xml,*/*;q=0.8";
@@ -85,6 +95,7 @@ fn errors_of_the_front_have_the_page_of_the_app_and_keep_what_they_say() {
         let head = asked(&front, "HEAD", path, HTML);
         let length = text.len().to_string();
         assert_eq!((head.status, head.field("content-length")), (status, vec![length]), "{path}");
+        assert_eq!(head_alone(&front, path), "", "nothing follows the head of {path}");
     }
     let large = "POST /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 11\r\n\r\n";
     let answer = ask(front.address, format!("{large}0123456789a"));
@@ -158,4 +169,59 @@ fn an_app_in_maintenance_without_a_page_for_it_has_that_of_its_errors() {
         assert_eq!((answer.status, answer.text().as_str()), (503, text));
         assert_eq!(answer.field("retry-after"), ["30"], "{path}");
     }
+}
+
+#[test]
+fn of_the_pages_for_a_status_the_first_one_that_is_there_is_sent_and_the_form_varies_by_accept() {
+    let world = World::new();
+    let pages = ["404:/none.html", "404-599:/gone/none.html", "400-599:/errors/oops.html"];
+    let front = world.serving(quick(app(&world, &pages)), &[]);
+    for (path, status) in [("/files/none", 404), ("/none", 503), ("/zero", 503)] {
+        let page = asked(&front, "GET", path, HTML);
+        assert_eq!((page.status, page.text().as_str()), (status, "<p>we are sorry</p>"), "{path}");
+        let other = asked(&front, "GET", path, "application/json");
+        assert!(other.status == status && !other.text().contains("sorry"), "{path}");
+        for answer in [page, other] {
+            assert_eq!(answer.field("vary"), ["Accept"], "{path}");
+        }
+    }
+    assert!(asked(&front, "GET", "/files/404.html", HTML).field("vary").is_empty());
+    std::fs::write(world.path("site/none.html"), "it came later").unwrap();
+    until("the page that came goes before the others", || {
+        asked(&front, "GET", "/files/none", HTML).text() == "it came later"
+    });
+}
+
+#[test]
+fn a_page_is_no_file_with_ranges_and_conditions_and_the_next_request_is_answered() {
+    let world = World::new();
+    let front = world.serving(quick(app(&world, ALL)), &[]);
+    let mut client = Client::connect(front.address);
+    let fields = "Host: h\r\nRange: bytes=0-1\r\nIf-None-Match: *\r\nIf-Match: \"x\"";
+    for path in ["/files/none", "/zero", "/files/none"] {
+        client.send(format!("GET {path} HTTP/1.1\r\n{fields}\r\n\r\n"));
+        let answer = client.receive().unwrap();
+        let expected = match path {
+            "/zero" => (503, "<p>we are sorry</p>"),
+            _ => (404, "<p>no such page</p>"),
+        };
+        assert_eq!((answer.status, answer.text().as_str()), expected, "{path}");
+        assert!(answer.field("etag").is_empty() && answer.field("accept-ranges").is_empty());
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_eq!(client.receive_to(true).unwrap().status, answer.status, "{path}");
+    }
+    assert_eq!(client.get("/files/404.html").text(), "<p>no such page</p>");
+}
+
+#[test]
+fn a_page_that_cannot_be_opened_now_does_not_replace_the_error_that_it_is_for() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let Some(world) = World::where_holds("spool_files") else { return };
+    let front = world.serving(quick(app(&world, ALL)), &[]);
+    let mut client = Client::connect(front.address);
+    assert_eq!(client.get("/files/404.html").status, 200);
+    let none = Rlimit { current: Some(3), maximum: Some(1024) };
+    prlimit(Some(Pid::from_child(&front.child)), Resource::Nofile, none).unwrap();
+    let zero = client.get("/zero");
+    assert_eq!((zero.status, zero.text().as_str()), (503, "scaled to 0\n"));
 }

@@ -2,8 +2,11 @@
 
 use std::os::unix::fs::symlink;
 
-use mfserv_core::route::{ErrorPage, ErrorPages, RouteTable, Target};
+use mfserv_core::route::{
+    AppFragments, ErrorPage, ErrorPages, Fragment, Fragments, RouteTable, Symlinks, Target,
+};
 
+use crate::fragments::said;
 use crate::world::*;
 
 const RULES: &str = "\
@@ -156,6 +159,116 @@ fn changed_rules_are_obeyed_and_lines_that_are_not_are_named() {
     }
     std::fs::remove_file(&rules).unwrap();
     until("there are no rules", || front.get("/site/old/x").status == 404);
-    symlink(world.path("secret.txt"), &rules).unwrap();
-    assert_eq!(front.get("/site/_redirects").status, 404);
+}
+
+#[test]
+fn rules_that_a_link_leads_to_are_obeyed_only_where_links_are() {
+    let world = World::new();
+    let mut table = site(&world, "/site", "");
+    let rules = world.path("site/_redirects");
+    std::fs::rename(&rules, world.path("outside")).unwrap();
+    symlink(world.path("outside"), &rules).unwrap();
+    let mut front = world.serving(table.clone(), &[]);
+    assert_eq!(front.get("/site/old/x").status, 302, "links are followed by default");
+    table.server.static_symlinks = Symlinks::Beneath;
+    front.daemon.publish(2, table, &[]);
+    assert_eq!(front.get("/site/old/x").status, 404);
+}
+
+#[test]
+fn a_browser_asks_again_before_it_obeys_a_rule_that_it_has_stored() {
+    let world = World::new();
+    let front = world.serving(site(&world, "/site", ""), &[]);
+    for path in ["/site/old/x", "/site/empty/", "/site/go/x"] {
+        assert_eq!(front.get(path).field("cache-control"), ["no-cache"], "{path}");
+    }
+    assert!(front.get("/site/docs").field("cache-control").is_empty(), "that is no rule");
+}
+
+#[test]
+fn a_page_that_a_rule_has_for_404_is_for_those_who_take_pages() {
+    let world = World::new();
+    let front = world.serving(site(&world, "/site", ""), &[]);
+    let asked = |accept: &str| {
+        let rest = format!("Host: h\r\nConnection: close\r\nAccept: {accept}\r\n\r\n");
+        ask(front.address, format!("GET /site/lost/{accept} HTTP/1.1\r\n{rest}"))
+    };
+    let (page, other) = (asked("text/html"), asked("application/json"));
+    assert_eq!((page.status, page.text().as_str()), (404, "lost page"));
+    assert!(other.status == 404 && other.text().contains("cause: not_found"), "{}", other.text());
+    for (answer, accept) in [(page, "text/html"), (other, "application/json")] {
+        assert_eq!(answer.field("vary"), ["Accept"], "{accept}");
+        assert_eq!(answer.field("x-mfserv-cause"), ["not_found"], "{accept}");
+        let line = world.logged("uri", format!("/site/lost/{accept}"));
+        assert_eq!(line["cause"], "not_found", "{line}");
+    }
+}
+
+#[test]
+fn no_rule_no_fallback_and_no_index_shows_the_text_of_a_script() {
+    for fallback in ["", "all.php"] {
+        let world = World::new();
+        let mut table = site(&world, "/site", fallback);
+        table.upstreams.get_mut("p/a").unwrap().fastcgi = Some(world.path("site"));
+        let rules = "/view/:p /:p.php 200\n/below/* /dir.php/ 200\n/gone/* /all.php 404\n";
+        std::fs::write(world.path("site/_redirects"), rules).unwrap();
+        std::fs::create_dir(world.path("site/dir.php")).unwrap();
+        for file in ["all.php", "dir.php/index.html", "db.php"] {
+            std::fs::write(world.path("site").join(file), "<?php $password = 1;").unwrap();
+        }
+        let front = world.serving(table, &[]);
+        for path in ["view/all", "view/db", "below/x", "gone/x", "all.php", "dir.php/", "none"] {
+            let answer = front.get(&format!("/site/{path}"));
+            assert_eq!(answer.status, 404, "{path}");
+            assert!(!answer.text().contains("password"), "{path}");
+        }
+        assert_eq!(front.get("/site/b.txt").text(), "b");
+    }
+}
+
+#[test]
+fn a_body_that_nobody_reads_before_a_redirect_is_never_taken_for_a_request() {
+    let world = World::new();
+    let front = world.serving(site(&world, "/site", ""), &[]);
+    let mut client = Client::connect(front.address);
+    let smuggled = "GET /site/a.txt HTTP/1.1\r\nHost: h\r\n\r\n";
+    let length = smuggled.len();
+    let post = format!("POST /site/old/x HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n");
+    let next = "GET /site/lost/x HTTP/1.1\r\nHost: h\r\n\r\n";
+    client.send([&post, smuggled, next].concat());
+    assert_eq!(client.receive().unwrap().status, 302);
+    // The connection may end; if it goes on, then with the request that follows.
+    if let Some(lost) = client.receive() {
+        assert_eq!((lost.status, lost.text().as_str()), (404, "lost page"));
+    }
+    let mut client = Client::connect(front.address);
+    for path in ["/site/old/x", "/site/lost/x", "/site/old/y"] {
+        let status = client.get(path).status;
+        assert_eq!(status, if path == "/site/lost/x" { 404 } else { 302 }, "{path}");
+    }
+    assert_eq!(client.get("/site/a.txt").text(), "a");
+}
+
+#[test]
+fn nobody_gets_the_rules_of_a_site_whose_files_are_nginxs_own() {
+    let Some(world) = World::with_lua() else { return };
+    for prefix in ["/site", "/"] {
+        let mut table = site(&world, prefix, "");
+        let words = Fragment { file: "static.conf".into(), text: "add_header X-Own 1;".into() };
+        let own = AppFragments { static_location: Some(words), ..AppFragments::default() };
+        let apps = [("a".to_string(), own)].into();
+        table.fragments.insert("p".into(), Fragments { apps, ..Fragments::default() });
+        table.routes.retain(|route| route.prefix == prefix);
+        let at = prefix.trim_end_matches('/');
+        let mut front = world.serving(table, &[]);
+        assert_eq!(said(&mut front), "");
+        let file = front.get(&format!("{at}/b.txt"));
+        assert_eq!((file.text().as_str(), file.field("x-own")), ("b", vec!["1".into()]));
+        for path in ["/_redirects", "//_redirects", "/%5fredirects", "/docs/../_redirects"] {
+            assert_eq!(front.get(&format!("{at}{path}")).status, 404, "{prefix} {path}");
+        }
+        // Only at the root of the site are they rules.
+        std::fs::write(world.path("site/docs/_redirects"), "a file").unwrap();
+        assert_eq!(front.get(&format!("{at}/docs/_redirects")).text(), "a file");
+    }
 }

@@ -148,11 +148,11 @@ fn static_root(plugin: &PluginInput, app: &AppSpec) -> PathBuf {
 /// The pages of an app for errors. A static site has `404.html` without a word about it, unless
 /// another file answers paths without a file.
 fn error_pages(plugin: &PluginInput, app: &AppSpec) -> Option<ErrorPages> {
-    let mut pages = app.error_pages.clone();
+    let mut pages = ErrorPages { root: static_root(plugin, app), pages: app.error_pages.clone() };
     if app.is_site() && app.static_fallback.is_empty() {
-        pages.push(ErrorPage::of_convention());
+        pages.add(ErrorPage::of_convention());
     }
-    (!pages.is_empty()).then(|| ErrorPages { root: static_root(plugin, app), pages })
+    (!pages.pages.is_empty()).then_some(pages)
 }
 
 /// What a plugin brings along for nginx.

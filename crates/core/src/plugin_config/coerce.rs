@@ -132,7 +132,7 @@ fn count(text: &str, max: i64) -> Coerced {
     }
 }
 
-/// C libraries keep 32 and 33 for themselves, some 34 too (signal(7)): the keeper sends none of these.
+/// The C library keeps 32 to 34 for itself (signal(7)): nobody can send these to an app.
 fn signal(text: &str) -> Coerced {
     match text.trim().parse::<u64>() {
         Ok(signal @ (1..=31 | 35..=64)) => exact(Read::Number(signal), &signal.to_string()),

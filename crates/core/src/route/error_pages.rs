@@ -60,10 +60,19 @@ impl ErrorPage {
 }
 
 impl ErrorPages {
-    /// The file for this status.
-    pub fn file(&self, status: u16) -> Option<&str> {
-        let is_for = |page: &&ErrorPage| (page.first..=page.last).contains(&status);
-        self.pages.iter().find(is_for).map(|page| page.file.as_str())
+    /// The files for this status: the first one that is there is its page.
+    pub fn files(&self, status: u16) -> impl Iterator<Item = &str> {
+        let is_for = move |page: &&ErrorPage| (page.first..=page.last).contains(&status);
+        self.pages.iter().filter(is_for).map(|page| page.file.as_str())
+    }
+
+    /// Puts a page before the ranges that its status is in, and after pages for this status alone.
+    pub fn add(&mut self, page: ErrorPage) {
+        let is_range = |other: &ErrorPage| {
+            other.first < other.last && (other.first..=other.last).contains(&page.first)
+        };
+        let at = self.pages.iter().position(is_range).unwrap_or(self.pages.len());
+        self.pages.insert(at, page);
     }
 }
 
@@ -72,19 +81,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_page_that_is_for_a_status_is_its_page() {
-        let written = ["404:/404.html", "500-599:/errors/oops.html", "400-599:/any.html"];
+    fn the_pages_for_a_status_are_in_their_order_and_that_of_convention_before_ranges() {
+        let written = ["404:/own.html", "500-599:/errors/oops.html", "400-599:/any.html"];
         let pages = written.map(|text| ErrorPage::parse(text).unwrap()).to_vec();
-        let pages = ErrorPages { root: "/root".into(), pages };
-        for (status, file) in [
-            (404, Some("404.html")),
-            (502, Some("errors/oops.html")),
-            (599, Some("errors/oops.html")),
-            (413, Some("any.html")),
-            (301, None),
+        let mut pages = ErrorPages { root: "/root".into(), pages };
+        for (status, files) in [
+            (404, &["own.html", "any.html"][..]),
+            (502, &["errors/oops.html", "any.html"]),
+            (599, &["errors/oops.html", "any.html"]),
+            (413, &["any.html"]),
+            (301, &[]),
         ] {
-            assert_eq!(pages.file(status), file, "{status}");
+            assert_eq!(Vec::from_iter(pages.files(status)), files, "{status}");
         }
+        pages.add(ErrorPage::of_convention());
+        let of_404 = Vec::from_iter(pages.files(404));
+        assert_eq!(of_404, ["own.html", "404.html", "any.html"]);
     }
 
     #[test]

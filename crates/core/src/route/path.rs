@@ -159,6 +159,12 @@ fn resolve_segments(path: &[u8]) -> Result<Vec<u8>, BadPath> {
     Ok(out)
 }
 
+/// True if a path names a script of PHP, or something below one: an app by FastCGI runs such files.
+pub fn names_script(path: &str) -> bool {
+    let is_script = |name: &str| name.len() > ".php".len() && name.ends_with(".php");
+    path.split('/').any(is_script)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,8 @@
-//! What nginx refuses of fragments, before they are installed: `nginx -t` on them, in a directory
-//! that the caller has made for it. Nothing is started, and the node is not touched.
+//! What nginx refuses of fragments, before they are installed: `nginx -t` on them, in a directory of
+//! its own. Nothing is started, and the node is not touched.
 
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use mfserv_core::Diagnostic;
@@ -11,7 +13,6 @@ use tokio::runtime::LocalOptions;
 use super::config::Site;
 use super::edge::Wanted;
 use super::master::Nginx;
-use super::pieces::PieceId;
 use super::program::{Build, Program};
 use super::search::Refused;
 use super::tls::Certificates;
@@ -20,8 +21,6 @@ use crate::embedded::{ErrorLog, LogWriter};
 /// A fragment that `nginx -t` refuses.
 #[derive(Debug, Clone)]
 pub struct RefusedFragment {
-    /// The plugin that has it.
-    pub plugin: String,
     /// Its file and its place.
     pub place: String,
     /// Why, with its line.
@@ -30,42 +29,32 @@ pub struct RefusedFragment {
     pub is_slow: bool,
 }
 
-/// The program that is asked, and where.
-#[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
-    /// nginx.
-    pub program: &'a Path,
-    /// The directory of its modules; `None`: its own.
-    pub modules: Option<&'a Path>,
-    /// An empty directory, which nobody else can open.
-    pub dir: &'a Path,
-}
-
-/// The fragments of a table that `nginx -t` refuses, a sentence each. The error says why nginx cannot
-/// be asked.
-pub fn examine(asked: Asked<'_>, table: RouteTable) -> Result<Vec<String>, Diagnostic> {
+/// The fragments of a table that `nginx -t` refuses, a sentence each. `modules`: the directory of its
+/// modules; `None`: its own. The error says why nginx cannot be asked.
+pub fn examine(
+    program: &Path,
+    modules: Option<&Path>,
+    table: RouteTable,
+) -> Result<Vec<String>, Diagnostic> {
     let wanted = wanted(table);
-    with_nginx(asked, async |nginx| nginx.refused_by_check(&wanted).await)
+    with_nginx(program, modules, async |nginx| nginx.refused_by_check(&wanted).await)
 }
 
-/// The fragments that `nginx -t` refuses because of what this plugin has: those of the plugin, and
-/// those of others that are not refused by `current`, the table in force; else as [`examine`].
+/// The fragments that `nginx -t` refuses because of what this plugin has, by a table with all
+/// plugins; else as [`examine`].
 pub fn examine_plugin(
-    asked: Asked<'_>,
+    program: &Path,
+    modules: Option<&Path>,
     plugin: &str,
-    current: RouteTable,
     table: RouteTable,
 ) -> Result<Vec<RefusedFragment>, Diagnostic> {
-    let (current, wanted) = (wanted(current), wanted(table));
-    let refused = with_nginx(asked, async |nginx| {
-        nginx.newly_refused_by_check(plugin, &current, &wanted).await
+    let mut others = table.clone();
+    others.fragments.remove(plugin);
+    let (others, wanted) = (wanted(others), wanted(table));
+    let refused = with_nginx(program, modules, async |nginx| {
+        nginx.newly_refused_by_check(&others, &wanted).await
     })?;
-    let of = |(id, Refused { place, why, is_slow, .. }): (PieceId, Refused)| RefusedFragment {
-        plugin: id.plugin,
-        place,
-        why,
-        is_slow,
-    };
+    let of = |(_, Refused { place, why, is_slow, .. })| RefusedFragment { place, why, is_slow };
     Ok(refused.into_iter().map(of).collect())
 }
 
@@ -77,21 +66,28 @@ fn wanted(mut table: RouteTable) -> Wanted {
     wanted
 }
 
-/// Asks an nginx that is not started.
+/// Asks an nginx that is not started, in a directory of its own.
 fn with_nginx<T>(
-    asked: Asked<'_>,
+    program: &Path,
+    modules: Option<&Path>,
     ask: impl AsyncFnOnce(&mut Nginx) -> Result<T, Diagnostic>,
 ) -> Result<T, Diagnostic> {
     let cannot =
         |why: &dyn std::fmt::Display| Diagnostic::error("nginx cannot be asked").because(why);
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let dir = std::env::temp_dir().join(format!("mfserv-nginx-{}", std::process::id()));
+    DirBuilder::new().mode(0o700).create(&dir).map_err(|why| cannot(&why))?;
+    let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
-        .map_err(|why| cannot(&why))?;
-    runtime.block_on(async {
-        let mut nginx = not_started(asked.program, asked.modules, asked.dir).await?;
-        ask(&mut nginx).await
-    })
+        .map_err(|why| cannot(&why))
+        .and_then(|runtime| {
+            runtime.block_on(async {
+                let mut nginx = not_started(program, modules, &dir).await?;
+                ask(&mut nginx).await
+            })
+        });
+    let _ = fs::remove_dir_all(&dir);
+    outcome
 }
 
 async fn not_started(

@@ -55,7 +55,7 @@ use program::Program;
 use relay::Relay;
 use tls::Certificates;
 
-pub use examine::{Asked, RefusedFragment, examine, examine_plugin};
+pub use examine::{RefusedFragment, examine, examine_plugin};
 
 /// The variable with the key that nginx says to the front behind it.
 pub const EDGE_KEY_VARIABLE: &str = "MFSERV_EDGE_KEY";

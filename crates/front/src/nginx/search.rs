@@ -140,24 +140,19 @@ impl Nginx {
         Ok(self.sentences())
     }
 
-    /// The fragments of a plugin that `nginx -t` refuses of `wanted`, and those of others that it does
-    /// not refuse of `current`, which has the release of the plugin that is in force, if any. What is
-    /// in force is blamed last: of two that exclude each other, the new one is refused.
+    /// The fragments that `nginx -t` refuses of `wanted` and not of `others`, which are those of the
+    /// other plugins: of two that exclude each other, the new one is refused.
     pub async fn newly_refused_by_check(
         &mut self,
-        plugin: &str,
-        current: &Wanted,
+        others: &Wanted,
         wanted: &Wanted,
     ) -> Result<Vec<(PieceId, Refused)>, Diagnostic> {
-        self.refused_by_check(current).await?;
+        self.refused_by_check(others).await?;
         let before = self.left_out();
-        // What was left out may be right with what the plugin brings now, and then excludes it.
-        self.refused.clear();
-        self.in_force = Some(Taken::assumed(texts(current, &Ids::new())));
+        self.in_force = Some(Taken::assumed(texts(others, &before)));
         self.refused_by_check(wanted).await?;
-        let new = |(id, _): &(&PieceId, &Refused)| id.plugin == plugin || !before.contains(*id);
-        let all = self.refused.iter().filter(new);
-        Ok(all.map(|(id, refused)| (id.clone(), refused.clone())).collect())
+        let new = self.refused.iter().filter(|(id, _)| !before.contains(id));
+        Ok(new.map(|(id, refused)| (id.clone(), refused.clone())).collect())
     }
 
     /// Leaves out a fragment that is at fault; the refusal, if none is.

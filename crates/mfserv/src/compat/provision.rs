@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mfserv_core::{Diagnostic, Kind};
+use mfserv_core::Diagnostic;
 use mfserv_plugin::archive;
 
 use super::install::{put, said};
@@ -13,22 +13,12 @@ use mfserv_node::site_packages::{self, Wanted};
 
 /// Installs those that are not there, and replaces those whose build is another one, whatever
 /// the versions. A developer's directory is left alone, overrides and data too. What fails is
-/// said, and holds up nothing. Fragments of nginx may need what a later package brings: what is
-/// refused for its configuration is tried again after the others.
+/// said, and holds up nothing.
 pub fn provision(places: &Places) {
-    let mut files = site_packages::files();
-    loop {
-        let before = files.len();
-        let tried = files.into_iter().map(|file| (provide(places, &file), file));
-        let failed = tried.filter_map(|(done, file)| Some((done.err()?, file)));
-        let (refused, failed): (Vec<_>, Vec<_>) =
-            failed.partition(|(problem, _)| problem.kind == Kind::BadConfiguration);
-        failed.iter().for_each(|(problem, _)| report::print_problem(problem));
-        if refused.len() == before || refused.is_empty() {
-            refused.iter().for_each(|(problem, _)| report::print_problem(problem));
-            return;
+    for file in site_packages::files() {
+        if let Err(problem) = provide(places, &file) {
+            report::print_problem(&problem);
         }
-        files = refused.into_iter().map(|(_, file)| file).collect();
     }
 }
 

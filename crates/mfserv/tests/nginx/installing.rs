@@ -27,9 +27,6 @@ fn packed(node: &Node, plugin: &Plugin) -> String {
 }
 
 const WRONG: &str = "# a comment\nno_such_directive on;\n";
-/// A variable that another plugin brings.
-const MAP: &str = "map $arg_x $brought { default none; one 1; }\n";
-const WANTS: &str = "location = /x { return 200 \"$brought\"; }\n";
 const RIGHT: &str = "location = /shared { return 200 mine; }\n";
 
 #[test]
@@ -81,10 +78,12 @@ fn an_installation_does_not_answer_for_the_fragments_of_other_plugins() {
     let _turn = Turn::heavy();
     let Some(node) = to_have_nginx() else { return };
     node.add(&with_server_text("aaa", WRONG));
-    let brings = with_server_text("brings", "")
+    // A variable that another plugin brings.
+    let brings = Plugin::python("brings", programs::SERVES)
         .key("general", "_extra_nginx_http_conf_filename", "http.conf")
-        .file("http.conf", MAP);
-    let file = packed(&node, &with_server_text("wants", WANTS));
+        .file("http.conf", "map $arg_x $brought { default none; one 1; }\n");
+    let wants = with_server_text("wants", "location = /x { return 200 \"$brought\"; }\n");
+    let file = packed(&node, &wants);
     node.start();
     let ran = node.mfserv(&["install", &file]).code(4);
     assert!(ran.stderr.contains("unknown \"brought\" variable"), "{ran:?}");
@@ -100,44 +99,4 @@ fn an_installation_does_not_answer_for_the_fragments_of_other_plugins() {
     let ran = node.mfserv(&["install", "--force", &file]);
     assert!(ran.stderr.contains("nginx could not be asked about fragments"), "{ran:?}");
     node.mfserv(&["stop"]);
-}
-
-#[test]
-fn an_installation_answers_for_what_it_does_to_the_fragments_of_others() {
-    let _turn = Turn::heavy();
-    let Some(node) = to_have_nginx() else { return };
-    let brings = |server: &str, map: &str| {
-        with_server_text("brings", server)
-            .key("general", "_extra_nginx_http_conf_filename", "http.conf")
-            .file("http.conf", map)
-    };
-    node.add(&with_server_text("wants", WANTS));
-    node.start();
-    let file = packed(&node, &brings("", MAP));
-    node.mfserv(&["install", &file]).code(0);
-    assert_eq!(node.get("/x?x=one").text(), "1");
-    // Without it, that one would fall out.
-    let file = packed(&node, &brings("", ""));
-    let ran = node.mfserv(&["install", "--force", &file]).code(4);
-    let says = "server.conf (in the server) of plugin wants: unknown \"brought\"";
-    assert!(ran.stderr.contains(says), "{ran:?}");
-    assert_eq!(node.get("/x?x=one").text(), "1");
-    node.stop();
-}
-
-#[test]
-fn a_file_that_an_installation_makes_is_no_reason_to_refuse_it() {
-    let _turn = Turn::heavy();
-    let Some(node) = to_have_nginx() else { return };
-    node.start();
-    let text = "location = /logged {\n\
-                access_log {{ MFSERV_CURRENT_PLUGIN_DATA_DIR }}/a.log;\n\
-                include {{ MFSERV_CURRENT_PLUGIN_DIR }}/made.conf;\n}\n";
-    let hook = "#!/bin/sh\necho 'return 200 made;' > made.conf\n";
-    let file = packed(&node, &with_server_text("makes", text).file("postinstall", hook));
-    let ran = node.mfserv(&["install", &file]).code(0);
-    assert!(ran.stderr.contains("could not be checked"), "{ran:?}");
-    assert_eq!(node.get("/logged").text(), "made");
-    assert!(node.path("var/data/makes/a.log").exists());
-    node.stop();
 }

@@ -38,7 +38,9 @@ pub async fn send(
         if turn.is_empty() {
             turn.end = part.end.min(part.start + STEP);
             let (of, range) = (of.clone(), turn.clone());
-            off_the_loop(move || of.fetch(range)).await?.map_err(|_| Fault::Cut)?;
+            let fetched = off_the_loop(move || of.fetch(range)).await;
+            // The head is put: no other answer can follow.
+            fetched.map_err(|_| Fault::Cut)?.map_err(|_| Fault::Cut)?;
         }
         let end = turn.end;
         exchange.send_file(of.file(), turn).await?;
@@ -80,8 +82,8 @@ async fn copy(
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => {
                 let (of, rest) = (of.clone(), part.clone());
-                let read = off_the_loop(move || read(&of, rest)).await?;
-                let bytes = read.map_err(|_| Fault::Cut)?;
+                let read = off_the_loop(move || read(&of, rest)).await;
+                let bytes = read.map_err(|_| Fault::Cut)?.map_err(|_| Fault::Cut)?;
                 exchange.put_data(&bytes);
                 part.start = part.end;
             }

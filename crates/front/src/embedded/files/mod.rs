@@ -26,7 +26,7 @@ pub mod sendfile;
 use std::path::Path;
 use std::sync::Arc;
 
-use mfserv_core::route::ServerSettings;
+use mfserv_core::route::{ServerSettings, names_script};
 
 use crate::embedded::clients::answer::{self, Head};
 use crate::embedded::clients::exchange::Exchange;
@@ -49,6 +49,24 @@ pub struct Site<'a> {
     pub fallback: Option<&'a str>,
     /// It is a static site, whose `_redirects` is obeyed: this is told which lines are not.
     pub complain: Option<&'a dyn Fn(&str)>,
+    /// Scripts of the app lie here too: they are run, and nobody gets their text.
+    pub hides_scripts: bool,
+}
+
+impl Site<'_> {
+    /// True if a file, named from the directory on, is sent to nobody, whatever has led to it.
+    fn hides(&self, relative: &str) -> bool {
+        let is_hidden_script = || self.hides_scripts && names_script(relative);
+        redirects::is_rules(self, relative) || is_hidden_script()
+    }
+}
+
+/// What is left to do after [`serve`].
+pub enum Served {
+    /// Nothing: the answer is put.
+    Answered,
+    /// To answer that nothing is there, with this file below the directory: a rule says so.
+    NotFound(String),
 }
 
 /// Answers with what `path` names: what follows `rest_at` is below the directory.
@@ -56,22 +74,31 @@ pub async fn serve(
     site: Site<'_>,
     (path, rest_at): (&str, usize),
     exchange: &mut Exchange<'_>,
-) -> Result<(), Fault> {
+) -> Result<Served, Fault> {
     let action = redirects::of_path(&site, (path, rest_at), exchange).await?;
     if let Some(Action::Redirect { status, location }) = &action {
-        answer::put_page(exchange, (*status, ""), &[("Location", location)]);
-        return Ok(());
+        // A rule may be corrected: what a browser has stored of it must not outlive it.
+        let fields = [("Location", location.as_str()), ("Cache-Control", "no-cache")];
+        answer::put_page(exchange, (*status, ""), &fields);
+        return Ok(Served::Answered);
     }
     if !matches!(exchange.request().method(), b"GET" | b"HEAD") {
         return Err(Cause::Method.into());
     }
     match action {
-        Some(Action::Rewrite(file)) => rewritten(&site, &file, None, exchange).await,
-        Some(Action::NotFound(file)) => {
-            rewritten(&site, &file, Some(Cause::NotFound), exchange).await
+        Some(Action::Rewrite(named)) => {
+            let named = named_by_rule(&site, &named, exchange).await?;
+            let Some((asset, relative)) = named else { return Err(Cause::NotFound.into()) };
+            send(asset, site.root, &relative, exchange).await?;
         }
-        _ => file(site, (path, rest_at), exchange).await,
+        Some(Action::NotFound(named)) => {
+            let named = named_by_rule(&site, &named, exchange).await?;
+            let Some((_, relative)) = named else { return Err(Cause::NotFound.into()) };
+            return Ok(Served::NotFound(relative));
+        }
+        _ => file(site, (path, rest_at), exchange).await?,
     }
+    Ok(Served::Answered)
 }
 
 /// Answers with the file that the path names.
@@ -84,7 +111,7 @@ async fn file(
     let (root, rest) = (site.root, &path[rest_at..]);
     let mut relative = String::with_capacity(rest.len() + INDEX.len());
     let is_path = resolve_path::below(rest, settings.static_dotfiles, &mut relative);
-    if !is_path || redirects::is_rules(&site, &relative) {
+    if !is_path || site.hides(&relative) {
         return Err(Cause::NotFound.into());
     }
     let wants_index = rest.ends_with('/');
@@ -108,6 +135,9 @@ async fn file(
         }
         Known::Nothing if site.fallback.is_some() && may_be_a_page(&relative, wants_index) => {
             let page = site.fallback.unwrap_or(INDEX);
+            if site.hides(page) {
+                return Err(Cause::NotFound.into());
+            }
             let Known::Asset(asset) = open_file_cache::find(root, page, symlinks).await? else {
                 return Err(Cause::NotFound.into());
             };
@@ -125,19 +155,17 @@ async fn file(
     }
 }
 
-/// Answers with the file that a rule puts in the place of a path: as it is, or for this cause.
-async fn rewritten(
+/// The file that a rule names, with its name below the directory; nothing, if nobody gets it.
+async fn named_by_rule(
     site: &Site<'_>,
     named: &str,
-    cause: Option<Cause>,
-    exchange: &mut Exchange<'_>,
-) -> Result<(), Fault> {
+    exchange: &Exchange<'_>,
+) -> Result<Option<(Arc<Asset>, String)>, Fault> {
     let settings = exchange.settings();
-    let nothing = Err(Cause::NotFound.into());
     let mut relative = String::new();
     let is_path = resolve_path::below(named, settings.static_dotfiles, &mut relative);
-    if !is_path || redirects::is_rules(site, &relative) {
-        return nothing;
+    if !is_path || site.hides(&relative) {
+        return Ok(None);
     }
     if relative.is_empty() || named.ends_with('/') {
         relative = index_of(&relative);
@@ -148,11 +176,10 @@ async fn rewritten(
         relative = index_of(&relative);
         known = open_file_cache::find(site.root, &relative, symlinks).await?;
     }
-    match (known, cause) {
-        (Known::Asset(asset), None) => send(asset, site.root, &relative, exchange).await,
-        (Known::Asset(_), Some(cause)) => page_below(cause, (site.root, &relative), exchange).await,
-        _ => nothing,
-    }
+    Ok(match known {
+        Known::Asset(asset) => Some((asset, relative)),
+        _ => None,
+    })
 }
 
 /// The index of a directory, which may be the root (nothing).
@@ -225,19 +252,21 @@ pub async fn page_of(
     let Some((root, name)) = page.and_then(|page| Some((page.parent()?, page.file_name()?))) else {
         return Err(cause.into());
     };
-    page_below(cause, (root, &name.to_string_lossy()), exchange).await
+    page_below(cause, &[], (root, &name.to_string_lossy()), exchange).await
 }
 
-/// Answers as this cause says, with this file below a directory. Without the file nothing is answered,
+/// Answers as this cause says, with these fields and this file below a directory. Without the file nothing is answered,
 /// and the cause is the fault.
 pub async fn page_below(
     cause: Cause,
+    more: &[(&str, &str)],
     place: (&Path, &str),
     exchange: &mut Exchange<'_>,
 ) -> Result<(), Fault> {
     // The page for unknown URLs is a page of the node, and has no cause to be told.
     let fields = if cause == Cause::NoRoute { Vec::new() } else { answer::fields_of(cause) };
-    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, &**value)).collect();
+    let fields = fields.iter().map(|(name, value)| (*name, &**value));
+    let fields: Vec<_> = fields.chain(more.iter().copied()).collect();
     exchange.set_cause(cause);
     match put_page(cause.status(), &fields, place, exchange).await {
         Ok(false) | Err(Fault::Answer(_)) => Err(cause.into()),
@@ -246,8 +275,8 @@ pub async fn page_below(
     }
 }
 
-/// Answers with this status and a file below a directory as it is. False, with nothing sent, if it is
-/// not there.
+/// Answers with this status and a file below a directory as it is. False, with nothing put, if it is
+/// not there or cannot be opened now: a page must not replace the error that it is for by another one.
 pub async fn put_page(
     status: u16,
     fields: &[(&str, &str)],
@@ -255,7 +284,7 @@ pub async fn put_page(
     exchange: &mut Exchange<'_>,
 ) -> Result<bool, Fault> {
     let symlinks = exchange.settings().static_symlinks;
-    let Known::Asset(asset) = open_file_cache::find(root, name, symlinks).await? else {
+    let Ok(Known::Asset(asset)) = open_file_cache::find(root, name, symlinks).await else {
         return Ok(false);
     };
     let (content_type, page) = (asset.content_type, asset.plain());

@@ -8,10 +8,13 @@ use mfserv_h1::RequestHead;
 use super::browsers;
 use super::extensions::Attendant;
 use super::lane::Lane;
-use crate::embedded::clients::answer;
+use crate::embedded::clients::answer::{self, Text};
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
 use crate::embedded::files;
+
+/// The field of an answer that has another form for clients that take no pages.
+const VARIES: (&str, &str) = ("Vary", "Accept");
 
 /// What is known of a request besides who answers it.
 #[derive(Default)]
@@ -20,6 +23,20 @@ pub struct Beside<'t> {
     pub attendant: Option<Box<dyn Attendant>>,
     /// The pages that its app has for errors.
     pub pages: Option<&'t ErrorPages>,
+    /// The page that a rule of its site has for it: a file below a directory.
+    pub page_of_rule: Option<(&'t Path, String)>,
+}
+
+impl Beside<'_> {
+    /// Where the pages for a status are, those that are to be tried first come first.
+    fn places(&self, status: u16) -> Vec<(&Path, &str)> {
+        let of_rule = self.page_of_rule.iter().map(|(root, file)| (*root, file.as_str()));
+        of_rule.chain(self.pages.into_iter().flat_map(|pages| places(pages, status))).collect()
+    }
+}
+
+fn places(pages: &ErrorPages, status: u16) -> impl Iterator<Item = (&Path, &str)> {
+    pages.files(status).map(|file| (pages.root.as_path(), file))
 }
 
 /// Reports a fault and puts its page: that of an extension, of the app, or ours.
@@ -36,50 +53,50 @@ pub async fn answer(
     }
     report(lane, exchange, cause);
     let head = exchange.request();
-    let own = beside.attendant.and_then(|one| one.instead_of_fault(head, cause));
-    let Some(page) = own else { return with_page(cause, beside.pages, exchange).await };
+    let own = beside.attendant.as_ref().and_then(|one| one.instead_of_fault(head, cause));
+    let Some(page) = own else {
+        return with_page(cause, &beside.places(cause.status()), exchange).await;
+    };
     answer::put_text(exchange, &page.text, &page.fields);
     Ok(())
 }
 
-/// Answers as this cause says, with the page of the app or ours.
+/// Answers as this cause says, with the first page of the app that is there, or ours.
 async fn with_page(
     cause: Cause,
-    pages: Option<&ErrorPages>,
+    places: &[(&Path, &str)],
     exchange: &mut Exchange<'_>,
 ) -> Result<(), Fault> {
-    if let Some(place) = place(cause.status(), pages, exchange) {
-        match files::page_below(cause, place, exchange).await {
+    let varies = if places.is_empty() { &[][..] } else { &[VARIES] };
+    let taken = if takes_pages(exchange.request()) { places } else { &[] };
+    for place in taken {
+        match files::page_below(cause, varies, *place, exchange).await {
             // Nothing was sent: the file is not there, or may not be read.
             Err(Fault::Answer(_)) => {}
             done => return done,
         }
     }
-    answer::put_fault(exchange, cause, &[]);
+    answer::put_fault(exchange, cause, varies);
     Ok(())
 }
 
-/// Answers a request with the page for this status in place of a fixed text. False: there is none.
-pub async fn instead_of_text(
-    status: u16,
+/// Answers a request with the page for the status of a fixed text, or with the text.
+pub async fn put_fixed(
+    (status, text): (u16, &str),
     pages: Option<&ErrorPages>,
     exchange: &mut Exchange<'_>,
-) -> Result<bool, Fault> {
-    match place(status, pages, exchange) {
-        Some(place) => files::put_page(status, &[], place, exchange).await,
-        None => Ok(false),
+) -> Result<(), Fault> {
+    let places: Vec<_> = pages.into_iter().flat_map(|pages| places(pages, status)).collect();
+    let varies = if places.is_empty() { &[][..] } else { &[VARIES] };
+    let taken = if takes_pages(exchange.request()) { &places[..] } else { &[] };
+    for place in taken {
+        if files::put_page(status, varies, *place, exchange).await? {
+            return Ok(());
+        }
     }
-}
-
-/// Where the page for a status is, for a client that takes pages.
-fn place<'a>(
-    status: u16,
-    pages: Option<&'a ErrorPages>,
-    exchange: &Exchange<'_>,
-) -> Option<(&'a Path, &'a str)> {
-    let pages = pages?;
-    let file = pages.file(status)?;
-    takes_pages(exchange.request()).then_some((&pages.root, file))
+    let content_type = "text/plain; charset=utf-8";
+    answer::put_text(exchange, &Text { status, content_type, content: text.into() }, varies);
+    Ok(())
 }
 
 /// Writes a fault that is not the client's into the error log.

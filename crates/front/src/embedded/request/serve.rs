@@ -23,7 +23,7 @@ use crate::embedded::clients::edge;
 use crate::embedded::clients::exchange::Exchange;
 use crate::embedded::clients::fault::{Cause, Fault};
 use crate::embedded::clients::trace::Trace;
-use crate::embedded::files::{self, Site};
+use crate::embedded::files::{self, Served, Site};
 use crate::embedded::io::tls::TlsStream;
 use crate::embedded::io::wire::Wire;
 use crate::embedded::workers::destination::{Destination, Reply};
@@ -218,22 +218,22 @@ async fn answer<'t>(
     }
     let mapped = Mapped { path: &path, rest_at: hit.rest_at };
     let target = (route, hit.rule.with.as_ref());
-    to_target(lane, target, mapped, exchange, (reply, &mut beside.attendant)).await
+    to_target(lane, target, mapped, exchange, (reply, beside)).await
 }
 
 /// Has a request answered by what its route leads to.
-async fn to_target(
+async fn to_target<'t>(
     lane: &Lane,
-    (route, with): (&Route, Option<&App>),
+    (route, with): (&'t Route, Option<&App>),
     mapped: Mapped<'_>,
     exchange: &mut Exchange<'_>,
-    (reply, attendant): (&mut Reply, &mut Option<Box<dyn Attendant>>),
+    (reply, beside): (&mut Reply, &mut Beside<'t>),
 ) -> Result<(), Fault> {
     match (&route.target, with) {
         (Target::Upstream { .. }, Some(app)) => {
             let extension = lane.front.extensions.attend(&route.plugin);
-            *attendant = extension.filter(|_| is_for_developer(exchange));
-            if attendant.as_ref().is_some_and(|one| answers_instead(&**one, exchange, app)) {
+            beside.attendant = extension.filter(|_| is_for_developer(exchange));
+            if beside.attendant.as_ref().is_some_and(|one| answers_instead(&**one, exchange, app)) {
                 return Ok(());
             }
             if let Some(limit) = app.spec.max_body_bytes {
@@ -243,23 +243,27 @@ async fn to_target(
         }
         (Target::Upstream { .. }, None) => Err(Cause::Removed.into()),
         (Target::Static { root }, scripts) => {
-            let site = Site { root, fallback: None, complain: None };
-            static_file(site, scripts.is_some(), mapped, exchange).await
+            let hides_scripts = scripts.is_some();
+            let site = Site { root, fallback: None, complain: None, hides_scripts };
+            files::serve(site, (mapped.path, mapped.rest_at), exchange).await.map(|_| ())
         }
         (Target::Site { root, fallback }, scripts) => {
             let (plugin, app) = (&route.plugin, &route.app);
             let complain =
                 |sentence: &str| lane.front.complain(&format!("app {plugin}/{app}: {sentence}"));
             let fallback = Some(&**fallback).filter(|file| !file.is_empty());
-            let site = Site { root, fallback, complain: Some(&complain) };
-            static_file(site, scripts.is_some(), mapped, exchange).await
+            let hides_scripts = scripts.is_some();
+            let site = Site { root, fallback, complain: Some(&complain), hides_scripts };
+            match files::serve(site, (mapped.path, mapped.rest_at), exchange).await? {
+                Served::Answered => Ok(()),
+                Served::NotFound(file) => {
+                    beside.page_of_rule = Some((root, file));
+                    Err(Cause::NotFound.into())
+                }
+            }
         }
         (Target::Fixed { status, body }, _) => {
-            let pages = route.error_pages.as_ref();
-            if !faults::instead_of_text(*status, pages, exchange).await? {
-                put_text(exchange, *status, "text/plain; charset=utf-8", body);
-            }
-            Ok(())
+            faults::put_fixed((*status, body), route.error_pages.as_ref(), exchange).await
         }
     }
 }
@@ -303,19 +307,6 @@ fn stripped<'a>(route: &'a Route, exchange: &Exchange<'_>) -> Option<Stripped<'a
     let rest_at = || route::after_prefix(exchange.request().path(), &route.prefix);
     let is_by_proxy = exchange.is_by_proxy();
     route.strip_prefix.then(|| Stripped { prefix: &route.prefix, rest_at: rest_at(), is_by_proxy })
-}
-
-/// Answers with a file. `has_scripts`: files of the app are run, and their text is nobody's business.
-async fn static_file(
-    site: Site<'_>,
-    has_scripts: bool,
-    mapped: Mapped<'_>,
-    exchange: &mut Exchange<'_>,
-) -> Result<(), Fault> {
-    if has_scripts && mapped.names_script() {
-        return Err(Cause::NotFound.into());
-    }
-    files::serve(site, (mapped.path, mapped.rest_at), exchange).await
 }
 
 /// True if somebody on this machine asks, and no web page of another site.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use mfserv_core::route::ServerSettings;
+use mfserv_core::route::{ServerSettings, names_script};
 use mfserv_fastcgi::{CONTENT_MAX, begin_request, longest_param, put_param, put_params};
 use mfserv_h1::RequestHead;
 
@@ -30,16 +30,6 @@ impl<'a> Mapped<'a> {
     pub fn prefix(&self) -> &'a str {
         &self.path[..self.rest_at]
     }
-
-    /// True if the path names a script, or something below one.
-    pub fn names_script(&self) -> bool {
-        self.path[self.rest_at..].split('/').any(is_script)
-    }
-}
-
-/// True if a file of this name is run.
-fn is_script(name: &str) -> bool {
-    name.len() > ".php".len() && name.ends_with(".php")
 }
 
 /// The script that answers, and what is left of the path for it.
@@ -63,7 +53,7 @@ impl<'a> Script<'a> {
         let mut end = 0;
         for segment in rest.split_inclusive('/') {
             let name = segment.trim_end_matches('/');
-            if is_script(name) {
+            if names_script(name) {
                 let file = format!("/{}", &rest[..end + name.len()]);
                 let name = format!("{prefix}{file}");
                 return Self { info: &rest[file.len() - 1..], file, name };
