@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use mfserv_core::names::WatcherName;
-use mfserv_core::plan::Count;
 use mfserv_core::status::{Status, WatcherStatus};
 use mfserv_core::wire::keeper as keep;
 use mfserv_core::{Diagnostic, Kind};
@@ -15,7 +14,7 @@ use super::completions;
 use super::keeper::{self, LOOK, QUICK};
 use super::operation::{Operation, print_warnings};
 use super::plan;
-use super::plugins::app_names::{no_app, parts, typed};
+use super::plugins::app_names::{no_app, parts};
 use super::print;
 use super::progress::Steps;
 use super::reach;
@@ -101,7 +100,6 @@ impl Restart {
             print(&news);
         }
         say(&self.wait, &applied);
-        stopped(places, &self.apps).iter().for_each(report::print_problem);
         Ok(outcome(&applied, &plugins))
     }
 }
@@ -123,19 +121,6 @@ impl Reload {
         let applied = change(places, "reload", &self.wait, Request::Reload)?;
         Ok(outcome(&applied, &[]))
     }
-}
-
-/// Those of these apps that have no workers, since somebody has stopped them.
-fn stopped(places: &Places, apps: &[String]) -> Vec<Diagnostic> {
-    let Ok(status) = client::status(&places.control_socket(), QUICK) else { return Vec::new() };
-    let all = apps.iter().filter_map(|app| named(&status, app).ok());
-    let stopped = all.filter(|one| one.scaled.as_ref().is_some_and(Count::is_stopped));
-    let said = stopped.map(|one| {
-        let name = typed(&one.name);
-        Diagnostic::warning(format!("{name} is stopped, and stays so"))
-            .help(format!("`mfserv start {name}` starts it"))
-    });
-    said.collect()
 }
 
 /// What was accepted is applied, and what was refused has been printed: the code is that of the
@@ -217,7 +202,7 @@ pub fn switch(
         say(wait, &applied);
         if !on && !wait.json {
             print(&format!(
-                "{app} is stopped until `mfserv start {app}` or a start of the node; \
+                "{app} is stopped until `mfserv start {app}`, a restart by name or a start of the node; \
                  `mfserv scale {app} 0` lasts longer\n"
             ));
         }

@@ -82,7 +82,7 @@ impl Node {
         if before == after { Ok(()) } else { self.write_counts(&after) }
     }
 
-    fn held_counts(&self) -> Counts {
+    pub(super) fn held_counts(&self) -> Counts {
         read(&*self.parts.world.disk, &self.parts.options.places)
     }
 

@@ -16,6 +16,7 @@ use mfserv_supervisor::{Progress, Until};
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
+use super::held;
 use super::node::Node;
 use super::reconcile::make;
 use crate::operations::{self, Applied, Counts, OperationId, Staging, Trial};
@@ -147,6 +148,12 @@ impl operations::Node for Node {
         Node::hold_count(self, app, count)?;
         self.record_count(app, count);
         Ok(())
+    }
+
+    fn start_stopped(&self, apps: &[WatcherName]) -> Result<(), Diagnostic> {
+        let stopped = held::stopped(&self.held_counts());
+        let mut meant = apps.iter().filter(|app| stopped.contains_key(*app));
+        meant.try_for_each(|app| operations::Node::hold_count(self, app, None))
     }
 
     fn hold_options(&self, app: &WatcherName, options: HeldOptions) -> Result<(), Diagnostic> {

@@ -138,6 +138,9 @@ pub trait Node: Clone + Send + Sync + 'static {
     /// as its configuration says.
     fn hold_count(&self, app: &WatcherName, count: Option<u32>) -> Result<(), Diagnostic>;
 
+    /// Those of these apps that somebody has stopped run again, from the next plan on.
+    fn start_stopped(&self, apps: &[WatcherName]) -> Result<(), Diagnostic>;
+
     /// Lets an app run with these options until its configuration changes or is reloaded.
     fn hold_options(&self, app: &WatcherName, options: HeldOptions) -> Result<(), Diagnostic>;
 
@@ -269,6 +272,10 @@ impl Node for AtRest {
     fn restart(&self, _: Vec<WatcherName>) {}
 
     fn hold_count(&self, _: &WatcherName, _: Option<u32>) -> Result<(), Diagnostic> {
+        Err(self.not_running())
+    }
+
+    fn start_stopped(&self, _: &[WatcherName]) -> Result<(), Diagnostic> {
         Err(self.not_running())
     }
 

@@ -26,6 +26,10 @@ pub async fn restart<N: Node>(node: &N, op: &Running, apps: &[String]) -> Result
     }
     let turn = op.unless_cancelled(node.turn()).await?;
     op.commit()?;
+    if !apps.is_empty() {
+        // Who names an app wants it to run, as with systemctl.
+        node.start_stopped(&found)?;
+    }
     let (mut changes, problem) = match plugins.is_empty() {
         true => (Changes::default(), None),
         false => match node.apply(&turn).await {

@@ -169,6 +169,10 @@ impl Node for Played {
         Ok(())
     }
 
+    fn start_stopped(&self, _: &[WatcherName]) -> Result<(), Diagnostic> {
+        Ok(())
+    }
+
     fn hold_options(&self, _: &WatcherName, options: HeldOptions) -> Result<(), Diagnostic> {
         self.call(&format!("options {options}"));
         Ok(())
