@@ -9,8 +9,10 @@ use std::process::{Child, Command, Stdio};
 /// Waits for a line, which a guard that is dropped writes. The end of the pipe without one is the
 /// end of the process that has the guard.
 const WAIT: &str = "read -r over && exit 0; ";
-/// First SIGINT, so that pip and npm remove their temporary files.
-const END_GROUP: &str = "kill -INT -- \"-$1\" 2>/dev/null; sleep 2; kill -KILL -- \"-$1\"";
+/// First SIGINT, so that pip and npm remove their temporary files, and SIGKILL 2 s later. dash takes no
+/// `kill -INT -- -1`.
+const END_GROUP: &str = "kill -s INT -- \"-$1\"; for part in 1 2 3 4 5 6 7 8 9 10; do sleep 0.2; \
+    kill -s 0 -- \"-$1\" || exit 0; done; kill -s KILL -- \"-$1\"";
 
 /// Acts when this process ends without having dropped it.
 #[derive(Debug)]
@@ -52,6 +54,16 @@ impl Drop for Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_group_whose_guard_has_lost_its_process_is_ended_by_whatever_sh_is() {
+        #[expect(clippy::disallowed_methods, reason = "it is waited for here")]
+        let mut child = Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
+        let mut guard = Guard::of_group(child.id()).unwrap();
+        drop(guard.0.stdin.take());
+        guard.0.wait().unwrap();
+        assert!(!child.wait().unwrap().success(), "it was ended by a signal");
+    }
 
     #[test]
     fn a_guard_whose_process_has_gone_acts_and_one_that_is_dropped_does_not() {

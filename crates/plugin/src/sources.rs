@@ -116,6 +116,11 @@ impl Sources {
         sources
     }
 
+    /// All of them as they were at the last look, below the directory.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        self.seen.keys().map(|file| self.below(file))
+    }
+
     /// A sum of all of them as they were at the last look: of their content, where that is small enough.
     pub fn digest(&self) -> String {
         let line = |(file, seen): (&PathBuf, &Seen)| {

@@ -5,6 +5,7 @@ mod kept;
 mod managers;
 mod other;
 mod project;
+mod scripts;
 mod workspace;
 
 use std::fs;
@@ -77,7 +78,7 @@ pub(super) fn build(
     if is_tied_to_its_place(&whole) {
         npm.build_in_place(dir, locked, progress)?;
     } else {
-        npm.build_beside(dir, locked, progress)?;
+        npm.build_beside(dir, scripts::has_some(&whole), locked, progress)?;
     }
     Ok(Some(npm.part(false, &lock)))
 }
@@ -179,6 +180,7 @@ impl<'a> Npm<'a> {
     fn build_beside(
         &self,
         dir: &Path,
+        has_scripts: bool,
         locked: bool,
         progress: &mut dyn Progress,
     ) -> Result<(), Diagnostic> {
@@ -186,7 +188,15 @@ impl<'a> Npm<'a> {
         disk::sweep_beside(&place);
         let stage = disk::beside(&place, "stage");
         disk::remove(&stage)?;
-        let result = self.fill(dir, &stage, locked, progress).and_then(|()| {
+        let brought = match has_scripts {
+            true => scripts::bring(dir, &stage),
+            false => Ok(()),
+        };
+        let filled = brought.and_then(|()| self.fill(dir, &stage, locked, progress));
+        let result = filled.and_then(|()| {
+            if has_scripts {
+                scripts::take_back(&stage, dir)?;
+            }
             let name = lock_name(dir);
             disk::write(&dir.join(name), read(&stage.join(name))?.as_bytes())?;
             self.finish(dir, &stage.join("node_modules"))?;
@@ -310,13 +320,7 @@ fn is_tied_to_its_place(package: &serde_json::Value) -> bool {
             version.starts_with("file:") || version.starts_with("link:") || version.starts_with('.')
         })
     };
-    // Scripts of its own read files beside it (`node setup.js`, `patch-package`).
-    let scripts = ["preinstall", "install", "postinstall", "prepare"];
-    let has_scripts =
-        scripts.iter().any(|name| package.pointer(&format!("/scripts/{name}")).is_some());
-    workspaces
-        || has_scripts
-        || ["dependencies", "devDependencies", "optionalDependencies"].into_iter().any(local)
+    workspaces || ["dependencies", "devDependencies", "optionalDependencies"].into_iter().any(local)
 }
 
 #[cfg(test)]
