@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use mfserv_testkit::{Node, Plugin, Signal, kill, process, until, until_some};
 
 use crate::install::release;
-use crate::{PATIENCE, PROGRAM, Turn, is_guarded, node, samples, tree};
+use crate::{PATIENCE, PROGRAM, Turn, node, samples, tree};
 
 /// A script that says its process id and then takes its time.
 fn slow_script(node: &Node) -> String {
@@ -40,7 +40,6 @@ fn signalled(node: &Node, args: &[&str], signal: Signal) -> (String, u32) {
     let mut stderr = child.stderr.take().unwrap();
     std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
     until("the script is gone", PATIENCE, || process(script).is_none());
-    until("what would end it is gone", PATIENCE, || !is_guarded(node));
     std::fs::remove_file(node.path("script-pid")).unwrap();
     (said, script)
 }

@@ -116,17 +116,6 @@ fn samples() -> &'static Samples {
     SAMPLES.get_or_init(|| Samples::of(Path::new(PROGRAM), Path::new(env!("CARGO_TARGET_TMPDIR"))))
 }
 
-/// True while a shell looks after what a command of this home has started, or ends that.
-fn is_guarded(node: &Node) -> bool {
-    let has = |file: PathBuf, text: &str| {
-        let bytes = std::fs::read(file).unwrap_or_default();
-        bytes.windows(text.len()).any(|part| part == text.as_bytes())
-    };
-    let home = node.home().to_string_lossy();
-    let mut processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-    processes.any(|one| has(one.join("cmdline"), "mfserv-guard") && has(one.join("environ"), &home))
-}
-
 /// Every path below a directory, sorted; links are not followed.
 fn tree(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -336,6 +336,9 @@ impl Node {
     /// When something is.
     #[track_caller]
     pub fn assert_nothing_left(&self, hash: Option<&str>) {
+        // The shell that ends what a killed command has started has two seconds for it.
+        let guards = || self.processes(hash).iter().any(|one| one.command.contains("mfserv-guard"));
+        until("guards of builds have ended", Duration::from_secs(20), || !guards());
         let left = self.processes(hash);
         assert!(left.is_empty(), "processes are left: {left:#?}");
         let files = special_files(self.home.path());

@@ -7,7 +7,7 @@ use mfserv_testkit::{programs, until};
 use super::builds::slow;
 use super::terminal::Session;
 use super::watched;
-use crate::{PATIENCE, Turn, is_guarded, node};
+use crate::{PATIENCE, Turn, node};
 
 /// Processes that work in this directory and were started with this word.
 fn working_in(dir: &Path, word: &str) -> usize {
@@ -37,7 +37,6 @@ fn a_session_that_is_killed_leaves_no_build() {
     drop(session);
     until("the build has ended", PATIENCE, || working_in(&dir, "build.js") == 0);
     assert!(dir.join("../hold").exists(), "it has not ended by itself");
-    until("what ended it has ended too", PATIENCE, || !is_guarded(&node));
     node.stop();
 }
 
