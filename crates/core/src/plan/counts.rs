@@ -22,13 +22,18 @@ pub struct Held {
     /// The configuration that it was asked for ([`configuration_of`]): what is held ends with
     /// it, but for a stop. `None` = the next one that is read.
     pub of: Option<u64>,
+    /// The release, or linked directory, that it was asked for: all that is held ends with it.
+    /// `None` = the next one that is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<u64>,
 }
 
 impl Held {
     /// What outlives a change of the configuration: an app that somebody has stopped stays
-    /// stopped until somebody starts it.
+    /// stopped until somebody starts it, or installs another release.
     pub fn stopped(self) -> Option<Held> {
-        (self.count == Some(0)).then_some(Held { count: Some(0), ..Held::default() })
+        let stopped = Held { count: Some(0), release: self.release, ..Held::default() };
+        (self.count == Some(0)).then_some(stopped)
     }
 }
 
@@ -110,6 +115,9 @@ pub struct Count {
     pub options: HeldOptions,
     /// The configuration of the watcher.
     pub of: u64,
+    /// The release that it is of.
+    #[serde(default)]
+    pub release: u64,
 }
 
 impl Count {
@@ -119,14 +127,15 @@ impl Count {
         at: Option<Location>,
         held: &BTreeMap<WatcherName, Held>,
     ) -> Count {
-        let of = configuration_of(spec);
-        let held = held.get(&spec.name).and_then(|held| match held.of {
+        let (of, release) = (configuration_of(spec), release_of(spec));
+        let held = held.get(&spec.name).filter(|held| held.release.is_none_or(|it| it == release));
+        let held = held.and_then(|held| match held.of {
             Some(known) if known != of => held.stopped(),
             _ => Some(*held),
         });
         let Held { count, options, .. } = held.unwrap_or_default();
         let wanted = count.unwrap_or(spec.count);
-        Count { wanted, configured: spec.count, at, held: count.is_some(), options, of }
+        Count { wanted, configured: spec.count, at, held: count.is_some(), options, of, release }
     }
 
     /// Somebody decides about the count beside the plugin itself: the watcher is there, and can
@@ -148,7 +157,8 @@ impl Count {
     /// What is held of it, for the next plan.
     pub fn to_hold(&self) -> Option<Held> {
         let count = self.held.then_some(self.wanted);
-        let held = Held { count, options: self.options, of: Some(self.of) };
+        let (of, release) = (Some(self.of), Some(self.release));
+        let held = Held { count, options: self.options, of, release };
         (self.held || !self.options.is_empty()).then_some(held)
     }
 }
@@ -156,4 +166,9 @@ impl Count {
 /// What a watcher is configured to run, its count included, as a number.
 fn configuration_of(spec: &WatcherSpec) -> u64 {
     spec.fingerprint().rotate_left(1) ^ u64::from(spec.count)
+}
+
+/// The directory that a watcher runs in, as a number: each release has one of its own.
+fn release_of(spec: &WatcherSpec) -> u64 {
+    crate::fingerprint::of(spec.cwd.to_string_lossy().as_bytes())
 }

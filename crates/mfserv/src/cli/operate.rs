@@ -202,7 +202,7 @@ pub fn switch(
         say(wait, &applied);
         if !on && !wait.json {
             print(&format!(
-                "{app} is stopped until `mfserv start {app}`, a restart by name or a start of the node; \
+                "{app} is stopped until `mfserv start {app}`, a restart by name, a new release or a start of the node; \
                  `mfserv scale {app} 0` lasts longer\n"
             ));
         }

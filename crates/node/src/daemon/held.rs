@@ -43,7 +43,7 @@ impl Node {
 
     fn hold(&self, watcher: &WatcherName, change: impl Fn(&mut Held)) -> Result<(), Diagnostic> {
         let mut all = self.held_counts();
-        let mut held = Held { of: None, ..all.remove(watcher).unwrap_or_default() };
+        let mut held = Held { of: None, release: None, ..all.remove(watcher).unwrap_or_default() };
         change(&mut held);
         if held != Held::default() {
             all.insert(watcher.clone(), held);

@@ -68,7 +68,8 @@ fn a_stopped_app_stays_stopped_whatever_its_configuration_becomes() {
     let main = WatcherName::app("a", "main");
     let before = Plan::new(inputs(&module, vec![plugin("a", WEB)]));
     let options = HeldOptions { max_age_s: Some(7), ..HeldOptions::default() };
-    let held = Held { count: Some(0), options, of: Some(before.counts[&main].of) };
+    let held =
+        Held { count: Some(0), options, of: Some(before.counts[&main].of), ..Held::default() };
     let other = plugin("a", &WEB.replace("numprocesses=2", "numprocesses=3"));
     let held = BTreeMap::from([(main.clone(), held)]);
     let after = Plan::new(Inputs { held, ..inputs(&module, vec![other]) });
