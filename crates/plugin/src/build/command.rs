@@ -12,6 +12,7 @@ use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk;
 use serde::{Deserialize, Serialize};
 
+use super::held::short_name;
 use super::{BuildOptions, Held, node, python};
 use crate::child::Run;
 use crate::environment::PROXY;
@@ -81,9 +82,7 @@ pub fn command(
 }
 
 fn mark_file(options: &BuildOptions, dir: &Path) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    let name = disk::fingerprint([("dir", dir.as_os_str().as_bytes())]);
-    options.home.root().join("var/built").join(format!("{}.json", &name[..16]))
+    options.home.root().join("var/built").join(format!("{}.json", short_name(dir)))
 }
 
 struct Build<'a> {

@@ -1,5 +1,6 @@
 //! A plugin directory that one command alone builds and packs.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,7 +50,11 @@ impl Held {
 
 /// The lock is outside the plugin directory, which is the developer's.
 fn lock_file(home: &Home, dir: &Path) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
+    home.root().join("tmp").join(format!("build-{}.lock", short_name(dir)))
+}
+
+/// A name for a file of the home that is about a directory, without links in its path.
+pub(super) fn short_name(dir: &Path) -> String {
     let name = disk::fingerprint([("dir", dir.as_os_str().as_bytes())]);
-    home.root().join("tmp").join(format!("build-{}.lock", &name[..16]))
+    name[..16].to_owned()
 }

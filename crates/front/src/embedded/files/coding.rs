@@ -35,14 +35,15 @@ impl Coding {
     }
 }
 
-/// The weight of a coding in an Accept-Encoding, in thousandths; 0 = not acceptable.
-pub fn preference(accept: &[u8], coding: Coding) -> u16 {
+/// The weight of a coding in an Accept-Encoding, in thousandths (0 = not acceptable), and whether it is
+/// named there.
+fn preference(accept: &[u8], coding: Coding) -> (u16, bool) {
     let (named, any) = weights(accept, |name| is_named(name, coding));
-    named.or(any).unwrap_or(0)
+    (named.or(any).unwrap_or(0), named.is_some())
 }
 
 /// The weight that is said for the file as it is; 0 if none is.
-pub fn preference_for_plain(accept: &[u8]) -> u16 {
+fn preference_for_plain(accept: &[u8]) -> u16 {
     weights(accept, |name| name.eq_ignore_ascii_case(b"identity")).0.unwrap_or(0)
 }
 
@@ -53,9 +54,9 @@ pub fn acceptable(accept: &[u8]) -> impl Iterator<Item = Coding> + use<> {
     let plain = preference_for_plain(accept);
     let mut weighed = [0, 1, 2].map(|at| {
         let coding = Coding::ALL[at];
-        let is_named = weights(accept, |name| is_named(name, coding)).0.is_some();
+        let (weight, is_named) = preference(accept, coding);
         let order = if is_named { at } else { 2 * Coding::ALL.len() - at };
-        (preference(accept, coding), order, coding)
+        (weight, order, coding)
     });
     weighed.sort_by_key(|(weight, order, _)| (std::cmp::Reverse(*weight), *order));
     let accepted = weighed.into_iter().filter(move |(weight, ..)| *weight > 0 && *weight >= plain);
@@ -123,7 +124,7 @@ mod tests {
             ("identity, gzipped, brr", [0, 0, 0]),
             (",,;q=1,br", [1000, 0, 0]),
         ] {
-            let found = Coding::ALL.map(|coding| preference(accept.as_bytes(), coding));
+            let found = Coding::ALL.map(|coding| preference(accept.as_bytes(), coding).0);
             assert_eq!(found, preferences, "{accept}");
         }
     }

@@ -117,7 +117,7 @@ async fn file(
     let wants_index = rest.ends_with('/');
     let directory = relative.len();
     if wants_index {
-        relative = index_of(&relative);
+        push_index(&mut relative);
     }
     let symlinks = settings.static_symlinks;
     let known = open_file_cache::find(root, &relative, symlinks).await?;
@@ -168,12 +168,12 @@ async fn named_by_rule(
         return Ok(None);
     }
     if relative.is_empty() || named.ends_with('/') {
-        relative = index_of(&relative);
+        push_index(&mut relative);
     }
     let symlinks = settings.static_symlinks;
     let mut known = open_file_cache::find(site.root, &relative, symlinks).await?;
     if matches!(known, Known::Directory) {
-        relative = index_of(&relative);
+        push_index(&mut relative);
         known = open_file_cache::find(site.root, &relative, symlinks).await?;
     }
     Ok(match known {
@@ -182,9 +182,12 @@ async fn named_by_rule(
     })
 }
 
-/// The index of a directory, which may be the root (nothing).
-fn index_of(directory: &str) -> String {
-    if directory.is_empty() { INDEX.into() } else { format!("{directory}/{INDEX}") }
+/// Makes of the name of a directory, which may be the root (nothing), that of its index.
+fn push_index(directory: &mut String) {
+    if !directory.is_empty() {
+        directory.push('/');
+    }
+    directory.push_str(INDEX);
 }
 
 /// Whether a path without a file may be a page that a script knows: its name has no extension.

@@ -64,8 +64,8 @@ async fn has_file(root: &Path, rest: &str, exchange: &Exchange<'_>) -> Result<bo
     if !matches!(found, Known::Directory) {
         return Ok(matches!(found, Known::Asset(_)));
     }
-    let index = super::index_of(&relative);
-    let index = open_file_cache::find(root, &index, settings.static_symlinks).await?;
+    super::push_index(&mut relative);
+    let index = open_file_cache::find(root, &relative, settings.static_symlinks).await?;
     Ok(matches!(index, Known::Asset(_)))
 }
 

@@ -16,6 +16,9 @@ use crate::embedded::files;
 /// The field of an answer that has another form for clients that take no pages.
 const VARIES: (&str, &str) = ("Vary", "Accept");
 
+/// A page: a file below a directory.
+type Place<'p> = (&'p Path, &'p str);
+
 /// What is known of a request besides who answers it.
 #[derive(Default)]
 pub struct Beside<'t> {
@@ -29,13 +32,13 @@ pub struct Beside<'t> {
 
 impl Beside<'_> {
     /// Where the pages for a status are, those that are to be tried first come first.
-    fn places(&self, status: u16) -> Vec<(&Path, &str)> {
+    fn places(&self, status: u16) -> Vec<Place<'_>> {
         let of_rule = self.page_of_rule.iter().map(|(root, file)| (*root, file.as_str()));
         of_rule.chain(self.pages.into_iter().flat_map(|pages| places(pages, status))).collect()
     }
 }
 
-fn places(pages: &ErrorPages, status: u16) -> impl Iterator<Item = (&Path, &str)> {
+fn places(pages: &ErrorPages, status: u16) -> impl Iterator<Item = Place<'_>> {
     pages.files(status).map(|file| (pages.root.as_path(), file))
 }
 
@@ -61,14 +64,22 @@ pub async fn answer(
     Ok(())
 }
 
+/// The pages among these that a client takes, and the fields of an answer that says so.
+fn offered<'p, 'f>(
+    places: &'p [Place<'p>],
+    exchange: &Exchange<'_>,
+) -> (&'p [Place<'p>], &'f [(&'f str, &'f str)]) {
+    let varies: &[_] = if places.is_empty() { &[] } else { &[VARIES] };
+    (if takes_pages(exchange.request()) { places } else { &[] }, varies)
+}
+
 /// Answers as this cause says, with the first page of the app that is there, or ours.
 async fn with_page(
     cause: Cause,
-    places: &[(&Path, &str)],
+    places: &[Place<'_>],
     exchange: &mut Exchange<'_>,
 ) -> Result<(), Fault> {
-    let varies = if places.is_empty() { &[][..] } else { &[VARIES] };
-    let taken = if takes_pages(exchange.request()) { places } else { &[] };
+    let (taken, varies) = offered(places, exchange);
     for place in taken {
         match files::page_below(cause, varies, *place, exchange).await {
             // Nothing was sent: the file is not there, or may not be read.
@@ -87,8 +98,7 @@ pub async fn put_fixed(
     exchange: &mut Exchange<'_>,
 ) -> Result<(), Fault> {
     let places: Vec<_> = pages.into_iter().flat_map(|pages| places(pages, status)).collect();
-    let varies = if places.is_empty() { &[][..] } else { &[VARIES] };
-    let taken = if takes_pages(exchange.request()) { &places[..] } else { &[] };
+    let (taken, varies) = offered(&places, exchange);
     for place in taken {
         if files::put_page(status, varies, *place, exchange).await? {
             return Ok(());
