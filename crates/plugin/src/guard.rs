@@ -1,20 +1,20 @@
-//! What this process has started and nobody follows any more when it is killed, by SIGKILL, a
-//! second Ctrl-C or want of memory: a shell beside it ends that.
+//! A shell beside this process, which ends what the process has started when the process is killed: by
+//! SIGKILL, a second Ctrl-C, or the kernel for want of memory.
 
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-/// Waits for a line, which a guard that is dropped writes. The end of the pipe without one is the
-/// end of the process that has the guard.
+/// The shell waits for a line, which a [`Guard`] writes when it is dropped. A pipe that ends without
+/// the line means that the process was killed.
 const WAIT: &str = "read -r over && exit 0; ";
 /// First SIGINT, so that pip and npm remove their temporary files, and SIGKILL 2 s later. dash takes no
 /// `kill -INT -- -1`.
 const END_GROUP: &str = "kill -s INT -- \"-$1\"; for part in 1 2 3 4 5 6 7 8 9 10; do sleep 0.2; \
     kill -s 0 -- \"-$1\" || exit 0; done; kill -s KILL -- \"-$1\"";
 
-/// Acts when this process ends without having dropped it.
+/// The shell. It acts when this process ends without having dropped the guard.
 #[derive(Debug)]
 pub struct Guard(Child);
 

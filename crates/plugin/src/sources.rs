@@ -80,7 +80,7 @@ pub struct Sources {
     dir: PathBuf,
     /// What a build makes, below it.
     made_here: Vec<String>,
-    /// All files are: those that git ignores, and what a build has made.
+    /// Every file counts, also those that git ignores and those that a build has made.
     all: bool,
     leftovers: Arc<Leftovers>,
     seen: BTreeMap<PathBuf, Seen>,

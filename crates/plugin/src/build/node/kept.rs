@@ -1,5 +1,5 @@
-//! All packages of an app, beside those that are deployed: the next deployment builds with them
-//! and installs nothing again.
+//! The packages of an app with those for development, kept beside the deployed ones, which have none:
+//! the next deployment builds with them and installs nothing again.
 
 use std::fs;
 use std::os::unix::fs::symlink;
