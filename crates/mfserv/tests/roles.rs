@@ -59,26 +59,30 @@ fn policies(pid: u32) -> Vec<(String, i32)> {
     tasks.filter_map(policy).collect()
 }
 
-/// The lanes of a front leave the processor to workers, unless everything here has another policy
-/// than the ordinary one; and they pass that on to no process.
-fn assert_only_lanes_yield(node: &Node) {
+/// The lanes of a front and the workers leave the processor to each other, unless everything here has
+/// another policy than the ordinary one; the other processes do not.
+fn assert_who_serves_yields(node: &Node) {
     let (_, own) = policies(std::process::id())[0].clone();
     let chosen = Command::new("chrt").args(["--batch", "0", "true"]).output();
     let is_forbidden = chosen.is_ok_and(|done| !done.status.success());
     let expected = if own == 0 && !is_forbidden { 3 } else { own };
-    // A lane that waits long for a processor is an ordinary thread for up to a minute, and yields
-    // for a moment then.
+    // One that waits long for a processor is an ordinary thread for up to a minute, and yields for
+    // a moment then.
     let mut have_yielded = BTreeSet::new();
-    until("all lanes yield", PATIENCE * 2, || {
-        node.get("/__health");
-        let mut lanes = policies(node.role_pid("front"));
-        lanes.retain(|(name, _)| name.starts_with("lane-"));
-        let yielding = lanes.iter().filter(|(_, policy)| *policy == expected);
+    until("all lanes and workers yield", PATIENCE * 2, || {
+        node.get("/sample_flask/count");
+        let mut serve = policies(node.role_pid("front"));
+        serve.retain(|(name, _)| name.starts_with("lane-"));
+        let has_lanes = !serve.is_empty();
+        for pid in node.worker_pids() {
+            // Its first thread serves.
+            serve.extend(policies(pid).first().map(|(_, policy)| (pid.to_string(), *policy)));
+        }
+        let yielding = serve.iter().filter(|(_, policy)| *policy == expected);
         have_yielded.extend(yielding.map(|(name, _)| name.clone()));
-        !lanes.is_empty() && lanes.iter().all(|(name, _)| have_yielded.contains(name))
+        has_lanes && serve.iter().all(|(name, _)| have_yielded.contains(name))
     });
-    let others = [node.role_pid("keep"), node.role_pid("daemon")].into_iter();
-    for pid in others.chain(node.worker_pids()) {
+    for pid in [node.role_pid("keep"), node.role_pid("daemon")] {
         let found = policies(pid);
         assert!(!found.is_empty() && found.iter().all(|(_, policy)| *policy == own), "{found:?}");
     }
@@ -114,7 +118,7 @@ fn killing_the_front_fails_only_what_it_held_and_refuses_no_connection() {
     }
     assert_eq!(node.worker_pids(), workers, "the workers did not notice");
     node.settled("front");
-    assert_only_lanes_yield(&node);
+    assert_who_serves_yields(&node);
     node.stop();
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mfserv_scheduling::Scheduling;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -61,6 +62,7 @@ pub struct Loop {
     is_settled: bool,
     /// When the last request was over, of those while it stops.
     served: Instant,
+    scheduling: Option<Scheduling>,
 }
 
 impl Loop {
@@ -95,6 +97,8 @@ impl Loop {
             is_fresh: false,
             is_settled: true,
             served: Instant::now(),
+            // A sandbox may forbid it: then it is scheduled as any thread.
+            scheduling: Scheduling::of_this_thread_and_its_own().ok().flatten(),
         })
     }
 
@@ -151,7 +155,7 @@ impl Loop {
     /// Waits with the interpreter free for threads of the app. Returns how many events there
     /// are, and puts what each is about into `found`.
     fn wait(
-        &self,
+        &mut self,
         py: Python<'_>,
         found: &mut [(u64, epoll::EventFlags); EVENTS],
         patience: Option<Duration>,
@@ -160,6 +164,9 @@ impl Loop {
             tv_sec: patience.as_secs() as i64,
             tv_nsec: patience.subsec_nanos().into(),
         });
+        if let Some(scheduling) = &mut self.scheduling {
+            scheduling.look();
+        }
         let epoll = &self.epoll;
         let count = py.detach(|| {
             let mut events = [MaybeUninit::uninit(); EVENTS];

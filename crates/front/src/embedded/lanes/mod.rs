@@ -5,5 +5,4 @@
 //! given, and the first lane accepts them all.
 
 pub mod listener;
-mod scheduling;
 pub mod threads;

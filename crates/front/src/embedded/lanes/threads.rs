@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use mfserv_core::Diagnostic;
 use mfserv_platform::sync::lock;
+use mfserv_scheduling::Scheduling;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
@@ -16,7 +17,6 @@ use tokio::time::Instant;
 use crate::embedded::clients::connection::Ends;
 use crate::embedded::clients::idle_eviction;
 use crate::embedded::io::wire::Wire;
-use crate::embedded::lanes::scheduling::Scheduling;
 use crate::embedded::request::gauge::Gauge;
 use crate::embedded::request::lane::Lane;
 use crate::embedded::request::serve;

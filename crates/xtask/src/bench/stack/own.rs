@@ -53,7 +53,7 @@ impl Own {
     /// `server`: a key of `[python]` and its value, for this plugin alone.
     fn add(&mut self, row: Row, server: Option<(&str, &str)>) -> Result<(), Diagnostic> {
         let suffix = server.map_or(String::new(), |(_, server)| format!("_{server}"));
-        let name = format!("stack_{}{suffix}", row.name().replace('-', "_"));
+        let name = format!("{}{suffix}", row.plugin());
         let title = match server {
             Some((key, server)) => format!("mfserv, {key}={server}"),
             None => "mfserv".into(),

@@ -76,14 +76,20 @@ impl Peer {
     pub fn start(self, kit: &Kit, row: Row, workers: u32) -> Result<Contestant, Diagnostic> {
         let place = Place::new(row)?;
         let contestant = match self {
-            Peer::Pm2 => self.pm2(kit, place, workers)?,
-            _ => self.behind_nginx(kit, place, workers)?,
+            Peer::Pm2 => self.pm2(kit, row, place, workers)?,
+            _ => self.behind_nginx(kit, row, place, workers)?,
         };
         contestant.wait_until_ready(row.length())?;
         Ok(contestant)
     }
 
-    fn behind_nginx(self, kit: &Kit, place: Place, workers: u32) -> Result<Contestant, Diagnostic> {
+    fn behind_nginx(
+        self,
+        kit: &Kit,
+        row: Row,
+        place: Place,
+        workers: u32,
+    ) -> Result<Contestant, Diagnostic> {
         // The first two fork their workers, which share one socket.
         let forks = matches!(self, Peer::Gunicorn | Peer::Uwsgi);
         let count = if forks { 1 } else { workers };
@@ -120,14 +126,20 @@ impl Peer {
         Ok(Contestant {
             name: self.name(kit).into(),
             address: nginx.address(0)?,
-            path: "/".into(),
+            path: row.path(),
             processes,
             // In this order: the front ends before its workers, all before their directory.
             life: vec![Box::new(nginx), Box::new(servers), Box::new(place)],
         })
     }
 
-    fn pm2(self, kit: &Kit, place: Place, workers: u32) -> Result<Contestant, Diagnostic> {
+    fn pm2(
+        self,
+        kit: &Kit,
+        row: Row,
+        place: Place,
+        workers: u32,
+    ) -> Result<Contestant, Diagnostic> {
         let port = node::free_port()?;
         let pm2 = Pm2::start(kit, place.dir.path(), port, workers)?;
         let what = format!("{} has {workers} workers", self.name(kit));
@@ -137,7 +149,7 @@ impl Peer {
         Ok(Contestant {
             name: self.name(kit).into(),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            path: "/".into(),
+            path: row.path(),
             processes: Processes { front: Vec::new(), workers: servers, rest: vec![pm2.pid()] },
             life: vec![Box::new(pm2), Box::new(place)],
         })

@@ -89,6 +89,16 @@ impl Row {
         }
     }
 
+    /// The plugin that has it in mfserv.
+    pub fn plugin(self) -> String {
+        format!("stack_{}", self.name().replace('-', "_"))
+    }
+
+    /// What clients ask for, of all stacks: the longer path of a plugin is more work for an app.
+    pub fn path(self) -> String {
+        format!("/{}/", self.plugin())
+    }
+
     /// The length of its answer, bytes.
     pub fn length(self) -> u64 {
         match self {

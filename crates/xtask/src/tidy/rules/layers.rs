@@ -8,7 +8,7 @@ use crate::tidy::{Finding, Source, Tree};
 const LEVELS: &[&[&str]] = &[
     &["cron", "zmtp"],
     &["core", "fastcgi", "h1", "websocket"],
-    &["platform", "pull"],
+    &["platform", "pull", "scheduling"],
     &["logfile"],
     &["keeper", "supervisor", "front", "plugin", "telemetry", "worker-python"],
     &["node"],

@@ -1,29 +1,37 @@
-//! How the kernel schedules the threads that serve.
+//! How the kernel schedules threads that wake for short work, again and again: those of a front
+//! that serve, and the workers behind it.
 //!
-//! A lane wakes for each answer of a worker. As an ordinary thread it would take the processor
-//! from a worker in the middle of its next request. With the policy `SCHED_BATCH` (sched(7)) it
-//! interrupts no other thread when it wakes: it comes when the worker waits, and finds several
-//! answers at once. Beside programs that compute without a pause (a build, a report) the same
-//! policy makes a lane wait for the end of their time slices, milliseconds for each wake. So a
-//! lane yields as long as that costs it little, and is an ordinary thread while it does not.
+//! A lane of the front wakes for each answer of a worker. As an ordinary thread it would take the
+//! processor from a worker in the middle of its next request. A worker wakes for each request: as an
+//! ordinary thread it takes the processor from the lane, which has the next request for it in its
+//! hands, and sleeps and wakes once more for that. With the policy `SCHED_BATCH` (sched(7)) a thread
+//! interrupts no other one when it wakes: it comes when the other waits, and finds several answers,
+//! or requests, at once. Beside programs that compute without a pause (a build, a report) the same
+//! policy makes a thread wait for the end of their time slices, milliseconds for each wake. So a
+//! thread yields as long as that costs it little, and is an ordinary one while it does not.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 /// How often a thread that yields looks at how long it has waited for a processor.
-const LOOK_EACH: Duration = Duration::from_millis(50);
-/// A thread that waits so long after each wake, on average, yields no more. Workers of short
-/// requests let a lane wait for less; a program that computes keeps its processor for
-/// milliseconds.
-const WAIT_MAX: Duration = Duration::from_micros(500);
+const LOOK_EACH: Duration = Duration::from_millis(200);
+/// A thread that waits so long after each wake, on average, and by far longer than it runs, yields
+/// no more: a program that computes keeps its processor for milliseconds.
+const WAIT_MAX: Duration = Duration::from_micros(700);
+/// So much longer. Threads that yield to each other wait for one another's work, which is as long as
+/// their own.
+const WAIT_FACTOR: u64 = 3;
+/// Fewer wakes say nothing: those of a second, at most, are counted together.
+const WAKES_MIN: u64 = 8;
+const COUNTED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a thread is an ordinary one before it yields again: at first, and at most.
 const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// A thread that has yielded so long begins with the shortest rest again.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// The scheduling of one thread that serves.
+/// The scheduling of a thread that serves.
 #[derive(Debug)]
 pub struct Scheduling {
     /// proc_pid_schedstat(5) of the thread.
@@ -31,40 +39,67 @@ pub struct Scheduling {
     last: Waited,
     state: State,
     rest: Duration,
+    whose: Whose,
+}
+
+/// Whose policy changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// That of this thread.
+    Own,
+    /// That of each thread of the process that has the same one: whom the thread has started has
+    /// inherited it.
+    All,
 }
 
 #[derive(Debug)]
 enum State {
     /// It interrupts no other thread.
-    Yields { since: Instant, looked: Instant },
+    Yields {
+        since: Instant,
+        looked: Instant,
+        /// From when on wakes are counted.
+        counted: Instant,
+    },
     /// It is an ordinary thread until then.
     Ordinary { until: Instant },
 }
 
-/// How long a thread has waited for a processor while it could run, and how often it has got one.
+/// How long a thread has run, how long it has waited for a processor while it could run, and how
+/// often it has got one.
 #[derive(Debug, Clone, Copy, Default)]
 struct Waited {
+    ran_ns: u64,
     ns: u64,
     times: u64,
 }
 
 impl Scheduling {
-    /// Makes this thread, and those that it starts, interrupt no other when they wake, if it has
-    /// the ordinary policy; `None` if an administrator has chosen another one, which stays, or if
-    /// the kernel has no statistics: then it yields always. A
-    /// process that the thread starts would inherit the policy: the flag `SCHED_RESET_ON_FORK`
-    /// resets policies of real time only. A front starts no process. It needs no privilege.
+    /// Makes this thread, and those that it starts, interrupt no other when they wake; only this
+    /// thread ever changes its policy. `None` if it stays as it is: an administrator has chosen
+    /// another policy than the ordinary one, or the kernel does not tell how long it waits.
+    ///
+    /// It needs no privilege. Processes that the thread starts inherit the policy: the flag
+    /// `SCHED_RESET_ON_FORK` resets policies of real time only.
     pub fn of_this_thread() -> io::Result<Option<Self>> {
-        if chosen()? != libc::SCHED_OTHER {
+        Self::new(Whose::Own)
+    }
+
+    /// As [`Scheduling::of_this_thread`]; with it change all threads that it has started.
+    pub fn of_this_thread_and_its_own() -> io::Result<Option<Self>> {
+        Self::new(Whose::All)
+    }
+
+    fn new(whose: Whose) -> io::Result<Option<Self>> {
+        let Ok(statistics) = File::open("/proc/thread-self/schedstat") else { return Ok(None) };
+        let Some(last) = Waited::read(&statistics) else { return Ok(None) };
+        if policy_of(0)? != libc::SCHED_OTHER {
             return Ok(None);
         }
-        choose(libc::SCHED_BATCH)?;
-        // A kernel without the statistics: the thread yields always.
-        let Ok(statistics) = File::open("/proc/thread-self/schedstat") else { return Ok(None) };
+        choose(0, libc::SCHED_BATCH)?;
         let now = Instant::now();
-        let state = State::Yields { since: now, looked: now };
-        let last = Waited::read(&statistics).unwrap_or_default();
-        Ok(Some(Self { statistics, last, state, rest: REST.0 }))
+        let state = State::yields(now);
+        Ok(Some(Self { statistics, last, state, rest: REST.0, whose }))
     }
 
     /// To be called by the thread each time before it sleeps: looks whether it is to yield. A
@@ -73,11 +108,17 @@ impl Scheduling {
         let now = Instant::now();
         match self.state {
             State::Yields { looked, .. } if now.duration_since(looked) < LOOK_EACH => {}
-            State::Yields { since, .. } => {
-                self.state = State::Yields { since, looked: now };
+            State::Yields { since, counted, .. } => {
                 let waited = Waited::read(&self.statistics).unwrap_or(self.last);
+                let is_known = waited.times.saturating_sub(self.last.times) >= WAKES_MIN;
+                if !is_known && now.duration_since(counted) < COUNTED_WITHIN {
+                    self.state = State::Yields { since, looked: now, counted };
+                    return;
+                }
+                self.state = State::Yields { since, looked: now, counted: now };
                 let before = std::mem::replace(&mut self.last, waited);
-                if waited.is_long_since(before) && change(libc::SCHED_BATCH, libc::SCHED_OTHER) {
+                let is_long = is_known && waited.is_long_since(before);
+                if is_long && self.change(libc::SCHED_BATCH, libc::SCHED_OTHER) {
                     if now.duration_since(since) >= SETTLED {
                         self.rest = REST.0;
                     }
@@ -88,10 +129,29 @@ impl Scheduling {
             State::Ordinary { until } if now < until => {}
             State::Ordinary { .. } => {
                 self.last = Waited::read(&self.statistics).unwrap_or(self.last);
-                change(libc::SCHED_OTHER, libc::SCHED_BATCH);
-                self.state = State::Yields { since: now, looked: now };
+                self.change(libc::SCHED_OTHER, libc::SCHED_BATCH);
+                self.state = State::yields(now);
             }
         }
+    }
+
+    /// Gives this thread, and others if they belong to it, another policy, if it has this one.
+    /// False if it has not.
+    fn change(&self, from: i32, to: i32) -> bool {
+        if self.whose == Whose::All {
+            let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+            let threads = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
+            // One of them may end meanwhile.
+            threads.for_each(|thread| _ = change(thread, from, to));
+            return policy_of(0).is_ok_and(|policy| policy == to);
+        }
+        change(0, from, to)
+    }
+}
+
+impl State {
+    fn yields(now: Instant) -> Self {
+        State::Yields { since: now, looked: now, counted: now }
     }
 }
 
@@ -101,36 +161,45 @@ impl Waited {
         let mut text = [0; 96];
         let length = statistics.read_at(&mut text, 0).ok()?;
         let text = std::str::from_utf8(&text[..length]).ok()?;
-        let mut numbers = text.split_ascii_whitespace().skip(1).map(str::parse);
-        Some(Self { ns: numbers.next()?.ok()?, times: numbers.next()?.ok()? })
+        let mut numbers = text.split_ascii_whitespace().map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(Self { ran_ns: next()?, ns: next()?, times: next()? })
     }
 
     fn is_long_since(self, before: Self) -> bool {
         let times = self.times.saturating_sub(before.times);
         let ns = self.ns.saturating_sub(before.ns);
-        times > 0 && u128::from(ns / times) >= WAIT_MAX.as_nanos()
+        let ran_ns = self.ran_ns.saturating_sub(before.ran_ns);
+        let is_long = u128::from(ns / times.max(1)) >= WAIT_MAX.as_nanos();
+        is_long && ns >= ran_ns.saturating_mul(WAIT_FACTOR)
     }
 }
 
-/// The policy of this thread.
-fn chosen() -> io::Result<i32> {
+/// Makes this thread an ordinary one if it has the policy of threads that yield: a child of a worker
+/// has inherited that.
+pub fn be_ordinary() {
+    let _ = change(0, libc::SCHED_BATCH, libc::SCHED_OTHER);
+}
+
+/// The policy of a thread of this process; 0 = of the calling one.
+fn policy_of(thread: i32) -> io::Result<i32> {
     #[expect(unsafe_code, reason = "see SAFETY")]
     // SAFETY: the call takes no pointer.
-    let policy = unsafe { libc::sched_getscheduler(0) };
+    let policy = unsafe { libc::sched_getscheduler(thread) };
     if policy < 0 { Err(io::Error::last_os_error()) } else { Ok(policy) }
 }
 
-/// Gives this thread another policy, if it has this one. False if it has not.
-fn change(from: i32, to: i32) -> bool {
-    chosen().is_ok_and(|policy| policy == from) && choose(to).is_ok()
+/// Gives a thread another policy, if it has this one. False if it has not.
+fn change(thread: i32, from: i32, to: i32) -> bool {
+    policy_of(thread).is_ok_and(|policy| policy == from) && choose(thread, to).is_ok()
 }
 
-/// Gives this thread a policy without priorities.
-fn choose(policy: i32) -> io::Result<()> {
+/// Gives a thread a policy without priorities.
+fn choose(thread: i32, policy: i32) -> io::Result<()> {
     let priority = libc::sched_param { sched_priority: 0 };
     #[expect(unsafe_code, reason = "see SAFETY")]
     // SAFETY: the structure lives until the call returns, and the call keeps nothing of it.
-    let done = unsafe { libc::sched_setscheduler(0, policy, &raw const priority) };
+    let done = unsafe { libc::sched_setscheduler(thread, policy, &raw const priority) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -151,7 +220,7 @@ mod tests {
     /// a sandbox forbids to choose one.
     fn after(first: i32) -> Option<i32> {
         let thread = std::thread::spawn(move || {
-            choose(first).is_ok().then(|| {
+            choose(0, first).is_ok().then(|| {
                 drop(Scheduling::of_this_thread().unwrap());
                 policy()
             })
@@ -239,7 +308,7 @@ mod tests {
     #[test]
     fn a_policy_that_is_chosen_for_a_running_thread_stays() {
         beside_a_program(|scheduling, _| {
-            choose(libc::SCHED_IDLE).unwrap();
+            choose(0, libc::SCHED_IDLE).unwrap();
             // Two rests long: it would have changed twice.
             let until = Instant::now() + REST.0 * 2;
             while Instant::now() < until {
