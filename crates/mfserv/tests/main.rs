@@ -62,6 +62,7 @@ mod removed;
 mod reproducible;
 mod roles;
 mod run_beside;
+mod scheduling;
 mod sendfile;
 mod ship;
 mod slots;

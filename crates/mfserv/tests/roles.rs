@@ -1,13 +1,12 @@
 //! Daemon, front and keeper may be killed at any moment: the others go on, and `mfserv
 //! start` makes the node whole.
 
-use std::collections::BTreeSet;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mfserv_core::event::EndReason;
 use mfserv_testkit::{Load, Method, Node, Plugin, Signal, kill, process, programs, until};
 
+use crate::scheduling::who_serves_yields;
 use crate::{PATIENCE, Turn, assert_no_line_is_lost, load_time, node};
 
 const FLASK: &str = "app.sample_flask.main";
@@ -46,48 +45,6 @@ fn killing_the_daemon_every_3_seconds_fails_nothing_and_loses_no_line() {
     node.stop();
 }
 
-/// The scheduling policies of the threads of a process, by their names: sched(7).
-fn policies(pid: u32) -> Vec<(String, i32)> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-    let policy = |task: std::fs::DirEntry| {
-        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
-        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
-        let (_, fields) = stat.rsplit_once(')')?;
-        Some((name.trim().to_string(), fields.split_whitespace().nth(38)?.parse().ok()?))
-    };
-    // A thread may end meanwhile.
-    tasks.filter_map(policy).collect()
-}
-
-/// The lanes of a front and the workers leave the processor to each other, unless everything here has
-/// another policy than the ordinary one; the other processes do not.
-fn assert_who_serves_yields(node: &Node) {
-    let (_, own) = policies(std::process::id())[0].clone();
-    let chosen = Command::new("chrt").args(["--batch", "0", "true"]).output();
-    let is_forbidden = chosen.is_ok_and(|done| !done.status.success());
-    let expected = if own == 0 && !is_forbidden { 3 } else { own };
-    // One that waits long for a processor is an ordinary thread for up to a minute, and yields for
-    // a moment then.
-    let mut have_yielded = BTreeSet::new();
-    until("all lanes and workers yield", PATIENCE * 2, || {
-        node.get("/sample_flask/count");
-        let mut serve = policies(node.role_pid("front"));
-        serve.retain(|(name, _)| name.starts_with("lane-"));
-        let has_lanes = !serve.is_empty();
-        for pid in node.worker_pids() {
-            // Its first thread serves.
-            serve.extend(policies(pid).first().map(|(_, policy)| (pid.to_string(), *policy)));
-        }
-        let yielding = serve.iter().filter(|(_, policy)| *policy == expected);
-        have_yielded.extend(yielding.map(|(name, _)| name.clone()));
-        has_lanes && serve.iter().all(|(name, _)| have_yielded.contains(name))
-    });
-    for pid in [node.role_pid("keep"), node.role_pid("daemon")] {
-        let found = policies(pid);
-        assert!(!found.is_empty() && found.iter().all(|(_, policy)| *policy == own), "{found:?}");
-    }
-}
-
 #[test]
 fn killing_the_front_fails_only_what_it_held_and_refuses_no_connection() {
     let _turn = Turn::heavy();
@@ -118,7 +75,7 @@ fn killing_the_front_fails_only_what_it_held_and_refuses_no_connection() {
     }
     assert_eq!(node.worker_pids(), workers, "the workers did not notice");
     node.settled("front");
-    assert_who_serves_yields(&node);
+    who_serves_yields(&node, "/sample_flask/count");
     node.stop();
 }
 

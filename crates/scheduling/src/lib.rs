@@ -10,10 +10,16 @@
 //! policy makes a thread wait for the end of their time slices, milliseconds for each wake. So a
 //! thread yields as long as that costs it little, and is an ordinary one while it does not.
 
-use std::fs::{self, File};
+mod company;
+
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+pub use self::company::Company;
+use self::company::change_threads;
 
 /// How often a thread that yields looks at how long it has waited for a processor.
 const LOOK_EACH: Duration = Duration::from_millis(200);
@@ -40,6 +46,7 @@ pub struct Scheduling {
     state: State,
     rest: Duration,
     whose: Whose,
+    company: Option<Arc<Company>>,
 }
 
 /// Whose policy changes.
@@ -99,7 +106,14 @@ impl Scheduling {
         choose(0, libc::SCHED_BATCH)?;
         let now = Instant::now();
         let state = State::yields(now);
-        Ok(Some(Self { statistics, last, state, rest: REST.0, whose }))
+        Ok(Some(Self { statistics, last, state, rest: REST.0, whose, company: None }))
+    }
+
+    /// These processes yield as long as this thread does.
+    pub fn lead(mut self, company: Arc<Company>) -> Self {
+        company.follow(true);
+        self.company = Some(company);
+        self
     }
 
     /// To be called by the thread each time before it sleeps: looks whether it is to yield. A
@@ -138,14 +152,15 @@ impl Scheduling {
     /// Gives this thread, and others if they belong to it, another policy, if it has this one.
     /// False if it has not.
     fn change(&self, from: i32, to: i32) -> bool {
-        if self.whose == Whose::All {
-            let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-            let threads = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
-            // One of them may end meanwhile.
-            threads.for_each(|thread| _ = change(thread, from, to));
-            return policy_of(0).is_ok_and(|policy| policy == to);
+        match self.whose {
+            Whose::Own => _ = change(0, from, to),
+            Whose::All => change_threads("self", from, to),
         }
-        change(0, from, to)
+        let is_changed = policy_of(0).is_ok_and(|policy| policy == to);
+        if let Some(company) = self.company.as_ref().filter(|_| is_changed) {
+            company.follow(to == libc::SCHED_BATCH);
+        }
+        is_changed
     }
 }
 
@@ -205,6 +220,8 @@ fn choose(thread: i32, policy: i32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
@@ -317,5 +334,43 @@ mod tests {
                 assert_eq!(policy(), libc::SCHED_IDLE);
             }
         });
+    }
+
+    /// Whether a thread may choose a policy here, and has the ordinary one.
+    fn may_choose() -> bool {
+        after(libc::SCHED_OTHER) == Some(libc::SCHED_BATCH)
+    }
+
+    #[test]
+    fn a_process_of_the_company_yields_as_long_as_its_leader_and_leaves_no_child_behind() {
+        if !may_choose() {
+            return;
+        }
+        #[expect(clippy::disallowed_methods, reason = "a real process whose policy is looked at")]
+        let mut shell = Command::new("sh");
+        // It starts a child when it is told so; both end with their input.
+        shell.args(["-c", "read -r go; sh -c 'echo $$; read -r end'; :"]);
+        let mut shell =
+            shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("there is a shell");
+        let pid = i32::try_from(shell.id()).unwrap();
+        let company = Company::default();
+        company.follow(true);
+        company.join(shell.id());
+        assert_eq!(policy_of(pid).unwrap(), libc::SCHED_BATCH);
+        let mut input = shell.stdin.take().unwrap();
+        io::Write::write_all(&mut input, b"go\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let child = line.trim().parse().unwrap();
+        assert_eq!(policy_of(child).unwrap(), libc::SCHED_BATCH, "it is inherited");
+        company.follow(false);
+        assert_eq!([pid, child].map(|pid| policy_of(pid).unwrap()), [libc::SCHED_OTHER; 2]);
+        company.follow(true);
+        assert_eq!(policy_of(pid).unwrap(), libc::SCHED_BATCH);
+        choose(pid, libc::SCHED_IDLE).unwrap();
+        company.follow(false);
+        assert_eq!(policy_of(pid).unwrap(), libc::SCHED_IDLE, "an administrator's choice stays");
+        drop(input);
+        shell.wait().unwrap();
     }
 }

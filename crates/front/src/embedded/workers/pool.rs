@@ -9,6 +9,7 @@ use mfserv_core::names::WorkerId;
 use mfserv_core::route::{UpstreamSpec, plugin_of};
 use mfserv_core::wire::front::{Peer, TroubleCause, UpstreamStats};
 use mfserv_platform::sync::lock;
+use mfserv_scheduling::Company;
 use tokio::sync::watch;
 
 use super::upstream::Upstream;
@@ -50,6 +51,8 @@ pub struct Pool {
     pub spooled: Budget,
     /// Descriptors for workers and files.
     pub descriptors: Arc<Descriptors>,
+    /// The workers, which yield the processor as long as the first lane does.
+    pub company: Arc<Company>,
     /// What an operator should know of.
     pub warnings: Warnings,
     troubles: Mutex<Troubles>,
@@ -89,6 +92,7 @@ impl Pool {
             answers: Budget::default(),
             spooled: Budget::default(),
             descriptors: Arc::default(),
+            company: Arc::default(),
             warnings: Warnings::default(),
             troubles: Mutex::default(),
             errors,
@@ -107,7 +111,8 @@ impl Pool {
         let member = |(name, spec): (String, UpstreamSpec)| {
             let known = apps.current.get(&name).cloned();
             let descriptors = || AppDescriptors::new(self.descriptors.clone());
-            let new = || Upstream::new(name.clone(), &spec, self.wakeups.clone(), descriptors());
+            let shared = || (self.wakeups.clone(), self.company.clone());
+            let new = || Upstream::new(name.clone(), &spec, shared(), descriptors());
             let upstream = known.unwrap_or_else(new);
             (name, App { upstream, spec: Arc::new(spec) })
         };

@@ -26,11 +26,13 @@ use mfserv_core::peers::{Pace, PeerKey, QUEUE, Roster, Ticket};
 use mfserv_core::route::{Slots, UpstreamSpec};
 use mfserv_core::wire::front::{Peer as PeerName, UpstreamStats};
 use mfserv_platform::sync::lock;
+use mfserv_scheduling::Company;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::asking::{Asked, Learnt};
 pub use self::gate::Gate;
+pub use self::idle::Swept;
 use self::idle::{Heard, Idle};
 pub use self::link::{Link, NoLink};
 pub use self::peer::Peer;
@@ -68,6 +70,7 @@ pub struct Upstream {
     said_full: Mutex<Option<Instant>>,
     inner: Mutex<Inner>,
     wakeups: Arc<Wakeups>,
+    company: Arc<Company>,
     /// Wakes the sweeper when something can be read from an idle connection.
     watch: Waker,
 }
@@ -121,15 +124,6 @@ pub struct PeerState {
     pub serves: bool,
 }
 
-/// What a sweep of the idle connections found.
-#[derive(Debug, Default)]
-pub struct Swept {
-    /// Some idle connections are left.
-    pub left: bool,
-    /// Workers that have sent bytes that nobody asked for, and have not been reported yet.
-    pub unruly: Vec<WorkerId>,
-}
-
 /// Where a request may go.
 #[derive(Debug)]
 pub enum Place {
@@ -172,7 +166,7 @@ impl Upstream {
     pub fn new(
         name: String,
         spec: &UpstreamSpec,
-        wakeups: Arc<Wakeups>,
+        (wakeups, company): (Arc<Wakeups>, Arc<Company>),
         descriptors: AppDescriptors,
     ) -> Arc<Self> {
         let inner = Inner {
@@ -201,6 +195,7 @@ impl Upstream {
             said_full: Mutex::default(),
             inner: Mutex::new(inner),
             wakeups,
+            company,
             watch,
         })
     }

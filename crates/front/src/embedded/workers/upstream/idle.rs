@@ -2,6 +2,7 @@
 
 use std::task::{Context, Poll, Waker};
 
+use mfserv_core::names::WorkerId;
 use tokio::time::Instant;
 
 use crate::embedded::io::budget::Descriptor;
@@ -37,4 +38,13 @@ impl Idle {
             Poll::Ready(_) => Heard::End,
         }
     }
+}
+
+/// What a sweep of the idle connections found.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Some idle connections are left.
+    pub left: bool,
+    /// Workers that have sent bytes that nobody asked for, and have not been reported yet.
+    pub unruly: Vec<WorkerId>,
 }
