@@ -9,10 +9,8 @@ use std::process::Command;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../..").canonicalize()?;
-    for watched in ["worker-python", "h1", "pull", "scheduling", "websocket"] {
-        println!("cargo::rerun-if-changed={}", root.join("crates").join(watched).display());
-    }
-    for watched in ["Cargo.toml", "Cargo.lock"] {
+    let crates = ["crates/worker-python", "crates/h1", "crates/pull", "crates/websocket"];
+    for watched in crates.into_iter().chain(["Cargo.toml", "Cargo.lock"]) {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     let module = PathBuf::from(env::var("OUT_DIR")?).join("worker.so");

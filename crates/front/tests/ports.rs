@@ -80,7 +80,7 @@ fn of_another_user(listener: &TcpListener) -> Peer {
     let worker = WorkerId::new(WatcherName::app("p", "a"), 1, 1);
     let port = listener.local_addr().unwrap().port();
     let uid = rustix::process::geteuid().as_raw() + 1;
-    Peer { worker, address: Address::Port { port, uid }, dir: None }
+    Peer { worker, address: Address::Port { port, uid }, dir: None, pid: None }
 }
 
 #[test]
@@ -122,7 +122,8 @@ fn a_port_with_a_full_backlog_means_busy_not_dead() {
     let mut front = world.serving(table(Slots::Unlimited, false), &[&good]);
     let worker = WorkerId::new(WatcherName::app("p", "a"), 1, 1);
     let uid = rustix::process::geteuid().as_raw();
-    let peer = Peer { worker, address: Address::Port { port: port.number(), uid }, dir: None };
+    let peer =
+        Peer { worker, address: Address::Port { port: port.number(), uid }, dir: None, pid: None };
     front.daemon.say(&ToFront::Admit { upstream: "p/a".into(), peer });
     front.daemon.wait_for(|m| matches!(m, FromFront::Admitted { .. }));
     for _ in 0..4 {

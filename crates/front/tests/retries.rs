@@ -99,7 +99,7 @@ fn unreading(world: &World, number: u32) -> Peer {
             let _ = rustix::net::recv(stream.unwrap(), &mut [0; 1], flags);
         }
     });
-    Peer { worker, address: Address::Socket(socket), dir: None }
+    Peer { worker, address: Address::Socket(socket), dir: None, pid: None }
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_full_backlog_means_busy_not_dead() {
     let worker = WorkerId::new(WatcherName::app("p", "a"), 1, 1);
     front.daemon.say(&ToFront::Admit {
         upstream: "p/a".into(),
-        peer: Peer { worker, address: Address::Socket(socket), dir: None },
+        peer: Peer { worker, address: Address::Socket(socket), dir: None, pid: None },
     });
     for _ in 0..20 {
         let began = Instant::now();

@@ -165,7 +165,7 @@ impl Worker {
         let uid = rustix::process::geteuid().as_raw();
         let port = self.port.as_ref().map(|port| Address::Port { port: port.number(), uid });
         let address = port.unwrap_or_else(|| Address::Socket(self.socket.clone()));
-        Peer { worker: self.id.clone(), address, dir: None }
+        Peer { worker: self.id.clone(), address, dir: None, pid: None }
     }
 
     /// Accepts nothing more: its socket is refused.

@@ -21,7 +21,7 @@ fn policies(pid: u32) -> Vec<(String, i32)> {
 }
 
 /// The lanes of a front and the workers leave the processor to each other, unless everything here has
-/// another policy than the ordinary one; the other processes do not.
+/// another policy than the ordinary one; keeper and daemon do not.
 pub fn who_serves_yields(node: &Node, path: &str) {
     let (_, own) = policies(std::process::id())[0].clone();
     let chosen = Command::new("chrt").args(["--batch", "0", "true"]).output();

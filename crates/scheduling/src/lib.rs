@@ -7,8 +7,9 @@
 //! hands, and sleeps and wakes once more for that. With the policy `SCHED_BATCH` (sched(7)) a thread
 //! interrupts no other one when it wakes: it comes when the other waits, and finds several answers,
 //! or requests, at once. Beside programs that compute without a pause (a build, a report) the same
-//! policy makes a thread wait for the end of their time slices, milliseconds for each wake. So a
-//! thread yields as long as that costs it little, and is an ordinary one while it does not.
+//! policy makes a thread wait for the end of their time slices, milliseconds for each wake. So
+//! lanes and workers yield as long as that costs the lanes little, and are ordinary while it does
+//! not.
 
 mod company;
 
@@ -19,19 +20,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::company::Company;
-use self::company::change_threads;
 
 /// How often a thread that yields looks at how long it has waited for a processor.
 const LOOK_EACH: Duration = Duration::from_millis(200);
-/// A thread that waits so long after each wake, on average, and by far longer than it runs, yields
-/// no more: a program that computes keeps its processor for milliseconds.
-const WAIT_MAX: Duration = Duration::from_micros(700);
-/// So much longer. Threads that yield to each other wait for one another's work, which is as long as
-/// their own.
-const WAIT_FACTOR: u64 = 3;
-/// Fewer wakes say nothing: those of a second, at most, are counted together.
+/// A thread that waits so long after each wake, on average, yields no more. Lanes and workers of
+/// short requests let each other wait for less; a program that computes keeps its processor for
+/// milliseconds.
+const WAIT_MAX: Duration = Duration::from_micros(600);
+/// Fewer wakes say nothing.
 const WAKES_MIN: u64 = 8;
-const COUNTED_WITHIN: Duration = Duration::from_secs(1);
+/// Wakes of so long, at most, are counted together.
+const COUNTED_WITHIN: Duration = Duration::from_secs(10);
 /// How long a thread is an ordinary one before it yields again: at first, and at most.
 const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// A thread that has yielded so long begins with the shortest rest again.
@@ -45,18 +44,7 @@ pub struct Scheduling {
     last: Waited,
     state: State,
     rest: Duration,
-    whose: Whose,
     company: Option<Arc<Company>>,
-}
-
-/// Whose policy changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whose {
-    /// That of this thread.
-    Own,
-    /// That of each thread of the process that has the same one: whom the thread has started has
-    /// inherited it.
-    All,
 }
 
 #[derive(Debug)]
@@ -72,48 +60,33 @@ enum State {
     Ordinary { until: Instant },
 }
 
-/// How long a thread has run, how long it has waited for a processor while it could run, and how
-/// often it has got one.
+/// How long a thread has waited for a processor while it could run, and how often it has got one.
 #[derive(Debug, Clone, Copy, Default)]
 struct Waited {
-    ran_ns: u64,
     ns: u64,
     times: u64,
 }
 
 impl Scheduling {
-    /// Makes this thread, and those that it starts, interrupt no other when they wake; only this
-    /// thread ever changes its policy. `None` if it stays as it is: an administrator has chosen
-    /// another policy than the ordinary one, or the kernel does not tell how long it waits.
+    /// Makes this thread interrupt no other one when it wakes. `None` if it stays as it is: an
+    /// administrator has chosen another policy than the ordinary one, or the kernel does not tell
+    /// how long it waits. `company`: the processes that yield as long as this thread does, and all
+    /// others that lead it.
     ///
-    /// It needs no privilege. Processes that the thread starts inherit the policy: the flag
-    /// `SCHED_RESET_ON_FORK` resets policies of real time only.
-    pub fn of_this_thread() -> io::Result<Option<Self>> {
-        Self::new(Whose::Own)
-    }
-
-    /// As [`Scheduling::of_this_thread`]; with it change all threads that it has started.
-    pub fn of_this_thread_and_its_own() -> io::Result<Option<Self>> {
-        Self::new(Whose::All)
-    }
-
-    fn new(whose: Whose) -> io::Result<Option<Self>> {
+    /// It needs no privilege. Threads and processes that the thread starts inherit the policy: the
+    /// flag `SCHED_RESET_ON_FORK` resets policies of real time only.
+    pub fn of_this_thread(company: Option<Arc<Company>>) -> io::Result<Option<Self>> {
         let Ok(statistics) = File::open("/proc/thread-self/schedstat") else { return Ok(None) };
         let Some(last) = Waited::read(&statistics) else { return Ok(None) };
         if policy_of(0)? != libc::SCHED_OTHER {
             return Ok(None);
         }
         choose(0, libc::SCHED_BATCH)?;
-        let now = Instant::now();
-        let state = State::yields(now);
-        Ok(Some(Self { statistics, last, state, rest: REST.0, whose, company: None }))
-    }
-
-    /// These processes yield as long as this thread does.
-    pub fn lead(mut self, company: Arc<Company>) -> Self {
-        company.follow(true);
-        self.company = Some(company);
-        self
+        if let Some(company) = &company {
+            company.is_led();
+        }
+        let state = State::yields(Instant::now());
+        Ok(Some(Self { statistics, last, state, rest: REST.0, company }))
     }
 
     /// To be called by the thread each time before it sleeps: looks whether it is to yield. A
@@ -149,14 +122,9 @@ impl Scheduling {
         }
     }
 
-    /// Gives this thread, and others if they belong to it, another policy, if it has this one.
-    /// False if it has not.
+    /// Gives this thread another policy, if it has this one. False if it has not.
     fn change(&self, from: i32, to: i32) -> bool {
-        match self.whose {
-            Whose::Own => _ = change(0, from, to),
-            Whose::All => change_threads("self", from, to),
-        }
-        let is_changed = policy_of(0).is_ok_and(|policy| policy == to);
+        let is_changed = change(0, from, to);
         if let Some(company) = self.company.as_ref().filter(|_| is_changed) {
             company.follow(to == libc::SCHED_BATCH);
         }
@@ -176,27 +144,18 @@ impl Waited {
         let mut text = [0; 96];
         let length = statistics.read_at(&mut text, 0).ok()?;
         let text = std::str::from_utf8(&text[..length]).ok()?;
-        let mut numbers = text.split_ascii_whitespace().map(str::parse);
-        let mut next = || numbers.next()?.ok();
-        Some(Self { ran_ns: next()?, ns: next()?, times: next()? })
+        let mut numbers = text.split_ascii_whitespace().skip(1).map(str::parse);
+        Some(Self { ns: numbers.next()?.ok()?, times: numbers.next()?.ok()? })
     }
 
     fn is_long_since(self, before: Self) -> bool {
         let times = self.times.saturating_sub(before.times);
         let ns = self.ns.saturating_sub(before.ns);
-        let ran_ns = self.ran_ns.saturating_sub(before.ran_ns);
-        let is_long = u128::from(ns / times.max(1)) >= WAIT_MAX.as_nanos();
-        is_long && ns >= ran_ns.saturating_mul(WAIT_FACTOR)
+        u128::from(ns / times.max(1)) >= WAIT_MAX.as_nanos()
     }
 }
 
-/// Makes this thread an ordinary one if it has the policy of threads that yield: a child of a worker
-/// has inherited that.
-pub fn be_ordinary() {
-    let _ = change(0, libc::SCHED_BATCH, libc::SCHED_OTHER);
-}
-
-/// The policy of a thread of this process; 0 = of the calling one.
+/// The policy of a thread; 0 = of the calling one.
 fn policy_of(thread: i32) -> io::Result<i32> {
     #[expect(unsafe_code, reason = "see SAFETY")]
     // SAFETY: the call takes no pointer.
@@ -220,8 +179,6 @@ fn choose(thread: i32, policy: i32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader};
-    use std::process::{Command, Stdio};
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
@@ -238,7 +195,7 @@ mod tests {
     fn after(first: i32) -> Option<i32> {
         let thread = std::thread::spawn(move || {
             choose(0, first).is_ok().then(|| {
-                drop(Scheduling::of_this_thread().unwrap());
+                drop(Scheduling::of_this_thread(None).unwrap());
                 policy()
             })
         });
@@ -295,7 +252,7 @@ mod tests {
             });
             let lane = scope.spawn(|| {
                 on_one_processor();
-                let scheduling = Scheduling::of_this_thread().ok().flatten();
+                let scheduling = Scheduling::of_this_thread(None).ok().flatten();
                 scheduling.map(|mut scheduling| live(&mut scheduling, &is_over))
             });
             let done = lane.join();
@@ -334,43 +291,5 @@ mod tests {
                 assert_eq!(policy(), libc::SCHED_IDLE);
             }
         });
-    }
-
-    /// Whether a thread may choose a policy here, and has the ordinary one.
-    fn may_choose() -> bool {
-        after(libc::SCHED_OTHER) == Some(libc::SCHED_BATCH)
-    }
-
-    #[test]
-    fn a_process_of_the_company_yields_as_long_as_its_leader_and_leaves_no_child_behind() {
-        if !may_choose() {
-            return;
-        }
-        #[expect(clippy::disallowed_methods, reason = "a real process whose policy is looked at")]
-        let mut shell = Command::new("sh");
-        // It starts a child when it is told so; both end with their input.
-        shell.args(["-c", "read -r go; sh -c 'echo $$; read -r end'; :"]);
-        let mut shell =
-            shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("there is a shell");
-        let pid = i32::try_from(shell.id()).unwrap();
-        let company = Company::default();
-        company.follow(true);
-        company.join(shell.id());
-        assert_eq!(policy_of(pid).unwrap(), libc::SCHED_BATCH);
-        let mut input = shell.stdin.take().unwrap();
-        io::Write::write_all(&mut input, b"go\n").unwrap();
-        let mut line = String::new();
-        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let child = line.trim().parse().unwrap();
-        assert_eq!(policy_of(child).unwrap(), libc::SCHED_BATCH, "it is inherited");
-        company.follow(false);
-        assert_eq!([pid, child].map(|pid| policy_of(pid).unwrap()), [libc::SCHED_OTHER; 2]);
-        company.follow(true);
-        assert_eq!(policy_of(pid).unwrap(), libc::SCHED_BATCH);
-        choose(pid, libc::SCHED_IDLE).unwrap();
-        company.follow(false);
-        assert_eq!(policy_of(pid).unwrap(), libc::SCHED_IDLE, "an administrator's choice stays");
-        drop(input);
-        shell.wait().unwrap();
     }
 }

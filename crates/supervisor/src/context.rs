@@ -114,15 +114,20 @@ impl Context {
 
     // ---- requests ----
 
-    /// Gives requests to a worker, if it serves any.
-    pub fn admit(&mut self, spec: &WatcherSpec, id: &WorkerId, address: Option<Address>) {
+    /// Gives requests to a worker, if it serves any: where it takes them, and its process.
+    pub fn admit(
+        &mut self,
+        spec: &WatcherSpec,
+        id: &WorkerId,
+        (address, pid): (Option<Address>, Option<u32>),
+    ) {
         let (Some(upstream), Some(address)) = (&spec.upstream, address) else { return };
         if let (Address::Socket(socket), Some(link)) = (&address, spec.socket_link_of(id)) {
             // Requests reach the worker by its socket; only people use the link.
             let _ = disk::relink(&link, socket);
         }
-        self.traffic
-            .admit(upstream, Peer { worker: id.clone(), address, dir: Some(spec.cwd.clone()) });
+        let dir = Some(spec.cwd.clone());
+        self.traffic.admit(upstream, Peer { worker: id.clone(), address, dir, pid });
     }
 
     // ---- files ----

@@ -12,7 +12,6 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mfserv_scheduling::Scheduling;
 use pyo3::prelude::*;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -88,12 +87,7 @@ impl Crew {
     /// the system.
     pub fn work(&self, mut app: App) -> PyResult<()> {
         let mut space = vec![0; READ_MAX];
-        // A sandbox may forbid it: then the thread is scheduled as any.
-        let mut scheduling = Scheduling::of_this_thread_and_its_own().ok().flatten();
         loop {
-            if let Some(scheduling) = &mut scheduling {
-                scheduling.look();
-            }
             match self.wait()? {
                 None => {}
                 Some((END, _)) => return Ok(()),

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mfserv_scheduling::Scheduling;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -62,7 +61,6 @@ pub struct Loop {
     is_settled: bool,
     /// When the last request was over, of those while it stops.
     served: Instant,
-    scheduling: Option<Scheduling>,
 }
 
 impl Loop {
@@ -97,8 +95,6 @@ impl Loop {
             is_fresh: false,
             is_settled: true,
             served: Instant::now(),
-            // A sandbox may forbid it: then it is scheduled as any thread.
-            scheduling: Scheduling::of_this_thread_and_its_own().ok().flatten(),
         })
     }
 
@@ -155,7 +151,7 @@ impl Loop {
     /// Waits with the interpreter free for threads of the app. Returns how many events there
     /// are, and puts what each is about into `found`.
     fn wait(
-        &mut self,
+        &self,
         py: Python<'_>,
         found: &mut [(u64, epoll::EventFlags); EVENTS],
         patience: Option<Duration>,
@@ -164,9 +160,6 @@ impl Loop {
             tv_sec: patience.as_secs() as i64,
             tv_nsec: patience.subsec_nanos().into(),
         });
-        if let Some(scheduling) = &mut self.scheduling {
-            scheduling.look();
-        }
         let epoll = &self.epoll;
         let count = py.detach(|| {
             let mut events = [MaybeUninit::uninit(); EVENTS];

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use mfserv_scheduling::be_ordinary;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -95,7 +94,6 @@ impl Shared {
 
     /// This process is a child of the worker from now on.
     pub fn fork(&self) {
-        be_ordinary();
         self.is_forked.store(true, SeqCst);
     }
 

@@ -18,6 +18,9 @@ pub struct Peer {
     /// A daemon of an older version does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
+    /// Its process, or the one that has started its server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
 }
 
 impl Peer {
@@ -83,7 +86,7 @@ mod tests {
             (Address::Socket("/run/a.socket".into()), "/run/a.socket"),
             (Address::Port { port: 61_000, uid: 7 }, "tcp:61000:7"),
         ] {
-            let peer = Peer { worker: worker.clone(), address, dir: None };
+            let peer = Peer { worker: worker.clone(), address, dir: None, pid: Some(7) };
             let json = serde_json::to_string(&peer).unwrap();
             assert!(json.ends_with(&format!("\"socket\":\"{text}\"}}")), "{json}");
             assert_eq!(serde_json::from_str::<Peer>(&json).unwrap(), peer);

@@ -143,6 +143,8 @@ impl Ending {
 /// Waits until all requests are answered, while nothing new is accepted; not longer than
 /// `grace`, and not beyond another SIGINT.
 async fn finish(front: &Front, grace: Duration, ending: &mut Ending) {
+    // Another front has the workers, and decides how they are scheduled.
+    front.pool.company.disband();
     front.closing.raise();
     front.pool.sweep(true);
     let empty = async {

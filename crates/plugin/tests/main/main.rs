@@ -32,7 +32,6 @@ mod node;
 mod prefix;
 mod python;
 mod requirements;
-mod scheduling;
 mod store;
 mod suites;
 mod tar_stream;

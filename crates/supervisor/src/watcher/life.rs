@@ -128,9 +128,8 @@ impl Watcher {
         }
         let after_ms = worker.started.elapsed().as_millis() as u64;
         context.emit(Fact::WorkerReady { worker: id.clone(), after_ms });
-        let address = worker.address();
-        self.has_served |= address.is_some();
-        context.admit(&worker.spec, id, address);
+        self.has_served |= worker.address().is_some();
+        context.admit(&worker.spec, id, (worker.address(), worker.pid()));
         self.retire_replaced(id, context);
         self.replacements.end(id.slot);
         self.roll(context);
@@ -141,7 +140,7 @@ impl Watcher {
         let Some(worker) = self.workers.get_mut(id) else { return };
         worker.is_deaf = false;
         self.has_served = true;
-        context.admit(&worker.spec, id, worker.address());
+        context.admit(&worker.spec, id, (worker.address(), worker.pid()));
     }
 
     /// This worker is ready: the one that it replaces is not needed any more.

@@ -88,7 +88,7 @@ impl Watcher {
                 Some(Place::Socket(socket)) => disk::is_gone(&socket),
                 Some(Place::Port(_)) | None => false,
             };
-            let pid = worker.process.as_ref().map(|process| process.pid);
+            let pid = worker.pid();
             has_left || pid.is_some_and(is_stopped)
         };
         for id in self.ids(|worker| worker.is_ready() && is_dead(worker)) {
@@ -244,6 +244,6 @@ fn question(worker: &Worker, why: Why, patience: Duration) -> Option<Question> {
         Probe::Http { .. } | Probe::Connect => Asked::Connect,
         Probe::Notify | Probe::Told | Probe::Alive { .. } => return None,
     };
-    let pid = worker.process.as_ref().map(|process| process.pid);
+    let pid = worker.pid();
     Some(Question { place, asked, patience, pid })
 }

@@ -271,6 +271,11 @@ impl Worker {
         self.port_number().map(Place::Port).or_else(socket)
     }
 
+    /// Its process.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.pid)
+    }
+
     /// Where the fronts reach it.
     pub fn address(&self) -> Option<Address> {
         if self.is_deaf {

@@ -5,7 +5,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mfserv_scheduling::Scheduling;
 use pyo3::prelude::*;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -75,8 +74,6 @@ pub struct Core {
     space: Mutex<Box<[u8]>>,
     /// The most connections.
     limit: usize,
-    /// That of the thread of the event loop.
-    scheduling: Mutex<Option<Scheduling>>,
 }
 
 impl Core {
@@ -90,10 +87,7 @@ impl Core {
             epoll::add(&epoll, fd, EventData::new_u64(data), EventFlags::IN)?;
         }
         let space = Mutex::new(vec![0; READ_MAX].into_boxed_slice());
-        // A sandbox may forbid it: then the thread is scheduled as any.
-        let scheduling = Scheduling::of_this_thread_and_its_own().ok().flatten();
-        let (table, scheduling) = (Mutex::default(), Mutex::new(scheduling));
-        Ok(Self { shared, epoll, listener, table, space, limit: limit.max(1), scheduling })
+        Ok(Self { shared, epoll, listener, table: Mutex::default(), space, limit: limit.max(1) })
     }
 
     /// The set of events: readable when there is one.
@@ -105,14 +99,8 @@ impl Core {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The events that are there: what each is about, and which it is. For the thread of the event
-    /// loop, once it has woken for them.
+    /// The events that are there: what each is about, and which it is.
     pub fn events(&self) -> io::Result<Vec<(u64, EventFlags)>> {
-        if let Some(scheduling) =
-            &mut *self.scheduling.lock().unwrap_or_else(PoisonError::into_inner)
-        {
-            scheduling.look();
-        }
         let mut space = [MaybeUninit::uninit(); EVENTS];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         match epoll::wait(&self.epoll, &mut space, Some(&now)) {

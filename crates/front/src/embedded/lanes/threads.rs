@@ -96,9 +96,7 @@ impl Lanes {
             let (report, started) = std::sync::mpsc::sync_channel(1);
             let thread = std::thread::Builder::new().name(format!("lane-{number}"));
             let thread = thread.spawn(move || {
-                // One lane is enough to tell whether yielding costs little.
-                let company = (number == 0).then(|| lane.0.pool.company.clone());
-                let runtime = match runtime(company) {
+                let runtime = match runtime(lane.0.pool.company.clone()) {
                     Ok(runtime) => runtime,
                     Err(why) => return drop(report.send(Err(why))),
                 };
@@ -179,15 +177,12 @@ impl Lanes {
     }
 }
 
-/// `company`: the workers that yield as long as this lane does.
-fn runtime(company: Option<Arc<Company>>) -> std::io::Result<tokio::runtime::LocalRuntime> {
+/// `company`: the workers, which yield as long as the lanes do.
+fn runtime(company: Arc<Company>) -> std::io::Result<tokio::runtime::LocalRuntime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().max_blocking_threads(FILE_THREADS);
     // A sandbox may forbid it: then the lane is scheduled as any thread.
-    if let Ok(Some(mut scheduling)) = Scheduling::of_this_thread() {
-        if let Some(company) = company {
-            scheduling = scheduling.lead(company);
-        }
+    if let Ok(Some(scheduling)) = Scheduling::of_this_thread(Some(company)) {
         let scheduling = Mutex::new(scheduling);
         builder.on_thread_park(move || lock(&scheduling).look());
     }

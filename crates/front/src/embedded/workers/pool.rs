@@ -51,7 +51,7 @@ pub struct Pool {
     pub spooled: Budget,
     /// Descriptors for workers and files.
     pub descriptors: Arc<Descriptors>,
-    /// The workers, which yield the processor as long as the first lane does.
+    /// The workers, which yield the processor as long as the lanes do.
     pub company: Arc<Company>,
     /// What an operator should know of.
     pub warnings: Warnings,

@@ -235,6 +235,7 @@ impl Upstream {
 
     /// Admits a worker: it gets traffic from now on.
     pub fn admit(&self, name: &PeerName) {
+        name.pid.into_iter().for_each(|pid| self.company.join(pid));
         let mut inner = lock(&self.inner);
         let known = inner.find(&name.worker).filter(|peer| !peer.gone.is_raised());
         let key = match known {

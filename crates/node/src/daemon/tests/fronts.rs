@@ -186,7 +186,8 @@ async fn the_next_daemon_learns_from_a_front_whom_it_serves_and_publishes_a_late
     let serving = front(&house);
     let worker = house.keeper.books().workers("app.hello.main")[0].parse().unwrap();
     let gone: WorkerId = "app.hello.main.9.9".parse().unwrap();
-    let peer = |worker| Peer { worker, address: Address::Socket("/s".into()), dir: None };
+    let peer =
+        |worker| Peer { worker, address: Address::Socket("/s".into()), dir: None, pid: None };
     serving.state().peers.insert(upstream.clone(), vec![peer(worker), peer(gone.clone())]);
     serving.state().generation = 41;
     serving.state().received.clear();

@@ -94,7 +94,8 @@ impl Row {
         format!("stack_{}", self.name().replace('-', "_"))
     }
 
-    /// What clients ask for, of all stacks: the longer path of a plugin is more work for an app.
+    /// What clients ask for: the longer path of a plugin is more work for an app, so all stacks are
+    /// asked for one.
     pub fn path(self) -> String {
         format!("/{}/", self.plugin())
     }

@@ -7,8 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use mfserv_core::peers::PeerKey;
 use mfserv_core::wire::front::Peer as PeerName;
 use mfserv_logfile::Source;
-use mfserv_scheduling::Company;
-use tokio::net::UnixStream;
 
 use crate::embedded::io::signal::Signal;
 
@@ -28,8 +26,6 @@ pub struct Peer {
     pub leaving: Arc<Signal>,
     /// Raised when it shall take no more requests from the queue.
     pub(super) shut: Arc<Signal>,
-    /// The process that listens has been met: it belongs to the company of the front.
-    is_met: AtomicBool,
     /// How many connections in a row it did not take.
     pub(super) refusals: AtomicU32,
     /// It has sent bytes that nobody asked for: its connections are kept no longer.
@@ -50,7 +46,6 @@ impl Peer {
             gone: Arc::default(),
             leaving: Arc::default(),
             shut: Arc::default(),
-            is_met: AtomicBool::new(false),
             refusals: AtomicU32::new(0),
             unruly: AtomicBool::new(false),
             reported: AtomicBool::new(false),
@@ -69,17 +64,6 @@ impl Peer {
     /// The directory of its release, if that is known.
     pub fn home(&self) -> Option<&Path> {
         self.name.dir.as_deref()
-    }
-
-    /// The first connection to the worker: its process yields the processor from now on, as lanes do.
-    pub(super) fn meet(&self, connection: &UnixStream, company: &Company) {
-        if self.is_met.load(Ordering::Relaxed) || self.is_met.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let listener = connection.peer_cred().ok().and_then(|peer| peer.pid());
-        if let Some(pid) = listener.and_then(|pid| pid.try_into().ok()) {
-            company.join(pid);
-        }
     }
 
     /// True if the worker has sent bytes that nobody asked for. Its connections are not kept:

@@ -130,13 +130,10 @@ impl Slot {
         };
         match &self.peer.name.address {
             Address::Socket(path) => match UnixStream::connect(path).await {
-                Ok(stream) => {
-                    self.peer.meet(&stream, &self.upstream.company);
-                    Ok(match speaks {
-                        Speaks::Http => Wire::Unix(stream),
-                        Speaks::FastCgi => Wire::FastCgi(Box::new(FastCgi::new(stream))),
-                    })
+                Ok(stream) if speaks == Speaks::FastCgi => {
+                    Ok(Wire::FastCgi(Box::new(FastCgi::new(stream))))
                 }
+                Ok(stream) => Ok(Wire::Unix(stream)),
                 // The backlog of a unix socket is full.
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => Err(NoLink::Busy),
                 Err(why) => Err(failed(why)),
