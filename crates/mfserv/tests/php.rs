@@ -1,5 +1,7 @@
 //! PHP, by a real php-fpm.
 
+mod full_disk;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -73,21 +75,28 @@ fn bring_php(dir: &Path) -> Option<()> {
     Some(())
 }
 
-#[test]
-fn a_plugin_of_php_is_made_released_and_served_by_php_fpm() {
-    let _turn = Turn::heavy();
-    let node = node();
+/// The directory of a plugin of the template with its own php-fpm and these scripts; `None`, with
+/// the reason, where that is not to be had.
+fn shop(node: &Node, scripts: &[(&str, &str)]) -> Option<PathBuf> {
     let work = node.path("work");
     fs::create_dir_all(&work).unwrap();
     let dir = work.join("shop");
     let mut new = node.command(&["new", "--template", "php", "--no-input", "shop"]);
     assert!(new.current_dir(&work).status().unwrap().success());
-    let Some(()) = bring_php(&dir) else { return };
-    for (name, text) in SCRIPTS {
+    bring_php(&dir)?;
+    for (name, text) in scripts {
         let file = dir.join("main").join(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, text).unwrap();
     }
+    Some(dir)
+}
+
+#[test]
+fn a_plugin_of_php_is_made_released_and_served_by_php_fpm() {
+    let _turn = Turn::heavy();
+    let node = node();
+    let Some(dir) = shop(&node, &SCRIPTS) else { return };
     // Not in UTF-8, and with a net for scripts that hang which is quicker than that of `php_wrapper`.
     let own = b"; d\xe9j\xe0 vu\npm.max_children = 3\nrequest_terminate_timeout = 8s\n";
     fs::write(dir.join("php-fpm.conf"), own).unwrap();

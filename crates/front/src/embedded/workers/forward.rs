@@ -7,6 +7,8 @@ mod pull;
 mod tries;
 
 use std::future::poll_fn;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -51,7 +53,9 @@ pub async fn run(
     place::pass_gate(exchange, &to, false).await?;
     let own = &to.app.upstream;
     let room = (FairShare::new(&own.bodies, &to.pool.spooled), &own.descriptors);
-    let received = Upload::receive(exchange, to.app.spec.is_finite(), room).await;
+    let unwritten =
+        |dir: &Path, why: &io::Error| to.pool.report_unwritten(&to.app.upstream, dir, why);
+    let received = Upload::receive(exchange, to.app.spec.is_finite(), room, &unwritten).await;
     let mut upload = received.inspect_err(|fault| {
         if *fault == Fault::Answer(Cause::NoRoom) {
             to.pool.warn_of(&to.app.upstream, NO_ROOM);

@@ -2,7 +2,9 @@
 //! their workers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::ops::Bound::{Excluded, Included};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use mfserv_core::names::WorkerId;
@@ -216,6 +218,21 @@ impl Pool {
         if first {
             self.warnings.count(&text);
         }
+        if upstream.may_say_full() {
+            self.errors.report(&text);
+        }
+    }
+
+    /// The bodies of an app's requests cannot be put into files. Goes into the error log as often
+    /// as that its answers cannot: a disk that is full is full for both.
+    pub fn report_unwritten(&self, upstream: &Upstream, dir: &Path, why: &io::Error) {
+        let text = format!(
+            "app {}: requests are refused with 500: their bodies cannot be written to files in {}: \
+             {why} (make room there, or name another directory: [nginx] clientbody_temp_path)",
+            upstream.name,
+            dir.display()
+        );
+        self.warnings.count(&text);
         if upstream.may_say_full() {
             self.errors.report(&text);
         }

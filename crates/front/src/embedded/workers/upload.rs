@@ -3,8 +3,9 @@
 
 use std::fs::File;
 use std::future::poll_fn;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::task::{Context, Poll, ready};
 
 use mfserv_core::route::room_for_bodies;
@@ -28,6 +29,9 @@ const MEMORY_MAX: usize = 64 * 1024;
 const UNREAD_MAX: usize = 4096;
 /// How much is read from a file at a time, bytes.
 const STEP: usize = 32 * 1024;
+
+/// Is told the directory in which content cannot be written to a file, and why.
+pub type Unwritten<'a> = &'a dyn Fn(&Path, &io::Error);
 
 /// Why a request cannot be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,11 +73,12 @@ pub struct Upload<'a> {
 
 impl<'a> Upload<'a> {
     /// Reads the content of a request: all of it with `whole`, as far as there is room in
-    /// files; else up to what is kept in memory.
+    /// files; else up to what is kept in memory. `unwritten` is told what is wrong with a disk.
     pub async fn receive(
         exchange: &mut Exchange<'_>,
         whole: bool,
         (spooled, descriptors): (FairShare<'a>, &'a AppDescriptors),
+        unwritten: Unwritten<'_>,
     ) -> Result<Self, Fault> {
         let framing = exchange.request().framing;
         let mut upload = Self {
@@ -102,21 +107,26 @@ impl<'a> Upload<'a> {
             _ => {}
         }
         exchange.invite_body().await?;
-        upload.collect(exchange, whole).await?;
+        upload.collect(exchange, whole, unwritten).await?;
         Ok(upload)
     }
 
     /// Collects content in memory; with `spool`, what has no room there goes into a file.
-    async fn collect(&mut self, exchange: &mut Exchange<'_>, spool: bool) -> Result<(), Fault> {
+    async fn collect(
+        &mut self,
+        exchange: &mut Exchange<'_>,
+        spool: bool,
+        unwritten: Unwritten<'_>,
+    ) -> Result<(), Fault> {
         loop {
             poll_fn(|cx| self.gather(cx, exchange)).await?;
             if !spool || !exchange.awaits_body() {
                 break;
             }
-            self.spill(exchange).await?;
+            self.spill(exchange, unwritten).await?;
         }
         if spool && self.file.is_some() && !self.memory.is_empty() {
-            self.spill(exchange).await?;
+            self.spill(exchange, unwritten).await?;
         }
         self.is_streamed = exchange.awaits_body();
         self.is_chunked &= self.is_streamed;
@@ -141,7 +151,11 @@ impl<'a> Upload<'a> {
 
     /// Appends the content in memory to the file. A thread of the pool does it, so that a
     /// slow disk delays this client and no other.
-    async fn spill(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Fault> {
+    async fn spill(
+        &mut self,
+        exchange: &mut Exchange<'_>,
+        unwritten: Unwritten<'_>,
+    ) -> Result<(), Fault> {
         let settings = exchange.settings();
         let limits = room_for_bodies(settings.max_body_bytes);
         if !self.spooled.grow(self.memory.len() as u64, limits) {
@@ -168,7 +182,11 @@ impl<'a> Upload<'a> {
                 exchange.restart_body_timer();
                 Ok(())
             }
-            _ => Err(Cause::Disk.into()),
+            Ok((_, Err(why))) => {
+                unwritten(&exchange.settings().body_temp_dir, &why);
+                Err(Cause::Disk.into())
+            }
+            Err(_) => Err(Cause::Disk.into()),
         }
     }
 
