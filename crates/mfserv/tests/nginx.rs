@@ -16,7 +16,8 @@ use crate::{PATIENCE, Turn, node};
 /// The variable with which other tests of this program are run behind nginx.
 pub const FRONT: &str = "MFSERV_TEST_FRONT";
 
-fn target() -> &'static Path {
+/// The directory below which servers are unpacked.
+pub fn target() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
 }
 

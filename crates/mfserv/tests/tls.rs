@@ -1,5 +1,7 @@
 //! TLS of a node: it is served as asked for, or the node says that it is not.
 
+mod testssl;
+
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
