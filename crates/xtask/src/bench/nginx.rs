@@ -121,11 +121,28 @@ impl Nginx {
     }
 }
 
+impl Setup {
+    /// The program: its own, or that of the machine.
+    pub fn program(&self) -> &Path {
+        // Debian has it where only root looks for programs.
+        let places = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"];
+        let program = places.into_iter().find(|place| Path::new(place).exists());
+        self.program.as_deref().unwrap_or(Path::new(program.unwrap_or("nginx")))
+    }
+
+    /// A script that runs this nginx. Its libraries are for nginx alone: in the environment of a
+    /// node, all apps would have them too.
+    pub fn script(&self) -> String {
+        let mut text = String::from("#!/bin/sh\n");
+        if !self.libraries.is_empty() {
+            text += &format!("LD_LIBRARY_PATH='{}' ", self.libraries.to_string_lossy());
+        }
+        text + &format!("exec '{}' \"$@\"\n", self.program().display())
+    }
+}
+
 fn command(setup: &Setup, prefix: &Path) -> Command {
-    // Debian has it where only root looks for programs.
-    let places = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"];
-    let program = places.into_iter().find(|place| Path::new(place).exists()).unwrap_or("nginx");
-    let mut command = Command::new(setup.program.as_deref().unwrap_or(Path::new(program)));
+    let mut command = Command::new(setup.program());
     if !setup.libraries.is_empty() {
         command.env("LD_LIBRARY_PATH", &setup.libraries);
     }

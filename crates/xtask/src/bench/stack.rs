@@ -1,6 +1,7 @@
 //! What a whole request costs, front and worker together: mfserv beside the stacks that it
 //! replaces or competes with, all on the same machine, in turns.
 
+mod behind;
 mod case;
 mod contestant;
 mod fronts;
@@ -21,6 +22,7 @@ use mfserv_core::Diagnostic;
 
 use super::machine;
 use crate::{interrupt, node};
+use behind::Behind;
 use case::Measure;
 use contestant::Contestant;
 use kit::Kit;
@@ -88,6 +90,7 @@ impl Stack {
             (nginx.as_deref().unwrap_or("/usr/sbin/nginx"), &["-v"]),
         ]);
         let own = Own::install(&program, &self.rows)?;
+        let nodes = (&own, Behind::install(&program, &self.rows, &kit)?);
         let mut report = Report {
             machine,
             command: self.command(),
@@ -101,12 +104,12 @@ impl Stack {
         };
         for &row in self.rows.iter().filter(|row| !row.is_mixed()) {
             for &workers in &self.workers {
-                let contestants = invite(&kit, &own, row, workers)?;
+                let contestants = invite(&kit, &nodes, row, workers)?;
                 report.cases.extend(case::measure(&measure, (row, workers), &contestants)?);
             }
         }
         for &row in self.rows.iter().filter(|row| row.is_mixed()) {
-            let contestants = invite(&kit, &own, row, mixed::WORKERS)?;
+            let contestants = invite(&kit, &nodes, row, mixed::WORKERS)?;
             let rounds = (self.rounds, Duration::from_secs_f64(self.mixed_seconds));
             report.mixed.push(mixed::measure(row, rounds, &contestants)?);
         }
@@ -127,11 +130,19 @@ impl Stack {
     }
 }
 
-/// Starts all stacks of a row, mfserv first.
-fn invite(kit: &Kit, own: &Own, row: Row, workers: u32) -> Result<Vec<Invited>, Diagnostic> {
+/// Starts all stacks of a row, mfserv first. `behind`: the node behind nginx, if a row has it.
+fn invite(
+    kit: &Kit,
+    (own, behind): &(&Own, Option<Behind>),
+    row: Row,
+    workers: u32,
+) -> Result<Vec<Invited>, Diagnostic> {
     eprintln!("{}, {workers} workers: starting", row.name());
     let mut all: Vec<Invited> = Vec::new();
     all.extend(own.run(row, workers)?.into_iter().map(|own| (own.name.clone(), Ok(own))));
+    if let Some(behind) = behind {
+        all.extend(behind.run(row, workers)?);
+    }
     for peer in row.peers() {
         let started = match peer.missing(kit) {
             Some(what) => Err(format!("{what} cannot be had here")),

@@ -2,13 +2,18 @@
 //! measured at the time.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use mfserv_core::Diagnostic;
 use mfserv_core::status::{Status, WatcherStatus};
 
 use super::contestant::{Contestant, Processes};
 use super::row::{Kind, Row};
+use crate::bench::nginx::Setup;
+use crate::child;
 use crate::node::Node;
 
 /// The servers of one kind of app: the key of the node that chooses one, and the words of it.
@@ -48,6 +53,37 @@ impl Own {
             }
         }
         Ok(own)
+    }
+
+    /// A node of its own with nginx in front, which has one worker process as all fronts here, and
+    /// the plugins of some rows with the default servers.
+    pub fn behind_nginx(
+        program: &Path,
+        rows: &[Row],
+        nginx: &Setup,
+        title: &str,
+    ) -> Result<Self, Diagnostic> {
+        let mut own = Self { node: Node::new(program)?, plugins: Vec::new() };
+        let script = own.node.path("nginx");
+        write(script.clone(), &nginx.script())?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
+            .map_err(|e| Diagnostic::error("cannot make a script of nginx").because(e))?;
+        // Said now, and not as a node that does not start.
+        child::run(Command::new(&script).arg("-v"), Duration::from_secs(30))?;
+        let program = format!("front.nginx_program={}", script.display());
+        for setting in ["front.kind=nginx", "nginx.workers=1", &program] {
+            own.node.run(&["config", "set", setting])?;
+        }
+        for &row in rows {
+            own.add(row, None)?;
+        }
+        own.plugins.iter_mut().for_each(|plugin| plugin.title = title.into());
+        Ok(own)
+    }
+
+    /// Stops the node: nobody else is measured beside what it may do.
+    pub fn stop(&self) -> Result<(), Diagnostic> {
+        self.node.stop()
     }
 
     /// `server`: a key of `[python]` and its value, for this plugin alone.
@@ -92,7 +128,7 @@ impl Own {
 
     /// Runs a row with so many workers. What is returned ends with the next call.
     pub fn run(&self, row: Row, workers: u32) -> Result<Vec<Contestant>, Diagnostic> {
-        self.node.stop()?;
+        self.stop()?;
         self.only(Some(row), workers)?;
         self.node.start()?;
         let status = self.node.status()?;
@@ -131,6 +167,7 @@ fn processes(status: &Status, plugin: &str, workers: u32) -> Result<Processes, D
     let app = format!("app.{plugin}.main");
     for watcher in &status.watchers {
         match watcher.name.as_str() {
+            // With nginx it is the parent of nginx and of the front behind that; all count.
             "front" => processes.front.extend(pids(watcher)),
             name if name == app && watcher.ready == workers => {
                 processes.workers.extend(pids(watcher));
