@@ -183,7 +183,6 @@ impl Upstream {
             removed: false,
             stats: UpstreamStats::default(),
         };
-        let watch = Waker::from(wakeups.clone());
         Arc::new(Self {
             name,
             absorbed: Budget::default(),
@@ -194,9 +193,9 @@ impl Upstream {
             backing_off: AtomicU64::new(0),
             said_full: Mutex::default(),
             inner: Mutex::new(inner),
+            watch: Waker::from(wakeups.clone()),
             wakeups,
             company,
-            watch,
         })
     }
 

@@ -119,6 +119,7 @@ fn peers(sockets: &[PathBuf]) -> Vec<Peer> {
             worker: worker(slot),
             address: Address::Socket(s.clone()),
             dir: None,
+            pid: None,
         })
         .collect()
 }
