@@ -3,12 +3,15 @@
 //! Files are read and nothing is run or imported: a [`Listing`] goes in, [`Finding`]s with their
 //! evidence come out. Each kind of app is one row of [`RULES`].
 
+mod django;
 mod listing;
 mod node;
 mod packages;
 mod procfile;
 mod program;
 mod python;
+mod roots;
+mod scripts;
 mod sites;
 pub mod versions;
 
@@ -39,7 +42,8 @@ pub enum Web {
         callable: String,
         /// The callable makes the app.
         is_factory: bool,
-        /// The directory that the module is imported from, below the app's: empty or `src`.
+        /// The directory that the module is imported from, below the app's: empty for it, `src`, or
+        /// one that whoever starts it goes into (`backend`).
         root: String,
         /// It is a Django project: `manage.py` is there.
         is_django: bool,
@@ -53,6 +57,15 @@ pub enum Web {
         /// A path without a file is answered by `index.html`, whose script knows it.
         is_single_page: bool,
     },
+}
+
+/// The settings of a Django project that has several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Those of `manage.py`: what its author works with.
+    pub developed: String,
+    /// Those of its `wsgi.py` or `asgi.py`: what a server runs with.
+    pub served: String,
 }
 
 /// A program beside the web app, or a job: a name and a line for a shell.
@@ -95,7 +108,8 @@ impl std::fmt::Display for Evidence {
 /// One reading of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What `--as` takes for it: `procfile`, `django`, `node`, `static`, or `MODULE:CALLABLE`.
+    /// What `--as` takes for it: `procfile`, `django`, `node`, `static`, `program`,
+    /// `MODULE:CALLABLE`, or the file of a Python program.
     pub choice: String,
     /// What it is, for people: `a Flask app`.
     pub title: String,
@@ -107,6 +121,8 @@ pub struct Finding {
     pub programs: Vec<Program>,
     /// What runs once before a release serves; lines for a shell.
     pub release: Vec<String>,
+    /// The settings that it has, if `manage.py` and its server have different ones.
+    pub settings: Option<Settings>,
     /// The list of its Python packages, if it is Python.
     pub python: Option<PythonPackages>,
     /// The interpreter that it asks for, if this machine has it: `python3.12`.
@@ -134,6 +150,7 @@ impl Finding {
             web,
             programs: Vec::new(),
             release: Vec::new(),
+            settings: None,
             python: None,
             interpreter: None,
             has_node: false,
@@ -172,10 +189,14 @@ struct Rule {
 /// The kinds of apps. Of several readings with the lowest rank, somebody has to choose.
 const RULES: &[Rule] = &[
     Rule { about: "a Procfile", find: procfile::find },
-    Rule { about: "manage.py of Django", find: python::find_django },
+    Rule { about: "manage.py of Django", find: django::find },
     Rule {
         about: "a Python file with an app (`app = Flask(…)`, `FastAPI(…)`, `def create_app`, …)",
         find: python::find,
+    },
+    Rule {
+        about: "a Python program that starts a server (`server.py` with `bottle.run(…)`, …)",
+        find: scripts::find,
     },
     Rule { about: "package.json with a start script", find: node::find },
     Rule { about: "index.html, or a package.json that builds a site", find: sites::find },
@@ -196,7 +217,11 @@ pub fn readings(listing: &Listing) -> Vec<Finding> {
 fn complete(finding: &mut Finding, listing: &Listing) {
     let is_site = matches!(finding.web, Some(Web::Files { .. }));
     if !is_site {
-        finding.python = python_packages(listing);
+        let root = match &finding.web {
+            Some(Web::Python { root, .. }) => root.as_str(),
+            _ => "",
+        };
+        finding.python = python_packages(listing, root);
         if let Some(list) = &finding.python {
             finding.evidence.extend(list.evidence.clone());
         }
@@ -260,12 +285,68 @@ fn with_choices<'a>(
     problem.help(format!("say which: {}", choices.join(" or ")))
 }
 
+/// Projects that are not built here, by a file of theirs: what they are, and what serves them.
+const OTHERS: &[(&str, &str, &str)] = &[
+    (
+        "go.mod",
+        "programs of Go are not built here",
+        "`go build -o server` makes a program that is found (it listens on PORT); or write a Procfile \
+         with the line `web: COMMAND`",
+    ),
+    (
+        "Cargo.toml",
+        "programs of Rust are not built here",
+        "`cargo build --release`, and a Procfile with the line `web: target/release/NAME`, or the program \
+         itself in the directory; it listens on PORT",
+    ),
+    (
+        "Gemfile",
+        "apps of Ruby are started by the line that their author writes",
+        "write a Procfile: `web: bundle exec puma -p $PORT` (Ruby and its gems are those of this machine)",
+    ),
+    (
+        "composer.json",
+        "apps of PHP are started by the line that their author writes",
+        "write a Procfile: `web: php -S 127.0.0.1:$PORT -t public`; `mfserv new --template php NAME` is \
+         for the php-fpm of this machine",
+    ),
+    (
+        "pom.xml",
+        "programs of Java are not built here",
+        "build it, and write a Procfile: `web: java -Dserver.port=$PORT -jar target/NAME.jar`",
+    ),
+    (
+        "build.gradle",
+        "programs of Java are not built here",
+        "build it, and write a Procfile: `web: java -Dserver.port=$PORT -jar build/libs/NAME.jar`",
+    ),
+    (
+        "mix.exs",
+        "programs of Elixir are not built here",
+        "write a Procfile with the line that starts it: `web: mix phx.server`",
+    ),
+    (
+        "deno.json",
+        "programs of Deno are started by the line that their author writes",
+        "write a Procfile: `web: deno run -A main.ts`, whose server listens on PORT",
+    ),
+    (
+        "Dockerfile",
+        "images are not built here",
+        "write a Procfile with the line of its CMD: `web: COMMAND`, whose server listens on $PORT",
+    ),
+];
+
 fn nothing(dir: &std::path::Path) -> Diagnostic {
     let looked_for: Vec<&str> = RULES.iter().map(|rule| rule.about).collect();
     let problem = Diagnostic::error(format!("nothing in {} can be served", dir.display()))
         .kind(Kind::BadConfiguration);
     if let Some(problem) = node::why_nothing(dir, &problem) {
         return problem;
+    }
+    let there = |(file, ..): &&(&str, &str, &str)| dir.join(file).is_file();
+    if let Some((file, what, help)) = OTHERS.iter().find(there) {
+        return problem.because(format!("{file} is there: {what}")).help(*help);
     }
     problem.because(format!("it is no plugin, and has none of: {}", looked_for.join("; "))).help(
         "write a Procfile with the line `web: COMMAND`, whose server listens on $PORT; or \

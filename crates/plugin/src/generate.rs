@@ -145,13 +145,14 @@ pub fn generate(home: &Home, wanted: &Wanted<'_>) -> Result<(PathBuf, Copied), D
 
 /// Locks and projects are read where the plugin begins. Returns what is there of them.
 fn link_lists(wanted: &Wanted<'_>, place: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
-    let list = wanted.finding.python.as_ref().and_then(|list| list.file);
-    let Some(file) = list.filter(|file| *file != "requirements.txt") else {
+    let list = wanted.finding.python.as_ref();
+    let list = list.and_then(|list| Some((list.file?, wanted.source.join(&list.dir))));
+    let Some((file, dir)) = list.filter(|(file, _)| *file != "requirements.txt") else {
         return Ok(Vec::new());
     };
     let mut made = Vec::new();
     for name in [file, "pyproject.toml"] {
-        let (own, ours) = (wanted.source.join(name), place.join(name));
+        let (own, ours) = (dir.join(name), place.join(name));
         if !own.is_file() || made.contains(&ours) {
             continue;
         }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::base;
 use crate::build::PYTHON_SOURCES;
 use crate::child::Run;
+use crate::generate::made_of;
 use crate::home::Home;
 use crate::progress::{Cancel, Silent};
 use crate::python::{self, Interpreter, clean};
@@ -216,6 +217,11 @@ fn describe(dir: &Path, spec: &PluginSpec, one: &Missing) -> Diagnostic {
         false => "what needs it fails",
     };
     let requirement = python_modules::requirement(module);
+    // Of an app that exists its author knows another list.
+    let list = made_of(dir).map(|app| match app.join("requirements.txt").is_file() {
+        true => format!("requirements.txt of {}", app.display()),
+        false => format!("the list of Python packages of {} (requirements.txt)", app.display()),
+    });
     let sources = PYTHON_SOURCES.into_iter().rev().find(|name| dir.join(name).is_dir());
     let sources = sources.unwrap_or(PYTHON_SOURCES[0]);
     Diagnostic::warning(format!("{file} imports {module}, which nothing provides"))
@@ -224,7 +230,11 @@ fn describe(dir: &Path, spec: &PluginSpec, one: &Missing) -> Diagnostic {
         ))
         .at(Location::new(dir.join(file).to_string_lossy(), *line))
         .help(format!(
-            "add `{requirement}` to {sources}/requirements-to-freeze.txt, and build the plugin again{}",
+            "add `{requirement}` to {}{}",
+            list.map_or_else(
+                || format!("{sources}/requirements-to-freeze.txt, and build the plugin again"),
+                |list| list,
+            ),
             if base::is_of_layers(&requirement) { LAYERS } else { "" }
         ))
         .about(&spec.name)

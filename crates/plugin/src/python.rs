@@ -321,6 +321,15 @@ pub(crate) fn with_compiler_help(error: Diagnostic) -> Diagnostic {
     if text.contains("python.h: no such file") {
         return error.help("the headers of Python are needed: apt-get install python3-dev");
     }
+    let library =
+        ["pkg-config", "pg_config", "fatal error:", "cannot find -l", "_config: not found"];
+    if library.iter().any(|sign| text.contains(sign)) {
+        return error.help(
+            "a package has no wheel for this machine, and needs a library with its headers to be compiled: \
+             install the system's package that its documentation names (lib…-dev), or take a package that \
+             has wheels (psycopg2-binary, PyMySQL)",
+        );
+    }
     error
 }
 
@@ -337,6 +346,12 @@ mod tests {
                 .contains("build-essential")
         );
         assert!(help("/bin/sh: 1: make: not found").is_some());
+        for text in [
+            "Command 'pkg-config --exists mysqlclient' returned 1",
+            "Error: pg_config executable not found",
+        ] {
+            assert!(help(text).unwrap().contains("-dev"), "{text}");
+        }
         assert_eq!(help("ERROR: No matching distribution found for nope"), None);
     }
 }

@@ -233,6 +233,29 @@ impl Late {
     }
 }
 
+/// What the last lines of a program say that it lacks: a library of the system, a variable.
+fn lacks(output: &str, plugin: &str) -> Option<String> {
+    let lines = || output.lines().rev().map(str::trim);
+    let library = lines().find_map(|line| {
+        let (before, _) = line.split_once(": cannot open shared object file")?;
+        before.rsplit([' ', ':']).find(|word| !word.is_empty())
+    });
+    if let Some(library) = library {
+        return Some(format!(
+            "install the system's package that has {library} (`apt-file search {library}` names it); "
+        ));
+    }
+    let sign = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let variable = lines().find_map(|line| {
+        let name = line.strip_prefix("KeyError: '")?.strip_suffix('\'')?;
+        (output.contains("environ[") && name.chars().all(sign)).then_some(name)
+    })?;
+    Some(format!(
+        "`mfserv env set {plugin} {variable}=VALUE` (or `{variable} --secret`) gives it that variable, and a \
+         line in its .env does while it is worked on; "
+    ))
+}
+
 fn does_not_start(watcher: &WatcherName, end: Option<&LastEnd>) -> Diagnostic {
     let mut problem = Diagnostic::error(format!("{watcher} does not start"));
     if let Some(end) = end {
@@ -246,6 +269,8 @@ fn does_not_start(watcher: &WatcherName, end: Option<&LastEnd>) -> Diagnostic {
         let line = python_modules::requirement(module);
         format!("add `{line}` to the requirements of the plugin, and build it again; ")
     });
+    let plugin = watcher.plugin().unwrap_or(watcher.as_str());
+    let lacks = end.and_then(|end| lacks(&end.last_output, plugin)).unwrap_or_default();
     let mend = end.map_or("", |end| match end.why {
         EndReason::Exited { code: 0 } => {
             "a server goes on running: its command has ended by itself, without an error; "
@@ -257,7 +282,6 @@ fn does_not_start(watcher: &WatcherName, end: Option<&LastEnd>) -> Diagnostic {
         _ => "",
     });
     problem.help(format!(
-        "{declare}{mend}`mfserv logs {}` shows the rest; what served before goes on serving",
-        watcher.plugin().unwrap_or(watcher.as_str())
+        "{declare}{lacks}{mend}`mfserv logs {plugin}` shows the rest; what served before goes on serving"
     ))
 }

@@ -16,6 +16,7 @@ use super::left_out::{Findings, Skipped};
 use super::link_cycle::find_cycle;
 use super::manifest::{Kind, Member, bad_link, bad_path};
 use crate::build::PYTHON_SOURCES;
+use crate::generate::made_of;
 use crate::label;
 use crate::leftovers::{Leftovers, looks_like_a_secret};
 use mfserv_platform::disk;
@@ -71,7 +72,7 @@ pub(super) fn collect(
         ignore: ignored(dir)?,
         leftovers,
         members: Vec::new(),
-        findings: Findings::default(),
+        findings: Findings { is_made: made_of(dir).is_some(), ..Findings::default() },
     };
     walk.directory("", None)?;
     let mut members = walk.members;

@@ -31,6 +31,8 @@ impl Skipped {
 /// What is to be said of a package.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
+    /// The patterns are ours: the plugin is made of an app, whose author has written none.
+    pub(super) is_made: bool,
     pub(super) left_out: Vec<(String, Skipped)>,
     pub(super) secrets: Vec<(String, &'static str)>,
 }
@@ -53,12 +55,20 @@ impl Findings {
                     .help("a line `!NAME` in .releaseignore packs it all the same"),
             );
         }
-        let usual = names(Skipped::is_usual);
+        let of_ours = |why: &Skipped| self.is_made && matches!(why, Skipped::Pattern(_));
+        let usual: Vec<&str> = self
+            .left_out
+            .iter()
+            .filter(|(_, why)| why.is_usual() || of_ours(why))
+            .map(|(path, _)| path.as_str())
+            .collect();
         if !usual.is_empty() {
             progress.log(&format!("left out of the package: {}", listed(&usual)));
         }
         let by_pattern = |(path, why): &(String, Skipped)| match why {
-            Skipped::Pattern(pattern) if !why.is_usual() => Some(format!("{path} ({pattern})")),
+            Skipped::Pattern(pattern) if !why.is_usual() && !of_ours(why) => {
+                Some(format!("{path} ({pattern})"))
+            }
             Skipped::Pattern(_) | Skipped::Made | Skipped::Leftover(_) => None,
         };
         let named: Vec<String> = self.left_out.iter().filter_map(by_pattern).collect();

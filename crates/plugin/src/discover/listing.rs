@@ -7,6 +7,7 @@ use std::path::Path;
 
 use mfserv_core::Diagnostic;
 
+use super::packages::is_list;
 use crate::leftovers::Leftovers;
 use mfserv_platform::disk;
 
@@ -121,6 +122,7 @@ fn is_read(path: &str, is_executable: bool) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let top = !path.contains('/');
     name.ends_with(".py")
+        || is_list(path)
         || top
             && (is_executable
                 || NAMES.contains(&name)

@@ -9,6 +9,8 @@ use super::{Evidence, Listing};
 pub struct PythonPackages {
     /// The list that is used; `None` if there is none.
     pub file: Option<&'static str>,
+    /// The directory of the list, below the app's: empty, or that of the app's modules.
+    pub dir: String,
     /// The framework that it names, and where.
     pub(super) evidence: Vec<Evidence>,
 }
@@ -36,21 +38,45 @@ const FRAMEWORKS: &[(&str, &str)] = &[
     ("bottle", "Bottle"),
     ("dash", "Dash"),
     ("pyramid", "Pyramid"),
+    ("sanic", "Sanic"),
 ];
 
-/// The list of Python packages; `None` if the directory has neither a list nor a module.
-pub(super) fn python_packages(listing: &Listing) -> Option<PythonPackages> {
-    let file = USED.iter().find(|file| listing.has(file)).copied();
+/// How many directories below the app's may hold a project with a list of its own.
+pub(super) const MANAGED_BELOW: usize = 2;
+
+/// The list of Python packages, for modules in this directory (`root`); `None` if the app has neither a
+/// list nor a module.
+pub(super) fn python_packages(listing: &Listing, root: &str) -> Option<PythonPackages> {
+    let mut places = ["", root].into_iter().filter_map(|dir| {
+        let file = USED.iter().find(|file| listing.has(&in_dir(dir, file)))?;
+        Some((*file, dir.to_string()))
+    });
+    let (file, dir) = places.next().map_or((None, String::new()), |(file, dir)| (Some(file), dir));
     if file.is_none() && listing.ending(".py").next().is_none() {
         return None;
     }
-    let evidence = framework(listing).map(|(evidence, _)| evidence);
-    Some(PythonPackages { file, evidence: evidence.into_iter().collect() })
+    let evidence = framework_in(listing, &dir).map(|(evidence, _)| evidence);
+    Some(PythonPackages { file, dir, evidence: evidence.into_iter().collect() })
+}
+
+fn in_dir(dir: &str, file: &str) -> String {
+    if dir.is_empty() { file.into() } else { format!("{dir}/{file}") }
+}
+
+/// A list of Python packages, wherever it lies.
+pub(super) fn is_list(path: &str) -> bool {
+    let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+    USED.contains(&name) && dir.split('/').count() <= MANAGED_BELOW
 }
 
 /// The first framework that a list names.
 pub(super) fn framework(listing: &Listing) -> Option<(Evidence, &'static str)> {
+    framework_in(listing, "")
+}
+
+fn framework_in(listing: &Listing, dir: &str) -> Option<(Evidence, &'static str)> {
     for file in ["requirements.txt", "pyproject.toml", "uv.lock", "poetry.lock", "Pipfile.lock"] {
+        let file = &in_dir(dir, file);
         let lines: Vec<(usize, String)> = (1..)
             .zip(listing.text(file).unwrap_or_default().lines())
             .map(|(number, line)| (number, line.trim().to_ascii_lowercase()))

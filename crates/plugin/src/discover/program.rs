@@ -1,6 +1,6 @@
 //! A directory with one program that can be executed: a script with `#!`, or a binary.
 
-use super::{Evidence, Finding, Listing, PROGRAM, Web};
+use super::{Evidence, Finding, Listing, PROGRAM, Web, scripts};
 
 /// Programs that are no servers.
 const NEVER: &[&str] = &[
@@ -18,6 +18,10 @@ const NEVER: &[&str] = &[
 
 pub(super) fn find(listing: &Listing) -> Vec<Finding> {
     let programs = listing.programs().filter(|(path, _)| !NEVER.contains(path));
+    // Python programs that are servers are a reading of their own.
+    let of_python = scripts::find(listing);
+    let is_taken = |path: &str| of_python.iter().any(|one| one.choice == path);
+    let programs = programs.filter(|(path, _)| !is_taken(path));
     let programs: Vec<_> = programs.filter(|(path, text)| is_program(path, *text)).collect();
     let [(path, text)] = programs[..] else { return Vec::new() };
     let line = text.and_then(|text| text.lines().next()).filter(|line| line.starts_with("#!"));

@@ -3,7 +3,8 @@
 
 use super::packages::framework;
 use super::procfile::short;
-use super::{Evidence, Finding, Interface, Listing, SERVER, Web};
+use super::roots::module_of;
+use super::{Evidence, Finding, Interface, Listing, SERVER, Web, django};
 
 /// What makes an app: the callable, the interface of what it returns, its name for people.
 const MAKERS: &[(&str, Interface, &str)] = &[
@@ -12,7 +13,10 @@ const MAKERS: &[(&str, Interface, &str)] = &[
     ("Starlette", Interface::Asgi, "Starlette"),
     ("Quart", Interface::Asgi, "Quart"),
     ("Litestar", Interface::Asgi, "Litestar"),
+    ("Sanic", Interface::Asgi, "Sanic"),
     ("Bottle", Interface::Wsgi, "Bottle"),
+    ("bottle.default_app", Interface::Wsgi, "Bottle"),
+    ("default_app", Interface::Wsgi, "Bottle"),
     ("falcon.App", Interface::Wsgi, "Falcon"),
     ("falcon.asgi.App", Interface::Asgi, "Falcon"),
     ("make_wsgi_app", Interface::Wsgi, "Pyramid"),
@@ -21,8 +25,12 @@ const MAKERS: &[(&str, Interface, &str)] = &[
 ];
 /// Functions that make an app when they are called.
 const FACTORIES: &[&str] = &["create_app", "make_app", "get_app"];
+/// Imports of frameworks whose apps only their own servers can run.
+const OWN_SERVERS: &[&str] =
+    &["tornado.web", "tornado import web", "aiohttp.web", "aiohttp import web"];
 /// Modules that have the app, by what people call them; others come later.
-const MODULES: &[&str] = &["wsgi", "asgi", "app", "main", "application", "server", "run", "api"];
+pub(super) const MODULES: &[&str] =
+    &["wsgi", "asgi", "app", "main", "application", "server", "run", "api"];
 /// Names of apps in their module.
 const NAMES: &[&str] = &["app", "application", "server", "api", "asgi_app", "wsgi_app"];
 
@@ -49,62 +57,8 @@ enum How {
     Factory,
 }
 
-pub(super) fn find_django(listing: &Listing) -> Vec<Finding> {
-    let Some(text) = listing.text("manage.py").filter(|text| text.contains("django")) else {
-        return Vec::new();
-    };
-    let line = (1..).zip(text.lines()).find(|(_, line)| line.contains("DJANGO_SETTINGS_MODULE"));
-    let settings = line.and_then(|(_, line)| line.split(['"', '\'']).nth(3));
-    let Some(settings) = settings else { return Vec::new() };
-    let project = settings.split('.').next().unwrap_or(settings);
-    let module = |name: &str| listing.has(&format!("{project}/{name}.py"));
-    let interface = match (module("wsgi"), module("asgi")) {
-        (true, _) => Interface::Wsgi,
-        (false, true) => Interface::Asgi,
-        (false, false) => return Vec::new(),
-    };
-    let file = if interface == Interface::Wsgi { "wsgi" } else { "asgi" };
-    let web = Web::Python {
-        interface,
-        module: format!("{project}.{file}"),
-        callable: "application".into(),
-        is_factory: false,
-        root: String::new(),
-        is_django: true,
-    };
-    let mut finding = Finding::new("django", "a Django project", SERVER, Some(web));
-    let number = line.map_or(0, |(number, _)| number);
-    finding.evidence.push(Evidence::new("manage.py", number, format!("names {settings}")));
-    finding.release.push("python manage.py migrate --noinput".into());
-    let files = listing.ending(".py").filter(|(path, _)| path.starts_with(&format!("{project}/")));
-    for (path, text) in files.filter(|(path, _)| path.contains("settings")) {
-        let assigned = |line: &str| line.trim_start().starts_with("STATIC_ROOT");
-        if text.lines().any(assigned) {
-            finding.release.push("python manage.py collectstatic --noinput".into());
-        }
-        if let Some((line, name)) = database(text) {
-            finding.evidence.push(Evidence::new(path, line, format!("keeps its data in {name}")));
-            finding.persistent.push(name);
-        }
-    }
-    vec![finding]
-}
-
-/// The file of SQLite beside `manage.py` that settings name.
-fn database(text: &str) -> Option<(usize, String)> {
-    (1..).zip(text.lines()).find_map(|(number, line)| {
-        let named = line.contains("NAME").then(|| {
-            let mut words = line.split(['"', '\'']).rev();
-            words.find(|word| word.ends_with(".sqlite3") || word.ends_with(".db"))
-        });
-        let name = named.flatten()?.trim_start_matches("./");
-        let inside = !name.starts_with('/') && !name.contains("..") && !name.contains([' ', ';']);
-        inside.then(|| (number, name.to_string()))
-    })
-}
-
 pub(super) fn find(listing: &Listing) -> Vec<Finding> {
-    let is_django = !find_django(listing).is_empty();
+    let is_django = !django::find(listing).is_empty();
     let package = framework(listing);
     let sources = listing.ending(".py").filter(|(path, _)| may_have_an_app(path));
     let found =
@@ -129,20 +83,21 @@ pub(super) fn find(listing: &Listing) -> Vec<Finding> {
         }
     };
     let others = found.iter().filter(|one| !meant.contains(one));
-    let meant = meant.iter().map(|one| finding(one, SERVER));
+    let meant = meant.iter().map(|one| finding(listing, one, SERVER));
     // They can be chosen, and are not asked about.
-    meant.chain(others.map(|one| finding(one, super::PROGRAM + 1))).collect()
+    meant.chain(others.map(|one| finding(listing, one, super::PROGRAM + 1))).collect()
 }
 
-fn finding(found: &Found, rank: u8) -> Finding {
-    let (root, module) = module_of(&found.file);
-    let choice = format!("{module}:{}", found.callable);
+fn finding(listing: &Listing, found: &Found, rank: u8) -> Finding {
+    let (root, module) = module_of(listing, &found.file);
+    // What servers of others are told from the directory itself.
+    let choice = format!("{}:{}", module_of(&Listing::default(), &found.file).1, found.callable);
     let web = Web::Python {
         interface: found.interface,
         module,
         callable: found.callable.clone(),
         is_factory: found.how == How::Factory,
-        root: root.into(),
+        root,
         is_django: false,
     };
     let mut finding = Finding::new(&choice, &format!("a {} app", found.title), rank, Some(web));
@@ -151,7 +106,7 @@ fn finding(found: &Found, rank: u8) -> Finding {
     finding
 }
 
-fn may_have_an_app(path: &str) -> bool {
+pub(super) fn may_have_an_app(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     !name.starts_with("test_") && !["conftest.py", "setup.py", "manage.py"].contains(&name)
 }
@@ -163,27 +118,21 @@ fn depth(file: &str) -> usize {
 }
 
 /// How usual a module is for an app: the index in [`MODULES`].
-fn rank(file: &str) -> usize {
+pub(super) fn rank(file: &str) -> usize {
     let stem = file.rsplit('/').next().unwrap_or(file).trim_end_matches(".py");
     MODULES.iter().position(|name| *name == stem).unwrap_or(MODULES.len())
-}
-
-/// Where a module is imported from, and its name.
-fn module_of(file: &str) -> (&'static str, String) {
-    let (root, file) = match file.strip_prefix("src/") {
-        Some(below) => ("src", below),
-        None => ("", file),
-    };
-    let path = file.trim_end_matches(".py");
-    let path = path.strip_suffix("/__init__").unwrap_or(path);
-    (root, path.replace('/', "."))
 }
 
 /// The best app of a source.
 fn app_in(file: &str, text: &str, package: Option<&'static str>) -> Option<Found> {
     let mut best: Option<Found> = None;
+    let speaks_http = OWN_SERVERS.iter().any(|own| text.contains(own));
     for (line, code) in code_lines(text) {
         let Some(mut found) = app_of(file, code, package) else { continue };
+        // Apps of these are neither WSGI nor ASGI, whatever makes them.
+        if speaks_http && found.title == "WSGI" && !code.contains("environ") {
+            continue;
+        }
         found.line = line;
         let better = best.as_ref().is_none_or(|best| {
             let order = |one: &Found| {
@@ -200,7 +149,7 @@ fn app_in(file: &str, text: &str, package: Option<&'static str>) -> Option<Found
 }
 
 /// Lines at the left border, with their numbers; texts in triple quotes are no code.
-fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(super) fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut quote: Option<&str> = None;
     (1..).zip(text.lines()).filter(move |(_, line)| {
         let inside = quote.is_some();

@@ -37,6 +37,11 @@ pub(super) fn find(listing: &Listing) -> Vec<Finding> {
         let says = format!("has build: {} (into {dir}/)", short(build));
         let web = Web::Files { dir, is_single_page: *is_single_page };
         (web, format!("a site that {title} builds"), Evidence::new("package.json", line, says))
+    } else if let Some(dir) = made_by_hand(&package, listing) {
+        let line = script_line(listing, "build");
+        let says = format!("has build: {} (into {dir}/)", short(build));
+        let web = Web::Files { dir, is_single_page: false };
+        (web, "a site that its build makes".into(), Evidence::new("package.json", line, says))
     } else {
         let dirs = ["", "public", "dist", "build", "_site", "www"];
         let has_index = |dir: &&str| listing.has(&index(dir));
@@ -47,6 +52,34 @@ pub(super) fn find(listing: &Listing) -> Vec<Finding> {
     let mut finding = Finding::new("static", &title, FILES, Some(web));
     finding.evidence.push(evidence);
     vec![finding]
+}
+
+/// The directory that a build of the author's own makes: one of the usual names, in its line or in the
+/// script that it runs. Only where nothing else is a server or a page.
+fn made_by_hand(package: &Package, listing: &Listing) -> Option<String> {
+    let build = package.build.as_deref().filter(|_| package.start.is_none())?;
+    if listing.has("index.html") {
+        return None;
+    }
+    let scripts = build.split_whitespace().filter_map(|word| {
+        let word = word.trim_start_matches("./");
+        listing.text(word).filter(|_| word.contains('.'))
+    });
+    let texts: Vec<&str> = [build].into_iter().chain(scripts).collect();
+    let named = |dir: &&&str| {
+        texts.iter().any(|text| {
+            let sign = |c: char| c.is_ascii_alphanumeric() || "_-.$".contains(c);
+            text.match_indices(**dir).any(|(at, _)| {
+                let (before, after) = (&text[..at], &text[at + dir.len()..]);
+                let before = before.strip_suffix("./").unwrap_or(before);
+                !before.ends_with(|c: char| sign(c) || c == '/')
+                    && after.starts_with(['/', '"', '\'', '`', ' ', ';', '&'])
+                    && !before.trim_end().ends_with("run")
+                    || after.is_empty() && before.ends_with(' ')
+            })
+        })
+    };
+    ["dist", "_site", "public", "out", "build", "www"].iter().find(named).map(|dir| (*dir).into())
 }
 
 fn has_word(script: &str, word: &str) -> bool {

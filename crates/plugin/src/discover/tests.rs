@@ -105,6 +105,69 @@ fn a_python_app_and_a_node_server_side_by_side_are_two_readings() {
 }
 
 #[test]
+fn a_python_program_with_a_server_of_its_own_is_started() {
+    let bottle = "import os\nfrom bottle import route, run\n\nrun(port=os.environ[\"PORT\"])\n";
+    let tornado = "import tornado.web\n\ndef make_app():\n    pass\n\nasync def main():\n    \
+                   make_app().listen(8888)\n\nif __name__ == '__main__':\n    main()\n";
+    let http = "#!/usr/bin/env python3\nimport http.server\n\nif __name__ == '__main__':\n    \
+                http.server.HTTPServer(('', 80), None).serve_forever()\n";
+    for (file, text, line) in [("x.py", bottle, 4), ("main.py", tornado, 7), ("x.py", http, 5)] {
+        let found = chosen(&[(file, text), ("public/index.html", ""), ("util.py", "import os\n")]);
+        assert_eq!(found.choice, if text == http { "static" } else { file });
+        let found = chosen(&[(file, text), ("util.py", "import os\n")]);
+        assert_eq!(found.web, Some(Web::Command(format!("python -u {file}"))));
+        let sentence = found.sentence();
+        assert!(sentence.contains(&format!("{file}:{line} has ")), "{sentence}");
+    }
+    // A library, a script that serves nothing, and the end of an app are none.
+    for text in
+        ["import bottle\ndef f():\n    bottle.run()\n", "import asyncio\nasyncio.run(f())\n"]
+    {
+        assert!(readings_of(&[("x.py", text)]).is_empty(), "{text}");
+    }
+    let flask = format!("{FLASK}if __name__ == '__main__':\n    app.run()\n");
+    assert_eq!(chosen(&[("app.py", &flask)]).choice, "app:app");
+}
+
+#[test]
+fn modules_are_imported_from_the_directory_that_its_author_starts_them_in() {
+    let root_of = |files: &[(&str, &str)]| match chosen(files).web {
+        Some(Web::Python { root, module, .. }) => (root, module),
+        other => panic!("{other:?}"),
+    };
+    let flask = ("api/app.py", "from models import x\napp = Flask(__name__)\n");
+    let models = ("api/models.py", "x = 1\n");
+    let (here, there) = (("".into(), "api.app".into()), ("api".into(), "app".into()));
+    assert_eq!(root_of(&[flask, models]), there);
+    assert_eq!(root_of(&[flask, ("api/__init__.py", ""), models]), here);
+    assert_eq!(root_of(&[flask, models, ("x.py", "import api.models\n")]), here);
+    assert_eq!(root_of(&[("api/app.py", "from .x import y\napp = Flask(__name__)\n")]), here);
+    let list = ("api/requirements.txt", "flask\n");
+    let packages = chosen(&[flask, models, list]).python.unwrap();
+    assert_eq!((packages.file, &packages.dir[..]), (Some("requirements.txt"), "api"));
+    let packages = chosen(&[flask, models, list, ("requirements.txt", "")]).python.unwrap();
+    assert_eq!(packages.dir, "");
+}
+
+#[test]
+fn a_project_of_django_below_the_directory_is_found_with_its_steps() {
+    let manage =
+        "import django\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'conf.settings.x')\n";
+    let found = chosen(&[
+        ("back/manage.py", manage),
+        ("back/conf/__init__.py", ""),
+        ("back/conf/settings/base.py", "STATIC_ROOT = 1\n'NAME': BASE_DIR / 'db.sqlite3'\n"),
+        ("back/conf/wsgi.py", "application = get_wsgi_application()\n"),
+        ("back/requirements.txt", "django\n"),
+    ]);
+    assert_eq!((&*found.choice, &*found.persistent[0]), ("django", "back/db.sqlite3"));
+    assert_eq!(found.release[0], "(cd back && python manage.py migrate --noinput)");
+    let Some(Web::Python { root, module, .. }) = found.web else { panic!() };
+    assert_eq!((&*root, &*module), ("back", "conf.wsgi"));
+    assert_eq!(found.python.unwrap().dir, "back");
+}
+
+#[test]
 fn wsgi_py_wins_over_the_modules_that_it_imports_from() {
     let wsgi = "from app import app\n\nif __name__ == '__main__':\n    app.run()\n";
     assert_eq!(chosen(&[("app.py", FLASK), ("wsgi.py", wsgi)]).choice, "wsgi:app");
@@ -179,6 +242,24 @@ fn a_site_is_served_from_where_its_index_is_or_its_build_writes() {
 }
 
 #[test]
+fn a_build_of_the_authors_own_is_a_site_where_it_says_what_it_makes() {
+    let package = |build: &str| format!("{{\"scripts\": {{\"build\": \"{build}\"}}}}");
+    let script = "import fs from 'node:fs'\nfs.writeFileSync('dist/index.html', '')\n";
+    for (build, dir) in [
+        ("node build.mjs", "dist"),
+        ("hugo -d out", "out"),
+        ("mkdir -p _site && cp -r src/. _site/", "_site"),
+    ] {
+        let found = chosen(&[("package.json", &package(build)), ("build.mjs", script)]);
+        let wanted = Web::Files { dir: dir.into(), is_single_page: false };
+        assert_eq!(found.web, Some(wanted), "{build}");
+        assert!(found.has_node && found.build.is_some());
+    }
+    // Of a library, or of a page that is there, nobody knows.
+    assert!(readings_of(&[("package.json", &package("tsc")), ("tsconfig.json", "")]).is_empty());
+}
+
+#[test]
 fn one_program_is_started_and_several_are_not_guessed_at() {
     let found = chosen(&[("serve.sh", "#!/bin/sh\n"), ("README", "text")]);
     assert_eq!(found.web, Some(Web::Command("./serve.sh".into())));
@@ -198,5 +279,5 @@ fn packages_that_only_another_tool_knows_are_refused_with_its_export_command() {
     assert!(problem.to_string().contains("pipenv lock"), "{problem}");
     other_lists(&Listing::of(&[("Pipfile", ""), ("requirements.txt", "")])).unwrap();
     let lists = [("uv.lock", ""), ("pyproject.toml", ""), ("requirements.txt", "")];
-    assert_eq!(python_packages(&Listing::of(&lists)).unwrap().file, Some("uv.lock"));
+    assert_eq!(python_packages(&Listing::of(&lists), "").unwrap().file, Some("uv.lock"));
 }

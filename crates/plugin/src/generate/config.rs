@@ -7,7 +7,7 @@ use super::built::MARK;
 use super::script::Script;
 use super::{PluginFile, Purpose, Wanted};
 use crate::build::node_tool;
-use crate::discover::{Finding, Interface, Web};
+use crate::discover::{Interface, Settings, Web};
 
 /// What is watched: sources, not what an app writes.
 const WATCHED: &str = "\
@@ -37,7 +37,10 @@ pub(super) fn files(wanted: &Wanted<'_>, code: &str) -> Vec<PluginFile> {
         files.text(".autorestart_excludes", NOT_WATCHED.into());
     }
     if let Some(list) = &finding.python {
-        let below = files.below("requirements.txt");
+        let below = match &list.dir[..] {
+            "" => files.below("requirements.txt"),
+            dir => files.below(&format!("{dir}/requirements.txt")),
+        };
         let text = match list.file {
             Some("requirements.txt") => format!("-r {below}\n"),
             _ => String::new(),
@@ -46,7 +49,7 @@ pub(super) fn files(wanted: &Wanted<'_>, code: &str) -> Vec<PluginFile> {
         files.text("python3_virtualenv_sources/allow_binary_packages", String::new());
         files.text(".layerapi2_extra_env", files.python_path());
     }
-    if let Some(text) = entry_module(finding) {
+    if let Some(text) = entry_module(wanted) {
         files.text("mfserv_app.py", text);
     }
     files.programs();
@@ -88,7 +91,11 @@ impl Files<'_> {
             Purpose::Dev => "PYTHONDONTWRITEBYTECODE=1\n",
             Purpose::Deploy => "",
         };
-        format!("PYTHONPATH={root}:{root}/src:{{PYTHONPATH}}\n{quiet}")
+        let own = match self.module_root() {
+            "" | "src" => String::new(),
+            dir => format!("{root}/{dir}:"),
+        };
+        format!("PYTHONPATH={own}{root}:{root}/src:{{PYTHONPATH}}\n{quiet}")
     }
 
     /// Scripts for the lines of a Procfile, and the hook that runs before a release serves.
@@ -102,7 +109,20 @@ impl Files<'_> {
         }
         if !finding.release.is_empty() {
             let steps = finding.release.join(" &&\n");
+            let steps = format!("{}{steps}", self.settings());
             self.script("postinstall", &format!("{{\n{steps}\n}} 2>&1"));
+        }
+    }
+
+    /// Has the steps of a deployment use the settings that the deployed app has, not those that
+    /// `manage.py` names: they would change another database.
+    fn settings(&self) -> String {
+        match (&self.wanted.finding.settings, self.wanted.purpose) {
+            (Some(Settings { served, .. }), Purpose::Deploy) => format!(
+                "DJANGO_SETTINGS_MODULE=\"${{DJANGO_SETTINGS_MODULE:-{served}}}\"\n\
+                 export DJANGO_SETTINGS_MODULE\n"
+            ),
+            _ => String::new(),
         }
     }
 
@@ -116,11 +136,21 @@ impl Files<'_> {
         self.wanted.finding.choice == "procfile"
     }
 
-    /// Begins a command that runs in the app's directory.
+    /// The directory that a Python app's modules are imported from, below the app's.
+    fn module_root(&self) -> &str {
+        match &self.wanted.finding.web {
+            Some(Web::Python { root, .. }) => root,
+            _ => "",
+        }
+    }
+
+    /// Begins a command that runs in the app's directory, or in the one below it that whoever starts
+    /// the app goes into.
     fn inside(&self) -> String {
-        match self.code {
+        let below = Some(self.module_root()).filter(|root| *root != "src").unwrap_or_default();
+        match &self.below(below)[..] {
             "" => "env".into(),
-            code => format!("env -C {code}"),
+            dir => format!("env -C {dir}"),
         }
     }
 }
@@ -270,8 +300,9 @@ fn command(files: &Files<'_>, web: &Web) -> (String, Option<&'static str>) {
 }
 
 /// The module that a worker imports where the app's own has no app yet.
-fn entry_module(finding: &Finding) -> Option<String> {
-    let Some(Web::Python { module, callable, is_factory, is_django, interface, .. }) = &finding.web
+fn entry_module(wanted: &Wanted<'_>) -> Option<String> {
+    let Some(Web::Python { module, callable, is_factory, is_django, interface, .. }) =
+        &wanted.finding.web
     else {
         return None;
     };
@@ -280,8 +311,15 @@ fn entry_module(finding: &Finding) -> Option<String> {
             Interface::Wsgi => "StaticFilesHandler",
             Interface::Asgi => "ASGIStaticFilesHandler",
         };
+        let settings = match (&wanted.finding.settings, wanted.purpose) {
+            (Some(Settings { developed, .. }), Purpose::Dev) => format!(
+                "import os\n\n# As manage.py does, for who works on it.\n\
+                 os.environ.setdefault(\"DJANGO_SETTINGS_MODULE\", \"{developed}\")\n"
+            ),
+            _ => String::new(),
+        };
         return Some(format!(
-            "\"\"\"Made by mfserv: while DEBUG is on, static files are served as runserver does.\"\"\"\n\n\
+            "\"\"\"Made by mfserv: while DEBUG is on, static files are served as runserver does.\"\"\"\n\n{settings}\
              from {module} import {callable} as app\nfrom django.conf import settings\n\n\
              if settings.DEBUG and \"django.contrib.staticfiles\" in settings.INSTALLED_APPS:\n    \
              from django.contrib.staticfiles.handlers import {handler}\n\n    app = {handler}(app)\n"
