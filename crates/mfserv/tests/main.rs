@@ -78,6 +78,7 @@ mod terminal;
 mod threads;
 mod tls;
 mod top;
+mod unseen;
 mod upgrade;
 mod valgrind;
 mod vanishing;

@@ -11,7 +11,9 @@
 mod built;
 mod code;
 mod config;
+mod lasting;
 mod script;
+mod servers;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use built::MARK as BUILT;
 pub use code::Copied;
+pub use lasting::Lasting;
 use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk;
@@ -30,7 +33,9 @@ use crate::home::Home;
 use crate::progress::Progress;
 
 /// The app's own files, below the plugin's directory.
-const CODE: &str = "main";
+pub const CODE: &str = "main";
+/// Begins the configuration of a plugin that is made of an app.
+pub const MADE_BY_US: &str = "# Made by mfserv of ";
 /// Says which directory a plugin was made of; in the plugin's directory.
 const MADE_OF: &str = ".mfserv-made-of";
 /// Files that this module writes, or does not, by what was found: those of an earlier reading go.
@@ -68,6 +73,8 @@ pub struct Wanted<'a> {
     pub at_root: bool,
     /// Somebody builds again at each edit ([`build_node`]): workers follow builds, not edits.
     pub builds_at_edits: bool,
+    /// Options of deployments, of now and of before.
+    pub lasting: &'a Lasting,
     /// Files that are packed though they hold secrets, by their path in the directory.
     pub named: &'a [String],
 }
@@ -309,10 +316,10 @@ mod tests {
             ),
             ("gunicorn -b:80 a:b", "gunicorn a:b --bind unix:\"$1\""),
         ] {
-            assert_eq!(config::for_socket(line).as_deref(), Some(wanted));
+            assert_eq!(servers::for_socket(line).as_deref(), Some(wanted));
         }
         for line in ["node server.js", "migrate && gunicorn a:b", "myserver --port $PORT"] {
-            assert_eq!(config::for_socket(line), None, "it gets a port");
+            assert_eq!(servers::for_socket(line), None, "it gets a port");
         }
     }
 }

@@ -231,10 +231,7 @@ fn describe(dir: &Path, spec: &PluginSpec, one: &Missing) -> Diagnostic {
         .at(Location::new(dir.join(file).to_string_lossy(), *line))
         .help(format!(
             "add `{requirement}` to {}{}",
-            list.map_or_else(
-                || format!("{sources}/requirements-to-freeze.txt, and build the plugin again"),
-                |list| list,
-            ),
+            list.unwrap_or_else(|| format!("{sources}/requirements-to-freeze.txt, and build the plugin again")),
             if base::is_of_layers(&requirement) { LAYERS } else { "" }
         ))
         .about(&spec.name)

@@ -16,7 +16,7 @@ use super::left_out::{Findings, Skipped};
 use super::link_cycle::find_cycle;
 use super::manifest::{Kind, Member, bad_link, bad_path};
 use crate::build::PYTHON_SOURCES;
-use crate::generate::made_of;
+use crate::generate::{CODE, made_of};
 use crate::label;
 use crate::leftovers::{Leftovers, looks_like_a_secret};
 use mfserv_platform::disk;
@@ -253,9 +253,23 @@ impl Walk<'_> {
     }
 
     fn refuse(&self, file: &Path, reason: &str) -> Diagnostic {
-        Diagnostic::error(format!("{} can't be packaged", file.display()))
-            .because(reason)
-            .help("remove it, or add it to .releaseignore")
+        // Of an app that exists it is the app's own file that has to change.
+        let own = made_of(self.root).and_then(|app| {
+            let below = file.strip_prefix(self.root.join(CODE)).ok()?;
+            Some(app.join(below))
+        });
+        let problem = |file: &Path| {
+            let file = file.display().to_string().replace('\n', "\\n");
+            Diagnostic::error(format!("{file} can't be packaged")).because(reason)
+        };
+        match own {
+            None => problem(file).help("remove it, or add it to .releaseignore"),
+            Some(own) if file.is_symlink() => problem(&own).help(
+                "what is deployed has only the files of the app's directory: put what the link leads to \
+                 there in its place, or remove the link",
+            ),
+            Some(own) => problem(&own).help("rename it, or move it out of the app's directory"),
+        }
     }
 }
 

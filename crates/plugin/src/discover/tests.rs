@@ -157,13 +157,19 @@ fn a_project_of_django_below_the_directory_is_found_with_its_steps() {
         ("back/manage.py", manage),
         ("back/conf/__init__.py", ""),
         ("back/conf/settings/base.py", "STATIC_ROOT = 1\n'NAME': BASE_DIR / 'db.sqlite3'\n"),
-        ("back/conf/wsgi.py", "application = get_wsgi_application()\n"),
+        (
+            "back/conf/wsgi.py",
+            "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'conf.settings.prod')\n\
+             application = get_wsgi_application()\n",
+        ),
         ("back/requirements.txt", "django\n"),
     ]);
     assert_eq!((&*found.choice, &*found.persistent[0]), ("django", "back/db.sqlite3"));
     assert_eq!(found.release[0], "(cd back && python manage.py migrate --noinput)");
     let Some(Web::Python { root, module, .. }) = found.web else { panic!() };
     assert_eq!((&*root, &*module), ("back", "conf.wsgi"));
+    let (developed, served) = ("conf.settings.x".into(), "conf.settings.prod".into());
+    assert_eq!(found.settings, Some(Settings { developed, served }));
     assert_eq!(found.python.unwrap().dir, "back");
 }
 

@@ -17,6 +17,8 @@ pub struct Copied {
     pub secrets: Vec<String>,
     /// Databases of the developer: the deployed app has its own.
     pub data: Vec<String>,
+    /// Files whose names a package can't have: they are not UTF-8.
+    pub unnamed: Vec<String>,
 }
 
 /// Copies the app's directory to `place`. Packages of Node that a build has put there stay.
@@ -65,7 +67,10 @@ fn copy_tree(wanted: &Wanted<'_>, stage: &Path) -> Result<Copied, Diagnostic> {
         let entries = fs::read_dir(&dir).map_err(|e| disk::failed("read", &dir, e))?;
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
+            let Some(name) = name.to_str() else {
+                copied.unnamed.push(format!("{}", Path::new(&below).join(&name).display()));
+                continue;
+            };
             let path = if below.is_empty() { name.into() } else { format!("{below}/{name}") };
             let about = fs::symlink_metadata(entry.path())
                 .map_err(|e| disk::failed("read", &entry.path(), e))?;
@@ -80,6 +85,7 @@ fn copy_tree(wanted: &Wanted<'_>, stage: &Path) -> Result<Copied, Diagnostic> {
     }
     copied.secrets.sort();
     copied.data.sort();
+    copied.unnamed.sort();
     Ok(copied)
 }
 

@@ -4,8 +4,10 @@ use mfserv_core::plan::{slots_of, split_command};
 use mfserv_core::route::{Slots, host};
 
 use super::built::MARK;
+use super::lasting;
 use super::script::Script;
-use super::{PluginFile, Purpose, Wanted};
+use super::servers::for_socket;
+use super::{MADE_BY_US, PluginFile, Purpose, Wanted};
 use crate::build::node_tool;
 use crate::discover::{Interface, Settings, Web};
 
@@ -47,10 +49,15 @@ pub(super) fn files(wanted: &Wanted<'_>, code: &str) -> Vec<PluginFile> {
         };
         files.text("python3_virtualenv_sources/requirements-to-freeze.txt", text);
         files.text("python3_virtualenv_sources/allow_binary_packages", String::new());
+        // Its author has tried it with the newest packages, not with those of our base environment.
+        files.text("python3_virtualenv_sources/override", String::new());
         files.text(".layerapi2_extra_env", files.python_path());
     }
     if let Some(text) = entry_module(wanted) {
         files.text("mfserv_app.py", text);
+    }
+    if wanted.purpose == Purpose::Deploy && !code.is_empty() {
+        files.text(lasting::FILE, wanted.lasting.text());
     }
     files.programs();
     let config = config(&files);
@@ -159,7 +166,7 @@ fn config(files: &Files<'_>) -> String {
     let Wanted { source, finding, name, .. } = files.wanted;
     let version = finding.version.as_deref().filter(|version| is_version(version));
     let mut text = format!(
-        "# Made by mfserv of {}:\n# {}.\n# `mfserv init` writes this file into that directory; it is yours then.\n\n\
+        "{MADE_BY_US}{}:\n# {}.\n# `mfserv init` writes this file into that directory; it is yours then.\n\n\
          [general]\n_version={}\n_release=1\n_summary={name}: {}\n_license=Proprietary\n\
          _url=http://localhost/\n_maintainer=unknown\n_vendor=unknown\n\
          _add_plugin_dir_to_python_path={}\n",
@@ -263,7 +270,11 @@ fn app(files: &Files<'_>, web: &Web) -> String {
 /// Where an app is served besides /NAME/.
 fn routes(wanted: &Wanted<'_>) -> String {
     let own = host::configured(&format!("{}.localhost", wanted.name));
-    let own = own.map_or(String::new(), |host| format!("_hosts={host}\n"));
+    let hosts: Vec<&str> = own.iter().chain(&wanted.lasting.hosts).map(String::as_str).collect();
+    let own = match hosts.is_empty() {
+        true => String::new(),
+        false => format!("_hosts={}\n", hosts.join(",")),
+    };
     match wanted.at_root {
         true => format!("{own}# It is served at / as well.\nprefix_based_routing_extra_routes=/\n"),
         false => own,
@@ -334,8 +345,9 @@ fn entry_module(wanted: &Wanted<'_>) -> Option<String> {
 }
 
 fn release_ignore(wanted: &Wanted<'_>, code: &str) -> String {
-    let mut text =
-        String::from("/local\n/.mfserv-made-of\n__pycache__\n*.pyc\n.svn\n/.git/\n*.plugin\n");
+    let mut text = String::from(
+        "/local\n/.mfserv-made-of\n/.mfserv-lasting\n__pycache__\n*.pyc\n.svn\n/.git/\n*.plugin\n",
+    );
     if let (Some(Web::Files { dir, .. }), false) = (&wanted.finding.web, code.is_empty()) {
         if !dir.is_empty() {
             text += &format!("/{code}/*\n!/{code}/{dir}\n");
@@ -354,40 +366,4 @@ fn release_ignore(wanted: &Wanted<'_>, code: &str) -> String {
 fn is_version(text: &str) -> bool {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
     !text.is_empty() && text.len() < 50 && text.chars().all(good)
-}
-
-/// Servers that listen on a unix socket when they are told so: the options that say where they
-/// listen, and the one that takes the socket.
-const SERVERS: &[(&str, &[&str], &str)] = &[
-    ("gunicorn", &["-b", "--bind"], "--bind unix:\"$1\""),
-    ("uvicorn", &["--host", "--port", "--uds"], "--uds \"$1\""),
-    ("hypercorn", &["-b", "--bind"], "--bind unix:\"$1\""),
-    ("daphne", &["-b", "--bind", "-p", "--port", "-u"], "-u \"$1\""),
-    ("waitress-serve", &["--host", "--port", "--listen"], "--unix-socket=\"$1\""),
-];
-
-/// The line of a known server, listening on the socket that its script is given.
-pub(super) fn for_socket(line: &str) -> Option<String> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let program = |word: &str| word.rsplit('/').next().unwrap_or(word).to_string();
-    let find = |word: &str| SERVERS.iter().find(|(name, ..)| *name == program(word));
-    let named = words.iter().take(3).find_map(|word| find(word));
-    let (_, options, socket) = named.filter(|_| !line.contains(['&', '|', ';']))?;
-    let mut kept = Vec::new();
-    let mut words = words.into_iter();
-    while let Some(word) = words.next() {
-        if options.contains(&word) {
-            words.next();
-            continue;
-        }
-        let joined = |option: &&str| {
-            let rest = word.strip_prefix(*option);
-            rest.is_some_and(|rest| rest.starts_with('=') || !option.starts_with("--"))
-        };
-        if !options.iter().any(joined) {
-            kept.push(word);
-        }
-    }
-    kept.push(socket);
-    Some(kept.join(" "))
 }

@@ -1,7 +1,7 @@
 //! What an app has made or changed in its release: found by comparing with how
 //! the release was when it was whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::persistent::JOURNAL;
 use super::staged::MARK;
+use crate::generate::{CODE, MADE_BY_US};
 use mfserv_platform::disk;
 
 /// How a release was when it was whole; in the release.
@@ -69,8 +70,31 @@ pub(super) fn report(number: u32, release: &Path) -> Option<Diagnostic> {
                 "no other release has them; {} is kept until it is removed with --clean",
                 release.display()
             ))
-            .help("keep data in MFSERV_CURRENT_PLUGIN_DATA_DIR, or declare it: _persistent_paths=… in [general]"),
+            .help(match kept_by(&files) {
+                // Made of an app, which has no configuration of its own.
+                Some(paths) if is_made(release) => format!(
+                    "`mfserv deploy DIR {paths}` keeps it for this and all later releases; or have the app \
+                     write below MFSERV_CURRENT_PLUGIN_DATA_DIR"
+                ),
+                _ => "keep data in MFSERV_CURRENT_PLUGIN_DATA_DIR, or declare it: _persistent_paths=… in [general]".into(),
+            }),
     )
+}
+
+/// The release is of an app that is no plugin: our own words begin its configuration.
+fn is_made(release: &Path) -> bool {
+    let text = fs::read_to_string(release.join("config.ini")).unwrap_or_default();
+    text.starts_with(MADE_BY_US)
+}
+
+/// The options of `mfserv deploy` that keep these files: a file at the top of the app, or its directory
+/// there.
+fn kept_by(files: &[String]) -> Option<String> {
+    let below = files.iter().filter_map(|path| path.strip_prefix(CODE)?.strip_prefix('/'));
+    let tops: BTreeSet<&str> = below.map(|path| path.split('/').next().unwrap_or(path)).collect();
+    let options: Vec<String> =
+        tops.iter().take(NAMED).map(|top| format!("--persist {top}")).collect();
+    (!options.is_empty()).then(|| options.join(" "))
 }
 
 /// Every file of a release that may be data. Compiled Python is not.

@@ -9,7 +9,7 @@ use mfserv_core::route::Route;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::{self, BuildOptions};
 use mfserv_plugin::discover::{self, Finding, Listing, Web, versions};
-use mfserv_plugin::generate::{self, Purpose, Wanted};
+use mfserv_plugin::generate::{self, Lasting, Purpose, Wanted};
 use mfserv_plugin::sources::Sources;
 use mfserv_plugin::{Cancel, Home, Progress};
 
@@ -26,7 +26,7 @@ pub struct AppArgs {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// What an app is, where several answers are possible: procfile, django, node, static,
-    /// program, or MODULE:CALLABLE of a Python app.
+    /// program, MODULE:CALLABLE of a Python app, or the file of a Python program.
     #[arg(long = "as", value_name = "KIND")]
     kind: Option<String>,
 }
@@ -41,6 +41,8 @@ pub struct App {
     pub name: String,
     /// It is built again at each edit.
     pub builds_at_edits: bool,
+    /// Options of deployments.
+    lasting: Lasting,
     /// The versions that it asks for and does not get.
     unfulfilled: Vec<Diagnostic>,
 }
@@ -87,12 +89,37 @@ impl App {
             })?,
             None => generate::name_of(&dir)?,
         };
-        Ok(Some(App { dir, finding, name, builds_at_edits: false, unfulfilled }))
+        Ok(Some(App {
+            dir,
+            finding,
+            name,
+            builds_at_edits: false,
+            lasting: Lasting::default(),
+            unfulfilled,
+        }))
     }
 
     /// What was found and why.
     pub fn sentence(&self) -> String {
         self.finding.sentence()
+    }
+
+    /// Takes the options of a deployment, and those that earlier ones had.
+    pub fn take_options(
+        &mut self,
+        places: &Places,
+        hosts: &[String],
+        persistent: &[String],
+    ) -> Result<(), Diagnostic> {
+        let home = Home::new(places.home());
+        let place = generate::place_of(&home, &self.name, Purpose::Deploy);
+        self.lasting = Lasting::with(&place, hosts, persistent)?;
+        for path in &self.lasting.persistent {
+            if !self.finding.persistent.contains(path) {
+                self.finding.persistent.push(path.clone());
+            }
+        }
+        Ok(())
     }
 
     /// Makes the plugin in the home, and builds what the tools of Node build. Returns its
@@ -133,6 +160,13 @@ impl App {
                 "not deployed: {} (the app has its own data there)",
                 copied.data.join(", ")
             ));
+        }
+        if !copied.unnamed.is_empty() {
+            steps.notice(
+                Diagnostic::warning(format!("not deployed: {}", copied.unnamed.join(", ")))
+                    .because("its name is not UTF-8, as names in packages are")
+                    .help("rename it if the app needs it"),
+            );
         }
         let options = BuildOptions { cancel: cancel()?, ..BuildOptions::new(home) };
         generate::build_node(&place, &wanted, &options, steps)?;
@@ -192,6 +226,7 @@ impl App {
             purpose,
             at_root,
             builds_at_edits: self.builds_at_edits,
+            lasting: &self.lasting,
             named,
         }
     }

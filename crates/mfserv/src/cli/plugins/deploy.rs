@@ -1,9 +1,9 @@
 //! `mfserv deploy` and `mfserv init`: an existing app, or a plugin, from its directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mfserv_core::Diagnostic;
+use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::generate::{self, Purpose};
 use mfserv_plugin::{Home, Progress, archive};
 
@@ -26,6 +26,14 @@ pub struct Deploy {
     /// Deploy this file of the app although its name says that it holds secrets (.env).
     #[arg(long, value_name = "FILE")]
     pack: Vec<String>,
+    /// A host name at which the app answers at `/` (for several, once each); later deployments keep
+    /// the names until others are given.
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
+    /// A file or directory that the app writes in its own directory (`uploads`, `data.db`): it outlives
+    /// this and all later releases.
+    #[arg(long, value_name = "PATH")]
+    persist: Vec<String>,
     /// Take routes from other plugins that have them.
     #[arg(long)]
     take_route: bool,
@@ -41,11 +49,15 @@ impl Deploy {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         places.create()?;
         let mut steps = Steps::new();
-        let app = App::of(&self.dir, &self.app)?;
-        let dir = match &app {
+        let mut app = App::of(&self.dir, &self.app)?;
+        let dir = match &mut app {
+            None if !self.host.is_empty() || !self.persist.is_empty() => {
+                return Err(of_a_plugin(&self.dir));
+            }
             None => self.dir.clone(),
             Some(app) => {
                 steps.step(&app.sentence());
+                app.take_options(places, &self.host, &self.persist)?;
                 app.make(places, Purpose::Deploy, &self.pack, self.take_route, &mut steps)?
             }
         };
@@ -73,6 +85,13 @@ impl Deploy {
         let removed = mfserv_platform::disk::remove(&packages);
         installed.and_then(|outcome| removed.map(|()| outcome))
     }
+}
+
+fn of_a_plugin(dir: &Path) -> Diagnostic {
+    Diagnostic::error(format!("{} is a plugin", dir.display()))
+        .kind(Kind::Usage)
+        .because("--host and --persist are for apps that are none")
+        .help("its config.ini says it: _hosts=… of the app, _persistent_paths=… of [general]")
 }
 
 #[derive(Debug, Args)]
