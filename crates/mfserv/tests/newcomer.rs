@@ -84,6 +84,12 @@ fn an_app_that_does_not_become_ready_is_told_what_its_server_should_do() {
     let text = said(&node, &app(&node, "silent", &silent), &args, 6);
     assert!(text.contains("not listening on its port"), "{text}");
     assert!(text.contains("listen on the port that the variable PORT names"), "{text}");
+    // Where it listens is said while somebody waits, not only when the time is over.
+    let fixed = "require('http').createServer(() => {}).listen(0, '127.0.0.1')\n";
+    let dir = app(&node, "fixed", &[("package.json", START), ("s.js", fixed)]);
+    let text = said(&node, &dir, &["--detach", "--timeout", "8"], 6);
+    let step = |line: &str| line.starts_with("- 0 of 1 workers are ready: app.fixed.main: not");
+    assert!(text.lines().any(step) && text.contains("it listens on 127.0.0.1:"), "{text}");
     let ends = [("package.json", START), ("s.js", "console.log(\"done\")\n")];
     let text = said(&node, &app(&node, "ends", &ends), &args, 1);
     assert!(text.contains("exited with code 0") && text.contains("a server goes on"), "{text}");

@@ -14,7 +14,7 @@ use crate::keeper_link::KeeperNews;
 use crate::probe::Checked;
 use crate::sample;
 use crate::sampling::Measured;
-use crate::waiting::{Follower, Progress, Unmet, Until, Waiting};
+use crate::waiting::{Follower, Unmet, Until, View, Waiting};
 
 /// A message to the supervisor.
 pub(crate) enum Message {
@@ -152,8 +152,8 @@ impl Handle {
     /// misses counts in between, never the last one. The following ends when the receiver is
     /// dropped. Begin to follow after the change was asked for (`apply`, `restart`, …); a
     /// watcher that is unknown counts nothing.
-    pub fn progress(&self, until: Until, watchers: Vec<WatcherName>) -> watch::Receiver<Progress> {
-        let (sender, receiver) = watch::channel(Progress::default());
+    pub fn progress(&self, until: Until, watchers: Vec<WatcherName>) -> watch::Receiver<View> {
+        let (sender, receiver) = watch::channel(View::default());
         self.send(Message::Follow(Follower::new(until, watchers, sender)));
         receiver
     }

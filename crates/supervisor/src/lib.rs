@@ -30,4 +30,4 @@ pub use keeper_link::{KeeperLink, KeeperNews, KeeperState};
 pub use sampling::{Measured, Sampling, ToMeasure};
 pub use supervisor::{Emit, Options, Supervisor};
 pub use traffic::Traffic;
-pub use waiting::{Late, Progress, Unmet, Until};
+pub use waiting::{Late, Progress, Unmet, Until, View};

@@ -15,6 +15,8 @@ use crate::watcher::Watcher;
 
 /// What a probe says of a worker that listens elsewhere or nowhere.
 const NO_PORT: &str = "not listening on its port";
+/// What it says then of one that listens somewhere.
+const ELSEWHERE: &str = "; it listens on";
 const LISTEN: &str = "have the app listen on the port that the variable PORT names (or write {port} \
                       into its command); ";
 /// A wait for [`Until::Settled`] ends after this many failed starts of a watcher.
@@ -45,6 +47,15 @@ pub struct Progress {
     pub done: u32,
     /// Workers that are to get there, `done` included.
     pub wanted: u32,
+}
+
+/// What a caller is shown who waits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// How far the watchers are.
+    pub progress: Progress,
+    /// Where a worker listens in place of its port: it will hardly become ready. Empty if none does.
+    pub elsewhere: String,
 }
 
 /// Why a wait ended without its state being reached. As a [`Diagnostic`] it is a text for people.
@@ -167,16 +178,12 @@ pub(crate) struct Follower {
     /// The most workers that were to get there: of those that are to end, the ended ones are
     /// not known any more.
     most: u32,
-    progress: watch::Sender<Progress>,
+    view: watch::Sender<View>,
 }
 
 impl Follower {
-    pub fn new(
-        until: Until,
-        watchers: Vec<WatcherName>,
-        progress: watch::Sender<Progress>,
-    ) -> Follower {
-        Follower { until, watchers, most: 0, progress }
+    pub fn new(until: Until, watchers: Vec<WatcherName>, view: watch::Sender<View>) -> Follower {
+        Follower { until, watchers, most: 0, view }
     }
 
     /// Tells the caller what has changed; false if the caller has gone.
@@ -191,8 +198,17 @@ impl Follower {
             self.most = self.most.max(now.wanted);
             now = Progress { done: self.most - now.wanted, wanted: self.most };
         }
-        self.progress.send_if_modified(|before| std::mem::replace(before, now) != now);
-        !self.progress.is_closed()
+        let watchers = self.watchers.iter().filter_map(|name| all.get(name));
+        let mut seen = watchers.map(|watcher| (watcher.name(), watcher.seen_of_starting()));
+        let elsewhere = seen.find(|(_, saw)| saw.contains(NO_PORT) && saw.contains(ELSEWHERE));
+        let elsewhere = elsewhere.map_or(String::new(), |(name, saw)| format!("{name}: {saw}"));
+        let now = View { progress: now, elsewhere };
+        self.view.send_if_modified(|before| {
+            let is_new = *before != now;
+            *before = now;
+            is_new
+        });
+        !self.view.is_closed()
     }
 }
 

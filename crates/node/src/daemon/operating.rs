@@ -12,7 +12,7 @@ use mfserv_core::plan::{HeldOptions, Plan, PluginState};
 use mfserv_core::route::Taken;
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_supervisor::{Progress, Until};
+use mfserv_supervisor::{Until, View};
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
@@ -230,7 +230,7 @@ impl operations::Node for Node {
         of_routes.map(|(sentence, _)| Diagnostic::warning(sentence)).collect()
     }
 
-    fn progress(&self, until: Until, watchers: Vec<WatcherName>) -> watch::Receiver<Progress> {
+    fn progress(&self, until: Until, watchers: Vec<WatcherName>) -> watch::Receiver<View> {
         self.parts.supervisor.progress(until, watchers)
     }
 

@@ -12,7 +12,7 @@ use mfserv_core::plan::{Held, HeldOptions};
 use mfserv_core::route::Taken;
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_supervisor::{Progress, Until};
+use mfserv_supervisor::{Until, View};
 use tokio::sync::watch;
 
 use super::running::blocking;
@@ -180,7 +180,7 @@ pub trait Node: Clone + Send + Sync + 'static {
     fn left_out_by_fronts(&self) -> impl Future<Output = Vec<Diagnostic>> + Send;
 
     /// Follows how far watchers have come.
-    fn progress(&self, until: Until, watchers: Vec<WatcherName>) -> watch::Receiver<Progress>;
+    fn progress(&self, until: Until, watchers: Vec<WatcherName>) -> watch::Receiver<View>;
 
     /// Records a fact.
     fn record(&self, fact: Fact);
@@ -313,8 +313,8 @@ impl Node for AtRest {
         Vec::new()
     }
 
-    fn progress(&self, _: Until, _: Vec<WatcherName>) -> watch::Receiver<Progress> {
-        watch::channel(Progress::default()).1
+    fn progress(&self, _: Until, _: Vec<WatcherName>) -> watch::Receiver<View> {
+        watch::channel(View::default()).1
     }
 
     fn record(&self, _: Fact) {}

@@ -10,7 +10,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::names::WatcherName;
 use mfserv_plugin::Home;
 use mfserv_plugin::store::{self, Claim, NotClaimed, Owner};
-use mfserv_supervisor::{Progress, Until};
+use mfserv_supervisor::{Progress, Until, View};
 use tokio::sync::{mpsc, watch};
 
 use super::{Event, Node, OperationId, Outcome, Record, StepState, Submission, Who};
@@ -206,9 +206,15 @@ impl Running {
             tokio::select! {
                 changed = progress.changed(), if counts => {
                     counts = changed.is_ok();
-                    let Progress { done, wanted } = *progress.borrow_and_update();
+                    let View { progress: Progress { done, wanted }, elsewhere } =
+                        progress.borrow_and_update().clone();
+                    // Who made it can mend it at once, and need not wait for the end of the time.
+                    let why = match elsewhere.is_empty() {
+                        true => String::new(),
+                        false => format!(": {elsewhere}"),
+                    };
                     if wanted > 0 {
-                        self.progress(format!("{done} of {wanted} {what}"));
+                        self.progress(format!("{done} of {wanted} {what}{why}"));
                     }
                 }
                 done = &mut waiting => return done,

@@ -6,7 +6,7 @@ mod recovery;
 use std::sync::atomic::Ordering;
 
 use mfserv_core::Kind;
-use mfserv_supervisor::Progress;
+use mfserv_supervisor::{Progress, View};
 
 use super::*;
 use played::*;
@@ -138,7 +138,8 @@ async fn a_slow_follower_gets_the_newest_count_and_memory_does_not_grow() {
     let slow = operations.follow(&id).await.unwrap();
     until(&operations, "one", |event| matches!(event, Event::Step { n: 2, .. })).await;
     for done in 0..=1000 {
-        node.0.progress.send_replace(Progress { done, wanted: 1000 });
+        let progress = Progress { done, wanted: 1000 };
+        node.0.progress.send_replace(View { progress, ..View::default() });
         tokio::task::yield_now().await;
     }
     let last = |event: &Event| matches!(event, Event::Step { text, .. } if text == "1000 of 1000 workers are ready");

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::played::{Books, PlayedKeeper, Spawning};
 use super::played_fronts::{Fronts, PlayedFronts};
 use crate::handle::Message;
-use crate::{Handle, KeeperLink, KeeperNews, Options, Progress, Supervisor, Unmet, Until};
+use crate::{Handle, KeeperLink, KeeperNews, Options, Supervisor, Unmet, Until, View};
 
 /// The longest chain of tasks that one message sets off has fewer steps than this.
 const TURNS: usize = 40;
@@ -209,7 +209,7 @@ impl Node {
         Waiter(waiter)
     }
 
-    pub async fn follows(&self, until: Until) -> watch::Receiver<Progress> {
+    pub async fn follows(&self, until: Until) -> watch::Receiver<View> {
         let progress = self.handle().progress(until, vec![WatcherName::app("p", "a")]);
         turns().await;
         progress

@@ -5,7 +5,7 @@ use mfserv_core::status::WatcherState;
 use mfserv_core::{Diagnostic, Kind};
 
 use super::kit::*;
-use crate::{Progress, Unmet, Until};
+use crate::{Progress, Unmet, Until, View};
 
 const LONG: std::time::Duration = std::time::Duration::from_secs(600);
 
@@ -238,8 +238,8 @@ async fn a_late_stop_says_how_many_still_live() {
     assert!(problem.to_string().contains("app.p.a: 1 workers still live"), "{problem}");
 }
 
-fn counts(done: u32, wanted: u32) -> Progress {
-    Progress { done, wanted }
+fn counts(done: u32, wanted: u32) -> View {
+    View { progress: Progress { done, wanted }, elsewhere: String::new() }
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use mfserv_core::plan::HeldOptions;
 use mfserv_core::route::Taken;
 use mfserv_plugin::Home;
 use mfserv_plugin::store::{self, Owner};
-use mfserv_supervisor::{Progress, Until};
+use mfserv_supervisor::{Until, View};
 use tokio::sync::watch;
 
 use crate::operations::*;
@@ -35,7 +35,7 @@ pub struct State {
     pub broken: AtomicBool,
     /// So often the plan has changed when it is looked at again.
     pub changes: AtomicU32,
-    pub progress: watch::Sender<Progress>,
+    pub progress: watch::Sender<View>,
     /// The routes that whatever is deployed takes from other plugins.
     pub taken: Mutex<Vec<Taken>>,
 }
@@ -53,7 +53,7 @@ impl Played {
             ready: watch::Sender::new(true),
             broken: AtomicBool::new(false),
             changes: AtomicU32::new(0),
-            progress: watch::Sender::new(Progress::default()),
+            progress: watch::Sender::new(View::default()),
             taken: Mutex::default(),
         }))
     }
@@ -202,7 +202,7 @@ impl Node for Played {
         }
     }
 
-    fn progress(&self, _: Until, _: Vec<WatcherName>) -> watch::Receiver<Progress> {
+    fn progress(&self, _: Until, _: Vec<WatcherName>) -> watch::Receiver<View> {
         self.0.progress.subscribe()
     }
 
