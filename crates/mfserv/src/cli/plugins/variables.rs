@@ -207,8 +207,17 @@ fn is_plugin(home: &Home, name: &str) -> Result<(), Diagnostic> {
                 .because("all programs of a plugin have the same")
                 .help(format!("name the plugin: {plugin}")))
         }
-        Err(problem) => Err(problem),
+        Err(problem) => Err(first_of(name, problem)),
     }
+}
+
+/// Says how an app that does not start without its variables gets them before its first release.
+fn first_of(name: &str, problem: Diagnostic) -> Diagnostic {
+    let there = problem.help.clone();
+    there.into_iter().fold(problem, Diagnostic::because).help(format!(
+        "its variables are set once it is here: `mfserv deploy DIR`; where it does not start without \
+         them `mfserv dev DIR --detach`, `mfserv env set {name} …`, then `mfserv deploy DIR`"
+    ))
 }
 
 /// A variable, as it is shown.
