@@ -205,4 +205,20 @@ mod tests {
         drop(input);
         shell.wait().unwrap();
     }
+
+    #[test]
+    fn the_company_yields_while_all_its_leaders_do_and_not_without_one() {
+        let company = Arc::new(Company::default());
+        assert!(!company.yields());
+        company.is_led();
+        company.is_led();
+        assert!(company.yields());
+        company.follow(false);
+        assert!(!company.yields());
+        company.follow(false);
+        company.follow(true);
+        assert!(!company.yields(), "one is ordinary still");
+        company.follow(true);
+        assert!(company.yields());
+    }
 }
