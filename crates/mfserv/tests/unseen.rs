@@ -203,3 +203,24 @@ fn an_app_that_lacks_a_library_or_a_variable_is_told_how_it_gets_it() {
     assert!(text.contains("add `nowhere9` to the list of Python packages of"), "{text}");
     node.stop();
 }
+
+#[test]
+fn a_release_step_that_fails_is_named_as_such_and_what_serves_goes_on() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let good = "web: python3 main.py\n";
+    let dir = app(&node, "steps", &[("main.py", SERVER), ("Procfile", good)]);
+    said(&node, "deploy", &dir, &[]);
+    std::fs::write(dir.join("Procfile"), format!("{good}release: echo no table; exit 3\n"))
+        .unwrap();
+    edit(&dir, "main.py", "b'one'", "b'two'");
+    let ran = node.mfserv(&["deploy", dir.to_str().unwrap()]);
+    let text = ran.code(1).stderr.clone();
+    for word in ["the release step of the app failed", "no table", "deploy again"] {
+        assert!(text.contains(word), "{text}");
+    }
+    assert!(!text.contains("postinstall"), "{text}");
+    assert_eq!(node.get("/").text(), "one");
+    node.stop();
+}

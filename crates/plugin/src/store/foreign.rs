@@ -82,7 +82,7 @@ pub(super) fn report(number: u32, release: &Path) -> Option<Diagnostic> {
 }
 
 /// The release is of an app that is no plugin: our own words begin its configuration.
-fn is_made(release: &Path) -> bool {
+pub(super) fn is_made(release: &Path) -> bool {
     let text = fs::read_to_string(release.join("config.ini")).unwrap_or_default();
     text.starts_with(MADE_BY_US)
 }

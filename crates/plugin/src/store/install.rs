@@ -27,6 +27,9 @@ use crate::progress::{Cancel, Progress, Silent};
 use crate::python;
 use mfserv_platform::disk;
 
+/// What is run before a release serves: of a plugin, and of an app that is none.
+const HOOK: &str = "the postinstall hook";
+const RELEASE_STEPS: &str = "the release step of the app";
 /// How long the postinstall hook of a plugin may take.
 const POSTINSTALL: Duration = Duration::from_secs(1800);
 
@@ -268,10 +271,19 @@ pub fn postinstall(
         .envs(developers)
         .envs(set.iter().map(|(name, variable)| (name.clone(), variable.value.clone())))
         .current_dir(dir);
-    let run = Run { what: "the postinstall hook", limit: POSTINSTALL, cancel };
-    let complaints = run.run(command, progress)?.complaints();
+    // The author of an app has no hook, but the line `release:` of a Procfile, or migrations.
+    let (what, help) = match foreign::is_made(dir) {
+        true => (RELEASE_STEPS, Some("what serves now goes on: mend the step, and deploy again")),
+        false => (HOOK, None),
+    };
+    let failed = |why: Diagnostic| match help {
+        Some(help) => why.help(help),
+        None => why,
+    };
+    let run = Run { what, limit: POSTINSTALL, cancel };
+    let complaints = run.run(command, progress).map_err(failed)?.complaints();
     Ok((!complaints.is_empty()).then(|| {
-        Diagnostic::warning("the postinstall hook went well, and has written on standard error")
+        Diagnostic::warning(format!("{what} went well, and has written on standard error"))
             .because(complaints)
     }))
 }
