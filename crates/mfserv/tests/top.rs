@@ -120,8 +120,36 @@ impl Terminal {
             ended = self.child.try_wait().unwrap();
             ended.is_some()
         });
+        self.read_all();
         until("the terminal is as it was", PATIENCE, || self.is_given_back());
         ended.unwrap()
+    }
+
+    /// Waits until all that was written before is on the screen: the end of a program is seen
+    /// before its last words are read.
+    fn read_all(&mut self) {
+        // A title, which changes nothing on the screen.
+        const LAST: &[u8] = b"\x1b]0;ended\x07";
+        self.theirs.write_all(LAST).unwrap();
+        until("all is read", PATIENCE, || {
+            let written = self.written.lock().unwrap();
+            let last: Vec<u8> =
+                written.iter().rev().take(2).rev().flat_map(|it| it.1.clone()).collect();
+            last.ends_with(LAST)
+        });
+        let mut written = self.written.lock().unwrap();
+        let mut left = LAST.len();
+        while let Some((at, mut bytes)) = written.pop() {
+            let cut = left.min(bytes.len());
+            bytes.truncate(bytes.len() - cut);
+            left -= cut;
+            if !bytes.is_empty() {
+                written.push((at, bytes));
+            }
+            if left == 0 {
+                return;
+            }
+        }
     }
 }
 

@@ -86,10 +86,13 @@ mod tests {
             (Address::Socket("/run/a.socket".into()), "/run/a.socket"),
             (Address::Port { port: 61_000, uid: 7 }, "tcp:61000:7"),
         ] {
-            let peer = Peer { worker: worker.clone(), address, dir: None, pid: Some(7) };
+            let peer = Peer { worker: worker.clone(), address, dir: None, pid: None };
             let json = serde_json::to_string(&peer).unwrap();
             assert!(json.ends_with(&format!("\"socket\":\"{text}\"}}")), "{json}");
             assert_eq!(serde_json::from_str::<Peer>(&json).unwrap(), peer);
+            let known = Peer { dir: Some("/r/1".into()), pid: Some(7), ..peer };
+            let json = serde_json::to_string(&known).unwrap();
+            assert_eq!(serde_json::from_str::<Peer>(&json).unwrap(), known);
         }
     }
 }
