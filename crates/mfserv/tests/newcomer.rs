@@ -7,7 +7,7 @@ use mfserv_testkit::{Node, Plugin, programs};
 use crate::{Turn, node};
 
 /// A directory with these files.
-fn app(node: &Node, name: &str, files: &[(&str, &str)]) -> PathBuf {
+pub fn app(node: &Node, name: &str, files: &[(&str, &str)]) -> PathBuf {
     let dir = node.path("apps").join(name);
     for (file, text) in files {
         let path = dir.join(file);

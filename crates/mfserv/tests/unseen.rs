@@ -2,23 +2,13 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mfserv_testkit::{Client, Method, Node, until};
 
 use crate::apps::edit;
+use crate::newcomer::app;
 use crate::{PATIENCE, Turn, node};
-
-/// A directory with these files.
-fn app(node: &Node, name: &str, files: &[(&str, &str)]) -> PathBuf {
-    let dir = node.path("apps").join(name);
-    for (file, text) in files {
-        let path = dir.join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    dir
-}
 
 #[track_caller]
 fn said(node: &Node, command: &str, dir: &Path, more: &[&str]) -> String {

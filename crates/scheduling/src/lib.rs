@@ -44,7 +44,7 @@ pub struct Scheduling {
     last: Waited,
     state: State,
     rest: Duration,
-    company: Option<Arc<Company>>,
+    company: Arc<Company>,
 }
 
 #[derive(Debug)]
@@ -75,16 +75,14 @@ impl Scheduling {
     ///
     /// It needs no privilege. Threads and processes that the thread starts inherit the policy: the
     /// flag `SCHED_RESET_ON_FORK` resets policies of real time only.
-    pub fn of_this_thread(company: Option<Arc<Company>>) -> io::Result<Option<Self>> {
+    pub fn of_this_thread(company: Arc<Company>) -> io::Result<Option<Self>> {
         let Ok(statistics) = File::open("/proc/thread-self/schedstat") else { return Ok(None) };
         let Some(last) = Waited::read(&statistics) else { return Ok(None) };
         if policy_of(0)? != libc::SCHED_OTHER {
             return Ok(None);
         }
         choose(0, libc::SCHED_BATCH)?;
-        if let Some(company) = &company {
-            company.is_led();
-        }
+        company.is_led();
         let state = State::yields(Instant::now());
         Ok(Some(Self { statistics, last, state, rest: REST.0, company }))
     }
@@ -125,8 +123,8 @@ impl Scheduling {
     /// Gives this thread another policy, if it has this one. False if it has not.
     fn change(&self, from: i32, to: i32) -> bool {
         let is_changed = change(0, from, to);
-        if let Some(company) = self.company.as_ref().filter(|_| is_changed) {
-            company.follow(to == libc::SCHED_BATCH);
+        if is_changed {
+            self.company.follow(to == libc::SCHED_BATCH);
         }
         is_changed
     }
@@ -195,7 +193,7 @@ mod tests {
     fn after(first: i32) -> Option<i32> {
         let thread = std::thread::spawn(move || {
             choose(0, first).is_ok().then(|| {
-                drop(Scheduling::of_this_thread(None).unwrap());
+                drop(Scheduling::of_this_thread(Arc::default()).unwrap());
                 policy()
             })
         });
@@ -252,7 +250,7 @@ mod tests {
             });
             let lane = scope.spawn(|| {
                 on_one_processor();
-                let scheduling = Scheduling::of_this_thread(None).ok().flatten();
+                let scheduling = Scheduling::of_this_thread(Arc::default()).ok().flatten();
                 scheduling.map(|mut scheduling| live(&mut scheduling, &is_over))
             });
             let done = lane.join();

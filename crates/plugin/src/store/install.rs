@@ -272,13 +272,11 @@ pub fn postinstall(
         .envs(set.iter().map(|(name, variable)| (name.clone(), variable.value.clone())))
         .current_dir(dir);
     // The author of an app has no hook, but the line `release:` of a Procfile, or migrations.
-    let (what, help) = match foreign::is_made(dir) {
-        true => (RELEASE_STEPS, Some("what serves now goes on: mend the step, and deploy again")),
-        false => (HOOK, None),
-    };
-    let failed = |why: Diagnostic| match help {
-        Some(help) => why.help(help),
-        None => why,
+    let is_app = foreign::is_made(dir);
+    let what = if is_app { RELEASE_STEPS } else { HOOK };
+    let failed = |why: Diagnostic| match is_app {
+        true => why.help("what serves now goes on: mend the step, and deploy again"),
+        false => why,
     };
     let run = Run { what, limit: POSTINSTALL, cancel };
     let complaints = run.run(command, progress).map_err(failed)?.complaints();

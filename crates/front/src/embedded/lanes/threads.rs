@@ -182,7 +182,7 @@ fn runtime(company: Arc<Company>) -> std::io::Result<tokio::runtime::LocalRuntim
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().max_blocking_threads(FILE_THREADS);
     // A sandbox may forbid it: then the lane is scheduled as any thread.
-    if let Ok(Some(scheduling)) = Scheduling::of_this_thread(Some(company)) {
+    if let Ok(Some(scheduling)) = Scheduling::of_this_thread(company) {
         let scheduling = Mutex::new(scheduling);
         builder.on_thread_park(move || lock(&scheduling).look());
     }
