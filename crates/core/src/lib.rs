@@ -25,6 +25,7 @@ pub mod layers;
 pub mod log_outputs;
 pub mod maintenance;
 pub mod memory;
+pub mod missing_variable;
 pub mod module_config;
 pub mod names;
 pub mod node_state;

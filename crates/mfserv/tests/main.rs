@@ -29,6 +29,7 @@ mod data;
 mod dev;
 mod dotenv;
 mod environment;
+mod first_variables;
 mod growth;
 mod history;
 mod hosts;

@@ -176,14 +176,14 @@ fn an_app_that_lacks_a_library_or_a_variable_is_told_how_it_gets_it() {
         let text = node.mfserv(&["dev", dir.to_str().unwrap(), "--detach"]).code(1).stderr;
         assert!(text.contains(wanted), "{text}");
     }
-    // What is not deployed yet has no variables, and gets them all the same before it is.
+    // What is not deployed yet gets its variables when it is.
     let early = node.mfserv(&["env", "set", "early", "A=1"]);
-    assert!(early.code != 0 && early.stderr.contains("`mfserv dev DIR --detach`"), "{early:?}");
+    assert!(early.stderr.contains("`mfserv deploy DIR --env KEY=VALUE`"), "{early:?}");
     let needs = format!("import os\nos.environ['A_KEY']\n{wsgi}");
     let dir = app(&node, "early", &[("app.py", &needs)]);
-    node.mfserv(&["dev", dir.to_str().unwrap(), "--detach"]).code(1);
-    node.mfserv(&["env", "set", "early", "A_KEY=1"]).code(0);
-    said(&node, "deploy", &dir, &[]);
+    let text = node.mfserv(&["deploy", dir.to_str().unwrap()]).code(1).stderr;
+    assert!(text.contains("`mfserv deploy … --env A_KEY=VALUE`"), "{text}");
+    said(&node, "deploy", &dir, &["--env", "A_KEY=1"]);
     let go = app(&node, "go", &[("go.mod", "module x\n"), ("main.go", "package main\n")]);
     let text = node.mfserv(&["dev", go.to_str().unwrap(), "--no-wait"]);
     assert!(text.stderr.contains("go build -o server"), "{text:?}");

@@ -242,7 +242,7 @@ fn names_that_belong_to_mfserv_and_names_that_nobody_has_set_are_refused_with_th
         ("set vault PATH=/x", ".layerapi2_extra_env"),
         ("set vault 1A=1", "no name of a variable"),
         ("set vault.nothing A=1", "vault has no app nothing"),
-        ("set nobody A=1", "nobody"),
+        ("set nobody A=1", "mfserv deploy DIR --env KEY=VALUE"),
         ("unset vault A", "none was set"),
         ("set vault A B", "another value is read from there"),
     ] {

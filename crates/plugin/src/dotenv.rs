@@ -2,7 +2,8 @@
 //! developed, and that no release has.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use mfserv_core::dotenv::{Assignment, parse};
@@ -41,25 +42,41 @@ pub fn read(home: &Home, dir: &Path, env: &BTreeMap<String, String>) -> Result<D
         return Ok(Dotenv::default());
     }
     let file = place(dir);
-    let mut found = Dotenv::default();
-    for Assignment { line, name, value } in assignments(&file, env)? {
+    Ok(usable(&file, assignments(&file, env)?))
+}
+
+/// Reads a file of that kind which somebody names; it may be a pipe.
+pub fn read_file(file: &Path, env: &BTreeMap<String, String>) -> Result<Dotenv, Diagnostic> {
+    let mut text = String::new();
+    let read = File::open(file).and_then(|it| it.take(LARGEST + 1).read_to_string(&mut text));
+    read.map_err(|e| disk::failed("read", file, e).kind(Kind::Usage))?;
+    if text.len() as u64 > LARGEST {
+        return Err(disk::failed("read", file, format!("longer than {LARGEST} bytes")));
+    }
+    Ok(usable(file, parsed(file, &text, env)?))
+}
+
+/// What of a file can be set, and what is said of the rest.
+fn usable(file: &Path, all: Vec<Assignment>) -> Dotenv {
+    let (mut found, shown) = (Dotenv::default(), shown(file));
+    for Assignment { line, name, value } in all {
         let Some(value) = value else {
             // It is not repeated: it may be a part of a value that has no quotes.
-            let what = format!("line {line} of {FILE} sets nothing");
-            let warning = Diagnostic::warning(what).at(at(&file, line));
+            let what = format!("line {line} of {shown} sets nothing");
+            let warning = Diagnostic::warning(what).at(at(file, line));
             found.warnings.push(warning.because("there is no = in it"));
             continue;
         };
         match check_name(&name) {
             Ok(()) => drop(found.variables.insert(name, value)),
             Err(why) => {
-                let what = format!("{name} of {FILE} is not used");
-                let warning = Diagnostic::warning(what).at(at(&file, line));
+                let what = format!("{name} of {shown} is not used");
+                let warning = Diagnostic::warning(what).at(at(file, line));
                 found.warnings.push(why.because.iter().fold(warning, Diagnostic::because));
             }
         }
     }
-    Ok(found)
+    found
 }
 
 /// The names of the variables in a developer's directory, in the order of the file; none if it
@@ -86,13 +103,25 @@ fn assignments(file: &Path, env: &BTreeMap<String, String>) -> Result<Vec<Assign
         _ => {}
     }
     let text = read_bounded(file, LARGEST).map_err(|e| disk::failed("read", file, e))?;
-    parse(&text, env).map_err(|bad| {
-        Diagnostic::error(format!("line {} of {FILE} cannot be read", bad.line))
+    parsed(file, &text, env)
+}
+
+fn parsed(
+    file: &Path,
+    text: &str,
+    env: &BTreeMap<String, String>,
+) -> Result<Vec<Assignment>, Diagnostic> {
+    parse(text, env).map_err(|bad| {
+        Diagnostic::error(format!("line {} of {} cannot be read", bad.line, shown(file)))
             .kind(Kind::BadConfiguration)
             .because(bad.why)
             .at(at(file, bad.line))
             .help("NAME=VALUE, NAME=\"VALUE\" and export NAME=VALUE are lines; # begins a comment")
     })
+}
+
+fn shown(file: &Path) -> String {
+    file.file_name().map_or_else(|| FILE.into(), |name| name.to_string_lossy().into_owned())
 }
 
 fn at(file: &Path, line: u32) -> Location {

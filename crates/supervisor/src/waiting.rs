@@ -7,7 +7,7 @@ use std::time::Duration;
 use mfserv_core::event::EndReason;
 use mfserv_core::names::WatcherName;
 use mfserv_core::status::{LastEnd, WatcherState};
-use mfserv_core::{Diagnostic, Kind, python_modules};
+use mfserv_core::{Diagnostic, Kind, missing_variable, python_modules};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -261,15 +261,8 @@ fn lacks(output: &str, plugin: &str) -> Option<String> {
             "install the system's package that has {library} (`apt-file search {library}` names it); "
         ));
     }
-    let sign = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-    let variable = lines().find_map(|line| {
-        let name = line.strip_prefix("KeyError: '")?.strip_suffix('\'')?;
-        (output.contains("environ[") && name.chars().all(sign)).then_some(name)
-    })?;
-    Some(format!(
-        "`mfserv env set {plugin} {variable}=VALUE` (or `{variable} --secret`) gives it that variable, and a \
-         line in its .env does while it is worked on; "
-    ))
+    let variable = missing_variable::in_output(output)?;
+    Some(format!("{}; ", missing_variable::help(plugin, variable)))
 }
 
 fn does_not_start(watcher: &WatcherName, end: Option<&LastEnd>) -> Diagnostic {

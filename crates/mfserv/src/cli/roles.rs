@@ -377,6 +377,7 @@ impl Stage {
             clean: self.clean,
             replace_link: None,
             take_route: self.take_route,
+            variables: Default::default(),
         };
         let staged = stage(places, package, (owner, PATIENCE), cancel, &mut steps)?;
         let (plugin, release) = (staged.spec.name.clone(), staged.number);

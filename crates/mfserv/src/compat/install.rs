@@ -144,6 +144,7 @@ pub fn put(
         clean: false,
         replace_link: None,
         take_route: false,
+        variables: Default::default(),
     };
     let is_nginx = has_nginx(places);
     let mut staged = |spec: &PluginSpec| dangers = dangers::dangers(spec, is_nginx);

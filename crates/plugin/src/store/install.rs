@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use mfserv_core::names::check_plugin_name;
 use mfserv_core::plugin_spec::PluginSpec;
-use mfserv_core::{Diagnostic, Kind};
+use mfserv_core::{Diagnostic, Kind, missing_variable};
 
 use super::claim::{Claim, Owner, claim_within};
 use super::links::{Installed, Origin, current};
 use super::staged::Mark;
-use super::variables::History;
+use super::variables::{History, Variables};
 use super::{foreign, persistent, releases};
 use crate::archive::{self, Limits, Package};
 use crate::base;
@@ -60,6 +60,8 @@ pub struct InstallOptions<'a> {
     pub new_name: Option<String>,
     /// Remove the oldest releases even if the app has left files in them.
     pub clean: bool,
+    /// Variables that are set together with the release; those in force stay.
+    pub variables: Variables,
     /// What the package may unpack to.
     pub limits: Limits,
     /// Stops the installation.
@@ -121,7 +123,7 @@ pub fn stage(
     })?;
     let owner = &options.owner;
     releases::sweep_all(home, owner);
-    let _claim = claim_within(home, name, owner, options.patience, &options.cancel, progress)?;
+    let claim = claim_within(home, name, owner, options.patience, &options.cancel, progress)?;
     let before = match &options.replace_link {
         Some(dir) if is_linked_to(home, name, dir) => None,
         _ => check_place(home, name, options.replace)?,
@@ -135,6 +137,7 @@ pub fn stage(
     if name != package.name {
         disk::write(&dir.join(".layerapi2_label"), format!("plugin_{name}@mfserv\n").as_bytes())?;
     }
+    claim.set_with_release(number, &options.variables)?;
     let prepared = (options.prepare)(&dir)?;
     persistent::link(
         &dir,
@@ -146,13 +149,8 @@ pub fn stage(
     foreign::record(&dir)?;
     let Prepared { spec, mut warnings, .. } = prepared;
     warnings.extend(complaint);
-    let mark = Mark {
-        owner: owner.clone(),
-        adopted: false,
-        clean: options.clean,
-        warnings: warnings.clone(),
-    };
-    mark.write(&dir)?;
+    let (clean, said) = (options.clean, warnings.clone());
+    Mark { owner: owner.clone(), adopted: false, clean, warnings: said }.write(&dir)?;
     attempt.succeeded();
     Ok(Staged {
         home: home.clone(),
@@ -162,7 +160,7 @@ pub fn stage(
         spec,
         warnings,
         owner: owner.clone(),
-        clean: options.clean,
+        clean,
     })
 }
 
@@ -274,9 +272,13 @@ pub fn postinstall(
     // The author of an app has no hook, but the line `release:` of a Procfile, or migrations.
     let is_app = foreign::is_made(dir);
     let what = if is_app { RELEASE_STEPS } else { HOOK };
-    let failed = |why: Diagnostic| match is_app {
-        true => why.help("what serves now goes on: mend the step, and deploy again"),
-        false => why,
+    let failed = |why: Diagnostic| {
+        let output = why.because.join("\n");
+        match missing_variable::in_output(&output) {
+            Some(variable) => why.help(missing_variable::help(&prepared.spec.name, variable)),
+            None if is_app => why.help("what serves now goes on: mend the step, and deploy again"),
+            None => why,
+        }
     };
     let run = Run { what, limit: POSTINSTALL, cancel };
     let complaints = run.run(command, progress).map_err(failed)?.complaints();
@@ -314,7 +316,7 @@ impl Drop for Staged {
         match self.claim() {
             Ok(claim) => claim.discard(self.number),
             // The next operation removes it: its stager has ended by then.
-            Err(_) => releases::forget(&self.home, &self.spec.name, &self.dir),
+            Err(_) => releases::forget_files(&self.home, &self.spec.name, &self.dir),
         }
     }
 }

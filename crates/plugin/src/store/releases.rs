@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::claim::{Claim, Owner, lock};
 use super::links::{Origin, current};
 use super::staged::{self, Mark};
-use super::{foreign, persistent};
+use super::{foreign, persistent, variables};
 use crate::home::Home;
 use mfserv_platform::disk;
 
@@ -154,8 +154,16 @@ fn is_unclean(home: &Home, plugin: &str) -> bool {
 }
 
 /// Removes a release that does not count, and what its installation has made
-/// elsewhere; what is empty then goes too.
+/// elsewhere; what is empty then goes too. For whoever has the plugin.
 pub(super) fn forget(home: &Home, plugin: &str, dir: &Path) {
+    if let Some(number) = number_of(home, plugin, dir) {
+        variables::forget_release(home, plugin, number);
+    }
+    forget_files(home, plugin, dir);
+}
+
+/// [`forget`], of files alone: nobody else is in their way.
+pub(super) fn forget_files(home: &Home, plugin: &str, dir: &Path) {
     persistent::undo(dir);
     let _ = disk::remove(dir);
     let _ = fs::remove_dir(home.releases_of(plugin));

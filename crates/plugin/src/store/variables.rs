@@ -5,6 +5,7 @@
 //! what serves, and then put in force by one more write.
 
 mod names;
+mod of_release;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use super::releases::{Release, number_of, releases};
 use crate::home::Home;
 
 pub use names::check_name;
+pub(super) use of_release::forget_release;
 
 /// How many changes of a release are remembered.
 const REMEMBERED: usize = 20;
@@ -294,30 +296,6 @@ impl Claim {
             Some(_) => history.write(&self.home, &self.plugin),
             None => Ok(()),
         }
-    }
-
-    /// Before a release becomes current: a new one has the variables of the one before, one that is
-    /// gone back to those that it had.
-    pub(super) fn hand_over_variables(&self, number: u32) -> Result<(), Diagnostic> {
-        let (home, plugin) = (&self.home, self.plugin.as_str());
-        let before = History::read(home, plugin)?;
-        let Ok(there) = current(home, plugin) else { return Ok(()) };
-        let (from, to) = (release_of(home, plugin, &there.dir), number.to_string());
-        if before == History::default() || from == to {
-            return Ok(());
-        }
-        let mut next = before.clone();
-        let all = releases(home, plugin);
-        next.complete(&all, &from);
-        if !all.iter().any(|one| one.number == number && one.committed) {
-            let variables = next.of(&from).clone();
-            next.releases.insert(to.clone(), OfRelease { variables, changes: Vec::new() });
-        }
-        let now = next.of(&from).clone();
-        if let Some(own) = next.releases.get_mut(&to) {
-            stay_secret(&mut own.variables, &now);
-        }
-        if next == before { Ok(()) } else { next.write(home, plugin) }
     }
 
     /// Before the link of the plugin goes: what is in force is what an uninstallation keeps.

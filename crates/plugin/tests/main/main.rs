@@ -131,6 +131,7 @@ fn options(replace: bool) -> InstallOptions<'static> {
         replace,
         new_name: None,
         clean: false,
+        variables: Default::default(),
         limits: Default::default(),
         cancel: Cancel::default(),
         owner: Owner::this_process("test"),

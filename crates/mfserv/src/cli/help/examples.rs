@@ -149,6 +149,7 @@ pub const EXAMPLES: &[(&str, &[Example])] = &[
         "deploy",
         &[
             ("mfserv deploy shop", "build, pack, install and switch"),
+            ("mfserv deploy shop --env-file shop.env --env MODE=fast", "with its variables"),
             ("mfserv deploy shop --as app.wsgi:application", "where several apps are possible"),
         ],
     ),

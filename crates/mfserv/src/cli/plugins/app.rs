@@ -152,7 +152,10 @@ impl App {
             steps.notice(
                 Diagnostic::warning(format!("not deployed: {}", copied.secrets.join(", ")))
                     .because("it holds secrets, by its name")
-                    .help("--pack FILE deploys one all the same"),
+                    .help(
+                        "`--env-file FILE` gives the app the variables of one; --pack FILE \
+                         deploys one all the same",
+                    ),
             );
         }
         if !copied.data.is_empty() {

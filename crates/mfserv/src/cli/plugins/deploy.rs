@@ -9,6 +9,7 @@ use mfserv_plugin::{Home, Progress, archive};
 
 use super::app::{App, AppArgs};
 use super::install::Install;
+use super::variables::SetArgs;
 use super::{build_in, cancel, hold, own_spec, sentence};
 use crate::cli::operate::Wait;
 use crate::cli::print;
@@ -41,12 +42,16 @@ pub struct Deploy {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
+    set: SetArgs,
+    #[command(flatten)]
     wait: Wait,
 }
 
 impl Deploy {
     /// Builds, packs, installs and switches in one go.
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
+        // A bad name is no reason to build first.
+        let variables = self.set.read()?;
         places.create()?;
         let mut steps = Steps::new();
         let mut app = App::of(&self.dir, &self.app)?;
@@ -79,7 +84,8 @@ impl Deploy {
                 Some(app) => generate::place_of(&home, &app.name, Purpose::Dev),
                 None => dir.clone(),
             };
-            let install = Install::of(file, linked, self.take_route, self.force, self.wait);
+            let flags = (self.take_route, self.force);
+            let install = Install::of(file, linked, flags, variables, self.wait);
             install.run(places, "deploy")
         });
         let removed = mfserv_platform::disk::remove(&packages);

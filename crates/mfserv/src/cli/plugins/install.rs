@@ -8,10 +8,13 @@ use clap_complete::ArgValueCompleter;
 use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::status::{Status, WatcherStatus};
 use mfserv_core::{Diagnostic, Kind, Severity};
-use mfserv_plugin::store::{self, InstallOptions, Installed, Origin, Owner, Staged};
+use mfserv_plugin::store::{
+    self, History, InstallOptions, Installed, Origin, Owner, Staged, Variable, Variables,
+};
 use mfserv_plugin::{Cancel, Home, Progress, archive, base};
 use serde_json::json;
 
+use super::variables::SetArgs;
 use super::{ensure_base, env, first, say_current, say_dangers, say_undeclared};
 use crate::cli::completions;
 use crate::cli::keeper::QUICK;
@@ -44,7 +47,12 @@ pub struct Install {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
+    set: SetArgs,
+    #[command(flatten)]
     wait: Wait,
+    /// Variables that were read already.
+    #[arg(skip)]
+    variables: Variables,
     /// A developer's directory whose link gives way.
     #[arg(skip)]
     replace_link: Option<PathBuf>,
@@ -53,12 +61,28 @@ pub struct Install {
 impl Install {
     /// The installation of a package that was just made; `linked`: the developer's directory that
     /// it is of, which may be linked under its name.
-    pub fn of(file: PathBuf, linked: PathBuf, take_route: bool, force: bool, wait: Wait) -> Self {
-        let replace_link = Some(linked);
-        Install { file, new_name: None, clean: false, take_route, force, wait, replace_link }
+    pub fn of(
+        file: PathBuf,
+        linked: PathBuf,
+        (take_route, force): (bool, bool),
+        variables: Variables,
+        wait: Wait,
+    ) -> Self {
+        Install {
+            file,
+            variables,
+            take_route,
+            force,
+            wait,
+            replace_link: Some(linked),
+            new_name: None,
+            clean: false,
+            set: SetArgs::default(),
+        }
     }
 
-    pub fn run(self, places: &Places, command: &str) -> Result<Outcome, Diagnostic> {
+    pub fn run(mut self, places: &Places, command: &str) -> Result<Outcome, Diagnostic> {
+        self.variables.extend(self.set.read()?);
         if let Some(there) = self.is_there(places)? {
             self.say_nothing_to_do(there);
             return Ok(Outcome::Done);
@@ -71,6 +95,7 @@ impl Install {
             new_name: self.new_name.clone(),
             clean: self.clean,
             take_route: self.take_route,
+            variables: self.variables.clone(),
         };
         let is_ours = self.replace_link.is_some();
         let mut say = |spec: &PluginSpec| {
@@ -81,8 +106,19 @@ impl Install {
         let deployed = deploy(places, &mut op, package, &mut say);
         if let (Ok(outcome), false) = (&deployed, self.wait.json) {
             say_current(places, outcome, "is installed");
+            self.say_variables(outcome);
         }
-        op.end(deployed, json!({})).map(|_| Outcome::Done)
+        let names: Vec<&String> = self.variables.keys().collect();
+        let more = if names.is_empty() { json!({}) } else { json!({ "variables_set": names }) };
+        op.end(deployed, more).map(|_| Outcome::Done)
+    }
+
+    /// Says which variables came with it, without their values.
+    fn say_variables(&self, outcome: &OperationOutcome) {
+        if let (Some(plugin), false) = (&outcome.plugin, self.variables.is_empty()) {
+            let names: Vec<&str> = self.variables.keys().map(String::as_str).collect();
+            print(&format!("{}: set {}\n", plugin.name, names.join(", ")));
+        }
     }
 
     /// What is installed, if it is this very build and runs as it is configured. (What was
@@ -95,6 +131,7 @@ impl Install {
         let name = self.new_name.as_ref().unwrap_or(&package.name);
         let there = store::current(&Home::new(places.home()), name).ok();
         let there = there.filter(|there| matches!(there.origin, Origin::Packed(_)));
+        let there = there.filter(|there| self.are_set(places, there));
         let same = there.filter(|there| {
             let installed = archive::read_installed(&there.dir);
             there.problem.is_none() && installed.is_ok_and(|it| package.is_same_build(&it))
@@ -105,6 +142,16 @@ impl Install {
             counts.any(|count| count.held)
         };
         Ok(same.filter(|_| !client::status(&places.control_socket(), QUICK).is_ok_and(held)))
+    }
+
+    /// Whether the variables have these values already.
+    fn are_set(&self, places: &Places, there: &Installed) -> bool {
+        let home = Home::new(places.home());
+        let Ok(history) = History::read(&home, &there.name) else { return false };
+        let set = history.in_force(&home, &there.name, &there.dir, false);
+        let is_set =
+            |now: &Variable, new: &Variable| now.value == new.value && (now.secret || !new.secret);
+        self.variables.iter().all(|(name, new)| set.get(name).is_some_and(|now| is_set(now, new)))
     }
 
     fn say_nothing_to_do(&self, there: Installed) {
@@ -167,6 +214,8 @@ pub struct PackageFile<'a> {
     pub clean: bool,
     /// Accept that it takes routes from other plugins.
     pub take_route: bool,
+    /// Variables that are set together with the release.
+    pub variables: Variables,
 }
 
 /// Stages a package in this process, and has the node deploy it. `staged` gets what it is.
@@ -214,6 +263,7 @@ pub fn stage(
         replace_link: package.replace_link,
         new_name: package.new_name,
         clean: package.clean,
+        variables: package.variables,
         limits: archive::Limits::default(),
         cancel,
         owner,

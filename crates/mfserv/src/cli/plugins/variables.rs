@@ -1,14 +1,13 @@
 //! `mfserv env set`, `unset` and `list`: variables that this node adds to the environment of a plugin.
 
-use std::io::{IsTerminal, Read, Write};
+mod values;
 
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::clock;
-use mfserv_plugin::store::{self, Edit, History, Variable, Variables, check_name};
+use mfserv_plugin::store::{self, Edit, History};
 use mfserv_plugin::{Home, Silent};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde::Serialize;
 use serde_json::json;
 
@@ -21,14 +20,13 @@ use crate::cli::show::table;
 use crate::cli::{print, print_json};
 use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
-
-/// The longest value that is read from standard input, bytes: the kernel takes no longer one.
-const LONGEST: u64 = 128 * 1024;
+pub use values::SetArgs;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Set variables of a plugin: its workers are replaced, without losing a request.
     ///
+    /// A plugin that is not here yet gets them with its first release (`mfserv deploy --env`).
     /// Workers with the change are tried before it is in force; with --no-wait it is in force untried.
     Set(Set),
     /// Take back what was set.
@@ -81,7 +79,7 @@ impl Command {
         match self {
             Command::Set(mut set) => {
                 set.name = env::plugin_of(places, &set.name)?;
-                let edit = set.edit()?;
+                let edit = Edit::Set(values::assigned(&set.variables, set.secret)?);
                 change(places, ("env set", &set.name), edit, &set.wait)
             }
             Command::Unset(mut unset) => {
@@ -95,65 +93,6 @@ impl Command {
             }
         }
     }
-}
-
-impl Set {
-    fn edit(&self) -> Result<Edit, Diagnostic> {
-        let mut set = Variables::new();
-        let mut has_read = false;
-        for one in &self.variables {
-            let (name, written) = match one.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_string())),
-                None => (one.as_str(), None),
-            };
-            check_name(name)?;
-            let value = match written {
-                Some(value) => value,
-                None if has_read => {
-                    return Err(unreadable(name, "another value is read from there")
-                        .help("set them one by one, or write NAME=VALUE"));
-                }
-                None => {
-                    has_read = true;
-                    value_of(name)?
-                }
-            };
-            set.insert(name.into(), Variable { value, secret: self.secret });
-        }
-        Ok(Edit::Set(set))
-    }
-}
-
-/// The value on standard input, without the end of its last line.
-fn value_of(name: &str) -> Result<String, Diagnostic> {
-    let failed = |because: &str| unreadable(name, because);
-    let stdin = std::io::stdin();
-    let mut value = String::new();
-    if stdin.is_terminal() {
-        let _ = write!(std::io::stderr(), "{name}: ");
-        let was = tcgetattr(&stdin).map_err(|e| failed(&e.to_string()))?;
-        let mut silent = was.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(|e| failed(&e.to_string()))?;
-        let read = stdin.read_line(&mut value);
-        let _ = tcsetattr(&stdin, OptionalActions::Flush, &was);
-        let _ = writeln!(std::io::stderr());
-        read.map_err(|e| failed(&e.to_string()))?;
-    } else {
-        let read = stdin.lock().take(LONGEST + 1).read_to_string(&mut value);
-        read.map_err(|e| failed(&e.to_string()))?;
-    }
-    if value.len() as u64 > LONGEST || value.contains('\0') {
-        return Err(failed("it is longer than 128 KiB, or has a NUL byte"));
-    }
-    let value = value.strip_suffix('\n').unwrap_or(&value);
-    Ok(value.strip_suffix('\r').unwrap_or(value).to_string())
-}
-
-fn unreadable(name: &str, because: &str) -> Diagnostic {
-    Diagnostic::error(format!("the value of {name} cannot be read from standard input"))
-        .kind(Kind::Usage)
-        .because(because)
 }
 
 fn change(
@@ -207,17 +146,17 @@ fn is_plugin(home: &Home, name: &str) -> Result<(), Diagnostic> {
                 .because("all programs of a plugin have the same")
                 .help(format!("name the plugin: {plugin}")))
         }
-        Err(problem) => Err(first_of(name, problem)),
+        Err(problem) => Err(first_of(problem)),
     }
 }
 
 /// Says how an app that does not start without its variables gets them before its first release.
-fn first_of(name: &str, problem: Diagnostic) -> Diagnostic {
+fn first_of(problem: Diagnostic) -> Diagnostic {
     let there = problem.help.clone();
-    there.into_iter().fold(problem, Diagnostic::because).help(format!(
-        "its variables are set once it is here: `mfserv deploy DIR`; where it does not start without \
-         them `mfserv dev DIR --detach`, `mfserv env set {name} …`, then `mfserv deploy DIR`"
-    ))
+    there.into_iter().fold(problem, Diagnostic::because).help(
+        "what is not here yet gets its variables with its first release: `mfserv deploy DIR --env \
+         KEY=VALUE`, `--env-file FILE`, `--secret-file KEY=FILE`",
+    )
 }
 
 /// A variable, as it is shown.

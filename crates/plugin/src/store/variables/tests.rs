@@ -182,3 +182,34 @@ fn what_is_secret_stays_so_when_a_change_is_undone_and_when_a_release_is_gone_ba
     played.claim("goes back").commit(1).unwrap();
     assert_eq!(played.of(1), key("open", true));
 }
+
+#[test]
+fn what_is_set_with_a_release_is_that_ones_alone_and_goes_with_it() {
+    let played = Played::with(&[]);
+    let next = |number: u32, set: &Variables| {
+        let claim = played.claim("installs");
+        let dir = played.home.release("p", number);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("config.ini"), "").unwrap();
+        claim.set_with_release(number, set).unwrap();
+        claim
+    };
+    // The first release, given up: nothing of it is left.
+    let claim = next(1, &of(&[("A", "0", true)]));
+    assert_eq!(played.of(1), of(&[("A", "0", true)]), "its hooks have it");
+    claim.discard(1);
+    drop(claim);
+    assert!(!played.home.variables_file("p").exists());
+
+    next(1, &of(&[("A", "1", true)])).commit(1).unwrap();
+    // What is secret stays so; what is not said stays; the release before has what it had.
+    next(2, &of(&[("A", "2", false), ("B", "2", false)])).commit(2).unwrap();
+    assert_eq!(played.of(2), of(&[("A", "2", true), ("B", "2", false)]));
+    assert_eq!(played.of(1), of(&[("A", "1", true)]));
+    // A number that is taken again has nothing of what had it before.
+    next(3, &of(&[("C", "3", false)])).commit(3).unwrap();
+    played.claim("goes back").commit(2).unwrap();
+    std::fs::remove_dir_all(played.home.release("p", 3)).unwrap();
+    next(3, &Variables::new()).commit(3).unwrap();
+    assert_eq!(played.of(3), played.of(2));
+}
