@@ -51,6 +51,7 @@ mod newcomer;
 mod nginx;
 mod operate;
 mod operations;
+mod options_that_stay;
 mod outputs;
 mod php;
 mod ports;

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use built::MARK as BUILT;
 pub use code::Copied;
-pub use lasting::Lasting;
+pub use lasting::{Asked, Lasting};
 use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk;

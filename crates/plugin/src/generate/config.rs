@@ -4,7 +4,6 @@ use mfserv_core::plan::{slots_of, split_command};
 use mfserv_core::route::{Slots, host};
 
 use super::built::MARK;
-use super::lasting;
 use super::script::Script;
 use super::servers::for_socket;
 use super::{MADE_BY_US, PluginFile, Purpose, Wanted};
@@ -55,9 +54,6 @@ pub(super) fn files(wanted: &Wanted<'_>, code: &str) -> Vec<PluginFile> {
     }
     if let Some(text) = entry_module(wanted) {
         files.text("mfserv_app.py", text);
-    }
-    if wanted.purpose == Purpose::Deploy && !code.is_empty() {
-        files.text(lasting::FILE, wanted.lasting.text());
     }
     files.programs();
     let config = config(&files);

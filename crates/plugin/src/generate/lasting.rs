@@ -4,11 +4,12 @@ use std::path::{Component, Path};
 
 use mfserv_core::route::host;
 use mfserv_core::{Diagnostic, Kind};
+use mfserv_platform::disk;
 
 use crate::label::read_small;
 
 /// In the directory of the plugin that is made.
-pub(super) const FILE: &str = ".mfserv-lasting";
+const FILE: &str = ".mfserv-lasting";
 
 /// Options that stay in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,21 +20,39 @@ pub struct Lasting {
     pub persistent: Vec<String>,
 }
 
+/// What a command asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// Host names, in place of those of before.
+    pub hosts: Vec<String>,
+    /// Host names that are taken back.
+    pub no_hosts: Vec<String>,
+    /// Paths, besides those of before.
+    pub persistent: Vec<String>,
+    /// Paths that are taken back.
+    pub no_persistent: Vec<String>,
+}
+
 impl Lasting {
     /// The options of now, with those of before. Hosts replace those of before, paths join them:
-    /// data that was kept is not lost by a shorter command.
-    pub fn with(
-        place: &Path,
-        hosts: &[String],
-        persistent: &[String],
-    ) -> Result<Lasting, Diagnostic> {
+    /// data that was kept is not lost by a shorter command. What is taken back goes.
+    pub fn with(place: &Path, asked: &Asked) -> Result<Lasting, Diagnostic> {
         let mut lasting = Lasting::read(place);
-        if !hosts.is_empty() {
-            let checked = hosts.iter().map(|name| host::configured(name).map_err(refused_host));
-            lasting.hosts = checked.collect::<Result<_, _>>()?;
+        for name in &asked.no_hosts {
+            let host = host::configured(name).map_err(|why| refused_host("--no-host", why))?;
+            take_back(("--no-host", "host name"), &mut lasting.hosts, &host)?;
         }
-        for path in persistent {
-            let path = checked(path)?;
+        for path in &asked.no_persistent {
+            let path = checked("--no-persist", path)?;
+            take_back(("--no-persist", "path"), &mut lasting.persistent, &path)?;
+        }
+        if !asked.hosts.is_empty() {
+            let checked =
+                |name: &String| host::configured(name).map_err(|why| refused_host("--host", why));
+            lasting.hosts = asked.hosts.iter().map(checked).collect::<Result<_, _>>()?;
+        }
+        for path in &asked.persistent {
+            let path = checked("--persist", path)?;
             if !lasting.persistent.contains(&path) {
                 lasting.persistent.push(path);
             }
@@ -50,19 +69,48 @@ impl Lasting {
         Lasting { hosts: all("host"), persistent: all("persist") }
     }
 
-    pub(super) fn text(&self) -> String {
+    /// Later commands have these: what they are of has succeeded.
+    pub fn keep(&self, place: &Path) -> Result<(), Diagnostic> {
+        if *self == Lasting::read(place) {
+            return Ok(());
+        }
+        disk::write(&place.join(FILE), self.text().as_bytes())
+    }
+
+    fn text(&self) -> String {
         let hosts = self.hosts.iter().map(|host| format!("host={host}\n"));
         let paths = self.persistent.iter().map(|path| format!("persist={path}\n"));
         hosts.chain(paths).collect()
     }
 }
 
-fn refused_host((because, help): (String, String)) -> Diagnostic {
-    Diagnostic::error("--host can't have that name").kind(Kind::Usage).because(because).help(help)
+/// Removes what an earlier deployment has asked for.
+fn take_back(
+    (option, what): (&str, &str),
+    all: &mut Vec<String>,
+    one: &str,
+) -> Result<(), Diagnostic> {
+    let before = all.len();
+    all.retain(|there| there != one);
+    if all.len() < before {
+        return Ok(());
+    }
+    let problem = Diagnostic::error(format!("{option} {one} takes nothing back"))
+        .kind(Kind::Usage)
+        .because(format!("no deployment has asked for this {what}"));
+    Err(match all.is_empty() {
+        true => problem.help(format!("there is no {what} to take back: leave the option out")),
+        false => problem.help(format!("there are {}", all.join(", "))),
+    })
+}
+
+fn refused_host(option: &str, (because, help): (String, String)) -> Diagnostic {
+    let what = format!("{option} can't have that name");
+    Diagnostic::error(what).kind(Kind::Usage).because(because).help(help)
 }
 
 /// A path below the app's directory.
-fn checked(path: &str) -> Result<String, Diagnostic> {
+fn checked(option: &str, path: &str) -> Result<String, Diagnostic> {
     let trimmed = path.trim_start_matches("./").trim_end_matches('/');
     let below = |part: Component<'_>| matches!(part, Component::Normal(_));
     if !trimmed.is_empty()
@@ -71,10 +119,12 @@ fn checked(path: &str) -> Result<String, Diagnostic> {
     {
         return Ok(trimmed.into());
     }
-    Err(Diagnostic::error(format!("--persist can't have {path}"))
+    Err(Diagnostic::error(format!("{option} can't have {path}"))
         .kind(Kind::Usage)
         .because("it is no path below the app's directory (without ; { } in it)")
-        .help("name a file or directory as the app sees it: `--persist uploads --persist data.db`"))
+        .help(format!(
+            "name a file or directory as the app sees it: `{option} uploads {option} data.db`"
+        )))
 }
 
 #[cfg(test)]
@@ -85,15 +135,20 @@ mod tests {
     fn options_stay_in_force_hosts_are_replaced_and_paths_join() {
         let place = tempfile::tempdir().unwrap();
         let words = |all: &[&str]| all.iter().map(|one| one.to_string()).collect::<Vec<_>>();
+        let asked = |hosts: &[&str], paths: &[&str]| Asked {
+            hosts: words(hosts),
+            persistent: words(paths),
+            ..Asked::default()
+        };
         let mut lasting = Lasting::default();
         for (hosts, paths, wanted) in [
             (&["A.org", "b.org"][..], &["./up/", "x.db"][..], (&["a.org", "b.org"][..], 2)),
             (&[], &["x.db"], (&["a.org", "b.org"], 2)),
             (&["c.org"], &["y.db"], (&["c.org"], 3)),
         ] {
-            lasting = Lasting::with(place.path(), &words(hosts), &words(paths)).unwrap();
+            lasting = Lasting::with(place.path(), &asked(hosts, paths)).unwrap();
             assert_eq!((&lasting.hosts, lasting.persistent.len()), (&words(wanted.0), wanted.1));
-            std::fs::write(place.path().join(FILE), lasting.text()).unwrap();
+            lasting.keep(place.path()).unwrap();
         }
         assert_eq!(lasting.persistent, ["up", "x.db", "y.db"]);
         for (hosts, paths, says) in [
@@ -102,7 +157,35 @@ mod tests {
             (&[], &["/x"], "--persist uploads"),
             (&[], &["./"], "--persist uploads"),
         ] {
-            let problem = Lasting::with(place.path(), &words(hosts), &words(paths)).unwrap_err();
+            let problem = Lasting::with(place.path(), &asked(hosts, paths)).unwrap_err();
+            assert_eq!(problem.kind, Kind::Usage);
+            assert!(problem.to_string().contains(says), "{problem}");
+        }
+    }
+
+    #[test]
+    fn one_option_is_taken_back_and_the_others_stay() {
+        let place = tempfile::tempdir().unwrap();
+        let text = "host=a.org\nhost=b.org\npersist=up\npersist=x.db\n";
+        std::fs::write(place.path().join(FILE), text).unwrap();
+        let asked = |host: &str, path: &str| {
+            let words = |word: &str| word.split_whitespace().map(str::to_string).collect();
+            let asked =
+                Asked { no_hosts: words(host), no_persistent: words(path), ..Asked::default() };
+            Lasting::with(place.path(), &asked)
+        };
+        let lasting = asked("A.org.", "./up/").unwrap();
+        assert_eq!(
+            (lasting.hosts, lasting.persistent),
+            (vec!["b.org".into()], vec!["x.db".into()])
+        );
+        for (host, path, says) in [
+            ("c.org", "", "there are a.org, b.org"),
+            ("", "y.db", "there are up, x.db"),
+            ("", "/x.db", "--no-persist uploads"),
+            ("a.org b.org a.org", "", "leave the option out"),
+        ] {
+            let problem = asked(host, path).unwrap_err();
             assert_eq!(problem.kind, Kind::Usage);
             assert!(problem.to_string().contains(says), "{problem}");
         }

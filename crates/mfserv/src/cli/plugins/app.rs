@@ -9,7 +9,7 @@ use mfserv_core::route::Route;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::{self, BuildOptions};
 use mfserv_plugin::discover::{self, Finding, Listing, Web, versions};
-use mfserv_plugin::generate::{self, Lasting, Purpose, Wanted};
+use mfserv_plugin::generate::{self, Asked, Lasting, Purpose, Wanted};
 use mfserv_plugin::sources::Sources;
 use mfserv_plugin::{Cancel, Home, Progress};
 
@@ -29,6 +29,31 @@ pub struct AppArgs {
     /// program, MODULE:CALLABLE of a Python app, or the file of a Python program.
     #[arg(long = "as", value_name = "KIND")]
     kind: Option<String>,
+}
+
+/// Options that a plugin has in its own files.
+pub fn refuse_for_plugin(dir: &Path, asked: &Asked) -> Result<(), Diagnostic> {
+    let Asked { hosts, no_hosts, persistent, no_persistent } = asked;
+    match [hosts, no_hosts, persistent, no_persistent].iter().all(|all| all.is_empty()) {
+        true => Ok(()),
+        false => Err(Diagnostic::error(format!("{} is a plugin", dir.display()))
+            .kind(Kind::Usage)
+            .because("--host and --persist are for apps that are none")
+            .help("its config.ini says it: _hosts=… of the app, _persistent_paths=… of [general]")),
+    }
+}
+
+/// What is said of options that were taken back.
+pub fn say_taken_back(name: &str, asked: &Asked) {
+    for host in &asked.no_hosts {
+        print(&format!("taken back: {name} does not answer at {host} any more\n"));
+    }
+    for path in &asked.no_persistent {
+        print(&format!(
+            "taken back: {path} is a part of each release of {name}; what it had there stays in \
+             var/data/{name}\n"
+        ));
+    }
 }
 
 /// An app in a directory of its own.
@@ -104,22 +129,29 @@ impl App {
         self.finding.sentence()
     }
 
-    /// Takes the options of a deployment, and those that earlier ones had.
+    /// Takes options that stay, and those that earlier commands had.
     pub fn take_options(
         &mut self,
         places: &Places,
-        hosts: &[String],
-        persistent: &[String],
+        purpose: Purpose,
+        asked: &Asked,
     ) -> Result<(), Diagnostic> {
-        let home = Home::new(places.home());
-        let place = generate::place_of(&home, &self.name, Purpose::Deploy);
-        self.lasting = Lasting::with(&place, hosts, persistent)?;
+        self.lasting = Lasting::with(&self.place(places, purpose), asked)?;
         for path in &self.lasting.persistent {
             if !self.finding.persistent.contains(path) {
                 self.finding.persistent.push(path.clone());
             }
         }
         Ok(())
+    }
+
+    /// Its options are those of later commands, too: it is served with them.
+    pub fn keep_options(&self, places: &Places, purpose: Purpose) -> Result<(), Diagnostic> {
+        self.lasting.keep(&self.place(places, purpose))
+    }
+
+    fn place(&self, places: &Places, purpose: Purpose) -> PathBuf {
+        generate::place_of(&Home::new(places.home()), &self.name, purpose)
     }
 
     /// Makes the plugin in the home, and builds what the tools of Node build. Returns its

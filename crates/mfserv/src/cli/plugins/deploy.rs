@@ -1,13 +1,13 @@
 //! `mfserv deploy` and `mfserv init`: an existing app, or a plugin, from its directory.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use mfserv_core::{Diagnostic, Kind};
-use mfserv_plugin::generate::{self, Purpose};
+use mfserv_core::Diagnostic;
+use mfserv_plugin::generate::{self, Asked, Purpose};
 use mfserv_plugin::{Home, Progress, archive};
 
-use super::app::{App, AppArgs};
+use super::app::{App, AppArgs, refuse_for_plugin, say_taken_back};
 use super::install::Install;
 use super::variables::SetArgs;
 use super::{build_in, cancel, hold, own_spec, sentence};
@@ -31,10 +31,16 @@ pub struct Deploy {
     /// the names until others are given.
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
+    /// Take back a host name of an earlier deployment.
+    #[arg(long, value_name = "NAME", conflicts_with = "host")]
+    no_host: Vec<String>,
     /// A file or directory that the app writes in its own directory (`uploads`, `data.db`): it outlives
     /// this and all later releases.
     #[arg(long, value_name = "PATH")]
     persist: Vec<String>,
+    /// Take back a path of an earlier deployment: what is there stays on disk, for nobody.
+    #[arg(long, value_name = "PATH")]
+    no_persist: Vec<String>,
     /// Take routes from other plugins that have them.
     #[arg(long)]
     take_route: bool,
@@ -52,17 +58,24 @@ impl Deploy {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         // A bad name is no reason to build first.
         let variables = self.set.read()?;
+        let json = self.wait.json;
         places.create()?;
         let mut steps = Steps::new();
         let mut app = App::of(&self.dir, &self.app)?;
+        let asked = Asked {
+            hosts: self.host,
+            no_hosts: self.no_host,
+            persistent: self.persist,
+            no_persistent: self.no_persist,
+        };
         let dir = match &mut app {
-            None if !self.host.is_empty() || !self.persist.is_empty() => {
-                return Err(of_a_plugin(&self.dir));
+            None => {
+                refuse_for_plugin(&self.dir, &asked)?;
+                self.dir.clone()
             }
-            None => self.dir.clone(),
             Some(app) => {
                 steps.step(&app.sentence());
-                app.take_options(places, &self.host, &self.persist)?;
+                app.take_options(places, Purpose::Deploy, &asked)?;
                 app.make(places, Purpose::Deploy, &self.pack, self.take_route, &mut steps)?
             }
         };
@@ -75,12 +88,12 @@ impl Deploy {
         drop(held);
         let installed = packed.and_then(|file| {
             steps.finish();
-            if !self.wait.json {
+            if !json {
                 print(&sentence(&report));
             }
             let home = Home::new(places.home());
             // What `mfserv dev` runs of the same app gives way.
-            let linked = match app {
+            let linked = match &app {
                 Some(app) => generate::place_of(&home, &app.name, Purpose::Dev),
                 None => dir.clone(),
             };
@@ -89,15 +102,15 @@ impl Deploy {
             install.run(places, "deploy")
         });
         let removed = mfserv_platform::disk::remove(&packages);
-        installed.and_then(|outcome| removed.map(|()| outcome))
+        let outcome = installed?;
+        if let Some(app) = &app {
+            app.keep_options(places, Purpose::Deploy)?;
+            if !json {
+                say_taken_back(&app.name, &asked);
+            }
+        }
+        removed.map(|()| outcome)
     }
-}
-
-fn of_a_plugin(dir: &Path) -> Diagnostic {
-    Diagnostic::error(format!("{} is a plugin", dir.display()))
-        .kind(Kind::Usage)
-        .because("--host and --persist are for apps that are none")
-        .help("its config.ini says it: _hosts=… of the app, _persistent_paths=… of [general]")
 }
 
 #[derive(Debug, Args)]

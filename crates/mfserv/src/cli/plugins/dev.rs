@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::BuildReport;
-use mfserv_plugin::generate::{self, Purpose};
+use mfserv_plugin::generate::{self, Asked, Purpose};
 use mfserv_plugin::store::Claim;
 use mfserv_plugin::{Home, dotenv, label, store};
 use serde_json::json;
 
-use super::app::{App, AppArgs};
+use super::app::{App, AppArgs, refuse_for_plugin, say_taken_back};
 use super::{
     build_in, cancel, first, hold, is_running, is_served, own_spec, say_dangers, say_where,
     sentence,
@@ -52,6 +52,13 @@ pub struct Dev {
     /// script to HTML.
     #[arg(long, conflicts_with_all = ["detach", "json", "no_wait"])]
     live_reload: bool,
+    /// A host name at which the app answers at `/` while it is worked on (for several, once each); it
+    /// stays until others are given.
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
+    /// Take back a host name of an earlier `mfserv dev`.
+    #[arg(long, value_name = "NAME", conflicts_with = "host")]
+    no_host: Vec<String>,
     /// Take routes from other plugins that have them.
     #[arg(long)]
     take_route: bool,
@@ -77,6 +84,19 @@ impl Made {
         }
     }
 
+    fn keep_options(&self, places: &Places) -> Result<(), Diagnostic> {
+        match &self.built {
+            Built::App(app) => app.keep_options(places, Purpose::Dev),
+            Built::Plugin { .. } => Ok(()),
+        }
+    }
+
+    fn say_taken_back(&self, asked: &Asked) {
+        if let Built::App(app) = &self.built {
+            say_taken_back(&app.name, asked);
+        }
+    }
+
     /// The plugin is built for the first time: what was edited meanwhile is built after it.
     fn has_linked(&mut self) {
         if matches!(self.built, Built::Plugin { .. }) {
@@ -94,6 +114,9 @@ impl Dev {
                 .help("add --follow"));
         }
         let app = App::of(&self.dir, &self.app)?;
+        if app.is_none() {
+            refuse_for_plugin(&self.dir, &self.asked())?;
+        }
         let name = match &app {
             Some(app) => app.name.clone(),
             None => label::read_name(&self.dir)?,
@@ -122,7 +145,9 @@ impl Dev {
         };
         let outcome = op.end(linked, built)?;
         app.iter_mut().for_each(Made::has_linked);
+        app.iter().try_for_each(|made| made.keep_options(places))?;
         if !wait.json {
+            app.iter().for_each(|made| made.say_taken_back(&self.asked()));
             say_variables(&self.dir);
             print_warnings(&outcome);
         }
@@ -152,6 +177,7 @@ impl Dev {
         app: Option<App>,
     ) -> Result<Option<Made>, Diagnostic> {
         let Some(mut app) = app else { return self.with_command(places) };
+        app.take_options(places, Purpose::Dev, &self.asked())?;
         app.builds_at_edits = self.stays() && app.has_build();
         let lock = if app.has_build() { Some(lock_build(places, &app.name)?) } else { None };
         // What is edited while it is made is built after it.
@@ -203,6 +229,11 @@ impl Dev {
             start::bring_up(places, &sets, start::PATIENCE, op.steps())?;
         }
         link(places, &self.dir, op, self.take_route)
+    }
+
+    fn asked(&self) -> Asked {
+        let (hosts, no_hosts) = (self.host.clone(), self.no_host.clone());
+        Asked { hosts, no_hosts, ..Asked::default() }
     }
 
     fn stays(&self) -> bool {

@@ -1,0 +1,97 @@
+//! Host names and paths that `mfserv deploy` and `mfserv dev` are told once, and how they are taken back;
+//! and what these commands say of what they did.
+
+use std::path::Path;
+
+use mfserv_testkit::{Client, Method, Node};
+
+use crate::newcomer::app;
+use crate::{Turn, node};
+
+/// Runs a command on a directory; returns what it says.
+#[track_caller]
+fn said(node: &Node, command: &str, dir: &Path, more: &str) -> String {
+    let words = [command, dir.to_str().unwrap()].into_iter().chain(more.split_whitespace());
+    let ran = node.mfserv(&words.collect::<Vec<_>>()).code(0);
+    format!("{}{}", ran.stdout, ran.stderr)
+}
+
+/// What `/` of a host answers.
+fn at_host(node: &Node, host: &str) -> String {
+    let mut client = Client::new(node.address());
+    client.ask(Method::Get, "/", &[("Host", host)], b"").unwrap().text()
+}
+
+/// Counts its own files in a directory of its own; `/add` makes one.
+const WRITER: &str = "\
+import os, tempfile
+
+HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'uploads')
+
+def app(environ, start_response):
+    os.makedirs(HERE, exist_ok=True)
+    if environ['PATH_INFO'] == '/add':
+        tempfile.mkstemp(dir=HERE)
+    start_response('200 OK', [])
+    return [str(len(os.listdir(HERE))).encode()]
+";
+
+#[test]
+fn a_path_and_a_host_name_of_earlier_deployments_are_taken_back_one_by_one() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    app(&node, "first", &[("index.html", "first")]);
+    said(&node, "deploy", &node.path("apps/first"), "");
+    let dir = app(&node, "writer", &[("app.py", WRITER)]);
+    let hosts = "--host a.example.org --host b.example.org";
+    said(&node, "deploy", &dir, &format!("{hosts} --persist uploads --persist more"));
+    assert_eq!(node.get("/writer/add").text(), "1");
+
+    // What a deployment that fails was told holds for no other one.
+    std::fs::write(dir.join("Procfile"), "release: false\n").unwrap();
+    let path = dir.to_str().unwrap();
+    let ran = node.mfserv(&["deploy", path, "--no-persist", "uploads", "--host", "c.example.org"]);
+    assert!(ran.code != 0 && ran.stderr.contains("the release step"), "{ran:?}");
+    std::fs::remove_file(dir.join("Procfile")).unwrap();
+
+    let text = said(&node, "deploy", &dir, "--no-persist uploads --no-host a.example.org");
+    assert!(text.contains("taken back: writer does not answer at a.example.org"), "{text}");
+    assert!(text.contains("stays in var/data/writer"), "{text}");
+    assert_eq!(at_host(&node, "a.example.org"), "first");
+    assert_eq!(at_host(&node, "b.example.org"), "0", "a release has files of its own there");
+    let kept = node.path("var/data/writer/main/uploads");
+    assert_eq!(std::fs::read_dir(kept).unwrap().count(), 1, "nothing is lost");
+    assert!(node.path("var/data/writer/main/more").exists());
+    for (more, says) in [
+        (["--no-host", "a.example.org"], "there are b.example.org"),
+        (["--no-persist", "uploads"], "there are more"),
+    ] {
+        let ran = node.mfserv(&[&["deploy", path][..], &more].concat()).code(2);
+        assert!(ran.stderr.contains("takes nothing back") && ran.stderr.contains(says), "{ran:?}");
+    }
+    node.stop();
+}
+
+#[test]
+fn a_directory_that_is_worked_on_answers_at_the_host_names_that_dev_is_told() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    app(&node, "first", &[("index.html", "first")]);
+    said(&node, "deploy", &node.path("apps/first"), "");
+    let dir = app(&node, "site", &[("index.html", "one")]);
+    let text = said(&node, "dev", &dir, "--detach --host shop.example.org");
+    assert!(text.contains("http://shop.example.org"), "{text}");
+    assert_eq!(at_host(&node, "shop.example.org"), "one");
+    said(&node, "dev", &dir, "--detach");
+    assert_eq!(at_host(&node, "shop.example.org"), "one", "it stays");
+    let text = said(&node, "dev", &dir, "--detach --no-host shop.example.org");
+    assert!(text.contains("taken back: site does not answer at shop.example.org"), "{text}");
+    assert_eq!(at_host(&node, "shop.example.org"), "first");
+    let plugin = app(&node, "plugin", &[("public/index.html", "plugin")]);
+    said(&node, "init", &plugin, "");
+    let ran = node.mfserv(&["dev", plugin.to_str().unwrap(), "--host", "a.example.org"]).code(2);
+    assert!(ran.stderr.contains("_hosts="), "{ran:?}");
+    node.stop();
+}
