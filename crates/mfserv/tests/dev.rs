@@ -6,7 +6,7 @@ mod command;
 mod edits;
 mod files;
 mod killed;
-mod link;
+pub mod link;
 mod live;
 mod terminal;
 

@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
-use mfserv_testkit::{Client, Method, Node};
+use mfserv_testkit::{Client, Method, Node, get};
 
+use crate::dev::link::OwnNode;
 use crate::newcomer::app;
 use crate::{Turn, node};
 
@@ -93,5 +94,27 @@ fn a_directory_that_is_worked_on_answers_at_the_host_names_that_dev_is_told() {
     said(&node, "init", &plugin, "");
     let ran = node.mfserv(&["dev", plugin.to_str().unwrap(), "--host", "a.example.org"]).code(2);
     assert!(ran.stderr.contains("_hosts="), "{ran:?}");
+    node.stop();
+}
+
+#[test]
+fn a_directory_beside_a_deployed_app_leaves_the_port_of_a_node_that_is_stopped() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let dir = app(&node, "site", &[("index.html", "one")]);
+    said(&node, "deploy", &dir, "");
+    // As where both have the port that mfserv has without a configuration.
+    let config = std::fs::read(node.path("config/config.ini")).unwrap();
+    std::fs::create_dir_all(node.path("var/dev-node/config")).unwrap();
+    std::fs::write(node.path("var/dev-node/config/config.ini"), config).unwrap();
+    let own = OwnNode(&node);
+    let text = said(&node, "dev", &dir, "--detach");
+    let port = own.address().port();
+    assert!(text.contains(&format!("it listens on port {port}: ")), "{text}");
+    assert!(text.contains(&format!("{} is for `mfserv start`", node.address().port())), "{text}");
+    node.start();
+    assert_eq!(node.get("/").text(), "one");
+    assert_eq!(get(own.address(), "/").unwrap().text(), "one");
+    own.run(&["stop"]).code(0);
     node.stop();
 }

@@ -114,20 +114,27 @@ pub fn bring_up(
     status.map(|status| Came::Up { status: Box::new(status), known })
 }
 
-/// What a node that is not configured for it is told, so that it can listen: another port, if
-/// another program has its own.
-pub fn free_port(places: &Places) -> Result<Vec<String>, Diagnostic> {
+/// The port that a node is configured for, and another one that is free, if another program has its
+/// own or it is reserved.
+pub fn free_port(
+    places: &Places,
+    reserved: &[SocketAddr],
+) -> Result<Option<(u16, u16)>, Diagnostic> {
     let module = configure::module(places, &[])?;
     let addresses = module.resolution.config.listen_addresses();
+    let is_reserved = |port: u16| reserved.iter().any(|one| one.port() == port);
     let is_taken = |address: &SocketAddr| {
         let bound = std::net::TcpListener::bind(address);
-        bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+        is_reserved(address.port())
+            || bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
     };
-    let Some(host) = addresses.iter().find(|address| is_taken(address)) else {
-        return Ok(Vec::new());
+    let Some(address) = addresses.iter().find(|address| is_taken(address)) else {
+        return Ok(None);
     };
-    let free = std::net::TcpListener::bind((host.ip(), 0)).and_then(|socket| socket.local_addr());
-    Ok(free.map(|address| format!("nginx.port={}", address.port())).into_iter().collect())
+    // Those that are reserved are held meanwhile: the kernel gives none of them.
+    let _held: Vec<_> = reserved.iter().map(std::net::TcpListener::bind).collect();
+    let free = std::net::TcpListener::bind((address.ip(), 0)).and_then(|it| it.local_addr());
+    Ok(free.ok().map(|free| (address.port(), free.port())))
 }
 
 /// Brings the node up, as `mfserv start` does.

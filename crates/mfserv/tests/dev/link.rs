@@ -56,15 +56,15 @@ fn the_directory_of_an_installed_plugin_leaves_its_data_and_its_release_alone() 
 }
 
 /// The home of the node of its own, which is stopped whatever happens.
-struct OwnNode<'a>(&'a Node);
+pub struct OwnNode<'a>(pub &'a Node);
 
 impl OwnNode<'_> {
-    fn run(&self, args: &[&str]) -> Ran {
+    pub fn run(&self, args: &[&str]) -> Ran {
         let home = self.0.path("var/dev-node");
         self.0.mfserv(&[&["--home", home.to_str().unwrap()], args].concat())
     }
 
-    fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         let said = self.run(&["status", "--json"]);
         let status: Value = serde_json::from_str(&said.stdout).unwrap();
         status["address"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap()

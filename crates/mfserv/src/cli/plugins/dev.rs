@@ -225,7 +225,7 @@ impl Dev {
         drop(held);
         if !self.stays() && !self.wait.no_wait && !is_running(places) {
             // It returns when the plugin is served.
-            let sets = start::free_port(places)?;
+            let sets = own_node::port(places, !self.wait.json)?;
             start::bring_up(places, &sets, start::PATIENCE, op.steps())?;
         }
         link(places, &self.dir, op, self.take_route)
@@ -256,7 +256,7 @@ impl Dev {
         let mut session = DevSession::new(places, plugin, &dir, interrupted, rebuild);
         session.wants_live_reload = self.live_reload;
         if started {
-            start::up(places, start::free_port(places)?)?;
+            start::up(places, own_node::port(places, true)?)?;
         }
         session.run(started)
     }

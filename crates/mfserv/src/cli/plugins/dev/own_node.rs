@@ -8,6 +8,8 @@ use mfserv_plugin::Home;
 use mfserv_plugin::generate;
 use mfserv_plugin::store::{self, Origin};
 
+use crate::cli::{print, start};
+use mfserv_node::configure;
 use mfserv_node::places::{LONGEST_HOME, Places};
 use mfserv_platform::disk;
 
@@ -95,6 +97,27 @@ impl OwnNode {
             self.installed
         )
     }
+}
+
+/// What a node that is started for a directory is told, so that it can listen. One of its own leaves
+/// the port of the node beside it alone, also while that one is stopped; `says`: on standard output.
+pub fn port(places: &Places, says: bool) -> Result<Vec<String>, Diagnostic> {
+    let mut reserved = Vec::new();
+    if is_own(places) {
+        let beside = places.home().ancestors().nth(Path::new(HOME).components().count());
+        let beside = beside.map(|home| Places::choose(Some(home))).transpose()?;
+        if let Some(beside) = &beside {
+            let config = configure::module(beside, &[])?.resolution.config;
+            reserved = [config.listen_addresses(), config.tls_addresses()].concat();
+        }
+    }
+    let Some((configured, free)) = start::free_port(places, &reserved)? else {
+        return Ok(Vec::new());
+    };
+    if says && !reserved.is_empty() {
+        print(&format!("it listens on port {free}: {configured} is for `mfserv start`\n"));
+    }
+    Ok(vec![format!("nginx.port={free}")])
 }
 
 /// Whether this is the home of a node of that kind.
