@@ -118,3 +118,24 @@ fn a_directory_beside_a_deployed_app_leaves_the_port_of_a_node_that_is_stopped()
     own.run(&["stop"]).code(0);
     node.stop();
 }
+
+#[test]
+fn a_deployment_and_dev_say_what_the_tools_of_node_have_built() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let package = r#"{"name": "a", "dependencies": {"b": "file:./b"},
+        "scripts": {"build": "mkdir -p dist && echo one > dist/index.html"}}"#;
+    let files = [
+        ("package.json", package),
+        ("b/package.json", r#"{"name": "b", "version": "1.0.0"}"#),
+        ("b/index.js", ""),
+    ];
+    let dir = app(&node, "built", &files);
+    let text = said(&node, "deploy", &dir, "");
+    assert!(text.contains("with npm: built (2 packages), build command: done in "), "{text}");
+    let text = said(&node, "deploy", &dir, "--json");
+    assert!(!text.contains("nothing to build"), "{text}");
+    let text = said(&node, "dev", &app(&node, "site", &[("index.html", "x")]), "--no-wait");
+    assert!(text.contains("site: nothing to build\n"), "{text}");
+    node.stop();
+}

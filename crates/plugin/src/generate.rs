@@ -18,6 +18,7 @@ mod servers;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 pub use built::MARK as BUILT;
 pub use code::Copied;
@@ -27,7 +28,7 @@ use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk;
 pub use script::Script;
 
-use crate::build::{self, BuildOptions};
+use crate::build::{self, BuildOptions, BuildReport, CommandReport, Part};
 use crate::discover::{Finding, Web};
 use crate::home::Home;
 use crate::progress::Progress;
@@ -219,6 +220,27 @@ fn write(place: &Path, file: &PluginFile) -> Result<(), Diagnostic> {
     fs::set_permissions(&path, mode).map_err(|e| disk::failed("write", &path, e))
 }
 
+/// What the tools of Node have built of an app.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeBuilt {
+    /// Its packages; `None` if there are none, or the developer's own are used.
+    packages: Option<Part>,
+    /// Its `build` script has run.
+    has_run_script: bool,
+    elapsed_ms: u64,
+}
+
+impl NodeBuilt {
+    /// Adds it to what was built of the plugin that the app has become.
+    pub fn add_to(self, report: &mut BuildReport) {
+        report.node = report.node.take().or(self.packages);
+        if self.has_run_script {
+            report.command = Some(CommandReport { unchanged: false });
+        }
+        report.elapsed_ms += self.elapsed_ms;
+    }
+}
+
 /// Builds what the tools of Node build: its packages and its `build` script. In a developer's
 /// directory packages that are there, and are newer than their list, stay.
 pub fn build_node(
@@ -226,10 +248,12 @@ pub fn build_node(
     wanted: &Wanted<'_>,
     options: &BuildOptions,
     progress: &mut dyn Progress,
-) -> Result<(), Diagnostic> {
+) -> Result<NodeBuilt, Diagnostic> {
+    let mut built = NodeBuilt::default();
     if !wanted.finding.has_node {
-        return Ok(());
+        return Ok(built);
     }
+    let began = Instant::now();
     let dir = match wanted.purpose {
         Purpose::Dev => wanted.source.to_owned(),
         Purpose::Deploy => fs::canonicalize(place.join(CODE))
@@ -240,20 +264,23 @@ pub fn build_node(
         project.bring_back()?;
     }
     if wanted.purpose == Purpose::Deploy || !code::has_modules(&dir) {
-        project.packages(progress)?;
+        built.packages = project.packages(progress)?;
     }
     if wanted.finding.build.is_some() {
         project.script("build", progress)?;
+        built.has_run_script = true;
     }
     check_page(&dir, wanted)?;
     match wanted.purpose {
-        Purpose::Dev if wanted.finding.build.is_some() => built::publish(place, wanted),
+        Purpose::Dev if wanted.finding.build.is_some() => built::publish(place, wanted)?,
         // Of a site only its files are packed.
         Purpose::Deploy if !matches!(wanted.finding.web, Some(Web::Files { .. })) => {
-            project.leave_production(progress)
+            project.leave_production(progress)?;
         }
-        Purpose::Dev | Purpose::Deploy => Ok(()),
+        Purpose::Dev | Purpose::Deploy => {}
     }
+    built.elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(built)
 }
 
 /// Which edits renew the workers, as long as nobody builds again at edits.

@@ -185,7 +185,7 @@ pub fn sentence(report: &BuildReport) -> String {
         ));
     }
     if parts.is_empty() {
-        parts.push("nothing to build".into());
+        return format!("{}: nothing to build\n", report.plugin);
     }
     format!("{}: {} in {}\n", report.plugin, parts.join(", "), render::span(report.elapsed_ms))
 }

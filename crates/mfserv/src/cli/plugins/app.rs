@@ -9,7 +9,7 @@ use mfserv_core::route::Route;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::{self, BuildOptions};
 use mfserv_plugin::discover::{self, Finding, Listing, Web, versions};
-use mfserv_plugin::generate::{self, Asked, Lasting, Purpose, Wanted};
+use mfserv_plugin::generate::{self, Asked, Lasting, NodeBuilt, Purpose, Wanted};
 use mfserv_plugin::sources::Sources;
 use mfserv_plugin::{Cancel, Home, Progress};
 
@@ -155,7 +155,7 @@ impl App {
     }
 
     /// Makes the plugin in the home, and builds what the tools of Node build. Returns its
-    /// directory. It is served at `/` as well when no other plugin is, or when it takes routes.
+    /// directory and what was built. It is served at `/` as well when no other plugin is, or when it takes routes.
     pub fn make(
         &self,
         places: &Places,
@@ -163,7 +163,7 @@ impl App {
         named: &[String],
         take_route: bool,
         steps: &mut dyn Progress,
-    ) -> Result<PathBuf, Diagnostic> {
+    ) -> Result<(PathBuf, NodeBuilt), Diagnostic> {
         let home = Home::new(places.home());
         self.unfulfilled.iter().for_each(|one| steps.notice(one.clone()));
         let holder = root_holder(places, &self.name)?;
@@ -204,8 +204,8 @@ impl App {
             );
         }
         let options = BuildOptions { cancel: cancel()?, ..BuildOptions::new(home) };
-        generate::build_node(&place, &wanted, &options, steps)?;
-        Ok(place)
+        let built = generate::build_node(&place, &wanted, &options, steps)?;
+        Ok((place, built))
     }
 
     /// Whether a script builds what is served of it.
@@ -234,6 +234,7 @@ impl App {
         let place = generate::place_of(&home, &self.name, Purpose::Dev);
         let options = BuildOptions { cancel, ..BuildOptions::new(home) };
         generate::build_node(&place, &self.wanted(Purpose::Dev, false, &[]), &options, progress)
+            .map(drop)
     }
 
     /// From now on nobody builds it again at edits: the node follows its files itself.

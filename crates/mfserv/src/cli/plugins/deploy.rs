@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use mfserv_core::Diagnostic;
-use mfserv_plugin::generate::{self, Asked, Purpose};
+use mfserv_plugin::generate::{self, Asked, NodeBuilt, Purpose};
 use mfserv_plugin::{Home, Progress, archive};
 
 use super::app::{App, AppArgs, refuse_for_plugin, say_taken_back};
@@ -68,10 +68,10 @@ impl Deploy {
             persistent: self.persist,
             no_persistent: self.no_persist,
         };
-        let dir = match &mut app {
+        let (dir, built) = match &mut app {
             None => {
                 refuse_for_plugin(&self.dir, &asked)?;
-                self.dir.clone()
+                (self.dir.clone(), NodeBuilt::default())
             }
             Some(app) => {
                 steps.step(&app.sentence());
@@ -80,7 +80,8 @@ impl Deploy {
             }
         };
         let held = hold(places, &dir)?;
-        let report = build_in(places, &held, &cancel()?, &mut steps)?;
+        let mut report = build_in(places, &held, &cancel()?, &mut steps)?;
+        built.add_to(&mut report);
         let general = own_spec(places, &dir)?.general;
         let packages = places.tmp().join(format!("deploy-{}", std::process::id()));
         mfserv_platform::disk::create_dir(&packages)?;

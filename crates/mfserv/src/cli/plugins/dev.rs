@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::BuildReport;
-use mfserv_plugin::generate::{self, Asked, Purpose};
+use mfserv_plugin::generate::{self, Asked, NodeBuilt, Purpose};
 use mfserv_plugin::store::Claim;
 use mfserv_plugin::{Home, dotenv, label, store};
 use serde_json::json;
@@ -73,6 +73,8 @@ struct Made {
     before: Option<Before>,
     /// Of one that has a build: no other command builds it as long as this is held.
     lock: Option<Lock>,
+    /// What the tools of Node have built of it.
+    node: NodeBuilt,
 }
 
 impl Made {
@@ -136,6 +138,9 @@ impl Dev {
         let mut op = Operation::new(places, "dev", &wait)?;
         let mut built = None;
         let linked = self.link(places, &mut op, &mut built);
+        if let (Some(made), Some(report)) = (&mut app, &mut built) {
+            std::mem::take(&mut made.node).add_to(report);
+        }
         let built = match (&linked, built, wait.json) {
             (_, Some(report), false) => {
                 print(&sentence(&report));
@@ -187,10 +192,11 @@ impl Dev {
         if !self.wait.json {
             print(&format!("{}\n", app.sentence()));
         }
-        self.dir = app.make(places, Purpose::Dev, &[], self.take_route, &mut steps)?;
+        let (dir, node) = app.make(places, Purpose::Dev, &[], self.take_route, &mut steps)?;
+        self.dir = dir;
         steps.finish();
         before.iter_mut().for_each(Before::has_built);
-        Ok(Some(Made { built, before, lock }))
+        Ok(Some(Made { built, before, lock, node }))
     }
 
     /// A plugin whose command runs again at edits, as long as the session lasts.
@@ -203,7 +209,7 @@ impl Dev {
         Ok(section.map(|section| {
             let built = Built::Plugin { dir, out: section.out };
             let before = Some(Before::new(&built));
-            Made { built, before, lock: None }
+            Made { built, before, lock: None, node: NodeBuilt::default() }
         }))
     }
 
@@ -248,7 +254,7 @@ impl Dev {
         let started = !is_running(places);
         let (rebuild, _lock) = match app {
             None => (None, None),
-            Some(Made { built, before, lock }) => {
+            Some(Made { built, before, lock, .. }) => {
                 let new = |before| Rebuild::new(places, built, before, interrupted.clone());
                 (before.map(new), Some(lock))
             }

@@ -7,7 +7,7 @@ use std::process::Command;
 use mfserv_core::Diagnostic;
 use serde_json::Value;
 
-use super::super::BuildOptions;
+use super::super::{BuildOptions, Part};
 use super::managers::{Manager, Tool};
 use super::{MARK, Npm, build, kept, other, parse, read};
 use crate::child::Run;
@@ -40,10 +40,10 @@ impl<'a> NodeProject<'a> {
     }
 
     /// Its packages, as its lock says.
-    pub fn packages(&self, progress: &mut dyn Progress) -> Result<(), Diagnostic> {
+    pub fn packages(&self, progress: &mut dyn Progress) -> Result<Option<Part>, Diagnostic> {
         match &self.tool {
-            None => build(self.dir, self.options, progress).map(drop),
-            Some(tool) => other::install(self.dir, tool, self.options, progress).map(drop),
+            None => build(self.dir, self.options, progress),
+            Some(tool) => other::install(self.dir, tool, self.options, progress).map(Some),
         }
     }
 
