@@ -3,11 +3,11 @@
 
 use std::path::Path;
 
-use mfserv_testkit::{Client, Method, Node, get};
+use mfserv_testkit::{Client, Method, Node, get, until};
 
 use crate::dev::link::OwnNode;
 use crate::newcomer::app;
-use crate::{Turn, node};
+use crate::{PATIENCE, Turn, node};
 
 /// Runs a command on a directory; returns what it says.
 #[track_caller]
@@ -137,5 +137,36 @@ fn a_deployment_and_dev_say_what_the_tools_of_node_have_built() {
     assert!(!text.contains("nothing to build"), "{text}");
     let text = said(&node, "dev", &app(&node, "site", &[("index.html", "x")]), "--no-wait");
     assert!(text.contains("site: nothing to build\n"), "{text}");
+    node.stop();
+}
+
+const SIGNS: &str = "\
+import itsdangerous
+
+def app(environ, start_response):
+    start_response('200 OK', [])
+    return [itsdangerous.__name__.encode()]
+";
+
+#[test]
+fn the_list_of_packages_for_servers_is_found_in_a_directory_of_lists() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let files = [
+        ("app.py", SIGNS),
+        ("requirements/base.txt", "itsdangerous==2.2.0\n"),
+        ("requirements/production.txt", "-r base.txt\n"),
+        ("requirements/dev.txt", "-r base.txt\nno-such-package-of-anybody==99\n"),
+    ];
+    let dir = app(&node, "lists", &files);
+    for command in ["dev", "deploy"] {
+        said(&node, command, &dir, if command == "dev" { "--detach" } else { "" });
+        until("it is served", PATIENCE, || node.get("/lists/").text() == "itsdangerous");
+    }
+    std::fs::write(dir.join("requirements/prod.txt"), "").unwrap();
+    let ran = node.mfserv(&["deploy", dir.to_str().unwrap(), "--json"]).code(4);
+    let text = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(text.contains("requirements/prod.txt, requirements/production.txt"), "{text}");
     node.stop();
 }

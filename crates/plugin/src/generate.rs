@@ -154,8 +154,9 @@ pub fn generate(home: &Home, wanted: &Wanted<'_>) -> Result<(PathBuf, Copied), D
 /// Locks and projects are read where the plugin begins. Returns what is there of them.
 fn link_lists(wanted: &Wanted<'_>, place: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     let list = wanted.finding.python.as_ref();
-    let list = list.and_then(|list| Some((list.file?, wanted.source.join(&list.dir))));
-    let Some((file, dir)) = list.filter(|(file, _)| *file != "requirements.txt") else {
+    let list = list.and_then(|list| Some((list.file.as_deref()?, wanted.source.join(&list.dir))));
+    // Lists of pip are named where they are.
+    let Some((file, dir)) = list.filter(|(file, _)| !file.ends_with(".txt")) else {
         return Ok(Vec::new());
     };
     let mut made = Vec::new();

@@ -8,7 +8,9 @@ use super::{Evidence, Listing};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PythonPackages {
     /// The list that is used; `None` if there is none.
-    pub file: Option<&'static str>,
+    pub file: Option<String>,
+    /// Lists of which none is known to be that of a server.
+    choices: Vec<String>,
     /// The directory of the list, below the app's: empty, or that of the app's modules.
     pub dir: String,
     /// The framework that it names, and where.
@@ -16,8 +18,29 @@ pub struct PythonPackages {
 }
 
 /// The lists that are used, the best first: a lock is what the author has tried.
-const USED: &[&str] =
-    &["uv.lock", "poetry.lock", "Pipfile.lock", "requirements.txt", "pyproject.toml"];
+const USED: &[&str] = &["uv.lock", "poetry.lock", "Pipfile.lock", "requirements.txt", PROJECT];
+/// It may be there for the options of tools alone: lists of packages go first.
+const PROJECT: &str = "pyproject.toml";
+/// A directory with a list for each purpose.
+const BY_PURPOSE: &str = "requirements";
+/// What the list for servers is called there.
+const FOR_SERVERS: &[&str] = &["production.txt", "prod.txt"];
+/// The list that the others begin with.
+const FOR_ALL: &str = "base.txt";
+/// Lists that are for no server.
+const FOR_WORK: &[&str] = &[
+    "ci.txt",
+    "dev.txt",
+    "develop.txt",
+    "development.txt",
+    "doc.txt",
+    "docs.txt",
+    "lint.txt",
+    "local.txt",
+    "test.txt",
+    "testing.txt",
+    "tests.txt",
+];
 /// Lists of other tools, and the command that makes one that is used.
 const OTHERS: &[(&str, &str)] = &[
     ("Pipfile", "pipenv lock"),
@@ -47,16 +70,50 @@ pub(super) const MANAGED_BELOW: usize = 2;
 /// The list of Python packages, for modules in this directory (`root`); `None` if the app has neither a
 /// list nor a module.
 pub(super) fn python_packages(listing: &Listing, root: &str) -> Option<PythonPackages> {
-    let mut places = ["", root].into_iter().filter_map(|dir| {
-        let file = USED.iter().find(|file| listing.has(&in_dir(dir, file)))?;
-        Some((*file, dir.to_string()))
+    let mut choices = Vec::new();
+    let below = (!root.is_empty()).then_some(root);
+    let mut places = [""].into_iter().chain(below).filter_map(|dir| {
+        let (file, several) = list_in(listing, dir);
+        choices.extend(several.into_iter().map(|file| in_dir(dir, &file)));
+        Some((file?, dir.to_string()))
     });
-    let (file, dir) = places.next().map_or((None, String::new()), |(file, dir)| (Some(file), dir));
+    let found = places.next();
+    drop(places);
+    let (file, dir) = found.map_or((None, String::new()), |(file, dir)| (Some(file), dir));
     if file.is_none() && listing.ending(".py").next().is_none() {
         return None;
     }
     let evidence = framework_in(listing, &dir).map(|(evidence, _)| evidence);
-    Some(PythonPackages { file, dir, evidence: evidence.into_iter().collect() })
+    Some(PythonPackages { file, choices, dir, evidence: evidence.into_iter().collect() })
+}
+
+/// The list in a directory, and those of which one would have to be chosen.
+fn list_in(listing: &Listing, dir: &str) -> (Option<String>, Vec<String>) {
+    let has = |file: &&&str| listing.has(&in_dir(dir, file));
+    if let Some(file) = USED.iter().filter(|file| **file != PROJECT).find(has) {
+        return (Some(file.to_string()), Vec::new());
+    }
+    let all = by_purpose(listing, dir);
+    let of = |names: &[&str]| -> Vec<&str> {
+        all.iter().copied().filter(|name| names.contains(name)).collect()
+    };
+    let others: Vec<&str> = all.iter().copied().filter(|name| !FOR_WORK.contains(name)).collect();
+    let chosen = match (&of(FOR_SERVERS)[..], &of(&[FOR_ALL])[..], &others[..]) {
+        ([one], _, _) | ([], [one], _) | ([], [], [one]) => Some(format!("{BY_PURPOSE}/{one}")),
+        _ => None,
+    };
+    match (chosen, [&PROJECT].into_iter().find(has)) {
+        (Some(file), _) => (Some(file), Vec::new()),
+        (None, Some(project)) => (Some(project.to_string()), Vec::new()),
+        (None, None) => (None, all.iter().map(|name| format!("{BY_PURPOSE}/{name}")).collect()),
+    }
+}
+
+/// The lists in `requirements/`, by name.
+fn by_purpose<'a>(listing: &'a Listing, dir: &str) -> Vec<&'a str> {
+    let below = in_dir(dir, &format!("{BY_PURPOSE}/"));
+    let all = listing.ending(".txt").filter_map(|(path, _)| path.strip_prefix(&below));
+    all.filter(|name| !name.contains('/')).collect()
 }
 
 fn in_dir(dir: &str, file: &str) -> String {
@@ -66,7 +123,8 @@ fn in_dir(dir: &str, file: &str) -> String {
 /// A list of Python packages, wherever it lies.
 pub(super) fn is_list(path: &str) -> bool {
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
-    USED.contains(&name) && dir.split('/').count() <= MANAGED_BELOW
+    let by_purpose = name.ends_with(".txt") && dir.rsplit('/').next() == Some(BY_PURPOSE);
+    (USED.contains(&name) || by_purpose) && dir.split('/').count() <= MANAGED_BELOW
 }
 
 /// The first framework that a list names.
@@ -75,8 +133,11 @@ pub(super) fn framework(listing: &Listing) -> Option<(Evidence, &'static str)> {
 }
 
 fn framework_in(listing: &Listing, dir: &str) -> Option<(Evidence, &'static str)> {
-    for file in ["requirements.txt", "pyproject.toml", "uv.lock", "poetry.lock", "Pipfile.lock"] {
-        let file = &in_dir(dir, file);
+    // What a list for servers begins with is in another one.
+    let by_purpose = by_purpose(listing, dir).into_iter().map(|one| format!("{BY_PURPOSE}/{one}"));
+    let files = ["requirements.txt", PROJECT, "uv.lock", "poetry.lock", "Pipfile.lock"];
+    for file in files.into_iter().map(str::to_string).chain(by_purpose) {
+        let file = &in_dir(dir, &file);
         let lines: Vec<(usize, String)> = (1..)
             .zip(listing.text(file).unwrap_or_default().lines())
             .map(|(number, line)| (number, line.trim().to_ascii_lowercase()))
@@ -112,17 +173,27 @@ pub(super) fn version(listing: &Listing) -> Option<String> {
     Some(value.trim_matches(['"', '\'']).to_string())
 }
 
-/// Refuses an app whose packages are only in a list that is not read; says how to make one
-/// that is.
-pub fn other_lists(listing: &Listing) -> Result<(), Diagnostic> {
-    if USED.iter().any(|file| listing.has(file)) {
+/// Refuses an app whose packages are only in a list that is not read, or in one of several; says
+/// how to make one that is.
+pub fn other_lists(listing: &Listing, packages: &PythonPackages) -> Result<(), Diagnostic> {
+    if packages.file.is_some() {
         return Ok(());
+    }
+    let unknown = Diagnostic::error("the Python packages of the app are not known")
+        .kind(mfserv_core::Kind::BadConfiguration);
+    if let Some(first) = packages.choices.first() {
+        return Err(unknown
+            .because(format!("there are several lists: {}", packages.choices.join(", ")))
+            .help(format!(
+                "a file requirements.txt with the line `-r {first}` chooses one; \
+                 {BY_PURPOSE}/{} and {BY_PURPOSE}/{FOR_ALL} need none",
+                FOR_SERVERS[0]
+            )));
     }
     let Some((file, command)) = OTHERS.iter().find(|(file, _)| listing.has(file)) else {
         return Ok(());
     };
-    Err(Diagnostic::error("the Python packages of the app are not known")
-        .kind(mfserv_core::Kind::BadConfiguration)
+    Err(unknown
         .because(format!("{file} is not read"))
         .help(format!("`{command}` writes a list that is read ({})", USED.join(", "))))
 }

@@ -23,7 +23,7 @@ fn a_flask_app_is_found_with_the_line_of_its_evidence() {
     );
     assert_eq!(found.choice, "app:app");
     let list = found.python.unwrap();
-    assert_eq!(list.file, Some("requirements.txt"));
+    assert_eq!(list.file.as_deref(), Some("requirements.txt"));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn modules_are_imported_from_the_directory_that_its_author_starts_them_in() {
     assert_eq!(root_of(&[("api/app.py", "from .x import y\napp = Flask(__name__)\n")]), here);
     let list = ("api/requirements.txt", "flask\n");
     let packages = chosen(&[flask, models, list]).python.unwrap();
-    assert_eq!((packages.file, &packages.dir[..]), (Some("requirements.txt"), "api"));
+    assert_eq!((packages.file.as_deref(), &packages.dir[..]), (Some("requirements.txt"), "api"));
     let packages = chosen(&[flask, models, list, ("requirements.txt", "")]).python.unwrap();
     assert_eq!(packages.dir, "");
 }
@@ -279,11 +279,67 @@ fn a_directory_with_nothing_is_told_what_was_looked_for() {
     assert!(text.contains("a Procfile") && text.contains("mfserv new"), "{text}");
 }
 
+/// The list that is used of these files, or why none is.
+fn list_of(files: &[&str]) -> Result<Option<String>, Diagnostic> {
+    let files: Vec<(&str, &str)> = files.iter().map(|file| (*file, "")).collect();
+    let listing = Listing::of(&files);
+    let packages = python_packages(&listing, "").unwrap();
+    other_lists(&listing, &packages).map(|()| packages.file)
+}
+
 #[test]
 fn packages_that_only_another_tool_knows_are_refused_with_its_export_command() {
-    let problem = other_lists(&Listing::of(&[("Pipfile", "")])).unwrap_err();
+    let problem = list_of(&["app.py", "Pipfile"]).unwrap_err();
     assert!(problem.to_string().contains("pipenv lock"), "{problem}");
-    other_lists(&Listing::of(&[("Pipfile", ""), ("requirements.txt", "")])).unwrap();
-    let lists = [("uv.lock", ""), ("pyproject.toml", ""), ("requirements.txt", "")];
-    assert_eq!(python_packages(&Listing::of(&lists), "").unwrap().file, Some("uv.lock"));
+    let lists = ["Pipfile", "requirements.txt"];
+    assert_eq!(list_of(&lists).unwrap().as_deref(), Some("requirements.txt"));
+    let lists = ["uv.lock", "pyproject.toml", "requirements.txt"];
+    assert_eq!(list_of(&lists).unwrap().as_deref(), Some("uv.lock"));
+}
+
+#[test]
+fn of_lists_for_several_purposes_that_of_servers_is_used_and_none_is_guessed() {
+    let names = |names: &str| -> Vec<String> {
+        let path = |name: &str| match name.split_once('!') {
+            Some((_, top)) => top.to_string(),
+            None => format!("requirements/{name}.txt"),
+        };
+        std::iter::once("app.py".into()).chain(names.split(' ').map(path)).collect()
+    };
+    for (files, wanted) in [
+        ("production base dev", "requirements/production.txt"),
+        ("prod base local test", "requirements/prod.txt"),
+        ("base dev docs", "requirements/base.txt"),
+        ("web dev test", "requirements/web.txt"),
+        ("production !requirements.txt", "requirements.txt"),
+        ("production !poetry.lock", "poetry.lock"),
+        // It may have the options of tools alone.
+        ("production !pyproject.toml", "requirements/production.txt"),
+        ("web worker !pyproject.toml", "pyproject.toml"),
+    ] {
+        let files = names(files);
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        assert_eq!(list_of(&files).unwrap().as_deref(), Some(wanted), "{files:?}");
+    }
+    for several in ["production prod base", "web worker dev", "dev test"] {
+        let files = names(several);
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        let text = list_of(&files).unwrap_err().to_string();
+        assert!(text.contains("there are several lists: requirements/"), "{several}: {text}");
+        assert!(text.contains("the line `-r requirements/"), "{several}: {text}");
+        let number = text.matches(".txt").count();
+        // Each once; then the one that is proposed, and those that need nothing.
+        assert_eq!(number, several.split(' ').count() + 4, "{several}: {text}");
+    }
+    // The framework is named in what the list begins with.
+    let found = chosen(&[
+        ("app.py", "def create_app():\n"),
+        ("requirements/base.txt", "fastapi\n"),
+        ("requirements/production.txt", "-r base.txt\ngunicorn\n"),
+    ]);
+    assert_eq!(found.title, "a FastAPI app");
+    let packages = chosen(&[("back/app.py", FLASK), ("back/requirements/prod.txt", "flask\n")]);
+    let packages = packages.python.unwrap();
+    let wanted = (Some("requirements/prod.txt"), "back");
+    assert_eq!((packages.file.as_deref(), &packages.dir[..]), wanted);
 }

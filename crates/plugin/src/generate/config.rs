@@ -1,5 +1,7 @@
 //! The files of a plugin that is made of an app.
 
+use std::path::Path;
+
 use mfserv_core::plan::{slots_of, split_command};
 use mfserv_core::route::{Slots, host};
 
@@ -38,14 +40,11 @@ pub(super) fn files(wanted: &Wanted<'_>, code: &str) -> Vec<PluginFile> {
         files.text(".autorestart_excludes", NOT_WATCHED.into());
     }
     if let Some(list) = &finding.python {
-        let below = match &list.dir[..] {
-            "" => files.below("requirements.txt"),
-            dir => files.below(&format!("{dir}/requirements.txt")),
-        };
-        let text = match list.file {
-            Some("requirements.txt") => format!("-r {below}\n"),
-            _ => String::new(),
-        };
+        let named = list.file.as_deref().filter(|file| file.ends_with(".txt"));
+        let text = named.map_or_else(String::new, |file| {
+            let below = Path::new(&list.dir).join(file);
+            format!("-r {}\n", files.below(&below.to_string_lossy()))
+        });
         files.text("python3_virtualenv_sources/requirements-to-freeze.txt", text);
         files.text("python3_virtualenv_sources/allow_binary_packages", String::new());
         // Its author has tried it with the newest packages, not with those of our base environment.

@@ -94,8 +94,8 @@ impl App {
         };
         let mut finding = discover::choose(&readings, asked.as_deref(), &dir)?;
         let mut unfulfilled = Vec::new();
-        if finding.python.is_some() {
-            discover::other_lists(&listing)?;
+        if let Some(packages) = &finding.python {
+            discover::other_lists(&listing, packages)?;
             match versions::python(&listing) {
                 Ok(interpreter) => finding.interpreter = interpreter,
                 Err(problem) => unfulfilled.push(problem),
