@@ -24,6 +24,7 @@ use mfserv_platform::disk;
 mod carried;
 mod layers;
 mod locks;
+mod own;
 mod portable;
 mod reach;
 
@@ -31,33 +32,9 @@ pub use carried::{CARRIED, carry};
 pub use layers::ensure_layers;
 pub(crate) use layers::{VARIABLE as LAYERS_VARIABLE, is_of_layers, layers_beside};
 pub use locks::{constraints, lock};
+use own::{ALSO_OF_2, MODULES, PROGRAMS};
 pub use portable::{export, import};
 use reach::{Missing, NEEDS_NONE, ONCE, reach_index};
-
-/// Our own modules, by their path in site-packages. Python 2 has those of [`ALSO_OF_2`] only.
-const MODULES: &[(&str, &[u8])] = &[
-    ("mfserv_wsgi.py", include_bytes!("../python/modules/mfserv_wsgi.py")),
-    ("mfserv_worker/__init__.py", include_bytes!("../python/modules/mfserv_worker/__init__.py")),
-    ("mfserv_worker/asgi.py", include_bytes!("../python/modules/mfserv_worker/asgi.py")),
-    ("mfserv_worker/child.py", include_bytes!("../python/modules/mfserv_worker/child.py")),
-    ("mfserv_worker/native.py", include_bytes!("../python/modules/mfserv_worker/native.py")),
-    ("_mfserv_worker.abi3.so", include_bytes!(concat!(env!("OUT_DIR"), "/worker.so"))),
-    (
-        "aiohttp_metwork_middlewares/__init__.py",
-        include_bytes!("../python/modules/aiohttp_metwork_middlewares/__init__.py"),
-    ),
-    ("mfext/__init__.py", include_bytes!("../python/modules/mfext/__init__.py")),
-    ("mfext/mflog_addon.py", include_bytes!("../python/modules/mfext/mflog_addon.py")),
-];
-
-/// The modules that Python 2 understands.
-const ALSO_OF_2: &[&str] = &["mfserv_wsgi.py", "mfext/__init__.py", "mfext/mflog_addon.py"];
-
-/// Our own programs, by name.
-const PROGRAMS: &[(&str, &str)] = &[
-    ("bjoern_wrapper.py", include_str!("../python/bin/bjoern_wrapper.py")),
-    ("mfserv_worker", include_str!("../python/bin/mfserv_worker")),
-];
 
 /// How long making a base environment may take, a slow network included.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -230,13 +207,11 @@ fn current(home: &Home, python: &Interpreter) -> Option<BaseEnvironment> {
 /// An environment is the same as long as its interpreter is the same program in all that
 /// packages can tell; where the program is does not count.
 fn fingerprint(python: &Interpreter) -> String {
-    let programs = PROGRAMS.iter().map(|(name, text)| (*name, text.as_bytes()));
-    let own = MODULES.iter().copied().chain(programs);
     let lock = lock(python).unwrap_or_default();
     disk::fingerprint(
         [("lock", lock.as_bytes()), ("python", python.identity().as_bytes())]
             .into_iter()
-            .chain(own),
+            .chain(own::identities()),
     )
 }
 
