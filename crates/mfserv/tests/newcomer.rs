@@ -117,3 +117,21 @@ fn another_address_of_the_port_that_a_node_has_needs_a_stop_and_a_start_and_chec
     assert!(node.get("/one").status < 400, "it goes on as it was");
     node.stop();
 }
+
+#[test]
+fn what_is_installed_and_is_no_package_is_told_what_is_meant() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let dir = app(&node, "site", &[("index.html", "x")]);
+    for (file, says) in [
+        (dir.to_str().unwrap(), "`mfserv deploy DIR` deploys a directory"),
+        ("nowhere.plugin", "`mfserv release DIR` makes a package"),
+        ("-", "not read from standard input"),
+    ] {
+        let ran = node.mfserv(&["install", file]);
+        assert!(ran.code != 0 && ran.stderr.contains(says), "{ran:?}");
+    }
+    let home = node.home().to_str().unwrap();
+    let ran = node.mfserv(&["--home", home, "env", "shop", "K=V"]).code(2);
+    assert!(ran.stderr.contains("`mfserv env set shop K=VALUE`"), "{ran:?}");
+}

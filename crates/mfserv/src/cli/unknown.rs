@@ -52,7 +52,7 @@ pub fn parse() -> Result<Cli, Diagnostic> {
     parsed.map_err(|error| {
         let words = std::env::args_os().skip(1);
         let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
-        if let Some(meant) = meant(&words) {
+        if let Some(meant) = meant(after_home(&words)) {
             return meant;
         }
         let word = match error.get(ContextKind::InvalidSubcommand) {
@@ -64,6 +64,15 @@ pub fn parse() -> Result<Cli, Diagnostic> {
         let Some(here) = here(word) else { error.exit() };
         Diagnostic::error(format!("mfserv has no command {word}")).kind(Kind::Usage).help(here)
     })
+}
+
+/// The words without `--home DIR`, which may come first.
+fn after_home(words: &[String]) -> &[String] {
+    match words {
+        [home, _, rest @ ..] if home == "--home" => rest,
+        [home, rest @ ..] if home.starts_with("--home=") => rest,
+        _ => words,
+    }
 }
 
 /// `env PLUGIN KEY=VALUE`, as other tools set variables.
@@ -105,5 +114,16 @@ mod tests {
         }
         assert!(here("create").unwrap().contains("mfserv new"));
         assert_eq!(here("nonsense"), None);
+    }
+
+    #[test]
+    fn variables_that_are_set_as_elsewhere_are_understood_wherever_the_home_is_named() {
+        for line in ["env a B=c", "--home /h env a B=c", "--home=/h env a B=c D=e"] {
+            let words: Vec<String> = line.split(' ').map(str::to_string).collect();
+            let problem = meant(after_home(&words)).unwrap();
+            assert!(problem.to_string().contains("`mfserv env set a B=VALUE"), "{line}");
+        }
+        let words = ["--home", "/h", "env", "set", "a", "B=c"].map(str::to_string);
+        assert_eq!(meant(after_home(&words)), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Reading what a package says about itself.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -185,15 +185,31 @@ pub(super) fn bad(file: &Path, reason: impl std::fmt::Display) -> Diagnostic {
     Diagnostic::error(format!("bad plugin file: {}", file.display())).because(reason)
 }
 
+fn unreadable(file: &Path, error: io::Error) -> Diagnostic {
+    let help = match error.kind() {
+        ErrorKind::IsADirectory => "`mfserv deploy DIR` deploys a directory, packed or not",
+        // A package is read more than once.
+        ErrorKind::NotSeekable => "name a file: a pipe can be read once",
+        ErrorKind::NotFound if file == Path::new("-") => {
+            "name a file: a package is not read from standard input"
+        }
+        ErrorKind::NotFound => {
+            "`mfserv release DIR` makes a package of a plugin; `mfserv deploy DIR` needs none"
+        }
+        _ => return disk::failed("read", file, error),
+    };
+    disk::failed("read", file, error).help(help)
+}
+
 /// The tar stream of a package, whatever it is compressed with; reading more
 /// than `limit` bytes from it is an error.
 pub(super) fn open(file: &Path, limit: u64) -> Result<Box<dyn Read>, Diagnostic> {
-    let mut source = File::open(file).map_err(|e| disk::failed("read", file, e))?;
+    let mut source = File::open(file).map_err(|e| unreadable(file, e))?;
     let mut magic = [0; 4];
     let length = source
         .read(&mut magic)
         .and_then(|n| source.seek(SeekFrom::Start(0)).map(|_| n))
-        .map_err(|e| disk::failed("read", file, e))?;
+        .map_err(|e| unreadable(file, e))?;
     let source = BufReader::new(source);
     let reader: Box<dyn Read> = match &magic[..length] {
         [0x28, 0xb5, 0x2f, 0xfd] => {
