@@ -2,12 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use mfserv_testkit::SmallDisk;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::heavy::*;
@@ -116,28 +115,51 @@ fn a_slow_stream_without_a_length_reaches_its_client_byte_by_byte() {
     assert_eq!(&end, b"0\r\n\r\n");
 }
 
-/// A small file system, gone when dropped.
-struct SmallDisk<'a>(&'a Path);
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        let _ = unmount(self.0, UnmountFlags::DETACH);
-    }
-}
-
 #[test]
 fn on_a_disk_without_room_the_worker_waits_and_every_byte_comes() {
     let _alone = alone();
     let world = World::new();
-    let directory = world.path("spool");
-    std::fs::create_dir(&directory).unwrap();
-    let options = std::ffi::CString::new("size=2m").unwrap();
-    let mounted = mount("none", &directory, "tmpfs", MountFlags::empty(), options.as_c_str());
-    if let Err(why) = mounted {
-        return println!("skipped: a small file system cannot be mounted here: {why}");
+    let disk = SmallDisk::new(world.path("spool"), 2, "slow clients on a small disk");
+    if disk.is_none() {
+        return;
     }
-    let _disk = SmallDisk(&directory);
     slow_clients_get_every_byte(&world, |_| {});
+}
+
+#[test]
+fn bodies_of_requests_leave_a_twentieth_of_the_disk_free() {
+    let _alone = alone();
+    let world = World::new();
+    let of_bodies = "bodies on a disk that is almost full";
+    let Some(disk) = SmallDisk::new(world.path("spool"), 20, of_bodies) else { return };
+    let worker =
+        Worker::start(&world, 1, |stream, received| say(stream, &received.body.len().to_string()));
+    let mut front = world.serving(spooling(&world), &[&worker]);
+    let (free, lengths) = (3 * MB, [3 * MB / 2, 5 * MB / 2]);
+    disk.fill(free);
+    for _ in 0..2 {
+        let [taken, refused] = lengths.map(|length| {
+            let mut request =
+                format!("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n");
+            request.extend(std::iter::repeat_n('b', usize::try_from(length).unwrap()));
+            let mut client = Client::connect(front.address);
+            client.send(request);
+            let answer = client.receive().unwrap();
+            until("nothing is left of it", || disk.free() == free);
+            answer
+        });
+        assert_eq!((taken.status, taken.text()), (200, lengths[0].to_string()));
+        // It would have room, and the megabyte that is kept free would not.
+        assert_eq!((refused.status, refused.field("x-mfserv-cause")), (500, vec!["disk".into()]));
+    }
+    until("it is said why", || {
+        let warnings = front.daemon.stats().warnings;
+        let said = |text: &String| {
+            text.contains("app p/a: requests are refused with 500") && text.contains("a twentieth")
+        };
+        warnings.keys().any(said)
+    });
+    assert_eq!(worker.count(), 2, "the refused ones have not reached it");
 }
 
 #[test]

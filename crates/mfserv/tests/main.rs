@@ -30,6 +30,7 @@ mod dev;
 mod dotenv;
 mod environment;
 mod first_variables;
+mod full_disk;
 mod growth;
 mod history;
 mod hosts;

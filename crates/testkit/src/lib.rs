@@ -29,6 +29,7 @@ mod samples;
 mod search_engine;
 pub mod servers;
 mod skip;
+mod small_disk;
 mod wait;
 pub mod websocket;
 
@@ -44,4 +45,5 @@ pub use rustix::process::Signal;
 pub use samples::Samples;
 pub use search_engine::{Engine, SearchEngine};
 pub use skip::skipped;
+pub use small_disk::SmallDisk;
 pub use wait::{until, until_some};

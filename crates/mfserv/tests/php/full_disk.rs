@@ -1,21 +1,20 @@
 //! The disk on which a front keeps bodies of requests, and answers of slow clients, is full.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use mfserv_testkit::{Load, Node, Plugin, post, programs, skipped, until};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use mfserv_testkit::{Load, Node, Plugin, SmallDisk, programs, until};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::{PATIENCE, shop};
+use crate::full_disk::{App, MB};
 use crate::{Turn, node};
 
-const MB: usize = 1 << 20;
+const SHOP: App = App { name: "shop/main", path: "/shop/upload.php" };
 /// What the script says: more than all buffers between php-fpm and a client can have.
-const LONG: usize = 40 * MB;
+const LONG: usize = 40 << 20;
 const SCRIPTS: [(&str, &str); 3] = [
     ("upload.php", "<?php echo md5(file_get_contents('php://input'));"),
     ("fine.php", "<?php echo 'fine';"),
@@ -26,127 +25,39 @@ const SCRIPTS: [(&str, &str); 3] = [
     ),
 ];
 
-/// A file system of 8 MB; gone when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None`, with the reason, where none can be mounted.
-    fn new(directory: PathBuf) -> Option<Self> {
-        fs::create_dir_all(&directory).unwrap();
-        let options = c"size=8m,mode=0700";
-        if let Err(why) = mount("none", &directory, "tmpfs", MountFlags::empty(), options) {
-            skipped(&format!("PHP on a full disk: no small file system can be mounted: {why}"));
-            return None;
-        }
-        Some(Self(directory))
-    }
-
-    /// Leaves room for so many bytes.
-    fn fill(&self, but: usize) {
-        let mut file = File::create(self.0.join("of others")).unwrap();
-        while file.write_all(&[0; 4096]).is_ok() {}
-        let length = file.metadata().unwrap().len();
-        file.set_len(length - but as u64).unwrap();
-        assert_eq!(self.free(), but as u64);
-    }
-
-    fn make_room(&self) {
-        fs::remove_file(self.0.join("of others")).unwrap();
-    }
-
-    /// Bytes, also of files that have no name any more.
-    fn free(&self) -> u64 {
-        let system = rustix::fs::statvfs(&self.0).unwrap();
-        system.f_bavail * system.f_frsize
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = unmount(&self.0, UnmountFlags::DETACH);
-    }
-}
-
 #[test]
 fn on_a_full_disk_a_long_upload_is_refused_clearly_a_long_answer_comes_and_nothing_else_fails() {
     let _turn = Turn::heavy();
     let node = node();
-    let Some(disk) = SmallDisk::new(node.path("bodies")) else { return };
-    node.set("nginx.clientbody_temp_path", &disk.0.to_string_lossy());
+    let disk = SmallDisk::new(node.path("bodies"), 8, "PHP on a full disk");
+    let Some(disk) = disk else { return };
+    node.set("nginx.clientbody_temp_path", &disk.path().to_string_lossy());
     let Some(dir) = shop(&node, &SCRIPTS) else { return };
     node.add(&Plugin::python("hello", programs::SERVES));
     node.start();
     let package = crate::install::release(&node, &dir);
     node.mfserv(&["install", &package.to_string_lossy()]).code(0);
     let empty = disk.free();
-    uploads_arrive(&node);
+    SHOP.takes_uploads(&node);
     let load = Load::new(node.address(), "/hello").also("/shop/fine.php").post_every(3).start();
     load.answers(20);
     let began = Instant::now();
     // In the middle of a body, and from its beginning.
     for left in [MB, 0] {
         disk.fill(left);
-        uploads_are_refused(&node, &disk.0, began);
-        until("nothing is left of them", PATIENCE, || disk.free() == left as u64);
+        SHOP.refuses_uploads(&node, disk.path(), began);
+        until("nothing is left of them", PATIENCE, || disk.free() == left);
     }
     a_slow_client_gets_every_byte(&node);
     load.answers(20);
     load.stop().assert_nothing_failed();
     disk.make_room();
     until("the room of others is there", PATIENCE, || disk.free() == empty);
-    uploads_arrive(&node);
+    SHOP.takes_uploads(&node);
     a_slow_client_gets_every_byte(&node);
     until("every file is closed", PATIENCE, || disk.free() == empty);
-    assert_eq!(fs::read_dir(&disk.0).unwrap().count(), 0, "files have no names");
+    assert_eq!(fs::read_dir(disk.path()).unwrap().count(), 0, "files have no names");
     node.stop();
-}
-
-/// 3 MB, with their sum as `upload.php` has to say it.
-fn upload() -> (Vec<u8>, &'static str) {
-    (vec![b'u'; 3 * MB], "7b3f99c06ce17e54bb73dfbcac24cab8")
-}
-
-fn uploads_arrive(node: &Node) {
-    let (body, sum) = upload();
-    for _ in 0..2 {
-        let answer = post(node.address(), "/shop/upload.php", &body).unwrap();
-        assert_eq!((answer.status, answer.text().as_str()), (200, sum));
-    }
-}
-
-/// `began`: before the first one.
-fn uploads_are_refused(node: &Node, disk: &Path, began: Instant) {
-    let (body, _) = upload();
-    let clients = |count: usize| {
-        std::thread::scope(|scope| {
-            // More than php-fpm has processes: a slot that is not given back would be missed.
-            let ask = || post(node.address(), "/shop/upload.php", &body).unwrap();
-            let asked: Vec<_> = (0..count).map(|_| scope.spawn(ask)).collect();
-            for one in asked {
-                let answer = one.join().unwrap();
-                let cause = answer.field("x-mfserv-cause").map(str::to_string);
-                assert_eq!((answer.status, cause.as_deref()), (500, Some("disk")));
-            }
-        });
-    };
-    clients(8);
-    clients(1);
-    let short = post(node.address(), "/shop/upload.php", b"short").unwrap();
-    assert_eq!((short.status, short.text().as_str()), (200, "4f09daa9d95bcb166a302407a0e0babe"));
-    let said = |text: &str| {
-        let dir = disk.to_string_lossy();
-        text.contains("app shop/main: requests are refused with 500")
-            && text.contains(&*dir)
-            && text.contains("No space left")
-            && text.contains("clientbody_temp_path")
-    };
-    until("status says which directory has no room", PATIENCE, || {
-        node.status().front_warnings.keys().any(|text| said(text))
-    });
-    let lines = || node.log_lines("nginx_error").iter().filter(|line| said(line)).count();
-    until("the log says it too", PATIENCE, || lines() > 0);
-    let minutes = usize::try_from(began.elapsed().as_secs() / 60).unwrap();
-    assert!(lines() <= 1 + minutes, "once a minute");
 }
 
 /// The client takes nothing at first, then all.

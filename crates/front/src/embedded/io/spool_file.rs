@@ -11,6 +11,9 @@ use rustix::fs::{Mode, OFlags};
 
 /// Of a file system, one part in so many is left free: logs and releases need it.
 const LEFT_FREE: u64 = 20;
+/// Why nothing is written when no more than that is free.
+const IS_RESERVED: &str =
+    "less than a twentieth (5 %) of the file system is free, which is left to logs and releases";
 
 /// Makes a file that has no name, in a directory that is made if need be: the file is gone
 /// when it is closed.
@@ -48,7 +51,7 @@ fn create_and_remove(directory: &Path) -> io::Result<File> {
 pub fn check_room(file: impl AsFd) -> io::Result<()> {
     let system = rustix::fs::fstatvfs(file)?;
     match system.f_bavail < system.f_blocks / LEFT_FREE {
-        true => Err(io::ErrorKind::StorageFull.into()),
+        true => Err(io::Error::new(io::ErrorKind::StorageFull, IS_RESERVED)),
         false => Ok(()),
     }
 }

@@ -170,6 +170,7 @@ impl<'a> Upload<'a> {
         let written = tokio::task::spawn_blocking(move || {
             let file = file.map_or_else(|| spool_file::create(&directory), Ok);
             let written = file.and_then(|mut file| {
+                spool_file::check_room(&file)?;
                 file.write_all(content.filled())?;
                 Ok(file)
             });
