@@ -21,6 +21,7 @@ mod broken;
 mod client_request;
 mod compression;
 mod control;
+mod copies;
 mod descriptors;
 mod dev_page;
 mod endpoints;

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use crate::servers::of_debian;
 
-/// The packages of Lua in nginx, and what they have.
-const LUA: [(&str, &str); 7] = [
+/// The packages of nginx with Lua and other modules, and what they have.
+const LUA: [(&str, &str); 8] = [
     ("libpcre3", "usr/lib"),
     ("libluajit2-5.1-2", "usr/lib"),
     ("libnginx-mod-http-ndk", "usr/lib/nginx/modules"),
     ("libnginx-mod-http-lua", "usr/lib/nginx/modules"),
     ("libnginx-mod-http-echo", "usr/lib/nginx/modules"),
+    ("libnginx-mod-http-brotli-static", "usr/lib/nginx/modules"),
     ("lua-resty-core", "usr/share/lua/5.1"),
     ("lua-resty-lrucache", "usr/share/lua/5.1"),
 ];
@@ -38,7 +39,7 @@ pub fn nginx(target: &Path) -> Option<Nginx> {
     Some(Nginx { program, modules: None })
 }
 
-/// nginx of Debian with Lua and echo, as a script in a directory of its own. `None` if this machine
+/// nginx of Debian with Lua, echo and copies of brotli, as a script in a directory of its own. `None` if this machine
 /// cannot have it; the reason is printed.
 ///
 /// # Panics
@@ -49,11 +50,11 @@ pub fn nginx_with_lua(target: &Path) -> Option<Nginx> {
         LUA.iter().map(|(package, inside)| of_debian(target, package, inside)).collect();
     let dirs = dirs?;
     let libraries: Vec<String> = dirs[..2].iter().flat_map(|dir| with_libraries(dir)).collect();
-    let lua: Vec<String> = dirs[5..].iter().map(|dir| format!("{}/?.lua", dir.display())).collect();
+    let lua: Vec<String> = dirs[6..].iter().map(|dir| format!("{}/?.lua", dir.display())).collect();
     let made = target.join("servers/nginx-with-lua");
     let modules = made.join("modules");
     fs::create_dir_all(&modules).expect("a directory for modules");
-    for module in dirs[2..5].iter().flat_map(|dir| fs::read_dir(dir).expect("modules")) {
+    for module in dirs[2..6].iter().flat_map(|dir| fs::read_dir(dir).expect("modules")) {
         // Relative: a copy of the target directory works too. Another test may have made it.
         let module = module.expect("a module").path();
         let below = module.strip_prefix(target.join("servers")).expect("a file of a package");

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use mfserv_core::route::{Fragments, Section, ServerSettings};
 
 use super::pieces::{Piece, PieceId, Place, of};
+use super::program::Copies;
 use super::text::{Text, quoted, quoted_path};
 use crate::embedded::CopiedCertificates;
 
@@ -56,6 +57,8 @@ pub struct Site {
     pub has_lua: bool,
     /// nginx has the module realip.
     pub has_real_ip: bool,
+    /// The compressed copies beside files that nginx can send.
+    pub copies: Copies,
     /// This process is root's.
     pub is_root: bool,
     /// How long old processes may go on with their requests, seconds.

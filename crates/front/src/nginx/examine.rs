@@ -118,6 +118,7 @@ fn site(build: Build, dir: &Path) -> Site {
         has_lua: build.has_lua,
         modules: build.modules,
         has_real_ip: build.has_real_ip,
+        copies: build.copies,
         is_root: rustix::process::geteuid().is_root(),
         grace_s: 1,
     }

@@ -216,6 +216,7 @@ async fn site(
         has_lua: build.has_lua,
         modules: build.modules,
         has_real_ip: build.has_real_ip,
+        copies: build.copies,
         is_root: rustix::process::geteuid().is_root(),
         grace_s: options.grace.as_secs().max(1),
     };

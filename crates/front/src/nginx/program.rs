@@ -14,8 +14,12 @@ use tokio::sync::watch;
 /// `nginx -V` has so long.
 const BUILD_PATIENCE: Duration = Duration::from_secs(20);
 /// Modules that MFSERV's users find in their nginx, in the order in which they are loaded.
-const MODULES: [&str; 3] =
-    ["ndk_http_module.so", "ngx_http_lua_module.so", "ngx_http_echo_module.so"];
+const MODULES: [&str; 4] = [
+    "ndk_http_module.so",
+    "ngx_http_lua_module.so",
+    "ngx_http_echo_module.so",
+    "ngx_http_brotli_static_module.so",
+];
 
 /// The first version with `ssl_reject_handshake` and `ssl_conf_command`.
 const TLS_SINCE: [u32; 3] = [1, 19, 4];
@@ -31,8 +35,19 @@ pub struct Build {
     pub has_lua: bool,
     /// It can take the address of a client from a header.
     pub has_real_ip: bool,
+    /// The compressed copies beside files that it can send.
+    pub copies: Copies,
     /// It speaks TLS, and knows the directives that are written.
     pub has_tls: bool,
+}
+
+/// Kinds of compressed copies beside files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// `.gz`
+    pub gzip: bool,
+    /// `.br`
+    pub brotli: bool,
 }
 
 /// The program, and what it inherits.
@@ -195,9 +210,19 @@ fn parse_build(text: &str, modules: Option<&Path>) -> Option<Build> {
     let dir = modules.map(Path::to_owned).or_else(own);
     let found = MODULES.iter().filter_map(|name| Some(dir.as_ref()?.join(name)));
     let modules: Vec<PathBuf> = found.filter(|path| path.exists()).collect();
+    let is_there = |name: &str| modules.iter().any(|path| path.ends_with(name));
+    let copies = Copies {
+        gzip: text.contains("http_gzip_static_module"),
+        // Or compiled in: the source of both modules of brotli is one directory.
+        brotli: is_there(MODULES[3])
+            || text
+                .split(['\'', ' '])
+                .any(|word| word.starts_with("--add-module=") && word.contains("brotli")),
+    };
     Some(Build {
         version: version.trim().to_string(),
-        has_lua: modules.iter().any(|path| path.ends_with(MODULES[1])),
+        has_lua: is_there(MODULES[1]),
+        copies,
         modules,
         has_real_ip: text.contains("http_realip_module"),
         has_tls: text.contains("http_ssl_module") && number(version) >= TLS_SINCE,
@@ -260,6 +285,7 @@ mod tests {
         );
         let bare = parse_build(&text, None).unwrap();
         assert_eq!((&*bare.version, bare.has_lua, bare.has_real_ip), ("nginx/1.22.1", false, true));
+        assert_eq!(bare.copies, Copies::default());
         std::fs::write(dir.path().join("ngx_http_lua_module.so"), "").unwrap();
         std::fs::write(dir.path().join("ndk_http_module.so"), "").unwrap();
         let with = parse_build(&text, None).unwrap();
@@ -271,6 +297,13 @@ mod tests {
         assert_eq!(["1.18.0", "1.19.4", "1.29.1 (Ubuntu)"].map(newer), [false, true, true]);
         assert!(with.has_lua && with.modules[0].ends_with("ndk_http_module.so"), "{with:?}");
         assert!(!parse_build(&text, Some(Path::new("/nowhere"))).unwrap().has_lua);
+        let copies = |more: &str| parse_build(&format!("{text} {more}"), None).unwrap().copies;
+        let of = |gzip, brotli| Copies { gzip, brotli };
+        assert_eq!(copies("--with-http_gzip_static_module"), of(true, false));
+        assert_eq!(copies("--add-module=/src/ngx_brotli --y"), of(false, true));
+        assert_eq!(copies("--add-dynamic-module=/src/ngx_brotli"), of(false, false));
+        std::fs::write(dir.path().join("ngx_http_brotli_static_module.so"), "").unwrap();
+        assert_eq!(copies(""), of(false, true));
         assert_eq!(parse_build("sh: not found", None), None);
     }
 }

@@ -135,25 +135,42 @@ impl Writer<'_> {
         }
     }
 
-    /// Compresses files, as the front does. A fragment that says something of that itself has its way:
-    /// nginx would refuse it as a duplicate.
+    /// Sends the compressed copies beside files, and compresses files, as the front does. A fragment
+    /// that says something of that itself has its way: nginx would refuse it as a duplicate.
     fn compression(&self, text: &mut Text, piece: &Piece<'_>) {
-        if !self.server.static_compression || decides_on_gzip(&piece.fragment.text) {
+        let (copies, compresses) = (self.site.copies, self.server.static_compression);
+        let is_asked = copies.gzip || copies.brotli || compresses;
+        if !is_asked || decides_on_compression(&piece.fragment.text) {
             return;
         }
-        let types = mime::ENDINGS.split_whitespace().map(|ending| mime::of(&format!("a.{ending}")));
-        let types = types.chain(["text/plain"]).filter(|one| mime::is_compressible(one));
-        // nginx has it always, and would warn.
-        let types: BTreeSet<&str> = types.filter(|one| *one != "text/html").collect();
-        let types = Vec::from_iter(types).join(" ");
-        text.line("gzip on;");
-        text.line("gzip_vary on;");
-        // Also for proxies and for HTTP/1.0.
-        text.line("gzip_proxied any;");
-        text.line("gzip_http_version 1.0;");
-        text.line(format!("gzip_min_length {COMPRESSED_LEAST};"));
-        text.line(format!("gzip_types {types};"));
+        for (is_there, directive) in [
+            (copies.brotli, "brotli_static on;"),
+            (copies.gzip, "gzip_static on;"),
+            (true, "gzip_vary on;"),
+            // Also for proxies and for HTTP/1.0.
+            (true, "gzip_proxied any;"),
+            (true, "gzip_http_version 1.0;"),
+        ] {
+            if is_there {
+                text.line(directive);
+            }
+        }
+        if compresses {
+            compress(text);
+        }
     }
+}
+
+/// Compresses what the front compresses.
+fn compress(text: &mut Text) {
+    let types = mime::ENDINGS.split_whitespace().map(|ending| mime::of(&format!("a.{ending}")));
+    let types = types.chain(["text/plain"]).filter(|one| mime::is_compressible(one));
+    // nginx has it always, and would warn.
+    let types: BTreeSet<&str> = types.filter(|one| *one != "text/html").collect();
+    let types = Vec::from_iter(types).join(" ");
+    text.line("gzip on;");
+    text.line(format!("gzip_min_length {COMPRESSED_LEAST};"));
+    text.line(format!("gzip_types {types};"));
 }
 
 /// Nobody gets the rules of a site, as with the front: nginx does not obey them.
@@ -165,11 +182,11 @@ fn hide_rules(text: &mut Text, route: &Route) {
     text.line(format!("if ({variable} ~ \"{pattern}{FILE}$\") {{ return 404; }}"));
 }
 
-/// True if a fragment has a directive of gzip: not if a comment has the word.
-fn decides_on_gzip(text: &str) -> bool {
+/// True if a fragment has a directive of gzip or brotli: not if a comment has the word.
+fn decides_on_compression(text: &str) -> bool {
     let code = text.lines().map(without_comment);
-    let mut directives = code.flat_map(|code| code.split([';', '{', '}']));
-    directives.any(|one| one.trim_start().starts_with("gzip"))
+    let mut directives = code.flat_map(|code| code.split([';', '{', '}'])).map(str::trim_start);
+    directives.any(|one| one.starts_with("gzip") || one.starts_with("brotli"))
 }
 
 /// A line of a configuration, as far as its comment.

@@ -17,6 +17,7 @@ fn site() -> Site {
         modules: vec!["/lib/lua.so".into()],
         has_lua: true,
         has_real_ip: true,
+        copies: Copies { gzip: true, brotli: true },
         is_root: false,
         grace_s: 60,
     }
