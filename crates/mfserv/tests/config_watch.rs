@@ -1,6 +1,7 @@
 //! Configuration files are applied when they change, and only what changed is touched.
 
 mod matrix;
+mod site;
 
 use std::fs;
 use std::io::Write;

@@ -1,6 +1,7 @@
 //! Packages that are put into `mfserv/plugins` of the site while the node runs: they are installed
-//! as `mfserv.start` installs those that are there, each by an operation, one after the other in the
-//! order of their names. A process of its own checks and stages them (`mfserv stage`); the daemon
+//! as `mfserv.start` installs those that are there, each by an operation, beside each other: one that
+//! hangs, or never becomes ready, holds up no other. Those of one plugin are installed one after the other, in
+//! the order of their names. A process of its own checks and stages them (`mfserv stage`); the daemon
 //! only reads what they say about themselves, in a task that holds up nothing else.
 //!
 //! Those that were there when the node started are known: `mfserv.start` has installed them, or was
@@ -12,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mfserv_core::Diagnostic;
 use mfserv_core::event::Fact;
-use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::proc;
 use mfserv_plugin::archive;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::config_watch::blocking;
@@ -26,23 +28,14 @@ use crate::operations::{Event, Operations, Outcome, Request, Submission, Who};
 use crate::places::Places;
 use crate::site_packages::{self, Wanted};
 
-/// A file that has not changed for this long may be complete…
-const STABLE: Duration = Duration::from_millis(500);
-/// …and one that is no good package is given this long to become one: its writer may be slow, and
-/// not be visible here.
-const DOUBTFUL: Duration = Duration::from_millis(1_500);
-/// How soon a file that is not complete is looked at again: who has it open is found in all of
-/// `/proc`, so that the pause doubles each time…
-const LOOK: Duration = Duration::from_millis(250);
-/// …up to this one, until something changes.
-const LONGEST_LOOK: Duration = Duration::from_secs(5);
-/// What is refused for a while (another operation has the plugin, the node is starting) is tried
-/// again after this pause, which doubles each time…
-const RETRY: Duration = Duration::from_secs(5);
-/// …so often. What is refused then is no matter of time.
-const RETRIES: u32 = 6;
+mod waiting;
+
+use waiting::{DOUBTFUL, Waiting, passes};
+
 /// How long the new workers may take to be ready, seconds.
 const PATIENCE_S: u64 = 120;
+/// So many packages are installed beside each other.
+const AT_ONCE: usize = 4;
 
 /// What tells a file from what had its name before: inode, size, time of modification.
 type Signature = (u64, u64, i64, i64);
@@ -56,6 +49,9 @@ pub struct Handled {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct File {
     signature: Signature,
+    /// The plugin that it is a package of, if it was read.
+    #[serde(default)]
+    plugin: Option<String>,
     /// Why it is not installed.
     problem: Option<Diagnostic>,
 }
@@ -65,53 +61,16 @@ enum Found {
     /// Somebody writes it.
     Incomplete,
     Bad(Diagnostic),
-    Good(Wanted),
+    /// A package of this plugin.
+    Good(String, Wanted),
 }
 
-/// A file that may not be complete, or is to be tried again.
-#[derive(Debug, Clone, Copy)]
-struct Waiting {
+/// An installation that has ended.
+struct Ended {
+    file: PathBuf,
     signature: Signature,
-    /// Since when it has not changed.
-    since: Instant,
-    /// When it is looked at again.
-    next: Instant,
-    looks: u32,
-    retries: u32,
-}
-
-impl Waiting {
-    fn new(signature: Signature, now: Instant) -> Self {
-        Self { signature, since: now, next: now + STABLE, looks: 0, retries: 0 }
-    }
-
-    /// Something has changed in its directory.
-    fn wake(&mut self, now: Instant) {
-        if self.retries == 0 {
-            (self.next, self.looks) = (now.max(self.since + STABLE), 0);
-        }
-    }
-
-    /// It was looked at, and is not complete.
-    fn put_off(&mut self, now: Instant) {
-        self.next = now + (LOOK * 2_u32.pow(self.looks.min(8))).min(LONGEST_LOOK);
-        self.looks += 1;
-    }
-
-    /// Its installation has failed: says whether it is tried again.
-    fn retry(&mut self, problem: &Diagnostic, now: Instant) -> bool {
-        let is_retried = passes(problem) && self.retries < RETRIES;
-        if is_retried {
-            self.next = now + RETRY * 2_u32.pow(self.retries);
-            self.retries += 1;
-        }
-        is_retried
-    }
-}
-
-/// What is refused now may be possible soon.
-fn passes(problem: &Diagnostic) -> bool {
-    matches!(problem.kind, Kind::Refused | Kind::NotRunning)
+    plugin: Option<String>,
+    problem: Option<Diagnostic>,
 }
 
 /// Looks after the packages of the site.
@@ -119,6 +78,9 @@ struct SitePackages {
     node: Node,
     operations: Operations<Node>,
     waiting: BTreeMap<PathBuf, Waiting>,
+    running: JoinSet<Ended>,
+    /// The plugin of each package that is being installed.
+    installing: BTreeMap<PathBuf, String>,
     /// The generation of the plan at the last look.
     plan: Option<u64>,
 }
@@ -131,7 +93,7 @@ pub async fn start(node: Node, operations: Operations<Node>) -> Arc<Notify> {
         let kept = comes_back.then(|| std::fs::read(file(&places)).ok()).flatten();
         let kept = kept.and_then(|text| serde_json::from_slice(&text).ok());
         kept.unwrap_or_else(|| {
-            let known = |(path, signature)| (path, File { signature, problem: None });
+            let known = |(path, signature)| (path, File { signature, plugin: None, problem: None });
             present().into_iter().map(known).collect()
         })
     });
@@ -141,7 +103,14 @@ pub async fn start(node: Node, operations: Operations<Node>) -> Arc<Notify> {
     }
     node.keep_site_packages();
     let noticed = Arc::new(Notify::new());
-    let packages = SitePackages { node, operations, waiting: BTreeMap::new(), plan: None };
+    let packages = SitePackages {
+        node,
+        operations,
+        waiting: BTreeMap::new(),
+        running: JoinSet::new(),
+        installing: BTreeMap::new(),
+        plan: None,
+    };
     tokio::spawn(packages.run(noticed.clone()));
     noticed
 }
@@ -149,12 +118,17 @@ pub async fn start(node: Node, operations: Operations<Node>) -> Arc<Notify> {
 impl SitePackages {
     async fn run(mut self, noticed: Arc<Notify>) {
         loop {
-            let next = self.waiting.values().map(|waits| waits.next).min();
+            let idle = self.waiting.iter().filter(|(file, _)| !self.installing.contains_key(*file));
+            let next = idle.map(|(_, waits)| waits.next).min();
             let again = tokio::time::sleep_until(next.unwrap_or_else(Instant::now));
             tokio::select! {
-                () = noticed.notified() => {
-                    let now = Instant::now();
-                    self.waiting.values_mut().for_each(|waits| waits.wake(now));
+                () = noticed.notified() => self.wake(),
+                Some(ended) = self.running.join_next() => {
+                    // Else the daemon ends.
+                    if let Ok(ended) = ended {
+                        self.ended(ended).await;
+                    }
+                    self.wake();
                 }
                 () = again, if next.is_some() => {
                     let is_wanted = |plan: Arc<mfserv_core::plan::Plan>| plan.watches_configuration;
@@ -167,6 +141,11 @@ impl SitePackages {
         }
     }
 
+    fn wake(&mut self) {
+        let now = Instant::now();
+        self.waiting.values_mut().for_each(|waits| waits.wake(now));
+    }
+
     /// Installs what is new and complete.
     async fn look(&mut self) {
         let Some(present) = blocking(present).await else { return };
@@ -174,7 +153,7 @@ impl SitePackages {
         self.waiting.retain(|file, waits| present.get(file) == Some(&waits.signature));
         let plan = self.node.shown_plan().ok().map(|plan| plan.generation);
         let plan_changed = std::mem::replace(&mut self.plan, plan) != plan;
-        // By name, one after the other: of two packages of one plugin the last one stays.
+        // By name: of two packages of one plugin the last one stays.
         for (file, signature) in present {
             if let Some(problem) = self.node.known_site_package(&file, signature) {
                 if plan_changed && problem.is_some() {
@@ -183,6 +162,9 @@ impl SitePackages {
                 if !self.waiting.contains_key(&file) {
                     continue;
                 }
+            }
+            if self.installing.contains_key(&file) {
+                continue;
             }
             let now = Instant::now();
             let waits = self.waiting.entry(file.clone());
@@ -199,27 +181,60 @@ impl SitePackages {
     async fn forget_problem(&mut self, file: PathBuf, signature: Signature) {
         let (places, path) = (self.node.parts.options.places.clone(), file.clone());
         let found = blocking(move || examine(&places, &path)).await;
-        if let Some(Found::Good(Wanted::Nothing)) = found {
+        let Some(Found::Good(plugin, Wanted::Nothing)) = found else { return };
+        if !self.is_busy(&plugin) {
             self.waiting.remove(&file);
-            self.node.end_site_package(&file, signature, None);
+            self.node.end_site_package(&file, (signature, Some(plugin)), None);
         }
     }
 
     async fn handle(&mut self, file: PathBuf, signature: Signature, unchanged: Duration) {
         let (places, path) = (self.node.parts.options.places.clone(), file.clone());
         let found = blocking(move || examine(&places, &path)).await;
-        let problem = match found {
-            None | Some(Found::Incomplete) => return,
-            Some(Found::Bad(_)) if unchanged < DOUBTFUL => return,
-            Some(Found::Bad(problem)) => Some(problem),
-            Some(Found::Good(Wanted::Nothing)) => None,
-            Some(Found::Good(_)) => install(&self.operations, &file).await.err(),
-        };
+        match found {
+            None | Some(Found::Incomplete) => {}
+            Some(Found::Bad(_)) if unchanged < DOUBTFUL => {}
+            Some(Found::Bad(problem)) => {
+                let problem = Some(problem);
+                self.ended(Ended { file, signature, plugin: None, problem }).await;
+            }
+            // What is installed then says what this one means.
+            Some(Found::Good(plugin, _)) if self.is_busy(&plugin) => {}
+            Some(Found::Good(plugin, Wanted::Nothing)) => {
+                self.waiting.remove(&file);
+                self.node.end_site_package(&file, (signature, Some(plugin)), None);
+            }
+            Some(Found::Good(plugin, _)) => self.begin(file, signature, plugin),
+        }
+    }
+
+    /// True while another package of the plugin is being installed.
+    fn is_busy(&self, plugin: &str) -> bool {
+        self.installing.values().any(|other| other == plugin)
+    }
+
+    /// Has a package installed, if there is room: else it is looked at when another one has ended.
+    fn begin(&mut self, file: PathBuf, signature: Signature, plugin: String) {
+        if self.installing.len() >= AT_ONCE {
+            return;
+        }
+        self.installing.insert(file.clone(), plugin.clone());
+        let operations = self.operations.clone();
+        self.running.spawn(async move {
+            let problem = install(&operations, &file).await.err();
+            Ended { file, signature, plugin: Some(plugin), problem }
+        });
+    }
+
+    /// A package has been installed, or is not to be.
+    async fn ended(&mut self, Ended { file, signature, plugin, problem }: Ended) {
+        self.installing.remove(&file);
         let path = file.clone();
         if problem.is_some() && blocking(move || sign(&path)).await.flatten() != Some(signature) {
             // Its writer has gone on, or another one is in its place: that one is looked at.
             return;
         }
+        let is_installed = problem.is_none();
         let waits = self.waiting.get_mut(&file);
         let is_retried = problem
             .as_ref()
@@ -229,7 +244,18 @@ impl SitePackages {
             self.waiting.remove(&file);
         }
         let problem = problem.map(|problem| not_installed(&file, problem, is_retried));
-        self.node.end_site_package(&file, signature, problem);
+        self.node.end_site_package(&file, (signature, plugin), problem);
+        if is_installed {
+            self.try_others_again();
+        }
+    }
+
+    /// One more plugin is there: those that could not be installed may have needed it.
+    fn try_others_again(&mut self) {
+        let now = Instant::now();
+        for (file, signature) in self.node.failed_site_packages() {
+            self.waiting.entry(file).or_insert_with(|| Waiting::new(signature, now));
+        }
     }
 }
 
@@ -240,6 +266,19 @@ impl Node {
         handled.files.values().filter_map(|file| file.problem.clone()).collect()
     }
 
+    /// Those that are not installed, and that no later one has displaced.
+    fn failed_site_packages(&self) -> Vec<(PathBuf, Signature)> {
+        let Ok(handled) = self.site_packages.lock() else { return Vec::new() };
+        let is_displaced = |path: &PathBuf, file: &File| {
+            let is_same = |it: &File| it.problem.is_none() && it.plugin == file.plugin;
+            let mut all = handled.files.iter();
+            file.plugin.is_some() && all.any(|(later, it)| later > path && is_same(it))
+        };
+        let failed = handled.files.iter().filter(|(_, file)| file.problem.is_some());
+        let failed = failed.filter(|(path, file)| !is_displaced(path, file));
+        failed.map(|(path, file)| (path.clone(), file.signature)).collect()
+    }
+
     /// What came of a file that has been handled.
     fn known_site_package(&self, file: &Path, is: Signature) -> Option<Option<Diagnostic>> {
         let handled = self.site_packages.lock().ok()?;
@@ -247,13 +286,18 @@ impl Node {
         known.map(|known| known.problem.clone())
     }
 
-    fn end_site_package(&self, path: &Path, signature: Signature, problem: Option<Diagnostic>) {
+    fn end_site_package(
+        &self,
+        path: &Path,
+        (signature, plugin): (Signature, Option<String>),
+        problem: Option<Diagnostic>,
+    ) {
         if let Ok(mut handled) = self.site_packages.lock() {
             let before = handled.files.get(path).and_then(|known| known.problem.clone());
             if let Some(problem) = problem.clone().filter(|it| before.as_ref() != Some(it)) {
                 self.parts.events.record(Fact::Problem { problem });
             }
-            handled.files.insert(path.to_owned(), File { signature, problem });
+            handled.files.insert(path.to_owned(), File { signature, plugin, problem });
         }
         self.keep_site_packages();
     }
@@ -309,7 +353,10 @@ fn examine(places: &Places, file: &Path) -> Found {
     }
     // What it says about itself: the process that stages it reads the whole of it.
     match archive::read(file) {
-        Ok(package) => Found::Good(site_packages::wanted(places, &package)),
+        Ok(package) => {
+            let wanted = site_packages::wanted(places, &package);
+            Found::Good(package.name, wanted)
+        }
         Err(problem) => Found::Bad(problem),
     }
 }
@@ -343,49 +390,11 @@ fn not_installed(file: &Path, problem: Diagnostic, is_retried: bool) -> Diagnost
     let outer = Diagnostic::error(what).kind(problem.kind).because(problem.what);
     let outer = problem.because.into_iter().fold(outer, |outer, cause| outer.because(cause));
     let help = problem.help.unwrap_or_else(|| "put a good package in its place".into());
-    let when = if is_retried { "soon" } else { "when it changes (touch)" };
+    let when = match is_retried {
+        true => "soon",
+        false => "when it changes (touch), or when another package there has been installed",
+    };
     outer.help(format!(
         "{help}; what was installed before goes on, and the file is tried again {when}"
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_stays_open_is_looked_at_ever_more_rarely_until_something_changes() {
-        let began = Instant::now();
-        let mut waits = Waiting::new((1, 2, 3, 4), began);
-        assert_eq!(waits.next - began, STABLE);
-        let pauses = std::iter::repeat_with(|| {
-            let now = waits.next;
-            waits.put_off(now);
-            waits.next - now
-        });
-        let pauses: Vec<Duration> = pauses.take(40).collect();
-        assert_eq!((pauses[0], pauses[1], pauses[39]), (LOOK, LOOK * 2, LONGEST_LOOK));
-        let later = waits.next;
-        waits.wake(later);
-        assert_eq!(waits.next, later);
-        waits.put_off(later);
-        assert_eq!(waits.next - later, LOOK);
-    }
-
-    #[test]
-    fn what_is_refused_for_a_while_is_tried_again_and_what_is_wrong_is_not() {
-        let began = Instant::now();
-        let mut waits = Waiting::new((1, 2, 3, 4), began);
-        let problem = |kind| Diagnostic::error("the plugin is being changed").kind(kind);
-        assert!(!waits.retry(&Diagnostic::error("the package is cut off"), began));
-        for kind in [Kind::Refused, Kind::NotRunning] {
-            assert!(waits.retry(&problem(kind), began));
-        }
-        assert_eq!(waits.next - began, RETRY * 2);
-        // What happens in the directory makes no try more.
-        waits.wake(began);
-        assert_eq!(waits.next - began, RETRY * 2);
-        let tries = (2..100).take_while(|_| waits.retry(&problem(Kind::Refused), began)).count();
-        assert_eq!(tries, RETRIES as usize - 2);
-    }
 }
