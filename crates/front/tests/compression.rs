@@ -1,5 +1,7 @@
 //! Static files are compressed for the clients that accept it, and nothing else is.
 
+mod memory;
+
 use std::io::{Read, Write};
 use std::path::Path;
 
