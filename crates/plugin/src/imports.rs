@@ -220,7 +220,8 @@ fn describe(dir: &Path, spec: &PluginSpec, one: &Missing) -> Diagnostic {
     // Of an app that exists its author knows another list.
     let list = made_of(dir).map(|app| match app.join("requirements.txt").is_file() {
         true => format!("requirements.txt of {}", app.display()),
-        false => format!("the list of Python packages of {} (requirements.txt)", app.display()),
+        // A new file of that name would displace the one that is used.
+        false => format!("the list of Python packages of {}", app.display()),
     });
     let sources = PYTHON_SOURCES.into_iter().rev().find(|name| dir.join(name).is_dir());
     let sources = sources.unwrap_or(PYTHON_SOURCES[0]);

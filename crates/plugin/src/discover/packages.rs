@@ -98,14 +98,14 @@ fn list_in(listing: &Listing, dir: &str) -> (Option<String>, Vec<String>) {
         all.iter().copied().filter(|name| names.contains(name)).collect()
     };
     let others: Vec<&str> = all.iter().copied().filter(|name| !FOR_WORK.contains(name)).collect();
-    let chosen = match (&of(FOR_SERVERS)[..], &of(&[FOR_ALL])[..], &others[..]) {
-        ([one], _, _) | ([], [one], _) | ([], [], [one]) => Some(format!("{BY_PURPOSE}/{one}")),
-        _ => None,
-    };
-    match (chosen, [&PROJECT].into_iter().find(has)) {
-        (Some(file), _) => (Some(file), Vec::new()),
-        (None, Some(project)) => (Some(project.to_string()), Vec::new()),
-        (None, None) => (None, all.iter().map(|name| format!("{BY_PURPOSE}/{name}")).collect()),
+    let has_project = listing.has(&in_dir(dir, PROJECT));
+    match (&of(FOR_SERVERS)[..], &of(&[FOR_ALL])[..], &others[..]) {
+        ([one], _, _) | ([], [one], _) => (Some(format!("{BY_PURPOSE}/{one}")), Vec::new()),
+        // What a list of another name is for is not known.
+        _ if has_project => (Some(PROJECT.to_string()), Vec::new()),
+        ([], [], [one]) => (Some(format!("{BY_PURPOSE}/{one}")), Vec::new()),
+        // Also none: those for work alone say that the app itself needs nothing.
+        _ => (None, others.iter().map(|name| format!("{BY_PURPOSE}/{name}")).collect()),
     }
 }
 
@@ -127,11 +127,14 @@ pub(super) fn is_list(path: &str) -> bool {
     (USED.contains(&name) || by_purpose) && dir.split('/').count() <= MANAGED_BELOW
 }
 
-/// The first framework that a list names.
-pub(super) fn framework(listing: &Listing) -> Option<(Evidence, &'static str)> {
-    framework_in(listing, "")
+/// The framework that the list of a module names: the one in its directory, or else further up.
+pub(super) fn framework_of(listing: &Listing, module: &str) -> Option<&'static str> {
+    let dirs = module.match_indices('/').map(|(end, _)| &module[..end]).rev();
+    let mut named = dirs.chain([""]).filter_map(|dir| framework_in(listing, dir));
+    named.next().map(|(_, title)| title)
 }
 
+/// The first framework that a list of this directory names.
 fn framework_in(listing: &Listing, dir: &str) -> Option<(Evidence, &'static str)> {
     // What a list for servers begins with is in another one.
     let by_purpose = by_purpose(listing, dir).into_iter().map(|one| format!("{BY_PURPOSE}/{one}"));

@@ -1,7 +1,7 @@
 //! Web apps in Python sources. Lines at the left border are read: an app is a name of its
 //! module. Nothing is imported.
 
-use super::packages::framework;
+use super::packages::framework_of;
 use super::procfile::short;
 use super::roots::module_of;
 use super::{Evidence, Finding, Interface, Listing, SERVER, Web, django};
@@ -59,10 +59,9 @@ enum How {
 
 pub(super) fn find(listing: &Listing) -> Vec<Finding> {
     let is_django = !django::find(listing).is_empty();
-    let package = framework(listing);
     let sources = listing.ending(".py").filter(|(path, _)| may_have_an_app(path));
     let found =
-        sources.filter_map(|(path, text)| app_in(path, text, package.as_ref().map(|p| p.1)));
+        sources.filter_map(|(path, text)| app_in(path, text, || framework_of(listing, path)));
     let mut found: Vec<Found> = found.filter(|one| !is_django || one.title != "Django").collect();
     found.sort_by_key(|one| (depth(&one.file), one.how, rank(&one.file)));
     let Some(first) = found.first().cloned() else { return Vec::new() };
@@ -124,11 +123,11 @@ pub(super) fn rank(file: &str) -> usize {
 }
 
 /// The best app of a source.
-fn app_in(file: &str, text: &str, package: Option<&'static str>) -> Option<Found> {
+fn app_in(file: &str, text: &str, package: impl Fn() -> Option<&'static str>) -> Option<Found> {
     let mut best: Option<Found> = None;
     let speaks_http = OWN_SERVERS.iter().any(|own| text.contains(own));
     for (line, code) in code_lines(text) {
-        let Some(mut found) = app_of(file, code, package) else { continue };
+        let Some(mut found) = app_of(file, code, &package) else { continue };
         // Apps of these are neither WSGI nor ASGI, whatever makes them.
         if speaks_http && found.title == "WSGI" && !code.contains("environ") {
             continue;
@@ -162,7 +161,7 @@ pub(super) fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-fn app_of(file: &str, code: &str, package: Option<&'static str>) -> Option<Found> {
+fn app_of(file: &str, code: &str, package: &impl Fn() -> Option<&'static str>) -> Option<Found> {
     let found = |callable: &str, interface, title, how| Found {
         file: file.into(),
         line: 0,
@@ -175,7 +174,7 @@ fn app_of(file: &str, code: &str, package: Option<&'static str>) -> Option<Found
     if let Some(rest) = code.strip_prefix("def ") {
         let name = rest.split('(').next().unwrap_or_default();
         if FACTORIES.contains(&name) && has_defaults(rest) {
-            let (interface, title) = by_package(package);
+            let (interface, title) = by_package(package());
             return Some(found(name, interface, title, How::Factory));
         }
         let is_wsgi = rest.contains("environ") && rest.contains("start_response");
@@ -216,7 +215,7 @@ fn app_of(file: &str, code: &str, package: Option<&'static str>) -> Option<Found
         return Some(found(name, *interface, title, How::Made));
     }
     let made = FACTORIES.contains(&last) && NAMES.contains(&name);
-    let (interface, title) = by_package(package);
+    let (interface, title) = by_package(package());
     made.then(|| found(name, interface, title, How::Made))
 }
 

@@ -69,6 +69,11 @@ fn a_factory_is_called_and_its_interface_is_that_of_the_framework() {
     let found = chosen(&[("main.py", "def create_app():\n"), ("requirements.txt", "fastapi\n")]);
     let Some(Web::Python { interface, .. }) = found.web else { panic!() };
     assert_eq!(interface, Interface::Asgi);
+    // The list of its own directory says it, and not that of another one.
+    let lists = [("back/requirements.txt", "fastapi\n"), ("requirements.txt", "flask\n")];
+    let found = chosen(&[("back/main.py", "def create_app():\n"), lists[0], lists[1]]);
+    let Some(Web::Python { interface, .. }) = found.web else { panic!() };
+    assert_eq!(interface, Interface::Asgi);
     // One that wants an argument cannot be called by us.
     assert!(readings_of(&[("shop/__init__.py", "def create_app(config):\n")]).is_empty());
 }
@@ -316,12 +321,17 @@ fn of_lists_for_several_purposes_that_of_servers_is_used_and_none_is_guessed() {
         // It may have the options of tools alone.
         ("production !pyproject.toml", "requirements/production.txt"),
         ("web worker !pyproject.toml", "pyproject.toml"),
+        ("typing !pyproject.toml", "pyproject.toml"),
     ] {
         let files = names(files);
         let files: Vec<&str> = files.iter().map(String::as_str).collect();
         assert_eq!(list_of(&files).unwrap().as_deref(), Some(wanted), "{files:?}");
     }
-    for several in ["production prod base", "web worker dev", "dev test"] {
+    assert_eq!(
+        list_of(&["app.py", "requirements/dev.txt", "requirements/test.txt"]).unwrap(),
+        None
+    );
+    for several in ["production prod base", "web worker", "web worker jobs"] {
         let files = names(several);
         let files: Vec<&str> = files.iter().map(String::as_str).collect();
         let text = list_of(&files).unwrap_err().to_string();
