@@ -68,6 +68,10 @@ fn an_app_that_needs_variables_is_deployed_with_them_in_one_command_and_keeps_th
     let ran = deploy(&node, &dir, "--env MODE=slow");
     assert!(ran.code != 0 && ran.stderr.contains("mfserv deploy … --env TOKEN=VALUE"), "{ran:?}");
     assert!(!node.path("var/env/needy.json").exists(), "what did not start has set nothing");
+    let ran = deploy(&node, &dir, "--env MODE=slow --json");
+    let said: Value = serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap();
+    assert!(said["ok"] == json!(false) && said.get("variables_set").is_none(), "{said}");
+    values_in_the_directory_are_not_packed(&node, &dir);
 
     let file =
         app(&node, "files", &[("vars", "MODE=file\nexport COLOUR=red # a comment\nPORT=1\n")]);
@@ -89,6 +93,23 @@ fn an_app_that_needs_variables_is_deployed_with_them_in_one_command_and_keeps_th
     shown_nowhere(&node);
     they_stay_and_go_back_with_their_release(&node, &dir, &with);
     node.stop();
+}
+
+/// A file with secret values is refused where it would be a part of the release.
+fn values_in_the_directory_are_not_packed(node: &Node, dir: &Path) {
+    let (file, env) = (dir.join("token"), dir.join(".env.production"));
+    std::fs::write(&file, SECRET).unwrap();
+    std::fs::write(&env, format!("WORD={SECRET}\nLONG={}\n", "x".repeat(140_000))).unwrap();
+    let refused = deploy(node, dir, &format!("--secret-file TOKEN={}", file.display())).code(2);
+    assert!(refused.stderr.contains("would be packed into the release"), "{refused:?}");
+    let refused = deploy(node, dir, &format!("--env-file {}", file.display())).code(2);
+    assert!(refused.stderr.contains(".env.production"), "{refused:?}");
+    // This name is packed nowhere; a value that no process can have is refused by its name.
+    let refused = deploy(node, dir, &format!("--env-file {}", env.display())).code(2);
+    assert!(refused.stderr.contains("the value of LONG cannot be read"), "{refused:?}");
+    for file in [file, env] {
+        std::fs::remove_file(file).unwrap();
+    }
 }
 
 fn shown_nowhere(node: &Node) {

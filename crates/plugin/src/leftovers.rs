@@ -100,6 +100,12 @@ pub(crate) struct Leftovers {
     secrets: Gitignore,
 }
 
+/// True for a path below a directory that is in no package of it, since its name says that it holds
+/// passwords or keys.
+pub fn is_secret(path: &Path) -> bool {
+    Leftovers::new().secrets.matched_path_or_any_parents(path, false).is_ignore()
+}
+
 impl Leftovers {
     pub(crate) fn new() -> Self {
         Self { tools: patterns(&(TOOLS.to_string() + FILES)), secrets: patterns(SECRETS) }

@@ -33,4 +33,5 @@ pub mod user_crontab;
 pub mod watch_rules;
 
 pub use home::Home;
+pub use leftovers::is_secret;
 pub use progress::{Cancel, Progress, Silent};

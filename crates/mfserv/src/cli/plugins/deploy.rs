@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use mfserv_core::Diagnostic;
+use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::generate::{self, Asked, NodeBuilt, Purpose};
-use mfserv_plugin::{Home, Progress, archive};
+use mfserv_plugin::{Home, Progress, archive, store};
 
 use super::app::{App, AppArgs, refuse_for_plugin, say_taken_back};
 use super::install::Install;
@@ -57,6 +57,7 @@ impl Deploy {
     /// Builds, packs, installs and switches in one go.
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         // A bad name is no reason to build first.
+        self.set.refuse_inside(&self.dir, &self.pack)?;
         let variables = self.set.read()?;
         let json = self.wait.json;
         places.create()?;
@@ -68,6 +69,7 @@ impl Deploy {
             persistent: self.persist,
             no_persistent: self.no_persist,
         };
+        let cancel = cancel()?;
         let (dir, built) = match &mut app {
             None => {
                 refuse_for_plugin(&self.dir, &asked)?;
@@ -80,19 +82,21 @@ impl Deploy {
             }
         };
         let held = hold(places, &dir)?;
-        let mut report = build_in(places, &held, &cancel()?, &mut steps)?;
+        let mut report = build_in(places, &held, &cancel, &mut steps)?;
         built.add_to(&mut report);
         let general = own_spec(places, &dir)?.general;
         let packages = places.tmp().join(format!("deploy-{}", std::process::id()));
         mfserv_platform::disk::create_dir(&packages)?;
         let packed = archive::pack(&dir, &general, &packages, &mut steps);
         drop(held);
+        let home = Home::new(places.home());
+        let current = || store::current_release(&home, &app.as_ref()?.name);
+        let before = current();
         let installed = packed.and_then(|file| {
             steps.finish();
             if !json {
                 print(&sentence(&report));
             }
-            let home = Home::new(places.home());
             // What `mfserv dev` runs of the same app gives way.
             let linked = match &app {
                 Some(app) => generate::place_of(&home, &app.name, Purpose::Dev),
@@ -103,15 +107,34 @@ impl Deploy {
             install.run(places, "deploy")
         });
         let removed = mfserv_platform::disk::remove(&packages);
-        let outcome = installed?;
         if let Some(app) = &app {
-            app.keep_options(places, Purpose::Deploy)?;
-            if !json {
-                say_taken_back(&app.name, &asked);
-            }
+            let is_current = installed.is_ok() || current() != before;
+            let may_become = cancel.is_cancelled() || has_timed_out(&installed);
+            keep(places, app, &asked, (is_current, may_become, json))?;
         }
-        removed.map(|()| outcome)
+        removed.and(installed)
     }
+}
+
+fn has_timed_out(installed: &Result<Outcome, Diagnostic>) -> bool {
+    installed.as_ref().is_err_and(|problem| problem.kind == Kind::Timeout)
+}
+
+/// Keeps the options of a release that has become current, whatever else went wrong, and of one that
+/// is still on its way: without its persistent paths the next one would lose data.
+fn keep(
+    places: &Places,
+    app: &App,
+    asked: &Asked,
+    (is_current, may_become, json): (bool, bool, bool),
+) -> Result<(), Diagnostic> {
+    if is_current || may_become {
+        app.keep_options(places, Purpose::Deploy)?;
+    }
+    if is_current && !json {
+        say_taken_back(&app.name, asked);
+    }
+    Ok(())
 }
 
 #[derive(Debug, Args)]

@@ -109,7 +109,12 @@ impl Install {
             self.say_variables(outcome);
         }
         let names: Vec<&String> = self.variables.keys().collect();
-        let more = if names.is_empty() { json!({}) } else { json!({ "variables_set": names }) };
+        // They are set together with the release, or not at all.
+        let is_there = deployed.as_ref().is_ok_and(|outcome| outcome.plugin.is_some());
+        let more = match is_there && !names.is_empty() {
+            true => json!({ "variables_set": names }),
+            false => json!({}),
+        };
         op.end(deployed, more).map(|_| Outcome::Done)
     }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_plugin::dotenv;
 use mfserv_plugin::store::{Variable, Variables, check_name};
+use mfserv_plugin::{dotenv, is_secret};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::cli::report;
@@ -41,8 +41,11 @@ impl SetArgs {
         for file in &self.env_file {
             let read = dotenv::read_file(file, &shell)?;
             read.warnings.iter().for_each(report::print_problem);
-            let secret = |(name, value)| (name, Variable { value, secret: true });
-            set.extend(read.variables.into_iter().map(secret));
+            let place = file.display().to_string();
+            for (name, value) in read.variables {
+                check_length(&name, &place, &value)?;
+                set.insert(name, Variable { value, secret: true });
+            }
         }
         let piped = self.secret_file.iter().filter_map(|one| one.strip_suffix("=-"));
         one_of(piped.chain(valueless(&self.variables)))?;
@@ -58,6 +61,31 @@ impl SetArgs {
         }
         set.extend(assigned(&self.variables, false)?);
         Ok(set)
+    }
+}
+
+impl SetArgs {
+    /// Refuses files with values that would be packed into the release of this directory; `packed`:
+    /// those that the user names to be packed.
+    pub fn refuse_inside(&self, dir: &Path, packed: &[String]) -> Result<(), Diagnostic> {
+        let of_one =
+            self.secret_file.iter().filter_map(|one| Some(Path::new(one.split_once('=')?.1)));
+        for file in self.env_file.iter().map(PathBuf::as_path).chain(of_one) {
+            let (Ok(dir), Ok(real)) = (dir.canonicalize(), file.canonicalize()) else { continue };
+            let Ok(inside) = real.strip_prefix(&dir) else { continue };
+            let is_named =
+                packed.iter().any(|one| Path::new(one.trim_start_matches("./")) == inside);
+            if !is_named && !is_secret(inside) {
+                return Err(Diagnostic::error(format!("{} is not deployed", dir.display()))
+                    .kind(Kind::Usage)
+                    .because(format!(
+                        "{} has values that are secret, and would be packed into the release",
+                        file.display()
+                    ))
+                    .help("move the file out of the directory, or call it .env.production: such files are never packed"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -127,11 +155,17 @@ fn whole(name: &str, place: &str, from: impl Read) -> Result<String, Diagnostic>
 
 /// Without the end of its last line.
 fn checked(name: &str, place: &str, value: String) -> Result<String, Diagnostic> {
-    if value.len() as u64 > LONGEST || value.contains('\0') {
-        return Err(unreadable(name, place, "it is longer than 128 KiB, or has a NUL byte"));
-    }
+    check_length(name, place, &value)?;
     let value = value.strip_suffix('\n').unwrap_or(&value);
     Ok(value.strip_suffix('\r').unwrap_or(value).to_string())
+}
+
+/// The kernel starts no process with another one.
+fn check_length(name: &str, place: &str, value: &str) -> Result<(), Diagnostic> {
+    match value.len() as u64 > LONGEST || value.contains('\0') {
+        true => Err(unreadable(name, place, "it is longer than 128 KiB, or has a NUL byte")),
+        false => Ok(()),
+    }
 }
 
 const STDIN: &str = "standard input";
