@@ -213,11 +213,7 @@ fn parse_build(text: &str, modules: Option<&Path>) -> Option<Build> {
     let is_there = |name: &str| modules.iter().any(|path| path.ends_with(name));
     let copies = Copies {
         gzip: text.contains("http_gzip_static_module"),
-        // Or compiled in: the source of both modules of brotli is one directory.
-        brotli: is_there(MODULES[3])
-            || text
-                .split(['\'', ' '])
-                .any(|word| word.starts_with("--add-module=") && word.contains("brotli")),
+        brotli: is_there(MODULES[3]) || text.split(['\'', ' ']).any(adds_brotli),
     };
     Some(Build {
         version: version.trim().to_string(),
@@ -271,6 +267,15 @@ pub fn signal(pid: Pid, signal: Signal) {
     let _ = kill_process(pid, signal);
 }
 
+/// True for an argument that compiles the module in which sends copies: the source of both modules
+/// of brotli is one directory, `ngx_brotli`, with this one in `static`.
+fn adds_brotli(argument: &str) -> bool {
+    let source = argument.strip_prefix("--add-module=").map(Path::new);
+    source.is_some_and(|source| {
+        source.ends_with("ngx_brotli") || source.ends_with("ngx_brotli/static")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,6 +306,9 @@ mod tests {
         let of = |gzip, brotli| Copies { gzip, brotli };
         assert_eq!(copies("--with-http_gzip_static_module"), of(true, false));
         assert_eq!(copies("--add-module=/src/ngx_brotli --y"), of(false, true));
+        assert_eq!(copies("--add-module=/src/ngx_brotli/static/"), of(false, true));
+        assert_eq!(copies("--add-module=/src/ngx_brotli/filter"), of(false, false));
+        assert_eq!(copies("--add-module=/build/nginx-brotli/headers-more"), of(false, false));
         assert_eq!(copies("--add-dynamic-module=/src/ngx_brotli"), of(false, false));
         std::fs::write(dir.path().join("ngx_http_brotli_static_module.so"), "").unwrap();
         assert_eq!(copies(""), of(false, true));
