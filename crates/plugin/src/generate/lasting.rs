@@ -1,4 +1,4 @@
-//! Options of `mfserv deploy` that stay in force: later deployments of the app have them, too.
+//! Options of `mfserv deploy` and `mfserv dev` that stay in force: later commands have them, too.
 
 use std::path::{Component, Path};
 
@@ -84,7 +84,7 @@ impl Lasting {
     }
 }
 
-/// Removes what an earlier deployment has asked for.
+/// Removes what an earlier command has asked for.
 fn take_back(
     (option, what): (&str, &str),
     all: &mut Vec<String>,
@@ -97,7 +97,7 @@ fn take_back(
     }
     let problem = Diagnostic::error(format!("{option} {one} takes nothing back"))
         .kind(Kind::Usage)
-        .because(format!("no deployment has asked for this {what}"));
+        .because(format!("no earlier command has asked for this {what}"));
     Err(match all.is_empty() {
         true => problem.help(format!("there is no {what} to take back: leave the option out")),
         false => problem.help(format!("there are {}", all.join(", "))),

@@ -38,7 +38,7 @@ pub fn refuse_for_plugin(dir: &Path, asked: &Asked) -> Result<(), Diagnostic> {
         true => Ok(()),
         false => Err(Diagnostic::error(format!("{} is a plugin", dir.display()))
             .kind(Kind::Usage)
-            .because("--host and --persist are for apps that are none")
+            .because("options of host names and persistent paths are for apps that are none")
             .help("its config.ini says it: _hosts=… of the app, _persistent_paths=… of [general]")),
     }
 }
@@ -136,6 +136,13 @@ impl App {
         purpose: Purpose,
         asked: &Asked,
     ) -> Result<(), Diagnostic> {
+        let found = |path: &&String| self.finding.persistent.contains(path);
+        if let Some(path) = asked.no_persistent.iter().find(found) {
+            return Err(Diagnostic::error(format!("--no-persist {path} takes nothing back"))
+                .kind(Kind::Usage)
+                .because("the settings of the app say that its data are there: it stays persistent")
+                .help("leave the option out"));
+        }
         self.lasting = Lasting::with(&self.place(places, purpose), asked)?;
         for path in &self.lasting.persistent {
             if !self.finding.persistent.contains(path) {

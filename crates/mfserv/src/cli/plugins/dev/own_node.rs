@@ -107,14 +107,17 @@ pub fn port(places: &Places, says: bool) -> Result<Vec<String>, Diagnostic> {
         let beside = places.home().ancestors().nth(Path::new(HOME).components().count());
         let beside = beside.map(|home| Places::choose(Some(home))).transpose()?;
         if let Some(beside) = &beside {
-            let config = configure::module(beside, &[])?.resolution.config;
-            reserved = [config.listen_addresses(), config.tls_addresses()].concat();
+            // One whose configuration cannot be read says so when it is started.
+            if let Ok(module) = configure::module(beside, &[]) {
+                let config = module.resolution.config;
+                reserved = [config.listen_addresses(), config.tls_addresses()].concat();
+            }
         }
     }
     let Some((configured, free)) = start::free_port(places, &reserved)? else {
         return Ok(Vec::new());
     };
-    if says && !reserved.is_empty() {
+    if says && reserved.iter().any(|one| one.port() == configured) {
         print(&format!("it listens on port {free}: {configured} is for `mfserv start`\n"));
     }
     Ok(vec![format!("nginx.port={free}")])
