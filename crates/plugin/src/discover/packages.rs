@@ -70,21 +70,22 @@ pub(super) const MANAGED_BELOW: usize = 2;
 /// The list of Python packages, for modules in this directory (`root`); `None` if the app has neither a
 /// list nor a module.
 pub(super) fn python_packages(listing: &Listing, root: &str) -> Option<PythonPackages> {
-    let mut choices = Vec::new();
+    let (mut file, mut dir, mut choices) = (None, "", Vec::new());
     let below = (!root.is_empty()).then_some(root);
-    let mut places = [""].into_iter().chain(below).filter_map(|dir| {
-        let (file, several) = list_in(listing, dir);
-        choices.extend(several.into_iter().map(|file| in_dir(dir, &file)));
-        Some((file?, dir.to_string()))
-    });
-    let found = places.next();
-    drop(places);
-    let (file, dir) = found.map_or((None, String::new()), |(file, dir)| (Some(file), dir));
+    for place in [""].into_iter().chain(below) {
+        let (used, several) = list_in(listing, place);
+        choices.extend(several.into_iter().map(|file| in_dir(place, &file)));
+        if used.is_some() {
+            (file, dir) = (used, place);
+            break;
+        }
+    }
     if file.is_none() && listing.ending(".py").next().is_none() {
         return None;
     }
-    let evidence = framework_in(listing, &dir).map(|(evidence, _)| evidence);
-    Some(PythonPackages { file, choices, dir, evidence: evidence.into_iter().collect() })
+    let evidence = framework_in(listing, dir).map(|(evidence, _)| evidence);
+    let (dir, evidence) = (dir.into(), evidence.into_iter().collect());
+    Some(PythonPackages { file, choices, dir, evidence })
 }
 
 /// The list in a directory, and those of which one would have to be chosen.
@@ -93,11 +94,11 @@ fn list_in(listing: &Listing, dir: &str) -> (Option<String>, Vec<String>) {
     if let Some(file) = USED.iter().filter(|file| **file != PROJECT).find(has) {
         return (Some(file.to_string()), Vec::new());
     }
-    let all = by_purpose(listing, dir);
+    let mut others = by_purpose(listing, dir);
+    others.retain(|name| !FOR_WORK.contains(name));
     let of = |names: &[&str]| -> Vec<&str> {
-        all.iter().copied().filter(|name| names.contains(name)).collect()
+        others.iter().copied().filter(|name| names.contains(name)).collect()
     };
-    let others: Vec<&str> = all.iter().copied().filter(|name| !FOR_WORK.contains(name)).collect();
     let has_project = listing.has(&in_dir(dir, PROJECT));
     match (&of(FOR_SERVERS)[..], &of(&[FOR_ALL])[..], &others[..]) {
         ([one], _, _) | ([], [one], _) => (Some(format!("{BY_PURPOSE}/{one}")), Vec::new()),

@@ -214,9 +214,11 @@ fn app_of(file: &str, code: &str, package: &impl Fn() -> Option<&'static str>) -
     if let Some((_, interface, title)) = maker {
         return Some(found(name, *interface, title, How::Made));
     }
-    let made = FACTORIES.contains(&last) && NAMES.contains(&name);
-    let (interface, title) = by_package(package());
-    made.then(|| found(name, interface, title, How::Made))
+    // Lists of packages are read only where it matters: nearly each line of a source comes here.
+    (FACTORIES.contains(&last) && NAMES.contains(&name)).then(|| {
+        let (interface, title) = by_package(package());
+        found(name, interface, title, How::Made)
+    })
 }
 
 /// Whether a function can be called without arguments: `create_app(config=None)`.
