@@ -103,14 +103,8 @@ pub async fn start(node: Node, operations: Operations<Node>) -> Arc<Notify> {
     }
     node.keep_site_packages();
     let noticed = Arc::new(Notify::new());
-    let packages = SitePackages {
-        node,
-        operations,
-        waiting: BTreeMap::new(),
-        running: JoinSet::new(),
-        installing: BTreeMap::new(),
-        plan: None,
-    };
+    let (waiting, running, installing) = Default::default();
+    let packages = SitePackages { node, operations, waiting, running, installing, plan: None };
     tokio::spawn(packages.run(noticed.clone()));
     noticed
 }
@@ -179,19 +173,26 @@ impl SitePackages {
 
     /// What could not be installed then may have been installed by somebody else.
     async fn forget_problem(&mut self, file: PathBuf, signature: Signature) {
-        let (places, path) = (self.node.parts.options.places.clone(), file.clone());
-        let found = blocking(move || examine(&places, &path)).await;
-        let Some(Found::Good(plugin, Wanted::Nothing)) = found else { return };
-        if !self.is_busy(&plugin) {
-            self.waiting.remove(&file);
-            self.node.end_site_package(&file, (signature, Some(plugin)), None);
+        if let Some(Found::Good(plugin, Wanted::Nothing)) = self.examine(&file).await {
+            if !self.is_busy(&plugin) {
+                self.is_there(&file, signature, plugin);
+            }
         }
     }
 
+    async fn examine(&self, file: &Path) -> Option<Found> {
+        let (places, file) = (self.node.parts.options.places.clone(), file.to_owned());
+        blocking(move || examine(&places, &file)).await
+    }
+
+    /// What is installed is this package.
+    fn is_there(&mut self, file: &Path, signature: Signature, plugin: String) {
+        self.waiting.remove(file);
+        self.node.end_site_package(file, (signature, Some(plugin)), None);
+    }
+
     async fn handle(&mut self, file: PathBuf, signature: Signature, unchanged: Duration) {
-        let (places, path) = (self.node.parts.options.places.clone(), file.clone());
-        let found = blocking(move || examine(&places, &path)).await;
-        match found {
+        match self.examine(&file).await {
             None | Some(Found::Incomplete) => {}
             Some(Found::Bad(_)) if unchanged < DOUBTFUL => {}
             Some(Found::Bad(problem)) => {
@@ -200,10 +201,7 @@ impl SitePackages {
             }
             // What is installed then says what this one means.
             Some(Found::Good(plugin, _)) if self.is_busy(&plugin) => {}
-            Some(Found::Good(plugin, Wanted::Nothing)) => {
-                self.waiting.remove(&file);
-                self.node.end_site_package(&file, (signature, Some(plugin)), None);
-            }
+            Some(Found::Good(plugin, Wanted::Nothing)) => self.is_there(&file, signature, plugin),
             Some(Found::Good(plugin, _)) => self.begin(file, signature, plugin),
         }
     }

@@ -23,6 +23,7 @@ const LONGEST_LOOK: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(5);
 /// …so often. What is refused then is no matter of time.
 const RETRIES: u32 = 6;
+
 /// A file that may not be complete, or is to be tried again.
 #[derive(Debug, Clone, Copy)]
 pub struct Waiting {
