@@ -7,16 +7,19 @@ use std::path::{Path, PathBuf};
 use crate::servers::of_debian;
 
 /// The packages of nginx with Lua and other modules, and what they have.
-const LUA: [(&str, &str); 8] = [
-    ("libpcre3", "usr/lib"),
-    ("libluajit2-5.1-2", "usr/lib"),
-    ("libnginx-mod-http-ndk", "usr/lib/nginx/modules"),
-    ("libnginx-mod-http-lua", "usr/lib/nginx/modules"),
-    ("libnginx-mod-http-echo", "usr/lib/nginx/modules"),
-    ("libnginx-mod-http-brotli-static", "usr/lib/nginx/modules"),
-    ("lua-resty-core", "usr/share/lua/5.1"),
-    ("lua-resty-lrucache", "usr/share/lua/5.1"),
+const PACKAGES: &[(&str, &str)] = &[
+    ("libpcre3", LIBRARIES),
+    ("libluajit2-5.1-2", LIBRARIES),
+    ("libnginx-mod-http-ndk", MODULES),
+    ("libnginx-mod-http-lua", MODULES),
+    ("libnginx-mod-http-echo", MODULES),
+    ("libnginx-mod-http-brotli-static", MODULES),
+    ("lua-resty-core", LUA),
+    ("lua-resty-lrucache", LUA),
 ];
+const LIBRARIES: &str = "usr/lib";
+const MODULES: &str = "usr/lib/nginx/modules";
+const LUA: &str = "usr/share/lua/5.1";
 
 /// nginx, as a program.
 #[derive(Debug, Clone)]
@@ -47,14 +50,18 @@ pub fn nginx(target: &Path) -> Option<Nginx> {
 pub fn nginx_with_lua(target: &Path) -> Option<Nginx> {
     let real = of_debian(target, "nginx", "usr/sbin/nginx")?;
     let dirs: Option<Vec<PathBuf>> =
-        LUA.iter().map(|(package, inside)| of_debian(target, package, inside)).collect();
+        PACKAGES.iter().map(|(package, inside)| of_debian(target, package, inside)).collect();
     let dirs = dirs?;
-    let libraries: Vec<String> = dirs[..2].iter().flat_map(|dir| with_libraries(dir)).collect();
-    let lua: Vec<String> = dirs[6..].iter().map(|dir| format!("{}/?.lua", dir.display())).collect();
+    let with = |what: &'static str| {
+        let all = PACKAGES.iter().zip(&dirs);
+        all.filter(move |((_, inside), _)| *inside == what).map(|(_, dir)| dir)
+    };
+    let libraries: Vec<String> = with(LIBRARIES).flat_map(|dir| with_libraries(dir)).collect();
+    let lua: Vec<String> = with(LUA).map(|dir| format!("{}/?.lua", dir.display())).collect();
     let made = target.join("servers/nginx-with-lua");
     let modules = made.join("modules");
     fs::create_dir_all(&modules).expect("a directory for modules");
-    for module in dirs[2..6].iter().flat_map(|dir| fs::read_dir(dir).expect("modules")) {
+    for module in with(MODULES).flat_map(|dir| fs::read_dir(dir).expect("modules")) {
         // Relative: a copy of the target directory works too. Another test may have made it.
         let module = module.expect("a module").path();
         let below = module.strip_prefix(target.join("servers")).expect("a file of a package");

@@ -14,12 +14,9 @@ use tokio::sync::watch;
 /// `nginx -V` has so long.
 const BUILD_PATIENCE: Duration = Duration::from_secs(20);
 /// Modules that MFSERV's users find in their nginx, in the order in which they are loaded.
-const MODULES: [&str; 4] = [
-    "ndk_http_module.so",
-    "ngx_http_lua_module.so",
-    "ngx_http_echo_module.so",
-    "ngx_http_brotli_static_module.so",
-];
+const MODULES: [&str; 4] = ["ndk_http_module.so", LUA, "ngx_http_echo_module.so", BROTLI_STATIC];
+const LUA: &str = "ngx_http_lua_module.so";
+const BROTLI_STATIC: &str = "ngx_http_brotli_static_module.so";
 
 /// The first version with `ssl_reject_handshake` and `ssl_conf_command`.
 const TLS_SINCE: [u32; 3] = [1, 19, 4];
@@ -213,11 +210,11 @@ fn parse_build(text: &str, modules: Option<&Path>) -> Option<Build> {
     let is_there = |name: &str| modules.iter().any(|path| path.ends_with(name));
     let copies = Copies {
         gzip: text.contains("http_gzip_static_module"),
-        brotli: is_there(MODULES[3]) || text.split(['\'', ' ']).any(adds_brotli),
+        brotli: is_there(BROTLI_STATIC) || text.split(['\'', ' ']).any(adds_brotli),
     };
     Some(Build {
         version: version.trim().to_string(),
-        has_lua: is_there(MODULES[1]),
+        has_lua: is_there(LUA),
         copies,
         modules,
         has_real_ip: text.contains("http_realip_module"),
