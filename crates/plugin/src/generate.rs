@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use built::MARK as BUILT;
-pub use code::Copied;
+pub use code::{Copied, is_named};
 pub use lasting::{Asked, Lasting};
 use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};

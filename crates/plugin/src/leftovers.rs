@@ -103,7 +103,7 @@ pub(crate) struct Leftovers {
 /// True for a path below a directory that is in no package of it, since its name says that it holds
 /// passwords or keys.
 pub fn is_secret(path: &Path) -> bool {
-    Leftovers::new().secrets.matched_path_or_any_parents(path, false).is_ignore()
+    patterns(SECRETS).matched_path_or_any_parents(path, false).is_ignore()
 }
 
 impl Leftovers {

@@ -89,6 +89,11 @@ fn copy_tree(wanted: &Wanted<'_>, stage: &Path) -> Result<Copied, Diagnostic> {
     Ok(copied)
 }
 
+/// True if the user names this path below the app's directory, to be deployed whatever it is.
+pub fn is_named(named: &[String], path: &str) -> bool {
+    named.iter().any(|named| named.trim_start_matches("./") == path)
+}
+
 /// Why an entry is not copied.
 enum Why {
     Secret,
@@ -98,7 +103,7 @@ enum Why {
 }
 
 fn why_not(wanted: &Wanted<'_>, leftovers: &Leftovers, path: &str, is_dir: bool) -> Option<Why> {
-    if wanted.named.iter().any(|named| named.trim_start_matches("./") == path) {
+    if is_named(wanted.named, path) {
         return None;
     }
     let data = ["", "-journal", "-wal", "-shm"];

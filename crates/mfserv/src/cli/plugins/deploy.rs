@@ -63,12 +63,7 @@ impl Deploy {
         places.create()?;
         let mut steps = Steps::new();
         let mut app = App::of(&self.dir, &self.app)?;
-        let asked = Asked {
-            hosts: self.host,
-            no_hosts: self.no_host,
-            persistent: self.persist,
-            no_persistent: self.no_persist,
-        };
+        let asked = self.asked();
         let cancel = cancel()?;
         let (dir, built) = match &mut app {
             None => {
@@ -109,32 +104,26 @@ impl Deploy {
         let removed = mfserv_platform::disk::remove(&packages);
         if let Some(app) = &app {
             let is_current = installed.is_ok() || current() != before;
-            let may_become = cancel.is_cancelled() || has_timed_out(&installed);
-            keep(places, app, &asked, (is_current, may_become, json))?;
+            let goes_on = installed.as_ref().is_err_and(|problem| problem.kind == Kind::Timeout);
+            // One that goes on may become current: the next one would lose its persistent paths.
+            if is_current || goes_on || cancel.is_cancelled() {
+                app.keep_options(places, Purpose::Deploy)?;
+            }
+            if is_current && !json {
+                say_taken_back(&app.name, &asked);
+            }
         }
         removed.and(installed)
     }
-}
 
-fn has_timed_out(installed: &Result<Outcome, Diagnostic>) -> bool {
-    installed.as_ref().is_err_and(|problem| problem.kind == Kind::Timeout)
-}
-
-/// Keeps the options of a release that has become current, whatever else went wrong, and of one that
-/// is still on its way: without its persistent paths the next one would lose data.
-fn keep(
-    places: &Places,
-    app: &App,
-    asked: &Asked,
-    (is_current, may_become, json): (bool, bool, bool),
-) -> Result<(), Diagnostic> {
-    if is_current || may_become {
-        app.keep_options(places, Purpose::Deploy)?;
+    fn asked(&self) -> Asked {
+        Asked {
+            hosts: self.host.clone(),
+            no_hosts: self.no_host.clone(),
+            persistent: self.persist.clone(),
+            no_persistent: self.no_persist.clone(),
+        }
     }
-    if is_current && !json {
-        say_taken_back(&app.name, asked);
-    }
-    Ok(())
 }
 
 #[derive(Debug, Args)]

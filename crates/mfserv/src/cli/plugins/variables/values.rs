@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mfserv_core::{Diagnostic, Kind};
+use mfserv_plugin::generate::is_named;
 use mfserv_plugin::store::{Variable, Variables, check_name};
 use mfserv_plugin::{dotenv, is_secret};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
@@ -62,30 +63,31 @@ impl SetArgs {
         set.extend(assigned(&self.variables, false)?);
         Ok(set)
     }
-}
 
-impl SetArgs {
     /// Refuses files with values that would be packed into the release of this directory; `packed`:
     /// those that the user names to be packed.
     pub fn refuse_inside(&self, dir: &Path, packed: &[String]) -> Result<(), Diagnostic> {
+        let Ok(dir) = dir.canonicalize() else { return Ok(()) };
         let of_one =
             self.secret_file.iter().filter_map(|one| Some(Path::new(one.split_once('=')?.1)));
-        for file in self.env_file.iter().map(PathBuf::as_path).chain(of_one) {
-            let (Ok(dir), Ok(real)) = (dir.canonicalize(), file.canonicalize()) else { continue };
-            let Ok(inside) = real.strip_prefix(&dir) else { continue };
-            let is_named =
-                packed.iter().any(|one| Path::new(one.trim_start_matches("./")) == inside);
-            if !is_named && !is_secret(inside) {
-                return Err(Diagnostic::error(format!("{} is not deployed", dir.display()))
-                    .kind(Kind::Usage)
-                    .because(format!(
-                        "{} has values that are secret, and would be packed into the release",
-                        file.display()
-                    ))
-                    .help("move the file out of the directory, or call it .env.production: such files are never packed"));
-            }
-        }
-        Ok(())
+        let mut files = self.env_file.iter().map(PathBuf::as_path).chain(of_one);
+        let would_be_packed = |file: &&Path| {
+            let real = file.canonicalize();
+            let inside = real.as_ref().ok().and_then(|real| real.strip_prefix(&dir).ok());
+            inside.is_some_and(|it| !is_named(packed, &it.to_string_lossy()) && !is_secret(it))
+        };
+        let Some(file) = files.find(would_be_packed) else { return Ok(()) };
+        let because = format!(
+            "{} has values that are secret, and would be packed into the release",
+            file.display()
+        );
+        Err(Diagnostic::error(format!("{} is not deployed", dir.display()))
+            .kind(Kind::Usage)
+            .because(because)
+            .help(
+                "move the file out of the directory, or call it .env.production: such files are \
+                 never packed",
+            ))
     }
 }
 
