@@ -8,6 +8,7 @@ use std::path::Path;
 use mfserv_core::Diagnostic;
 
 use super::packages::is_list;
+use super::versions::PYTHON as VERSIONS;
 use crate::leftovers::Leftovers;
 use mfserv_platform::disk;
 
@@ -115,14 +116,14 @@ impl Listing {
 }
 
 /// Files that are read at the top, whatever their ending.
-const NAMES: [&str; 6] =
-    ["Procfile", "package.json", "index.html", ".python-version", ".nvmrc", ".node-version"];
+const NAMES: [&str; 5] = ["Procfile", "package.json", "index.html", ".nvmrc", ".node-version"];
 
 fn is_read(path: &str, is_executable: bool) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let top = !path.contains('/');
     name.ends_with(".py")
         || is_list(path)
+        || VERSIONS.contains(&name)
         || top
             && (is_executable
                 || NAMES.contains(&name)

@@ -117,7 +117,7 @@ fn by_purpose<'a>(listing: &'a Listing, dir: &str) -> Vec<&'a str> {
     all.filter(|name| !name.contains('/')).collect()
 }
 
-fn in_dir(dir: &str, file: &str) -> String {
+pub(super) fn in_dir(dir: &str, file: &str) -> String {
     if dir.is_empty() { file.into() } else { format!("{dir}/{file}") }
 }
 

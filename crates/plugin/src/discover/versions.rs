@@ -6,19 +6,23 @@ use mfserv_core::Diagnostic;
 use mfserv_core::diagnostic::Location;
 
 use super::Listing;
+use super::packages::in_dir;
 use crate::python::locate;
+
+/// The files that ask for a version of Python.
+pub(super) const PYTHON: [&str; 2] = [".python-version", "runtime.txt"];
 
 /// A version, and where it is asked for.
 struct Wanted {
     version: String,
-    file: &'static str,
+    file: String,
     line: u32,
 }
 
 /// The interpreter that an app of Python asks for (`python3.12`), if this machine has it; else what
-/// is to be said.
-pub fn python(listing: &Listing) -> Result<Option<String>, Diagnostic> {
-    let Some(wanted) = python_wanted(listing) else { return Ok(None) };
+/// is to be said. `dir`: the directory of its list of packages, below the app's or empty.
+pub fn python(listing: &Listing, dir: &str) -> Result<Option<String>, Diagnostic> {
+    let Some(wanted) = python_wanted(listing, dir) else { return Ok(None) };
     let program = format!("python{}", wanted.version);
     match locate(&program) {
         Some(_) => Ok(Some(program)),
@@ -45,19 +49,20 @@ pub fn node(listing: &Listing, version: &str) -> Option<Diagnostic> {
 fn unfulfilled(wanted: &Wanted, because: String, install: String) -> Diagnostic {
     Diagnostic::warning("the app runs with another version than it asks for")
         .because(because)
-        .at(Location::new(wanted.file.to_owned(), wanted.line))
+        .at(Location::new(wanted.file.clone(), wanted.line))
         .help(format!("{install} and put it first on PATH; or change {}", wanted.file))
 }
 
 /// `3.12` of the first line that is a version of CPython.
-fn python_wanted(listing: &Listing) -> Option<Wanted> {
-    [".python-version", "runtime.txt"].into_iter().find_map(|file| {
-        let lines = (1..).zip(listing.text(file)?.lines());
+fn python_wanted(listing: &Listing, dir: &str) -> Option<Wanted> {
+    let names = |dir| PYTHON.map(|name| in_dir(dir, name));
+    names(dir).into_iter().chain(names("")).find_map(|file| {
+        let lines = (1..).zip(listing.text(&file)?.lines());
         lines.into_iter().find_map(|(line, text)| {
             let text = text.trim().trim_start_matches("python-").trim_start_matches("cpython-");
             let mut parts = text.split('.').map(|part| part.parse::<u32>().ok());
             let (major, minor) = (parts.next()??, parts.next()??);
-            Some(Wanted { version: format!("{major}.{minor}"), file, line })
+            Some(Wanted { version: format!("{major}.{minor}"), file: file.clone(), line })
         })
     })
 }
@@ -68,11 +73,12 @@ fn node_wanted(listing: &Listing) -> Option<Wanted> {
         let value: serde_json::Value = serde_json::from_str(text).ok()?;
         let version = value["engines"]["node"].as_str()?.to_owned();
         let line = (1..).zip(text.lines()).find(|(_, line)| line.contains(&version));
-        Some(Wanted { version, file: "package.json", line: line.map_or(0, |(number, _)| number) })
+        let line = line.map_or(0, |(number, _)| number);
+        Some(Wanted { version, file: "package.json".into(), line })
     };
     let of_file = |file: &'static str| {
         let version = listing.text(file)?.lines().next()?.trim().to_owned();
-        Some(Wanted { version, file, line: 1 })
+        Some(Wanted { version, file: file.into(), line: 1 })
     };
     engines().or_else(|| of_file(".nvmrc")).or_else(|| of_file(".node-version"))
 }
@@ -166,7 +172,11 @@ mod tests {
 
     #[test]
     fn a_version_that_is_not_there_is_said_with_its_place_and_one_that_is_there_is_used() {
-        let asks = |file: &str, text: &str| python(&Listing::of(&[(file, text)]));
+        let asks = |file: &str, text: &str| python(&Listing::of(&[(file, text)]), "back");
+        // That of the directory with its list says it, where there is one.
+        let both = [(".python-version", "3.98"), ("back/.python-version", "3.97")];
+        let problem = python(&Listing::of(&both), "back").unwrap_err().to_string();
+        assert!(problem.contains("back/.python-version:1"), "{problem}");
         let problem = asks(".python-version", "# ours\n3.99.1\n").unwrap_err().to_string();
         assert!(
             problem.contains(".python-version:2") && problem.contains("python3.99"),

@@ -96,7 +96,7 @@ impl App {
         let mut unfulfilled = Vec::new();
         if let Some(packages) = &finding.python {
             discover::other_lists(&listing, packages)?;
-            match versions::python(&listing) {
+            match versions::python(&listing, &packages.dir) {
                 Ok(interpreter) => finding.interpreter = interpreter,
                 Err(problem) => unfulfilled.push(problem),
             }
