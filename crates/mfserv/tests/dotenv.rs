@@ -50,14 +50,17 @@ fn status(node: &Node) -> String {
 #[test]
 fn an_app_in_development_has_the_variables_of_its_env_file_and_an_edit_loses_no_request() {
     let _turn = Turn::cheap();
-    let (node, dir) =
-        developed("jar", "# ours\nexport GREETING='good day'\nPORT=3000\nBOTH=file\n");
+    let long = "x".repeat(140_000);
+    let text = format!("# ours\nexport GREETING='good day'\nPORT=3000\nBOTH=file\nLONG={long}\n");
+    let (node, dir) = developed("jar", &text);
     let said = dev(&node, &dir);
     assert!(said.contains("variables of .env, for this directory alone: GREETING, BOTH"), "{said}");
     assert!(!said.contains("good day"), "{said}");
     assert_eq!(seen(&node, "jar", "GREETING").as_deref(), Some("good day"));
     let said = status(&node);
     assert!(said.contains("PORT of .env is not used") && said.contains(".env:3"), "{said}");
+    // The kernel starts no process with it.
+    assert!(said.contains("LONG of .env is not used") && !said.contains(&long), "{said}");
 
     // What is set on the node wins, and gives way again.
     node.mfserv(&["env", "set", "jar", "BOTH=node"]).code(0);

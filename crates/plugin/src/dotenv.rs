@@ -13,7 +13,7 @@ use mfserv_platform::disk;
 use crate::generate::made_of;
 use crate::home::Home;
 use crate::label::read_bounded;
-use crate::store::check_name;
+use crate::store::{check_name, value_problem};
 
 /// How it is called.
 pub const FILE: &str = ".env";
@@ -42,7 +42,17 @@ pub fn read(home: &Home, dir: &Path, env: &BTreeMap<String, String>) -> Result<D
         return Ok(Dotenv::default());
     }
     let file = place(dir);
-    Ok(usable(&file, assignments(&file, env)?))
+    let mut found = usable(&file, assignments(&file, env)?);
+    // With one of these no worker could be started.
+    found.variables.retain(|name, value| match value_problem(name, value) {
+        None => true,
+        Some(why) => {
+            let warning = Diagnostic::warning(format!("{name} of {FILE} is not used"));
+            found.warnings.push(warning.because(why));
+            false
+        }
+    });
+    Ok(found)
 }
 
 /// Reads a file of that kind which somebody names; it may be a pipe.
@@ -84,7 +94,9 @@ fn usable(file: &Path, all: Vec<Assignment>) -> Dotenv {
 pub fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for one in assignments(&place(dir), &BTreeMap::new()).unwrap_or_default() {
-        if one.value.is_some() && check_name(&one.name).is_ok() && !names.contains(&one.name) {
+        let can_be = |value: &String| value_problem(&one.name, value).is_none();
+        let is_set = one.value.as_ref().is_some_and(can_be) && check_name(&one.name).is_ok();
+        if is_set && !names.contains(&one.name) {
             names.push(one.name);
         }
     }

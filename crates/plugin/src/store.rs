@@ -39,7 +39,9 @@ pub use releases::{KEPT, Release, current_release, releases};
 pub use repackage::{Repackaged, repackage};
 pub use rollback::{Chosen, choose};
 pub use staged::{StagedRelease, adopt, give_up, staged_by};
-pub use variables::{Change, Edit, History, Variable, Variables, check_name, is_linked};
+pub use variables::{
+    Change, Edit, History, Variable, Variables, check_name, is_linked, value_problem,
+};
 
 use crate::home::Home;
 

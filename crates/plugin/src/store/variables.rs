@@ -25,7 +25,7 @@ use super::links::current;
 use super::releases::{Release, number_of, releases};
 use crate::home::Home;
 
-pub use names::check_name;
+pub use names::{check_name, value_problem};
 pub(super) use of_release::forget_release;
 
 /// How many changes of a release are remembered.

@@ -31,6 +31,18 @@ const RESERVED_STARTS: &[&str] = &[
     "LISTEN_",
 ];
 
+/// The longest string of an environment, `NAME=VALUE` with its end, bytes (execve(2),
+/// `MAX_ARG_STRLEN` with pages of 4 KiB).
+const LONGEST: usize = 128 * 1024;
+
+/// Why no process can have this value; `None` if it can.
+pub fn value_problem(name: &str, value: &str) -> Option<&'static str> {
+    match name.len() + value.len() + 2 > LONGEST || value.contains('\0') {
+        true => Some("it is longer than 128 KiB, or has a NUL byte"),
+        false => None,
+    }
+}
+
 /// Refuses a name that no variable may have here.
 pub fn check_name(name: &str) -> Result<(), Diagnostic> {
     let refused = |because: String, help: &str| {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::generate::is_named;
-use mfserv_plugin::store::{Variable, Variables, check_name};
+use mfserv_plugin::store::{Variable, Variables, check_name, value_problem};
 use mfserv_plugin::{dotenv, is_secret};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
@@ -44,7 +44,7 @@ impl SetArgs {
             read.warnings.iter().for_each(report::print_problem);
             let place = file.display().to_string();
             for (name, value) in read.variables {
-                check_length(&name, &place, &value)?;
+                check_value(&name, &place, &value)?;
                 set.insert(name, Variable { value, secret: true });
             }
         }
@@ -157,17 +157,13 @@ fn whole(name: &str, place: &str, from: impl Read) -> Result<String, Diagnostic>
 
 /// Without the end of its last line.
 fn checked(name: &str, place: &str, value: String) -> Result<String, Diagnostic> {
-    check_length(name, place, &value)?;
+    check_value(name, place, &value)?;
     let value = value.strip_suffix('\n').unwrap_or(&value);
     Ok(value.strip_suffix('\r').unwrap_or(value).to_string())
 }
 
-/// The kernel starts no process with another one.
-fn check_length(name: &str, place: &str, value: &str) -> Result<(), Diagnostic> {
-    match value.len() as u64 > LONGEST || value.contains('\0') {
-        true => Err(unreadable(name, place, "it is longer than 128 KiB, or has a NUL byte")),
-        false => Ok(()),
-    }
+fn check_value(name: &str, place: &str, value: &str) -> Result<(), Diagnostic> {
+    value_problem(name, value).map_or(Ok(()), |why| Err(unreadable(name, place, why)))
 }
 
 const STDIN: &str = "standard input";
