@@ -104,7 +104,7 @@ enum Command {
     Setup(plugins::Setup),
     /// Make a new plugin from a template.
     New(plugins::New),
-    /// Build the environment of a plugin: Python packages, node_modules.
+    /// Build the environment of an app or a plugin: Python packages, node_modules.
     Build(plugins::Build),
     /// Run an app or a plugin from its directory, and serve each edit.
     Dev(plugins::Dev),
@@ -112,7 +112,7 @@ enum Command {
     Deploy(plugins::Deploy),
     /// Write the files of a plugin into the directory of an app.
     Init(plugins::Init),
-    /// Build a plugin and pack it into one file.
+    /// Build an app or a plugin and pack it into one file.
     Release(plugins::Release),
     /// Install a package, or a new release of an installed plugin without losing a request.
     Install(plugins::Install),

@@ -23,7 +23,7 @@ pub fn example(node: &Node, name: &str) -> PathBuf {
 }
 
 /// The files of a directory, without what the app's own tools make.
-fn files(dir: &Path) -> BTreeSet<PathBuf> {
+pub fn files(dir: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(dir) = todo.pop() {

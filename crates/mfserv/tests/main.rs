@@ -17,6 +17,7 @@ mod alerts;
 mod apps;
 mod autobahn;
 mod bodies;
+mod carried;
 mod circus;
 mod comeback;
 mod commands_for_one_app;

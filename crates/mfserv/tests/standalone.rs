@@ -21,14 +21,14 @@ fn package(node: &Node, template: &str, more: &[&str]) -> PathBuf {
 }
 
 /// A home without a base environment, and where its uv would be.
-fn fresh() -> Node {
+pub fn fresh() -> Node {
     let node = node();
     std::fs::remove_file(node.path("var/base")).unwrap();
     node
 }
 
 /// Runs something without a network, or with indexes that cannot be reached.
-fn unplugged(old: &mut OldNames, run: impl Fn(&OldNames) + Send + Sync) {
+pub fn unplugged(old: &mut OldNames, run: impl Fn(&OldNames) + Send + Sync) {
     if !offline(|| run(old)) {
         println!("no network of its own is allowed here: its indexes are made unreachable");
         old.cut_off();

@@ -90,8 +90,9 @@ pub fn refuse(plugin: &str, taken: &[Taken]) -> Result<(), Diagnostic> {
     let by = |one: &Taken| format!("requests of {} go to {}/{}", one.route, one.plugin, one.app);
     let problem = taken.iter().map(by).fold(problem, Diagnostic::because);
     Err(problem.help(
-        "change prefix_based_routing_extra_routes or _hosts, or install it under another name; \
-         --take-route of mfserv install, deploy, dev and rollback takes the route all the same",
+        "change prefix_based_routing_extra_routes or _hosts (`mfserv release DIR --no-root` packs \
+         an app without /), or install it under another name; --take-route of mfserv install, \
+         deploy, dev and rollback takes the route all the same",
     ))
 }
 

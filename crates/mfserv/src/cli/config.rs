@@ -4,6 +4,9 @@ use clap::{Args, Subcommand};
 use mfserv_core::export::variable;
 use mfserv_core::{Diagnostic, Kind, ini};
 
+use super::plugins::app::AppArgs;
+use super::plugins::made;
+use super::progress::Steps;
 use super::report::{self, Outcome};
 use super::{print, print_json, sets};
 use mfserv_node::places::Places;
@@ -121,9 +124,12 @@ fn set(places: &Places, text: &str) -> Result<Outcome, Diagnostic> {
 
 #[derive(Debug, Args)]
 pub struct Check {
-    /// A plugin directory to check, instead of the node. Where nginx is the front, it reads the
-    /// fragments in there (`nginx -t`), and makes the files and directories that they name.
-    plugin: Option<std::path::PathBuf>,
+    /// The directory of an app or of a plugin to check, instead of the node. Where nginx is the front, it
+    /// reads the fragments in there (`nginx -t`), and makes the files and directories that they name.
+    #[arg(value_hint = clap::ValueHint::DirPath)]
+    dir: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    app: AppArgs,
     /// A value that overrides all configuration files.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     sets: Vec<String>,
@@ -137,13 +143,14 @@ pub struct Check {
 
 impl Check {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let problems = match &self.plugin {
+        let problems = match &self.dir {
             Some(dir) => {
                 let module = configure::module(places, &sets(&self.sets)?)?;
                 let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-                inspect::plugin(places, &dir, &module)
+                made::check(places, &dir, &self.app, &module, &mut Steps::new())?
             }
             None => {
+                self.app.refuse_without_directory()?;
                 let sets = sets(&self.sets)?;
                 let options = mfserv_node::daemon::DaemonOptions { places: places.clone(), sets };
                 let mut problems = inspect::node(&options)?;

@@ -1,7 +1,7 @@
 //! Plugins: made, built, run from a directory, packed, installed, looked at. Here is what
 //! these commands share.
 
-mod app;
+pub mod app;
 pub mod app_names;
 mod build;
 mod deploy;
@@ -10,6 +10,7 @@ mod drift;
 pub mod env;
 mod info;
 pub mod install;
+pub mod made;
 pub mod new;
 mod open;
 mod preview;

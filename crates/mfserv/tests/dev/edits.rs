@@ -94,10 +94,11 @@ fn flask_is_edited_again_and_again_under_load_and_no_request_fails() {
     // What else the machine does may take its time: once in three it must be quick.
     let quick = (0..3).any(|round| {
         let (median, boot) = edit_round(&node, round, &main, &code);
-        median < boot + 300
+        // A slow machine is slow with what is beside the boot as well.
+        median < boot + boot.max(300)
     });
     load.stop().assert_nothing_failed();
-    assert!(quick, "the new code takes more than the app's boot and 300 ms");
+    assert!(quick, "the new code takes more than the app's boot and 300 ms, or twice the boot");
     node.stop();
 }
 

@@ -42,6 +42,8 @@ const MOST_NAMES: usize = 20;
 
 impl Findings {
     pub(super) fn report(mut self, progress: &mut dyn Progress) {
+        // Nobody but this program has written them.
+        self.left_out.retain(|(path, _)| !path.starts_with(".mfserv-"));
         self.left_out.sort_by(|a, b| a.0.cmp(&b.0));
         let names = |is: fn(&Skipped) -> bool| -> Vec<&str> {
             let found = self.left_out.iter().filter(|(_, why)| is(why));

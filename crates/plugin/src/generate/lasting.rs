@@ -18,6 +18,8 @@ pub struct Lasting {
     pub hosts: Vec<String>,
     /// Paths below the app's directory that outlive its releases.
     pub persistent: Vec<String>,
+    /// It is not served at `/` of the node.
+    pub no_root: bool,
 }
 
 /// What a command asks for.
@@ -31,6 +33,8 @@ pub struct Asked {
     pub persistent: Vec<String>,
     /// Paths that are taken back.
     pub no_persistent: Vec<String>,
+    /// Whether it may be served at `/` of the node; `None`: as before.
+    pub root: Option<bool>,
 }
 
 impl Lasting {
@@ -38,6 +42,9 @@ impl Lasting {
     /// data that was kept is not lost by a shorter command. What is taken back goes.
     pub fn with(place: &Path, asked: &Asked) -> Result<Lasting, Diagnostic> {
         let mut lasting = Lasting::read(place);
+        if let Some(root) = asked.root {
+            lasting.no_root = !root;
+        }
         for name in &asked.no_hosts {
             let host = host::configured(name).map_err(|why| refused_host("--no-host", why))?;
             take_back(("--no-host", "host name"), &mut lasting.hosts, &host)?;
@@ -64,9 +71,10 @@ impl Lasting {
         let text = read_small(&place.join(FILE)).unwrap_or_default();
         let all = |key: &str| {
             let values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-            values.map(str::to_string).collect()
+            values.map(str::to_string).collect::<Vec<_>>()
         };
-        Lasting { hosts: all("host"), persistent: all("persist") }
+        let no_root = all("root").iter().any(|value| value == "no");
+        Lasting { hosts: all("host"), persistent: all("persist"), no_root }
     }
 
     /// Later commands have these: what they are of has succeeded.
@@ -80,7 +88,8 @@ impl Lasting {
     fn text(&self) -> String {
         let hosts = self.hosts.iter().map(|host| format!("host={host}\n"));
         let paths = self.persistent.iter().map(|path| format!("persist={path}\n"));
-        hosts.chain(paths).collect()
+        let root = self.no_root.then(|| "root=no\n".to_string());
+        hosts.chain(paths).chain(root).collect()
     }
 }
 

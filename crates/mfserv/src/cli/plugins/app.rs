@@ -9,7 +9,7 @@ use mfserv_core::route::Route;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::{self, BuildOptions};
 use mfserv_plugin::discover::{self, Finding, Listing, Web, versions};
-use mfserv_plugin::generate::{self, Asked, Lasting, NodeBuilt, Purpose, Wanted};
+use mfserv_plugin::generate::{self, Asked, Copied, Lasting, NodeBuilt, Purpose, Wanted};
 use mfserv_plugin::sources::Sources;
 use mfserv_plugin::{Cancel, Home, Progress};
 
@@ -18,6 +18,15 @@ use super::env::is_plugin;
 use crate::cli::print;
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed, taking};
+
+/// Whether an app is served at `/` of the node, unless options of it say that it is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    /// Where no other plugin is.
+    IfFree,
+    /// In any case: it takes it from others, or nobody knows yet who is there.
+    Always,
+}
 
 #[derive(Debug, Default, Args)]
 pub struct AppArgs {
@@ -31,15 +40,32 @@ pub struct AppArgs {
     kind: Option<String>,
 }
 
+impl AppArgs {
+    /// Refuses options of an app where no app is named.
+    pub fn refuse_without_directory(&self) -> Result<(), Diagnostic> {
+        match self.name.is_none() && self.kind.is_none() {
+            true => Ok(()),
+            false => Err(Diagnostic::error("there is no app to check")
+                .kind(Kind::Usage)
+                .because("--name and --as are for the app of a directory")
+                .help("name the directory: `mfserv check DIR`")),
+        }
+    }
+}
+
 /// Options that a plugin has in its own files.
 pub fn refuse_for_plugin(dir: &Path, asked: &Asked) -> Result<(), Diagnostic> {
-    let Asked { hosts, no_hosts, persistent, no_persistent } = asked;
-    match [hosts, no_hosts, persistent, no_persistent].iter().all(|all| all.is_empty()) {
+    let Asked { hosts, no_hosts, persistent, no_persistent, root } = asked;
+    let lists = [hosts, no_hosts, persistent, no_persistent];
+    match lists.iter().all(|all| all.is_empty()) && root.is_none() {
         true => Ok(()),
         false => Err(Diagnostic::error(format!("{} is a plugin", dir.display()))
             .kind(Kind::Usage)
-            .because("options of host names and persistent paths are for apps that are none")
-            .help("its config.ini says it: _hosts=… of the app, _persistent_paths=… of [general]")),
+            .because("options of host names, persistent paths and / are for apps that are none")
+            .help(
+                "its config.ini says it: _hosts=… and prefix_based_routing_extra_routes=/ of the \
+                 app, _persistent_paths=… of [general]",
+            )),
     }
 }
 
@@ -162,19 +188,50 @@ impl App {
     }
 
     /// Makes the plugin in the home, and builds what the tools of Node build. Returns its
-    /// directory and what was built. It is served at `/` as well when no other plugin is, or when it takes routes.
+    /// directory and what was built.
     pub fn make(
         &self,
         places: &Places,
         purpose: Purpose,
         named: &[String],
-        take_route: bool,
+        root: Root,
         steps: &mut dyn Progress,
     ) -> Result<(PathBuf, NodeBuilt), Diagnostic> {
         let home = Home::new(places.home());
         self.unfulfilled.iter().for_each(|one| steps.notice(one.clone()));
+        let wanted = self.wanted(purpose, self.is_at_root(places, root, steps)?, named);
+        let (place, copied) = generate::generate(&home, &wanted)?;
+        say_not_copied(&copied, steps);
+        let options = BuildOptions { cancel: cancel()?, ..BuildOptions::new(home) };
+        let built = generate::build_node(&place, &wanted, &options, steps)?;
+        Ok((place, built))
+    }
+
+    /// Makes the plugin in another home, only to be looked at: nothing is copied and built. Returns
+    /// its directory.
+    pub fn make_aside(
+        &self,
+        places: &Places,
+        aside: &Home,
+        steps: &mut dyn Progress,
+    ) -> Result<PathBuf, Diagnostic> {
+        self.unfulfilled.iter().for_each(|one| steps.notice(one.clone()));
+        let root = self.is_at_root(places, Root::IfFree, steps)?;
+        Ok(generate::generate(aside, &self.wanted(Purpose::Dev, root, &[]))?.0)
+    }
+
+    /// Whether it is served at `/`; says it if another plugin is there.
+    fn is_at_root(
+        &self,
+        places: &Places,
+        root: Root,
+        steps: &mut dyn Progress,
+    ) -> Result<bool, Diagnostic> {
+        if self.lasting.no_root || root == Root::Always {
+            return Ok(!self.lasting.no_root);
+        }
         let holder = root_holder(places, &self.name)?;
-        if let Some(holder) = holder.as_ref().filter(|_| !take_route && !self.is_site()) {
+        if let Some(holder) = holder.as_ref().filter(|_| !self.is_site()) {
             steps.notice(
                 Diagnostic::warning(format!("{} is not served at /", self.name))
                     .because(format!(
@@ -185,34 +242,7 @@ impl App {
                     .help("--take-route takes / from it"),
             );
         }
-        let wanted = self.wanted(purpose, holder.is_none() || take_route, named);
-        let (place, copied) = generate::generate(&home, &wanted)?;
-        if !copied.secrets.is_empty() {
-            steps.notice(
-                Diagnostic::warning(format!("not deployed: {}", copied.secrets.join(", ")))
-                    .because("it holds secrets, by its name")
-                    .help(
-                        "`--env-file FILE` gives the app the variables of one; --pack FILE \
-                         deploys one all the same",
-                    ),
-            );
-        }
-        if !copied.data.is_empty() {
-            steps.log(&format!(
-                "not deployed: {} (the app has its own data there)",
-                copied.data.join(", ")
-            ));
-        }
-        if !copied.unnamed.is_empty() {
-            steps.notice(
-                Diagnostic::warning(format!("not deployed: {}", copied.unnamed.join(", ")))
-                    .because("its name is not UTF-8, as names in packages are")
-                    .help("rename it if the app needs it"),
-            );
-        }
-        let options = BuildOptions { cancel: cancel()?, ..BuildOptions::new(home) };
-        let built = generate::build_node(&place, &wanted, &options, steps)?;
-        Ok((place, built))
+        Ok(holder.is_none())
     }
 
     /// Whether a script builds what is served of it.
@@ -272,6 +302,33 @@ impl App {
             lasting: &self.lasting,
             named,
         }
+    }
+}
+
+/// Says which files of an app are not in its package, and why.
+fn say_not_copied(copied: &Copied, steps: &mut dyn Progress) {
+    if !copied.secrets.is_empty() {
+        steps.notice(
+            Diagnostic::warning(format!("not deployed: {}", copied.secrets.join(", ")))
+                .because("it holds secrets, by its name")
+                .help(
+                    "`--env-file FILE` gives the app the variables of one; --pack FILE \
+                     deploys one all the same",
+                ),
+        );
+    }
+    if !copied.data.is_empty() {
+        steps.log(&format!(
+            "not deployed: {} (the app has its own data there)",
+            copied.data.join(", ")
+        ));
+    }
+    if !copied.unnamed.is_empty() {
+        steps.notice(
+            Diagnostic::warning(format!("not deployed: {}", copied.unnamed.join(", ")))
+                .because("its name is not UTF-8, as names in packages are")
+                .help("rename it if the app needs it"),
+        );
     }
 }
 

@@ -1,11 +1,15 @@
-//! `mfserv build` and `mfserv release`: a plugin's environment, and its package.
+//! `mfserv build` and `mfserv release`: the environment of an app or a plugin, and its package.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use mfserv_core::Diagnostic;
+use mfserv_plugin::build::BuildReport;
+use serde::Serialize;
 
-use super::{build_in, cancel, hold, pack_in, sentence};
+use super::app::{AppArgs, Root};
+use super::made::PackArgs;
+use super::{cancel, pack_in, sentence};
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use crate::cli::{print, print_json};
@@ -13,9 +17,11 @@ use mfserv_node::places::Places;
 
 #[derive(Debug, Args)]
 pub struct Build {
-    /// The plugin's directory.
+    /// The directory of an app, or of a plugin.
     #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
     dir: PathBuf,
+    #[command(flatten)]
+    app: AppArgs,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -23,8 +29,11 @@ pub struct Build {
 
 impl Build {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
-        let held = hold(places, &self.dir)?;
-        let report = build_in(places, &held, &cancel()?, &mut Steps::new())?;
+        let mut steps = Steps::new();
+        let pack = PackArgs::of(self.app);
+        let made = pack.make(places, &self.dir, Root::IfFree, &mut steps)?;
+        let (_held, report) = made.build(places, &cancel()?, &mut steps)?;
+        steps.finish();
         if self.json {
             print_json(&report)?;
         } else {
@@ -36,9 +45,11 @@ impl Build {
 
 #[derive(Debug, Args)]
 pub struct Release {
-    /// The plugin's directory.
+    /// The directory of an app, or of a plugin.
     #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
     dir: PathBuf,
+    #[command(flatten)]
+    pack: PackArgs,
     /// Directory of the package.
     #[arg(long, short, default_value = ".", value_hint = clap::ValueHint::DirPath)]
     output: PathBuf,
@@ -46,17 +57,37 @@ pub struct Release {
     /// even in a new home.
     #[arg(long)]
     standalone: bool,
+    /// Print the package's file and the report of the build as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `mfserv release --json` prints.
+#[derive(Debug, Serialize)]
+struct Released {
+    /// The package, an absolute path.
+    file: PathBuf,
+    #[serde(flatten)]
+    report: BuildReport,
 }
 
 impl Release {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let mut steps = Steps::new();
-        let held = hold(places, &self.dir)?;
-        let report = build_in(places, &held, &cancel()?, &mut steps)?;
+        mfserv_platform::disk::create_dir(&self.output)?;
+        // Who has `/` where the package will be installed is not known here; who installs it is told.
+        let made = self.pack.make(places, &self.dir, Root::Always, &mut steps)?;
+        let (held, report) = made.build(places, &cancel()?, &mut steps)?;
         let file = pack_in(places, &held, &self.output, self.standalone, &mut steps)?;
         steps.finish();
-        print(&sentence(&report));
+        made.keep_options(places)?;
         let file = file.canonicalize().unwrap_or(file);
+        if self.json {
+            print_json(&Released { file, report })?;
+            return Ok(Outcome::Done);
+        }
+        print(&sentence(&report));
+        made.say_taken_back();
         print(&format!("plugin file is ready at {}\n", file.display()));
         Ok(Outcome::Done)
     }

@@ -17,7 +17,7 @@ use mfserv_plugin::store::Claim;
 use mfserv_plugin::{Home, dotenv, label, store};
 use serde_json::json;
 
-use super::app::{App, AppArgs, refuse_for_plugin, say_taken_back};
+use super::app::{App, AppArgs, Root, refuse_for_plugin, say_taken_back};
 use super::{
     build_in, cancel, first, hold, is_running, is_served, own_spec, say_dangers, say_where,
     sentence,
@@ -192,7 +192,8 @@ impl Dev {
         if !self.wait.json {
             print(&format!("{}\n", app.sentence()));
         }
-        let (dir, node) = app.make(places, Purpose::Dev, &[], self.take_route, &mut steps)?;
+        let root = if self.take_route { Root::Always } else { Root::IfFree };
+        let (dir, node) = app.make(places, Purpose::Dev, &[], root, &mut steps)?;
         self.dir = dir;
         steps.finish();
         before.iter_mut().for_each(Before::has_built);
