@@ -261,8 +261,39 @@ fn stop_and_start_of_an_app_say_what_became_of_it_also_as_json() {
     node.mfserv(&["scale", "shop.admin", "0"]).code(0);
     let off = node.mfserv(&["start", "shop.admin"]).code(5);
     assert!(!off.stdout.contains("done") && off.stderr.contains("numprocesses=0"), "{off:?}");
-    node.mfserv(&["stop", "--json"]).code(2);
+    // The node itself.
+    assert_eq!(json(&["start", "--json"])["was_running"], true);
+    assert_eq!(json(&["stop", "--json"])["was_running"], true);
+    assert_eq!(json(&["stop", "--json"])["was_running"], false);
+    let started = json(&["start", "--json"]);
+    assert_eq!((&started["running"], &started["was_running"]), (&true.into(), &false.into()));
     node.stop();
+}
+
+#[test]
+fn a_command_that_fails_says_why_as_json_if_that_is_asked_for() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let app = node.path("app");
+    std::fs::create_dir(&app).unwrap();
+    let app = app.to_str().unwrap();
+    for (args, code, what) in [
+        (&["info", "nope"][..], 1, "nope"),
+        (&["status"], 3, "not running"),
+        (&["scale", "nope", "2"], 3, "not running"),
+        (&["stop", "nope"], 3, "not running"),
+        (&["build", app], 4, app),
+        (&["deploy", app], 4, app),
+        (&["install", "nope.plugin"], 1, "nope.plugin"),
+    ] {
+        let failed = node.mfserv(&[args, &["--json"]].concat()).code(code);
+        let said: serde_json::Value = serde_json::from_str(&failed.stdout).unwrap();
+        assert_eq!(said["ok"], false, "{args:?}");
+        assert!(said["problem"]["what"].as_str().unwrap().contains(what), "{args:?}: {said}");
+        // People read it, too.
+        assert!(failed.stderr.contains(what), "{args:?}: {failed:?}");
+        assert_eq!(node.mfserv(args).code(code).stdout, "", "{args:?}");
+    }
 }
 
 #[test]

@@ -147,6 +147,11 @@ impl Places {
         self.var().join("status")
     }
 
+    /// What the front has answered, a line of JSON for each request.
+    pub fn access_log(&self) -> PathBuf {
+        self.log().join("nginx_access.log")
+    }
+
     /// `log/events.jsonl`: what happened, one JSON object a line.
     pub fn events_file(&self) -> PathBuf {
         self.log().join("events.jsonl")

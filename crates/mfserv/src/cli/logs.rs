@@ -222,7 +222,7 @@ fn level(text: &str) -> Result<Level, String> {
 }
 
 fn nothing(places: &Places, names: &[String]) -> Diagnostic {
-    let access_log = places.log().join("nginx_access.log");
+    let access_log = places.access_log();
     let is_request = |name: &&String| {
         let found = find_request(&access_log, name, &mut Vec::new());
         found.is_ok_and(|it| it.is_some())

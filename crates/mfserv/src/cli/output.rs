@@ -4,12 +4,15 @@
 use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mfserv_core::Diagnostic;
 use mfserv_core::diagnostic::shown;
 
 /// Why standard output cannot be written any more.
 static LOST: OnceLock<std::io::Error> = OnceLock::new();
+/// Something was printed.
+static HAS_PRINTED: AtomicBool = AtomicBool::new(false);
 
 /// A text of an app or of a package, as standard output may have it: on a terminal, what the
 /// terminal would obey is written out.
@@ -31,9 +34,15 @@ pub fn print_bytes(bytes: &[u8]) {
         return;
     }
     let mut out = std::io::stdout();
+    HAS_PRINTED.store(true, Ordering::Relaxed);
     if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
         let _ = LOST.set(error);
     }
+}
+
+/// Something has gone to standard output, or was to.
+pub fn has_printed() -> bool {
+    HAS_PRINTED.load(Ordering::Relaxed)
 }
 
 /// Nobody gets what is printed: a command that only shows something may end.

@@ -2,8 +2,10 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mfserv_core::{Diagnostic, Severity};
+use serde_json::json;
 
 use super::output;
 
@@ -18,6 +20,14 @@ pub enum Outcome {
     Code(u8),
 }
 
+/// A program reads standard output.
+static WANTS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// From now on an error is a line of JSON on standard output, too.
+pub fn wants_json() {
+    WANTS_JSON.store(true, Ordering::Relaxed);
+}
+
 /// Prints what failed, and gives the exit code.
 pub fn exit_code(result: Result<Outcome, Diagnostic>) -> ExitCode {
     let unsaid = output::failure();
@@ -29,7 +39,13 @@ pub fn exit_code(result: Result<Outcome, Diagnostic>) -> ExitCode {
         Ok(Outcome::Code(code)) => ExitCode::from(code),
         Err(problem) => {
             print_problem(&problem);
-            ExitCode::from(problem.kind.exit_code())
+            let code = problem.kind.exit_code();
+            // An operation that has begun has its own last line.
+            if WANTS_JSON.load(Ordering::Relaxed) && !output::has_printed() {
+                let outcome = json!({ "event": "outcome", "ok": false, "problem": problem });
+                output::print(&format!("{outcome}\n"));
+            }
+            ExitCode::from(code)
         }
     }
 }

@@ -11,6 +11,7 @@ use mfserv_core::node_state::NodeState;
 use mfserv_core::status::Status;
 use mfserv_core::{Diagnostic, Kind, Severity};
 use mfserv_plugin::{Home, Progress, templates};
+use serde_json::json;
 
 use super::keeper::{self, LOOK, QUICK, refuse_other_user};
 use super::operate::{self, Wait};
@@ -38,8 +39,8 @@ pub struct Start {
     /// Longest wait, seconds.
     #[arg(long, default_value_t = 300)]
     timeout: u64,
-    /// Print the result of each app as JSON.
-    #[arg(long, requires = "apps")]
+    /// Print the result as JSON: of each app, or of the node.
+    #[arg(long)]
     json: bool,
 }
 
@@ -53,7 +54,12 @@ impl Start {
         let patience = (!self.no_wait).then(|| Duration::from_secs(self.timeout));
         let came = bring_up(places, &self.sets, patience, &mut steps);
         steps.finish();
-        match came? {
+        let came = came?;
+        if self.json {
+            print(&format!("{}\n", as_json(&came)));
+            return Ok(Outcome::Done);
+        }
+        match came {
             Came::NotToStart => print("MFSERV_STARTUP_FLAG=0 => nothing to start\n"),
             Came::NotWaitedFor => {}
             Came::Up { status, known } => say_running(&status, known),
@@ -275,6 +281,21 @@ fn why_error(status: &Status) -> Diagnostic {
             problem.because(format!("{}: {}\n{}", end.worker, end.why, end.last_output.trim_end()));
     }
     problem.help("`mfserv events` shows what happened")
+}
+
+/// What `mfserv start --json` prints of a node.
+fn as_json(came: &Came) -> serde_json::Value {
+    match came {
+        Came::NotToStart => json!({ "ok": true, "running": false }),
+        Came::NotWaitedFor => json!({ "ok": true, "running": null }),
+        Came::Up { status, known } => json!({
+            "ok": true, "running": true, "was_running": known, "address": status.address,
+            "apps": status.watchers.len(),
+            "not_ready": status.watchers.iter().filter(|w| w.ready < w.wanted)
+                .map(|watcher| watcher.name.as_str()).collect::<Vec<_>>(),
+            "problems": status.problems,
+        }),
+    }
 }
 
 fn say_running(status: &Status, known: bool) {

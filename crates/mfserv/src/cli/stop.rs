@@ -13,14 +13,15 @@ use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::Progress;
 use rustix::fs::FlockOperation::NonBlockingLockExclusive;
 use rustix::fs::flock;
+use serde_json::json;
 
-use super::completions;
 use super::keeper::{self, LOOK, QUICK, bring_back_keeper};
 use super::operate::{self, Wait};
-use super::print;
+use super::plugins::dev::own_node;
 use super::progress::Steps;
 use super::reach;
 use super::report::{self, Outcome};
+use super::{completions, print};
 use mfserv_node::configure;
 use mfserv_node::control::client;
 use mfserv_node::places::Places;
@@ -46,9 +47,14 @@ pub struct Stop {
     /// Longest wait for apps, seconds.
     #[arg(long, requires = "apps", default_value_t = PATIENCE.as_secs())]
     timeout: u64,
-    /// Print the result of each app as JSON.
-    #[arg(long, requires = "apps")]
+    /// Print the result as JSON: of each app, or of the node.
+    #[arg(long)]
     json: bool,
+}
+
+/// What `mfserv stop --json` prints of a node.
+fn as_json(was_running: bool) -> String {
+    format!("{}\n", json!({ "ok": true, "was_running": was_running }))
 }
 
 impl Stop {
@@ -58,12 +64,29 @@ impl Stop {
             return operate::switch(places, &self.apps, false, &Wait { no_wait, timeout, json });
         }
         if !self.kill && is_switched_off(places) {
-            print("MFSERV_STARTUP_FLAG=0 => nothing to stop (`--kill` ends what runs)\n");
+            match self.json {
+                true => print(&as_json(false)),
+                false => {
+                    print("MFSERV_STARTUP_FLAG=0 => nothing to stop (`--kill` ends what runs)\n");
+                }
+            }
             return Ok(Outcome::Done);
         }
         let mut steps = Steps::new();
         let was_running = stop(places, self.kill, &mut steps)?;
         steps.finish();
+        if let Some(own) = own_node::running(places) {
+            let stop = own_node::command(&own, "stop");
+            report::print_problem(
+                &Diagnostic::warning("the node of `mfserv dev` beside it runs on")
+                    .because(format!("its home is {}", own.home().display()))
+                    .help(format!("`{stop}` stops it, too")),
+            );
+        }
+        if self.json {
+            print(&as_json(was_running));
+            return Ok(Outcome::Done);
+        }
         let text = if was_running { "mfserv is stopped" } else { "mfserv is not running" };
         print(&format!("{text}\n"));
         Ok(Outcome::Done)

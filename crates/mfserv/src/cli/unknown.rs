@@ -1,10 +1,10 @@
 //! Commands that people know from elsewhere, and what they are called here.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{FromArgMatches, Parser};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use mfserv_core::{Diagnostic, Kind};
 
-use super::{Cli, help};
+use super::{Cli, help, report};
 
 /// Words of other tools, and what does the same here.
 const ELSEWHERE: &[(&[&str], &str)] = &[
@@ -42,10 +42,17 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
 /// Parses the command line. What is wrong with it is said as clap says it, except for commands
 /// that are called otherwise elsewhere.
 pub fn parse() -> Result<Cli, Diagnostic> {
-    let parsed = Cli::try_parse().or_else(|error| match error.kind() {
+    let parse = |command: clap::Command| -> Result<Cli, clap::Error> {
+        let matches = command.try_get_matches()?;
+        if is_json(&matches) {
+            report::wants_json();
+        }
+        Cli::from_arg_matches(&matches)
+    };
+    let parsed = parse(Cli::command()).or_else(|error| match error.kind() {
         // The whole help is made for who asks for it.
         ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Cli::from_arg_matches(&help::command().try_get_matches()?)
+            parse(help::command())
         }
         _ => Err(error),
     });
@@ -64,6 +71,13 @@ pub fn parse() -> Result<Cli, Diagnostic> {
         let Some(here) = here(word) else { error.exit() };
         Diagnostic::error(format!("mfserv has no command {word}")).kind(Kind::Usage).help(here)
     })
+}
+
+/// The command has `--json`.
+fn is_json(matches: &ArgMatches) -> bool {
+    let json = matches.try_get_one::<bool>("json");
+    json.is_ok_and(|json| json.is_some_and(|json| *json))
+        || matches.subcommand().is_some_and(|(_, command)| is_json(command))
 }
 
 /// The words without `--home DIR`, which may come first.
@@ -97,7 +111,6 @@ fn here(word: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn each_command_that_is_advised_is_there_and_no_word_from_elsewhere_is_one() {

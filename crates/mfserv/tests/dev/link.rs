@@ -95,6 +95,10 @@ fn the_directory_of_a_deployed_plugin_is_served_beside_its_release_and_each_edit
     save(&dir.join("main.py"), &edition("third"));
     until("the edit is served", PATIENCE, || serves("third edition"));
     assert!(node.get("/shop").text().starts_with("first edition"), "the release goes on");
+    // Who stops the node is told of the other one.
+    let stopped = node.mfserv(&["stop"]).code(0);
+    assert!(stopped.stderr.contains("var/dev-node stop` stops it, too"), "{stopped:?}");
+    node.start();
     own.run(&["stop"]).code(0);
 
     // In the foreground its node ends with it, and the other one goes on.

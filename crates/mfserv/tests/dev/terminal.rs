@@ -114,7 +114,8 @@ fn dev_shows_lines_edits_and_why_one_is_broken_and_leaves_a_running_node_as_it_w
     session.until_said("main | ValueError: no");
     session.until_said("the old code goes on serving");
     session.until_said("/__dev/seen");
-    assert!(node.get("/seen").text().starts_with("second"));
+    assert!(node.get("/seen?last=1").text().starts_with("second"));
+    session.until_said("\nGET /seen?last=1 200 ");
     let said = session.interrupt();
     assert_eq!(said.matches("ValueError: no").count(), 1, "said twice: {said}");
     assert!(said.contains("seen stays linked") && !said.contains("is stopped"), "{said}");

@@ -120,7 +120,7 @@ impl Search<'_> {
     /// A request, by its id or by that of its trace. One that is not in the access log may be
     /// about to be written; for one that was written about long ago, nothing is waited for.
     fn request(&self, id: &str) -> Result<Option<Request>, Diagnostic> {
-        let access_log = self.places.log().join("nginx_access.log");
+        let access_log = self.places.access_log();
         let failed = |e| Diagnostic::error("the access log cannot be read").because(e);
         let began = Instant::now();
         let mut within = None;
@@ -188,7 +188,7 @@ impl Search<'_> {
 
     /// The record of the access log, and what it says.
     fn show_record(&self, request: &Request, tried: &[String]) {
-        let access_log = self.places.log().join("nginx_access.log");
+        let access_log = self.places.access_log();
         let worker = request.worker.clone().unwrap_or_default();
         let source = Source { worker, ..Source::default() };
         self.show.parts(&access_log, request.line.as_bytes(), (None, None), Some(&source));

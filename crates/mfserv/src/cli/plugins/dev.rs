@@ -1,9 +1,11 @@
 //! `mfserv dev`: a plugin runs from its directory.
 
+mod frames;
 mod lines;
 mod live;
-mod own_node;
+pub mod own_node;
 mod rebuild;
+mod requests;
 mod session;
 
 use std::io::IsTerminal;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use mfserv_core::names::WatcherName;
 use mfserv_telemetry::{Follower, tail};
 
+use super::frames::Frames;
 use crate::cli::output::for_terminal;
 use crate::cli::report;
 
@@ -33,6 +34,8 @@ pub struct Lines {
     /// By file: what its lines begin with.
     labels: BTreeMap<PathBuf, String>,
     recent: VecDeque<String>,
+    /// By file: the traceback that it is in.
+    frames: BTreeMap<PathBuf, Frames>,
 }
 
 impl Lines {
@@ -46,6 +49,7 @@ impl Lines {
             follower: Follower::new([]),
             labels: BTreeMap::new(),
             recent: VecDeque::new(),
+            frames: BTreeMap::new(),
         }
     }
 
@@ -70,14 +74,20 @@ impl Lines {
         }
     }
 
-    /// What they have written since the last time, each line behind the name of its program.
+    /// What they have written since the last time, each line behind the name of its program; frames
+    /// of libraries are left out of tracebacks.
     pub fn take(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
-        let (labels, recent) = (&self.labels, &mut self.recent);
+        let (labels, recent, frames) = (&self.labels, &mut self.recent, &mut self.frames);
         self.follower.poll(&mut |file, line| {
             let label = labels.get(file).map_or("", String::as_str);
             let line = String::from_utf8_lossy(line);
-            lines.push(format!("{label}{}", for_terminal(line.trim_end_matches('\r'))));
+            if !frames.contains_key(file) {
+                frames.insert(file.to_owned(), Frames::default());
+            }
+            let shown = frames.get_mut(file).map(|frames| frames.take(line.trim_end_matches('\r')));
+            let shown = shown.into_iter().flatten();
+            lines.extend(shown.map(|line| format!("{label}{}", for_terminal(&line))));
             recent.push_back(line.trim().into());
             if recent.len() > REMEMBERED {
                 recent.pop_front();

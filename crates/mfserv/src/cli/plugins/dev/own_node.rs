@@ -8,6 +8,7 @@ use mfserv_plugin::Home;
 use mfserv_plugin::generate;
 use mfserv_plugin::store::{self, Origin};
 
+use crate::cli::plugins::is_running;
 use crate::cli::{print, start};
 use mfserv_node::configure;
 use mfserv_node::places::{LONGEST_HOME, Places};
@@ -126,6 +127,12 @@ pub fn port(places: &Places, says: bool) -> Result<Vec<String>, Diagnostic> {
 /// Whether this is the home of a node of that kind.
 pub fn is_own(places: &Places) -> bool {
     places.home().ends_with(Path::new(HOME))
+}
+
+/// The node of its own beside a node, if it runs.
+pub fn running(places: &Places) -> Option<Places> {
+    let own = Places::choose(Some(&places.home().join(HOME))).ok()?;
+    is_running(&own).then_some(own)
 }
 
 /// How a command is typed for a node.

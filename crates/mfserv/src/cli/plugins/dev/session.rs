@@ -19,18 +19,18 @@ use mfserv_plugin::build::BuildReport;
 use mfserv_plugin::{Cancel, Home, dotenv, generate, store};
 use mfserv_telemetry::Follower;
 
-use self::of_node::{served_dirs, stops_node};
+use self::of_node::{served_dirs, stop_node, stops_node};
 use super::super::is_running;
+use super::frames::folded;
 use super::lines::{Lines, end_of, short};
 use super::live::Live;
 use super::own_node;
 use super::rebuild::Rebuild;
+use super::requests::Requests;
 use crate::cli::keeper::QUICK;
 use crate::cli::output::{for_terminal, is_lost, print};
-use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use crate::cli::report::{Colour, paint};
-use crate::cli::stop;
 use mfserv_node::control::client;
 use mfserv_node::places::Places;
 use mfserv_node::{configure, render};
@@ -51,6 +51,7 @@ pub struct DevSession<'a> {
     /// Where the node answers.
     address: String,
     lines: Lines,
+    requests: Requests,
     /// Where its variables for development are written.
     env_file: String,
     /// Its programs, as far as they are known.
@@ -92,6 +93,7 @@ impl<'a> DevSession<'a> {
             interrupted,
             address: String::new(),
             lines: Lines::new(places.log()),
+            requests: Requests::new(places.access_log(), plugin),
             env_file: dotenv::place(dir).display().to_string(),
             programs: Vec::new(),
             events: Follower::new([(events.clone(), end_of(&events))]),
@@ -121,7 +123,7 @@ impl<'a> DevSession<'a> {
         if let Some(rebuild) = &mut self.rebuild {
             rebuild.stop();
         }
-        let stopped = if started { self.stop_node() } else { Ok(()) };
+        let stopped = if started { stop_node(self.places) } else { Ok(()) };
         drop(guard);
         // It stays linked: a node that is started later follows it.
         let left = self.rebuild.take().map(|rebuild| rebuild.leave(self.places));
@@ -144,13 +146,6 @@ impl<'a> DevSession<'a> {
             self.say("mfserv is stopped: it was started for this alone");
         }
         Ok(outcome)
-    }
-
-    fn stop_node(&self) -> Result<(), Diagnostic> {
-        let mut steps = Steps::new();
-        stop::stop(self.places, false, &mut steps)?;
-        steps.finish();
-        Ok(())
     }
 
     fn follow(&mut self) -> Result<Outcome, Diagnostic> {
@@ -241,6 +236,7 @@ impl<'a> DevSession<'a> {
     /// What has come since the last look: lines first, because they came first.
     fn look(&mut self) {
         self.lines.take().iter().for_each(|line| self.say(line));
+        self.requests.take().iter().for_each(|line| self.say(line));
         let mut events: Vec<Event> = Vec::new();
         self.events.poll(&mut |_, line| events.extend(serde_json::from_slice(line)));
         events.into_iter().for_each(|event| self.report(event.fact));
@@ -320,7 +316,9 @@ impl<'a> DevSession<'a> {
         for reason in &problem.because {
             let known = reason.lines().last().is_some_and(|line| self.lines.have_said(line));
             if !known {
-                self.say(&reason.lines().map(|line| format!("  {line}\n")).collect::<String>());
+                self.say(
+                    &folded(reason).lines().map(|line| format!("  {line}\n")).collect::<String>(),
+                );
             }
         }
         let page = format!("{}/__dev/{}", self.address, self.plugin);
@@ -332,7 +330,7 @@ impl<'a> DevSession<'a> {
         self.say(&paint(&format!("{} {what}", short(watcher)), Colour::Bad));
         let last = output.trim_end().lines().last();
         if last.is_some_and(|line| !self.lines.have_said(line)) {
-            self.say(render::indented(&for_terminal(output), 40).trim_start_matches('\n'));
+            self.say(render::indented(&folded(&for_terminal(output)), 40).trim_start_matches('\n'));
         }
     }
 
