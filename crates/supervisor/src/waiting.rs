@@ -19,6 +19,8 @@ const NO_PORT: &str = "not listening on its port";
 const ELSEWHERE: &str = "; it listens on";
 const LISTEN: &str = "have the app listen on the port that the variable PORT names (or write {port} \
                       into its command); ";
+/// A worker that has listened elsewhere for so long will not listen on its port: nobody waits longer.
+const ELSEWHERE_FOR: Duration = Duration::from_secs(30);
 /// A wait for [`Until::Settled`] ends after this many failed starts of a watcher.
 const FAILED_STARTS: u64 = 2;
 
@@ -108,6 +110,9 @@ pub(crate) struct Wait {
     pub deadline: Instant,
     /// Failed starts of each watcher when the wait began, of the kind that matters to it.
     failed_before: BTreeMap<WatcherName, u64>,
+    began: Instant,
+    /// Since when a worker listens elsewhere than on its port.
+    elsewhere_since: Option<Instant>,
 }
 
 impl Wait {
@@ -120,11 +125,13 @@ impl Wait {
             Until::Settled | Until::Gone => watcher.failed_starts(),
         };
         let failed_before = all.iter().map(|(name, w)| (name.clone(), failed(w))).collect();
-        Wait { deadline: Instant::now() + asked.at_most, asked, failed_before }
+        let began = Instant::now();
+        let deadline = began + asked.at_most;
+        Wait { deadline, asked, failed_before, began, elsewhere_since: None }
     }
 
     /// The outcome, once there is one.
-    pub fn outcome(&self, all: &BTreeMap<WatcherName, Watcher>) -> Option<Result<(), Unmet>> {
+    pub fn outcome(&mut self, all: &BTreeMap<WatcherName, Watcher>) -> Option<Result<(), Unmet>> {
         let until = self.asked.until;
         let mut reached = true;
         for name in &self.asked.watchers {
@@ -143,7 +150,13 @@ impl Wait {
         if reached {
             return Some(Ok(()));
         }
-        (Instant::now() >= self.deadline).then(|| Err(self.timed_out(all)))
+        let now = Instant::now();
+        // A boot waits for nobody in particular.
+        let ends = matches!(until, Until::Prepared | Until::Settled);
+        let since = elsewhere(&self.asked.watchers, all).filter(|_| ends).map(|_| now);
+        self.elsewhere_since = since.map(|now| self.elsewhere_since.unwrap_or(now));
+        let is_elsewhere = self.elsewhere_since.is_some_and(|since| now - since >= ELSEWHERE_FOR);
+        (now >= self.deadline || is_elsewhere).then(|| Err(self.timed_out(all)))
     }
 
     /// Tells the caller.
@@ -160,8 +173,20 @@ impl Wait {
             state: watcher.state(),
             saw: watcher.seen_of_starting(),
         });
-        Unmet::TimedOut { until, after: self.asked.at_most, late: late.collect() }
+        let after = match self.began.elapsed() {
+            early if early < self.asked.at_most => Duration::from_secs(early.as_secs()),
+            _ => self.asked.at_most,
+        };
+        Unmet::TimedOut { until, after, late: late.collect() }
     }
+}
+
+/// Where a worker that starts listens in place of its port, behind the name of its watcher.
+fn elsewhere(watchers: &[WatcherName], all: &BTreeMap<WatcherName, Watcher>) -> Option<String> {
+    let watchers = watchers.iter().filter_map(|name| all.get(name));
+    let mut seen = watchers.map(|watcher| (watcher.name(), watcher.seen_of_starting()));
+    let (name, saw) = seen.find(|(_, saw)| saw.contains(NO_PORT) && saw.contains(ELSEWHERE))?;
+    Some(format!("{name}: {saw}"))
 }
 
 fn failed(watcher: &Watcher) -> Unmet {
@@ -198,10 +223,7 @@ impl Follower {
             self.most = self.most.max(now.wanted);
             now = Progress { done: self.most - now.wanted, wanted: self.most };
         }
-        let watchers = self.watchers.iter().filter_map(|name| all.get(name));
-        let mut seen = watchers.map(|watcher| (watcher.name(), watcher.seen_of_starting()));
-        let elsewhere = seen.find(|(_, saw)| saw.contains(NO_PORT) && saw.contains(ELSEWHERE));
-        let elsewhere = elsewhere.map_or(String::new(), |(name, saw)| format!("{name}: {saw}"));
+        let elsewhere = elsewhere(&self.watchers, all).unwrap_or_default();
         let now = View { progress: now, elsewhere };
         self.view.send_if_modified(|before| {
             let is_new = *before != now;

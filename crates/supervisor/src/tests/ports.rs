@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 
+use mfserv_core::Diagnostic;
 use mfserv_core::event::Fact;
 use mfserv_core::watcher::{Probe, WatcherSpec};
 use mfserv_core::wire::front::Address;
 
 use super::kit::*;
+use crate::waiting::Until;
 
 /// The app on ports; ready when the test says so.
 fn on_ports(count: u32) -> WatcherSpec {
@@ -157,6 +159,29 @@ async fn starting(number: u32, spec: WatcherSpec) -> Node {
     node.daemon_starts().await;
     node.apply([spec]).await;
     node
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_program_that_listens_elsewhere_waits_no_longer_than_that_is_sure() {
+    let _elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    let spec = WatcherSpec {
+        probe: Probe::Http { path: "/".into(), named: false },
+        start_timeout_ms: 600_000,
+        ..on_ports(1)
+    };
+    let mut node = starting(std::process::id(), spec).await;
+    let mut waiter = node.waits_for(Until::Settled, secs(600)).await;
+    let mut passed = secs(0);
+    let outcome = loop {
+        if let Some(outcome) = waiter.outcome().await {
+            break outcome;
+        }
+        node.pass(ms(500)).await;
+        passed += ms(500);
+    };
+    let text = Diagnostic::from(outcome.unwrap_err()).to_string();
+    assert!(text.contains("it listens on") && text.contains("variable PORT"), "{text}");
+    assert!(passed >= secs(30) && passed < secs(60), "{passed:?}: {text}");
 }
 
 #[tokio::test(start_paused = true)]
