@@ -92,9 +92,7 @@ mod websocket;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{
-    Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use mfserv_testkit::{Node, Report, Samples, until};
@@ -147,7 +145,7 @@ fn load_time() -> Duration {
 /// What a test may do at the same time as others, on a machine with few cores.
 struct Turn {
     _machine: Machine,
-    _heavy: Option<MutexGuard<'static, ()>>,
+    _heavy: Option<Heavy>,
 }
 
 enum Machine {
@@ -156,7 +154,30 @@ enum Machine {
 }
 
 static MACHINE: RwLock<()> = RwLock::new(());
-static HEAVY: Mutex<()> = Mutex::new(());
+/// How many tests with load run.
+static LOADS: Mutex<usize> = Mutex::new(0);
+static LOAD_ENDED: Condvar = Condvar::new();
+/// So many may: with one alone, the others wait for it, and half of the machine idles.
+const MOST_LOADS: usize = 2;
+
+/// One of the tests with load.
+struct Heavy;
+
+impl Heavy {
+    fn begin() -> Heavy {
+        let loads = LOADS.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = LOAD_ENDED.wait_while(loads, |loads| *loads >= MOST_LOADS);
+        *free.unwrap_or_else(PoisonError::into_inner) += 1;
+        Heavy
+    }
+}
+
+impl Drop for Heavy {
+    fn drop(&mut self) {
+        *LOADS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        LOAD_ENDED.notify_one();
+    }
+}
 
 impl Turn {
     /// Little work: beside any other test that does not measure time.
@@ -166,10 +187,9 @@ impl Turn {
         Turn { _machine: Machine::Shared(shared), _heavy: None }
     }
 
-    /// Load: one such test at a time.
+    /// Load: few such tests at a time.
     fn heavy() -> Turn {
-        let heavy = HEAVY.lock().unwrap_or_else(PoisonError::into_inner);
-        Turn { _heavy: Some(heavy), ..Turn::cheap() }
+        Turn { _heavy: Some(Heavy::begin()), ..Turn::cheap() }
     }
 
     /// Measures time: nothing else runs.
