@@ -13,7 +13,7 @@ use crate::start::differs;
 use crate::world::*;
 
 /// A table whose static files have a fragment with these words.
-fn with_fragment(world: &World, words: &str) -> RouteTable {
+pub fn with_fragment(world: &World, words: &str) -> RouteTable {
     let mut table = table(Slots::Unlimited, true);
     table.server.static_compression = false;
     table.routes.push(route("/s", Target::Static { root: world.path("site") }));

@@ -271,6 +271,27 @@ fn a_port_of_a_fragment_goes_to_the_next_nginx_and_waits_for_who_has_it() {
     front.ended();
 }
 
+#[test]
+fn what_needs_a_fragment_that_waits_for_a_port_comes_back_with_it() {
+    let Some(world) = World::with_lua() else { return };
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = busy.local_addr().unwrap();
+    let mut table = with_good();
+    let http = format!(
+        "map $arg_x $from_own {{ default own; }}\nserver {{ listen {address}; return 200 one; }}\n"
+    );
+    brings(&mut table, "own", &http, "location = /own { return 200 $from_own; }\n");
+    let mut front = world.serving(table, &[]);
+    said(&mut front);
+    until("both are left out", || said(&mut front).lines().count() == 2);
+    let warned = front.daemon.stats().warnings.into_values();
+    let faults = warned.filter(|warned| warned.is_of_routes && warned.is_fault).count();
+    assert_eq!(faults, 1, "what waits comes back by itself, the other is a fault");
+    drop(busy);
+    until("both are in force", || said(&mut front).is_empty());
+    assert_eq!(front.get("/own").text(), "own");
+}
+
 fn answers(address: std::net::SocketAddr) -> bool {
     std::net::TcpStream::connect(address).is_ok()
 }

@@ -134,6 +134,7 @@ impl Writer<'_> {
         self.variables(text);
         self.unknown_hosts(text);
         self.logs(text);
+        self.schemes(text);
         self.answer_fields(text);
         self.lua(text);
         for piece in self.at(&Place::Http) {

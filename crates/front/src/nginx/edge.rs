@@ -102,9 +102,11 @@ impl Edge {
         self.obeyed.subscribe()
     }
 
-    /// nginx obeys the table of this generation; `said`: what an operator should know of.
-    pub fn obeys(&self, generation: u64, said: impl IntoIterator<Item = String>) {
-        let warnings = said.into_iter().map(|sentence| (sentence, OF_ROUTES));
+    /// nginx obeys the table of this generation; `said`: what an operator should know of, and whether
+    /// that is a fault.
+    pub fn obeys(&self, generation: u64, said: impl IntoIterator<Item = (String, bool)>) {
+        let warned = |(sentence, is_fault)| (sentence, Warned { is_fault, ..OF_ROUTES });
+        let warnings = said.into_iter().map(warned);
         *self.warnings.borrow_mut() = warnings.collect();
         self.obeyed.send_modify(|obeyed| *obeyed = generation.max(*obeyed));
     }

@@ -56,18 +56,21 @@ impl Nginx {
         self.look_at_certificates(&wanted.server).await;
         let offered = texts(wanted, &Ids::new());
         self.refused.retain(|id, refused| offered.get(id) == Some(&refused.text));
+        let waited: Ids = self.waiting().cloned().collect();
         self.refused.retain(|_, refused| refused.waits_for.is_empty());
-        // What was refused may have been so because of another one.
-        let is_new_set = self.offered != offered;
+        let others: Ids = self.left_out();
+        self.leave_out_waiting(wanted);
+        let is_back = waited.difference(&self.left_out()).any(|id| offered.contains_key(id));
+        // What was refused may have been so because of another one, and of one that was not there.
+        let is_new_set = self.offered != offered || is_back;
         self.offered = offered;
         if is_new_set {
             self.again = Again::default();
         }
         let is_due = self.again.is_due(Instant::now());
         let is_again = |one: &Refused| is_new_set || is_due && one.is_slow;
-        let again = self.refused.iter().filter(|(_, one)| is_again(one));
+        let again = self.refused.iter().filter(|(id, one)| others.contains(*id) && is_again(one));
         let again = again.map(|(id, _)| id.clone()).collect();
-        self.leave_out_waiting(wanted);
         if let Err(refusal) = self.settle(wanted, again).await {
             let why = Diagnostic::error("nginx refuses its configuration").because(&refusal.why);
             if self.master.is_none() {
@@ -80,7 +83,7 @@ impl Nginx {
             // What is in force goes on.
             let kept = format!("nginx keeps an older configuration: {}", refusal.why);
             self.errors.report(&kept);
-            self.settled(edge, wanted.generation, Some(kept));
+            self.settled(edge, wanted.generation, Some((kept, !refusal.is_slow)));
             return Ok(());
         }
         let is_plain = wanted.with_fragments.is_empty();
@@ -89,8 +92,9 @@ impl Nginx {
         Ok(())
     }
 
-    /// Says that the table of this generation is obeyed, or why one of before is `kept`.
-    pub fn settled(&mut self, edge: &Edge, generation: u64, kept: Option<String>) {
+    /// Says that the table of this generation is obeyed, or why one of before is `kept`, and whether
+    /// that is a fault.
+    pub fn settled(&mut self, edge: &Edge, generation: u64, kept: Option<(String, bool)>) {
         self.is_behind = kept.is_some();
         let is_slow = self.refused.values().any(|one| one.is_slow);
         self.again.note(Instant::now(), self.is_behind || is_slow);
@@ -137,7 +141,7 @@ impl Nginx {
                 Diagnostic::error("nginx refuses its configuration").because(&refusal.why)
             })?;
         }
-        Ok(self.sentences())
+        Ok(self.sentences().into_iter().map(|(sentence, _)| sentence).collect())
     }
 
     /// The fragments that `nginx -t` refuses of `wanted` and not of `others`, which are those of the
@@ -281,9 +285,16 @@ impl Nginx {
     }
 
     /// What an operator should know of: the fragments that are left out.
-    fn sentences(&self) -> Vec<String> {
-        let fragments = self.refused.values().map(|one| one.sentence.clone());
-        fragments.chain(self.without_tls().map(String::from)).collect()
+    /// What an operator should know of, and whether it is a fault: what waits is tried again.
+    fn sentences(&self) -> Vec<(String, bool)> {
+        let is_fault = |one: &Refused| one.waits_for.is_empty() && !one.is_slow;
+        let fragments = self.refused.values().map(|one| (one.sentence.clone(), is_fault(one)));
+        fragments.chain(self.without_tls().map(|said| (said.to_string(), true))).collect()
+    }
+
+    /// The fragments that wait for addresses that others have.
+    fn waiting(&self) -> impl Iterator<Item = &PieceId> {
+        self.refused.iter().filter(|(_, one)| !one.waits_for.is_empty()).map(|(id, _)| id)
     }
 
     fn left_out(&self) -> Ids {

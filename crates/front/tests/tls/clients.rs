@@ -1,11 +1,16 @@
 //! What the front says and asks beyond HTTP in clear: certificates of clients, redirects, HSTS.
 
 use mfserv_core::route::RealIp;
-use mfserv_core::tls::ClientCertificates;
+use mfserv_core::tls::{ClientCertificates, TlsSettings};
 
-use super::kit::{Authority, curl, python, replace, serving, settings, text, tls_table, try_curl};
+use super::kit::{
+    Authority, curl, python, replace, serving, settings, text, tls_table, try_curl, with_directory,
+};
+use crate::copies::with_fragment;
+use crate::fragments::said;
+use crate::kind;
 use crate::start::differs;
-use crate::world::{Worker, World, ask, get};
+use crate::world::{Front, Worker, World, ask, get};
 
 const CLAIMS: [&str; 8] = [
     "-H",
@@ -214,4 +219,78 @@ fn answers_over_tls_alone_have_strict_transport_security_and_once() {
     let answer = ask(world.address, proxied);
     let wanted = ["max-age=60; includeSubDomains"];
     assert_eq!(answer.field("strict-transport-security"), wanted);
+}
+
+#[test]
+fn certificates_by_name_and_those_of_clients_go_together() {
+    let world = World::with_tls();
+    let worker = Worker::saying(&world, 1, "hello");
+    let (ca, directory) = with_directory(&world);
+    ca.issue(&world, "other", &["other.example"]);
+    for end in ["pem", "key"] {
+        let name = format!("other.{end}");
+        std::fs::copy(world.path(&name), directory.join(&name)).unwrap();
+    }
+    let known = Authority::named(&world, "known");
+    known.issue(&world, "reader", &["reader.example"]);
+    let [reader, its_key] = ["reader.pem", "reader.key"].map(|name| world.path(name));
+    let mut with = settings(&world, "server");
+    with.directory = Some(directory);
+    let mut front = world.serving(tls_table(&world, with.clone()), &[&worker]);
+    with.client_certificates = ClientCertificates::Required;
+    with.client_authorities = Some(known.certificate.clone());
+    front.daemon.publish(2, tls_table(&world, with), &[&worker]);
+    let reader = ["--cert", text(&reader), "--key", text(&its_key)];
+    for host in ["localhost", "other.example"] {
+        assert!(is_refused(&try_curl(&world, &ca, host, "/a", &[])), "{host}");
+        curl(&world, &ca, host, "/a", &reader);
+        assert_eq!(worker.last().field("x-ssl-client-verify"), ["SUCCESS"], "{host}");
+    }
+    assert_eq!(said(&mut front), "");
+}
+
+#[test]
+fn files_with_a_fragment_obey_the_redirect_to_tls_and_strict_transport_security() {
+    let is_nginx = kind::under_test().0 == "nginx";
+    let world = World::with_tls();
+    let (mut front, ca) = serving(&world, &[]);
+    std::fs::create_dir_all(world.path("site")).unwrap();
+    std::fs::write(world.path("site/a.txt"), "content").unwrap();
+    let mut with = settings(&world, "server");
+    with.strict_transport = Some("max-age=60".into());
+    let publish = |front: &mut Front, generation: u64, with: &TlsSettings| {
+        let mut table = with_fragment(&world, "add_header X-Own 1;");
+        table.server.tls = Some(with.clone());
+        front.daemon.publish(generation, table, &[]);
+        assert_eq!(said(front), "");
+    };
+    publish(&mut front, 2, &with);
+    for path in ["/s/a.txt", "/s/none"] {
+        let answer = curl(&world, &ca, "localhost", path, &[]).to_ascii_lowercase();
+        let found = answer.matches("strict-transport-security: max-age=60").count();
+        assert_eq!(found, 1, "{path}: {answer}");
+        assert_eq!(get(world.address, path).field("strict-transport-security"), [""; 0], "{path}");
+    }
+    assert_eq!(get(world.address, "/s/a.txt").field("x-own").len(), usize::from(is_nginx));
+    let later = "GET /s/a.txt HTTP/1.1\r\nHost: h\r\nIf-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT\r\n\r\n";
+    assert_eq!(ask(world.address, later).status, 304);
+    let post = "POST /s/a.txt HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n";
+    let refused = ask(world.address, post);
+    assert_eq!((refused.status, refused.field("allow").join(";").as_str()), (405, "GET, HEAD"));
+
+    with.redirect = true;
+    publish(&mut front, 3, &with);
+    let port = world.secure_port();
+    for (method, status) in [("GET", 301), ("POST", 308)] {
+        let text = format!(
+            "{method} /s/a.txt?b=%20 HTTP/1.1\r\nHost: h.example:80\r\nContent-Length: 0\r\n\r\n"
+        );
+        let moved = ask(world.address, &text);
+        assert_eq!(moved.status, status, "{method}");
+        let location = format!("https://h.example:{port}/s/a.txt?b=%20");
+        assert_eq!(moved.field("location"), [location], "{method}");
+    }
+    let proxied = "GET /s/a.txt HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\n\r\n";
+    assert_eq!(ask(world.address, proxied).status, 200, "a proxy that is believed");
+    assert!(curl(&world, &ca, "localhost", "/s/a.txt", &[]).ends_with("content"));
 }

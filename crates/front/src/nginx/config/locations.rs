@@ -117,6 +117,7 @@ impl Writer<'_> {
     /// Files with a fragment are nginx's own.
     fn files(&self, text: &mut Text, route: &Route, root: &std::path::Path) {
         text.line(format!("set $plugin {};", quoted(&route.plugin)));
+        self.moves(text);
         if route.host.is_none() {
             self.no_strangers(text);
         }

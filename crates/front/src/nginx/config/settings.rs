@@ -28,6 +28,8 @@ impl Writer<'_> {
         text.line("ignore_invalid_headers off;");
         text.line(format!("server_tokens {};", on(server.server_tokens)));
         text.line(format!("port_in_redirect {};", on(server.port_in_redirect)));
+        // As RFC 9110 says: also a time that is later than that of the file.
+        text.line("if_modified_since before;");
         let head = server.request_head.bytes.div_ceil(1024).max(1);
         text.line(format!("large_client_header_buffers 8 {head}k;"));
         text.line(format!("client_header_timeout {}ms;", server.header_timeout_ms));
@@ -155,10 +157,16 @@ impl Writer<'_> {
                 ("414", "bad_request"),
                 ("416", "range"),
                 ("421", "unknown_host"),
+                // What it cannot read.
+                ("50[15]", "bad_request"),
                 ("50[0-9]", "front"),
             ] {
                 text.line(format!("\"~^1{statuses}$\" {cause};"));
             }
+        });
+        text.block("map \"$mfserv_answers$status\" $mfserv_allow", |text| {
+            text.line("default \"\";");
+            text.line("1405 \"GET, HEAD\";");
         });
         self.add_fields(text);
     }
@@ -169,6 +177,10 @@ impl Writer<'_> {
             text.line("add_header X-Request-Id $mfserv_own_id always;");
         }
         text.line("add_header X-Mfserv-Cause $mfserv_cause always;");
+        text.line("add_header Allow $mfserv_allow always;");
+        if self.tls().is_some_and(|tls| tls.strict_transport.is_some()) {
+            text.line("add_header Strict-Transport-Security $mfserv_strict_transport always;");
+        }
     }
 
     /// The front behind nginx logs what it answers, and what ends while it has it. nginx logs the

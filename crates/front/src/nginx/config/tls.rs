@@ -32,6 +32,13 @@ impl Writer<'_> {
 
     /// What is made of the client's hello.
     pub(super) fn tls_variables(&self, text: &mut Text) {
+        if self.chooses() {
+            // nginx wants to know it before the first map.
+            let names = self.site.copied.by_name.len();
+            text.line(format!("map_hash_max_size {};", names.max(1024) * 2));
+            // A name has up to 253 characters.
+            text.line("map_hash_bucket_size 512;");
+        }
         if self.asks() {
             text.block("map $ssl_client_verify $mfserv_certificate_of_client", |text| {
                 text.line("default -;");
@@ -40,9 +47,6 @@ impl Writer<'_> {
         }
         let copied = &self.site.copied;
         let Some(first) = copied.first.as_deref().filter(|_| self.chooses()) else { return };
-        text.line(format!("map_hash_max_size {};", copied.by_name.len().max(1024) * 2));
-        // A name has up to 253 characters.
-        text.line("map_hash_bucket_size 512;");
         for kind in 0..self.kinds_of_key() {
             text.block(&format!("map $ssl_server_name $mfserv_certificate_{kind}"), |text| {
                 text.line(format!("default {};", quoted_path(first)));
@@ -51,6 +55,58 @@ impl Writer<'_> {
                     text.line(format!("{} {};", pattern(name), quoted_path(copy)));
                 }
             });
+        }
+    }
+
+    /// The scheme that a client speaks, to a proxy that is believed or to nginx, and what follows from it
+    /// for answers that nginx gives itself: they are those of the front behind it.
+    pub(super) fn schemes(&self, text: &mut Text) {
+        let Some(tls) = self.tls() else { return };
+        let is_known = self.server.real_ip.is_some();
+        if is_known && self.site.has_real_ip {
+            // realip has put another address in the place of that of a proxy that it believes.
+            let both = "$realip_remote_addr|$remote_addr|$http_x_forwarded_proto";
+            text.block(&format!("map \"{both}\" $mfserv_scheme"), |text| {
+                text.line("default $scheme;");
+                text.line("\"~^([^|]+)\\|\\1\\|\" $scheme;");
+                text.line("\"~*\\|https$\" https;");
+            });
+        } else {
+            text.block("map $http_x_forwarded_proto $mfserv_scheme", |text| {
+                text.line("default $scheme;");
+                if !is_known {
+                    text.line("\"~*^https$\" https;");
+                }
+            });
+        }
+        if let Some(value) = &tls.strict_transport {
+            text.block("map \"$mfserv_answers$mfserv_scheme\" $mfserv_strict_transport", |text| {
+                text.line("default \"\";");
+                text.line(format!("1https {};", quoted(value)));
+            });
+        }
+        if tls.redirect {
+            // A client on a unix socket is on this machine.
+            text.block(
+                "map \"$server_addr $mfserv_scheme$request_method\" $mfserv_moves",
+                |text| {
+                    text.line("default \"\";");
+                    text.line("\"~^unix:\" \"\";");
+                    text.line("\"~ http(GET|HEAD)$\" 301;");
+                    text.line("\"~ http[A-Z]+$\" 308;");
+                },
+            );
+        }
+    }
+
+    /// Sends requests in clear to the listener for TLS, where that is wanted.
+    pub(super) fn moves(&self, text: &mut Text) {
+        let Some(tls) = self.tls().filter(|tls| tls.redirect) else { return };
+        let port = if tls.port == 443 { String::new() } else { format!(":{}", tls.port) };
+        for status in [301, 308] {
+            text.line(format!(
+                "if ($mfserv_moves = {status}) {{ return {status} https://$host{port}$request_uri; }}"
+            ));
         }
     }
 
