@@ -91,15 +91,106 @@ fn named_settings(text: &str) -> Option<(usize, &str)> {
     (!settings.is_empty() && settings.chars().all(sign)).then_some((number, settings))
 }
 
-/// The file of SQLite beside `manage.py` that settings name.
+/// The file of SQLite that settings name, from the directory of `manage.py`.
 fn database(text: &str) -> Option<(usize, String)> {
-    (1..).zip(text.lines()).find_map(|(number, line)| {
-        let named = line.contains("NAME").then(|| {
-            let mut words = line.split(['"', '\'']).rev();
-            words.find(|word| word.ends_with(".sqlite3") || word.ends_with(".db"))
-        });
-        let name = named.flatten()?.trim_start_matches("./");
+    let mut code = (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with('#'));
+    code.find_map(|(number, line)| {
+        let name = in_address(line).or_else(|| named(line))?;
+        let name = name.trim_start_matches("./");
         let inside = !name.starts_with('/') && !name.contains("..") && !name.contains([' ', ';']);
         inside.then(|| (number, name.to_string()))
     })
+}
+
+/// `"NAME": BASE_DIR / "data" / "db.sqlite3"`, also with `os.path.join`.
+fn named(line: &str) -> Option<String> {
+    if !line.contains("NAME") || line.contains("sqlite:/") {
+        return None;
+    }
+    // Texts and what is between them, in turn.
+    let parts: Vec<&str> = line.split(['"', '\'']).collect();
+    let last = (0..parts.len()).rev().find(|at| is_file(parts[*at]))?;
+    let is_joined = |between: &str| match between.trim() {
+        "/" => true,
+        "," => line.contains("join("),
+        _ => false,
+    };
+    let mut first = last;
+    while first >= 2 && is_joined(parts[first - 1]) {
+        first -= 2;
+    }
+    let joined: Vec<&str> = parts[first..=last].iter().step_by(2).copied().collect();
+    Some(joined.join("/"))
+}
+
+/// `sqlite:///db.sqlite3`, as django-environ and dj-database-url have it: also
+/// `f"sqlite:///{BASE_DIR / 'db.sqlite3'}"`.
+fn in_address(line: &str) -> Option<String> {
+    let rest = line.split_once("sqlite:///")?.1;
+    // With a fourth slash it is a path of the machine.
+    if rest.starts_with('/') {
+        return None;
+    }
+    let rest = rest.split('?').next().unwrap_or(rest);
+    // A name in a text of its own inside of the braces, or what follows them.
+    match rest.strip_prefix('{') {
+        Some(inside) => {
+            let (inside, after) = inside.split_once('}')?;
+            match after.strip_prefix('/') {
+                Some(after) => file_in(after),
+                None => named(&format!("NAME {inside}")),
+            }
+        }
+        None => match rest.split(['"', '\'']).next().unwrap_or_default() {
+            // `"sqlite:///" + str(BASE_DIR / "db.sqlite3")`
+            "" => named(&format!("NAME {}", rest.get(1..)?)),
+            _ => file_in(rest),
+        },
+    }
+}
+
+/// What a text begins with, up to its quote.
+fn file_in(text: &str) -> Option<String> {
+    let name = text.split(['"', '\'', '}']).next()?;
+    is_file(name).then(|| name.to_string())
+}
+
+fn is_file(name: &str) -> bool {
+    [".sqlite3", ".sqlite", ".db"].iter().any(|end| name.ends_with(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_of_sqlite_is_found_however_settings_name_it() {
+        for (line, file) in [
+            ("'NAME': BASE_DIR / 'db.sqlite3',", "db.sqlite3"),
+            ("\"NAME\": BASE_DIR / \"data\" / \"shop.sqlite\",", "data/shop.sqlite"),
+            ("'NAME': os.path.join(BASE_DIR, 'data', 'db.sqlite3'),", "data/db.sqlite3"),
+            ("\"NAME\": env(\"DB_NAME\", \"shop.db\"),", "shop.db"),
+            (
+                "DATABASES = {\"default\": env.db(\"URL\", default=f\"sqlite:///{BASE_DIR / 'db.sqlite3'}\")}",
+                "db.sqlite3",
+            ),
+            ("default=f'sqlite:///{BASE_DIR}/data/db.sqlite3',", "data/db.sqlite3"),
+            ("default=f'sqlite:///{os.path.join(BASE_DIR, \"a\", \"x.db\")}')", "a/x.db"),
+            ("x = dj_database_url.config(default=\"sqlite:///db.sqlite3\")", "db.sqlite3"),
+            ("default=\"sqlite:///\" + str(BASE_DIR / \"db.sqlite3\"),", "db.sqlite3"),
+            ("default='sqlite:///./db.sqlite3?timeout=20'", "db.sqlite3"),
+        ] {
+            assert_eq!(database(line), Some((1, file.to_string())), "{line}");
+        }
+        for line in [
+            "default='sqlite:////var/lib/shop/db.sqlite3'",
+            "default='sqlite:///:memory:'",
+            "# 'NAME': BASE_DIR / 'db.sqlite3'",
+            "'NAME': '/var/lib/db.sqlite3'",
+            "'NAME': BASE_DIR / '..' / 'db.sqlite3'",
+            "default='postgres:///shop'",
+        ] {
+            assert_eq!(database(line), None, "{line}");
+        }
+    }
 }
