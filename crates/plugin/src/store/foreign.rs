@@ -23,6 +23,9 @@ const NO_DATA_DIRS: &[&str] = &["__pycache__", ".cache"];
 /// Files that nobody misses.
 const NO_DATA: &[&str] = &[".committed", RECORD, JOURNAL, MARK, ".configuration_cache"];
 
+/// What SQLite has beside a database.
+const DATABASE_ENDS: &[&str] = &["-journal", "-wal", "-shm"];
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     format: u32,
@@ -39,10 +42,17 @@ pub(super) fn record(release: &Path) -> Result<(), Diagnostic> {
 /// The files that were made or changed in a release since it was whole, by path.
 /// `None` when it is not known how it was.
 pub fn foreign_files(release: &Path) -> Option<Vec<String>> {
-    let record: Record = serde_json::from_slice(&fs::read(release.join(RECORD)).ok()?).ok()?;
+    Some(changed(release, &recorded(release)?))
+}
+
+fn recorded(release: &Path) -> Option<Record> {
+    serde_json::from_slice(&fs::read(release.join(RECORD)).ok()?).ok()
+}
+
+fn changed(release: &Path, record: &Record) -> Vec<String> {
     let foreign =
         files(release).into_iter().filter(|(path, now)| record.files.get(path) != Some(now));
-    Some(foreign.map(|(path, _)| path).collect())
+    foreign.map(|(path, _)| path).collect()
 }
 
 /// Says which files an app has left in a release, if it has.
@@ -50,12 +60,13 @@ pub(super) fn report(number: u32, release: &Path) -> Option<Diagnostic> {
     if !release.is_dir() {
         return None;
     }
-    let Some(files) = foreign_files(release) else {
+    let Some(record) = recorded(release) else {
         return Some(
             Diagnostic::warning(format!("release {number} is kept: {}", release.display()))
                 .because("it is not known which files the app has made in it"),
         );
     };
+    let files = changed(release, &record);
     if files.is_empty() {
         return None;
     }
@@ -70,7 +81,7 @@ pub(super) fn report(number: u32, release: &Path) -> Option<Diagnostic> {
                 "no other release has them; {} is kept until it is removed with --clean",
                 release.display()
             ))
-            .help(match kept_by(&files) {
+            .help(match kept_by(&files, &record) {
                 // Made of an app, which has no configuration of its own.
                 Some(paths) if is_made(release) => format!(
                     "`mfserv deploy DIR {paths}` keeps it for this and all later releases; or have the app \
@@ -87,14 +98,32 @@ pub(super) fn is_made(release: &Path) -> bool {
     text.starts_with(MADE_BY_US)
 }
 
-/// The options of `mfserv deploy` that keep these files: a file at the top of the app, or its directory
-/// there.
-fn kept_by(files: &[String]) -> Option<String> {
-    let below = files.iter().filter_map(|path| path.strip_prefix(CODE)?.strip_prefix('/'));
-    let tops: BTreeSet<&str> = below.map(|path| path.split('/').next().unwrap_or(path)).collect();
+/// The options of `mfserv deploy` that keep these files: for each the highest directory in which the
+/// package has no file, since the app may make more beside it; else the file. A directory with files of
+/// the package would have no new ones of later packages.
+fn kept_by(files: &[String], record: &Record) -> Option<String> {
+    let below = |path: &'_ String| path.strip_prefix(CODE)?.strip_prefix('/').map(str::to_string);
+    let packed: BTreeSet<String> =
+        record.files.keys().filter(|path| !is_placeholder(path)).filter_map(below).collect();
+    let has_packed = |dir: &str| {
+        let from = format!("{dir}/");
+        packed.range(from.clone()..).next().is_some_and(|path| path.starts_with(&from))
+    };
+    let kept = |path: String| {
+        let file = DATABASE_ENDS.iter().find_map(|end| path.strip_suffix(end)).unwrap_or(&path);
+        let dirs = file.match_indices('/').map(|(at, _)| &file[..at]);
+        let dir = dirs.into_iter().find(|dir| !has_packed(dir));
+        dir.unwrap_or(file).to_string()
+    };
+    let paths: BTreeSet<String> = files.iter().filter_map(below).map(kept).collect();
     let options: Vec<String> =
-        tops.iter().take(NAMED).map(|top| format!("--persist {top}")).collect();
+        paths.iter().take(NAMED).map(|path| format!("--persist {path}")).collect();
     (!options.is_empty()).then(|| options.join(" "))
+}
+
+/// A file that only has git keep its directory.
+fn is_placeholder(path: &str) -> bool {
+    [".gitkeep", ".keep", ".gitignore"].iter().any(|name| path.ends_with(&format!("/{name}")))
 }
 
 /// Every file of a release that may be data. Compiled Python is not.
@@ -125,4 +154,29 @@ fn files(release: &Path) -> BTreeMap<String, (u64, i64)> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_names_data_and_no_directory_with_code() {
+        let packed = ["main/src/app.py", "main/uploads/.gitkeep", "main/lib/x/y.py", "config.ini"];
+        let files = packed.map(|path| (path.to_string(), (1, 1))).into();
+        let record = Record { format: 1, files };
+        for (made, options) in [
+            ("main/src/instance/app.db", "--persist src/instance"),
+            ("main/src/app.db-wal", "--persist src/app.db"),
+            ("main/uploads/2026/a.png", "--persist uploads"),
+            ("main/data/2026/a.png", "--persist data"),
+            ("main/lib/z", "--persist lib/z"),
+            ("main/app.db", "--persist app.db"),
+        ] {
+            assert_eq!(kept_by(&[made.to_string()], &record).as_deref(), Some(options), "{made}");
+        }
+        let made = ["main/app.db", "main/app.db-wal", "main/src/b"].map(String::from);
+        assert_eq!(kept_by(&made, &record).as_deref(), Some("--persist app.db --persist src/b"));
+        assert_eq!(kept_by(&["postinstall.log".to_string()], &record), None);
+    }
 }
