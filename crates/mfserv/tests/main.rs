@@ -55,6 +55,7 @@ mod operate;
 mod operations;
 mod options_that_stay;
 mod outputs;
+mod own_data;
 mod php;
 mod ports;
 mod prefix;

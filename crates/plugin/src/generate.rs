@@ -11,6 +11,7 @@
 mod built;
 mod code;
 mod config;
+mod data;
 mod lasting;
 mod script;
 mod servers;
@@ -22,6 +23,7 @@ use std::time::Instant;
 
 pub use built::MARK as BUILT;
 pub use code::{Copied, is_named};
+pub use data::{Kept, kept};
 pub use lasting::{Asked, Lasting};
 use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};

@@ -29,6 +29,7 @@ pub(super) fn copy(wanted: &Wanted<'_>, place: &Path) -> Result<Copied, Diagnost
     disk::remove(&stage)?;
     let copied = copy_tree(wanted, &stage);
     let result = copied.and_then(|copied| {
+        keep_empty(wanted, &copied, &stage)?;
         let (old, new) = (place.join("node_modules"), stage.join("node_modules"));
         if old.is_dir() && stage.join("package.json").is_file() {
             fs::rename(&old, &new).map_err(|e| disk::failed("move", &old, e))?;
@@ -41,6 +42,17 @@ pub(super) fn copy(wanted: &Wanted<'_>, place: &Path) -> Result<Copied, Diagnost
         let _ = disk::remove(&stage);
     }
     result
+}
+
+/// A persistent path without an extension begins as a directory: where the developer has a file, it begins
+/// as an empty one, which is an empty database.
+fn keep_empty(wanted: &Wanted<'_>, copied: &Copied, stage: &Path) -> Result<(), Diagnostic> {
+    let without_end = |path: &&String| Path::new(path).extension().is_none();
+    let mut files = copied.data.iter().filter(without_end);
+    files.try_for_each(|path| match wanted.source.join(path).is_file() {
+        true => disk::write(&stage.join(path), b""),
+        false => Ok(()),
+    })
 }
 
 /// The lock that npm has made of an app without one, as long as its list is the same: each

@@ -33,6 +33,8 @@ pub struct Asked {
     pub persistent: Vec<String>,
     /// Paths that are taken back.
     pub no_persistent: Vec<String>,
+    /// Files that are deployed whatever they are.
+    pub packed: Vec<String>,
     /// Whether it may be served at `/` of the node; `None`: as before.
     pub root: Option<bool>,
 }
@@ -59,12 +61,14 @@ impl Lasting {
             lasting.hosts = asked.hosts.iter().map(checked).collect::<Result<_, _>>()?;
         }
         for path in &asked.persistent {
-            let path = checked("--persist", path)?;
-            if !lasting.persistent.contains(&path) {
-                lasting.persistent.push(path);
-            }
+            add(&mut lasting.persistent, checked("--persist", path)?);
         }
         Ok(lasting)
+    }
+
+    /// Later commands keep this path, too.
+    pub(super) fn add(&mut self, path: String) {
+        add(&mut self.persistent, path);
     }
 
     fn read(place: &Path) -> Lasting {
@@ -90,6 +94,17 @@ impl Lasting {
         let paths = self.persistent.iter().map(|path| format!("persist={path}\n"));
         let root = self.no_root.then(|| "root=no\n".to_string());
         hosts.chain(paths).chain(root).collect()
+    }
+}
+
+/// Adds a path to persistent ones, none of which is in another one: a directory has what is below it.
+pub(super) fn add(paths: &mut Vec<String>, path: String) {
+    let is_in = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    if !paths.iter().any(|there| is_in(&path, there)) {
+        paths.retain(|there| !is_in(there, &path));
+        paths.push(path);
     }
 }
 
@@ -170,6 +185,15 @@ mod tests {
             assert_eq!(problem.kind, Kind::Usage);
             assert!(problem.to_string().contains(says), "{problem}");
         }
+    }
+
+    #[test]
+    fn no_persistent_path_is_in_another_one() {
+        let mut paths = Vec::new();
+        for path in ["up", "up/x", "a/b", "a/c/d", "a", "ab", "a"] {
+            add(&mut paths, path.into());
+        }
+        assert_eq!(paths, ["up", "a", "ab"]);
     }
 
     #[test]

@@ -74,8 +74,10 @@ pub(super) fn link(
         place.parent().map_or(Ok(()), disk::create_dir)?;
         // a link there is what a move that died has left
         let mut there = fs::symlink_metadata(&place).is_ok_and(|found| !found.is_symlink());
-        if let Some(before) = before.filter(|_| !there) {
-            there = adopt(release, before, path, data, &mut journal)?;
+        match before {
+            Some(before) if there => adopt_below(release, before, path, data, &mut journal)?,
+            Some(before) => there = adopt(release, before, path, data, &mut journal)?,
+            None => {}
         }
         if !there {
             journal.made.insert(place.clone());
@@ -162,6 +164,37 @@ fn adopt(
         }
     }
     Ok(true)
+}
+
+/// Moves what the current release has in a directory of which the data directory has only a part: paths
+/// below it were declared before it was. What is in both is that of the data directory.
+fn adopt_below(
+    release: &Path,
+    before: &Path,
+    path: &Path,
+    data: &Path,
+    journal: &mut Journal,
+) -> Result<(), Diagnostic> {
+    let Ok(old) = inside(before, path) else { return Ok(()) };
+    let is_dir = |dir: &Path| fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir());
+    if !is_dir(&old) || !is_dir(&data.join(path)) {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&old).map_err(|e| disk::failed("read", &old, e))?.flatten() {
+        let name = entry.file_name();
+        // They go where their database goes.
+        let database = COMPANIONS[1..].iter().find_map(|end| name.to_str()?.strip_suffix(end));
+        if database.is_some_and(|name| fs::symlink_metadata(old.join(name)).is_ok()) {
+            continue;
+        }
+        let path = path.join(&name);
+        match fs::symlink_metadata(data.join(&path)) {
+            Ok(there) if there.is_dir() => adopt_below(release, before, &path, data, journal)?,
+            Ok(there) if !there.is_symlink() => {}
+            _ => drop(adopt(release, before, &path, data, journal)?),
+        }
+    }
+    Ok(())
 }
 
 /// Moves `old` to `place` and leaves a link there, in one step where the file
@@ -252,5 +285,35 @@ mod tests {
         undo(&new);
         assert_eq!(fs::read_to_string(data.join("db.sqlite3")).unwrap(), "precious");
         assert!(!data.join("media").exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_declared_after_a_file_in_it_has_the_others_of_the_current_release() {
+        let folder = tempfile::tempdir().unwrap();
+        let [old, new, data] = ["old", "new", "data"].map(|name| folder.path().join(name));
+        fs::create_dir_all(old.join("in/deep")).unwrap();
+        fs::create_dir_all(data.join("in/deep")).unwrap();
+        fs::create_dir_all(new.join("in")).unwrap();
+        for (file, text) in [
+            ("data/in/app.db", "rows"),
+            ("data/in/deep/a.db", "rows"),
+            ("old/in/deep/a.db", "others"),
+            ("old/in/deep/a.db-wal", "of others"),
+            ("old/in/deep/b", "b"),
+            ("old/in/c", "c"),
+            ("new/in/c", "of the package"),
+        ] {
+            fs::write(folder.path().join(file), text).unwrap();
+        }
+        symlink(data.join("in/app.db"), old.join("in/app.db")).unwrap();
+        link(&new, Some(&old), &data, &[PathBuf::from("in")]).unwrap();
+        for (file, text) in [("app.db", "rows"), ("deep/a.db", "rows"), ("deep/b", "b"), ("c", "c")]
+        {
+            assert_eq!(fs::read_to_string(new.join("in").join(file)).unwrap(), text, "{file}");
+        }
+        assert!(!new.join("in/deep/a.db-wal").exists(), "the log is that of another database");
+        assert_eq!(fs::read_to_string(old.join("in/deep/b")).unwrap(), "b");
+        undo(&new);
+        assert_eq!(fs::read_to_string(data.join("in/c")).unwrap(), "c");
     }
 }

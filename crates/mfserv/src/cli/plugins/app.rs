@@ -55,7 +55,7 @@ impl AppArgs {
 
 /// Options that a plugin has in its own files.
 pub fn refuse_for_plugin(dir: &Path, asked: &Asked) -> Result<(), Diagnostic> {
-    let Asked { hosts, no_hosts, persistent, no_persistent, root } = asked;
+    let Asked { hosts, no_hosts, persistent, no_persistent, root, packed: _ } = asked;
     let lists = [hosts, no_hosts, persistent, no_persistent];
     match lists.iter().all(|all| all.is_empty()) && root.is_none() {
         true => Ok(()),
@@ -94,7 +94,7 @@ pub struct App {
     pub builds_at_edits: bool,
     /// Options of deployments.
     lasting: Lasting,
-    /// The versions that it asks for and does not get.
+    /// The versions that it asks for and does not get, and other warnings.
     unfulfilled: Vec<Diagnostic>,
 }
 
@@ -169,12 +169,16 @@ impl App {
                 .because("the settings of the app say that its data are there: it stays persistent")
                 .help("leave the option out"));
         }
-        self.lasting = Lasting::with(&self.place(places, purpose), asked)?;
-        for path in &self.lasting.persistent {
-            if !self.finding.persistent.contains(path) {
-                self.finding.persistent.push(path.clone());
-            }
+        let place = self.place(places, purpose);
+        if purpose == Purpose::Dev {
+            // Its own directory is used: whatever the app writes there stays.
+            self.lasting = Lasting::with(&place, asked)?;
+            return Ok(());
         }
+        let kept = generate::kept(&place, &self.dir, &self.finding, asked)?;
+        self.unfulfilled.extend(kept.warnings);
+        self.lasting = kept.lasting;
+        self.finding.persistent = kept.paths;
         Ok(())
     }
 

@@ -22,7 +22,8 @@ use super::{build_in, hold};
 pub struct PackArgs {
     #[command(flatten)]
     pub app: AppArgs,
-    /// Pack this file of the app although its name says that it holds secrets (.env).
+    /// Pack this file of the app although its name says that it holds secrets (.env), or it is a
+    /// database of yours.
     #[arg(long, value_name = "FILE")]
     pub pack: Vec<String>,
     /// A host name at which the app answers at `/` (for several, once each); later packages keep
@@ -60,6 +61,7 @@ impl PackArgs {
             no_hosts: self.no_host.clone(),
             persistent: self.persist.clone(),
             no_persistent: self.no_persist.clone(),
+            packed: self.pack.clone(),
             root: (self.root || self.no_root).then_some(self.root),
         }
     }
