@@ -187,10 +187,11 @@ fn an_app_that_lacks_a_library_or_a_variable_is_told_how_it_gets_it() {
     let go = app(&node, "go", &[("go.mod", "module x\n"), ("main.go", "package main\n")]);
     let text = node.mfserv(&["dev", go.to_str().unwrap(), "--no-wait"]);
     assert!(text.stderr.contains("go build -o server"), "{text:?}");
-    let missing = [("app.py", "import nowhere9\n\ndef app(environ, start_response):\n    pass\n")];
+    let missing =
+        [("app.py", "import nowhere9, yaml\n\ndef app(environ, start_response):\n    pass\n")];
     let dir = app(&node, "imports", &missing);
     let text = node.mfserv(&["deploy", dir.to_str().unwrap()]).code(1).stderr;
-    assert!(text.contains("add `nowhere9` to the list of Python packages of"), "{text}");
+    assert!(text.contains("requirements.txt, one on each line, with: PyYAML, nowhere9"), "{text}");
     node.stop();
 }
 

@@ -2,7 +2,7 @@
 //! packages, nor the base environment. The layers of MFSERV offered many packages that nobody had
 //! to declare; a worker that lacks one does not start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -70,8 +70,11 @@ pub fn undeclared(
         Ok(Answer { missing, unread }) => {
             let unread =
                 (!unread.is_empty()).then(|| not_looked_at(spec).because(unread.join(", ")));
-            let missing = missing.iter().map(|one| describe(dir, spec, one));
-            missing.chain(unread).collect()
+            let missing = match app_without_list(dir) {
+                Some(app) => list_to_write(&app, dir, spec, &missing).into_iter().collect(),
+                None => missing.iter().map(|one| describe(dir, spec, one)).collect::<Vec<_>>(),
+            };
+            missing.into_iter().chain(unread).collect()
         }
         Err(_) if cancel.is_cancelled() => Vec::new(),
         Err(problem) => {
@@ -208,6 +211,49 @@ fn starts_of(dir: &Path, spec: &PluginSpec, command: &CommandSpec) -> Vec<String
         }
     }
     found
+}
+
+/// The directory of the app that a plugin was made of, if that has no list of Python packages.
+fn app_without_list(dir: &Path) -> Option<PathBuf> {
+    let app = made_of(dir)?;
+    let lists = ["uv.lock", "poetry.lock", "Pipfile.lock", "pyproject.toml"];
+    let names = |sources: &&str| {
+        let file = dir.join(sources).join("requirements-to-freeze.txt");
+        std::fs::read_to_string(file).is_ok_and(|text| !text.trim().is_empty())
+    };
+    let has_list =
+        PYTHON_SOURCES.iter().any(names) || lists.iter().any(|list| dir.join(list).exists());
+    (!has_list).then_some(app)
+}
+
+/// Says the whole list of an app that has none: else each start would name the next package.
+fn list_to_write(
+    app: &Path,
+    dir: &Path,
+    spec: &PluginSpec,
+    missing: &[Missing],
+) -> Option<Diagnostic> {
+    let first = missing.first()?;
+    let mut modules = BTreeMap::new();
+    for one in missing {
+        modules.entry(&one.module).or_insert_with(|| format!("{}:{}", one.file, one.line));
+    }
+    let packages: BTreeSet<String> =
+        modules.keys().map(|module| python_modules::requirement(module)).collect();
+    let packages: Vec<String> = packages.into_iter().collect();
+    let places: Vec<String> =
+        modules.iter().map(|(module, place)| format!("{module} ({place})")).collect();
+    Some(
+        Diagnostic::warning(format!("nothing provides what is imported: {}", places.join(", ")))
+            .because(format!("{} has no list of Python packages", app.display()))
+            .at(Location::new(dir.join(&first.file).to_string_lossy(), first.line))
+            .help(format!(
+                "write {}, one on each line, with: {}",
+                app.join("requirements.txt").display(),
+                packages.join(", ")
+            ))
+            .about(&spec.name),
+    )
 }
 
 fn describe(dir: &Path, spec: &PluginSpec, one: &Missing) -> Diagnostic {

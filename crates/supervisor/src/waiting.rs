@@ -298,7 +298,10 @@ fn does_not_start(watcher: &WatcherName, end: Option<&LastEnd>) -> Diagnostic {
     let missing = end.and_then(|end| python_modules::missing_in(&end.last_output));
     let declare = missing.map_or(String::new(), |module| {
         let line = python_modules::requirement(module);
-        format!("add `{line}` to its list of packages, and build it again; ")
+        format!(
+            "add `{line}` to its list of packages (an app without one: write requirements.txt), and \
+             build it again; "
+        )
     });
     let plugin = watcher.plugin().unwrap_or(watcher.as_str());
     let lacks = end.and_then(|end| lacks(&end.last_output, plugin)).unwrap_or_default();

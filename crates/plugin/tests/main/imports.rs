@@ -214,3 +214,24 @@ fn a_command_with_an_interpreter_of_its_own_is_left_to_it() {
         assert_eq!(found(&dir, "").len(), count, "{command}");
     }
 }
+
+#[test]
+fn an_app_without_a_list_of_packages_is_told_the_whole_list_to_write() {
+    let node = Node::new();
+    let dir = node.plugin("python3_raw_wsgi", "bare").canonicalize().unwrap();
+    write(&dir, "main/wsgi.py", "import nobody_one, yaml as _\nimport nobody_two\n");
+    write(&dir, "script.py", "import nobody_one\n");
+    write(&dir, ".mfserv-made-of", "/apps/bare\n");
+    let list = "python3_virtualenv_sources/requirements-to-freeze.txt";
+    write(&dir, list, "");
+    let all = said(&dir, "");
+    assert_eq!(all.len(), 1, "{all:?}");
+    let text = all[0].to_string();
+    assert!(text.contains("nobody_two (main/wsgi.py:2)"), "{text}");
+    let help = all[0].help.clone().unwrap();
+    assert!(help.starts_with("write /apps/bare/requirements.txt"), "{help}");
+    assert!(help.contains("nobody-one, nobody-two"), "{help}");
+    // With a list each package has its own line, and the list is named.
+    write(&dir, list, "-r main/requirements.txt\n");
+    assert!(said(&dir, "").iter().all(|one| one.help.as_ref().unwrap().starts_with("add `")));
+}
