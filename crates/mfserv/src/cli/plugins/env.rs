@@ -201,6 +201,7 @@ impl Exec {
         // `mfserv exec NAME -- CMD` and `mfserv exec NAME CMD` are the same.
         words.next_if_eq(&"--");
         let words: Vec<String> = words.map(str::to_owned).collect();
+        refuse_pip(&words, one.env(), one.dir())?;
         Ok(become_command(&words, one.env(), self.cwd.then_some(one.dir())))
     }
 }
@@ -234,6 +235,40 @@ pub fn become_command(
     Outcome::Code(code)
 }
 
+/// Refuses a pip that is not the plugin's own: an environment has none, and the next one on PATH would
+/// list and change the packages of the machine's Python.
+pub fn refuse_pip(
+    words: &[String],
+    env: &BTreeMap<String, String>,
+    dir: &Path,
+) -> Result<(), Diagnostic> {
+    let program = words.first().map_or("", String::as_str);
+    let version = program.strip_prefix("pip");
+    if !version.is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.')) {
+        return Ok(());
+    }
+    let found = find_program(program, env.get("PATH").map_or("", String::as_str), None);
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let is_own = found.parent().is_some_and(|above| real(above).starts_with(real(dir)));
+    if is_own || !found.is_file() {
+        return Ok(());
+    }
+    let installed = dir.join("requirements3.txt");
+    let list = match installed.is_file() {
+        true => format!("; {} has what it has now", installed.display()),
+        false => String::new(),
+    };
+    Err(Diagnostic::error(format!("{program} is not run here"))
+        .kind(Kind::Usage)
+        .because(format!(
+            "the app has no {program}: {} is of another Python, whose packages it would list and change",
+            found.display()
+        ))
+        .help(format!(
+            "packages come from the app's list (requirements.txt): add them there and deploy again{list}"
+        )))
+}
+
 /// Where the plugin's PATH leads: ours must not be looked at.
 fn find_program(program: &str, path: &str, cwd: Option<&Path>) -> PathBuf {
     if program.contains('/') {
@@ -246,6 +281,26 @@ fn find_program(program: &str, path: &str, cwd: Option<&Path>) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pip_of_another_python_is_refused_and_one_of_the_plugin_is_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
+        for dir in [&own, &other] {
+            std::fs::create_dir(dir).unwrap();
+            ["pip3", "pipx"].iter().for_each(|name| std::fs::write(dir.join(name), "").unwrap());
+        }
+        let run = |program: &str, path: &Path| {
+            let env = [("PATH".to_string(), path.display().to_string())].into();
+            refuse_pip(&[program.to_string(), "list".into()], &env, &own)
+        };
+        let problem = run("pip3", &other).unwrap_err();
+        assert_eq!(problem.kind, Kind::Usage);
+        assert!(problem.to_string().contains("requirements.txt"), "{problem}");
+        for (program, path) in [("pip3", &own), ("pip", &other), ("pipx", &other), ("ls", &other)] {
+            assert!(run(program, path).is_ok(), "{program}");
+        }
+    }
 
     #[test]
     fn what_a_shell_reads_says_what_was_meant_whatever_is_in_it() {

@@ -13,7 +13,7 @@ use mfserv_plugin::generate::Script;
 
 use super::app_names::{is_directory, list, parts};
 use super::drift;
-use super::env::{become_command, load_by};
+use super::env::{become_command, load_by, refuse_pip};
 use crate::cli::report::Outcome;
 use crate::cli::{complain, completions};
 use mfserv_node::places::Places;
@@ -250,6 +250,7 @@ pub fn run(places: &Places, app: &str, command: &[String]) -> Result<Outcome, Di
             .help(format!("`mfserv run {app} -- COMMAND`; `mfserv run` alone runs the node")));
     }
     let one = One::find(places, app, Several::Refused)?;
+    refuse_pip(&words, &one.env, &one.dir)?;
     Ok(become_command(&words, &one.env, Some(&one.cwd)))
 }
 
