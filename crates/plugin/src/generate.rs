@@ -191,7 +191,9 @@ pub fn write_into(wanted: &Wanted<'_>) -> Result<Vec<String>, Diagnostic> {
                    `mfserv deploy` serve it as it is",
             ));
     }
-    let files = config::files(wanted, "");
+    let mut finding = wanted.finding.clone();
+    finding.persistent = data::of_plugin(wanted);
+    let files = config::files(&Wanted { finding: &finding, ..*wanted }, "");
     if let Some(there) = files.iter().find(|file| dir.join(&file.path).exists()) {
         return Err(Diagnostic::error(format!("{} is there", dir.join(&there.path).display()))
             .kind(Kind::Refused)

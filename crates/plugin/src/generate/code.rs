@@ -10,6 +10,9 @@ use mfserv_platform::disk;
 use super::{Purpose, Wanted};
 use crate::leftovers::{Leftover, Leftovers};
 
+/// A database of SQLite, and what SQLite has beside it.
+pub(super) const DATABASE: [&str; 4] = ["", "-journal", "-wal", "-shm"];
+
 /// What is not packed of an app.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Copied {
@@ -118,8 +121,7 @@ fn why_not(wanted: &Wanted<'_>, leftovers: &Leftovers, path: &str, is_dir: bool)
     if is_named(wanted.named, path) {
         return None;
     }
-    let data = ["", "-journal", "-wal", "-shm"];
-    let is_data = |one: &String| data.iter().any(|end| path == format!("{one}{end}"));
+    let is_data = |one: &String| DATABASE.iter().any(|end| path == format!("{one}{end}"));
     if wanted.finding.persistent.iter().any(is_data) {
         return Some(Why::Data);
     }

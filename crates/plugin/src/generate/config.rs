@@ -6,6 +6,7 @@ use mfserv_core::plan::{slots_of, split_command};
 use mfserv_core::route::{Slots, host};
 
 use super::built::MARK;
+use super::code::DATABASE;
 use super::script::Script;
 use super::servers::for_socket;
 use super::{MADE_BY_US, PluginFile, Purpose, Wanted};
@@ -348,6 +349,12 @@ fn release_ignore(wanted: &Wanted<'_>, code: &str) -> String {
             text += &format!("/{code}/*\n!/{code}/{dir}\n");
         }
     }
+    if code.is_empty() {
+        // Of a plugin what is packed is its own directory.
+        for path in &data_of(wanted) {
+            text += &format!("/{path}\n");
+        }
+    }
     for named in wanted.named {
         let named = named.trim_start_matches("./");
         text += &match code {
@@ -356,6 +363,12 @@ fn release_ignore(wanted: &Wanted<'_>, code: &str) -> String {
         };
     }
     text
+}
+
+/// The data of the developer, which the deployed app has of its own.
+fn data_of(wanted: &Wanted<'_>) -> Vec<String> {
+    let with_logs = |path: &String| DATABASE.map(|end| format!("{path}{end}"));
+    wanted.finding.persistent.iter().flat_map(with_logs).collect()
 }
 
 fn is_version(text: &str) -> bool {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mfserv_core::{Diagnostic, Kind};
 
+use super::Wanted;
 use super::code::is_named;
 use super::lasting::{Asked, Lasting, add};
 use crate::child::Run;
@@ -52,10 +53,7 @@ pub fn kept(
     finding: &Finding,
     asked: &Asked,
 ) -> Result<Kept, Diagnostic> {
-    // What lies in a site is published.
-    let is_site = matches!(finding.web, Some(Web::Files { .. }));
-    let own = if is_site { Vec::new() } else { databases(dir) };
-    let own = own
+    let own = databases_of(dir, finding)
         .into_iter()
         .filter(|path| !is_named(&asked.packed, path) && !finding.persistent.contains(path));
     let own: Vec<String> = own.collect();
@@ -82,6 +80,21 @@ pub fn kept(
     let packed = paths.iter().filter(|path| asked.packed.iter().any(|asked| same(asked, path)));
     warnings.extend(packed.map(|path| only_first(path)));
     Ok(Kept { lasting, paths, warnings })
+}
+
+/// What outlives the releases of an app that becomes a plugin. A path without an extension would begin
+/// as a directory: such a database is left to its author.
+pub(super) fn of_plugin(wanted: &Wanted<'_>) -> Vec<String> {
+    let mut paths = wanted.finding.persistent.clone();
+    let own = databases_of(wanted.source, wanted.finding).into_iter();
+    own.filter(|path| Path::new(path).extension().is_some()).for_each(|path| add(&mut paths, path));
+    paths
+}
+
+/// None of a site: what lies in it is published.
+fn databases_of(dir: &Path, finding: &Finding) -> Vec<String> {
+    let is_site = matches!(finding.web, Some(Web::Files { .. }));
+    if is_site { Vec::new() } else { databases(dir) }
 }
 
 fn same(one: &str, other: &str) -> bool {
@@ -246,6 +259,7 @@ fn refused(path: &str, code: &str) -> Diagnostic {
 mod tests {
     use super::*;
     use crate::discover::{Listing, choose, readings};
+    use crate::generate::{Purpose, write_into};
 
     fn app(files: &[(&str, &[u8])]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -293,6 +307,32 @@ mod tests {
         git(&dir.join("instance"), &["init", "--quiet"]);
         git(&dir.join("instance"), &["add", "shop"]);
         assert_eq!(databases(dir), ["app.db"]);
+    }
+
+    #[test]
+    fn a_plugin_that_an_app_becomes_declares_its_databases_and_packs_none() {
+        let data = database();
+        let folder = app(&[
+            ("app.py", b"from flask import Flask\napp = Flask(__name__)\n"),
+            ("instance/shop.db", &data),
+            ("instance/bare", &data),
+        ]);
+        let dir = folder.path();
+        let finding = choose(&readings(&Listing::read(dir).unwrap()), None, dir).unwrap();
+        let wanted = Wanted {
+            source: dir,
+            finding: &finding,
+            name: "shop",
+            purpose: Purpose::Deploy,
+            at_root: true,
+            builds_at_edits: false,
+            lasting: &Lasting::default(),
+            named: &[],
+        };
+        write_into(&wanted).unwrap();
+        let text = |file: &str| fs::read_to_string(dir.join(file)).unwrap();
+        assert!(text("config.ini").contains("_persistent_paths=instance/shop.db\n"));
+        assert!(text(".releaseignore").contains("/instance/shop.db\n/instance/shop.db-journal\n"));
     }
 
     #[test]
