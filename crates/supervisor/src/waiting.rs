@@ -284,7 +284,7 @@ fn lacks(output: &str, plugin: &str) -> Option<String> {
         ));
     }
     let variable = missing_variable::in_output(output)?;
-    Some(format!("{}; ", missing_variable::help(plugin, variable)))
+    Some(format!("{}; ", missing_variable::help(plugin, &variable)))
 }
 
 fn does_not_start(watcher: &WatcherName, end: Option<&LastEnd>) -> Diagnostic {

@@ -275,7 +275,7 @@ pub fn postinstall(
     let failed = |why: Diagnostic| {
         let output = why.because.join("\n");
         match missing_variable::in_output(&output) {
-            Some(variable) => why.help(missing_variable::help(&prepared.spec.name, variable)),
+            Some(variable) => why.help(missing_variable::help(&prepared.spec.name, &variable)),
             None if is_app => why.help("what serves now goes on: mend the step, and deploy again"),
             None => why,
         }
