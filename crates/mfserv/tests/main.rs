@@ -83,6 +83,7 @@ mod terminal;
 mod threads;
 mod tls;
 mod top;
+mod unasked;
 mod unseen;
 mod upgrade;
 mod valgrind;

@@ -13,12 +13,14 @@ mod python;
 mod roots;
 mod scripts;
 mod sites;
+mod variables;
 pub mod versions;
 
 pub use listing::Listing;
 use mfserv_core::{Diagnostic, Kind};
 use packages::python_packages;
 pub use packages::{PythonPackages, other_lists};
+pub use variables::Variable;
 
 /// How a Python app is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +125,8 @@ pub struct Finding {
     pub release: Vec<String>,
     /// The settings that it has, if `manage.py` and its server have different ones.
     pub settings: Option<Settings>,
+    /// Variables that it has unless somebody has set them.
+    pub variables: Vec<Variable>,
     /// The list of its Python packages, if it is Python.
     pub python: Option<PythonPackages>,
     /// The interpreter that it asks for, if this machine has it: `python3.12`.
@@ -151,6 +155,7 @@ impl Finding {
             programs: Vec::new(),
             release: Vec::new(),
             settings: None,
+            variables: Vec::new(),
             python: None,
             interpreter: None,
             has_node: false,
@@ -238,6 +243,7 @@ fn complete(finding: &mut Finding, listing: &Listing) {
         finding.version = finding.version.take().or(package.version);
     }
     finding.version = finding.version.take().or_else(|| packages::version(listing));
+    finding.variables = variables::of(finding, listing);
     procfile::add_others(finding, listing);
 }
 

@@ -349,7 +349,10 @@ mod tests {
             ("gunicorn -b:80 a:b", "gunicorn a:b --bind unix:\"$1\""),
         ] {
             assert_eq!(servers::for_socket(line).as_deref(), Some(wanted));
+            assert!(servers::trusts_front(wanted) && !servers::trusts_front(line), "{line}");
         }
+        // It has no such variable.
+        assert!(!servers::trusts_front("waitress-serve a:b --unix-socket=\"$1\""));
         for line in ["node server.js", "migrate && gunicorn a:b", "myserver --port $PORT"] {
             assert_eq!(servers::for_socket(line), None, "it gets a port");
         }

@@ -116,7 +116,8 @@ impl Listing {
 }
 
 /// Files that are read at the top, whatever their ending.
-const NAMES: [&str; 5] = ["Procfile", "package.json", "index.html", ".nvmrc", ".node-version"];
+const NAMES: [&str; 6] =
+    ["Procfile", "package.json", "index.html", ".nvmrc", ".node-version", ".flaskenv"];
 
 fn is_read(path: &str, is_executable: bool) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);

@@ -8,10 +8,11 @@ use mfserv_core::route::{Slots, host};
 use super::built::MARK;
 use super::code::DATABASE;
 use super::script::Script;
-use super::servers::for_socket;
+use super::servers::{for_socket, trusts_front};
 use super::{MADE_BY_US, PluginFile, Purpose, Wanted};
 use crate::build::node_tool;
-use crate::discover::{Interface, Settings, Web};
+use crate::discover::{Interface, Settings, Variable, Web};
+use crate::dotenv;
 
 /// What is watched: sources, not what an app writes.
 const WATCHED: &str = "\
@@ -50,7 +51,10 @@ pub(super) fn files(wanted: &Wanted<'_>, code: &str) -> Vec<PluginFile> {
         files.text("python3_virtualenv_sources/allow_binary_packages", String::new());
         // Its author has tried it with the newest packages, not with those of our base environment.
         files.text("python3_virtualenv_sources/override", String::new());
-        files.text(".layerapi2_extra_env", files.python_path());
+    }
+    let variables = files.variables();
+    if !variables.is_empty() {
+        files.text(".layerapi2_extra_env", variables);
     }
     if let Some(text) = entry_module(wanted) {
         files.text("mfserv_app.py", text);
@@ -81,6 +85,33 @@ impl Files<'_> {
         }
     }
 
+    /// The variables of the plugin. Those of its node, and those of a `.env` while it is written, go
+    /// before them.
+    fn variables(&self) -> String {
+        let Wanted { finding, purpose, .. } = self.wanted;
+        let mut text = String::new();
+        if finding.python.is_some() {
+            text += &self.python_path();
+        }
+        // An app that reads its `.env` itself obeys a variable that it has before.
+        let is_packed = |file: &String| file.trim_start_matches("./") == dotenv::FILE;
+        let own = match self.wanted.named.iter().any(is_packed) {
+            true => dotenv::names(self.wanted.source),
+            false => Vec::new(),
+        };
+        for Variable { name, value, is_for_deployments } in &finding.variables {
+            if own.iter().any(|own| own == name) || *is_for_deployments && *purpose == Purpose::Dev
+            {
+                continue;
+            }
+            // A directory that is a plugin itself is worked on with the same file.
+            let is_said = *name == "NODE_ENV" && self.code.is_empty();
+            text += if is_said { "# For deployments, with `mfserv env set`: " } else { "" };
+            text += &format!("{name}={value}\n");
+        }
+        text
+    }
+
     /// Where modules are imported from: the app's own directory first. While it is written that
     /// is the developer's, which tracebacks then name.
     fn python_path(&self) -> String {
@@ -105,32 +136,20 @@ impl Files<'_> {
     fn programs(&mut self) {
         let finding = self.wanted.finding;
         if let (Some(Web::Command(line)), true) = (&finding.web, self.is_shell()) {
-            self.script("bin/web", &for_socket(line).unwrap_or_else(|| line.clone()));
+            let line = for_socket(line).unwrap_or_else(|| line.clone());
+            self.script("bin/web", &line, trusts_front(&line));
         }
         for program in &finding.programs {
-            self.script(&format!("bin/{}", program.name), &program.line);
+            self.script(&format!("bin/{}", program.name), &program.line, false);
         }
         if !finding.release.is_empty() {
             let steps = finding.release.join(" &&\n");
-            let steps = format!("{}{steps}", self.settings());
-            self.script("postinstall", &format!("{{\n{steps}\n}} 2>&1"));
+            self.script("postinstall", &format!("{{\n{steps}\n}} 2>&1"), false);
         }
     }
 
-    /// Has the steps of a deployment use the settings that the deployed app has, not those that
-    /// `manage.py` names: they would change another database.
-    fn settings(&self) -> String {
-        match (&self.wanted.finding.settings, self.wanted.purpose) {
-            (Some(Settings { served, .. }), Purpose::Deploy) => format!(
-                "DJANGO_SETTINGS_MODULE=\"${{DJANGO_SETTINGS_MODULE:-{served}}}\"\n\
-                 export DJANGO_SETTINGS_MODULE\n"
-            ),
-            _ => String::new(),
-        }
-    }
-
-    fn script(&mut self, path: &str, line: &str) {
-        let text = Script { dir: self.code.into(), line: line.into() }.text();
+    fn script(&mut self, path: &str, line: &str, trusts_front: bool) {
+        let text = Script { dir: self.code.into(), line: line.into(), trusts_front }.text();
         self.list.push(PluginFile { path: path.into(), text, is_program: true });
     }
 

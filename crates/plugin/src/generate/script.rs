@@ -7,6 +7,8 @@ use crate::label::read_small;
 
 const FIRST: &str = "#!/bin/sh\n";
 const OR_EXIT: &str = " || exit 1\n";
+/// Whoever has set the variable is obeyed.
+const TRUST: &str = "export FORWARDED_ALLOW_IPS=\"${FORWARDED_ALLOW_IPS-*}\"\n";
 
 /// A script that runs one line, in a directory below the plugin's.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub struct Script {
     pub dir: String,
     /// The line, without the `exec` that we have put into it.
     pub line: String,
+    /// Its server is told to believe what the front says in X-Forwarded-*.
+    pub trusts_front: bool,
 }
 
 impl Script {
@@ -25,10 +29,12 @@ impl Script {
         let text = text.strip_prefix(FIRST)?;
         let entered = text.strip_prefix("cd ").and_then(|rest| rest.split_once(OR_EXIT));
         let (dir, text) = entered.unwrap_or(("", text));
+        let trusted = text.strip_prefix(TRUST);
+        let (text, trusts_front) = (trusted.unwrap_or(text), trusted.is_some());
         let line = text.strip_suffix('\n').filter(|line| !line.contains('\n'))?;
         let (assigned, rest) = line.split_at(assignments(line));
         let rest = rest.strip_prefix("exec ").unwrap_or(rest);
-        Some(Script { dir: dir.into(), line: format!("{assigned}{rest}") })
+        Some(Script { dir: dir.into(), line: format!("{assigned}{rest}"), trusts_front })
     }
 
     /// Its text.
@@ -46,7 +52,8 @@ impl Script {
             true => ("", self.line.clone()),
             false => (assigned, format!("exec {rest}")),
         };
-        format!("{FIRST}{enter}{assigned}{rest}\n")
+        let trust = if self.trusts_front { TRUST } else { "" };
+        format!("{FIRST}{enter}{trust}{assigned}{rest}\n")
     }
 }
 
@@ -105,8 +112,10 @@ mod tests {
             ("A=$(date) b", "A=$(date) b"),
             ("gunicorn -w $(nproc) a:b", "exec gunicorn -w $(nproc) a:b"),
         ] {
-            let script = Script { dir: "main".into(), line: line.into() };
-            assert_eq!(script.text(), format!("#!/bin/sh\ncd main || exit 1\n{wanted}\n"));
+            let trusts_front = line.starts_with("gunicorn");
+            let script = Script { dir: "main".into(), line: line.into(), trusts_front };
+            let trust = if trusts_front { TRUST } else { "" };
+            assert_eq!(script.text(), format!("#!/bin/sh\ncd main || exit 1\n{trust}{wanted}\n"));
             let home = tempfile::tempdir().unwrap();
             std::fs::create_dir(home.path().join("bin")).unwrap();
             std::fs::write(home.path().join("bin/web"), script.text()).unwrap();

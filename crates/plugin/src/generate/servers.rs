@@ -10,15 +10,29 @@ const SERVERS: &[(&str, &[&str], &str)] = &[
     ("waitress-serve", &["--host", "--port", "--listen"], "--unix-socket=\"$1\""),
 ];
 
+/// Servers that ask a variable who may say in X-Forwarded-* for whom a request is.
+const ASK_WHOM_TO_TRUST: &[&str] = &["gunicorn", "uvicorn"];
+
+/// Whether the line of a server that listens on our socket is to trust the front: nobody else
+/// reaches it there, and uvicorn takes a client without an address for a stranger.
+pub(super) fn trusts_front(line: &str) -> bool {
+    line.contains("\"$1\"")
+        && named(line).is_some_and(|(name, ..)| ASK_WHOM_TO_TRUST.contains(name))
+}
+
+fn named(line: &str) -> Option<&'static (&'static str, &'static [&'static str], &'static str)> {
+    let find = |word: &str| {
+        let program = word.rsplit('/').next().unwrap_or(word);
+        SERVERS.iter().find(|(name, ..)| *name == program)
+    };
+    line.split_whitespace().take(3).find_map(find)
+}
+
 /// The line of a known server, listening on the socket that its script is given.
 pub(super) fn for_socket(line: &str) -> Option<String> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let program = |word: &str| word.rsplit('/').next().unwrap_or(word).to_string();
-    let find = |word: &str| SERVERS.iter().find(|(name, ..)| *name == program(word));
-    let named = words.iter().take(3).find_map(|word| find(word));
-    let (_, options, socket) = named.filter(|_| !line.contains(['&', '|', ';']))?;
+    let (_, options, socket) = named(line).filter(|_| !line.contains(['&', '|', ';']))?;
     let mut kept = Vec::new();
-    let mut words = words.into_iter();
+    let mut words = line.split_whitespace();
     while let Some(word) = words.next() {
         if options.contains(&word) {
             words.next();

@@ -141,7 +141,7 @@ impl One {
     /// The same for the line of a Procfile, which a script of ours runs.
     fn enter_script(&mut self) {
         let script = self.argv.first().and_then(|program| Script::read(&self.dir, program));
-        let Some(Script { dir, line }) = script else { return };
+        let Some(Script { dir, line, .. }) = script else { return };
         self.cwd = self.cwd.join(dir);
         let mut words = split_command(&line, &[], &[]).unwrap_or_default();
         let ends =
