@@ -4,6 +4,7 @@
 //! evidence come out. Each kind of app is one row of [`RULES`].
 
 mod django;
+mod frameworks;
 mod listing;
 mod node;
 mod packages;
@@ -236,7 +237,10 @@ fn complete(finding: &mut Finding, listing: &Listing) {
         finding.has_node = package.needs_npm() && (!is_site || package.build.is_some());
         let made = match &finding.web {
             Some(Web::Files { dir, .. }) => Some(dir.clone()).filter(|dir| !dir.is_empty()),
-            _ => package.made().or_else(|| sites::made(&package, listing)),
+            _ => {
+                let server = frameworks::of(&package, listing).map(|server| server.made);
+                server.or_else(|| package.made()).or_else(|| sites::made(&package, listing))
+            }
         };
         finding.build = package.build.filter(|_| finding.has_node);
         finding.made = made.filter(|_| finding.build.is_some());

@@ -13,6 +13,7 @@ mod code;
 mod config;
 mod data;
 mod lasting;
+mod page;
 mod script;
 mod servers;
 
@@ -275,7 +276,7 @@ pub fn build_node(
         project.script("build", progress)?;
         built.has_run_script = true;
     }
-    check_page(&dir, wanted)?;
+    page::check(&dir, wanted)?;
     match wanted.purpose {
         Purpose::Dev if wanted.finding.build.is_some() => built::publish(place, wanted)?,
         // Of a site only its files are packed.
@@ -295,20 +296,6 @@ pub fn watch_sources(place: &Path, wanted: &Wanted<'_>) -> Result<(), Diagnostic
         .iter()
         .filter(|file| file.path == config::INCLUDES)
         .try_for_each(|file| write(place, file))
-}
-
-fn check_page(dir: &Path, wanted: &Wanted<'_>) -> Result<(), Diagnostic> {
-    let Some(Web::Files { dir: built, .. }) = &wanted.finding.web else { return Ok(()) };
-    if dir.join(built).join("index.html").is_file() {
-        return Ok(());
-    }
-    Err(Diagnostic::error("the build has made no page")
-        .kind(Kind::BadConfiguration)
-        .because(format!(
-            "{}/index.html is not there after the build script",
-            dir.join(built).display()
-        ))
-        .help("a Procfile, or `mfserv init`, says what is served instead"))
 }
 
 /// Paths that lists of paths and our placeholders can't have.

@@ -6,7 +6,7 @@ use mfserv_core::Diagnostic;
 use mfserv_core::diagnostic::Location;
 
 use super::procfile::short;
-use super::{Evidence, Finding, Listing, SERVER, Web};
+use super::{Evidence, Finding, Listing, SERVER, Web, frameworks};
 
 const FILE: &str = "package.json";
 /// What a `start` script runs that is a server for development: the site is built instead.
@@ -18,6 +18,13 @@ const DEVELOPMENT: &[&str] = &[
     "ng serve",
     "parcel",
     "astro dev",
+    "astro preview",
+    "nuxt dev",
+    "nuxi dev",
+    "vinxi dev",
+    "remix dev",
+    "remix vite:dev",
+    "react-router dev",
     "vue-cli-service serve",
     "live-server",
 ];
@@ -32,7 +39,8 @@ pub(super) struct Package {
     pub(super) build: Option<String>,
     pub(super) version: Option<String>,
     pub(super) main: Option<String>,
-    has_dependencies: bool,
+    /// The packages that it names.
+    packages: Vec<String>,
 }
 
 impl Package {
@@ -40,19 +48,25 @@ impl Package {
         let value: serde_json::Value = serde_json::from_str(listing.text(FILE)?).ok()?;
         let text = |value: &serde_json::Value| value.as_str().map(str::to_string);
         let script = |name: &str| text(&value["scripts"][name]).filter(|it| !it.trim().is_empty());
-        let some = |name: &str| value[name].as_object().is_some_and(|all| !all.is_empty());
+        let lists = ["dependencies", "devDependencies"].into_iter();
+        let packages = lists.filter_map(|list| value[list].as_object()).flatten();
         Some(Package {
             start: script("start"),
             build: script("build"),
             version: text(&value["version"]),
             main: text(&value["main"]),
-            has_dependencies: some("dependencies") || some("devDependencies"),
+            packages: packages.map(|(name, _)| name.clone()).collect(),
         })
+    }
+
+    /// It names this package.
+    pub(super) fn has(&self, package: &str) -> bool {
+        self.packages.iter().any(|one| one == package)
     }
 
     /// npm has something to do.
     pub(super) fn needs_npm(&self) -> bool {
-        self.has_dependencies || self.build.is_some()
+        !self.packages.is_empty() || self.build.is_some()
     }
 
     /// The directory that the build makes, if the server is below one of the usual names.
@@ -118,9 +132,9 @@ pub(super) fn script_line(listing: &Listing, name: &str) -> usize {
 
 pub(super) fn find(listing: &Listing) -> Vec<Finding> {
     let package = Package::read(listing).unwrap_or_default();
-    let mut evidence = Vec::new();
-    let command = match (package.server(), &package.main) {
-        (Some(start), _) => {
+    let (mut evidence, mut title) = (Vec::new(), "a Node server");
+    let command = match (package.server(), frameworks::of(&package, listing), &package.main) {
+        (Some(start), ..) => {
             let line = script_line(listing, "start");
             evidence.push(Evidence::new(FILE, line, format!("has start: {}", short(start))));
             // `npm start` puts a shell and npm between the server and its signals.
@@ -129,7 +143,13 @@ pub(super) fn find(listing: &Listing) -> Vec<Finding> {
                 false => "npm --silent start".into(),
             }
         }
-        (None, Some(main))
+        (None, Some(server), _) => {
+            let says = format!("names {}", server.package);
+            evidence.push(Evidence::new(FILE, script_line(listing, server.package), says));
+            title = server.title;
+            server.command
+        }
+        (None, None, Some(main))
             if package.start.is_none() && listing.has(main) && serves(listing, main) =>
         {
             evidence.push(Evidence::new(
@@ -145,7 +165,7 @@ pub(super) fn find(listing: &Listing) -> Vec<Finding> {
         }
         _ => return Vec::new(),
     };
-    let mut finding = Finding::new("node", "a Node server", SERVER, Some(Web::Command(command)));
+    let mut finding = Finding::new("node", title, SERVER, Some(Web::Command(command)));
     finding.evidence = evidence;
     vec![finding]
 }

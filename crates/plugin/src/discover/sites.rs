@@ -24,18 +24,31 @@ const WRITERS: &[(&str, &str)] =
     &[("vite", "dist"), ("react-scripts", "build"), ("next", ".next"), ("nuxt", ".output")];
 
 /// Where `outDir` is looked for.
-const CONFIGURATIONS: &[&str] =
-    &["vite.config.js", "vite.config.ts", "vite.config.mjs", "astro.config.mjs"];
+const CONFIGURATIONS: &[&str] = &[
+    "vite.config.js",
+    "vite.config.ts",
+    "vite.config.mjs",
+    "astro.config.mjs",
+    "astro.config.js",
+    "astro.config.ts",
+];
+/// The adapter of SvelteKit that makes a site, into `build`, whatever Vite does.
+const SVELTE_SITE: (&str, &str, &str) = ("@sveltejs/adapter-static", "SvelteKit", "build");
 
 pub(super) fn find(listing: &Listing) -> Vec<Finding> {
     let package = Package::read(listing).unwrap_or_default();
     let build = package.build.as_deref().unwrap_or_default();
-    let tool = TOOLS.iter().find(|(word, ..)| has_word(build, word));
+    let mut tool = TOOLS.iter().find(|(word, ..)| has_word(build, word)).copied();
+    let (adapter, title, dir) = SVELTE_SITE;
+    if let Some((word, ..)) = tool.filter(|(word, ..)| *word == "vite" && package.has(adapter)) {
+        let config = listing.text("svelte.config.js").unwrap_or_default();
+        tool = Some((word, title, dir, config.contains("index.html")));
+    }
     let (web, title, evidence) = if let Some((_, title, dir, is_single_page)) = tool {
-        let dir = out_dir(listing).unwrap_or_else(|| (*dir).to_string());
+        let dir = out_dir(listing).unwrap_or_else(|| dir.to_string());
         let line = script_line(listing, "build");
         let says = format!("has build: {} (into {dir}/)", short(build));
-        let web = Web::Files { dir, is_single_page: *is_single_page };
+        let web = Web::Files { dir, is_single_page };
         (web, format!("a site that {title} builds"), Evidence::new("package.json", line, says))
     } else if let Some(dir) = made_by_hand(&package, listing) {
         let line = script_line(listing, "build");
@@ -106,10 +119,17 @@ fn index(dir: &str) -> String {
 }
 
 /// `outDir` of the configuration of Vite or Astro.
-fn out_dir(listing: &Listing) -> Option<String> {
-    let text = CONFIGURATIONS.iter().find_map(|name| listing.text(name))?;
-    let (_, after) = text.split_once("outDir:")?;
-    let after = after.trim_start();
+pub(super) fn out_dir(listing: &Listing) -> Option<String> {
+    named_dir(CONFIGURATIONS.iter().find_map(|name| listing.text(name))?, "outDir")
+}
+
+/// The directory that a configuration gives for a key, in quotes; one below the app's.
+pub(super) fn named_dir(text: &str, key: &str) -> Option<String> {
+    let mut named = text.match_indices(key).filter_map(|(at, _)| {
+        let is_whole = !text[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        text[at + key.len()..].strip_prefix(':').filter(|_| is_whole)
+    });
+    let after = named.next()?.trim_start();
     let quote = after.chars().next().filter(|c| ['"', '\'', '`'].contains(c))?;
     let dir = after[1..].split(quote).next()?.trim_start_matches("./").trim_end_matches('/');
     let inside = !dir.is_empty() && !dir.starts_with('/') && !dir.contains("..");

@@ -1,7 +1,7 @@
 //! Variables that an app is given unless somebody has set them: what else it would have to be told
 //! to be the app that is served, also in commands beside it.
 
-use super::{Finding, Listing, Web, django, node};
+use super::{Finding, Listing, Web, django, frameworks, node};
 
 /// A variable of an app.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,14 @@ pub struct Variable {
     pub is_for_deployments: bool,
 }
 
+/// The headers in which the front says what a client has asked for. Without them SvelteKit takes each
+/// request for one by https, and refuses forms of pages that were not.
+const SVELTE: &[(&str, &str)] = &[
+    ("PROTOCOL_HEADER", "x-forwarded-proto"),
+    ("HOST_HEADER", "host"),
+    ("ADDRESS_HEADER", "x-forwarded-for"),
+];
+
 pub(super) fn of(finding: &Finding, listing: &Listing) -> Vec<Variable> {
     if matches!(finding.web, Some(Web::Files { .. })) {
         return Vec::new();
@@ -21,8 +29,16 @@ pub(super) fn of(finding: &Finding, listing: &Listing) -> Vec<Variable> {
     let deployed =
         |name, value: &str| Variable { name, value: value.into(), is_for_deployments: true };
     let mut variables = Vec::new();
-    if finding.choice == "node" || node::Package::read(listing).is_some() {
+    let package = node::Package::read(listing);
+    if finding.choice == "node" || package.is_some() {
         variables.push(deployed("NODE_ENV", "production"));
+    }
+    if package.is_some_and(|package| package.has(frameworks::SVELTE_SERVER)) {
+        variables.extend(SVELTE.iter().map(|(name, value)| Variable {
+            name,
+            value: (*value).into(),
+            is_for_deployments: false,
+        }));
     }
     if let Some(served) = django_settings(finding, listing) {
         variables.push(deployed("DJANGO_SETTINGS_MODULE", &served));
