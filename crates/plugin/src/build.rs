@@ -33,7 +33,9 @@ pub use clean::{clean, clean_packages};
 pub use command::{CommandReport, command};
 pub use frozen::{Frozen, frozen_requirements};
 pub use held::Held;
-pub use node::{NodeProject, node_version, refuse_member, tool as node_tool};
+pub use node::{
+    NodeProject, build_words, node_version, refuse_member, tool as node_tool, workspace,
+};
 pub(crate) use python::environment_from_wheels;
 pub use python::{WHEELS_MARK, check_wheels};
 

@@ -6,6 +6,7 @@
 mod django;
 mod frameworks;
 mod listing;
+mod members;
 mod node;
 mod packages;
 mod procfile;
@@ -18,6 +19,7 @@ mod variables;
 pub mod versions;
 
 pub use listing::Listing;
+pub use members::Member;
 use mfserv_core::{Diagnostic, Kind};
 use packages::python_packages;
 pub use packages::{PythonPackages, other_lists};
@@ -136,6 +138,8 @@ pub struct Finding {
     pub has_node: bool,
     /// The `build` script of its `package.json`, if it has one.
     pub build: Option<String>,
+    /// The member of a workspace that it is.
+    pub member: Option<Member>,
     /// The directory that this script makes, if that is known.
     pub made: Option<String>,
     /// Files that outlive a release: databases.
@@ -161,6 +165,7 @@ impl Finding {
             interpreter: None,
             has_node: false,
             build: None,
+            member: None,
             made: None,
             persistent: Vec::new(),
             version: None,
@@ -205,6 +210,7 @@ const RULES: &[Rule] = &[
         find: scripts::find,
     },
     Rule { about: "package.json with a start script", find: node::find },
+    Rule { about: "a member of a workspace with a start script", find: members::find },
     Rule { about: "index.html, or a package.json that builds a site", find: sites::find },
     Rule { about: "one executable program (`server`, `run.sh`, …)", find: program::find },
 ];
@@ -234,7 +240,11 @@ fn complete(finding: &mut Finding, listing: &Listing) {
     }
     let package = node::Package::read(listing);
     if let Some(package) = package {
-        finding.has_node = package.needs_npm() && (!is_site || package.build.is_some());
+        let member = finding.member.is_some();
+        finding.has_node = member || package.needs_npm() && (!is_site || package.build.is_some());
+        if let Some(member) = finding.member.as_mut().filter(|_| package.build.is_some()) {
+            member.is_built = false;
+        }
         let made = match &finding.web {
             Some(Web::Files { dir, .. }) => Some(dir.clone()).filter(|dir| !dir.is_empty()),
             _ => {
@@ -242,7 +252,7 @@ fn complete(finding: &mut Finding, listing: &Listing) {
                 server.or_else(|| package.made()).or_else(|| sites::made(&package, listing))
             }
         };
-        finding.build = package.build.filter(|_| finding.has_node);
+        finding.build = package.build.or(finding.build.take()).filter(|_| finding.has_node);
         finding.made = made.filter(|_| finding.build.is_some());
         finding.version = finding.version.take().or(package.version);
     }

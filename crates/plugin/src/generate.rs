@@ -272,8 +272,9 @@ pub fn build_node(
     if wanted.purpose == Purpose::Deploy || !code::has_modules(&dir) {
         built.packages = project.packages(progress)?;
     }
+    let member = wanted.finding.member.as_ref();
     if wanted.finding.build.is_some() {
-        project.script("build", progress)?;
+        project.build(member, progress)?;
         built.has_run_script = true;
     }
     page::check(&dir, wanted)?;
@@ -281,7 +282,7 @@ pub fn build_node(
         Purpose::Dev if wanted.finding.build.is_some() => built::publish(place, wanted)?,
         // Of a site only its files are packed.
         Purpose::Deploy if !matches!(wanted.finding.web, Some(Web::Files { .. })) => {
-            project.leave_production(progress)?;
+            project.leave_production(member, progress)?;
         }
         Purpose::Dev | Purpose::Deploy => {}
     }

@@ -6,7 +6,7 @@ mod managers;
 mod other;
 mod project;
 mod scripts;
-mod workspace;
+pub mod workspace;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use crate::progress::{Progress, Silent};
 use crate::python::{clean, on_path, with_compiler_help};
 use mfserv_platform::disk;
 
-pub use project::NodeProject;
+pub use project::{NodeProject, build_words};
 pub use workspace::refuse_member;
 
 /// What npm's packages are made of, in the plugin's directory.

@@ -9,6 +9,7 @@ use mfserv_core::Diagnostic;
 
 use super::packages::is_list;
 use super::versions::PYTHON as VERSIONS;
+use crate::build::workspace::PNPM;
 use crate::leftovers::Leftovers;
 use mfserv_platform::disk;
 
@@ -116,8 +117,8 @@ impl Listing {
 }
 
 /// Files that are read at the top, whatever their ending.
-const NAMES: [&str; 6] =
-    ["Procfile", "package.json", "index.html", ".nvmrc", ".node-version", ".flaskenv"];
+const NAMES: [&str; 7] =
+    ["Procfile", "package.json", "index.html", ".nvmrc", ".node-version", ".flaskenv", PNPM];
 
 fn is_read(path: &str, is_executable: bool) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
@@ -125,6 +126,8 @@ fn is_read(path: &str, is_executable: bool) -> bool {
     name.ends_with(".py")
         || is_list(path)
         || VERSIONS.contains(&name)
+        // Members of a workspace have theirs.
+        || name == "package.json"
         || top
             && (is_executable
                 || NAMES.contains(&name)

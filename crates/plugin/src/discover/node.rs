@@ -8,7 +8,7 @@ use mfserv_core::diagnostic::Location;
 use super::procfile::short;
 use super::{Evidence, Finding, Listing, SERVER, Web, frameworks};
 
-const FILE: &str = "package.json";
+pub(super) const FILE: &str = "package.json";
 /// What a `start` script runs that is a server for development: the site is built instead.
 const DEVELOPMENT: &[&str] = &[
     "vite",
@@ -35,6 +35,7 @@ const MADE: &[&str] = &["dist", "build", "out", ".output", ".next"];
 /// What matters of a `package.json`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Package {
+    pub(super) name: Option<String>,
     pub(super) start: Option<String>,
     pub(super) build: Option<String>,
     pub(super) version: Option<String>,
@@ -45,12 +46,18 @@ pub(super) struct Package {
 
 impl Package {
     pub(super) fn read(listing: &Listing) -> Option<Package> {
-        let value: serde_json::Value = serde_json::from_str(listing.text(FILE)?).ok()?;
+        Package::read_at(listing, FILE)
+    }
+
+    /// That of a member of a workspace.
+    pub(super) fn read_at(listing: &Listing, file: &str) -> Option<Package> {
+        let value: serde_json::Value = serde_json::from_str(listing.text(file)?).ok()?;
         let text = |value: &serde_json::Value| value.as_str().map(str::to_string);
         let script = |name: &str| text(&value["scripts"][name]).filter(|it| !it.trim().is_empty());
         let lists = ["dependencies", "devDependencies"].into_iter();
         let packages = lists.filter_map(|list| value[list].as_object()).flatten();
         Some(Package {
+            name: text(&value["name"]),
             start: script("start"),
             build: script("build"),
             version: text(&value["version"]),
@@ -81,7 +88,7 @@ impl Package {
     }
 
     /// The start script, if it is no server for development.
-    fn server(&self) -> Option<&str> {
+    pub(super) fn server(&self) -> Option<&str> {
         let start = self.start.as_deref()?;
         let first = start.split("&&").last().unwrap_or(start).trim();
         let first = first.strip_prefix("npx ").unwrap_or(first);
@@ -123,9 +130,9 @@ pub(super) fn why_nothing(dir: &Path, problem: &Diagnostic) -> Option<Diagnostic
     Some(problem)
 }
 
-/// The line of `package.json` that has a script.
-pub(super) fn script_line(listing: &Listing, name: &str) -> usize {
-    let text = listing.text(FILE).unwrap_or_default();
+/// The line of a `package.json` that has a script.
+pub(super) fn script_line(listing: &Listing, file: &str, name: &str) -> usize {
+    let text = listing.text(file).unwrap_or_default();
     let key = format!("\"{name}\"");
     (1..).zip(text.lines()).find(|(_, line)| line.trim().starts_with(&key)).map_or(0, |one| one.0)
 }
@@ -135,7 +142,7 @@ pub(super) fn find(listing: &Listing) -> Vec<Finding> {
     let (mut evidence, mut title) = (Vec::new(), "a Node server");
     let command = match (package.server(), frameworks::of(&package, listing), &package.main) {
         (Some(start), ..) => {
-            let line = script_line(listing, "start");
+            let line = script_line(listing, FILE, "start");
             evidence.push(Evidence::new(FILE, line, format!("has start: {}", short(start))));
             // `npm start` puts a shell and npm between the server and its signals.
             match start.starts_with("node ") && !start.contains(['&', '|', ';', '$']) {
@@ -145,7 +152,7 @@ pub(super) fn find(listing: &Listing) -> Vec<Finding> {
         }
         (None, Some(server), _) => {
             let says = format!("names {}", server.package);
-            evidence.push(Evidence::new(FILE, script_line(listing, server.package), says));
+            evidence.push(Evidence::new(FILE, script_line(listing, FILE, server.package), says));
             title = server.title;
             server.command
         }
@@ -154,7 +161,7 @@ pub(super) fn find(listing: &Listing) -> Vec<Finding> {
         {
             evidence.push(Evidence::new(
                 FILE,
-                script_line(listing, "main"),
+                script_line(listing, FILE, "main"),
                 format!("has main: {main}"),
             ));
             format!("node {main}")

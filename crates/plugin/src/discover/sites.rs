@@ -1,6 +1,6 @@
 //! Sites of files: written as they are, or built by a tool of Node.
 
-use super::node::{Package, script_line};
+use super::node::{FILE, Package, script_line};
 use super::procfile::short;
 use super::{Evidence, FILES, Finding, Listing, Web};
 
@@ -46,15 +46,15 @@ pub(super) fn find(listing: &Listing) -> Vec<Finding> {
     }
     let (web, title, evidence) = if let Some((_, title, dir, is_single_page)) = tool {
         let dir = out_dir(listing).unwrap_or_else(|| dir.to_string());
-        let line = script_line(listing, "build");
+        let line = script_line(listing, FILE, "build");
         let says = format!("has build: {} (into {dir}/)", short(build));
         let web = Web::Files { dir, is_single_page };
-        (web, format!("a site that {title} builds"), Evidence::new("package.json", line, says))
+        (web, format!("a site that {title} builds"), Evidence::new(FILE, line, says))
     } else if let Some(dir) = made_by_hand(&package, listing) {
-        let line = script_line(listing, "build");
+        let line = script_line(listing, FILE, "build");
         let says = format!("has build: {} (into {dir}/)", short(build));
         let web = Web::Files { dir, is_single_page: false };
-        (web, "a site that its build makes".into(), Evidence::new("package.json", line, says))
+        (web, "a site that its build makes".into(), Evidence::new(FILE, line, says))
     } else {
         let dirs = ["", "public", "dist", "build", "_site", "www"];
         let has_index = |dir: &&str| listing.has(&index(dir));

@@ -10,7 +10,7 @@ use super::code::DATABASE;
 use super::script::Script;
 use super::servers::{for_socket, trusts_front};
 use super::{MADE_BY_US, PluginFile, Purpose, Wanted};
-use crate::build::node_tool;
+use crate::build::{build_words, node_tool};
 use crate::discover::{Interface, Settings, Variable, Web};
 use crate::dotenv;
 
@@ -233,9 +233,10 @@ fn build(wanted: &Wanted<'_>) -> String {
                  # out=DIRECTORY\n"
             .into(),
     };
+    let words = build_words(wanted.source, wanted.finding.member.as_ref()).join(" ");
     format!(
         "\n# Runs when a source has changed, before the plugin is packed or served.\n\
-         [build]\ncmd={} run build\n{out}",
+         [build]\ncmd={} {words}\n{out}",
         node_tool(wanted.source)
     )
 }

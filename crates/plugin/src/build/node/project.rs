@@ -9,8 +9,10 @@ use serde_json::Value;
 
 use super::super::{BuildOptions, Part};
 use super::managers::{Manager, Tool};
+use super::workspace::{arguments, lock_in};
 use super::{MARK, Npm, build, kept, other, parse, read};
 use crate::child::Run;
+use crate::discover::Member;
 use crate::progress::Progress;
 use mfserv_platform::disk;
 
@@ -47,13 +49,19 @@ impl<'a> NodeProject<'a> {
         }
     }
 
-    /// Runs one of its scripts.
-    pub fn script(&self, script: &str, progress: &mut dyn Progress) -> Result<(), Diagnostic> {
+    /// Runs its `build` script, or that of a member of the workspace that it is.
+    pub fn build(
+        &self,
+        member: Option<&Member>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Diagnostic> {
+        let words = build_words(self.dir, member);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let (name, command) = match &self.tool {
-            None => ("npm", self.npm(&["run", script])?),
-            Some(tool) => (tool.manager.name(), tool.command(self.dir, &["run", script])),
+            None => ("npm", self.npm(&words)?),
+            Some(tool) => (tool.manager.name(), tool.command(self.dir, &words)),
         };
-        self.run(&format!("{name} run {script}"), command, progress)
+        self.run(&format!("{name} {}", words.join(" ")), command, progress)
     }
 
     /// All packages are there again that a deployment has left out.
@@ -62,7 +70,11 @@ impl<'a> NodeProject<'a> {
     }
 
     /// Removes the packages that only building needs; they are kept for the next build.
-    pub fn leave_production(&self, progress: &mut dyn Progress) -> Result<(), Diagnostic> {
+    pub fn leave_production(
+        &self,
+        member: Option<&Member>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Diagnostic> {
         let package = self.dir.join("package.json");
         let whole = read(&package).and_then(|text| parse(&package, &text))?;
         let development = whole.get("devDependencies").and_then(|all| all.as_object());
@@ -74,7 +86,14 @@ impl<'a> NodeProject<'a> {
             progress.notice(Diagnostic::warning(what).because(why));
             return Ok(());
         }
-        if let Some((program, package)) = started_with(self.dir, &whole) {
+        let started = match member {
+            None => whole.clone(),
+            Some(member) => {
+                let package = self.dir.join(&member.dir).join("package.json");
+                read(&package).and_then(|text| parse(&package, &text))?
+            }
+        };
+        if let Some((program, package)) = started_with(self.dir, &started) {
             progress.notice(
                 Diagnostic::warning(what)
                     .because(format!(
@@ -118,6 +137,15 @@ impl<'a> NodeProject<'a> {
         progress.step(what);
         let run = Run { what, limit: self.options.limit, cancel: &self.options.cancel };
         run.run(command, progress).map(drop)
+    }
+}
+
+/// What the tool is told to run the `build` script of an app, or of a member of the workspace.
+pub fn build_words(dir: &Path, member: Option<&Member>) -> Vec<String> {
+    let lock = lock_in(dir).unwrap_or_default();
+    match member.filter(|member| member.is_built) {
+        Some(one) => arguments(lock, &one.dir, &one.name, &["run", "build"]),
+        None => vec!["run".into(), "build".into()],
     }
 }
 

@@ -3,13 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-use ignore::gitignore::GitignoreBuilder;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use mfserv_core::{Diagnostic, Kind};
 use serde_json::Value;
 
-const LOCKS: [&str; 4] =
+/// In the order in which they are looked for.
+pub const LOCKS: [&str; 4] =
     ["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock"];
-const PNPM: &str = "pnpm-workspace.yaml";
+/// Where pnpm has its members.
+pub const PNPM: &str = "pnpm-workspace.yaml";
 
 /// Refuses an app that is a member of a workspace and has no lock of its own: its packages are
 /// those of the lock above it, and may be directories beside it, which are not deployed with it.
@@ -29,53 +31,96 @@ pub fn refuse_member(dir: &Path) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-fn lock_in(dir: &Path) -> Option<&'static str> {
+/// The lock in a directory.
+pub fn lock_in(dir: &Path) -> Option<&'static str> {
     LOCKS.into_iter().find(|lock| dir.join(lock).is_file())
 }
 
 fn refusal(dir: &Path, root: &Path, lock: &str) -> Diagnostic {
-    let below = dir.strip_prefix(root).unwrap_or(dir).display();
-    let name = json(&dir.join("package.json"))
-        .and_then(|package| Some(package.get("name")?.as_str()?.to_owned()))
-        .unwrap_or_else(|| format!("./{below}"));
-    let start = match lock {
-        "pnpm-lock.yaml" => format!("pnpm --filter {name} start"),
-        "yarn.lock" => format!("yarn workspace {name} start"),
-        _ => format!("npm start --workspace {below}"),
-    };
+    let below = dir.strip_prefix(root).unwrap_or(dir).display().to_string();
+    let package = json(&dir.join("package.json")).unwrap_or_default();
+    let name = package.get("name").and_then(Value::as_str);
+    let name = name.map_or_else(|| format!("./{below}"), str::to_owned);
+    let has_start = package.pointer("/scripts/start").is_some();
+    let called = below.rsplit('/').next().unwrap_or(&below);
     let root = root.display();
+    let help = match has_start {
+        true => format!(
+            "`mfserv dev {root} --as {below} --name {called}` starts it there, and `mfserv deploy` \
+             with these options deploys it"
+        ),
+        false => {
+            let start = arguments(lock, &below, &name, &["run", "SCRIPT"]).join(" ");
+            format!(
+                "give it a script `start`, which `mfserv dev {root} --as {below} --name {called}` runs; or write a \
+                 Procfile in {root} with the line `web: {} {start}`",
+                tool(lock)
+            )
+        }
+    };
     Diagnostic::error(format!("{} is a member of a workspace", dir.display()))
         .kind(Kind::Usage)
         .because(format!("its packages are those of {root}/{lock}, which is above it"))
-        .help(format!(
-            "write a Procfile in {root} with the line `web: {start}`, and name that directory; or \
-             give {below} a lock of its own"
-        ))
+        .help(format!("{help}; or give {below} a lock of its own"))
+}
+
+/// The tool of a lock, for a line; what it says itself is left out.
+pub fn tool(lock: &str) -> &'static str {
+    match lock {
+        "pnpm-lock.yaml" => "pnpm --silent",
+        "yarn.lock" => "yarn",
+        _ => "npm --silent",
+    }
+}
+
+/// What the tool is told to run a script of a member.
+pub fn arguments(lock: &str, dir: &str, name: &str, script: &[&str]) -> Vec<String> {
+    let before: &[&str] = match lock {
+        "pnpm-lock.yaml" => &["--filter", name],
+        "yarn.lock" => &["workspace", name],
+        _ => &[],
+    };
+    let after: &[&str] = if before.is_empty() { &["--workspace", dir] } else { &[] };
+    [before, script, after].concat().into_iter().map(str::to_owned).collect()
+}
+
+/// Which directories below a root are members of its workspace.
+pub struct Members(Option<Gitignore>);
+
+impl Members {
+    /// `package`, `pnpm`: package.json and pnpm-workspace.yaml of the root.
+    pub fn of(package: &Value, pnpm: &str) -> Members {
+        let mut globs = GitignoreBuilder::new("");
+        for pattern in patterns(package, pnpm) {
+            let pattern = pattern.trim_start_matches("./").trim_end_matches('/');
+            let line = match pattern.strip_prefix('!') {
+                Some(without) => format!("!/{without}"),
+                None => format!("/{pattern}"),
+            };
+            let _ = globs.add_line(None, &line);
+        }
+        Members(globs.build().ok())
+    }
+
+    /// This one is.
+    pub fn has(&self, below: impl AsRef<Path>) -> bool {
+        self.0.as_ref().is_some_and(|globs| globs.matched(below, true).is_ignore())
+    }
 }
 
 fn has_member(root: &Path, dir: &Path) -> bool {
     let Ok(below) = dir.strip_prefix(root) else { return false };
-    let mut globs = GitignoreBuilder::new("");
-    for pattern in patterns(root) {
-        let pattern = pattern.trim_start_matches("./").trim_end_matches('/');
-        let line = match pattern.strip_prefix('!') {
-            Some(without) => format!("!/{without}"),
-            None => format!("/{pattern}"),
-        };
-        let _ = globs.add_line(None, &line);
-    }
-    globs.build().is_ok_and(|globs| globs.matched(below, true).is_ignore())
+    let package = json(&root.join("package.json")).unwrap_or_default();
+    Members::of(&package, &fs::read_to_string(root.join(PNPM)).unwrap_or_default()).has(below)
 }
 
 /// The patterns of the members: `workspaces` of package.json, `packages` of pnpm-workspace.yaml.
-fn patterns(root: &Path) -> Vec<String> {
-    let package = json(&root.join("package.json")).unwrap_or_default();
+fn patterns(package: &Value, pnpm: &str) -> Vec<String> {
     let named = package.get("workspaces").unwrap_or(&Value::Null);
     let list = named.as_array().or_else(|| named.get("packages")?.as_array());
     let mut all: Vec<String> =
         list.into_iter().flatten().filter_map(|it| it.as_str().map(str::to_owned)).collect();
-    let text = fs::read_to_string(root.join(PNPM)).unwrap_or_default();
-    let lines = text.lines().skip_while(|line| line.trim_end() != "packages:").skip(1);
+    let lines = pnpm.lines().skip_while(|line| line.trim_end() != "packages:").skip(1);
     let entries = lines.map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let entries = entries.map_while(|line| line.strip_prefix('-'));
     all.extend(entries.map(|entry| entry.trim().trim_matches(['"', '\'']).to_owned()));
@@ -106,15 +151,26 @@ mod tests {
         let yarn = r#"{"workspaces": {"packages": ["./packages/web/"]}}"#;
         let pnpm = "# all\npackages:\n  - 'packages/**'\n\ncatalog:\n  - x\n";
         for (lock, list, text, start) in [
-            ("package-lock.json", "package.json", npm, "npm start --workspace packages/web"),
-            ("yarn.lock", "package.json", yarn, "yarn workspace @shop/web start"),
-            ("pnpm-lock.yaml", PNPM, pnpm, "pnpm --filter @shop/web start"),
+            (
+                "package-lock.json",
+                "package.json",
+                npm,
+                "npm --silent run SCRIPT --workspace packages/web",
+            ),
+            ("yarn.lock", "package.json", yarn, "yarn workspace @shop/web run SCRIPT"),
+            ("pnpm-lock.yaml", PNPM, pnpm, "pnpm --silent --filter @shop/web run SCRIPT"),
         ] {
             let member = ("packages/web/package.json", r#"{"name": "@shop/web"}"#);
             let folder = tree(&[(lock, ""), (list, text), member]);
             let dir = folder.path().join("packages/web");
             let problem = refuse_member(&dir).unwrap_err().to_string();
             assert!(problem.contains(start) && problem.contains(lock), "{problem}");
+            let started = r#"{"scripts": {"start": "node ."}}"#;
+            fs::write(dir.join("package.json"), started).unwrap();
+            let problem = refuse_member(&dir).unwrap_err().to_string();
+            let line =
+                format!("`mfserv dev {} --as packages/web --name web`", folder.path().display());
+            assert!(problem.contains(&line), "{problem}");
             fs::write(dir.join(lock), "").unwrap();
             refuse_member(&dir).unwrap();
         }
