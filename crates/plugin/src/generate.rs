@@ -339,6 +339,18 @@ mod tests {
             assert_eq!(servers::for_socket(line).as_deref(), Some(wanted));
             assert!(servers::trusts_front(wanted) && !servers::trusts_front(line), "{line}");
         }
+        let believes =
+            "--trusted-proxy='*' --trusted-proxy-headers='x-forwarded-for x-forwarded-proto'";
+        for (line, wanted) in [
+            ("daphne -p $PORT a:b", "daphne a:b -u \"$1\" --proxy-headers".to_string()),
+            ("waitress-serve a:b", format!("waitress-serve a:b --unix-socket=\"$1\" {believes}")),
+            (
+                "waitress-serve --trusted-proxy=10.0.0.1 a:b",
+                "waitress-serve --trusted-proxy=10.0.0.1 a:b --unix-socket=\"$1\"".to_string(),
+            ),
+        ] {
+            assert_eq!(servers::for_socket(line), Some(wanted));
+        }
         // It has no such variable.
         assert!(!servers::trusts_front("waitress-serve a:b --unix-socket=\"$1\""));
         for line in ["node server.js", "migrate && gunicorn a:b", "myserver --port $PORT"] {

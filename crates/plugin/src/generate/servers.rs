@@ -6,10 +6,13 @@ const SERVERS: &[(&str, &[&str], &str)] = &[
     ("gunicorn", &["-b", "--bind"], "--bind unix:\"$1\""),
     ("uvicorn", &["--host", "--port", "--uds"], "--uds \"$1\""),
     ("hypercorn", &["-b", "--bind"], "--bind unix:\"$1\""),
-    ("daphne", &["-b", "--bind", "-p", "--port", "-u"], "-u \"$1\""),
+    ("daphne", &["-b", "--bind", "-p", "--port", "-u"], "-u \"$1\" --proxy-headers"),
     ("waitress-serve", &["--host", "--port", "--listen"], "--unix-socket=\"$1\""),
 ];
 
+/// What has waitress believe the front who asks; its author may have said whom it believes.
+const WAITRESS_TRUSTS: &str =
+    " --trusted-proxy='*' --trusted-proxy-headers='x-forwarded-for x-forwarded-proto'";
 /// Servers that ask a variable who may say in X-Forwarded-* for whom a request is.
 const ASK_WHOM_TO_TRUST: &[&str] = &["gunicorn", "uvicorn"];
 
@@ -30,7 +33,7 @@ fn named(line: &str) -> Option<&'static (&'static str, &'static [&'static str], 
 
 /// The line of a known server, listening on the socket that its script is given.
 pub(super) fn for_socket(line: &str) -> Option<String> {
-    let (_, options, socket) = named(line).filter(|_| !line.contains(['&', '|', ';']))?;
+    let (name, options, socket) = named(line).filter(|_| !line.contains(['&', '|', ';']))?;
     let mut kept = Vec::new();
     let mut words = line.split_whitespace();
     while let Some(word) = words.next() {
@@ -47,5 +50,9 @@ pub(super) fn for_socket(line: &str) -> Option<String> {
         }
     }
     kept.push(socket);
-    Some(kept.join(" "))
+    let mut line = kept.join(" ");
+    if *name == "waitress-serve" && !line.contains("--trusted-proxy") {
+        line += WAITRESS_TRUSTS;
+    }
+    Some(line)
 }
