@@ -42,9 +42,11 @@ fn a_directory_that_cannot_be_served_says_what_to_write() {
         ("package-lock.json", "{}"),
         ("packages/web/package.json", START),
     ];
-    let member = app(&node, "all", &workspace).join("packages/web");
-    let text = said(&node, &member, &["--no-wait"], 2);
-    assert!(text.contains("web: npm start --workspace packages/web"), "{text}");
+    let root = app(&node, "all", &workspace);
+    let text = said(&node, &root.join("packages/web"), &["--no-wait"], 2);
+    let command =
+        format!("mfserv dev {} --as packages/web", root.canonicalize().unwrap().display());
+    assert!(text.contains(&command), "{text}");
 }
 
 #[test]
