@@ -217,7 +217,10 @@ fn check_unknown(value: &Value, diagnostics: &mut Vec<Diagnostic>) {
         let known = KEYS.iter().filter(|key| key.section == value.section).map(|key| key.key);
         let help = match nearest(&value.key, known) {
             Some(key) => format!("did you mean {key}?"),
-            None => format!("mfserv config show lists the keys of [{}]", value.section),
+            None => match KEYS.iter().find(|key| key.key == value.key) {
+                Some(key) => format!("did you mean [{}] {}?", key.section, key.key),
+                None => format!("mfserv config show lists the keys of [{}]", value.section),
+            },
         };
         diagnostics.push(
             Diagnostic::warning(format!("{name} is unknown"))

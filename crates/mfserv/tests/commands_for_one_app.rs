@@ -341,5 +341,28 @@ fn what_is_set_for_the_node_and_was_meant_for_a_plugin_is_said() {
     assert!(said.stderr.contains("`mfserv env set shop SECRET_KEY=x`"), "{said:?}");
     assert!(said.stderr.contains("MFSERV_SHOP_SECRET_KEY"), "{said:?}");
     let other = node.mfserv(&["config", "set", "mine.key", "x"]).code(0);
-    assert!(!other.stderr.contains("env set"), "{other:?}");
+    assert!(!other.stderr.contains("env set") && other.stderr.is_empty(), "{other:?}");
+    assert!(other.stdout.contains("plugins see it as MFSERV_MINE_KEY"), "{other:?}");
+    let of_plugin = node.mfserv(&["config", "set", "app_main.numprocesses=3"]).code(0);
+    assert!(of_plugin.stderr.contains("config/plugins/PLUGIN.ini"), "{of_plugin:?}");
+    let elsewhere = node.mfserv(&["config", "set", "nginx.static_compression=0"]).code(0);
+    assert!(elsewhere.stderr.contains("did you mean [front] static_compression?"), "{elsewhere:?}");
+}
+
+#[test]
+fn several_values_are_set_together_or_none_and_one_is_shown_by_its_name() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let set = |values: &[&str]| node.mfserv(&[&["config", "set"], values].concat());
+    let said = set(&["front.header_timeout=21", "mine.x=1", "mine.y=a=b"]).code(0);
+    assert_eq!(said.stdout.matches(" is written to ").count(), 3, "{said:?}");
+    let shown = |name: &str| node.mfserv(&["config", "show", name]).code(0).stdout;
+    assert!(shown("front.header_timeout").contains("header_timeout = 21 "));
+    assert!(!shown("mine.x").contains("y = ") && shown("mine").contains("y = a=b "));
+    // One is wrong: none is written.
+    set(&["front.header_timeout=22", "nginx.port=abc"]).code(4);
+    set(&["front.header_timeout=22", "nonsense"]).code(2);
+    assert!(shown("front.header_timeout").contains("header_timeout = 21 "));
+    let none = node.mfserv(&["config", "show", "zork"]).code(2);
+    assert!(none.stderr.contains("no value is called zork"), "{none:?}");
 }

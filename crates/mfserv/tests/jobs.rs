@@ -142,8 +142,9 @@ fn ask_and_kill(node: &Node, after: Duration) -> Vec<String> {
     let ask = |number: usize| {
         let job = format!("many.j{number}");
         let ran = node.mfserv(&["jobs", "run", &job, "--json"]);
-        let run: Option<Value> = serde_json::from_str(&ran.stdout).ok();
-        run.map(|run| format!("{job} {}", run["id"].as_str().unwrap()))
+        // One that was not accepted says why.
+        let said: Value = serde_json::from_str(&ran.stdout).ok()?;
+        Some(format!("{job} {}", said["id"].as_str()?))
     };
     let accepted = std::thread::scope(|scope| {
         let asking = (0..MANY).map(|number| scope.spawn(move || [ask(number), ask(number)]));

@@ -131,8 +131,8 @@ fn words_of_other_tools_directories_without_a_plugin_and_ids_of_requests_get_adv
     for (command, here) in [
         ("dev", "a Procfile"),
         ("deploy", "a Procfile"),
-        ("check", "`mfserv init DIR`"),
-        ("release", "`mfserv init DIR`"),
+        ("check", "a Procfile"),
+        ("release", "a Procfile"),
     ] {
         let said = node.mfserv(&[command, &shop.to_string_lossy()]).stderr;
         assert!(said.contains("`mfserv new NAME`") && said.contains(here), "{command}: {said}");

@@ -54,8 +54,10 @@ impl Saved {
         self.absent.get(name).cloned().unwrap_or_default()
     }
 
-    /// A watcher has gone.
-    pub fn keep(&mut self, name: WatcherName, saved: SavedWatcher) {
+    /// A watcher has gone. One that gets its name later is another one: only the numbers of its
+    /// workers go on, since logs name them.
+    pub fn keep(&mut self, name: WatcherName, next_incarnation: u64) {
+        let saved = SavedWatcher { next_incarnation, ..SavedWatcher::default() };
         self.absent.insert(name, saved);
     }
 

@@ -204,7 +204,7 @@ impl Supervisor {
         let watcher = self.watchers.get_mut(name)?;
         let result = act(watcher, &mut self.context);
         if watcher.is_over() {
-            self.saved.keep(name.clone(), watcher.to_save());
+            self.saved.keep(name.clone(), watcher.to_save().next_incarnation);
             self.watchers.remove(name);
         }
         Some(result)

@@ -2,7 +2,8 @@
 
 use clap::{Args, Subcommand};
 use mfserv_core::export::variable;
-use mfserv_core::{Diagnostic, Kind, ini};
+use mfserv_core::layers::Value;
+use mfserv_core::{Diagnostic, Kind, alerts, ini, keys};
 
 use super::plugins::app::AppArgs;
 use super::plugins::made;
@@ -24,7 +25,8 @@ pub struct Config {
 enum Verb {
     /// Show every value in force.
     Show {
-        /// Only this section.
+        /// Only this section, or this value (`section.key`).
+        #[arg(value_name = "SECTION[.KEY]")]
         section: Option<String>,
         /// Print JSON.
         #[arg(long)]
@@ -35,10 +37,10 @@ enum Verb {
         /// `section.key`.
         key: String,
     },
-    /// Write a value into the home's config.ini.
+    /// Write values into the home's config.ini: all of them, or none if one is wrong.
     Set {
-        /// `section.key=value`, or `section.key value`.
-        #[arg(required = true, num_args = 1..=2)]
+        /// `section.key=value`, as often as wanted; or `section.key value`.
+        #[arg(required = true, num_args = 1..)]
         assignment: Vec<String>,
     },
 }
@@ -48,7 +50,10 @@ impl Config {
         match self.verb {
             Verb::Show { section, json } => show(places, section.as_deref(), json),
             Verb::Explain { key } => explain(places, &key),
-            Verb::Set { assignment } => set(places, &assignment.join("=")),
+            Verb::Set { assignment } => match &assignment[..] {
+                [key, value] if !key.contains('=') => set(places, &[format!("{key}={value}")]),
+                assignments => set(places, assignments),
+            },
         }
     }
 }
@@ -59,8 +64,13 @@ fn show(places: &Places, section: Option<&str>, json: bool) -> Result<Outcome, D
         .resolution
         .values
         .iter()
-        .filter(|value| section.is_none_or(|section| value.section == section))
+        .filter(|value| section.is_none_or(|wanted| is_wanted(value, wanted)))
         .collect();
+    if let (Some(section), true) = (section, values.is_empty()) {
+        return Err(Diagnostic::error(format!("no value is called {section}"))
+            .kind(Kind::Usage)
+            .help("`mfserv config show` lists all of them"));
+    }
     if json {
         print_json(&values)?;
         return Ok(Outcome::Done);
@@ -77,6 +87,12 @@ fn show(places: &Places, section: Option<&str>, json: bool) -> Result<Outcome, D
     Ok(Outcome::Done)
 }
 
+/// A value of this section, or of this name.
+fn is_wanted(value: &Value, wanted: &str) -> bool {
+    let wanted = wanted.to_lowercase();
+    value.section == wanted || wanted.split_once('.') == Some((&value.section, &value.key))
+}
+
 fn explain(places: &Places, key: &str) -> Result<Outcome, Diagnostic> {
     let unknown = || {
         Diagnostic::error(format!("no value is called {key}"))
@@ -90,36 +106,76 @@ fn explain(places: &Places, key: &str) -> Result<Outcome, Diagnostic> {
     Ok(Outcome::Done)
 }
 
-fn set(places: &Places, text: &str) -> Result<Outcome, Diagnostic> {
-    let set = sets(&[text.to_string()])?.remove(0);
-    // Checked before it is written: a node must not be broken by its own command.
-    let module = configure::module(places, std::slice::from_ref(&set))?;
+fn set(places: &Places, texts: &[String]) -> Result<Outcome, Diagnostic> {
+    let sets = sets(texts)?;
+    // Checked before anything is written: a node must not be broken by its own command.
+    let module = configure::module(places, &sets)?;
+    let is_set = |value: &Value| {
+        sets.iter().any(|(section, key, _)| value.section == *section && value.key == *key)
+    };
     if let Some(error) = module.resolution.diagnostics.iter().find(|d| d.is_error()) {
         return Err(error.clone());
     }
-    let mentions = |problem: &&Diagnostic| problem.to_string().contains(&set.1);
-    module.resolution.diagnostics.iter().filter(mentions).for_each(report::print_problem);
+    let values = module.resolution.values.iter().filter(|value| is_set(value));
+    let names: Vec<String> = values.map(|one| format!("[{}] {}", one.section, one.key)).collect();
+    let is_about = |problem: &&Diagnostic| {
+        let text = problem.to_string();
+        names.iter().any(|name| mentions(&text, name))
+    };
+    module.resolution.diagnostics.iter().filter(is_about).for_each(report::print_problem);
     places.create()?;
     let path = places.config_file();
-    let before = std::fs::read_to_string(&path).unwrap_or_default();
-    let (section, key, value) = set;
-    if Home::new(places.home()).link(&section).exists() {
-        // It is a good section of anybody's own, and hardly ever meant.
-        let what = format!("[{section}] is a section of the node, and {section} is a plugin");
-        let written = text.split_once('.').map_or(text, |(_, rest)| rest);
-        let seen = variable("MFSERV", &section, &key)
-            .map(|name| format!("every plugin sees it, as {name}"));
-        report::print_problem(
-            &seen.into_iter().fold(Diagnostic::warning(what), Diagnostic::because).help(format!(
-                "`mfserv env set {section} {written}` sets a variable of {section} alone; what \
-                 overrides its config.ini is in config/plugins/{section}.ini"
-            )),
-        );
+    let mut text = std::fs::read_to_string(&path).unwrap_or_default();
+    for (written, (section, key, value)) in texts.iter().zip(&sets) {
+        warn_of_plugin(places, (section, key), written);
+        text = ini::set(&text, section, key, value);
     }
-    let after = ini::set(&before, &section, &key, &value);
-    disk::write(&path, after.as_bytes())?;
-    print(&format!("[{section}] {key} = {value} is written to {}\n", path.display()));
+    disk::write(&path, text.as_bytes())?;
+    for (section, key, value) in &sets {
+        print(&format!("[{section}] {key} = {value} is written to {}\n", path.display()));
+        if let (false, Some(name)) = (is_read(section), variable("MFSERV", section, key)) {
+            print(&format!("mfserv reads nothing of [{section}]; plugins see it as {name}\n"));
+        }
+    }
     Ok(Outcome::Done)
+}
+
+/// A text names a key, and no longer one.
+fn mentions(text: &str, name: &str) -> bool {
+    let goes_on = |rest: &str| rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    text.match_indices(name).any(|(at, _)| !goes_on(&text[at + name.len()..]))
+}
+
+/// Whether mfserv reads anything of a section.
+fn is_read(section: &str) -> bool {
+    keys::sections().contains(&section) || alerts::is_section(section)
+}
+
+/// Says that a value of the node was hardly meant: it looks like one of a plugin.
+fn warn_of_plugin(places: &Places, (section, key): (&str, &str), written: &str) {
+    let is_plugin = Home::new(places.home()).link(section).exists();
+    let is_of_plugin = ["app_", "extra_daemon_", "job_"].iter().any(|it| section.starts_with(it));
+    let what = match (is_plugin, is_of_plugin) {
+        // It is a good section of anybody's own, and hardly ever meant.
+        (true, _) => format!("[{section}] is a section of the node, and {section} is a plugin"),
+        (false, true) => format!("[{section}] is a section of plugins, and none of the node"),
+        (false, false) => return,
+    };
+    let problem = Diagnostic::warning(what);
+    let seen =
+        variable("MFSERV", section, key).map(|name| format!("every plugin sees it, as {name}"));
+    let problem = seen.into_iter().fold(problem, Diagnostic::because);
+    let variable = written.split_once('.').map_or(written, |(_, rest)| rest);
+    report::print_problem(&match is_plugin {
+        true => problem.help(format!(
+            "`mfserv env set {section} {variable}` sets a variable of {section} alone; what \
+             overrides its config.ini is in config/plugins/{section}.ini"
+        )),
+        false => problem.help(format!(
+            "what overrides the config.ini of a plugin is in config/plugins/PLUGIN.ini, below \
+             [{section}]"
+        )),
+    });
 }
 
 #[derive(Debug, Args)]

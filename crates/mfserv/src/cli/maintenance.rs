@@ -56,7 +56,7 @@ impl Maintenance {
                 (Request::Maintenance { app, on: false, hold: false, page: None }, wait)
             }
         };
-        change(places, "maintenance", &wait, request)?;
+        change(places, "maintenance", &wait, request, None)?;
         Ok(Outcome::Done)
     }
 }

@@ -111,7 +111,9 @@ fn page(command: &Command, is_first: bool) -> Result<Vec<u8>, Diagnostic> {
         false => Ok(()),
     });
     rendered.map_err(|e| Diagnostic::error("a manual page cannot be made").because(e))?;
-    Ok(text)
+    // What follows the options is examples, and EXTRA is no section of manual pages (man-pages(7)).
+    let text = String::from_utf8_lossy(&text).replace("\n.SH EXTRA\n", "\n.SH EXAMPLES\n");
+    Ok(text.into_bytes())
 }
 
 /// The date of a page: SOURCE_DATE_EPOCH, else today.

@@ -46,14 +46,16 @@ impl Wait {
     }
 }
 
-/// Has a running node changed, and says what changed.
+/// Has a running node changed, and says what changed. What is refused of these plugins (an
+/// empty list: of any) is the failure that JSON has.
 pub fn change(
     places: &Places,
     command: &str,
     wait: &Wait,
     request: Request,
+    plugins: Option<&[String]>,
 ) -> Result<Applied, Diagnostic> {
-    let applied = changed(places, command, wait, request)?;
+    let applied = changed(places, command, wait, request, plugins)?;
     say(wait, &applied);
     Ok(applied)
 }
@@ -63,9 +65,16 @@ fn changed(
     command: &str,
     wait: &Wait,
     request: Request,
+    plugins: Option<&[String]>,
 ) -> Result<Applied, Diagnostic> {
     let mut op = Operation::new(places, command, wait)?;
-    let submitted = op.submit(request);
+    let mut submitted = op.submit(request);
+    if let (Ok(outcome), Some(plugins), true) = (&mut submitted, plugins, wait.json) {
+        let applied = outcome.applied.as_ref();
+        let refused = applied.and_then(|applied| refused(applied, plugins)).cloned();
+        outcome.problem = outcome.problem.take().or(refused);
+        outcome.ok = outcome.problem.is_none();
+    }
     let outcome = op.end(submitted, json!({}))?;
     if !wait.json {
         print_warnings(&outcome);
@@ -94,7 +103,7 @@ impl Restart {
         let plugins: Vec<String> = self.apps.iter().map(|app| plugin_of(app)).collect();
         let news = if self.wait.json { String::new() } else { plan::of_restart(places) };
         let request = Request::Restart { apps: self.apps.clone() };
-        let applied = changed(places, "restart", &self.wait, request)?;
+        let applied = changed(places, "restart", &self.wait, request, Some(&plugins))?;
         let refused = applied.problems.iter().any(Diagnostic::is_error);
         if !refused {
             print(&news);
@@ -118,7 +127,7 @@ impl Reload {
         if self.dry_run {
             return plan::of_running(places, self.wait.json);
         }
-        let applied = change(places, "reload", &self.wait, Request::Reload)?;
+        let applied = change(places, "reload", &self.wait, Request::Reload, Some(&[]))?;
         Ok(outcome(&applied, &[]))
     }
 }
@@ -126,12 +135,16 @@ impl Reload {
 /// What was accepted is applied, and what was refused has been printed: the code is that of the
 /// first error that is about one of these plugins. None = all, and the node itself.
 fn outcome(applied: &Applied, plugins: &[String]) -> Outcome {
+    let refused = refused(applied, plugins);
+    refused.map_or(Outcome::Done, |problem| Outcome::Code(problem.kind.exit_code()))
+}
+
+fn refused<'a>(applied: &'a Applied, plugins: &[String]) -> Option<&'a Diagnostic> {
     let concerns = |problem: &&Diagnostic| {
         let about = plugins.iter().any(|plugin| problem.is_about(plugin));
         problem.is_error() && (plugins.is_empty() || about)
     };
-    let refused = applied.problems.iter().find(concerns);
-    refused.map_or(Outcome::Done, |problem| Outcome::Code(problem.kind.exit_code()))
+    applied.problems.iter().find(concerns)
 }
 
 /// The plugin of `foo`, `foo.main` or `app.foo.main`.
@@ -167,10 +180,10 @@ impl Scale {
                 })?)
             }
         };
-        let plugin = plugin_of(&self.app);
+        let plugins = [plugin_of(&self.app)];
         let scale = Request::Scale { app: self.app, count, keep: true };
-        let applied = change(places, "scale", &self.wait, scale)?;
-        Ok(outcome(&applied, &[plugin]))
+        let applied = change(places, "scale", &self.wait, scale, Some(&plugins))?;
+        Ok(outcome(&applied, &plugins))
     }
 }
 
@@ -188,7 +201,7 @@ pub fn switch(
     for app in apps {
         let count = if on { None } else { Some(0) };
         let scale = Request::Scale { app: app.clone(), count, keep: false };
-        let applied = changed(places, command, wait, scale)?;
+        let applied = changed(places, command, wait, scale, None)?;
         if on && !wait.no_wait {
             let status = client::status(&places.control_socket(), QUICK)?;
             let watcher = named(&status, app)?;
@@ -282,7 +295,7 @@ impl Upgrade {
         }
         steps.finish();
         let front = Request::Restart { apps: vec!["front".into()] };
-        change(places, "upgrade", &self.wait, front)?;
+        change(places, "upgrade", &self.wait, front, None)?;
         Ok(Outcome::Done)
     }
 }

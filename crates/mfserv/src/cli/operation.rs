@@ -11,9 +11,9 @@ use mfserv_node::operations::{
     Event, FinishedBy, Here, OperationId, Outcome, Request, Submission, Who, conduct_here,
 };
 use mfserv_node::places::Places;
-use mfserv_plugin::store::Owner;
+use mfserv_plugin::store::{Installed, Owner};
 use mfserv_plugin::{Cancel, Progress};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::keeper::{self, LOOK, QUICK};
 use super::operate::Wait;
@@ -184,6 +184,19 @@ fn failed_here(problem: Diagnostic, warnings: Vec<Diagnostic>) -> Outcome {
         problem: Some(problem),
         finished_by: FinishedBy::Asker,
     }
+}
+
+/// Prints, as the outcome of a command, that there was nothing to do.
+pub fn print_nothing_to_do(plugin: Installed) {
+    let outcome = Outcome {
+        ok: true,
+        plugin: Some(plugin),
+        warnings: Vec::new(),
+        applied: None,
+        problem: None,
+        finished_by: FinishedBy::Asker,
+    };
+    print_outcome(&outcome, json!({"nothing_to_do": true}));
 }
 
 /// Prints an outcome as one line of JSON, with more in it.

@@ -35,6 +35,23 @@ async fn a_number_is_not_given_twice_even_when_the_watcher_was_away() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_of_a_removed_app_is_not_said_of_the_next_one_of_its_name() {
+    let mut node = Node::serving_as(app(1)).await;
+    node.crashes("1.1").await;
+    node.apply([]).await;
+    node.everybody_is_ready().await;
+    assert!(node.watchers().await.is_empty());
+    for _ in 0..2 {
+        node.apply([app(1)]).await;
+        let status = node.status().await;
+        assert_eq!((status.crashes, status.last_end), (0, None));
+        node.apply([]).await;
+        node.daemon_dies().await;
+        node.daemon_starts().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_file_is_written_a_moment_after_a_change_or_its_removal_and_not_otherwise() {
     let mut node = Node::serving_as(app(1)).await;
     let file = node.home().join("supervisor.json");

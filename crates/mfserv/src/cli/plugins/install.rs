@@ -8,24 +8,22 @@ use clap_complete::ArgValueCompleter;
 use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::status::{Status, WatcherStatus};
 use mfserv_core::{Diagnostic, Kind, Severity};
-use mfserv_plugin::store::{
-    self, History, InstallOptions, Installed, Origin, Owner, Staged, Variable, Variables,
-};
+use mfserv_plugin::store::{self, InstallOptions, Installed, Origin, Owner, Staged, Variables};
 use mfserv_plugin::{Cancel, Home, Progress, archive, base};
 use serde_json::json;
 
-use super::variables::SetArgs;
+use super::variables::{SetArgs, are_set};
 use super::{ensure_base, env, first, say_current, say_dangers, say_undeclared};
 use crate::cli::completions;
 use crate::cli::keeper::QUICK;
 use crate::cli::operate::Wait;
-use crate::cli::operation::{Operation, print_outcome, print_warnings};
+use crate::cli::operation::{Operation, print_nothing_to_do, print_warnings};
 use crate::cli::print;
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;
 use mfserv_node::control::client;
 use mfserv_node::installed::Directories;
-use mfserv_node::operations::{FinishedBy, Outcome as OperationOutcome, Request};
+use mfserv_node::operations::{Outcome as OperationOutcome, Request};
 use mfserv_node::places::Places;
 use mfserv_node::{configure, fragment_check, inspect, installed, taking};
 
@@ -136,7 +134,7 @@ impl Install {
         let name = self.new_name.as_ref().unwrap_or(&package.name);
         let there = store::current(&Home::new(places.home()), name).ok();
         let there = there.filter(|there| matches!(there.origin, Origin::Packed(_)));
-        let there = there.filter(|there| self.are_set(places, there));
+        let there = there.filter(|there| are_set(places, there, &self.variables));
         let same = there.filter(|there| {
             let installed = archive::read_installed(&there.dir);
             there.problem.is_none() && installed.is_ok_and(|it| package.is_same_build(&it))
@@ -149,16 +147,6 @@ impl Install {
         Ok(same.filter(|_| !client::status(&places.control_socket(), QUICK).is_ok_and(held)))
     }
 
-    /// Whether the variables have these values already.
-    fn are_set(&self, places: &Places, there: &Installed) -> bool {
-        let home = Home::new(places.home());
-        let Ok(history) = History::read(&home, &there.name) else { return false };
-        let set = history.in_force(&home, &there.name, &there.dir, false);
-        let is_set =
-            |now: &Variable, new: &Variable| now.value == new.value && (now.secret || !new.secret);
-        self.variables.iter().all(|(name, new)| set.get(name).is_some_and(|now| is_set(now, new)))
-    }
-
     fn say_nothing_to_do(&self, there: Installed) {
         let Installed { name, version, release, dir, .. } = &there;
         let text = format!(
@@ -169,15 +157,7 @@ impl Install {
         if !self.wait.json {
             return print(&text);
         }
-        let outcome = OperationOutcome {
-            ok: true,
-            plugin: Some(there),
-            warnings: Vec::new(),
-            applied: None,
-            problem: None,
-            finished_by: FinishedBy::Asker,
-        };
-        print_outcome(&outcome, json!({"nothing_to_do": true}));
+        print_nothing_to_do(there);
     }
 }
 

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::clock;
-use mfserv_plugin::store::{self, Edit, History};
+use mfserv_plugin::store::{self, Edit, History, Installed, Variable, Variables};
 use mfserv_plugin::{Home, Silent};
 use serde::Serialize;
 use serde_json::json;
@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{drift, env, print_warnings};
 use crate::cli::completions;
 use crate::cli::operate::Wait;
-use crate::cli::operation::Operation;
+use crate::cli::operation::{Operation, print_nothing_to_do};
 use crate::cli::report::{self, Outcome};
 use crate::cli::show::table;
 use crate::cli::{print, print_json};
@@ -101,6 +101,17 @@ fn change(
     edit: Edit,
     wait: &Wait,
 ) -> Result<Outcome, Diagnostic> {
+    if let Edit::Set(wanted) = &edit {
+        let there = store::current(&Home::new(places.home()), name).ok();
+        if let Some(there) = there.filter(|there| are_set(places, there, wanted)) {
+            let names = Vec::from_iter(wanted.keys().map(String::as_str)).join(", ");
+            match wait.json {
+                true => print_nothing_to_do(there),
+                false => print(&format!("{name}: set already: {names}; nothing to do\n")),
+            }
+            return Ok(Outcome::Done);
+        }
+    }
     let mut op = Operation::new(places, command, wait)?;
     let submitted = stage_and_submit(places, &mut op, name, edit);
     if let (Ok((outcome, what)), false) = (&submitted, wait.json) {
@@ -110,6 +121,16 @@ fn change(
         }
     }
     op.end(submitted.map(|(outcome, _)| outcome), json!({})).map(|_| Outcome::Done)
+}
+
+/// Whether the variables of what is installed have these values already.
+pub(super) fn are_set(places: &Places, there: &Installed, wanted: &Variables) -> bool {
+    let home = Home::new(places.home());
+    let Ok(history) = History::read(&home, &there.name) else { return false };
+    let set = history.in_force(&home, &there.name, &there.dir, false);
+    let is_set =
+        |now: &Variable, new: &Variable| now.value == new.value && (now.secret || !new.secret);
+    wanted.iter().all(|(name, new)| set.get(name).is_some_and(|now| is_set(now, new)))
 }
 
 /// Stages the change in this process, as no request has values in it, and has it put in force.
