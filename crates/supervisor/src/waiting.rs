@@ -19,7 +19,8 @@ const NO_PORT: &str = "not listening on its port";
 const ELSEWHERE: &str = "; it listens on";
 const LISTEN: &str = "have the app listen on the port that the variable PORT names (or write {port} \
                       into its command); ";
-/// A worker that has listened elsewhere for so long will not listen on its port: nobody waits longer.
+/// A worker that has listened elsewhere for so long will hardly listen on its port: nobody waits longer,
+/// or than a quarter of the time that was given: some programs open another port first.
 const ELSEWHERE_FOR: Duration = Duration::from_secs(30);
 /// A wait for [`Until::Settled`] ends after this many failed starts of a watcher.
 const FAILED_STARTS: u64 = 2;
@@ -155,7 +156,8 @@ impl Wait {
         let ends = matches!(until, Until::Prepared | Until::Settled);
         let since = elsewhere(&self.asked.watchers, all).filter(|_| ends).map(|_| now);
         self.elsewhere_since = since.map(|now| self.elsewhere_since.unwrap_or(now));
-        let is_elsewhere = self.elsewhere_since.is_some_and(|since| now - since >= ELSEWHERE_FOR);
+        let patience = ELSEWHERE_FOR.max(self.asked.at_most / 4);
+        let is_elsewhere = self.elsewhere_since.is_some_and(|since| now - since >= patience);
         (now >= self.deadline || is_elsewhere).then(|| Err(self.timed_out(all)))
     }
 

@@ -163,7 +163,11 @@ fn is_tracked(dir: &Path, path: &str) -> bool {
     let file = dir.join(path);
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
     let (Some(above), Some(name)) = (file.parent(), name) else { return false };
-    tracked(above, &name).is_some_and(|files| !files.is_empty())
+    match tracked(above, &name) {
+        Some(files) => !files.is_empty(),
+        // Who cannot ask git leaves the files of a repository as they are.
+        None => above.ancestors().any(|dir| dir.join(".git").exists()),
+    }
 }
 
 fn is_tracked_at_all(dir: &Path) -> bool {

@@ -170,7 +170,7 @@ async fn who_waits_for_a_program_that_listens_elsewhere_waits_no_longer_than_tha
         ..on_ports(1)
     };
     let mut node = starting(std::process::id(), spec).await;
-    let mut waiter = node.waits_for(Until::Settled, secs(600)).await;
+    let mut waiter = node.waits_for(Until::Settled, secs(120)).await;
     let mut passed = secs(0);
     let outcome = loop {
         if let Some(outcome) = waiter.outcome().await {

@@ -117,10 +117,10 @@ impl Writer<'_> {
     /// Files with a fragment are nginx's own.
     fn files(&self, text: &mut Text, route: &Route, root: &std::path::Path) {
         text.line(format!("set $plugin {};", quoted(&route.plugin)));
-        self.moves(text);
         if route.host.is_none() {
             self.no_strangers(text);
         }
+        self.moves(text);
         let root = quoted(&format!("{}/$mfserv_rest", root.display()));
         match route.prefix.as_str() {
             "/" => text.line(format!("root {};", root.replace("/$mfserv_rest", ""))),

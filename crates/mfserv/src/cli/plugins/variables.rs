@@ -103,7 +103,8 @@ fn change(
 ) -> Result<Outcome, Diagnostic> {
     if let Edit::Set(wanted) = &edit {
         let there = store::current(&Home::new(places.home()), name).ok();
-        if let Some(there) = there.filter(|there| are_set(places, there, wanted)) {
+        let is_set = |there: &Installed| there.problem.is_none() && are_set(places, there, wanted);
+        if let Some(there) = there.filter(is_set) {
             let names = Vec::from_iter(wanted.keys().map(String::as_str)).join(", ");
             match wait.json {
                 true => print_nothing_to_do(there),
